@@ -1,1 +1,4 @@
 //! Streampress worker library.
+pub mod codec;
+pub mod commands;
+pub mod wire;

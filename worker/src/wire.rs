@@ -1,0 +1,3 @@
+//! The messages that travel between processes.
+
+pub mod seed;
