@@ -1,1 +1,3 @@
-//! Streampress worker library.
+//! The Streampress worker: codec, wire format, doors and the three roles.
+
+pub mod doors;
