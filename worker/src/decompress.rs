@@ -23,7 +23,7 @@ use crate::doors::local::Index;
 use crate::doors::{ChunkStream, Delivery, FileEntry, Files, Held, Position};
 use crate::report_log::ReportLog;
 use crate::wire::record::Owner;
-use crate::wire::{FileRef, Manifest, Records};
+use crate::wire::{Digest, FileRef, Manifest, Records};
 use crate::{blocking, report};
 
 /// Records are fetched in batches of about this many bytes.
@@ -75,7 +75,7 @@ impl Handler for Decompressor {
             Present::Newer => {
                 info!(file_id = file.id().as_str(), file_name = %file.name, "A newer version is restored already; skipped.");
                 match &self.index {
-                    Some(index) => Ok(index.superseded(&file.id()).await?),
+                    Some(index) => Ok(index.superseded(file.id().as_str()).await?),
                     None => Ok(()),
                 }
             }
@@ -95,7 +95,7 @@ impl Handler for Decompressor {
     async fn buried(&self, delivery: &Delivery, reason: &str, detail: &str) {
         let Ok(manifest) = Manifest::parse(&delivery.body) else { return };
         if let Some(index) = &self.index
-            && let Err(fault) = index.failed(&manifest.file.id(), reason, detail).await
+            && let Err(fault) = index.failed(manifest.file.id().as_str(), &format!("{reason}: {detail}")).await
         {
             warn!(error = %fault, "Could not note a failed file in the index.");
         }
@@ -147,7 +147,7 @@ impl Decompressor {
 
     async fn note_restored(&self, file: &FileRef) -> Result<(), Fault> {
         match &self.index {
-            Some(index) => Ok(index.restored(&file.id()).await?),
+            Some(index) => Ok(index.restored(file.id().as_str()).await?),
             None => Ok(()),
         }
     }
@@ -182,10 +182,10 @@ impl Decompressor {
             let (destination, name) = (self.destination.clone(), file.name.clone());
             let (limits, threads, cancel) = (self.limits.clone(), self.threads, cancel.clone());
             blocking(move || -> Result<_, hybrid::Error> {
-                let mut pending = destination.create(&name).map_err(hybrid::Error::Io)?;
+                let mut pending = destination.create(&name).map_err(hybrid::Error::Write)?;
                 let reader = ChannelReader { payloads: reader, at_hand: Bytes::new() };
                 let summary = hybrid::unpack(reader, &mut pending, &limits, threads, &cancel)?;
-                pending.flush().map_err(hybrid::Error::Io)?;
+                pending.flush().map_err(hybrid::Error::Write)?;
                 Ok((pending, summary))
             })
         };
@@ -201,7 +201,7 @@ impl Decompressor {
         };
         fetched?;
         let (pending, summary) = unpacked.map_err(|error| unpack_fault(file, error))?;
-        if summary.raw_bytes != file.bytes || summary.hash != *file.hash.as_str() {
+        if summary.raw_bytes != file.bytes || Digest::from(summary.hash) != file.hash {
             let detail = format!("{} came out with another hash than it was announced with; nothing was written; redrive announces the source again", file.name);
             return Err(Fault::permanent("HashMismatch", detail));
         }
@@ -239,7 +239,7 @@ fn is_newer(found: &FileEntry, wanted: &FileRef) -> bool {
 fn unpack_fault(file: &FileRef, error: hybrid::Error) -> Fault {
     match error {
         hybrid::Error::Cancelled => Fault::Interrupted,
-        hybrid::Error::Io(error) => Fault::Transient(anyhow::Error::from(error).context(format!("writing {}", file.name))),
+        hybrid::Error::Write(error) => Fault::Transient(anyhow::Error::from(error).context(format!("writing {}", file.name))),
         error => Fault::permanent("BadFrame", format!("{}: {error:#}", file.name)),
     }
 }
