@@ -1,1 +1,3 @@
 //! Streampress worker library.
+
+pub mod generator;
