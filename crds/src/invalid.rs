@@ -1,0 +1,56 @@
+//! One thing wrong with a pipeline: where, what stands there, which rule it breaks, and the way out.
+
+use std::fmt;
+
+/// A value that breaks a rule.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Invalid {
+    /// Path of the field, e.g. `spec.codec.recordSize` or `spec.source.formats[1]`.
+    pub field: String,
+    /// What stands there, as written; empty where nothing does.
+    pub value: String,
+    /// The rule it breaks.
+    pub rule: String,
+    /// The way out.
+    pub help: String,
+}
+
+impl Invalid {
+    /// A broken rule at a field.
+    pub fn new(
+        field: impl Into<String>,
+        value: impl fmt::Display,
+        rule: impl Into<String>,
+        help: impl Into<String>,
+    ) -> Self {
+        Invalid {
+            field: field.into(),
+            value: shorten(value.to_string()),
+            rule: rule.into(),
+            help: help.into(),
+        }
+    }
+}
+
+impl fmt::Display for Invalid {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}: ", self.field)?;
+        if !self.value.is_empty() {
+            write!(f, "{}: ", self.value)?;
+        }
+        write!(f, "{}; {}", self.rule, self.help)
+    }
+}
+
+impl std::error::Error for Invalid {}
+
+/// Keeps a message readable when the value is a whole document, and a terminal safe from control characters.
+pub(crate) fn shorten(value: String) -> String {
+    const LONGEST: usize = 80;
+    let clean = |c: char| if c.is_control() { '\u{fffd}' } else { c };
+    let mut short: String = value.chars().take(LONGEST).map(clean).collect();
+    if value.chars().nth(LONGEST).is_some() {
+        short.push('…');
+    }
+    short
+}
