@@ -19,14 +19,22 @@ pub enum Codec {
     Bz2 = 2,
     /// Several streams, each with a codec of its own, behind a directory.
     Columns = 3,
+    /// One byte again and again: the parameter byte. No payload.
+    Fill = 4,
 }
 
 impl Codec {
     /// The codec of a format byte.
     pub fn from_byte(byte: u8) -> Option<Self> {
-        [Self::Stored, Self::Lzma, Self::Bz2, Self::Columns]
-            .into_iter()
-            .find(|&codec| codec as u8 == byte)
+        [
+            Self::Stored,
+            Self::Lzma,
+            Self::Bz2,
+            Self::Columns,
+            Self::Fill,
+        ]
+        .into_iter()
+        .find(|&codec| codec as u8 == byte)
     }
 
     /// Its name in reports.
@@ -36,6 +44,7 @@ impl Codec {
             Self::Lzma => "lzma",
             Self::Bz2 => "bz2",
             Self::Columns => "columns",
+            Self::Fill => "fill",
         }
     }
 }
@@ -245,6 +254,8 @@ pub fn decode(codec: Codec, params: u8, packed: &[u8], raw_len: usize) -> Result
         Codec::Stored => Err(Damage::new("stored bytes are not as long as they say")),
         Codec::Lzma => decode_lzma(params, packed, raw_len),
         Codec::Bz2 => decode_bz2(packed, raw_len),
+        Codec::Fill if packed.is_empty() => Ok(vec![params; raw_len]),
+        Codec::Fill => Err(Damage::new("a fill with a payload")),
         Codec::Columns => Err(Damage::new("columns inside a single stream")),
     }
 }
