@@ -17,7 +17,7 @@ use tracing::{info, warn};
 use crate::announce::Announcer;
 use crate::blocking;
 use crate::clock;
-use crate::codec::hybrid;
+use crate::codec::{self, hybrid};
 use crate::consume::{Fault, Handler};
 use crate::doors::local::Index;
 use crate::doors::{ChunkStream, Delivery, FileName, Held, Outgoing, Position, Queue, Record};
@@ -182,7 +182,7 @@ impl Compressor {
             let (source, name, options) = (self.announcer.source.clone(), file.name.clone(), self.options.clone());
             let cancel = cancel.clone();
             blocking(move || {
-                let reader = source.read(&name).map_err(hybrid::Error::Read)?;
+                let reader = source.read(&name).map_err(codec::Error::Read)?;
                 let mut sink = |frame: &[u8]| {
                     frames.blocking_send(Bytes::copy_from_slice(frame)).map_err(|_| io::Error::from(io::ErrorKind::BrokenPipe))
                 };
@@ -195,7 +195,7 @@ impl Compressor {
             done = &mut both => done,
             () = stop.cancelled() => {
                 cancel.store(true, Ordering::Relaxed);
-                both.await;
+                drop(both.await);
                 return Err(Fault::Interrupted);
             }
         };
@@ -275,10 +275,10 @@ pub fn source_missing(name: &FileName, location: &str) -> Fault {
     Fault::permanent("SourceMissing", format!("{name} is not in {location}; put it back and run 'streampress redrive'"))
 }
 
-fn pack_fault(file: &FileRef, error: hybrid::Error) -> Fault {
+fn pack_fault(file: &FileRef, error: codec::Error) -> Fault {
     match error {
-        hybrid::Error::Cancelled => Fault::Interrupted,
-        hybrid::Error::Read(error) if error.kind() == io::ErrorKind::NotFound => source_missing(&file.name, &file.location),
+        codec::Error::Cancelled => Fault::Interrupted,
+        codec::Error::Read(error) if error.kind() == io::ErrorKind::NotFound => source_missing(&file.name, &file.location),
         error => Fault::Transient(anyhow::Error::from(error).context(format!("packing {}", file.name))),
     }
 }

@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 
 use streampress_crds::location::Location;
 use streampress_crds::pipeline::{CodecFormat, CompressionPipeline, Example, Format, GeneratedFormat, OnCompressed, Ordering};
-use streampress_crds::resolve::{Resolved, resolve};
+use streampress_crds::settings::{Resolved, resolve};
 use streampress_crds::settings::{self, GeneratorJob, SchemaSource, Settings, VARIABLE};
 use streampress_crds::{CompressionPipelineSpec, document};
 

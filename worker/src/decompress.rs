@@ -17,7 +17,7 @@ use tracing::{info, warn};
 
 use crate::announce::hash;
 use crate::clock;
-use crate::codec::hybrid;
+use crate::codec::{self, hybrid};
 use crate::consume::{Fault, Handler};
 use crate::doors::local::Index;
 use crate::doors::{ChunkStream, Delivery, FileEntry, Files, Held, Position};
@@ -181,11 +181,11 @@ impl Decompressor {
         let unpacking = {
             let (destination, name) = (self.destination.clone(), file.name.clone());
             let (limits, threads, cancel) = (self.limits.clone(), self.threads, cancel.clone());
-            blocking(move || -> Result<_, hybrid::Error> {
-                let mut pending = destination.create(&name).map_err(hybrid::Error::Write)?;
+            blocking(move || -> Result<_, codec::Error> {
+                let mut pending = destination.create(&name).map_err(codec::Error::Write)?;
                 let reader = ChannelReader { payloads: reader, at_hand: Bytes::new() };
                 let summary = hybrid::unpack(reader, &mut pending, &limits, threads, &cancel)?;
-                pending.flush().map_err(hybrid::Error::Write)?;
+                pending.flush().map_err(codec::Error::Write)?;
                 Ok((pending, summary))
             })
         };
@@ -195,7 +195,7 @@ impl Decompressor {
             done = &mut both => done,
             () = stop.cancelled() => {
                 cancel.store(true, Ordering::Relaxed);
-                both.await;
+                drop(both.await);
                 return Err(Fault::Interrupted);
             }
         };
@@ -236,10 +236,10 @@ fn is_newer(found: &FileEntry, wanted: &FileRef) -> bool {
     clock::nanos(found.modified) > wanted.modified_nanos
 }
 
-fn unpack_fault(file: &FileRef, error: hybrid::Error) -> Fault {
+fn unpack_fault(file: &FileRef, error: codec::Error) -> Fault {
     match error {
-        hybrid::Error::Cancelled => Fault::Interrupted,
-        hybrid::Error::Write(error) => Fault::Transient(anyhow::Error::from(error).context(format!("writing {}", file.name))),
+        codec::Error::Cancelled => Fault::Interrupted,
+        codec::Error::Write(error) => Fault::Transient(anyhow::Error::from(error).context(format!("writing {}", file.name))),
         error => Fault::permanent("BadFrame", format!("{}: {error:#}", file.name)),
     }
 }

@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
-use anyhow::{Context, Result, anyhow, bail};
+use anyhow::{Context, Result, bail};
 use async_trait::async_trait;
 use streampress_crds::location::Location;
 use streampress_crds::pipeline::{self, CodecFormat, GeneratedFormat, Ordering};
@@ -313,8 +313,7 @@ pub fn generator_of(job: &GeneratorJob) -> Result<Generator> {
         GeneratedFormat::Csv => FileFormat::Csv,
         GeneratedFormat::Txt => FileFormat::Txt,
     };
-    let file_size_bytes = usize::try_from(job.file_bytes).map_err(|_| anyhow!("generator.fileSize {} does not fit this machine", job.file_bytes))?;
-    Ok(Generator::new(&schema, GeneratorOptions { format, file_size_bytes, seed: job.seed })?)
+    Ok(Generator::new(&schema, GeneratorOptions { format, file_size_bytes: job.file_bytes, seed: job.seed })?)
 }
 
 fn read_schema(path: &Path) -> Result<Schema> {

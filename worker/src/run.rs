@@ -9,7 +9,7 @@ use anyhow::{Context, Result, bail};
 use serde::Serialize;
 use streampress_crds::location::Location;
 use streampress_crds::pipeline::OnCompressed;
-use streampress_crds::resolve::Resolved;
+use streampress_crds::settings::Resolved;
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 

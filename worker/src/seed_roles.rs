@@ -187,7 +187,7 @@ impl SeedCompressor {
     /// Puts the records on one shard, since the message names but one, then announces them.
     async fn send(&self, expected: &Expected, packed: seed::Packed) -> Result<(), Fault> {
         let file_name = format!("{}/{}", self.read_location, expected.file.name);
-        let key = format!("{:x}", Md5::digest(file_name.as_bytes()));
+        let key: String = Md5::digest(file_name.as_bytes()).iter().map(|byte| format!("{byte:02x}")).collect();
         let id = seed_id(&expected.file);
         if let Some(index) = &self.index {
             let json = serde_json::to_string(expected).map_err(|error| Fault::Transient(error.into()))?;

@@ -13,7 +13,7 @@ use crate::progress::print;
 
 /// A block size as Kubernetes writes sizes.
 pub fn block_size(text: &str) -> Result<usize, String> {
-    let bytes = streampress_crds::ByteSize::from(text).bytes().map_err(|error| error.to_string())?;
+    let bytes = streampress_crds::ByteSize::written(text).bytes().map_err(|error| error.to_string())?;
     match usize::try_from(bytes) {
         Ok(bytes) if (64 << 10..=64 << 20).contains(&bytes) => Ok(bytes),
         _ => Err(format!("{text} is not from 64Ki to 64Mi")),
@@ -39,7 +39,8 @@ pub fn pack(args: PackArgs) -> Result<ExitCode> {
     };
     let mut explanation = std::io::stderr();
     let explain: Option<&mut dyn std::io::Write> = if args.explain { Some(&mut explanation) } else { None };
-    let outcome = packing::pack(&options, explain, &cancel_on_interrupt()?)?;
+    let cancel = cancel_on_interrupt()?;
+    let outcome = packing::pack(&options, explain, &cancel)?;
     let percent = 100.0 * outcome.packed_bytes as f64 / outcome.raw_bytes.max(1) as f64;
     report(&outcome.output, &format!("{} to {} bytes ({percent:.2} %)", outcome.raw_bytes, outcome.packed_bytes));
     Ok(ExitCode::SUCCESS)
@@ -54,7 +55,8 @@ pub fn unpack(args: UnpackArgs) -> Result<ExitCode> {
         keep_going: args.keep_going,
         force: args.force,
     };
-    let outcome = unpacking::unpack(&options, &cancel_on_interrupt()?)?;
+    let cancel = cancel_on_interrupt()?;
+    let outcome = unpacking::unpack(&options, &cancel)?;
     for damage in &outcome.damaged {
         eprintln!("error: {damage}; left out");
     }
