@@ -380,10 +380,7 @@ impl Writer {
             }
         };
         for job in ran {
-            job.answer(
-                commit.as_ref().copied().map_err(String::as_str),
-                &self.path,
-            );
+            job.answer(commit.as_ref().copied().map_err(String::as_str), &self.path);
         }
         for (bell, woken) in self.shared.bells.iter().zip(woken) {
             if woken {
