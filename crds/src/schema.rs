@@ -68,12 +68,12 @@ pub(crate) const PATTERNS: &[(&str, &str, &str)] = &[
     (
         LOCATION,
         "must be a folder below /data or a prefix in a bucket",
-        "write file:///data/in or s3://bucket/prefix, with letters, digits, spaces and -_=+,@. in names",
+        "write file:///data/in or s3://bucket/prefix, with letters, digits, spaces and -_=+,@. in names; buckets have 3 to 63 characters",
     ),
     (
         REPORT_LOCATION,
         "must be a page below /data or in a bucket",
-        "write file:///data/reports/results.html or s3://bucket/results.html",
+        "write file:///data/reports/results.html or s3://bucket/results.html, with letters, digits, spaces and -_=+,@. in names",
     ),
     (
         IMAGE_REPOSITORY,
@@ -159,7 +159,7 @@ pub(crate) fn openapi() -> &'static Value {
         if let (Some(known), Value::Object(more)) = (schema.get_mut("properties").and_then(Value::as_object_mut), properties) {
             known.extend(more);
         }
-        schema["required"] = json!(["metadata"]);
+        schema["required"] = json!(["metadata", "spec"]);
         schema
     })
 }
