@@ -1,3 +1,4 @@
 //! Streampress worker library.
 
 pub mod generator;
+pub mod report;
