@@ -23,7 +23,7 @@ use crate::doors::local::Index;
 use crate::doors::{ChunkStream, Delivery, FileEntry, Files, Held, Position};
 use crate::report_log::ReportLog;
 use crate::wire::record::Owner;
-use crate::wire::{Digest, FileRef, Manifest, Records};
+use crate::wire::{Digest, FileRef, Manifest, Records, StageNumbers};
 use crate::{blocking, report};
 
 /// Records are fetched in batches of about this many bytes.
@@ -70,6 +70,10 @@ impl Handler for Decompressor {
         match self.present(file).await? {
             Present::Same => {
                 info!(file_id = file.id().as_str(), file_name = %file.name, "File is restored already; skipped.");
+                // It may have been made visible by one who was killed before saying so.
+                if let Some(log) = &self.report {
+                    log.add(row(&manifest, 0.0, held.slot(), report::Outcome::Restored)).await;
+                }
                 self.note_restored(file).await
             }
             Present::Newer => {
@@ -100,7 +104,7 @@ impl Handler for Decompressor {
             warn!(error = %fault, "Could not note a failed file in the index.");
         }
         if let Some(log) = &self.report {
-            log.add(row(&manifest, 0.0, "", report::Outcome::Failed { reason: format!("{reason}: {detail}") })).await;
+            log.add(row(&manifest, 0.0, "", report::Outcome::Failed { reason: reason.to_owned(), way_out: detail.to_owned() })).await;
         }
     }
 }
@@ -244,23 +248,34 @@ fn unpack_fault(file: &FileRef, error: codec::Error) -> Fault {
     }
 }
 
+/// The file's line in the report; its times say how long it took from door to door.
 fn row(manifest: &Manifest, seconds_restore: f64, slot: &str, outcome: report::Outcome) -> report::ReportRow {
-    let seconds_compress = manifest.stages.iter().map(|stage| stage.seconds).sum();
+    let file = &manifest.file;
+    let records = match &manifest.records {
+        Records::Here(positions) | Records::Listed(positions) => positions.len() as u64,
+    };
     report::ReportRow {
-        file_id: manifest.file.id().as_str().to_owned(),
-        name: manifest.file.name.as_str().to_owned(),
-        raw_bytes: manifest.file.bytes,
+        file_id: file.id().as_str().to_owned(),
+        name: file.name.as_str().to_owned(),
+        format: report_format(file.name.as_str()),
+        raw_bytes: file.bytes,
         packed_bytes: manifest.packed_bytes,
-        stages: manifest.stages.clone(),
-        shares: manifest.shares.clone(),
-        announced_millis: manifest.announced_millis,
-        compressed_millis: manifest.compressed_millis,
-        restored_millis: clock::now_millis(),
-        seconds_compress,
+        records,
+        stages: manifest.stages.iter().map(StageNumbers::to_report).collect(),
+        codec_shares: manifest.shares.iter().map(|share| report::CodecShare { label: share.label.clone(), bytes: share.bytes }).collect(),
+        announced_at_millis: Some(manifest.announced_millis),
+        compressed_at_millis: Some(manifest.compressed_millis),
+        restored_at_millis: Some(clock::now_millis()),
+        seconds_compress: manifest.stages.iter().map(|stage| stage.seconds).sum(),
         seconds_restore,
         outcome,
         slot: slot.to_owned(),
     }
+}
+
+/// What the report calls a file's kind: its extension.
+pub fn report_format(name: &str) -> String {
+    name.rsplit_once('.').map_or_else(String::new, |(_, extension)| extension.to_ascii_lowercase())
 }
 
 /// Reads the payloads as one stream of bytes; ends when the fetching side is done or gave up.

@@ -22,6 +22,7 @@ use crate::clock;
 use crate::codec::seed;
 use crate::compress::{OnCompressed, source_missing, tidy_source};
 use crate::consume::{Fault, Handler};
+use crate::decompress::report_format;
 use crate::doors::local::Index;
 use crate::doors::{ChunkStream, Delivery, DoorResult, FileName, Files, Held, Outgoing, Position, Queue, Record, Sequence};
 use crate::report::{Outcome, ReportRow};
@@ -65,6 +66,7 @@ struct Expected {
     file: FileRef,
     normalised: Digest,
     packed_bytes: u64,
+    records: u64,
     stages: Vec<StageNumbers>,
     compressed_millis: u64,
 }
@@ -236,7 +238,7 @@ fn pack_checked(file: FileRef, bytes: &[u8], format: seed::Format, break_bytes: 
         seed::Stages::Two => "Step 01 LZMA, Step 02 BZ2",
     };
     let stages = vec![StageNumbers { name: name.to_owned(), bytes_in: file.bytes, bytes_out: packed_bytes, seconds }];
-    let expected = Expected { normalised: Digest::of(&normalised), file, packed_bytes, stages, compressed_millis: clock::now_millis() };
+    let expected = Expected { normalised: Digest::of(&normalised), file, packed_bytes, records: packed.records.len() as u64, stages, compressed_millis: clock::now_millis() };
     Ok(PackedFile { expected, packed })
 }
 
@@ -358,17 +360,18 @@ fn row(expected: &Expected, seconds_restore: f64, slot: &str) -> ReportRow {
     ReportRow {
         file_id: expected.file.id().as_str().to_owned(),
         name: expected.file.name.as_str().to_owned(),
+        format: report_format(expected.file.name.as_str()),
         raw_bytes: expected.file.bytes,
         packed_bytes: expected.packed_bytes,
-        stages: expected.stages.clone(),
-        shares: Vec::new(),
-        announced_millis: expected.compressed_millis,
-        compressed_millis: expected.compressed_millis,
-        restored_millis: clock::now_millis(),
+        records: expected.records,
+        stages: expected.stages.iter().map(StageNumbers::to_report).collect(),
+        compressed_at_millis: Some(expected.compressed_millis),
+        restored_at_millis: Some(clock::now_millis()),
         seconds_compress: expected.stages.iter().map(|stage| stage.seconds).sum(),
         seconds_restore,
         outcome: Outcome::Restored,
         slot: slot.to_owned(),
+        ..ReportRow::default()
     }
 }
 
