@@ -361,6 +361,51 @@ fn anchors_and_merges_are_followed() {
 }
 
 #[test]
+fn no_damage_to_a_file_makes_reading_it_panic() {
+    let example = std::fs::read(
+        Path::new(env!("CARGO_MANIFEST_DIR")).join("../deploy/examples/stock-market.yaml"),
+    );
+    let example = example.expect("an example");
+    let bits = b"{}[]:,-&*!|>'\"%@#?\n\t \\~0a\xf0\x9f\x00";
+    let mut random = 1u64;
+    let mut next = |below: usize| {
+        // Numerical Recipes' generator: the same damage at every run.
+        random = random
+            .wrapping_mul(6_364_136_223_846_793_005)
+            .wrapping_add(1_442_695_040_888_963_407);
+        (random >> 33) as usize % below
+    };
+    let (mut read, mut refused) = (0, 0);
+    for _ in 0..1_500 {
+        let mut damaged = example.clone();
+        for _ in 0..=next(4) {
+            let at = next(damaged.len());
+            match next(3) {
+                0 => damaged[at] = bits[next(bits.len())],
+                1 => damaged.insert(at, bits[next(bits.len())]),
+                _ => damaged.truncate(at.max(1)),
+            }
+        }
+        match load(&String::from_utf8_lossy(&damaged), "f") {
+            Ok(_) => read += 1,
+            Err(problems) => {
+                assert!(
+                    problems
+                        .iter()
+                        .all(|problem| problem.line >= 1 && problem.column >= 1),
+                    "{problems:#?}"
+                );
+                refused += 1;
+            }
+        }
+    }
+    assert!(
+        read > 50 && refused > 500,
+        "{read} read, {refused} refused"
+    );
+}
+
+#[test]
 fn hostile_files_are_refused_quickly() {
     let bomb = (1..40).fold(
         "a0: &a0 [x, x, x, x, x, x, x, x, x]\n".to_owned(),
