@@ -17,6 +17,8 @@ use crate::doors::{DoorError, DoorResult};
 
 /// The most calls that share a transaction; keeps the wait of other processes short.
 const MAX_BATCH: usize = 512;
+/// How often, at most, it is looked for what other processes did.
+const LOOK: Duration = Duration::from_millis(50);
 /// How often ended processes are looked for while somebody waits.
 const SESSION_CHECK: Duration = Duration::from_secs(1);
 /// How often old entries are cleared out while there is work.
@@ -151,6 +153,7 @@ impl Store {
             path: dir.join(db::FILE_NAME),
             shared: Arc::clone(&shared),
             last_change: Instant::now(),
+            last_look: Instant::now(),
             last_session_check: Instant::now(),
             last_clearing: None,
             streak: None,
@@ -259,6 +262,7 @@ struct Writer {
     path: PathBuf,
     shared: Arc<Shared>,
     last_change: Instant,
+    last_look: Instant,
     last_session_check: Instant,
     last_clearing: Option<Instant>,
     /// Since when this thread has been writing without a pause.
@@ -289,6 +293,10 @@ impl Writer {
             batch.retain(|job| !job.abandoned());
             self.leave_a_gap();
             self.transact(batch);
+            if self.last_look.elapsed() >= LOOK {
+                // Own work must not keep receivers from what other processes send.
+                self.look_around();
+            }
         }
     }
 
@@ -303,15 +311,16 @@ impl Writer {
                 .map_err(|_| mpsc::RecvTimeoutError::Disconnected);
         }
         let pause = match self.last_change.elapsed().as_secs() {
-            0..5 => 50,
-            5..60 => 100,
-            _ => 250,
+            0..5 => LOOK,
+            5..60 => LOOK * 2,
+            _ => LOOK * 5,
         };
-        jobs.recv_timeout(Duration::from_millis(pause))
+        jobs.recv_timeout(pause)
     }
 
     /// Sees what other processes changed, and whether one of them has ended.
     fn look_around(&mut self) {
+        self.last_look = Instant::now();
         if let Ok(version) = self.data_version()
             && version != self.data_version
         {
