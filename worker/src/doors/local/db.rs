@@ -16,7 +16,7 @@ const APPLICATION_ID: i64 = 0x5350_6462;
 const SCHEMA_VERSION: i64 = 1;
 /// How long a write waits for other processes before it gives up.
 const BUSY_PATIENCE: Duration = Duration::from_secs(20);
-/// How long it sleeps between two attempts: short, so that it finds the gap that a busy process leaves.
+/// How long it sleeps between two attempts: short, so that it finds the gaps between a busy process's transactions.
 const BUSY_SLEEP: Duration = Duration::from_millis(1);
 
 /// `state` of a message: 0 waits behind another of its group, 1 can be received, 2 is in somebody's hands.
