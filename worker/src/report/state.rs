@@ -336,12 +336,9 @@ fn shortened(row: &ReportRow) -> ReportRow {
     }
     row.seconds_compress = sane(row.seconds_compress);
     row.seconds_restore = sane(row.seconds_restore);
-    // Shares are summed up and not shown file by file.
+    // Steps and shares are summed up and not shown file by file.
+    row.stages = Vec::new();
     row.codec_shares = Vec::new();
-    row.stages.truncate(4);
-    for stage in &mut row.stages {
-        stage.name = cut(&stage.name);
-    }
     row
 }
 
