@@ -58,9 +58,10 @@ pub fn render(state: &ReportState, meta: &ReportMeta) -> String {
         out,
         "</main><footer><p>1 MB is 1,000,000 bytes. Every file counted as identical was compared \
          with the hash taken before it was compressed.</p><p>Made by Streampress at {} UTC.</p></footer>\
-         <script nonce=\"{nonce}\">{SCRIPT}</script></body></html>\n",
+         <script nonce=\"{nonce}\">{SCRIPT}</script></body></html>",
         html::time_element(Some(meta.generated_at_millis))
     );
+    out.push('\n');
     out
 }
 
