@@ -220,11 +220,12 @@ pub fn fold_jsonl(state: &mut ReportState, log: &[u8]) -> Folded {
             continue;
         }
         match serde_json::from_slice::<ReportRow>(line) {
-            Ok(row) => {
+            Ok(row) if !row.file_id.is_empty() => {
                 state.fold(&row);
                 folded.rows += 1;
             }
-            Err(_) => folded.unreadable += 1,
+            // All members but the id have defaults: an object without one is something else.
+            Ok(_) | Err(_) => folded.unreadable += 1,
         }
     }
     folded
