@@ -280,8 +280,11 @@ fn seed_codec(format: seed::Format) -> Codec {
             } else {
                 seed::Stages::One
             };
-            seed::unpack(&seed::Packed { stages, records }, usize::MAX)
-                .map_err(|damage| anyhow!("{damage}"))
+            seed::unpack(
+                &seed::Packed { stages, records },
+                LARGEST_FILE_BYTES as usize,
+            )
+            .map_err(|damage| anyhow!("{damage}"))
         }),
         expected: Box::new(move |raw| Ok(seed::normalise(format, raw)?)),
     }
