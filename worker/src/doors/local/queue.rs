@@ -17,7 +17,7 @@ use self::steps::{Handle, Limit};
 use super::store::{Fault, Store};
 use crate::doors::{Delivery, Depth, DoorError, DoorResult, Outgoing, Queue, Receipt};
 
-pub(super) use self::steps::{clear_old, reclaim, sessions_ended};
+pub(super) use self::steps::{clear_old, expired, reclaim, sessions_ended};
 
 /// The longest time a message can be hidden, as SQS has it.
 const MAX_HIDING: Duration = Duration::from_secs(12 * 3600);
@@ -78,15 +78,7 @@ impl LocalQueue {
         self.store
             .call_if_awaited(move |step| {
                 let deliveries = steps::take(step, queue, max, hidden_for, limit)?;
-                let next_expiry = match deliveries.is_empty() {
-                    true => steps::next_expiry(step, queue)?,
-                    false => None,
-                };
-                Ok(Taken {
-                    store,
-                    deliveries,
-                    next_expiry,
-                })
+                Ok(Taken { store, deliveries })
             })
             .await
     }
@@ -134,13 +126,9 @@ impl Queue for LocalQueue {
             if !taken.deliveries.is_empty() || Instant::now() >= deadline {
                 return Ok(taken.keep());
             }
-            let until = match taken.next_expiry {
-                Some(after) => deadline.min(Instant::now() + after),
-                None => deadline,
-            };
             tokio::select! {
                 () = rung => {}
-                () = tokio::time::sleep_until(until) => {}
+                () = tokio::time::sleep_until(deadline) => {}
             }
         }
     }
@@ -198,7 +186,6 @@ impl Queue for LocalQueue {
 struct Taken {
     store: Arc<Store>,
     deliveries: Vec<Delivery>,
-    next_expiry: Option<Duration>,
 }
 
 impl Taken {

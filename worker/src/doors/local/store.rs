@@ -42,17 +42,16 @@ pub(super) struct Step<'a> {
     pub(super) session: &'a Session,
     /// Milliseconds since 1970, the same for all of a transaction.
     pub(super) now: i64,
-    woken: [bool; QUEUES],
+    woken: [u32; QUEUES],
 }
 
 impl Step<'_> {
-    /// Notes that something became receivable in `queue`; waiting receivers are woken after the commit.
+    /// Notes that one more message can be received from `queue`; one waiting receiver is woken after the commit.
     pub(super) fn ring(&mut self, queue: i64) {
-        if let Some(bell) = usize::try_from(queue)
-            .ok()
-            .and_then(|q| self.woken.get_mut(q))
+        if let Ok(queue) = usize::try_from(queue)
+            && let Some(messages) = self.woken.get_mut(queue)
         {
-            *bell = true;
+            *messages += 1;
         }
     }
 }

@@ -1,7 +1,6 @@
 //! What a queue's messages go through, each as a step of a transaction.
 
 use std::collections::BTreeMap;
-use std::time::Duration;
 
 use rusqlite::{Connection, OptionalExtension, params};
 
@@ -133,21 +132,28 @@ pub(super) fn send(step: &mut Step<'_>, queue: i64, message: &Outgoing) -> StepR
 
 /// Puts a message at the end of its group.
 fn insert(step: &mut Step<'_>, queue: i64, message_id: &str, message: &Outgoing) -> StepResult<()> {
-    step.conn
+    let first_of_group: bool = step
+        .conn
         .prepare_cached(
             "INSERT INTO messages(queue, group_id, state, message_id, dedup_id, body, attributes, sent_at)
-             VALUES(?1, ?2, NOT EXISTS(SELECT 1 FROM messages WHERE queue = ?1 AND group_id = ?2), ?3, ?4, ?5, ?6, ?7)",
+             VALUES(?1, ?2, NOT EXISTS(SELECT 1 FROM messages WHERE queue = ?1 AND group_id = ?2), ?3, ?4, ?5, ?6, ?7)
+             RETURNING state",
         )?
-        .execute(params![
-            queue,
-            message.group,
-            message_id,
-            message.dedup_id,
-            message.body,
-            attributes_to_text(&message.attributes),
-            step.now
-        ])?;
-    step.ring(queue);
+        .query_row(
+            params![
+                queue,
+                message.group,
+                message_id,
+                message.dedup_id,
+                message.body,
+                attributes_to_text(&message.attributes),
+                step.now
+            ],
+            |row| row.get(0),
+        )?;
+    if first_of_group {
+        step.ring(queue);
+    }
     Ok(())
 }
 
@@ -279,13 +285,13 @@ fn expire(step: &mut Step<'_>, queue: i64) -> StepResult<()> {
     Ok(())
 }
 
-pub(super) fn next_expiry(step: &Step<'_>, queue: i64) -> StepResult<Option<Duration>> {
-    let at: Option<i64> = step
-        .conn
-        .prepare_cached("SELECT min(hidden_until) FROM messages WHERE queue = ?1 AND state = 2")?
-        .query_row([queue], |row| row.get(0))?;
-    // One more millisecond: the clock is rounded down.
-    Ok(at.map(|at| Duration::from_millis(u64::try_from(at - step.now).unwrap_or(0) + 1)))
+/// One entry, the queue, for every message whose hiding time ran out and that nobody has received since.
+pub(in crate::doors::local) fn expired(conn: &Connection, now: i64) -> rusqlite::Result<Vec<i64>> {
+    conn.prepare_cached(
+        "SELECT queue FROM messages WHERE state = 2 AND (hidden_until <= ?1 OR hidden_since > ?1 + ?2)",
+    )?
+    .query_map([now, CLOCK_SLACK_MS], |row| row.get(0))?
+    .collect()
 }
 
 /// Moves a message to the end of its group among the dead letters. One transaction: there is never a second copy,

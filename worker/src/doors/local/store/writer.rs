@@ -60,7 +60,12 @@ impl Writer {
             };
             let mut batch = vec![first];
             batch.extend(jobs.try_iter().take(MAX_BATCH - 1));
+            let asked = batch.len();
             batch.retain(|job| !job.abandoned());
+            if batch.len() < asked {
+                // Whoever has gone may have been woken for a message that another one waits for, too.
+                self.shared.bells.iter().for_each(Notify::notify_waiters);
+            }
             self.transact(batch);
             if self.last_look.elapsed() >= LOOK {
                 // Own work must not keep receivers from what other processes send.
@@ -87,7 +92,7 @@ impl Writer {
         jobs.recv_timeout(pause)
     }
 
-    /// Sees what other processes changed, and whether one of them has ended.
+    /// Sees what other processes changed, whose hiding time ran out, and whether a process has ended.
     fn look_around(&mut self) {
         self.last_look = Instant::now();
         if let Ok(version) = self.data_version()
@@ -96,6 +101,14 @@ impl Writer {
             self.data_version = version;
             self.last_change = Instant::now();
             self.shared.bells.iter().for_each(Notify::notify_waiters);
+        }
+        for queue in queue::expired(&self.conn, now_ms()).unwrap_or_default() {
+            if let Some(bell) = usize::try_from(queue)
+                .ok()
+                .and_then(|q| self.shared.bells.get(q))
+            {
+                bell.notify_one();
+            }
         }
         if self.last_session_check.elapsed() >= SESSION_CHECK {
             self.last_session_check = Instant::now();
@@ -140,19 +153,15 @@ impl Writer {
                     // Not even begun: everybody is told, or this would go round for ever.
                     ran.extend(jobs.by_ref());
                 }
-                (
-                    Err(db::explain(&self.path, error).to_string()),
-                    [false; QUEUES],
-                )
+                (Err(db::explain(&self.path, error).to_string()), [0; QUEUES])
             }
         };
         for job in ran {
             job.answer(commit.as_ref().copied().map_err(String::as_str), &self.path);
         }
-        for (bell, woken) in self.shared.bells.iter().zip(woken) {
-            if woken {
-                bell.notify_waiters();
-            }
+        for (bell, messages) in self.shared.bells.iter().zip(woken) {
+            // As many as there is something for: all of them would only come for nothing.
+            (0..messages).for_each(|_| bell.notify_one());
         }
     }
 
@@ -160,14 +169,14 @@ impl Writer {
         &mut self,
         jobs: &mut std::vec::IntoIter<Box<dyn Job>>,
         ran: &mut Vec<Box<dyn Job>>,
-    ) -> rusqlite::Result<[bool; QUEUES]> {
+    ) -> rusqlite::Result<[u32; QUEUES]> {
         self.execute("BEGIN IMMEDIATE")?;
         let shared = Arc::clone(&self.shared);
         let mut step = Step {
             conn: &self.conn,
             session: &shared.session,
             now: now_ms(),
-            woken: [false; QUEUES],
+            woken: [0; QUEUES],
         };
         for mut job in jobs.by_ref() {
             let saved = step
