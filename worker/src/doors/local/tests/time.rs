@@ -317,3 +317,33 @@ async fn many_waiting_receivers_each_get_their_message() {
     got.sort();
     assert_eq!(got, bodies);
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn receivers_that_go_away_never_take_the_call_of_those_that_stay() {
+    let dir = memory_folder();
+    let queue = open(dir.path()).files_queue();
+    let (told, mut got) = tokio::sync::mpsc::unbounded_channel();
+    let receive = |patience: fn() -> Duration| {
+        let (queue, told) = (Arc::clone(&queue), told.clone());
+        tokio::spawn(async move {
+            loop {
+                let receiving = queue.receive(1, Duration::from_secs(600));
+                if let Ok(deliveries) = tokio::time::timeout(patience(), receiving).await {
+                    for delivery in deliveries.unwrap() {
+                        queue.delete(&delivery.receipt).await.unwrap();
+                        told.send(delivery.body).unwrap();
+                    }
+                }
+            }
+        })
+    };
+    let mut tasks = vec![receive(|| Duration::from_secs(600))];
+    tasks.extend((0..10).map(|_| receive(|| Duration::from_micros(fastrand::u64(0..3000)))));
+    for number in 0..200 {
+        let body = number.to_string();
+        queue.send(vec![message("g", &body)]).await.unwrap();
+        let heard = tokio::time::timeout(PATIENCE, got.recv()).await;
+        assert_eq!(heard.expect("nobody was called").unwrap(), body);
+    }
+    tasks.iter().for_each(tokio::task::JoinHandle::abort);
+}
