@@ -1,0 +1,20 @@
+# LocalStack inside the cluster, from the same manifests that users apply.
+
+# The image goes in while the node is still coming up: both wait for the disk more than for the processor.
+up_localstack() {
+    local began
+    began=$(now_ms)
+    import "$(localstack_dir)/localstack.tar" >"$RUN/log/localstack-import.log" 2>&1 ||
+        { cat "$RUN/log/localstack-import.log" >&2; die "LocalStack's image cannot be imported"; }
+    apply_localstack
+    say "LocalStack answers at http://localstack.localstack:4566 after $(seconds_since "$began") s more"
+}
+
+apply_localstack() {
+    kubectl apply -k "$REPO/deploy/localstack" >/dev/null
+    wait_for 240 "LocalStack to be ready" kubectl -n localstack rollout status deployment/localstack --timeout 10s || {
+        kubectl -n localstack describe pods >&2 || true
+        kubectl -n localstack logs deployment/localstack --tail 30 >&2 || true
+        die "LocalStack did not become ready"
+    }
+}
