@@ -31,6 +31,8 @@ become() {
     local tools
     tools=$(program_dir kubernetes):$(program_dir helm)
     export PATH=$tools:$PATH KUBECONFIG=$RUN/kubeconfig STREAMPRESS_CLUSTER=$RUN STREAMPRESS_CLUSTER_NAME=$NAME
+    STREAMPRESS_IMAGE=${STREAMPRESS_IMAGE:-$(project_image)}
+    export STREAMPRESS_IMAGE
     # What helm keeps belongs to this cluster too, not to the user's home.
     export HELM_CACHE_HOME=$RUN/helm/cache HELM_CONFIG_HOME=$RUN/helm/config HELM_DATA_HOME=$RUN/helm/data
     [ -e "$RUN/kind" ] && exec "$@"

@@ -12,6 +12,8 @@ up_kind() {
     echo "streampress-$NAME" >"$RUN/kind"
     run_kind create cluster --name "streampress-$NAME" --config "$REPO/kind-config.yaml" --kubeconfig "$RUN/kubeconfig" --wait 120s ||
         die "kind could not start a cluster; clean up with: tests/cluster$(name_option) down"
+    make_toolbox
+    run_kind load image-archive "$RUN/toolbox.tar" --name "streampress-$NAME"
     apply_localstack
 }
 

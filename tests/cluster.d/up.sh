@@ -33,6 +33,8 @@ up() {
     wait_for 60 "the default service account" kubectl get serviceaccount default || give_up
     if [ "$node" != none ]; then
         wait_for 60 "containerd to take the pause image" import "$(program_dir pause)/pause.tar" || give_up
+        make_toolbox
+        import "$RUN/toolbox.tar" >/dev/null || give_up
         wait_for 120 "node $node to be Ready" node_is_ready || give_up
         wait_for 60 "cluster DNS to answer for kubernetes.default" dns_answers || give_up
     fi
