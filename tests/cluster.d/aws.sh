@@ -1,11 +1,8 @@
 # LocalStack inside the cluster, from the same manifests that users apply.
 
-# The image goes in while the node is still coming up: both wait for the disk more than for the processor.
 up_localstack() {
     local began
     began=$(now_ms)
-    import "$(localstack_dir)/localstack.tar" >"$RUN/log/localstack-import.log" 2>&1 ||
-        { cat "$RUN/log/localstack-import.log" >&2; die "LocalStack's image cannot be imported"; }
     apply_localstack
     say "LocalStack answers at http://localstack.localstack:4566 after $(seconds_since "$began") s more"
 }

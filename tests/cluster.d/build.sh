@@ -75,13 +75,13 @@ name_programs() {
     esac
 }
 
-# Results of other versions only take room. One that a running cluster uses stays usable: its files are open.
+# Results of other versions only take room; but a cluster that runs may be using them.
 forget_older() {
     local other
+    [ ! -e "$RUNS" ] || return 0
     for other in "$CACHE/$1"-v*; do
-        [ -d "$other" ] && [ "$other" != "$2" ] && rm -rf "$other"
+        [ ! -d "$other" ] || [ "$other" = "$2" ] || rm -rf "$other"
     done
-    return 0
 }
 
 # One build at a time per cache, however many clusters are asked for at once.
@@ -91,9 +91,10 @@ build_all() {
         nsenter util-linux busybox busybox-static python3 python3-minimal /etc/ssl/certs/ca-certificates.crt ca-certificates
     local name lock
     exec {lock}>"$CACHE/build.lock"
-    flock -n $lock || { say "another build is at work on $CACHE; waiting for it"; flock $lock; }
+    flock -n "$lock" || { say "another build is at work on $CACHE; waiting for it"; flock "$lock"; }
     for name in ${*:-$PROGRAMS}; do
         build_program "$name"
     done
     exec {lock}>&-
+    build_toolbox
 }

@@ -1,22 +1,5 @@
 # The image of the project's own programs, of the layout that deploy/Dockerfile has, made without a container engine.
 
-# A shell and the small programs, for tests that look at a pod from within; the project's image has none.
-TOOLBOX_IMAGE=localhost/streampress-toolbox:1
-
-make_toolbox() {
-    local root name
-    root=$(mktemp -d "$RUN/image.XXXXXX")
-    chmod 755 "$root"
-    mkdir -p "$root/bin" "$root/tmp"
-    chmod 1777 "$root/tmp"
-    cp "$(command -v busybox)" "$root/bin/busybox"
-    for name in $(busybox --list); do
-        [ "$name" = busybox ] || ln -s busybox "$root/bin/$name"
-    done
-    python3 "$HERE/image.py" --name "$TOOLBOX_IMAGE" --tree "$root" --env PATH=/bin --entrypoint /bin/sh "$RUN/toolbox.tar"
-    rm -rf "$root"
-}
-
 # What pipelines and the chart name unless told otherwise: the version is the workspace's.
 project_image() {
     echo "ghcr.io/streampress/streampress:$(sed -n 's/^version = "\(.*\)"/\1/p' "$REPO/Cargo.toml" | head -1)"

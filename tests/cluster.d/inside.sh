@@ -48,6 +48,8 @@ build() {
     if [ "${1:-}" = kind ]; then build_all kind; program_dir kind; return; fi
     build_all
     build_localstack
+    build_store base
+    build_store localstack
 }
 
 logs() {

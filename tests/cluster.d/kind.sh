@@ -12,8 +12,7 @@ up_kind() {
     echo "streampress-$NAME" >"$RUN/kind"
     run_kind create cluster --name "streampress-$NAME" --config "$REPO/kind-config.yaml" --kubeconfig "$RUN/kubeconfig" --wait 120s ||
         die "kind could not start a cluster; clean up with: tests/cluster$(name_option) down"
-    make_toolbox
-    run_kind load image-archive "$RUN/toolbox.tar" --name "streampress-$NAME"
+    run_kind load image-archive "$(toolbox_dir)/toolbox.tar" --name "streampress-$NAME"
     apply_localstack
 }
 

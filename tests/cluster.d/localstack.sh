@@ -20,7 +20,7 @@ build_localstack() {
     need debootstrap debootstrap npm npm python3 python3-minimal /usr/share/keyrings/debian-archive-keyring.gpg debian-archive-keyring
     exec {lock}>"$CACHE/localstack.lock"
     flock -n $lock || { say "another build of LocalStack is at work; waiting for it"; flock $lock; }
-    [ -d "$dir" ] && { exec {lock}>&-; return; }
+    [ -d "$dir" ] && { exec {lock}>&-; return 0; }
     began=$(now_ms)
     say "building the image $LOCALSTACK_IMAGE (once; it stays in $CACHE)"
     temp=$dir.building

@@ -18,6 +18,7 @@ main() {
         --tls-cert-file=pki/apiserver.crt --tls-private-key-file=pki/apiserver.key \
         --kubelet-client-certificate=pki/kubelet-client.crt --kubelet-client-key=pki/kubelet-client.key \
         --kubelet-preferred-address-types=InternalIP
+    [ "$NODE" = none ] || lay_in_images
     [ "$NODE" = none ] || start containerd "$BIN_CONTAINERD/containerd" -c "$RUN/config/containerd.toml"
     until "$BIN_KUBE/kubectl" --kubeconfig "$RUN/kubeconfig" get --raw /readyz >/dev/null 2>&1; do sleep 0.2; done
     start kube-controller-manager "$BIN_KUBE/kube-controller-manager" --kubeconfig users/kube-controller-manager \
@@ -49,6 +50,25 @@ cover_machine_folders() {
         kernel/keys/root_maxkeys=1000000 kernel/keys/root_maxbytes=25000000; do
         echo "${setting#*=}" >"$RUN/settings/$(basename "${setting%=*}")"
         mount --bind "$RUN/settings/$(basename "${setting%=*}")" "/proc/sys/${setting%=*}"
+    done
+}
+
+# The images of the cache, seen by this cluster's containerd as its own: its two small databases are copies, and the
+# layers, which nobody writes to, are mounted where it looks for them.
+lay_in_images() {
+    local content=io.containerd.content.v1.content/blobs/sha256 layers=io.containerd.snapshotter.v1.overlayfs
+    local from=$STORE/root to=$RUN/containerd/root path
+    mkdir -p "$to/$content" "$to/$layers/snapshots" "$to/io.containerd.metadata.v1.bolt"
+    chmod 711 "$to" "$to/$layers"
+    cp "$from/io.containerd.metadata.v1.bolt/meta.db" "$to/io.containerd.metadata.v1.bolt/"
+    cp "$from/$layers/metadata.db" "$to/$layers/"
+    for path in "$from/$content"/*; do
+        : >"$to/$content/${path##*/}"
+        mount --bind "$path" "$to/$content/${path##*/}"
+    done
+    for path in "$from/$layers/snapshots"/*; do
+        mkdir "$to/$layers/snapshots/${path##*/}"
+        mount --bind "$path" "$to/$layers/snapshots/${path##*/}"
     done
 }
 

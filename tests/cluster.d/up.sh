@@ -7,7 +7,7 @@ POD_NET=10.244.0.0/24
 VOLUMES=20
 
 up() {
-    local node=node1 localstack=yes began
+    local node=node1 localstack=yes store=base began
     while [ $# -gt 0 ]; do
         case $1 in
         --control-plane) node=none localstack=no ;;
@@ -20,21 +20,19 @@ up() {
     [ "$(id -u)" = 0 ] || die "namespaces and cgroups need root: run it with sudo"
     refuse_second_up
     build_all
-    [ $localstack = no ] || build_localstack
+    [ $localstack = no ] || { build_localstack; store=localstack; }
+    [ "$node" = none ] || build_store $store
     began=$(now_ms)
     mkdir -p "$RUNS"
     mkdir "$RUN" 2>/dev/null || refuse_second_up
     say "starting cluster $NAME"
     write_state "$node"
     make_cgroup
-    start_node "$node"
+    start_node "$node" "$(store_dir $store)"
     WATCHDOG=nothing_has_ended
     wait_for 120 "the API server" kubectl get --raw /readyz || give_up
     wait_for 60 "the default service account" kubectl get serviceaccount default || give_up
     if [ "$node" != none ]; then
-        wait_for 60 "containerd to take the pause image" import "$(program_dir pause)/pause.tar" || give_up
-        make_toolbox
-        import "$RUN/toolbox.tar" >/dev/null || give_up
         wait_for 120 "node $node to be Ready" node_is_ready || give_up
         wait_for 60 "cluster DNS to answer for kubernetes.default" dns_answers || give_up
     fi
@@ -142,12 +140,12 @@ E
 }
 
 start_node() {
-    local node=$1 self
+    local node=$1 store=$2 self
     # The pid is written down before there is anything to lose: exec keeps both it and its start time.
     (
         self=$BASHPID               # inside $(…) it would be another's
         echo "$self $(start_time "$self")" >"$RUN/node.pid"
-        export HERE RUN NODE=$node NODE_IP BIN_KUBE BIN_ETCD BIN_CONTAINERD BIN_COREDNS
+        export HERE RUN NODE=$node NODE_IP STORE=$store BIN_KUBE BIN_ETCD BIN_CONTAINERD BIN_COREDNS
         BIN_KUBE=$(program_dir kubernetes) BIN_ETCD=$(program_dir etcd)
         BIN_CONTAINERD=$(program_dir containerd) BIN_COREDNS=$(program_dir coredns)
         # The shim is looked for in the path; the rest of it is what Debian's own programs need.
@@ -161,7 +159,9 @@ start_node() {
 }
 
 import() {
-    in_node "$(program_dir containerd)/ctr" -a "$RUN/containerd/containerd.sock" -n k8s.io images import --local "$1"
+    local said
+    said=$(in_node "$(program_dir containerd)/ctr" -a "$RUN/containerd/containerd.sock" -n k8s.io images import --local "$1" 2>&1) ||
+        { say "$said"; return 1; }
 }
 
 node_is_ready() {
