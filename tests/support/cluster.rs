@@ -38,8 +38,12 @@ impl Cluster {
                  then run `tests/cluster exec cargo test -p streampress-tests --features cluster`"
             );
         };
-        let cluster = Self { state: PathBuf::from(state) };
-        cluster.kubectl(&["get", "--raw", "/readyz"]).context("asking the cluster whether it is ready")?;
+        let cluster = Self {
+            state: PathBuf::from(state),
+        };
+        cluster
+            .kubectl(&["get", "--raw", "/readyz"])
+            .context("asking the cluster whether it is ready")?;
         Ok(cluster)
     }
 
@@ -50,7 +54,8 @@ impl Cluster {
 
     /// The image of the project's programs, as `tests/cluster load-image` named it.
     pub fn project_image(&self) -> Result<String> {
-        env::var("STREAMPRESS_IMAGE").context("STREAMPRESS_IMAGE is set by `tests/cluster exec`; run the tests through it")
+        env::var("STREAMPRESS_IMAGE")
+            .context("STREAMPRESS_IMAGE is set by `tests/cluster exec`; run the tests through it")
     }
 
     /// The folder with the cluster's kubeconfig and logs.
@@ -82,16 +87,27 @@ impl Cluster {
 
     /// One object, or none if there is no such object.
     pub fn find(&self, namespace: &str, object: &str) -> Result<Option<Value>> {
-        let text = self.kubectl(&["-n", namespace, "get", object, "--ignore-not-found", "-o", "json"])?;
+        let text = self.kubectl(&[
+            "-n",
+            namespace,
+            "get",
+            object,
+            "--ignore-not-found",
+            "-o",
+            "json",
+        ])?;
         if text.trim().is_empty() {
             return Ok(None);
         }
-        serde_json::from_str(&text).with_context(|| format!("reading {object} as JSON")).map(Some)
+        serde_json::from_str(&text)
+            .with_context(|| format!("reading {object} as JSON"))
+            .map(Some)
     }
 
     /// One object, which must be there: `deployment/web`.
     pub fn get(&self, namespace: &str, object: &str) -> Result<Value> {
-        self.find(namespace, object)?.with_context(|| format!("there is no {object} in namespace {namespace}"))
+        self.find(namespace, object)?
+            .with_context(|| format!("there is no {object} in namespace {namespace}"))
     }
 
     /// Everything of a kind in a namespace: `pods`, or `pods -l app=web` as several words.
@@ -106,7 +122,13 @@ impl Cluster {
 
     /// Looks four times a second until `look` finds something, and gives that. `look` answers `Err` for "not yet",
     /// saying what it saw: on timeout that is printed, and with it the events, pods and logs of the namespace.
-    pub fn wait_for<T>(&self, namespace: &str, what: &str, limit: Duration, mut look: impl FnMut() -> Result<T>) -> Result<T> {
+    pub fn wait_for<T>(
+        &self,
+        namespace: &str,
+        what: &str,
+        limit: Duration,
+        mut look: impl FnMut() -> Result<T>,
+    ) -> Result<T> {
         let began = Instant::now();
         loop {
             let not_yet = match look() {
@@ -125,24 +147,48 @@ impl Cluster {
     }
 
     /// Waits for one of `status.conditions` to be `True`: `("deployment/web", "Available")`.
-    pub fn wait_condition(&self, namespace: &str, object: &str, condition: &str, limit: Duration) -> Result<Value> {
-        self.wait_for(namespace, &format!("{object} to be {condition}"), limit, || {
-            let found = self.get(namespace, object)?;
-            if condition_is_true(&found, condition) {
-                return Ok(found);
-            }
-            bail!("its conditions are {}", found.pointer("/status/conditions").unwrap_or(&Value::Null))
-        })
+    pub fn wait_condition(
+        &self,
+        namespace: &str,
+        object: &str,
+        condition: &str,
+        limit: Duration,
+    ) -> Result<Value> {
+        self.wait_for(
+            namespace,
+            &format!("{object} to be {condition}"),
+            limit,
+            || {
+                let found = self.get(namespace, object)?;
+                if condition_is_true(&found, condition) {
+                    return Ok(found);
+                }
+                bail!(
+                    "its conditions are {}",
+                    found.pointer("/status/conditions").unwrap_or(&Value::Null)
+                )
+            },
+        )
     }
 
     /// Waits until a pod has ended, well or not, and gives its log and its exit code.
-    pub fn wait_pod_end(&self, namespace: &str, pod: &str, limit: Duration) -> Result<(i64, String)> {
+    pub fn wait_pod_end(
+        &self,
+        namespace: &str,
+        pod: &str,
+        limit: Duration,
+    ) -> Result<(i64, String)> {
         let code = self.wait_for(namespace, &format!("pod {pod} to end"), limit, || {
             let found = self.get(namespace, &format!("pod/{pod}"))?;
             found
                 .pointer("/status/containerStatuses/0/state/terminated/exitCode")
                 .and_then(Value::as_i64)
-                .with_context(|| format!("its phase is {}", found.pointer("/status/phase").unwrap_or(&Value::Null)))
+                .with_context(|| {
+                    format!(
+                        "its phase is {}",
+                        found.pointer("/status/phase").unwrap_or(&Value::Null)
+                    )
+                })
         })?;
         Ok((code, self.kubectl(&["-n", namespace, "logs", pod])?))
     }
@@ -153,7 +199,8 @@ impl Cluster {
     }
 
     fn kubeconfig_first<'a>(&self, args: &[&'a str]) -> Vec<std::borrow::Cow<'a, str>> {
-        let mut all = vec![format!("--kubeconfig={}", self.state.join("kubeconfig").display()).into()];
+        let mut all =
+            vec![format!("--kubeconfig={}", self.state.join("kubeconfig").display()).into()];
         all.extend(args.iter().map(|&a| a.into()));
         all
     }
@@ -161,8 +208,13 @@ impl Cluster {
 
 /// Whether an object says of itself that a condition holds.
 pub fn condition_is_true(object: &Value, condition: &str) -> bool {
-    let conditions = object.pointer("/status/conditions").and_then(Value::as_array);
-    conditions.into_iter().flatten().any(|c| c.get("type").is_some_and(|t| t == condition) && c.get("status").is_some_and(|s| s == "True"))
+    let conditions = object
+        .pointer("/status/conditions")
+        .and_then(Value::as_array);
+    conditions.into_iter().flatten().any(|c| {
+        c.get("type").is_some_and(|t| t == condition)
+            && c.get("status").is_some_and(|s| s == "True")
+    })
 }
 
 #[cfg(test)]

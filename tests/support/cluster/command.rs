@@ -27,20 +27,36 @@ impl Output {
         if self.ok {
             return Ok(self.stdout);
         }
-        bail!("{} failed: {}{}", self.command, self.stderr.trim_end(), self.stdout.trim_end())
+        bail!(
+            "{} failed: {}{}",
+            self.command,
+            self.stderr.trim_end(),
+            self.stdout.trim_end()
+        )
     }
 }
 
 /// Runs `program` with `input` on its standard input, and ends it when it takes longer than `limit`.
-pub(super) fn run(program: &str, args: &[Cow<'_, str>], input: Option<&str>, limit: Duration) -> Result<Output> {
+pub(super) fn run(
+    program: &str,
+    args: &[Cow<'_, str>],
+    input: Option<&str>,
+    limit: Duration,
+) -> Result<Output> {
     let command = format!("{program} {}", args.join(" "));
     let mut child = Command::new(program)
         .args(args.iter().map(|a| a.as_ref()))
-        .stdin(if input.is_some() { Stdio::piped() } else { Stdio::null() })
+        .stdin(if input.is_some() {
+            Stdio::piped()
+        } else {
+            Stdio::null()
+        })
         .stdout(Stdio::piped())
         .stderr(Stdio::piped())
         .spawn()
-        .with_context(|| format!("starting {program}; `tests/cluster exec` puts it into the path"))?;
+        .with_context(|| {
+            format!("starting {program}; `tests/cluster exec` puts it into the path")
+        })?;
     // Threads of their own, because a full pipe would stop the program, and a stopped program never ends.
     let feed = input.zip(child.stdin.take()).map(|(text, mut pipe)| {
         let text = text.to_owned();
@@ -48,14 +64,26 @@ pub(super) fn run(program: &str, args: &[Cow<'_, str>], input: Option<&str>, lim
     });
     let stdout = reader(child.stdout.take());
     let stderr = reader(child.stderr.take());
-    let ended = wait_until(&mut child, Instant::now() + limit).with_context(|| format!("waiting for {command}"))?;
+    let ended = wait_until(&mut child, Instant::now() + limit)
+        .with_context(|| format!("waiting for {command}"))?;
     if let Some(feed) = feed {
         let _ = feed.join();
     }
-    let (stdout, stderr) = (stdout.join().unwrap_or_default(), stderr.join().unwrap_or_default());
+    let (stdout, stderr) = (
+        stdout.join().unwrap_or_default(),
+        stderr.join().unwrap_or_default(),
+    );
     match ended {
-        Some(ok) => Ok(Output { command, ok, stdout, stderr }),
-        None => bail!("{command} did not end within {} s; so far it said: {stderr}{stdout}", limit.as_secs()),
+        Some(ok) => Ok(Output {
+            command,
+            ok,
+            stdout,
+            stderr,
+        }),
+        None => bail!(
+            "{command} did not end within {} s; so far it said: {stderr}{stdout}",
+            limit.as_secs()
+        ),
     }
 }
 
@@ -90,15 +118,25 @@ mod tests {
     use super::*;
 
     fn sh(script: &str, input: Option<&str>, limit_ms: u64) -> Result<Output> {
-        run("sh", &["-c".into(), script.into()], input, Duration::from_millis(limit_ms))
+        run(
+            "sh",
+            &["-c".into(), script.into()],
+            input,
+            Duration::from_millis(limit_ms),
+        )
     }
 
     #[test]
     fn a_program_that_hangs_is_ended_and_its_words_are_kept() {
         let began = Instant::now();
-        let error = sh("echo half-way; exec sleep 60", None, 200).expect_err("it hangs").to_string();
+        let error = sh("echo half-way; exec sleep 60", None, 200)
+            .expect_err("it hangs")
+            .to_string();
         assert!(began.elapsed() < Duration::from_secs(30));
-        assert!(error.contains("did not end") && error.contains("half-way"), "{error}");
+        assert!(
+            error.contains("did not end") && error.contains("half-way"),
+            "{error}"
+        );
     }
 
     #[test]
@@ -112,6 +150,9 @@ mod tests {
     fn a_failure_names_the_command_and_what_it_said() {
         let output = sh("echo because >&2; exit 3", None, 30_000).expect("sh runs");
         let error = output.success().expect_err("exit code 3").to_string();
-        assert!(error.contains("exit 3") && error.contains("because"), "{error}");
+        assert!(
+            error.contains("exit 3") && error.contains("because"),
+            "{error}"
+        );
     }
 }

@@ -18,14 +18,45 @@ pub(super) fn of_namespace(cluster: &Cluster, namespace: &str) -> String {
         };
         text.push_str(&format!("--- {title}\n{said}"));
     };
-    show("events", &["-n", namespace, "get", "events", "--sort-by=.lastTimestamp"]);
-    show("objects", &["-n", namespace, "get", "all,pvc,leases", "-o", "wide"]);
-    for pod in cluster.list(namespace, &["pods"]).unwrap_or_default().iter().filter(|p| !is_well(p)) {
-        let name = pod.pointer("/metadata/name").and_then(Value::as_str).unwrap_or_default();
-        show(&format!("pod {name}"), &["-n", namespace, "describe", "pod", name]);
-        show(&format!("log of {name}"), &["-n", namespace, "logs", name, "--all-containers", LOG_LINES]);
+    show(
+        "events",
+        &["-n", namespace, "get", "events", "--sort-by=.lastTimestamp"],
+    );
+    show(
+        "objects",
+        &["-n", namespace, "get", "all,pvc,leases", "-o", "wide"],
+    );
+    for pod in cluster
+        .list(namespace, &["pods"])
+        .unwrap_or_default()
+        .iter()
+        .filter(|p| !is_well(p))
+    {
+        let name = pod
+            .pointer("/metadata/name")
+            .and_then(Value::as_str)
+            .unwrap_or_default();
+        show(
+            &format!("pod {name}"),
+            &["-n", namespace, "describe", "pod", name],
+        );
+        show(
+            &format!("log of {name}"),
+            &["-n", namespace, "logs", name, "--all-containers", LOG_LINES],
+        );
         if has_restarted(pod) {
-            show(&format!("log of {name} before it restarted"), &["-n", namespace, "logs", name, "--all-containers", "--previous", LOG_LINES]);
+            show(
+                &format!("log of {name} before it restarted"),
+                &[
+                    "-n",
+                    namespace,
+                    "logs",
+                    name,
+                    "--all-containers",
+                    "--previous",
+                    LOG_LINES,
+                ],
+            );
         }
     }
     show("node", &["describe", "nodes"]);
@@ -33,12 +64,21 @@ pub(super) fn of_namespace(cluster: &Cluster, namespace: &str) -> String {
 }
 
 fn is_well(pod: &Value) -> bool {
-    !has_restarted(pod) && (condition_is_true(pod, "Ready") || pod.pointer("/status/phase").is_some_and(|p| p == "Succeeded"))
+    !has_restarted(pod)
+        && (condition_is_true(pod, "Ready")
+            || pod
+                .pointer("/status/phase")
+                .is_some_and(|p| p == "Succeeded"))
 }
 
 fn has_restarted(pod: &Value) -> bool {
-    let containers = pod.pointer("/status/containerStatuses").and_then(Value::as_array);
-    containers.into_iter().flatten().any(|c| c.get("restartCount").and_then(Value::as_i64).unwrap_or(0) > 0)
+    let containers = pod
+        .pointer("/status/containerStatuses")
+        .and_then(Value::as_array);
+    containers
+        .into_iter()
+        .flatten()
+        .any(|c| c.get("restartCount").and_then(Value::as_i64).unwrap_or(0) > 0)
 }
 
 #[cfg(test)]
@@ -50,8 +90,12 @@ mod tests {
     #[test]
     fn a_pod_that_restarted_is_shown_even_when_it_is_ready_again() {
         let ready = json!([{"type": "Ready", "status": "True"}]);
-        assert!(is_well(&json!({"status": {"conditions": ready, "containerStatuses": [{"restartCount": 0}]}})));
-        assert!(!is_well(&json!({"status": {"conditions": ready, "containerStatuses": [{"restartCount": 1}]}})));
+        assert!(is_well(
+            &json!({"status": {"conditions": ready, "containerStatuses": [{"restartCount": 0}]}})
+        ));
+        assert!(!is_well(
+            &json!({"status": {"conditions": ready, "containerStatuses": [{"restartCount": 1}]}})
+        ));
         assert!(is_well(&json!({"status": {"phase": "Succeeded"}})));
         assert!(!is_well(&json!({"status": {"phase": "Pending"}})));
     }

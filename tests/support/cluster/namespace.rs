@@ -25,20 +25,38 @@ impl TestNamespace {
     /// Makes it and waits until pods may be made in it.
     pub fn create(cluster: &Cluster, word: &str) -> Result<Self> {
         static NEXT: AtomicU32 = AtomicU32::new(0);
-        let name = format!("{word}-{}-{}", std::process::id(), NEXT.fetch_add(1, Ordering::Relaxed));
+        let name = format!(
+            "{word}-{}-{}",
+            std::process::id(),
+            NEXT.fetch_add(1, Ordering::Relaxed)
+        );
         cluster.kubectl(&["create", "namespace", &name])?;
-        let made = Self { cluster: cluster.clone(), name };
-        cluster.kubectl(&["label", "namespace", &made.name, "pod-security.kubernetes.io/enforce=restricted"])?;
-        cluster.wait_for(&made.name, "the default service account", Duration::from_secs(30), || {
-            cluster.get(&made.name, "serviceaccount/default")
-        })?;
+        let made = Self {
+            cluster: cluster.clone(),
+            name,
+        };
+        cluster.kubectl(&[
+            "label",
+            "namespace",
+            &made.name,
+            "pod-security.kubernetes.io/enforce=restricted",
+        ])?;
+        cluster.wait_for(
+            &made.name,
+            "the default service account",
+            Duration::from_secs(30),
+            || cluster.get(&made.name, "serviceaccount/default"),
+        )?;
         Ok(made)
     }
 }
 
 impl Drop for TestNamespace {
     fn drop(&mut self) {
-        if let Err(error) = self.cluster.kubectl(&["delete", "namespace", &self.name, "--wait=false"]) {
+        if let Err(error) =
+            self.cluster
+                .kubectl(&["delete", "namespace", &self.name, "--wait=false"])
+        {
             eprintln!("namespace {} stays: {error:#}", self.name);
         }
     }
@@ -56,8 +74,18 @@ impl PortForward {
     /// Opens it: `("service/web", 80)`.
     pub fn open(cluster: &Cluster, namespace: &str, target: &str, port: u16) -> Result<Self> {
         let mut child = Command::new("kubectl")
-            .arg(format!("--kubeconfig={}", cluster.state().join("kubeconfig").display()))
-            .args(["-n", namespace, "port-forward", "--address=127.0.0.1", target, &format!(":{port}")])
+            .arg(format!(
+                "--kubeconfig={}",
+                cluster.state().join("kubeconfig").display()
+            ))
+            .args([
+                "-n",
+                namespace,
+                "port-forward",
+                "--address=127.0.0.1",
+                target,
+                &format!(":{port}"),
+            ])
             .stdin(Stdio::null())
             .stdout(Stdio::piped())
             .spawn()
@@ -66,15 +94,25 @@ impl PortForward {
         let pipe = child.stdout.take();
         // Read on to its end: kubectl reports each connection there, and a full pipe would stop it.
         std::thread::spawn(move || {
-            for line in pipe.into_iter().flat_map(|p| BufReader::new(p).lines()).map_while(Result::ok) {
+            for line in pipe
+                .into_iter()
+                .flat_map(|p| BufReader::new(p).lines())
+                .map_while(Result::ok)
+            {
                 let _ = tell.send(line);
             }
         });
         let mut forward = Self { child, port: 0 };
-        let line = told.recv_timeout(FORWARD).with_context(|| format!("waiting for the forwarded port of {target}"))?;
+        let line = told
+            .recv_timeout(FORWARD)
+            .with_context(|| format!("waiting for the forwarded port of {target}"))?;
         // "Forwarding from 127.0.0.1:40123 -> 80"
-        let port = line.split_once("127.0.0.1:").and_then(|(_, rest)| rest.split(' ').next()?.parse().ok());
-        let Some(port) = port else { bail!("kubectl port-forward says {line:?}, which names no port") };
+        let port = line
+            .split_once("127.0.0.1:")
+            .and_then(|(_, rest)| rest.split(' ').next()?.parse().ok());
+        let Some(port) = port else {
+            bail!("kubectl port-forward says {line:?}, which names no port")
+        };
         forward.port = port;
         Ok(forward)
     }
