@@ -88,13 +88,13 @@ forget_older() {
 build_all() {
     mkdir -p "$CACHE"
     need runc runc /usr/lib/cni/bridge containernetworking-plugins nft nftables ip iproute2 openssl openssl \
-        nsenter util-linux busybox busybox-static python3 python3-minimal /etc/ssl/certs/ca-certificates.crt ca-certificates
+        nsenter util-linux python3 python3-minimal /etc/ssl/certs/ca-certificates.crt ca-certificates
     local name lock
     exec {lock}>"$CACHE/build.lock"
     flock -n "$lock" || { say "another build is at work on $CACHE; waiting for it"; flock "$lock"; }
     for name in ${*:-$PROGRAMS}; do
         build_program "$name"
     done
-    exec {lock}>&-
     build_toolbox
+    exec {lock}>&-
 }

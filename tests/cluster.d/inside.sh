@@ -24,7 +24,7 @@ in_net() {
 in_node() { nsenter --target "$(first_process)" --net --mount --pid "$@"; }
 
 # kubectl without a cluster behind it, for a bounded answer in loops.
-kubectl() { in_net "$(program_dir kubernetes)/kubectl" --kubeconfig "$RUN/kubeconfig" --request-timeout=20s "$@"; }
+kubectl() { KUBECACHEDIR=$RUN/kubectl-cache in_net "$(program_dir kubernetes)/kubectl" --kubeconfig "$RUN/kubeconfig" --request-timeout=20s "$@"; }
 
 # Becomes the command: its signals, its exit code and its terminal are then its own.
 become() {
@@ -33,8 +33,8 @@ become() {
     export PATH=$tools:$PATH KUBECONFIG=$RUN/kubeconfig STREAMPRESS_CLUSTER=$RUN STREAMPRESS_CLUSTER_NAME=$NAME
     STREAMPRESS_IMAGE=${STREAMPRESS_IMAGE:-$(project_image)}
     export STREAMPRESS_IMAGE
-    # What helm keeps belongs to this cluster too, not to the user's home.
-    export HELM_CACHE_HOME=$RUN/helm/cache HELM_CONFIG_HOME=$RUN/helm/config HELM_DATA_HOME=$RUN/helm/data
+    # What they keep belongs to this cluster too, not to the user's home.
+    export KUBECACHEDIR=$RUN/kubectl-cache HELM_CACHE_HOME=$RUN/helm/cache HELM_CONFIG_HOME=$RUN/helm/config HELM_DATA_HOME=$RUN/helm/data
     [ -e "$RUN/kind" ] && exec "$@"
     exec nsenter --target "$(first_process)" --net "$@"
 }

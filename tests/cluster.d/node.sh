@@ -6,6 +6,7 @@
 set -euo pipefail
 
 main() {
+    export KUBECACHEDIR=$RUN/kubectl-cache
     cover_machine_folders
     raise_network
     cd "$RUN"

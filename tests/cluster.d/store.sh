@@ -61,24 +61,36 @@ TOOLBOX_IMAGE=localhost/streampress-toolbox:1
 
 toolbox_dir() {
     local hash
-    hash=$(cat "$(command -v busybox)" "$HERE/image.py" "$HERE/store.sh" | sha256sum | cut -c1-10)
+    hash=$(cat "$HERE/image.py" "$HERE/store.sh" | sha256sum | cut -c1-10)
     echo "$CACHE/toolbox-v1-$hash"
 }
 
+# Debian's busybox with the C library; a static one could not look up names. The package is only
+# unpacked, so that the machine keeps the busybox that it has.
 build_toolbox() {
-    local dir temp name
+    local dir temp name root library
     dir=$(toolbox_dir)
     [ -d "$dir" ] && return
-    temp=$dir.building.$$
+    temp=$dir.building
+    root=$temp/root
     rm -rf "$temp"
-    mkdir -p "$temp/root/bin" "$temp/root/tmp"
-    chmod 1777 "$temp/root/tmp"
-    cp "$(command -v busybox)" "$temp/root/bin/busybox"
-    for name in $(busybox --list); do
-        [ "$name" = busybox ] || ln -s busybox "$temp/root/bin/$name"
+    mkdir -p "$temp/package" "$root/bin" "$root/tmp"
+    chmod 777 "$temp"
+    (cd "$temp" && { apt-get download -qq busybox || { apt-get update -qq && apt-get download -qq busybox; }; }) >"$temp/log" 2>&1 ||
+        { cat "$temp/log" >&2; die "Debian's package busybox cannot be fetched"; }
+    dpkg-deb -x "$temp"/busybox_*.deb "$temp/package"
+    cp "$(find "$temp/package" -type f -path '*/bin/busybox')" "$root/bin/busybox"
+    for library in $(ldd "$root/bin/busybox" | awk '/=> \// {print $3} /^[ \t]*\// {print $1}'); do
+        mkdir -p "$root$(dirname "$library")"
+        cp -L "$library" "$root$library"
     done
-    python3 "$HERE/image.py" --name "$TOOLBOX_IMAGE" --tree "$temp/root" --env PATH=/bin --entrypoint /bin/sh "$temp/toolbox.tar"
-    rm -rf "$temp/root"
-    mv -T "$temp" "$dir" 2>/dev/null || rm -rf "$temp"        # another may have been quicker
+    for name in $("$root/bin/busybox" --list); do
+        [ "$name" = busybox ] || ln -s busybox "$root/bin/$name"
+    done
+    chmod 1777 "$root/tmp"
+    python3 "$HERE/image.py" --name "$TOOLBOX_IMAGE" --tree "$root" --env PATH=/bin --entrypoint /bin/sh "$temp/toolbox.tar"
+    rm -rf "$root" "$temp/package" "$temp"/*.deb
+    chmod 755 "$temp"
+    mv -T "$temp" "$dir"
     forget_older toolbox "$dir"
 }

@@ -32,7 +32,7 @@ fn a_service_is_reached_by_its_name_from_another_pod() -> Result<()> {
     cluster.apply(&ns.name, &web("web", "found"))?;
     cluster.wait_condition(&ns.name, "deployment/web", "Available", SOON)?;
     let script = format!(
-        "wget -T 10 -qO- http://web && nslookup web.{}.svc.cluster.local",
+        "timeout 20 wget -qO- http://web && nslookup web.{}.svc.cluster.local",
         ns.name
     );
     cluster.apply(&ns.name, &one_shot("asks", &script, json!({})).to_string())?;
@@ -75,7 +75,7 @@ fn network_policies_are_not_enforced_here_but_are_on_kind() -> Result<()> {
     cluster.wait_condition(&ns.name, "deployment/web", "Available", SOON)?;
     cluster.apply(
         &ns.name,
-        &one_shot("asks", "wget -T 5 -qO- http://web", json!({})).to_string(),
+        &one_shot("asks", "timeout 5 wget -qO- http://web", json!({})).to_string(),
     )?;
     let (code, log) = cluster.wait_pod_end(&ns.name, "asks", SOON)?;
     ensure!(
