@@ -1,0 +1,315 @@
+//! Byte sizes as Kubernetes writes them: `400Ki`, `1Mi`, `1.5Gi`, `500k`, `1048576`.
+//! A [`ByteSize`] keeps what was written, so that it goes out as it came in; a wrong one is no reading
+//! error (one bad object must not stop the reading of all), but an error of [`ByteSize::bytes`].
+
+use std::borrow::Cow;
+use std::fmt;
+use std::str::FromStr;
+
+use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
+use serde::{Deserialize, Deserializer, Serialize, Serializer};
+
+/// What a byte size must look like.
+pub const PATTERN: &str = r"^[0-9]{1,15}(\.[0-9]{1,6})?(Ki|Mi|Gi|Ti|Pi|k|M|G|T|P)?$";
+
+/// A number of bytes, kept as it was written.
+#[derive(Clone, PartialEq, Eq, Hash)]
+pub struct ByteSize {
+    text: String,
+    /// Written as a bare number: it goes out as one again.
+    number: bool,
+}
+
+/// A text that is no byte size.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("{text:?} is not a byte size: {help}")]
+pub struct NotAByteSize {
+    /// What was written.
+    pub text: String,
+    /// The way out.
+    pub help: String,
+}
+
+impl ByteSize {
+    /// The size with exactly this text, right or wrong; [`ByteSize::bytes`] judges it.
+    pub fn written(text: &str) -> Self {
+        ByteSize {
+            text: text.to_owned(),
+            number: false,
+        }
+    }
+
+    /// The size of this many bytes, written as a bare number.
+    pub fn from_bytes(bytes: u64) -> Self {
+        ByteSize {
+            text: bytes.to_string(),
+            number: true,
+        }
+    }
+
+    /// The number of bytes, a fraction of a byte rounded up as Kubernetes does.
+    pub fn bytes(&self) -> Result<u64, NotAByteSize> {
+        parse(&self.text).map_err(|help| NotAByteSize {
+            text: self.text.clone(),
+            help,
+        })
+    }
+
+    /// What was written.
+    pub fn as_str(&self) -> &str {
+        &self.text
+    }
+}
+
+/// Writes a number of bytes with the largest unit that divides it, e.g. `400Ki`.
+pub fn display_bytes(bytes: u64) -> String {
+    for (suffix, unit) in [
+        ("Ti", 1 << 40),
+        ("Gi", 1 << 30),
+        ("Mi", 1 << 20),
+        ("Ki", 1u64 << 10),
+    ] {
+        if bytes >= unit && bytes.is_multiple_of(unit) {
+            return format!("{}{suffix}", bytes / unit);
+        }
+    }
+    bytes.to_string()
+}
+
+impl FromStr for ByteSize {
+    type Err = NotAByteSize;
+
+    fn from_str(text: &str) -> Result<Self, NotAByteSize> {
+        let size = ByteSize::written(text);
+        size.bytes().map(|_| size)
+    }
+}
+
+impl fmt::Display for ByteSize {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.text)
+    }
+}
+
+impl fmt::Debug for ByteSize {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "ByteSize({})", self.text)
+    }
+}
+
+impl Serialize for ByteSize {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        match self.text.parse::<u64>() {
+            Ok(number) if self.number => serializer.serialize_u64(number),
+            _ => serializer.serialize_str(&self.text),
+        }
+    }
+}
+
+impl<'de> Deserialize<'de> for ByteSize {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct Visitor;
+        impl serde::de::Visitor<'_> for Visitor {
+            type Value = ByteSize;
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("a byte size such as 400Ki, 1Mi or 1048576")
+            }
+            fn visit_str<E>(self, text: &str) -> Result<ByteSize, E> {
+                Ok(ByteSize::written(text))
+            }
+            fn visit_u64<E>(self, bytes: u64) -> Result<ByteSize, E> {
+                Ok(ByteSize::from_bytes(bytes))
+            }
+            fn visit_i64<E>(self, bytes: i64) -> Result<ByteSize, E> {
+                Ok(ByteSize::written(&bytes.to_string()))
+            }
+        }
+        deserializer.deserialize_any(Visitor)
+    }
+}
+
+impl JsonSchema for ByteSize {
+    fn schema_name() -> Cow<'static, str> {
+        "ByteSize".into()
+    }
+
+    fn inline_schema() -> bool {
+        true
+    }
+
+    fn json_schema(_: &mut SchemaGenerator) -> Schema {
+        json_schema!({
+            "x-kubernetes-int-or-string": true,
+            "anyOf": [{"type": "integer"}, {"type": "string"}],
+            "pattern": PATTERN,
+            "maxLength": 24
+        })
+    }
+}
+
+/// Powers behind each suffix, in bytes.
+const UNITS: [(&str, u64); 10] = [
+    ("Ki", 1 << 10),
+    ("Mi", 1 << 20),
+    ("Gi", 1 << 30),
+    ("Ti", 1 << 40),
+    ("Pi", 1 << 50),
+    ("k", 1_000),
+    ("M", 1_000_000),
+    ("G", 1_000_000_000),
+    ("T", 1_000_000_000_000),
+    ("P", 1_000_000_000_000_000),
+];
+
+/// The bytes a text stands for, or the way out.
+fn parse(text: &str) -> Result<u64, String> {
+    const FORM: &str = "write a number and a unit, such as 400Ki, 1Mi, 1.5Gi, 500k or 1048576";
+    let end = text
+        .find(|c: char| !c.is_ascii_digit() && c != '.')
+        .unwrap_or(text.len());
+    let (number, suffix) = text.split_at(end);
+    let unit = match UNITS.iter().find(|(name, _)| *name == suffix) {
+        Some((_, unit)) => *unit,
+        None if suffix.is_empty() => 1,
+        None => return Err(close_suffix(number, suffix).unwrap_or_else(|| FORM.into())),
+    };
+    let (whole, fraction) = number.split_once('.').unwrap_or((number, "0"));
+    let fits = (1..=15).contains(&whole.len()) && (1..=6).contains(&fraction.len());
+    if !fits || fraction.contains('.') {
+        return Err(FORM.into());
+    }
+    let whole: u128 = whole.parse().map_err(|_| FORM)?;
+    let tenths = 10u128.pow(fraction.len() as u32);
+    let fraction: u128 = fraction.parse().map_err(|_| FORM)?;
+    // At most 10^15 * 2^50 + 10^6 * 2^50: far below what 128 bits hold.
+    let bytes = whole * u128::from(unit) + (fraction * u128::from(unit)).div_ceil(tenths);
+    match i64::try_from(bytes) {
+        Ok(bytes) => Ok(bytes.unsigned_abs()),
+        Err(_) => Err("this is more than any file system holds; use a smaller number".into()),
+    }
+}
+
+/// The right spelling of a suffix that people write instead.
+fn close_suffix(number: &str, suffix: &str) -> Option<String> {
+    let right = match suffix.to_ascii_lowercase().trim() {
+        "ki" | "kib" => "Ki",
+        "mi" | "mib" => "Mi",
+        "gi" | "gib" => "Gi",
+        "ti" | "tib" => "Ti",
+        "k" | "kb" => "k",
+        "m" | "mb" => "M",
+        "g" | "gb" => "G",
+        "t" | "tb" => "T",
+        "b" | "byte" | "bytes" => "",
+        _ => return None,
+    };
+    Some(match right.len() {
+        1 => format!(
+            "write {number}{right} (powers of 1000) or {number}{}i (powers of 1024)",
+            right.to_ascii_uppercase()
+        ),
+        _ => format!("write {number}{right}"),
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn bytes(text: &str) -> Result<u64, NotAByteSize> {
+        ByteSize::written(text).bytes()
+    }
+
+    #[test]
+    fn sizes_mean_what_kubernetes_means() {
+        for (text, expected) in [
+            ("0", 0),
+            ("1048576", 1 << 20),
+            ("400Ki", 409_600),
+            ("1Mi", 1 << 20),
+            ("4Mi", 4 << 20),
+            ("1.5Gi", 3 << 29),
+            ("0.5Ki", 512),
+            ("500k", 500_000),
+            ("2M", 2_000_000),
+            ("1G", 1_000_000_000),
+            // Rounded up, as Quantity.Value() does.
+            ("0.1", 1),
+            ("1.0001Ki", 1025),
+        ] {
+            assert_eq!(bytes(text), Ok(expected), "{text}");
+        }
+    }
+
+    #[test]
+    fn a_wrong_size_is_named_with_the_way_out() {
+        for (text, way_out) in [
+            ("400ki", "write 400Ki"),
+            ("400KB", "write 400k (powers of 1000) or 400Ki"),
+            ("4m", "write 4M (powers of 1000) or 4Mi"),
+            ("1 MiB", "write 1Mi"),
+            ("12 bytes", "write 12"),
+            ("", "write a number and a unit"),
+            ("Ki", "write a number and a unit"),
+            ("-1", "write a number and a unit"),
+            ("1.2.3Mi", "write a number and a unit"),
+            (".5Mi", "write a number and a unit"),
+            ("1.Mi", "write a number and a unit"),
+            ("1e3", "write a number and a unit"),
+            ("9999999Pi", "use a smaller number"),
+            ("9999999999999999", "write a number and a unit"),
+            ("١Mi", "write a number and a unit"),
+        ] {
+            let message = bytes(text).expect_err(text).to_string();
+            assert!(message.contains(&format!("{text:?}")), "{message}");
+            assert!(message.contains(way_out), "{message}");
+        }
+    }
+
+    #[test]
+    fn the_pattern_of_the_schema_agrees_with_the_parser() {
+        let pattern = regex_lite::Regex::new(PATTERN).expect("a valid pattern");
+        for text in [
+            "0",
+            "12",
+            "400Ki",
+            "1.5Gi",
+            "500k",
+            "1P",
+            "",
+            "Ki",
+            "-1",
+            "1.",
+            ".5",
+            "1e3",
+            "4m",
+            "1ki",
+            "1KB",
+            "1.1234567",
+            "1234567890123456",
+        ] {
+            assert_eq!(pattern.is_match(text), bytes(text).is_ok(), "{text:?}");
+        }
+    }
+
+    #[test]
+    fn a_size_goes_out_as_it_came_in() {
+        for json in [r#""400Ki""#, "409600", r#""409600""#, r#""nonsense""#] {
+            let size: ByteSize = serde_json::from_str(json).expect(json);
+            assert_eq!(serde_json::to_string(&size).expect(json), json);
+        }
+    }
+
+    #[test]
+    fn bytes_are_shown_with_the_largest_whole_unit() {
+        for (bytes, text) in [
+            (0, "0"),
+            (1023, "1023"),
+            (409_600, "400Ki"),
+            (4 << 20, "4Mi"),
+            (1 << 30, "1Gi"),
+        ] {
+            assert_eq!(display_bytes(bytes), text);
+        }
+    }
+}

@@ -1,0 +1,130 @@
+//! Announcing a file: hash it, put a message for it on the files queue. The one way in for generated, submitted,
+//! scanned and changed files.
+
+use std::io::{self, Read};
+use std::sync::Arc;
+
+use anyhow::{Context, Result};
+
+use crate::blocking;
+use crate::clock;
+use crate::doors::local::{Index, IndexedFile};
+use crate::doors::{DoorResult, FileEntry, Files, Outgoing, Queue};
+use crate::wire::{Announcement, Digest, FileRef, STRICT_GROUP, VERSION, seed};
+
+/// The form that announcements are written in.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Dialect {
+    /// Ours, versioned.
+    Ours,
+    /// The Python original's `{"ID", "file_name"}`.
+    Seed,
+}
+
+/// Puts announcements on the files queue.
+#[derive(Debug, Clone)]
+pub struct Announcer {
+    /// Where the files are.
+    pub source: Arc<dyn Files>,
+    /// Where the announcement goes.
+    pub files_queue: Arc<dyn Queue>,
+    /// Whether all files go one after another.
+    pub strict: bool,
+    /// How announcements are written.
+    pub dialect: Dialect,
+    /// What this machine knows of its files, on the embedded transport.
+    pub index: Option<Index>,
+}
+
+impl Announcer {
+    /// Hashes the file as it is now and announces it.
+    pub async fn announce(&self, entry: &FileEntry) -> Result<FileRef> {
+        let file = self.look(entry).await?;
+        self.announce_known(&file).await?;
+        Ok(file)
+    }
+
+    /// Hashes the file as it is now.
+    pub async fn look(&self, entry: &FileEntry) -> Result<FileRef> {
+        let source = self.source.clone();
+        let (name, location) = (entry.name.clone(), self.source.location().to_owned());
+        let modified_nanos = clock::nanos(entry.modified);
+        blocking(move || -> Result<FileRef> {
+            let reader = source.read(&name).with_context(|| format!("opening {name}"))?;
+            let (hash, bytes) = hash(reader).with_context(|| format!("reading {name}"))?;
+            Ok(FileRef { location, name, bytes, hash, modified_nanos })
+        })
+        .await
+    }
+
+    /// Announces a file whose content is known. Sending the same one again within five minutes is one message.
+    pub async fn announce_known(&self, file: &FileRef) -> Result<()> {
+        self.send(file, file.dedup_id()).await
+    }
+
+    /// Announces the file again although it was announced before, as after a redrive.
+    pub async fn announce_again(&self, file: &FileRef) -> Result<()> {
+        self.send(file, format!("{}-{:x}", file.dedup_id(), fastrand::u64(..))).await
+    }
+
+    async fn note(&self, index: &Index, file: &FileRef) -> DoorResult<()> {
+        let indexed = IndexedFile {
+            file_id: file.id().as_str().to_owned(),
+            name: file.name.as_str().to_owned(),
+            raw_bytes: file.bytes,
+            modified: clock::from_nanos(file.modified_nanos),
+            hash: file.hash.as_str().to_owned(),
+        };
+        index.announced(&indexed).await?;
+        match self.dialect {
+            Dialect::Ours => Ok(()),
+            Dialect::Seed => index.set(&seed_index_key(&seed_id(file)), file.id().as_str()).await,
+        }
+    }
+
+    async fn send(&self, file: &FileRef, dedup_id: String) -> Result<()> {
+        if let Some(index) = &self.index {
+            self.note(index, file).await.context("noting the file in the index")?;
+        }
+        let message = match self.dialect {
+            Dialect::Ours => Outgoing {
+                group: if self.strict { STRICT_GROUP.to_owned() } else { file.group() },
+                dedup_id,
+                body: Announcement {
+                    version: VERSION,
+                    file: file.clone(),
+                    announced_millis: clock::now_millis(),
+                    traceparent: None,
+                }
+                .to_json(),
+                attributes: Default::default(),
+            },
+            Dialect::Seed => {
+                let id = seed_id(file);
+                let body = seed::SeedAnnouncement { id: id.clone(), file_name: file.name.as_str().to_owned() }.to_json();
+                Outgoing { group: id.clone(), dedup_id: id, body, attributes: Default::default() }
+            }
+        };
+        self.files_queue
+            .send(vec![message])
+            .await
+            .with_context(|| format!("announcing {}", file.name))
+    }
+}
+
+/// The original gives every file a random UUID; ours follows from the file, so that sending it twice is one file.
+pub fn seed_id(file: &FileRef) -> String {
+    uuid::Uuid::new_v5(&uuid::Uuid::NAMESPACE_URL, file.dedup_id().as_bytes()).to_string()
+}
+
+/// Under which the embedded index knows the file that a seed announcement means.
+pub fn seed_index_key(id: &str) -> String {
+    format!("seed-file/{id}")
+}
+
+/// BLAKE3 and length of everything `reader` gives.
+pub fn hash(mut reader: impl Read) -> io::Result<(Digest, u64)> {
+    let mut hasher = blake3::Hasher::new();
+    io::copy(&mut reader, &mut hasher)?;
+    Ok((hasher.finalize().into(), hasher.count()))
+}

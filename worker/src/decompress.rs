@@ -1,0 +1,300 @@
+//! The decompressor: one manifest in, the same file out.
+//!
+//! It takes exactly the records that the manifest names and believes only hashes. The file is written under a
+//! temporary name, checked as a whole, then made visible; an older version never overwrites a newer one; a file that is
+//! there already is acknowledged and skipped.
+
+use std::io::{self, Read, Write};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Instant;
+
+use async_trait::async_trait;
+use bytes::{Buf, Bytes};
+use tokio::sync::mpsc;
+use tokio_util::sync::CancellationToken;
+use tracing::{info, warn};
+
+use crate::announce::hash;
+use crate::clock;
+use crate::codec::{self, hybrid};
+use crate::consume::{Fault, Handler};
+use crate::doors::local::Index;
+use crate::doors::{ChunkStream, Delivery, FileEntry, Files, Held, Position};
+use crate::report_log::ReportLog;
+use crate::wire::record::Owner;
+use crate::wire::{Digest, FileRef, Manifest, Records, StageNumbers};
+use crate::{blocking, report};
+
+/// Records are fetched in batches of about this many bytes.
+const BATCH_BYTES: u64 = 4 << 20;
+/// The longest list of records in bytes; 64 MiB name some 800,000 records, at 400 KiB each 300 GiB packed.
+const LONGEST_LIST_BYTES: u64 = 64 << 20;
+
+/// The decompressor's work, format Hybrid.
+#[derive(Debug)]
+pub struct Decompressor {
+    /// Where files are restored.
+    pub destination: Arc<dyn Files>,
+    /// Where records are.
+    pub stream: Arc<dyn ChunkStream>,
+    /// How much a file may ask for.
+    pub limits: hybrid::Limits,
+    /// Threads for one large file.
+    pub threads: usize,
+    /// A file above this many bytes is worth all threads.
+    pub block_bytes: u64,
+    /// The report, where one is wanted.
+    pub report: Option<Arc<ReportLog>>,
+    /// What this machine knows of its files, on the embedded transport.
+    pub index: Option<Index>,
+}
+
+/// What the destination holds under the file's name.
+#[derive(Debug, PartialEq, Eq)]
+enum Present {
+    /// Nothing, or an older version.
+    Older,
+    /// This content.
+    Same,
+    /// A later version.
+    Newer,
+}
+
+#[async_trait]
+impl Handler for Decompressor {
+    async fn handle(&self, delivery: &Delivery, held: &Held, stop: &CancellationToken) -> Result<(), Fault> {
+        let manifest =
+            Manifest::parse(&delivery.body).map_err(|error| Fault::permanent("UnreadableMessage", error))?;
+        let file = &manifest.file;
+        match self.present(file).await? {
+            Present::Same => {
+                info!(file_id = file.id().as_str(), file_name = %file.name, "File is restored already; skipped.");
+                // It may have been made visible by one who was killed before saying so.
+                if let Some(log) = &self.report {
+                    log.add(row(&manifest, 0.0, held.slot(), report::Outcome::Restored)).await;
+                }
+                self.note_restored(file).await
+            }
+            Present::Newer => {
+                info!(file_id = file.id().as_str(), file_name = %file.name, "A newer version is restored already; skipped.");
+                match &self.index {
+                    Some(index) => Ok(index.superseded(file.id().as_str()).await?),
+                    None => Ok(()),
+                }
+            }
+            Present::Older => self.restore(&manifest, held, stop).await,
+        }
+    }
+
+    fn weight(&self, delivery: &Delivery) -> usize {
+        match Manifest::parse(&delivery.body) {
+            Ok(manifest) if manifest.file.bytes > self.block_bytes => usize::MAX,
+            _ => 1,
+        }
+    }
+
+    async fn acknowledged(&self, _delivery: &Delivery) {}
+
+    async fn buried(&self, delivery: &Delivery, reason: &str, detail: &str) {
+        let Ok(manifest) = Manifest::parse(&delivery.body) else { return };
+        if let Some(index) = &self.index
+            && let Err(fault) = index.failed(manifest.file.id().as_str(), &format!("{reason}: {detail}")).await
+        {
+            warn!(error = %fault, "Could not note a failed file in the index.");
+        }
+        if let Some(log) = &self.report {
+            log.add(row(&manifest, 0.0, "", report::Outcome::Failed { reason: reason.to_owned(), way_out: detail.to_owned() })).await;
+        }
+    }
+}
+
+impl Decompressor {
+    async fn present(&self, file: &FileRef) -> Result<Present, Fault> {
+        let (destination, wanted) = (self.destination.clone(), file.clone());
+        blocking(move || -> io::Result<Present> {
+            let Some(found) = destination.stat(&wanted.name)? else { return Ok(Present::Older) };
+            if found.size == wanted.bytes && hash(destination.read(&wanted.name)?)?.0 == wanted.hash {
+                return Ok(Present::Same);
+            }
+            Ok(if is_newer(&found, &wanted) { Present::Newer } else { Present::Older })
+        })
+        .await
+        .map_err(|error| Fault::Transient(anyhow::Error::from(error).context(format!("looking at the restored {}", file.name))))
+    }
+
+    async fn restore(&self, manifest: &Manifest, held: &Held, stop: &CancellationToken) -> Result<(), Fault> {
+        let file = &manifest.file;
+        let started = Instant::now();
+        let owner = Owner::new(&file.id(), &manifest.attempt);
+        let positions = self.positions(manifest, &owner).await?;
+        let pending = self.unpack(file, &owner, positions, stop).await?;
+        if stop.is_cancelled() {
+            return Err(Fault::Interrupted);
+        }
+        let modified = clock::from_nanos(file.modified_nanos);
+        blocking(move || pending.commit(modified))
+            .await
+            .map_err(|error| Fault::Transient(anyhow::Error::from(error).context(format!("making {} visible", file.name))))?;
+        held.count(|ledger| {
+            ledger.files += 1;
+            ledger.bytes_in += manifest.packed_bytes;
+            ledger.bytes_out += file.bytes;
+        });
+        if let Some(log) = &self.report {
+            log.add(row(manifest, started.elapsed().as_secs_f64(), held.slot(), report::Outcome::Restored)).await;
+        }
+        self.note_restored(file).await?;
+        info!(file_id = file.id().as_str(), file_name = %file.name, raw_bytes = file.bytes, packed_bytes = manifest.packed_bytes, "File restored.");
+        Ok(())
+    }
+
+    async fn note_restored(&self, file: &FileRef) -> Result<(), Fault> {
+        match &self.index {
+            Some(index) => Ok(index.restored(file.id().as_str()).await?),
+            None => Ok(()),
+        }
+    }
+
+    /// The file's records, from the message or from the list that the message names.
+    async fn positions(&self, manifest: &Manifest, owner: &Owner) -> Result<Vec<Position>, Fault> {
+        let listed = match &manifest.records {
+            Records::Here(positions) => return Ok(positions.clone()),
+            Records::Listed(listed) => listed,
+        };
+        if listed.iter().map(|position| u64::from(position.bytes)).sum::<u64>() > LONGEST_LIST_BYTES {
+            return Err(Fault::permanent("UnreadableMessage", "the list of records is longer than 64 MiB"));
+        }
+        let mut json = Vec::new();
+        for (record, index) in self.stream.fetch(listed).await?.iter().zip(0..) {
+            json.extend_from_slice(&owner.open(index, record).map_err(|error| Fault::permanent("RecordDamaged", error))?);
+        }
+        serde_json::from_slice(&json).map_err(|error| Fault::permanent("RecordDamaged", format!("the list of records: {error}")))
+    }
+
+    /// Fetches, unpacks and writes at once; the answer is the whole file, checked and not yet visible.
+    async fn unpack(
+        &self,
+        file: &FileRef,
+        owner: &Owner,
+        positions: Vec<Position>,
+        stop: &CancellationToken,
+    ) -> Result<Box<dyn crate::doors::PendingFile>, Fault> {
+        let cancel = Arc::new(AtomicBool::new(false));
+        let (payloads, reader) = mpsc::channel::<Bytes>(16);
+        let unpacking = {
+            let (destination, name) = (self.destination.clone(), file.name.clone());
+            let (limits, threads, cancel) = (self.limits.clone(), self.threads, cancel.clone());
+            blocking(move || -> Result<_, codec::Error> {
+                let mut pending = destination.create(&name).map_err(codec::Error::Write)?;
+                let reader = ChannelReader { payloads: reader, at_hand: Bytes::new() };
+                let summary = hybrid::unpack(reader, &mut pending, &limits, threads, &cancel)?;
+                pending.flush().map_err(codec::Error::Write)?;
+                Ok((pending, summary))
+            })
+        };
+        let both = async { tokio::join!(unpacking, self.fetch_all(owner, positions, payloads)) };
+        tokio::pin!(both);
+        let (unpacked, fetched) = tokio::select! {
+            done = &mut both => done,
+            () = stop.cancelled() => {
+                cancel.store(true, Ordering::Relaxed);
+                drop(both.await);
+                return Err(Fault::Interrupted);
+            }
+        };
+        fetched?;
+        let (pending, summary) = unpacked.map_err(|error| unpack_fault(file, error))?;
+        if summary.raw_bytes != file.bytes || Digest::from(summary.hash) != file.hash {
+            let detail = format!("{} came out with another hash than it was announced with; nothing was written; redrive announces the source again", file.name);
+            return Err(Fault::permanent("HashMismatch", detail));
+        }
+        Ok(pending)
+    }
+
+    async fn fetch_all(&self, owner: &Owner, positions: Vec<Position>, payloads: mpsc::Sender<Bytes>) -> Result<(), Fault> {
+        let mut index = 0;
+        let mut rest = positions.as_slice();
+        while !rest.is_empty() {
+            let mut bytes = 0;
+            let fits = rest.iter().take_while(|position| {
+                bytes += u64::from(position.bytes);
+                bytes <= BATCH_BYTES
+            });
+            let (batch, after) = rest.split_at(fits.count().max(1));
+            rest = after;
+            for record in self.stream.fetch(batch).await? {
+                let payload = owner.open(index, &record).map_err(|error| Fault::permanent("RecordDamaged", error))?;
+                index += 1;
+                if payloads.send(payload).await.is_err() {
+                    // Unpacking ended early: it says why.
+                    return Ok(());
+                }
+            }
+        }
+        Ok(())
+    }
+}
+
+fn is_newer(found: &FileEntry, wanted: &FileRef) -> bool {
+    clock::nanos(found.modified) > wanted.modified_nanos
+}
+
+fn unpack_fault(file: &FileRef, error: codec::Error) -> Fault {
+    match error {
+        codec::Error::Cancelled => Fault::Interrupted,
+        codec::Error::Write(error) => Fault::Transient(anyhow::Error::from(error).context(format!("writing {}", file.name))),
+        error => Fault::permanent("BadFrame", format!("{}: {error:#}", file.name)),
+    }
+}
+
+/// The file's line in the report; its times say how long it took from door to door.
+fn row(manifest: &Manifest, seconds_restore: f64, slot: &str, outcome: report::Outcome) -> report::ReportRow {
+    let file = &manifest.file;
+    let records = match &manifest.records {
+        Records::Here(positions) | Records::Listed(positions) => positions.len() as u64,
+    };
+    report::ReportRow {
+        file_id: file.id().as_str().to_owned(),
+        name: file.name.as_str().to_owned(),
+        format: report_format(file.name.as_str()),
+        raw_bytes: file.bytes,
+        packed_bytes: manifest.packed_bytes,
+        records,
+        stages: manifest.stages.iter().map(StageNumbers::to_report).collect(),
+        codec_shares: manifest.shares.iter().map(|share| report::CodecShare { label: share.label.clone(), bytes: share.bytes }).collect(),
+        announced_at_millis: Some(manifest.announced_millis),
+        compressed_at_millis: Some(manifest.compressed_millis),
+        restored_at_millis: Some(clock::now_millis()),
+        seconds_compress: manifest.stages.iter().map(|stage| stage.seconds).sum(),
+        seconds_restore,
+        outcome,
+        slot: slot.to_owned(),
+    }
+}
+
+/// What the report calls a file's kind: its extension.
+pub fn report_format(name: &str) -> String {
+    name.rsplit_once('.').map_or_else(String::new, |(_, extension)| extension.to_ascii_lowercase())
+}
+
+/// Reads the payloads as one stream of bytes; ends when the fetching side is done or gave up.
+struct ChannelReader {
+    payloads: mpsc::Receiver<Bytes>,
+    at_hand: Bytes,
+}
+
+impl Read for ChannelReader {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        while self.at_hand.is_empty() {
+            match self.payloads.blocking_recv() {
+                Some(payload) => self.at_hand = payload,
+                None => return Ok(0),
+            }
+        }
+        let bytes = buffer.len().min(self.at_hand.len());
+        self.at_hand.copy_to_slice(&mut buffer[..bytes]);
+        Ok(bytes)
+    }
+}
+

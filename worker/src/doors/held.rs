@@ -1,0 +1,117 @@
+//! A slot in hand and its ledger. The side that granted the slot runs a task that renews it and answers here;
+//! this file does not know which side that is.
+
+use std::sync::{Arc, Mutex, PoisonError};
+
+use serde::{Deserialize, Serialize};
+use tokio::sync::{mpsc, oneshot};
+use tokio_util::sync::CancellationToken;
+
+/// A slot's cumulative counters. They outlive holders: whoever takes the slot goes on counting.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+pub struct Ledger {
+    /// Files done by this role.
+    pub files: u64,
+    /// Bytes that came in.
+    pub bytes_in: u64,
+    /// Bytes that went out.
+    pub bytes_out: u64,
+    /// Files that went to the dead-letter queue.
+    pub failures: u64,
+    /// The generator's next file number.
+    pub index: u64,
+}
+
+impl Ledger {
+    /// The sum over slots; `index` is the highest.
+    pub fn plus(self, other: Self) -> Self {
+        Self {
+            files: self.files + other.files,
+            bytes_in: self.bytes_in + other.bytes_in,
+            bytes_out: self.bytes_out + other.bytes_out,
+            failures: self.failures + other.failures,
+            index: self.index.max(other.index),
+        }
+    }
+}
+
+/// What a holder asks of the task that renews its slot. Each is answered when it is durable.
+#[derive(Debug)]
+pub enum HolderRequest {
+    /// Write the ledger now.
+    Flush(oneshot::Sender<bool>),
+    /// Write the ledger and give the slot up.
+    Release(oneshot::Sender<bool>),
+}
+
+/// A slot in hand. Dropping it without [`Held::release`] lets the renewing task release it in the background.
+#[derive(Debug)]
+pub struct Held {
+    slot: String,
+    attempt: String,
+    lost: CancellationToken,
+    ledger: Arc<Mutex<Ledger>>,
+    requests: mpsc::Sender<HolderRequest>,
+}
+
+impl Held {
+    /// Made by the side that granted the slot. `attempt` names this holding in records: slot, lease identity and
+    /// transition, process. `lost` must be cancelled before anyone else may act. The renewing task owns the
+    /// other end of `requests` and releases the slot when that channel closes.
+    pub fn new(
+        slot: String,
+        attempt: String,
+        lost: CancellationToken,
+        ledger: Arc<Mutex<Ledger>>,
+        requests: mpsc::Sender<HolderRequest>,
+    ) -> Self {
+        Self {
+            slot,
+            attempt,
+            lost,
+            ledger,
+            requests,
+        }
+    }
+
+    /// The slot's name.
+    pub fn slot(&self) -> &str {
+        &self.slot
+    }
+
+    /// Names this holding of the slot; unique over processes and takeovers.
+    pub fn attempt(&self) -> &str {
+        &self.attempt
+    }
+
+    /// Cancelled when the slot may belong to somebody else: all effects must stop.
+    pub fn lost(&self) -> &CancellationToken {
+        &self.lost
+    }
+
+    /// Counts in memory; written with the next renewal, flush or release.
+    pub fn count(&self, change: impl FnOnce(&mut Ledger)) {
+        change(&mut self.ledger.lock().unwrap_or_else(PoisonError::into_inner));
+    }
+
+    /// The ledger as counted so far.
+    pub fn ledger(&self) -> Ledger {
+        *self.ledger.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Writes the ledger now; false when the slot was lost.
+    pub async fn flush(&self) -> bool {
+        self.ask(HolderRequest::Flush).await
+    }
+
+    /// Writes the ledger and gives the slot up; false when it was lost before.
+    pub async fn release(self) -> bool {
+        self.ask(HolderRequest::Release).await
+    }
+
+    async fn ask(&self, request: impl FnOnce(oneshot::Sender<bool>) -> HolderRequest) -> bool {
+        let (answer, answered) = oneshot::channel();
+        self.requests.send(request(answer)).await.is_ok() && answered.await.unwrap_or(false)
+    }
+}

@@ -1,0 +1,161 @@
+//! The generator role: makes files at the source and announces them, one slot for all, its index in the slot's ledger.
+//!
+//! File number n is the same bytes whoever makes it, so a generator that died is followed by one that makes its last
+//! files again, finds them there, and goes on.
+
+use std::io::Write;
+use std::sync::Arc;
+use std::time::{Duration, SystemTime};
+
+use anyhow::{Context, Result};
+use tokio::time::Instant;
+use tokio_util::sync::CancellationToken;
+use tracing::{info, warn};
+
+use crate::announce::Announcer;
+use crate::blocking;
+use crate::clock;
+use crate::doors::{FileName, Files, Held, Lock};
+use crate::generator::Generator;
+use crate::wire::{Digest, FileRef};
+
+/// Without a rate, so many files may wait to be compressed before the generator waits too: the disk is not endless.
+const MOST_WAITING: u64 = 64;
+/// Between two looks at a slot or a queue that is full.
+const PAUSE: Duration = Duration::from_millis(100);
+
+/// The generator's work.
+pub struct Generate {
+    /// Makes the bytes.
+    pub generator: Arc<Generator>,
+    /// Begins every file's name.
+    pub prefix: String,
+    /// Where files go and how they are announced.
+    pub announcer: Announcer,
+    /// The generator's one slot.
+    pub lock: Arc<dyn Lock>,
+    /// Files to make in all; 0 is endless.
+    pub files: u64,
+    /// Files a minute; 0 is as fast as it can.
+    pub files_per_minute: u32,
+    /// Cancelled when the process shall end.
+    pub shutdown: CancellationToken,
+}
+
+impl Generate {
+    /// Makes files until all are made or it is shut down. Faults are logged and tried again.
+    pub async fn run(&self) {
+        while !self.shutdown.is_cancelled() {
+            let slot = match self.lock.try_acquire().await {
+                Ok(slot) => slot,
+                Err(fault) => {
+                    warn!(error = %format!("{:#}", anyhow::Error::from(fault)), "Cannot take the generator's slot; trying again.");
+                    None
+                }
+            };
+            let Some(held) = slot else {
+                self.pause(PAUSE * 10).await;
+                continue;
+            };
+            let made = self.make_all(&held).await;
+            held.release().await;
+            match made {
+                Ok(true) => return,
+                Ok(false) => {}
+                Err(error) => {
+                    warn!(error = %format!("{error:#}"), "Could not make a file; trying again.");
+                    self.pause(PAUSE * 20).await;
+                }
+            }
+        }
+    }
+
+    /// True when all files are made, false when told to stop before.
+    async fn make_all(&self, held: &Held) -> Result<bool> {
+        let first = held.ledger().index;
+        let started = Instant::now();
+        while self.files == 0 || held.ledger().index < self.files {
+            let number = held.ledger().index;
+            if !self.may_go_on(held, started, number - first).await {
+                return Ok(false);
+            }
+            let file = self.make(number).await.with_context(|| format!("making file {number}"))?;
+            self.announcer.announce_known(&file).await?;
+            held.count(|ledger| {
+                ledger.index = number + 1;
+                ledger.files += 1;
+                ledger.bytes_out += file.bytes;
+            });
+        }
+        info!(files = self.files, "All files are made.");
+        Ok(true)
+    }
+
+    /// Waits for the rate, or for room in the queue; false when told to stop.
+    async fn may_go_on(&self, held: &Held, started: Instant, made: u64) -> bool {
+        if self.files_per_minute > 0 {
+            let due = started + Duration::from_secs_f64(made as f64 * 60.0 / f64::from(self.files_per_minute));
+            tokio::select! {
+                () = self.shutdown.cancelled() => {}
+                () = held.lost().cancelled() => {}
+                () = tokio::time::sleep_until(due) => {}
+            }
+        } else {
+            // Unknown depth is not zero: without an answer it waits.
+            while !self.stopped(held) && !matches!(self.announcer.files_queue.depth().await, Ok(depth) if depth.total() < MOST_WAITING) {
+                self.pause(PAUSE).await;
+            }
+        }
+        !self.stopped(held)
+    }
+
+    fn stopped(&self, held: &Held) -> bool {
+        self.shutdown.is_cancelled() || held.lost().is_cancelled()
+    }
+
+    async fn pause(&self, time: Duration) {
+        tokio::select! {
+            () = self.shutdown.cancelled() => {}
+            () = tokio::time::sleep(time) => {}
+        }
+    }
+
+    /// Makes the file visible at the source, unless it lies there already.
+    async fn make(&self, number: u64) -> Result<FileRef> {
+        let name = FileName::parse(&self.generator.file_name(&self.prefix, number)).map_err(anyhow::Error::msg)?;
+        let (generator, source) = (self.generator.clone(), self.announcer.source.clone());
+        blocking(move || -> Result<FileRef> {
+            let mut bytes = Vec::new();
+            generator.file(number, &mut bytes);
+            let hash = Digest::of(&bytes);
+            let modified = match unchanged(&*source, &name, &bytes)? {
+                Some(modified) => modified,
+                None => {
+                    let mut pending = source.create(&name)?;
+                    pending.write_all(&bytes)?;
+                    pending.commit(SystemTime::now())?;
+                    let entry = source.stat(&name)?.context("the file went away as soon as it was written")?;
+                    entry.modified
+                }
+            };
+            Ok(FileRef {
+                location: source.location().to_owned(),
+                name,
+                bytes: bytes.len() as u64,
+                hash,
+                modified_nanos: clock::nanos(modified),
+            })
+        })
+        .await
+    }
+}
+
+/// The modification time of a file that has just this content.
+fn unchanged(source: &dyn Files, name: &FileName, content: &[u8]) -> Result<Option<SystemTime>> {
+    let Some(entry) = source.stat(name)? else { return Ok(None) };
+    if entry.size != content.len() as u64 {
+        return Ok(None);
+    }
+    let (hash, _) = crate::announce::hash(source.read(name)?)?;
+    Ok((hash == Digest::of(content)).then_some(entry.modified))
+}
