@@ -38,9 +38,9 @@ load_image() {
 
 # The workspace's own programs that go into the image: the worker, and the operator.
 build_project() {
-    local bins=(--bin streampress)
+    local bins=(-p streampress --bin streampress)
     [ ! -d "$REPO/operator" ] || bins+=(-p streampress-operator --bin streampress-operator)
-    (cd "$REPO" && cargo build --workspace $([ "$1" = debug ] || echo --release) "${bins[@]}") || die "the programs did not build"
+    (cd "$REPO" && cargo build $([ "$1" = debug ] || echo --release) "${bins[@]}") || die "the programs did not build"
 }
 
 target_dir() { echo "${CARGO_TARGET_DIR:-$REPO/target}"; }
