@@ -18,14 +18,17 @@ const LARGEST_FILE_BYTES: u64 = 2 << 30;
 /// Size of the files made when none are named.
 const EXAMPLE_BYTES: u64 = 4 << 20;
 
+/// From bytes to bytes.
+type Way = Box<dyn Fn(&[u8]) -> Result<Vec<u8>>>;
+
 /// One way to pack.
 struct Codec {
     name: String,
     threads: usize,
-    pack: Box<dyn Fn(&[u8]) -> Result<Vec<u8>>>,
-    unpack: Box<dyn Fn(&[u8]) -> Result<Vec<u8>>>,
+    pack: Way,
+    unpack: Way,
     /// What must come back; the seed format normalises.
-    expected: Box<dyn Fn(&[u8]) -> Result<Vec<u8>>>,
+    expected: Way,
 }
 
 /// What one codec did with one file.
