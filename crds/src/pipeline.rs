@@ -35,64 +35,17 @@ use crate::status::CompressionPipelineStatus;
         status_replicas_path = ".status.roles.compressor.ready",
         label_selector_path = ".status.roles.compressor.selector"
     ),
-    printcolumn(name = "Phase", type_ = "string", json_path = ".status.phase"),
-    printcolumn(
-        name = "Ready",
-        type_ = "string",
-        json_path = ".status.conditions[?(@.type==\"Ready\")].status"
-    ),
-    printcolumn(
-        name = "Backlog",
-        type_ = "integer",
-        json_path = ".status.backlog.files",
-        description = "Files announced and not yet compressed."
-    ),
-    printcolumn(
-        name = "Restored",
-        type_ = "integer",
-        json_path = ".status.progress.filesRestored"
-    ),
-    printcolumn(
-        name = "Saved",
-        type_ = "string",
-        json_path = ".status.progress.savedPercent",
-        description = "Share of the bytes that the stream did not have to carry, in per cent."
-    ),
-    printcolumn(
-        name = "Dead",
-        type_ = "integer",
-        json_path = ".status.backlog.dead",
-        description = "Messages set aside as dead letters, with a reason each."
-    ),
-    printcolumn(
-        name = "Age",
-        type_ = "date",
-        json_path = ".metadata.creationTimestamp"
-    ),
-    printcolumn(
-        name = "Compressors",
-        type_ = "string",
-        json_path = ".status.roles.compressor.slots[*].holder",
-        priority = 1
-    ),
-    printcolumn(
-        name = "Decompressors",
-        type_ = "string",
-        json_path = ".status.roles.decompressor.slots[*].holder",
-        priority = 1
-    ),
-    printcolumn(
-        name = "Image",
-        type_ = "string",
-        json_path = ".status.roles.compressor.image",
-        priority = 1
-    ),
-    printcolumn(
-        name = "Message",
-        type_ = "string",
-        json_path = ".status.message",
-        priority = 1
-    )
+    printcolumn = r#"{"name":"Phase","type":"string","jsonPath":".status.phase"}"#,
+    printcolumn = r#"{"name":"Ready","type":"string","jsonPath":".status.conditions[?(@.type==\"Ready\")].status"}"#,
+    printcolumn = r#"{"name":"Backlog","type":"integer","jsonPath":".status.backlog.files","description":"Files announced and not yet compressed."}"#,
+    printcolumn = r#"{"name":"Restored","type":"integer","jsonPath":".status.progress.filesRestored"}"#,
+    printcolumn = r#"{"name":"Saved","type":"string","jsonPath":".status.progress.savedPercent","description":"Share of the bytes that the stream did not have to carry, in per cent."}"#,
+    printcolumn = r#"{"name":"Dead","type":"integer","jsonPath":".status.backlog.dead","description":"Messages set aside as dead letters, with a reason each."}"#,
+    printcolumn = r#"{"name":"Age","type":"date","jsonPath":".metadata.creationTimestamp"}"#,
+    printcolumn = r#"{"name":"Compressors","type":"string","jsonPath":".status.roles.compressor.slots[*].holder","priority":1}"#,
+    printcolumn = r#"{"name":"Decompressors","type":"string","jsonPath":".status.roles.decompressor.slots[*].holder","priority":1}"#,
+    printcolumn = r#"{"name":"Image","type":"string","jsonPath":".status.roles.compressor.image","priority":1}"#,
+    printcolumn = r#"{"name":"Message","type":"string","jsonPath":".status.message","priority":1}"#
 )]
 #[serde(rename_all = "camelCase", default)]
 pub struct CompressionPipelineSpec {
@@ -142,11 +95,11 @@ pub enum Ordering {
 pub struct Image {
     /// Repository with registry and without a tag, e.g. ghcr.io/streampress/streampress.
     #[serde(skip_serializing_if = "Option::is_none")]
-    #[schemars(length(min = 1, max = 255))]
+    #[schemars(length(min = 1, max = 255), regex(pattern = schema::IMAGE_REPOSITORY))]
     pub repository: Option<String>,
     /// Tag, or a digest written sha256:….
     #[serde(skip_serializing_if = "Option::is_none")]
-    #[schemars(length(min = 1, max = 128))]
+    #[schemars(length(min = 1, max = 128), regex(pattern = schema::IMAGE_TAG))]
     pub tag: Option<String>,
     /// When the node pulls the image.
     pub pull_policy: PullPolicy,
@@ -407,10 +360,10 @@ pub struct GeneratorSchema {
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schemars(length(min = 1, max = 253), regex(pattern = schema::CONFIG_KEY))]
     pub key: Option<String>,
-    /// The schema itself: an array of sample records, or an object that describes the fields; at most 64 KiB as JSON.
+    /// The schema itself, an object; at most 64 KiB as JSON.
     #[serde(skip_serializing_if = "Option::is_none")]
-    #[schemars(schema_with = "schema::any_json")]
-    pub inline: Option<Value>,
+    #[schemars(schema_with = "schema::any_object")]
+    pub inline: Option<Map<String, Value>>,
 }
 
 /// A schema that comes with Streampress.
