@@ -2,10 +2,10 @@
 
 use super::{
     Damage,
-    entropy::{self, Codec, LzmaProps},
+    entropy::{self, Codec, Coded, LzmaProps, Search},
     frame::{BlockHeader, block_hash},
     hybrid::Effort,
-    transform::{self, Transform},
+    transform::{self, Encoded, Transform},
 };
 
 /// Bytes of one transform and codec in a block, for reports.
@@ -39,37 +39,31 @@ pub struct Packed {
 /// Packs one block. Cannot fail: what nothing shrinks is stored.
 pub fn encode(index: u32, raw: &[u8], effort: Effort) -> Packed {
     let mut tried = Vec::new();
-    let mut best = None;
-    for (transform, encoded) in columns(raw, effort) {
-        let size = encoded.payload.len();
-        tried.push(format!(
-            "{}: {} streams, {size} bytes",
-            transform.name(),
-            encoded.streams.len()
-        ));
-        if best
-            .as_ref()
-            .is_none_or(|(_, smallest): &(_, transform::Encoded)| size < smallest.payload.len())
-        {
-            best = Some((transform, encoded));
-        }
-    }
-    let hopeless = best
-        .as_ref()
-        .is_some_and(|(_, encoded)| plain_cannot_win(raw, encoded.payload.len(), effort));
-    if hopeless {
+    let mut best = tables(raw, effort, &mut tried);
+    let smallest = |best: &Option<(Transform, Encoded)>| {
+        best.as_ref()
+            .map_or(usize::MAX, |(_, encoded)| encoded.payload.len())
+    };
+    if plain_cannot_win(raw, smallest(&best), effort) {
         tried.push("none: left out after a probe".into());
     } else {
-        let plain = entropy::encode(raw, effort, plain_props(effort));
+        let plain = plain(raw, smallest(&best), effort);
         tried.push(format!(
             "none: {} {} bytes",
             plain.codec.name(),
             plain.bytes.len()
         ));
-        if best
+        let csv = best
             .as_ref()
-            .is_none_or(|(_, encoded)| plain.bytes.len() <= encoded.payload.len())
-        {
+            .is_some_and(|(transform, _)| *transform == Transform::Csv);
+        // A log with commas may be better off as text; a table that halves its size is a table.
+        if effort == Effort::Max && csv && smallest(&best) * 2 > plain.bytes.len() {
+            let text = table(Transform::Text, raw, effort, &mut tried);
+            best = text
+                .filter(|(_, encoded)| encoded.payload.len() < smallest(&best))
+                .or(best);
+        }
+        if plain.bytes.len() <= smallest(&best) {
             return pack_plain(index, raw, plain, tried);
         }
     }
@@ -87,30 +81,46 @@ pub fn encode(index: u32, raw: &[u8], effort: Effort) -> Packed {
             streams: encoded.streams,
             tried,
         },
-        None => pack_plain(index, raw, entropy::Coded::stored(raw), tried),
+        None => pack_plain(index, raw, Coded::stored(raw), tried),
     }
 }
 
-/// The block in every transform that is tried. The first that fits is taken; with effort max text
-/// is tried besides.
-fn columns(raw: &[u8], effort: Effort) -> Vec<(Transform, transform::Encoded)> {
+/// The block in the first transform that fits it.
+fn tables(raw: &[u8], effort: Effort, tried: &mut Vec<String>) -> Option<(Transform, Encoded)> {
     if raw.len() < SMALLEST_TABLE {
-        return Vec::new();
+        return None;
     }
-    let encode =
-        |transform| transform::encode(transform, raw, effort).map(|encoded| (transform, encoded));
-    let mut found: Vec<_> = [Transform::Json, Transform::Csv]
+    [Transform::Json, Transform::Csv, Transform::Text]
         .into_iter()
-        .find_map(encode)
-        .into_iter()
-        .collect();
-    let is_json = found
-        .iter()
-        .any(|(transform, _)| *transform == Transform::Json);
-    if found.is_empty() || (effort == Effort::Max && !is_json) {
-        found.extend(encode(Transform::Text));
+        .find_map(|transform| table(transform, raw, effort, tried))
+}
+
+fn table(
+    transform: Transform,
+    raw: &[u8],
+    effort: Effort,
+    tried: &mut Vec<String>,
+) -> Option<(Transform, Encoded)> {
+    let encoded = transform::encode(transform, raw, effort)?;
+    tried.push(format!(
+        "{}: {} streams, {} bytes",
+        transform.name(),
+        encoded.streams.len(),
+        encoded.payload.len()
+    ));
+    Some((transform, encoded))
+}
+
+/// The bytes as they are. LZMA's second setting is tried only where it could matter.
+fn plain(raw: &[u8], columns_len: usize, effort: Effort) -> Coded {
+    let first = entropy::encode(raw, effort, &[LzmaProps::TEXT], Search::Preset);
+    if effort != Effort::Max || first.bytes.len() > columns_len.saturating_add(columns_len / 20) {
+        return first;
     }
-    found
+    let second = entropy::lzma(raw, LzmaProps::PROSE, effort, Search::Preset);
+    second
+        .filter(|second| second.bytes.len() < first.bytes.len())
+        .unwrap_or(first)
 }
 
 /// Smaller blocks are not worth a directory.
@@ -120,7 +130,7 @@ const SMALLEST_TABLE: usize = 200;
 /// than `columns_len`. Far matches may make the whole better than its piece, hence the margin.
 fn plain_cannot_win(raw: &[u8], columns_len: usize, effort: Effort) -> bool {
     const PROBE: usize = 64 << 10;
-    const MARGIN: f64 = 0.6;
+    const MARGIN: f64 = 0.9;
     if effort == Effort::Max || raw.len() < 2 * PROBE {
         return false;
     }
@@ -130,7 +140,7 @@ fn plain_cannot_win(raw: &[u8], columns_len: usize, effort: Effort) -> bool {
     (columns_len as f64) < expected * MARGIN
 }
 
-fn pack_plain(index: u32, raw: &[u8], plain: entropy::Coded, tried: Vec<String>) -> Packed {
+fn pack_plain(index: u32, raw: &[u8], plain: Coded, tried: Vec<String>) -> Packed {
     Packed {
         header: header(
             index,
@@ -168,14 +178,6 @@ fn header(
         raw_len: raw.len() as u32,
         packed_len: packed_len as u32,
         hash: block_hash(raw),
-    }
-}
-
-/// The LZMA settings tried on bytes as they are.
-fn plain_props(effort: Effort) -> &'static [LzmaProps] {
-    match effort {
-        Effort::Fast | Effort::Balanced => &[LzmaProps::TEXT],
-        Effort::Max => &[LzmaProps::TEXT, LzmaProps::PROSE],
     }
 }
 

@@ -8,7 +8,7 @@ use rayon::prelude::*;
 use crate::codec::{
     Damage,
     bytes::{Reader, put_varint},
-    entropy::{self, Codec, Coded, LzmaProps},
+    entropy::{self, Codec, Coded, LzmaProps, Search},
     hybrid::Effort,
 };
 
@@ -24,6 +24,13 @@ pub enum Kind {
 }
 
 impl Kind {
+    fn search(self) -> Search {
+        match self {
+            Self::Text => Search::Preset,
+            Self::Bytes | Self::Rows(_) => Search::Short,
+        }
+    }
+
     fn props(self, effort: Effort) -> Vec<LzmaProps> {
         let few = effort != Effort::Max;
         match self {
@@ -32,19 +39,7 @@ impl Kind {
                 lp: 0,
                 pb: 0,
             }],
-            Self::Text => vec![
-                LzmaProps {
-                    lc: 3,
-                    lp: 0,
-                    pb: 0,
-                },
-                LzmaProps::PROSE,
-                LzmaProps {
-                    lc: 0,
-                    lp: 0,
-                    pb: 0,
-                },
-            ],
+            Self::Text => vec![LzmaProps { lc: 3, lp: 0, pb: 0 }, LzmaProps::PROSE],
             Self::Bytes if few => vec![LzmaProps::BYTES],
             Self::Bytes => vec![LzmaProps::BYTES, LzmaProps::PROSE],
             Self::Rows(width) => {
@@ -132,7 +127,7 @@ fn encode_bytes(bytes: &[u8], kind: Kind, effort: Effort) -> Coded {
             bytes: Vec::new(),
         };
     }
-    entropy::encode(bytes, effort, &kind.props(effort))
+    entropy::encode(bytes, effort, &kind.props(effort), kind.search())
 }
 
 /// Where one stream went.
@@ -171,7 +166,7 @@ pub fn write(plan: &[u8], streams: &[RawStream], effort: Effort) -> (Vec<u8>, Ve
         put_varint(&mut directory, *group as u64);
         put_varint(&mut directory, stream.bytes.len() as u64);
     }
-    let coded = entropy::encode(&directory, effort, &[LzmaProps::BYTES, LzmaProps::TEXT]);
+    let coded = entropy::encode(&directory, effort, &[LzmaProps::BYTES, LzmaProps::TEXT], Search::Preset);
     let mut payload = vec![coded.codec as u8, coded.params];
     put_varint(&mut payload, directory.len() as u64);
     put_varint(&mut payload, coded.bytes.len() as u64);
@@ -245,15 +240,22 @@ fn choose_groups(streams: &[RawStream], effort: Effort) -> Vec<Group> {
         .into_par_iter()
         .map(|members| code_group(streams, members, effort))
         .collect();
-    if effort == Effort::Max {
-        solid_where_smaller(streams, groups)
-    } else {
-        groups
-    }
+    let text: usize = streams.iter().filter(|stream| stream.kind == Kind::Text).map(|stream| stream.bytes.len()).sum();
+    let worth_it = match effort {
+        Effort::Fast => false,
+        Effort::Balanced => groups.len() >= SOLID_GROUPS && text <= SOLID_BYTES,
+        Effort::Max => true,
+    };
+    if worth_it { solid_where_smaller(streams, groups, effort) } else { groups }
 }
 
+/// With effort balanced, text is tried as one group where it lies in so many groups
+const SOLID_GROUPS: usize = 16;
+/// and is no more than this.
+const SOLID_BYTES: usize = 1 << 20;
+
 /// Tries all text as one group: all of it, and all of it that BZ2 does not carry better alone.
-fn solid_where_smaller(streams: &[RawStream], groups: Vec<Group>) -> Vec<Group> {
+fn solid_where_smaller(streams: &[RawStream], groups: Vec<Group>, effort: Effort) -> Vec<Group> {
     let is_text = |group: &Group| {
         group
             .members
@@ -274,7 +276,7 @@ fn solid_where_smaller(streams: &[RawStream], groups: Vec<Group>) -> Vec<Group> 
             .flat_map(|group| group.members.iter().copied())
             .collect();
         members.sort_unstable();
-        (members.len() > 1).then(|| code_group(streams, members, Effort::Max))
+        (members.len() > 1).then(|| code_group(streams, members, effort))
     };
     let small = |group: &Group| group.coded.codec != Codec::Bz2 || group.coded.bytes.len() < 3000;
     let (all, some) = rayon::join(|| solid_of(&|_| true), || solid_of(&small));

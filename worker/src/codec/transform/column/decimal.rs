@@ -168,9 +168,12 @@ const MOST_QUIET: u8 = 9;
 /// `-65.613616999999977` is -65.613617 with a double's noise, and `0.30000000000000004` is 0.3 and
 /// one unit in the last place: the short number and the noise apart take far fewer bytes.
 fn scale_noisy(values: &Values) -> Option<Scaled> {
-    let print = [Print::Seventeen, Print::Shortest]
+    [Print::Seventeen, Print::Shortest]
         .into_iter()
-        .find(|&print| reads(values.get(0), print).is_some())?;
+        .find_map(|print| scale_printed(values, print))
+}
+
+fn scale_printed(values: &Values, print: Print) -> Option<Scaled> {
     (1..=MOST_QUIET).find_map(|decimals| {
         let (mut numbers, mut listed) = (Vec::new(), Vec::new());
         for value in values.iter() {
