@@ -60,12 +60,6 @@ impl Writer {
             };
             let mut batch = vec![first];
             batch.extend(jobs.try_iter().take(MAX_BATCH - 1));
-            let asked = batch.len();
-            batch.retain(|job| !job.abandoned());
-            if batch.len() < asked {
-                // Whoever has gone may have been woken for a message that another one waits for, too.
-                self.shared.bells.iter().for_each(Notify::notify_waiters);
-            }
             self.transact(batch);
             if self.last_look.elapsed() >= LOOK {
                 // Own work must not keep receivers from what other processes send.
@@ -126,9 +120,6 @@ impl Writer {
     }
 
     fn transact(&mut self, batch: Vec<Box<dyn Job>>) {
-        if batch.is_empty() {
-            return;
-        }
         let changes_before = self.conn.total_changes();
         let mut rest = batch.into_iter();
         while rest.len() > 0 {
@@ -223,10 +214,6 @@ impl Writer {
 struct Reclaim;
 
 impl Job for Reclaim {
-    fn abandoned(&self) -> bool {
-        false
-    }
-
     fn run(&mut self, step: &mut Step<'_>) -> bool {
         queue::reclaim(step).is_ok()
     }
