@@ -169,6 +169,15 @@ impl Writer {
             now: now_ms(),
             woken: [0; QUEUES],
         };
+        if self
+            .last_clearing
+            .is_none_or(|last| last.elapsed() >= CLEARING)
+        {
+            if let Err(Fault::Sql(error)) = queue::clear_old(&mut step) {
+                return Err(error);
+            }
+            self.last_clearing = Some(Instant::now());
+        }
         for mut job in jobs.by_ref() {
             let saved = step
                 .conn
@@ -179,9 +188,9 @@ impl Writer {
             ran.push(job);
             saved?;
             if self.conn.is_autocommit() {
-                // The disk is full or failed: SQLite has rolled everything back by itself.
+                // The disk is full or failed, as this job's own answer says: SQLite has rolled everything back by itself.
                 return Err(rusqlite::Error::SqliteFailure(
-                    rusqlite::ffi::Error::new(rusqlite::ffi::SQLITE_FULL),
+                    rusqlite::ffi::Error::new(rusqlite::ffi::SQLITE_ABORT),
                     Some("the transaction was rolled back".into()),
                 ));
             }
@@ -192,15 +201,6 @@ impl Writer {
             step.conn.prepare_cached("RELEASE job")?.execute([])?;
         }
         let woken = step.woken;
-        if self
-            .last_clearing
-            .is_none_or(|last| last.elapsed() >= CLEARING)
-        {
-            if let Err(Fault::Sql(error)) = queue::clear_old(&mut step) {
-                return Err(error);
-            }
-            self.last_clearing = Some(Instant::now());
-        }
         self.execute("COMMIT")?;
         Ok(woken)
     }
