@@ -17,6 +17,7 @@ use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 
 pub mod files;
+pub mod aws;
 pub mod held;
 pub mod local;
 

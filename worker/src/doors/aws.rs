@@ -1,0 +1,11 @@
+//! The AWS side of the doors: SQS FIFO, Kinesis and S3, on AWS itself or on whatever speaks their protocols
+//! (LocalStack). SDK types stay in here.
+
+pub mod clients;
+pub mod fault;
+pub mod kinesis;
+pub mod sqs;
+
+pub use clients::{Aws, AwsOptions};
+pub use kinesis::{KinesisStream, StreamCounts};
+pub use sqs::SqsQueue;
