@@ -1,3 +1,4 @@
 //! Fixtures and helpers of the whole-system tests.
 
+pub mod aws;
 pub mod standin;

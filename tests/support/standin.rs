@@ -152,6 +152,18 @@ impl Standin {
             .unwrap_or_else(PoisonError::into_inner)
     }
 
+    /// A call of SQS without the wire and its faults, for preparing a test.
+    pub fn ask_sqs(&self, action: &str, ask: &Value) -> Result<Value, Refusal> {
+        let (now, quiet) = (self.shared.clock.now(), Mischief::new(Faults::default(), 0));
+        self.sqs().call(action, ask, now, &quiet, &self.url)
+    }
+
+    /// A call of Kinesis without the wire and its faults.
+    pub fn ask_kinesis(&self, action: &str, ask: &Value) -> Result<Value, Refusal> {
+        let (now, quiet) = (self.shared.clock.now(), Mischief::new(Faults::default(), 0));
+        self.kinesis().call(action, ask, now, &quiet)
+    }
+
     /// How often an action was called.
     pub fn calls(&self, action: &str) -> u64 {
         self.shared

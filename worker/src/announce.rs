@@ -8,8 +8,8 @@ use anyhow::{Context, Result};
 
 use crate::blocking;
 use crate::clock;
-use crate::doors::local::Index;
-use crate::doors::{FileEntry, Files, Outgoing, Queue};
+use crate::doors::local::{Index, IndexedFile};
+use crate::doors::{DoorResult, FileEntry, Files, Outgoing, Queue};
 use crate::wire::{Announcement, Digest, FileRef, STRICT_GROUP, VERSION, seed};
 
 /// The form that announcements are written in.
@@ -39,17 +39,22 @@ pub struct Announcer {
 impl Announcer {
     /// Hashes the file as it is now and announces it.
     pub async fn announce(&self, entry: &FileEntry) -> Result<FileRef> {
+        let file = self.look(entry).await?;
+        self.announce_known(&file).await?;
+        Ok(file)
+    }
+
+    /// Hashes the file as it is now.
+    pub async fn look(&self, entry: &FileEntry) -> Result<FileRef> {
         let source = self.source.clone();
         let (name, location) = (entry.name.clone(), self.source.location().to_owned());
         let modified_nanos = clock::nanos(entry.modified);
-        let file = blocking(move || -> Result<FileRef> {
+        blocking(move || -> Result<FileRef> {
             let reader = source.read(&name).with_context(|| format!("opening {name}"))?;
             let (hash, bytes) = hash(reader).with_context(|| format!("reading {name}"))?;
             Ok(FileRef { location, name, bytes, hash, modified_nanos })
         })
-        .await?;
-        self.announce_known(&file).await?;
-        Ok(file)
+        .await
     }
 
     /// Announces a file whose content is known. Sending the same one again within five minutes is one message.
@@ -62,9 +67,24 @@ impl Announcer {
         self.send(file, format!("{}-{:x}", file.dedup_id(), fastrand::u64(..))).await
     }
 
+    async fn note(&self, index: &Index, file: &FileRef) -> DoorResult<()> {
+        let indexed = IndexedFile {
+            file_id: file.id().as_str().to_owned(),
+            name: file.name.as_str().to_owned(),
+            raw_bytes: file.bytes,
+            modified: clock::from_nanos(file.modified_nanos),
+            hash: file.hash.as_str().to_owned(),
+        };
+        index.announced(&indexed).await?;
+        match self.dialect {
+            Dialect::Ours => Ok(()),
+            Dialect::Seed => index.set(&seed_index_key(&seed_id(file)), file.id().as_str()).await,
+        }
+    }
+
     async fn send(&self, file: &FileRef, dedup_id: String) -> Result<()> {
         if let Some(index) = &self.index {
-            index.announced(file).await.context("noting the file in the index")?;
+            self.note(index, file).await.context("noting the file in the index")?;
         }
         let message = match self.dialect {
             Dialect::Ours => Outgoing {
@@ -95,6 +115,11 @@ impl Announcer {
 /// The original gives every file a random UUID; ours follows from the file, so that sending it twice is one file.
 pub fn seed_id(file: &FileRef) -> String {
     uuid::Uuid::new_v5(&uuid::Uuid::NAMESPACE_URL, file.dedup_id().as_bytes()).to_string()
+}
+
+/// Under which the embedded index knows the file that a seed announcement means.
+pub fn seed_index_key(id: &str) -> String {
+    format!("seed-file/{id}")
 }
 
 /// BLAKE3 and length of everything `reader` gives.

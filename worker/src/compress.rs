@@ -17,12 +17,13 @@ use tracing::{info, warn};
 use crate::announce::Announcer;
 use crate::blocking;
 use crate::clock;
-use crate::codec::hybrid;
+use crate::codec::{self, hybrid};
 use crate::consume::{Fault, Handler};
 use crate::doors::local::Index;
 use crate::doors::{ChunkStream, Delivery, FileName, Held, Outgoing, Position, Queue, Record};
 use crate::wire::record::{HEADER_BYTES, Owner};
-use crate::wire::{Announcement, FileRef, Manifest, Records, STRICT_GROUP, Share, StageNumbers, VERSION};
+use crate::wire::seed::SeedAnnouncement;
+use crate::wire::{Announcement, Digest, FileRef, Manifest, Records, STRICT_GROUP, Share, StageNumbers, VERSION};
 
 /// A manifest above this goes to the stream and the message names its records: SQS takes 1 MiB, and room is left for
 /// attributes and for services in between that still hold the older 256 KiB.
@@ -63,8 +64,7 @@ pub struct Compressor {
 #[async_trait]
 impl Handler for Compressor {
     async fn handle(&self, delivery: &Delivery, held: &Held, stop: &CancellationToken) -> Result<(), Fault> {
-        let announcement = Announcement::parse(&delivery.body)
-            .map_err(|error| Fault::permanent("UnreadableMessage", error))?;
+        let announcement = self.announcement(&delivery.body).await?;
         // By message: handled twice, its second manifest is a duplicate; announced anew (redrive), it is not.
         let attempt = format!("{}/{}", held.attempt(), delivery.message_id);
         let manifest = self.pack(&announcement, &attempt, stop).await?;
@@ -78,7 +78,7 @@ impl Handler for Compressor {
             ledger.bytes_out += manifest.packed_bytes;
         });
         if let Some(index) = &self.index {
-            index.compressed(&manifest.file.id(), manifest.packed_bytes).await?;
+            index.compressed(manifest.file.id().as_str(), manifest.packed_bytes).await?;
         }
         info!(
             file_id = manifest.file.id().as_str(),
@@ -106,20 +106,33 @@ impl Handler for Compressor {
 
     async fn buried(&self, delivery: &Delivery, reason: &str, detail: &str) {
         let (Some(index), Ok(announcement)) = (&self.index, Announcement::parse(&delivery.body)) else { return };
-        if let Err(fault) = index.failed(&announcement.file.id(), reason, detail).await {
+        if let Err(fault) = index.failed(announcement.file.id().as_str(), &format!("{reason}: {detail}")).await {
             warn!(error = %fault, "Could not note a failed file in the index.");
         }
     }
 }
 
 impl Compressor {
+    /// Ours, or the original's, which says no more than a name: then the file as it lies there now.
+    async fn announcement(&self, body: &str) -> Result<Announcement, Fault> {
+        let Ok(seed) = SeedAnnouncement::parse(body) else {
+            return Announcement::parse(body).map_err(|error| Fault::permanent("UnreadableMessage", error));
+        };
+        let name = FileName::parse(&seed.file_name).map_err(|error| Fault::permanent("BadName", error))?;
+        let (source, shown) = (self.announcer.source.clone(), name.clone());
+        let entry = blocking(move || source.stat(&name)).await.map_err(|error| Fault::Transient(error.into()))?;
+        let entry = entry.ok_or_else(|| source_missing(&shown, self.announcer.source.location()))?;
+        let file = self.announcer.look(&entry).await.map_err(Fault::Transient)?;
+        Ok(Announcement { version: VERSION, file, announced_millis: clock::now_millis(), traceparent: None })
+    }
+
     /// Packs the file into the stream.
     async fn pack(&self, announcement: &Announcement, attempt: &str, stop: &CancellationToken) -> Result<Manifest, Fault> {
         let file = &announcement.file;
         self.check_source(file).await?;
         let owner = Owner::new(&file.id(), attempt);
         let (positions, summary) = self.stream_packed(file, &owner, stop).await?;
-        if summary.hash != *file.hash.as_str() || summary.raw_bytes != file.bytes {
+        if summary.hash != file.hash || summary.raw_bytes != file.bytes {
             return Err(self.announce_changed(file).await);
         }
         Ok(Manifest {
@@ -143,7 +156,7 @@ impl Compressor {
             .await
             .map_err(|error| Fault::Transient(anyhow::Error::from(error).context(format!("looking for {}", file.name))))?;
         match found {
-            None => Err(source_missing(file)),
+            None => Err(source_missing(&file.name, &file.location)),
             Some(entry) if entry.size != file.bytes => Err(self.announce_changed(file).await),
             Some(_) => Ok(()),
         }
@@ -169,7 +182,7 @@ impl Compressor {
             let (source, name, options) = (self.announcer.source.clone(), file.name.clone(), self.options.clone());
             let cancel = cancel.clone();
             blocking(move || {
-                let reader = source.read(&name)?;
+                let reader = source.read(&name).map_err(codec::Error::Read)?;
                 let mut sink = |frame: &[u8]| {
                     frames.blocking_send(Bytes::copy_from_slice(frame)).map_err(|_| io::Error::from(io::ErrorKind::BrokenPipe))
                 };
@@ -182,7 +195,7 @@ impl Compressor {
             done = &mut both => done,
             () = stop.cancelled() => {
                 cancel.store(true, Ordering::Relaxed);
-                both.await;
+                drop(both.await);
                 return Err(Fault::Interrupted);
             }
         };
@@ -240,7 +253,7 @@ impl Compressor {
         let file = &manifest.file;
         let message = Outgoing {
             group: if self.announcer.strict { STRICT_GROUP.to_owned() } else { file.group() },
-            dedup_id: format!("{}-{}", &file.id().as_str()[..40], &crate::wire::Digest::of(manifest.attempt.as_bytes()).as_str()[..16]),
+            dedup_id: format!("{}-{}", &file.id().as_str()[..40], &Digest::of(manifest.attempt.as_bytes()).as_str()[..16]),
             body: manifest.to_json(),
             attributes: Default::default(),
         };
@@ -248,25 +261,24 @@ impl Compressor {
     }
 }
 
-/// Announces what the source holds now under the name of `file`.
+/// Announces what the source holds now under the name of `file`, even if that was announced a moment ago.
 pub async fn announce_current(announcer: &Announcer, file: &FileRef) -> Result<(), Fault> {
     let (source, name) = (announcer.source.clone(), file.name.clone());
     let entry = blocking(move || source.stat(&name)).await.map_err(|error| Fault::Transient(error.into()))?;
-    let entry = entry.ok_or_else(|| source_missing(file))?;
-    announcer.announce(&entry).await.map(drop).map_err(Fault::Transient)
+    let entry = entry.ok_or_else(|| source_missing(&file.name, &file.location))?;
+    let current = announcer.look(&entry).await.map_err(Fault::Transient)?;
+    announcer.announce_again(&current).await.map_err(Fault::Transient)
 }
 
-fn source_missing(file: &FileRef) -> Fault {
-    Fault::permanent(
-        "SourceMissing",
-        format!("{} is not in {}; put it back and run 'streampress redrive'", file.name, file.location),
-    )
+/// The dead letter of a file that is not there.
+pub fn source_missing(name: &FileName, location: &str) -> Fault {
+    Fault::permanent("SourceMissing", format!("{name} is not in {location}; put it back and run 'streampress redrive'"))
 }
 
-fn pack_fault(file: &FileRef, error: hybrid::Error) -> Fault {
+fn pack_fault(file: &FileRef, error: codec::Error) -> Fault {
     match error {
-        hybrid::Error::Cancelled => Fault::Interrupted,
-        hybrid::Error::Io(error) if error.kind() == io::ErrorKind::NotFound => source_missing(file),
+        codec::Error::Cancelled => Fault::Interrupted,
+        codec::Error::Read(error) if error.kind() == io::ErrorKind::NotFound => source_missing(&file.name, &file.location),
         error => Fault::Transient(anyhow::Error::from(error).context(format!("packing {}", file.name))),
     }
 }
@@ -306,11 +318,33 @@ fn renamed(name: &FileName) -> FileName {
 
 /// What the manifest says of the packing.
 struct Packed {
-    hash: String,
+    hash: Digest,
     raw_bytes: u64,
     packed_bytes: u64,
     stages: Vec<StageNumbers>,
     shares: Vec<Share>,
+}
+
+impl From<hybrid::Summary> for Packed {
+    fn from(summary: hybrid::Summary) -> Self {
+        let shares = summary.shares.iter().map(|((transform, codec), share)| Share {
+            label: format!("{} · {}", transform.name(), codec.name()),
+            bytes: share.packed_bytes,
+        });
+        let stage = StageNumbers {
+            name: "Step 01 pack".to_owned(),
+            bytes_in: summary.raw_bytes,
+            bytes_out: summary.packed_bytes,
+            seconds: summary.wall_time.as_secs_f64(),
+        };
+        Self {
+            hash: summary.hash.into(),
+            raw_bytes: summary.raw_bytes,
+            packed_bytes: summary.packed_bytes,
+            shares: shares.collect(),
+            stages: vec![stage],
+        }
+    }
 }
 
 struct SetOnDrop(Arc<AtomicBool>);

@@ -17,13 +17,13 @@ use tracing::{info, warn};
 
 use crate::announce::hash;
 use crate::clock;
-use crate::codec::hybrid;
+use crate::codec::{self, hybrid};
 use crate::consume::{Fault, Handler};
 use crate::doors::local::Index;
 use crate::doors::{ChunkStream, Delivery, FileEntry, Files, Held, Position};
 use crate::report_log::ReportLog;
 use crate::wire::record::Owner;
-use crate::wire::{FileRef, Manifest, Records};
+use crate::wire::{Digest, FileRef, Manifest, Records, StageNumbers};
 use crate::{blocking, report};
 
 /// Records are fetched in batches of about this many bytes.
@@ -70,12 +70,16 @@ impl Handler for Decompressor {
         match self.present(file).await? {
             Present::Same => {
                 info!(file_id = file.id().as_str(), file_name = %file.name, "File is restored already; skipped.");
+                // It may have been made visible by one who was killed before saying so.
+                if let Some(log) = &self.report {
+                    log.add(row(&manifest, 0.0, held.slot(), report::Outcome::Restored)).await;
+                }
                 self.note_restored(file).await
             }
             Present::Newer => {
                 info!(file_id = file.id().as_str(), file_name = %file.name, "A newer version is restored already; skipped.");
                 match &self.index {
-                    Some(index) => Ok(index.superseded(&file.id()).await?),
+                    Some(index) => Ok(index.superseded(file.id().as_str()).await?),
                     None => Ok(()),
                 }
             }
@@ -95,12 +99,12 @@ impl Handler for Decompressor {
     async fn buried(&self, delivery: &Delivery, reason: &str, detail: &str) {
         let Ok(manifest) = Manifest::parse(&delivery.body) else { return };
         if let Some(index) = &self.index
-            && let Err(fault) = index.failed(&manifest.file.id(), reason, detail).await
+            && let Err(fault) = index.failed(manifest.file.id().as_str(), &format!("{reason}: {detail}")).await
         {
             warn!(error = %fault, "Could not note a failed file in the index.");
         }
         if let Some(log) = &self.report {
-            log.add(row(&manifest, 0.0, "", report::Outcome::Failed { reason: format!("{reason}: {detail}") })).await;
+            log.add(row(&manifest, 0.0, "", report::Outcome::Failed { reason: reason.to_owned(), way_out: detail.to_owned() })).await;
         }
     }
 }
@@ -147,7 +151,7 @@ impl Decompressor {
 
     async fn note_restored(&self, file: &FileRef) -> Result<(), Fault> {
         match &self.index {
-            Some(index) => Ok(index.restored(&file.id()).await?),
+            Some(index) => Ok(index.restored(file.id().as_str()).await?),
             None => Ok(()),
         }
     }
@@ -181,11 +185,11 @@ impl Decompressor {
         let unpacking = {
             let (destination, name) = (self.destination.clone(), file.name.clone());
             let (limits, threads, cancel) = (self.limits.clone(), self.threads, cancel.clone());
-            blocking(move || -> Result<_, hybrid::Error> {
-                let mut pending = destination.create(&name).map_err(hybrid::Error::Io)?;
+            blocking(move || -> Result<_, codec::Error> {
+                let mut pending = destination.create(&name).map_err(codec::Error::Write)?;
                 let reader = ChannelReader { payloads: reader, at_hand: Bytes::new() };
                 let summary = hybrid::unpack(reader, &mut pending, &limits, threads, &cancel)?;
-                pending.flush().map_err(hybrid::Error::Io)?;
+                pending.flush().map_err(codec::Error::Write)?;
                 Ok((pending, summary))
             })
         };
@@ -195,13 +199,13 @@ impl Decompressor {
             done = &mut both => done,
             () = stop.cancelled() => {
                 cancel.store(true, Ordering::Relaxed);
-                both.await;
+                drop(both.await);
                 return Err(Fault::Interrupted);
             }
         };
         fetched?;
         let (pending, summary) = unpacked.map_err(|error| unpack_fault(file, error))?;
-        if summary.raw_bytes != file.bytes || summary.hash != *file.hash.as_str() {
+        if summary.raw_bytes != file.bytes || Digest::from(summary.hash) != file.hash {
             let detail = format!("{} came out with another hash than it was announced with; nothing was written; redrive announces the source again", file.name);
             return Err(Fault::permanent("HashMismatch", detail));
         }
@@ -236,31 +240,42 @@ fn is_newer(found: &FileEntry, wanted: &FileRef) -> bool {
     clock::nanos(found.modified) > wanted.modified_nanos
 }
 
-fn unpack_fault(file: &FileRef, error: hybrid::Error) -> Fault {
+fn unpack_fault(file: &FileRef, error: codec::Error) -> Fault {
     match error {
-        hybrid::Error::Cancelled => Fault::Interrupted,
-        hybrid::Error::Io(error) => Fault::Transient(anyhow::Error::from(error).context(format!("writing {}", file.name))),
+        codec::Error::Cancelled => Fault::Interrupted,
+        codec::Error::Write(error) => Fault::Transient(anyhow::Error::from(error).context(format!("writing {}", file.name))),
         error => Fault::permanent("BadFrame", format!("{}: {error:#}", file.name)),
     }
 }
 
+/// The file's line in the report; its times say how long it took from door to door.
 fn row(manifest: &Manifest, seconds_restore: f64, slot: &str, outcome: report::Outcome) -> report::ReportRow {
-    let seconds_compress = manifest.stages.iter().map(|stage| stage.seconds).sum();
+    let file = &manifest.file;
+    let records = match &manifest.records {
+        Records::Here(positions) | Records::Listed(positions) => positions.len() as u64,
+    };
     report::ReportRow {
-        file_id: manifest.file.id().as_str().to_owned(),
-        name: manifest.file.name.as_str().to_owned(),
-        raw_bytes: manifest.file.bytes,
+        file_id: file.id().as_str().to_owned(),
+        name: file.name.as_str().to_owned(),
+        format: report_format(file.name.as_str()),
+        raw_bytes: file.bytes,
         packed_bytes: manifest.packed_bytes,
-        stages: manifest.stages.clone(),
-        shares: manifest.shares.clone(),
-        announced_millis: manifest.announced_millis,
-        compressed_millis: manifest.compressed_millis,
-        restored_millis: clock::now_millis(),
-        seconds_compress,
+        records,
+        stages: manifest.stages.iter().map(StageNumbers::to_report).collect(),
+        codec_shares: manifest.shares.iter().map(|share| report::CodecShare { label: share.label.clone(), bytes: share.bytes }).collect(),
+        announced_at_millis: Some(manifest.announced_millis),
+        compressed_at_millis: Some(manifest.compressed_millis),
+        restored_at_millis: Some(clock::now_millis()),
+        seconds_compress: manifest.stages.iter().map(|stage| stage.seconds).sum(),
         seconds_restore,
         outcome,
         slot: slot.to_owned(),
     }
+}
+
+/// What the report calls a file's kind: its extension.
+pub fn report_format(name: &str) -> String {
+    name.rsplit_once('.').map_or_else(String::new, |(_, extension)| extension.to_ascii_lowercase())
 }
 
 /// Reads the payloads as one stream of bytes; ends when the fetching side is done or gave up.

@@ -16,6 +16,8 @@ use async_trait::async_trait;
 use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 
+#[cfg(any(test, feature = "testing"))]
+pub mod contract;
 pub mod files;
 pub mod aws;
 pub mod held;
@@ -75,8 +77,56 @@ pub struct Outgoing {
     pub dedup_id: String,
     /// Text of at most 1 MiB.
     pub body: String,
-    /// At most 10 short attributes.
+    /// At most [`Outgoing::MAX_ATTRIBUTES`], none empty.
     pub attributes: BTreeMap<String, String>,
+}
+
+impl Outgoing {
+    /// The largest message: body and attributes together, in bytes.
+    pub const MAX_BYTES: usize = 1024 * 1024;
+    /// The most characters of a group or a deduplication id.
+    pub const MAX_ID_CHARS: usize = 128;
+    /// The most attributes. Two of SQS's ten are left for a dead letter's reason and detail.
+    pub const MAX_ATTRIBUTES: usize = 8;
+
+    /// Refuses what no side could take, so that both sides refuse the same.
+    pub fn check(&self) -> DoorResult<()> {
+        let refuse = |why: String| Err(DoorError::Invalid(why));
+        for (what, id) in [("group", &self.group), ("deduplication id", &self.dedup_id)] {
+            let fits = (1..=Self::MAX_ID_CHARS).contains(&id.len());
+            if !fits || !id.bytes().all(|b| b.is_ascii_graphic()) {
+                return refuse(format!(
+                    "the message's {what} {id:?} is not 1 to 128 printable ASCII characters without spaces"
+                ));
+            }
+        }
+        if self.attributes.len() > Self::MAX_ATTRIBUTES {
+            return refuse(format!(
+                "the message has more than {} attributes",
+                Self::MAX_ATTRIBUTES
+            ));
+        }
+        let attributes = self
+            .attributes
+            .iter()
+            .flat_map(|(name, value)| [name, value]);
+        if attributes.clone().any(String::is_empty) {
+            return refuse("the message has an attribute with an empty name or value".into());
+        }
+        let texts = || attributes.clone().chain([&self.body]);
+        let bytes: usize = texts().map(String::len).sum();
+        if self.body.is_empty() || bytes > Self::MAX_BYTES {
+            return refuse(format!(
+                "the message has {bytes} bytes; 1 to {} fit",
+                Self::MAX_BYTES
+            ));
+        }
+        let unfit = |c: char| matches!(c, '\0'..='\u{8}' | '\u{b}' | '\u{c}' | '\u{e}'..='\u{1f}' | '\u{fffe}' | '\u{ffff}');
+        if texts().any(|text| text.contains(unfit)) {
+            return refuse("the message has a control character, which SQS does not take".into());
+        }
+        Ok(())
+    }
 }
 
 /// A message in hand: hidden from everybody else until its hiding time runs out.
@@ -125,6 +175,9 @@ pub const ATTR_REASON: &str = "streampress-reason";
 /// Attribute of a dead letter: one sentence for a person.
 pub const ATTR_DETAIL: &str = "streampress-detail";
 
+/// The [`ATTR_REASON`] of a message that was received more often than its queue allows.
+pub const REASON_RECEIVED_TOO_OFTEN: &str = "ReceivedTooOften";
+
 /// A FIFO queue: at least once, in order per group, hidden while held, dead-letter after N receives.
 ///
 /// Contract, both sides:
@@ -151,7 +204,8 @@ pub trait Queue: Send + Sync + fmt::Debug {
     async fn extend(&self, receipt: &Receipt, hidden_for: Duration) -> DoorResult<()>;
     /// The message is done.
     async fn delete(&self, receipt: &Receipt) -> DoorResult<()>;
-    /// Gives the message back: it can be received again at once. The receive still counts.
+    /// Gives the message back: it can be received again at once, its `receive_count` one higher. Whether the receive
+    /// also counts towards `max_receive_count` is the side's: SQS counts it, embedded does not.
     async fn release(&self, receipt: &Receipt) -> DoorResult<()>;
     /// Puts the message on the dead-letter queue with [`ATTR_REASON`] and [`ATTR_DETAIL`], then deletes it here.
     /// A crash between the two leaves both: burying twice is one dead letter (deduplicated).

@@ -6,11 +6,26 @@
 //! Corridors (async, thin): [`consume`], [`announce`], [`compress`], [`decompress`].
 
 pub mod announce;
+pub mod cli;
 pub mod clock;
+pub mod codec;
+pub mod commands;
 pub mod compress;
+pub mod config;
 pub mod consume;
 pub mod decompress;
 pub mod doors;
+pub mod generate;
+pub mod generator;
+pub mod progress;
+pub mod redrive;
+pub mod report;
+pub mod report_log;
+pub mod roles;
+pub mod run;
+pub mod scan;
+pub mod seed_env;
+pub mod seed_roles;
 pub mod wire;
 
 /// Runs file work and CPU work off the async threads. A panic in it is a bug and goes on here.

@@ -118,7 +118,7 @@ impl Scanner {
 
     async fn is_known(&self, entry: &FileEntry) -> Result<bool> {
         if let Some(index) = &self.announcer.index {
-            return Ok(index.seen(&entry.name, entry.size, entry.modified).await?);
+            return Ok(index.seen(entry.name.as_str(), entry.size, entry.modified).await?);
         }
         let Some(destination) = self.destination.clone() else { return Ok(false) };
         let entry = entry.clone();

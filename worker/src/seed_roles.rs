@@ -16,14 +16,15 @@ use serde::{Deserialize, Serialize};
 use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 
-use crate::announce::{Announcer, hash, seed_id};
+use crate::announce::{Announcer, hash, seed_id, seed_index_key};
 use crate::blocking;
 use crate::clock;
 use crate::codec::seed;
-use crate::compress::{OnCompressed, tidy_source};
+use crate::compress::{OnCompressed, source_missing, tidy_source};
 use crate::consume::{Fault, Handler};
+use crate::decompress::report_format;
 use crate::doors::local::Index;
-use crate::doors::{ChunkStream, Delivery, FileName, Files, Held, Outgoing, Position, Queue, Record, Sequence};
+use crate::doors::{ChunkStream, Delivery, DoorResult, FileName, Files, Held, Outgoing, Position, Queue, Record, Sequence};
 use crate::report::{Outcome, ReportRow};
 use crate::report_log::ReportLog;
 use crate::wire::seed::{SeedAnnouncement, SeedChunkMessage};
@@ -65,6 +66,7 @@ struct Expected {
     file: FileRef,
     normalised: Digest,
     packed_bytes: u64,
+    records: u64,
     stages: Vec<StageNumbers>,
     compressed_millis: u64,
 }
@@ -92,7 +94,7 @@ impl Handler for SeedCompressor {
             ledger.bytes_out += expected.packed_bytes;
         });
         if let Some(index) = &self.index {
-            index.compressed(&file.id(), expected.packed_bytes).await?;
+            index.compressed(file.id().as_str(), expected.packed_bytes).await?;
         }
         if let Some(log) = &self.report {
             log.add(row(&expected, 0.0, held.slot())).await;
@@ -118,8 +120,9 @@ impl Handler for SeedCompressor {
     }
 
     async fn buried(&self, delivery: &Delivery, reason: &str, detail: &str) {
-        let (Some(index), Ok(name)) = (&self.index, announced_name(&delivery.body)) else { return };
-        if let Err(fault) = index.failed_name(&name, reason, detail).await {
+        let Some(index) = &self.index else { return };
+        let Ok(Some(file_id)) = indexed_id(index, &delivery.body).await else { return };
+        if let Err(fault) = index.failed(&file_id, &format!("{reason}: {detail}")).await {
             warn!(error = %fault, "Could not note a failed file in the index.");
         }
     }
@@ -132,6 +135,15 @@ fn announced_name(body: &str) -> Result<FileName, Fault> {
     }
     let message = SeedAnnouncement::parse(body).map_err(|error| Fault::permanent("UnreadableMessage", chain(&error)))?;
     FileName::parse(&message.file_name).map_err(|error| Fault::permanent("BadName", error))
+}
+
+/// The file id that an announcement of either dialect means.
+async fn indexed_id(index: &Index, body: &str) -> DoorResult<Option<String>> {
+    match (Announcement::parse(body), SeedAnnouncement::parse(body)) {
+        (Ok(ours), _) => Ok(Some(ours.file.id().as_str().to_owned())),
+        (_, Ok(seed)) => index.get(&seed_index_key(&seed.id)).await,
+        _ => Ok(None),
+    }
 }
 
 impl SeedCompressor {
@@ -157,7 +169,7 @@ impl SeedCompressor {
         .with_context(|| format!("reading {shown}"))
         .map_err(Fault::Transient)?;
         let (file, bytes) = read.ok_or_else(|| {
-            Fault::permanent("SourceMissing", format!("{shown} is not in {}; put it back and run 'streampress redrive'", self.announcer.source.location()))
+            source_missing(&shown, self.announcer.source.location())
         })?;
         if file.bytes > LARGEST_FILE_BYTES {
             return Err(Fault::permanent("TooLarge", format!("{shown} has {} bytes; the seed format takes up to {LARGEST_FILE_BYTES}; use codec.format Hybrid", file.bytes)));
@@ -177,7 +189,7 @@ impl SeedCompressor {
     /// Puts the records on one shard, since the message names but one, then announces them.
     async fn send(&self, expected: &Expected, packed: seed::Packed) -> Result<(), Fault> {
         let file_name = format!("{}/{}", self.read_location, expected.file.name);
-        let key = format!("{:x}", Md5::digest(file_name.as_bytes()));
+        let key: String = Md5::digest(file_name.as_bytes()).iter().map(|byte| format!("{byte:02x}")).collect();
         let id = seed_id(&expected.file);
         if let Some(index) = &self.index {
             let json = serde_json::to_string(expected).map_err(|error| Fault::Transient(error.into()))?;
@@ -226,7 +238,7 @@ fn pack_checked(file: FileRef, bytes: &[u8], format: seed::Format, break_bytes: 
         seed::Stages::Two => "Step 01 LZMA, Step 02 BZ2",
     };
     let stages = vec![StageNumbers { name: name.to_owned(), bytes_in: file.bytes, bytes_out: packed_bytes, seconds }];
-    let expected = Expected { normalised: Digest::of(&normalised), file, packed_bytes, stages, compressed_millis: clock::now_millis() };
+    let expected = Expected { normalised: Digest::of(&normalised), file, packed_bytes, records: packed.records.len() as u64, stages, compressed_millis: clock::now_millis() };
     Ok(PackedFile { expected, packed })
 }
 
@@ -268,7 +280,7 @@ impl Handler for SeedDecompressor {
         });
         if let Some(expected) = &expected {
             if let Some(index) = &self.index {
-                index.restored(&expected.file.id()).await?;
+                index.restored(expected.file.id().as_str()).await?;
             }
             if let Some(log) = &self.report {
                 log.add(row(expected, started.elapsed().as_secs_f64(), held.slot())).await;
@@ -287,7 +299,7 @@ impl Handler for SeedDecompressor {
     async fn buried(&self, delivery: &Delivery, reason: &str, detail: &str) {
         let Ok(message) = SeedChunkMessage::parse(&delivery.body) else { return };
         let (Some(index), Ok(Some(expected))) = (&self.index, self.expected(&message.id).await) else { return };
-        if let Err(fault) = index.failed(&expected.file.id(), reason, detail).await {
+        if let Err(fault) = index.failed(expected.file.id().as_str(), &format!("{reason}: {detail}")).await {
             warn!(error = %fault, "Could not note a failed file in the index.");
         }
     }
@@ -348,17 +360,18 @@ fn row(expected: &Expected, seconds_restore: f64, slot: &str) -> ReportRow {
     ReportRow {
         file_id: expected.file.id().as_str().to_owned(),
         name: expected.file.name.as_str().to_owned(),
+        format: report_format(expected.file.name.as_str()),
         raw_bytes: expected.file.bytes,
         packed_bytes: expected.packed_bytes,
-        stages: expected.stages.clone(),
-        shares: Vec::new(),
-        announced_millis: expected.compressed_millis,
-        compressed_millis: expected.compressed_millis,
-        restored_millis: clock::now_millis(),
+        records: expected.records,
+        stages: expected.stages.iter().map(StageNumbers::to_report).collect(),
+        compressed_at_millis: Some(expected.compressed_millis),
+        restored_at_millis: Some(clock::now_millis()),
         seconds_compress: expected.stages.iter().map(|stage| stage.seconds).sum(),
         seconds_restore,
         outcome: Outcome::Restored,
         slot: slot.to_owned(),
+        ..ReportRow::default()
     }
 }
 

@@ -9,6 +9,7 @@ use serde::{Deserialize, Serialize};
 use crate::doors::{FileName, Position};
 
 pub mod record;
+pub mod seed;
 
 /// The version that announcements and manifests are written in. Readers refuse others by name.
 pub const VERSION: u32 = 1;
@@ -151,6 +152,14 @@ pub struct StageNumbers {
     pub bytes_out: u64,
     /// Seconds.
     pub seconds: f64,
+}
+
+impl StageNumbers {
+    /// The same as the report has it.
+    pub fn to_report(&self) -> crate::report::StageRow {
+        let Self { name, bytes_in, bytes_out, seconds } = self.clone();
+        crate::report::StageRow { name, bytes_in, bytes_out, seconds }
+    }
 }
 
 /// Bytes of a packed file that went one way (`csv columns: BZ2`).

@@ -1,0 +1,90 @@
+//! The commands that work on a whole pipeline: run, report, setup, validate.
+
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use anyhow::{Context, Result};
+use serde_json::json;
+
+use super::{PlaceArgs, RunArgs, SetupArgs, ValidateArgs, roles, signals};
+use crate::config::{self, BadConfiguration, Config};
+use crate::progress::{self, print, summary_table};
+use crate::run::{self, RunOptions, RunSummary};
+use streampress_crds::document;
+
+use crate::report_log;
+
+pub fn run(args: RunArgs) -> Result<ExitCode> {
+    let observer = progress::observer();
+    let mut resolved = config::load_resolved(&args.file, &mut |text| observer.notice(text))?;
+    if let (Some(files), Some(generator)) = (args.files, &mut resolved.generator) {
+        generator.generator.files = files;
+    } else if args.files.is_some() {
+        return Err(BadConfiguration(format!("{}: --files wants a generator, and spec.generator is not there", args.file.display())).into());
+    }
+    observer.notice("the embedded transport is used; spec.aws is set aside");
+    let data = config::data_folder(args.data, &resolved.compressor.identity.pipeline);
+    let options = RunOptions { resolved, data, input: args.input, threads: roles::threads(args.threads) };
+    let runtime = roles::runtime()?;
+    let summary = runtime.block_on(async {
+        let shutdown = signals::shutdown_on_signal(|| eprintln!("finishing what is in hand; once more to stop at once"));
+        run::run(options, &*observer, shutdown).await
+    })?;
+    if args.json {
+        print(&format!("{}\n", as_json(&summary)));
+    } else {
+        print(&summary_table(&summary));
+    }
+    if summary.interrupted {
+        eprintln!("stopped before all files were restored; the same command goes on where it stopped");
+    } else if summary.files_failed > 0 {
+        eprintln!("{} file(s) failed; mend the cause, then: streampress redrive {} and the same command again", summary.files_failed, args.file.display());
+    }
+    Ok(if summary.is_success() { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+}
+
+fn as_json(summary: &RunSummary) -> String {
+    json!(summary).to_string()
+}
+
+pub fn report(args: PlaceArgs) -> Result<ExitCode> {
+    let config = Config::find(args.file.as_deref(), &mut roles::notice)?;
+    let data = config::data_folder(args.data, config.pipeline());
+    let settings = roles::decompressor_settings(&config)?;
+    let place = settings.report.as_ref().context("spec.report.enabled is false: there is no report")?;
+    let page: PathBuf = match (place.location.below_data(), &place.location) {
+        (Some(below), _) => data.join(below),
+        (None, location) => PathBuf::from(location.to_string().trim_start_matches("file://")),
+    };
+    let files = report_log::render_stored(&page, config.pipeline())?;
+    print(&format!("{}: {files} file(s)\n", page.display()));
+    Ok(ExitCode::SUCCESS)
+}
+
+pub fn setup(args: SetupArgs) -> Result<ExitCode> {
+    let config = Config::find(args.place.file.as_deref(), &mut roles::notice)?;
+    let data = config::data_folder(args.place.data, config.pipeline());
+    eprintln!("the embedded transport in {} makes itself at the first use; there is nothing to set up", data.display());
+    Ok(ExitCode::SUCCESS)
+}
+
+pub fn validate(args: ValidateArgs) -> Result<ExitCode> {
+    let mut good = true;
+    for file in &args.files {
+        let text = config::read_text(file)?;
+        match document::load(&text, &file.display().to_string()) {
+            Ok(loaded) => {
+                loaded.notices.iter().for_each(|notice| eprintln!("{notice}"));
+                print(&format!("{}: good\n", file.display()));
+            }
+            Err(problems) => {
+                good = false;
+                problems.iter().for_each(|problem| eprintln!("{problem}"));
+            }
+        }
+    }
+    if args.live {
+        return Err(BadConfiguration("--live checks queues and a stream on AWS, which this release does not reach yet".into()).into());
+    }
+    Ok(ExitCode::from(if good { 0 } else { 64 }))
+}

@@ -1,0 +1,283 @@
+//! The commands that are one role, as in a pod: generate, compress, decompress; and those that feed them: submit, redrive.
+
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+use std::time::Duration;
+
+use anyhow::{Context, Result, bail};
+use streampress_crds::pipeline::CodecFormat;
+use streampress_crds::settings::{CompressorSettings, DecompressorSettings, GeneratorSettings, Settings};
+use tokio_util::sync::CancellationToken;
+use tracing::info;
+
+use super::{GenerateArgs, PlaceArgs, RedriveArgs, RoleArgs, SubmitArgs, signals};
+use crate::announce::Announcer;
+use crate::blocking;
+use crate::config::{self, BadConfiguration, Config};
+use crate::doors::FileName;
+use crate::doors::local::{Local, LocalOptions};
+use crate::progress::print;
+use crate::redrive::{self as redriving, Done};
+use crate::roles::{Transport, Workplace};
+
+pub fn runtime() -> Result<tokio::runtime::Runtime> {
+    tokio::runtime::Builder::new_multi_thread().enable_all().build().context("starting the async runtime")
+}
+
+pub fn threads(given: Option<u16>) -> usize {
+    given.map_or_else(|| std::thread::available_parallelism().map_or(1, usize::from), usize::from)
+}
+
+pub fn notice(text: &str) {
+    eprintln!("note: {text}");
+}
+
+fn no_role(config: &Config, wanted: &str) -> BadConfiguration {
+    BadConfiguration(format!("pipeline {} has no {wanted}; give a FILE.yaml that has one, or unset STREAMPRESS_PIPELINE", config.pipeline()))
+}
+
+fn generator_settings(config: &Config) -> Result<GeneratorSettings, BadConfiguration> {
+    match config {
+        Config::File(resolved) => resolved.generator.clone().ok_or_else(|| no_role(config, "generator")),
+        Config::Variable(settings) => match &**settings {
+            Settings::Generator(settings) => Ok(settings.clone()),
+            _ => Err(no_role(config, "generator")),
+        },
+        Config::Seed(_) => Err(no_role(config, "generator")),
+    }
+}
+
+fn compressor_settings(config: &Config) -> Result<CompressorSettings, BadConfiguration> {
+    match config {
+        Config::File(resolved) => Ok(resolved.compressor.clone()),
+        Config::Variable(settings) => match &**settings {
+            Settings::Compressor(settings) => Ok(settings.clone()),
+            _ => Err(no_role(config, "compressor")),
+        },
+        Config::Seed(seed) => Ok(seed.resolved.compressor.clone()),
+    }
+}
+
+pub fn decompressor_settings(config: &Config) -> Result<DecompressorSettings, BadConfiguration> {
+    match config {
+        Config::File(resolved) => Ok(resolved.decompressor.clone()),
+        Config::Variable(settings) => match &**settings {
+            Settings::Decompressor(settings) => Ok(settings.clone()),
+            _ => Err(no_role(config, "decompressor")),
+        },
+        Config::Seed(seed) => Ok(seed.resolved.decompressor.clone()),
+    }
+}
+
+/// What a role command works in.
+struct Role {
+    config: Config,
+    data: PathBuf,
+}
+
+impl Role {
+    fn find(place: PlaceArgs) -> Result<Self> {
+        let config = Config::find(place.file.as_deref(), &mut notice)?;
+        if place.data.is_none() && !matches!(config, Config::File(_)) {
+            return Err(BadConfiguration("give --data DIR: this release works on the embedded transport only".into()).into());
+        }
+        if let Config::Seed(seed) = &config {
+            notice(&format!("the Python original's variables are used: {}", seed.worker));
+        }
+        let data = config::data_folder(place.data, config.pipeline());
+        Ok(Self { config, data })
+    }
+
+    async fn workplace(&self, threads: usize, shutdown: CancellationToken) -> Result<Workplace> {
+        let data = self.data.clone();
+        let options = self.local_options();
+        let local = blocking(move || Local::open(&data, options)).await.with_context(|| format!("opening the data folder {}", self.data.display()))?;
+        info!(data = %self.data.display(), pipeline = self.config.pipeline(), "Opened the data folder.");
+        Ok(Workplace { transport: Transport::embedded(&local), data: self.data.clone(), threads, shutdown })
+    }
+
+    fn local_options(&self) -> LocalOptions {
+        let (queue, retention_hours) = match &self.config {
+            Config::File(resolved) => (Some(&resolved.compressor.transport.files_queue), Some(resolved.compressor.transport.stream.retention_hours)),
+            Config::Seed(seed) => (Some(&seed.resolved.compressor.transport.files_queue), None),
+            Config::Variable(settings) => match &**settings {
+                Settings::Generator(settings) => (Some(&settings.transport.files_queue), None),
+                Settings::Compressor(settings) => (Some(&settings.transport.files_queue), Some(settings.transport.stream.retention_hours)),
+                Settings::Decompressor(settings) => (Some(&settings.transport.chunks_queue), Some(settings.transport.stream.retention_hours)),
+            },
+        };
+        let mut options = LocalOptions::default();
+        if let Some(queue) = queue {
+            options.visibility = Duration::from_secs(u64::from(queue.visibility_timeout_seconds));
+            options.max_receive_count = queue.max_receive_count;
+        }
+        if let Some(hours) = retention_hours {
+            options.retention = Duration::from_secs(3600 * u64::from(hours));
+        }
+        options
+    }
+}
+
+fn shutdown() -> CancellationToken {
+    signals::shutdown_on_signal(|| info!("Stopping: finishing what is in hand; once more to stop at once."))
+}
+
+pub fn generate(args: GenerateArgs) -> Result<ExitCode> {
+    let role = Role::find(args.place)?;
+    let (settings, format) = match &role.config {
+        Config::Seed(seed) => {
+            let (job, said) = config::seed_job(&seed.generator, &role.data, args.files);
+            said.iter().for_each(|text| notice(text));
+            let compressor = &seed.resolved.compressor;
+            let mut identity = compressor.identity.clone();
+            identity.pipeline = seed.generator.file_name_prefix.clone();
+            let settings = GeneratorSettings {
+                identity,
+                aws: compressor.aws.clone(),
+                transport: streampress_crds::settings::GeneratorTransport { files_queue: compressor.transport.files_queue.clone() },
+                source: streampress_crds::settings::Place { location: compressor.source.location.clone() },
+                generator: job,
+            };
+            (settings, CodecFormat::Seed)
+        }
+        Config::File(resolved) => (generator_settings(&role.config)?, resolved.compressor.codec.format),
+        Config::Variable(_) => (generator_settings(&role.config)?, CodecFormat::Hybrid),
+    };
+    runtime()?.block_on(async {
+        let shutdown = shutdown();
+        let workplace = role.workplace(1, shutdown.clone()).await?;
+        let mut generate = workplace.generator(&settings, format)?;
+        generate.files = args.files.unwrap_or(generate.files);
+        generate.run().await;
+        if args.files.is_none() && !shutdown.is_cancelled() {
+            info!("Idle until stopped.");
+            shutdown.cancelled().await;
+        }
+        Ok(ExitCode::SUCCESS)
+    })
+}
+
+pub fn compress(args: RoleArgs) -> Result<ExitCode> {
+    let role = Role::find(args.place)?;
+    let settings = compressor_settings(&role.config)?;
+    runtime()?.block_on(async {
+        let shutdown = shutdown();
+        let workplace = role.workplace(threads(args.threads), shutdown.clone()).await?;
+        let consumer = match &role.config {
+            Config::Seed(seed) => {
+                if !seed.worker.push {
+                    notice("ENABLE_DATA_PUSH is False: files are compressed and reported, nothing is sent");
+                }
+                let report = workplace.report(&seed.resolved.decompressor)?.map(|(log, _)| log);
+                workplace.seed_compressor(&settings, &seed.worker, report)?
+            }
+            Config::File(_) | Config::Variable(_) => workplace.compressor(&settings)?,
+        };
+        let scan = scan(&workplace, &settings)?;
+        tokio::join!(consumer.run(), scan);
+        Ok(ExitCode::SUCCESS)
+    })
+}
+
+/// Looks for new files beside the work, where the pipeline asks for it.
+fn scan(workplace: &Workplace, settings: &CompressorSettings) -> Result<impl Future<Output = ()> + use<>> {
+    let every = Duration::from_secs(u64::from(settings.source.scan_seconds));
+    let scanner = workplace.scanner(settings, workplace.compressor_announcer(settings)?);
+    let shutdown = workplace.shutdown.clone();
+    Ok(async move {
+        if !every.is_zero() {
+            scanner.run(every, &shutdown).await;
+        }
+    })
+}
+
+pub fn decompress(args: RoleArgs) -> Result<ExitCode> {
+    let role = Role::find(args.place)?;
+    let settings = decompressor_settings(&role.config)?;
+    runtime()?.block_on(async {
+        let workplace = role.workplace(threads(args.threads), shutdown()).await?;
+        let report = workplace.report(&settings)?.map(|(log, _)| log);
+        let consumer = workplace.decompressor(&settings, report.clone())?;
+        consumer.run().await;
+        if let Some(log) = report {
+            log.finish().await;
+        }
+        Ok(ExitCode::SUCCESS)
+    })
+}
+
+pub fn submit(args: SubmitArgs) -> Result<ExitCode> {
+    let role = Role::find(PlaceArgs { file: args.pipeline, data: args.data })?;
+    let settings = compressor_settings(&role.config)?;
+    runtime()?.block_on(async {
+        let workplace = role.workplace(1, CancellationToken::new()).await?;
+        let announcer = workplace.compressor_announcer(&settings)?;
+        let source = workplace.path(&settings.source.location)?;
+        let mut failed = false;
+        for path in &args.files {
+            match submit_one(&announcer, &source, path).await {
+                Ok(text) => print(&format!("{text}\n")),
+                Err(error) => {
+                    failed = true;
+                    eprintln!("error: {error:#}");
+                }
+            }
+        }
+        Ok(if failed { ExitCode::FAILURE } else { ExitCode::SUCCESS })
+    })
+}
+
+/// Announces a file of the source; one from elsewhere is copied there first, under its own name.
+async fn submit_one(announcer: &Announcer, source: &Path, path: &Path) -> Result<String> {
+    let full = path.canonicalize().with_context(|| format!("opening {}", path.display()))?;
+    if !full.is_file() {
+        bail!("{} is not a file; name files, or use 'streampress run --input' for a folder", path.display());
+    }
+    let inside = source.canonicalize().ok().and_then(|source| full.strip_prefix(source).ok().map(Path::to_owned));
+    let name = match &inside {
+        Some(name) => name.as_path(),
+        None => Path::new(full.file_name().context("the file has no name")?),
+    };
+    let name = name.to_str().with_context(|| format!("{} is not UTF-8; rename it", path.display()))?;
+    let name = FileName::parse(name).map_err(anyhow::Error::msg)?;
+    let files = announcer.source.clone();
+    let (copied, at) = (inside.is_none(), name.clone());
+    let entry = blocking(move || -> Result<_> {
+        if copied {
+            let mut pending = files.create(&at)?;
+            std::io::copy(&mut std::fs::File::open(&full)?, &mut pending)?;
+            pending.commit(full.metadata()?.modified()?)?;
+        }
+        files.stat(&at)?.context("it is not at the source any more")
+    })
+    .await
+    .with_context(|| format!("submitting {}", path.display()))?;
+    let file = announcer.announce(&entry).await?;
+    let how = if copied { "copied to the source and announced" } else { "announced" };
+    Ok(format!("{}: {how} as {name}, file {}", path.display(), &file.id().as_str()[..12]))
+}
+
+pub fn redrive(args: RedriveArgs) -> Result<ExitCode> {
+    let role = Role::find(args.place)?;
+    let settings = compressor_settings(&role.config)?;
+    runtime()?.block_on(async {
+        let workplace = role.workplace(1, CancellationToken::new()).await?;
+        let announcer = workplace.compressor_announcer(&settings)?;
+        let letters = redriving::redrive(&workplace.transport, &announcer, args.list).await?;
+        let mut left = 0;
+        for letter in &letters {
+            let done = match &letter.done {
+                Done::Listed => "dead",
+                Done::SentAgain => "sent again",
+                Done::AnnouncedAgain => "source announced again",
+                Done::Left(why) => {
+                    left += 1;
+                    why
+                }
+            };
+            print(&format!("{}: {done} ({}: {})\n", letter.name, letter.reason, letter.detail));
+        }
+        eprintln!("{} dead letter(s), {left} left", letters.len());
+        Ok(if left == 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+    })
+}

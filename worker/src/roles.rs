@@ -1,0 +1,330 @@
+//! Puts a role together: its settings, its doors, its work. Nothing here does the work itself.
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Duration;
+
+use anyhow::{Context, Result, bail};
+use async_trait::async_trait;
+use streampress_crds::location::Location;
+use streampress_crds::pipeline::{self, CodecFormat, GeneratedFormat, Ordering};
+use streampress_crds::settings::{CodecSettings, CompressorSettings, DecompressorSettings, GeneratorJob, GeneratorSettings, SchemaSource, SourceSettings};
+use tokio_util::sync::CancellationToken;
+
+use crate::announce::{Announcer, Dialect};
+use crate::codec::hybrid;
+use crate::compress::{Compressor, OnCompressed};
+use crate::consume::{Consumer, Fault, Handler};
+use crate::decompress::Decompressor;
+use crate::doors::files::LocalFiles;
+use crate::doors::local::{Index, Local};
+use crate::doors::{ChunkStream, Delivery, Files, Held, Lock, Queue};
+use crate::generate::Generate;
+use crate::generator::{FileFormat, Generator, GeneratorOptions, Schema};
+use crate::report_log::ReportLog;
+use crate::scan::Scanner;
+use crate::seed_env::SeedWorker;
+use crate::seed_roles::{READ_LOCATION, SeedCompressor, SeedDecompressor};
+use crate::wire::Digest;
+use crate::wire::seed::SeedChunkMessage;
+
+/// How long a worker keeps its slot after the last message.
+const LINGER: Duration = Duration::from_secs(1);
+
+/// Makes the lock of a role with so many slots.
+pub type Locks = Arc<dyn Fn(&str, u32) -> Arc<dyn Lock> + Send + Sync>;
+
+/// One side of the doors, as every role uses it.
+#[derive(Clone)]
+pub struct Transport {
+    /// Announces files.
+    pub files_queue: Arc<dyn Queue>,
+    /// Announces packed files.
+    pub chunks_queue: Arc<dyn Queue>,
+    /// Carries packed bytes.
+    pub stream: Arc<dyn ChunkStream>,
+    /// The roles' slots.
+    pub locks: Locks,
+    /// What this machine knows of its files; embedded only.
+    pub index: Option<Index>,
+}
+
+impl Transport {
+    /// The embedded side.
+    pub fn embedded(local: &Local) -> Self {
+        let slots_of = local.clone();
+        Self {
+            files_queue: local.files_queue(),
+            chunks_queue: local.chunks_queue(),
+            stream: local.stream(),
+            locks: Arc::new(move |role, slots| slots_of.lock(role, slots)),
+            index: Some(local.index()),
+        }
+    }
+}
+
+/// What all roles of this process share.
+#[derive(Clone)]
+pub struct Workplace {
+    /// The doors.
+    pub transport: Transport,
+    /// Stands for `/data` in locations.
+    pub data: PathBuf,
+    /// Threads for packing and unpacking, and files in hand at once.
+    pub threads: usize,
+    /// Cancelled when the process shall end.
+    pub shutdown: CancellationToken,
+}
+
+impl Workplace {
+    /// Opens a folder; `/data` is the data folder.
+    pub fn files(&self, location: &Location) -> Result<Arc<dyn Files>> {
+        let path = self.path(location)?;
+        let files = LocalFiles::open(&location.to_string(), &path).with_context(|| format!("opening {location} ({})", path.display()))?;
+        Ok(Arc::new(files))
+    }
+
+    /// Where a location lies on this machine.
+    pub fn path(&self, location: &Location) -> Result<PathBuf> {
+        match (location.below_data(), location) {
+            (Some(below), _) => Ok(self.data.join(below)),
+            (None, Location::File { path }) => Ok(PathBuf::from(path)),
+            (None, Location::S3 { .. }) => bail!("{location} is in a bucket, and this command works on folders; write file:///data/… instead"),
+        }
+    }
+
+    fn announcer(&self, source: Arc<dyn Files>, ordering: Ordering, format: CodecFormat) -> Announcer {
+        Announcer {
+            source,
+            files_queue: self.transport.files_queue.clone(),
+            strict: ordering == Ordering::Strict,
+            dialect: match format {
+                CodecFormat::Hybrid => Dialect::Ours,
+                CodecFormat::Seed => Dialect::Seed,
+            },
+            index: self.transport.index.clone(),
+        }
+    }
+
+    /// How the compressor's files are announced.
+    pub fn compressor_announcer(&self, settings: &CompressorSettings) -> Result<Announcer> {
+        let source = self.files(&settings.source.location)?;
+        Ok(self.announcer(source, settings.identity.ordering, settings.codec.format))
+    }
+
+    /// The generator's work.
+    pub fn generator(&self, settings: &GeneratorSettings, format: CodecFormat) -> Result<Generate> {
+        let source = self.files(&settings.source.location)?;
+        let announcer = self.announcer(source, settings.identity.ordering, format);
+        let job = &settings.generator;
+        // On the embedded side another schema, size or seed is another generator, which begins at its own first file.
+        let slot = format!("generator-{}", &job_digest(job).as_str()[..8]);
+        Ok(Generate {
+            generator: Arc::new(generator_of(job)?),
+            prefix: settings.identity.pipeline.clone(),
+            announcer,
+            lock: (self.transport.locks)(&slot, 1),
+            files: job.files,
+            files_per_minute: job.files_per_minute,
+            shutdown: self.shutdown.clone(),
+        })
+    }
+
+    /// What looks for new files at the source.
+    pub fn scanner(&self, settings: &CompressorSettings, announcer: Announcer) -> Scanner {
+        let SourceSettings { formats, on_compressed, .. } = &settings.source;
+        Scanner {
+            announcer,
+            formats: formats.clone(),
+            put_aside: *on_compressed == pipeline::OnCompressed::Rename,
+            destination: None,
+        }
+    }
+
+    /// A compressor.
+    pub fn compressor(&self, settings: &CompressorSettings) -> Result<Consumer> {
+        let announcer = self.compressor_announcer(settings)?;
+        let on_compressed = match settings.source.on_compressed {
+            pipeline::OnCompressed::Keep => OnCompressed::Keep,
+            pipeline::OnCompressed::Rename => OnCompressed::Rename,
+            pipeline::OnCompressed::Delete => OnCompressed::Delete,
+        };
+        let handler: Arc<dyn Handler> = match settings.codec.format {
+            CodecFormat::Hybrid => Arc::new(Compressor {
+                announcer,
+                stream: self.transport.stream.clone(),
+                chunks_queue: self.transport.chunks_queue.clone(),
+                options: hybrid_options(&settings.codec, self.threads),
+                record_bytes: settings.codec.record_bytes,
+                on_compressed,
+                index: self.transport.index.clone(),
+            }),
+            CodecFormat::Seed => Arc::new(SeedCompressor {
+                announcer,
+                stream: self.transport.stream.clone(),
+                chunks_queue: self.transport.chunks_queue.clone(),
+                break_bytes: settings.codec.record_bytes,
+                read_location: READ_LOCATION.to_owned(),
+                on_compressed,
+                tidy_only_multi: false,
+                push: true,
+                report: None,
+                index: self.transport.index.clone(),
+            }),
+        };
+        let queue = &settings.transport.files_queue;
+        Ok(self.consumer("compressor", self.transport.files_queue.clone(), settings.slots, settings.interval_seconds, queue.max_receive_count, settings.identity.ordering, handler))
+    }
+
+    /// A compressor as the Python original's container, by its variables.
+    pub fn seed_compressor(&self, settings: &CompressorSettings, worker: &SeedWorker, report: Option<Arc<ReportLog>>) -> Result<Consumer> {
+        let handler = Arc::new(SeedCompressor {
+            announcer: self.compressor_announcer(settings)?,
+            stream: self.transport.stream.clone(),
+            chunks_queue: self.transport.chunks_queue.clone(),
+            break_bytes: worker.break_bytes,
+            read_location: worker.read_location.clone(),
+            on_compressed: OnCompressed::Rename,
+            tidy_only_multi: true,
+            push: worker.push,
+            report,
+            index: self.transport.index.clone(),
+        });
+        let queue = &settings.transport.files_queue;
+        Ok(self.consumer("compressor", self.transport.files_queue.clone(), settings.slots, settings.interval_seconds, queue.max_receive_count, settings.identity.ordering, handler))
+    }
+
+    /// A decompressor; it takes messages of either format.
+    pub fn decompressor(&self, settings: &DecompressorSettings, report: Option<Arc<ReportLog>>) -> Result<Consumer> {
+        let destination = self.files(&settings.destination.location)?;
+        let handler = Arc::new(Restorer {
+            ours: Decompressor {
+                destination: destination.clone(),
+                stream: self.transport.stream.clone(),
+                limits: hybrid::Limits::default(),
+                threads: self.threads,
+                block_bytes: hybrid::DEFAULT_BLOCK_BYTES as u64,
+                report: report.clone(),
+                index: self.transport.index.clone(),
+            },
+            seed: SeedDecompressor {
+                destination,
+                stream: self.transport.stream.clone(),
+                read_location: READ_LOCATION.to_owned(),
+                report,
+                index: self.transport.index.clone(),
+            },
+        });
+        let queue = &settings.transport.chunks_queue;
+        Ok(self.consumer("decompressor", self.transport.chunks_queue.clone(), settings.slots, settings.interval_seconds, queue.max_receive_count, settings.identity.ordering, handler))
+    }
+
+    /// The report that a decompressor writes.
+    pub fn report(&self, settings: &DecompressorSettings) -> Result<Option<(Arc<ReportLog>, PathBuf)>> {
+        let Some(place) = &settings.report else { return Ok(None) };
+        let page = self.path(&place.location)?;
+        let writer = format!("{}-{:x}", std::process::id(), fastrand::u32(..));
+        Ok(Some((Arc::new(ReportLog::open(&page, &settings.identity.pipeline, &writer)), page)))
+    }
+
+    #[expect(clippy::too_many_arguments, reason = "the one place where the two consumers are put together")]
+    fn consumer(
+        &self,
+        role: &'static str,
+        queue: Arc<dyn Queue>,
+        slots: u32,
+        interval_seconds: u32,
+        max_receive_count: u32,
+        ordering: Ordering,
+        handler: Arc<dyn Handler>,
+    ) -> Consumer {
+        Consumer {
+            role,
+            queue,
+            lock: (self.transport.locks)(role, slots),
+            handler,
+            threads: if ordering == Ordering::Strict { 1 } else { self.threads },
+            interval: Duration::from_secs(u64::from(interval_seconds)),
+            linger: LINGER,
+            max_receive_count,
+            shutdown: self.shutdown.clone(),
+        }
+    }
+}
+
+/// Restores files of both formats, told apart by their messages.
+struct Restorer {
+    ours: Decompressor,
+    seed: SeedDecompressor,
+}
+
+impl Restorer {
+    fn of(&self, delivery: &Delivery) -> &dyn Handler {
+        // The original's message has no version; ours has nothing called sequence_number.
+        if SeedChunkMessage::parse(&delivery.body).is_ok() { &self.seed } else { &self.ours }
+    }
+}
+
+#[async_trait]
+impl Handler for Restorer {
+    async fn handle(&self, delivery: &Delivery, held: &Held, stop: &CancellationToken) -> Result<(), Fault> {
+        self.of(delivery).handle(delivery, held, stop).await
+    }
+
+    fn weight(&self, delivery: &Delivery) -> usize {
+        self.of(delivery).weight(delivery)
+    }
+
+    async fn acknowledged(&self, delivery: &Delivery) {
+        self.of(delivery).acknowledged(delivery).await;
+    }
+
+    async fn buried(&self, delivery: &Delivery, reason: &str, detail: &str) {
+        self.of(delivery).buried(delivery, reason, detail).await;
+    }
+}
+
+/// How the codec is to pack.
+pub fn hybrid_options(codec: &CodecSettings, threads: usize) -> hybrid::Options {
+    hybrid::Options {
+        effort: match codec.effort {
+            pipeline::Effort::Fast => hybrid::Effort::Fast,
+            pipeline::Effort::Balanced => hybrid::Effort::Balanced,
+            pipeline::Effort::Max => hybrid::Effort::Max,
+        },
+        block_size: codec.block_bytes,
+        threads,
+    }
+}
+
+/// The generator that a job describes.
+pub fn generator_of(job: &GeneratorJob) -> Result<Generator> {
+    let schema = match &job.schema {
+        SchemaSource::Example(example) => {
+            let name = serde_json::to_value(example)?;
+            Schema::example(name.as_str().unwrap_or_default())?
+        }
+        SchemaSource::Inline(value) => Schema::parse(value.to_string().as_bytes(), "spec.generator.schema.inline")?,
+        SchemaSource::File(path) => read_schema(Path::new(path))?,
+    };
+    let format = match job.format {
+        GeneratedFormat::Json => FileFormat::Json,
+        GeneratedFormat::Ndjson => FileFormat::Ndjson,
+        GeneratedFormat::Csv => FileFormat::Csv,
+        GeneratedFormat::Txt => FileFormat::Txt,
+    };
+    Ok(Generator::new(&schema, GeneratorOptions { format, file_size_bytes: job.file_bytes, seed: job.seed })?)
+}
+
+fn read_schema(path: &Path) -> Result<Schema> {
+    let json = std::fs::read(path).with_context(|| {
+        format!("reading the schema {}: a ConfigMap's schema is there only in a cluster; elsewhere write schema.example or schema.inline", path.display())
+    })?;
+    Ok(Schema::parse(&json, &path.display().to_string())?)
+}
+
+fn job_digest(job: &GeneratorJob) -> Digest {
+    let mut same_files = job.clone();
+    (same_files.files, same_files.files_per_minute) = (0, 0);
+    Digest::of(&serde_json::to_vec(&same_files).unwrap_or_default())
+}
