@@ -37,7 +37,7 @@ const LOOK: &str = r##"{
   ink: w.getComputedStyle(d.body).color,
   tiles: [...d.querySelectorAll(".tile .value")].map((e) => e.textContent),
   verdict: d.querySelector(".verdict").textContent,
-  failures: d.querySelectorAll(".failed li").length,
+  failures: d.querySelectorAll(".failed .names bdi").length,
   failedFirst: d.querySelector("main").firstElementChild.classList.contains("failed"),
   steps: [...d.querySelectorAll(".steps tbody th")].map((e) => e.textContent),
   rows: d.querySelectorAll("#files tbody tr").length,
@@ -366,6 +366,46 @@ fn the_table_of_files_sorts_and_filters() {
     let found = probe(&report, 1280, false, filter, &look);
     assert_eq!(found["names"].as_array().unwrap().len(), 3);
     assert_eq!(found["note"], "3 shown of 200.");
+}
+
+#[test]
+fn a_short_run_fills_its_charts_and_needs_no_failures() {
+    let mut state = ReportState::default();
+    for n in 0..3 {
+        state.fold(&ReportRow {
+            file_id: format!("id-{n}"),
+            name: format!("iot-sensors-{n:06}.csv"),
+            raw_bytes: 1_048_570,
+            packed_bytes: 131_072,
+            records: 1,
+            stages: vec![stage("Step 01 columns+LZMA", 1_048_570, 131_072, 0.3)],
+            announced_at_millis: Some(START),
+            restored_at_millis: Some(START + 900),
+            seconds_compress: 0.3,
+            seconds_restore: 0.02,
+            slot: "decompressor-0".to_owned(),
+            ..ReportRow::default()
+        });
+    }
+    let meta = ReportMeta {
+        pipeline: "iot-sensors".to_owned(),
+        generated_at_millis: START + 1_000,
+        ..ReportMeta::default()
+    };
+    let report = render(&state, &meta);
+    let found = probe(&report, 1280, false, "", LOOK);
+    assert_eq!(found["verdict"], "All 3 files came back identical");
+    assert_eq!((&found["rows"], &found["failures"]), (&json!(3), &json!(0)));
+    assert_eq!(
+        found["lines"],
+        json!([true, true]),
+        "one point is a line too"
+    );
+    assert_eq!(
+        found["steps"],
+        json!(["Step 01", "Total", "Improvement", "Restore"])
+    );
+    screenshot("report-short.png", &report, 1280, 1300, false);
 }
 
 #[test]

@@ -56,7 +56,9 @@ impl ReportLog {
             rendered: None,
             changed: false,
         };
-        Self { shared: Arc::new(Mutex::new(inner)) }
+        Self {
+            shared: Arc::new(Mutex::new(inner)),
+        }
     }
 
     /// Notes a row, and renders the page if that was some time ago. A report that cannot be written never holds up
@@ -64,19 +66,32 @@ impl ReportLog {
     pub async fn add(&self, row: ReportRow) {
         self.with(move |inner| {
             inner.append(&row)?;
-            if inner.rendered.is_none_or(|at| at.elapsed() >= RENDER_EVERY) { inner.render() } else { Ok(()) }
+            if inner.rendered.is_none_or(|at| at.elapsed() >= RENDER_EVERY) {
+                inner.render()
+            } else {
+                Ok(())
+            }
         })
         .await;
     }
 
     /// Renders the page if anything came since; called when work pauses and at the end.
     pub async fn finish(&self) {
-        self.with(|inner| if inner.changed { inner.render() } else { Ok(()) }).await;
+        self.with(|inner| {
+            if inner.changed {
+                inner.render()
+            } else {
+                Ok(())
+            }
+        })
+        .await;
     }
 
     async fn with(&self, work: impl FnOnce(&mut Inner) -> Result<()> + Send + 'static) {
         let shared = self.shared.clone();
-        let done = blocking(move || work(&mut shared.lock().unwrap_or_else(PoisonError::into_inner))).await;
+        let done =
+            blocking(move || work(&mut shared.lock().unwrap_or_else(PoisonError::into_inner)))
+                .await;
         if let Err(error) = done {
             warn!(error = %format!("{error:#}"), "Could not write the report; files go on.");
         }
@@ -109,12 +124,20 @@ impl Inner {
             let folder = self.folder();
             fs::create_dir_all(&folder).with_context(|| format!("making {}", folder.display()))?;
             let path = folder.join(format!("{}.jsonl", self.writer));
-            self.lines = Some(OpenOptions::new().create(true).append(true).open(&path).with_context(|| format!("opening {}", path.display()))?);
+            self.lines = Some(
+                OpenOptions::new()
+                    .create(true)
+                    .append(true)
+                    .open(&path)
+                    .with_context(|| format!("opening {}", path.display()))?,
+            );
         }
         let mut line = serde_json::to_vec(row).context("writing a report row as JSON")?;
         line.push(b'\n');
         if let Some(lines) = &mut self.lines {
-            lines.write_all(&line).context("adding a row to the report")?;
+            lines
+                .write_all(&line)
+                .context("adding a row to the report")?;
         }
         self.own.fold(row);
         self.changed = true;
@@ -131,7 +154,8 @@ impl Inner {
             facts: Vec::new(),
         };
         let html = report::render(&self.combined, &meta);
-        write_whole(&self.page, html.as_bytes()).with_context(|| format!("writing {}", self.page.display()))?;
+        write_whole(&self.page, html.as_bytes())
+            .with_context(|| format!("writing {}", self.page.display()))?;
         self.rendered = Some(Instant::now());
         self.changed = false;
         Ok(())
@@ -142,12 +166,18 @@ impl Inner {
         let entries = match fs::read_dir(&folder) {
             Ok(entries) => entries,
             Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
-            Err(error) => return Err(error).with_context(|| format!("reading {}", folder.display())),
+            Err(error) => {
+                return Err(error).with_context(|| format!("reading {}", folder.display()));
+            }
         };
         for entry in entries {
             let path = entry?.path();
-            if path.extension().is_some_and(|extension| extension == "jsonl") {
-                self.read_on(&path).with_context(|| format!("reading {}", path.display()))?;
+            if path
+                .extension()
+                .is_some_and(|extension| extension == "jsonl")
+            {
+                self.read_on(&path)
+                    .with_context(|| format!("reading {}", path.display()))?;
             }
         }
         Ok(())
@@ -174,18 +204,24 @@ impl Inner {
         }
         let skipped = bytes.len() - rest.len();
         let folded = report::fold_jsonl(&mut self.combined, rest);
-        self.read.insert(path.to_owned(), offset + (skipped + folded.bytes) as u64);
+        self.read
+            .insert(path.to_owned(), offset + (skipped + folded.bytes) as u64);
         Ok(())
     }
 
     /// Replaces our own lines by one line that stands for all of them.
     fn compact(&mut self) -> Result<()> {
         let path = self.folder().join(format!("{}.jsonl", self.writer));
-        let Some(lines) = &self.lines else { return Ok(()) };
+        let Some(lines) = &self.lines else {
+            return Ok(());
+        };
         if lines.metadata()?.len() < COMPACT_ABOVE_BYTES {
             return Ok(());
         }
-        let mut line = serde_json::to_vec(&StateLine { state: self.own.clone() }).context("writing the report's state as JSON")?;
+        let mut line = serde_json::to_vec(&StateLine {
+            state: self.own.clone(),
+        })
+        .context("writing the report's state as JSON")?;
         line.push(b'\n');
         write_whole(&path, &line).with_context(|| format!("folding {}", path.display()))?;
         self.lines = Some(OpenOptions::new().append(true).open(&path)?);
@@ -196,10 +232,14 @@ impl Inner {
 fn write_whole(path: &Path, content: &[u8]) -> io::Result<()> {
     let folder = path.parent().unwrap_or(Path::new("."));
     fs::create_dir_all(folder)?;
-    let mut pending = tempfile::Builder::new().prefix(".streampress-").tempfile_in(folder)?;
+    let mut pending = tempfile::Builder::new()
+        .prefix(".streampress-")
+        .tempfile_in(folder)?;
     pending.write_all(content)?;
     #[cfg(unix)]
-    pending.as_file().set_permissions(std::os::unix::fs::PermissionsExt::from_mode(0o644))?;
+    pending
+        .as_file()
+        .set_permissions(std::os::unix::fs::PermissionsExt::from_mode(0o644))?;
     pending.persist(path).map(drop).map_err(|error| error.error)
 }
 
@@ -208,7 +248,13 @@ mod tests {
     use super::*;
 
     fn row(number: u64) -> ReportRow {
-        ReportRow { file_id: format!("id-{number}"), name: format!("file-{number}.json"), raw_bytes: 10, packed_bytes: 5, ..Default::default() }
+        ReportRow {
+            file_id: format!("id-{number}"),
+            name: format!("file-{number}.json"),
+            raw_bytes: 10,
+            packed_bytes: 5,
+            ..Default::default()
+        }
     }
 
     #[tokio::test]
@@ -239,7 +285,10 @@ mod tests {
         inner.render().expect("rendered");
         // As if the limit had been reached.
         let path = inner.folder().join("one.jsonl");
-        let line = serde_json::to_vec(&StateLine { state: inner.own.clone() }).expect("JSON");
+        let line = serde_json::to_vec(&StateLine {
+            state: inner.own.clone(),
+        })
+        .expect("JSON");
         fs::write(&path, [&line[..], b"\n"].concat()).expect("written");
         inner.lines = Some(OpenOptions::new().append(true).open(&path).expect("opened"));
         inner.append(&row(100)).expect("added");

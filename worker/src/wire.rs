@@ -157,8 +157,18 @@ pub struct StageNumbers {
 impl StageNumbers {
     /// The same as the report has it.
     pub fn to_report(&self) -> crate::report::StageRow {
-        let Self { name, bytes_in, bytes_out, seconds } = self.clone();
-        crate::report::StageRow { name, bytes_in, bytes_out, seconds }
+        let Self {
+            name,
+            bytes_in,
+            bytes_out,
+            seconds,
+        } = self.clone();
+        crate::report::StageRow {
+            name,
+            bytes_in,
+            bytes_out,
+            seconds,
+        }
     }
 }
 

@@ -50,13 +50,16 @@ pub(super) fn count(number: u64) -> String {
     out
 }
 
-/// Megabytes, for columns that say so: `1.049`, `25.30`.
+/// Megabytes, for columns that say so: `1.049`, `25.30`, `12,345`.
 pub(super) fn megabytes(bytes: f64) -> String {
     let megabytes = bytes / 1e6;
     if megabytes.abs() < 10.0 {
         format!("{megabytes:.3}")
-    } else {
+    } else if megabytes.abs() < 1e4 {
         format!("{megabytes:.2}")
+    } else {
+        let sign = if megabytes < 0.0 { "-" } else { "" };
+        format!("{sign}{}", count(megabytes.abs().round() as u64))
     }
 }
 
@@ -169,6 +172,8 @@ mod tests {
         assert_eq!(size(999), "999 B");
         assert_eq!(size(1_048_576), "1.05 MB");
         assert_eq!(size(734_003_200), "734 MB");
+        assert_eq!(megabytes(1_048_576.0), "1.049");
+        assert_eq!(megabytes(-12_345_678_901.0), "-12,346");
         assert_eq!(duration(0.0424), "42 ms");
         assert_eq!(duration(3.214), "3.21 s");
         assert_eq!(duration(125.0), "2 min 05 s");

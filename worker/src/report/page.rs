@@ -58,9 +58,10 @@ pub fn render(state: &ReportState, meta: &ReportMeta) -> String {
         out,
         "</main><footer><p>1 MB is 1,000,000 bytes. Every file counted as identical was compared \
          with the hash taken before it was compressed.</p><p>Made by Streampress at {} UTC.</p></footer>\
-         <script nonce=\"{nonce}\">{SCRIPT}</script></body></html>\n",
+         <script nonce=\"{nonce}\">{SCRIPT}</script></body></html>",
         html::time_element(Some(meta.generated_at_millis))
     );
+    out.push('\n');
     out
 }
 
@@ -113,16 +114,15 @@ fn all(restored: u64) -> String {
 
 fn tiles(state: &ReportState, out: &mut String) {
     let saved = saving(state.raw_bytes, state.packed_bytes);
-    let saved = if saved == html::none() {
-        saved
-    } else {
-        format!("{saved} %")
-    };
     let skipped = match state.files_skipped {
         0 => format!("{} stream records", count(state.records)),
         some => format!("{} more were already there", count(some)),
     };
     let times = ratio(state.raw_bytes, state.packed_bytes);
+    let (saved, times) = match quotient(state.raw_bytes, state.packed_bytes) {
+        Some(_) => (format!("{saved} %"), format!("{times} times smaller")),
+        None => (saved, "nothing compressed yet".to_owned()),
+    };
     let tiles = [
         ("Files restored", count(state.files_restored), skipped),
         (
@@ -135,7 +135,7 @@ fn tiles(state: &ReportState, out: &mut String) {
             size(state.packed_bytes),
             "what is stored and paid for".to_owned(),
         ),
-        ("Space saved", saved, format!("{times} times smaller")),
+        ("Space saved", saved, times),
         (
             "Throughput",
             throughput(state),

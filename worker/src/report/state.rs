@@ -220,11 +220,12 @@ pub fn fold_jsonl(state: &mut ReportState, log: &[u8]) -> Folded {
             continue;
         }
         match serde_json::from_slice::<ReportRow>(line) {
-            Ok(row) => {
+            Ok(row) if !row.file_id.is_empty() => {
                 state.fold(&row);
                 folded.rows += 1;
             }
-            Err(_) => folded.unreadable += 1,
+            // All members but the id have defaults: an object without one is something else.
+            Ok(_) | Err(_) => folded.unreadable += 1,
         }
     }
     folded
@@ -336,12 +337,9 @@ fn shortened(row: &ReportRow) -> ReportRow {
     }
     row.seconds_compress = sane(row.seconds_compress);
     row.seconds_restore = sane(row.seconds_restore);
-    // Shares are summed up and not shown file by file.
+    // Steps and shares are summed up and not shown file by file.
+    row.stages = Vec::new();
     row.codec_shares = Vec::new();
-    row.stages.truncate(4);
-    for stage in &mut row.stages {
-        stage.name = cut(&stage.name);
-    }
     row
 }
 

@@ -18,7 +18,6 @@ pub(super) fn failures(state: &ReportState, out: &mut String) {
     if state.files_failed == 0 {
         return;
     }
-    let shown = state.failures.iter().rev().take(SHOWN_FAILURES);
     let _ = write!(
         out,
         "<section class=\"card failed\" aria-labelledby=\"failed-title\"><h2 id=\"failed-title\">\
@@ -26,16 +25,20 @@ pub(super) fn failures(state: &ReportState, out: &mut String) {
          Put right what is named here, then <code>streampress redrive</code>.</p><ul>",
         files(state.files_failed)
     );
-    for row in shown {
-        let Outcome::Failed { reason, way_out } = &row.outcome else {
+    for (outcome, names) in by_reason(state) {
+        let Outcome::Failed { reason, way_out } = outcome else {
             continue;
         };
+        let names: Vec<_> = names
+            .into_iter()
+            .map(|name| escape(name, NAME_CHARS))
+            .collect();
         let _ = write!(
             out,
-            "<li><strong><bdi>{}</bdi></strong><p>{}</p><p class=\"way\">{}</p></li>",
-            escape(&row.name, NAME_CHARS),
+            "<li><p><strong>{}</strong></p><p class=\"way\">{}</p><p class=\"names\"><bdi>{}</bdi></p></li>",
             escape(reason, REASON_CHARS),
-            escape(way_out, REASON_CHARS)
+            escape(way_out, REASON_CHARS),
+            names.join("</bdi><bdi>")
         );
     }
     out.push_str("</ul>");
@@ -46,6 +49,21 @@ pub(super) fn failures(state: &ReportState, out: &mut String) {
         let _ = write!(out, "<p>{} more.</p>", count(left));
     }
     out.push_str("</section>");
+}
+
+/// The latest failures, those of the same reason together.
+fn by_reason(state: &ReportState) -> Vec<(&Outcome, Vec<&str>)> {
+    let mut groups: Vec<(&Outcome, Vec<&str>)> = Vec::new();
+    for row in state.failures.iter().rev().take(SHOWN_FAILURES) {
+        match groups
+            .iter_mut()
+            .find(|(outcome, _)| *outcome == &row.outcome)
+        {
+            Some((_, names)) => names.push(&row.name),
+            None => groups.push((&row.outcome, vec![&row.name])),
+        }
+    }
+    groups
 }
 
 /// The original's table, over all files: each step, the total, and what the later steps added.
@@ -169,7 +187,7 @@ pub(super) fn latest(state: &ReportState, out: &mut String) {
     out.push_str("</tbody></table></div></section>");
 }
 
-const COLUMNS: [(&str, &str); 13] = [
+const COLUMNS: [(&str, &str); 12] = [
     ("Name", ""),
     ("Outcome", ""),
     ("File Size (MB)", "n"),
@@ -179,7 +197,6 @@ const COLUMNS: [(&str, &str); 13] = [
     ("Time", "n"),
     ("Speed", "n"),
     ("Restore", "n"),
-    ("First step (MB)", "n"),
     ("Records", "n"),
     ("Slot", ""),
     ("Done (UTC)", ""),
@@ -197,7 +214,6 @@ fn file_row(row: &ReportRow, out: &mut String) {
         escape(&row.name, NAME_CHARS)
     );
     let (raw, packed) = (row.raw_bytes, row.packed_bytes);
-    let first = row.stages.first();
     let figure = |shown: &str| format!("<td class=\"n\">{shown}</td>");
     // Times come in several units: the number to sort them by stands beside them.
     let time = |seconds: f64| {
@@ -213,9 +229,6 @@ fn file_row(row: &ReportRow, out: &mut String) {
     out.push_str(&time(row.seconds_compress));
     out.push_str(&figure(&speed(raw, row.seconds_compress)));
     out.push_str(&time(row.seconds_restore));
-    out.push_str(&figure(
-        &first.map_or_else(none, |first| megabytes(first.bytes_out as f64)),
-    ));
     out.push_str(&figure(&row.records.to_string()));
     let done = row.restored_at_millis.map_or_else(none, super::html::time);
     let slot = escape(&row.slot, SLOT_CHARS);

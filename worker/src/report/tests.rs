@@ -156,10 +156,15 @@ fn slots_that_kept_their_own_states_add_up() {
 #[test]
 fn a_row_log_is_read_up_to_its_last_whole_line() {
     let line = |n| serde_json::to_string(&row(n)).unwrap();
-    let log = format!("{}\nnot a row\n\n{}\n{}", line(0), line(1), &line(2)[..40]);
+    let log = format!(
+        "{}\nnot a row\n{{}}\n\n{}\n{}",
+        line(0),
+        line(1),
+        &line(2)[..40]
+    );
     let mut state = ReportState::default();
     let folded = fold_jsonl(&mut state, log.as_bytes());
-    assert_eq!((folded.rows, folded.unreadable), (2, 1));
+    assert_eq!((folded.rows, folded.unreadable), (2, 2));
     assert_eq!(&log[folded.bytes..], &line(2)[..40]);
     assert_eq!(state.files_restored, 2);
     assert_eq!(fold_jsonl(&mut state, b""), Folded::default());

@@ -18,14 +18,18 @@ impl Place {
     /// `spec` is the YAML below `spec:`, indented by two spaces.
     pub fn with_spec(spec: &str) -> Self {
         let folder = tempfile::tempdir().expect("a temporary folder");
-        let yaml = format!("apiVersion: streampress.dev/v1alpha1\nkind: CompressionPipeline\nmetadata: {{name: test}}\nspec:\n{spec}\n");
+        let yaml = format!(
+            "apiVersion: streampress.dev/v1alpha1\nkind: CompressionPipeline\nmetadata: {{name: test}}\nspec:\n{spec}\n"
+        );
         fs::write(folder.path().join("pipeline.yaml"), yaml).expect("the YAML can be written");
         Self { folder }
     }
 
     /// A generator of small files, as fast as it can.
     pub fn with_generator(files: u32) -> Self {
-        Self::with_spec(&format!("  generator: {{schema: {{example: stock-market}}, fileSize: 64Ki, filesPerMinute: 0, files: {files}}}"))
+        Self::with_spec(&format!(
+            "  generator: {{schema: {{example: stock-market}}, fileSize: 64Ki, filesPerMinute: 0, files: {files}}}"
+        ))
     }
 
     pub fn path(&self, name: &str) -> PathBuf {
@@ -35,7 +39,11 @@ impl Place {
     /// A command in the folder, with none of the machine's own settings.
     pub fn command(&self, args: &[&str]) -> Command {
         let mut command = Command::new(env!("CARGO_BIN_EXE_streampress"));
-        command.current_dir(self.folder.path()).args(args).env_clear().stdin(Stdio::null());
+        command
+            .current_dir(self.folder.path())
+            .args(args)
+            .env_clear()
+            .stdin(Stdio::null());
         command
     }
 
@@ -47,7 +55,12 @@ impl Place {
     /// Runs to the end, which must be a good one.
     pub fn run_well(&self, args: &[&str]) -> String {
         let output = self.run(args);
-        assert!(output.status.success(), "{args:?} ended with {}\n{}", output.status, text(&output.stderr));
+        assert!(
+            output.status.success(),
+            "{args:?} ended with {}\n{}",
+            output.status,
+            text(&output.stderr)
+        );
         text(&output.stdout)
     }
 
@@ -59,8 +72,17 @@ impl Place {
 
     /// Starts and goes on.
     pub fn start(&self, args: &[&str]) -> Running {
-        let log = fs::File::options().create(true).append(true).open(self.path("log")).expect("a log file");
-        let child = self.command(args).stdout(Stdio::null()).stderr(log).spawn().expect("streampress starts");
+        let log = fs::File::options()
+            .create(true)
+            .append(true)
+            .open(self.path("log"))
+            .expect("a log file");
+        let child = self
+            .command(args)
+            .stdout(Stdio::null())
+            .stderr(log)
+            .spawn()
+            .expect("streampress starts");
         Running { child }
     }
 
@@ -83,7 +105,9 @@ impl Place {
 
 /// Every file below `folder` with its content, ours in the making left out.
 fn collect(folder: &Path, prefix: &str, found: &mut BTreeMap<String, Vec<u8>>) {
-    let Ok(entries) = fs::read_dir(folder) else { return };
+    let Ok(entries) = fs::read_dir(folder) else {
+        return;
+    };
     for entry in entries.map(|entry| entry.expect("a readable folder")) {
         let name = format!("{prefix}{}", entry.file_name().to_string_lossy());
         if entry.path().is_dir() {
@@ -109,13 +133,19 @@ impl Running {
     /// As Ctrl-C, or a pod's end; gives the exit code.
     pub fn stop(mut self) -> Option<i32> {
         let pid = self.child.id().to_string();
-        let sent = Command::new("kill").args(["-TERM", &pid]).status().expect("kill runs");
+        let sent = Command::new("kill")
+            .args(["-TERM", &pid])
+            .status()
+            .expect("kill runs");
         assert!(sent.success(), "the signal was not taken");
         self.child.wait().expect("it ends").code()
     }
 
     pub fn is_running(&mut self) -> bool {
-        self.child.try_wait().expect("our own child can be asked").is_none()
+        self.child
+            .try_wait()
+            .expect("our own child can be asked")
+            .is_none()
     }
 }
 
@@ -134,7 +164,10 @@ pub fn text(bytes: &[u8]) -> String {
 pub fn eventually(what: &str, mut holds: impl FnMut() -> bool) {
     let started = Instant::now();
     while !holds() {
-        assert!(started.elapsed() < Duration::from_secs(120), "still waiting: {what}");
+        assert!(
+            started.elapsed() < Duration::from_secs(120),
+            "still waiting: {what}"
+        );
         std::thread::sleep(Duration::from_millis(20));
     }
 }

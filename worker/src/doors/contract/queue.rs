@@ -17,6 +17,7 @@ pub async fn all(side: &dyn Side) {
         another_group_passes_a_held_one(side),
         a_hidden_message_comes_back_with_a_new_receipt(side),
         the_old_receipt_is_stale(side),
+        a_receipt_is_stale_as_soon_as_its_time_ran_out(side),
         extending_counts_from_now(side),
         a_released_message_comes_at_once_and_before_its_group(side),
         a_message_received_too_often_is_a_dead_letter_and_its_group_goes_on(side),
@@ -120,6 +121,17 @@ pub async fn the_old_receipt_is_stale(side: &dyn Side) {
     assert_stale(queue.release(&old).await);
     queue.delete(&new).await.unwrap();
     assert_stale(queue.extend(&new, LONG).await);
+}
+
+/// Though nobody else has received the message yet.
+pub async fn a_receipt_is_stale_as_soon_as_its_time_ran_out(side: &dyn Side) {
+    let queue = side.queue(LONG, 5).await;
+    queue.send(vec![message("g", "late")]).await.unwrap();
+    let late = next(&queue).await.receipt;
+    queue.extend(&late, side.short()).await.unwrap();
+    tokio::time::sleep(side.short() * 2).await;
+    assert_stale(queue.delete(&late).await);
+    assert_eq!(next(&queue).await.receive_count, 2);
 }
 
 /// Neither sooner than asked nor added to what was left.

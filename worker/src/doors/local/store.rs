@@ -17,14 +17,12 @@ use crate::doors::{DoorError, DoorResult};
 
 /// The most calls that share a transaction; keeps the wait of other processes short.
 const MAX_BATCH: usize = 512;
+/// How often, at most, it is looked for what other processes did.
+const LOOK: Duration = Duration::from_millis(50);
 /// How often ended processes are looked for while somebody waits.
 const SESSION_CHECK: Duration = Duration::from_secs(1);
 /// How often old entries are cleared out while there is work.
 const CLEARING: Duration = Duration::from_secs(60);
-/// After this much writing without a pause another process gets a gap to write in.
-const MAX_STREAK: Duration = Duration::from_millis(50);
-/// The gap; several times what a waiting process sleeps between attempts.
-const GAP: Duration = Duration::from_millis(3);
 
 /// How many queues the folder has; each has a bell of its own.
 pub(super) const QUEUES: usize = 4;
@@ -151,9 +149,9 @@ impl Store {
             path: dir.join(db::FILE_NAME),
             shared: Arc::clone(&shared),
             last_change: Instant::now(),
+            last_look: Instant::now(),
             last_session_check: Instant::now(),
             last_clearing: None,
-            streak: None,
             data_version: 0,
         };
         thread::Builder::new()
@@ -259,36 +257,31 @@ struct Writer {
     path: PathBuf,
     shared: Arc<Shared>,
     last_change: Instant,
+    last_look: Instant,
     last_session_check: Instant,
     last_clearing: Option<Instant>,
-    /// Since when this thread has been writing without a pause.
-    streak: Option<Instant>,
     data_version: i64,
 }
 
 impl Writer {
     fn work(&mut self, jobs: &mpsc::Receiver<Box<dyn Job>>) {
         loop {
-            let first = match jobs.try_recv() {
+            let first = match self.wait(jobs) {
                 Ok(job) => job,
-                Err(mpsc::TryRecvError::Disconnected) => return,
-                Err(mpsc::TryRecvError::Empty) => {
-                    self.streak = None;
-                    match self.wait(jobs) {
-                        Ok(job) => job,
-                        Err(mpsc::RecvTimeoutError::Timeout) => {
-                            self.look_around();
-                            continue;
-                        }
-                        Err(mpsc::RecvTimeoutError::Disconnected) => return,
-                    }
+                Err(mpsc::RecvTimeoutError::Timeout) => {
+                    self.look_around();
+                    continue;
                 }
+                Err(mpsc::RecvTimeoutError::Disconnected) => return,
             };
             let mut batch = vec![first];
             batch.extend(jobs.try_iter().take(MAX_BATCH - 1));
             batch.retain(|job| !job.abandoned());
-            self.leave_a_gap();
             self.transact(batch);
+            if self.last_look.elapsed() >= LOOK {
+                // Own work must not keep receivers from what other processes send.
+                self.look_around();
+            }
         }
     }
 
@@ -303,15 +296,16 @@ impl Writer {
                 .map_err(|_| mpsc::RecvTimeoutError::Disconnected);
         }
         let pause = match self.last_change.elapsed().as_secs() {
-            0..5 => 50,
-            5..60 => 100,
-            _ => 250,
+            0..5 => LOOK,
+            5..60 => LOOK * 2,
+            _ => LOOK * 5,
         };
-        jobs.recv_timeout(Duration::from_millis(pause))
+        jobs.recv_timeout(pause)
     }
 
     /// Sees what other processes changed, and whether one of them has ended.
     fn look_around(&mut self) {
+        self.last_look = Instant::now();
         if let Ok(version) = self.data_version()
             && version != self.data_version
         {
@@ -332,17 +326,6 @@ impl Writer {
         self.conn
             .prepare_cached("PRAGMA data_version")?
             .query_row([], |row| row.get(0))
-    }
-
-    /// Without this a process under load would never let another one write: the lock knows no queue.
-    fn leave_a_gap(&mut self) {
-        let since = *self.streak.get_or_insert_with(Instant::now);
-        if since.elapsed() >= MAX_STREAK {
-            if self.shared.session.has_company() {
-                thread::sleep(GAP);
-            }
-            self.streak = Some(Instant::now());
-        }
     }
 
     fn transact(&mut self, batch: Vec<Box<dyn Job>>) {

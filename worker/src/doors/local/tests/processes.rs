@@ -127,7 +127,7 @@ async fn hammer(local: &Local) {
     let queue: Arc<dyn Queue> = local.files_queue();
     let workers = (0..16u32).map(|worker| {
         let queue = Arc::clone(&queue);
-        tokio::spawn(async move {
+        async move {
             for number in 0u64.. {
                 let own = message(
                     &format!("{worker}"),
@@ -138,7 +138,7 @@ async fn hammer(local: &Local) {
                     queue.delete(&delivery.receipt).await.unwrap();
                 }
             }
-        })
+        }
     });
     futures::future::join_all(workers).await;
 }
@@ -351,6 +351,28 @@ async fn a_process_under_full_load_does_not_starve_another() {
         slowest < Duration::from_secs(3),
         "one send took {slowest:?}"
     );
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn own_load_does_not_keep_receivers_from_what_another_process_sends() {
+    let dir = tempfile::tempdir().unwrap();
+    let (busy, other) = (open(dir.path()), open(dir.path()));
+    let load = tokio::spawn({
+        let busy = busy.clone();
+        async move { hammer(&busy).await }
+    });
+    let queue = busy.chunks_queue();
+    let waiting = tokio::spawn(async move { next(&queue).await.body });
+    // Sent only when the receiver is certain to wait.
+    tokio::time::sleep(Duration::from_millis(300)).await;
+    other
+        .chunks_queue()
+        .send(vec![message("g", "heard")])
+        .await
+        .unwrap();
+    let heard = tokio::time::timeout(Duration::from_secs(5), waiting).await;
+    assert_eq!(heard.expect("not heard under load").unwrap(), "heard");
+    load.abort();
 }
 
 /// User and system time, in clock ticks of 10 ms, and resident kilobytes.

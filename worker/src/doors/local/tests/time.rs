@@ -27,16 +27,20 @@ fn open_with_short_lease(dir: &Path) -> Local {
     Local::open(dir, options).unwrap()
 }
 
+/// As if another process wrote something very long: nobody can write before this is committed.
+fn blocked(dir: &Path) -> rusqlite::Connection {
+    let blocker = rusqlite::Connection::open(dir.join("streampress.db")).unwrap();
+    blocker.busy_timeout(PATIENCE).unwrap();
+    blocker.execute_batch("BEGIN IMMEDIATE").unwrap();
+    blocker
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn a_holder_that_cannot_renew_is_told_before_anybody_may_follow() {
     let dir = memory_folder();
     let held = open_with_short_lease(dir.path()).lock("role", 1);
     let held = held.try_acquire().await.unwrap().unwrap();
-    // Nobody can write while this is open, so neither renewal nor takeover succeeds.
-    let path = dir.path().join("streampress.db");
-    let blocker = rusqlite::Connection::open(&path).unwrap();
-    blocker.busy_timeout(PATIENCE).unwrap();
-    blocker.execute_batch("BEGIN IMMEDIATE").unwrap();
+    let blocker = blocked(dir.path());
     let blocked_at = Instant::now();
     tokio::time::timeout(PATIENCE, held.lost().cancelled())
         .await
@@ -188,17 +192,55 @@ async fn a_receive_dropped_half_way_does_not_even_count() {
         .send(vec![message("g", "counted once")])
         .await
         .unwrap();
-    for round in 0..40u64 {
-        let receive = queue.receive(1, Duration::ZERO);
-        let taken = tokio::time::timeout(Duration::from_micros(round * 100), receive).await;
-        if let Ok(got) = taken
-            && let Some(delivery) = got.unwrap().pop()
-        {
-            assert_eq!(delivery.receive_count, 1);
-            return;
-        }
-    }
+    // The writer thread has the work in hand and cannot begin it, when the caller goes.
+    let blocker = blocked(dir.path());
+    let receive = queue.receive(1, Duration::ZERO);
+    let gone = tokio::time::timeout(Duration::from_millis(200), receive).await;
+    assert!(gone.is_err(), "should have been blocked");
+    blocker.execute_batch("COMMIT").unwrap();
     assert_eq!(next(&queue).await.receive_count, 1);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_slot_granted_to_a_caller_that_has_gone_is_free_again() {
+    let dir = tempfile::tempdir().unwrap();
+    let lock = open(dir.path()).lock("role", 1);
+    assert!(!lock.all_held_by_others().await.unwrap());
+    let blocker = blocked(dir.path());
+    let gone = tokio::time::timeout(Duration::from_millis(200), lock.try_acquire()).await;
+    assert!(gone.is_err(), "should have been blocked");
+    blocker.execute_batch("COMMIT").unwrap();
+    eventually("the slot is free", || async {
+        lock.try_acquire().await.unwrap().is_some()
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn a_step_that_fails_takes_back_what_it_wrote_and_only_that() {
+    let dir = tempfile::tempdir().unwrap();
+    let local = open(dir.path());
+    let write = |key: &'static str, outcome: Result<(), DoorError>| {
+        local.store.call(move |step| {
+            step.conn
+                .execute("INSERT INTO meta VALUES(?1, 'written')", [key])?;
+            Ok(outcome?)
+        })
+    };
+    // Called in one go, so that they share a transaction.
+    let (before, failed, after) = tokio::join!(
+        write("before", Ok(())),
+        write("failed", Err(DoorError::Stale)),
+        write("after", Ok(()))
+    );
+    assert!(before.is_ok() && matches!(failed, Err(DoorError::Stale)) && after.is_ok());
+    for (key, written) in [("before", true), ("failed", false), ("after", true)] {
+        assert_eq!(
+            local.index().get(key).await.unwrap().is_some(),
+            written,
+            "{key}"
+        );
+    }
 }
 
 #[tokio::test]
