@@ -1,10 +1,16 @@
 //! The AWS side of the doors on a stand-in, with queues and streams made as needed.
 
 use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
+use async_trait::async_trait;
 use serde_json::json;
 use streampress::doors::aws::{Aws, AwsOptions, KinesisStream, SqsQueue};
+use streampress::doors::held::HolderRequest;
+use streampress::doors::{DoorResult, Held, Ledger, Lock};
+use tokio::sync::mpsc;
+use tokio_util::sync::CancellationToken;
 
 use crate::standin::{Options, Standin};
 
@@ -87,4 +93,38 @@ pub async fn connect(url: &str) -> Aws {
         keys: Some(("test".into(), "test".into())),
     };
     Aws::connect(&options).await
+}
+
+/// Slots without end, for tests that are not about slots.
+#[derive(Debug)]
+pub struct FreeSlots;
+
+#[async_trait]
+impl Lock for FreeSlots {
+    async fn try_acquire(&self) -> DoorResult<Option<Held>> {
+        let (requests, mut asked) = mpsc::channel(1);
+        tokio::spawn(async move {
+            while let Some(request) = asked.recv().await {
+                let (HolderRequest::Flush(answer) | HolderRequest::Release(answer)) = request;
+                let _ = answer.send(true);
+            }
+        });
+        let attempt = format!("attempt-{:x}", fastrand::u64(..));
+        let ledger = Arc::new(Mutex::new(Ledger::default()));
+        Ok(Some(Held::new(
+            "slot".into(),
+            attempt,
+            CancellationToken::new(),
+            ledger,
+            requests,
+        )))
+    }
+
+    async fn all_held_by_others(&self) -> DoorResult<bool> {
+        Ok(false)
+    }
+
+    async fn ledger(&self) -> DoorResult<Ledger> {
+        Ok(Ledger::default())
+    }
 }

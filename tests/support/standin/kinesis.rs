@@ -192,6 +192,13 @@ impl Kinesis {
         Ok(())
     }
 
+    /// Lowers the largest record that a stream takes.
+    pub fn limit_records(&mut self, name: &str, bytes: usize) {
+        if let Some(stream) = self.streams.get_mut(name) {
+            stream.largest_record = bytes;
+        }
+    }
+
     /// Ids of all shards, closed ones too.
     pub fn shard_ids(&self, name: &str) -> Vec<String> {
         self.streams

@@ -4,8 +4,10 @@
 pub mod clients;
 pub mod fault;
 pub mod kinesis;
+pub mod s3;
 pub mod sqs;
 
 pub use clients::{Aws, AwsOptions};
 pub use kinesis::{KinesisStream, StreamCounts};
+pub use s3::S3Files;
 pub use sqs::SqsQueue;

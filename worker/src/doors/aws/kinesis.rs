@@ -113,6 +113,11 @@ impl KinesisStream {
         &self.name
     }
 
+    /// Bytes of records that wait to be put or are under way, in whole KiB each; bounded, so memory is.
+    pub fn waiting_bytes(&self) -> usize {
+        self.writer.waiting_bytes()
+    }
+
     /// What went through so far.
     pub fn counts(&self) -> StreamCounts {
         let (put, read) = (&self.writer.counts, self.reader.counts());

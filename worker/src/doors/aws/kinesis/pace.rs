@@ -86,8 +86,11 @@ mod tests {
     /// Bytes that pass in ten seconds when records of `record` bytes are always at hand.
     fn pass(pace: &mut Pace, start: Instant, record: usize) -> f64 {
         let (mut now, mut passed) = (start, 0);
-        while now < start + Duration::from_secs(10) {
+        loop {
             now = pace.ready_at(now);
+            if now >= start + Duration::from_secs(10) {
+                break;
+            }
             pace.take(record);
             passed += record;
         }

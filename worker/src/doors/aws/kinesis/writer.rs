@@ -114,6 +114,11 @@ impl Writer {
         }
     }
 
+    /// Bytes that wait or are under way.
+    pub(super) fn waiting_bytes(&self) -> usize {
+        BUDGET_BYTES - self.budget.available_permits() * 1024
+    }
+
     /// Puts all; the answer is index-aligned.
     pub(super) async fn put(&self, records: Vec<Record>) -> DoorResult<Vec<Position>> {
         let mut answers = Vec::with_capacity(records.len());
