@@ -1,3 +1,5 @@
 //! Fixtures and helpers of the whole-system tests.
 
 pub mod cluster;
+pub mod aws;
+pub mod standin;

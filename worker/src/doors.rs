@@ -19,6 +19,7 @@ use serde::{Deserialize, Serialize};
 #[cfg(any(test, feature = "testing"))]
 pub mod contract;
 pub mod files;
+pub mod aws;
 pub mod held;
 pub mod local;
 
@@ -402,6 +403,12 @@ pub trait Files: Send + Sync + fmt::Debug {
     fn read(&self, name: &FileName) -> io::Result<Box<dyn Read + Send>>;
     /// Begins a new version of the file; nothing is visible before [`PendingFile::commit`].
     fn create(&self, name: &FileName) -> io::Result<Box<dyn PendingFile>>;
+    /// As [`Files::create`], when the modification time that `commit` will be given is known already. A large file in
+    /// a bucket can carry it only from its start; without, it has the bucket's own time.
+    fn create_version(&self, name: &FileName, modified: SystemTime) -> io::Result<Box<dyn PendingFile>> {
+        let _ = modified;
+        self.create(name)
+    }
     /// Removes the file; no error when it is gone already.
     fn remove(&self, name: &FileName) -> io::Result<()>;
     /// Renames within the location; replaces what is there.
