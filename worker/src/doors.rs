@@ -22,6 +22,7 @@ pub mod files;
 pub mod aws;
 pub mod held;
 pub mod local;
+pub mod solo;
 
 pub use held::{Held, Ledger};
 

@@ -26,7 +26,7 @@ pub fn run(args: RunArgs) -> Result<ExitCode> {
         ))
         .into());
     }
-    if resolved.compressor.aws.endpoint_url.is_some() {
+    if !args.aws && resolved.compressor.aws.endpoint_url.is_some() {
         observer.notice(
             "spec.aws is set aside: run works on the embedded transport in the data folder",
         );
@@ -36,6 +36,7 @@ pub fn run(args: RunArgs) -> Result<ExitCode> {
         resolved,
         data,
         input: args.input,
+        aws: args.aws,
         threads: roles::threads(args.threads),
     };
     let runtime = roles::runtime()?;
