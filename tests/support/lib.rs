@@ -1,4 +1,5 @@
 //! Fixtures and helpers of the whole-system tests.
 
 pub mod aws;
+pub mod pipeline;
 pub mod standin;

@@ -26,6 +26,7 @@ pub mod run;
 pub mod scan;
 pub mod seed_env;
 pub mod seed_roles;
+pub mod setup;
 pub mod wire;
 
 /// Runs file work and CPU work off the async threads. A panic in it is a bug and goes on here.
