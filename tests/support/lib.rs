@@ -2,4 +2,5 @@
 
 pub mod cluster;
 pub mod aws;
+pub mod pipeline;
 pub mod standin;

@@ -58,12 +58,12 @@ impl AwsOptions {
 /// Clients of all services used, over one HTTP client.
 #[derive(Debug, Clone)]
 pub struct Aws {
-    pub(super) sdk: SdkConfig,
-    pub(super) endpoint: Option<String>,
-    pub(super) sqs: aws_sdk_sqs::Client,
-    pub(super) sqs_polls: aws_sdk_sqs::Client,
-    pub(super) kinesis: aws_sdk_kinesis::Client,
-    pub(super) kinesis_admin: aws_sdk_kinesis::Client,
+    pub(crate) sdk: SdkConfig,
+    pub(crate) endpoint: Option<String>,
+    pub(crate) sqs: aws_sdk_sqs::Client,
+    pub(crate) sqs_polls: aws_sdk_sqs::Client,
+    pub(crate) kinesis: aws_sdk_kinesis::Client,
+    pub(crate) kinesis_admin: aws_sdk_kinesis::Client,
 }
 
 impl Aws {

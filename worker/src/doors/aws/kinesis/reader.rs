@@ -27,6 +27,10 @@ const ANSWER_BYTES: usize = 2 << 20;
 const ANSWERS_AT_ONCE: usize = 3;
 /// Kinesis takes five reads and five seeks a second and shard, from all readers together.
 const CALLS_PER_SECOND: f64 = 5.0;
+/// So often a walk stays where it is while a few records behind it are read; then it moves back itself.
+const TRIPS_BACK: u32 = 2;
+/// Before a walk begins it waits so long for others who want something of the same shard, perhaps further back.
+const GATHER: Duration = Duration::from_millis(5);
 /// Iterators live five minutes.
 const ITERATOR_LIFE: Duration = Duration::from_secs(270);
 /// A walker without work ends.
@@ -130,7 +134,8 @@ impl Reader {
 
 /// Where a walk stands.
 struct Cursor {
-    iterator: String,
+    /// `None` at the end of a closed shard.
+    iterator: Option<String>,
     issued: Instant,
     /// Everything after this is still ahead, and this too where it is `inclusive`.
     from: Sequence,
@@ -151,6 +156,8 @@ struct Walker {
     calls_at: Instant,
     /// Nothing but empty answers at the tip of the shard since.
     waiting_at_tip: Option<Instant>,
+    /// Since the walk itself last went on.
+    trips_back: u32,
     failing_since: Option<Instant>,
     faults: u32,
 }
@@ -180,6 +187,7 @@ impl Walker {
             calls: CALLS_PER_SECOND,
             calls_at: Instant::now(),
             waiting_at_tip: None,
+            trips_back: 0,
             failing_since: None,
             faults: 0,
         }
@@ -200,6 +208,9 @@ impl Walker {
                         }
                     }
                 }
+            }
+            if self.cursor.is_none() {
+                tokio::time::sleep(GATHER).await;
             }
             while let Ok(want) = asked.try_recv() {
                 self.take_in(want);
@@ -247,35 +258,40 @@ impl Walker {
 
     /// Seeks where need be, reads once, hands out.
     async fn step(&mut self, target: &Sequence) -> Step {
-        let goes_on = self.cursor.as_ref().is_some_and(|cursor| {
-            cursor.is_before(target) && !cursor.idle && cursor.issued.elapsed() < ITERATOR_LIFE
+        let is_behind = self
+            .cursor
+            .as_ref()
+            .is_some_and(|front| !front.is_before(target));
+        if is_behind && self.trips_back < TRIPS_BACK {
+            self.trips_back += 1;
+            return self.go_back(target).await;
+        }
+        self.trips_back = 0;
+        let goes_on = self.cursor.as_ref().is_some_and(|front| {
+            let usable = !front.idle && front.issued.elapsed() < ITERATOR_LIFE;
+            front.is_before(target) && (front.iterator.is_none() || usable)
         });
         if !goes_on {
-            match self
-                .seek(ShardIteratorType::AtSequenceNumber, Some(target))
-                .await
-            {
-                Ok(Some(iterator)) => {
-                    self.cursor = Some(Cursor {
-                        iterator,
-                        issued: Instant::now(),
-                        from: target.clone(),
-                        inclusive: true,
-                        idle: false,
-                    })
-                }
+            match self.seek_to(target).await {
+                Ok(Some(cursor)) => self.cursor = Some(cursor),
                 Ok(None) => return self.judge(target).await,
-                Err(said) if said.is_absent() || (said.is_refusal() && !said.is_throttling()) => {
-                    return self.judge(target).await;
-                }
                 Err(said) => return Step::Failed(said),
             }
         }
         let Some(cursor) = self.cursor.take() else {
             return Step::Went;
         };
-        match self.read(&cursor.iterator, self.limit()).await {
-            Ok(answer) => self.walk(cursor, answer).await,
+        let Some(iterator) = &cursor.iterator else {
+            // Nothing follows, ever.
+            self.cursor = Some(cursor);
+            return self.judge(target).await;
+        };
+        match self.read(iterator, self.limit()).await {
+            Ok(answer) => {
+                let (step, front) = self.walk(cursor, answer).await;
+                self.cursor = front;
+                step
+            }
             // The cursor is gone: the next step seeks.
             Err(said) if said.is(&["ExpiredIteratorException"]) => {
                 debug!(shard = self.shard, "An iterator expired; seeking anew.");
@@ -289,17 +305,66 @@ impl Walker {
         }
     }
 
-    /// Takes in one answer.
-    async fn walk(&mut self, cursor: Cursor, answer: GetRecordsOutput) -> Step {
+    /// Reads a few records behind the walk, no more than are wanted there, and leaves the walk where it is.
+    async fn go_back(&mut self, target: &Sequence) -> Step {
+        let cursor = match self.seek_to(target).await {
+            Ok(Some(cursor)) => cursor,
+            Ok(None) => return self.judge(target).await,
+            Err(said) => return Step::Failed(said),
+        };
+        let behind = |sequence: &&Sequence| {
+            self.cursor
+                .as_ref()
+                .is_some_and(|front| !front.is_before(sequence))
+        };
+        let wanted = self.wants.keys().filter(behind).count();
+        let limit = i32::try_from(wanted).unwrap_or(i32::MAX).min(self.limit());
+        let iterator = cursor.iterator.clone().unwrap_or_default();
+        match self.read(&iterator, limit.max(1)).await {
+            Ok(answer) => self.walk(cursor, answer).await.0,
+            Err(said) if said.is_absent() => self.judge(target).await,
+            Err(said) => Step::Failed(said),
+        }
+    }
+
+    /// `None` when there can be no such record.
+    async fn seek_to(&mut self, target: &Sequence) -> Result<Option<Cursor>, Said> {
+        let sought = self
+            .seek(ShardIteratorType::AtSequenceNumber, Some(target))
+            .await;
+        match sought {
+            Ok(None) => Ok(None),
+            Ok(iterator) => Ok(Some(Cursor {
+                iterator,
+                issued: Instant::now(),
+                from: target.clone(),
+                inclusive: true,
+                idle: false,
+            })),
+            Err(said) if said.is_absent() || said.is_refusal() => Ok(None),
+            Err(said) => Err(said),
+        }
+    }
+
+    /// Takes in one answer; says where the walk stands then.
+    async fn walk(&mut self, cursor: Cursor, answer: GetRecordsOutput) -> (Step, Option<Cursor>) {
         let at_tip = answer.millis_behind_latest.unwrap_or(0) == 0;
         let next = answer.next_shard_iterator;
-        let (mut last, mut bytes, mut count, mut hits) = (None, 0, 0u32, 0u32);
+        let bytes: usize = answer
+            .records
+            .iter()
+            .map(|record| record.data.as_ref().len())
+            .sum();
+        self.shared
+            .counts
+            .bytes_read
+            .fetch_add(bytes as u64, Ordering::Relaxed);
+        let (mut last, mut count, mut hits) = (None, 0u32, 0u32);
         for record in answer.records {
             let Some(sequence) = Sequence::parse(&record.sequence_number) else {
                 continue;
             };
             let data = Bytes::from(record.data.into_inner());
-            bytes += data.len();
             count += 1;
             match self.wants.remove(&sequence) {
                 Some(wants) => {
@@ -312,10 +377,6 @@ impl Walker {
             }
             last = Some(sequence);
         }
-        self.shared
-            .counts
-            .bytes_read
-            .fetch_add(bytes as u64, Ordering::Relaxed);
         if count > 0 {
             let mean = bytes as f64 / f64::from(count);
             self.record_bytes = if self.record_bytes == 0.0 {
@@ -325,21 +386,19 @@ impl Walker {
             };
         }
         let closed = next.is_none();
-        if let Some(iterator) = next {
-            // An empty answer says nothing of what lies ahead.
-            let idle = count > 0 && hits == 0;
-            let (from, inclusive) = match &last {
-                Some(last) => (last.clone(), false),
-                None => (cursor.from.clone(), cursor.inclusive),
-            };
-            self.cursor = Some(Cursor {
-                iterator,
-                issued: Instant::now(),
-                from,
-                inclusive,
-                idle,
-            });
-        }
+        let (from, inclusive) = match &last {
+            Some(last) => (last.clone(), false),
+            None => (cursor.from.clone(), cursor.inclusive),
+        };
+        // An empty answer says nothing of what lies ahead.
+        let idle = count > 0 && hits == 0;
+        let ahead = Cursor {
+            iterator: next,
+            issued: Instant::now(),
+            from,
+            inclusive,
+            idle,
+        };
         // What was wanted between where we began and what we saw last, and is not there, never comes.
         let passed = |sequence: &Sequence| {
             cursor.is_before(sequence)
@@ -353,14 +412,16 @@ impl Walker {
             .collect();
         for sequence in missing {
             if let Step::Failed(said) = self.judge(&sequence).await {
-                return Step::Failed(said);
+                return (Step::Failed(said), Some(ahead));
             }
         }
-        self.watch_the_tip(count == 0 && at_tip && !closed).await
+        let nothing = count == 0 && at_tip && !closed;
+        let step = self.watch_the_tip(nothing, &ahead).await;
+        (step, Some(ahead))
     }
 
     /// At the tip of an open shard with nothing there: records may take a moment to appear, but not for ever.
-    async fn watch_the_tip(&mut self, nothing: bool) -> Step {
+    async fn watch_the_tip(&mut self, nothing: bool, at: &Cursor) -> Step {
         if !nothing {
             self.waiting_at_tip = None;
             return Step::Went;
@@ -370,12 +431,12 @@ impl Walker {
             return Step::Went;
         }
         self.waiting_at_tip = None;
-        let ahead = |sequence: &&Sequence| {
-            self.cursor
-                .as_ref()
-                .is_none_or(|cursor| cursor.is_before(sequence))
-        };
-        let late: Vec<Sequence> = self.wants.keys().filter(ahead).cloned().collect();
+        let late: Vec<Sequence> = self
+            .wants
+            .keys()
+            .filter(|sequence| at.is_before(sequence))
+            .cloned()
+            .collect();
         for sequence in late {
             if let Step::Failed(said) = self.judge(&sequence).await {
                 return Step::Failed(said);
