@@ -28,14 +28,19 @@ pub struct Places {
 }
 
 fn queue(settings: &QueueSettings) -> Option<(String, Duration)> {
-    Some((settings.name.clone(), Duration::from_secs(u64::from(settings.visibility_timeout_seconds))))
+    Some((
+        settings.name.clone(),
+        Duration::from_secs(u64::from(settings.visibility_timeout_seconds)),
+    ))
 }
 
 /// The environment decides who we are; the pipeline's settings decide where, unless the environment says otherwise.
 fn options(settings: &AwsSettings) -> AwsOptions {
     let mut options = AwsOptions::from_env(|name| std::env::var(name).ok());
     options.endpoint = options.endpoint.or_else(|| settings.endpoint_url.clone());
-    options.region = Some(settings.region.clone()).filter(|region| !region.is_empty()).or(options.region);
+    options.region = Some(settings.region.clone())
+        .filter(|region| !region.is_empty())
+        .or(options.region);
     options
 }
 
@@ -51,9 +56,18 @@ pub fn places(config: &Config) -> Places {
                 options: options(&resolved.compressor.aws),
             }
         }
-        Config::Variable(settings) => Places { options: options(settings.aws()), ..of_role(settings) },
+        Config::Variable(settings) => Places {
+            options: options(settings.aws()),
+            ..of_role(settings)
+        },
         Config::Seed(seed) => {
-            let visibility = Duration::from_secs(u64::from(seed.resolved.compressor.transport.files_queue.visibility_timeout_seconds));
+            let visibility = Duration::from_secs(u64::from(
+                seed.resolved
+                    .compressor
+                    .transport
+                    .files_queue
+                    .visibility_timeout_seconds,
+            ));
             let aws = &seed.worker.aws;
             let mut options = AwsOptions::from_env(|name| std::env::var(name).ok());
             options.endpoint = options.endpoint.or_else(|| Some(aws.endpoint_url.clone()));
@@ -70,7 +84,10 @@ pub fn places(config: &Config) -> Places {
 
 fn of_role(settings: &Settings) -> Places {
     match settings {
-        Settings::Generator(settings) => Places { files_queue: queue(&settings.transport.files_queue), ..Places::default() },
+        Settings::Generator(settings) => Places {
+            files_queue: queue(&settings.transport.files_queue),
+            ..Places::default()
+        },
         Settings::Compressor(settings) => Places {
             files_queue: queue(&settings.transport.files_queue),
             chunks_queue: queue(&settings.transport.chunks_queue),
@@ -91,22 +108,31 @@ pub async fn connect(places: &Places, locks: Locks) -> Result<Transport> {
     let mut transport = Transport::without_doors(locks);
     if let Some((name, visibility)) = &places.files_queue {
         let queue = aws.queue(name, *visibility).await;
-        transport.files_queue = Some(std::sync::Arc::new(queue.with_context(|| missing("queue", name, &aws))?));
+        transport.files_queue = Some(std::sync::Arc::new(
+            queue.with_context(|| missing("queue", name, &aws))?,
+        ));
     }
     if let Some((name, visibility)) = &places.chunks_queue {
         let queue = aws.queue(name, *visibility).await;
-        transport.chunks_queue = Some(std::sync::Arc::new(queue.with_context(|| missing("queue", name, &aws))?));
+        transport.chunks_queue = Some(std::sync::Arc::new(
+            queue.with_context(|| missing("queue", name, &aws))?,
+        ));
     }
     if let Some(name) = &places.stream {
         let stream = aws.stream(name).await;
-        transport.stream = Some(std::sync::Arc::new(stream.with_context(|| missing("stream", name, &aws))?));
+        transport.stream = Some(std::sync::Arc::new(
+            stream.with_context(|| missing("stream", name, &aws))?,
+        ));
     }
     transport.aws = Some(aws);
     Ok(transport)
 }
 
 fn missing(kind: &str, name: &str, aws: &Aws) -> String {
-    format!("opening {kind} {name} on {}; if it is not there yet, 'streampress setup' makes it", aws.place())
+    format!(
+        "opening {kind} {name} on {}; if it is not there yet, 'streampress setup' makes it",
+        aws.place()
+    )
 }
 
 /// What `setup` makes for a pipeline.
@@ -134,19 +160,29 @@ pub fn wanted(config: &Config) -> Option<Wanted> {
             encrypted: resolved.compressor.aws.endpoint_url.is_none(),
         },
         record_bytes: resolved.compressor.codec.record_bytes,
-        owner: (OWNER_TAG.to_owned(), resolved.compressor.identity.pipeline.clone()),
+        owner: (
+            OWNER_TAG.to_owned(),
+            resolved.compressor.identity.pipeline.clone(),
+        ),
         tags: Default::default(),
     })
 }
 
 /// The original's transport: ten shards, two queues, five receives.
-fn wanted_by_seed(aws: &crate::seed_env::SeedAws, resolved: &streampress_crds::settings::Resolved) -> Wanted {
+fn wanted_by_seed(
+    aws: &crate::seed_env::SeedAws,
+    resolved: &streampress_crds::settings::Resolved,
+) -> Wanted {
     let queue = |url: &str| {
         let name = url.rsplit('/').next().unwrap_or(url);
         WantedQueue {
             name: name.to_owned(),
             dead_letter_name: format!("{}-dlq.fifo", name.trim_end_matches(".fifo")),
-            visibility_timeout_seconds: resolved.compressor.transport.files_queue.visibility_timeout_seconds,
+            visibility_timeout_seconds: resolved
+                .compressor
+                .transport
+                .files_queue
+                .visibility_timeout_seconds,
             max_receive_count: 5,
             event_rule: None,
         }
@@ -154,7 +190,12 @@ fn wanted_by_seed(aws: &crate::seed_env::SeedAws, resolved: &streampress_crds::s
     Wanted {
         files_queue: queue(&aws.files_queue_url),
         chunks_queue: queue(&aws.chunks_queue_url),
-        stream: WantedStream { name: aws.stream_name.clone(), shards: 10, retention_hours: 24, encrypted: false },
+        stream: WantedStream {
+            name: aws.stream_name.clone(),
+            shards: 10,
+            retention_hours: 24,
+            encrypted: false,
+        },
         record_bytes: resolved.compressor.codec.record_bytes,
         owner: (OWNER_TAG.to_owned(), "seed".to_owned()),
         tags: Default::default(),

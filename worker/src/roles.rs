@@ -71,17 +71,28 @@ impl Transport {
 
     /// Slots and nothing else yet.
     pub fn without_doors(locks: Locks) -> Self {
-        Self { files_queue: None, chunks_queue: None, stream: None, aws: None, locks, index: None }
+        Self {
+            files_queue: None,
+            chunks_queue: None,
+            stream: None,
+            aws: None,
+            locks,
+            index: None,
+        }
     }
 
     /// The files queue of a role that needs it.
     pub fn files_queue(&self) -> Result<Arc<dyn Queue>> {
-        self.files_queue.clone().context("these settings name no files queue")
+        self.files_queue
+            .clone()
+            .context("these settings name no files queue")
     }
 
     /// The chunks queue of a role that needs it.
     pub fn chunks_queue(&self) -> Result<Arc<dyn Queue>> {
-        self.chunks_queue.clone().context("these settings name no chunks queue")
+        self.chunks_queue
+            .clone()
+            .context("these settings name no chunks queue")
     }
 
     /// The stream of a role that needs it.
@@ -108,7 +119,9 @@ impl Workplace {
     pub fn files(&self, location: &Location) -> Result<Arc<dyn Files>> {
         if let (Location::S3 { bucket, prefix }, Some(aws)) = (location, &self.transport.aws) {
             let files = aws.files(&location.to_string(), bucket, prefix);
-            return Ok(Arc::new(files.with_context(|| format!("opening {location}"))?));
+            return Ok(Arc::new(
+                files.with_context(|| format!("opening {location}"))?,
+            ));
         }
         let path = self.path(location)?;
         let files = LocalFiles::open(&location.to_string(), &path)

@@ -230,7 +230,10 @@ async fn on_aws(resolved: &Resolved, local: &Local) -> Result<Transport> {
     let embedded = Transport::embedded(local);
     let places = aws_side::places(&Config::File(Box::new(resolved.clone())));
     let transport = aws_side::connect(&places, embedded.locks).await?;
-    Ok(Transport { index: embedded.index, ..transport })
+    Ok(Transport {
+        index: embedded.index,
+        ..transport
+    })
 }
 
 fn spawn_workers(

@@ -15,12 +15,12 @@ use tracing::info;
 
 use super::{GenerateArgs, PlaceArgs, RedriveArgs, RoleArgs, SubmitArgs, signals};
 use crate::announce::Announcer;
-use crate::blocking;
 use crate::aws_side;
+use crate::blocking;
 use crate::config::{self, BadConfiguration, Config};
+use crate::doors::local::{Local, LocalOptions};
 use crate::doors::solo::SoloLock;
 use crate::doors::{FileName, Lock};
-use crate::doors::local::{Local, LocalOptions};
 use crate::progress::print;
 use crate::redrive::{self as redriving, Done};
 use crate::roles::{Transport, Workplace};
@@ -112,13 +112,20 @@ impl Role {
     fn find(place: PlaceArgs) -> Result<Self> {
         let config = Config::find(place.file.as_deref(), &mut notice)?;
         if let Config::Seed(seed) = &config {
-            notice(&format!("the Python original's variables are used: {}", seed.worker));
+            notice(&format!(
+                "the Python original's variables are used: {}",
+                seed.worker
+            ));
         }
         let side = match (&config, place.data) {
             (_, Some(data)) => Side::Embedded(data),
-            (Config::File(_), None) if !place.aws => Side::Embedded(config::data_folder(None, config.pipeline())),
+            (Config::File(_), None) if !place.aws => {
+                Side::Embedded(config::data_folder(None, config.pipeline()))
+            }
             (Config::File(_), None) => Side::Aws(config::data_folder(None, config.pipeline())),
-            (Config::Variable(_), None) => Side::Aws(PathBuf::from(streampress_crds::location::DATA)),
+            (Config::Variable(_), None) => {
+                Side::Aws(PathBuf::from(streampress_crds::location::DATA))
+            }
             // The original's folders are relative to where it runs.
             (Config::Seed(_), None) => Side::Aws(PathBuf::from(".")),
         };
@@ -130,12 +137,22 @@ impl Role {
             Side::Embedded(data) => (self.embedded(data).await?, data),
             Side::Aws(data) => {
                 let places = aws_side::places(&self.config);
-                info!(pipeline = self.config.pipeline(), "Opening queues and stream on AWS.");
-                let solo = Arc::new(|role: &str, slots| Arc::new(SoloLock::new(role, slots)) as Arc<dyn Lock>);
+                info!(
+                    pipeline = self.config.pipeline(),
+                    "Opening queues and stream on AWS."
+                );
+                let solo = Arc::new(|role: &str, slots| {
+                    Arc::new(SoloLock::new(role, slots)) as Arc<dyn Lock>
+                });
                 (aws_side::connect(&places, solo).await?, data)
             }
         };
-        Ok(Workplace { transport, data: data.clone(), threads, shutdown })
+        Ok(Workplace {
+            transport,
+            data: data.clone(),
+            threads,
+            shutdown,
+        })
     }
 
     async fn embedded(&self, data: &Path) -> Result<Transport> {

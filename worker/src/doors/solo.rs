@@ -39,7 +39,13 @@ impl Lock for SoloLock {
         let attempt = format!("{}/{}", self.role, uuid::Uuid::new_v4());
         tokio::spawn(hold(permit, asked));
         let lost = CancellationToken::new();
-        Ok(Some(Held::new(self.role.clone(), attempt, lost, self.ledger.clone(), requests)))
+        Ok(Some(Held::new(
+            self.role.clone(),
+            attempt,
+            lost,
+            self.ledger.clone(),
+            requests,
+        )))
     }
 
     async fn all_held_by_others(&self) -> DoorResult<bool> {
