@@ -22,7 +22,7 @@ use crate::decompress::Decompressor;
 use crate::doors::aws::Aws;
 use crate::doors::files::LocalFiles;
 use crate::doors::local::{Index, Local};
-use crate::doors::{ChunkStream, Delivery, Files, Held, Lock, Queue};
+use crate::doors::{ChunkStream, Delivery, FileName, Files, Held, Lock, Queue};
 use crate::generate::Generate;
 use crate::generator::{FileFormat, Generator, GeneratorOptions, Schema};
 use crate::report_log::ReportLog;
@@ -308,7 +308,7 @@ impl Workplace {
         ))
     }
 
-    /// The report that a decompressor writes.
+    /// The report that a decompressor writes, and where. Must be called inside the runtime.
     pub fn report(
         &self,
         settings: &DecompressorSettings,
@@ -316,12 +316,28 @@ impl Workplace {
         let Some(place) = &settings.report else {
             return Ok(None);
         };
-        let page = self.path(&place.location)?;
         let writer = format!("{}-{:x}", std::process::id(), fastrand::u32(..));
-        Ok(Some((
-            Arc::new(ReportLog::open(&page, &settings.identity.pipeline, &writer)),
-            page,
-        )))
+        let title = &settings.identity.pipeline;
+        let (log, page) = match &place.location {
+            Location::S3 { bucket, prefix } => {
+                let (folder, name) = prefix.rsplit_once('/').unwrap_or(("", prefix));
+                let folder = Location::S3 {
+                    bucket: bucket.clone(),
+                    prefix: folder.to_owned(),
+                };
+                let name = FileName::parse(name).map_err(anyhow::Error::msg)?;
+                let log = ReportLog::in_bucket(self.files(&folder)?, &name, title, &writer);
+                (log, PathBuf::from(place.location.to_string()))
+            }
+            Location::File { .. } => {
+                let page = self.path(&place.location)?;
+                (ReportLog::open(&page, title, &writer), page)
+            }
+        };
+        let log = Arc::new(log);
+        let (fresh, stop) = (log.clone(), self.shutdown.clone());
+        tokio::spawn(async move { fresh.keep_fresh(&stop).await });
+        Ok(Some((log, page)))
     }
 
     #[expect(

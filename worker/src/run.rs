@@ -370,7 +370,8 @@ async fn summarise(
         bytes_raw: progress.bytes_raw,
         bytes_compressed: progress.bytes_packed,
         seconds: started.elapsed().as_secs_f64(),
-        report: report.filter(|page| page.exists()),
+        // A page in a bucket cannot be looked at from here without another request.
+        report: report.filter(|page| page.starts_with("s3:") || page.exists()),
         output: workplace.path(&resolved.decompressor.destination.location)?,
         interrupted: !finite,
         failures: failures?,
