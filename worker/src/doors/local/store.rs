@@ -82,6 +82,8 @@ pub(super) type StepResult<T> = Result<T, Fault>;
 
 /// Work for the writer thread.
 pub(super) trait Job: Send {
+    /// Whether what it writes must survive power loss before it is answered.
+    fn durable(&self) -> bool;
     /// Does the work inside a transaction; true when what it wrote is to be kept.
     fn run(&mut self, step: &mut Step<'_>) -> bool;
     /// Called after the commit.
@@ -92,6 +94,7 @@ struct Call<T, F> {
     work: Option<F>,
     result: Option<StepResult<T>>,
     reply: oneshot::Sender<DoorResult<T>>,
+    durable: bool,
 }
 
 impl<T, F> Job for Call<T, F>
@@ -99,6 +102,10 @@ where
     T: Send,
     F: FnOnce(&mut Step<'_>) -> StepResult<T> + Send,
 {
+    fn durable(&self) -> bool {
+        self.durable
+    }
+
     fn run(&mut self, step: &mut Step<'_>) -> bool {
         self.result = self.work.take().map(|work| work(step));
         matches!(self.result, Some(Ok(_)))
@@ -151,17 +158,31 @@ impl Store {
         &self,
         work: impl FnOnce(&mut Step<'_>) -> StepResult<T> + Send + 'static,
     ) -> DoorResult<T> {
-        self.enqueue(work).await.unwrap_or_else(|_| Err(ended()))
+        self.enqueue(work, true)
+            .await
+            .unwrap_or_else(|_| Err(ended()))
+    }
+
+    /// The same without a sync of the disk where nobody else needs one. What `work` writes survives the end of any
+    /// process, but perhaps not power loss: for what is as good as new without it.
+    pub(super) async fn call_unsynced<T: Send + 'static>(
+        &self,
+        work: impl FnOnce(&mut Step<'_>) -> StepResult<T> + Send + 'static,
+    ) -> DoorResult<T> {
+        self.enqueue(work, false)
+            .await
+            .unwrap_or_else(|_| Err(ended()))
     }
 
     /// Runs `work` without anybody waiting for it.
     pub(super) fn post(&self, work: impl FnOnce(&mut Step<'_>) -> StepResult<()> + Send + 'static) {
-        drop(self.enqueue(work));
+        drop(self.enqueue(work, false));
     }
 
     fn enqueue<T: Send + 'static>(
         &self,
         work: impl FnOnce(&mut Step<'_>) -> StepResult<T> + Send + 'static,
+        durable: bool,
     ) -> oneshot::Receiver<DoorResult<T>> {
         let (reply, answer) = oneshot::channel();
         // A failed send drops the reply with it, which the caller sees.
@@ -169,6 +190,7 @@ impl Store {
             work: Some(work),
             result: None,
             reply,
+            durable,
         }));
         answer
     }

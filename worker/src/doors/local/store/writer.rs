@@ -31,6 +31,7 @@ pub(super) struct Writer {
     last_session_check: Instant,
     last_clearing: Option<Instant>,
     data_version: i64,
+    synced: Option<bool>,
 }
 
 impl Writer {
@@ -44,6 +45,7 @@ impl Writer {
             last_session_check: Instant::now(),
             last_clearing: None,
             data_version: 0,
+            synced: None,
         }
     }
 
@@ -161,6 +163,7 @@ impl Writer {
         jobs: &mut std::vec::IntoIter<Box<dyn Job>>,
         ran: &mut Vec<Box<dyn Job>>,
     ) -> rusqlite::Result<[u32; QUEUES]> {
+        self.sync_commits(jobs.as_slice().iter().any(|job| job.durable()))?;
         self.execute("BEGIN IMMEDIATE")?;
         let shared = Arc::clone(&self.shared);
         let mut step = Step {
@@ -205,6 +208,19 @@ impl Writer {
         Ok(woken)
     }
 
+    /// Whether the next commit waits for the disk. One that waits makes durable what was committed before it, too.
+    fn sync_commits(&mut self, synced: bool) -> rusqlite::Result<()> {
+        if self.synced != Some(synced) {
+            // Takes effect when it is compiled, so it must not come from the cache.
+            self.conn.execute_batch(match synced {
+                true => "PRAGMA synchronous = FULL",
+                false => "PRAGMA synchronous = NORMAL",
+            })?;
+            self.synced = Some(synced);
+        }
+        Ok(())
+    }
+
     fn execute(&self, sql: &str) -> rusqlite::Result<()> {
         self.conn.prepare_cached(sql)?.execute([]).map(drop)
     }
@@ -214,6 +230,10 @@ impl Writer {
 struct Reclaim;
 
 impl Job for Reclaim {
+    fn durable(&self) -> bool {
+        false
+    }
+
     fn run(&mut self, step: &mut Step<'_>) -> bool {
         queue::reclaim(step).is_ok()
     }

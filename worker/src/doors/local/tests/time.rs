@@ -444,3 +444,24 @@ fn many_may_open_a_new_folder_at_once() {
     let queue = open(dir.path()).files_queue();
     assert_eq!(runtime.block_on(queue.depth()).unwrap().total(), 8);
 }
+
+#[tokio::test]
+async fn only_what_must_survive_power_loss_waits_for_the_disk() {
+    let dir = memory_folder();
+    let store = open(dir.path()).store;
+    let level = |step: &mut crate::doors::local::store::Step<'_>| {
+        Ok(step
+            .conn
+            .query_row("PRAGMA synchronous", [], |row| row.get::<_, i64>(0))?)
+    };
+    const NORMAL: i64 = 1;
+    const FULL: i64 = 2;
+    for _ in 0..2 {
+        assert_eq!(store.call_unsynced(level).await.unwrap(), NORMAL);
+        assert_eq!(store.call(level).await.unwrap(), FULL);
+    }
+    // In one transaction with what must survive, everything does.
+    let (unsynced, synced) = tokio::join!(store.call_unsynced(level), store.call(level));
+    assert_eq!(synced.unwrap(), FULL);
+    assert!(unsynced.unwrap() >= NORMAL);
+}
