@@ -17,8 +17,12 @@ end_node() {
     local pid started namespace
     [ -e "$RUN/node.pid" ] || return 0
     read -r pid started <"$RUN/node.pid"
+    # Written down by up once it knew it; an up that was killed before left it to be asked for.
     namespace=$(cat "$RUN/namespace" 2>/dev/null || true)
-    alive "$pid" "$started" && kill -KILL "$pid"
+    if alive "$pid" "$started"; then
+        namespace=${namespace:-$(readlink "/proc/$(first_process)/ns/pid" || true)}
+        kill -KILL "$pid"
+    fi
     [ -z "$namespace" ] || wait_for 60 "the cluster's processes to end" namespace_is_empty "$namespace" ||
         die "cluster $NAME has processes that do not end; its folder $RUN is kept"
 }
