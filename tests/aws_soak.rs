@@ -303,13 +303,19 @@ fn describe(standin: &Standin) -> String {
 
 /// Every dead letter has its reason; sent again within five minutes of its failure, all is restored.
 async fn redrive_until_restored(soak: &mut Soak, died: &[(String, String)]) {
+    for (_, reason) in died {
+        println!("dead letter: {reason}");
+    }
     for (body, reason) in died {
         assert!(reason.len() > 3, "a dead letter without a reason: {body}");
     }
     soak.cloud.standin.set_faults(Faults::default());
     let aws = connect(&soak.cloud.standin.url).await;
     for name in [FILES, CHUNKS] {
-        let queue = aws.queue(name, VISIBILITY).await.expect("opens");
+        let queue = aws
+            .queue(name, Duration::from_secs(60))
+            .await
+            .expect("opens");
         let dead = queue.dead_letters().expect("wired");
         loop {
             let letters = dead
