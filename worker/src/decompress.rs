@@ -244,7 +244,7 @@ impl Decompressor {
         let (payloads, reader) = mpsc::channel::<Bytes>(16);
         let unpacking = {
             let (destination, name) = (self.destination.clone(), file.name.clone());
-            let (limits, threads, cancel) = (self.limits.clone(), self.threads, cancel.clone());
+            let (limits, threads, cancel) = (self.limits, self.threads, cancel.clone());
             let modified = clock::from_nanos(file.modified_nanos);
             blocking(move || -> Result<_, codec::Error> {
                 let mut pending = destination

@@ -6,6 +6,7 @@
 //! Corridors (async, thin): [`consume`], [`announce`], [`compress`], [`decompress`].
 
 pub mod announce;
+pub mod aws_side;
 pub mod cli;
 pub mod clock;
 pub mod codec;
