@@ -65,6 +65,12 @@ impl Place {
             .ok_or_else(|| io::ErrorKind::NotFound.into())
     }
 
+    /// Takes a file away from the source.
+    pub fn remove(&self, name: &str) -> io::Result<()> {
+        self.source
+            .remove(&FileName::parse(name).map_err(io::Error::other)?)
+    }
+
     /// How files are announced.
     pub async fn announcer(&self, aws: &Aws) -> Announcer {
         Announcer {

@@ -102,12 +102,23 @@ impl fmt::Display for Done {
 
 /// Makes what is missing and brings what is ours to what is wanted.
 pub async fn make(aws: &Aws, wanted: &Wanted) -> DoorResult<Vec<Done>> {
+    let mut done = make_queues(aws, wanted).await?;
+    done.push(make_stream(aws, wanted).await?);
+    Ok(done)
+}
+
+/// The queues' part of [`make`].
+pub async fn make_queues(aws: &Aws, wanted: &Wanted) -> DoorResult<Vec<Done>> {
     let mut done = Vec::new();
     for queue in [&wanted.files_queue, &wanted.chunks_queue] {
         done.extend(queues::make(aws, wanted, queue).await?);
     }
-    done.push(stream::make(aws, wanted).await?);
     Ok(done)
+}
+
+/// The stream's part of [`make`].
+pub async fn make_stream(aws: &Aws, wanted: &Wanted) -> DoorResult<Done> {
+    stream::make(aws, wanted).await
 }
 
 /// Removes what carries our tag, and nothing else.
