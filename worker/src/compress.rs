@@ -233,7 +233,7 @@ impl Compressor {
             let (source, name, options) = (
                 self.announcer.source.clone(),
                 file.name.clone(),
-                self.options.clone(),
+                self.options,
             );
             let cancel = cancel.clone();
             blocking(move || {

@@ -96,7 +96,7 @@ pub enum Config {
     /// `STREAMPRESS_PIPELINE`: one role.
     Variable(Box<Settings>),
     /// The original's variables.
-    Seed(SeedConfig),
+    Seed(Box<SeedConfig>),
 }
 
 /// The original's variables, read.
@@ -107,7 +107,7 @@ pub struct SeedConfig {
     /// As generator.
     pub generator: SeedGenerator,
     /// The same as a pipeline of ours.
-    pub resolved: Box<Resolved>,
+    pub resolved: Resolved,
 }
 
 impl Config {
@@ -135,12 +135,12 @@ impl Config {
     fn seed(read: seed_env::Read<'_>) -> Result<Self, BadConfiguration> {
         let worker = seed_env::worker(read).map_err(bad)?;
         let generator = seed_env::generator(read).map_err(bad)?;
-        let resolved = Box::new(as_pipeline(&worker)?);
-        Ok(Self::Seed(SeedConfig {
+        let resolved = as_pipeline(&worker)?;
+        Ok(Self::Seed(Box::new(SeedConfig {
             worker,
             generator,
             resolved,
-        }))
+        })))
     }
 
     /// The pipeline's name.

@@ -19,14 +19,22 @@ pub enum Codec {
     Bz2 = 2,
     /// Several streams, each with a codec of its own, behind a directory.
     Columns = 3,
+    /// One byte again and again: the parameter byte. No payload.
+    Fill = 4,
 }
 
 impl Codec {
     /// The codec of a format byte.
     pub fn from_byte(byte: u8) -> Option<Self> {
-        [Self::Stored, Self::Lzma, Self::Bz2, Self::Columns]
-            .into_iter()
-            .find(|&codec| codec as u8 == byte)
+        [
+            Self::Stored,
+            Self::Lzma,
+            Self::Bz2,
+            Self::Columns,
+            Self::Fill,
+        ]
+        .into_iter()
+        .find(|&codec| codec as u8 == byte)
     }
 
     /// Its name in reports.
@@ -36,6 +44,7 @@ impl Codec {
             Self::Lzma => "lzma",
             Self::Bz2 => "bz2",
             Self::Columns => "columns",
+            Self::Fill => "fill",
         }
     }
 }
@@ -107,6 +116,15 @@ impl LzmaProps {
     }
 }
 
+/// How hard LZMA looks for matches.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Search {
+    /// As the effort's preset says.
+    Preset,
+    /// Less: single bytes gain little from long matches, and looking for them is most of the time.
+    Short,
+}
+
 /// Below this many bytes nothing is worth its headers.
 const SMALLEST_CODED: usize = 12;
 /// What a probe looks at before a loser is tried in full.
@@ -115,18 +133,18 @@ const PROBE_BYTES: usize = 48 << 10;
 const PROBE_MARGIN: f64 = 1.06;
 
 /// Codes `raw` with what `effort` allows to be tried; never more than `raw.len()` bytes.
-pub fn encode(raw: &[u8], effort: Effort, props: &[LzmaProps]) -> Coded {
+pub fn encode(raw: &[u8], effort: Effort, props: &[LzmaProps], search: Search) -> Coded {
     let mut best = Coded::stored(raw);
     if raw.len() < SMALLEST_CODED {
         return best;
     }
-    let (try_lzma, try_bz2) = candidates(raw, effort);
+    let (try_lzma, try_bz2) = candidates(raw, effort, search);
     if try_bz2 {
         keep_smaller(&mut best, bz2(raw));
     }
     if try_lzma {
         for &props in props {
-            keep_smaller(&mut best, lzma(raw, props, effort));
+            keep_smaller(&mut best, lzma(raw, props, effort, search));
         }
     }
     best
@@ -140,14 +158,14 @@ fn keep_smaller(best: &mut Coded, coded: Option<Coded>) {
 
 /// Which codecs to try in full: (LZMA, BZ2). Max tries both; the others code a piece from the middle
 /// first and drop the clear loser.
-fn candidates(raw: &[u8], effort: Effort) -> (bool, bool) {
+fn candidates(raw: &[u8], effort: Effort, search: Search) -> (bool, bool) {
     if effort == Effort::Max || raw.len() <= 2 * PROBE_BYTES {
         return (true, true);
     }
     let start = (raw.len() - PROBE_BYTES) / 2;
     let probe = &raw[start..start + PROBE_BYTES];
     let size = |coded: Option<Coded>| coded.map_or(usize::MAX, |coded| coded.bytes.len()) as f64;
-    let by_lzma = size(lzma(probe, LzmaProps::TEXT, effort));
+    let by_lzma = size(lzma(probe, LzmaProps::TEXT, effort, search));
     let by_bz2 = size(bz2(probe));
     if by_lzma.min(by_bz2) > 0.99 * PROBE_BYTES as f64 {
         return (false, false);
@@ -160,8 +178,8 @@ fn candidates(raw: &[u8], effort: Effort) -> (bool, bool) {
 }
 
 /// `raw` as raw LZMA2, or nothing if the library refuses.
-pub fn lzma(raw: &[u8], props: LzmaProps, effort: Effort) -> Option<Coded> {
-    let options = encoder_options(raw.len(), props, effort)?;
+pub fn lzma(raw: &[u8], props: LzmaProps, effort: Effort, search: Search) -> Option<Coded> {
+    let options = encoder_options(raw.len(), props, effort, search)?;
     let mut filters = Filters::new();
     filters.lzma2(&options);
     let mut stream = Stream::new_raw_encoder(&filters).ok()?;
@@ -187,7 +205,7 @@ pub fn lzma(raw: &[u8], props: LzmaProps, effort: Effort) -> Option<Coded> {
     })
 }
 
-fn encoder_options(raw_len: usize, props: LzmaProps, effort: Effort) -> Option<LzmaOptions> {
+fn encoder_options(raw_len: usize, props: LzmaProps, effort: Effort, search: Search) -> Option<LzmaOptions> {
     let mut options = match effort {
         Effort::Fast => LzmaOptions::new_preset(1),
         Effort::Balanced => LzmaOptions::new_preset(6),
@@ -199,12 +217,17 @@ fn encoder_options(raw_len: usize, props: LzmaProps, effort: Effort) -> Option<L
         .literal_context_bits(u32::from(props.lc))
         .literal_position_bits(u32::from(props.lp))
         .position_bits(u32::from(props.pb));
-    if effort == Effort::Max {
-        options
-            .mode(Mode::Normal)
-            .match_finder(MatchFinder::BinaryTree4)
-            .nice_len(273)
-            .depth(512);
+    match (effort, search) {
+        (Effort::Max, Search::Preset) => {
+            options.mode(Mode::Normal).match_finder(MatchFinder::BinaryTree4).nice_len(273).depth(512);
+        }
+        (Effort::Max, Search::Short) => {
+            options.mode(Mode::Normal).match_finder(MatchFinder::BinaryTree4).nice_len(64).depth(24);
+        }
+        (Effort::Balanced, Search::Short) => {
+            options.mode(Mode::Normal).match_finder(MatchFinder::HashChain4).nice_len(24).depth(6);
+        }
+        (Effort::Fast | Effort::Balanced, _) => {}
     }
     Some(options)
 }
@@ -245,6 +268,8 @@ pub fn decode(codec: Codec, params: u8, packed: &[u8], raw_len: usize) -> Result
         Codec::Stored => Err(Damage::new("stored bytes are not as long as they say")),
         Codec::Lzma => decode_lzma(params, packed, raw_len),
         Codec::Bz2 => decode_bz2(packed, raw_len),
+        Codec::Fill if packed.is_empty() => Ok(vec![params; raw_len]),
+        Codec::Fill => Err(Damage::new("a fill with a payload")),
         Codec::Columns => Err(Damage::new("columns inside a single stream")),
     }
 }
@@ -345,14 +370,14 @@ mod tests {
 
     fn check(raw: &[u8]) {
         for effort in Effort::ALL {
-            let coded = encode(raw, effort, &[LzmaProps::TEXT, LzmaProps::BYTES]);
+            let coded = encode(raw, effort, &[LzmaProps::TEXT, LzmaProps::BYTES], Search::Preset);
             assert!(coded.bytes.len() <= raw.len());
             assert_eq!(
                 decode(coded.codec, coded.params, &coded.bytes, raw.len()).as_deref(),
                 Ok(raw)
             );
         }
-        for coded in [lzma(raw, LzmaProps::PROSE, Effort::Fast), bz2(raw)]
+        for coded in [lzma(raw, LzmaProps::PROSE, Effort::Fast, Search::Preset), bz2(raw)]
             .into_iter()
             .flatten()
         {
@@ -381,7 +406,7 @@ mod tests {
     #[test]
     fn a_wrong_length_or_a_cut_stream_is_damage() {
         let raw = b"some words some words some words some words".repeat(50);
-        for coded in [lzma(&raw, LzmaProps::TEXT, Effort::Fast), bz2(&raw)]
+        for coded in [lzma(&raw, LzmaProps::TEXT, Effort::Fast, Search::Preset), bz2(&raw)]
             .into_iter()
             .flatten()
         {

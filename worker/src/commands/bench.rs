@@ -18,14 +18,17 @@ const LARGEST_FILE_BYTES: u64 = 2 << 30;
 /// Size of the files made when none are named.
 const EXAMPLE_BYTES: u64 = 4 << 20;
 
+/// From bytes to bytes.
+type Way = Box<dyn Fn(&[u8]) -> Result<Vec<u8>>>;
+
 /// One way to pack.
 struct Codec {
     name: String,
     threads: usize,
-    pack: Box<dyn Fn(&[u8]) -> Result<Vec<u8>>>,
-    unpack: Box<dyn Fn(&[u8]) -> Result<Vec<u8>>>,
+    pack: Way,
+    unpack: Way,
     /// What must come back; the seed format normalises.
-    expected: Box<dyn Fn(&[u8]) -> Result<Vec<u8>>>,
+    expected: Way,
 }
 
 /// What one codec did with one file.
@@ -280,8 +283,11 @@ fn seed_codec(format: seed::Format) -> Codec {
             } else {
                 seed::Stages::One
             };
-            seed::unpack(&seed::Packed { stages, records }, usize::MAX)
-                .map_err(|damage| anyhow!("{damage}"))
+            seed::unpack(
+                &seed::Packed { stages, records },
+                LARGEST_FILE_BYTES as usize,
+            )
+            .map_err(|damage| anyhow!("{damage}"))
         }),
         expected: Box::new(move |raw| Ok(seed::normalise(format, raw)?)),
     }

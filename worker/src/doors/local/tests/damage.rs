@@ -76,6 +76,13 @@ fn a_file_in_the_folders_way_is_named() {
     assert_says(&refusal(&path), &[&shown, "a file is in the way"]);
 }
 
+#[test]
+fn a_folder_that_cannot_be_written_is_named_with_the_way_out() {
+    // Not even root may make folders here.
+    let text = refusal(Path::new("/sys/streampress-data"));
+    assert_says(&text, &["/sys/streampress-data", "make it writable"]);
+}
+
 #[tokio::test]
 async fn a_damaged_database_is_an_error_that_names_it() {
     let dir = tempfile::tempdir().unwrap();

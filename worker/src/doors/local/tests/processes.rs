@@ -20,6 +20,8 @@ const FROM: &str = "STREAMPRESS_TEST_FROM";
 const ENTRY: &str = "doors::local::tests::processes::another_process";
 const GROUPS: u64 = 5;
 const KILLS: u32 = 60;
+/// Bytes; large enough for the database.
+const FILE_LIMIT: usize = 1_024_000;
 
 fn open(dir: &Path) -> Local {
     let options = LocalOptions {
@@ -59,6 +61,7 @@ async fn another_process() {
         )),
         "consume" => consume(&local).await,
         "hammer" => hammer(&local).await,
+        "append" => append_beyond_the_limit(&local).await,
         other => panic!("no such task: {other}"),
     }
 }
@@ -122,6 +125,35 @@ async fn take_some(local: &Local, wait: Duration, got: &mut (dyn FnMut(u64) + Se
     deliveries.len()
 }
 
+/// A record that fits into the file size limit, one that does not, and one that fits again.
+async fn append_beyond_the_limit(local: &Local) {
+    let stream = local.stream();
+    let small = [record(1, 1000), record(2, 1000)];
+    let before = stream.append(vec![small[0].clone()]).await.unwrap();
+    let error = stream
+        .append(vec![record(3, 2 * FILE_LIMIT)])
+        .await
+        .expect_err("should not fit");
+    assert!(
+        error.to_string().contains("writing to the stream"),
+        "{error}"
+    );
+    let after = stream.append(vec![small[1].clone()]).await.unwrap();
+    assert_ne!(
+        before[0].shard, after[0].shard,
+        "went on in a file of unknown state"
+    );
+    let both = stream
+        .fetch(&[before[0].clone(), after[0].clone()])
+        .await
+        .unwrap();
+    assert!(both[0] == small[0].data && both[1] == small[1].data);
+    let given_up = local.dir().join(format!("stream/{}.seg", before[0].shard));
+    let left = std::fs::metadata(given_up).unwrap().len();
+    assert!(left < 2000, "{left} bytes are still in the way");
+    say("went on");
+}
+
 /// Sends and receives as fast as it can.
 async fn hammer(local: &Local) {
     let queue: Arc<dyn Queue> = local.files_queue();
@@ -151,7 +183,16 @@ struct Other {
 
 impl Other {
     fn start(task: &str, dir: &Path, from: u64) -> Self {
-        let mut child = Command::new(std::env::current_exe().unwrap())
+        Self::start_as(
+            Command::new(std::env::current_exe().unwrap()),
+            task,
+            dir,
+            from,
+        )
+    }
+
+    fn start_as(mut command: Command, task: &str, dir: &Path, from: u64) -> Self {
+        let mut child = command
             .args(["--exact", ENTRY, "--nocapture", "--test-threads=1"])
             .env(TASK, task)
             .env(DIR, dir)
@@ -373,6 +414,21 @@ async fn own_load_does_not_keep_receivers_from_what_another_process_sends() {
     let heard = tokio::time::timeout(Duration::from_secs(5), waiting).await;
     assert_eq!(heard.expect("not heard under load").unwrap(), "heard");
     load.abort();
+}
+
+#[test]
+fn after_a_failed_append_the_stream_goes_on_in_a_new_segment() {
+    let dir = tempfile::tempdir().unwrap();
+    // A write beyond the limit fails like one on a full disk: part of it is written, then an error.
+    let mut limited = Command::new("sh");
+    let limit = format!(
+        "trap '' XFSZ; ulimit -f {}; exec \"$0\" \"$@\"",
+        FILE_LIMIT / 512
+    );
+    limited
+        .args(["-c", &limit])
+        .arg(std::env::current_exe().unwrap());
+    Other::start_as(limited, "append", dir.path(), 0).wait_for("went on");
 }
 
 /// User and system time, in clock ticks of 10 ms, and resident kilobytes.

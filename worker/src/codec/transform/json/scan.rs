@@ -1,0 +1,93 @@
+//! Finding the ends of JSON values without keeping anything.
+
+use super::DEPTH_LIMIT;
+
+/// Bytes of white space at `at`.
+pub fn space(text: &[u8], at: usize) -> usize {
+    text[at.min(text.len())..]
+        .iter()
+        .take_while(|byte| matches!(byte, b' ' | b'\t' | b'\n' | b'\r'))
+        .count()
+}
+
+/// The end of the string that begins at `at`; nothing if it does not end or holds control characters.
+pub fn string(text: &[u8], at: usize) -> Option<usize> {
+    if text.get(at) != Some(&b'"') {
+        return None;
+    }
+    let mut at = at + 1;
+    loop {
+        match text.get(at)? {
+            b'"' => return Some(at + 1),
+            b'\\' => at += 2,
+            0..0x20 => return None,
+            _ => at += 1,
+        }
+    }
+}
+
+/// The end of the scalar that begins at `at`: a string, or a run of letters, digits and signs.
+pub fn scalar(text: &[u8], at: usize) -> Option<usize> {
+    if text.get(at) == Some(&b'"') {
+        return string(text, at);
+    }
+    let len = text[at.min(text.len())..]
+        .iter()
+        .take_while(|byte| byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'+' | b'.'))
+        .count();
+    (len > 0).then_some(at + len)
+}
+
+/// The end of the value that begins at `at`.
+pub fn value(text: &[u8], at: usize, depth: usize) -> Option<usize> {
+    let (close, keys) = match text.get(at)? {
+        b'{' => (b'}', true),
+        b'[' => (b']', false),
+        _ => return scalar(text, at),
+    };
+    if depth >= DEPTH_LIMIT {
+        return None;
+    }
+    let mut at = at + 1;
+    at += space(text, at);
+    if text.get(at) == Some(&close) {
+        return Some(at + 1);
+    }
+    loop {
+        if keys {
+            at = string(text, at)?;
+            at += space(text, at);
+            if text.get(at) != Some(&b':') {
+                return None;
+            }
+            at += 1;
+            at += space(text, at);
+        }
+        at = value(text, at, depth + 1)?;
+        at += space(text, at);
+        match text.get(at)? {
+            b',' => at += 1 + space(text, at + 1),
+            byte if *byte == close => return Some(at + 1),
+            _ => return None,
+        }
+    }
+}
+
+/// The length of a short array of scalars that are no strings, such as a point; nothing for others.
+pub fn tuple_len(text: &[u8], at: usize, most: usize) -> Option<usize> {
+    let mut at = at + 1;
+    for len in 1..=most {
+        at += space(text, at);
+        if text.get(at) == Some(&b'"') {
+            return None;
+        }
+        at = scalar(text, at)?;
+        at += space(text, at);
+        match text.get(at)? {
+            b',' => at += 1,
+            b']' => return Some(len),
+            _ => return None,
+        }
+    }
+    None
+}
