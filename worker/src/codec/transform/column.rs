@@ -234,7 +234,9 @@ fn ways(values: &Values, scope: &Scope<'_>) -> Vec<Way> {
         ways.push(Way::Dictionary);
     }
     if uuid::fits(values) {
-        return vec![Way::Uuid];
+        // Dictionaries stay: few numbers may come again and again.
+        ways.push(Way::Uuid);
+        return ways;
     }
     ways.push(Way::Number);
     if time::fits(values) {
