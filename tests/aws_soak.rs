@@ -320,11 +320,14 @@ async fn redrive_until_restored(soak: &mut Soak, died: &[(String, String)]) {
     let files_queue = aws.queue(FILES, LONG).await.expect("opens");
     assert_poison_was_tried_once(&files_queue).await;
     let transport = Transport {
-        files_queue: Arc::new(files_queue),
-        chunks_queue: Arc::new(aws.queue(CHUNKS, LONG).await.expect("opens")),
-        stream: Arc::new(aws.stream(STREAM).await.expect("opens")),
+        files_queue: Some(Arc::new(files_queue)),
+        chunks_queue: Some(Arc::new(
+            aws.queue(CHUNKS, LONG).await.expect("opens"),
+        )),
+        stream: Some(Arc::new(aws.stream(STREAM).await.expect("opens"))),
         locks: Arc::new(|_, _| Arc::new(FreeSlots)),
         index: None,
+        aws: None,
     };
     let redriven = redrive(&transport, &soak.announcer, false)
         .await
