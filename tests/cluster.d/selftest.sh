@@ -27,13 +27,20 @@ self_test() {
 
     say "# an up that is killed on the way is cleaned by down"
     for waited in 0.3 1.5 4; do
-        as $one up --no-localstack >/dev/null 2>&1 &
+        "$HERE/../cluster" --name $one up --no-localstack >/dev/null 2>&1 &
         pid=$!
         sleep $waited
         kill -KILL $pid 2>/dev/null || true
         wait $pid 2>/dev/null || true
         as $one down || failed "down after an up killed at $waited s"
     done
+
+    say "# down while up is at work ends both"
+    "$HERE/../cluster" --name $one up --no-localstack >/dev/null 2>&1 &
+    pid=$!
+    sleep 2
+    as $one down || failed "down while up was at work"
+    ! wait $pid 2>/dev/null || failed "up says that it went well"
 
     say "# a cluster whose first process was killed says so, and is cleaned"
     kill -KILL "$(cut -d' ' -f1 "$RUNS/$two/node.pid")"

@@ -129,6 +129,19 @@ impl Workplace {
         Ok(Arc::new(files))
     }
 
+    /// A source outside the data folder is somebody's own folder: nothing is made or cleared away there.
+    fn source(&self, location: &Location) -> Result<Arc<dyn Files>> {
+        match location {
+            Location::File { path } if location.below_data().is_none() => {
+                let files = LocalFiles::open_existing(&location.to_string(), Path::new(path));
+                Ok(Arc::new(
+                    files.with_context(|| format!("opening {location}"))?,
+                ))
+            }
+            Location::File { .. } | Location::S3 { .. } => self.files(location),
+        }
+    }
+
     /// Where a location lies on this machine.
     pub fn path(&self, location: &Location) -> Result<PathBuf> {
         match (location.below_data(), location) {
@@ -160,14 +173,15 @@ impl Workplace {
 
     /// How the compressor's files are announced.
     pub fn compressor_announcer(&self, settings: &CompressorSettings) -> Result<Announcer> {
-        let source = self.files(&settings.source.location)?;
+        let source = self.source(&settings.source.location)?;
         self.announcer(source, settings.identity.ordering, settings.codec.format)
     }
 
     /// The generator's work.
-    pub fn generator(&self, settings: &GeneratorSettings, format: CodecFormat) -> Result<Generate> {
+    pub fn generator(&self, settings: &GeneratorSettings) -> Result<Generate> {
         let source = self.files(&settings.source.location)?;
-        let announcer = self.announcer(source, settings.identity.ordering, format)?;
+        let announcer =
+            self.announcer(source, settings.identity.ordering, settings.codec_format)?;
         let job = &settings.generator;
         // On the embedded side another schema, size or seed is another generator, which begins at its own first file.
         let slot = format!("generator-{}", &job_digest(job).as_str()[..8]);

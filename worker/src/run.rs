@@ -260,7 +260,7 @@ fn spawn_source(
     let announcer = workplace.compressor_announcer(&resolved.compressor)?;
     match (input, &resolved.generator) {
         (Input::Generated, Some(settings)) => {
-            let generate = workplace.generator(settings, resolved.compressor.codec.format)?;
+            let generate = workplace.generator(settings)?;
             let stop = workplace.shutdown.clone();
             roles.spawn(async move {
                 generate.run().await;

@@ -203,7 +203,7 @@ fn shutdown() -> CancellationToken {
 
 pub fn generate(args: GenerateArgs) -> Result<ExitCode> {
     let role = Role::find(args.place)?;
-    let (settings, format) = match &role.config {
+    let settings = match &role.config {
         Config::Seed(seed) => {
             let (job, said) = config::seed_job(&seed.generator, role.side.data(), args.files);
             said.iter().for_each(|text| notice(text));
@@ -220,19 +220,16 @@ pub fn generate(args: GenerateArgs) -> Result<ExitCode> {
                     location: compressor.source.location.clone(),
                 },
                 generator: job,
+                codec_format: CodecFormat::Seed,
             };
-            (settings, CodecFormat::Seed)
+            settings
         }
-        Config::File(resolved) => (
-            generator_settings(&role.config)?,
-            resolved.compressor.codec.format,
-        ),
-        Config::Variable(_) => (generator_settings(&role.config)?, CodecFormat::Hybrid),
+        Config::File(_) | Config::Variable(_) => generator_settings(&role.config)?,
     };
     runtime()?.block_on(async {
         let shutdown = shutdown();
         let workplace = role.workplace(1, shutdown.clone()).await?;
-        let mut generate = workplace.generator(&settings, format)?;
+        let mut generate = workplace.generator(&settings)?;
         generate.files = args.files.unwrap_or(generate.files);
         generate.run().await;
         if args.files.is_none() && !shutdown.is_cancelled() {

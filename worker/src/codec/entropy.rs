@@ -205,7 +205,12 @@ pub fn lzma(raw: &[u8], props: LzmaProps, effort: Effort, search: Search) -> Opt
     })
 }
 
-fn encoder_options(raw_len: usize, props: LzmaProps, effort: Effort, search: Search) -> Option<LzmaOptions> {
+fn encoder_options(
+    raw_len: usize,
+    props: LzmaProps,
+    effort: Effort,
+    search: Search,
+) -> Option<LzmaOptions> {
     let mut options = match effort {
         Effort::Fast => LzmaOptions::new_preset(1),
         Effort::Balanced => LzmaOptions::new_preset(6),
@@ -219,13 +224,25 @@ fn encoder_options(raw_len: usize, props: LzmaProps, effort: Effort, search: Sea
         .position_bits(u32::from(props.pb));
     match (effort, search) {
         (Effort::Max, Search::Preset) => {
-            options.mode(Mode::Normal).match_finder(MatchFinder::BinaryTree4).nice_len(273).depth(512);
+            options
+                .mode(Mode::Normal)
+                .match_finder(MatchFinder::BinaryTree4)
+                .nice_len(273)
+                .depth(512);
         }
         (Effort::Max, Search::Short) => {
-            options.mode(Mode::Normal).match_finder(MatchFinder::BinaryTree4).nice_len(64).depth(24);
+            options
+                .mode(Mode::Normal)
+                .match_finder(MatchFinder::BinaryTree4)
+                .nice_len(64)
+                .depth(24);
         }
         (Effort::Balanced, Search::Short) => {
-            options.mode(Mode::Normal).match_finder(MatchFinder::HashChain4).nice_len(24).depth(6);
+            options
+                .mode(Mode::Normal)
+                .match_finder(MatchFinder::HashChain4)
+                .nice_len(24)
+                .depth(6);
         }
         (Effort::Fast | Effort::Balanced, _) => {}
     }
@@ -370,16 +387,24 @@ mod tests {
 
     fn check(raw: &[u8]) {
         for effort in Effort::ALL {
-            let coded = encode(raw, effort, &[LzmaProps::TEXT, LzmaProps::BYTES], Search::Preset);
+            let coded = encode(
+                raw,
+                effort,
+                &[LzmaProps::TEXT, LzmaProps::BYTES],
+                Search::Preset,
+            );
             assert!(coded.bytes.len() <= raw.len());
             assert_eq!(
                 decode(coded.codec, coded.params, &coded.bytes, raw.len()).as_deref(),
                 Ok(raw)
             );
         }
-        for coded in [lzma(raw, LzmaProps::PROSE, Effort::Fast, Search::Preset), bz2(raw)]
-            .into_iter()
-            .flatten()
+        for coded in [
+            lzma(raw, LzmaProps::PROSE, Effort::Fast, Search::Preset),
+            bz2(raw),
+        ]
+        .into_iter()
+        .flatten()
         {
             assert_eq!(
                 decode(coded.codec, coded.params, &coded.bytes, raw.len()).as_deref(),
@@ -406,9 +431,12 @@ mod tests {
     #[test]
     fn a_wrong_length_or_a_cut_stream_is_damage() {
         let raw = b"some words some words some words some words".repeat(50);
-        for coded in [lzma(&raw, LzmaProps::TEXT, Effort::Fast, Search::Preset), bz2(&raw)]
-            .into_iter()
-            .flatten()
+        for coded in [
+            lzma(&raw, LzmaProps::TEXT, Effort::Fast, Search::Preset),
+            bz2(&raw),
+        ]
+        .into_iter()
+        .flatten()
         {
             let decode = |bytes: &[u8], len| decode(coded.codec, coded.params, bytes, len);
             assert!(decode(&coded.bytes, raw.len() - 1).is_err());

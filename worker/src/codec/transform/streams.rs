@@ -39,7 +39,14 @@ impl Kind {
                 lp: 0,
                 pb: 0,
             }],
-            Self::Text => vec![LzmaProps { lc: 3, lp: 0, pb: 0 }, LzmaProps::PROSE],
+            Self::Text => vec![
+                LzmaProps {
+                    lc: 3,
+                    lp: 0,
+                    pb: 0,
+                },
+                LzmaProps::PROSE,
+            ],
             Self::Bytes if few => vec![LzmaProps::BYTES],
             Self::Bytes => vec![LzmaProps::BYTES, LzmaProps::PROSE],
             Self::Rows(width) => {
@@ -166,7 +173,12 @@ pub fn write(plan: &[u8], streams: &[RawStream], effort: Effort) -> (Vec<u8>, Ve
         put_varint(&mut directory, *group as u64);
         put_varint(&mut directory, stream.bytes.len() as u64);
     }
-    let coded = entropy::encode(&directory, effort, &[LzmaProps::BYTES, LzmaProps::TEXT], Search::Preset);
+    let coded = entropy::encode(
+        &directory,
+        effort,
+        &[LzmaProps::BYTES, LzmaProps::TEXT],
+        Search::Preset,
+    );
     let mut payload = vec![coded.codec as u8, coded.params];
     put_varint(&mut payload, directory.len() as u64);
     put_varint(&mut payload, coded.bytes.len() as u64);
@@ -240,13 +252,21 @@ fn choose_groups(streams: &[RawStream], effort: Effort) -> Vec<Group> {
         .into_par_iter()
         .map(|members| code_group(streams, members, effort))
         .collect();
-    let text: usize = streams.iter().filter(|stream| stream.kind == Kind::Text).map(|stream| stream.bytes.len()).sum();
+    let text: usize = streams
+        .iter()
+        .filter(|stream| stream.kind == Kind::Text)
+        .map(|stream| stream.bytes.len())
+        .sum();
     let worth_it = match effort {
         Effort::Fast => false,
         Effort::Balanced => groups.len() >= SOLID_GROUPS && text <= SOLID_BYTES,
         Effort::Max => true,
     };
-    if worth_it { solid_where_smaller(streams, groups, effort) } else { groups }
+    if worth_it {
+        solid_where_smaller(streams, groups, effort)
+    } else {
+        groups
+    }
 }
 
 /// With effort balanced, text is tried as one group where it lies in so many groups
