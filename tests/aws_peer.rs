@@ -11,6 +11,7 @@ use std::time::{Duration, Instant, SystemTime};
 
 use serde_json::Value;
 use streampress::announce::{Announcer, Dialect};
+use streampress::codec::hybrid;
 use streampress::compress::OnCompressed;
 use streampress::consume::{Consumer, Handler};
 use streampress::doors::aws::Aws;
@@ -20,6 +21,7 @@ use streampress::seed_roles::{SeedCompressor, SeedDecompressor};
 use streampress::setup::{Wanted, WantedQueue, WantedStream, make};
 use streampress::wire::Digest;
 use streampress_tests::aws::{FreeSlots, connect};
+use streampress_tests::pipeline::{Names, Place, Role, Worker};
 use tokio_util::sync::CancellationToken;
 
 const MINUTE: Duration = Duration::from_secs(60);
@@ -100,6 +102,19 @@ impl Bench {
             dialect: Dialect::Seed,
             index: None,
         }
+    }
+
+    /// The same folders and queues for workers in our own format.
+    fn place(&self) -> Place {
+        let [files, chunks, stream] = &self.names;
+        let names = Names {
+            files: format!("{files}.fifo"),
+            chunks: format!("{chunks}.fifo"),
+            stream: stream.clone(),
+        };
+        let mut place = Place::new(self.root.path(), &url(), MINUTE).expect("opens");
+        (place.names, place.effort) = (names, hybrid::Effort::Balanced);
+        place
     }
 
     /// Puts a file at the source and announces it as the original does.
@@ -342,10 +357,9 @@ fn rows(seed: u64) -> Vec<u8> {
     let mut random = fastrand::Rng::with_seed(seed);
     let row = |random: &mut fastrand::Rng| {
         format!(
-            "{{\"symbol\":\"S{:03}\",\"price\":{}.{:02},\"volume\":{}}}",
+            "{{\"symbol\":\"S{:03}\",\"cents\":{},\"volume\":{}}}",
             random.u32(0..300),
-            random.u32(1..900),
-            random.u32(0..100),
+            random.u32(100..90_000),
             random.u32(1..100_000)
         )
     };
@@ -363,7 +377,10 @@ async fn ours_moves_many_times_the_files_of_the_originals_way() {
     let mut per_minute = Vec::new();
     for way in ["ours", "theirs, with sleeps", "theirs, without sleeps"] {
         let bench = Bench::new().await;
-        let announcer = bench.announcer().await;
+        let mut announcer = bench.announcer().await;
+        if way == "ours" {
+            announcer.dialect = Dialect::Ours;
+        }
         let mut hashes = Vec::new();
         for number in 0..files {
             let content = rows(number as u64);
@@ -372,16 +389,13 @@ async fn ours_moves_many_times_the_files_of_the_originals_way() {
                 .announce(&announcer, &format!("rows-{number}.json"), &content)
                 .await;
         }
-        let shutdown = CancellationToken::new();
-        let (mut peers, mut workers) = (Vec::new(), Vec::new());
+        let (mut peers, mut workers) = (Vec::new(), Vec::<Worker>::new());
         let began = SystemTime::now();
         if way == "ours" {
-            for worker in [
-                bench.compressor(&shutdown).await,
-                bench.decompressor(&shutdown).await,
-            ] {
-                workers.push(tokio::spawn(async move { worker.run().await }));
-            }
+            let place = bench.place();
+            workers = [Role::Compressor, Role::Decompressor]
+                .map(|role| Worker::start(&place, role, 2))
+                .into();
         } else {
             let sleep: &[&str] = if way.contains("with sleeps") {
                 &["--sleep"]
@@ -398,10 +412,7 @@ async fn ours_moves_many_times_the_files_of_the_originals_way() {
             "FIGURE {files} files of 1 MB, {way}: {:.0} files a minute",
             files as f64 * 60.0 / seconds
         );
-        shutdown.cancel();
-        for worker in workers {
-            worker.await.expect("no panic");
-        }
+        workers.into_iter().for_each(Worker::kill);
         for mut peer in peers {
             assert!(peer.wait().await.expect("known").success());
         }

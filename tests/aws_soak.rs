@@ -5,13 +5,17 @@
 //! 500 files; STREAMPRESS_SOAK_FILES=10000 for the long run. STREAMPRESS_SOAK_SEED tells a run again.
 
 use std::collections::HashMap;
+use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
 
 use streampress::announce::Announcer;
+use streampress::doors::aws::SqsQueue;
 use streampress::doors::contract::queue::message;
-use streampress::doors::{ATTR_DETAIL, ATTR_REASON, FileEntry, Outgoing, Queue};
+use streampress::doors::{ATTR_DETAIL, ATTR_REASON, FileEntry, Queue};
+use streampress::redrive::redrive;
+use streampress::roles::Transport;
 use streampress::wire::{Announcement, Digest, Manifest};
-use streampress_tests::aws::{Cloud, connect};
+use streampress_tests::aws::{Cloud, FreeSlots, connect};
 use streampress_tests::pipeline::{CHUNKS, FILES, Place, Role, STREAM, Worker};
 use streampress_tests::standin::faults::Faults;
 use streampress_tests::standin::{Options, Standin};
@@ -34,6 +38,8 @@ const BAD_DAY: Faults = Faults {
     delay: 0.02,
     delay_for: Duration::from_millis(200),
 };
+/// For whoever is not killed.
+const LONG: Duration = Duration::from_secs(60);
 /// Short, so that what a killed worker held comes back soon.
 const VISIBILITY: Duration = Duration::from_secs(5);
 /// Files whose source is taken away before anyone looks: they go to the dead letters, and come back by redrive.
@@ -166,7 +172,7 @@ async fn nothing_is_lost_altered_or_doubled_on_a_bad_day() {
     let (mut kills, mut reshards, mut second_versions) = (0, 0, false);
     let patience = Duration::from_secs(120 + files / 4);
     let died = loop {
-        tokio::time::sleep(Duration::from_millis(random.u64(1000..2500))).await;
+        tokio::time::sleep(Duration::from_millis(random.u64(1500..4000))).await;
         if soak.up_to_date() * 10 < soak.expected.len() * 9 {
             let victim = random.usize(0..workers.len());
             let replacement = Worker::start(&soak.place, roles[victim], 4);
@@ -311,41 +317,22 @@ async fn redrive_until_restored(soak: &mut Soak, died: &[(String, String)]) {
     }
     soak.cloud.standin.set_faults(Faults::default());
     let aws = connect(&soak.cloud.standin.url).await;
-    for name in [FILES, CHUNKS] {
-        let queue = aws
-            .queue(name, Duration::from_secs(60))
-            .await
-            .expect("opens");
-        let dead = queue.dead_letters().expect("wired");
-        loop {
-            let letters = dead
-                .receive(10, Duration::from_millis(500))
-                .await
-                .expect("received");
-            if letters.is_empty() {
-                break;
-            }
-            for letter in letters {
-                if letter.body == POISON {
-                    assert_eq!(
-                        letter.attributes.get(ATTR_REASON).map(String::as_str),
-                        Some("UnreadableMessage")
-                    );
-                    dead.delete(&letter.receipt).await.expect("deleted");
-                    continue;
-                }
-                let dedup_id = format!("{}-again", letter.message_id);
-                let again = Outgoing {
-                    group: letter.group.clone(),
-                    dedup_id,
-                    body: letter.body.clone(),
-                    attributes: Default::default(),
-                };
-                queue.send(vec![again]).await.expect("sent again");
-                dead.delete(&letter.receipt).await.expect("deleted");
-            }
-        }
-    }
+    let files_queue = aws.queue(FILES, LONG).await.expect("opens");
+    assert_poison_was_tried_once(&files_queue).await;
+    let transport = Transport {
+        files_queue: Some(Arc::new(files_queue)),
+        chunks_queue: Some(Arc::new(
+            aws.queue(CHUNKS, LONG).await.expect("opens"),
+        )),
+        stream: Some(Arc::new(aws.stream(STREAM).await.expect("opens"))),
+        locks: Arc::new(|_, _| Arc::new(FreeSlots)),
+        index: None,
+        aws: None,
+    };
+    let redriven = redrive(&transport, &soak.announcer, false)
+        .await
+        .expect("redriven");
+    println!("FIGURE redriven: {} dead letters", redriven.len());
     let began = Instant::now();
     while soak.up_to_date() < soak.expected.len() {
         assert!(
@@ -356,4 +343,33 @@ async fn redrive_until_restored(soak: &mut Soak, died: &[(String, String)]) {
         );
         tokio::time::sleep(Duration::from_millis(300)).await;
     }
+}
+
+/// Takes the poison out of the dead letters: redriven, it would only come back.
+async fn assert_poison_was_tried_once(files_queue: &SqsQueue) {
+    let dead = files_queue.dead_letters().expect("wired");
+    let (mut others, mut poison) = (Vec::new(), 0);
+    loop {
+        let letters = dead
+            .receive(10, Duration::from_millis(500))
+            .await
+            .expect("received");
+        if letters.is_empty() {
+            break;
+        }
+        for letter in letters {
+            if letter.body != POISON {
+                others.push(letter.receipt);
+                continue;
+            }
+            poison += 1;
+            let reason = letter.attributes.get(ATTR_REASON).map(String::as_str);
+            assert_eq!(reason, Some("UnreadableMessage"));
+            dead.delete(&letter.receipt).await.expect("deleted");
+        }
+    }
+    for receipt in others {
+        dead.release(&receipt).await.expect("given back");
+    }
+    assert_eq!(poison, 1);
 }

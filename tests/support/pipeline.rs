@@ -35,6 +35,21 @@ pub struct Place {
     destination: Watched,
     visibility: Duration,
     url: String,
+    /// What its queues and stream are called.
+    pub names: Names,
+    /// How hard compressors try.
+    pub effort: hybrid::Effort,
+}
+
+/// Names of queues and stream.
+#[derive(Debug, Clone)]
+pub struct Names {
+    /// Announces files.
+    pub files: String,
+    /// Announces packed files.
+    pub chunks: String,
+    /// Carries records.
+    pub stream: String,
 }
 
 impl Place {
@@ -51,6 +66,12 @@ impl Place {
             destination,
             visibility,
             url: url.to_owned(),
+            names: Names {
+                files: FILES.into(),
+                chunks: CHUNKS.into(),
+                stream: STREAM.into(),
+            },
+            effort: hybrid::Effort::Fast,
         })
     }
 
@@ -75,7 +96,11 @@ impl Place {
     pub async fn announcer(&self, aws: &Aws) -> Announcer {
         Announcer {
             source: self.source.clone(),
-            files_queue: Arc::new(aws.queue(FILES, self.visibility).await.expect("opens")),
+            files_queue: Arc::new(
+                aws.queue(&self.names.files, self.visibility)
+                    .await
+                    .expect("opens"),
+            ),
             strict: false,
             dialect: Dialect::Ours,
             index: None,
@@ -190,9 +215,9 @@ async fn consumer(
     threads: usize,
     shutdown: &CancellationToken,
 ) -> anyhow::Result<(streampress::doors::aws::SqsQueue, Consumer)> {
-    let stream = Arc::new(aws.stream(STREAM).await?);
-    let chunks = aws.queue(CHUNKS, place.visibility).await?;
-    let files = aws.queue(FILES, place.visibility).await?;
+    let stream = Arc::new(aws.stream(&place.names.stream).await?);
+    let chunks = aws.queue(&place.names.chunks, place.visibility).await?;
+    let files = aws.queue(&place.names.files, place.visibility).await?;
     let (queue, handler): (_, Arc<dyn Handler>) = match role {
         Role::Compressor => {
             let handler = Compressor {
@@ -206,7 +231,7 @@ async fn consumer(
                 stream,
                 chunks_queue: Arc::new(chunks),
                 options: hybrid::Options {
-                    effort: hybrid::Effort::Fast,
+                    effort: place.effort,
                     block_size: 1 << 20,
                     threads: 1,
                 },

@@ -4,9 +4,9 @@
 use tokio::time::{Duration, Instant};
 
 /// Below 1 MB/s, so that neither rounding to whole KiB nor clocks that differ a little lead over it.
-const FULL_BYTES_PER_SECOND: f64 = 960_000.0;
+const FULL_BYTES_PER_SECOND: f64 = 940_000.0;
 /// Below 1,000 records a second.
-const FULL_RECORDS_PER_SECOND: f64 = 960.0;
+const FULL_RECORDS_PER_SECOND: f64 = 940.0;
 /// What may go out at once after a pause; one record may go beyond it.
 const BURST_SECONDS: f64 = 0.2;
 /// A throttled shard keeps this share of its rate, and loses it at most once in `CUT_EVERY`.
