@@ -9,20 +9,29 @@
 //! - [`settings`]: what one worker role needs (`STREAMPRESS_PIPELINE`): `resolve` makes it from a
 //!   pipeline (`resolve.rs`), `read` reads it in a worker (`read_settings.rs`).
 //! - [`invalid`]: one thing wrong: field, value, rule, way out.
+//! - [`rules`]: what holds across fields, in CEL and in Rust side by side; `structure.rs` checks single
+//!   fields against the schema; [`notices`] is what is worth knowing of a valid pipeline.
+//! - [`document`]: pipelines from a YAML file (`yaml.rs`), every problem with line and column.
 //! - [`schema`]: the generated CustomResourceDefinition, printed by `crdgen`.
 
 pub mod defaults;
+pub mod document;
 pub mod invalid;
 pub mod limits;
 pub mod location;
+pub mod notices;
 pub mod pipeline;
 pub mod quantity;
 mod read_settings;
 mod resolve;
+pub mod rules;
 pub mod schema;
 pub mod settings;
 pub mod status;
+mod structure;
+mod yaml;
 
+pub use document::{Documents, Problem, load, load_one};
 pub use invalid::Invalid;
 pub use location::Location;
 pub use pipeline::{CompressionPipeline, CompressionPipelineSpec};

@@ -142,11 +142,11 @@ pub enum Ordering {
 pub struct Image {
     /// Repository with registry and without a tag, e.g. ghcr.io/streampress/streampress.
     #[serde(skip_serializing_if = "Option::is_none")]
-    #[schemars(length(min = 1, max = 255))]
+    #[schemars(length(min = 1, max = 255), regex(pattern = schema::IMAGE_REPOSITORY))]
     pub repository: Option<String>,
     /// Tag, or a digest written sha256:….
     #[serde(skip_serializing_if = "Option::is_none")]
-    #[schemars(length(min = 1, max = 128))]
+    #[schemars(length(min = 1, max = 128), regex(pattern = schema::IMAGE_TAG))]
     pub tag: Option<String>,
     /// When the node pulls the image.
     pub pull_policy: PullPolicy,
@@ -407,10 +407,10 @@ pub struct GeneratorSchema {
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schemars(length(min = 1, max = 253), regex(pattern = schema::CONFIG_KEY))]
     pub key: Option<String>,
-    /// The schema itself: an array of sample records, or an object that describes the fields; at most 64 KiB as JSON.
+    /// The schema itself, an object; at most 64 KiB as JSON.
     #[serde(skip_serializing_if = "Option::is_none")]
-    #[schemars(schema_with = "schema::any_json")]
-    pub inline: Option<Value>,
+    #[schemars(schema_with = "schema::any_object")]
+    pub inline: Option<Map<String, Value>>,
 }
 
 /// A schema that comes with Streampress.

@@ -8,12 +8,14 @@ use crate::pipeline::{
     AutoscalingMode, CompressionPipeline, Generator, GeneratorSchema, Ordering, Queue, Worker,
 };
 use crate::quantity::ByteSize;
+use crate::rules::{self, Scope};
 use crate::settings::{
     AwsSettings, CodecSettings, CompressorSettings, CompressorTransport, DecompressorSettings,
     DecompressorTransport, GeneratorJob, GeneratorSettings, GeneratorTransport, Identity, Place,
     QueueSettings, Role, SCHEMA_MOUNT, SchemaSource, Settings, SourceSettings, StreamSettings,
     VERSION,
 };
+use crate::structure;
 
 /// A pipeline with every default and name filled in.
 #[derive(Clone, Debug, PartialEq)]
@@ -28,12 +30,38 @@ pub struct Resolved {
 
 /// Checks a pipeline and fills it in; the errors are all that is wrong with it anywhere.
 pub fn resolve(pipeline: &CompressionPipeline) -> Result<Resolved, Vec<Invalid>> {
-    Builder::new(pipeline).build()
+    match check(pipeline, &[Scope::Everywhere]) {
+        invalid if invalid.is_empty() => Builder::new(pipeline).build(),
+        invalid => Err(invalid),
+    }
 }
 
 /// The same, with the rules that hold only in a cluster, such as the volume behind file:// locations.
 pub fn resolve_in_cluster(pipeline: &CompressionPipeline) -> Result<Resolved, Vec<Invalid>> {
-    resolve(pipeline)
+    match check(pipeline, &[Scope::Everywhere, Scope::Cluster]) {
+        invalid if invalid.is_empty() => Builder::new(pipeline).build(),
+        invalid => Err(invalid),
+    }
+}
+
+/// All that is wrong: first with single fields, then across them.
+fn check(pipeline: &CompressionPipeline, scopes: &[Scope]) -> Vec<Invalid> {
+    let document = serde_json::to_value(pipeline).unwrap_or_default();
+    let findings = structure::check(&document);
+    let mut invalid: Vec<Invalid> = findings
+        .into_iter()
+        .map(|finding| finding.invalid)
+        .collect();
+    for broken in scopes
+        .iter()
+        .flat_map(|scope| rules::broken(pipeline, *scope))
+    {
+        // A field that is wrong by itself needs no second complaint.
+        if invalid.iter().all(|earlier| earlier.field != broken.field) {
+            invalid.push(broken);
+        }
+    }
+    invalid
 }
 
 impl Resolved {
@@ -184,7 +212,7 @@ impl<'a> Builder<'a> {
             GeneratorSchema {
                 inline: Some(inline),
                 ..
-            } => SchemaSource::Inline(inline.clone()),
+            } => SchemaSource::Inline(inline.clone().into()),
             GeneratorSchema { key, .. } => {
                 let key = key.as_deref().unwrap_or(defaults::SCHEMA_KEY);
                 SchemaSource::File(format!("{SCHEMA_MOUNT}/{key}"))
