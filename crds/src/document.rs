@@ -15,6 +15,9 @@ use crate::yaml::{self, Document, Place};
 const KIND: &str = "CompressionPipeline";
 const API_VERSION: &str = "streampress.dev/v1alpha1";
 
+/// The most problems told of one file.
+const MOST_PROBLEMS: usize = 100;
+
 /// Something in a file: an error, or a notice.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Problem {
@@ -46,7 +49,7 @@ pub fn load(text: &str, file_name: &str) -> Result<Documents, Vec<Problem>> {
         found: Documents::default(),
     };
     for fault in faults {
-        let invalid = Invalid::new(fault.field, "", fault.rule, fault.help);
+        let invalid = Invalid::new("", "", fault.rule, fault.help);
         let problem = loading.problem(fault.place, invalid);
         loading.problems.push(problem);
     }
@@ -59,10 +62,24 @@ pub fn load(text: &str, file_name: &str) -> Result<Documents, Vec<Problem>> {
         ..
     } = loading;
     problems.sort_by_key(|problem| (problem.line, problem.column));
+    leave_out_what_nobody_reads(&mut problems);
     if problems.is_empty() {
         Ok(found)
     } else {
         Err(problems)
+    }
+}
+
+/// Keeps the first problems of very many, and says how many there were.
+fn leave_out_what_nobody_reads(problems: &mut Vec<Problem>) {
+    let more = problems.len().saturating_sub(MOST_PROBLEMS);
+    if let Some(first_left_out) = problems.get(MOST_PROBLEMS).filter(|_| more > 0).cloned() {
+        problems.truncate(MOST_PROBLEMS);
+        let rule = format!("and {more} more problems from here on");
+        problems.push(Problem {
+            invalid: Invalid::new("", "", rule, "correct the first ones, then look again"),
+            ..first_left_out
+        });
     }
 }
 

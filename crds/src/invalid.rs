@@ -34,9 +34,12 @@ impl Invalid {
 
 impl fmt::Display for Invalid {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}: ", self.field)?;
-        if !self.value.is_empty() {
-            write!(f, "{}: ", self.value)?;
+        // A name in a file can be anything: it must not fill the terminal, nor steer it.
+        let field = cut(&self.field, LONGEST_FIELD);
+        for part in [field, self.value.clone()] {
+            if !part.is_empty() {
+                write!(f, "{part}: ")?;
+            }
         }
         write!(f, "{}; {}", self.rule, self.help)
     }
@@ -44,12 +47,19 @@ impl fmt::Display for Invalid {
 
 impl std::error::Error for Invalid {}
 
-/// Keeps a message readable when the value is a whole document, and a terminal safe from control characters.
+const LONGEST_VALUE: usize = 80;
+const LONGEST_FIELD: usize = 200;
+
+/// Keeps a message readable when the value is a whole document.
 pub(crate) fn shorten(value: String) -> String {
-    const LONGEST: usize = 80;
+    cut(&value, LONGEST_VALUE)
+}
+
+/// The beginning of a text, without control characters.
+fn cut(text: &str, longest: usize) -> String {
     let clean = |c: char| if c.is_control() { '\u{fffd}' } else { c };
-    let mut short: String = value.chars().take(LONGEST).map(clean).collect();
-    if value.chars().nth(LONGEST).is_some() {
+    let mut short: String = text.chars().take(longest).map(clean).collect();
+    if text.chars().nth(longest).is_some() {
         short.push('…');
     }
     short

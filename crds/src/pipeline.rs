@@ -35,64 +35,17 @@ use crate::status::CompressionPipelineStatus;
         status_replicas_path = ".status.roles.compressor.ready",
         label_selector_path = ".status.roles.compressor.selector"
     ),
-    printcolumn(name = "Phase", type_ = "string", json_path = ".status.phase"),
-    printcolumn(
-        name = "Ready",
-        type_ = "string",
-        json_path = ".status.conditions[?(@.type==\"Ready\")].status"
-    ),
-    printcolumn(
-        name = "Backlog",
-        type_ = "integer",
-        json_path = ".status.backlog.files",
-        description = "Files announced and not yet compressed."
-    ),
-    printcolumn(
-        name = "Restored",
-        type_ = "integer",
-        json_path = ".status.progress.filesRestored"
-    ),
-    printcolumn(
-        name = "Saved",
-        type_ = "string",
-        json_path = ".status.progress.savedPercent",
-        description = "Share of the bytes that the stream did not have to carry, in per cent."
-    ),
-    printcolumn(
-        name = "Dead",
-        type_ = "integer",
-        json_path = ".status.backlog.dead",
-        description = "Messages set aside as dead letters, with a reason each."
-    ),
-    printcolumn(
-        name = "Age",
-        type_ = "date",
-        json_path = ".metadata.creationTimestamp"
-    ),
-    printcolumn(
-        name = "Compressors",
-        type_ = "string",
-        json_path = ".status.roles.compressor.slots[*].holder",
-        priority = 1
-    ),
-    printcolumn(
-        name = "Decompressors",
-        type_ = "string",
-        json_path = ".status.roles.decompressor.slots[*].holder",
-        priority = 1
-    ),
-    printcolumn(
-        name = "Image",
-        type_ = "string",
-        json_path = ".status.roles.compressor.image",
-        priority = 1
-    ),
-    printcolumn(
-        name = "Message",
-        type_ = "string",
-        json_path = ".status.message",
-        priority = 1
-    )
+    printcolumn = r#"{"name":"Phase","type":"string","jsonPath":".status.phase"}"#,
+    printcolumn = r#"{"name":"Ready","type":"string","jsonPath":".status.conditions[?(@.type==\"Ready\")].status"}"#,
+    printcolumn = r#"{"name":"Backlog","type":"integer","jsonPath":".status.backlog.files","description":"Files announced and not yet compressed."}"#,
+    printcolumn = r#"{"name":"Restored","type":"integer","jsonPath":".status.progress.filesRestored"}"#,
+    printcolumn = r#"{"name":"Saved","type":"string","jsonPath":".status.progress.savedPercent","description":"Share of the bytes that the stream did not have to carry, in per cent."}"#,
+    printcolumn = r#"{"name":"Dead","type":"integer","jsonPath":".status.backlog.dead","description":"Messages set aside as dead letters, with a reason each."}"#,
+    printcolumn = r#"{"name":"Age","type":"date","jsonPath":".metadata.creationTimestamp"}"#,
+    printcolumn = r#"{"name":"Compressors","type":"string","jsonPath":".status.roles.compressor.slots[*].holder","priority":1}"#,
+    printcolumn = r#"{"name":"Decompressors","type":"string","jsonPath":".status.roles.decompressor.slots[*].holder","priority":1}"#,
+    printcolumn = r#"{"name":"Image","type":"string","jsonPath":".status.roles.compressor.image","priority":1}"#,
+    printcolumn = r#"{"name":"Message","type":"string","jsonPath":".status.message","priority":1}"#
 )]
 #[serde(rename_all = "camelCase", default)]
 pub struct CompressionPipelineSpec {

@@ -48,7 +48,7 @@ pub fn read(json: &str) -> Result<(Settings, Vec<String>), SettingsError> {
     })?;
     // The version comes first: with another one, no other complaint means anything.
     match value.get("version") {
-        Some(version) if *version == Value::from(VERSION) => {}
+        Some(version) if version.as_u64() == Some(u64::from(VERSION)) => {}
         Some(version) => {
             return Err(SettingsError::Version {
                 found: crate::invalid::shorten(version.to_string()),

@@ -364,3 +364,261 @@ impl<'a> Builder<'a> {
 fn dead_letter_name(queue: &str) -> String {
     format!("{}-dlq.fifo", queue.strip_suffix(".fifo").unwrap_or(queue))
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::{Value, json};
+
+    fn resolved(spec: Value) -> Resolved {
+        resolved_as(
+            json!({"name": "shop", "namespace": "sales", "uid": "0f1c2d3e-aaaa"}),
+            spec,
+        )
+    }
+
+    fn resolved_as(metadata: Value, spec: Value) -> Resolved {
+        let pipeline = json!({
+            "apiVersion": "streampress.dev/v1alpha1",
+            "kind": "CompressionPipeline",
+            "metadata": metadata,
+            "spec": spec
+        });
+        let pipeline: CompressionPipeline = serde_json::from_value(pipeline).expect("a pipeline");
+        resolve(&pipeline).unwrap_or_else(|invalid| panic!("{invalid:#?}"))
+    }
+
+    const ROLES: [Role; 3] = [Role::Generator, Role::Compressor, Role::Decompressor];
+
+    /// The roles whose settings two specs tell apart.
+    fn roles_told_apart(one: Value, other: Value) -> Vec<Role> {
+        let generator = json!({"schema": {"example": "stock-market"}});
+        let [one, other] = [one, other].map(|mut spec| {
+            let given = spec["generator"].take();
+            let mut whole = generator.clone();
+            whole
+                .as_object_mut()
+                .expect("fields")
+                .extend(given.as_object().cloned().unwrap_or_default());
+            spec["generator"] = whole;
+            resolved(spec)
+        });
+        let json = |resolved: &Resolved, role| resolved.for_role(role).expect("settings").to_json();
+        ROLES
+            .into_iter()
+            .filter(|role| json(&one, *role) != json(&other, *role))
+            .collect()
+    }
+
+    #[test]
+    fn an_empty_spec_is_filled_in_whole() {
+        let resolved = resolved(json!({}));
+        assert_eq!(resolved.for_role(Role::Generator), None);
+        let compressor = serde_json::to_value(resolved.for_role(Role::Compressor)).expect("JSON");
+        let queue = |name: &str| {
+            json!({
+                "name": format!("sales-shop-0f1c2d3e-{name}.fifo"),
+                "deadLetterName": format!("sales-shop-0f1c2d3e-{name}-dlq.fifo"),
+                "visibilityTimeoutSeconds": 60,
+                "maxReceiveCount": 20
+            })
+        };
+        let stream =
+            json!({"name": "sales-shop-0f1c2d3e-stream", "shards": 2, "retentionHours": 24});
+        let expected = json!({
+            "role": "compressor",
+            "version": 1,
+            "pipeline": "shop",
+            "namespace": "sales",
+            "ordering": "PerName",
+            "slots": 1,
+            "intervalSeconds": 1,
+            "aws": {"region": "us-east-1"},
+            "transport": {"filesQueue": queue("files"), "chunksQueue": queue("chunks"), "stream": stream},
+            "source": {"location": "file:///data/in", "formats": ["json", "csv", "txt"], "scanSeconds": 0, "onCompressed": "Keep"},
+            "codec": {"format": "Hybrid", "effort": "Balanced", "blockBytes": 4_194_304, "recordBytes": 409_600}
+        });
+        assert_eq!(compressor, expected);
+        let decompressor =
+            serde_json::to_value(resolved.for_role(Role::Decompressor)).expect("JSON");
+        let expected = json!({
+            "role": "decompressor",
+            "version": 1,
+            "pipeline": "shop",
+            "namespace": "sales",
+            "ordering": "PerName",
+            "slots": 1,
+            "intervalSeconds": 1,
+            "aws": {"region": "us-east-1"},
+            "transport": {"chunksQueue": queue("chunks"), "stream": stream},
+            "destination": {"location": "file:///data/out"},
+            "report": {"location": "file:///data/reports/results.html"}
+        });
+        assert_eq!(decompressor, expected);
+    }
+
+    #[test]
+    fn what_matters_to_no_role_changes_no_settings() {
+        for spec in [
+            json!({"suspend": true}),
+            json!({"image": {"tag": "2"}}),
+            json!({"compressor": {"replicas": 7, "resources": {"limits": {"cpu": 1}}, "podTemplate": {"metadata": {}}}}),
+            json!({"decompressor": {"autoscaling": {"scaleUpSeconds": 1}}}),
+            json!({"aws": {"credentialsSecretRef": {"name": "a"}, "serviceAccountName": "b"}}),
+            json!({"transport": {"deletionPolicy": "Retain"}}),
+            json!({"volume": {"persistentVolumeClaim": {"claimName": "a"}}}),
+            json!({"codec": {"blockSize": 4_194_304}}),
+        ] {
+            assert_eq!(roles_told_apart(json!({}), spec.clone()), [], "{spec}");
+        }
+    }
+
+    #[test]
+    fn what_matters_to_one_role_changes_no_other() {
+        for (spec, roles) in [
+            (json!({"ordering": "Strict"}), &ROLES[..]),
+            (json!({"aws": {"region": "eu-west-1"}}), &ROLES),
+            (json!({"generator": {"files": 3}}), &ROLES[..1]),
+            (
+                json!({"transport": {"filesQueue": {"maxReceiveCount": 3}}}),
+                &ROLES[..2],
+            ),
+            (json!({"codec": {"effort": "Max"}}), &ROLES[1..2]),
+            (json!({"source": {"scanSeconds": 3}}), &ROLES[1..2]),
+            (json!({"compressor": {"slots": 3}}), &ROLES[1..2]),
+            (json!({"transport": {"stream": {"shards": 3}}}), &ROLES[1..]),
+            (json!({"decompressor": {"intervalSeconds": 3}}), &ROLES[2..]),
+            (json!({"report": {"enabled": false}}), &ROLES[2..]),
+            (
+                json!({"destination": {"location": "file:///data/elsewhere"}}),
+                &ROLES[2..],
+            ),
+        ] {
+            assert_eq!(roles_told_apart(json!({}), spec.clone()), roles, "{spec}");
+        }
+    }
+
+    #[test]
+    fn slots_follow_autoscaling_unless_written_or_strict() {
+        for (worker, ordering, slots) in [
+            (json!({"replicas": 5}), "PerName", 1),
+            (json!({"autoscaling": {"mode": "Internal"}}), "PerName", 4),
+            (
+                json!({"autoscaling": {"mode": "External", "max": 9}}),
+                "PerName",
+                9,
+            ),
+            (
+                json!({"slots": 2, "autoscaling": {"mode": "Internal"}}),
+                "PerName",
+                2,
+            ),
+            (
+                json!({"autoscaling": {"mode": "Internal", "max": 1}}),
+                "Strict",
+                1,
+            ),
+            (json!({}), "Strict", 1),
+        ] {
+            let resolved = resolved(json!({"compressor": worker, "ordering": ordering}));
+            assert_eq!(resolved.compressor.slots, slots, "{worker}");
+        }
+    }
+
+    #[test]
+    fn default_names_fit_what_aws_takes_and_stay_apart() {
+        let name = "n".repeat(50);
+        let metadata = json!({"name": name, "namespace": "s".repeat(63), "uid": "0f1c2d3e-aaaa"});
+        let transport = resolved_as(metadata, json!({})).compressor.transport;
+        for queue in [&transport.files_queue, &transport.chunks_queue] {
+            assert!(
+                queue.dead_letter_name.len() <= limits::QUEUE_CHARS,
+                "{}",
+                queue.dead_letter_name
+            );
+            assert!(queue.name.contains("-0f1c2d3e-"), "{}", queue.name);
+            assert!(
+                queue.dead_letter_name.ends_with("-dlq.fifo"),
+                "{}",
+                queue.dead_letter_name
+            );
+        }
+        assert!(transport.stream.name.len() <= 128);
+        // Outside a cluster there is neither namespace nor UID.
+        let transport = resolved_as(json!({"name": "shop"}), json!({}))
+            .compressor
+            .transport;
+        assert_eq!(transport.files_queue.name, "default-shop-files.fifo");
+    }
+
+    #[test]
+    fn given_names_are_kept() {
+        let transport = resolved(json!({"transport": {
+            "policy": "Adopt",
+            "filesQueue": {"name": "a.fifo"},
+            "chunksQueue": {"name": "b.fifo"},
+            "stream": {"name": "c"}
+        }}))
+        .compressor
+        .transport;
+        assert_eq!(
+            (
+                &*transport.files_queue.name,
+                &*transport.files_queue.dead_letter_name
+            ),
+            ("a.fifo", "a-dlq.fifo")
+        );
+        assert_eq!(
+            (&*transport.chunks_queue.name, &*transport.stream.name),
+            ("b.fifo", "c")
+        );
+    }
+
+    #[test]
+    fn a_schema_comes_from_where_the_pipeline_says() {
+        for (schema, expected) in [
+            (
+                json!({"example": "access-log"}),
+                json!({"example": "access-log"}),
+            ),
+            (
+                json!({"configMap": "a"}),
+                json!({"file": "/etc/streampress/schema/schema.json"}),
+            ),
+            (
+                json!({"configMap": "a", "key": "b.json"}),
+                json!({"file": "/etc/streampress/schema/b.json"}),
+            ),
+            (json!({"inline": {"id": 1}}), json!({"inline": {"id": 1}})),
+        ] {
+            let generator = resolved(json!({"generator": {"schema": schema}}))
+                .generator
+                .expect("a generator");
+            assert_eq!(
+                serde_json::to_value(generator.generator.schema).expect("JSON"),
+                expected
+            );
+        }
+    }
+
+    #[test]
+    fn everything_wrong_is_told_at_once() {
+        let mut pipeline = CompressionPipeline::new("shop", Default::default());
+        pipeline.spec.codec.record_size = ByteSize::written("1 MB");
+        pipeline.spec.transport.stream.shards = -1;
+        pipeline.spec.destination.location = "file:///data/in/below".into();
+        let said: Vec<String> = resolve(&pipeline)
+            .expect_err("wrong")
+            .iter()
+            .map(ToString::to_string)
+            .collect();
+        assert_eq!(
+            said,
+            [
+                "spec.codec.recordSize: 1 MB: must be a byte size; write 1M (powers of 1000) or 1Mi (powers of 1024)",
+                "spec.transport.stream.shards: -1: must be from 1 to 500; use a number in that range",
+                "spec.destination.location: file:///data/in/below: must not be the source's location, nor inside it, nor around it; restore to another folder or prefix, or restored files would be taken for new ones",
+            ]
+        );
+    }
+}

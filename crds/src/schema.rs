@@ -68,12 +68,12 @@ pub(crate) const PATTERNS: &[(&str, &str, &str)] = &[
     (
         LOCATION,
         "must be a folder below /data or a prefix in a bucket",
-        "write file:///data/in or s3://bucket/prefix, with letters, digits, spaces and -_=+,@. in names",
+        "write file:///data/in or s3://bucket/prefix, with letters, digits, spaces and -_=+,@. in names; buckets have 3 to 63 characters",
     ),
     (
         REPORT_LOCATION,
         "must be a page below /data or in a bucket",
-        "write file:///data/reports/results.html or s3://bucket/results.html",
+        "write file:///data/reports/results.html or s3://bucket/results.html, with letters, digits, spaces and -_=+,@. in names",
     ),
     (
         IMAGE_REPOSITORY,
@@ -159,7 +159,7 @@ pub(crate) fn openapi() -> &'static Value {
         if let (Some(known), Value::Object(more)) = (schema.get_mut("properties").and_then(Value::as_object_mut), properties) {
             known.extend(more);
         }
-        schema["required"] = json!(["metadata"]);
+        schema["required"] = json!(["metadata", "spec"]);
         schema
     })
 }
@@ -177,6 +177,9 @@ pub(crate) fn pattern_in_words(pattern: &str) -> (&'static str, &'static str) {
 fn finish(schema: &mut Value) {
     tidy(schema);
     require_generator_schema(schema);
+    if let Some(status) = schema.pointer_mut("/properties/status") {
+        strip_defaults(status);
+    }
     let paths: BTreeSet<&str> = rules::RULES
         .iter()
         .flat_map(|rule| rule.at)
@@ -208,6 +211,14 @@ fn tidy(schema: &mut Value) {
         }
         Value::Array(items) => items.iter_mut().for_each(tidy),
         _ => {}
+    }
+}
+
+/// A status says what is known: nothing is filled in for it.
+fn strip_defaults(schema: &mut Value) {
+    if let Value::Object(fields) = schema {
+        fields.remove("default");
+        fields.values_mut().for_each(strip_defaults);
     }
 }
 
@@ -353,6 +364,31 @@ mod tests {
             };
             assert!(bounded, "{path}: {field}");
         });
+    }
+
+    #[test]
+    fn nothing_is_filled_in_for_a_status() {
+        let mut seen = 0;
+        spec_and_status(&mut |path, field| {
+            if path.starts_with(".status") {
+                seen += 1;
+                assert!(field.get("default").is_none(), "{path}: {field}");
+            }
+        });
+        assert!(seen > 30, "{seen} fields");
+    }
+
+    #[test]
+    fn what_the_api_server_fills_in_is_what_workers_would() {
+        let crd = serde_json::to_value(crd()).expect("JSON");
+        let schema = &crd["spec"]["versions"][0]["schema"]["openAPIV3Schema"]["properties"]["spec"];
+        let sparse = json!({"generator": {"schema": {"example": "iot-sensors"}}, "transport": {"stream": {}}, "compressor": {"autoscaling": {}}});
+        let filled = kube_cel::apply_defaults(schema, &sparse);
+        let read: crate::CompressionPipelineSpec = serde_json::from_value(sparse).expect("a spec");
+        assert_eq!(serde_json::to_value(&read).expect("JSON"), filled);
+        let read_again: crate::CompressionPipelineSpec =
+            serde_json::from_value(filled).expect("a spec");
+        assert_eq!(read_again, read);
     }
 
     #[test]

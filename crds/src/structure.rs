@@ -37,15 +37,16 @@ pub(crate) fn join(path: &str, name: &str) -> String {
 
 /// The nearest of some names to one that is not among them.
 pub(crate) fn nearest<'a>(name: &str, known: impl Iterator<Item = &'a str>) -> Option<&'a str> {
-    let near = |candidate: &&str| {
-        let distance = strsim::damerau_levenshtein(&name.to_lowercase(), &candidate.to_lowercase());
-        (distance <= 1 + candidate.len() / 4).then_some(distance)
-    };
-    // Long names cannot be typing errors, and measuring them takes time.
-    let short = name.len() <= 64;
-    known
-        .filter_map(|candidate| Some((near(&candidate)?, candidate)))
-        .filter(|_| short)
+    // A long name is no typing error, and measuring it would take time.
+    if name.len() > 64 {
+        return None;
+    }
+    let name = name.to_lowercase();
+    let measured = known.filter_map(|candidate| {
+        let distance = strsim::damerau_levenshtein(&name, &candidate.to_lowercase());
+        (distance <= 1 + candidate.len() / 4).then_some((distance, candidate))
+    });
+    measured
         .min_by_key(|(distance, _)| *distance)
         .map(|(_, candidate)| candidate)
 }

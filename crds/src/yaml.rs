@@ -27,7 +27,6 @@ pub(crate) struct Place {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Fault {
     pub place: Place,
-    pub field: String,
     pub rule: String,
     pub help: String,
 }
@@ -68,7 +67,6 @@ pub(crate) fn read(text: &str) -> (Vec<Document>, Vec<Fault>) {
     if text.len() > MOST_BYTES {
         let fault = Fault {
             place: Place { line: 1, column: 1 },
-            field: String::new(),
             rule: format!(
                 "the file has {} bytes, a pipeline has at most {MOST_BYTES}",
                 text.len()
@@ -176,7 +174,6 @@ impl<'a> Reader<'a> {
     fn fault(&mut self, place: Place, rule: &str, help: &str) -> Stop {
         self.faults.push(Fault {
             place,
-            field: String::new(),
             rule: rule.to_owned(),
             help: help.to_owned(),
         });

@@ -1,1 +1,3 @@
 //! Fixtures and helpers of the whole-system tests.
+
+pub mod cluster;

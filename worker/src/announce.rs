@@ -50,9 +50,17 @@ impl Announcer {
         let (name, location) = (entry.name.clone(), self.source.location().to_owned());
         let modified_nanos = clock::nanos(entry.modified);
         blocking(move || -> Result<FileRef> {
-            let reader = source.read(&name).with_context(|| format!("opening {name}"))?;
+            let reader = source
+                .read(&name)
+                .with_context(|| format!("opening {name}"))?;
             let (hash, bytes) = hash(reader).with_context(|| format!("reading {name}"))?;
-            Ok(FileRef { location, name, bytes, hash, modified_nanos })
+            Ok(FileRef {
+                location,
+                name,
+                bytes,
+                hash,
+                modified_nanos,
+            })
         })
         .await
     }
@@ -64,7 +72,8 @@ impl Announcer {
 
     /// Announces the file again although it was announced before, as after a redrive.
     pub async fn announce_again(&self, file: &FileRef) -> Result<()> {
-        self.send(file, format!("{}-{:x}", file.dedup_id(), fastrand::u64(..))).await
+        self.send(file, format!("{}-{:x}", file.dedup_id(), fastrand::u64(..)))
+            .await
     }
 
     async fn note(&self, index: &Index, file: &FileRef) -> DoorResult<()> {
@@ -78,17 +87,27 @@ impl Announcer {
         index.announced(&indexed).await?;
         match self.dialect {
             Dialect::Ours => Ok(()),
-            Dialect::Seed => index.set(&seed_index_key(&seed_id(file)), file.id().as_str()).await,
+            Dialect::Seed => {
+                index
+                    .set(&seed_index_key(&seed_id(file)), file.id().as_str())
+                    .await
+            }
         }
     }
 
     async fn send(&self, file: &FileRef, dedup_id: String) -> Result<()> {
         if let Some(index) = &self.index {
-            self.note(index, file).await.context("noting the file in the index")?;
+            self.note(index, file)
+                .await
+                .context("noting the file in the index")?;
         }
         let message = match self.dialect {
             Dialect::Ours => Outgoing {
-                group: if self.strict { STRICT_GROUP.to_owned() } else { file.group() },
+                group: if self.strict {
+                    STRICT_GROUP.to_owned()
+                } else {
+                    file.group()
+                },
                 dedup_id,
                 body: Announcement {
                     version: VERSION,
@@ -101,8 +120,17 @@ impl Announcer {
             },
             Dialect::Seed => {
                 let id = seed_id(file);
-                let body = seed::SeedAnnouncement { id: id.clone(), file_name: file.name.as_str().to_owned() }.to_json();
-                Outgoing { group: id.clone(), dedup_id: id, body, attributes: Default::default() }
+                let body = seed::SeedAnnouncement {
+                    id: id.clone(),
+                    file_name: file.name.as_str().to_owned(),
+                }
+                .to_json();
+                Outgoing {
+                    group: id.clone(),
+                    dedup_id: id,
+                    body,
+                    attributes: Default::default(),
+                }
             }
         };
         self.files_queue

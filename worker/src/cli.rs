@@ -289,7 +289,12 @@ fn dispatch(command: Command) -> anyhow::Result<ExitCode> {
         Command::Inspect(args) => files::inspect(args),
         Command::Bench(args) => files::bench(args),
         Command::Completion { shell } => {
-            clap_complete::generate(shell, &mut Cli::command(), "streampress", &mut std::io::stdout());
+            clap_complete::generate(
+                shell,
+                &mut Cli::command(),
+                "streampress",
+                &mut std::io::stdout(),
+            );
             Ok(ExitCode::SUCCESS)
         }
     }
@@ -297,10 +302,18 @@ fn dispatch(command: Command) -> anyhow::Result<ExitCode> {
 
 /// Logs go to standard error. A role says what it does; other commands only what went wrong. RUST_LOG overrules.
 fn start_logging(cli: &Cli) {
-    let is_role = matches!(cli.command, Command::Generate(_) | Command::Compress(_) | Command::Decompress(_));
+    let is_role = matches!(
+        cli.command,
+        Command::Generate(_) | Command::Compress(_) | Command::Decompress(_)
+    );
     let default = if is_role { "info" } else { "error" };
-    let filter = tracing_subscriber::EnvFilter::try_from_default_env().unwrap_or_else(|_| default.into());
-    let lines = tracing_subscriber::fmt().with_env_filter(filter).with_writer(crate::progress::log_writer).with_target(false);
+    let filter =
+        tracing_subscriber::EnvFilter::try_from_default_env().unwrap_or_else(|_| default.into());
+    let lines = tracing_subscriber::fmt()
+        .with_env_filter(filter)
+        .with_writer(crate::progress::log_writer)
+        .with_target(false)
+        .with_ansi(std::io::IsTerminal::is_terminal(&std::io::stderr()));
     match cli.log_format {
         LogFormat::Text => lines.init(),
         LogFormat::Json => lines.json().init(),

@@ -23,7 +23,9 @@ use crate::doors::local::Index;
 use crate::doors::{ChunkStream, Delivery, FileName, Held, Outgoing, Position, Queue, Record};
 use crate::wire::record::{HEADER_BYTES, Owner};
 use crate::wire::seed::SeedAnnouncement;
-use crate::wire::{Announcement, Digest, FileRef, Manifest, Records, STRICT_GROUP, Share, StageNumbers, VERSION};
+use crate::wire::{
+    Announcement, Digest, FileRef, Manifest, Records, STRICT_GROUP, Share, StageNumbers, VERSION,
+};
 
 /// A manifest above this goes to the stream and the message names its records: SQS takes 1 MiB, and room is left for
 /// attributes and for services in between that still hold the older 256 KiB.
@@ -63,7 +65,12 @@ pub struct Compressor {
 
 #[async_trait]
 impl Handler for Compressor {
-    async fn handle(&self, delivery: &Delivery, held: &Held, stop: &CancellationToken) -> Result<(), Fault> {
+    async fn handle(
+        &self,
+        delivery: &Delivery,
+        held: &Held,
+        stop: &CancellationToken,
+    ) -> Result<(), Fault> {
         let announcement = self.announcement(&delivery.body).await?;
         // By message: handled twice, its second manifest is a duplicate; announced anew (redrive), it is not.
         let attempt = format!("{}/{}", held.attempt(), delivery.message_id);
@@ -78,7 +85,9 @@ impl Handler for Compressor {
             ledger.bytes_out += manifest.packed_bytes;
         });
         if let Some(index) = &self.index {
-            index.compressed(manifest.file.id().as_str(), manifest.packed_bytes).await?;
+            index
+                .compressed(manifest.file.id().as_str(), manifest.packed_bytes)
+                .await?;
         }
         info!(
             file_id = manifest.file.id().as_str(),
@@ -93,7 +102,9 @@ impl Handler for Compressor {
     /// A file of more than one block is worth all threads, a smaller one a single thread.
     fn weight(&self, delivery: &Delivery) -> usize {
         match Announcement::parse(&delivery.body) {
-            Ok(announcement) if announcement.file.bytes > self.options.block_size as u64 => usize::MAX,
+            Ok(announcement) if announcement.file.bytes > self.options.block_size as u64 => {
+                usize::MAX
+            }
             _ => 1,
         }
     }
@@ -105,8 +116,17 @@ impl Handler for Compressor {
     }
 
     async fn buried(&self, delivery: &Delivery, reason: &str, detail: &str) {
-        let (Some(index), Ok(announcement)) = (&self.index, Announcement::parse(&delivery.body)) else { return };
-        if let Err(fault) = index.failed(announcement.file.id().as_str(), &format!("{reason}: {detail}")).await {
+        let (Some(index), Ok(announcement)) = (&self.index, Announcement::parse(&delivery.body))
+        else {
+            return;
+        };
+        if let Err(fault) = index
+            .failed(
+                announcement.file.id().as_str(),
+                &format!("{reason}: {detail}"),
+            )
+            .await
+        {
             warn!(error = %fault, "Could not note a failed file in the index.");
         }
     }
@@ -116,18 +136,37 @@ impl Compressor {
     /// Ours, or the original's, which says no more than a name: then the file as it lies there now.
     async fn announcement(&self, body: &str) -> Result<Announcement, Fault> {
         let Ok(seed) = SeedAnnouncement::parse(body) else {
-            return Announcement::parse(body).map_err(|error| Fault::permanent("UnreadableMessage", error));
+            return Announcement::parse(body)
+                .map_err(|error| Fault::permanent("UnreadableMessage", error));
         };
-        let name = FileName::parse(&seed.file_name).map_err(|error| Fault::permanent("BadName", error))?;
+        let name =
+            FileName::parse(&seed.file_name).map_err(|error| Fault::permanent("BadName", error))?;
         let (source, shown) = (self.announcer.source.clone(), name.clone());
-        let entry = blocking(move || source.stat(&name)).await.map_err(|error| Fault::Transient(error.into()))?;
-        let entry = entry.ok_or_else(|| source_missing(&shown, self.announcer.source.location()))?;
-        let file = self.announcer.look(&entry).await.map_err(Fault::Transient)?;
-        Ok(Announcement { version: VERSION, file, announced_millis: clock::now_millis(), traceparent: None })
+        let entry = blocking(move || source.stat(&name))
+            .await
+            .map_err(|error| Fault::Transient(error.into()))?;
+        let entry =
+            entry.ok_or_else(|| source_missing(&shown, self.announcer.source.location()))?;
+        let file = self
+            .announcer
+            .look(&entry)
+            .await
+            .map_err(Fault::Transient)?;
+        Ok(Announcement {
+            version: VERSION,
+            file,
+            announced_millis: clock::now_millis(),
+            traceparent: None,
+        })
     }
 
     /// Packs the file into the stream.
-    async fn pack(&self, announcement: &Announcement, attempt: &str, stop: &CancellationToken) -> Result<Manifest, Fault> {
+    async fn pack(
+        &self,
+        announcement: &Announcement,
+        attempt: &str,
+        stop: &CancellationToken,
+    ) -> Result<Manifest, Fault> {
         let file = &announcement.file;
         self.check_source(file).await?;
         let owner = Owner::new(&file.id(), attempt);
@@ -154,7 +193,11 @@ impl Compressor {
         let (source, name) = (self.announcer.source.clone(), file.name.clone());
         let found = blocking(move || source.stat(&name))
             .await
-            .map_err(|error| Fault::Transient(anyhow::Error::from(error).context(format!("looking for {}", file.name))))?;
+            .map_err(|error| {
+                Fault::Transient(
+                    anyhow::Error::from(error).context(format!("looking for {}", file.name)),
+                )
+            })?;
         match found {
             None => Err(source_missing(&file.name, &file.location)),
             Some(entry) if entry.size != file.bytes => Err(self.announce_changed(file).await),
@@ -167,24 +210,38 @@ impl Compressor {
         match announce_current(&self.announcer, file).await {
             Ok(()) => Fault::permanent(
                 "SourceChanged",
-                format!("{} changed after it was announced; its present content has been announced anew", file.name),
+                format!(
+                    "{} changed after it was announced; its present content has been announced anew",
+                    file.name
+                ),
             ),
             Err(fault) => fault,
         }
     }
 
     /// Reads, packs and appends at once; the answer holds once all records are durable.
-    async fn stream_packed(&self, file: &FileRef, owner: &Owner, stop: &CancellationToken) -> Result<(Vec<Position>, Packed), Fault> {
+    async fn stream_packed(
+        &self,
+        file: &FileRef,
+        owner: &Owner,
+        stop: &CancellationToken,
+    ) -> Result<(Vec<Position>, Packed), Fault> {
         let cancel = Arc::new(AtomicBool::new(false));
         let _cancel_when_dropped = SetOnDrop(cancel.clone());
         let (frames, packed) = mpsc::channel::<Bytes>(4);
         let packing = {
-            let (source, name, options) = (self.announcer.source.clone(), file.name.clone(), self.options.clone());
+            let (source, name, options) = (
+                self.announcer.source.clone(),
+                file.name.clone(),
+                self.options,
+            );
             let cancel = cancel.clone();
             blocking(move || {
                 let reader = source.read(&name).map_err(codec::Error::Read)?;
                 let mut sink = |frame: &[u8]| {
-                    frames.blocking_send(Bytes::copy_from_slice(frame)).map_err(|_| io::Error::from(io::ErrorKind::BrokenPipe))
+                    frames
+                        .blocking_send(Bytes::copy_from_slice(frame))
+                        .map_err(|_| io::Error::from(io::ErrorKind::BrokenPipe))
                 };
                 hybrid::pack(reader, &mut sink, &options, &cancel)
             })
@@ -206,7 +263,11 @@ impl Compressor {
     }
 
     /// Cuts packed bytes into records and appends them in batches.
-    async fn append_all(&self, mut packed: mpsc::Receiver<Bytes>, owner: &Owner) -> Result<Vec<Position>, Fault> {
+    async fn append_all(
+        &self,
+        mut packed: mpsc::Receiver<Bytes>,
+        owner: &Owner,
+    ) -> Result<Vec<Position>, Fault> {
         let payload_bytes = self.payload_bytes();
         let (mut positions, mut waiting, mut index) = (Vec::new(), BytesMut::new(), 0u32);
         loop {
@@ -219,7 +280,10 @@ impl Compressor {
             let mut records = Vec::new();
             while waiting.len() >= payload_bytes || (ended && !waiting.is_empty()) {
                 let payload = waiting.split_to(payload_bytes.min(waiting.len()));
-                records.push(Record { key: format!("{index}-{}", fastrand::u64(..)), data: owner.seal(index, &payload) });
+                records.push(Record {
+                    key: format!("{index}-{}", fastrand::u64(..)),
+                    data: owner.seal(index, &payload),
+                });
                 index += 1;
             }
             if !records.is_empty() {
@@ -232,19 +296,26 @@ impl Compressor {
     }
 
     fn payload_bytes(&self) -> usize {
-        self.record_bytes.min(self.stream.max_record_bytes()).saturating_sub(HEADER_BYTES).max(1)
+        self.record_bytes
+            .min(self.stream.max_record_bytes())
+            .saturating_sub(HEADER_BYTES)
+            .max(1)
     }
 
     /// The list of records itself goes to the stream when it is too long for a message.
     async fn list(&self, positions: Vec<Position>, owner: &Owner) -> Result<Records, Fault> {
-        let json = serde_json::to_vec(&positions).map_err(|error| Fault::Transient(error.into()))?;
+        let json =
+            serde_json::to_vec(&positions).map_err(|error| Fault::Transient(error.into()))?;
         if json.len() <= LARGEST_MANIFEST_BYTES {
             return Ok(Records::Here(positions));
         }
         let records = json
             .chunks(self.payload_bytes())
             .zip(0u32..)
-            .map(|(part, index)| Record { key: format!("list-{index}"), data: owner.seal(index, part) })
+            .map(|(part, index)| Record {
+                key: format!("list-{index}"),
+                data: owner.seal(index, part),
+            })
             .collect();
         Ok(Records::Listed(self.stream.append(records).await?))
     }
@@ -252,8 +323,16 @@ impl Compressor {
     async fn announce_packed(&self, manifest: &Manifest) -> Result<(), Fault> {
         let file = &manifest.file;
         let message = Outgoing {
-            group: if self.announcer.strict { STRICT_GROUP.to_owned() } else { file.group() },
-            dedup_id: format!("{}-{}", &file.id().as_str()[..40], &Digest::of(manifest.attempt.as_bytes()).as_str()[..16]),
+            group: if self.announcer.strict {
+                STRICT_GROUP.to_owned()
+            } else {
+                file.group()
+            },
+            dedup_id: format!(
+                "{}-{}",
+                &file.id().as_str()[..40],
+                &Digest::of(manifest.attempt.as_bytes()).as_str()[..16]
+            ),
             body: manifest.to_json(),
             attributes: Default::default(),
         };
@@ -264,22 +343,34 @@ impl Compressor {
 /// Announces what the source holds now under the name of `file`, even if that was announced a moment ago.
 pub async fn announce_current(announcer: &Announcer, file: &FileRef) -> Result<(), Fault> {
     let (source, name) = (announcer.source.clone(), file.name.clone());
-    let entry = blocking(move || source.stat(&name)).await.map_err(|error| Fault::Transient(error.into()))?;
+    let entry = blocking(move || source.stat(&name))
+        .await
+        .map_err(|error| Fault::Transient(error.into()))?;
     let entry = entry.ok_or_else(|| source_missing(&file.name, &file.location))?;
     let current = announcer.look(&entry).await.map_err(Fault::Transient)?;
-    announcer.announce_again(&current).await.map_err(Fault::Transient)
+    announcer
+        .announce_again(&current)
+        .await
+        .map_err(Fault::Transient)
 }
 
 /// The dead letter of a file that is not there.
 pub fn source_missing(name: &FileName, location: &str) -> Fault {
-    Fault::permanent("SourceMissing", format!("{name} is not in {location}; put it back and run 'streampress redrive'"))
+    Fault::permanent(
+        "SourceMissing",
+        format!("{name} is not in {location}; put it back and run 'streampress redrive'"),
+    )
 }
 
 fn pack_fault(file: &FileRef, error: codec::Error) -> Fault {
     match error {
         codec::Error::Cancelled => Fault::Interrupted,
-        codec::Error::Read(error) if error.kind() == io::ErrorKind::NotFound => source_missing(&file.name, &file.location),
-        error => Fault::Transient(anyhow::Error::from(error).context(format!("packing {}", file.name))),
+        codec::Error::Read(error) if error.kind() == io::ErrorKind::NotFound => {
+            source_missing(&file.name, &file.location)
+        }
+        error => {
+            Fault::Transient(anyhow::Error::from(error).context(format!("packing {}", file.name)))
+        }
     }
 }
 
@@ -290,9 +381,9 @@ pub async fn tidy_source(announcer: &Announcer, file: &FileRef, what: OnCompress
     }
     let (source, file) = (announcer.source.clone(), file.clone());
     let tidied = blocking(move || -> io::Result<()> {
-        let unchanged = source
-            .stat(&file.name)?
-            .is_some_and(|now| now.size == file.bytes && clock::nanos(now.modified) == file.modified_nanos);
+        let unchanged = source.stat(&file.name)?.is_some_and(|now| {
+            now.size == file.bytes && clock::nanos(now.modified) == file.modified_nanos
+        });
         match what {
             OnCompressed::Rename if unchanged => source.rename(&file.name, &renamed(&file.name)),
             OnCompressed::Delete if unchanged => source.remove(&file.name),
@@ -306,12 +397,19 @@ pub async fn tidy_source(announcer: &Announcer, file: &FileRef, what: OnCompress
 
 /// `a/b.json` becomes `a/b_delete.json`.
 fn renamed(name: &FileName) -> FileName {
-    let (folder, base) = name.as_str().rsplit_once('/').map_or(("", name.as_str()), |(folder, base)| (folder, base));
+    let (folder, base) = name
+        .as_str()
+        .rsplit_once('/')
+        .map_or(("", name.as_str()), |(folder, base)| (folder, base));
     let base = match base.rsplit_once('.') {
         Some((stem, extension)) if !stem.is_empty() => format!("{stem}_delete.{extension}"),
         _ => format!("{base}_delete"),
     };
-    let full = if folder.is_empty() { base } else { format!("{folder}/{base}") };
+    let full = if folder.is_empty() {
+        base
+    } else {
+        format!("{folder}/{base}")
+    };
     // Only a name at the very limit cannot grow; it then stays what it is.
     FileName::parse(&full).unwrap_or_else(|_| name.clone())
 }
@@ -327,10 +425,13 @@ struct Packed {
 
 impl From<hybrid::Summary> for Packed {
     fn from(summary: hybrid::Summary) -> Self {
-        let shares = summary.shares.iter().map(|((transform, codec), share)| Share {
-            label: format!("{} · {}", transform.name(), codec.name()),
-            bytes: share.packed_bytes,
-        });
+        let shares = summary
+            .shares
+            .iter()
+            .map(|((transform, codec), share)| Share {
+                label: format!("{} · {}", transform.name(), codec.name()),
+                bytes: share.packed_bytes,
+            });
         let stage = StageNumbers {
             name: "Step 01 pack".to_owned(),
             bytes_in: summary.raw_bytes,
@@ -361,7 +462,12 @@ mod tests {
 
     #[test]
     fn a_renamed_source_keeps_its_folder_and_extension() {
-        for (from, to) in [("a.json", "a_delete.json"), ("x.y/b", "x.y/b_delete"), (".log", ".log_delete"), ("d/a.tar.csv", "d/a.tar_delete.csv")] {
+        for (from, to) in [
+            ("a.json", "a_delete.json"),
+            ("x.y/b", "x.y/b_delete"),
+            (".log", ".log_delete"),
+            ("d/a.tar.csv", "d/a.tar_delete.csv"),
+        ] {
             assert_eq!(renamed(&FileName::parse(from).expect("good")).as_str(), to);
         }
     }

@@ -43,7 +43,10 @@ pub enum Fault {
 impl Fault {
     /// A fault that no second attempt mends.
     pub fn permanent(reason: &'static str, detail: impl std::fmt::Display) -> Self {
-        Self::Permanent { reason, detail: format!("{detail:#}") }
+        Self::Permanent {
+            reason,
+            detail: format!("{detail:#}"),
+        }
     }
 }
 
@@ -64,7 +67,12 @@ impl From<DoorError> for Fault {
 pub trait Handler: Send + Sync + 'static {
     /// Does the work. `stop` is cancelled when the slot is lost or the process shall end: the handler then
     /// returns [`Fault::Interrupted`] at the next block boundary and has no effect after.
-    async fn handle(&self, delivery: &Delivery, held: &Held, stop: &CancellationToken) -> Result<(), Fault>;
+    async fn handle(
+        &self,
+        delivery: &Delivery,
+        held: &Held,
+        stop: &CancellationToken,
+    ) -> Result<(), Fault>;
     /// How many of the worker's threads the message wants, from 1.
     fn weight(&self, delivery: &Delivery) -> usize;
     /// Called once the message is deleted: what may only happen when it is safe.
@@ -186,7 +194,8 @@ impl Consumer {
         permits: &Arc<Semaphore>,
         at_work: &mut JoinSet<()>,
     ) {
-        let weight = u32::try_from(self.handler.weight(&delivery).clamp(1, self.threads.max(1))).unwrap_or(1);
+        let weight = u32::try_from(self.handler.weight(&delivery).clamp(1, self.threads.max(1)))
+            .unwrap_or(1);
         let work = Work {
             role: self.role,
             queue: self.queue.clone(),
@@ -207,7 +216,9 @@ impl Consumer {
 async fn give_back(role: &str, queue: &dyn Queue, delivery: &Delivery) {
     match queue.release(&delivery.receipt).await {
         Ok(()) | Err(DoorError::Stale) => {}
-        Err(fault) => warn!(role, error = %fault, "Could not give a message back; it comes back by itself when its hiding time ends."),
+        Err(fault) => {
+            warn!(role, error = %fault, "Could not give a message back; it comes back by itself when its hiding time ends.")
+        }
     }
 }
 
@@ -254,10 +265,16 @@ impl Work {
             match self.queue.extend(&delivery.receipt, hidden_for).await {
                 Ok(()) => {}
                 Err(DoorError::Stale) => {
-                    warn!(role = self.role, message_id = delivery.message_id, "Lost a message to another worker; stopping its work.");
+                    warn!(
+                        role = self.role,
+                        message_id = delivery.message_id,
+                        "Lost a message to another worker; stopping its work."
+                    );
                     return;
                 }
-                Err(fault) => warn!(role = self.role, error = %fault, "Could not prolong a message's hiding; trying again."),
+                Err(fault) => {
+                    warn!(role = self.role, error = %fault, "Could not prolong a message's hiding; trying again.")
+                }
             }
         }
     }
@@ -267,7 +284,10 @@ impl Work {
             Ok(()) => self.acknowledge(delivery).await,
             Err(Fault::Permanent { reason, detail }) => self.bury(delivery, reason, &detail).await,
             Err(Fault::Transient(cause)) if delivery.receive_count >= self.max_receive_count => {
-                let detail = format!("gave up after {} attempts: {cause:#}", delivery.receive_count);
+                let detail = format!(
+                    "gave up after {} attempts: {cause:#}",
+                    delivery.receive_count
+                );
                 self.bury(delivery, "GaveUp", &detail).await;
             }
             Err(Fault::Transient(cause)) => {
@@ -285,25 +305,36 @@ impl Work {
         match self.queue.delete(&delivery.receipt).await {
             Ok(()) => self.handler.acknowledged(delivery).await,
             // Harmless: whoever has it now finds the effect done and acknowledges.
-            Err(fault) => info!(role = self.role, message_id = delivery.message_id, error = %fault, "Done, but not acknowledged; it will be seen again and skipped."),
+            Err(fault) => {
+                info!(role = self.role, message_id = delivery.message_id, error = %fault, "Done, but not acknowledged; it will be seen again and skipped.")
+            }
         }
     }
 
     async fn bury(&self, delivery: &Delivery, reason: &str, detail: &str) {
         match self.queue.bury(delivery, reason, detail).await {
             Ok(()) => {
-                error!(role = self.role, message_id = delivery.message_id, reason, detail, "Set aside as a dead letter.");
+                error!(
+                    role = self.role,
+                    message_id = delivery.message_id,
+                    reason,
+                    detail,
+                    "Set aside as a dead letter."
+                );
                 self.held.count(|ledger| ledger.failures += 1);
                 self.handler.buried(delivery, reason, detail).await;
             }
-            Err(fault) => warn!(role = self.role, reason, detail, error = %fault, "Could not set a message aside; it comes back when its hiding time ends."),
+            Err(fault) => {
+                warn!(role = self.role, reason, detail, error = %fault, "Could not set a message aside; it comes back when its hiding time ends.")
+            }
         }
     }
 }
 
 /// 1 s, 2 s, 4 s … with up to half of it taken off at random, so that messages that failed together do not come back together.
 fn back_off(receive_count: u32) -> Duration {
-    let doubled = Duration::from_secs(1 << receive_count.saturating_sub(1).min(16)).min(LONGEST_BACK_OFF);
+    let doubled =
+        Duration::from_secs(1 << receive_count.saturating_sub(1).min(16)).min(LONGEST_BACK_OFF);
     doubled.mul_f64(0.5 + fastrand::f64() / 2.0)
 }
 

@@ -23,7 +23,7 @@ use crate::doors::local::Index;
 use crate::doors::{ChunkStream, Delivery, FileEntry, Files, Held, Position};
 use crate::report_log::ReportLog;
 use crate::wire::record::Owner;
-use crate::wire::{Digest, FileRef, Manifest, Records};
+use crate::wire::{Digest, FileRef, Manifest, Records, StageNumbers};
 use crate::{blocking, report};
 
 /// Records are fetched in batches of about this many bytes.
@@ -63,13 +63,23 @@ enum Present {
 
 #[async_trait]
 impl Handler for Decompressor {
-    async fn handle(&self, delivery: &Delivery, held: &Held, stop: &CancellationToken) -> Result<(), Fault> {
-        let manifest =
-            Manifest::parse(&delivery.body).map_err(|error| Fault::permanent("UnreadableMessage", error))?;
+    async fn handle(
+        &self,
+        delivery: &Delivery,
+        held: &Held,
+        stop: &CancellationToken,
+    ) -> Result<(), Fault> {
+        let manifest = Manifest::parse(&delivery.body)
+            .map_err(|error| Fault::permanent("UnreadableMessage", error))?;
         let file = &manifest.file;
         match self.present(file).await? {
             Present::Same => {
                 info!(file_id = file.id().as_str(), file_name = %file.name, "File is restored already; skipped.");
+                // It may have been made visible by one who was killed before saying so.
+                if let Some(log) = &self.report {
+                    log.add(row(&manifest, 0.0, held.slot(), report::Outcome::Restored))
+                        .await;
+                }
                 self.note_restored(file).await
             }
             Present::Newer => {
@@ -93,14 +103,27 @@ impl Handler for Decompressor {
     async fn acknowledged(&self, _delivery: &Delivery) {}
 
     async fn buried(&self, delivery: &Delivery, reason: &str, detail: &str) {
-        let Ok(manifest) = Manifest::parse(&delivery.body) else { return };
+        let Ok(manifest) = Manifest::parse(&delivery.body) else {
+            return;
+        };
         if let Some(index) = &self.index
-            && let Err(fault) = index.failed(manifest.file.id().as_str(), &format!("{reason}: {detail}")).await
+            && let Err(fault) = index
+                .failed(manifest.file.id().as_str(), &format!("{reason}: {detail}"))
+                .await
         {
             warn!(error = %fault, "Could not note a failed file in the index.");
         }
         if let Some(log) = &self.report {
-            log.add(row(&manifest, 0.0, "", report::Outcome::Failed { reason: format!("{reason}: {detail}") })).await;
+            log.add(row(
+                &manifest,
+                0.0,
+                "",
+                report::Outcome::Failed {
+                    reason: reason.to_owned(),
+                    way_out: detail.to_owned(),
+                },
+            ))
+            .await;
         }
     }
 }
@@ -109,17 +132,34 @@ impl Decompressor {
     async fn present(&self, file: &FileRef) -> Result<Present, Fault> {
         let (destination, wanted) = (self.destination.clone(), file.clone());
         blocking(move || -> io::Result<Present> {
-            let Some(found) = destination.stat(&wanted.name)? else { return Ok(Present::Older) };
-            if found.size == wanted.bytes && hash(destination.read(&wanted.name)?)?.0 == wanted.hash {
+            let Some(found) = destination.stat(&wanted.name)? else {
+                return Ok(Present::Older);
+            };
+            if found.size == wanted.bytes && hash(destination.read(&wanted.name)?)?.0 == wanted.hash
+            {
                 return Ok(Present::Same);
             }
-            Ok(if is_newer(&found, &wanted) { Present::Newer } else { Present::Older })
+            Ok(if is_newer(&found, &wanted) {
+                Present::Newer
+            } else {
+                Present::Older
+            })
         })
         .await
-        .map_err(|error| Fault::Transient(anyhow::Error::from(error).context(format!("looking at the restored {}", file.name))))
+        .map_err(|error| {
+            Fault::Transient(
+                anyhow::Error::from(error)
+                    .context(format!("looking at the restored {}", file.name)),
+            )
+        })
     }
 
-    async fn restore(&self, manifest: &Manifest, held: &Held, stop: &CancellationToken) -> Result<(), Fault> {
+    async fn restore(
+        &self,
+        manifest: &Manifest,
+        held: &Held,
+        stop: &CancellationToken,
+    ) -> Result<(), Fault> {
         let file = &manifest.file;
         let started = Instant::now();
         let owner = Owner::new(&file.id(), &manifest.attempt);
@@ -131,14 +171,24 @@ impl Decompressor {
         let modified = clock::from_nanos(file.modified_nanos);
         blocking(move || pending.commit(modified))
             .await
-            .map_err(|error| Fault::Transient(anyhow::Error::from(error).context(format!("making {} visible", file.name))))?;
+            .map_err(|error| {
+                Fault::Transient(
+                    anyhow::Error::from(error).context(format!("making {} visible", file.name)),
+                )
+            })?;
         held.count(|ledger| {
             ledger.files += 1;
             ledger.bytes_in += manifest.packed_bytes;
             ledger.bytes_out += file.bytes;
         });
         if let Some(log) = &self.report {
-            log.add(row(manifest, started.elapsed().as_secs_f64(), held.slot(), report::Outcome::Restored)).await;
+            log.add(row(
+                manifest,
+                started.elapsed().as_secs_f64(),
+                held.slot(),
+                report::Outcome::Restored,
+            ))
+            .await;
         }
         self.note_restored(file).await?;
         info!(file_id = file.id().as_str(), file_name = %file.name, raw_bytes = file.bytes, packed_bytes = manifest.packed_bytes, "File restored.");
@@ -158,14 +208,28 @@ impl Decompressor {
             Records::Here(positions) => return Ok(positions.clone()),
             Records::Listed(listed) => listed,
         };
-        if listed.iter().map(|position| u64::from(position.bytes)).sum::<u64>() > LONGEST_LIST_BYTES {
-            return Err(Fault::permanent("UnreadableMessage", "the list of records is longer than 64 MiB"));
+        if listed
+            .iter()
+            .map(|position| u64::from(position.bytes))
+            .sum::<u64>()
+            > LONGEST_LIST_BYTES
+        {
+            return Err(Fault::permanent(
+                "UnreadableMessage",
+                "the list of records is longer than 64 MiB",
+            ));
         }
         let mut json = Vec::new();
         for (record, index) in self.stream.fetch(listed).await?.iter().zip(0..) {
-            json.extend_from_slice(&owner.open(index, record).map_err(|error| Fault::permanent("RecordDamaged", error))?);
+            json.extend_from_slice(
+                &owner
+                    .open(index, record)
+                    .map_err(|error| Fault::permanent("RecordDamaged", error))?,
+            );
         }
-        serde_json::from_slice(&json).map_err(|error| Fault::permanent("RecordDamaged", format!("the list of records: {error}")))
+        serde_json::from_slice(&json).map_err(|error| {
+            Fault::permanent("RecordDamaged", format!("the list of records: {error}"))
+        })
     }
 
     /// Fetches, unpacks and writes at once; the answer is the whole file, checked and not yet visible.
@@ -180,10 +244,13 @@ impl Decompressor {
         let (payloads, reader) = mpsc::channel::<Bytes>(16);
         let unpacking = {
             let (destination, name) = (self.destination.clone(), file.name.clone());
-            let (limits, threads, cancel) = (self.limits.clone(), self.threads, cancel.clone());
+            let (limits, threads, cancel) = (self.limits, self.threads, cancel.clone());
             blocking(move || -> Result<_, codec::Error> {
                 let mut pending = destination.create(&name).map_err(codec::Error::Write)?;
-                let reader = ChannelReader { payloads: reader, at_hand: Bytes::new() };
+                let reader = ChannelReader {
+                    payloads: reader,
+                    at_hand: Bytes::new(),
+                };
                 let summary = hybrid::unpack(reader, &mut pending, &limits, threads, &cancel)?;
                 pending.flush().map_err(codec::Error::Write)?;
                 Ok((pending, summary))
@@ -202,13 +269,21 @@ impl Decompressor {
         fetched?;
         let (pending, summary) = unpacked.map_err(|error| unpack_fault(file, error))?;
         if summary.raw_bytes != file.bytes || Digest::from(summary.hash) != file.hash {
-            let detail = format!("{} came out with another hash than it was announced with; nothing was written; redrive announces the source again", file.name);
+            let detail = format!(
+                "{} came out with another hash than it was announced with; nothing was written; redrive announces the source again",
+                file.name
+            );
             return Err(Fault::permanent("HashMismatch", detail));
         }
         Ok(pending)
     }
 
-    async fn fetch_all(&self, owner: &Owner, positions: Vec<Position>, payloads: mpsc::Sender<Bytes>) -> Result<(), Fault> {
+    async fn fetch_all(
+        &self,
+        owner: &Owner,
+        positions: Vec<Position>,
+        payloads: mpsc::Sender<Bytes>,
+    ) -> Result<(), Fault> {
         let mut index = 0;
         let mut rest = positions.as_slice();
         while !rest.is_empty() {
@@ -220,7 +295,9 @@ impl Decompressor {
             let (batch, after) = rest.split_at(fits.count().max(1));
             rest = after;
             for record in self.stream.fetch(batch).await? {
-                let payload = owner.open(index, &record).map_err(|error| Fault::permanent("RecordDamaged", error))?;
+                let payload = owner
+                    .open(index, &record)
+                    .map_err(|error| Fault::permanent("RecordDamaged", error))?;
                 index += 1;
                 if payloads.send(payload).await.is_err() {
                     // Unpacking ended early: it says why.
@@ -239,28 +316,58 @@ fn is_newer(found: &FileEntry, wanted: &FileRef) -> bool {
 fn unpack_fault(file: &FileRef, error: codec::Error) -> Fault {
     match error {
         codec::Error::Cancelled => Fault::Interrupted,
-        codec::Error::Write(error) => Fault::Transient(anyhow::Error::from(error).context(format!("writing {}", file.name))),
+        codec::Error::Write(error) => {
+            Fault::Transient(anyhow::Error::from(error).context(format!("writing {}", file.name)))
+        }
         error => Fault::permanent("BadFrame", format!("{}: {error:#}", file.name)),
     }
 }
 
-fn row(manifest: &Manifest, seconds_restore: f64, slot: &str, outcome: report::Outcome) -> report::ReportRow {
-    let seconds_compress = manifest.stages.iter().map(|stage| stage.seconds).sum();
+/// The file's line in the report; its times say how long it took from door to door.
+fn row(
+    manifest: &Manifest,
+    seconds_restore: f64,
+    slot: &str,
+    outcome: report::Outcome,
+) -> report::ReportRow {
+    let file = &manifest.file;
+    let records = match &manifest.records {
+        Records::Here(positions) | Records::Listed(positions) => positions.len() as u64,
+    };
     report::ReportRow {
-        file_id: manifest.file.id().as_str().to_owned(),
-        name: manifest.file.name.as_str().to_owned(),
-        raw_bytes: manifest.file.bytes,
+        file_id: file.id().as_str().to_owned(),
+        name: file.name.as_str().to_owned(),
+        format: report_format(file.name.as_str()),
+        raw_bytes: file.bytes,
         packed_bytes: manifest.packed_bytes,
-        stages: manifest.stages.clone(),
-        shares: manifest.shares.clone(),
-        announced_millis: manifest.announced_millis,
-        compressed_millis: manifest.compressed_millis,
-        restored_millis: clock::now_millis(),
-        seconds_compress,
+        records,
+        stages: manifest
+            .stages
+            .iter()
+            .map(StageNumbers::to_report)
+            .collect(),
+        codec_shares: manifest
+            .shares
+            .iter()
+            .map(|share| report::CodecShare {
+                label: share.label.clone(),
+                bytes: share.bytes,
+            })
+            .collect(),
+        announced_at_millis: Some(manifest.announced_millis),
+        compressed_at_millis: Some(manifest.compressed_millis),
+        restored_at_millis: Some(clock::now_millis()),
+        seconds_compress: manifest.stages.iter().map(|stage| stage.seconds).sum(),
         seconds_restore,
         outcome,
         slot: slot.to_owned(),
     }
+}
+
+/// What the report calls a file's kind: its extension.
+pub fn report_format(name: &str) -> String {
+    name.rsplit_once('.')
+        .map_or_else(String::new, |(_, extension)| extension.to_ascii_lowercase())
 }
 
 /// Reads the payloads as one stream of bytes; ends when the fetching side is done or gave up.
@@ -282,4 +389,3 @@ impl Read for ChannelReader {
         Ok(bytes)
     }
 }
-

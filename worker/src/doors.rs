@@ -283,7 +283,7 @@ pub struct Position {
     /// Its place there.
     #[serde(rename = "seq")]
     pub sequence: Sequence,
-    /// How many bytes the record has.
+    /// How many bytes the record has; 0 where that is not known, as in the Python original's messages.
     pub bytes: u32,
 }
 

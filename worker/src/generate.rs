@@ -79,7 +79,10 @@ impl Generate {
             if !self.may_go_on(held, started, number - first).await {
                 return Ok(false);
             }
-            let file = self.make(number).await.with_context(|| format!("making file {number}"))?;
+            let file = self
+                .make(number)
+                .await
+                .with_context(|| format!("making file {number}"))?;
             self.announcer.announce_known(&file).await?;
             held.count(|ledger| {
                 ledger.index = number + 1;
@@ -94,7 +97,8 @@ impl Generate {
     /// Waits for the rate, or for room in the queue; false when told to stop.
     async fn may_go_on(&self, held: &Held, started: Instant, made: u64) -> bool {
         if self.files_per_minute > 0 {
-            let due = started + Duration::from_secs_f64(made as f64 * 60.0 / f64::from(self.files_per_minute));
+            let due = started
+                + Duration::from_secs_f64(made as f64 * 60.0 / f64::from(self.files_per_minute));
             tokio::select! {
                 () = self.shutdown.cancelled() => {}
                 () = held.lost().cancelled() => {}
@@ -102,7 +106,9 @@ impl Generate {
             }
         } else {
             // Unknown depth is not zero: without an answer it waits.
-            while !self.stopped(held) && !matches!(self.announcer.files_queue.depth().await, Ok(depth) if depth.total() < MOST_WAITING) {
+            while !self.stopped(held)
+                && !matches!(self.announcer.files_queue.depth().await, Ok(depth) if depth.total() < MOST_WAITING)
+            {
                 self.pause(PAUSE).await;
             }
         }
@@ -122,7 +128,8 @@ impl Generate {
 
     /// Makes the file visible at the source, unless it lies there already.
     async fn make(&self, number: u64) -> Result<FileRef> {
-        let name = FileName::parse(&self.generator.file_name(&self.prefix, number)).map_err(anyhow::Error::msg)?;
+        let name = FileName::parse(&self.generator.file_name(&self.prefix, number))
+            .map_err(anyhow::Error::msg)?;
         let (generator, source) = (self.generator.clone(), self.announcer.source.clone());
         blocking(move || -> Result<FileRef> {
             let mut bytes = Vec::new();
@@ -134,7 +141,9 @@ impl Generate {
                     let mut pending = source.create(&name)?;
                     pending.write_all(&bytes)?;
                     pending.commit(SystemTime::now())?;
-                    let entry = source.stat(&name)?.context("the file went away as soon as it was written")?;
+                    let entry = source
+                        .stat(&name)?
+                        .context("the file went away as soon as it was written")?;
                     entry.modified
                 }
             };
@@ -152,7 +161,9 @@ impl Generate {
 
 /// The modification time of a file that has just this content.
 fn unchanged(source: &dyn Files, name: &FileName, content: &[u8]) -> Result<Option<SystemTime>> {
-    let Some(entry) = source.stat(name)? else { return Ok(None) };
+    let Some(entry) = source.stat(name)? else {
+        return Ok(None);
+    };
     if entry.size != content.len() as u64 {
         return Ok(None);
     }

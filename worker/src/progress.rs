@@ -17,7 +17,11 @@ const LINE_EVERY: Duration = Duration::from_secs(2);
 
 /// Bars if standard error is a terminal, lines otherwise.
 pub fn observer() -> Box<dyn Observer> {
-    if io::stderr().is_terminal() { Box::new(Bars::new()) } else { Box::new(Lines::new()) }
+    if io::stderr().is_terminal() {
+        Box::new(Bars::new())
+    } else {
+        Box::new(Lines::new())
+    }
 }
 
 /// The bars on the terminal, if there are any: log lines must not be drawn over.
@@ -63,11 +67,18 @@ impl Bars {
     fn new() -> Self {
         let all = BARS.get_or_init(MultiProgress::new).clone();
         let bar = |name: &'static str| {
-            let style = ProgressStyle::with_template("{prefix:>10} {bar:32.cyan/blue} {pos:>6}/{len:<6} {msg}");
+            let style = ProgressStyle::with_template(
+                "{prefix:>10} {bar:32.cyan/blue} {pos:>6}/{len:<6} {msg}",
+            );
             let bar = ProgressBar::new(0).with_prefix(name);
             all.add(bar.with_style(style.unwrap_or_else(|_| ProgressStyle::default_bar())))
         };
-        Self { made: bar("announced"), packed: bar("compressed"), restored: bar("restored"), all: all.clone() }
+        Self {
+            made: bar("announced"),
+            packed: bar("compressed"),
+            restored: bar("restored"),
+            all: all.clone(),
+        }
     }
 }
 
@@ -90,10 +101,17 @@ impl Observer for Bars {
             bar.set_length(length);
             bar.set_position(position);
         }
-        self.made.set_message(HumanBytes(progress.bytes_announced).to_string());
-        self.packed.set_message(saved(progress.bytes_raw, progress.bytes_packed));
-        let failed = if progress.failed > 0 { format!(", {} failed", progress.failed) } else { String::new() };
-        self.restored.set_message(format!("{}{failed}", HumanBytes(progress.bytes_restored)));
+        self.made
+            .set_message(HumanBytes(progress.bytes_announced).to_string());
+        self.packed
+            .set_message(saved(progress.bytes_raw, progress.bytes_packed));
+        let failed = if progress.failed > 0 {
+            format!(", {} failed", progress.failed)
+        } else {
+            String::new()
+        };
+        self.restored
+            .set_message(format!("{}{failed}", HumanBytes(progress.bytes_restored)));
     }
 
     fn finished(&self) {
@@ -109,7 +127,9 @@ struct Lines {
 
 impl Lines {
     fn new() -> Self {
-        Self { last: Mutex::new(None) }
+        Self {
+            last: Mutex::new(None),
+        }
     }
 }
 
@@ -123,15 +143,27 @@ impl Observer for Lines {
     }
 
     fn progress(&self, progress: Progress, total: Option<u64>) {
-        let mut last = self.last.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+        let mut last = self
+            .last
+            .lock()
+            .unwrap_or_else(std::sync::PoisonError::into_inner);
         let news = match *last {
             None => true,
-            Some((at, shown)) => shown != progress && (at.elapsed() >= LINE_EVERY || Some(progress.restored) == total),
+            Some((at, shown)) => {
+                shown != progress
+                    && (at.elapsed() >= LINE_EVERY || Some(progress.restored) == total)
+            }
         };
         if news {
             *last = Some((Instant::now(), progress));
             let of = total.map_or(String::new(), |total| format!(" of {total}"));
-            let Progress { announced, compressed, restored, failed, .. } = progress;
+            let Progress {
+                announced,
+                compressed,
+                restored,
+                failed,
+                ..
+            } = progress;
             eprintln!(
                 "announced {announced}{of}, compressed {compressed} ({}), restored {restored}, failed {failed}",
                 saved(progress.bytes_raw, progress.bytes_packed)
@@ -145,7 +177,10 @@ impl Observer for Lines {
 fn start_line(data: &Path, resumed: Progress) -> String {
     let begun = match resumed.announced {
         0 => String::new(),
-        files => format!("; going on: {files} files are known, {} of them restored", resumed.restored),
+        files => format!(
+            "; going on: {files} files are known, {} of them restored",
+            resumed.restored
+        ),
     };
     format!("data folder: {}{begun}", data.display())
 }
@@ -155,7 +190,11 @@ fn saved(raw: u64, packed: u64) -> String {
         return format!("{} to {}", HumanBytes(raw), HumanBytes(packed));
     }
     let percent = 100.0 * (1.0 - packed as f64 / raw as f64);
-    format!("{} to {}, {percent:.1} % saved", HumanBytes(raw), HumanBytes(packed))
+    format!(
+        "{} to {}, {percent:.1} % saved",
+        HumanBytes(raw),
+        HumanBytes(packed)
+    )
 }
 
 /// The table at the end of a run.
@@ -167,9 +206,15 @@ pub fn summary_table(summary: &RunSummary) -> String {
     row("files", files_line(summary));
     row("raw", HumanBytes(summary.bytes_raw).to_string());
     let percent = summary.saved_percent().map_or(String::new(), |saved| {
-        format!(", {saved:.1} % saved, ratio {:.2}", summary.bytes_raw as f64 / summary.bytes_compressed.max(1) as f64)
+        format!(
+            ", {saved:.1} % saved, ratio {:.2}",
+            summary.bytes_raw as f64 / summary.bytes_compressed.max(1) as f64
+        )
     });
-    row("compressed", format!("{}{percent}", HumanBytes(summary.bytes_compressed)));
+    row(
+        "compressed",
+        format!("{}{percent}", HumanBytes(summary.bytes_compressed)),
+    );
     row("time", format!("{:.1} s", summary.seconds));
     row("restored to", summary.output.display().to_string());
     if let Some(report) = &summary.report {
@@ -182,7 +227,13 @@ pub fn summary_table(summary: &RunSummary) -> String {
 }
 
 fn files_line(summary: &RunSummary) -> String {
-    let RunSummary { files_generated, files_restored, files_failed, files_superseded, .. } = summary;
+    let RunSummary {
+        files_generated,
+        files_restored,
+        files_failed,
+        files_superseded,
+        ..
+    } = summary;
     let mut line = format!("{files_generated} announced, {files_restored} restored identical");
     if *files_superseded > 0 {
         let _ = write!(line, ", {files_superseded} overtaken by a newer version");

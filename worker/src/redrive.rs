@@ -10,7 +10,9 @@ use tracing::info;
 use crate::announce::Announcer;
 use crate::compress::announce_current;
 use crate::consume::Fault;
-use crate::doors::{ATTR_DETAIL, ATTR_REASON, ChunkStream, Delivery, DoorError, Outgoing, Position, Queue};
+use crate::doors::{
+    ATTR_DETAIL, ATTR_REASON, ChunkStream, Delivery, DoorError, Outgoing, Position, Queue,
+};
 use crate::roles::Transport;
 use crate::wire::{Announcement, FileRef, Manifest, Records};
 
@@ -46,13 +48,22 @@ pub enum Done {
 }
 
 /// Redrives both queues; `list_only` looks and changes nothing.
-pub async fn redrive(transport: &Transport, announcer: &Announcer, list_only: bool) -> Result<Vec<Redriven>> {
+pub async fn redrive(
+    transport: &Transport,
+    announcer: &Announcer,
+    list_only: bool,
+) -> Result<Vec<Redriven>> {
     let mut all = Vec::new();
     for queue in [&transport.files_queue, &transport.chunks_queue] {
-        let dead = queue.dead_letters().with_context(|| format!("{} has no dead-letter queue", queue.name()))?;
+        let dead = queue
+            .dead_letters()
+            .with_context(|| format!("{} has no dead-letter queue", queue.name()))?;
         let mut in_hand = Vec::new();
         loop {
-            let letters = dead.receive(10, WAIT).await.context("receiving dead letters")?;
+            let letters = dead
+                .receive(10, WAIT)
+                .await
+                .context("receiving dead letters")?;
             if letters.is_empty() {
                 break;
             }
@@ -63,8 +74,14 @@ pub async fn redrive(transport: &Transport, announcer: &Announcer, list_only: bo
                 };
                 match done {
                     Done::SentAgain | Done::AnnouncedAgain => {
-                        dead.delete(&letter.receipt).await.context("deleting a dead letter that was sent again")?;
-                        info!(message_id = letter.message_id, ?done, "Dead letter redriven.");
+                        dead.delete(&letter.receipt)
+                            .await
+                            .context("deleting a dead letter that was sent again")?;
+                        info!(
+                            message_id = letter.message_id,
+                            ?done,
+                            "Dead letter redriven."
+                        );
                     }
                     // Held until all have been seen, so that none is seen twice.
                     Done::Listed | Done::Left(_) => in_hand.push(letter.receipt.clone()),
@@ -73,7 +90,9 @@ pub async fn redrive(transport: &Transport, announcer: &Announcer, list_only: bo
             }
         }
         for receipt in in_hand {
-            dead.release(&receipt).await.context("giving a dead letter back")?;
+            dead.release(&receipt)
+                .await
+                .context("giving a dead letter back")?;
         }
     }
     Ok(all)
@@ -81,23 +100,45 @@ pub async fn redrive(transport: &Transport, announcer: &Announcer, list_only: bo
 
 fn describe(letter: &Delivery, done: Done) -> Redriven {
     let attribute = |name: &str| letter.attributes.get(name).cloned().unwrap_or_default();
-    let name = file_of(&letter.body).map_or_else(|| format!("message {}", letter.message_id), |file| file.name.to_string());
-    Redriven { name, reason: attribute(ATTR_REASON), detail: attribute(ATTR_DETAIL), done }
+    let name = file_of(&letter.body).map_or_else(
+        || format!("message {}", letter.message_id),
+        |file| file.name.to_string(),
+    );
+    Redriven {
+        name,
+        reason: attribute(ATTR_REASON),
+        detail: attribute(ATTR_DETAIL),
+        done,
+    }
 }
 
 fn file_of(body: &str) -> Option<FileRef> {
-    Announcement::parse(body).map(|message| message.file).or_else(|_| Manifest::parse(body).map(|message| message.file)).ok()
+    Announcement::parse(body)
+        .map(|message| message.file)
+        .or_else(|_| Manifest::parse(body).map(|message| message.file))
+        .ok()
 }
 
-async fn again(transport: &Transport, announcer: &Announcer, queue: &dyn Queue, letter: &Delivery) -> Result<Done> {
-    let reason = letter.attributes.get(ATTR_REASON).map_or("", String::as_str);
+async fn again(
+    transport: &Transport,
+    announcer: &Announcer,
+    queue: &dyn Queue,
+    letter: &Delivery,
+) -> Result<Done> {
+    let reason = letter
+        .attributes
+        .get(ATTR_REASON)
+        .map_or("", String::as_str);
     let file = file_of(&letter.body);
     if let (Some(index), Some(file)) = (&transport.index, &file) {
         index.redriven(file.id().as_str()).await?;
     }
     let manifest = Manifest::parse(&letter.body).ok();
     let needs_source = match &manifest {
-        Some(manifest) => BAD_RECORDS.contains(&reason) || !records_are_there(&*transport.stream, manifest).await?,
+        Some(manifest) => {
+            BAD_RECORDS.contains(&reason)
+                || !records_are_there(&*transport.stream, manifest).await?
+        }
         None => reason == "SourceChanged",
     };
     match file {
@@ -114,7 +155,10 @@ async fn again(transport: &Transport, announcer: &Announcer, queue: &dyn Queue, 
                 body: letter.body.clone(),
                 attributes: BTreeMap::new(),
             };
-            queue.send(vec![message]).await.context("sending a dead letter again")?;
+            queue
+                .send(vec![message])
+                .await
+                .context("sending a dead letter again")?;
             Ok(Done::SentAgain)
         }
     }

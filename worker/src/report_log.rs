@@ -10,6 +10,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result};
+use serde::{Deserialize, Serialize};
 use tracing::warn;
 
 use crate::blocking;
@@ -32,8 +33,11 @@ struct Inner {
     title: String,
     writer: String,
     lines: Option<File>,
-    /// What has been read so far of every writer's lines.
-    read: HashMap<PathBuf, (u64, ReportState)>,
+    /// Our own lines folded, for when they are too many.
+    own: ReportState,
+    /// All writers' lines folded, and how far each has been read.
+    combined: ReportState,
+    read: HashMap<PathBuf, u64>,
     rendered: Option<Instant>,
     changed: bool,
 }
@@ -46,11 +50,15 @@ impl ReportLog {
             title: title.to_owned(),
             writer: writer.to_owned(),
             lines: None,
+            own: ReportState::default(),
+            combined: ReportState::default(),
             read: HashMap::new(),
             rendered: None,
             changed: false,
         };
-        Self { shared: Arc::new(Mutex::new(inner)) }
+        Self {
+            shared: Arc::new(Mutex::new(inner)),
+        }
     }
 
     /// Notes a row, and renders the page if that was some time ago. A report that cannot be written never holds up
@@ -58,19 +66,32 @@ impl ReportLog {
     pub async fn add(&self, row: ReportRow) {
         self.with(move |inner| {
             inner.append(&row)?;
-            if inner.rendered.is_none_or(|at| at.elapsed() >= RENDER_EVERY) { inner.render() } else { Ok(()) }
+            if inner.rendered.is_none_or(|at| at.elapsed() >= RENDER_EVERY) {
+                inner.render()
+            } else {
+                Ok(())
+            }
         })
         .await;
     }
 
     /// Renders the page if anything came since; called when work pauses and at the end.
     pub async fn finish(&self) {
-        self.with(|inner| if inner.changed { inner.render() } else { Ok(()) }).await;
+        self.with(|inner| {
+            if inner.changed {
+                inner.render()
+            } else {
+                Ok(())
+            }
+        })
+        .await;
     }
 
     async fn with(&self, work: impl FnOnce(&mut Inner) -> Result<()> + Send + 'static) {
         let shared = self.shared.clone();
-        let done = blocking(move || work(&mut shared.lock().unwrap_or_else(PoisonError::into_inner))).await;
+        let done =
+            blocking(move || work(&mut shared.lock().unwrap_or_else(PoisonError::into_inner)))
+                .await;
         if let Err(error) = done {
             warn!(error = %format!("{error:#}"), "Could not write the report; files go on.");
         }
@@ -82,7 +103,13 @@ pub fn render_stored(page: &Path, title: &str) -> Result<u64> {
     let log = ReportLog::open(page, title, "");
     let mut inner = log.shared.lock().unwrap_or_else(PoisonError::into_inner);
     inner.render()?;
-    Ok(inner.merged().files())
+    Ok(inner.combined.files())
+}
+
+/// Stands for all lines before it.
+#[derive(Serialize, Deserialize)]
+struct StateLine {
+    state: ReportState,
 }
 
 impl Inner {
@@ -97,31 +124,41 @@ impl Inner {
             let folder = self.folder();
             fs::create_dir_all(&folder).with_context(|| format!("making {}", folder.display()))?;
             let path = folder.join(format!("{}.jsonl", self.writer));
-            self.lines = Some(OpenOptions::new().create(true).append(true).open(&path).with_context(|| format!("opening {}", path.display()))?);
+            self.lines = Some(
+                OpenOptions::new()
+                    .create(true)
+                    .append(true)
+                    .open(&path)
+                    .with_context(|| format!("opening {}", path.display()))?,
+            );
         }
         let mut line = serde_json::to_vec(row).context("writing a report row as JSON")?;
         line.push(b'\n');
         if let Some(lines) = &mut self.lines {
-            lines.write_all(&line).context("adding a row to the report")?;
+            lines
+                .write_all(&line)
+                .context("adding a row to the report")?;
         }
+        self.own.fold(row);
         self.changed = true;
         Ok(())
     }
 
-    /// Reads what came since, merges all writers and writes the page.
+    /// Reads what came since and writes the page.
     fn render(&mut self) -> Result<()> {
-        self.catch_up()?;
         self.compact()?;
-        let meta = ReportMeta { title: self.title.clone(), rendered_millis: crate::clock::now_millis() };
-        let html = report::render(&self.merged(), &meta);
-        write_whole(&self.page, html.as_bytes()).with_context(|| format!("writing {}", self.page.display()))?;
+        self.catch_up()?;
+        let meta = ReportMeta {
+            pipeline: self.title.clone(),
+            generated_at_millis: crate::clock::now_millis(),
+            facts: Vec::new(),
+        };
+        let html = report::render(&self.combined, &meta);
+        write_whole(&self.page, html.as_bytes())
+            .with_context(|| format!("writing {}", self.page.display()))?;
         self.rendered = Some(Instant::now());
         self.changed = false;
         Ok(())
-    }
-
-    fn merged(&self) -> ReportState {
-        report::merge(self.read.values().map(|(_, state)| state))
     }
 
     fn catch_up(&mut self) -> Result<()> {
@@ -129,56 +166,133 @@ impl Inner {
         let entries = match fs::read_dir(&folder) {
             Ok(entries) => entries,
             Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
-            Err(error) => return Err(error).with_context(|| format!("reading {}", folder.display())),
+            Err(error) => {
+                return Err(error).with_context(|| format!("reading {}", folder.display()));
+            }
         };
         for entry in entries {
             let path = entry?.path();
-            if path.extension().is_some_and(|extension| extension == "jsonl") {
-                let (offset, state) = self.read.entry(path.clone()).or_default();
-                read_on(&path, offset, state).with_context(|| format!("reading {}", path.display()))?;
+            if path
+                .extension()
+                .is_some_and(|extension| extension == "jsonl")
+            {
+                self.read_on(&path)
+                    .with_context(|| format!("reading {}", path.display()))?;
             }
         }
         Ok(())
     }
 
-    /// Replaces our own lines by one line that holds their sum.
+    /// Folds the lines that came since; a torn last line waits for its end.
+    fn read_on(&mut self, path: &Path) -> io::Result<()> {
+        let mut file = File::open(path)?;
+        let offset = self.read.get(path).copied().unwrap_or_default();
+        if file.metadata()?.len() < offset {
+            // Its writer folded it, so all that is known is read anew.
+            self.combined = ReportState::default();
+            self.read.clear();
+            return self.catch_up().map_err(io::Error::other);
+        }
+        file.seek(SeekFrom::Start(offset))?;
+        let mut bytes = Vec::new();
+        file.read_to_end(&mut bytes)?;
+        let mut rest = bytes.as_slice();
+        let first = rest.split(|byte| *byte == b'\n').next().unwrap_or_default();
+        if let (0, Ok(line)) = (offset, serde_json::from_slice::<StateLine>(first)) {
+            self.combined = ReportState::merge([std::mem::take(&mut self.combined), line.state]);
+            rest = rest.get(first.len() + 1..).unwrap_or_default();
+        }
+        let skipped = bytes.len() - rest.len();
+        let folded = report::fold_jsonl(&mut self.combined, rest);
+        self.read
+            .insert(path.to_owned(), offset + (skipped + folded.bytes) as u64);
+        Ok(())
+    }
+
+    /// Replaces our own lines by one line that stands for all of them.
     fn compact(&mut self) -> Result<()> {
         let path = self.folder().join(format!("{}.jsonl", self.writer));
-        let Some((offset, state)) = self.read.get_mut(&path) else { return Ok(()) };
-        if *offset < COMPACT_ABOVE_BYTES || self.lines.is_none() {
+        let Some(lines) = &self.lines else {
+            return Ok(());
+        };
+        if lines.metadata()?.len() < COMPACT_ABOVE_BYTES {
             return Ok(());
         }
-        let mut line = report::state_line(state);
+        let mut line = serde_json::to_vec(&StateLine {
+            state: self.own.clone(),
+        })
+        .context("writing the report's state as JSON")?;
         line.push(b'\n');
-        write_whole(&path, &line)?;
-        *offset = line.len() as u64;
+        write_whole(&path, &line).with_context(|| format!("folding {}", path.display()))?;
         self.lines = Some(OpenOptions::new().append(true).open(&path)?);
         Ok(())
     }
 }
 
-/// Folds the lines behind `offset` into `state`; a torn last line waits for its end. A file that became shorter was
-/// compacted by its writer and is read anew.
-fn read_on(path: &Path, offset: &mut u64, state: &mut ReportState) -> io::Result<()> {
-    let mut file = File::open(path)?;
-    if file.metadata()?.len() < *offset {
-        (*offset, *state) = (0, ReportState::default());
-    }
-    file.seek(SeekFrom::Start(*offset))?;
-    let mut bytes = Vec::new();
-    file.read_to_end(&mut bytes)?;
-    let whole = bytes.iter().rposition(|byte| *byte == b'\n').map_or(0, |at| at + 1);
-    state.fold_jsonl(&bytes[..whole]);
-    *offset += whole as u64;
-    Ok(())
-}
-
 fn write_whole(path: &Path, content: &[u8]) -> io::Result<()> {
     let folder = path.parent().unwrap_or(Path::new("."));
     fs::create_dir_all(folder)?;
-    let mut pending = tempfile::Builder::new().prefix(".streampress-").tempfile_in(folder)?;
+    let mut pending = tempfile::Builder::new()
+        .prefix(".streampress-")
+        .tempfile_in(folder)?;
     pending.write_all(content)?;
     #[cfg(unix)]
-    pending.as_file().set_permissions(std::os::unix::fs::PermissionsExt::from_mode(0o644))?;
+    pending
+        .as_file()
+        .set_permissions(std::os::unix::fs::PermissionsExt::from_mode(0o644))?;
     pending.persist(path).map(drop).map_err(|error| error.error)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn row(number: u64) -> ReportRow {
+        ReportRow {
+            file_id: format!("id-{number}"),
+            name: format!("file-{number}.json"),
+            raw_bytes: 10,
+            packed_bytes: 5,
+            ..Default::default()
+        }
+    }
+
+    #[tokio::test]
+    async fn the_page_tells_of_every_writers_files_once() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let page = folder.path().join("reports/results.html");
+        for (writer, numbers) in [("one", [1, 2]), ("two", [2, 3])] {
+            let log = ReportLog::open(&page, "test", writer);
+            for number in numbers {
+                log.add(row(number)).await;
+            }
+            log.finish().await;
+        }
+        assert_eq!(render_stored(&page, "test").expect("rendered"), 3);
+        let html = fs::read_to_string(&page).expect("a page");
+        assert!(html.contains("file-3.json"));
+    }
+
+    #[test]
+    fn folding_a_long_log_keeps_its_sums() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let page = folder.path().join("results.html");
+        let log = ReportLog::open(&page, "test", "one");
+        let mut inner = log.shared.lock().expect("our own");
+        for number in 0..100 {
+            inner.append(&row(number)).expect("added");
+        }
+        inner.render().expect("rendered");
+        // As if the limit had been reached.
+        let path = inner.folder().join("one.jsonl");
+        let line = serde_json::to_vec(&StateLine {
+            state: inner.own.clone(),
+        })
+        .expect("JSON");
+        fs::write(&path, [&line[..], b"\n"].concat()).expect("written");
+        inner.lines = Some(OpenOptions::new().append(true).open(&path).expect("opened"));
+        inner.append(&row(100)).expect("added");
+        inner.render().expect("rendered");
+        assert_eq!(inner.combined.files(), 101);
+    }
 }

@@ -8,7 +8,10 @@ use anyhow::{Context, Result, bail};
 use async_trait::async_trait;
 use streampress_crds::location::Location;
 use streampress_crds::pipeline::{self, CodecFormat, GeneratedFormat, Ordering};
-use streampress_crds::settings::{CodecSettings, CompressorSettings, DecompressorSettings, GeneratorJob, GeneratorSettings, SchemaSource, SourceSettings};
+use streampress_crds::settings::{
+    CodecSettings, CompressorSettings, DecompressorSettings, GeneratorJob, GeneratorSettings,
+    SchemaSource, SourceSettings,
+};
 use tokio_util::sync::CancellationToken;
 
 use crate::announce::{Announcer, Dialect};
@@ -80,7 +83,8 @@ impl Workplace {
     /// Opens a folder; `/data` is the data folder.
     pub fn files(&self, location: &Location) -> Result<Arc<dyn Files>> {
         let path = self.path(location)?;
-        let files = LocalFiles::open(&location.to_string(), &path).with_context(|| format!("opening {location} ({})", path.display()))?;
+        let files = LocalFiles::open(&location.to_string(), &path)
+            .with_context(|| format!("opening {location} ({})", path.display()))?;
         Ok(Arc::new(files))
     }
 
@@ -89,11 +93,18 @@ impl Workplace {
         match (location.below_data(), location) {
             (Some(below), _) => Ok(self.data.join(below)),
             (None, Location::File { path }) => Ok(PathBuf::from(path)),
-            (None, Location::S3 { .. }) => bail!("{location} is in a bucket, and this command works on folders; write file:///data/… instead"),
+            (None, Location::S3 { .. }) => bail!(
+                "{location} is in a bucket, and this command works on folders; write file:///data/… instead"
+            ),
         }
     }
 
-    fn announcer(&self, source: Arc<dyn Files>, ordering: Ordering, format: CodecFormat) -> Announcer {
+    fn announcer(
+        &self,
+        source: Arc<dyn Files>,
+        ordering: Ordering,
+        format: CodecFormat,
+    ) -> Announcer {
         Announcer {
             source,
             files_queue: self.transport.files_queue.clone(),
@@ -132,7 +143,11 @@ impl Workplace {
 
     /// What looks for new files at the source.
     pub fn scanner(&self, settings: &CompressorSettings, announcer: Announcer) -> Scanner {
-        let SourceSettings { formats, on_compressed, .. } = &settings.source;
+        let SourceSettings {
+            formats,
+            on_compressed,
+            ..
+        } = &settings.source;
         Scanner {
             announcer,
             formats: formats.clone(),
@@ -173,11 +188,24 @@ impl Workplace {
             }),
         };
         let queue = &settings.transport.files_queue;
-        Ok(self.consumer("compressor", self.transport.files_queue.clone(), settings.slots, settings.interval_seconds, queue.max_receive_count, settings.identity.ordering, handler))
+        Ok(self.consumer(
+            "compressor",
+            self.transport.files_queue.clone(),
+            settings.slots,
+            settings.interval_seconds,
+            queue.max_receive_count,
+            settings.identity.ordering,
+            handler,
+        ))
     }
 
     /// A compressor as the Python original's container, by its variables.
-    pub fn seed_compressor(&self, settings: &CompressorSettings, worker: &SeedWorker, report: Option<Arc<ReportLog>>) -> Result<Consumer> {
+    pub fn seed_compressor(
+        &self,
+        settings: &CompressorSettings,
+        worker: &SeedWorker,
+        report: Option<Arc<ReportLog>>,
+    ) -> Result<Consumer> {
         let handler = Arc::new(SeedCompressor {
             announcer: self.compressor_announcer(settings)?,
             stream: self.transport.stream.clone(),
@@ -191,11 +219,23 @@ impl Workplace {
             index: self.transport.index.clone(),
         });
         let queue = &settings.transport.files_queue;
-        Ok(self.consumer("compressor", self.transport.files_queue.clone(), settings.slots, settings.interval_seconds, queue.max_receive_count, settings.identity.ordering, handler))
+        Ok(self.consumer(
+            "compressor",
+            self.transport.files_queue.clone(),
+            settings.slots,
+            settings.interval_seconds,
+            queue.max_receive_count,
+            settings.identity.ordering,
+            handler,
+        ))
     }
 
     /// A decompressor; it takes messages of either format.
-    pub fn decompressor(&self, settings: &DecompressorSettings, report: Option<Arc<ReportLog>>) -> Result<Consumer> {
+    pub fn decompressor(
+        &self,
+        settings: &DecompressorSettings,
+        report: Option<Arc<ReportLog>>,
+    ) -> Result<Consumer> {
         let destination = self.files(&settings.destination.location)?;
         let handler = Arc::new(Restorer {
             ours: Decompressor {
@@ -216,18 +256,37 @@ impl Workplace {
             },
         });
         let queue = &settings.transport.chunks_queue;
-        Ok(self.consumer("decompressor", self.transport.chunks_queue.clone(), settings.slots, settings.interval_seconds, queue.max_receive_count, settings.identity.ordering, handler))
+        Ok(self.consumer(
+            "decompressor",
+            self.transport.chunks_queue.clone(),
+            settings.slots,
+            settings.interval_seconds,
+            queue.max_receive_count,
+            settings.identity.ordering,
+            handler,
+        ))
     }
 
     /// The report that a decompressor writes.
-    pub fn report(&self, settings: &DecompressorSettings) -> Result<Option<(Arc<ReportLog>, PathBuf)>> {
-        let Some(place) = &settings.report else { return Ok(None) };
+    pub fn report(
+        &self,
+        settings: &DecompressorSettings,
+    ) -> Result<Option<(Arc<ReportLog>, PathBuf)>> {
+        let Some(place) = &settings.report else {
+            return Ok(None);
+        };
         let page = self.path(&place.location)?;
         let writer = format!("{}-{:x}", std::process::id(), fastrand::u32(..));
-        Ok(Some((Arc::new(ReportLog::open(&page, &settings.identity.pipeline, &writer)), page)))
+        Ok(Some((
+            Arc::new(ReportLog::open(&page, &settings.identity.pipeline, &writer)),
+            page,
+        )))
     }
 
-    #[expect(clippy::too_many_arguments, reason = "the one place where the two consumers are put together")]
+    #[expect(
+        clippy::too_many_arguments,
+        reason = "the one place where the two consumers are put together"
+    )]
     fn consumer(
         &self,
         role: &'static str,
@@ -243,7 +302,11 @@ impl Workplace {
             queue,
             lock: (self.transport.locks)(role, slots),
             handler,
-            threads: if ordering == Ordering::Strict { 1 } else { self.threads },
+            threads: if ordering == Ordering::Strict {
+                1
+            } else {
+                self.threads
+            },
             interval: Duration::from_secs(u64::from(interval_seconds)),
             linger: LINGER,
             max_receive_count,
@@ -261,13 +324,22 @@ struct Restorer {
 impl Restorer {
     fn of(&self, delivery: &Delivery) -> &dyn Handler {
         // The original's message has no version; ours has nothing called sequence_number.
-        if SeedChunkMessage::parse(&delivery.body).is_ok() { &self.seed } else { &self.ours }
+        if SeedChunkMessage::parse(&delivery.body).is_ok() {
+            &self.seed
+        } else {
+            &self.ours
+        }
     }
 }
 
 #[async_trait]
 impl Handler for Restorer {
-    async fn handle(&self, delivery: &Delivery, held: &Held, stop: &CancellationToken) -> Result<(), Fault> {
+    async fn handle(
+        &self,
+        delivery: &Delivery,
+        held: &Held,
+        stop: &CancellationToken,
+    ) -> Result<(), Fault> {
         self.of(delivery).handle(delivery, held, stop).await
     }
 
@@ -304,7 +376,9 @@ pub fn generator_of(job: &GeneratorJob) -> Result<Generator> {
             let name = serde_json::to_value(example)?;
             Schema::example(name.as_str().unwrap_or_default())?
         }
-        SchemaSource::Inline(value) => Schema::parse(value.to_string().as_bytes(), "spec.generator.schema.inline")?,
+        SchemaSource::Inline(value) => {
+            Schema::parse(value.to_string().as_bytes(), "spec.generator.schema.inline")?
+        }
         SchemaSource::File(path) => read_schema(Path::new(path))?,
     };
     let format = match job.format {
@@ -313,7 +387,14 @@ pub fn generator_of(job: &GeneratorJob) -> Result<Generator> {
         GeneratedFormat::Csv => FileFormat::Csv,
         GeneratedFormat::Txt => FileFormat::Txt,
     };
-    Ok(Generator::new(&schema, GeneratorOptions { format, file_size_bytes: job.file_bytes, seed: job.seed })?)
+    Ok(Generator::new(
+        &schema,
+        GeneratorOptions {
+            format,
+            file_size_bytes: job.file_bytes,
+            seed: job.seed,
+        },
+    )?)
 }
 
 fn read_schema(path: &Path) -> Result<Schema> {

@@ -73,7 +73,8 @@ impl RunSummary {
 
     /// How many per cent of the bytes were saved; nothing where nothing was packed.
     pub fn saved_percent(&self) -> Option<f64> {
-        (self.bytes_raw > 0).then(|| 100.0 * (1.0 - self.bytes_compressed as f64 / self.bytes_raw as f64))
+        (self.bytes_raw > 0)
+            .then(|| 100.0 * (1.0 - self.bytes_compressed as f64 / self.bytes_raw as f64))
     }
 }
 
@@ -90,7 +91,11 @@ pub trait Observer: Send + Sync {
 }
 
 /// Runs until all files are restored or `shutdown` is cancelled; then what is in hand is finished or given back.
-pub async fn run(options: RunOptions, observer: &dyn Observer, shutdown: CancellationToken) -> Result<RunSummary> {
+pub async fn run(
+    options: RunOptions,
+    observer: &dyn Observer,
+    shutdown: CancellationToken,
+) -> Result<RunSummary> {
     let started = Instant::now();
     let mut resolved = options.resolved;
     let input = take_input(&mut resolved, options.input.as_deref(), observer)?;
@@ -105,14 +110,21 @@ pub async fn run(options: RunOptions, observer: &dyn Observer, shutdown: Cancell
     };
     let index = local.index();
     let total = match (&resolved.generator, input) {
-        (Some(settings), Input::Generated) if settings.generator.files > 0 => Some(settings.generator.files),
+        (Some(settings), Input::Generated) if settings.generator.files > 0 => {
+            Some(settings.generator.files)
+        }
         _ => None,
     };
     observer.started(&options.data, index.progress().await?, total);
 
     let report = workplace.report(&resolved.decompressor)?;
     let mut roles = JoinSet::new();
-    spawn_workers(&workplace, &resolved, report.as_ref().map(|(log, _)| log.clone()), &mut roles)?;
+    spawn_workers(
+        &workplace,
+        &resolved,
+        report.as_ref().map(|(log, _)| log.clone()),
+        &mut roles,
+    )?;
     let source = spawn_source(&workplace, &resolved, input, &mut roles)?;
     let finite = watch(&index, source, total, observer, &stop).await?;
     stop.cancel();
@@ -123,7 +135,15 @@ pub async fn run(options: RunOptions, observer: &dyn Observer, shutdown: Cancell
         log.finish().await;
     }
     observer.finished();
-    summarise(&workplace, &resolved, &index, report.map(|(_, page)| page), started, finite).await
+    summarise(
+        &workplace,
+        &resolved,
+        &index,
+        report.map(|(_, page)| page),
+        started,
+        finite,
+    )
+    .await
 }
 
 /// Where the files come from.
@@ -138,7 +158,11 @@ enum Input {
 }
 
 /// Settles where files come from, and keeps the user's own files safe.
-fn take_input(resolved: &mut Resolved, folder: Option<&Path>, observer: &dyn Observer) -> Result<Input> {
+fn take_input(
+    resolved: &mut Resolved,
+    folder: Option<&Path>,
+    observer: &dyn Observer,
+) -> Result<Input> {
     let Some(folder) = folder else {
         let scan = resolved.compressor.source.scan_seconds > 0;
         return Ok(match (&resolved.generator, scan) {
@@ -147,17 +171,31 @@ fn take_input(resolved: &mut Resolved, folder: Option<&Path>, observer: &dyn Obs
             (None, false) => Input::Once,
         });
     };
-    let folder = folder.canonicalize().with_context(|| format!("opening the input folder {}", folder.display()))?;
+    let folder = folder
+        .canonicalize()
+        .with_context(|| format!("opening the input folder {}", folder.display()))?;
     if !folder.is_dir() {
-        bail!("--input {} is not a folder; name the folder that holds the files", folder.display());
+        bail!(
+            "--input {} is not a folder; name the folder that holds the files",
+            folder.display()
+        );
     }
-    let path = folder.to_str().with_context(|| format!("--input {} is not UTF-8; rename the folder", folder.display()))?;
+    let path = folder.to_str().with_context(|| {
+        format!(
+            "--input {} is not UTF-8; rename the folder",
+            folder.display()
+        )
+    })?;
     resolved.generator = None;
-    resolved.compressor.source.location = Location::File { path: path.to_owned() };
+    resolved.compressor.source.location = Location::File {
+        path: path.to_owned(),
+    };
     resolved.compressor.source.scan_seconds = 0;
     if resolved.compressor.source.on_compressed != OnCompressed::Keep {
         resolved.compressor.source.on_compressed = OnCompressed::Keep;
-        observer.notice("source.onCompressed is set aside: files under --input are never renamed or deleted");
+        observer.notice(
+            "source.onCompressed is set aside: files under --input are never renamed or deleted",
+        );
     }
     Ok(Input::Once)
 }
@@ -168,15 +206,24 @@ pub async fn open_local(data: &Path, resolved: &Resolved) -> Result<Local> {
     let options = LocalOptions {
         visibility: Duration::from_secs(u64::from(queue.visibility_timeout_seconds)),
         max_receive_count: queue.max_receive_count,
-        retention: Duration::from_secs(3600 * u64::from(resolved.compressor.transport.stream.retention_hours)),
+        retention: Duration::from_secs(
+            3600 * u64::from(resolved.compressor.transport.stream.retention_hours),
+        ),
         ..LocalOptions::default()
     };
     let data = data.to_owned();
     let shown = data.display().to_string();
-    crate::blocking(move || Local::open(&data, options)).await.with_context(|| format!("opening the data folder {shown}"))
+    crate::blocking(move || Local::open(&data, options))
+        .await
+        .with_context(|| format!("opening the data folder {shown}"))
 }
 
-fn spawn_workers(workplace: &Workplace, resolved: &Resolved, report: Option<Arc<ReportLog>>, roles: &mut JoinSet<()>) -> Result<()> {
+fn spawn_workers(
+    workplace: &Workplace,
+    resolved: &Resolved,
+    report: Option<Arc<ReportLog>>,
+    roles: &mut JoinSet<()>,
+) -> Result<()> {
     let compressor = workplace.compressor(&resolved.compressor)?;
     roles.spawn(async move { compressor.run().await });
     let decompressor = workplace.decompressor(&resolved.decompressor, report)?;
@@ -185,7 +232,12 @@ fn spawn_workers(workplace: &Workplace, resolved: &Resolved, report: Option<Arc<
 }
 
 /// Starts whatever brings files; the answer is done when all are announced, never for endless sources.
-fn spawn_source(workplace: &Workplace, resolved: &Resolved, input: Input, roles: &mut JoinSet<()>) -> Result<tokio::sync::oneshot::Receiver<Result<Found>>> {
+fn spawn_source(
+    workplace: &Workplace,
+    resolved: &Resolved,
+    input: Input,
+    roles: &mut JoinSet<()>,
+) -> Result<tokio::sync::oneshot::Receiver<Result<Found>>> {
     let (done, announced) = tokio::sync::oneshot::channel();
     let announcer = workplace.compressor_announcer(&resolved.compressor)?;
     match (input, &resolved.generator) {
@@ -219,10 +271,18 @@ fn spawn_source(workplace: &Workplace, resolved: &Resolved, input: Input, roles:
     Ok(announced)
 }
 
-async fn announce_all(scanner: &Scanner, announcer: &Announcer, stop: &CancellationToken) -> Result<Found> {
+async fn announce_all(
+    scanner: &Scanner,
+    announcer: &Announcer,
+    stop: &CancellationToken,
+) -> Result<Found> {
     let found = scanner.once(stop).await?;
     if found.announced + found.known == 0 {
-        bail!("no file to take in {}: it takes {:?} files; name another folder with --input, or give the pipeline a generator", announcer.source.location(), scanner.formats);
+        bail!(
+            "no file to take in {}: it takes {:?} files; name another folder with --input, or give the pipeline a generator",
+            announcer.source.location(),
+            scanner.formats
+        );
     }
     Ok(found)
 }
@@ -238,7 +298,11 @@ async fn watch(
     let mut all_announced = false;
     loop {
         let progress = index.progress().await?;
-        let total = if all_announced { Some(progress.announced) } else { total };
+        let total = if all_announced {
+            Some(progress.announced)
+        } else {
+            total
+        };
         observer.progress(progress, total);
         if all_announced && progress.unfinished() == 0 {
             return Ok(true);
@@ -262,7 +326,9 @@ async fn watch(
 }
 
 fn notice_other_kinds(found: &Found, observer: &dyn Observer) {
-    let Some(first) = found.other_kinds.first() else { return };
+    let Some(first) = found.other_kinds.first() else {
+        return;
+    };
     let count = found.other_kinds.len();
     observer.notice(&format!("{count} file(s) of other kinds were left alone, {first} for one; source.formats says which kinds are taken"));
 }

@@ -66,10 +66,16 @@ impl Scanner {
         }
     }
 
-    async fn look(&self, last_look: &mut HashMap<FileName, Version>, announced: &mut HashMap<FileName, Version>) -> Result<()> {
+    async fn look(
+        &self,
+        last_look: &mut HashMap<FileName, Version>,
+        announced: &mut HashMap<FileName, Version>,
+    ) -> Result<()> {
         let entries = self.list().await?;
-        let present: HashMap<_, _> =
-            entries.iter().map(|entry| (entry.name.clone(), (entry.size, entry.modified))).collect();
+        let present: HashMap<_, _> = entries
+            .iter()
+            .map(|entry| (entry.name.clone(), (entry.size, entry.modified)))
+            .collect();
         announced.retain(|name, _| present.contains_key(name));
         for entry in entries {
             let version = (entry.size, entry.modified);
@@ -84,7 +90,9 @@ impl Scanner {
                 Ok(()) => {
                     announced.insert(name, version);
                 }
-                Err(error) => warn!(file_name = %name, error = %format!("{error:#}"), "Could not announce a file; trying again at the next look."),
+                Err(error) => {
+                    warn!(file_name = %name, error = %format!("{error:#}"), "Could not announce a file; trying again at the next look.")
+                }
             }
         }
         *last_look = present;
@@ -93,7 +101,9 @@ impl Scanner {
 
     async fn list(&self) -> Result<Vec<FileEntry>> {
         let source = self.announcer.source.clone();
-        blocking(move || source.list()).await.with_context(|| format!("listing {}", self.announcer.source.location()))
+        blocking(move || source.list())
+            .await
+            .with_context(|| format!("listing {}", self.announcer.source.location()))
     }
 
     async fn take(&self, entry: FileEntry, found: &mut Found) -> Result<()> {
@@ -113,18 +123,27 @@ impl Scanner {
     fn wanted(&self, name: &FileName) -> bool {
         let base = name.as_str().rsplit('/').next().unwrap_or_default();
         let stem = base.rsplit_once('.').map_or(base, |(stem, _)| stem);
-        !(self.put_aside && stem.ends_with("_delete")) && Format::of_name(base).is_some_and(|format| self.formats.contains(&format))
+        !(self.put_aside && stem.ends_with("_delete"))
+            && Format::of_name(base).is_some_and(|format| self.formats.contains(&format))
     }
 
     async fn is_known(&self, entry: &FileEntry) -> Result<bool> {
         if let Some(index) = &self.announcer.index {
-            return Ok(index.seen(entry.name.as_str(), entry.size, entry.modified).await?);
+            return Ok(index
+                .seen(entry.name.as_str(), entry.size, entry.modified)
+                .await?);
         }
-        let Some(destination) = self.destination.clone() else { return Ok(false) };
+        let Some(destination) = self.destination.clone() else {
+            return Ok(false);
+        };
         let entry = entry.clone();
-        Ok(blocking(move || destination.stat(&entry.name).map(|found| {
-            found.is_some_and(|found| found.size == entry.size && found.modified == entry.modified)
-        }))
+        Ok(blocking(move || {
+            destination.stat(&entry.name).map(|found| {
+                found.is_some_and(|found| {
+                    found.size == entry.size && found.modified == entry.modified
+                })
+            })
+        })
         .await?)
     }
 }

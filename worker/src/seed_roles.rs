@@ -22,8 +22,12 @@ use crate::clock;
 use crate::codec::seed;
 use crate::compress::{OnCompressed, source_missing, tidy_source};
 use crate::consume::{Fault, Handler};
+use crate::decompress::report_format;
 use crate::doors::local::Index;
-use crate::doors::{ChunkStream, Delivery, DoorResult, FileName, Files, Held, Outgoing, Position, Queue, Record, Sequence};
+use crate::doors::{
+    ChunkStream, Delivery, DoorResult, FileName, Files, Held, Outgoing, Position, Queue, Record,
+    Sequence,
+};
 use crate::report::{Outcome, ReportRow};
 use crate::report_log::ReportLog;
 use crate::wire::seed::{SeedAnnouncement, SeedChunkMessage};
@@ -65,6 +69,7 @@ struct Expected {
     file: FileRef,
     normalised: Digest,
     packed_bytes: u64,
+    records: u64,
     stages: Vec<StageNumbers>,
     compressed_millis: u64,
 }
@@ -76,7 +81,12 @@ struct PackedFile {
 
 #[async_trait]
 impl Handler for SeedCompressor {
-    async fn handle(&self, delivery: &Delivery, held: &Held, stop: &CancellationToken) -> Result<(), Fault> {
+    async fn handle(
+        &self,
+        delivery: &Delivery,
+        held: &Held,
+        stop: &CancellationToken,
+    ) -> Result<(), Fault> {
         let name = announced_name(&delivery.body)?;
         let PackedFile { expected, packed } = self.pack(name).await?;
         if stop.is_cancelled() {
@@ -92,7 +102,9 @@ impl Handler for SeedCompressor {
             ledger.bytes_out += expected.packed_bytes;
         });
         if let Some(index) = &self.index {
-            index.compressed(file.id().as_str(), expected.packed_bytes).await?;
+            index
+                .compressed(file.id().as_str(), expected.packed_bytes)
+                .await?;
         }
         if let Some(log) = &self.report {
             log.add(row(&expected, 0.0, held.slot())).await;
@@ -109,7 +121,9 @@ impl Handler for SeedCompressor {
         if self.on_compressed == OnCompressed::Keep {
             return;
         }
-        let Ok(name) = announced_name(&delivery.body) else { return };
+        let Ok(name) = announced_name(&delivery.body) else {
+            return;
+        };
         match self.read(name).await {
             Ok((file, _)) if self.tidy_only_multi && file.bytes <= self.break_bytes as u64 => {}
             Ok((file, _)) => tidy_source(&self.announcer, &file, self.on_compressed).await,
@@ -119,7 +133,9 @@ impl Handler for SeedCompressor {
 
     async fn buried(&self, delivery: &Delivery, reason: &str, detail: &str) {
         let Some(index) = &self.index else { return };
-        let Ok(Some(file_id)) = indexed_id(index, &delivery.body).await else { return };
+        let Ok(Some(file_id)) = indexed_id(index, &delivery.body).await else {
+            return;
+        };
         if let Err(fault) = index.failed(&file_id, &format!("{reason}: {detail}")).await {
             warn!(error = %fault, "Could not note a failed file in the index.");
         }
@@ -131,7 +147,8 @@ fn announced_name(body: &str) -> Result<FileName, Fault> {
     if let Ok(ours) = Announcement::parse(body) {
         return Ok(ours.file.name);
     }
-    let message = SeedAnnouncement::parse(body).map_err(|error| Fault::permanent("UnreadableMessage", chain(&error)))?;
+    let message = SeedAnnouncement::parse(body)
+        .map_err(|error| Fault::permanent("UnreadableMessage", chain(&error)))?;
     FileName::parse(&message.file_name).map_err(|error| Fault::permanent("BadName", error))
 }
 
@@ -149,10 +166,15 @@ impl SeedCompressor {
         let source = self.announcer.source.clone();
         let shown = name.clone();
         let read = blocking(move || -> anyhow::Result<Option<(FileRef, Vec<u8>)>> {
-            let Some(entry) = source.stat(&name)? else { return Ok(None) };
+            let Some(entry) = source.stat(&name)? else {
+                return Ok(None);
+            };
             let mut bytes = Vec::new();
             if entry.size <= LARGEST_FILE_BYTES {
-                source.read(&name)?.take(LARGEST_FILE_BYTES).read_to_end(&mut bytes)?;
+                source
+                    .read(&name)?
+                    .take(LARGEST_FILE_BYTES)
+                    .read_to_end(&mut bytes)?;
             }
             let file = FileRef {
                 location: source.location().to_owned(),
@@ -166,11 +188,16 @@ impl SeedCompressor {
         .await
         .with_context(|| format!("reading {shown}"))
         .map_err(Fault::Transient)?;
-        let (file, bytes) = read.ok_or_else(|| {
-            source_missing(&shown, self.announcer.source.location())
-        })?;
+        let (file, bytes) =
+            read.ok_or_else(|| source_missing(&shown, self.announcer.source.location()))?;
         if file.bytes > LARGEST_FILE_BYTES {
-            return Err(Fault::permanent("TooLarge", format!("{shown} has {} bytes; the seed format takes up to {LARGEST_FILE_BYTES}; use codec.format Hybrid", file.bytes)));
+            return Err(Fault::permanent(
+                "TooLarge",
+                format!(
+                    "{shown} has {} bytes; the seed format takes up to {LARGEST_FILE_BYTES}; use codec.format Hybrid",
+                    file.bytes
+                ),
+            ));
         }
         Ok((file, bytes))
     }
@@ -187,30 +214,58 @@ impl SeedCompressor {
     /// Puts the records on one shard, since the message names but one, then announces them.
     async fn send(&self, expected: &Expected, packed: seed::Packed) -> Result<(), Fault> {
         let file_name = format!("{}/{}", self.read_location, expected.file.name);
-        let key: String = Md5::digest(file_name.as_bytes()).iter().map(|byte| format!("{byte:02x}")).collect();
+        let key: String = Md5::digest(file_name.as_bytes())
+            .iter()
+            .map(|byte| format!("{byte:02x}"))
+            .collect();
         let id = seed_id(&expected.file);
         if let Some(index) = &self.index {
-            let json = serde_json::to_string(expected).map_err(|error| Fault::Transient(error.into()))?;
+            let json =
+                serde_json::to_string(expected).map_err(|error| Fault::Transient(error.into()))?;
             index.set(&expected_key(&id), &json).await?;
         }
         let stages = packed.stages;
-        let records: Vec<Record> =
-            packed.records.into_iter().map(|data| Record { key: key.clone(), data: data.into() }).collect();
+        let records: Vec<Record> = packed
+            .records
+            .into_iter()
+            .map(|data| Record {
+                key: key.clone(),
+                data: data.into(),
+            })
+            .collect();
         let positions = self.stream.append(records).await?;
         let shard_id = match positions.first() {
-            Some(first) if positions.iter().all(|position| position.shard == first.shard) => first.shard.clone(),
+            Some(first)
+                if positions
+                    .iter()
+                    .all(|position| position.shard == first.shard) =>
+            {
+                first.shard.clone()
+            }
             // The stream was resharded in between. The records just written are never announced.
-            _ => return Err(Fault::Transient(anyhow::anyhow!("the records of {file_name} fell on two shards, and a seed message names one"))),
+            _ => {
+                return Err(Fault::Transient(anyhow::anyhow!(
+                    "the records of {file_name} fell on two shards, and a seed message names one"
+                )));
+            }
         };
         let message = SeedChunkMessage {
             id: id.clone(),
             file_name,
             file_total_chunk: positions.len() as u64,
             shard_id: shard_id.clone(),
-            sequence_number: positions.iter().map(|position| position.sequence.as_str().to_owned()).collect(),
+            sequence_number: positions
+                .iter()
+                .map(|position| position.sequence.as_str().to_owned())
+                .collect(),
             metadata: SeedChunkMessage::metadata_for(stages),
         };
-        let message = Outgoing { group: shard_id, dedup_id: id, body: message.to_json(), attributes: Default::default() };
+        let message = Outgoing {
+            group: shard_id,
+            dedup_id: id,
+            body: message.to_json(),
+            attributes: Default::default(),
+        };
         Ok(self.chunks_queue.send(vec![message]).await?)
     }
 }
@@ -220,23 +275,48 @@ fn expected_key(id: &str) -> String {
 }
 
 /// Normalises, packs and decodes again: only what comes back is announced.
-fn pack_checked(file: FileRef, bytes: &[u8], format: seed::Format, break_bytes: usize) -> Result<PackedFile, Fault> {
+fn pack_checked(
+    file: FileRef,
+    bytes: &[u8],
+    format: seed::Format,
+    break_bytes: usize,
+) -> Result<PackedFile, Fault> {
     let started = Instant::now();
-    let refused = |error: seed::Refusal| Fault::permanent("NotSeedFormat", format!("{}: {error}", file.name));
+    let refused =
+        |error: seed::Refusal| Fault::permanent("NotSeedFormat", format!("{}: {error}", file.name));
     let normalised = seed::normalise(format, bytes).map_err(refused)?;
     let packed = seed::pack(&normalised, break_bytes).map_err(refused)?;
     let back = seed::unpack(&packed, normalised.len());
     if back.as_ref() != Ok(&normalised) {
-        return Err(Fault::Transient(anyhow::anyhow!("{} did not decode to what was packed; nothing was sent", file.name)));
+        return Err(Fault::Transient(anyhow::anyhow!(
+            "{} did not decode to what was packed; nothing was sent",
+            file.name
+        )));
     }
-    let packed_bytes = packed.records.iter().map(|record| record.len() as u64).sum();
+    let packed_bytes = packed
+        .records
+        .iter()
+        .map(|record| record.len() as u64)
+        .sum();
     let seconds = started.elapsed().as_secs_f64();
     let name = match packed.stages {
         seed::Stages::One => "Step 01 LZMA",
         seed::Stages::Two => "Step 01 LZMA, Step 02 BZ2",
     };
-    let stages = vec![StageNumbers { name: name.to_owned(), bytes_in: file.bytes, bytes_out: packed_bytes, seconds }];
-    let expected = Expected { normalised: Digest::of(&normalised), file, packed_bytes, stages, compressed_millis: clock::now_millis() };
+    let stages = vec![StageNumbers {
+        name: name.to_owned(),
+        bytes_in: file.bytes,
+        bytes_out: packed_bytes,
+        seconds,
+    }];
+    let expected = Expected {
+        normalised: Digest::of(&normalised),
+        file,
+        packed_bytes,
+        records: packed.records.len() as u64,
+        stages,
+        compressed_millis: clock::now_millis(),
+    };
     Ok(PackedFile { expected, packed })
 }
 
@@ -257,14 +337,25 @@ pub struct SeedDecompressor {
 
 #[async_trait]
 impl Handler for SeedDecompressor {
-    async fn handle(&self, delivery: &Delivery, held: &Held, stop: &CancellationToken) -> Result<(), Fault> {
+    async fn handle(
+        &self,
+        delivery: &Delivery,
+        held: &Held,
+        stop: &CancellationToken,
+    ) -> Result<(), Fault> {
         let started = Instant::now();
-        let message = SeedChunkMessage::parse(&delivery.body).map_err(|error| Fault::permanent("UnreadableMessage", chain(&error)))?;
+        let message = SeedChunkMessage::parse(&delivery.body)
+            .map_err(|error| Fault::permanent("UnreadableMessage", chain(&error)))?;
         let name = self.name(&message)?;
         let restored = self.unpack(&message, &name).await?;
         let expected = self.expected(&message.id).await?;
-        if let Some(expected) = &expected && expected.normalised != Digest::of(&restored) {
-            return Err(Fault::permanent("HashMismatch", format!("{name} came out other than it was packed; nothing was written")));
+        if let Some(expected) = &expected
+            && expected.normalised != Digest::of(&restored)
+        {
+            return Err(Fault::permanent(
+                "HashMismatch",
+                format!("{name} came out other than it was packed; nothing was written"),
+            ));
         }
         if stop.is_cancelled() {
             return Err(Fault::Interrupted);
@@ -274,14 +365,17 @@ impl Handler for SeedDecompressor {
         held.count(|ledger| {
             ledger.files += 1;
             ledger.bytes_out += bytes;
-            ledger.bytes_in += expected.as_ref().map_or(0, |expected| expected.packed_bytes);
+            ledger.bytes_in += expected
+                .as_ref()
+                .map_or(0, |expected| expected.packed_bytes);
         });
         if let Some(expected) = &expected {
             if let Some(index) = &self.index {
                 index.restored(expected.file.id().as_str()).await?;
             }
             if let Some(log) = &self.report {
-                log.add(row(expected, started.elapsed().as_secs_f64(), held.slot())).await;
+                log.add(row(expected, started.elapsed().as_secs_f64(), held.slot()))
+                    .await;
             }
         }
         info!(file_name = %name, raw_bytes = bytes, "File restored.");
@@ -295,9 +389,17 @@ impl Handler for SeedDecompressor {
     async fn acknowledged(&self, _delivery: &Delivery) {}
 
     async fn buried(&self, delivery: &Delivery, reason: &str, detail: &str) {
-        let Ok(message) = SeedChunkMessage::parse(&delivery.body) else { return };
-        let (Some(index), Ok(Some(expected))) = (&self.index, self.expected(&message.id).await) else { return };
-        if let Err(fault) = index.failed(expected.file.id().as_str(), &format!("{reason}: {detail}")).await {
+        let Ok(message) = SeedChunkMessage::parse(&delivery.body) else {
+            return;
+        };
+        let (Some(index), Ok(Some(expected))) = (&self.index, self.expected(&message.id).await)
+        else {
+            return;
+        };
+        if let Err(fault) = index
+            .failed(expected.file.id().as_str(), &format!("{reason}: {detail}"))
+            .await
+        {
             warn!(error = %fault, "Could not note a failed file in the index.");
         }
     }
@@ -306,33 +408,56 @@ impl Handler for SeedDecompressor {
 impl SeedDecompressor {
     fn name(&self, message: &SeedChunkMessage) -> Result<FileName, Fault> {
         let full = message.file_name.as_str();
-        let inside = full.strip_prefix(self.read_location.as_str()).and_then(|rest| rest.strip_prefix('/'));
+        let inside = full
+            .strip_prefix(self.read_location.as_str())
+            .and_then(|rest| rest.strip_prefix('/'));
         let name = inside.unwrap_or_else(|| full.rsplit('/').next().unwrap_or(full));
         FileName::parse(name).map_err(|error| Fault::permanent("BadName", error))
     }
 
     async fn unpack(&self, message: &SeedChunkMessage, name: &FileName) -> Result<Vec<u8>, Fault> {
-        let stages = message.stages().map_err(|error| Fault::permanent("UnreadableMessage", chain(&error)))?;
+        let stages = message
+            .stages()
+            .map_err(|error| Fault::permanent("UnreadableMessage", chain(&error)))?;
         let mut sequences = Vec::new();
         for text in &message.sequence_number {
-            let sequence = Sequence::parse(text).ok_or_else(|| Fault::permanent("UnreadableMessage", format!("{text:?} is not a sequence number")))?;
+            let sequence = Sequence::parse(text).ok_or_else(|| {
+                Fault::permanent(
+                    "UnreadableMessage",
+                    format!("{text:?} is not a sequence number"),
+                )
+            })?;
             sequences.push(sequence);
         }
         if sequences.is_empty() {
-            return Err(Fault::permanent("UnreadableMessage", "the message names no records"));
+            return Err(Fault::permanent(
+                "UnreadableMessage",
+                "the message names no records",
+            ));
         }
         // The original sorts them as text.
         sequences.sort();
-        let positions: Vec<Position> =
-            sequences.into_iter().map(|sequence| Position { shard: message.shard_id.clone(), sequence, bytes: 0 }).collect();
+        let positions: Vec<Position> = sequences
+            .into_iter()
+            .map(|sequence| Position {
+                shard: message.shard_id.clone(),
+                sequence,
+                bytes: 0,
+            })
+            .collect();
         let records = self.stream.fetch(&positions).await?;
-        let packed = seed::Packed { stages, records: records.iter().map(|record| record.to_vec()).collect() };
+        let packed = seed::Packed {
+            stages,
+            records: records.iter().map(|record| record.to_vec()).collect(),
+        };
         let unpacked = blocking(move || seed::unpack(&packed, LARGEST_FILE_BYTES as usize)).await;
         unpacked.map_err(|error| Fault::permanent("BadFrame", format!("{name}: {error}")))
     }
 
     async fn expected(&self, id: &str) -> Result<Option<Expected>, Fault> {
-        let Some(index) = &self.index else { return Ok(None) };
+        let Some(index) = &self.index else {
+            return Ok(None);
+        };
         let json = index.get(&expected_key(id)).await?;
         Ok(json.and_then(|json| serde_json::from_str(&json).ok()))
     }
@@ -340,7 +465,9 @@ impl SeedDecompressor {
     async fn write(&self, name: &FileName, content: Vec<u8>) -> Result<(), Fault> {
         let (destination, at) = (self.destination.clone(), name.clone());
         blocking(move || -> anyhow::Result<()> {
-            let present = destination.stat(&at)?.is_some_and(|found| found.size == content.len() as u64);
+            let present = destination
+                .stat(&at)?
+                .is_some_and(|found| found.size == content.len() as u64);
             if present && hash(destination.read(&at)?)?.0 == Digest::of(&content) {
                 return Ok(());
             }
@@ -358,17 +485,22 @@ fn row(expected: &Expected, seconds_restore: f64, slot: &str) -> ReportRow {
     ReportRow {
         file_id: expected.file.id().as_str().to_owned(),
         name: expected.file.name.as_str().to_owned(),
+        format: report_format(expected.file.name.as_str()),
         raw_bytes: expected.file.bytes,
         packed_bytes: expected.packed_bytes,
-        stages: expected.stages.clone(),
-        shares: Vec::new(),
-        announced_millis: expected.compressed_millis,
-        compressed_millis: expected.compressed_millis,
-        restored_millis: clock::now_millis(),
+        records: expected.records,
+        stages: expected
+            .stages
+            .iter()
+            .map(StageNumbers::to_report)
+            .collect(),
+        compressed_at_millis: Some(expected.compressed_millis),
+        restored_at_millis: Some(clock::now_millis()),
         seconds_compress: expected.stages.iter().map(|stage| stage.seconds).sum(),
         seconds_restore,
         outcome: Outcome::Restored,
         slot: slot.to_owned(),
+        ..ReportRow::default()
     }
 }
 

@@ -154,6 +154,24 @@ pub struct StageNumbers {
     pub seconds: f64,
 }
 
+impl StageNumbers {
+    /// The same as the report has it.
+    pub fn to_report(&self) -> crate::report::StageRow {
+        let Self {
+            name,
+            bytes_in,
+            bytes_out,
+            seconds,
+        } = self.clone();
+        crate::report::StageRow {
+            name,
+            bytes_in,
+            bytes_out,
+            seconds,
+        }
+    }
+}
+
 /// Bytes of a packed file that went one way (`csv columns: BZ2`).
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Share {

@@ -13,7 +13,7 @@ use streampress::codec::{
     hybrid::{self, Effort, Limits, Options, Summary},
 };
 
-const GO: AtomicBool = AtomicBool::new(false);
+static GO: AtomicBool = AtomicBool::new(false);
 
 fn options(effort: Effort, block_size: usize, threads: usize) -> Options {
     Options {

@@ -8,12 +8,16 @@ use anyhow::Result;
 
 use super::{BenchArgs, FormatArg, InspectArgs, PackArgs, UnpackArgs};
 use crate::codec::{hybrid, seed};
-use crate::commands::{bench, files as streams, inspect as inspecting, pack as packing, unpack as unpacking};
+use crate::commands::{
+    bench, files as streams, inspect as inspecting, pack as packing, unpack as unpacking,
+};
 use crate::progress::print;
 
 /// A block size as Kubernetes writes sizes.
 pub fn block_size(text: &str) -> Result<usize, String> {
-    let bytes = streampress_crds::ByteSize::written(text).bytes().map_err(|error| error.to_string())?;
+    let bytes = streampress_crds::ByteSize::written(text)
+        .bytes()
+        .map_err(|error| error.to_string())?;
     match usize::try_from(bytes) {
         Ok(bytes) if (64 << 10..=64 << 20).contains(&bytes) => Ok(bytes),
         _ => Err(format!("{text} is not from 64Ki to 64Mi")),
@@ -32,17 +36,31 @@ pub fn pack(args: PackArgs) -> Result<ExitCode> {
             FormatArg::Hybrid => packing::Format::Hybrid,
             FormatArg::Seed => packing::Format::Seed,
         },
-        hybrid: hybrid::Options { effort: args.effort.into(), block_size: args.block_size, threads: threads(args.threads) },
+        hybrid: hybrid::Options {
+            effort: args.effort.into(),
+            block_size: args.block_size,
+            threads: threads(args.threads),
+        },
         seed_format: None,
         seed_break_bytes: seed::DEFAULT_BREAK_BYTES,
         force: args.force,
     };
     let mut explanation = std::io::stderr();
-    let explain: Option<&mut dyn std::io::Write> = if args.explain { Some(&mut explanation) } else { None };
+    let explain: Option<&mut dyn std::io::Write> = if args.explain {
+        Some(&mut explanation)
+    } else {
+        None
+    };
     let cancel = cancel_on_interrupt()?;
     let outcome = packing::pack(&options, explain, &cancel)?;
     let percent = 100.0 * outcome.packed_bytes as f64 / outcome.raw_bytes.max(1) as f64;
-    report(&outcome.output, &format!("{} to {} bytes ({percent:.2} %)", outcome.raw_bytes, outcome.packed_bytes));
+    report(
+        &outcome.output,
+        &format!(
+            "{} to {} bytes ({percent:.2} %)",
+            outcome.raw_bytes, outcome.packed_bytes
+        ),
+    );
     Ok(ExitCode::SUCCESS)
 }
 
@@ -60,8 +78,15 @@ pub fn unpack(args: UnpackArgs) -> Result<ExitCode> {
     for damage in &outcome.damaged {
         eprintln!("error: {damage}; left out");
     }
-    report(&outcome.output, &format!("{} to {} bytes", outcome.packed_bytes, outcome.raw_bytes));
-    Ok(if outcome.damaged.is_empty() { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+    report(
+        &outcome.output,
+        &format!("{} to {} bytes", outcome.packed_bytes, outcome.raw_bytes),
+    );
+    Ok(if outcome.damaged.is_empty() {
+        ExitCode::SUCCESS
+    } else {
+        ExitCode::FAILURE
+    })
 }
 
 pub fn inspect(args: InspectArgs) -> Result<ExitCode> {
@@ -85,13 +110,20 @@ fn report(output: &std::path::Path, text: &str) {
 fn cancel_on_interrupt() -> Result<Arc<AtomicBool>> {
     let cancel = Arc::new(AtomicBool::new(false));
     let seen = cancel.clone();
-    std::thread::Builder::new().name("signals".into()).spawn(move || {
-        let Ok(runtime) = tokio::runtime::Builder::new_current_thread().enable_all().build() else { return };
-        runtime.block_on(async {
-            super::signals::shutdown_on_signal(|| {}).cancelled().await;
-            seen.store(true, Ordering::Relaxed);
-            std::future::pending::<()>().await;
-        });
-    })?;
+    std::thread::Builder::new()
+        .name("signals".into())
+        .spawn(move || {
+            let Ok(runtime) = tokio::runtime::Builder::new_current_thread()
+                .enable_all()
+                .build()
+            else {
+                return;
+            };
+            runtime.block_on(async {
+                super::signals::shutdown_on_signal(|| {}).cancelled().await;
+                seen.store(true, Ordering::Relaxed);
+                std::future::pending::<()>().await;
+            });
+        })?;
     Ok(cancel)
 }

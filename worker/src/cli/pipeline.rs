@@ -20,14 +20,29 @@ pub fn run(args: RunArgs) -> Result<ExitCode> {
     if let (Some(files), Some(generator)) = (args.files, &mut resolved.generator) {
         generator.generator.files = files;
     } else if args.files.is_some() {
-        return Err(BadConfiguration(format!("{}: --files wants a generator, and spec.generator is not there", args.file.display())).into());
+        return Err(BadConfiguration(format!(
+            "{}: --files wants a generator, and spec.generator is not there",
+            args.file.display()
+        ))
+        .into());
     }
-    observer.notice("the embedded transport is used; spec.aws is set aside");
+    if resolved.compressor.aws.endpoint_url.is_some() {
+        observer.notice(
+            "spec.aws is set aside: run works on the embedded transport in the data folder",
+        );
+    }
     let data = config::data_folder(args.data, &resolved.compressor.identity.pipeline);
-    let options = RunOptions { resolved, data, input: args.input, threads: roles::threads(args.threads) };
+    let options = RunOptions {
+        resolved,
+        data,
+        input: args.input,
+        threads: roles::threads(args.threads),
+    };
     let runtime = roles::runtime()?;
     let summary = runtime.block_on(async {
-        let shutdown = signals::shutdown_on_signal(|| eprintln!("finishing what is in hand; once more to stop at once"));
+        let shutdown = signals::shutdown_on_signal(|| {
+            eprintln!("finishing what is in hand; once more to stop at once")
+        });
         run::run(options, &*observer, shutdown).await
     })?;
     if args.json {
@@ -36,11 +51,21 @@ pub fn run(args: RunArgs) -> Result<ExitCode> {
         print(&summary_table(&summary));
     }
     if summary.interrupted {
-        eprintln!("stopped before all files were restored; the same command goes on where it stopped");
+        eprintln!(
+            "stopped before all files were restored; the same command goes on where it stopped"
+        );
     } else if summary.files_failed > 0 {
-        eprintln!("{} file(s) failed; mend the cause, then: streampress redrive {} and the same command again", summary.files_failed, args.file.display());
+        eprintln!(
+            "{} file(s) failed; mend the cause, then: streampress redrive {} and the same command again",
+            summary.files_failed,
+            args.file.display()
+        );
     }
-    Ok(if summary.is_success() { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+    Ok(if summary.is_success() {
+        ExitCode::SUCCESS
+    } else {
+        ExitCode::FAILURE
+    })
 }
 
 fn as_json(summary: &RunSummary) -> String {
@@ -51,7 +76,10 @@ pub fn report(args: PlaceArgs) -> Result<ExitCode> {
     let config = Config::find(args.file.as_deref(), &mut roles::notice)?;
     let data = config::data_folder(args.data, config.pipeline());
     let settings = roles::decompressor_settings(&config)?;
-    let place = settings.report.as_ref().context("spec.report.enabled is false: there is no report")?;
+    let place = settings
+        .report
+        .as_ref()
+        .context("spec.report.enabled is false: there is no report")?;
     let page: PathBuf = match (place.location.below_data(), &place.location) {
         (Some(below), _) => data.join(below),
         (None, location) => PathBuf::from(location.to_string().trim_start_matches("file://")),
@@ -64,7 +92,10 @@ pub fn report(args: PlaceArgs) -> Result<ExitCode> {
 pub fn setup(args: SetupArgs) -> Result<ExitCode> {
     let config = Config::find(args.place.file.as_deref(), &mut roles::notice)?;
     let data = config::data_folder(args.place.data, config.pipeline());
-    eprintln!("the embedded transport in {} makes itself at the first use; there is nothing to set up", data.display());
+    eprintln!(
+        "the embedded transport in {} makes itself at the first use; there is nothing to set up",
+        data.display()
+    );
     Ok(ExitCode::SUCCESS)
 }
 
@@ -74,7 +105,10 @@ pub fn validate(args: ValidateArgs) -> Result<ExitCode> {
         let text = config::read_text(file)?;
         match document::load(&text, &file.display().to_string()) {
             Ok(loaded) => {
-                loaded.notices.iter().for_each(|notice| eprintln!("{notice}"));
+                loaded
+                    .notices
+                    .iter()
+                    .for_each(|notice| eprintln!("{notice}"));
                 print(&format!("{}: good\n", file.display()));
             }
             Err(problems) => {
@@ -84,7 +118,11 @@ pub fn validate(args: ValidateArgs) -> Result<ExitCode> {
         }
     }
     if args.live {
-        return Err(BadConfiguration("--live checks queues and a stream on AWS, which this release does not reach yet".into()).into());
+        return Err(BadConfiguration(
+            "--live checks queues and a stream on AWS, which this release does not reach yet"
+                .into(),
+        )
+        .into());
     }
     Ok(ExitCode::from(if good { 0 } else { 64 }))
 }

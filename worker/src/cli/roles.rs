@@ -6,7 +6,9 @@ use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
 use streampress_crds::pipeline::CodecFormat;
-use streampress_crds::settings::{CompressorSettings, DecompressorSettings, GeneratorSettings, Settings};
+use streampress_crds::settings::{
+    CompressorSettings, DecompressorSettings, GeneratorSettings, Settings,
+};
 use tokio_util::sync::CancellationToken;
 use tracing::info;
 
@@ -21,11 +23,17 @@ use crate::redrive::{self as redriving, Done};
 use crate::roles::{Transport, Workplace};
 
 pub fn runtime() -> Result<tokio::runtime::Runtime> {
-    tokio::runtime::Builder::new_multi_thread().enable_all().build().context("starting the async runtime")
+    tokio::runtime::Builder::new_multi_thread()
+        .enable_all()
+        .build()
+        .context("starting the async runtime")
 }
 
 pub fn threads(given: Option<u16>) -> usize {
-    given.map_or_else(|| std::thread::available_parallelism().map_or(1, usize::from), usize::from)
+    given.map_or_else(
+        || std::thread::available_parallelism().map_or(1, usize::from),
+        usize::from,
+    )
 }
 
 pub fn notice(text: &str) {
@@ -33,12 +41,18 @@ pub fn notice(text: &str) {
 }
 
 fn no_role(config: &Config, wanted: &str) -> BadConfiguration {
-    BadConfiguration(format!("pipeline {} has no {wanted}; give a FILE.yaml that has one, or unset STREAMPRESS_PIPELINE", config.pipeline()))
+    BadConfiguration(format!(
+        "pipeline {} has no {wanted}; give a FILE.yaml that has one, or unset STREAMPRESS_PIPELINE",
+        config.pipeline()
+    ))
 }
 
 fn generator_settings(config: &Config) -> Result<GeneratorSettings, BadConfiguration> {
     match config {
-        Config::File(resolved) => resolved.generator.clone().ok_or_else(|| no_role(config, "generator")),
+        Config::File(resolved) => resolved
+            .generator
+            .clone()
+            .ok_or_else(|| no_role(config, "generator")),
         Config::Variable(settings) => match &**settings {
             Settings::Generator(settings) => Ok(settings.clone()),
             _ => Err(no_role(config, "generator")),
@@ -79,10 +93,16 @@ impl Role {
     fn find(place: PlaceArgs) -> Result<Self> {
         let config = Config::find(place.file.as_deref(), &mut notice)?;
         if place.data.is_none() && !matches!(config, Config::File(_)) {
-            return Err(BadConfiguration("give --data DIR: this release works on the embedded transport only".into()).into());
+            return Err(BadConfiguration(
+                "give --data DIR: this release works on the embedded transport only".into(),
+            )
+            .into());
         }
         if let Config::Seed(seed) = &config {
-            notice(&format!("the Python original's variables are used: {}", seed.worker));
+            notice(&format!(
+                "the Python original's variables are used: {}",
+                seed.worker
+            ));
         }
         let data = config::data_folder(place.data, config.pipeline());
         Ok(Self { config, data })
@@ -91,19 +111,35 @@ impl Role {
     async fn workplace(&self, threads: usize, shutdown: CancellationToken) -> Result<Workplace> {
         let data = self.data.clone();
         let options = self.local_options();
-        let local = blocking(move || Local::open(&data, options)).await.with_context(|| format!("opening the data folder {}", self.data.display()))?;
+        let local = blocking(move || Local::open(&data, options))
+            .await
+            .with_context(|| format!("opening the data folder {}", self.data.display()))?;
         info!(data = %self.data.display(), pipeline = self.config.pipeline(), "Opened the data folder.");
-        Ok(Workplace { transport: Transport::embedded(&local), data: self.data.clone(), threads, shutdown })
+        Ok(Workplace {
+            transport: Transport::embedded(&local),
+            data: self.data.clone(),
+            threads,
+            shutdown,
+        })
     }
 
     fn local_options(&self) -> LocalOptions {
         let (queue, retention_hours) = match &self.config {
-            Config::File(resolved) => (Some(&resolved.compressor.transport.files_queue), Some(resolved.compressor.transport.stream.retention_hours)),
+            Config::File(resolved) => (
+                Some(&resolved.compressor.transport.files_queue),
+                Some(resolved.compressor.transport.stream.retention_hours),
+            ),
             Config::Seed(seed) => (Some(&seed.resolved.compressor.transport.files_queue), None),
             Config::Variable(settings) => match &**settings {
                 Settings::Generator(settings) => (Some(&settings.transport.files_queue), None),
-                Settings::Compressor(settings) => (Some(&settings.transport.files_queue), Some(settings.transport.stream.retention_hours)),
-                Settings::Decompressor(settings) => (Some(&settings.transport.chunks_queue), Some(settings.transport.stream.retention_hours)),
+                Settings::Compressor(settings) => (
+                    Some(&settings.transport.files_queue),
+                    Some(settings.transport.stream.retention_hours),
+                ),
+                Settings::Decompressor(settings) => (
+                    Some(&settings.transport.chunks_queue),
+                    Some(settings.transport.stream.retention_hours),
+                ),
             },
         };
         let mut options = LocalOptions::default();
@@ -119,7 +155,9 @@ impl Role {
 }
 
 fn shutdown() -> CancellationToken {
-    signals::shutdown_on_signal(|| info!("Stopping: finishing what is in hand; once more to stop at once."))
+    signals::shutdown_on_signal(|| {
+        info!("Stopping: finishing what is in hand; once more to stop at once.")
+    })
 }
 
 pub fn generate(args: GenerateArgs) -> Result<ExitCode> {
@@ -134,13 +172,20 @@ pub fn generate(args: GenerateArgs) -> Result<ExitCode> {
             let settings = GeneratorSettings {
                 identity,
                 aws: compressor.aws.clone(),
-                transport: streampress_crds::settings::GeneratorTransport { files_queue: compressor.transport.files_queue.clone() },
-                source: streampress_crds::settings::Place { location: compressor.source.location.clone() },
+                transport: streampress_crds::settings::GeneratorTransport {
+                    files_queue: compressor.transport.files_queue.clone(),
+                },
+                source: streampress_crds::settings::Place {
+                    location: compressor.source.location.clone(),
+                },
                 generator: job,
             };
             (settings, CodecFormat::Seed)
         }
-        Config::File(resolved) => (generator_settings(&role.config)?, resolved.compressor.codec.format),
+        Config::File(resolved) => (
+            generator_settings(&role.config)?,
+            resolved.compressor.codec.format,
+        ),
         Config::Variable(_) => (generator_settings(&role.config)?, CodecFormat::Hybrid),
     };
     runtime()?.block_on(async {
@@ -180,7 +225,10 @@ pub fn compress(args: RoleArgs) -> Result<ExitCode> {
 }
 
 /// Looks for new files beside the work, where the pipeline asks for it.
-fn scan(workplace: &Workplace, settings: &CompressorSettings) -> Result<impl Future<Output = ()> + use<>> {
+fn scan(
+    workplace: &Workplace,
+    settings: &CompressorSettings,
+) -> Result<impl Future<Output = ()> + use<>> {
     let every = Duration::from_secs(u64::from(settings.source.scan_seconds));
     let scanner = workplace.scanner(settings, workplace.compressor_announcer(settings)?);
     let shutdown = workplace.shutdown.clone();
@@ -207,7 +255,10 @@ pub fn decompress(args: RoleArgs) -> Result<ExitCode> {
 }
 
 pub fn submit(args: SubmitArgs) -> Result<ExitCode> {
-    let role = Role::find(PlaceArgs { file: args.pipeline, data: args.data })?;
+    let role = Role::find(PlaceArgs {
+        file: args.pipeline,
+        data: args.data,
+    })?;
     let settings = compressor_settings(&role.config)?;
     runtime()?.block_on(async {
         let workplace = role.workplace(1, CancellationToken::new()).await?;
@@ -223,22 +274,36 @@ pub fn submit(args: SubmitArgs) -> Result<ExitCode> {
                 }
             }
         }
-        Ok(if failed { ExitCode::FAILURE } else { ExitCode::SUCCESS })
+        Ok(if failed {
+            ExitCode::FAILURE
+        } else {
+            ExitCode::SUCCESS
+        })
     })
 }
 
 /// Announces a file of the source; one from elsewhere is copied there first, under its own name.
 async fn submit_one(announcer: &Announcer, source: &Path, path: &Path) -> Result<String> {
-    let full = path.canonicalize().with_context(|| format!("opening {}", path.display()))?;
+    let full = path
+        .canonicalize()
+        .with_context(|| format!("opening {}", path.display()))?;
     if !full.is_file() {
-        bail!("{} is not a file; name files, or use 'streampress run --input' for a folder", path.display());
+        bail!(
+            "{} is not a file; name files, or use 'streampress run --input' for a folder",
+            path.display()
+        );
     }
-    let inside = source.canonicalize().ok().and_then(|source| full.strip_prefix(source).ok().map(Path::to_owned));
+    let inside = source
+        .canonicalize()
+        .ok()
+        .and_then(|source| full.strip_prefix(source).ok().map(Path::to_owned));
     let name = match &inside {
         Some(name) => name.as_path(),
         None => Path::new(full.file_name().context("the file has no name")?),
     };
-    let name = name.to_str().with_context(|| format!("{} is not UTF-8; rename it", path.display()))?;
+    let name = name
+        .to_str()
+        .with_context(|| format!("{} is not UTF-8; rename it", path.display()))?;
     let name = FileName::parse(name).map_err(anyhow::Error::msg)?;
     let files = announcer.source.clone();
     let (copied, at) = (inside.is_none(), name.clone());
@@ -253,8 +318,16 @@ async fn submit_one(announcer: &Announcer, source: &Path, path: &Path) -> Result
     .await
     .with_context(|| format!("submitting {}", path.display()))?;
     let file = announcer.announce(&entry).await?;
-    let how = if copied { "copied to the source and announced" } else { "announced" };
-    Ok(format!("{}: {how} as {name}, file {}", path.display(), &file.id().as_str()[..12]))
+    let how = if copied {
+        "copied to the source and announced"
+    } else {
+        "announced"
+    };
+    Ok(format!(
+        "{}: {how} as {name}, file {}",
+        path.display(),
+        &file.id().as_str()[..12]
+    ))
 }
 
 pub fn redrive(args: RedriveArgs) -> Result<ExitCode> {
@@ -275,9 +348,16 @@ pub fn redrive(args: RedriveArgs) -> Result<ExitCode> {
                     why
                 }
             };
-            print(&format!("{}: {done} ({}: {})\n", letter.name, letter.reason, letter.detail));
+            print(&format!(
+                "{}: {done} ({}: {})\n",
+                letter.name, letter.reason, letter.detail
+            ));
         }
         eprintln!("{} dead letter(s), {left} left", letters.len());
-        Ok(if left == 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+        Ok(if left == 0 {
+            ExitCode::SUCCESS
+        } else {
+            ExitCode::FAILURE
+        })
     })
 }

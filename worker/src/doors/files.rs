@@ -150,7 +150,7 @@ impl LocalFiles {
     }
 
     /// The entry as a listing shows it; `None` with a warning for what cannot be handled.
-    fn entry(&self, path: &Path) -> Option<FileEntry> {
+    fn entry(&self, path: &Path, entry: &fs::DirEntry) -> Option<FileEntry> {
         let skip = |why: &str| {
             tracing::warn!(path = %path.display(), "Skipped: {why}.");
             None
@@ -163,10 +163,19 @@ impl LocalFiles {
             Ok(name) => name,
             Err(why) => return skip(&why),
         };
-        match self.stat(&name) {
-            Ok(Some(entry)) => Some(entry),
-            // Removed since it was seen, or a link to nowhere.
-            Ok(None) => None,
+        let found = match entry.file_type() {
+            // No link on the way here: the walk does not go into linked folders.
+            Ok(kind) if kind.is_file() => entry
+                .metadata()
+                .and_then(|meta| describe(&name, &meta))
+                .map(Some),
+            Ok(kind) if kind.is_symlink() => self.stat(&name),
+            _ => return skip("it is not a file"),
+        };
+        match found {
+            Ok(entry) => entry,
+            // Removed since it was seen.
+            Err(error) if is_absent(&error) => None,
             Err(error) => skip(&error.to_string()),
         }
     }
@@ -181,7 +190,7 @@ impl Files for LocalFiles {
         let mut found = Vec::new();
         self.walk(&mut |path, entry| {
             if !pending::is_ours(&entry.file_name()) {
-                found.extend(self.entry(path));
+                found.extend(self.entry(path, entry));
             }
         })?;
         found.sort_by(|a, b| a.name.cmp(&b.name));
@@ -201,11 +210,7 @@ impl Files for LocalFiles {
             let why = format!("{} is not a file", path.display());
             return Err(io::Error::new(io::ErrorKind::InvalidInput, why));
         }
-        Ok(Some(FileEntry {
-            name: name.clone(),
-            size: meta.len(),
-            modified: meta.modified()?,
-        }))
+        describe(name, &meta).map(Some)
     }
 
     fn read(&self, name: &FileName) -> io::Result<Box<dyn Read + Send>> {
@@ -253,6 +258,14 @@ impl Files for LocalFiles {
         }
         Ok(())
     }
+}
+
+fn describe(name: &FileName, meta: &fs::Metadata) -> io::Result<FileEntry> {
+    Ok(FileEntry {
+        name: name.clone(),
+        size: meta.len(),
+        modified: meta.modified()?,
+    })
 }
 
 fn is_transport(entry: &fs::DirEntry) -> bool {

@@ -356,6 +356,21 @@ fn every_kind_of_value_is_written_as_documented() {
 }
 
 #[test]
+fn the_schema_in_the_readme_is_a_good_one() {
+    let readme = include_str!("../../../deploy/examples/schemas/README.md");
+    let json = readme.split("```json\n").nth(1).unwrap();
+    let json = json.split("```").next().unwrap();
+    let txt = file(&inline(json, FileFormat::Txt), 0);
+    assert!(txt.starts_with("2026-01-05T14:30:00.000Z hall 1"), "{txt}");
+    for name in Schema::example_names() {
+        assert!(
+            readme.contains(&format!("`{name}.json`")),
+            "{name} is not in the readme"
+        );
+    }
+}
+
+#[test]
 fn uuids_are_valid_and_all_different() {
     let schema = r#"{"fields": [{"name": "id", "kind": "uuid"}]}"#;
     let ndjson = file(&inline(schema, FileFormat::Csv), 0);

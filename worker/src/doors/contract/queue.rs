@@ -17,6 +17,7 @@ pub async fn all(side: &dyn Side) {
         another_group_passes_a_held_one(side),
         a_hidden_message_comes_back_with_a_new_receipt(side),
         the_old_receipt_is_stale(side),
+        a_receipt_is_stale_as_soon_as_its_time_ran_out(side),
         extending_counts_from_now(side),
         a_released_message_comes_at_once_and_before_its_group(side),
         a_message_received_too_often_is_a_dead_letter_and_its_group_goes_on(side),
@@ -120,6 +121,17 @@ pub async fn the_old_receipt_is_stale(side: &dyn Side) {
     assert_stale(queue.release(&old).await);
     queue.delete(&new).await.unwrap();
     assert_stale(queue.extend(&new, LONG).await);
+}
+
+/// Though nobody else has received the message yet.
+pub async fn a_receipt_is_stale_as_soon_as_its_time_ran_out(side: &dyn Side) {
+    let queue = side.queue(LONG, 5).await;
+    queue.send(vec![message("g", "late")]).await.unwrap();
+    let late = next(&queue).await.receipt;
+    queue.extend(&late, side.short()).await.unwrap();
+    tokio::time::sleep(side.short() * 2).await;
+    assert_stale(queue.delete(&late).await);
+    assert_eq!(next(&queue).await.receive_count, 2);
 }
 
 /// Neither sooner than asked nor added to what was left.
@@ -248,17 +260,19 @@ pub async fn an_empty_receive_waits_as_long_as_told(side: &dyn Side) {
 /// Whoever comes next gets the message.
 pub async fn a_dropped_receive_takes_nothing_along(side: &dyn Side) {
     let queue = side.queue(LONG, 50).await;
-    for round in 0..5 {
-        let waiting = queue.receive(1, LONG);
-        let sending = async {
-            queue
-                .send(vec![message("g", &format!("kept {round}"))])
-                .await
-                .unwrap();
+    for round in 0..10 {
+        let waiting = tokio::spawn({
+            let queue = Arc::clone(&queue);
+            async move { queue.receive(1, LONG).await }
+        });
+        let kept = message("g", &format!("kept {round}"));
+        queue.send(vec![kept.clone()]).await.unwrap();
+        waiting.abort();
+        let delivery = match waiting.await {
+            Ok(got) => got.unwrap().pop().expect("a message should have come"),
+            Err(_dropped) => next(&queue).await,
         };
-        // The receive is dropped while the message is on its way to it, or before.
-        tokio::select! { biased; _ = async { tokio::join!(sending) } => {}, _ = waiting => {} }
-        let delivery = next(&queue).await;
+        assert_eq!(delivery.body, kept.body);
         queue.delete(&delivery.receipt).await.unwrap();
     }
 }

@@ -16,11 +16,12 @@ const APPLICATION_ID: i64 = 0x5350_6462;
 const SCHEMA_VERSION: i64 = 1;
 /// How long a write waits for other processes before it gives up.
 const BUSY_PATIENCE: Duration = Duration::from_secs(20);
-/// How long it sleeps between two attempts: short, so that it finds the gap that a busy process leaves.
+/// How long it sleeps between two attempts: short, so that it finds the gaps between a busy process's transactions.
 const BUSY_SLEEP: Duration = Duration::from_millis(1);
 
 /// `state` of a message: 0 waits behind another of its group, 1 can be received, 2 is in somebody's hands.
 /// At most one message of a group, its oldest, has a state other than 0, so every question is one index look-up.
+/// `totals` is kept by triggers: progress is asked for often, and files may be many.
 const SCHEMA: &str = "
 CREATE TABLE messages(
   seq INTEGER PRIMARY KEY AUTOINCREMENT,
@@ -77,6 +78,39 @@ CREATE TABLE files(
 ) WITHOUT ROWID;
 CREATE INDEX files_name ON files(name);
 CREATE INDEX files_open ON files(announced_at) WHERE restored_at IS NULL AND superseded_at IS NULL;
+CREATE TABLE totals(
+  announced INTEGER NOT NULL,
+  compressed INTEGER NOT NULL,
+  restored INTEGER NOT NULL,
+  superseded INTEGER NOT NULL,
+  failed INTEGER NOT NULL,
+  bytes_announced INTEGER NOT NULL,
+  bytes_raw INTEGER NOT NULL,
+  bytes_packed INTEGER NOT NULL,
+  bytes_restored INTEGER NOT NULL
+);
+INSERT INTO totals VALUES(0, 0, 0, 0, 0, 0, 0, 0, 0);
+CREATE TRIGGER files_inserted AFTER INSERT ON files BEGIN UPDATE totals SET
+  announced = announced + 1,
+  compressed = compressed + (NEW.compressed_at IS NOT NULL),
+  restored = restored + (NEW.restored_at IS NOT NULL),
+  superseded = superseded + (NEW.superseded_at IS NOT NULL),
+  failed = failed + (NEW.failed_at IS NOT NULL),
+  bytes_announced = bytes_announced + NEW.raw_bytes,
+  bytes_raw = bytes_raw + NEW.raw_bytes * (NEW.compressed_at IS NOT NULL),
+  bytes_packed = bytes_packed + NEW.packed_bytes,
+  bytes_restored = bytes_restored + NEW.raw_bytes * (NEW.restored_at IS NOT NULL);
+END;
+CREATE TRIGGER files_updated AFTER UPDATE ON files BEGIN UPDATE totals SET
+  compressed = compressed + (NEW.compressed_at IS NOT NULL) - (OLD.compressed_at IS NOT NULL),
+  restored = restored + (NEW.restored_at IS NOT NULL) - (OLD.restored_at IS NOT NULL),
+  superseded = superseded + (NEW.superseded_at IS NOT NULL) - (OLD.superseded_at IS NOT NULL),
+  failed = failed + (NEW.failed_at IS NOT NULL) - (OLD.failed_at IS NOT NULL),
+  bytes_announced = bytes_announced + NEW.raw_bytes - OLD.raw_bytes,
+  bytes_raw = bytes_raw + NEW.raw_bytes * (NEW.compressed_at IS NOT NULL) - OLD.raw_bytes * (OLD.compressed_at IS NOT NULL),
+  bytes_packed = bytes_packed + NEW.packed_bytes - OLD.packed_bytes,
+  bytes_restored = bytes_restored + NEW.raw_bytes * (NEW.restored_at IS NOT NULL) - OLD.raw_bytes * (OLD.restored_at IS NOT NULL);
+END;
 CREATE TABLE meta(key TEXT PRIMARY KEY, value TEXT NOT NULL) WITHOUT ROWID;
 ";
 

@@ -293,13 +293,8 @@ impl Index {
     }
 }
 
-const PROGRESS: &str = "
-SELECT count(*), count(compressed_at), count(restored_at), count(superseded_at), count(failed_at),
-  coalesce(sum(raw_bytes), 0),
-  coalesce(sum(raw_bytes) FILTER (WHERE compressed_at IS NOT NULL), 0),
-  coalesce(sum(packed_bytes) FILTER (WHERE compressed_at IS NOT NULL), 0),
-  coalesce(sum(raw_bytes) FILTER (WHERE restored_at IS NOT NULL), 0)
-FROM files";
+const PROGRESS: &str = "SELECT announced, compressed, restored, superseded, failed,
+  bytes_announced, bytes_raw, bytes_packed, bytes_restored FROM totals";
 
 fn to_i64(number: u64) -> i64 {
     i64::try_from(number).unwrap_or(i64::MAX)

@@ -49,11 +49,6 @@ impl Session {
         id == self.id || is_alive(&self.folder, id)
     }
 
-    /// Whether somebody else has the folder open.
-    pub(super) fn has_company(&self) -> bool {
-        others(&self.folder, &self.id).any(|id| is_alive(&self.folder, &id))
-    }
-
     /// Removes the files of sessions that have ended, and of those that never quite began. The caller holds the
     /// folder's opening lock, so that none is just beginning.
     pub(super) fn sweep(&self) {

@@ -1,30 +1,21 @@
-//! The database's one writer thread in this process. Everything that waits when it looks up is done in one
-//! transaction, committed once, and only then answered: many callers share one sync of the disk.
-//! It also watches, while somebody waits, for what other processes did. It does not know what the work is.
+//! The way to the database: calls are closures that run on one writer thread per process and are answered when what
+//! they wrote is durable. Knows how calls travel and who waits, not what the work is.
+
+mod writer;
 
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, mpsc};
 use std::thread;
-use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+use std::time::{SystemTime, UNIX_EPOCH};
 
 use rusqlite::Connection;
 use tokio::sync::{Notify, oneshot};
 
+use self::writer::Writer;
+use super::db;
 use super::session::Session;
-use super::{db, queue};
 use crate::doors::{DoorError, DoorResult};
-
-/// The most calls that share a transaction; keeps the wait of other processes short.
-const MAX_BATCH: usize = 512;
-/// How often ended processes are looked for while somebody waits.
-const SESSION_CHECK: Duration = Duration::from_secs(1);
-/// How often old entries are cleared out while there is work.
-const CLEARING: Duration = Duration::from_secs(60);
-/// After this much writing without a pause another process gets a gap to write in.
-const MAX_STREAK: Duration = Duration::from_millis(50);
-/// The gap; several times what a waiting process sleeps between attempts.
-const GAP: Duration = Duration::from_millis(3);
 
 /// How many queues the folder has; each has a bell of its own.
 pub(super) const QUEUES: usize = 4;
@@ -51,17 +42,16 @@ pub(super) struct Step<'a> {
     pub(super) session: &'a Session,
     /// Milliseconds since 1970, the same for all of a transaction.
     pub(super) now: i64,
-    woken: [bool; QUEUES],
+    woken: [u32; QUEUES],
 }
 
 impl Step<'_> {
-    /// Notes that something became receivable in `queue`; waiting receivers are woken after the commit.
+    /// Notes that one more message can be received from `queue`; one waiting receiver is woken after the commit.
     pub(super) fn ring(&mut self, queue: i64) {
-        if let Some(bell) = usize::try_from(queue)
-            .ok()
-            .and_then(|q| self.woken.get_mut(q))
+        if let Ok(queue) = usize::try_from(queue)
+            && let Some(messages) = self.woken.get_mut(queue)
         {
-            *bell = true;
+            *messages += 1;
         }
     }
 }
@@ -146,16 +136,7 @@ impl Store {
             bells: Default::default(),
             waiting: AtomicUsize::new(0),
         });
-        let mut writer = Writer {
-            conn,
-            path: dir.join(db::FILE_NAME),
-            shared: Arc::clone(&shared),
-            last_change: Instant::now(),
-            last_session_check: Instant::now(),
-            last_clearing: None,
-            streak: None,
-            data_version: 0,
-        };
+        let mut writer = Writer::new(conn, dir.join(db::FILE_NAME), &shared);
         thread::Builder::new()
             .name("streampress-db".into())
             .spawn(move || writer.work(&work))
@@ -252,211 +233,4 @@ pub(super) fn now_ms() -> i64 {
         .duration_since(UNIX_EPOCH)
         .unwrap_or_default();
     i64::try_from(since.as_millis()).unwrap_or(i64::MAX)
-}
-
-struct Writer {
-    conn: Connection,
-    path: PathBuf,
-    shared: Arc<Shared>,
-    last_change: Instant,
-    last_session_check: Instant,
-    last_clearing: Option<Instant>,
-    /// Since when this thread has been writing without a pause.
-    streak: Option<Instant>,
-    data_version: i64,
-}
-
-impl Writer {
-    fn work(&mut self, jobs: &mpsc::Receiver<Box<dyn Job>>) {
-        loop {
-            let first = match jobs.try_recv() {
-                Ok(job) => job,
-                Err(mpsc::TryRecvError::Disconnected) => return,
-                Err(mpsc::TryRecvError::Empty) => {
-                    self.streak = None;
-                    match self.wait(jobs) {
-                        Ok(job) => job,
-                        Err(mpsc::RecvTimeoutError::Timeout) => {
-                            self.look_around();
-                            continue;
-                        }
-                        Err(mpsc::RecvTimeoutError::Disconnected) => return,
-                    }
-                }
-            };
-            let mut batch = vec![first];
-            batch.extend(jobs.try_iter().take(MAX_BATCH - 1));
-            batch.retain(|job| !job.abandoned());
-            self.leave_a_gap();
-            self.transact(batch);
-        }
-    }
-
-    fn wait(
-        &self,
-        jobs: &mpsc::Receiver<Box<dyn Job>>,
-    ) -> Result<Box<dyn Job>, mpsc::RecvTimeoutError> {
-        if self.shared.waiting.load(Ordering::SeqCst) == 0 {
-            // Whoever begins to wait sends a job first, so nothing is missed in here.
-            return jobs
-                .recv()
-                .map_err(|_| mpsc::RecvTimeoutError::Disconnected);
-        }
-        let pause = match self.last_change.elapsed().as_secs() {
-            0..5 => 50,
-            5..60 => 100,
-            _ => 250,
-        };
-        jobs.recv_timeout(Duration::from_millis(pause))
-    }
-
-    /// Sees what other processes changed, and whether one of them has ended.
-    fn look_around(&mut self) {
-        if let Ok(version) = self.data_version()
-            && version != self.data_version
-        {
-            self.data_version = version;
-            self.last_change = Instant::now();
-            self.shared.bells.iter().for_each(Notify::notify_waiters);
-        }
-        if self.last_session_check.elapsed() >= SESSION_CHECK {
-            self.last_session_check = Instant::now();
-            let ended = queue::sessions_ended(&self.conn, &self.shared.session);
-            if ended.is_ok_and(|ended| !ended.is_empty()) {
-                self.transact(vec![Box::new(Reclaim)]);
-            }
-        }
-    }
-
-    fn data_version(&self) -> rusqlite::Result<i64> {
-        self.conn
-            .prepare_cached("PRAGMA data_version")?
-            .query_row([], |row| row.get(0))
-    }
-
-    /// Without this a process under load would never let another one write: the lock knows no queue.
-    fn leave_a_gap(&mut self) {
-        let since = *self.streak.get_or_insert_with(Instant::now);
-        if since.elapsed() >= MAX_STREAK {
-            if self.shared.session.has_company() {
-                thread::sleep(GAP);
-            }
-            self.streak = Some(Instant::now());
-        }
-    }
-
-    fn transact(&mut self, batch: Vec<Box<dyn Job>>) {
-        if batch.is_empty() {
-            return;
-        }
-        let changes_before = self.conn.total_changes();
-        let mut rest = batch.into_iter();
-        while rest.len() > 0 {
-            self.transact_some(&mut rest);
-        }
-        if self.conn.total_changes() != changes_before {
-            self.last_change = Instant::now();
-        }
-    }
-
-    /// Runs jobs until none is left or the database gave the whole transaction up, then answers those that ran.
-    fn transact_some(&mut self, jobs: &mut std::vec::IntoIter<Box<dyn Job>>) {
-        let mut ran = Vec::with_capacity(jobs.len());
-        let outcome = self.run_all(jobs, &mut ran);
-        let (commit, woken) = match outcome {
-            Ok(woken) => (Ok(()), woken),
-            Err(error) => {
-                if !self.conn.is_autocommit() {
-                    let _ = self.conn.execute_batch("ROLLBACK");
-                }
-                if ran.is_empty() {
-                    // Not even begun: everybody is told, or this would go round for ever.
-                    ran.extend(jobs.by_ref());
-                }
-                (
-                    Err(db::explain(&self.path, error).to_string()),
-                    [false; QUEUES],
-                )
-            }
-        };
-        for job in ran {
-            job.answer(
-                commit.as_ref().copied().map_err(String::as_str),
-                &self.path,
-            );
-        }
-        for (bell, woken) in self.shared.bells.iter().zip(woken) {
-            if woken {
-                bell.notify_waiters();
-            }
-        }
-    }
-
-    fn run_all(
-        &mut self,
-        jobs: &mut std::vec::IntoIter<Box<dyn Job>>,
-        ran: &mut Vec<Box<dyn Job>>,
-    ) -> rusqlite::Result<[bool; QUEUES]> {
-        self.execute("BEGIN IMMEDIATE")?;
-        let shared = Arc::clone(&self.shared);
-        let mut step = Step {
-            conn: &self.conn,
-            session: &shared.session,
-            now: now_ms(),
-            woken: [false; QUEUES],
-        };
-        for mut job in jobs.by_ref() {
-            let saved = step
-                .conn
-                .prepare_cached("SAVEPOINT job")
-                .and_then(|mut s| s.execute([]));
-            let woken = step.woken;
-            let keep = saved.is_ok() && job.run(&mut step);
-            ran.push(job);
-            saved?;
-            if self.conn.is_autocommit() {
-                // The disk is full or failed: SQLite has rolled everything back by itself.
-                return Err(rusqlite::Error::SqliteFailure(
-                    rusqlite::ffi::Error::new(rusqlite::ffi::SQLITE_FULL),
-                    Some("the transaction was rolled back".into()),
-                ));
-            }
-            if !keep {
-                step.conn.prepare_cached("ROLLBACK TO job")?.execute([])?;
-                step.woken = woken;
-            }
-            step.conn.prepare_cached("RELEASE job")?.execute([])?;
-        }
-        let woken = step.woken;
-        if self
-            .last_clearing
-            .is_none_or(|last| last.elapsed() >= CLEARING)
-        {
-            if let Err(Fault::Sql(error)) = queue::clear_old(&mut step) {
-                return Err(error);
-            }
-            self.last_clearing = Some(Instant::now());
-        }
-        self.execute("COMMIT")?;
-        Ok(woken)
-    }
-
-    fn execute(&self, sql: &str) -> rusqlite::Result<()> {
-        self.conn.prepare_cached(sql)?.execute([]).map(drop)
-    }
-}
-
-/// Gives back what ended processes held.
-struct Reclaim;
-
-impl Job for Reclaim {
-    fn abandoned(&self) -> bool {
-        false
-    }
-
-    fn run(&mut self, step: &mut Step<'_>) -> bool {
-        queue::reclaim(step).is_ok()
-    }
-
-    fn answer(self: Box<Self>, _: Result<(), &str>, _: &Path) {}
 }

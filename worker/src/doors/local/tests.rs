@@ -1,6 +1,12 @@
 //! The contract over the embedded side, and what only this side promises.
 #![expect(clippy::unwrap_used, reason = "tests end by panicking")]
 
+mod damage;
+mod index;
+mod model;
+mod processes;
+mod time;
+
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
@@ -24,6 +30,13 @@ impl Embedded {
         self.folders.lock().unwrap().push(folder);
         path
     }
+}
+
+/// A folder in memory where the machine has one: for tests about order and time, which slow syncs only disturb.
+fn memory_folder() -> TempDir {
+    tempfile::tempdir_in("/dev/shm")
+        .or_else(|_| tempfile::tempdir())
+        .unwrap()
 }
 
 #[async_trait]

@@ -81,7 +81,8 @@ pub(super) fn append(
     Ok((starts, offset))
 }
 
-/// Reads the record of `bytes` bytes at `offset` and checks it. Allocates only what the file has.
+/// Reads the record of `bytes` bytes at `offset` and checks it; 0 stands for a length that is not known (the Python
+/// original's messages carry none). Allocates only what the file has.
 pub(super) fn read(
     file: &File,
     file_bytes: u64,
@@ -89,12 +90,24 @@ pub(super) fn read(
     offset: u64,
     bytes: u32,
 ) -> Result<Bytes, ReadFault> {
-    let end = offset.checked_add(FRAME_BYTES as u64 + u64::from(bytes));
-    if end.is_none_or(|end| end > file_bytes) {
+    let fits = |bytes: u32| {
+        offset
+            .checked_add(FRAME_BYTES as u64 + u64::from(bytes))
+            .is_some_and(|end| end <= file_bytes)
+    };
+    if !fits(bytes) {
         return Err(ReadFault::Missing);
     }
     let mut head = [0; FRAME_BYTES];
     file.read_exact_at(&mut head, offset)?;
+    let bytes = if bytes == 0 {
+        u32::from_le_bytes([head[0], head[1], head[2], head[3]])
+    } else {
+        bytes
+    };
+    if !fits(bytes) {
+        return Err(ReadFault::Missing);
+    }
     let mut hash = [0; 8];
     hash.copy_from_slice(&head[8..16]);
     if head != frame(name, offset, bytes, hash) {

@@ -1,0 +1,384 @@
+//! Every rule across fields: where it stands, CEL, words, way out, and the same in Rust.
+
+use k8s_openapi::api::core::v1::PodTemplateSpec;
+use serde_json::Value;
+
+use super::{Holds, Rule, Scope};
+use crate::limits;
+use crate::location::Location;
+use crate::pipeline::{
+    AutoscalingMode, CodecFormat, CompressionPipeline, CompressionPipelineSpec, GeneratedFormat,
+    Generator, GeneratorSchema, OnCompressed, Ordering, Queue, TransportPolicy, Worker,
+};
+use crate::quantity::ByteSize;
+
+const WORKERS: &[&str] = &["spec.compressor", "spec.decompressor"];
+const QUEUES: &[&str] = &["spec.transport.filesQueue", "spec.transport.chunksQueue"];
+
+/// Every rule.
+pub const RULES: &[Rule] = &[
+    Rule {
+        at: &[""],
+        field: "metadata.name",
+        cel: "self.metadata.name.size() <= 50 && !self.metadata.name.contains('.')",
+        rule: "must be at most 50 characters of a-z, 0-9 and -",
+        help: "choose a shorter name without dots; objects and queues are named after it",
+        holds: Holds::Pipeline(name_fits),
+        scope: Scope::Everywhere,
+    },
+    Rule {
+        at: &["spec"],
+        field: "volume",
+        cel: "has(self.volume) || !(self.source.location.startsWith('file://') || self.destination.location.startsWith('file://') || (self.report.enabled && self.report.location.startsWith('file://')))",
+        rule: "must be given when a location begins with file://",
+        help: "add volume: {persistentVolumeClaim: {claimName: …}}, or use s3:// locations",
+        holds: Holds::Spec(volume_is_there),
+        scope: Scope::Cluster,
+    },
+    Rule {
+        at: &["spec"],
+        field: "destination.location",
+        cel: "!(self.destination.location.endsWith('/') ? self.destination.location : self.destination.location + '/').startsWith(self.source.location.endsWith('/') ? self.source.location : self.source.location + '/') && !(self.source.location.endsWith('/') ? self.source.location : self.source.location + '/').startsWith(self.destination.location.endsWith('/') ? self.destination.location : self.destination.location + '/')",
+        rule: "must not be the source's location, nor inside it, nor around it",
+        help: "restore to another folder or prefix, or restored files would be taken for new ones",
+        holds: Holds::Spec(places_are_apart),
+        scope: Scope::Everywhere,
+    },
+    Rule {
+        at: &["spec"],
+        field: "compressor.slots",
+        cel: "self.ordering != 'Strict' || !has(self.compressor.slots) || self.compressor.slots == 1",
+        rule: "must be 1 with ordering Strict",
+        help: "leave slots out (further replicas stand by), or use ordering PerName",
+        holds: Holds::Spec(|spec| one_slot(spec.ordering, &spec.compressor)),
+        scope: Scope::Everywhere,
+    },
+    Rule {
+        at: &["spec"],
+        field: "decompressor.slots",
+        cel: "self.ordering != 'Strict' || !has(self.decompressor.slots) || self.decompressor.slots == 1",
+        rule: "must be 1 with ordering Strict",
+        help: "leave slots out (further replicas stand by), or use ordering PerName",
+        holds: Holds::Spec(|spec| one_slot(spec.ordering, &spec.decompressor)),
+        scope: Scope::Everywhere,
+    },
+    Rule {
+        at: &["spec"],
+        field: "compressor.autoscaling.max",
+        cel: "self.ordering != 'Strict' || self.compressor.autoscaling.mode == 'None' || self.compressor.autoscaling.max <= 1",
+        rule: "must be 1 with ordering Strict",
+        help: "set max: 1 (to scale between 0 and 1), or use ordering PerName",
+        holds: Holds::Spec(|spec| one_at_most(spec.ordering, &spec.compressor)),
+        scope: Scope::Everywhere,
+    },
+    Rule {
+        at: &["spec"],
+        field: "decompressor.autoscaling.max",
+        cel: "self.ordering != 'Strict' || self.decompressor.autoscaling.mode == 'None' || self.decompressor.autoscaling.max <= 1",
+        rule: "must be 1 with ordering Strict",
+        help: "set max: 1 (to scale between 0 and 1), or use ordering PerName",
+        holds: Holds::Spec(|spec| one_at_most(spec.ordering, &spec.decompressor)),
+        scope: Scope::Everywhere,
+    },
+    Rule {
+        at: &["spec"],
+        field: "generator.format",
+        cel: "!has(self.generator) || (self.generator.format == 'ndjson' ? 'json' : self.generator.format) in self.source.formats",
+        rule: "must be among source.formats (ndjson counts as json)",
+        help: "add the format to source.formats, or generated files would not be taken",
+        holds: Holds::Spec(generated_files_are_taken),
+        scope: Scope::Everywhere,
+    },
+    Rule {
+        at: &["spec"],
+        field: "generator.format",
+        cel: "self.codec.format != 'Seed' || !has(self.generator) || self.generator.format != 'ndjson'",
+        rule: "must not be ndjson with codec.format Seed",
+        help: "use json: the Python original reads one JSON document per file; or use codec.format Hybrid",
+        holds: Holds::Spec(seed_reads_it),
+        scope: Scope::Everywhere,
+    },
+    Rule {
+        at: &["spec"],
+        field: "source.onCompressed",
+        cel: "self.codec.format != 'Seed' || self.source.onCompressed != 'Delete'",
+        rule: "must not be Delete with codec.format Seed",
+        help: "use Keep or Rename: Seed restores the normalised file, so the file itself would be lost; or use codec.format Hybrid",
+        holds: Holds::Spec(|spec| {
+            spec.codec.format != CodecFormat::Seed
+                || spec.source.on_compressed != OnCompressed::Delete
+        }),
+        scope: Scope::Everywhere,
+    },
+    Rule {
+        at: &["spec.transport"],
+        field: "filesQueue.name",
+        cel: "self.policy != 'Adopt' || has(self.filesQueue.name)",
+        rule: "must be given with policy Adopt",
+        help: "name the existing queue, or use policy Create",
+        holds: Holds::Transport(|t| {
+            t.policy != TransportPolicy::Adopt || t.files_queue.name.is_some()
+        }),
+        scope: Scope::Everywhere,
+    },
+    Rule {
+        at: &["spec.transport"],
+        field: "chunksQueue.name",
+        cel: "self.policy != 'Adopt' || has(self.chunksQueue.name)",
+        rule: "must be given with policy Adopt",
+        help: "name the existing queue, or use policy Create",
+        holds: Holds::Transport(|t| {
+            t.policy != TransportPolicy::Adopt || t.chunks_queue.name.is_some()
+        }),
+        scope: Scope::Everywhere,
+    },
+    Rule {
+        at: &["spec.transport"],
+        field: "stream.name",
+        cel: "self.policy != 'Adopt' || has(self.stream.name)",
+        rule: "must be given with policy Adopt",
+        help: "name the existing stream, or use policy Create",
+        holds: Holds::Transport(|t| t.policy != TransportPolicy::Adopt || t.stream.name.is_some()),
+        scope: Scope::Everywhere,
+    },
+    Rule {
+        at: &["spec.transport"],
+        field: "filesQueue.name",
+        cel: "self.policy == 'Adopt' || !has(self.filesQueue.name) || self.filesQueue.name.size() <= 76",
+        rule: "must be at most 76 characters with policy Create",
+        help: "use a shorter name: the queue of its dead letters adds -dlq, and SQS takes 80",
+        holds: Holds::Transport(|t| {
+            t.policy == TransportPolicy::Adopt || dead_letters_fit(&t.files_queue)
+        }),
+        scope: Scope::Everywhere,
+    },
+    Rule {
+        at: &["spec.transport"],
+        field: "chunksQueue.name",
+        cel: "self.policy == 'Adopt' || !has(self.chunksQueue.name) || self.chunksQueue.name.size() <= 76",
+        rule: "must be at most 76 characters with policy Create",
+        help: "use a shorter name: the queue of its dead letters adds -dlq, and SQS takes 80",
+        holds: Holds::Transport(|t| {
+            t.policy == TransportPolicy::Adopt || dead_letters_fit(&t.chunks_queue)
+        }),
+        scope: Scope::Everywhere,
+    },
+    Rule {
+        at: &["spec.transport"],
+        field: "chunksQueue.name",
+        cel: "!has(self.filesQueue.name) || !has(self.chunksQueue.name) || self.filesQueue.name != self.chunksQueue.name",
+        rule: "must not be filesQueue's name",
+        help: "use two queues: each role would take the other's messages",
+        holds: Holds::Transport(|t| {
+            t.files_queue.name.is_none() || t.files_queue.name != t.chunks_queue.name
+        }),
+        scope: Scope::Everywhere,
+    },
+    Rule {
+        at: &["spec.codec"],
+        field: "blockSize",
+        cel: "quantity(string(self.blockSize)).compareTo(quantity('64Ki')) >= 0 && quantity(string(self.blockSize)).compareTo(quantity('64Mi')) <= 0",
+        rule: "must be from 64Ki to 64Mi",
+        help: "use 4Mi where in doubt",
+        holds: Holds::Codec(|codec| within(&codec.block_size, &limits::BLOCK_BYTES)),
+        scope: Scope::Everywhere,
+    },
+    Rule {
+        at: &["spec.codec"],
+        field: "recordSize",
+        cel: "quantity(string(self.recordSize)).compareTo(quantity('4Ki')) >= 0 && quantity(string(self.recordSize)).compareTo(quantity('1023Ki')) <= 0",
+        rule: "must be from 4Ki to 1023Ki",
+        help: "use 400Ki where in doubt; Kinesis takes 1Mi with the header",
+        holds: Holds::Codec(|codec| within(&codec.record_size, &limits::RECORD_BYTES)),
+        scope: Scope::Everywhere,
+    },
+    Rule {
+        at: &["spec.codec"],
+        field: "recordSize",
+        cel: "quantity(string(self.recordSize)).compareTo(quantity(string(self.blockSize))) <= 0",
+        rule: "must not be more than blockSize",
+        help: "make recordSize smaller or blockSize larger",
+        holds: Holds::Codec(|codec| no_more(&codec.record_size, &codec.block_size)),
+        scope: Scope::Everywhere,
+    },
+    Rule {
+        at: &["spec.generator"],
+        field: "fileSize",
+        cel: "quantity(string(self.fileSize)).compareTo(quantity('1Ki')) >= 0 && quantity(string(self.fileSize)).compareTo(quantity('1Gi')) <= 0",
+        rule: "must be from 1Ki to 1Gi",
+        help: "use 1Mi where in doubt",
+        holds: Holds::Generator(|generator| within(&generator.file_size, &limits::FILE_BYTES)),
+        scope: Scope::Everywhere,
+    },
+    Rule {
+        at: &["spec.generator.schema"],
+        field: "",
+        cel: "(has(self.example) ? 1 : 0) + (has(self.configMap) ? 1 : 0) + (has(self.inline) ? 1 : 0) == 1",
+        rule: "must have exactly one of example, configMap and inline",
+        help: "write {example: stock-market} for a first try",
+        holds: Holds::Schema(one_schema),
+        scope: Scope::Everywhere,
+    },
+    Rule {
+        at: &["spec.generator.schema"],
+        field: "key",
+        cel: "!has(self.key) || has(self.configMap)",
+        rule: "must stand beside configMap",
+        help: "add configMap, or leave key out",
+        holds: Holds::Schema(|schema| schema.key.is_none() || schema.config_map.is_some()),
+        scope: Scope::Everywhere,
+    },
+    Rule {
+        at: &["spec.generator.schema"],
+        field: "inline",
+        // CEL sees nothing of an untyped object's content.
+        cel: "",
+        rule: "must be at most 64 KiB as JSON",
+        help: "put the schema into a ConfigMap and name it in configMap",
+        holds: Holds::Schema(inline_is_small),
+        scope: Scope::Everywhere,
+    },
+    Rule {
+        at: WORKERS,
+        field: "autoscaling.min",
+        cel: "self.autoscaling.min <= self.autoscaling.max",
+        rule: "must not be more than max",
+        help: "make min smaller or max larger",
+        holds: Holds::Worker(|worker| worker.autoscaling.min <= worker.autoscaling.max),
+        scope: Scope::Everywhere,
+    },
+    Rule {
+        at: WORKERS,
+        field: "podTemplate",
+        // Typing it would make the CRD ten times as large as the API server takes from kubectl.
+        cel: "",
+        rule: "must be a pod template",
+        help: "write metadata and spec as in a Deployment's template; kubectl explain deployment.spec.template shows the fields",
+        holds: Holds::Worker(pod_template_reads),
+        scope: Scope::Everywhere,
+    },
+    Rule {
+        at: &["spec.transport"],
+        field: "policy",
+        cel: "self.policy == oldSelf.policy",
+        rule: "cannot be changed",
+        help: "make a new pipeline; what is in the old queues would be left behind",
+        holds: Holds::TransportChange(|old, new| old.policy == new.policy),
+        scope: Scope::Change,
+    },
+    Rule {
+        at: QUEUES,
+        field: "name",
+        cel: "has(self.name) == has(oldSelf.name) && (!has(self.name) || self.name == oldSelf.name)",
+        rule: "cannot be changed, set or taken away later",
+        help: "make a new pipeline; what is in the old queue would be left behind",
+        holds: Holds::QueueChange(|old, new| old.name == new.name),
+        scope: Scope::Change,
+    },
+    Rule {
+        at: &["spec.transport.stream"],
+        field: "name",
+        cel: "has(self.name) == has(oldSelf.name) && (!has(self.name) || self.name == oldSelf.name)",
+        rule: "cannot be changed, set or taken away later",
+        help: "make a new pipeline; what is in the old stream would be left behind",
+        holds: Holds::StreamChange(|old, new| old.name == new.name),
+        scope: Scope::Change,
+    },
+];
+
+fn name_fits(pipeline: &CompressionPipeline) -> bool {
+    // A missing name is a missing field, not a bad one.
+    let Some(name) = pipeline.metadata.name.as_deref() else {
+        return true;
+    };
+    let plain = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '-';
+    (1..=limits::NAME_CHARS).contains(&name.len())
+        && name.chars().all(plain)
+        && !name.starts_with('-')
+        && !name.ends_with('-')
+}
+
+fn volume_is_there(spec: &CompressionPipelineSpec) -> bool {
+    let report = spec.report.enabled.then_some(&spec.report.location);
+    let mut locations = [&spec.source.location, &spec.destination.location]
+        .into_iter()
+        .chain(report);
+    spec.volume.is_some() || !locations.any(|location| location.starts_with("file://"))
+}
+
+fn places_are_apart(spec: &CompressionPipelineSpec) -> bool {
+    match (
+        Location::parse(&spec.source.location),
+        Location::parse(&spec.destination.location),
+    ) {
+        (Ok(source), Ok(destination)) => {
+            !source.contains(&destination) && !destination.contains(&source)
+        }
+        _ => true,
+    }
+}
+
+fn one_slot(ordering: Ordering, worker: &Worker) -> bool {
+    ordering != Ordering::Strict || worker.slots.is_none_or(|slots| slots == 1)
+}
+
+fn one_at_most(ordering: Ordering, worker: &Worker) -> bool {
+    ordering != Ordering::Strict
+        || worker.autoscaling.mode == AutoscalingMode::None
+        || worker.autoscaling.max <= 1
+}
+
+fn generated_files_are_taken(spec: &CompressionPipelineSpec) -> bool {
+    spec.generator
+        .as_ref()
+        .is_none_or(|generator| spec.source.formats.contains(&generator.format.kind()))
+}
+
+fn seed_reads_it(spec: &CompressionPipelineSpec) -> bool {
+    let ndjson = |generator: &Generator| generator.format == GeneratedFormat::Ndjson;
+    spec.codec.format != CodecFormat::Seed || !spec.generator.as_ref().is_some_and(ndjson)
+}
+
+fn dead_letters_fit(queue: &Queue) -> bool {
+    let longest = limits::QUEUE_CHARS - limits::DEAD_LETTER_CHARS;
+    queue
+        .name
+        .as_ref()
+        .is_none_or(|name| name.chars().count() <= longest)
+}
+
+fn within(size: &ByteSize, bounds: &std::ops::RangeInclusive<u64>) -> bool {
+    size.bytes().is_ok_and(|bytes| bounds.contains(&bytes)) || size.bytes().is_err()
+}
+
+fn no_more(smaller: &ByteSize, larger: &ByteSize) -> bool {
+    match (smaller.bytes(), larger.bytes()) {
+        (Ok(smaller), Ok(larger)) => smaller <= larger,
+        _ => true,
+    }
+}
+
+fn one_schema(schema: &GeneratorSchema) -> bool {
+    let given = [
+        schema.example.is_some(),
+        schema.config_map.is_some(),
+        schema.inline.is_some(),
+    ];
+    given.into_iter().filter(|given| *given).count() == 1
+}
+
+fn inline_is_small(schema: &GeneratorSchema) -> bool {
+    let bytes = |inline| serde_json::to_string(inline).map_or(0, |text| text.len());
+    schema
+        .inline
+        .as_ref()
+        .is_none_or(|inline| bytes(inline) <= limits::INLINE_SCHEMA_BYTES)
+}
+
+fn pod_template_reads(worker: &Worker) -> bool {
+    let Some(template) = &worker.pod_template else {
+        return true;
+    };
+    let template = Value::Object(template.clone());
+    serde_json::from_value::<PodTemplateSpec>(template).is_ok()
+}

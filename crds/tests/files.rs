@@ -1,0 +1,454 @@
+//! What `validate` says of files: the examples are clean, and every fault is told with its place and the way out.
+
+use std::path::Path;
+
+use streampress_crds::{Problem, load, load_one, resolve_in_cluster};
+
+const HEAD: &str =
+    "apiVersion: streampress.dev/v1alpha1\nkind: CompressionPipeline\nmetadata: {name: shop}\n";
+
+fn problems(text: &str) -> Vec<String> {
+    let problems = load(text, "shop.yaml").expect_err(text);
+    problems.iter().map(Problem::to_string).collect()
+}
+
+/// The problems of a spec that begins in line 4.
+fn spec_problems(spec: &str) -> Vec<String> {
+    problems(&format!("{HEAD}{spec}"))
+}
+
+fn assert_says(said: &[String], expected: &[&str]) {
+    assert_eq!(said.len(), expected.len(), "{said:#?}");
+    for (said, expected) in said.iter().zip(expected) {
+        assert!(said.contains(expected), "{said}\nlacks\n{expected}");
+    }
+}
+
+#[test]
+fn every_example_is_valid_in_a_cluster_and_without_notices() {
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("../deploy/examples");
+    let mut seen = 0;
+    for entry in folder.read_dir().expect("the examples") {
+        let path = entry.expect("an entry").path();
+        if path.extension().is_none_or(|extension| extension != "yaml") {
+            continue;
+        }
+        let text = std::fs::read_to_string(&path).expect("an example");
+        let name = path.display().to_string();
+        let documents = load(&text, &name).unwrap_or_else(|problems| panic!("{problems:#?}"));
+        for pipeline in &documents.pipelines {
+            assert!(resolve_in_cluster(pipeline).is_ok(), "{name}");
+            seen += 1;
+        }
+        assert_eq!(documents.notices, vec![], "{name}");
+    }
+    assert!(seen >= 4, "{seen} examples");
+}
+
+#[test]
+fn all_problems_of_a_file_are_told_at_once_in_their_order() {
+    let said = spec_problems(
+        "spec:\n\
+         \x20 ordring: Strict\n\
+         \x20 codec:\n\
+         \x20   recordSize: 2Mi\n\
+         \x20   blocksize: 4Mi\n\
+         \x20   effort: balanced\n\
+         \x20 source:\n\
+         \x20   formats: [json, jsn, json]\n\
+         \x20 compressor: {replicas: two, intervalSeconds: 0}\n\
+         \x20 suspend: yes\n\
+         \x20 decompressor:\n",
+    );
+    assert_says(
+        &said,
+        &[
+            "shop.yaml:5:3: spec.ordring: is not a field; did you mean ordering?",
+            "shop.yaml:7:17: spec.codec.recordSize: 2Mi: must be from 4Ki to 1023Ki; use 400Ki",
+            "shop.yaml:8:5: spec.codec.blocksize: is not a field; did you mean blockSize?",
+            "shop.yaml:9:13: spec.codec.effort: balanced: must be one of Fast, Balanced, Max; did you mean Balanced?",
+            "shop.yaml:11:14: spec.source.formats: [\"json\",\"jsn\",\"json\"]: must not name anything twice; write json once",
+            "shop.yaml:11:21: spec.source.formats[1]: jsn: must be one of json, csv, txt; did you mean json?",
+            "shop.yaml:12:26: spec.compressor.replicas: two: must be a whole number; write digits alone",
+            "shop.yaml:12:48: spec.compressor.intervalSeconds: 0: must be from 1 to 3600",
+            "shop.yaml:13:12: spec.suspend: yes: must be true or false; write true or false",
+            "shop.yaml:14:15: spec.decompressor: has no value; give it one, or take the line out",
+        ],
+    );
+}
+
+#[test]
+fn single_fields_are_bounded() {
+    for (spec, expected) in [
+        (
+            "transport: {stream: {shards: 0}}",
+            "shards: 0: must be from 1 to 500",
+        ),
+        (
+            "transport: {stream: {shards: 501}}",
+            "shards: 501: must be from 1 to 500",
+        ),
+        (
+            "transport: {stream: {retentionHours: 23}}",
+            "retentionHours: 23: must be from 24 to 8760",
+        ),
+        (
+            "transport: {filesQueue: {visibilityTimeoutSeconds: 0}}",
+            "visibilityTimeoutSeconds: 0: must be from 10 to 43200",
+        ),
+        (
+            "transport: {chunksQueue: {maxReceiveCount: 1}}",
+            "maxReceiveCount: 1: must be from 2 to 1000",
+        ),
+        (
+            "transport: {filesQueue: {name: shop}}",
+            "name: shop: must be the name of a FIFO queue; use up to 75",
+        ),
+        (
+            "transport: {stream: {name: 'a b'}}",
+            "stream.name: a b: must be the name of a stream",
+        ),
+        (
+            "source: {formats: []}",
+            "formats: []: must have at least 1 item",
+        ),
+        (
+            "source: {location: /data/in}",
+            "location: /data/in: must be a folder below /data or a prefix in a bucket",
+        ),
+        (
+            "source: {location: 'file:///data'}",
+            "must be a folder below /data",
+        ),
+        (
+            "source: {location: 'file:///etc/x'}",
+            "must be a folder below /data",
+        ),
+        (
+            "source: {location: 'file:///data/../etc'}",
+            "must be a folder below /data",
+        ),
+        (
+            "source: {location: 'file:///data/a%20b'}",
+            "must be a folder below /data",
+        ),
+        (
+            "report: {location: 'file:///data/out'}",
+            "must be a page below /data",
+        ),
+        (
+            "source: {scanSeconds: -1}",
+            "scanSeconds: -1: must be from 0 to 86400",
+        ),
+        (
+            "generator: {schema: {example: stock-market}, filesPerMinute: -1}",
+            "filesPerMinute: -1: must be from 0",
+        ),
+        (
+            "generator: {schema: {example: stockmarket}}",
+            "did you mean stock-market?",
+        ),
+        (
+            "generator: {files: 3}",
+            "spec.generator.schema: is missing; add schema: …",
+        ),
+        (
+            "generator: {schema: {example: access-log}, fileSize: 1mb}",
+            "fileSize: 1mb: must be a byte size; write 1M (powers of 1000) or 1Mi",
+        ),
+        ("compressor: {slots: 0}", "slots: 0: must be from 1 to 500"),
+        (
+            "compressor: {slots: '2'}",
+            "slots: 2: must be a whole number; leave the quotes out",
+        ),
+        (
+            "compressor: {resources: {limits: {cpu: lots}}}",
+            "limits.cpu: lots: must be an amount of a resource",
+        ),
+        (
+            "compressor: {resources: {limits: {cpu: 0.5}}}",
+            "limits.cpu: 0.5: must be a whole number or text; put it in quotes",
+        ),
+        (
+            "aws: {endpointURL: 'http://me:secret@host'}",
+            "without credentials",
+        ),
+        ("aws: {region: US East}", "must be an AWS region"),
+        (
+            "volume: {persistentVolumeClaim: {}}",
+            "claimName: is missing",
+        ),
+        (
+            "image: {repository: 'a b'}",
+            "must be an image's repository without a tag",
+        ),
+        (
+            "codec: [4Mi]",
+            "spec.codec: [\"4Mi\"]: must be a group of fields",
+        ),
+        ("codec: {effort: 3}", "effort: 3: must be text"),
+        (
+            "colour: red",
+            "spec.colour: is not a field; known here: aws,",
+        ),
+    ] {
+        let said = spec_problems(&format!("spec:\n  {spec}\n"));
+        assert_eq!(said.len(), 1, "{spec}: {said:#?}");
+        assert!(said[0].starts_with("shop.yaml:5:"), "{}", said[0]);
+        assert!(said[0].contains(expected), "{}\nlacks\n{expected}", said[0]);
+    }
+}
+
+#[test]
+fn good_values_of_every_form_are_taken() {
+    for spec in [
+        "{}",
+        "{codec: {blockSize: 4194304, recordSize: 500k}}",
+        "{codec: {blockSize: \"4Mi\"}}",
+        "{source: {location: \"s3://my-bucket/in/\"}, destination: {location: \"s3://my-bucket/out\"}}",
+        "{source: {location: \"file:///data/Sales 2024/in\"}}",
+        "{compressor: {resources: {limits: {cpu: 2, memory: 1.5Gi, nvidia.com/gpu: 1}}}}",
+        "{compressor: {podTemplate: {metadata: {labels: {a: b}}, spec: {tolerations: [{operator: Exists}]}}}}",
+        "{aws: {endpointURL: \"http://localstack.test:4566\", credentialsSecretRef: {name: aws}}}",
+        "{image: {repository: registry.test:5000/a/b, tag: v1, pullSecrets: [{name: pull}]}}",
+        "{generator: {schema: {inline: {anything: [1, {goes: here}]}}}}",
+    ] {
+        let text = format!("{HEAD}spec: {spec}\n");
+        let (pipeline, _) =
+            load_one(&text, "shop.yaml").unwrap_or_else(|problems| panic!("{problems:#?}"));
+        assert_eq!(pipeline.metadata.name.as_deref(), Some("shop"));
+    }
+}
+
+#[test]
+fn the_head_of_a_document_is_checked() {
+    for (text, expected) in [
+        (
+            "kind: CompressionPipeline\nmetadata: {name: a}\nspec: {}\n",
+            "f:1:1: apiVersion: is missing; write streampress.dev/v1alpha1",
+        ),
+        (
+            "apiVersion: streampress.dev/v1\nkind: CompressionPipeline\n",
+            "f:1:13: apiVersion: streampress.dev/v1: is not known",
+        ),
+        (
+            "apiVersion: streampress.dev/v1alpha1\nkind: CompresionPipeline\n",
+            "f:2:7: kind: CompresionPipeline: is not known; did you mean CompressionPipeline?",
+        ),
+        (
+            "spec: {}\n",
+            "f:1:1: kind: is missing; begin with apiVersion: streampress.dev/v1alpha1",
+        ),
+        ("- a\n", "must be a group of fields"),
+        (
+            "apiVersion: streampress.dev/v1alpha1\nkind: CompressionPipeline\nmetadata: {}\nspec: {}\n",
+            "f:3:11: metadata.name: is missing",
+        ),
+        (
+            "apiVersion: streampress.dev/v1alpha1\nkind: CompressionPipeline\nmetadata: {name: a.b}\nspec: {}\n",
+            "f:3:18: metadata.name: a.b: must be at most 50 characters",
+        ),
+        (
+            "apiVersion: streampress.dev/v1alpha1\nkind: CompressionPipeline\nmetadata: {name: a, lables: {}}\nspec: {}\n",
+            "did you mean labels?",
+        ),
+        (
+            "apiVersion: streampress.dev/v1alpha1\nkind: CompressionPipeline\nmetadata: {name: a, labels: {v: 1}}\nspec: {}\n",
+            "metadata.labels.v: 1: must be text; put it in quotes",
+        ),
+        (
+            "apiVersion: streampress.dev/v1alpha1\nkind: CompressionPipeline\nmetadata: {name: a}\n",
+            "spec: is missing",
+        ),
+        ("", "f:1:1: holds 0 pipelines"),
+    ] {
+        let said: Vec<String> = load_one(text, "f")
+            .expect_err(text)
+            .iter()
+            .map(Problem::to_string)
+            .collect();
+        assert_says(&said, &[expected]);
+    }
+}
+
+#[test]
+fn documents_of_other_kinds_are_left_alone_with_a_notice() {
+    let text = format!(
+        "apiVersion: v1\nkind: ConfigMap\nmetadata: {{name: a}}\n---\n{HEAD}spec: {{}}\n---\n"
+    );
+    let documents = load(&text, "shop.yaml").expect("valid");
+    assert_eq!(documents.pipelines.len(), 1);
+    let said: Vec<String> = documents.notices.iter().map(Problem::to_string).collect();
+    assert_says(
+        &said,
+        &[
+            "shop.yaml:2:7: kind: ConfigMap: is left alone; only CompressionPipeline is read here",
+            "spec.volume: must be given when a location begins with file:// (in a cluster; `streampress run` has its own folder)",
+        ],
+    );
+    let twice = format!("{HEAD}spec: {{}}\n---\n{HEAD}spec: {{}}\n");
+    assert_eq!(load(&twice, "f").expect("valid").pipelines.len(), 2);
+    assert_says(
+        &[load_one(&twice, "f").expect_err("two")[0].to_string()],
+        &["holds 2 pipelines, must hold one; put each"],
+    );
+}
+
+#[test]
+fn what_is_risky_is_noticed() {
+    let text = format!(
+        "{HEAD}spec: {{source: {{onCompressed: Delete}}, generator: {{schema: {{configMap: a}}}}}}\n"
+    );
+    let said: Vec<String> = load(&text, "f")
+        .expect("valid")
+        .notices
+        .iter()
+        .map(Problem::to_string)
+        .collect();
+    assert_says(
+        &said,
+        &[
+            "onCompressed: Delete: leaves the stream with the only copy",
+            "configMap: a: can be read in a cluster only",
+            "spec.volume",
+        ],
+    );
+}
+
+#[test]
+fn a_copy_from_a_cluster_is_taken_with_what_the_cluster_added() {
+    let text = "apiVersion: streampress.dev/v1alpha1\nkind: CompressionPipeline\nmetadata:\n  name: shop\n  namespace: sales\n  uid: 0f1c\n  generation: 2\n  creationTimestamp: \"2026-01-01T00:00:00Z\"\n  managedFields: [{manager: kubectl}]\nspec: {}\nstatus: {phase: Whatever, progress: 3}\n";
+    let (pipeline, _) = load_one(text, "f").unwrap_or_else(|problems| panic!("{problems:#?}"));
+    assert_eq!(pipeline.metadata.namespace.as_deref(), Some("sales"));
+    assert_eq!(pipeline.status, None);
+}
+
+#[test]
+fn broken_yaml_is_told_with_its_place_and_later_documents_are_still_read() {
+    let text = format!("a: [1, 2\nb: c\n---\n{HEAD}spec: {{codec: {{effort: Fst}}}}\n");
+    let said = problems(&text);
+    assert_says(&said, &["is not YAML", "spec.codec.effort: Fst"]);
+    assert!(
+        said[0].starts_with("shop.yaml:2:") || said[0].starts_with("shop.yaml:1:"),
+        "{}",
+        said[0]
+    );
+    assert!(said[1].starts_with("shop.yaml:7:"), "{}", said[1]);
+}
+
+#[test]
+fn a_name_written_twice_is_told_with_both_lines() {
+    let said = spec_problems("spec:\n  suspend: true\n  suspend: false\n");
+    assert_says(
+        &said,
+        &["shop.yaml:6:3: suspend: is written twice, first in line 5; keep one of the two"],
+    );
+}
+
+#[test]
+fn anchors_and_merges_are_followed() {
+    let text = format!(
+        "{HEAD}spec:\n  compressor: &worker {{replicas: 2, slots: 2}}\n  decompressor:\n    <<: *worker\n    replicas: 3\n"
+    );
+    let (pipeline, _) = load_one(&text, "f").unwrap_or_else(|problems| panic!("{problems:#?}"));
+    assert_eq!(
+        (
+            pipeline.spec.decompressor.replicas,
+            pipeline.spec.decompressor.slots
+        ),
+        (3, Some(2))
+    );
+}
+
+#[test]
+fn no_damage_to_a_file_makes_reading_it_panic() {
+    let example = std::fs::read(
+        Path::new(env!("CARGO_MANIFEST_DIR")).join("../deploy/examples/stock-market.yaml"),
+    );
+    let example = example.expect("an example");
+    let bits = b"{}[]:,-&*!|>'\"%@#?\n\t \\~0a\xf0\x9f\x00";
+    let mut random = 1u64;
+    let mut next = |below: usize| {
+        // Numerical Recipes' generator: the same damage at every run.
+        random = random
+            .wrapping_mul(6_364_136_223_846_793_005)
+            .wrapping_add(1_442_695_040_888_963_407);
+        (random >> 33) as usize % below
+    };
+    let (mut read, mut refused) = (0, 0);
+    for _ in 0..1_500 {
+        let mut damaged = example.clone();
+        for _ in 0..=next(4) {
+            let at = next(damaged.len());
+            match next(3) {
+                0 => damaged[at] = bits[next(bits.len())],
+                1 => damaged.insert(at, bits[next(bits.len())]),
+                _ => damaged.truncate(at.max(1)),
+            }
+        }
+        match load(&String::from_utf8_lossy(&damaged), "f") {
+            Ok(_) => read += 1,
+            Err(problems) => {
+                assert!(
+                    problems
+                        .iter()
+                        .all(|problem| problem.line >= 1 && problem.column >= 1),
+                    "{problems:#?}"
+                );
+                refused += 1;
+            }
+        }
+    }
+    assert!(read > 50 && refused > 500, "{read} read, {refused} refused");
+}
+
+#[test]
+fn hostile_files_are_refused_quickly() {
+    let bomb = (1..40).fold(
+        "a0: &a0 [x, x, x, x, x, x, x, x, x]\n".to_owned(),
+        |text, level| {
+            let below = format!("*a{}, ", level - 1).repeat(9);
+            format!("{text}a{level}: &a{level} [{below}]\n")
+        },
+    );
+    let deep = format!("a: {}{}", "[".repeat(10_000), "]".repeat(10_000));
+    let deep_blocks: String = (0..5_000)
+        .map(|level| format!("{}a:\n", " ".repeat(level.min(200))))
+        .collect();
+    let long = format!("a: {}", "x".repeat(2 << 20));
+    let many = format!("a: [{}]", "1,".repeat(200_000));
+    let names: String = (0..20_000).map(|name| format!("a{name}: 1\n")).collect();
+    let unknown = format!("{HEAD}spec:\n  {}: 1\n", "y".repeat(1_000));
+    let crowded: String = (0..15_000)
+        .map(|name| format!("  unknown{name}: 1\n"))
+        .collect();
+    let crowded = format!("{HEAD}spec:\n{crowded}");
+    let long_name = format!("{HEAD}spec:\n  ? {}\n  : 1\n", "z".repeat(900_000));
+    let tagged = "a: !python/object:os.system rm\n".to_owned();
+    let own = "a: &a [*a]\n".to_owned();
+    let controls = format!("{HEAD}spec:\n  ordering: \"\\e[31mred\\0\"\n");
+    let start = std::time::Instant::now();
+    for text in [
+        bomb,
+        deep,
+        deep_blocks,
+        crowded,
+        long_name,
+        long,
+        many,
+        names,
+        unknown,
+        tagged,
+        own,
+        controls.clone(),
+    ] {
+        let problems = load(&text, "f").expect_err(&text[..text.len().min(80)]);
+        assert!(problems.len() <= 101, "{}", problems.len());
+        for problem in problems {
+            let said = problem.to_string();
+            assert!(said.len() < 1_000, "{said}");
+            assert!(!said.contains(char::is_control), "{said:?}");
+        }
+    }
+    assert!(start.elapsed().as_secs() < 20, "{:?}", start.elapsed());
+}

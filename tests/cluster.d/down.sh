@@ -1,0 +1,69 @@
+# Ends a cluster, whole or half started, and removes all it left outside the cache.
+
+down() {
+    [ $# = 0 ] || die "down takes no arguments"
+    [ -e "$RUN" ] || { say "there is no cluster $NAME"; return; }
+    local began
+    began=$(now_ms)
+    if [ -e "$RUN/kind" ]; then down_kind; else end_node; remove_cgroups; fi
+    refuse_mounts
+    rm -rf --one-file-system "$RUN"
+    rmdir "$RUNS" 2>/dev/null || true
+    say "cluster $NAME is gone after $(seconds_since "$began") s"
+}
+
+# One process is ended, the one that `up` started and no other; the kernel ends all that lives in its pid namespace.
+end_node() {
+    local pid started namespace
+    [ -e "$RUN/node.pid" ] || return 0
+    read -r pid started <"$RUN/node.pid"
+    namespace=$(cat "$RUN/namespace" 2>/dev/null || true)
+    alive "$pid" "$started" && kill -KILL "$pid"
+    [ -z "$namespace" ] || wait_for 60 "the cluster's processes to end" namespace_is_empty "$namespace" ||
+        die "cluster $NAME has processes that do not end; its folder $RUN is kept"
+}
+
+namespace_is_empty() {
+    local p left=
+    for p in /proc/[0-9]*; do
+        [ "$(readlink "$p/ns/pid" 2>/dev/null)" = "$1" ] && left="$left ${p#/proc/}"
+    done
+    [ -z "$left" ] || { echo "still there: $left"; return 1; }
+}
+
+refuse_mounts() {
+    ! awk -v r="$RUN/" 'index($2, r) == 1 {found = 1} END {exit !found}' /proc/mounts ||
+        die "something is mounted under $RUN, which no cluster does; look at it before removing the folder"
+}
+
+# The cgroup folders of this cluster: one per controller on version 1, one in all on version 2; some machines have both.
+cgroup_folders() {
+    awk '$3 == "cgroup" || $3 == "cgroup2" {print $2}' /proc/mounts | sed "s|\$|/$CGROUP|"
+}
+
+make_cgroup() {
+    local folder parent file
+    if [ -e /sys/fs/cgroup/cgroup.subtree_control ]; then
+        sed 's/[a-z_]*/+&/g' /sys/fs/cgroup/cgroup.controllers >/sys/fs/cgroup/cgroup.subtree_control ||
+            die "this machine's cgroups cannot be divided: processes sit in the top one, and it is not the kernel's own"
+    fi
+    for folder in $(cgroup_folders); do
+        mkdir -p "$folder"
+        parent=$(dirname "$folder")
+        for file in cpuset.cpus cpuset.mems; do      # version 1: empty at first, and then nothing may run in it
+            [ -e "$folder/tasks" ] && [ -e "$folder/$file" ] && cat "$parent/$file" >"$folder/$file"
+        done
+    done
+    return 0
+}
+
+remove_cgroups() {
+    wait_for 20 "the cluster's cgroups to be free" cgroups_removed || die "cgroups $CGROUP cannot be removed; its folder $RUN is kept"
+}
+
+cgroups_removed() {
+    local folder
+    for folder in $(cgroup_folders); do
+        [ ! -d "$folder" ] || find "$folder" -depth -type d -exec rmdir {} + || return 1
+    done
+}

@@ -1,0 +1,147 @@
+//! What the node does to a container: rights, limits, restarts.
+
+use anyhow::{Context, Result, bail, ensure};
+use serde_json::{Value, json};
+
+use super::{SOON, begin, one_shot, pod, pod_spec};
+
+#[test]
+fn a_restricted_pod_has_no_root_no_capabilities_and_nowhere_to_write() -> Result<()> {
+    let (cluster, ns) = begin("restricted")?;
+    let script =
+        "id -u; grep -E '^(CapEff|CapBnd|NoNewPrivs|Seccomp):' /proc/self/status; touch /x";
+    cluster.apply(&ns.name, &one_shot("looks", script, json!({})).to_string())?;
+    let (code, log) = cluster.wait_pod_end(&ns.name, "looks", SOON)?;
+    for line in [
+        "65532",
+        "CapEff:\t0000000000000000",
+        "CapBnd:\t0000000000000000",
+        "NoNewPrivs:\t1",
+        "Seccomp:\t2",
+    ] {
+        ensure!(
+            log.lines().any(|l| l == line),
+            "no line {line:?} in:\n{log}"
+        );
+    }
+    ensure!(
+        code != 0 && log.contains("Read-only file system"),
+        "writing to the root gave exit code {code} and:\n{log}"
+    );
+    Ok(())
+}
+
+#[test]
+fn a_pod_that_asks_for_more_than_restricted_is_refused() -> Result<()> {
+    let (cluster, ns) = begin("refused")?;
+    let greedy = one_shot(
+        "greedy",
+        "true",
+        json!({"securityContext": {"privileged": true}}),
+    );
+    let error = cluster
+        .apply(&ns.name, &greedy.to_string())
+        .expect_err("privileged pods are against the level");
+    ensure!(
+        format!("{error:#}").contains("violates PodSecurity \"restricted"),
+        "{error:#}"
+    );
+    Ok(())
+}
+
+#[test]
+fn a_container_that_takes_more_memory_than_its_limit_is_killed() -> Result<()> {
+    let (cluster, ns) = begin("memory")?;
+    let limit = json!({"resources": {"limits": {"memory": "32Mi"}}});
+    cluster.apply(
+        &ns.name,
+        &one_shot(
+            "eater",
+            "dd if=/dev/zero of=/dev/null bs=256M count=1",
+            limit,
+        )
+        .to_string(),
+    )?;
+    let ended = cluster.wait_for(&ns.name, "the eater to be killed", SOON, || {
+        let eater = cluster.get(&ns.name, "pod/eater")?;
+        eater
+            .pointer("/status/containerStatuses/0/state/terminated")
+            .cloned()
+            .with_context(|| format!("its status is {}", eater["status"]))
+    })?;
+    // Of exit code 137 either way; the shell that ran dd, or the container as a whole, names the reason.
+    ensure!(ended["reason"] == "OOMKilled", "it ended with {ended}");
+    Ok(())
+}
+
+#[test]
+fn a_container_that_wants_more_processor_than_its_limit_is_slowed_down() -> Result<()> {
+    let (cluster, ns) = begin("processor")?;
+    let script = "end=$(($(date +%s) + 3)); while [ $(date +%s) -lt $end ]; do :; done; cat /sys/fs/cgroup/cpu.stat /sys/fs/cgroup/cpu/cpu.stat 2>/dev/null; true";
+    cluster.apply(
+        &ns.name,
+        &one_shot(
+            "spinner",
+            script,
+            json!({"resources": {"limits": {"cpu": "100m"}}}),
+        )
+        .to_string(),
+    )?;
+    let (_, log) = cluster.wait_pod_end(&ns.name, "spinner", SOON)?;
+    let throttled = log
+        .lines()
+        .find_map(|l| l.strip_prefix("nr_throttled ")?.trim().parse::<u64>().ok());
+    let throttled = throttled.with_context(|| format!("no nr_throttled in:\n{log}"))?;
+    ensure!(
+        throttled >= 5,
+        "3 s of spinning at a tenth of a processor were slowed down {throttled} times only:\n{log}"
+    );
+    Ok(())
+}
+
+#[test]
+fn a_killed_container_is_started_again() -> Result<()> {
+    let (cluster, ns) = begin("killed")?;
+    let mut spec = pod_spec("exec sleep 100000", json!({}));
+    // The second container sees the first one's process and, being of the same user, may kill it.
+    spec["shareProcessNamespace"] = true.into();
+    let mut killer = spec["containers"][0].clone();
+    killer["name"] = "killer".into();
+    killer["command"] = json!(["tail", "-f", "/dev/null"]);
+    spec["containers"]
+        .as_array_mut()
+        .context("containers is a list")?
+        .push(killer);
+    cluster.apply(&ns.name, &pod("victim", spec).to_string())?;
+    cluster.wait_condition(&ns.name, "pod/victim", "Ready", SOON)?;
+    cluster.kubectl(&[
+        "-n",
+        &ns.name,
+        "exec",
+        "victim",
+        "-c",
+        "killer",
+        "--",
+        "sh",
+        "-c",
+        "kill -9 $(pidof sleep)",
+    ])?;
+    cluster.wait_for(&ns.name, "the killed container to run again", SOON, || {
+        let victim = cluster.get(&ns.name, "pod/victim")?;
+        let statuses = victim
+            .pointer("/status/containerStatuses")
+            .and_then(Value::as_array)
+            .context("no statuses yet")?;
+        let main = statuses
+            .iter()
+            .find(|s| s["name"] == "main")
+            .context("no container main")?;
+        if main["restartCount"] == 1
+            && main["state"]["running"].is_object()
+            && main["lastState"]["terminated"]["exitCode"] == 137
+        {
+            return Ok(());
+        }
+        bail!("its status is {main}")
+    })
+}

@@ -1,0 +1,147 @@
+//! The Dockerfile says what the tests run: `tests/cluster load-image` makes the image without Docker, from the same
+//! layout, and this compares the lines that both have to agree on. It needs neither Docker nor a cluster.
+
+use std::collections::BTreeMap;
+use std::os::unix::fs::PermissionsExt;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use anyhow::{Context, Result, ensure};
+
+fn repository() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("..")
+}
+
+fn read(path: &str) -> Result<String> {
+    std::fs::read_to_string(repository().join(path)).with_context(|| format!("reading {path}"))
+}
+
+/// The instructions of the Dockerfile's last stage, joined over continued lines.
+fn last_stage() -> Result<Vec<(String, String)>> {
+    let text = read("deploy/Dockerfile")?.replace("\\\n", " ");
+    let mut stage = Vec::new();
+    for line in text.lines().filter(|l| !l.starts_with('#')) {
+        let Some((instruction, rest)) = line.trim().split_once(' ') else {
+            continue;
+        };
+        if instruction == "FROM" {
+            stage.clear();
+        }
+        stage.push((instruction.to_owned(), rest.trim().to_owned()));
+    }
+    Ok(stage)
+}
+
+/// `IMAGE_…=value` of the script that makes the test image.
+fn script_settings() -> Result<BTreeMap<String, String>> {
+    let lines = read("tests/cluster.d/images.sh")?;
+    let settings = lines
+        .lines()
+        .filter_map(|l| l.strip_prefix("IMAGE_")?.split_once('='));
+    Ok(settings
+        .map(|(name, value)| (name.to_owned(), value.trim_matches('"').to_owned()))
+        .collect())
+}
+
+#[test]
+fn dockerfile_and_test_image_have_the_same_user_entrypoint_folder_and_environment() -> Result<()> {
+    let stage: BTreeMap<_, _> = last_stage()?.into_iter().collect();
+    let script = script_settings()?;
+    let both = [
+        ("USER", "USER", None),
+        ("WORKDIR", "WORKDIR", None),
+        ("ENV", "ENV", None),
+        ("ENTRYPOINT", "ENTRYPOINT", Some(r#"[""#)),
+    ];
+    for (instruction, setting, json) in both {
+        let docker = stage
+            .get(instruction)
+            .with_context(|| format!("the Dockerfile's last stage has no {instruction}"))?;
+        let docker = if json.is_some() {
+            docker.trim_start_matches(r#"[""#).trim_end_matches(r#""]"#)
+        } else {
+            docker
+        };
+        assert_eq!(
+            Some(docker),
+            script.get(setting).map(String::as_str),
+            "{instruction} of the Dockerfile, and IMAGE_{setting}"
+        );
+    }
+    assert_eq!(stage.get("FROM").map(String::as_str), Some("scratch"));
+    assert_eq!(
+        stage.get("COPY").map(String::as_str),
+        Some("--from=build /image /"),
+        "the image is what deploy/image-root.sh lays out"
+    );
+    Ok(())
+}
+
+#[test]
+fn dockerfile_builds_the_toolchain_that_the_project_pins_and_lays_out_both_programs() -> Result<()>
+{
+    let dockerfile = read("deploy/Dockerfile")?;
+    let toolchain = read("rust-toolchain.toml")?;
+    let channel = toolchain
+        .lines()
+        .find_map(|l| l.strip_prefix("channel = "))
+        .context("rust-toolchain.toml names a channel")?;
+    let minor = channel
+        .trim_matches('"')
+        .rsplit_once('.')
+        .context("the channel has a patch version")?
+        .0;
+    ensure!(
+        dockerfile.contains(&format!("FROM rust:{minor}-")),
+        "the Dockerfile does not build with Rust {minor}"
+    );
+    ensure!(dockerfile.contains(
+        "deploy/image-root.sh /image target/release/streampress target/release/streampress-operator"
+    ));
+    Ok(())
+}
+
+#[test]
+fn the_layout_holds_the_program_its_libraries_certificates_and_one_user_without_rights()
+-> Result<()> {
+    let folder = tempfile::tempdir()?;
+    let root = folder.path().join("root");
+    let program = std::env::current_exe()?;
+    let laid = Command::new(repository().join("deploy/image-root.sh"))
+        .arg(&root)
+        .arg(&program)
+        .output()?;
+    ensure!(
+        laid.status.success(),
+        "{}",
+        String::from_utf8_lossy(&laid.stderr)
+    );
+
+    let name = program.file_name().context("a program has a name")?;
+    let mode = std::fs::metadata(root.join("usr/local/bin").join(name))?
+        .permissions()
+        .mode();
+    assert_eq!(mode & 0o777, 0o755);
+    // What the kernel needs to start it: the loader that the program names, at the path by which it names it.
+    let ldd = String::from_utf8(Command::new("ldd").arg(&program).output()?.stdout)?;
+    let wanted: Vec<_> = ldd
+        .split_whitespace()
+        .filter(|w| w.starts_with('/'))
+        .collect();
+    ensure!(
+        wanted.iter().any(|w| w.contains("ld-linux")),
+        "ldd names no loader:\n{ldd}"
+    );
+    for library in wanted {
+        ensure!(root.join(&library[1..]).is_file(), "{library} is missing");
+    }
+    ensure!(root.join("etc/ssl/certs/ca-certificates.crt").is_file());
+    ensure!(
+        std::fs::read_to_string(root.join("etc/passwd"))?.starts_with("streampress:x:65532:65532:")
+    );
+    ensure!(
+        !root.join("bin/sh").exists(),
+        "a shell is of use to nobody but an intruder"
+    );
+    Ok(())
+}

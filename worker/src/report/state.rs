@@ -1,0 +1,379 @@
+//! Folds rows into totals of bounded size: the same for ten files and ten million.
+
+use std::collections::{BTreeMap, VecDeque};
+
+use serde::{Deserialize, Serialize};
+
+use super::{Outcome, ReportRow, StageRow};
+
+/// Rows shown one by one.
+pub(super) const RECENT_ROWS: usize = 200;
+/// Failures kept however many files succeed after them.
+pub(super) const KEPT_FAILURES: usize = 50;
+/// File ids remembered, so that a row delivered twice is counted once.
+const REMEMBERED_IDS: usize = 4096;
+/// Points of the charts.
+pub(super) const MAX_BUCKETS: u64 = 240;
+/// Different stages and shares counted by name; the rest is summed as [`OTHER`].
+const MAX_LABELS: usize = 24;
+const OTHER: &str = "other";
+/// Longer texts are cut: the state stays small whatever names and reasons come.
+const MAX_TEXT_CHARS: usize = 512;
+
+/// Everything the page shows.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+pub struct ReportState {
+    /// Files that came back byte for byte.
+    pub files_restored: u64,
+    /// Files given up.
+    pub files_failed: u64,
+    /// Files the destination already had.
+    pub files_skipped: u64,
+    /// Bytes of the restored files.
+    pub raw_bytes: u64,
+    /// What they took on the stream.
+    pub packed_bytes: u64,
+    /// Stream records they took.
+    pub records: u64,
+    /// Time spent compressing them.
+    pub seconds_compress: f64,
+    /// Time spent restoring them.
+    pub seconds_restore: f64,
+    /// When the first was announced and the last was done, in milliseconds since 1970.
+    pub first_at_millis: Option<u64>,
+    /// See `first_at_millis`.
+    pub last_at_millis: Option<u64>,
+    pub(super) stages: BTreeMap<String, StageTotal>,
+    pub(super) shares: BTreeMap<String, u64>,
+    pub(super) recent: VecDeque<ReportRow>,
+    pub(super) failures: VecDeque<ReportRow>,
+    pub(super) series: Series,
+    /// Hash of each remembered file id, oldest first, and whether it had failed.
+    remembered: VecDeque<(u64, bool)>,
+}
+
+/// One step, summed over all files.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+pub(super) struct StageTotal {
+    pub(super) files: u64,
+    pub(super) bytes_in: u64,
+    pub(super) bytes_out: u64,
+    pub(super) seconds: f64,
+}
+
+/// Sums over time, in buckets that widen as time goes on.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+pub(super) struct Series {
+    /// A second times a power of two, so that any two series fit together.
+    pub(super) width_millis: u64,
+    /// By time divided by the width.
+    pub(super) buckets: BTreeMap<u64, Bucket>,
+}
+
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+pub(super) struct Bucket {
+    pub(super) files: u64,
+    pub(super) raw_bytes: u64,
+    pub(super) packed_bytes: u64,
+}
+
+/// What became of a piece of a row log.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Folded {
+    /// Rows read, those already known included.
+    pub rows: u64,
+    /// Whole lines that are no rows.
+    pub unreadable: u64,
+    /// Bytes up to the end of the last whole line: read on from here next time.
+    pub bytes: usize,
+}
+
+impl ReportState {
+    /// Counts one row. A row of a file that is already counted changes nothing, unless the file
+    /// had failed and now ended well.
+    pub fn fold(&mut self, row: &ReportRow) {
+        let id = short_hash(&row.file_id);
+        let failed = matches!(row.outcome, Outcome::Failed { .. });
+        match self.remembered.iter_mut().find(|(known, _)| *known == id) {
+            Some((_, had_failed)) if *had_failed && !failed => {
+                *had_failed = false;
+                self.files_failed = self.files_failed.saturating_sub(1);
+                self.failures.retain(|other| other.file_id != row.file_id);
+                self.recent.retain(|other| other.file_id != row.file_id);
+            }
+            Some(_) => return,
+            None => {
+                self.remembered.push_back((id, failed));
+                keep_last(&mut self.remembered, REMEMBERED_IDS);
+            }
+        }
+        self.count(row);
+        let row = shortened(row);
+        if failed {
+            self.failures.push_back(row.clone());
+            keep_last(&mut self.failures, KEPT_FAILURES);
+        }
+        self.recent.push_back(row);
+        keep_last(&mut self.recent, RECENT_ROWS);
+    }
+
+    fn count(&mut self, row: &ReportRow) {
+        let (first, last) = (row.announced_at_millis, row.restored_at_millis);
+        self.first_at_millis = least(self.first_at_millis, first.or(last));
+        self.last_at_millis = self.last_at_millis.max(last);
+        match row.outcome {
+            Outcome::Failed { .. } => self.files_failed += 1,
+            Outcome::Skipped => self.files_skipped += 1,
+            Outcome::Restored => {
+                self.files_restored += 1;
+                self.raw_bytes = self.raw_bytes.saturating_add(row.raw_bytes);
+                self.packed_bytes = self.packed_bytes.saturating_add(row.packed_bytes);
+                self.records = self.records.saturating_add(row.records);
+                self.seconds_compress += sane(row.seconds_compress);
+                self.seconds_restore += sane(row.seconds_restore);
+                for stage in &row.stages {
+                    entry(&mut self.stages, &stage.name).add_row(stage);
+                }
+                for share in &row.codec_shares {
+                    let sum = entry(&mut self.shares, &share.label);
+                    *sum = sum.saturating_add(share.bytes);
+                }
+                if let Some(millis) = row.restored_at_millis {
+                    self.series.add(millis, Bucket::of(row));
+                }
+            }
+        }
+    }
+
+    /// One state out of those that several slots kept. A file that two slots restored, each not
+    /// knowing of the other, counts twice in the totals and once among the rows.
+    pub fn merge(states: impl IntoIterator<Item = Self>) -> Self {
+        let mut merged = Self::default();
+        for state in states {
+            merged.absorb(state);
+        }
+        sort_by_time(&mut merged.recent);
+        sort_by_time(&mut merged.failures);
+        keep_last(&mut merged.recent, RECENT_ROWS);
+        keep_last(&mut merged.failures, KEPT_FAILURES);
+        keep_last(&mut merged.remembered, REMEMBERED_IDS);
+        merged
+    }
+
+    fn absorb(&mut self, other: Self) {
+        self.files_restored = self.files_restored.saturating_add(other.files_restored);
+        self.files_failed = self.files_failed.saturating_add(other.files_failed);
+        self.files_skipped = self.files_skipped.saturating_add(other.files_skipped);
+        self.raw_bytes = self.raw_bytes.saturating_add(other.raw_bytes);
+        self.packed_bytes = self.packed_bytes.saturating_add(other.packed_bytes);
+        self.records = self.records.saturating_add(other.records);
+        self.seconds_compress += sane(other.seconds_compress);
+        self.seconds_restore += sane(other.seconds_restore);
+        self.first_at_millis = least(self.first_at_millis, other.first_at_millis);
+        self.last_at_millis = self.last_at_millis.max(other.last_at_millis);
+        for (name, total) in &other.stages {
+            entry(&mut self.stages, name).add(total);
+        }
+        for (label, bytes) in other.shares {
+            let sum = entry(&mut self.shares, &label);
+            *sum = sum.saturating_add(bytes);
+        }
+        let unknown = |rows: &VecDeque<ReportRow>, row: &ReportRow| {
+            rows.iter().all(|known| known.file_id != row.file_id)
+        };
+        for row in other.recent {
+            if unknown(&self.recent, &row) {
+                self.recent.push_back(row);
+            }
+        }
+        for row in other.failures {
+            if unknown(&self.failures, &row) {
+                self.failures.push_back(row);
+            }
+        }
+        self.series.absorb(other.series);
+        self.remembered.extend(other.remembered);
+    }
+
+    /// Files of any outcome.
+    pub fn files(&self) -> u64 {
+        let done = self.files_restored.saturating_add(self.files_failed);
+        done.saturating_add(self.files_skipped)
+    }
+}
+
+/// Folds a row log, one JSON row a line. A last line without an end is still being written (or was
+/// torn by a crash) and left for next time; a broken line in between is counted and passed over.
+pub fn fold_jsonl(state: &mut ReportState, log: &[u8]) -> Folded {
+    let mut folded = Folded::default();
+    let whole = log
+        .iter()
+        .rposition(|byte| *byte == b'\n')
+        .map_or(0, |end| end + 1);
+    folded.bytes = whole;
+    for line in log[..whole].split(|byte| *byte == b'\n') {
+        if line.iter().all(u8::is_ascii_whitespace) {
+            continue;
+        }
+        match serde_json::from_slice::<ReportRow>(line) {
+            Ok(row) if !row.file_id.is_empty() => {
+                state.fold(&row);
+                folded.rows += 1;
+            }
+            // All members but the id have defaults: an object without one is something else.
+            Ok(_) | Err(_) => folded.unreadable += 1,
+        }
+    }
+    folded
+}
+
+impl StageTotal {
+    fn add_row(&mut self, row: &StageRow) {
+        self.add(&Self {
+            files: 1,
+            bytes_in: row.bytes_in,
+            bytes_out: row.bytes_out,
+            seconds: row.seconds,
+        });
+    }
+
+    fn add(&mut self, other: &Self) {
+        self.files = self.files.saturating_add(other.files);
+        self.bytes_in = self.bytes_in.saturating_add(other.bytes_in);
+        self.bytes_out = self.bytes_out.saturating_add(other.bytes_out);
+        self.seconds += sane(other.seconds);
+    }
+}
+
+impl Bucket {
+    fn of(row: &ReportRow) -> Self {
+        Self {
+            files: 1,
+            raw_bytes: row.raw_bytes,
+            packed_bytes: row.packed_bytes,
+        }
+    }
+
+    fn add(&mut self, other: Self) {
+        self.files = self.files.saturating_add(other.files);
+        self.raw_bytes = self.raw_bytes.saturating_add(other.raw_bytes);
+        self.packed_bytes = self.packed_bytes.saturating_add(other.packed_bytes);
+    }
+}
+
+impl Default for Series {
+    fn default() -> Self {
+        Self {
+            width_millis: 1000,
+            buckets: BTreeMap::new(),
+        }
+    }
+}
+
+impl Series {
+    fn add(&mut self, millis: u64, bucket: Bucket) {
+        let key = millis / self.width_millis.max(1);
+        self.buckets.entry(key).or_default().add(bucket);
+        while self.span() > MAX_BUCKETS {
+            self.widen();
+        }
+    }
+
+    fn absorb(&mut self, mut other: Self) {
+        while self.width_millis < other.width_millis {
+            self.widen();
+        }
+        while other.width_millis < self.width_millis {
+            other.widen();
+        }
+        for (key, bucket) in other.buckets {
+            self.buckets.entry(key).or_default().add(bucket);
+        }
+        while self.span() > MAX_BUCKETS {
+            self.widen();
+        }
+    }
+
+    /// Buckets from the first to the last, empty ones included.
+    pub(super) fn span(&self) -> u64 {
+        let first = self.buckets.first_key_value();
+        let last = self.buckets.last_key_value();
+        first.zip(last).map_or(0, |((first, _), (last, _))| {
+            (last - first).saturating_add(1)
+        })
+    }
+
+    fn widen(&mut self) {
+        self.width_millis = self.width_millis.max(1).saturating_mul(2);
+        for (key, bucket) in std::mem::take(&mut self.buckets) {
+            self.buckets.entry(key / 2).or_default().add(bucket);
+        }
+    }
+}
+
+fn entry<'a, T: Default>(map: &'a mut BTreeMap<String, T>, name: &str) -> &'a mut T {
+    let name = cut(name);
+    let known = map.contains_key(&name) || map.len() < MAX_LABELS;
+    map.entry(if known { name } else { OTHER.to_owned() })
+        .or_default()
+}
+
+fn shortened(row: &ReportRow) -> ReportRow {
+    let mut row = row.clone();
+    for text in [
+        &mut row.file_id,
+        &mut row.name,
+        &mut row.format,
+        &mut row.slot,
+    ] {
+        *text = cut(text);
+    }
+    if let Outcome::Failed { reason, way_out } = &mut row.outcome {
+        (*reason, *way_out) = (cut(reason), cut(way_out));
+    }
+    row.seconds_compress = sane(row.seconds_compress);
+    row.seconds_restore = sane(row.seconds_restore);
+    // Steps and shares are summed up and not shown file by file.
+    row.stages = Vec::new();
+    row.codec_shares = Vec::new();
+    row
+}
+
+fn cut(text: &str) -> String {
+    text.chars().take(MAX_TEXT_CHARS).collect()
+}
+
+/// A time that can be summed: broken clocks must not make the totals unreadable.
+fn sane(seconds: f64) -> f64 {
+    if seconds.is_finite() {
+        seconds.max(0.0)
+    } else {
+        0.0
+    }
+}
+
+fn short_hash(id: &str) -> u64 {
+    let hash = blake3::hash(id.as_bytes());
+    hash.as_bytes()
+        .iter()
+        .take(8)
+        .fold(0, |sum, byte| sum << 8 | u64::from(*byte))
+}
+
+fn least(a: Option<u64>, b: Option<u64>) -> Option<u64> {
+    a.into_iter().chain(b).min()
+}
+
+fn sort_by_time(rows: &mut VecDeque<ReportRow>) {
+    rows.make_contiguous()
+        .sort_by_key(|row| row.restored_at_millis);
+}
+
+fn keep_last<T>(list: &mut VecDeque<T>, len: usize) {
+    let spare = list.len().saturating_sub(len);
+    list.drain(..spare);
+}

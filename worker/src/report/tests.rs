@@ -1,0 +1,278 @@
+//! The report as its callers see it.
+#![expect(clippy::unwrap_used, reason = "tests")]
+
+use super::*;
+
+const START: u64 = 1_767_605_400_000;
+
+fn row(n: u64) -> ReportRow {
+    ReportRow {
+        file_id: format!("id-{n}"),
+        name: format!("stock-market-{n:06}.json"),
+        format: "json".to_owned(),
+        raw_bytes: 1_000_000,
+        packed_bytes: 200_000,
+        records: 2,
+        stages: vec![
+            stage("Step 01 columns+LZMA", 1_000_000, 250_000, 0.2),
+            stage("Step 02 BZ2", 250_000, 200_000, 0.05),
+        ],
+        codec_shares: vec![share("columns + LZMA", 150_000), share("stored", 50_000)],
+        announced_at_millis: Some(START + n * 500),
+        compressed_at_millis: Some(START + n * 500 + 300),
+        restored_at_millis: Some(START + n * 500 + 400),
+        seconds_compress: 0.25,
+        seconds_restore: 0.04,
+        outcome: Outcome::Restored,
+        slot: "decompressor-0".to_owned(),
+    }
+}
+
+fn stage(name: &str, bytes_in: u64, bytes_out: u64, seconds: f64) -> StageRow {
+    StageRow {
+        name: name.to_owned(),
+        bytes_in,
+        bytes_out,
+        seconds,
+    }
+}
+
+fn share(label: &str, bytes: u64) -> CodecShare {
+    CodecShare {
+        label: label.to_owned(),
+        bytes,
+    }
+}
+
+fn failed(n: u64) -> ReportRow {
+    let outcome = Outcome::Failed {
+        reason: "chunk 3: hash differs".to_owned(),
+        way_out: "announce the source again".to_owned(),
+    };
+    ReportRow { outcome, ..row(n) }
+}
+
+fn folded(rows: impl IntoIterator<Item = ReportRow>) -> ReportState {
+    let mut state = ReportState::default();
+    rows.into_iter().for_each(|row| state.fold(&row));
+    state
+}
+
+fn page(state: &ReportState) -> String {
+    let meta = ReportMeta {
+        pipeline: "stock-market".to_owned(),
+        generated_at_millis: START,
+        facts: vec![("Codec".to_owned(), "Hybrid, balanced".to_owned())],
+    };
+    render(state, &meta)
+}
+
+#[test]
+fn a_row_delivered_twice_is_counted_once() {
+    let once = folded((0..10).map(row));
+    let twice = folded((0..10).chain(0..10).map(row));
+    assert_eq!(once, twice);
+    assert_eq!(once.files_restored, 10);
+    assert_eq!(once.raw_bytes, 10_000_000);
+}
+
+#[test]
+fn a_failed_file_that_comes_back_is_no_failure_any_more() {
+    let failing = folded([row(0), failed(1)]);
+    assert_eq!((failing.files_restored, failing.files_failed), (1, 1));
+    assert!(page(&failing).contains("hash differs"));
+    let healed = folded([row(0), failed(1), failed(1), row(1), row(1)]);
+    assert_eq!((healed.files_restored, healed.files_failed), (2, 0));
+    assert_eq!(healed.raw_bytes, 2_000_000);
+    let page = page(&healed);
+    assert!(!page.contains("hash differs") && page.contains("All 2 files came back identical"));
+    assert_eq!(page.matches("stock-market-000001.json").count(), 1);
+}
+
+#[test]
+fn ten_thousand_files_leave_state_and_page_small() {
+    let mut state = folded((0..10_000).map(row));
+    state.fold(&failed(20_000));
+    let json = serde_json::to_vec(&state).unwrap();
+    assert!(json.len() < 400_000, "{} bytes of state", json.len());
+    let again: ReportState = serde_json::from_slice(&json).unwrap();
+    assert_eq!(again, state);
+    let page = page(&state);
+    assert!(page.len() < 300_000, "{} bytes of page", page.len());
+    assert!(page.contains("The latest 200 of 10,001 files."));
+    assert!(state.series.span() <= state::MAX_BUCKETS);
+    let files: u64 = state
+        .series
+        .buckets
+        .values()
+        .map(|bucket| bucket.files)
+        .sum();
+    assert_eq!(files, 10_000, "widening loses nothing");
+}
+
+#[test]
+fn the_largest_names_and_reasons_leave_the_page_small() {
+    let state = folded((0..1_000).map(|n| {
+        ReportRow {
+            name: "\"".repeat(5_000),
+            slot: "'".repeat(5_000),
+            stages: (0..50)
+                .map(|s| stage(&format!("{n}-{s}").repeat(500), 1, 1, 0.0))
+                .collect(),
+            codec_shares: (0..50)
+                .map(|s| share(&format!("<{n}-{s}>").repeat(500), 1))
+                .collect(),
+            outcome: match n % 2 {
+                0 => Outcome::Restored,
+                _ => Outcome::Failed {
+                    reason: "<".repeat(9_000),
+                    way_out: "&".repeat(9_000),
+                },
+            },
+            ..row(n)
+        }
+    }));
+    assert!(serde_json::to_vec(&state).unwrap().len() < 2_000_000);
+    let page = page(&state);
+    assert!(page.len() < 300_000, "{} bytes", page.len());
+}
+
+#[test]
+fn slots_that_kept_their_own_states_add_up() {
+    let (even, odd) = ((0..600).step_by(2), (1..600).step_by(2));
+    let merged = ReportState::merge([folded(even.map(row)), folded(odd.map(row))]);
+    let together = folded((0..600).map(row));
+    assert_eq!(merged.series, together.series);
+    assert_eq!(merged.recent, together.recent);
+    assert_eq!(merged.files_restored, 600);
+    assert_eq!(
+        merged.stages.get("Step 02 BZ2").unwrap().bytes_in,
+        600 * 250_000
+    );
+    assert_eq!(merged.shares, together.shares);
+    assert_eq!(merged.first_at_millis, Some(START));
+}
+
+#[test]
+fn a_row_log_is_read_up_to_its_last_whole_line() {
+    let line = |n| serde_json::to_string(&row(n)).unwrap();
+    let log = format!(
+        "{}\nnot a row\n{{}}\n\n{}\n{}",
+        line(0),
+        line(1),
+        &line(2)[..40]
+    );
+    let mut state = ReportState::default();
+    let folded = fold_jsonl(&mut state, log.as_bytes());
+    assert_eq!((folded.rows, folded.unreadable), (2, 2));
+    assert_eq!(&log[folded.bytes..], &line(2)[..40]);
+    assert_eq!(state.files_restored, 2);
+    assert_eq!(fold_jsonl(&mut state, b""), Folded::default());
+}
+
+#[test]
+fn a_row_of_another_version_is_still_read() {
+    let mut state = ReportState::default();
+    let log = b"{\"fileId\":\"a\",\"name\":\"b\",\"rawBytes\":5,\"later\":true,\"outcome\":\"skipped\"}\n";
+    assert_eq!(fold_jsonl(&mut state, log).rows, 1);
+    assert_eq!(state.files_skipped, 1);
+}
+
+#[test]
+fn broken_clocks_and_sizes_do_no_harm() {
+    let odd = |n: u64| ReportRow {
+        raw_bytes: u64::MAX,
+        packed_bytes: 0,
+        seconds_compress: f64::NAN,
+        seconds_restore: -1.0,
+        announced_at_millis: Some(u64::MAX),
+        restored_at_millis: [None, Some(0), Some(u64::MAX)][n as usize % 3],
+        ..row(n)
+    };
+    let state = folded((0..9).map(odd));
+    assert!(state.series.span() <= state::MAX_BUCKETS);
+    let html = page(&ReportState::merge([state.clone(), state]));
+    assert!(!html.contains("NaN") && !html.contains("inf"), "{html}");
+}
+
+#[test]
+fn the_page_has_the_columns_and_rows_of_the_original() {
+    let page = page(&folded((0..4).map(row)));
+    let columns = [
+        "Stage",
+        "Name",
+        "File Size (MB)",
+        "Compressed (MB)",
+        "Time",
+        "Ratio",
+        "Space saving %",
+        "Speed",
+    ];
+    let steps = page.split("class=\"steps\"").nth(1).unwrap();
+    let steps = steps.split("</table>").next().unwrap();
+    let mut rest = steps;
+    for column in columns {
+        rest = rest.split_once(&format!(">{column}</th>")).expect(column).1;
+    }
+    for row in ["Step 01", "Step 02", "Total", "Improvement"] {
+        rest = rest
+            .split_once(&format!("<th scope=\"row\">{row}</th>"))
+            .expect(row)
+            .1;
+    }
+    let total = steps.split("class=\"total\"").nth(1).unwrap();
+    for figure in [
+        "4 files", "4.000", "0.800", "1.00 s", "5.00", "80.0", "4.0 MB/s",
+    ] {
+        assert!(
+            total.contains(&format!(">{figure}</td>")),
+            "{figure} in {total}"
+        );
+    }
+    let improvement = total.split("class=\"improvement\"").nth(1).unwrap();
+    for figure in ["−0.200", "+25.0 %", "+5.0"] {
+        assert!(
+            improvement.contains(&format!(">{figure}</td>")),
+            "{figure} in {improvement}"
+        );
+    }
+}
+
+#[test]
+fn the_page_loads_nothing_and_runs_nothing_of_others() {
+    let hostile = ReportRow {
+        name: "</td><script>alert(1)</script><img src=\"https://example.com/x\" onerror='x'>.json"
+            .to_owned(),
+        ..row(1)
+    };
+    let mut state = folded([hostile.clone()]);
+    state.fold(&ReportRow {
+        file_id: "other".to_owned(),
+        ..hostile.clone()
+    });
+    let meta = ReportMeta {
+        pipeline: hostile.name.clone(),
+        facts: vec![(hostile.name.clone(), hostile.name)],
+        ..ReportMeta::default()
+    };
+    let html = render(&state, &meta);
+    assert_eq!(html.matches("<script").count(), 1);
+    assert!(!html.contains("<img") && !html.contains("@import") && !html.contains("url("));
+    for attribute in [" src=", " href=", " style=", " onerror="] {
+        for tag in html.split('<').filter_map(|piece| piece.split('>').next()) {
+            if let Some((_, value)) = tag.split_once(attribute) {
+                assert!(value.starts_with("\"data:"), "<{tag}>");
+            }
+        }
+    }
+    assert!(html.contains("default-src 'none'"));
+    let other = render(&folded([row(2)]), &ReportMeta::default());
+    let nonce = |html: &str| html.split("nonce=\"").nth(1).unwrap()[..32].to_owned();
+    assert_ne!(nonce(&html), nonce(&other), "each page has its own");
+}
+
+#[test]
+fn a_page_without_files_says_so() {
+    let html = page(&ReportState::default());
+    assert!(html.contains("Waiting for the first file") && html.contains("No files yet"));
+}
