@@ -16,11 +16,13 @@ use async_trait::async_trait;
 use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 
+pub mod aws;
 #[cfg(any(test, feature = "testing"))]
 pub mod contract;
 pub mod files;
 pub mod held;
 pub mod local;
+pub mod solo;
 
 pub use held::{Held, Ledger};
 
@@ -402,6 +404,16 @@ pub trait Files: Send + Sync + fmt::Debug {
     fn read(&self, name: &FileName) -> io::Result<Box<dyn Read + Send>>;
     /// Begins a new version of the file; nothing is visible before [`PendingFile::commit`].
     fn create(&self, name: &FileName) -> io::Result<Box<dyn PendingFile>>;
+    /// As [`Files::create`], when the modification time that `commit` will be given is known already. A large file in
+    /// a bucket can carry it only from its start; without, it has the bucket's own time.
+    fn create_version(
+        &self,
+        name: &FileName,
+        modified: SystemTime,
+    ) -> io::Result<Box<dyn PendingFile>> {
+        let _ = modified;
+        self.create(name)
+    }
     /// Removes the file; no error when it is gone already.
     fn remove(&self, name: &FileName) -> io::Result<()>;
     /// Renames within the location; replaces what is there.

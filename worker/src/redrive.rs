@@ -54,7 +54,7 @@ pub async fn redrive(
     list_only: bool,
 ) -> Result<Vec<Redriven>> {
     let mut all = Vec::new();
-    for queue in [&transport.files_queue, &transport.chunks_queue] {
+    for queue in [transport.files_queue()?, transport.chunks_queue()?] {
         let dead = queue
             .dead_letters()
             .with_context(|| format!("{} has no dead-letter queue", queue.name()))?;
@@ -70,7 +70,7 @@ pub async fn redrive(
             for letter in letters {
                 let done = match list_only {
                     true => Done::Listed,
-                    false => again(transport, announcer, &**queue, &letter).await?,
+                    false => again(transport, announcer, &*queue, &letter).await?,
                 };
                 match done {
                     Done::SentAgain | Done::AnnouncedAgain => {
@@ -137,7 +137,7 @@ async fn again(
     let needs_source = match &manifest {
         Some(manifest) => {
             BAD_RECORDS.contains(&reason)
-                || !records_are_there(&*transport.stream, manifest).await?
+                || !records_are_there(&*transport.stream()?, manifest).await?
         }
         None => reason == "SourceChanged",
     };

@@ -48,7 +48,7 @@ impl Lock for LocalLock {
         let asked_at = Instant::now();
         let granted = self
             .store
-            .call_if_awaited(move |step| {
+            .call(move |step| {
                 for slot in 0..slots {
                     let record = Record::read(step, &role, slot)?;
                     if seen.is_free(step, slot, record.as_ref()) {

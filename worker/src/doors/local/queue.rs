@@ -76,7 +76,7 @@ impl LocalQueue {
         let (queue, limit, hidden_for) = (self.number, self.limit, millis(self.visibility));
         let store = Arc::clone(&self.store);
         self.store
-            .call_if_awaited(move |step| {
+            .call(move |step| {
                 let deliveries = steps::take(step, queue, max, hidden_for, limit)?;
                 Ok(Taken { store, deliveries })
             })

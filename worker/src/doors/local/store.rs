@@ -82,8 +82,6 @@ pub(super) type StepResult<T> = Result<T, Fault>;
 
 /// Work for the writer thread.
 pub(super) trait Job: Send {
-    /// Whether nobody waits for the answer any more and the work need not be done.
-    fn abandoned(&self) -> bool;
     /// Does the work inside a transaction; true when what it wrote is to be kept.
     fn run(&mut self, step: &mut Step<'_>) -> bool;
     /// Called after the commit.
@@ -94,7 +92,6 @@ struct Call<T, F> {
     work: Option<F>,
     result: Option<StepResult<T>>,
     reply: oneshot::Sender<DoorResult<T>>,
-    droppable: bool,
 }
 
 impl<T, F> Job for Call<T, F>
@@ -102,10 +99,6 @@ where
     T: Send,
     F: FnOnce(&mut Step<'_>) -> StepResult<T> + Send,
 {
-    fn abandoned(&self) -> bool {
-        self.droppable && self.reply.is_closed()
-    }
-
     fn run(&mut self, step: &mut Step<'_>) -> bool {
         self.result = self.work.take().map(|work| work(step));
         matches!(self.result, Some(Ok(_)))
@@ -121,7 +114,7 @@ where
             }
             (None, Ok(())) => return,
         };
-        // Nobody waits any more: values that must not get lost give themselves back when dropped.
+        // Refused when the caller has gone: see `Store::call`.
         let _ = self.reply.send(answer);
     }
 }
@@ -152,35 +145,23 @@ impl Store {
         &self.shared.dir
     }
 
-    /// Runs `work` in the next transaction and answers when it is durable.
+    /// Runs `work` in the next transaction and answers when it is durable. The work is done even when the caller has
+    /// gone meanwhile: an answer that must not get lost takes itself back when it is dropped.
     pub(super) async fn call<T: Send + 'static>(
         &self,
         work: impl FnOnce(&mut Step<'_>) -> StepResult<T> + Send + 'static,
     ) -> DoorResult<T> {
-        self.enqueue(work, false)
-            .await
-            .unwrap_or_else(|_| Err(ended()))
-    }
-
-    /// The same for work that is left out when the caller has gone before it began.
-    pub(super) async fn call_if_awaited<T: Send + 'static>(
-        &self,
-        work: impl FnOnce(&mut Step<'_>) -> StepResult<T> + Send + 'static,
-    ) -> DoorResult<T> {
-        self.enqueue(work, true)
-            .await
-            .unwrap_or_else(|_| Err(ended()))
+        self.enqueue(work).await.unwrap_or_else(|_| Err(ended()))
     }
 
     /// Runs `work` without anybody waiting for it.
     pub(super) fn post(&self, work: impl FnOnce(&mut Step<'_>) -> StepResult<()> + Send + 'static) {
-        drop(self.enqueue(work, false));
+        drop(self.enqueue(work));
     }
 
     fn enqueue<T: Send + 'static>(
         &self,
         work: impl FnOnce(&mut Step<'_>) -> StepResult<T> + Send + 'static,
-        droppable: bool,
     ) -> oneshot::Receiver<DoorResult<T>> {
         let (reply, answer) = oneshot::channel();
         // A failed send drops the reply with it, which the caller sees.
@@ -188,7 +169,6 @@ impl Store {
             work: Some(work),
             result: None,
             reply,
-            droppable,
         }));
         answer
     }

@@ -60,12 +60,6 @@ impl Writer {
             };
             let mut batch = vec![first];
             batch.extend(jobs.try_iter().take(MAX_BATCH - 1));
-            let asked = batch.len();
-            batch.retain(|job| !job.abandoned());
-            if batch.len() < asked {
-                // Whoever has gone may have been woken for a message that another one waits for, too.
-                self.shared.bells.iter().for_each(Notify::notify_waiters);
-            }
             self.transact(batch);
             if self.last_look.elapsed() >= LOOK {
                 // Own work must not keep receivers from what other processes send.
@@ -126,9 +120,6 @@ impl Writer {
     }
 
     fn transact(&mut self, batch: Vec<Box<dyn Job>>) {
-        if batch.is_empty() {
-            return;
-        }
         let changes_before = self.conn.total_changes();
         let mut rest = batch.into_iter();
         while rest.len() > 0 {
@@ -178,6 +169,15 @@ impl Writer {
             now: now_ms(),
             woken: [0; QUEUES],
         };
+        if self
+            .last_clearing
+            .is_none_or(|last| last.elapsed() >= CLEARING)
+        {
+            if let Err(Fault::Sql(error)) = queue::clear_old(&mut step) {
+                return Err(error);
+            }
+            self.last_clearing = Some(Instant::now());
+        }
         for mut job in jobs.by_ref() {
             let saved = step
                 .conn
@@ -188,9 +188,9 @@ impl Writer {
             ran.push(job);
             saved?;
             if self.conn.is_autocommit() {
-                // The disk is full or failed: SQLite has rolled everything back by itself.
+                // The disk is full or failed, as this job's own answer says: SQLite has rolled everything back by itself.
                 return Err(rusqlite::Error::SqliteFailure(
-                    rusqlite::ffi::Error::new(rusqlite::ffi::SQLITE_FULL),
+                    rusqlite::ffi::Error::new(rusqlite::ffi::SQLITE_ABORT),
                     Some("the transaction was rolled back".into()),
                 ));
             }
@@ -201,15 +201,6 @@ impl Writer {
             step.conn.prepare_cached("RELEASE job")?.execute([])?;
         }
         let woken = step.woken;
-        if self
-            .last_clearing
-            .is_none_or(|last| last.elapsed() >= CLEARING)
-        {
-            if let Err(Fault::Sql(error)) = queue::clear_old(&mut step) {
-                return Err(error);
-            }
-            self.last_clearing = Some(Instant::now());
-        }
         self.execute("COMMIT")?;
         Ok(woken)
     }
@@ -223,10 +214,6 @@ impl Writer {
 struct Reclaim;
 
 impl Job for Reclaim {
-    fn abandoned(&self) -> bool {
-        false
-    }
-
     fn run(&mut self, step: &mut Step<'_>) -> bool {
         queue::reclaim(step).is_ok()
     }
