@@ -1,6 +1,7 @@
 //! The queues and the stream of a pipeline, as the operator sees them: a door with two sides, AWS (`aws.rs`) and
 //! memory (`memory.rs`). `desk.rs` keeps all of it outside the reconcile path.
 
+pub mod aws;
 pub mod desk;
 pub mod memory;
 
@@ -106,7 +107,7 @@ impl Plan {
 }
 
 /// Keys of an AWS identity, out of a pipeline's Secret.
-#[derive(Clone, PartialEq, Eq)]
+#[derive(Clone, PartialEq, Eq, Hash)]
 pub struct Credentials {
     /// AWS_ACCESS_KEY_ID.
     pub access_key_id: String,
