@@ -321,9 +321,7 @@ async fn redrive_until_restored(soak: &mut Soak, died: &[(String, String)]) {
     assert_poison_was_tried_once(&files_queue).await;
     let transport = Transport {
         files_queue: Some(Arc::new(files_queue)),
-        chunks_queue: Some(Arc::new(
-            aws.queue(CHUNKS, LONG).await.expect("opens"),
-        )),
+        chunks_queue: Some(Arc::new(aws.queue(CHUNKS, LONG).await.expect("opens"))),
         stream: Some(Arc::new(aws.stream(STREAM).await.expect("opens"))),
         locks: Arc::new(|_, _| Arc::new(FreeSlots)),
         index: None,

@@ -169,7 +169,11 @@ impl Compressor {
     async fn pass_on(&self, event: &S3Event) -> Result<(), Fault> {
         let name = event.name_below(self.announcer.source.location());
         let (Some(name), true) = (name, event.created) else {
-            info!(bucket = event.bucket, key = event.key, "An event of no file of this pipeline; skipped.");
+            info!(
+                bucket = event.bucket,
+                key = event.key,
+                "An event of no file of this pipeline; skipped."
+            );
             return Ok(());
         };
         let (source, shown) = (self.announcer.source.clone(), name.clone());

@@ -26,25 +26,41 @@ struct Spelling {
 pub fn fits(values: &Values) -> bool {
     spelling(values).is_some_and(|spelling| {
         let mut bytes = Vec::new();
-        let letters = values.iter().any(|value| value.iter().any(u8::is_ascii_alphabetic));
-        letters && values.iter().all(|value| parse(value, spelling, &mut bytes).is_some())
+        let letters = values
+            .iter()
+            .any(|value| value.iter().any(u8::is_ascii_alphabetic));
+        letters
+            && values
+                .iter()
+                .all(|value| parse(value, spelling, &mut bytes).is_some())
     })
 }
 
 fn spelling(values: &Values) -> Option<Spelling> {
     let len = values.get(0).len();
     let dashes = len == TEXT_LEN && values.get(0)[DASHES[0]] == b'-';
-    let upper = values.iter().any(|value| value.iter().any(u8::is_ascii_uppercase));
-    (dashes || (len >= 8 && len % 2 == 0 && len <= LONGEST)).then_some(Spelling { upper, len, dashes })
+    let upper = values
+        .iter()
+        .any(|value| value.iter().any(u8::is_ascii_uppercase));
+    (dashes || (len >= 8 && len % 2 == 0 && len <= LONGEST)).then_some(Spelling {
+        upper,
+        len,
+        dashes,
+    })
 }
 
 /// Appends a value's bytes.
 fn parse(text: &[u8], spelling: Spelling, bytes: &mut Vec<u8>) -> Option<()> {
-    if text.len() != spelling.len || (spelling.dashes && DASHES.iter().any(|&at| text[at] != b'-')) {
+    if text.len() != spelling.len || (spelling.dashes && DASHES.iter().any(|&at| text[at] != b'-'))
+    {
         return None;
     }
     let is_dash = |at: &usize| spelling.dashes && DASHES.contains(at);
-    let mut digits = text.iter().enumerate().filter(|(at, _)| !is_dash(at)).map(|(_, &byte)| byte);
+    let mut digits = text
+        .iter()
+        .enumerate()
+        .filter(|(at, _)| !is_dash(at))
+        .map(|(_, &byte)| byte);
     while let Some(high) = digits.next() {
         bytes.push(hex(high, spelling.upper)? << 4 | hex(digits.next()?, spelling.upper)?);
     }
@@ -64,7 +80,8 @@ fn hex(byte: u8, upper: bool) -> Option<u8> {
 pub fn encode(values: &Values) -> Option<Node> {
     let spelling = spelling(values)?;
     let mut node = Node::of(Tag::Uuid);
-    node.plan.push(if spelling.upper { UPPER } else { 0 } | if spelling.dashes { 0 } else { PLAIN });
+    node.plan
+        .push(if spelling.upper { UPPER } else { 0 } | if spelling.dashes { 0 } else { PLAIN });
     if !spelling.dashes {
         put_varint(&mut node.plan, spelling.len as u64);
     }
@@ -88,12 +105,22 @@ pub fn decode(
     known: &Known<'_>,
 ) -> Result<Values, Damage> {
     let flags = plan.byte()?;
-    let digits: &[u8; 16] = if flags & UPPER != 0 { b"0123456789ABCDEF" } else { b"0123456789abcdef" };
+    let digits: &[u8; 16] = if flags & UPPER != 0 {
+        b"0123456789ABCDEF"
+    } else {
+        b"0123456789abcdef"
+    };
     let dashes = flags & PLAIN == 0;
-    let width = if dashes { 16 } else { plan.size(LONGEST, "digits")? / 2 };
+    let width = if dashes {
+        16
+    } else {
+        plan.size(LONGEST, "digits")? / 2
+    };
     let bytes = source.next("hex")?;
     if width == 0 || bytes.len() != count * width {
-        return Err(Damage::new("digits are not as many as their column's values need"));
+        return Err(Damage::new(
+            "digits are not as many as their column's values need",
+        ));
     }
     let mut values = Values::default();
     let mut text = Vec::with_capacity(TEXT_LEN);
@@ -103,7 +130,10 @@ pub fn decode(
             if dashes && DASHES.contains(&text.len()) {
                 text.push(b'-');
             }
-            text.extend([digits[usize::from(byte >> 4)], digits[usize::from(byte & 15)]]);
+            text.extend([
+                digits[usize::from(byte >> 4)],
+                digits[usize::from(byte & 15)],
+            ]);
         }
         values.push_bounded(&text, known.limit)?;
     }
