@@ -24,10 +24,10 @@ use crate::events::Events;
 use crate::ledger;
 use crate::metrics::Metrics;
 use crate::names;
-use crate::observe::{Live, holder};
+use crate::observe::{Live, holder, owner_uid};
 use crate::plan::{Scaling, replicas};
 use crate::status::{Observed, TransportView, Trouble, status};
-use crate::store::{Owner, Store};
+use crate::store::{Key, Owner, Store};
 use crate::transport::Plan;
 use crate::transport::desk::{Desk, Removal, Seen};
 
@@ -247,10 +247,21 @@ async fn run(
 
 async fn write(children: &[Child], live: &Live<'_>, context: &Context) -> Result<(), WriteError> {
     for child in children {
-        context
-            .hands
-            .apply(child, live.get(child.kind, &child.name), &context.store)
-            .await?;
+        let mut there = live.get(child.kind, &child.name);
+        let ours = child.object["metadata"]["ownerReferences"][0]["uid"].as_str();
+        if let Some(left) =
+            there.filter(|there| owner_uid(there).is_some_and(|uid| Some(uid) != ours))
+        {
+            // Of an earlier pipeline of this name, and on its way out: what it counted is not ours.
+            let key = Key {
+                kind: child.kind,
+                namespace: live.namespace.to_owned(),
+                name: child.name.clone(),
+            };
+            context.hands.delete(&key, left, &context.store).await?;
+            there = None;
+        }
+        context.hands.apply(child, there, &context.store).await?;
     }
     Ok(())
 }
@@ -272,7 +283,9 @@ async fn prune(
         let role_stays = names::ROLES.into_iter().any(|role| {
             resolved.for_role(role).is_some() && names::of_role(live.name, role) == key.name
         });
-        if wanted(key.kind, &key.name) || (key.kind == Kind::Deployment && role_stays) {
+        let keep = wanted(key.kind, &key.name) || (key.kind == Kind::Deployment && role_stays);
+        // Labels are easily copied; only an owner reference says whose an object is.
+        if keep || owner_uid(object).is_none() {
             continue;
         }
         if key.kind == Kind::Lease {

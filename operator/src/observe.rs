@@ -208,6 +208,15 @@ pub fn holder(lease: &Value) -> Option<&str> {
         .filter(|holder| !holder.is_empty())
 }
 
+/// The pipeline that an object was made for.
+pub fn owner_uid(object: &Value) -> Option<&str> {
+    let owners = object["metadata"]["ownerReferences"].as_array()?;
+    owners
+        .iter()
+        .find(|owner| owner["kind"] == "CompressionPipeline")?["uid"]
+        .as_str()
+}
+
 /// A holder is a pod and, after `_`, which of its processes.
 fn pod_of(holder: &str) -> String {
     holder.split('_').next().unwrap_or(holder).to_owned()

@@ -5,7 +5,7 @@
 use std::collections::{HashMap, HashSet};
 use std::sync::{Mutex, PoisonError};
 
-use kube::api::DynamicObject;
+use kube::api::{DynamicObject, TypeMeta};
 use serde_json::Value;
 
 use crate::child::Kind;
@@ -123,6 +123,11 @@ impl Inner {
             .and_then(|version| version.parse().ok())
             .unwrap_or(0);
         object.metadata.managed_fields = None;
+        // Members of a list come without these.
+        object.types = Some(TypeMeta {
+            api_version: kind.api_version(),
+            kind: kind.name().to_owned(),
+        });
         let owner = owner_of(&object)?;
         let digest = digest(kind, &object);
         let before = self.objects.get(&key);
@@ -264,6 +269,20 @@ mod tests {
         store.wrote(Kind::Lease, lease(5, "new", ""));
         store.take(Kind::Lease, Change::Put(lease(4, "old", "")));
         assert_eq!(holder(&store).as_deref(), Some("new"));
+    }
+
+    #[test]
+    fn members_of_a_list_are_as_whole_as_those_of_a_watch() {
+        let store = Store::default();
+        let listed = DynamicObject {
+            types: None,
+            ..lease(1, "x", "")
+        };
+        store.take(Kind::Lease, Change::All(vec![listed]));
+        let objects = store.of(&("n".into(), "a".into()));
+        assert!(objects.values().all(
+            |lease| lease["kind"] == "Lease" && lease["apiVersion"] == "coordination.k8s.io/v1"
+        ));
     }
 
     #[test]

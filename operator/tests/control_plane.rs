@@ -695,3 +695,76 @@ async fn a_restarted_operator_takes_over_at_once_and_writes_nothing_again() {
     // The edit itself, what the server writes otherwise than we do (1Gi for 1024Mi), and the status.
     assert!(site.writes() <= 5, "{}", site.metrics.text());
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_pipeline_made_again_under_its_name_begins_anew() {
+    let site = Site::new().await;
+    site.create("stock", json!({})).await;
+    site.settled("stock").await;
+    let counted =
+        json!({"metadata": {"annotations": {"streampress.dev/ledger": r#"{"files":7}"#}}});
+    let leases = site.of(Kind::Lease);
+    leases
+        .patch(
+            "stock-compressor-0",
+            &PatchParams::default(),
+            &Patch::Merge(counted),
+        )
+        .await
+        .unwrap();
+    let first = site.pipelines().get("stock").await.unwrap().uid();
+    // Without the collector of orphans: what the first leaves behind is still there when the second comes.
+    site.pipelines()
+        .delete("stock", &DeleteParams::orphan())
+        .await
+        .unwrap();
+    eventually("the first is gone", async || {
+        site.pipelines().get_opt("stock").await.unwrap().is_none()
+    })
+    .await;
+    site.create("stock", json!({})).await;
+    let second = site.settled("stock").await;
+    assert_ne!(second["metadata"]["uid"].as_str(), first.as_deref());
+    eventually("all objects are the second's", async || {
+        let leases = leases.list(&Default::default()).await.unwrap();
+        let owned = |lease: &DynamicObject| {
+            lease
+                .owner_references()
+                .iter()
+                .all(|owner| Some(owner.uid.as_str()) == second["metadata"]["uid"].as_str())
+        };
+        leases.items.len() == 3 && leases.items.iter().all(owned)
+    })
+    .await;
+    assert_eq!(second["status"]["progress"]["filesCompressed"], 0);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_object_that_only_looks_like_ours_is_kept() {
+    let site = Site::new().await;
+    site.create("stock", json!({})).await;
+    site.settled("stock").await;
+    let mut copy = site.of(Kind::Service).get("stock-metrics").await.unwrap();
+    copy.metadata = ObjectMeta {
+        name: Some("copied".into()),
+        labels: copy.metadata.labels.clone(),
+        ..ObjectMeta::default()
+    };
+    site.of(Kind::Service)
+        .create(&PostParams::default(), &copy)
+        .await
+        .unwrap();
+    site.edit("stock", json!({"compressor": {"slots": 2}}))
+        .await;
+    eventually("the operator has looked", async || {
+        site.names(Kind::Lease).await.len() == 3
+    })
+    .await;
+    assert!(
+        site.of(Kind::Service)
+            .get_opt("copied")
+            .await
+            .unwrap()
+            .is_some()
+    );
+}
