@@ -170,7 +170,8 @@ async fn nothing_is_lost_altered_or_doubled_on_a_bad_day() {
         .collect();
     let mut random = fastrand::Rng::with_seed(seed);
     let (mut kills, mut reshards, mut second_versions) = (0, 0, false);
-    let patience = Duration::from_secs(120 + files / 4);
+    // For a machine that is busy with other things; alone, 500 files take about two minutes.
+    let patience = Duration::from_secs(600 + files);
     let died = loop {
         tokio::time::sleep(Duration::from_millis(random.u64(1500..4000))).await;
         if soak.up_to_date() * 10 < soak.expected.len() * 9 {
