@@ -211,6 +211,12 @@ pub trait Queue: Send + Sync + fmt::Debug {
     /// Puts the message on the dead-letter queue with [`ATTR_REASON`] and [`ATTR_DETAIL`], then deletes it here.
     /// A crash between the two leaves both: burying twice is one dead letter (deduplicated).
     async fn bury(&self, delivery: &Delivery, reason: &str, detail: &str) -> DoorResult<()>;
+    /// Waits, at the end of a process, until nothing that was received but not handed out is in our hands, at most
+    /// `patience`. False when that took longer: it then stays hidden for its time. Sides that hold nothing answer at once.
+    async fn settle(&self, patience: Duration) -> bool {
+        let _ = patience;
+        true
+    }
     /// How much waits here.
     async fn depth(&self) -> DoorResult<Depth>;
     /// The queue that dead letters go to; `None` on a dead-letter queue itself.
@@ -220,7 +226,7 @@ pub trait Queue: Send + Sync + fmt::Debug {
 /// A record on its way into the stream.
 #[derive(Debug, Clone)]
 pub struct Record {
-    /// Records are spread over the shards by a hash of this.
+    /// Records are spread over the shards by a hash of this; empty is any shard.
     pub key: String,
     /// At most [`ChunkStream::max_record_bytes`].
     pub data: Bytes,

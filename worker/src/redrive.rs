@@ -59,7 +59,9 @@ pub async fn redrive(
             .dead_letters()
             .with_context(|| format!("{} has no dead-letter queue", queue.name()))?;
         let mut in_hand = Vec::new();
-        loop {
+        // Only what lies there now: one that fails again at once would come back for ever.
+        let mut waiting = dead.depth().await.context("counting dead letters")?.total();
+        while waiting > 0 {
             let letters = dead
                 .receive(10, WAIT)
                 .await
@@ -67,6 +69,7 @@ pub async fn redrive(
             if letters.is_empty() {
                 break;
             }
+            waiting = waiting.saturating_sub(letters.len() as u64);
             for letter in letters {
                 let done = match list_only {
                     true => Done::Listed,

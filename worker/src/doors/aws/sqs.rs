@@ -213,22 +213,6 @@ impl SqsQueue {
         &self.inner.arn
     }
 
-    /// Waits, at the end of a process, until no poll is under way and all that nobody took is given back: a message
-    /// that a poll brings after the process ended would stay hidden. False when that took longer than `patience`.
-    pub async fn settle(&self, patience: Duration) -> bool {
-        let until = Instant::now() + patience;
-        loop {
-            self.inner.sweep(Duration::ZERO).await;
-            if self.inner.polling.load(Ordering::SeqCst) == 0 && !self.inner.inbox().has_ready() {
-                return true;
-            }
-            if Instant::now() >= until {
-                return false;
-            }
-            tokio::time::sleep(Duration::from_millis(50)).await;
-        }
-    }
-
     /// Hands out what is ready, hidden for its full time from now.
     async fn take(&self, max: usize) -> DoorResult<Vec<Delivery>> {
         let taken = self.inner.inbox().take(max, Instant::now());
@@ -501,6 +485,21 @@ impl Queue for SqsQueue {
             in_flight: number(&wanted[1])?,
             delayed: number(&wanted[2])?,
         })
+    }
+
+    /// A message that a poll brings after the process ended would stay hidden.
+    async fn settle(&self, patience: Duration) -> bool {
+        let until = Instant::now() + patience;
+        loop {
+            self.inner.sweep(Duration::ZERO).await;
+            if self.inner.polling.load(Ordering::SeqCst) == 0 && !self.inner.inbox().has_ready() {
+                return true;
+            }
+            if Instant::now() >= until {
+                return false;
+            }
+            tokio::time::sleep(Duration::from_millis(50)).await;
+        }
     }
 
     fn dead_letters(&self) -> Option<Arc<dyn Queue>> {
