@@ -10,7 +10,10 @@ use streampress::codec::{
 };
 
 fuzz_target!(|data: &[u8]| {
-    let limits = Limits { block_bytes: 1 << 20, total_bytes: 4 << 20 };
+    let limits = Limits {
+        block_bytes: 1 << 20,
+        total_bytes: 4 << 20,
+    };
     let go = AtomicBool::new(false);
     let with_header = [&frame::file_header(4096)[..], data].concat();
     for bytes in [data, &with_header] {

@@ -10,7 +10,9 @@ use streampress::codec::{
 };
 
 fuzz_target!(|data: &[u8]| {
-    let Some((&choice, raw)) = data.split_first() else { return };
+    let Some((&choice, raw)) = data.split_first() else {
+        return;
+    };
     let effort = Effort::ALL[usize::from(choice) % 3];
     // Every transform by itself, also where the block would not be given to it.
     for transform in Transform::ALL {
@@ -20,7 +22,11 @@ fuzz_target!(|data: &[u8]| {
             assert!(transform::inspect(transform, &encoded.payload, raw.len()).is_ok());
         }
     }
-    let options = Options { effort, block_size: 4096, threads: 1 };
+    let options = Options {
+        effort,
+        block_size: 4096,
+        threads: 1,
+    };
     let go = AtomicBool::new(false);
     let (mut packed, mut back) = (Vec::new(), Vec::new());
     let sink = |frame: &[u8]| {

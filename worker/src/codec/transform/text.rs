@@ -16,11 +16,15 @@ pub fn split(raw: &[u8]) -> Option<Table> {
     })
 }
 
-/// How many values each column has is the first thing that a decoder reads; here nothing else.
+/// Puts the lines together again.
 pub fn join(head: &[u8], columns: &[Values], limit: usize) -> Result<Vec<u8>, Damage> {
     let ([ended], [lines]) = (head, columns) else {
         return Err(Damage::new("text that is not one column"));
     };
+    let newlines = (lines.len() + usize::from(*ended)).saturating_sub(1);
+    if lines.byte_len() + newlines > limit {
+        return Err(Damage::new("the lines are longer than their block"));
+    }
     let mut raw = Vec::with_capacity((lines.byte_len() + lines.len()).min(limit));
     for (number, line) in lines.iter().enumerate() {
         if number > 0 {
