@@ -138,6 +138,7 @@ impl<'a> Builder<'a> {
                 location: self.source_location(),
             },
             generator: self.job(spec),
+            codec_format: self.pipeline.spec.codec.format,
         })
     }
 

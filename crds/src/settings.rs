@@ -64,6 +64,8 @@ pub struct GeneratorSettings {
     pub source: Place,
     /// What files look like.
     pub generator: GeneratorJob,
+    /// The pipeline's packed form: with Seed, files are announced as the Python original does.
+    pub codec_format: CodecFormat,
 }
 
 /// What a compressor needs.

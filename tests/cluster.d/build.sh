@@ -15,7 +15,7 @@ declare -A MODULES=(
     [kubernetes]=k8s.io/kubernetes [etcd]=go.etcd.io/etcd/server/v3 [containerd]=github.com/containerd/containerd/v2
     [coredns]=github.com/coredns/coredns [helm]=helm.sh/helm/v4 [kind]=sigs.k8s.io/kind
 )
-PROGRAMS="kubernetes etcd containerd coredns helm pause"
+PROGRAMS="kubernetes etcd containerd coredns helm kind pause"
 
 # The version that a folder's go.mod pins for the module it is about; pause has none.
 version_of() {
@@ -84,7 +84,7 @@ forget_older() {
     done
 }
 
-# One build at a time per cache, however many clusters are asked for at once.
+# All programs and the toolbox, or the programs named. One build at a time per cache, however many clusters are asked for.
 build_all() {
     mkdir -p "$CACHE"
     need runc runc /usr/lib/cni/bridge containernetworking-plugins nft nftables ip iproute2 openssl openssl \
@@ -95,6 +95,6 @@ build_all() {
     for name in ${*:-$PROGRAMS}; do
         build_program "$name"
     done
-    build_toolbox
+    [ $# -gt 0 ] || build_toolbox
     exec {lock}>&-
 }

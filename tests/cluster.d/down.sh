@@ -5,11 +5,22 @@ down() {
     [ -e "$RUN" ] || { say "there is no cluster $NAME"; return; }
     local began
     began=$(now_ms)
+    end_up
     if [ -e "$RUN/kind" ]; then down_kind; else end_node; remove_cgroups; fi
     refuse_mounts
-    rm -rf --one-file-system "$RUN"
+    wait_for 20 "the cluster's folder to be free" rm -rf --one-file-system "$RUN" || die "$RUN cannot be removed"
     rmdir "$RUNS" 2>/dev/null || true
     say "cluster $NAME is gone after $(seconds_since "$began") s"
+}
+
+# An up that is still at work would go on making what is being removed.
+end_up() {
+    local pid started
+    [ -e "$RUN/up.pid" ] || return 0
+    read -r pid started <"$RUN/up.pid"
+    alive "$pid" "$started" || return 0
+    kill -KILL "$pid"
+    say "ended the up of cluster $NAME that was still at work"
 }
 
 # One process is ended, the one that `up` started and no other; the kernel ends all that lives in its pid namespace.
@@ -17,9 +28,13 @@ end_node() {
     local pid started namespace
     [ -e "$RUN/node.pid" ] || return 0
     read -r pid started <"$RUN/node.pid"
+    # Written down by up once it knew it; an up that was killed before left it to be asked for.
     namespace=$(cat "$RUN/namespace" 2>/dev/null || true)
-    alive "$pid" "$started" && kill -KILL "$pid"
-    [ -z "$namespace" ] || wait_for 60 "the cluster's processes to end" namespace_is_empty "$namespace" ||
+    if alive "$pid" "$started"; then
+        namespace=${namespace:-$(namespace_of "$(first_process)")}
+        kill -KILL "$pid"
+    fi
+    [ -z "$namespace" ] || [ "$namespace" = "$(namespace_of self)" ] || wait_for 60 "the cluster's processes to end" namespace_is_empty "$namespace" ||
         die "cluster $NAME has processes that do not end; its folder $RUN is kept"
 }
 

@@ -5,12 +5,16 @@ node_runs() {
     [ -e "$RUN/node.pid" ] && alive $(cat "$RUN/node.pid") && [ -n "$(first_process)" ]
 }
 
-# The pid, as the machine counts, of node.sh.
+# The pid, as the machine counts, of node.sh; nothing before it has a pid namespace of its own.
 first_process() {
-    local parent _
+    local parent child _
     read -r parent _ <"$RUN/node.pid"
-    tr -d ' ' <"/proc/$parent/task/$parent/children" 2>/dev/null
+    child=$(tr -d ' ' <"/proc/$parent/task/$parent/children") 2>/dev/null || return 0
+    [ -n "$child" ] || return 0
+    [ "$(namespace_of "$child")" = "$(namespace_of self)" ] || echo "$child"
 }
+
+namespace_of() { readlink "/proc/$1/ns/pid" || readlink /proc/self/ns/pid; } 2>/dev/null
 
 require_cluster() {
     [ -e "$RUN" ] || die "there is no cluster $NAME; start it with: tests/cluster$(name_option) up"

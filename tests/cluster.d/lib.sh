@@ -19,7 +19,7 @@ start_time() {
     stat=$(cat "/proc/$1/stat" 2>/dev/null) || return 1
     stat=${stat##*) }           # the program's name before it may hold spaces and brackets
     set -- $stat
-    echo "${20}"
+    [ "$1" != Z ] && echo "${20}"       # one that has ended but was not waited for is no process any more
 }
 
 # Takes "pid start-time" as written by up. True only while that very process lives.

@@ -75,8 +75,7 @@ build_toolbox() {
     root=$temp/root
     rm -rf "$temp"
     mkdir -p "$temp/package" "$root/bin" "$root/tmp"
-    chmod 777 "$temp"
-    (cd "$temp" && { apt-get download -qq busybox || { apt-get update -qq && apt-get download -qq busybox; }; }) >"$temp/log" 2>&1 ||
+    (cd "$temp" && { fetch_busybox || { apt-get update -qq && fetch_busybox; }; }) >"$temp/log" 2>&1 ||
         { cat "$temp/log" >&2; die "Debian's package busybox cannot be fetched"; }
     dpkg-deb -x "$temp"/busybox_*.deb "$temp/package"
     cp "$(find "$temp/package" -type f -path '*/bin/busybox')" "$root/bin/busybox"
@@ -90,7 +89,8 @@ build_toolbox() {
     chmod 1777 "$root/tmp"
     python3 "$HERE/image.py" --name "$TOOLBOX_IMAGE" --tree "$root" --env PATH=/bin --entrypoint /bin/sh "$temp/toolbox.tar"
     rm -rf "$root" "$temp/package" "$temp"/*.deb
-    chmod 755 "$temp"
     mv -T "$temp" "$dir"
     forget_older toolbox "$dir"
 }
+
+fetch_busybox() { apt-get download -qq -o APT::Sandbox::User=root busybox; }

@@ -25,6 +25,7 @@ up() {
     began=$(now_ms)
     mkdir -p "$RUNS"
     mkdir "$RUN" 2>/dev/null || refuse_second_up
+    echo "$$ $(start_time $$)" >"$RUN/up.pid"
     say "starting cluster $NAME"
     write_state "$node"
     make_cgroup
@@ -39,6 +40,7 @@ up() {
     WATCHDOG=
     say "cluster $NAME is up after $(seconds_since "$began") s ($([ "$node" = none ] && echo "control plane only" || echo "node Ready, DNS answers"))"
     [ $localstack = no ] || up_localstack
+    rm "$RUN/up.pid"
     say "use it: tests/cluster$(name_option) kubectl get pods -A · tests/cluster$(name_option) shell · tests/cluster$(name_option) down"
 }
 
@@ -46,6 +48,7 @@ name_option() { [ "$NAME" = default ] || echo " --name $NAME"; }
 
 refuse_second_up() {
     [ -e "$RUN" ] || return 0
+    [ -e "$RUN/up.pid" ] && alive $(cat "$RUN/up.pid") && die "cluster $NAME is already coming up, by process $(cut -d' ' -f1 "$RUN/up.pid")"
     node_runs && die "cluster $NAME is already up; end it with: tests/cluster$(name_option) down"
     die "cluster $NAME was left half-way by an up that was ended; clean it with: tests/cluster$(name_option) down"
 }
@@ -141,13 +144,15 @@ E
 
 start_node() {
     local node=$1 store=$2 self
+    export HERE RUN NODE=$node NODE_IP STORE=$store BIN_KUBE BIN_ETCD BIN_CONTAINERD BIN_COREDNS
+    BIN_KUBE=$(program_dir kubernetes) BIN_ETCD=$(program_dir etcd)
+    BIN_CONTAINERD=$(program_dir containerd) BIN_COREDNS=$(program_dir coredns)
     # The pid is written down before there is anything to lose: exec keeps both it and its start time.
     (
         self=$BASHPID               # inside $(…) it would be another's
         echo "$self $(start_time "$self")" >"$RUN/node.pid"
-        export HERE RUN NODE=$node NODE_IP STORE=$store BIN_KUBE BIN_ETCD BIN_CONTAINERD BIN_COREDNS
-        BIN_KUBE=$(program_dir kubernetes) BIN_ETCD=$(program_dir etcd)
-        BIN_CONTAINERD=$(program_dir containerd) BIN_COREDNS=$(program_dir coredns)
+        # A down that ends this up looks for the pid only after that: either it finds it, or this finds up gone.
+        alive $(cat "$RUN/up.pid") || exit 1
         # The shim is looked for in the path; the rest of it is what Debian's own programs need.
         export PATH=$BIN_CONTAINERD:/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin
         unset KUBECONFIG
@@ -155,7 +160,7 @@ start_node() {
     ) &
     disown
     wait_for 10 "the cluster's first process" node_runs || give_up
-    readlink "/proc/$(first_process)/ns/pid" >"$RUN/namespace"
+    namespace_of "$(first_process)" >"$RUN/namespace"
 }
 
 import() {

@@ -1,3 +1,6 @@
 //! Fixtures and helpers of the whole-system tests.
 
+pub mod aws;
 pub mod cluster;
+pub mod pipeline;
+pub mod standin;

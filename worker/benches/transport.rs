@@ -1,5 +1,5 @@
-//! The embedded transport: messages a second (a message is one sent, received and deleted, each durable before it is
-//! answered), and stream bytes a second beside plain sequential writes with the same syncs, in turns.
+//! The embedded transport: messages a second (a message is one sent, received and deleted; sends and deletes are durable
+//! before they are answered), and stream bytes a second beside plain sequential writes with the same syncs, in turns.
 #![expect(clippy::unwrap_used, reason = "a benchmark ends by panicking")]
 
 use std::collections::BTreeMap;

@@ -84,6 +84,9 @@ struct PlaceArgs {
     /// The data folder of the embedded transport; stands for /data [default: ./streampress-data/NAME]
     #[arg(long, value_name = "DIR", value_hint = ValueHint::DirPath)]
     data: Option<PathBuf>,
+    /// Use the pipeline's queues and stream on AWS; so it is without a FILE.yaml and without --data
+    #[arg(long, conflicts_with = "data")]
+    aws: bool,
 }
 
 #[derive(Debug, Args)]
@@ -100,6 +103,9 @@ struct RunArgs {
     /// Take the files of this folder (json, csv, txt, log) instead of generating; they are only read
     #[arg(long, value_name = "DIR", value_hint = ValueHint::DirPath)]
     input: Option<PathBuf>,
+    /// Use the pipeline's queues and stream on AWS; what is known of the files stays in the data folder
+    #[arg(long)]
+    aws: bool,
     /// Print the summary as JSON on standard output
     #[arg(long)]
     json: bool,
@@ -137,6 +143,9 @@ struct SubmitArgs {
     /// The data folder of the embedded transport; stands for /data [default: ./streampress-data/NAME]
     #[arg(long, value_name = "DIR", value_hint = ValueHint::DirPath)]
     data: Option<PathBuf>,
+    /// Use the pipeline's queues on AWS; so it is without -p and without --data
+    #[arg(long, conflicts_with = "data")]
+    aws: bool,
 }
 
 #[derive(Debug, Args)]

@@ -22,6 +22,7 @@ use crate::consume::{Fault, Handler};
 use crate::doors::local::Index;
 use crate::doors::{ChunkStream, Delivery, FileName, Held, Outgoing, Position, Queue, Record};
 use crate::wire::record::{HEADER_BYTES, Owner};
+use crate::wire::s3_event::S3Event;
 use crate::wire::seed::SeedAnnouncement;
 use crate::wire::{
     Announcement, Digest, FileRef, Manifest, Records, STRICT_GROUP, Share, StageNumbers, VERSION,
@@ -71,6 +72,9 @@ impl Handler for Compressor {
         held: &Held,
         stop: &CancellationToken,
     ) -> Result<(), Fault> {
+        if let Some(event) = S3Event::parse(&delivery.body) {
+            return self.pass_on(&event).await;
+        }
         let announcement = self.announcement(&delivery.body).await?;
         // By message: handled twice, its second manifest is a duplicate; announced anew (redrive), it is not.
         let attempt = format!("{}/{}", held.attempt(), delivery.message_id);
@@ -158,6 +162,31 @@ impl Compressor {
             announced_millis: clock::now_millis(),
             traceparent: None,
         })
+    }
+
+    /// A bucket's event becomes an announcement of ours: under its file's own group, where the rule that sent it has
+    /// one group for all.
+    async fn pass_on(&self, event: &S3Event) -> Result<(), Fault> {
+        let name = event.name_below(self.announcer.source.location());
+        let (Some(name), true) = (name, event.created) else {
+            info!(
+                bucket = event.bucket,
+                key = event.key,
+                "An event of no file of this pipeline; skipped."
+            );
+            return Ok(());
+        };
+        let (source, shown) = (self.announcer.source.clone(), name.clone());
+        let entry = blocking(move || source.stat(&name))
+            .await
+            .map_err(|error| Fault::Transient(error.into()))?;
+        let entry =
+            entry.ok_or_else(|| source_missing(&shown, self.announcer.source.location()))?;
+        self.announcer
+            .announce(&entry)
+            .await
+            .map(drop)
+            .map_err(Fault::Transient)
     }
 
     /// Packs the file into the stream.
@@ -281,7 +310,8 @@ impl Compressor {
             while waiting.len() >= payload_bytes || (ended && !waiting.is_empty()) {
                 let payload = waiting.split_to(payload_bytes.min(waiting.len()));
                 records.push(Record {
-                    key: format!("{index}-{}", fastrand::u64(..)),
+                    // Any shard: so they fill evenly.
+                    key: String::new(),
                     data: owner.seal(index, &payload),
                 });
                 index += 1;
@@ -313,7 +343,7 @@ impl Compressor {
             .chunks(self.payload_bytes())
             .zip(0u32..)
             .map(|(part, index)| Record {
-                key: format!("list-{index}"),
+                key: String::new(),
                 data: owner.seal(index, part),
             })
             .collect();

@@ -19,6 +19,8 @@ use crate::doors::{Delivery, DoorError, DoorResult, Held, Lock, Queue};
 const LONGEST_HIDING: Duration = Duration::from_secs(11 * 3600 + 1800);
 /// The longest wait in one receive, which is SQS's long poll.
 const LONG_POLL: Duration = Duration::from_secs(20);
+/// At the end of the process, for what a long poll still brings. A pod has 30 s in all.
+const SETTLE: Duration = Duration::from_secs(21);
 /// After a door's fault, before we ask again.
 const FAULT_PAUSE: Duration = Duration::from_secs(2);
 /// Back-off of transient faults: 1 s, 2 s, 4 s … up to this.
@@ -111,6 +113,12 @@ impl Consumer {
                 warn!(role = self.role, error = %format!("{:#}", anyhow::Error::from(fault)), "Cannot reach the transport; trying again.");
                 self.pause(FAULT_PAUSE).await;
             }
+        }
+        if !self.queue.settle(SETTLE).await {
+            warn!(
+                role = self.role,
+                "A message received at the very end stays hidden until its time runs out."
+            );
         }
     }
 

@@ -245,8 +245,11 @@ impl Decompressor {
         let unpacking = {
             let (destination, name) = (self.destination.clone(), file.name.clone());
             let (limits, threads, cancel) = (self.limits, self.threads, cancel.clone());
+            let modified = clock::from_nanos(file.modified_nanos);
             blocking(move || -> Result<_, codec::Error> {
-                let mut pending = destination.create(&name).map_err(codec::Error::Write)?;
+                let mut pending = destination
+                    .create_version(&name, modified)
+                    .map_err(codec::Error::Write)?;
                 let reader = ChannelReader {
                     payloads: reader,
                     at_hand: Bytes::new(),

@@ -16,11 +16,13 @@ use async_trait::async_trait;
 use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 
+pub mod aws;
 #[cfg(any(test, feature = "testing"))]
 pub mod contract;
 pub mod files;
 pub mod held;
 pub mod local;
+pub mod solo;
 
 pub use held::{Held, Ledger};
 
@@ -209,6 +211,12 @@ pub trait Queue: Send + Sync + fmt::Debug {
     /// Puts the message on the dead-letter queue with [`ATTR_REASON`] and [`ATTR_DETAIL`], then deletes it here.
     /// A crash between the two leaves both: burying twice is one dead letter (deduplicated).
     async fn bury(&self, delivery: &Delivery, reason: &str, detail: &str) -> DoorResult<()>;
+    /// Waits, at the end of a process, until nothing that was received but not handed out is in our hands, at most
+    /// `patience`. False when that took longer: it then stays hidden for its time. Sides that hold nothing answer at once.
+    async fn settle(&self, patience: Duration) -> bool {
+        let _ = patience;
+        true
+    }
     /// How much waits here.
     async fn depth(&self) -> DoorResult<Depth>;
     /// The queue that dead letters go to; `None` on a dead-letter queue itself.
@@ -218,7 +226,7 @@ pub trait Queue: Send + Sync + fmt::Debug {
 /// A record on its way into the stream.
 #[derive(Debug, Clone)]
 pub struct Record {
-    /// Records are spread over the shards by a hash of this.
+    /// Records are spread over the shards by a hash of this; empty is any shard.
     pub key: String,
     /// At most [`ChunkStream::max_record_bytes`].
     pub data: Bytes,
@@ -402,6 +410,16 @@ pub trait Files: Send + Sync + fmt::Debug {
     fn read(&self, name: &FileName) -> io::Result<Box<dyn Read + Send>>;
     /// Begins a new version of the file; nothing is visible before [`PendingFile::commit`].
     fn create(&self, name: &FileName) -> io::Result<Box<dyn PendingFile>>;
+    /// As [`Files::create`], when the modification time that `commit` will be given is known already. A large file in
+    /// a bucket can carry it only from its start; without, it has the bucket's own time.
+    fn create_version(
+        &self,
+        name: &FileName,
+        modified: SystemTime,
+    ) -> io::Result<Box<dyn PendingFile>> {
+        let _ = modified;
+        self.create(name)
+    }
     /// Removes the file; no error when it is gone already.
     fn remove(&self, name: &FileName) -> io::Result<()>;
     /// Renames within the location; replaces what is there.

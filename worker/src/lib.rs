@@ -6,6 +6,7 @@
 //! Corridors (async, thin): [`consume`], [`announce`], [`compress`], [`decompress`].
 
 pub mod announce;
+pub mod aws_side;
 pub mod cli;
 pub mod clock;
 pub mod codec;
@@ -26,6 +27,7 @@ pub mod run;
 pub mod scan;
 pub mod seed_env;
 pub mod seed_roles;
+pub mod setup;
 pub mod wire;
 
 /// Runs file work and CPU work off the async threads. A panic in it is a bug and goes on here.

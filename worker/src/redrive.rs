@@ -54,12 +54,14 @@ pub async fn redrive(
     list_only: bool,
 ) -> Result<Vec<Redriven>> {
     let mut all = Vec::new();
-    for queue in [&transport.files_queue, &transport.chunks_queue] {
+    for queue in [transport.files_queue()?, transport.chunks_queue()?] {
         let dead = queue
             .dead_letters()
             .with_context(|| format!("{} has no dead-letter queue", queue.name()))?;
         let mut in_hand = Vec::new();
-        loop {
+        // Only what lies there now: one that fails again at once would come back for ever.
+        let mut waiting = dead.depth().await.context("counting dead letters")?.total();
+        while waiting > 0 {
             let letters = dead
                 .receive(10, WAIT)
                 .await
@@ -67,10 +69,11 @@ pub async fn redrive(
             if letters.is_empty() {
                 break;
             }
+            waiting = waiting.saturating_sub(letters.len() as u64);
             for letter in letters {
                 let done = match list_only {
                     true => Done::Listed,
-                    false => again(transport, announcer, &**queue, &letter).await?,
+                    false => again(transport, announcer, &*queue, &letter).await?,
                 };
                 match done {
                     Done::SentAgain | Done::AnnouncedAgain => {
@@ -137,7 +140,7 @@ async fn again(
     let needs_source = match &manifest {
         Some(manifest) => {
             BAD_RECORDS.contains(&reason)
-                || !records_are_there(&*transport.stream, manifest).await?
+                || !records_are_there(&*transport.stream()?, manifest).await?
         }
         None => reason == "SourceChanged",
     };

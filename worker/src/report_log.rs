@@ -1,23 +1,32 @@
 //! The report on disk: one line of JSON for every file in `<page>.d/<writer>.jsonl`, and the page rendered from all
 //! writers' lines. A line is appended when its file is done and survives a killed process; the page is rendered at most
 //! every two seconds while files come, and once more at the end.
+//!
+//! In a bucket, where nothing can be appended to, each writer keeps its sums in `<page>.d/<writer>.json` instead, written
+//! with the page; a killed writer takes the rows since its last page along.
 
 use std::collections::HashMap;
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, Read, Seek, SeekFrom, Write};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime};
 
 use anyhow::{Context, Result};
 use serde::{Deserialize, Serialize};
+use tokio_util::sync::CancellationToken;
 use tracing::warn;
 
 use crate::blocking;
+use crate::doors::{FileName, Files};
 use crate::report::{self, ReportMeta, ReportRow, ReportState};
 
 /// Between two renderings while files come.
 const RENDER_EVERY: Duration = Duration::from_secs(2);
+/// The same where each is a handful of requests to be paid for.
+const RENDER_EVERY_IN_BUCKET: Duration = Duration::from_secs(15);
+/// A writer's sums are bounded; what is larger is none of ours.
+const LARGEST_STATE_BYTES: u64 = 4 << 20;
 /// A writer's lines are folded into one state line above this size, so that an endless pipeline's report stays small.
 const COMPACT_ABOVE_BYTES: u64 = 8 << 20;
 
@@ -30,6 +39,8 @@ pub struct ReportLog {
 #[derive(Debug)]
 struct Inner {
     page: PathBuf,
+    /// Where the page is in a bucket; `page` is then only its name.
+    bucket: Option<Arc<dyn Files>>,
     title: String,
     writer: String,
     lines: Option<File>,
@@ -45,8 +56,18 @@ struct Inner {
 impl ReportLog {
     /// A report at `page`; `writer` keeps several processes apart.
     pub fn open(page: &Path, title: &str, writer: &str) -> Self {
+        Self::new(page, None, title, writer)
+    }
+
+    /// A report in a bucket, as the file `page` of `files`.
+    pub fn in_bucket(files: Arc<dyn Files>, page: &FileName, title: &str, writer: &str) -> Self {
+        Self::new(Path::new(page.as_str()), Some(files), title, writer)
+    }
+
+    fn new(page: &Path, bucket: Option<Arc<dyn Files>>, title: &str, writer: &str) -> Self {
         let inner = Inner {
             page: page.to_owned(),
+            bucket,
             title: title.to_owned(),
             writer: writer.to_owned(),
             lines: None,
@@ -66,7 +87,10 @@ impl ReportLog {
     pub async fn add(&self, row: ReportRow) {
         self.with(move |inner| {
             inner.append(&row)?;
-            if inner.rendered.is_none_or(|at| at.elapsed() >= RENDER_EVERY) {
+            if inner
+                .rendered
+                .is_none_or(|at| at.elapsed() >= inner.render_every())
+            {
                 inner.render()
             } else {
                 Ok(())
@@ -85,6 +109,16 @@ impl ReportLog {
             }
         })
         .await;
+    }
+
+    /// Keeps the page up to date when no file comes for a while, until told to stop.
+    pub async fn keep_fresh(&self, stop: &CancellationToken) {
+        while !stop.is_cancelled() {
+            tokio::select! {
+                () = stop.cancelled() => {}
+                () = tokio::time::sleep(RENDER_EVERY_IN_BUCKET) => self.finish().await,
+            }
+        }
     }
 
     async fn with(&self, work: impl FnOnce(&mut Inner) -> Result<()> + Send + 'static) {
@@ -119,7 +153,19 @@ impl Inner {
         name.into()
     }
 
+    fn render_every(&self) -> Duration {
+        match self.bucket {
+            None => RENDER_EVERY,
+            Some(_) => RENDER_EVERY_IN_BUCKET,
+        }
+    }
+
     fn append(&mut self, row: &ReportRow) -> Result<()> {
+        if self.bucket.is_some() {
+            self.own.fold(row);
+            self.changed = true;
+            return Ok(());
+        }
         if self.lines.is_none() {
             let folder = self.folder();
             fs::create_dir_all(&folder).with_context(|| format!("making {}", folder.display()))?;
@@ -146,19 +192,59 @@ impl Inner {
 
     /// Reads what came since and writes the page.
     fn render(&mut self) -> Result<()> {
-        self.compact()?;
-        self.catch_up()?;
+        match self.bucket.clone() {
+            Some(files) => self.exchange(&*files)?,
+            None => {
+                self.compact()?;
+                self.catch_up()?;
+            }
+        }
         let meta = ReportMeta {
             pipeline: self.title.clone(),
             generated_at_millis: crate::clock::now_millis(),
             facts: Vec::new(),
         };
         let html = report::render(&self.combined, &meta);
-        write_whole(&self.page, html.as_bytes())
+        self.put(&self.page, html.as_bytes())
             .with_context(|| format!("writing {}", self.page.display()))?;
         self.rendered = Some(Instant::now());
         self.changed = false;
         Ok(())
+    }
+
+    /// Puts our sums into the bucket and takes everybody else's.
+    fn exchange(&mut self, files: &dyn Files) -> Result<()> {
+        let own = serde_json::to_vec(&StateLine {
+            state: self.own.clone(),
+        })
+        .context("writing the report's state as JSON")?;
+        if !self.writer.is_empty() {
+            self.put(&self.folder().join(format!("{}.json", self.writer)), &own)?;
+        }
+        let folder = format!("{}/", self.folder().display());
+        let mut states = Vec::new();
+        for entry in files.list()? {
+            if !entry.name.as_str().starts_with(&folder) || entry.size > LARGEST_STATE_BYTES {
+                continue;
+            }
+            let line: StateLine =
+                serde_json::from_reader(files.read(&entry.name)?.take(LARGEST_STATE_BYTES))
+                    .with_context(|| format!("reading {}", entry.name))?;
+            states.push(line.state);
+        }
+        self.combined = ReportState::merge(states);
+        Ok(())
+    }
+
+    /// Replaces a file beside the page, or the page itself.
+    fn put(&self, path: &Path, content: &[u8]) -> io::Result<()> {
+        let Some(files) = &self.bucket else {
+            return write_whole(path, content);
+        };
+        let name = FileName::parse(&path.to_string_lossy()).map_err(io::Error::other)?;
+        let mut pending = files.create(&name)?;
+        pending.write_all(content)?;
+        pending.commit(SystemTime::now())
     }
 
     fn catch_up(&mut self) -> Result<()> {
@@ -271,6 +357,24 @@ mod tests {
         assert_eq!(render_stored(&page, "test").expect("rendered"), 3);
         let html = fs::read_to_string(&page).expect("a page");
         assert!(html.contains("file-3.json"));
+    }
+
+    #[tokio::test]
+    async fn writers_of_a_bucket_exchange_their_sums() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let files: Arc<dyn Files> = Arc::new(
+            crate::doors::files::LocalFiles::open("s3://bucket", folder.path()).expect("opened"),
+        );
+        let page = FileName::parse("results.html").expect("a name");
+        for (writer, numbers) in [("one", [1, 2]), ("two", [3, 4])] {
+            let log = ReportLog::in_bucket(files.clone(), &page, "test", writer);
+            for number in numbers {
+                log.add(row(number)).await;
+            }
+            log.finish().await;
+        }
+        let html = fs::read_to_string(folder.path().join("results.html")).expect("a page");
+        assert!(html.contains("file-1.json") && html.contains("file-4.json"));
     }
 
     #[test]

@@ -19,9 +19,10 @@ use crate::codec::hybrid;
 use crate::compress::{Compressor, OnCompressed};
 use crate::consume::{Consumer, Fault, Handler};
 use crate::decompress::Decompressor;
+use crate::doors::aws::Aws;
 use crate::doors::files::LocalFiles;
 use crate::doors::local::{Index, Local};
-use crate::doors::{ChunkStream, Delivery, Files, Held, Lock, Queue};
+use crate::doors::{ChunkStream, Delivery, FileName, Files, Held, Lock, Queue};
 use crate::generate::Generate;
 use crate::generator::{FileFormat, Generator, GeneratorOptions, Schema};
 use crate::report_log::ReportLog;
@@ -40,12 +41,14 @@ pub type Locks = Arc<dyn Fn(&str, u32) -> Arc<dyn Lock> + Send + Sync>;
 /// One side of the doors, as every role uses it.
 #[derive(Clone)]
 pub struct Transport {
-    /// Announces files.
-    pub files_queue: Arc<dyn Queue>,
-    /// Announces packed files.
-    pub chunks_queue: Arc<dyn Queue>,
-    /// Carries packed bytes.
-    pub stream: Arc<dyn ChunkStream>,
+    /// Announces files; a decompressor has none.
+    pub files_queue: Option<Arc<dyn Queue>>,
+    /// Announces packed files; a generator has none.
+    pub chunks_queue: Option<Arc<dyn Queue>>,
+    /// Carries packed bytes; a generator has none.
+    pub stream: Option<Arc<dyn ChunkStream>>,
+    /// Opens buckets; on AWS only.
+    pub aws: Option<Aws>,
     /// The roles' slots.
     pub locks: Locks,
     /// What this machine knows of its files; embedded only.
@@ -57,12 +60,44 @@ impl Transport {
     pub fn embedded(local: &Local) -> Self {
         let slots_of = local.clone();
         Self {
-            files_queue: local.files_queue(),
-            chunks_queue: local.chunks_queue(),
-            stream: local.stream(),
+            files_queue: Some(local.files_queue()),
+            chunks_queue: Some(local.chunks_queue()),
+            stream: Some(local.stream()),
+            aws: None,
             locks: Arc::new(move |role, slots| slots_of.lock(role, slots)),
             index: Some(local.index()),
         }
+    }
+
+    /// Slots and nothing else yet.
+    pub fn without_doors(locks: Locks) -> Self {
+        Self {
+            files_queue: None,
+            chunks_queue: None,
+            stream: None,
+            aws: None,
+            locks,
+            index: None,
+        }
+    }
+
+    /// The files queue of a role that needs it.
+    pub fn files_queue(&self) -> Result<Arc<dyn Queue>> {
+        self.files_queue
+            .clone()
+            .context("these settings name no files queue")
+    }
+
+    /// The chunks queue of a role that needs it.
+    pub fn chunks_queue(&self) -> Result<Arc<dyn Queue>> {
+        self.chunks_queue
+            .clone()
+            .context("these settings name no chunks queue")
+    }
+
+    /// The stream of a role that needs it.
+    pub fn stream(&self) -> Result<Arc<dyn ChunkStream>> {
+        self.stream.clone().context("these settings name no stream")
     }
 }
 
@@ -80,12 +115,31 @@ pub struct Workplace {
 }
 
 impl Workplace {
-    /// Opens a folder; `/data` is the data folder.
+    /// Opens a folder, where `/data` is the data folder, or a bucket.
     pub fn files(&self, location: &Location) -> Result<Arc<dyn Files>> {
+        if let (Location::S3 { bucket, prefix }, Some(aws)) = (location, &self.transport.aws) {
+            let files = aws.files(&location.to_string(), bucket, prefix);
+            return Ok(Arc::new(
+                files.with_context(|| format!("opening {location}"))?,
+            ));
+        }
         let path = self.path(location)?;
         let files = LocalFiles::open(&location.to_string(), &path)
             .with_context(|| format!("opening {location} ({})", path.display()))?;
         Ok(Arc::new(files))
+    }
+
+    /// A source outside the data folder is somebody's own folder: nothing is made or cleared away there.
+    fn source(&self, location: &Location) -> Result<Arc<dyn Files>> {
+        match location {
+            Location::File { path } if location.below_data().is_none() => {
+                let files = LocalFiles::open_existing(&location.to_string(), Path::new(path));
+                Ok(Arc::new(
+                    files.with_context(|| format!("opening {location}"))?,
+                ))
+            }
+            Location::File { .. } | Location::S3 { .. } => self.files(location),
+        }
     }
 
     /// Where a location lies on this machine.
@@ -104,29 +158,30 @@ impl Workplace {
         source: Arc<dyn Files>,
         ordering: Ordering,
         format: CodecFormat,
-    ) -> Announcer {
-        Announcer {
+    ) -> Result<Announcer> {
+        Ok(Announcer {
             source,
-            files_queue: self.transport.files_queue.clone(),
+            files_queue: self.transport.files_queue()?,
             strict: ordering == Ordering::Strict,
             dialect: match format {
                 CodecFormat::Hybrid => Dialect::Ours,
                 CodecFormat::Seed => Dialect::Seed,
             },
             index: self.transport.index.clone(),
-        }
+        })
     }
 
     /// How the compressor's files are announced.
     pub fn compressor_announcer(&self, settings: &CompressorSettings) -> Result<Announcer> {
-        let source = self.files(&settings.source.location)?;
-        Ok(self.announcer(source, settings.identity.ordering, settings.codec.format))
+        let source = self.source(&settings.source.location)?;
+        self.announcer(source, settings.identity.ordering, settings.codec.format)
     }
 
     /// The generator's work.
-    pub fn generator(&self, settings: &GeneratorSettings, format: CodecFormat) -> Result<Generate> {
+    pub fn generator(&self, settings: &GeneratorSettings) -> Result<Generate> {
         let source = self.files(&settings.source.location)?;
-        let announcer = self.announcer(source, settings.identity.ordering, format);
+        let announcer =
+            self.announcer(source, settings.identity.ordering, settings.codec_format)?;
         let job = &settings.generator;
         // On the embedded side another schema, size or seed is another generator, which begins at its own first file.
         let slot = format!("generator-{}", &job_digest(job).as_str()[..8]);
@@ -167,8 +222,8 @@ impl Workplace {
         let handler: Arc<dyn Handler> = match settings.codec.format {
             CodecFormat::Hybrid => Arc::new(Compressor {
                 announcer,
-                stream: self.transport.stream.clone(),
-                chunks_queue: self.transport.chunks_queue.clone(),
+                stream: self.transport.stream()?,
+                chunks_queue: self.transport.chunks_queue()?,
                 options: hybrid_options(&settings.codec, self.threads),
                 record_bytes: settings.codec.record_bytes,
                 on_compressed,
@@ -176,8 +231,8 @@ impl Workplace {
             }),
             CodecFormat::Seed => Arc::new(SeedCompressor {
                 announcer,
-                stream: self.transport.stream.clone(),
-                chunks_queue: self.transport.chunks_queue.clone(),
+                stream: self.transport.stream()?,
+                chunks_queue: self.transport.chunks_queue()?,
                 break_bytes: settings.codec.record_bytes,
                 read_location: READ_LOCATION.to_owned(),
                 on_compressed,
@@ -190,7 +245,7 @@ impl Workplace {
         let queue = &settings.transport.files_queue;
         Ok(self.consumer(
             "compressor",
-            self.transport.files_queue.clone(),
+            self.transport.files_queue()?,
             settings.slots,
             settings.interval_seconds,
             queue.max_receive_count,
@@ -208,8 +263,8 @@ impl Workplace {
     ) -> Result<Consumer> {
         let handler = Arc::new(SeedCompressor {
             announcer: self.compressor_announcer(settings)?,
-            stream: self.transport.stream.clone(),
-            chunks_queue: self.transport.chunks_queue.clone(),
+            stream: self.transport.stream()?,
+            chunks_queue: self.transport.chunks_queue()?,
             break_bytes: worker.break_bytes,
             read_location: worker.read_location.clone(),
             on_compressed: OnCompressed::Rename,
@@ -221,7 +276,7 @@ impl Workplace {
         let queue = &settings.transport.files_queue;
         Ok(self.consumer(
             "compressor",
-            self.transport.files_queue.clone(),
+            self.transport.files_queue()?,
             settings.slots,
             settings.interval_seconds,
             queue.max_receive_count,
@@ -240,7 +295,7 @@ impl Workplace {
         let handler = Arc::new(Restorer {
             ours: Decompressor {
                 destination: destination.clone(),
-                stream: self.transport.stream.clone(),
+                stream: self.transport.stream()?,
                 limits: hybrid::Limits::default(),
                 threads: self.threads,
                 block_bytes: hybrid::DEFAULT_BLOCK_BYTES as u64,
@@ -249,7 +304,7 @@ impl Workplace {
             },
             seed: SeedDecompressor {
                 destination,
-                stream: self.transport.stream.clone(),
+                stream: self.transport.stream()?,
                 read_location: READ_LOCATION.to_owned(),
                 report,
                 index: self.transport.index.clone(),
@@ -258,7 +313,7 @@ impl Workplace {
         let queue = &settings.transport.chunks_queue;
         Ok(self.consumer(
             "decompressor",
-            self.transport.chunks_queue.clone(),
+            self.transport.chunks_queue()?,
             settings.slots,
             settings.interval_seconds,
             queue.max_receive_count,
@@ -267,7 +322,7 @@ impl Workplace {
         ))
     }
 
-    /// The report that a decompressor writes.
+    /// The report that a decompressor writes, and where. Must be called inside the runtime.
     pub fn report(
         &self,
         settings: &DecompressorSettings,
@@ -275,12 +330,28 @@ impl Workplace {
         let Some(place) = &settings.report else {
             return Ok(None);
         };
-        let page = self.path(&place.location)?;
         let writer = format!("{}-{:x}", std::process::id(), fastrand::u32(..));
-        Ok(Some((
-            Arc::new(ReportLog::open(&page, &settings.identity.pipeline, &writer)),
-            page,
-        )))
+        let title = &settings.identity.pipeline;
+        let (log, page) = match &place.location {
+            Location::S3 { bucket, prefix } => {
+                let (folder, name) = prefix.rsplit_once('/').unwrap_or(("", prefix));
+                let folder = Location::S3 {
+                    bucket: bucket.clone(),
+                    prefix: folder.to_owned(),
+                };
+                let name = FileName::parse(name).map_err(anyhow::Error::msg)?;
+                let log = ReportLog::in_bucket(self.files(&folder)?, &name, title, &writer);
+                (log, PathBuf::from(place.location.to_string()))
+            }
+            Location::File { .. } => {
+                let page = self.path(&place.location)?;
+                (ReportLog::open(&page, title, &writer), page)
+            }
+        };
+        let log = Arc::new(log);
+        let (fresh, stop) = (log.clone(), self.shutdown.clone());
+        tokio::spawn(async move { fresh.keep_fresh(&stop).await });
+        Ok(Some((log, page)))
     }
 
     #[expect(

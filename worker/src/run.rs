@@ -14,6 +14,8 @@ use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
 use crate::announce::Announcer;
+use crate::aws_side;
+use crate::config::Config;
 use crate::doors::DoorResult;
 use crate::doors::local::{Index, Local, LocalOptions, Progress};
 use crate::report_log::ReportLog;
@@ -31,6 +33,8 @@ pub struct RunOptions {
     pub data: PathBuf,
     /// The user's own files instead of generated ones.
     pub input: Option<PathBuf>,
+    /// Queues and stream on AWS instead of the embedded ones.
+    pub aws: bool,
     /// Threads for packing and unpacking.
     pub threads: usize,
 }
@@ -103,7 +107,10 @@ pub async fn run(
     // Roles have a token of their own: they also stop when all is done.
     let stop = shutdown.child_token();
     let workplace = Workplace {
-        transport: Transport::embedded(&local),
+        transport: match options.aws {
+            false => Transport::embedded(&local),
+            true => on_aws(&resolved, &local).await?,
+        },
         data: options.data.clone(),
         threads: options.threads.max(1),
         shutdown: stop.clone(),
@@ -218,6 +225,17 @@ pub async fn open_local(data: &Path, resolved: &Resolved) -> Result<Local> {
         .with_context(|| format!("opening the data folder {shown}"))
 }
 
+/// Queues and stream on AWS; slots and what is known of the files stay here.
+async fn on_aws(resolved: &Resolved, local: &Local) -> Result<Transport> {
+    let embedded = Transport::embedded(local);
+    let places = aws_side::places(&Config::File(Box::new(resolved.clone())));
+    let transport = aws_side::connect(&places, embedded.locks).await?;
+    Ok(Transport {
+        index: embedded.index,
+        ..transport
+    })
+}
+
 fn spawn_workers(
     workplace: &Workplace,
     resolved: &Resolved,
@@ -242,7 +260,7 @@ fn spawn_source(
     let announcer = workplace.compressor_announcer(&resolved.compressor)?;
     match (input, &resolved.generator) {
         (Input::Generated, Some(settings)) => {
-            let generate = workplace.generator(settings, resolved.compressor.codec.format)?;
+            let generate = workplace.generator(settings)?;
             let stop = workplace.shutdown.clone();
             roles.spawn(async move {
                 generate.run().await;
@@ -352,7 +370,8 @@ async fn summarise(
         bytes_raw: progress.bytes_raw,
         bytes_compressed: progress.bytes_packed,
         seconds: started.elapsed().as_secs_f64(),
-        report: report.filter(|page| page.exists()),
+        // A page in a bucket cannot be looked at from here without another request.
+        report: report.filter(|page| page.starts_with("s3:") || page.exists()),
         output: workplace.path(&resolved.decompressor.destination.location)?,
         interrupted: !finite,
         failures: failures?,

@@ -233,7 +233,11 @@ impl SeedCompressor {
                 data: data.into(),
             })
             .collect();
-        let positions = self.stream.append(records).await?;
+        // One after another: whoever restores orders them by their numbers, and those of one request need not ascend.
+        let mut positions = Vec::new();
+        for record in records {
+            positions.extend(self.stream.append(vec![record]).await?);
+        }
         let shard_id = match positions.first() {
             Some(first)
                 if positions

@@ -9,6 +9,7 @@ use serde::{Deserialize, Serialize};
 use crate::doors::{FileName, Position};
 
 pub mod record;
+pub mod s3_event;
 pub mod seed;
 
 /// The version that announcements and manifests are written in. Readers refuse others by name.

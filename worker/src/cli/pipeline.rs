@@ -1,18 +1,20 @@
 //! The commands that work on a whole pipeline: run, report, setup, validate.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use anyhow::{Context, Result};
 use serde_json::json;
 
 use super::{PlaceArgs, RunArgs, SetupArgs, ValidateArgs, roles, signals};
+use crate::aws_side;
 use crate::config::{self, BadConfiguration, Config};
+use crate::doors::aws::Aws;
 use crate::progress::{self, print, summary_table};
 use crate::run::{self, RunOptions, RunSummary};
 use streampress_crds::document;
 
-use crate::report_log;
+use crate::{report_log, setup};
 
 pub fn run(args: RunArgs) -> Result<ExitCode> {
     let observer = progress::observer();
@@ -26,7 +28,7 @@ pub fn run(args: RunArgs) -> Result<ExitCode> {
         ))
         .into());
     }
-    if resolved.compressor.aws.endpoint_url.is_some() {
+    if !args.aws && resolved.compressor.aws.endpoint_url.is_some() {
         observer.notice(
             "spec.aws is set aside: run works on the embedded transport in the data folder",
         );
@@ -36,6 +38,7 @@ pub fn run(args: RunArgs) -> Result<ExitCode> {
         resolved,
         data,
         input: args.input,
+        aws: args.aws,
         threads: roles::threads(args.threads),
     };
     let runtime = roles::runtime()?;
@@ -91,12 +94,37 @@ pub fn report(args: PlaceArgs) -> Result<ExitCode> {
 
 pub fn setup(args: SetupArgs) -> Result<ExitCode> {
     let config = Config::find(args.place.file.as_deref(), &mut roles::notice)?;
-    let data = config::data_folder(args.place.data, config.pipeline());
-    eprintln!(
-        "the embedded transport in {} makes itself at the first use; there is nothing to set up",
-        data.display()
-    );
-    Ok(ExitCode::SUCCESS)
+    if let Some(data) = args.place.data {
+        eprintln!(
+            "the embedded transport in {} makes itself at the first use; there is nothing to set up",
+            data.display()
+        );
+        return Ok(ExitCode::SUCCESS);
+    }
+    let wanted = aws_side::wanted(&config).ok_or_else(|| {
+        BadConfiguration(
+            "setup wants the whole pipeline: give its FILE.yaml, or unset STREAMPRESS_PIPELINE"
+                .into(),
+        )
+    })?;
+    roles::runtime()?.block_on(async {
+        let aws = Aws::connect(&aws_side::places(&config).options).await;
+        let done = match args.delete {
+            true => setup::remove(&aws, &wanted).await,
+            false => setup::make(&aws, &wanted).await,
+        };
+        let verb = if args.delete { "removing" } else { "making" };
+        for line in done.with_context(|| {
+            format!(
+                "{verb} the transport of {} on {}",
+                config.pipeline(),
+                aws.place()
+            )
+        })? {
+            print(&format!("{line}\n"));
+        }
+        Ok(ExitCode::SUCCESS)
+    })
 }
 
 pub fn validate(args: ValidateArgs) -> Result<ExitCode> {
@@ -108,8 +136,12 @@ pub fn validate(args: ValidateArgs) -> Result<ExitCode> {
                 loaded
                     .notices
                     .iter()
-                    .for_each(|notice| eprintln!("{notice}"));
-                print(&format!("{}: good\n", file.display()));
+                    .for_each(|notice| eprintln!("note: {notice}"));
+                let fits = !args.live || validate_live(file)?;
+                if fits {
+                    print(&format!("{}: good\n", file.display()));
+                }
+                good &= fits;
             }
             Err(problems) => {
                 good = false;
@@ -117,12 +149,27 @@ pub fn validate(args: ValidateArgs) -> Result<ExitCode> {
             }
         }
     }
-    if args.live {
-        return Err(BadConfiguration(
-            "--live checks queues and a stream on AWS, which this release does not reach yet"
-                .into(),
-        )
-        .into());
-    }
     Ok(ExitCode::from(if good { 0 } else { 64 }))
+}
+
+/// Whether what exists on AWS fits the pipeline; says what to change where it does not.
+fn validate_live(file: &Path) -> Result<bool> {
+    let config = Config::find(Some(file), &mut |_| {})?;
+    let Some(wanted) = aws_side::wanted(&config) else {
+        return Ok(true);
+    };
+    roles::runtime()?.block_on(async {
+        let aws = Aws::connect(&aws_side::places(&config).options).await;
+        let findings = setup::check(&aws, &wanted).await.with_context(|| {
+            format!(
+                "looking at the transport of {} on {}",
+                config.pipeline(),
+                aws.place()
+            )
+        })?;
+        for finding in &findings {
+            eprintln!("{}: {}: {}", file.display(), finding.what, finding.problem);
+        }
+        Ok(!findings.iter().any(|finding| finding.fatal))
+    })
 }

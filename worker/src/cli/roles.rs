@@ -2,6 +2,7 @@
 
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
+use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
@@ -14,10 +15,12 @@ use tracing::info;
 
 use super::{GenerateArgs, PlaceArgs, RedriveArgs, RoleArgs, SubmitArgs, signals};
 use crate::announce::Announcer;
+use crate::aws_side;
 use crate::blocking;
 use crate::config::{self, BadConfiguration, Config};
-use crate::doors::FileName;
 use crate::doors::local::{Local, LocalOptions};
+use crate::doors::solo::SoloLock;
+use crate::doors::{FileName, Lock};
 use crate::progress::print;
 use crate::redrive::{self as redriving, Done};
 use crate::roles::{Transport, Workplace};
@@ -86,41 +89,79 @@ pub fn decompressor_settings(config: &Config) -> Result<DecompressorSettings, Ba
 /// What a role command works in.
 struct Role {
     config: Config,
-    data: PathBuf,
+    side: Side,
+}
+
+/// Which side of the doors.
+enum Side {
+    /// The transport in this folder.
+    Embedded(PathBuf),
+    /// AWS; the folder stands for /data.
+    Aws(PathBuf),
+}
+
+impl Side {
+    fn data(&self) -> &Path {
+        match self {
+            Side::Embedded(data) | Side::Aws(data) => data,
+        }
+    }
 }
 
 impl Role {
     fn find(place: PlaceArgs) -> Result<Self> {
         let config = Config::find(place.file.as_deref(), &mut notice)?;
-        if place.data.is_none() && !matches!(config, Config::File(_)) {
-            return Err(BadConfiguration(
-                "give --data DIR: this release works on the embedded transport only".into(),
-            )
-            .into());
-        }
         if let Config::Seed(seed) = &config {
             notice(&format!(
                 "the Python original's variables are used: {}",
                 seed.worker
             ));
         }
-        let data = config::data_folder(place.data, config.pipeline());
-        Ok(Self { config, data })
+        let side = match (&config, place.data) {
+            (_, Some(data)) => Side::Embedded(data),
+            (Config::File(_), None) if !place.aws => {
+                Side::Embedded(config::data_folder(None, config.pipeline()))
+            }
+            (Config::File(_), None) => Side::Aws(config::data_folder(None, config.pipeline())),
+            (Config::Variable(_), None) => {
+                Side::Aws(PathBuf::from(streampress_crds::location::DATA))
+            }
+            // The original's folders are relative to where it runs.
+            (Config::Seed(_), None) => Side::Aws(PathBuf::from(".")),
+        };
+        Ok(Self { config, side })
     }
 
     async fn workplace(&self, threads: usize, shutdown: CancellationToken) -> Result<Workplace> {
-        let data = self.data.clone();
-        let options = self.local_options();
-        let local = blocking(move || Local::open(&data, options))
-            .await
-            .with_context(|| format!("opening the data folder {}", self.data.display()))?;
-        info!(data = %self.data.display(), pipeline = self.config.pipeline(), "Opened the data folder.");
+        let (transport, data) = match &self.side {
+            Side::Embedded(data) => (self.embedded(data).await?, data),
+            Side::Aws(data) => {
+                let places = aws_side::places(&self.config);
+                info!(
+                    pipeline = self.config.pipeline(),
+                    "Opening queues and stream on AWS."
+                );
+                let solo = Arc::new(|role: &str, slots| {
+                    Arc::new(SoloLock::new(role, slots)) as Arc<dyn Lock>
+                });
+                (aws_side::connect(&places, solo).await?, data)
+            }
+        };
         Ok(Workplace {
-            transport: Transport::embedded(&local),
-            data: self.data.clone(),
+            transport,
+            data: data.clone(),
             threads,
             shutdown,
         })
+    }
+
+    async fn embedded(&self, data: &Path) -> Result<Transport> {
+        let (folder, options) = (data.to_owned(), self.local_options());
+        let local = blocking(move || Local::open(&folder, options))
+            .await
+            .with_context(|| format!("opening the data folder {}", data.display()))?;
+        info!(data = %data.display(), pipeline = self.config.pipeline(), "Opened the data folder.");
+        Ok(Transport::embedded(&local))
     }
 
     fn local_options(&self) -> LocalOptions {
@@ -162,9 +203,9 @@ fn shutdown() -> CancellationToken {
 
 pub fn generate(args: GenerateArgs) -> Result<ExitCode> {
     let role = Role::find(args.place)?;
-    let (settings, format) = match &role.config {
+    let settings = match &role.config {
         Config::Seed(seed) => {
-            let (job, said) = config::seed_job(&seed.generator, &role.data, args.files);
+            let (job, said) = config::seed_job(&seed.generator, role.side.data(), args.files);
             said.iter().for_each(|text| notice(text));
             let compressor = &seed.resolved.compressor;
             let mut identity = compressor.identity.clone();
@@ -179,19 +220,16 @@ pub fn generate(args: GenerateArgs) -> Result<ExitCode> {
                     location: compressor.source.location.clone(),
                 },
                 generator: job,
+                codec_format: CodecFormat::Seed,
             };
-            (settings, CodecFormat::Seed)
+            settings
         }
-        Config::File(resolved) => (
-            generator_settings(&role.config)?,
-            resolved.compressor.codec.format,
-        ),
-        Config::Variable(_) => (generator_settings(&role.config)?, CodecFormat::Hybrid),
+        Config::File(_) | Config::Variable(_) => generator_settings(&role.config)?,
     };
     runtime()?.block_on(async {
         let shutdown = shutdown();
         let workplace = role.workplace(1, shutdown.clone()).await?;
-        let mut generate = workplace.generator(&settings, format)?;
+        let mut generate = workplace.generator(&settings)?;
         generate.files = args.files.unwrap_or(generate.files);
         generate.run().await;
         if args.files.is_none() && !shutdown.is_cancelled() {
@@ -258,6 +296,7 @@ pub fn submit(args: SubmitArgs) -> Result<ExitCode> {
     let role = Role::find(PlaceArgs {
         file: args.pipeline,
         data: args.data,
+        aws: args.aws,
     })?;
     let settings = compressor_settings(&role.config)?;
     runtime()?.block_on(async {

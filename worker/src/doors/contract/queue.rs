@@ -104,6 +104,10 @@ pub async fn a_hidden_message_comes_back_with_a_new_receipt(side: &dyn Side) {
         began.elapsed() >= side.short(),
         "came back while it was hidden"
     );
+    assert!(
+        began.elapsed() < PATIENCE,
+        "came back only when it was asked for again"
+    );
     assert_eq!(second.message_id, first.message_id);
     assert_eq!((first.receive_count, second.receive_count), (1, 2));
     assert_ne!(second.receipt, first.receipt);
@@ -146,6 +150,10 @@ pub async fn extending_counts_from_now(side: &dyn Side) {
     assert!(
         extended_at.elapsed() >= hidden_for,
         "came back while it was hidden"
+    );
+    assert!(
+        extended_at.elapsed() < PATIENCE,
+        "came back only when it was asked for again"
     );
 }
 

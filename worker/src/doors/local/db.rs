@@ -211,6 +211,11 @@ pub(super) fn explain(path: &Path, error: rusqlite::Error) -> DoorError {
             "another process held {shown} for more than {} s; look for a stopped streampress",
             BUSY_PATIENCE.as_secs()
         ),
+        Some(ErrorCode::OperationAborted) => {
+            format!(
+                "{shown} took back a whole transaction, since another call in it failed; try again"
+            )
+        }
         _ => format!("using {shown}"),
     };
     DoorError::unavailable(step, error)

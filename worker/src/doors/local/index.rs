@@ -163,7 +163,7 @@ impl Index {
     /// How far the files are.
     pub async fn progress(&self) -> DoorResult<Progress> {
         self.store
-            .call(|step| {
+            .call_unsynced(|step| {
                 let progress = step.conn.prepare_cached(PROGRESS)?.query_row([], |row| {
                     let number = |column| {
                         row.get::<_, i64>(column)
@@ -189,7 +189,7 @@ impl Index {
     /// At most `limit` files that are still on their way, oldest first; failed ones are not among them.
     pub async fn unfinished(&self, limit: u32) -> DoorResult<Vec<Unfinished>> {
         self.store
-            .call(move |step| {
+            .call_unsynced(move |step| {
                 let files = step
                     .conn
                     .prepare_cached(
@@ -213,7 +213,7 @@ impl Index {
     /// The reasons of failed files, at most `limit`: name and reason.
     pub async fn failures(&self, limit: u32) -> DoorResult<Vec<(String, String)>> {
         self.store
-            .call(move |step| {
+            .call_unsynced(move |step| {
                 let failures = step
                     .conn
                     .prepare_cached(
@@ -230,7 +230,7 @@ impl Index {
     pub async fn seen(&self, name: &str, raw_bytes: u64, modified: SystemTime) -> DoorResult<bool> {
         let name = name.to_owned();
         self.store
-            .call(move |step| {
+            .call_unsynced(move |step| {
                 let seen = step
                     .conn
                     .prepare_cached(
@@ -246,7 +246,7 @@ impl Index {
     pub async fn get(&self, key: &str) -> DoorResult<Option<String>> {
         let key = key.to_owned();
         self.store
-            .call(move |step| {
+            .call_unsynced(move |step| {
                 let value = step
                     .conn
                     .prepare_cached("SELECT value FROM meta WHERE key = ?1")?

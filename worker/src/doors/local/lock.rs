@@ -48,7 +48,7 @@ impl Lock for LocalLock {
         let asked_at = Instant::now();
         let granted = self
             .store
-            .call_if_awaited(move |step| {
+            .call(move |step| {
                 for slot in 0..slots {
                     let record = Record::read(step, &role, slot)?;
                     if seen.is_free(step, slot, record.as_ref()) {
@@ -72,7 +72,7 @@ impl Lock for LocalLock {
         let (role, slots) = (Arc::clone(&self.role), self.slots);
         let seen = Arc::clone(&self.seen);
         self.store
-            .call(move |step| {
+            .call_unsynced(move |step| {
                 for slot in 0..slots {
                     let record = Record::read(step, &role, slot)?;
                     if seen.is_free(step, slot, record.as_ref()) {
@@ -87,7 +87,7 @@ impl Lock for LocalLock {
     async fn ledger(&self) -> DoorResult<Ledger> {
         let role = Arc::clone(&self.role);
         self.store
-            .call(move |step| {
+            .call_unsynced(move |step| {
                 let ledgers = step
                     .conn
                     .prepare_cached("SELECT ledger FROM slots WHERE role = ?1")?

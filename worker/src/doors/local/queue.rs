@@ -72,11 +72,12 @@ impl LocalQueue {
         }
     }
 
+    /// Without a sync: should power loss undo a receive, the message is as if it had never been received.
     async fn take(&self, max: usize) -> DoorResult<Taken> {
         let (queue, limit, hidden_for) = (self.number, self.limit, millis(self.visibility));
         let store = Arc::clone(&self.store);
         self.store
-            .call_if_awaited(move |step| {
+            .call_unsynced(move |step| {
                 let deliveries = steps::take(step, queue, max, hidden_for, limit)?;
                 Ok(Taken { store, deliveries })
             })
@@ -141,7 +142,7 @@ impl Queue for LocalQueue {
         }
         let held = self.held(receipt)?;
         self.store
-            .call(move |step| held.extend(step, millis(hidden_for)))
+            .call_unsynced(move |step| held.extend(step, millis(hidden_for)))
             .await
     }
 
@@ -152,7 +153,9 @@ impl Queue for LocalQueue {
 
     async fn release(&self, receipt: &Receipt) -> DoorResult<()> {
         let held = self.held(receipt)?;
-        self.store.call(move |step| held.release(step)).await
+        self.store
+            .call_unsynced(move |step| held.release(step))
+            .await
     }
 
     async fn bury(&self, delivery: &Delivery, reason: &str, detail: &str) -> DoorResult<()> {
@@ -174,7 +177,9 @@ impl Queue for LocalQueue {
 
     async fn depth(&self) -> DoorResult<Depth> {
         let queue = self.number;
-        self.store.call(move |step| steps::depth(step, queue)).await
+        self.store
+            .call_unsynced(move |step| steps::depth(step, queue))
+            .await
     }
 
     fn dead_letters(&self) -> Option<Arc<dyn Queue>> {

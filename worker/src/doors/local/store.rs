@@ -82,8 +82,8 @@ pub(super) type StepResult<T> = Result<T, Fault>;
 
 /// Work for the writer thread.
 pub(super) trait Job: Send {
-    /// Whether nobody waits for the answer any more and the work need not be done.
-    fn abandoned(&self) -> bool;
+    /// Whether what it writes must survive power loss before it is answered.
+    fn durable(&self) -> bool;
     /// Does the work inside a transaction; true when what it wrote is to be kept.
     fn run(&mut self, step: &mut Step<'_>) -> bool;
     /// Called after the commit.
@@ -94,7 +94,7 @@ struct Call<T, F> {
     work: Option<F>,
     result: Option<StepResult<T>>,
     reply: oneshot::Sender<DoorResult<T>>,
-    droppable: bool,
+    durable: bool,
 }
 
 impl<T, F> Job for Call<T, F>
@@ -102,8 +102,8 @@ where
     T: Send,
     F: FnOnce(&mut Step<'_>) -> StepResult<T> + Send,
 {
-    fn abandoned(&self) -> bool {
-        self.droppable && self.reply.is_closed()
+    fn durable(&self) -> bool {
+        self.durable
     }
 
     fn run(&mut self, step: &mut Step<'_>) -> bool {
@@ -121,7 +121,7 @@ where
             }
             (None, Ok(())) => return,
         };
-        // Nobody waits any more: values that must not get lost give themselves back when dropped.
+        // Refused when the caller has gone: see `Store::call`.
         let _ = self.reply.send(answer);
     }
 }
@@ -152,22 +152,24 @@ impl Store {
         &self.shared.dir
     }
 
-    /// Runs `work` in the next transaction and answers when it is durable.
+    /// Runs `work` in the next transaction and answers when it is durable. The work is done even when the caller has
+    /// gone meanwhile: an answer that must not get lost takes itself back when it is dropped.
     pub(super) async fn call<T: Send + 'static>(
         &self,
         work: impl FnOnce(&mut Step<'_>) -> StepResult<T> + Send + 'static,
     ) -> DoorResult<T> {
-        self.enqueue(work, false)
+        self.enqueue(work, true)
             .await
             .unwrap_or_else(|_| Err(ended()))
     }
 
-    /// The same for work that is left out when the caller has gone before it began.
-    pub(super) async fn call_if_awaited<T: Send + 'static>(
+    /// The same without a sync of the disk where nobody else needs one. What `work` writes survives the end of any
+    /// process, but perhaps not power loss: for what is as good as new without it.
+    pub(super) async fn call_unsynced<T: Send + 'static>(
         &self,
         work: impl FnOnce(&mut Step<'_>) -> StepResult<T> + Send + 'static,
     ) -> DoorResult<T> {
-        self.enqueue(work, true)
+        self.enqueue(work, false)
             .await
             .unwrap_or_else(|_| Err(ended()))
     }
@@ -180,7 +182,7 @@ impl Store {
     fn enqueue<T: Send + 'static>(
         &self,
         work: impl FnOnce(&mut Step<'_>) -> StepResult<T> + Send + 'static,
-        droppable: bool,
+        durable: bool,
     ) -> oneshot::Receiver<DoorResult<T>> {
         let (reply, answer) = oneshot::channel();
         // A failed send drops the reply with it, which the caller sees.
@@ -188,7 +190,7 @@ impl Store {
             work: Some(work),
             result: None,
             reply,
-            droppable,
+            durable,
         }));
         answer
     }

@@ -31,6 +31,7 @@ pub(super) struct Writer {
     last_session_check: Instant,
     last_clearing: Option<Instant>,
     data_version: i64,
+    synced: Option<bool>,
 }
 
 impl Writer {
@@ -44,6 +45,7 @@ impl Writer {
             last_session_check: Instant::now(),
             last_clearing: None,
             data_version: 0,
+            synced: None,
         }
     }
 
@@ -60,12 +62,6 @@ impl Writer {
             };
             let mut batch = vec![first];
             batch.extend(jobs.try_iter().take(MAX_BATCH - 1));
-            let asked = batch.len();
-            batch.retain(|job| !job.abandoned());
-            if batch.len() < asked {
-                // Whoever has gone may have been woken for a message that another one waits for, too.
-                self.shared.bells.iter().for_each(Notify::notify_waiters);
-            }
             self.transact(batch);
             if self.last_look.elapsed() >= LOOK {
                 // Own work must not keep receivers from what other processes send.
@@ -126,9 +122,6 @@ impl Writer {
     }
 
     fn transact(&mut self, batch: Vec<Box<dyn Job>>) {
-        if batch.is_empty() {
-            return;
-        }
         let changes_before = self.conn.total_changes();
         let mut rest = batch.into_iter();
         while rest.len() > 0 {
@@ -170,6 +163,7 @@ impl Writer {
         jobs: &mut std::vec::IntoIter<Box<dyn Job>>,
         ran: &mut Vec<Box<dyn Job>>,
     ) -> rusqlite::Result<[u32; QUEUES]> {
+        self.sync_commits(jobs.as_slice().iter().any(|job| job.durable()))?;
         self.execute("BEGIN IMMEDIATE")?;
         let shared = Arc::clone(&self.shared);
         let mut step = Step {
@@ -178,6 +172,15 @@ impl Writer {
             now: now_ms(),
             woken: [0; QUEUES],
         };
+        if self
+            .last_clearing
+            .is_none_or(|last| last.elapsed() >= CLEARING)
+        {
+            if let Err(Fault::Sql(error)) = queue::clear_old(&mut step) {
+                return Err(error);
+            }
+            self.last_clearing = Some(Instant::now());
+        }
         for mut job in jobs.by_ref() {
             let saved = step
                 .conn
@@ -188,9 +191,9 @@ impl Writer {
             ran.push(job);
             saved?;
             if self.conn.is_autocommit() {
-                // The disk is full or failed: SQLite has rolled everything back by itself.
+                // The disk is full or failed, as this job's own answer says: SQLite has rolled everything back by itself.
                 return Err(rusqlite::Error::SqliteFailure(
-                    rusqlite::ffi::Error::new(rusqlite::ffi::SQLITE_FULL),
+                    rusqlite::ffi::Error::new(rusqlite::ffi::SQLITE_ABORT),
                     Some("the transaction was rolled back".into()),
                 ));
             }
@@ -201,17 +204,21 @@ impl Writer {
             step.conn.prepare_cached("RELEASE job")?.execute([])?;
         }
         let woken = step.woken;
-        if self
-            .last_clearing
-            .is_none_or(|last| last.elapsed() >= CLEARING)
-        {
-            if let Err(Fault::Sql(error)) = queue::clear_old(&mut step) {
-                return Err(error);
-            }
-            self.last_clearing = Some(Instant::now());
-        }
         self.execute("COMMIT")?;
         Ok(woken)
+    }
+
+    /// Whether the next commit waits for the disk. One that waits makes durable what was committed before it, too.
+    fn sync_commits(&mut self, synced: bool) -> rusqlite::Result<()> {
+        if self.synced != Some(synced) {
+            // Takes effect when it is compiled, so it must not come from the cache.
+            self.conn.execute_batch(match synced {
+                true => "PRAGMA synchronous = FULL",
+                false => "PRAGMA synchronous = NORMAL",
+            })?;
+            self.synced = Some(synced);
+        }
+        Ok(())
     }
 
     fn execute(&self, sql: &str) -> rusqlite::Result<()> {
@@ -223,7 +230,7 @@ impl Writer {
 struct Reclaim;
 
 impl Job for Reclaim {
-    fn abandoned(&self) -> bool {
+    fn durable(&self) -> bool {
         false
     }
 

@@ -347,3 +347,121 @@ async fn receivers_that_go_away_never_take_the_call_of_those_that_stay() {
     }
     tasks.iter().for_each(tokio::task::JoinHandle::abort);
 }
+
+/// Runs one statement on the folder's database: the way to make things look old.
+async fn execute(local: &Local, sql: &'static str) {
+    local
+        .store
+        .call(move |step| Ok(step.conn.execute(sql, []).map(drop)?))
+        .await
+        .unwrap();
+}
+
+#[tokio::test]
+async fn a_deduplication_id_is_free_again_after_five_minutes_and_not_before() {
+    let dir = memory_folder();
+    let local = open(dir.path());
+    let queue = local.files_queue();
+    for (age, expected) in [("0", 1), ("299000", 1), ("2000", 2)] {
+        let older: &'static str = format!("UPDATE dedup SET sent_at = sent_at - {age}").leak();
+        execute(&local, older).await;
+        queue.send(vec![message("g", "again")]).await.unwrap();
+        assert_eq!(
+            queue.depth().await.unwrap().total(),
+            expected,
+            "{age} ms later"
+        );
+    }
+}
+
+#[tokio::test]
+async fn a_clock_that_was_set_back_does_not_hide_messages_for_hours() {
+    let dir = memory_folder();
+    let local = open(dir.path());
+    let queue = local.files_queue();
+    queue
+        .send(vec![message("g", "from the future")])
+        .await
+        .unwrap();
+    next(&queue).await;
+    execute(&local, "UPDATE messages SET hidden_since = hidden_since + 7200000, hidden_until = hidden_until + 7200000")
+        .await;
+    let began = Instant::now();
+    assert_eq!(next(&queue).await.receive_count, 2);
+    assert!(began.elapsed() < PATIENCE);
+}
+
+#[tokio::test]
+async fn dead_letters_go_after_14_days_and_the_younger_ones_of_their_group_stay() {
+    let dir = memory_folder();
+    let local = open(dir.path());
+    let queue = local.files_queue();
+    let dead = queue.dead_letters().unwrap();
+    dead.send(vec![message("g", "old"), message("g", "young")])
+        .await
+        .unwrap();
+    queue
+        .send(vec![message("g", "never removed")])
+        .await
+        .unwrap();
+    execute(
+        &local,
+        "UPDATE messages SET sent_at = sent_at - 1209700000 WHERE body <> 'young'",
+    )
+    .await;
+    drop((dead, queue, local));
+    // The first transaction of a process clears out.
+    let queue = open(dir.path()).files_queue();
+    let dead = queue.dead_letters().unwrap();
+    assert_eq!(next(&dead).await.body, "young");
+    assert_eq!(dead.depth().await.unwrap().total(), 1);
+    assert_eq!(next(&queue).await.body, "never removed");
+}
+
+#[test]
+fn many_may_open_a_new_folder_at_once() {
+    let dir = tempfile::tempdir().unwrap();
+    let open_and_send = &|number: usize| {
+        let runtime = tokio::runtime::Builder::new_current_thread()
+            .enable_all()
+            .build()
+            .unwrap();
+        let queue = open(dir.path()).files_queue();
+        let own = number.to_string();
+        runtime
+            .block_on(queue.send(vec![message(&own, &own)]))
+            .unwrap();
+    };
+    std::thread::scope(|scope| {
+        for number in 0..8 {
+            scope.spawn(move || open_and_send(number));
+        }
+    });
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .unwrap();
+    let queue = open(dir.path()).files_queue();
+    assert_eq!(runtime.block_on(queue.depth()).unwrap().total(), 8);
+}
+
+#[tokio::test]
+async fn only_what_must_survive_power_loss_waits_for_the_disk() {
+    let dir = memory_folder();
+    let store = open(dir.path()).store;
+    let level = |step: &mut crate::doors::local::store::Step<'_>| {
+        Ok(step
+            .conn
+            .query_row("PRAGMA synchronous", [], |row| row.get::<_, i64>(0))?)
+    };
+    const NORMAL: i64 = 1;
+    const FULL: i64 = 2;
+    for _ in 0..2 {
+        assert_eq!(store.call_unsynced(level).await.unwrap(), NORMAL);
+        assert_eq!(store.call(level).await.unwrap(), FULL);
+    }
+    // In one transaction with what must survive, everything does.
+    let (unsynced, synced) = tokio::join!(store.call_unsynced(level), store.call(level));
+    assert_eq!(synced.unwrap(), FULL);
+    assert!(unsynced.unwrap() >= NORMAL);
+}

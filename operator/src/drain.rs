@@ -1,0 +1,177 @@
+//! Suspending without loss: first nothing new is taken in, then what is in flight is restored, then all is at rest.
+//! Pure: the step follows from what is seen, so that a restarted operator goes on where the last one was.
+
+use std::time::Duration;
+
+use crate::transport::Depth;
+
+/// How long the queue of packed files must have been seen empty: SQS's counts lag behind by up to a minute.
+const SETTLE: Duration = Duration::from_secs(60);
+
+/// How far suspending has come.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Drain {
+    /// The pipeline is not suspended.
+    NotAsked,
+    /// Generator and compressors are still ending.
+    Stopping,
+    /// Packed files are still to be restored; nothing when their number is not known.
+    Emptying(Option<u64>),
+    /// Nothing is left as far as seen; that must hold for so long yet.
+    Settling(Duration),
+    /// Nothing is in flight.
+    Drained,
+}
+
+/// What is seen of a suspended pipeline.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Facts {
+    /// `spec.suspend`.
+    pub suspend: bool,
+    /// Pods of generator and compressor that are still there, ready or not.
+    pub intake_pods: i32,
+    /// Slots of any role that somebody holds.
+    pub held_slots: usize,
+    /// The queue of packed files.
+    pub chunks: Option<Depth>,
+    /// The status already says that it is drained.
+    pub was_drained: bool,
+}
+
+/// Decides; `empty_since` remembers (monotonic time) since when nothing has been in flight.
+pub fn drain(facts: &Facts, empty_since: &mut Option<Duration>, now: Duration) -> Drain {
+    if !facts.suspend {
+        *empty_since = None;
+        return Drain::NotAsked;
+    }
+    let left = facts.chunks.map(|depth| depth.total());
+    if facts.was_drained
+        && left.is_none_or(|left| left == 0)
+        && facts.held_slots == 0
+        && facts.intake_pods == 0
+    {
+        return Drain::Drained;
+    }
+    if facts.intake_pods > 0 {
+        *empty_since = None;
+        return Drain::Stopping;
+    }
+    if left != Some(0) || facts.held_slots > 0 {
+        *empty_since = None;
+        return Drain::Emptying(left);
+    }
+    let seen_for = now.saturating_sub(*empty_since.get_or_insert(now));
+    match SETTLE.checked_sub(seen_for) {
+        Some(yet) if !yet.is_zero() => Drain::Settling(yet),
+        _ => Drain::Drained,
+    }
+}
+
+impl Drain {
+    /// Whether files may be taken in.
+    pub fn takes_in(self) -> bool {
+        self == Drain::NotAsked
+    }
+
+    /// Whether files may still be restored.
+    pub fn restores(self) -> bool {
+        self != Drain::Drained
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const EMPTY: Option<Depth> = Some(Depth {
+        visible: 0,
+        in_flight: 0,
+        delayed: 0,
+    });
+
+    fn steps(looks: &[(u64, Facts)]) -> Vec<Drain> {
+        let mut since = None;
+        looks
+            .iter()
+            .map(|(second, facts)| drain(facts, &mut since, Duration::from_secs(*second)))
+            .collect()
+    }
+
+    fn suspended(intake_pods: i32, held_slots: usize, chunks: Option<Depth>) -> Facts {
+        Facts {
+            suspend: true,
+            intake_pods,
+            held_slots,
+            chunks,
+            was_drained: false,
+        }
+    }
+
+    #[test]
+    fn it_is_drained_when_nothing_was_in_flight_for_a_minute() {
+        let one = Some(Depth {
+            in_flight: 1,
+            ..Depth::default()
+        });
+        assert_eq!(
+            steps(&[
+                (0, suspended(2, 1, one)),
+                (5, suspended(0, 1, one)),
+                (6, suspended(0, 1, EMPTY)),
+                (7, suspended(0, 0, EMPTY)),
+                (30, suspended(0, 0, one)),
+                (40, suspended(0, 0, EMPTY)),
+                (99, suspended(0, 0, EMPTY)),
+                (100, suspended(0, 0, EMPTY)),
+            ]),
+            [
+                Drain::Stopping,
+                Drain::Emptying(Some(1)),
+                Drain::Emptying(Some(0)),
+                Drain::Settling(Duration::from_secs(60)),
+                Drain::Emptying(Some(1)),
+                Drain::Settling(Duration::from_secs(60)),
+                Drain::Settling(Duration::from_secs(1)),
+                Drain::Drained,
+            ]
+        );
+    }
+
+    #[test]
+    fn an_unknown_depth_is_never_drained() {
+        assert_eq!(
+            steps(&[(0, suspended(0, 0, None)), (1000, suspended(0, 0, None))]),
+            [Drain::Emptying(None); 2]
+        );
+    }
+
+    #[test]
+    fn a_restarted_operator_believes_its_predecessor_until_something_comes_back() {
+        let was = |chunks| Facts {
+            was_drained: true,
+            ..suspended(0, 0, chunks)
+        };
+        let one = Some(Depth {
+            visible: 1,
+            ..Depth::default()
+        });
+        assert_eq!(
+            steps(&[(0, was(None)), (1, was(EMPTY)), (2, was(one))]),
+            [Drain::Drained, Drain::Drained, Drain::Emptying(Some(1))]
+        );
+    }
+
+    #[test]
+    fn without_suspend_there_is_nothing_to_drain() {
+        assert_eq!(
+            steps(&[(
+                0,
+                Facts {
+                    was_drained: true,
+                    ..Facts::default()
+                }
+            )]),
+            [Drain::NotAsked]
+        );
+    }
+}

@@ -1,0 +1,76 @@
+//! `/livez`: watches move. `/readyz`: everything has been listed once; what is missing is named. `/metrics`.
+
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use axum::Router;
+use axum::http::StatusCode;
+use axum::routing::get;
+
+use crate::metrics::Metrics;
+use crate::watch::Pulse;
+
+/// A watch that did not move for so long hangs: a healthy one ends and begins anew before.
+const STALLED: Duration = Duration::from_secs(60);
+
+/// The watches of this process; none while another operator leads.
+#[derive(Clone, Default)]
+pub struct Pulses {
+    all: Arc<Mutex<Vec<Arc<Pulse>>>>,
+}
+
+impl Pulses {
+    /// From now on these count.
+    pub fn set(&self, pulses: Vec<Arc<Pulse>>) {
+        *self.all.lock().unwrap_or_else(PoisonError::into_inner) = pulses;
+    }
+
+    fn get(&self) -> Vec<Arc<Pulse>> {
+        self.all
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .clone()
+    }
+
+    fn live(&self) -> Result<(), String> {
+        let hanging = |pulse: &Arc<Pulse>| {
+            (pulse.age() > STALLED).then(|| {
+                format!(
+                    "the watch of {} has not moved for {} s",
+                    pulse.name(),
+                    pulse.age().as_secs()
+                )
+            })
+        };
+        all_well(self.get().iter().filter_map(hanging).collect())
+    }
+
+    fn ready(&self) -> Result<(), String> {
+        let missing = |pulse: &Arc<Pulse>| {
+            let why = pulse.trouble().unwrap_or_else(|| "not listed yet".into());
+            (!pulse.is_listed()).then(|| format!("{}: {why}", pulse.name()))
+        };
+        all_well(self.get().iter().filter_map(missing).collect())
+    }
+}
+
+fn all_well(faults: Vec<String>) -> Result<(), String> {
+    if faults.is_empty() {
+        Ok(())
+    } else {
+        Err(faults.join("\n") + "\n")
+    }
+}
+
+/// The pages.
+pub fn router(pulses: Pulses, metrics: Metrics) -> Router {
+    let answer = |result: Result<(), String>| match result {
+        Ok(()) => (StatusCode::OK, "ok\n".to_owned()),
+        Err(why) => (StatusCode::SERVICE_UNAVAILABLE, why),
+    };
+    let live = pulses.clone();
+    Router::new()
+        .route("/livez", get(async move || answer(live.live())))
+        .route("/readyz", get(async move || answer(pulses.ready())))
+        .route("/metrics", get(async move || metrics.text()))
+}

@@ -1,0 +1,133 @@
+//! The chart as helm renders it: linted, as committed, and refusing what it does not know. Needs helm on the PATH, as
+//! inside `tests/cluster exec`. UPDATE_GOLDEN=1 writes the committed files anew.
+#![expect(clippy::unwrap_used, reason = "tests end by panicking")]
+
+use std::path::{Path, PathBuf};
+use std::process::{Command, Output};
+
+const NAMESPACE: &str = "streampress-system";
+
+fn root() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR"))
+        .parent()
+        .unwrap()
+        .to_owned()
+}
+
+fn helm(args: &[&str]) -> Output {
+    Command::new("helm")
+        .args(args)
+        .current_dir(root())
+        .output()
+        .expect("helm on the PATH: run this inside `tests/cluster exec`")
+}
+
+fn text(output: &Output) -> String {
+    assert!(
+        output.status.success(),
+        "{}",
+        String::from_utf8_lossy(&output.stderr)
+    );
+    String::from_utf8(output.stdout.clone()).unwrap()
+}
+
+fn render(more: &[&str]) -> String {
+    text(&helm(
+        &[
+            &[
+                "template",
+                "streampress",
+                "charts/streampress",
+                "--namespace",
+                NAMESPACE,
+            ],
+            more,
+        ]
+        .concat(),
+    ))
+}
+
+#[track_caller]
+fn check_golden(file: &str, rendered: &str) {
+    let path = root().join(file);
+    if std::env::var_os("UPDATE_GOLDEN").is_some() {
+        std::fs::create_dir_all(path.parent().unwrap()).unwrap();
+        std::fs::write(&path, rendered).unwrap();
+    }
+    let committed = std::fs::read_to_string(&path).unwrap_or_default();
+    assert!(
+        committed == rendered,
+        "{file} is not what the chart renders; write it anew with UPDATE_GOLDEN=1 and look at the difference"
+    );
+}
+
+#[test]
+fn the_chart_is_clean() {
+    text(&helm(&["lint", "--strict", "charts/streampress"]));
+}
+
+#[test]
+fn the_rendered_files_are_what_the_chart_renders() {
+    let namespace = format!(
+        "# Rendered from charts/streampress, for `kubectl apply --server-side -f deploy/operator.yaml` without helm.\napiVersion: v1\nkind: Namespace\nmetadata:\n  name: {NAMESPACE}\n  labels:\n    pod-security.kubernetes.io/enforce: restricted\n"
+    );
+    check_golden(
+        "deploy/operator.yaml",
+        &(namespace + &render(&["--no-hooks"])),
+    );
+    let namespaced = render(&["--set", "namespaced=true,crds.install=false"]);
+    assert!(
+        !namespaced.contains("kind: Cluster") && !namespaced.contains("CustomResourceDefinition")
+    );
+    check_golden("operator/tests/golden/namespaced.yaml", &namespaced);
+    let all = render(&[
+        "--set",
+        "metrics.monitors=true,metrics.rules=true,aws.allowEndpoints={http://a:1},crds.install=false,image.tag=sha256:0",
+    ]);
+    check_golden("operator/tests/golden/everything.yaml", &all);
+}
+
+#[test]
+fn the_chart_brings_the_generated_crd_and_keeps_it() {
+    let generated = std::fs::read_to_string(root().join("crds/compressionpipeline.yaml")).unwrap();
+    let in_chart =
+        std::fs::read_to_string(root().join("charts/streampress/files/compressionpipeline.yaml"))
+            .unwrap();
+    assert!(
+        generated == in_chart,
+        "copy crds/compressionpipeline.yaml to charts/streampress/files/"
+    );
+    assert!(generated.len() <= 64 * 1024);
+    assert!(
+        render(&["--show-only", "templates/crd.yaml"]).contains("helm.sh/resource-policy: keep")
+    );
+}
+
+#[test]
+fn unknown_values_are_refused() {
+    for wrong in [
+        "replica=2",
+        "image.tags=1",
+        "aws.allowEndpoints={ftp://x}",
+        "concurrency=0",
+        "crds.instal=true",
+    ] {
+        let output = helm(&[
+            "template",
+            "streampress",
+            "charts/streampress",
+            "--set",
+            wrong,
+        ]);
+        assert!(!output.status.success(), "{wrong} was taken");
+    }
+}
+
+#[test]
+fn rights_are_listed_one_by_one() {
+    let rendered = render(&["--set", "crds.install=false"]);
+    assert!(
+        !rendered.contains("\"*\"") && !rendered.contains("'*'") && !rendered.contains("[*]"),
+        "a wildcard in the rendered chart"
+    );
+}

@@ -1,0 +1,42 @@
+//! The doors' contract on the AWS side, against the stand-in with AWS's limits.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use async_trait::async_trait;
+use streampress::doors::contract::{self, Side};
+use streampress::doors::{ChunkStream, Lock, Queue};
+use streampress_tests::aws::Cloud;
+
+#[async_trait]
+impl Side for Shared {
+    fn short(&self) -> Duration {
+        // SQS counts whole seconds.
+        Duration::from_secs(1)
+    }
+
+    async fn queue(&self, visibility: Duration, max_receive_count: u32) -> Arc<dyn Queue> {
+        Arc::new(self.0.queue(visibility, max_receive_count).await)
+    }
+
+    async fn stream(&self) -> Arc<dyn ChunkStream> {
+        Arc::new(self.0.stream(2).await)
+    }
+
+    async fn locks(&self, _participants: usize, _slots: u32) -> Vec<Arc<dyn Lock>> {
+        // Slots are not AWS's: a Kubernetes Lease or the embedded side grants them.
+        Vec::new()
+    }
+}
+
+struct Shared(Cloud);
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_queue_on_sqs_keeps_the_contract() {
+    contract::queue::all(&Shared(Cloud::start().await)).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_stream_on_kinesis_keeps_the_contract() {
+    contract::stream::all(&Shared(Cloud::start().await)).await;
+}

@@ -1,0 +1,278 @@
+//! The AWS side against LocalStack: the wire as another implementation of it speaks it. Needs one running
+//! (`tests/localstack up`), at STREAMPRESS_LOCALSTACK or http://localhost:4566. Small data, fresh names for every run.
+//!
+//! LocalStack enforces no limits and differs from AWS here and there; what it cannot show is proven on the stand-in
+//! (`aws_contract`, `aws_faults`, `aws_soak`).
+
+use std::sync::Arc;
+use std::time::{Duration, Instant, SystemTime};
+
+use async_trait::async_trait;
+use streampress::doors::aws::Aws;
+use streampress::doors::contract::{self, Side};
+use streampress::doors::{ChunkStream, Lock, Queue};
+use streampress::setup::{Outcome, Wanted, WantedQueue, WantedStream, check, make, remove};
+use streampress_tests::pipeline::{Place, Role, STREAM, Worker};
+
+fn url() -> String {
+    std::env::var("STREAMPRESS_LOCALSTACK").unwrap_or_else(|_| "http://localhost:4566".into())
+}
+
+async fn connect() -> Aws {
+    streampress_tests::aws::connect(&url()).await
+}
+
+fn fresh(what: &str) -> String {
+    format!("{what}-{:x}", fastrand::u64(..))
+}
+
+fn wanted(files: &str, chunks: &str, stream: &str, max_receive_count: u32) -> Wanted {
+    let queue = |name: &str| WantedQueue {
+        name: format!("{name}.fifo"),
+        dead_letter_name: format!("{name}-dlq.fifo"),
+        visibility_timeout_seconds: 60,
+        max_receive_count,
+        event_rule: None,
+    };
+    Wanted {
+        files_queue: queue(files),
+        chunks_queue: queue(chunks),
+        stream: WantedStream {
+            name: stream.into(),
+            shards: 2,
+            retention_hours: 24,
+            encrypted: false,
+        },
+        record_bytes: 400 * 1024,
+        owner: ("streampress.dev/owner".into(), "tests".into()),
+        tags: [].into(),
+    }
+}
+
+struct LocalStack {
+    aws: Aws,
+}
+
+#[async_trait]
+impl Side for LocalStack {
+    fn short(&self) -> Duration {
+        Duration::from_secs(2)
+    }
+
+    async fn queue(&self, visibility: Duration, max_receive_count: u32) -> Arc<dyn Queue> {
+        let (name, spare) = (fresh("queue"), fresh("spare"));
+        let mut wanted = wanted(&name, &spare, "unused", max_receive_count);
+        wanted.chunks_queue = wanted.files_queue.clone();
+        streampress::setup::make_queues(&self.aws, &wanted)
+            .await
+            .expect("made");
+        Arc::new(
+            self.aws
+                .queue(&format!("{name}.fifo"), visibility)
+                .await
+                .expect("opens"),
+        )
+    }
+
+    async fn stream(&self) -> Arc<dyn ChunkStream> {
+        let name = fresh("stream");
+        let wanted = wanted("unused", "unused", &name, 5);
+        streampress::setup::make_stream(&self.aws, &wanted)
+            .await
+            .expect("made");
+        Arc::new(self.aws.stream(&name).await.expect("opens"))
+    }
+
+    async fn locks(&self, _participants: usize, _slots: u32) -> Vec<Arc<dyn Lock>> {
+        Vec::new()
+    }
+}
+
+/// All of the contract but `the_old_receipt_is_stale`: LocalStack takes any receipt that a message ever had, where AWS
+/// and the stand-in refuse the old ones.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_queue_keeps_the_contract() {
+    use contract::queue::*;
+    let side = &LocalStack {
+        aws: connect().await,
+    };
+    futures::join!(
+        a_group_comes_in_order_and_one_at_a_time(side),
+        another_group_passes_a_held_one(side),
+        a_hidden_message_comes_back_with_a_new_receipt(side),
+        extending_counts_from_now(side),
+        a_released_message_comes_at_once_and_before_its_group(side),
+        a_message_received_too_often_is_a_dead_letter_and_its_group_goes_on(side),
+        a_buried_message_says_why_and_is_there_once(side),
+        the_same_deduplication_id_is_one_message_even_after_delete(side),
+        a_waiting_receive_wakes_when_something_is_sent(side),
+        an_empty_receive_waits_as_long_as_told(side),
+        a_dropped_receive_takes_nothing_along(side),
+        what_can_never_be_sent_is_refused_and_nothing_is_sent(side),
+        bodies_and_attributes_come_back_as_they_were(side),
+        depth_tells_waiting_from_held(side),
+        the_dead_letters_have_no_dead_letters(side),
+    );
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_stream_keeps_the_contract() {
+    contract::stream::all(&LocalStack {
+        aws: connect().await,
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_bucket_keeps_the_contract_of_files() {
+    let bucket = fresh("bucket");
+    put_bucket(&bucket).await;
+    let files = connect()
+        .await
+        .files(
+            &format!("s3://{bucket}/some/prefix"),
+            &bucket,
+            "some/prefix",
+        )
+        .expect("opens");
+    let checks = tokio::task::spawn_blocking(move || {
+        contract::files::all(&files);
+        let (name, modified) = (
+            contract::files::name("large.bin"),
+            contract::files::version(9),
+        );
+        let bytes: Vec<u8> = (0..20u32 << 20).map(|i| (i % 251) as u8).collect();
+        use streampress::doors::Files;
+        let mut pending = files.create_version(&name, modified).expect("begun");
+        std::io::Write::write_all(&mut pending, &bytes).expect("written");
+        assert!(
+            files.stat(&name).expect("looked").is_none(),
+            "visible before it was committed"
+        );
+        pending.commit(modified).expect("committed");
+        assert_eq!(
+            files
+                .stat(&name)
+                .expect("looked")
+                .map(|entry| (entry.size, entry.modified)),
+            Some((20 << 20, modified))
+        );
+        assert!(contract::files::read(&files, &name) == bytes);
+        files.remove(&name).expect("removed");
+    });
+    checks.await.expect("the checks hold");
+}
+
+/// A bucket is the user's own: the product has no code to make one. LocalStack takes an unsigned PUT.
+async fn put_bucket(name: &str) {
+    use tokio::io::{AsyncReadExt, AsyncWriteExt};
+    let url = url();
+    let address = url
+        .trim_start_matches("http://")
+        .trim_end_matches('/')
+        .to_owned();
+    let mut connection = tokio::net::TcpStream::connect(&address)
+        .await
+        .expect("LocalStack listens; start it with 'tests/localstack up'");
+    let authorization = "AWS4-HMAC-SHA256 Credential=test/20260101/us-east-1/s3/aws4_request, SignedHeaders=host, Signature=0";
+    let request = format!(
+        "PUT /{name} HTTP/1.1\r\nHost: {address}\r\nAuthorization: {authorization}\r\nContent-Length: 0\r\nConnection: close\r\n\r\n"
+    );
+    connection
+        .write_all(request.as_bytes())
+        .await
+        .expect("sent");
+    let mut answer = String::new();
+    connection
+        .read_to_string(&mut answer)
+        .await
+        .expect("answered");
+    assert!(answer.starts_with("HTTP/1.1 200"), "{answer}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn setup_makes_checks_and_removes() {
+    let aws = connect().await;
+    let wanted = wanted(&fresh("files"), &fresh("chunks"), &fresh("stream"), 5);
+    let done = make(&aws, &wanted).await.expect("made");
+    assert!(
+        done.iter().all(|done| done.outcome == Outcome::Made),
+        "{done:?}"
+    );
+    let again = make(&aws, &wanted).await.expect("made");
+    assert!(
+        again.iter().all(|done| done.outcome == Outcome::Kept),
+        "{again:?}"
+    );
+    assert_eq!(check(&aws, &wanted).await.expect("looked"), []);
+    let removed = remove(&aws, &wanted).await.expect("removed");
+    assert!(
+        removed.iter().all(|done| done.outcome == Outcome::Removed),
+        "{removed:?}"
+    );
+    let findings = check(&aws, &wanted).await.expect("looked");
+    assert!(
+        findings
+            .iter()
+            .any(|finding| finding.what.starts_with("queue") && finding.problem.contains("setup")),
+        "{findings:?}"
+    );
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_file_announced_on_an_idle_system_is_restored_soon() {
+    let aws = connect().await;
+    make(&aws, &wanted("files", "chunks", STREAM, 20))
+        .await
+        .expect("made");
+    let root = tempfile::tempdir().expect("a folder");
+    let place = Place::new(root.path(), &url(), Duration::from_secs(60)).expect("folders");
+    let workers = [Role::Compressor, Role::Decompressor].map(|role| Worker::start(&place, role, 2));
+    let announcer = place.announcer(&aws).await;
+    let mut times = Vec::new();
+    for number in 0..9u64 {
+        let name = format!("one-mib-{number}-{:x}.json", fastrand::u64(..));
+        let entry = place
+            .write(&name, &one_mib(number), SystemTime::now())
+            .expect("written");
+        let began = Instant::now();
+        announcer.announce(&entry).await.expect("announced");
+        while !place.commits().contains_key(&name) {
+            assert!(
+                began.elapsed() < Duration::from_secs(60),
+                "{name} never came back"
+            );
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+        times.push(began.elapsed());
+    }
+    times.sort();
+    let (median, slowest) = (times[4].as_secs_f64(), times[8].as_secs_f64());
+    println!(
+        "FIGURE announced to restored, 1 MiB, idle, LocalStack: median {median:.3} s (at most 1.5), slowest {slowest:.3} s"
+    );
+    // Not to be waited for: their last long polls would add twenty seconds.
+    workers.into_iter().for_each(Worker::kill);
+    assert!(median <= 1.5, "{times:?}");
+}
+
+/// Rows as a stock market would write them, about 1 MiB.
+fn one_mib(seed: u64) -> Vec<u8> {
+    let mut random = fastrand::Rng::with_seed(seed);
+    let mut text = String::from("[");
+    while text.len() < 1 << 20 {
+        let separator = if text.len() > 1 { "," } else { "" };
+        text.push_str(&format!(
+            "{separator}{{\"symbol\":\"S{:03}\",\"price\":{}.{:02},\"volume\":{},\"at\":\"2026-01-{:02}T10:{:02}:{:02}Z\"}}",
+            random.u32(0..300),
+            random.u32(1..900),
+            random.u32(0..100),
+            random.u32(1..100_000),
+            random.u32(1..29),
+            random.u32(0..60),
+            random.u32(0..60)
+        ));
+    }
+    text.push(']');
+    text.into_bytes()
+}

@@ -1,0 +1,429 @@
+//! The Python original's formats and variables on LocalStack: its own messages and records as recorded, and a small
+//! peer in Python (`tests/peer/peer.py`) on either side of ours. Also how its way of putting and reading compares.
+//!
+//! Needs a LocalStack (see `aws_localstack`) and a Python with boto3 in STREAMPRESS_PYTHON (`tests/localstack python`
+//! prints one).
+
+use std::path::{Path, PathBuf};
+use std::process::Stdio;
+use std::sync::Arc;
+use std::time::{Duration, Instant, SystemTime};
+
+use serde_json::Value;
+use streampress::announce::{Announcer, Dialect};
+use streampress::codec::hybrid;
+use streampress::compress::OnCompressed;
+use streampress::consume::{Consumer, Handler};
+use streampress::doors::aws::Aws;
+use streampress::doors::files::LocalFiles;
+use streampress::doors::{ChunkStream, FileName, Files, Outgoing, Queue, Record};
+use streampress::seed_roles::{SeedCompressor, SeedDecompressor};
+use streampress::setup::{Wanted, WantedQueue, WantedStream, make};
+use streampress::wire::Digest;
+use streampress_tests::aws::{FreeSlots, connect};
+use streampress_tests::pipeline::{Names, Place, Role, Worker};
+use tokio_util::sync::CancellationToken;
+
+const MINUTE: Duration = Duration::from_secs(60);
+const READ_LOCATION: &str = "test_location";
+
+fn url() -> String {
+    std::env::var("STREAMPRESS_LOCALSTACK").unwrap_or_else(|_| "http://localhost:4566".into())
+}
+
+/// A pipeline of fresh names on LocalStack, with folders for source and destination.
+struct Bench {
+    aws: Aws,
+    names: [String; 3],
+    root: tempfile::TempDir,
+}
+
+impl Bench {
+    async fn new() -> Self {
+        let aws = connect(&url()).await;
+        let run = format!("{:x}", fastrand::u64(..));
+        let names = [
+            format!("files-{run}"),
+            format!("chunks-{run}"),
+            format!("stream-{run}"),
+        ];
+        let queue = |name: &str| WantedQueue {
+            name: format!("{name}.fifo"),
+            dead_letter_name: format!("{name}-dlq.fifo"),
+            visibility_timeout_seconds: 60,
+            max_receive_count: 5,
+            event_rule: None,
+        };
+        let wanted = Wanted {
+            files_queue: queue(&names[0]),
+            chunks_queue: queue(&names[1]),
+            stream: WantedStream {
+                name: names[2].clone(),
+                shards: 4,
+                retention_hours: 24,
+                encrypted: false,
+            },
+            record_bytes: 400 * 1024,
+            owner: ("streampress.dev/owner".into(), "tests".into()),
+            tags: [].into(),
+        };
+        make(&aws, &wanted).await.expect("made");
+        let root = tempfile::tempdir().expect("a folder");
+        for folder in ["in", "out"] {
+            std::fs::create_dir(root.path().join(folder)).expect("made");
+        }
+        Self { aws, names, root }
+    }
+
+    fn folder(&self, name: &str) -> PathBuf {
+        self.root.path().join(name)
+    }
+
+    fn files(&self, name: &str) -> Arc<dyn Files> {
+        Arc::new(
+            LocalFiles::open(&format!("file:///data/{name}"), &self.folder(name)).expect("opens"),
+        )
+    }
+
+    async fn queue(&self, index: usize) -> Arc<dyn Queue> {
+        Arc::new(
+            self.aws
+                .queue(&format!("{}.fifo", self.names[index]), MINUTE)
+                .await
+                .expect("opens"),
+        )
+    }
+
+    async fn announcer(&self) -> Announcer {
+        Announcer {
+            source: self.files("in"),
+            files_queue: self.queue(0).await,
+            strict: false,
+            dialect: Dialect::Seed,
+            index: None,
+        }
+    }
+
+    /// The same folders and queues for workers in our own format.
+    fn place(&self) -> Place {
+        let [files, chunks, stream] = &self.names;
+        let names = Names {
+            files: format!("{files}.fifo"),
+            chunks: format!("{chunks}.fifo"),
+            stream: stream.clone(),
+        };
+        let mut place = Place::new(self.root.path(), &url(), MINUTE).expect("opens");
+        (place.names, place.effort) = (names, hybrid::Effort::Balanced);
+        place
+    }
+
+    /// Puts a file at the source and announces it as the original does.
+    async fn announce(&self, announcer: &Announcer, name: &str, content: &[u8]) {
+        std::fs::write(self.folder("in").join(name), content).expect("written");
+        let name = FileName::parse(name).expect("a good name");
+        let entry = announcer
+            .source
+            .stat(&name)
+            .expect("looked")
+            .expect("there");
+        announcer.announce(&entry).await.expect("announced");
+    }
+
+    async fn compressor(&self, shutdown: &CancellationToken) -> Consumer {
+        let handler = SeedCompressor {
+            announcer: self.announcer().await,
+            stream: Arc::new(self.aws.stream(&self.names[2]).await.expect("opens")),
+            chunks_queue: self.queue(1).await,
+            break_bytes: 400 * 1024,
+            read_location: READ_LOCATION.into(),
+            on_compressed: OnCompressed::Keep,
+            tidy_only_multi: true,
+            push: true,
+            report: None,
+            index: None,
+        };
+        consumer(self.queue(0).await, Arc::new(handler), shutdown)
+    }
+
+    async fn decompressor(&self, shutdown: &CancellationToken) -> Consumer {
+        let handler = SeedDecompressor {
+            destination: self.files("out"),
+            stream: Arc::new(self.aws.stream(&self.names[2]).await.expect("opens")),
+            read_location: READ_LOCATION.into(),
+            report: None,
+            index: None,
+        };
+        consumer(self.queue(1).await, Arc::new(handler), shutdown)
+    }
+
+    /// The peer in one of its roles; ends by itself after `count` files.
+    fn peer(&self, role: &str, folder: &str, count: usize, more: &[&str]) -> tokio::process::Child {
+        let python = std::env::var("STREAMPRESS_PYTHON").expect(
+            "STREAMPRESS_PYTHON names a Python with boto3; 'tests/localstack python' prints one",
+        );
+        let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("peer/peer.py");
+        let [files, chunks, stream] = &self.names;
+        tokio::process::Command::new(python)
+            .arg(script)
+            .args([
+                role,
+                "--endpoint",
+                &url(),
+                "--stream",
+                stream,
+                "--count",
+                &count.to_string(),
+            ])
+            .args([
+                "--files-queue",
+                &format!("{files}.fifo"),
+                "--chunks-queue",
+                &format!("{chunks}.fifo"),
+            ])
+            .arg("--folder")
+            .arg(self.folder(folder))
+            .args(more)
+            .stdout(Stdio::null())
+            .kill_on_drop(true)
+            .spawn()
+            .expect("the peer starts")
+    }
+
+    /// Waits until so many files are restored.
+    async fn restored(&self, count: usize, patience: Duration) -> Duration {
+        let began = Instant::now();
+        let out = self.files("out");
+        while out.list().expect("listed").len() < count {
+            assert!(
+                began.elapsed() < patience,
+                "{} of {count} restored",
+                out.list().expect("listed").len()
+            );
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+        began.elapsed()
+    }
+}
+
+fn consumer(
+    queue: Arc<dyn Queue>,
+    handler: Arc<dyn Handler>,
+    shutdown: &CancellationToken,
+) -> Consumer {
+    Consumer {
+        role: "test",
+        queue,
+        lock: Arc::new(FreeSlots),
+        handler,
+        threads: 2,
+        interval: Duration::from_secs(1),
+        linger: Duration::from_secs(1),
+        max_receive_count: 5,
+        shutdown: shutdown.clone(),
+    }
+}
+
+fn seed_data() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("../worker/testdata/seed")
+}
+
+fn cases() -> Vec<Value> {
+    let manifest = std::fs::read(seed_data().join("manifest.json")).expect("there");
+    let manifest: Value = serde_json::from_slice(&manifest).expect("JSON");
+    manifest["cases"].as_array().cloned().expect("cases")
+}
+
+fn sha256(path: &Path) -> String {
+    let bytes = std::fs::read(path).expect("restored");
+    let digest = <sha2::Sha256 as sha2::Digest>::digest(&bytes);
+    digest.iter().map(|byte| format!("{byte:02x}")).collect()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_originals_own_messages_and_records_are_restored() {
+    let bench = Bench::new().await;
+    let stream = bench.aws.stream(&bench.names[2]).await.expect("opens");
+    let chunks = bench.queue(1).await;
+    let mut expected = Vec::new();
+    for case in cases().into_iter().filter(|case| case["sqs_messages"] == 1) {
+        let records = case["records"].as_array().cloned().expect("records");
+        let records = records.iter().map(|record| Record {
+            key: record["partition_key"].as_str().expect("a key").into(),
+            data: std::fs::read(seed_data().join(record["file"].as_str().expect("a file")))
+                .expect("there")
+                .into(),
+        });
+        let positions = stream.append(records.collect()).await.expect("put");
+        // The recorded message, but for where the records lie here; as text in the original's wrong order.
+        let mut sequences: Vec<&str> = positions
+            .iter()
+            .map(|position| position.sequence.as_str())
+            .collect();
+        sequences.sort_unstable();
+        let mut body = case["sqs_body"].clone();
+        body["shard_id"] = positions[0].shard.clone().into();
+        body["sequence_number"] = sequences.into();
+        let message = Outgoing {
+            group: positions[0].shard.clone(),
+            dedup_id: case["sqs_dedup_id"].as_str().expect("an id").into(),
+            body: body.to_string(),
+            attributes: Default::default(),
+        };
+        chunks.send(vec![message]).await.expect("sent");
+        let name = case["input"]
+            .as_str()
+            .and_then(|path| path.strip_prefix("inputs/"))
+            .expect("a name")
+            .to_owned();
+        expected.push((
+            name,
+            case["normalised_sha256"]
+                .as_str()
+                .expect("a hash")
+                .to_owned(),
+        ));
+    }
+    let shutdown = CancellationToken::new();
+    let worker = bench.decompressor(&shutdown).await;
+    let working = tokio::spawn(async move { worker.run().await });
+    bench.restored(expected.len(), MINUTE).await;
+    for (name, hash) in &expected {
+        assert_eq!(sha256(&bench.folder("out").join(name)), *hash, "{name}");
+    }
+    println!(
+        "FIGURE recorded files of the original restored: {}",
+        expected.len()
+    );
+    shutdown.cancel();
+    working.await.expect("no panic");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_peer_of_the_original_restores_what_we_pack_and_the_other_way_round() {
+    for ours_packs in [true, false] {
+        let bench = Bench::new().await;
+        let shutdown = CancellationToken::new();
+        let names: Vec<String> = cases()
+            .iter()
+            .filter_map(|case| {
+                case["input"]
+                    .as_str()?
+                    .strip_prefix("inputs/")
+                    .map(str::to_owned)
+            })
+            .collect();
+        let worker = if ours_packs {
+            bench.compressor(&shutdown).await
+        } else {
+            bench.decompressor(&shutdown).await
+        };
+        let role = if ours_packs {
+            ("decompress", "out")
+        } else {
+            ("compress", "in")
+        };
+        let announcer = bench.announcer().await;
+        for name in &names {
+            let content = std::fs::read(seed_data().join("inputs").join(name)).expect("there");
+            bench.announce(&announcer, name, &content).await;
+        }
+        let working = tokio::spawn(async move { worker.run().await });
+        let mut peer = bench.peer(role.0, role.1, names.len(), &[]);
+        let ended = tokio::time::timeout(2 * MINUTE, peer.wait())
+            .await
+            .expect("the peer ends")
+            .expect("known");
+        assert!(ended.success(), "{ended}");
+        bench.restored(names.len(), MINUTE).await;
+        for case in cases() {
+            let name = case["input"]
+                .as_str()
+                .and_then(|path| path.strip_prefix("inputs/"))
+                .expect("a name");
+            let hash = case["normalised_sha256"].as_str().expect("a hash");
+            assert_eq!(
+                sha256(&bench.folder("out").join(name)),
+                hash,
+                "{name}, ours packs: {ours_packs}"
+            );
+        }
+        shutdown.cancel();
+        working.await.expect("no panic");
+    }
+}
+
+/// About 1 MB of rows.
+fn rows(seed: u64) -> Vec<u8> {
+    let mut random = fastrand::Rng::with_seed(seed);
+    let row = |random: &mut fastrand::Rng| {
+        format!(
+            "{{\"symbol\":\"S{:03}\",\"cents\":{},\"volume\":{}}}",
+            random.u32(0..300),
+            random.u32(100..90_000),
+            random.u32(1..100_000)
+        )
+    };
+    let rows: Vec<String> = (0..20_000).map(|_| row(&mut random)).collect();
+    format!("[{}]", rows.join(",")).into_bytes()
+}
+
+/// Files a minute of both, side by side: ours, then the original's way with and without its sleeps.
+#[tokio::test(flavor = "multi_thread")]
+async fn ours_moves_many_times_the_files_of_the_originals_way() {
+    let files: usize = std::env::var("STREAMPRESS_PEER_FILES")
+        .ok()
+        .and_then(|text| text.parse().ok())
+        .unwrap_or(10);
+    let mut per_minute = Vec::new();
+    for way in ["ours", "theirs, with sleeps", "theirs, without sleeps"] {
+        let bench = Bench::new().await;
+        let mut announcer = bench.announcer().await;
+        if way == "ours" {
+            announcer.dialect = Dialect::Ours;
+        }
+        let mut hashes = Vec::new();
+        for number in 0..files {
+            let content = rows(number as u64);
+            hashes.push((format!("rows-{number}.json"), Digest::of(&content)));
+            bench
+                .announce(&announcer, &format!("rows-{number}.json"), &content)
+                .await;
+        }
+        let (mut peers, mut workers) = (Vec::new(), Vec::<Worker>::new());
+        let began = SystemTime::now();
+        if way == "ours" {
+            let place = bench.place();
+            workers = [Role::Compressor, Role::Decompressor]
+                .map(|role| Worker::start(&place, role, 2))
+                .into();
+        } else {
+            let sleep: &[&str] = if way.contains("with sleeps") {
+                &["--sleep"]
+            } else {
+                &[]
+            };
+            peers.push(bench.peer("compress", "in", files, sleep));
+            peers.push(bench.peer("decompress", "out", files, &["--whole-shard"]));
+        }
+        bench.restored(files, 20 * MINUTE).await;
+        let seconds = began.elapsed().expect("time goes on").as_secs_f64();
+        per_minute.push(files as f64 * 60.0 / seconds);
+        println!(
+            "FIGURE {files} files of 1 MB, {way}: {:.0} files a minute",
+            files as f64 * 60.0 / seconds
+        );
+        workers.into_iter().for_each(Worker::kill);
+        for mut peer in peers {
+            assert!(peer.wait().await.expect("known").success());
+        }
+        for (name, hash) in hashes {
+            let restored = std::fs::read(bench.folder("out").join(&name)).expect("restored");
+            assert_eq!(Digest::of(&restored), hash, "{name}, {way}");
+        }
+    }
+    println!(
+        "FIGURE ours over theirs: {:.1} times with its sleeps (at least 10), {:.1} times without",
+        per_minute[0] / per_minute[1],
+        per_minute[0] / per_minute[2]
+    );
+}

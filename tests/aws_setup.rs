@@ -1,0 +1,184 @@
+//! Making, checking and removing what a pipeline needs, against the stand-in.
+
+use std::time::Duration;
+
+use serde_json::json;
+use streampress::doors::Queue;
+use streampress::setup::{Done, Outcome, Wanted, WantedQueue, WantedStream, check, make, remove};
+use streampress_tests::aws::Cloud;
+
+fn queue(name: &str) -> WantedQueue {
+    WantedQueue {
+        name: format!("{name}.fifo"),
+        dead_letter_name: format!("{name}-dlq.fifo"),
+        visibility_timeout_seconds: 60,
+        max_receive_count: 20,
+        event_rule: None,
+    }
+}
+
+fn wanted() -> Wanted {
+    Wanted {
+        files_queue: queue("files"),
+        chunks_queue: queue("chunks"),
+        stream: WantedStream {
+            name: "stream".into(),
+            shards: 2,
+            retention_hours: 48,
+            encrypted: true,
+        },
+        record_bytes: 400 * 1024,
+        owner: ("streampress.dev/owner".into(), "me".into()),
+        tags: [("team".to_owned(), "ours".to_owned())].into(),
+    }
+}
+
+fn outcomes(done: &[Done]) -> Vec<&Outcome> {
+    done.iter().map(|done| &done.outcome).collect()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn setup_makes_what_is_missing_and_nothing_twice() {
+    let cloud = Cloud::start().await;
+    let first = make(&cloud.aws, &wanted()).await.expect("made");
+    assert!(
+        outcomes(&first)
+            .iter()
+            .all(|outcome| **outcome == Outcome::Made),
+        "{first:?}"
+    );
+    assert_eq!(check(&cloud.aws, &wanted()).await.expect("looked"), []);
+    let second = make(&cloud.aws, &wanted()).await.expect("made");
+    assert!(
+        outcomes(&second)
+            .iter()
+            .all(|outcome| **outcome == Outcome::Kept),
+        "{second:?}"
+    );
+    let opened = cloud
+        .aws
+        .queue("files.fifo", Duration::from_secs(60))
+        .await
+        .expect("opens");
+    assert_eq!(
+        (opened.max_receive_count(), opened.dead_letters().is_some()),
+        (Some(20), true)
+    );
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_is_ours_is_brought_to_what_is_wanted() {
+    let cloud = Cloud::start().await;
+    make(&cloud.aws, &wanted()).await.expect("made");
+    let mut changed = wanted();
+    changed.files_queue.max_receive_count = 7;
+    changed.stream.shards = 4;
+    changed.stream.retention_hours = 24;
+    let findings = check(&cloud.aws, &changed).await.expect("looked");
+    assert_eq!(findings.len(), 2, "{findings:?}");
+    let done = make(&cloud.aws, &changed).await.expect("made");
+    assert_eq!(
+        done[1].outcome,
+        Outcome::Changed(vec!["RedrivePolicy".into()])
+    );
+    assert_eq!(
+        done[4].outcome,
+        Outcome::Changed(vec!["retention".into(), "shards".into()])
+    );
+    assert_eq!(check(&cloud.aws, &changed).await.expect("looked"), []);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_is_somebody_elses_is_neither_changed_nor_removed() {
+    let cloud = Cloud::start().await;
+    cloud.make_queue("files", 5);
+    cloud.make_stream("stream", 1);
+    let done = make(&cloud.aws, &wanted()).await.expect("made");
+    assert_eq!(
+        outcomes(&done),
+        [
+            &Outcome::Foreign,
+            &Outcome::Foreign,
+            &Outcome::Made,
+            &Outcome::Made,
+            &Outcome::Foreign
+        ]
+    );
+    let findings = check(&cloud.aws, &wanted()).await.expect("looked");
+    assert!(
+        findings
+            .iter()
+            .any(|finding| finding.problem.contains("maxReceiveCount is 5")),
+        "{findings:?}"
+    );
+    let removed = remove(&cloud.aws, &wanted()).await.expect("removed");
+    assert_eq!(
+        outcomes(&removed),
+        [
+            &Outcome::Foreign,
+            &Outcome::Foreign,
+            &Outcome::Removed,
+            &Outcome::Removed,
+            &Outcome::Foreign
+        ]
+    );
+    assert!(
+        cloud
+            .standin
+            .ask_sqs("GetQueueUrl", &json!({"QueueName": "files.fifo"}))
+            .is_ok()
+    );
+    assert!(
+        cloud
+            .standin
+            .ask_sqs("GetQueueUrl", &json!({"QueueName": "chunks.fifo"}))
+            .is_err()
+    );
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_is_missing_is_named_with_the_way_out() {
+    let cloud = Cloud::start().await;
+    let findings = check(&cloud.aws, &wanted()).await.expect("looked");
+    assert_eq!(
+        findings
+            .iter()
+            .filter(|finding| finding.fatal && finding.problem.contains("streampress setup"))
+            .count(),
+        3
+    );
+    let mut large = wanted();
+    large.record_bytes = 2 << 20;
+    make(&cloud.aws, &large).await.expect("made");
+    let findings = check(&cloud.aws, &large).await.expect("looked");
+    assert!(
+        findings
+            .iter()
+            .any(|finding| finding.fatal && finding.problem.contains("codec.recordSize")),
+        "{findings:?}"
+    );
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_buckets_rule_may_send_to_the_files_queue() {
+    let cloud = Cloud::start().await;
+    let mut fed = wanted();
+    fed.files_queue.event_rule = Some("arn:aws:events:us-east-1:1:rule/bucket".into());
+    make(&cloud.aws, &fed).await.expect("made");
+    let url = json!({"QueueUrl": "files.fifo"});
+    let attributes = cloud
+        .standin
+        .ask_sqs("GetQueueAttributes", &url)
+        .expect("there");
+    let policy = attributes["Attributes"]["Policy"]
+        .as_str()
+        .expect("a policy");
+    assert!(
+        policy.contains("events.amazonaws.com") && policy.contains("rule/bucket"),
+        "{policy}"
+    );
+    assert_eq!(
+        attributes["Attributes"]["ContentBasedDeduplication"],
+        "true"
+    );
+}

@@ -1,0 +1,374 @@
+//! Many small files through real compressors and decompressors while everything goes wrong at once: workers killed at
+//! random, answers lost, copies, throttling, reshards. Nothing may be lost, altered, half-written, restored twice or out
+//! of order.
+//!
+//! 500 files; STREAMPRESS_SOAK_FILES=10000 for the long run. STREAMPRESS_SOAK_SEED tells a run again.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::time::{Duration, Instant, SystemTime};
+
+use streampress::announce::Announcer;
+use streampress::doors::aws::SqsQueue;
+use streampress::doors::contract::queue::message;
+use streampress::doors::{ATTR_DETAIL, ATTR_REASON, FileEntry, Queue};
+use streampress::redrive::redrive;
+use streampress::roles::Transport;
+use streampress::wire::{Announcement, Digest, Manifest};
+use streampress_tests::aws::{Cloud, FreeSlots, connect};
+use streampress_tests::pipeline::{CHUNKS, FILES, Place, Role, STREAM, Worker};
+use streampress_tests::standin::faults::Faults;
+use streampress_tests::standin::{Options, Standin};
+
+fn number(variable: &str, default: u64) -> u64 {
+    std::env::var(variable)
+        .ok()
+        .and_then(|text| text.parse().ok())
+        .unwrap_or(default)
+}
+
+const BAD_DAY: Faults = Faults {
+    throttle: 0.2,
+    server_error: 0.01,
+    lost_request: 0.01,
+    lost_response: 0.05,
+    duplicate: 0.05,
+    entry_failure: 0.02,
+    empty_read: 0.1,
+    delay: 0.02,
+    delay_for: Duration::from_millis(200),
+};
+/// For whoever is not killed.
+const LONG: Duration = Duration::from_secs(60);
+/// Short, so that what a killed worker held comes back soon.
+const VISIBILITY: Duration = Duration::from_secs(5);
+/// Files whose source is taken away before anyone looks: they go to the dead letters, and come back by redrive.
+const TAKEN_AWAY: u64 = 5;
+
+const POISON: &str = "no message of ours";
+
+fn content(seed: u64, version: u64) -> Vec<u8> {
+    let mut random = fastrand::Rng::with_seed(seed * 31 + version);
+    let rows = random.usize(5..60);
+    let row = |i| {
+        format!(
+            "{{\"id\":{i},\"version\":{version},\"price\":{}.{:02},\"note\":\"file {seed}\"}}\n",
+            random.u32(1..500),
+            random.u32(0..100)
+        )
+    };
+    (0..rows).map(row).collect::<String>().into_bytes()
+}
+
+/// What the source holds, by name: hashes of the versions, oldest first.
+type Expected = HashMap<String, Vec<Digest>>;
+
+fn name_of(file: u64) -> String {
+    format!("folder {}/file-{file}.json", file % 7)
+}
+
+struct Soak {
+    cloud: Cloud,
+    announcer: Announcer,
+    place: Place,
+    expected: Expected,
+    began: SystemTime,
+}
+
+impl Soak {
+    /// Writes a version of a file and announces it, again and again until that is accepted.
+    async fn announce(&mut self, file: u64, version: u64) {
+        let entry = self.write(file, version);
+        let hash = Digest::of(&content(file, version));
+        self.expected.entry(name_of(file)).or_default().push(hash);
+        while let Err(error) = self.announcer.announce(&entry).await {
+            println!("announcing again: {error:#}");
+        }
+    }
+
+    fn write(&self, file: u64, version: u64) -> FileEntry {
+        let modified = self.began + Duration::from_secs(version);
+        let bytes = content(file, version);
+        self.place
+            .write(&name_of(file), &bytes, modified)
+            .expect("written")
+    }
+
+    /// Names whose visible content is the newest version.
+    fn up_to_date(&self) -> usize {
+        let restored = self.place.restored().expect("listed");
+        self.expected
+            .iter()
+            .filter(|(name, versions)| restored.get(*name) == versions.last())
+            .count()
+    }
+
+    /// Whatever is visible must be a version that was announced, whole.
+    fn assert_nothing_altered(&self) {
+        for (name, hash) in self.place.restored().expect("listed") {
+            assert!(
+                self.expected
+                    .get(&name)
+                    .is_some_and(|versions| versions.contains(&hash)),
+                "{name} is visible with foreign content"
+            );
+        }
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn nothing_is_lost_altered_or_doubled_on_a_bad_day() {
+    let (files, seed) = (
+        number("STREAMPRESS_SOAK_FILES", 500),
+        number("STREAMPRESS_SOAK_SEED", 1),
+    );
+    let root = tempfile::tempdir().expect("a folder");
+    let cloud = Cloud::with(Options {
+        seed,
+        ..Options::default()
+    })
+    .await;
+    cloud.make_queue("files", 50);
+    cloud.make_queue("chunks", 50);
+    cloud.make_stream(STREAM, 2);
+    let place = Place::new(root.path(), &cloud.standin.url, VISIBILITY).expect("folders");
+    let announcer = place.announcer(&cloud.aws).await;
+    let mut soak = Soak {
+        cloud,
+        announcer,
+        place,
+        expected: Expected::new(),
+        began: SystemTime::UNIX_EPOCH + Duration::from_secs(1_700_000_000),
+    };
+    let started = Instant::now();
+    for file in 0..files {
+        soak.announce(file, 1).await;
+    }
+    println!(
+        "announced {files} files in {:.1} s",
+        started.elapsed().as_secs_f64()
+    );
+    for file in 1..=TAKEN_AWAY {
+        soak.place.remove(&name_of(file)).expect("taken away");
+    }
+    soak.announcer
+        .files_queue
+        .send(vec![message("poison", POISON)])
+        .await
+        .expect("sent");
+    soak.cloud.standin.set_faults(BAD_DAY);
+
+    let roles = [
+        Role::Compressor,
+        Role::Compressor,
+        Role::Decompressor,
+        Role::Decompressor,
+    ];
+    let mut workers: Vec<Worker> = roles
+        .iter()
+        .map(|role| Worker::start(&soak.place, *role, 4))
+        .collect();
+    let mut random = fastrand::Rng::with_seed(seed);
+    let (mut kills, mut reshards, mut second_versions) = (0, 0, false);
+    // For a machine that is busy with other things; alone, 500 files take about two minutes.
+    let patience = Duration::from_secs(600 + files);
+    let died = loop {
+        tokio::time::sleep(Duration::from_millis(random.u64(1500..4000))).await;
+        if soak.up_to_date() * 10 < soak.expected.len() * 9 {
+            let victim = random.usize(0..workers.len());
+            let replacement = Worker::start(&soak.place, roles[victim], 4);
+            std::mem::replace(&mut workers[victim], replacement).kill();
+            kills += 1;
+        }
+        soak.assert_nothing_altered();
+        let done = soak.up_to_date();
+        if done * 3 > soak.expected.len() && reshards == 0 {
+            soak.cloud.standin.reshard(STREAM, 4).expect("split");
+            reshards = 1;
+        }
+        if done * 2 > soak.expected.len() && !second_versions {
+            second_versions = true;
+            for file in (10..files).step_by(10) {
+                soak.announce(file, 2).await;
+            }
+            soak.cloud.standin.reshard(STREAM, 2).expect("merged");
+            reshards = 2;
+        }
+        let dead = dead_letters(&soak.cloud.standin);
+        if second_versions
+            && soak.up_to_date() + count_lost(&soak, &dead) >= soak.expected.len()
+            && queues_empty(&soak.cloud.standin)
+        {
+            break dead;
+        }
+        assert!(
+            started.elapsed() < patience,
+            "{} of {} after {:?}: {}",
+            soak.up_to_date(),
+            soak.expected.len(),
+            patience,
+            describe(&soak.cloud.standin)
+        );
+    };
+    println!(
+        "FIGURE soak: {files} files, {kills} kills, {reshards} reshards, {} dead letters, {:.0} s",
+        died.len(),
+        started.elapsed().as_secs_f64()
+    );
+
+    assert_eq!(
+        died.iter()
+            .filter(|(_, reason)| reason.starts_with("SourceMissing"))
+            .count() as u64,
+        TAKEN_AWAY
+    );
+    for file in 1..=TAKEN_AWAY {
+        soak.write(file, 1);
+    }
+    redrive_until_restored(&mut soak, &died).await;
+    // At once, as a rollout does: each waits for its last long poll.
+    futures::future::join_all(workers.into_iter().map(Worker::drain)).await;
+    let restored = soak.place.restored().expect("listed");
+    for (name, versions) in &soak.expected {
+        assert_eq!(
+            restored.get(name),
+            versions.last(),
+            "{name} is not what was announced last"
+        );
+    }
+    assert_eq!(restored.len(), soak.expected.len());
+    for (name, commits) in soak.place.commits() {
+        let mut in_order = commits.clone();
+        in_order.sort();
+        in_order.dedup();
+        assert_eq!(
+            commits, in_order,
+            "{name} became visible twice or out of order"
+        );
+    }
+}
+
+/// Bodies and reasons of all dead letters.
+fn dead_letters(standin: &Standin) -> Vec<(String, String)> {
+    let sqs = standin.sqs();
+    let letters = ["files-dlq.fifo", "chunks-dlq.fifo"]
+        .into_iter()
+        .flat_map(|name| sqs.peek(name));
+    letters
+        .map(|(body, attributes)| {
+            let value = |name: &str| {
+                attributes[name]["StringValue"]
+                    .as_str()
+                    .unwrap_or_default()
+                    .to_owned()
+            };
+            (
+                body,
+                format!("{} {}", value(ATTR_REASON), value(ATTR_DETAIL)),
+            )
+        })
+        .collect()
+}
+
+/// Names that are not up to date and whose newest version is a dead letter.
+fn count_lost(soak: &Soak, dead: &[(String, String)]) -> usize {
+    let restored = soak.place.restored().expect("listed");
+    let lost = |name: &String, versions: &Vec<Digest>| {
+        restored.get(name) != versions.last()
+            && dead
+                .iter()
+                .any(|(body, _)| file_hash(body).as_ref() == versions.last())
+    };
+    soak.expected
+        .iter()
+        .filter(|(name, versions)| lost(name, versions))
+        .count()
+}
+
+fn file_hash(body: &str) -> Option<Digest> {
+    let announced = Announcement::parse(body).map(|message| message.file.hash);
+    announced
+        .or_else(|_| Manifest::parse(body).map(|message| message.file.hash))
+        .ok()
+}
+
+fn queues_empty(standin: &Standin) -> bool {
+    let sqs = standin.sqs();
+    sqs.len(FILES) == 0 && sqs.len(CHUNKS) == 0
+}
+
+fn describe(standin: &Standin) -> String {
+    let sqs = standin.sqs();
+    format!(
+        "{} file messages, {} chunk messages, most received {} and {} times",
+        sqs.len(FILES),
+        sqs.len(CHUNKS),
+        sqs.most_receives(FILES),
+        sqs.most_receives(CHUNKS)
+    )
+}
+
+/// Every dead letter has its reason; sent again within five minutes of its failure, all is restored.
+async fn redrive_until_restored(soak: &mut Soak, died: &[(String, String)]) {
+    for (_, reason) in died {
+        println!("dead letter: {reason}");
+    }
+    for (body, reason) in died {
+        assert!(reason.len() > 3, "a dead letter without a reason: {body}");
+    }
+    soak.cloud.standin.set_faults(Faults::default());
+    let aws = connect(&soak.cloud.standin.url).await;
+    let files_queue = aws.queue(FILES, LONG).await.expect("opens");
+    assert_poison_was_tried_once(&files_queue).await;
+    let transport = Transport {
+        files_queue: Some(Arc::new(files_queue)),
+        chunks_queue: Some(Arc::new(aws.queue(CHUNKS, LONG).await.expect("opens"))),
+        stream: Some(Arc::new(aws.stream(STREAM).await.expect("opens"))),
+        locks: Arc::new(|_, _| Arc::new(FreeSlots)),
+        index: None,
+        aws: None,
+    };
+    let redriven = redrive(&transport, &soak.announcer, false)
+        .await
+        .expect("redriven");
+    println!("FIGURE redriven: {} dead letters", redriven.len());
+    let began = Instant::now();
+    while soak.up_to_date() < soak.expected.len() {
+        assert!(
+            began.elapsed() < Duration::from_secs(120),
+            "{} of {} after the redrive",
+            soak.up_to_date(),
+            soak.expected.len()
+        );
+        tokio::time::sleep(Duration::from_millis(300)).await;
+    }
+}
+
+/// Takes the poison out of the dead letters: redriven, it would only come back.
+async fn assert_poison_was_tried_once(files_queue: &SqsQueue) {
+    let dead = files_queue.dead_letters().expect("wired");
+    let (mut others, mut poison) = (Vec::new(), 0);
+    loop {
+        let letters = dead
+            .receive(10, Duration::from_millis(500))
+            .await
+            .expect("received");
+        if letters.is_empty() {
+            break;
+        }
+        for letter in letters {
+            if letter.body != POISON {
+                others.push(letter.receipt);
+                continue;
+            }
+            poison += 1;
+            let reason = letter.attributes.get(ATTR_REASON).map(String::as_str);
+            assert_eq!(reason, Some("UnreadableMessage"));
+            dead.delete(&letter.receipt).await.expect("deleted");
+        }
+    }
+    for receipt in others {
+        dead.release(&receipt).await.expect("given back");
+    }
+    assert_eq!(poison, 1);
+}

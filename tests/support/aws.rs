@@ -1,0 +1,130 @@
+//! The AWS side of the doors on a stand-in, with queues and streams made as needed.
+
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use async_trait::async_trait;
+use serde_json::json;
+use streampress::doors::aws::{Aws, AwsOptions, KinesisStream, SqsQueue};
+use streampress::doors::held::HolderRequest;
+use streampress::doors::{DoorResult, Held, Ledger, Lock};
+use tokio::sync::mpsc;
+use tokio_util::sync::CancellationToken;
+
+use crate::standin::{Options, Standin};
+
+/// A stand-in and clients of it.
+#[derive(Debug)]
+pub struct Cloud {
+    /// The other side.
+    pub standin: Standin,
+    /// Ours.
+    pub aws: Aws,
+    made: AtomicU32,
+}
+
+impl Cloud {
+    /// With AWS's limits and nothing going wrong.
+    pub async fn start() -> Self {
+        Self::with(Options::default()).await
+    }
+
+    /// As told.
+    pub async fn with(options: Options) -> Self {
+        let standin = Standin::start(options).await.expect("a free port");
+        let aws = connect(&standin.url).await;
+        Self {
+            standin,
+            aws,
+            made: AtomicU32::new(0),
+        }
+    }
+
+    /// Makes a queue with its dead-letter queue and opens it.
+    pub async fn queue(&self, visibility: Duration, max_receive_count: u32) -> SqsQueue {
+        let name = format!("queue-{}", self.made.fetch_add(1, Ordering::Relaxed));
+        self.make_queue(&name, max_receive_count);
+        self.aws
+            .queue(&format!("{name}.fifo"), visibility)
+            .await
+            .expect("the queue opens")
+    }
+
+    /// Makes `<name>.fifo` and `<name>-dlq.fifo`.
+    pub fn make_queue(&self, name: &str, max_receive_count: u32) {
+        let (queue, dead) = (format!("{name}.fifo"), format!("{name}-dlq.fifo"));
+        let policy = json!({"deadLetterTargetArn": crate::standin::sqs::arn(&dead), "maxReceiveCount": max_receive_count});
+        for (name, attributes) in [
+            (&dead, json!({"FifoQueue": "true"})),
+            (
+                &queue,
+                json!({"FifoQueue": "true", "RedrivePolicy": policy.to_string()}),
+            ),
+        ] {
+            let ask = json!({"QueueName": name, "Attributes": attributes});
+            self.standin
+                .ask_sqs("CreateQueue", &ask)
+                .expect("the queue is made");
+        }
+    }
+
+    /// Makes a stream of so many shards and opens it.
+    pub async fn stream(&self, shards: usize) -> KinesisStream {
+        let name = format!("stream-{}", self.made.fetch_add(1, Ordering::Relaxed));
+        self.make_stream(&name, shards);
+        self.aws.stream(&name).await.expect("the stream opens")
+    }
+
+    /// Makes a stream.
+    pub fn make_stream(&self, name: &str, shards: usize) {
+        let ask = json!({"StreamName": name, "ShardCount": shards});
+        self.standin
+            .ask_kinesis("CreateStream", &ask)
+            .expect("the stream is made");
+    }
+}
+
+/// Clients of whatever listens at `url`.
+pub async fn connect(url: &str) -> Aws {
+    let options = AwsOptions {
+        region: Some("us-east-1".into()),
+        endpoint: Some(url.into()),
+        keys: Some(("test".into(), "test".into())),
+    };
+    Aws::connect(&options).await
+}
+
+/// Slots without end, for tests that are not about slots.
+#[derive(Debug)]
+pub struct FreeSlots;
+
+#[async_trait]
+impl Lock for FreeSlots {
+    async fn try_acquire(&self) -> DoorResult<Option<Held>> {
+        let (requests, mut asked) = mpsc::channel(1);
+        tokio::spawn(async move {
+            while let Some(request) = asked.recv().await {
+                let (HolderRequest::Flush(answer) | HolderRequest::Release(answer)) = request;
+                let _ = answer.send(true);
+            }
+        });
+        let attempt = format!("attempt-{:x}", fastrand::u64(..));
+        let ledger = Arc::new(Mutex::new(Ledger::default()));
+        Ok(Some(Held::new(
+            "slot".into(),
+            attempt,
+            CancellationToken::new(),
+            ledger,
+            requests,
+        )))
+    }
+
+    async fn all_held_by_others(&self) -> DoorResult<bool> {
+        Ok(false)
+    }
+
+    async fn ledger(&self) -> DoorResult<Ledger> {
+        Ok(Ledger::default())
+    }
+}

@@ -1,0 +1,149 @@
+//! What AWS says, in our words: which faults may pass, which never will.
+
+use std::fmt;
+
+use aws_sdk_sqs::error::{ProvideErrorMetadata, SdkError};
+
+use crate::doors::DoorError;
+
+/// What a service answered, or why there was no answer.
+#[derive(Debug, Clone)]
+pub struct Said {
+    /// The service's name for it, as `AccessDeniedException`; empty when nothing was answered.
+    pub code: String,
+    /// The service's sentence, or what happened to the connection.
+    pub text: String,
+}
+
+impl fmt::Display for Said {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if self.code.is_empty() {
+            f.write_str(&self.text)
+        } else {
+            write!(f, "{}: {}", self.code, self.text)
+        }
+    }
+}
+
+impl std::error::Error for Said {}
+
+impl Said {
+    /// From whatever the SDK returned.
+    pub fn of<E, R>(error: &SdkError<E, R>) -> Self
+    where
+        E: ProvideErrorMetadata + std::error::Error + 'static,
+        R: fmt::Debug,
+    {
+        if let SdkError::ServiceError(service) = error {
+            let (code, message) = (service.err().code(), service.err().message());
+            if let Some(code) = code {
+                return Self {
+                    code: short(code).to_owned(),
+                    text: message.unwrap_or("no message").to_owned(),
+                };
+            }
+        }
+        Self {
+            code: String::new(),
+            text: chain(error),
+        }
+    }
+
+    /// Whether the code is one of these.
+    pub fn is(&self, codes: &[&str]) -> bool {
+        codes.contains(&self.code.as_str())
+    }
+
+    /// The service asks us to slow down.
+    pub fn is_throttling(&self) -> bool {
+        self.code.contains("Throttl")
+            || self.is(&[
+                "ProvisionedThroughputExceededException",
+                "LimitExceededException",
+                "SlowDown",
+                "KMSThrottlingException",
+            ])
+    }
+
+    /// The request can never succeed as it is.
+    pub fn is_refusal(&self) -> bool {
+        self.is(&[
+            "ValidationException",
+            "InvalidArgumentException",
+            "InvalidParameterValue",
+            "InvalidMessageContents",
+            "BatchRequestTooLong",
+            "InvalidAttributeValue",
+            "SerializationException",
+        ])
+    }
+
+    /// Nothing there by this name.
+    pub fn is_absent(&self) -> bool {
+        self.code.contains("NonExistentQueue")
+            || self.is(&["QueueDoesNotExist", "ResourceNotFoundException"])
+    }
+
+    /// The credentials lack a permission.
+    pub fn is_denied(&self) -> bool {
+        self.code.contains("AccessDenied")
+            || self.is(&["UnauthorizedOperation", "AccessDeniedException"])
+    }
+
+    /// The receipt is of a delivery that is over.
+    pub fn is_stale_receipt(&self) -> bool {
+        let about_receipt =
+            self.text.contains("ReceiptHandle") || self.text.contains("receipt handle");
+        self.code.contains("MessageNotInflight")
+            || self.code.contains("ReceiptHandleIsInvalid")
+            || (self.code.contains("InvalidParameterValue") && about_receipt)
+    }
+
+    /// As a door's fault. `step` names what was tried, as `sending to orders.fifo`.
+    pub fn fault(self, step: impl Into<String>) -> DoorError {
+        let step = step.into();
+        if self.is_stale_receipt() {
+            return DoorError::Stale;
+        }
+        if self.is_refusal() {
+            return DoorError::Invalid(format!("{step}: {self}"));
+        }
+        let way_out = if self.is_absent() {
+            " (it does not exist; make it with 'streampress setup')"
+        } else if self.is_denied() {
+            " (the credentials lack the permission)"
+        } else {
+            ""
+        };
+        DoorError::unavailable(format!("{step}{way_out}"), self)
+    }
+}
+
+/// Wraps what the SDK returned as a door's fault.
+pub fn fault<E, R>(step: impl Into<String>, error: &SdkError<E, R>) -> DoorError
+where
+    E: ProvideErrorMetadata + std::error::Error + 'static,
+    R: fmt::Debug,
+{
+    Said::of(error).fault(step)
+}
+
+/// `com.amazonaws.sqs#QueueDoesNotExist` is `QueueDoesNotExist`.
+fn short(code: &str) -> &str {
+    code.rsplit(['#', '.']).next().unwrap_or(code)
+}
+
+/// The innermost causes say most: "connection refused".
+fn chain(error: &dyn std::error::Error) -> String {
+    let mut text = error.to_string();
+    let mut source = error.source();
+    while let Some(cause) = source {
+        let cause_text = cause.to_string();
+        if !text.contains(&cause_text) {
+            text.push_str(": ");
+            text.push_str(&cause_text);
+        }
+        source = cause.source();
+    }
+    text
+}

@@ -1,0 +1,166 @@
+//! The stream on Kinesis.
+
+mod cache;
+mod pace;
+mod reader;
+mod shards;
+mod writer;
+
+use std::fmt;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use async_trait::async_trait;
+use bytes::Bytes;
+use tracing::debug;
+
+use self::reader::Reader;
+use self::shards::Shards;
+use self::writer::Writer;
+use super::Aws;
+use super::fault::fault;
+use crate::doors::{ChunkStream, DoorError, DoorResult, Position, Record};
+
+/// What a stream takes unless it was told otherwise.
+const DEFAULT_RECORD_BYTES: usize = 1 << 20;
+/// Kinesis takes partition keys of at most this many characters, and counts them with the record.
+const LONGEST_KEY: usize = 256;
+
+/// One stream. Cloning shares its writer, its walkers and its cache.
+#[derive(Clone)]
+pub struct KinesisStream {
+    name: String,
+    largest_record: usize,
+    writer: Writer,
+    reader: Reader,
+}
+
+/// What went through a stream so far. At any time: sent = acknowledged + retried + dead + under way.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct StreamCounts {
+    /// Records in put requests, however often.
+    pub sent: u64,
+    /// Records taken.
+    pub acknowledged: u64,
+    /// Records that failed and were or will be sent again.
+    pub retried: u64,
+    /// Of those, refused for their shard's rate.
+    pub throttled: u64,
+    /// Records given up.
+    pub dead: u64,
+    /// Answers of GetRecords.
+    pub reads: u64,
+    /// Calls of GetShardIterator.
+    pub seeks: u64,
+    /// Bytes of all records read.
+    pub bytes_read: u64,
+    /// Bytes of records that somebody asked for.
+    pub bytes_served: u64,
+    /// Reads and seeks refused for their shard's rate.
+    pub reads_throttled: u64,
+}
+
+impl fmt::Debug for KinesisStream {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("KinesisStream")
+            .field("name", &self.name)
+            .finish_non_exhaustive()
+    }
+}
+
+impl Aws {
+    /// Opens a stream by name.
+    pub async fn stream(&self, name: &str) -> DoorResult<KinesisStream> {
+        let shards = Shards::list(&self.kinesis_admin, name).await?;
+        if shards.open.is_empty() {
+            return Err(DoorError::unavailable(
+                format!("opening the stream {name} at {}", self.place()),
+                "it has no open shard yet",
+            ));
+        }
+        let summary = self
+            .kinesis_admin
+            .describe_stream_summary()
+            .stream_name(name)
+            .send()
+            .await;
+        let largest_record = match summary {
+            Ok(answer) => {
+                let kib = answer
+                    .stream_description_summary
+                    .and_then(|summary| summary.max_record_size_in_kib);
+                kib.and_then(|kib| usize::try_from(kib).ok())
+                    .filter(|kib| *kib > 0)
+                    .map_or(DEFAULT_RECORD_BYTES, |kib| kib * 1024)
+            }
+            Err(error) => {
+                // A permission more than reading and writing need.
+                debug!(stream = name, error = %fault("describing the stream", &error), "Taking the default record size.");
+                DEFAULT_RECORD_BYTES
+            }
+        };
+        Ok(KinesisStream {
+            name: name.to_owned(),
+            largest_record,
+            writer: Writer::start(self.kinesis.clone(), name.to_owned(), shards),
+            reader: Reader::new(self.kinesis.clone(), name.to_owned()),
+        })
+    }
+}
+
+impl KinesisStream {
+    /// The stream's name.
+    pub fn name(&self) -> &str {
+        &self.name
+    }
+
+    /// Bytes of records that wait to be put or are under way, in whole KiB each; bounded, so memory is.
+    pub fn waiting_bytes(&self) -> usize {
+        self.writer.waiting_bytes()
+    }
+
+    /// What went through so far.
+    pub fn counts(&self) -> StreamCounts {
+        let (put, read) = (&self.writer.counts, self.reader.counts());
+        let of = |counter: &AtomicU64| counter.load(Ordering::Relaxed);
+        StreamCounts {
+            sent: of(&put.sent),
+            acknowledged: of(&put.acknowledged),
+            retried: of(&put.retried),
+            throttled: of(&put.throttled),
+            dead: of(&put.dead),
+            reads: of(&read.reads),
+            seeks: of(&read.seeks),
+            bytes_read: of(&read.bytes_read),
+            bytes_served: of(&read.bytes_served),
+            reads_throttled: of(&read.throttled),
+        }
+    }
+}
+
+#[async_trait]
+impl ChunkStream for KinesisStream {
+    fn max_record_bytes(&self) -> usize {
+        self.largest_record.saturating_sub(LONGEST_KEY)
+    }
+
+    async fn append(&self, records: Vec<Record>) -> DoorResult<Vec<Position>> {
+        for record in &records {
+            if record.data.len() > self.max_record_bytes()
+                || record.key.chars().count() > LONGEST_KEY
+            {
+                return Err(DoorError::Invalid(format!(
+                    "a record of {} bytes with a key of {} characters does not fit the stream {}: it takes up to {} bytes and keys up to {LONGEST_KEY}; set codec.recordSize lower",
+                    record.data.len(),
+                    record.key.chars().count(),
+                    self.name,
+                    self.max_record_bytes()
+                )));
+            }
+        }
+        self.writer.put(records).await
+    }
+
+    async fn fetch(&self, positions: &[Position]) -> DoorResult<Vec<Bytes>> {
+        self.reader.fetch(positions).await
+    }
+}

@@ -1,0 +1,585 @@
+//! Reads records back. One walker a shard goes forward with the iterator that each answer hands on and serves whoever
+//! waits for a record of that shard; it seeks with AT_SEQUENCE_NUMBER only to begin, to go back, or when what lies ahead is
+//! nobody's. What it comes past is kept for a while.
+
+use std::collections::{BTreeMap, HashMap};
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+
+use aws_sdk_kinesis::Client;
+use aws_sdk_kinesis::operation::get_records::GetRecordsOutput;
+use aws_sdk_kinesis::types::ShardIteratorType;
+use bytes::Bytes;
+use tokio::sync::{Semaphore, mpsc, oneshot};
+use tokio::time::{Duration, Instant};
+use tracing::{debug, warn};
+
+use super::cache::{Budget, Cache};
+use super::shards::Shards;
+use crate::doors::aws::fault::Said;
+use crate::doors::{DoorError, DoorResult, Position, Sequence};
+
+/// Records that were read ahead, over all shards.
+const CACHE_BYTES: usize = 16 << 20;
+/// One answer should hold about this much.
+const ANSWER_BYTES: usize = 2 << 20;
+/// Answers being received at once, over all shards: each takes several times its bytes while it is decoded.
+const ANSWERS_AT_ONCE: usize = 3;
+/// Kinesis takes five reads and five seeks a second and shard, from all readers together.
+const CALLS_PER_SECOND: f64 = 5.0;
+/// So often a walk stays where it is while a few records behind it are read; then it moves back itself.
+const TRIPS_BACK: u32 = 2;
+/// Before a walk begins it waits so long for others who want something of the same shard, perhaps further back.
+const GATHER: Duration = Duration::from_millis(5);
+/// Iterators live five minutes.
+const ITERATOR_LIFE: Duration = Duration::from_secs(270);
+/// A walker without work ends.
+const IDLE: Duration = Duration::from_secs(300);
+/// A record that was acknowledged can be read at once, but for moments; then it is missing.
+const APPEARS_WITHIN: Duration = Duration::from_secs(10);
+/// Faults on end for so long are told to those who wait.
+const PATIENCE: Duration = Duration::from_secs(60);
+
+/// What was read so far.
+#[derive(Debug, Default)]
+pub struct ReadCounts {
+    /// Answers of GetRecords.
+    pub reads: AtomicU64,
+    /// Calls of GetShardIterator.
+    pub seeks: AtomicU64,
+    /// Bytes of all records received.
+    pub bytes_read: AtomicU64,
+    /// Bytes of records that somebody asked for.
+    pub bytes_served: AtomicU64,
+    /// Reads and seeks refused for the shard's rate.
+    pub throttled: AtomicU64,
+}
+
+/// The way to the walkers.
+#[derive(Debug, Clone)]
+pub(super) struct Reader {
+    shared: Arc<Shared>,
+    walkers: Arc<Mutex<HashMap<String, mpsc::UnboundedSender<Want>>>>,
+}
+
+#[derive(Debug)]
+struct Shared {
+    client: Client,
+    stream: String,
+    budget: Arc<Budget>,
+    answers: Semaphore,
+    counts: Arc<ReadCounts>,
+}
+
+#[derive(Debug)]
+struct Want {
+    position: Position,
+    answer: oneshot::Sender<DoorResult<Bytes>>,
+}
+
+impl Reader {
+    pub(super) fn new(client: Client, stream: String) -> Self {
+        let shared = Shared {
+            client,
+            stream,
+            budget: Budget::new(CACHE_BYTES),
+            answers: Semaphore::new(ANSWERS_AT_ONCE),
+            counts: Arc::default(),
+        };
+        Self {
+            shared: Arc::new(shared),
+            walkers: Arc::default(),
+        }
+    }
+
+    pub(super) fn counts(&self) -> &Arc<ReadCounts> {
+        &self.shared.counts
+    }
+
+    /// Reads all; the answer is index-aligned.
+    pub(super) async fn fetch(&self, positions: &[Position]) -> DoorResult<Vec<Bytes>> {
+        let answers: Vec<_> = positions
+            .iter()
+            .map(|position| self.want(position.clone()))
+            .collect();
+        let mut records = Vec::with_capacity(answers.len());
+        for answered in answers {
+            let stopped =
+                |_| DoorError::unavailable("reading records", "the worker is shutting down");
+            records.push(answered.await.map_err(stopped)??);
+        }
+        Ok(records)
+    }
+
+    fn want(&self, position: Position) -> oneshot::Receiver<DoorResult<Bytes>> {
+        let (answer, answered) = oneshot::channel();
+        let mut walkers = self.walkers.lock().unwrap_or_else(PoisonError::into_inner);
+        let shard = position.shard.clone();
+        let mut want = Want { position, answer };
+        if let Some(walker) = walkers.get(&shard) {
+            match walker.send(want) {
+                Ok(()) => return answered,
+                // It ended for want of work.
+                Err(back) => want = back.0,
+            }
+        }
+        let (walker, wants) = mpsc::unbounded_channel();
+        // The receiver is at hand below, so this cannot fail.
+        let _ = walker.send(want);
+        tokio::spawn(Walker::new(self.shared.clone(), shard.clone()).run(wants));
+        walkers.insert(shard, walker);
+        answered
+    }
+}
+
+/// Where a walk stands.
+struct Cursor {
+    /// `None` at the end of a closed shard.
+    iterator: Option<String>,
+    issued: Instant,
+    /// Everything after this is still ahead, and this too where it is `inclusive`.
+    from: Sequence,
+    inclusive: bool,
+    /// The last answer held nothing that anyone wanted.
+    idle: bool,
+}
+
+struct Walker {
+    shared: Arc<Shared>,
+    shard: String,
+    wants: BTreeMap<Sequence, Vec<Want>>,
+    cache: Cache,
+    cursor: Option<Cursor>,
+    /// Mean bytes of a record.
+    record_bytes: f64,
+    calls: f64,
+    calls_at: Instant,
+    /// Nothing but empty answers at the tip of the shard since.
+    waiting_at_tip: Option<Instant>,
+    /// Since the walk itself last went on.
+    trips_back: u32,
+    failing_since: Option<Instant>,
+    faults: u32,
+}
+
+impl Cursor {
+    fn is_before(&self, sequence: &Sequence) -> bool {
+        self.from < *sequence || (self.inclusive && self.from == *sequence)
+    }
+}
+
+/// What one step came to.
+enum Step {
+    Went,
+    /// Try again after a pause.
+    Failed(Said),
+}
+
+impl Walker {
+    fn new(shared: Arc<Shared>, shard: String) -> Self {
+        Self {
+            cache: Cache::new(shared.budget.clone()),
+            shared,
+            shard,
+            wants: BTreeMap::new(),
+            cursor: None,
+            record_bytes: 0.0,
+            calls: CALLS_PER_SECOND,
+            calls_at: Instant::now(),
+            waiting_at_tip: None,
+            trips_back: 0,
+            failing_since: None,
+            faults: 0,
+        }
+    }
+
+    async fn run(mut self, mut asked: mpsc::UnboundedReceiver<Want>) {
+        loop {
+            if self.wants.is_empty() {
+                match tokio::time::timeout(IDLE, asked.recv()).await {
+                    Ok(Some(want)) => self.take_in(want),
+                    Ok(None) => return,
+                    Err(_) => {
+                        // Closed first, so that whoever asks meanwhile finds out and starts another walker.
+                        asked.close();
+                        match asked.try_recv() {
+                            Ok(want) => self.take_in(want),
+                            Err(_) => return,
+                        }
+                    }
+                }
+            }
+            if self.cursor.is_none() {
+                tokio::time::sleep(GATHER).await;
+            }
+            while let Ok(want) = asked.try_recv() {
+                self.take_in(want);
+            }
+            self.forget_the_dropped();
+            let Some(target) = self.wants.keys().next().cloned() else {
+                continue;
+            };
+            match self.step(&target).await {
+                Step::Went => {
+                    self.failing_since = None;
+                    self.faults = 0;
+                }
+                Step::Failed(said) => self.endure(said).await,
+            }
+        }
+    }
+
+    fn take_in(&mut self, want: Want) {
+        let sequence = want.position.sequence.clone();
+        if let Some(data) = self.cache.take(&sequence) {
+            self.serve(want, data);
+            return;
+        }
+        if want.position.bytes > 0 && self.record_bytes == 0.0 {
+            self.record_bytes = f64::from(want.position.bytes);
+        }
+        self.wants.entry(sequence).or_default().push(want);
+    }
+
+    fn serve(&self, want: Want, data: Bytes) {
+        self.shared
+            .counts
+            .bytes_served
+            .fetch_add(data.len() as u64, Ordering::Relaxed);
+        let _ = want.answer.send(Ok(data));
+    }
+
+    fn forget_the_dropped(&mut self) {
+        self.wants.retain(|_, wants| {
+            wants.retain(|want| !want.answer.is_closed());
+            !wants.is_empty()
+        });
+    }
+
+    /// Seeks where need be, reads once, hands out.
+    async fn step(&mut self, target: &Sequence) -> Step {
+        let is_behind = self
+            .cursor
+            .as_ref()
+            .is_some_and(|front| !front.is_before(target));
+        if is_behind && self.trips_back < TRIPS_BACK {
+            self.trips_back += 1;
+            return self.go_back(target).await;
+        }
+        self.trips_back = 0;
+        let goes_on = self.cursor.as_ref().is_some_and(|front| {
+            let usable = !front.idle && front.issued.elapsed() < ITERATOR_LIFE;
+            front.is_before(target) && (front.iterator.is_none() || usable)
+        });
+        if !goes_on {
+            match self.seek_to(target).await {
+                Ok(Some(cursor)) => self.cursor = Some(cursor),
+                Ok(None) => return self.judge(target).await,
+                Err(said) => return Step::Failed(said),
+            }
+        }
+        let Some(cursor) = self.cursor.take() else {
+            return Step::Went;
+        };
+        let Some(iterator) = &cursor.iterator else {
+            // Nothing follows, ever.
+            self.cursor = Some(cursor);
+            return self.judge(target).await;
+        };
+        match self.read(iterator, self.limit()).await {
+            Ok(answer) => {
+                let (step, front) = self.walk(cursor, answer).await;
+                self.cursor = front;
+                step
+            }
+            // The cursor is gone: the next step seeks.
+            Err(said) if said.is(&["ExpiredIteratorException"]) => {
+                debug!(shard = self.shard, "An iterator expired; seeking anew.");
+                Step::Went
+            }
+            Err(said) if said.is_absent() => self.judge(target).await,
+            Err(said) => {
+                self.cursor = Some(cursor);
+                Step::Failed(said)
+            }
+        }
+    }
+
+    /// Reads a few records behind the walk, no more than are wanted there, and leaves the walk where it is.
+    async fn go_back(&mut self, target: &Sequence) -> Step {
+        let cursor = match self.seek_to(target).await {
+            Ok(Some(cursor)) => cursor,
+            Ok(None) => return self.judge(target).await,
+            Err(said) => return Step::Failed(said),
+        };
+        let behind = |sequence: &&Sequence| {
+            self.cursor
+                .as_ref()
+                .is_some_and(|front| !front.is_before(sequence))
+        };
+        let wanted = self.wants.keys().filter(behind).count();
+        let limit = i32::try_from(wanted).unwrap_or(i32::MAX).min(self.limit());
+        let iterator = cursor.iterator.clone().unwrap_or_default();
+        match self.read(&iterator, limit.max(1)).await {
+            Ok(answer) => self.walk(cursor, answer).await.0,
+            Err(said) if said.is_absent() => self.judge(target).await,
+            Err(said) => Step::Failed(said),
+        }
+    }
+
+    /// `None` when there can be no such record.
+    async fn seek_to(&mut self, target: &Sequence) -> Result<Option<Cursor>, Said> {
+        let sought = self
+            .seek(ShardIteratorType::AtSequenceNumber, Some(target))
+            .await;
+        match sought {
+            Ok(None) => Ok(None),
+            Ok(iterator) => Ok(Some(Cursor {
+                iterator,
+                issued: Instant::now(),
+                from: target.clone(),
+                inclusive: true,
+                idle: false,
+            })),
+            Err(said) if said.is_absent() || said.is_refusal() => Ok(None),
+            Err(said) => Err(said),
+        }
+    }
+
+    /// Takes in one answer; says where the walk stands then.
+    async fn walk(&mut self, cursor: Cursor, answer: GetRecordsOutput) -> (Step, Option<Cursor>) {
+        let at_tip = answer.millis_behind_latest.unwrap_or(0) == 0;
+        let next = answer.next_shard_iterator;
+        let bytes: usize = answer
+            .records
+            .iter()
+            .map(|record| record.data.as_ref().len())
+            .sum();
+        self.shared
+            .counts
+            .bytes_read
+            .fetch_add(bytes as u64, Ordering::Relaxed);
+        let (mut last, mut count, mut hits) = (None, 0u32, 0u32);
+        for record in answer.records {
+            let Some(sequence) = Sequence::parse(&record.sequence_number) else {
+                continue;
+            };
+            let data = Bytes::from(record.data.into_inner());
+            count += 1;
+            match self.wants.remove(&sequence) {
+                Some(wants) => {
+                    hits += 1;
+                    wants
+                        .into_iter()
+                        .for_each(|want| self.serve(want, data.clone()));
+                }
+                None => self.cache.keep(sequence.clone(), data),
+            }
+            last = Some(sequence);
+        }
+        if count > 0 {
+            let mean = bytes as f64 / f64::from(count);
+            self.record_bytes = if self.record_bytes == 0.0 {
+                mean
+            } else {
+                0.5 * self.record_bytes + 0.5 * mean
+            };
+        }
+        let closed = next.is_none();
+        let (from, inclusive) = match &last {
+            Some(last) => (last.clone(), false),
+            None => (cursor.from.clone(), cursor.inclusive),
+        };
+        // An empty answer says nothing of what lies ahead.
+        let idle = count > 0 && hits == 0;
+        let ahead = Cursor {
+            iterator: next,
+            issued: Instant::now(),
+            from,
+            inclusive,
+            idle,
+        };
+        // What was wanted between where we began and what we saw last, and is not there, never comes.
+        let passed = |sequence: &Sequence| {
+            cursor.is_before(sequence)
+                && (closed || last.as_ref().is_some_and(|last| sequence <= last))
+        };
+        let missing: Vec<Sequence> = self
+            .wants
+            .keys()
+            .filter(|sequence| passed(sequence))
+            .cloned()
+            .collect();
+        for sequence in missing {
+            if let Step::Failed(said) = self.judge(&sequence).await {
+                return (Step::Failed(said), Some(ahead));
+            }
+        }
+        let nothing = count == 0 && at_tip && !closed;
+        let step = self.watch_the_tip(nothing, &ahead).await;
+        (step, Some(ahead))
+    }
+
+    /// At the tip of an open shard with nothing there: records may take a moment to appear, but not for ever.
+    async fn watch_the_tip(&mut self, nothing: bool, at: &Cursor) -> Step {
+        if !nothing {
+            self.waiting_at_tip = None;
+            return Step::Went;
+        }
+        let since = *self.waiting_at_tip.get_or_insert_with(Instant::now);
+        if since.elapsed() < APPEARS_WITHIN {
+            return Step::Went;
+        }
+        self.waiting_at_tip = None;
+        let late: Vec<Sequence> = self
+            .wants
+            .keys()
+            .filter(|sequence| at.is_before(sequence))
+            .cloned()
+            .collect();
+        for sequence in late {
+            if let Step::Failed(said) = self.judge(&sequence).await {
+                return Step::Failed(said);
+            }
+        }
+        Step::Went
+    }
+
+    /// Why a record is not there: older than what the shard still has, or never written.
+    async fn judge(&mut self, sequence: &Sequence) -> Step {
+        let expired = match self.is_expired(sequence).await {
+            Ok(expired) => expired,
+            Err(said) => return Step::Failed(said),
+        };
+        for want in self.wants.remove(sequence).unwrap_or_default() {
+            let position = want.position.clone();
+            let _ = want.answer.send(Err(if expired {
+                DoorError::Expired(position)
+            } else {
+                DoorError::Missing(position)
+            }));
+        }
+        Step::Went
+    }
+
+    async fn is_expired(&mut self, sequence: &Sequence) -> Result<bool, Said> {
+        let oldest = match self.seek(ShardIteratorType::TrimHorizon, None).await {
+            Ok(Some(iterator)) => self.oldest(iterator).await?,
+            Ok(None) => None,
+            // The shard itself is gone, which happens once all it held has expired; unless the stream never had one.
+            Err(said) if said.is_absent() => {
+                let listed = Shards::list(&self.shared.client, &self.shared.stream).await;
+                let listed = listed.map_err(|error| Said {
+                    code: String::new(),
+                    text: format!("{:#}", anyhow::Error::from(error)),
+                })?;
+                return Ok(
+                    !listed.readable.contains(&self.shard) && self.shard.starts_with("shardId-")
+                );
+            }
+            Err(said) => return Err(said),
+        };
+        Ok(oldest.is_none_or(|oldest| *sequence < oldest))
+    }
+
+    /// The oldest record that the shard still has; `None` when it has none.
+    async fn oldest(&mut self, mut iterator: String) -> Result<Option<Sequence>, Said> {
+        // Empty answers do not mean an empty shard, only one that is not behind does.
+        loop {
+            let answer = self.read(&iterator, 1).await?;
+            if let Some(record) = answer.records.first() {
+                return Ok(Sequence::parse(&record.sequence_number));
+            }
+            match answer.next_shard_iterator {
+                Some(next) if answer.millis_behind_latest.unwrap_or(0) > 0 => iterator = next,
+                _ => return Ok(None),
+            }
+        }
+    }
+
+    fn limit(&self) -> i32 {
+        let records = if self.record_bytes > 0.0 {
+            ANSWER_BYTES as f64 / self.record_bytes
+        } else {
+            16.0
+        };
+        records.clamp(1.0, 10_000.0) as i32
+    }
+
+    async fn seek(
+        &mut self,
+        kind: ShardIteratorType,
+        at: Option<&Sequence>,
+    ) -> Result<Option<String>, Said> {
+        self.wait_for_turn().await;
+        self.shared.counts.seeks.fetch_add(1, Ordering::Relaxed);
+        let request = self
+            .shared
+            .client
+            .get_shard_iterator()
+            .stream_name(&self.shared.stream)
+            .shard_id(&self.shard)
+            .shard_iterator_type(kind);
+        let answer = request
+            .set_starting_sequence_number(at.map(|at| at.as_str().to_owned()))
+            .send()
+            .await;
+        answer
+            .map(|answer| answer.shard_iterator)
+            .map_err(|error| Said::of(&error))
+    }
+
+    async fn read(&mut self, iterator: &str, limit: i32) -> Result<GetRecordsOutput, Said> {
+        self.wait_for_turn().await;
+        let _turn = self.shared.answers.acquire().await;
+        let answer = self
+            .shared
+            .client
+            .get_records()
+            .shard_iterator(iterator)
+            .limit(limit)
+            .send()
+            .await;
+        self.shared
+            .counts
+            .reads
+            .fetch_add(u64::from(answer.is_ok()), Ordering::Relaxed);
+        answer.map_err(|error| Said::of(&error))
+    }
+
+    /// Five calls a second, after a pause five at once.
+    async fn wait_for_turn(&mut self) {
+        let now = Instant::now();
+        self.calls = (self.calls
+            + now.duration_since(self.calls_at).as_secs_f64() * CALLS_PER_SECOND)
+            .min(CALLS_PER_SECOND)
+            - 1.0;
+        self.calls_at = now;
+        if self.calls < 0.0 {
+            tokio::time::sleep(Duration::from_secs_f64(-self.calls / CALLS_PER_SECOND)).await;
+        }
+    }
+
+    /// A fault that may pass: waits, and after long enough tells those who wait.
+    async fn endure(&mut self, said: Said) {
+        if said.is_throttling() {
+            self.shared.counts.throttled.fetch_add(1, Ordering::Relaxed);
+        } else {
+            warn!(shard = self.shard, error = %said, "Cannot read the stream; trying again.");
+        }
+        let since = *self.failing_since.get_or_insert_with(Instant::now);
+        if since.elapsed() > PATIENCE || said.is_denied() {
+            self.failing_since = None;
+            for want in std::mem::take(&mut self.wants).into_values().flatten() {
+                let fault = DoorError::unavailable(
+                    format!("reading {} of {}", want.position, self.shared.stream),
+                    said.clone(),
+                );
+                let _ = want.answer.send(Err(fault));
+            }
+            return;
+        }
+        tokio::time::sleep(Duration::from_millis(100) + super::writer::pause(self.faults)).await;
+        self.faults += 1;
+    }
+}

@@ -1,0 +1,401 @@
+//! Does what exists fit what is wanted? Looks only, but for calls that are bound to be refused: they tell whether the
+//! credentials may make them.
+
+use std::collections::BTreeMap;
+use std::fmt;
+
+use aws_sdk_kinesis::primitives::Blob;
+use aws_sdk_kinesis::types::{
+    EncryptionType, PutRecordsRequestEntry, ShardIteratorType, StreamStatus,
+};
+
+use super::{Wanted, WantedQueue, queues, stream};
+use crate::doors::DoorResult;
+use crate::doors::aws::Aws;
+use crate::doors::aws::fault::Said;
+use crate::doors::aws::sqs::RedrivePolicy;
+
+/// Something that does not fit.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Finding {
+    /// Whether the pipeline cannot work with it; else it works, but not as asked for.
+    pub fatal: bool,
+    /// `queue orders.fifo`.
+    pub what: String,
+    /// What is wrong and what to change.
+    pub problem: String,
+}
+
+impl fmt::Display for Finding {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let kind = if self.fatal { "error" } else { "warning" };
+        write!(f, "{kind}: {}: {}", self.what, self.problem)
+    }
+}
+
+/// Looks at everything; an error only when AWS cannot be asked at all.
+pub async fn check(aws: &Aws, wanted: &Wanted) -> DoorResult<Vec<Finding>> {
+    let mut findings = Vec::new();
+    for queue in [&wanted.files_queue, &wanted.chunks_queue] {
+        check_queue(aws, queue, &mut findings).await?;
+    }
+    check_stream(aws, wanted, &mut findings).await?;
+    Ok(findings)
+}
+
+async fn check_queue(
+    aws: &Aws,
+    queue: &WantedQueue,
+    findings: &mut Vec<Finding>,
+) -> DoorResult<()> {
+    let what = format!("queue {}", queue.name);
+    let mut find = |fatal: bool, problem: String| {
+        findings.push(Finding {
+            fatal,
+            what: what.clone(),
+            problem,
+        })
+    };
+    let Some(url) = queues::find(aws, &queue.name).await? else {
+        find(true, "does not exist; run 'streampress setup'".into());
+        return Ok(());
+    };
+    let there = aws.queue_attributes(&url).await?;
+    let dead_url = queues::find(aws, &queue.dead_letter_name).await?;
+    let dead = match &dead_url {
+        Some(url) => Some(aws.queue_attributes(url).await?),
+        None => None,
+    };
+    for (fatal, problem) in queue_problems(queue, &there, dead.as_ref()) {
+        find(fatal, problem);
+    }
+    for permission in denied_on_queue(aws, &url).await {
+        find(
+            true,
+            format!("the credentials lack the permission {permission}; add it to their policy"),
+        );
+    }
+    Ok(())
+}
+
+/// What a queue's attributes say.
+fn queue_problems(
+    queue: &WantedQueue,
+    there: &BTreeMap<String, String>,
+    dead: Option<&BTreeMap<String, String>>,
+) -> Vec<(bool, String)> {
+    let is = |name: &str, value: &str| there.get(name).is_some_and(|now| now == value);
+    let mut problems = Vec::new();
+    if !is("FifoQueue", "true") {
+        problems.push((
+            true,
+            "is not a FIFO queue, and cannot be made one; name another that ends in .fifo".into(),
+        ));
+    }
+    let Some(policy) = there
+        .get("RedrivePolicy")
+        .and_then(|policy| RedrivePolicy::parse(policy))
+    else {
+        problems.push((true, format!("has no dead-letter queue, so a bad file would be tried for ever; set its RedrivePolicy to {}", queue.dead_letter_name)));
+        return problems;
+    };
+    let Some(dead) = dead else {
+        problems.push((
+            true,
+            format!(
+                "its dead-letter queue {} does not exist; run 'streampress setup'",
+                queue.dead_letter_name
+            ),
+        ));
+        return problems;
+    };
+    let dead_arn = dead.get("QueueArn").map_or("", String::as_str);
+    if policy.target != dead_arn {
+        problems.push((true, format!("its RedrivePolicy names {:?}; set deadLetterTargetArn to {dead_arn}, the queue's ARN", policy.target)));
+    }
+    if policy.max_receive_count < 2 {
+        problems.push((
+            true,
+            "maxReceiveCount is 1, and a receive can be lost on the way; set at least 2".into(),
+        ));
+    } else if policy.max_receive_count != queue.max_receive_count {
+        problems.push((
+            false,
+            format!(
+                "maxReceiveCount is {}, the pipeline says {}; set one to the other",
+                policy.max_receive_count, queue.max_receive_count
+            ),
+        ));
+    }
+    if !is("DeduplicationScope", "messageGroup") || !is("FifoThroughputLimit", "perMessageGroupId")
+    {
+        problems.push((false, "is limited to 300 calls a second; set DeduplicationScope to messageGroup and FifoThroughputLimit to perMessageGroupId".into()));
+    }
+    let largest: usize = there
+        .get("MaximumMessageSize")
+        .and_then(|text| text.parse().ok())
+        .unwrap_or(1 << 20);
+    if largest < 256 * 1024 {
+        problems.push((true, format!("takes messages of at most {largest} bytes; set MaximumMessageSize to 262144 or more")));
+    }
+    problems
+}
+
+/// A receipt that nobody was given: refused as such, or for want of permission.
+async fn denied_on_queue(aws: &Aws, url: &str) -> Vec<&'static str> {
+    let bogus = "streampress-asks-whether-it-may";
+    let hide = aws
+        .sqs
+        .change_message_visibility()
+        .queue_url(url)
+        .receipt_handle(bogus)
+        .visibility_timeout(0)
+        .send()
+        .await;
+    let delete = aws
+        .sqs
+        .delete_message()
+        .queue_url(url)
+        .receipt_handle(bogus)
+        .send()
+        .await;
+    // A group id of a space, which SQS refuses.
+    let send = aws
+        .sqs
+        .send_message()
+        .queue_url(url)
+        .message_body("-")
+        .message_group_id(" ")
+        .message_deduplication_id(" ")
+        .send()
+        .await;
+    let outcomes = [
+        (
+            "sqs:ChangeMessageVisibility",
+            hide.err().map(|error| Said::of(&error)),
+        ),
+        (
+            "sqs:DeleteMessage",
+            delete.err().map(|error| Said::of(&error)),
+        ),
+        ("sqs:SendMessage", send.err().map(|error| Said::of(&error))),
+    ];
+    outcomes
+        .into_iter()
+        .filter(|(_, said)| said.as_ref().is_some_and(Said::is_denied))
+        .map(|(name, _)| name)
+        .collect()
+}
+
+async fn check_stream(aws: &Aws, wanted: &Wanted, findings: &mut Vec<Finding>) -> DoorResult<()> {
+    let name = &wanted.stream.name;
+    let what = format!("stream {name}");
+    let mut find = |fatal: bool, problem: String| {
+        findings.push(Finding {
+            fatal,
+            what: what.clone(),
+            problem,
+        })
+    };
+    let Some(there) = stream::find(aws, name).await? else {
+        find(true, "does not exist; run 'streampress setup'".into());
+        return Ok(());
+    };
+    if !matches!(
+        there.stream_status,
+        StreamStatus::Active | StreamStatus::Updating
+    ) {
+        find(
+            true,
+            format!("is {}; wait until it is ACTIVE", there.stream_status),
+        );
+    }
+    if i64::from(there.open_shard_count) != i64::from(wanted.stream.shards) {
+        find(
+            false,
+            format!(
+                "has {} open shards, the pipeline says {}; each takes 1 MB a second",
+                there.open_shard_count, wanted.stream.shards
+            ),
+        );
+    }
+    if i64::from(there.retention_period_hours) < i64::from(wanted.stream.retention_hours) {
+        find(
+            false,
+            format!(
+                "keeps records for {} hours, the pipeline says {}; increase its retention",
+                there.retention_period_hours, wanted.stream.retention_hours
+            ),
+        );
+    }
+    let kib = there
+        .max_record_size_in_kib
+        .and_then(|kib| usize::try_from(kib).ok())
+        .filter(|kib| *kib > 0)
+        .unwrap_or(1024);
+    if wanted.record_bytes > kib * 1024 {
+        find(
+            true,
+            format!("takes records of at most {kib} KiB; set codec.recordSize to {kib}Ki or less"),
+        );
+    }
+    if wanted.stream.encrypted && there.encryption_type != Some(EncryptionType::Kms) {
+        find(
+            false,
+            "is not encrypted; start its encryption with alias/aws/kinesis".into(),
+        );
+    }
+    for permission in denied_on_stream(aws, name).await {
+        find(
+            true,
+            format!("the credentials lack the permission {permission}; add it to their policy"),
+        );
+    }
+    Ok(())
+}
+
+async fn denied_on_stream(aws: &Aws, name: &str) -> Vec<&'static str> {
+    let listed = aws
+        .kinesis_admin
+        .list_shards()
+        .stream_name(name)
+        .send()
+        .await;
+    let shard = listed.as_ref().ok().and_then(|answer| {
+        answer
+            .shards()
+            .first()
+            .map(|shard| shard.shard_id().to_owned())
+    });
+    let seek = aws
+        .kinesis
+        .get_shard_iterator()
+        .stream_name(name)
+        .shard_id(shard.unwrap_or_default())
+        .shard_iterator_type(ShardIteratorType::TrimHorizon)
+        .send()
+        .await;
+    // No hash key is a word, so nothing is ever put.
+    let entry = PutRecordsRequestEntry::builder()
+        .data(Blob::new("-"))
+        .partition_key("-")
+        .explicit_hash_key("none")
+        .build();
+    let put = match entry {
+        Ok(entry) => aws
+            .kinesis
+            .put_records()
+            .stream_name(name)
+            .records(entry)
+            .send()
+            .await
+            .err()
+            .map(|error| Said::of(&error)),
+        Err(_) => None,
+    };
+    let outcomes = [
+        (
+            "kinesis:ListShards",
+            listed.err().map(|error| Said::of(&error)),
+        ),
+        (
+            "kinesis:GetShardIterator",
+            seek.err().map(|error| Said::of(&error)),
+        ),
+        ("kinesis:PutRecords", put),
+    ];
+    outcomes
+        .into_iter()
+        .filter(|(_, said)| said.as_ref().is_some_and(Said::is_denied))
+        .map(|(name, _)| name)
+        .collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn queue() -> WantedQueue {
+        WantedQueue {
+            name: "q.fifo".into(),
+            dead_letter_name: "q-dlq.fifo".into(),
+            visibility_timeout_seconds: 60,
+            max_receive_count: 20,
+            event_rule: None,
+        }
+    }
+
+    fn attributes(pairs: &[(&str, &str)]) -> BTreeMap<String, String> {
+        pairs
+            .iter()
+            .map(|(key, value)| ((*key).to_owned(), (*value).to_owned()))
+            .collect()
+    }
+
+    #[test]
+    fn a_queue_made_by_setup_has_no_problems() {
+        let policy = r#"{"deadLetterTargetArn":"arn:x","maxReceiveCount":20}"#;
+        let there = attributes(&[
+            ("FifoQueue", "true"),
+            ("RedrivePolicy", policy),
+            ("DeduplicationScope", "messageGroup"),
+            ("FifoThroughputLimit", "perMessageGroupId"),
+        ]);
+        assert_eq!(
+            queue_problems(
+                &queue(),
+                &there,
+                Some(&attributes(&[("QueueArn", "arn:x")]))
+            ),
+            []
+        );
+    }
+
+    #[test]
+    fn the_originals_dead_letter_url_is_found_out() {
+        let policy = r#"{"deadLetterTargetArn":"http://host/000000000000/q-dlq.fifo","maxReceiveCount":"5"}"#;
+        let there = attributes(&[("FifoQueue", "true"), ("RedrivePolicy", policy)]);
+        let problems = queue_problems(
+            &queue(),
+            &there,
+            Some(&attributes(&[("QueueArn", "arn:x")])),
+        );
+        assert!(
+            problems
+                .iter()
+                .any(|(fatal, text)| *fatal && text.contains("set deadLetterTargetArn to arn:x")),
+            "{problems:?}"
+        );
+    }
+
+    #[test]
+    fn each_problem_names_its_way_out() {
+        for (there, words) in [
+            (attributes(&[]), "another that ends in .fifo"),
+            (
+                attributes(&[("FifoQueue", "true")]),
+                "set its RedrivePolicy",
+            ),
+            (
+                attributes(&[
+                    ("FifoQueue", "true"),
+                    (
+                        "RedrivePolicy",
+                        r#"{"deadLetterTargetArn":"arn:x","maxReceiveCount":1}"#,
+                    ),
+                ]),
+                "at least 2",
+            ),
+        ] {
+            let problems = queue_problems(
+                &queue(),
+                &there,
+                Some(&attributes(&[("QueueArn", "arn:x")])),
+            );
+            assert!(
+                problems.iter().any(|(_, text)| text.contains(words)),
+                "{words}: {problems:?}"
+            );
+        }
+    }
+}
