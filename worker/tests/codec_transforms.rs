@@ -57,7 +57,7 @@ fn csv_rows() -> Vec<u8> {
             n % 28 + 1,
             n * 3 % 50,
             n % 100,
-            n as u64 * 0x9e37_79b9_7f4a_7c15
+            (n as u64).wrapping_mul(0x9e37_79b9_7f4a_7c15)
         )
     }));
     csv

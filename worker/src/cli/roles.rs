@@ -210,7 +210,7 @@ pub fn generate(args: GenerateArgs) -> Result<ExitCode> {
             let compressor = &seed.resolved.compressor;
             let mut identity = compressor.identity.clone();
             identity.pipeline = seed.generator.file_name_prefix.clone();
-            let settings = GeneratorSettings {
+            GeneratorSettings {
                 identity,
                 aws: compressor.aws.clone(),
                 transport: streampress_crds::settings::GeneratorTransport {
@@ -221,8 +221,7 @@ pub fn generate(args: GenerateArgs) -> Result<ExitCode> {
                 },
                 generator: job,
                 codec_format: CodecFormat::Seed,
-            };
-            settings
+            }
         }
         Config::File(_) | Config::Variable(_) => generator_settings(&role.config)?,
     };

@@ -379,6 +379,7 @@ pub fn decode(
     let mut rare_used = 0;
     let mut values = Values::default();
     let mut text = Vec::new();
+    #[expect(clippy::explicit_counter_loop, reason = "it counts the rare rows only")]
     for id in ids {
         let Some(template) = id.checked_sub(1) else {
             values.push_bounded(rare.get(rare_used), known.limit)?;

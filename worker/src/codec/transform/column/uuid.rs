@@ -42,7 +42,7 @@ fn spelling(values: &Values) -> Option<Spelling> {
     let upper = values
         .iter()
         .any(|value| value.iter().any(u8::is_ascii_uppercase));
-    (dashes || (len >= 8 && len % 2 == 0 && len <= LONGEST)).then_some(Spelling {
+    (dashes || (len >= 8 && len.is_multiple_of(2) && len <= LONGEST)).then_some(Spelling {
         upper,
         len,
         dashes,
