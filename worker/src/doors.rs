@@ -21,6 +21,8 @@ pub mod aws;
 pub mod contract;
 pub mod files;
 pub mod held;
+#[cfg(feature = "kubernetes")]
+pub mod lease;
 pub mod local;
 pub mod solo;
 

@@ -18,6 +18,7 @@ pub mod decompress;
 pub mod doors;
 pub mod generate;
 pub mod generator;
+pub mod health;
 pub mod progress;
 pub mod redrive;
 pub mod report;

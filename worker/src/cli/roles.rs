@@ -21,9 +21,10 @@ use crate::config::{self, BadConfiguration, Config};
 use crate::doors::local::{Local, LocalOptions};
 use crate::doors::solo::SoloLock;
 use crate::doors::{FileName, Lock};
+use crate::health;
 use crate::progress::print;
 use crate::redrive::{self as redriving, Done};
-use crate::roles::{Transport, Workplace};
+use crate::roles::{Locks, Transport, Workplace};
 
 pub fn runtime() -> Result<tokio::runtime::Runtime> {
     tokio::runtime::Builder::new_multi_thread()
@@ -133,6 +134,11 @@ impl Role {
     }
 
     async fn workplace(&self, threads: usize, shutdown: CancellationToken) -> Result<Workplace> {
+        // Only a pod of the operator's is asked for its health.
+        let health = match &self.config {
+            Config::Variable(settings) if in_pod() => Some(health::serve(settings).await?),
+            _ => None,
+        };
         let (transport, data) = match &self.side {
             Side::Embedded(data) => (self.embedded(data).await?, data),
             Side::Aws(data) => {
@@ -141,18 +147,35 @@ impl Role {
                     pipeline = self.config.pipeline(),
                     "Opening queues and stream on AWS."
                 );
-                let solo = Arc::new(|role: &str, slots| {
-                    Arc::new(SoloLock::new(role, slots)) as Arc<dyn Lock>
-                });
-                (aws_side::connect(&places, solo).await?, data)
+                (aws_side::connect(&places, self.locks().await?).await?, data)
             }
         };
+        if let Some(health) = health {
+            health.set();
+        }
         Ok(Workplace {
             transport,
             data: data.clone(),
             threads,
             shutdown,
         })
+    }
+
+    /// In a cluster the slots are Leases; anywhere else a worker on AWS has no others beside it to agree with.
+    async fn locks(&self) -> Result<Locks> {
+        #[cfg(feature = "kubernetes")]
+        if let (Config::Variable(settings), true) = (&self.config, in_pod()) {
+            let identity = settings.identity();
+            let locks =
+                crate::doors::lease::in_cluster(&identity.namespace, &identity.pipeline).await;
+            return locks.context("finding the slots");
+        }
+        if in_pod() {
+            notice("slots are not shared with other workers: only the operator's pods have Leases");
+        }
+        Ok(Arc::new(|role: &str, slots| {
+            Arc::new(SoloLock::new(role, slots)) as Arc<dyn Lock>
+        }))
     }
 
     async fn embedded(&self, data: &Path) -> Result<Transport> {
@@ -193,6 +216,11 @@ impl Role {
         }
         options
     }
+}
+
+/// Kubernetes says so to every container.
+fn in_pod() -> bool {
+    std::env::var_os("KUBERNETES_SERVICE_HOST").is_some()
 }
 
 fn shutdown() -> CancellationToken {
