@@ -86,7 +86,10 @@ async fn a_holder_that_died_is_followed_after_its_lease_and_not_before() {
     let (first, second) = (lock(&names, FAST).await, lock(&names, FAST).await);
     let held = first.try_acquire().await.unwrap().unwrap();
     let attempt = held.attempt().to_owned();
-    assert!(second.all_held_by_others().await.unwrap());
+    eventually("the slot is seen to be held", || async {
+        second.all_held_by_others().await.unwrap()
+    })
+    .await;
     // As after kill -9: nobody renews and nobody releases.
     let died = Instant::now();
     let dead = die(held);
@@ -119,7 +122,10 @@ async fn a_released_slot_is_followed_within_a_moment() {
         lock(&names, Times::default()).await,
     );
     let held = first.try_acquire().await.unwrap().unwrap();
-    assert!(second.all_held_by_others().await.unwrap());
+    eventually("the slot is seen to be held", || async {
+        second.all_held_by_others().await.unwrap()
+    })
+    .await;
     assert!(held.release().await);
     let released = Instant::now();
     eventually("the release is seen", || async {
@@ -132,7 +138,7 @@ async fn a_released_slot_is_followed_within_a_moment() {
         .unwrap()
         .expect("the slot is free");
     assert!(
-        released.elapsed() < Duration::from_secs(1),
+        released.elapsed() < Duration::from_secs(3),
         "{:?}",
         released.elapsed()
     );
