@@ -146,6 +146,26 @@ fn a_seed_pipeline_restores_the_normalised_form() {
 }
 
 #[test]
+fn the_report_of_a_seed_pipeline_has_both_steps_and_what_the_second_brought() {
+    let place = Place::with_spec("  codec: {format: Seed, recordSize: 4Ki}");
+    let mut random = fastrand::Rng::with_seed(3);
+    let words: String = (0..20_000)
+        .map(|_| format!("{:x} ", random.u32(..)))
+        .collect();
+    place.write("in/long.txt", words);
+    let summary = place.run_summary(&["--input", "in"]);
+    let report = summary["report"].as_str().expect("a report");
+    let page = text(&std::fs::read(place.path(report)).expect("the page is there"));
+    for row in [
+        "<th scope=\"row\">Step 01</th><td>LZMA</td>",
+        "<th scope=\"row\">Step 02</th><td>BZ2</td>",
+        "<th scope=\"row\">Improvement</th>",
+    ] {
+        assert!(page.contains(row), "{row} is missing from the page");
+    }
+}
+
+#[test]
 fn strict_ordering_restores_all_files_too() {
     let place = Place::with_spec(
         "  ordering: Strict\n  generator: {schema: {example: iot-sensors}, format: csv, fileSize: 16Ki, filesPerMinute: 0, files: 8}\n  source: {formats: [csv]}",

@@ -163,12 +163,8 @@ impl Role {
 
     /// In a cluster the slots are Leases; anywhere else a worker on AWS has no others beside it to agree with.
     async fn locks(&self) -> Result<Locks> {
-        #[cfg(feature = "kubernetes")]
         if let (Config::Variable(settings), true) = (&self.config, in_pod()) {
-            let identity = settings.identity();
-            let locks =
-                crate::doors::lease::in_cluster(&identity.namespace, &identity.pipeline).await;
-            return locks.context("finding the slots");
+            return lease_locks(settings).await;
         }
         if in_pod() {
             notice("slots are not shared with other workers: only the operator's pods have Leases");
@@ -216,6 +212,22 @@ impl Role {
         }
         options
     }
+}
+
+#[cfg(feature = "kubernetes")]
+async fn lease_locks(settings: &Settings) -> Result<Locks> {
+    let identity = settings.identity();
+    crate::doors::lease::in_cluster(&identity.namespace, &identity.pipeline)
+        .await
+        .context("finding the slots")
+}
+
+/// Without Leases it would take its slots for free, beside all others, and count nowhere.
+#[cfg(not(feature = "kubernetes"))]
+async fn lease_locks(_settings: &Settings) -> Result<Locks> {
+    bail!(
+        "this program was built without Kubernetes: an operator's pod needs one built with `--features kubernetes`, as deploy/Dockerfile does"
+    )
 }
 
 /// Kubernetes says so to every container.

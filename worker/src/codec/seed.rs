@@ -96,28 +96,31 @@ pub fn normalise(format: Format, bytes: &[u8]) -> Result<Vec<u8>, Refusal> {
 
 /// Packs a normalised file with records of `break_bytes`, as the original does.
 pub fn pack(normalised: &[u8], break_bytes: usize) -> Result<Packed, Refusal> {
-    let break_bytes = break_bytes.max(1);
-    if normalised.len() <= break_bytes {
-        return Ok(Packed {
-            stages: Stages::One,
-            records: vec![to_xz(normalised)?],
-        });
+    second_step(first_step(normalised, break_bytes)?, break_bytes)
+}
+
+/// Step 01: LZMA over each piece of `break_bytes`; a small file is one piece.
+pub fn first_step(normalised: &[u8], break_bytes: usize) -> Result<Vec<Vec<u8>>, Refusal> {
+    if normalised.is_empty() {
+        return Ok(vec![to_xz(normalised)?]);
     }
-    let chunks = normalised
-        .chunks(break_bytes)
-        .map(to_xz)
-        .collect::<Result<Vec<_>, _>>()?;
+    normalised.chunks(break_bytes.max(1)).map(to_xz).collect()
+}
+
+/// Step 02: base64, bars and BZ2 over the pieces of the first step, where there are several and they fill a record.
+pub fn second_step(pieces: Vec<Vec<u8>>, break_bytes: usize) -> Result<Packed, Refusal> {
+    let break_bytes = break_bytes.max(1);
     let mut joined = Vec::new();
-    for (number, chunk) in chunks.iter().enumerate() {
+    for (number, piece) in pieces.iter().enumerate() {
         if number > 0 {
             joined.push(DIVIDER);
         }
-        base64::encode(chunk, &mut joined);
+        base64::encode(piece, &mut joined);
     }
-    if joined.len() < break_bytes {
+    if pieces.len() == 1 || joined.len() < break_bytes {
         return Ok(Packed {
             stages: Stages::One,
-            records: chunks,
+            records: pieces,
         });
     }
     Ok(Packed {
