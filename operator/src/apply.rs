@@ -43,14 +43,21 @@ pub enum WriteError {
         name: String,
     },
     /// The server refused or failed.
-    #[error("writing {what}")]
+    #[error("writing {what}: {}", said(.answer))]
     Refused {
         /// What was written.
         what: String,
         /// What the server said.
-        #[source]
-        source: Box<kube::Error>,
+        answer: Box<kube::Error>,
     },
+}
+
+/// The server's own sentence; kube's has the whole Status object behind it.
+fn said(answer: &kube::Error) -> String {
+    match answer {
+        kube::Error::Api(status) if !status.message.is_empty() => status.message.clone(),
+        other => other.to_string(),
+    }
 }
 
 impl WriteError {
@@ -58,8 +65,8 @@ impl WriteError {
     pub fn is_lasting(&self) -> bool {
         match self {
             WriteError::Taken { .. } => true,
-            WriteError::Refused { source, .. } => {
-                matches!(&**source, kube::Error::Api(status) if matches!(status.code, 400 | 403 | 422))
+            WriteError::Refused { answer, .. } => {
+                matches!(&**answer, kube::Error::Api(status) if matches!(status.code, 400 | 403 | 422))
             }
             WriteError::NotLeading | WriteError::NoAnswer => false,
         }
@@ -67,7 +74,7 @@ impl WriteError {
 
     /// Whether the object is gone, or another one of the same name.
     pub fn is_gone(&self) -> bool {
-        matches!(self, WriteError::Refused { source, .. } if matches!(&**source, kube::Error::Api(status) if matches!(status.code, 404 | 409)))
+        matches!(self, WriteError::Refused { answer, .. } if matches!(&**answer, kube::Error::Api(status) if matches!(status.code, 404 | 409)))
     }
 }
 
@@ -140,7 +147,7 @@ impl Hands {
             )
             .await
         {
-            Err(WriteError::Refused { source, .. }) if live.is_none() && is_conflict(&source) => {
+            Err(WriteError::Refused { answer, .. }) if live.is_none() && is_conflict(&answer) => {
                 self.take_over(child, &api, &desired, &what).await?
             }
             written => written?,
@@ -168,9 +175,9 @@ impl Hands {
         let live = timeout(WRITE_DEADLINE, api.get_metadata(&child.name))
             .await
             .map_err(|_| WriteError::NoAnswer)?;
-        let live = live.map_err(|source| WriteError::Refused {
+        let live = live.map_err(|answer| WriteError::Refused {
             what: what.to_owned(),
-            source: Box::new(source),
+            answer: Box::new(answer),
         })?;
         let uid = desired["metadata"]["ownerReferences"][0]["uid"].as_str();
         let ours = live
@@ -308,9 +315,9 @@ impl Hands {
         let answer = timeout(WRITE_DEADLINE, call)
             .await
             .map_err(|_| WriteError::NoAnswer)?;
-        answer.map_err(|source| WriteError::Refused {
+        answer.map_err(|answer| WriteError::Refused {
             what: what.to_owned(),
-            source: Box::new(source),
+            answer: Box::new(answer),
         })
     }
 

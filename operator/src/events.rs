@@ -74,13 +74,13 @@ impl Events {
             Some(Phase::Running) => "Running",
             _ => ready.map_or("Changed", |condition| condition.reason.as_str()),
         };
-        self.publish(
-            pipeline,
-            type_,
-            reason,
-            new.message.as_deref().unwrap_or_default(),
-        )
-        .await;
+        // An Event that comes again is counted under its first note: no figures in those of good times.
+        let note = match new.phase {
+            Some(Phase::Running) => ready.map_or("", |condition| condition.message.as_str()),
+            Some(Phase::Completed) => "All files of the generator are restored.",
+            _ => new.message.as_deref().unwrap_or_default(),
+        };
+        self.publish(pipeline, type_, reason, note).await;
     }
 
     /// An Event that cannot be written is no reason to stop: the status says the same.

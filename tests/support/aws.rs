@@ -4,11 +4,13 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
+use anyhow::Context;
 use async_trait::async_trait;
 use serde_json::json;
 use streampress::doors::aws::{Aws, AwsOptions, KinesisStream, SqsQueue};
 use streampress::doors::held::HolderRequest;
 use streampress::doors::{DoorResult, Held, Ledger, Lock};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 
@@ -93,6 +95,26 @@ pub async fn connect(url: &str) -> Aws {
         keys: Some(("test".into(), "test".into())),
     };
     Aws::connect(&options).await
+}
+
+/// A bucket is the user's own: the product has no code to make one. LocalStack takes a PUT that is not signed.
+pub async fn make_bucket(url: &str, name: &str) -> anyhow::Result<()> {
+    let address = url.trim_start_matches("http://").trim_end_matches('/');
+    let mut connection = tokio::net::TcpStream::connect(address)
+        .await
+        .with_context(|| format!("asking LocalStack at {url} for a bucket"))?;
+    let authorization = "AWS4-HMAC-SHA256 Credential=test/20260101/us-east-1/s3/aws4_request, SignedHeaders=host, Signature=0";
+    let request = format!(
+        "PUT /{name} HTTP/1.1\r\nHost: {address}\r\nAuthorization: {authorization}\r\nContent-Length: 0\r\nConnection: close\r\n\r\n"
+    );
+    connection.write_all(request.as_bytes()).await?;
+    let mut answer = String::new();
+    connection.read_to_string(&mut answer).await?;
+    anyhow::ensure!(
+        answer.starts_with("HTTP/1.1 200"),
+        "no bucket {name}: {answer}"
+    );
+    Ok(())
 }
 
 /// Slots without end, for tests that are not about slots.

@@ -6,6 +6,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
+use streampress_crds::location::Location;
 use streampress_crds::pipeline::CodecFormat;
 use streampress_crds::settings::{
     CompressorSettings, DecompressorSettings, GeneratorSettings, Settings,
@@ -20,7 +21,7 @@ use crate::blocking;
 use crate::config::{self, BadConfiguration, Config};
 use crate::doors::local::{Local, LocalOptions};
 use crate::doors::solo::SoloLock;
-use crate::doors::{FileName, Lock};
+use crate::doors::{FileEntry, FileName, Lock};
 use crate::health;
 use crate::progress::print;
 use crate::redrive::{self as redriving, Done};
@@ -341,10 +342,13 @@ pub fn submit(args: SubmitArgs) -> Result<ExitCode> {
     runtime()?.block_on(async {
         let workplace = role.workplace(1, CancellationToken::new()).await?;
         let announcer = workplace.compressor_announcer(&settings)?;
-        let source = workplace.path(&settings.source.location)?;
+        let source = match &settings.source.location {
+            Location::S3 { .. } => None,
+            location @ Location::File { .. } => Some(workplace.path(location)?),
+        };
         let mut failed = false;
         for path in &args.files {
-            match submit_one(&announcer, &source, path).await {
+            match submit_one(&announcer, source.as_deref(), path).await {
                 Ok(text) => print(&format!("{text}\n")),
                 Err(error) => {
                     failed = true;
@@ -360,8 +364,12 @@ pub fn submit(args: SubmitArgs) -> Result<ExitCode> {
     })
 }
 
-/// Announces a file of the source; one from elsewhere is copied there first, under its own name.
-async fn submit_one(announcer: &Announcer, source: &Path, path: &Path) -> Result<String> {
+/// Announces a file of the source; one from elsewhere is copied there first, under its own name. `source` is the
+/// source's folder; a bucket has none, and its objects are named by their URL.
+async fn submit_one(announcer: &Announcer, source: Option<&Path>, path: &Path) -> Result<String> {
+    if let Some(name) = object_of(announcer.source.location(), path) {
+        return submit_object(announcer, name, path).await;
+    }
     let full = path
         .canonicalize()
         .with_context(|| format!("opening {}", path.display()))?;
@@ -372,8 +380,7 @@ async fn submit_one(announcer: &Announcer, source: &Path, path: &Path) -> Result
         );
     }
     let inside = source
-        .canonicalize()
-        .ok()
+        .and_then(|source| source.canonicalize().ok())
         .and_then(|source| full.strip_prefix(source).ok().map(Path::to_owned));
     let name = match &inside {
         Some(name) => name.as_path(),
@@ -395,15 +402,46 @@ async fn submit_one(announcer: &Announcer, source: &Path, path: &Path) -> Result
     })
     .await
     .with_context(|| format!("submitting {}", path.display()))?;
-    let file = announcer.announce(&entry).await?;
     let how = if copied {
         "copied to the source and announced"
     } else {
         "announced"
     };
+    announce(announcer, &entry, path, how).await
+}
+
+/// What follows the source's URL in `s3://bucket/prefix/a/b.csv`.
+fn object_of<'a>(location: &str, path: &'a Path) -> Option<&'a str> {
+    let name = path
+        .to_str()?
+        .strip_prefix(location.trim_end_matches('/'))?;
+    location
+        .starts_with("s3://")
+        .then(|| name.strip_prefix('/'))?
+}
+
+/// Announces what lies in the bucket already.
+async fn submit_object(announcer: &Announcer, name: &str, path: &Path) -> Result<String> {
+    let name = FileName::parse(name).map_err(anyhow::Error::msg)?;
+    let files = announcer.source.clone();
+    let entry = blocking(move || files.stat(&name))
+        .await
+        .with_context(|| format!("looking at {}", path.display()))?
+        .with_context(|| format!("there is no object {}", path.display()))?;
+    announce(announcer, &entry, path, "announced").await
+}
+
+async fn announce(
+    announcer: &Announcer,
+    entry: &FileEntry,
+    path: &Path,
+    how: &str,
+) -> Result<String> {
+    let file = announcer.announce(entry).await?;
     Ok(format!(
-        "{}: {how} as {name}, file {}",
+        "{}: {how} as {}, file {}",
         path.display(),
+        entry.name,
         &file.id().as_str()[..12]
     ))
 }

@@ -1,0 +1,113 @@
+//! Files that are objects of a bucket, and one that a user submits from a machine outside the cluster.
+
+use std::path::PathBuf;
+use std::process::Command;
+
+use anyhow::{Context, Result, ensure};
+use serde_json::json;
+use streampress::doors::aws::Aws;
+use streampress::doors::{FileName, Files};
+use streampress_tests::aws;
+use streampress_tests::cluster::PortForward;
+
+use crate::{LONG, SOON, Site, status};
+
+/// The program beside this test.
+fn streampress() -> Result<PathBuf> {
+    let mut path = std::env::current_exe()?;
+    path.pop();
+    path.pop();
+    let program = path.join("streampress");
+    ensure!(
+        program.exists(),
+        "{} is not built: cargo build -p streampress",
+        program.display()
+    );
+    Ok(program)
+}
+
+fn read(files: &dyn Files, name: &str) -> Result<Vec<u8>> {
+    let mut bytes = Vec::new();
+    let name = FileName::parse(name).map_err(anyhow::Error::msg)?;
+    files.read(&name)?.read_to_end(&mut bytes)?;
+    Ok(bytes)
+}
+
+#[test]
+fn objects_of_a_bucket_are_restored_and_so_is_a_file_submitted_from_outside() -> Result<()> {
+    let site = Site::install("op-s3")?;
+    let forward = PortForward::open(&site.cluster, "localstack", "service/localstack", 4566)?;
+    let url = format!("http://127.0.0.1:{}", forward.port);
+    let bucket = site.namespace.name.clone();
+    let runtime = tokio::runtime::Runtime::new()?;
+    let _inside = runtime.enter();
+    let cloud: Aws = runtime.block_on(aws::connect(&url));
+    runtime.block_on(aws::make_bucket(&url, &bucket))?;
+    let generator = json!({"schema": {"example": "access-log"}, "format": "txt", "fileSize": "256Ki", "filesPerMinute": 300, "files": 8});
+    let at = |folder: &str| format!("s3://{bucket}/{folder}");
+    site.apply_example(
+        "bucket",
+        json!({
+            "generator": generator,
+            "source": {"location": at("in"), "formats": ["txt", "csv"]},
+            "destination": {"location": at("out")},
+            "report": {"location": at("reports/results.html")},
+        }),
+    )?;
+    site.wait_phase("bucket", "Completed", LONG)?;
+
+    let place = tempfile::tempdir()?;
+    std::fs::write(place.path().join("sales.csv"), "item,price\npen,1.20\n")?;
+    let live = site.kubectl(&["get", "cpl/bucket", "-o", "yaml"])?;
+    std::fs::write(place.path().join("bucket.yaml"), live)?;
+    let said = Command::new(streampress()?)
+        .current_dir(place.path())
+        .args(["submit", "sales.csv", "-p", "bucket.yaml", "--aws"])
+        .env_clear()
+        .envs([
+            ("AWS_ACCESS_KEY_ID", "test"),
+            ("AWS_SECRET_ACCESS_KEY", "test"),
+            ("AWS_ENDPOINT_OVERRIDE", &url),
+        ])
+        .output()
+        .context("starting streampress")?;
+    ensure!(
+        said.status.success(),
+        "submit ended with {}: {}",
+        said.status,
+        String::from_utf8_lossy(&said.stderr)
+    );
+    site.wait("the submitted file to be counted", SOON, || {
+        let found = site.pipeline("bucket")?;
+        ensure!(
+            status(&found, "/progress/filesRestored") == 9,
+            "its status is {:#}",
+            found["status"]
+        );
+        Ok(())
+    })?;
+
+    let (sources, restored) = (
+        cloud.files(&at("in"), &bucket, "in")?,
+        cloud.files(&at("out"), &bucket, "out")?,
+    );
+    let names = sources.list()?;
+    ensure!(
+        names.len() == 9,
+        "{} objects are at the source",
+        names.len()
+    );
+    for entry in names {
+        let name = entry.name.as_str();
+        ensure!(
+            read(&sources, name)? == read(&restored, name)?,
+            "{name} was altered"
+        );
+    }
+    let reports = cloud.files(&at("reports"), &bucket, "reports")?;
+    site.wait("the report to have the submitted file", SOON, || {
+        let page = String::from_utf8(read(&reports, "results.html")?)?;
+        ensure!(page.contains("sales.csv"), "it is not in the page");
+        Ok(())
+    })
+}
