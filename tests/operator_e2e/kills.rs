@@ -22,7 +22,7 @@ fn files_are_restored_whichever_pods_are_killed_on_their_way() -> Result<()> {
     let time = time()?;
     // A file every half second, for as long as there are kills.
     let count = usize::try_from(time.as_secs() * 2)?;
-    let generator = json!({"schema": {"example": "stock-market"}, "fileSize": "256Ki", "filesPerMinute": 120, "files": count});
+    let generator = json!({"schema": {"example": "stock-market"}, "fileSize": "64Ki", "filesPerMinute": 120, "files": count});
     site.apply_example("stock-market", json!({"generator": generator}))?;
     site.wait_ready("stock-market")?;
     let victims = [

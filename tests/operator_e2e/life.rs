@@ -36,7 +36,7 @@ fn a_pipeline_is_edited_scaled_suspended_resumed_and_deleted_without_losing_a_fi
     let site = Site::install("op-life")?;
     // Endless: what is on its way at each step must come through it.
     let generator =
-        json!({"schema": {"example": "stock-market"}, "fileSize": "64Ki", "filesPerMinute": 120});
+        json!({"schema": {"example": "stock-market"}, "fileSize": "64Ki", "filesPerMinute": 60});
     site.apply_example("stock-market", json!({"generator": generator}))?;
     site.wait_ready("stock-market")?;
     restored(&site, 3)?;
@@ -113,7 +113,7 @@ fn a_pipeline_is_edited_scaled_suspended_resumed_and_deleted_without_losing_a_fi
     );
 
     site.patch("stock-market", &json!({"suspend": false}))?;
-    restored(&site, sources.len() as u64 + 2)?;
+    restored(&site, out.len() as u64 + 3)?;
     site.kubectl(&["delete", "cpl/stock-market", "--timeout=50s"])?;
     site.wait(
         "everything of the pipeline to be gone",

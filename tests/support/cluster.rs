@@ -20,8 +20,8 @@ pub use namespace::{PortForward, TestNamespace};
 
 /// How long one `kubectl` call may take that is not itself a wait.
 const ONE_CALL: Duration = Duration::from_secs(60);
-/// How often a condition is looked at again.
-const LOOK_AGAIN: Duration = Duration::from_millis(250);
+/// How soon a condition is looked at again, at first and in the end: every look is a process.
+const LOOK_AGAIN: [Duration; 2] = [Duration::from_millis(250), Duration::from_secs(2)];
 
 /// A running cluster. Cheap to make and to copy; any number of tests may share the one cluster.
 #[derive(Clone, Debug)]
@@ -120,7 +120,7 @@ impl Cluster {
         }
     }
 
-    /// Looks four times a second until `look` finds something, and gives that. `look` answers `Err` for "not yet",
+    /// Looks, less and less often, until `look` finds something, and gives that. `look` answers `Err` for "not yet",
     /// saying what it saw: on timeout that is printed, and with it the events, pods and logs of the namespace.
     pub fn wait_for<T>(
         &self,
@@ -130,6 +130,7 @@ impl Cluster {
         mut look: impl FnMut() -> Result<T>,
     ) -> Result<T> {
         let began = Instant::now();
+        let [mut pause, longest] = LOOK_AGAIN;
         loop {
             let not_yet = match look() {
                 Ok(found) => return Ok(found),
@@ -142,7 +143,8 @@ impl Cluster {
                     diagnosis::of_namespace(self, namespace)
                 )));
             }
-            std::thread::sleep(LOOK_AGAIN);
+            std::thread::sleep(pause);
+            pause = (pause * 5 / 4).min(longest);
         }
     }
 
