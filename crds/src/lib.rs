@@ -5,7 +5,7 @@
 //! - [`defaults`]: every default, once.
 //! - [`quantity`]: byte sizes as Kubernetes writes them.
 //! - [`location`]: where files are, `file:///data/…` or `s3://bucket/prefix`.
-//! - [`limits`]: bounds that several of these share.
+//! - [`limits`], [`lease`]: bounds that several of these share, and the times of slots and of the lead.
 //! - [`settings`]: what one worker role needs (`STREAMPRESS_PIPELINE`): `resolve` makes it from a
 //!   pipeline (`resolve.rs`), `read` reads it in a worker (`read_settings.rs`).
 //! - [`invalid`]: one thing wrong: field, value, rule, way out.
@@ -17,6 +17,7 @@
 pub mod defaults;
 pub mod document;
 pub mod invalid;
+pub mod lease;
 pub mod limits;
 pub mod location;
 pub mod notices;

@@ -72,7 +72,12 @@ pub fn slot_names(pipeline: &str, resolved: &Resolved) -> Vec<(Role, String)> {
 fn slots(site: &Site<'_>) -> Vec<Child> {
     slot_names(site.name, site.resolved)
         .into_iter()
-        .map(|(role, name)| site.child(Kind::Lease, name, role.as_str(), json!({})))
+        .map(|(role, name)| {
+            let mut slot = site.child(Kind::Lease, name, role.as_str(), json!({}));
+            slot.object["metadata"]["annotations"] =
+                json!({names::PIPELINE_UID: site.pipeline.metadata.uid});
+            slot
+        })
         .collect()
 }
 

@@ -12,7 +12,7 @@ use kube::runtime::controller::Action;
 use serde_json::Value;
 use streampress_crds::pipeline::{CompressionPipeline, TransportPolicy};
 use streampress_crds::settings::{Resolved, Role, resolve_in_cluster};
-use streampress_crds::status::CompressionPipelineStatus;
+use streampress_crds::status::{CompressionPipelineStatus, Phase};
 use tokio::time::{Instant, timeout};
 use tracing::{info, warn};
 
@@ -24,7 +24,7 @@ use crate::events::Events;
 use crate::ledger;
 use crate::metrics::Metrics;
 use crate::names;
-use crate::observe::{Live, holder, owner_uid};
+use crate::observe::{Live, holder, is_of_another, owner_uid};
 use crate::plan::{Scaling, replicas};
 use crate::status::{Observed, TransportView, Trouble, status};
 use crate::store::{Key, Owner, Store};
@@ -33,8 +33,10 @@ use crate::transport::desk::{Desk, Removal, Seen};
 
 /// How long one look at one pipeline may take.
 const DEADLINE: Duration = Duration::from_secs(30);
-/// Between two status writes where only figures changed, and between two looks at figures.
-const FIGURES: Duration = Duration::from_secs(10);
+/// Between two writes of one pipeline's status, whatever happens meanwhile, and between two looks at its figures.
+const STATUS: Duration = Duration::from_secs(10);
+/// The first word on a new pipeline waits so long for queues and stream, to say more than that they are being made.
+const FIRST_WORD: Duration = Duration::from_secs(1);
 /// A pipeline at rest is looked at so often, in case an event was missed. It costs no request.
 const RARELY: Duration = Duration::from_secs(600);
 
@@ -65,6 +67,8 @@ pub struct Memory {
     empty_since: Option<Duration>,
     written: Option<Written>,
     failures: u32,
+    phase: Option<Phase>,
+    first_look: Option<Instant>,
 }
 
 /// The last status write.
@@ -97,13 +101,7 @@ pub async fn reconcile(
         .unwrap_or(Err(ReconcileError::TooLong));
     let word = if outcome.is_ok() { "ok" } else { "error" };
     context.metrics.reconciled(word, began.elapsed());
-    context.remember(&object, |memory| {
-        memory.failures = if outcome.is_ok() {
-            0
-        } else {
-            memory.failures.saturating_add(1)
-        }
-    });
+    context.conclude(&object, outcome.is_ok());
     outcome
 }
 
@@ -237,7 +235,7 @@ async fn run(
         settling,
         said,
         refused_again,
-        busy.then_some(FIGURES),
+        busy.then_some(STATUS),
         Some(RARELY),
     ];
     Ok(Action::requeue(
@@ -249,9 +247,7 @@ async fn write(children: &[Child], live: &Live<'_>, context: &Context) -> Result
     for child in children {
         let mut there = live.get(child.kind, &child.name);
         let ours = child.object["metadata"]["ownerReferences"][0]["uid"].as_str();
-        if let Some(left) =
-            there.filter(|there| owner_uid(there).is_some_and(|uid| Some(uid) != ours))
-        {
+        if let Some(left) = there.filter(|there| is_of_another(there, ours)) {
             // Of an earlier pipeline of this name, and on its way out: what it counted is not ours.
             let key = Key {
                 kind: child.kind,
@@ -435,8 +431,8 @@ async fn say(
     Ok(Action::requeue(said.unwrap_or(RARELY)))
 }
 
-/// Writes the status where it says something else: at once when something happened, figures at their pace. Gives the
-/// time after which figures are due.
+/// Writes the status where it says something else: at once, unless the last write was a moment ago. Gives the time after
+/// which it may be written.
 async fn status_of(
     object: &DynamicObject,
     seen: Observed,
@@ -464,15 +460,27 @@ async fn status_of(
             ..new
         };
     }
+    let before = context.remember(object, |memory| {
+        std::mem::replace(&mut memory.phase, new.phase)
+    });
+    context.metrics.phase(before, new.phase);
     if new == former {
         return Ok(None);
     }
-    let only_figures = new.conditions == former.conditions
-        && new.phase == former.phase
-        && new.observed_generation == former.observed_generation;
-    if let Some(left) = written
-        .filter(|_| only_figures)
-        .and_then(|written| FIGURES.checked_sub(written.at.elapsed()))
+    let still_making = former.phase.is_none() && seen.transport == TransportView::Making;
+    let since = match written {
+        // What happens meanwhile is written then, at once and once.
+        Some(written) => Some((written.at, STATUS)),
+        None if still_making && seen.invalid.is_empty() => Some((
+            context.remember(object, |memory| {
+                *memory.first_look.get_or_insert_with(Instant::now)
+            }),
+            FIRST_WORD,
+        )),
+        None => None,
+    };
+    if let Some(left) = since
+        .and_then(|(since, pause)| pause.checked_sub(since.elapsed()))
         .filter(|left| !left.is_zero())
     {
         return Ok(Some(left));
@@ -500,21 +508,35 @@ impl Context {
         change(memories.entry(uid).or_default())
     }
 
+    /// A look has ended, perhaps of a pipeline that has gone in the meantime.
+    fn conclude(&self, object: &DynamicObject, well: bool) {
+        let mut memories = self.memories.lock().unwrap_or_else(PoisonError::into_inner);
+        let uid = object.metadata.uid.as_deref().unwrap_or_default();
+        if let Some(memory) = memories.get_mut(uid) {
+            memory.failures = if well {
+                0
+            } else {
+                memory.failures.saturating_add(1)
+            };
+        }
+    }
+
     /// The pipeline is gone.
     pub fn forget(&self, uid: &str) {
-        self.memories
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .remove(uid);
-        self.desk.forget(uid);
+        self.retain(|other| other != uid);
     }
 
     /// Only these are still there.
     pub fn retain(&self, is_there: impl Fn(&str) -> bool) {
-        self.memories
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .retain(|uid, _| is_there(uid));
+        let mut memories = self.memories.lock().unwrap_or_else(PoisonError::into_inner);
+        memories.retain(|uid, memory| {
+            let stays = is_there(uid);
+            if !stays {
+                self.metrics.phase(memory.phase, None);
+            }
+            stays
+        });
+        drop(memories);
         self.desk.retain(is_there);
     }
 

@@ -10,29 +10,9 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::MicroTime;
 use k8s_openapi::jiff::Timestamp;
 use kube::api::{ObjectMeta, PostParams};
 use kube::{Api, Error};
+pub use streampress_crds::lease::Times;
 use tokio::time::{Instant, sleep, timeout};
 use tracing::{info, warn};
-
-/// Times of the election.
-#[derive(Clone, Copy, Debug)]
-pub struct Times {
-    /// How long others wait from the last sign of life they saw.
-    pub lease: Duration,
-    /// How long a holder believes itself after its last renewal.
-    pub deadline: Duration,
-    /// Between two renewals or looks.
-    pub period: Duration,
-}
-
-impl Default for Times {
-    fn default() -> Self {
-        Self {
-            lease: Duration::from_secs(15),
-            deadline: Duration::from_secs(10),
-            period: Duration::from_secs(2),
-        }
-    }
-}
 
 /// Whether this process leads, as known to everybody in it.
 #[derive(Clone, Debug, Default)]
@@ -96,7 +76,7 @@ impl Election {
     pub async fn win(&mut self) -> Lease {
         loop {
             let asked = Instant::now();
-            match timeout(self.patience(), self.try_win()).await {
+            match timeout(self.times.request(), self.try_win()).await {
                 Ok(Ok(Some(lease))) => {
                     self.leadership.set(Some(asked + self.times.deadline));
                     info!(identity = %self.identity, "This operator leads.");
@@ -120,7 +100,7 @@ impl Election {
         loop {
             sleep(self.times.period).await;
             let asked = Instant::now();
-            match timeout(self.patience(), self.write(&lease, false)).await {
+            match timeout(self.times.request(), self.write(&lease, false)).await {
                 Ok(Ok(written)) => {
                     lease = written;
                     renewed = asked;
@@ -161,16 +141,8 @@ impl Election {
         let _ = timeout(Duration::from_secs(2), release).await;
     }
 
-    fn patience(&self) -> Duration {
-        self.times
-            .deadline
-            .saturating_sub(self.times.period)
-            .max(Duration::from_millis(100))
-            / 2
-    }
-
     async fn still_ours(&self) -> Option<Lease> {
-        let lease = timeout(self.patience(), self.api.get_opt(&self.name))
+        let lease = timeout(self.times.request(), self.api.get_opt(&self.name))
             .await
             .ok()?
             .ok()??;
@@ -248,11 +220,7 @@ impl Election {
             .unwrap_or(0);
         LeaseSpec {
             holder_identity: Some(self.identity.clone()),
-            lease_duration_seconds: Some(
-                i32::try_from(self.times.lease.as_secs())
-                    .unwrap_or(15)
-                    .max(1),
-            ),
+            lease_duration_seconds: Some(self.times.lease_seconds()),
             acquire_time: before
                 .filter(|_| ours)
                 .and_then(|before| before.acquire_time.clone())

@@ -9,6 +9,7 @@ use prometheus_client::metrics::family::Family;
 use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::metrics::histogram::Histogram;
 use prometheus_client::registry::{Registry, Unit};
+use streampress_crds::status::Phase;
 
 type Labels = Vec<(&'static str, String)>;
 
@@ -21,6 +22,7 @@ pub struct Metrics {
     seconds: Histogram,
     leads: Gauge,
     pipelines: Gauge,
+    phases: Family<Labels, Gauge>,
 }
 
 impl Default for Metrics {
@@ -30,6 +32,7 @@ impl Default for Metrics {
         let reconciles = Family::<Labels, Counter>::default();
         let seconds = Histogram::new([0.001, 0.005, 0.02, 0.1, 0.5, 2.0, 10.0, 30.0]);
         let (leads, pipelines) = (Gauge::default(), Gauge::default());
+        let phases = Family::<Labels, Gauge>::default();
         registry.register(
             "writes",
             "Writes to the API server, by kind",
@@ -48,6 +51,7 @@ impl Default for Metrics {
         );
         registry.register("leads", "1 while this operator leads", leads.clone());
         registry.register("pipelines", "Pipelines seen", pipelines.clone());
+        registry.register("phases", "Pipelines, by phase", phases.clone());
         Self {
             registry: Arc::new(registry),
             writes,
@@ -55,6 +59,7 @@ impl Default for Metrics {
             seconds,
             leads,
             pipelines,
+            phases,
         }
     }
 }
@@ -90,6 +95,24 @@ impl Metrics {
     /// How many pipelines there are.
     pub fn pipelines(&self, count: usize) {
         self.pipelines.set(i64::try_from(count).unwrap_or(i64::MAX));
+    }
+
+    /// A pipeline went from one phase into another; from nothing when it is new, to nothing when it is gone.
+    pub fn phase(&self, from: Option<Phase>, to: Option<Phase>) {
+        let gauge = |phase: Phase| {
+            self.phases
+                .get_or_create(&vec![("phase", format!("{phase:?}"))])
+                .clone()
+        };
+        if from == to {
+            return;
+        }
+        if let Some(from) = from {
+            gauge(from).dec();
+        }
+        if let Some(to) = to {
+            gauge(to).inc();
+        }
     }
 
     /// As Prometheus reads it.

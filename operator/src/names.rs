@@ -12,6 +12,9 @@ pub const FINALIZER: &str = "streampress.dev/transport";
 pub const LEDGER: &str = "streampress.dev/ledger";
 /// On the first compressor slot's Lease: counters of slots that are no more, as JSON.
 pub const RETIRED: &str = "streampress.dev/retired";
+/// On a slot's Lease: the UID of its pipeline. Owner references may be taken away, and then another pipeline of the same
+/// name must not go on counting where this one ended.
+pub const PIPELINE_UID: &str = "streampress.dev/uid";
 /// On every object the operator makes: which role it belongs to, or `pipeline`.
 pub const COMPONENT: &str = "app.kubernetes.io/component";
 /// On every object the operator makes: the pipeline's name.

@@ -217,6 +217,13 @@ pub fn owner_uid(object: &Value) -> Option<&str> {
         .as_str()
 }
 
+/// Whether an object was made for another pipeline than the one of this UID: an earlier one of the same name.
+pub fn is_of_another(object: &Value, uid: Option<&str>) -> bool {
+    let noted = object["metadata"]["annotations"][names::PIPELINE_UID].as_str();
+    let of = owner_uid(object).or(noted);
+    of.is_some() && of != uid
+}
+
 /// A holder is a pod and, after `_`, which of its processes.
 fn pod_of(holder: &str) -> String {
     holder.split('_').next().unwrap_or(holder).to_owned()

@@ -1,5 +1,5 @@
 //! Follows one kind of objects: a list, then a watch from there on, for ever. Each watch has its own back-off, so that
-//! one that fails holds up no other, and ends by itself within a minute, so that a healthy one always has a fresh
+//! one that fails holds up no other, and ends by itself within half a minute, so that a healthy one always has a fresh
 //! sign of life: that is what `/livez` means.
 
 use std::sync::{Arc, Mutex, PoisonError};
@@ -12,13 +12,13 @@ use tokio::time::{Instant, sleep, timeout};
 use tracing::{debug, warn};
 
 /// How long the server keeps one watch open.
-const WATCH_SECONDS: u32 = 40;
+const WATCH_SECONDS: u32 = 25;
 /// What may pass beyond that before the connection counts as dead.
-const GRACE: Duration = Duration::from_secs(10);
+const GRACE: Duration = Duration::from_secs(8);
 /// Objects per page of a list.
 const PAGE: u32 = 500;
 /// How long a page may take.
-const PAGE_DEADLINE: Duration = Duration::from_secs(30);
+const PAGE_DEADLINE: Duration = Duration::from_secs(20);
 /// The longest pause after a failure.
 const LONGEST_PAUSE: Duration = Duration::from_secs(15);
 

@@ -82,7 +82,7 @@ fn the_rendered_files_are_what_the_chart_renders() {
     check_golden("operator/tests/golden/namespaced.yaml", &namespaced);
     let all = render(&[
         "--set",
-        "metrics.monitors=true,metrics.rules=true,aws.allowEndpoints={http://a:1},crds.install=false,image.tag=sha256:0",
+        "metrics.monitors=true,metrics.rules=true,metrics.dashboard=true,aws.allowEndpoints={http://a:1},crds.install=false,image.tag=sha256:0",
     ]);
     check_golden("operator/tests/golden/everything.yaml", &all);
 }
@@ -101,6 +101,40 @@ fn the_chart_brings_the_generated_crd_and_keeps_it() {
     assert!(
         render(&["--show-only", "templates/crd.yaml"]).contains("helm.sh/resource-policy: keep")
     );
+}
+
+#[test]
+fn the_chart_brings_the_dashboard_and_speaks_of_figures_that_there_are() {
+    let read = |file: &str| std::fs::read_to_string(root().join(file)).unwrap();
+    let dashboard = read("deploy/dashboards/streampress.json");
+    assert!(
+        dashboard == read("charts/streampress/files/dashboard.json"),
+        "copy deploy/dashboards/streampress.json to charts/streampress/files/dashboard.json"
+    );
+    let dashboard: serde_json::Value = serde_json::from_str(&dashboard).unwrap();
+    assert!(dashboard["panels"].as_array().unwrap().len() > 10);
+    // The operator's own names; the workers' are checked where they are counted.
+    let metrics = streampress_operator::metrics::Metrics::default();
+    metrics.wrote("Lease");
+    metrics.reconciled("ok", std::time::Duration::ZERO);
+    metrics.phase(None, Some(streampress_crds::status::Phase::Running));
+    let page = metrics.text();
+    for file in [
+        "deploy/dashboards/streampress.json",
+        "charts/streampress/templates/metrics.yaml",
+    ] {
+        let text = read(file);
+        for name in text.split("streampress_operator_").skip(1) {
+            let name: String = name
+                .chars()
+                .take_while(|c| c.is_ascii_lowercase() || *c == '_')
+                .collect();
+            assert!(
+                page.contains(&format!("streampress_operator_{name}")),
+                "{file}: {name} is not among\n{page}"
+            );
+        }
+    }
 }
 
 #[test]

@@ -156,11 +156,6 @@ impl Desk {
         Removal::Going
     }
 
-    /// The pipeline is gone.
-    pub fn forget(&self, uid: &str) {
-        self.inner.files().remove(uid);
-    }
-
     /// Only these are still there.
     pub fn retain(&self, is_there: impl Fn(&str) -> bool) {
         self.inner.files().retain(|uid, _| is_there(uid));

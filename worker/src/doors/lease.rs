@@ -14,6 +14,7 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::MicroTime;
 use k8s_openapi::jiff::Timestamp;
 use kube::api::{PostParams, WatchEvent, WatchParams};
 use kube::{Api, Client, Error};
+pub use streampress_crds::lease::Times;
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio::task::JoinSet;
 use tokio::time::{Instant, sleep, timeout, timeout_at};
@@ -28,34 +29,6 @@ pub const LEDGER: &str = "streampress.dev/ledger";
 
 /// How long the server keeps one watch open.
 const WATCH_SECONDS: u32 = 240;
-
-/// Times of a slot.
-#[derive(Clone, Copy, Debug)]
-pub struct Times {
-    /// How long others wait from the last sign of life they saw. Whole seconds, as a Lease has it.
-    pub lease: Duration,
-    /// How long a holder believes itself after its last renewal.
-    pub deadline: Duration,
-    /// Between two renewals.
-    pub period: Duration,
-}
-
-impl Default for Times {
-    fn default() -> Self {
-        Self {
-            lease: Duration::from_secs(15),
-            deadline: Duration::from_secs(10),
-            period: Duration::from_secs(2),
-        }
-    }
-}
-
-impl Times {
-    /// What one request may take: less than what is left between a renewal and the deadline.
-    fn request(&self) -> Duration {
-        self.deadline.saturating_sub(self.period) / 2
-    }
-}
 
 /// The slots of one role.
 pub struct LeaseLock {
@@ -406,7 +379,7 @@ async fn take_now(shared: &Arc<Shared>, slot: &str, free: Lease) -> DoorResult<O
     let now = MicroTime(Timestamp::now());
     lease.spec = Some(LeaseSpec {
         holder_identity: Some(shared.identity.clone()),
-        lease_duration_seconds: Some(seconds(shared.times.lease)),
+        lease_duration_seconds: Some(shared.times.lease_seconds()),
         acquire_time: Some(now.clone()),
         renew_time: Some(now),
         lease_transitions: Some(transitions),
@@ -433,10 +406,6 @@ async fn take_now(shared: &Arc<Shared>, slot: &str, free: Lease) -> DoorResult<O
             late,
         )),
     }
-}
-
-fn seconds(duration: Duration) -> i32 {
-    i32::try_from(duration.as_secs()).unwrap_or(i32::MAX).max(1)
 }
 
 /// Starts the task that renews the slot and answers its holder.

@@ -1,19 +1,15 @@
-//! Every rule across fields, with one pipeline that keeps it and one that breaks it: asked in Rust, as
-//! workers and `validate` do, and in CEL, as an API server does. A rule without both fails here.
+//! Pipelines that keep and break the rules across fields: asked offline here, and of a real API server by the
+//! operator's tests.
 
-use std::collections::BTreeSet;
-
-use kube_cel::Validator;
 use serde_json::{Value, json};
-use streampress_crds::rules::{RULES, Rule, Scope, broken, changed};
-use streampress_crds::{CompressionPipeline, crd, resolve, resolve_in_cluster};
+use streampress_crds::rules::{RULES, Rule};
 
 /// A rule by the field it blames and its words, with a spec that keeps it and one that breaks it.
-struct Case {
-    field: &'static str,
-    rule: &'static str,
-    keeps: Value,
-    breaks: Value,
+pub struct Case {
+    pub field: &'static str,
+    pub rule: &'static str,
+    pub keeps: Value,
+    pub breaks: Value,
 }
 
 fn case(field: &'static str, rule: &'static str, keeps: Value, breaks: Value) -> Case {
@@ -25,7 +21,8 @@ fn case(field: &'static str, rule: &'static str, keeps: Value, breaks: Value) ->
     }
 }
 
-fn spec_cases() -> Vec<Case> {
+/// For every rule about one pipeline.
+pub fn spec_cases() -> Vec<Case> {
     let strict = |role: &str, worker: Value| json!({"ordering": "Strict", role: worker});
     let scaled = |max: u32| json!({"autoscaling": {"mode": "Internal", "max": max}});
     let generator = |generator: Value| {
@@ -242,7 +239,7 @@ fn spec_cases() -> Vec<Case> {
 }
 
 /// Names that may not change: the field, the rule, a spec before, the same kept, and broken.
-fn change_cases() -> Vec<(&'static str, &'static str, Value, Value, Value)> {
+pub fn change_cases() -> Vec<(&'static str, &'static str, Value, Value, Value)> {
     let named = |part: &str, name: &str| json!({"transport": {part: {"name": name}}});
     let never = "cannot be changed, set or taken away later";
     vec![
@@ -278,7 +275,7 @@ fn change_cases() -> Vec<(&'static str, &'static str, Value, Value, Value)> {
 }
 
 /// A whole object around a spec, with a volume unless the spec says `volume: null`.
-fn object(spec: &Value) -> Value {
+pub fn object(spec: &Value) -> Value {
     let mut spec = spec.clone();
     match spec.get("volume") {
         Some(Value::Null) => drop(spec.as_object_mut().and_then(|spec| spec.remove("volume"))),
@@ -292,26 +289,8 @@ fn object(spec: &Value) -> Value {
     })
 }
 
-fn pipeline(object: &Value) -> CompressionPipeline {
-    serde_json::from_value(object.clone()).expect("a readable pipeline")
-}
-
-fn schema() -> Value {
-    let crd = serde_json::to_value(crd()).expect("JSON");
-    crd["spec"]["versions"][0]["schema"]["openAPIV3Schema"].clone()
-}
-
-/// The rules an object breaks, as an API server's CEL sees it.
-fn broken_in_cel(object: &Value, old: Option<&Value>) -> BTreeSet<String> {
-    let outcome = Validator::new().validate(&schema(), object, old);
-    let errors = outcome
-        .err()
-        .map(|errors| errors.into_vec())
-        .unwrap_or_default();
-    errors.into_iter().map(|error| error.rule).collect()
-}
-
-fn find(field: &str, words: &str) -> &'static Rule {
+/// The rule of these words at this field.
+pub fn find(field: &str, words: &str) -> &'static Rule {
     let blames = |rule: &&Rule| {
         rule.rule == words
             && rule
@@ -323,149 +302,4 @@ fn find(field: &str, words: &str) -> &'static Rule {
         .iter()
         .find(blames)
         .unwrap_or_else(|| panic!("no rule {words:?} at {field}"))
-}
-
-#[test]
-fn a_pipeline_that_keeps_a_rule_is_accepted_in_rust_and_in_cel() {
-    for case in spec_cases() {
-        let object = object(&case.keeps);
-        let resolved = resolve_in_cluster(&pipeline(&object));
-        assert!(
-            resolved.is_ok(),
-            "{}: {}: {object}\n{resolved:?}",
-            case.field,
-            case.rule
-        );
-        assert_eq!(
-            broken_in_cel(&object, None),
-            BTreeSet::new(),
-            "{}: {}: {object}",
-            case.field,
-            case.rule
-        );
-    }
-}
-
-#[test]
-fn a_pipeline_that_breaks_a_rule_is_refused_in_rust_and_in_cel_with_the_same_words() {
-    for case in spec_cases() {
-        let rule = find(case.field, case.rule);
-        let object = object(&case.breaks);
-        let invalid = resolve_in_cluster(&pipeline(&object)).expect_err(case.field);
-        let said: Vec<_> = invalid
-            .iter()
-            .map(|invalid| (invalid.field.as_str(), invalid.rule.as_str()))
-            .collect();
-        assert_eq!(said, [(case.field, case.rule)], "{object}");
-        let expected: BTreeSet<String> = Some(rule.cel.to_owned())
-            .filter(|cel| !cel.is_empty())
-            .into_iter()
-            .collect();
-        assert_eq!(
-            broken_in_cel(&object, None),
-            expected,
-            "{}: {}: {object}",
-            case.field,
-            case.rule
-        );
-    }
-}
-
-#[test]
-fn names_and_policy_of_the_transport_cannot_change() {
-    for (field, words, old, keeps, breaks) in change_cases() {
-        let rule = find(field, words);
-        let (old, keeps, breaks) = (object(&old), object(&keeps), object(&breaks));
-        let spec = |object: &Value| pipeline(object).spec;
-        assert_eq!(changed(&spec(&old), &spec(&keeps)), vec![], "{field}");
-        let invalid = changed(&spec(&old), &spec(&breaks));
-        assert!(
-            invalid
-                .iter()
-                .any(|invalid| invalid.field == field && invalid.rule == words),
-            "{field}: {invalid:?}"
-        );
-        assert_eq!(
-            broken_in_cel(&keeps, Some(&old)),
-            BTreeSet::new(),
-            "{field}"
-        );
-        assert!(
-            broken_in_cel(&breaks, Some(&old)).contains(rule.cel),
-            "{field}"
-        );
-    }
-}
-
-#[test]
-fn a_name_that_objects_cannot_carry_is_refused() {
-    for (name, fits) in [
-        ("shop-2", true),
-        ("2", true),
-        (&*"a".repeat(50), true),
-        (&*"a".repeat(51), false),
-        ("shop.eu", false),
-    ] {
-        let mut object = object(&json!({}));
-        object["metadata"]["name"] = name.into();
-        assert_eq!(resolve(&pipeline(&object)).is_ok(), fits, "{name}");
-        assert_eq!(broken_in_cel(&object, None).is_empty(), fits, "{name}");
-    }
-    // The API server refuses these by itself.
-    for name in ["Shop", "-shop", "shop-", "a b", ""] {
-        let mut object = object(&json!({}));
-        object["metadata"]["name"] = name.into();
-        assert!(resolve(&pipeline(&object)).is_err(), "{name}");
-    }
-}
-
-#[test]
-fn every_rule_has_a_case() {
-    let mut with_case: BTreeSet<(String, &str)> = spec_cases()
-        .into_iter()
-        .map(|case| (case.field.to_owned(), case.rule))
-        .collect();
-    with_case.extend(
-        change_cases()
-            .into_iter()
-            .map(|(field, rule, ..)| (field.to_owned(), rule)),
-    );
-    with_case.insert((
-        "metadata.name".into(),
-        "must be at most 50 characters of a-z, 0-9 and -",
-    ));
-    let all: BTreeSet<(String, &str)> = RULES
-        .iter()
-        .flat_map(|rule| {
-            rule.at.iter().map(|at| {
-                (
-                    [at, rule.field].join(".").trim_matches('.').to_owned(),
-                    rule.rule,
-                )
-            })
-        })
-        .collect();
-    assert_eq!(with_case, all);
-}
-
-#[test]
-fn a_laptop_needs_no_volume() {
-    let mut object = object(&json!({}));
-    object["spec"]
-        .as_object_mut()
-        .expect("an object")
-        .remove("volume");
-    let pipeline = pipeline(&object);
-    assert!(resolve(&pipeline).is_ok());
-    assert!(resolve_in_cluster(&pipeline).is_err());
-    let said: Vec<_> = broken(&pipeline, Scope::Cluster)
-        .iter()
-        .map(ToString::to_string)
-        .collect();
-    assert_eq!(
-        said,
-        [
-            "spec.volume: must be given when a location begins with file://; add volume: {persistentVolumeClaim: {claimName: …}}, or use s3:// locations"
-        ]
-    );
 }
