@@ -246,6 +246,28 @@ async fn nothing_is_lost_altered_or_doubled_on_a_bad_day() {
             "{name} became visible twice or out of order"
         );
     }
+    assert_policy_allows(&soak.cloud.standin.called());
+}
+
+/// What went through here is what workers do on good and bad days: the policy that users are given must allow it.
+fn assert_policy_allows(called: &[String]) {
+    let policy = include_str!("../deploy/aws/workers-policy.json");
+    let policy: serde_json::Value = serde_json::from_str(policy).expect("JSON");
+    let allowed: Vec<&str> = policy["Statement"]
+        .as_array()
+        .into_iter()
+        .flatten()
+        .flat_map(|statement| statement["Action"].as_array().into_iter().flatten())
+        .filter_map(|action| action.as_str()?.split_once(':').map(|(_, name)| name))
+        .collect();
+    for action in called {
+        // IAM has one name for a call and its batch.
+        let name = action.trim_end_matches("Batch");
+        assert!(
+            allowed.contains(&name),
+            "deploy/aws/workers-policy.json does not allow {name}"
+        );
+    }
 }
 
 /// Bodies and reasons of all dead letters.

@@ -175,6 +175,16 @@ impl Standin {
             .unwrap_or(0)
     }
 
+    /// Every action that was called.
+    pub fn called(&self) -> Vec<String> {
+        let calls = self
+            .shared
+            .calls
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner);
+        calls.keys().cloned().collect()
+    }
+
     /// How often an action was refused.
     pub fn refused(&self, action: &str) -> u64 {
         self.shared
