@@ -14,6 +14,9 @@ use crate::setup::{Wanted, WantedQueue, WantedStream};
 /// The tag that marks what `streampress setup` made, with the pipeline's name as its value.
 pub const OWNER_TAG: &str = "streampress.dev/setup-for";
 
+/// Default of the original's `AWS_ACCESS_KEY` and `AWS_SECRET_KEY`; LocalStack takes any.
+const SEED_KEY: &str = "your_access_key";
+
 /// What a role needs of AWS.
 #[derive(Debug, Clone, Default)]
 pub struct Places {
@@ -70,6 +73,14 @@ pub fn places(config: &Config) -> Places {
             ));
             let aws = &seed.worker.aws;
             let mut options = AwsOptions::from_env(|name| std::env::var(name).ok());
+            let somebody = |name: &&str| std::env::var_os(name).is_some();
+            if options.endpoint.is_none()
+                && !["AWS_ACCESS_KEY_ID", "AWS_PROFILE"].iter().any(somebody)
+            {
+                // The original's endpoint without a word is a LocalStack on this machine, and so are its keys.
+                let key = SEED_KEY.to_owned();
+                options.keys.get_or_insert_with(|| (key.clone(), key));
+            }
             options.endpoint = options.endpoint.or_else(|| Some(aws.endpoint_url.clone()));
             options.region = options.region.or_else(|| Some(aws.region.clone()));
             Places {

@@ -12,7 +12,7 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant, SystemTime};
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, bail};
 use serde::{Deserialize, Serialize};
 use tokio_util::sync::CancellationToken;
 use tracing::warn;
@@ -136,6 +136,13 @@ impl ReportLog {
 pub fn render_stored(page: &Path, title: &str) -> Result<u64> {
     let log = ReportLog::open(page, title, "");
     let mut inner = log.shared.lock().unwrap_or_else(PoisonError::into_inner);
+    let folder = inner.folder();
+    if !folder.exists() {
+        bail!(
+            "there is nothing to report in {}: no file of {title} has been restored yet (or the data is elsewhere: --data)",
+            folder.display()
+        );
+    }
     inner.render()?;
     Ok(inner.combined.files())
 }

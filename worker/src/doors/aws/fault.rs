@@ -27,6 +27,9 @@ impl fmt::Display for Said {
 
 impl std::error::Error for Said {}
 
+/// How the SDK says that no provider had any, and that one of them failed.
+const NO_CREDENTIALS: [&str; 2] = ["no credentials found in chain", "while loading credentials"];
+
 impl Said {
     /// From whatever the SDK returned.
     pub fn of<E, R>(error: &SdkError<E, R>) -> Self
@@ -43,9 +46,32 @@ impl Said {
                 };
             }
         }
+        let text = chain(error);
+        if let Some(why) = NO_CREDENTIALS
+            .iter()
+            .find_map(|mark| Some(text.split_once(mark)?.1))
+        {
+            // Nothing anywhere is a list of all providers; a fault of one is a sentence worth reading.
+            let why = why
+                .lines()
+                .next()
+                .unwrap_or_default()
+                .trim_start_matches([':', '.', ' ']);
+            let last = if why.starts_with("Attempted") {
+                String::new()
+            } else {
+                format!(" ({why})")
+            };
+            return Self {
+                code: String::new(),
+                text: format!(
+                    "no AWS credentials{last}: set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, or AWS_PROFILE, or run where there is a role"
+                ),
+            };
+        }
         Self {
             code: String::new(),
-            text: chain(error),
+            text,
         }
     }
 
