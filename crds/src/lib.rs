@@ -5,7 +5,8 @@
 //! - [`defaults`]: every default, once.
 //! - [`quantity`]: byte sizes as Kubernetes writes them.
 //! - [`location`]: where files are, `file:///data/…` or `s3://bucket/prefix`.
-//! - [`limits`], [`lease`]: bounds that several of these share, and the times of slots and of the lead.
+//! - [`limits`]: bounds that several of these share.
+//! - [`lease`], [`ledger`]: the times of slots and of the lead, and what a slot's holders count.
 //! - [`settings`]: what one worker role needs (`STREAMPRESS_PIPELINE`): `resolve` makes it from a
 //!   pipeline (`resolve.rs`), `read` reads it in a worker (`read_settings.rs`).
 //! - [`invalid`]: one thing wrong: field, value, rule, way out.
@@ -18,6 +19,7 @@ pub mod defaults;
 pub mod document;
 pub mod invalid;
 pub mod lease;
+pub mod ledger;
 pub mod limits;
 pub mod location;
 pub mod notices;

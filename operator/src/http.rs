@@ -32,7 +32,8 @@ impl Pulses {
             .clone()
     }
 
-    fn live(&self) -> Result<(), String> {
+    /// Whether all watches move; else which does not.
+    pub fn live(&self) -> Result<(), String> {
         let hanging = |pulse: &Arc<Pulse>| {
             (pulse.age() > STALLED).then(|| {
                 format!(
@@ -45,7 +46,8 @@ impl Pulses {
         all_well(self.get().iter().filter_map(hanging).collect())
     }
 
-    fn ready(&self) -> Result<(), String> {
+    /// Whether everything has been listed once; else what has not, and why.
+    pub fn ready(&self) -> Result<(), String> {
         let missing = |pulse: &Arc<Pulse>| {
             let why = pulse.trouble().unwrap_or_else(|| "not listed yet".into());
             (!pulse.is_listed()).then(|| format!("{}: {why}", pulse.name()))
@@ -73,4 +75,23 @@ pub fn router(pulses: Pulses, metrics: Metrics) -> Router {
         .route("/livez", get(async move || answer(live.live())))
         .route("/readyz", get(async move || answer(pulses.ready())))
         .route("/metrics", get(async move || metrics.text()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_watch_that_does_not_move_is_named_and_one_that_does_is_not() {
+        let pulses = Pulses::default();
+        assert_eq!(pulses.live(), Ok(()), "a process that stands by is well");
+        pulses.set(vec![
+            Pulse::new("leases"),
+            Pulse::still_for("roles", STALLED + Duration::from_secs(1)),
+        ]);
+        let why = pulses.live().unwrap_err();
+        assert!(why.contains("roles") && !why.contains("leases"), "{why}");
+        let why = pulses.ready().unwrap_err();
+        assert_eq!(why, "leases: not listed yet\nroles: not listed yet\n");
+    }
 }

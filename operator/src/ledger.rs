@@ -4,38 +4,12 @@ use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
+use streampress_crds::ledger::LEDGER;
+pub use streampress_crds::ledger::Ledger;
 use streampress_crds::settings::Role;
 use streampress_crds::status::Progress;
 
 use crate::names;
-
-/// Cumulative counters of one slot, as workers write them.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "camelCase", default)]
-pub struct Ledger {
-    /// Files done.
-    pub files: u64,
-    /// Bytes that came in.
-    pub bytes_in: u64,
-    /// Bytes that went out.
-    pub bytes_out: u64,
-    /// Files that became dead letters.
-    pub failures: u64,
-    /// The generator's next file number.
-    pub index: u64,
-}
-
-impl Ledger {
-    fn plus(self, other: Self) -> Self {
-        Self {
-            files: self.files.saturating_add(other.files),
-            bytes_in: self.bytes_in.saturating_add(other.bytes_in),
-            bytes_out: self.bytes_out.saturating_add(other.bytes_out),
-            failures: self.failures.saturating_add(other.failures),
-            index: self.index.max(other.index),
-        }
-    }
-}
 
 /// Counters by role.
 pub type Ledgers = BTreeMap<Role, Ledger>;
@@ -97,7 +71,7 @@ impl Retired {
 
 /// The counters of one Lease.
 pub fn of_lease(lease: &Value) -> Ledger {
-    annotation(lease, names::LEDGER)
+    annotation(lease, LEDGER)
 }
 
 /// The sums over all Leases of a pipeline and what slots before them have counted.
@@ -166,7 +140,7 @@ mod tests {
     use super::*;
 
     fn lease(uid: &str, ledger: &str) -> Value {
-        json!({"metadata": {"uid": uid, "annotations": {names::LEDGER: ledger}}})
+        json!({"metadata": {"uid": uid, "annotations": {LEDGER: ledger}}})
     }
 
     #[test]

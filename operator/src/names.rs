@@ -8,8 +8,6 @@ use streampress_crds::settings::Role;
 pub const MANAGER: &str = "streampress-operator";
 /// Holds deletion back until the transport is dealt with.
 pub const FINALIZER: &str = "streampress.dev/transport";
-/// On a slot's Lease: the cumulative counters of its holders, as JSON. Written by workers.
-pub const LEDGER: &str = "streampress.dev/ledger";
 /// On the first compressor slot's Lease: counters of slots that are no more, as JSON.
 pub const RETIRED: &str = "streampress.dev/retired";
 /// On a slot's Lease: the UID of its pipeline. Owner references may be taken away, and then another pipeline of the same

@@ -48,6 +48,16 @@ impl Pulse {
         })
     }
 
+    /// A watch that has not moved for so long.
+    #[cfg(test)]
+    pub fn still_for(name: &str, time: Duration) -> Arc<Self> {
+        let pulse = Self::new(name);
+        if let Some(then) = Instant::now().checked_sub(time) {
+            pulse.state().0 = then;
+        }
+        pulse
+    }
+
     /// What is watched.
     pub fn name(&self) -> &str {
         &self.name

@@ -22,6 +22,10 @@ fn helm(args: &[&str]) -> Output {
         .expect("helm on the PATH: run this inside `tests/cluster exec`")
 }
 
+fn kubectl(args: &[&str]) -> String {
+    text(&Command::new("kubectl").args(args).output().unwrap())
+}
+
 fn text(output: &Output) -> String {
     assert!(
         output.status.success(),
@@ -164,4 +168,55 @@ fn rights_are_listed_one_by_one() {
         !rendered.contains("\"*\"") && !rendered.contains("'*'") && !rendered.contains("[*]"),
         "a wildcard in the rendered chart"
     );
+}
+
+#[test]
+fn a_namespaced_release_is_installed_upgraded_rolled_back_and_leaves_nothing() {
+    let namespace = format!("chart-{}", std::process::id());
+    let with = |args: &[&str]| {
+        let place = ["--namespace", &namespace, "--timeout", "60s"];
+        text(&helm(&[args, &place].concat()))
+    };
+    let set = "namespaced=true,crds.install=false,metrics.dashboard=true";
+    let chart = "charts/streampress";
+    with(&[
+        "install",
+        "streampress",
+        chart,
+        "--create-namespace",
+        "--set",
+        set,
+    ]);
+    with(&[
+        "upgrade",
+        "streampress",
+        chart,
+        "--set",
+        set,
+        "--set",
+        "concurrency=8",
+    ]);
+    with(&["rollback", "streampress", "1"]);
+    // There are no nodes here that its cleaning Job could run on.
+    with(&["uninstall", "streampress", "--no-hooks"]);
+    let kinds = "deployments,services,serviceaccounts,roles,rolebindings,configmaps,jobs";
+    let began = std::time::Instant::now();
+    loop {
+        let left = kubectl(&[
+            "get",
+            kinds,
+            "--output",
+            "name",
+            "--namespace",
+            &namespace,
+            "--selector",
+            "app.kubernetes.io/part-of=streampress",
+        ]);
+        if left.is_empty() {
+            break;
+        }
+        assert!(began.elapsed().as_secs() < 60, "left behind: {left}");
+        std::thread::sleep(std::time::Duration::from_millis(200));
+    }
+    kubectl(&["delete", "namespace", &namespace, "--wait=false"]);
 }

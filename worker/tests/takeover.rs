@@ -267,6 +267,8 @@ enum Blow {
     End,
 }
 
+const ALL: [Blow; 4] = [Blow::Kill, Blow::Kill, Blow::Freeze, Blow::End];
+
 /// One slot, its contenders, and what was seen of them.
 struct Arena {
     dir: PathBuf,
@@ -276,7 +278,7 @@ struct Arena {
     leases: Api<Lease>,
     contenders: Vec<Contender>,
     random: fastrand::Rng,
-    /// Attempts that were frozen at some time.
+    /// And after how long somebody else had the slot.
     blows: Vec<(Blow, Duration)>,
 }
 
@@ -503,7 +505,7 @@ fn overlap(beliefs: &BTreeMap<String, Vec<(u64, u64)>>) -> Overlap {
 }
 
 /// So many changes of hands in all, over `sites` pipelines of two roles each.
-async fn takeovers(cycles: usize, sites: usize) {
+async fn takeovers(cycles: usize, sites: usize, times: Times, blows: &'static [Blow]) {
     let client = Client::try_default()
         .await
         .expect("an API server: run this inside `tests/cluster exec`");
@@ -514,11 +516,11 @@ async fn takeovers(cycles: usize, sites: usize) {
             client.clone(),
             format!("takeover-{}-{number}", std::process::id()),
         );
-        at_work.spawn(
-            async move { one_pipeline(client, pipeline, cycles / sites / ROLES.len()).await },
-        );
+        at_work.spawn(async move {
+            one_pipeline(client, pipeline, cycles / sites / ROLES.len(), times, blows).await
+        });
     }
-    let (mut files, mut holdings, mut times) = (0, 0, BTreeMap::<Blow, Vec<Duration>>::new());
+    let (mut files, mut holdings, mut waits) = (0, 0, BTreeMap::<Blow, Vec<Duration>>::new());
     let mut shared = Overlap::default();
     for site in at_work.join_all().await {
         files += site.files;
@@ -526,7 +528,7 @@ async fn takeovers(cycles: usize, sites: usize) {
         shared.nanos += site.overlap.nanos;
         shared.late += site.overlap.late;
         for (blow, took) in site.blows {
-            times.entry(blow).or_default().push(took);
+            waits.entry(blow).or_default().push(took);
         }
     }
     println!(
@@ -537,7 +539,7 @@ async fn takeovers(cycles: usize, sites: usize) {
         "two believed in the same slot for {} ns in all; a frozen process looked once more {} times",
         shared.nanos, shared.late
     );
-    for (blow, mut took) in times {
+    for (blow, mut took) in waits {
         took.sort();
         println!(
             "{blow:?}: {} times, followed after {:?} (median), {:?} (longest)",
@@ -556,7 +558,13 @@ struct Outcome {
     blows: Vec<(Blow, Duration)>,
 }
 
-async fn one_pipeline(client: Client, pipeline: String, cycles: usize) -> Outcome {
+async fn one_pipeline(
+    client: Client,
+    pipeline: String,
+    cycles: usize,
+    times: Times,
+    blows: &[Blow],
+) -> Outcome {
     let dir = tempfile::tempdir().unwrap();
     let dir = dir.path();
     for folder in ["beliefs", "data/in", "data/out"] {
@@ -568,10 +576,9 @@ async fn one_pipeline(client: Client, pipeline: String, cycles: usize) -> Outcom
     let watching = tokio::spawn(watch_restored(dir.to_owned(), all_done.clone()));
     let mut arenas = Vec::new();
     for role in ROLES {
-        arenas.push(Arena::new(dir, &pipeline, role, FAST, client.clone()).await);
+        arenas.push(Arena::new(dir, &pipeline, role, times, client.clone()).await);
     }
-    let blows = [Blow::Kill, Blow::Kill, Blow::Freeze, Blow::End];
-    futures::future::join_all(arenas.iter_mut().map(|arena| arena.fight(cycles, &blows))).await;
+    futures::future::join_all(arenas.iter_mut().map(|arena| arena.fight(cycles, blows))).await;
     enough.cancel();
     let made = feeding.await.unwrap();
     let began = Instant::now();
@@ -631,11 +638,17 @@ fn logs(dir: &Path) -> String {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn slots_change_hands_without_loss_or_overlap() {
-    takeovers(32, 1).await;
+    takeovers(32, 1, FAST, &ALL).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
 #[ignore = "takes minutes"]
 async fn slots_change_hands_a_thousand_times_without_loss_or_overlap() {
-    takeovers(1000, 2).await;
+    takeovers(1000, 2, FAST, &ALL).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+#[ignore = "takes minutes"]
+async fn slots_change_hands_with_the_times_of_production() {
+    takeovers(12, 1, Times::default(), &[Blow::Kill, Blow::End]).await;
 }

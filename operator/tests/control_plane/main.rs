@@ -7,8 +7,11 @@
 #[path = "../support/mod.rs"]
 mod support;
 
+mod autoscalers;
 mod faults;
 mod leaders;
+mod leaving;
 mod pipelines;
+mod robustness;
 mod rules;
 mod statuses;

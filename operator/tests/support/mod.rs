@@ -2,9 +2,11 @@
 //! counts and does harm.
 #![allow(
     dead_code,
+    unused_imports,
     reason = "each test program uses the part of this that it needs"
 )]
 
+pub mod adopted;
 pub mod process;
 pub mod proxy;
 pub mod site;

@@ -33,6 +33,10 @@ impl Process {
             .args(["--identity", identity, "--worker-image", "streampress:test"])
             .args(more)
             .env("KUBECONFIG", config)
+            .envs([
+                ("AWS_ACCESS_KEY_ID", "test"),
+                ("AWS_SECRET_ACCESS_KEY", "test"),
+            ])
             .stdin(Stdio::null())
             .stdout(log.try_clone().unwrap())
             .stderr(log);

@@ -230,6 +230,16 @@ impl Site {
         found.metadata.generation.unwrap()
     }
 
+    /// The same of all Deployments, by name.
+    pub async fn generations(&self) -> Vec<(String, i64)> {
+        let mut all = Vec::new();
+        for name in self.names(Kind::Deployment).await {
+            let generation = self.generation(&name).await;
+            all.push((name, generation));
+        }
+        all
+    }
+
     /// Waits until something holds for a pipeline; gives it as it is then.
     pub async fn until(&self, name: &str, what: &str, holds: impl Fn(&Value) -> bool) -> Value {
         let began = Instant::now();

@@ -3,38 +3,9 @@
 
 use std::sync::{Arc, Mutex, PoisonError};
 
-use serde::{Deserialize, Serialize};
+pub use streampress_crds::ledger::Ledger;
 use tokio::sync::{mpsc, oneshot};
 use tokio_util::sync::CancellationToken;
-
-/// A slot's cumulative counters. They outlive holders: whoever takes the slot goes on counting.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "camelCase", default)]
-pub struct Ledger {
-    /// Files done by this role.
-    pub files: u64,
-    /// Bytes that came in.
-    pub bytes_in: u64,
-    /// Bytes that went out.
-    pub bytes_out: u64,
-    /// Files that went to the dead-letter queue.
-    pub failures: u64,
-    /// The generator's next file number.
-    pub index: u64,
-}
-
-impl Ledger {
-    /// The sum over slots; `index` is the highest.
-    pub fn plus(self, other: Self) -> Self {
-        Self {
-            files: self.files + other.files,
-            bytes_in: self.bytes_in + other.bytes_in,
-            bytes_out: self.bytes_out + other.bytes_out,
-            failures: self.failures + other.failures,
-            index: self.index.max(other.index),
-        }
-    }
-}
 
 /// What a holder asks of the task that renews its slot. Each is answered when it is durable.
 #[derive(Debug)]

@@ -15,6 +15,7 @@ use k8s_openapi::jiff::Timestamp;
 use kube::api::{PostParams, WatchEvent, WatchParams};
 use kube::{Api, Client, Error};
 pub use streampress_crds::lease::Times;
+use streampress_crds::ledger::LEDGER;
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio::task::JoinSet;
 use tokio::time::{Instant, sleep, timeout, timeout_at};
@@ -23,9 +24,6 @@ use tracing::{debug, info, warn};
 
 use super::held::HolderRequest;
 use super::{DoorError, DoorResult, Held, Ledger, Lock};
-
-/// The annotation that holds a slot's ledger.
-pub const LEDGER: &str = "streampress.dev/ledger";
 
 /// How long the server keeps one watch open.
 const WATCH_SECONDS: u32 = 240;
