@@ -12,6 +12,7 @@ use streampress::doors::aws::Aws;
 use streampress::doors::contract::{self, Side};
 use streampress::doors::{ChunkStream, Lock, Queue};
 use streampress::setup::{Outcome, Wanted, WantedQueue, WantedStream, check, make, remove};
+use streampress_tests::aws::make_bucket;
 use streampress_tests::pipeline::{Place, Role, STREAM, Worker};
 
 fn url() -> String {
@@ -126,7 +127,7 @@ async fn a_stream_keeps_the_contract() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_bucket_keeps_the_contract_of_files() {
     let bucket = fresh("bucket");
-    put_bucket(&bucket).await;
+    make_bucket(&url(), &bucket).await;
     let files = connect()
         .await
         .files(
@@ -161,33 +162,6 @@ async fn a_bucket_keeps_the_contract_of_files() {
         files.remove(&name).expect("removed");
     });
     checks.await.expect("the checks hold");
-}
-
-/// A bucket is the user's own: the product has no code to make one. LocalStack takes an unsigned PUT.
-async fn put_bucket(name: &str) {
-    use tokio::io::{AsyncReadExt, AsyncWriteExt};
-    let url = url();
-    let address = url
-        .trim_start_matches("http://")
-        .trim_end_matches('/')
-        .to_owned();
-    let mut connection = tokio::net::TcpStream::connect(&address)
-        .await
-        .expect("LocalStack listens; start it with 'tests/localstack up'");
-    let authorization = "AWS4-HMAC-SHA256 Credential=test/20260101/us-east-1/s3/aws4_request, SignedHeaders=host, Signature=0";
-    let request = format!(
-        "PUT /{name} HTTP/1.1\r\nHost: {address}\r\nAuthorization: {authorization}\r\nContent-Length: 0\r\nConnection: close\r\n\r\n"
-    );
-    connection
-        .write_all(request.as_bytes())
-        .await
-        .expect("sent");
-    let mut answer = String::new();
-    connection
-        .read_to_string(&mut answer)
-        .await
-        .expect("answered");
-    assert!(answer.starts_with("HTTP/1.1 200"), "{answer}");
 }
 
 #[tokio::test(flavor = "multi_thread")]

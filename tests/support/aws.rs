@@ -95,6 +95,32 @@ pub async fn connect(url: &str) -> Aws {
     Aws::connect(&options).await
 }
 
+/// Makes a bucket on LocalStack, which takes an unsigned PUT; a bucket is the user's own, so the product has no code for it.
+pub async fn make_bucket(url: &str, name: &str) {
+    use tokio::io::{AsyncReadExt, AsyncWriteExt};
+    let address = url
+        .trim_start_matches("http://")
+        .trim_end_matches('/')
+        .to_owned();
+    let mut connection = tokio::net::TcpStream::connect(&address)
+        .await
+        .expect("LocalStack listens; start it with 'tests/localstack up'");
+    let authorization = "AWS4-HMAC-SHA256 Credential=test/20260101/us-east-1/s3/aws4_request, SignedHeaders=host, Signature=0";
+    let request = format!(
+        "PUT /{name} HTTP/1.1\r\nHost: {address}\r\nAuthorization: {authorization}\r\nContent-Length: 0\r\nConnection: close\r\n\r\n"
+    );
+    connection
+        .write_all(request.as_bytes())
+        .await
+        .expect("sent");
+    let mut answer = String::new();
+    connection
+        .read_to_string(&mut answer)
+        .await
+        .expect("answered");
+    assert!(answer.starts_with("HTTP/1.1 200"), "{answer}");
+}
+
 /// Slots without end, for tests that are not about slots.
 #[derive(Debug)]
 pub struct FreeSlots;

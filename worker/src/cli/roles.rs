@@ -1,11 +1,13 @@
 //! The commands that are one role, as in a pod: generate, compress, decompress; and those that feed them: submit, redrive.
 
+use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
+use streampress_crds::location::Location;
 use streampress_crds::pipeline::CodecFormat;
 use streampress_crds::settings::{
     CompressorSettings, DecompressorSettings, GeneratorSettings, Settings,
@@ -22,9 +24,11 @@ use crate::doors::local::{Local, LocalOptions};
 use crate::doors::solo::SoloLock;
 use crate::doors::{FileName, Lock};
 use crate::health;
+use crate::metrics::Meter;
 use crate::progress::print;
 use crate::redrive::{self as redriving, Done};
 use crate::roles::{Locks, Transport, Workplace};
+use crate::wire::FileRef;
 
 pub fn runtime() -> Result<tokio::runtime::Runtime> {
     tokio::runtime::Builder::new_multi_thread()
@@ -133,12 +137,26 @@ impl Role {
         Ok(Self { config, side })
     }
 
+    /// For a role that is this process: it can be asked how it is.
+    async fn worker(
+        &self,
+        role: &str,
+        listen: Option<SocketAddr>,
+        threads: usize,
+        shutdown: CancellationToken,
+    ) -> Result<Workplace> {
+        let meter = Meter::default();
+        let of_operator = matches!(self.config, Config::Variable(_)) && in_pod();
+        if let Some(address) = listen.or(of_operator.then_some(health::IN_POD)) {
+            let labels = health::labels(self.config.pipeline(), self.config.namespace(), role);
+            health::serve(address, labels, meter.clone()).await?;
+        }
+        let workplace = self.workplace(threads, shutdown).await?;
+        meter.ready();
+        Ok(Workplace { meter, ..workplace })
+    }
+
     async fn workplace(&self, threads: usize, shutdown: CancellationToken) -> Result<Workplace> {
-        // Only a pod of the operator's is asked for its health.
-        let health = match &self.config {
-            Config::Variable(settings) if in_pod() => Some(health::serve(settings).await?),
-            _ => None,
-        };
         let (transport, data) = match &self.side {
             Side::Embedded(data) => (self.embedded(data).await?, data),
             Side::Aws(data) => {
@@ -150,13 +168,11 @@ impl Role {
                 (aws_side::connect(&places, self.locks().await?).await?, data)
             }
         };
-        if let Some(health) = health {
-            health.set();
-        }
         Ok(Workplace {
             transport,
             data: data.clone(),
             threads,
+            meter: Meter::default(),
             shutdown,
         })
     }
@@ -255,7 +271,9 @@ pub fn generate(args: GenerateArgs) -> Result<ExitCode> {
     };
     runtime()?.block_on(async {
         let shutdown = shutdown();
-        let workplace = role.workplace(1, shutdown.clone()).await?;
+        let workplace = role
+            .worker("generator", args.listen, 1, shutdown.clone())
+            .await?;
         let mut generate = workplace.generator(&settings)?;
         generate.files = args.files.unwrap_or(generate.files);
         generate.run().await;
@@ -272,7 +290,9 @@ pub fn compress(args: RoleArgs) -> Result<ExitCode> {
     let settings = compressor_settings(&role.config)?;
     runtime()?.block_on(async {
         let shutdown = shutdown();
-        let workplace = role.workplace(threads(args.threads), shutdown.clone()).await?;
+        let workplace = role
+            .worker("compressor", args.listen, threads(args.threads), shutdown)
+            .await?;
         let consumer = match &role.config {
             Config::Seed(seed) => {
                 if !seed.worker.push {
@@ -308,7 +328,14 @@ pub fn decompress(args: RoleArgs) -> Result<ExitCode> {
     let role = Role::find(args.place)?;
     let settings = decompressor_settings(&role.config)?;
     runtime()?.block_on(async {
-        let workplace = role.workplace(threads(args.threads), shutdown()).await?;
+        let workplace = role
+            .worker(
+                "decompressor",
+                args.listen,
+                threads(args.threads),
+                shutdown(),
+            )
+            .await?;
         let report = workplace.report(&settings)?.map(|(log, _)| log);
         let consumer = workplace.decompressor(&settings, report.clone())?;
         consumer.run().await;
@@ -329,10 +356,19 @@ pub fn submit(args: SubmitArgs) -> Result<ExitCode> {
     runtime()?.block_on(async {
         let workplace = role.workplace(1, CancellationToken::new()).await?;
         let announcer = workplace.compressor_announcer(&settings)?;
-        let source = workplace.path(&settings.source.location)?;
+        let source = &settings.source.location;
+        let folder = match source {
+            Location::S3 { .. } => None,
+            Location::File { .. } => Some(workplace.path(source)?),
+        };
         let mut failed = false;
         for path in &args.files {
-            match submit_one(&announcer, &source, path).await {
+            let submitted = match object_of(source, path) {
+                Some(Ok(name)) => announce_object(&announcer, name).await,
+                Some(Err(error)) => Err(error),
+                None => submit_one(&announcer, folder.as_deref(), path).await,
+            };
+            match submitted {
                 Ok(text) => print(&format!("{text}\n")),
                 Err(error) => {
                     failed = true;
@@ -348,8 +384,31 @@ pub fn submit(args: SubmitArgs) -> Result<ExitCode> {
     })
 }
 
+/// The name of an object of the source that was given by its address, as `s3://bucket/prefix/name`.
+fn object_of(source: &Location, path: &Path) -> Option<Result<FileName>> {
+    let address = path.to_str().filter(|text| text.starts_with("s3://"))?;
+    let root = format!("{source}/");
+    let below = address.strip_prefix(&root).with_context(|| {
+        format!("{address} is not at the source {source}; name an object below it, or a file of this machine")
+    });
+    Some(below.and_then(|name| FileName::parse(name).map_err(anyhow::Error::msg)))
+}
+
+async fn announce_object(announcer: &Announcer, name: FileName) -> Result<String> {
+    let (files, at) = (announcer.source.clone(), name.clone());
+    let entry = blocking(move || files.stat(&at)).await?;
+    let entry =
+        entry.with_context(|| format!("{name} is not in {}", announcer.source.location()))?;
+    let file = announcer.announce(&entry).await?;
+    Ok(format!("{name}: announced, file {}", short_id(&file)))
+}
+
+fn short_id(file: &FileRef) -> String {
+    file.id().as_str()[..12].to_owned()
+}
+
 /// Announces a file of the source; one from elsewhere is copied there first, under its own name.
-async fn submit_one(announcer: &Announcer, source: &Path, path: &Path) -> Result<String> {
+async fn submit_one(announcer: &Announcer, source: Option<&Path>, path: &Path) -> Result<String> {
     let full = path
         .canonicalize()
         .with_context(|| format!("opening {}", path.display()))?;
@@ -360,8 +419,7 @@ async fn submit_one(announcer: &Announcer, source: &Path, path: &Path) -> Result
         );
     }
     let inside = source
-        .canonicalize()
-        .ok()
+        .and_then(|source| source.canonicalize().ok())
         .and_then(|source| full.strip_prefix(source).ok().map(Path::to_owned));
     let name = match &inside {
         Some(name) => name.as_path(),
@@ -392,7 +450,7 @@ async fn submit_one(announcer: &Announcer, source: &Path, path: &Path) -> Result
     Ok(format!(
         "{}: {how} as {name}, file {}",
         path.display(),
-        &file.id().as_str()[..12]
+        short_id(&file)
     ))
 }
 
