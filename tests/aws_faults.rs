@@ -5,13 +5,12 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::{Duration, Instant};
 
-use async_trait::async_trait;
 use futures::future::join_all;
-use streampress::consume::{Consumer, Fault, Handler};
 use streampress::doors::contract::queue::{message, next};
 use streampress::doors::contract::stream::record;
-use streampress::doors::{ChunkStream, Delivery, DoorError, Held, Position, Queue, Record};
+use streampress::doors::{ChunkStream, DoorError, Position, Queue, Record};
 use streampress_tests::aws::{Cloud, FreeSlots, connect};
+use streampress_tests::slow::{Slow, consumer};
 use streampress_tests::standin::Options;
 use streampress_tests::standin::faults::Faults;
 use tokio_util::sync::CancellationToken;
@@ -341,7 +340,8 @@ async fn a_record_that_is_refused_takes_no_other_along() {
     assert!(matches!(refused, Err(DoorError::Invalid(_))), "{refused:?}");
 }
 
-#[tokio::test(flavor = "multi_thread")]
+/// On one thread, so that all readers have asked before the first walk begins, however busy the machine is.
+#[tokio::test]
 async fn many_readers_of_the_same_files_read_a_shard_once() {
     let cloud = Cloud::start().await;
     let stream = cloud.stream(4).await;
@@ -454,56 +454,6 @@ async fn a_lost_answer_to_a_receive_hides_nothing_for_long() {
     }
 }
 
-/// Takes its time, and counts.
-struct Slow {
-    takes: Duration,
-    handled: AtomicU32,
-}
-
-#[async_trait]
-impl Handler for Slow {
-    async fn handle(
-        &self,
-        _delivery: &Delivery,
-        _held: &Held,
-        stop: &CancellationToken,
-    ) -> Result<(), Fault> {
-        tokio::select! {
-            () = tokio::time::sleep(self.takes) => {}
-            () = stop.cancelled() => return Err(Fault::Interrupted),
-        }
-        self.handled.fetch_add(1, Ordering::SeqCst);
-        Ok(())
-    }
-
-    fn weight(&self, _delivery: &Delivery) -> usize {
-        1
-    }
-
-    async fn acknowledged(&self, _delivery: &Delivery) {}
-
-    async fn buried(&self, _delivery: &Delivery, _reason: &str, _detail: &str) {}
-}
-
-fn consumer(
-    queue: Arc<dyn Queue>,
-    handler: Arc<dyn Handler>,
-    threads: usize,
-    shutdown: &CancellationToken,
-) -> Consumer {
-    Consumer {
-        role: "test",
-        queue,
-        lock: Arc::new(FreeSlots),
-        handler,
-        threads,
-        interval: Duration::from_millis(200),
-        linger: Duration::from_secs(1),
-        max_receive_count: 20,
-        shutdown: shutdown.clone(),
-    }
-}
-
 #[tokio::test(flavor = "multi_thread")]
 async fn work_longer_than_the_hiding_time_is_kept_hidden_under_backlog() {
     let cloud = Cloud::start().await;
@@ -517,12 +467,15 @@ async fn work_longer_than_the_hiding_time_is_kept_hidden_under_backlog() {
         )
         .await
         .expect("sent");
-    let handler = Arc::new(Slow {
-        takes: Duration::from_secs(3),
-        handled: AtomicU32::new(0),
-    });
+    let handler = Slow::new(Duration::from_secs(3));
     let shutdown = CancellationToken::new();
-    let worker = consumer(queue.clone(), handler.clone(), 3, &shutdown);
+    let worker = consumer(
+        queue.clone(),
+        Arc::new(FreeSlots),
+        handler.clone(),
+        3,
+        &shutdown,
+    );
     let working = tokio::spawn(async move { worker.run().await });
     let began = Instant::now();
     while cloud.standin.sqs().len("queue-0.fifo") > 0 && began.elapsed() < MINUTE {
@@ -549,12 +502,9 @@ async fn a_worker_that_stops_leaves_no_message_hidden_and_another_goes_on_at_onc
         )
         .await
         .expect("sent");
-    let handler = Arc::new(Slow {
-        takes: Duration::from_secs(600),
-        handled: AtomicU32::new(0),
-    });
+    let handler = Slow::new(Duration::from_secs(600));
     let shutdown = CancellationToken::new();
-    let worker = consumer(queue.clone(), handler, 4, &shutdown);
+    let worker = consumer(queue.clone(), Arc::new(FreeSlots), handler, 4, &shutdown);
     let working = tokio::spawn(async move { worker.run().await });
     tokio::time::sleep(Duration::from_secs(1)).await;
     assert!(cloud.standin.hidden("queue-0.fifo") >= 4);

@@ -219,6 +219,7 @@ fn consumer(
         interval: Duration::from_secs(1),
         linger: Duration::from_secs(1),
         max_receive_count: 5,
+        meter: Default::default(),
         shutdown: shutdown.clone(),
     }
 }

@@ -2,5 +2,7 @@
 
 pub mod aws;
 pub mod cluster;
+pub mod desk;
 pub mod pipeline;
+pub mod slow;
 pub mod standin;

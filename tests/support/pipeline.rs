@@ -14,7 +14,8 @@ use streampress::consume::{Consumer, Handler};
 use streampress::decompress::Decompressor;
 use streampress::doors::aws::Aws;
 use streampress::doors::files::LocalFiles;
-use streampress::doors::{FileEntry, FileName, Files, PendingFile, Queue};
+use streampress::doors::{ChunkStream, FileEntry, FileName, Files, PendingFile, Queue};
+use streampress::metrics::Meter;
 use streampress::wire::Digest;
 use tokio::runtime::Runtime;
 use tokio_util::sync::CancellationToken;
@@ -39,6 +40,8 @@ pub struct Place {
     pub names: Names,
     /// How hard compressors try.
     pub effort: hybrid::Effort,
+    /// What all its workers count together.
+    pub meter: Meter,
 }
 
 /// Names of queues and stream.
@@ -72,6 +75,7 @@ impl Place {
                 stream: STREAM.into(),
             },
             effort: hybrid::Effort::Fast,
+            meter: Meter::default(),
         })
     }
 
@@ -215,7 +219,8 @@ async fn consumer(
     threads: usize,
     shutdown: &CancellationToken,
 ) -> anyhow::Result<(streampress::doors::aws::SqsQueue, Consumer)> {
-    let stream = Arc::new(aws.stream(&place.names.stream).await?);
+    let stream: Arc<dyn ChunkStream> = Arc::new(aws.stream(&place.names.stream).await?);
+    place.meter.watch(&stream);
     let chunks = aws.queue(&place.names.chunks, place.visibility).await?;
     let files = aws.queue(&place.names.files, place.visibility).await?;
     let (queue, handler): (_, Arc<dyn Handler>) = match role {
@@ -267,6 +272,7 @@ async fn consumer(
         interval: Duration::from_millis(200),
         linger: Duration::from_secs(1),
         max_receive_count: 20,
+        meter: place.meter.clone(),
         shutdown: shutdown.clone(),
     };
     Ok((queue, consumer))

@@ -8,7 +8,7 @@ pub mod kinesis;
 pub mod rate;
 pub mod sqs;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -98,6 +98,7 @@ struct Shared {
     kinesis: Mutex<Kinesis>,
     calls: Mutex<BTreeMap<String, u64>>,
     refused_calls: Mutex<BTreeMap<String, u64>>,
+    to_lose: Mutex<BTreeSet<String>>,
 }
 
 impl Standin {
@@ -113,6 +114,7 @@ impl Standin {
             kinesis: Mutex::new(Kinesis::new(options.rates)),
             calls: Mutex::default(),
             refused_calls: Mutex::default(),
+            to_lose: Mutex::default(),
         });
         let router = Router::new().fallback(answer).with_state(shared.clone());
         let server = tokio::spawn(async move {
@@ -196,6 +198,15 @@ impl Standin {
             .unwrap_or(0)
     }
 
+    /// The next answer to this action is lost on the way, once; what was asked is done.
+    pub fn lose_next(&self, action: &str) {
+        self.shared
+            .to_lose
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .insert(action.to_owned());
+    }
+
     /// How many messages of a queue are hidden now.
     pub fn hidden(&self, queue: &str) -> usize {
         let now = self.shared.clock.now();
@@ -272,7 +283,12 @@ async fn answer(State(shared): State<Arc<Shared>>, request: Request) -> Response
     } else {
         shared.perform(service, action, &ask).await
     };
-    if shared.mischief.strikes(|faults| faults.lost_response) {
+    let lost = shared
+        .to_lose
+        .lock()
+        .unwrap_or_else(PoisonError::into_inner)
+        .remove(action);
+    if lost || shared.mischief.strikes(|faults| faults.lost_response) {
         return broken();
     }
     match outcome {

@@ -10,6 +10,7 @@ use crate::blocking;
 use crate::clock;
 use crate::doors::local::{Index, IndexedFile};
 use crate::doors::{DoorResult, FileEntry, Files, Outgoing, Queue};
+use crate::trace;
 use crate::wire::{Announcement, Digest, FileRef, STRICT_GROUP, VERSION, seed};
 
 /// The form that announcements are written in.
@@ -101,6 +102,8 @@ impl Announcer {
                 .await
                 .context("noting the file in the index")?;
         }
+        let context = trace::current_or_new();
+        let attributes = trace::attributes(context);
         let message = match self.dialect {
             Dialect::Ours => Outgoing {
                 group: if self.strict {
@@ -113,10 +116,10 @@ impl Announcer {
                     version: VERSION,
                     file: file.clone(),
                     announced_millis: clock::now_millis(),
-                    traceparent: None,
+                    traceparent: Some(context.to_string()),
                 }
                 .to_json(),
-                attributes: Default::default(),
+                attributes,
             },
             Dialect::Seed => {
                 let id = seed_id(file);
@@ -129,7 +132,7 @@ impl Announcer {
                     group: id.clone(),
                     dedup_id: id,
                     body,
-                    attributes: Default::default(),
+                    attributes,
                 }
             }
         };

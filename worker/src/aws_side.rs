@@ -1,13 +1,16 @@
 //! The AWS side of a role's doors, put together from its settings: which queues and which stream it needs, who it is
 //! there, and how its slots are kept.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::{Context, Result};
+use streampress_crds::location::Location;
 use streampress_crds::settings::{AwsSettings, QueueSettings, Settings};
 
 use crate::config::Config;
 use crate::doors::aws::{Aws, AwsOptions};
+use crate::doors::{FileName, Files};
 use crate::roles::{Locks, Transport};
 use crate::setup::{Wanted, WantedQueue, WantedStream};
 
@@ -119,24 +122,49 @@ pub async fn connect(places: &Places, locks: Locks) -> Result<Transport> {
     let mut transport = Transport::without_doors(locks);
     if let Some((name, visibility)) = &places.files_queue {
         let queue = aws.queue(name, *visibility).await;
-        transport.files_queue = Some(std::sync::Arc::new(
+        transport.files_queue = Some(Arc::new(
             queue.with_context(|| missing("queue", name, &aws))?,
         ));
     }
     if let Some((name, visibility)) = &places.chunks_queue {
         let queue = aws.queue(name, *visibility).await;
-        transport.chunks_queue = Some(std::sync::Arc::new(
+        transport.chunks_queue = Some(Arc::new(
             queue.with_context(|| missing("queue", name, &aws))?,
         ));
     }
     if let Some(name) = &places.stream {
         let stream = aws.stream(name).await;
-        transport.stream = Some(std::sync::Arc::new(
+        transport.stream = Some(Arc::new(
             stream.with_context(|| missing("stream", name, &aws))?,
         ));
     }
     transport.aws = Some(aws);
     Ok(transport)
+}
+
+/// Where a page in a bucket lies: its folder, and its name there.
+pub fn page(aws: &Aws, location: &Location) -> Result<(Arc<dyn Files>, FileName)> {
+    let Location::S3 { bucket, prefix } = location else {
+        anyhow::bail!("{location} is not in a bucket");
+    };
+    let (folder, name) = prefix.rsplit_once('/').unwrap_or(("", prefix));
+    let name = FileName::parse(name).map_err(anyhow::Error::msg)?;
+    let folder = Location::S3 {
+        bucket: bucket.clone(),
+        prefix: folder.to_owned(),
+    };
+    Ok((files(aws, &folder)?, name))
+}
+
+/// Opens a bucket's prefix. Call it within a runtime.
+pub fn files(aws: &Aws, location: &Location) -> Result<Arc<dyn Files>> {
+    let Location::S3 { bucket, prefix } = location else {
+        anyhow::bail!("{location} is not in a bucket");
+    };
+    let files = aws.files(&location.to_string(), bucket, prefix);
+    Ok(Arc::new(
+        files.with_context(|| format!("opening {location}"))?,
+    ))
 }
 
 fn missing(kind: &str, name: &str, aws: &Aws) -> String {

@@ -1,6 +1,7 @@
 //! The command line: what can be typed, and which part of the library does it. Exit codes: 0 done, 1 failed, 2 usage,
 //! 64 bad configuration.
 
+use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::process::ExitCode;
 
@@ -121,6 +122,9 @@ struct RoleArgs {
     /// Threads for packing and unpacking [default: all cores]
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=1024))]
     threads: Option<u16>,
+    /// Where to serve /livez, /readyz and /metrics, as 127.0.0.1:9090; in a cluster's pod 0.0.0.0:8080
+    #[arg(long, value_name = "ADDR", env = "STREAMPRESS_LISTEN", hide_env = true)]
+    listen: Option<SocketAddr>,
 }
 
 #[derive(Debug, Args)]
@@ -130,6 +134,9 @@ struct GenerateArgs {
     /// Files to generate, instead of generator.files; it then ends instead of idling
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..))]
     files: Option<u64>,
+    /// Where to serve /livez, /readyz and /metrics, as 127.0.0.1:9090; in a cluster's pod 0.0.0.0:8080
+    #[arg(long, value_name = "ADDR", env = "STREAMPRESS_LISTEN", hide_env = true)]
+    listen: Option<SocketAddr>,
 }
 
 #[derive(Debug, Args)]
@@ -164,6 +171,9 @@ struct SetupArgs {
     /// Delete what setup made, and nothing else
     #[arg(long)]
     delete: bool,
+    /// Let this EventBridge rule send a bucket's events to the files queue: the bucket then announces its files itself
+    #[arg(long, value_name = "ARN", conflicts_with = "delete", value_parser = rule_arn)]
+    event_rule: Option<String>,
 }
 
 #[derive(Debug, Args)]
@@ -266,6 +276,16 @@ struct BenchArgs {
     /// Threads [default: all cores]
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=1024))]
     threads: Option<u16>,
+}
+
+fn rule_arn(text: &str) -> Result<String, String> {
+    let parts: Vec<&str> = text.splitn(6, ':').collect();
+    match parts[..] {
+        ["arn", _, "events", _, _, rule] if rule.starts_with("rule/") => Ok(text.to_owned()),
+        _ => Err(
+            "write the rule's ARN, as arn:aws:events:eu-central-1:123456789012:rule/name".into(),
+        ),
+    }
 }
 
 /// Parses, runs, and turns the outcome into an exit code.

@@ -7,20 +7,22 @@
 use std::io;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Instant;
 
 use async_trait::async_trait;
 use bytes::{Bytes, BytesMut};
 use tokio::sync::mpsc;
-use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 
 use crate::announce::Announcer;
 use crate::blocking;
 use crate::clock;
 use crate::codec::{self, hybrid};
-use crate::consume::{Fault, Handler};
+use crate::consume::{Fault, Handler, Job, Subject};
 use crate::doors::local::Index;
-use crate::doors::{ChunkStream, Delivery, FileName, Held, Outgoing, Position, Queue, Record};
+use crate::doors::{ChunkStream, Delivery, FileName, Outgoing, Position, Queue, Record};
+use crate::metrics::Meter;
+use crate::trace;
 use crate::wire::record::{HEADER_BYTES, Owner};
 use crate::wire::s3_event::S3Event;
 use crate::wire::seed::SeedAnnouncement;
@@ -66,41 +68,40 @@ pub struct Compressor {
 
 #[async_trait]
 impl Handler for Compressor {
-    async fn handle(
-        &self,
-        delivery: &Delivery,
-        held: &Held,
-        stop: &CancellationToken,
-    ) -> Result<(), Fault> {
+    async fn handle(&self, job: Job<'_>) -> Result<(), Fault> {
+        let delivery = job.delivery;
         if let Some(event) = S3Event::parse(&delivery.body) {
             return self.pass_on(&event).await;
         }
         let announcement = self.announcement(&delivery.body).await?;
+        job.waited_since(announcement.announced_millis);
         // By message: handled twice, its second manifest is a duplicate; announced anew (redrive), it is not.
-        let attempt = format!("{}/{}", held.attempt(), delivery.message_id);
-        let manifest = self.pack(&announcement, &attempt, stop).await?;
-        if stop.is_cancelled() {
+        let attempt = format!("{}/{}", job.held.attempt(), delivery.message_id);
+        let packing = Instant::now();
+        let manifest = self.pack(&announcement, &attempt, job).await?;
+        job.meter.stage("pack", packing.elapsed());
+        if job.stop.is_cancelled() {
             return Err(Fault::Interrupted);
         }
+        let announcing = Instant::now();
         self.announce_packed(&manifest).await?;
-        held.count(|ledger| {
-            ledger.files += 1;
-            ledger.bytes_in += manifest.file.bytes;
-            ledger.bytes_out += manifest.packed_bytes;
-        });
+        job.meter.stage("announce", announcing.elapsed());
+        job.packed(manifest.file.bytes, manifest.packed_bytes);
         if let Some(index) = &self.index {
             index
                 .compressed(manifest.file.id().as_str(), manifest.packed_bytes)
                 .await?;
         }
         info!(
-            file_id = manifest.file.id().as_str(),
-            file_name = %manifest.file.name,
             raw_bytes = manifest.file.bytes,
             packed_bytes = manifest.packed_bytes,
             "File compressed."
         );
         Ok(())
+    }
+
+    fn subject(&self, delivery: &Delivery) -> Subject {
+        announced_subject(&delivery.body)
     }
 
     /// A file of more than one block is worth all threads, a smaller one a single thread.
@@ -194,12 +195,12 @@ impl Compressor {
         &self,
         announcement: &Announcement,
         attempt: &str,
-        stop: &CancellationToken,
+        job: Job<'_>,
     ) -> Result<Manifest, Fault> {
         let file = &announcement.file;
         self.check_source(file).await?;
         let owner = Owner::new(&file.id(), attempt);
-        let (positions, summary) = self.stream_packed(file, &owner, stop).await?;
+        let (positions, summary) = self.stream_packed(file, &owner, job).await?;
         if summary.hash != file.hash || summary.raw_bytes != file.bytes {
             return Err(self.announce_changed(file).await);
         }
@@ -213,7 +214,7 @@ impl Compressor {
             shares: summary.shares,
             announced_millis: announcement.announced_millis,
             compressed_millis: clock::now_millis(),
-            traceparent: announcement.traceparent.clone(),
+            traceparent: trace::current().map(|context| context.to_string()),
         })
     }
 
@@ -253,7 +254,7 @@ impl Compressor {
         &self,
         file: &FileRef,
         owner: &Owner,
-        stop: &CancellationToken,
+        job: Job<'_>,
     ) -> Result<(Vec<Position>, Packed), Fault> {
         let cancel = Arc::new(AtomicBool::new(false));
         let _cancel_when_dropped = SetOnDrop(cancel.clone());
@@ -275,13 +276,15 @@ impl Compressor {
                 hybrid::pack(reader, &mut sink, &options, &cancel)
             })
         };
-        let both = async { tokio::join!(packing, self.append_all(packed, owner)) };
-        tokio::pin!(both);
+        tokio::pin!(packing);
+        let appending = self.append_all(packed, owner, job.meter);
+        let both = async { tokio::join!(packing.as_mut(), appending) };
         let (packed, appended) = tokio::select! {
-            done = &mut both => done,
-            () = stop.cancelled() => {
+            done = both => done,
+            () = job.stop.cancelled() => {
+                // The stream may take its time; records that no manifest names are nobody's, so they are not waited for.
                 cancel.store(true, Ordering::Relaxed);
-                drop(both.await);
+                drop(packing.await);
                 return Err(Fault::Interrupted);
             }
         };
@@ -296,12 +299,14 @@ impl Compressor {
         &self,
         mut packed: mpsc::Receiver<Bytes>,
         owner: &Owner,
+        meter: &Meter,
     ) -> Result<Vec<Position>, Fault> {
         let payload_bytes = self.payload_bytes();
         let (mut positions, mut waiting, mut index) = (Vec::new(), BytesMut::new(), 0u32);
         loop {
             let frame = packed.recv().await;
             let ended = frame.is_none();
+            meter.moved();
             waiting.extend_from_slice(&frame.unwrap_or_default());
             if waiting.len() < BATCH_BYTES && !ended {
                 continue;
@@ -364,9 +369,27 @@ impl Compressor {
                 &Digest::of(manifest.attempt.as_bytes()).as_str()[..16]
             ),
             body: manifest.to_json(),
-            attributes: Default::default(),
+            attributes: trace::current().map(trace::attributes).unwrap_or_default(),
         };
         Ok(self.chunks_queue.send(vec![message]).await?)
+    }
+}
+
+/// What an announcement of any kind is about.
+pub fn announced_subject(body: &str) -> Subject {
+    if let Ok(ours) = Announcement::parse(body) {
+        return Subject {
+            file_id: Some(ours.file.id().as_str().to_owned()),
+            file_name: Some(ours.file.name.to_string()),
+            traceparent: ours.traceparent,
+        };
+    }
+    let named = SeedAnnouncement::parse(body).map(|seed| seed.file_name);
+    Subject {
+        file_name: named
+            .ok()
+            .or_else(|| S3Event::parse(body).map(|event| event.key)),
+        ..Subject::default()
     }
 }
 

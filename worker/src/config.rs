@@ -143,6 +143,15 @@ impl Config {
         })))
     }
 
+    /// The pipeline's namespace.
+    pub fn namespace(&self) -> &str {
+        match self {
+            Self::File(resolved) => &resolved.compressor.identity.namespace,
+            Self::Variable(settings) => &settings.identity().namespace,
+            Self::Seed(seed) => &seed.resolved.compressor.identity.namespace,
+        }
+    }
+
     /// The pipeline's name.
     pub fn pipeline(&self) -> &str {
         match self {

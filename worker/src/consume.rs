@@ -4,6 +4,8 @@
 //! Effect first, then delete. A message that is not done when we stop is given back at once; a fault that may pass
 //! comes back later by redelivery; one that cannot pass goes to the dead-letter queue with its reason.
 
+mod work;
+
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -11,20 +13,21 @@ use async_trait::async_trait;
 use tokio::sync::Semaphore;
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
-use tracing::{debug, error, info, warn};
+use tracing::{debug, warn};
 
+use self::work::{Work, give_back};
+use crate::clock;
 use crate::doors::{Delivery, DoorError, DoorResult, Held, Lock, Queue};
+use crate::metrics::{InHand, Meter};
 
-/// SQS hides a message for at most 12 hours after it was received; we stop half an hour before.
-const LONGEST_HIDING: Duration = Duration::from_secs(11 * 3600 + 1800);
 /// The longest wait in one receive, which is SQS's long poll.
 const LONG_POLL: Duration = Duration::from_secs(20);
 /// At the end of the process, for what a long poll still brings. A pod has 30 s in all.
 const SETTLE: Duration = Duration::from_secs(21);
+/// Between two ticks while all hands are full.
+const SHORTEST_TICK: Duration = Duration::from_millis(100);
 /// After a door's fault, before we ask again.
 const FAULT_PAUSE: Duration = Duration::from_secs(2);
-/// Back-off of transient faults: 1 s, 2 s, 4 s … up to this.
-const LONGEST_BACK_OFF: Duration = Duration::from_secs(60);
 
 /// How a message ended, other than done.
 #[derive(Debug)]
@@ -64,17 +67,77 @@ impl From<DoorError> for Fault {
     }
 }
 
+/// One message's work, as its handler gets it.
+#[derive(Clone, Copy)]
+pub struct Job<'a> {
+    /// The message.
+    pub delivery: &'a Delivery,
+    /// The slot it is done in.
+    pub held: &'a Held,
+    /// Cancelled when the slot is lost or the process shall end.
+    pub stop: &'a CancellationToken,
+    /// Where stages and files are counted.
+    pub meter: &'a Meter,
+}
+
+impl Job<'_> {
+    /// A file was packed and announced: counts it in the slot's ledger and in the figures.
+    pub fn packed(&self, raw_bytes: u64, packed_bytes: u64) {
+        self.done(raw_bytes, packed_bytes);
+        self.meter.file(raw_bytes, packed_bytes);
+    }
+
+    /// A file was restored: counts it in the slot's ledger and in the figures.
+    pub fn restored(&self, packed_bytes: u64, raw_bytes: u64) {
+        self.done(packed_bytes, raw_bytes);
+        self.meter.file(raw_bytes, packed_bytes);
+    }
+
+    /// Work without an effect, given up as soon as the process shall end.
+    pub async fn or_stop<T>(
+        &self,
+        work: impl Future<Output = Result<T, Fault>>,
+    ) -> Result<T, Fault> {
+        tokio::select! {
+            done = work => done,
+            () = self.stop.cancelled() => Err(Fault::Interrupted),
+        }
+    }
+
+    /// The message has waited since then, in milliseconds since 1970.
+    pub fn waited_since(&self, millis: u64) {
+        let waited = Duration::from_millis(clock::now_millis().saturating_sub(millis));
+        self.meter.stage("wait", waited);
+    }
+
+    fn done(&self, bytes_in: u64, bytes_out: u64) {
+        self.held.count(|ledger| {
+            ledger.files += 1;
+            ledger.bytes_in += bytes_in;
+            ledger.bytes_out += bytes_out;
+        });
+    }
+}
+
+/// What a message is about, for logs and traces; nothing where the message does not say.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Subject {
+    /// The file's id.
+    pub file_id: Option<String>,
+    /// The file's name.
+    pub file_name: Option<String>,
+    /// The trace that the message's body names.
+    pub traceparent: Option<String>,
+}
+
 /// What a role does with one message. The same message twice must have the same effect as once.
 #[async_trait]
 pub trait Handler: Send + Sync + 'static {
-    /// Does the work. `stop` is cancelled when the slot is lost or the process shall end: the handler then
-    /// returns [`Fault::Interrupted`] at the next block boundary and has no effect after.
-    async fn handle(
-        &self,
-        delivery: &Delivery,
-        held: &Held,
-        stop: &CancellationToken,
-    ) -> Result<(), Fault>;
+    /// Does the work. When [`Job::stop`] is cancelled it returns [`Fault::Interrupted`] at the next block boundary and
+    /// has no effect after.
+    async fn handle(&self, job: Job<'_>) -> Result<(), Fault>;
+    /// What the message is about.
+    fn subject(&self, delivery: &Delivery) -> Subject;
     /// How many of the worker's threads the message wants, from 1.
     fn weight(&self, delivery: &Delivery) -> usize;
     /// Called once the message is deleted: what may only happen when it is safe.
@@ -101,6 +164,8 @@ pub struct Consumer {
     pub linger: Duration,
     /// After so many receives a fault that may pass is taken for one that does not.
     pub max_receive_count: u32,
+    /// What it counts.
+    pub meter: Meter,
     /// Cancelled when the process shall end.
     pub shutdown: CancellationToken,
 }
@@ -109,11 +174,13 @@ impl Consumer {
     /// Works until shut down. Faults of doors are logged and tried again: only shutdown ends it.
     pub async fn run(&self) {
         while !self.shutdown.is_cancelled() {
+            self.meter.ticked();
             if let Err(fault) = self.tick().await {
                 warn!(role = self.role, error = %format!("{:#}", anyhow::Error::from(fault)), "Cannot reach the transport; trying again.");
                 self.pause(FAULT_PAUSE).await;
             }
         }
+        self.meter.rests();
         if !self.queue.settle(SETTLE).await {
             warn!(
                 role = self.role,
@@ -135,19 +202,26 @@ impl Consumer {
         if deliveries.is_empty() {
             return Ok(());
         }
+        let deliveries = self.taken(deliveries);
         match self.lock.try_acquire().await {
             Ok(Some(held)) => {
                 self.drain(held, deliveries).await;
                 Ok(())
             }
             lost_race => {
-                for delivery in &deliveries {
-                    self.give_back(delivery).await;
+                for (delivery, in_hand) in deliveries {
+                    give_back(self.role, &*self.queue, &delivery).await;
+                    in_hand.retried("no_slot");
                 }
                 self.pause(self.interval).await;
                 lost_race.map(drop)
             }
         }
+    }
+
+    fn taken(&self, deliveries: Vec<Delivery>) -> Vec<(Delivery, InHand)> {
+        let taken = |delivery| (delivery, self.meter.received());
+        deliveries.into_iter().map(taken).collect()
     }
 
     async fn pause(&self, time: Duration) {
@@ -158,25 +232,29 @@ impl Consumer {
     }
 
     /// Works off the queue while it holds a slot.
-    async fn drain(&self, held: Held, first: Vec<Delivery>) {
+    async fn drain(&self, held: Held, first: Vec<(Delivery, InHand)>) {
         debug!(role = self.role, slot = held.slot(), "Took a slot.");
+        self.meter.slot_taken();
         let held = Arc::new(held);
         let stop = CancellationToken::new();
         let permits = Arc::new(Semaphore::new(self.threads.max(1)));
         let mut at_work = JoinSet::new();
-        for delivery in first {
-            self.start(delivery, &held, &stop, &permits, &mut at_work);
+        for message in first {
+            self.start(message, &held, &stop, &permits, &mut at_work);
         }
         loop {
+            self.meter.ticked();
             let room = self.threads.max(1).saturating_sub(at_work.len());
             tokio::select! {
                 () = self.shutdown.cancelled() => break,
                 () = held.lost().cancelled() => break,
                 Some(_) = at_work.join_next(), if !at_work.is_empty() => {}
+                // A tick that finds all hands full does nothing; a receive below ticks by itself.
+                () = tokio::time::sleep(self.interval.max(SHORTEST_TICK)), if room == 0 => {}
                 received = self.queue.receive(room.clamp(1, 10), self.linger), if room > 0 => match received {
                     Ok(more) if more.is_empty() && at_work.is_empty() => break,
-                    Ok(more) => for delivery in more {
-                        self.start(delivery, &held, &stop, &permits, &mut at_work);
+                    Ok(more) => for message in self.taken(more) {
+                        self.start(message, &held, &stop, &permits, &mut at_work);
                     },
                     Err(fault) => {
                         warn!(role = self.role, error = %format!("{:#}", anyhow::Error::from(fault)), "Cannot receive; trying again.");
@@ -187,6 +265,7 @@ impl Consumer {
         }
         stop.cancel();
         while at_work.join_next().await.is_some() {}
+        self.meter.slot_left(held.lost().is_cancelled());
         if let Ok(held) = Arc::try_unwrap(held) {
             let slot = held.slot().to_owned();
             let kept = held.release().await;
@@ -196,7 +275,7 @@ impl Consumer {
 
     fn start(
         &self,
-        delivery: Delivery,
+        (delivery, in_hand): (Delivery, InHand),
         held: &Arc<Held>,
         stop: &CancellationToken,
         permits: &Arc<Semaphore>,
@@ -211,150 +290,9 @@ impl Consumer {
             max_receive_count: self.max_receive_count,
             held: held.clone(),
             stop: stop.child_token(),
+            meter: self.meter.clone(),
         };
         let permits = permits.clone();
-        at_work.spawn(async move { work.run(delivery, &permits, weight).await });
-    }
-
-    async fn give_back(&self, delivery: &Delivery) {
-        give_back(self.role, &*self.queue, delivery).await;
-    }
-}
-
-async fn give_back(role: &str, queue: &dyn Queue, delivery: &Delivery) {
-    match queue.release(&delivery.receipt).await {
-        Ok(()) | Err(DoorError::Stale) => {}
-        Err(fault) => {
-            warn!(role, error = %fault, "Could not give a message back; it comes back by itself when its hiding time ends.")
-        }
-    }
-}
-
-/// One message in hand.
-struct Work {
-    role: &'static str,
-    queue: Arc<dyn Queue>,
-    handler: Arc<dyn Handler>,
-    max_receive_count: u32,
-    held: Arc<Held>,
-    stop: CancellationToken,
-}
-
-impl Work {
-    async fn run(self, delivery: Delivery, permits: &Semaphore, weight: u32) {
-        let outcome = {
-            let keep_hidden = self.keep_hidden(&delivery);
-            let handled = async {
-                let _permit = tokio::select! {
-                    () = self.stop.cancelled() => return Err(Fault::Interrupted),
-                    permit = permits.acquire_many(weight) => permit,
-                };
-                self.handler.handle(&delivery, &self.held, &self.stop).await
-            };
-            tokio::pin!(keep_hidden, handled);
-            tokio::select! {
-                outcome = &mut handled => outcome,
-                () = &mut keep_hidden => {
-                    // The message belongs to somebody else now: no effect may follow, so the work is seen to its end.
-                    self.stop.cancel();
-                    handled.await
-                }
-            }
-        };
-        self.conclude(&delivery, outcome).await;
-    }
-
-    /// Returns only when the message is no longer ours.
-    async fn keep_hidden(&self, delivery: &Delivery) {
-        let hidden_for = self.queue.visibility();
-        let until = tokio::time::Instant::now() + LONGEST_HIDING;
-        while tokio::time::Instant::now() < until {
-            tokio::time::sleep(hidden_for / 3).await;
-            match self.queue.extend(&delivery.receipt, hidden_for).await {
-                Ok(()) => {}
-                Err(DoorError::Stale) => {
-                    warn!(
-                        role = self.role,
-                        message_id = delivery.message_id,
-                        "Lost a message to another worker; stopping its work."
-                    );
-                    return;
-                }
-                Err(fault) => {
-                    warn!(role = self.role, error = %fault, "Could not prolong a message's hiding; trying again.")
-                }
-            }
-        }
-    }
-
-    async fn conclude(&self, delivery: &Delivery, outcome: Result<(), Fault>) {
-        match outcome {
-            Ok(()) => self.acknowledge(delivery).await,
-            Err(Fault::Permanent { reason, detail }) => self.bury(delivery, reason, &detail).await,
-            Err(Fault::Transient(cause)) if delivery.receive_count >= self.max_receive_count => {
-                let detail = format!(
-                    "gave up after {} attempts: {cause:#}",
-                    delivery.receive_count
-                );
-                self.bury(delivery, "GaveUp", &detail).await;
-            }
-            Err(Fault::Transient(cause)) => {
-                let back_off = back_off(delivery.receive_count);
-                warn!(role = self.role, message_id = delivery.message_id, attempt = delivery.receive_count, error = %format!("{cause:#}"), back_off_secs = back_off.as_secs_f64(), "Did not work; trying again later.");
-                if let Err(fault) = self.queue.extend(&delivery.receipt, back_off).await {
-                    debug!(role = self.role, error = %fault, "The message comes back when its hiding time ends.");
-                }
-            }
-            Err(Fault::Interrupted) => give_back(self.role, &*self.queue, delivery).await,
-        }
-    }
-
-    async fn acknowledge(&self, delivery: &Delivery) {
-        match self.queue.delete(&delivery.receipt).await {
-            Ok(()) => self.handler.acknowledged(delivery).await,
-            // Harmless: whoever has it now finds the effect done and acknowledges.
-            Err(fault) => {
-                info!(role = self.role, message_id = delivery.message_id, error = %fault, "Done, but not acknowledged; it will be seen again and skipped.")
-            }
-        }
-    }
-
-    async fn bury(&self, delivery: &Delivery, reason: &str, detail: &str) {
-        match self.queue.bury(delivery, reason, detail).await {
-            Ok(()) => {
-                error!(
-                    role = self.role,
-                    message_id = delivery.message_id,
-                    reason,
-                    detail,
-                    "Set aside as a dead letter."
-                );
-                self.held.count(|ledger| ledger.failures += 1);
-                self.handler.buried(delivery, reason, detail).await;
-            }
-            Err(fault) => {
-                warn!(role = self.role, reason, detail, error = %fault, "Could not set a message aside; it comes back when its hiding time ends.")
-            }
-        }
-    }
-}
-
-/// 1 s, 2 s, 4 s … with up to half of it taken off at random, so that messages that failed together do not come back together.
-fn back_off(receive_count: u32) -> Duration {
-    let doubled =
-        Duration::from_secs(1 << receive_count.saturating_sub(1).min(16)).min(LONGEST_BACK_OFF);
-    doubled.mul_f64(0.5 + fastrand::f64() / 2.0)
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn back_off_doubles_up_to_a_minute() {
-        for (count, seconds) in [(1, 1.0), (2, 2.0), (5, 16.0), (7, 60.0), (u32::MAX, 60.0)] {
-            let time = back_off(count).as_secs_f64();
-            assert!((seconds / 2.0..=seconds).contains(&time), "{count}: {time}");
-        }
+        at_work.spawn(async move { work.run(delivery, in_hand, &permits, weight).await });
     }
 }

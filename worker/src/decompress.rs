@@ -12,15 +12,15 @@ use std::time::Instant;
 use async_trait::async_trait;
 use bytes::{Buf, Bytes};
 use tokio::sync::mpsc;
-use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 
 use crate::announce::hash;
 use crate::clock;
 use crate::codec::{self, hybrid};
-use crate::consume::{Fault, Handler};
+use crate::consume::{Fault, Handler, Job, Subject};
 use crate::doors::local::Index;
-use crate::doors::{ChunkStream, Delivery, FileEntry, Files, Held, Position};
+use crate::doors::{ChunkStream, Delivery, FileEntry, Files, Position};
+use crate::metrics::Meter;
 use crate::report_log::ReportLog;
 use crate::wire::record::Owner;
 use crate::wire::{Digest, FileRef, Manifest, Records, StageNumbers};
@@ -63,33 +63,45 @@ enum Present {
 
 #[async_trait]
 impl Handler for Decompressor {
-    async fn handle(
-        &self,
-        delivery: &Delivery,
-        held: &Held,
-        stop: &CancellationToken,
-    ) -> Result<(), Fault> {
-        let manifest = Manifest::parse(&delivery.body)
+    async fn handle(&self, job: Job<'_>) -> Result<(), Fault> {
+        let manifest = Manifest::parse(&job.delivery.body)
             .map_err(|error| Fault::permanent("UnreadableMessage", error))?;
+        job.waited_since(manifest.compressed_millis);
         let file = &manifest.file;
-        match self.present(file).await? {
+        match job.or_stop(self.present(file)).await? {
             Present::Same => {
-                info!(file_id = file.id().as_str(), file_name = %file.name, "File is restored already; skipped.");
+                info!("File is restored already; skipped.");
                 // It may have been made visible by one who was killed before saying so.
                 if let Some(log) = &self.report {
-                    log.add(row(&manifest, 0.0, held.slot(), report::Outcome::Restored))
-                        .await;
+                    log.add(row(
+                        &manifest,
+                        0.0,
+                        job.held.slot(),
+                        report::Outcome::Restored,
+                    ))
+                    .await;
                 }
                 self.note_restored(file).await
             }
             Present::Newer => {
-                info!(file_id = file.id().as_str(), file_name = %file.name, "A newer version is restored already; skipped.");
+                info!("A newer version is restored already; skipped.");
                 match &self.index {
                     Some(index) => Ok(index.superseded(file.id().as_str()).await?),
                     None => Ok(()),
                 }
             }
-            Present::Older => self.restore(&manifest, held, stop).await,
+            Present::Older => self.restore(&manifest, job).await,
+        }
+    }
+
+    fn subject(&self, delivery: &Delivery) -> Subject {
+        match Manifest::parse(&delivery.body) {
+            Ok(manifest) => Subject {
+                file_id: Some(manifest.file.id().as_str().to_owned()),
+                file_name: Some(manifest.file.name.to_string()),
+                traceparent: manifest.traceparent,
+            },
+            Err(_) => Subject::default(),
         }
     }
 
@@ -154,21 +166,17 @@ impl Decompressor {
         })
     }
 
-    async fn restore(
-        &self,
-        manifest: &Manifest,
-        held: &Held,
-        stop: &CancellationToken,
-    ) -> Result<(), Fault> {
+    async fn restore(&self, manifest: &Manifest, job: Job<'_>) -> Result<(), Fault> {
         let file = &manifest.file;
         let started = Instant::now();
         let owner = Owner::new(&file.id(), &manifest.attempt);
-        let positions = self.positions(manifest, &owner).await?;
-        let pending = self.unpack(file, &owner, positions, stop).await?;
-        if stop.is_cancelled() {
+        let positions = job.or_stop(self.positions(manifest, &owner)).await?;
+        let pending = self.unpack(file, &owner, positions, job).await?;
+        job.meter.stage("unpack", started.elapsed());
+        if job.stop.is_cancelled() {
             return Err(Fault::Interrupted);
         }
-        let modified = clock::from_nanos(file.modified_nanos);
+        let (modified, committing) = (clock::from_nanos(file.modified_nanos), Instant::now());
         blocking(move || pending.commit(modified))
             .await
             .map_err(|error| {
@@ -176,22 +184,23 @@ impl Decompressor {
                     anyhow::Error::from(error).context(format!("making {} visible", file.name)),
                 )
             })?;
-        held.count(|ledger| {
-            ledger.files += 1;
-            ledger.bytes_in += manifest.packed_bytes;
-            ledger.bytes_out += file.bytes;
-        });
+        job.meter.stage("commit", committing.elapsed());
+        job.restored(manifest.packed_bytes, file.bytes);
         if let Some(log) = &self.report {
             log.add(row(
                 manifest,
                 started.elapsed().as_secs_f64(),
-                held.slot(),
+                job.held.slot(),
                 report::Outcome::Restored,
             ))
             .await;
         }
         self.note_restored(file).await?;
-        info!(file_id = file.id().as_str(), file_name = %file.name, raw_bytes = file.bytes, packed_bytes = manifest.packed_bytes, "File restored.");
+        info!(
+            raw_bytes = file.bytes,
+            packed_bytes = manifest.packed_bytes,
+            "File restored."
+        );
         Ok(())
     }
 
@@ -238,7 +247,7 @@ impl Decompressor {
         file: &FileRef,
         owner: &Owner,
         positions: Vec<Position>,
-        stop: &CancellationToken,
+        job: Job<'_>,
     ) -> Result<Box<dyn crate::doors::PendingFile>, Fault> {
         let cancel = Arc::new(AtomicBool::new(false));
         let (payloads, reader) = mpsc::channel::<Bytes>(16);
@@ -259,13 +268,15 @@ impl Decompressor {
                 Ok((pending, summary))
             })
         };
-        let both = async { tokio::join!(unpacking, self.fetch_all(owner, positions, payloads)) };
-        tokio::pin!(both);
+        tokio::pin!(unpacking);
+        let fetching = self.fetch_all(owner, positions, payloads, job.meter);
+        let both = async { tokio::join!(unpacking.as_mut(), fetching) };
         let (unpacked, fetched) = tokio::select! {
-            done = &mut both => done,
-            () = stop.cancelled() => {
+            done = both => done,
+            () = job.stop.cancelled() => {
+                // The stream may take its time and is not waited for; the unfinished file is taken back.
                 cancel.store(true, Ordering::Relaxed);
-                drop(both.await);
+                drop(unpacking.await);
                 return Err(Fault::Interrupted);
             }
         };
@@ -286,6 +297,7 @@ impl Decompressor {
         owner: &Owner,
         positions: Vec<Position>,
         payloads: mpsc::Sender<Bytes>,
+        meter: &Meter,
     ) -> Result<(), Fault> {
         let mut index = 0;
         let mut rest = positions.as_slice();
@@ -298,6 +310,7 @@ impl Decompressor {
             let (batch, after) = rest.split_at(fits.count().max(1));
             rest = after;
             for record in self.stream.fetch(batch).await? {
+                meter.moved();
                 let payload = owner
                     .open(index, &record)
                     .map_err(|error| Fault::permanent("RecordDamaged", error))?;

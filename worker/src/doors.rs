@@ -316,6 +316,35 @@ pub trait ChunkStream: Send + Sync + fmt::Debug {
     async fn append(&self, records: Vec<Record>) -> DoorResult<Vec<Position>>;
     /// Reads records back; the answer is index-aligned.
     async fn fetch(&self, positions: &[Position]) -> DoorResult<Vec<Bytes>>;
+    /// What went through this handle so far.
+    fn counts(&self) -> StreamCounts;
+}
+
+/// What went through a stream so far. At any time: sent = acknowledged + retried + dead + under way.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct StreamCounts {
+    /// Records in put requests, however often.
+    pub sent: u64,
+    /// Records taken.
+    pub acknowledged: u64,
+    /// Records that failed and were or will be sent again.
+    pub retried: u64,
+    /// Of the failed, refused for their shard's rate.
+    pub throttled: u64,
+    /// Records given up.
+    pub dead: u64,
+    /// Records in requests that are not answered yet.
+    pub under_way: u64,
+    /// Answers to reads of a shard.
+    pub reads: u64,
+    /// Times a place in a shard was looked for.
+    pub seeks: u64,
+    /// Bytes of all records read.
+    pub bytes_read: u64,
+    /// Bytes of records that somebody asked for.
+    pub bytes_served: u64,
+    /// Reads and seeks refused for their shard's rate.
+    pub reads_throttled: u64,
 }
 
 /// The slots of one role: a worker acts only while it holds one of them, and holds it only while there is work.

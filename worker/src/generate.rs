@@ -17,6 +17,7 @@ use crate::blocking;
 use crate::clock;
 use crate::doors::{FileName, Files, Held, Lock};
 use crate::generator::Generator;
+use crate::metrics::Meter;
 use crate::wire::{Digest, FileRef};
 
 /// Without a rate, so many files may wait to be compressed before the generator waits too: the disk is not endless.
@@ -38,6 +39,8 @@ pub struct Generate {
     pub files: u64,
     /// Files a minute; 0 is as fast as it can.
     pub files_per_minute: u32,
+    /// What it counts.
+    pub meter: Meter,
     /// Cancelled when the process shall end.
     pub shutdown: CancellationToken,
 }
@@ -46,6 +49,7 @@ impl Generate {
     /// Makes files until all are made or it is shut down. Faults are logged and tried again.
     pub async fn run(&self) {
         while !self.shutdown.is_cancelled() {
+            self.meter.ticked();
             let slot = match self.lock.try_acquire().await {
                 Ok(slot) => slot,
                 Err(fault) => {
@@ -57,10 +61,15 @@ impl Generate {
                 self.pause(PAUSE * 10).await;
                 continue;
             };
+            self.meter.slot_taken();
             let made = self.make_all(&held).await;
+            self.meter.slot_left(held.lost().is_cancelled());
             held.release().await;
             match made {
-                Ok(true) => return,
+                Ok(true) => {
+                    self.meter.rests();
+                    return;
+                }
                 Ok(false) => {}
                 Err(error) => {
                     warn!(error = %format!("{error:#}"), "Could not make a file; trying again.");
@@ -76,14 +85,20 @@ impl Generate {
         let started = Instant::now();
         while self.files == 0 || held.ledger().index < self.files {
             let number = held.ledger().index;
+            self.meter.ticked();
             if !self.may_go_on(held, started, number - first).await {
                 return Ok(false);
             }
+            let making = Instant::now();
             let file = self
                 .make(number)
                 .await
                 .with_context(|| format!("making file {number}"))?;
+            self.meter.stage("make", making.elapsed());
+            let announcing = Instant::now();
             self.announcer.announce_known(&file).await?;
+            self.meter.stage("announce", announcing.elapsed());
+            self.meter.file(file.bytes, 0);
             held.count(|ledger| {
                 ledger.index = number + 1;
                 ledger.files += 1;
@@ -109,6 +124,7 @@ impl Generate {
             while !self.stopped(held)
                 && !matches!(self.announcer.files_queue.depth().await, Ok(depth) if depth.total() < MOST_WAITING)
             {
+                self.meter.ticked();
                 self.pause(PAUSE).await;
             }
         }

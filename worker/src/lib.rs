@@ -4,6 +4,7 @@
 //! Rooms (plain functions on values, no IO): [`wire`].
 //! Doors (where another process may stand): [`doors`].
 //! Corridors (async, thin): [`consume`], [`announce`], [`compress`], [`decompress`].
+//! What they tell while they work: [`metrics`] and [`health`] over HTTP, [`trace`] in messages, logs everywhere.
 
 pub mod announce;
 pub mod aws_side;
@@ -19,6 +20,7 @@ pub mod doors;
 pub mod generate;
 pub mod generator;
 pub mod health;
+pub mod metrics;
 pub mod progress;
 pub mod redrive;
 pub mod report;
@@ -29,6 +31,7 @@ pub mod scan;
 pub mod seed_env;
 pub mod seed_roles;
 pub mod setup;
+pub mod trace;
 pub mod wire;
 
 /// Runs file work and CPU work off the async threads. A panic in it is a bug and goes on here.

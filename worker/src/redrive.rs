@@ -14,6 +14,7 @@ use crate::doors::{
     ATTR_DETAIL, ATTR_REASON, ChunkStream, Delivery, DoorError, Outgoing, Position, Queue,
 };
 use crate::roles::Transport;
+use crate::trace::{self, TraceContext};
 use crate::wire::{Announcement, FileRef, Manifest, Records};
 
 /// Reasons that sending the same manifest again cannot mend: the records themselves are no good.
@@ -133,6 +134,11 @@ async fn again(
         .get(ATTR_REASON)
         .map_or("", String::as_str);
     let file = file_of(&letter.body);
+    // A second go belongs to the trace of the first.
+    let carried = letter.attributes.get(trace::ATTRIBUTE);
+    let context = carried
+        .and_then(|carried| TraceContext::parse(carried))
+        .map_or_else(TraceContext::start, TraceContext::child);
     if let (Some(index), Some(file)) = (&transport.index, &file) {
         index.redriven(file.id().as_str()).await?;
     }
@@ -145,18 +151,20 @@ async fn again(
         None => reason == "SourceChanged",
     };
     match file {
-        Some(file) if needs_source => match announce_current(announcer, &file).await {
-            Ok(()) => Ok(Done::AnnouncedAgain),
-            Err(Fault::Permanent { detail, .. }) => Ok(Done::Left(detail)),
-            Err(Fault::Transient(error)) => Err(error),
-            Err(Fault::Interrupted) => Ok(Done::Left("interrupted".into())),
-        },
+        Some(file) if needs_source => {
+            match trace::scope(context, announce_current(announcer, &file)).await {
+                Ok(()) => Ok(Done::AnnouncedAgain),
+                Err(Fault::Permanent { detail, .. }) => Ok(Done::Left(detail)),
+                Err(Fault::Transient(error)) => Err(error),
+                Err(Fault::Interrupted) => Ok(Done::Left("interrupted".into())),
+            }
+        }
         _ => {
             let message = Outgoing {
                 group: letter.group.clone(),
                 dedup_id: fresh_dedup_id(&letter.dedup_id),
                 body: letter.body.clone(),
-                attributes: BTreeMap::new(),
+                attributes: kept(&letter.attributes),
             };
             queue
                 .send(vec![message])
@@ -165,6 +173,17 @@ async fn again(
             Ok(Done::SentAgain)
         }
     }
+}
+
+/// All that the message had before it died.
+fn kept(attributes: &BTreeMap<String, String>) -> BTreeMap<String, String> {
+    let of_its_death = |name: &str| name == ATTR_REASON || name == ATTR_DETAIL;
+    attributes
+        .iter()
+        .filter(|(name, _)| !of_its_death(name))
+        .map(|(name, value)| (name.clone(), value.clone()))
+        .take(Outgoing::MAX_ATTRIBUTES)
+        .collect()
 }
 
 /// The stream drops its oldest records first: the first of every shard tells for all.

@@ -147,6 +147,14 @@ pub fn render_stored(page: &Path, title: &str) -> Result<u64> {
     Ok(inner.combined.files())
 }
 
+/// The same for a page in a bucket, from the sums that its writers keep there.
+pub fn render_in_bucket(files: Arc<dyn Files>, page: &FileName, title: &str) -> Result<u64> {
+    let log = ReportLog::in_bucket(files, page, title, "");
+    let mut inner = log.shared.lock().unwrap_or_else(PoisonError::into_inner);
+    inner.render()?;
+    Ok(inner.combined.files())
+}
+
 /// Stands for all lines before it.
 #[derive(Serialize, Deserialize)]
 struct StateLine {

@@ -1,36 +1,39 @@
 //! Puts a role together: its settings, its doors, its work. Nothing here does the work itself.
 
+mod restorer;
+
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
-use async_trait::async_trait;
 use streampress_crds::location::Location;
 use streampress_crds::pipeline::{self, CodecFormat, GeneratedFormat, Ordering};
 use streampress_crds::settings::{
     CodecSettings, CompressorSettings, DecompressorSettings, GeneratorJob, GeneratorSettings,
-    SchemaSource, SourceSettings,
+    QueueSettings, SchemaSource, SourceSettings,
 };
 use tokio_util::sync::CancellationToken;
 
+use self::restorer::Restorer;
 use crate::announce::{Announcer, Dialect};
+use crate::aws_side;
 use crate::codec::hybrid;
 use crate::compress::{Compressor, OnCompressed};
-use crate::consume::{Consumer, Fault, Handler};
+use crate::consume::{Consumer, Handler};
 use crate::decompress::Decompressor;
 use crate::doors::aws::Aws;
 use crate::doors::files::LocalFiles;
 use crate::doors::local::{Index, Local};
-use crate::doors::{ChunkStream, Delivery, FileName, Files, Held, Lock, Queue};
+use crate::doors::{ChunkStream, Files, Lock, Queue};
 use crate::generate::Generate;
 use crate::generator::{FileFormat, Generator, GeneratorOptions, Schema};
+use crate::metrics::Meter;
 use crate::report_log::ReportLog;
 use crate::scan::Scanner;
 use crate::seed_env::SeedWorker;
 use crate::seed_roles::{READ_LOCATION, SeedCompressor, SeedDecompressor};
 use crate::wire::Digest;
-use crate::wire::seed::SeedChunkMessage;
 
 /// How long a worker keeps its slot after the last message.
 const LINGER: Duration = Duration::from_secs(1);
@@ -110,6 +113,8 @@ pub struct Workplace {
     pub data: PathBuf,
     /// Threads for packing and unpacking, and files in hand at once.
     pub threads: usize,
+    /// What the roles count.
+    pub meter: Meter,
     /// Cancelled when the process shall end.
     pub shutdown: CancellationToken,
 }
@@ -117,11 +122,8 @@ pub struct Workplace {
 impl Workplace {
     /// Opens a folder, where `/data` is the data folder, or a bucket.
     pub fn files(&self, location: &Location) -> Result<Arc<dyn Files>> {
-        if let (Location::S3 { bucket, prefix }, Some(aws)) = (location, &self.transport.aws) {
-            let files = aws.files(&location.to_string(), bucket, prefix);
-            return Ok(Arc::new(
-                files.with_context(|| format!("opening {location}"))?,
-            ));
+        if let (Location::S3 { .. }, Some(aws)) = (location, &self.transport.aws) {
+            return aws_side::files(aws, location);
         }
         let path = self.path(location)?;
         let files = LocalFiles::open(&location.to_string(), &path)
@@ -147,9 +149,7 @@ impl Workplace {
         match (location.below_data(), location) {
             (Some(below), _) => Ok(self.data.join(below)),
             (None, Location::File { path }) => Ok(PathBuf::from(path)),
-            (None, Location::S3 { .. }) => bail!(
-                "{location} is in a bucket, and this command works on folders; write file:///data/… instead"
-            ),
+            (None, Location::S3 { .. }) => bail!(not_on_aws(location)),
         }
     }
 
@@ -192,6 +192,7 @@ impl Workplace {
             lock: (self.transport.locks)(&slot, 1),
             files: job.files,
             files_per_minute: job.files_per_minute,
+            meter: self.meter.clone(),
             shutdown: self.shutdown.clone(),
         })
     }
@@ -213,45 +214,13 @@ impl Workplace {
 
     /// A compressor.
     pub fn compressor(&self, settings: &CompressorSettings) -> Result<Consumer> {
-        let announcer = self.compressor_announcer(settings)?;
-        let on_compressed = match settings.source.on_compressed {
-            pipeline::OnCompressed::Keep => OnCompressed::Keep,
-            pipeline::OnCompressed::Rename => OnCompressed::Rename,
-            pipeline::OnCompressed::Delete => OnCompressed::Delete,
-        };
-        let handler: Arc<dyn Handler> = match settings.codec.format {
-            CodecFormat::Hybrid => Arc::new(Compressor {
-                announcer,
-                stream: self.transport.stream()?,
-                chunks_queue: self.transport.chunks_queue()?,
-                options: hybrid_options(&settings.codec, self.threads),
-                record_bytes: settings.codec.record_bytes,
-                on_compressed,
-                index: self.transport.index.clone(),
-            }),
-            CodecFormat::Seed => Arc::new(SeedCompressor {
-                announcer,
-                stream: self.transport.stream()?,
-                chunks_queue: self.transport.chunks_queue()?,
-                break_bytes: settings.codec.record_bytes,
-                read_location: READ_LOCATION.to_owned(),
-                on_compressed,
-                tidy_only_multi: false,
-                push: true,
-                report: None,
-                index: self.transport.index.clone(),
-            }),
-        };
-        let queue = &settings.transport.files_queue;
-        Ok(self.consumer(
-            "compressor",
-            self.transport.files_queue()?,
-            settings.slots,
-            settings.interval_seconds,
-            queue.max_receive_count,
-            settings.identity.ordering,
-            handler,
-        ))
+        match settings.codec.format {
+            CodecFormat::Hybrid => self.hybrid_compressor(settings),
+            CodecFormat::Seed => {
+                let handler = self.seed_handler(settings)?;
+                self.compressing(settings, Arc::new(handler))
+            }
+        }
     }
 
     /// A compressor as the Python original's container, by its variables.
@@ -261,28 +230,60 @@ impl Workplace {
         worker: &SeedWorker,
         report: Option<Arc<ReportLog>>,
     ) -> Result<Consumer> {
-        let handler = Arc::new(SeedCompressor {
-            announcer: self.compressor_announcer(settings)?,
-            stream: self.transport.stream()?,
-            chunks_queue: self.transport.chunks_queue()?,
+        let handler = SeedCompressor {
             break_bytes: worker.break_bytes,
             read_location: worker.read_location.clone(),
             on_compressed: OnCompressed::Rename,
             tidy_only_multi: true,
             push: worker.push,
             report,
+            ..self.seed_handler(settings)?
+        };
+        self.compressing(settings, Arc::new(handler))
+    }
+
+    fn hybrid_compressor(&self, settings: &CompressorSettings) -> Result<Consumer> {
+        let handler = Compressor {
+            announcer: self.compressor_announcer(settings)?,
+            stream: self.transport.stream()?,
+            chunks_queue: self.transport.chunks_queue()?,
+            options: hybrid_options(&settings.codec, self.threads),
+            record_bytes: settings.codec.record_bytes,
+            on_compressed: on_compressed(&settings.source),
             index: self.transport.index.clone(),
-        });
-        let queue = &settings.transport.files_queue;
-        Ok(self.consumer(
-            "compressor",
-            self.transport.files_queue()?,
-            settings.slots,
-            settings.interval_seconds,
-            queue.max_receive_count,
-            settings.identity.ordering,
-            handler,
-        ))
+        };
+        self.compressing(settings, Arc::new(handler))
+    }
+
+    fn seed_handler(&self, settings: &CompressorSettings) -> Result<SeedCompressor> {
+        Ok(SeedCompressor {
+            announcer: self.compressor_announcer(settings)?,
+            stream: self.transport.stream()?,
+            chunks_queue: self.transport.chunks_queue()?,
+            break_bytes: settings.codec.record_bytes,
+            read_location: READ_LOCATION.to_owned(),
+            on_compressed: on_compressed(&settings.source),
+            tidy_only_multi: false,
+            push: true,
+            report: None,
+            index: self.transport.index.clone(),
+        })
+    }
+
+    fn compressing(
+        &self,
+        settings: &CompressorSettings,
+        handler: Arc<dyn Handler>,
+    ) -> Result<Consumer> {
+        let intake = Intake {
+            role: "compressor",
+            queue: self.transport.files_queue()?,
+            of_queue: &settings.transport.files_queue,
+            slots: settings.slots,
+            interval_seconds: settings.interval_seconds,
+            ordering: settings.identity.ordering,
+        };
+        Ok(self.consumer(intake, handler))
     }
 
     /// A decompressor; it takes messages of either format.
@@ -310,16 +311,15 @@ impl Workplace {
                 index: self.transport.index.clone(),
             },
         });
-        let queue = &settings.transport.chunks_queue;
-        Ok(self.consumer(
-            "decompressor",
-            self.transport.chunks_queue()?,
-            settings.slots,
-            settings.interval_seconds,
-            queue.max_receive_count,
-            settings.identity.ordering,
-            handler,
-        ))
+        let intake = Intake {
+            role: "decompressor",
+            queue: self.transport.chunks_queue()?,
+            of_queue: &settings.transport.chunks_queue,
+            slots: settings.slots,
+            interval_seconds: settings.interval_seconds,
+            ordering: settings.identity.ordering,
+        };
+        Ok(self.consumer(intake, handler))
     }
 
     /// The report that a decompressor writes, and where. Must be called inside the runtime.
@@ -333,14 +333,11 @@ impl Workplace {
         let writer = format!("{}-{:x}", std::process::id(), fastrand::u32(..));
         let title = &settings.identity.pipeline;
         let (log, page) = match &place.location {
-            Location::S3 { bucket, prefix } => {
-                let (folder, name) = prefix.rsplit_once('/').unwrap_or(("", prefix));
-                let folder = Location::S3 {
-                    bucket: bucket.clone(),
-                    prefix: folder.to_owned(),
-                };
-                let name = FileName::parse(name).map_err(anyhow::Error::msg)?;
-                let log = ReportLog::in_bucket(self.files(&folder)?, &name, title, &writer);
+            Location::S3 { .. } => {
+                let aws = self.transport.aws.as_ref();
+                let aws = aws.with_context(|| not_on_aws(&place.location))?;
+                let (files, name) = aws_side::page(aws, &place.location)?;
+                let log = ReportLog::in_bucket(files, &name, title, &writer);
                 (log, PathBuf::from(place.location.to_string()))
             }
             Location::File { .. } => {
@@ -354,76 +351,49 @@ impl Workplace {
         Ok(Some((log, page)))
     }
 
-    #[expect(
-        clippy::too_many_arguments,
-        reason = "the one place where the two consumers are put together"
-    )]
-    fn consumer(
-        &self,
-        role: &'static str,
-        queue: Arc<dyn Queue>,
-        slots: u32,
-        interval_seconds: u32,
-        max_receive_count: u32,
-        ordering: Ordering,
-        handler: Arc<dyn Handler>,
-    ) -> Consumer {
+    fn consumer(&self, intake: Intake<'_>, handler: Arc<dyn Handler>) -> Consumer {
+        if let Some(stream) = &self.transport.stream {
+            self.meter.watch(stream);
+        }
         Consumer {
-            role,
-            queue,
-            lock: (self.transport.locks)(role, slots),
+            role: intake.role,
+            queue: intake.queue,
+            lock: (self.transport.locks)(intake.role, intake.slots),
             handler,
-            threads: if ordering == Ordering::Strict {
-                1
-            } else {
-                self.threads
+            threads: match intake.ordering {
+                Ordering::Strict => 1,
+                Ordering::PerName => self.threads,
             },
-            interval: Duration::from_secs(u64::from(interval_seconds)),
+            interval: Duration::from_secs(u64::from(intake.interval_seconds)),
             linger: LINGER,
-            max_receive_count,
+            max_receive_count: intake.of_queue.max_receive_count,
+            meter: self.meter.clone(),
             shutdown: self.shutdown.clone(),
         }
     }
 }
 
-/// Restores files of both formats, told apart by their messages.
-struct Restorer {
-    ours: Decompressor,
-    seed: SeedDecompressor,
+fn not_on_aws(location: &Location) -> String {
+    format!(
+        "{location} is in a bucket, and the transport is a folder; add --aws, or write file:///data/… instead"
+    )
 }
 
-impl Restorer {
-    fn of(&self, delivery: &Delivery) -> &dyn Handler {
-        // The original's message has no version; ours has nothing called sequence_number.
-        if SeedChunkMessage::parse(&delivery.body).is_ok() {
-            &self.seed
-        } else {
-            &self.ours
-        }
-    }
+/// Where a consumer's work comes from, and how it takes it.
+struct Intake<'a> {
+    role: &'static str,
+    queue: Arc<dyn Queue>,
+    of_queue: &'a QueueSettings,
+    slots: u32,
+    interval_seconds: u32,
+    ordering: Ordering,
 }
 
-#[async_trait]
-impl Handler for Restorer {
-    async fn handle(
-        &self,
-        delivery: &Delivery,
-        held: &Held,
-        stop: &CancellationToken,
-    ) -> Result<(), Fault> {
-        self.of(delivery).handle(delivery, held, stop).await
-    }
-
-    fn weight(&self, delivery: &Delivery) -> usize {
-        self.of(delivery).weight(delivery)
-    }
-
-    async fn acknowledged(&self, delivery: &Delivery) {
-        self.of(delivery).acknowledged(delivery).await;
-    }
-
-    async fn buried(&self, delivery: &Delivery, reason: &str, detail: &str) {
-        self.of(delivery).buried(delivery, reason, detail).await;
+fn on_compressed(source: &SourceSettings) -> OnCompressed {
+    match source.on_compressed {
+        pipeline::OnCompressed::Keep => OnCompressed::Keep,
+        pipeline::OnCompressed::Rename => OnCompressed::Rename,
+        pipeline::OnCompressed::Delete => OnCompressed::Delete,
     }
 }
 

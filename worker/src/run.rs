@@ -18,6 +18,7 @@ use crate::aws_side;
 use crate::config::Config;
 use crate::doors::DoorResult;
 use crate::doors::local::{Index, Local, LocalOptions, Progress};
+use crate::metrics::Meter;
 use crate::report_log::ReportLog;
 use crate::roles::{Transport, Workplace};
 use crate::scan::{Found, Scanner};
@@ -113,6 +114,8 @@ pub async fn run(
         },
         data: options.data.clone(),
         threads: options.threads.max(1),
+        // One process, one screen: what it counts is on it.
+        meter: Meter::default(),
         shutdown: stop.clone(),
     };
     let index = local.index();
@@ -351,6 +354,14 @@ fn notice_other_kinds(found: &Found, observer: &dyn Observer) {
     observer.notice(&format!("{count} file(s) of other kinds were left alone, {first} for one; source.formats says which kinds are taken"));
 }
 
+/// A folder's path, or a bucket's location as it is.
+fn shown(workplace: &Workplace, location: &Location) -> Result<PathBuf> {
+    match location {
+        Location::S3 { .. } => Ok(PathBuf::from(location.to_string())),
+        Location::File { .. } => workplace.path(location),
+    }
+}
+
 async fn summarise(
     workplace: &Workplace,
     resolved: &Resolved,
@@ -372,7 +383,7 @@ async fn summarise(
         seconds: started.elapsed().as_secs_f64(),
         // A page in a bucket cannot be looked at from here without another request.
         report: report.filter(|page| page.starts_with("s3:") || page.exists()),
-        output: workplace.path(&resolved.decompressor.destination.location)?,
+        output: shown(workplace, &resolved.decompressor.destination.location)?,
         interrupted: !finite,
         failures: failures?,
     })

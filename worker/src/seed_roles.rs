@@ -13,23 +13,22 @@ use anyhow::Context;
 use async_trait::async_trait;
 use md5::{Digest as _, Md5};
 use serde::{Deserialize, Serialize};
-use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 
 use crate::announce::{Announcer, hash, seed_id, seed_index_key};
 use crate::blocking;
 use crate::clock;
 use crate::codec::seed;
-use crate::compress::{OnCompressed, source_missing, tidy_source};
-use crate::consume::{Fault, Handler};
+use crate::compress::{OnCompressed, announced_subject, source_missing, tidy_source};
+use crate::consume::{Fault, Handler, Job, Subject};
 use crate::decompress::report_format;
 use crate::doors::local::Index;
 use crate::doors::{
-    ChunkStream, Delivery, DoorResult, FileName, Files, Held, Outgoing, Position, Queue, Record,
-    Sequence,
+    ChunkStream, Delivery, DoorResult, FileName, Files, Outgoing, Position, Queue, Record, Sequence,
 };
 use crate::report::{Outcome, ReportRow};
 use crate::report_log::ReportLog;
+use crate::trace;
 use crate::wire::seed::{SeedAnnouncement, SeedChunkMessage};
 use crate::wire::{Announcement, Digest, FileRef, StageNumbers};
 
@@ -81,36 +80,40 @@ struct PackedFile {
 
 #[async_trait]
 impl Handler for SeedCompressor {
-    async fn handle(
-        &self,
-        delivery: &Delivery,
-        held: &Held,
-        stop: &CancellationToken,
-    ) -> Result<(), Fault> {
-        let name = announced_name(&delivery.body)?;
-        let PackedFile { expected, packed } = self.pack(name).await?;
-        if stop.is_cancelled() {
+    async fn handle(&self, job: Job<'_>) -> Result<(), Fault> {
+        let name = announced_name(&job.delivery.body)?;
+        let packing = Instant::now();
+        let PackedFile { expected, packed } = job.or_stop(self.pack(name)).await?;
+        job.meter.stage("pack", packing.elapsed());
+        if job.stop.is_cancelled() {
             return Err(Fault::Interrupted);
         }
         let file = &expected.file;
         if self.push {
-            self.send(&expected, packed).await?;
+            let sending = Instant::now();
+            self.send(&expected, packed, job).await?;
+            job.meter.stage("announce", sending.elapsed());
         }
-        held.count(|ledger| {
-            ledger.files += 1;
-            ledger.bytes_in += file.bytes;
-            ledger.bytes_out += expected.packed_bytes;
-        });
+        job.packed(file.bytes, expected.packed_bytes);
         if let Some(index) = &self.index {
             index
                 .compressed(file.id().as_str(), expected.packed_bytes)
                 .await?;
         }
         if let Some(log) = &self.report {
-            log.add(row(&expected, 0.0, held.slot())).await;
+            log.add(row(&expected, 0.0, job.held.slot())).await;
         }
-        info!(file_id = file.id().as_str(), file_name = %file.name, raw_bytes = file.bytes, packed_bytes = expected.packed_bytes, pushed = self.push, "File compressed.");
+        info!(
+            raw_bytes = file.bytes,
+            packed_bytes = expected.packed_bytes,
+            pushed = self.push,
+            "File compressed."
+        );
         Ok(())
+    }
+
+    fn subject(&self, delivery: &Delivery) -> Subject {
+        announced_subject(&delivery.body)
     }
 
     fn weight(&self, _delivery: &Delivery) -> usize {
@@ -212,7 +215,12 @@ impl SeedCompressor {
     }
 
     /// Puts the records on one shard, since the message names but one, then announces them.
-    async fn send(&self, expected: &Expected, packed: seed::Packed) -> Result<(), Fault> {
+    async fn send(
+        &self,
+        expected: &Expected,
+        packed: seed::Packed,
+        job: Job<'_>,
+    ) -> Result<(), Fault> {
         let file_name = format!("{}/{}", self.read_location, expected.file.name);
         let key: String = Md5::digest(file_name.as_bytes())
             .iter()
@@ -236,7 +244,9 @@ impl SeedCompressor {
         // One after another: whoever restores orders them by their numbers, and those of one request need not ascend.
         let mut positions = Vec::new();
         for record in records {
-            positions.extend(self.stream.append(vec![record]).await?);
+            let append = async { Ok(self.stream.append(vec![record]).await?) };
+            positions.extend(job.or_stop(append).await?);
+            job.meter.moved();
         }
         let shard_id = match positions.first() {
             Some(first)
@@ -268,7 +278,7 @@ impl SeedCompressor {
             group: shard_id,
             dedup_id: id,
             body: message.to_json(),
-            attributes: Default::default(),
+            attributes: trace::current().map(trace::attributes).unwrap_or_default(),
         };
         Ok(self.chunks_queue.send(vec![message]).await?)
     }
@@ -348,17 +358,12 @@ pub struct SeedDecompressor {
 
 #[async_trait]
 impl Handler for SeedDecompressor {
-    async fn handle(
-        &self,
-        delivery: &Delivery,
-        held: &Held,
-        stop: &CancellationToken,
-    ) -> Result<(), Fault> {
+    async fn handle(&self, job: Job<'_>) -> Result<(), Fault> {
         let started = Instant::now();
-        let message = SeedChunkMessage::parse(&delivery.body)
+        let message = SeedChunkMessage::parse(&job.delivery.body)
             .map_err(|error| Fault::permanent("UnreadableMessage", chain(&error)))?;
         let name = self.name(&message)?;
-        let restored = self.unpack(&message, &name).await?;
+        let restored = job.or_stop(self.unpack(&message, &name)).await?;
         let expected = self.expected(&message.id).await?;
         if let Some(expected) = &expected
             && expected.normalised != Digest::of(&restored)
@@ -368,29 +373,40 @@ impl Handler for SeedDecompressor {
                 format!("{name} came out other than it was packed; nothing was written"),
             ));
         }
-        if stop.is_cancelled() {
+        job.meter.stage("unpack", started.elapsed());
+        if job.stop.is_cancelled() {
             return Err(Fault::Interrupted);
         }
-        let bytes = restored.len() as u64;
+        let (bytes, writing) = (restored.len() as u64, Instant::now());
         self.write(&name, restored).await?;
-        held.count(|ledger| {
-            ledger.files += 1;
-            ledger.bytes_out += bytes;
-            ledger.bytes_in += expected
-                .as_ref()
-                .map_or(0, |expected| expected.packed_bytes);
-        });
+        job.meter.stage("commit", writing.elapsed());
+        let packed_bytes = expected
+            .as_ref()
+            .map_or(0, |expected| expected.packed_bytes);
+        job.restored(packed_bytes, bytes);
         if let Some(expected) = &expected {
             if let Some(index) = &self.index {
                 index.restored(expected.file.id().as_str()).await?;
             }
             if let Some(log) = &self.report {
-                log.add(row(expected, started.elapsed().as_secs_f64(), held.slot()))
-                    .await;
+                log.add(row(
+                    expected,
+                    started.elapsed().as_secs_f64(),
+                    job.held.slot(),
+                ))
+                .await;
             }
         }
-        info!(file_name = %name, raw_bytes = bytes, "File restored.");
+        info!(raw_bytes = bytes, "File restored.");
         Ok(())
+    }
+
+    fn subject(&self, delivery: &Delivery) -> Subject {
+        let message = SeedChunkMessage::parse(&delivery.body);
+        Subject {
+            file_name: message.ok().map(|message| message.file_name),
+            ..Subject::default()
+        }
     }
 
     fn weight(&self, _delivery: &Delivery) -> usize {

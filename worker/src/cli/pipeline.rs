@@ -8,11 +8,13 @@ use serde_json::json;
 
 use super::{PlaceArgs, RunArgs, SetupArgs, ValidateArgs, roles, signals};
 use crate::aws_side;
+use crate::blocking;
 use crate::config::{self, BadConfiguration, Config};
 use crate::doors::aws::Aws;
 use crate::progress::{self, print, summary_table};
 use crate::run::{self, RunOptions, RunSummary};
 use streampress_crds::document;
+use streampress_crds::location::Location;
 
 use crate::{report_log, setup};
 
@@ -83,6 +85,9 @@ pub fn report(args: PlaceArgs) -> Result<ExitCode> {
         .report
         .as_ref()
         .context("spec.report.enabled is false: there is no report")?;
+    if let Location::S3 { .. } = place.location {
+        return report_in_bucket(&config, &place.location);
+    }
     let page: PathBuf = match (place.location.below_data(), &place.location) {
         (Some(below), _) => data.join(below),
         (None, location) => PathBuf::from(location.to_string().trim_start_matches("file://")),
@@ -90,6 +95,17 @@ pub fn report(args: PlaceArgs) -> Result<ExitCode> {
     let files = report_log::render_stored(&page, config.pipeline())?;
     print(&format!("{}: {files} file(s)\n", page.display()));
     Ok(ExitCode::SUCCESS)
+}
+
+fn report_in_bucket(config: &Config, page: &Location) -> Result<ExitCode> {
+    roles::runtime()?.block_on(async {
+        let aws = Aws::connect(&aws_side::places(config).options).await;
+        let (files, name) = aws_side::page(&aws, page)?;
+        let title = config.pipeline().to_owned();
+        let files = blocking(move || report_log::render_in_bucket(files, &name, &title)).await?;
+        print(&format!("{page}: {files} file(s)\n"));
+        Ok(ExitCode::SUCCESS)
+    })
 }
 
 pub fn setup(args: SetupArgs) -> Result<ExitCode> {
@@ -101,12 +117,13 @@ pub fn setup(args: SetupArgs) -> Result<ExitCode> {
         );
         return Ok(ExitCode::SUCCESS);
     }
-    let wanted = aws_side::wanted(&config).ok_or_else(|| {
+    let mut wanted = aws_side::wanted(&config).ok_or_else(|| {
         BadConfiguration(
             "setup wants the whole pipeline: give its FILE.yaml, or unset STREAMPRESS_PIPELINE"
                 .into(),
         )
     })?;
+    wanted.files_queue.event_rule = args.event_rule;
     roles::runtime()?.block_on(async {
         let aws = Aws::connect(&aws_side::places(&config).options).await;
         let done = match args.delete {

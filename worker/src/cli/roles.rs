@@ -1,5 +1,6 @@
 //! The commands that are one role, as in a pod: generate, compress, decompress; and those that feed them: submit, redrive.
 
+use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::sync::Arc;
@@ -21,11 +22,13 @@ use crate::blocking;
 use crate::config::{self, BadConfiguration, Config};
 use crate::doors::local::{Local, LocalOptions};
 use crate::doors::solo::SoloLock;
-use crate::doors::{FileEntry, FileName, Lock};
+use crate::doors::{FileName, Lock};
 use crate::health;
+use crate::metrics::Meter;
 use crate::progress::print;
 use crate::redrive::{self as redriving, Done};
 use crate::roles::{Locks, Transport, Workplace};
+use crate::wire::FileRef;
 
 pub fn runtime() -> Result<tokio::runtime::Runtime> {
     tokio::runtime::Builder::new_multi_thread()
@@ -134,12 +137,26 @@ impl Role {
         Ok(Self { config, side })
     }
 
+    /// For a role that is this process: it can be asked how it is.
+    async fn worker(
+        &self,
+        role: &str,
+        listen: Option<SocketAddr>,
+        threads: usize,
+        shutdown: CancellationToken,
+    ) -> Result<Workplace> {
+        let meter = Meter::default();
+        let of_operator = matches!(self.config, Config::Variable(_)) && in_pod();
+        if let Some(address) = listen.or(of_operator.then_some(health::IN_POD)) {
+            let labels = health::labels(self.config.pipeline(), self.config.namespace(), role);
+            health::serve(address, labels, meter.clone()).await?;
+        }
+        let workplace = self.workplace(threads, shutdown).await?;
+        meter.ready();
+        Ok(Workplace { meter, ..workplace })
+    }
+
     async fn workplace(&self, threads: usize, shutdown: CancellationToken) -> Result<Workplace> {
-        // Only a pod of the operator's is asked for its health.
-        let health = match &self.config {
-            Config::Variable(settings) if in_pod() => Some(health::serve(settings).await?),
-            _ => None,
-        };
         let (transport, data) = match &self.side {
             Side::Embedded(data) => (self.embedded(data).await?, data),
             Side::Aws(data) => {
@@ -151,13 +168,11 @@ impl Role {
                 (aws_side::connect(&places, self.locks().await?).await?, data)
             }
         };
-        if let Some(health) = health {
-            health.set();
-        }
         Ok(Workplace {
             transport,
             data: data.clone(),
             threads,
+            meter: Meter::default(),
             shutdown,
         })
     }
@@ -268,7 +283,9 @@ pub fn generate(args: GenerateArgs) -> Result<ExitCode> {
     };
     runtime()?.block_on(async {
         let shutdown = shutdown();
-        let workplace = role.workplace(1, shutdown.clone()).await?;
+        let workplace = role
+            .worker("generator", args.listen, 1, shutdown.clone())
+            .await?;
         let mut generate = workplace.generator(&settings)?;
         generate.files = args.files.unwrap_or(generate.files);
         generate.run().await;
@@ -285,7 +302,9 @@ pub fn compress(args: RoleArgs) -> Result<ExitCode> {
     let settings = compressor_settings(&role.config)?;
     runtime()?.block_on(async {
         let shutdown = shutdown();
-        let workplace = role.workplace(threads(args.threads), shutdown.clone()).await?;
+        let workplace = role
+            .worker("compressor", args.listen, threads(args.threads), shutdown)
+            .await?;
         let consumer = match &role.config {
             Config::Seed(seed) => {
                 if !seed.worker.push {
@@ -321,7 +340,14 @@ pub fn decompress(args: RoleArgs) -> Result<ExitCode> {
     let role = Role::find(args.place)?;
     let settings = decompressor_settings(&role.config)?;
     runtime()?.block_on(async {
-        let workplace = role.workplace(threads(args.threads), shutdown()).await?;
+        let workplace = role
+            .worker(
+                "decompressor",
+                args.listen,
+                threads(args.threads),
+                shutdown(),
+            )
+            .await?;
         let report = workplace.report(&settings)?.map(|(log, _)| log);
         let consumer = workplace.decompressor(&settings, report.clone())?;
         consumer.run().await;
@@ -342,13 +368,19 @@ pub fn submit(args: SubmitArgs) -> Result<ExitCode> {
     runtime()?.block_on(async {
         let workplace = role.workplace(1, CancellationToken::new()).await?;
         let announcer = workplace.compressor_announcer(&settings)?;
-        let source = match &settings.source.location {
+        let source = &settings.source.location;
+        let folder = match source {
             Location::S3 { .. } => None,
-            location @ Location::File { .. } => Some(workplace.path(location)?),
+            Location::File { .. } => Some(workplace.path(source)?),
         };
         let mut failed = false;
         for path in &args.files {
-            match submit_one(&announcer, source.as_deref(), path).await {
+            let submitted = match object_of(source, path) {
+                Some(Ok(name)) => announce_object(&announcer, name).await,
+                Some(Err(error)) => Err(error),
+                None => submit_one(&announcer, folder.as_deref(), path).await,
+            };
+            match submitted {
                 Ok(text) => print(&format!("{text}\n")),
                 Err(error) => {
                     failed = true;
@@ -364,12 +396,31 @@ pub fn submit(args: SubmitArgs) -> Result<ExitCode> {
     })
 }
 
-/// Announces a file of the source; one from elsewhere is copied there first, under its own name. `source` is the
-/// source's folder; a bucket has none, and its objects are named by their URL.
+/// The name of an object of the source that was given by its address, as `s3://bucket/prefix/name`.
+fn object_of(source: &Location, path: &Path) -> Option<Result<FileName>> {
+    let address = path.to_str().filter(|text| text.starts_with("s3://"))?;
+    let root = format!("{source}/");
+    let below = address.strip_prefix(&root).with_context(|| {
+        format!("{address} is not at the source {source}; name an object below it, or a file of this machine")
+    });
+    Some(below.and_then(|name| FileName::parse(name).map_err(anyhow::Error::msg)))
+}
+
+async fn announce_object(announcer: &Announcer, name: FileName) -> Result<String> {
+    let (files, at) = (announcer.source.clone(), name.clone());
+    let entry = blocking(move || files.stat(&at)).await?;
+    let entry =
+        entry.with_context(|| format!("{name} is not in {}", announcer.source.location()))?;
+    let file = announcer.announce(&entry).await?;
+    Ok(format!("{name}: announced, file {}", short_id(&file)))
+}
+
+fn short_id(file: &FileRef) -> String {
+    file.id().as_str()[..12].to_owned()
+}
+
+/// Announces a file of the source; one from elsewhere is copied there first, under its own name.
 async fn submit_one(announcer: &Announcer, source: Option<&Path>, path: &Path) -> Result<String> {
-    if let Some(name) = object_of(announcer.source.location(), path) {
-        return submit_object(announcer, name, path).await;
-    }
     let full = path
         .canonicalize()
         .with_context(|| format!("opening {}", path.display()))?;
@@ -407,42 +458,11 @@ async fn submit_one(announcer: &Announcer, source: Option<&Path>, path: &Path) -
     } else {
         "announced"
     };
-    announce(announcer, &entry, path, how).await
-}
-
-/// What follows the source's URL in `s3://bucket/prefix/a/b.csv`.
-fn object_of<'a>(location: &str, path: &'a Path) -> Option<&'a str> {
-    let name = path
-        .to_str()?
-        .strip_prefix(location.trim_end_matches('/'))?;
-    location
-        .starts_with("s3://")
-        .then(|| name.strip_prefix('/'))?
-}
-
-/// Announces what lies in the bucket already.
-async fn submit_object(announcer: &Announcer, name: &str, path: &Path) -> Result<String> {
-    let name = FileName::parse(name).map_err(anyhow::Error::msg)?;
-    let files = announcer.source.clone();
-    let entry = blocking(move || files.stat(&name))
-        .await
-        .with_context(|| format!("looking at {}", path.display()))?
-        .with_context(|| format!("there is no object {}", path.display()))?;
-    announce(announcer, &entry, path, "announced").await
-}
-
-async fn announce(
-    announcer: &Announcer,
-    entry: &FileEntry,
-    path: &Path,
-    how: &str,
-) -> Result<String> {
-    let file = announcer.announce(entry).await?;
+    let file = announcer.announce(&entry).await?;
     Ok(format!(
-        "{}: {how} as {}, file {}",
+        "{}: {how} as {name}, file {}",
         path.display(),
-        entry.name,
-        &file.id().as_str()[..12]
+        short_id(&file)
     ))
 }
 

@@ -8,6 +8,6 @@ pub mod s3;
 pub mod sqs;
 
 pub use clients::{Aws, AwsOptions};
-pub use kinesis::{KinesisStream, StreamCounts};
+pub use kinesis::KinesisStream;
 pub use s3::S3Files;
 pub use sqs::SqsQueue;

@@ -53,8 +53,7 @@ pub(super) async fn make(aws: &Aws, wanted: &Wanted, queue: &WantedQueue) -> Doo
 
 /// What both a queue and its dead letters have. High throughput: order and deduplication by group.
 fn common(queue: &WantedQueue) -> Settings {
-    let by_content = queue.event_rule.is_some();
-    vec![
+    let mut settings = vec![
         (
             QueueAttributeName::VisibilityTimeout,
             queue.visibility_timeout_seconds.to_string(),
@@ -71,12 +70,13 @@ fn common(queue: &WantedQueue) -> Settings {
             QueueAttributeName::FifoThroughputLimit,
             "perMessageGroupId".into(),
         ),
-        // EventBridge gives no deduplication id.
-        (
-            QueueAttributeName::ContentBasedDeduplication,
-            by_content.to_string(),
-        ),
-    ]
+    ];
+    // EventBridge gives no deduplication id. Set up again without the rule, a queue goes on taking its events.
+    if queue.event_rule.is_some() {
+        let by_content = QueueAttributeName::ContentBasedDeduplication;
+        settings.push((by_content, "true".into()));
+    }
+    settings
 }
 
 /// Lets one rule send, and nobody else who could not already.

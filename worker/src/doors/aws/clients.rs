@@ -101,8 +101,10 @@ impl Aws {
             .connect_timeout(CONNECT_TIMEOUT)
             .operation_attempt_timeout(POLL_TIMEOUT)
             .build();
+        // A poll is tried again by who started it: at the end of the process a next try must not take new messages.
         let polls = aws_sdk_sqs::config::Builder::from(&sdk)
             .timeout_config(poll_timeouts)
+            .retry_config(RetryConfig::disabled())
             .build();
         // Puts and reads have their own patience and their own pace: a hidden second try would be neither counted nor paced.
         let data = aws_sdk_kinesis::config::Builder::from(&sdk)

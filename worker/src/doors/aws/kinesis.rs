@@ -18,7 +18,7 @@ use self::shards::Shards;
 use self::writer::Writer;
 use super::Aws;
 use super::fault::fault;
-use crate::doors::{ChunkStream, DoorError, DoorResult, Position, Record};
+use crate::doors::{ChunkStream, DoorError, DoorResult, Position, Record, StreamCounts};
 
 /// What a stream takes unless it was told otherwise.
 const DEFAULT_RECORD_BYTES: usize = 1 << 20;
@@ -32,31 +32,6 @@ pub struct KinesisStream {
     largest_record: usize,
     writer: Writer,
     reader: Reader,
-}
-
-/// What went through a stream so far. At any time: sent = acknowledged + retried + dead + under way.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub struct StreamCounts {
-    /// Records in put requests, however often.
-    pub sent: u64,
-    /// Records taken.
-    pub acknowledged: u64,
-    /// Records that failed and were or will be sent again.
-    pub retried: u64,
-    /// Of those, refused for their shard's rate.
-    pub throttled: u64,
-    /// Records given up.
-    pub dead: u64,
-    /// Answers of GetRecords.
-    pub reads: u64,
-    /// Calls of GetShardIterator.
-    pub seeks: u64,
-    /// Bytes of all records read.
-    pub bytes_read: u64,
-    /// Bytes of records that somebody asked for.
-    pub bytes_served: u64,
-    /// Reads and seeks refused for their shard's rate.
-    pub reads_throttled: u64,
 }
 
 impl fmt::Debug for KinesisStream {
@@ -117,24 +92,6 @@ impl KinesisStream {
     pub fn waiting_bytes(&self) -> usize {
         self.writer.waiting_bytes()
     }
-
-    /// What went through so far.
-    pub fn counts(&self) -> StreamCounts {
-        let (put, read) = (&self.writer.counts, self.reader.counts());
-        let of = |counter: &AtomicU64| counter.load(Ordering::Relaxed);
-        StreamCounts {
-            sent: of(&put.sent),
-            acknowledged: of(&put.acknowledged),
-            retried: of(&put.retried),
-            throttled: of(&put.throttled),
-            dead: of(&put.dead),
-            reads: of(&read.reads),
-            seeks: of(&read.seeks),
-            bytes_read: of(&read.bytes_read),
-            bytes_served: of(&read.bytes_served),
-            reads_throttled: of(&read.throttled),
-        }
-    }
 }
 
 #[async_trait]
@@ -162,5 +119,18 @@ impl ChunkStream for KinesisStream {
 
     async fn fetch(&self, positions: &[Position]) -> DoorResult<Vec<Bytes>> {
         self.reader.fetch(positions).await
+    }
+
+    fn counts(&self) -> StreamCounts {
+        let read = self.reader.counts();
+        let of = |counter: &AtomicU64| counter.load(Ordering::Relaxed);
+        StreamCounts {
+            reads: of(&read.reads),
+            seeks: of(&read.seeks),
+            bytes_read: of(&read.bytes_read),
+            bytes_served: of(&read.bytes_served),
+            reads_throttled: of(&read.throttled),
+            ..self.writer.counts.so_far()
+        }
     }
 }

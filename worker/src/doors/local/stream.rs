@@ -8,7 +8,7 @@ mod writer;
 use std::fs::File;
 use std::io;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use async_trait::async_trait;
@@ -18,7 +18,7 @@ use tokio::sync::oneshot;
 use self::segment::{Hashed, ReadFault};
 use self::writer::{Append, SegmentWriter};
 use super::store::Store;
-use crate::doors::{ChunkStream, DoorError, DoorResult, Position, Record, Sequence};
+use crate::doors::{ChunkStream, DoorError, DoorResult, Position, Record, Sequence, StreamCounts};
 
 /// As large as Kinesis takes a record at most.
 const MAX_RECORD_BYTES: usize = 10 * 1024 * 1024;
@@ -30,6 +30,7 @@ const SUFFIX: &str = ".seg";
 pub(super) struct LocalStream {
     folder: PathBuf,
     appends: std::sync::mpsc::Sender<Append>,
+    counts: Mutex<StreamCounts>,
 }
 
 impl LocalStream {
@@ -44,6 +45,7 @@ impl LocalStream {
         Ok(Self {
             folder: folder.to_owned(),
             appends: writer.start()?,
+            counts: Mutex::default(),
         })
     }
 }
@@ -72,10 +74,23 @@ impl ChunkStream for LocalStream {
         let (reply, answer) = oneshot::channel();
         let ended =
             || DoorError::unavailable("writing to the stream", "its thread has ended; start again");
-        self.appends
-            .send(Append { records, reply })
-            .map_err(|_| ended())?;
-        let (shard, starts) = answer.await.map_err(|_| ended())??;
+        let appended = async {
+            self.appends
+                .send(Append { records, reply })
+                .map_err(|_| ended())?;
+            answer.await.map_err(|_| ended())?
+        };
+        let appended = appended.await;
+        // Nothing is put again here: whoever asked does, with the message behind it.
+        self.count(|counts| {
+            let records = sizes.len() as u64;
+            counts.sent += records;
+            match &appended {
+                Ok(_) => counts.acknowledged += records,
+                Err(_) => counts.dead += records,
+            }
+        });
+        let (shard, starts) = appended?;
         let positions = starts
             .into_iter()
             .zip(sizes)
@@ -89,9 +104,29 @@ impl ChunkStream for LocalStream {
 
     async fn fetch(&self, positions: &[Position]) -> DoorResult<Vec<Bytes>> {
         let (folder, positions) = (self.folder.clone(), positions.to_vec());
-        tokio::task::spawn_blocking(move || fetch(&folder, &positions))
+        let fetched = tokio::task::spawn_blocking(move || fetch(&folder, &positions))
             .await
-            .map_err(|e| DoorError::unavailable("reading from the stream", e))?
+            .map_err(|e| DoorError::unavailable("reading from the stream", e))??;
+        let bytes = fetched
+            .iter()
+            .map(|record| record.len() as u64)
+            .sum::<u64>();
+        self.count(|counts| {
+            counts.reads += 1;
+            counts.bytes_read += bytes;
+            counts.bytes_served += bytes;
+        });
+        Ok(fetched)
+    }
+
+    fn counts(&self) -> StreamCounts {
+        *self.counts.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl LocalStream {
+    fn count(&self, change: impl FnOnce(&mut StreamCounts)) {
+        change(&mut self.counts.lock().unwrap_or_else(PoisonError::into_inner));
     }
 }
 

@@ -5,8 +5,7 @@
 //! so long that the message behind it had better be redelivered.
 
 use std::collections::{HashMap, VecDeque};
-use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
 
 use aws_sdk_kinesis::Client;
 use aws_sdk_kinesis::primitives::Blob;
@@ -20,7 +19,7 @@ use tracing::{debug, warn};
 use super::pace::Pace;
 use super::shards::{Shards, hash};
 use crate::doors::aws::fault::Said;
-use crate::doors::{DoorError, DoorResult, Position, Record, Sequence};
+use crate::doors::{DoorError, DoorResult, Position, Record, Sequence, StreamCounts};
 
 /// Kinesis takes 500 records a request.
 const REQUEST_RECORDS: usize = 500;
@@ -43,23 +42,38 @@ const LIST_EVERY: Duration = Duration::from_secs(2);
 /// A partition key for records that may lie anywhere; the hash key decides.
 const ANY_KEY: &str = "-";
 
-/// What was put so far. At any time: sent = acknowledged + retried + dead + under way.
+/// What was put so far. A record moves from one count to another in one step, so that the sum holds at any time.
 #[derive(Debug, Default)]
-pub struct PutCounts {
-    /// Records in requests, however often.
-    pub sent: AtomicU64,
-    /// Taken.
-    pub acknowledged: AtomicU64,
-    /// Failed and sent again, or about to be.
-    pub retried: AtomicU64,
-    /// Of those, refused for the shard's rate.
-    pub throttled: AtomicU64,
-    /// Given up.
-    pub dead: AtomicU64,
-}
+pub(super) struct PutCounts(Mutex<StreamCounts>);
 
-fn add(counter: &AtomicU64, number: usize) {
-    counter.fetch_add(number as u64, Ordering::Relaxed);
+impl PutCounts {
+    /// As of one moment.
+    pub(super) fn so_far(&self) -> StreamCounts {
+        *self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn change(&self, change: impl FnOnce(&mut StreamCounts)) {
+        change(&mut self.0.lock().unwrap_or_else(PoisonError::into_inner));
+    }
+
+    fn sent(&self, records: usize) {
+        self.change(|counts| {
+            counts.sent += records as u64;
+            counts.under_way += records as u64;
+        });
+    }
+
+    /// One record of a request was answered.
+    fn answered(&self, outcome: impl FnOnce(&mut StreamCounts)) {
+        self.change(|counts| {
+            counts.under_way -= 1;
+            outcome(counts);
+        });
+    }
+
+    fn throttled(&self) {
+        self.change(|counts| counts.throttled += 1);
+    }
 }
 
 /// The way to the task.
@@ -233,7 +247,7 @@ impl Task {
             }
             let batch = self.take_out(chosen);
             let (client, stream) = (self.client.clone(), self.stream.clone());
-            add(&self.counts.sent, batch.len());
+            self.counts.sent(batch.len());
             under_way.spawn(async move {
                 let outcome = request(&client, &stream, &batch).await;
                 (
@@ -362,7 +376,7 @@ impl Task {
             if meant.as_deref() != Some(shard) {
                 self.stale_shards = true;
             }
-            add(&self.counts.acknowledged, 1);
+            self.counts.answered(|counts| counts.acknowledged += 1);
             let bytes = u32::try_from(item.data.len()).unwrap_or(u32::MAX);
             let _ = item.answer.send(Ok(Position {
                 shard: shard.to_owned(),
@@ -379,7 +393,7 @@ impl Task {
                 .to_owned(),
         };
         if said.is_throttling() {
-            add(&self.counts.throttled, 1);
+            self.counts.throttled();
             if let Some(pace) = meant.and_then(|shard| self.paces.get_mut(&shard)) {
                 pace.throttled(Instant::now());
             }
@@ -393,7 +407,7 @@ impl Task {
         warn!(stream = self.stream, records = items.len(), error = %said, "Records were not put; trying again.");
         for (mut item, meant) in items {
             if said.is_throttling() {
-                add(&self.counts.throttled, 1);
+                self.counts.throttled();
                 if let Some(pace) = meant.and_then(|shard| self.paces.get_mut(&shard)) {
                     pace.throttled(Instant::now());
                 }
@@ -401,7 +415,7 @@ impl Task {
             if said.is_refusal() && several {
                 // One of them is to blame; the others must not pay for it.
                 item.alone = true;
-                add(&self.counts.retried, 1);
+                self.counts.answered(|counts| counts.retried += 1);
                 self.waiting.push_back(item);
             } else {
                 self.again(item, said.clone());
@@ -415,7 +429,7 @@ impl Task {
             || said.is_denied()
             || item.since.elapsed() > PATIENCE;
         if hopeless {
-            add(&self.counts.dead, 1);
+            self.counts.answered(|counts| counts.dead += 1);
             let _ = item.answer.send(Err(said.fault(format!(
                 "putting a record of {} bytes to {}",
                 item.data.len(),
@@ -423,7 +437,7 @@ impl Task {
             ))));
             return;
         }
-        add(&self.counts.retried, 1);
+        self.counts.answered(|counts| counts.retried += 1);
         item.not_before = Instant::now() + pause(item.tries);
         item.tries += 1;
         self.waiting.push_back(item);

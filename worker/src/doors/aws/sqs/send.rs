@@ -1,0 +1,168 @@
+//! Sending: ten messages a request at most, every failed entry heard and sent again, the order of a group kept.
+
+use std::collections::{BTreeMap, HashSet};
+
+use aws_sdk_sqs::types::{MessageAttributeValue, SendMessageBatchRequestEntry};
+use tracing::warn;
+
+use super::SqsQueue;
+use super::batch::{self, BATCH};
+use crate::doors::aws::fault::fault;
+use crate::doors::{DoorError, DoorResult, Outgoing};
+
+impl SqsQueue {
+    /// Sends what fits one request; gives back what failed and may work later.
+    pub(super) async fn send_batch(&self, batch: Vec<Outgoing>) -> DoorResult<Vec<Outgoing>> {
+        let name = &self.inner.name;
+        let step = || format!("sending to {name}");
+        let entries = batch.iter().enumerate().map(|(index, message)| {
+            SendMessageBatchRequestEntry::builder()
+                .id(index.to_string())
+                .message_body(&message.body)
+                .message_group_id(&message.group)
+                .message_deduplication_id(&message.dedup_id)
+                .set_message_attributes(attributes(&message.attributes)?)
+                .build()
+        });
+        let entries = entries
+            .collect::<Result<Vec<_>, _>>()
+            .map_err(|error| DoorError::Invalid(format!("{}: {error}", step())))?;
+        let answer = self
+            .inner
+            .calls
+            .send_message_batch()
+            .queue_url(&self.inner.url)
+            .set_entries(Some(entries))
+            .send()
+            .await;
+        let answer = answer.map_err(|error| fault(step(), &error))?;
+        if answer.failed.is_empty() {
+            return Ok(Vec::new());
+        }
+        if let Some(refused) = answer.failed.iter().find(|entry| entry.sender_fault()) {
+            return Err(batch::said(refused).fault(step()));
+        }
+        let failed: HashSet<&str> = answer.failed.iter().map(|entry| entry.id()).collect();
+        warn!(
+            queue = name,
+            failed = failed.len(),
+            of = batch.len(),
+            "Some messages of a batch were not taken; sending them again."
+        );
+        Ok(batch
+            .into_iter()
+            .enumerate()
+            .filter(|(index, _)| failed.contains(index.to_string().as_str()))
+            .map(|(_, message)| message)
+            .collect())
+    }
+}
+
+type Built<T> = Result<T, aws_sdk_sqs::error::BuildError>;
+
+fn attributes(
+    ours: &BTreeMap<String, String>,
+) -> Built<Option<std::collections::HashMap<String, MessageAttributeValue>>> {
+    if ours.is_empty() {
+        return Ok(None);
+    }
+    let value = |text: &String| {
+        MessageAttributeValue::builder()
+            .data_type("String")
+            .string_value(text)
+            .build()
+    };
+    ours.iter()
+        .map(|(key, text)| Ok((key.clone(), value(text)?)))
+        .collect::<Built<_>>()
+        .map(Some)
+}
+
+/// Bytes that count towards the limit.
+fn weight(message: &Outgoing) -> usize {
+    let attributes = message
+        .attributes
+        .iter()
+        .map(|(key, value)| key.len() + value.len() + "String".len());
+    message.body.len() + attributes.sum::<usize>()
+}
+
+/// What XML 1.0 can hold, which is what SQS takes.
+fn is_sendable(c: char) -> bool {
+    matches!(c, '\t' | '\n' | '\r' | ' '..='\u{D7FF}' | '\u{E000}'..='\u{FFFD}' | '\u{10000}'..)
+}
+
+/// Text as an attribute can hold it: never empty, nothing SQS refuses, not too long.
+pub(super) fn sendable(text: &str, longest_bytes: usize) -> String {
+    let mut clean: String = text
+        .chars()
+        .map(|c| if is_sendable(c) { c } else { '?' })
+        .collect();
+    if clean.len() > longest_bytes {
+        clean.truncate(clean.floor_char_boundary(longest_bytes));
+    }
+    if clean.is_empty() { "-".into() } else { clean }
+}
+
+/// Batches of ten, of what fits a request, and of one message a group: an entry that fails and is sent again must not
+/// come after a later one of its group.
+pub(super) fn batches(messages: Vec<Outgoing>) -> Vec<Vec<Outgoing>> {
+    let mut batches: Vec<Vec<Outgoing>> = Vec::new();
+    let (mut bytes, mut groups) = (0, HashSet::new());
+    for message in messages {
+        let fits = batches.last().is_some_and(|batch| batch.len() < BATCH)
+            && bytes + weight(&message) <= Outgoing::MAX_BYTES
+            && !groups.contains(&message.group);
+        if !fits {
+            batches.push(Vec::new());
+            bytes = 0;
+            groups.clear();
+        }
+        bytes += weight(&message);
+        groups.insert(message.group.clone());
+        if let Some(batch) = batches.last_mut() {
+            batch.push(message);
+        }
+    }
+    batches
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn message(group: &str, bytes: usize) -> Outgoing {
+        Outgoing {
+            group: group.into(),
+            dedup_id: "d".into(),
+            body: "x".repeat(bytes),
+            attributes: BTreeMap::new(),
+        }
+    }
+
+    #[test]
+    fn a_batch_has_ten_messages_one_of_a_group_and_fits_a_request() {
+        let many = (0..25).map(|i| message(&format!("g{i}"), 10)).collect();
+        assert_eq!(
+            batches(many).iter().map(Vec::len).collect::<Vec<_>>(),
+            [10, 10, 5]
+        );
+        let same = vec![message("g", 1), message("h", 1), message("g", 1)];
+        assert_eq!(
+            batches(same).iter().map(Vec::len).collect::<Vec<_>>(),
+            [2, 1]
+        );
+        let large = (0..3).map(|i| message(&format!("g{i}"), 600_000)).collect();
+        assert_eq!(
+            batches(large).iter().map(Vec::len).collect::<Vec<_>>(),
+            [1, 1, 1]
+        );
+    }
+
+    #[test]
+    fn a_reason_always_fits_an_attribute() {
+        assert_eq!(sendable("", 10), "-");
+        assert_eq!(sendable("a\0b", 10), "a?b");
+        assert_eq!(sendable("ääää", 5), "ää");
+    }
+}
