@@ -118,7 +118,8 @@ fn pod_template(site: &Site<'_>, settings: &Settings) -> Value {
 fn container(site: &Site<'_>, settings: &Settings) -> Value {
     let role = settings.role();
     let resources = worker(site, role).map(|worker| &worker.resources);
-    let probe = |path: &str, period: i32, failures: i32| json!({"httpGet": {"path": path, "port": "metrics", "scheme": "HTTP"}, "periodSeconds": period, "timeoutSeconds": 5, "failureThreshold": failures});
+    // Asked at the very first moment, every pod's life would begin with a warning.
+    let probe = |path: &str, period: i32, failures: i32| json!({"httpGet": {"path": path, "port": "metrics", "scheme": "HTTP"}, "initialDelaySeconds": 1, "periodSeconds": period, "timeoutSeconds": 5, "failureThreshold": failures});
     json!({
         "name": "worker",
         "image": image(site.pipeline, site.platform),
