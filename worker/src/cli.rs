@@ -247,9 +247,12 @@ struct UnpackArgs {
     /// The packed file; - is standard input
     #[arg(value_hint = ValueHint::FilePath)]
     input: PathBuf,
-    /// Where to [default: IN without .spk or .seed]
+    /// Where to [default: IN without .spk or .seed; a single block to standard output]
     #[arg(short, long, value_name = "OUT", value_hint = ValueHint::FilePath)]
     output: Option<PathBuf>,
+    /// Only block N, counted from 0, read by the index without the blocks before it
+    #[arg(long, value_name = "N", conflicts_with = "keep_going")]
+    block: Option<u32>,
     /// Threads [default: all cores]
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=1024))]
     threads: Option<u16>,
@@ -276,6 +279,12 @@ struct BenchArgs {
     /// Threads [default: all cores]
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=1024))]
     threads: Option<u16>,
+    /// Only codecs whose names begin so, such as hybrid or "xz -9e"; may be given again
+    #[arg(long, value_name = "NAME")]
+    codec: Vec<String>,
+    /// Pack and unpack so often, the best time counts
+    #[arg(long, value_name = "N", default_value_t = 1, value_parser = clap::value_parser!(u16).range(1..=100))]
+    rounds: u16,
 }
 
 fn rule_arn(text: &str) -> Result<String, String> {

@@ -7,6 +7,7 @@
 //!   (LZMA, BZ2, stored); `frame` is the byte layout; `cut` keeps rows whole; `parallel` keeps order
 //!   and memory bounded over several threads.
 
+pub mod bits;
 pub mod block;
 pub mod bytes;
 pub mod cut;

@@ -71,6 +71,7 @@ pub fn unpack(args: UnpackArgs) -> Result<ExitCode> {
         threads: threads(args.threads),
         limits: hybrid::Limits::default(),
         keep_going: args.keep_going,
+        block: args.block,
         force: args.force,
     };
     let cancel = cancel_on_interrupt()?;
@@ -95,7 +96,13 @@ pub fn inspect(args: InspectArgs) -> Result<ExitCode> {
 }
 
 pub fn bench(args: BenchArgs) -> Result<ExitCode> {
-    bench::bench(&args.files, threads(args.threads), &mut std::io::stdout())?;
+    let options = bench::BenchOptions {
+        files: args.files,
+        threads: threads(args.threads),
+        codecs: args.codec,
+        rounds: args.rounds.into(),
+    };
+    bench::bench(&options, &mut std::io::stdout())?;
     Ok(ExitCode::SUCCESS)
 }
 

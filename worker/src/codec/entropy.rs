@@ -3,7 +3,13 @@
 //! LZMA is raw LZMA2 (no container; the frame holds length and hash) with a dictionary sized to the
 //! stream, so that memory follows the data and not the preset. BZ2 is a plain bzip2 stream.
 
-use xz2::stream::{Action, Filters, LzmaOptions, MatchFinder, Mode, Status, Stream};
+mod bz2;
+mod literals;
+mod lzma;
+
+pub use bz2::bz2;
+pub use literals::literals;
+pub use lzma::{LzmaProps, Search, lzma};
 
 use super::{Damage, hybrid::Effort};
 
@@ -71,60 +77,6 @@ impl Coded {
     }
 }
 
-/// The LZMA literal and position settings: `lc + lp <= 4`, `pb <= 4`.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct LzmaProps {
-    /// High bits of the previous byte that choose the literal coder.
-    pub lc: u8,
-    /// Low bits of the position that choose the literal coder.
-    pub lp: u8,
-    /// Low bits of the position that choose the match coder.
-    pub pb: u8,
-}
-
-impl LzmaProps {
-    /// What xz uses; good for text.
-    pub const TEXT: Self = Self {
-        lc: 3,
-        lp: 0,
-        pb: 2,
-    };
-    /// Text without any alignment.
-    pub const PROSE: Self = Self {
-        lc: 4,
-        lp: 0,
-        pb: 0,
-    };
-    /// Bytes that do not depend on the byte before: indexes, planes.
-    pub const BYTES: Self = Self {
-        lc: 0,
-        lp: 0,
-        pb: 0,
-    };
-
-    fn to_byte(self) -> u8 {
-        (self.pb * 5 + self.lp) * 9 + self.lc
-    }
-
-    fn from_byte(byte: u8) -> Option<Self> {
-        let props = Self {
-            lc: byte % 9,
-            lp: byte / 9 % 5,
-            pb: byte / 45,
-        };
-        (props.lc + props.lp <= 4 && props.pb <= 4).then_some(props)
-    }
-}
-
-/// How hard LZMA looks for matches.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Search {
-    /// As the effort's preset says.
-    Preset,
-    /// Less: single bytes gain little from long matches, and looking for them is most of the time.
-    Short,
-}
-
 /// Below this many bytes nothing is worth its headers.
 const SMALLEST_CODED: usize = 12;
 /// What a probe looks at before a loser is tried in full.
@@ -156,6 +108,42 @@ fn keep_smaller(best: &mut Coded, coded: Option<Coded>) {
     }
 }
 
+/// As [`encode`] for bytes that hardly depend on those before them. Literals alone are quick to try;
+/// the full search follows only where a piece gains by it.
+pub fn encode_bytes(raw: &[u8], effort: Effort, props: &[LzmaProps]) -> Coded {
+    /// What is tried on a piece, and how much less makes the search worth its time.
+    const PIECE: usize = 16 << 10;
+    const WORTH: (usize, usize) = (97, 100);
+    let mut best = Coded::stored(raw);
+    if raw.len() < SMALLEST_CODED {
+        return best;
+    }
+    let contexts: &[u8] = if effort == Effort::Max {
+        &[0, 2, 4]
+    } else {
+        &[0]
+    };
+    for &lc in contexts {
+        keep_smaller(&mut best, Some(literals(raw, lc)));
+    }
+    let start = raw.len().saturating_sub(PIECE) / 2;
+    let piece = &raw[start..raw.len().min(start + PIECE)];
+    let alone = literals(piece, 0).bytes.len();
+    let gains = |coded: Option<Coded>| {
+        coded.is_some_and(|coded| coded.bytes.len() * WORTH.1 < alone.min(piece.len()) * WORTH.0)
+    };
+    if effort == Effort::Max || gains(bz2(piece)) {
+        keep_smaller(&mut best, bz2(raw));
+    }
+    let first = props.first().copied().unwrap_or(LzmaProps::BYTES);
+    if effort == Effort::Max || gains(lzma(piece, first, effort, Search::Short)) {
+        for &props in props {
+            keep_smaller(&mut best, lzma(raw, props, effort, Search::Short));
+        }
+    }
+    best
+}
+
 /// Which codecs to try in full: (LZMA, BZ2). Max tries both; the others code a piece from the middle
 /// first and drop the clear loser.
 fn candidates(raw: &[u8], effort: Effort, search: Search) -> (bool, bool) {
@@ -177,114 +165,14 @@ fn candidates(raw: &[u8], effort: Effort, search: Search) -> (bool, bool) {
     )
 }
 
-/// `raw` as raw LZMA2, or nothing if the library refuses.
-pub fn lzma(raw: &[u8], props: LzmaProps, effort: Effort, search: Search) -> Option<Coded> {
-    let options = encoder_options(raw.len(), props, effort, search)?;
-    let mut filters = Filters::new();
-    filters.lzma2(&options);
-    let mut stream = Stream::new_raw_encoder(&filters).ok()?;
-    let mut bytes = Vec::with_capacity(raw.len() / 2 + 128);
-    loop {
-        let done = stream.total_in() as usize;
-        let status = stream
-            .process_vec(&raw[done..], &mut bytes, Action::Finish)
-            .ok()?;
-        if status == Status::StreamEnd {
-            break;
-        }
-        // Whoever outgrows the raw bytes has lost to `stored` already.
-        if bytes.len() > raw.len() {
-            return None;
-        }
-        bytes.reserve(raw.len() / 4 + 128);
-    }
-    Some(Coded {
-        codec: Codec::Lzma,
-        params: props.to_byte(),
-        bytes,
-    })
-}
-
-fn encoder_options(
-    raw_len: usize,
-    props: LzmaProps,
-    effort: Effort,
-    search: Search,
-) -> Option<LzmaOptions> {
-    let mut options = match effort {
-        Effort::Fast => LzmaOptions::new_preset(1),
-        Effort::Balanced => LzmaOptions::new_preset(6),
-        Effort::Max => LzmaOptions::new_preset(9 | xz2::stream::PRESET_EXTREME),
-    }
-    .ok()?;
-    options
-        .dict_size(dict_size(raw_len))
-        .literal_context_bits(u32::from(props.lc))
-        .literal_position_bits(u32::from(props.lp))
-        .position_bits(u32::from(props.pb));
-    match (effort, search) {
-        (Effort::Max, Search::Preset) => {
-            options
-                .mode(Mode::Normal)
-                .match_finder(MatchFinder::BinaryTree4)
-                .nice_len(273)
-                .depth(512);
-        }
-        (Effort::Max, Search::Short) => {
-            options
-                .mode(Mode::Normal)
-                .match_finder(MatchFinder::BinaryTree4)
-                .nice_len(64)
-                .depth(24);
-        }
-        (Effort::Balanced, Search::Short) => {
-            options
-                .mode(Mode::Normal)
-                .match_finder(MatchFinder::HashChain4)
-                .nice_len(24)
-                .depth(6);
-        }
-        (Effort::Fast | Effort::Balanced, _) => {}
-    }
-    Some(options)
-}
-
-/// The dictionary that covers the whole stream; part of the format, since a decoder must use at
-/// least as much.
-fn dict_size(raw_len: usize) -> u32 {
-    raw_len.clamp(4096, 1 << 30).next_power_of_two() as u32
-}
-
-/// `raw` as a bzip2 stream with blocks no larger than needed.
-pub fn bz2(raw: &[u8]) -> Option<Coded> {
-    let level = raw.len().div_ceil(100_000).clamp(1, 9) as u32;
-    let mut encoder = bzip2::Compress::new(bzip2::Compression::new(level), 0);
-    let mut bytes = Vec::with_capacity(raw.len() / 2 + 600);
-    loop {
-        let done = encoder.total_in() as usize;
-        let status = encoder
-            .compress_vec(&raw[done..], &mut bytes, bzip2::Action::Finish)
-            .ok()?;
-        if status == bzip2::Status::StreamEnd {
-            break;
-        }
-        bytes.reserve(raw.len() / 4 + 600);
-    }
-    Some(Coded {
-        codec: Codec::Bz2,
-        params: 0,
-        bytes,
-    })
-}
-
 /// Restores exactly `raw_len` bytes. Memory grows with what really comes out, so a lying length
 /// costs nothing.
 pub fn decode(codec: Codec, params: u8, packed: &[u8], raw_len: usize) -> Result<Vec<u8>, Damage> {
     match codec {
         Codec::Stored if packed.len() == raw_len => Ok(packed.to_vec()),
         Codec::Stored => Err(Damage::new("stored bytes are not as long as they say")),
-        Codec::Lzma => decode_lzma(params, packed, raw_len),
-        Codec::Bz2 => decode_bz2(packed, raw_len),
+        Codec::Lzma => lzma::decode(params, packed, raw_len),
+        Codec::Bz2 => bz2::decode(packed, raw_len),
         Codec::Fill if packed.is_empty() => Ok(vec![params; raw_len]),
         Codec::Fill => Err(Damage::new("a fill with a payload")),
         Codec::Columns => Err(Damage::new("columns inside a single stream")),
@@ -300,57 +188,6 @@ fn make_room(out: &mut Vec<u8>, raw_len: usize) {
     let missing = raw_len + 1 - out.len().min(raw_len);
     if out.capacity() == out.len() {
         out.reserve_exact(missing.min(GROWTH.max(out.len())));
-    }
-}
-
-fn decode_lzma(params: u8, packed: &[u8], raw_len: usize) -> Result<Vec<u8>, Damage> {
-    let props =
-        LzmaProps::from_byte(params).ok_or_else(|| Damage::new("unknown LZMA parameters"))?;
-    let mut options =
-        LzmaOptions::new_preset(6).map_err(|error| Damage::new(format!("LZMA: {error}")))?;
-    options
-        .dict_size(dict_size(raw_len))
-        .literal_context_bits(u32::from(props.lc))
-        .literal_position_bits(u32::from(props.lp))
-        .position_bits(u32::from(props.pb));
-    let mut filters = Filters::new();
-    filters.lzma2(&options);
-    let mut stream =
-        Stream::new_raw_decoder(&filters).map_err(|error| Damage::new(format!("LZMA: {error}")))?;
-    let mut out = Vec::new();
-    loop {
-        make_room(&mut out, raw_len);
-        let before = (stream.total_in(), stream.total_out());
-        let input = &packed[(before.0 as usize).min(packed.len())..];
-        let status = stream
-            .process_vec(input, &mut out, Action::Run)
-            .map_err(|error| Damage::new(format!("LZMA: {error}")))?;
-        let stalled = before == (stream.total_in(), stream.total_out());
-        if finished(status == Status::StreamEnd, stalled, out.len(), raw_len)? {
-            return exact(out, stream.total_in() as usize, packed.len());
-        }
-    }
-}
-
-fn decode_bz2(packed: &[u8], raw_len: usize) -> Result<Vec<u8>, Damage> {
-    let mut decoder = bzip2::Decompress::new(false);
-    let mut out = Vec::new();
-    loop {
-        make_room(&mut out, raw_len);
-        let before = (decoder.total_in(), decoder.total_out());
-        let input = &packed[(before.0 as usize).min(packed.len())..];
-        let status = decoder
-            .decompress_vec(input, &mut out)
-            .map_err(|error| Damage::new(format!("BZ2: {error}")))?;
-        let stalled = before == (decoder.total_in(), decoder.total_out());
-        if finished(
-            status == bzip2::Status::StreamEnd,
-            stalled,
-            out.len(),
-            raw_len,
-        )? {
-            return exact(out, decoder.total_in() as usize, packed.len());
-        }
     }
 }
 

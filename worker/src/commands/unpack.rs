@@ -1,6 +1,7 @@
 //! `streampress unpack`: the file back from either packed format, told apart by its first bytes.
 
 use std::{
+    fs::File,
     io::{Read, Write},
     path::{Path, PathBuf},
     sync::atomic::AtomicBool,
@@ -13,7 +14,11 @@ use super::{
     pack::{HYBRID_ENDING, SEED_ENDING},
 };
 use crate::{
-    codec::{frame, hybrid, seed},
+    codec::{
+        frame,
+        hybrid::{self, Blocks},
+        seed,
+    },
     wire::seed::SeedChunkMessage,
 };
 
@@ -22,7 +27,8 @@ use crate::{
 pub struct UnpackOptions {
     /// The packed file; `-` is standard input.
     pub input: PathBuf,
-    /// Where to; unless given, the input's name without `.spk` or `.seed`.
+    /// Where to; unless given, the input's name without `.spk` or `.seed`, and standard output for a
+    /// single block.
     pub output: Option<PathBuf>,
     /// Threads; 0 means as many as there are cores.
     pub threads: usize,
@@ -30,6 +36,8 @@ pub struct UnpackOptions {
     pub limits: hybrid::Limits,
     /// Leave damaged blocks out and name them instead of giving up.
     pub keep_going: bool,
+    /// Only this block, counted from 0; the input must be a hybrid file that can be read anywhere.
+    pub block: Option<u32>,
     /// Overwrite an existing output.
     pub force: bool,
 }
@@ -52,6 +60,10 @@ pub struct UnpackOutcome {
 /// Unpacks one file.
 pub fn unpack(options: &UnpackOptions, cancel: &AtomicBool) -> Result<UnpackOutcome> {
     let output = output_path(options)?;
+    if let Some(number) = options.block {
+        return unpack_block(options, number, output)
+            .with_context(|| format!("unpacking block {number} of {}", options.input.display()));
+    }
     let mut input = files::open(&options.input)?;
     let mut writer = Output::create(&output, options.force)?;
     let work = || -> Result<UnpackOutcome> {
@@ -84,6 +96,31 @@ pub fn unpack(options: &UnpackOptions, cancel: &AtomicBool) -> Result<UnpackOutc
     work().with_context(|| format!("unpacking {}", options.input.display()))
 }
 
+/// Reads the index and the one block, whatever the size of the file.
+fn unpack_block(options: &UnpackOptions, number: u32, output: PathBuf) -> Result<UnpackOutcome> {
+    if files::is_stream(&options.input) {
+        bail!("a single block needs a file: standard input cannot be read from its end");
+    }
+    let file = File::open(&options.input).context("opening the file")?;
+    let mut blocks = Blocks::open(file, &options.limits)?;
+    let raw = blocks.read(number)?;
+    let packed_bytes = blocks
+        .end()
+        .index
+        .get(number as usize)
+        .map_or(0, |&(_, packed)| u64::from(packed));
+    let mut writer = Output::create(&output, options.force)?;
+    writer.write_all(&raw).context("writing the output")?;
+    writer.finish()?;
+    Ok(UnpackOutcome {
+        raw_bytes: raw.len() as u64,
+        packed_bytes,
+        output,
+        damaged: Vec::new(),
+        summary: None,
+    })
+}
+
 /// A seed file begins with the length of a message, which never looks like our magic.
 pub(super) fn is_seed_start(first: &[u8], path: &Path) -> bool {
     let named_so = path.extension().is_some_and(|ending| ending == SEED_ENDING);
@@ -94,7 +131,7 @@ fn output_path(options: &UnpackOptions) -> Result<PathBuf> {
     if let Some(output) = &options.output {
         return Ok(output.clone());
     }
-    if files::is_stream(&options.input) {
+    if files::is_stream(&options.input) || options.block.is_some() {
         return Ok(PathBuf::from("-"));
     }
     match options.input.extension() {

@@ -9,8 +9,11 @@ mod classes;
 mod copied;
 mod decimal;
 mod dictionary;
+mod mapped;
+mod mostly;
 mod number;
 mod refs;
+mod rows_of;
 mod sorted;
 mod template;
 mod text;
@@ -79,6 +82,9 @@ enum Tag {
     Template = 8,
     Sorted = 9,
     Copied = 10,
+    Ranked = 11,
+    Mostly = 12,
+    Mapped = 13,
 }
 
 impl Tag {
@@ -95,6 +101,9 @@ impl Tag {
             Self::Template,
             Self::Sorted,
             Self::Copied,
+            Self::Ranked,
+            Self::Mostly,
+            Self::Mapped,
         ]
         .into_iter()
         .find(|&tag| tag as u8 == byte)
@@ -134,6 +143,8 @@ impl<'a> Scope<'a> {
     }
 }
 
+/// Fewer values need no list of exceptions.
+const LEAST_MOSTLY: usize = 64;
 /// How deep ways may nest.
 const DEPTH_LIMIT: usize = 6;
 /// The longest constant value that goes into the plan.
@@ -198,16 +209,29 @@ pub fn encode(values: &Values, scope: &Scope<'_>) -> Node {
         .unwrap_or_else(|| text::encode(values))
 }
 
-/// Rows from the middle, as many as hold a sample's bytes.
+/// The pieces that a sample has: one alone may miss what changes seldom.
+const PIECES: usize = 3;
+
+/// Rows from several places, as many as hold a sample's bytes. All of them, if those are all alike.
 fn sample_rows(values: &Values, effort: Effort) -> Vec<u32> {
     let wanted = sample_bytes(effort);
-    let count = if values.byte_len() + values.len() <= wanted {
-        values.len()
-    } else {
-        (wanted * values.len() / (values.byte_len() + values.len())).clamp(1, values.len())
-    };
-    let start = (values.len() - count) / 2;
-    (start as u32..(start + count) as u32).collect()
+    let all = values.byte_len() + values.len();
+    if all <= wanted {
+        return (0..values.len() as u32).collect();
+    }
+    let count = (wanted * values.len() / all / PIECES).max(1);
+    let gap = (values.len() - count * PIECES) / (PIECES + 1);
+    let rows: Vec<u32> = (0..PIECES)
+        .flat_map(|piece| {
+            let start = gap + piece * (gap + count);
+            start as u32..(start + count) as u32
+        })
+        .collect();
+    let first = values.get(rows[0] as usize);
+    if rows.iter().all(|&row| values.get(row as usize) == first) {
+        return (0..values.len() as u32).collect();
+    }
+    rows
 }
 
 /// A way with its parameters.
@@ -215,6 +239,8 @@ fn sample_rows(values: &Values, effort: Effort) -> Vec<u32> {
 enum Way {
     Text,
     Dictionary,
+    Ranked,
+    Mostly,
     Number,
     Time,
     Uuid,
@@ -222,6 +248,7 @@ enum Way {
     Template(template::Cut),
     Sorted(Vec<u32>),
     Copied(u32),
+    Mapped(u32),
 }
 
 fn ways(values: &Values, scope: &Scope<'_>) -> Vec<Way> {
@@ -232,6 +259,12 @@ fn ways(values: &Values, scope: &Scope<'_>) -> Vec<Way> {
     }
     if free(Tag::Dictionary) {
         ways.push(Way::Dictionary);
+        if scope.effort != Effort::Fast {
+            ways.push(Way::Ranked);
+        }
+    }
+    if free(Tag::Mostly) && values.len() >= LEAST_MOSTLY && mostly::fits(values) {
+        ways.push(Way::Mostly);
     }
     if uuid::fits(values) {
         // Dictionaries stay: few numbers may come again and again.
@@ -250,7 +283,9 @@ fn ways(values: &Values, scope: &Scope<'_>) -> Vec<Way> {
         .iter()
         .filter(|tag| **tag == Tag::Template)
         .count();
-    let reordered = !free(Tag::Sorted) || !free(Tag::Copied);
+    let reordered = [Tag::Sorted, Tag::Copied, Tag::Mapped]
+        .iter()
+        .any(|tag| !free(*tag));
     if around < 2 && !reordered && template::fits(values) {
         ways.extend(
             template::cuts(around, scope.effort)
@@ -261,13 +296,15 @@ fn ways(values: &Values, scope: &Scope<'_>) -> Vec<Way> {
     if scope.effort != Effort::Fast {
         if scope.taken.is_empty() {
             ways.extend(copied::best_ref(values, &scope.refs).map(Way::Copied));
+            ways.extend(mapped::best_ref(values, &scope.refs).map(Way::Mapped));
         }
         if !reordered && around == 0 && scope.taken.len() <= 1 {
-            ways.extend(
-                sorted::best_refs(values, scope)
-                    .into_iter()
-                    .map(Way::Sorted),
-            );
+            let mut orders = sorted::best_refs(values, scope);
+            if let Some(key) = number::best_key(values, scope) {
+                orders.retain(|keys| *keys != [key]);
+                orders.push(vec![key]);
+            }
+            ways.extend(orders.into_iter().map(Way::Sorted));
         }
     }
     ways
@@ -276,14 +313,17 @@ fn ways(values: &Values, scope: &Scope<'_>) -> Vec<Way> {
 fn encode_as(way: &Way, values: &Values, scope: &Scope<'_>) -> Option<Node> {
     match way {
         Way::Text => Some(text::encode(values)),
-        Way::Dictionary => dictionary::encode(values, scope),
+        Way::Dictionary => dictionary::encode(values, dictionary::Order::Sorted, scope),
+        Way::Ranked => dictionary::encode(values, dictionary::Order::Ranked, scope),
+        Way::Mostly => mostly::encode(values, scope),
         Way::Number => number::encode(values, scope),
         Way::Time => time::encode(values, scope),
-        Way::Uuid => uuid::encode(values),
+        Way::Uuid => uuid::encode(values, scope.effort),
         Way::Classes => classes::encode(values, scope),
         Way::Template(cut) => template::encode(values, *cut, scope),
         Way::Sorted(refs) => sorted::encode(values, refs, scope),
         Way::Copied(from) => copied::encode(values, *from, scope),
+        Way::Mapped(key) => mapped::encode(values, *key, scope),
     }
 }
 
@@ -335,7 +375,11 @@ pub fn decode(
             Ok(std::iter::repeat_n(value, count).collect())
         }
         Tag::Text => text::decode(count, source, known),
-        Tag::Dictionary => dictionary::decode(count, plan, source, known),
+        Tag::Dictionary => {
+            dictionary::decode(count, dictionary::Order::Sorted, plan, source, known)
+        }
+        Tag::Ranked => dictionary::decode(count, dictionary::Order::Ranked, plan, source, known),
+        Tag::Mostly => mostly::decode(count, plan, source, known),
         Tag::Number => number::decode(count, plan, source, known),
         Tag::Time => time::decode(count, plan, source, known),
         Tag::Uuid => uuid::decode(count, plan, source, known),
@@ -343,5 +387,6 @@ pub fn decode(
         Tag::Template => template::decode(count, plan, source, known),
         Tag::Sorted => sorted::decode(count, plan, source, known),
         Tag::Copied => copied::decode(count, plan, source, known),
+        Tag::Mapped => mapped::decode(count, plan, source, known),
     }
 }

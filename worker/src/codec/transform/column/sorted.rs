@@ -2,7 +2,10 @@
 //! other columns tell about this one turns into runs and near matches. The decoder has those columns
 //! already and knows the order without being told.
 
-use std::collections::HashMap;
+use std::{
+    collections::HashMap,
+    hash::{BuildHasherDefault, Hasher},
+};
 
 use super::{
     Damage, Known, Node, Reader, Refs, Scope, Source, Tag, Values, decode as decode_column,
@@ -12,10 +15,35 @@ use crate::codec::{bytes::put_varint, hybrid::Effort};
 
 /// The most columns that give an order.
 const MOST_KEYS: usize = 3;
-/// Rows looked at to find the best order.
-const LOOKED_AT: usize = 12_000;
-/// The nearest columns that are looked at.
-const NEAREST: usize = 32;
+/// Rows and nearest columns looked at to find the best order.
+fn looked_at(effort: Effort) -> (usize, usize) {
+    match effort {
+        Effort::Fast | Effort::Balanced => (4000, 20),
+        Effort::Max => (12_000, 32),
+    }
+}
+
+/// Numbers of distinct values, which are small and never hostile: the quickest of hashes will do.
+type IdMap<K, V> = HashMap<K, V, BuildHasherDefault<IdHasher>>;
+
+#[derive(Default)]
+struct IdHasher(u64);
+
+impl Hasher for IdHasher {
+    fn finish(&self) -> u64 {
+        self.0
+    }
+
+    fn write(&mut self, bytes: &[u8]) {
+        bytes.iter().for_each(|&byte| self.write_u32(byte.into()));
+    }
+
+    fn write_u32(&mut self, id: u32) {
+        // Fibonacci hashing; the table takes its bits from both ends.
+        let mixed = (self.0 ^ u64::from(id)).wrapping_mul(0x9e37_79b9_7f4a_7c15);
+        self.0 = mixed ^ mixed >> 29;
+    }
+}
 
 /// The rows in the order of the columns `keys`; equal ones stay in their order.
 fn order(count: usize, keys: &[u32], refs: &Refs<'_>) -> Vec<u32> {
@@ -77,14 +105,15 @@ pub fn best_refs(values: &Values, scope: &Scope<'_>) -> Vec<Vec<u32>> {
     if values.len() < 64 || refs.usable().is_empty() {
         return Vec::new();
     }
-    let looked_at = values.len().min(LOOKED_AT);
+    let (most_rows, nearest) = looked_at(scope.effort);
+    let looked_at = values.len().min(most_rows);
     let start = (values.len() - looked_at) / 2;
     let rows: Vec<u32> = (start as u32..(start + looked_at) as u32).collect();
     let (ids, distinct) = values.select(&rows).ids();
     if distinct < 2 {
         return Vec::new();
     }
-    let nearest: Vec<u32> = refs.usable().iter().rev().take(NEAREST).copied().collect();
+    let nearest: Vec<u32> = refs.usable().iter().rev().take(nearest).copied().collect();
     let mut keys: Vec<u32> = Vec::new();
     let mut contexts = vec![0u32; ids.len()];
     let mut bits = adaptive_bits(&ids, distinct, &contexts);
@@ -120,7 +149,7 @@ pub fn best_refs(values: &Values, scope: &Scope<'_>) -> Vec<Vec<u32>> {
 }
 
 fn refine(contexts: &[u32], ids: impl Iterator<Item = u32>) -> Vec<u32> {
-    let mut known: HashMap<(u32, u32), u32> = HashMap::new();
+    let mut known: IdMap<(u32, u32), u32> = IdMap::default();
     contexts
         .iter()
         .zip(ids)
@@ -134,8 +163,8 @@ fn refine(contexts: &[u32], ids: impl Iterator<Item = u32>) -> Vec<u32> {
 /// What an adaptive coder would need for `ids` given `contexts`, learning as it goes: a value seen
 /// in its context is cheap, one only seen elsewhere costs an escape.
 fn adaptive_bits(ids: &[u32], distinct: usize, contexts: &[u32]) -> f64 {
-    let mut pairs: HashMap<(u32, u32), u32> = HashMap::new();
-    let mut totals: HashMap<u32, u32> = HashMap::new();
+    let mut pairs: IdMap<(u32, u32), u32> = IdMap::default();
+    let mut totals: IdMap<u32, u32> = IdMap::default();
     let mut singles = vec![0u32; distinct];
     let mut bits = 0.0;
     for (seen, (&id, &context)) in ids.iter().zip(contexts).enumerate() {

@@ -213,8 +213,19 @@ fn address(text: &[u8]) -> usize {
     if goes_on { 0 } else { at }
 }
 
-/// For every template the columns of its holes, in order, and how many columns there are in all.
-fn hole_columns(templates: &Values, border: Border) -> (Vec<Vec<usize>>, usize) {
+/// Bytes of keys that are compared at most: templates with holes without end are a trick to take time.
+const MOST_KEY_BYTES: usize = 1 << 26;
+
+/// For every template the columns of its holes, in order, and how many columns there are in all;
+/// nothing if they are too many.
+fn hole_columns(templates: &Values, border: Border) -> Option<(Vec<Vec<usize>>, usize)> {
+    let key_bytes = templates.iter().try_fold(0usize, |sum, template| {
+        let holes = template.iter().filter(|byte| **byte == HOLE).count();
+        sum.checked_add(template.len().checked_mul(holes)?)
+    })?;
+    if key_bytes > MOST_KEY_BYTES {
+        return None;
+    }
     let mut known: HashMap<&[u8], usize> = HashMap::new();
     let columns = templates
         .iter()
@@ -235,7 +246,7 @@ fn hole_columns(templates: &Values, border: Border) -> (Vec<Vec<usize>>, usize) 
                 .collect()
         })
         .collect();
-    (columns, known.len())
+    (known.len() <= MOST_COLUMNS).then_some((columns, known.len()))
 }
 
 /// The last word of a text, with what stands behind it.
@@ -262,10 +273,7 @@ pub fn encode(values: &Values, cut: Cut, scope: &Scope<'_>) -> Option<Node> {
         .enumerate()
         .map(|(number, text)| (text, number + 1))
         .collect();
-    let (columns, column_count) = hole_columns(&templates, cut.border);
-    if column_count > MOST_COLUMNS {
-        return None;
-    }
+    let (columns, column_count) = hole_columns(&templates, cut.border)?;
     let mut ids = Values::default();
     let mut parts_of = vec![(Values::default(), Vec::new()); column_count];
     let (mut rare, mut rare_rows) = (Values::default(), Vec::new());
@@ -347,12 +355,20 @@ pub fn decode(
     };
     let templates = plan.size(MOST_TEMPLATES, "the number of templates")?;
     let templates = decode_column(templates, plan, source, &known.inside(Default::default()))?;
-    let (columns, column_count) = hole_columns(&templates, border);
+    let (columns, column_count) = hole_columns(&templates, border)
+        .ok_or_else(|| Damage::new("templates with too many holes"))?;
     let ids = decode_column(count, plan, source, &known.inside(known.refs.clone()))?;
     let ids = ids
         .iter()
         .map(|id| number_of(id, templates.len()))
         .collect::<Result<Vec<_>, _>>()?;
+    // A hole holds a byte at least: more holes than bytes are a trick to take memory.
+    let holes = ids.iter().filter_map(|&id| columns.get(id.checked_sub(1)?));
+    if holes.map(Vec::len).sum::<usize>() > known.limit {
+        return Err(Damage::new(
+            "templates with more holes than their block has bytes",
+        ));
+    }
     let mut rows_of: Vec<Vec<u32>> = vec![Vec::new(); column_count + 1];
     for (row, &id) in ids.iter().enumerate() {
         match id.checked_sub(1) {
@@ -409,4 +425,45 @@ fn number_of(id: &[u8], templates: usize) -> Result<usize, Damage> {
         .and_then(|id| id.parse().ok())
         .filter(|&id| id <= templates)
         .ok_or_else(|| Damage::new("a template that does not exist"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::codec::transform::column::Refs;
+
+    fn decode_templates(templates: &[&[u8]], uses: &[&[u8]]) -> Result<Values, Damage> {
+        let mut node = Node::default();
+        node.plan.push(Border::Prefix as u8);
+        put_varint(&mut node.plan, templates.len() as u64);
+        for column in [templates, uses] {
+            node.append(super::super::text::encode(
+                &column.iter().copied().collect(),
+            ));
+        }
+        let mut plan = Reader::new(&node.plan);
+        let mut source = Source::of_raw(&[], &node.streams);
+        let known = Known {
+            limit: 1000,
+            refs: Refs::default(),
+            depth: 0,
+        };
+        decode(uses.len(), &mut plan, &mut source, &known)
+    }
+
+    #[test]
+    fn holes_without_end_are_refused_at_once() {
+        let damage = |result: Result<Values, Damage>| result.expect_err("refused").0;
+        assert!(
+            damage(decode_templates(&[&[HOLE; 999]], &[&b"1"[..]; 300]))
+                .contains("more holes than")
+        );
+        let many = hole_columns(&[&[HOLE; 9000][..]].into_iter().collect(), Border::Prefix);
+        assert_eq!(many, None);
+        let few = hole_columns(
+            &[&b"a\0b\0"[..], &b"a\0c\0"[..]].into_iter().collect(),
+            Border::Prefix,
+        );
+        assert_eq!(few, Some((vec![vec![0, 1], vec![0, 2]], 3)));
+    }
 }

@@ -244,15 +244,8 @@ pub fn encode(values: &Values, scope: &Scope<'_>) -> Option<Node> {
     })?;
     let mut node = Node::of(Tag::Time);
     put_pieces(&pieces, &mut node.plan);
-    let others = |column: u32| other_units(column, values.len(), scope.refs.clone(), &pieces);
-    number::encode_numbers(&units, scope, others, &mut node);
+    number::encode_numbers(&units, scope, &|text| read(text, &pieces), &mut node);
     Some(node)
-}
-
-fn other_units(column: u32, count: usize, refs: super::Refs<'_>, pieces: &[Piece]) -> Vec<i64> {
-    (0..count)
-        .map(|row| read(refs.value(column, row), pieces).unwrap_or(0))
-        .collect()
 }
 
 fn exact(value: &[u8], pieces: &[Piece]) -> Option<i64> {
@@ -309,8 +302,8 @@ pub fn decode(
     known: &Known<'_>,
 ) -> Result<Values, Damage> {
     let pieces = read_pieces(plan)?;
-    let others = |column: u32| other_units(column, count, known.refs.clone(), &pieces);
-    let units = number::decode_numbers(count, plan, source, &known.refs, others)?;
+    let read = |text: &[u8]| read(text, &pieces);
+    let units = number::decode_numbers(count, plan, source, &known.refs, &read)?;
     let mut values = Values::default();
     let mut text = Vec::new();
     for units in units {

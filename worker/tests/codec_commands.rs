@@ -1,0 +1,293 @@
+//! `pack`, `unpack`, `inspect` and `bench` as a user runs them.
+
+#![expect(clippy::expect_used, reason = "a test fails by panicking")]
+
+use std::{
+    fs,
+    io::Write as _,
+    path::{Path, PathBuf},
+    process::{Command, Output, Stdio},
+};
+
+/// A folder to work in.
+struct Folder(tempfile::TempDir);
+
+impl Folder {
+    fn new() -> Self {
+        Self(tempfile::tempdir().expect("a temporary folder"))
+    }
+
+    fn path(&self, name: &str) -> PathBuf {
+        self.0.path().join(name)
+    }
+
+    fn write(&self, name: &str, bytes: &[u8]) -> PathBuf {
+        fs::write(self.path(name), bytes).expect("written");
+        self.path(name)
+    }
+
+    fn read(&self, name: &str) -> Vec<u8> {
+        fs::read(self.path(name)).expect("read")
+    }
+
+    fn run(&self, args: &[&str], stdin: &[u8]) -> Output {
+        let mut child = Command::new(env!("CARGO_BIN_EXE_streampress"))
+            .current_dir(self.0.path())
+            .args(args)
+            .env_clear()
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped())
+            .spawn()
+            .expect("streampress starts");
+        let mut input = child.stdin.take().expect("a pipe");
+        let bytes = stdin.to_vec();
+        // Beside the reading of the output, or both pipes could be full. It may end early: no error.
+        let writing = std::thread::spawn(move || drop(input.write_all(&bytes)));
+        let output = child.wait_with_output().expect("it ends");
+        writing.join().expect("written");
+        output
+    }
+
+    fn well(&self, args: &[&str]) -> Output {
+        let output = self.run(args, b"");
+        assert!(output.status.success(), "{args:?}: {}", said(&output));
+        output
+    }
+
+    fn names(&self) -> Vec<String> {
+        let mut names: Vec<String> = fs::read_dir(self.0.path())
+            .expect("a folder")
+            .map(|entry| {
+                entry
+                    .expect("an entry")
+                    .file_name()
+                    .to_string_lossy()
+                    .into_owned()
+            })
+            .collect();
+        names.sort();
+        names
+    }
+}
+
+fn said(output: &Output) -> String {
+    String::from_utf8_lossy(&output.stderr).into_owned()
+}
+
+fn table(rows: usize) -> Vec<u8> {
+    let mut text = b"id,name,price\n".to_vec();
+    for row in 0..rows {
+        text.extend(
+            format!(
+                "{row},name {},{}.{:02}\n",
+                row % 13,
+                row * 7 % 900,
+                row % 100
+            )
+            .bytes(),
+        );
+    }
+    text
+}
+
+/// Where each block of a packed file begins.
+fn blocks(packed: &[u8]) -> Vec<usize> {
+    (0..packed.len())
+        .filter(|&at| packed[at..].starts_with(b"SPKB"))
+        .collect()
+}
+
+#[test]
+fn a_file_comes_back_under_its_own_name() {
+    let folder = Folder::new();
+    let raw = table(5000);
+    folder.write("prices.csv", &raw);
+    folder.well(&["pack", "prices.csv"]);
+    fs::remove_file(folder.path("prices.csv")).expect("removed");
+    assert!(folder.read("prices.csv.spk").len() * 4 < raw.len());
+    folder.well(&["unpack", "prices.csv.spk"]);
+    assert!(folder.read("prices.csv") == raw);
+    folder.well(&[
+        "pack",
+        "prices.csv",
+        "--effort",
+        "max",
+        "-o",
+        "small",
+        "--threads",
+        "1",
+    ]);
+    folder.well(&["unpack", "small", "-o", "again"]);
+    assert!(folder.read("again") == raw);
+    folder.write("empty.txt", b"");
+    folder.well(&["pack", "empty.txt"]);
+    folder.well(&["unpack", "empty.txt.spk", "-o", "empty"]);
+    assert!(folder.read("empty").is_empty());
+}
+
+#[test]
+fn a_pipe_comes_back() {
+    let folder = Folder::new();
+    let raw = table(20_000);
+    let packed = folder.run(
+        &["pack", "-", "--block-size", "64Ki", "--effort", "fast"],
+        &raw,
+    );
+    assert!(packed.status.success(), "{}", said(&packed));
+    assert!(said(&packed).is_empty(), "{}", said(&packed));
+    let back = folder.run(&["unpack", "-"], &packed.stdout);
+    assert!(
+        back.status.success() && back.stdout == raw,
+        "{}",
+        said(&back)
+    );
+    assert!(folder.names().is_empty());
+}
+
+#[test]
+fn an_existing_output_stays_unless_forced() {
+    let folder = Folder::new();
+    folder.write("a.csv", &table(100));
+    folder.write("a.csv.spk", b"mine");
+    for args in [
+        &["pack", "a.csv"][..],
+        &["pack", "a.csv", "-o", "a.csv.spk"],
+    ] {
+        let output = folder.run(args, b"");
+        assert_eq!(output.status.code(), Some(1));
+        assert!(said(&output).contains("--force"), "{}", said(&output));
+        assert_eq!(folder.read("a.csv.spk"), b"mine");
+    }
+    folder.well(&["pack", "a.csv", "--force"]);
+    let output = folder.run(&["unpack", "a.csv.spk"], b"");
+    assert_eq!(output.status.code(), Some(1));
+    folder.well(&["unpack", "a.csv.spk", "--force"]);
+    assert_eq!(folder.names(), ["a.csv", "a.csv.spk"]);
+}
+
+#[test]
+fn damage_is_named_with_its_offset_and_leaves_no_output() {
+    let folder = Folder::new();
+    let raw = table(12_000);
+    folder.write("a.csv", &raw);
+    folder.well(&["pack", "a.csv", "--block-size", "64Ki", "--effort", "fast"]);
+    let mut packed = folder.read("a.csv.spk");
+    let starts = blocks(&packed);
+    assert!(starts.len() >= 4);
+    packed[starts[2] + 50] ^= 1;
+    folder.write("bad.spk", &packed);
+    let output = folder.run(&["unpack", "bad.spk"], b"");
+    assert_eq!(output.status.code(), Some(1));
+    let named = format!("byte {} (block 2)", starts[2]);
+    assert!(said(&output).contains(&named), "{}", said(&output));
+    assert_eq!(folder.names(), ["a.csv", "a.csv.spk", "bad.spk"]);
+
+    let output = folder.run(&["unpack", "bad.spk", "--keep-going"], b"");
+    assert_eq!(output.status.code(), Some(1));
+    let errors = said(&output);
+    assert!(
+        errors.contains("block 2") && errors.contains("left out"),
+        "{errors}"
+    );
+    let back = folder.read("bad");
+    assert!(back.len() > raw.len() / 2 && back.len() < raw.len());
+    assert!(raw.starts_with(&back[..60_000]) && raw.ends_with(&back[back.len() - 10_000..]));
+
+    for (name, bytes, reason) in [
+        ("cut.spk", &packed[..starts[1] + 60], "ends inside"),
+        ("plain.spk", &raw[..100], "not a packed file"),
+    ] {
+        folder.write(name, bytes);
+        let output = folder.run(&["unpack", name], b"");
+        assert_eq!(output.status.code(), Some(1));
+        assert!(said(&output).contains(reason), "{}", said(&output));
+    }
+}
+
+#[test]
+fn one_block_is_unpacked_alone() {
+    let folder = Folder::new();
+    let raw = table(12_000);
+    folder.write("a.csv", &raw);
+    folder.well(&["pack", "a.csv", "--block-size", "64Ki", "--effort", "fast"]);
+    let mut packed = folder.read("a.csv.spk");
+    let starts = blocks(&packed);
+    packed[starts[0] + 50] ^= 1;
+    folder.write("a.csv.spk", &packed);
+    let first = folder.run(&["unpack", "a.csv.spk", "--block", "0"], b"");
+    assert_eq!(first.status.code(), Some(1));
+    let second = folder.well(&["unpack", "a.csv.spk", "--block", "1"]).stdout;
+    let at = raw
+        .windows(second.len())
+        .position(|window| window == second);
+    assert!(at.is_some_and(|at| at > 30_000 && raw[at - 1] == b'\n'));
+    folder.well(&["unpack", "a.csv.spk", "--block", "1", "-o", "one"]);
+    assert!(folder.read("one") == second);
+    let none = folder.run(&["unpack", "a.csv.spk", "--block", "9999"], b"");
+    assert_eq!(none.status.code(), Some(1));
+    assert!(
+        said(&none).contains(&format!("the file has {}", starts.len())),
+        "{}",
+        said(&none)
+    );
+}
+
+#[test]
+fn inspect_and_explain_say_where_the_bytes_went() {
+    let folder = Folder::new();
+    folder.write("a.csv", &table(4000));
+    let explained = said(&folder.well(&["pack", "a.csv", "--explain"]));
+    for words in ["block 0", "tried csv", "won ", "price"] {
+        assert!(explained.contains(words), "{words}: {explained}");
+    }
+    let output = folder.well(&["inspect", "a.csv.spk"]);
+    let shown = String::from_utf8(output.stdout).expect("text");
+    for words in ["transform csv", "2:name", "3:price", "directory", "blake3"] {
+        assert!(shown.contains(words), "{words}: {shown}");
+    }
+    let packed_len = folder.read("a.csv.spk").len();
+    assert!(
+        shown.contains(&format!("-> {packed_len} packed bytes")),
+        "{shown}"
+    );
+    let share: f64 = shown
+        .lines()
+        .filter_map(|line| {
+            line.strip_suffix(" % of the block")?
+                .split_whitespace()
+                .next_back()
+        })
+        .filter_map(|share| share.parse::<f64>().ok())
+        .sum();
+    assert!((99.0..101.0).contains(&share), "{share}: {shown}");
+    let output = folder.run(&["inspect", "a.csv"], b"");
+    assert_eq!(output.status.code(), Some(1));
+}
+
+#[test]
+fn bench_compares_the_codecs_asked_for() {
+    let folder = Folder::new();
+    folder.write("a.csv", &table(2000));
+    let output = folder.well(&[
+        "bench",
+        "a.csv",
+        "--codec",
+        "hybrid fast",
+        "--codec",
+        "xz -9e",
+    ]);
+    let shown = String::from_utf8(output.stdout).expect("text");
+    assert_eq!(shown.matches("hybrid fast").count(), 2, "{shown}");
+    assert!(!shown.contains("bzip2"), "{shown}");
+}
+
+#[test]
+fn the_seed_format_comes_back_normalised() {
+    let folder = Folder::new();
+    folder.write("a.csv", &table(300));
+    folder.well(&["pack", "a.csv", "--format", "seed"]);
+    folder.well(&["unpack", "a.csv.seed", "-o", "back"]);
+    assert!(!folder.read("back").is_empty());
+    assert!(Path::new(&folder.path("a.csv.seed")).exists());
+}
