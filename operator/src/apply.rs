@@ -72,9 +72,10 @@ impl WriteError {
         }
     }
 
-    /// Whether the object is gone, or another one of the same name.
+    /// Whether the object is gone. A conflict is not that: the next look, with what the watch has brought by then, tells
+    /// whether it is another object of the same name.
     pub fn is_gone(&self) -> bool {
-        matches!(self, WriteError::Refused { answer, .. } if matches!(&**answer, kube::Error::Api(status) if matches!(status.code, 404 | 409)))
+        matches!(self, WriteError::Refused { answer, .. } if matches!(&**answer, kube::Error::Api(status) if status.code == 404))
     }
 }
 

@@ -380,8 +380,10 @@ async fn faults_at_random_change_nothing_in_the_end() {
 #[tokio::test(flavor = "multi_thread")]
 #[ignore = "takes minutes"]
 async fn faults_at_random_change_nothing_in_the_end_by_twenty_seeds() {
+    // STREAMPRESS_SEED begins with another one, as to see a failure again.
+    let first = std::env::var("STREAMPRESS_SEED").map_or(2, |seed| seed.parse().unwrap());
     let expected = undisturbed().await;
-    for seed in 2..22 {
+    for seed in first..22 {
         through_faults(seed, &expected).await;
     }
 }

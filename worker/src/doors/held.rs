@@ -5,6 +5,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 pub use streampress_crds::ledger::Ledger;
 use tokio::sync::{mpsc, oneshot};
+use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 /// What a holder asks of the task that renews its slot. Each is answered when it is durable.
@@ -24,7 +25,11 @@ pub struct Held {
     lost: CancellationToken,
     ledger: Arc<Mutex<Ledger>>,
     requests: mpsc::Sender<HolderRequest>,
+    until: Option<Deadline>,
 }
+
+/// Until when a slot is surely held; moved on with every renewal.
+pub type Deadline = Arc<Mutex<Instant>>;
 
 impl Held {
     /// Made by the side that granted the slot. `attempt` names this holding in records: slot, lease identity and
@@ -43,7 +48,25 @@ impl Held {
             lost,
             ledger,
             requests,
+            until: None,
         }
+    }
+
+    /// With the time at which `lost` will be cancelled at the latest.
+    pub fn until(self, deadline: Deadline) -> Self {
+        Self {
+            until: Some(deadline),
+            ..self
+        }
+    }
+
+    /// Whether it may still act: asked right before an effect. A process that was frozen past its deadline knows by the
+    /// clock, before anything in it has had the time to cancel `lost`.
+    pub fn may_act(&self) -> bool {
+        let is_over = |until: &Deadline| {
+            Instant::now() >= *until.lock().unwrap_or_else(PoisonError::into_inner)
+        };
+        !self.lost.is_cancelled() && !self.until.as_ref().is_some_and(is_over)
     }
 
     /// The slot's name.

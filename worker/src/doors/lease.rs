@@ -22,7 +22,7 @@ use tokio::time::{Instant, sleep, timeout, timeout_at};
 use tokio_util::sync::CancellationToken;
 use tracing::{debug, info, warn};
 
-use super::held::HolderRequest;
+use super::held::{Deadline, HolderRequest};
 use super::{DoorError, DoorResult, Held, Ledger, Lock};
 
 /// How long the server keeps one watch open.
@@ -420,13 +420,15 @@ fn hold(shared: &Arc<Shared>, slot: &str, lease: Lease, transitions: i32, since:
         .take(8)
         .collect();
     let attempt = format!("{slot}.{uid}.{transitions}.{}", shared.identity);
+    let until = Arc::new(Mutex::new(since + shared.times.deadline));
     let held = Held::new(
         slot.to_owned(),
         attempt,
         lost.clone(),
         Arc::clone(&ledger),
         requests,
-    );
+    )
+    .until(Arc::clone(&until));
     let holding = Holding {
         shared: Arc::clone(shared),
         slot: slot.to_owned(),
@@ -434,6 +436,7 @@ fn hold(shared: &Arc<Shared>, slot: &str, lease: Lease, transitions: i32, since:
         ledger,
         lost,
         renewed_at: since,
+        until,
     };
     tokio::spawn(holding.keep(asked));
     held
@@ -448,6 +451,7 @@ struct Holding {
     ledger: Arc<Mutex<Ledger>>,
     lost: CancellationToken,
     renewed_at: Instant,
+    until: Deadline,
 }
 
 /// How one write went.
@@ -498,6 +502,7 @@ impl Holding {
         match wrote {
             Wrote::Done => {
                 self.renewed_at = asked;
+                *self.until.lock().unwrap_or_else(PoisonError::into_inner) = self.deadline();
                 return true;
             }
             Wrote::NotYet if Instant::now() < deadline => return false,

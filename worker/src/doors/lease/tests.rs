@@ -208,12 +208,14 @@ async fn a_holder_without_an_api_server_stops_by_the_deadline() {
     let other = lock(&names, FAST).await;
     let held = behind_gate.try_acquire().await.unwrap().unwrap();
     sleep(FAST.period * 3).await;
+    assert!(held.may_act());
     gate.close();
     let closed = Instant::now();
     timeout(Duration::from_secs(5), held.lost().cancelled())
         .await
         .expect("stops by itself");
     let stopped = closed.elapsed();
+    assert!(!held.may_act());
     assert!(
         stopped <= FAST.deadline + Duration::from_millis(200),
         "{stopped:?}"

@@ -1,0 +1,118 @@
+//! A pipeline's objects: made as they should be, taken away when they are not asked for.
+
+use serde_json::Value;
+use streampress_crds::settings::{Resolved, Role};
+use tracing::info;
+
+use super::Context;
+use crate::apply::WriteError;
+use crate::child::{Child, Kind};
+use crate::ledger;
+use crate::names;
+use crate::observe::{Live, holder, is_of_another, owner_uid};
+use crate::store::Key;
+
+/// Writes what differs.
+pub(super) async fn write(
+    children: &[Child],
+    live: &Live<'_>,
+    context: &Context,
+) -> Result<(), WriteError> {
+    for child in children {
+        let mut there = live.get(child.kind, &child.name);
+        let ours = child.object["metadata"]["ownerReferences"][0]["uid"].as_str();
+        if let Some(left) = there.filter(|there| is_of_another(there, ours)) {
+            // Of an earlier pipeline of this name, and on its way out: what it counted is not ours.
+            let key = Key {
+                kind: child.kind,
+                namespace: live.namespace.to_owned(),
+                name: child.name.clone(),
+            };
+            context.hands.delete(&key, left, &context.store).await?;
+            there = None;
+        }
+        context.hands.apply(child, there, &context.store).await?;
+    }
+    Ok(())
+}
+
+/// Takes away what is no longer asked for; whether something is still on its way out.
+pub(super) async fn prune(
+    children: &[Child],
+    resolved: &Resolved,
+    live: &Live<'_>,
+    context: &Context,
+) -> Result<bool, WriteError> {
+    let wanted = |kind: Kind, name: &str| {
+        children
+            .iter()
+            .any(|child| child.kind == kind && child.name == name)
+    };
+    let mut leaving = false;
+    for (key, object) in live.objects {
+        let role_stays = names::ROLES.into_iter().any(|role| {
+            resolved.for_role(role).is_some() && names::of_role(live.name, role) == key.name
+        });
+        let keep = wanted(key.kind, &key.name) || (key.kind == Kind::Deployment && role_stays);
+        // Labels are easily copied; only an owner reference says whose an object is.
+        if keep || owner_uid(object).is_none() {
+            continue;
+        }
+        if key.kind == Kind::Lease {
+            if holder(object).is_some() {
+                leaving = true;
+                continue;
+            }
+            retire(object, live, context).await?;
+        }
+        info!(pipeline = live.name, kind = key.kind.name(), name = %key.name, "Not asked for any more; deleting it.");
+        context.hands.delete(key, object, &context.store).await?;
+    }
+    Ok(leaving)
+}
+
+/// Keeps what a slot has counted before its Lease goes.
+async fn retire(lease: &Value, live: &Live<'_>, context: &Context) -> Result<(), WriteError> {
+    let Some((role, _, _)) = live
+        .leases()
+        .into_iter()
+        .find(|(_, _, other)| other["metadata"]["uid"] == lease["metadata"]["uid"])
+    else {
+        return Ok(());
+    };
+    let counted = ledger::of_lease(lease);
+    if counted == ledger::Ledger::default() {
+        return Ok(());
+    }
+    // Another slot may have been retired a moment ago: read what is there now.
+    let objects = context
+        .store
+        .of(&(live.namespace.to_owned(), live.name.to_owned()));
+    let now = Live {
+        objects: &objects,
+        ..*live
+    };
+    let mut retired = now.retired();
+    retired.settle(|uid| {
+        now.leases()
+            .iter()
+            .any(|(_, _, lease)| lease["metadata"]["uid"] == uid)
+    });
+    retired.fold_in(
+        lease["metadata"]["uid"].as_str().unwrap_or_default(),
+        role,
+        counted,
+    );
+    let text = serde_json::to_string(&retired).unwrap_or_default();
+    let keeper = names::slot(live.name, Role::Compressor, 0);
+    context
+        .hands
+        .annotate_lease(
+            live.namespace,
+            &keeper,
+            names::RETIRED,
+            &text,
+            &context.store,
+        )
+        .await
+}
