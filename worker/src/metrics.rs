@@ -7,7 +7,7 @@
 use std::collections::BTreeMap;
 use std::fmt;
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use prometheus_client::collector::Collector;
 use prometheus_client::encoding::text::encode;
@@ -17,7 +17,6 @@ use prometheus_client::metrics::family::Family;
 use prometheus_client::metrics::gauge::ConstGauge;
 use prometheus_client::metrics::histogram::Histogram;
 use prometheus_client::registry::{Registry, Unit};
-use tokio::time::Instant;
 
 use crate::clock;
 use crate::doors::{ChunkStream, StreamCounts};
@@ -161,7 +160,10 @@ impl Meter {
 
     /// The scheduler is alive. From the first time on it is expected to stay so.
     pub fn ticked(&self) {
-        let now = Instant::now();
+        self.ticked_at(Instant::now());
+    }
+
+    pub(crate) fn ticked_at(&self, now: Instant) {
         let mut pulse = lock(&self.shared.pulse);
         match &mut *pulse {
             Some(pulse) => pulse.ticked = now,
@@ -188,8 +190,12 @@ impl Meter {
 
     /// What stands still although it should not, in words; `None` when all is well.
     pub fn stuck(&self) -> Option<String> {
+        self.stuck_at(Instant::now())
+    }
+
+    fn stuck_at(&self, now: Instant) -> Option<String> {
         let pulse = (*lock(&self.shared.pulse))?;
-        let since = |time: Instant| time.elapsed();
+        let since = |time: Instant| now.saturating_duration_since(time);
         if since(pulse.ticked) > LONGEST_TICK {
             return Some(format!(
                 "the scheduler has not ticked for {} s",
@@ -555,39 +561,37 @@ mod tests {
         );
     }
 
-    #[tokio::test(start_paused = true)]
-    async fn a_scheduler_that_does_not_tick_is_stuck_and_one_that_was_never_started_is_not() {
-        let meter = Meter::default();
-        tokio::time::advance(2 * LONGEST_TICK).await;
-        assert_eq!(meter.stuck(), None);
-        meter.ticked();
-        tokio::time::advance(LONGEST_TICK).await;
-        assert_eq!(meter.stuck(), None);
-        tokio::time::advance(Duration::from_secs(1)).await;
+    #[test]
+    fn a_scheduler_that_does_not_tick_is_stuck_and_one_that_was_never_started_is_not() {
+        let (meter, start) = (Meter::default(), Instant::now());
+        let later = |secs| start + LONGEST_TICK + Duration::from_secs(secs);
+        assert_eq!(meter.stuck_at(later(1)), None);
+        meter.ticked_at(start);
+        assert_eq!(meter.stuck_at(later(0)), None);
         assert!(
             meter
-                .stuck()
+                .stuck_at(later(1))
                 .is_some_and(|said| said.contains("has not ticked for 241 s"))
         );
-        meter.ticked();
-        assert_eq!(meter.stuck(), None);
-        tokio::time::advance(2 * LONGEST_TICK).await;
+        meter.ticked_at(later(1));
+        assert_eq!(meter.stuck_at(later(1)), None);
         meter.rests();
-        assert_eq!(meter.stuck(), None);
+        assert_eq!(meter.stuck_at(later(3600)), None);
     }
 
-    #[tokio::test(start_paused = true)]
-    async fn work_in_hand_must_go_on() {
-        let meter = Meter::default();
-        meter.ticked();
+    #[test]
+    fn work_in_hand_must_go_on() {
+        let (meter, start) = (Meter::default(), Instant::now());
+        meter.ticked_at(start);
         let held = meter.received();
-        tokio::time::advance(LONGEST_STANDSTILL).await;
-        meter.ticked();
-        assert_eq!(meter.stuck(), None);
-        tokio::time::advance(Duration::from_secs(1)).await;
-        assert!(meter.stuck().is_some_and(|said| said.contains("1 message")));
-        meter.stage("pack", Duration::ZERO);
-        assert_eq!(meter.stuck(), None);
+        let later = Instant::now() + LONGEST_STANDSTILL + Duration::from_secs(1);
+        meter.ticked_at(later);
+        assert!(
+            meter
+                .stuck_at(later)
+                .is_some_and(|said| said.contains("1 message"))
+        );
         held.retried("fault");
+        assert_eq!(meter.stuck_at(later), None);
     }
 }
