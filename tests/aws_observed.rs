@@ -363,7 +363,7 @@ async fn a_worker_that_listens_tells_how_it_is_and_logs_lines_that_collectors_re
         (figure(&page, "streampress_messages_acknowledged_total") == 1.0).then_some(page)
     });
     assert_sums_hold(&page);
-    let labels = "{pipeline=\"watched\",namespace=\"default\",role=\"compressor\",version=";
+    let labels = "{pipeline=\"watched\",namespace=\"default\",role=\"compressor\"}";
     assert!(
         page.contains(&format!("streampress_files_raw_bytes_total{labels}")),
         "{page}"
