@@ -89,9 +89,9 @@ mod tests {
             Pulse::new("leases"),
             Pulse::still_for("roles", STALLED + Duration::from_secs(1)),
         ]);
-        let why = pulses.live().unwrap_err();
+        let why = pulses.live().expect_err("one stands still");
         assert!(why.contains("roles") && !why.contains("leases"), "{why}");
-        let why = pulses.ready().unwrap_err();
+        let why = pulses.ready().expect_err("none was listed");
         assert_eq!(why, "leases: not listed yet\nroles: not listed yet\n");
     }
 }

@@ -376,7 +376,7 @@ async fn hundreds_of_pipelines() {
     let mut took = Vec::new();
     for number in 0..200 {
         let name = format!("p{}", number % count);
-        let effort = if (number / count) % 2 == 0 {
+        let effort = if (number / count).is_multiple_of(2) {
             "Max"
         } else {
             "Fast"

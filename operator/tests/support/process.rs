@@ -27,7 +27,11 @@ impl Process {
         std::fs::write(&config, kubeconfig).unwrap();
         let log = File::create(dir.join(format!("{identity}.log"))).unwrap();
         let lease_namespace = namespace.unwrap_or("default");
-        let mut command = Command::new(env!("CARGO_BIN_EXE_streampress-operator"));
+        // STREAMPRESS_OPERATOR names another build of it.
+        let program = std::env::var("STREAMPRESS_OPERATOR");
+        let program =
+            program.unwrap_or_else(|_| env!("CARGO_BIN_EXE_streampress-operator").to_owned());
+        let mut command = Command::new(program);
         command
             .args(["--lease-name", LEASE, "--lease-namespace", lease_namespace])
             .args(["--identity", identity, "--worker-image", "streampress:test"])
