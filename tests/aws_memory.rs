@@ -135,7 +135,8 @@ impl Bench {
         };
         while restored() < files {
             // Fails when one of them is gone.
-            (high_water(&compress), high_water(&decompress));
+            high_water(&compress);
+            high_water(&decompress);
             assert!(
                 began.elapsed() < Duration::from_secs(3600),
                 "{} of {files}",

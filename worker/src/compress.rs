@@ -80,9 +80,7 @@ impl Handler for Compressor {
         let packing = Instant::now();
         let manifest = self.pack(&announcement, &attempt, job).await?;
         job.meter.stage("pack", packing.elapsed());
-        if job.stop.is_cancelled() {
-            return Err(Fault::Interrupted);
-        }
+        job.may_act()?;
         let announcing = Instant::now();
         self.announce_packed(&manifest).await?;
         job.meter.stage("announce", announcing.elapsed());

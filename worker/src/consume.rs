@@ -93,6 +93,15 @@ impl Job<'_> {
         self.meter.file(raw_bytes, packed_bytes);
     }
 
+    /// Whether an effect may follow: asked right before it. A process that was frozen past its slot's deadline knows by
+    /// the clock, before anything in it has had the time to cancel `stop`.
+    pub fn may_act(&self) -> Result<(), Fault> {
+        if self.stop.is_cancelled() || !self.held.may_act() {
+            return Err(Fault::Interrupted);
+        }
+        Ok(())
+    }
+
     /// Work without an effect, given up as soon as the process shall end.
     pub async fn or_stop<T>(
         &self,

@@ -173,9 +173,7 @@ impl Decompressor {
         let positions = job.or_stop(self.positions(manifest, &owner)).await?;
         let pending = self.unpack(file, &owner, positions, job).await?;
         job.meter.stage("unpack", started.elapsed());
-        if job.stop.is_cancelled() {
-            return Err(Fault::Interrupted);
-        }
+        job.may_act()?;
         let (modified, committing) = (clock::from_nanos(file.modified_nanos), Instant::now());
         blocking(move || pending.commit(modified))
             .await

@@ -85,9 +85,7 @@ impl Handler for SeedCompressor {
         let packing = Instant::now();
         let PackedFile { expected, packed } = job.or_stop(self.pack(name)).await?;
         job.meter.stage("pack", packing.elapsed());
-        if job.stop.is_cancelled() {
-            return Err(Fault::Interrupted);
-        }
+        job.may_act()?;
         let file = &expected.file;
         if self.push {
             let sending = Instant::now();
@@ -374,9 +372,7 @@ impl Handler for SeedDecompressor {
             ));
         }
         job.meter.stage("unpack", started.elapsed());
-        if job.stop.is_cancelled() {
-            return Err(Fault::Interrupted);
-        }
+        job.may_act()?;
         let (bytes, writing) = (restored.len() as u64, Instant::now());
         self.write(&name, restored).await?;
         job.meter.stage("commit", writing.elapsed());

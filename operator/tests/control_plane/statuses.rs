@@ -27,12 +27,8 @@ async fn a_status_is_written_at_most_once_in_ten_seconds_and_not_at_all_when_not
     while began.elapsed() < Duration::from_secs(25) {
         round += 1;
         site.transport.put(&queue, round);
-<<<<<<< HEAD
-        site.edit("stock", json!({"suspend": round.is_multiple_of(2)})).await;
-=======
         site.edit("stock", json!({"suspend": round.is_multiple_of(2)}))
             .await;
->>>>>>> op2
         let counted = json!({"metadata": {"annotations": {"streampress.dev/ledger": json!({"files": round}).to_string()}}});
         let _ = site
             .of(Kind::Lease)
