@@ -146,9 +146,17 @@ pub fn encode(transform: Transform, raw: &[u8], effort: Effort) -> Option<Encode
     }
     let (payload, placed) = streams::write(&plan, &raw_streams, effort);
     // Nothing is left to hope: what does not come back is not written.
-    decode(transform, &payload, raw.len())
-        .ok()
-        .filter(|back| back == raw)?;
+    let back = decode(transform, &payload, raw.len());
+    let comes_back = back.as_deref() == Ok(raw);
+    debug_assert!(
+        comes_back,
+        "{} transform: {:?}",
+        transform.name(),
+        back.err()
+    );
+    if !comes_back {
+        return None;
+    }
     let streams = placed
         .iter()
         .zip(&raw_streams)

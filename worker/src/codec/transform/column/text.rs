@@ -21,10 +21,11 @@ pub fn encode(values: &Values) -> Node {
         })
     };
     if values.joined().contains(&b'\n') {
-        let mut lengths = vec![LENGTHS];
+        let mut lengths = Vec::new();
         values
             .iter()
             .for_each(|value| put_varint(&mut lengths, value.len() as u64));
+        lengths.push(LENGTHS);
         stream("lengths", Kind::Bytes, lengths);
         stream("text", Kind::Text, values.joined().to_vec());
     } else {
@@ -44,13 +45,12 @@ pub fn encode(values: &Values) -> Node {
 /// Reads `count` values.
 pub fn decode(count: usize, source: &mut Source, known: &Known<'_>) -> Result<Values, Damage> {
     let first = source.next("text")?;
-    if let Some((&LINES, lines)) = first.split_last() {
-        return decode_lines(count, lines, known);
-    }
-    let mut lengths = Reader::new(&first);
-    if lengths.byte()? != LENGTHS {
-        return Err(Damage::new("text is neither lines nor lengths"));
-    }
+    let lengths = match first.split_last() {
+        Some((&LINES, lines)) => return decode_lines(count, lines, known),
+        Some((&LENGTHS, lengths)) => lengths,
+        _ => return Err(Damage::new("text is neither lines nor lengths")),
+    };
+    let mut lengths = Reader::new(lengths);
     let bytes = source.next("text")?;
     let mut rest = Reader::new(&bytes);
     let mut values = Values::default();
@@ -79,4 +79,32 @@ fn decode_lines(count: usize, lines: &[u8], known: &Known<'_>) -> Result<Values,
         )));
     }
     Ok(values)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::codec::transform::column::Refs;
+
+    #[test]
+    fn values_with_newlines_come_back_whatever_the_last_one_is() {
+        for texts in [
+            &["\n", ""][..],
+            &["", "a\nb", "a", ""],
+            &["a", ""],
+            &["\n"],
+            &[""],
+        ] {
+            let values: Values = texts.iter().map(|text| text.as_bytes()).collect();
+            let node = encode(&values);
+            let known = Known {
+                limit: 100,
+                refs: Refs::default(),
+                depth: 0,
+            };
+            let mut source = Source::of_raw(&[], &node.streams);
+            assert_eq!(decode(values.len(), &mut source, &known), Ok(values));
+            assert_eq!(source.finish(), Ok(()));
+        }
+    }
 }
