@@ -24,6 +24,7 @@ use streampress::doors::held::HolderRequest;
 use streampress::doors::lease::{LeaseLock, Times, slot_names};
 use streampress::doors::local::{Local, LocalOptions};
 use streampress::doors::{DoorResult, FileEntry, FileName, Held, Ledger, Lock};
+use streampress::metrics::Meter;
 use streampress::roles::{Locks, Transport, Workplace};
 use streampress_crds::settings::{Resolved, resolve};
 use tokio::signal::unix::{SignalKind, signal};
@@ -84,6 +85,7 @@ fn workplace(
         },
         data: dir.join("data"),
         threads: 1,
+        meter: Meter::default(),
         shutdown: shutdown.clone(),
     }
 }
