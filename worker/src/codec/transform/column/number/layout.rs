@@ -85,7 +85,7 @@ pub fn estimate(numbers: &[i64]) -> usize {
 pub fn put(numbers: &[i64], effort: Effort, node: &mut Node) {
     let looked_at = match effort {
         Effort::Fast => 2048,
-        Effort::Balanced => 4096,
+        Effort::Balanced => 6144,
         Effort::Max => usize::MAX,
     };
     let start = numbers.len().saturating_sub(looked_at) / 2;
