@@ -83,10 +83,10 @@ pub fn hostile_block(data: &[u8]) {
         return;
     };
     let raw_len = usize::from(u16::from_le_bytes([a, b]));
-    if let Some(codec) = Codec::from_byte(choice % 5) {
-        if let Ok(raw) = entropy::decode(codec, params, payload, raw_len) {
-            assert_eq!(raw.len(), raw_len);
-        }
+    if let Some(codec) = Codec::from_byte(choice % 5)
+        && let Ok(raw) = entropy::decode(codec, params, payload, raw_len)
+    {
+        assert_eq!(raw.len(), raw_len);
     }
     let transform = Transform::ALL[usize::from(choice / 5) % Transform::ALL.len()];
     if let Ok(raw) = transform::decode(transform, payload, raw_len) {
