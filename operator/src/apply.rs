@@ -52,12 +52,23 @@ pub enum WriteError {
     },
 }
 
-/// The server's own sentence; kube's has the whole Status object behind it.
+/// The server's own sentence, since kube's has the whole Status object behind it; or why there is none.
 fn said(answer: &kube::Error) -> String {
     match answer {
         kube::Error::Api(status) if !status.message.is_empty() => status.message.clone(),
-        other => other.to_string(),
+        other => chain(other),
     }
+}
+
+/// An error with all that led to it.
+pub fn chain(error: &dyn std::error::Error) -> String {
+    let mut text = error.to_string();
+    let mut next = error.source();
+    while let Some(error) = next {
+        text = format!("{text}: {error}");
+        next = error.source();
+    }
+    text
 }
 
 impl WriteError {

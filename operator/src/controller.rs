@@ -15,7 +15,7 @@ use streampress_crds::settings::{Resolved, resolve_in_cluster};
 use tokio::time::{Instant, timeout};
 use tracing::{info, warn};
 
-use crate::apply::WriteError;
+use crate::apply::{WriteError, chain};
 use crate::build::{Replicas, build};
 use crate::child::Kind;
 use crate::drain::Drain;
@@ -305,15 +305,4 @@ fn holds_finalizer(object: &DynamicObject) -> bool {
         .iter()
         .flatten()
         .any(|finalizer| finalizer == names::FINALIZER)
-}
-
-/// An error with all that led to it.
-fn chain(error: &dyn std::error::Error) -> String {
-    let mut text = error.to_string();
-    let mut next = error.source();
-    while let Some(error) = next {
-        text = format!("{text}: {error}");
-        next = error.source();
-    }
-    text
 }

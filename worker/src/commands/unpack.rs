@@ -109,16 +109,8 @@ fn unpack_block(options: &UnpackOptions, number: u32, output: PathBuf) -> Result
         .index
         .get(number as usize)
         .map_or(0, |&(_, packed)| u64::from(packed));
-    let mut writer = Output::create(&output, options.force)?;
-    writer.write_all(&raw).context("writing the output")?;
-    writer.finish()?;
-    Ok(UnpackOutcome {
-        raw_bytes: raw.len() as u64,
-        packed_bytes,
-        output,
-        damaged: Vec::new(),
-        summary: None,
-    })
+    let writer = Output::create(&output, options.force)?;
+    write_whole(&raw, packed_bytes, writer, output)
 }
 
 /// A seed file begins with the length of a message, which never looks like our magic.
@@ -155,7 +147,7 @@ const SEED_TOTAL_LIMIT: u64 = 4 << 30;
 fn unpack_seed(
     options: &UnpackOptions,
     input: impl Read,
-    mut writer: Output,
+    writer: Output,
     output: PathBuf,
 ) -> Result<UnpackOutcome> {
     let (message, records, packed_bytes) = read_seed_file(input)?;
@@ -165,7 +157,17 @@ fn unpack_seed(
     };
     let limit = options.limits.total_bytes.min(SEED_TOTAL_LIMIT) as usize;
     let raw = seed::unpack(&packed, limit)?;
-    writer.write_all(&raw).context("writing the output")?;
+    write_whole(&raw, packed_bytes, writer, output)
+}
+
+/// Writes what was unpacked in one piece.
+fn write_whole(
+    raw: &[u8],
+    packed_bytes: u64,
+    mut writer: Output,
+    output: PathBuf,
+) -> Result<UnpackOutcome> {
+    writer.write_all(raw).context("writing the output")?;
     writer.finish()?;
     Ok(UnpackOutcome {
         raw_bytes: raw.len() as u64,

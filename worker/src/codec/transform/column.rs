@@ -9,11 +9,11 @@ mod classes;
 mod copied;
 mod decimal;
 mod dictionary;
+mod exceptions;
 mod mapped;
 mod mostly;
 mod number;
 mod refs;
-mod rows_of;
 mod sorted;
 mod template;
 mod text;
@@ -140,6 +140,14 @@ impl<'a> Scope<'a> {
             refs,
             taken,
         }
+    }
+
+    /// Writes some rows of the column at hand as a column of their own, within the way `tag`.
+    fn rows(&self, tag: Tag, values: &Values, rows: &[u32]) -> Node {
+        encode(
+            &values.select(rows),
+            &self.inside(tag, self.refs.select(rows)),
+        )
     }
 }
 
@@ -345,6 +353,21 @@ impl<'a> Known<'a> {
             refs,
             depth: self.depth + 1,
         }
+    }
+
+    /// Reads what [`Scope::rows`] wrote.
+    fn rows(
+        &self,
+        rows: &[u32],
+        plan: &mut Reader<'_>,
+        source: &mut Source,
+    ) -> Result<Values, Damage> {
+        decode(
+            rows.len(),
+            plan,
+            source,
+            &self.inside(self.refs.select(rows)),
+        )
     }
 }
 

@@ -84,12 +84,7 @@ pub fn decode(
         if plan.size(known.limit + 1, "a class")? != rows.len() {
             return Err(Damage::new("a class is not as large as its marks say"));
         }
-        columns.push(decode_column(
-            rows.len(),
-            plan,
-            source,
-            &known.inside(known.refs.select(&rows)),
-        )?);
+        columns.push(known.rows(&rows, plan, source)?);
     }
     let mut values = Values::default();
     let mut used = [0; CLASSES];

@@ -1,9 +1,6 @@
 //! A column that mostly repeats another one of the same rows: where it does, and the rest.
 
-use super::{
-    Damage, Known, Node, RawStream, Reader, Refs, Scope, Source, Tag, Values,
-    decode as decode_column, encode as encode_column,
-};
+use super::{Damage, Known, Node, RawStream, Reader, Refs, Scope, Source, Tag, Values};
 use crate::codec::{bytes::put_varint, transform::streams::Kind};
 
 /// Less than this share of equal rows is not worth the marks.
@@ -72,10 +69,7 @@ pub fn encode(values: &Values, from: u32, scope: &Scope<'_>) -> Option<Node> {
         kind: Kind::Bytes,
         bytes: marks,
     });
-    node.append(encode_column(
-        &values.select(&rows),
-        &scope.inside(Tag::Copied, scope.refs.select(&rows)),
-    ));
+    node.append(scope.rows(Tag::Copied, values, &rows));
     Some(node)
 }
 
@@ -95,12 +89,7 @@ pub fn decode(
     if !known.refs.has(from) || marks.len() != count || rows.len() != others {
         return Err(Damage::new("copy marks do not fit their columns"));
     }
-    let rest = decode_column(
-        others,
-        plan,
-        source,
-        &known.inside(known.refs.select(&rows)),
-    )?;
+    let rest = known.rows(&rows, plan, source)?;
     let mut used = 0;
     let mut values = Values::default();
     for (row, mark) in marks.into_iter().enumerate() {

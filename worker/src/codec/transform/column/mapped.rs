@@ -3,10 +3,7 @@
 
 use std::collections::HashMap;
 
-use super::{
-    Damage, Known, Node, Reader, Refs, Scope, Source, Tag, Values, decode as decode_column,
-    encode as encode_column, number, rows_of,
-};
+use super::{Damage, Known, Node, Reader, Refs, Scope, Source, Tag, Values, exceptions};
 use crate::codec::bytes::put_varint;
 
 /// Rows looked at to find the column.
@@ -69,19 +66,15 @@ fn groups(count: usize, key: u32, refs: &Refs<'_>) -> (Vec<u32>, Vec<u32>) {
 pub fn encode(values: &Values, key: u32, scope: &Scope<'_>) -> Option<Node> {
     let (groups, firsts) = groups(values.len(), key, &scope.refs);
     let told = |row: usize| values.get(firsts[groups[row] as usize] as usize);
-    let exceptions: Vec<u32> = (0..values.len())
+    let rows: Vec<u32> = (0..values.len())
         .filter(|&row| values.get(row) != told(row))
         .map(|row| row as u32)
         .collect();
     let mut node = Node::of(Tag::Mapped);
     put_varint(&mut node.plan, u64::from(key));
-    put_varint(&mut node.plan, exceptions.len() as u64);
-    number::put_integers(&rows_of::gaps(&exceptions), scope.effort, &mut node);
-    for rows in [&firsts, &exceptions] {
-        node.append(encode_column(
-            &values.select(rows),
-            &scope.inside(Tag::Mapped, scope.refs.select(rows)),
-        ));
+    exceptions::put(&rows, scope.effort, &mut node);
+    for rows in [&firsts, &rows] {
+        node.append(scope.rows(Tag::Mapped, values, rows));
     }
     Some(node)
 }
@@ -99,25 +92,10 @@ pub fn decode(
             "a key that is not a column of as many rows before this one",
         ));
     }
-    let exceptions = plan.size(count, "the exceptions")?;
-    let exceptions = rows_of::read(exceptions, count, plan, source)?;
+    let rows = exceptions::read(count, plan, source)?;
     let (groups, firsts) = groups(count, key, &known.refs);
-    let mut column = |rows: &[u32]| {
-        decode_column(
-            rows.len(),
-            plan,
-            source,
-            &known.inside(known.refs.select(rows)),
-        )
-    };
-    let (told, others) = (column(&firsts)?, column(&exceptions)?);
-    let mut values = Values::default();
-    let mut exceptions = exceptions.into_iter().enumerate().peekable();
-    for (row, group) in groups.into_iter().enumerate() {
-        match exceptions.next_if(|&(_, exception)| exception as usize == row) {
-            Some((number, _)) => values.push_bounded(others.get(number), known.limit)?,
-            None => values.push_bounded(told.get(group as usize), known.limit)?,
-        }
-    }
-    Ok(values)
+    let told = known.rows(&firsts, plan, source)?;
+    let others = known.rows(&rows, plan, source)?;
+    let told = groups.iter().map(|&group| told.get(group as usize));
+    exceptions::merge(told, &rows, &others, known.limit)
 }

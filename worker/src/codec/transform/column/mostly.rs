@@ -3,10 +3,7 @@
 
 use std::collections::HashMap;
 
-use super::{
-    CONSTANT_LIMIT, Damage, Known, Node, Reader, Scope, Source, Tag, Values,
-    decode as decode_column, encode as encode_column, number, rows_of,
-};
+use super::{CONSTANT_LIMIT, Damage, Known, Node, Reader, Scope, Source, Tag, Values, exceptions};
 use crate::codec::bytes::put_varint;
 
 /// The share that the usual value must have: of 4 rows 3.
@@ -41,12 +38,8 @@ pub fn encode(values: &Values, scope: &Scope<'_>) -> Option<Node> {
     let mut node = Node::of(Tag::Mostly);
     put_varint(&mut node.plan, usual.len() as u64);
     node.plan.extend_from_slice(usual);
-    put_varint(&mut node.plan, rows.len() as u64);
-    number::put_integers(&rows_of::gaps(&rows), scope.effort, &mut node);
-    node.append(encode_column(
-        &values.select(&rows),
-        &scope.inside(Tag::Mostly, scope.refs.select(&rows)),
-    ));
+    exceptions::put(&rows, scope.effort, &mut node);
+    node.append(scope.rows(Tag::Mostly, values, &rows));
     Some(node)
 }
 
@@ -59,21 +52,7 @@ pub fn decode(
 ) -> Result<Values, Damage> {
     let len = plan.size(CONSTANT_LIMIT, "a usual value")?;
     let usual = plan.take(len)?;
-    let exceptions = plan.size(count, "the exceptions")?;
-    let rows = rows_of::read(exceptions, count, plan, source)?;
-    let others = decode_column(
-        exceptions,
-        plan,
-        source,
-        &known.inside(known.refs.select(&rows)),
-    )?;
-    let mut values = Values::default();
-    let mut rows = rows.into_iter().enumerate().peekable();
-    for row in 0..count {
-        match rows.next_if(|&(_, exception)| exception as usize == row) {
-            Some((number, _)) => values.push_bounded(others.get(number), known.limit)?,
-            None => values.push_bounded(usual, known.limit)?,
-        }
-    }
-    Ok(values)
+    let rows = exceptions::read(count, plan, source)?;
+    let others = known.rows(&rows, plan, source)?;
+    exceptions::merge((0..count).map(|_| usual), &rows, &others, known.limit)
 }

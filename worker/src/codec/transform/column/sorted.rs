@@ -7,10 +7,7 @@ use std::{
     hash::{BuildHasherDefault, Hasher},
 };
 
-use super::{
-    Damage, Known, Node, Reader, Refs, Scope, Source, Tag, Values, decode as decode_column,
-    encode as encode_column,
-};
+use super::{Damage, Known, Node, Reader, Refs, Scope, Source, Tag, Values};
 use crate::codec::{bytes::put_varint, hybrid::Effort};
 
 /// The most columns that give an order.
@@ -65,11 +62,7 @@ pub fn encode(values: &Values, keys: &[u32], scope: &Scope<'_>) -> Option<Node> 
     for &key in keys {
         put_varint(&mut node.plan, u64::from(key));
     }
-    let sorted = values.select(&rows);
-    node.append(encode_column(
-        &sorted,
-        &scope.inside(Tag::Sorted, scope.refs.select(&rows)),
-    ));
+    node.append(scope.rows(Tag::Sorted, values, &rows));
     Some(node)
 }
 
@@ -91,7 +84,7 @@ pub fn decode(
         keys.push(key);
     }
     let rows = order(count, &keys, &known.refs);
-    let sorted = decode_column(count, plan, source, &known.inside(known.refs.select(&rows)))?;
+    let sorted = known.rows(&rows, plan, source)?;
     let mut places = vec![0u32; count];
     for (place, &row) in rows.iter().enumerate() {
         places[row as usize] = place as u32;

@@ -378,18 +378,10 @@ pub fn decode(
                 .for_each(|&column| rows_of[column].push(row as u32)),
         }
     }
-    let mut column = |rows: &[u32]| {
-        decode_column(
-            rows.len(),
-            plan,
-            source,
-            &known.inside(known.refs.select(rows)),
-        )
-    };
-    let rare = column(&rows_of[column_count])?;
+    let rare = known.rows(&rows_of[column_count], plan, source)?;
     let parts = rows_of[..column_count]
         .iter()
-        .map(|rows| column(rows))
+        .map(|rows| known.rows(rows, plan, source))
         .collect::<Result<Vec<_>, _>>()?;
     let mut used = vec![0; column_count];
     let mut rare_used = 0;
