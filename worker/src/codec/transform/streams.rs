@@ -6,6 +6,8 @@
 mod groups;
 mod source;
 
+use std::sync::OnceLock;
+
 pub use source::{Source, raw_limit};
 
 use self::groups::{Group, choose_groups};
@@ -76,12 +78,28 @@ pub struct RawStream {
     pub kind: Kind,
     /// The bytes.
     pub bytes: Vec<u8>,
+    /// Asked for at every level of nesting, and measured once.
+    cost: OnceLock<usize>,
 }
 
 impl RawStream {
+    /// `bytes` that look like `kind`.
+    pub fn new(coding: &'static str, kind: Kind, bytes: Vec<u8>) -> Self {
+        Self {
+            coding,
+            kind,
+            bytes,
+            cost: OnceLock::new(),
+        }
+    }
+
     /// The size that this stream would take alone: measured with effort balanced and max, estimated
-    /// with fast.
+    /// with fast. A stream is asked with one effort only.
     pub fn cost(&self, effort: Effort) -> usize {
+        *self.cost.get_or_init(|| self.measure(effort))
+    }
+
+    fn measure(&self, effort: Effort) -> usize {
         const HEADERS: usize = 3;
         if self.kind == Kind::Packed {
             return self.bytes.len() + HEADERS;
@@ -162,14 +180,15 @@ fn repeats_cost(bytes: &[u8]) -> usize {
 /// ones; it counts bits and writes none.
 struct Literals {
     chances: [u16; 256],
-    bits: f64,
+    /// In parts of a bit.
+    cost: u64,
 }
 
 impl Default for Literals {
     fn default() -> Self {
         Self {
             chances: [Self::SCALE / 2; 256],
-            bits: 40.0,
+            cost: 40 * Self::BIT,
         }
     }
 }
@@ -178,33 +197,36 @@ impl Literals {
     /// LZMA's probabilities have 11 bits, and move by a 32nd.
     const SCALE: u16 = 1 << 11;
     const MOVE: u32 = 5;
-    /// That each byte is no match is told too.
-    const LITERAL_BITS: f32 = 0.023;
+    /// What a bit counts: fine enough that rounding does not add up.
+    const BIT: u64 = 1 << 12;
+    /// That each byte is no match is told too: 0.023 bits.
+    const LITERAL: u64 = 94;
 
     fn put(&mut self, byte: u8) {
-        static BITS: std::sync::LazyLock<[f32; 1 << 11]> = std::sync::LazyLock::new(|| {
-            std::array::from_fn(|chance| (2048.0 / chance.max(1) as f32).log2())
+        static COSTS: std::sync::LazyLock<[u32; 1 << 11]> = std::sync::LazyLock::new(|| {
+            std::array::from_fn(|chance| {
+                (Literals::BIT as f32 * (2048.0 / chance.max(1) as f32).log2()) as u32
+            })
         });
-        let bits_of = &*BITS;
-        let mut bits = Self::LITERAL_BITS;
-        let mut node = 1usize;
+        let costs = &*COSTS;
+        let (mut cost, mut node) = (Self::LITERAL, 1usize);
+        // Which way a bit goes is hard to guess for a processor too: both ways are worked out, and
+        // one is taken.
         for shift in (0..8).rev() {
-            let bit = byte >> shift & 1;
-            let chance = &mut self.chances[node];
-            if bit == 0 {
-                bits += bits_of[usize::from(*chance)];
-                *chance += (Self::SCALE - *chance) >> Self::MOVE;
-            } else {
-                bits += bits_of[usize::from(Self::SCALE - *chance)];
-                *chance -= *chance >> Self::MOVE;
-            }
+            let bit = u16::from(byte >> shift & 1);
+            let chance = &mut self.chances[node & 0xff];
+            let ones = bit.wrapping_neg();
+            let taken = (*chance & !ones) | ((Self::SCALE - *chance) & ones);
+            cost += u64::from(costs[usize::from(taken) & 0x7ff]);
+            let (up, down) = ((Self::SCALE - *chance) >> Self::MOVE, *chance >> Self::MOVE);
+            *chance = chance.wrapping_add(up & !ones).wrapping_sub(down & ones);
             node = node << 1 | usize::from(bit);
         }
-        self.bits += f64::from(bits);
+        self.cost += cost;
     }
 
     fn bytes(&self) -> usize {
-        (self.bits / 8.0) as usize
+        (self.cost / Self::BIT / 8) as usize
     }
 }
 
@@ -312,18 +334,12 @@ mod tests {
             .flat_map(|(number, len)| {
                 [Kind::Text, Kind::Bytes, Kind::Rows(4)].map(|kind| (number, len, kind))
             })
-            .map(|(number, len, kind)| RawStream {
-                coding: "test",
-                kind,
-                bytes: (0..len)
-                    .map(|_| {
-                        if number % 3 == 1 {
-                            7
-                        } else {
-                            dice.u8(b'a'..b'f')
-                        }
-                    })
-                    .collect(),
+            .map(|(number, len, kind)| {
+                let letter = |_| match number % 3 {
+                    1 => 7,
+                    _ => dice.u8(b'a'..b'f'),
+                };
+                RawStream::new("test", kind, (0..len).map(letter).collect())
             })
             .collect();
         for effort in Effort::ALL {

@@ -64,11 +64,8 @@ pub fn encode(values: &Values, from: u32, scope: &Scope<'_>) -> Option<Node> {
     let mut node = Node::of(Tag::Copied);
     put_varint(&mut node.plan, u64::from(from));
     put_varint(&mut node.plan, rows.len() as u64);
-    node.streams.push(RawStream {
-        coding: "copy marks",
-        kind: Kind::Bytes,
-        bytes: marks,
-    });
+    node.streams
+        .push(RawStream::new("copy marks", Kind::Bytes, marks));
     node.append(scope.rows(Tag::Copied, values, &rows));
     Some(node)
 }

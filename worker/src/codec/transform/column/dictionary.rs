@@ -59,11 +59,11 @@ pub fn encode(values: &Values, order: Order, scope: &Scope<'_>) -> Option<Node> 
         return Some(node);
     }
     let mut stream = |shift: u32| {
-        node.streams.push(RawStream {
-            coding: "index",
-            kind: Kind::Bytes,
-            bytes: indexes.iter().map(|index| (index >> shift) as u8).collect(),
-        });
+        node.streams.push(RawStream::new(
+            "index",
+            Kind::Bytes,
+            indexes.iter().map(|index| (index >> shift) as u8).collect(),
+        ));
     };
     if entries.len() > 256 {
         stream(8);

@@ -16,11 +16,11 @@ pub fn encode(values: &Values, scope: &Scope<'_>) -> Option<Node> {
     let mut node = Node::of(Tag::Number);
     scaled.form.put(&mut node.plan);
     if scaled.form.is_listed() {
-        node.streams.push(RawStream {
-            coding: "decimals or noise",
-            kind: Kind::Bytes,
-            bytes: scaled.listed,
-        });
+        node.streams.push(RawStream::new(
+            "decimals or noise",
+            Kind::Bytes,
+            scaled.listed,
+        ));
     }
     let read = |text: &[u8]| decimal::at_scale(text, scaled.form);
     encode_numbers(&scaled.numbers, scope, &read, &mut node);

@@ -13,13 +13,7 @@ const LENGTHS: u8 = 1;
 /// Always fits.
 pub fn encode(values: &Values) -> Node {
     let mut node = Node::of(Tag::Text);
-    let mut stream = |coding, kind, bytes| {
-        node.streams.push(RawStream {
-            coding,
-            kind,
-            bytes,
-        })
-    };
+    let mut stream = |coding, kind, bytes| node.streams.push(RawStream::new(coding, kind, bytes));
     if values.joined().contains(&b'\n') {
         let mut lengths = Vec::new();
         values

@@ -110,21 +110,9 @@ pub fn encode(values: &Values, effort: Effort) -> Option<Node> {
     let masked = node(
         flags | MASKED,
         &[&varying[..], &first].concat(),
-        RawStream {
-            coding: "hex bits",
-            kind: Kind::Packed,
-            bytes: bits.pack(&bytes),
-        },
+        RawStream::new("hex bits", Kind::Packed, bits.pack(&bytes)),
     );
-    let whole = node(
-        flags,
-        &[],
-        RawStream {
-            coding: "hex",
-            kind: Kind::Rows(8),
-            bytes,
-        },
-    );
+    let whole = node(flags, &[], RawStream::new("hex", Kind::Rows(8), bytes));
     Some(if masked.cost(effort) < whole.cost(effort) {
         masked
     } else {

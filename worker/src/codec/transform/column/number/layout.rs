@@ -190,11 +190,7 @@ impl Layout {
 }
 
 fn push(node: &mut Node, coding: &'static str, kind: Kind, bytes: Vec<u8>) {
-    node.streams.push(RawStream {
-        coding,
-        kind,
-        bytes,
-    });
+    node.streams.push(RawStream::new(coding, kind, bytes));
 }
 
 fn width_of(numbers: &[u64]) -> usize {
@@ -579,11 +575,7 @@ mod tests {
 
     #[test]
     fn hostile_layouts_are_damage() {
-        let streams = [RawStream {
-            coding: "test",
-            kind: Kind::Bytes,
-            bytes: vec![255; 4],
-        }];
+        let streams = [RawStream::new("test", Kind::Bytes, vec![255; 4])];
         for plan in [
             &[0, DIGITS, 0][..],
             &[0, DIGITS, 1],
