@@ -21,7 +21,7 @@ pub fn join(head: &[u8], columns: &[Values], limit: usize) -> Result<Vec<u8>, Da
     let ([ended], [lines]) = (head, columns) else {
         return Err(Damage::new("text that is not one column"));
     };
-    let newlines = (lines.len() + usize::from(*ended)).saturating_sub(1);
+    let newlines = lines.len().saturating_sub(1) + usize::from(*ended == 1);
     if lines.byte_len() + newlines > limit {
         return Err(Damage::new("the lines are longer than their block"));
     }
