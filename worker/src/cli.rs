@@ -123,7 +123,7 @@ struct RunArgs {
 struct RoleArgs {
     #[command(flatten)]
     place: PlaceArgs,
-    /// Threads for packing and unpacking [default: all cores]
+    /// Threads for packing and unpacking [default: all cores, or as many as fit a pod's memory limit]
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=1024))]
     threads: Option<u16>,
     /// Where to serve /livez, /readyz and /metrics, as 127.0.0.1:9090; in a cluster's pod 0.0.0.0:8080

@@ -20,6 +20,7 @@ pub mod doors;
 pub mod generate;
 pub mod generator;
 pub mod health;
+pub mod memory;
 pub mod metrics;
 pub mod otlp;
 pub mod progress;
