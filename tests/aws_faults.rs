@@ -368,6 +368,41 @@ async fn many_readers_of_the_same_files_read_a_shard_once() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn what_is_asked_for_late_further_back_is_read_without_most_of_what_lies_between() {
+    let cloud = Cloud::start().await;
+    let stream = cloud.stream(1).await;
+    let written = records(0..100, 10_000);
+    let positions = stream.append(written.clone()).await.expect("put");
+    // The order of the shard is the stream's to say.
+    let mut by_place: Vec<usize> = (0..100).collect();
+    by_place.sort_by(|a, b| positions[*a].sequence.cmp(&positions[*b].sequence));
+    for (what, wanted) in [
+        ("every fourth", (0..80).step_by(4).collect::<Vec<_>>()),
+        ("all", (0..80).collect()),
+    ] {
+        let reader = cloud.aws.stream("stream-0").await.expect("opens");
+        let fetch = async |places: &[usize]| {
+            let pick = |place: &usize| by_place[*place];
+            let asked: Vec<_> = places.iter().map(|p| positions[pick(p)].clone()).collect();
+            let there: Vec<_> = places.iter().map(|p| written[pick(p)].clone()).collect();
+            assert_there(&reader, &asked, &there).await;
+        };
+        fetch(&[99]).await;
+        // The later of them first, and each time only a few.
+        for some in wanted.chunks(wanted.len() / 4).rev() {
+            fetch(some).await;
+        }
+        let counts = reader.counts();
+        let ratio = counts.bytes_read as f64 / counts.bytes_served as f64;
+        println!(
+            "FIGURE bytes read over needed, asked for late, {what}: {ratio:.3} with {} reads and {} seeks (at most 1.5)",
+            counts.reads, counts.seeks
+        );
+        assert!(ratio <= 1.5, "{what}: {ratio} {counts:?}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_receive_that_is_dropped_at_shutdown_leaves_nothing_hidden() {
     let cloud = Cloud::start().await;
     let queue = cloud.queue(MINUTE, 20).await;

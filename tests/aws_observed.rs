@@ -387,3 +387,20 @@ async fn a_worker_that_listens_tells_how_it_is_and_logs_lines_that_collectors_re
     );
     assert_eq!((compress.stop(), decompress.stop()), (Some(0), Some(0)));
 }
+
+#[cfg(not(feature = "otlp"))]
+#[test]
+fn a_program_without_the_export_of_traces_says_so_once_where_a_collector_is_named() {
+    let spec = "  generator: {schema: {example: iot-sensors}, fileSize: 64Ki, files: 2}";
+    let desk = Desk::new(PROGRAM, "http://nowhere", "traced", spec);
+    let mut command = desk.command(&["generate", "pipeline.yaml", "--data", "d", "--files", "1"]);
+    command.env("OTEL_EXPORTER_OTLP_ENDPOINT", "http://127.0.0.1:1");
+    let mut generate = desk.start_command("generate.log", command);
+    assert_eq!(generate.wait(), Some(0), "{}", generate.log());
+    let log = generate.log();
+    assert_eq!(
+        log.matches("built without the export of traces").count(),
+        1,
+        "{log}"
+    );
+}

@@ -17,7 +17,7 @@ use streampress::consume::{Consumer, Handler};
 use streampress::doors::aws::Aws;
 use streampress::doors::files::LocalFiles;
 use streampress::doors::{ChunkStream, FileName, Files, Outgoing, Queue, Record};
-use streampress::seed_roles::{SeedCompressor, SeedDecompressor};
+use streampress::seed_roles::{PackedSources, SeedCompressor, SeedDecompressor};
 use streampress::setup::{Wanted, WantedQueue, WantedStream, make};
 use streampress::wire::Digest;
 use streampress_tests::aws::{FreeSlots, connect};
@@ -141,6 +141,7 @@ impl Bench {
             push: true,
             report: None,
             index: None,
+            packed: PackedSources::default(),
         };
         consumer(self.queue(0).await, Arc::new(handler), shutdown)
     }

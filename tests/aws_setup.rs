@@ -72,7 +72,8 @@ async fn what_is_ours_is_brought_to_what_is_wanted() {
     make(&cloud.aws, &wanted()).await.expect("made");
     let mut changed = wanted();
     changed.files_queue.max_receive_count = 7;
-    changed.stream.shards = 4;
+    // More than the double, which takes AWS more than one call.
+    changed.stream.shards = 9;
     changed.stream.retention_hours = 24;
     let findings = check(&cloud.aws, &changed).await.expect("looked");
     assert_eq!(findings.len(), 2, "{findings:?}");

@@ -113,7 +113,8 @@ impl Desk {
         self.start_command(log, self.dressed(shell, args))
     }
 
-    fn start_command(&self, log: &str, mut command: Command) -> Running {
+    /// The same with a command that was given more.
+    pub fn start_command(&self, log: &str, mut command: Command) -> Running {
         let path = self.path(log);
         let file = fs::File::create(&path).expect("a log file");
         let child = command

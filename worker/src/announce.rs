@@ -5,6 +5,7 @@ use std::io::{self, Read};
 use std::sync::Arc;
 
 use anyhow::{Context, Result};
+use tracing::{Instrument, field, info_span};
 
 use crate::blocking;
 use crate::clock;
@@ -96,7 +97,25 @@ impl Announcer {
         }
     }
 
+    /// A trace begins here unless it did before, as with a generated file.
     async fn send(&self, file: &FileRef, dedup_id: String) -> Result<()> {
+        if trace::current().is_some() {
+            return self.send_within(file, dedup_id).await;
+        }
+        let span = info_span!(
+            "announce",
+            file_id = file.id().as_str(),
+            file_name = file.name.as_str(),
+            trace_id = field::Empty,
+        );
+        let context = trace::place(&span, None);
+        span.record("trace_id", context.trace_id());
+        trace::scope(context, self.send_within(file, dedup_id))
+            .instrument(span)
+            .await
+    }
+
+    async fn send_within(&self, file: &FileRef, dedup_id: String) -> Result<()> {
         if let Some(index) = &self.index {
             self.note(index, file)
                 .await

@@ -7,6 +7,9 @@ use std::process::ExitCode;
 
 use clap::builder::styling::{AnsiColor, Styles};
 use clap::{Args, CommandFactory, Parser, Subcommand, ValueEnum, ValueHint};
+use tracing_subscriber::Layer;
+use tracing_subscriber::layer::SubscriberExt;
+use tracing_subscriber::util::SubscriberInitExt;
 
 mod files;
 mod pipeline;
@@ -15,6 +18,7 @@ mod signals;
 
 use crate::codec::hybrid;
 use crate::config::BadConfiguration;
+use crate::otlp::{self, Traces};
 
 const STYLES: Styles = Styles::styled()
     .header(AnsiColor::Green.on_default().bold())
@@ -119,7 +123,7 @@ struct RunArgs {
 struct RoleArgs {
     #[command(flatten)]
     place: PlaceArgs,
-    /// Threads for packing and unpacking [default: all cores]
+    /// Threads for packing and unpacking [default: all cores, or as many as fit a pod's memory limit]
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=1024))]
     threads: Option<u16>,
     /// Where to serve /livez, /readyz and /metrics, as 127.0.0.1:9090; in a cluster's pod 0.0.0.0:8080
@@ -300,8 +304,10 @@ fn rule_arn(text: &str) -> Result<String, String> {
 /// Parses, runs, and turns the outcome into an exit code.
 pub fn main() -> ExitCode {
     let cli = Cli::parse();
-    start_logging(&cli);
-    match dispatch(cli.command) {
+    let traces = start_logging(&cli);
+    let ended = dispatch(cli.command);
+    traces.end();
+    match ended {
         Ok(code) => code,
         Err(error) => {
             eprintln!("error: {error:#}");
@@ -339,7 +345,8 @@ fn dispatch(command: Command) -> anyhow::Result<ExitCode> {
 }
 
 /// Logs go to standard error. A role says what it does; other commands only what went wrong. RUST_LOG overrules.
-fn start_logging(cli: &Cli) {
+/// Commands that begin or continue a file's trace export it too, where a collector is named.
+fn start_logging(cli: &Cli) -> Traces {
     let is_role = matches!(
         cli.command,
         Command::Generate(_) | Command::Compress(_) | Command::Decompress(_)
@@ -347,15 +354,27 @@ fn start_logging(cli: &Cli) {
     let default = if is_role { "info" } else { "error" };
     let filter =
         tracing_subscriber::EnvFilter::try_from_default_env().unwrap_or_else(|_| default.into());
-    let lines = tracing_subscriber::fmt()
-        .with_env_filter(filter)
+    let lines = tracing_subscriber::fmt::layer()
         .with_writer(crate::progress::log_writer)
         .with_target(false)
         .with_ansi(std::io::IsTerminal::is_terminal(&std::io::stderr()));
-    match cli.log_format {
-        LogFormat::Text => lines.init(),
-        LogFormat::Json => lines.json().init(),
+    let lines = match cli.log_format {
+        LogFormat::Text => lines.with_filter(filter).boxed(),
+        LogFormat::Json => lines.json().with_filter(filter).boxed(),
+    };
+    let has_traces = is_role || matches!(cli.command, Command::Run(_) | Command::Submit(_));
+    let (export, traces) = match has_traces && otlp::is_wanted(|name| std::env::var(name).ok()) {
+        true => otlp::start(),
+        false => (None, Traces::none()),
+    };
+    let parts: Vec<otlp::Part> = export.into_iter().chain([lines]).collect();
+    tracing_subscriber::registry().with(parts).init();
+    match &traces.notice {
+        Some(notice) if is_role => tracing::warn!("{notice}"),
+        Some(notice) => roles::notice(notice),
+        None => {}
     }
+    traces
 }
 
 #[cfg(test)]

@@ -166,8 +166,13 @@ impl Compressor {
     /// A bucket's event becomes an announcement of ours: under its file's own group, where the rule that sent it has
     /// one group for all.
     async fn pass_on(&self, event: &S3Event) -> Result<(), Fault> {
-        let name = event.name_below(self.announcer.source.location());
-        let (Some(name), true) = (name, event.created) else {
+        let name = match event.created {
+            true => event
+                .name_below(self.announcer.source.location())
+                .map_err(|error| Fault::permanent("BadName", error))?,
+            false => None,
+        };
+        let Some(name) = name else {
             info!(
                 bucket = event.bucket,
                 key = event.key,

@@ -28,6 +28,8 @@ use crate::{blocking, report};
 
 /// Records are fetched in batches of about this many bytes.
 const BATCH_BYTES: u64 = 4 << 20;
+/// And of no more than this many, should a manifest say that they are smaller than they are.
+const BATCH_RECORDS: usize = 64;
 /// The longest list of records in bytes; 64 MiB name some 800,000 records, at 400 KiB each 300 GiB packed.
 const LONGEST_LIST_BYTES: u64 = 64 << 20;
 
@@ -305,7 +307,7 @@ impl Decompressor {
                 bytes += u64::from(position.bytes);
                 bytes <= BATCH_BYTES
             });
-            let (batch, after) = rest.split_at(fits.count().max(1));
+            let (batch, after) = rest.split_at(fits.count().clamp(1, BATCH_RECORDS));
             rest = after;
             for record in self.stream.fetch(batch).await? {
                 meter.moved();

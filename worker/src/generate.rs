@@ -10,7 +10,7 @@ use std::time::{Duration, SystemTime};
 use anyhow::{Context, Result};
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
-use tracing::{info, warn};
+use tracing::{Instrument, field, info, info_span, warn};
 
 use crate::announce::Announcer;
 use crate::blocking;
@@ -18,6 +18,7 @@ use crate::clock;
 use crate::doors::{FileName, Files, Held, Lock};
 use crate::generator::Generator;
 use crate::metrics::Meter;
+use crate::trace;
 use crate::wire::{Digest, FileRef};
 
 /// Without a rate, so many files may wait to be compressed before the generator waits too: the disk is not endless.
@@ -89,15 +90,7 @@ impl Generate {
             if !self.may_go_on(held, started, number - first).await {
                 return Ok(false);
             }
-            let making = Instant::now();
-            let file = self
-                .make(number)
-                .await
-                .with_context(|| format!("making file {number}"))?;
-            self.meter.stage("make", making.elapsed());
-            let announcing = Instant::now();
-            self.announcer.announce_known(&file).await?;
-            self.meter.stage("announce", announcing.elapsed());
+            let file = self.make_known(number).await?;
             self.meter.file(file.bytes, 0);
             held.count(|ledger| {
                 ledger.index = number + 1;
@@ -107,6 +100,35 @@ impl Generate {
         }
         info!(files = self.files, "All files are made.");
         Ok(true)
+    }
+
+    /// Makes a file and announces it; its trace begins here.
+    async fn make_known(&self, number: u64) -> Result<FileRef> {
+        let name = self.generator.file_name(&self.prefix, number);
+        let span = info_span!(
+            "file",
+            role = "generator",
+            file_id = field::Empty,
+            file_name = name,
+            trace_id = field::Empty,
+        );
+        let context = trace::place(&span, None);
+        span.record("trace_id", context.trace_id());
+        let at_work = span.clone();
+        let work = async move {
+            let making = Instant::now();
+            let file = self
+                .make(number, &name)
+                .await
+                .with_context(|| format!("making file {number}"))?;
+            at_work.record("file_id", file.id().as_str());
+            self.meter.stage("make", making.elapsed());
+            let announcing = Instant::now();
+            self.announcer.announce_known(&file).await?;
+            self.meter.stage("announce", announcing.elapsed());
+            Ok(file)
+        };
+        trace::scope(context, work).instrument(span).await
     }
 
     /// Waits for the rate, or for room in the queue; false when told to stop.
@@ -143,9 +165,8 @@ impl Generate {
     }
 
     /// Makes the file visible at the source, unless it lies there already.
-    async fn make(&self, number: u64) -> Result<FileRef> {
-        let name = FileName::parse(&self.generator.file_name(&self.prefix, number))
-            .map_err(anyhow::Error::msg)?;
+    async fn make(&self, number: u64, name: &str) -> Result<FileRef> {
+        let name = FileName::parse(name).map_err(anyhow::Error::msg)?;
         let (generator, source) = (self.generator.clone(), self.announcer.source.clone());
         blocking(move || -> Result<FileRef> {
             let mut bytes = Vec::new();

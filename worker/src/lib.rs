@@ -4,7 +4,7 @@
 //! Rooms (plain functions on values, no IO): [`wire`].
 //! Doors (where another process may stand): [`doors`].
 //! Corridors (async, thin): [`consume`], [`announce`], [`compress`], [`decompress`].
-//! What they tell while they work: [`metrics`] and [`health`] over HTTP, [`trace`] in messages, logs everywhere.
+//! What they tell while they work: [`metrics`] and [`health`] over HTTP, [`trace`] in messages and ([`otlp`]) to a collector, logs everywhere.
 
 pub mod announce;
 pub mod aws_side;
@@ -20,7 +20,9 @@ pub mod doors;
 pub mod generate;
 pub mod generator;
 pub mod health;
+pub mod memory;
 pub mod metrics;
+pub mod otlp;
 pub mod progress;
 pub mod redrive;
 pub mod report;

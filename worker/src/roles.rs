@@ -32,7 +32,7 @@ use crate::metrics::Meter;
 use crate::report_log::ReportLog;
 use crate::scan::Scanner;
 use crate::seed_env::SeedWorker;
-use crate::seed_roles::{READ_LOCATION, SeedCompressor, SeedDecompressor};
+use crate::seed_roles::{PackedSources, READ_LOCATION, SeedCompressor, SeedDecompressor};
 use crate::wire::Digest;
 
 /// How long a worker keeps its slot after the last message.
@@ -267,6 +267,7 @@ impl Workplace {
             push: true,
             report: None,
             index: self.transport.index.clone(),
+            packed: PackedSources::default(),
         })
     }
 

@@ -5,8 +5,9 @@
 //! end at this door: names cannot leave their folder, a finished file is never truncated, broken messages become dead
 //! letters, nothing is lost where the joined text is short.
 
+use std::collections::HashMap;
 use std::io::{Read, Write};
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Instant, SystemTime};
 
 use anyhow::Context;
@@ -34,6 +35,8 @@ use crate::wire::{Announcement, Digest, FileRef, StageNumbers};
 
 /// The format is made in memory, as the original does; a larger file would take several times this.
 const LARGEST_FILE_BYTES: u64 = 256 << 20;
+/// Records fetched at once; they are of up to 1 MiB.
+const FETCHED_AT_ONCE: usize = 32;
 /// Where the original looks for files, and what its chunk messages put before a name.
 pub const READ_LOCATION: &str = "test_location";
 
@@ -60,6 +63,31 @@ pub struct SeedCompressor {
     pub report: Option<Arc<ReportLog>>,
     /// What this machine knows of its files, on the embedded transport.
     pub index: Option<Index>,
+    /// What was packed and is not acknowledged yet.
+    pub packed: PackedSources,
+}
+
+/// The sources as they were when they were packed, by message: the original's message has only a name, and what lies under
+/// it later may be another file.
+#[derive(Debug, Default)]
+pub struct PackedSources(Mutex<HashMap<String, FileRef>>);
+
+impl PackedSources {
+    /// Messages that somebody else acknowledges stay in here; beyond so many all are forgotten, and their sources stay.
+    const MOST: usize = 1000;
+
+    fn note(&self, message_id: &str, file: &FileRef) {
+        let mut all = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        if all.len() >= Self::MOST {
+            all.clear();
+        }
+        all.insert(message_id.to_owned(), file.clone());
+    }
+
+    fn take(&self, message_id: &str) -> Option<FileRef> {
+        let mut all = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        all.remove(message_id)
+    }
 }
 
 /// What the embedded index keeps of a packed file, since the original's message cannot.
@@ -101,6 +129,9 @@ impl Handler for SeedCompressor {
         if let Some(log) = &self.report {
             log.add(row(&expected, 0.0, job.held.slot())).await;
         }
+        if self.on_compressed != OnCompressed::Keep {
+            self.packed.note(&job.delivery.message_id, file);
+        }
         info!(
             raw_bytes = file.bytes,
             packed_bytes = expected.packed_bytes,
@@ -122,13 +153,11 @@ impl Handler for SeedCompressor {
         if self.on_compressed == OnCompressed::Keep {
             return;
         }
-        let Ok(name) = announced_name(&delivery.body) else {
+        let Some(file) = self.packed.take(&delivery.message_id) else {
             return;
         };
-        match self.read(name).await {
-            Ok((file, _)) if self.tidy_only_multi && file.bytes <= self.break_bytes as u64 => {}
-            Ok((file, _)) => tidy_source(&self.announcer, &file, self.on_compressed).await,
-            Err(_) => warn!("Could not look at a compressed source again; it stays where it is."),
+        if !self.tidy_only_multi || file.bytes > self.break_bytes as u64 {
+            tidy_source(&self.announcer, &file, self.on_compressed).await;
         }
     }
 
@@ -468,11 +497,23 @@ impl SeedDecompressor {
                 bytes: 0,
             })
             .collect();
-        let records = self.stream.fetch(&positions).await?;
-        let packed = seed::Packed {
-            stages,
-            records: records.iter().map(|record| record.to_vec()).collect(),
-        };
+        let (mut records, mut bytes) = (Vec::with_capacity(positions.len()), 0);
+        // The message does not say how large they are.
+        for some in positions.chunks(FETCHED_AT_ONCE) {
+            for record in self.stream.fetch(some).await? {
+                bytes += record.len();
+                records.push(record.to_vec());
+            }
+            if bytes as u64 > LARGEST_FILE_BYTES {
+                return Err(Fault::permanent(
+                    "TooLarge",
+                    format!(
+                        "the records of {name} hold more than {LARGEST_FILE_BYTES} bytes, more than a file of this format"
+                    ),
+                ));
+            }
+        }
+        let packed = seed::Packed { stages, records };
         let unpacked = blocking(move || seed::unpack(&packed, LARGEST_FILE_BYTES as usize)).await;
         unpacked.map_err(|error| Fault::permanent("BadFrame", format!("{name}: {error}")))
     }

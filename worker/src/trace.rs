@@ -16,9 +16,9 @@ const KNOWN_FLAGS: u8 = 0b11;
 /// A place in a trace. Source: W3C Recommendation "Trace Context", section 3.2.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct TraceContext {
-    trace: u128,
-    span: u64,
-    flags: u8,
+    pub(crate) trace: u128,
+    pub(crate) span: u64,
+    pub(crate) flags: u8,
 }
 
 tokio::task_local! {
@@ -83,6 +83,17 @@ impl fmt::Display for TraceContext {
             self.trace, self.span, self.flags
         )
     }
+}
+
+/// The place of work that `span` is about: the next after `carried`, or the first of a trace. Where the span is exported,
+/// it is known there by this place.
+pub fn place(span: &tracing::Span, carried: Option<TraceContext>) -> TraceContext {
+    #[cfg(feature = "otlp")]
+    if let Some(place) = crate::otlp::place(span, carried) {
+        return place;
+    }
+    let _ = span;
+    carried.map_or_else(TraceContext::start, TraceContext::child)
 }
 
 /// What a message carries of it.

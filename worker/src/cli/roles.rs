@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
 use streampress_crds::location::Location;
-use streampress_crds::pipeline::CodecFormat;
+use streampress_crds::pipeline::{CodecFormat, Effort};
 use streampress_crds::settings::{
     CompressorSettings, DecompressorSettings, GeneratorSettings, Settings,
 };
@@ -19,11 +19,13 @@ use super::{GenerateArgs, PlaceArgs, RedriveArgs, RoleArgs, SubmitArgs, signals}
 use crate::announce::Announcer;
 use crate::aws_side;
 use crate::blocking;
+use crate::codec::hybrid;
 use crate::config::{self, BadConfiguration, Config};
 use crate::doors::local::{Local, LocalOptions};
 use crate::doors::solo::SoloLock;
 use crate::doors::{FileName, Lock};
 use crate::health;
+use crate::memory;
 use crate::metrics::Meter;
 use crate::progress::print;
 use crate::redrive::{self as redriving, Done};
@@ -42,6 +44,25 @@ pub fn threads(given: Option<u16>) -> usize {
         || std::thread::available_parallelism().map_or(1, usize::from),
         usize::from,
     )
+}
+
+/// Of a role, which may be in a pod: no more than its memory holds blocks, unless it was told how many.
+fn threads_of_role(given: Option<u16>, block_bytes: usize, effort: Effort) -> usize {
+    let (limit, cores) = (memory::limit(), threads(None));
+    let fitting = memory::threads_within(limit, cores, block_bytes, effort);
+    match given {
+        Some(given) => usize::from(given),
+        None if fitting < cores => {
+            info!(
+                threads = fitting,
+                cores,
+                limit_bytes = limit,
+                "Working on fewer threads than there are cores: more would not fit the memory limit. --threads says otherwise."
+            );
+            fitting
+        }
+        None => cores,
+    }
 }
 
 pub fn notice(text: &str) {
@@ -302,8 +323,10 @@ pub fn compress(args: RoleArgs) -> Result<ExitCode> {
     let settings = compressor_settings(&role.config)?;
     runtime()?.block_on(async {
         let shutdown = shutdown();
+        let codec = &settings.codec;
+        let threads = threads_of_role(args.threads, codec.block_bytes, codec.effort);
         let workplace = role
-            .worker("compressor", args.listen, threads(args.threads), shutdown)
+            .worker("compressor", args.listen, threads, shutdown)
             .await?;
         let consumer = match &role.config {
             Config::Seed(seed) => {
@@ -340,13 +363,10 @@ pub fn decompress(args: RoleArgs) -> Result<ExitCode> {
     let role = Role::find(args.place)?;
     let settings = decompressor_settings(&role.config)?;
     runtime()?.block_on(async {
+        // How large blocks are stands in each file; this is what they are unless somebody wanted others.
+        let threads = threads_of_role(args.threads, hybrid::DEFAULT_BLOCK_BYTES, Effort::Balanced);
         let workplace = role
-            .worker(
-                "decompressor",
-                args.listen,
-                threads(args.threads),
-                shutdown(),
-            )
+            .worker("decompressor", args.listen, threads, shutdown())
             .await?;
         let report = workplace.report(&settings)?.map(|(log, _)| log);
         let consumer = workplace.decompressor(&settings, report.clone())?;

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
-use tracing::{Instrument, Span, debug, error, info, info_span, warn};
+use tracing::{Instrument, Span, debug, error, field, info, info_span, warn};
 
 use super::{Fault, Handler, Job};
 use crate::doors::{Delivery, DoorError, Held, Queue};
@@ -52,17 +52,17 @@ impl Work {
             .attributes
             .get(trace::ATTRIBUTE)
             .or(subject.traceparent.as_ref());
-        let context = carried
-            .and_then(|carried| TraceContext::parse(carried))
-            .map_or_else(TraceContext::start, TraceContext::child);
+        let carried = carried.and_then(|carried| TraceContext::parse(carried));
         let span = info_span!(
             "file",
             role = self.role,
             file_id = subject.file_id,
             file_name = subject.file_name,
             attempt = delivery.receive_count,
-            trace_id = context.trace_id(),
+            trace_id = field::Empty,
         );
+        let context = trace::place(&span, carried);
+        span.record("trace_id", context.trace_id());
         (span, context)
     }
 

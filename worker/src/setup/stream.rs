@@ -106,19 +106,29 @@ async fn adjust(aws: &Aws, wanted: &Wanted) -> DoorResult<Vec<String>> {
         settled(aws, name).await?;
     }
     let shards = i32::try_from(wanted.stream.shards).unwrap_or(i32::MAX);
-    if there.open_shard_count != shards {
+    let mut open = there.open_shard_count;
+    while open != shards {
         let request = aws
             .kinesis_admin
             .update_shard_count()
             .stream_name(name)
-            .target_shard_count(shards);
+            .target_shard_count(next_shard_count(open, shards));
         let request = request.scaling_type(ScalingType::UniformScaling);
-        request
-            .send()
-            .await
-            .map_err(|error| fault(step(), &error))?;
-        changed.push("shards".into());
-        settled(aws, name).await?;
+        request.send().await.map_err(|error| {
+            fault(
+                format!("changing the stream {name} from {open} to {shards} shards"),
+                &error,
+            )
+        })?;
+        if open == there.open_shard_count {
+            changed.push("shards".into());
+        }
+        let before = open;
+        open = settled(aws, name).await?.open_shard_count;
+        // It takes its time to say so; then the next `setup` goes on.
+        if open == before {
+            break;
+        }
     }
     if wanted.stream.encrypted && there.encryption_type != Some(EncryptionType::Kms) {
         let request = aws
@@ -139,6 +149,11 @@ async fn adjust(aws: &Aws, wanted: &Wanted) -> DoorResult<Vec<String>> {
         }
     }
     Ok(changed)
+}
+
+/// A call doubles or halves the count at most.
+fn next_shard_count(open: i32, wanted: i32) -> i32 {
+    wanted.clamp(open.div_euclid(2) + open % 2, open.saturating_mul(2))
 }
 
 /// Waits until the stream is active.
@@ -223,4 +238,25 @@ pub(super) async fn remove(aws: &Aws, wanted: &Wanted) -> DoorResult<Done> {
         what,
         outcome: Outcome::Removed,
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_count_is_reached_by_doubling_and_halving() {
+        let way = |mut open: i32, wanted| {
+            let mut steps = Vec::new();
+            while open != wanted {
+                open = next_shard_count(open, wanted);
+                steps.push(open);
+            }
+            steps
+        };
+        assert_eq!(way(2, 9), [4, 8, 9]);
+        assert_eq!(way(9, 2), [5, 3, 2]);
+        assert_eq!(way(1, 2), [2]);
+        assert!(way(4, 4).is_empty());
+    }
 }

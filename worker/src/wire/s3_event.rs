@@ -52,18 +52,26 @@ impl S3Event {
     }
 
     /// The file's name below a location such as `s3://bucket/prefix`; `None` when it lies elsewhere, or is a folder
-    /// marker.
-    pub fn name_below(&self, location: &str) -> Option<FileName> {
+    /// marker. An error where a file lies there that can be no file of ours.
+    pub fn name_below(&self, location: &str) -> Result<Option<FileName>, String> {
+        match self.key_below(location) {
+            Some(below) if !below.is_empty() && !below.ends_with('/') => {
+                FileName::parse(below).map(Some)
+            }
+            _ => Ok(None),
+        }
+    }
+
+    fn key_below(&self, location: &str) -> Option<&str> {
         let place = location.strip_prefix("s3://")?.trim_end_matches('/');
         let (bucket, prefix) = place.split_once('/').unwrap_or((place, ""));
         if bucket != self.bucket {
             return None;
         }
-        let below = match prefix {
-            "" => self.key.as_str(),
-            prefix => self.key.strip_prefix(prefix)?.strip_prefix('/')?,
-        };
-        FileName::parse(below).ok()
+        match prefix {
+            "" => Some(&self.key),
+            prefix => self.key.strip_prefix(prefix)?.strip_prefix('/'),
+        }
     }
 }
 
@@ -88,7 +96,10 @@ mod tests {
     fn a_created_object_is_a_file_below_its_location() {
         let event = S3Event::parse(CREATED).expect("an event");
         assert!(event.created);
-        let name = |location| event.name_below(location).map(|name| name.to_string());
+        let name = |location| {
+            let name = event.name_below(location).expect("a good name");
+            name.map(|name| name.to_string())
+        };
         assert_eq!(
             name("s3://amzn-s3-demo-bucket1/in").as_deref(),
             Some("example key#1.json")
@@ -115,20 +126,18 @@ mod tests {
     fn other_events_are_told_apart() {
         let deleted = CREATED.replace("Object Created", "Object Deleted");
         assert!(!S3Event::parse(&deleted).expect("an event").created);
-        let folder = CREATED.replace("example key#1.json", "");
-        assert_eq!(
-            S3Event::parse(&folder)
-                .expect("an event")
-                .name_below("s3://amzn-s3-demo-bucket1/in"),
-            None
-        );
-        let hostile = CREATED.replace("example key#1.json", "../../etc/passwd");
-        assert_eq!(
-            S3Event::parse(&hostile)
-                .expect("an event")
-                .name_below("s3://amzn-s3-demo-bucket1/in"),
-            None
-        );
+        let below = |name: &str| {
+            let event = S3Event::parse(&CREATED.replace("example key#1.json", name));
+            let event = event.expect("an event");
+            event.name_below("s3://amzn-s3-demo-bucket1/in")
+        };
+        for folder in ["", "sub/"] {
+            assert_eq!(below(folder), Ok(None), "{folder:?}");
+        }
+        // Neither taken nor passed over without a word.
+        for hostile in ["../../etc/passwd", "a//b.json"] {
+            assert!(below(hostile).is_err(), "{hostile}");
+        }
     }
 
     #[test]

@@ -1,6 +1,7 @@
 //! The stream on Kinesis.
 
 mod cache;
+mod credit;
 mod pace;
 mod reader;
 mod shards;

@@ -23,11 +23,9 @@ use tracing::debug;
 use self::batch::{BATCH, Change, Changes};
 use self::inbox::Inbox;
 use self::poll::Receiver;
-use self::send::{batches, sendable};
+use self::send::dead_letter;
 use super::fault::fault;
-use crate::doors::{
-    ATTR_DETAIL, ATTR_REASON, Delivery, Depth, DoorError, DoorResult, Outgoing, Queue, Receipt,
-};
+use crate::doors::{Delivery, Depth, DoorError, DoorResult, Outgoing, Queue, Receipt};
 
 pub(crate) use self::open::RedrivePolicy;
 
@@ -35,11 +33,6 @@ pub(crate) use self::open::RedrivePolicy;
 const ANSWER_SLACK: Duration = Duration::from_secs(5);
 /// SQS hides a message for 12 hours at most.
 const LONGEST_HIDING_SECS: u64 = 12 * 3600;
-/// Tries for a message that failed inside a batch.
-const SEND_TRIES: u32 = 4;
-const SEND_PAUSE: Duration = Duration::from_millis(100);
-/// Dead letters carry a detail of at most this many bytes.
-const LONGEST_DETAIL_BYTES: usize = 1000;
 
 /// One queue, with its dead-letter queue.
 #[derive(Clone)]
@@ -122,23 +115,7 @@ impl Queue for SqsQueue {
 
     async fn send(&self, messages: Vec<Outgoing>) -> DoorResult<()> {
         messages.iter().try_for_each(Outgoing::check)?;
-        for batch in batches(messages) {
-            let mut rest = self.send_batch(batch).await?;
-            let mut tries = 1;
-            while !rest.is_empty() {
-                if tries == SEND_TRIES {
-                    return Err(DoorError::unavailable(
-                        format!("sending to {}", self.inner.name),
-                        "SQS failed some messages of a batch again and again",
-                    ));
-                }
-                tokio::time::sleep(SEND_PAUSE.mul_f64(f64::from(1 << tries) * fastrand::f64()))
-                    .await;
-                rest = self.send_batch(rest).await?;
-                tries += 1;
-            }
-        }
-        Ok(())
+        self.send_all(messages).await
     }
 
     async fn receive(&self, max: usize, wait: Duration) -> DoorResult<Vec<Delivery>> {
@@ -258,24 +235,9 @@ impl Queue for SqsQueue {
                 "the queue has no dead-letter queue; wire one with 'streampress setup'",
             ));
         };
-        let mut attributes = delivery.attributes.clone();
-        attributes.insert(ATTR_REASON.into(), sendable(reason, LONGEST_DETAIL_BYTES));
-        attributes.insert(ATTR_DETAIL.into(), sendable(detail, LONGEST_DETAIL_BYTES));
-        while attributes.len() > 10 {
-            let spare = attributes
-                .keys()
-                .find(|key| *key != ATTR_REASON && *key != ATTR_DETAIL)
-                .cloned();
-            spare.and_then(|key| attributes.remove(&key));
-        }
-        let letter = Outgoing {
-            group: delivery.group.clone(),
-            // By message: the same one buried twice is one dead letter.
-            dedup_id: format!("dead-{}", delivery.message_id),
-            body: delivery.body.clone(),
-            attributes,
-        };
-        dead.send(vec![letter]).await?;
+        // Not `send`, which leaves room for reason and detail and so refuses who has them.
+        dead.send_all(vec![dead_letter(delivery, reason, detail)])
+            .await?;
         match self.delete(&delivery.receipt).await {
             // Somebody else has it by now and will bury it too, onto the same dead letter.
             Err(DoorError::Stale) => Ok(()),

@@ -1,6 +1,8 @@
 //! Reads records back. One walker a shard goes forward with the iterator that each answer hands on and serves whoever
 //! waits for a record of that shard; it seeks with AT_SEQUENCE_NUMBER only to begin, to go back, or when what lies ahead is
 //! nobody's. What it comes past is kept for a while.
+//!
+//! What is asked for late, behind the walk, is read by a second walk, which has [`Credit`] and never reads ahead.
 
 use std::collections::{BTreeMap, HashMap};
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -15,6 +17,7 @@ use tokio::time::{Duration, Instant};
 use tracing::{debug, warn};
 
 use super::cache::{Budget, Cache};
+use super::credit::Credit;
 use super::shards::Shards;
 use crate::doors::aws::fault::Said;
 use crate::doors::{DoorError, DoorResult, Position, Sequence};
@@ -27,8 +30,6 @@ const ANSWER_BYTES: usize = 2 << 20;
 const ANSWERS_AT_ONCE: usize = 3;
 /// Kinesis takes five reads and five seeks a second and shard, from all readers together.
 const CALLS_PER_SECOND: f64 = 5.0;
-/// So often a walk stays where it is while a few records behind it are read; then it moves back itself.
-const TRIPS_BACK: u32 = 2;
 /// Before a walk begins it waits so long for others who want something of the same shard, perhaps further back.
 const GATHER: Duration = Duration::from_millis(5);
 /// Iterators live five minutes.
@@ -156,8 +157,9 @@ struct Walker {
     calls_at: Instant,
     /// Nothing but empty answers at the tip of the shard since.
     waiting_at_tip: Option<Instant>,
-    /// Since the walk itself last went on.
-    trips_back: u32,
+    /// The walk through what is asked for behind `cursor`.
+    behind: Option<Cursor>,
+    credit: Credit,
     failing_since: Option<Instant>,
     faults: u32,
 }
@@ -166,6 +168,19 @@ impl Cursor {
     fn is_before(&self, sequence: &Sequence) -> bool {
         self.from < *sequence || (self.inclusive && self.from == *sequence)
     }
+
+    /// Whether going on from here is the way to it.
+    fn leads_to(&self, target: &Sequence) -> bool {
+        let usable = !self.idle && self.issued.elapsed() < ITERATOR_LIFE;
+        self.is_before(target) && (self.iterator.is_none() || usable)
+    }
+}
+
+/// What an answer was good for.
+#[derive(Default)]
+struct Seen {
+    wanted_bytes: usize,
+    other_bytes: usize,
 }
 
 /// What one step came to.
@@ -187,7 +202,8 @@ impl Walker {
             calls: CALLS_PER_SECOND,
             calls_at: Instant::now(),
             waiting_at_tip: None,
-            trips_back: 0,
+            behind: None,
+            credit: Credit::default(),
             failing_since: None,
             faults: 0,
         }
@@ -262,16 +278,14 @@ impl Walker {
             .cursor
             .as_ref()
             .is_some_and(|front| !front.is_before(target));
-        if is_behind && self.trips_back < TRIPS_BACK {
-            self.trips_back += 1;
+        if is_behind {
             return self.go_back(target).await;
         }
-        self.trips_back = 0;
-        let goes_on = self.cursor.as_ref().is_some_and(|front| {
-            let usable = !front.idle && front.issued.elapsed() < ITERATOR_LIFE;
-            front.is_before(target) && (front.iterator.is_none() || usable)
-        });
-        if !goes_on {
+        if !self
+            .cursor
+            .as_ref()
+            .is_some_and(|front| front.leads_to(target))
+        {
             match self.seek_to(target).await {
                 Ok(Some(cursor)) => self.cursor = Some(cursor),
                 Ok(None) => return self.judge(target).await,
@@ -288,8 +302,8 @@ impl Walker {
         };
         match self.read(iterator, self.limit()).await {
             Ok(answer) => {
-                let (step, front) = self.walk(cursor, answer).await;
-                self.cursor = front;
+                let (step, front, _) = self.walk(cursor, answer).await;
+                self.cursor = Some(front);
                 step
             }
             // The cursor is gone: the next step seeks.
@@ -305,23 +319,46 @@ impl Walker {
         }
     }
 
-    /// Reads a few records behind the walk, no more than are wanted there, and leaves the walk where it is.
+    /// Reads what is wanted behind the walk and leaves the walk where it is: whoever is ahead does not wait for all that lies
+    /// between to be read again. Only when nobody is ahead any more, and it has long gone well, the walk itself moves back.
     async fn go_back(&mut self, target: &Sequence) -> Step {
-        let cursor = match self.seek_to(target).await {
-            Ok(Some(cursor)) => cursor,
-            Ok(None) => return self.judge(target).await,
-            Err(said) => return Step::Failed(said),
+        let is_behind = |sequence: &&Sequence| {
+            let front = self.cursor.as_ref();
+            front.is_some_and(|front| !front.is_before(sequence))
         };
-        let behind = |sequence: &&Sequence| {
-            self.cursor
-                .as_ref()
-                .is_some_and(|front| !front.is_before(sequence))
+        let wanted = self.wants.keys().filter(is_behind).count();
+        let mut limit = self.credit.going_on(wanted, self.record_bytes);
+        let kept = self.behind.take();
+        let cursor = match kept.filter(|behind| limit > 0 && behind.leads_to(target)) {
+            Some(cursor) => cursor,
+            None => match self.seek_to(target).await {
+                Ok(Some(cursor)) => {
+                    limit = self.credit.from_a_seek(wanted, self.record_bytes);
+                    cursor
+                }
+                Ok(None) => return self.judge(target).await,
+                Err(said) => return Step::Failed(said),
+            },
         };
-        let wanted = self.wants.keys().filter(behind).count();
-        let limit = i32::try_from(wanted).unwrap_or(i32::MAX).min(self.limit());
-        let iterator = cursor.iterator.clone().unwrap_or_default();
-        match self.read(&iterator, limit.max(1)).await {
-            Ok(answer) => self.walk(cursor, answer).await.0,
+        let Some(iterator) = &cursor.iterator else {
+            return self.judge(target).await;
+        };
+        match self.read(iterator, limit.min(self.limit())).await {
+            Ok(answer) => {
+                let (step, behind, seen) = self.walk(cursor, answer).await;
+                self.credit.settle(seen.wanted_bytes, seen.other_bytes);
+                let is_last = self.wants.keys().next_back().is_none_or(|last| {
+                    let front = self.cursor.as_ref();
+                    front.is_some_and(|front| !front.is_before(last))
+                });
+                if is_last && !behind.idle && self.credit.spend_for_a_move() {
+                    self.cursor = Some(behind);
+                } else {
+                    self.behind = Some(behind);
+                }
+                step
+            }
+            Err(said) if said.is(&["ExpiredIteratorException"]) => Step::Went,
             Err(said) if said.is_absent() => self.judge(target).await,
             Err(said) => Step::Failed(said),
         }
@@ -347,7 +384,7 @@ impl Walker {
     }
 
     /// Takes in one answer; says where the walk stands then.
-    async fn walk(&mut self, cursor: Cursor, answer: GetRecordsOutput) -> (Step, Option<Cursor>) {
+    async fn walk(&mut self, cursor: Cursor, answer: GetRecordsOutput) -> (Step, Cursor, Seen) {
         let at_tip = answer.millis_behind_latest.unwrap_or(0) == 0;
         let next = answer.next_shard_iterator;
         let bytes: usize = answer
@@ -360,6 +397,7 @@ impl Walker {
             .bytes_read
             .fetch_add(bytes as u64, Ordering::Relaxed);
         let (mut last, mut count, mut hits) = (None, 0u32, 0u32);
+        let mut seen = Seen::default();
         for record in answer.records {
             let Some(sequence) = Sequence::parse(&record.sequence_number) else {
                 continue;
@@ -369,11 +407,15 @@ impl Walker {
             match self.wants.remove(&sequence) {
                 Some(wants) => {
                     hits += 1;
+                    seen.wanted_bytes += data.len();
                     wants
                         .into_iter()
                         .for_each(|want| self.serve(want, data.clone()));
                 }
-                None => self.cache.keep(sequence.clone(), data),
+                None => {
+                    seen.other_bytes += data.len();
+                    self.cache.keep(sequence.clone(), data);
+                }
             }
             last = Some(sequence);
         }
@@ -412,12 +454,12 @@ impl Walker {
             .collect();
         for sequence in missing {
             if let Step::Failed(said) = self.judge(&sequence).await {
-                return (Step::Failed(said), Some(ahead));
+                return (Step::Failed(said), ahead, seen);
             }
         }
         let nothing = count == 0 && at_tip && !closed;
         let step = self.watch_the_tip(nothing, &ahead).await;
-        (step, Some(ahead))
+        (step, ahead, seen)
     }
 
     /// At the tip of an open shard with nothing there: records may take a moment to appear, but not for ever.

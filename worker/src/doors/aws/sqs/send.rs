@@ -1,6 +1,7 @@
 //! Sending: ten messages a request at most, every failed entry heard and sent again, the order of a group kept.
 
 use std::collections::{BTreeMap, HashSet};
+use std::time::Duration;
 
 use aws_sdk_sqs::types::{MessageAttributeValue, SendMessageBatchRequestEntry};
 use tracing::warn;
@@ -8,11 +9,41 @@ use tracing::warn;
 use super::SqsQueue;
 use super::batch::{self, BATCH};
 use crate::doors::aws::fault::fault;
-use crate::doors::{DoorError, DoorResult, Outgoing};
+use crate::doors::{ATTR_DETAIL, ATTR_REASON, Delivery, DoorError, DoorResult, Outgoing};
+use crate::trace;
+
+/// Tries for a message that failed inside a batch.
+const SEND_TRIES: u32 = 4;
+const SEND_PAUSE: Duration = Duration::from_millis(100);
+/// Dead letters carry a detail of at most this many bytes.
+const LONGEST_DETAIL_BYTES: usize = 1000;
+/// SQS takes ten; [`Outgoing`] leaves two of them free for a dead letter.
+const MOST_ATTRIBUTES: usize = 10;
 
 impl SqsQueue {
+    /// Sends all, in order within each group.
+    pub(super) async fn send_all(&self, messages: Vec<Outgoing>) -> DoorResult<()> {
+        for batch in batches(messages) {
+            let mut rest = self.send_batch(batch).await?;
+            let mut tries = 1;
+            while !rest.is_empty() {
+                if tries == SEND_TRIES {
+                    return Err(DoorError::unavailable(
+                        format!("sending to {}", self.inner.name),
+                        "SQS failed some messages of a batch again and again",
+                    ));
+                }
+                tokio::time::sleep(SEND_PAUSE.mul_f64(f64::from(1 << tries) * fastrand::f64()))
+                    .await;
+                rest = self.send_batch(rest).await?;
+                tries += 1;
+            }
+        }
+        Ok(())
+    }
+
     /// Sends what fits one request; gives back what failed and may work later.
-    pub(super) async fn send_batch(&self, batch: Vec<Outgoing>) -> DoorResult<Vec<Outgoing>> {
+    async fn send_batch(&self, batch: Vec<Outgoing>) -> DoorResult<Vec<Outgoing>> {
         let name = &self.inner.name;
         let step = || format!("sending to {name}");
         let entries = batch.iter().enumerate().map(|(index, message)| {
@@ -93,7 +124,7 @@ fn is_sendable(c: char) -> bool {
 }
 
 /// Text as an attribute can hold it: never empty, nothing SQS refuses, not too long.
-pub(super) fn sendable(text: &str, longest_bytes: usize) -> String {
+fn sendable(text: &str, longest_bytes: usize) -> String {
     let mut clean: String = text
         .chars()
         .map(|c| if is_sendable(c) { c } else { '?' })
@@ -104,9 +135,44 @@ pub(super) fn sendable(text: &str, longest_bytes: usize) -> String {
     if clean.is_empty() { "-".into() } else { clean }
 }
 
+/// What stands in the dead-letter queue for a message: as it was, with the reason and as much else as fits.
+pub(super) fn dead_letter(delivery: &Delivery, reason: &str, detail: &str) -> Outgoing {
+    let mut letter = Outgoing {
+        group: delivery.group.clone(),
+        // By message: the same one buried twice is one dead letter.
+        dedup_id: format!("dead-{}", delivery.message_id),
+        body: delivery.body.clone(),
+        attributes: delivery.attributes.clone(),
+    };
+    let mut says = |name: &str, text| {
+        letter
+            .attributes
+            .insert(name.into(), sendable(text, LONGEST_DETAIL_BYTES))
+    };
+    says(ATTR_REASON, reason);
+    says(ATTR_DETAIL, detail);
+    // What others gave it goes first, the reason last.
+    let worth = |name: &str| match name {
+        ATTR_REASON => 3,
+        ATTR_DETAIL => 2,
+        trace::ATTRIBUTE => 1,
+        _ => 0,
+    };
+    while letter.attributes.len() > MOST_ATTRIBUTES || weight(&letter) > Outgoing::MAX_BYTES {
+        let least = letter
+            .attributes
+            .keys()
+            .min_by_key(|name| worth(name))
+            .cloned();
+        let Some(least) = least else { break };
+        letter.attributes.remove(&least);
+    }
+    letter
+}
+
 /// Batches of ten, of what fits a request, and of one message a group: an entry that fails and is sent again must not
 /// come after a later one of its group.
-pub(super) fn batches(messages: Vec<Outgoing>) -> Vec<Vec<Outgoing>> {
+fn batches(messages: Vec<Outgoing>) -> Vec<Vec<Outgoing>> {
     let mut batches: Vec<Vec<Outgoing>> = Vec::new();
     let (mut bytes, mut groups) = (0, HashSet::new());
     for message in messages {
@@ -157,6 +223,39 @@ mod tests {
             batches(large).iter().map(Vec::len).collect::<Vec<_>>(),
             [1, 1, 1]
         );
+    }
+
+    fn poison(attributes: usize, body_bytes: usize) -> Delivery {
+        Delivery {
+            message_id: "m".into(),
+            group: "g".into(),
+            dedup_id: "d".into(),
+            body: "x".repeat(body_bytes),
+            attributes: (0..attributes)
+                .map(|number| (format!("a{number}"), "theirs".to_owned()))
+                .chain([(trace::ATTRIBUTE.to_owned(), "trace".to_owned())])
+                .collect(),
+            receive_count: 1,
+            receipt: crate::doors::Receipt("r".into()),
+        }
+    }
+
+    #[test]
+    fn a_dead_letter_has_its_reason_however_much_the_message_brought_along() {
+        for attributes in [0, 7, 9] {
+            let letter = dead_letter(&poison(attributes, 10), "BadName", "why");
+            assert_eq!(letter.attributes[ATTR_REASON], "BadName");
+            assert_eq!(letter.attributes[ATTR_DETAIL], "why");
+            assert!(letter.attributes.contains_key(trace::ATTRIBUTE));
+            assert_eq!(letter.attributes.len(), (attributes + 3).min(10));
+        }
+        // A body that leaves little room, and one that leaves none.
+        for (room, kept) in [(100, &[ATTR_REASON][..]), (0, &[])] {
+            let poison = poison(7, Outgoing::MAX_BYTES - room);
+            let letter = dead_letter(&poison, "BadName", &"why ".repeat(100));
+            assert_eq!(letter.attributes.keys().collect::<Vec<_>>(), kept);
+            assert!(weight(&letter) <= Outgoing::MAX_BYTES);
+        }
     }
 
     #[test]

@@ -1,0 +1,208 @@
+//! The export of traces, by the program itself, to a collector that reads what it is sent.
+
+use std::collections::BTreeMap;
+use std::net::SocketAddr;
+use std::sync::{Arc, Mutex};
+
+use axum::Router;
+use axum::body::Bytes;
+use axum::http::{HeaderMap, StatusCode};
+use axum::routing::post;
+use opentelemetry_proto::tonic::collector::trace::v1::ExportTraceServiceRequest;
+use opentelemetry_proto::tonic::common::v1::any_value::Value;
+use opentelemetry_proto::tonic::trace::v1::Span;
+use prost::Message;
+use streampress_tests::desk::{Desk, Running, eventually};
+use tokio::net::TcpListener;
+
+const PROGRAM: &str = env!("CARGO_BIN_EXE_streampress-program");
+const KEY: &str = "a-key-that-nobody-may-see";
+const GENERATOR: &str = "  generator: {schema: {example: iot-sensors}, fileSize: 64Ki, files: 2}\n  report: {enabled: false}";
+
+/// What a collector was sent: service, span.
+#[derive(Clone, Default)]
+struct Received(Arc<Mutex<Vec<(String, Span)>>>);
+
+impl Received {
+    fn take_in(&self, request: ExportTraceServiceRequest) {
+        for of_service in request.resource_spans {
+            let attributes = of_service.resource.expect("a resource").attributes;
+            let service = attributes.iter().find(|pair| pair.key == "service.name");
+            let value = service.and_then(|pair| pair.value.clone()?.value);
+            let Some(Value::StringValue(service)) = value else {
+                panic!("no service.name: {attributes:?}");
+            };
+            let spans = of_service.scope_spans.into_iter().flat_map(|s| s.spans);
+            let named = spans.map(|span| (service.clone(), span));
+            self.0.lock().expect("not poisoned").extend(named);
+        }
+    }
+
+    fn all(&self) -> Vec<(String, Span)> {
+        self.0.lock().expect("not poisoned").clone()
+    }
+}
+
+async fn serve(router: Router) -> SocketAddr {
+    let listener = TcpListener::bind("127.0.0.1:0").await.expect("a free port");
+    let address = listener.local_addr().expect("bound");
+    tokio::spawn(async move { axum::serve(listener, router).await });
+    address
+}
+
+async fn collector() -> (SocketAddr, Received) {
+    let received = Received::default();
+    let taking = received.clone();
+    let take = move |headers: HeaderMap, body: Bytes| async move {
+        assert_eq!(headers["content-type"], "application/x-protobuf");
+        if headers.get("x-api-key").map(|key| key.as_bytes()) != Some(KEY.as_bytes()) {
+            return StatusCode::UNAUTHORIZED;
+        }
+        taking.take_in(ExportTraceServiceRequest::decode(body).expect("a request"));
+        StatusCode::OK
+    };
+    (
+        serve(Router::new().route("/v1/traces", post(take))).await,
+        received,
+    )
+}
+
+/// One role in the folder `d`, with a collector named to it.
+fn start(desk: &Desk, role: &str, collector: SocketAddr, more: &[(&str, &str)]) -> Running {
+    let args: &[&str] = match role {
+        "generate" => &["generate", "pipeline.yaml", "--data", "d", "--files", "2"],
+        "compress" => &["compress", "pipeline.yaml", "--data", "d"],
+        _ => &["decompress", "pipeline.yaml", "--data", "d"],
+    };
+    let mut command = desk.command(args);
+    command
+        .env("OTEL_EXPORTER_OTLP_ENDPOINT", format!("http://{collector}"))
+        .env("OTEL_EXPORTER_OTLP_HEADERS", format!("x-api-key={KEY}"))
+        .envs(more.iter().copied());
+    desk.start_command(&format!("{role}.log"), command)
+}
+
+/// Generates, compresses and restores two files; the logs of the three, which must end well.
+fn whole_way(desk: &Desk, collector: SocketAddr, more: &[(&str, &str)]) -> [String; 3] {
+    let mut generate = start(desk, "generate", collector, more);
+    let workers = ["compress", "decompress"].map(|role| start(desk, role, collector, more));
+    eventually("both files are restored", || {
+        let restored = workers[1].log().matches("File restored.").count();
+        (restored == 2).then_some(())
+    });
+    assert_eq!(generate.wait(), Some(0), "{}", generate.log());
+    for worker in workers {
+        assert_eq!(worker.stop(), Some(0));
+    }
+    ["generate", "compress", "decompress"].map(|role| {
+        let log = std::fs::read_to_string(desk.path(&format!("{role}.log")));
+        log.expect("a log")
+    })
+}
+
+fn text<'a>(span: &'a Span, key: &str) -> &'a str {
+    let value = span.attributes.iter().find(|pair| pair.key == key);
+    match value.and_then(|pair| pair.value.as_ref()?.value.as_ref()) {
+        Some(Value::StringValue(text)) => text,
+        _ => panic!("no {key}: {span:?}"),
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn generating_compressing_and_restoring_a_file_are_spans_of_one_trace() {
+    let (address, received) = collector().await;
+    let desk = Desk::new(PROGRAM, "http://nowhere", "traced", GENERATOR);
+    let logs = whole_way(&desk, address, &[("OTEL_SERVICE_NAME", "press")]);
+    assert!(logs.iter().all(|log| !log.contains(KEY)), "{logs:?}");
+    let mut by_file: BTreeMap<String, BTreeMap<String, Span>> = BTreeMap::new();
+    for (service, span) in received.all() {
+        assert_eq!(service, "press");
+        let of_file = by_file
+            .entry(text(&span, "file_name").to_owned())
+            .or_default();
+        let before = of_file.insert(span.name.clone(), span);
+        assert_eq!(before, None, "each is sent once");
+    }
+    assert_eq!(by_file.len(), 2, "{by_file:?}");
+    let mut traces = Vec::new();
+    for (name, spans) in &by_file {
+        let [compress, decompress, generate] =
+            [&spans["compress"], &spans["decompress"], &spans["generate"]];
+        assert_eq!(spans.len(), 3, "{spans:?}");
+        assert_eq!(compress.trace_id, generate.trace_id, "{name}");
+        assert_eq!(decompress.trace_id, generate.trace_id, "{name}");
+        assert!(generate.parent_span_id.is_empty());
+        assert_eq!(compress.parent_span_id, generate.span_id);
+        assert_eq!(decompress.parent_span_id, compress.span_id);
+        assert_eq!(text(compress, "file_id"), text(decompress, "file_id"));
+        assert_eq!(text(generate, "file_id"), text(compress, "file_id"));
+        assert!(
+            decompress
+                .events
+                .iter()
+                .any(|event| event.name == "File restored.")
+        );
+        // The log's lines lead to it.
+        let shown: String = generate
+            .trace_id
+            .iter()
+            .map(|byte| format!("{byte:02x}"))
+            .collect();
+        for log in &logs[1..] {
+            let line = log
+                .lines()
+                .find(|line| line.contains(name) && line.contains("File "));
+            assert!(
+                line.is_some_and(|line| line.contains(&shown)),
+                "{shown} {log}"
+            );
+        }
+        traces.push(&generate.trace_id);
+    }
+    assert_ne!(traces[0], traces[1]);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn work_goes_on_where_the_collector_refuses_is_gone_or_never_answers() {
+    let refuses = serve(Router::new().fallback(|| async { StatusCode::FORBIDDEN })).await;
+    // Bound and let go again: nobody listens there.
+    let gone = TcpListener::bind("127.0.0.1:0").await.expect("a free port");
+    let is_gone = gone.local_addr().expect("bound");
+    drop(gone);
+    let silent = TcpListener::bind("127.0.0.1:0").await.expect("a free port");
+    let is_silent = silent.local_addr().expect("bound");
+    // Batches leave all the time, so that there is more than one to fail.
+    let often = ("OTEL_BSP_SCHEDULE_DELAY", "20");
+    for (address, says) in [
+        (refuses, "403"),
+        (is_gone, "refused"),
+        (is_silent, "no answer"),
+    ] {
+        let desk = Desk::new(PROGRAM, "http://nowhere", "traced", GENERATOR);
+        let logs = whole_way(
+            &desk,
+            address,
+            &[often, ("OTEL_EXPORTER_OTLP_TIMEOUT", "300")],
+        );
+        for log in &logs {
+            assert!(!log.contains(KEY), "{log}");
+            assert_eq!(log.matches("Cannot deliver traces").count(), 1, "{log}");
+            assert!(log.to_lowercase().contains(says), "{says}: {log}");
+        }
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_collector_that_cannot_be_named_so_is_told_of_and_work_goes_on() {
+    let desk = Desk::new(PROGRAM, "http://nowhere", "traced", GENERATOR);
+    let mut command = desk.command(&["generate", "pipeline.yaml", "--data", "d", "--files", "1"]);
+    command.env("OTEL_EXPORTER_OTLP_ENDPOINT", "not an address");
+    let mut generate = desk.start_command("generate.log", command);
+    assert_eq!(generate.wait(), Some(0), "{}", generate.log());
+    assert_eq!(
+        generate.log().matches("no traces are exported").count(),
+        1,
+        "{}",
+        generate.log()
+    );
+}
