@@ -321,10 +321,11 @@ impl Hands {
         what: &str,
         call: impl Future<Output = Result<T, kube::Error>>,
     ) -> Result<T, WriteError> {
-        if !self.leadership.may_write() {
+        let Some(left) = self.leadership.left() else {
             return Err(WriteError::NotLeading);
-        }
-        let answer = timeout(WRITE_DEADLINE, call)
+        };
+        // One that is still under way when the lead ends would land among the writes of the next leader.
+        let answer = timeout(WRITE_DEADLINE.min(left), call)
             .await
             .map_err(|_| WriteError::NoAnswer)?;
         answer.map_err(|answer| WriteError::Refused {

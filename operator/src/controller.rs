@@ -234,9 +234,7 @@ async fn delete(
         return Ok(Action::await_change());
     }
     let left = match known {
-        None => {
-            vec!["queues and stream may be left behind: the pipeline cannot be read".to_owned()]
-        }
+        None => vec![unread(object)],
         Some((pipeline, resolved)) => {
             let owner = owner(object);
             for (key, live) in context
@@ -286,6 +284,23 @@ fn typed(object: &DynamicObject) -> Result<CompressionPipeline, String> {
     serde_json::from_value(text).map_err(|error| format!("the pipeline cannot be read ({error}): it was written for another version of the CustomResourceDefinition"))
 }
 
+/// What becomes of the transport of a pipeline whose spec says nothing that could be gone by: named from the status.
+fn unread(object: &DynamicObject) -> String {
+    let transport = &object.data["status"]["transport"];
+    let parts = ["filesQueueURL", "chunksQueueURL", "streamARN"];
+    let parts: Vec<&str> = parts
+        .into_iter()
+        .filter_map(|part| transport[part].as_str())
+        .collect();
+    let parts = match parts.is_empty() {
+        true => "queues and stream, where they were made,".to_owned(),
+        false => parts.join(", "),
+    };
+    format!(
+        "{parts} may be left behind: the spec was invalid to the end, so that its deletionPolicy could not be followed"
+    )
+}
+
 fn owner(object: &DynamicObject) -> Owner {
     (
         object.metadata.namespace.clone().unwrap_or_default(),
@@ -305,4 +320,29 @@ fn holds_finalizer(object: &DynamicObject) -> bool {
         .iter()
         .flatten()
         .any(|finalizer| finalizer == names::FINALIZER)
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    fn with_status(status: serde_json::Value) -> DynamicObject {
+        serde_json::from_value(json!({"metadata": {"name": "a"}, "status": status}))
+            .expect("an object")
+    }
+
+    #[test]
+    fn what_an_unreadable_pipeline_leaves_behind_is_named() {
+        let made = with_status(json!({"transport": {
+            "filesQueueURL": "https://sqs/files.fifo", "chunksQueueURL": "https://sqs/chunks.fifo", "streamARN": "arn:s",
+        }}));
+        assert!(unread(&made).starts_with(
+            "https://sqs/files.fifo, https://sqs/chunks.fifo, arn:s may be left behind"
+        ));
+        assert!(
+            unread(&with_status(json!({}))).starts_with("queues and stream, where they were made,")
+        );
+    }
 }
