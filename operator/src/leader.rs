@@ -28,7 +28,8 @@ impl Leadership {
 
     /// How long a write that begins now may take; nothing when it may not begin.
     pub fn left(&self) -> Option<Duration> {
-        let left = self.until()?.checked_duration_since(Instant::now());
+        let until = *self.until();
+        let left = until?.checked_duration_since(Instant::now());
         left.filter(|left| !left.is_zero())
     }
 
