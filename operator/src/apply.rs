@@ -95,8 +95,8 @@ pub struct Hands {
     client: Client,
     leadership: Leadership,
     metrics: Metrics,
-    /// What the server made of what we applied, where it wrote it otherwise than we did (500m for 0.5). Hashes of both:
-    /// parsed, they would take more memory than everything else that is known of a pipeline.
+    /// What the server made of what we applied, where it wrote it otherwise than we did (500m for 0.5). Hashes of both,
+    /// since there may be thousands.
     settled: Mutex<HashMap<Key, (String, String)>>,
 }
 

@@ -10,6 +10,7 @@ use std::time::Duration;
 
 use kube::api::DynamicObject;
 use kube::runtime::controller::Action;
+use serde_json::Value;
 use streampress_crds::pipeline::{CompressionPipeline, TransportPolicy};
 use streampress_crds::settings::{Resolved, resolve_in_cluster};
 use tokio::time::{Instant, timeout};
@@ -54,6 +55,7 @@ pub async fn reconcile(
     context: Arc<Context>,
 ) -> Result<Action, ReconcileError> {
     let began = Instant::now();
+    let object = unfolded(&object);
     let outcome = timeout(DEADLINE, look(&object, &context))
         .await
         .unwrap_or(Err(ReconcileError::TooLong));
@@ -61,6 +63,24 @@ pub async fn reconcile(
     context.metrics.reconciled(word, began.elapsed());
     context.conclude(&object, outcome.is_ok());
     outcome
+}
+
+/// A pipeline as it is kept between two looks: spec and status as text, which needs less memory than parsed.
+pub fn folded(mut object: DynamicObject) -> DynamicObject {
+    object.data = Value::String(object.data.to_string());
+    object
+}
+
+fn unfolded(object: &DynamicObject) -> DynamicObject {
+    let data = match &object.data {
+        Value::String(text) => serde_json::from_str(text).unwrap_or_default(),
+        whole => whole.clone(),
+    };
+    DynamicObject {
+        types: object.types.clone(),
+        metadata: object.metadata.clone(),
+        data,
+    }
 }
 
 /// After a failure: again, later and later, but soon after what went wrong is over.
@@ -331,6 +351,13 @@ mod tests {
     fn with_status(status: serde_json::Value) -> DynamicObject {
         serde_json::from_value(json!({"metadata": {"name": "a"}, "status": status}))
             .expect("an object")
+    }
+
+    #[test]
+    fn a_pipeline_comes_back_from_its_text_as_it_was() {
+        let whole = with_status(json!({"phase": "Running", "backlog": {"files": 3}}));
+        assert_eq!(unfolded(&folded(whole.clone())), whole);
+        assert_eq!(unfolded(&whole), whole);
     }
 
     #[test]
