@@ -95,8 +95,9 @@ pub struct Hands {
     client: Client,
     leadership: Leadership,
     metrics: Metrics,
-    /// What the server made of what we applied, where it wrote it otherwise than we did (500m for 0.5).
-    settled: Mutex<HashMap<Key, (String, Value)>>,
+    /// What the server made of what we applied, where it wrote it otherwise than we did (500m for 0.5). Hashes of both,
+    /// since there may be thousands.
+    settled: Mutex<HashMap<Key, (String, String)>>,
 }
 
 /// The API resource of a kind.
@@ -170,7 +171,7 @@ impl Hands {
         if made_of_it == desired {
             self.settled().remove(&key);
         } else {
-            self.settled().insert(key, (hash, made_of_it));
+            self.settled().insert(key, (hash, digest(&made_of_it)));
         }
         store.wrote(child.kind, written);
         Ok(true)
@@ -218,7 +219,7 @@ impl Hands {
             || self
                 .settled()
                 .get(key)
-                .is_some_and(|(settled, made)| settled == hash && *made == there)
+                .is_some_and(|(settled, made)| settled == hash && *made == digest(&there))
     }
 
     /// Deletes exactly this object, not one that came after it.
@@ -321,10 +322,11 @@ impl Hands {
         what: &str,
         call: impl Future<Output = Result<T, kube::Error>>,
     ) -> Result<T, WriteError> {
-        if !self.leadership.may_write() {
+        let Some(left) = self.leadership.left() else {
             return Err(WriteError::NotLeading);
-        }
-        let answer = timeout(WRITE_DEADLINE, call)
+        };
+        // One that is still under way when the lead ends would land among the writes of the next leader.
+        let answer = timeout(WRITE_DEADLINE.min(left), call)
             .await
             .map_err(|_| WriteError::NoAnswer)?;
         answer.map_err(|answer| WriteError::Refused {
@@ -333,7 +335,7 @@ impl Hands {
         })
     }
 
-    fn settled(&self) -> std::sync::MutexGuard<'_, HashMap<Key, (String, Value)>> {
+    fn settled(&self) -> std::sync::MutexGuard<'_, HashMap<Key, (String, String)>> {
         self.settled.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
@@ -352,16 +354,17 @@ fn identity(pipeline: &DynamicObject) -> Value {
 
 /// The object with the hash of itself on it.
 fn stamped(child: &Child) -> (Value, String) {
-    let hash = fnv(child.object.to_string().as_bytes());
+    let hash = digest(&child.object);
     let mut object = child.object.clone();
     object["metadata"]["annotations"][APPLIED] = hash.clone().into();
     (object, hash)
 }
 
 /// FNV-1a: the same in every release, which the standard library's hash does not promise.
-fn fnv(bytes: &[u8]) -> String {
-    let hash = bytes.iter().fold(0xcbf2_9ce4_8422_2325_u64, |hash, byte| {
-        (hash ^ u64::from(*byte)).wrapping_mul(0x0100_0000_01b3)
+fn digest(value: &Value) -> String {
+    let text = value.to_string();
+    let hash = text.bytes().fold(0xcbf2_9ce4_8422_2325_u64, |hash, byte| {
+        (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3)
     });
     format!("{hash:016x}")
 }

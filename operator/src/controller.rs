@@ -10,6 +10,7 @@ use std::time::Duration;
 
 use kube::api::DynamicObject;
 use kube::runtime::controller::Action;
+use serde_json::Value;
 use streampress_crds::pipeline::{CompressionPipeline, TransportPolicy};
 use streampress_crds::settings::{Resolved, resolve_in_cluster};
 use tokio::time::{Instant, timeout};
@@ -54,6 +55,7 @@ pub async fn reconcile(
     context: Arc<Context>,
 ) -> Result<Action, ReconcileError> {
     let began = Instant::now();
+    let object = unfolded(&object);
     let outcome = timeout(DEADLINE, look(&object, &context))
         .await
         .unwrap_or(Err(ReconcileError::TooLong));
@@ -61,6 +63,24 @@ pub async fn reconcile(
     context.metrics.reconciled(word, began.elapsed());
     context.conclude(&object, outcome.is_ok());
     outcome
+}
+
+/// A pipeline as it is kept between two looks: spec and status as text, which needs less memory than parsed.
+pub fn folded(mut object: DynamicObject) -> DynamicObject {
+    object.data = Value::String(object.data.to_string());
+    object
+}
+
+fn unfolded(object: &DynamicObject) -> DynamicObject {
+    let data = match &object.data {
+        Value::String(text) => serde_json::from_str(text).unwrap_or_default(),
+        whole => whole.clone(),
+    };
+    DynamicObject {
+        types: object.types.clone(),
+        metadata: object.metadata.clone(),
+        data,
+    }
 }
 
 /// After a failure: again, later and later, but soon after what went wrong is over.
@@ -234,9 +254,7 @@ async fn delete(
         return Ok(Action::await_change());
     }
     let left = match known {
-        None => {
-            vec!["queues and stream may be left behind: the pipeline cannot be read".to_owned()]
-        }
+        None => vec![unread(object)],
         Some((pipeline, resolved)) => {
             let owner = owner(object);
             for (key, live) in context
@@ -286,6 +304,23 @@ fn typed(object: &DynamicObject) -> Result<CompressionPipeline, String> {
     serde_json::from_value(text).map_err(|error| format!("the pipeline cannot be read ({error}): it was written for another version of the CustomResourceDefinition"))
 }
 
+/// What becomes of the transport of a pipeline whose spec says nothing that could be gone by: named from the status.
+fn unread(object: &DynamicObject) -> String {
+    let transport = &object.data["status"]["transport"];
+    let parts = ["filesQueueURL", "chunksQueueURL", "streamARN"];
+    let parts: Vec<&str> = parts
+        .into_iter()
+        .filter_map(|part| transport[part].as_str())
+        .collect();
+    let parts = match parts.is_empty() {
+        true => "queues and stream, where they were made,".to_owned(),
+        false => parts.join(", "),
+    };
+    format!(
+        "{parts} may be left behind: the spec was invalid to the end, so that its deletionPolicy could not be followed"
+    )
+}
+
 fn owner(object: &DynamicObject) -> Owner {
     (
         object.metadata.namespace.clone().unwrap_or_default(),
@@ -305,4 +340,36 @@ fn holds_finalizer(object: &DynamicObject) -> bool {
         .iter()
         .flatten()
         .any(|finalizer| finalizer == names::FINALIZER)
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    fn with_status(status: serde_json::Value) -> DynamicObject {
+        serde_json::from_value(json!({"metadata": {"name": "a"}, "status": status}))
+            .expect("an object")
+    }
+
+    #[test]
+    fn a_pipeline_comes_back_from_its_text_as_it_was() {
+        let whole = with_status(json!({"phase": "Running", "backlog": {"files": 3}}));
+        assert_eq!(unfolded(&folded(whole.clone())), whole);
+        assert_eq!(unfolded(&whole), whole);
+    }
+
+    #[test]
+    fn what_an_unreadable_pipeline_leaves_behind_is_named() {
+        let made = with_status(json!({"transport": {
+            "filesQueueURL": "https://sqs/files.fifo", "chunksQueueURL": "https://sqs/chunks.fifo", "streamARN": "arn:s",
+        }}));
+        assert!(unread(&made).starts_with(
+            "https://sqs/files.fifo, https://sqs/chunks.fifo, arn:s may be left behind"
+        ));
+        assert!(
+            unread(&with_status(json!({}))).starts_with("queues and stream, where they were made,")
+        );
+    }
 }

@@ -23,7 +23,14 @@ pub struct Leadership {
 impl Leadership {
     /// Whether a write may begin now.
     pub fn may_write(&self) -> bool {
-        self.until().is_some_and(|until| Instant::now() < until)
+        self.left().is_some()
+    }
+
+    /// How long a write that begins now may take; nothing when it may not begin.
+    pub fn left(&self) -> Option<Duration> {
+        let until = *self.until();
+        let left = until?.checked_duration_since(Instant::now());
+        left.filter(|left| !left.is_zero())
     }
 
     fn until(&self) -> std::sync::MutexGuard<'_, Option<Instant>> {
@@ -233,5 +240,23 @@ impl Election {
             }),
             ..LeaseSpec::default()
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_write_may_last_as_long_as_the_lead_and_none_begins_after_it() {
+        let leadership = Leadership::default();
+        assert_eq!(leadership.left(), None);
+        let hour = Duration::from_secs(3600);
+        leadership.set(Some(Instant::now() + hour));
+        assert!(leadership.left().is_some_and(|left| left <= hour));
+        assert!(leadership.may_write());
+        leadership.set(Some(Instant::now()));
+        assert_eq!(leadership.left(), None);
+        assert!(!leadership.may_write());
     }
 }

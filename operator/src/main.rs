@@ -134,7 +134,7 @@ async fn operate(args: Args) -> Result<()> {
             ..DeskOptions::default()
         },
         at_once: args.concurrency,
-        debounce: Duration::from_millis(10),
+        debounce: Duration::from_millis(4),
     };
     run(
         client,

@@ -20,7 +20,7 @@ use tracing::{debug, info};
 use crate::apply::{Hands, pipelines, resource};
 use crate::build::Platform;
 use crate::child::Kind;
-use crate::controller::{Context, after_failure, reconcile};
+use crate::controller::{Context, after_failure, folded, reconcile};
 use crate::events::Events;
 use crate::http::Pulses;
 use crate::leader::{Election, Leadership, Times};
@@ -262,7 +262,7 @@ async fn follow_pipelines(
         match change {
             Change::Put(mut object) => {
                 touch(&mut object);
-                writer.apply_watcher_event(&Event::Apply(object));
+                writer.apply_watcher_event(&Event::Apply(folded(object)));
             }
             Change::Gone(object) => {
                 context.forget(object.metadata.uid.as_deref().unwrap_or_default());
@@ -272,7 +272,7 @@ async fn follow_pipelines(
                 writer.apply_watcher_event(&Event::Init);
                 for mut object in objects {
                     touch(&mut object);
-                    writer.apply_watcher_event(&Event::InitApply(object));
+                    writer.apply_watcher_event(&Event::InitApply(folded(object)));
                 }
                 writer.apply_watcher_event(&Event::InitDone);
                 let there: std::collections::HashSet<_> = reader

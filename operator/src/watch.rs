@@ -19,6 +19,8 @@ const GRACE: Duration = Duration::from_secs(8);
 const PAGE: u32 = 500;
 /// How long a page may take.
 const PAGE_DEADLINE: Duration = Duration::from_secs(20);
+/// A watch that ends sooner than this is not asked for again at once: some server or proxy in between lets none live.
+const SHORTEST: Duration = Duration::from_secs(1);
 /// The longest pause after a failure.
 const LONGEST_PAUSE: Duration = Duration::from_secs(15);
 
@@ -173,10 +175,14 @@ async fn watch(
     let mut pause = Duration::from_millis(500);
     let mut failures = 0;
     loop {
+        let began = Instant::now();
         match watch_once(api, &params, &mut version, pulse, on).await {
             Ok(()) => {
                 failures = 0;
                 pause = Duration::from_millis(500);
+                if began.elapsed() < SHORTEST {
+                    sleep(jittered(SHORTEST)).await;
+                }
             }
             Err(Stop::Expired) => return Stop::Expired,
             Err(Stop::Failed(why)) => {

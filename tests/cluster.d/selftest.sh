@@ -2,7 +2,7 @@
 
 self_test() {
     [ $# = 0 ] || die "self-test takes no arguments"
-    local one=selftest-one two=selftest-two said pid waited
+    local one=selftest-one two=selftest-two said pid mark
     trap "wait; as $one down; as $two down" EXIT
     traces >"${TMPDIR:-/tmp}/streampress-traces.$$"
 
@@ -26,19 +26,20 @@ self_test() {
     runs_a_pod $two
 
     say "# an up that is killed on the way is cleaned by down"
-    for waited in 0.3 1.5 4; do
+    # By what up has written, not by the clock: on a busy machine it would be killed before it began.
+    for mark in up.pid node.pid namespace components; do
         "$HERE/../cluster" --name $one up --no-localstack >/dev/null 2>&1 &
         pid=$!
-        sleep $waited
+        wait_for 120 "up to write $mark" test -e "$RUNS/$one/$mark"
         kill -KILL $pid 2>/dev/null || true
         wait $pid 2>/dev/null || true
-        as $one down || failed "down after an up killed at $waited s"
+        as $one down || failed "down after an up killed when it had written $mark"
     done
 
     say "# down while up is at work ends both"
     "$HERE/../cluster" --name $one up --no-localstack >/dev/null 2>&1 &
     pid=$!
-    sleep 2
+    wait_for 120 "up to start its first process" test -e "$RUNS/$one/node.pid"
     as $one down || failed "down while up was at work"
     ! wait $pid 2>/dev/null || failed "up says that it went well"
 

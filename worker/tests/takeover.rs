@@ -96,6 +96,10 @@ async fn a_contender() {
     let Ok(role) = std::env::var(ROLE) else {
         return;
     };
+    tracing_subscriber::fmt()
+        .with_ansi(false)
+        .with_env_filter("info,streampress=debug")
+        .init();
     let dir = PathBuf::from(std::env::var(DIR).unwrap());
     let (pod, pipeline) = (
         std::env::var(POD).unwrap(),
@@ -279,6 +283,7 @@ const ALL: [Blow; 4] = [Blow::Kill, Blow::Kill, Blow::Freeze, Blow::End];
 /// One slot, its contenders, and what was seen of them.
 struct Arena {
     dir: PathBuf,
+    local: Local,
     pipeline: String,
     role: &'static str,
     times: Times,
@@ -292,6 +297,7 @@ struct Arena {
 impl Arena {
     async fn new(
         dir: &Path,
+        local: &Local,
         pipeline: &str,
         role: &'static str,
         times: Times,
@@ -311,6 +317,7 @@ impl Arena {
             .collect();
         Self {
             dir: dir.to_owned(),
+            local: local.clone(),
             pipeline: pipeline.to_owned(),
             role,
             times,
@@ -342,13 +349,26 @@ impl Arena {
             {
                 return (place, now);
             }
-            assert!(
-                began.elapsed() < Duration::from_secs(60),
-                "nobody takes the {}'s slot",
-                self.role
-            );
+            if began.elapsed() > Duration::from_secs(60) {
+                self.explain(transitions).await;
+            }
             sleep(Duration::from_millis(10)).await;
         }
+    }
+
+    /// Nobody took the slot: ends the test with all there is to know about why.
+    async fn explain(&self, transitions: i32) -> ! {
+        let name = format!("{}-{}-0", self.pipeline, self.role);
+        let lease = self.leases.get(&name).await.map(|lease| lease.spec);
+        let pods: Vec<&str> = self.contenders.iter().map(|c| c.pod.as_str()).collect();
+        panic!(
+            "nobody takes the {}'s slot after transition {transitions}; contenders {pods:?}; Lease {lease:?}; \
+             files waiting {:?}; manifests waiting {:?}; the processes' logs: {}",
+            self.role,
+            self.local.files_queue().depth().await,
+            self.local.chunks_queue().depth().await,
+            logs(&self.dir)
+        );
     }
 
     /// So many changes of hands.
@@ -590,13 +610,19 @@ async fn one_pipeline(
     }
     let local = open(dir);
     let (enough, all_done) = (CancellationToken::new(), CancellationToken::new());
-    let feeding = tokio::spawn(feed(dir.to_owned(), local.clone(), enough.clone()));
+    let mut feeding = tokio::spawn(feed(dir.to_owned(), local.clone(), enough.clone()));
     let watching = tokio::spawn(watch_restored(dir.to_owned(), all_done.clone()));
     let mut arenas = Vec::new();
     for role in ROLES {
-        arenas.push(Arena::new(dir, &pipeline, role, times, client.clone()).await);
+        arenas.push(Arena::new(dir, &local, &pipeline, role, times, client.clone()).await);
     }
-    futures::future::join_all(arenas.iter_mut().map(|arena| arena.fight(cycles, blows))).await;
+    let fights =
+        futures::future::join_all(arenas.iter_mut().map(|arena| arena.fight(cycles, blows)));
+    // Without new files nobody would want a slot any more.
+    tokio::select! {
+        _ = fights => {}
+        ended = &mut feeding => panic!("no more files come: {:?}", ended.map(|made| made.len())),
+    }
     enough.cancel();
     let made = feeding.await.unwrap();
     let began = Instant::now();
@@ -649,9 +675,12 @@ fn logs(dir: &Path) -> String {
         .flatten()
         .map(|entry| entry.path());
     let logs = files.filter(|path| path.extension().is_some_and(|extension| extension == "log"));
-    logs.map(|path| fs::read_to_string(path).unwrap_or_default())
-        .collect::<Vec<_>>()
-        .join("\n")
+    logs.map(|path| {
+        let said = fs::read_to_string(&path).unwrap_or_default();
+        format!("--- {}\n{said}", path.display())
+    })
+    .collect::<Vec<_>>()
+    .join("\n")
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -279,7 +279,8 @@ async fn keep(inner: Arc<Inner>, plan: Plan) {
             let Ok(_turn) = inner.turns.acquire().await else {
                 return;
             };
-            inner.provide(&plan).await
+            // In a box of its own: the task stays for as long as its pipeline, at the size of all that is awaited in it.
+            Box::pin(inner.provide(&plan)).await
         };
         match made {
             Ok((credentials, status)) => {

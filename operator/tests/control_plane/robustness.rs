@@ -58,6 +58,31 @@ async fn a_watch_that_fails_is_named_and_holds_up_no_other_once_all_was_listed()
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn watches_that_end_at_once_are_not_asked_for_in_a_rush() {
+    let mut site = Site::empty().await;
+    let proxy = Proxy::start().await;
+    proxy.rule(|seen| match seen.watches() {
+        true => Fault::Nothing,
+        false => Fault::None,
+    });
+    site.start_through(proxy.client());
+    eventually("it is ready", async || site.pulses.ready().is_ok()).await;
+    proxy.take_log();
+    tokio::time::sleep(std::time::Duration::from_secs(4)).await;
+    let asked = proxy
+        .take_log()
+        .iter()
+        .filter(|seen| seen.watches())
+        .count();
+    let kinds = Kind::ALL.len() + 1;
+    // Each of them at most once in half a second, which is the shortest pause.
+    assert!(
+        asked <= kinds * 9,
+        "{asked} watches of {kinds} kinds in 4 s"
+    );
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_missing_custom_resource_definition_is_named() {
     let mut site = Site::empty().await;
     let proxy = Proxy::start().await;

@@ -82,6 +82,8 @@ pub enum Fault {
     Deaf,
     /// The proxy answers with this status in the server's place.
     Answer(u16),
+    /// The proxy answers that all is well and nothing is to be said, as a watch that ends at once.
+    Nothing,
     /// It passes after so long.
     Late(Duration),
     /// It passes, and after so long the connection breaks.
@@ -228,6 +230,7 @@ impl Inner {
             Fault::Refuse => return Err(harm()),
             Fault::Hang => return std::future::pending().await,
             Fault::Answer(code) => return Ok(made_up(code)),
+            Fault::Nothing => return Ok(Response::new(whole(Bytes::new()))),
             Fault::Late(time) => sleep(time).await,
             Fault::None | Fault::Deaf | Fault::Cut(_) | Fault::Stall(_) => {}
         }
@@ -340,15 +343,18 @@ fn harm() -> Harm {
     "broken by the proxy".into()
 }
 
+fn whole(bytes: Bytes) -> Body {
+    let body = Full::new(bytes).map_err(|never: Infallible| match never {});
+    body.boxed_unsync()
+}
+
 /// An answer as the API server words it.
 fn made_up(code: u16) -> Response<Body> {
     let status = json!({
         "apiVersion": "v1", "kind": "Status", "status": "Failure", "code": code, "message": "made up by the proxy",
         "reason": match code { 409 => "Conflict", 410 => "Expired", 429 => "TooManyRequests", _ => "InternalError" },
     });
-    let body =
-        Full::new(Bytes::from(status.to_string())).map_err(|never: Infallible| match never {});
-    let mut answer = Response::new(body.boxed_unsync());
+    let mut answer = Response::new(whole(Bytes::from(status.to_string())));
     *answer.status_mut() = http::StatusCode::from_u16(code).unwrap();
     answer.headers_mut().insert(
         CONTENT_TYPE,

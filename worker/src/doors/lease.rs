@@ -27,6 +27,8 @@ use super::{DoorError, DoorResult, Held, Ledger, Lock};
 
 /// How long the server keeps one watch open.
 const WATCH_SECONDS: u32 = 240;
+/// A watch that ends sooner than this is not asked for again at once.
+const SHORTEST_WATCH: Duration = Duration::from_secs(1);
 
 /// The slots of one role.
 pub struct LeaseLock {
@@ -258,6 +260,14 @@ impl Shared {
         }
     }
 
+    /// Gives up on a connection through which nothing comes; the client would wait without end, and its worker be blind
+    /// to the slot for as long.
+    async fn in_time<T>(&self, asked: impl Future<Output = Result<T, Error>>) -> Result<T, Error> {
+        timeout(self.times.lease * 2, asked)
+            .await
+            .unwrap_or_else(|late| Err(Error::Service(late.into())))
+    }
+
     /// Replaces the Lease as it was read; fails with 409 when somebody was faster.
     async fn replace(&self, slot: &str, lease: &Lease) -> Result<Lease, Error> {
         let written = self
@@ -326,7 +336,7 @@ async fn follow(shared: Arc<Shared>, slot: String) {
 }
 
 async fn follow_once(shared: &Shared, slot: &str) -> Result<(), Error> {
-    let lease = shared.api.get(slot).await?;
+    let lease = shared.in_time(shared.api.get(slot)).await?;
     let mut at = lease.metadata.resource_version.clone().unwrap_or_default();
     shared.observe(slot, lease);
     shared
@@ -336,7 +346,8 @@ async fn follow_once(shared: &Shared, slot: &str) -> Result<(), Error> {
         .fields(&format!("metadata.name={slot}"))
         .timeout(WATCH_SECONDS);
     loop {
-        let events = shared.api.watch(&params, &at).await?;
+        let began = Instant::now();
+        let events = shared.in_time(shared.api.watch(&params, &at)).await?;
         futures::pin_mut!(events);
         let silence = Duration::from_secs(u64::from(WATCH_SECONDS) + 10);
         while let Ok(Some(event)) = timeout(silence, events.next()).await {
@@ -353,6 +364,7 @@ async fn follow_once(shared: &Shared, slot: &str) -> Result<(), Error> {
                 WatchEvent::Error(status) => return Err(Error::Api(status)),
             }
         }
+        sleep(SHORTEST_WATCH.saturating_sub(began.elapsed())).await;
     }
 }
 

@@ -229,6 +229,21 @@ async fn a_holder_without_an_api_server_stops_by_the_deadline() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_worker_that_began_while_the_api_server_was_silent_sees_its_slot_once_it_speaks() {
+    let names = slots(1).await;
+    let gate = gate::Gate::open().await;
+    gate.close();
+    let lock = LeaseLock::new(gate.client().await, "default", names, "pod", FAST);
+    lock.all_held_by_others().await.unwrap_err();
+    // What was asked through the shut gate is never answered.
+    gate.reopen();
+    eventually("the slot can be taken", || async {
+        lock.try_acquire().await.is_ok_and(|held| held.is_some())
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn an_idle_worker_writes_nothing() {
     let names = slots(2).await;
     let lock = lock(&names, FAST).await;
@@ -256,7 +271,7 @@ async fn a_missing_lease_says_who_makes_it() {
 
 /// A door to the API server that can be shut in the middle of everything.
 mod gate {
-    use std::sync::Arc;
+    use std::sync::{Arc, Mutex};
 
     use kube::{Client, Config};
     use tokio::io::copy_bidirectional;
@@ -265,7 +280,8 @@ mod gate {
 
     pub struct Gate {
         port: u16,
-        shut: Arc<CancellationToken>,
+        /// Of the connections made from now on.
+        shut: Arc<Mutex<CancellationToken>>,
     }
 
     impl Gate {
@@ -277,11 +293,11 @@ mod gate {
             );
             let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
             let port = listener.local_addr().unwrap().port();
-            let shut = Arc::new(CancellationToken::new());
+            let shut = Arc::new(Mutex::new(CancellationToken::new()));
             let gate = Arc::clone(&shut);
             tokio::spawn(async move {
                 while let Ok((mut near, _)) = listener.accept().await {
-                    let (host, gate) = (host.clone(), Arc::clone(&gate));
+                    let (host, gate) = (host.clone(), gate.lock().unwrap().clone());
                     tokio::spawn(async move {
                         let Ok(mut far) = TcpStream::connect((host.as_str(), behind)).await else {
                             return;
@@ -304,7 +320,12 @@ mod gate {
         }
 
         pub fn close(&self) {
-            self.shut.cancel();
+            self.shut.lock().unwrap().cancel();
+        }
+
+        /// For new connections; those of before stay as they are.
+        pub fn reopen(&self) {
+            *self.shut.lock().unwrap() = CancellationToken::new();
         }
     }
 }
