@@ -24,7 +24,7 @@ impl Default for Credit {
 
 impl Credit {
     /// How many records to ask for at one that is wanted for certain, where `wanted` may lie.
-    pub(super) fn from_a_seek(&self, wanted: usize, record_bytes: f64) -> i32 {
+    pub(super) fn after_a_seek(&self, wanted: usize, record_bytes: f64) -> i32 {
         (1 + self.affordable(record_bytes)).min(wanted.max(1)) as i32
     }
 
@@ -69,7 +69,7 @@ mod tests {
             let mut count = credit.going_on(left, record_bytes as f64) as usize;
             if answers == 0 || was_idle || count == 0 {
                 at = at.next_multiple_of(apart);
-                count = credit.from_a_seek(left, record_bytes as f64) as usize;
+                count = credit.after_a_seek(left, record_bytes as f64) as usize;
             }
             let hits = (at..at + count).filter(|place| place % apart == 0).count();
             was_idle = hits == 0;

@@ -333,7 +333,7 @@ impl Walker {
             Some(cursor) => cursor,
             None => match self.seek_to(target).await {
                 Ok(Some(cursor)) => {
-                    limit = self.credit.from_a_seek(wanted, self.record_bytes);
+                    limit = self.credit.after_a_seek(wanted, self.record_bytes);
                     cursor
                 }
                 Ok(None) => return self.judge(target).await,
