@@ -78,6 +78,8 @@ pub(crate) fn read(text: &str) -> (Vec<Document>, Vec<Fault>) {
     let options = granit_parser::options! {
         flow_nesting_limit: MOST_DEPTH,
         block_nesting_limit: MOST_DEPTH,
+        // Whether they would come depends on who else in the build uses the parser.
+        emit_comments: false,
     };
     let mut reader = Reader {
         parser: Parser::new_from_str_with_options(text, options),
