@@ -160,13 +160,10 @@ impl<'a> Reader<'a> {
     }
 
     fn next(&mut self) -> Result<(Event<'a>, Span), Stop> {
-        loop {
-            return match self.parser.next_event() {
-                Some(Ok((Event::Comment(..), _))) => continue,
-                Some(Ok(event)) => Ok(event),
-                Some(Err(error)) => Err(self.syntax(&error)),
-                None => Ok((Event::StreamEnd, Span::default())),
-            };
+        match self.parser.next_event() {
+            Some(Ok(event)) => Ok(event),
+            Some(Err(error)) => Err(self.syntax(&error)),
+            None => Ok((Event::StreamEnd, Span::default())),
         }
     }
 
