@@ -349,8 +349,7 @@ fn a_name_written_twice_is_told_with_both_lines() {
 #[test]
 fn comments_may_stand_wherever_yaml_lets_them() {
     let text = "# top\napiVersion: streampress.dev/v1alpha1 # version\nkind: CompressionPipeline\nmetadata: # head\n  # inside\n  name: shop # name\nspec: # spec\n  source: {location: \"file:///data/in\", # place\n    formats: [json, # one\n      csv]} # end\n  # before a field\n  destination: # empty so far\n    location: file:///data/out\n# bottom\n";
-    let (pipeline, notices) =
-        load_one(text, "f").unwrap_or_else(|problems| panic!("{problems:#?}"));
+    let (pipeline, _) = load_one(text, "f").unwrap_or_else(|problems| panic!("{problems:#?}"));
     assert_eq!(pipeline.spec.source.formats.len(), 2);
 }
 

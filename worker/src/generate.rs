@@ -25,6 +25,8 @@ use crate::wire::{Digest, FileRef};
 const MOST_WAITING: u64 = 64;
 /// Between two looks at a slot or a queue that is full.
 const PAUSE: Duration = Duration::from_millis(100);
+/// After so many of these looks it is said what is waited for: 5 s.
+const LOOKS_IN_SILENCE: u32 = 50;
 
 /// The generator's work.
 pub struct Generate {
@@ -142,10 +144,18 @@ impl Generate {
                 () = tokio::time::sleep_until(due) => {}
             }
         } else {
+            let mut looks = 0;
             // Unknown depth is not zero: without an answer it waits.
             while !self.stopped(held)
                 && !matches!(self.announcer.files_queue.depth().await, Ok(depth) if depth.total() < MOST_WAITING)
             {
+                looks += 1;
+                if looks == LOOKS_IN_SILENCE {
+                    info!(
+                        most = MOST_WAITING,
+                        "Waiting: as many files as may wait are waiting for a compressor."
+                    );
+                }
                 self.meter.ticked();
                 self.pause(PAUSE).await;
             }
