@@ -153,7 +153,7 @@ impl Generate {
                 if looks == LOOKS_IN_SILENCE {
                     info!(
                         most = MOST_WAITING,
-                        "Waiting: as many files as may wait are waiting for a compressor."
+                        "Waiting until the files queue tells of fewer files than may wait for a compressor."
                     );
                 }
                 self.meter.ticked();
