@@ -301,6 +301,18 @@ async fn an_emptied_shard_says_expired_too() {
     ));
 }
 
+/// Bytes read over bytes needed.
+#[track_caller]
+fn assert_read_at_most(most: f64, what: &str, reader: &impl ChunkStream) {
+    let counts = reader.counts();
+    let ratio = counts.bytes_read as f64 / counts.bytes_served as f64;
+    println!(
+        "FIGURE bytes read over needed, {what}: {ratio:.3} with {} reads and {} seeks (at most {most})",
+        counts.reads, counts.seeks
+    );
+    assert!(ratio <= most, "{what}: {ratio} {counts:?}");
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn resharding_during_traffic_loses_and_replays_nothing() {
     let cloud = Cloud::start().await;
@@ -320,12 +332,7 @@ async fn resharding_during_traffic_loses_and_replays_nothing() {
     }
     let fresh = cloud.aws.stream("stream-0").await.expect("opens");
     assert_there(&fresh, &positions, &written).await;
-    let counts = fresh.counts();
-    let ratio = counts.bytes_read as f64 / counts.bytes_served as f64;
-    println!(
-        "FIGURE bytes read over needed, in order, over five generations of shards: {ratio:.3} (at most 1.05)"
-    );
-    assert!(ratio <= 1.05, "{ratio}");
+    assert_read_at_most(1.05, "in order, over five generations of shards", &fresh);
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -358,13 +365,7 @@ async fn many_readers_of_the_same_files_read_a_shard_once() {
         }
     });
     join_all(readers).await;
-    let counts = reader.counts();
-    let ratio = counts.bytes_read as f64 / counts.bytes_served as f64;
-    println!(
-        "FIGURE bytes read over needed, eight readers in one process: {ratio:.3} with {} reads and {} seeks",
-        counts.reads, counts.seeks
-    );
-    assert!(ratio <= 1.05, "{ratio} {counts:?}");
+    assert_read_at_most(1.05, "eight readers in one process", &reader);
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -392,13 +393,7 @@ async fn what_is_asked_for_late_further_back_is_read_without_most_of_what_lies_b
         for some in wanted.chunks(wanted.len() / 4).rev() {
             fetch(some).await;
         }
-        let counts = reader.counts();
-        let ratio = counts.bytes_read as f64 / counts.bytes_served as f64;
-        println!(
-            "FIGURE bytes read over needed, asked for late, {what}: {ratio:.3} with {} reads and {} seeks (at most 1.5)",
-            counts.reads, counts.seeks
-        );
-        assert!(ratio <= 1.5, "{what}: {ratio} {counts:?}");
+        assert_read_at_most(1.5, &format!("asked for late, {what}"), &reader);
     }
 }
 

@@ -351,7 +351,7 @@ async fn a_worker_that_listens_tells_how_it_is_and_logs_lines_that_collectors_re
     let role = |role: &'static str| [&[role, "pipeline.yaml", "--aws"][..], &listen].concat();
     let compress = desk.start("compress.log", &role("compress"));
     let json_lines = [&role("decompress")[..], &["--log-format", "json"]].concat();
-    let decompress = desk.start("decompress.log", &json_lines);
+    let mut decompress = desk.start("decompress.log", &json_lines);
     desk.write(&desk.path("mine.txt"), "a line\n".repeat(100));
     desk.run(&["submit", "mine.txt", "-p", "pipeline.yaml", "--aws"])
         .well();
@@ -373,6 +373,12 @@ async fn a_worker_that_listens_tells_how_it_is_and_logs_lines_that_collectors_re
     for path in ["/livez", "/readyz"] {
         assert!(compress.ask(path).starts_with("HTTP/1.1 200"), "{path}");
     }
+    // A file is visible a moment before it is told of.
+    eventually("it says so", || {
+        decompress.log().contains("File restored.").then_some(())
+    });
+    decompress.terminate();
+    assert_eq!((compress.stop(), decompress.wait()), (Some(0), Some(0)));
     let log = decompress.log();
     let restored = log
         .lines()
@@ -385,7 +391,6 @@ async fn a_worker_that_listens_tells_how_it_is_and_logs_lines_that_collectors_re
         Some(64),
         "{restored}"
     );
-    assert_eq!((compress.stop(), decompress.stop()), (Some(0), Some(0)));
 }
 
 #[cfg(not(feature = "otlp"))]

@@ -43,9 +43,9 @@ pub enum WriteError {
         name: String,
     },
     /// The server refused or failed.
-    #[error("writing {what}: {}", said(.answer))]
+    #[error("{what}: {}", said(.answer))]
     Refused {
-        /// What was written.
+        /// What was done to what.
         what: String,
         /// What the server said.
         answer: Box<kube::Error>,
@@ -139,8 +139,8 @@ impl Hands {
             .to_owned();
         let key = Key {
             kind: child.kind,
-            namespace: namespace.clone(),
-            name: child.name.clone(),
+            namespace: namespace.as_str().into(),
+            name: child.name.as_str().into(),
         };
         if live.is_some_and(|live| self.is_so(&key, &hash, live, &desired)) {
             return Ok(false);
@@ -189,7 +189,7 @@ impl Hands {
             .await
             .map_err(|_| WriteError::NoAnswer)?;
         let live = live.map_err(|answer| WriteError::Refused {
-            what: what.to_owned(),
+            what: format!("reading {what}"),
             answer: Box::new(answer),
         })?;
         let uid = desired["metadata"]["ownerReferences"][0]["uid"].as_str();
@@ -312,6 +312,23 @@ impl Hands {
         Ok(written.metadata.resource_version)
     }
 
+    /// Whether the API server still has this pipeline, and nobody has deleted it.
+    pub async fn is_there(&self, pipeline: &DynamicObject) -> Result<bool, WriteError> {
+        let api = self.pipelines(pipeline);
+        let name = pipeline.metadata.name.as_deref().unwrap_or_default();
+        let found = timeout(WRITE_DEADLINE, api.get_metadata_opt(name))
+            .await
+            .map_err(|_| WriteError::NoAnswer)?;
+        let found = found.map_err(|answer| WriteError::Refused {
+            what: "reading the pipeline".into(),
+            answer: Box::new(answer),
+        })?;
+        Ok(found.is_some_and(|found| {
+            found.metadata.uid == pipeline.metadata.uid
+                && found.metadata.deletion_timestamp.is_none()
+        }))
+    }
+
     fn pipelines(&self, pipeline: &DynamicObject) -> Api<DynamicObject> {
         let namespace = pipeline.metadata.namespace.as_deref().unwrap_or_default();
         Api::namespaced_with(self.client.clone(), namespace, &pipelines())
@@ -330,7 +347,7 @@ impl Hands {
             .await
             .map_err(|_| WriteError::NoAnswer)?;
         answer.map_err(|answer| WriteError::Refused {
-            what: what.to_owned(),
+            what: format!("writing {what}"),
             answer: Box::new(answer),
         })
     }

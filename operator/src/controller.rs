@@ -18,7 +18,7 @@ use tracing::{info, warn};
 
 use crate::apply::{WriteError, chain};
 use crate::build::{Replicas, build};
-use crate::child::Kind;
+use crate::child::{Child, Kind};
 use crate::drain::Drain;
 use crate::ledger;
 use crate::names;
@@ -173,6 +173,16 @@ async fn run(
     children.retain(|child| {
         child.kind != Kind::Deployment || ready || live.get(Kind::Deployment, &child.name).is_some()
     });
+    // When a pipeline is deleted, the watch of its objects may be ahead of its own: what is made anew then would be left
+    // to the garbage collector, which may take a minute.
+    let was_made = pipeline
+        .status
+        .as_ref()
+        .is_some_and(|status| status.observed_generation.is_some());
+    let is_missing = |child: &Child| live.get(child.kind, &child.name).is_none();
+    if was_made && children.iter().any(is_missing) && !context.hands.is_there(object).await? {
+        return Ok(Action::await_change());
+    }
     let refused = match write(&children, &live, context).await {
         Ok(()) => None,
         Err(error) if error.is_lasting() => Some(Trouble {
@@ -234,12 +244,14 @@ fn observed(
         .generator
         .as_ref()
         .map(|generator| generator.files);
+    let ledgers = live.ledgers();
     Observed {
         generation: object.metadata.generation,
         transport: transport.view,
         depths: transport.depths,
         roles: live.roles(resolved, replicas),
-        progress: ledger::progress(&live.ledgers()),
+        progress: ledger::progress(&ledgers),
+        unaccounted: ledger::unaccounted(&ledgers),
         files_wanted: files.filter(|files| *files > 0),
         ..Observed::default()
     }
@@ -323,8 +335,13 @@ fn unread(object: &DynamicObject) -> String {
 
 fn owner(object: &DynamicObject) -> Owner {
     (
-        object.metadata.namespace.clone().unwrap_or_default(),
-        object.metadata.name.clone().unwrap_or_default(),
+        object
+            .metadata
+            .namespace
+            .as_deref()
+            .unwrap_or_default()
+            .into(),
+        object.metadata.name.as_deref().unwrap_or_default().into(),
     )
 }
 

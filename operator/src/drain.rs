@@ -7,6 +7,9 @@ use crate::transport::Depth;
 
 /// How long the queue of packed files must have been seen empty: SQS's counts lag behind by up to a minute.
 const SETTLE: Duration = Duration::from_secs(60);
+/// The same while more was packed than restored or given up. Not longer: a worker that was killed took its last counts
+/// with it, and they never agree again.
+const DISAGREEING: Duration = Duration::from_secs(180);
 
 /// How far suspending has come.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -34,6 +37,8 @@ pub struct Facts {
     pub held_slots: usize,
     /// The queue of packed files.
     pub chunks: Option<Depth>,
+    /// Files that were packed, by the ledgers, and neither restored nor given up.
+    pub unaccounted: u64,
     /// The status already says that it is drained.
     pub was_drained: bool,
 }
@@ -61,7 +66,11 @@ pub fn drain(facts: &Facts, empty_since: &mut Option<Duration>, now: Duration) -
         return Drain::Emptying(left);
     }
     let seen_for = now.saturating_sub(*empty_since.get_or_insert(now));
-    match SETTLE.checked_sub(seen_for) {
+    let needed = match facts.unaccounted {
+        0 => SETTLE,
+        _ => DISAGREEING,
+    };
+    match needed.checked_sub(seen_for) {
         Some(yet) if !yet.is_zero() => Drain::Settling(yet),
         _ => Drain::Drained,
     }
@@ -103,7 +112,7 @@ mod tests {
             intake_pods,
             held_slots,
             chunks,
-            was_drained: false,
+            ..Facts::default()
         }
     }
 
@@ -134,6 +143,22 @@ mod tests {
                 Drain::Settling(Duration::from_secs(1)),
                 Drain::Drained,
             ]
+        );
+    }
+
+    #[test]
+    fn packed_files_that_nobody_counted_as_restored_are_waited_for_longer_but_not_for_ever() {
+        let short_of = |unaccounted| Facts {
+            unaccounted,
+            ..suspended(0, 0, EMPTY)
+        };
+        assert_eq!(
+            steps(&[(0, short_of(2)), (60, short_of(2)), (61, short_of(0))])[1..],
+            [Drain::Settling(Duration::from_secs(120)), Drain::Drained]
+        );
+        assert_eq!(
+            steps(&[(0, short_of(2)), (180, short_of(2))])[1],
+            Drain::Drained
         );
     }
 

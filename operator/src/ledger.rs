@@ -92,6 +92,16 @@ pub fn sum<'a>(
     ledgers
 }
 
+/// Files that were packed and neither restored nor given up by whoever restores. An estimate: a worker that is killed
+/// takes its latest counts with it, and a file that failed and was restored after a redrive counts as both.
+pub fn unaccounted(ledgers: &Ledgers) -> u64 {
+    let of = |role| ledgers.get(&role).copied().unwrap_or_default();
+    let ended = of(Role::Decompressor);
+    of(Role::Compressor)
+        .files
+        .saturating_sub(ended.files.saturating_add(ended.failures))
+}
+
 /// What has been done, as the status says it.
 pub fn progress(ledgers: &Ledgers) -> Progress {
     let of = |role| ledgers.get(&role).copied().unwrap_or_default();

@@ -29,8 +29,8 @@ impl Live<'_> {
     pub fn get(&self, kind: Kind, name: &str) -> Option<&Value> {
         self.objects.get(&Key {
             kind,
-            namespace: self.namespace.to_owned(),
-            name: name.to_owned(),
+            namespace: self.namespace.into(),
+            name: name.into(),
         })
     }
 
@@ -100,6 +100,7 @@ impl Live<'_> {
             was_drained,
             intake_pods: self.intake_pods(),
             held_slots: self.held_slots(),
+            unaccounted: ledger::unaccounted(&self.ledgers()),
             chunks: None,
         }
     }

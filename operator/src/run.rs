@@ -118,7 +118,7 @@ async fn work(
     let notify = {
         let wake = wake.clone();
         Arc::new(move |namespace: &str, name: &str| {
-            wake_up(&wake, &(namespace.to_owned(), name.to_owned()))
+            wake_up(&wake, &(namespace.into(), name.into()))
         })
     };
     let context = Arc::new(Context {
@@ -255,8 +255,8 @@ async fn follow_pipelines(
             object.metadata.managed_fields = None;
             let meta = &object.metadata;
             touched.push((
-                meta.namespace.clone().unwrap_or_default(),
-                meta.name.clone().unwrap_or_default(),
+                meta.namespace.as_deref().unwrap_or_default().into(),
+                meta.name.as_deref().unwrap_or_default().into(),
             ));
         };
         match change {

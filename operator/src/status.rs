@@ -30,6 +30,8 @@ pub struct Observed {
     pub roles: Vec<RoleView>,
     /// What has been done.
     pub progress: Progress,
+    /// Files that were packed, by the ledgers, and neither restored nor given up.
+    pub unaccounted: u64,
     /// Files the generator shall make in all; nothing when it is endless or there is none.
     pub files_wanted: Option<i64>,
     /// How far suspending has come.
@@ -223,6 +225,11 @@ fn suspended(drain: Drain, seen: &Observed) -> Option<Verdict> {
             "DepthUnknown",
             "How many packed files are left is not known: the queue cannot be read, see condition TransportReady.".to_owned(),
         ),
+        Drain::Settling(_) if seen.unaccounted > 0 => (
+            Phase::Suspending,
+            "Settling",
+            format!("The queue is empty, but {} packed files are not counted as restored; waiting up to three minutes for them.", seen.unaccounted),
+        ),
         Drain::Settling(_) => (Phase::Suspending, "Settling", "Nothing is in flight as far as seen; making sure for a minute.".to_owned()),
         Drain::Drained => {
             let waiting = match seen.depths.files.map(|depth| depth.total()) {
@@ -230,7 +237,11 @@ fn suspended(drain: Drain, seen: &Observed) -> Option<Verdict> {
                 Some(files) => format!("{files} files wait to be compressed"),
                 None => "how many files wait is not known".to_owned(),
             };
-            (Phase::Suspended, "Drained", format!("Suspended with nothing in flight; {waiting}. Set spec.suspend to false to go on."))
+            let uncounted = match seen.unaccounted {
+                0 => String::new(),
+                files => format!("; {files} packed files were not counted as restored (a worker that is killed loses its last counts): look for them where they belong"),
+            };
+            (Phase::Suspended, "Drained", format!("Suspended with nothing in flight; {waiting}{uncounted}. Set spec.suspend to false to go on."))
         }
     };
     Some(Verdict {

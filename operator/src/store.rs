@@ -1,11 +1,12 @@
-//! What the operator has seen of its pipelines' objects. Kept as text, which needs a fraction of the memory of parsed
-//! objects: a thousand pipelines own ten thousand of them. Only complete lists count; what the operator itself just
-//! wrote is put in at once, so that it never acts on what was before its own write.
+//! What the operator has seen of its pipelines' objects. A thousand pipelines own ten thousand of them: they are kept as
+//! text, packed against one object of their kind, from which each differs in a few places only. Only complete lists
+//! count; what the operator itself just wrote is put in at once, so that it never acts on what was before its own write.
 
 use std::collections::{HashMap, HashSet};
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError};
 
 use kube::api::{DynamicObject, TypeMeta};
+use lz4_flex::block::{compress_prepend_size_with_dict, decompress_size_prepended_with_dict};
 use serde_json::Value;
 
 use crate::child::Kind;
@@ -18,20 +19,21 @@ pub struct Key {
     /// Its kind.
     pub kind: Kind,
     /// Its namespace.
-    pub namespace: String,
+    pub namespace: Arc<str>,
     /// Its name.
-    pub name: String,
+    pub name: Arc<str>,
 }
 
 /// One pipeline, by namespace and name.
-pub type Owner = (String, String);
+pub type Owner = (Arc<str>, Arc<str>);
 
 struct Stored {
-    owner: Owner,
+    /// The name of its pipeline, which is in the same namespace.
+    owner: Arc<str>,
     version: u64,
     /// What a trigger goes by: everything but signs of life.
     digest: u64,
-    text: Box<[u8]>,
+    packed: Box<[u8]>,
 }
 
 /// All objects seen.
@@ -43,7 +45,9 @@ pub struct Store {
 #[derive(Default)]
 struct Inner {
     objects: HashMap<Key, Stored>,
-    owned: HashMap<Owner, HashSet<Key>>,
+    owned: HashMap<Owner, Vec<Key>>,
+    /// The first object of each kind, as text; never another one, since the others are packed against it.
+    models: HashMap<Kind, Box<[u8]>>,
 }
 
 impl Store {
@@ -51,7 +55,7 @@ impl Store {
     pub fn take(&self, kind: Kind, change: Change) -> Vec<Owner> {
         let mut inner = self.inner();
         match change {
-            Change::Put(object) => inner.put(kind, object).into_iter().collect(),
+            Change::Put(object) => inner.put(kind, object),
             Change::Gone(object) => inner.remove(&key_of(kind, &object)).into_iter().collect(),
             Change::All(objects) => {
                 let listed: HashSet<Key> =
@@ -67,7 +71,7 @@ impl Store {
                 owners.extend(
                     objects
                         .into_iter()
-                        .filter_map(|object| inner.put(kind, object)),
+                        .flat_map(|object| inner.put(kind, object)),
                 );
                 owners
             }
@@ -88,13 +92,8 @@ impl Store {
     pub fn of(&self, owner: &Owner) -> HashMap<Key, Value> {
         let inner = self.inner();
         let keys = inner.owned.get(owner).into_iter().flatten();
-        keys.filter_map(|key| {
-            Some((
-                key.clone(),
-                serde_json::from_slice(&inner.objects.get(key)?.text).ok()?,
-            ))
-        })
-        .collect()
+        keys.filter_map(|key| Some((key.clone(), inner.unpacked(key)?)))
+            .collect()
     }
 
     /// How many objects there are.
@@ -113,9 +112,8 @@ impl Store {
 }
 
 impl Inner {
-    /// Gives the owner when there is something to look at.
-    fn put(&mut self, kind: Kind, mut object: DynamicObject) -> Option<Owner> {
-        let key = key_of(kind, &object);
+    /// Gives the pipelines that there is something to look at for.
+    fn put(&mut self, kind: Kind, mut object: DynamicObject) -> Vec<Owner> {
         let version = object
             .metadata
             .resource_version
@@ -128,47 +126,71 @@ impl Inner {
             api_version: kind.api_version(),
             kind: kind.name().to_owned(),
         });
-        let owner = owner_of(&object)?;
-        let digest = digest(kind, &object);
+        let mut key = key_of(kind, &object);
         let before = self.objects.get(&key);
         if before.is_some_and(|before| version != 0 && before.version > version) {
-            return None;
+            return Vec::new();
         }
-        let news = before.is_none_or(|before| before.digest != digest || before.owner != owner);
-        if let Some(before) = before
-            .filter(|before| before.owner != owner)
-            .map(|before| before.owner.clone())
-        {
-            self.disown(&before, &key);
+        let Some(owner) = owner_of(&object) else {
+            // Somebody took the label away: to its pipeline it is missing.
+            return self.remove(&key).into_iter().collect();
+        };
+        // Ten objects share the names of one pipeline.
+        let owner = match self.owned.get_key_value(&owner) {
+            Some((known, _)) => known.clone(),
+            None => owner,
+        };
+        key.namespace = Arc::clone(&owner.0);
+        let digest = digest(kind, &object);
+        let stored = Stored {
+            owner: Arc::clone(&owner.1),
+            version,
+            digest,
+            packed: self.packed(kind, &object),
+        };
+        match self.objects.insert(key.clone(), stored) {
+            Some(before) if before.owner == owner.1 => {
+                let news = before.digest != digest;
+                news.then_some(owner).into_iter().collect()
+            }
+            Some(before) => {
+                let former = (Arc::clone(&owner.0), before.owner);
+                self.disown(&former, &key);
+                self.owned.entry(owner.clone()).or_default().push(key);
+                vec![former, owner]
+            }
+            None => {
+                self.owned.entry(owner.clone()).or_default().push(key);
+                vec![owner]
+            }
         }
-        let text = serde_json::to_vec(&object)
-            .unwrap_or_default()
-            .into_boxed_slice();
-        self.owned
-            .entry(owner.clone())
-            .or_default()
-            .insert(key.clone());
-        self.objects.insert(
-            key,
-            Stored {
-                owner: owner.clone(),
-                version,
-                digest,
-                text,
-            },
-        );
-        news.then_some(owner)
+    }
+
+    fn packed(&mut self, kind: Kind, object: &DynamicObject) -> Box<[u8]> {
+        let text = serde_json::to_vec(object).unwrap_or_default();
+        let model = self
+            .models
+            .entry(kind)
+            .or_insert_with(|| text.clone().into_boxed_slice());
+        compress_prepend_size_with_dict(&text, model).into_boxed_slice()
+    }
+
+    fn unpacked(&self, key: &Key) -> Option<Value> {
+        let (stored, model) = (self.objects.get(key)?, self.models.get(&key.kind)?);
+        let text = decompress_size_prepended_with_dict(&stored.packed, model).ok()?;
+        serde_json::from_slice(&text).ok()
     }
 
     fn remove(&mut self, key: &Key) -> Option<Owner> {
-        let owner = self.objects.remove(key)?.owner;
+        let name = self.objects.remove(key)?.owner;
+        let owner = (Arc::clone(&key.namespace), name);
         self.disown(&owner, key);
         Some(owner)
     }
 
     fn disown(&mut self, owner: &Owner, key: &Key) {
         if let Some(keys) = self.owned.get_mut(owner) {
-            keys.remove(key);
+            keys.retain(|other| other != key);
             if keys.is_empty() {
                 self.owned.remove(owner);
             }
@@ -179,8 +201,13 @@ impl Inner {
 fn key_of(kind: Kind, object: &DynamicObject) -> Key {
     Key {
         kind,
-        namespace: object.metadata.namespace.clone().unwrap_or_default(),
-        name: object.metadata.name.clone().unwrap_or_default(),
+        namespace: object
+            .metadata
+            .namespace
+            .as_deref()
+            .unwrap_or_default()
+            .into(),
+        name: object.metadata.name.as_deref().unwrap_or_default().into(),
     }
 }
 
@@ -188,8 +215,8 @@ fn key_of(kind: Kind, object: &DynamicObject) -> Key {
 fn owner_of(object: &DynamicObject) -> Option<Owner> {
     let labels = object.metadata.labels.as_ref()?;
     Some((
-        object.metadata.namespace.clone()?,
-        labels.get(names::INSTANCE)?.clone(),
+        object.metadata.namespace.as_deref()?.into(),
+        labels.get(names::INSTANCE)?.as_str().into(),
     ))
 }
 
@@ -264,11 +291,59 @@ mod tests {
     }
 
     #[test]
+    fn objects_come_back_as_they_went_in_whatever_the_first_of_their_kind_was() {
+        let store = Store::default();
+        let mut lone = lease(1, "", "");
+        lone.data = Value::Null;
+        let mut large = lease(2, "x", "");
+        large.data["spec"]["holderIdentity"] = "somebody ".repeat(20_000).into();
+        for (name, mut object) in [("a", lone), ("b", large), ("c", lease(3, "z", "1"))] {
+            object.metadata.name = Some(name.into());
+            object.metadata.managed_fields = None;
+            let whole = serde_json::to_value(&object).expect("JSON");
+            store.take(Kind::Lease, Change::Put(object));
+            let kept = store.of(&("n".into(), "a".into()));
+            let back = kept.into_iter().find(|(key, _)| *key.name == *name);
+            assert_eq!(back.map(|(_, object)| object), Some(whole));
+        }
+    }
+
+    #[test]
     fn what_we_wrote_is_not_overwritten_by_what_was_before() {
         let store = Store::default();
         store.wrote(Kind::Lease, lease(5, "new", ""));
         store.take(Kind::Lease, Change::Put(lease(4, "old", "")));
         assert_eq!(holder(&store).as_deref(), Some("new"));
+    }
+
+    #[test]
+    fn an_object_whose_label_somebody_took_is_missing_to_its_pipeline() {
+        let store = Store::default();
+        let owner: Owner = ("n".into(), "a".into());
+        store.take(Kind::Lease, Change::Put(lease(1, "x", "")));
+        let mut bare = lease(2, "x", "");
+        bare.metadata.labels = None;
+        assert_eq!(
+            store.take(Kind::Lease, Change::Put(bare)),
+            std::slice::from_ref(&owner)
+        );
+        assert!(store.of(&owner).is_empty());
+    }
+
+    #[test]
+    fn an_object_whose_label_names_another_pipeline_is_looked_at_there() {
+        let store = Store::default();
+        let (a, b): (Owner, Owner) = (("n".into(), "a".into()), ("n".into(), "b".into()));
+        store.take(Kind::Lease, Change::Put(lease(1, "x", "")));
+        let mut moved = lease(2, "x", "");
+        moved.metadata.labels = Some([(names::INSTANCE.to_owned(), "b".to_owned())].into());
+        let owners = store.take(Kind::Lease, Change::Put(moved));
+        assert_eq!(
+            (owners.as_slice(), store.len()),
+            ([a.clone(), b.clone()].as_slice(), 1)
+        );
+        assert!(store.of(&a).is_empty());
+        assert_eq!(store.of(&b).len(), 1);
     }
 
     #[test]

@@ -109,7 +109,6 @@ impl Announcer {
             trace_id = field::Empty,
         );
         let context = trace::place(&span, None);
-        span.record("trace_id", context.trace_id());
         trace::scope(context, self.send_within(file, dedup_id))
             .instrument(span)
             .await

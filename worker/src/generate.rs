@@ -115,7 +115,6 @@ impl Generate {
             trace_id = field::Empty,
         );
         let context = trace::place(&span, None);
-        span.record("trace_id", context.trace_id());
         let at_work = span.clone();
         let work = async move {
             let making = Instant::now();

@@ -36,6 +36,20 @@ pub mod setup;
 pub mod trace;
 pub mod wire;
 
+/// An error with all that led to it, in one line; the innermost often says most ("connection refused"). What an outer one
+/// has already said of it is not said twice.
+pub(crate) fn with_causes(error: &dyn std::error::Error) -> String {
+    let causes = std::iter::successors(error.source(), |cause| cause.source());
+    causes.fold(error.to_string(), |text, cause| {
+        let cause = cause.to_string();
+        if text.contains(&cause) {
+            text
+        } else {
+            format!("{text}: {cause}")
+        }
+    })
+}
+
 /// Runs file work and CPU work off the async threads. A panic in it is a bug and goes on here.
 pub async fn blocking<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> T {
     match tokio::task::spawn_blocking(work).await {

@@ -1,7 +1,7 @@
 //! Giving dead letters another go: each is sent again under a fresh deduplication id, then deleted. Where its records
 //! are gone or bad, its source is announced again instead.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashSet};
 use std::time::Duration;
 
 use anyhow::{Context, Result};
@@ -59,45 +59,51 @@ pub async fn redrive(
         let dead = queue
             .dead_letters()
             .with_context(|| format!("{} has no dead-letter queue", queue.name()))?;
-        let mut in_hand = Vec::new();
-        // Only what lies there now: one that fails again at once would come back for ever.
-        let mut waiting = dead.depth().await.context("counting dead letters")?.total();
-        while waiting > 0 {
-            let letters = dead
-                .receive(10, WAIT)
-                .await
-                .context("receiving dead letters")?;
-            if letters.is_empty() {
-                break;
-            }
-            waiting = waiting.saturating_sub(letters.len() as u64);
-            for letter in letters {
-                let done = match list_only {
-                    true => Done::Listed,
-                    false => again(transport, announcer, &*queue, &letter).await?,
-                };
-                match done {
-                    Done::SentAgain | Done::AnnouncedAgain => {
+        // Held until all have been seen, so that none is seen twice.
+        let mut in_hand = HashSet::new();
+        let outcome = async {
+            // Only what lies there now: one that fails again at once would come back for ever.
+            let mut waiting = dead.depth().await.context("counting dead letters")?.total();
+            while waiting > 0 {
+                let letters = dead
+                    .receive(10, WAIT)
+                    .await
+                    .context("receiving dead letters")?;
+                if letters.is_empty() {
+                    break;
+                }
+                waiting = waiting.saturating_sub(letters.len() as u64);
+                in_hand.extend(letters.iter().map(|letter| letter.receipt.clone()));
+                for letter in letters {
+                    let done = match list_only {
+                        true => Done::Listed,
+                        false => again(transport, announcer, &*queue, &letter).await?,
+                    };
+                    if matches!(done, Done::SentAgain | Done::AnnouncedAgain) {
                         dead.delete(&letter.receipt)
                             .await
                             .context("deleting a dead letter that was sent again")?;
+                        in_hand.remove(&letter.receipt);
                         info!(
                             message_id = letter.message_id,
                             ?done,
                             "Dead letter redriven."
                         );
                     }
-                    // Held until all have been seen, so that none is seen twice.
-                    Done::Listed | Done::Left(_) => in_hand.push(letter.receipt.clone()),
+                    all.push(describe(&letter, done));
                 }
-                all.push(describe(&letter, done));
+            }
+            anyhow::Ok(())
+        }
+        .await;
+        // After a failure too: what stays hidden would be missing from the next list.
+        for receipt in in_hand {
+            let given_back = dead.release(&receipt).await;
+            if outcome.is_ok() {
+                given_back.context("giving a dead letter back")?;
             }
         }
-        for receipt in in_hand {
-            dead.release(&receipt)
-                .await
-                .context("giving a dead letter back")?;
-        }
+        outcome?;
     }
     Ok(all)
 }

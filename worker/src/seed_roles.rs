@@ -178,7 +178,7 @@ fn announced_name(body: &str) -> Result<FileName, Fault> {
         return Ok(ours.file.name);
     }
     let message = SeedAnnouncement::parse(body)
-        .map_err(|error| Fault::permanent("UnreadableMessage", chain(&error)))?;
+        .map_err(|error| Fault::permanent("UnreadableMessage", crate::with_causes(&error)))?;
     FileName::parse(&message.file_name).map_err(|error| Fault::permanent("BadName", error))
 }
 
@@ -388,7 +388,7 @@ impl Handler for SeedDecompressor {
     async fn handle(&self, job: Job<'_>) -> Result<(), Fault> {
         let started = Instant::now();
         let message = SeedChunkMessage::parse(&job.delivery.body)
-            .map_err(|error| Fault::permanent("UnreadableMessage", chain(&error)))?;
+            .map_err(|error| Fault::permanent("UnreadableMessage", crate::with_causes(&error)))?;
         let name = self.name(&message)?;
         let restored = job.or_stop(self.unpack(&message, &name)).await?;
         let expected = self.expected(&message.id).await?;
@@ -470,7 +470,7 @@ impl SeedDecompressor {
     async fn unpack(&self, message: &SeedChunkMessage, name: &FileName) -> Result<Vec<u8>, Fault> {
         let stages = message
             .stages()
-            .map_err(|error| Fault::permanent("UnreadableMessage", chain(&error)))?;
+            .map_err(|error| Fault::permanent("UnreadableMessage", crate::with_causes(&error)))?;
         let mut sequences = Vec::new();
         for text in &message.sequence_number {
             let sequence = Sequence::parse(text).ok_or_else(|| {
@@ -566,15 +566,4 @@ fn row(expected: &Expected, seconds_restore: f64, slot: &str) -> ReportRow {
         slot: slot.to_owned(),
         ..ReportRow::default()
     }
-}
-
-/// The whole chain of causes in one line.
-fn chain(error: &dyn std::error::Error) -> String {
-    let mut text = error.to_string();
-    let mut source = error.source();
-    while let Some(cause) = source {
-        text.push_str(&format!(": {cause}"));
-        source = cause.source();
-    }
-    text
 }

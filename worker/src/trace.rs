@@ -86,14 +86,22 @@ impl fmt::Display for TraceContext {
 }
 
 /// The place of work that `span` is about: the next after `carried`, or the first of a trace. Where the span is exported,
-/// it is known there by this place.
+/// it is known there by this place. Its field `trace_id`, which must have been left empty, says the trace in logs.
 pub fn place(span: &tracing::Span, carried: Option<TraceContext>) -> TraceContext {
-    #[cfg(feature = "otlp")]
-    if let Some(place) = crate::otlp::place(span, carried) {
-        return place;
-    }
-    let _ = span;
-    carried.map_or_else(TraceContext::start, TraceContext::child)
+    let place = exported(span, carried)
+        .unwrap_or_else(|| carried.map_or_else(TraceContext::start, TraceContext::child));
+    span.record("trace_id", place.trace_id());
+    place
+}
+
+#[cfg(feature = "otlp")]
+fn exported(span: &tracing::Span, carried: Option<TraceContext>) -> Option<TraceContext> {
+    crate::otlp::place(span, carried)
+}
+
+#[cfg(not(feature = "otlp"))]
+fn exported(_: &tracing::Span, _: Option<TraceContext>) -> Option<TraceContext> {
+    None
 }
 
 /// What a message carries of it.

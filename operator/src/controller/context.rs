@@ -53,7 +53,8 @@ pub struct Memory {
 /// The last status write.
 #[derive(Clone, Debug)]
 pub(super) struct Written {
-    pub(super) status: CompressionPipelineStatus,
+    /// What it said, until the watch has brought it back.
+    pub(super) status: Option<Box<CompressionPipelineStatus>>,
     pub(super) version: u64,
     pub(super) at: Instant,
 }

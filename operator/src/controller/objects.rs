@@ -25,8 +25,8 @@ pub(super) async fn write(
             // Of an earlier pipeline of this name, and on its way out: what it counted is not ours.
             let key = Key {
                 kind: child.kind,
-                namespace: live.namespace.to_owned(),
-                name: child.name.clone(),
+                namespace: live.namespace.into(),
+                name: child.name.as_str().into(),
             };
             context.hands.delete(&key, left, &context.store).await?;
             there = None;
@@ -48,14 +48,17 @@ pub(super) async fn prune(
             .iter()
             .any(|child| child.kind == kind && child.name == name)
     };
+    let ours = children
+        .first()
+        .and_then(|child| child.object["metadata"]["ownerReferences"][0]["uid"].as_str());
     let mut leaving = false;
     for (key, object) in live.objects {
         let role_stays = names::ROLES.into_iter().any(|role| {
-            resolved.for_role(role).is_some() && names::of_role(live.name, role) == key.name
+            resolved.for_role(role).is_some() && *names::of_role(live.name, role) == *key.name
         });
         let keep = wanted(key.kind, &key.name) || (key.kind == Kind::Deployment && role_stays);
         // Labels are easily copied; only an owner reference says whose an object is.
-        if keep || owner_uid(object).is_none() {
+        if keep || owner_uid(object).is_none_or(|owner| Some(owner) != ours) {
             continue;
         }
         if key.kind == Kind::Lease {
@@ -85,9 +88,7 @@ async fn retire(lease: &Value, live: &Live<'_>, context: &Context) -> Result<(),
         return Ok(());
     }
     // Another slot may have been retired a moment ago: read what is there now.
-    let objects = context
-        .store
-        .of(&(live.namespace.to_owned(), live.name.to_owned()));
+    let objects = context.store.of(&(live.namespace.into(), live.name.into()));
     let now = Live {
         objects: &objects,
         ..*live

@@ -41,12 +41,19 @@ pub(super) async fn status_of(
         .as_deref()
         .and_then(|version| version.parse().ok())
         .unwrap_or(0_u64);
-    let written = context.remember(object, |memory| memory.written.clone());
-    // The watch may not have seen our last write yet.
-    let former = match &written {
-        Some(written) if written.version > version => written.status.clone(),
-        _ => serde_json::from_value(object.data["status"].clone()).unwrap_or_default(),
-    };
+    let (unseen, written_at) = context.remember(object, |memory| match &mut memory.written {
+        // The watch may not have seen our last write yet.
+        Some(written) if written.version > version => (written.status.clone(), Some(written.at)),
+        Some(written) => {
+            written.status = None;
+            (None, Some(written.at))
+        }
+        None => (None, None),
+    });
+    let former = unseen.map_or_else(
+        || serde_json::from_value(object.data["status"].clone()).unwrap_or_default(),
+        |status| *status,
+    );
     let mut new = status(&seen, &former, Time(Timestamp::now()));
     if !seen.invalid.is_empty() || seen.deleting.is_some() {
         // Nobody looked at these.
@@ -65,9 +72,9 @@ pub(super) async fn status_of(
         return Ok(None);
     }
     let still_making = former.phase.is_none() && seen.transport == TransportView::Making;
-    let since = match written {
+    let since = match written_at {
         // What happens meanwhile is written then, at once and once.
-        Some(written) => Some((written.at, STATUS)),
+        Some(at) => Some((at, STATUS)),
         None if still_making && seen.invalid.is_empty() => Some((
             context.remember(object, |memory| {
                 *memory.first_look.get_or_insert_with(Instant::now)
@@ -90,7 +97,7 @@ pub(super) async fn status_of(
     context.events.news(object, &former, &new).await;
     context.remember(object, |memory| {
         memory.written = Some(Written {
-            status: new,
+            status: Some(Box::new(new)),
             version,
             at: Instant::now(),
         })

@@ -1,5 +1,7 @@
 //! What is said of which look.
 
+use std::time::Duration;
+
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 use k8s_openapi::jiff::Timestamp;
 use streampress_crds::settings::Role;
@@ -235,6 +237,24 @@ fn suspending_says_how_far_it_is() {
         "False",
         "9 files wait",
     );
+}
+
+#[test]
+fn packed_files_that_nobody_counted_as_restored_are_named() {
+    let short = |drain| Observed {
+        drain: Some(drain),
+        unaccounted: 3,
+        ..well()
+    };
+    for drain in [Drain::Settling(Duration::from_secs(9)), Drain::Drained] {
+        let message = say(&short(drain)).message.unwrap_or_default();
+        assert!(
+            message.contains("3 packed files"),
+            "{drain:?} says {message:?}"
+        );
+    }
+    let working = say(&short(Drain::NotAsked)).message.unwrap_or_default();
+    assert!(!working.contains("packed"), "{working}");
 }
 
 #[test]

@@ -84,7 +84,7 @@ struct Inner {
 
 /// One pipeline's file on the desk.
 struct File {
-    plan: Plan,
+    plan: Arc<Plan>,
     seen: Seen,
     removal: Option<Removal>,
     _task: AbortOnDropHandle<()>,
@@ -115,16 +115,17 @@ impl Desk {
     pub fn look(&self, plan: &Plan) -> Seen {
         let mut files = self.inner.files();
         match files.get(&plan.uid) {
-            Some(file) if file.plan == *plan && file.removal.is_none() => file.seen.clone(),
+            Some(file) if *file.plan == *plan && file.removal.is_none() => file.seen.clone(),
             before => {
                 // What was there stays true until somebody looked again.
                 let seen = before
                     .filter(|file| file.plan.parts == plan.parts)
                     .map(|file| file.seen.clone())
                     .unwrap_or_default();
-                let task = tokio::spawn(keep(Arc::clone(&self.inner), plan.clone()));
+                let plan = Arc::new(plan.clone());
+                let task = tokio::spawn(keep(Arc::clone(&self.inner), Arc::clone(&plan)));
                 let file = File {
-                    plan: plan.clone(),
+                    plan: Arc::clone(&plan),
                     seen: seen.clone(),
                     removal: None,
                     _task: AbortOnDropHandle::new(task),
@@ -141,13 +142,14 @@ impl Desk {
         if let Some(removal) = files.get(&plan.uid).and_then(|file| file.removal.clone()) {
             return removal;
         }
-        let task = tokio::spawn(remove(Arc::clone(&self.inner), plan.clone(), policy));
+        let plan = Arc::new(plan.clone());
+        let task = tokio::spawn(remove(Arc::clone(&self.inner), Arc::clone(&plan), policy));
         let seen = files
             .remove(&plan.uid)
             .map(|file| file.seen)
             .unwrap_or_default();
         let file = File {
-            plan: plan.clone(),
+            plan: Arc::clone(&plan),
             seen,
             removal: Some(Removal::Going),
             _task: AbortOnDropHandle::new(task),
@@ -272,7 +274,7 @@ fn no_answer(plan: &Plan, after: Duration) -> Trouble {
 
 /// Makes the transport, with longer and longer waits while it fails, then looks at the depths for as long as the
 /// pipeline is there.
-async fn keep(inner: Arc<Inner>, plan: Plan) {
+async fn keep(inner: Arc<Inner>, plan: Arc<Plan>) {
     let mut pause = Duration::from_secs(1);
     let credentials = loop {
         let made = {
@@ -344,7 +346,7 @@ async fn keep(inner: Arc<Inner>, plan: Plan) {
     }
 }
 
-async fn remove(inner: Arc<Inner>, plan: Plan, policy: DeletionPolicy) {
+async fn remove(inner: Arc<Inner>, plan: Arc<Plan>, policy: DeletionPolicy) {
     let names = || {
         let parts = &plan.parts;
         format!(

@@ -62,7 +62,6 @@ impl Work {
             trace_id = field::Empty,
         );
         let context = trace::place(&span, carried);
-        span.record("trace_id", context.trace_id());
         (span, context)
     }
 

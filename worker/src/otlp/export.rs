@@ -193,7 +193,7 @@ impl Post {
         let why = match answered {
             Ok(answer) if answer.status().is_success() => None,
             Ok(answer) => Some(format!("it answered {}", answer.status())),
-            Err(error) => Some(chain(&**error)),
+            Err(error) => Some(crate::with_causes(&**error)),
         };
         match (why, self.is_failing.load(Ordering::Relaxed)) {
             (Some(why), false) => {
@@ -246,14 +246,6 @@ fn shown(address: &http::Uri) -> String {
             .map_or_else(String::new, |port| format!(":{port}")),
         address.path()
     )
-}
-
-fn chain(error: &dyn std::error::Error) -> String {
-    let causes = std::iter::successors(Some(error), |error| error.source());
-    causes
-        .map(ToString::to_string)
-        .collect::<Vec<_>>()
-        .join(": ")
 }
 
 #[cfg(test)]

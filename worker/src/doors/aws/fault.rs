@@ -46,7 +46,7 @@ impl Said {
                 };
             }
         }
-        let text = chain(error);
+        let text = crate::with_causes(error);
         if let Some(why) = NO_CREDENTIALS
             .iter()
             .find_map(|mark| Some(text.split_once(mark)?.1))
@@ -157,19 +157,4 @@ where
 /// `com.amazonaws.sqs#QueueDoesNotExist` is `QueueDoesNotExist`.
 fn short(code: &str) -> &str {
     code.rsplit(['#', '.']).next().unwrap_or(code)
-}
-
-/// The innermost causes say most: "connection refused".
-fn chain(error: &dyn std::error::Error) -> String {
-    let mut text = error.to_string();
-    let mut source = error.source();
-    while let Some(cause) = source {
-        let cause_text = cause.to_string();
-        if !text.contains(&cause_text) {
-            text.push_str(": ");
-            text.push_str(&cause_text);
-        }
-        source = cause.source();
-    }
-    text
 }
