@@ -7,7 +7,7 @@ use std::time::Duration;
 use streampress::announce::{Announcer, Dialect};
 use streampress::doors::files::LocalFiles;
 use streampress::doors::local::{Local, LocalOptions};
-use streampress::doors::{FileName, Files, Outgoing, Position, Queue, Sequence};
+use streampress::doors::{FileName, Files, Outgoing, Position, Sequence};
 use streampress::redrive::redrive;
 use streampress::roles::Transport;
 use streampress::wire::{Manifest, Records, VERSION};
