@@ -62,6 +62,8 @@ fn content(seed: u64, version: u64) -> Vec<u8> {
 
 /// What the source holds, by name: hashes of the versions, oldest first.
 type Expected = HashMap<String, Vec<Digest>>;
+/// What is visible at the destination, by name.
+type Restored = HashMap<String, Digest>;
 
 fn name_of(file: u64) -> String {
     format!("folder {}/file-{file}.json", file % 7)
@@ -94,9 +96,12 @@ impl Soak {
             .expect("written")
     }
 
+    fn restored(&self) -> Restored {
+        self.place.restored().expect("listed")
+    }
+
     /// Names whose visible content is the newest version.
-    fn up_to_date(&self) -> usize {
-        let restored = self.place.restored().expect("listed");
+    fn up_to_date(&self, restored: &Restored) -> usize {
         self.expected
             .iter()
             .filter(|(name, versions)| restored.get(*name) == versions.last())
@@ -104,12 +109,12 @@ impl Soak {
     }
 
     /// Whatever is visible must be a version that was announced, whole.
-    fn assert_nothing_altered(&self) {
-        for (name, hash) in self.place.restored().expect("listed") {
+    fn assert_nothing_altered(&self, restored: &Restored) {
+        for (name, hash) in restored {
             assert!(
                 self.expected
-                    .get(&name)
-                    .is_some_and(|versions| versions.contains(&hash)),
+                    .get(name)
+                    .is_some_and(|versions| versions.contains(hash)),
                 "{name} is visible with foreign content"
             );
         }
@@ -174,14 +179,16 @@ async fn nothing_is_lost_altered_or_doubled_on_a_bad_day() {
     let patience = Duration::from_secs(600 + files);
     let died = loop {
         tokio::time::sleep(Duration::from_millis(random.u64(1500..4000))).await;
-        if soak.up_to_date() * 10 < soak.expected.len() * 9 {
+        // Once a round: there are thousands to hash.
+        let restored = soak.restored();
+        soak.assert_nothing_altered(&restored);
+        let done = soak.up_to_date(&restored);
+        if done * 10 < soak.expected.len() * 9 {
             let victim = random.usize(0..workers.len());
             let replacement = Worker::start(&soak.place, roles[victim], 4);
             std::mem::replace(&mut workers[victim], replacement).kill();
             kills += 1;
         }
-        soak.assert_nothing_altered();
-        let done = soak.up_to_date();
         if done * 3 > soak.expected.len() && reshards == 0 {
             soak.cloud.standin.reshard(STREAM, 4).expect("split");
             reshards = 1;
@@ -194,17 +201,22 @@ async fn nothing_is_lost_altered_or_doubled_on_a_bad_day() {
             soak.cloud.standin.reshard(STREAM, 2).expect("merged");
             reshards = 2;
         }
-        let dead = dead_letters(&soak.cloud.standin);
-        if second_versions
-            && soak.up_to_date() + count_lost(&soak, &dead) >= soak.expected.len()
-            && queues_empty(&soak.cloud.standin)
-        {
+        if second_versions && queues_empty(&soak.cloud.standin) {
+            // Nothing moves any more.
+            let dead = dead_letters(&soak.cloud.standin);
+            let restored = soak.restored();
+            let ended = soak.up_to_date(&restored) + count_lost(&soak, &restored, &dead);
+            assert_eq!(
+                ended,
+                soak.expected.len(),
+                "some are neither restored nor dead"
+            );
             break dead;
         }
         assert!(
             started.elapsed() < patience,
             "{} of {} after {:?}: {}",
-            soak.up_to_date(),
+            done,
             soak.expected.len(),
             patience,
             describe(&soak.cloud.standin)
@@ -293,8 +305,7 @@ fn dead_letters(standin: &Standin) -> Vec<(String, String)> {
 }
 
 /// Names that are not up to date and whose newest version is a dead letter.
-fn count_lost(soak: &Soak, dead: &[(String, String)]) -> usize {
-    let restored = soak.place.restored().expect("listed");
+fn count_lost(soak: &Soak, restored: &Restored, dead: &[(String, String)]) -> usize {
     let lost = |name: &String, versions: &Vec<Digest>| {
         restored.get(name) != versions.last()
             && dead
@@ -355,11 +366,14 @@ async fn redrive_until_restored(soak: &mut Soak, died: &[(String, String)]) {
         .expect("redriven");
     println!("FIGURE redriven: {} dead letters", redriven.len());
     let began = Instant::now();
-    while soak.up_to_date() < soak.expected.len() {
+    loop {
+        let done = soak.up_to_date(&soak.restored());
+        if done == soak.expected.len() {
+            break;
+        }
         assert!(
             began.elapsed() < Duration::from_secs(120),
-            "{} of {} after the redrive",
-            soak.up_to_date(),
+            "{done} of {} after the redrive",
             soak.expected.len()
         );
         tokio::time::sleep(Duration::from_millis(300)).await;
