@@ -1,4 +1,4 @@
-//! `/livez`: watches move. `/readyz`: everything has been listed once; what is missing is named. `/metrics`.
+//! `/livez`: watches move. `/readyz`: everything has been listed once and is followed; what is not is named. `/metrics`.
 
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
@@ -12,6 +12,9 @@ use crate::watch::Pulse;
 
 /// A watch that did not move for so long hangs: a healthy one ends and begins anew before.
 const STALLED: Duration = Duration::from_secs(60);
+
+/// A watch that is refused for so long is no longer believed to see what happens.
+const REFUSED: Duration = Duration::from_secs(60);
 
 /// The watches of this process; none while another operator leads.
 #[derive(Clone, Default)]
@@ -46,11 +49,15 @@ impl Pulses {
         all_well(self.get().iter().filter_map(hanging).collect())
     }
 
-    /// Whether everything has been listed once; else what has not, and why.
+    /// Whether everything has been listed once and can be followed; else what cannot, and why.
     pub fn ready(&self) -> Result<(), String> {
         let missing = |pulse: &Arc<Pulse>| {
-            let why = pulse.trouble().unwrap_or_else(|| "not listed yet".into());
-            (!pulse.is_listed()).then(|| format!("{}: {why}", pulse.name()))
+            let why = match pulse.trouble() {
+                Some((why, since)) if since > REFUSED || !pulse.is_listed() => why,
+                None if !pulse.is_listed() => "not listed yet".into(),
+                _ => return None,
+            };
+            Some(format!("{}: {why}", pulse.name()))
         };
         all_well(self.get().iter().filter_map(missing).collect())
     }
@@ -93,5 +100,20 @@ mod tests {
         assert!(why.contains("roles") && !why.contains("leases"), "{why}");
         let why = pulses.ready().expect_err("none was listed");
         assert_eq!(why, "leases: not listed yet\nroles: not listed yet\n");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_watch_that_is_refused_for_long_is_named_until_it_goes_on() {
+        let (pulses, pulse) = (Pulses::default(), Pulse::new("leases"));
+        pulses.set(vec![Arc::clone(&pulse)]);
+        pulse.moved(true);
+        for _ in 0..3 {
+            pulse.failed("leases is forbidden");
+            assert_eq!(pulses.ready(), Ok(()), "it may pass");
+            tokio::time::advance(REFUSED / 2).await;
+        }
+        assert_eq!(pulses.ready(), Err("leases: leases is forbidden\n".into()));
+        pulse.moved(false);
+        assert_eq!(pulses.ready(), Ok(()));
     }
 }

@@ -4,14 +4,19 @@
 
 use std::collections::{HashMap, HashSet};
 use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
 
 use kube::api::{DynamicObject, TypeMeta};
 use lz4_flex::block::{compress_prepend_size_with_dict, decompress_size_prepended_with_dict};
 use serde_json::Value;
+use tokio::time::Instant;
 
 use crate::child::Kind;
 use crate::names;
 use crate::watch::Change;
+
+/// How long a Lease holds that does not say so, as a worker's is made.
+const LEASE_SECONDS: u64 = 15;
 
 /// Where an object is.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
@@ -33,6 +38,8 @@ struct Stored {
     version: u64,
     /// What a trigger goes by: everything but signs of life.
     digest: u64,
+    /// Since when it is of this version.
+    since: Instant,
     packed: Box<[u8]>,
 }
 
@@ -142,10 +149,16 @@ impl Inner {
         };
         key.namespace = Arc::clone(&owner.0);
         let digest = digest(kind, &object);
+        let since = self
+            .objects
+            .get(&key)
+            .filter(|before| version != 0 && before.version == version)
+            .map_or_else(Instant::now, |before| before.since);
         let stored = Stored {
             owner: Arc::clone(&owner.1),
             version,
             digest,
+            since,
             packed: self.packed(kind, &object),
         };
         match self.objects.insert(key.clone(), stored) {
@@ -178,7 +191,11 @@ impl Inner {
     fn unpacked(&self, key: &Key) -> Option<Value> {
         let (stored, model) = (self.objects.get(key)?, self.models.get(&key.kind)?);
         let text = decompress_size_prepended_with_dict(&stored.packed, model).ok()?;
-        serde_json::from_slice(&text).ok()
+        let mut object: Value = serde_json::from_slice(&text).ok()?;
+        if key.kind == Kind::Lease {
+            free_if_expired(&mut object, stored.since.elapsed());
+        }
+        Some(object)
     }
 
     fn remove(&mut self, key: &Key) -> Option<Owner> {
@@ -195,6 +212,17 @@ impl Inner {
                 self.owned.remove(owner);
             }
         }
+    }
+}
+
+/// A Lease that was not renewed for its own time is nobody's, though it still names whoever held it: a killed worker
+/// cannot take its name off. Measured here from the last change seen, as whoever wants the Lease does, since clocks differ.
+fn free_if_expired(lease: &mut Value, unchanged_for: Duration) {
+    let seconds = lease["spec"]["leaseDurationSeconds"].as_u64();
+    if unchanged_for > Duration::from_secs(seconds.unwrap_or(LEASE_SECONDS))
+        && let Some(spec) = lease["spec"].as_object_mut()
+    {
+        spec.remove("holderIdentity");
     }
 }
 
@@ -306,6 +334,24 @@ mod tests {
             let back = kept.into_iter().find(|(key, _)| *key.name == *name);
             assert_eq!(back.map(|(_, object)| object), Some(whole));
         }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_lease_that_is_not_renewed_for_its_time_is_nobodys() {
+        let store = Store::default();
+        let put =
+            |version, renewed| store.take(Kind::Lease, Change::Put(lease(version, "x", renewed)));
+        put(1, "1");
+        tokio::time::advance(Duration::from_secs(14)).await;
+        put(2, "2");
+        tokio::time::advance(Duration::from_secs(14)).await;
+        // Listed again, for whatever reason: no sign of life.
+        put(2, "2");
+        assert_eq!(holder(&store).as_deref(), Some("x"));
+        tokio::time::advance(Duration::from_secs(2)).await;
+        assert_eq!(holder(&store).as_deref(), Some(""));
+        put(3, "3");
+        assert_eq!(holder(&store).as_deref(), Some("x"));
     }
 
     #[test]

@@ -34,11 +34,19 @@ pub enum Change {
     Gone(DynamicObject),
 }
 
+#[derive(Debug)]
+struct State {
+    moved: Instant,
+    /// What went wrong last, and since when nothing has gone well.
+    trouble: Option<(String, Instant)>,
+    listed: bool,
+}
+
 /// The sign of life of one watch.
 #[derive(Debug)]
 pub struct Pulse {
     name: String,
-    state: Mutex<(Instant, Option<String>, bool)>,
+    state: Mutex<State>,
 }
 
 impl Pulse {
@@ -46,7 +54,11 @@ impl Pulse {
     pub fn new(name: impl Into<String>) -> Arc<Self> {
         Arc::new(Self {
             name: name.into(),
-            state: Mutex::new((Instant::now(), None, false)),
+            state: Mutex::new(State {
+                moved: Instant::now(),
+                trouble: None,
+                listed: false,
+            }),
         })
     }
 
@@ -55,7 +67,7 @@ impl Pulse {
     pub fn still_for(name: &str, time: Duration) -> Arc<Self> {
         let pulse = Self::new(name);
         if let Some(then) = Instant::now().checked_sub(time) {
-            pulse.state().0 = then;
+            pulse.state().moved = then;
         }
         pulse
     }
@@ -67,33 +79,42 @@ impl Pulse {
 
     /// Since when nothing has moved.
     pub fn age(&self) -> Duration {
-        self.state().0.elapsed()
+        self.state().moved.elapsed()
     }
 
     /// Whether the first list is complete.
     pub fn is_listed(&self) -> bool {
-        self.state().2
+        self.state().listed
     }
 
-    /// What went wrong last, until something goes well.
-    pub fn trouble(&self) -> Option<String> {
-        self.state().1.clone()
+    /// What went wrong last, and for how long nothing has gone well.
+    pub fn trouble(&self) -> Option<(String, Duration)> {
+        let state = self.state();
+        let (why, since) = state.trouble.as_ref()?;
+        Some((why.clone(), since.elapsed()))
     }
 
-    fn moved(&self, listed: bool) {
+    pub(crate) fn moved(&self, listed: bool) {
         let mut state = self.state();
-        let listed = state.2 || listed;
-        *state = (Instant::now(), None, listed);
+        *state = State {
+            moved: Instant::now(),
+            trouble: None,
+            listed: state.listed || listed,
+        };
     }
 
     /// Asking was answered, if only by a refusal: the watch is not stuck, the server is in trouble.
-    fn failed(&self, why: &str) {
+    pub(crate) fn failed(&self, why: &str) {
         let mut state = self.state();
-        state.0 = Instant::now();
-        state.1 = Some(why.to_owned());
+        state.moved = Instant::now();
+        let since = state
+            .trouble
+            .as_ref()
+            .map_or(state.moved, |(_, since)| *since);
+        state.trouble = Some((why.to_owned(), since));
     }
 
-    fn state(&self) -> std::sync::MutexGuard<'_, (Instant, Option<String>, bool)> {
+    fn state(&self) -> std::sync::MutexGuard<'_, State> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }

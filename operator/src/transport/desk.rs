@@ -1,6 +1,6 @@
-//! All talk with AWS, outside the reconcile path: one task per pipeline makes its transport, then looks at the depths
-//! again and again. Reconciling only reads what was found last. Calls at once are bounded, each has a deadline, and what
-//! hangs holds up nobody else.
+//! All talk with AWS, outside the reconcile path: one task per pipeline makes its transport, looks at the depths again and
+//! again, and every few minutes at all of it. Reconciling only reads what was found last. Calls at once are bounded for
+//! each endpoint, each has a deadline, and what hangs holds up nobody elsewhere.
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -9,13 +9,20 @@ use std::time::Duration;
 use k8s_openapi::api::core::v1::Secret;
 use kube::{Api, Client};
 use streampress_crds::pipeline::DeletionPolicy;
-use tokio::sync::Semaphore;
-use tokio::time::timeout;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tokio::time::{Instant, sleep, timeout};
 use tokio_util::task::AbortOnDropHandle;
 use tracing::{info, warn};
 
 use super::{Credentials, Depths, Plan, Provisioner};
 use crate::status::{TransportView, Trouble};
+
+/// The first pause after a failure; it doubles from one to the next.
+const PAUSE: Duration = Duration::from_secs(1);
+/// The longest.
+const LONGEST_PAUSE: Duration = Duration::from_secs(60);
+/// So many looks without an answer about a queue, and all of it is looked for again.
+const BLIND: u32 = 3;
 
 /// How the desk works.
 #[derive(Clone, Debug)]
@@ -24,11 +31,13 @@ pub struct DeskOptions {
     pub look_every: Duration,
     /// The same while nothing has changed for a while.
     pub look_rarely: Duration,
+    /// Between two looks at all of it, in case somebody has taken a part away or changed it.
+    pub verify_every: Duration,
     /// How long making or looking may take.
     pub call_deadline: Duration,
     /// How long deleting may take before what is left is named and the pipeline goes.
     pub removal_deadline: Duration,
-    /// Pipelines served at once.
+    /// Pipelines of one endpoint that are served at once, and as many that are removed.
     pub at_once: usize,
     /// Endpoints that the operator's own identity may be used with, besides AWS's own.
     pub own_identity_endpoints: Vec<String>,
@@ -39,6 +48,7 @@ impl Default for DeskOptions {
         Self {
             look_every: Duration::from_secs(2),
             look_rarely: Duration::from_secs(10),
+            verify_every: Duration::from_secs(300),
             call_deadline: Duration::from_secs(30),
             removal_deadline: Duration::from_secs(20),
             at_once: 16,
@@ -78,8 +88,17 @@ struct Inner {
     client: Client,
     options: DeskOptions,
     notify: Notify,
-    turns: Semaphore,
+    turns: Mutex<HashMap<Turns, Arc<Semaphore>>>,
     files: Mutex<HashMap<String, File>>,
+}
+
+/// Whom a turn is waited for with: region and endpoint, and what for. Removing does not wait for what hangs in keeping.
+type Turns = (String, Option<String>, Errand);
+
+#[derive(Clone, Copy, PartialEq, Eq, Hash)]
+enum Errand {
+    Keep,
+    Remove,
 }
 
 /// One pipeline's file on the desk.
@@ -98,14 +117,13 @@ impl Desk {
         options: DeskOptions,
         notify: Notify,
     ) -> Self {
-        let turns = Semaphore::new(options.at_once);
         Self {
             inner: Arc::new(Inner {
                 provisioner,
                 client,
                 options,
                 notify,
-                turns,
+                turns: Mutex::default(),
                 files: Mutex::default(),
             }),
         }
@@ -167,6 +185,19 @@ impl Desk {
 impl Inner {
     fn files(&self) -> std::sync::MutexGuard<'_, HashMap<String, File>> {
         self.files.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Waits until this pipeline may be served. Nothing when the operator ends.
+    async fn turn(&self, plan: &Plan, errand: Errand) -> Option<OwnedSemaphorePermit> {
+        let turns = {
+            let mut turns = self.turns.lock().unwrap_or_else(PoisonError::into_inner);
+            // Endpoints that nobody uses any more.
+            turns.retain(|_, turns| Arc::strong_count(turns) > 1);
+            let place = (plan.region.clone(), plan.endpoint.clone(), errand);
+            let new = || Arc::new(Semaphore::new(self.options.at_once));
+            Arc::clone(turns.entry(place).or_insert_with(new))
+        };
+        turns.acquire_owned().await.ok()
     }
 
     /// Writes down what was seen; whether it is news.
@@ -272,13 +303,13 @@ fn no_answer(plan: &Plan, after: Duration) -> Trouble {
     }
 }
 
-/// Makes the transport, with longer and longer waits while it fails, then looks at the depths for as long as the
-/// pipeline is there.
+/// Makes the transport, with longer and longer waits while it fails, and looks at it for as long as the pipeline is there.
 async fn keep(inner: Arc<Inner>, plan: Arc<Plan>) {
-    let mut pause = Duration::from_secs(1);
-    let credentials = loop {
+    let mut pause = PAUSE;
+    let mut is_blind = false;
+    loop {
         let made = {
-            let Ok(_turn) = inner.turns.acquire().await else {
+            let Some(_turn) = inner.turn(&plan, Errand::Keep).await else {
                 return;
             };
             // In a box of its own: the task stays for as long as its pipeline, at the size of all that is awaited in it.
@@ -286,9 +317,25 @@ async fn keep(inner: Arc<Inner>, plan: Arc<Plan>) {
         };
         match made {
             Ok((credentials, status)) => {
-                info!(pipeline = %plan.pipeline(), "Queues and stream are there.");
-                inner.note(&plan, |file| file.seen.view = TransportView::Ready(status));
-                break credentials;
+                let view = TransportView::Ready(status);
+                // What is there and cannot be read is no better than before.
+                if !is_blind && inner.note(&plan, |file| file.seen.view = view.clone()) {
+                    info!(pipeline = %plan.pipeline(), "Queues and stream are there.");
+                }
+                is_blind = !look(&inner, &plan, credentials.as_ref(), view).await;
+                if !is_blind {
+                    pause = PAUSE;
+                    continue;
+                }
+                inner.note(&plan, |file| {
+                    file.seen.view = TransportView::Trouble(Trouble {
+                        reason: "DepthUnknown".into(),
+                        message: format!(
+                            "The queues could not be read {BLIND} times in a row; looking for them again. Is sqs:GetQueueAttributes allowed?"
+                        ),
+                        lasting: false,
+                    });
+                });
             }
             Err(trouble) => {
                 warn!(pipeline = %plan.pipeline(), reason = %trouble.reason, "{}", trouble.message);
@@ -298,43 +345,44 @@ async fn keep(inner: Arc<Inner>, plan: Arc<Plan>) {
                 });
             }
         }
-        tokio::time::sleep(pause).await;
-        pause = (pause * 2).min(Duration::from_secs(60));
-    };
-    let mut quiet = 0_u32;
-    let mut blind = 0_u32;
-    loop {
+        sleep(pause).await;
+        pause = (pause * 2).min(LONGEST_PAUSE);
+    }
+}
+
+/// Looks at the depths until all is to be looked at again; false when a queue could not be read several times in a row:
+/// endpoint, queues or credentials have changed.
+async fn look(
+    inner: &Inner,
+    plan: &Plan,
+    credentials: Option<&Credentials>,
+    view: TransportView,
+) -> bool {
+    let began = Instant::now();
+    let (mut quiet, mut blind) = (0_u32, 0_u32);
+    while began.elapsed() < inner.options.verify_every {
         let depths = {
-            let Ok(_turn) = inner.turns.acquire().await else {
-                return;
+            let Some(_turn) = inner.turn(plan, Errand::Keep).await else {
+                return true;
             };
             timeout(
                 inner.options.call_deadline,
-                inner.provisioner.depths(&plan, credentials.as_ref()),
+                inner.provisioner.depths(plan, credentials),
             )
             .await
             .unwrap_or_default()
         };
-        blind = if depths == Depths::default() {
-            blind + 1
-        } else {
-            0
-        };
-        if blind >= 3 {
-            // Nothing can be read: the endpoint, the queues or the credentials have changed. Begin anew.
-            inner.note(&plan, |file| {
-                file.seen.depths = depths;
-                file.seen.view = TransportView::Trouble(Trouble {
-                    reason: "DepthUnknown".into(),
-                    message:
-                        "The queues could not be read three times in a row; looking for them again."
-                            .into(),
-                    lasting: false,
-                });
-            });
-            return Box::pin(keep(inner, plan)).await;
+        let is_seen = depths.files.is_some() && depths.chunks.is_some();
+        let news = inner.note(plan, |file| {
+            file.seen.depths = depths;
+            if is_seen {
+                file.seen.view = view.clone();
+            }
+        });
+        blind = if is_seen { 0 } else { blind + 1 };
+        if blind >= BLIND {
+            return false;
         }
-        let news = inner.note(&plan, |file| file.seen.depths = depths);
         quiet = if news { 0 } else { quiet.saturating_add(1) };
         // While something waits, what becomes of it is interesting; at rest a first message must be seen soon.
         let wait = if plan.eager || quiet < 30 {
@@ -342,8 +390,9 @@ async fn keep(inner: Arc<Inner>, plan: Arc<Plan>) {
         } else {
             inner.options.look_rarely
         };
-        tokio::time::sleep(wait).await;
+        sleep(wait).await;
     }
+    true
 }
 
 async fn remove(inner: Arc<Inner>, plan: Arc<Plan>, policy: DeletionPolicy) {
@@ -354,8 +403,9 @@ async fn remove(inner: Arc<Inner>, plan: Arc<Plan>, policy: DeletionPolicy) {
             parts.files_queue.name, parts.chunks_queue.name, parts.stream.name
         )
     };
+    // Not within the deadline: hundreds may be deleted at once.
+    let _turn = inner.turn(&plan, Errand::Remove).await;
     let work = async {
-        let _turn = inner.turns.acquire().await.ok();
         let credentials = inner.credentials(&plan).await?;
         inner
             .provisioner
@@ -379,4 +429,189 @@ async fn remove(inner: Arc<Inner>, plan: Arc<Plan>, policy: DeletionPolicy) {
         }
     };
     inner.note(&plan, |file| file.removal = Some(Removal::Done(left)));
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::atomic::{AtomicU64, Ordering};
+
+    use async_trait::async_trait;
+    use streampress_crds::pipeline::CompressionPipeline;
+    use streampress_crds::settings::resolve_in_cluster;
+    use streampress_crds::status::TransportStatus;
+
+    use super::*;
+    use crate::transport::Depth;
+
+    /// Makes everything; answers about depths by what the endpoint is called.
+    #[derive(Default)]
+    struct Endpoints {
+        provided: AtomicU64,
+    }
+
+    #[async_trait]
+    impl Provisioner for Endpoints {
+        async fn provide(
+            &self,
+            plan: &Plan,
+            _: Option<&Credentials>,
+        ) -> Result<TransportStatus, Trouble> {
+            if plan.endpoint.as_deref() == Some("http://dead") {
+                std::future::pending::<()>().await;
+            }
+            self.provided.fetch_add(1, Ordering::Relaxed);
+            Ok(TransportStatus::default())
+        }
+
+        async fn depths(&self, plan: &Plan, _: Option<&Credentials>) -> Depths {
+            let known = Some(Depth::default());
+            match plan.endpoint.as_deref() {
+                Some("http://dumb") => Depths::default(),
+                Some("http://half") => Depths {
+                    files: known,
+                    ..Depths::default()
+                },
+                _ => Depths {
+                    files: known,
+                    chunks: known,
+                    dead: Some(0),
+                },
+            }
+        }
+
+        async fn remove(
+            &self,
+            plan: &Plan,
+            _: DeletionPolicy,
+            _: Option<&Credentials>,
+        ) -> Result<Vec<String>, Trouble> {
+            if plan.endpoint.as_deref() == Some("http://dead") {
+                std::future::pending::<()>().await;
+            }
+            // One call after another.
+            sleep(Duration::from_secs(5)).await;
+            Ok(Vec::new())
+        }
+    }
+
+    struct Office {
+        desk: Desk,
+        endpoints: Arc<Endpoints>,
+        notes: Arc<AtomicU64>,
+    }
+
+    impl Office {
+        fn open() -> Self {
+            let (endpoints, notes) = (Arc::new(Endpoints::default()), Arc::default());
+            let address = "http://127.0.0.1:1".parse().expect("an address");
+            let client = Client::try_from(kube::Config::new(address)).expect("a client");
+            let own = ["http://dead", "http://dumb", "http://half", "http://good"];
+            let options = DeskOptions {
+                own_identity_endpoints: own.map(str::to_owned).into(),
+                ..DeskOptions::default()
+            };
+            let counted: Arc<AtomicU64> = Arc::clone(&notes);
+            let notify = Arc::new(move |_: &str, _: &str| {
+                counted.fetch_add(1, Ordering::Relaxed);
+            });
+            Self {
+                desk: Desk::new(endpoints.clone(), client, options, notify),
+                endpoints,
+                notes,
+            }
+        }
+    }
+
+    fn plan(name: &str, endpoint: &str) -> Plan {
+        let pipeline: CompressionPipeline = serde_json::from_value(serde_json::json!({
+            "apiVersion": "streampress.dev/v1alpha1", "kind": "CompressionPipeline",
+            "metadata": {"name": name, "namespace": "n", "uid": name},
+            "spec": {"aws": {"endpointURL": endpoint}, "volume": {"persistentVolumeClaim": {"claimName": "files"}}},
+        }))
+        .expect("a pipeline");
+        let resolved = resolve_in_cluster(&pipeline).expect("valid");
+        Plan::of(&pipeline, &resolved)
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn queues_that_cannot_be_read_are_looked_for_again_for_ever_and_told_of_once() {
+        for endpoint in ["http://dumb", "http://half"] {
+            let office = Office::open();
+            let plan = plan("a", endpoint);
+            office.desk.look(&plan);
+            sleep(Duration::from_secs(600)).await;
+            let TransportView::Trouble(trouble) = office.desk.look(&plan).view else {
+                panic!("{endpoint} is called ready");
+            };
+            assert_eq!(trouble.reason, "DepthUnknown");
+            let told = office.notes.load(Ordering::Relaxed);
+            sleep(Duration::from_secs(30 * 24 * 3600)).await;
+            assert_eq!(office.notes.load(Ordering::Relaxed), told, "{endpoint}");
+            // Every minute or so.
+            let looked = office.endpoints.provided.load(Ordering::Relaxed);
+            assert!((30_000..60_000).contains(&looked), "{looked} times");
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_part_that_somebody_took_away_is_looked_for_again_within_minutes() {
+        let office = Office::open();
+        let plan = plan("a", "http://good");
+        office.desk.look(&plan);
+        sleep(Duration::from_secs(3600)).await;
+        assert!(matches!(
+            office.desk.look(&plan).view,
+            TransportView::Ready(_)
+        ));
+        let looked = office.endpoints.provided.load(Ordering::Relaxed);
+        assert!((11..=13).contains(&looked), "{looked} times in an hour");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn endpoints_that_hang_hold_up_neither_other_pipelines_nor_their_removal() {
+        let office = Office::open();
+        for number in 0..100 {
+            office
+                .desk
+                .look(&plan(&format!("dead-{number}"), "http://dead"));
+        }
+        sleep(Duration::from_secs(1)).await;
+        let good = plan("good", "http://good");
+        office.desk.look(&good);
+        sleep(Duration::from_secs(1)).await;
+        assert!(matches!(
+            office.desk.look(&good).view,
+            TransportView::Ready(_)
+        ));
+        office.desk.remove(&good, DeletionPolicy::Delete);
+        let dead = plan("dead-0", "http://dead");
+        office.desk.remove(&dead, DeletionPolicy::Delete);
+        sleep(Duration::from_secs(21)).await;
+        assert_eq!(
+            office.desk.remove(&good, DeletionPolicy::Delete),
+            Removal::Done(Vec::new())
+        );
+        let Removal::Done(left) = office.desk.remove(&dead, DeletionPolicy::Delete) else {
+            panic!("still waiting for an endpoint that hangs");
+        };
+        assert!(left[0].contains("may be left behind"), "{left:?}");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn hundreds_that_are_removed_at_once_each_have_their_time() {
+        let office = Office::open();
+        let plans: Vec<Plan> = (0..200)
+            .map(|number| plan(&format!("p{number}"), "http://good"))
+            .collect();
+        for plan in &plans {
+            office.desk.remove(plan, DeletionPolicy::Delete);
+        }
+        sleep(Duration::from_secs(100)).await;
+        for plan in &plans {
+            assert_eq!(
+                office.desk.remove(plan, DeletionPolicy::Delete),
+                Removal::Done(Vec::new())
+            );
+        }
+    }
 }

@@ -76,8 +76,12 @@ impl Clients {
             .send()
             .await;
         let made = made.step(|| format!("making the queue {name}"))?;
-        made.queue_url
-            .ok_or_else(|| odd(&format!("the answer about the queue {name} has no address")))
+        let url = made
+            .queue_url
+            .ok_or_else(|| odd(&format!("the answer about the queue {name} has no address")))?;
+        // SQS gives an existing queue with the same settings for a new one, and leaves its tags.
+        self.owned(plan, name, self.queue_tags(name, &url).await?)?;
+        Ok(url)
     }
 
     /// Puts settings that differ right.

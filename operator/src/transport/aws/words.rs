@@ -2,8 +2,9 @@
 
 use std::error::Error;
 
-use aws_sdk_sqs::error::{DisplayErrorContext, ProvideErrorMetadata};
+use aws_sdk_sqs::error::ProvideErrorMetadata;
 
+use crate::apply::chain;
 use crate::status::Trouble;
 
 /// An answer of AWS.
@@ -14,7 +15,15 @@ pub(super) trait Step<T> {
 
 impl<T, E: ProvideErrorMetadata + Error + 'static> Step<T> for Result<T, E> {
     fn step(self, doing: impl FnOnce() -> String) -> Result<T, Trouble> {
-        self.map_err(|error| trouble(&doing(), error.code(), &error))
+        self.map_err(|error| {
+            // The same words at every try: the answer as a whole has ids and times, and would be news each time.
+            let said = match (error.code(), error.message()) {
+                (Some(code), Some(message)) => format!("{code}: {message}"),
+                (Some(code), None) => code.to_owned(),
+                (None, _) => chain(&error),
+            };
+            trouble(&doing(), error.code(), said.trim_end_matches('.'))
+        })
     }
 }
 
@@ -43,7 +52,7 @@ pub(super) fn odd(what: &str) -> Trouble {
     }
 }
 
-fn trouble(step: &str, code: Option<&str>, error: &(dyn Error + 'static)) -> Trouble {
+fn trouble(step: &str, code: Option<&str>, said: &str) -> Trouble {
     let code = code.unwrap_or_default();
     let denied = is_one_of(
         Some(code),
@@ -71,11 +80,42 @@ fn trouble(step: &str, code: Option<&str>, error: &(dyn Error + 'static)) -> Tro
     Trouble {
         reason: reason.into(),
         message: format!(
-            "{}{} failed: {}.{way_out}",
+            "{}{} failed: {said}.{way_out}",
             step[..1].to_uppercase(),
             &step[1..],
-            DisplayErrorContext(error)
         ),
         lasting: false,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use aws_sdk_sqs::error::{ErrorMetadata, SdkError};
+    use aws_sdk_sqs::operation::get_queue_url::GetQueueUrlError;
+
+    use super::*;
+
+    #[test]
+    fn the_same_refusal_is_told_in_the_same_words_whatever_else_the_answer_has() {
+        let refused = |request: &'static str| {
+            let metadata = ErrorMetadata::builder()
+                .code("AccessDenied")
+                .message("not authorized to perform: sqs:GetQueueUrl")
+                .custom("aws_request_id", request)
+                .build();
+            let error = SdkError::service_error(GetQueueUrlError::generic(metadata), request);
+            Err::<(), _>(error).step(|| "looking for the queue a.fifo".into())
+        };
+        let (first, second) = (refused("request 1"), refused("request 2"));
+        assert_eq!(first, second);
+        let trouble = first.expect_err("refused");
+        assert_eq!(trouble.reason, "AccessDenied");
+        assert!(
+            trouble.message.starts_with(
+                "Looking for the queue a.fifo failed: AccessDenied: not authorized to perform: sqs:GetQueueUrl. Give"
+            ),
+            "{}",
+            trouble.message
+        );
     }
 }
