@@ -6,8 +6,8 @@ use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
 use kube::api::{DeleteParams, DynamicObject, Patch, PatchParams, Preconditions};
-use kube::core::{ApiResource, GroupVersionKind};
-use kube::{Api, Client};
+use kube::core::{ApiResource, GroupVersionKind, PartialObjectMeta};
+use kube::{Api, Client, ResourceExt};
 use serde_json::{Value, json};
 use tokio::time::timeout;
 
@@ -22,6 +22,9 @@ const WRITE_DEADLINE: Duration = Duration::from_secs(10);
 /// On every object: a hash of what was applied, so that a field that is no longer ours is taken away even when the
 /// operator was not there at the time.
 const APPLIED: &str = "streampress.dev/applied";
+
+/// Who owns the replicas that we gave up, until somebody scales.
+const HANDED_OVER: &str = "streampress-operator-handed-over";
 
 /// Why a write failed.
 #[derive(Debug, thiserror::Error)]
@@ -153,6 +156,17 @@ impl Hands {
             ..PatchParams::apply(names::MANAGER)
         };
         let what = format!("{} {}", child.kind.name(), child.name);
+        // These say so little that applying them never conflicts: somebody else's would become ours without a word, and
+        // go with the pipeline.
+        if live.is_none() && matches!(child.kind, Kind::ServiceAccount | Kind::Lease) {
+            self.assert_not_taken(child, &api, &desired, &what).await?;
+        }
+        if child.kind == Kind::Deployment
+            && live.is_some()
+            && desired["spec"].get("replicas").is_none()
+        {
+            self.hand_replicas_over(&api, child, &what).await?;
+        }
         let written = match self
             .write(
                 &what,
@@ -177,6 +191,42 @@ impl Hands {
         Ok(true)
     }
 
+    /// What we applied and apply no more, the API server takes away: pods would fall back to one at the moment somebody
+    /// else begins to scale them. So the number goes to a manager of its own first, of whom whoever scales takes it.
+    /// Source: Kubernetes' "Server-Side Apply", "Transferring ownership".
+    async fn hand_replicas_over(
+        &self,
+        api: &Api<DynamicObject>,
+        child: &Child,
+        what: &str,
+    ) -> Result<(), WriteError> {
+        let Some(live) = read(what, api.get_opt(&child.name)).await? else {
+            return Ok(());
+        };
+        let is_ours = live.managed_fields().iter().any(|entry| {
+            entry.manager.as_deref() == Some(names::MANAGER)
+                && entry.operation.as_deref() == Some("Apply")
+                && entry
+                    .fields_v1
+                    .as_ref()
+                    .is_some_and(|fields| fields.0["f:spec"].get("f:replicas").is_some())
+        });
+        if !is_ours {
+            return Ok(());
+        }
+        let patch = json!({
+            "apiVersion": child.kind.api_version(),
+            "kind": child.kind.name(),
+            "metadata": {"name": child.name, "uid": live.metadata.uid},
+            "spec": {"replicas": live.data["spec"]["replicas"]},
+        });
+        let params = PatchParams::apply(HANDED_OVER).force();
+        self.write(what, api.patch(&child.name, &params, &Patch::Apply(&patch)))
+            .await?;
+        self.metrics.wrote(child.kind.name());
+        Ok(())
+    }
+
     /// It is there although we had not seen it: ours from before (a missed event, a lost label) or somebody else's.
     async fn take_over(
         &self,
@@ -185,32 +235,36 @@ impl Hands {
         desired: &Value,
         what: &str,
     ) -> Result<DynamicObject, WriteError> {
-        let live = timeout(WRITE_DEADLINE, api.get_metadata(&child.name))
-            .await
-            .map_err(|_| WriteError::NoAnswer)?;
-        let live = live.map_err(|answer| WriteError::Refused {
-            what: format!("reading {what}"),
-            answer: Box::new(answer),
-        })?;
-        let uid = desired["metadata"]["ownerReferences"][0]["uid"].as_str();
-        let ours = live
-            .metadata
-            .owner_references
-            .iter()
-            .flatten()
-            .any(|owner| Some(owner.uid.as_str()) == uid);
-        if !ours {
-            return Err(WriteError::Taken {
-                kind: child.kind.name(),
-                name: child.name.clone(),
-            });
-        }
+        self.assert_not_taken(child, api, desired, what).await?;
         let params = PatchParams::apply(names::MANAGER).force();
         self.write(
             what,
             api.patch(&child.name, &params, &Patch::Apply(desired)),
         )
         .await
+    }
+
+    /// Fails when there is an object of this name that was not made for this pipeline.
+    async fn assert_not_taken(
+        &self,
+        child: &Child,
+        api: &Api<DynamicObject>,
+        desired: &Value,
+        what: &str,
+    ) -> Result<(), WriteError> {
+        let found = read(what, api.get_metadata_opt(&child.name)).await?;
+        let uid = desired["metadata"]["ownerReferences"][0]["uid"].as_str();
+        let is_ours = |found: &PartialObjectMeta<DynamicObject>| {
+            let owners = found.owner_references();
+            owners.iter().any(|owner| Some(owner.uid.as_str()) == uid)
+        };
+        match found {
+            Some(found) if !is_ours(&found) => Err(WriteError::Taken {
+                kind: child.kind.name(),
+                name: child.name.clone(),
+            }),
+            _ => Ok(()),
+        }
     }
 
     fn is_so(&self, key: &Key, hash: &str, live: &Value, desired: &Value) -> bool {
@@ -265,14 +319,10 @@ impl Hands {
         Ok(())
     }
 
-    /// Takes the finalizer, or gives it back. The UID keeps it off a later pipeline of the same name.
-    pub async fn finalizer(&self, pipeline: &DynamicObject, hold: bool) -> Result<(), WriteError> {
+    /// Takes the finalizer. The UID keeps it off a later pipeline of the same name.
+    pub async fn take_finalizer(&self, pipeline: &DynamicObject) -> Result<(), WriteError> {
         let mut patch = identity(pipeline);
-        patch["metadata"]["finalizers"] = if hold {
-            json!([names::FINALIZER])
-        } else {
-            json!([])
-        };
+        patch["metadata"]["finalizers"] = json!([names::FINALIZER]);
         let api = self.pipelines(pipeline);
         let name = pipeline.metadata.name.as_deref().unwrap_or_default();
         self.write(
@@ -284,6 +334,34 @@ impl Hands {
             ),
         )
         .await?;
+        self.metrics.wrote("CompressionPipeline");
+        Ok(())
+    }
+
+    /// Gives the finalizer back, whoever else has written it: an exported pipeline that was created again has it from there,
+    /// and what two managers apply is not taken away by one of them.
+    pub async fn give_finalizer_back(&self, pipeline: &DynamicObject) -> Result<(), WriteError> {
+        let Some(found) = self.metadata_of(pipeline).await? else {
+            return Ok(());
+        };
+        let left: Vec<_> = found
+            .finalizers()
+            .iter()
+            .filter(|finalizer| *finalizer != names::FINALIZER)
+            .collect();
+        let patch = json!({"metadata": {"finalizers": left, "resourceVersion": found.resource_version(), "uid": pipeline.metadata.uid}});
+        let api = self.pipelines(pipeline);
+        let name = pipeline.metadata.name.as_deref().unwrap_or_default();
+        let given = self
+            .write(
+                "the finalizer",
+                api.patch(name, &PatchParams::default(), &Patch::Merge(&patch)),
+            )
+            .await;
+        match given {
+            Err(error) if !error.is_gone() => return Err(error),
+            _ => {}
+        }
         self.metrics.wrote("CompressionPipeline");
         Ok(())
     }
@@ -314,19 +392,19 @@ impl Hands {
 
     /// Whether the API server still has this pipeline, and nobody has deleted it.
     pub async fn is_there(&self, pipeline: &DynamicObject) -> Result<bool, WriteError> {
+        let found = self.metadata_of(pipeline).await?;
+        Ok(found.is_some_and(|found| found.metadata.deletion_timestamp.is_none()))
+    }
+
+    /// What the API server has of exactly this pipeline.
+    async fn metadata_of(
+        &self,
+        pipeline: &DynamicObject,
+    ) -> Result<Option<PartialObjectMeta<DynamicObject>>, WriteError> {
         let api = self.pipelines(pipeline);
         let name = pipeline.metadata.name.as_deref().unwrap_or_default();
-        let found = timeout(WRITE_DEADLINE, api.get_metadata_opt(name))
-            .await
-            .map_err(|_| WriteError::NoAnswer)?;
-        let found = found.map_err(|answer| WriteError::Refused {
-            what: "reading the pipeline".into(),
-            answer: Box::new(answer),
-        })?;
-        Ok(found.is_some_and(|found| {
-            found.metadata.uid == pipeline.metadata.uid
-                && found.metadata.deletion_timestamp.is_none()
-        }))
+        let found = read("the pipeline", api.get_metadata_opt(name)).await?;
+        Ok(found.filter(|found| found.metadata.uid == pipeline.metadata.uid))
     }
 
     fn pipelines(&self, pipeline: &DynamicObject) -> Api<DynamicObject> {
@@ -355,6 +433,19 @@ impl Hands {
     fn settled(&self) -> std::sync::MutexGuard<'_, HashMap<Key, (String, String)>> {
         self.settled.lock().unwrap_or_else(PoisonError::into_inner)
     }
+}
+
+async fn read<T>(
+    what: &str,
+    call: impl Future<Output = Result<T, kube::Error>>,
+) -> Result<T, WriteError> {
+    let answer = timeout(WRITE_DEADLINE, call)
+        .await
+        .map_err(|_| WriteError::NoAnswer)?;
+    answer.map_err(|answer| WriteError::Refused {
+        what: format!("reading {what}"),
+        answer: Box::new(answer),
+    })
 }
 
 fn is_conflict(error: &kube::Error) -> bool {

@@ -84,15 +84,35 @@ pub struct Child {
     pub object: Value,
 }
 
+/// Fields that the API server takes whole, so that who applies one owns all of it, foreign members too. Source:
+/// `x-kubernetes-list-type: atomic` and `x-kubernetes-map-type: atomic` in the schemas of the kinds that are made here.
+const ATOMIC: [&str; 8] = [
+    "rules",
+    "subjects",
+    "selector",
+    "podSelector",
+    "ingress",
+    "policyTypes",
+    "nodeSelector",
+    "tolerations",
+];
+
 /// What stands in `live` where `desired` says something: the same shape, with live's values. Members of lists are
 /// found by `name` (or `mountPath`, `containerPort`, `port`) where they have one, so that foreign members do no harm; lists of
-/// plain values are taken whole.
+/// plain values, and what the API server takes whole, are taken whole.
 pub fn projection(live: &Value, desired: &Value) -> Value {
     match (live, desired) {
         (Value::Object(live), Value::Object(desired)) => Value::Object(
             desired
                 .iter()
-                .filter_map(|(key, wanted)| Some((key.clone(), projection(live.get(key)?, wanted))))
+                .filter_map(|(key, wanted)| {
+                    let there = live.get(key)?;
+                    let there = match ATOMIC.contains(&key.as_str()) {
+                        true => there.clone(),
+                        false => projection(there, wanted),
+                    };
+                    Some((key.clone(), there))
+                })
                 .collect::<Map<_, _>>(),
         ),
         (Value::Array(live), Value::Array(desired)) => match list_key(desired) {
@@ -214,6 +234,25 @@ mod tests {
             false,
         );
         check(json!({"verbs": ["get"]}), json!({"verbs": ["get"]}), true);
+    }
+
+    #[test]
+    fn a_foreign_member_of_what_is_taken_whole_is_drift() {
+        check(
+            json!({"subjects": [{"kind": "ServiceAccount", "name": "ours"}, {"kind": "User", "name": "mallory"}]}),
+            json!({"subjects": [{"kind": "ServiceAccount", "name": "ours"}]}),
+            false,
+        );
+        check(
+            json!({"ingress": [{"ports": [{"port": 8080, "protocol": "TCP", "endPort": 65535}]}]}),
+            json!({"ingress": [{"ports": [{"port": 8080, "protocol": "TCP"}]}]}),
+            false,
+        );
+        check(
+            json!({"selector": {"a": "1", "b": "2"}}),
+            json!({"selector": {"a": "1"}}),
+            false,
+        );
     }
 
     #[test]

@@ -8,13 +8,14 @@ mod word;
 use std::sync::Arc;
 use std::time::Duration;
 
+use k8s_openapi::jiff::Timestamp;
 use kube::api::DynamicObject;
 use kube::runtime::controller::Action;
 use serde_json::Value;
 use streampress_crds::pipeline::{CompressionPipeline, TransportPolicy};
 use streampress_crds::settings::{Resolved, resolve_in_cluster};
 use tokio::time::{Instant, timeout};
-use tracing::{info, warn};
+use tracing::{debug, info, warn};
 
 use crate::apply::{WriteError, chain};
 use crate::build::{Replicas, build};
@@ -22,7 +23,7 @@ use crate::child::{Child, Kind};
 use crate::drain::Drain;
 use crate::ledger;
 use crate::names;
-use crate::observe::Live;
+use crate::observe::{Live, owner_uid};
 use crate::plan::replicas;
 use crate::status::{Observed, TransportView, Trouble};
 use crate::store::Owner;
@@ -35,6 +36,10 @@ use word::{STATUS, say, status_of};
 
 /// How long one look at one pipeline may take.
 const DEADLINE: Duration = Duration::from_secs(30);
+/// So many failures in a row are told of in the status: most pass before.
+const SEVERAL: u32 = 4;
+/// How long workers of a deleted pipeline may take before its queues go: most of the time that a pod gets.
+const ENDING: Duration = Duration::from_secs(45);
 /// A pipeline at rest is looked at so often, in case an event was missed. It costs no request.
 const RARELY: Duration = Duration::from_secs(600);
 
@@ -59,10 +64,59 @@ pub async fn reconcile(
     let outcome = timeout(DEADLINE, look(&object, &context))
         .await
         .unwrap_or(Err(ReconcileError::TooLong));
+    if let Err(error) = &outcome
+        && context.remember(&object, |memory| memory.failures) + 1 >= SEVERAL
+    {
+        let told = timeout(DEADLINE, tell_of(error, &object, &context)).await;
+        debug!(?told, "Told of what goes wrong again and again.");
+    }
     let word = if outcome.is_ok() { "ok" } else { "error" };
     context.metrics.reconciled(word, began.elapsed());
     context.conclude(&object, outcome.is_ok());
     outcome
+}
+
+/// Says in the status that the spec cannot be carried out for now.
+async fn tell_of(
+    error: &ReconcileError,
+    object: &DynamicObject,
+    context: &Context,
+) -> Result<(), ReconcileError> {
+    let (Ok(pipeline), None) = (typed(object), &object.metadata.deletion_timestamp) else {
+        return Ok(());
+    };
+    let Ok(resolved) = resolve_in_cluster(&pipeline) else {
+        return Ok(());
+    };
+    let owner = owner(object);
+    let objects = context.store.of(&owner);
+    let live = Live {
+        namespace: &owner.0,
+        name: &owner.1,
+        objects: &objects,
+    };
+    let transport = context.desk.look(&Plan::of(&pipeline, &resolved));
+    let trouble = Trouble {
+        reason: "NotApplied".into(),
+        message: format!(
+            "The spec is not carried out yet: {}. Trying again; what ran before keeps running.",
+            chain(error)
+        ),
+        lasting: false,
+    };
+    let seen = Observed {
+        refused: Some(trouble),
+        ..observed(
+            object,
+            &pipeline,
+            &resolved,
+            &live,
+            &Replicas::new(),
+            transport,
+        )
+    };
+    status_of(object, seen, context).await?;
+    Ok(())
 }
 
 /// A pipeline as it is kept between two looks: spec and status as text, which needs less memory than parsed.
@@ -145,7 +199,7 @@ async fn run(
     let owner = owner(object);
     // Only what was made for this pipeline must be dealt with at its end.
     if pipeline.spec.transport.policy == TransportPolicy::Create && !holds_finalizer(object) {
-        context.hands.finalizer(object, true).await?;
+        context.hands.take_finalizer(object).await?;
     }
     let transport = context.desk.look(&Plan::of(pipeline, resolved));
     let objects = context.store.of(&owner);
@@ -269,13 +323,22 @@ async fn delete(
         None => vec![unread(object)],
         Some((pipeline, resolved)) => {
             let owner = owner(object);
-            for (key, live) in context
-                .store
-                .of(&owner)
-                .iter()
-                .filter(|(key, _)| key.kind == Kind::Deployment)
-            {
-                context.hands.delete(key, live, &context.store).await?;
+            let objects = context.store.of(&owner);
+            let uid = object.metadata.uid.as_deref();
+            for (key, live) in &objects {
+                if key.kind == Kind::Deployment && owner_uid(live) == uid {
+                    context.hands.delete(key, live, &context.store).await?;
+                }
+            }
+            let live = Live {
+                namespace: &owner.0,
+                name: &owner.1,
+                objects: &objects,
+            };
+            // What a worker sends while its queue is deleted is lost: it has the time that a pod gets to end.
+            if let Some(left) = time_to_end(object).filter(|_| live.held_slots() > 0) {
+                let doing = "Workers are finishing what they have in hand.".to_owned();
+                return deleting(object, doing, left.min(Duration::from_secs(1)), context).await;
             }
             let plan = Plan::of(&pipeline, &resolved);
             match context
@@ -285,13 +348,7 @@ async fn delete(
                 Removal::Done(left) => left,
                 Removal::Going => {
                     let doing = "Workers are stopped; queues and stream are being dealt with by deletionPolicy.".to_owned();
-                    let seen = Observed {
-                        deleting: Some(doing),
-                        generation: object.metadata.generation,
-                        ..Observed::default()
-                    };
-                    status_of(object, seen, context).await?;
-                    return Ok(Action::requeue(Duration::from_secs(5)));
+                    return deleting(object, doing, Duration::from_secs(5), context).await;
                 }
             }
         }
@@ -302,12 +359,37 @@ async fn delete(
             .warn(object, "TransportLeftBehind", &left.join("; "))
             .await;
     }
-    match context.hands.finalizer(object, false).await {
-        Err(error) if !error.is_gone() => return Err(error.into()),
-        _ => {}
+    context.hands.give_finalizer_back(object).await?;
+    if left.is_empty() {
+        info!(pipeline = %describe(object), "Deleted.");
+    } else {
+        // Where the namespace goes too, this is the only place that says so.
+        warn!(pipeline = %describe(object), left = left.join("; "), "Deleted; queues or a stream are left behind.");
     }
-    info!(pipeline = %describe(object), left = left.len(), "Deleted.");
     Ok(Action::await_change())
+}
+
+/// Says what is still being done about a pipeline that goes; looks again after `pause`.
+async fn deleting(
+    object: &DynamicObject,
+    doing: String,
+    pause: Duration,
+    context: &Context,
+) -> Result<Action, ReconcileError> {
+    let seen = Observed {
+        deleting: Some(doing),
+        generation: object.metadata.generation,
+        ..Observed::default()
+    };
+    status_of(object, seen, context).await?;
+    Ok(Action::requeue(pause))
+}
+
+/// How long workers of a deleted pipeline may still take.
+fn time_to_end(object: &DynamicObject) -> Option<Duration> {
+    let deleted = object.metadata.deletion_timestamp.as_ref()?.0;
+    let since = Timestamp::now().duration_since(deleted).unsigned_abs();
+    ENDING.checked_sub(since).filter(|left| !left.is_zero())
 }
 
 /// A pipeline as our types have it; the error is a sentence for its owner.

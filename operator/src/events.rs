@@ -46,7 +46,11 @@ impl Events {
         former: &CompressionPipelineStatus,
         new: &CompressionPipelineStatus,
     ) {
-        if former.phase == new.phase {
+        let reason_of = |status: &CompressionPipelineStatus| {
+            let ready = status.conditions.iter().find(|it| it.type_ == "Ready");
+            ready.map(|ready| ready.reason.clone())
+        };
+        if former.phase == new.phase && reason_of(former) == reason_of(new) {
             return;
         }
         let type_ = match new.phase {

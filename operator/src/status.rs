@@ -188,8 +188,11 @@ fn verdict(seen: &Observed) -> Verdict {
         .find(|role| !role.rolled_out || role.ready < role.desired)
     {
         let message = format!(
-            "Waiting for the {}: {} of {} pods are ready.",
-            role.role, role.ready, role.desired
+            "Waiting for the {}: {} of {} pods are ready. Where that lasts, `kubectl describe pod -l {selector}` and `kubectl logs -l {selector}` say why.",
+            role.role,
+            role.ready,
+            role.desired,
+            selector = role.selector
         );
         return Verdict {
             reconciling: true,

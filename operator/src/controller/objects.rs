@@ -12,12 +12,13 @@ use crate::names;
 use crate::observe::{Live, holder, is_of_another, owner_uid};
 use crate::store::Key;
 
-/// Writes what differs.
+/// Writes what differs. What is refused for good holds up no other object; the first of it is the error in the end.
 pub(super) async fn write(
     children: &[Child],
     live: &Live<'_>,
     context: &Context,
 ) -> Result<(), WriteError> {
+    let mut refused = None;
     for child in children {
         let mut there = live.get(child.kind, &child.name);
         let ours = child.object["metadata"]["ownerReferences"][0]["uid"].as_str();
@@ -31,9 +32,12 @@ pub(super) async fn write(
             context.hands.delete(&key, left, &context.store).await?;
             there = None;
         }
-        context.hands.apply(child, there, &context.store).await?;
+        match context.hands.apply(child, there, &context.store).await {
+            Err(error) if error.is_lasting() => refused = refused.or(Some(error)),
+            written => drop(written?),
+        }
     }
-    Ok(())
+    refused.map_or(Ok(()), Err)
 }
 
 /// Takes away what is no longer asked for; whether something is still on its way out.

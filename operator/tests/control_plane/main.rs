@@ -11,6 +11,7 @@ mod autoscalers;
 mod faults;
 mod leaders;
 mod leaving;
+mod ownership;
 mod pipelines;
 mod robustness;
 mod rules;
