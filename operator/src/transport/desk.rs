@@ -182,6 +182,13 @@ impl Desk {
     }
 }
 
+/// Nobody keeps a transport for an operator that is no more: the next one may be deleting it.
+impl Drop for Desk {
+    fn drop(&mut self) {
+        self.inner.files().clear();
+    }
+}
+
 impl Inner {
     fn files(&self) -> std::sync::MutexGuard<'_, HashMap<String, File>> {
         self.files.lock().unwrap_or_else(PoisonError::into_inner)
@@ -551,6 +558,18 @@ mod tests {
             let looked = office.endpoints.provided.load(Ordering::Relaxed);
             assert!((30_000..60_000).contains(&looked), "{looked} times");
         }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn when_the_desk_goes_nothing_is_made_any_more() {
+        let office = Office::open();
+        office.desk.look(&plan("a", "http://dumb"));
+        sleep(Duration::from_secs(600)).await;
+        let made = || office.endpoints.provided.load(Ordering::Relaxed);
+        let before = made();
+        drop(office.desk);
+        sleep(Duration::from_secs(600)).await;
+        assert_eq!((before > 0, made()), (true, before));
     }
 
     #[tokio::test(start_paused = true)]
