@@ -15,6 +15,7 @@ use std::time::{Duration, SystemTime};
 use async_trait::async_trait;
 use bytes::Bytes;
 use serde::{Deserialize, Serialize};
+use tokio::time::Instant;
 
 pub mod aws;
 #[cfg(any(test, feature = "testing"))]
@@ -147,6 +148,10 @@ pub struct Delivery {
     pub attributes: BTreeMap<String, String>,
     /// How often it has been received, this time included: 1 at the first.
     pub receive_count: u32,
+    /// When it was received, or a little before. SQS hides a message for 12 hours from then at most.
+    pub received_at: Instant,
+    /// Until when it is surely hidden, as of its being handed out.
+    pub hidden_until: Instant,
     /// What extend, delete and release ask for.
     pub receipt: Receipt,
 }

@@ -81,21 +81,22 @@ impl SqsQueue {
     async fn take(&self, max: usize) -> DoorResult<Vec<Delivery>> {
         let taken = self.inner.inbox().take(max, Instant::now());
         let mut deliveries = Vec::with_capacity(taken.len());
-        for waiting in taken {
-            let receipt = &waiting.delivery.receipt;
-            let left = waiting
-                .hidden_until
-                .saturating_duration_since(Instant::now());
+        for mut delivery in taken {
+            let asked_at = Instant::now();
+            let left = delivery.hidden_until.saturating_duration_since(asked_at);
             if left >= self.inner.visibility.mul_f64(0.7) {
-                deliveries.push(waiting.delivery);
+                deliveries.push(delivery);
                 continue;
             }
             // It waited behind another of its group.
-            match self.extend(receipt, self.inner.visibility).await {
-                Ok(()) => deliveries.push(waiting.delivery),
+            match self.extend(&delivery.receipt, self.inner.visibility).await {
+                Ok(()) => {
+                    delivery.hidden_until = asked_at + self.inner.visibility;
+                    deliveries.push(delivery);
+                }
                 Err(error) => {
                     debug!(queue = self.inner.name, %error, "A message that waited is not ours any more.");
-                    self.inner.inbox().gone(&receipt.0);
+                    self.inner.inbox().gone(&delivery.receipt.0);
                 }
             }
         }
@@ -183,9 +184,10 @@ impl Queue for SqsQueue {
                     .collect(),
             )
             .await;
+        let all_hidden = answers.iter().all(Result::is_ok);
         let outcome = answers.into_iter().next().unwrap_or(Ok(()));
         match &outcome {
-            Ok(()) => self.inner.inbox().hidden(&receipt.0, until),
+            Ok(()) => self.inner.inbox().hidden(&receipt.0, until, all_hidden),
             Err(DoorError::Stale) => self.inner.inbox().gone(&receipt.0),
             Err(_) => {}
         }

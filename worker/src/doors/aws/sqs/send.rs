@@ -236,6 +236,8 @@ mod tests {
                 .chain([(trace::ATTRIBUTE.to_owned(), "trace".to_owned())])
                 .collect(),
             receive_count: 1,
+            received_at: tokio::time::Instant::now(),
+            hidden_until: tokio::time::Instant::now(),
             receipt: crate::doors::Receipt("r".into()),
         }
     }
