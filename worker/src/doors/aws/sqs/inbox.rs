@@ -63,6 +63,17 @@ impl Inbox {
         taken
     }
 
+    /// Taken and not handed out after all: ready again, before all others, unless they are not ours any more.
+    pub(super) fn put_back(&mut self, taken: Vec<Delivery>, now: Instant) {
+        for mut delivery in taken.into_iter().rev() {
+            let group = self.groups.get(&delivery.group);
+            if let Some(group) = group.filter(|group| group.first == delivery.receipt.0) {
+                delivery.hidden_until = group.hidden_until;
+                self.ready.push_front((now, delivery));
+            }
+        }
+    }
+
     /// The receipts that share the fate of this one: it, and those held back behind it.
     pub(super) fn with_followers(&self, receipt: &str) -> Vec<String> {
         let group = self
@@ -245,6 +256,19 @@ mod tests {
         let now = Instant::now();
         let mut inbox = inbox(now);
         assert!(inbox.take(10, now + Duration::from_secs(61)).is_empty());
+    }
+
+    #[test]
+    fn what_is_put_back_comes_first_unless_its_group_was_received_anew() {
+        let now = Instant::now();
+        let mut inbox = inbox(now);
+        let taken = inbox.take(1, now);
+        inbox.put_back(taken, now);
+        let both = inbox.take(10, now);
+        assert_eq!(ids(&both), ["1", "3"]);
+        inbox.arrived(vec![delivery("g", "1b", now)], now);
+        inbox.put_back(both, now);
+        assert_eq!(ids(&inbox.take(10, now)), ["3", "1b"]);
     }
 
     #[test]
