@@ -10,7 +10,7 @@ use super::Which;
 use crate::doors::local::session::Session;
 use crate::doors::local::store::{Step, StepResult};
 use crate::doors::{
-    ATTR_DETAIL, ATTR_REASON, Delivery, Depth, DoorError, DoorResult, Outgoing,
+    ATTR_DETAIL, ATTR_GROUP, ATTR_REASON, Delivery, Depth, DoorError, DoorResult, Outgoing,
     REASON_RECEIVED_TOO_OFTEN, Receipt,
 };
 
@@ -303,7 +303,7 @@ pub(in crate::doors::local) fn expired(conn: &Connection, now: i64) -> rusqlite:
     .collect()
 }
 
-/// Moves a message to the end of its group among the dead letters. One transaction: there is never a second copy,
+/// Moves a message to the end of the dead letters, as a group of its own. One transaction: there is never a second copy,
 /// so no deduplication is asked for, which could swallow a later dead letter of the same id.
 pub(super) fn bury(
     step: &mut Step<'_>,
@@ -329,6 +329,8 @@ pub(super) fn bury(
     };
     message.attributes.insert(ATTR_REASON.into(), reason.into());
     message.attributes.insert(ATTR_DETAIL.into(), detail.into());
+    let group = std::mem::replace(&mut message.group, message_id.clone());
+    message.attributes.insert(ATTR_GROUP.into(), group);
     remove(step, seq)?;
     insert(step, dead, &message_id, &message)
 }
