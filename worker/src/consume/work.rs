@@ -182,6 +182,18 @@ impl Work {
     }
 
     async fn bury(&self, delivery: &Delivery, in_hand: InHand, reason: &'static str, detail: &str) {
+        // Somebody else may have the message by now and succeed with it.
+        if self.job(delivery).may_act().is_err() {
+            info!(
+                message_id = delivery.message_id,
+                reason,
+                detail,
+                "Not set aside: it was stopped meanwhile or is another's by now; it comes back."
+            );
+            give_back(self.role, &*self.queue, delivery).await;
+            in_hand.retried("interrupted");
+            return;
+        }
         match self.queue.bury(delivery, reason, detail).await {
             Ok(()) => {
                 error!(
@@ -321,6 +333,24 @@ mod tests {
         async fn buried(&self, _delivery: &Delivery, _reason: &str, _detail: &str) {}
     }
 
+    /// Never works.
+    struct Fails;
+
+    #[async_trait]
+    impl Handler for Fails {
+        async fn handle(&self, _job: Job<'_>) -> Result<(), Fault> {
+            Err(Fault::permanent("Bad", "it can never work"))
+        }
+        fn subject(&self, _delivery: &Delivery) -> Subject {
+            Subject::default()
+        }
+        fn weight(&self, _delivery: &Delivery) -> usize {
+            1
+        }
+        async fn acknowledged(&self, _delivery: &Delivery) {}
+        async fn buried(&self, _delivery: &Delivery, _reason: &str, _detail: &str) {}
+    }
+
     fn delivery(received_at: Instant, hidden_until: Instant) -> Delivery {
         Delivery {
             message_id: "m".into(),
@@ -365,6 +395,16 @@ mod tests {
             let (queue, handler) = (Notes::new(LONG, true), Arc::new(Acts::default()));
             run(&queue, handler.clone(), delivery(now, hidden_until)).await;
             assert_eq!(handler.acted.load(Ordering::SeqCst), acts);
+            assert_eq!(queue.ends(), [end]);
+        }
+    }
+
+    #[tokio::test]
+    async fn a_message_that_failed_when_it_was_no_longer_ours_is_no_dead_letter() {
+        let now = Instant::now();
+        for (hidden_until, end) in [(now, "given back"), (now + LONG, "buried")] {
+            let queue = Notes::new(LONG, true);
+            run(&queue, Arc::new(Fails), delivery(now, hidden_until)).await;
             assert_eq!(queue.ends(), [end]);
         }
     }
