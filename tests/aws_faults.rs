@@ -525,6 +525,22 @@ async fn a_message_that_cannot_be_hidden_anew_for_now_is_not_forgotten() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_message_that_cannot_be_hidden_any_longer_is_not_ours_any_more() {
+    let cloud = Cloud::start().await;
+    let hour = Duration::from_secs(3600);
+    let queue = cloud.queue(11 * hour, 20).await;
+    queue.send(vec![message("g", "1")]).await.expect("sent");
+    let got = queue
+        .receive(1, Duration::from_secs(1))
+        .await
+        .expect("received");
+    cloud.standin.advance(2 * hour);
+    // Thirteen hours from its receive; SQS hides for twelve.
+    let extended = queue.extend(&got[0].receipt, 11 * hour).await;
+    assert!(matches!(extended, Err(DoorError::Stale)), "{extended:?}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_lost_answer_to_a_receive_hides_nothing_for_long() {
     let cloud = Cloud::start().await;
     let queue = cloud.queue(MINUTE, 20).await;

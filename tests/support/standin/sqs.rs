@@ -516,9 +516,12 @@ impl Sqs {
         if millis > LONGEST_HIDING_MILLIS
             || now + millis > message.received_at + LONGEST_HIDING_MILLIS
         {
+            let secs = millis / 1000;
             return Err(Refusal::client(
                 "InvalidParameterValue",
-                "VisibilityTimeout: total longer than the maximum of 12 hours",
+                &format!(
+                    "Value {secs} for parameter VisibilityTimeout is invalid. Reason: Total VisibilityTimeout for the message is beyond the limit [43200 seconds]"
+                ),
             ));
         }
         message.visible_at = now + millis;

@@ -14,7 +14,7 @@ use crate::doors::{Delivery, DoorError, Held, Queue, held};
 use crate::metrics::{InHand, Meter};
 use crate::trace::{self, TraceContext};
 
-/// SQS hides a message for at most 12 hours after it was received; we stop half an hour before.
+/// SQS hides a message for at most 12 hours, counted from its receive; we stop half an hour before.
 const LONGEST_HIDING: Duration = Duration::from_secs(11 * 3600 + 1800);
 /// Back-off of transient faults: 1 s, 2 s, 4 s … up to this.
 const LONGEST_BACK_OFF: Duration = Duration::from_secs(60);
@@ -104,12 +104,20 @@ impl Work {
 
     /// Returns only when the message is no longer ours.
     async fn keep_hidden(&self, delivery: &Delivery) {
-        let hidden_for = self.queue.visibility();
-        let until = tokio::time::Instant::now() + LONGEST_HIDING;
-        while tokio::time::Instant::now() < until {
-            tokio::time::sleep(hidden_for / 3).await;
+        let visibility = self.queue.visibility();
+        let limit = delivery.received_at + LONGEST_HIDING;
+        loop {
+            tokio::time::sleep_until(limit.min(Instant::now() + visibility / 3)).await;
             // Hidden since some moment after this one, however long the answer takes.
             let asked_at = Instant::now();
+            let hidden_for = visibility.min(limit.saturating_duration_since(asked_at));
+            if hidden_for.is_zero() {
+                warn!(
+                    message_id = delivery.message_id,
+                    "A message has been hidden for as long as SQS allows; stopping its work, which begins anew."
+                );
+                return;
+            }
             match self.queue.extend(&delivery.receipt, hidden_for).await {
                 Ok(()) => {
                     *self
@@ -407,6 +415,19 @@ mod tests {
             run(&queue, Arc::new(Fails), delivery(now, hidden_until)).await;
             assert_eq!(queue.ends(), [end]);
         }
+    }
+
+    #[tokio::test]
+    async fn a_message_is_kept_hidden_for_less_than_twelve_hours_from_its_receive() {
+        let now = Instant::now();
+        // It waited behind another of its group for most of the time.
+        let limit = now + Duration::from_secs(2);
+        let delivery = delivery(limit - LONGEST_HIDING, now);
+        let queue = Notes::new(Duration::from_secs(3), true);
+        let work = work(queue.clone(), Arc::new(Acts::default()), &delivery).await;
+        let ended = tokio::time::timeout(PATIENCE, work.keep_hidden(&delivery)).await;
+        assert!(ended.is_ok(), "it counts from the start of the work");
+        assert!(*work.hidden_until.lock().expect("no panic") <= limit);
     }
 
     #[tokio::test]
