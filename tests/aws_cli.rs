@@ -198,6 +198,33 @@ async fn a_dead_letter_is_listed_redriven_and_then_restored() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_queue_without_dead_letters_is_warned_of_once_with_the_way_out() {
+    let cloud = Cloud::start().await;
+    let desk = desk(&cloud, "");
+    setup(&desk);
+    let ask = json!({"QueueUrl": "cli-files.fifo", "Attributes": {"RedrivePolicy": ""}});
+    cloud
+        .standin
+        .ask_sqs("SetQueueAttributes", &ask)
+        .expect("changed");
+    let compress = desk.start("compress.log", &["compress", "pipeline.yaml", "--aws"]);
+    eventually("it waits for messages", || {
+        (cloud.standin.calls("ReceiveMessage") > 0).then_some(())
+    });
+    let log = compress.log();
+    let warnings: Vec<&str> = log
+        .lines()
+        .filter(|line| line.contains("The queue has no redrive policy"))
+        .collect();
+    assert_eq!(warnings.len(), 1, "{log}");
+    assert!(
+        warnings[0].contains("cli-files.fifo") && warnings[0].contains("streampress setup"),
+        "{log}"
+    );
+    assert_eq!(compress.stop(), Some(0));
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_rule_that_is_named_to_setup_may_send_and_stays_allowed() {
     let cloud = Cloud::start().await;
     let desk = desk(&cloud, "");

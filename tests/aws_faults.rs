@@ -6,6 +6,7 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::{Duration, Instant};
 
 use futures::future::join_all;
+use streampress::doors::aws::SqsQueue;
 use streampress::doors::contract::queue::{message, next};
 use streampress::doors::contract::stream::record;
 use streampress::doors::{ChunkStream, DoorError, Position, Queue, Record};
@@ -449,6 +450,94 @@ async fn what_is_held_back_behind_its_group_is_given_back_with_it() {
             .body,
         "1"
     );
+}
+
+/// The second of a group, ready since the first was deleted late in their hiding: it is handed out hidden anew.
+async fn ready_late(cloud: &Cloud) -> SqsQueue {
+    let queue = cloud.queue(MINUTE, 20).await;
+    queue
+        .send(["1", "2"].map(|body| message("g", body)).into())
+        .await
+        .expect("sent");
+    let got = queue
+        .receive(10, Duration::from_secs(1))
+        .await
+        .expect("received");
+    assert_eq!((got.len(), cloud.standin.hidden("queue-0.fifo")), (1, 2));
+    queue
+        .extend(&got[0].receipt, Duration::from_secs(40))
+        .await
+        .expect("hidden for the last 40 of its 60 seconds");
+    queue.delete(&got[0].receipt).await.expect("deleted");
+    queue
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_receive_that_is_dropped_while_it_hides_a_message_anew_leaves_nothing_hidden() {
+    let cloud = Cloud::start().await;
+    let queue = ready_late(&cloud).await;
+    cloud.standin.set_faults(Faults {
+        delay: 1.0,
+        delay_for: Duration::from_secs(2),
+        ..Faults::default()
+    });
+    let changes = || cloud.standin.calls("ChangeMessageVisibilityBatch");
+    let before = changes();
+    let waiting = tokio::spawn({
+        let queue = queue.clone();
+        async move { queue.receive(10, Duration::from_secs(5)).await }
+    });
+    while changes() == before {
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
+    waiting.abort();
+    assert!(waiting.await.is_err(), "it was handed out");
+    cloud.standin.set_faults(Faults::default());
+    assert!(
+        queue.settle(Duration::from_secs(10)).await,
+        "did not settle"
+    );
+    assert_eq!(
+        (
+            cloud.standin.hidden("queue-0.fifo"),
+            cloud.standin.sqs().len("queue-0.fifo")
+        ),
+        (0, 1)
+    );
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_message_that_cannot_be_hidden_anew_for_now_is_not_forgotten() {
+    let cloud = Cloud::start().await;
+    let queue = ready_late(&cloud).await;
+    cloud.standin.set_faults(Faults {
+        server_error: 1.0,
+        ..Faults::default()
+    });
+    let outcome = queue.receive(10, Duration::from_secs(1)).await;
+    assert!(
+        matches!(outcome, Err(DoorError::Unavailable { .. })),
+        "{outcome:?}"
+    );
+    cloud.standin.set_faults(Faults::default());
+    let queue: Arc<dyn Queue> = Arc::new(queue);
+    assert_eq!(next(&queue).await.body, "2");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_message_that_cannot_be_hidden_any_longer_is_not_ours_any_more() {
+    let cloud = Cloud::start().await;
+    let hour = Duration::from_secs(3600);
+    let queue = cloud.queue(11 * hour, 20).await;
+    queue.send(vec![message("g", "1")]).await.expect("sent");
+    let got = queue
+        .receive(1, Duration::from_secs(1))
+        .await
+        .expect("received");
+    cloud.standin.advance(2 * hour);
+    // Thirteen hours from its receive; SQS hides for twelve.
+    let extended = queue.extend(&got[0].receipt, 11 * hour).await;
+    assert!(matches!(extended, Err(DoorError::Stale)), "{extended:?}");
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -147,8 +147,8 @@ impl Announcer {
                 }
                 .to_json();
                 Outgoing {
-                    group: id.clone(),
-                    dedup_id: id,
+                    group: id,
+                    dedup_id,
                     body,
                     attributes,
                 }
@@ -176,4 +176,39 @@ pub fn hash(mut reader: impl Read) -> io::Result<(Digest, u64)> {
     let mut hasher = blake3::Hasher::new();
     io::copy(&mut reader, &mut hasher)?;
     Ok((hasher.finalize().into(), hasher.count()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::doors::FileName;
+    use crate::doors::files::LocalFiles;
+    use crate::doors::local::{Local, LocalOptions};
+
+    #[tokio::test]
+    async fn a_file_announced_again_is_a_second_message_and_one_announced_twice_is_not() {
+        for dialect in [Dialect::Ours, Dialect::Seed] {
+            let root = tempfile::tempdir().expect("a folder");
+            let local =
+                Local::open(&root.path().join("data"), LocalOptions::default()).expect("opens");
+            let folder = root.path().join("in");
+            let source = LocalFiles::open("file:///data/in", &folder).expect("opens");
+            std::fs::write(folder.join("a.txt"), "words").expect("written");
+            let name = FileName::parse("a.txt").expect("a good name");
+            let entry = source.stat(&name).expect("looked").expect("there");
+            let announcer = Announcer {
+                source: Arc::new(source),
+                files_queue: local.files_queue(),
+                strict: false,
+                dialect,
+                index: None,
+            };
+            let waiting = async || announcer.files_queue.depth().await.expect("known").total();
+            let file = announcer.announce(&entry).await.expect("announced");
+            announcer.announce_known(&file).await.expect("announced");
+            assert_eq!(waiting().await, 1, "{dialect:?}");
+            announcer.announce_again(&file).await.expect("announced");
+            assert_eq!(waiting().await, 2, "{dialect:?}");
+        }
+    }
 }

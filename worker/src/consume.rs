@@ -6,18 +6,19 @@
 
 mod work;
 
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use async_trait::async_trait;
 use tokio::sync::Semaphore;
 use tokio::task::JoinSet;
+use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 use tracing::{debug, warn};
 
 use self::work::{Work, give_back};
 use crate::clock;
-use crate::doors::{Delivery, DoorError, DoorResult, Held, Lock, Queue};
+use crate::doors::{Delivery, DoorError, DoorResult, Held, Lock, Queue, held};
 use crate::metrics::{InHand, Meter};
 
 /// The longest wait in one receive, which is SQS's long poll.
@@ -41,7 +42,7 @@ pub enum Fault {
     },
     /// It may work later: redelivered with back-off.
     Transient(anyhow::Error),
-    /// We were told to stop, or the slot was lost: given back.
+    /// We were told to stop, or the slot or the message was lost: given back.
     Interrupted,
 }
 
@@ -72,9 +73,11 @@ impl From<DoorError> for Fault {
 pub struct Job<'a> {
     /// The message.
     pub delivery: &'a Delivery,
+    /// Until when the message is surely hidden from others; moved on whenever that is prolonged.
+    pub hidden_until: &'a Mutex<Instant>,
     /// The slot it is done in.
     pub held: &'a Held,
-    /// Cancelled when the slot is lost or the process shall end.
+    /// Cancelled when the slot or the message is lost or the process shall end.
     pub stop: &'a CancellationToken,
     /// Where stages and files are counted.
     pub meter: &'a Meter,
@@ -93,10 +96,12 @@ impl Job<'_> {
         self.meter.file(raw_bytes, packed_bytes);
     }
 
-    /// Whether an effect may follow: asked right before it. A process that was frozen past its slot's deadline knows by
-    /// the clock, before anything in it has had the time to cancel `stop`.
+    /// Whether an effect may follow: asked right before it. A process that was frozen past its slot's deadline, or that
+    /// could not prolong the message's hiding in time, knows by the clock, before anything in it has had the time to
+    /// cancel `stop`.
     pub fn may_act(&self) -> Result<(), Fault> {
-        if self.stop.is_cancelled() || !self.held.may_act() {
+        let lost = !self.held.may_act() || held::is_over(self.hidden_until);
+        if self.stop.is_cancelled() || lost {
             return Err(Fault::Interrupted);
         }
         Ok(())
@@ -299,6 +304,7 @@ impl Consumer {
             max_receive_count: self.max_receive_count,
             held: held.clone(),
             stop: stop.child_token(),
+            hidden_until: Mutex::new(delivery.hidden_until),
             meter: self.meter.clone(),
         };
         let permits = permits.clone();

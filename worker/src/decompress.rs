@@ -85,13 +85,7 @@ impl Handler for Decompressor {
                 }
                 self.note_restored(file).await
             }
-            Present::Newer => {
-                info!("A newer version is restored already; skipped.");
-                match &self.index {
-                    Some(index) => Ok(index.superseded(file.id().as_str()).await?),
-                    None => Ok(()),
-                }
-            }
+            Present::Newer => self.superseded(file).await,
             Present::Older => self.restore(&manifest, job).await,
         }
     }
@@ -160,12 +154,26 @@ impl Decompressor {
             })
         })
         .await
-        .map_err(|error| {
-            Fault::Transient(
-                anyhow::Error::from(error)
-                    .context(format!("looking at the restored {}", file.name)),
-            )
-        })
+        .map_err(|error| looking_fault(file, error))
+    }
+
+    async fn superseded(&self, file: &FileRef) -> Result<(), Fault> {
+        info!("A newer version is restored already; skipped.");
+        match &self.index {
+            Some(index) => Ok(index.superseded(file.id().as_str()).await?),
+            None => Ok(()),
+        }
+    }
+
+    /// Whether a newer version has become visible while this one was unpacked: by somebody who got our message when its
+    /// hiding ran out, and then the next of its group.
+    async fn is_superseded(&self, file: &FileRef) -> Result<bool, Fault> {
+        let (destination, wanted) = (self.destination.clone(), file.clone());
+        let newer = blocking(move || -> io::Result<bool> {
+            let found = destination.stat(&wanted.name)?;
+            Ok(found.is_some_and(|found| is_newer(&found, &wanted)))
+        });
+        newer.await.map_err(|error| looking_fault(file, error))
     }
 
     async fn restore(&self, manifest: &Manifest, job: Job<'_>) -> Result<(), Fault> {
@@ -175,6 +183,9 @@ impl Decompressor {
         let positions = job.or_stop(self.positions(manifest, &owner)).await?;
         let pending = self.unpack(file, &owner, positions, job).await?;
         job.meter.stage("unpack", started.elapsed());
+        if self.is_superseded(file).await? {
+            return self.superseded(file).await;
+        }
         job.may_act()?;
         let (modified, committing) = (clock::from_nanos(file.modified_nanos), Instant::now());
         blocking(move || pending.commit(modified))
@@ -327,6 +338,12 @@ impl Decompressor {
 
 fn is_newer(found: &FileEntry, wanted: &FileRef) -> bool {
     clock::nanos(found.modified) > wanted.modified_nanos
+}
+
+fn looking_fault(file: &FileRef, error: io::Error) -> Fault {
+    Fault::Transient(
+        anyhow::Error::from(error).context(format!("looking at the restored {}", file.name)),
+    )
 }
 
 fn unpack_fault(file: &FileRef, error: codec::Error) -> Fault {

@@ -15,6 +15,7 @@ use std::time::{Duration, SystemTime};
 use async_trait::async_trait;
 use bytes::Bytes;
 use serde::{Deserialize, Serialize};
+use tokio::time::Instant;
 
 pub mod aws;
 #[cfg(any(test, feature = "testing"))]
@@ -89,8 +90,8 @@ impl Outgoing {
     pub const MAX_BYTES: usize = 1024 * 1024;
     /// The most characters of a group or a deduplication id.
     pub const MAX_ID_CHARS: usize = 128;
-    /// The most attributes. Two of SQS's ten are left for a dead letter's reason and detail.
-    pub const MAX_ATTRIBUTES: usize = 8;
+    /// The most attributes. Three of SQS's ten are left for a dead letter's reason, detail and group.
+    pub const MAX_ATTRIBUTES: usize = 7;
 
     /// Refuses what no side could take, so that both sides refuse the same.
     pub fn check(&self) -> DoorResult<()> {
@@ -147,8 +148,19 @@ pub struct Delivery {
     pub attributes: BTreeMap<String, String>,
     /// How often it has been received, this time included: 1 at the first.
     pub receive_count: u32,
+    /// When it was received, or a little before. SQS hides a message for 12 hours from then at most.
+    pub received_at: Instant,
+    /// Until when it is surely hidden, as of its being handed out.
+    pub hidden_until: Instant,
     /// What extend, delete and release ask for.
     pub receipt: Receipt,
+}
+
+impl Delivery {
+    /// The group that it was sent to: a dead letter carries it along.
+    pub fn original_group(&self) -> &str {
+        self.attributes.get(ATTR_GROUP).unwrap_or(&self.group)
+    }
 }
 
 /// Stands for one delivery of one message.
@@ -177,6 +189,8 @@ impl Depth {
 pub const ATTR_REASON: &str = "streampress-reason";
 /// Attribute of a dead letter: one sentence for a person.
 pub const ATTR_DETAIL: &str = "streampress-detail";
+/// Attribute of a dead letter: the group that it had.
+pub const ATTR_GROUP: &str = "streampress-group";
 
 /// The [`ATTR_REASON`] of a message that was received more often than its queue allows.
 pub const REASON_RECEIVED_TOO_OFTEN: &str = "ReceivedTooOften";
@@ -189,7 +203,8 @@ pub const REASON_RECEIVED_TOO_OFTEN: &str = "ReceivedTooOften";
 /// - A received message is hidden for [`Queue::visibility`]; [`Queue::extend`] counts from now. When the time runs
 ///   out it is received again with `receive_count` one higher and a new receipt; the old receipt is
 ///   [`DoorError::Stale`] for delete, extend and release.
-/// - A message received more than `max_receive_count` times goes to the dead-letter queue instead.
+/// - A message received more than `max_receive_count` times goes to the dead-letter queue instead; SQS leaves it in its
+///   group there.
 /// - What `send` accepted survives the end of this process and of the machine.
 #[async_trait]
 pub trait Queue: Send + Sync + fmt::Debug {
@@ -210,7 +225,8 @@ pub trait Queue: Send + Sync + fmt::Debug {
     /// Gives the message back: it can be received again at once, its `receive_count` one higher. Whether the receive
     /// also counts towards `max_receive_count` is the side's: SQS counts it, embedded does not.
     async fn release(&self, receipt: &Receipt) -> DoorResult<()>;
-    /// Puts the message on the dead-letter queue with [`ATTR_REASON`] and [`ATTR_DETAIL`], then deletes it here.
+    /// Puts the message on the dead-letter queue with [`ATTR_REASON`] and [`ATTR_DETAIL`], then deletes it here. There it
+    /// is a group of its own, so that none keeps others from being received; [`ATTR_GROUP`] says which it had.
     /// A crash between the two leaves both: burying twice is one dead letter (deduplicated).
     async fn bury(&self, delivery: &Delivery, reason: &str, detail: &str) -> DoorResult<()>;
     /// Waits, at the end of a process, until nothing that was received but not handed out is in our hands, at most

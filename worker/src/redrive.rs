@@ -11,7 +11,8 @@ use crate::announce::Announcer;
 use crate::compress::announce_current;
 use crate::consume::Fault;
 use crate::doors::{
-    ATTR_DETAIL, ATTR_REASON, ChunkStream, Delivery, DoorError, Outgoing, Position, Queue,
+    ATTR_DETAIL, ATTR_GROUP, ATTR_REASON, ChunkStream, Delivery, DoorError, Outgoing, Position,
+    Queue,
 };
 use crate::roles::Transport;
 use crate::trace::{self, TraceContext};
@@ -167,7 +168,7 @@ async fn again(
         }
         _ => {
             let message = Outgoing {
-                group: letter.group.clone(),
+                group: letter.original_group().to_owned(),
                 dedup_id: fresh_dedup_id(&letter.dedup_id),
                 body: letter.body.clone(),
                 attributes: kept(&letter.attributes),
@@ -183,7 +184,7 @@ async fn again(
 
 /// All that the message had before it died.
 fn kept(attributes: &BTreeMap<String, String>) -> BTreeMap<String, String> {
-    let of_its_death = |name: &str| name == ATTR_REASON || name == ATTR_DETAIL;
+    let of_its_death = |name: &str| [ATTR_REASON, ATTR_DETAIL, ATTR_GROUP].contains(&name);
     attributes
         .iter()
         .filter(|(name, _)| !of_its_death(name))

@@ -39,6 +39,7 @@ struct Queue {
     dedup: HashMap<String, (Millis, String, String)>,
     attempts: HashMap<String, (Millis, Vec<u64>)>,
     rates: HashMap<String, Bucket>,
+    most_receives: u32,
 }
 
 #[derive(Debug, Clone)]
@@ -98,15 +99,9 @@ impl Sqs {
             .collect()
     }
 
-    /// The highest receive count in a queue.
+    /// The highest receive count that any message of a queue ever had, those included that are gone.
     pub fn most_receives(&self, name: &str) -> u32 {
-        let messages = self.queues.get(name).map(|queue| queue.messages.values());
-        messages
-            .into_iter()
-            .flatten()
-            .map(|m| m.receive_count)
-            .max()
-            .unwrap_or(0)
+        self.queues.get(name).map_or(0, |queue| queue.most_receives)
     }
 
     /// Answers one call, but for ReceiveMessage, whose waiting is the caller's.
@@ -516,9 +511,12 @@ impl Sqs {
         if millis > LONGEST_HIDING_MILLIS
             || now + millis > message.received_at + LONGEST_HIDING_MILLIS
         {
+            let secs = millis / 1000;
             return Err(Refusal::client(
                 "InvalidParameterValue",
-                "VisibilityTimeout: total longer than the maximum of 12 hours",
+                &format!(
+                    "Value {secs} for parameter VisibilityTimeout is invalid. Reason: Total VisibilityTimeout for the message is beyond the limit [43200 seconds]"
+                ),
             ));
         }
         message.visible_at = now + millis;
@@ -692,6 +690,7 @@ impl Queue {
     ) -> Option<Value> {
         let message = self.messages.get_mut(&number)?;
         message.receive_count += 1;
+        self.most_receives = self.most_receives.max(message.receive_count);
         message.received_at = now;
         if message.first_received == 0 {
             message.first_received = now;

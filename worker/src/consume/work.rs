@@ -1,19 +1,20 @@
 //! One message in hand, from its receive to its end: kept hidden, handled within its trace, and then deleted, set aside or
 //! given back.
 
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use tokio::sync::Semaphore;
+use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 use tracing::{Instrument, Span, debug, error, field, info, info_span, warn};
 
 use super::{Fault, Handler, Job};
-use crate::doors::{Delivery, DoorError, Held, Queue};
+use crate::doors::{Delivery, DoorError, Held, Queue, held};
 use crate::metrics::{InHand, Meter};
 use crate::trace::{self, TraceContext};
 
-/// SQS hides a message for at most 12 hours after it was received; we stop half an hour before.
+/// SQS hides a message for at most 12 hours, counted from its receive; we stop half an hour before.
 const LONGEST_HIDING: Duration = Duration::from_secs(11 * 3600 + 1800);
 /// Back-off of transient faults: 1 s, 2 s, 4 s … up to this.
 const LONGEST_BACK_OFF: Duration = Duration::from_secs(60);
@@ -26,6 +27,7 @@ pub(super) struct Work {
     pub(super) max_receive_count: u32,
     pub(super) held: Arc<Held>,
     pub(super) stop: CancellationToken,
+    pub(super) hidden_until: Mutex<Instant>,
     pub(super) meter: Meter,
 }
 
@@ -77,14 +79,7 @@ impl Work {
                 () = self.stop.cancelled() => return Err(Fault::Interrupted),
                 permit = permits.acquire_many(weight) => permit,
             };
-            self.handler
-                .handle(Job {
-                    delivery,
-                    held: &self.held,
-                    stop: &self.stop,
-                    meter: &self.meter,
-                })
-                .await
+            self.handler.handle(self.job(delivery)).await
         };
         tokio::pin!(keep_hidden, handled);
         tokio::select! {
@@ -97,18 +92,51 @@ impl Work {
         }
     }
 
+    fn job<'a>(&'a self, delivery: &'a Delivery) -> Job<'a> {
+        Job {
+            delivery,
+            hidden_until: &self.hidden_until,
+            held: &self.held,
+            stop: &self.stop,
+            meter: &self.meter,
+        }
+    }
+
     /// Returns only when the message is no longer ours.
     async fn keep_hidden(&self, delivery: &Delivery) {
-        let hidden_for = self.queue.visibility();
-        let until = tokio::time::Instant::now() + LONGEST_HIDING;
-        while tokio::time::Instant::now() < until {
-            tokio::time::sleep(hidden_for / 3).await;
+        let visibility = self.queue.visibility();
+        let limit = delivery.received_at + LONGEST_HIDING;
+        loop {
+            tokio::time::sleep_until(limit.min(Instant::now() + visibility / 3)).await;
+            // Hidden since some moment after this one, however long the answer takes.
+            let asked_at = Instant::now();
+            let hidden_for = visibility.min(limit.saturating_duration_since(asked_at));
+            if hidden_for.is_zero() {
+                warn!(
+                    message_id = delivery.message_id,
+                    "A message has been hidden for as long as SQS allows; stopping its work, which begins anew."
+                );
+                return;
+            }
             match self.queue.extend(&delivery.receipt, hidden_for).await {
-                Ok(()) => {}
+                Ok(()) => {
+                    *self
+                        .hidden_until
+                        .lock()
+                        .unwrap_or_else(PoisonError::into_inner) = asked_at + hidden_for;
+                }
                 Err(DoorError::Stale) => {
                     warn!(
                         message_id = delivery.message_id,
                         "Lost a message to another worker; stopping its work."
+                    );
+                    return;
+                }
+                Err(fault) if held::is_over(&self.hidden_until) => {
+                    warn!(
+                        message_id = delivery.message_id,
+                        error = %fault,
+                        "Could not prolong a message's hiding before it ran out; stopping its work."
                     );
                     return;
                 }
@@ -162,6 +190,18 @@ impl Work {
     }
 
     async fn bury(&self, delivery: &Delivery, in_hand: InHand, reason: &'static str, detail: &str) {
+        // Somebody else may have the message by now and succeed with it.
+        if self.job(delivery).may_act().is_err() {
+            info!(
+                message_id = delivery.message_id,
+                reason,
+                detail,
+                "Not set aside: it was stopped meanwhile or is another's by now; it comes back."
+            );
+            give_back(self.role, &*self.queue, delivery).await;
+            in_hand.retried("interrupted");
+            return;
+        }
         match self.queue.bury(delivery, reason, detail).await {
             Ok(()) => {
                 error!(
@@ -198,7 +238,220 @@ fn back_off(receive_count: u32) -> Duration {
 
 #[cfg(test)]
 mod tests {
+    use std::collections::BTreeMap;
+    use std::sync::atomic::{AtomicBool, Ordering};
+
+    use async_trait::async_trait;
+
     use super::*;
+    use crate::consume::Subject;
+    use crate::doors::contract::PATIENCE;
+    use crate::doors::solo::SoloLock;
+    use crate::doors::{Depth, DoorResult, Lock, Outgoing, Receipt};
+
+    const LONG: Duration = Duration::from_secs(60);
+
+    /// A queue that notes what it is asked; it prolongs a hiding or is out of reach.
+    #[derive(Debug)]
+    struct Notes {
+        visibility: Duration,
+        in_reach: bool,
+        extended: Mutex<Vec<Duration>>,
+        ends: Mutex<Vec<&'static str>>,
+    }
+
+    impl Notes {
+        fn new(visibility: Duration, in_reach: bool) -> Arc<Self> {
+            Arc::new(Self {
+                visibility,
+                in_reach,
+                extended: Mutex::default(),
+                ends: Mutex::default(),
+            })
+        }
+
+        fn end(&self, how: &'static str) -> DoorResult<()> {
+            self.ends.lock().expect("no panic").push(how);
+            Ok(())
+        }
+
+        fn ends(&self) -> Vec<&'static str> {
+            self.ends.lock().expect("no panic").clone()
+        }
+    }
+
+    #[async_trait]
+    impl Queue for Notes {
+        fn name(&self) -> &str {
+            "notes"
+        }
+        fn visibility(&self) -> Duration {
+            self.visibility
+        }
+        async fn send(&self, _messages: Vec<Outgoing>) -> DoorResult<()> {
+            Ok(())
+        }
+        async fn receive(&self, _max: usize, _wait: Duration) -> DoorResult<Vec<Delivery>> {
+            Ok(Vec::new())
+        }
+        async fn extend(&self, _receipt: &Receipt, hidden_for: Duration) -> DoorResult<()> {
+            self.extended.lock().expect("no panic").push(hidden_for);
+            match self.in_reach {
+                true => Ok(()),
+                false => Err(DoorError::unavailable("extending", "out of reach")),
+            }
+        }
+        async fn delete(&self, _receipt: &Receipt) -> DoorResult<()> {
+            self.end("deleted")
+        }
+        async fn release(&self, _receipt: &Receipt) -> DoorResult<()> {
+            self.end("given back")
+        }
+        async fn bury(&self, _delivery: &Delivery, _reason: &str, _detail: &str) -> DoorResult<()> {
+            self.end("buried")
+        }
+        async fn depth(&self) -> DoorResult<Depth> {
+            Ok(Depth::default())
+        }
+        fn dead_letters(&self) -> Option<Arc<dyn Queue>> {
+            None
+        }
+    }
+
+    /// Acts where it may.
+    #[derive(Default)]
+    struct Acts {
+        acted: AtomicBool,
+    }
+
+    #[async_trait]
+    impl Handler for Acts {
+        async fn handle(&self, job: Job<'_>) -> Result<(), Fault> {
+            job.may_act()?;
+            self.acted.store(true, Ordering::SeqCst);
+            Ok(())
+        }
+        fn subject(&self, _delivery: &Delivery) -> Subject {
+            Subject::default()
+        }
+        fn weight(&self, _delivery: &Delivery) -> usize {
+            1
+        }
+        async fn acknowledged(&self, _delivery: &Delivery) {}
+        async fn buried(&self, _delivery: &Delivery, _reason: &str, _detail: &str) {}
+    }
+
+    /// Never works.
+    struct Fails;
+
+    #[async_trait]
+    impl Handler for Fails {
+        async fn handle(&self, _job: Job<'_>) -> Result<(), Fault> {
+            Err(Fault::permanent("Bad", "it can never work"))
+        }
+        fn subject(&self, _delivery: &Delivery) -> Subject {
+            Subject::default()
+        }
+        fn weight(&self, _delivery: &Delivery) -> usize {
+            1
+        }
+        async fn acknowledged(&self, _delivery: &Delivery) {}
+        async fn buried(&self, _delivery: &Delivery, _reason: &str, _detail: &str) {}
+    }
+
+    fn delivery(received_at: Instant, hidden_until: Instant) -> Delivery {
+        Delivery {
+            message_id: "m".into(),
+            group: "g".into(),
+            dedup_id: "d".into(),
+            body: "b".into(),
+            attributes: BTreeMap::new(),
+            receive_count: 1,
+            received_at,
+            hidden_until,
+            receipt: Receipt("r".into()),
+        }
+    }
+
+    async fn work(queue: Arc<Notes>, handler: Arc<dyn Handler>, delivery: &Delivery) -> Work {
+        let held = SoloLock::new("test", 1).try_acquire().await;
+        Work {
+            role: "test",
+            queue,
+            handler,
+            max_receive_count: 20,
+            held: Arc::new(held.expect("asked").expect("free")),
+            stop: CancellationToken::new(),
+            hidden_until: Mutex::new(delivery.hidden_until),
+            meter: Meter::default(),
+        }
+    }
+
+    /// From its receive to its end.
+    async fn run(queue: &Arc<Notes>, handler: Arc<dyn Handler>, delivery: Delivery) {
+        let work = work(queue.clone(), handler, &delivery).await;
+        let in_hand = work.meter.received();
+        let permits = Semaphore::new(1);
+        work.run(delivery, in_hand, &permits, 1).await;
+    }
+
+    #[tokio::test]
+    async fn a_message_whose_hiding_ran_out_has_no_effect_and_is_not_acknowledged() {
+        let now = Instant::now();
+        for (hidden_until, acts, end) in [(now, false, "given back"), (now + LONG, true, "deleted")]
+        {
+            let (queue, handler) = (Notes::new(LONG, true), Arc::new(Acts::default()));
+            run(&queue, handler.clone(), delivery(now, hidden_until)).await;
+            assert_eq!(handler.acted.load(Ordering::SeqCst), acts);
+            assert_eq!(queue.ends(), [end]);
+        }
+    }
+
+    #[tokio::test]
+    async fn a_message_that_failed_when_it_was_no_longer_ours_is_no_dead_letter() {
+        let now = Instant::now();
+        for (hidden_until, end) in [(now, "given back"), (now + LONG, "buried")] {
+            let queue = Notes::new(LONG, true);
+            run(&queue, Arc::new(Fails), delivery(now, hidden_until)).await;
+            assert_eq!(queue.ends(), [end]);
+        }
+    }
+
+    #[tokio::test]
+    async fn a_message_is_kept_hidden_for_less_than_twelve_hours_from_its_receive() {
+        let now = Instant::now();
+        // It waited behind another of its group for most of the time.
+        let limit = now + Duration::from_secs(2);
+        let delivery = delivery(limit - LONGEST_HIDING, now);
+        let queue = Notes::new(Duration::from_secs(3), true);
+        let work = work(queue.clone(), Arc::new(Acts::default()), &delivery).await;
+        let ended = tokio::time::timeout(PATIENCE, work.keep_hidden(&delivery)).await;
+        assert!(ended.is_ok(), "it counts from the start of the work");
+        assert!(*work.hidden_until.lock().expect("no panic") <= limit);
+    }
+
+    #[tokio::test]
+    async fn a_prolonged_hiding_counts_and_one_that_ran_out_unprolonged_stops_the_work() {
+        let now = Instant::now();
+        let delivery = delivery(now, now);
+        let handler: Arc<dyn Handler> = Arc::new(Acts::default());
+        let visibility = Duration::from_secs(3);
+        let prolonged = work(Notes::new(visibility, true), handler.clone(), &delivery).await;
+        tokio::select! {
+            () = prolonged.keep_hidden(&delivery) => panic!("it is still ours"),
+            () = async {
+                while held::is_over(&prolonged.hidden_until) {
+                    tokio::time::sleep(Duration::from_millis(10)).await;
+                }
+            } => {}
+        }
+        assert!(*prolonged.hidden_until.lock().expect("no panic") >= now + visibility);
+        let out_of_reach = Notes::new(Duration::from_millis(30), false);
+        let lost = work(out_of_reach.clone(), handler, &delivery).await;
+        let ended = tokio::time::timeout(PATIENCE, lost.keep_hidden(&delivery)).await;
+        assert!(ended.is_ok(), "it goes on with a message that is lost");
+        assert_eq!(out_of_reach.extended.lock().expect("no panic").len(), 1);
+    }
 
     #[test]
     fn back_off_doubles_up_to_a_minute() {

@@ -31,6 +31,11 @@ pub struct Held {
 /// Until when a slot is surely held; moved on with every renewal.
 pub type Deadline = Arc<Mutex<Instant>>;
 
+/// Whether the moment that is kept here has passed.
+pub(crate) fn is_over(until: &Mutex<Instant>) -> bool {
+    Instant::now() >= *until.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
 impl Held {
     /// Made by the side that granted the slot. `attempt` names this holding in records: slot, lease identity and
     /// transition, process. `lost` must be cancelled before anyone else may act. The renewing task owns the
@@ -63,10 +68,7 @@ impl Held {
     /// Whether it may still act: asked right before an effect. A process that was frozen past its deadline knows by the
     /// clock, before anything in it has had the time to cancel `lost`.
     pub fn may_act(&self) -> bool {
-        let is_over = |until: &Deadline| {
-            Instant::now() >= *until.lock().unwrap_or_else(PoisonError::into_inner)
-        };
-        !self.lost.is_cancelled() && !self.until.as_ref().is_some_and(is_over)
+        !self.lost.is_cancelled() && !self.until.as_ref().is_some_and(|until| is_over(until))
     }
 
     /// The slot's name.

@@ -116,10 +116,11 @@ impl Said {
             || self.is(&["UnauthorizedOperation", "AccessDeniedException"])
     }
 
-    /// The receipt is of a delivery that is over.
+    /// The receipt is of a delivery that is over, or that has lasted for the 12 hours that SQS allows.
     pub fn is_stale_receipt(&self) -> bool {
-        let about_receipt =
-            self.text.contains("ReceiptHandle") || self.text.contains("receipt handle");
+        let about_receipt = ["ReceiptHandle", "receipt handle", "Total VisibilityTimeout"]
+            .iter()
+            .any(|words| self.text.contains(words));
         self.code.contains("MessageNotInflight")
             || self.code.contains("ReceiptHandleIsInvalid")
             || (self.code.contains("InvalidParameterValue") && about_receipt)

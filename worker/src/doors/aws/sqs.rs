@@ -16,6 +16,7 @@ use std::time::Duration;
 use async_trait::async_trait;
 use aws_sdk_sqs::Client;
 use aws_sdk_sqs::types::QueueAttributeName;
+use futures::future::join_all;
 use tokio::sync::Notify;
 use tokio::time::Instant;
 use tracing::debug;
@@ -77,29 +78,71 @@ impl SqsQueue {
         &self.inner.arn
     }
 
-    /// Hands out what is ready, hidden for its full time from now.
+    /// Hands out what is ready, hidden for most of its time from now.
     async fn take(&self, max: usize) -> DoorResult<Vec<Delivery>> {
-        let taken = self.inner.inbox().take(max, Instant::now());
-        let mut deliveries = Vec::with_capacity(taken.len());
-        for waiting in taken {
-            let receipt = &waiting.delivery.receipt;
-            let left = waiting
-                .hidden_until
-                .saturating_duration_since(Instant::now());
-            if left >= self.inner.visibility.mul_f64(0.7) {
-                deliveries.push(waiting.delivery);
+        let now = Instant::now();
+        let mut taken = Taken {
+            inner: &self.inner,
+            deliveries: self.inner.inbox().take(max, now),
+        };
+        let soon = now + self.inner.visibility.mul_f64(0.7);
+        let is_late = |delivery: &Delivery| delivery.hidden_until < soon;
+        // They waited behind another of their group.
+        let late: Vec<Receipt> = taken
+            .deliveries
+            .iter()
+            .filter(|delivery| is_late(delivery))
+            .map(|delivery| delivery.receipt.clone())
+            .collect();
+        let extends = late
+            .iter()
+            .map(|receipt| self.extend(receipt, self.inner.visibility));
+        let mut answers = join_all(extends).await.into_iter();
+        let (mut ready, mut failed) = (Vec::new(), None);
+        for mut delivery in std::mem::take(&mut taken.deliveries) {
+            if !is_late(&delivery) {
+                ready.push(delivery);
                 continue;
             }
-            // It waited behind another of its group.
-            match self.extend(receipt, self.inner.visibility).await {
-                Ok(()) => deliveries.push(waiting.delivery),
+            match answers.next().unwrap_or(Ok(())) {
+                Ok(()) => {
+                    delivery.hidden_until = now + self.inner.visibility;
+                    ready.push(delivery);
+                }
+                Err(DoorError::Stale) => {
+                    debug!(
+                        queue = self.inner.name,
+                        message_id = delivery.message_id,
+                        "A message that waited is not ours any more."
+                    );
+                }
                 Err(error) => {
-                    debug!(queue = self.inner.name, %error, "A message that waited is not ours any more.");
-                    self.inner.inbox().gone(&receipt.0);
+                    taken.deliveries.push(delivery);
+                    failed = Some(error);
                 }
             }
         }
-        Ok(deliveries)
+        match failed {
+            Some(error) if ready.is_empty() => Err(error),
+            _ => Ok(ready),
+        }
+    }
+}
+
+/// Messages on their way from the inbox to a caller. What is not handed out goes back: the caller may be gone while they
+/// are hidden anew.
+struct Taken<'a> {
+    inner: &'a Arc<Inner>,
+    deliveries: Vec<Delivery>,
+}
+
+impl Drop for Taken<'_> {
+    fn drop(&mut self) {
+        if !self.deliveries.is_empty() {
+            let deliveries = std::mem::take(&mut self.deliveries);
+            self.inner.inbox().put_back(deliveries, Instant::now());
+            self.inner.announce_arrival();
+        }
     }
 }
 
@@ -183,9 +226,10 @@ impl Queue for SqsQueue {
                     .collect(),
             )
             .await;
+        let all_hidden = answers.iter().all(Result::is_ok);
         let outcome = answers.into_iter().next().unwrap_or(Ok(()));
         match &outcome {
-            Ok(()) => self.inner.inbox().hidden(&receipt.0, until),
+            Ok(()) => self.inner.inbox().hidden(&receipt.0, until, all_hidden),
             Err(DoorError::Stale) => self.inner.inbox().gone(&receipt.0),
             Err(_) => {}
         }

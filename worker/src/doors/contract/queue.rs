@@ -22,6 +22,7 @@ pub async fn all(side: &dyn Side) {
         a_released_message_comes_at_once_and_before_its_group(side),
         a_message_received_too_often_is_a_dead_letter_and_its_group_goes_on(side),
         a_buried_message_says_why_and_is_there_once(side),
+        all_dead_letters_of_a_group_can_be_received_at_once(side),
         the_same_deduplication_id_is_one_message_even_after_delete(side),
         a_waiting_receive_wakes_when_something_is_sent(side),
         an_empty_receive_waits_as_long_as_told(side),
@@ -192,7 +193,7 @@ pub async fn a_message_received_too_often_is_a_dead_letter_and_its_group_goes_on
         queue.delete(&delivery.receipt).await.unwrap();
     }
     let dead = next(&queue.dead_letters().unwrap()).await;
-    assert_eq!((dead.body.as_str(), dead.group.as_str()), ("poison", "g"));
+    assert_eq!((dead.body.as_str(), dead.original_group()), ("poison", "g"));
 }
 
 /// Reason, detail and what it carried before; gone from its queue; the next of its group comes.
@@ -223,6 +224,31 @@ pub async fn a_buried_message_says_why_and_is_there_once(side: &dyn Side) {
     assert_eq!(attribute(ATTR_DETAIL), Some("the bytes differ"));
     dead_letters.delete(&dead.receipt).await.unwrap();
     nothing_now(&dead_letters).await;
+}
+
+/// Whoever looks at dead letters sees all of them, and each one's former group.
+pub async fn all_dead_letters_of_a_group_can_be_received_at_once(side: &dyn Side) {
+    let queue = side.queue(LONG, 5).await;
+    let sent = ["bad 1", "bad 2", "bad 3"];
+    queue
+        .send(sent.map(|b| message("g", b)).into())
+        .await
+        .unwrap();
+    for _ in sent {
+        let delivery = next(&queue).await;
+        queue.bury(&delivery, "Why", "because").await.unwrap();
+    }
+    let dead_letters = queue.dead_letters().unwrap();
+    let mut letters = Vec::new();
+    while letters.len() < sent.len() {
+        let got = dead_letters.receive(10, PATIENCE).await.unwrap();
+        assert!(!got.is_empty(), "only these can be seen: {letters:?}");
+        letters.extend(got);
+    }
+    assert!(letters.iter().all(|letter| letter.original_group() == "g"));
+    let mut bodies: Vec<&str> = letters.iter().map(|letter| letter.body.as_str()).collect();
+    bodies.sort_unstable();
+    assert_eq!(bodies, sent);
 }
 
 /// Within five minutes, also when the first has been done and deleted meanwhile.

@@ -75,10 +75,10 @@ impl LocalQueue {
     /// Without a sync: should power loss undo a receive, the message is as if it had never been received.
     async fn take(&self, max: usize) -> DoorResult<Taken> {
         let (queue, limit, hidden_for) = (self.number, self.limit, millis(self.visibility));
-        let store = Arc::clone(&self.store);
+        let (store, asked_at) = (Arc::clone(&self.store), Instant::now());
         self.store
             .call_unsynced(move |step| {
-                let deliveries = steps::take(step, queue, max, hidden_for, limit)?;
+                let deliveries = steps::take(step, queue, max, (asked_at, hidden_for), limit)?;
                 Ok(Taken { store, deliveries })
             })
             .await

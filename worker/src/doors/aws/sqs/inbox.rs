@@ -11,67 +11,67 @@ use tokio::time::{Duration, Instant};
 
 use crate::doors::Delivery;
 
-/// A message that we hold and nobody works on.
-#[derive(Debug, Clone)]
-pub(super) struct Waiting {
-    pub delivery: Delivery,
-    pub hidden_until: Instant,
-}
-
 /// The group of a message that is ready or in hand.
 #[derive(Debug)]
 struct Group {
     /// Receipt of the first.
     first: String,
     hidden_until: Instant,
-    followers: VecDeque<Waiting>,
+    followers: VecDeque<Delivery>,
 }
 
 /// See the file's head.
 #[derive(Debug, Default)]
 pub(super) struct Inbox {
-    ready: VecDeque<(Instant, Waiting)>,
+    ready: VecDeque<(Instant, Delivery)>,
     groups: HashMap<String, Group>,
     by_receipt: HashMap<String, String>,
 }
 
 impl Inbox {
     /// Takes in one answer of the queue.
-    pub(super) fn arrived(&mut self, batch: Vec<Delivery>, hidden_until: Instant, now: Instant) {
+    pub(super) fn arrived(&mut self, batch: Vec<Delivery>, now: Instant) {
         let mut seen: Vec<String> = Vec::new();
         for delivery in batch {
-            let waiting = Waiting {
-                delivery,
-                hidden_until,
-            };
-            let name = waiting.delivery.group.clone();
+            let name = delivery.group.clone();
             if seen.contains(&name) {
                 if let Some(group) = self.groups.get_mut(&name) {
-                    group.followers.push_back(waiting);
+                    group.followers.push_back(delivery);
                 }
                 continue;
             }
             // The queue hands a group out only when none of it is hidden: whatever we thought to hold of it is over.
             self.forget_group(&name);
             seen.push(name);
-            self.make_ready(waiting, VecDeque::new(), now);
+            self.make_ready(delivery, VecDeque::new(), now);
         }
     }
 
     /// Up to `max` messages that are still hidden; from now on they are in hand.
-    pub(super) fn take(&mut self, max: usize, now: Instant) -> Vec<Waiting> {
+    pub(super) fn take(&mut self, max: usize, now: Instant) -> Vec<Delivery> {
         let mut taken = Vec::new();
         while taken.len() < max {
-            let Some((_, waiting)) = self.ready.pop_front() else {
+            let Some((_, delivery)) = self.ready.pop_front() else {
                 break;
             };
-            if waiting.hidden_until > now {
-                taken.push(waiting);
+            if delivery.hidden_until > now {
+                taken.push(delivery);
             } else {
-                self.forget_group(&waiting.delivery.group.clone());
+                self.forget_group(&delivery.group);
             }
         }
         taken
+    }
+
+    /// Taken and not handed out after all: ready again, before all others, unless they are not ours any more.
+    pub(super) fn put_back(&mut self, taken: Vec<Delivery>, now: Instant) {
+        for mut delivery in taken.into_iter().rev() {
+            let group = self.groups.get(&delivery.group);
+            if let Some(group) = group.filter(|group| group.first == delivery.receipt.0) {
+                delivery.hidden_until = group.hidden_until;
+                self.ready.push_front((now, delivery));
+            }
+        }
     }
 
     /// The receipts that share the fate of this one: it, and those held back behind it.
@@ -82,12 +82,12 @@ impl Inbox {
             .and_then(|name| self.groups.get(name));
         let followers = group.into_iter().flat_map(|group| &group.followers);
         std::iter::once(receipt.to_owned())
-            .chain(followers.map(|w| w.delivery.receipt.0.clone()))
+            .chain(followers.map(|follower| follower.receipt.0.clone()))
             .collect()
     }
 
-    /// The message and its followers are hidden anew.
-    pub(super) fn hidden(&mut self, receipt: &str, until: Instant) {
+    /// The message is hidden anew, and so are its followers, unless one of them could not be.
+    pub(super) fn hidden(&mut self, receipt: &str, until: Instant, with_followers: bool) {
         let Some(group) = self
             .by_receipt
             .get(receipt)
@@ -96,8 +96,10 @@ impl Inbox {
             return;
         };
         group.hidden_until = until;
-        for follower in &mut group.followers {
-            follower.hidden_until = until;
+        if with_followers {
+            for follower in &mut group.followers {
+                follower.hidden_until = until;
+            }
         }
     }
 
@@ -135,10 +137,10 @@ impl Inbox {
             .partition(|(at, _)| now.duration_since(*at) >= grace);
         self.ready = young;
         let mut receipts = Vec::new();
-        for (_, waiting) in old {
-            let mut of_group = self.with_followers(&waiting.delivery.receipt.0);
+        for (_, delivery) in old {
+            let mut of_group = self.with_followers(&delivery.receipt.0);
             of_group.reverse();
-            self.forget_group(&waiting.delivery.group);
+            self.forget_group(&delivery.group);
             receipts.extend(of_group);
         }
         receipts
@@ -156,28 +158,25 @@ impl Inbox {
         !self.ready.is_empty()
     }
 
-    fn make_ready(&mut self, waiting: Waiting, followers: VecDeque<Waiting>, now: Instant) {
-        let (name, receipt) = (
-            waiting.delivery.group.clone(),
-            waiting.delivery.receipt.0.clone(),
-        );
+    fn make_ready(&mut self, delivery: Delivery, followers: VecDeque<Delivery>, now: Instant) {
+        let (name, receipt) = (delivery.group.clone(), delivery.receipt.0.clone());
         self.by_receipt.insert(receipt.clone(), name.clone());
         self.groups.insert(
             name,
             Group {
                 first: receipt,
-                hidden_until: waiting.hidden_until,
+                hidden_until: delivery.hidden_until,
                 followers,
             },
         );
-        self.ready.push_back((now, waiting));
+        self.ready.push_back((now, delivery));
     }
 
     fn forget_group(&mut self, name: &str) {
         if let Some(group) = self.groups.remove(name) {
             self.by_receipt.remove(&group.first);
             self.ready
-                .retain(|(_, waiting)| waiting.delivery.receipt.0 != group.first);
+                .retain(|(_, delivery)| delivery.receipt.0 != group.first);
         }
     }
 }
@@ -187,7 +186,7 @@ mod tests {
     use super::*;
     use crate::doors::Receipt;
 
-    fn delivery(group: &str, id: &str) -> Delivery {
+    fn delivery(group: &str, id: &str, now: Instant) -> Delivery {
         Delivery {
             message_id: id.into(),
             group: group.into(),
@@ -195,22 +194,24 @@ mod tests {
             body: id.into(),
             attributes: Default::default(),
             receive_count: 1,
+            received_at: now,
+            hidden_until: now + Duration::from_secs(60),
             receipt: Receipt(id.into()),
         }
     }
 
-    fn ids(taken: &[Waiting]) -> Vec<&str> {
+    fn ids(taken: &[Delivery]) -> Vec<&str> {
         taken
             .iter()
-            .map(|waiting| waiting.delivery.message_id.as_str())
+            .map(|delivery| delivery.message_id.as_str())
             .collect()
     }
 
     fn inbox(now: Instant) -> Inbox {
         let mut inbox = Inbox::default();
-        let batch =
-            [("g", "1"), ("g", "2"), ("h", "3"), ("g", "4")].map(|(group, id)| delivery(group, id));
-        inbox.arrived(batch.into(), now + Duration::from_secs(60), now);
+        let batch = [("g", "1"), ("g", "2"), ("h", "3"), ("g", "4")]
+            .map(|(group, id)| delivery(group, id, now));
+        inbox.arrived(batch.into(), now);
         inbox
     }
 
@@ -258,15 +259,24 @@ mod tests {
     }
 
     #[test]
+    fn what_is_put_back_comes_first_unless_its_group_was_received_anew() {
+        let now = Instant::now();
+        let mut inbox = inbox(now);
+        let taken = inbox.take(1, now);
+        inbox.put_back(taken, now);
+        let both = inbox.take(10, now);
+        assert_eq!(ids(&both), ["1", "3"]);
+        inbox.arrived(vec![delivery("g", "1b", now)], now);
+        inbox.put_back(both, now);
+        assert_eq!(ids(&inbox.take(10, now)), ["3", "1b"]);
+    }
+
+    #[test]
     fn a_group_received_anew_replaces_what_was_held_of_it() {
         let now = Instant::now();
         let mut inbox = inbox(now);
         inbox.take(1, now);
-        inbox.arrived(
-            vec![delivery("g", "1b")],
-            now + Duration::from_secs(60),
-            now,
-        );
+        inbox.arrived(vec![delivery("g", "1b", now)], now);
         assert_eq!(inbox.with_followers("1"), ["1"]);
         assert_eq!(ids(&inbox.take(10, now)), ["3", "1b"]);
     }

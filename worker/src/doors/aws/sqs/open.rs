@@ -34,7 +34,13 @@ impl Aws {
             .get("RedrivePolicy")
             .and_then(|policy| RedrivePolicy::parse(policy));
         let dead = match &policy {
-            None => None,
+            None => {
+                warn!(
+                    queue = name,
+                    "The queue has no redrive policy, so a message that can never work cannot be set aside and comes back for ever; give it a dead-letter queue, or run 'streampress setup'."
+                );
+                None
+            }
             Some(policy) if !policy.target.starts_with("arn:") => {
                 warn!(
                     queue = name,

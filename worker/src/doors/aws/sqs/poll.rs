@@ -41,10 +41,6 @@ impl Inner {
     async fn poll(&self, max: usize, wait: Duration) -> DoorResult<()> {
         let asked_at = Instant::now();
         let messages = self.ask(max, wait).await?;
-        let deliveries: Vec<_> = messages.into_iter().filter_map(delivery).collect();
-        if deliveries.is_empty() {
-            return Ok(());
-        }
         // Hidden since some moment between asking and now; the earliest that can be is what counts, but for the wait.
         let now = Instant::now();
         let since = if now.duration_since(asked_at) > wait + Duration::from_secs(1) {
@@ -52,9 +48,14 @@ impl Inner {
         } else {
             now
         };
+        let received = |message| delivery(message, since, since + self.visibility);
+        let deliveries: Vec<_> = messages.into_iter().filter_map(received).collect();
+        if deliveries.is_empty() {
+            return Ok(());
+        }
         let mut inbox = self.inbox();
         inbox.forget_expired(now);
-        inbox.arrived(deliveries, since + self.visibility, now);
+        inbox.arrived(deliveries, now);
         Ok(())
     }
 
@@ -152,7 +153,7 @@ impl Drop for Receiver<'_> {
 }
 
 /// `None` only for an answer without a receipt, which cannot be acted on in any way.
-fn delivery(message: Message) -> Option<Delivery> {
+fn delivery(message: Message, received_at: Instant, hidden_until: Instant) -> Option<Delivery> {
     let mut system = message.attributes.unwrap_or_default();
     let mut take = |name: MessageSystemAttributeName| system.remove(&name).unwrap_or_default();
     let attributes = message.message_attributes.unwrap_or_default();
@@ -168,6 +169,8 @@ fn delivery(message: Message) -> Option<Delivery> {
         receive_count: take(MessageSystemAttributeName::ApproximateReceiveCount)
             .parse()
             .unwrap_or(1),
+        received_at,
+        hidden_until,
         receipt: Receipt(message.receipt_handle?),
     })
 }

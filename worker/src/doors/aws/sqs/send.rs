@@ -9,7 +9,9 @@ use tracing::warn;
 use super::SqsQueue;
 use super::batch::{self, BATCH};
 use crate::doors::aws::fault::fault;
-use crate::doors::{ATTR_DETAIL, ATTR_REASON, Delivery, DoorError, DoorResult, Outgoing};
+use crate::doors::{
+    ATTR_DETAIL, ATTR_GROUP, ATTR_REASON, Delivery, DoorError, DoorResult, Outgoing,
+};
 use crate::trace;
 
 /// Tries for a message that failed inside a batch.
@@ -17,7 +19,7 @@ const SEND_TRIES: u32 = 4;
 const SEND_PAUSE: Duration = Duration::from_millis(100);
 /// Dead letters carry a detail of at most this many bytes.
 const LONGEST_DETAIL_BYTES: usize = 1000;
-/// SQS takes ten; [`Outgoing`] leaves two of them free for a dead letter.
+/// SQS takes ten; [`Outgoing`] leaves three of them free for a dead letter.
 const MOST_ATTRIBUTES: usize = 10;
 
 impl SqsQueue {
@@ -138,7 +140,7 @@ fn sendable(text: &str, longest_bytes: usize) -> String {
 /// What stands in the dead-letter queue for a message: as it was, with the reason and as much else as fits.
 pub(super) fn dead_letter(delivery: &Delivery, reason: &str, detail: &str) -> Outgoing {
     let mut letter = Outgoing {
-        group: delivery.group.clone(),
+        group: delivery.message_id.clone(),
         // By message: the same one buried twice is one dead letter.
         dedup_id: format!("dead-{}", delivery.message_id),
         body: delivery.body.clone(),
@@ -151,9 +153,11 @@ pub(super) fn dead_letter(delivery: &Delivery, reason: &str, detail: &str) -> Ou
     };
     says(ATTR_REASON, reason);
     says(ATTR_DETAIL, detail);
+    says(ATTR_GROUP, &delivery.group);
     // What others gave it goes first, the reason last.
     let worth = |name: &str| match name {
-        ATTR_REASON => 3,
+        ATTR_REASON => 4,
+        ATTR_GROUP => 3,
         ATTR_DETAIL => 2,
         trace::ATTRIBUTE => 1,
         _ => 0,
@@ -236,21 +240,28 @@ mod tests {
                 .chain([(trace::ATTRIBUTE.to_owned(), "trace".to_owned())])
                 .collect(),
             receive_count: 1,
+            received_at: tokio::time::Instant::now(),
+            hidden_until: tokio::time::Instant::now(),
             receipt: crate::doors::Receipt("r".into()),
         }
     }
 
     #[test]
     fn a_dead_letter_has_its_reason_however_much_the_message_brought_along() {
-        for attributes in [0, 7, 9] {
+        for attributes in [0, 6, 9] {
             let letter = dead_letter(&poison(attributes, 10), "BadName", "why");
             assert_eq!(letter.attributes[ATTR_REASON], "BadName");
             assert_eq!(letter.attributes[ATTR_DETAIL], "why");
+            assert_eq!(letter.attributes[ATTR_GROUP], "g");
             assert!(letter.attributes.contains_key(trace::ATTRIBUTE));
-            assert_eq!(letter.attributes.len(), (attributes + 3).min(10));
+            assert_eq!(letter.attributes.len(), (attributes + 4).min(10));
         }
         // A body that leaves little room, and one that leaves none.
-        for (room, kept) in [(100, &[ATTR_REASON][..]), (0, &[])] {
+        for (room, kept) in [
+            (100, &[ATTR_GROUP, ATTR_REASON][..]),
+            (40, &[ATTR_REASON]),
+            (0, &[]),
+        ] {
             let poison = poison(7, Outgoing::MAX_BYTES - room);
             let letter = dead_letter(&poison, "BadName", &"why ".repeat(100));
             assert_eq!(letter.attributes.keys().collect::<Vec<_>>(), kept);

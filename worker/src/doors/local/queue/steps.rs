@@ -1,14 +1,16 @@
 //! What a queue's messages go through, each as a step of a transaction.
 
 use std::collections::BTreeMap;
+use std::time::Duration;
 
 use rusqlite::{Connection, OptionalExtension, params};
+use tokio::time::Instant;
 
 use super::Which;
 use crate::doors::local::session::Session;
 use crate::doors::local::store::{Step, StepResult};
 use crate::doors::{
-    ATTR_DETAIL, ATTR_REASON, Delivery, Depth, DoorError, DoorResult, Outgoing,
+    ATTR_DETAIL, ATTR_GROUP, ATTR_REASON, Delivery, Depth, DoorError, DoorResult, Outgoing,
     REASON_RECEIVED_TOO_OFTEN, Receipt,
 };
 
@@ -214,7 +216,7 @@ pub(super) fn take(
     step: &mut Step<'_>,
     queue: i64,
     max: usize,
-    hidden_for: i64,
+    (asked_at, hidden_for): (Instant, i64),
     limit: Option<Limit>,
 ) -> StepResult<Vec<Delivery>> {
     expire(step, queue)?;
@@ -245,13 +247,18 @@ pub(super) fn take(
                     &detail,
                 )?;
             }
-            _ => deliveries.push(deliver(step, queue, ready, hidden_for)?),
+            _ => deliveries.push(deliver(step, queue, ready, (asked_at, hidden_for))?),
         }
     }
     Ok(deliveries)
 }
 
-fn deliver(step: &Step<'_>, queue: i64, ready: Ready, hidden_for: i64) -> StepResult<Delivery> {
+fn deliver(
+    step: &Step<'_>,
+    queue: i64,
+    ready: Ready,
+    (asked_at, hidden_for): (Instant, i64),
+) -> StepResult<Delivery> {
     step.conn
         .prepare_cached(
             "UPDATE messages SET state = 2, receives = receives + 1, delivery = delivery + 1, session = ?2,
@@ -270,6 +277,8 @@ fn deliver(step: &Step<'_>, queue: i64, ready: Ready, hidden_for: i64) -> StepRe
         body: ready.message.body,
         attributes: ready.message.attributes,
         receive_count: ready.receives + 1,
+        received_at: asked_at,
+        hidden_until: asked_at + Duration::from_millis(u64::try_from(hidden_for).unwrap_or(0)),
         receipt: handle.receipt(),
     })
 }
@@ -294,7 +303,7 @@ pub(in crate::doors::local) fn expired(conn: &Connection, now: i64) -> rusqlite:
     .collect()
 }
 
-/// Moves a message to the end of its group among the dead letters. One transaction: there is never a second copy,
+/// Moves a message to the end of the dead letters, as a group of its own. One transaction: there is never a second copy,
 /// so no deduplication is asked for, which could swallow a later dead letter of the same id.
 pub(super) fn bury(
     step: &mut Step<'_>,
@@ -320,6 +329,8 @@ pub(super) fn bury(
     };
     message.attributes.insert(ATTR_REASON.into(), reason.into());
     message.attributes.insert(ATTR_DETAIL.into(), detail.into());
+    let group = std::mem::replace(&mut message.group, message_id.clone());
+    message.attributes.insert(ATTR_GROUP.into(), group);
     remove(step, seq)?;
     insert(step, dead, &message_id, &message)
 }

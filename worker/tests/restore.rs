@@ -1,0 +1,117 @@
+//! The decompressor when another one is at work on the same file.
+
+use std::sync::{Arc, Mutex};
+use std::time::{Duration, SystemTime};
+
+use async_trait::async_trait;
+use bytes::Bytes;
+use streampress::announce::{Announcer, Dialect};
+use streampress::codec::hybrid;
+use streampress::compress::{Compressor, OnCompressed};
+use streampress::consume::{Handler, Job};
+use streampress::decompress::Decompressor;
+use streampress::doors::files::LocalFiles;
+use streampress::doors::local::{Local, LocalOptions};
+use streampress::doors::{
+    ChunkStream, DoorResult, FileName, Files, Lock, Position, Queue, Record, StreamCounts,
+};
+use streampress::metrics::Meter;
+use tokio_util::sync::CancellationToken;
+
+/// A stream that takes its time: before it gives records back, another worker has restored the next version.
+#[derive(Debug)]
+struct Late {
+    stream: Arc<dyn ChunkStream>,
+    destination: Arc<dyn Files>,
+    next_version: SystemTime,
+}
+
+fn name() -> FileName {
+    FileName::parse("a.txt").expect("a good name")
+}
+
+#[async_trait]
+impl ChunkStream for Late {
+    fn max_record_bytes(&self) -> usize {
+        self.stream.max_record_bytes()
+    }
+
+    async fn append(&self, records: Vec<Record>) -> DoorResult<Vec<Position>> {
+        self.stream.append(records).await
+    }
+
+    async fn fetch(&self, positions: &[Position]) -> DoorResult<Vec<Bytes>> {
+        let mut file = self.destination.create(&name()).expect("begun");
+        file.write_all(b"version two").expect("written");
+        file.commit(self.next_version).expect("made visible");
+        self.stream.fetch(positions).await
+    }
+
+    fn counts(&self) -> StreamCounts {
+        self.stream.counts()
+    }
+}
+
+/// Has the next message of `queue` worked on.
+async fn handle(handler: &dyn Handler, queue: &dyn Queue, lock: &dyn Lock) {
+    let mut deliveries = queue.receive(1, Duration::ZERO).await.expect("received");
+    let delivery = deliveries.pop().expect("a message");
+    let held = lock.try_acquire().await.expect("asked").expect("free");
+    let job = Job {
+        delivery: &delivery,
+        hidden_until: &Mutex::new(delivery.hidden_until),
+        held: &held,
+        stop: &CancellationToken::new(),
+        meter: &Meter::default(),
+    };
+    handler.handle(job).await.expect("done");
+}
+
+#[tokio::test]
+async fn a_newer_version_that_appears_while_an_older_one_is_unpacked_is_not_overwritten() {
+    let root = tempfile::tempdir().expect("a folder");
+    let local = Local::open(&root.path().join("data"), LocalOptions::default()).expect("opens");
+    let folder = |name: &str| -> Arc<dyn Files> {
+        let (location, folder) = (format!("file:///data/{name}"), root.path().join(name));
+        Arc::new(LocalFiles::open(&location, &folder).expect("opens"))
+    };
+    let (source, destination) = (folder("in"), folder("out"));
+    std::fs::write(root.path().join("in/a.txt"), b"version one").expect("written");
+    let announcer = Announcer {
+        source: source.clone(),
+        files_queue: local.files_queue(),
+        strict: false,
+        dialect: Dialect::Ours,
+        index: None,
+    };
+    let entry = source.stat(&name()).expect("looked").expect("there");
+    announcer.announce(&entry).await.expect("announced");
+    let compressor = Compressor {
+        announcer,
+        stream: local.stream(),
+        chunks_queue: local.chunks_queue(),
+        options: hybrid::Options::default(),
+        record_bytes: 64 * 1024,
+        on_compressed: OnCompressed::Keep,
+        index: None,
+    };
+    let lock = local.lock("compressor", 1);
+    handle(&compressor, &*local.files_queue(), &*lock).await;
+    let decompressor = Decompressor {
+        destination: destination.clone(),
+        stream: Arc::new(Late {
+            stream: local.stream(),
+            destination: destination.clone(),
+            next_version: entry.modified + Duration::from_secs(1),
+        }),
+        limits: hybrid::Limits::default(),
+        threads: 1,
+        block_bytes: 1 << 20,
+        report: None,
+        index: None,
+    };
+    let lock = local.lock("decompressor", 1);
+    handle(&decompressor, &*local.chunks_queue(), &*lock).await;
+    let restored = std::fs::read(root.path().join("out/a.txt")).expect("restored");
+    assert_eq!(restored, b"version two");
+}
