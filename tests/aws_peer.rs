@@ -17,9 +17,11 @@ use streampress::consume::{Consumer, Handler};
 use streampress::doors::aws::Aws;
 use streampress::doors::files::LocalFiles;
 use streampress::doors::{ChunkStream, FileName, Files, Outgoing, Queue, Record};
+use streampress::scan::SourceFilter;
 use streampress::seed_roles::{PackedSources, SeedCompressor, SeedDecompressor};
 use streampress::setup::{Wanted, WantedQueue, WantedStream, make};
 use streampress::wire::Digest;
+use streampress_crds::pipeline::Format;
 use streampress_tests::aws::{FreeSlots, connect};
 use streampress_tests::pipeline::{Names, Place, Role, Worker};
 use tokio_util::sync::CancellationToken;
@@ -137,6 +139,10 @@ impl Bench {
             break_bytes: 400 * 1024,
             read_location: READ_LOCATION.into(),
             on_compressed: OnCompressed::Keep,
+            filter: SourceFilter {
+                formats: vec![Format::Json, Format::Csv, Format::Txt],
+                put_aside: false,
+            },
             tidy_only_multi: true,
             push: true,
             report: None,
