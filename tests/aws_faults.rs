@@ -302,6 +302,41 @@ async fn an_emptied_shard_says_expired_too() {
     ));
 }
 
+#[tokio::test(flavor = "multi_thread")]
+async fn a_record_is_not_missing_because_the_stream_was_down_while_it_was_waited_for() {
+    let cloud = Cloud::start().await;
+    let stream = cloud.stream(1).await;
+    let written = records(0..1, 100);
+    let positions = stream.append(written.clone()).await.expect("put");
+    let nothing = Faults {
+        empty_read: 1.0,
+        ..Faults::default()
+    };
+    let an_empty_answer = async || {
+        let before = cloud.standin.kinesis().counts.reads;
+        cloud.standin.set_faults(nothing);
+        while cloud.standin.kinesis().counts.reads == before {
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+    };
+    cloud.standin.set_faults(nothing);
+    let fetching = tokio::spawn({
+        let (stream, positions) = (stream.clone(), positions.clone());
+        async move { stream.fetch(&positions).await }
+    });
+    an_empty_answer().await;
+    cloud.standin.set_faults(Faults {
+        server_error: 1.0,
+        ..Faults::default()
+    });
+    // Longer than a record may take to appear.
+    tokio::time::sleep(Duration::from_secs(11)).await;
+    an_empty_answer().await;
+    cloud.standin.set_faults(Faults::default());
+    let read = fetching.await.expect("no panic").expect("found");
+    assert_eq!(read, [written[0].data.clone()]);
+}
+
 /// Bytes read over bytes needed.
 #[track_caller]
 fn assert_read_at_most(most: f64, what: &str, reader: &impl ChunkStream) {
@@ -367,6 +402,44 @@ async fn many_readers_of_the_same_files_read_a_shard_once() {
     });
     join_all(readers).await;
     assert_read_at_most(1.05, "eight readers in one process", &reader);
+}
+
+/// Each process walks by itself: this says what that costs, for records of two sizes.
+#[tokio::test(flavor = "multi_thread")]
+async fn readers_in_several_processes_each_find_their_own() {
+    let cloud = Cloud::start().await;
+    for (bytes, count) in [(10_000, 400), (400_000, 40)] {
+        let stream = cloud.stream(4).await;
+        let written = records(0..count as u64, bytes);
+        let positions = stream.append(written.clone()).await.expect("put");
+        for processes in [2, 4] {
+            let began = Instant::now();
+            let readers = (0..processes).map(|which| {
+                let (cloud, stream, positions, written) = (&cloud, &stream, &positions, &written);
+                async move {
+                    let reader = cloud.aws.stream(stream.name()).await.expect("opens");
+                    let mine = || (which..count).step_by(processes);
+                    // A few files at once, as a decompressor has them in hand.
+                    for some in mine().collect::<Vec<_>>().chunks(4) {
+                        let asked: Vec<_> = some.iter().map(|i| positions[*i].clone()).collect();
+                        let there: Vec<_> = some.iter().map(|i| written[*i].clone()).collect();
+                        assert_there(&reader, &asked, &there).await;
+                    }
+                    reader.counts()
+                }
+            });
+            let counts = join_all(readers).await;
+            let read: u64 = counts.iter().map(|counts| counts.bytes_read).sum();
+            let served: u64 = counts.iter().map(|counts| counts.bytes_served).sum();
+            assert_eq!(served, (bytes * count) as u64);
+            println!(
+                "FIGURE bytes read over needed, {processes} processes, records of {bytes}: {:.2} in {:.1} s with {} seeks",
+                read as f64 / served as f64,
+                began.elapsed().as_secs_f64(),
+                counts.iter().map(|counts| counts.seeks).sum::<u64>()
+            );
+        }
+    }
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -183,3 +183,74 @@ async fn a_buckets_rule_may_send_to_the_files_queue() {
         "true"
     );
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_buckets_rule_is_added_to_a_queues_policy_and_others_stay() {
+    let cloud = Cloud::start().await;
+    make(&cloud.aws, &wanted()).await.expect("made");
+    // Somebody let another account send; a policy may hold its one statement without a list.
+    let others = json!({"Sid": "Partner", "Effect": "Allow", "Principal": {"AWS": "111122223333"}, "Action": "sqs:SendMessage", "Resource": "*"});
+    let policy = json!({"Version": "2008-10-17", "Id": "ours", "Statement": others});
+    let ask = json!({"QueueUrl": "files.fifo", "Attributes": {"Policy": policy.to_string()}});
+    cloud
+        .standin
+        .ask_sqs("SetQueueAttributes", &ask)
+        .expect("set");
+    for (rule, outcome) in [
+        (
+            "rule/first",
+            Outcome::Changed(vec!["ContentBasedDeduplication".into(), "Policy".into()]),
+        ),
+        ("rule/first", Outcome::Kept),
+        // Another rule takes the place of the first.
+        ("rule/second", Outcome::Changed(vec!["Policy".into()])),
+    ] {
+        let mut fed = wanted();
+        fed.files_queue.event_rule = Some(format!("arn:aws:events:us-east-1:1:{rule}"));
+        let done = make(&cloud.aws, &fed).await.expect("made");
+        assert_eq!(done[1].outcome, outcome, "{rule}");
+        let url = json!({"QueueUrl": "files.fifo"});
+        let there = cloud
+            .standin
+            .ask_sqs("GetQueueAttributes", &url)
+            .expect("there");
+        let policy = there["Attributes"]["Policy"].as_str().expect("a policy");
+        let policy: serde_json::Value = serde_json::from_str(policy).expect("JSON");
+        let statements = policy["Statement"].as_array().expect("a list");
+        assert_eq!(statements.len(), 2, "{policy}");
+        assert_eq!((&statements[0], &policy["Id"]), (&others, &json!("ours")));
+        assert!(statements[1].to_string().contains(rule), "{policy}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_permission_that_lacks_is_named_with_its_resource_and_the_way_out() {
+    let cloud = Cloud::start().await;
+    make(&cloud.aws, &wanted()).await.expect("made");
+    let mut denials = vec![
+        ("kinesis", "ListShards", "stream"),
+        ("kinesis", "GetShardIterator", "stream"),
+        ("kinesis", "GetRecords", "stream"),
+        ("kinesis", "PutRecords", "stream"),
+    ];
+    for queue in ["files.fifo", "chunks.fifo"] {
+        for action in ["ChangeMessageVisibility", "DeleteMessage", "SendMessage"] {
+            denials.push(("sqs", action, queue));
+        }
+    }
+    for dead_letters in ["files-dlq.fifo", "chunks-dlq.fifo"] {
+        denials.push(("sqs", "SendMessage", dead_letters));
+    }
+    for (service, action, resource) in denials {
+        cloud.standin.deny(action, resource);
+        let kind = if service == "sqs" { "queue" } else { "stream" };
+        let expected = format!(
+            "error: {kind} {resource}: the credentials lack the permission {service}:{action}; add it to their policy"
+        );
+        let findings = check(&cloud.aws, &wanted()).await.expect("looked");
+        let findings: Vec<String> = findings.iter().map(ToString::to_string).collect();
+        assert_eq!(findings, [expected]);
+        cloud.standin.allow_all();
+    }
+    assert_eq!(check(&cloud.aws, &wanted()).await.expect("looked"), []);
+}

@@ -7,7 +7,7 @@ use std::time::Duration;
 use anyhow::Context;
 use async_trait::async_trait;
 use serde_json::json;
-use streampress::doors::aws::{Aws, AwsOptions, KinesisStream, SqsQueue};
+use streampress::doors::aws::{Aws, AwsOptions, Keys, KinesisStream, SqsQueue};
 use streampress::doors::held::HolderRequest;
 use streampress::doors::{DoorResult, Held, Ledger, Lock};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
@@ -92,7 +92,7 @@ pub async fn connect(url: &str) -> Aws {
     let options = AwsOptions {
         region: Some("us-east-1".into()),
         endpoint: Some(url.into()),
-        keys: Some(("test".into(), "test".into())),
+        keys: Some(Keys::new("test", "test")),
     };
     Aws::connect(&options).await
 }

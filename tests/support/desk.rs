@@ -17,6 +17,8 @@ pub struct Desk {
     program: &'static str,
     folder: tempfile::TempDir,
     name: String,
+    /// What the program is told in its environment.
+    variables: Vec<(String, String)>,
 }
 
 impl Desk {
@@ -33,10 +35,25 @@ impl Desk {
              \x20   stream: {{name: {name}-stream}}\n{spec}\n"
         );
         fs::write(folder.path().join("pipeline.yaml"), yaml).expect("the YAML can be written");
+        let credentials = [
+            ("AWS_ACCESS_KEY_ID", "test"),
+            ("AWS_SECRET_ACCESS_KEY", "test"),
+        ];
         Self {
             program,
             folder,
             name: name.to_owned(),
+            variables: owned(&credentials),
+        }
+    }
+
+    /// In the place of a container of the original: no YAML, only variables.
+    pub fn of_the_original(program: &'static str, variables: &[(&str, &str)]) -> Self {
+        Self {
+            program,
+            folder: tempfile::tempdir().expect("a temporary folder"),
+            name: "seed".to_owned(),
+            variables: owned(variables),
         }
     }
 
@@ -73,7 +90,7 @@ impl Desk {
             .collect()
     }
 
-    /// A command with credentials and none of the machine's own settings.
+    /// A command with the desk's variables and none of the machine's own settings.
     pub fn command(&self, args: &[&str]) -> Command {
         self.dressed(Command::new(self.program), args)
     }
@@ -83,11 +100,8 @@ impl Desk {
             .current_dir(self.folder.path())
             .args(args)
             .env_clear()
-            .envs([
-                ("AWS_ACCESS_KEY_ID", "test"),
-                ("AWS_SECRET_ACCESS_KEY", "test"),
-                ("AWS_EC2_METADATA_DISABLED", "true"),
-            ])
+            .env("AWS_EC2_METADATA_DISABLED", "true")
+            .envs(self.variables.iter().cloned())
             .stdin(Stdio::null());
         command
     }
@@ -124,6 +138,13 @@ impl Desk {
             .expect("the program starts");
         Running { child, log: path }
     }
+}
+
+fn owned(variables: &[(&str, &str)]) -> Vec<(String, String)> {
+    variables
+        .iter()
+        .map(|(name, value)| ((*name).to_owned(), (*value).to_owned()))
+        .collect()
 }
 
 /// How a command ended.

@@ -16,7 +16,9 @@ use streampress::doors::aws::Aws;
 use streampress::doors::files::LocalFiles;
 use streampress::doors::{ChunkStream, FileEntry, FileName, Files, PendingFile, Queue};
 use streampress::metrics::Meter;
+use streampress::scan::SourceFilter;
 use streampress::wire::Digest;
+use streampress_crds::pipeline::Format;
 use tokio::runtime::Runtime;
 use tokio_util::sync::CancellationToken;
 
@@ -242,6 +244,10 @@ async fn consumer(
                 },
                 record_bytes: 400 * 1024,
                 on_compressed: OnCompressed::Keep,
+                filter: SourceFilter {
+                    formats: vec![Format::Json, Format::Csv, Format::Txt],
+                    put_aside: false,
+                },
                 index: None,
             };
             (files, Arc::new(handler))

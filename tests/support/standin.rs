@@ -99,6 +99,7 @@ struct Shared {
     calls: Mutex<BTreeMap<String, u64>>,
     refused_calls: Mutex<BTreeMap<String, u64>>,
     to_lose: Mutex<BTreeSet<String>>,
+    denied: Mutex<BTreeSet<(String, String)>>,
 }
 
 impl Standin {
@@ -115,6 +116,7 @@ impl Standin {
             calls: Mutex::default(),
             refused_calls: Mutex::default(),
             to_lose: Mutex::default(),
+            denied: Mutex::default(),
         });
         let router = Router::new().fallback(answer).with_state(shared.clone());
         let server = tokio::spawn(async move {
@@ -205,6 +207,24 @@ impl Standin {
             .lock()
             .unwrap_or_else(PoisonError::into_inner)
             .insert(action.to_owned());
+    }
+
+    /// The credentials may not make this call on the queue or stream of this name any more, nor its batch.
+    pub fn deny(&self, action: &str, resource: &str) {
+        self.lock_denied()
+            .insert((action.to_owned(), resource.to_owned()));
+    }
+
+    /// The credentials may do everything again.
+    pub fn allow_all(&self) {
+        self.lock_denied().clear();
+    }
+
+    fn lock_denied(&self) -> MutexGuard<'_, BTreeSet<(String, String)>> {
+        self.shared
+            .denied
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
     }
 
     /// How many messages of a queue are hidden now.
@@ -306,7 +326,23 @@ async fn answer(State(shared): State<Arc<Shared>>, request: Request) -> Response
 }
 
 impl Shared {
+    /// As IAM does it: before anything else is looked at, and a batch needs what its entries need.
+    fn may(&self, action: &str, ask: &Value) -> Result<(), Refusal> {
+        let resource = resource(ask);
+        let allowed = (
+            action.trim_end_matches("Batch").to_owned(),
+            resource.clone(),
+        );
+        let denied = self.denied.lock().unwrap_or_else(PoisonError::into_inner);
+        if !denied.contains(&allowed) {
+            return Ok(());
+        }
+        let message = format!("User is not authorized to perform {action} on {resource}");
+        Err(Refusal::client("AccessDeniedException", &message))
+    }
+
     async fn perform(&self, service: &str, action: &str, ask: &Value) -> Result<Value, Refusal> {
+        self.may(action, ask)?;
         if service == "AmazonSQS" {
             if self.mischief.strikes(|faults| faults.throttle) {
                 return Err(Refusal::client("RequestThrottled", "injected"));
@@ -349,6 +385,21 @@ impl Shared {
     fn lock_sqs(&self) -> MutexGuard<'_, Sqs> {
         self.sqs.lock().unwrap_or_else(PoisonError::into_inner)
     }
+}
+
+/// The name of the queue or stream that a call is about.
+fn resource(ask: &Value) -> String {
+    let text = |field: &str| ask[field].as_str().map(str::to_owned);
+    let queue = || {
+        let url = text("QueueUrl")?;
+        Some(url.rsplit('/').next().unwrap_or_default().to_owned())
+    };
+    let read = || kinesis::stream_of_iterator(ask["ShardIterator"].as_str()?);
+    text("QueueName")
+        .or_else(queue)
+        .or_else(|| text("StreamName"))
+        .or_else(read)
+        .unwrap_or_default()
 }
 
 fn refuse(refusal: &Refusal) -> Response {

@@ -9,7 +9,7 @@ use streampress_crds::location::Location;
 use streampress_crds::settings::{AwsSettings, QueueSettings, Settings};
 
 use crate::config::Config;
-use crate::doors::aws::{Aws, AwsOptions};
+use crate::doors::aws::{Aws, AwsOptions, Keys};
 use crate::doors::{FileName, Files};
 use crate::roles::{Locks, Transport};
 use crate::setup::{Wanted, WantedQueue, WantedStream};
@@ -81,8 +81,9 @@ pub fn places(config: &Config) -> Places {
                 && !["AWS_ACCESS_KEY_ID", "AWS_PROFILE"].iter().any(somebody)
             {
                 // The original's endpoint without a word is a LocalStack on this machine, and so are its keys.
-                let key = SEED_KEY.to_owned();
-                options.keys.get_or_insert_with(|| (key.clone(), key));
+                options
+                    .keys
+                    .get_or_insert_with(|| Keys::new(SEED_KEY, SEED_KEY));
             }
             options.endpoint = options.endpoint.or_else(|| Some(aws.endpoint_url.clone()));
             options.region = options.region.or_else(|| Some(aws.region.clone()));

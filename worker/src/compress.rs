@@ -22,6 +22,7 @@ use crate::consume::{Fault, Handler, Job, Subject};
 use crate::doors::local::Index;
 use crate::doors::{ChunkStream, Delivery, FileName, Outgoing, Position, Queue, Record};
 use crate::metrics::Meter;
+use crate::scan::SourceFilter;
 use crate::trace;
 use crate::wire::record::{HEADER_BYTES, Owner};
 use crate::wire::s3_event::S3Event;
@@ -62,6 +63,8 @@ pub struct Compressor {
     pub record_bytes: usize,
     /// What becomes of the source.
     pub on_compressed: OnCompressed,
+    /// Which of the files that a bucket tells of are taken.
+    pub filter: SourceFilter,
     /// What this machine knows of its files, on the embedded transport.
     pub index: Option<Index>,
 }
@@ -71,7 +74,7 @@ impl Handler for Compressor {
     async fn handle(&self, job: Job<'_>) -> Result<(), Fault> {
         let delivery = job.delivery;
         if let Some(event) = S3Event::parse(&delivery.body) {
-            return self.pass_on(&event).await;
+            return pass_on(&self.announcer, &self.filter, &event).await;
         }
         let announcement = self.announcement(&delivery.body).await?;
         job.waited_since(announcement.announced_millis);
@@ -161,36 +164,6 @@ impl Compressor {
             announced_millis: clock::now_millis(),
             traceparent: None,
         })
-    }
-
-    /// A bucket's event becomes an announcement of ours: under its file's own group, where the rule that sent it has
-    /// one group for all.
-    async fn pass_on(&self, event: &S3Event) -> Result<(), Fault> {
-        let name = match event.created {
-            true => event
-                .name_below(self.announcer.source.location())
-                .map_err(|error| Fault::permanent("BadName", error))?,
-            false => None,
-        };
-        let Some(name) = name else {
-            info!(
-                bucket = event.bucket,
-                key = event.key,
-                "An event of no file of this pipeline; skipped."
-            );
-            return Ok(());
-        };
-        let (source, shown) = (self.announcer.source.clone(), name.clone());
-        let entry = blocking(move || source.stat(&name))
-            .await
-            .map_err(|error| Fault::Transient(error.into()))?;
-        let entry =
-            entry.ok_or_else(|| source_missing(&shown, self.announcer.source.location()))?;
-        self.announcer
-            .announce(&entry)
-            .await
-            .map(drop)
-            .map_err(Fault::Transient)
     }
 
     /// Packs the file into the stream.
@@ -376,6 +349,40 @@ impl Compressor {
         };
         Ok(self.chunks_queue.send(vec![message]).await?)
     }
+}
+
+/// A bucket's event becomes an announcement of ours: under its file's own group, where the rule that sent it has one group
+/// for all. A source that is put aside is a new object too, and its event must not make it a new file.
+pub async fn pass_on(
+    announcer: &Announcer,
+    filter: &SourceFilter,
+    event: &S3Event,
+) -> Result<(), Fault> {
+    let location = announcer.source.location();
+    let name = match event.created {
+        true => event
+            .name_below(location)
+            .map_err(|error| Fault::permanent("BadName", error))?,
+        false => None,
+    };
+    let Some(name) = name.filter(|name| filter.takes(name)) else {
+        info!(
+            bucket = event.bucket,
+            key = event.key,
+            "An event of no file of this pipeline; skipped."
+        );
+        return Ok(());
+    };
+    let (source, shown) = (announcer.source.clone(), name.clone());
+    let entry = blocking(move || source.stat(&name))
+        .await
+        .map_err(|error| Fault::Transient(error.into()))?;
+    let entry = entry.ok_or_else(|| source_missing(&shown, location))?;
+    announcer
+        .announce(&entry)
+        .await
+        .map(drop)
+        .map_err(Fault::Transient)
 }
 
 /// What an announcement of any kind is about.

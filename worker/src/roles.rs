@@ -30,7 +30,7 @@ use crate::generate::Generate;
 use crate::generator::{FileFormat, Generator, GeneratorOptions, Schema};
 use crate::metrics::Meter;
 use crate::report_log::ReportLog;
-use crate::scan::Scanner;
+use crate::scan::{Scanner, SourceFilter};
 use crate::seed_env::SeedWorker;
 use crate::seed_roles::{PackedSources, READ_LOCATION, SeedCompressor, SeedDecompressor};
 use crate::wire::Digest;
@@ -199,15 +199,9 @@ impl Workplace {
 
     /// What looks for new files at the source.
     pub fn scanner(&self, settings: &CompressorSettings, announcer: Announcer) -> Scanner {
-        let SourceSettings {
-            formats,
-            on_compressed,
-            ..
-        } = &settings.source;
         Scanner {
             announcer,
-            formats: formats.clone(),
-            put_aside: *on_compressed == pipeline::OnCompressed::Rename,
+            filter: filter(&settings.source),
             destination: None,
         }
     }
@@ -250,6 +244,7 @@ impl Workplace {
             options: hybrid_options(&settings.codec, self.threads),
             record_bytes: settings.codec.record_bytes,
             on_compressed: on_compressed(&settings.source),
+            filter: filter(&settings.source),
             index: self.transport.index.clone(),
         };
         self.compressing(settings, Arc::new(handler))
@@ -263,6 +258,7 @@ impl Workplace {
             break_bytes: settings.codec.record_bytes,
             read_location: READ_LOCATION.to_owned(),
             on_compressed: on_compressed(&settings.source),
+            filter: filter(&settings.source),
             tidy_only_multi: false,
             push: true,
             report: None,
@@ -388,6 +384,13 @@ struct Intake<'a> {
     slots: u32,
     interval_seconds: u32,
     ordering: Ordering,
+}
+
+fn filter(source: &SourceSettings) -> SourceFilter {
+    SourceFilter {
+        formats: source.formats.clone(),
+        put_aside: source.on_compressed == pipeline::OnCompressed::Rename,
+    }
 }
 
 fn on_compressed(source: &SourceSettings) -> OnCompressed {

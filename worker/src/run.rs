@@ -302,7 +302,7 @@ async fn announce_all(
         bail!(
             "no file to take in {}: it takes {:?} files; name another folder with --input, or give the pipeline a generator",
             announcer.source.location(),
-            scanner.formats
+            scanner.filter.formats
         );
     }
     Ok(found)

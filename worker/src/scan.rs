@@ -24,14 +24,31 @@ pub struct Found {
     pub other_kinds: Vec<FileName>,
 }
 
-/// Looks through the source.
-pub struct Scanner {
-    /// How files are announced, and where they are.
-    pub announcer: Announcer,
+/// Which files at the source are taken, however they are found.
+#[derive(Debug, Clone)]
+pub struct SourceFilter {
     /// Kinds of files to take.
     pub formats: Vec<Format>,
     /// Whether compressed files are put aside as `…_delete`, and so are not files to take.
     pub put_aside: bool,
+}
+
+impl SourceFilter {
+    /// Of a kind that is taken, and not one that was put aside once compressed.
+    pub fn takes(&self, name: &FileName) -> bool {
+        let base = name.as_str().rsplit('/').next().unwrap_or_default();
+        let stem = base.rsplit_once('.').map_or(base, |(stem, _)| stem);
+        !(self.put_aside && stem.ends_with("_delete"))
+            && Format::of_name(base).is_some_and(|format| self.formats.contains(&format))
+    }
+}
+
+/// Looks through the source.
+pub struct Scanner {
+    /// How files are announced, and where they are.
+    pub announcer: Announcer,
+    /// Which of the files are taken.
+    pub filter: SourceFilter,
     /// Where restored files are: what lies there in the same version need not be sent again.
     pub destination: Option<Arc<dyn Files>>,
 }
@@ -107,7 +124,7 @@ impl Scanner {
     }
 
     async fn take(&self, entry: FileEntry, found: &mut Found) -> Result<()> {
-        if !self.wanted(&entry.name) {
+        if !self.filter.takes(&entry.name) {
             found.other_kinds.push(entry.name);
         } else if self.is_known(&entry).await? {
             found.known += 1;
@@ -117,14 +134,6 @@ impl Scanner {
             found.announced += 1;
         }
         Ok(())
-    }
-
-    /// Of a kind that is taken, and not one that was put aside once compressed.
-    fn wanted(&self, name: &FileName) -> bool {
-        let base = name.as_str().rsplit('/').next().unwrap_or_default();
-        let stem = base.rsplit_once('.').map_or(base, |(stem, _)| stem);
-        !(self.put_aside && stem.ends_with("_delete"))
-            && Format::of_name(base).is_some_and(|format| self.formats.contains(&format))
     }
 
     async fn is_known(&self, entry: &FileEntry) -> Result<bool> {

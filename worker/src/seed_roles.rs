@@ -20,7 +20,7 @@ use crate::announce::{Announcer, hash, seed_id, seed_index_key};
 use crate::blocking;
 use crate::clock;
 use crate::codec::seed;
-use crate::compress::{OnCompressed, announced_subject, source_missing, tidy_source};
+use crate::compress::{OnCompressed, announced_subject, pass_on, source_missing, tidy_source};
 use crate::consume::{Fault, Handler, Job, Subject};
 use crate::decompress::report_format;
 use crate::doors::local::Index;
@@ -29,7 +29,9 @@ use crate::doors::{
 };
 use crate::report::{Outcome, ReportRow};
 use crate::report_log::ReportLog;
+use crate::scan::SourceFilter;
 use crate::trace;
+use crate::wire::s3_event::S3Event;
 use crate::wire::seed::{SeedAnnouncement, SeedChunkMessage};
 use crate::wire::{Announcement, Digest, FileRef, StageNumbers};
 
@@ -55,6 +57,8 @@ pub struct SeedCompressor {
     pub read_location: String,
     /// What becomes of the source; the original renames files of more than one chunk.
     pub on_compressed: OnCompressed,
+    /// Which of the files that a bucket tells of are taken.
+    pub filter: SourceFilter,
     /// Whether only files of more than one chunk are tidied away, as the original does.
     pub tidy_only_multi: bool,
     /// Whether anything is sent (`ENABLE_DATA_PUSH`).
@@ -109,6 +113,9 @@ struct PackedFile {
 #[async_trait]
 impl Handler for SeedCompressor {
     async fn handle(&self, job: Job<'_>) -> Result<(), Fault> {
+        if let Some(event) = S3Event::parse(&job.delivery.body) {
+            return pass_on(&self.announcer, &self.filter, &event).await;
+        }
         let name = announced_name(&job.delivery.body)?;
         let packing = Instant::now();
         let PackedFile { expected, packed } = job.or_stop(self.pack(name)).await?;

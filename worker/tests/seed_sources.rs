@@ -11,7 +11,9 @@ use streampress::doors::files::LocalFiles;
 use streampress::doors::local::{Local, LocalOptions};
 use streampress::doors::{Delivery, Depth, DoorResult, FileName, Files, Outgoing, Queue, Receipt};
 use streampress::metrics::Meter;
+use streampress::scan::SourceFilter;
 use streampress::seed_roles::{PackedSources, READ_LOCATION, SeedCompressor};
+use streampress_crds::pipeline::Format;
 use tokio_util::sync::CancellationToken;
 
 /// A chunks queue that writes the source anew while the packed file is being announced.
@@ -95,6 +97,10 @@ async fn packed(
         break_bytes: 400 * 1024,
         read_location: READ_LOCATION.to_owned(),
         on_compressed,
+        filter: SourceFilter {
+            formats: vec![Format::Txt],
+            put_aside: on_compressed == OnCompressed::Rename,
+        },
         tidy_only_multi: false,
         push: true,
         report: None,

@@ -642,6 +642,11 @@ fn iterator(stream: &str, shard: &str, from: u128, now: Millis) -> String {
     STANDARD.encode(format!("{stream}/{shard}/{from}/{now}"))
 }
 
+/// The stream that an iterator walks.
+pub fn stream_of_iterator(token: &str) -> Option<String> {
+    Some(parse_iterator(token).ok()?.0)
+}
+
 fn parse_iterator(token: &str) -> Result<(String, String, u128, Millis), Refusal> {
     let invalid = || Refusal::client("InvalidArgumentException", "Invalid ShardIterator.");
     let decoded =

@@ -7,7 +7,7 @@ pub mod kinesis;
 pub mod s3;
 pub mod sqs;
 
-pub use clients::{Aws, AwsOptions};
+pub use clients::{Aws, AwsOptions, Keys};
 pub use kinesis::KinesisStream;
 pub use s3::S3Files;
 pub use sqs::SqsQueue;

@@ -70,12 +70,22 @@ async fn check_queue(
         find(fatal, problem);
     }
     for permission in denied_on_queue(aws, &url).await {
-        find(
-            true,
-            format!("the credentials lack the permission {permission}; add it to their policy"),
-        );
+        find(true, lacks(permission));
+    }
+    if let Some(url) = dead_url
+        && may_not_send(aws, &url).await
+    {
+        findings.push(Finding {
+            fatal: true,
+            what: format!("queue {}", queue.dead_letter_name),
+            problem: lacks("sqs:SendMessage"),
+        });
     }
     Ok(())
+}
+
+fn lacks(permission: &str) -> String {
+    format!("the credentials lack the permission {permission}; add it to their policy")
 }
 
 /// What a queue's attributes say.
@@ -159,16 +169,6 @@ async fn denied_on_queue(aws: &Aws, url: &str) -> Vec<&'static str> {
         .receipt_handle(bogus)
         .send()
         .await;
-    // A group id of a space, which SQS refuses.
-    let send = aws
-        .sqs
-        .send_message()
-        .queue_url(url)
-        .message_body("-")
-        .message_group_id(" ")
-        .message_deduplication_id(" ")
-        .send()
-        .await;
     let outcomes = [
         (
             "sqs:ChangeMessageVisibility",
@@ -178,13 +178,33 @@ async fn denied_on_queue(aws: &Aws, url: &str) -> Vec<&'static str> {
             "sqs:DeleteMessage",
             delete.err().map(|error| Said::of(&error)),
         ),
-        ("sqs:SendMessage", send.err().map(|error| Said::of(&error))),
     ];
+    let send = may_not_send(aws, url).await.then_some("sqs:SendMessage");
+    denied(outcomes).chain(send).collect()
+}
+
+/// A group id of a space, which SQS refuses.
+async fn may_not_send(aws: &Aws, url: &str) -> bool {
+    let send = aws
+        .sqs
+        .send_message()
+        .queue_url(url)
+        .message_body("-")
+        .message_group_id(" ")
+        .message_deduplication_id(" ")
+        .send()
+        .await;
+    send.is_err_and(|error| Said::of(&error).is_denied())
+}
+
+/// The permissions whose lack is what was said.
+fn denied<const N: usize>(
+    outcomes: [(&'static str, Option<Said>); N],
+) -> impl Iterator<Item = &'static str> {
     outcomes
         .into_iter()
         .filter(|(_, said)| said.as_ref().is_some_and(Said::is_denied))
         .map(|(name, _)| name)
-        .collect()
 }
 
 async fn check_stream(aws: &Aws, wanted: &Wanted, findings: &mut Vec<Finding>) -> DoorResult<()> {
@@ -246,10 +266,7 @@ async fn check_stream(aws: &Aws, wanted: &Wanted, findings: &mut Vec<Finding>) -
         );
     }
     for permission in denied_on_stream(aws, name).await {
-        find(
-            true,
-            format!("the credentials lack the permission {permission}; add it to their policy"),
-        );
+        find(true, lacks(permission));
     }
     Ok(())
 }
@@ -272,9 +289,21 @@ async fn denied_on_stream(aws: &Aws, name: &str) -> Vec<&'static str> {
         .get_shard_iterator()
         .stream_name(name)
         .shard_id(shard.unwrap_or_default())
-        .shard_iterator_type(ShardIteratorType::TrimHorizon)
+        .shard_iterator_type(ShardIteratorType::Latest)
         .send()
         .await;
+    // Behind the newest record there is nothing to read.
+    let iterator = seek
+        .as_ref()
+        .ok()
+        .and_then(|answer| answer.shard_iterator());
+    let read = match iterator {
+        Some(iterator) => {
+            let read = aws.kinesis.get_records().shard_iterator(iterator).limit(1);
+            read.send().await.err().map(|error| Said::of(&error))
+        }
+        None => None,
+    };
     // No hash key is a word, so nothing is ever put.
     let entry = PutRecordsRequestEntry::builder()
         .data(Blob::new("-"))
@@ -302,13 +331,10 @@ async fn denied_on_stream(aws: &Aws, name: &str) -> Vec<&'static str> {
             "kinesis:GetShardIterator",
             seek.err().map(|error| Said::of(&error)),
         ),
+        ("kinesis:GetRecords", read),
         ("kinesis:PutRecords", put),
     ];
-    outcomes
-        .into_iter()
-        .filter(|(_, said)| said.as_ref().is_some_and(Said::is_denied))
-        .map(|(name, _)| name)
-        .collect()
+    denied(outcomes).collect()
 }
 
 #[cfg(test)]

@@ -3,6 +3,7 @@
 use std::collections::HashMap;
 
 use aws_sdk_sqs::types::QueueAttributeName;
+use serde_json::{Map, Value, json};
 
 use super::{Done, Outcome, Wanted, WantedQueue};
 use crate::doors::aws::Aws;
@@ -10,6 +11,8 @@ use crate::doors::aws::fault::{Said, fault};
 use crate::doors::aws::sqs::RedrivePolicy;
 use crate::doors::{DoorError, DoorResult};
 
+/// Our statement in a queue's policy.
+const EVENTS_SID: &str = "StreampressBucketEvents";
 /// As long as SQS keeps anything: 14 days.
 const RETENTION_SECS: &str = "1209600";
 
@@ -31,24 +34,37 @@ pub(super) async fn make(aws: &Aws, wanted: &Wanted, queue: &WantedQueue) -> Doo
         max_receive_count: queue.max_receive_count,
     };
     settings.push((QueueAttributeName::RedrivePolicy, policy.to_json()));
-    let made = make_one(aws, wanted, &queue.name, settings).await?;
+    let mut made = make_one(aws, wanted, &queue.name, settings).await?;
     // The policy names the queue by its ARN, which it has only once it exists.
-    if let (Some(rule), true) = (&queue.event_rule, made.outcome != Outcome::Foreign) {
-        let url = aws.queue_url(&queue.name).await?;
-        let arn = aws
-            .queue_attributes(&url)
-            .await?
-            .remove("QueueArn")
-            .unwrap_or_default();
-        set(
-            aws,
-            &queue.name,
-            &url,
-            vec![(QueueAttributeName::Policy, event_policy(&arn, rule))],
-        )
-        .await?;
+    if let (Some(rule), true) = (&queue.event_rule, made.outcome != Outcome::Foreign)
+        && let_send(aws, &queue.name, rule).await?
+    {
+        let policy = "Policy".to_owned();
+        match &mut made.outcome {
+            Outcome::Kept => made.outcome = Outcome::Changed(vec![policy]),
+            Outcome::Changed(names) => names.push(policy),
+            _ => {}
+        }
     }
     Ok(vec![dead, made])
+}
+
+/// Lets an EventBridge rule send to the queue; whether that took a change.
+async fn let_send(aws: &Aws, name: &str, rule: &str) -> DoorResult<bool> {
+    let url = aws.queue_url(name).await?;
+    let there = aws.queue_attributes(&url).await?;
+    let arn = there.get("QueueArn").map_or("", String::as_str);
+    let policy = there.get("Policy").map_or("", String::as_str);
+    let policy = with_events(policy, event_statement(arn, rule)).map_err(|error| {
+        DoorError::Invalid(format!(
+            "the policy of the queue {name} cannot be read ({error}); mend or remove it, then run 'streampress setup' again"
+        ))
+    })?;
+    let Some(policy) = policy else {
+        return Ok(false);
+    };
+    set(aws, name, &url, vec![(QueueAttributeName::Policy, policy)]).await?;
+    Ok(true)
 }
 
 /// What both a queue and its dead letters have. High throughput: order and deduplication by group.
@@ -80,19 +96,37 @@ fn common(queue: &WantedQueue) -> Settings {
 }
 
 /// Lets one rule send, and nobody else who could not already.
-fn event_policy(queue_arn: &str, rule_arn: &str) -> String {
-    serde_json::json!({
-        "Version": "2012-10-17",
-        "Statement": [{
-            "Sid": "StreampressBucketEvents",
-            "Effect": "Allow",
-            "Principal": {"Service": "events.amazonaws.com"},
-            "Action": "sqs:SendMessage",
-            "Resource": queue_arn,
-            "Condition": {"ArnEquals": {"aws:SourceArn": rule_arn}},
-        }],
+fn event_statement(queue_arn: &str, rule_arn: &str) -> Value {
+    json!({
+        "Sid": EVENTS_SID,
+        "Effect": "Allow",
+        "Principal": {"Service": "events.amazonaws.com"},
+        "Action": "sqs:SendMessage",
+        "Resource": queue_arn,
+        "Condition": {"ArnEquals": {"aws:SourceArn": rule_arn}},
     })
-    .to_string()
+}
+
+/// The queue's policy with our statement in it, and all others as they are; `None` when it is there already.
+fn with_events(policy: &str, ours: Value) -> serde_json::Result<Option<String>> {
+    let mut policy: Map<String, Value> = match policy {
+        "" => Map::new(),
+        policy => serde_json::from_str(policy)?,
+    };
+    // One statement may stand there without a list around it.
+    let mut statements = match policy.remove("Statement") {
+        Some(Value::Array(statements)) => statements,
+        Some(statement) => vec![statement],
+        None => Vec::new(),
+    };
+    if statements.contains(&ours) {
+        return Ok(None);
+    }
+    statements.retain(|statement| statement["Sid"] != EVENTS_SID);
+    statements.push(ours);
+    policy.entry("Version").or_insert("2012-10-17".into());
+    policy.insert("Statement".into(), statements.into());
+    Ok(Some(Value::from(policy).to_string()))
 }
 
 async fn make_one(aws: &Aws, wanted: &Wanted, name: &str, settings: Settings) -> DoorResult<Done> {

@@ -23,8 +23,36 @@ pub struct AwsOptions {
     pub region: Option<String>,
     /// In place of AWS's own endpoints, as `http://localhost:4566`.
     pub endpoint: Option<String>,
-    /// Access key and secret; else the chain's.
-    pub keys: Option<(String, String)>,
+    /// Else the chain's.
+    pub keys: Option<Keys>,
+}
+
+/// Who we are, as it was told; never shown.
+#[derive(Clone, PartialEq, Eq)]
+pub struct Keys {
+    /// The access key's id.
+    pub access_key: String,
+    /// Its secret.
+    pub secret_key: String,
+    /// What temporary keys have besides.
+    pub session_token: Option<String>,
+}
+
+impl Keys {
+    /// Keys that last.
+    pub fn new(access_key: &str, secret_key: &str) -> Self {
+        Self {
+            access_key: access_key.to_owned(),
+            secret_key: secret_key.to_owned(),
+            session_token: None,
+        }
+    }
+}
+
+impl fmt::Debug for Keys {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("set")
+    }
 }
 
 impl fmt::Debug for AwsOptions {
@@ -32,17 +60,23 @@ impl fmt::Debug for AwsOptions {
         f.debug_struct("AwsOptions")
             .field("region", &self.region)
             .field("endpoint", &self.endpoint)
-            .field("keys", &self.keys.as_ref().map(|_| "set"))
+            .field("keys", &self.keys)
             .finish()
     }
 }
 
 impl AwsOptions {
     /// What the environment says, in the original's names: AWS_REGION, AWS_ENDPOINT_OVERRIDE, AWS_ACCESS_KEY and
-    /// AWS_SECRET_KEY. The SDK's own names (AWS_ACCESS_KEY_ID, AWS_ENDPOINT_URL …) win where both are set.
+    /// AWS_SECRET_KEY, with AWS_SESSION_TOKEN where these are temporary. The SDK's own names (AWS_ACCESS_KEY_ID,
+    /// AWS_ENDPOINT_URL …) win where both are set.
     pub fn from_env(lookup: impl Fn(&str) -> Option<String>) -> Self {
         let set = |name: &str| lookup(name).filter(|value| !value.trim().is_empty());
-        let ours = set("AWS_ACCESS_KEY").zip(set("AWS_SECRET_KEY"));
+        let keys = set("AWS_ACCESS_KEY").zip(set("AWS_SECRET_KEY"));
+        let ours = keys.map(|(access_key, secret_key)| Keys {
+            access_key,
+            secret_key,
+            session_token: set("AWS_SESSION_TOKEN"),
+        });
         Self {
             region: set("AWS_REGION").or_else(|| set("AWS_DEFAULT_REGION")),
             endpoint: set("AWS_ENDPOINT_URL").or_else(|| set("AWS_ENDPOINT_OVERRIDE")),
@@ -88,9 +122,14 @@ impl Aws {
         if let Some(endpoint) = &options.endpoint {
             loader = loader.endpoint_url(endpoint);
         }
-        if let Some((key, secret)) = &options.keys {
-            loader =
-                loader.credentials_provider(Credentials::new(key, secret, None, None, "settings"));
+        if let Some(keys) = options.keys.clone() {
+            loader = loader.credentials_provider(Credentials::new(
+                keys.access_key,
+                keys.secret_key,
+                keys.session_token,
+                None,
+                "settings",
+            ));
         }
         let mut sdk = loader.load().await;
         if sdk.region().is_none() {
@@ -152,7 +191,7 @@ mod tests {
             ("AWS_ENDPOINT_OVERRIDE", "http://l"),
             ("AWS_REGION", "r"),
         ]);
-        assert_eq!(seed.keys, Some(("k".into(), "s".into())));
+        assert_eq!(seed.keys, Some(Keys::new("k", "s")));
         assert_eq!(
             (seed.endpoint.as_deref(), seed.region.as_deref()),
             (Some("http://l"), Some("r"))
@@ -171,14 +210,31 @@ mod tests {
     }
 
     #[test]
+    fn a_session_token_goes_with_the_originals_keys() {
+        let temporary = options(&[
+            ("AWS_ACCESS_KEY", "k"),
+            ("AWS_SECRET_KEY", "s"),
+            ("AWS_SESSION_TOKEN", "t"),
+        ]);
+        let keys = temporary.keys.expect("set");
+        assert_eq!(keys.session_token.as_deref(), Some("t"));
+        // Without them it is the chain's.
+        let chained = options(&[("AWS_ACCESS_KEY_ID", "x"), ("AWS_SESSION_TOKEN", "t")]);
+        assert_eq!(chained.keys, None);
+    }
+
+    #[test]
     fn keys_are_not_in_what_is_logged() {
         let text = format!(
             "{:?}",
-            options(&[("AWS_ACCESS_KEY", "AKIA123"), ("AWS_SECRET_KEY", "hush")])
+            options(&[
+                ("AWS_ACCESS_KEY", "AKIA123"),
+                ("AWS_SECRET_KEY", "hush"),
+                ("AWS_SESSION_TOKEN", "passing"),
+            ])
         );
-        assert!(
-            !text.contains("hush") && !text.contains("AKIA123"),
-            "{text}"
-        );
+        for secret in ["hush", "AKIA123", "passing"] {
+            assert!(!text.contains(secret), "{text}");
+        }
     }
 }

@@ -64,7 +64,9 @@ impl Aws {
             .with_bucket_name(bucket)
             .with_region(region)
             .with_checksum_algorithm(Checksum::SHA256)
-            .with_http_connector(http::Connector);
+            .with_http_connector(http::Connector {
+                piece_within: http::PIECE_WITHIN,
+            });
         if let Some(chain) = http::Chain::of(&self.sdk) {
             builder = builder.with_credentials(chain);
         }
@@ -334,6 +336,8 @@ mod tests {
     use std::io::Write;
 
     use object_store::memory::InMemory;
+    use tokio::io::{AsyncReadExt, AsyncWriteExt};
+    use tokio::net::{TcpListener, TcpStream};
 
     use super::*;
     use crate::doors::contract::files as contract;
@@ -377,6 +381,55 @@ mod tests {
             assert!(contract::read(files, &name) == bytes);
         })
         .await;
+    }
+
+    /// Reads a request's head.
+    async fn asked(connection: &mut TcpStream) -> String {
+        let mut head = Vec::new();
+        while !head.ends_with(b"\r\n\r\n") {
+            head.push(connection.read_u8().await.expect("a request"));
+        }
+        String::from_utf8_lossy(&head).to_lowercase()
+    }
+
+    #[tokio::test(flavor = "multi_thread")]
+    async fn a_reading_that_stalls_is_taken_up_where_it_stopped() {
+        let listener = TcpListener::bind("127.0.0.1:0").await.expect("a free port");
+        let address = listener.local_addr().expect("bound");
+        let serving = tokio::spawn(async move {
+            let dated = "ETag: \"e\"\r\nLast-Modified: Wed, 12 Nov 2025 00:00:00 GMT\r\n";
+            let (mut stalled, _) = listener.accept().await.expect("a client");
+            asked(&mut stalled).await;
+            let half = format!("HTTP/1.1 200 OK\r\nContent-Length: 10\r\n{dated}\r\nfirst");
+            stalled.write_all(half.as_bytes()).await.expect("sent");
+            // Open to the end: nothing more comes, and nobody says so.
+            let (mut next, _) = listener.accept().await.expect("a second connection");
+            let head = asked(&mut next).await;
+            let rest = format!(
+                "HTTP/1.1 206 Partial Content\r\nContent-Length: 5\r\nContent-Range: bytes 5-9/10\r\n{dated}\r\nlast."
+            );
+            next.write_all(rest.as_bytes()).await.expect("sent");
+            (head, stalled, next)
+        });
+        let store = AmazonS3Builder::new()
+            .with_bucket_name("bucket")
+            .with_region("us-east-1")
+            .with_access_key_id("test")
+            .with_secret_access_key("test")
+            .with_endpoint(format!("http://{address}"))
+            .with_allow_http(true)
+            .with_http_connector(http::Connector {
+                piece_within: Duration::from_millis(100),
+            })
+            .build()
+            .expect("a store");
+        let files = S3Files::over(Arc::new(store), "s3://bucket/in", "in");
+        let reading =
+            tokio::task::spawn_blocking(move || contract::read(&files, &contract::name("a.txt")));
+        let read = tokio::time::timeout(Duration::from_secs(60), reading).await;
+        assert_eq!(read.expect("it ends").expect("no panic"), b"firstlast.");
+        let (head, ..) = serving.await.expect("no panic");
+        assert!(head.contains("range: bytes=5-9"), "{head}");
     }
 
     #[tokio::test(flavor = "multi_thread")]

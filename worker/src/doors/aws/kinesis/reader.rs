@@ -6,7 +6,7 @@
 
 use std::collections::{BTreeMap, HashMap};
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError, Weak};
 
 use aws_sdk_kinesis::Client;
 use aws_sdk_kinesis::operation::get_records::GetRecordsOutput;
@@ -60,8 +60,11 @@ pub struct ReadCounts {
 #[derive(Debug, Clone)]
 pub(super) struct Reader {
     shared: Arc<Shared>,
-    walkers: Arc<Mutex<HashMap<String, mpsc::UnboundedSender<Want>>>>,
+    walkers: Arc<Walkers>,
 }
+
+/// By shard.
+type Walkers = Mutex<HashMap<String, mpsc::UnboundedSender<Want>>>;
 
 #[derive(Debug)]
 struct Shared {
@@ -70,6 +73,8 @@ struct Shared {
     budget: Arc<Budget>,
     answers: Semaphore,
     counts: Arc<ReadCounts>,
+    /// See [`IDLE`].
+    idle: Duration,
 }
 
 #[derive(Debug)]
@@ -80,12 +85,17 @@ struct Want {
 
 impl Reader {
     pub(super) fn new(client: Client, stream: String) -> Self {
+        Self::with_idle(client, stream, IDLE)
+    }
+
+    fn with_idle(client: Client, stream: String, idle: Duration) -> Self {
         let shared = Shared {
             client,
             stream,
             budget: Budget::new(CACHE_BYTES),
             answers: Semaphore::new(ANSWERS_AT_ONCE),
             counts: Arc::default(),
+            idle,
         };
         Self {
             shared: Arc::new(shared),
@@ -127,9 +137,29 @@ impl Reader {
         let (walker, wants) = mpsc::unbounded_channel();
         // The receiver is at hand below, so this cannot fail.
         let _ = walker.send(want);
-        tokio::spawn(Walker::new(self.shared.clone(), shard.clone()).run(wants));
+        let walk = Walker::new(self.shared.clone(), shard.clone()).run(wants);
+        let (all, of_shard) = (Arc::downgrade(&self.walkers), shard.clone());
+        tokio::spawn(async move {
+            walk.await;
+            forget_the_ended(&all, &of_shard);
+        });
         walkers.insert(shard, walker);
         answered
+    }
+}
+
+/// Shards come and go, and their names come from messages: who has ended must not stay for ever. Another walker may have
+/// begun on the shard meanwhile. Weak, since a walker also ends when nobody can ask it any more.
+fn forget_the_ended(walkers: &Weak<Walkers>, shard: &str) {
+    let Some(walkers) = walkers.upgrade() else {
+        return;
+    };
+    let mut walkers = walkers.lock().unwrap_or_else(PoisonError::into_inner);
+    if walkers
+        .get(shard)
+        .is_some_and(mpsc::UnboundedSender::is_closed)
+    {
+        walkers.remove(shard);
     }
 }
 
@@ -212,7 +242,8 @@ impl Walker {
     async fn run(mut self, mut asked: mpsc::UnboundedReceiver<Want>) {
         loop {
             if self.wants.is_empty() {
-                match tokio::time::timeout(IDLE, asked.recv()).await {
+                self.waiting_at_tip = None;
+                match tokio::time::timeout(self.shared.idle, asked.recv()).await {
                     Ok(Some(want)) => self.take_in(want),
                     Ok(None) => return,
                     Err(_) => {
@@ -240,7 +271,11 @@ impl Walker {
                     self.failing_since = None;
                     self.faults = 0;
                 }
-                Step::Failed(said) => self.endure(said).await,
+                Step::Failed(said) => {
+                    // While nothing is answered nobody knows whether the record has appeared.
+                    self.waiting_at_tip = None;
+                    self.endure(said).await;
+                }
             }
         }
     }
@@ -623,5 +658,40 @@ impl Walker {
         }
         tokio::time::sleep(Duration::from_millis(100) + super::writer::pause(self.faults)).await;
         self.faults += 1;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::doors::aws::{Aws, AwsOptions};
+
+    #[tokio::test]
+    async fn a_walker_that_ended_is_forgotten() {
+        let aws = Aws::connect(&AwsOptions {
+            // Nothing listens there.
+            endpoint: Some("http://127.0.0.1:1".into()),
+            ..AwsOptions::default()
+        })
+        .await;
+        let soon = Duration::from_millis(1);
+        let reader = Reader::with_idle(aws.kinesis.clone(), "stream".into(), soon);
+        let position = Position {
+            shard: "shardId-named-by-a-message".into(),
+            sequence: 1.into(),
+            bytes: 0,
+        };
+        let fetching = tokio::time::timeout(Duration::from_millis(50), async {
+            reader.fetch(&[position]).await
+        });
+        assert!(fetching.await.is_err(), "nobody answers");
+        let walkers = || reader.walkers.lock().expect("not poisoned").len();
+        assert_eq!(walkers(), 1);
+        let gone = tokio::time::timeout(Duration::from_secs(60), async {
+            while walkers() > 0 {
+                tokio::time::sleep(Duration::from_millis(5)).await;
+            }
+        });
+        gone.await.expect("it ended and is forgotten");
     }
 }

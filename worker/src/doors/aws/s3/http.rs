@@ -1,14 +1,19 @@
 //! How object_store speaks HTTP and gets its credentials: the same hyper and rustls as the AWS SDK, and the SDK's own
 //! credential chain, so that S3 knows all the ways that SQS and Kinesis know.
 
+use std::future::Future;
+use std::io;
+use std::pin::Pin;
 use std::sync::Arc;
+use std::task::{Context, Poll};
 use std::time::{Duration, SystemTime};
 
 use async_trait::async_trait;
 use aws_config::SdkConfig;
 use aws_sdk_kinesis::config::ProvideCredentials;
 use aws_sdk_kinesis::config::SharedCredentialsProvider;
-use http_body_util::BodyExt;
+use bytes::Bytes;
+use hyper::body::{Body, Frame, Incoming, SizeHint};
 use hyper_rustls::{HttpsConnector, HttpsConnectorBuilder};
 use hyper_util::client::legacy::Client;
 use hyper_util::client::legacy::connect::HttpConnector as Tcp;
@@ -20,15 +25,22 @@ use object_store::client::{
     HttpRequestBody, HttpResponse, HttpResponseBody, HttpService,
 };
 use tokio::sync::Mutex;
+use tokio::time::Sleep;
 
 /// Until the head of an answer; a part of 8 MiB over a thin line takes its time.
 const ANSWER_WITHIN: Duration = Duration::from_secs(120);
+/// Until the next piece of an answer's body, however long all of it takes: without it, a connection whose other end is
+/// gone would hold whoever reads for ever.
+pub(super) const PIECE_WITHIN: Duration = Duration::from_secs(30);
 /// Credentials are asked for anew so long before they end.
 const RENEW_BEFORE: Duration = Duration::from_secs(300);
 
 /// Makes HTTP clients.
 #[derive(Debug)]
-pub(super) struct Connector;
+pub(super) struct Connector {
+    /// See [`PIECE_WITHIN`].
+    pub(super) piece_within: Duration,
+}
 
 impl HttpConnector for Connector {
     fn connect(&self, _options: &ClientOptions) -> object_store::Result<HttpClient> {
@@ -41,19 +53,23 @@ impl HttpConnector for Connector {
             .https_or_http()
             .enable_http1()
             .build();
-        Ok(HttpClient::new(Hyper(
-            Client::builder(TokioExecutor::new()).build(tls),
-        )))
+        Ok(HttpClient::new(Hyper {
+            client: Client::builder(TokioExecutor::new()).build(tls),
+            piece_within: self.piece_within,
+        }))
     }
 }
 
 #[derive(Debug)]
-struct Hyper(Client<HttpsConnector<Tcp>, HttpRequestBody>);
+struct Hyper {
+    client: Client<HttpsConnector<Tcp>, HttpRequestBody>,
+    piece_within: Duration,
+}
 
 #[async_trait]
 impl HttpService for Hyper {
     async fn call(&self, request: HttpRequest) -> Result<HttpResponse, HttpError> {
-        let answer = tokio::time::timeout(ANSWER_WITHIN, self.0.request(request)).await;
+        let answer = tokio::time::timeout(ANSWER_WITHIN, self.client.request(request)).await;
         let answer = answer.map_err(|late| HttpError::new(HttpErrorKind::Timeout, late))?;
         let answer = answer.map_err(|error| {
             let kind = if error.is_connect() {
@@ -64,10 +80,53 @@ impl HttpService for Hyper {
             HttpError::new(kind, error)
         })?;
         Ok(answer.map(|body| {
-            HttpResponseBody::new(
-                body.map_err(|error| HttpError::new(HttpErrorKind::Interrupted, error)),
-            )
+            HttpResponseBody::new(Watched {
+                body,
+                piece_within: self.piece_within,
+                waiting: None,
+            })
         }))
+    }
+}
+
+/// A body that ends with an error when it stalls; object_store then asks for the rest. Only waiting counts, not the time
+/// that the reader takes between pieces.
+struct Watched {
+    body: Incoming,
+    piece_within: Duration,
+    waiting: Option<Pin<Box<Sleep>>>,
+}
+
+impl Body for Watched {
+    type Data = Bytes;
+    type Error = HttpError;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, HttpError>>> {
+        if let Poll::Ready(frame) = Pin::new(&mut self.body).poll_frame(context) {
+            self.waiting = None;
+            let broken = |error| HttpError::new(HttpErrorKind::Interrupted, error);
+            return Poll::Ready(frame.map(|frame| frame.map_err(broken)));
+        }
+        let within = self.piece_within;
+        let waiting = self
+            .waiting
+            .get_or_insert_with(|| Box::pin(tokio::time::sleep(within)));
+        waiting.as_mut().poll(context).map(|()| {
+            let text = format!("nothing more came for {} s", within.as_secs_f32());
+            let late = io::Error::new(io::ErrorKind::TimedOut, text);
+            Some(Err(HttpError::new(HttpErrorKind::Timeout, late)))
+        })
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.body.is_end_stream()
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        self.body.size_hint()
     }
 }
 
