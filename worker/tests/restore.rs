@@ -16,6 +16,8 @@ use streampress::doors::{
     ChunkStream, DoorResult, FileName, Files, Lock, Position, Queue, Record, StreamCounts,
 };
 use streampress::metrics::Meter;
+use streampress::scan::SourceFilter;
+use streampress_crds::pipeline::Format;
 use tokio_util::sync::CancellationToken;
 
 /// A stream that takes its time: before it gives records back, another worker has restored the next version.
@@ -93,6 +95,10 @@ async fn a_newer_version_that_appears_while_an_older_one_is_unpacked_is_not_over
         options: hybrid::Options::default(),
         record_bytes: 64 * 1024,
         on_compressed: OnCompressed::Keep,
+        filter: SourceFilter {
+            formats: vec![Format::Txt, Format::Json, Format::Csv],
+            put_aside: false,
+        },
         index: None,
     };
     let lock = local.lock("compressor", 1);
