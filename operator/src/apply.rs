@@ -2,14 +2,17 @@
 //! while this process leads.
 
 use std::collections::HashMap;
+use std::future::poll_fn;
+use std::pin::pin;
 use std::sync::{Mutex, PoisonError};
+use std::task::Poll;
 use std::time::Duration;
 
 use kube::api::{DeleteParams, DynamicObject, Patch, PatchParams, Preconditions};
 use kube::core::{ApiResource, GroupVersionKind, PartialObjectMeta};
 use kube::{Api, Client, ResourceExt};
 use serde_json::{Value, json};
-use tokio::time::timeout;
+use tokio::time::{Instant, timeout, timeout_at};
 
 use crate::child::{Child, Kind, projection};
 use crate::leader::Leadership;
@@ -420,14 +423,22 @@ impl Hands {
         let Some(left) = self.leadership.left() else {
             return Err(WriteError::NotLeading);
         };
-        // One that is still under way when the lead ends would land among the writes of the next leader.
-        let answer = timeout(WRITE_DEADLINE.min(left), call)
-            .await
-            .map_err(|_| WriteError::NoAnswer)?;
-        answer.map_err(|answer| WriteError::Refused {
-            what: format!("writing {what}"),
-            answer: Box::new(answer),
-        })
+        // One that is still under way when the lead ends would land among the writes of the next leader. A process that was
+        // frozen meanwhile must not go on with it when it wakes, so the clock is asked before each step: the timer may fire
+        // after the step only.
+        let deadline = Instant::now() + WRITE_DEADLINE.min(left);
+        let mut call = pin!(call);
+        let in_time = poll_fn(|context| match Instant::now() < deadline {
+            true => call.as_mut().poll(context).map(Some),
+            false => Poll::Ready(None),
+        });
+        let answer = timeout_at(deadline, in_time).await.ok().flatten();
+        answer
+            .ok_or(WriteError::NoAnswer)?
+            .map_err(|answer| WriteError::Refused {
+                what: format!("writing {what}"),
+                answer: Box::new(answer),
+            })
     }
 
     fn settled(&self) -> std::sync::MutexGuard<'_, HashMap<Key, (String, String)>> {
