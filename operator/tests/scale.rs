@@ -135,6 +135,17 @@ impl Place {
     }
 }
 
+/// Waits until each of them runs. The Deployments' own controller may take minutes for hundreds: until then there is news.
+async fn all_run(place: &Place, count: usize) {
+    eventually_within(LONG, "all pipelines run", async || {
+        sleep(Duration::from_secs(2)).await;
+        let all = place.pipelines().list(&ListParams::default().match_any());
+        let runs = |pipeline: &&DynamicObject| pipeline.data["status"]["phase"] == "Running";
+        all.await.unwrap().items.iter().filter(runs).count() == count
+    })
+    .await;
+}
+
 /// The writes that an operator makes for these pipelines, one after another for each, and nothing else.
 async fn bare_loop(place: &Place, numbers: std::ops::Range<usize>, aws: &str) -> u64 {
     let writes = AtomicU64::new(0);
@@ -353,6 +364,7 @@ async fn hundreds_of_pipelines() {
         again.iter().take(3).collect::<Vec<_>>()
     );
 
+    all_run(&place, count).await;
     quiet(&proxy, Duration::from_secs(30)).await;
     let (cpu, asked) = (operator.cpu_ticks(), aws.requests());
     sleep(rest).await;
