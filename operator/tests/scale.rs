@@ -139,9 +139,10 @@ impl Place {
 async fn all_run(place: &Place, count: usize) {
     eventually_within(LONG, "all pipelines run", async || {
         sleep(Duration::from_secs(2)).await;
-        let all = place.pipelines().list(&ListParams::default().match_any());
+        let params = ListParams::default().match_any();
+        let all = place.pipelines().list(&params).await.unwrap();
         let runs = |pipeline: &&DynamicObject| pipeline.data["status"]["phase"] == "Running";
-        all.await.unwrap().items.iter().filter(runs).count() == count
+        all.items.iter().filter(runs).count() == count
     })
     .await;
 }
