@@ -314,6 +314,7 @@ fn no_answer(plan: &Plan, after: Duration) -> Trouble {
 async fn keep(inner: Arc<Inner>, plan: Arc<Plan>) {
     let mut pause = PAUSE;
     let mut is_blind = false;
+    let mut quiet = 0;
     loop {
         let made = {
             let Some(_turn) = inner.turn(&plan, Errand::Keep).await else {
@@ -329,7 +330,7 @@ async fn keep(inner: Arc<Inner>, plan: Arc<Plan>) {
                 if !is_blind && inner.note(&plan, |file| file.seen.view = view.clone()) {
                     info!(pipeline = %plan.pipeline(), "Queues and stream are there.");
                 }
-                is_blind = !look(&inner, &plan, credentials.as_ref(), view).await;
+                is_blind = !look(&inner, &plan, credentials.as_ref(), view, &mut quiet).await;
                 if !is_blind {
                     pause = PAUSE;
                     continue;
@@ -357,16 +358,17 @@ async fn keep(inner: Arc<Inner>, plan: Arc<Plan>) {
     }
 }
 
-/// Looks at the depths until all is to be looked at again; false when a queue could not be read several times in a row:
+/// Looks at the depths until all is to be looked at again; `quiet` counts looks in a row that brought no news. False when a queue could not be read several times in a row:
 /// endpoint, queues or credentials have changed.
 async fn look(
     inner: &Inner,
     plan: &Plan,
     credentials: Option<&Credentials>,
     view: TransportView,
+    quiet: &mut u32,
 ) -> bool {
     let began = Instant::now();
-    let (mut quiet, mut blind) = (0_u32, 0_u32);
+    let mut blind = 0;
     while began.elapsed() < inner.options.verify_every {
         let depths = {
             let Some(_turn) = inner.turn(plan, Errand::Keep).await else {
@@ -390,9 +392,9 @@ async fn look(
         if blind >= BLIND {
             return false;
         }
-        quiet = if news { 0 } else { quiet.saturating_add(1) };
+        *quiet = if news { 0 } else { quiet.saturating_add(1) };
         // While something waits, what becomes of it is interesting; at rest a first message must be seen soon.
-        let wait = if plan.eager || quiet < 30 {
+        let wait = if plan.eager || *quiet < 30 {
             inner.options.look_every
         } else {
             inner.options.look_rarely
