@@ -315,9 +315,13 @@ async fn a_record_is_not_missing_because_the_stream_was_down_while_it_was_waited
     let an_empty_answer = async || {
         let before = cloud.standin.kinesis().counts.reads;
         cloud.standin.set_faults(nothing);
-        while cloud.standin.kinesis().counts.reads == before {
-            tokio::time::sleep(Duration::from_millis(5)).await;
-        }
+        let answered = async {
+            while cloud.standin.kinesis().counts.reads == before {
+                tokio::time::sleep(Duration::from_millis(5)).await;
+            }
+        };
+        let answered = tokio::time::timeout(MINUTE, answered).await;
+        answered.expect("it still asks");
     };
     cloud.standin.set_faults(nothing);
     let fetching = tokio::spawn({

@@ -38,6 +38,8 @@ const ITERATOR_LIFE: Duration = Duration::from_secs(270);
 const IDLE: Duration = Duration::from_secs(300);
 /// A record that was acknowledged can be read at once, but for moments; then it is missing.
 const APPEARS_WITHIN: Duration = Duration::from_secs(10);
+/// And after so many answers in a row without it.
+const EMPTY_ANSWERS: u32 = 5;
 /// Faults on end for so long are told to those who wait.
 const PATIENCE: Duration = Duration::from_secs(60);
 
@@ -185,8 +187,8 @@ struct Walker {
     record_bytes: f64,
     calls: f64,
     calls_at: Instant,
-    /// Nothing but empty answers at the tip of the shard since.
-    waiting_at_tip: Option<Instant>,
+    /// Nothing but empty answers at the tip of the shard: since when, and how many.
+    waiting_at_tip: Option<(Instant, u32)>,
     /// The walk through what is asked for behind `cursor`.
     behind: Option<Cursor>,
     credit: Credit,
@@ -503,8 +505,13 @@ impl Walker {
             self.waiting_at_tip = None;
             return Step::Went;
         }
-        let since = *self.waiting_at_tip.get_or_insert_with(Instant::now);
-        if since.elapsed() < APPEARS_WITHIN {
+        // Not by the clock alone: a call may be under way, tried again and again, for as long.
+        let (since, answers) = self.waiting_at_tip.map_or_else(
+            || (Instant::now(), 1),
+            |(since, answers)| (since, answers + 1),
+        );
+        if since.elapsed() < APPEARS_WITHIN || answers < EMPTY_ANSWERS {
+            self.waiting_at_tip = Some((since, answers));
             return Step::Went;
         }
         self.waiting_at_tip = None;
