@@ -9,7 +9,7 @@ use futures::future::join_all;
 use streampress::doors::aws::SqsQueue;
 use streampress::doors::contract::queue::{message, next};
 use streampress::doors::contract::stream::record;
-use streampress::doors::{ChunkStream, DoorError, Position, Queue, Record};
+use streampress::doors::{ChunkStream, DoorError, Position, Queue, Record, Sequence};
 use streampress_tests::aws::{Cloud, FreeSlots, connect};
 use streampress_tests::slow::{Slow, consumer};
 use streampress_tests::standin::Options;
@@ -302,43 +302,80 @@ async fn an_emptied_shard_says_expired_too() {
     ));
 }
 
+/// Kinesis does not show the newest records yet.
+fn unseen() -> Faults {
+    Faults {
+        unseen_record: 1.0,
+        ..Faults::default()
+    }
+}
+
+/// Returns after the stream was read so many times more.
+async fn read_again(cloud: &Cloud, times: u64) {
+    let reads = || cloud.standin.kinesis().counts.reads;
+    let enough = reads() + times;
+    let read = async {
+        while reads() < enough {
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+    };
+    let read = tokio::time::timeout(MINUTE, read).await;
+    read.expect("it is still asked for");
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn a_record_is_not_missing_because_the_stream_was_down_while_it_was_waited_for() {
     let cloud = Cloud::start().await;
     let stream = cloud.stream(1).await;
     let written = records(0..1, 100);
     let positions = stream.append(written.clone()).await.expect("put");
-    let nothing = Faults {
-        empty_read: 1.0,
-        ..Faults::default()
-    };
-    let an_empty_answer = async || {
-        let before = cloud.standin.kinesis().counts.reads;
-        cloud.standin.set_faults(nothing);
-        let answered = async {
-            while cloud.standin.kinesis().counts.reads == before {
-                tokio::time::sleep(Duration::from_millis(5)).await;
-            }
-        };
-        let answered = tokio::time::timeout(MINUTE, answered).await;
-        answered.expect("it still asks");
-    };
-    cloud.standin.set_faults(nothing);
+    cloud.standin.set_faults(unseen());
     let fetching = tokio::spawn({
         let (stream, positions) = (stream.clone(), positions.clone());
         async move { stream.fetch(&positions).await }
     });
-    an_empty_answer().await;
+    // More answers than five, so that it is not their number that counts.
+    read_again(&cloud, 8).await;
     cloud.standin.set_faults(Faults {
         server_error: 1.0,
-        ..Faults::default()
+        ..unseen()
     });
     // Longer than a record may take to appear.
     tokio::time::sleep(Duration::from_secs(11)).await;
-    an_empty_answer().await;
+    cloud.standin.set_faults(unseen());
+    read_again(&cloud, 2).await;
     cloud.standin.set_faults(Faults::default());
     let read = fetching.await.expect("no panic").expect("found");
     assert_eq!(read, [written[0].data.clone()]);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_record_is_not_missing_because_another_was_waited_for_before_it() {
+    let cloud = Cloud::start().await;
+    let stream = cloud.stream(1).await;
+    let written = records(0..2, 100);
+    let positions = stream.append(written.clone()).await.expect("put");
+    let first: u128 = positions[0].sequence.as_str().parse().expect("a number");
+    let never = Position {
+        sequence: Sequence::parse(&(first + 1).to_string()).expect("digits"),
+        ..positions[0].clone()
+    };
+    cloud.standin.set_faults(unseen());
+    let fetch = |position: &Position| {
+        let (stream, position) = (stream.clone(), position.clone());
+        tokio::spawn(async move { stream.fetch(&[position]).await })
+    };
+    let in_vain = fetch(&never);
+    read_again(&cloud, 20).await;
+    let fetching = fetch(&positions[1]);
+    let in_vain = in_vain.await.expect("no panic");
+    assert!(
+        matches!(&in_vain, Err(DoorError::Missing(position) | DoorError::Expired(position)) if *position == never),
+        "{in_vain:?}"
+    );
+    cloud.standin.set_faults(Faults::default());
+    let read = fetching.await.expect("no panic").expect("found");
+    assert_eq!(read, [written[1].data.clone()]);
 }
 
 /// Bytes read over bytes needed.
@@ -475,6 +512,16 @@ async fn what_is_asked_for_late_further_back_is_read_without_most_of_what_lies_b
     }
 }
 
+/// The one message there is can be received by others when the process ends.
+async fn assert_given_back(queue: &SqsQueue, cloud: &Cloud) {
+    assert!(
+        queue.settle(Duration::from_secs(10)).await,
+        "did not settle"
+    );
+    let (name, standin) = ("queue-0.fifo", &cloud.standin);
+    assert_eq!((standin.hidden(name), standin.sqs().len(name)), (0, 1));
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn a_receive_that_is_dropped_at_shutdown_leaves_nothing_hidden() {
     let cloud = Cloud::start().await;
@@ -486,17 +533,7 @@ async fn a_receive_that_is_dropped_at_shutdown_leaves_nothing_hidden() {
     tokio::time::sleep(Duration::from_millis(300)).await;
     waiting.abort();
     queue.send(vec![message("g", "late")]).await.expect("sent");
-    assert!(
-        queue.settle(Duration::from_secs(10)).await,
-        "did not settle"
-    );
-    assert_eq!(
-        (
-            cloud.standin.hidden("queue-0.fifo"),
-            cloud.standin.sqs().len("queue-0.fifo")
-        ),
-        (0, 1)
-    );
+    assert_given_back(&queue, &cloud).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -570,17 +607,7 @@ async fn a_receive_that_is_dropped_while_it_hides_a_message_anew_leaves_nothing_
     waiting.abort();
     assert!(waiting.await.is_err(), "it was handed out");
     cloud.standin.set_faults(Faults::default());
-    assert!(
-        queue.settle(Duration::from_secs(10)).await,
-        "did not settle"
-    );
-    assert_eq!(
-        (
-            cloud.standin.hidden("queue-0.fifo"),
-            cloud.standin.sqs().len("queue-0.fifo")
-        ),
-        (0, 1)
-    );
+    assert_given_back(&queue, &cloud).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -34,6 +34,7 @@ const BAD_DAY: Faults = Faults {
     duplicate: 0.05,
     entry_failure: 0.1,
     empty_read: 0.0,
+    unseen_record: 0.0,
     delay: 0.1,
     delay_for: Duration::from_millis(50),
 };

@@ -198,6 +198,15 @@ impl Bench {
             .expect("the peer starts")
     }
 
+    /// What was restored of these is as the original normalises it.
+    fn assert_restored(&self, cases: &[Value], when: &str) {
+        for case in cases {
+            let name = name_of(case);
+            let restored = sha256(&self.folder("out").join(name));
+            assert_eq!(restored, hash_of(case), "{name}, {when}");
+        }
+    }
+
     /// Waits until so many files are restored.
     async fn restored(&self, count: usize, patience: Duration) -> Duration {
         let began = Instant::now();
@@ -243,6 +252,19 @@ fn cases() -> Vec<Value> {
     manifest["cases"].as_array().cloned().expect("cases")
 }
 
+fn name_of(case: &Value) -> &str {
+    let input = case["input"].as_str().expect("a path");
+    input.strip_prefix("inputs/").expect("a name")
+}
+
+fn input_of(case: &Value) -> Vec<u8> {
+    std::fs::read(seed_data().join("inputs").join(name_of(case))).expect("there")
+}
+
+fn hash_of(case: &Value) -> &str {
+    case["normalised_sha256"].as_str().expect("a hash")
+}
+
 fn sha256(path: &Path) -> String {
     let bytes = std::fs::read(path).expect("restored");
     let digest = <sha2::Sha256 as sha2::Digest>::digest(&bytes);
@@ -280,26 +302,13 @@ async fn the_originals_own_messages_and_records_are_restored() {
             attributes: Default::default(),
         };
         chunks.send(vec![message]).await.expect("sent");
-        let name = case["input"]
-            .as_str()
-            .and_then(|path| path.strip_prefix("inputs/"))
-            .expect("a name")
-            .to_owned();
-        expected.push((
-            name,
-            case["normalised_sha256"]
-                .as_str()
-                .expect("a hash")
-                .to_owned(),
-        ));
+        expected.push(case);
     }
     let shutdown = CancellationToken::new();
     let worker = bench.decompressor(&shutdown).await;
     let working = tokio::spawn(async move { worker.run().await });
     bench.restored(expected.len(), MINUTE).await;
-    for (name, hash) in &expected {
-        assert_eq!(sha256(&bench.folder("out").join(name)), *hash, "{name}");
-    }
+    bench.assert_restored(&expected, "theirs");
     println!(
         "FIGURE recorded files of the original restored: {}",
         expected.len()
@@ -313,15 +322,7 @@ async fn a_peer_of_the_original_restores_what_we_pack_and_the_other_way_round() 
     for ours_packs in [true, false] {
         let bench = Bench::new().await;
         let shutdown = CancellationToken::new();
-        let names: Vec<String> = cases()
-            .iter()
-            .filter_map(|case| {
-                case["input"]
-                    .as_str()?
-                    .strip_prefix("inputs/")
-                    .map(str::to_owned)
-            })
-            .collect();
+        let cases = cases();
         let worker = if ours_packs {
             bench.compressor(&shutdown).await
         } else {
@@ -333,30 +334,20 @@ async fn a_peer_of_the_original_restores_what_we_pack_and_the_other_way_round() 
             ("compress", "in")
         };
         let announcer = bench.announcer().await;
-        for name in &names {
-            let content = std::fs::read(seed_data().join("inputs").join(name)).expect("there");
-            bench.announce(&announcer, name, &content).await;
+        for case in &cases {
+            bench
+                .announce(&announcer, name_of(case), &input_of(case))
+                .await;
         }
         let working = tokio::spawn(async move { worker.run().await });
-        let mut peer = bench.peer(role.0, role.1, names.len(), &[]);
+        let mut peer = bench.peer(role.0, role.1, cases.len(), &[]);
         let ended = tokio::time::timeout(2 * MINUTE, peer.wait())
             .await
             .expect("the peer ends")
             .expect("known");
         assert!(ended.success(), "{ended}");
-        bench.restored(names.len(), MINUTE).await;
-        for case in cases() {
-            let name = case["input"]
-                .as_str()
-                .and_then(|path| path.strip_prefix("inputs/"))
-                .expect("a name");
-            let hash = case["normalised_sha256"].as_str().expect("a hash");
-            assert_eq!(
-                sha256(&bench.folder("out").join(name)),
-                hash,
-                "{name}, ours packs: {ours_packs}"
-            );
-        }
+        bench.restored(cases.len(), MINUTE).await;
+        bench.assert_restored(&cases, &format!("ours packs: {ours_packs}"));
         shutdown.cancel();
         working.await.expect("no panic");
     }
@@ -387,33 +378,23 @@ async fn the_originals_variables_alone_make_a_compressor_whose_files_a_peer_rest
             ("RUST_LOG", "trace"),
         ],
     );
-    let names: Vec<String> = cases()
-        .iter()
-        .filter_map(|case| Some(case["input"].as_str()?.strip_prefix("inputs/")?.to_owned()))
-        .collect();
+    let cases = cases();
     let announcer = bench.announcer().await;
-    for name in &names {
-        let content = std::fs::read(seed_data().join("inputs").join(name)).expect("there");
+    for case in &cases {
+        let (name, content) = (name_of(case), input_of(case));
         desk.write(&desk.path(READ_LOCATION).join(name), &content);
         bench.announce(&announcer, name, &content).await;
     }
     let compressor = desk.start("compress.log", &["compress"]);
-    let mut peer = bench.peer("decompress", "out", names.len(), &[]);
+    let mut peer = bench.peer("decompress", "out", cases.len(), &[]);
     let ended = tokio::time::timeout(2 * MINUTE, peer.wait()).await;
     assert!(
         ended.is_ok_and(|ended| ended.expect("known").success()),
         "the peer did not restore all\n{}",
         compressor.log()
     );
-    bench.restored(names.len(), MINUTE).await;
-    for case in cases() {
-        let name = case["input"]
-            .as_str()
-            .and_then(|path| path.strip_prefix("inputs/"))
-            .expect("a name");
-        let hash = case["normalised_sha256"].as_str().expect("a hash");
-        assert_eq!(sha256(&bench.folder("out").join(name)), hash, "{name}");
-    }
+    bench.restored(cases.len(), MINUTE).await;
+    bench.assert_restored(&cases, "ours packs");
     let log = compressor.log();
     assert!(log.contains("TRACE"), "the log is not at its fullest");
     for secret in ["the-secret-key", "the-session-token"] {

@@ -35,6 +35,7 @@ const BAD_DAY: Faults = Faults {
     duplicate: 0.05,
     entry_failure: 0.02,
     empty_read: 0.1,
+    unseen_record: 0.1,
     delay: 0.02,
     delay_for: Duration::from_millis(200),
 };

@@ -222,9 +222,10 @@ async fn consumer(
     shutdown: &CancellationToken,
 ) -> anyhow::Result<(streampress::doors::aws::SqsQueue, Consumer)> {
     let stream: Arc<dyn ChunkStream> = Arc::new(aws.stream(&place.names.stream).await?);
-    place.meter.watch(&stream);
     let chunks = aws.queue(&place.names.chunks, place.visibility).await?;
     let files = aws.queue(&place.names.files, place.visibility).await?;
+    // Once nothing can fail any more: of several streams only the first is watched.
+    place.meter.watch(&stream);
     let (queue, handler): (_, Arc<dyn Handler>) = match role {
         Role::Compressor => {
             let handler = Compressor {

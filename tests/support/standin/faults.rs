@@ -21,6 +21,8 @@ pub struct Faults {
     pub entry_failure: f64,
     /// GetRecords answers nothing although there are records.
     pub empty_read: f64,
+    /// GetRecords does not see the newest records yet and says that it is at the tip.
+    pub unseen_record: f64,
     /// The call takes `delay_for` longer.
     pub delay: f64,
     /// See `delay`.

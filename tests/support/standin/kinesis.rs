@@ -476,7 +476,8 @@ impl Kinesis {
             ));
         }
         let enforce = self.enforce_rates;
-        let nothing = mischief.strikes(|faults| faults.empty_read);
+        let unseen = mischief.strikes(|faults| faults.unseen_record);
+        let nothing = unseen || mischief.strikes(|faults| faults.empty_read);
         let stream = self
             .streams
             .get_mut(&name)
@@ -521,7 +522,9 @@ impl Kinesis {
             .rev()
             .take_while(|record| record.sequence >= next)
             .last();
-        let behind = rest.map_or(0, |record| now.saturating_sub(record.at));
+        let behind = rest
+            .filter(|_| !unseen)
+            .map_or(0, |record| now.saturating_sub(record.at));
         let mut answer = json!({"Records": records, "MillisBehindLatest": behind});
         if shard.closed.is_some() && rest.is_none() {
             answer["ChildShards"] = json!(children);

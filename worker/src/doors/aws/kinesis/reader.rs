@@ -38,8 +38,9 @@ const ITERATOR_LIFE: Duration = Duration::from_secs(270);
 const IDLE: Duration = Duration::from_secs(300);
 /// A record that was acknowledged can be read at once, but for moments; then it is missing.
 const APPEARS_WITHIN: Duration = Duration::from_secs(10);
-/// And after so many answers in a row without it.
-const EMPTY_ANSWERS: u32 = 5;
+/// No answer without a record stands for more than this of the time before it: while nothing is answered, nobody knows
+/// whether the record has appeared.
+const ANSWER_STANDS_FOR: Duration = Duration::from_secs(1);
 /// Faults on end for so long are told to those who wait.
 const PATIENCE: Duration = Duration::from_secs(60);
 
@@ -83,6 +84,10 @@ struct Shared {
 struct Want {
     position: Position,
     answer: oneshot::Sender<DoorResult<Bytes>>,
+    /// Asked for, or last looked for in vain at the tip of the shard.
+    looked_for: Instant,
+    /// How long it has been looked for there, with answers.
+    not_seen_for: Duration,
 }
 
 impl Reader {
@@ -128,7 +133,12 @@ impl Reader {
         let (answer, answered) = oneshot::channel();
         let mut walkers = self.walkers.lock().unwrap_or_else(PoisonError::into_inner);
         let shard = position.shard.clone();
-        let mut want = Want { position, answer };
+        let mut want = Want {
+            position,
+            answer,
+            looked_for: Instant::now(),
+            not_seen_for: Duration::ZERO,
+        };
         if let Some(walker) = walkers.get(&shard) {
             match walker.send(want) {
                 Ok(()) => return answered,
@@ -187,8 +197,6 @@ struct Walker {
     record_bytes: f64,
     calls: f64,
     calls_at: Instant,
-    /// Nothing but empty answers at the tip of the shard: since when, and how many.
-    waiting_at_tip: Option<(Instant, u32)>,
     /// The walk through what is asked for behind `cursor`.
     behind: Option<Cursor>,
     credit: Credit,
@@ -233,7 +241,6 @@ impl Walker {
             record_bytes: 0.0,
             calls: CALLS_PER_SECOND,
             calls_at: Instant::now(),
-            waiting_at_tip: None,
             behind: None,
             credit: Credit::default(),
             failing_since: None,
@@ -244,7 +251,6 @@ impl Walker {
     async fn run(mut self, mut asked: mpsc::UnboundedReceiver<Want>) {
         loop {
             if self.wants.is_empty() {
-                self.waiting_at_tip = None;
                 match tokio::time::timeout(self.shared.idle, asked.recv()).await {
                     Ok(Some(want)) => self.take_in(want),
                     Ok(None) => return,
@@ -273,11 +279,7 @@ impl Walker {
                     self.failing_since = None;
                     self.faults = 0;
                 }
-                Step::Failed(said) => {
-                    // While nothing is answered nobody knows whether the record has appeared.
-                    self.waiting_at_tip = None;
-                    self.endure(said).await;
-                }
+                Step::Failed(said) => self.endure(said).await,
             }
         }
     }
@@ -494,33 +496,30 @@ impl Walker {
                 return (Step::Failed(said), ahead, seen);
             }
         }
-        let nothing = count == 0 && at_tip && !closed;
-        let step = self.watch_the_tip(nothing, &ahead).await;
+        let step = if count == 0 && at_tip && !closed {
+            self.not_seen_at_tip(&ahead).await
+        } else {
+            Step::Went
+        };
         (step, ahead, seen)
     }
 
     /// At the tip of an open shard with nothing there: records may take a moment to appear, but not for ever.
-    async fn watch_the_tip(&mut self, nothing: bool, at: &Cursor) -> Step {
-        if !nothing {
-            self.waiting_at_tip = None;
-            return Step::Went;
+    async fn not_seen_at_tip(&mut self, at: &Cursor) -> Step {
+        let mut late = Vec::new();
+        for (sequence, wants) in &mut self.wants {
+            if !at.is_before(sequence) {
+                continue;
+            }
+            for want in wants {
+                want.not_seen_for += want.looked_for.elapsed().min(ANSWER_STANDS_FOR);
+                want.looked_for = Instant::now();
+                if want.not_seen_for >= APPEARS_WITHIN {
+                    late.push(sequence.clone());
+                }
+            }
         }
-        // Not by the clock alone: a call may be under way, tried again and again, for as long.
-        let (since, answers) = self.waiting_at_tip.map_or_else(
-            || (Instant::now(), 1),
-            |(since, answers)| (since, answers + 1),
-        );
-        if since.elapsed() < APPEARS_WITHIN || answers < EMPTY_ANSWERS {
-            self.waiting_at_tip = Some((since, answers));
-            return Step::Went;
-        }
-        self.waiting_at_tip = None;
-        let late: Vec<Sequence> = self
-            .wants
-            .keys()
-            .filter(|sequence| at.is_before(sequence))
-            .cloned()
-            .collect();
+        late.dedup();
         for sequence in late {
             if let Step::Failed(said) = self.judge(&sequence).await {
                 return Step::Failed(said);
