@@ -18,6 +18,7 @@ use crate::child::{Child, Kind, projection};
 use crate::leader::Leadership;
 use crate::metrics::Metrics;
 use crate::names;
+use crate::observe::owner_uid;
 use crate::store::{Key, Store};
 
 /// How long one write may take.
@@ -256,7 +257,7 @@ impl Hands {
         what: &str,
     ) -> Result<(), WriteError> {
         let found = read(what, api.get_metadata_opt(&child.name)).await?;
-        let uid = desired["metadata"]["ownerReferences"][0]["uid"].as_str();
+        let uid = owner_uid(desired);
         let is_ours = |found: &PartialObjectMeta<DynamicObject>| {
             let owners = found.owner_references();
             owners.iter().any(|owner| Some(owner.uid.as_str()) == uid)
@@ -347,12 +348,7 @@ impl Hands {
         let Some(found) = self.metadata_of(pipeline).await? else {
             return Ok(());
         };
-        let left: Vec<_> = found
-            .finalizers()
-            .iter()
-            .filter(|finalizer| *finalizer != names::FINALIZER)
-            .collect();
-        let patch = json!({"metadata": {"finalizers": left, "resourceVersion": found.resource_version(), "uid": pipeline.metadata.uid}});
+        let patch = without_finalizer(&found);
         let api = self.pipelines(pipeline);
         let name = pipeline.metadata.name.as_deref().unwrap_or_default();
         let given = self
@@ -457,6 +453,13 @@ async fn read<T>(
         what: format!("reading {what}"),
         answer: Box::new(answer),
     })
+}
+
+/// Takes our finalizer off exactly this version of a pipeline, and leaves those of others.
+pub fn without_finalizer(found: &impl ResourceExt) -> Value {
+    let is_others = |finalizer: &&String| *finalizer != names::FINALIZER;
+    let others: Vec<_> = found.finalizers().iter().filter(is_others).collect();
+    json!({"metadata": {"finalizers": others, "resourceVersion": found.resource_version(), "uid": found.uid()}})
 }
 
 fn is_conflict(error: &kube::Error) -> bool {

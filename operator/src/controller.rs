@@ -26,7 +26,7 @@ use crate::names;
 use crate::observe::{Live, owner_uid};
 use crate::plan::replicas;
 use crate::status::{Observed, TransportView, Trouble};
-use crate::store::Owner;
+use crate::store::address;
 use crate::transport::Plan;
 use crate::transport::desk::{Removal, Seen};
 
@@ -88,13 +88,9 @@ async fn tell_of(
     let Ok(resolved) = resolve_in_cluster(&pipeline) else {
         return Ok(());
     };
-    let owner = owner(object);
+    let owner = address(object);
     let objects = context.store.of(&owner);
-    let live = Live {
-        namespace: &owner.0,
-        name: &owner.1,
-        objects: &objects,
-    };
+    let live = Live::of(&owner, &objects);
     let transport = context.desk.look(&Plan::of(&pipeline, &resolved));
     let trouble = Trouble {
         reason: "NotApplied".into(),
@@ -196,18 +192,14 @@ async fn run(
     resolved: &Resolved,
     context: &Context,
 ) -> Result<Action, ReconcileError> {
-    let owner = owner(object);
+    let owner = address(object);
     // Only what was made for this pipeline must be dealt with at its end.
     if pipeline.spec.transport.policy == TransportPolicy::Create && !holds_finalizer(object) {
         context.hands.take_finalizer(object).await?;
     }
     let transport = context.desk.look(&Plan::of(pipeline, resolved));
     let objects = context.store.of(&owner);
-    let live = Live {
-        namespace: &owner.0,
-        name: &owner.1,
-        objects: &objects,
-    };
+    let live = Live::of(&owner, &objects);
     let step = context.drain(object, pipeline, &live, &transport);
     let now = context.began.elapsed();
     let (replicas, look_again) = context.remember(object, |memory| {
@@ -249,11 +241,7 @@ async fn run(
     let leaving = prune(&children, resolved, &live, context).await?;
 
     let objects = context.store.of(&owner);
-    let live = Live {
-        namespace: &owner.0,
-        name: &owner.1,
-        objects: &objects,
-    };
+    let live = Live::of(&owner, &objects);
     let seen = Observed {
         refused,
         drain: Some(step),
@@ -322,7 +310,7 @@ async fn delete(
     let left = match known {
         None => vec![unread(object)],
         Some((pipeline, resolved)) => {
-            let owner = owner(object);
+            let owner = address(object);
             let objects = context.store.of(&owner);
             let uid = object.metadata.uid.as_deref();
             for (key, live) in &objects {
@@ -330,11 +318,7 @@ async fn delete(
                     context.hands.delete(key, live, &context.store).await?;
                 }
             }
-            let live = Live {
-                namespace: &owner.0,
-                name: &owner.1,
-                objects: &objects,
-            };
+            let live = Live::of(&owner, &objects);
             // What a worker sends while its queue is deleted is lost: it has the time that a pod gets to end.
             if let Some(left) = time_to_end(object).filter(|_| live.held_slots() > 0) {
                 let doing = "Workers are finishing what they have in hand.".to_owned();
@@ -415,20 +399,8 @@ fn unread(object: &DynamicObject) -> String {
     )
 }
 
-fn owner(object: &DynamicObject) -> Owner {
-    (
-        object
-            .metadata
-            .namespace
-            .as_deref()
-            .unwrap_or_default()
-            .into(),
-        object.metadata.name.as_deref().unwrap_or_default().into(),
-    )
-}
-
 fn describe(object: &DynamicObject) -> String {
-    let (namespace, name) = owner(object);
+    let (namespace, name) = address(object);
     format!("{namespace}/{name}")
 }
 

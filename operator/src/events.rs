@@ -1,5 +1,6 @@
 //! Events on pipelines: few, only when something changes, with the way out.
 
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
 use kube::Client;
 use kube::Resource;
 use kube::api::DynamicObject;
@@ -46,11 +47,9 @@ impl Events {
         former: &CompressionPipelineStatus,
         new: &CompressionPipelineStatus,
     ) {
-        let reason_of = |status: &CompressionPipelineStatus| {
-            let ready = status.conditions.iter().find(|it| it.type_ == "Ready");
-            ready.map(|ready| ready.reason.clone())
-        };
-        if former.phase == new.phase && reason_of(former) == reason_of(new) {
+        let (was_ready, ready) = (ready_of(former), ready_of(new));
+        let same_reason = was_ready.map(|was| &was.reason) == ready.map(|is| &is.reason);
+        if former.phase == new.phase && same_reason {
             return;
         }
         let type_ = match new.phase {
@@ -59,10 +58,6 @@ impl Events {
             // On the way to something else.
             Some(Phase::Pending | Phase::Suspending | Phase::Deleting) | None => return,
         };
-        let ready = new
-            .conditions
-            .iter()
-            .find(|condition| condition.type_ == "Ready");
         let reason = match new.phase {
             Some(Phase::Degraded)
                 if new
@@ -111,4 +106,9 @@ impl Events {
             debug!(%error, reason, "An Event could not be written.");
         }
     }
+}
+
+fn ready_of(status: &CompressionPipelineStatus) -> Option<&Condition> {
+    let mut conditions = status.conditions.iter();
+    conditions.find(|condition| condition.type_ == "Ready")
 }

@@ -12,7 +12,7 @@ use crate::drain;
 use crate::ledger::{self, Ledgers, Retired};
 use crate::names;
 use crate::status::RoleView;
-use crate::store::Key;
+use crate::store::{Key, Owner};
 
 /// A pipeline's live objects.
 pub struct Live<'a> {
@@ -24,7 +24,16 @@ pub struct Live<'a> {
     pub objects: &'a HashMap<Key, Value>,
 }
 
-impl Live<'_> {
+impl<'a> Live<'a> {
+    /// What the store has of a pipeline.
+    pub fn of((namespace, name): &'a Owner, objects: &'a HashMap<Key, Value>) -> Self {
+        Self {
+            name,
+            namespace,
+            objects,
+        }
+    }
+
     /// One object.
     pub fn get(&self, kind: Kind, name: &str) -> Option<&Value> {
         self.objects.get(&Key {

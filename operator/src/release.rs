@@ -11,7 +11,7 @@ use serde_json::json;
 use tokio::time::timeout;
 use tracing::info;
 
-use crate::apply::pipelines;
+use crate::apply::{pipelines, without_finalizer};
 use crate::leader::{Election, Leadership, Times};
 use crate::names;
 
@@ -83,14 +83,7 @@ async fn release_all(client: Client, namespace: Option<&str>) -> Result<usize> {
         {
             continue;
         }
-        let others: Vec<_> = pipeline
-            .finalizers()
-            .iter()
-            .filter(|finalizer| *finalizer != names::FINALIZER)
-            .collect();
-        let patch = Patch::Merge(
-            json!({"metadata": {"finalizers": others, "resourceVersion": pipeline.resource_version()}}),
-        );
+        let patch = Patch::Merge(without_finalizer(&pipeline));
         let api: Api<DynamicObject> = Api::namespaced_with(
             client.clone(),
             &pipeline.namespace().unwrap_or_default(),

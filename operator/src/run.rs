@@ -26,7 +26,7 @@ use crate::http::Pulses;
 use crate::leader::{Election, Leadership, Times};
 use crate::metrics::Metrics;
 use crate::names;
-use crate::store::{Owner, Store};
+use crate::store::{Owner, Store, address};
 use crate::transport::Provisioner;
 use crate::transport::desk::{Desk, DeskOptions};
 use crate::watch::{Change, Pulse, follow};
@@ -253,11 +253,7 @@ async fn follow_pipelines(
         let mut touched = Vec::new();
         let mut touch = |object: &mut DynamicObject| {
             object.metadata.managed_fields = None;
-            let meta = &object.metadata;
-            touched.push((
-                meta.namespace.as_deref().unwrap_or_default().into(),
-                meta.name.as_deref().unwrap_or_default().into(),
-            ));
+            touched.push(address(object));
         };
         match change {
             Change::Put(mut object) => {

@@ -226,16 +226,21 @@ fn free_if_expired(lease: &mut Value, unchanged_for: Duration) {
     }
 }
 
+/// Namespace and name of an object; of a pipeline, what its objects are found by.
+pub fn address(object: &DynamicObject) -> Owner {
+    let text = |part: &Option<String>| part.as_deref().unwrap_or_default().into();
+    (
+        text(&object.metadata.namespace),
+        text(&object.metadata.name),
+    )
+}
+
 fn key_of(kind: Kind, object: &DynamicObject) -> Key {
+    let (namespace, name) = address(object);
     Key {
         kind,
-        namespace: object
-            .metadata
-            .namespace
-            .as_deref()
-            .unwrap_or_default()
-            .into(),
-        name: object.metadata.name.as_deref().unwrap_or_default().into(),
+        namespace,
+        name,
     }
 }
 

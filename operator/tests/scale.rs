@@ -118,33 +118,31 @@ impl Place {
     /// Waits until each of them has a status of its latest spec too.
     async fn complete(&self, count: usize) {
         self.made(count).await;
-        eventually_within(LONG, "all statuses are there", async || {
-            sleep(Duration::from_millis(300)).await;
-            let all = self
-                .pipelines()
-                .list(&ListParams::default().match_any())
-                .await
-                .unwrap();
-            let told = |pipeline: &&DynamicObject| {
-                pipeline.data["status"]["observedGeneration"].as_i64()
-                    == pipeline.metadata.generation
-            };
-            all.items.iter().filter(told).count() == count
+        self.all(count, "statuses are there", |pipeline| {
+            let told = pipeline.data["status"]["observedGeneration"].as_i64();
+            told == pipeline.metadata.generation
         })
         .await;
     }
-}
 
-/// Waits until each of them runs. The Deployments' own controller may take minutes for hundreds: until then there is news.
-async fn all_run(place: &Place, count: usize) {
-    eventually_within(LONG, "all pipelines run", async || {
-        sleep(Duration::from_secs(2)).await;
+    /// Waits until each of them runs. The Deployments' own controller may take minutes for hundreds: until then there is
+    /// news.
+    async fn running(&self, count: usize) {
+        self.all(count, "pipelines run", |pipeline| {
+            pipeline.data["status"]["phase"] == "Running"
+        })
+        .await;
+    }
+
+    async fn all(&self, count: usize, what: &str, holds: impl Fn(&DynamicObject) -> bool) {
         let params = ListParams::default().match_any();
-        let all = place.pipelines().list(&params).await.unwrap();
-        let runs = |pipeline: &&DynamicObject| pipeline.data["status"]["phase"] == "Running";
-        all.items.iter().filter(runs).count() == count
-    })
-    .await;
+        eventually_within(LONG, &format!("all {what}"), async || {
+            sleep(Duration::from_millis(300)).await;
+            let all = self.pipelines().list(&params).await.unwrap();
+            all.items.iter().filter(|pipeline| holds(pipeline)).count() == count
+        })
+        .await;
+    }
 }
 
 /// The writes that an operator makes for these pipelines, one after another for each, and nothing else.
@@ -365,7 +363,7 @@ async fn hundreds_of_pipelines() {
         again.iter().take(3).collect::<Vec<_>>()
     );
 
-    all_run(&place, count).await;
+    place.running(count).await;
     quiet(&proxy, Duration::from_secs(30)).await;
     let (cpu, asked) = (operator.cpu_ticks(), aws.requests());
     sleep(rest).await;

@@ -1,24 +1,26 @@
 //! A bucket that tells of its files itself, in both formats: what is taken, what is passed over, and that a pipeline which
 //! renames its sources does not feed itself.
 
-use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
 use serde_json::json;
-use streampress::announce::{Announcer, Dialect};
+use streampress::announce::Dialect;
 use streampress::codec::hybrid;
 use streampress::compress::{Compressor, OnCompressed};
 use streampress::consume::{Consumer, Handler};
-use streampress::doors::files::LocalFiles;
-use streampress::doors::local::{Local, LocalOptions};
-use streampress::doors::{Files, Outgoing, Queue};
+use streampress::doors::{Outgoing, Queue};
 use streampress::metrics::Meter;
 use streampress::scan::SourceFilter;
 use streampress::seed_roles::{PackedSources, READ_LOCATION, SeedCompressor};
 use streampress::wire::seed::SeedChunkMessage;
 use streampress_crds::pipeline::Format;
 use tokio_util::sync::CancellationToken;
+
+#[path = "support/bench.rs"]
+mod bench;
+
+use bench::Bench;
 
 const TRADES: &[u8] = br#"[{"price":1.5}]"#;
 
@@ -35,16 +37,6 @@ fn created(key: &str) -> Outgoing {
     }
 }
 
-fn announcer(local: &Local, folder: &Path, dialect: Dialect) -> Announcer {
-    Announcer {
-        source: Arc::new(LocalFiles::open("s3://bucket/in", folder).expect("opens")),
-        files_queue: local.files_queue(),
-        strict: false,
-        dialect,
-        index: None,
-    }
-}
-
 /// Takes JSON only, and puts aside what is packed.
 fn filter() -> SourceFilter {
     SourceFilter {
@@ -53,11 +45,11 @@ fn filter() -> SourceFilter {
     }
 }
 
-fn hybrid_compressor(local: &Local, folder: &Path) -> Arc<dyn Handler> {
+fn hybrid_compressor(bench: &Bench) -> Arc<dyn Handler> {
     Arc::new(Compressor {
-        announcer: announcer(local, folder, Dialect::Ours),
-        stream: local.stream(),
-        chunks_queue: local.chunks_queue(),
+        announcer: bench.announcer(Dialect::Ours),
+        stream: bench.local.stream(),
+        chunks_queue: bench.local.chunks_queue(),
         options: hybrid::Options {
             effort: hybrid::Effort::Fast,
             block_size: 1 << 20,
@@ -70,11 +62,11 @@ fn hybrid_compressor(local: &Local, folder: &Path) -> Arc<dyn Handler> {
     })
 }
 
-fn seed_compressor(local: &Local, folder: &Path) -> Arc<dyn Handler> {
+fn seed_compressor(bench: &Bench) -> Arc<dyn Handler> {
     Arc::new(SeedCompressor {
-        announcer: announcer(local, folder, Dialect::Seed),
-        stream: local.stream(),
-        chunks_queue: local.chunks_queue(),
+        announcer: bench.announcer(Dialect::Seed),
+        stream: bench.local.stream(),
+        chunks_queue: bench.local.chunks_queue(),
         break_bytes: 400 * 1024,
         read_location: READ_LOCATION.to_owned(),
         on_compressed: OnCompressed::Rename,
@@ -100,14 +92,11 @@ struct Outcome {
 
 /// Two objects that lie at the source, one more that was put aside before, and an event of each; then the event of the one
 /// that is put aside meanwhile.
-async fn fed_by_a_bucket(compressor: impl Fn(&Local, &Path) -> Arc<dyn Handler>) -> Outcome {
-    let root = tempfile::tempdir().expect("a folder");
-    let local = Local::open(&root.path().join("data"), LocalOptions::default()).expect("opens");
-    let folder = root.path().join("in");
-    std::fs::create_dir(&folder).expect("made");
-    let handler = compressor(&local, &folder);
+async fn fed_by_a_bucket(compressor: impl Fn(&Bench) -> Arc<dyn Handler>) -> Outcome {
+    let bench = Bench::with_source("s3://bucket/in");
+    let (local, handler) = (&bench.local, compressor(&bench));
     for name in ["a.json", "b.csv", "x_delete.json"] {
-        std::fs::write(folder.join(name), TRADES).expect("written");
+        bench.write(name, TRADES);
     }
     let files_queue: Arc<dyn Queue> = local.files_queue();
     let (meter, shutdown) = (Meter::default(), CancellationToken::new());
@@ -133,7 +122,7 @@ async fn fed_by_a_bucket(compressor: impl Fn(&Local, &Path) -> Arc<dyn Handler>)
     let events = ["in/b.csv", "in/x_delete.json", "in/a.json"].map(created);
     files_queue.send(events.into()).await.expect("sent");
     settled(4).await;
-    while folder.join("a.json").exists() {
+    while bench.folder().join("a.json").exists() {
         tokio::time::sleep(Duration::from_millis(5)).await;
     }
     // A rename in a bucket is a copy, of which the bucket tells too.
@@ -148,8 +137,7 @@ async fn fed_by_a_bucket(compressor: impl Fn(&Local, &Path) -> Arc<dyn Handler>)
         let got = chunks.receive(10, Duration::from_secs(1)).await;
         packed.extend(got.expect("received").into_iter().map(|got| got.body));
     }
-    let source = LocalFiles::open("s3://bucket/in", &folder).expect("opens");
-    let listed = source.list().expect("listed");
+    let listed = bench.source.list().expect("listed");
     Outcome {
         acknowledged: meter.counts().acknowledged,
         dead: dead(),

@@ -1,36 +1,26 @@
 //! Dead letters when sending them again goes wrong.
 
 use std::collections::BTreeMap;
-use std::sync::Arc;
 use std::time::Duration;
 
 use streampress::announce::{Announcer, Dialect};
-use streampress::doors::files::LocalFiles;
-use streampress::doors::local::{Local, LocalOptions};
-use streampress::doors::{FileName, Files, Outgoing, Position, Sequence};
+use streampress::doors::{Outgoing, Position, Sequence};
 use streampress::redrive::{Done, redrive};
 use streampress::roles::Transport;
 use streampress::wire::{Manifest, Records, STRICT_GROUP, VERSION};
 
+#[path = "support/bench.rs"]
+mod bench;
+
+use bench::Bench;
+
 #[tokio::test]
 async fn a_redrive_that_ends_in_the_middle_leaves_no_letter_hidden() {
-    let root = tempfile::tempdir().expect("a folder");
-    let local = Local::open(&root.path().join("data"), LocalOptions::default()).expect("opens");
-    let folder = root.path().join("in");
-    let source: Arc<dyn Files> =
-        Arc::new(LocalFiles::open("file:///data/in", &folder).expect("opens"));
-    let announcer = Announcer {
-        source: source.clone(),
-        files_queue: local.files_queue(),
-        strict: false,
-        dialect: Dialect::Ours,
-        index: None,
-    };
+    let bench = Bench::open();
+    let (local, announcer) = (&bench.local, bench.announcer(Dialect::Ours));
     let queue = local.chunks_queue();
     for name in ["a.txt", "b.txt"] {
-        std::fs::write(folder.join(name), name).expect("written");
-        let name = FileName::parse(name).expect("a good name");
-        let entry = source.stat(&name).expect("looked").expect("there");
+        let entry = bench.write(name, name.as_bytes());
         let file = announcer.look(&entry).await.expect("read");
         let manifest = Manifest {
             version: VERSION,
@@ -66,7 +56,7 @@ async fn a_redrive_that_ends_in_the_middle_leaves_no_letter_hidden() {
     // Whether its records are still there cannot be found out: there is no stream.
     let transport = Transport {
         stream: None,
-        ..Transport::embedded(&local)
+        ..Transport::embedded(local)
     };
     redrive(&transport, &announcer, false)
         .await
@@ -78,18 +68,12 @@ async fn a_redrive_that_ends_in_the_middle_leaves_no_letter_hidden() {
 
 #[tokio::test]
 async fn a_dead_letter_that_cannot_be_mended_keeps_no_other_of_its_group_back() {
-    let root = tempfile::tempdir().expect("a folder");
-    let local = Local::open(&root.path().join("data"), LocalOptions::default()).expect("opens");
-    let folder = root.path().join("in");
-    let source: Arc<dyn Files> =
-        Arc::new(LocalFiles::open("file:///data/in", &folder).expect("opens"));
-    let queue = local.files_queue();
+    let bench = Bench::open();
+    let (local, queue) = (&bench.local, bench.local.files_queue());
     let announcer = Announcer {
-        source: source.clone(),
-        files_queue: queue.clone(),
         strict: true,
-        dialect: Dialect::Ours,
         index: Some(local.index()),
+        ..bench.announcer(Dialect::Ours)
     };
     // The first has no source any more.
     for (name, reason) in [
@@ -97,9 +81,7 @@ async fn a_dead_letter_that_cannot_be_mended_keeps_no_other_of_its_group_back() 
         ("b.txt", "Test"),
         ("c.txt", "Test"),
     ] {
-        std::fs::write(folder.join(name), name).expect("written");
-        let name = FileName::parse(name).expect("a good name");
-        let entry = source.stat(&name).expect("looked").expect("there");
+        let entry = bench.write(name, name.as_bytes());
         announcer.announce(&entry).await.expect("announced");
         let deliveries = queue.receive(1, Duration::ZERO).await.expect("received");
         queue
@@ -107,8 +89,8 @@ async fn a_dead_letter_that_cannot_be_mended_keeps_no_other_of_its_group_back() 
             .await
             .expect("buried");
     }
-    std::fs::remove_file(folder.join("a.txt")).expect("removed");
-    let transport = Transport::embedded(&local);
+    std::fs::remove_file(bench.folder().join("a.txt")).expect("removed");
+    let transport = Transport::embedded(local);
     let listed = redrive(&transport, &announcer, true).await.expect("listed");
     let names: Vec<&str> = listed.iter().map(|letter| letter.name.as_str()).collect();
     assert_eq!(names, ["a.txt", "b.txt", "c.txt"]);

@@ -1,17 +1,16 @@
 //! The decompressor when another one is at work on the same file.
 
+use std::io::Read;
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, SystemTime};
 
 use async_trait::async_trait;
 use bytes::Bytes;
-use streampress::announce::{Announcer, Dialect};
+use streampress::announce::Dialect;
 use streampress::codec::hybrid;
 use streampress::compress::{Compressor, OnCompressed};
 use streampress::consume::{Handler, Job};
 use streampress::decompress::Decompressor;
-use streampress::doors::files::LocalFiles;
-use streampress::doors::local::{Local, LocalOptions};
 use streampress::doors::{
     ChunkStream, DoorResult, FileName, Files, Lock, Position, Queue, Record, StreamCounts,
 };
@@ -19,6 +18,11 @@ use streampress::metrics::Meter;
 use streampress::scan::SourceFilter;
 use streampress_crds::pipeline::Format;
 use tokio_util::sync::CancellationToken;
+
+#[path = "support/bench.rs"]
+mod bench;
+
+use bench::Bench;
 
 /// A stream that takes its time: before it gives records back, another worker has restored the next version.
 #[derive(Debug)]
@@ -71,22 +75,10 @@ async fn handle(handler: &dyn Handler, queue: &dyn Queue, lock: &dyn Lock) {
 
 #[tokio::test]
 async fn a_newer_version_that_appears_while_an_older_one_is_unpacked_is_not_overwritten() {
-    let root = tempfile::tempdir().expect("a folder");
-    let local = Local::open(&root.path().join("data"), LocalOptions::default()).expect("opens");
-    let folder = |name: &str| -> Arc<dyn Files> {
-        let (location, folder) = (format!("file:///data/{name}"), root.path().join(name));
-        Arc::new(LocalFiles::open(&location, &folder).expect("opens"))
-    };
-    let (source, destination) = (folder("in"), folder("out"));
-    std::fs::write(root.path().join("in/a.txt"), b"version one").expect("written");
-    let announcer = Announcer {
-        source: source.clone(),
-        files_queue: local.files_queue(),
-        strict: false,
-        dialect: Dialect::Ours,
-        index: None,
-    };
-    let entry = source.stat(&name()).expect("looked").expect("there");
+    let bench = Bench::open();
+    let (local, destination) = (&bench.local, bench.place("out"));
+    let announcer = bench.announcer(Dialect::Ours);
+    let entry = bench.write("a.txt", b"version one");
     announcer.announce(&entry).await.expect("announced");
     let compressor = Compressor {
         announcer,
@@ -118,6 +110,7 @@ async fn a_newer_version_that_appears_while_an_older_one_is_unpacked_is_not_over
     };
     let lock = local.lock("decompressor", 1);
     handle(&decompressor, &*local.chunks_queue(), &*lock).await;
-    let restored = std::fs::read(root.path().join("out/a.txt")).expect("restored");
+    let (mut restored, mut reading) = (Vec::new(), destination.read(&name()).expect("restored"));
+    reading.read_to_end(&mut restored).expect("read");
     assert_eq!(restored, b"version two");
 }

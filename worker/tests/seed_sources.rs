@@ -4,17 +4,20 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use async_trait::async_trait;
-use streampress::announce::{Announcer, Dialect};
+use streampress::announce::Dialect;
 use streampress::compress::OnCompressed;
 use streampress::consume::Consumer;
-use streampress::doors::files::LocalFiles;
-use streampress::doors::local::{Local, LocalOptions};
-use streampress::doors::{Delivery, Depth, DoorResult, FileName, Files, Outgoing, Queue, Receipt};
+use streampress::doors::{Delivery, Depth, DoorResult, Outgoing, Queue, Receipt};
 use streampress::metrics::Meter;
 use streampress::scan::SourceFilter;
 use streampress::seed_roles::{PackedSources, READ_LOCATION, SeedCompressor};
 use streampress_crds::pipeline::Format;
 use tokio_util::sync::CancellationToken;
+
+#[path = "support/bench.rs"]
+mod bench;
+
+use bench::Bench;
 
 /// A chunks queue that writes the source anew while the packed file is being announced.
 #[derive(Debug)]
@@ -69,21 +72,10 @@ async fn packed(
     on_compressed: OnCompressed,
     written_meanwhile: Option<&'static [u8]>,
 ) -> Vec<(String, Vec<u8>)> {
-    let root = tempfile::tempdir().expect("a folder");
-    let local = Local::open(&root.path().join("data"), LocalOptions::default()).expect("opens");
-    let folder = root.path().join("in");
-    let source: Arc<dyn Files> =
-        Arc::new(LocalFiles::open("file:///data/in", &folder).expect("opens"));
-    std::fs::write(folder.join("a.txt"), b"as announced").expect("written");
-    let announcer = Announcer {
-        source: source.clone(),
-        files_queue: local.files_queue(),
-        strict: false,
-        dialect: Dialect::Seed,
-        index: None,
-    };
-    let name = FileName::parse("a.txt").expect("a good name");
-    let entry = source.stat(&name).expect("looked").expect("there");
+    let bench = Bench::open();
+    let (local, folder) = (&bench.local, bench.folder());
+    let announcer = bench.announcer(Dialect::Seed);
+    let entry = bench.write("a.txt", b"as announced");
     announcer.announce(&entry).await.expect("announced");
     let chunks_queue = Arc::new(Overtaken {
         inner: local.chunks_queue(),

@@ -21,7 +21,7 @@ pub(super) async fn write(
     let mut refused = None;
     for child in children {
         let mut there = live.get(child.kind, &child.name);
-        let ours = child.object["metadata"]["ownerReferences"][0]["uid"].as_str();
+        let ours = owner_uid(&child.object);
         if let Some(left) = there.filter(|there| is_of_another(there, ours)) {
             // Of an earlier pipeline of this name, and on its way out: what it counted is not ours.
             let key = Key {
@@ -52,9 +52,7 @@ pub(super) async fn prune(
             .iter()
             .any(|child| child.kind == kind && child.name == name)
     };
-    let ours = children
-        .first()
-        .and_then(|child| child.object["metadata"]["ownerReferences"][0]["uid"].as_str());
+    let ours = children.first().and_then(|child| owner_uid(&child.object));
     let mut leaving = false;
     for (key, object) in live.objects {
         let role_stays = names::ROLES.into_iter().any(|role| {

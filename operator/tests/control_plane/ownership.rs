@@ -91,13 +91,19 @@ async fn labels_that_are_taken_away_or_changed_are_put_back_and_nothing_is_made_
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn accounts_and_leases_of_somebody_else_are_left_alone_and_named() {
-    for (kind, name, api_version) in [
-        (Kind::ServiceAccount, "stock-worker", "v1"),
-        (Kind::Lease, "stock-compressor-0", "coordination.k8s.io/v1"),
+async fn objects_of_somebody_else_are_left_alone_and_named() {
+    // A Service of theirs contradicts ours; the others say nothing that would.
+    let service = json!({"ports": [{"name": "metrics", "port": 8080, "targetPort": 1}]});
+    for (kind, name, spec) in [
+        (Kind::ServiceAccount, "stock-worker", Value::Null),
+        (Kind::Lease, "stock-compressor-0", json!({})),
+        (Kind::Service, "stock-metrics", service),
     ] {
         let site = Site::new().await;
-        let foreign = json!({"apiVersion": api_version, "kind": kind.name(), "metadata": {"name": name, "annotations": {"a": "theirs"}}});
+        let mut foreign = json!({"apiVersion": kind.api_version(), "kind": kind.name(), "metadata": {"name": name, "annotations": {"a": "theirs"}}});
+        if !spec.is_null() {
+            foreign["spec"] = spec;
+        }
         site.of(kind)
             .create(
                 &PostParams::default(),

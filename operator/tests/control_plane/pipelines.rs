@@ -217,40 +217,6 @@ async fn a_pipeline_without_transport_gets_no_workers_and_holds_up_nobody() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_foreign_object_of_the_same_name_is_left_alone_and_named() {
-    let site = Site::new().await;
-    let foreign = json!({"apiVersion": "v1", "kind": "Service", "metadata": {"name": "stock-metrics"}, "spec": {"ports": [{"name": "metrics", "port": 8080, "targetPort": 1}]}});
-    site.of(Kind::Service)
-        .create(
-            &PostParams::default(),
-            &serde_json::from_value(foreign).unwrap(),
-        )
-        .await
-        .unwrap();
-    site.create("stock", json!({})).await;
-    let stock = site
-        .until("stock", "to be stalled", |pipeline| {
-            condition(pipeline, "Stalled") == "True"
-        })
-        .await;
-    assert!(
-        stock["status"]["message"]
-            .as_str()
-            .unwrap()
-            .contains("Service stock-metrics"),
-        "{stock:#}"
-    );
-    assert!(
-        site.of(Kind::Service)
-            .get("stock-metrics")
-            .await
-            .unwrap()
-            .owner_references()
-            .is_empty()
-    );
-}
-
-#[tokio::test(flavor = "multi_thread")]
 async fn suspending_drains_in_order_and_says_so() {
     let site = Site::new().await;
     site.create(

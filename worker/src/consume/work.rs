@@ -318,36 +318,22 @@ mod tests {
         }
     }
 
-    /// Acts where it may.
+    /// Acts where it may, or finds that it can never work.
     #[derive(Default)]
     struct Acts {
+        can_never_work: bool,
         acted: AtomicBool,
     }
 
     #[async_trait]
     impl Handler for Acts {
         async fn handle(&self, job: Job<'_>) -> Result<(), Fault> {
+            if self.can_never_work {
+                return Err(Fault::permanent("Bad", "it can never work"));
+            }
             job.may_act()?;
             self.acted.store(true, Ordering::SeqCst);
             Ok(())
-        }
-        fn subject(&self, _delivery: &Delivery) -> Subject {
-            Subject::default()
-        }
-        fn weight(&self, _delivery: &Delivery) -> usize {
-            1
-        }
-        async fn acknowledged(&self, _delivery: &Delivery) {}
-        async fn buried(&self, _delivery: &Delivery, _reason: &str, _detail: &str) {}
-    }
-
-    /// Never works.
-    struct Fails;
-
-    #[async_trait]
-    impl Handler for Fails {
-        async fn handle(&self, _job: Job<'_>) -> Result<(), Fault> {
-            Err(Fault::permanent("Bad", "it can never work"))
         }
         fn subject(&self, _delivery: &Delivery) -> Subject {
             Subject::default()
@@ -412,7 +398,11 @@ mod tests {
         let now = Instant::now();
         for (hidden_until, end) in [(now, "given back"), (now + LONG, "buried")] {
             let queue = Notes::new(LONG, true);
-            run(&queue, Arc::new(Fails), delivery(now, hidden_until)).await;
+            let fails = Acts {
+                can_never_work: true,
+                ..Acts::default()
+            };
+            run(&queue, Arc::new(fails), delivery(now, hidden_until)).await;
             assert_eq!(queue.ends(), [end]);
         }
     }
