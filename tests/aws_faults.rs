@@ -6,10 +6,10 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::{Duration, Instant};
 
 use futures::future::join_all;
-use streampress::doors::aws::SqsQueue;
+use streampress::doors::aws::{KinesisStream, SqsQueue};
 use streampress::doors::contract::queue::{message, next};
 use streampress::doors::contract::stream::record;
-use streampress::doors::{ChunkStream, DoorError, Position, Queue, Record, Sequence};
+use streampress::doors::{ChunkStream, DoorError, Position, Queue, Record, Sequence, StreamCounts};
 use streampress_tests::aws::{Cloud, FreeSlots, connect};
 use streampress_tests::slow::{Slow, consumer};
 use streampress_tests::standin::Options;
@@ -445,41 +445,77 @@ async fn many_readers_of_the_same_files_read_a_shard_once() {
     assert_read_at_most(1.05, "eight readers in one process", &reader);
 }
 
-/// Each process walks by itself: this says what that costs, for records of two sizes.
-#[tokio::test(flavor = "multi_thread")]
-async fn readers_in_several_processes_each_find_their_own() {
-    let cloud = Cloud::start().await;
-    for (bytes, count) in [(10_000, 400), (400_000, 40)] {
+/// Records of a stream with four shards, to be dealt among processes that walk each by itself.
+struct Dealt {
+    cloud: Cloud,
+    stream: KinesisStream,
+    written: Vec<Record>,
+    positions: Vec<Position>,
+}
+
+impl Dealt {
+    async fn new(count: u64, bytes: usize) -> Self {
+        let cloud = Cloud::start().await;
         let stream = cloud.stream(4).await;
-        let written = records(0..count as u64, bytes);
+        let written = records(0..count, bytes);
         let positions = stream.append(written.clone()).await.expect("put");
-        for processes in [2, 4] {
-            let began = Instant::now();
-            let readers = (0..processes).map(|which| {
-                let (cloud, stream, positions, written) = (&cloud, &stream, &positions, &written);
-                async move {
-                    let reader = cloud.aws.stream(stream.name()).await.expect("opens");
-                    let mine = || (which..count).step_by(processes);
-                    // A few files at once, as a decompressor has them in hand.
-                    for some in mine().collect::<Vec<_>>().chunks(4) {
-                        let asked: Vec<_> = some.iter().map(|i| positions[*i].clone()).collect();
-                        let there: Vec<_> = some.iter().map(|i| written[*i].clone()).collect();
-                        assert_there(&reader, &asked, &there).await;
-                    }
-                    reader.counts()
-                }
-            });
-            let counts = join_all(readers).await;
-            let read: u64 = counts.iter().map(|counts| counts.bytes_read).sum();
-            let served: u64 = counts.iter().map(|counts| counts.bytes_served).sum();
-            assert_eq!(served, (bytes * count) as u64);
-            println!(
-                "FIGURE bytes read over needed, {processes} processes, records of {bytes}: {:.2} in {:.1} s with {} seeks",
-                read as f64 / served as f64,
-                began.elapsed().as_secs_f64(),
-                counts.iter().map(|counts| counts.seeks).sum::<u64>()
-            );
+        Self {
+            cloud,
+            stream,
+            written,
+            positions,
         }
+    }
+
+    async fn read(&self, mine: impl Iterator<Item = usize>) -> StreamCounts {
+        let reader = self.cloud.aws.stream(self.stream.name()).await;
+        let reader = reader.expect("opens");
+        // A few files at once, as a decompressor has them in hand.
+        for some in mine.collect::<Vec<_>>().chunks(4) {
+            let asked: Vec<_> = some.iter().map(|i| self.positions[*i].clone()).collect();
+            let there: Vec<_> = some.iter().map(|i| self.written[*i].clone()).collect();
+            assert_there(&reader, &asked, &there).await;
+        }
+        reader.counts()
+    }
+
+    /// Reads all of it; bytes read over bytes needed, and how many calls that took.
+    async fn among(&self, processes: usize) -> (f64, u64) {
+        let began = Instant::now();
+        let of = |which| (which..self.written.len()).step_by(processes);
+        let counts = join_all((0..processes).map(|which| self.read(of(which)))).await;
+        let sum = |of: fn(&StreamCounts) -> u64| counts.iter().map(of).sum::<u64>();
+        let needed: usize = self.written.iter().map(|record| record.data.len()).sum();
+        assert_eq!(sum(|c| c.bytes_served), needed as u64);
+        let ratio = sum(|c| c.bytes_read) as f64 / needed as f64;
+        let (reads, seeks) = (sum(|c| c.reads), sum(|c| c.seeks));
+        println!(
+            "FIGURE bytes read over needed, {processes} processes, {} records of {}: {ratio:.2} in {:.1} s with {reads} reads and {seeks} seeks",
+            self.written.len(),
+            self.written[0].data.len(),
+            began.elapsed().as_secs_f64()
+        );
+        (ratio, reads + seeks)
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn several_processes_read_large_records_once() {
+    let dealt = Dealt::new(160, 400_000).await;
+    for processes in [2, 4] {
+        let (ratio, _) = dealt.among(processes).await;
+        assert!(ratio <= 1.5, "{ratio}");
+    }
+}
+
+/// A shard gives out small records of everybody by the hundred, but five answers a second only: a call is dearer.
+#[tokio::test(flavor = "multi_thread")]
+async fn several_processes_read_small_records_once_each_and_in_few_calls() {
+    let dealt = Dealt::new(400, 10_000).await;
+    for processes in [2, 4] {
+        let (ratio, calls) = dealt.among(processes).await;
+        assert!(ratio <= 1.05 * processes as f64, "{ratio}");
+        assert!(calls < 200, "{calls}");
     }
 }
 

@@ -1,5 +1,6 @@
 //! The stream on Kinesis.
 
+mod ahead;
 mod cache;
 mod credit;
 mod pace;

@@ -2,6 +2,7 @@
 //! of a shard go first.
 
 use std::collections::{BTreeMap, VecDeque};
+use std::ops::Bound;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
@@ -72,6 +73,12 @@ impl Cache {
             self.order.retain(|kept| self.records.contains_key(kept));
         }
         Some(data)
+    }
+
+    /// How many it keeps that lie between two records.
+    pub(super) fn count_between(&self, after: &Sequence, before: &Sequence) -> usize {
+        let between = (Bound::Excluded(after), Bound::Excluded(before));
+        self.records.range::<Sequence, _>(between).count()
     }
 
     fn remove(&mut self, sequence: &Sequence) -> Option<Bytes> {

@@ -8,6 +8,9 @@ const TO_BEGIN: usize = 16 << 10;
 const MOST: usize = 2 << 20;
 /// What may be wasted of what was wanted.
 const SHARE: f64 = 0.4;
+/// And less of it where records are larger than this: a shard gives out no more than five of 400 KB a second, so that it
+/// costs no time to seek each.
+const LARGE_BYTES: f64 = 100_000.0;
 
 #[derive(Debug)]
 pub(super) struct Credit {
@@ -38,8 +41,9 @@ impl Credit {
     }
 
     /// Reckons up an answer.
-    pub(super) fn settle(&mut self, wanted_bytes: usize, other_bytes: usize) {
-        self.bytes += SHARE * wanted_bytes as f64 - other_bytes as f64;
+    pub(super) fn settle(&mut self, wanted_bytes: usize, other_bytes: usize, record_bytes: f64) {
+        let share = SHARE * (LARGE_BYTES / record_bytes.max(1.0)).min(1.0);
+        self.bytes += share * wanted_bytes as f64 - other_bytes as f64;
         self.bytes = self.bytes.min(MOST as f64);
     }
 
@@ -73,7 +77,11 @@ mod tests {
             }
             let hits = (at..at + count).filter(|place| place % apart == 0).count();
             was_idle = hits == 0;
-            credit.settle(hits * record_bytes, (count - hits) * record_bytes);
+            credit.settle(
+                hits * record_bytes,
+                (count - hits) * record_bytes,
+                record_bytes as f64,
+            );
             (at, bytes, answers) = (at + count, bytes + count * record_bytes, answers + 1);
         }
         (bytes, answers)

@@ -2,7 +2,8 @@
 //! waits for a record of that shard; it seeks with AT_SEQUENCE_NUMBER only to begin, to go back, or when what lies ahead is
 //! nobody's. What it comes past is kept for a while.
 //!
-//! What is asked for late, behind the walk, is read by a second walk, which has [`Credit`] and never reads ahead.
+//! What is asked for late, behind the walk, is read by a second walk, which has [`Credit`] and never reads ahead. Where other
+//! processes read the same shard and what lies ahead is mostly theirs, all is read that way; [`Ahead`] says when.
 
 use std::collections::{BTreeMap, HashMap};
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -16,6 +17,7 @@ use tokio::sync::{Semaphore, mpsc, oneshot};
 use tokio::time::{Duration, Instant};
 use tracing::{debug, warn};
 
+use super::ahead::Ahead;
 use super::cache::{Budget, Cache};
 use super::credit::Credit;
 use super::shards::Shards;
@@ -25,7 +27,7 @@ use crate::doors::{DoorError, DoorResult, Position, Sequence};
 /// Records that were read ahead, over all shards.
 const CACHE_BYTES: usize = 16 << 20;
 /// One answer should hold about this much.
-const ANSWER_BYTES: usize = 2 << 20;
+pub(super) const ANSWER_BYTES: usize = 2 << 20;
 /// Answers being received at once, over all shards: each takes several times its bytes while it is decoded.
 const ANSWERS_AT_ONCE: usize = 3;
 /// Kinesis takes five reads and five seeks a second and shard, from all readers together.
@@ -195,8 +197,10 @@ struct Walker {
     cursor: Option<Cursor>,
     /// Mean bytes of a record.
     record_bytes: f64,
-    calls: f64,
-    calls_at: Instant,
+    reads: Turns,
+    seeks: Turns,
+    /// Whether, and how far, `cursor` reads ahead; while it does not pay, only `behind` walks.
+    ahead: Ahead,
     /// The walk through what is asked for behind `cursor`.
     behind: Option<Cursor>,
     credit: Credit,
@@ -213,6 +217,33 @@ impl Cursor {
     fn leads_to(&self, target: &Sequence) -> bool {
         let usable = !self.idle && self.issued.elapsed() < ITERATOR_LIFE;
         self.is_before(target) && (self.iterator.is_none() || usable)
+    }
+}
+
+/// Five calls of a kind a second, after a pause five at once.
+struct Turns {
+    left: f64,
+    counted_at: Instant,
+}
+
+impl Default for Turns {
+    fn default() -> Self {
+        Self {
+            left: CALLS_PER_SECOND,
+            counted_at: Instant::now(),
+        }
+    }
+}
+
+impl Turns {
+    /// Until the next call is due.
+    async fn wait(&mut self) {
+        let since = self.counted_at.elapsed().as_secs_f64();
+        self.left = (self.left + since * CALLS_PER_SECOND).min(CALLS_PER_SECOND) - 1.0;
+        self.counted_at = Instant::now();
+        if self.left < 0.0 {
+            tokio::time::sleep(Duration::from_secs_f64(-self.left / CALLS_PER_SECOND)).await;
+        }
     }
 }
 
@@ -239,8 +270,9 @@ impl Walker {
             wants: BTreeMap::new(),
             cursor: None,
             record_bytes: 0.0,
-            calls: CALLS_PER_SECOND,
-            calls_at: Instant::now(),
+            reads: Turns::default(),
+            seeks: Turns::default(),
+            ahead: Ahead::default(),
             behind: None,
             credit: Credit::default(),
             failing_since: None,
@@ -287,6 +319,7 @@ impl Walker {
     fn take_in(&mut self, want: Want) {
         let sequence = want.position.sequence.clone();
         if let Some(data) = self.cache.take(&sequence) {
+            self.ahead.served(&sequence, &self.cache);
             self.serve(want, data);
             return;
         }
@@ -313,6 +346,12 @@ impl Walker {
 
     /// Seeks where need be, reads once, hands out.
     async fn step(&mut self, target: &Sequence) -> Step {
+        if !self.ahead.pays(self.record_bytes) {
+            if let Some(front) = self.cursor.take() {
+                self.behind = Some(front);
+            }
+            return self.go_back(target).await;
+        }
         let is_behind = self
             .cursor
             .as_ref()
@@ -339,9 +378,15 @@ impl Walker {
             self.cursor = Some(cursor);
             return self.judge(target).await;
         };
-        match self.read(iterator, self.limit()).await {
+        let limit = self.ahead.limit(self.wants.len(), self.record_bytes);
+        let limit = limit.min(self.limit());
+        match self.read(iterator, limit).await {
             Ok(answer) => {
-                let (step, front, _) = self.walk(cursor, answer).await;
+                let is_full = answer.records.len() >= limit as usize;
+                let (step, front, seen) = self.walk(cursor, answer).await;
+                if is_full {
+                    self.ahead.widen(seen.wanted_bytes + seen.other_bytes);
+                }
                 self.cursor = Some(front);
                 step
             }
@@ -363,7 +408,7 @@ impl Walker {
     async fn go_back(&mut self, target: &Sequence) -> Step {
         let is_behind = |sequence: &&Sequence| {
             let front = self.cursor.as_ref();
-            front.is_some_and(|front| !front.is_before(sequence))
+            front.is_none_or(|front| !front.is_before(sequence))
         };
         let wanted = self.wants.keys().filter(is_behind).count();
         let mut limit = self.credit.going_on(wanted, self.record_bytes);
@@ -385,12 +430,14 @@ impl Walker {
         match self.read(iterator, limit.min(self.limit())).await {
             Ok(answer) => {
                 let (step, behind, seen) = self.walk(cursor, answer).await;
-                self.credit.settle(seen.wanted_bytes, seen.other_bytes);
+                self.credit
+                    .settle(seen.wanted_bytes, seen.other_bytes, self.record_bytes);
                 let is_last = self.wants.keys().next_back().is_none_or(|last| {
                     let front = self.cursor.as_ref();
-                    front.is_some_and(|front| !front.is_before(last))
+                    front.is_none_or(|front| !front.is_before(last))
                 });
                 if is_last && !behind.idle && self.credit.spend_for_a_move() {
+                    self.ahead = Ahead::default();
                     self.cursor = Some(behind);
                 } else {
                     self.behind = Some(behind);
@@ -446,6 +493,7 @@ impl Walker {
             match self.wants.remove(&sequence) {
                 Some(wants) => {
                     hits += 1;
+                    self.ahead.served(&sequence, &self.cache);
                     seen.wanted_bytes += data.len();
                     wants
                         .into_iter()
@@ -594,7 +642,7 @@ impl Walker {
         kind: ShardIteratorType,
         at: Option<&Sequence>,
     ) -> Result<Option<String>, Said> {
-        self.wait_for_turn().await;
+        self.seeks.wait().await;
         self.shared.counts.seeks.fetch_add(1, Ordering::Relaxed);
         let request = self
             .shared
@@ -613,7 +661,7 @@ impl Walker {
     }
 
     async fn read(&mut self, iterator: &str, limit: i32) -> Result<GetRecordsOutput, Said> {
-        self.wait_for_turn().await;
+        self.reads.wait().await;
         let _turn = self.shared.answers.acquire().await;
         let answer = self
             .shared
@@ -628,19 +676,6 @@ impl Walker {
             .reads
             .fetch_add(u64::from(answer.is_ok()), Ordering::Relaxed);
         answer.map_err(|error| Said::of(&error))
-    }
-
-    /// Five calls a second, after a pause five at once.
-    async fn wait_for_turn(&mut self) {
-        let now = Instant::now();
-        self.calls = (self.calls
-            + now.duration_since(self.calls_at).as_secs_f64() * CALLS_PER_SECOND)
-            .min(CALLS_PER_SECOND)
-            - 1.0;
-        self.calls_at = now;
-        if self.calls < 0.0 {
-            tokio::time::sleep(Duration::from_secs_f64(-self.calls / CALLS_PER_SECOND)).await;
-        }
     }
 
     /// A fault that may pass: waits, and after long enough tells those who wait.
