@@ -6,7 +6,8 @@ use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-use anyhow::{Context, Result, ensure};
+use anyhow::{Context, Result, bail, ensure};
+use serde_json::Value;
 
 fn repository() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("..")
@@ -96,8 +97,61 @@ fn dockerfile_builds_the_toolchain_that_the_project_pins_and_lays_out_both_progr
         "the Dockerfile does not build with Rust {minor}"
     );
     ensure!(dockerfile.contains(
-        "deploy/image-root.sh /image target/release/streampress target/release/streampress-operator"
+        "deploy/image-root.sh /image target/dist/streampress target/dist/streampress-operator"
     ));
+    Ok(())
+}
+
+/// Nothing here can run `docker build`: so what its cargo is told to build is looked up in the workspace.
+#[test]
+fn dockerfile_names_packages_features_and_a_profile_that_exist() -> Result<()> {
+    let dockerfile = read("deploy/Dockerfile")?.replace("\\\n", " ");
+    let (_, told) = dockerfile
+        .split_once("cargo build ")
+        .context("the Dockerfile builds with cargo")?;
+    let told: Vec<&str> = told
+        .split_whitespace()
+        .take_while(|word| *word != "&&")
+        .collect();
+    let metadata = Command::new(env!("CARGO"))
+        .args(["metadata", "--no-deps", "--offline", "--format-version=1"])
+        .current_dir(repository())
+        .output()?;
+    let metadata: Value = serde_json::from_slice(&metadata.stdout)?;
+    let package = |name: &str| {
+        let mut packages = metadata["packages"].as_array().into_iter().flatten();
+        packages.find(|package| package["name"] == name)
+    };
+    let (mut programs, mut words) = (Vec::new(), told.iter());
+    while let Some(option) = words.next() {
+        let mut value = || words.next().context("the option has a value");
+        match *option {
+            "--locked" => {}
+            "--profile" => {
+                let profile = format!("[profile.{}]", value()?);
+                ensure!(read("Cargo.toml")?.contains(&profile), "no {profile}");
+            }
+            "-p" => {
+                let name = value()?;
+                let targets =
+                    &package(name).with_context(|| format!("no package {name}"))?["targets"];
+                let targets = targets.as_array().into_iter().flatten();
+                let bins = targets.filter(|target| target["kind"][0] == "bin");
+                programs.extend(bins.map(|bin| bin["name"].clone()));
+            }
+            "--features" => {
+                for feature in value()?.split(',') {
+                    let (name, feature) = feature.split_once('/').context("package/feature")?;
+                    let found = package(name).map(|package| &package["features"][feature]);
+                    ensure!(found.is_some_and(|found| !found.is_null()), "no {feature}");
+                }
+            }
+            other => bail!("this test does not know {other}"),
+        }
+    }
+    for program in ["streampress", "streampress-operator"] {
+        ensure!(programs.contains(&program.into()), "{program} is not built");
+    }
     Ok(())
 }
 

@@ -15,10 +15,10 @@ load_image() {
     local profile=release bin_dir= image= began
     while [ $# -gt 0 ]; do
         case $1 in
-        --release | --debug) profile=${1#--} ;;
+        --dist | --release | --debug) profile=${1#--} ;;
         --bin-dir) bin_dir=${2:?--bin-dir needs a folder}; shift ;;
         --image) image=${2:?--image needs a name}; shift ;;
-        *) die "load-image takes --release, --debug, --bin-dir DIR and --image NAME:TAG, not $1" ;;
+        *) die "load-image takes --dist, --release, --debug, --bin-dir DIR and --image NAME:TAG, not $1" ;;
         esac
         shift
     done
@@ -40,7 +40,7 @@ load_image() {
 build_project() {
     local bins=(-p streampress --bin streampress --features streampress/kubernetes,streampress/otlp)
     [ ! -d "$REPO/operator" ] || bins+=(-p streampress-operator --bin streampress-operator)
-    (cd "$REPO" && cargo build $([ "$1" = debug ] || echo --release) "${bins[@]}") || die "the programs did not build"
+    (cd "$REPO" && cargo build --profile "${1/debug/dev}" "${bins[@]}") || die "the programs did not build"
 }
 
 target_dir() { echo "${CARGO_TARGET_DIR:-$REPO/target}"; }

@@ -7,18 +7,18 @@ use anyhow::{Context, Result, ensure};
 use serde_json::{Value, json};
 use streampress_tests::cluster::condition_is_true;
 
-use crate::{LONG, SOON, Site, files, status};
+use crate::{LONG, SOON, Site, WORKERS, files, status};
 
-fn uids(pods: &[Value]) -> BTreeSet<String> {
+pub(crate) fn uids(pods: &[Value]) -> BTreeSet<String> {
     let uid = |pod: &Value| pod["metadata"]["uid"].as_str().map(str::to_owned);
     pods.iter().filter_map(uid).collect()
 }
 
-fn role(role: &str) -> String {
+pub(crate) fn role(role: &str) -> String {
     format!("app.kubernetes.io/component={role}")
 }
 
-fn restored(site: &Site, at_least: u64) -> Result<()> {
+pub(crate) fn restored(site: &Site, at_least: u64) -> Result<()> {
     site.wait(&format!("{at_least} files to be restored"), SOON, || {
         let found = site.pipeline("stock-market")?;
         let count = status(&found, "/progress/filesRestored").as_u64();
@@ -93,7 +93,7 @@ fn a_pipeline_is_edited_scaled_suspended_resumed_and_deleted_without_losing_a_fi
         suspended["status"]
     );
     site.wait("all workers to be gone", SOON, || {
-        let left = site.pods("app.kubernetes.io/name=streampress")?;
+        let left = site.pods(WORKERS)?;
         ensure!(left.is_empty(), "{} pods are left", left.len());
         Ok(())
     })?;
@@ -156,7 +156,7 @@ fn an_operator_that_goes_first_leaves_nothing_hanging_and_the_next_one_goes_on()
     // Nobody is there to ask: it goes by itself.
     site.kubectl(&["delete", "cpl/stock-market", "--timeout=30s"])?;
     site.wait("its workers to be gone", LONG, || {
-        let left = site.pods("app.kubernetes.io/name=streampress")?;
+        let left = site.pods(WORKERS)?;
         ensure!(left.is_empty(), "{} pods are left", left.len());
         Ok(())
     })

@@ -3,15 +3,17 @@
 //! `tests/cluster exec cargo test -p streampress-tests --features cluster --test operator_e2e`.
 //!
 //! Every test has a namespace of its own with an operator of its own, which may do nothing outside it, and applies the
-//! examples that users apply.
+//! examples that users apply. But for one: an operator for all namespaces, with the CRD in its chart, is alone meanwhile.
 
 mod buckets;
 mod examples;
+mod install;
 mod kills;
 mod life;
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
+use std::sync::{PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
 use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
@@ -20,11 +22,27 @@ use streampress_tests::cluster::{Cluster, TestNamespace};
 
 const SOON: Duration = Duration::from_secs(120);
 const LONG: Duration = Duration::from_secs(420);
+const CRD_NAME: &str = "compressionpipelines.streampress.dev";
+/// On all pods of pipelines.
+const WORKERS: &str = "app.kubernetes.io/name=streampress";
+
+/// Held for as long as the CRD must stay as it is, or alone by whoever brings another.
+static CRD: RwLock<()> = RwLock::new(());
+
+#[expect(dead_code, reason = "held, not read")]
+enum Hold {
+    WithOthers(RwLockReadGuard<'static, ()>),
+    Alone(RwLockWriteGuard<'static, ()>),
+}
 
 /// A namespace with an operator.
 struct Site {
     cluster: Cluster,
+    /// Of its pipelines.
     namespace: TestNamespace,
+    /// Of the operator, where that is another.
+    of_operator: Option<TestNamespace>,
+    _crd: Hold,
 }
 
 /// The repository.
@@ -37,31 +55,54 @@ fn root() -> Result<&'static Path> {
 impl Site {
     /// Installs the operator as a user without rights on the cluster does.
     fn install(word: &str) -> Result<Self> {
+        let shared = CRD.read().unwrap_or_else(PoisonError::into_inner);
         let cluster = Cluster::connect()?;
         let namespace = TestNamespace::create(&cluster, word)?;
         let crd = root()?.join("crds/compressionpipeline.yaml");
         cluster.kubectl(&["apply", "--server-side", "-f", &crd.to_string_lossy()])?;
-        let image = cluster.project_image()?;
-        let (repository, tag) = image.rsplit_once(':').context("the image has a tag")?;
-        let values = format!(
-            "namespaced=true,crds.install=false,image.repository={repository},image.tag={tag},image.pullPolicy=Never"
-        );
-        let chart = root()?.join("charts/streampress");
-        let site = Self { cluster, namespace };
-        site.helm(&[
-            "install",
-            "streampress",
-            &chart.to_string_lossy(),
-            "--set",
-            &values,
-            "--wait",
-            "--timeout=120s",
-        ])?;
+        let site = Self {
+            cluster,
+            namespace,
+            of_operator: None,
+            _crd: Hold::WithOthers(shared),
+        };
+        site.helm_install(&["--set", "namespaced=true,crds.install=false"])?;
         Ok(site)
     }
 
+    /// Makes a namespace for pipelines and another for an operator of the whole cluster; there is no CRD yet.
+    fn alone(word: &str) -> Result<Self> {
+        let alone = CRD.write().unwrap_or_else(PoisonError::into_inner);
+        let cluster = Cluster::connect()?;
+        cluster.kubectl(&[
+            "delete",
+            "crd",
+            CRD_NAME,
+            "--ignore-not-found",
+            "--timeout=50s",
+        ])?;
+        Ok(Self {
+            namespace: TestNamespace::create(&cluster, word)?,
+            of_operator: Some(TestNamespace::create(&cluster, &format!("{word}-system"))?),
+            cluster,
+            _crd: Hold::Alone(alone),
+        })
+    }
+
+    /// With the image that is on the node, and otherwise as it comes, but for `options`.
+    fn helm_install(&self, options: &[&str]) -> Result<String> {
+        let image = self.cluster.project_image()?;
+        let (repository, tag) = image.rsplit_once(':').context("the image has a tag")?;
+        let image = format!("image.repository={repository},image.tag={tag},image.pullPolicy=Never");
+        let chart = root()?.join("charts/streampress");
+        let chart = chart.to_string_lossy();
+        let install = ["install", "streampress", &*chart, "--set", image.as_str()];
+        self.helm(&[&install, options, &["--wait", "--timeout=120s"]].concat())
+    }
+
     fn helm(&self, args: &[&str]) -> Result<String> {
-        let all = [&["-n", &self.namespace.name], args].concat();
+        let namespace = self.of_operator.as_ref().unwrap_or(&self.namespace);
+        let all = [&["-n", &namespace.name], args].concat();
         self.cluster.helm(&all, SOON * 2)
     }
 

@@ -17,6 +17,8 @@ use crate::support::{Fault, PATIENCE, Proxy, Site, condition, full};
 
 /// A watch whose connection has fallen silent is given up after 33 s, and another one begun.
 const LONGEST_SILENCE: Duration = Duration::from_secs(60);
+/// Longer than the leader goes on without having renewed its lead.
+const LEAD_IS_LOST: Duration = Duration::from_secs(12);
 
 /// What is done to the pipeline `stock`.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -388,7 +390,8 @@ async fn faults_at_random_change_nothing_in_the_end_by_twenty_seeds() {
     }
 }
 
-/// So many times the API server is away for a moment; now and then an edit shows that nothing is stuck.
+/// So many times the API server is away for a moment, and every twentieth time for longer than a lead lasts; now and then
+/// an edit shows that nothing is stuck.
 async fn through_outages(count: u32, checked_every: u32) {
     let mut site = Site::empty().await;
     let proxy = Proxy::start().await;
@@ -405,7 +408,13 @@ async fn through_outages(count: u32, checked_every: u32) {
             Outage::Silent
         };
         proxy.fail(outage);
-        sleep(Duration::from_millis(random.u64(10..600))).await;
+        let away = Duration::from_millis(random.u64(10..600));
+        let longer = if number % 20 == 0 {
+            LEAD_IS_LOST
+        } else {
+            Duration::ZERO
+        };
+        sleep(away + longer).await;
         proxy.recover();
         sleep(Duration::from_millis(random.u64(0..300))).await;
         if number % checked_every == 0 {
@@ -419,6 +428,7 @@ async fn through_outages(count: u32, checked_every: u32) {
         }
     }
     let restarts = site.restarts.load(Ordering::Relaxed);
+    assert!(restarts >= count / 20, "the lead was lost {restarts} times");
     println!(
         "{count} outages: an edit was carried out at most {slowest:?} after one; the lead was lost {restarts} times"
     );
