@@ -27,6 +27,8 @@ use object_store::client::{
 use tokio::sync::Mutex;
 use tokio::time::Sleep;
 
+use crate::doors::aws::fault::no_credentials;
+
 /// Until the head of an answer; a part of 8 MiB over a thin line takes its time.
 const ANSWER_WITHIN: Duration = Duration::from_secs(120);
 /// Until the next piece of an answer's body, however long all of it takes: without it, a connection whose other end is
@@ -160,9 +162,12 @@ impl CredentialProvider for Chain {
             return Ok(credential.clone());
         }
         let fresh = self.provider.provide_credentials().await;
-        let fresh = fresh.map_err(|error| object_store::Error::Unauthenticated {
-            path: String::new(),
-            source: Box::new(error),
+        let fresh = fresh.map_err(|error| {
+            let causes = crate::with_causes(&error);
+            object_store::Error::Unauthenticated {
+                path: String::new(),
+                source: no_credentials(&causes).unwrap_or(causes).into(),
+            }
         })?;
         let credential = Arc::new(AwsCredential {
             key_id: fresh.access_key_id().to_owned(),
