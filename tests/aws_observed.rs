@@ -10,10 +10,11 @@ use serde_json::json;
 use streampress::consume::{Fault, Handler, Job, Subject};
 use streampress::doors::aws::SqsQueue;
 use streampress::doors::contract::queue::message;
-use streampress::doors::{Delivery, Depth, DoorResult, Outgoing, Queue, Receipt};
+use streampress::doors::{ChunkStream, Delivery, Depth, DoorResult, Outgoing, Queue, Receipt};
 use streampress::metrics::Meter;
 use streampress::trace::{self, TraceContext};
-use streampress::wire::{Announcement, Digest, FileRef, Manifest, VERSION};
+use streampress::wire::record::trace_of;
+use streampress::wire::{Announcement, Digest, FileRef, Manifest, Records, VERSION};
 use streampress_tests::aws::{Cloud, FreeSlots};
 use streampress_tests::desk::{Desk, eventually, figure};
 use streampress_tests::pipeline::{CHUNKS, FILES, Place, Role, STREAM, Worker};
@@ -253,7 +254,7 @@ async fn the_figures_of_a_pipeline_add_up_while_records_are_throttled_and_lost()
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn one_trace_leads_from_the_announcement_to_the_manifest() {
+async fn one_trace_leads_from_the_announcement_to_the_first_record_and_the_manifest() {
     let cloud = Cloud::start().await;
     cloud.make_queue("files", 20);
     cloud.make_queue("chunks", 20);
@@ -262,7 +263,10 @@ async fn one_trace_leads_from_the_announcement_to_the_manifest() {
     let place = Place::new(root.path(), &cloud.standin.url, MINUTE).expect("folders");
     let announcer = place.announcer(&cloud.aws).await;
     let began = TraceContext::parse(EXAMPLE).expect("well-formed");
-    let entry = place.write("a.txt", b"words", SystemTime::now());
+    // More than one record, and nothing in it to pack.
+    let mut random = fastrand::Rng::with_seed(1);
+    let content: Vec<u8> = (0..900_000).map(|_| random.u8(..)).collect();
+    let entry = place.write("a.txt", &content, SystemTime::now());
     trace::scope(began, announcer.announce(&entry.expect("written")))
         .await
         .expect("announced");
@@ -282,6 +286,17 @@ async fn one_trace_leads_from_the_announcement_to_the_manifest() {
     assert_ne!(sent, began, "the compressor's work is a span of its own");
     let manifest = Manifest::parse(&body).expect("a manifest");
     assert_eq!(manifest.traceparent, Some(sent.to_string()));
+    let Records::Here(positions) = manifest.records else {
+        panic!("so few records are in the message")
+    };
+    // The trace takes its room from the payload: no record is larger for it.
+    let full = 400 * 1024;
+    let sizes: Vec<u32> = positions.iter().map(|position| position.bytes).collect();
+    assert_eq!(sizes[..2], [full, full]);
+    let stream = cloud.aws.stream(STREAM).await.expect("opens");
+    let records = stream.fetch(&positions).await.expect("there");
+    let carried: Vec<_> = records.iter().map(|record| trace_of(record)).collect();
+    assert_eq!(carried, [Some(sent), None, None]);
 }
 
 /// A file at the source, and its announcement as somebody else might write it.

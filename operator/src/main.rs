@@ -18,7 +18,10 @@ use streampress_operator::transport::desk::DeskOptions;
 use tokio::net::TcpListener;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio_util::sync::CancellationToken;
-use tracing::{error, info};
+use tracing::{Level, Metadata, error, info};
+use tracing_subscriber::filter::filter_fn;
+use tracing_subscriber::layer::SubscriberExt;
+use tracing_subscriber::util::SubscriberInitExt;
 
 /// Runs CompressionPipelines on Kubernetes: their workers, queues, stream and status.
 #[derive(Parser)]
@@ -77,6 +80,8 @@ fn main() -> ExitCode {
         .json()
         .flatten_event(true)
         .with_env_filter(filter)
+        .finish()
+        .with(filter_fn(may_be_told))
         .init();
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .worker_threads(2)
@@ -92,6 +97,12 @@ fn main() -> ExitCode {
             ExitCode::FAILURE
         }
     }
+}
+
+/// The innermost lines of others show whole requests, with the tokens in them by which AWS knows an instance or a
+/// container: no setting brings them out.
+fn may_be_told(line: &Metadata<'_>) -> bool {
+    *line.level() <= Level::DEBUG || line.target().starts_with("streampress")
 }
 
 async fn operate(args: Args) -> Result<()> {

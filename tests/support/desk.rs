@@ -47,6 +47,14 @@ impl Desk {
         }
     }
 
+    /// Of somebody whom other variables make known, in place of the credentials that a desk has.
+    pub fn known_by(self, variables: &[(&str, &str)]) -> Self {
+        Self {
+            variables: owned(variables),
+            ..self
+        }
+    }
+
     /// In the place of a container of the original: no YAML, only variables.
     pub fn of_the_original(program: &'static str, variables: &[(&str, &str)]) -> Self {
         Self {

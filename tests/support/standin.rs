@@ -15,6 +15,7 @@ use std::time::Duration;
 use axum::Router;
 use axum::body::Body;
 use axum::extract::{Request, State};
+use axum::http::{HeaderMap, Method};
 use axum::response::Response;
 use md5::{Digest, Md5};
 use serde_json::{Value, json};
@@ -59,6 +60,32 @@ impl Refusal {
     }
 }
 
+/// Who signed a request, as it says itself: the stand-in does not check signatures.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Signer {
+    /// `sqs`, `kinesis` or `s3`.
+    pub service: String,
+    /// The access key's id.
+    pub access_key: String,
+    /// What temporary keys have besides.
+    pub session_token: Option<String>,
+}
+
+impl Signer {
+    fn of(headers: &HeaderMap) -> Option<Self> {
+        let text = |name: &str| headers.get(name)?.to_str().ok();
+        let signature = text("authorization")?.strip_prefix("AWS4-HMAC-SHA256 ")?;
+        let (_, scope) = signature.split_once("Credential=")?;
+        // Key, day, region, service, and what it is for.
+        let mut parts = scope.split(',').next()?.split('/');
+        Some(Self {
+            access_key: parts.next()?.to_owned(),
+            service: parts.nth(2)?.to_owned(),
+            session_token: text("x-amz-security-token").map(str::to_owned),
+        })
+    }
+}
+
 /// What a stand-in is to be like.
 #[derive(Debug, Clone, Copy)]
 pub struct Options {
@@ -100,6 +127,7 @@ struct Shared {
     refused_calls: Mutex<BTreeMap<String, u64>>,
     to_lose: Mutex<BTreeSet<String>>,
     denied: Mutex<BTreeSet<(String, String)>>,
+    signers: Mutex<BTreeSet<Signer>>,
 }
 
 impl Standin {
@@ -117,6 +145,7 @@ impl Standin {
             refused_calls: Mutex::default(),
             to_lose: Mutex::default(),
             denied: Mutex::default(),
+            signers: Mutex::default(),
         });
         let router = Router::new().fallback(answer).with_state(shared.clone());
         let server = tokio::spawn(async move {
@@ -227,6 +256,11 @@ impl Standin {
             .unwrap_or_else(PoisonError::into_inner)
     }
 
+    /// Everybody who signed a request.
+    pub fn signers(&self) -> BTreeSet<Signer> {
+        self.shared.lock_signers().clone()
+    }
+
     /// How many messages of a queue are hidden now.
     pub fn hidden(&self, queue: &str) -> usize {
         let now = self.shared.clock.now();
@@ -254,11 +288,13 @@ async fn answer(State(shared): State<Arc<Shared>>, request: Request) -> Response
         .and_then(|value| value.to_str().ok())
         .unwrap_or_default()
         .to_owned();
-    let signed = parts.headers.get("authorization").is_some_and(|value| {
-        value
-            .to_str()
-            .is_ok_and(|v| v.starts_with("AWS4-HMAC-SHA256"))
-    });
+    let signer = Signer::of(&parts.headers);
+    if let Some(signer) = &signer {
+        shared.lock_signers().insert(signer.clone());
+    }
+    if signer.as_ref().is_some_and(|signer| signer.service == "s3") {
+        return empty_bucket(&parts.method, parts.uri.query().unwrap_or_default());
+    }
     let Some((service, action)) = target.split_once('.') else {
         return refuse(&Refusal::client(
             "UnknownOperationException",
@@ -277,7 +313,7 @@ async fn answer(State(shared): State<Arc<Shared>>, request: Request) -> Response
             ));
         }
     };
-    if !signed {
+    if signer.is_none() {
         return refuse(&Refusal::client(
             "MissingAuthenticationToken",
             "the request is not signed",
@@ -382,6 +418,10 @@ impl Shared {
         }
     }
 
+    fn lock_signers(&self) -> MutexGuard<'_, BTreeSet<Signer>> {
+        self.signers.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
     fn lock_sqs(&self) -> MutexGuard<'_, Sqs> {
         self.sqs.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -400,6 +440,23 @@ fn resource(ask: &Value) -> String {
         .or_else(|| text("StreamName"))
         .or_else(read)
         .unwrap_or_default()
+}
+
+/// A bucket that has nothing and keeps nothing: enough to see who asks.
+fn empty_bucket(method: &Method, query: &str) -> Response {
+    let (status, body) = match (method.as_str(), query.contains("list-type=2")) {
+        ("GET", true) => (
+            200,
+            "<ListBucketResult><IsTruncated>false</IsTruncated></ListBucketResult>",
+        ),
+        ("PUT", _) => (200, ""),
+        _ => (404, "<Error><Code>NoSuchKey</Code></Error>"),
+    };
+    Response::builder()
+        .status(status)
+        .header("etag", "\"e\"")
+        .body(Body::from(body))
+        .expect("a well-formed response")
 }
 
 fn refuse(refusal: &Refusal) -> Response {

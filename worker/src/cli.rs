@@ -7,7 +7,9 @@ use std::process::ExitCode;
 
 use clap::builder::styling::{AnsiColor, Styles};
 use clap::{Args, CommandFactory, Parser, Subcommand, ValueEnum, ValueHint};
+use tracing::{Level, Metadata};
 use tracing_subscriber::Layer;
+use tracing_subscriber::filter::{FilterExt, filter_fn};
 use tracing_subscriber::layer::SubscriberExt;
 use tracing_subscriber::util::SubscriberInitExt;
 
@@ -354,6 +356,7 @@ fn start_logging(cli: &Cli) -> Traces {
     let default = if is_role { "info" } else { "error" };
     let filter =
         tracing_subscriber::EnvFilter::try_from_default_env().unwrap_or_else(|_| default.into());
+    let filter = filter.and(filter_fn(may_be_told));
     let lines = tracing_subscriber::fmt::layer()
         .with_writer(crate::progress::log_writer)
         .with_target(false)
@@ -375,6 +378,12 @@ fn start_logging(cli: &Cli) -> Traces {
         None => {}
     }
     traces
+}
+
+/// The innermost lines of others show whole requests, with the tokens in them by which AWS knows an instance or a
+/// container, and more where the SDK is asked for it: no setting brings them out.
+fn may_be_told(line: &Metadata<'_>) -> bool {
+    *line.level() <= Level::DEBUG || line.target().starts_with("streampress")
 }
 
 #[cfg(test)]

@@ -23,8 +23,8 @@ use crate::doors::local::Index;
 use crate::doors::{ChunkStream, Delivery, FileName, Outgoing, Position, Queue, Record};
 use crate::metrics::Meter;
 use crate::scan::SourceFilter;
-use crate::trace;
-use crate::wire::record::{HEADER_BYTES, Owner};
+use crate::trace::{self, TraceContext};
+use crate::wire::record::{Owner, header_bytes};
 use crate::wire::s3_event::S3Event;
 use crate::wire::seed::SeedAnnouncement;
 use crate::wire::{
@@ -270,14 +270,14 @@ impl Compressor {
         Ok((positions, Packed::from(summary)))
     }
 
-    /// Cuts packed bytes into records and appends them in batches.
+    /// Cuts packed bytes into records and appends them in batches. The first carries the trace, which takes its room there.
     async fn append_all(
         &self,
         mut packed: mpsc::Receiver<Bytes>,
         owner: &Owner,
         meter: &Meter,
     ) -> Result<Vec<Position>, Fault> {
-        let payload_bytes = self.payload_bytes();
+        let mut trace = trace::current();
         let (mut positions, mut waiting, mut index) = (Vec::new(), BytesMut::new(), 0u32);
         loop {
             let frame = packed.recv().await;
@@ -288,12 +288,12 @@ impl Compressor {
                 continue;
             }
             let mut records = Vec::new();
-            while waiting.len() >= payload_bytes || (ended && !waiting.is_empty()) {
-                let payload = waiting.split_to(payload_bytes.min(waiting.len()));
+            while waiting.len() >= self.payload_bytes(trace) || (ended && !waiting.is_empty()) {
+                let payload = waiting.split_to(self.payload_bytes(trace).min(waiting.len()));
                 records.push(Record {
                     // Any shard: so they fill evenly.
                     key: String::new(),
-                    data: owner.seal(index, &payload),
+                    data: owner.seal(index, &payload, trace.take()),
                 });
                 index += 1;
             }
@@ -306,10 +306,11 @@ impl Compressor {
         }
     }
 
-    fn payload_bytes(&self) -> usize {
+    /// What fits a record beside its header.
+    fn payload_bytes(&self, trace: Option<TraceContext>) -> usize {
         self.record_bytes
             .min(self.stream.max_record_bytes())
-            .saturating_sub(HEADER_BYTES)
+            .saturating_sub(header_bytes(trace))
             .max(1)
     }
 
@@ -321,11 +322,11 @@ impl Compressor {
             return Ok(Records::Here(positions));
         }
         let records = json
-            .chunks(self.payload_bytes())
+            .chunks(self.payload_bytes(None))
             .zip(0u32..)
             .map(|(part, index)| Record {
                 key: String::new(),
-                data: owner.seal(index, part),
+                data: owner.seal(index, part, None),
             })
             .collect();
         Ok(Records::Listed(self.stream.append(records).await?))

@@ -1,6 +1,6 @@
 //! W3C trace context: which trace a file's way belongs to. It starts with the file's announcement and goes along with its
-//! messages, as the attribute `traceparent` and in bodies of our own. Records do not carry it: each names its file
-//! and attempt, the manifest names both with the trace, and a record's header is paid for by the byte.
+//! messages, as the attribute `traceparent` and in bodies of our own, and with the first record of the file. The others do
+//! not carry it: each names its file and attempt as the first does, and a record's header is paid for by the byte.
 //!
 //! Whoever works on a message does it within [`scope`]; what is sent from there belongs to the same trace.
 
@@ -9,6 +9,9 @@ use std::fmt;
 
 /// The message attribute that carries it, named as the recommendation names the header.
 pub const ATTRIBUTE: &str = "traceparent";
+
+/// Bytes of its binary form.
+pub const BINARY_BYTES: usize = 25;
 
 /// Of the flags, those that version 00 knows: sampled, and random trace id.
 const KNOWN_FLAGS: u8 = 0b11;
@@ -60,6 +63,27 @@ impl TraceContext {
             trace,
             span: u64::try_from(span).ok()?,
             flags: u8::try_from(flags).ok()? & KNOWN_FLAGS,
+        })
+    }
+
+    /// As records carry it: trace id, span id and flags, big-endian.
+    pub fn to_bytes(self) -> [u8; BINARY_BYTES] {
+        let mut bytes = [0; BINARY_BYTES];
+        bytes[..16].copy_from_slice(&self.trace.to_be_bytes());
+        bytes[16..24].copy_from_slice(&self.span.to_be_bytes());
+        bytes[24] = self.flags;
+        bytes
+    }
+
+    /// Reads what [`Self::to_bytes`] wrote; `None` for ids that are none.
+    pub fn from_bytes(bytes: &[u8; BINARY_BYTES]) -> Option<Self> {
+        let (trace, rest) = bytes.split_first_chunk()?;
+        let (span, rest) = rest.split_first_chunk()?;
+        let (trace, span) = (u128::from_be_bytes(*trace), u64::from_be_bytes(*span));
+        (trace != 0 && span != 0).then_some(Self {
+            trace,
+            span,
+            flags: rest.first()? & KNOWN_FLAGS,
         })
     }
 

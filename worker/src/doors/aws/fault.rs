@@ -30,6 +30,27 @@ impl std::error::Error for Said {}
 /// How the SDK says that no provider had any, and that one of them failed.
 const NO_CREDENTIALS: [&str; 2] = ["no credentials found in chain", "while loading credentials"];
 
+/// What to do about a fault whose causes are these, where it is for want of credentials.
+pub fn no_credentials(causes: &str) -> Option<String> {
+    let why = NO_CREDENTIALS
+        .iter()
+        .find_map(|mark| Some(causes.split_once(mark)?.1))?;
+    // Nothing anywhere is a list of all providers; a fault of one is a sentence worth reading.
+    let why = why
+        .lines()
+        .next()
+        .unwrap_or_default()
+        .trim_start_matches([':', '.', ' ']);
+    let last = match std::env::var("AWS_PROFILE") {
+        _ if !why.starts_with("Attempted") => format!(" ({why})"),
+        Ok(profile) => format!(" (AWS_PROFILE is {profile:?}, and there are none by that name)"),
+        Err(_) => String::new(),
+    };
+    Some(format!(
+        "no AWS credentials{last}: set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, or AWS_PROFILE, or run where there is a role"
+    ))
+}
+
 impl Said {
     /// From whatever the SDK returned.
     pub fn of<E, R>(error: &SdkError<E, R>) -> Self
@@ -47,31 +68,9 @@ impl Said {
             }
         }
         let text = crate::with_causes(error);
-        if let Some(why) = NO_CREDENTIALS
-            .iter()
-            .find_map(|mark| Some(text.split_once(mark)?.1))
-        {
-            // Nothing anywhere is a list of all providers; a fault of one is a sentence worth reading.
-            let why = why
-                .lines()
-                .next()
-                .unwrap_or_default()
-                .trim_start_matches([':', '.', ' ']);
-            let last = if why.starts_with("Attempted") {
-                String::new()
-            } else {
-                format!(" ({why})")
-            };
-            return Self {
-                code: String::new(),
-                text: format!(
-                    "no AWS credentials{last}: set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, or AWS_PROFILE, or run where there is a role"
-                ),
-            };
-        }
         Self {
             code: String::new(),
-            text,
+            text: no_credentials(&text).unwrap_or(text),
         }
     }
 

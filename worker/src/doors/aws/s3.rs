@@ -328,7 +328,12 @@ fn said(error: &object_store::Error, step: &str, what: impl fmt::Display) -> io:
         Error::InvalidPath { .. } => io::ErrorKind::InvalidInput,
         _ => io::ErrorKind::Other,
     };
-    io::Error::new(kind, format!("{step} {what}: {error}"))
+    let why = match error {
+        // There is no path yet where there are no credentials.
+        Error::Unauthenticated { path, source } if path.is_empty() => source.to_string(),
+        error => error.to_string(),
+    };
+    io::Error::new(kind, format!("{step} {what}: {why}"))
 }
 
 #[cfg(test)]

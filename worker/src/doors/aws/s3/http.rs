@@ -26,6 +26,9 @@ use object_store::client::{
 };
 use tokio::sync::Mutex;
 use tokio::time::Sleep;
+use tracing::warn;
+
+use crate::doors::aws::fault::no_credentials;
 
 /// Until the head of an answer; a part of 8 MiB over a thin line takes its time.
 const ANSWER_WITHIN: Duration = Duration::from_secs(120);
@@ -154,16 +157,30 @@ impl CredentialProvider for Chain {
 
     async fn get_credential(&self) -> object_store::Result<Arc<AwsCredential>> {
         let mut kept = self.kept.lock().await;
-        if let Some((credential, ends)) = &*kept
-            && ends.is_none_or(|ends| ends > SystemTime::now() + RENEW_BEFORE)
-        {
-            return Ok(credential.clone());
+        let good_for = |time: Duration| {
+            kept.as_ref().and_then(|(credential, ends)| {
+                let is_good = ends.is_none_or(|ends| ends > SystemTime::now() + time);
+                is_good.then(|| credential.clone())
+            })
+        };
+        if let Some(credential) = good_for(RENEW_BEFORE) {
+            return Ok(credential);
         }
-        let fresh = self.provider.provide_credentials().await;
-        let fresh = fresh.map_err(|error| object_store::Error::Unauthenticated {
-            path: String::new(),
-            source: Box::new(error),
-        })?;
+        let fresh = match self.provider.provide_credentials().await {
+            Ok(fresh) => fresh,
+            Err(error) => {
+                let causes = crate::with_causes(&error);
+                let why = no_credentials(&causes).unwrap_or(causes);
+                let Some(credential) = good_for(Duration::ZERO) else {
+                    return Err(object_store::Error::Unauthenticated {
+                        path: String::new(),
+                        source: why.into(),
+                    });
+                };
+                warn!(error = %why, "Credentials could not be renewed; those at hand are good for a while.");
+                return Ok(credential);
+            }
+        };
         let credential = Arc::new(AwsCredential {
             key_id: fresh.access_key_id().to_owned(),
             secret_key: fresh.secret_access_key().to_owned(),
@@ -171,5 +188,47 @@ impl CredentialProvider for Chain {
         });
         *kept = Some((credential.clone(), fresh.expiry()));
         Ok(credential)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::path::Path;
+
+    use aws_config::credential_process::CredentialProcessProvider;
+
+    use super::*;
+
+    /// Keys for so long, in a file.
+    fn issue(file: &Path, access_key: &str, valid_for: Duration) {
+        let ends = jiff::Timestamp::now() + valid_for;
+        let json = serde_json::json!({
+            "Version": 1, "AccessKeyId": access_key, "SecretAccessKey": "s", "SessionToken": "t",
+            "Expiration": ends,
+        });
+        std::fs::write(file, json.to_string()).expect("written");
+    }
+
+    #[tokio::test]
+    async fn keys_are_renewed_in_time_and_used_to_their_end_where_that_fails() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let file = folder.path().join("keys.json");
+        let command = format!("cat {}", file.display());
+        let chain = Chain {
+            provider: SharedCredentialsProvider::new(CredentialProcessProvider::new(command)),
+            kept: Mutex::default(),
+        };
+        let key = async || chain.get_credential().await.map(|it| it.key_id.clone());
+        assert!(key().await.is_err(), "there is nothing to use");
+
+        issue(&file, "short", RENEW_BEFORE / 2);
+        assert_eq!(key().await.expect("issued"), "short");
+        std::fs::remove_file(&file).expect("removed");
+        assert_eq!(key().await.expect("good still"), "short");
+
+        issue(&file, "long", RENEW_BEFORE * 2);
+        assert_eq!(key().await.expect("renewed"), "long");
+        issue(&file, "longer", RENEW_BEFORE * 2);
+        assert_eq!(key().await.expect("kept"), "long");
     }
 }
