@@ -200,9 +200,14 @@ async fn a_call_that_is_refused_is_named_with_its_permission_and_the_way_out() {
         refused(&format!("{service}:{action}"), trouble);
         side.standin.allow_all();
     }
+    // What cannot be looked for is not gone.
     for (service, action, part) in [
-        ("kinesis", "DeleteStream", stream),
+        ("sqs", "GetQueueUrl", queue),
+        ("sqs", "ListQueueTags", queue),
         ("sqs", "DeleteQueue", queue),
+        ("kinesis", "DescribeStreamSummary", stream),
+        ("kinesis", "ListTagsForStream", stream),
+        ("kinesis", "DeleteStream", stream),
     ] {
         provide(&side, &plan).await.unwrap();
         side.standin.deny(action, part);
