@@ -5,6 +5,7 @@
 //! - [`defaults`]: every default, once.
 //! - [`quantity`]: byte sizes as Kubernetes writes them.
 //! - [`location`]: where files are, `file:///data/…` or `s3://bucket/prefix`.
+//! - [`fit`]: whether a queue that exists fits.
 //! - [`limits`]: bounds that several of these share.
 //! - [`lease`], [`ledger`]: the times of slots and of the lead, and what a slot's holders count.
 //! - [`settings`]: what one worker role needs (`STREAMPRESS_PIPELINE`): `resolve` makes it from a
@@ -17,6 +18,7 @@
 
 pub mod defaults;
 pub mod document;
+pub mod fit;
 pub mod invalid;
 pub mod lease;
 pub mod ledger;

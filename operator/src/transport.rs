@@ -4,6 +4,7 @@
 pub mod aws;
 pub mod desk;
 pub mod memory;
+mod rules;
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -104,6 +105,17 @@ impl Plan {
     pub fn pipeline(&self) -> String {
         format!("{}/{}", self.namespace, self.name)
     }
+
+    /// The names of all queues, each followed by its dead letters.
+    pub fn queues(&self) -> [&str; 4] {
+        let [files, chunks] = [&self.parts.files_queue, &self.parts.chunks_queue];
+        [
+            &files.name,
+            &files.dead_letter_name,
+            &chunks.name,
+            &chunks.dead_letter_name,
+        ]
+    }
 }
 
 /// Keys of an AWS identity, out of a pipeline's Secret.
@@ -145,9 +157,10 @@ impl Credentials {
 
 /// Whoever makes, looks at and deletes queues and streams.
 ///
-/// Contract, both sides: `provide` may be called again and again and then changes nothing; under `Adopt` it never makes
-/// or changes anything. `remove` deletes only what carries this pipeline's UID in [`OWNER_TAG`], and says what it left and why.
-/// Calls may take any time: the caller bounds them.
+/// Contract, both sides, which `tests/transport.rs` tries: `provide` may be called again and again and then changes nothing;
+/// under `Create` what carries another's tag is refused as it is; under `Adopt` nothing is ever made or changed, and what is
+/// missing or does not fit is refused by name. `remove` deletes only what carries this pipeline's UID in [`OWNER_TAG`], under
+/// `WhenEmpty` all or nothing, and says what it left and why. Calls may take any time: the caller bounds them.
 #[async_trait]
 pub trait Provisioner: Send + Sync {
     /// Makes or finds queues, dead-letter queues and stream.

@@ -13,15 +13,21 @@ use async_trait::async_trait;
 use aws_config::retry::RetryConfig;
 use aws_config::timeout::TimeoutConfig;
 use aws_config::{BehaviorVersion, Region};
+use aws_sdk_kinesis::types::StreamStatus;
 use aws_smithy_http_client::tls;
-use streampress_crds::pipeline::DeletionPolicy;
+use streampress_crds::pipeline::{DeletionPolicy, TransportPolicy};
 use streampress_crds::status::TransportStatus;
+use tokio::time::sleep;
 
-use super::{Credentials, Depths, OWNER_TAG, PIPELINE_TAG, Plan, Provisioner};
+use super::{Credentials, Depth, Depths, OWNER_TAG, PIPELINE_TAG, Plan, Provisioner, rules};
 use crate::status::Trouble;
 
 /// What one request may take; the desk bounds the whole.
 const ATTEMPT: Duration = Duration::from_secs(8);
+
+/// Between two looks at queues that are to be deleted when empty: SQS counts roughly and late, a minute at times, but
+/// nothing is in the way of a pipeline's end for longer.
+const COUNTED_LATE: Duration = Duration::from_secs(5);
 
 /// Clients kept; beyond, all are made anew.
 const MOST_CLIENTS: usize = 256;
@@ -113,17 +119,10 @@ impl Provisioner for Aws {
         credentials: Option<&Credentials>,
     ) -> Result<TransportStatus, Trouble> {
         let clients = self.clients(plan, credentials).await;
-        let parts = &plan.parts;
-        // The stream takes longest to come up: it is asked for first and waited for last.
-        clients.begin_stream(plan, &parts.stream).await?;
-        let files_queue_url = clients.queue(plan, &parts.files_queue).await?;
-        let chunks_queue_url = clients.queue(plan, &parts.chunks_queue).await?;
-        let stream_arn = clients.stream(plan, &parts.stream).await?;
-        Ok(TransportStatus {
-            files_queue_url: Some(files_queue_url),
-            chunks_queue_url: Some(chunks_queue_url),
-            stream_arn: Some(stream_arn),
-        })
+        match plan.policy {
+            TransportPolicy::Create => clients.create(plan).await,
+            TransportPolicy::Adopt => clients.adopt(plan).await,
+        }
     }
 
     async fn depths(&self, plan: &Plan, credentials: Option<&Credentials>) -> Depths {
@@ -150,43 +149,74 @@ impl Provisioner for Aws {
         policy: DeletionPolicy,
         credentials: Option<&Credentials>,
     ) -> Result<Vec<String>, Trouble> {
-        let parts = &plan.parts;
-        let queues = [&parts.files_queue, &parts.chunks_queue]
-            .map(|queue| [&queue.name, &queue.dead_letter_name]);
-        let names: Vec<&String> = queues.into_iter().flatten().collect();
-        if policy == DeletionPolicy::Retain {
-            let all = names.into_iter().chain([&parts.stream.name]);
-            return Ok(all
-                .map(|name| format!("{name} is kept by deletionPolicy Retain"))
-                .collect());
-        }
-        let clients = self.clients(plan, credentials).await;
-        let mut left = Vec::new();
-        let mut filled = false;
-        if policy == DeletionPolicy::WhenEmpty {
-            for name in &names {
-                if let Some(url) = clients.find_queue(name).await? {
-                    let depth = clients.depth_of(&url).await;
-                    if depth.is_none_or(|depth| depth.total() > 0) {
-                        filled = true;
-                        left.push(format!("{name} is not empty"));
-                    }
-                }
-            }
-        }
-        // What waits refers to the stream, and a redrive needs both queues: all or nothing.
-        if filled {
-            left.push(format!(
-                "the other queues and the stream {} are kept with it",
-                parts.stream.name
-            ));
+        if let Some(left) = rules::kept(plan, policy) {
             return Ok(left);
         }
-        for name in names {
+        let clients = self.clients(plan, credentials).await;
+        if policy == DeletionPolicy::WhenEmpty {
+            let mut waiting = clients.waiting(plan).await?;
+            if !waiting.is_empty() && rules::filled(plan, &waiting).is_none() {
+                sleep(COUNTED_LATE).await;
+                waiting = clients.waiting(plan).await?;
+            }
+            if let Some(left) = rules::filled(plan, &waiting) {
+                return Ok(left);
+            }
+        }
+        let mut left = Vec::new();
+        for name in plan.queues() {
             left.extend(clients.remove_queue(plan, name).await?);
         }
-        left.extend(clients.remove_stream(plan, &parts.stream.name).await?);
+        left.extend(clients.remove_stream(plan, &plan.parts.stream.name).await?);
         Ok(left)
+    }
+}
+
+impl Clients {
+    async fn create(&self, plan: &Plan) -> Result<TransportStatus, Trouble> {
+        let parts = &plan.parts;
+        // The stream takes longest to come up: it is asked for first and waited for last.
+        self.begin_stream(plan, &parts.stream).await?;
+        let files_queue_url = self.queue(plan, &parts.files_queue).await?;
+        let chunks_queue_url = self.queue(plan, &parts.chunks_queue).await?;
+        let stream_arn = self.stream(plan, &parts.stream).await?;
+        Ok(TransportStatus {
+            files_queue_url: Some(files_queue_url),
+            chunks_queue_url: Some(chunks_queue_url),
+            stream_arn: Some(stream_arn),
+        })
+    }
+
+    async fn adopt(&self, plan: &Plan) -> Result<TransportStatus, Trouble> {
+        let mut found = Vec::new();
+        for name in plan.queues() {
+            found.push(self.described(name).await?);
+        }
+        let stream = &plan.parts.stream.name;
+        let has_stream = self.find_stream(stream).await?.is_some();
+        let attributes = [0, 1, 2, 3].map(|queue| found[queue].as_ref().map(|(_, there)| there));
+        rules::adoptable(plan, attributes, has_stream)?;
+        // A stream that is being resharded can be used meanwhile.
+        let usable = [StreamStatus::Active, StreamStatus::Updating];
+        let stream_arn = self.stream_once(stream, &usable).await?.stream_arn;
+        let url = |queue: usize| found[queue].as_ref().map(|(url, _)| url.clone());
+        Ok(TransportStatus {
+            files_queue_url: url(0),
+            chunks_queue_url: url(2),
+            stream_arn: Some(stream_arn),
+        })
+    }
+
+    /// How much waits in each queue that is there; nothing where that cannot be read.
+    async fn waiting<'a>(&self, plan: &'a Plan) -> Result<Vec<(&'a str, Option<u64>)>, Trouble> {
+        let mut waiting = Vec::new();
+        for name in plan.queues() {
+            if let Some(url) = self.find_queue(name).await? {
+                let depth = self.depth_of(&url).await;
+                waiting.push((name, depth.map(Depth::total)));
+            }
+        }
+        Ok(waiting)
     }
 }
 

@@ -310,6 +310,11 @@ fn no_answer(plan: &Plan, after: Duration) -> Trouble {
     }
 }
 
+/// A refusal stays one, and so do keys that are not there.
+fn may_pass(trouble: &Trouble) -> bool {
+    matches!(&*trouble.reason, "TransportFailed" | "EndpointUnreachable")
+}
+
 /// Makes the transport, with longer and longer waits while it fails, and looks at it for as long as the pipeline is there.
 async fn keep(inner: Arc<Inner>, plan: Arc<Plan>) {
     let mut pause = PAUSE;
@@ -414,12 +419,25 @@ async fn remove(inner: Arc<Inner>, plan: Arc<Plan>, policy: DeletionPolicy) {
     };
     // Not within the deadline: hundreds may be deleted at once.
     let _turn = inner.turn(&plan, Errand::Remove).await;
+    // A pipeline goes once: what AWS cannot do at the moment is tried until the deadline.
+    let mut last = None;
     let work = async {
-        let credentials = inner.credentials(&plan).await?;
-        inner
-            .provisioner
-            .remove(&plan, policy, credentials.as_ref())
-            .await
+        let mut pause = PAUSE;
+        loop {
+            let tried = async {
+                let credentials = inner.credentials(&plan).await?;
+                inner
+                    .provisioner
+                    .remove(&plan, policy, credentials.as_ref())
+                    .await
+            };
+            match tried.await {
+                Err(trouble) if may_pass(&trouble) => last = Some(trouble),
+                tried => return tried,
+            }
+            sleep(pause).await;
+            pause *= 2;
+        }
     };
     let left = match timeout(inner.options.removal_deadline, work).await {
         Ok(Ok(left)) => left,
@@ -429,7 +447,7 @@ async fn remove(inner: Arc<Inner>, plan: Arc<Plan>, policy: DeletionPolicy) {
             trouble.message
         )],
         Err(_) => {
-            let trouble = no_answer(&plan, inner.options.removal_deadline);
+            let trouble = last.unwrap_or_else(|| no_answer(&plan, inner.options.removal_deadline));
             vec![format!(
                 "{} may be left behind: {}",
                 names(),
@@ -456,6 +474,7 @@ mod tests {
     #[derive(Default)]
     struct Endpoints {
         provided: AtomicU64,
+        removals: AtomicU64,
     }
 
     #[async_trait]
@@ -499,6 +518,20 @@ mod tests {
             }
             // One call after another.
             sleep(Duration::from_secs(5)).await;
+            let tried = self.removals.fetch_add(1, Ordering::Relaxed);
+            let (reason, fails) = match plan.endpoint.as_deref() {
+                Some("http://busy") => ("TransportFailed", tried == 0),
+                Some("http://broken") => ("TransportFailed", true),
+                Some("http://closed") => ("AccessDenied", true),
+                _ => ("", false),
+            };
+            if fails {
+                return Err(Trouble {
+                    reason: reason.into(),
+                    message: "Deleting failed.".into(),
+                    lasting: false,
+                });
+            }
             Ok(Vec::new())
         }
     }
@@ -514,7 +547,15 @@ mod tests {
             let (endpoints, notes) = (Arc::new(Endpoints::default()), Arc::default());
             let address = "http://127.0.0.1:1".parse().expect("an address");
             let client = Client::try_from(kube::Config::new(address)).expect("a client");
-            let own = ["http://dead", "http://dumb", "http://half", "http://good"];
+            let own = [
+                "http://dead",
+                "http://dumb",
+                "http://half",
+                "http://good",
+                "http://busy",
+                "http://broken",
+                "http://closed",
+            ];
             let options = DeskOptions {
                 own_identity_endpoints: own.map(str::to_owned).into(),
                 ..DeskOptions::default()
@@ -616,6 +657,31 @@ mod tests {
             panic!("still waiting for an endpoint that hangs");
         };
         assert!(left[0].contains("may be left behind"), "{left:?}");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_removal_that_fails_is_tried_until_its_deadline_and_one_that_is_refused_is_not() {
+        let left = |what: &str| {
+            Removal::Done(vec![format!(
+                "n-{what}-{what}-files.fifo, n-{what}-{what}-chunks.fifo and n-{what}-{what}-stream may be left behind: Deleting failed."
+            )])
+        };
+        for (what, after, wanted, tries) in [
+            ("busy", 12, Removal::Done(Vec::new()), 2),
+            ("broken", 21, left("broken"), 3),
+            ("closed", 6, left("closed"), 1),
+        ] {
+            let office = Office::open();
+            let plan = plan(what, &format!("http://{what}"));
+            office.desk.remove(&plan, DeletionPolicy::Delete);
+            sleep(Duration::from_secs(after)).await;
+            assert_eq!(
+                office.desk.remove(&plan, DeletionPolicy::Delete),
+                wanted,
+                "{what}"
+            );
+            assert_eq!(office.endpoints.removals.load(Ordering::Relaxed), tries);
+        }
     }
 
     #[tokio::test(start_paused = true)]

@@ -10,6 +10,8 @@ use serde_json::{Value, json};
 use tokio::net::TcpListener;
 use tokio_util::task::AbortOnDropHandle;
 
+const QUEUE: &str = "arn:aws:sqs:us-east-1:000000000000:queue";
+
 /// Ends when dropped.
 pub struct Adopted {
     port: u16,
@@ -63,8 +65,11 @@ fn answer(action: &str, asked: &Value, port: u16) -> Value {
         "GetQueueUrl" => {
             json!({"QueueUrl": format!("http://127.0.0.1:{port}/000000000000/{queue}")})
         }
+        // All queues are one, and that is its own dead-letter queue.
         "GetQueueAttributes" => json!({"Attributes": {
-            "QueueArn": "arn:aws:sqs:us-east-1:000000000000:queue",
+            "FifoQueue": "true",
+            "RedrivePolicy": json!({"deadLetterTargetArn": QUEUE, "maxReceiveCount": 20}).to_string(),
+            "QueueArn": QUEUE,
             "ApproximateNumberOfMessages": "0",
             "ApproximateNumberOfMessagesNotVisible": "0",
             "ApproximateNumberOfMessagesDelayed": "0",

@@ -30,6 +30,7 @@ pub struct Kinesis {
     streams: BTreeMap<String, Stream>,
     next_sequence: u128,
     enforce_rates: bool,
+    change_takes: Millis,
     /// What was asked and answered, for figures.
     pub counts: Counts,
 }
@@ -62,6 +63,7 @@ struct Stream {
     tags: Map<String, Value>,
     encryption: String,
     largest_record: usize,
+    creating_until: Millis,
     updating_until: Millis,
     list_rate: Bucket,
 }
@@ -97,8 +99,15 @@ impl Kinesis {
             streams: BTreeMap::new(),
             next_sequence: FIRST_SEQUENCE,
             enforce_rates,
+            change_takes: 0,
             counts: Counts::default(),
         }
+    }
+
+    /// Making a stream, its retention and its encryption take so long from now on, as at AWS; meanwhile the next change is
+    /// refused.
+    pub fn take_time(&mut self, millis: Millis) {
+        self.change_takes = millis;
     }
 
     /// Answers one call.
@@ -110,6 +119,7 @@ impl Kinesis {
         mischief: &Mischief,
     ) -> Result<Value, Refusal> {
         let name = stream_name(ask);
+        self.may_change(&name, action, now)?;
         match action {
             "CreateStream" => self.create(&name, ask, now),
             "DeleteStream" => self
@@ -134,12 +144,17 @@ impl Kinesis {
                 Ok(json!({}))
             }
             "IncreaseStreamRetentionPeriod" | "DecreaseStreamRetentionPeriod" => {
-                self.stream(&name)?.retention_hours =
-                    ask["RetentionPeriodHours"].as_u64().unwrap_or(24);
+                let until = now + self.change_takes;
+                let stream = self.stream(&name)?;
+                stream.retention_hours = ask["RetentionPeriodHours"].as_u64().unwrap_or(24);
+                stream.updating_until = stream.updating_until.max(until);
                 Ok(json!({}))
             }
             "StartStreamEncryption" => {
-                self.stream(&name)?.encryption = "KMS".into();
+                let until = now + self.change_takes;
+                let stream = self.stream(&name)?;
+                stream.encryption = "KMS".into();
+                stream.updating_until = stream.updating_until.max(until);
                 Ok(json!({}))
             }
             "PutRecords" => self.put(&name, ask, now, mischief),
@@ -155,6 +170,29 @@ impl Kinesis {
                 &format!("the stand-in does not know {other}"),
             )),
         }
+    }
+
+    /// A stream takes one change at a time, and before it is up not even tags.
+    fn may_change(&self, name: &str, action: &str, now: Millis) -> Result<(), Refusal> {
+        let status = self.streams.get(name).map(|stream| stream.status(now));
+        let refused = match action {
+            "AddTagsToStream" | "DeleteStream" => status == Some("CREATING"),
+            "IncreaseStreamRetentionPeriod"
+            | "DecreaseStreamRetentionPeriod"
+            | "StartStreamEncryption"
+            | "UpdateShardCount" => status.is_some_and(|status| status != "ACTIVE"),
+            _ => false,
+        };
+        if !refused {
+            return Ok(());
+        }
+        Err(Refusal::client(
+            "ResourceInUseException",
+            &format!(
+                "Stream {name} is not ACTIVE, instead in state {}.",
+                status.unwrap_or_default()
+            ),
+        ))
     }
 
     /// Splits or merges until there are `target` open shards.
@@ -246,6 +284,7 @@ impl Kinesis {
             tags: ask["Tags"].as_object().cloned().unwrap_or_default(),
             encryption: "NONE".into(),
             largest_record: 1 << 20,
+            creating_until: now + self.change_takes,
             updating_until: now,
             list_rate: Bucket::new(1000.0, 1000.0),
         };
@@ -257,7 +296,7 @@ impl Kinesis {
         let stream = self.stream(name)?;
         Ok(json!({"StreamDescriptionSummary": {
             "StreamName": name, "StreamARN": arn(name), "StreamCreationTimestamp": 1_700_000_000,
-            "StreamStatus": if stream.updating_until > now { "UPDATING" } else { "ACTIVE" },
+            "StreamStatus": stream.status(now),
             "StreamModeDetails": {"StreamMode": "PROVISIONED"},
             "RetentionPeriodHours": stream.retention_hours, "EncryptionType": stream.encryption,
             "OpenShardCount": stream.shards.iter().filter(|s| s.closed.is_none()).count(),
@@ -538,6 +577,16 @@ impl Kinesis {
 }
 
 impl Stream {
+    fn status(&self, now: Millis) -> &'static str {
+        if self.creating_until > now {
+            "CREATING"
+        } else if self.updating_until > now {
+            "UPDATING"
+        } else {
+            "ACTIVE"
+        }
+    }
+
     /// Forgets what is older than the retention time, and closed shards that have nothing left.
     fn trim(&mut self, now: Millis) {
         let oldest = now.saturating_sub(self.retention_hours * 3_600_000);

@@ -23,6 +23,7 @@ pub struct Sqs {
     queues: BTreeMap<String, Queue>,
     next_id: u64,
     in_flight_limit: Option<usize>,
+    counts_late: Millis,
     enforce_rates: bool,
 }
 
@@ -72,6 +73,11 @@ impl Sqs {
     /// Lowers the number of messages that may be in flight.
     pub fn limit_in_flight(&mut self, limit: usize) {
         self.in_flight_limit = Some(limit);
+    }
+
+    /// A message is counted only so long after it was sent, as at AWS; it can be received at once.
+    pub fn count_late(&mut self, millis: Millis) {
+        self.counts_late = millis;
     }
 
     /// How many messages a queue holds, hidden ones included; 0 for a queue that does not exist.
@@ -333,8 +339,15 @@ impl Sqs {
     }
 
     fn attributes(&mut self, name: &str, now: Millis) -> Result<Value, Refusal> {
+        let late = self.counts_late;
         let queue = self.queue(name)?;
         queue.unhide(now);
+        let newest = queue.messages.iter().rev();
+        let uncounted = newest
+            .take_while(|(_, message)| message.sent_at + late > now)
+            .filter(|(number, _)| !queue.hidden.contains(number))
+            .count();
+        let waiting = queue.messages.len() - queue.hidden.len() - uncounted;
         let mut all: Map<String, Value> = queue
             .attributes
             .iter()
@@ -343,7 +356,7 @@ impl Sqs {
         all.insert("QueueArn".into(), json!(arn(name)));
         all.insert(
             "ApproximateNumberOfMessages".into(),
-            json!((queue.messages.len() - queue.hidden.len()).to_string()),
+            json!(waiting.to_string()),
         );
         all.insert(
             "ApproximateNumberOfMessagesNotVisible".into(),

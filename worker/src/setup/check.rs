@@ -1,19 +1,18 @@
 //! Does what exists fit what is wanted? Looks only, but for calls that are bound to be refused: they tell whether the
 //! credentials may make them.
 
-use std::collections::BTreeMap;
 use std::fmt;
 
 use aws_sdk_kinesis::primitives::Blob;
 use aws_sdk_kinesis::types::{
     EncryptionType, PutRecordsRequestEntry, ShardIteratorType, StreamStatus,
 };
+use streampress_crds::fit::misfits;
 
 use super::{Wanted, WantedQueue, queues, stream};
 use crate::doors::DoorResult;
 use crate::doors::aws::Aws;
 use crate::doors::aws::fault::Said;
-use crate::doors::aws::sqs::RedrivePolicy;
 
 /// Something that does not fit.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -66,8 +65,9 @@ async fn check_queue(
         Some(url) => Some(aws.queue_attributes(url).await?),
         None => None,
     };
-    for (fatal, problem) in queue_problems(queue, &there, dead.as_ref()) {
-        find(fatal, problem);
+    let (dead_letters, receives) = (&queue.dead_letter_name, queue.max_receive_count);
+    for misfit in misfits(dead_letters, receives, &there, dead.as_ref()) {
+        find(misfit.fatal, misfit.problem);
     }
     for permission in denied_on_queue(aws, &url).await {
         find(true, lacks(permission));
@@ -86,69 +86,6 @@ async fn check_queue(
 
 fn lacks(permission: &str) -> String {
     format!("the credentials lack the permission {permission}; add it to their policy")
-}
-
-/// What a queue's attributes say.
-fn queue_problems(
-    queue: &WantedQueue,
-    there: &BTreeMap<String, String>,
-    dead: Option<&BTreeMap<String, String>>,
-) -> Vec<(bool, String)> {
-    let is = |name: &str, value: &str| there.get(name).is_some_and(|now| now == value);
-    let mut problems = Vec::new();
-    if !is("FifoQueue", "true") {
-        problems.push((
-            true,
-            "is not a FIFO queue, and cannot be made one; name another that ends in .fifo".into(),
-        ));
-    }
-    let Some(policy) = there
-        .get("RedrivePolicy")
-        .and_then(|policy| RedrivePolicy::parse(policy))
-    else {
-        problems.push((true, format!("has no dead-letter queue, so a bad file would be tried for ever; set its RedrivePolicy to {}", queue.dead_letter_name)));
-        return problems;
-    };
-    let Some(dead) = dead else {
-        problems.push((
-            true,
-            format!(
-                "its dead-letter queue {} does not exist; run 'streampress setup'",
-                queue.dead_letter_name
-            ),
-        ));
-        return problems;
-    };
-    let dead_arn = dead.get("QueueArn").map_or("", String::as_str);
-    if policy.target != dead_arn {
-        problems.push((true, format!("its RedrivePolicy names {:?}; set deadLetterTargetArn to {dead_arn}, the queue's ARN", policy.target)));
-    }
-    if policy.max_receive_count < 2 {
-        problems.push((
-            true,
-            "maxReceiveCount is 1, and a receive can be lost on the way; set at least 2".into(),
-        ));
-    } else if policy.max_receive_count != queue.max_receive_count {
-        problems.push((
-            false,
-            format!(
-                "maxReceiveCount is {}, the pipeline says {}; set one to the other",
-                policy.max_receive_count, queue.max_receive_count
-            ),
-        ));
-    }
-    if !is("DeduplicationScope", "messageGroup") || !is("FifoThroughputLimit", "perMessageGroupId")
-    {
-        problems.push((false, "is limited to 300 calls a second; set DeduplicationScope to messageGroup and FifoThroughputLimit to perMessageGroupId".into()));
-    }
-    let largest: usize = there
-        .get("MaximumMessageSize")
-        .and_then(|text| text.parse().ok())
-        .unwrap_or(1 << 20);
-    if largest < 256 * 1024 {
-        problems.push((true, format!("takes messages of at most {largest} bytes; set MaximumMessageSize to 262144 or more")));
-    }
-    problems
 }
 
 /// A receipt that nobody was given: refused as such, or for want of permission.
@@ -335,93 +272,4 @@ async fn denied_on_stream(aws: &Aws, name: &str) -> Vec<&'static str> {
         ("kinesis:PutRecords", put),
     ];
     denied(outcomes).collect()
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn queue() -> WantedQueue {
-        WantedQueue {
-            name: "q.fifo".into(),
-            dead_letter_name: "q-dlq.fifo".into(),
-            visibility_timeout_seconds: 60,
-            max_receive_count: 20,
-            event_rule: None,
-        }
-    }
-
-    fn attributes(pairs: &[(&str, &str)]) -> BTreeMap<String, String> {
-        pairs
-            .iter()
-            .map(|(key, value)| ((*key).to_owned(), (*value).to_owned()))
-            .collect()
-    }
-
-    #[test]
-    fn a_queue_made_by_setup_has_no_problems() {
-        let policy = r#"{"deadLetterTargetArn":"arn:x","maxReceiveCount":20}"#;
-        let there = attributes(&[
-            ("FifoQueue", "true"),
-            ("RedrivePolicy", policy),
-            ("DeduplicationScope", "messageGroup"),
-            ("FifoThroughputLimit", "perMessageGroupId"),
-        ]);
-        assert_eq!(
-            queue_problems(
-                &queue(),
-                &there,
-                Some(&attributes(&[("QueueArn", "arn:x")]))
-            ),
-            []
-        );
-    }
-
-    #[test]
-    fn the_originals_dead_letter_url_is_found_out() {
-        let policy = r#"{"deadLetterTargetArn":"http://host/000000000000/q-dlq.fifo","maxReceiveCount":"5"}"#;
-        let there = attributes(&[("FifoQueue", "true"), ("RedrivePolicy", policy)]);
-        let problems = queue_problems(
-            &queue(),
-            &there,
-            Some(&attributes(&[("QueueArn", "arn:x")])),
-        );
-        assert!(
-            problems
-                .iter()
-                .any(|(fatal, text)| *fatal && text.contains("set deadLetterTargetArn to arn:x")),
-            "{problems:?}"
-        );
-    }
-
-    #[test]
-    fn each_problem_names_its_way_out() {
-        for (there, words) in [
-            (attributes(&[]), "another that ends in .fifo"),
-            (
-                attributes(&[("FifoQueue", "true")]),
-                "set its RedrivePolicy",
-            ),
-            (
-                attributes(&[
-                    ("FifoQueue", "true"),
-                    (
-                        "RedrivePolicy",
-                        r#"{"deadLetterTargetArn":"arn:x","maxReceiveCount":1}"#,
-                    ),
-                ]),
-                "at least 2",
-            ),
-        ] {
-            let problems = queue_problems(
-                &queue(),
-                &there,
-                Some(&attributes(&[("QueueArn", "arn:x")])),
-            );
-            assert!(
-                problems.iter().any(|(_, text)| text.contains(words)),
-                "{words}: {problems:?}"
-            );
-        }
-    }
 }

@@ -4,11 +4,11 @@ use std::collections::HashMap;
 
 use aws_sdk_sqs::types::QueueAttributeName;
 use serde_json::{Map, Value, json};
+use streampress_crds::fit::RedrivePolicy;
 
 use super::{Done, Outcome, Wanted, WantedQueue};
 use crate::doors::aws::Aws;
 use crate::doors::aws::fault::{Said, fault};
-use crate::doors::aws::sqs::RedrivePolicy;
 use crate::doors::{DoorError, DoorResult};
 
 /// Our statement in a queue's policy.

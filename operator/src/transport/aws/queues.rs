@@ -5,16 +5,22 @@ use std::sync::PoisonError;
 
 use aws_sdk_sqs::error::ProvideErrorMetadata;
 use aws_sdk_sqs::types::QueueAttributeName as Attribute;
-use streampress_crds::pipeline::TransportPolicy;
+use streampress_crds::fit::RedrivePolicy;
 use streampress_crds::settings::QueueSettings;
 
-use super::words::{Step, is_one_of, missing, odd};
+use super::words::{Step, is_one_of, odd, passing};
 use super::{Clients, tags};
 use crate::status::Trouble;
+use crate::transport::rules::{self, Attributes};
 use crate::transport::{Depth, OWNER_TAG, PIPELINE_TAG, Plan};
 
 /// SQS keeps messages so long at most: two weeks.
 const RETENTION_SECONDS: &str = "1209600";
+/// What SQS calls it when there is no such queue.
+const NO_QUEUE: &[&str] = &[
+    "AWS.SimpleQueueService.NonExistentQueue",
+    "QueueDoesNotExist",
+];
 
 impl Clients {
     /// A queue and its dead letters; gives the queue's address.
@@ -27,13 +33,16 @@ impl Clients {
             .one_queue(plan, &queue.dead_letter_name, HashMap::new())
             .await?;
         let dead_letters_arn = self.arn(&queue.dead_letter_name, &dead_letters).await?;
-        let redrive = serde_json::json!({"deadLetterTargetArn": dead_letters_arn, "maxReceiveCount": queue.max_receive_count}).to_string();
+        let redrive = RedrivePolicy {
+            target: dead_letters_arn,
+            max_receive_count: queue.max_receive_count,
+        };
         let settings = HashMap::from([
             (
                 Attribute::VisibilityTimeout,
                 queue.visibility_timeout_seconds.to_string(),
             ),
-            (Attribute::RedrivePolicy, redrive),
+            (Attribute::RedrivePolicy, redrive.to_json()),
         ]);
         self.one_queue(plan, &queue.name, settings).await
     }
@@ -45,14 +54,9 @@ impl Clients {
         settings: HashMap<Attribute, String>,
     ) -> Result<String, Trouble> {
         if let Some(url) = self.find_queue(name).await? {
-            if plan.policy == TransportPolicy::Create {
-                self.owned(plan, name, self.queue_tags(name, &url).await?)?;
-                self.align(name, &url, settings).await?;
-            }
+            self.owned_queue(plan, name, &url).await?;
+            self.align(name, &url, settings).await?;
             return Ok(url);
-        }
-        if plan.policy == TransportPolicy::Adopt {
-            return Err(missing(name));
         }
         let fixed = [
             (Attribute::FifoQueue, "true".to_owned()),
@@ -75,12 +79,12 @@ impl Clients {
             .set_tags(Some(tags(plan)))
             .send()
             .await;
-        let made = made.step(|| format!("making the queue {name}"))?;
+        let made = made.step("sqs:CreateQueue", || format!("making the queue {name}"))?;
         let url = made
             .queue_url
             .ok_or_else(|| odd(&format!("the answer about the queue {name} has no address")))?;
         // SQS gives an existing queue with the same settings for a new one, and leaves its tags.
-        self.owned(plan, name, self.queue_tags(name, &url).await?)?;
+        self.owned_queue(plan, name, &url).await?;
         Ok(url)
     }
 
@@ -91,20 +95,13 @@ impl Clients {
         url: &str,
         settings: HashMap<Attribute, String>,
     ) -> Result<(), Trouble> {
-        let there = self
-            .sqs
-            .get_queue_attributes()
-            .queue_url(url)
-            .attribute_names(Attribute::All)
-            .send()
-            .await;
-        let there = there.step(|| format!("reading the queue {name}"))?;
-        let there = there.attributes.unwrap_or_default();
+        let there = self.attributes(name, url, Attribute::All).await?;
+        // SQS writes a redrive policy's count as text or as a number, as it pleases.
         let same = |key: &Attribute, wanted: &String| {
-            let json = |text: &String| serde_json::from_str::<serde_json::Value>(text).ok();
-            there.get(key).is_some_and(|value| {
+            there.get(key.as_str()).is_some_and(|value| {
                 value == wanted
-                    || (*key == Attribute::RedrivePolicy && same_redrive(json(value), json(wanted)))
+                    || (*key == Attribute::RedrivePolicy
+                        && RedrivePolicy::parse(value) == RedrivePolicy::parse(wanted))
             })
         };
         let differing: HashMap<_, _> = settings
@@ -121,49 +118,87 @@ impl Clients {
             .set_attributes(Some(differing))
             .send()
             .await;
-        set.map(drop)
-            .step(|| format!("setting up the queue {name}"))
+        set.map(drop).step("sqs:SetQueueAttributes", || {
+            format!("setting up the queue {name}")
+        })
+    }
+
+    /// A queue's address and attributes, where it is there.
+    pub(super) async fn described(
+        &self,
+        name: &str,
+    ) -> Result<Option<(String, Attributes)>, Trouble> {
+        let Some(url) = self.find_queue(name).await? else {
+            return Ok(None);
+        };
+        let attributes = self.attributes(name, &url, Attribute::All).await?;
+        Ok(Some((url, attributes)))
+    }
+
+    async fn attributes(
+        &self,
+        name: &str,
+        url: &str,
+        which: Attribute,
+    ) -> Result<Attributes, Trouble> {
+        let there = self
+            .sqs
+            .get_queue_attributes()
+            .queue_url(url)
+            .attribute_names(which)
+            .send()
+            .await;
+        let there = there.step("sqs:GetQueueAttributes", || {
+            format!("reading the queue {name}")
+        })?;
+        let there = there.attributes.unwrap_or_default();
+        Ok(there
+            .into_iter()
+            .map(|(key, value)| (key.as_str().to_owned(), value))
+            .collect())
     }
 
     pub(super) async fn find_queue(&self, name: &str) -> Result<Option<String>, Trouble> {
         match self.sqs.get_queue_url().queue_name(name).send().await {
             Ok(found) => Ok(found.queue_url),
-            Err(error)
-                if is_one_of(
-                    error.code(),
-                    &[
-                        "AWS.SimpleQueueService.NonExistentQueue",
-                        "QueueDoesNotExist",
-                    ],
-                ) =>
-            {
-                Ok(None)
-            }
-            failed => failed
-                .map(|_| None)
-                .step(|| format!("looking for the queue {name}")),
+            Err(error) if is_one_of(error.code(), NO_QUEUE) => Ok(None),
+            failed => failed.map(|_| None).step("sqs:GetQueueUrl", || {
+                format!("looking for the queue {name}")
+            }),
         }
     }
 
     async fn arn(&self, name: &str, url: &str) -> Result<String, Trouble> {
-        let there = self
-            .sqs
-            .get_queue_attributes()
-            .queue_url(url)
-            .attribute_names(Attribute::QueueArn)
-            .send()
-            .await;
-        let there = there.step(|| format!("reading the queue {name}"))?;
-        let arn = there
-            .attributes
-            .and_then(|mut attributes| attributes.remove(&Attribute::QueueArn));
+        let arn = self
+            .attributes(name, url, Attribute::QueueArn)
+            .await?
+            .remove("QueueArn");
         arn.ok_or_else(|| odd(&format!("the answer about the queue {name} has no ARN")))
     }
 
-    async fn queue_tags(&self, name: &str, url: &str) -> Result<HashMap<String, String>, Trouble> {
-        let there = self.sqs.list_queue_tags().queue_url(url).send().await;
-        let there = there.step(|| format!("reading the tags of the queue {name}"))?;
-        Ok(there.tags.unwrap_or_default())
+    /// The tags of a queue; nothing when there is no such queue (any more), whatever its address says.
+    async fn queue_tags(
+        &self,
+        name: &str,
+        url: &str,
+    ) -> Result<Option<HashMap<String, String>>, Trouble> {
+        match self.sqs.list_queue_tags().queue_url(url).send().await {
+            Ok(there) => Ok(Some(there.tags.unwrap_or_default())),
+            Err(error) if is_one_of(error.code(), NO_QUEUE) => Ok(None),
+            failed => failed.map(|_| None).step("sqs:ListQueueTags", || {
+                format!("reading the tags of the queue {name}")
+            }),
+        }
+    }
+
+    async fn owned_queue(&self, plan: &Plan, name: &str, url: &str) -> Result<(), Trouble> {
+        let tags = self.queue_tags(name, url).await?;
+        let coming_or_going = || {
+            passing(format!(
+                "The queue {name} is being made or deleted; trying again."
+            ))
+        };
+        self.owned(plan, name, tags.ok_or_else(coming_or_going)?)
     }
 
     /// Under `Create` something of that name must be this pipeline's.
@@ -176,17 +211,8 @@ impl Clients {
         if tags.get(OWNER_TAG) == Some(&plan.uid) {
             return Ok(());
         }
-        let of = tags
-            .get(PIPELINE_TAG)
-            .map(|pipeline| format!(" (it belongs to {pipeline})"))
-            .unwrap_or_default();
-        Err(Trouble {
-            reason: "TransportNotOurs".into(),
-            message: format!(
-                "{name} is there and does not carry this pipeline's tag{of}: choose another name, or set transport.policy to Adopt in a new pipeline."
-            ),
-            lasting: true,
-        })
+        let pipeline = tags.get(PIPELINE_TAG).map(String::as_str);
+        Err(rules::not_ours(name, pipeline))
     }
 
     /// Looked at again and again: the queue's address is remembered for as long as it holds.
@@ -242,29 +268,19 @@ impl Clients {
         let Some(url) = self.find_queue(name).await? else {
             return Ok(None);
         };
-        if self.queue_tags(name, &url).await?.get(OWNER_TAG) != Some(&plan.uid) {
-            return Ok(Some(format!("{name} does not carry this pipeline's tag")));
+        let Some(tags) = self.queue_tags(name, &url).await? else {
+            return Ok(None);
+        };
+        if tags.get(OWNER_TAG) != Some(&plan.uid) {
+            return Ok(Some(rules::untagged(name)));
         }
         self.addresses().remove(name);
-        let gone = self.sqs.delete_queue().queue_url(url).send().await;
-        gone.step(|| format!("deleting the queue {name}"))?;
-        Ok(None)
+        match self.sqs.delete_queue().queue_url(&url).send().await {
+            // The answer to a first try was lost.
+            Err(error) if is_one_of(error.code(), NO_QUEUE) => Ok(None),
+            gone => gone
+                .map(|_| None)
+                .step("sqs:DeleteQueue", || format!("deleting the queue {name}")),
+        }
     }
-}
-
-/// SQS writes the count as text or as a number, as it pleases.
-fn same_redrive(there: Option<serde_json::Value>, wanted: Option<serde_json::Value>) -> bool {
-    let parts = |policy: &serde_json::Value| {
-        let count = &policy["maxReceiveCount"];
-        let count = count
-            .as_str()
-            .map_or_else(|| count.to_string(), str::to_owned);
-        (
-            policy["deadLetterTargetArn"].as_str().map(str::to_owned),
-            count,
-        )
-    };
-    there
-        .zip(wanted)
-        .is_some_and(|(there, wanted)| parts(&there) == parts(&wanted))
 }

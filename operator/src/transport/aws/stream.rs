@@ -4,14 +4,13 @@ use std::collections::HashMap;
 use std::time::Duration;
 
 use aws_sdk_kinesis::error::ProvideErrorMetadata;
-use aws_sdk_kinesis::types::{EncryptionType, StreamStatus};
-use streampress_crds::pipeline::TransportPolicy;
+use aws_sdk_kinesis::types::{EncryptionType, StreamDescriptionSummary, StreamStatus};
 use streampress_crds::settings::StreamSettings;
 
-use super::words::{Step, is_one_of, missing};
+use super::words::{Step, is_one_of, passing};
 use super::{Clients, tags};
 use crate::status::Trouble;
-use crate::transport::{OWNER_TAG, Plan};
+use crate::transport::{OWNER_TAG, Plan, rules};
 
 /// The key that Kinesis keeps for everybody.
 const STREAM_KEY: &str = "alias/aws/kinesis";
@@ -23,8 +22,7 @@ impl Clients {
         plan: &Plan,
         stream: &StreamSettings,
     ) -> Result<(), Trouble> {
-        if plan.policy == TransportPolicy::Adopt || self.find_stream(&stream.name).await?.is_some()
-        {
+        if self.find_stream(&stream.name).await?.is_some() {
             return Ok(());
         }
         let shards = i32::try_from(stream.shards).unwrap_or(i32::MAX);
@@ -40,7 +38,9 @@ impl Clients {
             Ok(_) => {}
             // Somebody was faster; whose it is shows its tag, which is not ours to give.
             Err(error) if is_one_of(error.code(), &["ResourceInUseException"]) => return Ok(()),
-            failed => drop(failed.step(|| format!("making the stream {}", stream.name))?),
+            failed => drop(failed.step("kinesis:CreateStream", || {
+                format!("making the stream {}", stream.name)
+            })?),
         }
         // Stand-ins of older make take no tags with the stream.
         let tagged = self
@@ -50,9 +50,13 @@ impl Clients {
             .set_tags(Some(tags(plan)))
             .send()
             .await;
-        tagged
-            .map(drop)
-            .step(|| format!("tagging the stream {}", stream.name))
+        match tagged {
+            // Coming up, as at AWS, which took them with the stream.
+            Err(error) if is_one_of(error.code(), &["ResourceInUseException"]) => Ok(()),
+            tagged => tagged.map(drop).step("kinesis:AddTagsToStream", || {
+                format!("tagging the stream {}", stream.name)
+            }),
+        }
     }
 
     /// Waits until the stream is up, then puts retention and encryption right; gives its ARN.
@@ -62,60 +66,77 @@ impl Clients {
         stream: &StreamSettings,
     ) -> Result<String, Trouble> {
         let name = &stream.name;
-        let found = loop {
-            let found = self.find_stream(name).await?.ok_or_else(|| missing(name))?;
-            if *found.stream_status() == StreamStatus::Active {
-                break found;
-            }
-            tokio::time::sleep(Duration::from_millis(500)).await;
-        };
-        if plan.policy == TransportPolicy::Create {
-            self.owned(plan, name, self.stream_tags(name).await?)?;
-            let hours = i32::try_from(stream.retention_hours).unwrap_or(i32::MAX);
-            let setting_up = || format!("setting up the stream {name}");
-            if found.retention_period_hours() < hours {
-                let longer = self
-                    .kinesis
-                    .increase_stream_retention_period()
-                    .stream_name(name)
-                    .retention_period_hours(hours)
-                    .send()
-                    .await;
-                longer.step(setting_up)?;
-            } else if found.retention_period_hours() > hours {
-                let shorter = self
-                    .kinesis
-                    .decrease_stream_retention_period()
-                    .stream_name(name)
-                    .retention_period_hours(hours)
-                    .send()
-                    .await;
-                shorter.step(setting_up)?;
-            }
-            // Stand-ins keep no keys.
-            if plan.endpoint.is_none()
-                && found
-                    .encryption_type()
-                    .is_none_or(|kind| *kind != EncryptionType::Kms)
-            {
-                let sealed = self
-                    .kinesis
-                    .start_stream_encryption()
-                    .stream_name(name)
-                    .encryption_type(EncryptionType::Kms)
-                    .key_id(STREAM_KEY)
-                    .send()
-                    .await;
-                sealed.step(setting_up)?;
-            }
+        let usable = [StreamStatus::Active, StreamStatus::Updating];
+        let found = self.stream_once(name, &usable).await?;
+        self.owned(plan, name, self.stream_tags(name).await?)?;
+        let hours = i32::try_from(stream.retention_hours).unwrap_or(i32::MAX);
+        let setting_up = || format!("setting up the stream {name}");
+        if found.retention_period_hours() < hours {
+            self.stream_once(name, &[StreamStatus::Active]).await?;
+            let longer = self
+                .kinesis
+                .increase_stream_retention_period()
+                .stream_name(name)
+                .retention_period_hours(hours)
+                .send()
+                .await;
+            longer.step("kinesis:IncreaseStreamRetentionPeriod", setting_up)?;
+        } else if found.retention_period_hours() > hours {
+            self.stream_once(name, &[StreamStatus::Active]).await?;
+            let shorter = self
+                .kinesis
+                .decrease_stream_retention_period()
+                .stream_name(name)
+                .retention_period_hours(hours)
+                .send()
+                .await;
+            shorter.step("kinesis:DecreaseStreamRetentionPeriod", setting_up)?;
+        }
+        // Stand-ins keep no keys.
+        if plan.endpoint.is_none()
+            && found
+                .encryption_type()
+                .is_none_or(|kind| *kind != EncryptionType::Kms)
+        {
+            self.stream_once(name, &[StreamStatus::Active]).await?;
+            let sealed = self
+                .kinesis
+                .start_stream_encryption()
+                .stream_name(name)
+                .encryption_type(EncryptionType::Kms)
+                .key_id(STREAM_KEY)
+                .send()
+                .await;
+            sealed.step("kinesis:StartStreamEncryption", setting_up)?;
         }
         Ok(found.stream_arn().to_owned())
     }
 
-    async fn find_stream(
+    /// Waits until the stream is in one of these states. It can be used while it changes, but takes one change at a time.
+    pub(super) async fn stream_once(
         &self,
         name: &str,
-    ) -> Result<Option<aws_sdk_kinesis::types::StreamDescriptionSummary>, Trouble> {
+        states: &[StreamStatus],
+    ) -> Result<StreamDescriptionSummary, Trouble> {
+        loop {
+            let found = self.find_stream(name).await?;
+            let found = found.filter(|found| *found.stream_status() != StreamStatus::Deleting);
+            let Some(found) = found else {
+                return Err(passing(format!(
+                    "The stream {name} is being deleted or just was; trying again."
+                )));
+            };
+            if states.contains(found.stream_status()) {
+                return Ok(found);
+            }
+            tokio::time::sleep(Duration::from_millis(500)).await;
+        }
+    }
+
+    pub(super) async fn find_stream(
+        &self,
+        name: &str,
+    ) -> Result<Option<StreamDescriptionSummary>, Trouble> {
         match self
             .kinesis
             .describe_stream_summary()
@@ -127,7 +148,9 @@ impl Clients {
             Err(error) if is_one_of(error.code(), &["ResourceNotFoundException"]) => Ok(None),
             failed => failed
                 .map(|_| None)
-                .step(|| format!("looking for the stream {name}")),
+                .step("kinesis:DescribeStreamSummary", || {
+                    format!("looking for the stream {name}")
+                }),
         }
     }
 
@@ -138,7 +161,9 @@ impl Clients {
             .stream_name(name)
             .send()
             .await;
-        let there = there.step(|| format!("reading the tags of the stream {name}"))?;
+        let there = there.step("kinesis:ListTagsForStream", || {
+            format!("reading the tags of the stream {name}")
+        })?;
         Ok(there
             .tags()
             .iter()
@@ -156,13 +181,12 @@ impl Clients {
         plan: &Plan,
         name: &str,
     ) -> Result<Option<String>, Trouble> {
-        if self.find_stream(name).await?.is_none() {
+        let found = self.find_stream(name).await?;
+        if found.is_none_or(|found| *found.stream_status() == StreamStatus::Deleting) {
             return Ok(None);
         }
         if self.stream_tags(name).await?.get(OWNER_TAG) != Some(&plan.uid) {
-            return Ok(Some(format!(
-                "the stream {name} does not carry this pipeline's tag"
-            )));
+            return Ok(Some(rules::untagged(name)));
         }
         let gone = self
             .kinesis
@@ -171,7 +195,12 @@ impl Clients {
             .enforce_consumer_deletion(true)
             .send()
             .await;
-        gone.step(|| format!("deleting the stream {name}"))?;
-        Ok(None)
+        match gone {
+            // The answer to a first try was lost.
+            Err(error) if is_one_of(error.code(), &["ResourceNotFoundException"]) => Ok(None),
+            gone => gone.map(|_| None).step("kinesis:DeleteStream", || {
+                format!("deleting the stream {name}")
+            }),
+        }
     }
 }

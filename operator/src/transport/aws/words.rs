@@ -9,12 +9,12 @@ use crate::status::Trouble;
 
 /// An answer of AWS.
 pub(super) trait Step<T> {
-    /// What was being done goes before what went wrong.
-    fn step(self, doing: impl FnOnce() -> String) -> Result<T, Trouble>;
+    /// What was being done goes before what went wrong, and the permission it takes behind a refusal.
+    fn step(self, permission: &str, doing: impl FnOnce() -> String) -> Result<T, Trouble>;
 }
 
 impl<T, E: ProvideErrorMetadata + Error + 'static> Step<T> for Result<T, E> {
-    fn step(self, doing: impl FnOnce() -> String) -> Result<T, Trouble> {
+    fn step(self, permission: &str, doing: impl FnOnce() -> String) -> Result<T, Trouble> {
         self.map_err(|error| {
             // The same words at every try: the answer as a whole has ids and times, and would be news each time.
             let said = match (error.code(), error.message()) {
@@ -22,7 +22,12 @@ impl<T, E: ProvideErrorMetadata + Error + 'static> Step<T> for Result<T, E> {
                 (Some(code), None) => code.to_owned(),
                 (None, _) => chain(&error),
             };
-            trouble(&doing(), error.code(), said.trim_end_matches('.'))
+            trouble(
+                permission,
+                &doing(),
+                error.code(),
+                said.trim_end_matches('.'),
+            )
         })
     }
 }
@@ -32,55 +37,51 @@ pub(super) fn is_one_of(code: Option<&str>, codes: &[&str]) -> bool {
     code.is_some_and(|code| codes.iter().any(|known| code.ends_with(known)))
 }
 
-/// Something adopted is not there.
-pub(super) fn missing(name: &str) -> Trouble {
-    Trouble {
-        reason: "TransportMissing".into(),
-        message: format!(
-            "There is no {name}: make it, correct the name in spec.transport, or use policy Create in a new pipeline."
-        ),
-        lasting: true,
-    }
-}
-
 /// An answer that cannot be used.
 pub(super) fn odd(what: &str) -> Trouble {
+    passing(format!("AWS answered oddly: {what}."))
+}
+
+/// What another try may find mended.
+pub(super) fn passing(message: String) -> Trouble {
     Trouble {
         reason: "TransportFailed".into(),
-        message: format!("AWS answered oddly: {what}."),
+        message,
         lasting: false,
     }
 }
 
-fn trouble(step: &str, code: Option<&str>, said: &str) -> Trouble {
+fn trouble(permission: &str, step: &str, code: Option<&str>, said: &str) -> Trouble {
     let code = code.unwrap_or_default();
-    let denied = is_one_of(
-        Some(code),
-        &[
-            "AccessDenied",
-            "AccessDeniedException",
-            "UnrecognizedClientException",
-            "InvalidClientTokenId",
-            "SignatureDoesNotMatch",
-        ],
-    );
-    let (reason, way_out) = if denied {
+    let is = |codes: &[&str]| is_one_of(Some(code), codes);
+    let (reason, way_out) = if is(&["AccessDenied", "AccessDeniedException"]) {
         (
             "AccessDenied",
-            " Give the identity of spec.aws the permissions that the README lists.",
+            format!(
+                "Give the identity of spec.aws the permission {permission}; the README has all that it needs."
+            ),
+        )
+    } else if is(&[
+        "UnrecognizedClientException",
+        "InvalidClientTokenId",
+        "SignatureDoesNotMatch",
+    ]) {
+        (
+            "AccessDenied",
+            "AWS does not know these keys: correct the Secret of spec.aws.credentialsSecretRef, or the operator's own identity.".into(),
         )
     } else if code.is_empty() {
         (
             "EndpointUnreachable",
-            " See spec.aws.endpointURL and region; trying again.",
+            "See spec.aws.endpointURL and region; trying again.".into(),
         )
     } else {
-        ("TransportFailed", " Trying again.")
+        ("TransportFailed", "Trying again.".into())
     };
     Trouble {
         reason: reason.into(),
         message: format!(
-            "{}{} failed: {said}.{way_out}",
+            "{}{} failed: {said}. {way_out}",
             step[..1].to_uppercase(),
             &step[1..],
         ),
@@ -104,7 +105,7 @@ mod tests {
                 .custom("aws_request_id", request)
                 .build();
             let error = SdkError::service_error(GetQueueUrlError::generic(metadata), request);
-            Err::<(), _>(error).step(|| "looking for the queue a.fifo".into())
+            Err::<(), _>(error).step("sqs:GetQueueUrl", || "looking for the queue a.fifo".into())
         };
         let (first, second) = (refused("request 1"), refused("request 2"));
         assert_eq!(first, second);

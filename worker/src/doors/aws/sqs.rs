@@ -28,8 +28,6 @@ use self::send::dead_letter;
 use super::fault::fault;
 use crate::doors::{Delivery, Depth, DoorError, DoorResult, Outgoing, Queue, Receipt};
 
-pub(crate) use self::open::RedrivePolicy;
-
 /// How much longer than its wait a poll may take to answer.
 const ANSWER_SLACK: Duration = Duration::from_secs(5);
 /// SQS hides a message for 12 hours at most.

@@ -6,6 +6,7 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use aws_sdk_sqs::types::QueueAttributeName;
+use streampress_crds::fit::RedrivePolicy;
 use tokio::sync::Notify;
 use tracing::warn;
 
@@ -151,58 +152,7 @@ impl Aws {
     }
 }
 
-/// What a redrive policy says.
-#[derive(Debug, PartialEq, Eq)]
-pub(crate) struct RedrivePolicy {
-    pub(crate) target: String,
-    pub(crate) max_receive_count: u32,
-}
-
-impl RedrivePolicy {
-    /// The count comes as a number or as text.
-    pub(crate) fn parse(json: &str) -> Option<Self> {
-        let policy: serde_json::Value = serde_json::from_str(json).ok()?;
-        let count = &policy["maxReceiveCount"];
-        let count = count.as_u64().or_else(|| count.as_str()?.parse().ok())?;
-        Some(Self {
-            target: policy["deadLetterTargetArn"].as_str()?.to_owned(),
-            max_receive_count: u32::try_from(count).ok()?,
-        })
-    }
-
-    pub(crate) fn to_json(&self) -> String {
-        serde_json::json!({"deadLetterTargetArn": self.target, "maxReceiveCount": self.max_receive_count}).to_string()
-    }
-}
-
 /// The last part of a queue's URL.
 pub(crate) fn name_of(url: &str) -> &str {
     url.rsplit('/').next().unwrap_or(url)
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_redrive_policy_is_read_with_its_count_as_number_or_text() {
-        let policy = RedrivePolicy {
-            target: "arn:aws:sqs:r:1:x-dlq.fifo".into(),
-            max_receive_count: 5,
-        };
-        assert_eq!(
-            RedrivePolicy::parse(&policy.to_json()),
-            Some(RedrivePolicy {
-                target: policy.target.clone(),
-                max_receive_count: 5
-            })
-        );
-        assert_eq!(
-            RedrivePolicy::parse(
-                r#"{"deadLetterTargetArn":"arn:aws:sqs:r:1:x-dlq.fifo","maxReceiveCount":"5"}"#
-            ),
-            Some(policy)
-        );
-        assert_eq!(RedrivePolicy::parse("http://queue"), None);
-    }
 }

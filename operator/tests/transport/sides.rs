@@ -1,0 +1,293 @@
+//! The two sides, and what is behind each of them.
+
+use std::collections::BTreeMap;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use serde_json::{Map, Value, json};
+use streampress_crds::pipeline::{CompressionPipeline, TransportPolicy};
+use streampress_crds::settings::resolve_in_cluster;
+use streampress_operator::transport::aws::Aws;
+use streampress_operator::transport::memory::Memory;
+use streampress_operator::transport::{Credentials, OWNER_TAG, Plan, Provisioner};
+use streampress_tests::standin::{Options, Standin, sqs};
+
+/// The pipeline of these tests, and another of the same name at another time, whose queues have other names.
+pub const OURS: &str = "uid-1";
+pub const OTHERS: &str = "uid-2";
+
+/// Calls that change nothing.
+const LOOKS: [&str; 5] = [
+    "GetQueueUrl",
+    "GetQueueAttributes",
+    "ListQueueTags",
+    "DescribeStreamSummary",
+    "ListTagsForStream",
+];
+
+/// A queue or a stream, as it is.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Part {
+    /// Empty without a tag.
+    pub owner: String,
+    pub attributes: BTreeMap<String, String>,
+}
+
+impl Part {
+    pub fn is(&self, attribute: &str, value: &str) -> bool {
+        self.attributes.get(attribute).is_some_and(|it| it == value)
+    }
+}
+
+/// One side, and a way to what is behind it that is not the side's own.
+pub trait Side {
+    fn provisioner(&self) -> &dyn Provisioner;
+    fn endpoint(&self) -> &str;
+    fn part(&self, name: &str) -> Option<Part>;
+    fn arn(&self, name: &str) -> String;
+    /// Made by somebody; FIFO if its name says so.
+    fn make_queue(&self, name: &str, owner: &str, attributes: &[(&str, &str)]);
+    fn make_stream(&self, name: &str, owner: &str);
+    fn delete(&self, name: &str);
+    /// So many messages wait from now on.
+    fn fill(&self, queue: &str, messages: u64);
+    /// How often the side changed anything.
+    fn changes(&self) -> u64;
+
+    /// Two shards and 48 hours, like a pipeline of namespace `n`.
+    fn plan(&self, uid: &str) -> Plan {
+        let pipeline: CompressionPipeline = serde_json::from_value(json!({
+            "apiVersion": "streampress.dev/v1alpha1", "kind": "CompressionPipeline",
+            "metadata": {"name": "stock", "namespace": "n", "uid": uid},
+            "spec": {
+                "aws": {"endpointURL": self.endpoint()},
+                "transport": {"stream": {"shards": 2, "retentionHours": 48}},
+                "volume": {"persistentVolumeClaim": {"claimName": "files"}},
+            },
+        }))
+        .unwrap();
+        Plan::of(&pipeline, &resolve_in_cluster(&pipeline).unwrap())
+    }
+
+    /// The same names, to be adopted.
+    fn adoption(&self) -> Plan {
+        Plan {
+            policy: TransportPolicy::Adopt,
+            ..self.plan(OURS)
+        }
+    }
+
+    /// What there is of a plan's parts.
+    fn parts(&self, plan: &Plan) -> BTreeMap<String, Part> {
+        names(plan)
+            .into_iter()
+            .filter_map(|name| Some((name.clone(), self.part(&name)?)))
+            .collect()
+    }
+
+    /// Somebody made all that a plan needs, and nobody's tag is on it.
+    fn make_all(&self, plan: &Plan) {
+        for queue in [&plan.parts.files_queue, &plan.parts.chunks_queue] {
+            self.make_queue(&queue.dead_letter_name, "", &[]);
+            let policy = self.redrive(&queue.dead_letter_name, queue.max_receive_count);
+            self.make_queue(&queue.name, "", &[("RedrivePolicy", &policy)]);
+        }
+        self.make_stream(&plan.parts.stream.name, "");
+    }
+
+    fn redrive(&self, target: &str, count: u32) -> String {
+        json!({"deadLetterTargetArn": self.arn(target), "maxReceiveCount": count}).to_string()
+    }
+}
+
+/// All names of a plan, the stream last.
+pub fn names(plan: &Plan) -> Vec<String> {
+    let all = plan.queues().into_iter().chain([&*plan.parts.stream.name]);
+    all.map(str::to_owned).collect()
+}
+
+/// Keys that the stand-in takes.
+pub fn keys() -> Credentials {
+    Credentials {
+        access_key_id: "test".into(),
+        secret_access_key: "test".into(),
+        session_token: None,
+    }
+}
+
+#[derive(Default)]
+pub struct MemorySide(Memory);
+
+impl Side for MemorySide {
+    fn provisioner(&self) -> &dyn Provisioner {
+        &self.0
+    }
+
+    fn endpoint(&self) -> &str {
+        "http://memory"
+    }
+
+    fn part(&self, name: &str) -> Option<Part> {
+        self.0.part(name).map(|part| Part {
+            owner: part.owner,
+            attributes: part.attributes,
+        })
+    }
+
+    fn arn(&self, name: &str) -> String {
+        format!("arn:memory:{name}")
+    }
+
+    fn make_queue(&self, name: &str, owner: &str, attributes: &[(&str, &str)]) {
+        let fifo = name.ends_with(".fifo").then_some(("FifoQueue", "true"));
+        let all: Vec<_> = attributes.iter().copied().chain(fifo).collect();
+        self.0.exists_with(name, owner, &all);
+    }
+
+    fn make_stream(&self, name: &str, owner: &str) {
+        let one = [("OpenShardCount", "1"), ("RetentionPeriodHours", "24")];
+        self.0.exists_with(name, owner, &one);
+    }
+
+    fn delete(&self, name: &str) {
+        self.0.vanish(name);
+    }
+
+    fn fill(&self, queue: &str, messages: u64) {
+        self.0.put(queue, messages);
+    }
+
+    fn changes(&self) -> u64 {
+        self.0.changes()
+    }
+}
+
+pub struct AwsSide {
+    pub standin: Standin,
+    aws: Aws,
+    sent: AtomicU64,
+}
+
+impl AwsSide {
+    pub async fn start() -> Self {
+        Self::start_with(1).await
+    }
+
+    /// What goes wrong later is drawn from `seed`.
+    pub async fn start_with(seed: u64) -> Self {
+        let options = Options {
+            seed,
+            ..Options::default()
+        };
+        Self {
+            standin: Standin::start(options).await.unwrap(),
+            aws: Aws::default(),
+            sent: AtomicU64::default(),
+        }
+    }
+
+    fn queue(&self, name: &str) -> Option<Part> {
+        let ask = json!({"QueueUrl": name});
+        let attributes = self.standin.ask_sqs("GetQueueAttributes", &ask).ok()?;
+        let tags = self.standin.ask_sqs("ListQueueTags", &ask).ok()?;
+        Some(Part {
+            owner: text(&tags["Tags"][OWNER_TAG]),
+            attributes: texts(attributes["Attributes"].as_object()?),
+        })
+    }
+
+    fn stream(&self, name: &str) -> Option<Part> {
+        let ask = json!({"StreamName": name});
+        let summary = self
+            .standin
+            .ask_kinesis("DescribeStreamSummary", &ask)
+            .ok()?;
+        let tags = self.standin.ask_kinesis("ListTagsForStream", &ask).ok()?;
+        let owner = tags["Tags"]
+            .as_array()?
+            .iter()
+            .find(|tag| tag["Key"] == OWNER_TAG);
+        Some(Part {
+            owner: owner.map_or_else(String::new, |tag| text(&tag["Value"])),
+            attributes: texts(summary["StreamDescriptionSummary"].as_object()?),
+        })
+    }
+}
+
+fn text(value: &Value) -> String {
+    value.as_str().unwrap_or_default().to_owned()
+}
+
+fn texts(all: &Map<String, Value>) -> BTreeMap<String, String> {
+    let text = |value: &Value| {
+        value
+            .as_str()
+            .map_or_else(|| value.to_string(), str::to_owned)
+    };
+    all.iter()
+        .map(|(key, value)| (key.clone(), text(value)))
+        .collect()
+}
+
+impl Side for AwsSide {
+    fn provisioner(&self) -> &dyn Provisioner {
+        &self.aws
+    }
+
+    fn endpoint(&self) -> &str {
+        &self.standin.url
+    }
+
+    fn part(&self, name: &str) -> Option<Part> {
+        self.queue(name).or_else(|| self.stream(name))
+    }
+
+    fn arn(&self, name: &str) -> String {
+        sqs::arn(name)
+    }
+
+    fn make_queue(&self, name: &str, owner: &str, attributes: &[(&str, &str)]) {
+        let fifo = name.ends_with(".fifo").then_some(("FifoQueue", "true"));
+        let all: BTreeMap<_, _> = attributes.iter().copied().chain(fifo).collect();
+        let tags = if owner.is_empty() {
+            json!({})
+        } else {
+            json!({OWNER_TAG: owner})
+        };
+        let ask = json!({"QueueName": name, "Attributes": all, "tags": tags});
+        self.standin.ask_sqs("CreateQueue", &ask).unwrap();
+    }
+
+    fn make_stream(&self, name: &str, owner: &str) {
+        let tags = if owner.is_empty() {
+            json!({})
+        } else {
+            json!({OWNER_TAG: owner})
+        };
+        let ask = json!({"StreamName": name, "ShardCount": 1, "Tags": tags});
+        self.standin.ask_kinesis("CreateStream", &ask).unwrap();
+    }
+
+    fn delete(&self, name: &str) {
+        let queue = self
+            .standin
+            .ask_sqs("DeleteQueue", &json!({"QueueUrl": name}));
+        if queue.is_err() {
+            let ask = json!({"StreamName": name});
+            self.standin.ask_kinesis("DeleteStream", &ask).unwrap();
+        }
+    }
+
+    fn fill(&self, queue: &str, messages: u64) {
+        for _ in 0..messages {
+            let id = self.sent.fetch_add(1, Ordering::Relaxed).to_string();
+            let ask = json!({"QueueUrl": queue, "MessageBody": "-", "MessageGroupId": id, "MessageDeduplicationId": id});
+            self.standin.ask_sqs("SendMessage", &ask).unwrap();
+        }
+    }
+
+    fn changes(&self) -> u64 {
+        let called = self.standin.called();
+        let changes = called.iter().filter(|action| !LOOKS.contains(&&***action));
+        changes.map(|action| self.standin.calls(action)).sum()
+    }
+}
