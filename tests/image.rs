@@ -102,6 +102,16 @@ fn dockerfile_builds_the_toolchain_that_the_project_pins_and_lays_out_both_progr
     Ok(())
 }
 
+#[test]
+fn docker_is_sent_neither_builds_nor_history() -> Result<()> {
+    let ignored = read(".dockerignore")?;
+    let ignored: Vec<_> = ignored.lines().collect();
+    for folder in ["**/target", ".git", "**/streampress-data"] {
+        ensure!(ignored.contains(&folder), "{folder} would be sent");
+    }
+    Ok(())
+}
+
 /// Nothing here can run `docker build`: so what its cargo is told to build is looked up in the workspace.
 #[test]
 fn dockerfile_names_packages_features_and_a_profile_that_exist() -> Result<()> {
