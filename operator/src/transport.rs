@@ -157,7 +157,7 @@ impl Credentials {
 
 /// Whoever makes, looks at and deletes queues and streams.
 ///
-/// Contract, both sides, which `tests/transport.rs` tries: `provide` may be called again and again and then changes nothing;
+/// Contract, both sides, which `tests/transport` tries: `provide` may be called again and again and then changes nothing;
 /// under `Create` what carries another's tag is refused as it is; under `Adopt` nothing is ever made or changed, and what is
 /// missing or does not fit is refused by name. `remove` deletes only what carries this pipeline's UID in [`OWNER_TAG`], under
 /// `WhenEmpty` all or nothing, and says what it left and why. Calls may take any time: the caller bounds them.

@@ -46,8 +46,7 @@ fn the_chart_as_it_comes_serves_every_namespace_and_its_upgrades_roll_no_worker(
     site.wait_ready("stock-market")?;
     restored(&site, 2)?;
 
-    let chart = crate::root()?.join("charts/streampress");
-    let chart = chart.to_string_lossy();
+    let chart = crate::chart()?;
     let before = uids(&site.pods(WORKERS)?);
     ensure!(before.len() == 3, "{before:?}");
     site.helm(&[

@@ -52,6 +52,11 @@ fn root() -> Result<&'static Path> {
         .context("the tests stand in the repository")
 }
 
+fn chart() -> Result<String> {
+    let chart = root()?.join("charts/streampress");
+    Ok(chart.to_string_lossy().into_owned())
+}
+
 impl Site {
     /// Installs the operator as a user without rights on the cluster does.
     fn install(word: &str) -> Result<Self> {
@@ -94,9 +99,8 @@ impl Site {
         let image = self.cluster.project_image()?;
         let (repository, tag) = image.rsplit_once(':').context("the image has a tag")?;
         let image = format!("image.repository={repository},image.tag={tag},image.pullPolicy=Never");
-        let chart = root()?.join("charts/streampress");
-        let chart = chart.to_string_lossy();
-        let install = ["install", "streampress", &*chart, "--set", image.as_str()];
+        let chart = chart()?;
+        let install = ["install", "streampress", &chart, "--set", &image];
         self.helm(&[&install, options, &["--wait", "--timeout=120s"]].concat())
     }
 

@@ -192,13 +192,16 @@ impl Clients {
         for name in plan.queues() {
             found.push(self.described(name).await?);
         }
-        let stream = &plan.parts.stream.name;
-        let has_stream = self.find_stream(stream).await?.is_some();
+        let name = &plan.parts.stream.name;
+        let stream = self.find_stream(name).await?;
         let attributes = [0, 1, 2, 3].map(|queue| found[queue].as_ref().map(|(_, there)| there));
-        rules::adoptable(plan, attributes, has_stream)?;
+        rules::adoptable(plan, attributes, stream.is_some())?;
         // A stream that is being resharded can be used meanwhile.
         let usable = [StreamStatus::Active, StreamStatus::Updating];
-        let stream_arn = self.stream_once(stream, &usable).await?.stream_arn;
+        let stream_arn = match stream {
+            Some(stream) if usable.contains(stream.stream_status()) => stream.stream_arn,
+            _ => self.stream_once(name, &usable).await?.stream_arn,
+        };
         let url = |queue: usize| found[queue].as_ref().map(|(url, _)| url.clone());
         Ok(TransportStatus {
             files_queue_url: url(0),

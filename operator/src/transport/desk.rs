@@ -363,8 +363,8 @@ async fn keep(inner: Arc<Inner>, plan: Arc<Plan>) {
     }
 }
 
-/// Looks at the depths until all is to be looked at again; `quiet` counts looks in a row that brought no news. False when a queue could not be read several times in a row:
-/// endpoint, queues or credentials have changed.
+/// Looks at the depths until all is to be looked at again. False when a queue could not be read several times in a row:
+/// endpoint, queues or credentials have changed. `quiet` counts the looks in a row that brought no news.
 async fn look(
     inner: &Inner,
     plan: &Plan,

@@ -71,8 +71,11 @@ impl Clients {
         self.owned(plan, name, self.stream_tags(name).await?)?;
         let hours = i32::try_from(stream.retention_hours).unwrap_or(i32::MAX);
         let setting_up = || format!("setting up the stream {name}");
-        if found.retention_period_hours() < hours {
+        let hours_now = found.retention_period_hours();
+        if hours_now != hours {
             self.stream_once(name, &[StreamStatus::Active]).await?;
+        }
+        if hours_now < hours {
             let longer = self
                 .kinesis
                 .increase_stream_retention_period()
@@ -81,8 +84,7 @@ impl Clients {
                 .send()
                 .await;
             longer.step("kinesis:IncreaseStreamRetentionPeriod", setting_up)?;
-        } else if found.retention_period_hours() > hours {
-            self.stream_once(name, &[StreamStatus::Active]).await?;
+        } else if hours_now > hours {
             let shorter = self
                 .kinesis
                 .decrease_stream_retention_period()
