@@ -114,8 +114,8 @@ impl Handler for Moody {
     fn subject(&self, _delivery: &Delivery) -> Subject {
         Subject::default()
     }
-    fn weight(&self, _delivery: &Delivery) -> usize {
-        1
+    fn is_small(&self, _delivery: &Delivery) -> bool {
+        false
     }
     async fn acknowledged(&self, _delivery: &Delivery) {}
     async fn buried(&self, _delivery: &Delivery, _reason: &str, _detail: &str) {}

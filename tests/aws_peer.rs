@@ -234,6 +234,7 @@ fn consumer(
         lock: Arc::new(FreeSlots),
         handler,
         threads: 2,
+        strict: false,
         interval: Duration::from_secs(1),
         linger: Duration::from_secs(1),
         max_receive_count: 5,

@@ -276,6 +276,7 @@ async fn consumer(
         lock: Arc::new(FreeSlots),
         handler,
         threads,
+        strict: false,
         interval: Duration::from_millis(200),
         linger: Duration::from_secs(1),
         max_receive_count: 20,

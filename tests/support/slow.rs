@@ -44,8 +44,8 @@ impl Handler for Slow {
         Subject::default()
     }
 
-    fn weight(&self, _delivery: &Delivery) -> usize {
-        1
+    fn is_small(&self, _delivery: &Delivery) -> bool {
+        false
     }
 
     async fn acknowledged(&self, _delivery: &Delivery) {}
@@ -67,6 +67,7 @@ pub fn consumer(
         lock,
         handler,
         threads,
+        strict: false,
         interval: Duration::from_millis(200),
         linger: Duration::from_secs(1),
         max_receive_count: 20,

@@ -37,6 +37,9 @@ const LARGEST_MANIFEST_BYTES: usize = 200 * 1024;
 /// Records are put to the stream in batches of about this many bytes.
 const BATCH_BYTES: usize = 4 << 20;
 
+/// A small file is this part of a block or less.
+const SMALL: u64 = 16;
+
 /// What becomes of a source file once it is packed and announced.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum OnCompressed {
@@ -105,14 +108,10 @@ impl Handler for Compressor {
         announced_subject(&delivery.body)
     }
 
-    /// A file of more than one block is worth all threads, a smaller one a single thread.
-    fn weight(&self, delivery: &Delivery) -> usize {
-        match Announcement::parse(&delivery.body) {
-            Ok(announcement) if announcement.file.bytes > self.options.block_size as u64 => {
-                usize::MAX
-            }
-            _ => 1,
-        }
+    /// It is packed sooner than its records and its message are answered.
+    fn is_small(&self, delivery: &Delivery) -> bool {
+        let announcement = Announcement::parse(&delivery.body);
+        announcement.is_ok_and(|it| it.file.bytes <= self.options.block_size as u64 / SMALL)
     }
 
     async fn acknowledged(&self, delivery: &Delivery) {
@@ -235,6 +234,10 @@ impl Compressor {
         let cancel = Arc::new(AtomicBool::new(false));
         let _cancel_when_dropped = SetOnDrop(cancel.clone());
         let (frames, packed) = mpsc::channel::<Bytes>(4);
+        // A file of more than one block is worth all threads.
+        let threads = job
+            .threads(file.bytes > self.options.block_size as u64)
+            .await?;
         let packing = {
             let (source, name, options) = (
                 self.announcer.source.clone(),
@@ -243,6 +246,7 @@ impl Compressor {
             );
             let cancel = cancel.clone();
             blocking(move || {
+                let _threads = threads;
                 let reader = source.read(&name).map_err(codec::Error::Read)?;
                 let mut sink = |frame: &[u8]| {
                     frames

@@ -10,7 +10,7 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use async_trait::async_trait;
-use tokio::sync::Semaphore;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::task::JoinSet;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
@@ -25,6 +25,10 @@ use crate::metrics::{InHand, Meter};
 const LONG_POLL: Duration = Duration::from_secs(20);
 /// At the end of the process, for what a long poll still brings. A pod has 30 s in all.
 const SETTLE: Duration = Duration::from_secs(21);
+/// How many small files are in hand at most: what two receives bring, and what is not done of those before.
+const SMALL_IN_HAND: usize = 25;
+/// SQS's most in one receive, and what small files are received by.
+const AT_ONCE: usize = 10;
 /// Between two ticks while all hands are full.
 const SHORTEST_TICK: Duration = Duration::from_millis(100);
 /// After a door's fault, before we ask again.
@@ -77,6 +81,8 @@ pub struct Job<'a> {
     pub hidden_until: &'a Mutex<Instant>,
     /// The slot it is done in.
     pub held: &'a Held,
+    /// The worker's threads, which its messages share.
+    pub threads: &'a Threads,
     /// Cancelled when the slot or the message is lost or the process shall end.
     pub stop: &'a CancellationToken,
     /// Where stages and files are counted.
@@ -118,6 +124,12 @@ impl Job<'_> {
         }
     }
 
+    /// A thread of the worker's, or all of them.
+    pub async fn threads(&self, all: bool) -> Result<OwnedSemaphorePermit, Fault> {
+        self.or_stop(async { Ok(self.threads.take(all).await) })
+            .await
+    }
+
     /// The message has waited since then, in milliseconds since 1970.
     pub fn waited_since(&self, millis: u64) {
         let waited = Duration::from_millis(clock::now_millis().saturating_sub(millis));
@@ -130,6 +142,31 @@ impl Job<'_> {
             ledger.bytes_in += bytes_in;
             ledger.bytes_out += bytes_out;
         });
+    }
+}
+
+/// A worker's threads, for [`Job::threads`]: taken while blocks are packed or unpacked, not while a door is waited for.
+#[derive(Debug, Clone)]
+pub struct Threads {
+    free: Arc<Semaphore>,
+    all: u32,
+}
+
+impl Threads {
+    /// So many, one at least.
+    pub fn new(all: usize) -> Self {
+        // More than a machine has, and few enough for a semaphore.
+        let all = u16::try_from(all.max(1)).unwrap_or(u16::MAX);
+        Self {
+            free: Arc::new(Semaphore::new(all.into())),
+            all: all.into(),
+        }
+    }
+
+    async fn take(&self, all: bool) -> OwnedSemaphorePermit {
+        let wanted = if all { self.all } else { 1 };
+        let taken = self.free.clone().acquire_many_owned(wanted).await;
+        taken.unwrap_or_else(|_| unreachable!("it is never closed"))
     }
 }
 
@@ -152,8 +189,8 @@ pub trait Handler: Send + Sync + 'static {
     async fn handle(&self, job: Job<'_>) -> Result<(), Fault>;
     /// What the message is about.
     fn subject(&self, delivery: &Delivery) -> Subject;
-    /// How many of the worker's threads the message wants, from 1.
-    fn weight(&self, delivery: &Delivery) -> usize;
+    /// Whether the message is small work, most of which is waiting for doors: then several are in hand for each thread.
+    fn is_small(&self, delivery: &Delivery) -> bool;
     /// Called once the message is deleted: what may only happen when it is safe.
     async fn acknowledged(&self, delivery: &Delivery);
     /// Called once the message is a dead letter.
@@ -170,8 +207,10 @@ pub struct Consumer {
     pub lock: Arc<dyn Lock>,
     /// What it does with a message.
     pub handler: Arc<dyn Handler>,
-    /// Files in hand at once, and the sum of their weights.
+    /// See [`Job::threads`]; so many files are in hand at once, of small ones more.
     pub threads: usize,
+    /// One file after another, however small.
+    pub strict: bool,
     /// Between two looks at slots that are held by others.
     pub interval: Duration,
     /// How long it keeps a slot after the last message, so that a trickle of files does not make a slot change hands.
@@ -211,7 +250,7 @@ impl Consumer {
         }
         let deliveries = tokio::select! {
             () = self.shutdown.cancelled() => return Ok(()),
-            received = self.queue.receive(self.threads.clamp(1, 10), LONG_POLL) => received?,
+            received = self.queue.receive(self.threads.clamp(1, AT_ONCE), LONG_POLL) => received?,
         };
         if deliveries.is_empty() {
             return Ok(());
@@ -251,25 +290,31 @@ impl Consumer {
         self.meter.slot_taken();
         let held = Arc::new(held);
         let stop = CancellationToken::new();
-        let permits = Arc::new(Semaphore::new(self.threads.max(1)));
+        let threads = Threads::new(self.threads);
         let mut at_work = JoinSet::new();
+        let mut small = self.are_small(&first);
         for message in first {
-            self.start(message, &held, &stop, &permits, &mut at_work);
+            self.start(message, &held, &stop, &threads, &mut at_work);
         }
         loop {
             self.meter.ticked();
-            let room = self.threads.max(1).saturating_sub(at_work.len());
+            let room = self.room(at_work.len(), small);
             tokio::select! {
                 () = self.shutdown.cancelled() => break,
                 () = held.lost().cancelled() => break,
                 Some(_) = at_work.join_next(), if !at_work.is_empty() => {}
                 // A tick that finds all hands full does nothing; a receive below ticks by itself.
                 () = tokio::time::sleep(self.interval.max(SHORTEST_TICK)), if room == 0 => {}
-                received = self.queue.receive(room.clamp(1, 10), self.linger), if room > 0 => match received {
+                received = self.queue.receive(room.min(AT_ONCE), self.linger), if room > 0 => match received {
                     Ok(more) if more.is_empty() && at_work.is_empty() => break,
-                    Ok(more) => for message in self.taken(more) {
-                        self.start(message, &held, &stop, &permits, &mut at_work);
-                    },
+                    Ok(more) if more.is_empty() => {}
+                    Ok(more) => {
+                        let more = self.taken(more);
+                        small = self.are_small(&more);
+                        for message in more {
+                            self.start(message, &held, &stop, &threads, &mut at_work);
+                        }
+                    }
                     Err(fault) => {
                         warn!(role = self.role, error = %format!("{:#}", anyhow::Error::from(fault)), "Cannot receive; trying again.");
                         self.pause(FAULT_PAUSE).await;
@@ -287,16 +332,33 @@ impl Consumer {
         }
     }
 
+    fn are_small(&self, messages: &[(Delivery, InHand)]) -> bool {
+        messages
+            .iter()
+            .all(|(delivery, _)| self.handler.is_small(delivery))
+    }
+
+    /// How many more to receive. What is small is received by the ten or not at all: one request instead of ten, and files
+    /// that follow each other on the stream stay in one hand, so that they are read in one call.
+    fn room(&self, at_work: usize, small: bool) -> usize {
+        let hands = self.threads.max(1);
+        if self.strict || !small {
+            return hands.saturating_sub(at_work);
+        }
+        match at_work + AT_ONCE <= hands.max(SMALL_IN_HAND) {
+            true => AT_ONCE,
+            false => 0,
+        }
+    }
+
     fn start(
         &self,
         (delivery, in_hand): (Delivery, InHand),
         held: &Arc<Held>,
         stop: &CancellationToken,
-        permits: &Arc<Semaphore>,
+        threads: &Threads,
         at_work: &mut JoinSet<()>,
     ) {
-        let weight = u32::try_from(self.handler.weight(&delivery).clamp(1, self.threads.max(1)))
-            .unwrap_or(1);
         let work = Work {
             role: self.role,
             queue: self.queue.clone(),
@@ -306,8 +368,8 @@ impl Consumer {
             stop: stop.child_token(),
             hidden_until: Mutex::new(delivery.hidden_until),
             meter: self.meter.clone(),
+            threads: threads.clone(),
         };
-        let permits = permits.clone();
-        at_work.spawn(async move { work.run(delivery, in_hand, &permits, weight).await });
+        at_work.spawn(work.run(delivery, in_hand));
     }
 }

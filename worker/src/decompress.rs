@@ -11,7 +11,7 @@ use std::time::Instant;
 
 use async_trait::async_trait;
 use bytes::{Buf, Bytes};
-use tokio::sync::mpsc;
+use tokio::sync::{OwnedSemaphorePermit, mpsc};
 use tracing::{info, warn};
 
 use crate::announce::hash;
@@ -101,11 +101,8 @@ impl Handler for Decompressor {
         }
     }
 
-    fn weight(&self, delivery: &Delivery) -> usize {
-        match Manifest::parse(&delivery.body) {
-            Ok(manifest) if manifest.file.bytes > self.block_bytes => usize::MAX,
-            _ => 1,
-        }
+    fn is_small(&self, delivery: &Delivery) -> bool {
+        Manifest::parse(&delivery.body).is_ok_and(|manifest| self.is_small(&manifest))
     }
 
     async fn acknowledged(&self, _delivery: &Delivery) {}
@@ -157,6 +154,13 @@ impl Decompressor {
         .map_err(|error| looking_fault(file, error))
     }
 
+    /// One block in one record: unpacked sooner than the record is read.
+    fn is_small(&self, manifest: &Manifest) -> bool {
+        let is_one_record =
+            matches!(&manifest.records, Records::Here(positions) if positions.len() <= 1);
+        is_one_record && manifest.file.bytes <= self.block_bytes
+    }
+
     async fn superseded(&self, file: &FileRef) -> Result<(), Fault> {
         info!("A newer version is restored already; skipped.");
         match &self.index {
@@ -181,7 +185,12 @@ impl Decompressor {
         let started = Instant::now();
         let owner = Owner::new(&file.id(), &manifest.attempt);
         let positions = job.or_stop(self.positions(manifest, &owner)).await?;
-        let pending = self.unpack(file, &owner, positions, job).await?;
+        // What is small is fetched while others still use the threads, so that the stream is asked for several at once.
+        let threads = match self.is_small(manifest) {
+            true => None,
+            false => Some(job.threads(file.bytes > self.block_bytes).await?),
+        };
+        let pending = self.unpack(file, &owner, positions, threads, job).await?;
         job.meter.stage("unpack", started.elapsed());
         if self.is_superseded(file).await? {
             return self.superseded(file).await;
@@ -258,26 +267,34 @@ impl Decompressor {
         file: &FileRef,
         owner: &Owner,
         positions: Vec<Position>,
+        threads: Option<OwnedSemaphorePermit>,
         job: Job<'_>,
     ) -> Result<Box<dyn crate::doors::PendingFile>, Fault> {
         let cancel = Arc::new(AtomicBool::new(false));
         let (payloads, reader) = mpsc::channel::<Bytes>(16);
-        let unpacking = {
-            let (destination, name) = (self.destination.clone(), file.name.clone());
-            let (limits, threads, cancel) = (self.limits, self.threads, cancel.clone());
-            let modified = clock::from_nanos(file.modified_nanos);
-            blocking(move || -> Result<_, codec::Error> {
-                let mut pending = destination
-                    .create_version(&name, modified)
-                    .map_err(codec::Error::Write)?;
-                let reader = ChannelReader {
-                    payloads: reader,
-                    at_hand: Bytes::new(),
-                };
-                let summary = hybrid::unpack(reader, &mut pending, &limits, threads, &cancel)?;
-                pending.flush().map_err(codec::Error::Write)?;
-                Ok((pending, summary))
-            })
+        let (destination, name) = (self.destination.clone(), file.name.clone());
+        let (limits, all_threads, cancelled) = (self.limits, self.threads, cancel.clone());
+        let modified = clock::from_nanos(file.modified_nanos);
+        let unpack = move |threads: OwnedSemaphorePermit| -> Result<_, codec::Error> {
+            let _threads = threads;
+            let mut pending = destination
+                .create_version(&name, modified)
+                .map_err(codec::Error::Write)?;
+            let reader = ChannelReader {
+                payloads: reader,
+                at_hand: Bytes::new(),
+            };
+            let summary = hybrid::unpack(reader, &mut pending, &limits, all_threads, &cancelled)?;
+            pending.flush().map_err(codec::Error::Write)?;
+            Ok((pending, summary))
+        };
+        let unpacking = async {
+            let threads = match threads {
+                Some(threads) => threads,
+                None => job.threads(false).await?,
+            };
+            let unpacked = blocking(move || unpack(threads)).await;
+            unpacked.map_err(|error| unpack_fault(file, error))
         };
         tokio::pin!(unpacking);
         let fetching = self.fetch_all(owner, positions, payloads, job.meter);
@@ -292,7 +309,7 @@ impl Decompressor {
             }
         };
         fetched?;
-        let (pending, summary) = unpacked.map_err(|error| unpack_fault(file, error))?;
+        let (pending, summary) = unpacked?;
         if summary.raw_bytes != file.bytes || Digest::from(summary.hash) != file.hash {
             let detail = format!(
                 "{} came out with another hash than it was announced with; nothing was written; redrive announces the source again",

@@ -361,6 +361,7 @@ impl Workplace {
                 Ordering::Strict => 1,
                 Ordering::PerName => self.threads,
             },
+            strict: intake.ordering == Ordering::Strict,
             interval: Duration::from_secs(u64::from(intake.interval_seconds)),
             linger: LINGER,
             max_receive_count: intake.of_queue.max_receive_count,

@@ -117,6 +117,7 @@ impl Handler for SeedCompressor {
             return pass_on(&self.announcer, &self.filter, &event).await;
         }
         let name = announced_name(&job.delivery.body)?;
+        let _thread = job.threads(false).await?;
         let packing = Instant::now();
         let PackedFile { expected, packed } = job.or_stop(self.pack(name)).await?;
         job.meter.stage("pack", packing.elapsed());
@@ -152,8 +153,8 @@ impl Handler for SeedCompressor {
         announced_subject(&delivery.body)
     }
 
-    fn weight(&self, _delivery: &Delivery) -> usize {
-        1
+    fn is_small(&self, _delivery: &Delivery) -> bool {
+        false
     }
 
     async fn acknowledged(&self, delivery: &Delivery) {
@@ -397,6 +398,7 @@ impl Handler for SeedDecompressor {
         let message = SeedChunkMessage::parse(&job.delivery.body)
             .map_err(|error| Fault::permanent("UnreadableMessage", crate::with_causes(&error)))?;
         let name = self.name(&message)?;
+        let _thread = job.threads(false).await?;
         let restored = job.or_stop(self.unpack(&message, &name)).await?;
         let expected = self.expected(&message.id).await?;
         if let Some(expected) = &expected
@@ -441,8 +443,8 @@ impl Handler for SeedDecompressor {
         }
     }
 
-    fn weight(&self, _delivery: &Delivery) -> usize {
-        1
+    fn is_small(&self, _delivery: &Delivery) -> bool {
+        false
     }
 
     async fn acknowledged(&self, _delivery: &Delivery) {}

@@ -106,6 +106,7 @@ async fn fed_by_a_bucket(compressor: impl Fn(&Bench) -> Arc<dyn Handler>) -> Out
         lock: local.lock("compressor", 1),
         handler,
         threads: 1,
+        strict: false,
         interval: Duration::from_secs(1),
         linger: Duration::from_secs(1),
         max_receive_count: 20,

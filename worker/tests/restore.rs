@@ -9,7 +9,7 @@ use bytes::Bytes;
 use streampress::announce::Dialect;
 use streampress::codec::hybrid;
 use streampress::compress::{Compressor, OnCompressed};
-use streampress::consume::{Handler, Job};
+use streampress::consume::{Handler, Job, Threads};
 use streampress::decompress::Decompressor;
 use streampress::doors::{
     ChunkStream, DoorResult, FileName, Files, Lock, Position, Queue, Record, StreamCounts,
@@ -67,6 +67,7 @@ async fn handle(handler: &dyn Handler, queue: &dyn Queue, lock: &dyn Lock) {
         delivery: &delivery,
         hidden_until: &Mutex::new(delivery.hidden_until),
         held: &held,
+        threads: &Threads::new(1),
         stop: &CancellationToken::new(),
         meter: &Meter::default(),
     };

@@ -106,6 +106,7 @@ async fn packed(
         lock: local.lock("compressor", 1),
         handler: Arc::new(handler),
         threads: 1,
+        strict: false,
         interval: Duration::from_secs(1),
         linger: Duration::from_secs(1),
         max_receive_count: 20,

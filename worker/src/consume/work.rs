@@ -4,12 +4,11 @@
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use tokio::sync::Semaphore;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 use tracing::{Instrument, Span, debug, error, field, info, info_span, warn};
 
-use super::{Fault, Handler, Job};
+use super::{Fault, Handler, Job, Threads};
 use crate::doors::{Delivery, DoorError, Held, Queue, held};
 use crate::metrics::{InHand, Meter};
 use crate::trace::{self, TraceContext};
@@ -29,19 +28,14 @@ pub(super) struct Work {
     pub(super) stop: CancellationToken,
     pub(super) hidden_until: Mutex<Instant>,
     pub(super) meter: Meter,
+    pub(super) threads: Threads,
 }
 
 impl Work {
-    pub(super) async fn run(
-        self,
-        delivery: Delivery,
-        in_hand: InHand,
-        permits: &Semaphore,
-        weight: u32,
-    ) {
+    pub(super) async fn run(self, delivery: Delivery, in_hand: InHand) {
         let (span, context) = self.span(&delivery);
         let work = async {
-            let outcome = self.keep_and_handle(&delivery, permits, weight).await;
+            let outcome = self.keep_and_handle(&delivery).await;
             self.conclude(&delivery, in_hand, outcome).await;
         };
         trace::scope(context, work).instrument(span).await;
@@ -67,20 +61,9 @@ impl Work {
         (span, context)
     }
 
-    async fn keep_and_handle(
-        &self,
-        delivery: &Delivery,
-        permits: &Semaphore,
-        weight: u32,
-    ) -> Result<(), Fault> {
+    async fn keep_and_handle(&self, delivery: &Delivery) -> Result<(), Fault> {
         let keep_hidden = self.keep_hidden(delivery);
-        let handled = async {
-            let _permit = tokio::select! {
-                () = self.stop.cancelled() => return Err(Fault::Interrupted),
-                permit = permits.acquire_many(weight) => permit,
-            };
-            self.handler.handle(self.job(delivery)).await
-        };
+        let handled = self.handler.handle(self.job(delivery));
         tokio::pin!(keep_hidden, handled);
         tokio::select! {
             outcome = &mut handled => outcome,
@@ -97,6 +80,7 @@ impl Work {
             delivery,
             hidden_until: &self.hidden_until,
             held: &self.held,
+            threads: &self.threads,
             stop: &self.stop,
             meter: &self.meter,
         }
@@ -338,8 +322,8 @@ mod tests {
         fn subject(&self, _delivery: &Delivery) -> Subject {
             Subject::default()
         }
-        fn weight(&self, _delivery: &Delivery) -> usize {
-            1
+        fn is_small(&self, _delivery: &Delivery) -> bool {
+            false
         }
         async fn acknowledged(&self, _delivery: &Delivery) {}
         async fn buried(&self, _delivery: &Delivery, _reason: &str, _detail: &str) {}
@@ -370,6 +354,7 @@ mod tests {
             stop: CancellationToken::new(),
             hidden_until: Mutex::new(delivery.hidden_until),
             meter: Meter::default(),
+            threads: Threads::new(1),
         }
     }
 
@@ -377,8 +362,7 @@ mod tests {
     async fn run(queue: &Arc<Notes>, handler: Arc<dyn Handler>, delivery: Delivery) {
         let work = work(queue.clone(), handler, &delivery).await;
         let in_hand = work.meter.received();
-        let permits = Semaphore::new(1);
-        work.run(delivery, in_hand, &permits, 1).await;
+        work.run(delivery, in_hand).await;
     }
 
     #[tokio::test]

@@ -35,8 +35,8 @@ impl Handler for Restorer {
         self.of(delivery).subject(delivery)
     }
 
-    fn weight(&self, delivery: &Delivery) -> usize {
-        self.of(delivery).weight(delivery)
+    fn is_small(&self, delivery: &Delivery) -> bool {
+        self.of(delivery).is_small(delivery)
     }
 
     async fn acknowledged(&self, delivery: &Delivery) {

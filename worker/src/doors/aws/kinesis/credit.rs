@@ -44,7 +44,8 @@ impl Credit {
     pub(super) fn settle(&mut self, wanted_bytes: usize, other_bytes: usize, record_bytes: f64) {
         let share = SHARE * (LARGE_BYTES / record_bytes.max(1.0)).min(1.0);
         self.bytes += share * wanted_bytes as f64 - other_bytes as f64;
-        self.bytes = self.bytes.min(MOST as f64);
+        // What was read over for another reason is no debt.
+        self.bytes = self.bytes.clamp(0.0, MOST as f64);
     }
 
     /// Whether the walk itself may move here, where it reads a whole answer ahead.

@@ -38,13 +38,16 @@ impl Pace {
         }
     }
 
-    /// When the next record may go: at once if any token is left. A record takes what it weighs, and who follows waits.
-    pub(super) fn ready_at(&mut self, now: Instant) -> Instant {
+    /// Seconds until this part of a burst is free; below zero if more is. With none asked for, until the next record may go:
+    /// at once if any token is left. A record takes what it weighs, and who follows waits.
+    pub(super) fn seconds_until(&mut self, now: Instant, burst: f64) -> f64 {
         self.fill(now);
-        let bytes_missing = (1.0 - self.bytes).max(0.0) / (FULL_BYTES_PER_SECOND * self.share);
-        let records_missing =
-            (1.0 - self.records).max(0.0) / (FULL_RECORDS_PER_SECOND * self.share);
-        now + Duration::from_secs_f64(bytes_missing.max(records_missing))
+        let missing = |tokens: f64, full_per_second: f64| {
+            let per_second = full_per_second * self.share;
+            ((burst * per_second * BURST_SECONDS).max(1.0) - tokens) / per_second
+        };
+        let bytes_missing = missing(self.bytes, FULL_BYTES_PER_SECOND);
+        bytes_missing.max(missing(self.records, FULL_RECORDS_PER_SECOND))
     }
 
     /// A record of so many bytes goes out.
@@ -87,7 +90,7 @@ mod tests {
     fn pass(pace: &mut Pace, start: Instant, record: usize) -> f64 {
         let (mut now, mut passed) = (start, 0);
         loop {
-            now = pace.ready_at(now);
+            now += Duration::from_secs_f64(pace.seconds_until(now, 0.0).max(0.0));
             if now >= start + Duration::from_secs(10) {
                 break;
             }

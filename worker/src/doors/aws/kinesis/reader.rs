@@ -3,7 +3,8 @@
 //! nobody's. What it comes past is kept for a while.
 //!
 //! What is asked for late, behind the walk, is read by a second walk, which has [`Credit`] and never reads ahead. Where other
-//! processes read the same shard and what lies ahead is mostly theirs, all is read that way; [`Ahead`] says when.
+//! processes read the same shard and what lies ahead is theirs, the walk seeks each time and reads no further than what is
+//! wanted; [`Ahead`] says when.
 
 use std::collections::{BTreeMap, HashMap};
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -17,7 +18,7 @@ use tokio::sync::{Semaphore, mpsc, oneshot};
 use tokio::time::{Duration, Instant};
 use tracing::{debug, warn};
 
-use super::ahead::Ahead;
+use super::ahead::{Ahead, Seen};
 use super::cache::{Budget, Cache};
 use super::credit::Credit;
 use super::shards::Shards;
@@ -185,7 +186,9 @@ struct Cursor {
     /// Everything after this is still ahead, and this too where it is `inclusive`.
     from: Sequence,
     inclusive: bool,
-    /// The last answer held nothing that anyone wanted.
+    /// The last answer held nothing.
+    empty: bool,
+    /// It held nothing that anyone wanted.
     idle: bool,
 }
 
@@ -199,13 +202,15 @@ struct Walker {
     record_bytes: f64,
     reads: Turns,
     seeks: Turns,
-    /// Whether, and how far, `cursor` reads ahead; while it does not pay, only `behind` walks.
+    /// How far `cursor` reads.
     ahead: Ahead,
     /// The walk through what is asked for behind `cursor`.
     behind: Option<Cursor>,
     credit: Credit,
     failing_since: Option<Instant>,
     faults: u32,
+    /// For its turn to read or to seek, since the last answer.
+    waited: bool,
 }
 
 impl Cursor {
@@ -236,22 +241,24 @@ impl Default for Turns {
 }
 
 impl Turns {
-    /// Until the next call is due.
-    async fn wait(&mut self) {
+    /// Waits until the next call is due; whether it had to.
+    async fn due(&mut self) -> bool {
         let since = self.counted_at.elapsed().as_secs_f64();
-        self.left = (self.left + since * CALLS_PER_SECOND).min(CALLS_PER_SECOND) - 1.0;
+        self.left = (self.left + since * CALLS_PER_SECOND).min(CALLS_PER_SECOND);
         self.counted_at = Instant::now();
-        if self.left < 0.0 {
-            tokio::time::sleep(Duration::from_secs_f64(-self.left / CALLS_PER_SECOND)).await;
+        let missing = 1.0 - self.left;
+        if missing > 0.0 {
+            tokio::time::sleep(Duration::from_secs_f64(missing / CALLS_PER_SECOND)).await;
         }
+        missing > 0.0
     }
-}
 
-/// What an answer was good for.
-#[derive(Default)]
-struct Seen {
-    wanted_bytes: usize,
-    other_bytes: usize,
+    /// Takes the next when it is due; whether it had to wait.
+    async fn take(&mut self) -> bool {
+        let waited = self.due().await;
+        self.left -= 1.0;
+        waited
+    }
 }
 
 /// What one step came to.
@@ -277,6 +284,7 @@ impl Walker {
             credit: Credit::default(),
             failing_since: None,
             faults: 0,
+            waited: false,
         }
     }
 
@@ -296,9 +304,11 @@ impl Walker {
                     }
                 }
             }
-            if self.cursor.is_none() {
+            if !self.ahead.reads_over() {
                 tokio::time::sleep(GATHER).await;
             }
+            // Meanwhile others may want something too.
+            self.waited |= self.reads.due().await;
             while let Ok(want) = asked.try_recv() {
                 self.take_in(want);
             }
@@ -319,7 +329,7 @@ impl Walker {
     fn take_in(&mut self, want: Want) {
         let sequence = want.position.sequence.clone();
         if let Some(data) = self.cache.take(&sequence) {
-            self.ahead.served(&sequence, &self.cache);
+            self.ahead.served(&sequence, &self.cache, self.record_bytes);
             self.serve(want, data);
             return;
         }
@@ -346,11 +356,8 @@ impl Walker {
 
     /// Seeks where need be, reads once, hands out.
     async fn step(&mut self, target: &Sequence) -> Step {
-        if !self.ahead.pays(self.record_bytes) {
-            if let Some(front) = self.cursor.take() {
-                self.behind = Some(front);
-            }
-            return self.go_back(target).await;
+        if !self.ahead.reads_over() {
+            return self.read_what_is_wanted(target).await;
         }
         let is_behind = self
             .cursor
@@ -378,15 +385,12 @@ impl Walker {
             self.cursor = Some(cursor);
             return self.judge(target).await;
         };
-        let limit = self.ahead.limit(self.wants.len(), self.record_bytes);
-        let limit = limit.min(self.limit());
+        let (limit, wanted) = self.how_far(target);
         match self.read(iterator, limit).await {
             Ok(answer) => {
-                let is_full = answer.records.len() >= limit as usize;
                 let (step, front, seen) = self.walk(cursor, answer).await;
-                if is_full {
-                    self.ahead.widen(seen.wanted_bytes + seen.other_bytes);
-                }
+                let waited = std::mem::take(&mut self.waited);
+                self.ahead.learn(&seen, wanted, limit as usize, waited);
                 self.cursor = Some(front);
                 step
             }
@@ -401,6 +405,46 @@ impl Walker {
                 Step::Failed(said)
             }
         }
+    }
+
+    /// Where others are too, or may be: seeks and reads from the first record that is wanted to the last.
+    async fn read_what_is_wanted(&mut self, target: &Sequence) -> Step {
+        let kept = self.cursor.take();
+        let cursor = match kept.filter(|kept| kept.empty && kept.leads_to(target)) {
+            Some(cursor) => cursor,
+            None => match self.seek_to(target).await {
+                Ok(Some(cursor)) => cursor,
+                Ok(None) => return self.judge(target).await,
+                Err(said) => return Step::Failed(said),
+            },
+        };
+        let Some(iterator) = &cursor.iterator else {
+            return self.judge(target).await;
+        };
+        let (limit, wanted) = self.how_far(target);
+        match self.read(iterator, limit).await {
+            Ok(answer) => {
+                let (step, cursor, seen) = self.walk(cursor, answer).await;
+                let waited = std::mem::take(&mut self.waited);
+                self.ahead.learn(&seen, wanted, limit as usize, waited);
+                self.credit
+                    .settle(seen.wanted_bytes, seen.other_bytes, self.record_bytes);
+                self.cursor = Some(cursor);
+                step
+            }
+            Err(said) if said.is(&["ExpiredIteratorException"]) => Step::Went,
+            Err(said) if said.is_absent() => self.judge(target).await,
+            Err(said) => Step::Failed(said),
+        }
+    }
+
+    /// How many records to read at the target, and how many are wanted there.
+    fn how_far(&mut self, target: &Sequence) -> (i32, usize) {
+        let wanted = self.wants.len();
+        let limit = self
+            .ahead
+            .limit(target, wanted, self.record_bytes, &self.credit);
+        (limit.min(self.limit()), wanted)
     }
 
     /// Reads what is wanted behind the walk and leaves the walk where it is: whoever is ahead does not wait for all that lies
@@ -437,7 +481,6 @@ impl Walker {
                     front.is_none_or(|front| !front.is_before(last))
                 });
                 if is_last && !behind.idle && self.credit.spend_for_a_move() {
-                    self.ahead = Ahead::default();
                     self.cursor = Some(behind);
                 } else {
                     self.behind = Some(behind);
@@ -462,6 +505,7 @@ impl Walker {
                 issued: Instant::now(),
                 from: target.clone(),
                 inclusive: true,
+                empty: false,
                 idle: false,
             })),
             Err(said) if said.is_absent() || said.is_refusal() => Ok(None),
@@ -482,32 +526,30 @@ impl Walker {
             .counts
             .bytes_read
             .fetch_add(bytes as u64, Ordering::Relaxed);
-        let (mut last, mut count, mut hits) = (None, 0u32, 0u32);
+        let mut last = None;
         let mut seen = Seen::default();
         for record in answer.records {
             let Some(sequence) = Sequence::parse(&record.sequence_number) else {
                 continue;
             };
             let data = Bytes::from(record.data.into_inner());
-            count += 1;
             match self.wants.remove(&sequence) {
                 Some(wants) => {
-                    hits += 1;
-                    self.ahead.served(&sequence, &self.cache);
-                    seen.wanted_bytes += data.len();
+                    seen.hit(data.len());
+                    self.ahead.served(&sequence, &self.cache, self.record_bytes);
                     wants
                         .into_iter()
                         .for_each(|want| self.serve(want, data.clone()));
                 }
                 None => {
-                    seen.other_bytes += data.len();
+                    seen.miss(&sequence, data.len());
                     self.cache.keep(sequence.clone(), data);
                 }
             }
             last = Some(sequence);
         }
-        if count > 0 {
-            let mean = bytes as f64 / f64::from(count);
+        if seen.records > 0 {
+            let mean = bytes as f64 / seen.records as f64;
             self.record_bytes = if self.record_bytes == 0.0 {
                 mean
             } else {
@@ -520,12 +562,14 @@ impl Walker {
             None => (cursor.from.clone(), cursor.inclusive),
         };
         // An empty answer says nothing of what lies ahead.
-        let idle = count > 0 && hits == 0;
+        let empty = seen.records == 0;
+        let idle = !empty && seen.wanted == 0;
         let ahead = Cursor {
             iterator: next,
             issued: Instant::now(),
             from,
             inclusive,
+            empty,
             idle,
         };
         // What was wanted between where we began and what we saw last, and is not there, never comes.
@@ -544,7 +588,7 @@ impl Walker {
                 return (Step::Failed(said), ahead, seen);
             }
         }
-        let step = if count == 0 && at_tip && !closed {
+        let step = if empty && at_tip && !closed {
             self.not_seen_at_tip(&ahead).await
         } else {
             Step::Went
@@ -642,7 +686,7 @@ impl Walker {
         kind: ShardIteratorType,
         at: Option<&Sequence>,
     ) -> Result<Option<String>, Said> {
-        self.seeks.wait().await;
+        self.waited |= self.seeks.take().await;
         self.shared.counts.seeks.fetch_add(1, Ordering::Relaxed);
         let request = self
             .shared
@@ -661,7 +705,7 @@ impl Walker {
     }
 
     async fn read(&mut self, iterator: &str, limit: i32) -> Result<GetRecordsOutput, Said> {
-        self.reads.wait().await;
+        self.waited |= self.reads.take().await;
         let _turn = self.shared.answers.acquire().await;
         let answer = self
             .shared
@@ -682,6 +726,7 @@ impl Walker {
     async fn endure(&mut self, said: Said) {
         if said.is_throttling() {
             self.shared.counts.throttled.fetch_add(1, Ordering::Relaxed);
+            self.waited = true;
         } else {
             warn!(shard = self.shard, error = %said, "Cannot read the stream; trying again.");
         }

@@ -37,6 +37,12 @@ const FIRST_PAUSE: Duration = Duration::from_millis(100);
 const LONGEST_PAUSE: Duration = Duration::from_secs(5);
 /// Then the caller is told; its message comes back later.
 const PATIENCE: Duration = Duration::from_secs(120);
+/// Records of several small files lie behind each other in one shard, so that who has some of these files in hand reads them
+/// in one call: a few times what one receive brings. Then the next shard has its turn.
+const RUN_RECORDS: usize = 32;
+const RUN_BYTES: usize = 1 << 20;
+/// A run begins where this part of a burst is free, or else it would end at once while all shards are at their limit.
+const FREE_FOR_A_RUN: f64 = 0.5;
 /// Shards are listed anew at most this often.
 const LIST_EVERY: Duration = Duration::from_secs(2);
 /// A partition key for records that may lie anywhere; the hash key decides.
@@ -88,7 +94,10 @@ pub(super) struct Writer {
 struct Item {
     key: String,
     data: Bytes,
+    /// Of its key; without one it may lie anywhere.
     hash: Option<u128>,
+    /// A file's only record, as far as we know.
+    single: bool,
     since: Instant,
     not_before: Instant,
     tries: u32,
@@ -117,6 +126,7 @@ impl Writer {
             listed_at: now,
             stale_shards: false,
             paces: HashMap::new(),
+            run: None,
             waiting: VecDeque::new(),
             counts: counts.clone(),
         };
@@ -136,6 +146,7 @@ impl Writer {
     /// Puts all; the answer is index-aligned.
     pub(super) async fn put(&self, records: Vec<Record>) -> DoorResult<Vec<Position>> {
         let mut answers = Vec::with_capacity(records.len());
+        let single = records.len() == 1;
         for record in records {
             let kib = u32::try_from(
                 record
@@ -157,6 +168,7 @@ impl Writer {
             let now = Instant::now();
             let item = Item {
                 hash: (!record.key.is_empty()).then(|| hash(&record.key)),
+                single,
                 key: record.key,
                 data: record.data,
                 since: now,
@@ -186,8 +198,35 @@ struct Task {
     listed_at: Instant,
     stale_shards: bool,
     paces: HashMap<String, Pace>,
+    run: Option<Run>,
     waiting: VecDeque<Item>,
     counts: Arc<PutCounts>,
+}
+
+/// Where records without a key went last.
+#[derive(Debug, Clone)]
+struct Run {
+    /// By the place in the list of open shards.
+    shard: usize,
+    records: usize,
+    bytes: usize,
+}
+
+impl Run {
+    /// After another record went to a shard.
+    fn with(before: Option<Self>, shard: usize, bytes: usize) -> Self {
+        let goes_on = before.filter(|run| run.shard == shard && !run.is_over());
+        let (records_before, bytes_before) = goes_on.map_or((0, 0), |run| (run.records, run.bytes));
+        Self {
+            shard,
+            records: records_before + 1,
+            bytes: bytes_before + bytes,
+        }
+    }
+
+    fn is_over(&self) -> bool {
+        self.records >= RUN_RECORDS || self.bytes >= RUN_BYTES
+    }
 }
 
 /// A request's items with the shard each was meant for, and what came of it.
@@ -231,7 +270,7 @@ impl Task {
         self.waiting.retain(|item| !item.answer.is_closed());
         while under_way.len() < REQUESTS_AT_ONCE {
             let now = Instant::now();
-            let (chosen, wake) = self.choose(now);
+            let (chosen, wake, run) = self.choose(now);
             let full =
                 chosen.len() >= REQUEST_RECORDS || self.bytes_of(&chosen) >= REQUEST_BYTES * 3 / 4;
             let ripe_at = chosen
@@ -246,6 +285,7 @@ impl Task {
                 return ripe_at;
             }
             let batch = self.take_out(chosen);
+            self.run = run;
             let (client, stream) = (self.client.clone(), self.stream.clone());
             self.counts.sent(batch.len());
             under_way.spawn(async move {
@@ -270,19 +310,19 @@ impl Task {
             .sum()
     }
 
-    /// Waiting records that may go now, with their shards, and when another may. The paces are not touched yet.
-    fn choose(&mut self, now: Instant) -> (Vec<(usize, Target)>, Option<Instant>) {
-        let mut ready: Vec<Instant> = Vec::with_capacity(self.shards.open.len());
+    /// Waiting records that may go now, with their shards, when another may, and the run that they make. The paces are not
+    /// touched yet.
+    fn choose(&mut self, now: Instant) -> (Vec<(usize, Target)>, Option<Instant>, Option<Run>) {
         let mut trial: Vec<Pace> = Vec::with_capacity(self.shards.open.len());
         for shard in &self.shards.open {
             let pace = self
                 .paces
                 .entry(shard.id.clone())
                 .or_insert_with(|| Pace::new(now));
-            ready.push(pace.ready_at(now));
             trial.push(pace.clone());
         }
         let (mut chosen, mut bytes, mut wake) = (Vec::new(), 0, None::<Instant>);
+        let mut run = self.run.clone();
         let mut later = |at: Instant| wake = Some(wake.map_or(at, |earliest| earliest.min(at)));
         for (index, item) in self.waiting.iter().enumerate().take(LOOK_AHEAD) {
             if item.not_before > now {
@@ -295,18 +335,21 @@ impl Task {
                 break;
             }
             let shard = match item.hash {
-                Some(hash) => self.shards.of(hash),
-                // The one that has been ready longest; among several, any.
-                None => (0..ready.len()).min_by_key(|index| (ready[*index], fastrand::u16(..))),
+                Some(hash) => self.shards.of(hash).map(|shard| (shard, 0.0)),
+                None => next_shard(&mut trial, run.as_ref(), item.single, now),
             };
-            if let Some(shard) = shard {
-                if ready[shard] > now {
-                    later(ready[shard]);
+            if let Some((shard, burst)) = shard {
+                let wait = trial[shard].seconds_until(now, burst);
+                if wait > 0.0 {
+                    later(now + Duration::from_secs_f64(wait));
                     continue;
                 }
                 trial[shard].take(item.data.len());
-                ready[shard] = trial[shard].ready_at(now);
+                if item.hash.is_none() {
+                    run = Some(Run::with(run.take(), shard, item.data.len()));
+                }
             }
+            let shard = shard.map(|(shard, _)| shard);
             bytes += item.weight();
             chosen.push((
                 index,
@@ -319,7 +362,7 @@ impl Task {
                 break;
             }
         }
-        (chosen, wake)
+        (chosen, wake, run)
     }
 
     fn take_out(&mut self, chosen: Vec<(usize, Target)>) -> Vec<Addressed> {
@@ -464,6 +507,7 @@ impl Task {
                 self.paces
                     .retain(|id, _| shards.open.iter().any(|shard| shard.id == *id));
                 self.shards = shards;
+                self.run = None;
                 self.stale_shards = false;
             }
             Ok(_) => {}
@@ -472,6 +516,27 @@ impl Task {
             }
         }
     }
+}
+
+/// Where a record without a key goes, and which part of a burst must be free there: a single one goes on with a run while
+/// that lasts. Else it is the shard with most to spare; among several, the next in turn.
+fn next_shard(
+    paces: &mut [Pace],
+    run: Option<&Run>,
+    single: bool,
+    now: Instant,
+) -> Option<(usize, f64)> {
+    if let Some(run) = run.filter(|run| single && !run.is_over())
+        && paces[run.shard].seconds_until(now, 0.0) <= 0.0
+    {
+        return Some((run.shard, 0.0));
+    }
+    let count = paces.len();
+    let first = run.map_or_else(|| fastrand::usize(..count.max(1)), |run| run.shard + 1);
+    let in_turn = (first..first + count).map(|place| place % count);
+    let waits = in_turn.map(|shard| (shard, paces[shard].seconds_until(now, 0.0)));
+    let (shard, _) = waits.min_by(|a, b| a.1.total_cmp(&b.1))?;
+    Some((shard, if single { FREE_FOR_A_RUN } else { 0.0 }))
 }
 
 /// Where a record shall go: an index of the open shards, and whether by a hash key of our choice.
