@@ -118,3 +118,58 @@ async fn a_file_announced_on_an_idle_system_is_restored_soon() {
     workers.into_iter().for_each(Worker::kill);
     assert!(times[7] <= 0.5, "{times:?}");
 }
+
+/// Of so many characters, four of which make three bytes; it cannot be packed any smaller.
+fn content(seed: u64, characters: usize) -> String {
+    let mut random = fastrand::Rng::with_seed(seed);
+    std::iter::repeat_with(|| char::from(b'0' + random.u8(0..64)))
+        .take(characters)
+        .collect()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn several_decompressors_read_a_stream_once() {
+    for (files, bytes) in [(600u64, 10_000), (100, 100_000)] {
+        for decompressors in [2, 4] {
+            let cloud = Cloud::start().await;
+            cloud.make_queue("files", 20);
+            cloud.make_queue("chunks", 20);
+            cloud.make_stream(STREAM, 4);
+            let root = tempfile::tempdir().expect("a folder");
+            let place = Place::new(root.path(), &cloud.standin.url, Duration::from_secs(60))
+                .expect("folders");
+            let announcer = place.announcer(&cloud.aws).await;
+            for number in 0..files {
+                let content = content(number, bytes * 4 / 3);
+                let entry = place
+                    .write(
+                        &format!("{number}.txt"),
+                        content.as_bytes(),
+                        SystemTime::now(),
+                    )
+                    .expect("written");
+                announcer.announce(&entry).await.expect("announced");
+            }
+            let began = Instant::now();
+            let roles = [(Role::Compressor, 2), (Role::Decompressor, decompressors)];
+            let workers: Vec<_> = roles
+                .into_iter()
+                .flat_map(|(role, count)| (0..count).map(move |_| role))
+                .map(|role| Worker::start(&place, role, 2))
+                .collect();
+            while (place.commits().len() as u64) < files {
+                tokio::time::sleep(Duration::from_millis(5)).await;
+            }
+            let seconds = began.elapsed().as_secs_f64();
+            workers.into_iter().for_each(Worker::kill);
+            let counts = cloud.standin.kinesis().counts;
+            let ratio = counts.bytes_out as f64 / counts.bytes_in as f64;
+            println!(
+                "FIGURE bytes read over bytes put, {files} files of {bytes} packed, {decompressors} decompressors: {ratio:.2} in {seconds:.1} s with {} reads and {} seeks",
+                cloud.standin.calls("GetRecords"),
+                cloud.standin.calls("GetShardIterator"),
+            );
+            assert!(ratio <= 1.5, "{ratio}");
+        }
+    }
+}

@@ -209,8 +209,6 @@ struct Walker {
     credit: Credit,
     failing_since: Option<Instant>,
     faults: u32,
-    /// For its turn to read or to seek, since the last answer.
-    waited: bool,
 }
 
 impl Cursor {
@@ -241,23 +239,21 @@ impl Default for Turns {
 }
 
 impl Turns {
-    /// Waits until the next call is due; whether it had to.
-    async fn due(&mut self) -> bool {
+    /// Waits until the next call is due.
+    async fn due(&mut self) {
         let since = self.counted_at.elapsed().as_secs_f64();
         self.left = (self.left + since * CALLS_PER_SECOND).min(CALLS_PER_SECOND);
         self.counted_at = Instant::now();
-        let missing = 1.0 - self.left;
-        if missing > 0.0 {
-            tokio::time::sleep(Duration::from_secs_f64(missing / CALLS_PER_SECOND)).await;
+        if self.left < 1.0 {
+            let missing = (1.0 - self.left) / CALLS_PER_SECOND;
+            tokio::time::sleep(Duration::from_secs_f64(missing)).await;
         }
-        missing > 0.0
     }
 
-    /// Takes the next when it is due; whether it had to wait.
-    async fn take(&mut self) -> bool {
-        let waited = self.due().await;
+    /// Takes the next when it is due.
+    async fn take(&mut self) {
+        self.due().await;
         self.left -= 1.0;
-        waited
     }
 }
 
@@ -284,7 +280,6 @@ impl Walker {
             credit: Credit::default(),
             failing_since: None,
             faults: 0,
-            waited: false,
         }
     }
 
@@ -304,11 +299,11 @@ impl Walker {
                     }
                 }
             }
-            if !self.ahead.reads_over() {
+            if !self.ahead.is_alone() {
                 tokio::time::sleep(GATHER).await;
             }
             // Meanwhile others may want something too.
-            self.waited |= self.reads.due().await;
+            self.reads.due().await;
             while let Ok(want) = asked.try_recv() {
                 self.take_in(want);
             }
@@ -329,7 +324,7 @@ impl Walker {
     fn take_in(&mut self, want: Want) {
         let sequence = want.position.sequence.clone();
         if let Some(data) = self.cache.take(&sequence) {
-            self.ahead.served(&sequence, &self.cache, self.record_bytes);
+            self.ahead.served(&sequence, &self.cache);
             self.serve(want, data);
             return;
         }
@@ -356,7 +351,7 @@ impl Walker {
 
     /// Seeks where need be, reads once, hands out.
     async fn step(&mut self, target: &Sequence) -> Step {
-        if !self.ahead.reads_over() {
+        if !self.ahead.is_alone() {
             return self.read_what_is_wanted(target).await;
         }
         let is_behind = self
@@ -385,12 +380,11 @@ impl Walker {
             self.cursor = Some(cursor);
             return self.judge(target).await;
         };
-        let (limit, wanted) = self.how_far(target);
+        let limit = self.how_far(target);
         match self.read(iterator, limit).await {
             Ok(answer) => {
                 let (step, front, seen) = self.walk(cursor, answer).await;
-                let waited = std::mem::take(&mut self.waited);
-                self.ahead.learn(&seen, wanted, limit as usize, waited);
+                self.ahead.learn(&seen, limit as usize, self.wants.len());
                 self.cursor = Some(front);
                 step
             }
@@ -421,14 +415,11 @@ impl Walker {
         let Some(iterator) = &cursor.iterator else {
             return self.judge(target).await;
         };
-        let (limit, wanted) = self.how_far(target);
+        let limit = self.how_far(target);
         match self.read(iterator, limit).await {
             Ok(answer) => {
                 let (step, cursor, seen) = self.walk(cursor, answer).await;
-                let waited = std::mem::take(&mut self.waited);
-                self.ahead.learn(&seen, wanted, limit as usize, waited);
-                self.credit
-                    .settle(seen.wanted_bytes, seen.other_bytes, self.record_bytes);
+                self.ahead.learn(&seen, limit as usize, self.wants.len());
                 self.cursor = Some(cursor);
                 step
             }
@@ -438,13 +429,12 @@ impl Walker {
         }
     }
 
-    /// How many records to read at the target, and how many are wanted there.
-    fn how_far(&mut self, target: &Sequence) -> (i32, usize) {
-        let wanted = self.wants.len();
+    /// How many records to read at the target.
+    fn how_far(&mut self, target: &Sequence) -> i32 {
         let limit = self
             .ahead
-            .limit(target, wanted, self.record_bytes, &self.credit);
-        (limit.min(self.limit()), wanted)
+            .limit(target, self.wants.len(), self.record_bytes);
+        limit.min(self.limit())
     }
 
     /// Reads what is wanted behind the walk and leaves the walk where it is: whoever is ahead does not wait for all that lies
@@ -536,7 +526,7 @@ impl Walker {
             match self.wants.remove(&sequence) {
                 Some(wants) => {
                     seen.hit(data.len());
-                    self.ahead.served(&sequence, &self.cache, self.record_bytes);
+                    self.ahead.served(&sequence, &self.cache);
                     wants
                         .into_iter()
                         .for_each(|want| self.serve(want, data.clone()));
@@ -563,7 +553,7 @@ impl Walker {
         };
         // An empty answer says nothing of what lies ahead.
         let empty = seen.records == 0;
-        let idle = !empty && seen.wanted == 0;
+        let idle = seen.is_idle();
         let ahead = Cursor {
             iterator: next,
             issued: Instant::now(),
@@ -686,7 +676,7 @@ impl Walker {
         kind: ShardIteratorType,
         at: Option<&Sequence>,
     ) -> Result<Option<String>, Said> {
-        self.waited |= self.seeks.take().await;
+        self.seeks.take().await;
         self.shared.counts.seeks.fetch_add(1, Ordering::Relaxed);
         let request = self
             .shared
@@ -705,7 +695,7 @@ impl Walker {
     }
 
     async fn read(&mut self, iterator: &str, limit: i32) -> Result<GetRecordsOutput, Said> {
-        self.waited |= self.reads.take().await;
+        self.reads.take().await;
         let _turn = self.shared.answers.acquire().await;
         let answer = self
             .shared
@@ -726,7 +716,6 @@ impl Walker {
     async fn endure(&mut self, said: Said) {
         if said.is_throttling() {
             self.shared.counts.throttled.fetch_add(1, Ordering::Relaxed);
-            self.waited = true;
         } else {
             warn!(shard = self.shard, error = %said, "Cannot read the stream; trying again.");
         }
