@@ -551,7 +551,8 @@ async fn several_processes_read_records_of_any_size_once() {
         for processes in [2, 4] {
             let (ratio, calls) = dealt.among(processes, "", &dealt.in_order()).await;
             assert!(ratio <= 1.5, "{ratio}");
-            assert!(calls < 3 * count, "{calls}");
+            // For small ones a call brings many; large ones are seldom several in a call.
+            assert!(bytes > 10_000 || calls < count, "{calls}");
         }
     }
 }

@@ -158,6 +158,10 @@ async fn several_decompressors_read_a_stream_once() {
                 .map(|role| Worker::start(&place, role, 2))
                 .collect();
             while (place.commits().len() as u64) < files {
+                assert!(
+                    began.elapsed() < Duration::from_secs(300),
+                    "it does not end"
+                );
                 tokio::time::sleep(Duration::from_millis(5)).await;
             }
             let seconds = began.elapsed().as_secs_f64();

@@ -11,7 +11,8 @@ use std::time::Instant;
 
 use async_trait::async_trait;
 use bytes::{Bytes, BytesMut};
-use tokio::sync::mpsc;
+use futures::future::maybe_done;
+use tokio::sync::{OwnedSemaphorePermit, mpsc};
 use tracing::{info, warn};
 
 use crate::announce::Announcer;
@@ -80,11 +81,16 @@ impl Handler for Compressor {
             return pass_on(&self.announcer, &self.filter, &event).await;
         }
         let announcement = self.announcement(&delivery.body).await?;
+        self.check_source(&announcement.file).await?;
+        // A file of more than one block is worth all threads.
+        let threads = job
+            .threads(announcement.file.bytes > self.options.block_size as u64)
+            .await?;
         job.waited_since(announcement.announced_millis);
         // By message: handled twice, its second manifest is a duplicate; announced anew (redrive), it is not.
         let attempt = format!("{}/{}", job.held.attempt(), delivery.message_id);
         let packing = Instant::now();
-        let manifest = self.pack(&announcement, &attempt, job).await?;
+        let manifest = self.pack(&announcement, &attempt, threads, job).await?;
         job.meter.stage("pack", packing.elapsed());
         job.may_act()?;
         let announcing = Instant::now();
@@ -110,8 +116,7 @@ impl Handler for Compressor {
 
     /// It is packed sooner than its records and its message are answered.
     fn is_small(&self, delivery: &Delivery) -> bool {
-        let announcement = Announcement::parse(&delivery.body);
-        announcement.is_ok_and(|it| it.file.bytes <= self.options.block_size as u64 / SMALL)
+        Announcement::parse(&delivery.body).is_ok_and(|it| self.is_small(&it.file))
     }
 
     async fn acknowledged(&self, delivery: &Delivery) {
@@ -138,6 +143,10 @@ impl Handler for Compressor {
 }
 
 impl Compressor {
+    fn is_small(&self, file: &FileRef) -> bool {
+        file.bytes <= self.options.block_size as u64 / SMALL
+    }
+
     /// Ours, or the original's, which says no more than a name: then the file as it lies there now.
     async fn announcement(&self, body: &str) -> Result<Announcement, Fault> {
         let Ok(seed) = SeedAnnouncement::parse(body) else {
@@ -170,12 +179,12 @@ impl Compressor {
         &self,
         announcement: &Announcement,
         attempt: &str,
+        threads: OwnedSemaphorePermit,
         job: Job<'_>,
     ) -> Result<Manifest, Fault> {
         let file = &announcement.file;
-        self.check_source(file).await?;
         let owner = Owner::new(&file.id(), attempt);
-        let (positions, summary) = self.stream_packed(file, &owner, job).await?;
+        let (positions, summary) = self.stream_packed(file, &owner, threads, job).await?;
         if summary.hash != file.hash || summary.raw_bytes != file.bytes {
             return Err(self.announce_changed(file).await);
         }
@@ -229,15 +238,17 @@ impl Compressor {
         &self,
         file: &FileRef,
         owner: &Owner,
+        threads: OwnedSemaphorePermit,
         job: Job<'_>,
     ) -> Result<(Vec<Position>, Packed), Fault> {
         let cancel = Arc::new(AtomicBool::new(false));
         let _cancel_when_dropped = SetOnDrop(cancel.clone());
         let (frames, packed) = mpsc::channel::<Bytes>(4);
-        // A file of more than one block is worth all threads.
-        let threads = job
-            .threads(file.bytes > self.options.block_size as u64)
-            .await?;
+        // What is packed stays in memory until the stream has it, so that others wait unless it is small.
+        let (until_packed, _until_put) = match self.is_small(file) {
+            true => (Some(threads), None),
+            false => (None, Some(threads)),
+        };
         let packing = {
             let (source, name, options) = (
                 self.announcer.source.clone(),
@@ -246,7 +257,7 @@ impl Compressor {
             );
             let cancel = cancel.clone();
             blocking(move || {
-                let _threads = threads;
+                let _threads = until_packed;
                 let reader = source.read(&name).map_err(codec::Error::Read)?;
                 let mut sink = |frame: &[u8]| {
                     frames
@@ -256,20 +267,24 @@ impl Compressor {
                 hybrid::pack(reader, &mut sink, &options, &cancel)
             })
         };
-        tokio::pin!(packing);
+        // It may be done before it is stopped.
+        let mut packing = std::pin::pin!(maybe_done(packing));
         let appending = self.append_all(packed, owner, job.meter);
-        let both = async { tokio::join!(packing.as_mut(), appending) };
-        let (packed, appended) = tokio::select! {
-            done = both => done,
+        let both = async { tokio::join!(packing.as_mut(), appending).1 };
+        let appended = tokio::select! {
+            appended = both => appended,
             () = job.stop.cancelled() => {
                 // The stream may take its time; records that no manifest names are nobody's, so they are not waited for.
                 cancel.store(true, Ordering::Relaxed);
-                drop(packing.await);
+                packing.await;
                 return Err(Fault::Interrupted);
             }
         };
         // A stream that refuses is the cause; that packing then found nobody to write to is its echo.
         let positions = appended?;
+        let Some(packed) = packing.take_output() else {
+            return Err(Fault::Interrupted);
+        };
         let summary = packed.map_err(|error| pack_fault(file, error))?;
         Ok((positions, Packed::from(summary)))
     }
@@ -295,7 +310,7 @@ impl Compressor {
             while waiting.len() >= self.payload_bytes(trace) || (ended && !waiting.is_empty()) {
                 let payload = waiting.split_to(self.payload_bytes(trace).min(waiting.len()));
                 records.push(Record {
-                    // Any shard: so they fill evenly.
+                    // Any shard.
                     key: String::new(),
                     data: owner.seal(index, &payload, trace.take()),
                 });

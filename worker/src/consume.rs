@@ -145,7 +145,8 @@ impl Job<'_> {
     }
 }
 
-/// A worker's threads, for [`Job::threads`]: taken while blocks are packed or unpacked, not while a door is waited for.
+/// A worker's threads, for [`Job::threads`]: taken while blocks are packed or unpacked and while what comes of it is held in
+/// memory, not while a small file waits for a door.
 #[derive(Debug, Clone)]
 pub struct Threads {
     free: Arc<Semaphore>,
@@ -262,9 +263,8 @@ impl Consumer {
                 Ok(())
             }
             lost_race => {
-                for (delivery, in_hand) in deliveries {
-                    give_back(self.role, &*self.queue, &delivery).await;
-                    in_hand.retried("no_slot");
+                for message in deliveries {
+                    self.give_back(message, "no_slot").await;
                 }
                 self.pause(self.interval).await;
                 lost_race.map(drop)
@@ -312,7 +312,11 @@ impl Consumer {
                         let more = self.taken(more);
                         small = self.are_small(&more);
                         for message in more {
-                            self.start(message, &held, &stop, &threads, &mut at_work);
+                            if small || at_work.len() < self.threads.max(1) || self.handler.is_small(&message.0) {
+                                self.start(message, &held, &stop, &threads, &mut at_work);
+                            } else {
+                                self.give_back(message, "no_thread").await;
+                            }
                         }
                     }
                     Err(fault) => {
@@ -330,6 +334,11 @@ impl Consumer {
             let kept = held.release().await;
             debug!(role = self.role, slot, kept, "Gave the slot up.");
         }
+    }
+
+    async fn give_back(&self, (delivery, in_hand): (Delivery, InHand), why: &'static str) {
+        give_back(self.role, &*self.queue, &delivery).await;
+        in_hand.retried(why);
     }
 
     fn are_small(&self, messages: &[(Delivery, InHand)]) -> bool {

@@ -11,7 +11,8 @@ use std::time::Instant;
 
 use async_trait::async_trait;
 use bytes::{Buf, Bytes};
-use tokio::sync::{OwnedSemaphorePermit, mpsc};
+use futures::future::maybe_done;
+use tokio::sync::mpsc;
 use tracing::{info, warn};
 
 use crate::announce::hash;
@@ -32,6 +33,9 @@ const BATCH_BYTES: u64 = 4 << 20;
 const BATCH_RECORDS: usize = 64;
 /// The longest list of records in bytes; 64 MiB name some 800,000 records, at 400 KiB each 300 GiB packed.
 const LONGEST_LIST_BYTES: u64 = 64 << 20;
+
+/// A file of this part of a block or less is held in memory without a thread.
+const SMALL: u64 = 16;
 
 /// The decompressor's work, format Hybrid.
 #[derive(Debug)]
@@ -68,10 +72,10 @@ impl Handler for Decompressor {
     async fn handle(&self, job: Job<'_>) -> Result<(), Fault> {
         let manifest = Manifest::parse(&job.delivery.body)
             .map_err(|error| Fault::permanent("UnreadableMessage", error))?;
-        job.waited_since(manifest.compressed_millis);
         let file = &manifest.file;
         match job.or_stop(self.present(file)).await? {
             Present::Same => {
+                job.waited_since(manifest.compressed_millis);
                 info!("File is restored already; skipped.");
                 // It may have been made visible by one who was killed before saying so.
                 if let Some(log) = &self.report {
@@ -85,7 +89,10 @@ impl Handler for Decompressor {
                 }
                 self.note_restored(file).await
             }
-            Present::Newer => self.superseded(file).await,
+            Present::Newer => {
+                job.waited_since(manifest.compressed_millis);
+                self.superseded(file).await
+            }
             Present::Older => self.restore(&manifest, job).await,
         }
     }
@@ -182,16 +189,34 @@ impl Decompressor {
 
     async fn restore(&self, manifest: &Manifest, job: Job<'_>) -> Result<(), Fault> {
         let file = &manifest.file;
-        let started = Instant::now();
         let owner = Owner::new(&file.id(), &manifest.attempt);
-        let positions = job.or_stop(self.positions(manifest, &owner)).await?;
-        // What is small is fetched while others still use the threads, so that the stream is asked for several at once.
-        let threads = match self.is_small(manifest) {
-            true => None,
-            false => Some(job.threads(file.bytes > self.block_bytes).await?),
+        let (payloads, fetched) = mpsc::channel::<Bytes>(16);
+        // What is small is fetched first, so that the stream is asked for several files' records at once and no thread waits
+        // for it.
+        let (threads, unfetched) = if self.is_small(manifest) {
+            let positions = self.positions(manifest, &owner).await?;
+            job.or_stop(self.fetch_all(&owner, positions, payloads, job.meter))
+                .await?;
+            (job.threads(false).await?, None)
+        } else {
+            let threads = job.threads(file.bytes > self.block_bytes).await?;
+            let positions = job.or_stop(self.positions(manifest, &owner)).await?;
+            (threads, Some((positions, payloads)))
         };
-        let pending = self.unpack(file, &owner, positions, threads, job).await?;
+        job.waited_since(manifest.compressed_millis);
+        let started = Instant::now();
+        let fetching = async {
+            match unfetched {
+                Some((positions, payloads)) => {
+                    self.fetch_all(&owner, positions, payloads, job.meter).await
+                }
+                None => Ok(()),
+            }
+        };
+        let pending = self.unpack(file, fetched, fetching, job).await?;
         job.meter.stage("unpack", started.elapsed());
+        // A file in a bucket stays in memory until it is visible, so that others wait unless it is a small part of a block.
+        let _threads = (file.bytes > self.block_bytes / SMALL).then_some(threads);
         if self.is_superseded(file).await? {
             return self.superseded(file).await;
         }
@@ -261,55 +286,49 @@ impl Decompressor {
         })
     }
 
-    /// Fetches, unpacks and writes at once; the answer is the whole file, checked and not yet visible.
+    /// Unpacks and writes what `fetching` sends to `payloads`; the answer is the whole file, checked and not yet visible.
     async fn unpack(
         &self,
         file: &FileRef,
-        owner: &Owner,
-        positions: Vec<Position>,
-        threads: Option<OwnedSemaphorePermit>,
+        payloads: mpsc::Receiver<Bytes>,
+        fetching: impl Future<Output = Result<(), Fault>>,
         job: Job<'_>,
     ) -> Result<Box<dyn crate::doors::PendingFile>, Fault> {
         let cancel = Arc::new(AtomicBool::new(false));
-        let (payloads, reader) = mpsc::channel::<Bytes>(16);
-        let (destination, name) = (self.destination.clone(), file.name.clone());
-        let (limits, all_threads, cancelled) = (self.limits, self.threads, cancel.clone());
-        let modified = clock::from_nanos(file.modified_nanos);
-        let unpack = move |threads: OwnedSemaphorePermit| -> Result<_, codec::Error> {
-            let _threads = threads;
-            let mut pending = destination
-                .create_version(&name, modified)
-                .map_err(codec::Error::Write)?;
-            let reader = ChannelReader {
-                payloads: reader,
-                at_hand: Bytes::new(),
-            };
-            let summary = hybrid::unpack(reader, &mut pending, &limits, all_threads, &cancelled)?;
-            pending.flush().map_err(codec::Error::Write)?;
-            Ok((pending, summary))
+        let unpacking = {
+            let (destination, name) = (self.destination.clone(), file.name.clone());
+            let (limits, threads, cancel) = (self.limits, self.threads, cancel.clone());
+            let modified = clock::from_nanos(file.modified_nanos);
+            blocking(move || -> Result<_, codec::Error> {
+                let mut pending = destination
+                    .create_version(&name, modified)
+                    .map_err(codec::Error::Write)?;
+                let reader = ChannelReader {
+                    payloads,
+                    at_hand: Bytes::new(),
+                };
+                let summary = hybrid::unpack(reader, &mut pending, &limits, threads, &cancel)?;
+                pending.flush().map_err(codec::Error::Write)?;
+                Ok((pending, summary))
+            })
         };
-        let unpacking = async {
-            let threads = match threads {
-                Some(threads) => threads,
-                None => job.threads(false).await?,
-            };
-            let unpacked = blocking(move || unpack(threads)).await;
-            unpacked.map_err(|error| unpack_fault(file, error))
-        };
-        tokio::pin!(unpacking);
-        let fetching = self.fetch_all(owner, positions, payloads, job.meter);
-        let both = async { tokio::join!(unpacking.as_mut(), fetching) };
-        let (unpacked, fetched) = tokio::select! {
-            done = both => done,
+        // It may be done before it is stopped.
+        let mut unpacking = std::pin::pin!(maybe_done(unpacking));
+        let both = async { tokio::join!(unpacking.as_mut(), fetching).1 };
+        let fetched = tokio::select! {
+            fetched = both => fetched,
             () = job.stop.cancelled() => {
                 // The stream may take its time and is not waited for; the unfinished file is taken back.
                 cancel.store(true, Ordering::Relaxed);
-                drop(unpacking.await);
+                unpacking.await;
                 return Err(Fault::Interrupted);
             }
         };
         fetched?;
-        let (pending, summary) = unpacked?;
+        let Some(unpacked) = unpacking.take_output() else {
+            return Err(Fault::Interrupted);
+        };
+        let (pending, summary) = unpacked.map_err(|error| unpack_fault(file, error))?;
         if summary.raw_bytes != file.bytes || Digest::from(summary.hash) != file.hash {
             let detail = format!(
                 "{} came out with another hash than it was announced with; nothing was written; redrive announces the source again",

@@ -111,7 +111,7 @@ pub struct Workplace {
     pub transport: Transport,
     /// Stands for `/data` in locations.
     pub data: PathBuf,
-    /// Threads for packing and unpacking, and files in hand at once.
+    /// Threads for packing and unpacking, and files in hand at once, of small ones more.
     pub threads: usize,
     /// What the roles count.
     pub meter: Meter,

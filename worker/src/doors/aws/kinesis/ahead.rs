@@ -125,13 +125,22 @@ impl Ahead {
             self.won += 1;
             self.wanted_until_try = 0;
             if self.won == WON {
-                self.alone = Some(Alone {
-                    bytes: 0,
-                    asked: 1.0,
-                    passed: 1.0,
-                    furthest: sequence.clone(),
-                });
+                self.alone = Some(Alone::at(sequence));
             }
+        }
+    }
+
+    /// There was no room to keep what was passed.
+    pub(super) fn could_not_keep(&mut self) {
+        if let Some(alone) = &mut self.alone {
+            alone.passed += 1.0;
+        }
+    }
+
+    /// The walk begins anew further back.
+    pub(super) fn moved_back(&mut self, to: &Sequence) {
+        if self.alone.is_some() {
+            self.alone = Some(Alone::at(to));
         }
     }
 
@@ -197,6 +206,15 @@ impl Ahead {
 }
 
 impl Alone {
+    fn at(furthest: &Sequence) -> Self {
+        Self {
+            bytes: 0,
+            asked: 1.0,
+            passed: 1.0,
+            furthest: furthest.clone(),
+        }
+    }
+
     fn served(&mut self, sequence: &Sequence, cache: &Cache) {
         self.asked = MEMORY * self.asked + 1.0;
         self.passed *= MEMORY;

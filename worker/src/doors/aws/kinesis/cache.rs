@@ -47,11 +47,11 @@ impl Cache {
         }
     }
 
-    /// Keeps a record, dropping older ones where there is no room.
-    pub(super) fn keep(&mut self, sequence: Sequence, data: Bytes) {
+    /// Keeps a record, dropping older ones where there is no room; whether there was any.
+    pub(super) fn keep(&mut self, sequence: Sequence, data: Bytes) -> bool {
         while self.budget.is_over_with(data.len()) {
             let Some(oldest) = self.order.pop_front() else {
-                return;
+                return false;
             };
             self.remove(&oldest);
         }
@@ -64,6 +64,7 @@ impl Cache {
                 .used_bytes
                 .fetch_sub(before.len(), Ordering::Relaxed);
         }
+        true
     }
 
     /// Hands a record out; it is not kept, since hardly anybody asks twice.

@@ -1,6 +1,6 @@
 //! How many bytes a walk through what was asked for late may read in vain. What lies between two wanted records is not known
 //! before it is read: large answers save calls where they lie together and cost bytes where they lie apart. So a share of
-//! what was wanted may be wasted: bytes read stay within 1.5 of those needed, whatever the pattern.
+//! what was wanted may be wasted: bytes that are read late stay within 1.5 of those needed, whatever the pattern.
 
 /// May be wasted before anything went well: nothing beside one record of the usual 400 KiB, a few small ones.
 const TO_BEGIN: usize = 16 << 10;
@@ -44,8 +44,7 @@ impl Credit {
     pub(super) fn settle(&mut self, wanted_bytes: usize, other_bytes: usize, record_bytes: f64) {
         let share = SHARE * (LARGE_BYTES / record_bytes.max(1.0)).min(1.0);
         self.bytes += share * wanted_bytes as f64 - other_bytes as f64;
-        // What was read over for another reason is no debt.
-        self.bytes = self.bytes.clamp(0.0, MOST as f64);
+        self.bytes = self.bytes.min(MOST as f64);
     }
 
     /// Whether the walk itself may move here, where it reads a whole answer ahead.

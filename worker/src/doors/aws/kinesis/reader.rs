@@ -186,8 +186,8 @@ struct Cursor {
     /// Everything after this is still ahead, and this too where it is `inclusive`.
     from: Sequence,
     inclusive: bool,
-    /// The last answer held nothing.
-    empty: bool,
+    /// Nothing was read yet where it stands.
+    unread: bool,
     /// It held nothing that anyone wanted.
     idle: bool,
 }
@@ -404,7 +404,7 @@ impl Walker {
     /// Where others are too, or may be: seeks and reads from the first record that is wanted to the last.
     async fn read_what_is_wanted(&mut self, target: &Sequence) -> Step {
         let kept = self.cursor.take();
-        let cursor = match kept.filter(|kept| kept.empty && kept.leads_to(target)) {
+        let cursor = match kept.filter(|kept| kept.unread && kept.leads_to(target)) {
             Some(cursor) => cursor,
             None => match self.seek_to(target).await {
                 Ok(Some(cursor)) => cursor,
@@ -425,7 +425,10 @@ impl Walker {
             }
             Err(said) if said.is(&["ExpiredIteratorException"]) => Step::Went,
             Err(said) if said.is_absent() => self.judge(target).await,
-            Err(said) => Step::Failed(said),
+            Err(said) => {
+                self.cursor = Some(cursor);
+                Step::Failed(said)
+            }
         }
     }
 
@@ -471,6 +474,7 @@ impl Walker {
                     front.is_none_or(|front| !front.is_before(last))
                 });
                 if is_last && !behind.idle && self.credit.spend_for_a_move() {
+                    self.ahead.moved_back(&behind.from);
                     self.cursor = Some(behind);
                 } else {
                     self.behind = Some(behind);
@@ -495,7 +499,7 @@ impl Walker {
                 issued: Instant::now(),
                 from: target.clone(),
                 inclusive: true,
-                empty: false,
+                unread: true,
                 idle: false,
             })),
             Err(said) if said.is_absent() || said.is_refusal() => Ok(None),
@@ -533,7 +537,9 @@ impl Walker {
                 }
                 None => {
                     seen.miss(&sequence, data.len());
-                    self.cache.keep(sequence.clone(), data);
+                    if !self.cache.keep(sequence.clone(), data) {
+                        self.ahead.could_not_keep();
+                    }
                 }
             }
             last = Some(sequence);
@@ -559,7 +565,7 @@ impl Walker {
             issued: Instant::now(),
             from,
             inclusive,
-            empty,
+            unread: empty,
             idle,
         };
         // What was wanted between where we began and what we saw last, and is not there, never comes.

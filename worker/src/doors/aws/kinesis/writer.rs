@@ -41,8 +41,10 @@ const PATIENCE: Duration = Duration::from_secs(120);
 /// in one call: a few times what one receive brings. Then the next shard has its turn.
 const RUN_RECORDS: usize = 32;
 const RUN_BYTES: usize = 1 << 20;
-/// A run begins where this part of a burst is free, or else it would end at once while all shards are at their limit.
+/// A run begins where this part of a burst is free, or else it would end at once while all shards are at their limit. Who
+/// has waited for that so long goes anywhere: others may leave no shard any rest.
 const FREE_FOR_A_RUN: f64 = 0.5;
+const WAIT_FOR_A_RUN: Duration = Duration::from_millis(250);
 /// Shards are listed anew at most this often.
 const LIST_EVERY: Duration = Duration::from_secs(2);
 /// A partition key for records that may lie anywhere; the hash key decides.
@@ -336,7 +338,7 @@ impl Task {
             }
             let shard = match item.hash {
                 Some(hash) => self.shards.of(hash).map(|shard| (shard, 0.0)),
-                None => next_shard(&mut trial, run.as_ref(), item.single, now),
+                None => next_shard(&mut trial, run.as_ref(), item, now),
             };
             if let Some((shard, burst)) = shard {
                 let wait = trial[shard].seconds_until(now, burst);
@@ -523,10 +525,10 @@ impl Task {
 fn next_shard(
     paces: &mut [Pace],
     run: Option<&Run>,
-    single: bool,
+    item: &Item,
     now: Instant,
 ) -> Option<(usize, f64)> {
-    if let Some(run) = run.filter(|run| single && !run.is_over())
+    if let Some(run) = run.filter(|run| item.single && !run.is_over())
         && paces[run.shard].seconds_until(now, 0.0) <= 0.0
     {
         return Some((run.shard, 0.0));
@@ -536,7 +538,8 @@ fn next_shard(
     let in_turn = (first..first + count).map(|place| place % count);
     let waits = in_turn.map(|shard| (shard, paces[shard].seconds_until(now, 0.0)));
     let (shard, _) = waits.min_by(|a, b| a.1.total_cmp(&b.1))?;
-    Some((shard, if single { FREE_FOR_A_RUN } else { 0.0 }))
+    let for_a_run = item.single && now < item.since + WAIT_FOR_A_RUN;
+    Some((shard, if for_a_run { FREE_FOR_A_RUN } else { 0.0 }))
 }
 
 /// Where a record shall go: an index of the open shards, and whether by a hash key of our choice.

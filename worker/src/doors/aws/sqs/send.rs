@@ -4,11 +4,12 @@ use std::collections::{BTreeMap, HashSet};
 use std::time::Duration;
 
 use aws_sdk_sqs::types::{MessageAttributeValue, SendMessageBatchRequestEntry};
+use tokio::time::Instant;
 use tracing::warn;
 
 use super::SqsQueue;
 use super::batch::{self, BATCH};
-use crate::doors::aws::fault::fault;
+use crate::doors::aws::fault::Said;
 use crate::doors::{
     ATTR_DETAIL, ATTR_GROUP, ATTR_REASON, Delivery, DoorError, DoorResult, Outgoing,
 };
@@ -17,6 +18,9 @@ use crate::trace;
 /// Tries for a message that failed inside a batch.
 const SEND_TRIES: u32 = 4;
 const SEND_PAUSE: Duration = Duration::from_millis(100);
+const LONGEST_SEND_PAUSE: Duration = Duration::from_secs(2);
+/// A queue takes 300 requests a second, unless it is one of high throughput; who sends more has to wait.
+const THROTTLED_PATIENCE: Duration = Duration::from_secs(60);
 /// Dead letters carry a detail of at most this many bytes.
 const LONGEST_DETAIL_BYTES: usize = 1000;
 /// SQS takes ten; [`Outgoing`] leaves three of them free for a dead letter.
@@ -26,26 +30,42 @@ impl SqsQueue {
     /// Sends all, in order within each group.
     pub(super) async fn send_all(&self, messages: Vec<Outgoing>) -> DoorResult<()> {
         for batch in batches(messages) {
-            let mut rest = self.send_batch(batch).await?;
-            let mut tries = 1;
-            while !rest.is_empty() {
-                if tries == SEND_TRIES {
+            let began = Instant::now();
+            let (mut rest, mut tries) = (batch, 0);
+            loop {
+                let throttled;
+                (rest, throttled) = self.send_batch(rest).await?;
+                if rest.is_empty() {
+                    break;
+                }
+                tries += 1;
+                let gives_up = match throttled {
+                    true => began.elapsed() > THROTTLED_PATIENCE,
+                    false => tries >= SEND_TRIES,
+                };
+                if gives_up {
+                    let step = format!("sending to {}", self.inner.name);
                     return Err(DoorError::unavailable(
-                        format!("sending to {}", self.inner.name),
-                        "SQS failed some messages of a batch again and again",
+                        step,
+                        match throttled {
+                            true => {
+                                "SQS has refused it for a minute, since the queue gets more requests than it takes"
+                            }
+                            false => "SQS failed some messages of a batch again and again",
+                        },
                     ));
                 }
-                tokio::time::sleep(SEND_PAUSE.mul_f64(f64::from(1 << tries) * fastrand::f64()))
-                    .await;
-                rest = self.send_batch(rest).await?;
-                tries += 1;
+                let pause = SEND_PAUSE
+                    .saturating_mul(1 << tries.min(10))
+                    .min(LONGEST_SEND_PAUSE);
+                tokio::time::sleep(pause.mul_f64(fastrand::f64())).await;
             }
         }
         Ok(())
     }
 
-    /// Sends what fits one request; gives back what failed and may work later.
-    async fn send_batch(&self, batch: Vec<Outgoing>) -> DoorResult<Vec<Outgoing>> {
+    /// Sends what fits one request; gives back what failed and may work later, and whether that was for the queue's rate.
+    async fn send_batch(&self, batch: Vec<Outgoing>) -> DoorResult<(Vec<Outgoing>, bool)> {
         let name = &self.inner.name;
         let step = || format!("sending to {name}");
         let entries = batch.iter().enumerate().map(|(index, message)| {
@@ -68,9 +88,13 @@ impl SqsQueue {
             .set_entries(Some(entries))
             .send()
             .await;
-        let answer = answer.map_err(|error| fault(step(), &error))?;
+        let answer = match answer.map_err(|error| Said::of(&error)) {
+            Ok(answer) => answer,
+            Err(said) if said.is_throttling() => return Ok((batch, true)),
+            Err(said) => return Err(said.fault(step())),
+        };
         if answer.failed.is_empty() {
-            return Ok(Vec::new());
+            return Ok((Vec::new(), false));
         }
         if let Some(refused) = answer.failed.iter().find(|entry| entry.sender_fault()) {
             return Err(batch::said(refused).fault(step()));
@@ -82,12 +106,12 @@ impl SqsQueue {
             of = batch.len(),
             "Some messages of a batch were not taken; sending them again."
         );
-        Ok(batch
+        let failed = batch
             .into_iter()
             .enumerate()
             .filter(|(index, _)| failed.contains(index.to_string().as_str()))
-            .map(|(_, message)| message)
-            .collect())
+            .map(|(_, message)| message);
+        Ok((failed.collect(), false))
     }
 }
 
