@@ -34,6 +34,8 @@ const BATCH_RECORDS: usize = 64;
 /// The longest list of records in bytes; 64 MiB name some 800,000 records, at 400 KiB each 300 GiB packed.
 const LONGEST_LIST_BYTES: u64 = 64 << 20;
 
+/// Most of a small file's record, a little more than the usual `recordSize`.
+const SMALL_PACKED_BYTES: u64 = 512 << 10;
 /// A file of this part of a block or less is held in memory without a thread.
 const SMALL: u64 = 16;
 
@@ -161,11 +163,15 @@ impl Decompressor {
         .map_err(|error| looking_fault(file, error))
     }
 
-    /// One block in one record: unpacked sooner than the record is read.
+    /// One block in one record that may wait in memory: unpacked sooner than the record is read.
     fn is_small(&self, manifest: &Manifest) -> bool {
-        let is_one_record =
-            matches!(&manifest.records, Records::Here(positions) if positions.len() <= 1);
-        is_one_record && manifest.file.bytes <= self.block_bytes
+        let Records::Here(positions) = &manifest.records else {
+            return false;
+        };
+        let packed_bytes: u64 = positions.iter().map(|at| u64::from(at.bytes)).sum();
+        positions.len() <= 1
+            && packed_bytes <= SMALL_PACKED_BYTES
+            && manifest.file.bytes <= self.block_bytes
     }
 
     async fn superseded(&self, file: &FileRef) -> Result<(), Fault> {
