@@ -234,7 +234,13 @@ async fn a_permission_that_lacks_is_named_with_its_resource_and_the_way_out() {
         ("kinesis", "PutRecords", "stream"),
     ];
     for queue in ["files.fifo", "chunks.fifo"] {
-        for action in ["ChangeMessageVisibility", "DeleteMessage", "SendMessage"] {
+        let actions = [
+            "ReceiveMessage",
+            "ChangeMessageVisibility",
+            "DeleteMessage",
+            "SendMessage",
+        ];
+        for action in actions {
             denials.push(("sqs", action, queue));
         }
     }

@@ -88,7 +88,7 @@ fn lacks(permission: &str) -> String {
     format!("the credentials lack the permission {permission}; add it to their policy")
 }
 
-/// A receipt that nobody was given: refused as such, or for want of permission.
+/// A receipt that nobody was given, more messages than there are in one answer: refused as such, or for want of permission.
 async fn denied_on_queue(aws: &Aws, url: &str) -> Vec<&'static str> {
     let bogus = "streampress-asks-whether-it-may";
     let hide = aws
@@ -106,7 +106,21 @@ async fn denied_on_queue(aws: &Aws, url: &str) -> Vec<&'static str> {
         .receipt_handle(bogus)
         .send()
         .await;
+    // Eleven messages, which SQS refuses; should anybody grant them, they are not hidden.
+    let receive = aws
+        .sqs
+        .receive_message()
+        .queue_url(url)
+        .max_number_of_messages(11)
+        .visibility_timeout(0)
+        .wait_time_seconds(0)
+        .send()
+        .await;
     let outcomes = [
+        (
+            "sqs:ReceiveMessage",
+            receive.err().map(|error| Said::of(&error)),
+        ),
         (
             "sqs:ChangeMessageVisibility",
             hide.err().map(|error| Said::of(&error)),
