@@ -443,7 +443,7 @@ async fn many_readers_of_the_same_files_read_a_shard_once() {
         }
     });
     join_all(readers).await;
-    assert_read_at_most(1.05, "eight readers in one process", &reader);
+    assert_read_at_most(1.1, "eight readers in one process", &reader);
 }
 
 /// Records of small files on a stream with four shards, to be dealt among processes that walk each by itself.
@@ -506,7 +506,7 @@ impl Dealt {
         }
     }
 
-    /// Reads all of it; bytes read over bytes needed, and how many calls that took.
+    /// Reads all of it; bytes read over bytes needed, and how many answers that took.
     async fn among(&self, processes: usize, what: &str, order: &[usize]) -> (f64, u64) {
         let (began, dealt) = (Instant::now(), AtomicUsize::new(0));
         let counts = join_all((0..processes).map(|_| self.work_off(order, &dealt))).await;
@@ -521,7 +521,7 @@ impl Dealt {
             self.written[0].data.len(),
             began.elapsed().as_secs_f64()
         );
-        (ratio, reads + seeks)
+        (ratio, reads)
     }
 
     fn in_order(&self) -> Vec<usize> {
@@ -549,10 +549,10 @@ async fn several_processes_read_records_of_any_size_once() {
     for (count, bytes) in [(600, 10_000), (200, 100_000), (80, 400_000)] {
         let dealt = Dealt::new(count, bytes).await;
         for processes in [2, 4] {
-            let (ratio, calls) = dealt.among(processes, "", &dealt.in_order()).await;
+            let (ratio, reads) = dealt.among(processes, "", &dealt.in_order()).await;
             assert!(ratio <= 1.5, "{ratio}");
-            // For small ones a call brings many; large ones are seldom several in a call.
-            assert!(bytes > 10_000 || calls < count, "{calls}");
+            // Many small ones in an answer, and of large ones seldom several.
+            assert!(bytes > 10_000 || reads < count / 3, "{reads}");
         }
     }
 }
@@ -567,9 +567,9 @@ async fn small_records_that_lie_scattered_are_not_read_one_by_one() {
         fastrand::Rng::with_seed(7).shuffle(window);
     }
     for processes in [2, 4] {
-        let (ratio, calls) = dealt.among(processes, ", scattered", &order).await;
+        let (ratio, reads) = dealt.among(processes, ", scattered", &order).await;
         assert!(ratio <= 1.05 * processes as f64, "{ratio}");
-        assert!(calls < 600, "{calls}");
+        assert!(reads < 300, "{reads}");
     }
 }
 
@@ -577,10 +577,10 @@ async fn small_records_that_lie_scattered_are_not_read_one_by_one() {
 async fn what_is_asked_for_late_further_back_is_read_without_most_of_what_lies_between() {
     let cloud = Cloud::start().await;
     let stream = cloud.stream(1).await;
-    let written = records(0..100, 10_000);
+    let written = records(0..200, 10_000);
     let positions = stream.append(written.clone()).await.expect("put");
     // The order of the shard is the stream's to say.
-    let mut by_place: Vec<usize> = (0..100).collect();
+    let mut by_place: Vec<usize> = (0..200).collect();
     by_place.sort_by(|a, b| positions[*a].sequence.cmp(&positions[*b].sequence));
     for (what, wanted) in [
         ("every fourth", (0..80).step_by(4).collect::<Vec<_>>()),
@@ -593,12 +593,20 @@ async fn what_is_asked_for_late_further_back_is_read_without_most_of_what_lies_b
             let there: Vec<_> = places.iter().map(|p| written[pick(p)].clone()).collect();
             assert_there(&reader, &asked, &there).await;
         };
-        fetch(&[99]).await;
+        // It finds itself alone, and its walk is far ahead.
+        for some in (100..200).collect::<Vec<_>>().chunks(5) {
+            fetch(some).await;
+        }
+        let before = reader.counts();
         // The later of them first, and each time only a few.
         for some in wanted.chunks(wanted.len() / 4).rev() {
             fetch(some).await;
         }
-        assert_read_at_most(1.5, &format!("asked for late, {what}"), &reader);
+        let after = reader.counts();
+        let read = after.bytes_read - before.bytes_read;
+        let ratio = read as f64 / (after.bytes_served - before.bytes_served) as f64;
+        println!("FIGURE bytes read over needed, asked for late, {what}: {ratio:.3} (at most 1.5)");
+        assert!(ratio <= 1.5, "{what}: {ratio}");
     }
 }
 

@@ -82,6 +82,15 @@ impl Cache {
         self.records.range::<Sequence, _>(between).count()
     }
 
+    /// The first that it keeps behind a record.
+    pub(super) fn first_after(&self, sequence: &Sequence) -> Option<&Sequence> {
+        let behind = (Bound::Excluded(sequence), Bound::Unbounded);
+        self.records
+            .range::<Sequence, _>(behind)
+            .next()
+            .map(|(first, _)| first)
+    }
+
     fn remove(&mut self, sequence: &Sequence) -> Option<Bytes> {
         let data = self.records.remove(sequence)?;
         self.budget

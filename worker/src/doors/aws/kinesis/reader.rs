@@ -432,12 +432,16 @@ impl Walker {
         }
     }
 
-    /// How many records to read at the target.
+    /// How many records to read at the first that is wanted. What was read before is not read again: who is wanted behind that
+    /// has an answer of its own.
     fn how_far(&mut self, target: &Sequence) -> i32 {
-        let limit = self
-            .ahead
-            .limit(target, self.wants.len(), self.record_bytes);
-        limit.min(self.limit())
+        let wanted = match self.cache.first_after(target) {
+            Some(known) if !self.ahead.is_alone() => self.wants.range(..known).count(),
+            _ => self.wants.len(),
+        };
+        self.ahead
+            .limit(wanted, self.record_bytes)
+            .min(self.limit())
     }
 
     /// Reads what is wanted behind the walk and leaves the walk where it is: whoever is ahead does not wait for all that lies
