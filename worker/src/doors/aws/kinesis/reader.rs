@@ -372,32 +372,9 @@ impl Walker {
                 Err(said) => return Step::Failed(said),
             }
         }
-        let Some(cursor) = self.cursor.take() else {
-            return Step::Went;
-        };
-        let Some(iterator) = &cursor.iterator else {
-            // Nothing follows, ever.
-            self.cursor = Some(cursor);
-            return self.judge(target).await;
-        };
-        let limit = self.how_far(target);
-        match self.read(iterator, limit).await {
-            Ok(answer) => {
-                let (step, front, seen) = self.walk(cursor, answer).await;
-                self.ahead.learn(&seen, limit as usize, self.wants.len());
-                self.cursor = Some(front);
-                step
-            }
-            // The cursor is gone: the next step seeks.
-            Err(said) if said.is(&["ExpiredIteratorException"]) => {
-                debug!(shard = self.shard, "An iterator expired; seeking anew.");
-                Step::Went
-            }
-            Err(said) if said.is_absent() => self.judge(target).await,
-            Err(said) => {
-                self.cursor = Some(cursor);
-                Step::Failed(said)
-            }
+        match self.cursor.take() {
+            Some(cursor) => self.read_on(cursor, target).await,
+            None => Step::Went,
         }
     }
 
@@ -412,7 +389,14 @@ impl Walker {
                 Err(said) => return Step::Failed(said),
             },
         };
+        self.read_on(cursor, target).await
+    }
+
+    /// Reads once where the walk stands, and hands out.
+    async fn read_on(&mut self, cursor: Cursor, target: &Sequence) -> Step {
         let Some(iterator) = &cursor.iterator else {
+            // Nothing follows, ever.
+            self.cursor = Some(cursor);
             return self.judge(target).await;
         };
         let limit = self.how_far(target);
@@ -423,7 +407,11 @@ impl Walker {
                 self.cursor = Some(cursor);
                 step
             }
-            Err(said) if said.is(&["ExpiredIteratorException"]) => Step::Went,
+            // The cursor is gone: the next step seeks.
+            Err(said) if said.is(&["ExpiredIteratorException"]) => {
+                debug!(shard = self.shard, "An iterator expired; seeking anew.");
+                Step::Went
+            }
             Err(said) if said.is_absent() => self.judge(target).await,
             Err(said) => {
                 self.cursor = Some(cursor);
