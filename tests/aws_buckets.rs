@@ -6,10 +6,10 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use serde_json::json;
-use streampress::doors::contract::files::read;
-use streampress::doors::{FileName, Files, Outgoing, Queue};
 use streampress_tests::aws::{connect, make_bucket};
 use streampress_tests::desk::{Desk, eventually};
+use streampress_transport::contract_tests::files::read;
+use streampress_transport::{FileName, Files, Outgoing, Queue};
 
 const PROGRAM: &str = env!("CARGO_BIN_EXE_streampress-program");
 const MINUTE: Duration = Duration::from_secs(60);

@@ -10,7 +10,7 @@ const GENERATOR: &str =
     "  generator: {schema: {example: stock-market}, fileSize: 64Ki, filesPerMinute: 0, files: 6}";
 
 fn desk(cloud: &Cloud, spec: &str) -> Desk {
-    Desk::new(PROGRAM, &cloud.standin.url, "cli", spec)
+    Desk::new(PROGRAM, &cloud.fake_aws.url, "cli", spec)
 }
 
 fn setup(desk: &Desk) -> String {
@@ -33,7 +33,7 @@ async fn setup_twice_makes_everything_once() {
     }
     let second = setup(&desk);
     assert_eq!(second.matches(": there already").count(), 5, "{second}");
-    assert_eq!(cloud.standin.calls("CreateStream"), 1);
+    assert_eq!(cloud.fake_aws.calls("CreateStream"), 1);
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -51,7 +51,7 @@ async fn delete_takes_only_what_setup_made() {
     assert_eq!(gone.matches("left as it is").count(), 2, "{gone}");
     let there = |name: &str| {
         let ask = json!({"QueueName": name});
-        cloud.standin.ask_sqs("GetQueueUrl", &ask).is_ok()
+        cloud.fake_aws.ask_sqs("GetQueueUrl", &ask).is_ok()
     };
     assert!(there("cli-chunks.fifo") && there("cli-chunks-dlq.fifo"));
     assert!(!there("cli-files.fifo") && !there("cli-files-dlq.fifo"));
@@ -76,11 +76,11 @@ async fn validate_live_says_what_to_change_and_ends_with_64() {
     }
     setup(&desk);
     assert!(live().well().contains("pipeline.yaml: good"));
-    let policy = json!({"deadLetterTargetArn": streampress_tests::standin::sqs::arn("cli-files-dlq.fifo"), "maxReceiveCount": 1});
+    let policy = json!({"deadLetterTargetArn": streampress_tests::fake_aws::sqs::arn("cli-files-dlq.fifo"), "maxReceiveCount": 1});
     let ask =
         json!({"QueueUrl": "cli-files.fifo", "Attributes": {"RedrivePolicy": policy.to_string()}});
     cloud
-        .standin
+        .fake_aws
         .ask_sqs("SetQueueAttributes", &ask)
         .expect("changed");
     let after = live();
@@ -109,7 +109,7 @@ async fn run_on_aws_restores_every_file_and_ends_with_0() {
     assert_eq!(summary["filesRestored"], 6, "{summary}");
     assert_eq!(desk.files("in").len(), 6);
     assert_eq!(desk.files("in"), desk.files("out"));
-    assert!(cloud.standin.calls("PutRecords") > 0, "AWS was not used");
+    assert!(cloud.fake_aws.calls("PutRecords") > 0, "AWS was not used");
     assert!(desk.data("reports/results.html").exists());
 }
 
@@ -194,7 +194,7 @@ async fn a_dead_letter_is_listed_redriven_and_then_restored() {
         desk.files("out").contains_key("late.csv").then_some(())
     });
     assert_eq!((compress.stop(), decompress.stop()), (Some(0), Some(0)));
-    assert_eq!(cloud.standin.sqs().len("cli-files-dlq.fifo"), 0);
+    assert_eq!(cloud.fake_aws.sqs().len("cli-files-dlq.fifo"), 0);
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -204,12 +204,12 @@ async fn a_queue_without_dead_letters_is_warned_of_once_with_the_way_out() {
     setup(&desk);
     let ask = json!({"QueueUrl": "cli-files.fifo", "Attributes": {"RedrivePolicy": ""}});
     cloud
-        .standin
+        .fake_aws
         .ask_sqs("SetQueueAttributes", &ask)
         .expect("changed");
     let compress = desk.start("compress.log", &["compress", "pipeline.yaml", "--aws"]);
     eventually("it waits for messages", || {
-        (cloud.standin.calls("ReceiveMessage") > 0).then_some(())
+        (cloud.fake_aws.calls("ReceiveMessage") > 0).then_some(())
     });
     let log = compress.log();
     let warnings: Vec<&str> = log
@@ -233,7 +233,7 @@ async fn a_rule_that_is_named_to_setup_may_send_and_stays_allowed() {
         .well();
     setup(&desk);
     let ask = json!({"QueueUrl": "cli-files.fifo"});
-    let there = cloud.standin.ask_sqs("GetQueueAttributes", &ask);
+    let there = cloud.fake_aws.ask_sqs("GetQueueAttributes", &ask);
     let there = &there.expect("there")["Attributes"];
     assert_eq!(there["ContentBasedDeduplication"], "true");
     assert!(

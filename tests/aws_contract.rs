@@ -4,9 +4,9 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use async_trait::async_trait;
-use streampress::doors::contract::{self, Side};
-use streampress::doors::{ChunkStream, Lock, Queue};
 use streampress_tests::aws::Cloud;
+use streampress_transport::contract_tests::{self, Side};
+use streampress_transport::{ChunkStream, Queue, SlotLock};
 
 #[async_trait]
 impl Side for Shared {
@@ -23,7 +23,7 @@ impl Side for Shared {
         Arc::new(self.0.stream(2).await)
     }
 
-    async fn locks(&self, _participants: usize, _slots: u32) -> Vec<Arc<dyn Lock>> {
+    async fn locks(&self, _participants: usize, _slots: u32) -> Vec<Arc<dyn SlotLock>> {
         // Slots are not AWS's: a Kubernetes Lease or the embedded side grants them.
         Vec::new()
     }
@@ -33,10 +33,10 @@ struct Shared(Cloud);
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_queue_on_sqs_keeps_the_contract() {
-    contract::queue::all(&Shared(Cloud::start().await)).await;
+    contract_tests::queue::all(&Shared(Cloud::start().await)).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_stream_on_kinesis_keeps_the_contract() {
-    contract::stream::all(&Shared(Cloud::start().await)).await;
+    contract_tests::stream::all(&Shared(Cloud::start().await)).await;
 }

@@ -8,8 +8,8 @@ use std::time::{Duration, Instant};
 
 use streampress_tests::aws::Cloud;
 use streampress_tests::desk::{Desk, eventually};
+use streampress_tests::fake_aws::Signer;
 use streampress_tests::issuer::{CONTAINER_TOKEN, Issuer, WEB_IDENTITY_TOKEN};
-use streampress_tests::standin::Signer;
 use tokio::net::TcpListener;
 
 const PROGRAM: &str = env!("CARGO_BIN_EXE_streampress-program");
@@ -46,7 +46,7 @@ fn work(cloud: &Cloud, desk: &Desk) -> BTreeSet<Signer> {
         let (code, said) = run(desk, &args);
         assert_eq!(code, Some(0), "{args:?}: {said}");
     }
-    let signers = cloud.standin.signers();
+    let signers = cloud.fake_aws.signers();
     let services: BTreeSet<&str> = signers.iter().map(|it| it.service.as_str()).collect();
     assert_eq!(services, ["kinesis", "s3", "sqs"].into(), "{signers:?}");
     signers
@@ -91,7 +91,7 @@ async fn keys_in_the_environment_sign_with_the_token_that_goes_with_them() {
     let temporary = [&lasting[..], &[("AWS_SESSION_TOKEN", SESSION_TOKEN)]].concat();
     for (variables, token) in [(&lasting[..], None), (&temporary, Some(SESSION_TOKEN))] {
         let cloud = Cloud::start().await;
-        let signers = work(&cloud, &desk(&cloud.standin.url, variables));
+        let signers = work(&cloud, &desk(&cloud.fake_aws.url, variables));
         assert_keys(&signers, "AKIAENVIRONMENT", token);
     }
 }
@@ -102,7 +102,7 @@ async fn the_originals_variables_sign_at_the_originals_endpoint() {
     let variables = [
         ("AWS_ACCESS_KEY", "AKIAORIGINAL"),
         ("AWS_SECRET_KEY", SECRET_KEY),
-        ("AWS_ENDPOINT_OVERRIDE", &cloud.standin.url),
+        ("AWS_ENDPOINT_OVERRIDE", &cloud.fake_aws.url),
     ];
     let signers = work(&cloud, &desk("http://elsewhere.invalid", &variables));
     assert_keys(&signers, "AKIAORIGINAL", None);
@@ -154,7 +154,7 @@ async fn a_profile_signs_where_it_is_named_or_is_the_default() {
     ] {
         let cloud = Cloud::start().await;
         let variables = [&variables[..], &[("PATH", "/usr/bin:/bin")]].concat();
-        let signers = work(&cloud, &desk(&cloud.standin.url, &variables));
+        let signers = work(&cloud, &desk(&cloud.fake_aws.url, &variables));
         assert_keys(&signers, key, Some(SESSION_TOKEN));
     }
 }
@@ -166,7 +166,7 @@ async fn a_web_identity_is_exchanged_for_keys_that_sign() {
     let token = web_identity(folder.path());
     let signers = work(
         &cloud,
-        &desk(&cloud.standin.url, &of_a_pod(&token, &issuer)),
+        &desk(&cloud.fake_aws.url, &of_a_pod(&token, &issuer)),
     );
     assert_issued(&signers, &issuer);
 }
@@ -195,7 +195,7 @@ async fn a_container_gets_keys_that_sign_for_its_token() {
         ("AWS_CONTAINER_CREDENTIALS_FULL_URI", agent.as_str()),
         ("AWS_CONTAINER_AUTHORIZATION_TOKEN", CONTAINER_TOKEN),
     ];
-    let signers = work(&cloud, &desk(&cloud.standin.url, &variables));
+    let signers = work(&cloud, &desk(&cloud.fake_aws.url, &variables));
     assert_issued(&signers, &issuer);
 }
 
@@ -204,7 +204,7 @@ async fn an_instance_gets_keys_that_sign_from_its_metadata() {
     let (cloud, issuer) = (Cloud::start().await, Issuer::start(HOUR).await);
     let signers = work(
         &cloud,
-        &desk(&cloud.standin.url, &on_an_instance(&issuer.url)),
+        &desk(&cloud.fake_aws.url, &on_an_instance(&issuer.url)),
     );
     assert_issued(&signers, &issuer);
 }
@@ -239,11 +239,11 @@ async fn nobody_is_told_soon_how_to_become_somebody() {
     let metadata = format!("http://{}", silent.local_addr().expect("bound"));
     // What is there takes connections and never answers, as behind a firewall; or nothing may be asked at all.
     for variables in [&on_an_instance(&metadata)[..], &[]] {
-        assert_fails_soon(&desk(&cloud.standin.url, variables), |error| {
+        assert_fails_soon(&desk(&cloud.fake_aws.url, variables), |error| {
             error.contains("no AWS credentials: set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY")
         });
     }
-    assert!(cloud.standin.signers().is_empty());
+    assert!(cloud.fake_aws.signers().is_empty());
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -252,7 +252,7 @@ async fn somebody_who_is_refused_is_told_why() {
     let folder = tempfile::tempdir().expect("a folder");
     let token = web_identity(folder.path());
     std::fs::write(&token, SESSION_TOKEN).expect("written");
-    let refused = desk(&cloud.standin.url, &of_a_pod(&token, &issuer));
+    let refused = desk(&cloud.fake_aws.url, &of_a_pod(&token, &issuer));
     assert_fails_soon(&refused, |error| {
         error.contains("no AWS credentials") && error.contains("No OpenIDConnect provider found")
     });
@@ -262,10 +262,10 @@ async fn somebody_who_is_refused_is_told_why() {
         ("AWS_CONFIG_FILE", text(&config)),
         ("AWS_PROFILE", "smewhere"),
     ];
-    assert_fails_soon(&desk(&cloud.standin.url, &mistyped), |error| {
+    assert_fails_soon(&desk(&cloud.fake_aws.url, &mistyped), |error| {
         error.contains("no AWS credentials") && error.contains("AWS_PROFILE is \"smewhere\"")
     });
-    assert!(cloud.standin.signers().is_empty());
+    assert!(cloud.fake_aws.signers().is_empty());
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -274,12 +274,12 @@ async fn a_worker_goes_on_with_new_keys_when_its_first_end() {
     let issuer = Issuer::start(Duration::from_secs(15)).await;
     let folder = tempfile::tempdir().expect("a folder");
     let token = web_identity(folder.path());
-    let desk = desk(&cloud.standin.url, &of_a_pod(&token, &issuer));
+    let desk = desk(&cloud.fake_aws.url, &of_a_pod(&token, &issuer));
     work(&cloud, &desk);
     let before = issuer.issued();
     let compress = desk.start("compress.log", &["compress", "pipeline.yaml", "--aws"]);
     let signed = |number: u32| {
-        let signers = cloud.standin.signers();
+        let signers = cloud.fake_aws.signers();
         let key = Issuer::access_key(number);
         signers.iter().any(|signer| signer.access_key == key)
     };
@@ -288,10 +288,10 @@ async fn a_worker_goes_on_with_new_keys_when_its_first_end() {
     });
     eventually("it works with its second keys", || {
         // Its long polls end sooner.
-        cloud.standin.advance(Duration::from_secs(1));
+        cloud.fake_aws.advance(Duration::from_secs(1));
         signed(before + 1).then_some(())
     });
-    assert_issued(&cloud.standin.signers(), &issuer);
+    assert_issued(&cloud.fake_aws.signers(), &issuer);
     assert_keeps_secrets(&compress.log());
     assert_eq!(compress.stop(), Some(0));
 }

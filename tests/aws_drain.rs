@@ -18,7 +18,7 @@ const COMPRESS: [&str; 5] = [
 /// Small blocks, so that an unoptimised build comes past their boundaries as often as a real one does past large ones.
 fn desk(cloud: &Cloud, more: &str) -> Desk {
     let spec = format!("  codec: {{effort: Fast, blockSize: 256Ki, recordSize: 128Ki}}\n{more}");
-    let desk = Desk::new(PROGRAM, &cloud.standin.url, "drain", &spec);
+    let desk = Desk::new(PROGRAM, &cloud.fake_aws.url, "drain", &spec);
     desk.run(&["setup", "pipeline.yaml"]).well();
     desk
 }
@@ -72,9 +72,9 @@ async fn a_worker_in_the_middle_of_a_file_gives_it_back_and_another_goes_on() {
     assert!(!first.log().contains("ERROR"), "{}", first.log());
 
     assert_eq!(second.stop(), Some(0));
-    assert_eq!(cloud.standin.hidden("drain-files.fifo"), 0);
+    assert_eq!(cloud.fake_aws.hidden("drain-files.fifo"), 0);
     assert_eq!(
-        cloud.standin.sqs().len("drain-files.fifo"),
+        cloud.fake_aws.sqs().len("drain-files.fifo"),
         1,
         "it is still there"
     );
@@ -86,7 +86,7 @@ async fn what_an_idle_workers_last_long_poll_brings_is_given_to_another() {
     let desk = desk(&cloud, "");
     let mut first = desk.start("first.log", &COMPRESS);
     eventually("it is in its long poll", || {
-        (cloud.standin.calls("ReceiveMessage") > 0).then_some(())
+        (cloud.fake_aws.calls("ReceiveMessage") > 0).then_some(())
     });
     first.terminate();
     eventually("it has heard", || {
@@ -108,7 +108,7 @@ async fn what_an_idle_workers_last_long_poll_brings_is_given_to_another() {
     assert_eq!(first.wait(), Some(0), "{}", first.log());
     assert!(!first.log().contains("stays hidden"), "{}", first.log());
     assert_eq!(second.stop(), Some(0));
-    assert_eq!(cloud.standin.hidden("drain-files.fifo"), 0);
+    assert_eq!(cloud.fake_aws.hidden("drain-files.fifo"), 0);
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -117,22 +117,22 @@ async fn a_poll_whose_answer_is_lost_at_the_end_is_asked_again_for_what_it_took(
     let desk = desk(&cloud, "");
     let mut first = desk.start("first.log", &COMPRESS);
     eventually("it is in its long poll", || {
-        (cloud.standin.calls("ReceiveMessage") > 0).then_some(())
+        (cloud.fake_aws.calls("ReceiveMessage") > 0).then_some(())
     });
     first.terminate();
     eventually("it has heard", || {
         first.log().contains("Stopping").then_some(())
     });
     desk.write(&desk.path("late.txt"), "a line\n");
-    cloud.standin.lose_next("ReceiveMessage");
+    cloud.fake_aws.lose_next("ReceiveMessage");
     desk.run(&["submit", "late.txt", "-p", "pipeline.yaml", "--aws"])
         .well();
     assert_eq!(first.wait(), Some(0), "{}", first.log());
     assert!(!first.log().contains("stays hidden"), "{}", first.log());
     assert_eq!(
         (
-            cloud.standin.hidden("drain-files.fifo"),
-            cloud.standin.sqs().len("drain-files.fifo")
+            cloud.fake_aws.hidden("drain-files.fifo"),
+            cloud.fake_aws.sqs().len("drain-files.fifo")
         ),
         (0, 1)
     );

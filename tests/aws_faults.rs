@@ -7,14 +7,16 @@ use std::sync::atomic::{AtomicU32, AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
 use futures::future::join_all;
-use streampress::doors::aws::{KinesisStream, SqsQueue};
-use streampress::doors::contract::queue::{message, next};
-use streampress::doors::contract::stream::record;
-use streampress::doors::{ChunkStream, DoorError, Position, Queue, Record, Sequence, StreamCounts};
 use streampress_tests::aws::{Cloud, FreeSlots, connect};
+use streampress_tests::fake_aws::Options;
+use streampress_tests::fake_aws::faults::Faults;
 use streampress_tests::slow::{Slow, consumer};
-use streampress_tests::standin::Options;
-use streampress_tests::standin::faults::Faults;
+use streampress_transport::aws::{KinesisStream, SqsQueue};
+use streampress_transport::contract_tests::queue::{message, next};
+use streampress_transport::contract_tests::stream::record;
+use streampress_transport::{
+    ChunkStream, Position, Queue, Record, Sequence, StreamCounts, TransportError,
+};
 use tokio_util::sync::CancellationToken;
 
 const MINUTE: Duration = Duration::from_secs(60);
@@ -55,7 +57,7 @@ async fn a_throttled_record_in_an_answer_that_succeeds_is_sent_again_and_only_it
         .append(written.clone())
         .await
         .expect("all are put in the end");
-    cloud.standin.set_faults(Faults::default());
+    cloud.fake_aws.set_faults(Faults::default());
     assert_there(&stream, &positions, &written).await;
     let counts = stream.counts();
     assert_eq!(counts.acknowledged, 1000);
@@ -105,7 +107,7 @@ async fn failed_entries_of_batches_are_heard() {
         0,
         "a delete was believed that had failed"
     );
-    cloud.standin.set_faults(Faults {
+    cloud.fake_aws.set_faults(Faults {
         entry_failure: 1.0,
         ..Faults::default()
     });
@@ -125,7 +127,7 @@ async fn a_group_stays_in_order_when_entries_of_its_batches_fail() {
         .send(bodies.iter().map(|body| message("g", body)).collect())
         .await
         .expect("sent");
-    cloud.standin.set_faults(Faults::default());
+    cloud.fake_aws.set_faults(Faults::default());
     for body in &bodies {
         let got = queue
             .receive(10, Duration::from_secs(5))
@@ -140,7 +142,7 @@ async fn a_group_stays_in_order_when_entries_of_its_batches_fail() {
 async fn a_stream_that_is_down_is_not_hammered_and_comes_back() {
     let cloud = Cloud::start().await;
     let stream = cloud.stream(2).await;
-    cloud.standin.set_faults(Faults {
+    cloud.fake_aws.set_faults(Faults {
         server_error: 1.0,
         ..Faults::default()
     });
@@ -150,13 +152,13 @@ async fn a_stream_that_is_down_is_not_hammered_and_comes_back() {
         async move { stream.append(written).await }
     });
     tokio::time::sleep(Duration::from_secs(3)).await;
-    let calls = cloud.standin.calls("PutRecords");
+    let calls = cloud.fake_aws.calls("PutRecords");
     println!("FIGURE requests in 3 s of failure with 20 records waiting: {calls}");
     assert!(
         (2..=150).contains(&calls),
         "{calls} requests in three seconds"
     );
-    cloud.standin.set_faults(Faults::default());
+    cloud.fake_aws.set_faults(Faults::default());
     let positions = putting
         .await
         .expect("no panic")
@@ -168,7 +170,7 @@ async fn a_stream_that_is_down_is_not_hammered_and_comes_back() {
 async fn memory_is_bounded_while_the_stream_is_down() {
     let cloud = Cloud::start().await;
     let stream = cloud.stream(2).await;
-    cloud.standin.set_faults(Faults {
+    cloud.fake_aws.set_faults(Faults {
         server_error: 1.0,
         ..Faults::default()
     });
@@ -218,7 +220,7 @@ async fn records_without_a_key_fill_all_shards_evenly() {
         })
         .collect::<Vec<_>>();
     let positions = stream.append(anywhere.clone()).await.expect("put");
-    for shard in cloud.standin.kinesis().shard_ids("stream-0") {
+    for shard in cloud.fake_aws.kinesis().shard_ids("stream-0") {
         let share = positions
             .iter()
             .filter(|position| position.shard == shard)
@@ -255,7 +257,7 @@ async fn a_shard_that_throttles_answers_nothing_or_fails_never_stalls() {
     let stream = cloud.stream(2).await;
     let written = records(0..100, 1000);
     let positions = stream.append(written.clone()).await.expect("put");
-    cloud.standin.set_faults(Faults {
+    cloud.fake_aws.set_faults(Faults {
         throttle: 0.3,
         empty_read: 0.4,
         server_error: 0.1,
@@ -272,7 +274,7 @@ async fn an_iterator_that_expired_is_replaced() {
     let written = records(0..4, 700_000);
     let positions = stream.append(written.clone()).await.expect("put");
     assert_there(&stream, &positions[..1], &written[..1]).await;
-    cloud.standin.advance(6 * MINUTE);
+    cloud.fake_aws.advance(6 * MINUTE);
     assert_there(&stream, &positions[3..], &written[3..]).await;
 }
 
@@ -281,11 +283,11 @@ async fn what_is_older_than_the_retention_is_expired_and_not_missing() {
     let cloud = Cloud::start().await;
     let stream = cloud.stream(1).await;
     let old = stream.append(records(0..2, 100)).await.expect("put");
-    cloud.standin.advance(Duration::from_secs(25 * 3600));
+    cloud.fake_aws.advance(Duration::from_secs(25 * 3600));
     let new = records(2..3, 100);
     let kept = stream.append(new.clone()).await.expect("put");
     assert!(
-        matches!(stream.fetch(&old[1..]).await, Err(DoorError::Expired(position)) if position == old[1])
+        matches!(stream.fetch(&old[1..]).await, Err(TransportError::Expired(position)) if position == old[1])
     );
     assert_there(&stream, &kept, &new).await;
 }
@@ -295,11 +297,11 @@ async fn an_emptied_shard_says_expired_too() {
     let cloud = Cloud::start().await;
     let stream = cloud.stream(1).await;
     let old = stream.append(records(0..1, 100)).await.expect("put");
-    cloud.standin.reshard("stream-0", 2).expect("split");
-    cloud.standin.advance(Duration::from_secs(25 * 3600));
+    cloud.fake_aws.reshard("stream-0", 2).expect("split");
+    cloud.fake_aws.advance(Duration::from_secs(25 * 3600));
     assert!(matches!(
         stream.fetch(&old).await,
-        Err(DoorError::Expired(_))
+        Err(TransportError::Expired(_))
     ));
 }
 
@@ -313,7 +315,7 @@ fn unseen() -> Faults {
 
 /// Returns after the stream was read so many times more.
 async fn read_again(cloud: &Cloud, times: u64) {
-    let reads = || cloud.standin.kinesis().counts.reads;
+    let reads = || cloud.fake_aws.kinesis().counts.reads;
     let enough = reads() + times;
     let read = async {
         while reads() < enough {
@@ -330,22 +332,22 @@ async fn a_record_is_not_missing_because_the_stream_was_down_while_it_was_waited
     let stream = cloud.stream(1).await;
     let written = records(0..1, 100);
     let positions = stream.append(written.clone()).await.expect("put");
-    cloud.standin.set_faults(unseen());
+    cloud.fake_aws.set_faults(unseen());
     let fetching = tokio::spawn({
         let (stream, positions) = (stream.clone(), positions.clone());
         async move { stream.fetch(&positions).await }
     });
     // More answers than five, so that it is not their number that counts.
     read_again(&cloud, 8).await;
-    cloud.standin.set_faults(Faults {
+    cloud.fake_aws.set_faults(Faults {
         server_error: 1.0,
         ..unseen()
     });
     // Longer than a record may take to appear.
     tokio::time::sleep(Duration::from_secs(11)).await;
-    cloud.standin.set_faults(unseen());
+    cloud.fake_aws.set_faults(unseen());
     read_again(&cloud, 2).await;
-    cloud.standin.set_faults(Faults::default());
+    cloud.fake_aws.set_faults(Faults::default());
     let read = fetching.await.expect("no panic").expect("found");
     assert_eq!(read, [written[0].data.clone()]);
 }
@@ -361,7 +363,7 @@ async fn a_record_is_not_missing_because_another_was_waited_for_before_it() {
         sequence: Sequence::parse(&(first + 1).to_string()).expect("digits"),
         ..positions[0].clone()
     };
-    cloud.standin.set_faults(unseen());
+    cloud.fake_aws.set_faults(unseen());
     let fetch = |position: &Position| {
         let (stream, position) = (stream.clone(), position.clone());
         tokio::spawn(async move { stream.fetch(&[position]).await })
@@ -371,10 +373,10 @@ async fn a_record_is_not_missing_because_another_was_waited_for_before_it() {
     let fetching = fetch(&positions[1]);
     let in_vain = in_vain.await.expect("no panic");
     assert!(
-        matches!(&in_vain, Err(DoorError::Missing(position) | DoorError::Expired(position)) if *position == never),
+        matches!(&in_vain, Err(TransportError::Missing(position) | TransportError::Expired(position)) if *position == never),
         "{in_vain:?}"
     );
-    cloud.standin.set_faults(Faults::default());
+    cloud.fake_aws.set_faults(Faults::default());
     let read = fetching.await.expect("no panic").expect("found");
     assert_eq!(read, [written[1].data.clone()]);
 }
@@ -401,7 +403,7 @@ async fn resharding_during_traffic_loses_and_replays_nothing() {
         let (put, ()) = tokio::join!(stream.append(some.clone()), async {
             tokio::time::sleep(Duration::from_millis(20)).await;
             cloud
-                .standin
+                .fake_aws
                 .reshard("stream-0", target)
                 .expect("resharded");
         });
@@ -418,11 +420,14 @@ async fn a_record_that_is_refused_takes_no_other_along() {
     let cloud = Cloud::start().await;
     let stream = cloud.stream(1).await;
     // Lowered while we are at work: the stream now refuses requests that hold such a record, as a whole.
-    cloud.standin.kinesis().limit_records("stream-0", 5000);
+    cloud.fake_aws.kinesis().limit_records("stream-0", 5000);
     let (good, bad) = (records(0..20, 1000), records(20..21, 6000));
     let (put, refused) = tokio::join!(stream.append(good.clone()), stream.append(bad));
     assert_there(&stream, &put.expect("the others are put"), &good).await;
-    assert!(matches!(refused, Err(DoorError::Invalid(_))), "{refused:?}");
+    assert!(
+        matches!(refused, Err(TransportError::Invalid(_))),
+        "{refused:?}"
+    );
 }
 
 /// On one thread, so that all readers have asked before the first walk begins, however busy the machine is.
@@ -612,12 +617,9 @@ async fn what_is_asked_for_late_further_back_is_read_without_most_of_what_lies_b
 
 /// The one message there is can be received by others when the process ends.
 async fn assert_given_back(queue: &SqsQueue, cloud: &Cloud) {
-    assert!(
-        queue.settle(Duration::from_secs(10)).await,
-        "did not settle"
-    );
-    let (name, standin) = ("queue-0.fifo", &cloud.standin);
-    assert_eq!((standin.hidden(name), standin.sqs().len(name)), (0, 1));
+    assert!(queue.drain(Duration::from_secs(10)).await, "did not settle");
+    let (name, fake_aws) = ("queue-0.fifo", &cloud.fake_aws);
+    assert_eq!((fake_aws.hidden(name), fake_aws.sqs().len(name)), (0, 1));
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -646,10 +648,10 @@ async fn what_is_held_back_behind_its_group_is_given_back_with_it() {
         .receive(10, Duration::from_secs(1))
         .await
         .expect("received");
-    assert_eq!((got.len(), cloud.standin.hidden("queue-0.fifo")), (1, 3));
+    assert_eq!((got.len(), cloud.fake_aws.hidden("queue-0.fifo")), (1, 3));
     queue.release(&got[0].receipt).await.expect("given back");
-    assert_eq!(cloud.standin.hidden("queue-0.fifo"), 0);
-    let other = connect(&cloud.standin.url)
+    assert_eq!(cloud.fake_aws.hidden("queue-0.fifo"), 0);
+    let other = connect(&cloud.fake_aws.url)
         .await
         .queue("queue-0.fifo", MINUTE)
         .await
@@ -675,7 +677,7 @@ async fn ready_late(cloud: &Cloud) -> SqsQueue {
         .receive(10, Duration::from_secs(1))
         .await
         .expect("received");
-    assert_eq!((got.len(), cloud.standin.hidden("queue-0.fifo")), (1, 2));
+    assert_eq!((got.len(), cloud.fake_aws.hidden("queue-0.fifo")), (1, 2));
     queue
         .extend(&got[0].receipt, Duration::from_secs(40))
         .await
@@ -688,12 +690,12 @@ async fn ready_late(cloud: &Cloud) -> SqsQueue {
 async fn a_receive_that_is_dropped_while_it_hides_a_message_anew_leaves_nothing_hidden() {
     let cloud = Cloud::start().await;
     let queue = ready_late(&cloud).await;
-    cloud.standin.set_faults(Faults {
+    cloud.fake_aws.set_faults(Faults {
         delay: 1.0,
         delay_for: Duration::from_secs(2),
         ..Faults::default()
     });
-    let changes = || cloud.standin.calls("ChangeMessageVisibilityBatch");
+    let changes = || cloud.fake_aws.calls("ChangeMessageVisibilityBatch");
     let before = changes();
     let waiting = tokio::spawn({
         let queue = queue.clone();
@@ -704,7 +706,7 @@ async fn a_receive_that_is_dropped_while_it_hides_a_message_anew_leaves_nothing_
     }
     waiting.abort();
     assert!(waiting.await.is_err(), "it was handed out");
-    cloud.standin.set_faults(Faults::default());
+    cloud.fake_aws.set_faults(Faults::default());
     assert_given_back(&queue, &cloud).await;
 }
 
@@ -712,16 +714,16 @@ async fn a_receive_that_is_dropped_while_it_hides_a_message_anew_leaves_nothing_
 async fn a_message_that_cannot_be_hidden_anew_for_now_is_not_forgotten() {
     let cloud = Cloud::start().await;
     let queue = ready_late(&cloud).await;
-    cloud.standin.set_faults(Faults {
+    cloud.fake_aws.set_faults(Faults {
         server_error: 1.0,
         ..Faults::default()
     });
     let outcome = queue.receive(10, Duration::from_secs(1)).await;
     assert!(
-        matches!(outcome, Err(DoorError::Unavailable { .. })),
+        matches!(outcome, Err(TransportError::Unavailable { .. })),
         "{outcome:?}"
     );
-    cloud.standin.set_faults(Faults::default());
+    cloud.fake_aws.set_faults(Faults::default());
     let queue: Arc<dyn Queue> = Arc::new(queue);
     assert_eq!(next(&queue).await.body, "2");
 }
@@ -736,10 +738,13 @@ async fn a_message_that_cannot_be_hidden_any_longer_is_not_ours_any_more() {
         .receive(1, Duration::from_secs(1))
         .await
         .expect("received");
-    cloud.standin.advance(2 * hour);
+    cloud.fake_aws.advance(2 * hour);
     // Thirteen hours from its receive; SQS hides for twelve.
     let extended = queue.extend(&got[0].receipt, 11 * hour).await;
-    assert!(matches!(extended, Err(DoorError::Stale)), "{extended:?}");
+    assert!(
+        matches!(extended, Err(TransportError::Stale)),
+        "{extended:?}"
+    );
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -754,7 +759,7 @@ async fn a_lost_answer_to_a_receive_hides_nothing_for_long() {
         )
         .await
         .expect("sent");
-    cloud.standin.set_faults(Faults {
+    cloud.fake_aws.set_faults(Faults {
         lost_response: 0.3,
         ..Faults::default()
     });
@@ -799,7 +804,7 @@ async fn work_longer_than_the_hiding_time_is_kept_hidden_under_backlog() {
     );
     let working = tokio::spawn(async move { worker.run().await });
     let began = Instant::now();
-    while cloud.standin.sqs().len("queue-0.fifo") > 0 && began.elapsed() < MINUTE {
+    while cloud.fake_aws.sqs().len("queue-0.fifo") > 0 && began.elapsed() < MINUTE {
         tokio::time::sleep(Duration::from_millis(100)).await;
     }
     shutdown.cancel();
@@ -828,14 +833,14 @@ async fn a_worker_that_stops_leaves_no_message_hidden_and_another_goes_on_at_onc
     let worker = consumer(queue.clone(), Arc::new(FreeSlots), handler, 4, &shutdown);
     let working = tokio::spawn(async move { worker.run().await });
     tokio::time::sleep(Duration::from_secs(1)).await;
-    assert!(cloud.standin.hidden("queue-0.fifo") >= 4);
+    assert!(cloud.fake_aws.hidden("queue-0.fifo") >= 4);
     let began = Instant::now();
     shutdown.cancel();
     working.await.expect("no panic");
-    assert!(queue.settle(Duration::from_secs(5)).await);
-    assert_eq!(cloud.standin.hidden("queue-0.fifo"), 0);
+    assert!(queue.drain(Duration::from_secs(5)).await);
+    assert_eq!(cloud.fake_aws.hidden("queue-0.fifo"), 0);
     let other: Arc<dyn Queue> = Arc::new(
-        connect(&cloud.standin.url)
+        connect(&cloud.fake_aws.url)
             .await
             .queue("queue-0.fifo", MINUTE)
             .await

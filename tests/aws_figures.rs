@@ -4,11 +4,11 @@
 use std::time::{Duration, Instant, SystemTime};
 
 use futures::future::join_all;
-use streampress::doors::{ChunkStream, Record};
 use streampress_tests::aws::Cloud;
+use streampress_tests::fake_aws::Options;
+use streampress_tests::fake_aws::faults::Faults;
 use streampress_tests::pipeline::{Place, Role, STREAM, Worker};
-use streampress_tests::standin::Options;
-use streampress_tests::standin::faults::Faults;
+use streampress_transport::{ChunkStream, Record};
 
 const SHARDS: usize = 10;
 
@@ -42,7 +42,7 @@ async fn a_stream_is_filled_to_nine_tenths_of_its_quota() {
     });
     join_all(appends).await;
     let seconds = began.elapsed().as_secs_f64();
-    let counts = cloud.standin.kinesis().counts;
+    let counts = cloud.fake_aws.kinesis().counts;
     let share = counts.bytes_in as f64 / seconds / (SHARDS as f64 * 1e6);
     let throttled = counts.over_rate as f64 / counts.offered as f64;
     println!(
@@ -70,7 +70,7 @@ async fn throttling_costs_little_more_than_what_it_refuses() {
     for put in join_all(batches).await {
         put.expect("put in the end");
     }
-    let counts = cloud.standin.kinesis().counts;
+    let counts = cloud.fake_aws.kinesis().counts;
     let amplification = counts.offered as f64 / counts.taken as f64;
     println!("FIGURE amplification under 20 % throttling: {amplification:.3} (at most 1.3)");
     assert!(amplification <= 1.3);
@@ -84,7 +84,7 @@ async fn a_file_announced_on_an_idle_system_is_restored_soon() {
     cloud.make_stream(STREAM, 2);
     let root = tempfile::tempdir().expect("a folder");
     let place =
-        Place::new(root.path(), &cloud.standin.url, Duration::from_secs(60)).expect("folders");
+        Place::new(root.path(), &cloud.fake_aws.url, Duration::from_secs(60)).expect("folders");
     let workers = [Role::Compressor, Role::Decompressor].map(|role| Worker::start(&place, role, 2));
     let announcer = place.announcer(&cloud.aws).await;
     let mut times = Vec::new();
@@ -136,7 +136,7 @@ async fn several_decompressors_read_a_stream_once() {
             cloud.make_queue("chunks", 20);
             cloud.make_stream(STREAM, 4);
             let root = tempfile::tempdir().expect("a folder");
-            let place = Place::new(root.path(), &cloud.standin.url, Duration::from_secs(60))
+            let place = Place::new(root.path(), &cloud.fake_aws.url, Duration::from_secs(60))
                 .expect("folders");
             let announcer = place.announcer(&cloud.aws).await;
             for number in 0..files {
@@ -166,12 +166,12 @@ async fn several_decompressors_read_a_stream_once() {
             }
             let seconds = began.elapsed().as_secs_f64();
             workers.into_iter().for_each(Worker::kill);
-            let counts = cloud.standin.kinesis().counts;
+            let counts = cloud.fake_aws.kinesis().counts;
             let ratio = counts.bytes_out as f64 / counts.bytes_in as f64;
             println!(
                 "FIGURE bytes read over bytes put, {files} files of {bytes} packed, {decompressors} decompressors: {ratio:.2} in {seconds:.1} s with {} reads and {} seeks",
-                cloud.standin.calls("GetRecords"),
-                cloud.standin.calls("GetShardIterator"),
+                cloud.fake_aws.calls("GetRecords"),
+                cloud.fake_aws.calls("GetShardIterator"),
             );
             assert!(ratio <= 1.5, "{ratio}");
         }

@@ -8,12 +8,14 @@ use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
 
 use async_trait::async_trait;
-use streampress::doors::aws::Aws;
-use streampress::doors::contract::{self, Side};
-use streampress::doors::{ChunkStream, Lock, Queue};
-use streampress::setup::{Outcome, Wanted, WantedQueue, WantedStream, check, make, remove};
 use streampress_tests::aws::make_bucket;
 use streampress_tests::pipeline::{Place, Role, STREAM, Worker};
+use streampress_transport::aws::Aws;
+use streampress_transport::aws::provision::{
+    Outcome, Wanted, WantedQueue, WantedStream, check, make, remove,
+};
+use streampress_transport::contract_tests::{self, Side};
+use streampress_transport::{ChunkStream, Queue, SlotLock};
 
 fn url() -> String {
     std::env::var("STREAMPRESS_LOCALSTACK").unwrap_or_else(|_| "http://localhost:4566".into())
@@ -64,7 +66,7 @@ impl Side for LocalStack {
         let (name, spare) = (fresh("queue"), fresh("spare"));
         let mut wanted = wanted(&name, &spare, "unused", max_receive_count);
         wanted.chunks_queue = wanted.files_queue.clone();
-        streampress::setup::make_queues(&self.aws, &wanted)
+        streampress_transport::aws::provision::make_queues(&self.aws, &wanted)
             .await
             .expect("made");
         Arc::new(
@@ -78,13 +80,13 @@ impl Side for LocalStack {
     async fn stream(&self) -> Arc<dyn ChunkStream> {
         let name = fresh("stream");
         let wanted = wanted("unused", "unused", &name, 5);
-        streampress::setup::make_stream(&self.aws, &wanted)
+        streampress_transport::aws::provision::make_stream(&self.aws, &wanted)
             .await
             .expect("made");
         Arc::new(self.aws.stream(&name).await.expect("opens"))
     }
 
-    async fn locks(&self, _participants: usize, _slots: u32) -> Vec<Arc<dyn Lock>> {
+    async fn locks(&self, _participants: usize, _slots: u32) -> Vec<Arc<dyn SlotLock>> {
         Vec::new()
     }
 }
@@ -93,7 +95,7 @@ impl Side for LocalStack {
 /// and the stand-in refuse the old ones.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_queue_keeps_the_contract() {
-    use contract::queue::*;
+    use contract_tests::queue::*;
     let side = &LocalStack {
         aws: connect().await,
     };
@@ -118,7 +120,7 @@ async fn a_queue_keeps_the_contract() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_stream_keeps_the_contract() {
-    contract::stream::all(&LocalStack {
+    contract_tests::stream::all(&LocalStack {
         aws: connect().await,
     })
     .await;
@@ -137,13 +139,13 @@ async fn a_bucket_keeps_the_contract_of_files() {
         )
         .expect("opens");
     let checks = tokio::task::spawn_blocking(move || {
-        contract::files::all(&files);
+        contract_tests::files::all(&files);
         let (name, modified) = (
-            contract::files::name("large.bin"),
-            contract::files::version(9),
+            contract_tests::files::name("large.bin"),
+            contract_tests::files::version(9),
         );
         let bytes: Vec<u8> = (0..20u32 << 20).map(|i| (i % 251) as u8).collect();
-        use streampress::doors::Files;
+        use streampress_transport::Files;
         let mut pending = files.create_version(&name, modified).expect("begun");
         std::io::Write::write_all(&mut pending, &bytes).expect("written");
         assert!(
@@ -158,7 +160,7 @@ async fn a_bucket_keeps_the_contract_of_files() {
                 .map(|entry| (entry.size, entry.modified)),
             Some((20 << 20, modified))
         );
-        assert!(contract::files::read(&files, &name) == bytes);
+        assert!(contract_tests::files::read(&files, &name) == bytes);
         files.remove(&name).expect("removed");
     });
     checks.await.expect("the checks hold");

@@ -8,12 +8,12 @@ use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant, SystemTime};
 
 use futures::{StreamExt, stream};
-use streampress::announce::Announcer;
-use streampress::announce::Dialect;
-use streampress::doors::FileName;
-use streampress::doors::files::LocalFiles;
+use streampress::roles::announce::AnnouncementFormat;
+use streampress::roles::announce::Announcer;
 use streampress_tests::aws::Cloud;
 use streampress_tests::desk::{Desk, Running};
+use streampress_transport::FileName;
+use streampress_transport::local::files::LocalFiles;
 
 const PROGRAM: &str = env!("CARGO_BIN_EXE_streampress-program");
 const MIB: u64 = 1 << 20;
@@ -79,7 +79,7 @@ impl Bench {
     async fn new() -> Self {
         let cloud = Cloud::start().await;
         let spec = "  codec: {effort: Balanced}\n  report: {enabled: false}";
-        let desk = Desk::new(PROGRAM, &cloud.standin.url, "memory", spec);
+        let desk = Desk::new(PROGRAM, &cloud.fake_aws.url, "memory", spec);
         desk.run(&["setup", "pipeline.yaml"]).well();
         let source = LocalFiles::open("file:///data/in", &desk.data("in")).expect("opens");
         let queue = cloud
@@ -89,7 +89,7 @@ impl Bench {
             source: std::sync::Arc::new(source),
             files_queue: std::sync::Arc::new(queue.await.expect("opens")),
             strict: false,
-            dialect: Dialect::Ours,
+            dialect: AnnouncementFormat::Native,
             index: None,
         };
         Self {
@@ -190,7 +190,7 @@ async fn ten_thousand_files_that_wait_take_no_more_than_a_few() {
     stream::iter(&names)
         .for_each_concurrent(32, |name| bench.announce(name))
         .await;
-    assert_eq!(bench.cloud.standin.sqs().len("memory-files.fifo"), 10_000);
+    assert_eq!(bench.cloud.fake_aws.sqs().len("memory-files.fifo"), 10_000);
     bench.work("10,000 queued files", 10_000).await;
 }
 

@@ -7,19 +7,21 @@ use std::time::{Duration, SystemTime};
 
 use async_trait::async_trait;
 use serde_json::json;
-use streampress::consume::{Fault, Handler, Job, Subject};
-use streampress::doors::aws::SqsQueue;
-use streampress::doors::contract::queue::message;
-use streampress::doors::{ChunkStream, Delivery, Depth, DoorResult, Outgoing, Queue, Receipt};
-use streampress::metrics::Meter;
-use streampress::trace::{self, TraceContext};
-use streampress::wire::record::trace_of;
-use streampress::wire::{Announcement, Digest, FileRef, Manifest, Records, VERSION};
+use streampress::consume::{Fault, Handler, MessageContext, Subject};
+use streampress::message::record::trace_of;
+use streampress::message::{Announcement, Digest, FileRef, Manifest, Records, VERSION};
+use streampress::telemetry::metrics::Meter;
+use streampress::telemetry::trace::{self, TraceContext};
 use streampress_tests::aws::{Cloud, FreeSlots};
 use streampress_tests::desk::{Desk, eventually, figure};
+use streampress_tests::fake_aws::faults::Faults;
 use streampress_tests::pipeline::{CHUNKS, FILES, Place, Role, STREAM, Worker};
 use streampress_tests::slow::consumer;
-use streampress_tests::standin::faults::Faults;
+use streampress_transport::aws::SqsQueue;
+use streampress_transport::contract_tests::queue::message;
+use streampress_transport::{
+    ChunkStream, Delivery, Depth, Outgoing, Queue, Receipt, TransportResult,
+};
 use tokio_util::sync::CancellationToken;
 
 const PROGRAM: &str = env!("CARGO_BIN_EXE_streampress-program");
@@ -57,34 +59,39 @@ impl Queue for Watched {
     fn visibility(&self) -> Duration {
         self.inner.visibility()
     }
-    async fn send(&self, messages: Vec<Outgoing>) -> DoorResult<()> {
+    async fn send(&self, messages: Vec<Outgoing>) -> TransportResult<()> {
         self.inner.send(messages).await
     }
-    async fn receive(&self, max: usize, wait: Duration) -> DoorResult<Vec<Delivery>> {
+    async fn receive(&self, max: usize, wait: Duration) -> TransportResult<Vec<Delivery>> {
         let got = self.inner.receive(max, wait).await?;
         self.received.fetch_add(got.len() as u64, Ordering::SeqCst);
         Ok(got)
     }
-    async fn extend(&self, receipt: &Receipt, hidden_for: Duration) -> DoorResult<()> {
+    async fn extend(&self, receipt: &Receipt, hidden_for: Duration) -> TransportResult<()> {
         self.inner.extend(receipt, hidden_for).await
     }
-    async fn delete(&self, receipt: &Receipt) -> DoorResult<()> {
+    async fn delete(&self, receipt: &Receipt) -> TransportResult<()> {
         self.inner.delete(receipt).await?;
         self.deleted.fetch_add(1, Ordering::SeqCst);
         Ok(())
     }
-    async fn release(&self, receipt: &Receipt) -> DoorResult<()> {
+    async fn release(&self, receipt: &Receipt) -> TransportResult<()> {
         self.inner.release(receipt).await
     }
-    async fn bury(&self, delivery: &Delivery, reason: &str, detail: &str) -> DoorResult<()> {
-        self.inner.bury(delivery, reason, detail).await?;
+    async fn dead_letter(
+        &self,
+        delivery: &Delivery,
+        reason: &str,
+        detail: &str,
+    ) -> TransportResult<()> {
+        self.inner.dead_letter(delivery, reason, detail).await?;
         self.buried.fetch_add(1, Ordering::SeqCst);
         Ok(())
     }
-    async fn settle(&self, patience: Duration) -> bool {
-        self.inner.settle(patience).await
+    async fn drain(&self, patience: Duration) -> bool {
+        self.inner.drain(patience).await
     }
-    async fn depth(&self) -> DoorResult<Depth> {
+    async fn depth(&self) -> TransportResult<Depth> {
         self.inner.depth().await
     }
     fn dead_letters(&self) -> Option<Arc<dyn Queue>> {
@@ -97,7 +104,7 @@ struct Moody;
 
 #[async_trait]
 impl Handler for Moody {
-    async fn handle(&self, job: Job<'_>) -> Result<(), Fault> {
+    async fn handle(&self, job: MessageContext<'_>) -> Result<(), Fault> {
         let number: u64 = job.delivery.body.parse().expect("a number");
         tokio::select! {
             () = job.stop.cancelled() => return Err(Fault::Interrupted),
@@ -118,7 +125,7 @@ impl Handler for Moody {
         false
     }
     async fn acknowledged(&self, _delivery: &Delivery) {}
-    async fn buried(&self, _delivery: &Delivery, _reason: &str, _detail: &str) {}
+    async fn on_dead_lettered(&self, _delivery: &Delivery, _reason: &str, _detail: &str) {}
 }
 
 /// Received is what was acknowledged, retried, set aside or is in hand; sent records likewise.
@@ -169,7 +176,7 @@ async fn received_is_acknowledged_retried_dead_and_in_hand_at_any_time() {
     });
     let messages = (0..200).map(|n| message(&format!("g{}", n % 50), &n.to_string()));
     queue.send(messages.collect()).await.expect("sent");
-    cloud.standin.set_faults(BAD_DAY);
+    cloud.fake_aws.set_faults(BAD_DAY);
     let (meter, shutdown) = (Meter::default(), CancellationToken::new());
     let mut consumer = consumer(
         queue.clone(),
@@ -214,7 +221,7 @@ async fn the_figures_of_a_pipeline_add_up_while_records_are_throttled_and_lost()
     cloud.make_queue("chunks", 20);
     cloud.make_stream(STREAM, 2);
     let root = tempfile::tempdir().expect("a folder");
-    let compressing = Place::new(root.path(), &cloud.standin.url, MINUTE).expect("folders");
+    let compressing = Place::new(root.path(), &cloud.fake_aws.url, MINUTE).expect("folders");
     let mut restoring = compressing.clone();
     restoring.meter = Meter::default();
     let announcer = compressing.announcer(&cloud.aws).await;
@@ -229,14 +236,14 @@ async fn the_figures_of_a_pipeline_add_up_while_records_are_throttled_and_lost()
             .await
             .expect("announced");
     }
-    cloud.standin.set_faults(BAD_DAY);
+    cloud.fake_aws.set_faults(BAD_DAY);
     let (stop, looking) = scrape(&compressing.meter);
     let compressor = Worker::start(&compressing, Role::Compressor, 2);
     let decompressor = Worker::start(&restoring, Role::Decompressor, 2);
     while compressing.commits().len() < 20 {
         tokio::time::sleep(Duration::from_millis(20)).await;
     }
-    cloud.standin.set_faults(Faults::default());
+    cloud.fake_aws.set_faults(Faults::default());
     futures::future::join(compressor.drain(), decompressor.drain()).await;
     stop.store(true, Ordering::SeqCst);
     looking.join().expect("the sums held at every look");
@@ -260,7 +267,7 @@ async fn one_trace_leads_from_the_announcement_to_the_first_record_and_the_manif
     cloud.make_queue("chunks", 20);
     cloud.make_stream(STREAM, 1);
     let root = tempfile::tempdir().expect("a folder");
-    let place = Place::new(root.path(), &cloud.standin.url, MINUTE).expect("folders");
+    let place = Place::new(root.path(), &cloud.fake_aws.url, MINUTE).expect("folders");
     let announcer = place.announcer(&cloud.aws).await;
     let began = TraceContext::parse(EXAMPLE).expect("well-formed");
     // More than one record, and nothing in it to pack.
@@ -274,19 +281,19 @@ async fn one_trace_leads_from_the_announcement_to_the_first_record_and_the_manif
         let text = attributes["traceparent"]["StringValue"].as_str();
         TraceContext::parse(text.expect("an attribute")).expect("well-formed")
     };
-    assert_eq!(carried(&cloud.standin.sqs().peek(FILES)[0].1), began);
+    assert_eq!(carried(&cloud.fake_aws.sqs().peek(FILES)[0].1), began);
     let compressor = Worker::start(&place, Role::Compressor, 1);
-    while cloud.standin.sqs().len(CHUNKS) == 0 {
+    while cloud.fake_aws.sqs().len(CHUNKS) == 0 {
         tokio::time::sleep(Duration::from_millis(10)).await;
     }
     compressor.kill();
-    let (body, attributes) = cloud.standin.sqs().peek(CHUNKS).remove(0);
+    let (body, attributes) = cloud.fake_aws.sqs().peek(CHUNKS).remove(0);
     let sent = carried(&attributes);
     assert_eq!(sent.trace_id(), EXAMPLE_TRACE);
     assert_ne!(sent, began, "the compressor's work is a span of its own");
     let manifest = Manifest::parse(&body).expect("a manifest");
     assert_eq!(manifest.traceparent, Some(sent.to_string()));
-    let Records::Here(positions) = manifest.records else {
+    let Records::Inline(positions) = manifest.records else {
         panic!("so few records are in the message")
     };
     // The trace takes its room from the payload: no record is larger for it.
@@ -321,7 +328,7 @@ fn announcement(desk: &Desk, name: &str, traceparent: Option<&str>) -> Announcem
 #[tokio::test(flavor = "multi_thread")]
 async fn a_traceparent_in_an_announcement_comes_out_at_the_decompressor() {
     let cloud = Cloud::start().await;
-    let desk = Desk::new(PROGRAM, &cloud.standin.url, "traced", "");
+    let desk = Desk::new(PROGRAM, &cloud.fake_aws.url, "traced", "");
     desk.run(&["setup", "pipeline.yaml"]).well();
     let workers = ["compress", "decompress"]
         .map(|role| desk.start(&format!("{role}.log"), &[role, "pipeline.yaml", "--aws"]));
@@ -334,7 +341,7 @@ async fn a_traceparent_in_an_announcement_comes_out_at_the_decompressor() {
     ] {
         let body = announcement(&desk, name, in_body).to_json();
         let ask = json!({"QueueUrl": "traced-files.fifo", "MessageBody": body, "MessageGroupId": name, "MessageDeduplicationId": name, "MessageAttributes": attributes});
-        cloud.standin.ask_sqs("SendMessage", &ask).expect("sent");
+        cloud.fake_aws.ask_sqs("SendMessage", &ask).expect("sent");
     }
     eventually("both are restored", || {
         (workers[1].log().matches("File restored.").count() == 2).then_some(())
@@ -361,7 +368,7 @@ async fn a_traceparent_in_an_announcement_comes_out_at_the_decompressor() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_worker_that_listens_tells_how_it_is_and_logs_lines_that_collectors_read() {
     let cloud = Cloud::start().await;
-    let desk = Desk::new(PROGRAM, &cloud.standin.url, "watched", "");
+    let desk = Desk::new(PROGRAM, &cloud.fake_aws.url, "watched", "");
     desk.run(&["setup", "pipeline.yaml"]).well();
     let listen = ["--listen", "127.0.0.1:0"];
     let role = |role: &'static str| [&[role, "pipeline.yaml", "--aws"][..], &listen].concat();

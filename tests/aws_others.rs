@@ -14,10 +14,10 @@
 //! | no growing pauses; out of memory | Kinesis producer library | `aws_faults::a_stream_that_is_down…`, `aws_faults::memory_is_bounded_while_the_stream_is_down`, `aws_memory` |
 //! | records expire after 30 s | Kinesis producer library | here |
 //! | a shard stalls without a word | Kinesis client library | `aws_faults::a_shard_that_throttles_answers_nothing_or_fails_never_stalls` |
-//! | work goes on after the lease was lost | Kinesis client library, Cilium | here; `doors::lease` |
+//! | work goes on after the lease was lost | Kinesis client library, Cilium | here; `lease` |
 //! | all is replayed after a reshard | Kinesis client library | `aws_faults::resharding_during_traffic_loses_and_replays_nothing` |
 //! | parallel puts are lost | kinesis-mock | `aws_faults::a_lost_answer_or_a_second_copy_alters_nothing`, hashes everywhere |
-//! | a lease's expiry is judged by the wall clock | kube-lease-manager | `doors::lease` |
+//! | a lease's expiry is judged by the wall clock | kube-lease-manager | `lease` |
 
 use std::sync::Arc;
 use std::sync::Mutex;
@@ -25,16 +25,17 @@ use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant, SystemTime};
 
 use async_trait::async_trait;
-use streampress::doors::contract::queue::message;
-use streampress::doors::contract::stream::record;
-use streampress::doors::held::HolderRequest;
-use streampress::doors::{
-    ChunkStream, DoorError, DoorResult, Held, Ledger, Lock, Position, Queue, Sequence,
-};
 use streampress_tests::aws::Cloud;
+use streampress_tests::fake_aws::faults::Faults;
 use streampress_tests::pipeline::{CHUNKS, FILES, Place, Role, STREAM, Worker};
 use streampress_tests::slow::{Slow, consumer};
-use streampress_tests::standin::faults::Faults;
+use streampress_transport::contract_tests::queue::message;
+use streampress_transport::contract_tests::stream::record;
+use streampress_transport::slot_guard::HolderRequest;
+use streampress_transport::{
+    ChunkStream, Ledger, Position, Queue, Sequence, SlotGuard, SlotLock, TransportError,
+    TransportResult,
+};
 use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 
@@ -55,7 +56,7 @@ async fn a_body_that_cannot_be_read_is_a_dead_letter_at_once_while_files_go_on()
     cloud.make_queue("chunks", 20);
     cloud.make_stream(STREAM, 1);
     let root = tempfile::tempdir().expect("a folder");
-    let place = Place::new(root.path(), &cloud.standin.url, MINUTE).expect("folders");
+    let place = Place::new(root.path(), &cloud.fake_aws.url, MINUTE).expect("folders");
     let announcer = place.announcer(&cloud.aws).await;
     for name in [FILES, CHUNKS] {
         let queue = cloud.aws.queue(name, MINUTE).await.expect("opens");
@@ -76,18 +77,18 @@ async fn a_body_that_cannot_be_read_is_a_dead_letter_at_once_while_files_go_on()
     .await;
     for dead in ["files-dlq.fifo", "chunks-dlq.fifo"] {
         until("both are dead letters", || {
-            cloud.standin.sqs().len(dead) == 2
+            cloud.fake_aws.sqs().len(dead) == 2
         })
         .await;
-        for (body, attributes) in cloud.standin.sqs().peek(dead) {
+        for (body, attributes) in cloud.fake_aws.sqs().peek(dead) {
             let reason = &attributes["streampress-reason"]["StringValue"];
             assert_eq!(reason, "UnreadableMessage", "{body}");
         }
     }
     for name in [FILES, CHUNKS] {
         // What is put back or set aside is deleted after that.
-        until("all is deleted", || cloud.standin.sqs().len(name) == 0).await;
-        assert_eq!(cloud.standin.sqs().most_receives(name), 1, "{name}");
+        until("all is deleted", || cloud.fake_aws.sqs().len(name) == 0).await;
+        assert_eq!(cloud.fake_aws.sqs().most_receives(name), 1, "{name}");
     }
 }
 
@@ -103,11 +104,11 @@ async fn a_position_without_a_record_is_missing_and_nothing_is_read_in_its_place
     };
     let fetched = stream.fetch(std::slice::from_ref(&never)).await;
     assert!(
-        matches!(&fetched, Err(DoorError::Missing(position) | DoorError::Expired(position)) if *position == never),
+        matches!(&fetched, Err(TransportError::Missing(position) | TransportError::Expired(position)) if *position == never),
         "{fetched:?}"
     );
     // One record is looked at to tell how far back the shard goes.
-    let bytes_out = cloud.standin.kinesis().counts.bytes_out;
+    let bytes_out = cloud.fake_aws.kinesis().counts.bytes_out;
     assert!(bytes_out <= 10_000, "{bytes_out} bytes were read");
 }
 
@@ -115,7 +116,7 @@ async fn a_position_without_a_record_is_missing_and_nothing_is_read_in_its_place
 async fn a_record_is_not_given_up_in_an_outage_of_half_a_minute() {
     let cloud = Cloud::start().await;
     let stream = cloud.stream(1).await;
-    cloud.standin.set_faults(Faults {
+    cloud.fake_aws.set_faults(Faults {
         server_error: 1.0,
         ..Faults::default()
     });
@@ -125,7 +126,7 @@ async fn a_record_is_not_given_up_in_an_outage_of_half_a_minute() {
     });
     tokio::time::sleep(Duration::from_secs(32)).await;
     assert!(!putting.is_finished(), "it was given up");
-    cloud.standin.set_faults(Faults::default());
+    cloud.fake_aws.set_faults(Faults::default());
     let positions = putting.await.expect("no panic").expect("put in the end");
     let read = stream.fetch(&positions).await.expect("read");
     assert_eq!(read[0], record(1, 1000).data);
@@ -139,8 +140,8 @@ struct Fragile {
 }
 
 #[async_trait]
-impl Lock for Fragile {
-    async fn try_acquire(&self) -> DoorResult<Option<Held>> {
+impl SlotLock for Fragile {
+    async fn try_acquire(&self) -> TransportResult<Option<SlotGuard>> {
         let taken = {
             let mut taken = self.taken.lock().expect("no panic");
             *taken += 1;
@@ -159,7 +160,7 @@ impl Lock for Fragile {
         });
         let lost = self.lost.lock().expect("no panic").clone();
         let ledger = Arc::new(Mutex::new(Ledger::default()));
-        Ok(Some(Held::new(
+        Ok(Some(SlotGuard::new(
             "slot".into(),
             "attempt".into(),
             lost,
@@ -167,10 +168,10 @@ impl Lock for Fragile {
             requests,
         )))
     }
-    async fn all_held_by_others(&self) -> DoorResult<bool> {
+    async fn all_held_by_others(&self) -> TransportResult<bool> {
         Ok(*self.taken.lock().expect("no panic") > 0)
     }
-    async fn ledger(&self) -> DoorResult<Ledger> {
+    async fn ledger(&self) -> TransportResult<Ledger> {
         Ok(Ledger::default())
     }
 }
@@ -188,7 +189,7 @@ async fn work_ends_without_an_effect_when_the_slot_is_lost_and_its_message_is_fr
     until("it is at work", || meter.counts().in_hand == 1).await;
     lock.lost.lock().expect("no panic").cancel();
     until("it has stopped", || meter.counts().in_hand == 0).await;
-    assert_eq!(cloud.standin.hidden("queue-0.fifo"), 0);
+    assert_eq!(cloud.fake_aws.hidden("queue-0.fifo"), 0);
     assert_eq!(handler.handled.load(Ordering::SeqCst), 0);
     let counts = meter.counts();
     assert_eq!((counts.slots_held, counts.slots_lost), (0, 1));

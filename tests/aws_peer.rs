@@ -10,21 +10,24 @@ use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
 
 use serde_json::Value;
-use streampress::announce::{Announcer, Dialect};
-use streampress::codec::hybrid;
-use streampress::compress::OnCompressed;
 use streampress::consume::{Consumer, Handler};
-use streampress::doors::aws::Aws;
-use streampress::doors::files::LocalFiles;
-use streampress::doors::{ChunkStream, FileName, Files, Outgoing, Queue, Record};
-use streampress::scan::SourceFilter;
-use streampress::seed_roles::{PackedSources, SeedCompressor, SeedDecompressor};
-use streampress::setup::{Wanted, WantedQueue, WantedStream, make};
-use streampress::wire::Digest;
-use streampress_crds::pipeline::Format;
+use streampress::legacy::{
+    compressor::{LegacyCompressor, PackedSources},
+    decompressor::LegacyDecompressor,
+};
+use streampress::message::Digest;
+use streampress::roles::announce::{AnnouncementFormat, Announcer};
+use streampress::roles::compress::OnCompressed;
+use streampress::roles::scan::SourceFilter;
+use streampress_codec::hybrid;
+use streampress_crds::api::pipeline::Format;
 use streampress_tests::aws::{FreeSlots, connect};
 use streampress_tests::desk::Desk;
 use streampress_tests::pipeline::{Names, Place, Role, Worker};
+use streampress_transport::aws::Aws;
+use streampress_transport::aws::provision::{Wanted, WantedQueue, WantedStream, make};
+use streampress_transport::local::files::LocalFiles;
+use streampress_transport::{ChunkStream, FileName, Files, Outgoing, Queue, Record};
 use tokio_util::sync::CancellationToken;
 
 const PROGRAM: &str = env!("CARGO_BIN_EXE_streampress-program");
@@ -103,7 +106,7 @@ impl Bench {
             source: self.files("in"),
             files_queue: self.queue(0).await,
             strict: false,
-            dialect: Dialect::Seed,
+            dialect: AnnouncementFormat::Legacy,
             index: None,
         }
     }
@@ -134,7 +137,7 @@ impl Bench {
     }
 
     async fn compressor(&self, shutdown: &CancellationToken) -> Consumer {
-        let handler = SeedCompressor {
+        let handler = LegacyCompressor {
             announcer: self.announcer().await,
             stream: Arc::new(self.aws.stream(&self.names[2]).await.expect("opens")),
             chunks_queue: self.queue(1).await,
@@ -155,7 +158,7 @@ impl Bench {
     }
 
     async fn decompressor(&self, shutdown: &CancellationToken) -> Consumer {
-        let handler = SeedDecompressor {
+        let handler = LegacyDecompressor {
             destination: self.files("out"),
             stream: Arc::new(self.aws.stream(&self.names[2]).await.expect("opens")),
             read_location: READ_LOCATION.into(),
@@ -244,7 +247,7 @@ fn consumer(
 }
 
 fn seed_data() -> PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR")).join("../worker/testdata/seed")
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("../worker/codec/testdata/seed")
 }
 
 fn cases() -> Vec<Value> {
@@ -439,7 +442,7 @@ async fn ours_moves_many_times_the_files_of_the_originals_way() {
         let bench = Bench::new().await;
         let mut announcer = bench.announcer().await;
         if way == "ours" {
-            announcer.dialect = Dialect::Ours;
+            announcer.dialect = AnnouncementFormat::Native;
         }
         let mut hashes = Vec::new();
         for number in 0..files {

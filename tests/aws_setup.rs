@@ -3,9 +3,11 @@
 use std::time::Duration;
 
 use serde_json::json;
-use streampress::doors::Queue;
-use streampress::setup::{Done, Outcome, Wanted, WantedQueue, WantedStream, check, make, remove};
 use streampress_tests::aws::Cloud;
+use streampress_transport::Queue;
+use streampress_transport::aws::provision::{
+    Done, Outcome, Wanted, WantedQueue, WantedStream, check, make, remove,
+};
 
 fn queue(name: &str) -> WantedQueue {
     WantedQueue {
@@ -125,13 +127,13 @@ async fn what_is_somebody_elses_is_neither_changed_nor_removed() {
     );
     assert!(
         cloud
-            .standin
+            .fake_aws
             .ask_sqs("GetQueueUrl", &json!({"QueueName": "files.fifo"}))
             .is_ok()
     );
     assert!(
         cloud
-            .standin
+            .fake_aws
             .ask_sqs("GetQueueUrl", &json!({"QueueName": "chunks.fifo"}))
             .is_err()
     );
@@ -168,7 +170,7 @@ async fn a_buckets_rule_may_send_to_the_files_queue() {
     make(&cloud.aws, &fed).await.expect("made");
     let url = json!({"QueueUrl": "files.fifo"});
     let attributes = cloud
-        .standin
+        .fake_aws
         .ask_sqs("GetQueueAttributes", &url)
         .expect("there");
     let policy = attributes["Attributes"]["Policy"]
@@ -193,7 +195,7 @@ async fn a_buckets_rule_is_added_to_a_queues_policy_and_others_stay() {
     let policy = json!({"Version": "2008-10-17", "Id": "ours", "Statement": others});
     let ask = json!({"QueueUrl": "files.fifo", "Attributes": {"Policy": policy.to_string()}});
     cloud
-        .standin
+        .fake_aws
         .ask_sqs("SetQueueAttributes", &ask)
         .expect("set");
     for (rule, outcome) in [
@@ -211,7 +213,7 @@ async fn a_buckets_rule_is_added_to_a_queues_policy_and_others_stay() {
         assert_eq!(done[1].outcome, outcome, "{rule}");
         let url = json!({"QueueUrl": "files.fifo"});
         let there = cloud
-            .standin
+            .fake_aws
             .ask_sqs("GetQueueAttributes", &url)
             .expect("there");
         let policy = there["Attributes"]["Policy"].as_str().expect("a policy");
@@ -248,7 +250,7 @@ async fn a_permission_that_lacks_is_named_with_its_resource_and_the_way_out() {
         denials.push(("sqs", "SendMessage", dead_letters));
     }
     for (service, action, resource) in denials {
-        cloud.standin.deny(action, resource);
+        cloud.fake_aws.deny(action, resource);
         let kind = if service == "sqs" { "queue" } else { "stream" };
         let expected = format!(
             "error: {kind} {resource}: the credentials lack the permission {service}:{action}; add it to their policy"
@@ -256,7 +258,7 @@ async fn a_permission_that_lacks_is_named_with_its_resource_and_the_way_out() {
         let findings = check(&cloud.aws, &wanted()).await.expect("looked");
         let findings: Vec<String> = findings.iter().map(ToString::to_string).collect();
         assert_eq!(findings, [expected]);
-        cloud.standin.allow_all();
+        cloud.fake_aws.allow_all();
     }
     assert_eq!(check(&cloud.aws, &wanted()).await.expect("looked"), []);
 }

@@ -8,17 +8,17 @@ use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
 
-use streampress::announce::Announcer;
-use streampress::doors::aws::SqsQueue;
-use streampress::doors::contract::queue::message;
-use streampress::doors::{ATTR_DETAIL, ATTR_REASON, FileEntry, Queue};
-use streampress::redrive::redrive;
-use streampress::roles::Transport;
-use streampress::wire::{Announcement, Digest, Manifest};
+use streampress::message::{Announcement, Digest, Manifest};
+use streampress::roles::announce::Announcer;
+use streampress::roles::context::Transport;
+use streampress::roles::redrive::redrive;
 use streampress_tests::aws::{Cloud, FreeSlots, connect};
+use streampress_tests::fake_aws::faults::Faults;
+use streampress_tests::fake_aws::{FakeAws, Options};
 use streampress_tests::pipeline::{CHUNKS, FILES, Place, Role, STREAM, Worker};
-use streampress_tests::standin::faults::Faults;
-use streampress_tests::standin::{Options, Standin};
+use streampress_transport::aws::SqsQueue;
+use streampress_transport::contract_tests::queue::message;
+use streampress_transport::{ATTR_DETAIL, ATTR_REASON, FileEntry, Queue};
 
 fn number(variable: &str, default: u64) -> u64 {
     std::env::var(variable)
@@ -137,7 +137,7 @@ async fn nothing_is_lost_altered_or_doubled_on_a_bad_day() {
     cloud.make_queue("files", 50);
     cloud.make_queue("chunks", 50);
     cloud.make_stream(STREAM, 2);
-    let place = Place::new(root.path(), &cloud.standin.url, VISIBILITY).expect("folders");
+    let place = Place::new(root.path(), &cloud.fake_aws.url, VISIBILITY).expect("folders");
     let announcer = place.announcer(&cloud.aws).await;
     let mut soak = Soak {
         cloud,
@@ -162,7 +162,7 @@ async fn nothing_is_lost_altered_or_doubled_on_a_bad_day() {
         .send(vec![message("poison", POISON)])
         .await
         .expect("sent");
-    soak.cloud.standin.set_faults(BAD_DAY);
+    soak.cloud.fake_aws.set_faults(BAD_DAY);
 
     let roles = [
         Role::Compressor,
@@ -191,7 +191,7 @@ async fn nothing_is_lost_altered_or_doubled_on_a_bad_day() {
             kills += 1;
         }
         if done * 3 > soak.expected.len() && reshards == 0 {
-            soak.cloud.standin.reshard(STREAM, 4).expect("split");
+            soak.cloud.fake_aws.reshard(STREAM, 4).expect("split");
             reshards = 1;
         }
         if done * 2 > soak.expected.len() && !second_versions {
@@ -199,12 +199,12 @@ async fn nothing_is_lost_altered_or_doubled_on_a_bad_day() {
             for file in (10..files).step_by(10) {
                 soak.announce(file, 2).await;
             }
-            soak.cloud.standin.reshard(STREAM, 2).expect("merged");
+            soak.cloud.fake_aws.reshard(STREAM, 2).expect("merged");
             reshards = 2;
         }
-        if second_versions && queues_empty(&soak.cloud.standin) {
+        if second_versions && queues_empty(&soak.cloud.fake_aws) {
             // Nothing moves any more.
-            let dead = dead_letters(&soak.cloud.standin);
+            let dead = dead_letters(&soak.cloud.fake_aws);
             let restored = soak.restored();
             let ended = soak.up_to_date(&restored) + count_lost(&soak, &restored, &dead);
             assert_eq!(
@@ -220,7 +220,7 @@ async fn nothing_is_lost_altered_or_doubled_on_a_bad_day() {
             done,
             soak.expected.len(),
             patience,
-            describe(&soak.cloud.standin)
+            describe(&soak.cloud.fake_aws)
         );
     };
     println!(
@@ -259,7 +259,7 @@ async fn nothing_is_lost_altered_or_doubled_on_a_bad_day() {
             "{name} became visible twice or out of order"
         );
     }
-    assert_policy_allows(&soak.cloud.standin.called());
+    assert_policy_allows(&soak.cloud.fake_aws.called());
 }
 
 /// What went through here is what workers do on good and bad days: the policy that users are given must allow it.
@@ -284,8 +284,8 @@ fn assert_policy_allows(called: &[String]) {
 }
 
 /// Bodies and reasons of all dead letters.
-fn dead_letters(standin: &Standin) -> Vec<(String, String)> {
-    let sqs = standin.sqs();
+fn dead_letters(fake_aws: &FakeAws) -> Vec<(String, String)> {
+    let sqs = fake_aws.sqs();
     let letters = ["files-dlq.fifo", "chunks-dlq.fifo"]
         .into_iter()
         .flat_map(|name| sqs.peek(name));
@@ -326,13 +326,13 @@ fn file_hash(body: &str) -> Option<Digest> {
         .ok()
 }
 
-fn queues_empty(standin: &Standin) -> bool {
-    let sqs = standin.sqs();
+fn queues_empty(fake_aws: &FakeAws) -> bool {
+    let sqs = fake_aws.sqs();
     sqs.len(FILES) == 0 && sqs.len(CHUNKS) == 0
 }
 
-fn describe(standin: &Standin) -> String {
-    let sqs = standin.sqs();
+fn describe(fake_aws: &FakeAws) -> String {
+    let sqs = fake_aws.sqs();
     format!(
         "{} file messages, {} chunk messages, most received {} and {} times",
         sqs.len(FILES),
@@ -350,8 +350,8 @@ async fn redrive_until_restored(soak: &mut Soak, died: &[(String, String)]) {
     for (body, reason) in died {
         assert!(reason.len() > 3, "a dead letter without a reason: {body}");
     }
-    soak.cloud.standin.set_faults(Faults::default());
-    let aws = connect(&soak.cloud.standin.url).await;
+    soak.cloud.fake_aws.set_faults(Faults::default());
+    let aws = connect(&soak.cloud.fake_aws.url).await;
     let files_queue = aws.queue(FILES, LONG).await.expect("opens");
     assert_poison_was_tried_once(&files_queue).await;
     let transport = Transport {

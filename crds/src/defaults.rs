@@ -1,6 +1,6 @@
 //! Every default of the contract, once: the schema's `default:` and what `resolve` fills in both come from here.
 
-use crate::pipeline::{
+use crate::api::pipeline::{
     Autoscaling, AutoscalingMode, Aws, Codec, CodecFormat, DeletionPolicy, Destination, Effort,
     Format, GeneratedFormat, Generator, GeneratorSchema, OnCompressed, Queue, Report, Resources,
     Source, Stream, Transport, TransportPolicy, Worker,

@@ -16,31 +16,26 @@
 //! - [`document`]: pipelines from a YAML file (`yaml.rs`), every problem with line and column.
 //! - [`schema`]: the generated CustomResourceDefinition, printed by `crdgen`.
 
+pub mod api;
+pub mod crd;
 pub mod defaults;
 pub mod document;
-pub mod fit;
 pub mod invalid;
 pub mod lease;
 pub mod ledger;
 pub mod limits;
 pub mod location;
 pub mod notices;
-pub mod pipeline;
 pub mod quantity;
-mod read_settings;
-mod resolve;
+pub mod queue_check;
 pub mod rules;
-pub mod schema;
 pub mod settings;
-pub mod status;
-mod structure;
-mod yaml;
 
+pub use api::pipeline::{CompressionPipeline, CompressionPipelineSpec};
+pub use api::status::CompressionPipelineStatus;
+pub use crd::crd;
 pub use document::{Documents, Problem, load, load_one};
 pub use invalid::Invalid;
 pub use location::Location;
-pub use pipeline::{CompressionPipeline, CompressionPipelineSpec};
 pub use quantity::ByteSize;
-pub use schema::crd;
-pub use settings::{Resolved, Role, Settings, resolve, resolve_in_cluster};
-pub use status::CompressionPipelineStatus;
+pub use settings::{Resolved, Role, Settings, resolve::resolve, resolve::resolve_in_cluster};

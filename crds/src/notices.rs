@@ -1,7 +1,7 @@
 //! What is worth knowing of a valid pipeline before it runs: risks taken on purpose, and what differs in a cluster.
 
+use crate::api::pipeline::{CodecFormat, CompressionPipeline, OnCompressed};
 use crate::invalid::Invalid;
-use crate::pipeline::{CodecFormat, CompressionPipeline, OnCompressed};
 use crate::rules::{self, Scope};
 
 /// The notices of a valid pipeline.

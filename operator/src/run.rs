@@ -17,19 +17,19 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::AbortOnDropHandle;
 use tracing::{debug, info};
 
-use crate::apply::{Hands, pipelines, resource};
-use crate::build::Platform;
-use crate::child::Kind;
+use crate::apply::applier::{Hands, pipelines, resource};
+use crate::apply::election::{Election, Leadership, Times};
+use crate::apply::events::Events;
 use crate::controller::{Context, after_failure, folded, reconcile};
-use crate::events::Events;
 use crate::http::Pulses;
-use crate::leader::{Election, Leadership, Times};
-use crate::metrics::Metrics;
-use crate::names;
-use crate::store::{Owner, Store, address};
+use crate::http::metrics::Metrics;
+use crate::resources::Platform;
+use crate::resources::names;
+use crate::resources::owned_object::Kind;
+use crate::state::cache::{Owner, Store, address};
+use crate::state::watch::{Change, Pulse, follow};
 use crate::transport::Provisioner;
-use crate::transport::desk::{Desk, DeskOptions};
-use crate::watch::{Change, Pulse, follow};
+use crate::transport::manager::{Desk, DeskOptions};
 
 /// Everything an operator is told.
 #[derive(Clone)]

@@ -118,10 +118,10 @@ fn the_chart_brings_the_dashboard_and_speaks_of_figures_that_there_are() {
     let dashboard: serde_json::Value = serde_json::from_str(&dashboard).unwrap();
     assert!(dashboard["panels"].as_array().unwrap().len() > 10);
     // The operator's own names; the workers' are checked where they are counted.
-    let metrics = streampress_operator::metrics::Metrics::default();
+    let metrics = streampress_operator::http::metrics::Metrics::default();
     metrics.wrote("Lease");
     metrics.reconciled("ok", std::time::Duration::ZERO);
-    metrics.phase(None, Some(streampress_crds::status::Phase::Running));
+    metrics.phase(None, Some(streampress_crds::api::status::Phase::Running));
     let page = metrics.text();
     for file in [
         "deploy/dashboards/streampress.json",
@@ -197,7 +197,7 @@ fn a_namespaced_release_is_installed_upgraded_rolled_back_and_leaves_nothing() {
         "concurrency=8",
     ]);
     with(&["rollback", "streampress", "1"]);
-    // There are no nodes here that its cleaning Job could run on.
+    // There are no nodes here that its cleaning MessageContext could run on.
     with(&["uninstall", "streampress", "--no-hooks"]);
     let kinds = "deployments,services,serviceaccounts,roles,rolebindings,configmaps,jobs";
     let began = std::time::Instant::now();

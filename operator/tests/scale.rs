@@ -18,11 +18,11 @@ use kube::api::{
 };
 use kube::{Client, ResourceExt};
 use serde_json::json;
-use streampress_crds::pipeline::CompressionPipeline;
+use streampress_crds::api::pipeline::CompressionPipeline;
 use streampress_crds::settings::{Role, resolve_in_cluster};
-use streampress_operator::apply::{pipelines, resource};
-use streampress_operator::build::{Platform, Replicas, build};
-use streampress_operator::child::Kind;
+use streampress_operator::apply::applier::{pipelines, resource};
+use streampress_operator::resources::owned_object::Kind;
+use streampress_operator::resources::{Platform, Replicas, build};
 use tokio::time::{Instant, sleep};
 
 use support::Proxy;

@@ -5,10 +5,10 @@ use std::process::Command;
 
 use anyhow::{Context, Result, ensure};
 use serde_json::json;
-use streampress::doors::aws::Aws;
-use streampress::doors::{FileName, Files};
 use streampress_tests::aws;
 use streampress_tests::cluster::PortForward;
+use streampress_transport::aws::Aws;
+use streampress_transport::{FileName, Files};
 
 use crate::{LONG, SOON, Site, status};
 

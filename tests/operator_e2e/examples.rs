@@ -26,7 +26,7 @@ fn the_originals_format_restores_the_normalised_form() -> Result<()> {
     );
     for (name, bytes) in sources {
         let normalised =
-            streampress::codec::seed::normalise(streampress::codec::seed::Format::Json, &bytes)?;
+            streampress_codec::legacy::normalise(streampress_codec::legacy::Format::Json, &bytes)?;
         ensure!(
             restored.get(&name) == Some(&normalised),
             "{name} is not the normalised form"

@@ -26,7 +26,7 @@ const CRD_NAME: &str = "compressionpipelines.streampress.dev";
 /// On all pods of pipelines.
 const WORKERS: &str = "app.kubernetes.io/name=streampress";
 
-/// Held for as long as the CRD must stay as it is, or alone by whoever brings another.
+/// SlotGuard for as long as the CRD must stay as it is, or alone by whoever brings another.
 static CRD: RwLock<()> = RwLock::new(());
 
 #[expect(dead_code, reason = "held, not read")]

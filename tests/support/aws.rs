@@ -7,20 +7,20 @@ use std::time::Duration;
 use anyhow::Context;
 use async_trait::async_trait;
 use serde_json::json;
-use streampress::doors::aws::{Aws, AwsOptions, Keys, KinesisStream, SqsQueue};
-use streampress::doors::held::HolderRequest;
-use streampress::doors::{DoorResult, Held, Ledger, Lock};
+use streampress_transport::aws::{Aws, AwsOptions, Keys, KinesisStream, SqsQueue};
+use streampress_transport::slot_guard::HolderRequest;
+use streampress_transport::{Ledger, SlotGuard, SlotLock, TransportResult};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 
-use crate::standin::{Options, Standin};
+use crate::fake_aws::{FakeAws, Options};
 
 /// A stand-in and clients of it.
 #[derive(Debug)]
 pub struct Cloud {
     /// The other side.
-    pub standin: Standin,
+    pub fake_aws: FakeAws,
     /// Ours.
     pub aws: Aws,
     made: AtomicU32,
@@ -34,10 +34,10 @@ impl Cloud {
 
     /// As told.
     pub async fn with(options: Options) -> Self {
-        let standin = Standin::start(options).await.expect("a free port");
-        let aws = connect(&standin.url).await;
+        let fake_aws = FakeAws::start(options).await.expect("a free port");
+        let aws = connect(&fake_aws.url).await;
         Self {
-            standin,
+            fake_aws,
             aws,
             made: AtomicU32::new(0),
         }
@@ -56,7 +56,7 @@ impl Cloud {
     /// Makes `<name>.fifo` and `<name>-dlq.fifo`.
     pub fn make_queue(&self, name: &str, max_receive_count: u32) {
         let (queue, dead) = (format!("{name}.fifo"), format!("{name}-dlq.fifo"));
-        let policy = json!({"deadLetterTargetArn": crate::standin::sqs::arn(&dead), "maxReceiveCount": max_receive_count});
+        let policy = json!({"deadLetterTargetArn": crate::fake_aws::sqs::arn(&dead), "maxReceiveCount": max_receive_count});
         for (name, attributes) in [
             (&dead, json!({"FifoQueue": "true"})),
             (
@@ -65,7 +65,7 @@ impl Cloud {
             ),
         ] {
             let ask = json!({"QueueName": name, "Attributes": attributes});
-            self.standin
+            self.fake_aws
                 .ask_sqs("CreateQueue", &ask)
                 .expect("the queue is made");
         }
@@ -81,7 +81,7 @@ impl Cloud {
     /// Makes a stream.
     pub fn make_stream(&self, name: &str, shards: usize) {
         let ask = json!({"StreamName": name, "ShardCount": shards});
-        self.standin
+        self.fake_aws
             .ask_kinesis("CreateStream", &ask)
             .expect("the stream is made");
     }
@@ -122,8 +122,8 @@ pub async fn make_bucket(url: &str, name: &str) -> anyhow::Result<()> {
 pub struct FreeSlots;
 
 #[async_trait]
-impl Lock for FreeSlots {
-    async fn try_acquire(&self) -> DoorResult<Option<Held>> {
+impl SlotLock for FreeSlots {
+    async fn try_acquire(&self) -> TransportResult<Option<SlotGuard>> {
         let (requests, mut asked) = mpsc::channel(1);
         tokio::spawn(async move {
             while let Some(request) = asked.recv().await {
@@ -133,7 +133,7 @@ impl Lock for FreeSlots {
         });
         let attempt = format!("attempt-{:x}", fastrand::u64(..));
         let ledger = Arc::new(Mutex::new(Ledger::default()));
-        Ok(Some(Held::new(
+        Ok(Some(SlotGuard::new(
             "slot".into(),
             attempt,
             CancellationToken::new(),
@@ -142,11 +142,11 @@ impl Lock for FreeSlots {
         )))
     }
 
-    async fn all_held_by_others(&self) -> DoorResult<bool> {
+    async fn all_held_by_others(&self) -> TransportResult<bool> {
         Ok(false)
     }
 
-    async fn ledger(&self) -> DoorResult<Ledger> {
+    async fn ledger(&self) -> TransportResult<Ledger> {
         Ok(Ledger::default())
     }
 }

@@ -3,7 +3,7 @@
 pub mod aws;
 pub mod cluster;
 pub mod desk;
+pub mod fake_aws;
 pub mod issuer;
 pub mod pipeline;
 pub mod slow;
-pub mod standin;

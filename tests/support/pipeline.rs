@@ -7,18 +7,18 @@ use std::path::Path;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, SystemTime};
 
-use streampress::announce::{Announcer, Dialect};
-use streampress::codec::hybrid;
-use streampress::compress::{Compressor, OnCompressed};
 use streampress::consume::{Consumer, Handler};
-use streampress::decompress::Decompressor;
-use streampress::doors::aws::Aws;
-use streampress::doors::files::LocalFiles;
-use streampress::doors::{ChunkStream, FileEntry, FileName, Files, PendingFile, Queue};
-use streampress::metrics::Meter;
-use streampress::scan::SourceFilter;
-use streampress::wire::Digest;
-use streampress_crds::pipeline::Format;
+use streampress::message::Digest;
+use streampress::roles::announce::{AnnouncementFormat, Announcer};
+use streampress::roles::compress::{Compressor, OnCompressed};
+use streampress::roles::decompress::Decompressor;
+use streampress::roles::scan::SourceFilter;
+use streampress::telemetry::metrics::Meter;
+use streampress_codec::hybrid;
+use streampress_crds::api::pipeline::Format;
+use streampress_transport::aws::Aws;
+use streampress_transport::local::files::LocalFiles;
+use streampress_transport::{ChunkStream, FileEntry, FileName, Files, PendingFile, Queue};
 use tokio::runtime::Runtime;
 use tokio_util::sync::CancellationToken;
 
@@ -108,7 +108,7 @@ impl Place {
                     .expect("opens"),
             ),
             strict: false,
-            dialect: Dialect::Ours,
+            dialect: AnnouncementFormat::Native,
             index: None,
         }
     }
@@ -117,7 +117,8 @@ impl Place {
     pub fn restored(&self) -> io::Result<HashMap<String, Digest>> {
         let mut all = HashMap::new();
         for entry in self.destination.list()? {
-            let (hash, _) = streampress::announce::hash(self.destination.read(&entry.name)?)?;
+            let (hash, _) =
+                streampress::roles::announce::hash(self.destination.read(&entry.name)?)?;
             all.insert(entry.name.to_string(), hash);
         }
         Ok(all)
@@ -211,7 +212,7 @@ async fn run(place: &Place, role: Role, threads: usize, shutdown: CancellationTo
         }
     };
     consumer.run().await;
-    queue.settle(Duration::from_secs(25)).await;
+    queue.drain(Duration::from_secs(25)).await;
 }
 
 async fn consumer(
@@ -220,7 +221,7 @@ async fn consumer(
     role: Role,
     threads: usize,
     shutdown: &CancellationToken,
-) -> anyhow::Result<(streampress::doors::aws::SqsQueue, Consumer)> {
+) -> anyhow::Result<(streampress_transport::aws::SqsQueue, Consumer)> {
     let stream: Arc<dyn ChunkStream> = Arc::new(aws.stream(&place.names.stream).await?);
     let chunks = aws.queue(&place.names.chunks, place.visibility).await?;
     let files = aws.queue(&place.names.files, place.visibility).await?;
@@ -233,7 +234,7 @@ async fn consumer(
                     source: place.source.clone(),
                     files_queue: Arc::new(files.clone()),
                     strict: false,
-                    dialect: Dialect::Ours,
+                    dialect: AnnouncementFormat::Native,
                     index: None,
                 },
                 stream,

@@ -5,9 +5,9 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 
 use async_trait::async_trait;
-use streampress::consume::{Consumer, Fault, Handler, Job, Subject};
-use streampress::doors::{Delivery, Lock, Queue};
-use streampress::metrics::Meter;
+use streampress::consume::{Consumer, Fault, Handler, MessageContext, Subject};
+use streampress::telemetry::metrics::Meter;
+use streampress_transport::{Delivery, Queue, SlotLock};
 use tokio_util::sync::CancellationToken;
 
 /// Takes its time, and counts.
@@ -31,7 +31,7 @@ impl Slow {
 
 #[async_trait]
 impl Handler for Slow {
-    async fn handle(&self, job: Job<'_>) -> Result<(), Fault> {
+    async fn handle(&self, job: MessageContext<'_>) -> Result<(), Fault> {
         tokio::select! {
             () = tokio::time::sleep(self.takes) => {}
             () = job.stop.cancelled() => return Err(Fault::Interrupted),
@@ -50,13 +50,13 @@ impl Handler for Slow {
 
     async fn acknowledged(&self, _delivery: &Delivery) {}
 
-    async fn buried(&self, _delivery: &Delivery, _reason: &str, _detail: &str) {}
+    async fn on_dead_lettered(&self, _delivery: &Delivery, _reason: &str, _detail: &str) {}
 }
 
 /// A consumer as a role has one.
 pub fn consumer(
     queue: Arc<dyn Queue>,
-    lock: Arc<dyn Lock>,
+    lock: Arc<dyn SlotLock>,
     handler: Arc<dyn Handler>,
     threads: usize,
     shutdown: &CancellationToken,

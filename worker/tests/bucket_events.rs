@@ -5,16 +5,19 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use serde_json::json;
-use streampress::announce::Dialect;
-use streampress::codec::hybrid;
-use streampress::compress::{Compressor, OnCompressed};
 use streampress::consume::{Consumer, Handler};
-use streampress::doors::{Outgoing, Queue};
-use streampress::metrics::Meter;
-use streampress::scan::SourceFilter;
-use streampress::seed_roles::{PackedSources, READ_LOCATION, SeedCompressor};
-use streampress::wire::seed::SeedChunkMessage;
-use streampress_crds::pipeline::Format;
+use streampress::legacy::messages::LegacyManifest;
+use streampress::legacy::{
+    READ_LOCATION,
+    compressor::{LegacyCompressor, PackedSources},
+};
+use streampress::roles::announce::AnnouncementFormat;
+use streampress::roles::compress::{Compressor, OnCompressed};
+use streampress::roles::scan::SourceFilter;
+use streampress::telemetry::metrics::Meter;
+use streampress_codec::hybrid;
+use streampress_crds::api::pipeline::Format;
+use streampress_transport::{Outgoing, Queue};
 use tokio_util::sync::CancellationToken;
 
 #[path = "support/bench.rs"]
@@ -47,7 +50,7 @@ fn filter() -> SourceFilter {
 
 fn hybrid_compressor(bench: &Bench) -> Arc<dyn Handler> {
     Arc::new(Compressor {
-        announcer: bench.announcer(Dialect::Ours),
+        announcer: bench.announcer(AnnouncementFormat::Native),
         stream: bench.local.stream(),
         chunks_queue: bench.local.chunks_queue(),
         options: hybrid::Options {
@@ -62,9 +65,9 @@ fn hybrid_compressor(bench: &Bench) -> Arc<dyn Handler> {
     })
 }
 
-fn seed_compressor(bench: &Bench) -> Arc<dyn Handler> {
-    Arc::new(SeedCompressor {
-        announcer: bench.announcer(Dialect::Seed),
+fn legacy_compressor(bench: &Bench) -> Arc<dyn Handler> {
+    Arc::new(LegacyCompressor {
+        announcer: bench.announcer(AnnouncementFormat::Legacy),
         stream: bench.local.stream(),
         chunks_queue: bench.local.chunks_queue(),
         break_bytes: 400 * 1024,
@@ -159,13 +162,13 @@ async fn events_of_a_file_put_aside_or_of_another_kind_are_acknowledged_and_anno
 
 #[tokio::test]
 async fn a_bucket_feeds_a_pipeline_of_the_originals_format_too() {
-    let outcome = fed_by_a_bucket(seed_compressor).await;
+    let outcome = fed_by_a_bucket(legacy_compressor).await;
     assert_eq!((outcome.acknowledged, outcome.dead), (5, 0));
     assert_eq!(outcome.left_on_files_queue, 0);
     let [packed] = &outcome.packed[..] else {
         panic!("one file was packed: {:?}", outcome.packed);
     };
-    let message = SeedChunkMessage::parse(packed).expect("the original's message");
+    let message = LegacyManifest::parse(packed).expect("the original's message");
     assert_eq!(message.file_name, format!("{READ_LOCATION}/a.json"));
     assert_eq!(outcome.source, ["a_delete.json", "b.csv", "x_delete.json"]);
 }

@@ -5,10 +5,10 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use async_trait::async_trait;
-use streampress::consume::{Consumer, Fault, Handler, Job, Subject};
-use streampress::doors::solo::SoloLock;
-use streampress::doors::{Delivery, Outgoing};
-use streampress::metrics::Meter;
+use streampress::consume::{Consumer, Fault, Handler, MessageContext, Subject};
+use streampress::telemetry::metrics::Meter;
+use streampress_transport::solo::SoloLock;
+use streampress_transport::{Delivery, Outgoing};
 use tokio_util::sync::CancellationToken;
 
 #[path = "support/bench.rs"]
@@ -39,7 +39,7 @@ async fn during(now: &AtomicUsize, most: &AtomicUsize, work: impl Future<Output 
 
 #[async_trait]
 impl Handler for Watched {
-    async fn handle(&self, job: Job<'_>) -> Result<(), Fault> {
+    async fn handle(&self, job: MessageContext<'_>) -> Result<(), Fault> {
         during(&self.in_hand, &self.most_in_hand, async {
             // As many as come, however slow the machine is; all that come where there are no more.
             for _ in 0..self.waits {
@@ -68,7 +68,7 @@ impl Handler for Watched {
         self.done.fetch_add(1, Ordering::SeqCst);
     }
 
-    async fn buried(&self, _delivery: &Delivery, _reason: &str, _detail: &str) {}
+    async fn on_dead_lettered(&self, _delivery: &Delivery, _reason: &str, _detail: &str) {}
 }
 
 /// Works off a queue with two threads; the most that was in hand, and at work.

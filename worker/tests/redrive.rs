@@ -3,11 +3,11 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use streampress::announce::{Announcer, Dialect};
-use streampress::doors::{Outgoing, Position, Sequence};
-use streampress::redrive::{Done, redrive};
-use streampress::roles::Transport;
-use streampress::wire::{Manifest, Records, STRICT_GROUP, VERSION};
+use streampress::message::{Manifest, Records, STRICT_GROUP, VERSION};
+use streampress::roles::announce::{AnnouncementFormat, Announcer};
+use streampress::roles::context::Transport;
+use streampress::roles::redrive::{Done, redrive};
+use streampress_transport::{Outgoing, Position, Sequence};
 
 #[path = "support/bench.rs"]
 mod bench;
@@ -17,7 +17,7 @@ use bench::Bench;
 #[tokio::test]
 async fn a_redrive_that_ends_in_the_middle_leaves_no_letter_hidden() {
     let bench = Bench::open();
-    let (local, announcer) = (&bench.local, bench.announcer(Dialect::Ours));
+    let (local, announcer) = (&bench.local, bench.announcer(AnnouncementFormat::Native));
     let queue = local.chunks_queue();
     for name in ["a.txt", "b.txt"] {
         let entry = bench.write(name, name.as_bytes());
@@ -25,7 +25,7 @@ async fn a_redrive_that_ends_in_the_middle_leaves_no_letter_hidden() {
         let manifest = Manifest {
             version: VERSION,
             attempt: "compressor-0/a/1".into(),
-            records: Records::Here(vec![Position {
+            records: Records::Inline(vec![Position {
                 shard: "0".into(),
                 sequence: Sequence::parse("1").expect("a number"),
                 bytes: 1,
@@ -49,7 +49,7 @@ async fn a_redrive_that_ends_in_the_middle_leaves_no_letter_hidden() {
     let deliveries = queue.receive(10, Duration::ZERO).await.expect("received");
     for delivery in &deliveries {
         queue
-            .bury(delivery, "Test", "to be redriven")
+            .dead_letter(delivery, "Test", "to be redriven")
             .await
             .expect("buried");
     }
@@ -73,7 +73,7 @@ async fn a_dead_letter_that_cannot_be_mended_keeps_no_other_of_its_group_back() 
     let announcer = Announcer {
         strict: true,
         index: Some(local.index()),
-        ..bench.announcer(Dialect::Ours)
+        ..bench.announcer(AnnouncementFormat::Native)
     };
     // The first has no source any more.
     for (name, reason) in [
@@ -85,7 +85,7 @@ async fn a_dead_letter_that_cannot_be_mended_keeps_no_other_of_its_group_back() 
         announcer.announce(&entry).await.expect("announced");
         let deliveries = queue.receive(1, Duration::ZERO).await.expect("received");
         queue
-            .bury(&deliveries[0], reason, "to be redriven")
+            .dead_letter(&deliveries[0], reason, "to be redriven")
             .await
             .expect("buried");
     }

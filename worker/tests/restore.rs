@@ -6,17 +6,17 @@ use std::time::{Duration, SystemTime};
 
 use async_trait::async_trait;
 use bytes::Bytes;
-use streampress::announce::Dialect;
-use streampress::codec::hybrid;
-use streampress::compress::{Compressor, OnCompressed};
-use streampress::consume::{Handler, Job, Threads};
-use streampress::decompress::Decompressor;
-use streampress::doors::{
-    ChunkStream, DoorResult, FileName, Files, Lock, Position, Queue, Record, StreamCounts,
+use streampress::consume::{Handler, MessageContext, Threads};
+use streampress::roles::announce::AnnouncementFormat;
+use streampress::roles::compress::{Compressor, OnCompressed};
+use streampress::roles::decompress::Decompressor;
+use streampress::roles::scan::SourceFilter;
+use streampress::telemetry::metrics::Meter;
+use streampress_codec::hybrid;
+use streampress_crds::api::pipeline::Format;
+use streampress_transport::{
+    ChunkStream, FileName, Files, Position, Queue, Record, SlotLock, StreamCounts, TransportResult,
 };
-use streampress::metrics::Meter;
-use streampress::scan::SourceFilter;
-use streampress_crds::pipeline::Format;
 use tokio_util::sync::CancellationToken;
 
 #[path = "support/bench.rs"]
@@ -42,11 +42,11 @@ impl ChunkStream for Late {
         self.stream.max_record_bytes()
     }
 
-    async fn append(&self, records: Vec<Record>) -> DoorResult<Vec<Position>> {
+    async fn append(&self, records: Vec<Record>) -> TransportResult<Vec<Position>> {
         self.stream.append(records).await
     }
 
-    async fn fetch(&self, positions: &[Position]) -> DoorResult<Vec<Bytes>> {
+    async fn fetch(&self, positions: &[Position]) -> TransportResult<Vec<Bytes>> {
         let mut file = self.destination.create(&name()).expect("begun");
         file.write_all(b"version two").expect("written");
         file.commit(self.next_version).expect("made visible");
@@ -59,11 +59,11 @@ impl ChunkStream for Late {
 }
 
 /// Has the next message of `queue` worked on.
-async fn handle(handler: &dyn Handler, queue: &dyn Queue, lock: &dyn Lock) {
+async fn handle(handler: &dyn Handler, queue: &dyn Queue, lock: &dyn SlotLock) {
     let mut deliveries = queue.receive(1, Duration::ZERO).await.expect("received");
     let delivery = deliveries.pop().expect("a message");
     let held = lock.try_acquire().await.expect("asked").expect("free");
-    let job = Job {
+    let job = MessageContext {
         delivery: &delivery,
         hidden_until: &Mutex::new(delivery.hidden_until),
         held: &held,
@@ -78,7 +78,7 @@ async fn handle(handler: &dyn Handler, queue: &dyn Queue, lock: &dyn Lock) {
 async fn a_newer_version_that_appears_while_an_older_one_is_unpacked_is_not_overwritten() {
     let bench = Bench::open();
     let (local, destination) = (&bench.local, bench.place("out"));
-    let announcer = bench.announcer(Dialect::Ours);
+    let announcer = bench.announcer(AnnouncementFormat::Native);
     let entry = bench.write("a.txt", b"version one");
     announcer.announce(&entry).await.expect("announced");
     let compressor = Compressor {

@@ -4,14 +4,17 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use async_trait::async_trait;
-use streampress::announce::Dialect;
-use streampress::compress::OnCompressed;
 use streampress::consume::Consumer;
-use streampress::doors::{Delivery, Depth, DoorResult, Outgoing, Queue, Receipt};
-use streampress::metrics::Meter;
-use streampress::scan::SourceFilter;
-use streampress::seed_roles::{PackedSources, READ_LOCATION, SeedCompressor};
-use streampress_crds::pipeline::Format;
+use streampress::legacy::{
+    READ_LOCATION,
+    compressor::{LegacyCompressor, PackedSources},
+};
+use streampress::roles::announce::AnnouncementFormat;
+use streampress::roles::compress::OnCompressed;
+use streampress::roles::scan::SourceFilter;
+use streampress::telemetry::metrics::Meter;
+use streampress_crds::api::pipeline::Format;
+use streampress_transport::{Delivery, Depth, Outgoing, Queue, Receipt, TransportResult};
 use tokio_util::sync::CancellationToken;
 
 #[path = "support/bench.rs"]
@@ -35,31 +38,36 @@ impl Queue for Overtaken {
     fn visibility(&self) -> Duration {
         self.inner.visibility()
     }
-    async fn send(&self, messages: Vec<Outgoing>) -> DoorResult<()> {
+    async fn send(&self, messages: Vec<Outgoing>) -> TransportResult<()> {
         if let Some(content) = self.content {
             std::fs::write(&self.source, content).expect("written");
         }
         self.inner.send(messages).await
     }
-    async fn receive(&self, max: usize, wait: Duration) -> DoorResult<Vec<Delivery>> {
+    async fn receive(&self, max: usize, wait: Duration) -> TransportResult<Vec<Delivery>> {
         self.inner.receive(max, wait).await
     }
-    async fn extend(&self, receipt: &Receipt, hidden_for: Duration) -> DoorResult<()> {
+    async fn extend(&self, receipt: &Receipt, hidden_for: Duration) -> TransportResult<()> {
         self.inner.extend(receipt, hidden_for).await
     }
-    async fn delete(&self, receipt: &Receipt) -> DoorResult<()> {
+    async fn delete(&self, receipt: &Receipt) -> TransportResult<()> {
         self.inner.delete(receipt).await
     }
-    async fn release(&self, receipt: &Receipt) -> DoorResult<()> {
+    async fn release(&self, receipt: &Receipt) -> TransportResult<()> {
         self.inner.release(receipt).await
     }
-    async fn bury(&self, delivery: &Delivery, reason: &str, detail: &str) -> DoorResult<()> {
-        self.inner.bury(delivery, reason, detail).await
+    async fn dead_letter(
+        &self,
+        delivery: &Delivery,
+        reason: &str,
+        detail: &str,
+    ) -> TransportResult<()> {
+        self.inner.dead_letter(delivery, reason, detail).await
     }
-    async fn settle(&self, patience: Duration) -> bool {
-        self.inner.settle(patience).await
+    async fn drain(&self, patience: Duration) -> bool {
+        self.inner.drain(patience).await
     }
-    async fn depth(&self) -> DoorResult<Depth> {
+    async fn depth(&self) -> TransportResult<Depth> {
         self.inner.depth().await
     }
     fn dead_letters(&self) -> Option<Arc<dyn Queue>> {
@@ -74,7 +82,7 @@ async fn packed(
 ) -> Vec<(String, Vec<u8>)> {
     let bench = Bench::open();
     let (local, folder) = (&bench.local, bench.folder());
-    let announcer = bench.announcer(Dialect::Seed);
+    let announcer = bench.announcer(AnnouncementFormat::Legacy);
     let entry = bench.write("a.txt", b"as announced");
     announcer.announce(&entry).await.expect("announced");
     let chunks_queue = Arc::new(Overtaken {
@@ -82,7 +90,7 @@ async fn packed(
         source: folder.join("a.txt"),
         content: written_meanwhile,
     });
-    let handler = SeedCompressor {
+    let handler = LegacyCompressor {
         announcer,
         stream: local.stream(),
         chunks_queue,

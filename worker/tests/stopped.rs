@@ -7,20 +7,21 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use bytes::Bytes;
-use streampress::announce::Dialect;
-use streampress::codec::hybrid;
-use streampress::compress::{Compressor, OnCompressed};
-use streampress::consume::{Fault, Handler, Job, Threads};
-use streampress::decompress::Decompressor;
-use streampress::doors::solo::SoloLock;
-use streampress::doors::{
-    ChunkStream, Delivery, DoorResult, Lock, Outgoing, Position, Queue, Record, StreamCounts,
+use streampress::consume::{Fault, Handler, MessageContext, Threads};
+use streampress::message::record::Owner;
+use streampress::message::{FileRef, Manifest, Records, VERSION};
+use streampress::roles::announce::AnnouncementFormat;
+use streampress::roles::compress::{Compressor, OnCompressed};
+use streampress::roles::decompress::Decompressor;
+use streampress::roles::scan::SourceFilter;
+use streampress::telemetry::metrics::Meter;
+use streampress_codec::hybrid;
+use streampress_crds::api::pipeline::Format;
+use streampress_transport::solo::SoloLock;
+use streampress_transport::{
+    ChunkStream, Delivery, Outgoing, Position, Queue, Record, SlotLock, StreamCounts,
+    TransportResult,
 };
-use streampress::metrics::Meter;
-use streampress::scan::SourceFilter;
-use streampress::wire::record::Owner;
-use streampress::wire::{FileRef, Manifest, Records, VERSION};
-use streampress_crds::pipeline::Format;
 use tokio_util::sync::CancellationToken;
 
 #[path = "support/bench.rs"]
@@ -48,11 +49,11 @@ impl ChunkStream for Stalled {
         1 << 20
     }
 
-    async fn append(&self, _records: Vec<Record>) -> DoorResult<Vec<Position>> {
+    async fn append(&self, _records: Vec<Record>) -> TransportResult<Vec<Position>> {
         self.never().await
     }
 
-    async fn fetch(&self, _positions: &[Position]) -> DoorResult<Vec<Bytes>> {
+    async fn fetch(&self, _positions: &[Position]) -> TransportResult<Vec<Bytes>> {
         let first = self.first.lock().expect("no panic").take();
         match first {
             Some(record) => Ok(vec![record]),
@@ -74,7 +75,7 @@ async fn stop_while_it_waits(handler: &dyn Handler, stream: &Stalled, queue: &dy
         held.expect("asked").expect("free"),
         CancellationToken::new(),
     );
-    let job = Job {
+    let job = MessageContext {
         delivery: &delivery,
         hidden_until: &Mutex::new(delivery.hidden_until),
         held: &held,
@@ -97,7 +98,7 @@ async fn stop_while_it_waits(handler: &dyn Handler, stream: &Stalled, queue: &dy
 #[tokio::test]
 async fn a_packed_file_that_the_stream_does_not_take_is_given_back() {
     let bench = Bench::open();
-    let announcer = bench.announcer(Dialect::Ours);
+    let announcer = bench.announcer(AnnouncementFormat::Native);
     let entry = bench.write("a.txt", b"soon packed");
     announcer.announce(&entry).await.expect("announced");
     let stream = Arc::new(Stalled::default());
@@ -122,7 +123,7 @@ async fn restore(records: usize) {
     let bench = Bench::open();
     let entry = bench.write("a.txt", b"whatever");
     let file: FileRef = bench
-        .announcer(Dialect::Ours)
+        .announcer(AnnouncementFormat::Native)
         .look(&entry)
         .await
         .expect("read");
@@ -136,7 +137,7 @@ async fn restore(records: usize) {
         version: VERSION,
         file,
         attempt: "attempt".into(),
-        records: Records::Here((0..records as u64).map(position).collect()),
+        records: Records::Inline((0..records as u64).map(position).collect()),
         packed_bytes: 0,
         stages: Vec::new(),
         shares: Vec::new(),

@@ -20,13 +20,13 @@ use kube::api::PostParams;
 use kube::{Api, Client};
 use rustix::process::{Pid, Signal, kill_process};
 use rustix::time::{ClockId, clock_gettime};
-use streampress::doors::held::HolderRequest;
-use streampress::doors::lease::{LeaseLock, Times, slot_names};
-use streampress::doors::local::{Local, LocalOptions};
-use streampress::doors::{DoorResult, FileEntry, FileName, Held, Ledger, Lock};
-use streampress::metrics::Meter;
-use streampress::roles::{Locks, Transport, Workplace};
+use streampress::roles::context::{Locks, RoleContext, Transport};
+use streampress::telemetry::metrics::Meter;
 use streampress_crds::settings::{Resolved, resolve};
+use streampress_transport::lease::{LeaseLock, Times, slot_names};
+use streampress_transport::local::{Local, LocalOptions};
+use streampress_transport::slot_guard::HolderRequest;
+use streampress_transport::{FileEntry, FileName, Ledger, SlotGuard, SlotLock, TransportResult};
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::mpsc;
 use tokio::time::sleep;
@@ -76,9 +76,9 @@ fn workplace(
     local: &Local,
     locks: Option<Locks>,
     shutdown: &CancellationToken,
-) -> Workplace {
+) -> RoleContext {
     let embedded = Transport::embedded(local);
-    Workplace {
+    RoleContext {
         transport: Transport {
             locks: locks.unwrap_or_else(|| embedded.locks.clone()),
             ..embedded
@@ -145,24 +145,24 @@ struct Watched {
 }
 
 #[async_trait]
-impl Lock for Watched {
-    async fn try_acquire(&self) -> DoorResult<Option<Held>> {
+impl SlotLock for Watched {
+    async fn try_acquire(&self) -> TransportResult<Option<SlotGuard>> {
         let held = self.lock.try_acquire().await?;
         Ok(held.map(|held| believe(held, &self.beliefs)))
     }
 
-    async fn all_held_by_others(&self) -> DoorResult<bool> {
+    async fn all_held_by_others(&self) -> TransportResult<bool> {
         self.lock.all_held_by_others().await
     }
 
-    async fn ledger(&self) -> DoorResult<Ledger> {
+    async fn ledger(&self) -> TransportResult<Ledger> {
         self.lock.ledger().await
     }
 }
 
 /// Stands between the slot and its user: as long as the user may act, a thread writes down the time a thousand times a
 /// second, into a file that outlives the process.
-fn believe(held: Held, folder: &Path) -> Held {
+fn believe(held: SlotGuard, folder: &Path) -> SlotGuard {
     let file = File::create_new(folder.join(held.attempt()))
         .expect("no two holdings have the same attempt");
     let over = Arc::new(AtomicBool::new(false));
@@ -170,7 +170,7 @@ fn believe(held: Held, folder: &Path) -> Held {
     let (asked, ended) = (Arc::clone(&held), over.clone());
     let ticking = std::thread::spawn(move || {
         let (mut first, mut last, mut spans) = (0, 0, 0);
-        while asked.may_act() && !ended.load(Ordering::SeqCst) {
+        while asked.ensure_owner() && !ended.load(Ordering::SeqCst) {
             let now = monotonic_nanos();
             // A gap is a time in which this process did nothing at all.
             if spans == 0 || now - last > 50_000_000 {
@@ -184,7 +184,7 @@ fn believe(held: Held, folder: &Path) -> Held {
     });
     let ledger = Arc::new(Mutex::new(held.ledger()));
     let (requests, mut requested) = mpsc::channel(4);
-    let outer = Held::new(
+    let outer = SlotGuard::new(
         held.slot().to_owned(),
         held.attempt().to_owned(),
         held.lost().clone(),

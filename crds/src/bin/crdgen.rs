@@ -4,7 +4,7 @@ use std::io::Write;
 use std::process::ExitCode;
 
 fn main() -> ExitCode {
-    let yaml = match streampress_crds::schema::crd_yaml() {
+    let yaml = match streampress_crds::crd::crd_yaml() {
         Ok(yaml) => yaml,
         Err(error) => {
             eprintln!("writing the CRD as YAML: {error}");

@@ -4,12 +4,12 @@ use k8s_openapi::api::core::v1::PodTemplateSpec;
 use serde_json::Value;
 
 use super::{Holds, Rule, Scope};
-use crate::limits;
-use crate::location::Location;
-use crate::pipeline::{
+use crate::api::pipeline::{
     AutoscalingMode, CodecFormat, CompressionPipeline, CompressionPipelineSpec, GeneratedFormat,
     Generator, GeneratorSchema, OnCompressed, Ordering, Queue, TransportPolicy, Worker,
 };
+use crate::limits;
+use crate::location::Location;
 use crate::quantity::ByteSize;
 
 const WORKERS: &[&str] = &["spec.compressor", "spec.decompressor"];

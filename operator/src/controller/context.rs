@@ -5,19 +5,19 @@ use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
 use kube::api::DynamicObject;
-use streampress_crds::pipeline::CompressionPipeline;
-use streampress_crds::status::{CompressionPipelineStatus, Phase};
+use streampress_crds::api::pipeline::CompressionPipeline;
+use streampress_crds::api::status::{CompressionPipelineStatus, Phase};
 use tokio::time::Instant;
 
-use crate::apply::Hands;
-use crate::build::Platform;
-use crate::drain::{Drain, Facts, drain};
-use crate::events::Events;
-use crate::metrics::Metrics;
-use crate::observe::Live;
-use crate::plan::Scaling;
-use crate::store::Store;
-use crate::transport::desk::{Desk, Seen};
+use crate::apply::applier::Hands;
+use crate::apply::events::Events;
+use crate::decide::drain::{Drain, Facts, drain};
+use crate::decide::replicas::Scaling;
+use crate::http::metrics::Metrics;
+use crate::resources::Platform;
+use crate::state::cache::Store;
+use crate::state::cluster_state::Live;
+use crate::transport::manager::{Desk, Seen};
 
 /// Everything that reconciling needs.
 pub struct Context {

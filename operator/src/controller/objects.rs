@@ -5,12 +5,12 @@ use streampress_crds::settings::{Resolved, Role};
 use tracing::info;
 
 use super::Context;
-use crate::apply::WriteError;
-use crate::child::{Child, Kind};
-use crate::ledger;
-use crate::names;
-use crate::observe::{Live, holder, is_of_another, owner_uid};
-use crate::store::Key;
+use crate::apply::applier::WriteError;
+use crate::resources::names;
+use crate::resources::owned_object::{Child, Kind};
+use crate::state::cache::Key;
+use crate::state::cluster_state::{Live, holder, is_of_another, owner_uid};
+use crate::state::ledger;
 
 /// Writes what differs. What is refused for good holds up no other object; the first of it is the error in the end.
 pub(super) async fn write(

@@ -15,12 +15,12 @@ use aws_config::timeout::TimeoutConfig;
 use aws_config::{BehaviorVersion, Region};
 use aws_sdk_kinesis::types::StreamStatus;
 use aws_smithy_http_client::tls;
-use streampress_crds::pipeline::{DeletionPolicy, TransportPolicy};
-use streampress_crds::status::TransportStatus;
+use streampress_crds::api::pipeline::{DeletionPolicy, TransportPolicy};
+use streampress_crds::api::status::TransportStatus;
 use tokio::time::sleep;
 
 use super::{Credentials, Depth, Depths, OWNER_TAG, PIPELINE_TAG, Plan, Provisioner, rules};
-use crate::status::Trouble;
+use crate::decide::status::Trouble;
 
 /// What one request may take; the desk bounds the whole.
 const ATTEMPT: Duration = Duration::from_secs(8);

@@ -4,12 +4,12 @@ use std::collections::BTreeMap;
 use std::sync::{Mutex, PoisonError};
 
 use async_trait::async_trait;
-use streampress_crds::fit::RedrivePolicy;
-use streampress_crds::pipeline::{DeletionPolicy, TransportPolicy};
-use streampress_crds::status::TransportStatus;
+use streampress_crds::api::pipeline::{DeletionPolicy, TransportPolicy};
+use streampress_crds::api::status::TransportStatus;
+use streampress_crds::queue_check::RedrivePolicy;
 
 use super::{Credentials, Depth, Depths, Plan, Provisioner, rules};
-use crate::status::Trouble;
+use crate::decide::status::Trouble;
 
 /// The world of one test.
 #[derive(Debug, Default)]

@@ -2,11 +2,11 @@
 
 use std::collections::BTreeMap;
 
-use streampress_crds::fit::misfits;
-use streampress_crds::pipeline::{DeletionPolicy, TransportPolicy};
+use streampress_crds::api::pipeline::{DeletionPolicy, TransportPolicy};
+use streampress_crds::queue_check::misfits;
 
 use super::Plan;
-use crate::status::Trouble;
+use crate::decide::status::Trouble;
 
 /// A queue's attributes, as SQS words them.
 pub(super) type Attributes = BTreeMap<String, String>;

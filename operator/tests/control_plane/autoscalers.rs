@@ -9,7 +9,7 @@ use kube::api::{
     Api, ApiResource, DeleteParams, DynamicObject, GroupVersionKind, Patch, PatchParams,
 };
 use serde_json::{Value, json};
-use streampress_operator::child::Kind;
+use streampress_operator::resources::owned_object::Kind;
 use tokio::sync::Mutex;
 use tokio::time::{Instant, sleep};
 

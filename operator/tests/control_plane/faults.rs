@@ -7,8 +7,8 @@ use std::time::Duration;
 
 use kube::ResourceExt;
 use serde_json::{Value, json};
-use streampress_operator::child::Kind;
-use streampress_operator::names;
+use streampress_operator::resources::names;
+use streampress_operator::resources::owned_object::Kind;
 use tokio::time::{Instant, sleep};
 
 use crate::support::proxy::{Outage, Seen};

@@ -6,7 +6,7 @@ use k8s_openapi::api::coordination::v1::Lease;
 use kube::Api;
 use rustix::process::Signal;
 use serde_json::json;
-use streampress_operator::child::Kind;
+use streampress_operator::resources::owned_object::Kind;
 use tokio::time::{Instant, sleep};
 
 use crate::support::process::Process;

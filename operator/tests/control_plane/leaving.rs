@@ -1,8 +1,8 @@
 //! Operators come and go: upgrades roll no worker, and nothing hangs when the operator is uninstalled first.
 
 use serde_json::json;
-use streampress_operator::child::Kind;
-use streampress_operator::release::{Place, release_pipelines};
+use streampress_operator::controller::release::{Place, release_pipelines};
+use streampress_operator::resources::owned_object::Kind;
 
 use crate::support::site::LEASE;
 use crate::support::{Site, eventually, full};

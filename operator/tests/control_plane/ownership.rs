@@ -3,7 +3,7 @@
 use kube::ResourceExt;
 use kube::api::{DynamicObject, Patch, PatchParams, PostParams};
 use serde_json::{Value, json};
-use streampress_operator::child::Kind;
+use streampress_operator::resources::owned_object::Kind;
 
 use crate::support::site::pipeline;
 use crate::support::{Fault, Proxy, Site, condition, eventually, full};

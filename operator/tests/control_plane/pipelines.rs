@@ -5,7 +5,7 @@ use std::time::Duration;
 use kube::ResourceExt;
 use kube::api::{Api, DeleteParams, DynamicObject, ObjectMeta, Patch, PatchParams, PostParams};
 use serde_json::{Value, json};
-use streampress_operator::child::Kind;
+use streampress_operator::resources::owned_object::Kind;
 use tokio::time::{Instant, sleep};
 
 use crate::support::{Site, condition, eventually, full};

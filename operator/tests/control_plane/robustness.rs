@@ -4,14 +4,14 @@ use std::sync::Arc;
 
 use kube::api::DynamicObject;
 use serde_json::json;
-use streampress_operator::apply::Hands;
-use streampress_operator::child::Kind;
+use streampress_operator::apply::applier::Hands;
+use streampress_operator::apply::election::Leadership;
+use streampress_operator::apply::events::Events;
 use streampress_operator::controller::{Context, reconcile};
-use streampress_operator::events::Events;
-use streampress_operator::leader::Leadership;
-use streampress_operator::metrics::Metrics;
-use streampress_operator::store::Store;
-use streampress_operator::transport::desk::Desk;
+use streampress_operator::http::metrics::Metrics;
+use streampress_operator::resources::owned_object::Kind;
+use streampress_operator::state::cache::Store;
+use streampress_operator::transport::manager::Desk;
 use tokio::time::Instant;
 
 use crate::support::proxy::Seen;

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use kube::api::{Patch, PatchParams};
 use serde_json::json;
-use streampress_operator::child::Kind;
+use streampress_operator::resources::owned_object::Kind;
 use tokio::time::{Instant, sleep};
 
 use crate::support::{Proxy, Site};

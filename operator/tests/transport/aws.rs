@@ -5,13 +5,13 @@ use std::time::Duration;
 
 use futures::future::join_all;
 use serde_json::{Value, json};
-use streampress_crds::pipeline::{DeletionPolicy, TransportPolicy};
-use streampress_operator::status::Trouble;
+use streampress_crds::api::pipeline::{DeletionPolicy, TransportPolicy};
+use streampress_operator::decide::status::Trouble;
 use streampress_operator::transport::Plan;
 use streampress_operator::transport::aws::Aws;
 use streampress_operator::transport::{Depths, Provisioner};
-use streampress_tests::standin::clock::Clock;
-use streampress_tests::standin::faults::Faults;
+use streampress_tests::fake_aws::clock::Clock;
+use streampress_tests::fake_aws::faults::Faults;
 use tokio::time::timeout;
 
 use crate::sides::{AwsSide, OTHERS, OURS, Side, keys, names};
@@ -48,7 +48,7 @@ async fn at_last<T>(attempt: impl AsyncFn() -> Result<T, Trouble>) -> T {
 }
 
 fn queues(side: &AwsSide) -> usize {
-    let all = side.standin.ask_sqs("ListQueues", &json!({})).unwrap();
+    let all = side.fake_aws.ask_sqs("ListQueues", &json!({})).unwrap();
     all["QueueUrls"].as_array().unwrap().len()
 }
 
@@ -63,14 +63,14 @@ async fn through(faults: Faults, seed: u64) {
     let (plan, other) = (side.plan(OURS), side.plan(OTHERS));
     provide(&side, &other).await.unwrap();
     let others = side.parts(&other);
-    side.standin.set_faults(faults);
+    side.fake_aws.set_faults(faults);
     at_last(async || provide(&side, &plan).await).await;
-    side.standin.set_faults(Faults::default());
+    side.fake_aws.set_faults(Faults::default());
     assert_eq!(side.parts(&plan), wanted);
     assert_eq!(queues(&side), 8);
-    side.standin.set_faults(faults);
+    side.fake_aws.set_faults(faults);
     let left = at_last(async || remove(&side, &plan, DeletionPolicy::Delete).await).await;
-    side.standin.set_faults(Faults::default());
+    side.fake_aws.set_faults(Faults::default());
     assert_eq!(left, Vec::<String>::new());
     assert!(side.parts(&plan).is_empty());
     assert_eq!((side.parts(&other), queues(&side)), (others, 4));
@@ -129,12 +129,12 @@ async fn no_lost_answer_leaves_anything_behind_or_is_even_noticed() {
     join_all(calls.map(async |call| {
         let side = AwsSide::start().await;
         let plan = side.plan(OURS);
-        side.standin.lose_next(call);
+        side.fake_aws.lose_next(call);
         provide(&side, &plan)
             .await
             .unwrap_or_else(|trouble| panic!("{call}: {trouble:?}"));
         assert_eq!(side.parts(&plan).len(), 5, "{call}");
-        side.standin.lose_next(call);
+        side.fake_aws.lose_next(call);
         let left = remove(&side, &plan, DeletionPolicy::Delete)
             .await
             .unwrap_or_else(|trouble| panic!("{call}: {trouble:?}"));
@@ -185,20 +185,20 @@ async fn a_call_that_is_refused_is_named_with_its_permission_and_the_way_out() {
         ("kinesis", "IncreaseStreamRetentionPeriod", stream),
         ("sqs", "GetQueueAttributes", queue),
     ] {
-        side.standin.deny(action, part);
+        side.fake_aws.deny(action, part);
         let trouble = provide(&side, &plan).await.unwrap_err();
         refused(&format!("{service}:{action}"), trouble);
-        side.standin.allow_all();
+        side.fake_aws.allow_all();
     }
     provide(&side, &plan).await.unwrap();
     for (service, action, part, wanted) in [
         ("sqs", "SetQueueAttributes", queue, &changed),
         ("kinesis", "DecreaseStreamRetentionPeriod", stream, &shorter),
     ] {
-        side.standin.deny(action, part);
+        side.fake_aws.deny(action, part);
         let trouble = provide(&side, wanted).await.unwrap_err();
         refused(&format!("{service}:{action}"), trouble);
-        side.standin.allow_all();
+        side.fake_aws.allow_all();
     }
     // What cannot be looked for is not gone.
     for (service, action, part) in [
@@ -210,13 +210,13 @@ async fn a_call_that_is_refused_is_named_with_its_permission_and_the_way_out() {
         ("kinesis", "DeleteStream", stream),
     ] {
         provide(&side, &plan).await.unwrap();
-        side.standin.deny(action, part);
+        side.fake_aws.deny(action, part);
         let trouble = remove(&side, &plan, DeletionPolicy::Delete)
             .await
             .unwrap_err();
         refused(&format!("{service}:{action}"), trouble);
         assert_eq!(side.part(part).map(|part| part.owner), Some(OURS.into()));
-        side.standin.allow_all();
+        side.fake_aws.allow_all();
     }
     assert!(granted("sqs:TagQueue"), "CreateQueue with tags needs it");
 }
@@ -227,7 +227,7 @@ async fn a_queue_that_cannot_be_read_is_neither_empty_nor_deleted() {
     let plan = side.plan(OURS);
     provide(&side, &plan).await.unwrap();
     let name = &plan.parts.chunks_queue.dead_letter_name;
-    side.standin.deny("GetQueueAttributes", name);
+    side.fake_aws.deny("GetQueueAttributes", name);
     let depths = side.provisioner().depths(&plan, Some(&keys())).await;
     let known = Some(Default::default());
     assert_eq!(
@@ -253,7 +253,7 @@ async fn a_message_that_sqs_counts_seconds_late_is_not_deleted_with_its_queue() 
     let side = AwsSide::start().await;
     let plan = side.plan(OURS);
     provide(&side, &plan).await.unwrap();
-    side.standin.sqs().count_late(2000);
+    side.fake_aws.sqs().count_late(2000);
     let name = &plan.parts.files_queue.name;
     side.fill(name, 1);
     let left = remove(&side, &plan, DeletionPolicy::WhenEmpty)
@@ -272,7 +272,7 @@ async fn a_message_in_somebodys_hands_keeps_its_queue() {
     side.fill(name, 1);
     let now = Clock::default().now();
     let ask = json!({"QueueUrl": name});
-    side.standin.sqs().receive(&ask, now, true).unwrap();
+    side.fake_aws.sqs().receive(&ask, now, true).unwrap();
     let depths = side.provisioner().depths(&plan, Some(&keys())).await;
     let chunks = depths.chunks.unwrap();
     assert_eq!((chunks.visible, chunks.in_flight), (0, 1));
@@ -285,7 +285,7 @@ async fn a_message_in_somebodys_hands_keeps_its_queue() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_stream_that_takes_its_time_is_waited_for_without_a_word() {
     let side = AwsSide::start().await;
-    side.standin.kinesis().take_time(1500);
+    side.fake_aws.kinesis().take_time(1500);
     let plan = side.plan(OURS);
     provide(&side, &plan).await.unwrap();
     let stream = side.part(&plan.parts.stream.name).unwrap();
@@ -297,10 +297,10 @@ async fn a_stream_that_somebody_changes_for_minutes_is_used_meanwhile() {
     let side = AwsSide::start().await;
     let plan = side.plan(OURS);
     provide(&side, &plan).await.unwrap();
-    side.standin.kinesis().take_time(600_000);
+    side.fake_aws.kinesis().take_time(600_000);
     let stream = &plan.parts.stream.name;
     let ask = json!({"StreamName": stream});
-    side.standin
+    side.fake_aws
         .ask_kinesis("StartStreamEncryption", &ask)
         .unwrap();
     let adopting = Plan {
@@ -330,12 +330,12 @@ async fn a_stream_at_aws_itself_is_encrypted() {
         }
         return;
     }
-    side.standin.kinesis().take_time(1000);
+    side.fake_aws.kinesis().take_time(1000);
     let mut child = Command::new(std::env::current_exe().unwrap());
     child
         .args(["--exact", name])
         .env(AS_AT_AWS, "1")
-        .env("AWS_ENDPOINT_URL", &side.standin.url);
+        .env("AWS_ENDPOINT_URL", &side.fake_aws.url);
     let ended = tokio::task::spawn_blocking(move || child.output());
     let ended = ended.await.unwrap().unwrap();
     assert!(
@@ -345,7 +345,7 @@ async fn a_stream_at_aws_itself_is_encrypted() {
     );
     let stream = side.part(&plan.parts.stream.name).unwrap();
     assert!(stream.is("EncryptionType", "KMS"), "{stream:?}");
-    let calls = |action: &str| (side.standin.calls(action), side.standin.refused(action));
+    let calls = |action: &str| (side.fake_aws.calls(action), side.fake_aws.refused(action));
     assert_eq!(calls("IncreaseStreamRetentionPeriod"), (1, 0));
     assert_eq!(calls("StartStreamEncryption"), (1, 0));
     assert_eq!(names(&plan).len(), side.parts(&plan).len());

@@ -1,9 +1,9 @@
 //! What both sides keep to.
 
-use streampress_crds::fit::RedrivePolicy;
-use streampress_crds::pipeline::DeletionPolicy;
-use streampress_crds::status::TransportStatus;
-use streampress_operator::status::Trouble;
+use streampress_crds::api::pipeline::DeletionPolicy;
+use streampress_crds::api::status::TransportStatus;
+use streampress_crds::queue_check::RedrivePolicy;
+use streampress_operator::decide::status::Trouble;
 use streampress_operator::transport::{Depth, Depths, Plan};
 
 use crate::sides::{OTHERS, OURS, Part, Side, keys, names};

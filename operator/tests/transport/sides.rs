@@ -4,12 +4,12 @@ use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use serde_json::{Map, Value, json};
-use streampress_crds::pipeline::{CompressionPipeline, TransportPolicy};
+use streampress_crds::api::pipeline::{CompressionPipeline, TransportPolicy};
 use streampress_crds::settings::resolve_in_cluster;
 use streampress_operator::transport::aws::Aws;
 use streampress_operator::transport::memory::Memory;
 use streampress_operator::transport::{Credentials, OWNER_TAG, Plan, Provisioner};
-use streampress_tests::standin::{Options, Standin, sqs};
+use streampress_tests::fake_aws::{FakeAws, Options, sqs};
 
 /// The pipeline of these tests, and another of the same name at another time, whose queues have other names.
 pub const OURS: &str = "uid-1";
@@ -162,7 +162,7 @@ impl Side for MemorySide {
 }
 
 pub struct AwsSide {
-    pub standin: Standin,
+    pub fake_aws: FakeAws,
     aws: Aws,
     sent: AtomicU64,
 }
@@ -179,7 +179,7 @@ impl AwsSide {
             ..Options::default()
         };
         Self {
-            standin: Standin::start(options).await.unwrap(),
+            fake_aws: FakeAws::start(options).await.unwrap(),
             aws: Aws::default(),
             sent: AtomicU64::default(),
         }
@@ -187,8 +187,8 @@ impl AwsSide {
 
     fn queue(&self, name: &str) -> Option<Part> {
         let ask = json!({"QueueUrl": name});
-        let attributes = self.standin.ask_sqs("GetQueueAttributes", &ask).ok()?;
-        let tags = self.standin.ask_sqs("ListQueueTags", &ask).ok()?;
+        let attributes = self.fake_aws.ask_sqs("GetQueueAttributes", &ask).ok()?;
+        let tags = self.fake_aws.ask_sqs("ListQueueTags", &ask).ok()?;
         Some(Part {
             owner: text(&tags["Tags"][OWNER_TAG]),
             attributes: texts(attributes["Attributes"].as_object()?),
@@ -198,10 +198,10 @@ impl AwsSide {
     fn stream(&self, name: &str) -> Option<Part> {
         let ask = json!({"StreamName": name});
         let summary = self
-            .standin
+            .fake_aws
             .ask_kinesis("DescribeStreamSummary", &ask)
             .ok()?;
-        let tags = self.standin.ask_kinesis("ListTagsForStream", &ask).ok()?;
+        let tags = self.fake_aws.ask_kinesis("ListTagsForStream", &ask).ok()?;
         let owner = tags["Tags"]
             .as_array()?
             .iter()
@@ -234,7 +234,7 @@ impl Side for AwsSide {
     }
 
     fn endpoint(&self) -> &str {
-        &self.standin.url
+        &self.fake_aws.url
     }
 
     fn part(&self, name: &str) -> Option<Part> {
@@ -254,7 +254,7 @@ impl Side for AwsSide {
             json!({OWNER_TAG: owner})
         };
         let ask = json!({"QueueName": name, "Attributes": all, "tags": tags});
-        self.standin.ask_sqs("CreateQueue", &ask).unwrap();
+        self.fake_aws.ask_sqs("CreateQueue", &ask).unwrap();
     }
 
     fn make_stream(&self, name: &str, owner: &str) {
@@ -264,16 +264,16 @@ impl Side for AwsSide {
             json!({OWNER_TAG: owner})
         };
         let ask = json!({"StreamName": name, "ShardCount": 1, "Tags": tags});
-        self.standin.ask_kinesis("CreateStream", &ask).unwrap();
+        self.fake_aws.ask_kinesis("CreateStream", &ask).unwrap();
     }
 
     fn delete(&self, name: &str) {
         let queue = self
-            .standin
+            .fake_aws
             .ask_sqs("DeleteQueue", &json!({"QueueUrl": name}));
         if queue.is_err() {
             let ask = json!({"StreamName": name});
-            self.standin.ask_kinesis("DeleteStream", &ask).unwrap();
+            self.fake_aws.ask_kinesis("DeleteStream", &ask).unwrap();
         }
     }
 
@@ -281,13 +281,13 @@ impl Side for AwsSide {
         for _ in 0..messages {
             let id = self.sent.fetch_add(1, Ordering::Relaxed).to_string();
             let ask = json!({"QueueUrl": queue, "MessageBody": "-", "MessageGroupId": id, "MessageDeduplicationId": id});
-            self.standin.ask_sqs("SendMessage", &ask).unwrap();
+            self.fake_aws.ask_sqs("SendMessage", &ask).unwrap();
         }
     }
 
     fn changes(&self) -> u64 {
-        let called = self.standin.called();
+        let called = self.fake_aws.called();
         let changes = called.iter().filter(|action| !LOOKS.contains(&&***action));
-        changes.map(|action| self.standin.calls(action)).sum()
+        changes.map(|action| self.fake_aws.calls(action)).sum()
     }
 }

@@ -7,11 +7,11 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use anyhow::Result;
 
 use super::{BenchArgs, FormatArg, InspectArgs, PackArgs, UnpackArgs};
-use crate::codec::{hybrid, seed};
-use crate::commands::{
+use crate::cli::commands::{
     bench, files as streams, inspect as inspecting, pack as packing, unpack as unpacking,
 };
-use crate::progress::print;
+use crate::cli::progress::print;
+use streampress_codec::{hybrid, legacy};
 
 /// A block size as Kubernetes writes sizes.
 pub fn block_size(text: &str) -> Result<usize, String> {
@@ -42,7 +42,7 @@ pub fn pack(args: PackArgs) -> Result<ExitCode> {
             threads: threads(args.threads),
         },
         seed_format: None,
-        seed_break_bytes: seed::DEFAULT_BREAK_BYTES,
+        seed_break_bytes: legacy::DEFAULT_BREAK_BYTES,
         force: args.force,
     };
     let mut explanation = std::io::stderr();

@@ -7,16 +7,17 @@ use anyhow::{Context, Result};
 use serde_json::json;
 
 use super::{PlaceArgs, RunArgs, SetupArgs, ValidateArgs, roles, signals};
-use crate::aws_side;
 use crate::blocking;
+use crate::cli::progress::{self, print, summary_table};
 use crate::config::{self, BadConfiguration, Config};
-use crate::doors::aws::Aws;
-use crate::progress::{self, print, summary_table};
-use crate::run::{self, RunOptions, RunSummary};
+use crate::roles::aws;
+use crate::roles::run::{self, RunOptions, RunSummary};
 use streampress_crds::document;
 use streampress_crds::location::Location;
+use streampress_transport::aws::Aws;
 
-use crate::{report_log, setup};
+use crate::report::log as report_log;
+use streampress_transport::aws::provision;
 
 pub fn run(args: RunArgs) -> Result<ExitCode> {
     let observer = progress::observer();
@@ -99,8 +100,8 @@ pub fn report(args: PlaceArgs) -> Result<ExitCode> {
 
 fn report_in_bucket(config: &Config, page: &Location) -> Result<ExitCode> {
     roles::runtime()?.block_on(async {
-        let aws = Aws::connect(&aws_side::places(config).options).await;
-        let (files, name) = aws_side::page(&aws, page)?;
+        let aws = Aws::connect(&aws::places(config).options).await;
+        let (files, name) = aws::page(&aws, page)?;
         let title = config.pipeline().to_owned();
         let files = blocking(move || report_log::render_in_bucket(files, &name, &title)).await?;
         print(&format!("{page}: {files} file(s)\n"));
@@ -117,7 +118,7 @@ pub fn setup(args: SetupArgs) -> Result<ExitCode> {
         );
         return Ok(ExitCode::SUCCESS);
     }
-    let mut wanted = aws_side::wanted(&config).ok_or_else(|| {
+    let mut wanted = aws::wanted(&config).ok_or_else(|| {
         BadConfiguration(
             "setup wants the whole pipeline: give its FILE.yaml, or unset STREAMPRESS_PIPELINE"
                 .into(),
@@ -125,10 +126,10 @@ pub fn setup(args: SetupArgs) -> Result<ExitCode> {
     })?;
     wanted.files_queue.event_rule = args.event_rule;
     roles::runtime()?.block_on(async {
-        let aws = Aws::connect(&aws_side::places(&config).options).await;
+        let aws = Aws::connect(&aws::places(&config).options).await;
         let done = match args.delete {
-            true => setup::remove(&aws, &wanted).await,
-            false => setup::make(&aws, &wanted).await,
+            true => provision::remove(&aws, &wanted).await,
+            false => provision::make(&aws, &wanted).await,
         };
         let verb = if args.delete { "removing" } else { "making" };
         for line in done.with_context(|| {
@@ -172,12 +173,12 @@ pub fn validate(args: ValidateArgs) -> Result<ExitCode> {
 /// Whether what exists on AWS fits the pipeline; says what to change where it does not.
 fn validate_live(file: &Path) -> Result<bool> {
     let config = Config::find(Some(file), &mut |_| {})?;
-    let Some(wanted) = aws_side::wanted(&config) else {
+    let Some(wanted) = aws::wanted(&config) else {
         return Ok(true);
     };
     roles::runtime()?.block_on(async {
-        let aws = Aws::connect(&aws_side::places(&config).options).await;
-        let findings = setup::check(&aws, &wanted).await.with_context(|| {
+        let aws = Aws::connect(&aws::places(&config).options).await;
+        let findings = provision::check(&aws, &wanted).await.with_context(|| {
             format!(
                 "looking at the transport of {} on {}",
                 config.pipeline(),

@@ -7,8 +7,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
+use streampress_crds::api::pipeline::{CodecFormat, Effort};
 use streampress_crds::location::Location;
-use streampress_crds::pipeline::{CodecFormat, Effort};
 use streampress_crds::settings::{
     CompressorSettings, DecompressorSettings, GeneratorSettings, Settings,
 };
@@ -16,21 +16,21 @@ use tokio_util::sync::CancellationToken;
 use tracing::info;
 
 use super::{GenerateArgs, PlaceArgs, RedriveArgs, RoleArgs, SubmitArgs, signals};
-use crate::announce::Announcer;
-use crate::aws_side;
 use crate::blocking;
-use crate::codec::hybrid;
+use crate::cli::progress::print;
 use crate::config::{self, BadConfiguration, Config};
-use crate::doors::local::{Local, LocalOptions};
-use crate::doors::solo::SoloLock;
-use crate::doors::{FileName, Lock};
-use crate::health;
-use crate::memory;
-use crate::metrics::Meter;
-use crate::progress::print;
-use crate::redrive::{self as redriving, Done};
-use crate::roles::{Locks, Transport, Workplace};
-use crate::wire::FileRef;
+use crate::message::FileRef;
+use crate::roles::announce::Announcer;
+use crate::roles::aws;
+use crate::roles::context::{Locks, RoleContext, Transport};
+use crate::roles::redrive::{self as redriving, Done};
+use crate::telemetry::health;
+use crate::telemetry::memory_limit;
+use crate::telemetry::metrics::Meter;
+use streampress_codec::hybrid;
+use streampress_transport::local::{Local, LocalOptions};
+use streampress_transport::solo::SoloLock;
+use streampress_transport::{FileName, SlotLock};
 
 pub fn runtime() -> Result<tokio::runtime::Runtime> {
     tokio::runtime::Builder::new_multi_thread()
@@ -48,8 +48,8 @@ pub fn threads(given: Option<u16>) -> usize {
 
 /// Of a role, which may be in a pod: no more than its memory holds blocks, unless it was told how many.
 fn threads_of_role(given: Option<u16>, block_bytes: usize, effort: Effort) -> usize {
-    let (limit, cores) = (memory::limit(), threads(None));
-    let fitting = memory::threads_within(limit, cores, block_bytes, effort);
+    let (limit, cores) = (memory_limit::limit(), threads(None));
+    let fitting = memory_limit::threads_within(limit, cores, block_bytes, effort);
     match given {
         Some(given) => usize::from(given),
         None if fitting < cores => {
@@ -86,7 +86,7 @@ fn generator_settings(config: &Config) -> Result<GeneratorSettings, BadConfigura
             Settings::Generator(settings) => Ok(settings.clone()),
             _ => Err(no_role(config, "generator")),
         },
-        Config::Seed(_) => Err(no_role(config, "generator")),
+        Config::Legacy(_) => Err(no_role(config, "generator")),
     }
 }
 
@@ -97,7 +97,7 @@ fn compressor_settings(config: &Config) -> Result<CompressorSettings, BadConfigu
             Settings::Compressor(settings) => Ok(settings.clone()),
             _ => Err(no_role(config, "compressor")),
         },
-        Config::Seed(seed) => Ok(seed.resolved.compressor.clone()),
+        Config::Legacy(seed) => Ok(seed.resolved.compressor.clone()),
     }
 }
 
@@ -108,7 +108,7 @@ pub fn decompressor_settings(config: &Config) -> Result<DecompressorSettings, Ba
             Settings::Decompressor(settings) => Ok(settings.clone()),
             _ => Err(no_role(config, "decompressor")),
         },
-        Config::Seed(seed) => Ok(seed.resolved.decompressor.clone()),
+        Config::Legacy(seed) => Ok(seed.resolved.decompressor.clone()),
     }
 }
 
@@ -137,7 +137,7 @@ impl Side {
 impl Role {
     fn find(place: PlaceArgs) -> Result<Self> {
         let config = Config::find(place.file.as_deref(), &mut notice)?;
-        if let Config::Seed(seed) = &config {
+        if let Config::Legacy(seed) = &config {
             notice(&format!(
                 "the Python original's variables are used: {}",
                 seed.worker
@@ -153,7 +153,7 @@ impl Role {
                 Side::Aws(PathBuf::from(streampress_crds::location::DATA))
             }
             // The original's folders are relative to where it runs.
-            (Config::Seed(_), None) => Side::Aws(PathBuf::from(".")),
+            (Config::Legacy(_), None) => Side::Aws(PathBuf::from(".")),
         };
         Ok(Self { config, side })
     }
@@ -165,7 +165,7 @@ impl Role {
         listen: Option<SocketAddr>,
         threads: usize,
         shutdown: CancellationToken,
-    ) -> Result<Workplace> {
+    ) -> Result<RoleContext> {
         let meter = Meter::default();
         let of_operator = matches!(self.config, Config::Variable(_)) && in_pod();
         if let Some(address) = listen.or(of_operator.then_some(health::IN_POD)) {
@@ -174,22 +174,22 @@ impl Role {
         }
         let workplace = self.workplace(threads, shutdown).await?;
         meter.ready();
-        Ok(Workplace { meter, ..workplace })
+        Ok(RoleContext { meter, ..workplace })
     }
 
-    async fn workplace(&self, threads: usize, shutdown: CancellationToken) -> Result<Workplace> {
+    async fn workplace(&self, threads: usize, shutdown: CancellationToken) -> Result<RoleContext> {
         let (transport, data) = match &self.side {
             Side::Embedded(data) => (self.embedded(data).await?, data),
             Side::Aws(data) => {
-                let places = aws_side::places(&self.config);
+                let places = aws::places(&self.config);
                 info!(
                     pipeline = self.config.pipeline(),
                     "Opening queues and stream on AWS."
                 );
-                (aws_side::connect(&places, self.locks().await?).await?, data)
+                (aws::connect(&places, self.locks().await?).await?, data)
             }
         };
-        Ok(Workplace {
+        Ok(RoleContext {
             transport,
             data: data.clone(),
             threads,
@@ -207,7 +207,7 @@ impl Role {
             notice("slots are not shared with other workers: only the operator's pods have Leases");
         }
         Ok(Arc::new(|role: &str, slots| {
-            Arc::new(SoloLock::new(role, slots)) as Arc<dyn Lock>
+            Arc::new(SoloLock::new(role, slots)) as Arc<dyn SlotLock>
         }))
     }
 
@@ -226,7 +226,7 @@ impl Role {
                 Some(&resolved.compressor.transport.files_queue),
                 Some(resolved.compressor.transport.stream.retention_hours),
             ),
-            Config::Seed(seed) => (Some(&seed.resolved.compressor.transport.files_queue), None),
+            Config::Legacy(seed) => (Some(&seed.resolved.compressor.transport.files_queue), None),
             Config::Variable(settings) => match &**settings {
                 Settings::Generator(settings) => (Some(&settings.transport.files_queue), None),
                 Settings::Compressor(settings) => (
@@ -254,7 +254,7 @@ impl Role {
 #[cfg(feature = "kubernetes")]
 async fn lease_locks(settings: &Settings) -> Result<Locks> {
     let identity = settings.identity();
-    crate::doors::lease::in_cluster(&identity.namespace, &identity.pipeline)
+    streampress_transport::lease::in_cluster(&identity.namespace, &identity.pipeline)
         .await
         .context("finding the slots")
 }
@@ -281,7 +281,7 @@ fn shutdown() -> CancellationToken {
 pub fn generate(args: GenerateArgs) -> Result<ExitCode> {
     let role = Role::find(args.place)?;
     let settings = match &role.config {
-        Config::Seed(seed) => {
+        Config::Legacy(seed) => {
             let (job, said) = config::seed_job(&seed.generator, role.side.data(), args.files);
             said.iter().for_each(|text| notice(text));
             let compressor = &seed.resolved.compressor;
@@ -329,12 +329,12 @@ pub fn compress(args: RoleArgs) -> Result<ExitCode> {
             .worker("compressor", args.listen, threads, shutdown)
             .await?;
         let consumer = match &role.config {
-            Config::Seed(seed) => {
+            Config::Legacy(seed) => {
                 if !seed.worker.push {
                     notice("ENABLE_DATA_PUSH is False: files are compressed and reported, nothing is sent");
                 }
                 let report = workplace.report(&seed.resolved.decompressor)?.map(|(log, _)| log);
-                workplace.seed_compressor(&settings, &seed.worker, report)?
+                workplace.legacy_compressor(&settings, &seed.worker, report)?
             }
             Config::File(_) | Config::Variable(_) => workplace.compressor(&settings)?,
         };
@@ -346,7 +346,7 @@ pub fn compress(args: RoleArgs) -> Result<ExitCode> {
 
 /// Looks for new files beside the work, where the pipeline asks for it.
 fn scan(
-    workplace: &Workplace,
+    workplace: &RoleContext,
     settings: &CompressorSettings,
 ) -> Result<impl Future<Output = ()> + use<>> {
     let every = Duration::from_secs(u64::from(settings.source.scan_seconds));

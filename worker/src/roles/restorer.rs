@@ -2,23 +2,23 @@
 
 use async_trait::async_trait;
 
-use crate::consume::{Fault, Handler, Job, Subject};
-use crate::decompress::Decompressor;
-use crate::doors::Delivery;
-use crate::seed_roles::SeedDecompressor;
-use crate::wire::seed::SeedChunkMessage;
+use crate::consume::{Fault, Handler, MessageContext, Subject};
+use crate::legacy::decompressor::LegacyDecompressor;
+use crate::legacy::messages::LegacyManifest;
+use crate::roles::decompress::Decompressor;
+use streampress_transport::Delivery;
 
 /// Whichever of the two a message is for.
 pub(super) struct Restorer {
     pub(super) ours: Decompressor,
-    pub(super) seed: SeedDecompressor,
+    pub(super) legacy: LegacyDecompressor,
 }
 
 impl Restorer {
     fn of(&self, delivery: &Delivery) -> &dyn Handler {
         // The original's message has no version; ours has nothing called sequence_number.
-        if SeedChunkMessage::parse(&delivery.body).is_ok() {
-            &self.seed
+        if LegacyManifest::parse(&delivery.body).is_ok() {
+            &self.legacy
         } else {
             &self.ours
         }
@@ -27,7 +27,7 @@ impl Restorer {
 
 #[async_trait]
 impl Handler for Restorer {
-    async fn handle(&self, job: Job<'_>) -> Result<(), Fault> {
+    async fn handle(&self, job: MessageContext<'_>) -> Result<(), Fault> {
         self.of(job.delivery).handle(job).await
     }
 
@@ -43,7 +43,9 @@ impl Handler for Restorer {
         self.of(delivery).acknowledged(delivery).await;
     }
 
-    async fn buried(&self, delivery: &Delivery, reason: &str, detail: &str) {
-        self.of(delivery).buried(delivery, reason, detail).await;
+    async fn on_dead_lettered(&self, delivery: &Delivery, reason: &str, detail: &str) {
+        self.of(delivery)
+            .on_dead_lettered(delivery, reason, detail)
+            .await;
     }
 }

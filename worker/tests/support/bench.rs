@@ -4,10 +4,10 @@
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use streampress::announce::{Announcer, Dialect};
-use streampress::doors::files::LocalFiles;
-use streampress::doors::local::{Local, LocalOptions};
-use streampress::doors::{FileEntry, FileName, Files};
+use streampress::roles::announce::{AnnouncementFormat, Announcer};
+use streampress_transport::local::files::LocalFiles;
+use streampress_transport::local::{Local, LocalOptions};
+use streampress_transport::{FileEntry, FileName, Files};
 
 /// See the file's head.
 pub struct Bench {
@@ -46,7 +46,7 @@ impl Bench {
         )
     }
 
-    pub fn announcer(&self, dialect: Dialect) -> Announcer {
+    pub fn announcer(&self, dialect: AnnouncementFormat) -> Announcer {
         Announcer {
             source: self.source.clone(),
             files_queue: self.local.files_queue(),

@@ -5,12 +5,12 @@ use std::sync::PoisonError;
 
 use aws_sdk_sqs::error::ProvideErrorMetadata;
 use aws_sdk_sqs::types::QueueAttributeName as Attribute;
-use streampress_crds::fit::RedrivePolicy;
+use streampress_crds::queue_check::RedrivePolicy;
 use streampress_crds::settings::QueueSettings;
 
 use super::words::{Step, is_one_of, odd, passing};
 use super::{Clients, tags};
-use crate::status::Trouble;
+use crate::decide::status::Trouble;
 use crate::transport::rules::{self, Attributes};
 use crate::transport::{Depth, OWNER_TAG, PIPELINE_TAG, Plan};
 

@@ -9,7 +9,7 @@ use streampress_crds::settings::StreamSettings;
 
 use super::words::{Step, is_one_of, passing};
 use super::{Clients, tags};
-use crate::status::Trouble;
+use crate::decide::status::Trouble;
 use crate::transport::{OWNER_TAG, Plan, rules};
 
 /// The key that Kinesis keeps for everybody.

@@ -4,8 +4,8 @@ use std::error::Error;
 
 use aws_sdk_sqs::error::ProvideErrorMetadata;
 
-use crate::apply::chain;
-use crate::status::Trouble;
+use crate::apply::applier::chain;
+use crate::decide::status::Trouble;
 
 /// An answer of AWS.
 pub(super) trait Step<T> {

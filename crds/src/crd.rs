@@ -1,0 +1,417 @@
+//! The pieces of the generated schema that the types alone cannot say: patterns, untyped parts, and the finished CRD.
+
+use std::collections::BTreeSet;
+use std::sync::OnceLock;
+
+use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::CustomResourceDefinition;
+use kube::CustomResourceExt;
+use schemars::{Schema, SchemaGenerator, json_schema};
+use serde_json::{Value, json};
+
+use crate::api::pipeline::CompressionPipeline;
+use crate::rules;
+
+/// Name of a Secret, ConfigMap, claim or service account.
+pub const OBJECT_NAME: &str = r"^[a-z0-9]([-a-z0-9.]*[a-z0-9])?$";
+/// Key in a ConfigMap.
+pub const CONFIG_KEY: &str = r"^[-._a-zA-Z0-9]+$";
+/// AWS region.
+pub const REGION: &str = r"^[a-z0-9]+(-[a-z0-9]+)*$";
+/// Address of an AWS stand-in, without credentials, query or fragment.
+pub const ENDPOINT: &str = r"^https?://[-a-zA-Z0-9.:_\[\]]+(/[-a-zA-Z0-9._~/]*)?$";
+/// SQS FIFO queue.
+pub const QUEUE_NAME: &str = r"^[-_a-zA-Z0-9]{1,75}\.fifo$";
+/// Kinesis stream.
+pub const STREAM_NAME: &str = r"^[-_.a-zA-Z0-9]{1,128}$";
+/// Folder below /data, or prefix in a bucket.
+pub const LOCATION: &str = r"^(file:///data(/[-a-zA-Z0-9_=+,@][-a-zA-Z0-9_=+,@. ]*)+/?|s3://[a-z0-9][-a-z0-9.]{1,61}[a-z0-9](/[-a-zA-Z0-9_=+,@][-a-zA-Z0-9_=+,@. ]*)*/?)$";
+/// A page below /data, or in a bucket.
+pub const REPORT_LOCATION: &str = r"^(file:///data|s3://[a-z0-9][-a-z0-9.]{1,61}[a-z0-9])(/[-a-zA-Z0-9_=+,@][-a-zA-Z0-9_=+,@. ]*)*/[-a-zA-Z0-9_=+,@][-a-zA-Z0-9_=+,@. ]*\.html$";
+
+/// Image without a tag.
+pub const IMAGE_REPOSITORY: &str = r"^[a-zA-Z0-9][-a-zA-Z0-9.]*(:[0-9]{1,5})?(/[-a-zA-Z0-9._]+)*$";
+/// Tag or digest.
+pub const IMAGE_TAG: &str = r"^([a-zA-Z0-9_][-a-zA-Z0-9_.]*|sha256:[a-f0-9]{64})$";
+/// Amount of a resource.
+pub const AMOUNT: &str = r"^[0-9]+(\.[0-9]+)?(m|k|M|G|T|P|Ki|Mi|Gi|Ti|Pi)?$";
+/// Name of a namespace.
+pub const DNS_LABEL: &str = r"^[a-z0-9]([-a-z0-9]*[a-z0-9])?$";
+
+/// Every pattern with the rule in words and the way out.
+pub(crate) const PATTERNS: &[(&str, &str, &str)] = &[
+    (
+        OBJECT_NAME,
+        "must be the name of an object",
+        "use a-z, 0-9, - and ., beginning and ending with a letter or digit",
+    ),
+    (
+        CONFIG_KEY,
+        "must be a key of a ConfigMap",
+        "use letters, digits, -, _ and .",
+    ),
+    (REGION, "must be an AWS region", "write it as us-east-1"),
+    (
+        ENDPOINT,
+        "must be an http or https address without credentials, query or fragment",
+        "write it as http://localstack:4566; credentials go into credentialsSecretRef",
+    ),
+    (
+        QUEUE_NAME,
+        "must be the name of a FIFO queue",
+        "use up to 75 letters, digits, - and _, and .fifo at the end",
+    ),
+    (
+        STREAM_NAME,
+        "must be the name of a stream",
+        "use letters, digits, -, _ and .",
+    ),
+    (
+        LOCATION,
+        "must be a folder below /data or a prefix in a bucket",
+        "write file:///data/in or s3://bucket/prefix, with letters, digits, spaces and -_=+,@. in names; buckets have 3 to 63 characters",
+    ),
+    (
+        REPORT_LOCATION,
+        "must be a page below /data or in a bucket",
+        "write file:///data/reports/results.html or s3://bucket/results.html, with letters, digits, spaces and -_=+,@. in names",
+    ),
+    (
+        IMAGE_REPOSITORY,
+        "must be an image's repository without a tag",
+        "write it as ghcr.io/streampress/streampress, and the tag in image.tag",
+    ),
+    (
+        IMAGE_TAG,
+        "must be a tag or a digest",
+        "write it as 0.1.0 or sha256:…",
+    ),
+    (
+        AMOUNT,
+        "must be an amount of a resource",
+        "write it as 500m, 2, 256Mi or 1Gi",
+    ),
+    (
+        DNS_LABEL,
+        "must be a name",
+        "use a-z, 0-9 and -, beginning and ending with a letter or digit",
+    ),
+];
+
+/// The finished CustomResourceDefinition, with the rules across fields in it.
+pub fn crd() -> CustomResourceDefinition {
+    let derived = CompressionPipeline::crd();
+    let Ok(mut value) = serde_json::to_value(&derived) else {
+        return derived;
+    };
+    if let Some(schema) = value.pointer_mut("/spec/versions/0/schema/openAPIV3Schema") {
+        finish(schema);
+    }
+    serde_json::from_value(value).unwrap_or(derived)
+}
+
+/// The CustomResourceDefinition as YAML, as it is committed.
+pub fn crd_yaml() -> Result<String, serde_yaml::ser::Error> {
+    let mut value = serde_json::to_value(crd()).map_err(|error| error.to_string())?;
+    write_whole_numbers(&mut value);
+    let yaml = serde_yaml::to_string(&value)?;
+    Ok(format!("# Generated; refresh it with: {REFRESH}\n{yaml}"))
+}
+
+/// The command that refreshes the committed YAML.
+pub const REFRESH: &str =
+    "cargo run -p streampress-crds --bin crdgen > crds/compressionpipeline.yaml";
+
+/// The schema a whole document is checked against: the CRD's, and what matters here of an object's metadata.
+pub(crate) fn openapi() -> &'static Value {
+    static SCHEMA: OnceLock<Value> = OnceLock::new();
+    SCHEMA.get_or_init(|| {
+        let crd = serde_json::to_value(crd()).unwrap_or_default();
+        let schema = crd.pointer("/spec/versions/0/schema/openAPIV3Schema");
+        let mut schema = schema.cloned().unwrap_or_default();
+        let texts = json!({"type": "object", "additionalProperties": {"type": "string"}});
+        let properties = json!({
+            "apiVersion": {"type": "string"},
+            "kind": {"type": "string"},
+            "metadata": {
+                "type": "object",
+                "required": ["name"],
+                "properties": {
+                    "name": {"type": "string", "minLength": 1},
+                    "namespace": {"type": "string", "minLength": 1, "maxLength": 63, "pattern": DNS_LABEL},
+                    "labels": texts,
+                    "annotations": texts,
+                    "generateName": {"type": "string"},
+                    "finalizers": {"type": "array", "items": {"type": "string"}},
+                    "uid": {"type": "string"},
+                    "resourceVersion": {"type": "string"},
+                    "generation": {"type": "integer"},
+                    "creationTimestamp": {"nullable": true},
+                    "deletionTimestamp": {},
+                    "deletionGracePeriodSeconds": {},
+                    "managedFields": {},
+                    "ownerReferences": {},
+                    "selfLink": {}
+                }
+            },
+            // Written by the operator; a copy from a cluster carries it along.
+            "status": {"nullable": true}
+        });
+        if let (Some(known), Value::Object(more)) = (schema.get_mut("properties").and_then(Value::as_object_mut), properties) {
+            known.extend(more);
+        }
+        schema["required"] = json!(["metadata", "spec"]);
+        schema
+    })
+}
+
+/// A pattern's rule in words and the way out.
+pub(crate) fn pattern_in_words(pattern: &str) -> (&'static str, &'static str) {
+    let found = PATTERNS.iter().find(|(known, ..)| *known == pattern);
+    found.map_or(
+        ("must have another form", "see kubectl explain"),
+        |(_, rule, help)| (rule, help),
+    )
+}
+
+/// Completes the derived schema: null is not a value, and rules stand with the objects they speak of.
+fn finish(schema: &mut Value) {
+    tidy(schema);
+    require_generator_schema(schema);
+    if let Some(status) = schema.pointer_mut("/properties/status") {
+        strip_defaults(status);
+    }
+    let paths: BTreeSet<&str> = rules::RULES
+        .iter()
+        .flat_map(|rule| rule.at)
+        .copied()
+        .collect();
+    for path in paths {
+        let names = path.split('.').filter(|name| !name.is_empty());
+        let pointer: String = names.map(|name| format!("/properties/{name}")).collect();
+        let validations = rules::validations(path);
+        if let Some(object) = schema
+            .pointer_mut(&pointer)
+            .filter(|_| !validations.is_empty())
+        {
+            object["x-kubernetes-validations"] = validations.into();
+        }
+    }
+}
+
+/// Takes out what the derivation adds and the API server neither needs nor wants.
+fn tidy(schema: &mut Value) {
+    match schema {
+        Value::Object(fields) => {
+            fields.remove("nullable");
+            // The choices of type behind it come out empty, and the marker alone says the same.
+            if fields.contains_key("x-kubernetes-int-or-string") {
+                fields.remove("anyOf");
+            }
+            fields.values_mut().for_each(tidy);
+        }
+        Value::Array(items) => items.iter_mut().for_each(tidy),
+        _ => {}
+    }
+}
+
+/// A status says what is known: nothing is filled in for it.
+fn strip_defaults(schema: &mut Value) {
+    if let Value::Object(fields) = schema {
+        fields.remove("default");
+        fields.values_mut().for_each(strip_defaults);
+    }
+}
+
+/// There is no schema a generator could do without asking: an empty default would break its own rule.
+fn require_generator_schema(schema: &mut Value) {
+    let generator = schema.pointer_mut("/properties/spec/properties/generator");
+    let Some(Value::Object(generator)) = generator else {
+        return;
+    };
+    generator.insert("required".into(), json!(["schema"]));
+    let field = generator
+        .get_mut("properties")
+        .and_then(|fields| fields.get_mut("schema"));
+    if let Some(Value::Object(field)) = field {
+        field.remove("default");
+    }
+}
+
+/// Bounds are floating-point numbers in the API; `500` reads better than `500.0`.
+fn write_whole_numbers(value: &mut Value) {
+    match value {
+        Value::Object(fields) => fields.values_mut().for_each(write_whole_numbers),
+        Value::Array(items) => items.iter_mut().for_each(write_whole_numbers),
+        Value::Number(number) => {
+            let whole = number
+                .as_f64()
+                .filter(|float| float.fract() == 0.0 && float.abs() < 1e15);
+            if let Some(whole) = whole {
+                *value = (whole as i64).into();
+            }
+        }
+        _ => {}
+    }
+}
+
+/// Any object.
+pub(crate) fn any_object(_: &mut SchemaGenerator) -> Schema {
+    json_schema!({"type": "object", "x-kubernetes-preserve-unknown-fields": true})
+}
+
+/// Amounts of resources by name, as Kubernetes writes them.
+pub(crate) fn amounts(_: &mut SchemaGenerator) -> Schema {
+    json_schema!({
+        "type": "object",
+        "maxProperties": 16,
+        "additionalProperties": {
+            "x-kubernetes-int-or-string": true,
+            "anyOf": [{"type": "integer"}, {"type": "string"}],
+            "pattern": AMOUNT,
+            "maxLength": 24
+        }
+    })
+}
+
+/// Conditions, as kstatus wants them.
+pub(crate) fn conditions(_: &mut SchemaGenerator) -> Schema {
+    json_schema!({
+        "type": "array",
+        "items": {
+            "type": "object",
+            "required": ["lastTransitionTime", "message", "reason", "status", "type"],
+            "properties": {
+                "type": {"type": "string", "maxLength": 316, "description": "Ready, Reconciling, Stalled, TransportReady or Drained."},
+                "status": {"type": "string", "enum": ["True", "False", "Unknown"], "description": "Whether it holds."},
+                "reason": {"type": "string", "maxLength": 1024, "minLength": 1, "description": "Why, in one word."},
+                "message": {"type": "string", "maxLength": 32768, "description": "Why, in a sentence."},
+                "lastTransitionTime": {"type": "string", "format": "date-time", "description": "When the status last changed."},
+                "observedGeneration": {"type": "integer", "format": "int64", "minimum": 0, "description": "The generation of the spec it speaks of."}
+            }
+        }
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn yaml() -> String {
+        crd_yaml().expect("the CRD writes as YAML")
+    }
+
+    fn each_field(schema: &Value, path: &str, visit: &mut impl FnMut(&str, &Value)) {
+        for (name, field) in schema["properties"].as_object().into_iter().flatten() {
+            let path = format!("{path}.{name}");
+            visit(&path, field);
+            each_field(field, &path, visit);
+            each_field(&field["items"], &format!("{path}[]"), visit);
+        }
+    }
+
+    fn spec_and_status(visit: &mut impl FnMut(&str, &Value)) {
+        let crd = serde_json::to_value(crd()).expect("JSON");
+        let schema = &crd["spec"]["versions"][0]["schema"]["openAPIV3Schema"];
+        each_field(schema, "", visit);
+    }
+
+    #[test]
+    fn the_committed_crd_is_fresh() {
+        let path = concat!(env!("CARGO_MANIFEST_DIR"), "/compressionpipeline.yaml");
+        let committed = std::fs::read_to_string(path).unwrap_or_default();
+        assert!(
+            committed == yaml(),
+            "crds/compressionpipeline.yaml is stale; refresh it with: {REFRESH}"
+        );
+    }
+
+    #[test]
+    fn the_crd_stays_under_64_kib() {
+        let bytes = yaml().len();
+        assert!(bytes <= 64 << 10, "{bytes} bytes");
+    }
+
+    #[test]
+    fn every_field_is_described() {
+        spec_and_status(&mut |path, field| {
+            assert!(
+                field["description"]
+                    .as_str()
+                    .is_some_and(|text| text.len() > 5),
+                "{path}: {field}"
+            );
+        });
+    }
+
+    #[test]
+    fn every_text_list_and_number_of_the_spec_is_bounded() {
+        spec_and_status(&mut |path, field| {
+            let bounded = match field["type"].as_str() {
+                Some("string") => {
+                    field["enum"].is_array()
+                        || field["maxLength"].is_u64()
+                        || field["format"] == "date-time"
+                }
+                Some("array") => field["maxItems"].is_u64(),
+                Some("integer") => path.starts_with(".status") || field["minimum"].is_number(),
+                Some("object") => {
+                    field["properties"].is_object()
+                        || field["maxProperties"].is_u64()
+                        || field["x-kubernetes-preserve-unknown-fields"] == true
+                }
+                Some(_) => true,
+                None => field["x-kubernetes-int-or-string"] == true && field["maxLength"].is_u64(),
+            };
+            assert!(bounded, "{path}: {field}");
+        });
+    }
+
+    #[test]
+    fn nothing_is_filled_in_for_a_status() {
+        let mut seen = 0;
+        spec_and_status(&mut |path, field| {
+            if path.starts_with(".status") {
+                seen += 1;
+                assert!(field.get("default").is_none(), "{path}: {field}");
+            }
+        });
+        assert!(seen > 30, "{seen} fields");
+    }
+
+    #[test]
+    fn what_the_api_server_fills_in_is_what_workers_would() {
+        let crd = serde_json::to_value(crd()).expect("JSON");
+        let schema = &crd["spec"]["versions"][0]["schema"]["openAPIV3Schema"]["properties"]["spec"];
+        let sparse = json!({"generator": {"schema": {"example": "iot-sensors"}}, "transport": {"stream": {}}, "compressor": {"autoscaling": {}}});
+        let filled = kube_cel::apply_defaults(schema, &sparse);
+        let read: crate::CompressionPipelineSpec = serde_json::from_value(sparse).expect("a spec");
+        assert_eq!(serde_json::to_value(&read).expect("JSON"), filled);
+        let read_again: crate::CompressionPipelineSpec =
+            serde_json::from_value(filled).expect("a spec");
+        assert_eq!(read_again, read);
+    }
+
+    #[test]
+    fn every_pattern_compiles_and_has_its_words() {
+        let mut seen = BTreeSet::from([AMOUNT, DNS_LABEL].map(str::to_owned));
+        spec_and_status(&mut |_, field| seen.extend(field["pattern"].as_str().map(str::to_owned)));
+        seen.remove(crate::quantity::PATTERN);
+        let known: BTreeSet<String> = PATTERNS
+            .iter()
+            .map(|(pattern, ..)| (*pattern).to_owned())
+            .collect();
+        assert_eq!(seen, known);
+        for pattern in known {
+            assert!(regex_lite::Regex::new(&pattern).is_ok(), "{pattern}");
+        }
+    }
+
+    #[test]
+    fn every_rule_that_cel_can_say_stands_in_the_crd_once_per_object() {
+        let crd = serde_json::to_value(crd()).expect("JSON");
+        let text = crd.to_string();
+        let placed = text.matches("\"rule\":").count();
+        let rules = rules::RULES.iter().filter(|rule| !rule.cel.is_empty());
+        assert_eq!(placed, rules.map(|rule| rule.at.len()).sum::<usize>());
+    }
+}

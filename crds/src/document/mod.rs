@@ -1,0 +1,298 @@
+//! Reads pipelines from a file and tells everything that is wrong with it at once, each with line and column.
+//! A file may hold several documents; those of other kinds are left alone, with a notice.
+
+pub mod structure;
+pub mod yaml;
+
+use std::fmt;
+
+use serde_json::Value;
+
+use crate::api::pipeline::CompressionPipeline;
+use crate::invalid::Invalid;
+use crate::notices::notices;
+use crate::rules::{self, Scope};
+use structure::{Finding, nearest};
+use yaml::{Document, Place};
+
+const KIND: &str = "CompressionPipeline";
+const API_VERSION: &str = "streampress.dev/v1alpha1";
+
+/// The most problems told of one file.
+const MOST_PROBLEMS: usize = 100;
+
+/// Something in a file: an error, or a notice.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Problem {
+    /// The file, as it was named.
+    pub file: String,
+    /// Line, from 1.
+    pub line: usize,
+    /// Column, from 1.
+    pub column: usize,
+    /// What is wrong.
+    pub invalid: Invalid,
+}
+
+/// What a file holds.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Documents {
+    /// Its pipelines, all of them valid.
+    pub pipelines: Vec<CompressionPipeline>,
+    /// What is worth knowing and no error: what is ignored, what a cluster will ask for besides.
+    pub notices: Vec<Problem>,
+}
+
+/// Reads a file's pipelines; the errors are everything that is wrong with it.
+pub fn load(text: &str, file_name: &str) -> Result<Documents, Vec<Problem>> {
+    let (documents, faults) = yaml::read(text);
+    let mut loading = Loading {
+        file: file_name,
+        problems: Vec::new(),
+        found: Documents::default(),
+    };
+    for fault in faults {
+        let invalid = Invalid::new("", "", fault.rule, fault.help);
+        let problem = loading.problem(fault.place, invalid);
+        loading.problems.push(problem);
+    }
+    for document in &documents {
+        loading.take(document);
+    }
+    let Loading {
+        mut problems,
+        found,
+        ..
+    } = loading;
+    problems.sort_by_key(|problem| (problem.line, problem.column));
+    leave_out_what_nobody_reads(&mut problems);
+    if problems.is_empty() {
+        Ok(found)
+    } else {
+        Err(problems)
+    }
+}
+
+/// Keeps the first problems of very many, and says how many there were.
+fn leave_out_what_nobody_reads(problems: &mut Vec<Problem>) {
+    let more = problems.len().saturating_sub(MOST_PROBLEMS);
+    if let Some(first_left_out) = problems.get(MOST_PROBLEMS).filter(|_| more > 0).cloned() {
+        problems.truncate(MOST_PROBLEMS);
+        let rule = format!("and {more} more problems from here on");
+        problems.push(Problem {
+            invalid: Invalid::new("", "", rule, "correct the first ones, then look again"),
+            ..first_left_out
+        });
+    }
+}
+
+/// Reads the file's one pipeline, with its notices; none or several are errors.
+pub fn load_one(
+    text: &str,
+    file_name: &str,
+) -> Result<(CompressionPipeline, Vec<Problem>), Vec<Problem>> {
+    let mut documents = load(text, file_name)?;
+    let count = documents.pipelines.len();
+    match documents.pipelines.pop() {
+        Some(pipeline) if count == 1 => Ok((pipeline, documents.notices)),
+        _ => Err(vec![Problem {
+            file: file_name.to_owned(),
+            line: 1,
+            column: 1,
+            invalid: Invalid::new(
+                "",
+                "",
+                format!("holds {count} pipelines, must hold one"),
+                match count {
+                    0 => format!("add a document with apiVersion {API_VERSION} and kind {KIND}"),
+                    _ => "put each pipeline into a file of its own".into(),
+                },
+            ),
+        }]),
+    }
+}
+
+impl fmt::Display for Problem {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Problem {
+            file,
+            line,
+            column,
+            invalid,
+        } = self;
+        write!(f, "{file}:{line}:{column}: {invalid}")
+    }
+}
+
+impl std::error::Error for Problem {}
+
+struct Loading<'a> {
+    file: &'a str,
+    problems: Vec<Problem>,
+    found: Documents,
+}
+
+impl Loading<'_> {
+    fn take(&mut self, document: &Document) {
+        // What stands behind a last `---` is nothing.
+        if document.value.is_null() {
+            return;
+        }
+        match what(&document.value) {
+            What::Pipeline => self.take_pipeline(document),
+            What::Other(kind) => {
+                let notice = Invalid::new(
+                    "kind",
+                    kind,
+                    "is left alone",
+                    format!("only {KIND} is read here"),
+                );
+                let notice = self.problem(document.place("kind"), notice);
+                self.found.notices.push(notice);
+            }
+            What::Unclear(invalid) => {
+                let problem = self.problem(document.place(&invalid.field), invalid);
+                self.problems.push(problem);
+            }
+        }
+    }
+
+    fn take_pipeline(&mut self, document: &Document) {
+        let findings = structure::check(&document.value);
+        let read = read_what_is_right(&document.value, &findings);
+        let before = self.problems.len();
+        for Finding { invalid, name } in &findings {
+            let place = match name {
+                true => document.name_place(&invalid.field),
+                false => document.place(&invalid.field),
+            };
+            let problem = self.problem(place, invalid.clone());
+            self.problems.push(problem);
+        }
+        let Some(pipeline) = read else {
+            return self.refuse_unread(document, before);
+        };
+        for invalid in rules::broken(&pipeline, Scope::Everywhere) {
+            if !findings
+                .iter()
+                .any(|finding| overlap(&finding.invalid.field, &invalid.field))
+            {
+                let problem = self.problem(document.place(&invalid.field), invalid);
+                self.problems.push(problem);
+            }
+        }
+        if self.problems.len() == before {
+            for notice in notices(&pipeline) {
+                let notice = self.problem(document.place(&notice.field), notice);
+                self.found.notices.push(notice);
+            }
+            self.found.pipelines.push(pipeline);
+        }
+    }
+
+    /// A document that does not read although its form was found right: never let it pass in silence.
+    fn refuse_unread(&mut self, document: &Document, before: usize) {
+        if self.problems.len() > before {
+            return;
+        }
+        let error = serde_json::from_value::<CompressionPipeline>(document.value.clone());
+        let error = error
+            .err()
+            .map(|error| error.to_string())
+            .unwrap_or_default();
+        let invalid = Invalid::new(
+            "metadata",
+            "",
+            format!("does not read: {error}"),
+            "correct the field it names",
+        );
+        let problem = self.problem(document.start, invalid);
+        self.problems.push(problem);
+    }
+
+    fn problem(&self, place: Place, invalid: Invalid) -> Problem {
+        Problem {
+            file: self.file.to_owned(),
+            line: place.line,
+            column: place.column,
+            invalid,
+        }
+    }
+}
+
+/// What a document is.
+enum What {
+    Pipeline,
+    Other(String),
+    Unclear(Invalid),
+}
+
+fn what(document: &Value) -> What {
+    let text = |name: &str| document.get(name).and_then(Value::as_str);
+    let head = format!("begin with apiVersion: {API_VERSION} and kind: {KIND}");
+    match (text("kind"), text("apiVersion")) {
+        _ if !document.is_object() => {
+            What::Unclear(Invalid::new("", "", "must be a group of fields", head))
+        }
+        (Some(KIND), Some(API_VERSION)) => What::Pipeline,
+        (Some(KIND), None) => What::Unclear(Invalid::new(
+            "apiVersion",
+            "",
+            "is missing",
+            format!("write {API_VERSION}"),
+        )),
+        (Some(KIND), Some(version)) => What::Unclear(Invalid::new(
+            "apiVersion",
+            version,
+            "is not known",
+            format!("write {API_VERSION}"),
+        )),
+        (Some(kind), version)
+            if version == Some(API_VERSION) || nearest(kind, [KIND].into_iter()).is_some() =>
+        {
+            What::Unclear(Invalid::new(
+                "kind",
+                kind,
+                "is not known",
+                format!("did you mean {KIND}?"),
+            ))
+        }
+        (Some(kind), _) => What::Other(kind.to_owned()),
+        (None, _) => What::Unclear(Invalid::new("kind", "", "is missing", head)),
+    }
+}
+
+/// Reads a document without the fields found wrong, so that the rules can still be asked about the rest.
+fn read_what_is_right(document: &Value, findings: &[Finding]) -> Option<CompressionPipeline> {
+    let mut right = document.clone();
+    for finding in findings {
+        take_out(&mut right, &finding.invalid.field);
+    }
+    // Written by the operator, and nothing to read from a file.
+    take_out(&mut right, "status");
+    serde_json::from_value(right).ok()
+}
+
+/// Removes a field by its path; of a list, all of it.
+fn take_out(value: &mut Value, path: &str) {
+    let path = path.split('[').next().unwrap_or(path);
+    let (parent, name) = path.rsplit_once('.').unwrap_or(("", path));
+    let pointer: String = parent
+        .split('.')
+        .filter(|part| !part.is_empty())
+        .map(|part| format!("/{part}"))
+        .collect();
+    if let Some(Value::Object(fields)) = value.pointer_mut(&pointer) {
+        fields.remove(name);
+    }
+}
+
+/// Whether one path is the other, or lies within it.
+fn overlap(one: &str, other: &str) -> bool {
+    let within = |outer: &str, inner: &str| {
+        inner
+            .strip_prefix(outer)
+            .is_some_and(|rest| rest.is_empty() || rest.starts_with(['.', '[']))
+    };
+    within(one, other) || within(other, one)
+}

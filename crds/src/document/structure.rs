@@ -1,0 +1,298 @@
+//! Checks a document against the CRD's own schema: unknown fields, types, ranges, patterns, choices.
+//! What the API server refuses is refused here too, before a cluster is asked, and in plain words.
+
+use std::collections::HashMap;
+use std::sync::OnceLock;
+
+use regex_lite::Regex;
+use serde_json::{Map, Value};
+
+use crate::crd;
+use crate::invalid::{Invalid, shorten};
+use crate::quantity::{self, ByteSize};
+
+/// Something wrong with the form of a document.
+#[derive(Clone, Debug, PartialEq)]
+pub(crate) struct Finding {
+    /// What is wrong.
+    pub invalid: Invalid,
+    /// Whether the field's name is to blame, not its value.
+    pub name: bool,
+}
+
+/// All that is wrong with the form of a whole document.
+pub(crate) fn check(document: &Value) -> Vec<Finding> {
+    let mut findings = Vec::new();
+    visit(crd::openapi(), document, "", &mut findings);
+    findings
+}
+
+/// The name of a field below another, as findings write it.
+pub(crate) fn join(path: &str, name: &str) -> String {
+    match path {
+        "" => name.to_owned(),
+        _ => format!("{path}.{name}"),
+    }
+}
+
+/// The nearest of some names to one that is not among them.
+pub(crate) fn nearest<'a>(name: &str, known: impl Iterator<Item = &'a str>) -> Option<&'a str> {
+    // A long name is no typing error, and measuring it would take time.
+    if name.len() > 64 {
+        return None;
+    }
+    let name = name.to_lowercase();
+    let measured = known.filter_map(|candidate| {
+        let distance = strsim::damerau_levenshtein(&name, &candidate.to_lowercase());
+        (distance <= 1 + candidate.len() / 4).then_some((distance, candidate))
+    });
+    measured
+        .min_by_key(|(distance, _)| *distance)
+        .map(|(_, candidate)| candidate)
+}
+
+fn visit(schema: &Value, value: &Value, path: &str, findings: &mut Vec<Finding>) {
+    let mut report = |rule: &str, help: &str| findings.push(wrong(path, value, rule, help));
+    if value.is_null() {
+        if schema.get("nullable").is_none() {
+            report("has no value", "give it one, or take the line out");
+        }
+        return;
+    }
+    if schema.get("x-kubernetes-int-or-string").is_some() {
+        return check_amount(schema, value, &mut report);
+    }
+    match (schema.get("type").and_then(Value::as_str), value) {
+        (Some("object"), Value::Object(fields)) => visit_fields(schema, fields, path, findings),
+        (Some("array"), Value::Array(items)) => {
+            check_items(schema, items, &mut report);
+            let inner = schema.get("items").unwrap_or(&Value::Null);
+            for (index, item) in items.iter().enumerate() {
+                visit(inner, item, &format!("{path}[{index}]"), findings);
+            }
+        }
+        (Some("string"), Value::String(text)) => check_text(schema, text, &mut report),
+        (Some("integer"), _) => check_integer(schema, value, &mut report),
+        (Some("boolean"), Value::Bool(_)) | (None, _) => {}
+        (Some("object"), _) => report(
+            "must be a group of fields",
+            "write its fields on the lines below, indented",
+        ),
+        (Some("array"), _) => report("must be a list", "write it as [a, b]"),
+        (Some("string"), _) => report("must be text", "put it in quotes"),
+        (Some("boolean"), _) => report("must be true or false", "write true or false"),
+        (Some(_), _) => {}
+    }
+}
+
+fn visit_fields(
+    schema: &Value,
+    fields: &Map<String, Value>,
+    path: &str,
+    findings: &mut Vec<Finding>,
+) {
+    let empty = Map::new();
+    let known = schema
+        .get("properties")
+        .and_then(Value::as_object)
+        .unwrap_or(&empty);
+    let open = schema.get("x-kubernetes-preserve-unknown-fields").is_some();
+    for name in required(schema).filter(|name| !fields.contains_key(*name)) {
+        findings.push(wrong(
+            &join(path, name),
+            &Value::Null,
+            "is missing",
+            &format!("add {name}: …"),
+        ));
+    }
+    for (name, value) in fields {
+        let path = join(path, name);
+        match (known.get(name), schema.get("additionalProperties")) {
+            (Some(schema), _) | (None, Some(schema)) => visit(schema, value, &path, findings),
+            (None, None) if open => {}
+            (None, None) => findings.push(unknown(&path, name, known)),
+        }
+    }
+    let most = schema.get("maxProperties").and_then(Value::as_u64);
+    if most.is_some_and(|most| fields.len() as u64 > most) {
+        let rule = format!("must have at most {} entries", most.unwrap_or_default());
+        findings.push(wrong(path, &fields.len().into(), &rule, "take some out"));
+    }
+}
+
+fn wrong(path: &str, value: &Value, rule: &str, help: &str) -> Finding {
+    Finding {
+        invalid: Invalid::new(path, written(value), rule, help),
+        name: false,
+    }
+}
+
+fn unknown(path: &str, name: &str, known: &Map<String, Value>) -> Finding {
+    let names = known.keys().map(String::as_str);
+    let help = match nearest(name, names.clone()) {
+        Some(near) => format!("did you mean {near}?"),
+        None => format!("known here: {}", names.collect::<Vec<_>>().join(", ")),
+    };
+    Finding {
+        invalid: Invalid::new(path, "", "is not a field", help),
+        name: true,
+    }
+}
+
+fn check_items(schema: &Value, items: &[Value], report: &mut impl FnMut(&str, &str)) {
+    let bound = |name: &str| schema.get(name).and_then(Value::as_u64);
+    let count = items.len() as u64;
+    if let Some(least) = bound("minItems").filter(|least| count < *least) {
+        report(
+            &format!(
+                "must have at least {least} item{}",
+                if least == 1 { "" } else { "s" }
+            ),
+            "add one",
+        );
+    }
+    if let Some(most) = bound("maxItems").filter(|most| count > *most) {
+        report(&format!("must have at most {most} items"), "take some out");
+        return;
+    }
+    let set = schema.get("x-kubernetes-list-type").and_then(Value::as_str) == Some("set");
+    let repeated = items
+        .iter()
+        .enumerate()
+        .find(|(index, item)| items.iter().take(*index).any(|earlier| earlier == *item));
+    if let Some((_, item)) = repeated.filter(|_| set) {
+        report(
+            "must not name anything twice",
+            &format!("write {} once", written(item)),
+        );
+    }
+}
+
+fn check_text(schema: &Value, text: &str, report: &mut impl FnMut(&str, &str)) {
+    if let Some(choices) = schema.get("enum").and_then(Value::as_array) {
+        let choices = choices.iter().filter_map(Value::as_str);
+        if !choices.clone().any(|choice| choice == text) {
+            let rule = format!(
+                "must be one of {}",
+                choices.clone().collect::<Vec<_>>().join(", ")
+            );
+            let help = match nearest(text, choices.clone()) {
+                Some(near) => format!("did you mean {near}?"),
+                None => format!("write {}", choices.clone().next().unwrap_or_default()),
+            };
+            report(&rule, &help);
+        }
+        return;
+    }
+    let length = text.chars().count() as u64;
+    let bound = |name: &str| schema.get(name).and_then(Value::as_u64);
+    if let Some(most) = bound("maxLength").filter(|most| length > *most) {
+        return report(
+            &format!("must be at most {most} characters"),
+            "use a shorter one",
+        );
+    }
+    if bound("minLength").is_some_and(|least| length < least) {
+        return report("must not be empty", "give it a value, or take the line out");
+    }
+    let Some(pattern) = schema.get("pattern").and_then(Value::as_str) else {
+        return;
+    };
+    if !matches(pattern, text) {
+        let (rule, help) = crd::pattern_in_words(pattern);
+        report(rule, help);
+    }
+}
+
+fn check_integer(schema: &Value, value: &Value, report: &mut impl FnMut(&str, &str)) {
+    let bound = |name: &str| {
+        schema
+            .get(name)
+            .and_then(Value::as_f64)
+            .map(|bound| bound as i64)
+    };
+    let widest = match schema.get("format").and_then(Value::as_str) {
+        Some("int32") => i64::from(i32::MAX),
+        _ => i64::MAX,
+    };
+    let least = bound("minimum").unwrap_or(-widest);
+    let most = bound("maximum").unwrap_or(widest);
+    match value {
+        Value::Number(number) if !number.is_f64() => {
+            if !number
+                .as_i64()
+                .is_some_and(|number| (least..=most).contains(&number))
+            {
+                let range = format!("must be from {least} to {most}");
+                report(&range, "use a number in that range");
+            }
+        }
+        Value::String(text) if text.parse::<i64>().is_ok() => {
+            report("must be a whole number", "leave the quotes out")
+        }
+        _ => report(
+            "must be a whole number",
+            "write digits alone; the unit is in the field's name",
+        ),
+    }
+}
+
+/// Byte sizes and resource amounts: a whole number, or text with a unit.
+fn check_amount(schema: &Value, value: &Value, report: &mut impl FnMut(&str, &str)) {
+    match value {
+        Value::Number(number) if number.is_u64() => {}
+        Value::String(text) => {
+            let pattern = schema
+                .get("pattern")
+                .and_then(Value::as_str)
+                .unwrap_or_default();
+            if pattern == quantity::PATTERN {
+                if let Err(error) = ByteSize::written(text).bytes() {
+                    report("must be a byte size", &error.help);
+                }
+            } else {
+                check_text(schema, text, report);
+            }
+        }
+        Value::Number(number) if number.is_f64() => {
+            report("must be a whole number or text", "put it in quotes")
+        }
+        _ => report(
+            "must be a number, or text with a unit",
+            "write it as 400Ki, 1Mi or 1048576",
+        ),
+    }
+}
+
+fn required(schema: &Value) -> impl Iterator<Item = &str> {
+    schema
+        .get("required")
+        .and_then(Value::as_array)
+        .into_iter()
+        .flatten()
+        .filter_map(Value::as_str)
+}
+
+/// A value as a message shows it: text without quotes, groups not at all.
+fn written(value: &Value) -> String {
+    match value {
+        Value::String(text) => shorten(text.clone()),
+        Value::Null | Value::Object(_) => String::new(),
+        other => shorten(other.to_string()),
+    }
+}
+
+/// Whether text matches a pattern of the schema; they are few and compiled once.
+fn matches(pattern: &str, text: &str) -> bool {
+    static COMPILED: OnceLock<HashMap<&'static str, Regex>> = OnceLock::new();
+    let compiled = COMPILED.get_or_init(|| {
+        let patterns = crd::PATTERNS.iter().map(|(pattern, ..)| *pattern);
+        patterns
+            .filter_map(|pattern| Some((pattern, Regex::new(pattern).ok()?)))
+            .collect()
+    });
+    // A pattern that is not in the table is caught by a test; the API server would still check it.
+    compiled
+        .get(pattern)
+        .is_none_or(|regex| regex.is_match(text))
+}

@@ -1,0 +1,413 @@
+//! Reads YAML into JSON values and remembers where each stood. Bounded in size, depth and the number
+//! of values after aliases, so that no file can make it work long. Duplicate names are errors.
+//! Knows nothing of pipelines.
+
+use std::collections::HashMap;
+
+use granit_parser::{Event, Marker, Parser, ScalarStyle, ScanError, Span, StrInput, Tag};
+use serde_json::{Map, Number, Value};
+
+use crate::document::structure::join;
+
+/// The longest text read: an API server's store takes no larger object either.
+const MOST_BYTES: usize = 1 << 20;
+/// The deepest nesting.
+const MOST_DEPTH: usize = 64;
+/// The most values of a file, counting every use of an alias.
+const MOST_VALUES: usize = 50_000;
+
+/// A line and a column, both from 1.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) struct Place {
+    pub line: usize,
+    pub column: usize,
+}
+
+/// Something that keeps a file from being read.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Fault {
+    pub place: Place,
+    pub rule: String,
+    pub help: String,
+}
+
+/// One document of a file.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Document {
+    pub value: Value,
+    pub start: Place,
+    /// Where the name and the value of each field stand, by its path.
+    places: HashMap<String, (Place, Place)>,
+}
+
+impl Document {
+    /// Where a field's value stands; where there is none, the nearest group around it.
+    pub fn place(&self, path: &str) -> Place {
+        self.nearest(path).map_or(self.start, |(_, value)| value)
+    }
+
+    /// Where a field's name stands.
+    pub fn name_place(&self, path: &str) -> Place {
+        self.nearest(path).map_or(self.start, |(name, _)| name)
+    }
+
+    fn nearest(&self, path: &str) -> Option<(Place, Place)> {
+        let mut path = path;
+        loop {
+            if let Some(places) = self.places.get(path) {
+                return Some(*places);
+            }
+            path = path.get(..path.rfind(['.', '['])?)?;
+        }
+    }
+}
+
+/// Reads every document of a file. A document with a fault is left out; the others are still read.
+pub(crate) fn read(text: &str) -> (Vec<Document>, Vec<Fault>) {
+    if text.len() > MOST_BYTES {
+        let fault = Fault {
+            place: Place { line: 1, column: 1 },
+            rule: format!(
+                "the file has {} bytes, a pipeline has at most {MOST_BYTES}",
+                text.len()
+            ),
+            help: "name another file".into(),
+        };
+        return (Vec::new(), vec![fault]);
+    }
+    let options = granit_parser::options! {
+        flow_nesting_limit: MOST_DEPTH,
+        block_nesting_limit: MOST_DEPTH,
+        // Whether they would come depends on who else in the build uses the parser.
+        emit_comments: false,
+    };
+    let mut reader = Reader {
+        parser: Parser::new_from_str_with_options(text, options),
+        anchors: HashMap::new(),
+        values: 0,
+        faults: Vec::new(),
+    };
+    let documents = reader.documents();
+    (documents, reader.faults)
+}
+
+/// A value and where it stands.
+#[derive(Clone)]
+struct Node {
+    kind: Kind,
+    place: Place,
+    /// Levels of nesting in it, and values.
+    depth: usize,
+    values: usize,
+}
+
+#[derive(Clone)]
+enum Kind {
+    Scalar(Value),
+    List(Vec<Node>),
+    Group(Vec<(String, Place, Node)>),
+}
+
+/// Stops the reading of a document; the fault is noted already.
+struct Stop;
+
+struct Reader<'a> {
+    parser: Parser<'a, StrInput<'a>>,
+    anchors: HashMap<usize, Node>,
+    values: usize,
+    faults: Vec<Fault>,
+}
+
+impl<'a> Reader<'a> {
+    fn documents(&mut self) -> Vec<Document> {
+        let mut documents = Vec::new();
+        loop {
+            match self.next() {
+                Ok((Event::StreamEnd, _)) => return documents,
+                Ok((Event::DocumentStart(..), _)) => match self.document() {
+                    Ok(document) => documents.push(document),
+                    Err(Stop) if self.skip_document() => {}
+                    Err(Stop) => return documents,
+                },
+                Ok(_) => {}
+                Err(Stop) if self.skip_document() => {}
+                Err(Stop) => return documents,
+            }
+        }
+    }
+
+    /// Goes on behind a broken document; whether there is one.
+    fn skip_document(&mut self) -> bool {
+        // Beyond these many faults a file is not YAML at all.
+        self.faults.len() < 20 && matches!(self.parser.proceed_next_document(), Ok(true))
+    }
+
+    fn document(&mut self) -> Result<Document, Stop> {
+        self.anchors.clear();
+        let faults = self.faults.len();
+        let (event, span) = self.next()?;
+        let root = self.node(event, span, 0)?;
+        // Faults that left the structure whole, such as a repeated name, still spoil the document.
+        if self.faults.len() > faults {
+            return Err(Stop);
+        }
+        let mut document = Document {
+            start: root.place,
+            ..Document::default()
+        };
+        document.value = root.flatten("", &mut document.places);
+        Ok(document)
+    }
+
+    fn next(&mut self) -> Result<(Event<'a>, Span), Stop> {
+        match self.parser.next_event() {
+            Some(Ok(event)) => Ok(event),
+            Some(Err(error)) => Err(self.syntax(&error)),
+            None => Ok((Event::StreamEnd, Span::default())),
+        }
+    }
+
+    fn syntax(&mut self, error: &ScanError) -> Stop {
+        let place = self.place(*error.marker());
+        let rule = format!("is not YAML: {}", error.info());
+        self.fault(place, &rule, "correct the line, or the one before it")
+    }
+
+    fn fault(&mut self, place: Place, rule: &str, help: &str) -> Stop {
+        self.faults.push(Fault {
+            place,
+            rule: rule.to_owned(),
+            help: help.to_owned(),
+        });
+        Stop
+    }
+
+    fn place(&self, marker: Marker) -> Place {
+        Place {
+            line: marker.line(),
+            column: marker.col() + 1,
+        }
+    }
+
+    fn node(&mut self, event: Event<'a>, span: Span, level: usize) -> Result<Node, Stop> {
+        let place = self.place(span.start);
+        self.values += 1;
+        if self.values > MOST_VALUES {
+            return Err(self.fault(
+                place,
+                "has too many values",
+                "take aliases out, or name another file",
+            ));
+        }
+        if level > MOST_DEPTH {
+            return Err(self.fault(place, "is nested too deep", "flatten it"));
+        }
+        let (anchor, kind) = match event {
+            Event::Scalar(text, style, anchor, tag) => {
+                let tag = tag.as_deref();
+                (anchor, Kind::Scalar(self.scalar(&text, style, tag, place)?))
+            }
+            Event::SequenceStart(_, anchor, _) => (anchor, self.list(level)?),
+            Event::MappingStart(_, anchor, _) => (anchor, self.group(level)?),
+            Event::Alias(anchor) => return self.alias(anchor, place, level),
+            _ => return Err(self.fault(place, "ends too early", "give the field a value")),
+        };
+        let node = Node::new(kind, place);
+        if anchor != 0 {
+            self.anchors.insert(anchor, node.clone());
+        }
+        Ok(node)
+    }
+
+    /// A copy of what the anchor stands at, counted as if it were written out.
+    fn alias(&mut self, anchor: usize, place: Place, level: usize) -> Result<Node, Stop> {
+        let Some(node) = self.anchors.get(&anchor) else {
+            return Err(self.fault(
+                place,
+                "is an alias of what it stands in",
+                "write the value out",
+            ));
+        };
+        self.values = self.values.saturating_add(node.values);
+        if self.values > MOST_VALUES || level + node.depth > MOST_DEPTH {
+            return Err(self.fault(
+                place,
+                "makes the file too large",
+                "write the value out instead of aliases of aliases",
+            ));
+        }
+        // Findings point at the alias, which is the line to change.
+        Ok(Node {
+            place,
+            ..node.clone()
+        })
+    }
+
+    fn list(&mut self, level: usize) -> Result<Kind, Stop> {
+        let mut items = Vec::new();
+        loop {
+            match self.next()? {
+                (Event::SequenceEnd, _) => return Ok(Kind::List(items)),
+                (event, span) => items.push(self.node(event, span, level + 1)?),
+            }
+        }
+    }
+
+    fn group(&mut self, level: usize) -> Result<Kind, Stop> {
+        let mut fields: Vec<(String, Place, Node)> = Vec::new();
+        let mut known: HashMap<String, Place> = HashMap::new();
+        let mut merged = Vec::new();
+        loop {
+            let (event, span) = self.next()?;
+            if matches!(event, Event::MappingEnd) {
+                break;
+            }
+            let merge =
+                matches!(&event, Event::Scalar(name, ScalarStyle::Plain, ..) if name == "<<");
+            let place = self.place(span.start);
+            let name = self.name(event, place)?;
+            let (event, span) = self.next()?;
+            let node = self.node(event, span, level + 1)?;
+            if merge {
+                self.merge(node, &mut merged)?;
+            } else if let Some(first) = known.insert(name.clone(), place) {
+                let rule = format!("{name}: is written twice, first in line {}", first.line);
+                self.fault(place, &rule, "keep one of the two");
+            } else {
+                fields.push((name, place, node));
+            }
+        }
+        // What is merged in gives way to what is written, and the first merged to the later.
+        for (name, place, node) in merged {
+            if known.insert(name.clone(), place).is_none() {
+                fields.push((name, place, node));
+            }
+        }
+        Ok(Kind::Group(fields))
+    }
+
+    fn name(&mut self, event: Event<'a>, place: Place) -> Result<String, Stop> {
+        match event {
+            Event::Scalar(name, ..) => Ok(name.into_owned()),
+            _ => Err(self.fault(place, "must have plain text for a name", "quote the name")),
+        }
+    }
+
+    fn merge(&mut self, node: Node, merged: &mut Vec<(String, Place, Node)>) -> Result<(), Stop> {
+        match node.kind {
+            Kind::Group(fields) => merged.extend(fields),
+            Kind::List(groups)
+                if groups
+                    .iter()
+                    .all(|group| matches!(group.kind, Kind::Group(_))) =>
+            {
+                for group in groups {
+                    self.merge(group, merged)?;
+                }
+            }
+            _ => {
+                return Err(self.fault(
+                    node.place,
+                    "<<: must name a group of fields",
+                    "write <<: *name",
+                ));
+            }
+        }
+        Ok(())
+    }
+
+    /// A scalar by YAML's core schema. What other YAML versions read as a number or a truth value
+    /// (`yes`, `0777`, `1_000`) stays text, and is refused where text does not fit.
+    fn scalar(
+        &mut self,
+        text: &str,
+        style: ScalarStyle,
+        tag: Option<&Tag>,
+        place: Place,
+    ) -> Result<Value, Stop> {
+        let as_text = match tag.map(|tag| (tag, tag.core_suffix())) {
+            None => style != ScalarStyle::Plain,
+            Some((_, Some("str"))) => true,
+            Some((_, Some("int" | "float" | "bool" | "null"))) => false,
+            Some((tag, _)) => {
+                let rule = format!("has the tag {}", tag.original());
+                return Err(self.fault(place, &rule, "take the tag out"));
+            }
+        };
+        Ok(if as_text { text.into() } else { plain(text) })
+    }
+}
+
+/// A scalar without quotes.
+fn plain(text: &str) -> Value {
+    match text {
+        "" | "~" | "null" | "Null" | "NULL" => return Value::Null,
+        "true" | "True" | "TRUE" => return true.into(),
+        "false" | "False" | "FALSE" => return false.into(),
+        _ => {}
+    }
+    let digits = text.trim_start_matches(['-', '+']);
+    let padded = digits.len() > 1 && digits.starts_with('0') && !digits.starts_with("0.");
+    let number = digits.starts_with(|c: char| c.is_ascii_digit())
+        && text.len() <= digits.len() + 1
+        && !padded;
+    if !number {
+        return text.into();
+    }
+    let whole = text
+        .parse::<i64>()
+        .map(Value::from)
+        .or_else(|_| text.parse::<u64>().map(Value::from));
+    whole.unwrap_or_else(
+        |_| match text.parse::<f64>().ok().and_then(Number::from_f64) {
+            Some(number) => Value::Number(number),
+            None => text.into(),
+        },
+    )
+}
+
+impl Node {
+    fn new(kind: Kind, place: Place) -> Self {
+        let (mut depth, mut values) = (0, 1);
+        let mut add = |node: &Node| {
+            depth = depth.max(node.depth + 1);
+            values += node.values;
+        };
+        match &kind {
+            Kind::Scalar(_) => {}
+            Kind::List(items) => items.iter().for_each(add),
+            Kind::Group(fields) => fields.iter().for_each(|(_, _, node)| add(node)),
+        }
+        Node {
+            kind,
+            place,
+            depth,
+            values,
+        }
+    }
+
+    /// The plain value; where everything stood goes to `places`.
+    fn flatten(self, path: &str, places: &mut HashMap<String, (Place, Place)>) -> Value {
+        match self.kind {
+            Kind::Scalar(value) => value,
+            Kind::List(items) => {
+                let items = items.into_iter().enumerate();
+                let mut flat = |(index, item): (usize, Node)| {
+                    let path = format!("{path}[{index}]");
+                    places.insert(path.clone(), (item.place, item.place));
+                    item.flatten(&path, places)
+                };
+                Value::Array(items.map(&mut flat).collect())
+            }
+            Kind::Group(fields) => {
+                let mut group = Map::new();
+                for (name, name_place, node) in fields {
+                    let path = join(path, &name);
+                    places.insert(path.clone(), (name_place, node.place));
+                    group.insert(name, node.flatten(&path, places));
+                }
+                Value::Object(group)
+            }
+        }
+    }
+}

@@ -1,0 +1,201 @@
+//! Does a queue that exists fit a pipeline? From its attributes, as SQS words them.
+
+use std::collections::BTreeMap;
+
+use serde_json::{Value, json};
+
+/// Something that does not fit.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Mismatch {
+    /// Whether the pipeline cannot work with it; else it works, but not as asked for.
+    pub fatal: bool,
+    /// What is wrong and what to change; goes behind the queue's name.
+    pub problem: String,
+}
+
+/// What a redrive policy says.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct RedrivePolicy {
+    /// ARN of the queue that dead letters go to.
+    pub target: String,
+    /// Receives after which a message is one.
+    pub max_receive_count: u32,
+}
+
+impl RedrivePolicy {
+    /// The count comes as a number or as text.
+    pub fn parse(json: &str) -> Option<Self> {
+        let policy: Value = serde_json::from_str(json).ok()?;
+        let count = &policy["maxReceiveCount"];
+        let count = count.as_u64().or_else(|| count.as_str()?.parse().ok())?;
+        Some(Self {
+            target: policy["deadLetterTargetArn"].as_str()?.to_owned(),
+            max_receive_count: u32::try_from(count).ok()?,
+        })
+    }
+
+    /// As SQS takes it.
+    pub fn to_json(&self) -> String {
+        json!({"deadLetterTargetArn": self.target, "maxReceiveCount": self.max_receive_count})
+            .to_string()
+    }
+}
+
+/// What does not fit of a queue, by its attributes and those of its dead-letter queue.
+pub fn misfits(
+    dead_letter_name: &str,
+    max_receive_count: u32,
+    there: &BTreeMap<String, String>,
+    dead: Option<&BTreeMap<String, String>>,
+) -> Vec<Mismatch> {
+    let is = |name: &str, value: &str| there.get(name).is_some_and(|now| now == value);
+    let mut misfits = Vec::new();
+    let mut find = |fatal: bool, problem: String| misfits.push(Mismatch { fatal, problem });
+    if !is("FifoQueue", "true") {
+        find(
+            true,
+            "is not a FIFO queue, and cannot be made one; name another that ends in .fifo".into(),
+        );
+    }
+    let Some(policy) = there
+        .get("RedrivePolicy")
+        .and_then(|policy| RedrivePolicy::parse(policy))
+    else {
+        find(
+            true,
+            format!(
+                "has no dead-letter queue, so a bad file would be tried for ever; set its RedrivePolicy to {dead_letter_name}"
+            ),
+        );
+        return misfits;
+    };
+    let Some(dead) = dead else {
+        find(
+            true,
+            format!(
+                "its dead-letter queue {dead_letter_name} does not exist; run 'streampress setup'"
+            ),
+        );
+        return misfits;
+    };
+    let dead_arn = dead.get("QueueArn").map_or("", String::as_str);
+    if policy.target != dead_arn {
+        find(
+            true,
+            format!(
+                "its RedrivePolicy names {:?}; set deadLetterTargetArn to {dead_arn}, the queue's ARN",
+                policy.target
+            ),
+        );
+    }
+    if policy.max_receive_count < 2 {
+        find(
+            true,
+            "maxReceiveCount is 1, and a receive can be lost on the way; set at least 2".into(),
+        );
+    } else if policy.max_receive_count != max_receive_count {
+        find(
+            false,
+            format!(
+                "maxReceiveCount is {}, the pipeline says {max_receive_count}; set one to the other",
+                policy.max_receive_count
+            ),
+        );
+    }
+    if !is("DeduplicationScope", "messageGroup") || !is("FifoThroughputLimit", "perMessageGroupId")
+    {
+        find(false, "is limited to 300 calls a second; set DeduplicationScope to messageGroup and FifoThroughputLimit to perMessageGroupId".into());
+    }
+    let largest: usize = there
+        .get("MaximumMessageSize")
+        .and_then(|text| text.parse().ok())
+        .unwrap_or(1 << 20);
+    if largest < 256 * 1024 {
+        find(
+            true,
+            format!(
+                "takes messages of at most {largest} bytes; set MaximumMessageSize to 262144 or more"
+            ),
+        );
+    }
+    misfits
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn attributes(pairs: &[(&str, &str)]) -> BTreeMap<String, String> {
+        pairs
+            .iter()
+            .map(|(key, value)| ((*key).to_owned(), (*value).to_owned()))
+            .collect()
+    }
+
+    fn misfits_of(pairs: &[(&str, &str)]) -> Vec<Mismatch> {
+        let dead = attributes(&[("QueueArn", "arn:x")]);
+        misfits("q-dlq.fifo", 20, &attributes(pairs), Some(&dead))
+    }
+
+    #[test]
+    fn a_redrive_policy_is_read_with_its_count_as_number_or_text() {
+        let policy = RedrivePolicy {
+            target: "arn:aws:sqs:r:1:x-dlq.fifo".into(),
+            max_receive_count: 5,
+        };
+        assert_eq!(
+            RedrivePolicy::parse(&policy.to_json()),
+            Some(policy.clone())
+        );
+        assert_eq!(
+            RedrivePolicy::parse(
+                r#"{"deadLetterTargetArn":"arn:aws:sqs:r:1:x-dlq.fifo","maxReceiveCount":"5"}"#
+            ),
+            Some(policy)
+        );
+        assert_eq!(RedrivePolicy::parse("http://queue"), None);
+    }
+
+    #[test]
+    fn a_queue_made_by_setup_has_no_problems() {
+        let policy = r#"{"deadLetterTargetArn":"arn:x","maxReceiveCount":20}"#;
+        let there = [
+            ("FifoQueue", "true"),
+            ("RedrivePolicy", policy),
+            ("DeduplicationScope", "messageGroup"),
+            ("FifoThroughputLimit", "perMessageGroupId"),
+        ];
+        assert_eq!(misfits_of(&there), []);
+    }
+
+    #[test]
+    fn the_originals_dead_letter_url_is_found_out() {
+        let policy = r#"{"deadLetterTargetArn":"http://host/000000000000/q-dlq.fifo","maxReceiveCount":"5"}"#;
+        let misfits = misfits_of(&[("FifoQueue", "true"), ("RedrivePolicy", policy)]);
+        assert!(
+            misfits.iter().any(|misfit| misfit.fatal
+                && misfit.problem.contains("set deadLetterTargetArn to arn:x")),
+            "{misfits:?}"
+        );
+    }
+
+    #[test]
+    fn each_problem_names_its_way_out() {
+        let once = r#"{"deadLetterTargetArn":"arn:x","maxReceiveCount":1}"#;
+        let cases: [(&[(&str, &str)], &str); 3] = [
+            (&[], "another that ends in .fifo"),
+            (&[("FifoQueue", "true")], "set its RedrivePolicy"),
+            (
+                &[("FifoQueue", "true"), ("RedrivePolicy", once)],
+                "at least 2",
+            ),
+        ];
+        for (there, words) in cases {
+            let misfits = misfits_of(there);
+            assert!(
+                misfits.iter().any(|misfit| misfit.problem.contains(words)),
+                "{words}: {misfits:?}"
+            );
+        }
+    }
+}

@@ -1,0 +1,374 @@
+//! What is said of which look.
+
+use std::time::Duration;
+
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
+use k8s_openapi::jiff::Timestamp;
+use streampress_crds::api::status::{
+    CompressionPipelineStatus, Phase, Progress, SlotStatus, TransportStatus,
+};
+use streampress_crds::settings::Role;
+
+use super::{Observed, RoleView, TransportView, Trouble, status};
+use crate::decide::drain::Drain;
+use crate::transport::{Depth, Depths};
+
+fn at(second: i64) -> Time {
+    Time(Timestamp::from_second(second).expect("a time"))
+}
+
+fn role(role: Role) -> RoleView {
+    RoleView {
+        role,
+        desired: 1,
+        ready: 1,
+        rolled_out: true,
+        stuck: None,
+        image: Some("streampress:1".into()),
+        selector: "a=b".into(),
+        slots: vec![SlotStatus {
+            name: format!("stock-{role}-0"),
+            holder: None,
+        }],
+    }
+}
+
+fn well() -> Observed {
+    Observed {
+        generation: Some(3),
+        transport: TransportView::Ready(TransportStatus::default()),
+        depths: Depths {
+            files: Some(Depth::default()),
+            chunks: Some(Depth::default()),
+            dead: Some(0),
+        },
+        roles: vec![role(Role::Compressor), role(Role::Decompressor)],
+        progress: Progress {
+            files_restored: 7,
+            ..Progress::default()
+        },
+        ..Observed::default()
+    }
+}
+
+fn say(seen: &Observed) -> CompressionPipelineStatus {
+    status(seen, &CompressionPipelineStatus::default(), at(1))
+}
+
+fn holds(status: &CompressionPipelineStatus, type_: &str) -> String {
+    let condition = status
+        .conditions
+        .iter()
+        .find(|condition| condition.type_ == type_);
+    condition
+        .map(|condition| condition.status.clone())
+        .unwrap_or_default()
+}
+
+#[track_caller]
+fn check(seen: Observed, phase: Phase, ready: &str, reconciling: &str, stalled: &str, says: &str) {
+    let status = say(&seen);
+    assert_eq!(status.phase, Some(phase));
+    assert_eq!(
+        (
+            holds(&status, "Ready"),
+            holds(&status, "Reconciling"),
+            holds(&status, "Stalled")
+        ),
+        (ready.into(), reconciling.into(), stalled.into())
+    );
+    let message = status.message.unwrap_or_default();
+    assert!(message.contains(says), "{message:?} does not say {says:?}");
+}
+
+fn trouble(lasting: bool) -> TransportView {
+    TransportView::Trouble(Trouble {
+        reason: "X".into(),
+        message: "do this".into(),
+        lasting,
+    })
+}
+
+#[test]
+fn each_look_has_its_phase_conditions_and_words() {
+    check(
+        well(),
+        Phase::Running,
+        "True",
+        "False",
+        "False",
+        "7 files restored",
+    );
+    check(
+        Observed {
+            transport: TransportView::Making,
+            ..well()
+        },
+        Phase::Pending,
+        "False",
+        "True",
+        "False",
+        "being made",
+    );
+    check(
+        Observed {
+            transport: trouble(false),
+            ..well()
+        },
+        Phase::Degraded,
+        "False",
+        "True",
+        "False",
+        "do this",
+    );
+    check(
+        Observed {
+            transport: trouble(true),
+            ..well()
+        },
+        Phase::Failed,
+        "False",
+        "False",
+        "True",
+        "do this",
+    );
+    check(
+        Observed {
+            invalid: vec!["spec.x: wrong".into()],
+            ..well()
+        },
+        Phase::Failed,
+        "False",
+        "False",
+        "True",
+        "spec.x: wrong",
+    );
+    check(
+        Observed {
+            deleting: Some("emptying".into()),
+            ..well()
+        },
+        Phase::Deleting,
+        "False",
+        "True",
+        "False",
+        "emptying",
+    );
+    let waiting = RoleView {
+        ready: 0,
+        ..role(Role::Compressor)
+    };
+    check(
+        Observed {
+            roles: vec![waiting],
+            ..well()
+        },
+        Phase::Pending,
+        "False",
+        "True",
+        "False",
+        "0 of 1 pods",
+    );
+    let stuck = RoleView {
+        ready: 0,
+        stuck: Some("no image".into()),
+        ..role(Role::Compressor)
+    };
+    check(
+        Observed {
+            roles: vec![stuck],
+            ..well()
+        },
+        Phase::Degraded,
+        "False",
+        "False",
+        "True",
+        "no image",
+    );
+}
+
+#[test]
+fn suspending_says_how_far_it_is() {
+    let suspended = |drain| Observed {
+        drain: Some(drain),
+        ..well()
+    };
+    check(
+        suspended(Drain::Stopping),
+        Phase::Suspending,
+        "False",
+        "True",
+        "False",
+        "in hand",
+    );
+    check(
+        suspended(Drain::Emptying(Some(4))),
+        Phase::Suspending,
+        "False",
+        "True",
+        "False",
+        "4 packed files",
+    );
+    check(
+        suspended(Drain::Emptying(None)),
+        Phase::Suspending,
+        "False",
+        "True",
+        "False",
+        "not known",
+    );
+    let files = Depths {
+        files: Some(Depth {
+            visible: 9,
+            ..Depth::default()
+        }),
+        ..well().depths
+    };
+    let drained = Observed {
+        depths: files,
+        ..suspended(Drain::Drained)
+    };
+    assert_eq!(holds(&say(&drained), "Drained"), "True");
+    check(
+        drained,
+        Phase::Suspended,
+        "True",
+        "False",
+        "False",
+        "9 files wait",
+    );
+}
+
+#[test]
+fn packed_files_that_nobody_counted_as_restored_are_named() {
+    let short = |drain| Observed {
+        drain: Some(drain),
+        unaccounted: 3,
+        ..well()
+    };
+    for drain in [Drain::Settling(Duration::from_secs(9)), Drain::Drained] {
+        let message = say(&short(drain)).message.unwrap_or_default();
+        assert!(
+            message.contains("3 packed files"),
+            "{drain:?} says {message:?}"
+        );
+    }
+    let working = say(&short(Drain::NotAsked)).message.unwrap_or_default();
+    assert!(!working.contains("packed"), "{working}");
+}
+
+#[test]
+fn dead_letters_are_pointed_out_while_the_rest_works() {
+    let seen = Observed {
+        depths: Depths {
+            dead: Some(2),
+            ..well().depths
+        },
+        ..well()
+    };
+    check(
+        seen,
+        Phase::Degraded,
+        "True",
+        "False",
+        "False",
+        "streampress redrive",
+    );
+}
+
+#[test]
+fn it_is_completed_when_every_generated_file_is_restored_and_nobody_is_at_work() {
+    let progress = Progress {
+        files_generated: 5,
+        files_compressed: 5,
+        files_restored: 5,
+        ..Progress::default()
+    };
+    let done = Observed {
+        files_wanted: Some(5),
+        progress: progress.clone(),
+        ..well()
+    };
+    check(
+        done.clone(),
+        Phase::Completed,
+        "True",
+        "False",
+        "False",
+        "All files",
+    );
+    let unknown = Observed {
+        depths: Depths::default(),
+        ..done.clone()
+    };
+    check(unknown, Phase::Running, "True", "False", "False", "5 files");
+    let missing = Observed {
+        progress: Progress {
+            files_restored: 4,
+            ..progress
+        },
+        ..done
+    };
+    check(missing, Phase::Running, "True", "False", "False", "4 files");
+}
+
+#[test]
+fn a_depth_that_is_not_known_is_left_out() {
+    let status = say(&Observed {
+        depths: Depths {
+            files: None,
+            ..well().depths
+        },
+        ..well()
+    });
+    let backlog = status.backlog.unwrap_or_default();
+    assert_eq!((backlog.files, backlog.chunks), (None, Some(0)));
+}
+
+#[test]
+fn the_same_look_changes_nothing_and_transitions_keep_their_time() {
+    let first = status(&well(), &CompressionPipelineStatus::default(), at(1));
+    assert_eq!(status(&well(), &first, at(99)), first);
+    let worse = status(
+        &Observed {
+            transport: trouble(true),
+            ..well()
+        },
+        &first,
+        at(100),
+    );
+    let time = |status: &CompressionPipelineStatus, type_: &str| {
+        status
+            .conditions
+            .iter()
+            .find(|condition| condition.type_ == type_)
+            .map(|condition| condition.last_transition_time.clone())
+    };
+    assert_eq!(time(&worse, "Ready"), Some(at(100)));
+    assert_eq!(time(&worse, "Reconciling"), Some(at(1)));
+}
+
+#[test]
+fn every_condition_speaks_of_the_generation_that_was_looked_at() {
+    let status = say(&well());
+    assert_eq!(status.observed_generation, Some(3));
+    assert_eq!(status.conditions.len(), 5);
+    assert!(
+        status
+            .conditions
+            .iter()
+            .all(|condition| condition.observed_generation == Some(3))
+    );
+}
+
+#[test]
+fn long_words_are_cut_to_what_the_schema_takes() {
+    let status = say(&Observed {
+        invalid: vec!["é".repeat(5000)],
+        ..well()
+    });
+    assert_eq!(
+        status.message.map(|message| message.chars().count()),
+        Some(1024)
+    );
+}

@@ -1,0 +1,243 @@
+//! What is built for which pipeline.
+
+use serde_json::{Value, json};
+use streampress_crds::api::pipeline::CompressionPipeline;
+use streampress_crds::settings::{Role, resolve_in_cluster};
+
+use super::{Platform, Replicas, build};
+use crate::resources::owned_object::{Child, Kind};
+
+fn pipeline(spec: Value) -> CompressionPipeline {
+    let object = json!({
+        "apiVersion": "streampress.dev/v1alpha1",
+        "kind": "CompressionPipeline",
+        "metadata": {"name": "stock", "namespace": "demo", "uid": "0b8a7a6e-0000-0000-0000-000000000001"},
+        "spec": spec,
+    });
+    serde_json::from_value(object).expect("a pipeline")
+}
+
+fn with_volume(mut spec: Value) -> Value {
+    spec["volume"] = json!({"persistentVolumeClaim": {"claimName": "files"}});
+    spec
+}
+
+fn built_with(spec: Value, replicas: &Replicas) -> Vec<Child> {
+    let pipeline = pipeline(with_volume(spec));
+    let resolved = resolve_in_cluster(&pipeline).expect("a valid pipeline");
+    let platform = Platform {
+        worker_image: "registry:5000/streampress:1.2".into(),
+        network_policies: true,
+    };
+    build(&pipeline, &resolved, replicas, &platform)
+}
+
+fn built(spec: Value) -> Vec<Child> {
+    let replicas = [
+        (Role::Generator, 1),
+        (Role::Compressor, 2),
+        (Role::Decompressor, 1),
+    ]
+    .into();
+    built_with(spec, &replicas)
+}
+
+fn find<'a>(children: &'a [Child], kind: Kind, name: &str) -> &'a Value {
+    let child = children
+        .iter()
+        .find(|child| child.kind == kind && child.name == name);
+    &child.unwrap_or_else(|| panic!("no {kind:?} {name}")).object
+}
+
+fn names(children: &[Child]) -> Vec<String> {
+    children
+        .iter()
+        .map(|child| format!("{} {}", child.kind.name(), child.name))
+        .collect()
+}
+
+#[test]
+fn a_pipeline_is_these_objects_in_this_order() {
+    let expected = [
+        "ServiceAccount stock-worker",
+        "Role stock-worker",
+        "RoleBinding stock-worker",
+        "Lease stock-compressor-0",
+        "Lease stock-compressor-1",
+        "Lease stock-decompressor-0",
+        "Lease stock-generator-0",
+        "Service stock-metrics",
+        "NetworkPolicy stock-worker",
+        "PodDisruptionBudget stock-compressor",
+        "Deployment stock-compressor",
+        "Deployment stock-decompressor",
+        "Deployment stock-generator",
+    ];
+    let spec = json!({"generator": {"schema": {"example": "stock-market"}}, "compressor": {"replicas": 2, "slots": 2}});
+    assert_eq!(names(&built(spec)), expected);
+    let without = names(&built(json!({})));
+    assert!(
+        !without.iter().any(|name| name.contains("generator")),
+        "{without:?}"
+    );
+}
+
+#[test]
+fn every_object_belongs_to_its_pipeline() {
+    for child in built(json!({})) {
+        let meta = &child.object["metadata"];
+        assert_eq!(meta["namespace"], "demo", "{}", child.name);
+        assert_eq!(
+            meta["ownerReferences"][0]["uid"],
+            "0b8a7a6e-0000-0000-0000-000000000001"
+        );
+        assert_eq!(meta["ownerReferences"][0]["controller"], true);
+        assert_eq!(
+            meta["labels"]["app.kubernetes.io/managed-by"],
+            "streampress-operator"
+        );
+    }
+}
+
+#[test]
+fn workers_may_touch_their_own_leases_and_nothing_else() {
+    let children = built(json!({"compressor": {"slots": 2}}));
+    let rules = &find(&children, Kind::Role, "stock-worker")["rules"];
+    let expected = json!([{
+        "apiGroups": ["coordination.k8s.io"],
+        "resources": ["leases"],
+        "resourceNames": ["stock-compressor-0", "stock-compressor-1", "stock-decompressor-0"],
+        "verbs": ["get", "watch", "update"],
+    }]);
+    assert_eq!(*rules, expected);
+}
+
+#[test]
+fn a_role_is_told_its_own_settings_and_rolls_only_for_them() {
+    let of = |spec| {
+        find(&built(spec), Kind::Deployment, "stock-decompressor")["spec"]["template"].clone()
+    };
+    let before = of(json!({}));
+    let told = before["spec"]["containers"][0]["env"][0].clone();
+    assert_eq!(told["name"], "STREAMPRESS_PIPELINE");
+    assert!(
+        told["value"]
+            .as_str()
+            .is_some_and(|json| json.contains(r#""role":"decompressor""#)),
+        "{told}"
+    );
+    assert_eq!(
+        before,
+        of(json!({"codec": {"effort": "Max"}, "compressor": {"replicas": 7}, "suspend": true}))
+    );
+    assert_ne!(
+        before,
+        of(json!({"destination": {"location": "file:///data/elsewhere"}}))
+    );
+}
+
+#[test]
+fn pods_meet_the_restricted_standard() {
+    let children = built(json!({}));
+    let pod = &find(&children, Kind::Deployment, "stock-compressor")["spec"]["template"]["spec"];
+    assert_eq!(pod["securityContext"]["runAsNonRoot"], true);
+    assert_eq!(
+        pod["securityContext"]["seccompProfile"]["type"],
+        "RuntimeDefault"
+    );
+    let container = &pod["containers"][0];
+    assert_eq!(
+        container["securityContext"],
+        json!({"allowPrivilegeEscalation": false, "readOnlyRootFilesystem": true, "capabilities": {"drop": ["ALL"]}})
+    );
+    assert_eq!(container["image"], "registry:5000/streampress:1.2");
+}
+
+#[test]
+fn secrets_are_referred_to_and_never_written_down() {
+    let children = built(json!({"aws": {"credentialsSecretRef": {"name": "keys"}}}));
+    let env = find(&children, Kind::Deployment, "stock-compressor")["spec"]["template"]["spec"]["containers"][0]["env"].clone();
+    let keys: Vec<_> = env
+        .as_array()
+        .into_iter()
+        .flatten()
+        .filter(|var| var["valueFrom"]["secretKeyRef"]["name"] == "keys")
+        .collect();
+    assert_eq!(keys.len(), 3);
+    assert_eq!(keys[2]["valueFrom"]["secretKeyRef"]["optional"], true);
+}
+
+#[test]
+fn replicas_are_left_out_where_somebody_else_scales() {
+    let children = built_with(json!({}), &[(Role::Decompressor, 0)].into());
+    assert_eq!(
+        find(&children, Kind::Deployment, "stock-compressor")["spec"].get("replicas"),
+        None
+    );
+    assert_eq!(
+        find(&children, Kind::Deployment, "stock-decompressor")["spec"]["replicas"],
+        0
+    );
+}
+
+#[test]
+fn the_users_template_is_laid_over_but_cannot_lose_the_selectors_labels() {
+    let template = json!({
+        "metadata": {"labels": {"team": "a", "app.kubernetes.io/instance": "other"}},
+        "spec": {"tolerations": [{"operator": "Exists"}], "containers": [{"name": "worker", "env": [{"name": "RUST_LOG", "value": "debug"}]}]},
+    });
+    let children = built(json!({"compressor": {"podTemplate": template}}));
+    let deployment = find(&children, Kind::Deployment, "stock-compressor");
+    let pod = &deployment["spec"]["template"];
+    assert_eq!(pod["metadata"]["labels"]["team"], "a");
+    for (key, value) in deployment["spec"]["selector"]["matchLabels"]
+        .as_object()
+        .into_iter()
+        .flatten()
+    {
+        assert_eq!(pod["metadata"]["labels"][key], *value);
+    }
+    assert_eq!(pod["spec"]["tolerations"][0]["operator"], "Exists");
+    let env = pod["spec"]["containers"][0]["env"]
+        .as_array()
+        .map_or(0, Vec::len);
+    assert_eq!(env, 5);
+}
+
+#[test]
+fn a_users_own_service_account_is_used_and_not_made() {
+    let children = built(json!({"aws": {"serviceAccountName": "irsa"}}));
+    assert!(!names(&children).contains(&"ServiceAccount stock-worker".to_owned()));
+    assert_eq!(
+        find(&children, Kind::RoleBinding, "stock-worker")["subjects"][0]["name"],
+        "irsa"
+    );
+    assert_eq!(
+        find(&children, Kind::Deployment, "stock-compressor")["spec"]["template"]["spec"]["serviceAccountName"],
+        "irsa"
+    );
+}
+
+#[test]
+fn a_config_map_schema_is_mounted_where_the_generator_looks() {
+    let children =
+        built(json!({"generator": {"schema": {"configMap": "schemas", "key": "a.json"}}}));
+    let pod = &find(&children, Kind::Deployment, "stock-generator")["spec"]["template"]["spec"];
+    assert_eq!(
+        pod["volumes"][2]["configMap"],
+        json!({"name": "schemas", "items": [{"key": "a.json", "path": "a.json"}]})
+    );
+    assert_eq!(
+        pod["containers"][0]["volumeMounts"][2]["mountPath"],
+        "/etc/streampress/schema"
+    );
+}
+
+#[test]
+fn a_digest_is_no_tag() {
+    let digest = format!("sha256:{}", "a".repeat(64));
+    let children = built(json!({"image": {"repository": "r/s", "tag": digest}}));
+    let image = &find(&children, Kind::Deployment, "stock-compressor")["spec"]["template"]["spec"]
+        ["containers"][0]["image"];
+    assert_eq!(*image, format!("r/s@{digest}"));
+}

@@ -1,0 +1,181 @@
+//! The queues and the stream of a pipeline, as the operator sees them: a door with two sides, AWS (`aws.rs`) and
+//! memory (`memory.rs`). `manager.rs` keeps all of it outside the reconcile path.
+
+pub mod aws;
+pub mod manager;
+pub mod memory;
+mod rules;
+
+use std::collections::BTreeMap;
+use std::fmt;
+
+use async_trait::async_trait;
+use streampress_crds::api::pipeline::{
+    AutoscalingMode, CompressionPipeline, DeletionPolicy, TransportPolicy,
+};
+use streampress_crds::api::status::TransportStatus;
+use streampress_crds::settings::{CompressorTransport, Resolved};
+
+use crate::decide::status::Trouble;
+
+/// On every queue and stream that the operator makes: the UID of the pipeline it was made for. Nothing without it is
+/// ever deleted.
+pub const OWNER_TAG: &str = "streampress.dev/uid";
+/// For people: `namespace/name` of the pipeline.
+pub const PIPELINE_TAG: &str = "streampress.dev/pipeline";
+
+/// How much waits in a queue.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Depth {
+    /// Can be received.
+    pub visible: u64,
+    /// In somebody's hands.
+    pub in_flight: u64,
+    /// Not yet visible.
+    pub delayed: u64,
+}
+
+impl Depth {
+    /// All messages that are not yet done.
+    pub fn total(self) -> u64 {
+        self.visible
+            .saturating_add(self.in_flight)
+            .saturating_add(self.delayed)
+    }
+}
+
+/// What waits in a pipeline's queues; what could not be read is nothing, never zero.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Depths {
+    /// Files announced.
+    pub files: Option<Depth>,
+    /// Packed files announced.
+    pub chunks: Option<Depth>,
+    /// Dead letters of both queues.
+    pub dead: Option<u64>,
+}
+
+/// What a pipeline wants of its transport.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Plan {
+    /// The pipeline's UID.
+    pub uid: String,
+    /// Its namespace.
+    pub namespace: String,
+    /// Its name.
+    pub name: String,
+    /// Make what is missing, or only look for it.
+    pub policy: TransportPolicy,
+    /// AWS region.
+    pub region: String,
+    /// Address to use instead of AWS's own.
+    pub endpoint: Option<String>,
+    /// The Secret with the credentials to use; the operator's own identity where left out.
+    pub secret: Option<String>,
+    /// A first message must be seen within seconds: somebody scales by it.
+    pub eager: bool,
+    /// Names and settings of queues and stream.
+    pub parts: CompressorTransport,
+}
+
+impl Plan {
+    /// The plan of a pipeline.
+    pub fn of(pipeline: &CompressionPipeline, resolved: &Resolved) -> Self {
+        let (meta, spec) = (&pipeline.metadata, &pipeline.spec);
+        Plan {
+            uid: meta.uid.clone().unwrap_or_default(),
+            namespace: meta.namespace.clone().unwrap_or_default(),
+            name: meta.name.clone().unwrap_or_default(),
+            policy: spec.transport.policy,
+            region: spec.aws.region.clone(),
+            endpoint: spec.aws.endpoint_url.clone(),
+            secret: spec
+                .aws
+                .credentials_secret_ref
+                .as_ref()
+                .map(|secret| secret.name.clone()),
+            eager: [&spec.compressor, &spec.decompressor]
+                .iter()
+                .any(|worker| worker.autoscaling.mode == AutoscalingMode::Internal),
+            parts: resolved.compressor.transport.clone(),
+        }
+    }
+
+    /// What people call the pipeline.
+    pub fn pipeline(&self) -> String {
+        format!("{}/{}", self.namespace, self.name)
+    }
+
+    /// The names of all queues, each followed by its dead letters.
+    pub fn queues(&self) -> [&str; 4] {
+        let [files, chunks] = [&self.parts.files_queue, &self.parts.chunks_queue];
+        [
+            &files.name,
+            &files.dead_letter_name,
+            &chunks.name,
+            &chunks.dead_letter_name,
+        ]
+    }
+}
+
+/// Keys of an AWS identity, out of a pipeline's Secret.
+#[derive(Clone, PartialEq, Eq, Hash)]
+pub struct Credentials {
+    /// AWS_ACCESS_KEY_ID.
+    pub access_key_id: String,
+    /// AWS_SECRET_ACCESS_KEY.
+    pub secret_access_key: String,
+    /// AWS_SESSION_TOKEN.
+    pub session_token: Option<String>,
+}
+
+impl fmt::Debug for Credentials {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Credentials(…)")
+    }
+}
+
+impl Credentials {
+    /// Reads a Secret's data; the error names the key that is missing.
+    pub fn of(data: &BTreeMap<String, Vec<u8>>) -> Result<Self, String> {
+        let text = |key: &str| {
+            data.get(key)
+                .and_then(|bytes| String::from_utf8(bytes.clone()).ok())
+        };
+        let need = |key: &str| {
+            text(key)
+                .filter(|text| !text.is_empty())
+                .ok_or_else(|| format!("it has no {key}"))
+        };
+        Ok(Credentials {
+            access_key_id: need("AWS_ACCESS_KEY_ID")?,
+            secret_access_key: need("AWS_SECRET_ACCESS_KEY")?,
+            session_token: text("AWS_SESSION_TOKEN").filter(|text| !text.is_empty()),
+        })
+    }
+}
+
+/// Whoever makes, looks at and deletes queues and streams.
+///
+/// Contract, both sides, which `tests/transport` tries: `provide` may be called again and again and then changes nothing;
+/// under `Create` what carries another's tag is refused as it is; under `Adopt` nothing is ever made or changed, and what is
+/// missing or does not fit is refused by name. `remove` deletes only what carries this pipeline's UID in [`OWNER_TAG`], under
+/// `WhenEmpty` all or nothing, and says what it left and why. Calls may take any time: the caller bounds them.
+#[async_trait]
+pub trait Provisioner: Send + Sync {
+    /// Makes or finds queues, dead-letter queues and stream.
+    async fn provide(
+        &self,
+        plan: &Plan,
+        credentials: Option<&Credentials>,
+    ) -> Result<TransportStatus, Trouble>;
+    /// Reads how much waits.
+    async fn depths(&self, plan: &Plan, credentials: Option<&Credentials>) -> Depths;
+    /// Deletes what is this pipeline's, as the policy says. Gives what was left behind, a sentence each.
+    async fn remove(
+        &self,
+        plan: &Plan,
+        policy: DeletionPolicy,
+        credentials: Option<&Credentials>,
+    ) -> Result<Vec<String>, Trouble>;
+}

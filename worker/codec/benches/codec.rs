@@ -1,0 +1,64 @@
+//! How fast files are packed at each effort, and unpacked: `cargo bench -p streampress --bench codec`.
+//! One file of 1 MiB of each example schema, on all cores.
+
+use std::{sync::atomic::AtomicBool, time::Duration};
+
+use criterion::{BenchmarkId, Criterion, Throughput, criterion_group, criterion_main};
+use streampress_codec::hybrid::{Effort, Limits, Options, pack, unpack};
+use streampress_generator::{FileFormat, Generator, GeneratorOptions, Schema};
+
+const FILE_SIZE_BYTES: u64 = 1 << 20;
+static GO: AtomicBool = AtomicBool::new(false);
+
+fn packed(raw: &[u8], effort: Effort) -> Vec<u8> {
+    let options = Options {
+        effort,
+        ..Options::default()
+    };
+    let mut packed = Vec::new();
+    let sink = |frame: &[u8]| {
+        packed.extend_from_slice(frame);
+        Ok(())
+    };
+    pack(raw, sink, &options, &GO).expect("packs");
+    packed
+}
+
+fn both_ways(c: &mut Criterion) {
+    let mut group = c.benchmark_group("codec");
+    group.sample_size(10);
+    group.warm_up_time(Duration::from_millis(200));
+    group.measurement_time(Duration::from_millis(500));
+    for (example, format) in [
+        ("stock-market", FileFormat::Json),
+        ("iot-sensors", FileFormat::Csv),
+        ("access-log", FileFormat::Txt),
+    ] {
+        let schema = Schema::example(example).expect("the examples are good schemas");
+        let options = GeneratorOptions {
+            format,
+            file_size_bytes: FILE_SIZE_BYTES,
+            seed: 1,
+        };
+        let mut raw = Vec::new();
+        Generator::new(&schema, options)
+            .expect("every format is possible")
+            .file(0, &mut raw);
+        group.throughput(Throughput::Bytes(raw.len() as u64));
+        let name = format!("{example}.{}", format.extension());
+        for effort in Effort::ALL {
+            let id = BenchmarkId::new(format!("pack {}", effort.name()), &name);
+            group.bench_function(id, |b| b.iter(|| packed(&raw, effort)));
+        }
+        let file = packed(&raw, Effort::Balanced);
+        group.bench_function(BenchmarkId::new("unpack", &name), |b| {
+            b.iter(|| {
+                unpack(&file[..], std::io::sink(), &Limits::default(), 0, &GO).expect("unpacks")
+            });
+        });
+    }
+    group.finish();
+}
+
+criterion_group!(benches, both_ways);
+criterion_main!(benches);

@@ -1,0 +1,10 @@
+//! Any text that the text transform takes comes back.
+#![no_main]
+
+use libfuzzer_sys::fuzz_target;
+
+#[path = "../src/checks.rs"]
+#[allow(dead_code, reason = "each target is one of the checks")]
+mod checks;
+
+fuzz_target!(|data: &[u8]| checks::transform(streampress_codec::transform::Transform::Text, data));

@@ -1,0 +1,168 @@
+//! Raw LZMA2.
+
+use xz2::stream::{Action, Filters, LzmaOptions, MatchFinder, Mode, Status, Stream};
+
+use super::{Codec, Coded, exact, finished, make_room};
+use crate::{Damage, hybrid::Effort};
+
+/// The LZMA literal and position settings: `lc + lp <= 4`, `pb <= 4`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct LzmaProps {
+    /// High bits of the previous byte that choose the literal coder.
+    pub lc: u8,
+    /// Low bits of the position that choose the literal coder.
+    pub lp: u8,
+    /// Low bits of the position that choose the match coder.
+    pub pb: u8,
+}
+
+impl LzmaProps {
+    /// What xz uses; good for text.
+    pub const TEXT: Self = Self {
+        lc: 3,
+        lp: 0,
+        pb: 2,
+    };
+    /// Text without any alignment.
+    pub const PROSE: Self = Self {
+        lc: 4,
+        lp: 0,
+        pb: 0,
+    };
+    /// Bytes that do not depend on the byte before: indexes, planes.
+    pub const BYTES: Self = Self {
+        lc: 0,
+        lp: 0,
+        pb: 0,
+    };
+
+    pub(super) fn to_byte(self) -> u8 {
+        (self.pb * 5 + self.lp) * 9 + self.lc
+    }
+
+    fn from_byte(byte: u8) -> Option<Self> {
+        let props = Self {
+            lc: byte % 9,
+            lp: byte / 9 % 5,
+            pb: byte / 45,
+        };
+        (props.lc + props.lp <= 4 && props.pb <= 4).then_some(props)
+    }
+}
+
+/// How hard LZMA looks for matches.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Search {
+    /// As the effort's preset says.
+    Preset,
+    /// Less: single bytes gain little from long matches, and looking for them is most of the time.
+    Short,
+}
+
+/// `raw` as raw LZMA2, or nothing if the library refuses.
+pub fn lzma(raw: &[u8], props: LzmaProps, effort: Effort, search: Search) -> Option<Coded> {
+    let options = encoder_options(raw.len(), props, effort, search)?;
+    let mut filters = Filters::new();
+    filters.lzma2(&options);
+    let mut stream = Stream::new_raw_encoder(&filters).ok()?;
+    let mut bytes = Vec::with_capacity(raw.len() / 2 + 128);
+    loop {
+        let done = stream.total_in() as usize;
+        let status = stream
+            .process_vec(&raw[done..], &mut bytes, Action::Finish)
+            .ok()?;
+        if status == Status::StreamEnd {
+            break;
+        }
+        // Whoever outgrows the raw bytes has lost to `stored` already.
+        if bytes.len() > raw.len() {
+            return None;
+        }
+        bytes.reserve(raw.len() / 4 + 128);
+    }
+    Some(Coded {
+        codec: Codec::Lzma,
+        params: props.to_byte(),
+        bytes,
+    })
+}
+
+fn encoder_options(
+    raw_len: usize,
+    props: LzmaProps,
+    effort: Effort,
+    search: Search,
+) -> Option<LzmaOptions> {
+    let mut options = match effort {
+        Effort::Fast => LzmaOptions::new_preset(1),
+        Effort::Balanced => LzmaOptions::new_preset(6),
+        Effort::Max => LzmaOptions::new_preset(9 | xz2::stream::PRESET_EXTREME),
+    }
+    .ok()?;
+    options
+        .dict_size(dict_size(raw_len))
+        .literal_context_bits(u32::from(props.lc))
+        .literal_position_bits(u32::from(props.lp))
+        .position_bits(u32::from(props.pb));
+    match (effort, search) {
+        (Effort::Max, Search::Preset) => {
+            options
+                .mode(Mode::Normal)
+                .match_finder(MatchFinder::BinaryTree4)
+                .nice_len(273)
+                .depth(512);
+        }
+        (Effort::Max, Search::Short) => {
+            options
+                .mode(Mode::Normal)
+                .match_finder(MatchFinder::BinaryTree4)
+                .nice_len(64)
+                .depth(24);
+        }
+        (Effort::Balanced, Search::Short) => {
+            options
+                .mode(Mode::Normal)
+                .match_finder(MatchFinder::HashChain4)
+                .nice_len(24)
+                .depth(6);
+        }
+        (Effort::Fast | Effort::Balanced, _) => {}
+    }
+    Some(options)
+}
+
+/// The dictionary that covers the whole stream; part of the format, since a decoder must use at
+/// least as much.
+fn dict_size(raw_len: usize) -> u32 {
+    raw_len.clamp(4096, 1 << 30).next_power_of_two() as u32
+}
+
+/// Restores exactly `raw_len` bytes.
+pub fn decode(params: u8, packed: &[u8], raw_len: usize) -> Result<Vec<u8>, Damage> {
+    let props =
+        LzmaProps::from_byte(params).ok_or_else(|| Damage::new("unknown LZMA parameters"))?;
+    let mut options =
+        LzmaOptions::new_preset(6).map_err(|error| Damage::new(format!("LZMA: {error}")))?;
+    options
+        .dict_size(dict_size(raw_len))
+        .literal_context_bits(u32::from(props.lc))
+        .literal_position_bits(u32::from(props.lp))
+        .position_bits(u32::from(props.pb));
+    let mut filters = Filters::new();
+    filters.lzma2(&options);
+    let mut stream =
+        Stream::new_raw_decoder(&filters).map_err(|error| Damage::new(format!("LZMA: {error}")))?;
+    let mut out = Vec::new();
+    loop {
+        make_room(&mut out, raw_len);
+        let before = (stream.total_in(), stream.total_out());
+        let input = &packed[(before.0 as usize).min(packed.len())..];
+        let status = stream
+            .process_vec(input, &mut out, Action::Run)
+            .map_err(|error| Damage::new(format!("LZMA: {error}")))?;
+        let stalled = before == (stream.total_in(), stream.total_out());
+        if finished(status == Status::StreamEnd, stalled, out.len(), raw_len)? {
+            return exact(out, stream.total_in() as usize, packed.len());
+        }
+    }
+}

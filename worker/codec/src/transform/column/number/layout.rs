@@ -1,0 +1,598 @@
+//! Integers as streams: byte planes, rows of bytes, buckets with the bits below them packed, or digits
+//! of a number system of their own. Packed bits are random for all we know: they cost what they are, and no coder is
+//! asked again.
+
+use super::super::{Damage, Node, RawStream, Reader, Source};
+use crate::{
+    bits::{BitReader, BitWriter},
+    bytes::{put_varint, unzigzag, zigzag},
+    hybrid::Effort,
+    transform::streams::{Kind, bytes_cost, order0_bytes},
+};
+
+/// How signed integers become unsigned ones.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Sign {
+    /// 0, -1, 1, -2, 2 …
+    Zigzag,
+    /// Less the smallest.
+    From(i64),
+}
+
+impl Sign {
+    fn apply(self, number: i64) -> u64 {
+        match self {
+            Self::Zigzag => zigzag(number),
+            Self::From(smallest) => number.wrapping_sub(smallest) as u64,
+        }
+    }
+
+    fn undo(self, number: u64) -> i64 {
+        match self {
+            Self::Zigzag => unzigzag(number),
+            Self::From(smallest) => smallest.wrapping_add(number as i64),
+        }
+    }
+
+    fn put(self, plan: &mut Vec<u8>) {
+        match self {
+            Self::Zigzag => plan.push(0),
+            Self::From(smallest) => {
+                plan.push(1);
+                put_varint(plan, zigzag(smallest));
+            }
+        }
+    }
+
+    fn read(plan: &mut Reader<'_>) -> Result<Self, Damage> {
+        match plan.byte()? {
+            0 => Ok(Self::Zigzag),
+            1 => Ok(Self::From(unzigzag(plan.varint()?))),
+            _ => Err(Damage::new("numbers of an unknown sign")),
+        }
+    }
+
+    fn both(numbers: &[i64]) -> [Self; 2] {
+        let smallest = numbers.iter().copied().min().unwrap_or(0);
+        [Self::Zigzag, Self::From(smallest)]
+    }
+}
+
+fn unsigned(numbers: &[i64], sign: Sign) -> Vec<u64> {
+    numbers.iter().map(|&number| sign.apply(number)).collect()
+}
+
+const PLANES: u8 = 0;
+const ROWS: u8 = 1;
+const BUCKETS: u8 = 2;
+const DIGITS: u8 = 3;
+const GROUPS: u8 = 4;
+
+/// Roughly the bytes that integers take: the entropy of their bytes, or that of their buckets.
+pub fn estimate(numbers: &[i64]) -> usize {
+    let cost = |sign| {
+        let some = unsigned(numbers, sign);
+        let planes = (0..width_of(&some))
+            .map(|plane| order0_bytes(&plane_of(&some, plane)))
+            .sum::<usize>();
+        planes.min(Buckets(2).estimate(&some))
+    };
+    let [zigzag, smallest] = Sign::both(numbers);
+    cost(zigzag).min(cost(smallest))
+}
+
+/// Appends integers in the layout that takes the fewest bytes, or seems to by some of them.
+pub fn put(numbers: &[i64], effort: Effort, node: &mut Node) {
+    let looked_at = match effort {
+        Effort::Fast => 2048,
+        Effort::Balanced => 6144,
+        Effort::Max => usize::MAX,
+    };
+    let start = numbers.len().saturating_sub(looked_at) / 2;
+    let end = numbers.len().min(start.saturating_add(looked_at));
+    let mut best: Option<(usize, Sign, Layout)> = None;
+    for sign in Sign::both(numbers) {
+        let some = unsigned(numbers, sign);
+        for layout in layouts(&some, sign, effort) {
+            let mut tried = Node::default();
+            layout.put(&some[start..end], &mut tried);
+            let cost = tried.cost(effort);
+            if best.as_ref().is_none_or(|(smallest, ..)| cost < *smallest) {
+                best = Some((cost, sign, layout));
+            }
+        }
+    }
+    if let Some((_, sign, layout)) = best {
+        sign.put(&mut node.plan);
+        layout.put(&unsigned(numbers, sign), node);
+    }
+}
+
+enum Layout {
+    Planes,
+    Rows,
+    Buckets(Buckets),
+    /// Of this base.
+    Digits(u64),
+    Groups(Groups),
+}
+
+/// What is worth a try: planes always; of the buckets' finenesses the one that looks best.
+fn layouts(numbers: &[u64], sign: Sign, effort: Effort) -> Vec<Layout> {
+    let width = width_of(numbers);
+    let mut found = vec![Layout::Planes];
+    if effort != Effort::Fast && width > 1 && sign == Sign::Zigzag {
+        found.push(Layout::Rows);
+    }
+    let largest = numbers.iter().copied().max().unwrap_or(0);
+    if numbers.len() >= LEAST_PACKED && largest > 0 {
+        let some = &numbers[(numbers.len().saturating_sub(COMPARED)) / 2..];
+        let some = &some[..some.len().min(COMPARED)];
+        let finest = fineness(effort)
+            .iter()
+            .map(|&fine| Buckets(fine))
+            .filter(|buckets| buckets.of(largest).0 < 256)
+            .min_by_key(|buckets| {
+                let (coded, bits) = buckets.split(some);
+                bytes_cost(&coded) + bits.len()
+            });
+        found.extend(finest.map(Layout::Buckets));
+        found.extend(Groups::best(some, largest).map(Layout::Groups));
+        if matches!(sign, Sign::From(_)) && largest < u64::MAX {
+            found.push(Layout::Digits(largest + 1));
+        }
+    }
+    found
+}
+
+/// The finenesses of buckets to try.
+fn fineness(effort: Effort) -> &'static [u32] {
+    match effort {
+        Effort::Fast => &[2, 4],
+        Effort::Balanced => &[1, 2, 3, 4],
+        Effort::Max => &[0, 1, 2, 3, 4, MOST_FINE],
+    }
+}
+
+/// Integers that parameters are compared on.
+const COMPARED: usize = 4096;
+/// Fewer integers are not worth layouts with parameters.
+const LEAST_PACKED: usize = 32;
+
+impl Layout {
+    fn put(&self, numbers: &[u64], node: &mut Node) {
+        let width = width_of(numbers);
+        match self {
+            Self::Planes => {
+                node.plan.extend([PLANES, width as u8]);
+                for plane in (0..width).rev() {
+                    push(node, "plane", Kind::Bytes, plane_of(numbers, plane));
+                }
+            }
+            Self::Rows => {
+                node.plan.extend([ROWS, width as u8]);
+                let aligned = if width.is_power_of_two() { width } else { 1 };
+                let bytes = numbers
+                    .iter()
+                    .flat_map(|number| number.to_be_bytes()[8 - width..].to_vec())
+                    .collect();
+                push(node, "rows", Kind::Rows(aligned as u8), bytes);
+            }
+            Self::Buckets(buckets) => buckets.put(numbers, node),
+            Self::Groups(groups) => groups.put(numbers, node),
+            Self::Digits(base) => {
+                node.plan.push(DIGITS);
+                put_varint(&mut node.plan, *base);
+                push(node, "digits", Kind::Packed, put_digits(numbers, *base));
+            }
+        }
+    }
+}
+
+fn push(node: &mut Node, coding: &'static str, kind: Kind, bytes: Vec<u8>) {
+    node.streams.push(RawStream::new(coding, kind, bytes));
+}
+
+fn width_of(numbers: &[u64]) -> usize {
+    let all = numbers.iter().fold(0, |all, number| all | number);
+    (8 - all.leading_zeros() as usize / 8).max(1)
+}
+
+fn plane_of(numbers: &[u64], plane: usize) -> Vec<u8> {
+    numbers
+        .iter()
+        .map(|number| (number >> (8 * plane)) as u8)
+        .collect()
+}
+
+/// The finest division of each doubling: into 2 to the power of this.
+const MOST_FINE: u32 = 5;
+
+/// Ranges that grow with the number: each doubling is divided into as many as 2 to the power of
+/// this. Which range is for a coder; where in it is nearly random.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+struct Buckets(u32);
+
+impl Buckets {
+    /// The bucket of a number, and how many bits below it are left.
+    fn of(self, number: u64) -> (u32, u32) {
+        let fine = self.0;
+        if number < 2 << fine {
+            return (number as u32, 0);
+        }
+        let below = number.ilog2() - fine;
+        let within = (number >> below) as u32 & ((1 << fine) - 1);
+        (((below + 1) << fine) + within, below)
+    }
+
+    /// The smallest number of a bucket, and how many bits are below it.
+    fn start(self, bucket: u32) -> Result<(u64, u32), Damage> {
+        let fine = self.0;
+        if bucket < 2 << fine {
+            return Ok((u64::from(bucket), 0));
+        }
+        let below = (bucket >> fine) - 1;
+        if below + fine > 63 {
+            return Err(Damage::new("a bucket of numbers beyond 64 bits"));
+        }
+        let within = u64::from(bucket & ((1 << fine) - 1));
+        Ok(((within | 1 << fine) << below, below))
+    }
+
+    fn estimate(self, numbers: &[u64]) -> usize {
+        let mut counts = vec![0u32; 64 << self.0];
+        let mut bits = 0;
+        for &number in numbers {
+            let (bucket, below) = self.of(number);
+            if let Some(count) = counts.get_mut(bucket as usize) {
+                *count += 1;
+            }
+            bits += u64::from(below);
+        }
+        let total = numbers.len() as f64;
+        let coded: f64 = counts
+            .iter()
+            .filter(|&&count| count > 0)
+            .map(|&count| f64::from(count) * (total / f64::from(count)).log2())
+            .sum();
+        ((coded + bits as f64) / 8.0) as usize + 1
+    }
+
+    fn put(self, numbers: &[u64], node: &mut Node) {
+        node.plan.extend([BUCKETS, self.0 as u8]);
+        let (buckets, bits) = self.split(numbers);
+        push(node, "buckets", Kind::Bytes, buckets);
+        push(node, "bits", Kind::Packed, bits);
+    }
+
+    /// The buckets, and the bits below them.
+    fn split(self, numbers: &[u64]) -> (Vec<u8>, Vec<u8>) {
+        let mut bits = BitWriter::default();
+        let mut buckets = Vec::with_capacity(numbers.len());
+        for &number in numbers {
+            let (bucket, below) = self.of(number);
+            buckets.push(bucket as u8);
+            bits.put(u128::from(number), below);
+        }
+        (buckets, bits.finish())
+    }
+
+    fn read(self, count: usize, source: &mut Source) -> Result<Vec<u64>, Damage> {
+        let buckets = source.next("buckets")?;
+        let bits = source.next("bits")?;
+        if buckets.len() != count {
+            return Err(Damage::new(
+                "buckets are not as many as their column's values",
+            ));
+        }
+        let mut bits = BitReader::new(&bits);
+        let numbers = buckets
+            .into_iter()
+            .map(|bucket| {
+                let (start, below) = self.start(u32::from(bucket))?;
+                Ok(start | bits.take(below)?)
+            })
+            .collect::<Result<_, Damage>>()?;
+        bits.finish()?;
+        Ok(numbers)
+    }
+}
+
+/// Small numbers, several in a byte: a coder of bytes rounds less off them together than one by one.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+struct Groups {
+    base: u8,
+    /// Numbers in a byte, the first in the highest place.
+    together: u8,
+}
+
+impl Groups {
+    const LARGEST_BASE: u64 = 16;
+
+    /// The number of them in a byte that looks best, from two on.
+    fn best(some: &[u64], largest: u64) -> Option<Self> {
+        let base = (largest + 1).max(2);
+        if largest >= Self::LARGEST_BASE {
+            return None;
+        }
+        (2..=8u8)
+            .filter(|&together| base.pow(together.into()) <= 256)
+            .map(|together| Self {
+                base: base as u8,
+                together,
+            })
+            .min_by_key(|groups| bytes_cost(&groups.join(some)))
+    }
+
+    fn join(self, numbers: &[u64]) -> Vec<u8> {
+        let groups = numbers.chunks(usize::from(self.together));
+        groups
+            .map(|group| {
+                let missing = u32::from(self.together) - group.len() as u32;
+                let joined = group.iter().fold(0u64, |joined, number| {
+                    joined * u64::from(self.base) + number
+                });
+                (joined * u64::from(self.base).pow(missing)) as u8
+            })
+            .collect()
+    }
+
+    fn put(self, numbers: &[u64], node: &mut Node) {
+        node.plan.extend([GROUPS, self.base, self.together]);
+        push(node, "groups", Kind::Bytes, self.join(numbers));
+    }
+
+    fn read(count: usize, plan: &mut Reader<'_>, source: &mut Source) -> Result<Vec<u64>, Damage> {
+        let (base, together) = (u64::from(plan.byte()?), plan.byte()?);
+        if !(2..=Self::LARGEST_BASE).contains(&base)
+            || !(1..=8).contains(&together)
+            || base.pow(together.into()) > 256
+        {
+            return Err(Damage::new("impossible groups of numbers"));
+        }
+        let together = usize::from(together);
+        let bytes = source.next("groups")?;
+        if bytes.len() != count.div_ceil(together) {
+            return Err(Damage::new(
+                "groups are not as many as their column's values",
+            ));
+        }
+        let mut numbers = vec![0; count];
+        for (group, byte) in numbers.chunks_mut(together).zip(bytes) {
+            let mut joined = u64::from(byte);
+            for _ in group.len()..together {
+                joined /= base;
+            }
+            for number in group.iter_mut().rev() {
+                *number = joined % base;
+                joined /= base;
+            }
+        }
+        Ok(numbers)
+    }
+}
+
+/// How many digits of a base go together, so that little of a bit is lost: as many as 128 bits hold.
+fn digits_together(base: u64) -> usize {
+    let mut most = 1u128;
+    let mut count = 0;
+    while count < 128 {
+        match most.checked_mul(u128::from(base)) {
+            Some(more) => most = more,
+            None => break,
+        }
+        count += 1;
+    }
+    count.max(1)
+}
+
+/// The bits that so many digits take: enough for the largest number they make.
+fn bits_of(base: u64, digits: usize) -> u32 {
+    let largest = (0..digits).fold(0u128, |number, _| {
+        number
+            .wrapping_mul(u128::from(base))
+            .wrapping_add(u128::from(base - 1))
+    });
+    128 - largest.leading_zeros()
+}
+
+fn put_digits(numbers: &[u64], base: u64) -> Vec<u8> {
+    let mut bits = BitWriter::default();
+    for group in numbers.chunks(digits_together(base)) {
+        let number = group.iter().fold(0u128, |number, &digit| {
+            number
+                .wrapping_mul(u128::from(base))
+                .wrapping_add(u128::from(digit))
+        });
+        bits.put(number, bits_of(base, group.len()));
+    }
+    bits.finish()
+}
+
+fn read_digits(count: usize, base: u64, source: &mut Source) -> Result<Vec<u64>, Damage> {
+    let bytes = source.next("digits")?;
+    if base < 2 {
+        return Err(Damage::new("digits of a base below two"));
+    }
+    let together = digits_together(base);
+    let (whole, rest) = (bits_of(base, together), bits_of(base, count % together));
+    let needed = (count / together) as u64 * u64::from(whole) + u64::from(rest);
+    if bytes.len() as u64 != needed.div_ceil(8) {
+        return Err(Damage::new(
+            "digits are not as many as their column's values",
+        ));
+    }
+    let mut bits = BitReader::new(&bytes);
+    let mut numbers = vec![0u64; count];
+    for group in numbers.chunks_mut(together) {
+        let width = if group.len() == together { whole } else { rest };
+        let mut number = bits.take_wide(width)?;
+        for digit in group.iter_mut().rev() {
+            *digit = (number % u128::from(base)) as u64;
+            number /= u128::from(base);
+        }
+        if number > 0 {
+            return Err(Damage::new("digits beyond their base"));
+        }
+    }
+    Ok(numbers)
+}
+
+/// Reads `count` integers.
+pub fn read(count: usize, plan: &mut Reader<'_>, source: &mut Source) -> Result<Vec<i64>, Damage> {
+    let sign = Sign::read(plan)?;
+    let numbers = match plan.byte()? {
+        PLANES => read_planes(count, width(plan)?, source)?,
+        ROWS => read_rows(count, width(plan)?, source)?,
+        BUCKETS => Buckets(plan.size(MOST_FINE as usize, "the fineness of buckets")? as u32)
+            .read(count, source)?,
+        GROUPS => Groups::read(count, plan, source)?,
+        DIGITS => read_digits(count, plan.varint()?, source)?,
+        _ => return Err(Damage::new("numbers in an unknown layout")),
+    };
+    Ok(numbers
+        .into_iter()
+        .map(|number| sign.undo(number))
+        .collect())
+}
+
+fn width(plan: &mut Reader<'_>) -> Result<usize, Damage> {
+    let width = usize::from(plan.byte()?);
+    if (1..=8).contains(&width) {
+        Ok(width)
+    } else {
+        Err(Damage::new("numbers of an impossible width"))
+    }
+}
+
+fn read_planes(count: usize, width: usize, source: &mut Source) -> Result<Vec<u64>, Damage> {
+    let mut numbers = vec![0u64; count];
+    for _ in 0..width {
+        let plane = source.next("plane")?;
+        if plane.len() != count {
+            return Err(Damage::new("a plane is not as long as its column"));
+        }
+        for (number, byte) in numbers.iter_mut().zip(plane) {
+            *number = *number << 8 | u64::from(byte);
+        }
+    }
+    Ok(numbers)
+}
+
+fn read_rows(count: usize, width: usize, source: &mut Source) -> Result<Vec<u64>, Damage> {
+    let bytes = source.next("rows")?;
+    if bytes.len() != count * width {
+        return Err(Damage::new("rows are not as many as their column's values"));
+    }
+    Ok(bytes
+        .chunks_exact(width)
+        .map(|row| {
+            row.iter()
+                .fold(0, |number, &byte| number << 8 | u64::from(byte))
+        })
+        .collect())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn check(numbers: &[i64]) {
+        for sign in Sign::both(numbers) {
+            let some = unsigned(numbers, sign);
+            let mut all = layouts(&some, sign, Effort::Max);
+            let largest = some.iter().copied().max().unwrap_or(0);
+            if (1..u64::MAX).contains(&largest) {
+                all.push(Layout::Digits(largest + 1));
+            }
+            for fine in 0..=MOST_FINE {
+                if some.iter().all(|&number| Buckets(fine).of(number).0 < 256) {
+                    all.push(Layout::Buckets(Buckets(fine)));
+                }
+            }
+            for layout in all {
+                let mut node = Node::default();
+                sign.put(&mut node.plan);
+                layout.put(&some, &mut node);
+                let mut source = Source::of_raw(&[], &node.streams);
+                let back = read(numbers.len(), &mut Reader::new(&node.plan), &mut source);
+                assert_eq!(back.as_deref(), Ok(numbers), "{sign:?}");
+                assert_eq!(source.finish(), Ok(()));
+            }
+        }
+    }
+
+    #[test]
+    fn integers_come_back_in_every_layout() {
+        check(&[0]);
+        check(&[i64::MIN, i64::MAX, 0, -1, 1]);
+        check(&[5, 5, 5]);
+        let mut dice = fastrand::Rng::with_seed(8);
+        for range in [
+            1,
+            2,
+            3,
+            10,
+            201,
+            255,
+            256,
+            257,
+            1 << 20,
+            1 << 40,
+            i64::MAX - 1,
+        ] {
+            let numbers: Vec<i64> = (0..500).map(|_| dice.i64(-range / 3..=range / 2)).collect();
+            check(&numbers);
+            check(&numbers[..127]);
+        }
+    }
+
+    #[test]
+    fn every_bucket_starts_where_the_one_before_ends() {
+        for fine in 0..=MOST_FINE {
+            let mut next = Some(0u64);
+            for bucket in 0..(64 - fine) << fine {
+                let (start, below) = Buckets(fine).start(bucket).expect("in range");
+                assert_eq!(Some(start), next);
+                assert_eq!(Buckets(fine).of(start), (bucket, below));
+                next = start.checked_add(1 << below);
+            }
+        }
+    }
+
+    #[test]
+    fn random_digits_cost_their_information() {
+        let mut dice = fastrand::Rng::with_seed(9);
+        for base in [3i64, 10, 60, 201, 1000, 250_000] {
+            let numbers: Vec<i64> = (0..20_000).map(|_| dice.i64(0..base)).collect();
+            let mut node = Node::default();
+            put(&numbers, Effort::Balanced, &mut node);
+            let floor = 20_000.0 * (base as f64).log2() / 8.0;
+            let cost = node.cost(Effort::Balanced) as f64;
+            assert!(cost < floor * 1.012 + 20.0, "{base}: {cost} of {floor}");
+        }
+    }
+
+    #[test]
+    fn hostile_layouts_are_damage() {
+        let streams = [RawStream::new("test", Kind::Bytes, vec![255; 4])];
+        for plan in [
+            &[0, DIGITS, 0][..],
+            &[0, DIGITS, 1],
+            &[0, DIGITS, 200],
+            &[0, BUCKETS, 5],
+            &[0, BUCKETS, 6],
+            &[0, PLANES, 0],
+            &[0, ROWS, 9],
+            &[2, PLANES, 1],
+            &[0, 4, 1],
+            &[],
+        ] {
+            let mut source = Source::of_raw(&[], &streams);
+            assert!(
+                read(3, &mut Reader::new(plan), &mut source).is_err(),
+                "{plan:?}"
+            );
+        }
+    }
+}

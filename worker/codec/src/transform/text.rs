@@ -1,0 +1,39 @@
+//! Logs and other text: one column of lines, whose templates and changing parts the column codings
+//! find.
+
+use super::{Table, values::Values};
+use crate::Damage;
+
+/// Cuts text into lines. Refuses bytes that are no text.
+pub fn split(raw: &[u8]) -> Option<Table> {
+    let ended = raw.last() == Some(&b'\n');
+    let body = if ended { &raw[..raw.len() - 1] } else { raw };
+    let lines: Values = body.split(|&byte| byte == b'\n').collect();
+    (lines.len() >= 4).then(|| Table {
+        head: vec![u8::from(ended)],
+        columns: vec![lines],
+        names: vec!["line".into()],
+    })
+}
+
+/// Puts the lines together again.
+pub fn join(head: &[u8], columns: &[Values], limit: usize) -> Result<Vec<u8>, Damage> {
+    let ([ended], [lines]) = (head, columns) else {
+        return Err(Damage::new("text that is not one column"));
+    };
+    let newlines = lines.len().saturating_sub(1) + usize::from(*ended == 1);
+    if lines.byte_len() + newlines > limit {
+        return Err(Damage::new("the lines are longer than their block"));
+    }
+    let mut raw = Vec::with_capacity((lines.byte_len() + lines.len()).min(limit));
+    for (number, line) in lines.iter().enumerate() {
+        if number > 0 {
+            raw.push(b'\n');
+        }
+        raw.extend_from_slice(line);
+    }
+    if *ended == 1 {
+        raw.push(b'\n');
+    }
+    Ok(raw)
+}

@@ -1,0 +1,56 @@
+//! The checks of the fuzz targets, run over what the fuzzers found interesting (`testdata/fuzz`).
+
+#![expect(clippy::expect_used, reason = "a test fails by panicking")]
+
+use std::path::PathBuf;
+
+use streampress_codec::transform::Transform;
+
+#[path = "../fuzz/src/checks.rs"]
+mod checks;
+
+fn replay(target: &str, check: impl Fn(&[u8])) {
+    let folder = PathBuf::from(env!("CARGO_MANIFEST_DIR"))
+        .join("testdata/fuzz")
+        .join(target);
+    let mut inputs: Vec<PathBuf> = std::fs::read_dir(&folder)
+        .expect("a folder of inputs")
+        .map(|entry| entry.expect("an entry").path())
+        .collect();
+    inputs.sort();
+    assert!(!inputs.is_empty(), "{target}");
+    for input in inputs {
+        // Shown only when a check fails.
+        println!("{target}: {}", input.display());
+        check(&std::fs::read(&input).expect("an input"));
+    }
+}
+
+#[test]
+fn inputs_of_the_round_trip_come_back() {
+    replay("round_trip", checks::round_trip);
+}
+
+#[test]
+fn inputs_of_each_transform_come_back() {
+    replay("transform_json", |data| {
+        checks::transform(Transform::Json, data)
+    });
+    replay("transform_csv", |data| {
+        checks::transform(Transform::Csv, data)
+    });
+    replay("transform_text", |data| {
+        checks::transform(Transform::Text, data)
+    });
+}
+
+#[test]
+fn hostile_files_and_blocks_get_an_answer() {
+    replay("hostile_file", checks::hostile_file);
+    replay("hostile_block", checks::hostile_block);
+}
+
+#[test]
+fn inputs_of_the_seed_format_come_back() {
+    replay("seed_format", checks::seed_format);
+}

@@ -1,0 +1,260 @@
+//! The hybrid format as a whole: any bytes come back, damage is named, memory and order stay bounded.
+
+#![expect(clippy::expect_used, reason = "a test fails by panicking")]
+
+use std::{
+    io::{self, Read},
+    sync::atomic::{AtomicBool, Ordering},
+};
+
+use proptest::prelude::*;
+use streampress_codec::{
+    Error,
+    hybrid::{self, Effort, Limits, Options, Summary},
+};
+
+static GO: AtomicBool = AtomicBool::new(false);
+
+fn options(effort: Effort, block_size: usize, threads: usize) -> Options {
+    Options {
+        effort,
+        block_size,
+        threads,
+    }
+}
+
+fn pack(raw: &[u8], options: Options) -> (Vec<u8>, Summary) {
+    let mut packed = Vec::new();
+    let summary = hybrid::pack(
+        raw,
+        |frame| {
+            packed.extend_from_slice(frame);
+            Ok(())
+        },
+        &options,
+        &GO,
+    )
+    .expect("packs");
+    (packed, summary)
+}
+
+fn unpack(packed: &[u8]) -> Result<(Vec<u8>, Summary), Error> {
+    let mut raw = Vec::new();
+    let summary = hybrid::unpack(packed, &mut raw, &Limits::default(), 2, &GO)?;
+    Ok((raw, summary))
+}
+
+fn check(raw: &[u8], options: Options) -> Vec<u8> {
+    let (packed, summary) = pack(raw, options);
+    let (back, unpacked) = unpack(&packed).expect("unpacks");
+    assert!(back == raw, "{options:?}");
+    assert_eq!(summary.raw_bytes, raw.len() as u64);
+    assert_eq!(summary.packed_bytes, packed.len() as u64);
+    assert_eq!(summary.hash, blake3::hash(raw));
+    assert_eq!(
+        (unpacked.hash, unpacked.blocks, unpacked.packed_bytes),
+        (summary.hash, summary.blocks, summary.packed_bytes)
+    );
+    packed
+}
+
+fn rows(bytes: usize) -> Vec<u8> {
+    let mut text = Vec::new();
+    for row in 0.. {
+        if text.len() >= bytes {
+            break;
+        }
+        text.extend(
+            format!(
+                "{{\"id\":{row},\"name\":\"name {}\",\"price\":{}.5}}\n",
+                row % 17,
+                row * 7 % 1000
+            )
+            .bytes(),
+        );
+    }
+    text
+}
+
+#[test]
+fn files_of_all_sizes_come_back() {
+    for effort in Effort::ALL {
+        for len in [0, 1, 2, 4095, 4096, 4097, 8192, 50_000] {
+            check(&rows(60_000)[..len], options(effort, 4096, 2));
+            check(&vec![b'x'; len], options(effort, 4096, 1));
+        }
+        check(&rows(300_000), options(effort, 64 << 10, 3));
+    }
+}
+
+#[test]
+fn the_same_file_packs_to_the_same_bytes_on_any_number_of_threads() {
+    let raw = rows(200_000);
+    let one = check(&raw, options(Effort::Balanced, 16 << 10, 1));
+    assert!(one == check(&raw, options(Effort::Balanced, 16 << 10, 4)));
+}
+
+#[test]
+fn blocks_end_behind_rows() {
+    let raw = rows(100_000);
+    let mut ends = Vec::new();
+    let mut at = 0;
+    hybrid::pack_observed(
+        &raw[..],
+        |_| Ok(()),
+        &options(Effort::Fast, 10_000, 1),
+        &GO,
+        |block| {
+            at += block.header.raw_len as usize;
+            ends.push(raw[at - 1]);
+        },
+    )
+    .expect("packs");
+    assert!(ends.len() >= 10 && ends.iter().all(|&end| end == b'\n'));
+}
+
+#[test]
+fn every_truncation_is_an_error_with_an_offset() {
+    let packed = check(&rows(30_000), options(Effort::Fast, 8 << 10, 2));
+    for len in (0..packed.len())
+        .step_by(7)
+        .chain(packed.len() - 80..packed.len())
+    {
+        match unpack(&packed[..len]) {
+            Err(Error::Damaged { offset, .. }) => assert!(offset <= len as u64),
+            Err(Error::NotPacked) => assert_eq!(len, 0),
+            other => panic!("{len}: {other:?}"),
+        }
+    }
+}
+
+#[test]
+fn every_flipped_byte_is_an_error() {
+    let packed = check(&rows(12_000), options(Effort::Balanced, 8 << 10, 2));
+    for at in 0..packed.len() {
+        let mut bad = packed.clone();
+        bad[at] ^= 0x10;
+        assert!(unpack(&bad).is_err(), "byte {at}");
+    }
+}
+
+#[test]
+fn a_damaged_block_loses_only_itself_and_is_named() {
+    let raw = rows(40_000);
+    let (packed, summary) = pack(&raw, options(Effort::Fast, 8 << 10, 2));
+    assert!(summary.blocks >= 5);
+    let starts: Vec<usize> = (0..packed.len())
+        .filter(|&at| packed[at..].starts_with(b"SPKB"))
+        .collect();
+    for at in [starts[2] + 60, starts[2] + 13, starts[2] + 1] {
+        let mut bad = packed.clone();
+        bad[at] ^= 0x10;
+        let mut back = Vec::new();
+        let summary = hybrid::unpack_keep_going(&bad[..], &mut back, &Limits::default(), 2, &GO)
+            .expect("goes on");
+        assert_eq!(summary.damaged.len(), 1, "{:?}", summary.damaged);
+        assert!(
+            summary.damaged[0].contains(&format!("at byte {}", starts[2])),
+            "{:?}",
+            summary.damaged
+        );
+        let lost = raw.len() - back.len();
+        assert!((4000..=8192).contains(&lost), "{lost}");
+        assert!(raw.starts_with(&back[..8000]) && raw.ends_with(&back[back.len() - 8000..]));
+    }
+}
+
+#[test]
+fn limits_hold_before_memory_is_taken() {
+    let (packed, _) = pack(&rows(40_000), options(Effort::Fast, 8 << 10, 1));
+    let small = |block_bytes, total_bytes| {
+        let limits = Limits {
+            block_bytes,
+            total_bytes,
+        };
+        hybrid::unpack(&packed[..], io::sink(), &limits, 1, &GO)
+    };
+    assert!(matches!(
+        small(4 << 10, u64::MAX),
+        Err(Error::TooLarge { .. })
+    ));
+    assert!(matches!(
+        small(8 << 10, 20_000),
+        Err(Error::TooLarge { .. })
+    ));
+}
+
+#[test]
+fn a_raised_flag_ends_both_ways_at_a_block() {
+    let raw = rows(100_000);
+    let stop = AtomicBool::new(false);
+    let mut frames = 0;
+    let sink = |_: &[u8]| {
+        frames += 1;
+        stop.store(frames == 3, Ordering::Relaxed);
+        Ok(())
+    };
+    let result = hybrid::pack(&raw[..], sink, &options(Effort::Fast, 4096, 2), &stop);
+    assert!(matches!(result, Err(Error::Cancelled)));
+    assert_eq!(frames, 3);
+    let (packed, _) = pack(&raw, options(Effort::Fast, 4096, 2));
+    let result = hybrid::unpack(
+        &packed[..],
+        io::sink(),
+        &Limits::default(),
+        2,
+        &AtomicBool::new(true),
+    );
+    assert!(matches!(result, Err(Error::Cancelled)));
+}
+
+#[test]
+fn errors_of_reader_and_sink_are_told_apart() {
+    struct Broken;
+    impl Read for Broken {
+        fn read(&mut self, _: &mut [u8]) -> io::Result<usize> {
+            Err(io::Error::other("broken"))
+        }
+    }
+    let options = Options::default();
+    assert!(matches!(
+        hybrid::pack(Broken, |_| Ok(()), &options, &GO),
+        Err(Error::Read(_))
+    ));
+    let full = |_: &[u8]| Err(io::Error::other("full"));
+    assert!(matches!(
+        hybrid::pack(&b"x"[..], full, &options, &GO),
+        Err(Error::Write(_))
+    ));
+    assert!(matches!(
+        unpack(b"plain text, not packed"),
+        Err(Error::NotPacked)
+    ));
+}
+
+#[test]
+fn a_block_size_out_of_range_is_refused() {
+    for size in [0, 4095, 65 << 20] {
+        let result = hybrid::pack(&b"x"[..], |_| Ok(()), &options(Effort::Fast, size, 1), &GO);
+        assert!(matches!(result, Err(Error::Options(_))), "{size}");
+    }
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 96, failure_persistence: None, ..ProptestConfig::default() })]
+
+    #[test]
+    fn arbitrary_bytes_come_back(raw in proptest::collection::vec(any::<u8>(), 0..6000)) {
+        for effort in Effort::ALL {
+            check(&raw, options(effort, 4096, 1));
+        }
+    }
+
+    #[test]
+    fn arbitrary_packed_bytes_never_panic(tail in proptest::collection::vec(any::<u8>(), 0..2000)) {
+        let (mut packed, _) = pack(b"a,b\n1,2\n", Options::default());
+        packed.truncate(16);
+        packed.extend(tail);
+        prop_assert!(unpack(&packed).is_err());
+    }
+}

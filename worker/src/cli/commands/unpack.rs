@@ -1,0 +1,233 @@
+//! `streampress unpack`: the file back from either packed format, told apart by its first bytes.
+
+use std::{
+    fs::File,
+    io::{Read, Write},
+    path::{Path, PathBuf},
+    sync::atomic::AtomicBool,
+};
+
+use anyhow::{Context, Result, bail};
+
+use super::{
+    files::{self, Output},
+    pack::{HYBRID_ENDING, SEED_ENDING},
+};
+use streampress_codec::{
+    frame,
+    hybrid::{self, Blocks},
+    legacy,
+};
+
+use crate::legacy::messages::LegacyManifest;
+
+/// What to unpack, and how.
+#[derive(Debug, Clone)]
+pub struct UnpackOptions {
+    /// The packed file; `-` is standard input.
+    pub input: PathBuf,
+    /// Where to; unless given, the input's name without `.spk` or `.seed`, and standard output for a
+    /// single block.
+    pub output: Option<PathBuf>,
+    /// Threads; 0 means as many as there are cores.
+    pub threads: usize,
+    /// What the file may ask for.
+    pub limits: hybrid::Limits,
+    /// Leave damaged blocks out and name them instead of giving up.
+    pub keep_going: bool,
+    /// Only this block, counted from 0; the input must be a hybrid file that can be read anywhere.
+    pub block: Option<u32>,
+    /// Overwrite an existing output.
+    pub force: bool,
+}
+
+/// What was unpacked.
+#[derive(Debug, Clone)]
+pub struct UnpackOutcome {
+    /// Bytes of the output.
+    pub raw_bytes: u64,
+    /// Bytes of the input.
+    pub packed_bytes: u64,
+    /// Where it went.
+    pub output: PathBuf,
+    /// The damaged blocks that were left out; anything here means that the command failed.
+    pub damaged: Vec<String>,
+    /// All numbers; of the hybrid format only.
+    pub summary: Option<hybrid::Summary>,
+}
+
+/// Unpacks one file.
+pub fn unpack(options: &UnpackOptions, cancel: &AtomicBool) -> Result<UnpackOutcome> {
+    let output = output_path(options)?;
+    if let Some(number) = options.block {
+        return unpack_block(options, number, output)
+            .with_context(|| format!("unpacking block {number} of {}", options.input.display()));
+    }
+    let mut input = files::open(&options.input)?;
+    let mut writer = Output::create(&output, options.force)?;
+    let work = || -> Result<UnpackOutcome> {
+        let mut first = Vec::new();
+        input
+            .by_ref()
+            .take(4)
+            .read_to_end(&mut first)
+            .context("reading the input")?;
+        let is_seed = is_seed_start(&first, &options.input);
+        let whole = first.as_slice().chain(input);
+        if is_seed {
+            return unpack_seed(options, whole, writer, output);
+        }
+        let unpack = if options.keep_going {
+            hybrid::unpack_keep_going
+        } else {
+            hybrid::unpack
+        };
+        let summary = unpack(whole, &mut writer, &options.limits, options.threads, cancel)?;
+        writer.finish()?;
+        Ok(UnpackOutcome {
+            raw_bytes: summary.raw_bytes,
+            packed_bytes: summary.packed_bytes,
+            output,
+            damaged: summary.damaged.clone(),
+            summary: Some(summary),
+        })
+    };
+    work().with_context(|| format!("unpacking {}", options.input.display()))
+}
+
+/// Reads the index and the one block, whatever the size of the file.
+fn unpack_block(options: &UnpackOptions, number: u32, output: PathBuf) -> Result<UnpackOutcome> {
+    if files::is_stream(&options.input) {
+        bail!("a single block needs a file: standard input cannot be read from its end");
+    }
+    let file = File::open(&options.input).context("opening the file")?;
+    let mut blocks = Blocks::open(file, &options.limits)?;
+    let raw = blocks.read(number)?;
+    let packed_bytes = blocks
+        .end()
+        .index
+        .get(number as usize)
+        .map_or(0, |&(_, packed)| u64::from(packed));
+    let writer = Output::create(&output, options.force)?;
+    write_whole(&raw, packed_bytes, writer, output)
+}
+
+/// A seed file begins with the length of a message, which never looks like our magic.
+pub(super) fn is_seed_start(first: &[u8], path: &Path) -> bool {
+    let named_so = path.extension().is_some_and(|ending| ending == SEED_ENDING);
+    first != frame::FILE_MAGIC && (named_so || first.starts_with(&[0, 0]))
+}
+
+fn output_path(options: &UnpackOptions) -> Result<PathBuf> {
+    if let Some(output) = &options.output {
+        return Ok(output.clone());
+    }
+    if files::is_stream(&options.input) || options.block.is_some() {
+        return Ok(PathBuf::from("-"));
+    }
+    match options.input.extension() {
+        Some(ending) if ending == HYBRID_ENDING || ending == SEED_ENDING => {
+            Ok(options.input.with_extension(""))
+        }
+        _ => bail!(
+            "{} does not end in .{HYBRID_ENDING} or .{SEED_ENDING}: say where to unpack it with -o",
+            options.input.display()
+        ),
+    }
+}
+
+/// The longest message that is read.
+const MESSAGE_LIMIT: usize = 1 << 20;
+/// The longest record that is read: what a Kinesis record may be.
+const RECORD_LIMIT: usize = 10 << 20;
+/// The most that a seed file may restore to in memory, unless the limits say less.
+const SEED_TOTAL_LIMIT: u64 = 4 << 30;
+
+fn unpack_seed(
+    options: &UnpackOptions,
+    input: impl Read,
+    writer: Output,
+    output: PathBuf,
+) -> Result<UnpackOutcome> {
+    let (message, records, packed_bytes) = read_seed_file(input)?;
+    let packed = legacy::Packed {
+        stages: message.stages()?,
+        records,
+    };
+    let limit = options.limits.total_bytes.min(SEED_TOTAL_LIMIT) as usize;
+    let raw = legacy::unpack(&packed, limit)?;
+    write_whole(&raw, packed_bytes, writer, output)
+}
+
+/// Writes what was unpacked in one piece.
+fn write_whole(
+    raw: &[u8],
+    packed_bytes: u64,
+    mut writer: Output,
+    output: PathBuf,
+) -> Result<UnpackOutcome> {
+    writer.write_all(raw).context("writing the output")?;
+    writer.finish()?;
+    Ok(UnpackOutcome {
+        raw_bytes: raw.len() as u64,
+        packed_bytes,
+        output,
+        damaged: Vec::new(),
+        summary: None,
+    })
+}
+
+/// Reads a packed seed file: message, records in the order of their numbers, and bytes in all.
+pub(super) fn read_seed_file(mut input: impl Read) -> Result<(LegacyManifest, Vec<Vec<u8>>, u64)> {
+    let mut offset = 0;
+    let message =
+        read_part(&mut input, MESSAGE_LIMIT, &mut offset)?.context("the file is empty")?;
+    let message =
+        std::str::from_utf8(&message).context("the message is not UTF-8: not a packed file")?;
+    let message = LegacyManifest::parse(message)?;
+    let mut records = Vec::new();
+    while let Some(record) = read_part(&mut input, RECORD_LIMIT, &mut offset)? {
+        records.push(record);
+    }
+    if records.len() != message.sequence_number.len() {
+        bail!(
+            "the message names {} records, the file holds {}",
+            message.sequence_number.len(),
+            records.len()
+        );
+    }
+    Ok((message, records, offset))
+}
+
+fn read_part(input: &mut impl Read, limit: usize, offset: &mut u64) -> Result<Option<Vec<u8>>> {
+    let at = *offset;
+    let mut length = Vec::new();
+    input
+        .by_ref()
+        .take(4)
+        .read_to_end(&mut length)
+        .context("reading the input")?;
+    let Some(four) = length.first_chunk::<4>() else {
+        if length.is_empty() {
+            return Ok(None);
+        }
+        bail!("damaged at byte {at}: the file ends inside a length");
+    };
+    let length = u32::from_be_bytes(*four) as usize;
+    if length > limit {
+        bail!(
+            "damaged at byte {at}: a part of {length} bytes, over the limit of {limit} (not a packed file?)"
+        );
+    }
+    let mut part = Vec::new();
+    input
+        .by_ref()
+        .take(length as u64)
+        .read_to_end(&mut part)
+        .context("reading the input")?;
+    if part.len() < length {
+        bail!("damaged at byte {at}: the file ends inside a part of {length} bytes");
+    }
+    *offset += 4 + length as u64;
+    Ok(Some(part))
+}

@@ -1,0 +1,248 @@
+//! How a run shows itself: bars on a terminal, plain lines elsewhere, a table at the end. Everything but the summary
+//! goes to standard error.
+
+use std::fmt::Write as _;
+use std::io::{self, IsTerminal, Write};
+use std::path::Path;
+use std::sync::{Mutex, OnceLock};
+use std::time::{Duration, Instant};
+
+use indicatif::{HumanBytes, MultiProgress, ProgressBar, ProgressStyle};
+
+use crate::roles::run::{Observer, RunSummary};
+use streampress_transport::local::Progress;
+
+/// Between two plain lines.
+const LINE_EVERY: Duration = Duration::from_secs(2);
+
+/// Bars if standard error is a terminal, lines otherwise.
+pub fn observer() -> Box<dyn Observer> {
+    if io::stderr().is_terminal() {
+        Box::new(Bars::new())
+    } else {
+        Box::new(Lines::new())
+    }
+}
+
+/// The bars on the terminal, if there are any: log lines must not be drawn over.
+static BARS: OnceLock<MultiProgress> = OnceLock::new();
+
+/// Where log lines go: standard error, above the bars.
+pub fn log_writer() -> impl Write {
+    LogLine(Vec::new())
+}
+
+struct LogLine(Vec<u8>);
+
+impl Write for LogLine {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        self.0.extend_from_slice(bytes);
+        Ok(bytes.len())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        let line = std::mem::take(&mut self.0);
+        match BARS.get() {
+            Some(bars) => bars.suspend(|| io::stderr().write_all(&line)),
+            None => io::stderr().write_all(&line),
+        }
+    }
+}
+
+impl Drop for LogLine {
+    fn drop(&mut self) {
+        // Nobody is left to be told that standard error is gone.
+        let _ = self.flush();
+    }
+}
+
+struct Bars {
+    all: MultiProgress,
+    made: ProgressBar,
+    packed: ProgressBar,
+    restored: ProgressBar,
+}
+
+impl Bars {
+    fn new() -> Self {
+        let all = BARS.get_or_init(MultiProgress::new).clone();
+        let bar = |name: &'static str| {
+            let style = ProgressStyle::with_template(
+                "{prefix:>10} {bar:32.cyan/blue} {pos:>6}/{len:<6} {msg}",
+            );
+            let bar = ProgressBar::new(0).with_prefix(name);
+            all.add(bar.with_style(style.unwrap_or_else(|_| ProgressStyle::default_bar())))
+        };
+        Self {
+            made: bar("announced"),
+            packed: bar("compressed"),
+            restored: bar("restored"),
+            all: all.clone(),
+        }
+    }
+}
+
+impl Observer for Bars {
+    fn started(&self, data: &Path, resumed: Progress, _total: Option<u64>) {
+        let _ = self.all.println(start_line(data, resumed));
+    }
+
+    fn notice(&self, text: &str) {
+        let _ = self.all.println(format!("note: {text}"));
+    }
+
+    fn progress(&self, progress: Progress, total: Option<u64>) {
+        let length = total.unwrap_or(progress.announced).max(progress.announced);
+        for (bar, position) in [
+            (&self.made, progress.announced),
+            (&self.packed, progress.compressed),
+            (&self.restored, progress.restored + progress.superseded),
+        ] {
+            bar.set_length(length);
+            bar.set_position(position);
+        }
+        self.made
+            .set_message(HumanBytes(progress.bytes_announced).to_string());
+        self.packed
+            .set_message(saved(progress.bytes_raw, progress.bytes_packed));
+        let failed = if progress.failed > 0 {
+            format!(", {} failed", progress.failed)
+        } else {
+            String::new()
+        };
+        self.restored
+            .set_message(format!("{}{failed}", HumanBytes(progress.bytes_restored)));
+    }
+
+    fn finished(&self) {
+        for bar in [&self.made, &self.packed, &self.restored] {
+            bar.abandon();
+        }
+    }
+}
+
+struct Lines {
+    last: Mutex<Option<(Instant, Progress)>>,
+}
+
+impl Lines {
+    fn new() -> Self {
+        Self {
+            last: Mutex::new(None),
+        }
+    }
+}
+
+impl Observer for Lines {
+    fn started(&self, data: &Path, resumed: Progress, _total: Option<u64>) {
+        eprintln!("{}", start_line(data, resumed));
+    }
+
+    fn notice(&self, text: &str) {
+        eprintln!("note: {text}");
+    }
+
+    fn progress(&self, progress: Progress, total: Option<u64>) {
+        let mut last = self
+            .last
+            .lock()
+            .unwrap_or_else(std::sync::PoisonError::into_inner);
+        let news = match *last {
+            None => true,
+            Some((at, shown)) => {
+                shown != progress
+                    && (at.elapsed() >= LINE_EVERY || Some(progress.restored) == total)
+            }
+        };
+        if news {
+            *last = Some((Instant::now(), progress));
+            let of = total.map_or(String::new(), |total| format!(" of {total}"));
+            let Progress {
+                announced,
+                compressed,
+                restored,
+                failed,
+                ..
+            } = progress;
+            eprintln!(
+                "announced {announced}{of}, compressed {compressed} ({}), restored {restored}, failed {failed}",
+                saved(progress.bytes_raw, progress.bytes_packed)
+            );
+        }
+    }
+
+    fn finished(&self) {}
+}
+
+fn start_line(data: &Path, resumed: Progress) -> String {
+    let begun = match resumed.announced {
+        0 => String::new(),
+        files => format!(
+            "; going on: {files} files are known, {} of them restored",
+            resumed.restored
+        ),
+    };
+    format!("data folder: {}{begun}", data.display())
+}
+
+fn saved(raw: u64, packed: u64) -> String {
+    if raw == 0 || packed == 0 {
+        return format!("{} to {}", HumanBytes(raw), HumanBytes(packed));
+    }
+    let percent = 100.0 * (1.0 - packed as f64 / raw as f64);
+    format!(
+        "{} to {}, {percent:.1} % saved",
+        HumanBytes(raw),
+        HumanBytes(packed)
+    )
+}
+
+/// The table at the end of a run.
+pub fn summary_table(summary: &RunSummary) -> String {
+    let mut table = String::new();
+    let mut row = |name: &str, value: String| {
+        let _ = writeln!(table, "  {name:<12} {value}");
+    };
+    row("files", files_line(summary));
+    row("raw", HumanBytes(summary.bytes_raw).to_string());
+    let percent = summary.saved_percent().map_or(String::new(), |saved| {
+        format!(
+            ", {saved:.1} % saved, ratio {:.2}",
+            summary.bytes_raw as f64 / summary.bytes_compressed.max(1) as f64
+        )
+    });
+    row(
+        "compressed",
+        format!("{}{percent}", HumanBytes(summary.bytes_compressed)),
+    );
+    row("time", format!("{:.1} s", summary.seconds));
+    row("restored to", summary.output.display().to_string());
+    if let Some(report) = &summary.report {
+        row("report", report.display().to_string());
+    }
+    for (name, reason) in &summary.failures {
+        let _ = writeln!(table, "  failed: {name}: {reason}");
+    }
+    table
+}
+
+fn files_line(summary: &RunSummary) -> String {
+    let RunSummary {
+        files_generated,
+        files_restored,
+        files_failed,
+        files_superseded,
+        ..
+    } = summary;
+    let mut line = format!("{files_generated} announced, {files_restored} restored identical");
+    if *files_superseded > 0 {
+        let _ = write!(line, ", {files_superseded} overtaken by a newer version");
+    }
+    let _ = write!(line, ", {files_failed} failed");
+    line
+}
+
+/// Prints to standard output; a reader that went away is not an error worth a backtrace.
+pub fn print(text: &str) {
+    let _ = io::stdout().lock().write_all(text.as_bytes());
+}

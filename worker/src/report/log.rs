@@ -1,0 +1,418 @@
+//! The report on disk: one line of JSON for every file in `<page>.d/<writer>.jsonl`, and the page rendered from all
+//! writers' lines. A line is appended when its file is done and survives a killed process; the page is rendered at most
+//! every two seconds while files come, and once more at the end.
+//!
+//! In a bucket, where nothing can be appended to, each writer keeps its sums in `<page>.d/<writer>.json` instead, written
+//! with the page; a killed writer takes the rows since its last page along.
+
+use std::collections::HashMap;
+use std::fs::{self, File, OpenOptions};
+use std::io::{self, Read, Seek, SeekFrom, Write};
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant, SystemTime};
+
+use anyhow::{Context, Result, bail};
+use serde::{Deserialize, Serialize};
+use tokio_util::sync::CancellationToken;
+use tracing::warn;
+
+use crate::blocking;
+use crate::report::{self, ReportMeta, ReportRow, ReportState};
+use streampress_transport::{FileName, Files};
+
+/// Between two renderings while files come.
+const RENDER_EVERY: Duration = Duration::from_secs(2);
+/// The same where each is a handful of requests to be paid for.
+const RENDER_EVERY_IN_BUCKET: Duration = Duration::from_secs(15);
+/// A writer's sums are bounded; what is larger is none of ours.
+const LARGEST_STATE_BYTES: u64 = 4 << 20;
+/// A writer's lines are folded into one state line above this size, so that an endless pipeline's report stays small.
+const COMPACT_ABOVE_BYTES: u64 = 8 << 20;
+
+/// Where one writer's rows go.
+#[derive(Debug)]
+pub struct ReportLog {
+    shared: Arc<Mutex<Inner>>,
+}
+
+#[derive(Debug)]
+struct Inner {
+    page: PathBuf,
+    /// Where the page is in a bucket; `page` is then only its name.
+    bucket: Option<Arc<dyn Files>>,
+    title: String,
+    writer: String,
+    lines: Option<File>,
+    /// Our own lines folded, for when they are too many.
+    own: ReportState,
+    /// All writers' lines folded, and how far each has been read.
+    combined: ReportState,
+    read: HashMap<PathBuf, u64>,
+    rendered: Option<Instant>,
+    changed: bool,
+}
+
+impl ReportLog {
+    /// A report at `page`; `writer` keeps several processes apart.
+    pub fn open(page: &Path, title: &str, writer: &str) -> Self {
+        Self::new(page, None, title, writer)
+    }
+
+    /// A report in a bucket, as the file `page` of `files`.
+    pub fn in_bucket(files: Arc<dyn Files>, page: &FileName, title: &str, writer: &str) -> Self {
+        Self::new(Path::new(page.as_str()), Some(files), title, writer)
+    }
+
+    fn new(page: &Path, bucket: Option<Arc<dyn Files>>, title: &str, writer: &str) -> Self {
+        let inner = Inner {
+            page: page.to_owned(),
+            bucket,
+            title: title.to_owned(),
+            writer: writer.to_owned(),
+            lines: None,
+            own: ReportState::default(),
+            combined: ReportState::default(),
+            read: HashMap::new(),
+            rendered: None,
+            changed: false,
+        };
+        Self {
+            shared: Arc::new(Mutex::new(inner)),
+        }
+    }
+
+    /// Notes a row, and renders the page if that was some time ago. A report that cannot be written never holds up
+    /// the files: it is logged.
+    pub async fn add(&self, row: ReportRow) {
+        self.with(move |inner| {
+            inner.append(&row)?;
+            if inner
+                .rendered
+                .is_none_or(|at| at.elapsed() >= inner.render_every())
+            {
+                inner.render()
+            } else {
+                Ok(())
+            }
+        })
+        .await;
+    }
+
+    /// Renders the page if anything came since; called when work pauses and at the end.
+    pub async fn finish(&self) {
+        self.with(|inner| {
+            if inner.changed {
+                inner.render()
+            } else {
+                Ok(())
+            }
+        })
+        .await;
+    }
+
+    /// Keeps the page up to date when no file comes for a while, until told to stop.
+    pub async fn keep_fresh(&self, stop: &CancellationToken) {
+        while !stop.is_cancelled() {
+            tokio::select! {
+                () = stop.cancelled() => {}
+                () = tokio::time::sleep(RENDER_EVERY_IN_BUCKET) => self.finish().await,
+            }
+        }
+    }
+
+    async fn with(&self, work: impl FnOnce(&mut Inner) -> Result<()> + Send + 'static) {
+        let shared = self.shared.clone();
+        let done =
+            blocking(move || work(&mut shared.lock().unwrap_or_else(PoisonError::into_inner)))
+                .await;
+        if let Err(error) = done {
+            warn!(error = %format!("{error:#}"), "Could not write the report; files go on.");
+        }
+    }
+}
+
+/// Renders the page from the lines that are there. Returns how many files it tells of.
+pub fn render_stored(page: &Path, title: &str) -> Result<u64> {
+    let log = ReportLog::open(page, title, "");
+    let mut inner = log.shared.lock().unwrap_or_else(PoisonError::into_inner);
+    let folder = inner.folder();
+    if !folder.exists() {
+        bail!(
+            "there is nothing to report in {}: no file of {title} has been restored yet (or the data is elsewhere: --data)",
+            folder.display()
+        );
+    }
+    inner.render()?;
+    Ok(inner.combined.files())
+}
+
+/// The same for a page in a bucket, from the sums that its writers keep there.
+pub fn render_in_bucket(files: Arc<dyn Files>, page: &FileName, title: &str) -> Result<u64> {
+    let log = ReportLog::in_bucket(files, page, title, "");
+    let mut inner = log.shared.lock().unwrap_or_else(PoisonError::into_inner);
+    inner.render()?;
+    Ok(inner.combined.files())
+}
+
+/// Stands for all lines before it.
+#[derive(Serialize, Deserialize)]
+struct StateLine {
+    state: ReportState,
+}
+
+impl Inner {
+    fn folder(&self) -> PathBuf {
+        let mut name = self.page.clone().into_os_string();
+        name.push(".d");
+        name.into()
+    }
+
+    fn render_every(&self) -> Duration {
+        match self.bucket {
+            None => RENDER_EVERY,
+            Some(_) => RENDER_EVERY_IN_BUCKET,
+        }
+    }
+
+    fn append(&mut self, row: &ReportRow) -> Result<()> {
+        if self.bucket.is_some() {
+            self.own.fold(row);
+            self.changed = true;
+            return Ok(());
+        }
+        if self.lines.is_none() {
+            let folder = self.folder();
+            fs::create_dir_all(&folder).with_context(|| format!("making {}", folder.display()))?;
+            let path = folder.join(format!("{}.jsonl", self.writer));
+            self.lines = Some(
+                OpenOptions::new()
+                    .create(true)
+                    .append(true)
+                    .open(&path)
+                    .with_context(|| format!("opening {}", path.display()))?,
+            );
+        }
+        let mut line = serde_json::to_vec(row).context("writing a report row as JSON")?;
+        line.push(b'\n');
+        if let Some(lines) = &mut self.lines {
+            lines
+                .write_all(&line)
+                .context("adding a row to the report")?;
+        }
+        self.own.fold(row);
+        self.changed = true;
+        Ok(())
+    }
+
+    /// Reads what came since and writes the page.
+    fn render(&mut self) -> Result<()> {
+        match self.bucket.clone() {
+            Some(files) => self.exchange(&*files)?,
+            None => {
+                self.compact()?;
+                self.catch_up()?;
+            }
+        }
+        let meta = ReportMeta {
+            pipeline: self.title.clone(),
+            generated_at_millis: crate::clock::now_millis(),
+            facts: Vec::new(),
+        };
+        let html = report::render(&self.combined, &meta);
+        self.put(&self.page, html.as_bytes())
+            .with_context(|| format!("writing {}", self.page.display()))?;
+        self.rendered = Some(Instant::now());
+        self.changed = false;
+        Ok(())
+    }
+
+    /// Puts our sums into the bucket and takes everybody else's.
+    fn exchange(&mut self, files: &dyn Files) -> Result<()> {
+        let own = serde_json::to_vec(&StateLine {
+            state: self.own.clone(),
+        })
+        .context("writing the report's state as JSON")?;
+        if !self.writer.is_empty() {
+            self.put(&self.folder().join(format!("{}.json", self.writer)), &own)?;
+        }
+        let folder = format!("{}/", self.folder().display());
+        let mut states = Vec::new();
+        for entry in files.list()? {
+            if !entry.name.as_str().starts_with(&folder) || entry.size > LARGEST_STATE_BYTES {
+                continue;
+            }
+            let line: StateLine =
+                serde_json::from_reader(files.read(&entry.name)?.take(LARGEST_STATE_BYTES))
+                    .with_context(|| format!("reading {}", entry.name))?;
+            states.push(line.state);
+        }
+        self.combined = ReportState::merge(states);
+        Ok(())
+    }
+
+    /// Replaces a file beside the page, or the page itself.
+    fn put(&self, path: &Path, content: &[u8]) -> io::Result<()> {
+        let Some(files) = &self.bucket else {
+            return write_whole(path, content);
+        };
+        let name = FileName::parse(&path.to_string_lossy()).map_err(io::Error::other)?;
+        let mut pending = files.create(&name)?;
+        pending.write_all(content)?;
+        pending.commit(SystemTime::now())
+    }
+
+    fn catch_up(&mut self) -> Result<()> {
+        let folder = self.folder();
+        let entries = match fs::read_dir(&folder) {
+            Ok(entries) => entries,
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
+            Err(error) => {
+                return Err(error).with_context(|| format!("reading {}", folder.display()));
+            }
+        };
+        for entry in entries {
+            let path = entry?.path();
+            if path
+                .extension()
+                .is_some_and(|extension| extension == "jsonl")
+            {
+                self.read_on(&path)
+                    .with_context(|| format!("reading {}", path.display()))?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Folds the lines that came since; a torn last line waits for its end.
+    fn read_on(&mut self, path: &Path) -> io::Result<()> {
+        let mut file = File::open(path)?;
+        let offset = self.read.get(path).copied().unwrap_or_default();
+        if file.metadata()?.len() < offset {
+            // Its writer folded it, so all that is known is read anew.
+            self.combined = ReportState::default();
+            self.read.clear();
+            return self.catch_up().map_err(io::Error::other);
+        }
+        file.seek(SeekFrom::Start(offset))?;
+        let mut bytes = Vec::new();
+        file.read_to_end(&mut bytes)?;
+        let mut rest = bytes.as_slice();
+        let first = rest.split(|byte| *byte == b'\n').next().unwrap_or_default();
+        if let (0, Ok(line)) = (offset, serde_json::from_slice::<StateLine>(first)) {
+            self.combined = ReportState::merge([std::mem::take(&mut self.combined), line.state]);
+            rest = rest.get(first.len() + 1..).unwrap_or_default();
+        }
+        let skipped = bytes.len() - rest.len();
+        let folded = report::fold_jsonl(&mut self.combined, rest);
+        self.read
+            .insert(path.to_owned(), offset + (skipped + folded.bytes) as u64);
+        Ok(())
+    }
+
+    /// Replaces our own lines by one line that stands for all of them.
+    fn compact(&mut self) -> Result<()> {
+        let path = self.folder().join(format!("{}.jsonl", self.writer));
+        let Some(lines) = &self.lines else {
+            return Ok(());
+        };
+        if lines.metadata()?.len() < COMPACT_ABOVE_BYTES {
+            return Ok(());
+        }
+        let mut line = serde_json::to_vec(&StateLine {
+            state: self.own.clone(),
+        })
+        .context("writing the report's state as JSON")?;
+        line.push(b'\n');
+        write_whole(&path, &line).with_context(|| format!("folding {}", path.display()))?;
+        self.lines = Some(OpenOptions::new().append(true).open(&path)?);
+        Ok(())
+    }
+}
+
+fn write_whole(path: &Path, content: &[u8]) -> io::Result<()> {
+    let folder = path.parent().unwrap_or(Path::new("."));
+    fs::create_dir_all(folder)?;
+    let mut pending = tempfile::Builder::new()
+        .prefix(".streampress-")
+        .tempfile_in(folder)?;
+    pending.write_all(content)?;
+    #[cfg(unix)]
+    pending
+        .as_file()
+        .set_permissions(std::os::unix::fs::PermissionsExt::from_mode(0o644))?;
+    pending.persist(path).map(drop).map_err(|error| error.error)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn row(number: u64) -> ReportRow {
+        ReportRow {
+            file_id: format!("id-{number}"),
+            name: format!("file-{number}.json"),
+            raw_bytes: 10,
+            packed_bytes: 5,
+            ..Default::default()
+        }
+    }
+
+    #[tokio::test]
+    async fn the_page_tells_of_every_writers_files_once() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let page = folder.path().join("reports/results.html");
+        for (writer, numbers) in [("one", [1, 2]), ("two", [2, 3])] {
+            let log = ReportLog::open(&page, "test", writer);
+            for number in numbers {
+                log.add(row(number)).await;
+            }
+            log.finish().await;
+        }
+        assert_eq!(render_stored(&page, "test").expect("rendered"), 3);
+        let html = fs::read_to_string(&page).expect("a page");
+        assert!(html.contains("file-3.json"));
+    }
+
+    #[tokio::test]
+    async fn writers_of_a_bucket_exchange_their_sums() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let files: Arc<dyn Files> = Arc::new(
+            streampress_transport::local::files::LocalFiles::open("s3://bucket", folder.path())
+                .expect("opened"),
+        );
+        let page = FileName::parse("results.html").expect("a name");
+        for (writer, numbers) in [("one", [1, 2]), ("two", [3, 4])] {
+            let log = ReportLog::in_bucket(files.clone(), &page, "test", writer);
+            for number in numbers {
+                log.add(row(number)).await;
+            }
+            log.finish().await;
+        }
+        let html = fs::read_to_string(folder.path().join("results.html")).expect("a page");
+        assert!(html.contains("file-1.json") && html.contains("file-4.json"));
+    }
+
+    #[test]
+    fn folding_a_long_log_keeps_its_sums() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let page = folder.path().join("results.html");
+        let log = ReportLog::open(&page, "test", "one");
+        let mut inner = log.shared.lock().expect("our own");
+        for number in 0..100 {
+            inner.append(&row(number)).expect("added");
+        }
+        inner.render().expect("rendered");
+        // As if the limit had been reached.
+        let path = inner.folder().join("one.jsonl");
+        let line = serde_json::to_vec(&StateLine {
+            state: inner.own.clone(),
+        })
+        .expect("JSON");
+        fs::write(&path, [&line[..], b"\n"].concat()).expect("written");
+        inner.lines = Some(OpenOptions::new().append(true).open(&path).expect("opened"));
+        inner.append(&row(100)).expect("added");
+        inner.render().expect("rendered");
+        assert_eq!(inner.combined.files(), 101);
+    }
+}

@@ -1,0 +1,118 @@
+//! How many blocks may be in work at once where memory is limited, as in a pod: each takes many times its size, and a node's
+//! cores say nothing of a pod's memory. Where nothing limits it, all cores work.
+
+use std::path::Path;
+
+use streampress_crds::api::pipeline::Effort;
+
+/// The program itself, records on their way, answers being read, and what the kernel keeps for the process.
+const BESIDES_BYTES: u64 = 40 << 20;
+
+/// A block in work takes about so many times its size (FORMAT.md, "What packing needs").
+fn share(effort: Effort) -> u64 {
+    match effort {
+        Effort::Fast | Effort::Balanced => 12,
+        Effort::Max => 16,
+    }
+}
+
+/// Threads out of `cores` that fit the limit; at least one.
+pub fn threads_within(
+    limit: Option<u64>,
+    cores: usize,
+    block_bytes: usize,
+    effort: Effort,
+) -> usize {
+    let Some(limit) = limit else {
+        return cores.max(1);
+    };
+    let block = (block_bytes as u64).max(1) * share(effort);
+    let fit = limit.saturating_sub(BESIDES_BYTES) / block;
+    usize::try_from(fit)
+        .unwrap_or(usize::MAX)
+        .clamp(1, cores.max(1))
+}
+
+/// The least of the limits that the control groups of this process have; `None` without any, and where there are no
+/// control groups.
+pub fn limit() -> Option<u64> {
+    let groups = std::fs::read_to_string("/proc/self/cgroup").ok()?;
+    let read = |path: &Path| std::fs::read_to_string(path).ok();
+    least(&groups, Path::new("/sys/fs/cgroup"), &read)
+}
+
+/// Of either version of control groups, in the process's own group and all above it. In a container the path may be
+/// the node's; then what is at the top of the mount is the container's own.
+fn least(groups: &str, mount: &Path, read: &dyn Fn(&Path) -> Option<String>) -> Option<u64> {
+    let of_line = |line: &str| {
+        let mut parts = line.splitn(3, ':').skip(1);
+        let (controllers, path) = (parts.next()?.to_owned(), parts.next()?.to_owned());
+        let (top, file) = if controllers.is_empty() {
+            (mount.to_owned(), "memory.max")
+        } else if controllers.split(',').any(|name| name == "memory") {
+            (mount.join("memory"), "memory.limit_in_bytes")
+        } else {
+            return None;
+        };
+        let group = Path::new(path.trim_start_matches('/')).to_owned();
+        let limits = group.ancestors().filter_map(|group| {
+            let text = read(&top.join(group).join(file))?;
+            // Without a limit it is a word, or a number as large as the machine's words.
+            let bytes = text.trim().parse::<u64>().ok()?;
+            (bytes < 1 << 62).then_some(bytes)
+        });
+        limits.min()
+    };
+    groups.lines().filter_map(of_line).min()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const MIB: u64 = 1 << 20;
+
+    fn threads(limit_mib: Option<u64>, cores: usize, block_mib: usize, effort: Effort) -> usize {
+        let limit = limit_mib.map(|limit| limit * MIB);
+        threads_within(limit, cores, block_mib << 20, effort)
+    }
+
+    #[test]
+    fn as_many_blocks_are_in_work_as_the_memory_holds_and_never_none() {
+        use Effort::{Balanced, Max};
+        assert_eq!(threads(None, 8, 4, Balanced), 8);
+        assert_eq!(threads(Some(4096), 8, 4, Balanced), 8);
+        // 64 MiB and 16 blocks.
+        assert_eq!(threads(Some(128), 8, 4, Balanced), 1);
+        assert_eq!(threads(Some(80), 8, 1, Balanced), 3);
+        assert_eq!(threads(Some(256), 8, 4, Balanced), 4);
+        assert_eq!(threads(Some(256), 8, 4, Max), 3);
+        assert_eq!(threads(Some(16), 8, 4, Balanced), 1);
+        assert_eq!(threads(Some(4096), 0, 4, Balanced), 1);
+    }
+
+    fn limited(groups: &str, files: &[(&str, &str)]) -> Option<u64> {
+        least(groups, Path::new("/m"), &|path| {
+            let found = files.iter().find(|(name, _)| Path::new(name) == path);
+            found.map(|(_, text)| (*text).to_owned())
+        })
+    }
+
+    #[test]
+    fn the_least_limit_of_the_group_and_those_above_counts_in_both_versions() {
+        let files = [
+            ("/m/memory.max", "max\n"),
+            ("/m/pods/memory.max", "3000\n"),
+            ("/m/pods/one/memory.max", "5000\n"),
+            ("/m/memory/memory.limit_in_bytes", "9223372036854771712\n"),
+            ("/m/memory/a/memory.limit_in_bytes", "7000\n"),
+        ];
+        assert_eq!(limited("0::/pods/one\n", &files), Some(3000));
+        assert_eq!(limited("9:cpu,memory:/a\n8:pids:/a\n", &files), Some(7000));
+        assert_eq!(limited("9:memory:/\n8:pids:/a\n", &files), None);
+        // A path of the node's, as a container sees it.
+        let inside = [("/m/memory.max", "4000\n")];
+        assert_eq!(limited("0::/kubepods/pod1/c2\n", &inside), Some(4000));
+        assert_eq!(limited("", &files), None);
+    }
+}

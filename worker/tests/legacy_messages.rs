@@ -1,0 +1,43 @@
+//! The messages of the Python original, letter by letter, against those that it wrote.
+
+#![expect(clippy::expect_used, reason = "a test fails by panicking")]
+
+use std::path::PathBuf;
+
+use serde_json::Value;
+use streampress::legacy::messages::{LegacyAnnouncement, LegacyManifest};
+
+fn golden(name: &str) -> Vec<u8> {
+    let path = PathBuf::from(env!("CARGO_MANIFEST_DIR"))
+        .join("codec/testdata/seed")
+        .join(name);
+    std::fs::read(&path).unwrap_or_else(|error| panic!("{}: {error}", path.display()))
+}
+
+fn cases() -> Vec<Value> {
+    let manifest: Value = serde_json::from_slice(&golden("manifest.json")).expect("manifest");
+    manifest["cases"].as_array().expect("cases").clone()
+}
+
+#[test]
+fn messages_are_the_originals_letter_by_letter() {
+    let mut chunks = 0;
+    for case in cases() {
+        let file = case["file_queue_message_body"].as_str().expect("body");
+        assert_eq!(
+            LegacyAnnouncement::parse(file).expect("readable").to_json(),
+            file
+        );
+        if let Some(name) = case["sqs_body_file"].as_str() {
+            let text = String::from_utf8(golden(name)).expect("UTF-8");
+            let message = LegacyManifest::parse(&text).expect("readable");
+            assert_eq!(message.to_json(), text);
+            assert_eq!(
+                message.sequence_number.len() as u64,
+                message.file_total_chunk
+            );
+            chunks += 1;
+        }
+    }
+    assert!(chunks >= 5);
+}

@@ -1,0 +1,133 @@
+//! Records that a walk came past before anyone asked for them. Bounded in bytes over all shards of a stream: the oldest
+//! of a shard go first.
+
+use std::collections::{BTreeMap, VecDeque};
+use std::ops::Bound;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+use bytes::Bytes;
+
+use crate::Sequence;
+
+/// What all caches of a stream may hold together.
+#[derive(Debug)]
+pub(super) struct Budget {
+    limit_bytes: usize,
+    used_bytes: AtomicUsize,
+}
+
+impl Budget {
+    pub(super) fn new(limit_bytes: usize) -> Arc<Self> {
+        Arc::new(Self {
+            limit_bytes,
+            used_bytes: AtomicUsize::new(0),
+        })
+    }
+
+    fn is_over_with(&self, more_bytes: usize) -> bool {
+        self.used_bytes.load(Ordering::Relaxed) + more_bytes > self.limit_bytes
+    }
+}
+
+/// One shard's part.
+#[derive(Debug)]
+pub(super) struct Cache {
+    budget: Arc<Budget>,
+    records: BTreeMap<Sequence, Bytes>,
+    order: VecDeque<Sequence>,
+}
+
+impl Cache {
+    pub(super) fn new(budget: Arc<Budget>) -> Self {
+        Self {
+            budget,
+            records: BTreeMap::new(),
+            order: VecDeque::new(),
+        }
+    }
+
+    /// Keeps a record, dropping older ones where there is no room; whether there was any.
+    pub(super) fn keep(&mut self, sequence: Sequence, data: Bytes) -> bool {
+        while self.budget.is_over_with(data.len()) {
+            let Some(oldest) = self.order.pop_front() else {
+                return false;
+            };
+            self.remove(&oldest);
+        }
+        self.budget
+            .used_bytes
+            .fetch_add(data.len(), Ordering::Relaxed);
+        self.order.push_back(sequence.clone());
+        if let Some(before) = self.records.insert(sequence, data) {
+            self.budget
+                .used_bytes
+                .fetch_sub(before.len(), Ordering::Relaxed);
+        }
+        true
+    }
+
+    /// Hands a record out; it is not kept, since hardly anybody asks twice.
+    pub(super) fn take(&mut self, sequence: &Sequence) -> Option<Bytes> {
+        let data = self.remove(sequence)?;
+        if self.order.len() > 2 * self.records.len() + 64 {
+            self.order.retain(|kept| self.records.contains_key(kept));
+        }
+        Some(data)
+    }
+
+    /// How many it keeps that lie between two records.
+    pub(super) fn count_between(&self, after: &Sequence, before: &Sequence) -> usize {
+        let between = (Bound::Excluded(after), Bound::Excluded(before));
+        self.records.range::<Sequence, _>(between).count()
+    }
+
+    /// The first that it keeps behind a record.
+    pub(super) fn first_after(&self, sequence: &Sequence) -> Option<&Sequence> {
+        let behind = (Bound::Excluded(sequence), Bound::Unbounded);
+        self.records
+            .range::<Sequence, _>(behind)
+            .next()
+            .map(|(first, _)| first)
+    }
+
+    fn remove(&mut self, sequence: &Sequence) -> Option<Bytes> {
+        let data = self.records.remove(sequence)?;
+        self.budget
+            .used_bytes
+            .fetch_sub(data.len(), Ordering::Relaxed);
+        Some(data)
+    }
+}
+
+impl Drop for Cache {
+    fn drop(&mut self) {
+        let bytes = self.records.values().map(Bytes::len).sum();
+        self.budget.used_bytes.fetch_sub(bytes, Ordering::Relaxed);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_oldest_go_first_and_the_bound_holds_over_all_shards() {
+        let budget = Budget::new(100);
+        let (mut a, mut b) = (Cache::new(budget.clone()), Cache::new(budget.clone()));
+        for number in 0..3u64 {
+            a.keep(number.into(), Bytes::from(vec![0; 30]));
+        }
+        b.keep(7.into(), Bytes::from(vec![0; 30]));
+        assert!(
+            b.take(&7.into()).is_none(),
+            "no room, and nothing of its own to drop"
+        );
+        a.keep(3.into(), Bytes::from(vec![0; 30]));
+        assert!(a.take(&0.into()).is_none());
+        assert!(a.take(&1.into()).is_some());
+        assert!(a.take(&1.into()).is_none(), "handed out once");
+        drop(a);
+        assert_eq!(budget.used_bytes.load(Ordering::Relaxed), 0);
+    }
+}

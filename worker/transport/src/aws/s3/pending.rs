@@ -1,0 +1,170 @@
+//! An object being written. Small ones go up in one piece when they are committed; larger ones in parts while they are
+//! written, which S3 keeps to itself until the last word. Given up, the parts are taken back.
+
+use std::io::{self, Write};
+use std::sync::Arc;
+use std::time::SystemTime;
+
+use object_store::path::Path;
+use object_store::{MultipartUpload, ObjectStore, PutMultipartOptions, PutOptions, PutPayload};
+use tokio::runtime::Handle;
+use tokio::task::JoinSet;
+use tracing::warn;
+
+use super::{attributes_of, said};
+use crate::{FileName, PendingFile};
+
+/// S3 takes parts from 5 MiB on.
+const PART_BYTES: usize = 8 << 20;
+/// S3 takes 10,000 parts; after each so many they double, so that 5 TiB fit.
+const PARTS_OF_A_SIZE: usize = 1000;
+/// Parts under way; with the one being filled that bounds memory.
+const PARTS_AT_ONCE: usize = 2;
+
+/// See the module.
+pub(super) struct PendingObject {
+    store: Arc<dyn ObjectStore>,
+    runtime: Handle,
+    name: FileName,
+    path: Path,
+    /// The version, where it is known from the start: parts can only carry it from the start.
+    modified: Option<SystemTime>,
+    filling: Vec<u8>,
+    parts: usize,
+    upload: Option<Box<dyn MultipartUpload>>,
+    under_way: JoinSet<object_store::Result<()>>,
+}
+
+impl PendingObject {
+    pub(super) fn new(
+        store: Arc<dyn ObjectStore>,
+        runtime: Handle,
+        name: FileName,
+        path: Path,
+        modified: Option<SystemTime>,
+    ) -> Self {
+        Self {
+            store,
+            runtime,
+            name,
+            path,
+            modified,
+            filling: Vec::new(),
+            parts: 0,
+            upload: None,
+            under_way: JoinSet::new(),
+        }
+    }
+
+    fn part_bytes(&self) -> usize {
+        PART_BYTES << (self.parts / PARTS_OF_A_SIZE).min(9)
+    }
+
+    fn said(&self, error: &object_store::Error) -> io::Error {
+        said(error, "cannot write", &self.name)
+    }
+
+    fn send_part(&mut self) -> io::Result<()> {
+        if self.upload.is_none() {
+            let attributes = self.modified.map(attributes_of).unwrap_or_default();
+            let options = PutMultipartOptions {
+                attributes,
+                ..PutMultipartOptions::default()
+            };
+            let begun = self
+                .runtime
+                .block_on(self.store.put_multipart_opts(&self.path, options));
+            self.upload = Some(begun.map_err(|error| self.said(&error))?);
+        }
+        while self.under_way.len() >= PARTS_AT_ONCE {
+            self.await_one_part()?;
+        }
+        let part = PutPayload::from(std::mem::take(&mut self.filling));
+        self.parts += 1;
+        if let Some(upload) = &mut self.upload {
+            self.under_way
+                .spawn_on(upload.put_part(part), &self.runtime);
+        }
+        Ok(())
+    }
+
+    fn await_one_part(&mut self) -> io::Result<()> {
+        match self.runtime.block_on(self.under_way.join_next()) {
+            Some(Ok(Ok(()))) | None => Ok(()),
+            Some(Ok(Err(error))) => Err(self.said(&error)),
+            Some(Err(stopped)) => Err(io::Error::other(stopped)),
+        }
+    }
+
+    fn complete(&mut self, modified: SystemTime) -> io::Result<()> {
+        if self.upload.is_none() {
+            let bytes = PutPayload::from(std::mem::take(&mut self.filling));
+            let options = PutOptions {
+                attributes: attributes_of(modified),
+                ..PutOptions::default()
+            };
+            let put = self
+                .runtime
+                .block_on(self.store.put_opts(&self.path, bytes, options));
+            return put.map(drop).map_err(|error| self.said(&error));
+        }
+        if self.modified.is_some_and(|begun_as| begun_as != modified) {
+            let text = format!(
+                "{} was begun as another version than it is finished as",
+                self.name
+            );
+            return Err(io::Error::new(io::ErrorKind::InvalidInput, text));
+        }
+        if !self.filling.is_empty() {
+            self.send_part()?;
+        }
+        while !self.under_way.is_empty() {
+            self.await_one_part()?;
+        }
+        let Some(upload) = &mut self.upload else {
+            return Ok(());
+        };
+        let completed = self.runtime.block_on(upload.complete());
+        completed.map_err(|error| self.said(&error))?;
+        self.upload = None;
+        Ok(())
+    }
+}
+
+impl Write for PendingObject {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        let room = self.part_bytes().saturating_sub(self.filling.len());
+        let taken = room.min(bytes.len());
+        self.filling.extend_from_slice(&bytes[..taken]);
+        if self.filling.len() >= self.part_bytes() {
+            self.send_part()?;
+        }
+        Ok(taken)
+    }
+
+    /// What is written stays unseen in any case, and goes up by whole parts.
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+impl PendingFile for PendingObject {
+    fn commit(mut self: Box<Self>, modified: SystemTime) -> io::Result<()> {
+        self.complete(modified)
+    }
+}
+
+impl Drop for PendingObject {
+    fn drop(&mut self) {
+        let Some(mut upload) = self.upload.take() else {
+            return;
+        };
+        self.under_way.abort_all();
+        let name = self.name.clone();
+        self.runtime.spawn(async move {
+            if let Err(error) = upload.abort().await {
+                warn!(%name, %error, "Could not take an unfinished upload back; a lifecycle rule of the bucket should remove such.");
+            }
+        });
+    }
+}

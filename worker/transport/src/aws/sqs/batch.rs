@@ -1,0 +1,247 @@
+//! Deletes and changes of hiding time, ten to a request. While one request is under way what comes next gathers, so
+//! batches form under load and a lone call waits for nobody. Every failed entry is heard: tried again where that may
+//! help, else answered to whoever asked.
+
+use std::collections::VecDeque;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use aws_sdk_sqs::Client;
+use aws_sdk_sqs::types::{
+    BatchResultErrorEntry, ChangeMessageVisibilityBatchRequestEntry, DeleteMessageBatchRequestEntry,
+};
+use tokio::sync::oneshot;
+
+use crate::aws::fault::Said;
+use crate::{TransportError, TransportResult};
+
+/// SQS takes ten entries a batch.
+pub(super) const BATCH: usize = 10;
+/// Tries for an entry that failed inside a batch.
+const TRIES: u32 = 4;
+const PAUSE: Duration = Duration::from_millis(100);
+
+/// What is to become of a delivery.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Change {
+    Delete,
+    HideForSecs(i32),
+}
+
+impl Change {
+    fn same_call(self, other: Self) -> bool {
+        (self == Self::Delete) == (other == Self::Delete)
+    }
+}
+
+#[derive(Debug)]
+struct Entry {
+    receipt: String,
+    change: Change,
+    tries: u32,
+    answer: oneshot::Sender<TransportResult<()>>,
+}
+
+/// Gathers changes of one queue.
+#[derive(Debug)]
+pub(super) struct Changes {
+    client: Client,
+    url: String,
+    name: String,
+    state: Mutex<State>,
+}
+
+#[derive(Debug, Default)]
+struct State {
+    waiting: VecDeque<Entry>,
+    under_way: bool,
+}
+
+impl Changes {
+    pub(super) fn new(client: Client, url: String, name: String) -> Arc<Self> {
+        Arc::new(Self {
+            client,
+            url,
+            name,
+            state: Mutex::default(),
+        })
+    }
+
+    /// Asks for changes, in this order; the answers come in the same order.
+    pub(super) async fn ask(
+        self: &Arc<Self>,
+        changes: Vec<(String, Change)>,
+    ) -> Vec<TransportResult<()>> {
+        let mut answers = Vec::with_capacity(changes.len());
+        {
+            let mut state = self.lock();
+            for (receipt, change) in changes {
+                let (answer, answered) = oneshot::channel();
+                state.waiting.push_back(Entry {
+                    receipt,
+                    change,
+                    tries: 0,
+                    answer,
+                });
+                answers.push(answered);
+            }
+            if !state.under_way && !state.waiting.is_empty() {
+                state.under_way = true;
+                // On its own: whoever asked may be dropped, what was asked is done all the same.
+                tokio::spawn(self.clone().work_off());
+            }
+        }
+        let mut results = Vec::with_capacity(answers.len());
+        for answered in answers {
+            results.push(answered.await.unwrap_or_else(|_| {
+                Err(TransportError::unavailable(
+                    format!("changing messages of {}", self.name),
+                    "the worker is shutting down",
+                ))
+            }));
+        }
+        results
+    }
+
+    /// One change.
+    pub(super) async fn ask_one(
+        self: &Arc<Self>,
+        receipt: &str,
+        change: Change,
+    ) -> TransportResult<()> {
+        self.ask(vec![(receipt.to_owned(), change)])
+            .await
+            .pop()
+            .unwrap_or(Ok(()))
+    }
+
+    fn lock(&self) -> std::sync::MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    async fn work_off(self: Arc<Self>) {
+        loop {
+            let batch = {
+                let mut state = self.lock();
+                let Some(kind) = state.waiting.front().map(|entry| entry.change) else {
+                    state.under_way = false;
+                    return;
+                };
+                let like = state
+                    .waiting
+                    .iter()
+                    .take(BATCH)
+                    .take_while(|entry| entry.change.same_call(kind))
+                    .count();
+                state.waiting.drain(..like).collect::<Vec<_>>()
+            };
+            let again = self.perform(batch).await;
+            if !again.is_empty() {
+                tokio::time::sleep(PAUSE.mul_f64(fastrand::f64() + 0.5)).await;
+                let mut state = self.lock();
+                again
+                    .into_iter()
+                    .rev()
+                    .for_each(|entry| state.waiting.push_front(entry));
+            }
+        }
+    }
+
+    /// Sends one batch, answers what is settled, gives back what is worth another try.
+    async fn perform(&self, batch: Vec<Entry>) -> Vec<Entry> {
+        match self.call(&batch).await {
+            Err(said) => {
+                for entry in batch {
+                    let _ = entry.answer.send(Err(said
+                        .clone()
+                        .fault(format!("changing messages of {}", self.name))));
+                }
+                Vec::new()
+            }
+            Ok(failed) => {
+                let mut again = Vec::new();
+                for (index, mut entry) in batch.into_iter().enumerate() {
+                    let refused = failed.iter().find(|f| f.id() == index.to_string());
+                    entry.tries += 1;
+                    match refused {
+                        None => drop(entry.answer.send(Ok(()))),
+                        Some(refused) if !refused.sender_fault() && entry.tries < TRIES => {
+                            again.push(entry)
+                        }
+                        Some(refused) => drop(entry.answer.send(Err(
+                            said(refused).fault(format!("changing a message of {}", self.name)),
+                        ))),
+                    }
+                }
+                again
+            }
+        }
+    }
+
+    async fn call(&self, batch: &[Entry]) -> Result<Vec<BatchResultErrorEntry>, Said> {
+        let ids = (0..).map(|index: usize| index.to_string());
+        if batch
+            .first()
+            .is_some_and(|entry| entry.change == Change::Delete)
+        {
+            let entries = batch.iter().zip(ids).map(|(entry, id)| {
+                DeleteMessageBatchRequestEntry::builder()
+                    .id(id)
+                    .receipt_handle(&entry.receipt)
+                    .build()
+            });
+            let entries = entries
+                .collect::<Result<Vec<_>, _>>()
+                .map_err(|error| built(&error))?;
+            let answer = self
+                .client
+                .delete_message_batch()
+                .queue_url(&self.url)
+                .set_entries(Some(entries))
+                .send()
+                .await;
+            return answer
+                .map(|answer| answer.failed)
+                .map_err(|error| Said::of(&error));
+        }
+        let entries = batch.iter().zip(ids).map(|(entry, id)| {
+            let secs = match entry.change {
+                Change::HideForSecs(secs) => secs,
+                Change::Delete => 0,
+            };
+            ChangeMessageVisibilityBatchRequestEntry::builder()
+                .id(id)
+                .receipt_handle(&entry.receipt)
+                .visibility_timeout(secs)
+                .build()
+        });
+        let entries = entries
+            .collect::<Result<Vec<_>, _>>()
+            .map_err(|error| built(&error))?;
+        let answer = self
+            .client
+            .change_message_visibility_batch()
+            .queue_url(&self.url)
+            .set_entries(Some(entries))
+            .send()
+            .await;
+        answer
+            .map(|answer| answer.failed)
+            .map_err(|error| Said::of(&error))
+    }
+}
+
+/// What a failed entry says.
+pub(super) fn said(entry: &BatchResultErrorEntry) -> Said {
+    Said {
+        code: entry.code().to_owned(),
+        text: entry.message().unwrap_or("no message").to_owned(),
+    }
+}
+
+fn built(error: &dyn std::error::Error) -> Said {
+    Said {
+        code: String::new(),
+        text: error.to_string(),
+    }
+}

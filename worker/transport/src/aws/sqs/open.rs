@@ -1,0 +1,165 @@
+//! Opening a queue: where it is, whether it is one we can use, and which queue its dead letters go to.
+
+use std::collections::BTreeMap;
+use std::sync::atomic::{AtomicBool, AtomicUsize};
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use aws_sdk_sqs::types::QueueAttributeName;
+use streampress_crds::queue_check::RedrivePolicy;
+use tokio::sync::Notify;
+use tracing::warn;
+
+use super::batch::Changes;
+use super::{Inner, SqsQueue};
+use crate::aws::Aws;
+use crate::aws::fault::fault;
+use crate::{TransportError, TransportResult};
+
+impl Aws {
+    /// Opens a queue by name or URL. `visibility` is what each receive asks for, whatever the queue's default is.
+    /// Its dead-letter queue is the one that its redrive policy names.
+    pub async fn queue(
+        &self,
+        name_or_url: &str,
+        visibility: Duration,
+    ) -> TransportResult<SqsQueue> {
+        let url = self.queue_url(name_or_url).await?;
+        let attributes = self.queue_attributes(&url).await?;
+        let name = name_of(&url).to_owned();
+        if attributes
+            .get("FifoQueue")
+            .is_none_or(|fifo| fifo != "true")
+        {
+            return Err(TransportError::Invalid(format!(
+                "{name} is not a FIFO queue; name one that ends in .fifo, or make one with 'streampress setup'"
+            )));
+        }
+        let policy = attributes
+            .get("RedrivePolicy")
+            .and_then(|policy| RedrivePolicy::parse(policy));
+        let dead = match &policy {
+            None => {
+                warn!(
+                    queue = name,
+                    "The queue has no redrive policy, so a message that can never work cannot be set aside and comes back for ever; give it a dead-letter queue, or run 'streampress setup'."
+                );
+                None
+            }
+            Some(policy) if !policy.target.starts_with("arn:") => {
+                warn!(
+                    queue = name,
+                    target = policy.target,
+                    "The redrive policy does not name a queue by its ARN, so no dead letter would ever arrive; run 'streampress setup'."
+                );
+                None
+            }
+            Some(policy) => {
+                let target = policy.target.rsplit(':').next().unwrap_or(&policy.target);
+                let dead_url = self.queue_url(target).await?;
+                Some(Arc::new(self.queue_at(
+                    dead_url,
+                    policy.target.clone(),
+                    visibility,
+                    None,
+                    None,
+                )))
+            }
+        };
+        let arn = attributes.get("QueueArn").cloned().unwrap_or_default();
+        Ok(self.queue_at(
+            url,
+            arn,
+            visibility,
+            policy.map(|policy| policy.max_receive_count),
+            dead,
+        ))
+    }
+
+    fn queue_at(
+        &self,
+        url: String,
+        arn: String,
+        visibility: Duration,
+        max_receive_count: Option<u32>,
+        dead: Option<Arc<SqsQueue>>,
+    ) -> SqsQueue {
+        let name = name_of(&url).to_owned();
+        SqsQueue {
+            inner: Arc::new(Inner {
+                changes: Changes::new(self.sqs.clone(), url.clone(), name.clone()),
+                calls: self.sqs.clone(),
+                polls: self.sqs_polls.clone(),
+                name,
+                url,
+                arn,
+                visibility,
+                max_receive_count,
+                dead,
+                inbox: Mutex::default(),
+                faults: Mutex::default(),
+                arrived: Notify::new(),
+                receivers: AtomicUsize::new(0),
+                polling: AtomicUsize::new(0),
+                settling: AtomicBool::new(false),
+            }),
+        }
+    }
+
+    pub(crate) async fn queue_url(&self, name_or_url: &str) -> TransportResult<String> {
+        if name_or_url.contains("://") {
+            return Ok(name_or_url.to_owned());
+        }
+        let answer = self
+            .sqs
+            .get_queue_url()
+            .queue_name(name_or_url)
+            .send()
+            .await;
+        let answer = answer.map_err(|error| {
+            fault(
+                format!("looking for the queue {name_or_url} at {}", self.place()),
+                &error,
+            )
+        })?;
+        answer.queue_url.ok_or_else(|| {
+            TransportError::unavailable(
+                format!("looking for the queue {name_or_url}"),
+                "no URL was answered",
+            )
+        })
+    }
+
+    pub(crate) async fn queue_attributes(
+        &self,
+        url: &str,
+    ) -> TransportResult<BTreeMap<String, String>> {
+        let answer = self
+            .sqs
+            .get_queue_attributes()
+            .queue_url(url)
+            .attribute_names(QueueAttributeName::All)
+            .send()
+            .await;
+        let answer = answer.map_err(|error| {
+            fault(
+                format!(
+                    "reading the attributes of {} at {}",
+                    name_of(url),
+                    self.place()
+                ),
+                &error,
+            )
+        })?;
+        let attributes = answer.attributes.unwrap_or_default();
+        Ok(attributes
+            .into_iter()
+            .map(|(key, value)| (key.as_str().to_owned(), value))
+            .collect())
+    }
+}
+
+/// The last part of a queue's URL.
+pub(crate) fn name_of(url: &str) -> &str {
+    url.rsplit('/').next().unwrap_or(url)
+}

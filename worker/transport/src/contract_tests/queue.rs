@@ -1,0 +1,398 @@
+//! The contract of [`Queue`].
+#![expect(clippy::unwrap_used, reason = "checks end by panicking")]
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use super::{PATIENCE, Side, eventually};
+use crate::{ATTR_DETAIL, ATTR_REASON, Delivery, Outgoing, Queue, TransportError};
+
+const LONG: Duration = Duration::from_secs(60);
+
+/// Everything that a queue promises.
+pub async fn all(side: &dyn Side) {
+    futures::join!(
+        a_group_comes_in_order_and_one_at_a_time(side),
+        another_group_passes_a_held_one(side),
+        a_hidden_message_comes_back_with_a_new_receipt(side),
+        the_old_receipt_is_stale(side),
+        a_receipt_is_stale_as_soon_as_its_time_ran_out(side),
+        extending_counts_from_now(side),
+        a_released_message_comes_at_once_and_before_its_group(side),
+        a_message_received_too_often_is_a_dead_letter_and_its_group_goes_on(side),
+        a_buried_message_says_why_and_is_there_once(side),
+        all_dead_letters_of_a_group_can_be_received_at_once(side),
+        the_same_deduplication_id_is_one_message_even_after_delete(side),
+        a_waiting_receive_wakes_when_something_is_sent(side),
+        an_empty_receive_waits_as_long_as_told(side),
+        a_dropped_receive_takes_nothing_along(side),
+        what_can_never_be_sent_is_refused_and_nothing_is_sent(side),
+        bodies_and_attributes_come_back_as_they_were(side),
+        depth_tells_waiting_from_held(side),
+        the_dead_letters_have_no_dead_letters(side),
+    );
+}
+
+/// A message whose deduplication id is its body.
+pub fn message(group: &str, body: &str) -> Outgoing {
+    Outgoing {
+        group: group.into(),
+        dedup_id: format!("dedup-{}", blake3::hash(body.as_bytes()).to_hex()),
+        body: body.into(),
+        attributes: BTreeMap::new(),
+    }
+}
+
+/// The next message, which must come soon.
+pub async fn next(queue: &Arc<dyn Queue>) -> Delivery {
+    let mut got = queue.receive(1, PATIENCE).await.unwrap();
+    got.pop().expect("a message should have come")
+}
+
+async fn nothing_now(queue: &Arc<dyn Queue>) {
+    let got = queue.receive(10, Duration::ZERO).await.unwrap();
+    assert!(got.is_empty(), "nothing should come now: {got:?}");
+}
+
+fn assert_stale<T: std::fmt::Debug>(outcome: Result<T, TransportError>) {
+    assert!(
+        matches!(outcome, Err(TransportError::Stale)),
+        "should be stale: {outcome:?}"
+    );
+}
+
+/// Order within a group, and none of it while one is hidden.
+pub async fn a_group_comes_in_order_and_one_at_a_time(side: &dyn Side) {
+    let queue = side.queue(LONG, 5).await;
+    let bodies = ["one", "two", "three"];
+    queue
+        .send(bodies.map(|b| message("g", b)).into())
+        .await
+        .unwrap();
+    for body in bodies {
+        let delivery = next(&queue).await;
+        assert_eq!((delivery.body.as_str(), delivery.receive_count), (body, 1));
+        nothing_now(&queue).await;
+        queue.delete(&delivery.receipt).await.unwrap();
+    }
+    nothing_now(&queue).await;
+}
+
+/// Groups do not wait for each other.
+pub async fn another_group_passes_a_held_one(side: &dyn Side) {
+    let queue = side.queue(LONG, 5).await;
+    queue
+        .send(vec![message("a", "a1"), message("a", "a2")])
+        .await
+        .unwrap();
+    let held = next(&queue).await;
+    queue.send(vec![message("b", "b1")]).await.unwrap();
+    assert_eq!(
+        (held.body.as_str(), next(&queue).await.body.as_str()),
+        ("a1", "b1")
+    );
+}
+
+/// The message stays the same, the count grows, the receipt is new.
+pub async fn a_hidden_message_comes_back_with_a_new_receipt(side: &dyn Side) {
+    let queue = side.queue(side.short(), 5).await;
+    queue.send(vec![message("g", "again")]).await.unwrap();
+    let began = Instant::now();
+    let first = next(&queue).await;
+    let second = next(&queue).await;
+    assert!(
+        began.elapsed() >= side.short(),
+        "came back while it was hidden"
+    );
+    assert!(
+        began.elapsed() < PATIENCE,
+        "came back only when it was asked for again"
+    );
+    assert_eq!(second.message_id, first.message_id);
+    assert_eq!((first.receive_count, second.receive_count), (1, 2));
+    assert_ne!(second.receipt, first.receipt);
+}
+
+/// For delete, extend and release.
+pub async fn the_old_receipt_is_stale(side: &dyn Side) {
+    let queue = side.queue(side.short(), 5).await;
+    queue.send(vec![message("g", "stale")]).await.unwrap();
+    let old = next(&queue).await.receipt;
+    let new = next(&queue).await.receipt;
+    queue.extend(&new, LONG).await.unwrap();
+    assert_stale(queue.delete(&old).await);
+    assert_stale(queue.extend(&old, LONG).await);
+    assert_stale(queue.release(&old).await);
+    queue.delete(&new).await.unwrap();
+    assert_stale(queue.extend(&new, LONG).await);
+}
+
+/// Though nobody else has received the message yet.
+pub async fn a_receipt_is_stale_as_soon_as_its_time_ran_out(side: &dyn Side) {
+    let queue = side.queue(LONG, 5).await;
+    queue.send(vec![message("g", "late")]).await.unwrap();
+    let late = next(&queue).await.receipt;
+    queue.extend(&late, side.short()).await.unwrap();
+    tokio::time::sleep(side.short() * 2).await;
+    assert_stale(queue.delete(&late).await);
+    assert_eq!(next(&queue).await.receive_count, 2);
+}
+
+/// Neither sooner than asked nor added to what was left.
+pub async fn extending_counts_from_now(side: &dyn Side) {
+    let queue = side.queue(LONG, 5).await;
+    queue.send(vec![message("g", "extended")]).await.unwrap();
+    let delivery = next(&queue).await;
+    let hidden_for = side.short() * 3;
+    let extended_at = Instant::now();
+    queue.extend(&delivery.receipt, hidden_for).await.unwrap();
+    assert_eq!(next(&queue).await.body, "extended");
+    assert!(
+        extended_at.elapsed() >= hidden_for,
+        "came back while it was hidden"
+    );
+    assert!(
+        extended_at.elapsed() < PATIENCE,
+        "came back only when it was asked for again"
+    );
+}
+
+/// At once, and still ahead of what was sent after it.
+pub async fn a_released_message_comes_at_once_and_before_its_group(side: &dyn Side) {
+    let queue = side.queue(LONG, 5).await;
+    queue
+        .send(vec![message("g", "first"), message("g", "second")])
+        .await
+        .unwrap();
+    let delivery = next(&queue).await;
+    queue.release(&delivery.receipt).await.unwrap();
+    assert_stale(queue.delete(&delivery.receipt).await);
+    let again = next(&queue).await;
+    assert_eq!((again.body.as_str(), again.receive_count), ("first", 2));
+}
+
+/// Twice received without being done, with a limit of two: the third time it is a dead letter.
+pub async fn a_message_received_too_often_is_a_dead_letter_and_its_group_goes_on(side: &dyn Side) {
+    let queue = side.queue(side.short(), 2).await;
+    let sent = ["poison", "behind", "last"];
+    queue
+        .send(sent.map(|b| message("g", b)).into())
+        .await
+        .unwrap();
+    for count in 1..=2 {
+        let delivery = next(&queue).await;
+        assert_eq!(
+            (delivery.body.as_str(), delivery.receive_count),
+            ("poison", count)
+        );
+    }
+    for body in ["behind", "last"] {
+        let delivery = next(&queue).await;
+        assert_eq!(delivery.body, body);
+        queue.delete(&delivery.receipt).await.unwrap();
+    }
+    let dead = next(&queue.dead_letters().unwrap()).await;
+    assert_eq!((dead.body.as_str(), dead.original_group()), ("poison", "g"));
+}
+
+/// Reason, detail and what it carried before; gone from its queue; the next of its group comes.
+pub async fn a_buried_message_says_why_and_is_there_once(side: &dyn Side) {
+    let queue = side.queue(LONG, 5).await;
+    let mut bad = message("g", "bad");
+    bad.attributes.insert("origin".into(), "test".into());
+    queue.send(vec![bad, message("g", "good")]).await.unwrap();
+    let delivery = next(&queue).await;
+    queue
+        .dead_letter(&delivery, "HashMismatch", "the bytes differ")
+        .await
+        .unwrap();
+    // The second time it may say that the message is not ours any more, but must not make a second dead letter.
+    let again = queue
+        .dead_letter(&delivery, "HashMismatch", "the bytes differ")
+        .await;
+    assert!(
+        matches!(again, Ok(()) | Err(TransportError::Stale)),
+        "{again:?}"
+    );
+    assert_eq!(next(&queue).await.body, "good");
+    let dead_letters = queue.dead_letters().unwrap();
+    let dead = next(&dead_letters).await;
+    let attribute = |name: &str| dead.attributes.get(name).map(String::as_str);
+    assert_eq!(
+        (dead.body.as_str(), attribute("origin")),
+        ("bad", Some("test"))
+    );
+    assert_eq!(attribute(ATTR_REASON), Some("HashMismatch"));
+    assert_eq!(attribute(ATTR_DETAIL), Some("the bytes differ"));
+    dead_letters.delete(&dead.receipt).await.unwrap();
+    nothing_now(&dead_letters).await;
+}
+
+/// Whoever looks at dead letters sees all of them, and each one's former group.
+pub async fn all_dead_letters_of_a_group_can_be_received_at_once(side: &dyn Side) {
+    let queue = side.queue(LONG, 5).await;
+    let sent = ["bad 1", "bad 2", "bad 3"];
+    queue
+        .send(sent.map(|b| message("g", b)).into())
+        .await
+        .unwrap();
+    for _ in sent {
+        let delivery = next(&queue).await;
+        queue
+            .dead_letter(&delivery, "Why", "because")
+            .await
+            .unwrap();
+    }
+    let dead_letters = queue.dead_letters().unwrap();
+    let mut letters = Vec::new();
+    while letters.len() < sent.len() {
+        let got = dead_letters.receive(10, PATIENCE).await.unwrap();
+        assert!(!got.is_empty(), "only these can be seen: {letters:?}");
+        letters.extend(got);
+    }
+    assert!(letters.iter().all(|letter| letter.original_group() == "g"));
+    let mut bodies: Vec<&str> = letters.iter().map(|letter| letter.body.as_str()).collect();
+    bodies.sort_unstable();
+    assert_eq!(bodies, sent);
+}
+
+/// Within five minutes, also when the first has been done and deleted meanwhile.
+pub async fn the_same_deduplication_id_is_one_message_even_after_delete(side: &dyn Side) {
+    let queue = side.queue(LONG, 5).await;
+    let twice = message("g", "twice");
+    queue
+        .send(vec![twice.clone(), twice.clone()])
+        .await
+        .unwrap();
+    let delivery = next(&queue).await;
+    queue.delete(&delivery.receipt).await.unwrap();
+    queue.send(vec![twice]).await.unwrap();
+    nothing_now(&queue).await;
+    queue.send(vec![message("g", "other")]).await.unwrap();
+    assert_eq!(next(&queue).await.body, "other");
+}
+
+/// Well before its wait is over.
+pub async fn a_waiting_receive_wakes_when_something_is_sent(side: &dyn Side) {
+    let queue = side.queue(LONG, 5).await;
+    let began = Instant::now();
+    let (got, ()) = futures::join!(queue.receive(1, LONG), async {
+        tokio::time::sleep(side.short()).await;
+        queue.send(vec![message("g", "wake")]).await.unwrap();
+    });
+    assert_eq!(got.unwrap().len(), 1);
+    assert!(
+        began.elapsed() < PATIENCE,
+        "woke after {:?}",
+        began.elapsed()
+    );
+}
+
+/// No sooner, and not for ever.
+pub async fn an_empty_receive_waits_as_long_as_told(side: &dyn Side) {
+    let queue = side.queue(LONG, 5).await;
+    let began = Instant::now();
+    assert!(queue.receive(10, side.short()).await.unwrap().is_empty());
+    assert!(began.elapsed() >= side.short() && began.elapsed() < PATIENCE);
+}
+
+/// Whoever comes next gets the message.
+pub async fn a_dropped_receive_takes_nothing_along(side: &dyn Side) {
+    let queue = side.queue(LONG, 50).await;
+    for round in 0..10 {
+        let waiting = tokio::spawn({
+            let queue = Arc::clone(&queue);
+            async move { queue.receive(1, LONG).await }
+        });
+        let kept = message("g", &format!("kept {round}"));
+        queue.send(vec![kept.clone()]).await.unwrap();
+        waiting.abort();
+        let delivery = match waiting.await {
+            Ok(got) => got.unwrap().pop().expect("a message should have come"),
+            Err(_dropped) => next(&queue).await,
+        };
+        assert_eq!(delivery.body, kept.body);
+        queue.delete(&delivery.receipt).await.unwrap();
+    }
+}
+
+/// Before anything of the call is sent.
+pub async fn what_can_never_be_sent_is_refused_and_nothing_is_sent(side: &dyn Side) {
+    let queue = side.queue(LONG, 5).await;
+    let spaced = message("two words", "body");
+    let mut large = message("g", "large");
+    large.body = "x".repeat(Outgoing::MAX_BYTES + 1);
+    let mut control = message("g", "control");
+    control.body = "a\u{0}b".into();
+    for bad in [spaced, large, control, message("g", "")] {
+        let outcome = queue.send(vec![message("g", "good"), bad]).await;
+        assert!(
+            matches!(outcome, Err(TransportError::Invalid(_))),
+            "{outcome:?}"
+        );
+    }
+    nothing_now(&queue).await;
+    for max in [0, 11] {
+        let outcome = queue.receive(max, Duration::ZERO).await;
+        assert!(
+            matches!(outcome, Err(TransportError::Invalid(_))),
+            "{outcome:?}"
+        );
+    }
+}
+
+/// The largest body, unicode, quotes, and as many attributes as fit.
+pub async fn bodies_and_attributes_come_back_as_they_were(side: &dyn Side) {
+    let queue = side.queue(LONG, 5).await;
+    let mut odd = message("g!~", "tab\t newline\n \"quoted\" <&> \u{fffd} 🦀");
+    for number in 0..Outgoing::MAX_ATTRIBUTES {
+        odd.attributes
+            .insert(format!("name-{number}"), format!("wert ü {number}"));
+    }
+    let large = message("large", &"ü".repeat(Outgoing::MAX_BYTES / 2));
+    for sent in [odd, large] {
+        queue.send(vec![sent.clone()]).await.unwrap();
+        let got = next(&queue).await;
+        assert!(got.body == sent.body, "the body changed");
+        assert_eq!((got.group, got.attributes), (sent.group, sent.attributes));
+        assert_eq!(got.dedup_id, sent.dedup_id);
+    }
+}
+
+/// Counts may be late, never wrong for long.
+pub async fn depth_tells_waiting_from_held(side: &dyn Side) {
+    let queue = side.queue(LONG, 5).await;
+    let sent = ["d1", "d2", "d3"];
+    queue
+        .send(sent.map(|b| message(b, b)).into())
+        .await
+        .unwrap();
+    let held = next(&queue).await;
+    eventually("two wait and one is held", || async {
+        let depth = queue.depth().await.unwrap();
+        (depth.visible, depth.in_flight, depth.total()) == (2, 1, 3)
+    })
+    .await;
+    queue.delete(&held.receipt).await.unwrap();
+    eventually("two are left", || async {
+        queue.depth().await.unwrap().total() == 2
+    })
+    .await;
+}
+
+/// Nor can anything be buried in them.
+pub async fn the_dead_letters_have_no_dead_letters(side: &dyn Side) {
+    let queue = side.queue(LONG, 5).await;
+    let dead_letters = queue.dead_letters().unwrap();
+    assert!(dead_letters.dead_letters().is_none());
+    dead_letters.send(vec![message("g", "dead")]).await.unwrap();
+    let delivery = next(&dead_letters).await;
+    assert!(
+        dead_letters
+            .dead_letter(&delivery, "Why", "because")
+            .await
+            .is_err()
+    );
+    dead_letters.delete(&delivery.receipt).await.unwrap();
+}

@@ -1,0 +1,222 @@
+//! Opens the one database of a data folder: its settings, its schema and the guards in front of it.
+//! Knows what the tables look like, not what they mean.
+
+use std::path::Path;
+use std::time::{Duration, Instant};
+
+use rusqlite::{Connection, ErrorCode, OpenFlags};
+
+use crate::{TransportError, TransportResult};
+
+/// The database's name in the data folder.
+pub(crate) const FILE_NAME: &str = "streampress.db";
+/// Tells our databases from anybody else's: `SPdb`.
+const APPLICATION_ID: i64 = 0x5350_6462;
+/// The schema this program writes. A higher one in the file was made by a newer program.
+const SCHEMA_VERSION: i64 = 1;
+/// How long a write waits for other processes before it gives up.
+const BUSY_PATIENCE: Duration = Duration::from_secs(20);
+/// How long it sleeps between two attempts: short, so that it finds the gaps between a busy process's transactions.
+const BUSY_SLEEP: Duration = Duration::from_millis(1);
+
+/// `state` of a message: 0 waits behind another of its group, 1 can be received, 2 is in somebody's hands.
+/// At most one message of a group, its oldest, has a state other than 0, so every question is one index look-up.
+/// `totals` is kept by triggers: progress is asked for often, and files may be many.
+const SCHEMA: &str = "
+CREATE TABLE messages(
+  seq INTEGER PRIMARY KEY AUTOINCREMENT,
+  queue INTEGER NOT NULL,
+  group_id TEXT NOT NULL,
+  state INTEGER NOT NULL,
+  message_id TEXT NOT NULL,
+  dedup_id TEXT NOT NULL,
+  body TEXT NOT NULL,
+  attributes TEXT NOT NULL,
+  sent_at INTEGER NOT NULL,
+  receives INTEGER NOT NULL DEFAULT 0,
+  given_back INTEGER NOT NULL DEFAULT 0,
+  delivery INTEGER NOT NULL DEFAULT 0,
+  session TEXT,
+  hidden_since INTEGER,
+  hidden_until INTEGER
+);
+CREATE INDEX messages_group ON messages(queue, group_id, seq);
+CREATE INDEX messages_ready ON messages(queue, seq) WHERE state = 1;
+CREATE INDEX messages_held ON messages(queue, hidden_until) WHERE state = 2;
+CREATE TABLE dedup(
+  queue INTEGER NOT NULL,
+  dedup_id TEXT NOT NULL,
+  sent_at INTEGER NOT NULL,
+  PRIMARY KEY(queue, dedup_id)
+) WITHOUT ROWID;
+CREATE INDEX dedup_age ON dedup(sent_at);
+CREATE TABLE slots(
+  role TEXT NOT NULL,
+  slot INTEGER NOT NULL,
+  attempt TEXT,
+  session TEXT,
+  transitions INTEGER NOT NULL,
+  renewals INTEGER NOT NULL,
+  lease_ms INTEGER NOT NULL,
+  ledger TEXT NOT NULL,
+  PRIMARY KEY(role, slot)
+) WITHOUT ROWID;
+CREATE TABLE files(
+  file_id TEXT PRIMARY KEY,
+  name TEXT NOT NULL DEFAULT '',
+  raw_bytes INTEGER NOT NULL DEFAULT 0,
+  packed_bytes INTEGER NOT NULL DEFAULT 0,
+  modified INTEGER NOT NULL DEFAULT 0,
+  hash TEXT NOT NULL DEFAULT '',
+  announced_at INTEGER,
+  compressed_at INTEGER,
+  restored_at INTEGER,
+  superseded_at INTEGER,
+  failed_at INTEGER,
+  reason TEXT,
+  verified INTEGER NOT NULL DEFAULT 0
+) WITHOUT ROWID;
+CREATE INDEX files_name ON files(name);
+CREATE INDEX files_open ON files(announced_at) WHERE restored_at IS NULL AND superseded_at IS NULL;
+CREATE TABLE totals(
+  announced INTEGER NOT NULL,
+  compressed INTEGER NOT NULL,
+  restored INTEGER NOT NULL,
+  superseded INTEGER NOT NULL,
+  failed INTEGER NOT NULL,
+  bytes_announced INTEGER NOT NULL,
+  bytes_raw INTEGER NOT NULL,
+  bytes_packed INTEGER NOT NULL,
+  bytes_restored INTEGER NOT NULL
+);
+INSERT INTO totals VALUES(0, 0, 0, 0, 0, 0, 0, 0, 0);
+CREATE TRIGGER files_inserted AFTER INSERT ON files BEGIN UPDATE totals SET
+  announced = announced + 1,
+  compressed = compressed + (NEW.compressed_at IS NOT NULL),
+  restored = restored + (NEW.restored_at IS NOT NULL),
+  superseded = superseded + (NEW.superseded_at IS NOT NULL),
+  failed = failed + (NEW.failed_at IS NOT NULL),
+  bytes_announced = bytes_announced + NEW.raw_bytes,
+  bytes_raw = bytes_raw + NEW.raw_bytes * (NEW.compressed_at IS NOT NULL),
+  bytes_packed = bytes_packed + NEW.packed_bytes,
+  bytes_restored = bytes_restored + NEW.raw_bytes * (NEW.restored_at IS NOT NULL);
+END;
+CREATE TRIGGER files_updated AFTER UPDATE ON files BEGIN UPDATE totals SET
+  compressed = compressed + (NEW.compressed_at IS NOT NULL) - (OLD.compressed_at IS NOT NULL),
+  restored = restored + (NEW.restored_at IS NOT NULL) - (OLD.restored_at IS NOT NULL),
+  superseded = superseded + (NEW.superseded_at IS NOT NULL) - (OLD.superseded_at IS NOT NULL),
+  failed = failed + (NEW.failed_at IS NOT NULL) - (OLD.failed_at IS NOT NULL),
+  bytes_announced = bytes_announced + NEW.raw_bytes - OLD.raw_bytes,
+  bytes_raw = bytes_raw + NEW.raw_bytes * (NEW.compressed_at IS NOT NULL) - OLD.raw_bytes * (OLD.compressed_at IS NOT NULL),
+  bytes_packed = bytes_packed + NEW.packed_bytes - OLD.packed_bytes,
+  bytes_restored = bytes_restored + NEW.raw_bytes * (NEW.restored_at IS NOT NULL) - OLD.raw_bytes * (OLD.restored_at IS NOT NULL);
+END;
+CREATE TABLE meta(key TEXT PRIMARY KEY, value TEXT NOT NULL) WITHOUT ROWID;
+";
+
+/// Opens `dir`'s database and brings its schema up to date. The caller holds the folder's opening lock.
+pub(super) fn open(dir: &Path) -> TransportResult<Connection> {
+    let path = dir.join(FILE_NAME);
+    let flags = OpenFlags::SQLITE_OPEN_READ_WRITE
+        | OpenFlags::SQLITE_OPEN_CREATE
+        | OpenFlags::SQLITE_OPEN_NO_MUTEX;
+    let mut conn = Connection::open_with_flags(&path, flags).map_err(|e| explain(&path, e))?;
+    prepare(&mut conn, &path)?;
+    Ok(conn)
+}
+
+fn prepare(conn: &mut Connection, path: &Path) -> TransportResult<()> {
+    let fault = |e| explain(path, e);
+    let mut waiting_since = Instant::now();
+    conn.busy_handler(Some(move |attempt| {
+        if attempt == 0 {
+            waiting_since = Instant::now();
+        }
+        std::thread::sleep(BUSY_SLEEP);
+        waiting_since.elapsed() < BUSY_PATIENCE
+    }))
+    .map_err(fault)?;
+    conn.set_prepared_statement_cache_capacity(64);
+    // The version is looked at before anything is changed: a database of somebody else stays as it is.
+    let version = guard(conn, path)?;
+    conn.execute_batch(
+        "PRAGMA journal_mode = WAL; PRAGMA synchronous = FULL; PRAGMA temp_store = MEMORY;
+         PRAGMA journal_size_limit = 67108864;",
+    )
+    .map_err(fault)?;
+    if version == 0 {
+        create_schema(conn).map_err(fault)?;
+    }
+    Ok(())
+}
+
+/// The schema's version, 0 for a new database; refuses what is not ours or too new.
+fn guard(conn: &Connection, path: &Path) -> TransportResult<i64> {
+    let number = |sql: &str| {
+        conn.query_row(sql, [], |row| row.get::<_, i64>(0))
+            .map_err(|e| explain(path, e))
+    };
+    let version = number("PRAGMA user_version")?;
+    let application = number("PRAGMA application_id")?;
+    let tables = number("SELECT count(*) FROM sqlite_schema")?;
+    let shown = path.display();
+    if application != APPLICATION_ID && (tables > 0 || version != 0) {
+        return Err(TransportError::Invalid(format!(
+            "{shown} is a database of another program; choose another data folder"
+        )));
+    }
+    if version > SCHEMA_VERSION {
+        return Err(TransportError::Invalid(format!(
+            "{shown} was written by a newer streampress (its schema is {version}, this one knows {SCHEMA_VERSION}); \
+             use that version, or choose another data folder"
+        )));
+    }
+    Ok(version)
+}
+
+fn create_schema(conn: &mut Connection) -> rusqlite::Result<()> {
+    let tx = conn.transaction_with_behavior(rusqlite::TransactionBehavior::Immediate)?;
+    tx.execute_batch(SCHEMA)?;
+    tx.execute_batch(&format!(
+        "PRAGMA application_id = {APPLICATION_ID}; PRAGMA user_version = {SCHEMA_VERSION};"
+    ))?;
+    tx.commit()
+}
+
+/// Says what a database fault means for the user and what to do about it.
+pub(super) fn explain(path: &Path, error: rusqlite::Error) -> TransportError {
+    let shown = path.display();
+    let folder = path.parent().unwrap_or(path).display();
+    let step = match error.sqlite_error_code() {
+        Some(ErrorCode::DiskFull) => {
+            format!(
+                "the disk of {folder} is full; free some space and start again, nothing is lost"
+            )
+        }
+        Some(ErrorCode::ReadOnly | ErrorCode::CannotOpen | ErrorCode::PermissionDenied) => format!(
+            "cannot write {shown}; make the folder writable for this user, or choose another data folder"
+        ),
+        Some(ErrorCode::NotADatabase) => {
+            return TransportError::Invalid(format!(
+                "{shown} is not a database of streampress; move it away, or choose another data folder"
+            ));
+        }
+        Some(ErrorCode::DatabaseCorrupt) => {
+            return TransportError::Invalid(format!(
+                "{shown} is damaged ({error}); move it and its -wal file away and announce the files again, \
+                 or choose another data folder"
+            ));
+        }
+        Some(ErrorCode::DatabaseBusy | ErrorCode::DatabaseLocked) => format!(
+            "another process held {shown} for more than {} s; look for a stopped streampress",
+            BUSY_PATIENCE.as_secs()
+        ),
+        Some(ErrorCode::OperationAborted) => {
+            format!(
+                "{shown} took back a whole transaction, since another call in it failed; try again"
+            )
+        }
+        _ => format!("using {shown}"),
+    };
+    TransportError::unavailable(step, error)
+}

@@ -1,0 +1,148 @@
+//! A file being written: a short temporary name in the same folder, locked while its writer lives, so that others
+//! can tell what a dead process left.
+
+use std::ffi::OsStr;
+use std::fs::{self, File, OpenOptions};
+use std::io::{self, BufWriter, Write};
+use std::os::unix::fs::MetadataExt;
+use std::path::{Path, PathBuf};
+use std::time::SystemTime;
+
+use super::say;
+use crate::PendingFile;
+use crate::local::sync_folder;
+
+const PREFIX: &str = ".streampress-";
+const SUFFIX: &str = ".part";
+const RANDOM_DIGITS: usize = 16;
+/// Attempts to make the temporary file; each can only fail because another process cleans up at that moment.
+const ATTEMPTS: usize = 10;
+/// Callers write in small pieces.
+const BUFFER_BYTES: usize = 64 * 1024;
+
+/// Whether a name is one of our temporary ones.
+pub(super) fn is_ours(name: &OsStr) -> bool {
+    let random = name
+        .to_str()
+        .and_then(|name| name.strip_prefix(PREFIX)?.strip_suffix(SUFFIX));
+    random.is_some_and(|r| r.len() == RANDOM_DIGITS && r.bytes().all(|b| b.is_ascii_hexdigit()))
+}
+
+/// Removes a temporary file whose writer has ended.
+pub(super) fn remove_if_abandoned(path: &Path) {
+    // Without following links: a planted link must not make us lock something else.
+    if !path.symlink_metadata().is_ok_and(|meta| meta.is_file()) {
+        return;
+    }
+    if let Ok(file) = File::open(path)
+        && file.try_lock().is_ok()
+    {
+        let removed = fs::remove_file(path);
+        tracing::info!(path = %path.display(), ok = removed.is_ok(), "Removed what an ended process left unfinished.");
+    }
+}
+
+/// Makes `folder` and what is missing above it, durably; answers what it made, outermost first.
+pub(super) fn make_folders(folder: &Path) -> io::Result<Vec<PathBuf>> {
+    let missing: Vec<&Path> = folder
+        .ancestors()
+        .take_while(|path| !path.as_os_str().is_empty() && !path.exists())
+        .collect();
+    let mut made = Vec::new();
+    for path in missing.into_iter().rev() {
+        match fs::create_dir(path) {
+            Ok(()) => made.push(path.to_owned()),
+            Err(error) if error.kind() == io::ErrorKind::AlreadyExists && path.is_dir() => {}
+            Err(error) => return Err(error),
+        }
+        if let Some(above) = path.parent().filter(|above| !above.as_os_str().is_empty()) {
+            sync_folder(above)?;
+        }
+    }
+    Ok(made)
+}
+
+/// See the module.
+pub(super) struct PendingLocal {
+    place: PathBuf,
+    temporary: PathBuf,
+    file: BufWriter<File>,
+    made: Vec<PathBuf>,
+    done: bool,
+}
+
+impl PendingLocal {
+    /// Begins a new version of the file at `place`; `made` are the folders that were made for it.
+    pub(super) fn begin(place: PathBuf, made: Vec<PathBuf>) -> io::Result<Self> {
+        let folder = place.parent().unwrap_or(Path::new("."));
+        let mut last = io::Error::from(io::ErrorKind::AlreadyExists);
+        for _ in 0..ATTEMPTS {
+            match open_temporary(folder) {
+                Ok(Some((temporary, file))) => {
+                    return Ok(Self {
+                        place,
+                        temporary,
+                        file: BufWriter::with_capacity(BUFFER_BYTES, file),
+                        made,
+                        done: false,
+                    });
+                }
+                Ok(None) => {}
+                // Another writer that took its folders back took ours along.
+                Err(error) if error.kind() == io::ErrorKind::NotFound => {
+                    make_folders(folder)?;
+                    last = error;
+                }
+                Err(error) => return Err(say(error, "cannot write into folder", folder)),
+            }
+        }
+        Err(say(last, "cannot write into folder", folder))
+    }
+}
+
+/// A new temporary file, locked; `None` when a cleaner was faster than our lock.
+fn open_temporary(folder: &Path) -> io::Result<Option<(PathBuf, File)>> {
+    let path = folder.join(format!("{PREFIX}{:016x}{SUFFIX}", fastrand::u64(..)));
+    let file = OpenOptions::new()
+        .write(true)
+        .create_new(true)
+        .open(&path)?;
+    let kept = file.try_lock().is_ok() && file.metadata()?.nlink() > 0;
+    Ok(kept.then_some((path, file)))
+}
+
+impl Write for PendingLocal {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        self.file.write(bytes)
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        self.file.flush()
+    }
+}
+
+impl PendingFile for PendingLocal {
+    fn commit(mut self: Box<Self>, modified: SystemTime) -> io::Result<()> {
+        let fault = |error| say(error, "cannot write", &self.place);
+        self.file.flush().map_err(fault)?;
+        let file = self.file.get_ref();
+        file.set_modified(modified).map_err(fault)?;
+        file.sync_all().map_err(fault)?;
+        fs::rename(&self.temporary, &self.place).map_err(fault)?;
+        self.done = true;
+        sync_folder(self.place.parent().unwrap_or(Path::new(".")))
+    }
+}
+
+impl Drop for PendingLocal {
+    fn drop(&mut self) {
+        if self.done {
+            return;
+        }
+        let _ = fs::remove_file(&self.temporary);
+        // Folders that others have put something into by now stay.
+        for folder in self.made.iter().rev() {
+            let _ = fs::remove_dir(folder);
+        }
+    }
+}

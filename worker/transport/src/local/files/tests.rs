@@ -1,0 +1,241 @@
+//! The contract over a folder, and what only a folder has: links, pipes, names that are no text, dead writers.
+#![expect(clippy::unwrap_used, reason = "tests end by panicking")]
+
+use std::ffi::OsStr;
+use std::fs;
+use std::io::{ErrorKind, Write};
+use std::os::unix::ffi::OsStrExt;
+use std::os::unix::fs::symlink;
+use std::path::Path;
+use std::process::Command;
+
+use tempfile::TempDir;
+
+use super::LocalFiles;
+use crate::contract_tests::{
+    self,
+    files::{name, read, version, write},
+};
+use crate::local::{Local, LocalOptions};
+use crate::{FileName, Files};
+
+fn open(folder: &Path) -> LocalFiles {
+    LocalFiles::open("file:///data/out", folder).unwrap()
+}
+
+/// A location and a folder outside it, both empty.
+fn inside_and_outside() -> (TempDir, LocalFiles, std::path::PathBuf) {
+    let both = tempfile::tempdir().unwrap();
+    let outside = both.path().join("outside");
+    fs::create_dir(&outside).unwrap();
+    let files = open(&both.path().join("inside"));
+    (both, files, outside)
+}
+
+fn names(files: &LocalFiles) -> Vec<String> {
+    let entries = files.list().unwrap().into_iter();
+    entries
+        .map(|entry| entry.name.as_str().to_owned())
+        .collect()
+}
+
+fn entries(folder: &Path) -> usize {
+    fs::read_dir(folder).unwrap().count()
+}
+
+#[test]
+fn a_folder_keeps_the_contract() {
+    let folder = tempfile::tempdir().unwrap();
+    let files = open(folder.path());
+    assert_eq!(files.location(), "file:///data/out");
+    contract_tests::files::all(&files);
+}
+
+#[test]
+fn a_location_reached_through_a_link_keeps_the_contract() {
+    let (both, _, outside) = inside_and_outside();
+    let link = both.path().join("link");
+    symlink(&outside, &link).unwrap();
+    contract_tests::files::all(&open(&link));
+}
+
+#[test]
+fn a_dropped_write_takes_its_folders_back_and_leaves_those_of_others() {
+    let folder = tempfile::tempdir().unwrap();
+    let files = open(folder.path());
+    let first = files.create(&name("new/deep/first")).unwrap();
+    let second = files.create(&name("new/second")).unwrap();
+    drop(first);
+    second.commit(version(1)).unwrap();
+    assert_eq!(names(&files), ["new/second"]);
+    assert_eq!(entries(&folder.path().join("new")), 1);
+}
+
+#[test]
+fn the_longest_names_and_paths_can_be_written() {
+    let folder = tempfile::tempdir().unwrap();
+    let files = open(folder.path());
+    let part = "ü".repeat(127);
+    let long = [part.as_str(); FileName::MAX_BYTES / 255].join("/");
+    let longest = name(&long);
+    write(&files, &longest, b"deep", version(1));
+    assert_eq!(read(&files, &longest), b"deep");
+    assert_eq!(names(&files), [long]);
+}
+
+#[test]
+fn a_link_in_the_place_of_a_file_is_replaced_and_its_target_stays() {
+    let (_both, files, outside) = inside_and_outside();
+    let target = outside.join("target");
+    fs::write(&target, "theirs").unwrap();
+    symlink(&target, files.root.join("link")).unwrap();
+    symlink(outside.join("nowhere"), files.root.join("dangling")).unwrap();
+    for link in ["link", "dangling"] {
+        write(&files, &name(link), b"ours", version(1));
+        assert_eq!(read(&files, &name(link)), b"ours");
+    }
+    assert_eq!(fs::read(&target).unwrap(), b"theirs");
+    assert_eq!(entries(&outside), 1);
+}
+
+#[test]
+fn nothing_is_read_listed_written_or_removed_through_a_link_that_leads_outside() {
+    let (_both, files, outside) = inside_and_outside();
+    fs::write(outside.join("secret"), "theirs").unwrap();
+    symlink(&outside, files.root.join("folder")).unwrap();
+    symlink(outside.join("secret"), files.root.join("file")).unwrap();
+    assert!(names(&files).is_empty());
+    let (file, below) = (name("file"), name("folder/secret"));
+    let refused = |outcome: std::io::Result<()>| {
+        let error = outcome.expect_err("should be refused");
+        assert_eq!(error.kind(), ErrorKind::PermissionDenied);
+        assert!(error.to_string().contains("symbolic link"), "{error}");
+    };
+    for leads_out in [&file, &below] {
+        refused(files.read(leads_out).map(drop));
+        refused(files.stat(leads_out).map(drop));
+    }
+    for new in [&below, &name("folder/new"), &name("folder/deeper/new")] {
+        refused(files.create(new).map(drop));
+        refused(files.rename(&file, new));
+    }
+    refused(files.remove(&below));
+    assert_eq!(entries(&outside), 1);
+    assert_eq!(fs::read(outside.join("secret")).unwrap(), b"theirs");
+    files.remove(&file).unwrap();
+    assert!(outside.join("secret").exists());
+}
+
+#[test]
+fn a_link_that_stays_inside_is_followed() {
+    let (_both, files, _) = inside_and_outside();
+    write(&files, &name("real/file"), b"bytes", version(1));
+    symlink("real/file", files.root.join("link")).unwrap();
+    symlink("real", files.root.join("folder")).unwrap();
+    symlink("loop", files.root.join("loop")).unwrap();
+    assert_eq!(names(&files), ["link", "real/file"]);
+    assert_eq!(read(&files, &name("link")), b"bytes");
+    assert_eq!(read(&files, &name("folder/file")), b"bytes");
+}
+
+#[test]
+fn what_is_no_file_is_skipped_and_never_opened() {
+    let folder = tempfile::tempdir().unwrap();
+    let files = open(folder.path());
+    write(&files, &name("file"), b"bytes", version(1));
+    let made = Command::new("mkfifo")
+        .arg(folder.path().join("pipe"))
+        .status()
+        .unwrap();
+    assert!(made.success());
+    fs::create_dir(folder.path().join("folder")).unwrap();
+    assert_eq!(names(&files), ["file"]);
+    for no_file in ["pipe", "folder"] {
+        let error = files.read(&name(no_file)).map(drop).unwrap_err();
+        assert!(error.to_string().contains("is not a file"), "{error}");
+    }
+    let error = files.create(&name("folder")).map(drop).unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::IsADirectory);
+    let error = files.create(&name("file/below")).map(drop).unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::NotADirectory);
+}
+
+#[test]
+fn names_that_are_no_text_are_skipped_and_the_rest_is_listed() {
+    let folder = tempfile::tempdir().unwrap();
+    let files = open(folder.path());
+    write(&files, &name("good"), b"", version(1));
+    fs::write(folder.path().join(OsStr::from_bytes(b"bad\xff")), "").unwrap();
+    let odd_folder = folder.path().join(OsStr::from_bytes(b"odd\xfe"));
+    fs::create_dir(&odd_folder).unwrap();
+    fs::write(odd_folder.join("inside"), "").unwrap();
+    assert_eq!(names(&files), ["good"]);
+}
+
+#[test]
+fn what_an_ended_process_left_is_removed_and_what_a_living_one_writes_is_not() {
+    let folder = tempfile::tempdir().unwrap();
+    let files = open(folder.path());
+    let mut alive = files.create(&name("deep/alive")).unwrap();
+    alive.write_all(b"still writing").unwrap();
+    let left = folder
+        .path()
+        .join("deep/.streampress-0123456789abcdef.part");
+    let theirs = folder.path().join("deep/.streampress-notes.part");
+    fs::write(&left, "half").unwrap();
+    fs::write(&theirs, "a user's file").unwrap();
+    assert_eq!(names(&files), ["deep/.streampress-notes.part"]);
+    LocalFiles::open_existing("x", folder.path()).unwrap();
+    assert!(
+        left.exists(),
+        "opening for reading must not change anything"
+    );
+    let again = open(folder.path());
+    assert!(!left.exists() && theirs.exists());
+    alive.commit(version(1)).unwrap();
+    assert_eq!(read(&again, &name("deep/alive")), b"still writing");
+}
+
+#[test]
+fn names_of_our_unfinished_files_are_refused() {
+    let folder = tempfile::tempdir().unwrap();
+    let files = open(folder.path());
+    let ours = name("a/.streampress-0123456789abcdef.part");
+    let error = files.create(&ours).map(drop).unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::InvalidInput);
+    assert!(error.to_string().contains("rename it"), "{error}");
+}
+
+#[test]
+fn the_transport_in_a_data_folder_is_not_listed() {
+    let folder = tempfile::tempdir().unwrap();
+    let _local = Local::open(folder.path(), LocalOptions::default()).unwrap();
+    let files = open(folder.path());
+    write(&files, &name("in/stream/file"), b"", version(1));
+    write(&files, &name("streampress.db.json"), b"", version(1));
+    assert_eq!(names(&files), ["in/stream/file", "streampress.db.json"]);
+}
+
+#[test]
+fn a_missing_folder_is_made_for_writing_and_named_for_reading() {
+    let folder = tempfile::tempdir().unwrap();
+    let missing = folder.path().join("not/yet");
+    let error = LocalFiles::open_existing("file:///data/in", &missing).unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::NotFound);
+    assert!(error.to_string().contains("not/yet"), "{error}");
+    open(&missing);
+    LocalFiles::open_existing("file:///data/in", &missing).unwrap();
+}
+
+#[test]
+fn writing_in_small_pieces_gives_the_same_bytes() {
+    let folder = tempfile::tempdir().unwrap();
+    let files = open(folder.path());
+    let bytes: Vec<u8> = (0..200_000u32).map(|n| n.to_le_bytes()[0]).collect();
+    let mut pending = files.create(&name("pieces")).unwrap();
+    for piece in bytes.chunks(777) {
+        pending.write_all(piece).unwrap();
+    }
+    pending.commit(version(1)).unwrap();
+    assert!(read(&files, &name("pieces")) == bytes);
+}

@@ -1,0 +1,363 @@
+//! The embedded lock: slots as rows. A slot is free when nobody has it, when its holder's process has ended (its
+//! session's file lock tells, at once), or when its record has not changed for a whole lease by the observer's own
+//! monotonic clock. The holder stops at two thirds of the lease without a renewal, before anybody may follow.
+
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use async_trait::async_trait;
+use rusqlite::{OptionalExtension, params};
+use tokio::sync::{mpsc, oneshot};
+use tokio::time::Instant;
+use tokio_util::sync::CancellationToken;
+
+use super::store::{Step, StepResult, Store};
+use crate::slot_guard::HolderRequest;
+use crate::{Ledger, SlotGuard, SlotLock, TransportResult};
+
+/// The slots of one role.
+#[derive(Debug)]
+pub(super) struct LocalLock {
+    store: Arc<Store>,
+    role: Arc<str>,
+    slots: u32,
+    lease: Duration,
+    seen: Arc<Mutex<Observations>>,
+}
+
+impl LocalLock {
+    pub(super) fn new(store: &Arc<Store>, role: &str, slots: u32, lease: Duration) -> Self {
+        Self {
+            store: Arc::clone(store),
+            role: role.into(),
+            slots,
+            lease,
+            seen: Arc::default(),
+        }
+    }
+}
+
+#[async_trait]
+impl SlotLock for LocalLock {
+    async fn try_acquire(&self) -> TransportResult<Option<SlotGuard>> {
+        let (role, slots, lease_ms) = (Arc::clone(&self.role), self.slots, millis(self.lease));
+        let seen = Arc::clone(&self.seen);
+        let store = Arc::clone(&self.store);
+        // Measured from before the record was written: never later than what others count from.
+        let asked_at = Instant::now();
+        let granted = self
+            .store
+            .call(move |step| {
+                for slot in 0..slots {
+                    let record = Record::read(step, &role, slot)?;
+                    if seen.is_free(step, slot, record.as_ref()) {
+                        let claim = Claim::take(step, &role, slot, record, lease_ms)?;
+                        return Ok(Some(Granted {
+                            store,
+                            claim: Some(claim),
+                        }));
+                    }
+                }
+                Ok(None)
+            })
+            .await?;
+        let Some(claim) = granted.and_then(|mut granted| granted.claim.take()) else {
+            return Ok(None);
+        };
+        Ok(Some(hold(&self.store, claim, self.lease, asked_at)))
+    }
+
+    async fn all_held_by_others(&self) -> TransportResult<bool> {
+        let (role, slots) = (Arc::clone(&self.role), self.slots);
+        let seen = Arc::clone(&self.seen);
+        self.store
+            .call_unsynced(move |step| {
+                for slot in 0..slots {
+                    let record = Record::read(step, &role, slot)?;
+                    if seen.is_free(step, slot, record.as_ref()) {
+                        return Ok(false);
+                    }
+                }
+                Ok(true)
+            })
+            .await
+    }
+
+    async fn ledger(&self) -> TransportResult<Ledger> {
+        let role = Arc::clone(&self.role);
+        self.store
+            .call_unsynced(move |step| {
+                let ledgers = step
+                    .conn
+                    .prepare_cached("SELECT ledger FROM slots WHERE role = ?1")?
+                    .query_map([&*role], |row| row.get::<_, String>(0))?
+                    .collect::<rusqlite::Result<Vec<_>>>()?;
+                Ok(ledgers
+                    .iter()
+                    .map(|text| parse_ledger(text))
+                    .fold(Ledger::default(), Ledger::plus))
+            })
+            .await
+    }
+}
+
+/// A slot's row.
+struct Record {
+    attempt: Option<String>,
+    session: Option<String>,
+    transitions: i64,
+    renewals: i64,
+    lease_ms: i64,
+    ledger: Ledger,
+}
+
+impl Record {
+    fn read(step: &Step<'_>, role: &str, slot: u32) -> StepResult<Option<Self>> {
+        let record = step
+            .conn
+            .prepare_cached(
+                "SELECT attempt, session, transitions, renewals, lease_ms, ledger FROM slots WHERE role = ?1 AND slot = ?2",
+            )?
+            .query_row(params![role, slot], |row| {
+                Ok(Self {
+                    attempt: row.get(0)?,
+                    session: row.get(1)?,
+                    transitions: row.get(2)?,
+                    renewals: row.get(3)?,
+                    lease_ms: row.get(4)?,
+                    ledger: parse_ledger(&row.get::<_, String>(5)?),
+                })
+            })
+            .optional()?;
+        Ok(record)
+    }
+}
+
+/// What this process last saw of other holders, and since when it has looked like that.
+#[derive(Debug, Default)]
+struct Observations(HashMap<u32, (i64, i64, Instant)>);
+
+trait Observe {
+    fn is_free(&self, step: &Step<'_>, slot: u32, record: Option<&Record>) -> bool;
+}
+
+impl Observe for Mutex<Observations> {
+    fn is_free(&self, step: &Step<'_>, slot: u32, record: Option<&Record>) -> bool {
+        let Some(record) = record.filter(|record| record.attempt.is_some()) else {
+            return true;
+        };
+        let holder_lives = record
+            .session
+            .as_deref()
+            .is_some_and(|id| step.session.is_alive(id));
+        if !holder_lives {
+            return true;
+        }
+        let now = Instant::now();
+        let mut seen = self.lock().unwrap_or_else(PoisonError::into_inner);
+        let entry = seen
+            .0
+            .entry(slot)
+            .or_insert((record.transitions, record.renewals, now));
+        if (entry.0, entry.1) != (record.transitions, record.renewals) {
+            *entry = (record.transitions, record.renewals, now);
+        }
+        let lease = Duration::from_millis(u64::try_from(record.lease_ms).unwrap_or(u64::MAX));
+        now.duration_since(entry.2) >= lease
+    }
+}
+
+/// A slot taken in the database.
+#[derive(Debug, Clone)]
+struct Claim {
+    role: Arc<str>,
+    slot: u32,
+    attempt: String,
+    ledger: Ledger,
+}
+
+impl Claim {
+    fn take(
+        step: &Step<'_>,
+        role: &Arc<str>,
+        slot: u32,
+        record: Option<Record>,
+        lease_ms: i64,
+    ) -> StepResult<Self> {
+        let transitions = record.as_ref().map_or(0, |record| record.transitions) + 1;
+        let ledger = record.map(|record| record.ledger).unwrap_or_default();
+        let attempt = format!("{role}-{slot}.{}.{transitions}", step.session.id());
+        step.conn
+            .prepare_cached(
+                "INSERT INTO slots(role, slot, attempt, session, transitions, renewals, lease_ms, ledger)
+                 VALUES(?1, ?2, ?3, ?4, ?5, 0, ?6, ?7)
+                 ON CONFLICT(role, slot) DO UPDATE SET attempt = ?3, session = ?4, transitions = ?5, lease_ms = ?6",
+            )?
+            .execute(params![
+                &**role,
+                slot,
+                attempt,
+                step.session.id(),
+                transitions,
+                lease_ms,
+                ledger_text(&ledger)
+            ])?;
+        Ok(Self {
+            role: Arc::clone(role),
+            slot,
+            attempt,
+            ledger,
+        })
+    }
+
+    /// Writes the ledger and the sign of life; false when the slot is somebody else's by now.
+    fn renew(&self, step: &Step<'_>, ledger: &Ledger) -> StepResult<bool> {
+        self.update(step, ledger, "UPDATE slots SET renewals = renewals + 1, ledger = ?4 WHERE role = ?1 AND slot = ?2 AND attempt = ?3")
+    }
+
+    fn release(&self, step: &Step<'_>, ledger: &Ledger) -> StepResult<bool> {
+        self.update(step, ledger, "UPDATE slots SET attempt = NULL, session = NULL, ledger = ?4 WHERE role = ?1 AND slot = ?2 AND attempt = ?3")
+    }
+
+    fn update(&self, step: &Step<'_>, ledger: &Ledger, sql: &str) -> StepResult<bool> {
+        let changed = step.conn.prepare_cached(sql)?.execute(params![
+            &*self.role,
+            self.slot,
+            self.attempt,
+            ledger_text(ledger)
+        ])?;
+        Ok(changed == 1)
+    }
+}
+
+/// A claim on its way to the caller; given up when the caller has gone.
+struct Granted {
+    store: Arc<Store>,
+    claim: Option<Claim>,
+}
+
+impl Drop for Granted {
+    fn drop(&mut self) {
+        if let Some(claim) = self.claim.take() {
+            self.store
+                .post(move |step| claim.release(step, &claim.ledger).map(drop));
+        }
+    }
+}
+
+/// Starts the task that renews the slot and answers its holder.
+fn hold(store: &Arc<Store>, claim: Claim, lease: Duration, since: Instant) -> SlotGuard {
+    let lost = CancellationToken::new();
+    let ledger = Arc::new(Mutex::new(claim.ledger));
+    let (requests, asked) = mpsc::channel(4);
+    let held = SlotGuard::new(
+        format!("{}-{}", claim.role, claim.slot),
+        claim.attempt.clone(),
+        lost.clone(),
+        Arc::clone(&ledger),
+        requests,
+    );
+    let holding = Holding {
+        store: Arc::clone(store),
+        claim: Arc::new(claim),
+        ledger,
+        lost,
+        // The proportions of client-go's 15, 10 and 2 seconds.
+        renew_deadline: lease * 2 / 3,
+        renew_period: lease * 2 / 15,
+        renewed_at: since,
+    };
+    tokio::spawn(holding.keep(asked));
+    held
+}
+
+/// The renewing task's side of a held slot.
+struct Holding {
+    store: Arc<Store>,
+    claim: Arc<Claim>,
+    ledger: Arc<Mutex<Ledger>>,
+    lost: CancellationToken,
+    renew_deadline: Duration,
+    renew_period: Duration,
+    renewed_at: Instant,
+}
+
+impl Holding {
+    async fn keep(mut self, mut asked: mpsc::Receiver<HolderRequest>) {
+        let mut next_renewal = Instant::now() + self.renew_period;
+        loop {
+            tokio::select! {
+                request = asked.recv() => match request {
+                    Some(HolderRequest::Flush(answer)) => {
+                        let _ = answer.send(self.renew().await);
+                    }
+                    Some(HolderRequest::Release(answer)) => return self.give_up(Some(answer)).await,
+                    None => return self.give_up(None).await,
+                },
+                () = tokio::time::sleep_until(next_renewal) => {
+                    self.renew().await;
+                    // A failed renewal is tried again, but `lost` never comes later than the deadline.
+                    let deadline = self.renewed_at + self.renew_deadline;
+                    next_renewal = deadline.min(Instant::now() + self.renew_period);
+                }
+            }
+            if self.lost.is_cancelled() {
+                return;
+            }
+        }
+    }
+
+    /// Renews; cancels `lost` when the slot is somebody else's, or when the deadline passes without an answer.
+    async fn renew(&mut self) -> bool {
+        let (claim, ledger) = (Arc::clone(&self.claim), self.counted());
+        let asked_at = Instant::now();
+        let renewed = self.store.call(move |step| claim.renew(step, &ledger));
+        match tokio::time::timeout_at(self.renewed_at + self.renew_deadline, renewed).await {
+            Ok(Ok(true)) => {
+                self.renewed_at = asked_at;
+                true
+            }
+            Ok(Ok(false)) | Err(_) => {
+                tracing::warn!(slot = %self.claim.attempt, "Lost the slot: it was not renewed in time.");
+                self.lost.cancel();
+                false
+            }
+            Ok(Err(error)) => {
+                tracing::warn!(slot = %self.claim.attempt, %error, "Could not renew the slot; trying again.");
+                if self.renewed_at.elapsed() >= self.renew_deadline {
+                    self.lost.cancel();
+                }
+                false
+            }
+        }
+    }
+
+    async fn give_up(self, answer: Option<oneshot::Sender<bool>>) {
+        let (claim, ledger) = (Arc::clone(&self.claim), self.counted());
+        let released = self
+            .store
+            .call(move |step| claim.release(step, &ledger))
+            .await;
+        if let Some(answer) = answer {
+            let _ = answer.send(matches!(released, Ok(true)));
+        }
+    }
+
+    fn counted(&self) -> Ledger {
+        *self.ledger.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+fn ledger_text(ledger: &Ledger) -> String {
+    // A struct of numbers always has a JSON form.
+    serde_json::to_string(ledger).unwrap_or_default()
+}
+
+fn parse_ledger(text: &str) -> Ledger {
+    serde_json::from_str(text).unwrap_or_default()
+}
+
+fn millis(duration: Duration) -> i64 {
+    i64::try_from(duration.as_millis()).unwrap_or(i64::MAX / 4)
+}

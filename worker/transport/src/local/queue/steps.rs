@@ -1,0 +1,421 @@
+//! What a queue's messages go through, each as a step of a transaction.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use rusqlite::{Connection, OptionalExtension, params};
+use tokio::time::Instant;
+
+use super::Which;
+use crate::local::session::Session;
+use crate::local::store::{Step, StepResult};
+use crate::{
+    ATTR_DETAIL, ATTR_GROUP, ATTR_REASON, Delivery, Depth, Outgoing, REASON_RECEIVED_TOO_OFTEN,
+    Receipt, TransportError, TransportResult,
+};
+
+/// A second message with the same deduplication id within this time is dropped.
+const DEDUP_MS: i64 = 5 * 60 * 1000;
+/// A time stamp further in the future than this means that the clock was set back.
+const CLOCK_SLACK_MS: i64 = 2000;
+/// Dead letters are kept for as long as SQS keeps any message at most: 14 days.
+const DEAD_LETTER_MS: i64 = 14 * 24 * 3600 * 1000;
+/// The numbers of the queues that hold dead letters.
+const DEAD: [i64; 2] = [Which::FilesDead as i64, Which::ChunksDead as i64];
+
+/// When and where a message goes that was received too often.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Limit {
+    pub(super) max_receive_count: u32,
+    pub(super) dead_queue: i64,
+}
+
+/// A receipt, taken apart.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Handle {
+    queue: i64,
+    pub(super) seq: i64,
+    delivery: i64,
+}
+
+impl Handle {
+    fn receipt(self) -> Receipt {
+        Receipt(format!("{}-{}-{}", self.queue, self.seq, self.delivery))
+    }
+
+    pub(super) fn parse_any(receipt: &Receipt) -> Option<Self> {
+        let mut parts = receipt.0.split('-').map(|part| part.parse().ok());
+        let handle = Self {
+            queue: parts.next()??,
+            seq: parts.next()??,
+            delivery: parts.next()??,
+        };
+        parts.next().is_none().then_some(handle)
+    }
+
+    pub(super) fn parse(receipt: &Receipt, queue: i64) -> TransportResult<Self> {
+        Self::parse_any(receipt)
+            .filter(|handle| handle.queue == queue)
+            .ok_or_else(|| {
+                TransportError::Invalid(format!("{:?} is no receipt of this queue", receipt.0))
+            })
+    }
+
+    /// Stale unless the message is still in the hands that got this receipt.
+    pub(super) fn check(self, step: &Step<'_>) -> StepResult<()> {
+        let held: Option<bool> = step
+            .conn
+            .prepare_cached(
+                "SELECT state = 2 AND delivery = ?3 AND hidden_until > ?4 FROM messages WHERE seq = ?1 AND queue = ?2",
+            )?
+            .query_row(params![self.seq, self.queue, self.delivery, step.now], |row| row.get(0))
+            .optional()?;
+        match held {
+            Some(true) => Ok(()),
+            Some(false) | None => Err(TransportError::Stale.into()),
+        }
+    }
+
+    pub(super) fn extend(self, step: &mut Step<'_>, hidden_for: i64) -> StepResult<()> {
+        self.check(step)?;
+        step.conn
+            .prepare_cached(
+                "UPDATE messages SET hidden_since = ?2, hidden_until = ?2 + ?3 WHERE seq = ?1",
+            )?
+            .execute(params![self.seq, step.now, hidden_for])?;
+        if hidden_for == 0 {
+            step.ring(self.queue);
+        }
+        Ok(())
+    }
+
+    pub(super) fn delete(self, step: &mut Step<'_>) -> StepResult<()> {
+        self.check(step)?;
+        remove(step, self.seq)
+    }
+
+    pub(super) fn release(self, step: &mut Step<'_>) -> StepResult<()> {
+        self.check(step)?;
+        self.show(step, "UPDATE messages SET state = 1, session = NULL, given_back = given_back + 1 WHERE seq = ?1")
+    }
+
+    pub(super) fn unreceive(self, step: &mut Step<'_>) -> StepResult<()> {
+        self.check(step)?;
+        self.show(
+            step,
+            "UPDATE messages SET state = 1, session = NULL, receives = receives - 1 WHERE seq = ?1",
+        )
+    }
+
+    fn show(self, step: &mut Step<'_>, sql: &str) -> StepResult<()> {
+        step.conn.prepare_cached(sql)?.execute([self.seq])?;
+        step.ring(self.queue);
+        Ok(())
+    }
+}
+
+pub(super) fn send(step: &mut Step<'_>, queue: i64, message: &Outgoing) -> StepResult<()> {
+    let sent_at: Option<i64> = step
+        .conn
+        .prepare_cached("SELECT sent_at FROM dedup WHERE queue = ?1 AND dedup_id = ?2")?
+        .query_row(params![queue, message.dedup_id], |row| row.get(0))
+        .optional()?;
+    if sent_at.is_some_and(|at| (step.now - DEDUP_MS..=step.now + CLOCK_SLACK_MS).contains(&at)) {
+        return Ok(());
+    }
+    step.conn
+        .prepare_cached(
+            "INSERT OR REPLACE INTO dedup(queue, dedup_id, sent_at) VALUES(?1, ?2, ?3)",
+        )?
+        .execute(params![queue, message.dedup_id, step.now])?;
+    let message_id = uuid::Uuid::new_v4().to_string();
+    insert(step, queue, &message_id, message)
+}
+
+/// Puts a message at the end of its group.
+fn insert(step: &mut Step<'_>, queue: i64, message_id: &str, message: &Outgoing) -> StepResult<()> {
+    let first_of_group: bool = step
+        .conn
+        .prepare_cached(
+            "INSERT INTO messages(queue, group_id, state, message_id, dedup_id, body, attributes, sent_at)
+             VALUES(?1, ?2, NOT EXISTS(SELECT 1 FROM messages WHERE queue = ?1 AND group_id = ?2), ?3, ?4, ?5, ?6, ?7)
+             RETURNING state",
+        )?
+        .query_row(
+            params![
+                queue,
+                message.group,
+                message_id,
+                message.dedup_id,
+                message.body,
+                attributes_to_text(&message.attributes),
+                step.now
+            ],
+            |row| row.get(0),
+        )?;
+    if first_of_group {
+        step.ring(queue);
+    }
+    Ok(())
+}
+
+/// Takes a message out and lets the next of its group come forward.
+fn remove(step: &mut Step<'_>, seq: i64) -> StepResult<()> {
+    let gone: Option<(i64, String)> = step
+        .conn
+        .prepare_cached("DELETE FROM messages WHERE seq = ?1 RETURNING queue, group_id")?
+        .query_row([seq], |row| Ok((row.get(0)?, row.get(1)?)))
+        .optional()?;
+    let Some((queue, group)) = gone else {
+        return Ok(());
+    };
+    let came_forward = step
+        .conn
+        .prepare_cached(
+            "UPDATE messages SET state = 1 WHERE state = 0 AND seq =
+               (SELECT seq FROM messages WHERE queue = ?1 AND group_id = ?2 ORDER BY seq LIMIT 1)",
+        )?
+        .execute(params![queue, group])?;
+    if came_forward > 0 {
+        step.ring(queue);
+    }
+    Ok(())
+}
+
+/// A ready message as it lies in the table.
+struct Ready {
+    seq: i64,
+    message_id: String,
+    message: Outgoing,
+    receives: u32,
+    given_back: u32,
+    delivery: i64,
+}
+
+const READY_COLUMNS: &str =
+    "seq, message_id, group_id, dedup_id, body, attributes, receives, given_back, delivery";
+
+fn read_ready(row: &rusqlite::Row<'_>) -> rusqlite::Result<Ready> {
+    let attributes: String = row.get(5)?;
+    Ok(Ready {
+        seq: row.get(0)?,
+        message_id: row.get(1)?,
+        message: Outgoing {
+            group: row.get(2)?,
+            dedup_id: row.get(3)?,
+            body: row.get(4)?,
+            attributes: attributes_from_text(&attributes),
+        },
+        receives: row.get(6)?,
+        given_back: row.get(7)?,
+        delivery: row.get(8)?,
+    })
+}
+
+pub(super) fn take(
+    step: &mut Step<'_>,
+    queue: i64,
+    max: usize,
+    (asked_at, hidden_for): (Instant, i64),
+    limit: Option<Limit>,
+) -> StepResult<Vec<Delivery>> {
+    expire(step, queue)?;
+    let mut deliveries = Vec::new();
+    while deliveries.len() < max {
+        // Burying one brings the next of its group forward: look again until the batch is full or none is left.
+        let ready: Option<Ready> = step
+            .conn
+            .prepare_cached(&format!(
+                "SELECT {READY_COLUMNS} FROM messages WHERE queue = ?1 AND state = 1 ORDER BY seq LIMIT 1"
+            ))?
+            .query_row([queue], read_ready)
+            .optional()?;
+        let Some(ready) = ready else { break };
+        match limit {
+            Some(limit)
+                if ready.receives.saturating_sub(ready.given_back) >= limit.max_receive_count =>
+            {
+                let detail = format!(
+                    "received {} times without success; see the worker's log",
+                    ready.receives
+                );
+                dead_letter(
+                    step,
+                    ready.seq,
+                    limit.dead_queue,
+                    REASON_RECEIVED_TOO_OFTEN,
+                    &detail,
+                )?;
+            }
+            _ => deliveries.push(deliver(step, queue, ready, (asked_at, hidden_for))?),
+        }
+    }
+    Ok(deliveries)
+}
+
+fn deliver(
+    step: &Step<'_>,
+    queue: i64,
+    ready: Ready,
+    (asked_at, hidden_for): (Instant, i64),
+) -> StepResult<Delivery> {
+    step.conn
+        .prepare_cached(
+            "UPDATE messages SET state = 2, receives = receives + 1, delivery = delivery + 1, session = ?2,
+               hidden_since = ?3, hidden_until = ?3 + ?4 WHERE seq = ?1",
+        )?
+        .execute(params![ready.seq, step.session.id(), step.now, hidden_for])?;
+    let handle = Handle {
+        queue,
+        seq: ready.seq,
+        delivery: ready.delivery + 1,
+    };
+    Ok(Delivery {
+        message_id: ready.message_id,
+        group: ready.message.group,
+        dedup_id: ready.message.dedup_id,
+        body: ready.message.body,
+        attributes: ready.message.attributes,
+        receive_count: ready.receives + 1,
+        received_at: asked_at,
+        hidden_until: asked_at + Duration::from_millis(u64::try_from(hidden_for).unwrap_or(0)),
+        receipt: handle.receipt(),
+    })
+}
+
+/// Shows messages whose hiding time ran out, or whose hiding began in a future that the clock has taken back.
+fn expire(step: &mut Step<'_>, queue: i64) -> StepResult<()> {
+    step.conn
+        .prepare_cached(
+            "UPDATE messages SET state = 1, session = NULL
+             WHERE queue = ?1 AND state = 2 AND (hidden_until <= ?2 OR hidden_since > ?2 + ?3)",
+        )?
+        .execute(params![queue, step.now, CLOCK_SLACK_MS])?;
+    Ok(())
+}
+
+/// One entry, the queue, for every message whose hiding time ran out and that nobody has received since.
+pub(in crate::local) fn expired(conn: &Connection, now: i64) -> rusqlite::Result<Vec<i64>> {
+    conn.prepare_cached(
+        "SELECT queue FROM messages WHERE state = 2 AND (hidden_until <= ?1 OR hidden_since > ?1 + ?2)",
+    )?
+    .query_map([now, CLOCK_SLACK_MS], |row| row.get(0))?
+    .collect()
+}
+
+/// Moves a message to the end of the dead letters, as a group of its own. One transaction: there is never a second copy,
+/// so no deduplication is asked for, which could swallow a later dead letter of the same id.
+pub(super) fn dead_letter(
+    step: &mut Step<'_>,
+    seq: i64,
+    dead: i64,
+    reason: &str,
+    detail: &str,
+) -> StepResult<()> {
+    let row = step
+        .conn
+        .prepare_cached(&format!(
+            "SELECT {READY_COLUMNS} FROM messages WHERE seq = ?1"
+        ))?
+        .query_row([seq], read_ready)
+        .optional()?;
+    let Some(Ready {
+        message_id,
+        mut message,
+        ..
+    }) = row
+    else {
+        return Err(TransportError::Stale.into());
+    };
+    message.attributes.insert(ATTR_REASON.into(), reason.into());
+    message.attributes.insert(ATTR_DETAIL.into(), detail.into());
+    let group = std::mem::replace(&mut message.group, message_id.clone());
+    message.attributes.insert(ATTR_GROUP.into(), group);
+    remove(step, seq)?;
+    insert(step, dead, &message_id, &message)
+}
+
+pub(super) fn depth(step: &Step<'_>, queue: i64) -> StepResult<Depth> {
+    let in_flight: i64 = step
+        .conn
+        .prepare_cached(
+            "SELECT count(*) FROM messages WHERE queue = ?1 AND state = 2 AND hidden_until > ?2",
+        )?
+        .query_row(params![queue, step.now], |row| row.get(0))?;
+    let all: i64 = step
+        .conn
+        .prepare_cached("SELECT count(*) FROM messages WHERE queue = ?1")?
+        .query_row([queue], |row| row.get(0))?;
+    Ok(Depth {
+        visible: u64::try_from(all - in_flight).unwrap_or(0),
+        in_flight: u64::try_from(in_flight).unwrap_or(0),
+        delayed: 0,
+    })
+}
+
+/// The ended sessions that still hold messages.
+pub(in crate::local) fn sessions_ended(
+    conn: &Connection,
+    own: &Session,
+) -> rusqlite::Result<Vec<String>> {
+    let mut statement = conn.prepare_cached(
+        "SELECT DISTINCT session FROM messages WHERE state = 2 AND session IS NOT NULL",
+    )?;
+    let sessions = statement
+        .query_map([], |row| row.get::<_, String>(0))?
+        .collect::<rusqlite::Result<Vec<_>>>()?;
+    Ok(sessions
+        .into_iter()
+        .filter(|id| !own.is_alive(id))
+        .collect())
+}
+
+/// Shows at once what ended processes held; the receive counts, since it may be what ended them.
+pub(in crate::local) fn reclaim(step: &mut Step<'_>) -> StepResult<()> {
+    for session in sessions_ended(step.conn, step.session)? {
+        let queues = step
+            .conn
+            .prepare_cached(
+                "UPDATE messages SET state = 1, session = NULL WHERE state = 2 AND session = ?1 RETURNING queue",
+            )?
+            .query_map([session], |row| row.get::<_, i64>(0))?
+            .collect::<rusqlite::Result<Vec<_>>>()?;
+        queues.into_iter().for_each(|queue| step.ring(queue));
+    }
+    Ok(())
+}
+
+/// Clears out deduplication ids that no longer count and dead letters that nobody wanted for 14 days.
+pub(in crate::local) fn clear_old(step: &mut Step<'_>) -> StepResult<()> {
+    step.conn
+        .prepare_cached("DELETE FROM dedup WHERE sent_at < ?1")?
+        .execute([step.now - DEDUP_MS])?;
+    for queue in DEAD {
+        let old = step
+            .conn
+            .prepare_cached(
+                "SELECT seq FROM messages WHERE queue = ?1 AND state = 1 AND sent_at < ?2",
+            )?
+            .query_map([queue, step.now - DEAD_LETTER_MS], |row| {
+                row.get::<_, i64>(0)
+            })?
+            .collect::<rusqlite::Result<Vec<_>>>()?;
+        if !old.is_empty() {
+            tracing::warn!(
+                removed = old.len(),
+                "Removed dead letters that were older than 14 days."
+            );
+        }
+        old.into_iter().try_for_each(|seq| remove(step, seq))?;
+    }
+    Ok(())
+}
+
+fn attributes_to_text(attributes: &BTreeMap<String, String>) -> String {
+    // A map from text to text always has a JSON form.
+    serde_json::to_string(attributes).unwrap_or_default()
+}
+
+fn attributes_from_text(text: &str) -> BTreeMap<String, String> {
+    serde_json::from_str(text).unwrap_or_default()
+}

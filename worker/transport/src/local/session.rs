@@ -1,0 +1,104 @@
+//! A process's life as others can see it: a file in `sessions/` that is locked for as long as the process lives.
+//! The kernel drops the lock with the process, however it ends, so nobody has to wait for a lease to run out.
+
+use std::fs::{self, File, OpenOptions, TryLockError};
+use std::io;
+use std::path::{Path, PathBuf};
+use std::time::{SystemTime, UNIX_EPOCH};
+
+const SUFFIX: &str = "lock";
+const BEGINNING: &str = "new";
+
+/// This process's session. Dropping it ends the session.
+#[derive(Debug)]
+pub(super) struct Session {
+    id: String,
+    folder: PathBuf,
+    // SlotGuard for its lock.
+    _file: File,
+}
+
+impl Session {
+    /// Begins a session in `folder` (made if missing). Locked under a temporary name first: whoever sees the
+    /// final name sees it locked.
+    pub(super) fn begin(folder: &Path) -> io::Result<Self> {
+        let since = SystemTime::now()
+            .duration_since(UNIX_EPOCH)
+            .unwrap_or_default();
+        let id = format!("{:x}-{:08x}", since.as_millis(), fastrand::u32(..));
+        let hidden = folder.join(format!("{id}.{BEGINNING}"));
+        let file = OpenOptions::new()
+            .write(true)
+            .create_new(true)
+            .open(&hidden)?;
+        file.lock()?;
+        fs::rename(&hidden, path_of(folder, &id))?;
+        Ok(Self {
+            id,
+            folder: folder.to_owned(),
+            _file: file,
+        })
+    }
+
+    pub(super) fn id(&self) -> &str {
+        &self.id
+    }
+
+    /// Whether the process of session `id` lives. In doubt it does: the lease time then decides.
+    pub(super) fn is_alive(&self, id: &str) -> bool {
+        id == self.id || is_alive(&self.folder, id)
+    }
+
+    /// Removes the files of sessions that have ended, and of those that never quite began. The caller holds the
+    /// folder's opening lock, so that none is just beginning.
+    pub(super) fn sweep(&self) {
+        for path in
+            entries(&self.folder).filter(|path| path.extension().is_some_and(|e| e == BEGINNING))
+        {
+            let _ = fs::remove_file(path);
+        }
+        for id in others(&self.folder, &self.id) {
+            if !is_alive(&self.folder, &id) {
+                // Another process may sweep too; a file that is gone counts as an ended session.
+                let _ = fs::remove_file(path_of(&self.folder, &id));
+            }
+        }
+    }
+}
+
+impl Drop for Session {
+    fn drop(&mut self) {
+        let _ = fs::remove_file(path_of(&self.folder, &self.id));
+    }
+}
+
+fn path_of(folder: &Path, id: &str) -> PathBuf {
+    folder.join(format!("{id}.{SUFFIX}"))
+}
+
+fn entries(folder: &Path) -> impl Iterator<Item = PathBuf> {
+    let entries = fs::read_dir(folder).into_iter().flatten().flatten();
+    entries.map(|entry| entry.path())
+}
+
+fn others(folder: &Path, own: &str) -> impl Iterator<Item = String> {
+    let own = own.to_owned();
+    entries(folder)
+        .filter(|path| {
+            path.extension()
+                .is_some_and(|extension| extension == SUFFIX)
+        })
+        .filter_map(|path| Some(path.file_stem()?.to_str()?.to_owned()))
+        .filter(move |id| *id != own)
+}
+
+fn is_alive(folder: &Path, id: &str) -> bool {
+    // A shared lock is asked for, so that two observers do not take each other for the holder.
+    match File::open(path_of(folder, id)) {
+        Ok(file) => matches!(
+            file.try_lock_shared(),
+            Err(TryLockError::WouldBlock | TryLockError::Error(_))
+        ),
+        Err(error) => error.kind() != io::ErrorKind::NotFound,
+    }
+}

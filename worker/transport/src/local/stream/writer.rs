@@ -1,0 +1,227 @@
+//! The thread that appends to this process's segment, rotates it, and removes segments that are too old.
+
+use std::fs::{self, File, OpenOptions};
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, mpsc};
+use std::thread;
+use std::time::{Duration, Instant, SystemTime};
+
+use tokio::sync::oneshot;
+
+use super::segment::{self, Hashed};
+use super::{SUFFIX, path_of, session_of, shard_name};
+use crate::local::store::Store;
+use crate::local::{disk_fault, sync_folder};
+use crate::{TransportError, TransportResult};
+
+/// How often old segments are looked for.
+const SWEEP: Duration = Duration::from_secs(3600);
+/// Stops collecting callers for one sync beyond this, so that the first of them need not wait long.
+const MAX_GROUP_BYTES: usize = 16 * 1024 * 1024;
+
+/// Records of one caller; answered with their segment and offsets when they are durable.
+pub(super) struct Append {
+    pub(super) records: Vec<Hashed>,
+    pub(super) reply: oneshot::Sender<TransportResult<(Arc<str>, Vec<u64>)>>,
+}
+
+impl Append {
+    fn bytes(&self) -> usize {
+        self.records.iter().map(Hashed::len).sum()
+    }
+}
+
+/// See the module.
+pub(super) struct SegmentWriter {
+    folder: PathBuf,
+    store: Arc<Store>,
+    retention: Duration,
+    segment_bytes: u64,
+    current: Option<Segment>,
+    number: u32,
+    swept_at: Instant,
+}
+
+struct Segment {
+    name: Arc<str>,
+    file: File,
+    /// The end of what is durable.
+    end: u64,
+    last_append: SystemTime,
+}
+
+impl SegmentWriter {
+    pub(super) fn new(
+        folder: &Path,
+        store: &Arc<Store>,
+        retention: Duration,
+        segment_bytes: u64,
+    ) -> Self {
+        Self {
+            folder: folder.to_owned(),
+            store: Arc::clone(store),
+            retention,
+            segment_bytes,
+            current: None,
+            number: 0,
+            swept_at: Instant::now(),
+        }
+    }
+
+    /// Sweeps once, then works until the last sender has gone.
+    pub(super) fn start(mut self) -> TransportResult<mpsc::Sender<Append>> {
+        self.sweep();
+        let (appends, work) = mpsc::channel();
+        thread::Builder::new()
+            .name("streampress-log".into())
+            .spawn(move || self.work(&work))
+            .map_err(|e| TransportError::unavailable("starting the stream's thread", e))?;
+        Ok(appends)
+    }
+
+    fn work(&mut self, appends: &mpsc::Receiver<Append>) {
+        loop {
+            let first = match appends.recv_timeout(SWEEP.saturating_sub(self.swept_at.elapsed())) {
+                Ok(append) => append,
+                Err(mpsc::RecvTimeoutError::Timeout) => {
+                    self.sweep();
+                    continue;
+                }
+                Err(mpsc::RecvTimeoutError::Disconnected) => return,
+            };
+            let mut bytes = first.bytes();
+            let mut group = vec![first];
+            while bytes < MAX_GROUP_BYTES
+                && let Ok(append) = appends.try_recv()
+            {
+                bytes += append.bytes();
+                group.push(append);
+            }
+            self.append(group);
+        }
+    }
+
+    fn append(&mut self, group: Vec<Append>) {
+        let outcome = self.write(&group);
+        if let Err(error) = &outcome {
+            tracing::warn!(%error, "Could not append to the stream.");
+            self.abandon();
+        }
+        match outcome {
+            Ok((name, starts)) => {
+                for (append, starts) in group.into_iter().zip(starts) {
+                    let _ = append.reply.send(Ok((Arc::clone(&name), starts)));
+                }
+            }
+            Err(error) => {
+                for append in group {
+                    let again = disk_fault("writing to the stream", &self.folder, copy(&error));
+                    let _ = append.reply.send(Err(again));
+                }
+            }
+        }
+        if self
+            .current
+            .as_ref()
+            .is_some_and(|segment| segment.end >= self.segment_bytes)
+        {
+            self.current = None;
+            self.sweep();
+        }
+    }
+
+    fn write(&mut self, group: &[Append]) -> std::io::Result<(Arc<str>, Vec<Vec<u64>>)> {
+        let segment = match &mut self.current {
+            Some(segment) => segment,
+            none => {
+                let begun = begin(&self.folder, self.store.session().id(), &mut self.number)?;
+                none.insert(begun)
+            }
+        };
+        let mut end = segment.end;
+        let mut starts = Vec::with_capacity(group.len());
+        for append in group {
+            let (from, behind) =
+                segment::append(&mut segment.file, &segment.name, end, &append.records)?;
+            starts.push(from);
+            end = behind;
+        }
+        segment.file.sync_data()?;
+        segment.end = end;
+        segment.last_append = SystemTime::now();
+        Ok((Arc::clone(&segment.name), starts))
+    }
+
+    /// After a failed write or sync nobody knows what is on the disk: never append to that file again.
+    fn abandon(&mut self) {
+        if let Some(segment) = self.current.take() {
+            // Gives a full disk its space back; what was acknowledged stays.
+            let _ = segment.file.set_len(segment.end);
+        }
+    }
+
+    /// Removes segments whose newest record is older than the retention time. Only their own process touches those
+    /// of a living one, since it might be about to append.
+    fn sweep(&mut self) {
+        self.swept_at = Instant::now();
+        if self
+            .current
+            .as_ref()
+            .is_some_and(|s| older(s.last_append, self.retention))
+        {
+            self.current = None;
+        }
+        let own = self.store.session().id();
+        let current = self.current.as_ref().map(|segment| &*segment.name);
+        for entry in fs::read_dir(&self.folder).into_iter().flatten().flatten() {
+            let name = entry.file_name();
+            let Some(shard) = name.to_str().and_then(|name| name.strip_suffix(SUFFIX)) else {
+                continue;
+            };
+            let Some(session) = session_of(shard) else {
+                continue;
+            };
+            let foreign_and_alive = session != own && self.store.session().is_alive(session);
+            let modified = entry.metadata().and_then(|meta| meta.modified());
+            let old = modified.is_ok_and(|modified| older(modified, self.retention));
+            if old && !foreign_and_alive && Some(shard) != current {
+                let removed = fs::remove_file(entry.path());
+                tracing::debug!(
+                    shard,
+                    ok = removed.is_ok(),
+                    "Removed a segment that is older than the retention time."
+                );
+            }
+        }
+    }
+}
+
+fn older(time: SystemTime, retention: Duration) -> bool {
+    // A time in the future (the clock was set back) is not old.
+    time.elapsed().is_ok_and(|age| age > retention)
+}
+
+fn begin(folder: &Path, session: &str, number: &mut u32) -> std::io::Result<Segment> {
+    *number += 1;
+    let name = shard_name(session, *number);
+    let mut file = OpenOptions::new()
+        .append(true)
+        .create_new(true)
+        .open(path_of(folder, &name))?;
+    let end = segment::begin(&mut file)?;
+    sync_folder(folder)?;
+    Ok(Segment {
+        name: name.into(),
+        file,
+        end,
+        last_append: SystemTime::now(),
+    })
+}
+
+/// The same fault for another caller.
+fn copy(error: &std::io::Error) -> std::io::Error {
+    match error.raw_os_error() {
+        Some(code) => std::io::Error::from_raw_os_error(code),
+        None => std::io::Error::new(error.kind(), error.to_string()),
+    }
+}

@@ -1,0 +1,249 @@
+//! Folders that cannot be used, records that are not whole, disks that are full.
+
+use std::fs;
+use std::path::Path;
+
+use crate::contract_tests::queue::{message, next};
+use crate::contract_tests::stream::record;
+use crate::local::{Local, LocalOptions};
+use crate::{Position, Sequence, TransportError};
+
+fn open(dir: &Path) -> Local {
+    Local::open(dir, LocalOptions::default()).unwrap()
+}
+
+/// The chain of causes, as a user sees it.
+fn refusal(dir: &Path) -> String {
+    let error = Local::open(dir, LocalOptions::default()).expect_err("should be refused");
+    format!("{:#}", anyhow::Error::new(error))
+}
+
+fn assert_says(text: &str, parts: &[&str]) {
+    for part in parts {
+        assert!(text.contains(part), "{text:?} does not say {part:?}");
+    }
+}
+
+#[test]
+fn a_file_that_is_no_database_is_refused_and_kept() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("streampress.db");
+    let text = "these are the user's notes ".repeat(100);
+    fs::write(&path, &text).unwrap();
+    assert_says(
+        &refusal(dir.path()),
+        &[
+            "streampress.db is not a database of streampress",
+            "move it away",
+        ],
+    );
+    assert_eq!(fs::read_to_string(&path).unwrap(), text);
+}
+
+#[test]
+fn a_database_of_another_program_is_refused_and_kept() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("streampress.db");
+    let other = rusqlite::Connection::open(&path).unwrap();
+    other.execute_batch("CREATE TABLE theirs(x)").unwrap();
+    drop(other);
+    let before = fs::read(&path).unwrap();
+    assert_says(
+        &refusal(dir.path()),
+        &["database of another program", "choose another data folder"],
+    );
+    assert!(fs::read(&path).unwrap() == before);
+}
+
+#[test]
+fn a_newer_schema_is_refused() {
+    let dir = tempfile::tempdir().unwrap();
+    drop(open(dir.path()));
+    let newer = rusqlite::Connection::open(dir.path().join("streampress.db")).unwrap();
+    newer.execute_batch("PRAGMA user_version = 99").unwrap();
+    assert_says(
+        &refusal(dir.path()),
+        &["newer streampress", "its schema is 99, this one knows 1"],
+    );
+}
+
+#[test]
+fn a_file_in_the_folders_way_is_named() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("data");
+    fs::write(&path, "").unwrap();
+    let shown = path.display().to_string();
+    assert_says(&refusal(&path), &[&shown, "a file is in the way"]);
+}
+
+#[test]
+fn a_folder_that_cannot_be_written_is_named_with_the_way_out() {
+    // Not even root may make folders here.
+    let text = refusal(Path::new("/sys/streampress-data"));
+    assert_says(&text, &["/sys/streampress-data", "make it writable"]);
+}
+
+#[tokio::test]
+async fn a_damaged_database_is_an_error_that_names_it() {
+    let dir = tempfile::tempdir().unwrap();
+    let local = open(dir.path());
+    let bodies: Vec<String> = (0..200).map(|n| format!("{n:0>500}")).collect();
+    let messages = bodies.iter().map(|b| message("g", b)).collect();
+    local.files_queue().send(messages).await.unwrap();
+    drop(local);
+    let path = dir.path().join("streampress.db");
+    // The last handle writes the -wal file's pages back before it is done.
+    while dir.path().join("streampress.db-wal").exists() {
+        tokio::task::yield_now().await;
+    }
+    let mut bytes = fs::read(&path).unwrap();
+    // The pages of the messages; the schema in front of them stays as it is.
+    let half = bytes.len() / 2;
+    bytes[half..].fill(0x5a);
+    fs::write(&path, bytes).unwrap();
+    let queue = open(dir.path()).files_queue();
+    let drained = async {
+        for _ in 0..200 {
+            let delivery = queue.receive(1, std::time::Duration::ZERO).await?;
+            queue.delete(&delivery[0].receipt).await?;
+        }
+        Ok::<(), TransportError>(())
+    };
+    let text = drained.await.expect_err("should be refused").to_string();
+    assert_says(&text, &["streampress.db is damaged", "move it"]);
+}
+
+#[tokio::test]
+async fn a_full_disk_fails_the_call_and_only_until_there_is_space() {
+    let dir = tempfile::tempdir().unwrap();
+    let local = open(dir.path());
+    let queue = local.files_queue();
+    queue.send(vec![message("g", "before")]).await.unwrap();
+    let limit = |pages: &'static str| {
+        local.store.call(move |step| {
+            let pragma = format!("PRAGMA max_page_count = {pages}");
+            Ok(step.conn.query_row(&pragma, [], |_| Ok(()))?)
+        })
+    };
+    // SQLite lowers this to what the database has: the next page does not fit.
+    limit("1").await.unwrap();
+    let large = message("h", &"x".repeat(100_000));
+    let error = queue
+        .send(vec![large.clone()])
+        .await
+        .expect_err("should not fit");
+    assert_says(&error.to_string(), &["is full", "nothing is lost"]);
+    assert_eq!(queue.depth().await.unwrap().total(), 1);
+    limit("1000000").await.unwrap();
+    queue.send(vec![large]).await.unwrap();
+    assert_eq!(next(&queue).await.body, "before");
+    assert_eq!(queue.depth().await.unwrap().total(), 2);
+}
+
+#[tokio::test]
+async fn no_flipped_or_missing_byte_of_a_record_goes_unseen() {
+    let dir = tempfile::tempdir().unwrap();
+    let stream = open(dir.path()).stream();
+    let records = vec![record(1, 10), record(2, 40), record(3, 10)];
+    let positions = stream.append(records).await.unwrap();
+    let position = &positions[1];
+    let path = dir
+        .path()
+        .join("stream")
+        .join(format!("{}.seg", position.shard));
+    let whole = fs::read(&path).unwrap();
+    let start: usize = position.sequence.as_str().parse().unwrap();
+    let end: usize = positions[2].sequence.as_str().parse().unwrap();
+    for at in start..end {
+        let mut damaged = whole.clone();
+        damaged[at] ^= 1 << (at % 8);
+        fs::write(&path, &damaged).unwrap();
+        let outcome = stream.fetch(std::slice::from_ref(position)).await;
+        assert!(
+            matches!(outcome, Err(TransportError::Missing(_))),
+            "flip at {at}: {outcome:?}"
+        );
+        assert_eq!(
+            stream
+                .fetch(&[positions[0].clone(), positions[2].clone()])
+                .await
+                .unwrap()
+                .len(),
+            2
+        );
+    }
+    for length in 0..end {
+        fs::write(&path, &whole[..length]).unwrap();
+        let outcome = stream.fetch(std::slice::from_ref(position)).await;
+        assert!(
+            matches!(outcome, Err(TransportError::Missing(_))),
+            "cut at {length}: {outcome:?}"
+        );
+    }
+}
+
+#[tokio::test]
+async fn positions_that_nobody_answered_are_missing_and_lead_nowhere() {
+    let dir = tempfile::tempdir().unwrap();
+    fs::write(dir.path().join("outside.seg"), [0; 5000]).unwrap();
+    let stream = open(dir.path()).stream();
+    let good = stream
+        .append(vec![record(1, 3000)])
+        .await
+        .unwrap()
+        .remove(0);
+    let at = |shard: &str, sequence: &str, bytes| Position {
+        shard: shard.into(),
+        sequence: Sequence::parse(sequence).unwrap(),
+        bytes,
+    };
+    let start = good.sequence.as_str();
+    let outside = format!("{}/../../outside", dir.path().display());
+    for hostile in [
+        at(&good.shard, start, 2999),
+        at(&good.shard, start, 3001),
+        at(&good.shard, start, u32::MAX),
+        at(&good.shard, "0", 3000),
+        at(&good.shard, "9", 10),
+        at(&good.shard, &u64::MAX.to_string(), 10),
+        at(&good.shard, &"9".repeat(129), 10),
+        at("../outside", "8", 10),
+        at(&outside, "8", 10),
+        at("", "8", 10),
+        at("1-1.x", "8", 10),
+    ] {
+        let outcome = stream.fetch(std::slice::from_ref(&hostile)).await;
+        assert!(
+            matches!(outcome, Err(TransportError::Missing(_))),
+            "{hostile}: {outcome:?}"
+        );
+    }
+    assert_eq!(stream.fetch(&[good]).await.unwrap()[0].len(), 3000);
+}
+
+#[tokio::test]
+async fn a_record_copied_to_another_place_is_not_taken_for_the_one_there() {
+    let dir = tempfile::tempdir().unwrap();
+    let stream = open(dir.path()).stream();
+    let positions = stream
+        .append(vec![record(1, 100), record(2, 100)])
+        .await
+        .unwrap();
+    let path = dir
+        .path()
+        .join("stream")
+        .join(format!("{}.seg", positions[0].shard));
+    let mut bytes = fs::read(&path).unwrap();
+    let (first, second) = bytes[8..].split_at_mut(124);
+    second[..124].copy_from_slice(first);
+    fs::write(&path, &bytes).unwrap();
+    assert_eq!(
+        stream.fetch(&positions[..1]).await.unwrap(),
+        [record(1, 100).data]
+    );
+    let outcome = stream.fetch(&positions[1..]).await;
+    assert!(
+        matches!(outcome, Err(TransportError::Missing(_))),
+        "{outcome:?}"
+    );
+}

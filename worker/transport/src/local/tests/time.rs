@@ -1,0 +1,470 @@
+//! What depends on time: leases, retention, hiding across sessions, and receive counts.
+
+use std::fs;
+use std::path::Path;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use super::memory_folder;
+use crate::contract_tests::queue::{message, next};
+use crate::contract_tests::stream::record;
+use crate::contract_tests::{PATIENCE, eventually};
+use crate::local::{Local, LocalOptions};
+use crate::{ATTR_DETAIL, ATTR_REASON, Queue, TransportError};
+
+/// Short for a test; with the folder in memory no slow sync can eat it up.
+const LEASE: Duration = Duration::from_millis(1200);
+
+fn open(dir: &Path) -> Local {
+    Local::open(dir, LocalOptions::default()).unwrap()
+}
+
+fn open_with_short_lease(dir: &Path) -> Local {
+    let options = LocalOptions {
+        lease: LEASE,
+        ..LocalOptions::default()
+    };
+    Local::open(dir, options).unwrap()
+}
+
+/// As if another process wrote something very long: nobody can write before this is committed.
+fn blocked(dir: &Path) -> rusqlite::Connection {
+    let blocker = rusqlite::Connection::open(dir.join("streampress.db")).unwrap();
+    blocker.busy_timeout(PATIENCE).unwrap();
+    blocker.execute_batch("BEGIN IMMEDIATE").unwrap();
+    blocker
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_holder_that_cannot_renew_is_told_before_anybody_may_follow() {
+    let dir = memory_folder();
+    let held = open_with_short_lease(dir.path()).lock("role", 1);
+    let held = held.try_acquire().await.unwrap().unwrap();
+    let blocker = blocked(dir.path());
+    let blocked_at = Instant::now();
+    tokio::time::timeout(PATIENCE, held.lost().cancelled())
+        .await
+        .unwrap();
+    let lost_after = blocked_at.elapsed();
+    blocker.execute_batch("COMMIT").unwrap();
+    assert!(lost_after < PATIENCE / 3, "told only after {lost_after:?}");
+    assert!(
+        !held.flush().await,
+        "a lost slot's ledger must not be written"
+    );
+    let follower = open_with_short_lease(dir.path()).lock("role", 1);
+    eventually("another follows after the lease", || async {
+        follower.try_acquire().await.unwrap().is_some()
+    })
+    .await;
+}
+
+#[test]
+fn a_holder_that_hangs_is_followed_when_its_record_has_not_changed_for_a_lease() {
+    let dir = memory_folder();
+    let holder = open_with_short_lease(dir.path());
+    let observer = open_with_short_lease(dir.path());
+    let runtime = || {
+        tokio::runtime::Builder::new_multi_thread()
+            .enable_all()
+            .build()
+            .unwrap()
+    };
+    let hangs = runtime();
+    let held = hangs
+        .block_on(holder.lock("role", 1).try_acquire())
+        .unwrap()
+        .unwrap();
+    // Its process lives on, but nothing renews.
+    hangs.shutdown_background();
+    runtime().block_on(async {
+        let lock = observer.lock("role", 1);
+        let watched_since = Instant::now();
+        assert!(lock.all_held_by_others().await.unwrap());
+        eventually("the lease runs out", || async {
+            !lock.all_held_by_others().await.unwrap()
+        })
+        .await;
+        assert!(watched_since.elapsed() >= LEASE, "followed too early");
+        let follower = lock.try_acquire().await.unwrap().unwrap();
+        assert_ne!(follower.attempt(), held.attempt());
+        assert!(follower.flush().await);
+    });
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_slot_in_use_outlives_many_leases() {
+    let dir = memory_folder();
+    let held = open_with_short_lease(dir.path())
+        .lock("role", 1)
+        .try_acquire()
+        .await
+        .unwrap()
+        .unwrap();
+    let other = open_with_short_lease(dir.path()).lock("role", 1);
+    let since = Instant::now();
+    while since.elapsed() < LEASE * 2 {
+        assert!(
+            other.all_held_by_others().await.unwrap(),
+            "lost after {:?}",
+            since.elapsed()
+        );
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+    assert!(!held.lost().is_cancelled());
+    assert!(held.release().await);
+}
+
+#[tokio::test]
+async fn an_ended_session_gives_back_what_it_held_without_waiting() {
+    let dir = tempfile::tempdir().unwrap();
+    let first = open(dir.path());
+    first
+        .files_queue()
+        .send(vec![message("g", "held")])
+        .await
+        .unwrap();
+    let second = open(dir.path());
+    assert_eq!(next(&second.files_queue()).await.receive_count, 1);
+    drop(second);
+    let began = Instant::now();
+    let again = next(&first.files_queue()).await;
+    assert_eq!((again.body.as_str(), again.receive_count), ("held", 2));
+    assert!(
+        began.elapsed() < PATIENCE,
+        "well before the 60 seconds of hiding"
+    );
+}
+
+#[tokio::test]
+async fn a_living_session_keeps_what_it_holds() {
+    let dir = tempfile::tempdir().unwrap();
+    let first = open(dir.path());
+    first
+        .files_queue()
+        .send(vec![message("g", "held")])
+        .await
+        .unwrap();
+    let held = next(&first.files_queue()).await;
+    let second = open(dir.path());
+    // Longer than it takes until ended sessions are looked for.
+    let got = second
+        .files_queue()
+        .receive(1, Duration::from_millis(1500))
+        .await
+        .unwrap();
+    assert!(got.is_empty(), "{got:?}");
+    first.files_queue().delete(&held.receipt).await.unwrap();
+}
+
+#[tokio::test]
+async fn giving_back_does_not_count_towards_the_dead_letters_but_expiry_does() {
+    let dir = tempfile::tempdir().unwrap();
+    let options = LocalOptions {
+        max_receive_count: 2,
+        ..LocalOptions::default()
+    };
+    let queue = Local::open(dir.path(), options).unwrap().files_queue();
+    queue.send(vec![message("g", "patient")]).await.unwrap();
+    for count in 1..=10 {
+        let delivery = next(&queue).await;
+        assert_eq!(delivery.receive_count, count);
+        queue.release(&delivery.receipt).await.unwrap();
+    }
+    for _ in 0..2 {
+        let delivery = next(&queue).await;
+        queue
+            .extend(&delivery.receipt, Duration::ZERO)
+            .await
+            .unwrap();
+    }
+    assert!(queue.receive(1, Duration::ZERO).await.unwrap().is_empty());
+    let dead = next(&queue.dead_letters().unwrap()).await;
+    assert_eq!(dead.attributes[ATTR_REASON], "ReceivedTooOften");
+    assert!(dead.attributes[ATTR_DETAIL].contains("received 12 times"));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_receive_dropped_half_way_does_not_even_count() {
+    let dir = tempfile::tempdir().unwrap();
+    let queue = open(dir.path()).files_queue();
+    queue
+        .send(vec![message("g", "counted once")])
+        .await
+        .unwrap();
+    // The writer thread has the work in hand and cannot begin it, when the caller goes.
+    let blocker = blocked(dir.path());
+    let receive = queue.receive(1, Duration::ZERO);
+    let gone = tokio::time::timeout(Duration::from_millis(200), receive).await;
+    assert!(gone.is_err(), "should have been blocked");
+    blocker.execute_batch("COMMIT").unwrap();
+    assert_eq!(next(&queue).await.receive_count, 1);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_slot_granted_to_a_caller_that_has_gone_is_free_again() {
+    let dir = tempfile::tempdir().unwrap();
+    let lock = open(dir.path()).lock("role", 1);
+    assert!(!lock.all_held_by_others().await.unwrap());
+    let blocker = blocked(dir.path());
+    let gone = tokio::time::timeout(Duration::from_millis(200), lock.try_acquire()).await;
+    assert!(gone.is_err(), "should have been blocked");
+    blocker.execute_batch("COMMIT").unwrap();
+    eventually("the slot is free", || async {
+        lock.try_acquire().await.unwrap().is_some()
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn a_step_that_fails_takes_back_what_it_wrote_and_only_that() {
+    let dir = tempfile::tempdir().unwrap();
+    let local = open(dir.path());
+    let write = |key: &'static str, outcome: Result<(), TransportError>| {
+        local.store.call(move |step| {
+            step.conn
+                .execute("INSERT INTO meta VALUES(?1, 'written')", [key])?;
+            Ok(outcome?)
+        })
+    };
+    // Called in one go, so that they share a transaction.
+    let (before, failed, after) = tokio::join!(
+        write("before", Ok(())),
+        write("failed", Err(TransportError::Stale)),
+        write("after", Ok(()))
+    );
+    assert!(before.is_ok() && matches!(failed, Err(TransportError::Stale)) && after.is_ok());
+    for (key, written) in [("before", true), ("failed", false), ("after", true)] {
+        assert_eq!(
+            local.index().get(key).await.unwrap().is_some(),
+            written,
+            "{key}"
+        );
+    }
+}
+
+#[tokio::test]
+async fn what_was_sent_and_appended_is_there_after_opening_again() {
+    let dir = tempfile::tempdir().unwrap();
+    let local = open(dir.path());
+    let records = vec![record(1, 5000)];
+    let positions = local.stream().append(records.clone()).await.unwrap();
+    local
+        .chunks_queue()
+        .send(vec![message("g", "kept")])
+        .await
+        .unwrap();
+    local.index().set("key", "value").await.unwrap();
+    drop(local);
+    let local = open(dir.path());
+    assert_eq!(next(&local.chunks_queue()).await.body, "kept");
+    assert!(local.stream().fetch(&positions).await.unwrap()[0] == records[0].data);
+    assert_eq!(
+        local.index().get("key").await.unwrap().as_deref(),
+        Some("value")
+    );
+}
+
+#[tokio::test]
+async fn segments_go_after_their_retention_time_but_never_under_a_living_process() {
+    let dir = tempfile::tempdir().unwrap();
+    let options = |retention| LocalOptions {
+        retention,
+        segment_bytes: 1000,
+        ..LocalOptions::default()
+    };
+    let lives = Local::open(dir.path(), options(Duration::from_secs(3600))).unwrap();
+    let positions = lives.stream().append(vec![record(1, 100)]).await.unwrap();
+    // Each append fills a segment of 1000 bytes.
+    let rotated = lives.stream().append(vec![record(2, 2000)]).await.unwrap();
+    let rotated_again = lives.stream().append(vec![record(3, 2000)]).await.unwrap();
+    assert_eq!(positions[0].shard, rotated[0].shard);
+    assert_ne!(rotated[0].shard, rotated_again[0].shard);
+    drop(Local::open(dir.path(), options(Duration::ZERO)).unwrap());
+    assert_eq!(lives.stream().fetch(&rotated).await.unwrap().len(), 1);
+    let sessions = dir.path().join("sessions");
+    drop(lives);
+    eventually("both sessions end", || async {
+        let open = fs::read_dir(&sessions).unwrap().flatten();
+        open.filter(|entry| entry.path().extension().is_some_and(|e| e == "lock"))
+            .count()
+            == 0
+    })
+    .await;
+    let later = Local::open(dir.path(), options(Duration::ZERO)).unwrap();
+    for gone in [&positions, &rotated, &rotated_again] {
+        let outcome = later.stream().fetch(gone).await;
+        assert!(
+            matches!(outcome, Err(TransportError::Expired(_))),
+            "{outcome:?}"
+        );
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn many_waiting_receivers_each_get_their_message() {
+    let dir = tempfile::tempdir().unwrap();
+    let queue: Arc<dyn Queue> = open(dir.path()).files_queue();
+    let waiting: Vec<_> = (0..30)
+        .map(|_| {
+            let queue = Arc::clone(&queue);
+            tokio::spawn(async move { next(&queue).await.body })
+        })
+        .collect();
+    let bodies: Vec<String> = (0..30).map(|n| format!("{n:02}")).collect();
+    queue
+        .send(bodies.iter().map(|b| message(b, b)).collect())
+        .await
+        .unwrap();
+    let mut got: Vec<String> = futures::future::try_join_all(waiting).await.unwrap();
+    got.sort();
+    assert_eq!(got, bodies);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn receivers_that_go_away_never_take_the_call_of_those_that_stay() {
+    let dir = memory_folder();
+    let queue = open(dir.path()).files_queue();
+    let (told, mut got) = tokio::sync::mpsc::unbounded_channel();
+    let receive = |patience: fn() -> Duration| {
+        let (queue, told) = (Arc::clone(&queue), told.clone());
+        tokio::spawn(async move {
+            loop {
+                let receiving = queue.receive(1, Duration::from_secs(600));
+                if let Ok(deliveries) = tokio::time::timeout(patience(), receiving).await {
+                    for delivery in deliveries.unwrap() {
+                        queue.delete(&delivery.receipt).await.unwrap();
+                        told.send(delivery.body).unwrap();
+                    }
+                }
+            }
+        })
+    };
+    let mut tasks = vec![receive(|| Duration::from_secs(600))];
+    tasks.extend((0..10).map(|_| receive(|| Duration::from_micros(fastrand::u64(0..3000)))));
+    for number in 0..200 {
+        let body = number.to_string();
+        queue.send(vec![message("g", &body)]).await.unwrap();
+        let heard = tokio::time::timeout(PATIENCE, got.recv()).await;
+        assert_eq!(heard.expect("nobody was called").unwrap(), body);
+    }
+    tasks.iter().for_each(tokio::task::JoinHandle::abort);
+}
+
+/// Runs one statement on the folder's database: the way to make things look old.
+async fn execute(local: &Local, sql: &'static str) {
+    local
+        .store
+        .call(move |step| Ok(step.conn.execute(sql, []).map(drop)?))
+        .await
+        .unwrap();
+}
+
+#[tokio::test]
+async fn a_deduplication_id_is_free_again_after_five_minutes_and_not_before() {
+    let dir = memory_folder();
+    let local = open(dir.path());
+    let queue = local.files_queue();
+    for (age, expected) in [("0", 1), ("299000", 1), ("2000", 2)] {
+        let older: &'static str = format!("UPDATE dedup SET sent_at = sent_at - {age}").leak();
+        execute(&local, older).await;
+        queue.send(vec![message("g", "again")]).await.unwrap();
+        assert_eq!(
+            queue.depth().await.unwrap().total(),
+            expected,
+            "{age} ms later"
+        );
+    }
+}
+
+#[tokio::test]
+async fn a_clock_that_was_set_back_does_not_hide_messages_for_hours() {
+    let dir = memory_folder();
+    let local = open(dir.path());
+    let queue = local.files_queue();
+    queue
+        .send(vec![message("g", "from the future")])
+        .await
+        .unwrap();
+    next(&queue).await;
+    execute(&local, "UPDATE messages SET hidden_since = hidden_since + 7200000, hidden_until = hidden_until + 7200000")
+        .await;
+    let began = Instant::now();
+    assert_eq!(next(&queue).await.receive_count, 2);
+    assert!(began.elapsed() < PATIENCE);
+}
+
+#[tokio::test]
+async fn dead_letters_go_after_14_days_and_the_younger_ones_of_their_group_stay() {
+    let dir = memory_folder();
+    let local = open(dir.path());
+    let queue = local.files_queue();
+    let dead = queue.dead_letters().unwrap();
+    dead.send(vec![message("g", "old"), message("g", "young")])
+        .await
+        .unwrap();
+    queue
+        .send(vec![message("g", "never removed")])
+        .await
+        .unwrap();
+    execute(
+        &local,
+        "UPDATE messages SET sent_at = sent_at - 1209700000 WHERE body <> 'young'",
+    )
+    .await;
+    drop((dead, queue, local));
+    // The first transaction of a process clears out.
+    let queue = open(dir.path()).files_queue();
+    let dead = queue.dead_letters().unwrap();
+    assert_eq!(next(&dead).await.body, "young");
+    assert_eq!(dead.depth().await.unwrap().total(), 1);
+    assert_eq!(next(&queue).await.body, "never removed");
+}
+
+#[test]
+fn many_may_open_a_new_folder_at_once() {
+    let dir = tempfile::tempdir().unwrap();
+    let open_and_send = &|number: usize| {
+        let runtime = tokio::runtime::Builder::new_current_thread()
+            .enable_all()
+            .build()
+            .unwrap();
+        let queue = open(dir.path()).files_queue();
+        let own = number.to_string();
+        runtime
+            .block_on(queue.send(vec![message(&own, &own)]))
+            .unwrap();
+    };
+    std::thread::scope(|scope| {
+        for number in 0..8 {
+            scope.spawn(move || open_and_send(number));
+        }
+    });
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .unwrap();
+    let queue = open(dir.path()).files_queue();
+    assert_eq!(runtime.block_on(queue.depth()).unwrap().total(), 8);
+}
+
+#[tokio::test]
+async fn only_what_must_survive_power_loss_waits_for_the_disk() {
+    let dir = memory_folder();
+    let store = open(dir.path()).store;
+    let level = |step: &mut crate::local::store::Step<'_>| {
+        Ok(step
+            .conn
+            .query_row("PRAGMA synchronous", [], |row| row.get::<_, i64>(0))?)
+    };
+    const NORMAL: i64 = 1;
+    const FULL: i64 = 2;
+    for _ in 0..2 {
+        assert_eq!(store.call_unsynced(level).await.unwrap(), NORMAL);
+        assert_eq!(store.call(level).await.unwrap(), FULL);
+    }
+    // In one transaction with what must survive, everything does.
+    let (unsynced, synced) = tokio::join!(store.call_unsynced(level), store.call(level));
+    assert_eq!(synced.unwrap(), FULL);
+    assert!(unsynced.unwrap() >= NORMAL);
+}
