@@ -20,7 +20,7 @@ use streampress::roles::announce::{AnnouncementFormat, Announcer};
 use streampress::roles::compress::OnCompressed;
 use streampress::roles::scan::SourceFilter;
 use streampress_codec::hybrid;
-use streampress_crds::api::pipeline::Format;
+use streampress_crds::api::pipeline::SourceFormat;
 use streampress_tests::aws::{FreeSlots, connect};
 use streampress_tests::desk::Desk;
 use streampress_tests::pipeline::{Names, Place, Role, Worker};
@@ -145,7 +145,7 @@ impl Bench {
             read_location: READ_LOCATION.into(),
             on_compressed: OnCompressed::Keep,
             filter: SourceFilter {
-                formats: vec![Format::Json, Format::Csv, Format::Txt],
+                formats: vec![SourceFormat::Json, SourceFormat::Csv, SourceFormat::Txt],
                 put_aside: false,
             },
             tidy_only_multi: true,

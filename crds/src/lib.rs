@@ -17,6 +17,7 @@
 //! - [`schema`]: the generated CustomResourceDefinition, printed by `crdgen`.
 
 pub mod api;
+pub mod checked;
 pub mod crd;
 pub mod defaults;
 pub mod document;
@@ -25,17 +26,23 @@ pub mod lease;
 pub mod ledger;
 pub mod limits;
 pub mod location;
+pub mod names;
 pub mod notices;
 pub mod quantity;
 pub mod queue_check;
+pub mod reasons;
+pub mod role;
 pub mod rules;
 pub mod settings;
 
 pub use api::pipeline::{CompressionPipeline, CompressionPipelineSpec};
 pub use api::status::CompressionPipelineStatus;
+pub use checked::CheckedPipeline;
 pub use crd::crd;
-pub use document::{Documents, Problem, load, load_one};
+pub use document::{Diagnostic, Documents, load, load_one};
 pub use invalid::Invalid;
 pub use location::Location;
 pub use quantity::ByteSize;
-pub use settings::{Resolved, Role, Settings, resolve::resolve, resolve::resolve_in_cluster};
+pub use reasons::{DeadLetterReason, Reason};
+pub use role::Role;
+pub use settings::{Resolved, Settings};

@@ -2,7 +2,7 @@
 
 use crate::api::pipeline::{CodecFormat, CompressionPipeline, OnCompressed};
 use crate::invalid::Invalid;
-use crate::rules::{self, Scope};
+use crate::rules::{self, RuleScope};
 
 /// The notices of a valid pipeline.
 pub fn notices(pipeline: &CompressionPipeline) -> Vec<Invalid> {
@@ -33,7 +33,7 @@ pub fn notices(pipeline: &CompressionPipeline) -> Vec<Invalid> {
             "use example or inline for `streampress run`",
         ));
     }
-    for broken in rules::broken(pipeline, Scope::Cluster) {
+    for broken in rules::broken(pipeline, RuleScope::Cluster) {
         let rule = format!(
             "{} (in a cluster; `streampress run` has its own folder)",
             broken.rule

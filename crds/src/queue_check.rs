@@ -42,15 +42,15 @@ impl RedrivePolicy {
 }
 
 /// What does not fit of a queue, by its attributes and those of its dead-letter queue.
-pub fn misfits(
+pub fn mismatches(
     dead_letter_name: &str,
     max_receive_count: u32,
     there: &BTreeMap<String, String>,
     dead: Option<&BTreeMap<String, String>>,
 ) -> Vec<Mismatch> {
     let is = |name: &str, value: &str| there.get(name).is_some_and(|now| now == value);
-    let mut misfits = Vec::new();
-    let mut find = |fatal: bool, problem: String| misfits.push(Mismatch { fatal, problem });
+    let mut mismatches = Vec::new();
+    let mut find = |fatal: bool, problem: String| mismatches.push(Mismatch { fatal, problem });
     if !is("FifoQueue", "true") {
         find(
             true,
@@ -67,7 +67,7 @@ pub fn misfits(
                 "has no dead-letter queue, so a bad file would be tried for ever; set its RedrivePolicy to {dead_letter_name}"
             ),
         );
-        return misfits;
+        return mismatches;
     };
     let Some(dead) = dead else {
         find(
@@ -76,7 +76,7 @@ pub fn misfits(
                 "its dead-letter queue {dead_letter_name} does not exist; run 'streampress setup'"
             ),
         );
-        return misfits;
+        return mismatches;
     };
     let dead_arn = dead.get("QueueArn").map_or("", String::as_str);
     if policy.target != dead_arn {
@@ -118,7 +118,7 @@ pub fn misfits(
             ),
         );
     }
-    misfits
+    mismatches
 }
 
 #[cfg(test)]
@@ -132,9 +132,9 @@ mod tests {
             .collect()
     }
 
-    fn misfits_of(pairs: &[(&str, &str)]) -> Vec<Mismatch> {
+    fn mismatches_of(pairs: &[(&str, &str)]) -> Vec<Mismatch> {
         let dead = attributes(&[("QueueArn", "arn:x")]);
-        misfits("q-dlq.fifo", 20, &attributes(pairs), Some(&dead))
+        mismatches("q-dlq.fifo", 20, &attributes(pairs), Some(&dead))
     }
 
     #[test]
@@ -165,17 +165,19 @@ mod tests {
             ("DeduplicationScope", "messageGroup"),
             ("FifoThroughputLimit", "perMessageGroupId"),
         ];
-        assert_eq!(misfits_of(&there), []);
+        assert_eq!(mismatches_of(&there), []);
     }
 
     #[test]
     fn the_originals_dead_letter_url_is_found_out() {
         let policy = r#"{"deadLetterTargetArn":"http://host/000000000000/q-dlq.fifo","maxReceiveCount":"5"}"#;
-        let misfits = misfits_of(&[("FifoQueue", "true"), ("RedrivePolicy", policy)]);
+        let mismatches = mismatches_of(&[("FifoQueue", "true"), ("RedrivePolicy", policy)]);
         assert!(
-            misfits.iter().any(|misfit| misfit.fatal
-                && misfit.problem.contains("set deadLetterTargetArn to arn:x")),
-            "{misfits:?}"
+            mismatches.iter().any(|mismatch| mismatch.fatal
+                && mismatch
+                    .problem
+                    .contains("set deadLetterTargetArn to arn:x")),
+            "{mismatches:?}"
         );
     }
 
@@ -191,10 +193,12 @@ mod tests {
             ),
         ];
         for (there, words) in cases {
-            let misfits = misfits_of(there);
+            let mismatches = mismatches_of(there);
             assert!(
-                misfits.iter().any(|misfit| misfit.problem.contains(words)),
-                "{words}: {misfits:?}"
+                mismatches
+                    .iter()
+                    .any(|mismatch| mismatch.problem.contains(words)),
+                "{words}: {mismatches:?}"
             );
         }
     }

@@ -2,14 +2,14 @@
 
 use std::path::Path;
 
-use streampress_crds::{Problem, load, load_one, resolve_in_cluster};
+use streampress_crds::{CheckedPipeline, Diagnostic, load, load_one};
 
 const HEAD: &str =
     "apiVersion: streampress.dev/v1alpha1\nkind: CompressionPipeline\nmetadata: {name: shop}\n";
 
 fn problems(text: &str) -> Vec<String> {
     let problems = load(text, "shop.yaml").expect_err(text);
-    problems.iter().map(Problem::to_string).collect()
+    problems.iter().map(Diagnostic::to_string).collect()
 }
 
 /// The problems of a spec that begins in line 4.
@@ -37,7 +37,8 @@ fn every_example_is_valid_in_a_cluster_and_without_notices() {
         let name = path.display().to_string();
         let documents = load(&text, &name).unwrap_or_else(|problems| panic!("{problems:#?}"));
         for pipeline in &documents.pipelines {
-            assert!(resolve_in_cluster(pipeline).is_ok(), "{name}");
+            let pipeline = pipeline.pipeline().clone();
+            assert!(CheckedPipeline::in_cluster(pipeline).is_ok(), "{name}");
             seen += 1;
         }
         assert_eq!(documents.notices, vec![], "{name}");
@@ -216,7 +217,7 @@ fn good_values_of_every_form_are_taken() {
         let text = format!("{HEAD}spec: {spec}\n");
         let (pipeline, _) =
             load_one(&text, "shop.yaml").unwrap_or_else(|problems| panic!("{problems:#?}"));
-        assert_eq!(pipeline.metadata.name.as_deref(), Some("shop"));
+        assert_eq!(pipeline.pipeline().metadata.name.as_deref(), Some("shop"));
     }
 }
 
@@ -265,7 +266,7 @@ fn the_head_of_a_document_is_checked() {
         let said: Vec<String> = load_one(text, "f")
             .expect_err(text)
             .iter()
-            .map(Problem::to_string)
+            .map(Diagnostic::to_string)
             .collect();
         assert_says(&said, &[expected]);
     }
@@ -278,7 +279,11 @@ fn documents_of_other_kinds_are_left_alone_with_a_notice() {
     );
     let documents = load(&text, "shop.yaml").expect("valid");
     assert_eq!(documents.pipelines.len(), 1);
-    let said: Vec<String> = documents.notices.iter().map(Problem::to_string).collect();
+    let said: Vec<String> = documents
+        .notices
+        .iter()
+        .map(Diagnostic::to_string)
+        .collect();
     assert_says(
         &said,
         &[
@@ -303,7 +308,7 @@ fn what_is_risky_is_noticed() {
         .expect("valid")
         .notices
         .iter()
-        .map(Problem::to_string)
+        .map(Diagnostic::to_string)
         .collect();
     assert_says(
         &said,
@@ -319,8 +324,11 @@ fn what_is_risky_is_noticed() {
 fn a_copy_from_a_cluster_is_taken_with_what_the_cluster_added() {
     let text = "apiVersion: streampress.dev/v1alpha1\nkind: CompressionPipeline\nmetadata:\n  name: shop\n  namespace: sales\n  uid: 0f1c\n  generation: 2\n  creationTimestamp: \"2026-01-01T00:00:00Z\"\n  managedFields: [{manager: kubectl}]\nspec: {}\nstatus: {phase: Whatever, progress: 3}\n";
     let (pipeline, _) = load_one(text, "f").unwrap_or_else(|problems| panic!("{problems:#?}"));
-    assert_eq!(pipeline.metadata.namespace.as_deref(), Some("sales"));
-    assert_eq!(pipeline.status, None);
+    assert_eq!(
+        pipeline.pipeline().metadata.namespace.as_deref(),
+        Some("sales")
+    );
+    assert_eq!(pipeline.pipeline().status, None);
 }
 
 #[test]
@@ -350,7 +358,7 @@ fn a_name_written_twice_is_told_with_both_lines() {
 fn comments_may_stand_wherever_yaml_lets_them() {
     let text = "# top\napiVersion: streampress.dev/v1alpha1 # version\nkind: CompressionPipeline\nmetadata: # head\n  # inside\n  name: shop # name\nspec: # spec\n  source: {location: \"file:///data/in\", # place\n    formats: [json, # one\n      csv]} # end\n  # before a field\n  destination: # empty so far\n    location: file:///data/out\n# bottom\n";
     let (pipeline, _) = load_one(text, "f").unwrap_or_else(|problems| panic!("{problems:#?}"));
-    assert_eq!(pipeline.spec.source.formats.len(), 2);
+    assert_eq!(pipeline.pipeline().spec.source.formats.len(), 2);
 }
 
 #[test]
@@ -361,8 +369,8 @@ fn anchors_and_merges_are_followed() {
     let (pipeline, _) = load_one(&text, "f").unwrap_or_else(|problems| panic!("{problems:#?}"));
     assert_eq!(
         (
-            pipeline.spec.decompressor.replicas,
-            pipeline.spec.decompressor.slots
+            pipeline.pipeline().spec.decompressor.replicas,
+            pipeline.pipeline().spec.decompressor.slots
         ),
         (3, Some(2))
     );

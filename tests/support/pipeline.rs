@@ -15,7 +15,7 @@ use streampress::roles::decompress::Decompressor;
 use streampress::roles::scan::SourceFilter;
 use streampress::telemetry::metrics::Meter;
 use streampress_codec::hybrid;
-use streampress_crds::api::pipeline::Format;
+use streampress_crds::api::pipeline::SourceFormat;
 use streampress_transport::aws::Aws;
 use streampress_transport::local::files::LocalFiles;
 use streampress_transport::{ChunkStream, FileEntry, FileName, Files, PendingFile, Queue};
@@ -247,7 +247,7 @@ async fn consumer(
                 record_bytes: 400 * 1024,
                 on_compressed: OnCompressed::Keep,
                 filter: SourceFilter {
-                    formats: vec![Format::Json, Format::Csv, Format::Txt],
+                    formats: vec![SourceFormat::Json, SourceFormat::Csv, SourceFormat::Txt],
                     put_aside: false,
                 },
                 journal: None,

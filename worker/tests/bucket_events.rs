@@ -16,7 +16,7 @@ use streampress::roles::compress::{Compressor, OnCompressed};
 use streampress::roles::scan::SourceFilter;
 use streampress::telemetry::metrics::Meter;
 use streampress_codec::hybrid;
-use streampress_crds::api::pipeline::Format;
+use streampress_crds::api::pipeline::SourceFormat;
 use streampress_transport::{Outgoing, Queue};
 use tokio_util::sync::CancellationToken;
 
@@ -43,7 +43,7 @@ fn created(key: &str) -> Outgoing {
 /// Takes JSON only, and puts aside what is packed.
 fn filter() -> SourceFilter {
     SourceFilter {
-        formats: vec![Format::Json],
+        formats: vec![SourceFormat::Json],
         put_aside: true,
     }
 }

@@ -13,7 +13,7 @@ use streampress::roles::decompress::Decompressor;
 use streampress::roles::scan::SourceFilter;
 use streampress::telemetry::metrics::Meter;
 use streampress_codec::hybrid;
-use streampress_crds::api::pipeline::Format;
+use streampress_crds::api::pipeline::SourceFormat;
 use streampress_transport::Deadline;
 use streampress_transport::{
     ChunkStream, FileName, Files, Position, Queue, Record, SlotLock, StreamCounts, TransportResult,
@@ -90,7 +90,7 @@ async fn a_newer_version_that_appears_while_an_older_one_is_unpacked_is_not_over
         record_bytes: 64 * 1024,
         on_compressed: OnCompressed::Keep,
         filter: SourceFilter {
-            formats: vec![Format::Txt, Format::Json, Format::Csv],
+            formats: vec![SourceFormat::Txt, SourceFormat::Json, SourceFormat::Csv],
             put_aside: false,
         },
         journal: None,

@@ -13,7 +13,7 @@ use streampress::roles::announce::AnnouncementFormat;
 use streampress::roles::compress::OnCompressed;
 use streampress::roles::scan::SourceFilter;
 use streampress::telemetry::metrics::Meter;
-use streampress_crds::api::pipeline::Format;
+use streampress_crds::api::pipeline::SourceFormat;
 use streampress_transport::{Delivery, Depth, Outgoing, Queue, Receipt, TransportResult};
 use tokio_util::sync::CancellationToken;
 
@@ -98,7 +98,7 @@ async fn packed(
         read_location: READ_LOCATION.to_owned(),
         on_compressed,
         filter: SourceFilter {
-            formats: vec![Format::Txt],
+            formats: vec![SourceFormat::Txt],
             put_aside: on_compressed == OnCompressed::Rename,
         },
         tidy_only_multi: false,

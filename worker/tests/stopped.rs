@@ -16,7 +16,7 @@ use streampress::roles::decompress::Decompressor;
 use streampress::roles::scan::SourceFilter;
 use streampress::telemetry::metrics::Meter;
 use streampress_codec::hybrid;
-use streampress_crds::api::pipeline::Format;
+use streampress_crds::api::pipeline::SourceFormat;
 use streampress_transport::Deadline;
 use streampress_transport::in_process_lock::InProcessLock;
 use streampress_transport::{
@@ -111,7 +111,7 @@ async fn a_packed_file_that_the_stream_does_not_take_is_given_back() {
         record_bytes: 64 * 1024,
         on_compressed: OnCompressed::Keep,
         filter: SourceFilter {
-            formats: vec![Format::Txt],
+            formats: vec![SourceFormat::Txt],
             put_aside: false,
         },
         journal: None,

@@ -23,7 +23,7 @@ use rustix::time::{ClockId, clock_gettime};
 use streampress::journal::SqliteJournal;
 use streampress::roles::context::{Locks, RoleContext, Transport};
 use streampress::telemetry::metrics::Meter;
-use streampress_crds::settings::{Resolved, resolve};
+use streampress_crds::settings::Resolved;
 use streampress_transport::lease::{LeaseLock, Times, slot_names};
 use streampress_transport::local::{Local, LocalOptions};
 use streampress_transport::slot_lock::HolderRequest;
@@ -61,7 +61,7 @@ spec:
   codec: {effort: Fast}
 ";
     let (pipeline, _) = streampress_crds::load_one(text, "takeover.yaml").unwrap();
-    resolve(&pipeline).unwrap()
+    pipeline.into_parts().1
 }
 
 /// The folder's transport. What a frozen process holds comes back soon.
@@ -132,9 +132,11 @@ async fn a_contender() {
     let local = open(&dir);
     let (workplace, resolved) = (workplace(&dir, &local, Some(locks), &shutdown), resolved());
     let consumer = match role.as_str() {
-        "compressor" => workplace.compressor(&resolved.compressor).unwrap(),
+        "compressor" => workplace
+            .compressor(&resolved.compressor_settings())
+            .unwrap(),
         _ => workplace
-            .decompressor(&resolved.decompressor, None)
+            .decompressor(&resolved.decompressor_settings(), None)
             .unwrap(),
     };
     consumer.run().await;
@@ -428,7 +430,7 @@ impl Arena {
 async fn feed(dir: PathBuf, local: Local, stop: CancellationToken) -> BTreeMap<String, Vec<u8>> {
     let workplace = workplace(&dir, &local, None, &stop);
     let announcer = workplace
-        .compressor_announcer(&resolved().compressor)
+        .compressor_announcer(&resolved().compressor_settings())
         .unwrap();
     let mut random = fastrand::Rng::with_seed(1);
     let mut made = BTreeMap::new();

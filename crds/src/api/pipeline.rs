@@ -13,7 +13,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
 use crate::api::status::CompressionPipelineStatus;
-use crate::crd;
+use crate::api::{fragments, patterns};
 use crate::quantity::ByteSize;
 
 /// What a pipeline shall do: where files come from, how they are packed and moved, and where they are restored.
@@ -54,29 +54,29 @@ pub struct CompressionPipelineSpec {
     /// What stays in order: files of one name (PerName) or all files (Strict).
     pub ordering: Ordering,
     /// The container image of the workers; the operator's own release where nothing is said.
-    pub image: Image,
+    pub image: ImageSpec,
     /// Where the queues and the stream are, and with whose rights they are used.
-    pub aws: Aws,
+    pub aws: AwsSpec,
     /// The two queues and the stream between the roles.
-    pub transport: Transport,
+    pub transport: TransportSpec,
     /// Where files to compress are found.
-    pub source: Source,
+    pub source: SourceSpec,
     /// Where restored files go.
-    pub destination: Destination,
+    pub destination: DestinationSpec,
     /// The volume mounted at /data in every worker; needed in a cluster when a location begins with file://.
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub volume: Option<Volume>,
+    pub volume: Option<VolumeSpec>,
     /// How files are packed.
-    pub codec: Codec,
+    pub codec: CodecSpec,
     /// Makes files to compress; leave it out when files come from elsewhere.
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub generator: Option<Generator>,
+    pub generator: Option<GeneratorSpec>,
     /// The workers that pack files and send them.
-    pub compressor: Worker,
+    pub compressor: WorkerSpec,
     /// The workers that receive files and restore them.
-    pub decompressor: Worker,
+    pub decompressor: WorkerSpec,
     /// The HTML report of every file's sizes, times and savings.
-    pub report: Report,
+    pub report: ReportSpec,
 }
 
 /// What stays in order.
@@ -92,14 +92,14 @@ pub enum Ordering {
 /// The container image of the workers.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase", default)]
-pub struct Image {
+pub struct ImageSpec {
     /// Repository with registry and without a tag, e.g. ghcr.io/streampress/streampress.
     #[serde(skip_serializing_if = "Option::is_none")]
-    #[schemars(length(min = 1, max = 255), regex(pattern = crd::IMAGE_REPOSITORY))]
+    #[schemars(length(min = 1, max = 255), regex(pattern = patterns::IMAGE_REPOSITORY))]
     pub repository: Option<String>,
     /// Tag, or a digest written sha256:….
     #[serde(skip_serializing_if = "Option::is_none")]
-    #[schemars(length(min = 1, max = 128), regex(pattern = crd::IMAGE_TAG))]
+    #[schemars(length(min = 1, max = 128), regex(pattern = patterns::IMAGE_TAG))]
     pub tag: Option<String>,
     /// When the node pulls the image.
     pub pull_policy: PullPolicy,
@@ -125,44 +125,44 @@ pub enum PullPolicy {
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct ObjectName {
     /// Name of the object, in the same namespace.
-    #[schemars(length(min = 1, max = 253), regex(pattern = crd::OBJECT_NAME))]
+    #[schemars(length(min = 1, max = 253), regex(pattern = patterns::OBJECT_NAME))]
     pub name: String,
 }
 
 /// Where the queues and the stream are, and with whose rights they are used.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase", default)]
-pub struct Aws {
+pub struct AwsSpec {
     /// AWS region of the queues and the stream.
-    #[schemars(length(max = 32), regex(pattern = crd::REGION))]
+    #[schemars(length(max = 32), regex(pattern = patterns::REGION))]
     pub region: String,
     /// Address to use instead of AWS's own, e.g. http://localstack:4566. Credentials do not belong in it.
     #[serde(rename = "endpointURL", skip_serializing_if = "Option::is_none")]
-    #[schemars(length(max = 512), regex(pattern = crd::ENDPOINT))]
+    #[schemars(length(max = 512), regex(pattern = patterns::ENDPOINT))]
     pub endpoint_url: Option<String>,
     /// Secret of this namespace with AWS_ACCESS_KEY_ID, AWS_SECRET_ACCESS_KEY and, where needed, AWS_SESSION_TOKEN.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub credentials_secret_ref: Option<ObjectName>,
     /// Service account the workers run as, e.g. one bound to an IAM role; one of the operator's making where left out.
     #[serde(skip_serializing_if = "Option::is_none")]
-    #[schemars(length(min = 1, max = 253), regex(pattern = crd::OBJECT_NAME))]
+    #[schemars(length(min = 1, max = 253), regex(pattern = patterns::OBJECT_NAME))]
     pub service_account_name: Option<String>,
 }
 
 /// The two queues and the stream between the roles.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase", default)]
-pub struct Transport {
+pub struct TransportSpec {
     /// Create: made for this pipeline. Adopt: existing ones, named below, used and never deleted. Cannot be changed later.
     pub policy: TransportPolicy,
     /// What happens to the queues and the stream when the pipeline is deleted; only what carries this object's tag is touched.
     pub deletion_policy: DeletionPolicy,
     /// Announces files to the compressors (SQS FIFO).
-    pub files_queue: Queue,
+    pub files_queue: QueueSpec,
     /// Announces packed files to the decompressors (SQS FIFO).
-    pub chunks_queue: Queue,
+    pub chunks_queue: QueueSpec,
     /// Carries the packed bytes (Kinesis).
-    pub stream: Stream,
+    pub stream: StreamSpec,
 }
 
 /// Who the queues and the stream belong to.
@@ -190,10 +190,10 @@ pub enum DeletionPolicy {
 /// A FIFO queue.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase", default)]
-pub struct Queue {
+pub struct QueueSpec {
     /// Name, ending in .fifo; made from namespace, name and UID where left out. Cannot be changed later.
     #[serde(skip_serializing_if = "Option::is_none")]
-    #[schemars(length(max = 80), regex(pattern = crd::QUEUE_NAME))]
+    #[schemars(length(max = 80), regex(pattern = patterns::QUEUE_NAME))]
     pub name: Option<String>,
     /// Seconds a message stays hidden while a worker has it; prolonged for as long as the worker is at work.
     #[schemars(range(min = 10, max = 43_200))]
@@ -206,10 +206,10 @@ pub struct Queue {
 /// The stream that carries the packed bytes.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase", default)]
-pub struct Stream {
+pub struct StreamSpec {
     /// Name; made from namespace, name and UID where left out. Cannot be changed later.
     #[serde(skip_serializing_if = "Option::is_none")]
-    #[schemars(length(max = 128), regex(pattern = crd::STREAM_NAME))]
+    #[schemars(length(max = 128), regex(pattern = patterns::STREAM_NAME))]
     pub name: Option<String>,
     /// Shards: each carries 1 MiB/s in and 2 MiB/s out, and is paid for by the hour.
     #[schemars(range(min = 1, max = 500))]
@@ -222,13 +222,13 @@ pub struct Stream {
 /// Where files to compress are found.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase", default)]
-pub struct Source {
+pub struct SourceSpec {
     /// Folder on the volume (file:///data/…) or prefix in a bucket (s3://bucket/prefix).
-    #[schemars(length(max = 512), regex(pattern = crd::LOCATION))]
+    #[schemars(length(max = 512), regex(pattern = patterns::LOCATION))]
     pub location: String,
     /// Kinds of files to take: json (.json, .ndjson, .jsonl), csv (.csv), txt (.txt, .log).
     #[schemars(length(min = 1, max = 3), extend("x-kubernetes-list-type" = "set"))]
-    pub formats: Vec<Format>,
+    pub formats: Vec<SourceFormat>,
     /// Announce new and changed files that held still for this many seconds; 0: only what is submitted or generated.
     #[schemars(range(min = 0, max = 86_400))]
     pub scan_seconds: i32,
@@ -241,7 +241,7 @@ pub struct Source {
     Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize, JsonSchema,
 )]
 #[serde(rename_all = "lowercase")]
-pub enum Format {
+pub enum SourceFormat {
     /// JSON: .json, .ndjson, .jsonl.
     Json,
     /// Comma-separated values: .csv.
@@ -265,16 +265,16 @@ pub enum OnCompressed {
 /// Where restored files go.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase", default)]
-pub struct Destination {
+pub struct DestinationSpec {
     /// Folder on the volume (file:///data/…) or prefix in a bucket (s3://bucket/prefix).
-    #[schemars(length(max = 512), regex(pattern = crd::LOCATION))]
+    #[schemars(length(max = 512), regex(pattern = patterns::LOCATION))]
     pub location: String,
 }
 
 /// The volume mounted at /data in every worker.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
-pub struct Volume {
+pub struct VolumeSpec {
     /// A claim of this namespace; ReadWriteMany where workers run on several nodes.
     pub persistent_volume_claim: VolumeClaim,
 }
@@ -284,18 +284,18 @@ pub struct Volume {
 #[serde(rename_all = "camelCase")]
 pub struct VolumeClaim {
     /// Name of the PersistentVolumeClaim.
-    #[schemars(length(min = 1, max = 253), regex(pattern = crd::OBJECT_NAME))]
+    #[schemars(length(min = 1, max = 253), regex(pattern = patterns::OBJECT_NAME))]
     pub claim_name: String,
 }
 
 /// How files are packed.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase", default)]
-pub struct Codec {
+pub struct CodecSpec {
     /// Hybrid: smallest, byte for byte. Seed: as the Python original writes and reads it, files normalised.
     pub format: CodecFormat,
     /// How much time packing may take. Seed has one effort of its own.
-    pub effort: Effort,
+    pub effort: CodecEffort,
     /// Bytes packed at once, from 64Ki to 64Mi: larger blocks pack smaller and need more memory.
     pub block_size: ByteSize,
     /// Largest record on the stream, from 4Ki to 1023Ki: 1 MiB is Kinesis's limit, 1 KiB of it is the header's.
@@ -314,7 +314,7 @@ pub enum CodecFormat {
 
 /// How much time packing may take.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize, JsonSchema)]
-pub enum Effort {
+pub enum CodecEffort {
     /// Least time.
     Fast,
     /// Small at a fair speed.
@@ -327,7 +327,7 @@ pub enum Effort {
 /// Makes files to compress.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase", default)]
-pub struct Generator {
+pub struct GeneratorSpec {
     /// What the records look like: exactly one of example, configMap and inline.
     pub schema: GeneratorSchema,
     /// About how large each file gets, from 1Ki to 1Gi.
@@ -354,15 +354,15 @@ pub struct GeneratorSchema {
     pub example: Option<Example>,
     /// ConfigMap of this namespace that holds the schema.
     #[serde(skip_serializing_if = "Option::is_none")]
-    #[schemars(length(min = 1, max = 253), regex(pattern = crd::OBJECT_NAME))]
+    #[schemars(length(min = 1, max = 253), regex(pattern = patterns::OBJECT_NAME))]
     pub config_map: Option<String>,
     /// Key in the ConfigMap; schema.json where left out.
     #[serde(skip_serializing_if = "Option::is_none")]
-    #[schemars(length(min = 1, max = 253), regex(pattern = crd::CONFIG_KEY))]
+    #[schemars(length(min = 1, max = 253), regex(pattern = patterns::CONFIG_KEY))]
     pub key: Option<String>,
     /// The schema itself, an object; at most 64 KiB as JSON.
     #[serde(skip_serializing_if = "Option::is_none")]
-    #[schemars(schema_with = "crd::any_object")]
+    #[schemars(schema_with = "fragments::any_object")]
     pub inline: Option<Map<String, Value>>,
 }
 
@@ -396,7 +396,7 @@ pub enum GeneratedFormat {
 /// The workers of one role.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase", default)]
-pub struct Worker {
+pub struct WorkerSpec {
     /// Pods to run while autoscaling is None; those beyond `slots` stand by.
     #[schemars(range(min = 0, max = 500))]
     pub replicas: i32,
@@ -408,19 +408,19 @@ pub struct Worker {
     #[schemars(range(min = 1, max = 3_600))]
     pub interval_seconds: i32,
     /// Who decides how many pods run.
-    pub autoscaling: Autoscaling,
+    pub autoscaling: AutoscalingSpec,
     /// CPU and memory of each pod.
-    pub resources: Resources,
+    pub resources: ResourcesSpec,
     /// Merged into the role's pods: labels, node selection, tolerations, as in a Deployment's template.
     #[serde(skip_serializing_if = "Option::is_none")]
-    #[schemars(schema_with = "crd::any_object")]
+    #[schemars(schema_with = "fragments::any_object")]
     pub pod_template: Option<Map<String, Value>>,
 }
 
 /// Who decides how many pods run.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase", default)]
-pub struct Autoscaling {
+pub struct AutoscalingSpec {
     /// None: replicas as written. Internal: by backlog, from min to max. External: an HPA or KEDA scales the Deployment.
     pub mode: AutoscalingMode,
     /// Fewest pods; 0: none while there is no work.
@@ -455,24 +455,24 @@ pub enum AutoscalingMode {
 /// CPU and memory of each pod, as in any pod.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase", default)]
-pub struct Resources {
+pub struct ResourcesSpec {
     /// What is set aside for the pod, e.g. {cpu: 500m, memory: 256Mi}.
     #[serde(skip_serializing_if = "BTreeMap::is_empty")]
-    #[schemars(schema_with = "crd::amounts")]
+    #[schemars(schema_with = "fragments::amounts")]
     pub requests: BTreeMap<String, IntOrString>,
     /// What the pod may not exceed.
     #[serde(skip_serializing_if = "BTreeMap::is_empty")]
-    #[schemars(schema_with = "crd::amounts")]
+    #[schemars(schema_with = "fragments::amounts")]
     pub limits: BTreeMap<String, IntOrString>,
 }
 
 /// The HTML report.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase", default)]
-pub struct Report {
+pub struct ReportSpec {
     /// Whether it is written.
     pub enabled: bool,
     /// The page, on the volume (file:///data/….html) or in a bucket (s3://bucket/….html).
-    #[schemars(length(max = 512), regex(pattern = crd::REPORT_LOCATION))]
+    #[schemars(length(max = 512), regex(pattern = patterns::REPORT_LOCATION))]
     pub location: String,
 }

@@ -4,7 +4,7 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use crate::crd;
+use crate::api::fragments;
 
 /// How the pipeline goes.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
@@ -26,17 +26,17 @@ pub struct CompressionPipelineStatus {
         length(max = 16),
         extend("x-kubernetes-list-type" = "map", "x-kubernetes-list-map-keys" = ["type"])
     )]
-    #[schemars(schema_with = "crd::conditions")]
+    #[schemars(schema_with = "fragments::conditions")]
     pub conditions: Vec<Condition>,
     /// The workers, role by role.
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub roles: Option<Roles>,
+    pub roles: Option<RolesStatus>,
     /// What has been done since the pipeline was made.
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub progress: Option<Progress>,
+    pub progress: Option<ProgressStatus>,
     /// What waits.
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub backlog: Option<Backlog>,
+    pub backlog: Option<BacklogStatus>,
     /// The queues and the stream in use.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub transport: Option<TransportStatus>,
@@ -66,7 +66,7 @@ pub enum Phase {
 /// The workers, role by role.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase", default)]
-pub struct Roles {
+pub struct RolesStatus {
     /// The generator, where the pipeline has one.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub generator: Option<RoleStatus>,
@@ -116,7 +116,7 @@ pub struct SlotStatus {
 /// What has been done since the pipeline was made.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase", default)]
-pub struct Progress {
+pub struct ProgressStatus {
     /// Files made by the generator.
     pub files_generated: i64,
     /// Files packed and announced.
@@ -138,7 +138,7 @@ pub struct Progress {
 /// What waits. A depth that could not be read is left out.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase", default)]
-pub struct Backlog {
+pub struct BacklogStatus {
     /// Files announced and not yet compressed.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub files: Option<i64>,

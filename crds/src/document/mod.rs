@@ -1,19 +1,20 @@
 //! Reads pipelines from a file and tells everything that is wrong with it at once, each with line and column.
 //! A file may hold several documents; those of other kinds are left alone, with a notice.
 
-pub mod structure;
-pub mod yaml;
+pub(crate) mod structure;
+pub(crate) mod yaml;
 
 use std::fmt;
 
 use serde_json::Value;
 
 use crate::api::pipeline::CompressionPipeline;
+use crate::checked::CheckedPipeline;
 use crate::invalid::Invalid;
 use crate::notices::notices;
-use crate::rules::{self, Scope};
-use structure::{Finding, nearest};
-use yaml::{Document, Place};
+use crate::rules::{self, RuleScope};
+use structure::{SchemaViolation, nearest};
+use yaml::{LineColumn, YamlDocument};
 
 const KIND: &str = "CompressionPipeline";
 const API_VERSION: &str = "streampress.dev/v1alpha1";
@@ -23,7 +24,7 @@ const MOST_PROBLEMS: usize = 100;
 
 /// Something in a file: an error, or a notice.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Problem {
+pub struct Diagnostic {
     /// The file, as it was named.
     pub file: String,
     /// Line, from 1.
@@ -38,15 +39,15 @@ pub struct Problem {
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Documents {
     /// Its pipelines, all of them valid.
-    pub pipelines: Vec<CompressionPipeline>,
+    pub pipelines: Vec<CheckedPipeline>,
     /// What is worth knowing and no error: what is ignored, what a cluster will ask for besides.
-    pub notices: Vec<Problem>,
+    pub notices: Vec<Diagnostic>,
 }
 
 /// Reads a file's pipelines; the errors are everything that is wrong with it.
-pub fn load(text: &str, file_name: &str) -> Result<Documents, Vec<Problem>> {
+pub fn load(text: &str, file_name: &str) -> Result<Documents, Vec<Diagnostic>> {
     let (documents, faults) = yaml::read(text);
-    let mut loading = Loading {
+    let mut loading = Loader {
         file: file_name,
         problems: Vec::new(),
         found: Documents::default(),
@@ -59,7 +60,7 @@ pub fn load(text: &str, file_name: &str) -> Result<Documents, Vec<Problem>> {
     for document in &documents {
         loading.take(document);
     }
-    let Loading {
+    let Loader {
         mut problems,
         found,
         ..
@@ -74,12 +75,12 @@ pub fn load(text: &str, file_name: &str) -> Result<Documents, Vec<Problem>> {
 }
 
 /// Keeps the first problems of very many, and says how many there were.
-fn leave_out_what_nobody_reads(problems: &mut Vec<Problem>) {
+fn leave_out_what_nobody_reads(problems: &mut Vec<Diagnostic>) {
     let more = problems.len().saturating_sub(MOST_PROBLEMS);
     if let Some(first_left_out) = problems.get(MOST_PROBLEMS).filter(|_| more > 0).cloned() {
         problems.truncate(MOST_PROBLEMS);
         let rule = format!("and {more} more problems from here on");
-        problems.push(Problem {
+        problems.push(Diagnostic {
             invalid: Invalid::new("", "", rule, "correct the first ones, then look again"),
             ..first_left_out
         });
@@ -90,12 +91,12 @@ fn leave_out_what_nobody_reads(problems: &mut Vec<Problem>) {
 pub fn load_one(
     text: &str,
     file_name: &str,
-) -> Result<(CompressionPipeline, Vec<Problem>), Vec<Problem>> {
+) -> Result<(CheckedPipeline, Vec<Diagnostic>), Vec<Diagnostic>> {
     let mut documents = load(text, file_name)?;
     let count = documents.pipelines.len();
     match documents.pipelines.pop() {
         Some(pipeline) if count == 1 => Ok((pipeline, documents.notices)),
-        _ => Err(vec![Problem {
+        _ => Err(vec![Diagnostic {
             file: file_name.to_owned(),
             line: 1,
             column: 1,
@@ -112,9 +113,9 @@ pub fn load_one(
     }
 }
 
-impl fmt::Display for Problem {
+impl fmt::Display for Diagnostic {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Problem {
+        let Diagnostic {
             file,
             line,
             column,
@@ -124,23 +125,23 @@ impl fmt::Display for Problem {
     }
 }
 
-impl std::error::Error for Problem {}
+impl std::error::Error for Diagnostic {}
 
-struct Loading<'a> {
+struct Loader<'a> {
     file: &'a str,
-    problems: Vec<Problem>,
+    problems: Vec<Diagnostic>,
     found: Documents,
 }
 
-impl Loading<'_> {
-    fn take(&mut self, document: &Document) {
+impl Loader<'_> {
+    fn take(&mut self, document: &YamlDocument) {
         // What stands behind a last `---` is nothing.
         if document.value.is_null() {
             return;
         }
-        match what(&document.value) {
-            What::Pipeline => self.take_pipeline(document),
-            What::Other(kind) => {
+        match kind_of(&document.value) {
+            DocumentKind::Pipeline => self.take_pipeline(document),
+            DocumentKind::Other(kind) => {
                 let notice = Invalid::new(
                     "kind",
                     kind,
@@ -150,18 +151,18 @@ impl Loading<'_> {
                 let notice = self.problem(document.place("kind"), notice);
                 self.found.notices.push(notice);
             }
-            What::Unclear(invalid) => {
+            DocumentKind::Unclear(invalid) => {
                 let problem = self.problem(document.place(&invalid.field), invalid);
                 self.problems.push(problem);
             }
         }
     }
 
-    fn take_pipeline(&mut self, document: &Document) {
+    fn take_pipeline(&mut self, document: &YamlDocument) {
         let findings = structure::check(&document.value);
         let read = read_what_is_right(&document.value, &findings);
         let before = self.problems.len();
-        for Finding { invalid, name } in &findings {
+        for SchemaViolation { invalid, name } in &findings {
             let place = match name {
                 true => document.name_place(&invalid.field),
                 false => document.place(&invalid.field),
@@ -172,7 +173,7 @@ impl Loading<'_> {
         let Some(pipeline) = read else {
             return self.refuse_unread(document, before);
         };
-        for invalid in rules::broken(&pipeline, Scope::Everywhere) {
+        for invalid in rules::broken(&pipeline, RuleScope::Everywhere) {
             if !findings
                 .iter()
                 .any(|finding| overlap(&finding.invalid.field, &invalid.field))
@@ -181,17 +182,28 @@ impl Loading<'_> {
                 self.problems.push(problem);
             }
         }
-        if self.problems.len() == before {
-            for notice in notices(&pipeline) {
-                let notice = self.problem(document.place(&notice.field), notice);
-                self.found.notices.push(notice);
+        if self.problems.len() > before {
+            return;
+        }
+        match CheckedPipeline::resolve(pipeline) {
+            Ok(checked) => {
+                for notice in notices(checked.pipeline()) {
+                    let notice = self.problem(document.place(&notice.field), notice);
+                    self.found.notices.push(notice);
+                }
+                self.found.pipelines.push(checked);
             }
-            self.found.pipelines.push(pipeline);
+            Err(invalid) => {
+                for invalid in invalid {
+                    let problem = self.problem(document.place(&invalid.field), invalid);
+                    self.problems.push(problem);
+                }
+            }
         }
     }
 
     /// A document that does not read although its form was found right: never let it pass in silence.
-    fn refuse_unread(&mut self, document: &Document, before: usize) {
+    fn refuse_unread(&mut self, document: &YamlDocument, before: usize) {
         if self.problems.len() > before {
             return;
         }
@@ -210,8 +222,8 @@ impl Loading<'_> {
         self.problems.push(problem);
     }
 
-    fn problem(&self, place: Place, invalid: Invalid) -> Problem {
-        Problem {
+    fn problem(&self, place: LineColumn, invalid: Invalid) -> Diagnostic {
+        Diagnostic {
             file: self.file.to_owned(),
             line: place.line,
             column: place.column,
@@ -221,27 +233,27 @@ impl Loading<'_> {
 }
 
 /// What a document is.
-enum What {
+enum DocumentKind {
     Pipeline,
     Other(String),
     Unclear(Invalid),
 }
 
-fn what(document: &Value) -> What {
+fn kind_of(document: &Value) -> DocumentKind {
     let text = |name: &str| document.get(name).and_then(Value::as_str);
     let head = format!("begin with apiVersion: {API_VERSION} and kind: {KIND}");
     match (text("kind"), text("apiVersion")) {
         _ if !document.is_object() => {
-            What::Unclear(Invalid::new("", "", "must be a group of fields", head))
+            DocumentKind::Unclear(Invalid::new("", "", "must be a group of fields", head))
         }
-        (Some(KIND), Some(API_VERSION)) => What::Pipeline,
-        (Some(KIND), None) => What::Unclear(Invalid::new(
+        (Some(KIND), Some(API_VERSION)) => DocumentKind::Pipeline,
+        (Some(KIND), None) => DocumentKind::Unclear(Invalid::new(
             "apiVersion",
             "",
             "is missing",
             format!("write {API_VERSION}"),
         )),
-        (Some(KIND), Some(version)) => What::Unclear(Invalid::new(
+        (Some(KIND), Some(version)) => DocumentKind::Unclear(Invalid::new(
             "apiVersion",
             version,
             "is not known",
@@ -250,20 +262,23 @@ fn what(document: &Value) -> What {
         (Some(kind), version)
             if version == Some(API_VERSION) || nearest(kind, [KIND].into_iter()).is_some() =>
         {
-            What::Unclear(Invalid::new(
+            DocumentKind::Unclear(Invalid::new(
                 "kind",
                 kind,
                 "is not known",
                 format!("did you mean {KIND}?"),
             ))
         }
-        (Some(kind), _) => What::Other(kind.to_owned()),
-        (None, _) => What::Unclear(Invalid::new("kind", "", "is missing", head)),
+        (Some(kind), _) => DocumentKind::Other(kind.to_owned()),
+        (None, _) => DocumentKind::Unclear(Invalid::new("kind", "", "is missing", head)),
     }
 }
 
 /// Reads a document without the fields found wrong, so that the rules can still be asked about the rest.
-fn read_what_is_right(document: &Value, findings: &[Finding]) -> Option<CompressionPipeline> {
+fn read_what_is_right(
+    document: &Value,
+    findings: &[SchemaViolation],
+) -> Option<CompressionPipeline> {
     let mut right = document.clone();
     for finding in findings {
         take_out(&mut right, &finding.invalid.field);

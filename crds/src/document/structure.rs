@@ -7,13 +7,14 @@ use std::sync::OnceLock;
 use regex_lite::Regex;
 use serde_json::{Map, Value};
 
+use crate::api::patterns;
 use crate::crd;
 use crate::invalid::{Invalid, shorten};
 use crate::quantity::{self, ByteSize};
 
 /// Something wrong with the form of a document.
 #[derive(Clone, Debug, PartialEq)]
-pub(crate) struct Finding {
+pub(crate) struct SchemaViolation {
     /// What is wrong.
     pub invalid: Invalid,
     /// Whether the field's name is to blame, not its value.
@@ -21,7 +22,7 @@ pub(crate) struct Finding {
 }
 
 /// All that is wrong with the form of a whole document.
-pub(crate) fn check(document: &Value) -> Vec<Finding> {
+pub(crate) fn check(document: &Value) -> Vec<SchemaViolation> {
     let mut findings = Vec::new();
     visit(crd::openapi(), document, "", &mut findings);
     findings
@@ -51,7 +52,7 @@ pub(crate) fn nearest<'a>(name: &str, known: impl Iterator<Item = &'a str>) -> O
         .map(|(_, candidate)| candidate)
 }
 
-fn visit(schema: &Value, value: &Value, path: &str, findings: &mut Vec<Finding>) {
+fn visit(schema: &Value, value: &Value, path: &str, findings: &mut Vec<SchemaViolation>) {
     let mut report = |rule: &str, help: &str| findings.push(wrong(path, value, rule, help));
     if value.is_null() {
         if schema.get("nullable").is_none() {
@@ -89,7 +90,7 @@ fn visit_fields(
     schema: &Value,
     fields: &Map<String, Value>,
     path: &str,
-    findings: &mut Vec<Finding>,
+    findings: &mut Vec<SchemaViolation>,
 ) {
     let empty = Map::new();
     let known = schema
@@ -120,20 +121,20 @@ fn visit_fields(
     }
 }
 
-fn wrong(path: &str, value: &Value, rule: &str, help: &str) -> Finding {
-    Finding {
+fn wrong(path: &str, value: &Value, rule: &str, help: &str) -> SchemaViolation {
+    SchemaViolation {
         invalid: Invalid::new(path, written(value), rule, help),
         name: false,
     }
 }
 
-fn unknown(path: &str, name: &str, known: &Map<String, Value>) -> Finding {
+fn unknown(path: &str, name: &str, known: &Map<String, Value>) -> SchemaViolation {
     let names = known.keys().map(String::as_str);
     let help = match nearest(name, names.clone()) {
         Some(near) => format!("did you mean {near}?"),
         None => format!("known here: {}", names.collect::<Vec<_>>().join(", ")),
     };
-    Finding {
+    SchemaViolation {
         invalid: Invalid::new(path, "", "is not a field", help),
         name: true,
     }
@@ -199,7 +200,7 @@ fn check_text(schema: &Value, text: &str, report: &mut impl FnMut(&str, &str)) {
         return;
     };
     if !matches(pattern, text) {
-        let (rule, help) = crd::pattern_in_words(pattern);
+        let (rule, help) = patterns::pattern_in_words(pattern);
         report(rule, help);
     }
 }
@@ -286,7 +287,7 @@ fn written(value: &Value) -> String {
 fn matches(pattern: &str, text: &str) -> bool {
     static COMPILED: OnceLock<HashMap<&'static str, Regex>> = OnceLock::new();
     let compiled = COMPILED.get_or_init(|| {
-        let patterns = crd::PATTERNS.iter().map(|(pattern, ..)| *pattern);
+        let patterns = patterns::PATTERNS.iter().map(|(pattern, ..)| *pattern);
         patterns
             .filter_map(|pattern| Some((pattern, Regex::new(pattern).ok()?)))
             .collect()

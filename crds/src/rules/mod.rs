@@ -7,8 +7,8 @@ mod table;
 use serde_json::{Value, json};
 
 use crate::api::pipeline::{
-    Codec, CompressionPipeline, CompressionPipelineSpec, Generator, GeneratorSchema, Queue, Stream,
-    Transport, Worker,
+    CodecSpec, CompressionPipeline, CompressionPipelineSpec, GeneratorSchema, GeneratorSpec,
+    QueueSpec, StreamSpec, TransportSpec, WorkerSpec,
 };
 use crate::invalid::Invalid;
 
@@ -27,14 +27,14 @@ pub struct Rule {
     /// The way out.
     pub help: &'static str,
     /// Whether it holds; `true` where the values cannot be read, which is another finding.
-    holds: Holds,
+    holds: RuleCheck,
     /// Where it counts.
-    pub scope: Scope,
+    pub scope: RuleScope,
 }
 
 /// Where a rule counts.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Scope {
+pub enum RuleScope {
     /// In a cluster and outside.
     Everywhere,
     /// Only in a cluster: `run` on a laptop has its own folder in place of the volume.
@@ -44,21 +44,21 @@ pub enum Scope {
 }
 
 /// The Rust side of a rule, by the object it speaks of.
-enum Holds {
+enum RuleCheck {
     Pipeline(fn(&CompressionPipeline) -> bool),
     Spec(fn(&CompressionPipelineSpec) -> bool),
-    Transport(fn(&Transport) -> bool),
-    Codec(fn(&Codec) -> bool),
-    Generator(fn(&Generator) -> bool),
+    Transport(fn(&TransportSpec) -> bool),
+    Codec(fn(&CodecSpec) -> bool),
+    Generator(fn(&GeneratorSpec) -> bool),
     Schema(fn(&GeneratorSchema) -> bool),
-    Worker(fn(&Worker) -> bool),
-    TransportChange(fn(&Transport, &Transport) -> bool),
-    QueueChange(fn(&Queue, &Queue) -> bool),
-    StreamChange(fn(&Stream, &Stream) -> bool),
+    Worker(fn(&WorkerSpec) -> bool),
+    TransportChange(fn(&TransportSpec, &TransportSpec) -> bool),
+    QueueChange(fn(&QueueSpec, &QueueSpec) -> bool),
+    StreamChange(fn(&StreamSpec, &StreamSpec) -> bool),
 }
 
 /// The rules of this scope that the pipeline breaks.
-pub fn broken(pipeline: &CompressionPipeline, scope: Scope) -> Vec<Invalid> {
+pub fn broken(pipeline: &CompressionPipeline, scope: RuleScope) -> Vec<Invalid> {
     let value = serde_json::to_value(pipeline).unwrap_or_default();
     let rules = RULES.iter().filter(|rule| rule.scope == scope);
     rules
@@ -71,7 +71,7 @@ pub fn broken(pipeline: &CompressionPipeline, scope: Scope) -> Vec<Invalid> {
 /// What may not be changed of an existing pipeline, and is.
 pub fn changed(old: &CompressionPipelineSpec, new: &CompressionPipelineSpec) -> Vec<Invalid> {
     let value = json!({"spec": new});
-    let rules = RULES.iter().filter(|rule| rule.scope == Scope::Change);
+    let rules = RULES.iter().filter(|rule| rule.scope == RuleScope::Change);
     rules
         .flat_map(|rule| rule.at.iter().map(move |at| (rule, *at)))
         .filter(|(rule, at)| !rule.holds_between(&old.transport, &new.transport, at))
@@ -119,30 +119,32 @@ impl Rule {
     fn holds_at(&self, pipeline: &CompressionPipeline, at: &str) -> bool {
         let spec = &pipeline.spec;
         match self.holds {
-            Holds::Pipeline(holds) => holds(pipeline),
-            Holds::Spec(holds) => holds(spec),
-            Holds::Transport(holds) => holds(&spec.transport),
-            Holds::Codec(holds) => holds(&spec.codec),
-            Holds::Generator(holds) => spec.generator.as_ref().is_none_or(holds),
-            Holds::Schema(holds) => spec
+            RuleCheck::Pipeline(holds) => holds(pipeline),
+            RuleCheck::Spec(holds) => holds(spec),
+            RuleCheck::Transport(holds) => holds(&spec.transport),
+            RuleCheck::Codec(holds) => holds(&spec.codec),
+            RuleCheck::Generator(holds) => spec.generator.as_ref().is_none_or(holds),
+            RuleCheck::Schema(holds) => spec
                 .generator
                 .as_ref()
                 .is_none_or(|generator| holds(&generator.schema)),
-            Holds::Worker(holds) if at == "spec.decompressor" => holds(&spec.decompressor),
-            Holds::Worker(holds) => holds(&spec.compressor),
+            RuleCheck::Worker(holds) if at == "spec.decompressor" => holds(&spec.decompressor),
+            RuleCheck::Worker(holds) => holds(&spec.compressor),
             // These compare two pipelines: `changed` asks them.
-            Holds::TransportChange(_) | Holds::QueueChange(_) | Holds::StreamChange(_) => true,
+            RuleCheck::TransportChange(_)
+            | RuleCheck::QueueChange(_)
+            | RuleCheck::StreamChange(_) => true,
         }
     }
 
-    fn holds_between(&self, old: &Transport, new: &Transport, at: &str) -> bool {
+    fn holds_between(&self, old: &TransportSpec, new: &TransportSpec, at: &str) -> bool {
         match self.holds {
-            Holds::TransportChange(holds) => holds(old, new),
-            Holds::QueueChange(holds) if at == "spec.transport.chunksQueue" => {
+            RuleCheck::TransportChange(holds) => holds(old, new),
+            RuleCheck::QueueChange(holds) if at == "spec.transport.chunksQueue" => {
                 holds(&old.chunks_queue, &new.chunks_queue)
             }
-            Holds::QueueChange(holds) => holds(&old.files_queue, &new.files_queue),
-            Holds::StreamChange(holds) => holds(&old.stream, &new.stream),
+            RuleCheck::QueueChange(holds) => holds(&old.files_queue, &new.files_queue),
+            RuleCheck::StreamChange(holds) => holds(&old.stream, &new.stream),
             _ => true,
         }
     }

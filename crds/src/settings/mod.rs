@@ -4,7 +4,7 @@
 //! Secrets never are. Sizes are bytes, times are seconds, as the names say.
 
 pub mod read;
-pub mod resolve;
+pub(crate) mod resolve;
 
 use std::time::Duration;
 
@@ -12,12 +12,14 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
 use crate::api::pipeline::{
-    CodecFormat, Effort, Example, Format, GeneratedFormat, OnCompressed, Ordering,
+    CodecEffort, CodecFormat, Example, GeneratedFormat, OnCompressed, Ordering, SourceFormat,
 };
 use crate::location::Location;
 
+pub use crate::role::Role;
+
 pub use crate::settings::read::{SettingsError, read};
-pub use crate::settings::resolve::{Resolved, resolve, resolve_in_cluster};
+pub use crate::settings::resolve::{Resolved, WorkerSettings};
 
 /// The variable that carries a worker's settings.
 pub const VARIABLE: &str = "STREAMPRESS_PIPELINE";
@@ -27,18 +29,6 @@ pub const VERSION: u32 = 1;
 
 /// Where the operator mounts the generator's ConfigMap; the schema is the file of its key.
 pub const SCHEMA_MOUNT: &str = "/etc/streampress/schema";
-
-/// A worker's part in the pipeline.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
-#[serde(rename_all = "lowercase")]
-pub enum Role {
-    /// Makes files and announces them.
-    Generator,
-    /// Packs files and sends them.
-    Compressor,
-    /// Receives files and restores them.
-    Decompressor,
-}
 
 /// The settings of one worker.
 #[derive(Clone, Debug, PartialEq, Serialize)]
@@ -64,7 +54,7 @@ pub struct GeneratorSettings {
     /// The queue files are announced on.
     pub transport: GeneratorTransport,
     /// Where files are put.
-    pub source: Place,
+    pub source: LocationSettings,
     /// What files look like.
     pub generator: GeneratorJob,
     /// The pipeline's packed form: with Seed, files are announced as the Python original does.
@@ -78,14 +68,14 @@ pub struct CompressorSettings {
     /// Whose worker it is.
     #[serde(flatten)]
     pub identity: Identity,
-    /// Workers that may be at work at once.
+    /// Workers that may work at once.
     pub slots: u32,
-    /// Seconds between two looks for work.
+    /// Seconds between two polls of an empty queue.
     pub interval_seconds: u32,
     /// Where the queues and the stream are.
     pub aws: AwsSettings,
     /// Both queues and the stream.
-    pub transport: CompressorTransport,
+    pub transport: TransportSettings,
     /// Where files are found, and what becomes of them.
     pub source: SourceSettings,
     /// How files are packed.
@@ -99,19 +89,19 @@ pub struct DecompressorSettings {
     /// Whose worker it is.
     #[serde(flatten)]
     pub identity: Identity,
-    /// Workers that may be at work at once.
+    /// Workers that may work at once.
     pub slots: u32,
-    /// Seconds between two looks for work.
+    /// Seconds between two polls of an empty queue.
     pub interval_seconds: u32,
     /// Where the queues and the stream are.
     pub aws: AwsSettings,
     /// The queue of packed files, and the stream.
     pub transport: DecompressorTransport,
     /// Where restored files go.
-    pub destination: Place,
+    pub destination: LocationSettings,
     /// Where the report goes; none is written where left out.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub report: Option<Place>,
+    pub report: Option<LocationSettings>,
 }
 
 /// Whose worker it is.
@@ -151,10 +141,10 @@ pub struct GeneratorTransport {
     pub files_queue: QueueSettings,
 }
 
-/// What a compressor takes from and sends to.
+/// Both queues and the stream; a compressor needs all of them.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
-pub struct CompressorTransport {
+pub struct TransportSettings {
     /// Announces files.
     pub files_queue: QueueSettings,
     /// Announces packed files.
@@ -202,7 +192,7 @@ pub struct StreamSettings {
 /// A place for files.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
-pub struct Place {
+pub struct LocationSettings {
     /// The folder or prefix, or the page itself for a report.
     pub location: Location,
 }
@@ -214,7 +204,7 @@ pub struct SourceSettings {
     /// The folder or prefix.
     pub location: Location,
     /// Kinds of files to take.
-    pub formats: Vec<Format>,
+    pub formats: Vec<SourceFormat>,
     /// Seconds a file must hold still before it is announced; 0: no looking around.
     pub scan_seconds: u32,
     /// What happens to a file once it is packed and announced.
@@ -222,13 +212,13 @@ pub struct SourceSettings {
 }
 
 /// How files are packed.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct CodecSettings {
     /// The form of the packed bytes.
     pub format: CodecFormat,
     /// How much time packing may take.
-    pub effort: Effort,
+    pub effort: CodecEffort,
     /// Bytes packed at once.
     pub block_bytes: usize,
     /// Bytes of the largest record on the stream.
@@ -263,23 +253,6 @@ pub enum SchemaSource {
     File(String),
     /// The schema itself.
     Inline(Value),
-}
-
-impl Role {
-    /// The role as objects and labels write it.
-    pub const fn as_str(self) -> &'static str {
-        match self {
-            Role::Generator => "generator",
-            Role::Compressor => "compressor",
-            Role::Decompressor => "decompressor",
-        }
-    }
-}
-
-impl std::fmt::Display for Role {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.write_str(self.as_str())
-    }
 }
 
 impl Settings {
@@ -334,7 +307,7 @@ impl Settings {
     }
 }
 
-impl Format {
+impl SourceFormat {
     /// The kind of file a name's extension says, in any case; nothing for other files.
     pub fn of_name(name: &str) -> Option<Self> {
         let (stem, extension) = name.rsplit_once('.')?;
@@ -342,9 +315,9 @@ impl Format {
             return None;
         }
         match extension.to_ascii_lowercase().as_str() {
-            "json" | "ndjson" | "jsonl" => Some(Format::Json),
-            "csv" => Some(Format::Csv),
-            "txt" | "log" => Some(Format::Txt),
+            "json" | "ndjson" | "jsonl" => Some(SourceFormat::Json),
+            "csv" => Some(SourceFormat::Csv),
+            "txt" | "log" => Some(SourceFormat::Txt),
             _ => None,
         }
     }
@@ -362,11 +335,11 @@ impl GeneratedFormat {
     }
 
     /// The kind of file a source must take for these to be taken.
-    pub const fn kind(self) -> Format {
+    pub const fn kind(self) -> SourceFormat {
         match self {
-            GeneratedFormat::Json | GeneratedFormat::Ndjson => Format::Json,
-            GeneratedFormat::Csv => Format::Csv,
-            GeneratedFormat::Txt => Format::Txt,
+            GeneratedFormat::Json | GeneratedFormat::Ndjson => SourceFormat::Json,
+            GeneratedFormat::Csv => SourceFormat::Csv,
+            GeneratedFormat::Txt => SourceFormat::Txt,
         }
     }
 }

@@ -164,18 +164,18 @@ fn wrong(field: &str, reason: &str) -> SettingsError {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::api::pipeline::{CompressionPipeline, CompressionPipelineSpec, Generator};
-    use crate::settings::resolve;
+    use crate::api::pipeline::{CompressionPipeline, CompressionPipelineSpec, GeneratorSpec};
+    use crate::checked::CheckedPipeline;
 
     fn settings(role: Role) -> Value {
-        let mut generator = Generator::default();
+        let mut generator = GeneratorSpec::default();
         generator.schema.example = Some(crate::api::pipeline::Example::IotSensors);
         let spec = CompressionPipelineSpec {
             generator: Some(generator),
             ..Default::default()
         };
-        let resolved = resolve(&CompressionPipeline::new("shop", spec)).expect("valid");
-        serde_json::to_value(resolved.for_role(role)).expect("JSON")
+        let checked = CheckedPipeline::new(CompressionPipeline::new("shop", spec)).expect("valid");
+        serde_json::to_value(checked.resolved().for_role(role)).expect("JSON")
     }
 
     fn edited(
@@ -189,7 +189,7 @@ mod tests {
 
     #[test]
     fn settings_of_every_role_read_back_as_written() {
-        for role in [Role::Generator, Role::Compressor, Role::Decompressor] {
+        for role in Role::ALL {
             let (settings, ignored) = edited(role, |_| {}).expect("readable");
             assert_eq!(settings.role(), role);
             assert_eq!(ignored, Vec::<String>::new());

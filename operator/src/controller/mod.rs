@@ -13,8 +13,9 @@ use k8s_openapi::jiff::Timestamp;
 use kube::api::DynamicObject;
 use kube::runtime::controller::Action;
 use serde_json::Value;
+use streampress_crds::CheckedPipeline;
 use streampress_crds::api::pipeline::{CompressionPipeline, TransportPolicy};
-use streampress_crds::settings::{Resolved, resolve_in_cluster};
+use streampress_crds::settings::Resolved;
 use tokio::time::{Instant, timeout};
 use tracing::{debug, info, warn};
 
@@ -87,9 +88,10 @@ async fn tell_of(
     let (Ok(pipeline), None) = (typed(object), &object.metadata.deletion_timestamp) else {
         return Ok(());
     };
-    let Ok(resolved) = resolve_in_cluster(&pipeline) else {
+    let Ok(checked) = CheckedPipeline::in_cluster(pipeline) else {
         return Ok(());
     };
+    let (pipeline, resolved) = checked.into_parts();
     let owner = address(object);
     let objects = context.store.of(&owner);
     let live = Live::of(&owner, &objects);
@@ -161,17 +163,17 @@ async fn look(object: &DynamicObject, context: &Context) -> Result<Action, Recon
             return say(object, seen, context).await;
         }
     };
-    let resolved = resolve_in_cluster(&pipeline);
+    let checked = CheckedPipeline::in_cluster(pipeline);
     if object.metadata.deletion_timestamp.is_some() {
         return delete(
             object,
-            resolved.ok().map(|resolved| (pipeline, resolved)),
+            checked.ok().map(CheckedPipeline::into_parts),
             context,
         )
         .await;
     }
-    match resolved {
-        Ok(resolved) => run(object, &pipeline, &resolved, context).await,
+    match checked {
+        Ok(checked) => run(object, checked.pipeline(), checked.resolved(), context).await,
         Err(invalid) => {
             let invalid = invalid.iter().map(ToString::to_string).collect();
             say(

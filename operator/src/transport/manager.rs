@@ -465,9 +465,9 @@ mod tests {
     use std::sync::atomic::{AtomicU64, Ordering};
 
     use async_trait::async_trait;
+    use streampress_crds::CheckedPipeline;
     use streampress_crds::api::pipeline::CompressionPipeline;
     use streampress_crds::api::status::TransportStatus;
-    use streampress_crds::settings::resolve_in_cluster;
 
     use super::*;
     use streampress_transport::Depth;
@@ -581,8 +581,8 @@ mod tests {
             "spec": {"aws": {"endpointURL": endpoint}, "volume": {"persistentVolumeClaim": {"claimName": "files"}}},
         }))
         .expect("a pipeline");
-        let resolved = resolve_in_cluster(&pipeline).expect("valid");
-        Plan::of(&pipeline, &resolved)
+        let checked = CheckedPipeline::in_cluster(pipeline).expect("valid");
+        Plan::of(checked.pipeline(), checked.resolved())
     }
 
     #[tokio::test(start_paused = true)]

@@ -13,7 +13,7 @@ use streampress_crds::api::pipeline::{
     AutoscalingMode, CompressionPipeline, DeletionPolicy, TransportPolicy,
 };
 use streampress_crds::api::status::TransportStatus;
-use streampress_crds::settings::{CompressorTransport, Resolved};
+use streampress_crds::settings::{Resolved, TransportSettings};
 use streampress_transport::Depth;
 use streampress_transport::aws::AwsCredentials;
 
@@ -56,7 +56,7 @@ pub struct Plan {
     /// A first message must be seen within seconds: somebody scales by it.
     pub eager: bool,
     /// Names and settings of queues and stream.
-    pub parts: CompressorTransport,
+    pub parts: TransportSettings,
 }
 
 impl Plan {
@@ -78,7 +78,7 @@ impl Plan {
             eager: [&spec.compressor, &spec.decompressor]
                 .iter()
                 .any(|worker| worker.autoscaling.mode == AutoscalingMode::Internal),
-            parts: resolved.compressor.transport.clone(),
+            parts: resolved.transport.clone(),
         }
     }
 

@@ -4,8 +4,8 @@ use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use serde_json::{Map, Value, json};
+use streampress_crds::CheckedPipeline;
 use streampress_crds::api::pipeline::{CompressionPipeline, TransportPolicy};
-use streampress_crds::settings::resolve_in_cluster;
 use streampress_operator::transport::aws::Aws;
 use streampress_operator::transport::memory::Memory;
 use streampress_operator::transport::{OWNER_TAG, Plan, Provisioner};
@@ -66,7 +66,8 @@ pub trait Side {
             },
         }))
         .unwrap();
-        Plan::of(&pipeline, &resolve_in_cluster(&pipeline).unwrap())
+        let checked = CheckedPipeline::in_cluster(pipeline).unwrap();
+        Plan::of(checked.pipeline(), checked.resolved())
     }
 
     /// The same names, to be adopted.

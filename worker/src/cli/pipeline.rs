@@ -23,7 +23,7 @@ pub fn run(args: RunArgs) -> Result<ExitCode> {
     let observer = progress::observer();
     let mut resolved = config::load_resolved(&args.file, &mut |text| observer.notice(text))?;
     if let (Some(files), Some(generator)) = (args.files, &mut resolved.generator) {
-        generator.generator.files = files;
+        generator.files = files;
     } else if args.files.is_some() {
         return Err(BadConfiguration(format!(
             "{}: --files wants a generator, and spec.generator is not there",
@@ -31,12 +31,12 @@ pub fn run(args: RunArgs) -> Result<ExitCode> {
         ))
         .into());
     }
-    if !args.aws && resolved.compressor.aws.endpoint_url.is_some() {
+    if !args.aws && resolved.aws.endpoint_url.is_some() {
         observer.notice(
             "spec.aws is set aside: run works on the embedded transport in the data folder",
         );
     }
-    let data = config::data_folder(args.data, &resolved.compressor.identity.pipeline);
+    let data = config::data_folder(args.data, &resolved.identity.pipeline);
     let options = RunOptions {
         resolved,
         data,

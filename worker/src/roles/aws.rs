@@ -54,12 +54,12 @@ fn options(settings: &AwsSettings) -> AwsOptions {
 pub fn places(config: &Config) -> Places {
     match config {
         Config::File(resolved) => {
-            let transport = &resolved.compressor.transport;
+            let transport = &resolved.transport;
             Places {
                 files_queue: queue(&transport.files_queue),
                 chunks_queue: queue(&transport.chunks_queue),
                 stream: Some(transport.stream.name.clone()),
-                options: options(&resolved.compressor.aws),
+                options: options(&resolved.aws),
             }
         }
         Config::Variable(settings) => Places {
@@ -69,7 +69,6 @@ pub fn places(config: &Config) -> Places {
         Config::Legacy(seed) => {
             let visibility = Duration::from_secs(u64::from(
                 seed.resolved
-                    .compressor
                     .transport
                     .files_queue
                     .visibility_timeout_seconds,
@@ -182,7 +181,7 @@ pub fn wanted(config: &Config) -> Option<Wanted> {
         Config::Legacy(seed) => return Some(legacy_wanted(&seed.worker.aws, &seed.resolved)),
         Config::Variable(_) => return None,
     };
-    let transport = &resolved.compressor.transport;
+    let transport = &resolved.transport;
     let queue = |settings: &QueueSettings| WantedQueue {
         name: settings.name.clone(),
         dead_letter_name: settings.dead_letter_name.clone(),
@@ -197,13 +196,10 @@ pub fn wanted(config: &Config) -> Option<Wanted> {
             name: transport.stream.name.clone(),
             shards: transport.stream.shards,
             retention_hours: transport.stream.retention_hours,
-            encrypted: resolved.compressor.aws.endpoint_url.is_none(),
+            encrypted: resolved.aws.endpoint_url.is_none(),
         },
-        record_bytes: resolved.compressor.codec.record_bytes,
-        owner: (
-            OWNER_TAG.to_owned(),
-            resolved.compressor.identity.pipeline.clone(),
-        ),
+        record_bytes: resolved.codec.record_bytes,
+        owner: (OWNER_TAG.to_owned(), resolved.identity.pipeline.clone()),
         tags: Default::default(),
     })
 }
@@ -218,11 +214,7 @@ fn legacy_wanted(
         WantedQueue {
             name: name.to_owned(),
             dead_letter_name: format!("{}-dlq.fifo", name.trim_end_matches(".fifo")),
-            visibility_timeout_seconds: resolved
-                .compressor
-                .transport
-                .files_queue
-                .visibility_timeout_seconds,
+            visibility_timeout_seconds: resolved.transport.files_queue.visibility_timeout_seconds,
             max_receive_count: 5,
             event_rule: None,
         }
@@ -236,7 +228,7 @@ fn legacy_wanted(
             retention_hours: 24,
             encrypted: false,
         },
-        record_bytes: resolved.compressor.codec.record_bytes,
+        record_bytes: resolved.codec.record_bytes,
         owner: (OWNER_TAG.to_owned(), "seed".to_owned()),
         tags: Default::default(),
     }

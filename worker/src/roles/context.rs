@@ -409,9 +409,9 @@ fn on_compressed(source: &SourceSettings) -> OnCompressed {
 pub fn hybrid_options(codec: &CodecSettings, threads: usize) -> hybrid::Options {
     hybrid::Options {
         effort: match codec.effort {
-            pipeline::Effort::Fast => hybrid::Effort::Fast,
-            pipeline::Effort::Balanced => hybrid::Effort::Balanced,
-            pipeline::Effort::Max => hybrid::Effort::Max,
+            pipeline::CodecEffort::Fast => hybrid::Effort::Fast,
+            pipeline::CodecEffort::Balanced => hybrid::Effort::Balanced,
+            pipeline::CodecEffort::Max => hybrid::Effort::Max,
         },
         block_size: codec.block_bytes,
         threads,

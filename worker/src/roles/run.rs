@@ -121,14 +121,12 @@ pub async fn run(
         shutdown: stop.clone(),
     };
     let total = match (&resolved.generator, input) {
-        (Some(settings), Input::Generated) if settings.generator.files > 0 => {
-            Some(settings.generator.files)
-        }
+        (Some(job), Input::Generated) if job.files > 0 => Some(job.files),
         _ => None,
     };
     observer.started(&options.data, journal.progress().await?, total);
 
-    let report = workplace.report(&resolved.decompressor)?;
+    let report = workplace.report(&resolved.decompressor_settings())?;
     let mut roles = JoinSet::new();
     spawn_workers(
         &workplace,
@@ -175,7 +173,7 @@ fn take_input(
     observer: &dyn Observer,
 ) -> Result<Input> {
     let Some(folder) = folder else {
-        let scan = resolved.compressor.source.scan_seconds > 0;
+        let scan = resolved.source.scan_seconds > 0;
         return Ok(match (&resolved.generator, scan) {
             (Some(_), _) => Input::Generated,
             (None, true) => Input::Watched,
@@ -198,12 +196,12 @@ fn take_input(
         )
     })?;
     resolved.generator = None;
-    resolved.compressor.source.location = Location::File {
+    resolved.source.location = Location::File {
         path: path.to_owned(),
     };
-    resolved.compressor.source.scan_seconds = 0;
-    if resolved.compressor.source.on_compressed != OnCompressed::Keep {
-        resolved.compressor.source.on_compressed = OnCompressed::Keep;
+    resolved.source.scan_seconds = 0;
+    if resolved.source.on_compressed != OnCompressed::Keep {
+        resolved.source.on_compressed = OnCompressed::Keep;
         observer.notice(
             "source.onCompressed is set aside: files under --input are never renamed or deleted",
         );
@@ -213,13 +211,11 @@ fn take_input(
 
 /// Opens the embedded transport with the pipeline's settings.
 pub async fn open_local(data: &Path, resolved: &Resolved) -> Result<Local> {
-    let queue = &resolved.compressor.transport.files_queue;
+    let queue = &resolved.transport.files_queue;
     let options = LocalOptions {
         visibility_timeout: Duration::from_secs(u64::from(queue.visibility_timeout_seconds)),
         max_receive_count: queue.max_receive_count,
-        retention: Duration::from_secs(
-            3600 * u64::from(resolved.compressor.transport.stream.retention_hours),
-        ),
+        retention: Duration::from_secs(3600 * u64::from(resolved.transport.stream.retention_hours)),
         ..LocalOptions::default()
     };
     let data = data.to_owned();
@@ -258,9 +254,9 @@ fn spawn_workers(
     report: Option<Arc<ReportLog>>,
     roles: &mut JoinSet<()>,
 ) -> Result<()> {
-    let compressor = workplace.compressor(&resolved.compressor)?;
+    let compressor = workplace.compressor(&resolved.compressor_settings())?;
     roles.spawn(async move { compressor.run().await });
-    let decompressor = workplace.decompressor(&resolved.decompressor, report)?;
+    let decompressor = workplace.decompressor(&resolved.decompressor_settings(), report)?;
     roles.spawn(async move { decompressor.run().await });
     Ok(())
 }
@@ -273,10 +269,11 @@ fn spawn_source(
     roles: &mut JoinSet<()>,
 ) -> Result<tokio::sync::oneshot::Receiver<Result<Found>>> {
     let (done, announced) = tokio::sync::oneshot::channel();
-    let announcer = workplace.compressor_announcer(&resolved.compressor)?;
-    match (input, &resolved.generator) {
+    let compressor = resolved.compressor_settings();
+    let announcer = workplace.compressor_announcer(&compressor)?;
+    match (input, resolved.generator_settings()) {
         (Input::Generated, Some(settings)) => {
-            let generate = workplace.generator(settings)?;
+            let generate = workplace.generator(&settings)?;
             let stop = workplace.shutdown.clone();
             roles.spawn(async move {
                 generate.run().await;
@@ -286,15 +283,15 @@ fn spawn_source(
             });
         }
         (Input::Generated | Input::Once, _) => {
-            let scanner = workplace.scanner(&resolved.compressor, announcer.clone());
+            let scanner = workplace.scanner(&compressor, announcer.clone());
             let stop = workplace.shutdown.clone();
             roles.spawn(async move {
                 let _ = done.send(announce_all(&scanner, &announcer, &stop).await);
             });
         }
         (Input::Watched, _) => {
-            let scanner = workplace.scanner(&resolved.compressor, announcer);
-            let every = Duration::from_secs(u64::from(resolved.compressor.source.scan_seconds));
+            let scanner = workplace.scanner(&compressor, announcer);
+            let every = Duration::from_secs(u64::from(resolved.source.scan_seconds));
             let stop = workplace.shutdown.clone();
             roles.spawn(async move {
                 scanner.run(every, &stop).await;
@@ -396,7 +393,7 @@ async fn summarise(
         seconds: started.elapsed().as_secs_f64(),
         // A page in a bucket cannot be looked at from here without another request.
         report: report.filter(|page| page.starts_with("s3:") || page.exists()),
-        output: shown(workplace, &resolved.decompressor.destination.location)?,
+        output: shown(workplace, &resolved.destination.location)?,
         interrupted: !finite,
         failures: failures?,
     })

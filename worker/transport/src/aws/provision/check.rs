@@ -7,7 +7,7 @@ use aws_sdk_kinesis::primitives::Blob;
 use aws_sdk_kinesis::types::{
     EncryptionType, PutRecordsRequestEntry, ShardIteratorType, StreamStatus,
 };
-use streampress_crds::queue_check::misfits;
+use streampress_crds::queue_check::mismatches;
 
 use super::{Wanted, WantedQueue, queues, stream};
 use crate::TransportResult;
@@ -66,8 +66,8 @@ async fn check_queue(
         None => None,
     };
     let (dead_letters, receives) = (&queue.dead_letter_name, queue.max_receive_count);
-    for misfit in misfits(dead_letters, receives, &there, dead.as_ref()) {
-        find(misfit.fatal, misfit.problem);
+    for mismatch in mismatches(dead_letters, receives, &there, dead.as_ref()) {
+        find(mismatch.fatal, mismatch.problem);
     }
     for permission in denied_on_queue(aws, &url).await {
         find(true, lacks(permission));
