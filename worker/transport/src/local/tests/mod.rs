@@ -2,7 +2,6 @@
 #![expect(clippy::unwrap_used, reason = "tests end by panicking")]
 
 mod damage;
-mod index;
 mod model;
 mod processes;
 mod time;
@@ -13,8 +12,8 @@ use std::time::Duration;
 use async_trait::async_trait;
 use tempfile::TempDir;
 
-use super::{Local, LocalOptions};
-use crate::contract_tests::{self, Side};
+use super::{Local, LocalOptions, Migrations};
+use crate::contract_tests::{self, Implementation};
 use crate::{ChunkStream, Queue, SlotLock};
 
 /// Every queue and stream in a folder of its own; every participant of a lock as if in a process of its own.
@@ -32,6 +31,34 @@ impl Embedded {
     }
 }
 
+/// Tables of another module, as these tests keep them.
+const NOTES: Migrations = Migrations {
+    module: "notes",
+    steps: &["CREATE TABLE notes(key TEXT PRIMARY KEY, value TEXT NOT NULL)"],
+};
+
+async fn note(local: &Local, key: &'static str, value: &'static str) {
+    let notes = local.database(&NOTES).unwrap();
+    notes
+        .write(move |step| {
+            step.prepare_cached("INSERT INTO notes(key, value) VALUES(?1, ?2)")?
+                .execute([key, value])
+        })
+        .await
+        .unwrap();
+}
+
+async fn noted(local: &Local, key: &'static str) -> Option<String> {
+    let notes = local.database(&NOTES).unwrap();
+    notes
+        .read(move |step| {
+            step.prepare_cached("SELECT max(value) FROM notes WHERE key = ?1")?
+                .query_row([key], |row| row.get(0))
+        })
+        .await
+        .unwrap()
+}
+
 /// A folder in memory where the machine has one: for tests about order and time, which slow syncs only disturb.
 fn memory_folder() -> TempDir {
     tempfile::tempdir_in("/dev/shm")
@@ -40,14 +67,14 @@ fn memory_folder() -> TempDir {
 }
 
 #[async_trait]
-impl Side for Embedded {
+impl Implementation for Embedded {
     fn short(&self) -> Duration {
         Duration::from_millis(200)
     }
 
     async fn queue(&self, visibility: Duration, max_receive_count: u32) -> Arc<dyn Queue> {
         let options = LocalOptions {
-            visibility,
+            visibility_timeout: visibility,
             max_receive_count,
             ..LocalOptions::default()
         };

@@ -1,41 +1,41 @@
-//! What AWS says, in our words: which faults may pass, which never will.
+//! What AWS answers in error: which faults may pass, and which never will.
 
 use std::fmt;
 
 use aws_sdk_sqs::error::{ProvideErrorMetadata, SdkError};
 
-use crate::TransportError;
+use crate::{TransportError, error_chain};
 
 /// What a service answered, or why there was no answer.
-#[derive(Debug, Clone)]
-pub struct Said {
-    /// The service's name for it, as `AccessDeniedException`; empty when nothing was answered.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ServiceError {
+    /// The service's error code, as `AccessDeniedException`; empty when nothing was answered.
     pub code: String,
-    /// The service's sentence, or what happened to the connection.
-    pub text: String,
+    /// The service's message, or what happened to the connection.
+    pub message: String,
 }
 
-impl fmt::Display for Said {
+impl fmt::Display for ServiceError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         if self.code.is_empty() {
-            f.write_str(&self.text)
+            f.write_str(&self.message)
         } else {
-            write!(f, "{}: {}", self.code, self.text)
+            write!(f, "{}: {}", self.code, self.message)
         }
     }
 }
 
-impl std::error::Error for Said {}
+impl std::error::Error for ServiceError {}
 
 /// How the SDK says that no provider had any, and that one of them failed.
 const NO_CREDENTIALS: [&str; 2] = ["no credentials found in chain", "while loading credentials"];
 
-/// What to do about a fault whose causes are these, where it is for want of credentials.
-pub fn no_credentials(causes: &str) -> Option<String> {
+/// What to do about an error chain that comes from missing credentials.
+pub(crate) fn no_credentials(causes: &str) -> Option<String> {
     let why = NO_CREDENTIALS
         .iter()
         .find_map(|mark| Some(causes.split_once(mark)?.1))?;
-    // Nothing anywhere is a list of all providers; a fault of one is a sentence worth reading.
+    // When no provider has any, the text is a list of all providers; a fault of one is a sentence worth reading.
     let why = why
         .lines()
         .next()
@@ -51,9 +51,17 @@ pub fn no_credentials(causes: &str) -> Option<String> {
     ))
 }
 
-impl Said {
-    /// From whatever the SDK returned.
-    pub fn of<E, R>(error: &SdkError<E, R>) -> Self
+impl ServiceError {
+    /// Without a code, as where the answer itself makes no sense.
+    pub(crate) fn without_code(message: impl Into<String>) -> Self {
+        Self {
+            code: String::new(),
+            message: message.into(),
+        }
+    }
+
+    /// From an error of the SDK. The request's id and time are left out, so that the same refusal reads the same each time.
+    pub fn from_sdk<E, R>(error: &SdkError<E, R>) -> Self
     where
         E: ProvideErrorMetadata + std::error::Error + 'static,
         R: fmt::Debug,
@@ -63,15 +71,12 @@ impl Said {
             if let Some(code) = code {
                 return Self {
                     code: short(code).to_owned(),
-                    text: message.unwrap_or("no message").to_owned(),
+                    message: message.unwrap_or("no message").to_owned(),
                 };
             }
         }
-        let text = crate::error::with_causes(error);
-        Self {
-            code: String::new(),
-            text: no_credentials(&text).unwrap_or(text),
-        }
+        let text = error_chain(error);
+        Self::without_code(no_credentials(&text).unwrap_or(text))
     }
 
     /// Whether the code is one of these.
@@ -103,10 +108,15 @@ impl Said {
         ])
     }
 
-    /// Nothing there by this name.
+    /// There is no queue or stream of this name.
     pub fn is_absent(&self) -> bool {
         self.code.contains("NonExistentQueue")
             || self.is(&["QueueDoesNotExist", "ResourceNotFoundException"])
+    }
+
+    /// The stream is being created or changed, or exists already.
+    pub fn is_in_use(&self) -> bool {
+        self.is(&["ResourceInUseException"])
     }
 
     /// The credentials lack a permission.
@@ -115,18 +125,32 @@ impl Said {
             || self.is(&["UnauthorizedOperation", "AccessDeniedException"])
     }
 
-    /// The receipt is of a delivery that is over, or that has lasted for the 12 hours that SQS allows.
-    pub fn is_stale_receipt(&self) -> bool {
+    /// AWS does not know the credentials.
+    pub fn is_unauthenticated(&self) -> bool {
+        self.is(&[
+            "UnrecognizedClientException",
+            "InvalidClientTokenId",
+            "SignatureDoesNotMatch",
+        ])
+    }
+
+    /// Nothing was answered: the endpoint could not be reached, or there are no credentials.
+    pub fn is_unanswered(&self) -> bool {
+        self.code.is_empty()
+    }
+
+    /// The receipt is of a delivery that has ended, or that has lasted for the 12 hours that SQS allows.
+    pub(crate) fn is_stale_receipt(&self) -> bool {
         let about_receipt = ["ReceiptHandle", "receipt handle", "Total VisibilityTimeout"]
             .iter()
-            .any(|words| self.text.contains(words));
+            .any(|part| self.message.contains(part));
         self.code.contains("MessageNotInflight")
             || self.code.contains("ReceiptHandleIsInvalid")
             || (self.code.contains("InvalidParameterValue") && about_receipt)
     }
 
-    /// As a door's fault. `step` names what was tried, as `sending to orders.fifo`.
-    pub fn fault(self, step: impl Into<String>) -> TransportError {
+    /// As a fault of the transport. `step` names what was tried, as `sending to orders.fifo`.
+    pub fn into_transport_error(self, step: impl Into<String>) -> TransportError {
         let step = step.into();
         if self.is_stale_receipt() {
             return TransportError::Stale;
@@ -135,7 +159,7 @@ impl Said {
             return TransportError::Invalid(format!("{step}: {self}"));
         }
         let way_out = if self.is_absent() {
-            " (it does not exist; make it with 'streampress setup')"
+            " (it does not exist; create it with 'streampress setup')"
         } else if self.is_denied() {
             " (the credentials lack the permission)"
         } else {
@@ -145,16 +169,47 @@ impl Said {
     }
 }
 
-/// Wraps what the SDK returned as a door's fault.
-pub fn fault<E, R>(step: impl Into<String>, error: &SdkError<E, R>) -> TransportError
+/// Wraps an error of the SDK as a fault of the transport.
+pub(crate) fn transport_error<E, R>(
+    step: impl Into<String>,
+    error: &SdkError<E, R>,
+) -> TransportError
 where
     E: ProvideErrorMetadata + std::error::Error + 'static,
     R: fmt::Debug,
 {
-    Said::of(error).fault(step)
+    ServiceError::from_sdk(error).into_transport_error(step)
 }
 
 /// `com.amazonaws.sqs#QueueDoesNotExist` is `QueueDoesNotExist`.
 fn short(code: &str) -> &str {
     code.rsplit(['#', '.']).next().unwrap_or(code)
+}
+
+#[cfg(test)]
+mod tests {
+    use aws_sdk_sqs::error::ErrorMetadata;
+    use aws_sdk_sqs::operation::get_queue_url::GetQueueUrlError;
+
+    use super::*;
+
+    #[test]
+    fn the_same_refusal_reads_the_same_whatever_else_the_answer_has() {
+        let refused = |request: &'static str| {
+            let metadata = ErrorMetadata::builder()
+                .code("com.amazonaws.sqs#AccessDenied")
+                .message("not authorized to perform: sqs:GetQueueUrl")
+                .custom("aws_request_id", request)
+                .build();
+            let error = SdkError::service_error(GetQueueUrlError::generic(metadata), request);
+            ServiceError::from_sdk(&error)
+        };
+        let (first, second) = (refused("request 1"), refused("request 2"));
+        assert_eq!(first, second);
+        assert!(first.is_denied());
+        assert_eq!(
+            first.to_string(),
+            "AccessDenied: not authorized to perform: sqs:GetQueueUrl"
+        );
+    }
 }

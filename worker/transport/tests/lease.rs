@@ -1,18 +1,31 @@
-//! The contract over Leases of a real API server, and what only this side promises: times, ledgers, silence.
+//! The contract of slots over Leases of a real API server, and what only this implementation promises: ledgers, takeover,
+//! no write while idle. When a lease expires is tested without a server, in `lease/rules.rs`.
 #![expect(clippy::unwrap_used, reason = "tests end by panicking")]
 
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
+use std::time::Duration;
 
+use async_trait::async_trait;
+use k8s_openapi::api::coordination::v1::Lease;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
+use kube::api::PostParams;
+use kube::{Api, Client};
+use streampress_transport::contract_tests::{self, Implementation, PATIENCE, eventually};
+use streampress_transport::lease::{LeaseLock, Times, slot_names};
+use streampress_transport::{ChunkStream, Queue, SlotGuard, SlotLock};
+use tokio::time::{sleep, timeout};
 
-use super::*;
-use crate::contract_tests::{self, Side, eventually};
-use crate::{ChunkStream, Queue};
-
-/// Short, in client-go's proportions as far as whole seconds allow.
-const FAST: Times = Times {
-    lease: Duration::from_secs(2),
-    deadline: Duration::from_millis(1300),
+/// A lease that runs out within the patience of a test.
+const SHORT_LEASE: Times = Times {
+    lease: Duration::from_secs(5),
+    deadline: Duration::from_secs(3),
+    period: Duration::from_millis(250),
+};
+/// A lease that does not run out within the patience of a test, whatever the machine has to do.
+const LONG_LEASE: Times = Times {
+    lease: Duration::from_secs(3600),
+    deadline: Duration::from_secs(3000),
     period: Duration::from_millis(250),
 };
 
@@ -52,7 +65,7 @@ async fn lock(slots: &[String], times: Times) -> LeaseLock {
 struct Cluster;
 
 #[async_trait]
-impl Side for Cluster {
+impl Implementation for Cluster {
     fn short(&self) -> Duration {
         Duration::from_secs(1)
     }
@@ -69,7 +82,7 @@ impl Side for Cluster {
         let names = slots(count).await;
         let mut locks: Vec<Arc<dyn SlotLock>> = Vec::new();
         for _ in 0..participants {
-            locks.push(Arc::new(lock(&names, Times::default()).await));
+            locks.push(Arc::new(lock(&names, LONG_LEASE).await));
         }
         locks
     }
@@ -83,43 +96,48 @@ async fn leases_keep_the_contract_of_locks() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_holder_that_died_is_followed_after_its_lease_and_not_before() {
     let names = slots(1).await;
-    let (first, second) = (lock(&names, FAST).await, lock(&names, FAST).await);
+    let first = lock(&names, LONG_LEASE).await;
+    let held = first.try_acquire().await.unwrap().unwrap();
+    let _dead = die(held);
+    // A lease that others have to wait for cannot run out here.
+    let second = lock(&names, SHORT_LEASE).await;
+    assert!(second.try_acquire().await.unwrap().is_none());
+
+    let names = slots(1).await;
+    let first = lock(&names, SHORT_LEASE).await;
     let held = first.try_acquire().await.unwrap().unwrap();
     let attempt = held.attempt().to_owned();
-    eventually("the slot is seen to be held", || async {
-        second.all_held_by_others().await.unwrap()
-    })
-    .await;
-    // As after kill -9: nobody renews and nobody releases.
-    let died = Instant::now();
-    let dead = die(held);
-    assert!(second.try_acquire().await.unwrap().is_none());
-    let mut next = None;
-    while next.is_none() && died.elapsed() < Duration::from_secs(10) {
-        next = second.try_acquire().await.unwrap();
-        sleep(Duration::from_millis(20)).await;
-    }
-    let took = died.elapsed();
-    let next = next.expect("the slot should be free again");
-    assert!(took >= FAST.lease - FAST.period, "{took:?}");
-    assert!(took < FAST.lease + Duration::from_secs(2), "{took:?}");
+    let _dead = die(held);
+    let next = next_holder(&lock(&names, SHORT_LEASE).await).await;
     assert_ne!(next.attempt(), attempt);
     assert!(next.release().await);
-    drop(dead);
 }
 
-/// Ends the renewing task without a release, at the latest after one more renewal.
+async fn next_holder(lock: &LeaseLock) -> SlotGuard {
+    let trying = async {
+        loop {
+            if let Some(guard) = lock.try_acquire().await.unwrap() {
+                return guard;
+            }
+            // Between two attempts, as a worker that has work; each asks the API server.
+            sleep(Duration::from_millis(100)).await;
+        }
+    };
+    timeout(PATIENCE, trying).await.expect("the slot is free")
+}
+
+/// As after kill -9: ends the renewing task without a release, at the latest after one more renewal.
 fn die(held: SlotGuard) -> SlotGuard {
     held.lost().cancel();
     held
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_released_slot_is_followed_within_a_moment() {
+async fn a_released_slot_is_followed_long_before_its_lease_ends() {
     let names = slots(1).await;
     let (first, second) = (
-        lock(&names, Times::default()).await,
-        lock(&names, Times::default()).await,
+        lock(&names, LONG_LEASE).await,
+        lock(&names, LONG_LEASE).await,
     );
     let held = first.try_acquire().await.unwrap().unwrap();
     eventually("the slot is seen to be held", || async {
@@ -127,7 +145,6 @@ async fn a_released_slot_is_followed_within_a_moment() {
     })
     .await;
     assert!(held.release().await);
-    let released = Instant::now();
     eventually("the release is seen", || async {
         !second.all_held_by_others().await.unwrap()
     })
@@ -137,18 +154,13 @@ async fn a_released_slot_is_followed_within_a_moment() {
         .await
         .unwrap()
         .expect("the slot is free");
-    assert!(
-        released.elapsed() < Duration::from_secs(3),
-        "{:?}",
-        released.elapsed()
-    );
     assert!(next.release().await);
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_holder_whose_slot_was_taken_is_told() {
     let names = slots(1).await;
-    let lock = lock(&names, FAST).await;
+    let lock = lock(&names, LONG_LEASE).await;
     let held = lock.try_acquire().await.unwrap().unwrap();
     let api: Api<Lease> = Api::namespaced(client().await, "default");
     let mut lease = api.get(&names[0]).await.unwrap();
@@ -162,7 +174,7 @@ async fn a_holder_whose_slot_was_taken_is_told() {
         lease.metadata.resource_version =
             api.get(&names[0]).await.unwrap().metadata.resource_version;
     }
-    timeout(Duration::from_secs(2), held.lost().cancelled())
+    timeout(PATIENCE, held.lost().cancelled())
         .await
         .expect("told at the next renewal");
     assert!(!held.release().await);
@@ -179,7 +191,7 @@ async fn a_holder_whose_slot_was_taken_is_told() {
 #[tokio::test(flavor = "multi_thread")]
 async fn others_may_annotate_a_held_lease_without_harm() {
     let names = slots(1).await;
-    let lock = lock(&names, FAST).await;
+    let lock = lock(&names, LONG_LEASE).await;
     let held = lock.try_acquire().await.unwrap().unwrap();
     let api: Api<Lease> = Api::namespaced(client().await, "default");
     let patch =
@@ -201,42 +213,46 @@ async fn others_may_annotate_a_held_lease_without_harm() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_holder_without_an_api_server_stops_by_the_deadline() {
+async fn a_holder_without_an_api_server_stops_before_another_may_follow() {
     let names = slots(1).await;
-    let gate = gate::Gate::open().await;
-    let behind_gate = LeaseLock::new(gate.client().await, "default", names.clone(), "pod", FAST);
-    let other = lock(&names, FAST).await;
-    let held = behind_gate.try_acquire().await.unwrap().unwrap();
-    sleep(FAST.period * 3).await;
+    let proxy = proxy::HangingProxy::start().await;
+    // Others wait far longer than the holder does, so that the order shows on any machine.
+    let times = Times {
+        lease: Duration::from_secs(20),
+        ..SHORT_LEASE
+    };
+    let behind_proxy = LeaseLock::new(proxy.client().await, "default", names.clone(), "pod", times);
+    let other = lock(&names, times).await;
+    let held = behind_proxy.try_acquire().await.unwrap().unwrap();
+    let api: Api<Lease> = Api::namespaced(client().await, "default");
+    let renewed = || async { api.get(&names[0]).await.unwrap().spec.unwrap().renew_time };
+    let taken_at = renewed().await;
+    eventually("the slot is renewed", || async {
+        renewed().await != taken_at
+    })
+    .await;
     assert!(held.ensure_owner());
-    gate.close();
-    let closed = Instant::now();
-    timeout(Duration::from_secs(5), held.lost().cancelled())
+    proxy.hang();
+    timeout(PATIENCE, held.lost().cancelled())
         .await
         .expect("stops by itself");
-    let stopped = closed.elapsed();
     assert!(!held.ensure_owner());
-    assert!(
-        stopped <= FAST.deadline + Duration::from_millis(200),
-        "{stopped:?}"
-    );
+    assert!(other.all_held_by_others().await.unwrap());
     eventually("another may follow", || async {
         !other.all_held_by_others().await.unwrap()
     })
     .await;
-    let followed = closed.elapsed();
-    assert!(followed > stopped, "{followed:?} after {stopped:?}");
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_worker_that_began_while_the_api_server_was_silent_sees_its_slot_once_it_speaks() {
+async fn a_worker_that_began_while_the_api_server_was_silent_sees_its_slot_once_it_answers() {
     let names = slots(1).await;
-    let gate = gate::Gate::open().await;
-    gate.close();
-    let lock = LeaseLock::new(gate.client().await, "default", names, "pod", FAST);
+    let proxy = proxy::HangingProxy::start().await;
+    proxy.hang();
+    let lock = LeaseLock::new(proxy.client().await, "default", names, "pod", SHORT_LEASE);
     lock.all_held_by_others().await.unwrap_err();
-    // What was asked through the shut gate is never answered.
-    gate.reopen();
+    // Requests on the connections that hang are never answered.
+    proxy.reopen();
     eventually("the slot can be taken", || async {
         lock.try_acquire().await.is_ok_and(|held| held.is_some())
     })
@@ -246,11 +262,12 @@ async fn a_worker_that_began_while_the_api_server_was_silent_sees_its_slot_once_
 #[tokio::test(flavor = "multi_thread")]
 async fn an_idle_worker_writes_nothing() {
     let names = slots(2).await;
-    let lock = lock(&names, FAST).await;
+    let lock = lock(&names, SHORT_LEASE).await;
     let api: Api<Lease> = Api::namespaced(client().await, "default");
     let before = api.get(&names[0]).await.unwrap().metadata.resource_version;
     for _ in 0..20 {
         assert!(!lock.all_held_by_others().await.unwrap());
+        // That nothing is written shows only over a time in which a holder would renew four times.
         sleep(Duration::from_millis(50)).await;
     }
     assert_eq!(
@@ -261,7 +278,7 @@ async fn an_idle_worker_writes_nothing() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_missing_lease_says_who_makes_it() {
-    let lock = lock(&["nobody-made-this-0".to_owned()], FAST).await;
+    let lock = lock(&["missing-0".to_owned()], SHORT_LEASE).await;
     let error = lock.all_held_by_others().await.unwrap_err();
     let why = std::error::Error::source(&error)
         .map(ToString::to_string)
@@ -269,8 +286,8 @@ async fn a_missing_lease_says_who_makes_it() {
     assert!(why.contains("the operator makes it"), "{error}: {why}");
 }
 
-/// A door to the API server that can be shut in the middle of everything.
-mod gate {
+/// A TCP proxy to the API server whose connections can be made to hang.
+mod proxy {
     use std::sync::{Arc, Mutex};
 
     use kube::{Client, Config};
@@ -278,14 +295,14 @@ mod gate {
     use tokio::net::{TcpListener, TcpStream};
     use tokio_util::sync::CancellationToken;
 
-    pub struct Gate {
+    pub struct HangingProxy {
         port: u16,
-        /// Of the connections made from now on.
-        shut: Arc<Mutex<CancellationToken>>,
+        /// For the connections made from now on.
+        hang: Arc<Mutex<CancellationToken>>,
     }
 
-    impl Gate {
-        pub async fn open() -> Self {
+    impl HangingProxy {
+        pub async fn start() -> Self {
             let config = Config::infer().await.expect("a kubeconfig");
             let (host, behind) = (
                 config.cluster_url.host().unwrap().to_owned(),
@@ -293,24 +310,24 @@ mod gate {
             );
             let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
             let port = listener.local_addr().unwrap().port();
-            let shut = Arc::new(Mutex::new(CancellationToken::new()));
-            let gate = Arc::clone(&shut);
+            let hang = Arc::new(Mutex::new(CancellationToken::new()));
+            let of_next = Arc::clone(&hang);
             tokio::spawn(async move {
                 while let Ok((mut near, _)) = listener.accept().await {
-                    let (host, gate) = (host.clone(), gate.lock().unwrap().clone());
+                    let (host, hang) = (host.clone(), of_next.lock().unwrap().clone());
                     tokio::spawn(async move {
                         let Ok(mut far) = TcpStream::connect((host.as_str(), behind)).await else {
                             return;
                         };
                         tokio::select! {
                             _ = copy_bidirectional(&mut near, &mut far) => {}
-                            // Neither closed nor answered: the connection hangs, as behind a dead network.
-                            () = gate.cancelled() => std::future::pending().await,
+                            // Neither closed nor answered, as behind a dead network.
+                            () = hang.cancelled() => std::future::pending().await,
                         }
                     });
                 }
             });
-            Self { port, shut }
+            Self { port, hang }
         }
 
         pub async fn client(&self) -> Client {
@@ -319,13 +336,13 @@ mod gate {
             Client::try_from(config).expect("a client")
         }
 
-        pub fn close(&self) {
-            self.shut.lock().unwrap().cancel();
+        pub fn hang(&self) {
+            self.hang.lock().unwrap().cancel();
         }
 
-        /// For new connections; those of before stay as they are.
+        /// For new connections; those of before go on hanging.
         pub fn reopen(&self) {
-            *self.shut.lock().unwrap() = CancellationToken::new();
+            *self.hang.lock().unwrap() = CancellationToken::new();
         }
     }
 }

@@ -1,17 +1,17 @@
-//! The embedded transport: queues, locks and the index of files in one SQLite database, chunk bytes in append-only
-//! segment files, all in one folder. What was acknowledged survives kill -9 and power loss; several processes may
-//! share the folder, and what one of them held is free again as soon as it has ended.
+//! The embedded transport: queues and locks in one SQLite database, chunk bytes in append-only segment files, all in one
+//! folder. What was acknowledged survives kill -9 and power loss; several processes may share the folder, and what one of
+//! them held is free again as soon as it has ended.
 //!
 //! ```text
-//! DIR/streampress.db       queues, lock slots, index of files
+//! DIR/streampress.db       queues, lock slots, and tables of other modules
 //! DIR/stream/*.seg         records; each file written by one process
 //! DIR/sessions/*.lock      one per process, locked for as long as it lives
 //! ```
 //! The folder must lie on a local disk: network file systems do not keep the promises of file locks.
 
+mod database;
 mod db;
 pub mod files;
-mod index;
 mod lock;
 mod queue;
 mod session;
@@ -26,12 +26,12 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
-pub use self::index::{Index, IndexedFile, Progress, Unfinished};
+pub use self::database::{Database, DatabaseStep, Migrations};
 
 use self::lock::LocalLock;
 use self::queue::{LocalQueue, Which};
 use self::session::Session;
-use self::store::Store;
+use self::store::{Hooks, Store};
 use self::stream::LocalStream;
 use super::{ChunkStream, Queue, SlotLock, TransportError, TransportResult};
 
@@ -42,11 +42,19 @@ pub(super) const STREAM_FOLDER: &str = "stream";
 /// Session files live here.
 pub(super) const SESSIONS_FOLDER: &str = "sessions";
 
+/// What the database's thread does for the queues besides their calls.
+const QUEUE_HOOKS: Hooks = Hooks {
+    expired: queue::expired,
+    ended_sessions: queue::ended_sessions,
+    reclaim: queue::reclaim,
+    remove_old: queue::remove_old,
+};
+
 /// How the transport behaves; [`Default`] is what the contract's defaults say.
 #[derive(Debug, Clone)]
 pub struct LocalOptions {
-    /// How long a received message stays hidden.
-    pub visibility: Duration,
+    /// How long a received message stays invisible.
+    pub visibility_timeout: Duration,
     /// A message received more often goes to the dead letters.
     pub max_receive_count: u32,
     /// How long the stream keeps records at least.
@@ -60,7 +68,7 @@ pub struct LocalOptions {
 impl Default for LocalOptions {
     fn default() -> Self {
         Self {
-            visibility: Duration::from_secs(60),
+            visibility_timeout: Duration::from_secs(60),
             max_receive_count: 20,
             retention: Duration::from_secs(24 * 3600),
             lease: Duration::from_secs(15),
@@ -97,7 +105,7 @@ impl Local {
         for folder in [dir, &sessions] {
             sync_folder(folder).map_err(|e| disk_fault("syncing the data folder", folder, e))?;
         }
-        let store = Arc::new(Store::start(conn, dir, session)?);
+        let store = Arc::new(Store::start(conn, dir, session, QUEUE_HOOKS)?);
         store.post(queue::reclaim);
         let stream = LocalStream::open(
             &stream_folder,
@@ -110,7 +118,7 @@ impl Local {
                 &store,
                 queue,
                 dead,
-                options.visibility,
+                options.visibility_timeout,
                 options.max_receive_count,
             ))
         };
@@ -143,9 +151,10 @@ impl Local {
         Arc::new(LocalLock::new(&self.store, role, slots, self.lease))
     }
 
-    /// The index of files.
-    pub fn index(&self) -> Index {
-        Index::new(&self.store)
+    /// Access to tables that another module keeps in the folder's database, after bringing them up to date. Blocks for some
+    /// milliseconds. An error when the tables are a newer version's.
+    pub fn database(&self, migrations: &Migrations) -> TransportResult<Database> {
+        Database::open(&self.store, migrations)
     }
 
     /// The data folder.

@@ -10,7 +10,7 @@ mod pending;
 use std::collections::HashMap;
 use std::fmt;
 use std::io::{self, Read};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use bytes::{Buf, Bytes};
@@ -21,6 +21,7 @@ use object_store::path::Path;
 use object_store::{
     Attribute, AttributeValue, Attributes, GetOptions, ObjectMeta, ObjectStore, ObjectStoreExt,
 };
+use parking_lot::Mutex;
 use tokio::runtime::Handle;
 use tracing::warn;
 
@@ -125,12 +126,7 @@ impl S3Files {
             return Ok(None);
         };
         let tag = meta.e_tag.clone().unwrap_or_default();
-        let seen = self
-            .versions
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .get(meta.location.as_ref())
-            .cloned();
+        let seen = self.versions.lock().get(meta.location.as_ref()).cloned();
         if let Some((seen_tag, modified)) = seen
             && seen_tag == tag
             && !tag.is_empty()
@@ -146,7 +142,6 @@ impl S3Files {
                 let tag = now.e_tag.unwrap_or_default();
                 self.versions
                     .lock()
-                    .unwrap_or_else(PoisonError::into_inner)
                     .insert(meta.location.to_string(), (tag, modified));
                 Ok(Some(FileEntry {
                     name,
@@ -173,7 +168,7 @@ impl S3Files {
             .try_collect()
             .await?;
         entries.sort_by(|a, b| a.name.cmp(&b.name));
-        let mut versions = self.versions.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut versions = self.versions.lock();
         if versions.len() > 2 * entries.len() + 1000 {
             versions.clear();
         }

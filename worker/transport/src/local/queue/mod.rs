@@ -14,10 +14,10 @@ use async_trait::async_trait;
 use tokio::time::Instant;
 
 use self::steps::{Handle, Limit};
-use super::store::{Fault, Store};
+use super::store::{StepError, Store};
 use crate::{Delivery, Depth, Outgoing, Queue, Receipt, TransportError, TransportResult};
 
-pub(super) use self::steps::{clear_old, expired, reclaim, sessions_ended};
+pub(super) use self::steps::{ended_sessions, expired, reclaim, remove_old};
 
 /// The longest time a message can be hidden, as SQS has it.
 const MAX_HIDING: Duration = Duration::from_secs(12 * 3600);
@@ -74,11 +74,12 @@ impl LocalQueue {
 
     /// Without a sync: should power loss undo a receive, the message is as if it had never been received.
     async fn take(&self, max: usize) -> TransportResult<Taken> {
-        let (queue, limit, hidden_for) = (self.number, self.limit, millis(self.visibility));
+        let (queue, limit, visibility_timeout) = (self.number, self.limit, millis(self.visibility));
         let (store, asked_at) = (Arc::clone(&self.store), Instant::now());
         self.store
             .call_unsynced(move |step| {
-                let deliveries = steps::take(step, queue, max, (asked_at, hidden_for), limit)?;
+                let deliveries =
+                    steps::take(step, queue, max, (asked_at, visibility_timeout), limit)?;
                 Ok(Taken { store, deliveries })
             })
             .await
@@ -95,7 +96,7 @@ impl Queue for LocalQueue {
         self.name
     }
 
-    fn visibility(&self) -> Duration {
+    fn visibility_timeout(&self) -> Duration {
         self.visibility
     }
 
@@ -120,29 +121,29 @@ impl Queue for LocalQueue {
         let deadline = Instant::now() + wait;
         let waiting = self.store.wait_at(self.number);
         loop {
-            // The bell is listened to before the look, so that nothing sent in between is missed.
-            let mut rung = std::pin::pin!(waiting.bell().notified());
-            rung.as_mut().enable();
+            // Enabled before the query, so that nothing sent in between is missed.
+            let mut arrival = std::pin::pin!(waiting.arrival().notified());
+            arrival.as_mut().enable();
             let taken = self.take(max).await?;
             if !taken.deliveries.is_empty() || Instant::now() >= deadline {
                 return Ok(taken.keep());
             }
             tokio::select! {
-                () = rung => {}
+                () = arrival => {}
                 () = tokio::time::sleep_until(deadline) => {}
             }
         }
     }
 
-    async fn extend(&self, receipt: &Receipt, hidden_for: Duration) -> TransportResult<()> {
-        if hidden_for > MAX_HIDING {
+    async fn extend(&self, receipt: &Receipt, visibility_timeout: Duration) -> TransportResult<()> {
+        if visibility_timeout > MAX_HIDING {
             return Err(TransportError::Invalid(
                 "a message can be hidden for 12 hours at most".into(),
             ));
         }
         let held = self.held(receipt)?;
         self.store
-            .call_unsynced(move |step| held.extend(step, millis(hidden_for)))
+            .call_unsynced(move |step| held.extend(step, millis(visibility_timeout)))
             .await
     }
 
@@ -213,7 +214,7 @@ impl Drop for Taken {
         self.store.post(move |step| {
             for receipt in &receipts {
                 match Handle::parse_any(receipt).map(|held| held.unreceive(step)) {
-                    Some(Err(Fault::Sql(error))) => return Err(error.into()),
+                    Some(Err(StepError::Sql(error))) => return Err(error.into()),
                     _ => continue,
                 }
             }

@@ -9,14 +9,15 @@ mod poll;
 mod send;
 
 use std::fmt;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use async_trait::async_trait;
 use aws_sdk_sqs::Client;
 use aws_sdk_sqs::types::QueueAttributeName;
 use futures::future::join_all;
+use parking_lot::{Mutex, MutexGuard};
 use tokio::sync::Notify;
 use tokio::time::Instant;
 use tracing::debug;
@@ -25,7 +26,7 @@ use self::batch::{BATCH, Change, Changes};
 use self::inbox::Inbox;
 use self::poll::Receiver;
 use self::send::dead_letter;
-use super::fault::fault;
+use super::service_error::transport_error;
 use crate::{Delivery, Depth, Outgoing, Queue, Receipt, TransportError, TransportResult};
 
 /// How much longer than its wait a poll may take to answer.
@@ -84,7 +85,7 @@ impl SqsQueue {
             deliveries: self.inner.inbox().take(max, now),
         };
         let soon = now + self.inner.visibility.mul_f64(0.7);
-        let is_late = |delivery: &Delivery| delivery.hidden_until < soon;
+        let is_late = |delivery: &Delivery| delivery.visibility_deadline < soon;
         // They waited behind another of their group.
         let late: Vec<Receipt> = taken
             .deliveries
@@ -104,7 +105,7 @@ impl SqsQueue {
             }
             match answers.next().unwrap_or(Ok(())) {
                 Ok(()) => {
-                    delivery.hidden_until = now + self.inner.visibility;
+                    delivery.visibility_deadline = now + self.inner.visibility;
                     ready.push(delivery);
                 }
                 Err(TransportError::Stale) => {
@@ -150,7 +151,7 @@ impl Queue for SqsQueue {
         &self.inner.name
     }
 
-    fn visibility(&self) -> Duration {
+    fn visibility_timeout(&self) -> Duration {
         self.inner.visibility
     }
 
@@ -176,13 +177,7 @@ impl Queue for SqsQueue {
             if !ready.is_empty() {
                 return Ok(ready);
             }
-            if let Some(fault) = self
-                .inner
-                .faults
-                .lock()
-                .unwrap_or_else(PoisonError::into_inner)
-                .take()
-            {
+            if let Some(fault) = self.inner.faults.lock().take() {
                 return Err(fault);
             }
             let now = Instant::now();
@@ -208,11 +203,11 @@ impl Queue for SqsQueue {
         }
     }
 
-    async fn extend(&self, receipt: &Receipt, hidden_for: Duration) -> TransportResult<()> {
-        let secs = i32::try_from(hidden_for.as_secs_f64().ceil() as u64)
+    async fn extend(&self, receipt: &Receipt, visibility_timeout: Duration) -> TransportResult<()> {
+        let secs = i32::try_from(visibility_timeout.as_secs_f64().ceil() as u64)
             .unwrap_or(i32::MAX)
             .min(LONGEST_HIDING_SECS as i32);
-        let until = Instant::now() + hidden_for;
+        let until = Instant::now() + visibility_timeout;
         let receipts = self.inner.inbox().with_followers(&receipt.0);
         let answers = self
             .inner
@@ -308,7 +303,7 @@ impl Queue for SqsQueue {
         let answer = request
             .send()
             .await
-            .map_err(|error| fault(step(), &error))?;
+            .map_err(|error| transport_error(step(), &error))?;
         let number = |name: &QueueAttributeName| -> TransportResult<u64> {
             let text = answer.attributes.as_ref().and_then(|all| all.get(name));
             text.and_then(|text| text.parse().ok()).ok_or_else(|| {
@@ -345,6 +340,6 @@ impl Queue for SqsQueue {
 
 impl Inner {
     fn inbox(&self) -> MutexGuard<'_, Inbox> {
-        self.inbox.lock().unwrap_or_else(PoisonError::into_inner)
+        self.inbox.lock()
     }
 }

@@ -1,5 +1,6 @@
-//! The way to the database: calls are closures that run on one writer thread per process and are answered when what
-//! they wrote is durable. Knows how calls travel and who waits, not what the work is.
+//! Access to the database: calls are closures that run on one writer thread per process and are answered when what
+//! they wrote is durable. Knows how calls are queued, committed and answered, not what they do; what the thread does on its
+//! own account is handed to [`Store::start`] as [`Hooks`].
 
 mod writer;
 
@@ -17,23 +18,36 @@ use super::db;
 use super::session::Session;
 use crate::{TransportError, TransportResult};
 
-/// How many queues the folder has; each has a bell of its own.
+/// How many queues the folder has; receivers of each are woken separately.
 pub(super) const QUEUES: usize = 4;
 
 /// The way to the writer thread; shared by all handles of one opened folder.
 #[derive(Debug)]
 pub(super) struct Store {
-    jobs: mpsc::Sender<Box<dyn MessageContext>>,
+    tasks: mpsc::Sender<Box<dyn StoreTask>>,
     shared: Arc<Shared>,
 }
 
 /// What handles and the thread both see.
 #[derive(Debug)]
 pub(super) struct Shared {
-    pub(super) dir: PathBuf,
-    pub(super) session: Session,
-    bells: [Notify; QUEUES],
+    dir: PathBuf,
+    session: Session,
+    arrivals: [Notify; QUEUES],
     waiting: AtomicUsize,
+}
+
+/// What the writer thread does besides calls, given by the module that owns the tables.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Hooks {
+    /// One entry, the queue, for every message that became receivable by the passing of time.
+    pub(super) expired: fn(&Connection, now_millis: i64) -> rusqlite::Result<Vec<i64>>,
+    /// The ended sessions that still hold something.
+    pub(super) ended_sessions: fn(&Connection, &Session) -> rusqlite::Result<Vec<String>>,
+    /// Makes available what ended sessions held.
+    pub(super) reclaim: fn(&mut Step<'_>) -> StepResult<()>,
+    /// Removes what is too old.
+    pub(super) remove_old: fn(&mut Step<'_>) -> StepResult<()>,
 }
 
 /// One call's part of a transaction.
@@ -46,8 +60,8 @@ pub(super) struct Step<'a> {
 }
 
 impl Step<'_> {
-    /// Notes that one more message can be received from `queue`; one waiting receiver is woken after the commit.
-    pub(super) fn ring(&mut self, queue: i64) {
+    /// One more message can be received from `queue`: one waiting receiver is woken after the commit.
+    pub(super) fn wake_receiver(&mut self, queue: i64) {
         if let Ok(queue) = usize::try_from(queue)
             && let Some(messages) = self.woken.get_mut(queue)
         {
@@ -58,30 +72,30 @@ impl Step<'_> {
 
 /// Why a step failed.
 #[derive(Debug)]
-pub(super) enum Fault {
+pub(super) enum StepError {
     /// The database could not.
     Sql(rusqlite::Error),
-    /// The answer is an error; what the step wrote is taken back.
-    Door(TransportError),
+    /// The answer is an error; what the step wrote is rolled back.
+    Transport(TransportError),
 }
 
-impl From<rusqlite::Error> for Fault {
+impl From<rusqlite::Error> for StepError {
     fn from(error: rusqlite::Error) -> Self {
         Self::Sql(error)
     }
 }
 
-impl From<TransportError> for Fault {
+impl From<TransportError> for StepError {
     fn from(error: TransportError) -> Self {
-        Self::Door(error)
+        Self::Transport(error)
     }
 }
 
 /// What a step answers.
-pub(super) type StepResult<T> = Result<T, Fault>;
+pub(super) type StepResult<T> = Result<T, StepError>;
 
 /// Work for the writer thread.
-pub(super) trait MessageContext: Send {
+trait StoreTask: Send {
     /// Whether what it writes must survive power loss before it is answered.
     fn durable(&self) -> bool;
     /// Does the work inside a transaction; true when what it wrote is to be kept.
@@ -97,7 +111,7 @@ struct Call<T, F> {
     durable: bool,
 }
 
-impl<T, F> MessageContext for Call<T, F>
+impl<T, F> StoreTask for Call<T, F>
 where
     T: Send,
     F: FnOnce(&mut Step<'_>) -> StepResult<T> + Send,
@@ -114,34 +128,39 @@ where
     fn answer(self: Box<Self>, commit: Result<(), &str>, path: &Path) {
         let answer = match (self.result, commit) {
             (Some(Ok(value)), Ok(())) => Ok(value),
-            (Some(Err(Fault::Door(error))), _) => Err(error),
-            (Some(Err(Fault::Sql(error))), _) => Err(db::explain(path, error)),
+            (Some(Err(StepError::Transport(error))), _) => Err(error),
+            (Some(Err(StepError::Sql(error))), _) => Err(db::explain(path, error)),
             (Some(Ok(_)) | None, Err(why)) => {
                 Err(TransportError::unavailable(why, "nothing was written"))
             }
             (None, Ok(())) => return,
         };
-        // Refused when the caller has gone: see `Store::call`.
+        // Fails when the caller is gone: see `Store::call`.
         let _ = self.reply.send(answer);
     }
 }
 
 impl Store {
     /// Starts the writer thread on `conn`.
-    pub(super) fn start(conn: Connection, dir: &Path, session: Session) -> TransportResult<Self> {
-        let (jobs, work) = mpsc::channel();
+    pub(super) fn start(
+        conn: Connection,
+        dir: &Path,
+        session: Session,
+        hooks: Hooks,
+    ) -> TransportResult<Self> {
+        let (tasks, queued) = mpsc::channel();
         let shared = Arc::new(Shared {
             dir: dir.to_owned(),
             session,
-            bells: Default::default(),
+            arrivals: Default::default(),
             waiting: AtomicUsize::new(0),
         });
-        let mut writer = Writer::new(conn, dir.join(db::FILE_NAME), &shared);
+        let mut writer = Writer::new(conn, dir.join(db::FILE_NAME), &shared, hooks);
         thread::Builder::new()
             .name("streampress-db".into())
-            .spawn(move || writer.work(&work))
+            .spawn(move || writer.run(&queued))
             .map_err(|e| TransportError::unavailable("starting the database's thread", e))?;
-        Ok(Self { jobs, shared })
+        Ok(Self { tasks, shared })
     }
 
     pub(super) fn session(&self) -> &Session {
@@ -152,8 +171,8 @@ impl Store {
         &self.shared.dir
     }
 
-    /// Runs `work` in the next transaction and answers when it is durable. The work is done even when the caller has
-    /// gone meanwhile: an answer that must not get lost takes itself back when it is dropped.
+    /// Runs `work` in the next transaction and answers when it is durable. The work is done even when the caller is
+    /// gone meanwhile: an answer that must not get lost undoes itself when it is dropped.
     pub(super) async fn call<T: Send + 'static>(
         &self,
         work: impl FnOnce(&mut Step<'_>) -> StepResult<T> + Send + 'static,
@@ -163,8 +182,8 @@ impl Store {
             .unwrap_or_else(|_| Err(ended()))
     }
 
-    /// The same without a sync of the disk where nobody else needs one. What `work` writes survives the end of any
-    /// process, but perhaps not power loss: for what is as good as new without it.
+    /// The same without a sync of the disk unless another call in the transaction needs one. What `work` writes survives
+    /// the end of any process, but perhaps not power loss: for what may be repeated.
     pub(super) async fn call_unsynced<T: Send + 'static>(
         &self,
         work: impl FnOnce(&mut Step<'_>) -> StepResult<T> + Send + 'static,
@@ -174,7 +193,7 @@ impl Store {
             .unwrap_or_else(|_| Err(ended()))
     }
 
-    /// Runs `work` without anybody waiting for it.
+    /// Runs `work` without waiting for it.
     pub(super) fn post(&self, work: impl FnOnce(&mut Step<'_>) -> StepResult<()> + Send + 'static) {
         drop(self.enqueue(work, false));
     }
@@ -186,7 +205,7 @@ impl Store {
     ) -> oneshot::Receiver<TransportResult<T>> {
         let (reply, answer) = oneshot::channel();
         // A failed send drops the reply with it, which the caller sees.
-        let _ = self.jobs.send(Box::new(Call {
+        let _ = self.tasks.send(Box::new(Call {
             work: Some(work),
             result: None,
             reply,
@@ -195,7 +214,7 @@ impl Store {
         answer
     }
 
-    /// A waiting receiver's place; while one exists the thread watches for other processes' work.
+    /// Registers a waiting receiver; while one exists the thread looks for other processes' changes.
     pub(super) fn wait_at(&self, queue: i64) -> Waiting<'_> {
         self.shared.waiting.fetch_add(1, Ordering::SeqCst);
         Waiting {
@@ -206,7 +225,7 @@ impl Store {
 }
 
 fn ended() -> TransportError {
-    TransportError::unavailable("asking the database", "its thread has ended; start again")
+    TransportError::unavailable("calling the database", "its thread has ended; start again")
 }
 
 /// See [`Store::wait_at`].
@@ -216,10 +235,10 @@ pub(super) struct Waiting<'a> {
 }
 
 impl Waiting<'_> {
-    /// The bell that rings when something may have become receivable.
-    pub(super) fn bell(&self) -> &Notify {
-        // The index was brought into range when this was made.
-        &self.shared.bells[self.queue]
+    /// Notified when something may have become receivable.
+    pub(super) fn arrival(&self) -> &Notify {
+        // `queue` was brought into range when this was made.
+        &self.shared.arrivals[self.queue]
     }
 }
 
@@ -230,7 +249,7 @@ impl Drop for Waiting<'_> {
 }
 
 /// Milliseconds since 1970.
-pub(super) fn now_ms() -> i64 {
+fn now_millis() -> i64 {
     let since = SystemTime::now()
         .duration_since(UNIX_EPOCH)
         .unwrap_or_default();

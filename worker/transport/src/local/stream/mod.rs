@@ -8,11 +8,12 @@ mod writer;
 use std::fs::File;
 use std::io;
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 use std::time::Duration;
 
 use async_trait::async_trait;
 use bytes::Bytes;
+use parking_lot::Mutex;
 use tokio::sync::oneshot;
 
 use self::segment::{Hashed, ReadFault};
@@ -126,13 +127,13 @@ impl ChunkStream for LocalStream {
     }
 
     fn counts(&self) -> StreamCounts {
-        *self.counts.lock().unwrap_or_else(PoisonError::into_inner)
+        *self.counts.lock()
     }
 }
 
 impl LocalStream {
     fn count(&self, change: impl FnOnce(&mut StreamCounts)) {
-        change(&mut self.counts.lock().unwrap_or_else(PoisonError::into_inner));
+        change(&mut self.counts.lock());
     }
 }
 

@@ -19,7 +19,7 @@ use self::reader::Reader;
 use self::shards::Shards;
 use self::writer::Writer;
 use super::Aws;
-use super::fault::fault;
+use super::service_error::transport_error;
 use crate::{ChunkStream, Position, Record, StreamCounts, TransportError, TransportResult};
 
 /// What a stream takes unless it was told otherwise.
@@ -50,7 +50,7 @@ impl Aws {
         let shards = Shards::list(&self.kinesis_admin, name).await?;
         if shards.open.is_empty() {
             return Err(TransportError::unavailable(
-                format!("opening the stream {name} at {}", self.place()),
+                format!("opening the stream {name} at {}", self.describe_endpoint()),
                 "it has no open shard yet",
             ));
         }
@@ -71,7 +71,7 @@ impl Aws {
             }
             Err(error) => {
                 // A permission more than reading and writing need.
-                debug!(stream = name, error = %fault("describing the stream", &error), "Taking the default record size.");
+                debug!(stream = name, error = %transport_error("describing the stream", &error), "Taking the default record size.");
                 DEFAULT_RECORD_BYTES
             }
         };
