@@ -247,7 +247,7 @@ fn consumer(
 }
 
 fn seed_data() -> PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR")).join("../worker/codec/testdata/seed")
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("../worker/codec/testdata/legacy")
 }
 
 fn cases() -> Vec<Value> {

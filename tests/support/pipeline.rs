@@ -239,7 +239,7 @@ async fn consumer(
                 },
                 stream,
                 chunks_queue: Arc::new(chunks),
-                options: hybrid::Options {
+                options: hybrid::CodecOptions {
                     effort: place.effort,
                     block_size: 1 << 20,
                     threads: 1,

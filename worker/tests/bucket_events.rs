@@ -53,7 +53,7 @@ fn hybrid_compressor(bench: &Bench) -> Arc<dyn Handler> {
         announcer: bench.announcer(AnnouncementFormat::Native),
         stream: bench.local.stream(),
         chunks_queue: bench.local.chunks_queue(),
-        options: hybrid::Options {
+        options: hybrid::CodecOptions {
             effort: hybrid::Effort::Fast,
             block_size: 1 << 20,
             threads: 1,

@@ -86,7 +86,7 @@ async fn a_newer_version_that_appears_while_an_older_one_is_unpacked_is_not_over
         announcer,
         stream: local.stream(),
         chunks_queue: local.chunks_queue(),
-        options: hybrid::Options::default(),
+        options: hybrid::CodecOptions::default(),
         record_bytes: 64 * 1024,
         on_compressed: OnCompressed::Keep,
         filter: SourceFilter {

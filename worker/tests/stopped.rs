@@ -107,7 +107,7 @@ async fn a_packed_file_that_the_stream_does_not_take_is_given_back() {
         announcer,
         stream: stream.clone(),
         chunks_queue: bench.local.chunks_queue(),
-        options: hybrid::Options::default(),
+        options: hybrid::CodecOptions::default(),
         record_bytes: 64 * 1024,
         on_compressed: OnCompressed::Keep,
         filter: SourceFilter {

@@ -26,7 +26,7 @@ use crate::roles::compress::{
 };
 use crate::roles::scan::SourceFilter;
 use crate::telemetry::trace;
-use streampress_codec::legacy::{self};
+use streampress_codec::legacy;
 use streampress_transport::{
     ChunkStream, Delivery, FileName, Outgoing, Queue, Record, TransportResult,
 };
@@ -85,7 +85,7 @@ impl PackedSources {
 
 struct PackedFile {
     expected: Expected,
-    packed: legacy::Packed,
+    packed: legacy::PackedRecords,
 }
 
 #[async_trait]
@@ -226,7 +226,7 @@ impl LegacyCompressor {
     }
 
     async fn pack(&self, name: FileName) -> Result<PackedFile, Fault> {
-        let format = legacy::Format::of_name(name.as_str()).ok_or_else(|| {
+        let format = legacy::LegacyFormat::of_name(name.as_str()).ok_or_else(|| {
             Fault::permanent("UnknownFormat", format!("{name} is neither .json, .csv, .txt nor .log; the seed format takes no other; use codec.format Hybrid"))
         })?;
         let (file, bytes) = self.read(name).await?;
@@ -238,7 +238,7 @@ impl LegacyCompressor {
     async fn send(
         &self,
         expected: &Expected,
-        packed: legacy::Packed,
+        packed: legacy::PackedRecords,
         job: MessageContext<'_>,
     ) -> Result<(), Fault> {
         let file_name = format!("{}/{}", self.read_location, expected.file.name);
@@ -308,11 +308,11 @@ impl LegacyCompressor {
 fn pack_checked(
     file: FileRef,
     bytes: &[u8],
-    format: legacy::Format,
+    format: legacy::LegacyFormat,
     break_bytes: usize,
 ) -> Result<PackedFile, Fault> {
     let started = Instant::now();
-    let refused = |error: legacy::Refusal| {
+    let refused = |error: legacy::LegacyError| {
         Fault::permanent("NotSeedFormat", format!("{}: {error}", file.name))
     };
     let normalised = legacy::normalise(format, bytes).map_err(refused)?;
@@ -339,7 +339,7 @@ fn pack_checked(
         bytes_out: bytes_between,
         seconds: (between - started).as_secs_f64(),
     }];
-    if packed.stages == legacy::Stages::Two {
+    if packed.stages == legacy::StageCount::Two {
         stages.push(StageNumbers {
             name: "Step 02 BZ2".to_owned(),
             bytes_in: bytes_between,

@@ -19,7 +19,7 @@ use crate::report::log::ReportLog;
 use crate::report::{Outcome, ReportRow};
 use crate::roles::announce::hash;
 use crate::roles::decompress::report_format;
-use streampress_codec::legacy::{self};
+use streampress_codec::legacy;
 use streampress_transport::{ChunkStream, Delivery, FileName, Files, Position, Sequence};
 
 /// The decompressor's work, format Seed.
@@ -175,7 +175,7 @@ impl LegacyDecompressor {
                 ));
             }
         }
-        let packed = legacy::Packed { stages, records };
+        let packed = legacy::PackedRecords { stages, records };
         let unpacked = blocking(move || legacy::unpack(&packed, LARGEST_FILE_BYTES as usize)).await;
         unpacked.map_err(|error| Fault::permanent("BadFrame", format!("{name}: {error}")))
     }

@@ -29,7 +29,7 @@ use crate::roles::announce::Announcer;
 use crate::roles::scan::SourceFilter;
 use crate::telemetry::metrics::Meter;
 use crate::telemetry::trace::{self, TraceContext};
-use streampress_codec::{self, hybrid};
+use streampress_codec::hybrid;
 use streampress_transport::{ChunkStream, Delivery, FileName, Outgoing, Position, Queue, Record};
 
 /// A manifest above this goes to the stream and the message names its records: SQS takes 1 MiB, and room is left for
@@ -62,7 +62,7 @@ pub struct Compressor {
     /// Where manifests go.
     pub chunks_queue: Arc<dyn Queue>,
     /// How files are packed.
-    pub options: hybrid::Options,
+    pub options: hybrid::CodecOptions,
     /// Largest record with its header, in bytes.
     pub record_bytes: usize,
     /// What becomes of the source.
@@ -259,7 +259,9 @@ impl Compressor {
             let cancel = cancel.clone();
             blocking(move || {
                 let _threads = until_packed;
-                let reader = source.read(&name).map_err(streampress_codec::Error::Read)?;
+                let reader = source
+                    .read(&name)
+                    .map_err(streampress_codec::CodecError::Read)?;
                 let mut sink = |frame: &[u8]| {
                     frames
                         .blocking_send(Bytes::copy_from_slice(frame))
@@ -446,10 +448,10 @@ pub fn source_missing(name: &FileName, location: &str) -> Fault {
     )
 }
 
-fn pack_fault(file: &FileRef, error: streampress_codec::Error) -> Fault {
+fn pack_fault(file: &FileRef, error: streampress_codec::CodecError) -> Fault {
     match error {
-        streampress_codec::Error::Cancelled => Fault::Interrupted,
-        streampress_codec::Error::Read(error) if error.kind() == io::ErrorKind::NotFound => {
+        streampress_codec::CodecError::Cancelled => Fault::Interrupted,
+        streampress_codec::CodecError::Read(error) if error.kind() == io::ErrorKind::NotFound => {
             source_missing(&file.name, &file.location)
         }
         error => {

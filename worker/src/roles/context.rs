@@ -406,8 +406,8 @@ fn on_compressed(source: &SourceSettings) -> OnCompressed {
 }
 
 /// How the codec is to pack.
-pub fn hybrid_options(codec: &CodecSettings, threads: usize) -> hybrid::Options {
-    hybrid::Options {
+pub fn hybrid_options(codec: &CodecSettings, threads: usize) -> hybrid::CodecOptions {
+    hybrid::CodecOptions {
         effort: match codec.effort {
             pipeline::CodecEffort::Fast => hybrid::Effort::Fast,
             pipeline::CodecEffort::Balanced => hybrid::Effort::Balanced,

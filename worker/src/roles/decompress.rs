@@ -24,7 +24,7 @@ use crate::report::log::ReportLog;
 use crate::roles::announce::hash;
 use crate::telemetry::metrics::Meter;
 use crate::{blocking, report};
-use streampress_codec::{self, hybrid};
+use streampress_codec::hybrid;
 use streampress_transport::{ChunkStream, Delivery, FileEntry, Files, Position};
 
 /// Records are fetched in batches of about this many bytes.
@@ -305,16 +305,18 @@ impl Decompressor {
             let (destination, name) = (self.destination.clone(), file.name.clone());
             let (limits, threads, cancel) = (self.limits, self.threads, cancel.clone());
             let modified = clock::from_nanos(file.modified_nanos);
-            blocking(move || -> Result<_, streampress_codec::Error> {
+            blocking(move || -> Result<_, streampress_codec::CodecError> {
                 let mut pending = destination
                     .create_version(&name, modified)
-                    .map_err(streampress_codec::Error::Write)?;
+                    .map_err(streampress_codec::CodecError::Write)?;
                 let reader = ChannelReader {
                     payloads,
                     at_hand: Bytes::new(),
                 };
                 let summary = hybrid::unpack(reader, &mut pending, &limits, threads, &cancel)?;
-                pending.flush().map_err(streampress_codec::Error::Write)?;
+                pending
+                    .flush()
+                    .map_err(streampress_codec::CodecError::Write)?;
                 Ok((pending, summary))
             })
         };
@@ -388,10 +390,10 @@ fn looking_fault(file: &FileRef, error: io::Error) -> Fault {
     )
 }
 
-fn unpack_fault(file: &FileRef, error: streampress_codec::Error) -> Fault {
+fn unpack_fault(file: &FileRef, error: streampress_codec::CodecError) -> Fault {
     match error {
-        streampress_codec::Error::Cancelled => Fault::Interrupted,
-        streampress_codec::Error::Write(error) => {
+        streampress_codec::CodecError::Cancelled => Fault::Interrupted,
+        streampress_codec::CodecError::Write(error) => {
             Fault::Transient(anyhow::Error::from(error).context(format!("writing {}", file.name)))
         }
         error => Fault::permanent("BadFrame", format!("{}: {error:#}", file.name)),

@@ -1,4 +1,4 @@
-//! Several blocks at once, handed on in order, with a bounded number in hand.
+//! Parallel work with results in order and a bounded number of values in flight.
 
 use std::{
     collections::BTreeMap,
@@ -8,10 +8,10 @@ use std::{
 
 use rayon::{ThreadPool, ThreadPoolBuilder};
 
-use super::Error;
+use crate::CodecError;
 
-/// The pool of `threads` threads, made once and kept: packing many small files starts no threads.
-pub fn pool(threads: usize) -> Result<Arc<ThreadPool>, Error> {
+/// The shared pool of `threads` threads. It is started once, so that many small files start no threads.
+pub(super) fn pool(threads: usize) -> Result<Arc<ThreadPool>, CodecError> {
     static POOLS: OnceLock<Mutex<HashMap<usize, Arc<ThreadPool>>>> = OnceLock::new();
     let mut pools = POOLS
         .get_or_init(Mutex::default)
@@ -24,24 +24,26 @@ pub fn pool(threads: usize) -> Result<Arc<ThreadPool>, Error> {
         .num_threads(threads)
         .thread_name(|n| format!("codec-{n}"))
         .build()
-        .map_err(|error| Error::Options(format!("starting {threads} codec threads: {error}")))?;
+        .map_err(|error| {
+            CodecError::Options(format!("starting {threads} codec threads: {error}"))
+        })?;
     let pool = Arc::new(pool);
     pools.insert(threads, Arc::clone(&pool));
     Ok(pool)
 }
 
-/// Takes values from `next` until it has none, does `work` on them in the pool and gives the results
-/// to `emit` in their order. At most one more than the pool's threads are in hand. `next` and `emit`
-/// run on the caller's thread; the first error of either ends it.
-pub fn in_order<T: Send, R: Send>(
+/// Applies `work` in the pool to every value of `next` and passes the results to `emit` in order.
+/// At most one value more than the pool has threads is in flight. `next` and `emit` run on the
+/// caller's thread; the first error of either ends the run.
+pub(super) fn in_order<T: Send, R: Send>(
     pool: &ThreadPool,
-    mut next: impl FnMut() -> Result<Option<T>, Error>,
+    mut next: impl FnMut() -> Result<Option<T>, CodecError>,
     work: impl Fn(T) -> R + Sync,
-    mut emit: impl FnMut(R) -> Result<(), Error>,
-) -> Result<(), Error> {
+    mut emit: impl FnMut(R) -> Result<(), CodecError>,
+) -> Result<(), CodecError> {
     let Some(first) = next()? else { return Ok(()) };
     let Some(second) = next()? else {
-        // One value: nothing to overlap with, but its own work may still spread over the pool.
+        // A single value overlaps with nothing, but its own work may use the whole pool.
         return emit(pool.install(|| work(first)));
     };
     let window = pool.current_num_threads() + 1;
@@ -62,7 +64,7 @@ pub fn in_order<T: Send, R: Send>(
                     break;
                 };
                 let (sender, number) = (sender.clone(), started);
-                // The receiver outlives every task unless an error ended the loop: then nobody cares.
+                // Sending fails only after an error ended the loop; the result is then not needed.
                 scope.spawn(move |_| drop(sender.send((number, work(value)))));
                 started += 1;
             }
@@ -71,7 +73,7 @@ pub fn in_order<T: Send, R: Send>(
             }
             while !done.contains_key(&emitted) {
                 let Ok((number, result)) = receiver.recv() else {
-                    return Err(Error::Options(
+                    return Err(CodecError::Options(
                         "a codec thread ended without a result".into(),
                     ));
                 };
@@ -90,7 +92,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn results_come_in_order_whatever_the_work_takes() -> Result<(), Error> {
+    fn results_arrive_in_order_for_any_duration_of_the_work() -> Result<(), CodecError> {
         for count in [0, 1, 2, 3, 50] {
             let mut numbers = 0..count;
             let mut seen = Vec::new();
@@ -109,7 +111,7 @@ mod tests {
     }
 
     #[test]
-    fn an_error_ends_it() -> Result<(), Error> {
+    fn an_error_ends_the_run() -> Result<(), CodecError> {
         let mut left = 100;
         let result = in_order(
             &*pool(2)?,
@@ -120,13 +122,13 @@ mod tests {
             |n| n,
             |n| {
                 if n == 90 {
-                    Err(Error::Cancelled)
+                    Err(CodecError::Cancelled)
                 } else {
                     Ok(())
                 }
             },
         );
-        assert!(matches!(result, Err(Error::Cancelled)));
+        assert!(matches!(result, Err(CodecError::Cancelled)));
         assert!(left >= 80, "{left}");
         Ok(())
     }

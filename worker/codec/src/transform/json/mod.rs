@@ -1,16 +1,16 @@
-//! JSON in any shape: a document, lines of documents, or a piece cut out of one.
+//! JSON of any form: a document, lines of documents, or a part of a document.
 //!
-//! Every value belongs to a path: the keys that lead to it. A path has four columns: the shape of
-//! each of its values, its scalars as they are written, how many elements its arrays have, and the
-//! keys of its maps. A shape is an object's text without its values, or an array's brackets and
-//! separators. What is no value (between rows, or torn at a block's ends) is kept in the gaps.
+//! Every value belongs to a path: the keys from the root to it. A path has four columns: the shape of
+//! each of its values, its scalars in their spelling, the lengths of its arrays, and the keys of its
+//! maps. A shape is the text of an object without its values, or the brackets and separators of an
+//! array. Text outside values (between rows, or incomplete at a block's ends) is kept in the gaps.
 
 mod assemble;
 mod scan;
 mod shred;
 
-pub use assemble::join;
-pub use shred::split;
+pub(super) use assemble::join;
+pub(super) use shred::split;
 
 /// Columns of a path.
 const COLUMNS: usize = 4;
@@ -19,7 +19,7 @@ const SCALARS: usize = 1;
 const COUNTS: usize = 2;
 const EXTRAS: usize = 3;
 
-/// The first column: what stands between the values of the outermost level.
+/// The first column: the text between the values of the outermost level.
 const GAPS: usize = 0;
 
 /// The column of a path.
@@ -27,29 +27,29 @@ fn column(path: usize, which: usize) -> usize {
     1 + path * COLUMNS + which
 }
 
-/// Stands for a value in a shape.
-const HOLE: u8 = 0;
+/// A placeholder for a value in a shape.
+const PLACEHOLDER: u8 = 0;
 /// The shape of every scalar.
 const SCALAR: usize = 0;
-/// First bytes of the other shapes.
+/// The first bytes of the other shapes.
 const FIXED: u8 = b'O';
 const TUPLE: u8 = b'T';
 const LIST: u8 = b'L';
 const VARIED: u8 = b'V';
 const MAP: u8 = b'M';
 
-/// Deeper JSON is left as it is.
+/// Deeper JSON is not split.
 const DEPTH_LIMIT: usize = 100;
-/// More paths or shapes than this make no good columns.
-const MOST_PATHS: usize = 4000;
-const MOST_SHAPES: usize = 20_000;
+/// More paths or shapes do not make useful columns.
+const MAX_PATHS: usize = 4000;
+const MAX_SHAPES: usize = 20_000;
 
-/// Keys of the elements of arrays; objects' keys have quotes and never equal them.
+/// The path keys of array elements and map entries. The keys of objects have quotes and differ.
 const ELEMENT: &[u8] = b"[]";
 const ENTRY: &[u8] = b"{}";
-const PLACES: [&[u8]; 4] = [b"[0]", b"[1]", b"[2]", b"[3]"];
+const POSITIONS: [&[u8]; 4] = [b"[0]", b"[1]", b"[2]", b"[3]"];
 
-/// The name of a path for people.
+/// The name of a path, for reports.
 fn name(parent: &str, key: &[u8]) -> String {
     let key: String = String::from_utf8_lossy(key)
         .chars()
@@ -63,7 +63,7 @@ fn name(parent: &str, key: &[u8]) -> String {
     }
 }
 
-/// The names of all columns, from those of the paths.
+/// The names of all columns, from the names of the paths.
 fn column_names(paths: &[String]) -> Vec<String> {
     let mut names = vec!["gaps".to_string()];
     for path in paths {

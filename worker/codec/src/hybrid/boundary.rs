@@ -1,35 +1,35 @@
-//! Where a block may end: behind a whole row, so that each block's columns are complete.
+//! Block boundaries: a block ends after a complete row, so that its columns are complete.
 
-/// Follows a file across its blocks and finds the last row end in each window.
+/// Finds the last row end in each window of a file.
 #[derive(Debug, Default)]
-pub struct Cutter {
-    shape: Option<Shape>,
-    /// Brackets open at the start of the window, for documents.
+pub(super) struct BoundaryFinder {
+    shape: Option<RowShape>,
+    /// For documents: the number of open brackets at the start of the window.
     depth: i64,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Shape {
-    /// One row a line: NDJSON, CSV, logs.
+enum RowShape {
+    /// One row in each line: NDJSON, CSV, logs.
     Lines,
-    /// One JSON document: rows are the elements of its outermost long array.
+    /// One JSON document, whose rows are the elements of its outermost long array.
     Document,
 }
 
-impl Cutter {
-    /// How many bytes of `window` the next block takes. `window` is full; more follows it.
-    pub fn cut(&mut self, window: &[u8]) -> usize {
-        let shape = *self.shape.get_or_insert_with(|| guess(window));
+impl BoundaryFinder {
+    /// The length of the next block in bytes. `window` is full, and more bytes follow it.
+    pub(super) fn find(&mut self, window: &[u8]) -> usize {
+        let shape = *self.shape.get_or_insert_with(|| row_shape(window));
         let found = match shape {
-            Shape::Lines => None,
-            Shape::Document => self.after_element(window),
+            RowShape::Lines => None,
+            RowShape::Document => self.after_element(window),
         };
         found
             .or_else(|| after_last_line(window))
             .unwrap_or(window.len())
     }
 
-    /// The end of the last element in the second half of the window, at the smallest depth there is.
+    /// The end of the last element in the second half of the window at the smallest depth.
     fn after_element(&mut self, window: &[u8]) -> Option<usize> {
         let mut depth = self.depth;
         let mut in_string = false;
@@ -63,11 +63,11 @@ impl Cutter {
     }
 }
 
-/// A document opens a bracket that its first line does not close.
-fn guess(window: &[u8]) -> Shape {
+/// A file whose first line opens a bracket and does not close it is a document.
+fn row_shape(window: &[u8]) -> RowShape {
     let text = window.trim_ascii_start();
     if !matches!(text.first(), Some(b'{' | b'[')) {
-        return Shape::Lines;
+        return RowShape::Lines;
     }
     let line = text
         .split(|&byte| byte == b'\n')
@@ -79,9 +79,9 @@ fn guess(window: &[u8]) -> Shape {
         (Some(b'{'), Some(b'}')) | (Some(b'['), Some(b']'))
     );
     if closed && line.len() < text.len() {
-        Shape::Lines
+        RowShape::Lines
     } else {
-        Shape::Document
+        RowShape::Document
     }
 }
 
@@ -97,11 +97,11 @@ mod tests {
     use super::*;
 
     fn first_block(text: &str, size: usize) -> &str {
-        &text[..Cutter::default().cut(&text.as_bytes()[..size])]
+        &text[..BoundaryFinder::default().find(&text.as_bytes()[..size])]
     }
 
     #[test]
-    fn lines_end_at_a_newline() {
+    fn blocks_of_lines_end_after_a_newline() {
         assert_eq!(first_block("a,b\n1,2\n3,4\n5,6\n", 10), "a,b\n1,2\n");
         assert_eq!(
             first_block("{\"a\":1}\n{\"a\":2}\n{\"a\":3}\n", 18),
@@ -110,7 +110,7 @@ mod tests {
     }
 
     #[test]
-    fn documents_end_behind_an_element() {
+    fn blocks_of_a_document_end_after_an_element() {
         assert_eq!(
             first_block(r#"[{"a":1},{"a":"},"},{"a":3}]"#, 22),
             r#"[{"a":1},{"a":"},"},"#
@@ -123,17 +123,17 @@ mod tests {
     }
 
     #[test]
-    fn the_second_window_knows_its_depth() {
+    fn the_depth_carries_over_to_the_second_window() {
         let text = br#"[{"a":1,"b":2},{"a":3,"b":4},{"a":5,"b":6},{"a":7,"b":8}]"#;
-        let mut cutter = Cutter::default();
-        let first = cutter.cut(&text[..24]);
+        let mut finder = BoundaryFinder::default();
+        let first = finder.find(&text[..24]);
         assert_eq!(&text[..first], br#"[{"a":1,"b":2},"#);
-        let second = cutter.cut(&text[first..first + 24]);
+        let second = finder.find(&text[first..first + 24]);
         assert_eq!(&text[first..first + second], br#"{"a":3,"b":4},"#);
     }
 
     #[test]
-    fn bytes_without_rows_are_cut_hard() {
-        assert_eq!(Cutter::default().cut(&[7; 100]), 100);
+    fn bytes_without_rows_fill_the_block() {
+        assert_eq!(BoundaryFinder::default().find(&[7; 100]), 100);
     }
 }

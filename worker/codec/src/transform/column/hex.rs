@@ -1,38 +1,40 @@
-//! UUIDs in their usual spelling, and other hexadecimal numbers of one length: two digits a byte, or
-//! only the bits that are not the same in all of them.
+//! UUIDs and other hexadecimal numbers of one length: two digits a byte, or only the bits that vary.
 
-use super::{Damage, Known, Node, RawStream, Reader, Source, Tag, Values};
+use super::context::{DecodeContext, EncodedColumn, Tag};
 use crate::{
+    Damage, Effort,
     bits::{BitReader, BitWriter},
-    bytes::put_varint,
-    hybrid::Effort,
-    transform::streams::Kind,
+    bytes::{FieldReader, put_varint},
+    transform::{
+        streams::{RawStream, StreamKind, StreamSource},
+        values::ColumnValues,
+    },
 };
 
 const TEXT_LEN: usize = 36;
 const DASHES: [usize; 4] = [8, 13, 18, 23];
 
-/// The longest run of digits that counts as one number.
-const LONGEST: usize = 128;
-/// In the plan: capital digits.
+/// The largest number of digits.
+const MAX_DIGITS: usize = 128;
+/// Plan flag: upper-case digits.
 const UPPER: u8 = 1;
-/// In the plan: digits without dashes, behind their count.
+/// Plan flag: digits without dashes, after their number.
 const PLAIN: u8 = 2;
-/// In the plan: only some bits are in the stream.
+/// Plan flag: the stream holds only the bits that vary.
 const MASKED: u8 = 4;
 
-/// How all of a column's values are spelled.
+/// The notation of all values of a column.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-struct Spelling {
+struct HexFormat {
     upper: bool,
-    /// Letters of a value.
+    /// The length of a value in characters.
     len: usize,
     dashes: bool,
 }
 
-/// Whether every value is a UUID, or digits enough that a byte for two of them pays.
-pub fn fits(values: &Values) -> bool {
-    spelling(values).is_some_and(|spelling| {
+/// Whether every value is a UUID or a hexadecimal number of the same length with letters.
+pub(super) fn fits(values: &ColumnValues) -> bool {
+    format_of(values).is_some_and(|format| {
         let mut bytes = Vec::new();
         let letters = values
             .iter()
@@ -40,37 +42,36 @@ pub fn fits(values: &Values) -> bool {
         letters
             && values
                 .iter()
-                .all(|value| parse(value, spelling, &mut bytes).is_some())
+                .all(|value| parse(value, format, &mut bytes).is_some())
     })
 }
 
-fn spelling(values: &Values) -> Option<Spelling> {
+fn format_of(values: &ColumnValues) -> Option<HexFormat> {
     let len = values.get(0).len();
     let dashes = len == TEXT_LEN && values.get(0)[DASHES[0]] == b'-';
     let upper = values
         .iter()
         .any(|value| value.iter().any(u8::is_ascii_uppercase));
-    (dashes || (len >= 8 && len.is_multiple_of(2) && len <= LONGEST)).then_some(Spelling {
+    (dashes || (len >= 8 && len.is_multiple_of(2) && len <= MAX_DIGITS)).then_some(HexFormat {
         upper,
         len,
         dashes,
     })
 }
 
-/// Appends a value's bytes.
-fn parse(text: &[u8], spelling: Spelling, bytes: &mut Vec<u8>) -> Option<()> {
-    if text.len() != spelling.len || (spelling.dashes && DASHES.iter().any(|&at| text[at] != b'-'))
-    {
+/// Appends the bytes of a value.
+fn parse(text: &[u8], format: HexFormat, bytes: &mut Vec<u8>) -> Option<()> {
+    if text.len() != format.len || (format.dashes && DASHES.iter().any(|&at| text[at] != b'-')) {
         return None;
     }
-    let is_dash = |at: &usize| spelling.dashes && DASHES.contains(at);
+    let is_dash = |at: &usize| format.dashes && DASHES.contains(at);
     let mut digits = text
         .iter()
         .enumerate()
         .filter(|(at, _)| !is_dash(at))
         .map(|(_, &byte)| byte);
     while let Some(high) = digits.next() {
-        bytes.push(hex(high, spelling.upper)? << 4 | hex(digits.next()?, spelling.upper)?);
+        bytes.push(hex(high, format.upper)? << 4 | hex(digits.next()?, format.upper)?);
     }
     Some(())
 }
@@ -84,35 +85,39 @@ fn hex(byte: u8, upper: bool) -> Option<u8> {
     }
 }
 
-/// Fits where every value is spelled alike.
-pub fn encode(values: &Values, effort: Effort) -> Option<Node> {
-    let spelling = spelling(values)?;
-    let flags = if spelling.upper { UPPER } else { 0 } | if spelling.dashes { 0 } else { PLAIN };
+/// Fits if every value has the same notation.
+pub(super) fn encode(values: &ColumnValues, effort: Effort) -> Option<EncodedColumn> {
+    let format = format_of(values)?;
+    let flags = if format.upper { UPPER } else { 0 } | if format.dashes { 0 } else { PLAIN };
     let mut bytes = Vec::with_capacity(values.byte_len() / 2);
     for value in values.iter() {
-        parse(value, spelling, &mut bytes)?;
+        parse(value, format, &mut bytes)?;
     }
-    let node = |flags: u8, masks: &[u8], stream: RawStream| {
-        let mut node = Node::of(Tag::Uuid);
-        node.plan.push(flags);
-        if !spelling.dashes {
-            put_varint(&mut node.plan, spelling.len as u64);
+    let column = |flags: u8, masks: &[u8], stream: RawStream| {
+        let mut column = EncodedColumn::of(Tag::Hex);
+        column.plan.push(flags);
+        if !format.dashes {
+            put_varint(&mut column.plan, format.len as u64);
         }
-        node.plan.extend_from_slice(masks);
-        node.streams.push(stream);
-        node
+        column.plan.extend_from_slice(masks);
+        column.streams.push(stream);
+        column
     };
     let (varying, first) = varying_bits(&bytes, bytes.len() / values.len());
-    let bits = BitsOf {
+    let bits = VaryingBits {
         varying: &varying,
         first: &first,
     };
-    let masked = node(
+    let masked = column(
         flags | MASKED,
         &[&varying[..], &first].concat(),
-        RawStream::new("hex bits", Kind::Packed, bits.pack(&bytes)),
+        RawStream::new("hex bits", StreamKind::Packed, bits.pack(&bytes)),
     );
-    let whole = node(flags, &[], RawStream::new("hex", Kind::Rows(8), bytes));
+    let whole = column(
+        flags,
+        &[],
+        RawStream::new("hex", StreamKind::Rows(8), bytes),
+    );
     Some(if masked.cost(effort) < whole.cost(effort) {
         masked
     } else {
@@ -120,7 +125,7 @@ pub fn encode(values: &Values, effort: Effort) -> Option<Node> {
     })
 }
 
-/// The bits in which any number differs from the first, and the first.
+/// The bits in which any number differs from the first, and the first number.
 fn varying_bits(bytes: &[u8], width: usize) -> (Vec<u8>, Vec<u8>) {
     let first = bytes[..width].to_vec();
     let mut varying = vec![0; width];
@@ -132,14 +137,14 @@ fn varying_bits(bytes: &[u8], width: usize) -> (Vec<u8>, Vec<u8>) {
     (varying, first)
 }
 
-/// Numbers of which only some bits vary.
-struct BitsOf<'a> {
+/// The bits that vary, and the value of the others.
+struct VaryingBits<'a> {
     varying: &'a [u8],
     /// The other bits.
     first: &'a [u8],
 }
 
-impl BitsOf<'_> {
+impl VaryingBits<'_> {
     fn pack(&self, bytes: &[u8]) -> Vec<u8> {
         let mut bits = BitWriter::default();
         for number in bytes.chunks_exact(self.varying.len()) {
@@ -185,19 +190,19 @@ impl BitsOf<'_> {
 }
 
 fn not_as_many() -> Damage {
-    Damage::new("digits are not as many as their column's values need")
+    Damage::new("the number of digits does not match the column")
 }
 
 /// Reads `count` values.
-pub fn decode(
+pub(super) fn decode(
     count: usize,
-    plan: &mut Reader<'_>,
-    source: &mut Source,
-    known: &Known<'_>,
-) -> Result<Values, Damage> {
+    plan: &mut FieldReader<'_>,
+    source: &mut StreamSource,
+    context: &DecodeContext<'_>,
+) -> Result<ColumnValues, Damage> {
     let flags = plan.byte()?;
     if flags > UPPER | PLAIN | MASKED {
-        return Err(Damage::new("an unknown spelling of digits"));
+        return Err(Damage::new("unknown flags of hexadecimal numbers"));
     }
     let digits: &[u8; 16] = if flags & UPPER != 0 {
         b"0123456789ABCDEF"
@@ -208,15 +213,15 @@ pub fn decode(
     let width = if dashes {
         16
     } else {
-        plan.size(LONGEST, "digits")? / 2
+        plan.size(MAX_DIGITS, "digits")? / 2
     };
-    if width == 0 || count * width > known.limit {
+    if width == 0 || count * width > context.limit {
         return Err(not_as_many());
     }
     let bytes = if flags & MASKED == 0 {
         source.next("hex")?
     } else {
-        let bits = BitsOf {
+        let bits = VaryingBits {
             varying: plan.take(width)?,
             first: plan.take(width)?,
         };
@@ -225,7 +230,7 @@ pub fn decode(
     if bytes.len() != count * width {
         return Err(not_as_many());
     }
-    let mut values = Values::default();
+    let mut values = ColumnValues::default();
     let mut text = Vec::with_capacity(TEXT_LEN);
     for number in bytes.chunks_exact(width) {
         text.clear();
@@ -238,7 +243,7 @@ pub fn decode(
                 digits[usize::from(byte & 15)],
             ]);
         }
-        values.push_bounded(&text, known.limit)?;
+        values.push_bounded(&text, context.limit)?;
     }
     Ok(values)
 }
@@ -246,29 +251,29 @@ pub fn decode(
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::transform::column::Refs;
+    use crate::transform::column::ColumnRefs;
 
     fn check(values: &[String], stream: &str) {
-        let values: Values = values.iter().map(String::as_bytes).collect();
+        let values: ColumnValues = values.iter().map(String::as_bytes).collect();
         assert!(fits(&values));
-        let node = encode(&values, Effort::Max).expect("fits");
-        assert_eq!(node.streams[0].coding, stream);
-        let known = Known {
+        let column = encode(&values, Effort::Max).expect("fits");
+        assert_eq!(column.streams[0].coding, stream);
+        let known = DecodeContext {
             limit: values.byte_len(),
-            refs: Refs::default(),
+            refs: ColumnRefs::default(),
             depth: 0,
         };
-        let mut source = Source::of_raw(&[], &node.streams);
-        let mut plan = Reader::new(&node.plan[1..]);
+        let mut source = StreamSource::of_raw(&[], &column.streams);
+        let mut plan = FieldReader::new(&column.plan[1..]);
         let back = decode(values.len(), &mut plan, &mut source, &known);
         assert_eq!(back, Ok(values));
     }
 
     #[test]
-    fn digits_come_back_with_and_without_bits_in_common() {
-        let mut dice = fastrand::Rng::with_seed(4);
-        let version4 = |dice: &mut fastrand::Rng| {
-            let (high, low) = (dice.u64(..), dice.u64(..));
+    fn numbers_with_and_without_constant_bits_round_trip() {
+        let mut rng = fastrand::Rng::with_seed(4);
+        let version4 = |rng: &mut fastrand::Rng| {
+            let (high, low) = (rng.u64(..), rng.u64(..));
             format!(
                 "{:08x}-{:04x}-4{:03x}-{:04x}-{:012x}",
                 high >> 32,
@@ -281,10 +286,10 @@ mod tests {
         let of = |count: u64, text: &mut dyn FnMut(u64) -> String| {
             (0..count).map(text).collect::<Vec<String>>()
         };
-        check(&of(500, &mut |_| version4(&mut dice)), "hex bits");
-        check(&of(500, &mut |_| format!("{:016X}", dice.u64(..))), "hex");
+        check(&of(500, &mut |_| version4(&mut rng)), "hex bits");
+        check(&of(500, &mut |_| format!("{:016X}", rng.u64(..))), "hex");
         check(
-            &of(100, &mut |_| format!("{:016x}ab", dice.u64(..))),
+            &of(100, &mut |_| format!("{:016x}ab", rng.u64(..))),
             "hex bits",
         );
     }

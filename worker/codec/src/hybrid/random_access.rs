@@ -1,44 +1,45 @@
-//! Single blocks of a packed file, in any order, by the index in its end frame.
+//! Single blocks of a packed file in any order, by the index in its end frame.
 
 use std::io::{Read, Seek, SeekFrom};
 
-use super::{Limits, frames::damaged};
-use crate::{
-    Error, block,
+use super::{
+    Limits,
     frame::{
         self, BLOCK_HEADER_BYTES, BlockHeader, END_TAIL_BYTES, EndFrame, FILE_HEADER_BYTES,
         TAIL_MAGIC,
     },
+    frame_reader::damaged,
 };
+use crate::CodecError;
 
 /// The last bytes of a file: the end frame's length and its magic.
 const TAIL_BYTES: usize = 8;
 
-/// A packed file open for single blocks. Opening reads the end frame only.
+/// Random access to the blocks of a packed file. Opening reads the header and the end frame only.
 #[derive(Debug)]
 pub struct Blocks<R> {
     reader: R,
     block_limit: usize,
     end: EndFrame,
-    /// Where each block's header begins; and in the raw file, its first byte.
+    /// The offset of each block's header, and of its first byte in the raw file.
     starts: Vec<(u64, u64)>,
 }
 
 impl<R: Read + Seek> Blocks<R> {
-    /// Reads the header and the index. What they say must fit the file's length to the byte.
+    /// Reads the header and the index, which must match the file's length to the byte.
     ///
     /// # Errors
-    /// When the file is not packed, is cut short or does not agree with its index.
-    pub fn open(mut reader: R, limits: &Limits) -> Result<Self, Error> {
+    /// If the file is not packed, is cut short, or does not match its index.
+    pub fn open(mut reader: R, limits: &Limits) -> Result<Self, CodecError> {
         let mut header = [0; FILE_HEADER_BYTES];
-        reader.seek(SeekFrom::Start(0)).map_err(Error::Read)?;
+        reader.seek(SeekFrom::Start(0)).map_err(CodecError::Read)?;
         let first = read_up_to(&mut reader, FILE_HEADER_BYTES)?;
         if first.len() < header.len() {
-            return Err(Error::NotPacked);
+            return Err(CodecError::NotPacked);
         }
         header.copy_from_slice(&first);
         frame::parse_file_header(&header)?;
-        let file_len = reader.seek(SeekFrom::End(0)).map_err(Error::Read)?;
+        let file_len = reader.seek(SeekFrom::End(0)).map_err(CodecError::Read)?;
         let end = read_end(&mut reader, file_len)?;
         let end_start = file_len - EndFrame::byte_len(end.index.len()) as u64;
         let mut starts = Vec::with_capacity(end.index.len());
@@ -52,7 +53,7 @@ impl<R: Read + Seek> Blocks<R> {
             return Err(damaged(end_start, "the index does not fit the file"));
         }
         if raw_at > limits.total_bytes {
-            return Err(Error::TooLarge {
+            return Err(CodecError::TooLarge {
                 what: "the raw file",
                 value: raw_at,
                 limit: limits.total_bytes,
@@ -67,17 +68,17 @@ impl<R: Read + Seek> Blocks<R> {
         })
     }
 
-    /// How many blocks there are.
+    /// The number of blocks.
     pub fn count(&self) -> u32 {
         self.starts.len() as u32
     }
 
-    /// What the end frame says of the whole.
+    /// The end frame.
     pub fn end(&self) -> &EndFrame {
         &self.end
     }
 
-    /// Where block `number` begins in the raw file, and how long it is.
+    /// The offset of block `number` in the raw file, and its length in bytes.
     pub fn raw_range(&self, number: u32) -> Option<(u64, u32)> {
         let &(_, start) = self.starts.get(number as usize)?;
         let &(len, _) = self.end.index.get(number as usize)?;
@@ -96,22 +97,22 @@ impl<R: Read + Seek> Blocks<R> {
     /// The raw bytes of block `number`, checked against their hash.
     ///
     /// # Errors
-    /// When there is no such block, it is larger than the limit, or it is damaged; other blocks'
-    /// damage does not matter.
-    pub fn read(&mut self, number: u32) -> Result<Vec<u8>, Error> {
+    /// If there is no such block, or it is over the limit or damaged. Damage of other blocks has no
+    /// effect.
+    pub fn read(&mut self, number: u32) -> Result<Vec<u8>, CodecError> {
         let entry = self
             .starts
             .get(number as usize)
             .zip(self.end.index.get(number as usize));
         let Some((&(offset, _), &(raw_len, packed_len))) = entry else {
-            return Err(Error::Options(format!(
+            return Err(CodecError::Options(format!(
                 "there is no block {number}: the file has {}, numbered from 0",
                 self.starts.len()
             )));
         };
         for (what, value) in [("a block", raw_len), ("a block's payload", packed_len)] {
             if value as usize > self.block_limit {
-                return Err(Error::TooLarge {
+                return Err(CodecError::TooLarge {
                     what,
                     value: value.into(),
                     limit: self.block_limit as u64,
@@ -119,14 +120,14 @@ impl<R: Read + Seek> Blocks<R> {
                 });
             }
         }
-        let wrong = |reason: String| Error::Damaged {
+        let wrong = |reason: String| CodecError::Damaged {
             offset,
             block: Some(number),
             reason,
         };
         self.reader
             .seek(SeekFrom::Start(offset))
-            .map_err(Error::Read)?;
+            .map_err(CodecError::Read)?;
         let whole_len = BLOCK_HEADER_BYTES + packed_len as usize;
         let bytes = read_up_to(&mut self.reader, whole_len)?;
         let (Some((header, payload)), true) = (
@@ -144,11 +145,11 @@ impl<R: Read + Seek> Blocks<R> {
                 "the block is not the one that the index lists".into(),
             ));
         }
-        block::decode(&header, payload).map_err(|damage| wrong(damage.0))
+        header.decode(payload).map_err(|damage| wrong(damage.0))
     }
 }
 
-fn read_end<R: Read + Seek>(reader: &mut R, file_len: u64) -> Result<EndFrame, Error> {
+fn read_end<R: Read + Seek>(reader: &mut R, file_len: u64) -> Result<EndFrame, CodecError> {
     let missing = || {
         damaged(
             file_len,
@@ -161,7 +162,7 @@ fn read_end<R: Read + Seek>(reader: &mut R, file_len: u64) -> Result<EndFrame, E
         .ok_or_else(missing)?;
     reader
         .seek(SeekFrom::Start(tail_start))
-        .map_err(Error::Read)?;
+        .map_err(CodecError::Read)?;
     let tail = read_up_to(reader, TAIL_BYTES)?;
     let (Some(length), true) = (tail.first_chunk::<4>(), tail.ends_with(&TAIL_MAGIC)) else {
         return Err(missing());
@@ -171,18 +172,20 @@ fn read_end<R: Read + Seek>(reader: &mut R, file_len: u64) -> Result<EndFrame, E
         .checked_sub(length)
         .filter(|&start| start >= FILE_HEADER_BYTES as u64 && length > END_TAIL_BYTES as u64)
         .ok_or_else(|| damaged(tail_start, "the end frame is longer than the file"))?;
-    reader.seek(SeekFrom::Start(start)).map_err(Error::Read)?;
+    reader
+        .seek(SeekFrom::Start(start))
+        .map_err(CodecError::Read)?;
     let bytes = read_up_to(reader, length as usize)?;
     EndFrame::parse(&bytes).map_err(|damage| damaged(start, damage.0))
 }
 
-/// Reads up to `count` bytes; memory grows only with what really comes.
-fn read_up_to(reader: &mut impl Read, count: usize) -> Result<Vec<u8>, Error> {
+/// Reads up to `count` bytes; memory grows only with the bytes that were read.
+fn read_up_to(reader: &mut impl Read, count: usize) -> Result<Vec<u8>, CodecError> {
     let mut bytes = Vec::new();
     reader
         .take(count as u64)
         .read_to_end(&mut bytes)
-        .map_err(Error::Read)?;
+        .map_err(CodecError::Read)?;
     Ok(bytes)
 }
 
@@ -191,10 +194,10 @@ mod tests {
     use std::{io::Cursor, sync::atomic::AtomicBool};
 
     use super::*;
-    use crate::hybrid::{Effort, Options, pack};
+    use crate::hybrid::{CodecOptions, Effort, pack};
 
     fn packed(raw: &[u8]) -> Vec<u8> {
-        let options = Options {
+        let options = CodecOptions {
             effort: Effort::Fast,
             block_size: 4096,
             threads: 1,
@@ -214,18 +217,18 @@ mod tests {
             .collect()
     }
 
-    fn open(packed: &[u8]) -> Result<Blocks<Cursor<&[u8]>>, Error> {
+    fn open(packed: &[u8]) -> Result<Blocks<Cursor<&[u8]>>, CodecError> {
         Blocks::open(Cursor::new(packed), &Limits::default())
     }
 
     #[test]
-    fn every_block_is_read_alone_in_any_order() {
+    fn every_block_can_be_read_alone_in_any_order() {
         let raw = rows();
         let packed = packed(&raw);
         let mut blocks = open(&packed).expect("opens");
         assert!(blocks.count() > 5);
         for number in (0..blocks.count()).rev() {
-            let (start, len) = blocks.raw_range(number).expect("there");
+            let (start, len) = blocks.raw_range(number).expect("exists");
             let start = start as usize;
             assert_eq!(
                 blocks.read(number).expect("reads"),
@@ -240,13 +243,13 @@ mod tests {
         assert_eq!(blocks.block_of(raw.len() as u64), None);
         assert!(matches!(
             blocks.read(blocks.count()),
-            Err(Error::Options(_))
+            Err(CodecError::Options(_))
         ));
         assert_eq!(open(&self::packed(b"")).expect("opens").count(), 0);
     }
 
     #[test]
-    fn a_damaged_block_does_not_keep_others_from_being_read() {
+    fn damage_of_one_block_leaves_the_others_readable() {
         let mut packed = packed(&rows());
         let starts: Vec<usize> = (0..packed.len())
             .filter(|&at| packed[at..].starts_with(b"SPKB"))
@@ -257,7 +260,7 @@ mod tests {
         assert!(blocks.read(1).is_ok() && blocks.read(4).is_ok());
         for number in [2, 3] {
             match blocks.read(number) {
-                Err(Error::Damaged { offset, block, .. }) => {
+                Err(CodecError::Damaged { offset, block, .. }) => {
                     assert_eq!(
                         (offset, block),
                         (starts[number as usize] as u64, Some(number))
@@ -269,12 +272,12 @@ mod tests {
     }
 
     #[test]
-    fn a_damaged_cut_or_lying_index_is_an_error() {
+    fn a_damaged_truncated_or_false_index_is_an_error() {
         let good = packed(&rows());
         let end_start = good
             .windows(4)
             .rposition(|four| four == b"SPKE")
-            .expect("there");
+            .expect("exists");
         for at in end_start..good.len() {
             let mut bad = good.clone();
             bad[at] ^= 0x10;
@@ -283,7 +286,7 @@ mod tests {
         for len in [0, 3, 15, 16, 40, end_start, good.len() - 1] {
             assert!(open(&good[..len]).is_err(), "{len}");
         }
-        // An index with a right check that speaks of other blocks.
+        // An index with a valid check that describes other blocks.
         for change in [(8u32, 0i64), (0, 8), (u32::MAX, 0)] {
             let mut end = EndFrame::parse(&good[end_start..]).expect("whole");
             end.index[1].1 = end.index[1].1.wrapping_add(change.0);
@@ -299,21 +302,21 @@ mod tests {
     }
 
     #[test]
-    fn limits_hold_before_a_block_is_read() {
+    fn limits_are_checked_before_a_block_is_read() {
         let packed = packed(&rows());
         let limits = Limits {
             block_bytes: 100,
             total_bytes: u64::MAX,
         };
         let mut blocks = Blocks::open(Cursor::new(&packed), &limits).expect("opens");
-        assert!(matches!(blocks.read(0), Err(Error::TooLarge { .. })));
+        assert!(matches!(blocks.read(0), Err(CodecError::TooLarge { .. })));
         let limits = Limits {
             block_bytes: 1 << 20,
             total_bytes: 100,
         };
         assert!(matches!(
             Blocks::open(Cursor::new(&packed), &limits),
-            Err(Error::TooLarge { .. })
+            Err(CodecError::TooLarge { .. })
         ));
     }
 }

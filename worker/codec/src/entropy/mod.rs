@@ -1,64 +1,23 @@
-//! The entropy stage: one stream of bytes through the smallest of LZMA, BZ2 and stored.
+//! The entropy stage: the smallest of LZMA, BZ2 and stored for one stream of bytes.
 //!
-//! LZMA is raw LZMA2 (no container; the frame holds length and hash) with a dictionary sized to the
-//! stream, so that memory follows the data and not the preset. BZ2 is a plain bzip2 stream.
+//! LZMA is raw LZMA2 (no container; the frame holds length and hash) with a dictionary as large as
+//! the stream, so that memory follows the data and not the preset. BZ2 is a plain bzip2 stream.
 
 mod bz2;
+pub(crate) mod cost;
 mod literals;
 mod lzma;
 
 pub use bz2::bz2;
-pub use literals::literals;
-pub use lzma::{LzmaProps, Search, lzma};
+pub(crate) use lzma::{LzmaProps, Search, lzma};
 
-use super::{Damage, hybrid::Effort};
-
-/// How one stream is coded. The numbers are part of the format.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
-#[repr(u8)]
-pub enum Codec {
-    /// The bytes as they are.
-    Stored = 0,
-    /// Raw LZMA2; the parameter byte is `(pb * 5 + lp) * 9 + lc`.
-    Lzma = 1,
-    /// A bzip2 stream; the parameter byte is 0.
-    Bz2 = 2,
-    /// Several streams, each with a codec of its own, behind a directory.
-    Columns = 3,
-    /// One byte again and again: the parameter byte. No payload.
-    Fill = 4,
-}
-
-impl Codec {
-    /// The codec of a format byte.
-    pub fn from_byte(byte: u8) -> Option<Self> {
-        [
-            Self::Stored,
-            Self::Lzma,
-            Self::Bz2,
-            Self::Columns,
-            Self::Fill,
-        ]
-        .into_iter()
-        .find(|&codec| codec as u8 == byte)
-    }
-
-    /// Its name in reports.
-    pub fn name(self) -> &'static str {
-        match self {
-            Self::Stored => "stored",
-            Self::Lzma => "lzma",
-            Self::Bz2 => "bz2",
-            Self::Columns => "columns",
-            Self::Fill => "fill",
-        }
-    }
-}
+use crate::{Codec, Damage, Effort};
+use literals::literals;
 
 /// A coded stream.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Coded {
-    /// Which codec.
+    /// Its codec.
     pub codec: Codec,
     /// Its parameter byte.
     pub params: u8,
@@ -67,8 +26,8 @@ pub struct Coded {
 }
 
 impl Coded {
-    /// `raw` as it is.
-    pub fn stored(raw: &[u8]) -> Self {
+    /// `raw` unchanged.
+    pub(crate) fn stored(raw: &[u8]) -> Self {
         Self {
             codec: Codec::Stored,
             params: 0,
@@ -77,17 +36,17 @@ impl Coded {
     }
 }
 
-/// Below this many bytes nothing is worth its headers.
-const SMALLEST_CODED: usize = 12;
-/// What a probe looks at before a loser is tried in full.
+/// Fewer bytes do not repay the headers of a codec.
+const MIN_CODED_BYTES: usize = 12;
+/// The sample on which a clear loser is excluded.
 const PROBE_BYTES: usize = 48 << 10;
-/// A loser this much worse on the probe is not tried in full.
+/// A codec this much larger on the sample is excluded.
 const PROBE_MARGIN: f64 = 1.06;
 
-/// Codes `raw` with what `effort` allows to be tried; never more than `raw.len()` bytes.
-pub fn encode(raw: &[u8], effort: Effort, props: &[LzmaProps], search: Search) -> Coded {
+/// Codes `raw` with the candidates of `effort`; the result is never longer than `raw`.
+pub(crate) fn encode(raw: &[u8], effort: Effort, props: &[LzmaProps], search: Search) -> Coded {
     let mut best = Coded::stored(raw);
-    if raw.len() < SMALLEST_CODED {
+    if raw.len() < MIN_CODED_BYTES {
         return best;
     }
     let (try_lzma, try_bz2) = candidates(raw, effort, search);
@@ -108,14 +67,14 @@ fn keep_smaller(best: &mut Coded, coded: Option<Coded>) {
     }
 }
 
-/// As [`encode`] for bytes that hardly depend on those before them. Literals alone are quick to try;
-/// the full search follows only where a piece gains by it.
-pub fn encode_bytes(raw: &[u8], effort: Effort, props: &[LzmaProps]) -> Coded {
-    /// What is tried on a piece, and how much less makes the search worth its time.
-    const PIECE: usize = 16 << 10;
-    const WORTH: (usize, usize) = (97, 100);
+/// As [`encode`] for bytes that hardly depend on the bytes before them. Literals are fast to code;
+/// the match searches run only if a sample gains by them.
+pub(crate) fn encode_bytes(raw: &[u8], effort: Effort, props: &[LzmaProps]) -> Coded {
+    /// The sample in bytes, and the ratio to its literals below which a search runs.
+    const SAMPLE: usize = 16 << 10;
+    const GAIN: (usize, usize) = (97, 100);
     let mut best = Coded::stored(raw);
-    if raw.len() < SMALLEST_CODED {
+    if raw.len() < MIN_CODED_BYTES {
         return best;
     }
     let contexts: &[u8] = if effort == Effort::Max {
@@ -126,17 +85,17 @@ pub fn encode_bytes(raw: &[u8], effort: Effort, props: &[LzmaProps]) -> Coded {
     for &lc in contexts {
         keep_smaller(&mut best, Some(literals(raw, lc)));
     }
-    let start = raw.len().saturating_sub(PIECE) / 2;
-    let piece = &raw[start..raw.len().min(start + PIECE)];
-    let alone = literals(piece, 0).bytes.len();
+    let start = raw.len().saturating_sub(SAMPLE) / 2;
+    let sample = &raw[start..raw.len().min(start + SAMPLE)];
+    let alone = literals(sample, 0).bytes.len();
     let gains = |coded: Option<Coded>| {
-        coded.is_some_and(|coded| coded.bytes.len() * WORTH.1 < alone.min(piece.len()) * WORTH.0)
+        coded.is_some_and(|coded| coded.bytes.len() * GAIN.1 < alone.min(sample.len()) * GAIN.0)
     };
-    if effort == Effort::Max || gains(bz2(piece)) {
+    if effort == Effort::Max || gains(bz2(sample)) {
         keep_smaller(&mut best, bz2(raw));
     }
     let first = props.first().copied().unwrap_or(LzmaProps::BYTES);
-    if effort == Effort::Max || gains(lzma(piece, first, effort, Search::Short)) {
+    if effort == Effort::Max || gains(lzma(sample, first, effort, Search::Short)) {
         for &props in props {
             keep_smaller(&mut best, lzma(raw, props, effort, Search::Short));
         }
@@ -144,8 +103,8 @@ pub fn encode_bytes(raw: &[u8], effort: Effort, props: &[LzmaProps]) -> Coded {
     best
 }
 
-/// Which codecs to try in full: (LZMA, BZ2). Max tries both; the others code a piece from the middle
-/// first and drop the clear loser.
+/// The codecs that code all of `raw`: (LZMA, BZ2). Max runs both; the other efforts code a sample
+/// from the middle first and exclude the clear loser.
 fn candidates(raw: &[u8], effort: Effort, search: Search) -> (bool, bool) {
     if effort == Effort::Max || raw.len() <= 2 * PROBE_BYTES {
         return (true, true);
@@ -158,19 +117,19 @@ fn candidates(raw: &[u8], effort: Effort, search: Search) -> (bool, bool) {
     if by_lzma.min(by_bz2) > 0.99 * PROBE_BYTES as f64 {
         return (false, false);
     }
-    // A probe cannot see far matches, which only LZMA finds: it flatters BZ2 a little.
+    // A sample has no distant matches, which only LZMA finds, and so favours BZ2 a little.
     (
         by_lzma <= by_bz2 * PROBE_MARGIN,
         by_bz2 <= by_lzma * PROBE_MARGIN,
     )
 }
 
-/// Restores exactly `raw_len` bytes. Memory grows with what really comes out, so a lying length
-/// costs nothing.
+/// Restores exactly `raw_len` bytes. Memory grows with the decoded bytes, so a false length costs
+/// nothing.
 pub fn decode(codec: Codec, params: u8, packed: &[u8], raw_len: usize) -> Result<Vec<u8>, Damage> {
     match codec {
         Codec::Stored if packed.len() == raw_len => Ok(packed.to_vec()),
-        Codec::Stored => Err(Damage::new("stored bytes are not as long as they say")),
+        Codec::Stored => Err(Damage::new("stored bytes do not have the promised length")),
         Codec::Lzma => lzma::decode(params, packed, raw_len),
         Codec::Bz2 => bz2::decode(packed, raw_len),
         Codec::Fill if packed.is_empty() => Ok(vec![params; raw_len]),
@@ -179,12 +138,12 @@ pub fn decode(codec: Codec, params: u8, packed: &[u8], raw_len: usize) -> Result
     }
 }
 
-/// How far the output may grow ahead of what was decoded.
+/// The smallest step by which the output buffer grows, in bytes.
 const GROWTH: usize = 256 << 10;
 
-/// Room for the next step: all that is missing, or as much again as there is, at least 256 KiB.
-/// One byte more than the length lets a stream that is too long be seen.
-fn make_room(out: &mut Vec<u8>, raw_len: usize) {
+/// Reserves output for the next step: the rest, or as much as there is, at least [`GROWTH`]. One byte
+/// more than `raw_len` detects a stream that is too long.
+fn reserve_output(out: &mut Vec<u8>, raw_len: usize) {
     let missing = raw_len + 1 - out.len().min(raw_len);
     if out.capacity() == out.len() {
         out.reserve_exact(missing.min(GROWTH.max(out.len())));
@@ -194,7 +153,7 @@ fn make_room(out: &mut Vec<u8>, raw_len: usize) {
 fn finished(ended: bool, stalled: bool, out_len: usize, raw_len: usize) -> Result<bool, Damage> {
     if out_len > raw_len {
         return Err(Damage::new(format!(
-            "more than the promised {raw_len} bytes come out"
+            "the stream restores more than the promised {raw_len} bytes"
         )));
     }
     if ended && out_len == raw_len {
@@ -202,7 +161,7 @@ fn finished(ended: bool, stalled: bool, out_len: usize, raw_len: usize) -> Resul
     }
     if ended || stalled {
         return Err(Damage::new(format!(
-            "only {out_len} of {raw_len} bytes come out"
+            "the stream restores only {out_len} of {raw_len} bytes"
         )));
     }
     Ok(false)
@@ -211,7 +170,7 @@ fn finished(ended: bool, stalled: bool, out_len: usize, raw_len: usize) -> Resul
 fn exact(out: Vec<u8>, used: usize, given: usize) -> Result<Vec<u8>, Damage> {
     if used != given {
         return Err(Damage::new(format!(
-            "{} bytes too many behind a stream",
+            "{} bytes too many after a stream",
             given - used
         )));
     }
@@ -251,10 +210,10 @@ mod tests {
     }
 
     #[test]
-    fn every_codec_restores_what_it_packed() {
+    fn every_codec_round_trips() {
         check(b"");
         check(b"a");
-        check(b"The same words, the same words, the same words, the same words.");
+        check(b"The same text, the same text, the same text, the same text.");
         check(&vec![0; 1_000_000]);
         let mut random = fastrand::Rng::with_seed(1);
         check(&(0..200_000).map(|_| random.u8(..)).collect::<Vec<_>>());
@@ -266,8 +225,8 @@ mod tests {
     }
 
     #[test]
-    fn a_wrong_length_or_a_cut_stream_is_damage() {
-        let raw = b"some words some words some words some words".repeat(50);
+    fn a_wrong_length_or_a_truncated_stream_is_damage() {
+        let raw = b"some text some text some text some text".repeat(50);
         for coded in [
             lzma(&raw, LzmaProps::TEXT, Effort::Fast, Search::Preset),
             bz2(&raw),

@@ -1,28 +1,28 @@
-//! The columns that a column may lean on: those before it with as many values, seen through the
-//! rows that the column at hand still covers.
+//! References to other columns: those before the current column with as many values, through the rows
+//! that the current column covers.
 
 use std::sync::Arc;
 
-use super::super::values::Values;
+use crate::transform::values::ColumnValues;
 
 /// Columns of the same table, row by row.
 #[derive(Debug, Clone, Default)]
-pub struct Refs<'a> {
-    table: &'a [Values],
-    /// Distinct-value numbers of the table's columns; while encoding only.
+pub(crate) struct ColumnRefs<'a> {
+    table: &'a [ColumnValues],
+    /// The distinct-value numbers of the table's columns; only for encoding.
     ids: &'a [(Vec<u32>, usize)],
     /// The table's columns with as many rows as this one.
     usable: Arc<[u32]>,
-    /// Which row of the table each value stands in; all of them in order if none.
+    /// The row of the table of each value; `None` for all rows in order.
     rows: Option<Arc<[u32]>>,
 }
 
-impl<'a> Refs<'a> {
+impl<'a> ColumnRefs<'a> {
     /// The columns of `table` before `column`, which has `count` rows.
-    pub fn before(
+    pub(crate) fn before(
         column: usize,
         count: usize,
-        table: &'a [Values],
+        table: &'a [ColumnValues],
         ids: &'a [(Vec<u32>, usize)],
     ) -> Self {
         let usable = (0..column.min(table.len()))
@@ -38,7 +38,7 @@ impl<'a> Refs<'a> {
     }
 
     /// The same columns through some of the rows.
-    pub fn select(&self, picks: &[u32]) -> Self {
+    pub(crate) fn select(&self, picks: &[u32]) -> Self {
         let rows = match &self.rows {
             Some(rows) => picks.iter().map(|&pick| rows[pick as usize]).collect(),
             None => picks.into(),
@@ -49,13 +49,13 @@ impl<'a> Refs<'a> {
         }
     }
 
-    /// The columns that may be used.
-    pub fn usable(&self) -> &[u32] {
+    /// The columns that may be referenced.
+    pub(crate) fn usable(&self) -> &[u32] {
         &self.usable
     }
 
-    /// Whether a column that a packed file names may be used.
-    pub fn has(&self, column: u32) -> bool {
+    /// Whether `column` may be referenced.
+    pub(crate) fn has(&self, column: u32) -> bool {
         self.usable.contains(&column)
     }
 
@@ -66,12 +66,12 @@ impl<'a> Refs<'a> {
     }
 
     /// The value of `column` in the row of the value at `index`.
-    pub fn value(&self, column: u32, index: usize) -> &'a [u8] {
+    pub(crate) fn value(&self, column: u32, index: usize) -> &'a [u8] {
         self.table[column as usize].get(self.row(index))
     }
 
-    /// The number of that value among the distinct ones, where known.
-    pub fn id(&self, column: u32, index: usize) -> Option<u32> {
+    /// The distinct-value number of that value, while encoding.
+    pub(crate) fn id(&self, column: u32, index: usize) -> Option<u32> {
         self.ids
             .get(column as usize)?
             .0
@@ -79,8 +79,8 @@ impl<'a> Refs<'a> {
             .copied()
     }
 
-    /// How many distinct values a column has in all its rows, where known.
-    pub fn distinct(&self, column: u32) -> Option<usize> {
+    /// The number of distinct values of a column, while encoding.
+    pub(crate) fn distinct(&self, column: u32) -> Option<usize> {
         self.ids.get(column as usize).map(|ids| ids.1)
     }
 }

@@ -1,17 +1,20 @@
-//! The byte layout around blocks: file header, block header, end frame. `worker/codec/FORMAT.md` is the
-//! same in words. All numbers are little-endian.
+//! The byte layout around blocks: file header, block header, end frame. `FORMAT.md` specifies it.
+//! All numbers are little-endian.
 
-use super::{Damage, Error, entropy::Codec, transform::Transform};
+use crate::{
+    Codec, CodecError, Damage, Transform,
+    block::{self, BlockCoding},
+};
 
 /// The first bytes of every packed file.
 pub const FILE_MAGIC: [u8; 4] = *b"\x89SPK";
 /// The first bytes of every block.
-pub const BLOCK_MAGIC: [u8; 4] = *b"SPKB";
+pub(super) const BLOCK_MAGIC: [u8; 4] = *b"SPKB";
 /// The first bytes of the end frame.
-pub const END_MAGIC: [u8; 4] = *b"SPKE";
+pub(super) const END_MAGIC: [u8; 4] = *b"SPKE";
 /// The last bytes of the end frame, and so of the file.
-pub const TAIL_MAGIC: [u8; 4] = *b"SPKX";
-/// The version written today. Readers take every version up to it, for ever.
+pub(super) const TAIL_MAGIC: [u8; 4] = *b"SPKX";
+/// The version that is written. Readers accept every version up to it.
 pub const VERSION: u8 = 1;
 
 /// Bytes of the file header.
@@ -19,18 +22,18 @@ pub const FILE_HEADER_BYTES: usize = 16;
 /// Bytes of a block header.
 pub const BLOCK_HEADER_BYTES: usize = 40;
 /// Bytes of the fixed part of the end frame, before the index.
-pub const END_FIXED_BYTES: usize = 52;
+pub(super) const END_FIXED_BYTES: usize = 52;
 /// Bytes of one entry of the index.
-pub const INDEX_ENTRY_BYTES: usize = 8;
-/// Bytes behind the index: check, length, magic.
-pub const END_TAIL_BYTES: usize = 12;
+const INDEX_ENTRY_BYTES: usize = 8;
+/// Bytes after the index: check, length, magic.
+pub(super) const END_TAIL_BYTES: usize = 12;
 
-/// The smallest block size that may be asked for.
-pub const MIN_BLOCK_BYTES: usize = 4 << 10;
-/// The largest block that is written, and by default read.
+/// The smallest block size, in bytes.
+pub(super) const MIN_BLOCK_BYTES: usize = 4 << 10;
+/// The largest block that is written and, by default, read, in bytes.
 pub const MAX_BLOCK_BYTES: usize = 64 << 20;
 
-/// The first four bytes of a BLAKE3 hash: tells a damaged header from a damaged payload.
+/// The first four bytes of a BLAKE3 hash, which separate a damaged header from a damaged payload.
 fn check(bytes: &[u8]) -> [u8; 4] {
     let hash = blake3::hash(bytes);
     let [a, b, c, d, ..] = *hash.as_bytes();
@@ -38,7 +41,7 @@ fn check(bytes: &[u8]) -> [u8; 4] {
 }
 
 /// The first sixteen bytes of the BLAKE3 hash of a block's raw bytes.
-pub fn block_hash(raw: &[u8]) -> [u8; 16] {
+pub(super) fn block_hash(raw: &[u8]) -> [u8; 16] {
     let mut short = [0; 16];
     short.copy_from_slice(&blake3::hash(raw).as_bytes()[..16]);
     short
@@ -50,7 +53,7 @@ fn u32_at(bytes: &[u8], at: usize) -> u32 {
     u32::from_le_bytes(four)
 }
 
-/// Writes the file header.
+/// The file header of a file with blocks of at most `block_size` bytes.
 pub fn file_header(block_size: u32) -> [u8; FILE_HEADER_BYTES] {
     let mut bytes = [0; FILE_HEADER_BYTES];
     bytes[..4].copy_from_slice(&FILE_MAGIC);
@@ -61,19 +64,19 @@ pub fn file_header(block_size: u32) -> [u8; FILE_HEADER_BYTES] {
     bytes
 }
 
-/// Reads the file header; answers the block size it was packed with.
-pub fn parse_file_header(bytes: &[u8; FILE_HEADER_BYTES]) -> Result<u32, Error> {
+/// Reads the file header and returns the block size in bytes.
+pub(super) fn parse_file_header(bytes: &[u8; FILE_HEADER_BYTES]) -> Result<u32, CodecError> {
     if bytes[..4] != FILE_MAGIC {
-        return Err(Error::NotPacked);
+        return Err(CodecError::NotPacked);
     }
     if bytes[4] == 0 || bytes[4] > VERSION {
-        return Err(Error::Version {
+        return Err(CodecError::Version {
             found: bytes[4],
             known: VERSION,
         });
     }
     if bytes[12..] != check(&bytes[..12]) || bytes[5..8] != [0; 3] {
-        return Err(Error::Damaged {
+        return Err(CodecError::Damaged {
             offset: 0,
             block: None,
             reason: "the file header does not match its check".into(),
@@ -82,34 +85,30 @@ pub fn parse_file_header(bytes: &[u8; FILE_HEADER_BYTES]) -> Result<u32, Error> 
     Ok(u32_at(bytes, 8))
 }
 
-/// What stands before every block.
+/// The header of a block.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct BlockHeader {
-    /// Which way the bytes were rearranged before coding.
-    pub transform: Transform,
     /// How the payload is coded.
-    pub codec: Codec,
-    /// The codec's parameter byte.
-    pub params: u8,
+    pub coding: BlockCoding,
     /// The number of the block, from 0.
     pub index: u32,
-    /// Bytes of the block as the user knows them.
+    /// Bytes of the raw block.
     pub raw_len: u32,
     /// Bytes of the payload.
     pub packed_len: u32,
-    /// [`block_hash`] of the raw bytes.
+    /// The first sixteen bytes of the BLAKE3 hash of the raw bytes.
     pub hash: [u8; 16],
 }
 
 impl BlockHeader {
     /// The bytes of this header.
-    pub fn to_bytes(self) -> [u8; BLOCK_HEADER_BYTES] {
+    pub(super) fn to_bytes(self) -> [u8; BLOCK_HEADER_BYTES] {
         let mut bytes = [0; BLOCK_HEADER_BYTES];
         bytes[..4].copy_from_slice(&BLOCK_MAGIC);
         bytes[4] = VERSION;
-        bytes[5] = self.transform as u8;
-        bytes[6] = self.codec as u8;
-        bytes[7] = self.params;
+        bytes[5] = self.coding.transform as u8;
+        bytes[6] = self.coding.codec as u8;
+        bytes[7] = self.coding.params;
         bytes[8..12].copy_from_slice(&self.index.to_le_bytes());
         bytes[12..16].copy_from_slice(&self.raw_len.to_le_bytes());
         bytes[16..20].copy_from_slice(&self.packed_len.to_le_bytes());
@@ -119,8 +118,8 @@ impl BlockHeader {
         bytes
     }
 
-    /// Reads a header whose magic was seen.
-    pub fn parse(bytes: &[u8; BLOCK_HEADER_BYTES]) -> Result<Self, Damage> {
+    /// Reads a header whose magic was checked.
+    pub(super) fn parse(bytes: &[u8; BLOCK_HEADER_BYTES]) -> Result<Self, Damage> {
         if bytes[36..] != check(&bytes[..36]) {
             return Err(Damage::new("the block header does not match its check"));
         }
@@ -133,20 +132,31 @@ impl BlockHeader {
         let mut hash = [0; 16];
         hash.copy_from_slice(&bytes[20..36]);
         Ok(Self {
-            transform: Transform::from_byte(bytes[5])
-                .ok_or_else(|| Damage::new(format!("unknown transform {}", bytes[5])))?,
-            codec: Codec::from_byte(bytes[6])
-                .ok_or_else(|| Damage::new(format!("unknown codec {}", bytes[6])))?,
-            params: bytes[7],
+            coding: BlockCoding {
+                transform: Transform::from_byte(bytes[5])
+                    .ok_or_else(|| Damage::new(format!("unknown transform {}", bytes[5])))?,
+                codec: Codec::from_byte(bytes[6])
+                    .ok_or_else(|| Damage::new(format!("unknown codec {}", bytes[6])))?,
+                params: bytes[7],
+            },
             index: u32_at(bytes, 8),
             raw_len: u32_at(bytes, 12),
             packed_len: u32_at(bytes, 16),
             hash,
         })
     }
+
+    /// The raw bytes of a payload, whose hash matches this header.
+    pub(super) fn decode(&self, payload: &[u8]) -> Result<Vec<u8>, Damage> {
+        let raw = block::decode(self.coding, payload, self.raw_len as usize)?;
+        if block_hash(&raw) != self.hash {
+            return Err(Damage::new("the restored bytes do not match their hash"));
+        }
+        Ok(raw)
+    }
 }
 
-/// What stands behind the last block: the hash of the whole and where every block lies.
+/// The frame after the last block: the hash of the file and the index of its blocks.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct EndFrame {
     /// Bytes of the whole raw file.
@@ -159,7 +169,7 @@ pub struct EndFrame {
 
 impl EndFrame {
     /// The bytes of this frame.
-    pub fn to_bytes(&self) -> Vec<u8> {
+    pub(super) fn to_bytes(&self) -> Vec<u8> {
         let mut bytes = Vec::with_capacity(Self::byte_len(self.index.len()));
         bytes.extend(END_MAGIC);
         bytes.extend([VERSION, 0, 0, 0]);
@@ -181,13 +191,13 @@ impl EndFrame {
         END_FIXED_BYTES + blocks * INDEX_ENTRY_BYTES + END_TAIL_BYTES
     }
 
-    /// How many blocks the fixed part of an end frame speaks of.
-    pub fn block_count(fixed: &[u8; END_FIXED_BYTES]) -> u32 {
+    /// The number of blocks, from the fixed part of an end frame.
+    pub(super) fn block_count(fixed: &[u8; END_FIXED_BYTES]) -> u32 {
         u32_at(fixed, 8)
     }
 
     /// Reads a whole end frame.
-    pub fn parse(bytes: &[u8]) -> Result<Self, Damage> {
+    pub(super) fn parse(bytes: &[u8]) -> Result<Self, Damage> {
         if bytes.len() < Self::byte_len(0) || bytes[..4] != END_MAGIC {
             return Err(Damage::new("the end frame is missing"));
         }
@@ -230,9 +240,11 @@ mod tests {
 
     fn header() -> BlockHeader {
         BlockHeader {
-            transform: Transform::None,
-            codec: Codec::Lzma,
-            params: 93,
+            coding: BlockCoding {
+                transform: Transform::None,
+                codec: Codec::Lzma,
+                params: 93,
+            },
             index: 7,
             raw_len: 4 << 20,
             packed_len: 12_345,
@@ -241,7 +253,7 @@ mod tests {
     }
 
     #[test]
-    fn headers_come_back() {
+    fn headers_round_trip() {
         assert_eq!(parse_file_header(&file_header(4 << 20)).ok(), Some(4 << 20));
         assert_eq!(BlockHeader::parse(&header().to_bytes()), Ok(header()));
         let end = EndFrame {
@@ -253,7 +265,7 @@ mod tests {
     }
 
     #[test]
-    fn every_flipped_bit_of_a_header_is_seen() {
+    fn every_flipped_bit_of_a_header_is_detected() {
         let good = header().to_bytes();
         for bit in 32..good.len() * 8 {
             let mut bad = good;
@@ -274,7 +286,7 @@ mod tests {
         bytes[4] = VERSION + 1;
         assert!(matches!(
             parse_file_header(&bytes),
-            Err(Error::Version { found: 2, known: 1 })
+            Err(CodecError::Version { found: 2, known: 1 })
         ));
     }
 }
