@@ -1,5 +1,7 @@
 //! `streampress setup` and the operator create, correct and delete the same queues and stream.
 
+use std::time::Duration;
+
 use futures::future::join_all;
 use serde_json::json;
 use streampress_crds::api::pipeline::DeletionPolicy;
@@ -39,9 +41,17 @@ async fn connect(side: &AwsSide) -> Aws {
 }
 
 impl Way {
-    /// Until a run changes nothing more: the operator changes a stream's shards step by step.
+    /// Until a run changes nothing more: the operator changes a stream's shards step by step, and does not wait for one.
     async fn create(self, side: &AwsSide, plan: &Plan) {
+        let is_updating = || {
+            let stream = side.part(&plan.parts.stream.name);
+            stream.is_some_and(|stream| stream.is("StreamStatus", "UPDATING"))
+        };
         loop {
+            while is_updating() {
+                // AWS's own time for a change; the clock of the fake AWS is the machine's.
+                tokio::time::sleep(Duration::from_millis(20)).await;
+            }
             let before = side.changes();
             match self {
                 Way::Setup => {
