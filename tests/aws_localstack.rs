@@ -99,19 +99,19 @@ async fn a_queue_keeps_the_contract() {
     };
     futures::join!(
         a_group_comes_in_order_and_one_at_a_time(implementation),
-        another_group_passes_a_held_one(implementation),
-        a_hidden_message_comes_back_with_a_new_receipt(implementation),
+        another_group_passes_one_in_flight(implementation),
+        a_message_comes_back_after_its_visibility_timeout_with_a_new_receipt(implementation),
         extending_counts_from_now(implementation),
         a_released_message_comes_at_once_and_before_its_group(implementation),
         a_message_received_too_often_is_a_dead_letter_and_its_group_goes_on(implementation),
-        a_buried_message_says_why_and_is_there_once(implementation),
+        a_dead_letter_says_why_and_is_there_once(implementation),
         the_same_deduplication_id_is_one_message_even_after_delete(implementation),
         a_waiting_receive_wakes_when_something_is_sent(implementation),
-        an_empty_receive_waits_as_long_as_told(implementation),
-        a_dropped_receive_takes_nothing_along(implementation),
+        an_empty_receive_waits_for_its_time(implementation),
+        a_dropped_receive_loses_no_message(implementation),
         what_can_never_be_sent_is_refused_and_nothing_is_sent(implementation),
         bodies_and_attributes_come_back_as_they_were(implementation),
-        depth_tells_waiting_from_held(implementation),
+        depth_tells_visible_from_in_flight(implementation),
         the_dead_letters_have_no_dead_letters(implementation),
     );
 }

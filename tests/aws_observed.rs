@@ -17,6 +17,7 @@ use streampress_tests::desk::{Desk, eventually, figure};
 use streampress_tests::fake_aws::faults::Faults;
 use streampress_tests::pipeline::{CHUNKS, FILES, Place, Role, STREAM, Worker};
 use streampress_tests::slow::consumer;
+use streampress_transport::DeadLetterReason;
 use streampress_transport::aws::SqsQueue;
 use streampress_transport::contract_tests::queue::message;
 use streampress_transport::{
@@ -81,7 +82,7 @@ impl Queue for Watched {
     async fn dead_letter(
         &self,
         delivery: &Delivery,
-        reason: &str,
+        reason: DeadLetterReason,
         detail: &str,
     ) -> TransportResult<()> {
         self.inner.dead_letter(delivery, reason, detail).await?;

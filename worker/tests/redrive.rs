@@ -7,7 +7,7 @@ use streampress::message::{Manifest, Records, STRICT_GROUP, VERSION};
 use streampress::roles::announce::{AnnouncementFormat, Announcer};
 use streampress::roles::context::Transport;
 use streampress::roles::redrive::{Done, redrive};
-use streampress_transport::{Outgoing, Position, Sequence};
+use streampress_transport::{DeadLetterReason, Outgoing, Position, Sequence};
 
 #[path = "support/bench.rs"]
 mod bench;
@@ -49,7 +49,7 @@ async fn a_redrive_that_ends_in_the_middle_leaves_no_letter_hidden() {
     let deliveries = queue.receive(10, Duration::ZERO).await.expect("received");
     for delivery in &deliveries {
         queue
-            .dead_letter(delivery, "Test", "to be redriven")
+            .dead_letter(delivery, DeadLetterReason::GaveUp, "to be redriven")
             .await
             .expect("buried");
     }
@@ -77,9 +77,9 @@ async fn a_dead_letter_that_cannot_be_mended_keeps_no_other_of_its_group_back() 
     };
     // The first has no source any more.
     for (name, reason) in [
-        ("a.txt", "SourceChanged"),
-        ("b.txt", "Test"),
-        ("c.txt", "Test"),
+        ("a.txt", DeadLetterReason::SourceChanged),
+        ("b.txt", DeadLetterReason::GaveUp),
+        ("c.txt", DeadLetterReason::GaveUp),
     ] {
         let entry = bench.write(name, name.as_bytes());
         announcer.announce(&entry).await.expect("announced");

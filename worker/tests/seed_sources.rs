@@ -14,6 +14,7 @@ use streampress::roles::compress::OnCompressed;
 use streampress::roles::scan::SourceFilter;
 use streampress::telemetry::metrics::Meter;
 use streampress_crds::api::pipeline::SourceFormat;
+use streampress_transport::DeadLetterReason;
 use streampress_transport::{Delivery, Depth, Outgoing, Queue, Receipt, TransportResult};
 use tokio_util::sync::CancellationToken;
 
@@ -59,7 +60,7 @@ impl Queue for Overtaken {
     async fn dead_letter(
         &self,
         delivery: &Delivery,
-        reason: &str,
+        reason: DeadLetterReason,
         detail: &str,
     ) -> TransportResult<()> {
         self.inner.dead_letter(delivery, reason, detail).await

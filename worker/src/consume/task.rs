@@ -11,7 +11,9 @@ use tracing::{Instrument, Span, debug, error, field, info, info_span, warn};
 use super::{Fault, Handler, MessageContext, Threads};
 use crate::telemetry::metrics::{InHand, Meter};
 use crate::telemetry::trace::{self, TraceContext};
-use streampress_transport::{Backoff, Deadline, Delivery, Queue, SlotGuard, TransportError};
+use streampress_transport::{
+    Backoff, DeadLetterReason, Deadline, Delivery, Queue, SlotGuard, TransportError,
+};
 
 /// SQS hides a message for at most 12 hours, counted from its receive; we stop half an hour before.
 const LONGEST_HIDING: Duration = Duration::from_secs(11 * 3600 + 1800);
@@ -193,7 +195,8 @@ impl Work {
             in_hand.retried("interrupted");
             return;
         }
-        match self.queue.dead_letter(delivery, reason, detail).await {
+        let typed = reason.parse().unwrap_or(DeadLetterReason::GaveUp);
+        match self.queue.dead_letter(delivery, typed, detail).await {
             Ok(()) => {
                 error!(
                     message_id = delivery.message_id,
@@ -304,7 +307,7 @@ mod tests {
         async fn dead_letter(
             &self,
             _delivery: &Delivery,
-            _reason: &str,
+            _reason: DeadLetterReason,
             _detail: &str,
         ) -> TransportResult<()> {
             self.end("buried")
