@@ -1,29 +1,29 @@
-//! Does a queue that exists fit a pipeline? From its attributes, as SQS words them.
+//! Whether an existing queue fits a pipeline, by its attributes as SQS returns them.
 
 use std::collections::BTreeMap;
 
 use serde_json::{Value, json};
 
-/// Something that does not fit.
+/// An attribute of a queue that does not fit the pipeline.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Mismatch {
-    /// Whether the pipeline cannot work with it; else it works, but not as asked for.
+    /// Whether the pipeline cannot work with the queue; otherwise it works, but not as the spec says.
     pub fatal: bool,
-    /// What is wrong and what to change; goes behind the queue's name.
+    /// What is wrong and what to change, as a clause that follows the queue's name.
     pub problem: String,
 }
 
-/// What a redrive policy says.
+/// The value of the attribute RedrivePolicy.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct RedrivePolicy {
-    /// ARN of the queue that dead letters go to.
+    /// ARN of the dead-letter queue.
     pub target: String,
-    /// Receives after which a message is one.
+    /// Receives after which a message becomes a dead letter.
     pub max_receive_count: u32,
 }
 
 impl RedrivePolicy {
-    /// The count comes as a number or as text.
+    /// Reads the policy; SQS returns the count as a number or as text.
     pub fn parse(json: &str) -> Option<Self> {
         let policy: Value = serde_json::from_str(json).ok()?;
         let count = &policy["maxReceiveCount"];
@@ -34,21 +34,21 @@ impl RedrivePolicy {
         })
     }
 
-    /// As SQS takes it.
+    /// The policy as SQS takes it.
     pub fn to_json(&self) -> String {
         json!({"deadLetterTargetArn": self.target, "maxReceiveCount": self.max_receive_count})
             .to_string()
     }
 }
 
-/// What does not fit of a queue, by its attributes and those of its dead-letter queue.
+/// What does not fit, by the attributes of a queue and those of its dead-letter queue, if that exists.
 pub fn mismatches(
     dead_letter_name: &str,
     max_receive_count: u32,
-    there: &BTreeMap<String, String>,
+    queue: &BTreeMap<String, String>,
     dead: Option<&BTreeMap<String, String>>,
 ) -> Vec<Mismatch> {
-    let is = |name: &str, value: &str| there.get(name).is_some_and(|now| now == value);
+    let is = |name: &str, value: &str| queue.get(name).is_some_and(|now| now == value);
     let mut mismatches = Vec::new();
     let mut find = |fatal: bool, problem: String| mismatches.push(Mismatch { fatal, problem });
     if !is("FifoQueue", "true") {
@@ -57,14 +57,14 @@ pub fn mismatches(
             "is not a FIFO queue, and cannot be made one; name another that ends in .fifo".into(),
         );
     }
-    let Some(policy) = there
+    let Some(policy) = queue
         .get("RedrivePolicy")
         .and_then(|policy| RedrivePolicy::parse(policy))
     else {
         find(
             true,
             format!(
-                "has no dead-letter queue, so a bad file would be tried for ever; set its RedrivePolicy to {dead_letter_name}"
+                "has no dead-letter queue, so a bad file would be retried for ever; set its RedrivePolicy to {dead_letter_name}"
             ),
         );
         return mismatches;
@@ -91,7 +91,7 @@ pub fn mismatches(
     if policy.max_receive_count < 2 {
         find(
             true,
-            "maxReceiveCount is 1, and a receive can be lost on the way; set at least 2".into(),
+            "maxReceiveCount is 1, but a response to a receive can be lost; set at least 2".into(),
         );
     } else if policy.max_receive_count != max_receive_count {
         find(
@@ -106,7 +106,7 @@ pub fn mismatches(
     {
         find(false, "is limited to 300 calls a second; set DeduplicationScope to messageGroup and FifoThroughputLimit to perMessageGroupId".into());
     }
-    let largest: usize = there
+    let largest: usize = queue
         .get("MaximumMessageSize")
         .and_then(|text| text.parse().ok())
         .unwrap_or(1 << 20);
@@ -169,7 +169,7 @@ mod tests {
     }
 
     #[test]
-    fn the_originals_dead_letter_url_is_found_out() {
+    fn the_originals_redrive_policy_with_a_url_is_reported() {
         let policy = r#"{"deadLetterTargetArn":"http://host/000000000000/q-dlq.fifo","maxReceiveCount":"5"}"#;
         let mismatches = mismatches_of(&[("FifoQueue", "true"), ("RedrivePolicy", policy)]);
         assert!(
@@ -182,7 +182,7 @@ mod tests {
     }
 
     #[test]
-    fn each_problem_names_its_way_out() {
+    fn each_problem_says_what_to_change() {
         let once = r#"{"deadLetterTargetArn":"arn:x","maxReceiveCount":1}"#;
         let cases: [(&[(&str, &str)], &str); 3] = [
             (&[], "another that ends in .fifo"),

@@ -233,7 +233,7 @@ pub fn spec_cases() -> Vec<Case> {
 /// Names that may not change: the field, the rule, a spec before, the same kept, and broken.
 pub fn change_cases() -> Vec<(&'static str, &'static str, Value, Value, Value)> {
     let named = |part: &str, name: &str| json!({"transport": {part: {"name": name}}});
-    let never = "cannot be changed, set or taken away later";
+    let never = "cannot be changed, set or removed later";
     vec![
         (
             "spec.transport.policy",

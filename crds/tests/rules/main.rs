@@ -7,7 +7,7 @@ use std::collections::BTreeSet;
 
 use kube_cel::Validator;
 use serde_json::{Value, json};
-use streampress_crds::rules::{RULES, RuleScope, broken, changed};
+use streampress_crds::rules::{RULES, RuleScope, broken};
 use streampress_crds::{CheckedPipeline, CompressionPipeline, crd};
 
 use self::cases::{change_cases, find, object, spec_cases};
@@ -82,15 +82,6 @@ fn names_and_policy_of_the_transport_cannot_change() {
     for (field, words, old, keeps, breaks) in change_cases() {
         let rule = find(field, words);
         let (old, keeps, breaks) = (object(&old), object(&keeps), object(&breaks));
-        let spec = |object: &Value| pipeline(object).spec;
-        assert_eq!(changed(&spec(&old), &spec(&keeps)), vec![], "{field}");
-        let invalid = changed(&spec(&old), &spec(&breaks));
-        assert!(
-            invalid
-                .iter()
-                .any(|invalid| invalid.field == field && invalid.rule == words),
-            "{field}: {invalid:?}"
-        );
         assert_eq!(
             broken_in_cel(&keeps, Some(&old)),
             BTreeSet::new(),
