@@ -19,7 +19,7 @@ use streampress_crds::settings::Resolved;
 use tokio::time::{Instant, timeout};
 use tracing::{debug, info, warn};
 
-use crate::apply::applier::{WriteError, chain};
+use crate::apply::applier::WriteError;
 use crate::decide::drain::Drain;
 use crate::decide::replicas::replicas;
 use crate::decide::status::{Observed, TransportView, Trouble};
@@ -31,6 +31,7 @@ use crate::state::cluster_state::{Live, owner_uid};
 use crate::state::ledger;
 use crate::transport::Plan;
 use crate::transport::manager::{Removal, Seen};
+use streampress_transport::error_chain;
 
 pub use context::{Context, Memory};
 use objects::{prune, write};
@@ -99,7 +100,7 @@ async fn tell_of(
         reason: "NotApplied".into(),
         message: format!(
             "The spec is not carried out yet: {}. Trying again; what ran before keeps running.",
-            chain(error)
+            error_chain(error)
         ),
         lasting: false,
     };
@@ -143,7 +144,7 @@ pub fn after_failure(
     context: Arc<Context>,
 ) -> Action {
     let failures = context.remember(&object, |memory| memory.failures);
-    warn!(pipeline = %describe(&object), error = %chain(error), "Could not finish; trying again.");
+    warn!(pipeline = %describe(&object), error = %error_chain(error), "Could not finish; trying again.");
     Action::requeue(Duration::from_secs(1 << failures.min(4)))
 }
 
@@ -236,7 +237,7 @@ async fn run(
         Ok(()) => None,
         Err(error) if error.is_lasting() => Some(Trouble {
             reason: "Refused".into(),
-            message: format!("The API server refused: {}.", chain(&error)),
+            message: format!("The API server refused: {}.", error_chain(&error)),
             lasting: true,
         }),
         Err(error) => return Err(error.into()),

@@ -91,7 +91,7 @@ mod tests {
     use streampress_crds::api::pipeline::{AutoscalingSpec, GeneratorSpec};
 
     use super::*;
-    use crate::transport::Depth;
+    use streampress_transport::Depth;
 
     fn spec(mode: AutoscalingMode) -> CompressionPipelineSpec {
         let autoscaling = AutoscalingSpec {

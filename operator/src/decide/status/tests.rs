@@ -11,7 +11,9 @@ use streampress_crds::settings::Role;
 
 use super::{Observed, RoleView, TransportView, Trouble, status};
 use crate::decide::drain::Drain;
-use crate::transport::{Depth, Depths};
+use streampress_transport::Depth;
+
+use crate::transport::Depths;
 
 fn at(second: i64) -> Time {
     Time(Timestamp::from_second(second).expect("a time"))

@@ -4,8 +4,8 @@ use std::error::Error;
 
 use aws_sdk_sqs::error::ProvideErrorMetadata;
 
-use crate::apply::applier::chain;
 use crate::decide::status::Trouble;
+use streampress_transport::error_chain;
 
 /// An answer of AWS.
 pub(super) trait Step<T> {
@@ -20,7 +20,7 @@ impl<T, E: ProvideErrorMetadata + Error + 'static> Step<T> for Result<T, E> {
             let said = match (error.code(), error.message()) {
                 (Some(code), Some(message)) => format!("{code}: {message}"),
                 (Some(code), None) => code.to_owned(),
-                (None, _) => chain(&error),
+                (None, _) => error_chain(&error),
             };
             trouble(
                 permission,
