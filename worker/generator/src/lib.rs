@@ -13,7 +13,7 @@
 //! };
 //! let mut file = Vec::new();
 //! Generator::new(&schema, options)?.file(0, &mut file);
-//! assert!(file.starts_with(b"event_id,"));
+//! assert!(file.starts_with(b"message_id,"));
 //! # Ok::<(), streampress_generator::SchemaError>(())
 //! ```
 //!
