@@ -23,8 +23,7 @@ pub fn crd() -> CustomResourceDefinition {
 }
 
 /// The command that refreshes every committed file that is generated from the types.
-pub const REFRESH: &str =
-    "cargo run -p streampress-crds --features kubernetes --bin crdgen -- --write";
+const REFRESH: &str = "cargo run -p streampress-crds --features kubernetes --bin crdgen -- --write";
 
 /// A file could not be generated.
 #[derive(Debug, thiserror::Error)]

@@ -65,7 +65,7 @@ impl Location {
     }
 
     /// Whether `other` is this location or lies within it.
-    pub fn contains(&self, other: &Location) -> bool {
+    pub(crate) fn contains(&self, other: &Location) -> bool {
         match (self, other) {
             (Location::File { path: outer }, Location::File { path: inner }) => {
                 within(outer, inner)

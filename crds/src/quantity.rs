@@ -37,7 +37,7 @@ impl ByteSize {
     }
 
     /// The size of this many bytes, written as a bare number.
-    pub fn from_bytes(bytes: u64) -> Self {
+    fn from_bytes(bytes: u64) -> Self {
         ByteSize {
             text: bytes.to_string(),
             number: true,

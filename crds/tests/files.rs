@@ -365,7 +365,7 @@ fn a_name_written_twice_is_reported_with_both_lines() {
     );
 }
 
-/// Comments were once read as values where the Kubernetes client was built too, as in the image.
+/// Comments were once read as values if the Kubernetes client was in the build, as in the image.
 #[test]
 fn comments_may_be_wherever_yaml_allows_them() {
     let text = "# top\napiVersion: streampress.dev/v1alpha1 # version\nkind: CompressionPipeline\nmetadata: # head\n  # inside\n  name: shop # name\nspec: # spec\n  source: {location: \"file:///data/in\", # place\n    formats: [json, # one\n      csv]} # end\n  # before a field\n  destination: # empty so far\n    location: file:///data/out\n# bottom\n";

@@ -545,18 +545,8 @@ impl SourceFormat {
 }
 
 impl GeneratedFormat {
-    /// Extension of the files, without the dot.
-    pub const fn extension(self) -> &'static str {
-        match self {
-            GeneratedFormat::Json => "json",
-            GeneratedFormat::Ndjson => "ndjson",
-            GeneratedFormat::Csv => "csv",
-            GeneratedFormat::Txt => "txt",
-        }
-    }
-
     /// The kind that `source.formats` must contain for these files to be processed.
-    pub const fn kind(self) -> SourceFormat {
+    pub(crate) const fn kind(self) -> SourceFormat {
         match self {
             GeneratedFormat::Json | GeneratedFormat::Ndjson => SourceFormat::Json,
             GeneratedFormat::Csv => SourceFormat::Csv,

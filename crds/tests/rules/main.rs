@@ -1,5 +1,5 @@
-//! Every rule across fields, with one pipeline that keeps it and one that breaks it: asked in Rust, as
-//! workers and `validate` do, and in CEL, as an API server does. A rule without both fails here.
+//! Every rule across fields, with one pipeline that keeps it and one that breaks it: checked in Rust, as workers and
+//! `validate` do, and in CEL, as an API server does. A rule without both cases fails here.
 
 mod cases;
 
@@ -21,7 +21,7 @@ fn schema() -> Value {
     crd["spec"]["versions"][0]["schema"]["openAPIV3Schema"].clone()
 }
 
-/// The rules an object breaks, as an API server's CEL sees it.
+/// The rules that an object breaks by an API server's CEL.
 fn broken_in_cel(object: &Value, old: Option<&Value>) -> BTreeSet<String> {
     let outcome = Validator::new().validate(&schema(), object, old);
     let errors = outcome

@@ -101,12 +101,7 @@ impl Generator {
         })
     }
 
-    /// The options this generator was made with.
-    pub fn options(&self) -> &GeneratorOptions {
-        &self.options
-    }
-
-    /// Replaces `out` by the bytes of file number `index`; returns how many records it holds.
+    /// Replaces `out` by the bytes of file number `index`; returns the number of its records.
     pub fn file(&self, index: u64, out: &mut Vec<u8>) -> u64 {
         out.clear();
         out.extend_from_slice(&self.frame.head);
