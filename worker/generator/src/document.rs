@@ -101,7 +101,7 @@ impl SchemaDocument {
         let (tables, table_names) = read_tables(reader.object("tables")?.unwrap_or(&[]))?;
         let (walks, walk_names) = read_walks(reader.object("walks")?.unwrap_or(&[]), &table_names)?;
         let list = reader.list("fields")?.unwrap_or(&[]);
-        let mut fields = FieldReader::new(ReadScope::new(&table_names, &walk_names));
+        let mut fields = FieldListReader::new(ReadScope::new(&table_names, &walk_names));
         let members = fields.read_members("fields", list, "")?;
         if members.is_empty() {
             let remedy = "add at least one that is not hidden";
@@ -124,13 +124,13 @@ impl SchemaDocument {
 }
 
 /// Reads a list of fields, of a record or of a table.
-struct FieldReader<'a> {
+struct FieldListReader<'a> {
     scope: ReadScope<'a>,
     /// The fields that hold values; the scope has their names.
     read: Vec<ValueField>,
 }
 
-impl<'a> FieldReader<'a> {
+impl<'a> FieldListReader<'a> {
     fn new(scope: ReadScope<'a>) -> Self {
         Self {
             scope,
@@ -255,7 +255,7 @@ fn read_made_rows(
     let count = reader.count_in("count", 1, MAX_TABLE_ROWS)?;
     let count = reader.require("count", count)? as usize;
     let path = reader.path("fields");
-    let mut fields = FieldReader::new(ReadScope::inside_table());
+    let mut fields = FieldListReader::new(ReadScope::inside_table());
     fields.read_members(&path, list, "")?;
     let columns = fields.scope.fields;
     check_count(&path, columns.len(), MAX_TABLE_COLUMNS)?;
