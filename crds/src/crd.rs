@@ -10,7 +10,7 @@ use crate::api::patterns::DNS_LABEL;
 use crate::api::pipeline::CompressionPipeline;
 use crate::rules::{RULES, Rule};
 
-/// The finished CustomResourceDefinition, with the rules across fields in it.
+/// The CustomResourceDefinition, with the rules across fields in its schema.
 pub fn crd() -> CustomResourceDefinition {
     let derived = CompressionPipeline::crd();
     let Ok(mut value) = serde_json::to_value(&derived) else {
@@ -23,8 +23,7 @@ pub fn crd() -> CustomResourceDefinition {
 }
 
 /// The command that refreshes every committed file that is generated from the types.
-pub const REFRESH: &str =
-    "cargo run -p streampress-crds --features kubernetes --bin crdgen -- --write";
+const REFRESH: &str = "cargo run -p streampress-crds --features kubernetes --bin crdgen -- --write";
 
 /// A file could not be generated.
 #[derive(Debug, thiserror::Error)]
@@ -40,7 +39,7 @@ pub enum GenerateError {
 /// The CustomResourceDefinition as YAML, as it is committed.
 ///
 /// # Errors
-/// When the types hold what YAML cannot say.
+/// When the types contain what YAML cannot express.
 pub fn crd_yaml() -> Result<String, GenerateError> {
     let mut value = serde_json::to_value(crd())?;
     write_whole_numbers(&mut value);
@@ -51,19 +50,19 @@ pub fn crd_yaml() -> Result<String, GenerateError> {
 /// Every committed file that is generated from the types: its path from the repository's root, and its text.
 ///
 /// # Errors
-/// When the types hold what YAML or JSON cannot say.
+/// When the types contain what YAML or JSON cannot express.
 pub fn generated_files() -> Result<Vec<(&'static str, String)>, GenerateError> {
     let crd = crd_yaml()?;
     let schema = serde_json::to_string_pretty(&document_schema()?)?;
     Ok(vec![
         ("crds/compressionpipeline.yaml", crd.clone()),
-        // A chart holds no links: it has a copy.
+        // A chart cannot contain links, so it has a copy.
         ("charts/streampress/files/compressionpipeline.yaml", crd),
         ("crds/src/document/schema.json", format!("{schema}\n")),
     ])
 }
 
-/// The schema that a whole document is checked against: the CRD's, and what matters here of an object's metadata.
+/// The schema that a whole document is checked against: the CRD's, with an object's metadata.
 /// Committed as `src/document/schema.json`, so that checking a document needs no Kubernetes library.
 fn document_schema() -> Result<Value, serde_json::Error> {
     let crd = serde_json::to_value(crd())?;
@@ -94,7 +93,7 @@ fn document_schema() -> Result<Value, serde_json::Error> {
                 "selfLink": {}
             }
         },
-        // Written by the operator; a copy from a cluster carries it along.
+        // The operator writes it; a copy from a cluster contains it.
         "status": {"nullable": true}
     });
     if let (Some(known), Value::Object(more)) = (
@@ -108,7 +107,7 @@ fn document_schema() -> Result<Value, serde_json::Error> {
         if let Some(template) = schema.pointer_mut(&format!(
             "/properties/spec/properties/{role}/properties/podTemplate"
         )) {
-            // Its types are in a file of their own, which the CRD has no place for.
+            // The CRD leaves it untyped; its types are in a file of their own.
             *template = json!({"$ref": "pod_template.json"});
         }
     }
@@ -120,11 +119,11 @@ fn document_schema() -> Result<Value, serde_json::Error> {
     Ok(schema)
 }
 
-/// Completes the derived schema: null is not a value, and rules stand with the objects they speak of.
+/// Completes the derived schema: null is not a value, and each object has its rules.
 fn finish(schema: &mut Value) {
     tidy(schema);
     require_generator_schema(schema);
-    // A status says what is known: nothing is filled in for it.
+    // A status says what is known: the API server must not fill in defaults.
     if let Some(status) = schema.pointer_mut("/properties/status") {
         strip(status, &["default"]);
     }
@@ -162,12 +161,12 @@ fn validation(rule: &Rule) -> Value {
     validation
 }
 
-/// Takes out what the derivation adds and the API server neither needs nor wants.
+/// Removes what the derivation adds and the API server does not need.
 fn tidy(schema: &mut Value) {
     match schema {
         Value::Object(fields) => {
             fields.remove("nullable");
-            // The choices of type behind it come out empty, and the marker alone says the same.
+            // kube leaves the choices empty, and the marker alone says the same.
             if fields.contains_key("x-kubernetes-int-or-string") {
                 fields.remove("anyOf");
             }
@@ -178,7 +177,7 @@ fn tidy(schema: &mut Value) {
     }
 }
 
-/// Takes these keywords out of a schema; a property of such a name stays.
+/// Removes these keywords from a schema; a property of such a name stays.
 fn strip(schema: &mut Value, keywords: &[&str]) {
     let Value::Object(fields) = schema else {
         return;
@@ -194,7 +193,7 @@ fn strip(schema: &mut Value, keywords: &[&str]) {
     }
 }
 
-/// There is no schema a generator could do without asking: an empty default would break its own rule.
+/// A generator has no default schema: an empty one would break its own rule.
 fn require_generator_schema(schema: &mut Value) {
     let generator = schema.pointer_mut("/properties/spec/properties/generator");
     let Some(Value::Object(generator)) = generator else {
@@ -209,7 +208,8 @@ fn require_generator_schema(schema: &mut Value) {
     }
 }
 
-/// Bounds are floating-point numbers in the API; `500` reads better than `500.0`.
+/// Writes whole numbers without a fraction: bounds are floating-point numbers in the API, but `500` reads better than
+/// `500.0`.
 fn write_whole_numbers(value: &mut Value) {
     match value {
         Value::Object(fields) => fields.values_mut().for_each(write_whole_numbers),
@@ -306,7 +306,7 @@ mod tests {
     }
 
     #[test]
-    fn nothing_is_filled_in_for_a_status() {
+    fn a_status_has_no_defaults() {
         let mut seen = 0;
         spec_and_status(&mut |path, field| {
             if path.starts_with(".status") {
@@ -318,7 +318,7 @@ mod tests {
     }
 
     #[test]
-    fn what_the_api_server_fills_in_is_what_workers_would() {
+    fn the_api_server_fills_in_the_same_defaults_as_workers() {
         let crd = serde_json::to_value(crd()).expect("JSON");
         let schema = &crd["spec"]["versions"][0]["schema"]["openAPIV3Schema"]["properties"]["spec"];
         let sparse = json!({"generator": {"schema": {"example": "iot-sensors"}}, "transport": {"stream": {}}, "compressor": {"autoscaling": {}}});
@@ -331,7 +331,7 @@ mod tests {
     }
 
     #[test]
-    fn every_pattern_compiles_and_has_its_words() {
+    fn every_pattern_compiles_and_has_a_rule_in_words() {
         let mut seen = BTreeSet::from([AMOUNT, DNS_LABEL].map(str::to_owned));
         spec_and_status(&mut |_, field| seen.extend(field["pattern"].as_str().map(str::to_owned)));
         seen.remove(crate::quantity::PATTERN);
@@ -346,7 +346,7 @@ mod tests {
     }
 
     #[test]
-    fn every_rule_that_cel_can_say_stands_in_the_crd_once_per_object() {
+    fn every_rule_with_cel_is_in_the_crd_once_per_object() {
         let crd = serde_json::to_value(crd()).expect("JSON");
         let text = crd.to_string();
         let placed = text.matches("\"rule\":").count();

@@ -1,4 +1,4 @@
-//! Every default of the contract, once: the schema's `default:` and what `resolve` fills in both come from here.
+//! Every default of the contract, once: both the schema's `default:` and the resolved settings come from here.
 
 use crate::api::pipeline::{
     AutoscalingMode, AutoscalingSpec, AwsSpec, CodecEffort, CodecFormat, CodecSpec, DeletionPolicy,
@@ -9,10 +9,10 @@ use crate::api::pipeline::{
 use crate::quantity::ByteSize;
 
 /// Slots of a role without autoscaling.
-pub const SLOTS: i32 = 1;
+pub(crate) const SLOTS: i32 = 1;
 
-/// Key looked up in the generator's ConfigMap.
-pub const SCHEMA_KEY: &str = "schema.json";
+/// Key of the schema in the generator's ConfigMap.
+pub(crate) const SCHEMA_KEY: &str = "schema.json";
 
 impl Default for AwsSpec {
     fn default() -> Self {

@@ -72,7 +72,7 @@ pub(crate) fn dead_letter_queue(queue: &str) -> String {
     format!("{}-dlq.fifo", queue.strip_suffix(".fifo").unwrap_or(queue))
 }
 
-/// The part of a UID that stands in names: enough to keep two pipelines of one name apart.
+/// Characters of a UID that names contain: enough to keep two pipelines of one name apart.
 const UID_CHARS: usize = 8;
 
 #[cfg(test)]

@@ -1,4 +1,4 @@
-//! Does a queue that exists fit a pipeline? From its attributes, as SQS words them.
+//! Whether an existing queue fits a pipeline, by its attributes as SQS returns them.
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -10,11 +10,11 @@ use crate::settings::QueueSettings;
 /// A queue or stream that does not fit its pipeline.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Mismatch {
-    /// `queue orders.fifo`.
+    /// Which one, as `queue orders.fifo`.
     pub resource: String,
-    /// Whether the pipeline cannot work with it; else it works, but not as specified.
+    /// Whether the pipeline cannot work with it; otherwise it works, but not as specified.
     pub fatal: bool,
-    /// What is wrong and what to change; follows the resource in a sentence.
+    /// What is wrong and what to change, as a clause that follows the resource.
     pub problem: String,
 }
 
@@ -44,17 +44,17 @@ impl fmt::Display for Mismatch {
     }
 }
 
-/// What a redrive policy says.
+/// The value of the attribute RedrivePolicy.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct RedrivePolicy {
-    /// ARN of the queue that dead letters go to.
+    /// ARN of the dead-letter queue.
     pub target: String,
-    /// Receives after which a message is one.
+    /// Receives after which a message becomes a dead letter.
     pub max_receive_count: u32,
 }
 
 impl RedrivePolicy {
-    /// The count comes as a number or as text.
+    /// Reads the policy; SQS returns the count as a number or as text.
     pub fn parse(json: &str) -> Option<Self> {
         let policy: Value = serde_json::from_str(json).ok()?;
         let count = &policy["maxReceiveCount"];
@@ -65,14 +65,14 @@ impl RedrivePolicy {
         })
     }
 
-    /// As SQS takes it.
+    /// The policy as SQS takes it.
     pub fn to_json(&self) -> String {
         json!({"deadLetterTargetArn": self.target, "maxReceiveCount": self.max_receive_count})
             .to_string()
     }
 }
 
-/// What does not fit of a queue, by its attributes and those of its dead-letter queue.
+/// What does not fit, by the attributes of a queue and those of its dead-letter queue, if that exists.
 pub fn mismatches(
     queue: &QueueSettings,
     existing: &BTreeMap<String, String>,
@@ -106,7 +106,7 @@ pub fn mismatches(
         find(
             true,
             format!(
-                "has no dead-letter queue, so a bad file would be tried for ever; set its RedrivePolicy to {dead_letter_name}"
+                "has no dead-letter queue, so a bad file would be retried for ever; set its RedrivePolicy to {dead_letter_name}"
             ),
         );
         return mismatches;
@@ -133,7 +133,7 @@ pub fn mismatches(
     if policy.max_receive_count < 2 {
         find(
             true,
-            "maxReceiveCount is 1, and a receive can be lost on the way; set at least 2".into(),
+            "maxReceiveCount is 1, but a response to a receive can be lost; set at least 2".into(),
         );
     } else if policy.max_receive_count != *max_receive_count {
         find(
@@ -217,7 +217,7 @@ mod tests {
     }
 
     #[test]
-    fn the_originals_dead_letter_url_is_found_out() {
+    fn the_originals_redrive_policy_with_a_url_is_reported() {
         let policy = r#"{"deadLetterTargetArn":"http://host/000000000000/q-dlq.fifo","maxReceiveCount":"5"}"#;
         let mismatches = mismatches_of(&[("FifoQueue", "true"), ("RedrivePolicy", policy)]);
         assert!(
@@ -230,7 +230,7 @@ mod tests {
     }
 
     #[test]
-    fn each_problem_names_its_way_out() {
+    fn each_problem_says_what_to_change() {
         let once = r#"{"deadLetterTargetArn":"arn:x","maxReceiveCount":1}"#;
         let cases: [(&[(&str, &str)], &str); 3] = [
             (&[], "another that ends in .fifo"),

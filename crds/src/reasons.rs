@@ -237,7 +237,7 @@ impl Reason {
             }
             Self::EndpointUnreachable => "nothing answers at `spec.aws.endpointURL`",
             Self::EndpointNotAllowed => {
-                "the operator uses its own AWS identity only for endpoints that it was told of"
+                "the operator uses its own AWS identity only for AWS and for endpoints that its settings allow"
             }
             Self::CredentialsMissing => "the Secret or one of its keys does not exist",
             Self::AccessDenied => "AWS refuses the call that the message names",

@@ -7,12 +7,12 @@ use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
 use crate::api::patterns::AMOUNT;
 use crate::quantity::{self, ByteSize};
 
-/// Any object.
+/// An object with any fields.
 pub(super) fn any_object(_: &mut SchemaGenerator) -> Schema {
     json_schema!({"type": "object", "x-kubernetes-preserve-unknown-fields": true})
 }
 
-/// Amounts of resources by name, as Kubernetes writes them.
+/// Amounts of resources by name, as in a container's resources.
 pub(super) fn amounts(_: &mut SchemaGenerator) -> Schema {
     json_schema!({
         "type": "object",
@@ -26,7 +26,7 @@ pub(super) fn amounts(_: &mut SchemaGenerator) -> Schema {
     })
 }
 
-/// Conditions, as kstatus wants them.
+/// Conditions as kstatus reads them.
 pub(super) fn conditions(_: &mut SchemaGenerator) -> Schema {
     json_schema!({
         "type": "array",
@@ -35,11 +35,11 @@ pub(super) fn conditions(_: &mut SchemaGenerator) -> Schema {
             "required": ["lastTransitionTime", "message", "reason", "status", "type"],
             "properties": {
                 "type": {"type": "string", "maxLength": 316, "description": "Ready, Reconciling, Stalled, TransportReady or Drained."},
-                "status": {"type": "string", "enum": ["True", "False", "Unknown"], "description": "Whether it holds."},
+                "status": {"type": "string", "enum": ["True", "False", "Unknown"], "description": "Whether the condition holds."},
                 "reason": {"type": "string", "maxLength": 1024, "minLength": 1, "description": "Why, in one word."},
                 "message": {"type": "string", "maxLength": 32768, "description": "Why, in a sentence."},
                 "lastTransitionTime": {"type": "string", "format": "date-time", "description": "When the status last changed."},
-                "observedGeneration": {"type": "integer", "format": "int64", "minimum": 0, "description": "The generation of the spec it speaks of."}
+                "observedGeneration": {"type": "integer", "format": "int64", "minimum": 0, "description": "The generation of the spec that the condition was made from."}
             }
         }
     })

@@ -9,15 +9,15 @@ use crate::api::pipeline::CompressionPipelineSpec;
 use crate::api::status::CompressionPipelineStatus;
 use crate::api::{API_VERSION, KIND};
 
-/// Moves text files through a metered stream as small as they can be made and restores them byte for byte on the
-/// other side.
+/// Moves text files through a metered stream, as small as they can be made, and restores them byte for byte at the
+/// other end.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase", into = "WrittenPipeline")]
 pub struct CompressionPipeline {
     /// Name, namespace and what else every Kubernetes object has.
     #[serde(default)]
     pub metadata: ObjectMeta,
-    /// What the pipeline shall do.
+    /// Where files come from, how they are packed and moved, and where they are restored.
     pub spec: CompressionPipelineSpec,
     /// What the operator reports of it.
     #[serde(default)]

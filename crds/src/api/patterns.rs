@@ -1,33 +1,34 @@
-//! The patterns that texts of the API must match, each with the rule and the remedy in words. A leaf: the types, the
-//! schema and the checks of documents all read it.
+//! The patterns that texts of the API must match, each with the rule and the remedy in words. The types, the schema and
+//! the checks of documents use it; it uses none of them.
 
 /// Name of a Secret, ConfigMap, claim or service account.
-pub const OBJECT_NAME: &str = r"^[a-z0-9]([-a-z0-9.]*[a-z0-9])?$";
+pub(crate) const OBJECT_NAME: &str = r"^[a-z0-9]([-a-z0-9.]*[a-z0-9])?$";
 /// Key in a ConfigMap.
-pub const CONFIG_KEY: &str = r"^[-._a-zA-Z0-9]+$";
+pub(crate) const CONFIG_KEY: &str = r"^[-._a-zA-Z0-9]+$";
 /// AWS region.
-pub const REGION: &str = r"^[a-z0-9]+(-[a-z0-9]+)*$";
-/// Address of an AWS stand-in, without credentials, query or fragment.
-pub const ENDPOINT: &str = r"^https?://[-a-zA-Z0-9.:_\[\]]+(/[-a-zA-Z0-9._~/]*)?$";
+pub(crate) const REGION: &str = r"^[a-z0-9]+(-[a-z0-9]+)*$";
+/// URL of a service in place of AWS, without credentials, query or fragment.
+pub(crate) const ENDPOINT: &str = r"^https?://[-a-zA-Z0-9.:_\[\]]+(/[-a-zA-Z0-9._~/]*)?$";
 /// SQS FIFO queue.
-pub const QUEUE_NAME: &str = r"^[-_a-zA-Z0-9]{1,75}\.fifo$";
+pub(crate) const QUEUE_NAME: &str = r"^[-_a-zA-Z0-9]{1,75}\.fifo$";
 /// Kinesis stream.
-pub const STREAM_NAME: &str = r"^[-_.a-zA-Z0-9]{1,128}$";
+pub(crate) const STREAM_NAME: &str = r"^[-_.a-zA-Z0-9]{1,128}$";
 /// Folder below /data, or prefix in a bucket.
-pub const LOCATION: &str = r"^(file:///data(/[-a-zA-Z0-9_=+,@][-a-zA-Z0-9_=+,@. ]*)+/?|s3://[a-z0-9][-a-z0-9.]{1,61}[a-z0-9](/[-a-zA-Z0-9_=+,@][-a-zA-Z0-9_=+,@. ]*)*/?)$";
-/// A page below /data, or in a bucket.
-pub const REPORT_LOCATION: &str = r"^(file:///data|s3://[a-z0-9][-a-z0-9.]{1,61}[a-z0-9])(/[-a-zA-Z0-9_=+,@][-a-zA-Z0-9_=+,@. ]*)*/[-a-zA-Z0-9_=+,@][-a-zA-Z0-9_=+,@. ]*\.html$";
+pub(crate) const LOCATION: &str = r"^(file:///data(/[-a-zA-Z0-9_=+,@][-a-zA-Z0-9_=+,@. ]*)+/?|s3://[a-z0-9][-a-z0-9.]{1,61}[a-z0-9](/[-a-zA-Z0-9_=+,@][-a-zA-Z0-9_=+,@. ]*)*/?)$";
+/// An HTML file below /data or in a bucket.
+pub(crate) const REPORT_LOCATION: &str = r"^(file:///data|s3://[a-z0-9][-a-z0-9.]{1,61}[a-z0-9])(/[-a-zA-Z0-9_=+,@][-a-zA-Z0-9_=+,@. ]*)*/[-a-zA-Z0-9_=+,@][-a-zA-Z0-9_=+,@. ]*\.html$";
 
 /// Image without a tag.
-pub const IMAGE_REPOSITORY: &str = r"^[a-zA-Z0-9][-a-zA-Z0-9.]*(:[0-9]{1,5})?(/[-a-zA-Z0-9._]+)*$";
+pub(crate) const IMAGE_REPOSITORY: &str =
+    r"^[a-zA-Z0-9][-a-zA-Z0-9.]*(:[0-9]{1,5})?(/[-a-zA-Z0-9._]+)*$";
 /// Tag or digest.
-pub const IMAGE_TAG: &str = r"^([a-zA-Z0-9_][-a-zA-Z0-9_.]*|sha256:[a-f0-9]{64})$";
+pub(crate) const IMAGE_TAG: &str = r"^([a-zA-Z0-9_][-a-zA-Z0-9_.]*|sha256:[a-f0-9]{64})$";
 /// Amount of a resource.
-pub const AMOUNT: &str = r"^[0-9]+(\.[0-9]+)?(m|k|M|G|T|P|Ki|Mi|Gi|Ti|Pi)?$";
+pub(crate) const AMOUNT: &str = r"^[0-9]+(\.[0-9]+)?(m|k|M|G|T|P|Ki|Mi|Gi|Ti|Pi)?$";
 /// Name of a namespace.
-pub const DNS_LABEL: &str = r"^[a-z0-9]([-a-z0-9]*[a-z0-9])?$";
+pub(crate) const DNS_LABEL: &str = r"^[a-z0-9]([-a-z0-9]*[a-z0-9])?$";
 
-/// Every pattern with the rule in words and the way out.
+/// Every pattern, with the rule and the remedy in words.
 pub(crate) const PATTERNS: &[(&str, &str, &str)] = &[
     (
         OBJECT_NAME,
@@ -62,7 +63,7 @@ pub(crate) const PATTERNS: &[(&str, &str, &str)] = &[
     ),
     (
         REPORT_LOCATION,
-        "must be a page below /data or in a bucket",
+        "must be an HTML file below /data or in a bucket",
         "write file:///data/reports/results.html or s3://bucket/results.html, with letters, digits, spaces and -_=+,@. in names",
     ),
     (
@@ -87,7 +88,7 @@ pub(crate) const PATTERNS: &[(&str, &str, &str)] = &[
     ),
 ];
 
-/// A pattern's rule in words and the way out.
+/// A pattern's rule and remedy in words.
 pub(crate) fn pattern_in_words(pattern: &str) -> (&'static str, &'static str) {
     let found = PATTERNS.iter().find(|(known, ..)| *known == pattern);
     found.map_or(

@@ -1,4 +1,4 @@
-//! What the operator reports of a pipeline. Written by the operator alone; a figure that is not known is left out, never 0.
+//! What the operator reports of a pipeline. The operator alone writes it; an unknown figure is left out, never 0.
 
 #[cfg(feature = "kubernetes")]
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
@@ -11,18 +11,18 @@ use crate::api::fragments;
 #[cfg(not(feature = "kubernetes"))]
 pub use crate::api::light::Condition;
 
-/// How the pipeline goes.
+/// The pipeline's state.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[cfg_attr(feature = "kubernetes", derive(JsonSchema))]
 #[serde(rename_all = "camelCase", default)]
 pub struct CompressionPipelineStatus {
-    /// The generation of the spec that this status speaks of.
+    /// The generation of the spec that this status was made from.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub observed_generation: Option<i64>,
     /// The pipeline's state in one word.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub phase: Option<Phase>,
-    /// One sentence: what is going on and, where something is wrong, what to do.
+    /// One sentence: what happens and, if something is wrong, what to do.
     #[serde(skip_serializing_if = "Option::is_none")]
     #[cfg_attr(feature = "kubernetes", schemars(length(max = 1024)))]
     pub message: Option<String>,
@@ -37,13 +37,13 @@ pub struct CompressionPipelineStatus {
         schemars(schema_with = "fragments::conditions")
     )]
     pub conditions: Vec<Condition>,
-    /// The workers, role by role.
+    /// The workers of each role.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub roles: Option<RolesStatus>,
-    /// What has been done since the pipeline was made.
+    /// Totals since the pipeline was created.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub progress: Option<ProgressStatus>,
-    /// What waits.
+    /// What waits in the queues.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub backlog: Option<BacklogStatus>,
     /// The queues and the stream in use.
@@ -55,30 +55,30 @@ pub struct CompressionPipelineStatus {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[cfg_attr(feature = "kubernetes", derive(JsonSchema))]
 pub enum Phase {
-    /// Queues, stream or workers are still being made.
+    /// Queues, stream or workers are being created.
     Pending,
-    /// At work, or ready for it.
+    /// The pipeline works, or is ready for work.
     Running,
-    /// Asked to suspend; finishing what is in flight.
+    /// `suspend` is set; files in flight are being finished.
     Suspending,
-    /// Suspended, with nothing in flight.
+    /// The pipeline is suspended, with nothing in flight.
     Suspended,
-    /// The finite generator is done and every file is restored.
+    /// The generator has made all its files, and every file is restored.
     Completed,
-    /// At work, with something that needs attention.
+    /// The pipeline works, but something needs attention.
     Degraded,
-    /// Cannot work until something is changed.
+    /// The pipeline cannot work until something is changed.
     Failed,
-    /// Being deleted.
+    /// The pipeline is being deleted.
     Deleting,
 }
 
-/// The workers, role by role.
+/// The workers of each role.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[cfg_attr(feature = "kubernetes", derive(JsonSchema))]
 #[serde(rename_all = "camelCase", default)]
 pub struct RolesStatus {
-    /// The generator, where the pipeline has one.
+    /// The generator, if the pipeline has one.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub generator: Option<RoleStatus>,
     /// The compressors.
@@ -94,11 +94,11 @@ pub struct RolesStatus {
 #[cfg_attr(feature = "kubernetes", derive(JsonSchema))]
 #[serde(rename_all = "camelCase", default)]
 pub struct RoleStatus {
-    /// Pods asked for.
+    /// Number of pods wanted.
     pub desired: i32,
-    /// Pods ready.
+    /// Number of pods ready.
     pub ready: i32,
-    /// Image the pods run.
+    /// Image of the pods.
     #[serde(skip_serializing_if = "Option::is_none")]
     #[cfg_attr(feature = "kubernetes", schemars(length(max = 512)))]
     pub image: Option<String>,
@@ -106,7 +106,7 @@ pub struct RoleStatus {
     #[serde(skip_serializing_if = "Option::is_none")]
     #[cfg_attr(feature = "kubernetes", schemars(length(max = 512)))]
     pub selector: Option<String>,
-    /// Slots and the pods that hold them.
+    /// The slots, and the pods that hold them.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     #[cfg_attr(feature = "kubernetes", schemars(length(max = 500)))]
     pub slots: Vec<SlotStatus>,
@@ -120,28 +120,28 @@ pub struct SlotStatus {
     /// Name of the slot's Lease.
     #[cfg_attr(feature = "kubernetes", schemars(length(max = 253)))]
     pub name: String,
-    /// Pod that holds it; left out while nobody does.
+    /// Pod that holds the slot; left out while it is free.
     #[serde(skip_serializing_if = "Option::is_none")]
     #[cfg_attr(feature = "kubernetes", schemars(length(max = 253)))]
     pub holder: Option<String>,
 }
 
-/// What has been done since the pipeline was made.
+/// Totals since the pipeline was created.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[cfg_attr(feature = "kubernetes", derive(JsonSchema))]
 #[serde(rename_all = "camelCase", default)]
 pub struct ProgressStatus {
-    /// Files made by the generator.
+    /// Files that the generator made.
     pub files_generated: i64,
     /// Files packed and announced.
     pub files_compressed: i64,
-    /// Files restored, their hashes checked.
+    /// Files restored, with their hashes checked.
     pub files_restored: i64,
-    /// Files set aside as dead letters.
+    /// Files that became dead letters.
     pub files_failed: i64,
-    /// Bytes of the files as they were.
+    /// Bytes of the files before packing.
     pub bytes_raw: i64,
-    /// Bytes the stream carried for them.
+    /// Bytes that the stream carried for them.
     pub bytes_compressed: i64,
     /// Share of the bytes that the stream did not have to carry, in per cent with one decimal.
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -149,7 +149,7 @@ pub struct ProgressStatus {
     pub saved_percent: Option<String>,
 }
 
-/// What waits. A depth that could not be read is left out.
+/// What waits in the queues. A depth that could not be read is left out.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[cfg_attr(feature = "kubernetes", derive(JsonSchema))]
 #[serde(rename_all = "camelCase", default)]
@@ -157,7 +157,7 @@ pub struct BacklogStatus {
     /// Files announced and not yet compressed.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub files: Option<i64>,
-    /// Packed files not yet restored.
+    /// Files packed and not yet restored.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub chunks: Option<i64>,
     /// Dead letters of both queues.
@@ -170,15 +170,15 @@ pub struct BacklogStatus {
 #[cfg_attr(feature = "kubernetes", derive(JsonSchema))]
 #[serde(rename_all = "camelCase", default)]
 pub struct TransportStatus {
-    /// Address of the queue that announces files.
+    /// URL of the queue that announces files.
     #[serde(rename = "filesQueueURL", skip_serializing_if = "Option::is_none")]
     #[cfg_attr(feature = "kubernetes", schemars(length(max = 1024)))]
     pub files_queue_url: Option<String>,
-    /// Address of the queue that announces packed files.
+    /// URL of the queue that announces packed files.
     #[serde(rename = "chunksQueueURL", skip_serializing_if = "Option::is_none")]
     #[cfg_attr(feature = "kubernetes", schemars(length(max = 1024)))]
     pub chunks_queue_url: Option<String>,
-    /// Name of the stream, as AWS writes it.
+    /// ARN of the stream.
     #[serde(rename = "streamARN", skip_serializing_if = "Option::is_none")]
     #[cfg_attr(feature = "kubernetes", schemars(length(max = 2048)))]
     pub stream_arn: Option<String>,

@@ -1,5 +1,8 @@
-//! Reads pipelines from a file and tells everything that is wrong with it at once, each with line and column.
-//! A file may hold several documents; those of other kinds are left alone, with a notice.
+//! Reads pipelines from a YAML file and reports every problem at once, each with line and column. A file may contain
+//! several documents; those of other kinds are ignored with a notice.
+//!
+//! - `yaml`: reads YAML with the position of every value.
+//! - `structure`: checks a document against the schema in `schema.json`; `pod_template` does so for pod templates.
 
 mod pod_template;
 pub(crate) mod structure;
@@ -18,13 +21,13 @@ use crate::rules::{self, RuleScope};
 use structure::{SchemaViolation, nearest};
 use yaml::{LineColumn, YamlDocument};
 
-/// The most problems told of one file.
+/// The most problems that are reported of one file.
 const MOST_PROBLEMS: usize = 100;
 
-/// Something in a file: an error, or a notice.
+/// An error or a notice about a place in a file.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Diagnostic {
-    /// The file, as it was named.
+    /// The file's name, as it was given.
     pub file: String,
     /// Line, from 1.
     pub line: usize,
@@ -34,38 +37,41 @@ pub struct Diagnostic {
     pub invalid: Invalid,
 }
 
-/// What a file holds.
+/// The pipelines of a file.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Documents {
-    /// Its pipelines, all of them valid.
+    /// The pipelines, all of them valid outside a cluster.
     pub pipelines: Vec<CheckedPipeline>,
-    /// What is worth knowing and no error: what is ignored, what a cluster will ask for besides.
+    /// What is no error: ignored documents, deliberate risks, what a cluster requires in addition.
     pub notices: Vec<Diagnostic>,
 }
 
-/// Reads a file's pipelines; the errors are everything that is wrong with it.
+/// Reads a file's pipelines.
+///
+/// # Errors
+/// Everything that is wrong with the file, at most 100 problems, in their order.
 pub fn load(text: &str, file_name: &str) -> Result<Documents, Vec<Diagnostic>> {
-    let (documents, faults) = yaml::read(text);
-    let mut loading = Loader {
+    let (documents, errors) = yaml::read(text);
+    let mut loader = Loader {
         file: file_name,
         problems: Vec::new(),
         found: Documents::default(),
     };
-    for fault in faults {
-        let invalid = Invalid::new("", "", fault.rule, fault.help);
-        let problem = loading.problem(fault.place, invalid);
-        loading.problems.push(problem);
+    for error in errors {
+        let invalid = Invalid::new("", "", error.rule, error.help);
+        let problem = loader.problem(error.place, invalid);
+        loader.problems.push(problem);
     }
     for document in &documents {
-        loading.take(document);
+        loader.take(document);
     }
     let Loader {
         mut problems,
         found,
         ..
-    } = loading;
+    } = loader;
     problems.sort_by_key(|problem| (problem.line, problem.column));
-    leave_out_what_nobody_reads(&mut problems);
+    limit_problems(&mut problems);
     if problems.is_empty() {
         Ok(found)
     } else {
@@ -73,20 +79,23 @@ pub fn load(text: &str, file_name: &str) -> Result<Documents, Vec<Diagnostic>> {
     }
 }
 
-/// Keeps the first problems of very many, and says how many there were.
-fn leave_out_what_nobody_reads(problems: &mut Vec<Diagnostic>) {
+/// Keeps the first problems of very many, and reports how many there were.
+fn limit_problems(problems: &mut Vec<Diagnostic>) {
     let more = problems.len().saturating_sub(MOST_PROBLEMS);
     if let Some(first_left_out) = problems.get(MOST_PROBLEMS).filter(|_| more > 0).cloned() {
         problems.truncate(MOST_PROBLEMS);
         let rule = format!("and {more} more problems from here on");
         problems.push(Diagnostic {
-            invalid: Invalid::new("", "", rule, "correct the first ones, then look again"),
+            invalid: Invalid::new("", "", rule, "correct the first ones, then validate again"),
             ..first_left_out
         });
     }
 }
 
-/// Reads the file's one pipeline, with its notices; none or several are errors.
+/// Reads the only pipeline of a file, with its notices.
+///
+/// # Errors
+/// Everything that is wrong with the file; also when it contains no pipeline or several.
 pub fn load_one(
     text: &str,
     file_name: &str,
@@ -102,10 +111,10 @@ pub fn load_one(
             invalid: Invalid::new(
                 "",
                 "",
-                format!("holds {count} pipelines, must hold one"),
+                format!("contains {count} pipelines, must contain one"),
                 match count {
                     0 => format!("add a document with apiVersion {API_VERSION} and kind {KIND}"),
-                    _ => "put each pipeline into a file of its own".into(),
+                    _ => "write each pipeline to a file of its own".into(),
                 },
             ),
         }]),
@@ -134,7 +143,7 @@ struct Loader<'a> {
 
 impl Loader<'_> {
     fn take(&mut self, document: &YamlDocument) {
-        // What stands behind a last `---` is nothing.
+        // After a last `---` there is no document.
         if document.value.is_null() {
             return;
         }
@@ -144,7 +153,7 @@ impl Loader<'_> {
                 let notice = Invalid::new(
                     "kind",
                     kind,
-                    "is left alone",
+                    "is ignored",
                     format!("only {KIND} is read here"),
                 );
                 let notice = self.problem(document.place("kind"), notice);
@@ -201,7 +210,7 @@ impl Loader<'_> {
         }
     }
 
-    /// A document that does not read although its form was found right: never let it pass in silence.
+    /// Reports a document that cannot be read although it fits the schema.
     fn refuse_unread(&mut self, document: &YamlDocument, before: usize) {
         if self.problems.len() > before {
             return;
@@ -214,7 +223,7 @@ impl Loader<'_> {
         let invalid = Invalid::new(
             "metadata",
             "",
-            format!("does not read: {error}"),
+            format!("cannot be read: {error}"),
             "correct the field it names",
         );
         let problem = self.problem(document.start, invalid);
@@ -231,7 +240,7 @@ impl Loader<'_> {
     }
 }
 
-/// What a document is.
+/// What kind of document it is.
 enum DocumentKind {
     Pipeline,
     Other(String),
@@ -273,22 +282,22 @@ fn kind_of(document: &Value) -> DocumentKind {
     }
 }
 
-/// Reads a document without the fields found wrong, so that the rules can still be asked about the rest.
+/// Reads a document without its wrong fields, so that the rules can be checked for the others.
 fn read_what_is_right(
     document: &Value,
     findings: &[SchemaViolation],
 ) -> Option<CompressionPipeline> {
     let mut right = document.clone();
     for finding in findings {
-        take_out(&mut right, &finding.invalid.field);
+        remove_field(&mut right, &finding.invalid.field);
     }
-    // Written by the operator, and nothing to read from a file.
-    take_out(&mut right, "status");
+    // The operator writes the status; what a file says of it does not count.
+    remove_field(&mut right, "status");
     serde_json::from_value(right).ok()
 }
 
-/// Removes a field by its path; of a list, all of it.
-fn take_out(value: &mut Value, path: &str) {
+/// Removes a field by its path; a whole list for one of its items.
+fn remove_field(value: &mut Value, path: &str) {
     let path = path.split('[').next().unwrap_or(path);
     let (parent, name) = path.rsplit_once('.').unwrap_or(("", path));
     let pointer: String = parent
@@ -301,7 +310,7 @@ fn take_out(value: &mut Value, path: &str) {
     }
 }
 
-/// Whether one path is the other, or lies within it.
+/// Whether one path equals the other or contains it.
 fn overlap(one: &str, other: &str) -> bool {
     let within = |outer: &str, inner: &str| {
         inner

@@ -20,7 +20,7 @@ enum FieldType {
     Named(String),
     /// A list of one item's type.
     List([Box<FieldType>; 1]),
-    /// A type with fields; under `*` stands the type of every field that has no name in advance.
+    /// A type with fields; `*` is the type of every field whose name is free.
     Fields(HashMap<String, FieldType>),
 }
 
@@ -86,7 +86,7 @@ fn visit(
 fn plain_mismatch(expected: &str, value: &Value) -> Option<(&'static str, &'static str)> {
     let fits_i32 = |number: i64| i32::try_from(number).is_ok();
     let (fits, rule, help) = match expected {
-        "string" => (value.is_string(), "must be text", "put it in quotes"),
+        "string" => (value.is_string(), "must be text", "write it in quotes"),
         "boolean" => (
             value.is_boolean(),
             "must be true or false",
@@ -95,17 +95,17 @@ fn plain_mismatch(expected: &str, value: &Value) -> Option<(&'static str, &'stat
         "int32" => (
             value.as_i64().is_some_and(fits_i32),
             "must be a whole number of at most 32 bits",
-            "write digits alone",
+            "write only digits",
         ),
         "int64" => (
             value.is_i64(),
             "must be a whole number",
-            "write digits alone",
+            "write only digits",
         ),
         "amount" => (
             value.is_string() || value.is_i64(),
             "must be a whole number or text",
-            "put it in quotes",
+            "write it in quotes",
         ),
         // A test proves that every name is known.
         _ => return None,

@@ -1,6 +1,5 @@
-//! Reads YAML into JSON values and remembers where each stood. Bounded in size, depth and the number
-//! of values after aliases, so that no file can make it work long. Duplicate names are errors.
-//! Knows nothing of pipelines.
+//! Reads YAML into JSON values, with the position of each. Size, depth and the number of values (with every use of an
+//! alias) are bounded, so that no file takes long to read. Duplicate names are errors. Knows nothing about pipelines.
 
 use std::collections::HashMap;
 
@@ -9,7 +8,7 @@ use serde_json::{Map, Number, Value};
 
 use crate::document::structure::join;
 
-/// The longest text read: an API server's store takes no larger object either.
+/// The most bytes of a file: etcd takes no larger object either.
 const MOST_BYTES: usize = 1 << 20;
 /// The deepest nesting.
 const MOST_DEPTH: usize = 64;
@@ -23,7 +22,7 @@ pub(crate) struct LineColumn {
     pub column: usize,
 }
 
-/// Something that keeps a file from being read.
+/// An error that keeps a document from being read.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct YamlError {
     pub place: LineColumn,
@@ -36,18 +35,18 @@ pub(crate) struct YamlError {
 pub(crate) struct YamlDocument {
     pub value: Value,
     pub start: LineColumn,
-    /// Where the name and the value of each field stand, by its path.
+    /// The positions of each field's name and value, by its path.
     places: HashMap<String, (LineColumn, LineColumn)>,
 }
 
 impl YamlDocument {
-    /// Where a field's value stands; where there is none, the nearest group around it.
-    pub fn place(&self, path: &str) -> LineColumn {
+    /// The position of a field's value; of the nearest group around it where it has none.
+    pub(crate) fn place(&self, path: &str) -> LineColumn {
         self.nearest(path).map_or(self.start, |(_, value)| value)
     }
 
-    /// Where a field's name stands.
-    pub fn name_place(&self, path: &str) -> LineColumn {
+    /// The position of a field's name.
+    pub(crate) fn name_place(&self, path: &str) -> LineColumn {
         self.nearest(path).map_or(self.start, |(name, _)| name)
     }
 
@@ -62,10 +61,10 @@ impl YamlDocument {
     }
 }
 
-/// Reads every document of a file. A document with a fault is left out; the others are still read.
+/// Reads every document of a file. A document with an error is left out; the others are still read.
 pub(crate) fn read(text: &str) -> (Vec<YamlDocument>, Vec<YamlError>) {
     if text.len() > MOST_BYTES {
-        let fault = YamlError {
+        let error = YamlError {
             place: LineColumn { line: 1, column: 1 },
             rule: format!(
                 "the file has {} bytes, a pipeline has at most {MOST_BYTES}",
@@ -73,30 +72,30 @@ pub(crate) fn read(text: &str) -> (Vec<YamlDocument>, Vec<YamlError>) {
             ),
             help: "name another file".into(),
         };
-        return (Vec::new(), vec![fault]);
+        return (Vec::new(), vec![error]);
     }
     let options = granit_parser::options! {
         flow_nesting_limit: MOST_DEPTH,
         block_nesting_limit: MOST_DEPTH,
-        // Whether they would come depends on who else in the build uses the parser.
+        // Another crate in the build may enable comments for all users of the parser.
         emit_comments: false,
     };
     let mut reader = YamlReader {
         parser: Parser::new_from_str_with_options(text, options),
         anchors: HashMap::new(),
         values: 0,
-        faults: Vec::new(),
+        errors: Vec::new(),
     };
     let documents = reader.documents();
-    (documents, reader.faults)
+    (documents, reader.errors)
 }
 
-/// A value and where it stands.
+/// A value and its position.
 #[derive(Clone)]
 struct YamlNode {
     kind: YamlValue,
     place: LineColumn,
-    /// Levels of nesting in it, and values.
+    /// Levels of nesting below it, and values in it.
     depth: usize,
     values: usize,
 }
@@ -108,14 +107,14 @@ enum YamlValue {
     Group(Vec<(String, LineColumn, YamlNode)>),
 }
 
-/// Stops the reading of a document; the fault is noted already.
+/// Ends the reading of a document, after its error was recorded.
 struct Unreadable;
 
 struct YamlReader<'a> {
     parser: Parser<'a, StrInput<'a>>,
     anchors: HashMap<usize, YamlNode>,
     values: usize,
-    faults: Vec<YamlError>,
+    errors: Vec<YamlError>,
 }
 
 impl<'a> YamlReader<'a> {
@@ -136,19 +135,19 @@ impl<'a> YamlReader<'a> {
         }
     }
 
-    /// Goes on behind a broken document; whether there is one.
+    /// Skips the rest of a broken document; returns whether there is another one.
     fn skip_document(&mut self) -> bool {
-        // Beyond these many faults a file is not YAML at all.
-        self.faults.len() < 20 && matches!(self.parser.proceed_next_document(), Ok(true))
+        // A file with more errors is not YAML at all.
+        self.errors.len() < 20 && matches!(self.parser.proceed_next_document(), Ok(true))
     }
 
     fn document(&mut self) -> Result<YamlDocument, Unreadable> {
         self.anchors.clear();
-        let faults = self.faults.len();
+        let errors = self.errors.len();
         let (event, span) = self.next()?;
         let root = self.node(event, span, 0)?;
-        // Faults that left the structure whole, such as a repeated name, still spoil the document.
-        if self.faults.len() > faults {
+        // Errors that leave the structure intact, such as a repeated name, make the document unusable too.
+        if self.errors.len() > errors {
             return Err(Unreadable);
         }
         let mut document = YamlDocument {
@@ -170,11 +169,11 @@ impl<'a> YamlReader<'a> {
     fn syntax(&mut self, error: &ScanError) -> Unreadable {
         let place = self.place(*error.marker());
         let rule = format!("is not YAML: {}", error.info());
-        self.fault(place, &rule, "correct the line, or the one before it")
+        self.error(place, &rule, "correct the line, or the one before it")
     }
 
-    fn fault(&mut self, place: LineColumn, rule: &str, help: &str) -> Unreadable {
-        self.faults.push(YamlError {
+    fn error(&mut self, place: LineColumn, rule: &str, help: &str) -> Unreadable {
+        self.errors.push(YamlError {
             place,
             rule: rule.to_owned(),
             help: help.to_owned(),
@@ -193,14 +192,14 @@ impl<'a> YamlReader<'a> {
         let place = self.place(span.start);
         self.values += 1;
         if self.values > MOST_VALUES {
-            return Err(self.fault(
+            return Err(self.error(
                 place,
                 "has too many values",
-                "take aliases out, or name another file",
+                "remove aliases, or name another file",
             ));
         }
         if level > MOST_DEPTH {
-            return Err(self.fault(place, "is nested too deep", "flatten it"));
+            return Err(self.error(place, "is nested too deep", "flatten it"));
         }
         let (anchor, kind) = match event {
             Event::Scalar(text, style, anchor, tag) => {
@@ -213,7 +212,7 @@ impl<'a> YamlReader<'a> {
             Event::SequenceStart(_, anchor, _) => (anchor, self.list(level)?),
             Event::MappingStart(_, anchor, _) => (anchor, self.group(level)?),
             Event::Alias(anchor) => return self.alias(anchor, place, level),
-            _ => return Err(self.fault(place, "ends too early", "give the field a value")),
+            _ => return Err(self.error(place, "ends too early", "give the field a value")),
         };
         let node = YamlNode::new(kind, place);
         if anchor != 0 {
@@ -222,7 +221,7 @@ impl<'a> YamlReader<'a> {
         Ok(node)
     }
 
-    /// A copy of what the anchor stands at, counted as if it were written out.
+    /// A copy of the anchor's value, counted as if it were written out.
     fn alias(
         &mut self,
         anchor: usize,
@@ -230,21 +229,21 @@ impl<'a> YamlReader<'a> {
         level: usize,
     ) -> Result<YamlNode, Unreadable> {
         let Some(node) = self.anchors.get(&anchor) else {
-            return Err(self.fault(
+            return Err(self.error(
                 place,
-                "is an alias of what it stands in",
+                "is an alias of the value that contains it",
                 "write the value out",
             ));
         };
         self.values = self.values.saturating_add(node.values);
         if self.values > MOST_VALUES || level + node.depth > MOST_DEPTH {
-            return Err(self.fault(
+            return Err(self.error(
                 place,
                 "makes the file too large",
                 "write the value out instead of aliases of aliases",
             ));
         }
-        // Findings point at the alias, which is the line to change.
+        // Messages point at the alias, which is the line to change.
         Ok(YamlNode {
             place,
             ..node.clone()
@@ -280,12 +279,12 @@ impl<'a> YamlReader<'a> {
                 self.merge(node, &mut merged)?;
             } else if let Some(first) = known.insert(name.clone(), place) {
                 let rule = format!("{name}: is written twice, first in line {}", first.line);
-                self.fault(place, &rule, "keep one of the two");
+                self.error(place, &rule, "keep one of the two");
             } else {
                 fields.push((name, place, node));
             }
         }
-        // What is merged in gives way to what is written, and the first merged to the later.
+        // A written field overrides a merged one, and an earlier merged one a later.
         for (name, place, node) in merged {
             if known.insert(name.clone(), place).is_none() {
                 fields.push((name, place, node));
@@ -297,7 +296,7 @@ impl<'a> YamlReader<'a> {
     fn name(&mut self, event: Event<'a>, place: LineColumn) -> Result<String, Unreadable> {
         match event {
             Event::Scalar(name, ..) => Ok(name.into_owned()),
-            _ => Err(self.fault(place, "must have plain text for a name", "quote the name")),
+            _ => Err(self.error(place, "must have plain text for a name", "quote the name")),
         }
     }
 
@@ -318,7 +317,7 @@ impl<'a> YamlReader<'a> {
                 }
             }
             _ => {
-                return Err(self.fault(
+                return Err(self.error(
                     node.place,
                     "<<: must name a group of fields",
                     "write <<: *name",
@@ -328,8 +327,8 @@ impl<'a> YamlReader<'a> {
         Ok(())
     }
 
-    /// A scalar by YAML's core schema. What other YAML versions read as a number or a truth value
-    /// (`yes`, `0777`, `1_000`) stays text, and is refused where text does not fit.
+    /// A scalar by YAML's core schema. What other YAML versions read as a number or a boolean (`yes`, `0777`, `1_000`)
+    /// stays text, and is an error where text does not fit.
     fn scalar(
         &mut self,
         text: &str,
@@ -343,7 +342,7 @@ impl<'a> YamlReader<'a> {
             Some((_, Some("int" | "float" | "bool" | "null"))) => false,
             Some((tag, _)) => {
                 let rule = format!("has the tag {}", tag.original());
-                return Err(self.fault(place, &rule, "take the tag out"));
+                return Err(self.error(place, &rule, "remove the tag"));
             }
         };
         Ok(if as_text { text.into() } else { plain(text) })
@@ -398,7 +397,7 @@ impl YamlNode {
         }
     }
 
-    /// The plain value; where everything stood goes to `places`.
+    /// The plain value; the positions go to `places`.
     fn flatten(self, path: &str, places: &mut HashMap<String, (LineColumn, LineColumn)>) -> Value {
         match self.kind {
             YamlValue::Scalar(value) => value,

@@ -1,14 +1,14 @@
-//! The rules that reach across fields, and how they are asked. Each stands once, in `rules/table.rs`: the
-//! CEL expression for the API server beside the Rust test for files and workers, with one wording for
-//! both. Rules about one field alone (range, pattern, choice) are plain schema, checked by `structure.rs`.
+//! The rules across fields. Each is defined once, in `table.rs`: the CEL expression for the API server beside the Rust
+//! check for files and workers, with one wording for both. Rules about a single field (range, pattern, choice) are
+//! plain schema, which `document/structure.rs` checks.
 
 mod table;
 
-use serde_json::{Value, json};
+use serde_json::Value;
 
 use crate::api::pipeline::{
     CodecSpec, CompressionPipeline, CompressionPipelineSpec, GeneratorSchema, GeneratorSpec,
-    QueueSpec, StreamSpec, TransportSpec, WorkerSpec,
+    TransportSpec, WorkerSpec,
 };
 use crate::invalid::Invalid;
 
@@ -16,34 +16,34 @@ pub use table::RULES;
 
 /// A rule across fields.
 pub struct Rule {
-    /// The objects it speaks of, as paths from the root of the document; empty for the root.
+    /// The objects that it applies to, as paths from the root of the document; empty for the root.
     pub at: &'static [&'static str],
-    /// The field to blame, below the object.
+    /// The field that breaks it, below the object.
     pub field: &'static str,
-    /// The rule for the API server; empty where CEL cannot say it.
+    /// The rule for the API server; empty where CEL cannot express it.
     pub cel: &'static str,
     /// The rule, in words.
     pub rule: &'static str,
-    /// The way out.
+    /// What to do about it.
     pub help: &'static str,
-    /// Whether it holds; `true` where the values cannot be read, which is another finding.
+    /// Whether it holds; true where the values cannot be read, which the schema reports.
     holds: RuleCheck,
-    /// Where it counts.
+    /// Where it applies.
     pub scope: RuleScope,
 }
 
-/// Where a rule counts.
+/// Where a rule applies.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum RuleScope {
     /// In a cluster and outside.
     Everywhere,
-    /// Only in a cluster: `run` on a laptop has its own folder in place of the volume.
+    /// Only in a cluster: outside, `run` uses its own folder instead of the volume.
     Cluster,
     /// Only when an existing pipeline is changed.
     Change,
 }
 
-/// The Rust side of a rule, by the object it speaks of.
+/// The Rust side of a rule, by the object that it applies to.
 enum RuleCheck {
     Pipeline(fn(&CompressionPipeline) -> bool),
     Spec(fn(&CompressionPipelineSpec) -> bool),
@@ -52,9 +52,8 @@ enum RuleCheck {
     Generator(fn(&GeneratorSpec) -> bool),
     Schema(fn(&GeneratorSchema) -> bool),
     Worker(fn(&WorkerSpec) -> bool),
-    TransportChange(fn(&TransportSpec, &TransportSpec) -> bool),
-    QueueChange(fn(&QueueSpec, &QueueSpec) -> bool),
-    StreamChange(fn(&StreamSpec, &StreamSpec) -> bool),
+    /// Only the API server can: it knows the pipeline as it was.
+    ApiServer,
 }
 
 /// The rules of this scope that the pipeline breaks.
@@ -64,17 +63,6 @@ pub fn broken(pipeline: &CompressionPipeline, scope: RuleScope) -> Vec<Invalid> 
     rules
         .flat_map(|rule| rule.at.iter().map(move |at| (rule, *at)))
         .filter(|(rule, at)| !rule.holds_at(pipeline, at))
-        .map(|(rule, at)| rule.invalid(at, &value))
-        .collect()
-}
-
-/// What may not be changed of an existing pipeline, and is.
-pub fn changed(old: &CompressionPipelineSpec, new: &CompressionPipelineSpec) -> Vec<Invalid> {
-    let value = json!({"spec": new});
-    let rules = RULES.iter().filter(|rule| rule.scope == RuleScope::Change);
-    rules
-        .flat_map(|rule| rule.at.iter().map(move |at| (rule, *at)))
-        .filter(|(rule, at)| !rule.holds_between(&old.transport, &new.transport, at))
         .map(|(rule, at)| rule.invalid(at, &value))
         .collect()
 }
@@ -110,22 +98,7 @@ impl Rule {
                 .is_none_or(|generator| holds(&generator.schema)),
             RuleCheck::Worker(holds) if at == "spec.decompressor" => holds(&spec.decompressor),
             RuleCheck::Worker(holds) => holds(&spec.compressor),
-            // These compare two pipelines: `changed` asks them.
-            RuleCheck::TransportChange(_)
-            | RuleCheck::QueueChange(_)
-            | RuleCheck::StreamChange(_) => true,
-        }
-    }
-
-    fn holds_between(&self, old: &TransportSpec, new: &TransportSpec, at: &str) -> bool {
-        match self.holds {
-            RuleCheck::TransportChange(holds) => holds(old, new),
-            RuleCheck::QueueChange(holds) if at == "spec.transport.chunksQueue" => {
-                holds(&old.chunks_queue, &new.chunks_queue)
-            }
-            RuleCheck::QueueChange(holds) => holds(&old.files_queue, &new.files_queue),
-            RuleCheck::StreamChange(holds) => holds(&old.stream, &new.stream),
-            _ => true,
+            RuleCheck::ApiServer => true,
         }
     }
 }

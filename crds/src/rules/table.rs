@@ -1,4 +1,4 @@
-//! Every rule across fields: where it stands, CEL, words, way out, and the same in Rust.
+//! Every rule across fields: its objects, CEL, wording and remedy, and the same check in Rust.
 
 use super::{Rule, RuleCheck, RuleScope};
 use crate::api::pipeline::{
@@ -37,8 +37,8 @@ pub const RULES: &[Rule] = &[
         field: "destination.location",
         cel: "!(self.destination.location.endsWith('/') ? self.destination.location : self.destination.location + '/').startsWith(self.source.location.endsWith('/') ? self.source.location : self.source.location + '/') && !(self.source.location.endsWith('/') ? self.source.location : self.source.location + '/').startsWith(self.destination.location.endsWith('/') ? self.destination.location : self.destination.location + '/')",
         rule: "must not be the source's location, nor inside it, nor around it",
-        help: "restore to another folder or prefix, or restored files would be taken for new ones",
-        holds: RuleCheck::Spec(places_are_apart),
+        help: "restore to another folder or prefix; otherwise restored files would be announced as new ones",
+        holds: RuleCheck::Spec(locations_are_apart),
         scope: RuleScope::Everywhere,
     },
     Rule {
@@ -46,7 +46,7 @@ pub const RULES: &[Rule] = &[
         field: "compressor.slots",
         cel: "self.ordering != 'Strict' || !has(self.compressor.slots) || self.compressor.slots == 1",
         rule: "must be 1 with ordering Strict",
-        help: "leave slots out (further replicas stand by), or use ordering PerName",
+        help: "leave slots out (further replicas are on standby), or use ordering PerName",
         holds: RuleCheck::Spec(|spec| one_slot(spec.ordering, &spec.compressor)),
         scope: RuleScope::Everywhere,
     },
@@ -55,7 +55,7 @@ pub const RULES: &[Rule] = &[
         field: "decompressor.slots",
         cel: "self.ordering != 'Strict' || !has(self.decompressor.slots) || self.decompressor.slots == 1",
         rule: "must be 1 with ordering Strict",
-        help: "leave slots out (further replicas stand by), or use ordering PerName",
+        help: "leave slots out (further replicas are on standby), or use ordering PerName",
         holds: RuleCheck::Spec(|spec| one_slot(spec.ordering, &spec.decompressor)),
         scope: RuleScope::Everywhere,
     },
@@ -82,7 +82,7 @@ pub const RULES: &[Rule] = &[
         field: "generator.format",
         cel: "!has(self.generator) || (self.generator.format == 'ndjson' ? 'json' : self.generator.format) in self.source.formats",
         rule: "must be among source.formats (ndjson counts as json)",
-        help: "add the format to source.formats, or generated files would not be taken",
+        help: "add the format to source.formats; otherwise generated files would not be processed",
         holds: RuleCheck::Spec(generated_files_are_taken),
         scope: RuleScope::Everywhere,
     },
@@ -145,7 +145,7 @@ pub const RULES: &[Rule] = &[
         field: "filesQueue.name",
         cel: "self.policy == 'Adopt' || !has(self.filesQueue.name) || self.filesQueue.name.size() <= 76",
         rule: "must be at most 76 characters with policy Create",
-        help: "use a shorter name: the queue of its dead letters adds -dlq, and SQS takes 80",
+        help: "use a shorter name: its dead-letter queue adds -dlq, and SQS takes 80 characters",
         holds: RuleCheck::Transport(|t| {
             t.policy == TransportPolicy::Adopt || dead_letters_fit(&t.files_queue)
         }),
@@ -156,7 +156,7 @@ pub const RULES: &[Rule] = &[
         field: "chunksQueue.name",
         cel: "self.policy == 'Adopt' || !has(self.chunksQueue.name) || self.chunksQueue.name.size() <= 76",
         rule: "must be at most 76 characters with policy Create",
-        help: "use a shorter name: the queue of its dead letters adds -dlq, and SQS takes 80",
+        help: "use a shorter name: its dead-letter queue adds -dlq, and SQS takes 80 characters",
         holds: RuleCheck::Transport(|t| {
             t.policy == TransportPolicy::Adopt || dead_letters_fit(&t.chunks_queue)
         }),
@@ -167,7 +167,7 @@ pub const RULES: &[Rule] = &[
         field: "chunksQueue.name",
         cel: "!has(self.filesQueue.name) || !has(self.chunksQueue.name) || self.filesQueue.name != self.chunksQueue.name",
         rule: "must not be filesQueue's name",
-        help: "use two queues: each role would take the other's messages",
+        help: "use two queues; otherwise each role would receive the other's messages",
         holds: RuleCheck::Transport(|t| {
             t.files_queue.name.is_none() || t.files_queue.name != t.chunks_queue.name
         }),
@@ -178,7 +178,7 @@ pub const RULES: &[Rule] = &[
         field: "blockSize",
         cel: "quantity(string(self.blockSize)).compareTo(quantity('64Ki')) >= 0 && quantity(string(self.blockSize)).compareTo(quantity('64Mi')) <= 0",
         rule: "must be from 64Ki to 64Mi",
-        help: "use 4Mi where in doubt",
+        help: "use 4Mi if in doubt",
         holds: RuleCheck::Codec(|codec| within(&codec.block_size, &limits::BLOCK_BYTES)),
         scope: RuleScope::Everywhere,
     },
@@ -187,7 +187,7 @@ pub const RULES: &[Rule] = &[
         field: "recordSize",
         cel: "quantity(string(self.recordSize)).compareTo(quantity('4Ki')) >= 0 && quantity(string(self.recordSize)).compareTo(quantity('1023Ki')) <= 0",
         rule: "must be from 4Ki to 1023Ki",
-        help: "use 400Ki where in doubt; Kinesis takes 1Mi with the header",
+        help: "use 400Ki if in doubt; Kinesis takes 1Mi with the header",
         holds: RuleCheck::Codec(|codec| within(&codec.record_size, &limits::RECORD_BYTES)),
         scope: RuleScope::Everywhere,
     },
@@ -205,7 +205,7 @@ pub const RULES: &[Rule] = &[
         field: "fileSize",
         cel: "quantity(string(self.fileSize)).compareTo(quantity('1Ki')) >= 0 && quantity(string(self.fileSize)).compareTo(quantity('1Gi')) <= 0",
         rule: "must be from 1Ki to 1Gi",
-        help: "use 1Mi where in doubt",
+        help: "use 1Mi if in doubt",
         holds: RuleCheck::Generator(|generator| within(&generator.file_size, &limits::FILE_BYTES)),
         scope: RuleScope::Everywhere,
     },
@@ -214,7 +214,7 @@ pub const RULES: &[Rule] = &[
         field: "",
         cel: "(has(self.example) ? 1 : 0) + (has(self.configMap) ? 1 : 0) + (has(self.inline) ? 1 : 0) == 1",
         rule: "must have exactly one of example, configMap and inline",
-        help: "write {example: stock-market} for a first try",
+        help: "write {example: stock-market} to begin with",
         holds: RuleCheck::Schema(one_schema),
         scope: RuleScope::Everywhere,
     },
@@ -230,7 +230,7 @@ pub const RULES: &[Rule] = &[
     Rule {
         at: &["spec.generator.schema"],
         field: "inline",
-        // CEL sees nothing of an untyped object's content.
+        // CEL cannot see the content of an untyped object.
         cel: "",
         rule: "must be at most 64 KiB as JSON",
         help: "put the schema into a ConfigMap and name it in configMap",
@@ -251,32 +251,32 @@ pub const RULES: &[Rule] = &[
         field: "policy",
         cel: "self.policy == oldSelf.policy",
         rule: "cannot be changed",
-        help: "make a new pipeline; what is in the old queues would be left behind",
-        holds: RuleCheck::TransportChange(|old, new| old.policy == new.policy),
+        help: "create a new pipeline; otherwise messages in the old queues would be lost",
+        holds: RuleCheck::ApiServer,
         scope: RuleScope::Change,
     },
     Rule {
         at: QUEUES,
         field: "name",
         cel: "has(self.name) == has(oldSelf.name) && (!has(self.name) || self.name == oldSelf.name)",
-        rule: "cannot be changed, set or taken away later",
-        help: "make a new pipeline; what is in the old queue would be left behind",
-        holds: RuleCheck::QueueChange(|old, new| old.name == new.name),
+        rule: "cannot be changed, set or removed later",
+        help: "create a new pipeline; otherwise messages in the old queue would be lost",
+        holds: RuleCheck::ApiServer,
         scope: RuleScope::Change,
     },
     Rule {
         at: &["spec.transport.stream"],
         field: "name",
         cel: "has(self.name) == has(oldSelf.name) && (!has(self.name) || self.name == oldSelf.name)",
-        rule: "cannot be changed, set or taken away later",
-        help: "make a new pipeline; what is in the old stream would be left behind",
-        holds: RuleCheck::StreamChange(|old, new| old.name == new.name),
+        rule: "cannot be changed, set or removed later",
+        help: "create a new pipeline; otherwise records in the old stream would be lost",
+        holds: RuleCheck::ApiServer,
         scope: RuleScope::Change,
     },
 ];
 
 fn name_fits(pipeline: &CompressionPipeline) -> bool {
-    // A missing name is a missing field, not a bad one.
+    // The schema reports a missing name.
     let Some(name) = pipeline.metadata.name.as_deref() else {
         return true;
     };
@@ -295,7 +295,7 @@ fn volume_is_there(spec: &CompressionPipelineSpec) -> bool {
     spec.volume.is_some() || !locations.any(|location| location.starts_with("file://"))
 }
 
-fn places_are_apart(spec: &CompressionPipelineSpec) -> bool {
+fn locations_are_apart(spec: &CompressionPipelineSpec) -> bool {
     match (
         Location::parse(&spec.source.location),
         Location::parse(&spec.destination.location),

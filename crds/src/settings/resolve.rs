@@ -19,7 +19,7 @@ use crate::settings::{
 /// A pipeline with every default and name filled in, arranged as the spec is.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Resolved {
-    /// The pipeline's name, namespace and order.
+    /// The pipeline's name, namespace and ordering.
     pub identity: Identity,
     /// Where AWS is.
     pub aws: AwsSettings,
@@ -41,7 +41,7 @@ pub struct Resolved {
     pub report: Option<LocationSettings>,
 }
 
-/// How many workers of a role work at once, and how often they look for work.
+/// How many workers of a role work at once, and how often they poll.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct WorkerSettings {
     /// Workers that may work at once.
@@ -124,7 +124,7 @@ impl Resolved {
     }
 }
 
-/// Fills in a pipeline that was checked. The errors are values that cannot be read, which the checks find before.
+/// Fills in a pipeline that was checked. The errors are values that cannot be read; the checks find them earlier.
 pub(crate) fn resolve(pipeline: &CompressionPipeline) -> Result<Resolved, Vec<Invalid>> {
     let mut resolver = Resolver {
         pipeline,
@@ -137,7 +137,7 @@ pub(crate) fn resolve(pipeline: &CompressionPipeline) -> Result<Resolved, Vec<In
     }
 }
 
-/// Fills in a pipeline, collecting what turns out to be wrong on the way.
+/// Fills in a pipeline, and collects values that cannot be read.
 struct Resolver<'a> {
     pipeline: &'a CompressionPipeline,
     invalid: Vec<Invalid>,
@@ -285,7 +285,7 @@ impl Resolver<'_> {
             .unwrap_or("default")
     }
 
-    /// A number that the rules keep from being negative.
+    /// A number that the schema keeps from being negative.
     fn count<N: Copy + std::fmt::Display, C: TryFrom<N> + Default>(
         &mut self,
         field: &str,
@@ -355,8 +355,8 @@ mod tests {
 
     const ROLES: [Role; 3] = Role::ALL;
 
-    /// The roles whose settings two specs tell apart.
-    fn roles_told_apart(one: Value, other: Value) -> Vec<Role> {
+    /// The roles whose settings differ between two specs.
+    fn roles_that_differ(one: Value, other: Value) -> Vec<Role> {
         let generator = json!({"schema": {"example": "stock-market"}});
         let [one, other] = [one, other].map(|mut spec| {
             let given = spec["generator"].take();
@@ -376,7 +376,7 @@ mod tests {
     }
 
     #[test]
-    fn an_empty_spec_is_filled_in_whole() {
+    fn an_empty_spec_is_filled_in_completely() {
         let resolved = resolved(json!({}));
         assert_eq!(resolved.for_role(Role::Generator), None);
         let compressor = serde_json::to_value(resolved.for_role(Role::Compressor)).expect("JSON");
@@ -423,7 +423,7 @@ mod tests {
     }
 
     #[test]
-    fn what_matters_to_no_role_changes_no_settings() {
+    fn a_field_that_no_role_needs_changes_no_settings() {
         for spec in [
             json!({"suspend": true}),
             json!({"image": {"tag": "2"}}),
@@ -434,12 +434,12 @@ mod tests {
             json!({"volume": {"persistentVolumeClaim": {"claimName": "a"}}}),
             json!({"codec": {"blockSize": 4_194_304}}),
         ] {
-            assert_eq!(roles_told_apart(json!({}), spec.clone()), [], "{spec}");
+            assert_eq!(roles_that_differ(json!({}), spec.clone()), [], "{spec}");
         }
     }
 
     #[test]
-    fn what_matters_to_one_role_changes_no_other() {
+    fn a_field_that_one_role_needs_changes_no_other_role() {
         for (spec, roles) in [
             (json!({"ordering": "Strict"}), &ROLES[..]),
             (json!({"aws": {"region": "eu-west-1"}}), &ROLES),
@@ -459,12 +459,12 @@ mod tests {
                 &ROLES[2..],
             ),
         ] {
-            assert_eq!(roles_told_apart(json!({}), spec.clone()), roles, "{spec}");
+            assert_eq!(roles_that_differ(json!({}), spec.clone()), roles, "{spec}");
         }
     }
 
     #[test]
-    fn slots_follow_autoscaling_unless_written_or_strict() {
+    fn slots_follow_autoscaling_unless_given_or_strict() {
         for (worker, ordering, slots) in [
             (json!({"replicas": 5}), "PerName", 1),
             (json!({"autoscaling": {"mode": "Internal"}}), "PerName", 4),
@@ -513,7 +513,7 @@ mod tests {
     }
 
     #[test]
-    fn a_schema_comes_from_where_the_pipeline_says() {
+    fn a_schema_comes_from_an_example_a_config_map_or_the_spec() {
         for (schema, expected) in [
             (
                 json!({"example": "access-log"}),
@@ -540,7 +540,7 @@ mod tests {
     }
 
     #[test]
-    fn everything_wrong_is_told_at_once() {
+    fn everything_wrong_is_reported_at_once() {
         let mut pipeline = CompressionPipeline::new("shop", Default::default());
         pipeline.spec.codec.record_size = ByteSize::written("1 MB");
         pipeline.spec.transport.stream.shards = -1;
@@ -555,7 +555,7 @@ mod tests {
             [
                 "spec.codec.recordSize: 1 MB: must be a byte size; write 1M (powers of 1000) or 1Mi (powers of 1024)",
                 "spec.transport.stream.shards: -1: must be from 1 to 500; use a number in that range",
-                "spec.destination.location: file:///data/in/below: must not be the source's location, nor inside it, nor around it; restore to another folder or prefix, or restored files would be taken for new ones",
+                "spec.destination.location: file:///data/in/below: must not be the source's location, nor inside it, nor around it; restore to another folder or prefix; otherwise restored files would be announced as new ones",
             ]
         );
     }
