@@ -10,24 +10,24 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::MicroTime;
 use k8s_openapi::jiff::Timestamp;
 use kube::api::{ObjectMeta, PostParams};
 use kube::{Api, Error};
-pub use streampress_crds::lease::Times;
+pub(crate) use streampress_crds::lease::Times;
 use tokio::time::{Instant, sleep, timeout};
 use tracing::{info, warn};
 
 /// Whether this process leads, as known to everybody in it.
 #[derive(Clone, Debug, Default)]
-pub struct Leadership {
+pub(crate) struct Leadership {
     until: Arc<Mutex<Option<Instant>>>,
 }
 
 impl Leadership {
     /// Whether a write may begin now.
-    pub fn may_write(&self) -> bool {
+    pub(crate) fn may_write(&self) -> bool {
         self.left().is_some()
     }
 
     /// How long a write that begins now may take; nothing when it may not begin.
-    pub fn left(&self) -> Option<Duration> {
+    pub(crate) fn left(&self) -> Option<Duration> {
         let until = *self.until();
         let left = until?.checked_duration_since(Instant::now());
         left.filter(|left| !left.is_zero())
@@ -40,17 +40,10 @@ impl Leadership {
     fn set(&self, until: Option<Instant>) {
         *self.until() = until;
     }
-
-    /// Leads for ever: for a single process that nobody stands beside, as in tests.
-    pub fn always() -> Self {
-        let leadership = Self::default();
-        leadership.set(Some(Instant::now() + Duration::from_secs(365 * 24 * 3600)));
-        leadership
-    }
 }
 
 /// One candidate.
-pub struct Election {
+pub(crate) struct Election {
     api: Api<Lease>,
     name: String,
     identity: String,
@@ -62,7 +55,7 @@ pub struct Election {
 
 impl Election {
     /// A candidate for the Lease `name` under a name of its own.
-    pub fn new(
+    pub(crate) fn new(
         api: Api<Lease>,
         name: String,
         identity: String,
@@ -80,7 +73,7 @@ impl Election {
     }
 
     /// Waits until it leads; gives the Lease as written.
-    pub async fn win(&mut self) -> Lease {
+    pub(crate) async fn win(&mut self) -> Lease {
         loop {
             let asked = Instant::now();
             match timeout(self.times.request(), self.try_win()).await {
@@ -102,7 +95,7 @@ impl Election {
     }
 
     /// Renews for as long as it can; returns when it leads no more.
-    pub async fn keep(&mut self, mut lease: Lease) {
+    pub(crate) async fn keep(&mut self, mut lease: Lease) {
         let mut renewed = Instant::now();
         loop {
             sleep(self.times.period).await;
@@ -138,7 +131,7 @@ impl Election {
     }
 
     /// Gives the Lease up, after all work has ended.
-    pub async fn release(&mut self) {
+    pub(crate) async fn release(&mut self) {
         self.leadership.set(None);
         let release = async {
             if let Some(lease) = self.still_ours().await {

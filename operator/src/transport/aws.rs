@@ -20,7 +20,7 @@ use streampress_crds::api::status::TransportStatus;
 use tokio::time::sleep;
 
 use super::{Credentials, Depth, Depths, OWNER_TAG, PIPELINE_TAG, Plan, Provisioner, rules};
-use crate::decide::status::Trouble;
+use crate::transport::problem::Problem;
 
 /// What one request may take; the desk bounds the whole.
 const ATTEMPT: Duration = Duration::from_secs(8);
@@ -117,7 +117,7 @@ impl Provisioner for Aws {
         &self,
         plan: &Plan,
         credentials: Option<&Credentials>,
-    ) -> Result<TransportStatus, Trouble> {
+    ) -> Result<TransportStatus, Problem> {
         let clients = self.clients(plan, credentials).await;
         match plan.policy {
             TransportPolicy::Create => clients.create(plan).await,
@@ -148,7 +148,7 @@ impl Provisioner for Aws {
         plan: &Plan,
         policy: DeletionPolicy,
         credentials: Option<&Credentials>,
-    ) -> Result<Vec<String>, Trouble> {
+    ) -> Result<Vec<String>, Problem> {
         if let Some(left) = rules::kept(plan, policy) {
             return Ok(left);
         }
@@ -173,7 +173,7 @@ impl Provisioner for Aws {
 }
 
 impl Clients {
-    async fn create(&self, plan: &Plan) -> Result<TransportStatus, Trouble> {
+    async fn create(&self, plan: &Plan) -> Result<TransportStatus, Problem> {
         let parts = &plan.parts;
         // The stream takes longest to come up: it is asked for first and waited for last.
         self.begin_stream(plan, &parts.stream).await?;
@@ -187,7 +187,7 @@ impl Clients {
         })
     }
 
-    async fn adopt(&self, plan: &Plan) -> Result<TransportStatus, Trouble> {
+    async fn adopt(&self, plan: &Plan) -> Result<TransportStatus, Problem> {
         let mut found = Vec::new();
         for name in plan.queues() {
             found.push(self.described(name).await?);
@@ -211,7 +211,7 @@ impl Clients {
     }
 
     /// How much waits in each queue that is there; nothing where that cannot be read.
-    async fn waiting<'a>(&self, plan: &'a Plan) -> Result<Vec<(&'a str, Option<u64>)>, Trouble> {
+    async fn waiting<'a>(&self, plan: &'a Plan) -> Result<Vec<(&'a str, Option<u64>)>, Problem> {
         let mut waiting = Vec::new();
         for name in plan.queues() {
             if let Some(url) = self.find_queue(name).await? {

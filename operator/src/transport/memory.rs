@@ -9,7 +9,7 @@ use streampress_crds::api::status::TransportStatus;
 use streampress_crds::queue_check::RedrivePolicy;
 
 use super::{Credentials, Depth, Depths, Plan, Provisioner, rules};
-use crate::decide::status::Trouble;
+use crate::transport::problem::Problem;
 
 /// The world of one test.
 #[derive(Debug, Default)]
@@ -115,7 +115,7 @@ impl State {
         plan: &Plan,
         name: &str,
         attributes: BTreeMap<String, String>,
-    ) -> Result<(), Trouble> {
+    ) -> Result<(), Problem> {
         let part = match self.parts.get_mut(name) {
             Some(part) if part.owner != plan.uid => return Err(rules::not_ours(name, None)),
             Some(part) if part.attributes == attributes => return Ok(()),
@@ -128,7 +128,7 @@ impl State {
         Ok(())
     }
 
-    fn create(&mut self, plan: &Plan) -> Result<(), Trouble> {
+    fn create(&mut self, plan: &Plan) -> Result<(), Problem> {
         let parts = &plan.parts;
         for queue in [&parts.files_queue, &parts.chunks_queue] {
             let plain = |name| {
@@ -180,7 +180,7 @@ impl Provisioner for Memory {
         &self,
         plan: &Plan,
         _: Option<&Credentials>,
-    ) -> Result<TransportStatus, Trouble> {
+    ) -> Result<TransportStatus, Problem> {
         self.answer().await;
         let mut state = self.state();
         match plan.policy {
@@ -222,7 +222,7 @@ impl Provisioner for Memory {
         plan: &Plan,
         policy: DeletionPolicy,
         _: Option<&Credentials>,
-    ) -> Result<Vec<String>, Trouble> {
+    ) -> Result<Vec<String>, Problem> {
         self.answer().await;
         if let Some(left) = rules::kept(plan, policy) {
             return Ok(left);

@@ -1,4 +1,4 @@
-//! What is said of which look.
+//! Which observation makes which status.
 
 use std::time::Duration;
 
@@ -7,18 +7,19 @@ use k8s_openapi::jiff::Timestamp;
 use streampress_crds::api::status::{
     CompressionPipelineStatus, Phase, ProgressStatus, SlotStatus, TransportStatus,
 };
-use streampress_crds::settings::Role;
+use streampress_crds::{Reason, Role};
 
-use super::{Observed, RoleView, TransportView, Trouble, status};
+use super::{Observation, RoleState, status};
 use crate::decide::drain::Drain;
-use crate::transport::{Depth, Depths};
+use crate::transport::problem::{Problem, Retry};
+use crate::transport::{Depth, Depths, TransportState};
 
 fn at(second: i64) -> Time {
     Time(Timestamp::from_second(second).expect("a time"))
 }
 
-fn role(role: Role) -> RoleView {
-    RoleView {
+fn role(role: Role) -> RoleState {
+    RoleState {
         role,
         desired: 1,
         ready: 1,
@@ -33,10 +34,10 @@ fn role(role: Role) -> RoleView {
     }
 }
 
-fn well() -> Observed {
-    Observed {
+fn well() -> Observation {
+    Observation {
         generation: Some(3),
-        transport: TransportView::Ready(TransportStatus::default()),
+        transport: TransportState::Ready(TransportStatus::default()),
         depths: Depths {
             files: Some(Depth::default()),
             chunks: Some(Depth::default()),
@@ -47,11 +48,11 @@ fn well() -> Observed {
             files_restored: 7,
             ..ProgressStatus::default()
         },
-        ..Observed::default()
+        ..Observation::default()
     }
 }
 
-fn say(seen: &Observed) -> CompressionPipelineStatus {
+fn status_of(seen: &Observation) -> CompressionPipelineStatus {
     status(seen, &CompressionPipelineStatus::default(), at(1))
 }
 
@@ -66,8 +67,15 @@ fn holds(status: &CompressionPipelineStatus, type_: &str) -> String {
 }
 
 #[track_caller]
-fn check(seen: Observed, phase: Phase, ready: &str, reconciling: &str, stalled: &str, says: &str) {
-    let status = say(&seen);
+fn check(
+    seen: Observation,
+    phase: Phase,
+    ready: &str,
+    reconciling: &str,
+    stalled: &str,
+    says: &str,
+) {
+    let status = status_of(&seen);
     assert_eq!(status.phase, Some(phase));
     assert_eq!(
         (
@@ -81,16 +89,16 @@ fn check(seen: Observed, phase: Phase, ready: &str, reconciling: &str, stalled: 
     assert!(message.contains(says), "{message:?} does not say {says:?}");
 }
 
-fn trouble(lasting: bool) -> TransportView {
-    TransportView::Trouble(Trouble {
-        reason: "X".into(),
+fn failed(retry: Retry) -> TransportState {
+    TransportState::Failed(Problem {
+        reason: Reason::TransportFailed,
         message: "do this".into(),
-        lasting,
+        retry,
     })
 }
 
 #[test]
-fn each_look_has_its_phase_conditions_and_words() {
+fn each_observation_has_its_phase_conditions_and_message() {
     check(
         well(),
         Phase::Running,
@@ -100,8 +108,8 @@ fn each_look_has_its_phase_conditions_and_words() {
         "7 files restored",
     );
     check(
-        Observed {
-            transport: TransportView::Making,
+        Observation {
+            transport: TransportState::Pending,
             ..well()
         },
         Phase::Pending,
@@ -111,8 +119,8 @@ fn each_look_has_its_phase_conditions_and_words() {
         "being made",
     );
     check(
-        Observed {
-            transport: trouble(false),
+        Observation {
+            transport: failed(Retry::Transient),
             ..well()
         },
         Phase::Degraded,
@@ -122,8 +130,8 @@ fn each_look_has_its_phase_conditions_and_words() {
         "do this",
     );
     check(
-        Observed {
-            transport: trouble(true),
+        Observation {
+            transport: failed(Retry::AfterChange),
             ..well()
         },
         Phase::Failed,
@@ -133,7 +141,7 @@ fn each_look_has_its_phase_conditions_and_words() {
         "do this",
     );
     check(
-        Observed {
+        Observation {
             invalid: vec!["spec.x: wrong".into()],
             ..well()
         },
@@ -144,7 +152,7 @@ fn each_look_has_its_phase_conditions_and_words() {
         "spec.x: wrong",
     );
     check(
-        Observed {
+        Observation {
             deleting: Some("emptying".into()),
             ..well()
         },
@@ -154,12 +162,12 @@ fn each_look_has_its_phase_conditions_and_words() {
         "False",
         "emptying",
     );
-    let waiting = RoleView {
+    let waiting = RoleState {
         ready: 0,
         ..role(Role::Compressor)
     };
     check(
-        Observed {
+        Observation {
             roles: vec![waiting],
             ..well()
         },
@@ -169,13 +177,13 @@ fn each_look_has_its_phase_conditions_and_words() {
         "False",
         "0 of 1 pods",
     );
-    let stuck = RoleView {
+    let stuck = RoleState {
         ready: 0,
         stuck: Some("no image".into()),
         ..role(Role::Compressor)
     };
     check(
-        Observed {
+        Observation {
             roles: vec![stuck],
             ..well()
         },
@@ -189,7 +197,7 @@ fn each_look_has_its_phase_conditions_and_words() {
 
 #[test]
 fn suspending_says_how_far_it_is() {
-    let suspended = |drain| Observed {
+    let suspended = |drain| Observation {
         drain: Some(drain),
         ..well()
     };
@@ -199,7 +207,7 @@ fn suspending_says_how_far_it_is() {
         "False",
         "True",
         "False",
-        "in hand",
+        "have begun",
     );
     check(
         suspended(Drain::Emptying(Some(4))),
@@ -224,11 +232,11 @@ fn suspending_says_how_far_it_is() {
         }),
         ..well().depths
     };
-    let drained = Observed {
+    let drained = Observation {
         depths: files,
         ..suspended(Drain::Drained)
     };
-    assert_eq!(holds(&say(&drained), "Drained"), "True");
+    assert_eq!(holds(&status_of(&drained), "Drained"), "True");
     check(
         drained,
         Phase::Suspended,
@@ -240,26 +248,28 @@ fn suspending_says_how_far_it_is() {
 }
 
 #[test]
-fn packed_files_that_nobody_counted_as_restored_are_named() {
-    let short = |drain| Observed {
+fn packed_files_that_were_not_counted_as_restored_are_named() {
+    let short = |drain| Observation {
         drain: Some(drain),
         unaccounted: 3,
         ..well()
     };
     for drain in [Drain::Settling(Duration::from_secs(9)), Drain::Drained] {
-        let message = say(&short(drain)).message.unwrap_or_default();
+        let message = status_of(&short(drain)).message.unwrap_or_default();
         assert!(
             message.contains("3 packed files"),
             "{drain:?} says {message:?}"
         );
     }
-    let working = say(&short(Drain::NotAsked)).message.unwrap_or_default();
+    let working = status_of(&short(Drain::NotSuspended))
+        .message
+        .unwrap_or_default();
     assert!(!working.contains("packed"), "{working}");
 }
 
 #[test]
 fn dead_letters_are_pointed_out_while_the_rest_works() {
-    let seen = Observed {
+    let seen = Observation {
         depths: Depths {
             dead: Some(2),
             ..well().depths
@@ -277,14 +287,14 @@ fn dead_letters_are_pointed_out_while_the_rest_works() {
 }
 
 #[test]
-fn it_is_completed_when_every_generated_file_is_restored_and_nobody_is_at_work() {
+fn it_is_completed_when_every_generated_file_is_restored_and_no_slot_is_held() {
     let progress = ProgressStatus {
         files_generated: 5,
         files_compressed: 5,
         files_restored: 5,
         ..ProgressStatus::default()
     };
-    let done = Observed {
+    let done = Observation {
         files_wanted: Some(5),
         progress: progress.clone(),
         ..well()
@@ -297,12 +307,12 @@ fn it_is_completed_when_every_generated_file_is_restored_and_nobody_is_at_work()
         "False",
         "All files",
     );
-    let unknown = Observed {
+    let unknown = Observation {
         depths: Depths::default(),
         ..done.clone()
     };
     check(unknown, Phase::Running, "True", "False", "False", "5 files");
-    let missing = Observed {
+    let missing = Observation {
         progress: ProgressStatus {
             files_restored: 4,
             ..progress
@@ -314,7 +324,7 @@ fn it_is_completed_when_every_generated_file_is_restored_and_nobody_is_at_work()
 
 #[test]
 fn a_depth_that_is_not_known_is_left_out() {
-    let status = say(&Observed {
+    let status = status_of(&Observation {
         depths: Depths {
             files: None,
             ..well().depths
@@ -326,12 +336,12 @@ fn a_depth_that_is_not_known_is_left_out() {
 }
 
 #[test]
-fn the_same_look_changes_nothing_and_transitions_keep_their_time() {
+fn the_same_observation_changes_nothing_and_transitions_keep_their_time() {
     let first = status(&well(), &CompressionPipelineStatus::default(), at(1));
     assert_eq!(status(&well(), &first, at(99)), first);
     let worse = status(
-        &Observed {
-            transport: trouble(true),
+        &Observation {
+            transport: failed(Retry::AfterChange),
             ..well()
         },
         &first,
@@ -349,8 +359,8 @@ fn the_same_look_changes_nothing_and_transitions_keep_their_time() {
 }
 
 #[test]
-fn every_condition_speaks_of_the_generation_that_was_looked_at() {
-    let status = say(&well());
+fn every_condition_names_the_generation_that_was_read() {
+    let status = status_of(&well());
     assert_eq!(status.observed_generation, Some(3));
     assert_eq!(status.conditions.len(), 5);
     assert!(
@@ -362,8 +372,8 @@ fn every_condition_speaks_of_the_generation_that_was_looked_at() {
 }
 
 #[test]
-fn long_words_are_cut_to_what_the_schema_takes() {
-    let status = say(&Observed {
+fn long_messages_are_cut_to_what_the_schema_takes() {
+    let status = status_of(&Observation {
         invalid: vec!["é".repeat(5000)],
         ..well()
     });

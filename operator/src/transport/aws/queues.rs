@@ -10,7 +10,7 @@ use streampress_crds::settings::QueueSettings;
 
 use super::words::{Step, is_one_of, odd, passing};
 use super::{Clients, tags};
-use crate::decide::status::Trouble;
+use crate::transport::problem::Problem;
 use crate::transport::rules::{self, Attributes};
 use crate::transport::{Depth, OWNER_TAG, PIPELINE_TAG, Plan};
 
@@ -28,7 +28,7 @@ impl Clients {
         &self,
         plan: &Plan,
         queue: &QueueSettings,
-    ) -> Result<String, Trouble> {
+    ) -> Result<String, Problem> {
         let dead_letters = self
             .one_queue(plan, &queue.dead_letter_name, HashMap::new())
             .await?;
@@ -52,7 +52,7 @@ impl Clients {
         plan: &Plan,
         name: &str,
         settings: HashMap<Attribute, String>,
-    ) -> Result<String, Trouble> {
+    ) -> Result<String, Problem> {
         if let Some(url) = self.find_queue(name).await? {
             self.owned_queue(plan, name, &url).await?;
             self.align(name, &url, settings).await?;
@@ -94,7 +94,7 @@ impl Clients {
         name: &str,
         url: &str,
         settings: HashMap<Attribute, String>,
-    ) -> Result<(), Trouble> {
+    ) -> Result<(), Problem> {
         let there = self.attributes(name, url, Attribute::All).await?;
         // SQS writes a redrive policy's count as text or as a number, as it pleases.
         let same = |key: &Attribute, wanted: &String| {
@@ -127,7 +127,7 @@ impl Clients {
     pub(super) async fn described(
         &self,
         name: &str,
-    ) -> Result<Option<(String, Attributes)>, Trouble> {
+    ) -> Result<Option<(String, Attributes)>, Problem> {
         let Some(url) = self.find_queue(name).await? else {
             return Ok(None);
         };
@@ -140,7 +140,7 @@ impl Clients {
         name: &str,
         url: &str,
         which: Attribute,
-    ) -> Result<Attributes, Trouble> {
+    ) -> Result<Attributes, Problem> {
         let there = self
             .sqs
             .get_queue_attributes()
@@ -158,7 +158,7 @@ impl Clients {
             .collect())
     }
 
-    pub(super) async fn find_queue(&self, name: &str) -> Result<Option<String>, Trouble> {
+    pub(super) async fn find_queue(&self, name: &str) -> Result<Option<String>, Problem> {
         match self.sqs.get_queue_url().queue_name(name).send().await {
             Ok(found) => Ok(found.queue_url),
             Err(error) if is_one_of(error.code(), NO_QUEUE) => Ok(None),
@@ -168,7 +168,7 @@ impl Clients {
         }
     }
 
-    async fn arn(&self, name: &str, url: &str) -> Result<String, Trouble> {
+    async fn arn(&self, name: &str, url: &str) -> Result<String, Problem> {
         let arn = self
             .attributes(name, url, Attribute::QueueArn)
             .await?
@@ -181,7 +181,7 @@ impl Clients {
         &self,
         name: &str,
         url: &str,
-    ) -> Result<Option<HashMap<String, String>>, Trouble> {
+    ) -> Result<Option<HashMap<String, String>>, Problem> {
         match self.sqs.list_queue_tags().queue_url(url).send().await {
             Ok(there) => Ok(Some(there.tags.unwrap_or_default())),
             Err(error) if is_one_of(error.code(), NO_QUEUE) => Ok(None),
@@ -191,7 +191,7 @@ impl Clients {
         }
     }
 
-    async fn owned_queue(&self, plan: &Plan, name: &str, url: &str) -> Result<(), Trouble> {
+    async fn owned_queue(&self, plan: &Plan, name: &str, url: &str) -> Result<(), Problem> {
         let tags = self.queue_tags(name, url).await?;
         let coming_or_going = || {
             passing(format!(
@@ -207,7 +207,7 @@ impl Clients {
         plan: &Plan,
         name: &str,
         tags: HashMap<String, String>,
-    ) -> Result<(), Trouble> {
+    ) -> Result<(), Problem> {
         if tags.get(OWNER_TAG) == Some(&plan.uid) {
             return Ok(());
         }
@@ -264,7 +264,7 @@ impl Clients {
         &self,
         plan: &Plan,
         name: &str,
-    ) -> Result<Option<String>, Trouble> {
+    ) -> Result<Option<String>, Problem> {
         let Some(url) = self.find_queue(name).await? else {
             return Ok(None);
         };

@@ -9,7 +9,7 @@ use streampress_crds::settings::StreamSettings;
 
 use super::words::{Step, is_one_of, passing};
 use super::{Clients, tags};
-use crate::decide::status::Trouble;
+use crate::transport::problem::Problem;
 use crate::transport::{OWNER_TAG, Plan, rules};
 
 /// The key that Kinesis keeps for everybody.
@@ -21,7 +21,7 @@ impl Clients {
         &self,
         plan: &Plan,
         stream: &StreamSettings,
-    ) -> Result<(), Trouble> {
+    ) -> Result<(), Problem> {
         if self.find_stream(&stream.name).await?.is_some() {
             return Ok(());
         }
@@ -64,7 +64,7 @@ impl Clients {
         &self,
         plan: &Plan,
         stream: &StreamSettings,
-    ) -> Result<String, Trouble> {
+    ) -> Result<String, Problem> {
         let name = &stream.name;
         let usable = [StreamStatus::Active, StreamStatus::Updating];
         let found = self.stream_once(name, &usable).await?;
@@ -119,7 +119,7 @@ impl Clients {
         &self,
         name: &str,
         states: &[StreamStatus],
-    ) -> Result<StreamDescriptionSummary, Trouble> {
+    ) -> Result<StreamDescriptionSummary, Problem> {
         loop {
             let found = self.find_stream(name).await?;
             let found = found.filter(|found| *found.stream_status() != StreamStatus::Deleting);
@@ -138,7 +138,7 @@ impl Clients {
     pub(super) async fn find_stream(
         &self,
         name: &str,
-    ) -> Result<Option<StreamDescriptionSummary>, Trouble> {
+    ) -> Result<Option<StreamDescriptionSummary>, Problem> {
         match self
             .kinesis
             .describe_stream_summary()
@@ -156,7 +156,7 @@ impl Clients {
         }
     }
 
-    async fn stream_tags(&self, name: &str) -> Result<HashMap<String, String>, Trouble> {
+    async fn stream_tags(&self, name: &str) -> Result<HashMap<String, String>, Problem> {
         let there = self
             .kinesis
             .list_tags_for_stream()
@@ -182,7 +182,7 @@ impl Clients {
         &self,
         plan: &Plan,
         name: &str,
-    ) -> Result<Option<String>, Trouble> {
+    ) -> Result<Option<String>, Problem> {
         let found = self.find_stream(name).await?;
         if found.is_none_or(|found| *found.stream_status() == StreamStatus::Deleting) {
             return Ok(None);

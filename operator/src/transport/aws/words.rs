@@ -3,26 +3,27 @@
 use std::error::Error;
 
 use aws_sdk_sqs::error::ProvideErrorMetadata;
+use streampress_crds::Reason;
 
-use crate::apply::applier::chain;
-use crate::decide::status::Trouble;
+use crate::errors::error_chain;
+use crate::transport::problem::{Problem, Retry};
 
 /// An answer of AWS.
 pub(super) trait Step<T> {
     /// What was being done goes before what went wrong, and the permission it takes behind a refusal.
-    fn step(self, permission: &str, doing: impl FnOnce() -> String) -> Result<T, Trouble>;
+    fn step(self, permission: &str, doing: impl FnOnce() -> String) -> Result<T, Problem>;
 }
 
 impl<T, E: ProvideErrorMetadata + Error + 'static> Step<T> for Result<T, E> {
-    fn step(self, permission: &str, doing: impl FnOnce() -> String) -> Result<T, Trouble> {
+    fn step(self, permission: &str, doing: impl FnOnce() -> String) -> Result<T, Problem> {
         self.map_err(|error| {
             // The same words at every try: the answer as a whole has ids and times, and would be news each time.
             let said = match (error.code(), error.message()) {
                 (Some(code), Some(message)) => format!("{code}: {message}"),
                 (Some(code), None) => code.to_owned(),
-                (None, _) => chain(&error),
+                (None, _) => error_chain(&error),
             };
-            trouble(
+            problem(
                 permission,
                 &doing(),
                 error.code(),
@@ -38,25 +39,26 @@ pub(super) fn is_one_of(code: Option<&str>, codes: &[&str]) -> bool {
 }
 
 /// An answer that cannot be used.
-pub(super) fn odd(what: &str) -> Trouble {
+pub(super) fn odd(what: &str) -> Problem {
     passing(format!("AWS answered oddly: {what}."))
 }
 
 /// What another try may find mended.
-pub(super) fn passing(message: String) -> Trouble {
-    Trouble {
-        reason: "TransportFailed".into(),
+pub(super) fn passing(message: String) -> Problem {
+    Problem {
+        reason: Reason::TransportFailed,
         message,
-        lasting: false,
+        retry: Retry::Transient,
     }
 }
 
-fn trouble(permission: &str, step: &str, code: Option<&str>, said: &str) -> Trouble {
+fn problem(permission: &str, step: &str, code: Option<&str>, said: &str) -> Problem {
     let code = code.unwrap_or_default();
     let is = |codes: &[&str]| is_one_of(Some(code), codes);
-    let (reason, way_out) = if is(&["AccessDenied", "AccessDeniedException"]) {
+    let (reason, retry, way_out) = if is(&["AccessDenied", "AccessDeniedException"]) {
         (
-            "AccessDenied",
+            Reason::AccessDenied,
+            Retry::AfterCorrection,
             format!(
                 "Give the identity of spec.aws the permission {permission}; the README has all that it needs."
             ),
@@ -67,25 +69,31 @@ fn trouble(permission: &str, step: &str, code: Option<&str>, said: &str) -> Trou
         "SignatureDoesNotMatch",
     ]) {
         (
-            "AccessDenied",
+            Reason::AccessDenied,
+            Retry::AfterCorrection,
             "AWS does not know these keys: correct the Secret of spec.aws.credentialsSecretRef, or the operator's own identity.".into(),
         )
     } else if code.is_empty() {
         (
-            "EndpointUnreachable",
+            Reason::EndpointUnreachable,
+            Retry::Transient,
             "See spec.aws.endpointURL and region; trying again.".into(),
         )
     } else {
-        ("TransportFailed", "Trying again.".into())
+        (
+            Reason::TransportFailed,
+            Retry::Transient,
+            "Trying again.".into(),
+        )
     };
-    Trouble {
-        reason: reason.into(),
+    Problem {
+        reason,
         message: format!(
             "{}{} failed: {said}. {way_out}",
             step[..1].to_uppercase(),
             &step[1..],
         ),
-        lasting: false,
+        retry,
     }
 }
 
@@ -109,14 +117,14 @@ mod tests {
         };
         let (first, second) = (refused("request 1"), refused("request 2"));
         assert_eq!(first, second);
-        let trouble = first.expect_err("refused");
-        assert_eq!(trouble.reason, "AccessDenied");
+        let problem = first.expect_err("refused");
+        assert_eq!(problem.reason, Reason::AccessDenied);
         assert!(
-            trouble.message.starts_with(
+            problem.message.starts_with(
                 "Looking for the queue a.fifo failed: AccessDenied: not authorized to perform: sqs:GetQueueUrl. Give"
             ),
             "{}",
-            trouble.message
+            problem.message
         );
     }
 }
