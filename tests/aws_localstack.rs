@@ -14,7 +14,7 @@ use streampress_transport::aws::Aws;
 use streampress_transport::aws::provision::{
     Outcome, Wanted, WantedQueue, WantedStream, check, make, remove,
 };
-use streampress_transport::contract_tests::{self, Side};
+use streampress_transport::contract_tests::{self, Implementation};
 use streampress_transport::{ChunkStream, Queue, SlotLock};
 
 fn url() -> String {
@@ -57,7 +57,7 @@ struct LocalStack {
 }
 
 #[async_trait]
-impl Side for LocalStack {
+impl Implementation for LocalStack {
     fn short(&self) -> Duration {
         Duration::from_secs(2)
     }
@@ -96,25 +96,25 @@ impl Side for LocalStack {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_queue_keeps_the_contract() {
     use contract_tests::queue::*;
-    let side = &LocalStack {
+    let implementation = &LocalStack {
         aws: connect().await,
     };
     futures::join!(
-        a_group_comes_in_order_and_one_at_a_time(side),
-        another_group_passes_a_held_one(side),
-        a_hidden_message_comes_back_with_a_new_receipt(side),
-        extending_counts_from_now(side),
-        a_released_message_comes_at_once_and_before_its_group(side),
-        a_message_received_too_often_is_a_dead_letter_and_its_group_goes_on(side),
-        a_buried_message_says_why_and_is_there_once(side),
-        the_same_deduplication_id_is_one_message_even_after_delete(side),
-        a_waiting_receive_wakes_when_something_is_sent(side),
-        an_empty_receive_waits_as_long_as_told(side),
-        a_dropped_receive_takes_nothing_along(side),
-        what_can_never_be_sent_is_refused_and_nothing_is_sent(side),
-        bodies_and_attributes_come_back_as_they_were(side),
-        depth_tells_waiting_from_held(side),
-        the_dead_letters_have_no_dead_letters(side),
+        a_group_comes_in_order_and_one_at_a_time(implementation),
+        another_group_passes_a_held_one(implementation),
+        a_hidden_message_comes_back_with_a_new_receipt(implementation),
+        extending_counts_from_now(implementation),
+        a_released_message_comes_at_once_and_before_its_group(implementation),
+        a_message_received_too_often_is_a_dead_letter_and_its_group_goes_on(implementation),
+        a_buried_message_says_why_and_is_there_once(implementation),
+        the_same_deduplication_id_is_one_message_even_after_delete(implementation),
+        a_waiting_receive_wakes_when_something_is_sent(implementation),
+        an_empty_receive_waits_as_long_as_told(implementation),
+        a_dropped_receive_takes_nothing_along(implementation),
+        what_can_never_be_sent_is_refused_and_nothing_is_sent(implementation),
+        bodies_and_attributes_come_back_as_they_were(implementation),
+        depth_tells_waiting_from_held(implementation),
+        the_dead_letters_have_no_dead_letters(implementation),
     );
 }
 

@@ -107,7 +107,7 @@ impl Bench {
             files_queue: self.queue(0).await,
             strict: false,
             dialect: AnnouncementFormat::Legacy,
-            index: None,
+            journal: None,
         }
     }
 
@@ -151,7 +151,7 @@ impl Bench {
             tidy_only_multi: true,
             push: true,
             report: None,
-            index: None,
+            journal: None,
             packed: PackedSources::default(),
         };
         consumer(self.queue(0).await, Arc::new(handler), shutdown)
@@ -163,7 +163,7 @@ impl Bench {
             stream: Arc::new(self.aws.stream(&self.names[2]).await.expect("opens")),
             read_location: READ_LOCATION.into(),
             report: None,
-            index: None,
+            journal: None,
         };
         consumer(self.queue(1).await, Arc::new(handler), shutdown)
     }
@@ -247,7 +247,7 @@ fn consumer(
 }
 
 fn seed_data() -> PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR")).join("../worker/codec/testdata/seed")
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("../worker/codec/testdata/legacy")
 }
 
 fn cases() -> Vec<Value> {

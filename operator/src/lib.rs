@@ -8,7 +8,7 @@
 //! - `transport`: queues and streams on AWS.
 //! - `apply`: writes to the API server, and who may write.
 //! - `http`: health and metrics.
-//! - `errors`: errors as text.
+//! - `errors`: the API server's errors as text.
 
 #![warn(unreachable_pub)]
 

@@ -11,10 +11,11 @@ use streampress_operator::http::{OperatorHealth, router};
 use streampress_operator::release::release_pipelines;
 use streampress_operator::run::run;
 use streampress_operator::transport::aws::Aws;
+use streampress_transport::is_safe_to_log;
 use tokio::net::TcpListener;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio_util::sync::CancellationToken;
-use tracing::{Level, Metadata, error, info};
+use tracing::{error, info};
 use tracing_subscriber::filter::filter_fn;
 use tracing_subscriber::layer::SubscriberExt;
 use tracing_subscriber::util::SubscriberInitExt;
@@ -44,12 +45,6 @@ fn main() -> ExitCode {
             ExitCode::FAILURE
         }
     }
-}
-
-/// The trace lines of other crates show whole requests, with the tokens by which AWS knows an instance or a container: no
-/// setting brings them out.
-fn is_safe_to_log(line: &Metadata<'_>) -> bool {
-    *line.level() <= Level::DEBUG || line.target().starts_with("streampress")
 }
 
 async fn start(args: OperatorArgs) -> Result<()> {

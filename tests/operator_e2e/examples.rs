@@ -25,8 +25,10 @@ fn the_originals_format_restores_the_normalised_form() -> Result<()> {
         sources.len()
     );
     for (name, bytes) in sources {
-        let normalised =
-            streampress_codec::legacy::normalise(streampress_codec::legacy::Format::Json, &bytes)?;
+        let normalised = streampress_codec::legacy::normalise(
+            streampress_codec::legacy::LegacyFormat::Json,
+            &bytes,
+        )?;
         ensure!(
             restored.get(&name) == Some(&normalised),
             "{name} is not the normalised form"

@@ -109,7 +109,7 @@ impl Place {
             ),
             strict: false,
             dialect: AnnouncementFormat::Native,
-            index: None,
+            journal: None,
         }
     }
 
@@ -235,11 +235,11 @@ async fn consumer(
                     files_queue: Arc::new(files.clone()),
                     strict: false,
                     dialect: AnnouncementFormat::Native,
-                    index: None,
+                    journal: None,
                 },
                 stream,
                 chunks_queue: Arc::new(chunks),
-                options: hybrid::Options {
+                options: hybrid::CodecOptions {
                     effort: place.effort,
                     block_size: 1 << 20,
                     threads: 1,
@@ -250,7 +250,7 @@ async fn consumer(
                     formats: vec![SourceFormat::Json, SourceFormat::Csv, SourceFormat::Txt],
                     put_aside: false,
                 },
-                index: None,
+                journal: None,
             };
             (files, Arc::new(handler))
         }
@@ -262,7 +262,7 @@ async fn consumer(
                 threads: 1,
                 block_bytes: 4 << 20,
                 report: None,
-                index: None,
+                journal: None,
             };
             (chunks, Arc::new(handler))
         }

@@ -53,7 +53,7 @@ fn hybrid_compressor(bench: &Bench) -> Arc<dyn Handler> {
         announcer: bench.announcer(AnnouncementFormat::Native),
         stream: bench.local.stream(),
         chunks_queue: bench.local.chunks_queue(),
-        options: hybrid::Options {
+        options: hybrid::CodecOptions {
             effort: hybrid::Effort::Fast,
             block_size: 1 << 20,
             threads: 1,
@@ -61,7 +61,7 @@ fn hybrid_compressor(bench: &Bench) -> Arc<dyn Handler> {
         record_bytes: 400 * 1024,
         on_compressed: OnCompressed::Rename,
         filter: filter(),
-        index: None,
+        journal: None,
     })
 }
 
@@ -77,7 +77,7 @@ fn legacy_compressor(bench: &Bench) -> Arc<dyn Handler> {
         tidy_only_multi: false,
         push: true,
         report: None,
-        index: None,
+        journal: None,
         packed: PackedSources::default(),
     })
 }

@@ -9,7 +9,7 @@ use streampress::legacy::messages::{LegacyAnnouncement, LegacyManifest};
 
 fn golden(name: &str) -> Vec<u8> {
     let path = PathBuf::from(env!("CARGO_MANIFEST_DIR"))
-        .join("codec/testdata/seed")
+        .join("codec/testdata/legacy")
         .join(name);
     std::fs::read(&path).unwrap_or_else(|error| panic!("{}: {error}", path.display()))
 }

@@ -35,8 +35,8 @@ impl Queue for Overtaken {
     fn name(&self) -> &str {
         self.inner.name()
     }
-    fn visibility(&self) -> Duration {
-        self.inner.visibility()
+    fn visibility_timeout(&self) -> Duration {
+        self.inner.visibility_timeout()
     }
     async fn send(&self, messages: Vec<Outgoing>) -> TransportResult<()> {
         if let Some(content) = self.content {
@@ -47,8 +47,8 @@ impl Queue for Overtaken {
     async fn receive(&self, max: usize, wait: Duration) -> TransportResult<Vec<Delivery>> {
         self.inner.receive(max, wait).await
     }
-    async fn extend(&self, receipt: &Receipt, hidden_for: Duration) -> TransportResult<()> {
-        self.inner.extend(receipt, hidden_for).await
+    async fn extend(&self, receipt: &Receipt, visibility_timeout: Duration) -> TransportResult<()> {
+        self.inner.extend(receipt, visibility_timeout).await
     }
     async fn delete(&self, receipt: &Receipt) -> TransportResult<()> {
         self.inner.delete(receipt).await
@@ -104,7 +104,7 @@ async fn packed(
         tidy_only_multi: false,
         push: true,
         report: None,
-        index: None,
+        journal: None,
         packed: PackedSources::default(),
     };
     let (meter, shutdown) = (Meter::default(), CancellationToken::new());

@@ -9,8 +9,8 @@ use std::fs::{self, File};
 use std::os::unix::fs::{FileExt, MetadataExt};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use async_trait::async_trait;
@@ -20,13 +20,16 @@ use kube::api::PostParams;
 use kube::{Api, Client};
 use rustix::process::{Pid, Signal, kill_process};
 use rustix::time::{ClockId, clock_gettime};
+use streampress::journal::SqliteJournal;
 use streampress::roles::context::{Locks, RoleContext, Transport};
 use streampress::telemetry::metrics::Meter;
 use streampress_crds::settings::Resolved;
 use streampress_transport::lease::{LeaseLock, Times, slot_names};
 use streampress_transport::local::{Local, LocalOptions};
-use streampress_transport::slot_guard::HolderRequest;
-use streampress_transport::{FileEntry, FileName, Ledger, SlotGuard, SlotLock, TransportResult};
+use streampress_transport::slot_lock::HolderRequest;
+use streampress_transport::{
+    FileEntry, FileName, Ledger, SharedLedger, SlotGuard, SlotLock, TransportResult,
+};
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::mpsc;
 use tokio::time::sleep;
@@ -64,7 +67,7 @@ spec:
 /// The folder's transport. What a frozen process holds comes back soon.
 fn open(dir: &Path) -> Local {
     let options = LocalOptions {
-        visibility: Duration::from_secs(3),
+        visibility_timeout: Duration::from_secs(3),
         max_receive_count: 10_000,
         ..LocalOptions::default()
     };
@@ -77,7 +80,7 @@ fn workplace(
     locks: Option<Locks>,
     shutdown: &CancellationToken,
 ) -> RoleContext {
-    let embedded = Transport::embedded(local);
+    let embedded = Transport::embedded(local, Arc::new(SqliteJournal::open(local).unwrap()));
     RoleContext {
         transport: Transport {
             locks: locks.unwrap_or_else(|| embedded.locks.clone()),
@@ -184,7 +187,7 @@ fn believe(held: SlotGuard, folder: &Path) -> SlotGuard {
             std::thread::sleep(Duration::from_millis(1));
         }
     });
-    let ledger = Arc::new(Mutex::new(held.ledger()));
+    let ledger = SharedLedger::new(held.ledger());
     let (requests, mut requested) = mpsc::channel(4);
     let outer = SlotGuard::new(
         held.slot().to_owned(),
@@ -196,7 +199,7 @@ fn believe(held: SlotGuard, folder: &Path) -> SlotGuard {
     tokio::spawn(async move {
         let mut answer = None;
         while let Some(request) = requested.recv().await {
-            held.count(|inner| *inner = *ledger.lock().unwrap());
+            held.count(|inner| *inner = ledger.get());
             match request {
                 HolderRequest::Flush(answer) => drop(answer.send(held.flush().await)),
                 HolderRequest::Release(last) => {

@@ -14,6 +14,7 @@ use kube::Resource;
 use kube::runtime::controller::Action;
 use streampress_crds::api::pipeline::TransportPolicy;
 use streampress_crds::{CheckedPipeline, Reason};
+use streampress_transport::error_chain;
 use tokio::time::{Instant, timeout};
 use tracing::{debug, warn};
 
@@ -21,7 +22,6 @@ use crate::apply::WriteError;
 use crate::decide::drain::Drain;
 use crate::decide::replicas::replicas;
 use crate::decide::status::Observation;
-use crate::errors::error_chain;
 use crate::resources::{ObjectKind, OwnedObject, Replicas, build};
 use crate::state::cluster_state::ClusterState;
 use crate::state::ledger;

@@ -86,7 +86,7 @@ mod tests {
     use streampress_crds::api::pipeline::{AutoscalingSpec, GeneratorSpec, WorkerSpec};
 
     use super::*;
-    use crate::transport::Depth;
+    use streampress_transport::Depth;
 
     fn spec(mode: AutoscalingMode) -> CompressionPipelineSpec {
         let autoscaling = AutoscalingSpec {

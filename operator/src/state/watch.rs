@@ -14,6 +14,7 @@ use kube::runtime::watcher::{self, Event, watcher};
 use kube::{Api, Client, Resource};
 use parking_lot::Mutex;
 use serde::de::DeserializeOwned;
+use streampress_transport::Backoff;
 use tokio::sync::SetOnce;
 use tokio::time::{Instant, sleep, timeout};
 use tower::BoxError;
@@ -29,10 +30,8 @@ const BEGIN_DEADLINE: Duration = Duration::from_secs(8);
 const PAGE_DEADLINE: Duration = Duration::from_secs(20);
 /// The shortest time between the beginnings of two watches.
 const SHORTEST_WATCH: Duration = Duration::from_secs(1);
-/// The pause after a first failure; it doubles from one to the next.
-const PAUSE: Duration = Duration::from_millis(500);
-/// The longest.
-const LONGEST_PAUSE: Duration = Duration::from_secs(15);
+/// The pauses after failures.
+const PAUSES: Backoff = Backoff::new(Duration::from_millis(500), Duration::from_secs(15));
 /// After so many failures in a row everything is listed again: a server that does not take a version any more may say
 /// so in many ways.
 const FAILURES_BEFORE_LIST: u32 = 5;
@@ -174,7 +173,7 @@ pub(crate) async fn follow<K>(
                 if failures % FAILURES_BEFORE_LIST == 0 {
                     events = start();
                 }
-                sleep(jittered(pause(failures))).await;
+                sleep(PAUSES.equal_jitter(failures)).await;
             }
         }
     }
@@ -200,19 +199,6 @@ fn message(error: &watcher::Error) -> String {
         watcher::Error::WatchError(status) => status.message.clone(),
         watcher::Error::NoResourceVersion => error.to_string(),
     }
-}
-
-fn pause(failures: u32) -> Duration {
-    PAUSE
-        .saturating_mul(1 << (failures.clamp(1, 16) - 1))
-        .min(LONGEST_PAUSE)
-}
-
-/// Between half and all of it, so that many watches do not come back at once.
-fn jittered(pause: Duration) -> Duration {
-    use std::hash::{BuildHasher, RandomState};
-    let random = RandomState::new().hash_one(0_u8) % 512;
-    pause.mul_f64(0.5 + f64::from(u16::try_from(random).unwrap_or(0)) / 1024.0)
 }
 
 /// A client whose answers are signs of life of one watch. Waits for no answer without end, and begins no watch at once

@@ -19,7 +19,10 @@ use streampress_crds::api::pipeline::{DeletionPolicy, TransportPolicy};
 use streampress_crds::api::status::TransportStatus;
 use tokio::time::sleep;
 
-use super::{Credentials, Depth, Depths, OWNER_TAG, PIPELINE_TAG, Plan, Provisioner, rules};
+use streampress_transport::Depth;
+use streampress_transport::aws::AwsCredentials;
+
+use super::{Depths, OWNER_TAG, PIPELINE_TAG, Plan, Provisioner, rules};
 use crate::transport::problem::Problem;
 
 /// What one request may take; the desk bounds the whole.
@@ -42,11 +45,11 @@ pub struct Aws {
 struct Place {
     region: String,
     endpoint: Option<String>,
-    credentials: Option<Credentials>,
+    credentials: Option<AwsCredentials>,
 }
 
 impl Aws {
-    async fn clients(&self, plan: &Plan, credentials: Option<&Credentials>) -> Arc<Clients> {
+    async fn clients(&self, plan: &Plan, credentials: Option<&AwsCredentials>) -> Arc<Clients> {
         let place = Place {
             region: plan.region.clone(),
             endpoint: plan.endpoint.clone(),
@@ -75,7 +78,7 @@ struct Clients {
 }
 
 impl Clients {
-    async fn of(plan: &Plan, credentials: Option<&Credentials>) -> Self {
+    async fn of(plan: &Plan, credentials: Option<&AwsCredentials>) -> Self {
         let http = aws_smithy_http_client::Builder::new()
             .tls_provider(tls::Provider::Rustls(
                 tls::rustls_provider::CryptoMode::Ring,
@@ -116,7 +119,7 @@ impl Provisioner for Aws {
     async fn provide(
         &self,
         plan: &Plan,
-        credentials: Option<&Credentials>,
+        credentials: Option<&AwsCredentials>,
     ) -> Result<TransportStatus, Problem> {
         let clients = self.clients(plan, credentials).await;
         match plan.policy {
@@ -125,7 +128,7 @@ impl Provisioner for Aws {
         }
     }
 
-    async fn depths(&self, plan: &Plan, credentials: Option<&Credentials>) -> Depths {
+    async fn depths(&self, plan: &Plan, credentials: Option<&AwsCredentials>) -> Depths {
         let clients = self.clients(plan, credentials).await;
         let parts = &plan.parts;
         let (files, chunks, files_dead, chunks_dead) = futures::join!(
@@ -147,7 +150,7 @@ impl Provisioner for Aws {
         &self,
         plan: &Plan,
         policy: DeletionPolicy,
-        credentials: Option<&Credentials>,
+        credentials: Option<&AwsCredentials>,
     ) -> Result<Vec<String>, Problem> {
         if let Some(left) = rules::kept(plan, policy) {
             return Ok(left);

@@ -11,18 +11,18 @@ use parking_lot::Mutex;
 use streampress_crds::Reason;
 use streampress_crds::api::pipeline::DeletionPolicy;
 use streampress_crds::api::status::TransportStatus;
+use streampress_transport::Backoff;
+use streampress_transport::aws::AwsCredentials;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::time::{Instant, sleep, timeout};
 use tokio_util::task::AbortOnDropHandle;
 use tracing::{info, warn};
 
 use super::problem::{Problem, Retry};
-use super::{Credentials, Depths, Plan, Provisioner, TransportState, credentials};
+use super::{Depths, Plan, Provisioner, TransportState, credentials};
 
-/// The first pause after a failure; it doubles from one to the next.
-const PAUSE: Duration = Duration::from_secs(1);
-/// The longest.
-const LONGEST_PAUSE: Duration = Duration::from_secs(60);
+/// The pauses after failures.
+const PAUSES: Backoff = Backoff::new(Duration::from_secs(1), Duration::from_secs(60));
 /// After so many reads in a row that gave nothing of a queue, the whole transport is looked up again.
 const UNREADABLE: u32 = 3;
 /// After so many reads in a row without a change, depths are read less often.
@@ -234,14 +234,14 @@ impl Inner {
         changed
     }
 
-    async fn credentials(&self, plan: &Plan) -> Result<Option<Credentials>, Problem> {
+    async fn credentials(&self, plan: &Plan) -> Result<Option<AwsCredentials>, Problem> {
         credentials::find(&self.client, plan, &self.options.own_identity_endpoints).await
     }
 
     async fn provide(
         &self,
         plan: &Plan,
-    ) -> Result<(Option<Credentials>, TransportStatus), Problem> {
+    ) -> Result<(Option<AwsCredentials>, TransportStatus), Problem> {
         let call = async {
             let credentials = self.credentials(plan).await?;
             let status = self.provisioner.provide(plan, credentials.as_ref()).await?;
@@ -252,7 +252,7 @@ impl Inner {
             .unwrap_or_else(|_| Err(no_answer(plan, self.options.call_deadline)))
     }
 
-    async fn depths(&self, plan: &Plan, credentials: Option<&Credentials>) -> Depths {
+    async fn depths(&self, plan: &Plan, credentials: Option<&AwsCredentials>) -> Depths {
         let call = self.provisioner.depths(plan, credentials);
         timeout(self.options.call_deadline, call)
             .await
@@ -288,9 +288,8 @@ fn unreadable() -> Problem {
 /// Makes the transport, with longer and longer pauses while that fails, and reads its depths for as long as the pipeline
 /// exists.
 async fn maintain(inner: Arc<Inner>, plan: Arc<Plan>) {
-    let mut pause = PAUSE;
+    let (mut failures, mut quiet) = (0, 0);
     let mut readable = true;
-    let mut quiet = 0;
     loop {
         let provided = {
             let Some(_permit) = inner.permit(&plan, Operation::Maintain).await else {
@@ -309,7 +308,7 @@ async fn maintain(inner: Arc<Inner>, plan: Arc<Plan>) {
                 readable =
                     read_depths(&inner, &plan, credentials.as_ref(), state, &mut quiet).await;
                 if readable {
-                    pause = PAUSE;
+                    failures = 0;
                     continue;
                 }
                 inner.update(&plan, |entry| {
@@ -324,8 +323,8 @@ async fn maintain(inner: Arc<Inner>, plan: Arc<Plan>) {
                 });
             }
         }
-        sleep(pause).await;
-        pause = (pause * 2).min(LONGEST_PAUSE);
+        failures += 1;
+        sleep(PAUSES.delay(failures)).await;
     }
 }
 
@@ -334,7 +333,7 @@ async fn maintain(inner: Arc<Inner>, plan: Arc<Plan>) {
 async fn read_depths(
     inner: &Inner,
     plan: &Plan,
-    credentials: Option<&Credentials>,
+    credentials: Option<&AwsCredentials>,
     state: TransportState,
     quiet: &mut u32,
 ) -> bool {
@@ -376,7 +375,7 @@ async fn remove(inner: Arc<Inner>, plan: Arc<Plan>, policy: DeletionPolicy) {
     let deadline = inner.options.removal_deadline;
     let mut last = no_answer(&plan, deadline);
     let attempts = async {
-        let mut pause = PAUSE;
+        let mut failures = 0;
         loop {
             let attempt = async {
                 let credentials = inner.credentials(&plan).await?;
@@ -389,8 +388,8 @@ async fn remove(inner: Arc<Inner>, plan: Arc<Plan>, policy: DeletionPolicy) {
                 Err(problem) if problem.retry == Retry::Transient => last = problem,
                 result => return result,
             }
-            sleep(pause).await;
-            pause *= 2;
+            failures += 1;
+            sleep(PAUSES.delay(failures)).await;
         }
     };
     let result = timeout(deadline, attempts).await;

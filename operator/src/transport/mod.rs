@@ -14,8 +14,9 @@ use streampress_crds::api::pipeline::{AutoscalingMode, DeletionPolicy, Transport
 use streampress_crds::api::status::TransportStatus;
 use streampress_crds::settings::TransportSettings;
 use streampress_crds::{CompressionPipeline, Resolved};
+use streampress_transport::Depth;
+use streampress_transport::aws::AwsCredentials;
 
-pub use credentials::Credentials;
 use problem::Problem;
 
 /// On every queue and stream that the operator makes: the UID of the pipeline it was made for. Nothing without it is
@@ -23,26 +24,6 @@ use problem::Problem;
 pub const OWNER_TAG: &str = "streampress.dev/uid";
 /// For people: `namespace/name` of the pipeline.
 pub const PIPELINE_TAG: &str = "streampress.dev/pipeline";
-
-/// How many messages a queue has.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Depth {
-    /// Can be received.
-    pub visible: u64,
-    /// Received and not yet deleted.
-    pub in_flight: u64,
-    /// Not yet visible.
-    pub delayed: u64,
-}
-
-impl Depth {
-    /// All messages that are not yet done.
-    pub fn total(self) -> u64 {
-        self.visible
-            .saturating_add(self.in_flight)
-            .saturating_add(self.delayed)
-    }
-}
 
 /// How many messages a pipeline's queues have; what could not be read is `None`, never zero.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -143,15 +124,15 @@ pub trait Provisioner: Send + Sync {
     async fn provide(
         &self,
         plan: &Plan,
-        credentials: Option<&Credentials>,
+        credentials: Option<&AwsCredentials>,
     ) -> Result<TransportStatus, Problem>;
     /// Reads how many messages the queues have.
-    async fn depths(&self, plan: &Plan, credentials: Option<&Credentials>) -> Depths;
+    async fn depths(&self, plan: &Plan, credentials: Option<&AwsCredentials>) -> Depths;
     /// Deletes what is this pipeline's, as the policy says. Gives what was left behind, a sentence each.
     async fn remove(
         &self,
         plan: &Plan,
         policy: DeletionPolicy,
-        credentials: Option<&Credentials>,
+        credentials: Option<&AwsCredentials>,
     ) -> Result<Vec<String>, Problem>;
 }

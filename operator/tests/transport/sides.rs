@@ -8,8 +8,9 @@ use streampress_crds::CheckedPipeline;
 use streampress_crds::api::pipeline::{CompressionPipeline, TransportPolicy};
 use streampress_operator::transport::aws::Aws;
 use streampress_operator::transport::memory::Memory;
-use streampress_operator::transport::{Credentials, OWNER_TAG, Plan, Provisioner};
+use streampress_operator::transport::{OWNER_TAG, Plan, Provisioner};
 use streampress_tests::fake_aws::{FakeAws, Options, sqs};
+use streampress_transport::aws::AwsCredentials;
 
 /// The pipeline of these tests, and another of the same name at another time, whose queues have other names.
 pub const OURS: &str = "uid-1";
@@ -107,12 +108,8 @@ pub fn names(plan: &Plan) -> Vec<String> {
 }
 
 /// Keys that the stand-in takes.
-pub fn keys() -> Credentials {
-    Credentials {
-        access_key_id: "test".into(),
-        secret_access_key: "test".into(),
-        session_token: None,
-    }
+pub fn keys() -> AwsCredentials {
+    AwsCredentials::new("test", "test")
 }
 
 #[derive(Default)]

@@ -1,26 +1,26 @@
-//! How fast files are packed at each effort, and unpacked: `cargo bench -p streampress --bench codec`.
-//! One file of 1 MiB of each example schema, on all cores.
+//! The speed of packing at each effort and of unpacking: `cargo bench -p streampress-codec`. One file of
+//! 1 MiB of each of three example schemas, on all cores.
 
 use std::{sync::atomic::AtomicBool, time::Duration};
 
 use criterion::{BenchmarkId, Criterion, Throughput, criterion_group, criterion_main};
-use streampress_codec::hybrid::{Effort, Limits, Options, pack, unpack};
+use streampress_codec::hybrid::{CodecOptions, Effort, Limits, pack, unpack};
 use streampress_generator::{FileFormat, Generator, GeneratorOptions, Schema};
 
 const FILE_SIZE_BYTES: u64 = 1 << 20;
-static GO: AtomicBool = AtomicBool::new(false);
+static RUN: AtomicBool = AtomicBool::new(false);
 
 fn packed(raw: &[u8], effort: Effort) -> Vec<u8> {
-    let options = Options {
+    let options = CodecOptions {
         effort,
-        ..Options::default()
+        ..CodecOptions::default()
     };
     let mut packed = Vec::new();
     let sink = |frame: &[u8]| {
         packed.extend_from_slice(frame);
         Ok(())
     };
-    pack(raw, sink, &options, &GO).expect("packs");
+    pack(raw, sink, &options, &RUN).expect("packs");
     packed
 }
 
@@ -53,7 +53,7 @@ fn both_ways(c: &mut Criterion) {
         let file = packed(&raw, Effort::Balanced);
         group.bench_function(BenchmarkId::new("unpack", &name), |b| {
             b.iter(|| {
-                unpack(&file[..], std::io::sink(), &Limits::default(), 0, &GO).expect("unpacks")
+                unpack(&file[..], std::io::sink(), &Limits::default(), 0, &RUN).expect("unpacks")
             });
         });
     }

@@ -1,19 +1,19 @@
-//! Single bits in a row of bytes, the highest of each byte first.
+//! Bit fields in a sequence of bytes, most significant bit first.
 
-use super::Damage;
+use crate::Damage;
 
-/// Appends bits to bytes.
+/// Writes bit fields.
 #[derive(Debug, Default)]
-pub struct BitWriter {
+pub(crate) struct BitWriter {
     bytes: Vec<u8>,
-    /// Bits not yet in a whole byte, the lowest `held` of it.
+    /// The lowest `held` bits are not in `bytes` yet.
     pending: u32,
     held: u32,
 }
 
 impl BitWriter {
     /// Appends the lowest `count` bits of `value`, the highest first; at most 128.
-    pub fn put(&mut self, value: u128, count: u32) {
+    pub(crate) fn put(&mut self, value: u128, count: u32) {
         let mut left = count.min(128);
         while left > 0 {
             let step = left.min(8 - self.held);
@@ -28,8 +28,8 @@ impl BitWriter {
         }
     }
 
-    /// The bytes; the last is filled up with zero bits.
-    pub fn finish(mut self) -> Vec<u8> {
+    /// The bytes; zero bits complete the last one.
+    pub(crate) fn finish(mut self) -> Vec<u8> {
         if self.held > 0 {
             self.put(0, 8 - self.held);
         }
@@ -37,27 +37,27 @@ impl BitWriter {
     }
 }
 
-/// Takes bits from bytes.
+/// Reads bit fields.
 #[derive(Debug)]
-pub struct BitReader<'a> {
+pub(crate) struct BitReader<'a> {
     bytes: &'a [u8],
-    /// Bits taken so far.
+    /// The number of bits read.
     at: usize,
 }
 
 impl<'a> BitReader<'a> {
-    /// At the first bit of `bytes`.
-    pub fn new(bytes: &'a [u8]) -> Self {
+    /// A reader at the first bit of `bytes`.
+    pub(crate) fn new(bytes: &'a [u8]) -> Self {
         Self { bytes, at: 0 }
     }
 
     /// The next `count` bits, at most 64.
-    pub fn take(&mut self, count: u32) -> Result<u64, Damage> {
+    pub(crate) fn take(&mut self, count: u32) -> Result<u64, Damage> {
         Ok(self.take_wide(count.min(64))? as u64)
     }
 
     /// The next `count` bits, at most 128.
-    pub fn take_wide(&mut self, count: u32) -> Result<u128, Damage> {
+    pub(crate) fn take_wide(&mut self, count: u32) -> Result<u128, Damage> {
         let mut left = count.min(128);
         let mut value = 0u128;
         while left > 0 {
@@ -75,12 +75,12 @@ impl<'a> BitReader<'a> {
         Ok(value)
     }
 
-    /// Whether less than a byte is left over.
-    pub fn finish(&self) -> Result<(), Damage> {
+    /// Checks that less than a byte remains.
+    pub(crate) fn finish(&self) -> Result<(), Damage> {
         if self.at.div_ceil(8) == self.bytes.len() {
             Ok(())
         } else {
-            Err(Damage::new("packed bits are left over"))
+            Err(Damage::new("unread packed bits remain"))
         }
     }
 }
@@ -90,17 +90,17 @@ mod tests {
     use super::*;
 
     #[test]
-    fn bits_come_back_whatever_their_number() {
-        let mut dice = fastrand::Rng::with_seed(3);
+    fn bit_fields_of_every_width_round_trip() {
+        let mut rng = fastrand::Rng::with_seed(3);
         let written: Vec<(u128, u32)> = (0..2000)
             .map(|_| {
-                let count = dice.u32(0..=128);
+                let count = rng.u32(0..=128);
                 let mask = if count == 128 {
                     u128::MAX
                 } else {
                     (1 << count) - 1
                 };
-                (dice.u128(..) & mask, count)
+                (rng.u128(..) & mask, count)
             })
             .collect();
         let mut writer = BitWriter::default();

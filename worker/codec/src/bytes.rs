@@ -1,7 +1,6 @@
-//! Reading and writing the small fields inside a block: varints and slices, always checked against
-//! what is left.
+//! Varints, zigzag numbers, and a bounds-checked reader of fields.
 
-use super::Damage;
+use crate::Damage;
 
 /// Appends `value` in LEB128: seven bits a byte, lowest first.
 pub fn put_varint(out: &mut Vec<u8>, mut value: u64) {
@@ -12,35 +11,35 @@ pub fn put_varint(out: &mut Vec<u8>, mut value: u64) {
     out.push(value as u8);
 }
 
-/// Maps small negative and positive numbers to small unsigned ones.
-pub fn zigzag(value: i64) -> u64 {
+/// Maps numbers near zero to small unsigned numbers: 0, -1, 1, -2 become 0, 1, 2, 3.
+pub(crate) fn zigzag(value: i64) -> u64 {
     ((value << 1) ^ (value >> 63)) as u64
 }
 
 /// Undoes [`zigzag`].
-pub fn unzigzag(value: u64) -> i64 {
+pub(crate) fn unzigzag(value: u64) -> i64 {
     ((value >> 1) as i64) ^ -((value & 1) as i64)
 }
 
-/// A cursor over untrusted bytes.
+/// Reads fields from untrusted bytes and checks every length.
 #[derive(Debug, Clone)]
-pub struct Reader<'a> {
+pub(crate) struct FieldReader<'a> {
     left: &'a [u8],
 }
 
-impl<'a> Reader<'a> {
-    /// A cursor at the start of `bytes`.
-    pub fn new(bytes: &'a [u8]) -> Self {
+impl<'a> FieldReader<'a> {
+    /// A reader at the start of `bytes`.
+    pub(crate) fn new(bytes: &'a [u8]) -> Self {
         Self { left: bytes }
     }
 
-    /// Bytes not read yet.
-    pub fn remaining(&self) -> usize {
+    /// The number of bytes not read yet.
+    pub(crate) fn remaining(&self) -> usize {
         self.left.len()
     }
 
     /// The next byte.
-    pub fn byte(&mut self) -> Result<u8, Damage> {
+    pub(crate) fn byte(&mut self) -> Result<u8, Damage> {
         let (&first, rest) = self
             .left
             .split_first()
@@ -50,7 +49,7 @@ impl<'a> Reader<'a> {
     }
 
     /// The next varint; at most 64 bits.
-    pub fn varint(&mut self) -> Result<u64, Damage> {
+    pub(crate) fn varint(&mut self) -> Result<u64, Damage> {
         let mut value = 0u64;
         for shift in (0..64).step_by(7) {
             let byte = self.byte()?;
@@ -66,7 +65,7 @@ impl<'a> Reader<'a> {
     }
 
     /// The next varint as a size of at most `limit`.
-    pub fn size(&mut self, limit: usize, what: &str) -> Result<usize, Damage> {
+    pub(crate) fn size(&mut self, limit: usize, what: &str) -> Result<usize, Damage> {
         let value = self.varint()?;
         usize::try_from(value)
             .ok()
@@ -75,17 +74,17 @@ impl<'a> Reader<'a> {
     }
 
     /// The next `count` bytes.
-    pub fn take(&mut self, count: usize) -> Result<&'a [u8], Damage> {
+    pub(crate) fn take(&mut self, count: usize) -> Result<&'a [u8], Damage> {
         if count > self.left.len() {
-            return Err(Damage::new("a field is longer than what holds it"));
+            return Err(Damage::new("a field is longer than its container"));
         }
         let (head, rest) = self.left.split_at(count);
         self.left = rest;
         Ok(head)
     }
 
-    /// All that is left.
-    pub fn rest(&mut self) -> &'a [u8] {
+    /// All bytes not read yet.
+    pub(crate) fn rest(&mut self) -> &'a [u8] {
         std::mem::take(&mut self.left)
     }
 }
@@ -95,26 +94,26 @@ mod tests {
     use super::*;
 
     #[test]
-    fn varints_come_back() {
+    fn varints_round_trip() {
         for value in [0, 1, 127, 128, 300, u64::from(u32::MAX), u64::MAX] {
             let mut out = Vec::new();
             put_varint(&mut out, value);
-            assert_eq!(Reader::new(&out).varint(), Ok(value));
+            assert_eq!(FieldReader::new(&out).varint(), Ok(value));
         }
     }
 
     #[test]
     fn a_number_of_more_than_64_bits_is_refused() {
-        assert!(Reader::new(&[0xff; 11]).varint().is_err());
+        assert!(FieldReader::new(&[0xff; 11]).varint().is_err());
         assert!(
-            Reader::new(&[0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 2])
+            FieldReader::new(&[0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 2])
                 .varint()
                 .is_err()
         );
     }
 
     #[test]
-    fn zigzag_comes_back() {
+    fn zigzag_round_trips() {
         for value in [0, -1, 1, i64::MIN, i64::MAX] {
             assert_eq!(unzigzag(zigzag(value)), value);
         }

@@ -1,23 +1,23 @@
-//! What can go wrong while packing and unpacking, in words for the person who has to act.
+//! The errors of packing and unpacking.
 
 use std::io;
 
-/// Why some bytes cannot be decoded; the caller adds where they lie.
+/// Why some bytes cannot be decoded. The caller adds their offset.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("{0}")]
 pub struct Damage(pub String);
 
 impl Damage {
-    /// A reason in a few words, lower case.
+    /// A reason in a few lower-case terms.
     pub fn new(reason: impl Into<String>) -> Self {
         Self(reason.into())
     }
 }
 
-/// A failed pack or unpack. Offsets count bytes of the packed file from its start.
+/// A failed pack or unpack. Offsets count bytes from the start of the packed file.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
-pub enum Error {
+pub enum CodecError {
     /// The input could not be read.
     #[error("reading the input")]
     Read(#[source] io::Error),
@@ -29,7 +29,7 @@ pub enum Error {
         "not a packed file: it does not begin with the bytes 89 53 50 4B (pack it first, or name a file made by `streampress pack`)"
     )]
     NotPacked,
-    /// Written by a later version of the format.
+    /// A later version of the format.
     #[error(
         "packed with format version {found}; this program reads up to version {known} (unpack it with a newer streampress)"
     )]
@@ -39,14 +39,14 @@ pub enum Error {
         /// The newest version that this program reads.
         known: u8,
     },
-    /// The packed bytes are not what was written.
+    /// The packed bytes are not those that were written.
     #[error("damaged at byte {offset}{}: {reason}", .block.map(|n| format!(" (block {n})")).unwrap_or_default())]
     Damaged {
-        /// Where the damaged header, block or end frame begins.
+        /// Offset of the damaged header, block or end frame.
         offset: u64,
-        /// The number of the block, from 0, where it is known.
+        /// The number of the block, from 0, if it is known.
         block: Option<u32>,
-        /// What is wrong with it.
+        /// What is wrong.
         reason: String,
     },
     /// More than the caller allows.
@@ -54,19 +54,19 @@ pub enum Error {
         "{what} is {value} bytes at byte {offset}, over the limit of {limit} (raise the limit if the file is trusted)"
     )]
     TooLarge {
-        /// The field that asks for too much.
+        /// The field over the limit.
         what: &'static str,
-        /// What it asks for.
+        /// Its value in bytes.
         value: u64,
-        /// What is allowed.
+        /// The limit in bytes.
         limit: u64,
-        /// Where it says so.
+        /// The offset of the field's header.
         offset: u64,
     },
     /// A setting outside its range.
     #[error("{0}")]
     Options(String),
-    /// The caller raised its cancel flag.
+    /// The caller set its cancel flag.
     #[error("cancelled at a block boundary")]
     Cancelled,
 }

@@ -1,10 +1,10 @@
-//! The checks of the fuzz targets, run over what the fuzzers found interesting (`testdata/fuzz`).
+//! The checks of the fuzz targets on the minimised corpus in `testdata/fuzz`.
 
 #![expect(clippy::expect_used, reason = "a test fails by panicking")]
 
 use std::path::PathBuf;
 
-use streampress_codec::transform::Transform;
+use streampress_codec::Transform;
 
 #[path = "../fuzz/src/checks.rs"]
 mod checks;
@@ -27,12 +27,12 @@ fn replay(target: &str, check: impl Fn(&[u8])) {
 }
 
 #[test]
-fn inputs_of_the_round_trip_come_back() {
+fn the_round_trip_corpus_round_trips() {
     replay("round_trip", checks::round_trip);
 }
 
 #[test]
-fn inputs_of_each_transform_come_back() {
+fn the_corpus_of_each_transform_round_trips() {
     replay("transform_json", |data| {
         checks::transform(Transform::Json, data)
     });
@@ -45,12 +45,12 @@ fn inputs_of_each_transform_come_back() {
 }
 
 #[test]
-fn hostile_files_and_blocks_get_an_answer() {
+fn hostile_files_and_blocks_are_decoded_or_refused() {
     replay("hostile_file", checks::hostile_file);
     replay("hostile_block", checks::hostile_block);
 }
 
 #[test]
-fn inputs_of_the_seed_format_come_back() {
-    replay("seed_format", checks::seed_format);
+fn the_legacy_corpus_round_trips() {
+    replay("legacy_format", checks::legacy_format);
 }

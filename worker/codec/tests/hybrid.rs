@@ -1,4 +1,4 @@
-//! The hybrid format as a whole: any bytes come back, damage is named, memory and order stay bounded.
+//! Whole hybrid files: any bytes round-trip, damage is named, memory and order are bounded.
 
 #![expect(clippy::expect_used, reason = "a test fails by panicking")]
 
@@ -9,21 +9,21 @@ use std::{
 
 use proptest::prelude::*;
 use streampress_codec::{
-    Error,
-    hybrid::{self, Effort, Limits, Options, Summary},
+    CodecError,
+    hybrid::{self, CodecOptions, Effort, Limits, Summary},
 };
 
-static GO: AtomicBool = AtomicBool::new(false);
+static RUN: AtomicBool = AtomicBool::new(false);
 
-fn options(effort: Effort, block_size: usize, threads: usize) -> Options {
-    Options {
+fn options(effort: Effort, block_size: usize, threads: usize) -> CodecOptions {
+    CodecOptions {
         effort,
         block_size,
         threads,
     }
 }
 
-fn pack(raw: &[u8], options: Options) -> (Vec<u8>, Summary) {
+fn pack(raw: &[u8], options: CodecOptions) -> (Vec<u8>, Summary) {
     let mut packed = Vec::new();
     let summary = hybrid::pack(
         raw,
@@ -32,19 +32,19 @@ fn pack(raw: &[u8], options: Options) -> (Vec<u8>, Summary) {
             Ok(())
         },
         &options,
-        &GO,
+        &RUN,
     )
     .expect("packs");
     (packed, summary)
 }
 
-fn unpack(packed: &[u8]) -> Result<(Vec<u8>, Summary), Error> {
+fn unpack(packed: &[u8]) -> Result<(Vec<u8>, Summary), CodecError> {
     let mut raw = Vec::new();
-    let summary = hybrid::unpack(packed, &mut raw, &Limits::default(), 2, &GO)?;
+    let summary = hybrid::unpack(packed, &mut raw, &Limits::default(), 2, &RUN)?;
     Ok((raw, summary))
 }
 
-fn check(raw: &[u8], options: Options) -> Vec<u8> {
+fn check(raw: &[u8], options: CodecOptions) -> Vec<u8> {
     let (packed, summary) = pack(raw, options);
     let (back, unpacked) = unpack(&packed).expect("unpacks");
     assert!(back == raw, "{options:?}");
@@ -77,7 +77,7 @@ fn rows(bytes: usize) -> Vec<u8> {
 }
 
 #[test]
-fn files_of_all_sizes_come_back() {
+fn files_of_all_sizes_round_trip() {
     for effort in Effort::ALL {
         for len in [0, 1, 2, 4095, 4096, 4097, 8192, 50_000] {
             check(&rows(60_000)[..len], options(effort, 4096, 2));
@@ -95,7 +95,7 @@ fn the_same_file_packs_to_the_same_bytes_on_any_number_of_threads() {
 }
 
 #[test]
-fn blocks_end_behind_rows() {
+fn blocks_end_after_rows() {
     let raw = rows(100_000);
     let mut ends = Vec::new();
     let mut at = 0;
@@ -103,7 +103,7 @@ fn blocks_end_behind_rows() {
         &raw[..],
         |_| Ok(()),
         &options(Effort::Fast, 10_000, 1),
-        &GO,
+        &RUN,
         |block| {
             at += block.header.raw_len as usize;
             ends.push(raw[at - 1]);
@@ -121,8 +121,8 @@ fn every_truncation_is_an_error_with_an_offset() {
         .chain(packed.len() - 80..packed.len())
     {
         match unpack(&packed[..len]) {
-            Err(Error::Damaged { offset, .. }) => assert!(offset <= len as u64),
-            Err(Error::NotPacked) => assert_eq!(len, 0),
+            Err(CodecError::Damaged { offset, .. }) => assert!(offset <= len as u64),
+            Err(CodecError::NotPacked) => assert_eq!(len, 0),
             other => panic!("{len}: {other:?}"),
         }
     }
@@ -150,8 +150,8 @@ fn a_damaged_block_loses_only_itself_and_is_named() {
         let mut bad = packed.clone();
         bad[at] ^= 0x10;
         let mut back = Vec::new();
-        let summary = hybrid::unpack_keep_going(&bad[..], &mut back, &Limits::default(), 2, &GO)
-            .expect("goes on");
+        let summary = hybrid::unpack_keep_going(&bad[..], &mut back, &Limits::default(), 2, &RUN)
+            .expect("continues");
         assert_eq!(summary.damaged.len(), 1, "{:?}", summary.damaged);
         assert!(
             summary.damaged[0].contains(&format!("at byte {}", starts[2])),
@@ -165,27 +165,27 @@ fn a_damaged_block_loses_only_itself_and_is_named() {
 }
 
 #[test]
-fn limits_hold_before_memory_is_taken() {
+fn limits_are_checked_before_memory_is_allocated() {
     let (packed, _) = pack(&rows(40_000), options(Effort::Fast, 8 << 10, 1));
     let small = |block_bytes, total_bytes| {
         let limits = Limits {
             block_bytes,
             total_bytes,
         };
-        hybrid::unpack(&packed[..], io::sink(), &limits, 1, &GO)
+        hybrid::unpack(&packed[..], io::sink(), &limits, 1, &RUN)
     };
     assert!(matches!(
         small(4 << 10, u64::MAX),
-        Err(Error::TooLarge { .. })
+        Err(CodecError::TooLarge { .. })
     ));
     assert!(matches!(
         small(8 << 10, 20_000),
-        Err(Error::TooLarge { .. })
+        Err(CodecError::TooLarge { .. })
     ));
 }
 
 #[test]
-fn a_raised_flag_ends_both_ways_at_a_block() {
+fn the_cancel_flag_ends_packing_and_unpacking() {
     let raw = rows(100_000);
     let stop = AtomicBool::new(false);
     let mut frames = 0;
@@ -195,7 +195,7 @@ fn a_raised_flag_ends_both_ways_at_a_block() {
         Ok(())
     };
     let result = hybrid::pack(&raw[..], sink, &options(Effort::Fast, 4096, 2), &stop);
-    assert!(matches!(result, Err(Error::Cancelled)));
+    assert!(matches!(result, Err(CodecError::Cancelled)));
     assert_eq!(frames, 3);
     let (packed, _) = pack(&raw, options(Effort::Fast, 4096, 2));
     let result = hybrid::unpack(
@@ -205,38 +205,38 @@ fn a_raised_flag_ends_both_ways_at_a_block() {
         2,
         &AtomicBool::new(true),
     );
-    assert!(matches!(result, Err(Error::Cancelled)));
+    assert!(matches!(result, Err(CodecError::Cancelled)));
 }
 
 #[test]
-fn errors_of_reader_and_sink_are_told_apart() {
+fn errors_of_reader_and_sink_are_distinct() {
     struct Broken;
     impl Read for Broken {
         fn read(&mut self, _: &mut [u8]) -> io::Result<usize> {
             Err(io::Error::other("broken"))
         }
     }
-    let options = Options::default();
+    let options = CodecOptions::default();
     assert!(matches!(
-        hybrid::pack(Broken, |_| Ok(()), &options, &GO),
-        Err(Error::Read(_))
+        hybrid::pack(Broken, |_| Ok(()), &options, &RUN),
+        Err(CodecError::Read(_))
     ));
     let full = |_: &[u8]| Err(io::Error::other("full"));
     assert!(matches!(
-        hybrid::pack(&b"x"[..], full, &options, &GO),
-        Err(Error::Write(_))
+        hybrid::pack(&b"x"[..], full, &options, &RUN),
+        Err(CodecError::Write(_))
     ));
     assert!(matches!(
         unpack(b"plain text, not packed"),
-        Err(Error::NotPacked)
+        Err(CodecError::NotPacked)
     ));
 }
 
 #[test]
 fn a_block_size_out_of_range_is_refused() {
     for size in [0, 4095, 65 << 20] {
-        let result = hybrid::pack(&b"x"[..], |_| Ok(()), &options(Effort::Fast, size, 1), &GO);
-        assert!(matches!(result, Err(Error::Options(_))), "{size}");
+        let result = hybrid::pack(&b"x"[..], |_| Ok(()), &options(Effort::Fast, size, 1), &RUN);
+        assert!(matches!(result, Err(CodecError::Options(_))), "{size}");
     }
 }
 
@@ -244,7 +244,7 @@ proptest! {
     #![proptest_config(ProptestConfig { cases: 96, failure_persistence: None, ..ProptestConfig::default() })]
 
     #[test]
-    fn arbitrary_bytes_come_back(raw in proptest::collection::vec(any::<u8>(), 0..6000)) {
+    fn arbitrary_bytes_round_trip(raw in proptest::collection::vec(any::<u8>(), 0..6000)) {
         for effort in Effort::ALL {
             check(&raw, options(effort, 4096, 1));
         }
@@ -252,7 +252,7 @@ proptest! {
 
     #[test]
     fn arbitrary_packed_bytes_never_panic(tail in proptest::collection::vec(any::<u8>(), 0..2000)) {
-        let (mut packed, _) = pack(b"a,b\n1,2\n", Options::default());
+        let (mut packed, _) = pack(b"a,b\n1,2\n", CodecOptions::default());
         packed.truncate(16);
         packed.extend(tail);
         prop_assert!(unpack(&packed).is_err());

@@ -1,5 +1,5 @@
-//! The seed format against the original's own bytes, and against Python's `json`, `csv`, `lzma` and
-//! `bz2` (python3 is needed).
+//! The legacy format against bytes of the Python original, and against Python's `json`, `csv`, `lzma`
+//! and `bz2` (needs python3).
 
 #![expect(clippy::expect_used, reason = "a test fails by panicking")]
 
@@ -10,11 +10,13 @@ use std::{
 };
 
 use serde_json::Value;
-use streampress_codec::legacy::{self, DEFAULT_BREAK_BYTES, Format, Packed, Stages};
+use streampress_codec::legacy::{
+    self, DEFAULT_CHUNK_BYTES, LegacyFormat, PackedRecords, StageCount,
+};
 
 fn golden(name: &str) -> Vec<u8> {
     let path = PathBuf::from(env!("CARGO_MANIFEST_DIR"))
-        .join("testdata/seed")
+        .join("testdata/legacy")
         .join(name);
     std::fs::read(&path).unwrap_or_else(|error| panic!("{}: {error}", path.display()))
 }
@@ -26,7 +28,7 @@ fn cases() -> Vec<Value> {
 
 fn normalised(case: &Value) -> Vec<u8> {
     let input = case["input"].as_str().expect("input");
-    let format = Format::of_name(input).expect("format");
+    let format = LegacyFormat::of_name(input).expect("format");
     legacy::normalise(format, &golden(input)).expect("normalises")
 }
 
@@ -55,7 +57,7 @@ fn sha256(bytes: &[u8]) -> String {
 }
 
 #[test]
-fn inputs_are_normalised_as_the_original_does() {
+fn inputs_are_normalised_as_by_the_original() {
     let cases = cases();
     assert!(cases.len() >= 6);
     for case in cases {
@@ -82,11 +84,11 @@ fn the_originals_records_restore_to_the_normalised_input() {
             .len()
             == 2
         {
-            Stages::Two
+            StageCount::Two
         } else {
-            Stages::One
+            StageCount::One
         };
-        let packed = Packed {
+        let packed = PackedRecords {
             stages,
             records: records
                 .iter()
@@ -103,10 +105,14 @@ fn the_originals_records_restore_to_the_normalised_input() {
 }
 
 #[test]
-fn the_same_records_and_stages_are_written_as_the_original_wrote() {
+fn records_and_stages_are_those_of_the_original() {
     for case in cases() {
-        let packed = legacy::pack(&normalised(&case), DEFAULT_BREAK_BYTES).expect("packs");
-        let stages = if packed.stages == Stages::Two { 2 } else { 1 };
+        let packed = legacy::pack(&normalised(&case), DEFAULT_CHUNK_BYTES).expect("packs");
+        let stages = if packed.stages == StageCount::Two {
+            2
+        } else {
+            1
+        };
         assert_eq!(
             case["codecs_in_compress_order"]
                 .as_array()
@@ -131,7 +137,7 @@ fn the_same_records_and_stages_are_written_as_the_original_wrote() {
 }
 
 #[test]
-fn what_is_written_decodes_in_python() {
+fn python_decodes_packed_records() {
     let script = r#"
 import base64, bz2, lzma, struct, sys
 data, parts = sys.stdin.buffer.read(), []
@@ -147,8 +153,8 @@ sys.stdout.buffer.write(out)
 "#;
     for case in cases() {
         let raw = normalised(&case);
-        let packed = legacy::pack(&raw, DEFAULT_BREAK_BYTES).expect("packs");
-        let stages: &[u8] = if packed.stages == Stages::Two {
+        let packed = legacy::pack(&raw, DEFAULT_CHUNK_BYTES).expect("packs");
+        let stages: &[u8] = if packed.stages == StageCount::Two {
             b"2"
         } else {
             b"1"
@@ -162,7 +168,7 @@ sys.stdout.buffer.write(out)
     }
 }
 
-/// Odd JSON on purpose, one document a line.
+/// Unusual JSON, one document in each line.
 const ODD_JSON: &str = r#"[1.0,1e5,1E+2,123456789.123456789,1e22,1e23,0.1,1e-7,5e-324,1.7976931348623157e308,1e309,-1e309]
 [0.1e1,100000000000000000.0,9007199254740993.0,1e15,1e16,123456789012345680.0,0.00001,0.0001,-0.0,-0,0e0]
 {"a":1,"b":{"c":[],"d":{}},"a":[null,true,false]}
@@ -173,7 +179,7 @@ const ODD_JSON: &str = r#"[1.0,1e5,1E+2,123456789.123456789,1e22,1e23,0.1,1e-7,5
 "#;
 
 #[test]
-fn odd_json_is_dumped_as_python_dumps_it() {
+fn unusual_json_is_dumped_as_by_python() {
     let script = r#"
 import json, sys
 for line in sys.stdin.buffer.read().decode().split("\n"):
@@ -188,20 +194,19 @@ for line in sys.stdin.buffer.read().decode().split("\n"):
 }
 
 #[test]
-fn random_floats_are_dumped_as_python_dumps_them() {
-    let mut dice = fastrand::Rng::with_seed(7);
-    let numbers: Vec<String> =
-        std::iter::repeat_with(|| (f64::from_bits(dice.u64(..)), dice.bool()))
-            .take(20_000)
-            .filter(|(number, _)| number.is_finite())
-            .map(|(number, short)| {
-                if short {
-                    format!("{:.3}", number % 1e6)
-                } else {
-                    format!("{number:e}")
-                }
-            })
-            .collect();
+fn random_floats_are_dumped_as_by_python() {
+    let mut rng = fastrand::Rng::with_seed(7);
+    let numbers: Vec<String> = std::iter::repeat_with(|| (f64::from_bits(rng.u64(..)), rng.bool()))
+        .take(20_000)
+        .filter(|(number, _)| number.is_finite())
+        .map(|(number, short)| {
+            if short {
+                format!("{:.3}", number % 1e6)
+            } else {
+                format!("{number:e}")
+            }
+        })
+        .collect();
     let json = format!("[{}]", numbers.join(","));
     let script =
         "import json,sys;sys.stdout.write(json.dumps(json.load(sys.stdin),separators=(',',':')))";
@@ -214,20 +219,20 @@ fn random_floats_are_dumped_as_python_dumps_them() {
 }
 
 #[test]
-fn odd_csv_and_text_are_read_as_python_reads_them() {
+fn unusual_csv_and_text_are_read_as_by_python() {
     let script = r#"
 import csv, io, sys
 data = sys.stdin.buffer.read()
 rows = csv.reader(io.TextIOWrapper(io.BytesIO(data), encoding="utf-8"))
 sys.stdout.buffer.write("\n".join(",".join(r) for r in rows).encode())
 "#;
-    let mut dice = fastrand::Rng::with_seed(3);
+    let mut rng = fastrand::Rng::with_seed(3);
     for _ in 0..20 {
         let letters = ['a', 'b', ',', '"', '\n', '\r', ' ', 'é'];
-        let csv: String = (0..dice.usize(..60))
-            .map(|_| letters[dice.usize(..letters.len())])
+        let csv: String = (0..rng.usize(..60))
+            .map(|_| letters[rng.usize(..letters.len())])
             .collect();
-        let ours = legacy::normalise(Format::Csv, csv.as_bytes()).expect("normalises");
+        let ours = legacy::normalise(LegacyFormat::Csv, csv.as_bytes()).expect("normalises");
         assert_eq!(ours, python(script, csv.as_bytes()), "{csv:?}");
     }
     let script = "import sys;sys.stdout.buffer.write(' '.join(sys.stdin.buffer.read().decode().split()).encode())";
@@ -236,7 +241,7 @@ sys.stdout.buffer.write("\n".join(",".join(r) for r in rows).encode())
         .flat_map(|letter| [letter, 'x'])
         .collect();
     assert!(
-        legacy::normalise(Format::Txt, text.as_bytes()).expect("normalises")
+        legacy::normalise(LegacyFormat::Txt, text.as_bytes()).expect("normalises")
             == python(script, text.as_bytes())
     );
 }

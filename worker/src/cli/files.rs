@@ -36,13 +36,13 @@ pub fn pack(args: PackArgs) -> Result<ExitCode> {
             FormatArg::Hybrid => packing::Format::Hybrid,
             FormatArg::Seed => packing::Format::Seed,
         },
-        hybrid: hybrid::Options {
+        hybrid: hybrid::CodecOptions {
             effort: args.effort.into(),
             block_size: args.block_size,
             threads: threads(args.threads),
         },
         seed_format: None,
-        seed_break_bytes: legacy::DEFAULT_BREAK_BYTES,
+        seed_break_bytes: legacy::DEFAULT_CHUNK_BYTES,
         force: args.force,
     };
     let mut explanation = std::io::stderr();

@@ -136,7 +136,7 @@ pub fn setup(args: SetupArgs) -> Result<ExitCode> {
             format!(
                 "{verb} the transport of {} on {}",
                 config.pipeline(),
-                aws.place()
+                aws.describe_endpoint()
             )
         })? {
             print(&format!("{line}\n"));
@@ -182,7 +182,7 @@ fn validate_live(file: &Path) -> Result<bool> {
             format!(
                 "looking at the transport of {} on {}",
                 config.pipeline(),
-                aws.place()
+                aws.describe_endpoint()
             )
         })?;
         for finding in &findings {

@@ -24,12 +24,13 @@ use crate::roles::announce::Announcer;
 use crate::roles::aws;
 use crate::roles::context::{Locks, RoleContext, Transport};
 use crate::roles::redrive::{self as redriving, Done};
+use crate::roles::run::open_journal;
 use crate::telemetry::health;
 use crate::telemetry::memory_limit;
 use crate::telemetry::metrics::Meter;
 use streampress_codec::hybrid;
+use streampress_transport::in_process_lock::InProcessLock;
 use streampress_transport::local::{Local, LocalOptions};
-use streampress_transport::solo::SoloLock;
 use streampress_transport::{FileName, SlotLock};
 
 pub fn runtime() -> Result<tokio::runtime::Runtime> {
@@ -206,7 +207,7 @@ impl Role {
             notice("slots are not shared with other workers: only the operator's pods have Leases");
         }
         Ok(Arc::new(|role: &str, slots| {
-            Arc::new(SoloLock::new(role, slots)) as Arc<dyn SlotLock>
+            Arc::new(InProcessLock::new(role, slots)) as Arc<dyn SlotLock>
         }))
     }
 
@@ -216,7 +217,8 @@ impl Role {
             .await
             .with_context(|| format!("opening the data folder {}", data.display()))?;
         info!(data = %data.display(), pipeline = self.config.pipeline(), "Opened the data folder.");
-        Ok(Transport::embedded(&local))
+        let journal = open_journal(&local).await?;
+        Ok(Transport::embedded(&local, Arc::new(journal)))
     }
 
     fn local_options(&self) -> LocalOptions {
@@ -240,7 +242,8 @@ impl Role {
         };
         let mut options = LocalOptions::default();
         if let Some(queue) = queue {
-            options.visibility = Duration::from_secs(u64::from(queue.visibility_timeout_seconds));
+            options.visibility_timeout =
+                Duration::from_secs(u64::from(queue.visibility_timeout_seconds));
             options.max_receive_count = queue.max_receive_count;
         }
         if let Some(hours) = retention_hours {

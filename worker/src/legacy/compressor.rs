@@ -16,6 +16,7 @@ use super::{Expected, LARGEST_FILE_BYTES, expected_key};
 use crate::blocking;
 use crate::clock;
 use crate::consume::{Fault, Handler, MessageContext, Subject};
+use crate::journal::FileJournal;
 use crate::message::s3_event::S3Event;
 use crate::message::{Announcement, Digest, FileRef, StageNumbers};
 use crate::report::log::ReportLog;
@@ -25,8 +26,7 @@ use crate::roles::compress::{
 };
 use crate::roles::scan::SourceFilter;
 use crate::telemetry::trace;
-use streampress_codec::legacy::{self};
-use streampress_transport::local::Index;
+use streampress_codec::legacy;
 use streampress_transport::{
     ChunkStream, Delivery, FileName, Outgoing, Queue, Record, TransportResult,
 };
@@ -55,7 +55,7 @@ pub struct LegacyCompressor {
     /// The report of what was compressed, where one is wanted.
     pub report: Option<Arc<ReportLog>>,
     /// What this machine knows of its files, on the embedded transport.
-    pub index: Option<Index>,
+    pub journal: Option<Arc<dyn FileJournal>>,
     /// What was packed and is not acknowledged yet.
     pub packed: PackedSources,
 }
@@ -85,7 +85,7 @@ impl PackedSources {
 
 struct PackedFile {
     expected: Expected,
-    packed: legacy::Packed,
+    packed: legacy::PackedRecords,
 }
 
 #[async_trait]
@@ -107,9 +107,9 @@ impl Handler for LegacyCompressor {
             job.meter.stage("announce", sending.elapsed());
         }
         job.packed(file.bytes, expected.packed_bytes);
-        if let Some(index) = &self.index {
-            index
-                .compressed(file.id().as_str(), expected.packed_bytes)
+        if let Some(journal) = &self.journal {
+            journal
+                .record_compressed(file.id().as_str(), expected.packed_bytes)
                 .await?;
         }
         if let Some(log) = &self.report {
@@ -148,12 +148,15 @@ impl Handler for LegacyCompressor {
     }
 
     async fn on_dead_lettered(&self, delivery: &Delivery, reason: &str, detail: &str) {
-        let Some(index) = &self.index else { return };
-        let Ok(Some(file_id)) = indexed_id(index, &delivery.body).await else {
+        let Some(journal) = &self.journal else { return };
+        let Ok(Some(file_id)) = indexed_id(&**journal, &delivery.body).await else {
             return;
         };
-        if let Err(fault) = index.failed(&file_id, &format!("{reason}: {detail}")).await {
-            warn!(error = %fault, "Could not note a failed file in the index.");
+        if let Err(fault) = journal
+            .record_failed(&file_id, &format!("{reason}: {detail}"))
+            .await
+        {
+            warn!(error = %fault, "Could not record a failed file in the journal.");
         }
     }
 }
@@ -166,17 +169,17 @@ pub(crate) fn announced_name(body: &str) -> Result<FileName, Fault> {
     let message = LegacyAnnouncement::parse(body).map_err(|error| {
         Fault::permanent(
             "UnreadableMessage",
-            streampress_transport::error::with_causes(&error),
+            streampress_transport::error_chain(&error),
         )
     })?;
     FileName::parse(&message.file_name).map_err(|error| Fault::permanent("BadName", error))
 }
 
 /// The file id that an announcement of either dialect means.
-async fn indexed_id(index: &Index, body: &str) -> TransportResult<Option<String>> {
+async fn indexed_id(journal: &dyn FileJournal, body: &str) -> TransportResult<Option<String>> {
     match (Announcement::parse(body), LegacyAnnouncement::parse(body)) {
         (Ok(ours), _) => Ok(Some(ours.file.id().as_str().to_owned())),
-        (_, Ok(seed)) => index.get(&legacy_index_key(&seed.id)).await,
+        (_, Ok(seed)) => journal.get(&legacy_index_key(&seed.id)).await,
         _ => Ok(None),
     }
 }
@@ -223,7 +226,7 @@ impl LegacyCompressor {
     }
 
     async fn pack(&self, name: FileName) -> Result<PackedFile, Fault> {
-        let format = legacy::Format::of_name(name.as_str()).ok_or_else(|| {
+        let format = legacy::LegacyFormat::of_name(name.as_str()).ok_or_else(|| {
             Fault::permanent("UnknownFormat", format!("{name} is neither .json, .csv, .txt nor .log; the seed format takes no other; use codec.format Hybrid"))
         })?;
         let (file, bytes) = self.read(name).await?;
@@ -235,7 +238,7 @@ impl LegacyCompressor {
     async fn send(
         &self,
         expected: &Expected,
-        packed: legacy::Packed,
+        packed: legacy::PackedRecords,
         job: MessageContext<'_>,
     ) -> Result<(), Fault> {
         let file_name = format!("{}/{}", self.read_location, expected.file.name);
@@ -244,10 +247,10 @@ impl LegacyCompressor {
             .map(|byte| format!("{byte:02x}"))
             .collect();
         let id = legacy_id(&expected.file);
-        if let Some(index) = &self.index {
+        if let Some(journal) = &self.journal {
             let json =
                 serde_json::to_string(expected).map_err(|error| Fault::Transient(error.into()))?;
-            index.set(&expected_key(&id), &json).await?;
+            journal.set(&expected_key(&id), &json).await?;
         }
         let stages = packed.stages;
         let records: Vec<Record> = packed
@@ -305,11 +308,11 @@ impl LegacyCompressor {
 fn pack_checked(
     file: FileRef,
     bytes: &[u8],
-    format: legacy::Format,
+    format: legacy::LegacyFormat,
     break_bytes: usize,
 ) -> Result<PackedFile, Fault> {
     let started = Instant::now();
-    let refused = |error: legacy::Refusal| {
+    let refused = |error: legacy::LegacyError| {
         Fault::permanent("NotSeedFormat", format!("{}: {error}", file.name))
     };
     let normalised = legacy::normalise(format, bytes).map_err(refused)?;
@@ -336,7 +339,7 @@ fn pack_checked(
         bytes_out: bytes_between,
         seconds: (between - started).as_secs_f64(),
     }];
-    if packed.stages == legacy::Stages::Two {
+    if packed.stages == legacy::StageCount::Two {
         stages.push(StageNumbers {
             name: "Step 02 BZ2".to_owned(),
             bytes_in: bytes_between,

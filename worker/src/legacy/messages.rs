@@ -3,7 +3,7 @@
 
 use serde::Deserialize;
 
-use streampress_codec::legacy::{Stages, json::put_string};
+use streampress_codec::legacy::{StageCount, json::put_string};
 
 /// Announces a file on the files queue.
 #[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
@@ -107,15 +107,15 @@ impl LegacyManifest {
     }
 
     /// The `metadata` text for so many stages.
-    pub fn metadata_for(stages: Stages) -> String {
+    pub fn metadata_for(stages: StageCount) -> String {
         match stages {
-            Stages::One => r#"{"name": "lzma"}"#.into(),
-            Stages::Two => r#"{"name": "lzma + bz2"}"#.into(),
+            StageCount::One => r#"{"name": "lzma"}"#.into(),
+            StageCount::Two => r#"{"name": "lzma + bz2"}"#.into(),
         }
     }
 
     /// The stages that `metadata` names, with or without spaces around the plus.
-    pub fn stages(&self) -> Result<Stages, SeedMessageError> {
+    pub fn stages(&self) -> Result<StageCount, SeedMessageError> {
         #[derive(Deserialize)]
         struct Metadata {
             name: String,
@@ -123,8 +123,8 @@ impl LegacyManifest {
         let unknown = || SeedMessageError::Metadata(self.metadata.clone());
         let metadata: Metadata = serde_json::from_str(&self.metadata).map_err(|_| unknown())?;
         match metadata.name.replace(' ', "").as_str() {
-            "lzma" => Ok(Stages::One),
-            "lzma+bz2" => Ok(Stages::Two),
+            "lzma" => Ok(StageCount::One),
+            "lzma+bz2" => Ok(StageCount::Two),
             _ => Err(unknown()),
         }
     }
@@ -146,8 +146,11 @@ mod tests {
     fn messages_come_back_letter_by_letter() {
         let chunk = LegacyManifest::parse(CHUNK).expect("readable");
         assert_eq!(chunk.to_json(), CHUNK);
-        assert_eq!(chunk.stages().ok(), Some(Stages::Two));
-        assert_eq!(LegacyManifest::metadata_for(Stages::Two), chunk.metadata);
+        assert_eq!(chunk.stages().ok(), Some(StageCount::Two));
+        assert_eq!(
+            LegacyManifest::metadata_for(StageCount::Two),
+            chunk.metadata
+        );
         let file = r#"{"ID": "5348", "file_name": "multi.json"}"#;
         assert_eq!(
             LegacyAnnouncement::parse(file).expect("readable").to_json(),
@@ -161,7 +164,7 @@ mod tests {
         assert!(LegacyManifest::parse("not json").is_err());
         let mut chunk = LegacyManifest::parse(CHUNK).expect("readable");
         chunk.metadata = r#"{"name": "lzma+bz2"}"#.into();
-        assert_eq!(chunk.stages().ok(), Some(Stages::Two));
+        assert_eq!(chunk.stages().ok(), Some(StageCount::Two));
         chunk.metadata = r#"{"name": "zstd"}"#.into();
         assert!(chunk.stages().is_err());
     }

@@ -11,7 +11,7 @@ use streampress_crds::settings::{AwsSettings, QueueSettings, Settings};
 use crate::config::Config;
 use crate::roles::context::{Locks, Transport};
 use streampress_transport::aws::provision::{Wanted, WantedQueue, WantedStream};
-use streampress_transport::aws::{Aws, AwsOptions, Keys};
+use streampress_transport::aws::{Aws, AwsCredentials, AwsOptions};
 use streampress_transport::{FileName, Files};
 
 /// The tag that marks what `streampress setup` made, with the pipeline's name as its value.
@@ -79,10 +79,10 @@ pub fn places(config: &Config) -> Places {
             if options.endpoint.is_none()
                 && !["AWS_ACCESS_KEY_ID", "AWS_PROFILE"].iter().any(somebody)
             {
-                // The original's endpoint without a word is a LocalStack on this machine, and so are its keys.
+                // The original's endpoint without a word is a LocalStack on this machine, and so are its credentials.
                 options
-                    .keys
-                    .get_or_insert_with(|| Keys::new(LEGACY_KEY, LEGACY_KEY));
+                    .credentials
+                    .get_or_insert_with(|| AwsCredentials::new(LEGACY_KEY, LEGACY_KEY));
             }
             options.endpoint = options.endpoint.or_else(|| Some(aws.endpoint_url.clone()));
             options.region = options.region.or_else(|| Some(aws.region.clone()));
@@ -170,7 +170,7 @@ pub fn files(aws: &Aws, location: &Location) -> Result<Arc<dyn Files>> {
 fn missing(kind: &str, name: &str, aws: &Aws) -> String {
     format!(
         "opening {kind} {name} on {}; if it is not there yet, 'streampress setup' makes it",
-        aws.place()
+        aws.describe_endpoint()
     )
 }
 

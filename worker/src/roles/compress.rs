@@ -18,6 +18,7 @@ use tracing::{info, warn};
 use crate::blocking;
 use crate::clock;
 use crate::consume::{Fault, Handler, MessageContext, Subject};
+use crate::journal::FileJournal;
 use crate::legacy::messages::LegacyAnnouncement;
 use crate::message::record::{Owner, header_bytes};
 use crate::message::s3_event::S3Event;
@@ -28,8 +29,7 @@ use crate::roles::announce::Announcer;
 use crate::roles::scan::SourceFilter;
 use crate::telemetry::metrics::Meter;
 use crate::telemetry::trace::{self, TraceContext};
-use streampress_codec::{self, hybrid};
-use streampress_transport::local::Index;
+use streampress_codec::hybrid;
 use streampress_transport::{ChunkStream, Delivery, FileName, Outgoing, Position, Queue, Record};
 
 /// A manifest above this goes to the stream and the message names its records: SQS takes 1 MiB, and room is left for
@@ -62,7 +62,7 @@ pub struct Compressor {
     /// Where manifests go.
     pub chunks_queue: Arc<dyn Queue>,
     /// How files are packed.
-    pub options: hybrid::Options,
+    pub options: hybrid::CodecOptions,
     /// Largest record with its header, in bytes.
     pub record_bytes: usize,
     /// What becomes of the source.
@@ -70,7 +70,7 @@ pub struct Compressor {
     /// Which of the files that a bucket tells of are taken.
     pub filter: SourceFilter,
     /// What this machine knows of its files, on the embedded transport.
-    pub index: Option<Index>,
+    pub journal: Option<Arc<dyn FileJournal>>,
 }
 
 #[async_trait]
@@ -97,9 +97,9 @@ impl Handler for Compressor {
         self.announce_packed(&manifest).await?;
         job.meter.stage("announce", announcing.elapsed());
         job.packed(manifest.file.bytes, manifest.packed_bytes);
-        if let Some(index) = &self.index {
-            index
-                .compressed(manifest.file.id().as_str(), manifest.packed_bytes)
+        if let Some(journal) = &self.journal {
+            journal
+                .record_compressed(manifest.file.id().as_str(), manifest.packed_bytes)
                 .await?;
         }
         info!(
@@ -126,18 +126,19 @@ impl Handler for Compressor {
     }
 
     async fn on_dead_lettered(&self, delivery: &Delivery, reason: &str, detail: &str) {
-        let (Some(index), Ok(announcement)) = (&self.index, Announcement::parse(&delivery.body))
+        let (Some(journal), Ok(announcement)) =
+            (&self.journal, Announcement::parse(&delivery.body))
         else {
             return;
         };
-        if let Err(fault) = index
-            .failed(
+        if let Err(fault) = journal
+            .record_failed(
                 announcement.file.id().as_str(),
                 &format!("{reason}: {detail}"),
             )
             .await
         {
-            warn!(error = %fault, "Could not note a failed file in the index.");
+            warn!(error = %fault, "Could not record a failed file in the journal.");
         }
     }
 }
@@ -258,7 +259,9 @@ impl Compressor {
             let cancel = cancel.clone();
             blocking(move || {
                 let _threads = until_packed;
-                let reader = source.read(&name).map_err(streampress_codec::Error::Read)?;
+                let reader = source
+                    .read(&name)
+                    .map_err(streampress_codec::CodecError::Read)?;
                 let mut sink = |frame: &[u8]| {
                     frames
                         .blocking_send(Bytes::copy_from_slice(frame))
@@ -445,10 +448,10 @@ pub fn source_missing(name: &FileName, location: &str) -> Fault {
     )
 }
 
-fn pack_fault(file: &FileRef, error: streampress_codec::Error) -> Fault {
+fn pack_fault(file: &FileRef, error: streampress_codec::CodecError) -> Fault {
     match error {
-        streampress_codec::Error::Cancelled => Fault::Interrupted,
-        streampress_codec::Error::Read(error) if error.kind() == io::ErrorKind::NotFound => {
+        streampress_codec::CodecError::Cancelled => Fault::Interrupted,
+        streampress_codec::CodecError::Read(error) if error.kind() == io::ErrorKind::NotFound => {
             source_missing(&file.name, &file.location)
         }
         error => {

@@ -17,14 +17,14 @@ use tracing::{info, warn};
 
 use crate::clock;
 use crate::consume::{Fault, Handler, MessageContext, Subject};
+use crate::journal::FileJournal;
 use crate::message::record::Owner;
 use crate::message::{Digest, FileRef, Manifest, Records, StageNumbers};
 use crate::report::log::ReportLog;
 use crate::roles::announce::hash;
 use crate::telemetry::metrics::Meter;
 use crate::{blocking, report};
-use streampress_codec::{self, hybrid};
-use streampress_transport::local::Index;
+use streampress_codec::hybrid;
 use streampress_transport::{ChunkStream, Delivery, FileEntry, Files, Position};
 
 /// Records are fetched in batches of about this many bytes.
@@ -55,7 +55,7 @@ pub struct Decompressor {
     /// The report, where one is wanted.
     pub report: Option<Arc<ReportLog>>,
     /// What this machine knows of its files, on the embedded transport.
-    pub index: Option<Index>,
+    pub journal: Option<Arc<dyn FileJournal>>,
 }
 
 /// What the destination holds under the file's name.
@@ -120,12 +120,12 @@ impl Handler for Decompressor {
         let Ok(manifest) = Manifest::parse(&delivery.body) else {
             return;
         };
-        if let Some(index) = &self.index
-            && let Err(fault) = index
-                .failed(manifest.file.id().as_str(), &format!("{reason}: {detail}"))
+        if let Some(journal) = &self.journal
+            && let Err(fault) = journal
+                .record_failed(manifest.file.id().as_str(), &format!("{reason}: {detail}"))
                 .await
         {
-            warn!(error = %fault, "Could not note a failed file in the index.");
+            warn!(error = %fault, "Could not record a failed file in the journal.");
         }
         if let Some(log) = &self.report {
             log.add(row(
@@ -176,8 +176,8 @@ impl Decompressor {
 
     async fn superseded(&self, file: &FileRef) -> Result<(), Fault> {
         info!("A newer version is restored already; skipped.");
-        match &self.index {
-            Some(index) => Ok(index.superseded(file.id().as_str()).await?),
+        match &self.journal {
+            Some(journal) => Ok(journal.record_superseded(file.id().as_str()).await?),
             None => Ok(()),
         }
     }
@@ -256,8 +256,8 @@ impl Decompressor {
     }
 
     async fn note_restored(&self, file: &FileRef) -> Result<(), Fault> {
-        match &self.index {
-            Some(index) => Ok(index.restored(file.id().as_str()).await?),
+        match &self.journal {
+            Some(journal) => Ok(journal.record_restored(file.id().as_str()).await?),
             None => Ok(()),
         }
     }
@@ -305,16 +305,18 @@ impl Decompressor {
             let (destination, name) = (self.destination.clone(), file.name.clone());
             let (limits, threads, cancel) = (self.limits, self.threads, cancel.clone());
             let modified = clock::from_nanos(file.modified_nanos);
-            blocking(move || -> Result<_, streampress_codec::Error> {
+            blocking(move || -> Result<_, streampress_codec::CodecError> {
                 let mut pending = destination
                     .create_version(&name, modified)
-                    .map_err(streampress_codec::Error::Write)?;
+                    .map_err(streampress_codec::CodecError::Write)?;
                 let reader = ChannelReader {
                     payloads,
                     at_hand: Bytes::new(),
                 };
                 let summary = hybrid::unpack(reader, &mut pending, &limits, threads, &cancel)?;
-                pending.flush().map_err(streampress_codec::Error::Write)?;
+                pending
+                    .flush()
+                    .map_err(streampress_codec::CodecError::Write)?;
                 Ok((pending, summary))
             })
         };
@@ -388,10 +390,10 @@ fn looking_fault(file: &FileRef, error: io::Error) -> Fault {
     )
 }
 
-fn unpack_fault(file: &FileRef, error: streampress_codec::Error) -> Fault {
+fn unpack_fault(file: &FileRef, error: streampress_codec::CodecError) -> Fault {
     match error {
-        streampress_codec::Error::Cancelled => Fault::Interrupted,
-        streampress_codec::Error::Write(error) => {
+        streampress_codec::CodecError::Cancelled => Fault::Interrupted,
+        streampress_codec::CodecError::Write(error) => {
             Fault::Transient(anyhow::Error::from(error).context(format!("writing {}", file.name)))
         }
         error => Fault::permanent("BadFrame", format!("{}: {error:#}", file.name)),

@@ -137,10 +137,12 @@ impl Scanner {
     }
 
     async fn is_known(&self, entry: &FileEntry) -> Result<bool> {
-        if let Some(index) = &self.announcer.index {
-            return Ok(index
-                .seen(entry.name.as_str(), entry.size, entry.modified)
-                .await?);
+        if let Some(journal) = &self.announcer.journal
+            && let Some(known) = journal
+                .was_announced(entry.name.as_str(), entry.size, entry.modified)
+                .await?
+        {
+            return Ok(known);
         }
         let Some(destination) = self.destination.clone() else {
             return Ok(false);

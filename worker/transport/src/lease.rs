@@ -4,7 +4,7 @@
 //! Lease is also the slot's ledger: an annotation, written with renewals and release. An idle worker watches and writes nothing.
 
 use std::collections::HashMap;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 use std::time::Duration;
 
 use async_trait::async_trait;
@@ -14,6 +14,7 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::MicroTime;
 use k8s_openapi::jiff::Timestamp;
 use kube::api::{PostParams, WatchEvent, WatchParams};
 use kube::{Api, Client, Error};
+use parking_lot::Mutex;
 pub use streampress_crds::lease::Times;
 use streampress_crds::ledger::LEDGER;
 use tokio::sync::{mpsc, oneshot, watch};
@@ -22,8 +23,8 @@ use tokio::time::{Instant, sleep, timeout, timeout_at};
 use tokio_util::sync::CancellationToken;
 use tracing::{debug, info, warn};
 
-use super::slot_guard::{Deadline, HolderRequest};
-use super::{Ledger, SlotGuard, SlotLock, TransportError, TransportResult};
+use crate::slot_lock::{Deadline, HolderRequest};
+use crate::{Ledger, SharedLedger, SlotGuard, SlotLock, TransportError, TransportResult};
 
 /// How long the server keeps one watch open.
 const WATCH_SECONDS: u32 = 240;
@@ -203,8 +204,8 @@ impl Shared {
         self.map().get(slot).cloned()
     }
 
-    fn map(&self) -> std::sync::MutexGuard<'_, HashMap<String, Seen>> {
-        self.seen.lock().unwrap_or_else(PoisonError::into_inner)
+    fn map(&self) -> parking_lot::MutexGuard<'_, HashMap<String, Seen>> {
+        self.seen.lock()
     }
 
     /// Writes down what a slot looks like now. A record that has not changed keeps its age, whatever else of the
@@ -432,7 +433,7 @@ fn hold(
     since: Instant,
 ) -> SlotGuard {
     let lost = CancellationToken::new();
-    let ledger = Arc::new(Mutex::new(ledger_of(&lease)));
+    let ledger = SharedLedger::new(ledger_of(&lease));
     let (requests, asked) = mpsc::channel(4);
     let uid: String = lease
         .metadata
@@ -443,15 +444,15 @@ fn hold(
         .take(8)
         .collect();
     let attempt = format!("{slot}.{uid}.{transitions}.{}", shared.identity);
-    let until = Arc::new(Mutex::new(since + shared.times.deadline));
+    let until = Deadline::new(since + shared.times.deadline);
     let held = SlotGuard::new(
         slot.to_owned(),
         attempt,
         lost.clone(),
-        Arc::clone(&ledger),
+        ledger.clone(),
         requests,
     )
-    .until(Arc::clone(&until));
+    .with_deadline(until.clone());
     let holding = Holding {
         shared: Arc::clone(shared),
         slot: slot.to_owned(),
@@ -471,7 +472,7 @@ struct Holding {
     slot: String,
     /// As last written.
     lease: Lease,
-    ledger: Arc<Mutex<Ledger>>,
+    ledger: SharedLedger,
     lost: CancellationToken,
     renewed_at: Instant,
     until: Deadline,
@@ -525,7 +526,7 @@ impl Holding {
         match wrote {
             Wrote::Done => {
                 self.renewed_at = asked;
-                *self.until.lock().unwrap_or_else(PoisonError::into_inner) = self.deadline();
+                self.until.set(self.deadline());
                 return true;
             }
             Wrote::NotYet if Instant::now() < deadline => return false,
@@ -544,7 +545,7 @@ impl Holding {
         for _ in 0..5 {
             let mut lease = self.lease.clone();
             lease.metadata.managed_fields = None;
-            let counted = *self.ledger.lock().unwrap_or_else(PoisonError::into_inner);
+            let counted = self.ledger.get();
             set_ledger(&mut lease, &counted);
             let spec = lease.spec.get_or_insert_default();
             spec.renew_time = Some(MicroTime(Timestamp::now()));
@@ -618,6 +619,3 @@ impl Holding {
         }
     }
 }
-
-#[cfg(all(test, feature = "cluster"))]
-mod tests;

@@ -8,11 +8,12 @@ use streampress_crds::api::status::{
     CompressionPipelineStatus, Phase, ProgressStatus, SlotStatus, TransportStatus,
 };
 use streampress_crds::{Reason, Role};
+use streampress_transport::Depth;
 
 use super::{Observation, RoleState, status};
 use crate::decide::drain::Drain;
 use crate::transport::problem::{Problem, Retry};
-use crate::transport::{Depth, Depths, TransportState};
+use crate::transport::{Depths, TransportState};
 
 fn at(second: i64) -> Time {
     Time(Timestamp::from_second(second).expect("a time"))

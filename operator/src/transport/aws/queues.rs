@@ -12,7 +12,8 @@ use super::words::{Step, is_one_of, odd, passing};
 use super::{Clients, tags};
 use crate::transport::problem::Problem;
 use crate::transport::rules::{self, Attributes};
-use crate::transport::{Depth, OWNER_TAG, PIPELINE_TAG, Plan};
+use crate::transport::{OWNER_TAG, PIPELINE_TAG, Plan};
+use streampress_transport::Depth;
 
 /// SQS keeps messages so long at most: two weeks.
 const RETENTION_SECONDS: &str = "1209600";

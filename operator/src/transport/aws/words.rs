@@ -4,8 +4,8 @@ use std::error::Error;
 
 use aws_sdk_sqs::error::ProvideErrorMetadata;
 use streampress_crds::Reason;
+use streampress_transport::error_chain;
 
-use crate::errors::error_chain;
 use crate::transport::problem::{Problem, Retry};
 
 /// An answer of AWS.

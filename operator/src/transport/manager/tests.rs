@@ -8,7 +8,7 @@ use streampress_crds::api::pipeline::CompressionPipeline;
 use streampress_crds::api::status::TransportStatus;
 
 use super::*;
-use crate::transport::Depth;
+use streampress_transport::Depth;
 
 /// Makes everything; answers about depths by what the endpoint is called.
 #[derive(Default)]
@@ -22,7 +22,7 @@ impl Provisioner for Endpoints {
     async fn provide(
         &self,
         plan: &Plan,
-        _: Option<&Credentials>,
+        _: Option<&AwsCredentials>,
     ) -> Result<TransportStatus, Problem> {
         if plan.endpoint.as_deref() == Some("http://dead") {
             std::future::pending::<()>().await;
@@ -31,7 +31,7 @@ impl Provisioner for Endpoints {
         Ok(TransportStatus::default())
     }
 
-    async fn depths(&self, plan: &Plan, _: Option<&Credentials>) -> Depths {
+    async fn depths(&self, plan: &Plan, _: Option<&AwsCredentials>) -> Depths {
         let known = Some(Depth::default());
         match plan.endpoint.as_deref() {
             Some("http://dumb") => Depths::default(),
@@ -51,7 +51,7 @@ impl Provisioner for Endpoints {
         &self,
         plan: &Plan,
         _: DeletionPolicy,
-        _: Option<&Credentials>,
+        _: Option<&AwsCredentials>,
     ) -> Result<Vec<String>, Problem> {
         if plan.endpoint.as_deref() == Some("http://dead") {
             std::future::pending::<()>().await;

@@ -1,4 +1,4 @@
-//! Whatever a payload says of itself, decoding it ends with an answer.
+//! Any payload is decoded or refused.
 #![no_main]
 
 use libfuzzer_sys::fuzz_target;

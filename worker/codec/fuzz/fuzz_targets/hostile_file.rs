@@ -1,4 +1,4 @@
-//! Whatever the bytes, unpacking ends with an answer.
+//! Any bytes are unpacked or refused.
 #![no_main]
 
 use libfuzzer_sys::fuzz_target;

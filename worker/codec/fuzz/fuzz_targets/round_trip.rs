@@ -1,4 +1,4 @@
-//! Any bytes, packed with any effort, come back.
+//! Any bytes round-trip at any effort.
 #![no_main]
 
 use libfuzzer_sys::fuzz_target;

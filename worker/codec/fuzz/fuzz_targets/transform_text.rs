@@ -1,4 +1,4 @@
-//! Any text that the text transform takes comes back.
+//! Any text that the text transform accepts round-trips.
 #![no_main]
 
 use libfuzzer_sys::fuzz_target;
@@ -7,4 +7,4 @@ use libfuzzer_sys::fuzz_target;
 #[allow(dead_code, reason = "each target is one of the checks")]
 mod checks;
 
-fuzz_target!(|data: &[u8]| checks::transform(streampress_codec::transform::Transform::Text, data));
+fuzz_target!(|data: &[u8]| checks::transform(streampress_codec::Transform::Text, data));

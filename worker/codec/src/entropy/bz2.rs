@@ -1,9 +1,9 @@
 //! One bzip2 stream.
 
-use super::{Codec, Coded, exact, finished, make_room};
-use crate::Damage;
+use super::{Coded, exact, finished, reserve_output};
+use crate::{Codec, Damage};
 
-/// `raw` as a bzip2 stream with blocks no larger than needed.
+/// `raw` as a bzip2 stream whose blocks are no larger than `raw`.
 pub fn bz2(raw: &[u8]) -> Option<Coded> {
     let level = raw.len().div_ceil(100_000).clamp(1, 9) as u32;
     let mut encoder = bzip2::Compress::new(bzip2::Compression::new(level), 0);
@@ -26,11 +26,11 @@ pub fn bz2(raw: &[u8]) -> Option<Coded> {
 }
 
 /// Restores exactly `raw_len` bytes.
-pub fn decode(packed: &[u8], raw_len: usize) -> Result<Vec<u8>, Damage> {
+pub(super) fn decode(packed: &[u8], raw_len: usize) -> Result<Vec<u8>, Damage> {
     let mut decoder = bzip2::Decompress::new(false);
     let mut out = Vec::new();
     loop {
-        make_room(&mut out, raw_len);
+        reserve_output(&mut out, raw_len);
         let before = (decoder.total_in(), decoder.total_out());
         let input = &packed[(before.0 as usize).min(packed.len())..];
         let status = decoder

@@ -1,21 +1,22 @@
-//! Raw LZMA2 of literals alone. Where bytes do not depend on bytes before them (indexes, buckets,
-//! planes), LZMA's own encoder takes short matches that turn out to cost more: up to 15 % on small
-//! alphabets. Any LZMA2 decoder reads this; the writer is short because it never looks for a match.
+//! A raw LZMA2 encoder that writes literals only. If bytes do not depend on the bytes before them
+//! (indexes, buckets, planes), the encoder of liblzma takes short matches that cost more: up to 15 %
+//! on small alphabets. Every LZMA2 decoder reads the result.
 
-use super::{Codec, Coded, LzmaProps};
+use super::{Coded, LzmaProps};
+use crate::Codec;
 
-/// LZMA's probabilities have 11 bits and move by a 32nd.
+/// The probabilities of LZMA have 11 bits and adapt by 1/32.
 const SCALE_BITS: u32 = 11;
-const MOVE: u32 = 5;
-/// A chunk's packed bytes are counted in 16 bits, its raw bytes in 21.
+const ADAPT_SHIFT: u32 = 5;
+/// LZMA2 counts the packed bytes of a chunk in 16 bits and the raw bytes in 21 bits.
 const CHUNK_PACKED: usize = (64 << 10) - 64;
 const CHUNK_RAW: usize = 2 << 20;
-/// Chunk marks: all is new, and nothing is new.
+/// Control bytes of a chunk: with a reset of all state, and without.
 const FIRST_CHUNK: u8 = 0xe0;
 const NEXT_CHUNK: u8 = 0x80;
 
-/// LZMA's range coder.
-struct Range {
+/// The range encoder of LZMA.
+struct RangeEncoder {
     low: u64,
     range: u32,
     cache: u8,
@@ -23,7 +24,7 @@ struct Range {
     bytes: Vec<u8>,
 }
 
-impl Range {
+impl RangeEncoder {
     fn new() -> Self {
         Self {
             low: 0,
@@ -38,11 +39,11 @@ impl Range {
         let bound = (self.range >> SCALE_BITS) * u32::from(*chance);
         if bit == 0 {
             self.range = bound;
-            *chance += ((1 << SCALE_BITS) - *chance) >> MOVE;
+            *chance += ((1 << SCALE_BITS) - *chance) >> ADAPT_SHIFT;
         } else {
             self.low += u64::from(bound);
             self.range -= bound;
-            *chance -= *chance >> MOVE;
+            *chance -= *chance >> ADAPT_SHIFT;
         }
         while self.range < 1 << 24 {
             self.range <<= 8;
@@ -77,8 +78,8 @@ impl Range {
     }
 }
 
-/// `raw` as literals whose coder is chosen by the highest `lc` bits of the byte before.
-pub fn literals(raw: &[u8], lc: u8) -> Coded {
+/// `raw` as literals; the highest `lc` bits of the previous byte select the coder.
+pub(super) fn literals(raw: &[u8], lc: u8) -> Coded {
     const HALF: u16 = 1 << (SCALE_BITS - 1);
     let props = LzmaProps { lc, lp: 0, pb: 0 };
     let mut is_match = HALF;
@@ -87,7 +88,7 @@ pub fn literals(raw: &[u8], lc: u8) -> Coded {
     let (mut at, mut before) = (0, 0u8);
     while at < raw.len() {
         let start = at;
-        let mut range = Range::new();
+        let mut range = RangeEncoder::new();
         while at < raw.len() && at - start < CHUNK_RAW && range.len() < CHUNK_PACKED {
             let byte = raw[at];
             range.put(&mut is_match, 0);
@@ -122,7 +123,7 @@ pub fn literals(raw: &[u8], lc: u8) -> Coded {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::{entropy::decode, transform::streams::bytes_cost};
+    use crate::entropy::{cost::literals_bytes, decode};
 
     fn check(raw: &[u8]) {
         for lc in 0..=4 {
@@ -133,30 +134,30 @@ mod tests {
     }
 
     #[test]
-    fn a_stock_decoder_reads_literals_of_any_length() {
-        let mut dice = fastrand::Rng::with_seed(7);
+    fn liblzma_decodes_literals_of_any_length() {
+        let mut rng = fastrand::Rng::with_seed(7);
         for len in [1, 2, 100, 65_535, 65_536, 70_000, 200_000] {
-            check(&(0..len).map(|_| dice.u8(..)).collect::<Vec<_>>());
-            check(&(0..len).map(|_| dice.u8(0..3)).collect::<Vec<_>>());
+            check(&(0..len).map(|_| rng.u8(..)).collect::<Vec<_>>());
+            check(&(0..len).map(|_| rng.u8(0..3)).collect::<Vec<_>>());
             check(&vec![255; len]);
         }
         check(&vec![0; (2 << 20) + 5]);
     }
 
     #[test]
-    fn their_cost_is_known_before() {
-        let mut dice = fastrand::Rng::with_seed(7);
+    fn the_estimate_of_their_size_is_close() {
+        let mut rng = fastrand::Rng::with_seed(7);
         for top in [2, 5, 30, 100, 255] {
             let raw: Vec<u8> = (0..30_000)
-                .map(|_| dice.u8(0..top).min(dice.u8(0..top)))
+                .map(|_| rng.u8(0..top).min(rng.u8(0..top)))
                 .collect();
-            let (known, real) = (
-                bytes_cost(&raw) as f64,
+            let (estimate, size) = (
+                literals_bytes(&raw) as f64,
                 literals(&raw, 0).bytes.len() as f64,
             );
             assert!(
-                (known - real).abs() < 0.01 * real + 20.0,
-                "{top}: {known} {real}"
+                (estimate - size).abs() < 0.01 * size + 20.0,
+                "{top}: {estimate} {size}"
             );
         }
     }

@@ -2,35 +2,35 @@
 
 use xz2::stream::{Action, Filters, LzmaOptions, MatchFinder, Mode, Status, Stream};
 
-use super::{Codec, Coded, exact, finished, make_room};
-use crate::{Damage, hybrid::Effort};
+use super::{Coded, exact, finished, reserve_output};
+use crate::{Codec, Damage, Effort};
 
-/// The LZMA literal and position settings: `lc + lp <= 4`, `pb <= 4`.
+/// The literal and position parameters of LZMA: `lc + lp <= 4`, `pb <= 4`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct LzmaProps {
-    /// High bits of the previous byte that choose the literal coder.
+pub(crate) struct LzmaProps {
+    /// High bits of the previous byte that select the literal coder.
     pub lc: u8,
-    /// Low bits of the position that choose the literal coder.
+    /// Low bits of the position that select the literal coder.
     pub lp: u8,
-    /// Low bits of the position that choose the match coder.
+    /// Low bits of the position that select the match coder.
     pub pb: u8,
 }
 
 impl LzmaProps {
-    /// What xz uses; good for text.
-    pub const TEXT: Self = Self {
+    /// The defaults of xz.
+    pub(crate) const TEXT: Self = Self {
         lc: 3,
         lp: 0,
         pb: 2,
     };
-    /// Text without any alignment.
-    pub const PROSE: Self = Self {
+    /// Text without alignment.
+    pub(crate) const PROSE: Self = Self {
         lc: 4,
         lp: 0,
         pb: 0,
     };
-    /// Bytes that do not depend on the byte before: indexes, planes.
-    pub const BYTES: Self = Self {
+    /// Bytes that do not depend on the previous byte: indexes, planes.
+    pub(crate) const BYTES: Self = Self {
         lc: 0,
         lp: 0,
         pb: 0,
@@ -50,17 +50,17 @@ impl LzmaProps {
     }
 }
 
-/// How hard LZMA looks for matches.
+/// How long LZMA searches for matches.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Search {
-    /// As the effort's preset says.
+pub(crate) enum Search {
+    /// As in the preset of the effort.
     Preset,
-    /// Less: single bytes gain little from long matches, and looking for them is most of the time.
+    /// Less: single bytes gain little from long matches, and the search takes most of the time.
     Short,
 }
 
-/// `raw` as raw LZMA2, or nothing if the library refuses.
-pub fn lzma(raw: &[u8], props: LzmaProps, effort: Effort, search: Search) -> Option<Coded> {
+/// `raw` as raw LZMA2, or `None` if the result is longer than `raw`.
+pub(crate) fn lzma(raw: &[u8], props: LzmaProps, effort: Effort, search: Search) -> Option<Coded> {
     let options = encoder_options(raw.len(), props, effort, search)?;
     let mut filters = Filters::new();
     filters.lzma2(&options);
@@ -74,7 +74,7 @@ pub fn lzma(raw: &[u8], props: LzmaProps, effort: Effort, search: Search) -> Opt
         if status == Status::StreamEnd {
             break;
         }
-        // Whoever outgrows the raw bytes has lost to `stored` already.
+        // A longer result has already lost to `stored`.
         if bytes.len() > raw.len() {
             return None;
         }
@@ -131,14 +131,14 @@ fn encoder_options(
     Some(options)
 }
 
-/// The dictionary that covers the whole stream; part of the format, since a decoder must use at
+/// The dictionary size that covers the whole stream. It is part of the format: a decoder needs at
 /// least as much.
 fn dict_size(raw_len: usize) -> u32 {
     raw_len.clamp(4096, 1 << 30).next_power_of_two() as u32
 }
 
 /// Restores exactly `raw_len` bytes.
-pub fn decode(params: u8, packed: &[u8], raw_len: usize) -> Result<Vec<u8>, Damage> {
+pub(super) fn decode(params: u8, packed: &[u8], raw_len: usize) -> Result<Vec<u8>, Damage> {
     let props =
         LzmaProps::from_byte(params).ok_or_else(|| Damage::new("unknown LZMA parameters"))?;
     let mut options =
@@ -154,7 +154,7 @@ pub fn decode(params: u8, packed: &[u8], raw_len: usize) -> Result<Vec<u8>, Dama
         Stream::new_raw_decoder(&filters).map_err(|error| Damage::new(format!("LZMA: {error}")))?;
     let mut out = Vec::new();
     loop {
-        make_room(&mut out, raw_len);
+        reserve_output(&mut out, raw_len);
         let before = (stream.total_in(), stream.total_out());
         let input = &packed[(before.0 as usize).min(packed.len())..];
         let status = stream

@@ -6,46 +6,64 @@ use std::{
     time::{Duration, Instant},
 };
 
-use super::{Options, Summary, stop_if, thread_count};
-use crate::{
-    Error,
-    block::{self, Packed},
-    cut::Cutter,
-    frame::{self, EndFrame},
-    parallel,
+use super::{
+    CodecOptions, Summary,
+    boundary::BoundaryFinder,
+    frame::{self, BlockHeader, EndFrame, block_hash},
+    parallel, stop_if, thread_count,
 };
+use crate::{CodecError, StreamInfo, block};
 
-/// Packs all of `reader`. `sink` gets whole frames, in order, of at most a block and its header.
-/// Cancelling ends it at the next block.
+/// One packed block.
+#[derive(Debug, Clone)]
+pub struct PackedBlock {
+    /// Its header.
+    pub header: BlockHeader,
+    /// The bytes after the header.
+    pub payload: Vec<u8>,
+    /// The size of each stream in the payload.
+    pub streams: Vec<StreamInfo>,
+    /// The candidates that were coded, one line each.
+    pub tried: Vec<String>,
+}
+
+/// Packs all of `reader`. `sink` receives whole frames in order, each at most a block and its header.
+///
+/// # Errors
+/// If reading or writing fails, an option is out of range, or `cancel` is set, which is checked
+/// between blocks.
 pub fn pack(
     reader: impl Read,
     sink: impl FnMut(&[u8]) -> io::Result<()>,
-    options: &Options,
+    options: &CodecOptions,
     cancel: &AtomicBool,
-) -> Result<Summary, Error> {
+) -> Result<Summary, CodecError> {
     pack_observed(reader, sink, options, cancel, |_| {})
 }
 
-/// As [`pack`]; `observe` sees every packed block, e.g. to explain it.
+/// As [`pack`]; `observe` receives every packed block, e.g. to explain it.
+///
+/// # Errors
+/// As [`pack`].
 pub fn pack_observed(
     reader: impl Read,
     mut sink: impl FnMut(&[u8]) -> io::Result<()>,
-    options: &Options,
+    options: &CodecOptions,
     cancel: &AtomicBool,
-    mut observe: impl FnMut(&Packed),
-) -> Result<Summary, Error> {
+    mut observe: impl FnMut(&PackedBlock),
+) -> Result<Summary, CodecError> {
     let started = Instant::now();
     check_options(options)?;
     let pool = parallel::pool(thread_count(options.threads))?;
-    let mut source = Source::new(reader, options.block_size);
+    let mut source = BlockSource::new(reader, options.block_size);
     let mut summary = Summary::new();
     let mut index = Vec::new();
     let mut write = |bytes: &[u8], summary: &mut Summary| {
         let started = Instant::now();
         summary.packed_bytes += bytes.len() as u64;
-        sink(bytes).map_err(Error::Write)?;
+        sink(bytes).map_err(CodecError::Write)?;
         summary.write_time += started.elapsed();
-        Ok::<_, Error>(())
+        Ok::<_, CodecError>(())
     };
     write(&frame::file_header(options.block_size as u32), &mut summary)?;
     parallel::in_order(
@@ -56,10 +74,7 @@ pub fn pack_observed(
         },
         |(number, raw): (u32, Vec<u8>)| {
             let started = Instant::now();
-            (
-                block::encode(number, &raw, options.effort),
-                started.elapsed(),
-            )
+            (pack_block(number, &raw, options), started.elapsed())
         },
         |(packed, code_time)| {
             stop_if(cancel)?;
@@ -67,7 +82,7 @@ pub fn pack_observed(
             summary.code_time += code_time;
             for stream in &packed.streams {
                 summary.count(
-                    packed.header.transform,
+                    packed.header.coding.transform,
                     stream.codec,
                     stream.raw_bytes,
                     stream.packed_bytes,
@@ -93,37 +108,53 @@ pub fn pack_observed(
     Ok(summary)
 }
 
-fn check_options(options: &Options) -> Result<(), Error> {
-    let (least, most) = (frame::MIN_BLOCK_BYTES, frame::MAX_BLOCK_BYTES);
-    if !(least..=most).contains(&options.block_size) {
-        return Err(Error::Options(format!(
-            "block size {} is outside {least} to {most} bytes (4Ki to 64Mi)",
+fn pack_block(number: u32, raw: &[u8], options: &CodecOptions) -> PackedBlock {
+    let encoded = block::encode(raw, options.effort);
+    PackedBlock {
+        header: BlockHeader {
+            coding: encoded.coding,
+            index: number,
+            raw_len: raw.len() as u32,
+            packed_len: encoded.payload.len() as u32,
+            hash: block_hash(raw),
+        },
+        payload: encoded.payload,
+        streams: encoded.streams,
+        tried: encoded.tried,
+    }
+}
+
+fn check_options(options: &CodecOptions) -> Result<(), CodecError> {
+    let (min, max) = (frame::MIN_BLOCK_BYTES, frame::MAX_BLOCK_BYTES);
+    if !(min..=max).contains(&options.block_size) {
+        return Err(CodecError::Options(format!(
+            "block size {} is outside {min} to {max} bytes (4Ki to 64Mi)",
             options.block_size
         )));
     }
     Ok(())
 }
 
-/// The raw file, cut into blocks and hashed as it is read.
-struct Source<R> {
+/// The raw file, split into blocks and hashed while it is read.
+struct BlockSource<R> {
     reader: R,
     block_size: usize,
-    /// What the last cut left over.
+    /// Bytes that were read and belong to the next block.
     carry: Vec<u8>,
-    cutter: Cutter,
+    boundaries: BoundaryFinder,
     hasher: blake3::Hasher,
     raw_bytes: u64,
     read_time: Duration,
     blocks: u32,
 }
 
-impl<R: Read> Source<R> {
+impl<R: Read> BlockSource<R> {
     fn new(reader: R, block_size: usize) -> Self {
         Self {
             reader,
             block_size,
             carry: Vec::new(),
-            cutter: Cutter::default(),
+            boundaries: BoundaryFinder::default(),
             hasher: blake3::Hasher::new(),
             raw_bytes: 0,
             read_time: Duration::ZERO,
@@ -131,17 +162,17 @@ impl<R: Read> Source<R> {
         }
     }
 
-    fn next_block(&mut self) -> Result<Option<(u32, Vec<u8>)>, Error> {
+    fn next_block(&mut self) -> Result<Option<(u32, Vec<u8>)>, CodecError> {
         let started = Instant::now();
         let mut window = std::mem::take(&mut self.carry);
-        // One byte more than a block tells whether there is a next one.
+        // One byte more than a block shows whether another block follows.
         let wanted = (self.block_size + 1 - window.len()) as u64;
         (&mut self.reader)
             .take(wanted)
             .read_to_end(&mut window)
-            .map_err(Error::Read)?;
+            .map_err(CodecError::Read)?;
         if window.len() > self.block_size {
-            let end = self.cutter.cut(&window[..self.block_size]);
+            let end = self.boundaries.find(&window[..self.block_size]);
             self.carry = window.split_off(end);
         }
         if window.is_empty() {
@@ -152,7 +183,7 @@ impl<R: Read> Source<R> {
         self.read_time += started.elapsed();
         let number = self.blocks;
         self.blocks = number.checked_add(1).ok_or_else(|| {
-            Error::Options("more than 4 billion blocks: use a larger block size".into())
+            CodecError::Options("more than 4 billion blocks: use a larger block size".into())
         })?;
         Ok(Some((number, window)))
     }

@@ -8,32 +8,40 @@ use std::{
 
 use super::{
     Limits, Summary,
-    frames::{Frame, FrameReader},
-    stop_if, thread_count,
+    frame::BlockHeader,
+    frame_reader::{BlockFrame, DamagedFrame, FrameReader},
+    parallel, stop_if, thread_count,
 };
-use crate::{Error, block, frame::BlockHeader, parallel};
+use crate::CodecError;
 
-/// Unpacks all of `reader` into `writer`. Every block's hash is checked before its bytes are
-/// written, and the hash of the whole at the end.
+/// Unpacks all of `reader` into `writer`. The hash of every block is checked before its bytes are
+/// written, and the hash of the whole file at the end.
+///
+/// # Errors
+/// If reading or writing fails, the file is damaged or over the limits, or `cancel` is set, which is
+/// checked between blocks.
 pub fn unpack(
     reader: impl Read,
     writer: impl Write,
     limits: &Limits,
     threads: usize,
     cancel: &AtomicBool,
-) -> Result<Summary, Error> {
+) -> Result<Summary, CodecError> {
     Unpacking::new(reader, limits, false)?.run(writer, threads, cancel)
 }
 
 /// As [`unpack`], but a damaged block is left out and named in [`Summary::damaged`]; all others are
-/// written. The hash of the whole is then checked only if nothing was damaged.
+/// written. The hash of the whole file is then checked only if nothing was damaged.
+///
+/// # Errors
+/// As [`unpack`], except for damage after the file header.
 pub fn unpack_keep_going(
     reader: impl Read,
     writer: impl Write,
     limits: &Limits,
     threads: usize,
     cancel: &AtomicBool,
-) -> Result<Summary, Error> {
+) -> Result<Summary, CodecError> {
     Unpacking::new(reader, limits, true)?.run(writer, threads, cancel)
 }
 
@@ -44,7 +52,7 @@ struct Unpacking<R> {
 }
 
 impl<R: Read> Unpacking<R> {
-    fn new(reader: R, limits: &Limits, keep_going: bool) -> Result<Self, Error> {
+    fn new(reader: R, limits: &Limits, keep_going: bool) -> Result<Self, CodecError> {
         Ok(Self {
             frames: FrameReader::open(reader, limits.block_bytes, keep_going)?,
             keep_going,
@@ -57,7 +65,7 @@ impl<R: Read> Unpacking<R> {
         mut writer: impl Write,
         threads: usize,
         cancel: &AtomicBool,
-    ) -> Result<Summary, Error> {
+    ) -> Result<Summary, CodecError> {
         let started = Instant::now();
         let pool = parallel::pool(thread_count(threads))?;
         let mut summary = Summary::new();
@@ -71,49 +79,26 @@ impl<R: Read> Unpacking<R> {
                 frames.next_frame()
             },
             decode_frame,
-            |(offset, decoded, code_time)| {
+            |(decoded, code_time)| {
                 stop_if(cancel)?;
                 summary.code_time += code_time;
-                let (header, raw) = match decoded {
+                let block = match decoded {
                     Ok(block) => block,
-                    Err((block, reason)) if keep_going => {
-                        let number = block.map(|n| format!("block {n} ")).unwrap_or_default();
-                        summary
-                            .damaged
-                            .push(format!("{number}at byte {offset}: {reason}"));
+                    Err(damage) if keep_going => {
+                        summary.damaged.push(damage.to_string());
                         return Ok(());
                     }
-                    Err((block, reason)) => {
-                        return Err(Error::Damaged {
-                            offset,
-                            block,
-                            reason,
-                        });
-                    }
+                    Err(damage) => return Err(damage.into()),
                 };
-                summary.raw_bytes += raw.len() as u64;
-                if summary.raw_bytes > total_limit {
-                    return Err(Error::TooLarge {
-                        what: "the raw file",
-                        value: summary.raw_bytes,
-                        limit: total_limit,
-                        offset,
-                    });
-                }
-                hasher.update(&raw);
-                summary.count(
-                    header.transform,
-                    header.codec,
-                    header.raw_len.into(),
-                    header.packed_len.into(),
-                );
+                add_block(&mut summary, &block, total_limit)?;
+                hasher.update(&block.raw);
                 let started = Instant::now();
-                writer.write_all(&raw).map_err(Error::Write)?;
+                writer.write_all(&block.raw).map_err(CodecError::Write)?;
                 summary.write_time += started.elapsed();
                 Ok(())
             },
         )?;
-        writer.flush().map_err(Error::Write)?;
+        writer.flush().map_err(CodecError::Write)?;
         summary.hash = hasher.finalize();
         summary.packed_bytes = self.frames.offset;
         summary.read_time = self.frames.read_time;
@@ -123,8 +108,8 @@ impl<R: Read> Unpacking<R> {
         Ok(summary)
     }
 
-    /// The end frame must speak of exactly the blocks that came and of the bytes that left.
-    fn check_end(&mut self, summary: &mut Summary) -> Result<(), Error> {
+    /// Checks the end frame against the blocks that were read and the bytes that were written.
+    fn check_end(&mut self, summary: &mut Summary) -> Result<(), CodecError> {
         let end_offset = self.frames.end_offset;
         let wrong = match &self.frames.end {
             None => Some("the file ends without its end frame: it was cut short".to_string()),
@@ -147,7 +132,7 @@ impl<R: Read> Unpacking<R> {
                     .push(format!("at byte {end_offset}: {reason}"));
                 Ok(())
             }
-            Some(reason) => Err(Error::Damaged {
+            Some(reason) => Err(CodecError::Damaged {
                 offset: end_offset,
                 block: None,
                 reason,
@@ -156,20 +141,48 @@ impl<R: Read> Unpacking<R> {
     }
 }
 
-type Decoded = (
-    u64,
-    Result<(BlockHeader, Vec<u8>), (Option<u32>, String)>,
-    Duration,
-);
+/// A block whose hash matches.
+struct RestoredBlock {
+    offset: u64,
+    header: BlockHeader,
+    raw: Vec<u8>,
+}
 
-fn decode_frame((offset, frame): Frame) -> Decoded {
+fn decode_frame(
+    frame: Result<BlockFrame, DamagedFrame>,
+) -> (Result<RestoredBlock, DamagedFrame>, Duration) {
     let started = Instant::now();
-    let decoded = match frame {
-        Ok((header, payload)) => match block::decode(&header, &payload) {
-            Ok(raw) => Ok((header, raw)),
-            Err(damage) => Err((Some(header.index), damage.0)),
-        },
-        Err(reason) => Err((None, reason)),
-    };
-    (offset, decoded, started.elapsed())
+    let decoded = frame.and_then(|frame| {
+        let raw = frame.decode()?;
+        Ok(RestoredBlock {
+            offset: frame.offset,
+            header: frame.header,
+            raw,
+        })
+    });
+    (decoded, started.elapsed())
+}
+
+fn add_block(
+    summary: &mut Summary,
+    block: &RestoredBlock,
+    total_limit: u64,
+) -> Result<(), CodecError> {
+    summary.raw_bytes += block.raw.len() as u64;
+    if summary.raw_bytes > total_limit {
+        return Err(CodecError::TooLarge {
+            what: "the raw file",
+            value: summary.raw_bytes,
+            limit: total_limit,
+            offset: block.offset,
+        });
+    }
+    let header = &block.header;
+    summary.count(
+        header.coding.transform,
+        header.coding.codec,
+        header.raw_len.into(),
+        header.packed_len.into(),
+    );
+    Ok(())
 }

@@ -1,19 +1,19 @@
-//! Base64 with the standard alphabet and padding, as the original writes it between bars.
+//! Base64 with the standard alphabet and padding.
 
 use crate::Damage;
 
 const ALPHABET: &[u8; 64] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
 
 /// Appends `bytes` in base64.
-pub fn encode(bytes: &[u8], out: &mut Vec<u8>) {
+pub(super) fn encode(bytes: &[u8], out: &mut Vec<u8>) {
     out.reserve(bytes.len().div_ceil(3) * 4);
     for group in bytes.chunks(3) {
         let mut three = [0; 3];
         three[..group.len()].copy_from_slice(group);
         let bits = u32::from_be_bytes([0, three[0], three[1], three[2]]);
-        for place in 0..4 {
-            out.push(if place <= group.len() {
-                ALPHABET[(bits >> (18 - 6 * place)) as usize & 63]
+        for position in 0..4 {
+            out.push(if position <= group.len() {
+                ALPHABET[(bits >> (18 - 6 * position)) as usize & 63]
             } else {
                 b'='
             });
@@ -21,10 +21,10 @@ pub fn encode(bytes: &[u8], out: &mut Vec<u8>) {
     }
 }
 
-/// Reads base64; refuses what is not whole groups of the alphabet.
-pub fn decode(text: &[u8]) -> Result<Vec<u8>, Damage> {
+/// Reads base64 in complete groups of four.
+pub(super) fn decode(text: &[u8]) -> Result<Vec<u8>, Damage> {
     if !text.len().is_multiple_of(4) {
-        return Err(Damage::new("base64 is not whole groups of four"));
+        return Err(Damage::new("base64 is not in groups of four"));
     }
     let padding = text
         .iter()
@@ -37,8 +37,8 @@ pub fn decode(text: &[u8]) -> Result<Vec<u8>, Damage> {
         let last = (at + 1) * 4 == text.len();
         let kept = if last { 4 - padding } else { 4 };
         let mut bits = 0u32;
-        for (place, &byte) in group.iter().enumerate() {
-            let six = if place < kept { value(byte)? } else { 0 };
+        for (position, &byte) in group.iter().enumerate() {
+            let six = if position < kept { value(byte)? } else { 0 };
             bits = bits << 6 | u32::from(six);
         }
         out.extend_from_slice(&bits.to_be_bytes()[1..kept]);
@@ -62,7 +62,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn known_texts() {
+    fn known_texts_round_trip() {
         for (raw, text) in [
             ("", ""),
             ("f", "Zg=="),
@@ -78,7 +78,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_not_base64_is_refused() {
+    fn text_that_is_not_base64_is_refused() {
         for text in ["Zg=", "Z===", "Zg==Zg==", "Zm9*", "===="] {
             assert!(decode(text.as_bytes()).is_err(), "{text}");
         }

@@ -1,12 +1,12 @@
-//! CSV as the original carries it: read by Python's `csv` (dialect excel), fields joined with `,`
-//! and rows with a newline, quotes gone.
+//! CSV of the original: read as by Python's `csv` (dialect excel), fields joined with `,` and rows with a
+//! newline, without quotes.
 
-use super::Refusal;
+use super::LegacyError;
 
 /// Python's `csv.field_size_limit`, in characters.
 const FIELD_LIMIT: usize = 131_072;
 
-enum State {
+enum CsvState {
     StartRecord,
     StartField,
     InField,
@@ -14,10 +14,10 @@ enum State {
     QuoteInQuotes,
 }
 
-/// Parses and joins again. Line ends of every kind become `\n`, as Python's text files do.
-pub fn rejoin(text: &str) -> Result<String, Refusal> {
+/// Parses and joins. Line ends of every kind become `\n`, as in Python's text mode.
+pub(super) fn rejoin(text: &str) -> Result<String, LegacyError> {
     let mut out = String::with_capacity(text.len());
-    let mut state = State::StartRecord;
+    let mut state = CsvState::StartRecord;
     let mut rows = 0u64;
     let mut field_len = 0;
     let mut letters = text.char_indices().peekable();
@@ -26,7 +26,7 @@ pub fn rejoin(text: &str) -> Result<String, Refusal> {
             letters.next_if(|&(_, next)| next == '\n');
             letter = '\n';
         }
-        if matches!(state, State::StartRecord) {
+        if matches!(state, CsvState::StartRecord) {
             if rows > 0 {
                 out.push('\n');
             }
@@ -38,29 +38,29 @@ pub fn rejoin(text: &str) -> Result<String, Refusal> {
             out.push(letter);
         };
         state = match (state, letter) {
-            (State::StartRecord | State::StartField, '"') => State::InQuotes,
-            (State::InQuotes, '"') => State::QuoteInQuotes,
-            (State::InQuotes, letter) => {
+            (CsvState::StartRecord | CsvState::StartField, '"') => CsvState::InQuotes,
+            (CsvState::InQuotes, '"') => CsvState::QuoteInQuotes,
+            (CsvState::InQuotes, letter) => {
                 add(letter);
-                State::InQuotes
+                CsvState::InQuotes
             }
-            (State::QuoteInQuotes, '"') => {
+            (CsvState::QuoteInQuotes, '"') => {
                 add('"');
-                State::InQuotes
+                CsvState::InQuotes
             }
-            (_, '\n') => State::StartRecord,
+            (_, '\n') => CsvState::StartRecord,
             (_, ',') => {
                 out.push(',');
                 field_len = 0;
-                State::StartField
+                CsvState::StartField
             }
             (_, letter) => {
                 add(letter);
-                State::InField
+                CsvState::InField
             }
         };
         if field_len > FIELD_LIMIT {
-            return Err(Refusal::Syntax {
+            return Err(LegacyError::Syntax {
                 what: format!(
                     "a CSV field of more than {FIELD_LIMIT} characters, which Python refuses"
                 ),
@@ -76,7 +76,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn quotes_and_line_ends_go() {
+    fn quotes_are_removed_and_line_ends_unified() {
         let check = |csv, joined| assert_eq!(rejoin(csv).as_deref(), Ok(joined), "{csv:?}");
         check("a,b\r\n\"1,2\",\"x\"\"y\"\r\n", "a,b\n1,2,x\"y");
         check("a\n\nb", "a\n\nb");

@@ -1,18 +1,21 @@
-//! JSON as the original carries it: what Python's `json.loads` reads, written as
-//! `json.dumps(…, separators=(",", ":"))` writes it: floats by `repr`, integers of any size,
-//! non-ASCII as `\uXXXX`, of equal keys the last value at the first one's place.
+//! JSON of the original: read as by Python's `json.loads`, written as by
+//! `json.dumps(…, separators=(",", ":"))`: floats by `repr`, integers of any size, non-ASCII as `\uXXXX`,
+//! and of equal keys the position of the first with the value of the last.
 
 use std::{collections::HashMap, fmt::Write as _};
 
-use super::Refusal;
+use super::LegacyError;
 
-/// Python gives up near a depth of 1000; ours is a little stricter, so that both always agree.
+/// Python fails near a depth of 1000; this limit is lower, so that both always agree.
 const DEPTH_LIMIT: usize = 900;
 /// Python's limit on the digits of an integer read from text.
 const INTEGER_DIGITS: usize = 4300;
 
-/// Reads `text` and writes it as Python would.
-pub fn redump(text: &str) -> Result<String, Refusal> {
+/// Reads `text` and writes it as Python does.
+///
+/// # Errors
+/// If Python refuses the text.
+pub fn redump(text: &str) -> Result<String, LegacyError> {
     let mut parser = Parser { text, at: 0 };
     if text.starts_with('\u{feff}') {
         return Err(parser.refuse("a byte order mark"));
@@ -22,7 +25,7 @@ pub fn redump(text: &str) -> Result<String, Refusal> {
     parser.value(&mut out, 0)?;
     parser.skip_space();
     if parser.at < text.len() {
-        return Err(parser.refuse("more text behind the JSON value"));
+        return Err(parser.refuse("more text after the JSON value"));
     }
     Ok(out)
 }
@@ -65,8 +68,8 @@ struct Parser<'a> {
 }
 
 impl Parser<'_> {
-    fn refuse(&self, what: impl Into<String>) -> Refusal {
-        Refusal::Syntax {
+    fn refuse(&self, what: impl Into<String>) -> LegacyError {
+        LegacyError::Syntax {
             what: what.into(),
             offset: self.at,
         }
@@ -86,15 +89,15 @@ impl Parser<'_> {
         }
     }
 
-    fn eat(&mut self, word: &str) -> bool {
-        let found = self.rest().starts_with(word);
+    fn eat(&mut self, token: &str) -> bool {
+        let found = self.rest().starts_with(token);
         if found {
-            self.at += word.len();
+            self.at += token.len();
         }
         found
     }
 
-    fn value(&mut self, out: &mut String, depth: usize) -> Result<(), Refusal> {
+    fn value(&mut self, out: &mut String, depth: usize) -> Result<(), LegacyError> {
         if depth > DEPTH_LIMIT {
             return Err(self.refuse(format!("JSON nested deeper than {DEPTH_LIMIT}")));
         }
@@ -104,9 +107,9 @@ impl Parser<'_> {
             Some(b'"') => self.string(out),
             Some(b'-' | b'0'..=b'9') => self.number(out),
             _ => {
-                for word in ["true", "false", "null", "NaN", "Infinity"] {
-                    if self.eat(word) {
-                        out.push_str(word);
+                for literal in ["true", "false", "null", "NaN", "Infinity"] {
+                    if self.eat(literal) {
+                        out.push_str(literal);
                         return Ok(());
                     }
                 }
@@ -115,7 +118,7 @@ impl Parser<'_> {
         }
     }
 
-    fn array(&mut self, out: &mut String, depth: usize) -> Result<(), Refusal> {
+    fn array(&mut self, out: &mut String, depth: usize) -> Result<(), LegacyError> {
         self.at += 1;
         out.push('[');
         self.skip_space();
@@ -127,7 +130,7 @@ impl Parser<'_> {
                     break;
                 }
                 if !self.eat(",") {
-                    return Err(self.refuse("no comma or ] behind an element"));
+                    return Err(self.refuse("no comma or ] after an element"));
                 }
                 out.push(',');
                 self.skip_space();
@@ -137,19 +140,19 @@ impl Parser<'_> {
         Ok(())
     }
 
-    fn object(&mut self, out: &mut String, depth: usize) -> Result<(), Refusal> {
+    fn object(&mut self, out: &mut String, depth: usize) -> Result<(), LegacyError> {
         self.at += 1;
         let mut fields: Vec<(String, String)> = Vec::new();
-        let mut places: HashMap<String, usize> = HashMap::new();
+        let mut positions: HashMap<String, usize> = HashMap::new();
         self.skip_space();
         if !self.eat("}") {
             loop {
                 let (key, value) = self.field(depth)?;
-                match places.get(&key) {
-                    // Of equal keys a Python dict keeps the first place and the last value.
-                    Some(&place) => fields[place].1 = value,
+                match positions.get(&key) {
+                    // A Python dict keeps the position of the first of equal keys, and the last value.
+                    Some(&position) => fields[position].1 = value,
                     None => {
-                        places.insert(key.clone(), fields.len());
+                        positions.insert(key.clone(), fields.len());
                         fields.push((key, value));
                     }
                 }
@@ -158,7 +161,7 @@ impl Parser<'_> {
                     break;
                 }
                 if !self.eat(",") {
-                    return Err(self.refuse("no comma or } behind a field"));
+                    return Err(self.refuse("no comma or } after a field"));
                 }
                 self.skip_space();
             }
@@ -176,7 +179,7 @@ impl Parser<'_> {
         Ok(())
     }
 
-    fn field(&mut self, depth: usize) -> Result<(String, String), Refusal> {
+    fn field(&mut self, depth: usize) -> Result<(String, String), LegacyError> {
         let (mut key, mut value) = (String::new(), String::new());
         if self.peek() != Some(b'"') {
             return Err(self.refuse("no key in double quotes"));
@@ -184,14 +187,14 @@ impl Parser<'_> {
         self.string(&mut key)?;
         self.skip_space();
         if !self.eat(":") {
-            return Err(self.refuse("no colon behind a key"));
+            return Err(self.refuse("no colon after a key"));
         }
         self.skip_space();
         self.value(&mut value, depth + 1)?;
         Ok((key, value))
     }
 
-    fn string(&mut self, out: &mut String) -> Result<(), Refusal> {
+    fn string(&mut self, out: &mut String) -> Result<(), LegacyError> {
         let start = self.at;
         self.at += 1;
         out.push('"');
@@ -216,7 +219,7 @@ impl Parser<'_> {
         }
     }
 
-    fn escape(&mut self, out: &mut String) -> Result<(), Refusal> {
+    fn escape(&mut self, out: &mut String) -> Result<(), LegacyError> {
         let letter = match self.rest().as_bytes().get(1) {
             Some(b'"') => '"',
             Some(b'\\') => '\\',
@@ -234,8 +237,8 @@ impl Parser<'_> {
         Ok(())
     }
 
-    /// Surrogates are kept as they stand, alone or in pairs: dumped in ASCII, both look the same.
-    fn unicode_escape(&mut self, out: &mut String) -> Result<(), Refusal> {
+    /// Surrogates are copied, alone or in pairs: both have the same escapes in ASCII.
+    fn unicode_escape(&mut self, out: &mut String) -> Result<(), LegacyError> {
         let digits = self
             .rest()
             .get(2..6)
@@ -251,7 +254,7 @@ impl Parser<'_> {
         Ok(())
     }
 
-    fn number(&mut self, out: &mut String) -> Result<(), Refusal> {
+    fn number(&mut self, out: &mut String) -> Result<(), LegacyError> {
         if self.eat("-Infinity") {
             out.push_str("-Infinity");
             return Ok(());
@@ -311,7 +314,7 @@ fn put_integer(out: &mut String, text: &str) -> Result<(), String> {
     Ok(())
 }
 
-/// A float by Python's `repr`: the shortest digits that read back, plain from 1e-4 up to 1e16.
+/// A float by Python's `repr`: the shortest digits that parse to it, without exponent from 1e-4 to 1e16.
 fn put_float(out: &mut String, number: f64) {
     if number.is_infinite() {
         out.push_str(if number > 0.0 {
@@ -339,8 +342,8 @@ fn put_float(out: &mut String, number: f64) {
     };
 }
 
-/// The shortest digits that read back as `number`, as `d.ddde±x`. Where two are equally near, Rust
-/// rounds up and Python to even, which the exact formatting does too.
+/// The shortest digits that parse to `number`, as `d.ddde±x`. Between two equally near candidates Rust
+/// rounds up and Python to even, as exact formatting does.
 fn shortest_digits(number: f64) -> String {
     let shortest = format!("{number:e}");
     let mantissa = shortest.split('e').next().unwrap_or_default();
@@ -383,7 +386,7 @@ mod tests {
     }
 
     #[test]
-    fn values_are_written_as_python_writes_them() {
+    fn values_are_written_as_by_python() {
         check(" { \"a\" : [ 1 , 2.50 , \"x\" ] } ", r#"{"a":[1,2.5,"x"]}"#);
         check(r#"{"a":1,"b":2,"a":3}"#, r#"{"a":3,"b":2}"#);
         check(r#"{"a":1,"\u0061":3}"#, r#"{"a":3}"#);
@@ -402,7 +405,7 @@ mod tests {
     }
 
     #[test]
-    fn what_python_refuses_is_refused() {
+    fn text_that_python_refuses_is_refused() {
         for json in [
             "",
             "[1,]",

@@ -1,13 +1,16 @@
-//! Text as the original carries it: `" ".join(text.split())` in Python's words.
+//! Text of the original: `" ".join(text.split())` in Python.
 
 /// Every run of white space becomes one space; none at the ends.
-pub fn single_spaced(text: &str) -> String {
+pub(super) fn single_spaced(text: &str) -> String {
     let mut out = String::with_capacity(text.len());
-    for word in text.split(is_python_space).filter(|word| !word.is_empty()) {
+    for token in text
+        .split(is_python_space)
+        .filter(|token| !token.is_empty())
+    {
         if !out.is_empty() {
             out.push(' ');
         }
-        out.push_str(word);
+        out.push_str(token);
     }
     out
 }

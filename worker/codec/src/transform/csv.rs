@@ -1,18 +1,19 @@
-//! CSV and its kin: one column per field, by place. Fields keep their quotes; rows may be ragged.
-//! The first row, mostly a header, stands apart.
+//! Delimited text: one column per field position. Fields keep their quotes, and rows may differ in
+//! length. The first row, usually a header, is kept apart.
 
-use super::{Table, values::Values};
+use super::{ColumnTable, values::ColumnValues};
 use crate::{
     Damage,
-    bytes::{Reader, put_varint},
+    bytes::{FieldReader, put_varint},
 };
 
 const DELIMITERS: [u8; 4] = [b',', b'\t', b';', b'|'];
-const MOST_COLUMNS: usize = 1024;
-/// Rows looked at to find the delimiter.
-const LOOKED_AT: usize = 50;
+const MAX_COLUMNS: usize = 1024;
+/// The number of rows in which the delimiter is searched.
+const SAMPLE_ROWS: usize = 50;
 
-/// The end of the field at the start of `text`: behind a closing quote, or before the next border.
+/// The length of the field at the start of `text`: up to the delimiter after the closing quote, or up
+/// to the next delimiter.
 fn field_len(text: &[u8], delimiter: u8) -> usize {
     let mut at = 0;
     if text.first() == Some(&b'"') {
@@ -39,7 +40,7 @@ fn field_len(text: &[u8], delimiter: u8) -> usize {
         .unwrap_or(text.len() - at)
 }
 
-/// Calls `field` with every field of a row; answers what is left behind the row's newline.
+/// Calls `field` with every field of a row and returns the text after the row's newline.
 fn each_field<'a>(mut text: &'a [u8], delimiter: u8, mut field: impl FnMut(&'a [u8])) -> &'a [u8] {
     loop {
         let len = field_len(text, delimiter);
@@ -52,14 +53,14 @@ fn each_field<'a>(mut text: &'a [u8], delimiter: u8, mut field: impl FnMut(&'a [
     }
 }
 
-/// The delimiter that gives the most columns, the same in nearly all rows.
+/// The delimiter with the most columns among those with equal columns in nearly all rows.
 fn delimiter(raw: &[u8]) -> Option<u8> {
     DELIMITERS
         .into_iter()
         .filter_map(|delimiter| {
             let mut counts = Vec::new();
             let mut rest = raw;
-            while !rest.is_empty() && counts.len() < LOOKED_AT {
+            while !rest.is_empty() && counts.len() < SAMPLE_ROWS {
                 let mut fields = 0;
                 rest = each_field(rest, delimiter, |_| fields += 1);
                 counts.push(fields);
@@ -72,16 +73,16 @@ fn delimiter(raw: &[u8]) -> Option<u8> {
         .map(|(_, delimiter)| delimiter)
 }
 
-/// Cuts CSV into columns: the fields' number in each row, then the fields by place.
-pub fn split(raw: &[u8]) -> Option<Table> {
+/// Splits CSV into columns: the number of fields in each row, then the fields by position.
+pub(super) fn split(raw: &[u8]) -> Option<ColumnTable> {
     let delimiter = delimiter(raw)?;
     let mut first = Vec::new();
     let mut rest = each_field(raw, delimiter, |field| first.push(field));
     let first_len = raw.len() - rest.len();
-    let mut counts = Values::default();
-    let mut columns: Vec<Values> = Vec::new();
+    let mut counts = ColumnValues::default();
+    let mut columns: Vec<ColumnValues> = Vec::new();
     let ended = raw.last() == Some(&b'\n');
-    // With every row ending in a carriage return it belongs to the rows, not to the last column.
+    // A carriage return at the end of every row belongs to the rows, not to the last column.
     let carriage = !rest.is_empty() && lines_end_in_carriage_return(rest);
     while !rest.is_empty() {
         let mut fields = Vec::new();
@@ -90,10 +91,10 @@ pub fn split(raw: &[u8]) -> Option<Table> {
             *last = last.strip_suffix(b"\r")?;
         }
         counts.push_number(fields.len());
-        if fields.len() > MOST_COLUMNS {
+        if fields.len() > MAX_COLUMNS {
             return None;
         }
-        columns.resize(columns.len().max(fields.len()), Values::default());
+        columns.resize(columns.len().max(fields.len()), ColumnValues::default());
         for (column, field) in columns.iter_mut().zip(fields) {
             column.push(field);
         }
@@ -107,7 +108,7 @@ pub fn split(raw: &[u8]) -> Option<Table> {
     let mut names = vec!["fields".to_string()];
     names.extend((0..columns.len()).map(|place| name(place, first.get(place))));
     columns.insert(0, counts);
-    Some(Table {
+    Some(ColumnTable {
         head,
         columns,
         names,
@@ -124,12 +125,12 @@ fn name(place: usize, header: Option<&&[u8]>) -> String {
     format!("{}:{text}", place + 1)
 }
 
-/// The names of the columns, from the head; for reports.
-pub fn names(head: &[u8]) -> Vec<String> {
+/// The names of the columns from the head, for reports.
+pub(super) fn names(head: &[u8]) -> Vec<String> {
     let Some((&[delimiter, ..], rest)) = head.split_first_chunk::<3>() else {
         return Vec::new();
     };
-    let mut reader = Reader::new(rest);
+    let mut reader = FieldReader::new(rest);
     if reader.varint().is_err() {
         return Vec::new();
     }
@@ -146,9 +147,9 @@ fn lines_end_in_carriage_return(text: &[u8]) -> bool {
         .all(|line| line.ends_with(b"\r"))
 }
 
-/// Puts the rows together again.
-pub fn join(head: &[u8], columns: &[Values], limit: usize) -> Result<Vec<u8>, Damage> {
-    let mut reader = Reader::new(head);
+/// Joins the rows.
+pub(super) fn join(head: &[u8], columns: &[ColumnValues], limit: usize) -> Result<Vec<u8>, Damage> {
+    let mut reader = FieldReader::new(head);
     let (delimiter, ended, carriage) = (reader.byte()?, reader.byte()? == 1, reader.byte()? == 1);
     let first_len = reader.size(limit, "the first row")?;
     let mut raw = reader.take(first_len)?.to_vec();

@@ -1,25 +1,24 @@
-//! Logs and other text: one column of lines, whose templates and changing parts the column codings
-//! find.
+//! Logs and other text: one column of lines. The column codings find templates and variable parts.
 
-use super::{Table, values::Values};
+use super::{ColumnTable, values::ColumnValues};
 use crate::Damage;
 
-/// Cuts text into lines. Refuses bytes that are no text.
-pub fn split(raw: &[u8]) -> Option<Table> {
+/// Splits text into lines; `None` for fewer than four.
+pub(super) fn split(raw: &[u8]) -> Option<ColumnTable> {
     let ended = raw.last() == Some(&b'\n');
     let body = if ended { &raw[..raw.len() - 1] } else { raw };
-    let lines: Values = body.split(|&byte| byte == b'\n').collect();
-    (lines.len() >= 4).then(|| Table {
+    let lines: ColumnValues = body.split(|&byte| byte == b'\n').collect();
+    (lines.len() >= 4).then(|| ColumnTable {
         head: vec![u8::from(ended)],
         columns: vec![lines],
         names: vec!["line".into()],
     })
 }
 
-/// Puts the lines together again.
-pub fn join(head: &[u8], columns: &[Values], limit: usize) -> Result<Vec<u8>, Damage> {
+/// Joins the lines.
+pub(super) fn join(head: &[u8], columns: &[ColumnValues], limit: usize) -> Result<Vec<u8>, Damage> {
     let ([ended], [lines]) = (head, columns) else {
-        return Err(Damage::new("text that is not one column"));
+        return Err(Damage::new("text needs exactly one column"));
     };
     let newlines = lines.len().saturating_sub(1) + usize::from(*ended == 1);
     if lines.byte_len() + newlines > limit {

@@ -1,50 +1,50 @@
-//! The values of one column, one behind the other in one buffer.
+//! The values of one column in one buffer.
 
 use std::collections::HashMap;
 
 use crate::Damage;
 
-/// Byte strings in order; each column of a block is one of these.
+/// A sequence of byte strings: one column of a block.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct Values {
+pub(super) struct ColumnValues {
     bytes: Vec<u8>,
     ends: Vec<u32>,
 }
 
-impl Values {
-    /// How many values.
-    pub fn len(&self) -> usize {
+impl ColumnValues {
+    /// The number of values.
+    pub(super) fn len(&self) -> usize {
         self.ends.len()
     }
 
-    /// Whether there is none.
-    pub fn is_empty(&self) -> bool {
+    /// Whether there are no values.
+    pub(super) fn is_empty(&self) -> bool {
         self.ends.is_empty()
     }
 
-    /// Bytes of all values together.
-    pub fn byte_len(&self) -> usize {
+    /// The number of bytes in all values.
+    pub(super) fn byte_len(&self) -> usize {
         self.bytes.len()
     }
 
-    /// All values without any border.
-    pub fn joined(&self) -> &[u8] {
+    /// All values without separators.
+    pub(super) fn joined(&self) -> &[u8] {
         &self.bytes
     }
 
     /// Appends a value.
-    pub fn push(&mut self, value: &[u8]) {
+    pub(super) fn push(&mut self, value: &[u8]) {
         self.bytes.extend_from_slice(value);
         self.ends.push(self.bytes.len() as u32);
     }
 
     /// Appends a number as decimal text.
-    pub fn push_number(&mut self, number: usize) {
+    pub(super) fn push_number(&mut self, number: usize) {
         self.push(number.to_string().as_bytes());
     }
 
-    /// The value at `index`; empty where there is none.
-    pub fn get(&self, index: usize) -> &[u8] {
+    /// The value at `index`, or an empty value after the end.
+    pub(super) fn get(&self, index: usize) -> &[u8] {
         let Some(&end) = self.ends.get(index) else {
             return &[];
         };
@@ -53,18 +53,18 @@ impl Values {
     }
 
     /// All values in order.
-    pub fn iter(&self) -> impl ExactSizeIterator<Item = &[u8]> + Clone {
+    pub(super) fn iter(&self) -> impl ExactSizeIterator<Item = &[u8]> + Clone {
         (0..self.len()).map(|index| self.get(index))
     }
 
     /// The values at `rows`, in that order.
-    pub fn select(&self, rows: &[u32]) -> Self {
+    pub(super) fn select(&self, rows: &[u32]) -> Self {
         rows.iter().map(|&row| self.get(row as usize)).collect()
     }
 
-    /// For every value the number of its first equal one among the distinct values, and how many
-    /// distinct values there are.
-    pub fn ids(&self) -> (Vec<u32>, usize) {
+    /// For every value the number of its distinct value, in order of first appearance, and the number
+    /// of distinct values.
+    pub(super) fn ids(&self) -> (Vec<u32>, usize) {
         let mut known: HashMap<&[u8], u32> = HashMap::new();
         let ids = self
             .iter()
@@ -76,8 +76,11 @@ impl Values {
         (ids, known.len())
     }
 
-    /// Appends a value of a decoded column, unless that makes it larger than any honest one.
-    pub fn push_bounded(&mut self, value: &[u8], limit: usize) -> Result<(), Damage> {
+    /// Appends a value of a decoded column.
+    ///
+    /// # Errors
+    /// If the column then holds more than `limit` bytes.
+    pub(super) fn push_bounded(&mut self, value: &[u8], limit: usize) -> Result<(), Damage> {
         if self.bytes.len() + value.len() > limit {
             return Err(Damage::new("a column holds more bytes than its block"));
         }
@@ -86,7 +89,7 @@ impl Values {
     }
 }
 
-impl<'a> FromIterator<&'a [u8]> for Values {
+impl<'a> FromIterator<&'a [u8]> for ColumnValues {
     fn from_iter<I: IntoIterator<Item = &'a [u8]>>(values: I) -> Self {
         let mut all = Self::default();
         for value in values {

@@ -6,9 +6,11 @@ use anyhow::{Context, Result, bail};
 
 use super::{files, unpack};
 use streampress_codec::{
-    block::{self, Stream},
-    frame::{self, BlockHeader, EndFrame},
-    hybrid::{FrameReader, Limits},
+    CodecError, StreamInfo,
+    hybrid::{
+        FrameReader, Limits,
+        frame::{self, BlockHeader, EndFrame},
+    },
 };
 
 /// What a packed file holds.
@@ -40,7 +42,7 @@ pub struct Block {
     /// Its header.
     pub header: BlockHeader,
     /// Its streams.
-    pub streams: Vec<Stream>,
+    pub streams: Vec<StreamInfo>,
 }
 
 /// Reads a packed file's frames and directories. [`Inspection`] displays as the command prints it.
@@ -75,14 +77,12 @@ fn inspect_seed(input: impl Read) -> Result<Inspection> {
 fn inspect_hybrid(input: impl Read) -> Result<Inspection> {
     let mut frames = FrameReader::open(input, Limits::default().block_bytes, false)?;
     let mut blocks = Vec::new();
-    while let Some((offset, frame)) = frames.next_frame()? {
-        let (header, payload) = frame.map_err(anyhow::Error::msg)?;
-        let streams = block::streams(&header, &payload)
-            .with_context(|| format!("block {} at byte {offset}", header.index))?;
+    while let Some(frame) = frames.next_frame()? {
+        let frame = frame.map_err(CodecError::from)?;
         blocks.push(Block {
-            offset,
-            header,
-            streams,
+            offset: frame.offset,
+            header: frame.header,
+            streams: frame.streams().map_err(CodecError::from)?,
         });
     }
     let Some(end) = frames.end().cloned() else {
@@ -151,8 +151,8 @@ fn show_hybrid(
             "block {} at byte {}: transform {}, codec {}, {} -> {} bytes ({:.1} %)",
             header.index,
             block.offset,
-            header.transform.name(),
-            header.codec.name(),
+            header.coding.transform.name(),
+            header.coding.codec.name(),
             header.raw_len,
             header.packed_len,
             percent(header.packed_len.into(), header.raw_len.into())

@@ -38,9 +38,9 @@ pub struct PackOptions {
     /// The format to write.
     pub format: Format,
     /// Effort, block size, threads; for the hybrid format.
-    pub hybrid: hybrid::Options,
+    pub hybrid: hybrid::CodecOptions,
     /// What the seed format shall parse the input as; unless given, by the name's ending.
-    pub seed_format: Option<legacy::Format>,
+    pub seed_format: Option<legacy::LegacyFormat>,
     /// Bytes of a record in the seed format.
     pub seed_break_bytes: usize,
     /// Overwrite an existing output.
@@ -127,10 +127,7 @@ fn pack_hybrid(
     })
 }
 
-fn explain_block(
-    out: &mut dyn Write,
-    block: &streampress_codec::block::Packed,
-) -> std::io::Result<()> {
+fn explain_block(out: &mut dyn Write, block: &hybrid::PackedBlock) -> std::io::Result<()> {
     let header = &block.header;
     writeln!(
         out,
@@ -138,7 +135,7 @@ fn explain_block(
         header.index,
         header.raw_len,
         header.packed_len,
-        header.transform.name()
+        header.coding.transform.name()
     )?;
     for line in &block.tried {
         writeln!(out, "  tried {line}")?;
@@ -164,7 +161,7 @@ fn pack_seed(
     output: PathBuf,
 ) -> Result<PackOutcome> {
     let name = file_name(&options.input);
-    let format = options.seed_format.or_else(|| legacy::Format::of_name(&name)).ok_or_else(|| {
+    let format = options.seed_format.or_else(|| legacy::LegacyFormat::of_name(&name)).ok_or_else(|| {
         anyhow!("the seed format needs to know whether this is json, csv or txt: name a file with that ending")
     })?;
     let mut raw = Vec::new();
@@ -189,7 +186,7 @@ fn file_name(path: &Path) -> String {
 
 /// The chunk message, then the records, each behind its length in 4 bytes, big-endian. Without a
 /// stream there are no real sequence numbers: the records' places stand in.
-fn seed_file(name: &str, packed: &legacy::Packed) -> Vec<u8> {
+fn seed_file(name: &str, packed: &legacy::PackedRecords) -> Vec<u8> {
     let message = LegacyManifest {
         id: uuid::Uuid::new_v4().to_string(),
         file_name: format!("test_location/{name}"),

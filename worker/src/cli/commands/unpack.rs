@@ -14,8 +14,7 @@ use super::{
     pack::{HYBRID_ENDING, SEED_ENDING},
 };
 use streampress_codec::{
-    frame,
-    hybrid::{self, Blocks},
+    hybrid::{self, Blocks, frame},
     legacy,
 };
 
@@ -150,7 +149,7 @@ fn unpack_seed(
     output: PathBuf,
 ) -> Result<UnpackOutcome> {
     let (message, records, packed_bytes) = read_seed_file(input)?;
-    let packed = legacy::Packed {
+    let packed = legacy::PackedRecords {
         stages: message.stages()?,
         records,
     };

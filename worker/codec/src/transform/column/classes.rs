@@ -1,16 +1,20 @@
-//! Values of several sorts in one column, such as numbers with gaps or strings with `null`: the
-//! sort of every value, then each sort as a column of its own. Quotes around strings go.
+//! Values of several classes in one column, such as numbers with gaps or strings with `null`: the
+//! class of every value, then a column for each class. Strings lose their quotes.
 
 use super::{
-    Damage, Known, Node, Reader, Scope, Source, Tag, Values, decimal, decode as decode_column,
-    encode as encode_column,
+    context::{DecodeContext, EncodeContext, EncodedColumn, Tag},
+    decimal, decode as decode_column, decode_rows, encode as encode_column,
 };
-use crate::bytes::put_varint;
+use crate::{
+    Damage,
+    bytes::{FieldReader, put_varint},
+    transform::{streams::StreamSource, values::ColumnValues},
+};
 
 const EMPTY: u8 = 0;
 const NUMBER: u8 = 1;
 const QUOTED: u8 = 2;
-const WORD: u8 = 3;
+const KEYWORD: u8 = 3;
 const OTHER: u8 = 4;
 const CLASSES: usize = 5;
 
@@ -19,42 +23,42 @@ fn class(value: &[u8]) -> u8 {
         [] => EMPTY,
         [b'"', .., b'"'] => QUOTED,
         b"true" | b"false" | b"null" | b"NA" | b"N/A" | b"NULL" | b"None" | b"NaN" | b"nan"
-        | b"-" | b"\\N" => WORD,
+        | b"-" | b"\\N" => KEYWORD,
         _ if decimal::is_number(value) => NUMBER,
         _ => OTHER,
     }
 }
 
-/// Whether there is more than one class, or quotes to take off.
-pub fn fits(values: &Values) -> bool {
+/// Whether there are several classes, or quotes to remove.
+pub(super) fn fits(values: &ColumnValues) -> bool {
     let first = class(values.get(0));
     first == QUOTED || values.iter().any(|value| class(value) != first)
 }
 
 /// Fits any column.
-pub fn encode(values: &Values, scope: &Scope<'_>) -> Option<Node> {
+pub(super) fn encode(values: &ColumnValues, context: &EncodeContext<'_>) -> Option<EncodedColumn> {
     let classes: Vec<u8> = values.iter().map(class).collect();
-    let mut node = Node::of(Tag::Classes);
-    let marks: Values = classes.iter().map(std::slice::from_ref).collect();
-    node.append(encode_column(
+    let mut column = EncodedColumn::of(Tag::Classes);
+    let marks: ColumnValues = classes.iter().map(std::slice::from_ref).collect();
+    column.append(encode_column(
         &marks,
-        &scope.inside(Tag::Classes, scope.refs.clone()),
+        &context.inside(Tag::Classes, context.refs.clone()),
     ));
     for wanted in EMPTY + 1..CLASSES as u8 {
         let rows: Vec<u32> = (0..values.len() as u32)
             .filter(|&row| classes[row as usize] == wanted)
             .collect();
-        put_varint(&mut node.plan, rows.len() as u64);
-        let members: Values = rows
+        put_varint(&mut column.plan, rows.len() as u64);
+        let members: ColumnValues = rows
             .iter()
             .map(|&row| strip(wanted, values.get(row as usize)))
             .collect();
-        node.append(encode_column(
+        column.append(encode_column(
             &members,
-            &scope.inside(Tag::Classes, scope.refs.select(&rows)),
+            &context.inside(Tag::Classes, context.refs.select(&rows)),
         ));
     }
-    Some(node)
+    Some(column)
 }
 
 fn strip(class: u8, value: &[u8]) -> &[u8] {
@@ -65,28 +69,28 @@ fn strip(class: u8, value: &[u8]) -> &[u8] {
 }
 
 /// Reads `count` values.
-pub fn decode(
+pub(super) fn decode(
     count: usize,
-    plan: &mut Reader<'_>,
-    source: &mut Source,
-    known: &Known<'_>,
-) -> Result<Values, Damage> {
-    let marks = decode_column(count, plan, source, &known.inside(known.refs.clone()))?;
+    plan: &mut FieldReader<'_>,
+    source: &mut StreamSource,
+    context: &DecodeContext<'_>,
+) -> Result<ColumnValues, Damage> {
+    let marks = decode_column(count, plan, source, &context.inside(context.refs.clone()))?;
     let classes: Vec<u8> = marks
         .iter()
         .map(|mark| mark.first().copied().unwrap_or(u8::MAX))
         .collect();
-    let mut columns = vec![Values::default()];
+    let mut columns = vec![ColumnValues::default()];
     for wanted in EMPTY + 1..CLASSES as u8 {
         let rows: Vec<u32> = (0..count as u32)
             .filter(|&row| classes[row as usize] == wanted)
             .collect();
-        if plan.size(known.limit + 1, "a class")? != rows.len() {
-            return Err(Damage::new("a class is not as large as its marks say"));
+        if plan.size(context.limit + 1, "a class")? != rows.len() {
+            return Err(Damage::new("the size of a class does not match its marks"));
         }
-        columns.push(known.rows(&rows, plan, source)?);
+        columns.push(decode_rows(&rows, plan, source, context)?);
     }
-    let mut values = Values::default();
+    let mut values = ColumnValues::default();
     let mut used = [0; CLASSES];
     let mut quoted = Vec::new();
     for class in classes {
@@ -100,9 +104,9 @@ pub fn decode(
             quoted.push(b'"');
             quoted.extend_from_slice(value);
             quoted.push(b'"');
-            values.push_bounded(&quoted, known.limit)?;
+            values.push_bounded(&quoted, context.limit)?;
         } else {
-            values.push_bounded(value, known.limit)?;
+            values.push_bounded(value, context.limit)?;
         }
     }
     Ok(values)

@@ -1,14 +1,26 @@
-//! A column that mostly repeats another one of the same rows: where it does, and the rest.
+//! A column that mostly equals another column of the same rows: a mark for each row, and the rows
+//! that differ.
 
-use super::{Damage, Known, Node, RawStream, Reader, Refs, Scope, Source, Tag, Values};
-use crate::{bytes::put_varint, transform::streams::Kind};
+use super::{
+    context::{DecodeContext, EncodeContext, EncodedColumn, Tag},
+    decode_rows, encode_rows,
+    references::ColumnRefs,
+};
+use crate::{
+    Damage,
+    bytes::{FieldReader, put_varint},
+    transform::{
+        streams::{RawStream, StreamKind, StreamSource},
+        values::ColumnValues,
+    },
+};
 
-/// Less than this share of equal rows is not worth the marks.
-const LEAST_SHARE: f64 = 0.3;
-/// Rows looked at to find the column.
-const LOOKED_AT: usize = 512;
+/// A smaller share of equal rows does not repay the marks.
+const MIN_SHARE: f64 = 0.3;
+/// The number of rows in which the column is searched.
+const SAMPLE_ROWS: usize = 512;
 
-/// The values around which JSON puts quotes count as equal to the same without.
+/// The value without JSON's quotes: with and without quotes count as equal.
 fn bare(value: &[u8]) -> &[u8] {
     match value {
         [b'"', inner @ .., b'"'] => inner,
@@ -16,9 +28,9 @@ fn bare(value: &[u8]) -> &[u8] {
     }
 }
 
-/// The column that this one repeats most, if any.
-pub fn best_ref(values: &Values, refs: &Refs<'_>) -> Option<u32> {
-    let step = values.len().div_ceil(LOOKED_AT).max(1);
+/// The column that equals this one in most rows, if any.
+pub(super) fn best_ref(values: &ColumnValues, refs: &ColumnRefs<'_>) -> Option<u32> {
+    let step = values.len().div_ceil(SAMPLE_ROWS).max(1);
     let share = |from: u32| {
         let rows = (0..values.len()).step_by(step);
         let all = rows.len();
@@ -29,7 +41,7 @@ pub fn best_ref(values: &Values, refs: &Refs<'_>) -> Option<u32> {
     refs.usable()
         .iter()
         .map(|&from| (share(from), from))
-        .filter(|(share, _)| *share >= LEAST_SHARE)
+        .filter(|(share, _)| *share >= MIN_SHARE)
         .max_by(|a, b| a.0.total_cmp(&b.0))
         .map(|(_, from)| from)
 }
@@ -52,53 +64,58 @@ fn mark(value: &[u8], from: &[u8]) -> u8 {
 }
 
 /// Fits any column.
-pub fn encode(values: &Values, from: u32, scope: &Scope<'_>) -> Option<Node> {
+pub(super) fn encode(
+    values: &ColumnValues,
+    from: u32,
+    context: &EncodeContext<'_>,
+) -> Option<EncodedColumn> {
     let marks: Vec<u8> = values
         .iter()
         .enumerate()
-        .map(|(row, value)| mark(value, scope.refs.value(from, row)))
+        .map(|(row, value)| mark(value, context.refs.value(from, row)))
         .collect();
     let rows: Vec<u32> = (0..values.len() as u32)
         .filter(|&row| marks[row as usize] == OTHER)
         .collect();
-    let mut node = Node::of(Tag::Copied);
-    put_varint(&mut node.plan, u64::from(from));
-    put_varint(&mut node.plan, rows.len() as u64);
-    node.streams
-        .push(RawStream::new("copy marks", Kind::Bytes, marks));
-    node.append(scope.rows(Tag::Copied, values, &rows));
-    Some(node)
+    let mut column = EncodedColumn::of(Tag::Copied);
+    put_varint(&mut column.plan, u64::from(from));
+    put_varint(&mut column.plan, rows.len() as u64);
+    column
+        .streams
+        .push(RawStream::new("copy marks", StreamKind::Bytes, marks));
+    column.append(encode_rows(Tag::Copied, values, &rows, context));
+    Some(column)
 }
 
 /// Reads `count` values.
-pub fn decode(
+pub(super) fn decode(
     count: usize,
-    plan: &mut Reader<'_>,
-    source: &mut Source,
-    known: &Known<'_>,
-) -> Result<Values, Damage> {
+    plan: &mut FieldReader<'_>,
+    source: &mut StreamSource,
+    context: &DecodeContext<'_>,
+) -> Result<ColumnValues, Damage> {
     let from = plan.size(u32::MAX as usize, "a copied column")? as u32;
     let others = plan.size(count, "the values that are not copied")?;
     let marks = source.next("copy marks")?;
     let rows: Vec<u32> = (0..marks.len() as u32)
         .filter(|&row| marks[row as usize] == OTHER)
         .collect();
-    if !known.refs.has(from) || marks.len() != count || rows.len() != others {
+    if !context.refs.has(from) || marks.len() != count || rows.len() != others {
         return Err(Damage::new("copy marks do not fit their columns"));
     }
-    let rest = known.rows(&rows, plan, source)?;
+    let rest = decode_rows(&rows, plan, source, context)?;
     let mut used = 0;
-    let mut values = Values::default();
+    let mut values = ColumnValues::default();
     for (row, mark) in marks.into_iter().enumerate() {
-        let copied = known.refs.value(from, row);
+        let copied = context.refs.value(from, row);
         match mark {
             OTHER => {
-                values.push_bounded(rest.get(used), known.limit)?;
+                values.push_bounded(rest.get(used), context.limit)?;
                 used += 1;
             }
-            SAME => values.push_bounded(copied, known.limit)?,
-            BARE => values.push_bounded(bare(copied), known.limit)?,
-            QUOTED => values.push_bounded(&[b"\"", copied, b"\""].concat(), known.limit)?,
+            SAME => values.push_bounded(copied, context.limit)?,
+            BARE => values.push_bounded(bare(copied), context.limit)?,
+            QUOTED => values.push_bounded(&[b"\"", copied, b"\""].concat(), context.limit)?,
             _ => return Err(Damage::new("an unknown copy mark")),
         }
     }

@@ -1,46 +1,49 @@
-//! Decimal numbers as text and as scaled integers, with the exact spelling kept in a few parameters.
+//! Decimal numbers as text and as scaled integers, with the notation in a few parameters.
 
-use super::{Damage, Reader, Values};
-use crate::bytes::{unzigzag, zigzag};
+use crate::{
+    Damage,
+    bytes::{FieldReader, unzigzag, zigzag},
+    transform::values::ColumnValues,
+};
 
-/// More digits never fit an `i64`; whether so many do is checked.
-const MOST_DIGITS: usize = 19;
-/// Doubles printed with 17 digits are at least so long, unless they end in zeros.
-const NOISE_FROM: usize = 16;
-/// The most digits of numbers with leading zeros.
-const MOST_PADDED: usize = 18;
+/// More digits never fit an `i64`. Overflow of this many is checked.
+const MAX_DIGITS: usize = 19;
+/// A double printed with 17 digits is longer than this, unless it ends in zeros.
+const MIN_DOUBLE_LEN: usize = 16;
+/// The largest number of digits of numbers with leading zeros.
+const MAX_PADDED: usize = 18;
 
-/// How many decimals a value is written with, the column's most being `decimals`.
+/// The number of decimals of a value; the largest of the column is `decimals`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[repr(u8)]
-enum Style {
+enum DecimalStyle {
     /// Always all of them.
     Fixed = 0,
     /// As many as the value needs.
     Natural = 1,
     /// As many as the value needs, at least one.
     Float = 2,
-    /// As a list says.
+    /// As many as a stream lists.
     Listed = 3,
 }
 
-/// How a column's numbers are spelled.
+/// The notation of a column's numbers.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Form {
+pub(super) struct NumberFormat {
     /// Numbers are multiples of 10 to the minus this.
     decimals: u8,
-    style: Style,
+    style: DecimalStyle,
     /// Digits of numbers with leading zeros; 0 for numbers without.
     width: u8,
-    /// Whether the text is an `f64` that differs from a short decimal by a few units in the last place.
-    print: Print,
+    /// Whether the text is a printed `f64` near a short decimal number.
+    print: FloatPrint,
 }
 
-/// How a program printed its doubles.
+/// How a program prints doubles.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[repr(u8)]
-enum Print {
-    /// Not doubles: the decimals are all there is.
+enum FloatPrint {
+    /// Exact decimals.
     Exact = 0,
     /// With 17 digits, as C's `%.17g`.
     Seventeen = 1,
@@ -50,26 +53,26 @@ enum Print {
 
 /// A column as integers.
 #[derive(Debug)]
-pub struct Scaled {
-    /// How they are spelled.
-    pub form: Form,
-    /// The numbers times 10 to the power of the form's decimals.
+pub(super) struct ScaledNumbers {
+    /// Their notation.
+    pub format: NumberFormat,
+    /// The numbers times 10 to the power of the format's decimals.
     pub numbers: Vec<i64>,
-    /// The decimals of each, or its noise, where the form needs them.
+    /// For each number the decimals or the distance from the short decimal, if the format lists them.
     pub listed: Vec<u8>,
 }
 
-struct Parsed {
+struct ParsedDecimal {
     mantissa: i64,
     decimals: u8,
 }
 
-/// Whether the text is a plain decimal number in the one spelling that [`write`] makes.
-pub fn is_number(text: &[u8]) -> bool {
+/// Whether the text is a plain decimal number in the notation of [`write`].
+pub(super) fn is_number(text: &[u8]) -> bool {
     parse(text).is_some()
 }
 
-fn parse(text: &[u8]) -> Option<Parsed> {
+fn parse(text: &[u8]) -> Option<ParsedDecimal> {
     let (negative, digits) = match text {
         [b'-', rest @ ..] => (true, rest),
         _ => (false, text),
@@ -93,37 +96,37 @@ fn parse(text: &[u8]) -> Option<Parsed> {
     if whole == 0
         || leading_zero
         || (point.is_some() && decimals == 0)
-        || whole + decimals > MOST_DIGITS
+        || whole + decimals > MAX_DIGITS
     {
         return None;
     }
     if negative && mantissa == 0 {
         return None;
     }
-    Some(Parsed {
+    Some(ParsedDecimal {
         mantissa: if negative { -mantissa } else { mantissa },
         decimals: decimals as u8,
     })
 }
 
-/// A number of another column at this column's scale, if it has one.
-pub fn at_scale(text: &[u8], form: Form) -> Option<i64> {
-    if form.width > 0 {
+/// A number of another column at the scale of this column, if it fits.
+pub(super) fn at_scale(text: &[u8], format: NumberFormat) -> Option<i64> {
+    if format.width > 0 {
         return parse_padded(text);
     }
-    if form.print != Print::Exact {
+    if format.print != FloatPrint::Exact {
         let number: f64 = std::str::from_utf8(text).ok()?.parse().ok()?;
-        return Some((number * 10f64.powi(i32::from(form.decimals))).round() as i64);
+        return Some((number * 10f64.powi(i32::from(format.decimals))).round() as i64);
     }
     let parsed = parse(text)?;
-    let shift = form.decimals.checked_sub(parsed.decimals)?;
+    let shift = format.decimals.checked_sub(parsed.decimals)?;
     parsed
         .mantissa
         .checked_mul(10i64.checked_pow(u32::from(shift))?)
 }
 
 fn parse_padded(text: &[u8]) -> Option<i64> {
-    if text.is_empty() || text.len() > MOST_PADDED {
+    if text.is_empty() || text.len() > MAX_PADDED {
         return None;
     }
     text.iter().try_fold(0i64, |number, byte| {
@@ -132,17 +135,17 @@ fn parse_padded(text: &[u8]) -> Option<i64> {
     })
 }
 
-/// Reads a whole column; nothing if one value is no number or is spelled in another way.
-pub fn scale(values: &Values) -> Option<Scaled> {
+/// Reads a column; `None` unless all values are numbers in one notation.
+pub(super) fn scale(values: &ColumnValues) -> Option<ScaledNumbers> {
     let long = values
         .iter()
-        .any(|value| value.len() > NOISE_FROM && value.contains(&b'.'));
+        .any(|value| value.len() > MIN_DOUBLE_LEN && value.contains(&b'.'));
     scale_padded(values)
-        .or_else(|| if long { scale_noisy(values) } else { None })
+        .or_else(|| if long { scale_doubles(values) } else { None })
         .or_else(|| scale_plain(values))
 }
 
-fn scale_padded(values: &Values) -> Option<Scaled> {
+fn scale_padded(values: &ColumnValues) -> Option<ScaledNumbers> {
     let width = values.get(0).len();
     let zeros = values
         .iter()
@@ -150,64 +153,64 @@ fn scale_padded(values: &Values) -> Option<Scaled> {
     if !zeros || values.iter().any(|value| value.len() != width) {
         return None;
     }
-    Some(Scaled {
-        form: Form {
+    Some(ScaledNumbers {
+        format: NumberFormat {
             decimals: 0,
-            style: Style::Fixed,
+            style: DecimalStyle::Fixed,
             width: width as u8,
-            print: Print::Exact,
+            print: FloatPrint::Exact,
         },
         numbers: values.iter().map(parse_padded).collect::<Option<_>>()?,
         listed: Vec::new(),
     })
 }
 
-/// The most decimals that a number without its noise may have.
-const MOST_QUIET: u8 = 9;
+/// The largest number of decimals of the short decimal near a double.
+const MAX_SHORT: u8 = 9;
 
-/// `-65.613616999999977` is -65.613617 with a double's noise, and `0.30000000000000004` is 0.3 and
-/// one unit in the last place: the short number and the noise apart take far fewer bytes.
-fn scale_noisy(values: &Values) -> Option<Scaled> {
-    [Print::Seventeen, Print::Shortest]
+/// `-65.613616999999977` is the double nearest to -65.613617, and `0.30000000000000004` is one unit in
+/// the last place (ulp) above 0.3: the short decimal and the distance in ulps take far fewer bytes.
+fn scale_doubles(values: &ColumnValues) -> Option<ScaledNumbers> {
+    [FloatPrint::Seventeen, FloatPrint::Shortest]
         .into_iter()
         .find_map(|print| scale_printed(values, print))
 }
 
-fn scale_printed(values: &Values, print: Print) -> Option<Scaled> {
-    (1..=MOST_QUIET).find_map(|decimals| {
+fn scale_printed(values: &ColumnValues, print: FloatPrint) -> Option<ScaledNumbers> {
+    (1..=MAX_SHORT).find_map(|decimals| {
         let (mut numbers, mut listed) = (Vec::new(), Vec::new());
         for value in values.iter() {
             let double = reads(value, print)?;
             let number = (double * 10f64.powi(i32::from(decimals))).round();
-            // Up to 2^53 both sides of the division are exact, and so every machine rounds alike.
+            // Up to 2^53 both operands of the division are exact, so every machine rounds alike.
             if number.abs() >= 9e15 {
                 return None;
             }
-            let noise = (double.to_bits() as i64)
-                .wrapping_sub(quiet(number as i64, decimals).to_bits() as i64);
-            listed.push(u8::try_from(zigzag(noise)).ok()?);
+            let ulps = (double.to_bits() as i64)
+                .wrapping_sub(nearest_double(number as i64, decimals).to_bits() as i64);
+            listed.push(u8::try_from(zigzag(ulps)).ok()?);
             numbers.push(number as i64);
         }
-        let form = Form {
+        let format = NumberFormat {
             decimals,
-            style: Style::Listed,
+            style: DecimalStyle::Listed,
             width: 0,
             print,
         };
-        Some(Scaled {
-            form,
+        Some(ScaledNumbers {
+            format,
             numbers,
             listed,
         })
     })
 }
 
-fn quiet(number: i64, decimals: u8) -> f64 {
+fn nearest_double(number: i64, decimals: u8) -> f64 {
     number as f64 / 10f64.powi(i32::from(decimals))
 }
 
-/// The double that is printed as `text`.
-fn reads(text: &[u8], print: Print) -> Option<f64> {
+/// The double whose print is `text`.
+fn reads(text: &[u8], print: FloatPrint) -> Option<f64> {
     let text = std::str::from_utf8(text).ok()?;
     if text.len() > 26
         || !text
@@ -220,14 +223,14 @@ fn reads(text: &[u8], print: Print) -> Option<f64> {
     (printed(number, print)? == text).then_some(number)
 }
 
-fn printed(number: f64, print: Print) -> Option<String> {
+fn printed(number: f64, print: FloatPrint) -> Option<String> {
     let scientific = format!("{number:.16e}");
     let (_, exponent) = scientific.split_once('e')?;
     let exponent: i32 = exponent.parse().ok()?;
     if !(-4..17).contains(&exponent) {
         return None;
     }
-    if print == Print::Shortest {
+    if print == FloatPrint::Shortest {
         return Some(number.to_string());
     }
     let decimals = (16 - exponent) as usize;
@@ -240,69 +243,73 @@ fn printed(number: f64, print: Print) -> Option<String> {
     Some(trimmed.to_owned())
 }
 
-fn scale_plain(values: &Values) -> Option<Scaled> {
-    let parsed: Vec<Parsed> = values.iter().map(parse).collect::<Option<_>>()?;
+fn scale_plain(values: &ColumnValues) -> Option<ScaledNumbers> {
+    let parsed: Vec<ParsedDecimal> = values.iter().map(parse).collect::<Option<_>>()?;
     let decimals = parsed.iter().map(|number| number.decimals).max()?;
     let mut numbers = Vec::with_capacity(parsed.len());
     for number in &parsed {
         let shift = u32::from(decimals - number.decimals);
         numbers.push(number.mantissa.checked_mul(10i64.checked_pow(shift)?)?);
     }
-    let mut form = Form {
+    let mut format = NumberFormat {
         decimals,
-        style: Style::Fixed,
+        style: DecimalStyle::Fixed,
         width: 0,
-        print: Print::Exact,
+        print: FloatPrint::Exact,
     };
     let fits = |style| {
-        let form = Form { style, ..form };
+        let format = NumberFormat { style, ..format };
         parsed
             .iter()
             .zip(&numbers)
-            .all(|(parsed, &number)| decimals_of(form, number) == parsed.decimals)
+            .all(|(parsed, &number)| decimals_of(format, number) == parsed.decimals)
     };
     let mut listed = Vec::new();
-    form.style = match [Style::Fixed, Style::Natural, Style::Float]
-        .into_iter()
-        .find(|&style| fits(style))
+    format.style = match [
+        DecimalStyle::Fixed,
+        DecimalStyle::Natural,
+        DecimalStyle::Float,
+    ]
+    .into_iter()
+    .find(|&style| fits(style))
     {
         Some(style) => style,
         None => {
             listed = parsed.iter().map(|number| number.decimals).collect();
-            Style::Listed
+            DecimalStyle::Listed
         }
     };
-    Some(Scaled {
-        form,
+    Some(ScaledNumbers {
+        format,
         numbers,
         listed,
     })
 }
 
-fn decimals_of(form: Form, number: i64) -> u8 {
+fn decimals_of(format: NumberFormat, number: i64) -> u8 {
     let needed = || {
-        let (mut number, mut decimals) = (number, form.decimals);
+        let (mut number, mut decimals) = (number, format.decimals);
         while decimals > 0 && number % 10 == 0 {
             number /= 10;
             decimals -= 1;
         }
         decimals
     };
-    match form.style {
-        Style::Fixed | Style::Listed => form.decimals,
-        Style::Natural => needed(),
-        Style::Float => needed().max(1).min(form.decimals),
+    match format.style {
+        DecimalStyle::Fixed | DecimalStyle::Listed => format.decimals,
+        DecimalStyle::Natural => needed(),
+        DecimalStyle::Float => needed().max(1).min(format.decimals),
     }
 }
 
-impl Form {
+impl NumberFormat {
     /// Whether [`write`] needs each number's decimals.
-    pub fn is_listed(self) -> bool {
-        self.style == Style::Listed
+    pub(super) fn is_listed(self) -> bool {
+        self.style == DecimalStyle::Listed
     }
 
     /// Appends the parameters.
-    pub fn put(self, plan: &mut Vec<u8>) {
+    pub(super) fn put(self, plan: &mut Vec<u8>) {
         plan.extend([
             self.decimals,
             self.style as u8,
@@ -312,19 +319,28 @@ impl Form {
     }
 
     /// Reads the parameters.
-    pub fn read(plan: &mut Reader<'_>) -> Result<Self, Damage> {
+    pub(super) fn read(plan: &mut FieldReader<'_>) -> Result<Self, Damage> {
         let (decimals, style, width, print) =
             (plan.byte()?, plan.byte()?, plan.byte()?, plan.byte()?);
-        let style = [Style::Fixed, Style::Natural, Style::Float, Style::Listed]
-            .into_iter()
-            .find(|&known| known as u8 == style)
-            .ok_or_else(|| Damage::new("an unknown style of numbers"))?;
-        let print = [Print::Exact, Print::Seventeen, Print::Shortest]
-            .into_iter()
-            .find(|&known| known as u8 == print)
-            .ok_or_else(|| Damage::new("an unknown way of printing"))?;
-        if usize::from(decimals) >= MOST_DIGITS || usize::from(width) > MOST_PADDED {
-            return Err(Damage::new("impossible numbers"));
+        let style = [
+            DecimalStyle::Fixed,
+            DecimalStyle::Natural,
+            DecimalStyle::Float,
+            DecimalStyle::Listed,
+        ]
+        .into_iter()
+        .find(|&known| known as u8 == style)
+        .ok_or_else(|| Damage::new("an unknown decimal style"))?;
+        let print = [
+            FloatPrint::Exact,
+            FloatPrint::Seventeen,
+            FloatPrint::Shortest,
+        ]
+        .into_iter()
+        .find(|&known| known as u8 == print)
+        .ok_or_else(|| Damage::new("an unknown float notation"))?;
+        if usize::from(decimals) >= MAX_DIGITS || usize::from(width) > MAX_PADDED {
+            return Err(Damage::new("a number format out of range"));
         }
         Ok(Self {
             decimals,
@@ -335,21 +351,28 @@ impl Form {
     }
 }
 
-/// Spells a number; `listed` is its decimals where the form needs them.
-pub fn write(form: Form, number: i64, listed: Option<u8>) -> Result<String, Damage> {
-    if form.width > 0 {
-        return Ok(format!("{number:0width$}", width = usize::from(form.width)));
+/// Writes a number; `listed` are its decimals or ulps, if the format lists them.
+pub(super) fn write(
+    format: NumberFormat,
+    number: i64,
+    listed: Option<u8>,
+) -> Result<String, Damage> {
+    if format.width > 0 {
+        return Ok(format!(
+            "{number:0width$}",
+            width = usize::from(format.width)
+        ));
     }
-    if form.print != Print::Exact {
-        let noise = unzigzag(u64::from(listed.unwrap_or(0)));
+    if format.print != FloatPrint::Exact {
+        let ulps = unzigzag(u64::from(listed.unwrap_or(0)));
         let double = f64::from_bits(
-            (quiet(number, form.decimals).to_bits() as i64).wrapping_add(noise) as u64,
+            (nearest_double(number, format.decimals).to_bits() as i64).wrapping_add(ulps) as u64,
         );
-        return printed(double, form.print)
-            .ok_or_else(|| Damage::new("a number outside its spelling"));
+        return printed(double, format.print)
+            .ok_or_else(|| Damage::new("a number outside its notation"));
     }
-    let decimals = listed.unwrap_or_else(|| decimals_of(form, number));
-    let drop = form
+    let decimals = listed.unwrap_or_else(|| decimals_of(format, number));
+    let drop = format
         .decimals
         .checked_sub(decimals)
         .ok_or_else(|| Damage::new("more decimals than the column has"))?;
@@ -369,59 +392,62 @@ pub fn write(form: Form, number: i64, listed: Option<u8>) -> Result<String, Dama
 mod tests {
     use super::*;
 
-    fn check(texts: &[&str]) -> Option<Form> {
-        let values: Values = texts.iter().map(|text| text.as_bytes()).collect();
+    fn check(texts: &[&str]) -> Option<NumberFormat> {
+        let values: ColumnValues = texts.iter().map(|text| text.as_bytes()).collect();
         let scaled = scale(&values)?;
         for (row, text) in texts.iter().enumerate() {
             let written = write(
-                scaled.form,
+                scaled.format,
                 scaled.numbers[row],
                 scaled.listed.get(row).copied(),
             );
             assert_eq!(written.as_deref(), Ok(*text));
         }
-        Some(scaled.form)
+        Some(scaled.format)
     }
 
     #[test]
-    fn every_spelling_comes_back() {
+    fn every_notation_round_trips() {
         let style = |texts: &[&str]| {
-            check(texts).map(|form| (form.decimals, form.style, form.width, form.print))
+            check(texts).map(|format| (format.decimals, format.style, format.width, format.print))
         };
         assert_eq!(
             style(&["1", "-2", "300", "0"]),
-            Some((0, Style::Fixed, 0, Print::Exact))
+            Some((0, DecimalStyle::Fixed, 0, FloatPrint::Exact))
         );
         assert_eq!(
             style(&["1.50", "-0.25", "0.00"]),
-            Some((2, Style::Fixed, 0, Print::Exact))
+            Some((2, DecimalStyle::Fixed, 0, FloatPrint::Exact))
         );
         assert_eq!(
             style(&["1.5", "2", "-0.25"]),
-            Some((2, Style::Natural, 0, Print::Exact))
+            Some((2, DecimalStyle::Natural, 0, FloatPrint::Exact))
         );
         assert_eq!(
             style(&["1.5", "2.0", "0.25"]),
-            Some((2, Style::Float, 0, Print::Exact))
+            Some((2, DecimalStyle::Float, 0, FloatPrint::Exact))
         );
         assert_eq!(
             style(&["1.5", "2.00", "0.25"]),
-            Some((2, Style::Listed, 0, Print::Exact))
+            Some((2, DecimalStyle::Listed, 0, FloatPrint::Exact))
         );
         assert_eq!(
             style(&["007", "123", "000"]),
-            Some((0, Style::Fixed, 3, Print::Exact))
+            Some((0, DecimalStyle::Fixed, 3, FloatPrint::Exact))
         );
         let sums = ["0.30000000000000004", "0.1", "2.6999999999999997"];
-        assert_eq!(style(&sums), Some((1, Style::Listed, 0, Print::Shortest)));
+        assert_eq!(
+            style(&sums),
+            Some((1, DecimalStyle::Listed, 0, FloatPrint::Shortest))
+        );
         assert_eq!(
             style(&["-65.613616999999977", "43.420273000000009", "-65.625"]),
-            Some((6, Style::Listed, 0, Print::Seventeen))
+            Some((6, DecimalStyle::Listed, 0, FloatPrint::Seventeen))
         );
     }
 
     #[test]
-    fn what_would_change_is_no_number() {
+    fn text_that_would_change_is_no_number() {
         for text in [
             "",
             "-",

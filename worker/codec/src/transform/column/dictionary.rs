@@ -1,40 +1,51 @@
-//! Few distinct values: each once, and an index for every row. Sorted, indexes take one or two bytes;
-//! in the order of their use they are numbers, of which small ones are many.
+//! Few distinct values: each once, and an index for every row. With sorted entries an index takes one
+//! or two bytes; ranked by frequency, indexes are integers, most of them small.
 
 use std::collections::HashMap;
 
 use super::{
-    Damage, Known, Node, RawStream, Reader, Scope, Source, Tag, Values, decode as decode_column,
-    encode as encode_column, number,
+    context::{DecodeContext, EncodeContext, EncodedColumn, Tag},
+    decode as decode_column, encode as encode_column, number,
 };
-use crate::{bytes::put_varint, transform::streams::Kind};
+use crate::{
+    Damage,
+    bytes::{FieldReader, put_varint},
+    transform::{
+        streams::{RawStream, StreamKind, StreamSource},
+        values::ColumnValues,
+    },
+};
 
-/// Indexes take at most two bytes.
-const MOST_ENTRIES: usize = 1 << 16;
+/// An index takes at most two bytes.
+const MAX_ENTRIES: usize = 1 << 16;
 
 /// The order of the entries.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Order {
+pub(super) enum EntryOrder {
     /// By their bytes.
     Sorted,
-    /// The most used first.
+    /// By frequency, the most frequent first.
     Ranked,
 }
 
-/// Fits where values repeat.
-pub fn encode(values: &Values, order: Order, scope: &Scope<'_>) -> Option<Node> {
+/// Fits if values repeat.
+pub(super) fn encode(
+    values: &ColumnValues,
+    order: EntryOrder,
+    context: &EncodeContext<'_>,
+) -> Option<EncodedColumn> {
     let mut index: HashMap<&[u8], u32> = HashMap::new();
-    let most = MOST_ENTRIES.min(values.len() * 3 / 4);
+    let max = MAX_ENTRIES.min(values.len() * 3 / 4);
     for value in values.iter() {
         *index.entry(value).or_default() += 1;
-        if index.len() > most {
+        if index.len() > max {
             return None;
         }
     }
     let mut entries: Vec<&[u8]> = index.keys().copied().collect();
     match order {
-        Order::Sorted => entries.sort_unstable(),
-        Order::Ranked => {
+        EntryOrder::Sorted => entries.sort_unstable(),
+        EntryOrder::Ranked => {
             entries.sort_unstable_by(|a, b| index[b].cmp(&index[a]).then_with(|| a.cmp(b)));
         }
     }
@@ -43,25 +54,25 @@ pub fn encode(values: &Values, order: Order, scope: &Scope<'_>) -> Option<Node> 
     }
     let indexes: Vec<u32> = values.iter().map(|value| index[value]).collect();
     let tag = match order {
-        Order::Sorted => Tag::Dictionary,
-        Order::Ranked => Tag::Ranked,
+        EntryOrder::Sorted => Tag::Dictionary,
+        EntryOrder::Ranked => Tag::Ranked,
     };
-    let mut node = Node::of(tag);
-    put_varint(&mut node.plan, entries.len() as u64);
-    let entries: Values = entries.into_iter().collect();
-    node.append(encode_column(
+    let mut column = EncodedColumn::of(tag);
+    put_varint(&mut column.plan, entries.len() as u64);
+    let entries: ColumnValues = entries.into_iter().collect();
+    column.append(encode_column(
         &entries,
-        &scope.inside(Tag::Dictionary, Default::default()),
+        &context.inside(Tag::Dictionary, Default::default()),
     ));
-    if order == Order::Ranked {
+    if order == EntryOrder::Ranked {
         let ranks: Vec<i64> = indexes.into_iter().map(i64::from).collect();
-        number::put_integers(&ranks, scope.effort, &mut node);
-        return Some(node);
+        number::put_integers(&ranks, context.effort, &mut column);
+        return Some(column);
     }
     let mut stream = |shift: u32| {
-        node.streams.push(RawStream::new(
+        column.streams.push(RawStream::new(
             "index",
-            Kind::Bytes,
+            StreamKind::Bytes,
             indexes.iter().map(|index| (index >> shift) as u8).collect(),
         ));
     };
@@ -69,35 +80,35 @@ pub fn encode(values: &Values, order: Order, scope: &Scope<'_>) -> Option<Node> 
         stream(8);
     }
     stream(0);
-    Some(node)
+    Some(column)
 }
 
 /// Reads `count` values.
-pub fn decode(
+pub(super) fn decode(
     count: usize,
-    order: Order,
-    plan: &mut Reader<'_>,
-    source: &mut Source,
-    known: &Known<'_>,
-) -> Result<Values, Damage> {
-    let entries = plan.size(MOST_ENTRIES, "a dictionary")?;
-    let entries = decode_column(entries, plan, source, &known.inside(Default::default()))?;
+    order: EntryOrder,
+    plan: &mut FieldReader<'_>,
+    source: &mut StreamSource,
+    context: &DecodeContext<'_>,
+) -> Result<ColumnValues, Damage> {
+    let entries = plan.size(MAX_ENTRIES, "a dictionary")?;
+    let entries = decode_column(entries, plan, source, &context.inside(Default::default()))?;
     let indexes = match order {
-        Order::Sorted => read_bytes(count, entries.len() > 256, source)?,
-        Order::Ranked => number::read_integers(count, plan, source)?,
+        EntryOrder::Sorted => read_bytes(count, entries.len() > 256, source)?,
+        EntryOrder::Ranked => number::read_integers(count, plan, source)?,
     };
-    let mut values = Values::default();
+    let mut values = ColumnValues::default();
     for index in indexes {
         let index = usize::try_from(index)
             .ok()
             .filter(|&index| index < entries.len())
             .ok_or_else(|| Damage::new("an index outside its dictionary"))?;
-        values.push_bounded(entries.get(index), known.limit)?;
+        values.push_bounded(entries.get(index), context.limit)?;
     }
     Ok(values)
 }
 
-fn read_bytes(count: usize, two: bool, source: &mut Source) -> Result<Vec<i64>, Damage> {
+fn read_bytes(count: usize, two: bool, source: &mut StreamSource) -> Result<Vec<i64>, Damage> {
     let high = if two {
         source.next("index")?
     } else {

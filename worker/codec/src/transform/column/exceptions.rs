@@ -1,15 +1,19 @@
-//! The rows of a column that are not as a rule says: written as the gaps between them, and put back among the others.
+//! The rows of a column that differ from a rule: the gaps between them, and their merge with the rest.
 
-use super::{Damage, Node, Reader, Source, Values, number};
-use crate::{bytes::put_varint, hybrid::Effort};
+use super::{context::EncodedColumn, number};
+use crate::{
+    Damage, Effort,
+    bytes::{FieldReader, put_varint},
+    transform::{streams::StreamSource, values::ColumnValues},
+};
 
-/// Writes which rows they are, and how many.
-pub fn put(rows: &[u32], effort: Effort, node: &mut Node) {
-    put_varint(&mut node.plan, rows.len() as u64);
-    number::put_integers(&gaps(rows), effort, node);
+/// Writes their number and their rows.
+pub(super) fn put(rows: &[u32], effort: Effort, column: &mut EncodedColumn) {
+    put_varint(&mut column.plan, rows.len() as u64);
+    number::put_integers(&gaps(rows), effort, column);
 }
 
-/// How many rows lie before each, from the one before.
+/// The number of rows between each exception and the one before.
 fn gaps(rows: &[u32]) -> Vec<i64> {
     let mut next = 0;
     rows.iter()
@@ -21,8 +25,12 @@ fn gaps(rows: &[u32]) -> Vec<i64> {
         .collect()
 }
 
-/// Reads what [`put`] wrote of a column of `rows`.
-pub fn read(rows: usize, plan: &mut Reader<'_>, source: &mut Source) -> Result<Vec<u32>, Damage> {
+/// Reads what [`put`] wrote for a column of `rows` values.
+pub(super) fn read(
+    rows: usize,
+    plan: &mut FieldReader<'_>,
+    source: &mut StreamSource,
+) -> Result<Vec<u32>, Damage> {
     let count = plan.size(rows, "the exceptions")?;
     let mut next = 0usize;
     number::read_integers(count, plan, source)?
@@ -39,14 +47,14 @@ pub fn read(rows: usize, plan: &mut Reader<'_>, source: &mut Source) -> Result<V
         .collect()
 }
 
-/// The column: what the rule says for each row, and `others` at the rows that are exceptions.
-pub fn merge<'v>(
+/// The column: `others` at the rows of exceptions, `ruled` at the rest.
+pub(super) fn merge<'v>(
     ruled: impl Iterator<Item = &'v [u8]>,
     rows: &[u32],
-    others: &Values,
+    others: &ColumnValues,
     limit: usize,
-) -> Result<Values, Damage> {
-    let mut values = Values::default();
+) -> Result<ColumnValues, Damage> {
+    let mut values = ColumnValues::default();
     let mut exceptions = rows.iter().zip(others.iter()).peekable();
     for (row, usual) in ruled.enumerate() {
         let exception = exceptions.next_if(|&(&exception, _)| exception as usize == row);

@@ -1,27 +1,35 @@
-//! A column that another one determines: its value for each distinct value there, in the order in
-//! which those appear, and the rows where it differs after all.
+//! A column that another column determines (a functional dependency): its value for each distinct
+//! value of the key column, in order of first appearance, and the rows that differ.
 
 use std::collections::HashMap;
 
-use super::{Damage, Known, Node, Reader, Refs, Scope, Source, Tag, Values, exceptions};
-use crate::bytes::put_varint;
+use super::{
+    context::{DecodeContext, EncodeContext, EncodedColumn, Tag},
+    decode_rows, encode_rows, exceptions,
+    references::ColumnRefs,
+};
+use crate::{
+    Damage,
+    bytes::{FieldReader, put_varint},
+    transform::{streams::StreamSource, values::ColumnValues},
+};
 
-/// Rows looked at to find the column.
-const LOOKED_AT: usize = 4096;
-/// The nearest columns that are looked at.
+/// The number of rows in which the key column is searched.
+const SAMPLE_ROWS: usize = 4096;
+/// The number of nearest columns that are searched.
 const NEAREST: usize = 32;
-/// Of so many rows that repeat a value there, one may differ.
-const LEAST_AGREEING: usize = 16;
+/// At most one in this many rows may differ.
+const MIN_AGREEING: usize = 16;
 
-/// The column with the fewest distinct values that tells nearly all of this one.
-pub fn best_ref(values: &Values, refs: &Refs<'_>) -> Option<u32> {
-    let looked_at = values.len().min(LOOKED_AT);
-    let rows: Vec<u32> = (0..looked_at as u32).collect();
+/// The column with the fewest distinct values that determines nearly all rows of this one.
+pub(super) fn best_ref(values: &ColumnValues, refs: &ColumnRefs<'_>) -> Option<u32> {
+    let sampled = values.len().min(SAMPLE_ROWS);
+    let rows: Vec<u32> = (0..sampled as u32).collect();
     let (ids, distinct) = values.select(&rows).ids();
     if distinct < 2 {
         return None;
     }
-    let tells = |&key: &u32| {
+    let determines = |&key: &u32| {
         let keys = refs.distinct(key)?;
         if keys < 2 || keys * 2 > values.len() {
             return None;
@@ -36,19 +44,18 @@ pub fn best_ref(values: &Values, refs: &Refs<'_>) -> Option<u32> {
             }
             repeats += 1;
             wrong += usize::from(*first != id);
-            if wrong * LEAST_AGREEING > looked_at {
+            if wrong * MIN_AGREEING > sampled {
                 return None;
             }
         }
-        (wrong * LEAST_AGREEING < repeats).then_some((wrong * 4 + keys, key))
+        (wrong * MIN_AGREEING < repeats).then_some((wrong * 4 + keys, key))
     };
     let nearest = refs.usable().iter().rev().take(NEAREST);
-    nearest.filter_map(tells).min().map(|(_, key)| key)
+    nearest.filter_map(determines).min().map(|(_, key)| key)
 }
 
-/// For every row the number of its first equal one among the distinct values of `key`, and the rows
-/// of those.
-fn groups(count: usize, key: u32, refs: &Refs<'_>) -> (Vec<u32>, Vec<u32>) {
+/// For every row the number of its distinct value in column `key`, and the first row of each.
+fn groups(count: usize, key: u32, refs: &ColumnRefs<'_>) -> (Vec<u32>, Vec<u32>) {
     let mut known: HashMap<&[u8], u32> = HashMap::new();
     let mut firsts = Vec::new();
     let groups = (0..count)
@@ -62,40 +69,44 @@ fn groups(count: usize, key: u32, refs: &Refs<'_>) -> (Vec<u32>, Vec<u32>) {
     (groups, firsts)
 }
 
-/// Fits any column whose key is known before it.
-pub fn encode(values: &Values, key: u32, scope: &Scope<'_>) -> Option<Node> {
-    let (groups, firsts) = groups(values.len(), key, &scope.refs);
-    let told = |row: usize| values.get(firsts[groups[row] as usize] as usize);
+/// Fits any column after its key.
+pub(super) fn encode(
+    values: &ColumnValues,
+    key: u32,
+    context: &EncodeContext<'_>,
+) -> Option<EncodedColumn> {
+    let (groups, firsts) = groups(values.len(), key, &context.refs);
+    let mapped = |row: usize| values.get(firsts[groups[row] as usize] as usize);
     let rows: Vec<u32> = (0..values.len())
-        .filter(|&row| values.get(row) != told(row))
+        .filter(|&row| values.get(row) != mapped(row))
         .map(|row| row as u32)
         .collect();
-    let mut node = Node::of(Tag::Mapped);
-    put_varint(&mut node.plan, u64::from(key));
-    exceptions::put(&rows, scope.effort, &mut node);
+    let mut column = EncodedColumn::of(Tag::Mapped);
+    put_varint(&mut column.plan, u64::from(key));
+    exceptions::put(&rows, context.effort, &mut column);
     for rows in [&firsts, &rows] {
-        node.append(scope.rows(Tag::Mapped, values, rows));
+        column.append(encode_rows(Tag::Mapped, values, rows, context));
     }
-    Some(node)
+    Some(column)
 }
 
 /// Reads `count` values.
-pub fn decode(
+pub(super) fn decode(
     count: usize,
-    plan: &mut Reader<'_>,
-    source: &mut Source,
-    known: &Known<'_>,
-) -> Result<Values, Damage> {
+    plan: &mut FieldReader<'_>,
+    source: &mut StreamSource,
+    context: &DecodeContext<'_>,
+) -> Result<ColumnValues, Damage> {
     let key = plan.size(u32::MAX as usize, "a key column")? as u32;
-    if !known.refs.has(key) {
+    if !context.refs.has(key) {
         return Err(Damage::new(
             "a key that is not a column of as many rows before this one",
         ));
     }
     let rows = exceptions::read(count, plan, source)?;
-    let (groups, firsts) = groups(count, key, &known.refs);
-    let told = known.rows(&firsts, plan, source)?;
-    let others = known.rows(&rows, plan, source)?;
-    let told = groups.iter().map(|&group| told.get(group as usize));
-    exceptions::merge(told, &rows, &others, known.limit)
+    let (groups, firsts) = groups(count, key, &context.refs);
+    let mapped = decode_rows(&firsts, plan, source, context)?;
+    let others = decode_rows(&rows, plan, source, context)?;
+    let mapped = groups.iter().map(|&group| mapped.get(group as usize));
+    exceptions::merge(mapped, &rows, &others, context.limit)
 }

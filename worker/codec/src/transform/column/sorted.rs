@@ -1,26 +1,34 @@
-//! A column in the order of others: rows with the same value there come together, so that what the
-//! other columns tell about this one turns into runs and near matches. The decoder has those columns
-//! already and knows the order without being told.
+//! A column in the order of other columns: rows with equal keys become adjacent, so that the
+//! dependence on the keys turns into runs and near matches. The decoder has the key columns and
+//! computes the same order.
 
 use std::{
     collections::HashMap,
     hash::{BuildHasherDefault, Hasher},
 };
 
-use super::{Damage, Known, Node, Reader, Refs, Scope, Source, Tag, Values};
-use crate::{bytes::put_varint, hybrid::Effort};
+use super::{
+    context::{DecodeContext, EncodeContext, EncodedColumn, Tag},
+    decode_rows, encode_rows,
+    references::ColumnRefs,
+};
+use crate::{
+    Damage, Effort,
+    bytes::{FieldReader, put_varint},
+    transform::{streams::StreamSource, values::ColumnValues},
+};
 
-/// The most columns that give an order.
-const MOST_KEYS: usize = 3;
-/// Rows and nearest columns looked at to find the best order.
-fn looked_at(effort: Effort) -> (usize, usize) {
+/// The largest number of key columns.
+const MAX_KEYS: usize = 3;
+/// The number of rows and of nearest columns in which keys are searched.
+fn search_size(effort: Effort) -> (usize, usize) {
     match effort {
         Effort::Fast | Effort::Balanced => (4000, 20),
         Effort::Max => (12_000, 32),
     }
 }
 
-/// Numbers of distinct values, which are small and never hostile: the quickest of hashes will do.
+/// The keys are numbers of distinct values, which input cannot choose: a fast hash is safe.
 type IdMap<K, V> = HashMap<K, V, BuildHasherDefault<IdHasher>>;
 
 #[derive(Default)]
@@ -36,14 +44,14 @@ impl Hasher for IdHasher {
     }
 
     fn write_u32(&mut self, id: u32) {
-        // Fibonacci hashing; the table takes its bits from both ends.
+        // Fibonacci hashing; the hash table uses bits from both ends.
         let mixed = (self.0 ^ u64::from(id)).wrapping_mul(0x9e37_79b9_7f4a_7c15);
         self.0 = mixed ^ mixed >> 29;
     }
 }
 
-/// The rows in the order of the columns `keys`; equal ones stay in their order.
-fn order(count: usize, keys: &[u32], refs: &Refs<'_>) -> Vec<u32> {
+/// The rows in the order of the columns `keys`; a stable sort.
+fn order(count: usize, keys: &[u32], refs: &ColumnRefs<'_>) -> Vec<u32> {
     let mut rows: Vec<u32> = (0..count as u32).collect();
     rows.sort_by(|&a, &b| {
         keys.iter()
@@ -54,54 +62,58 @@ fn order(count: usize, keys: &[u32], refs: &Refs<'_>) -> Vec<u32> {
     rows
 }
 
-/// Fits any column whose keys are known before it.
-pub fn encode(values: &Values, keys: &[u32], scope: &Scope<'_>) -> Option<Node> {
-    let rows = order(values.len(), keys, &scope.refs);
-    let mut node = Node::of(Tag::Sorted);
-    put_varint(&mut node.plan, keys.len() as u64);
+/// Fits any column after its keys.
+pub(super) fn encode(
+    values: &ColumnValues,
+    keys: &[u32],
+    context: &EncodeContext<'_>,
+) -> Option<EncodedColumn> {
+    let rows = order(values.len(), keys, &context.refs);
+    let mut column = EncodedColumn::of(Tag::Sorted);
+    put_varint(&mut column.plan, keys.len() as u64);
     for &key in keys {
-        put_varint(&mut node.plan, u64::from(key));
+        put_varint(&mut column.plan, u64::from(key));
     }
-    node.append(scope.rows(Tag::Sorted, values, &rows));
-    Some(node)
+    column.append(encode_rows(Tag::Sorted, values, &rows, context));
+    Some(column)
 }
 
 /// Reads `count` values.
-pub fn decode(
+pub(super) fn decode(
     count: usize,
-    plan: &mut Reader<'_>,
-    source: &mut Source,
-    known: &Known<'_>,
-) -> Result<Values, Damage> {
+    plan: &mut FieldReader<'_>,
+    source: &mut StreamSource,
+    context: &DecodeContext<'_>,
+) -> Result<ColumnValues, Damage> {
     let mut keys = Vec::new();
-    for _ in 0..plan.size(MOST_KEYS, "the number of sort keys")? {
+    for _ in 0..plan.size(MAX_KEYS, "the number of sort keys")? {
         let key = plan.size(u32::MAX as usize, "a sort key")? as u32;
-        if !known.refs.has(key) {
+        if !context.refs.has(key) {
             return Err(Damage::new(
                 "a sort key is not a column of as many rows before this one",
             ));
         }
         keys.push(key);
     }
-    let rows = order(count, &keys, &known.refs);
-    let sorted = known.rows(&rows, plan, source)?;
-    let mut places = vec![0u32; count];
-    for (place, &row) in rows.iter().enumerate() {
-        places[row as usize] = place as u32;
+    let rows = order(count, &keys, &context.refs);
+    let sorted = decode_rows(&rows, plan, source, context)?;
+    let mut positions = vec![0u32; count];
+    for (position, &row) in rows.iter().enumerate() {
+        positions[row as usize] = position as u32;
     }
-    Ok(sorted.select(&places))
+    Ok(sorted.select(&positions))
 }
 
-/// The orders worth trying: the column that tells most about this one, and that with a second.
-pub fn best_refs(values: &Values, scope: &Scope<'_>) -> Vec<Vec<u32>> {
-    let refs = &scope.refs;
+/// The candidate orders: by the column that determines most of this one, and with further keys.
+pub(super) fn best_refs(values: &ColumnValues, context: &EncodeContext<'_>) -> Vec<Vec<u32>> {
+    let refs = &context.refs;
     if values.len() < 64 || refs.usable().is_empty() {
         return Vec::new();
     }
-    let (most_rows, nearest) = looked_at(scope.effort);
-    let looked_at = values.len().min(most_rows);
-    let start = (values.len() - looked_at) / 2;
-    let rows: Vec<u32> = (start as u32..(start + looked_at) as u32).collect();
+    let (max_rows, nearest) = search_size(context.effort);
+    let sampled = values.len().min(max_rows);
+    let start = (values.len() - sampled) / 2;
+    let rows: Vec<u32> = (start as u32..(start + sampled) as u32).collect();
     let (ids, distinct) = values.select(&rows).ids();
     if distinct < 2 {
         return Vec::new();
@@ -111,12 +123,12 @@ pub fn best_refs(values: &Values, scope: &Scope<'_>) -> Vec<Vec<u32>> {
     let mut contexts = vec![0u32; ids.len()];
     let mut bits = adaptive_bits(&ids, distinct, &contexts);
     let mut found = Vec::new();
-    let most = if scope.effort == Effort::Max {
-        MOST_KEYS
+    let max = if context.effort == Effort::Max {
+        MAX_KEYS
     } else {
         2
     };
-    while keys.len() < most {
+    while keys.len() < max {
         let best = nearest
             .iter()
             .filter(|key| {
@@ -153,8 +165,8 @@ fn refine(contexts: &[u32], ids: impl Iterator<Item = u32>) -> Vec<u32> {
         .collect()
 }
 
-/// What an adaptive coder would need for `ids` given `contexts`, learning as it goes: a value seen
-/// in its context is cheap, one only seen elsewhere costs an escape.
+/// The size of `ids` in bits for an adaptive coder with `contexts`: a value that its context has seen
+/// is cheap, a value that only others have seen costs an escape.
 fn adaptive_bits(ids: &[u32], distinct: usize, contexts: &[u32]) -> f64 {
     let mut pairs: IdMap<(u32, u32), u32> = IdMap::default();
     let mut totals: IdMap<u32, u32> = IdMap::default();

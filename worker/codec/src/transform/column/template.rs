@@ -1,74 +1,79 @@
-//! Log lines, URLs, identifiers: the text around the changing parts as a template, and the changing
-//! parts as columns. A changing part is a run with digits, or a whole date, time, address or UUID.
+//! Log lines, URLs, identifiers: the constant text as a template, and the variable parts as columns. A
+//! variable part is a run with digits, or a whole date, time, IP address or UUID.
 
 use std::collections::HashMap;
 
 use super::{
-    Damage, Known, Node, Reader, Scope, Source, Tag, Values, decode as decode_column,
-    encode as encode_column,
+    context::{DecodeContext, EncodeContext, EncodedColumn, Tag},
+    decode as decode_column, decode_rows, encode as encode_column,
 };
-use crate::{bytes::put_varint, hybrid::Effort};
+use crate::{
+    Damage, Effort,
+    bytes::{FieldReader, put_varint},
+    transform::{streams::StreamSource, values::ColumnValues},
+};
 
-/// Which parts share a column, and how finely values are cut. Only the first is needed to decode.
+/// How values are split into templates and variables. Decoding needs only `rule`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Cut {
-    border: Border,
-    /// Dates and addresses are cut into their numbers.
+pub(super) struct TemplateCut {
+    rule: KeyRule,
+    /// Split dates and addresses into their numbers.
     fine: bool,
 }
 
-/// Which changing parts share a column.
+/// Which variables share a column.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[repr(u8)]
-enum Border {
-    /// Those behind the same beginning of the template.
+enum KeyRule {
+    /// Variables after equal text from the start of the template.
     Prefix = 0,
-    /// Those behind the same word.
-    Word = 1,
+    /// Variables after the same run of letters.
+    Letters = 1,
 }
 
-/// The cuts to try inside `around` other templates.
-pub fn cuts(around: usize, effort: Effort) -> &'static [Cut] {
-    const COARSE: Cut = Cut {
-        border: Border::Prefix,
+/// The candidates inside `templates` other templates.
+pub(super) fn cuts(templates: usize, effort: Effort) -> &'static [TemplateCut] {
+    const COARSE: TemplateCut = TemplateCut {
+        rule: KeyRule::Prefix,
         fine: false,
     };
-    const FINE: Cut = Cut {
-        border: Border::Prefix,
+    const FINE: TemplateCut = TemplateCut {
+        rule: KeyRule::Prefix,
         fine: true,
     };
-    const BY_WORD: Cut = Cut {
-        border: Border::Word,
+    const BY_LETTERS: TemplateCut = TemplateCut {
+        rule: KeyRule::Letters,
         fine: false,
     };
-    match (around, effort) {
+    match (templates, effort) {
         (0, Effort::Fast) => &[COARSE],
-        (0, Effort::Balanced | Effort::Max) => &[COARSE, BY_WORD],
+        (0, Effort::Balanced | Effort::Max) => &[COARSE, BY_LETTERS],
         (_, Effort::Fast) => &[],
         _ => &[FINE],
     }
 }
 
-/// Stands for a changing part in a template.
-const HOLE: u8 = 0;
-const MOST_TEMPLATES: usize = 4096;
-const MOST_COLUMNS: usize = 4096;
-/// Few templates are all kept; of many, only those used at least so often.
+/// A placeholder for a variable in a template.
+const PLACEHOLDER: u8 = 0;
+const MAX_TEMPLATES: usize = 4096;
+const MAX_COLUMNS: usize = 4096;
+/// Up to this many templates are all kept.
 const FEW_TEMPLATES: usize = 12;
-const LEAST_USES: u32 = 3;
+/// Of more, only templates with at least this many uses are kept.
+const MIN_USES: u32 = 3;
 
-/// Whether a look at some values shows digits among other text.
-pub fn fits(values: &Values) -> bool {
+/// Whether a sample of the values has digits among other text.
+pub(super) fn fits(values: &ColumnValues) -> bool {
     let step = values.len().div_ceil(64).max(1);
-    let looked_at = (0..values.len()).step_by(step);
-    let all = looked_at.len();
+    let sampled = (0..values.len()).step_by(step);
+    let all = sampled.len();
     let mixed = |value: &[u8]| {
         value.iter().any(u8::is_ascii_digit) && value.iter().any(|byte| !byte.is_ascii_digit())
     };
-    looked_at.filter(|&row| mixed(values.get(row))).count() * 4 >= all
+    sampled.filter(|&row| mixed(values.get(row))).count() * 4 >= all
 }
 
-/// Cuts a value into its template and its changing parts.
+/// Splits a value into its template and its variables.
 fn split<'a>(value: &'a [u8], fine: bool, template: &mut Vec<u8>, parts: &mut Vec<&'a [u8]>) {
     let mut at = 0;
     while at < value.len() {
@@ -83,7 +88,7 @@ fn split<'a>(value: &'a [u8], fine: bool, template: &mut Vec<u8>, parts: &mut Ve
             .take_while(|byte| byte.is_ascii_alphanumeric())
             .count();
         if whole > 0 {
-            template.push(HOLE);
+            template.push(PLACEHOLDER);
             parts.push(&value[at..at + whole]);
             at += whole;
         } else if run == 0 {
@@ -93,7 +98,7 @@ fn split<'a>(value: &'a [u8], fine: bool, template: &mut Vec<u8>, parts: &mut Ve
                     .iter()
                     .take_while(|byte| byte.is_ascii_digit())
                     .count();
-                template.push(HOLE);
+                template.push(PLACEHOLDER);
                 parts.push(&value[at..at + 1 + digits]);
                 at += 1 + digits;
             } else {
@@ -101,10 +106,10 @@ fn split<'a>(value: &'a [u8], fine: bool, template: &mut Vec<u8>, parts: &mut Ve
                 at += 1;
             }
         } else {
-            let (before, inside) = changing(&value[at..at + run]);
+            let (before, inside) = variable(&value[at..at + run]);
             template.extend_from_slice(&value[at..at + before]);
             if inside > 0 {
-                template.push(HOLE);
+                template.push(PLACEHOLDER);
                 parts.push(&value[at + before..at + before + inside]);
             }
             template.extend_from_slice(&value[at + before + inside..at + run]);
@@ -119,8 +124,8 @@ fn all_digits(rest: &[u8]) -> bool {
     rest.first().is_some_and(u8::is_ascii_digit) && run.clone().all(u8::is_ascii_digit)
 }
 
-/// Where the changing part of a run of letters and digits begins, and its length.
-fn changing(run: &[u8]) -> (usize, usize) {
+/// The start and the length of the variable in a run of letters and digits.
+fn variable(run: &[u8]) -> (usize, usize) {
     let letters = run.iter().take_while(|byte| !byte.is_ascii_digit()).count();
     let digits = run[letters..]
         .iter()
@@ -137,7 +142,7 @@ fn changing(run: &[u8]) -> (usize, usize) {
     }
 }
 
-/// The length of a date, time, address or UUID at the start of `text`; 0 if there is none.
+/// The length of a date, time, IP address or UUID at the start of `text`, or 0.
 fn whole_part(text: &[u8]) -> usize {
     const SHAPES: [&[u8]; 7] = [
         b"xxxxxxxx-xxxx-xxxx-xxxx-xxxxxxxxxxxx",
@@ -188,7 +193,7 @@ fn matches_shape(shape: u8, byte: u8) -> bool {
     }
 }
 
-/// The length of four numbers with dots between.
+/// The length of an IPv4 address at the start of `text`, or 0.
 fn address(text: &[u8]) -> usize {
     let mut at = 0;
     for octet in 0..4 {
@@ -213,32 +218,36 @@ fn address(text: &[u8]) -> usize {
     if goes_on { 0 } else { at }
 }
 
-/// Bytes of keys that are compared at most: templates with holes without end are a trick to take time.
-const MOST_KEY_BYTES: usize = 1 << 26;
+/// The largest number of key bytes to compare: crafted templates with very many placeholders would take
+/// too long.
+const MAX_KEY_BYTES: usize = 1 << 26;
 
-/// For every template the columns of its holes, in order, and how many columns there are in all;
-/// nothing if they are too many.
-fn hole_columns(templates: &Values, border: Border) -> Option<(Vec<Vec<usize>>, usize)> {
+/// For every template the columns of its placeholders in order, and the number of all columns; `None` if
+/// there are too many.
+fn placeholder_columns(
+    templates: &ColumnValues,
+    rule: KeyRule,
+) -> Option<(Vec<Vec<usize>>, usize)> {
     let key_bytes = templates.iter().try_fold(0usize, |sum, template| {
-        let holes = template.iter().filter(|byte| **byte == HOLE).count();
-        sum.checked_add(template.len().checked_mul(holes)?)
+        let slots = template.iter().filter(|byte| **byte == PLACEHOLDER).count();
+        sum.checked_add(template.len().checked_mul(slots)?)
     })?;
-    if key_bytes > MOST_KEY_BYTES {
+    if key_bytes > MAX_KEY_BYTES {
         return None;
     }
     let mut known: HashMap<&[u8], usize> = HashMap::new();
     let columns = templates
         .iter()
         .map(|template| {
-            let holes = template
+            let slots = template
                 .iter()
                 .enumerate()
-                .filter(|(_, byte)| **byte == HOLE);
-            holes
+                .filter(|(_, byte)| **byte == PLACEHOLDER);
+            slots
                 .map(|(at, _)| {
-                    let key = match border {
-                        Border::Prefix => &template[..at],
-                        Border::Word => word_before(&template[..at]),
+                    let key = match rule {
+                        KeyRule::Prefix => &template[..at],
+                        KeyRule::Letters => last_letters(&template[..at]),
                     };
                     let next = known.len();
                     *known.entry(key).or_insert(next)
@@ -246,11 +255,11 @@ fn hole_columns(templates: &Values, border: Border) -> Option<(Vec<Vec<usize>>, 
                 .collect()
         })
         .collect();
-    (known.len() <= MOST_COLUMNS).then_some((columns, known.len()))
+    (known.len() <= MAX_COLUMNS).then_some((columns, known.len()))
 }
 
-/// The last word of a text, with what stands behind it.
-fn word_before(text: &[u8]) -> &[u8] {
+/// The last run of letters in `text`, and the text after it.
+fn last_letters(text: &[u8]) -> &[u8] {
     let end = text
         .iter()
         .rposition(u8::is_ascii_alphabetic)
@@ -262,9 +271,13 @@ fn word_before(text: &[u8]) -> &[u8] {
     &text[start..]
 }
 
-/// Fits where most values share few templates.
-pub fn encode(values: &Values, cut: Cut, scope: &Scope<'_>) -> Option<Node> {
-    if values.joined().contains(&HOLE) {
+/// Fits if most values share a few templates.
+pub(super) fn encode(
+    values: &ColumnValues,
+    cut: TemplateCut,
+    context: &EncodeContext<'_>,
+) -> Option<EncodedColumn> {
+    if values.joined().contains(&PLACEHOLDER) {
         return None;
     }
     let templates = common_templates(values, cut.fine)?;
@@ -273,10 +286,10 @@ pub fn encode(values: &Values, cut: Cut, scope: &Scope<'_>) -> Option<Node> {
         .enumerate()
         .map(|(number, text)| (text, number + 1))
         .collect();
-    let (columns, column_count) = hole_columns(&templates, cut.border)?;
-    let mut ids = Values::default();
-    let mut parts_of = vec![(Values::default(), Vec::new()); column_count];
-    let (mut rare, mut rare_rows) = (Values::default(), Vec::new());
+    let (columns, column_count) = placeholder_columns(&templates, cut.rule)?;
+    let mut ids = ColumnValues::default();
+    let mut parts_of = vec![(ColumnValues::default(), Vec::new()); column_count];
+    let (mut rare, mut rare_rows) = (ColumnValues::default(), Vec::new());
     let (mut template, mut parts) = (Vec::new(), Vec::new());
     for (row, value) in values.iter().enumerate() {
         template.clear();
@@ -294,24 +307,24 @@ pub fn encode(values: &Values, cut: Cut, scope: &Scope<'_>) -> Option<Node> {
             parts_of[column].1.push(row as u32);
         }
     }
-    let mut node = Node::of(Tag::Template);
-    node.plan.push(cut.border as u8);
-    put_varint(&mut node.plan, templates.len() as u64);
-    node.append(super::text::encode(&templates));
+    let mut column = EncodedColumn::of(Tag::Template);
+    column.plan.push(cut.rule as u8);
+    put_varint(&mut column.plan, templates.len() as u64);
+    column.append(super::text::encode(&templates));
     let inside = |rows: Option<&[u32]>| {
-        let refs = rows.map_or_else(|| scope.refs.clone(), |rows| scope.refs.select(rows));
-        scope.inside(Tag::Template, refs)
+        let refs = rows.map_or_else(|| context.refs.clone(), |rows| context.refs.select(rows));
+        context.inside(Tag::Template, refs)
     };
-    node.append(encode_column(&ids, &inside(None)));
-    node.append(encode_column(&rare, &inside(Some(&rare_rows))));
+    column.append(encode_column(&ids, &inside(None)));
+    column.append(encode_column(&rare, &inside(Some(&rare_rows))));
     for (parts, rows) in &parts_of {
-        node.append(encode_column(parts, &inside(Some(rows))));
+        column.append(encode_column(parts, &inside(Some(rows))));
     }
-    Some(node)
+    Some(column)
 }
 
-/// The templates worth keeping, the most used first.
-fn common_templates(values: &Values, fine: bool) -> Option<Values> {
+/// The templates to keep, the most frequent first.
+fn common_templates(values: &ColumnValues, fine: bool) -> Option<ColumnValues> {
     let mut uses: HashMap<Vec<u8>, u32> = HashMap::new();
     let (mut template, mut parts) = (Vec::new(), Vec::new());
     for value in values.iter() {
@@ -325,48 +338,48 @@ fn common_templates(values: &Values, fine: bool) -> Option<Values> {
             }
         }
     }
-    let least = if uses.len() <= FEW_TEMPLATES {
+    let min_uses = if uses.len() <= FEW_TEMPLATES {
         1
     } else {
-        LEAST_USES
+        MIN_USES
     };
     let mut common: Vec<(Vec<u8>, u32)> = uses
         .into_iter()
-        .filter(|(_, count)| *count >= least)
+        .filter(|(_, count)| *count >= min_uses)
         .collect();
     common.sort_unstable_by(|a, b| b.1.cmp(&a.1).then_with(|| a.0.cmp(&b.0)));
-    common.truncate(MOST_TEMPLATES);
+    common.truncate(MAX_TEMPLATES);
     let covered: usize = common.iter().map(|(_, count)| *count as usize).sum();
     (covered * 2 >= values.len())
         .then(|| common.iter().map(|(template, _)| &template[..]).collect())
 }
 
 /// Reads `count` values.
-pub fn decode(
+pub(super) fn decode(
     count: usize,
-    plan: &mut Reader<'_>,
-    source: &mut Source,
-    known: &Known<'_>,
-) -> Result<Values, Damage> {
-    let border = match plan.byte()? {
-        0 => Border::Prefix,
-        1 => Border::Word,
-        _ => return Err(Damage::new("an unknown border of templates")),
+    plan: &mut FieldReader<'_>,
+    source: &mut StreamSource,
+    context: &DecodeContext<'_>,
+) -> Result<ColumnValues, Damage> {
+    let rule = match plan.byte()? {
+        0 => KeyRule::Prefix,
+        1 => KeyRule::Letters,
+        _ => return Err(Damage::new("an unknown key rule of templates")),
     };
-    let templates = plan.size(MOST_TEMPLATES, "the number of templates")?;
-    let templates = decode_column(templates, plan, source, &known.inside(Default::default()))?;
-    let (columns, column_count) = hole_columns(&templates, border)
-        .ok_or_else(|| Damage::new("templates with too many holes"))?;
-    let ids = decode_column(count, plan, source, &known.inside(known.refs.clone()))?;
+    let templates = plan.size(MAX_TEMPLATES, "the number of templates")?;
+    let templates = decode_column(templates, plan, source, &context.inside(Default::default()))?;
+    let (columns, column_count) = placeholder_columns(&templates, rule)
+        .ok_or_else(|| Damage::new("templates with too many placeholders"))?;
+    let ids = decode_column(count, plan, source, &context.inside(context.refs.clone()))?;
     let ids = ids
         .iter()
         .map(|id| number_of(id, templates.len()))
         .collect::<Result<Vec<_>, _>>()?;
-    // A hole holds a byte at least: more holes than bytes are a trick to take memory.
-    let holes = ids.iter().filter_map(|&id| columns.get(id.checked_sub(1)?));
-    if holes.map(Vec::len).sum::<usize>() > known.limit {
+    // A placeholder holds at least one byte: crafted templates with more would take too much memory.
+    let slots = ids.iter().filter_map(|&id| columns.get(id.checked_sub(1)?));
+    if slots.map(Vec::len).sum::<usize>() > context.limit {
         return Err(Damage::new(
-            "templates with more holes than their block has bytes",
+            "templates with more placeholders than their block has bytes",
         ));
     }
     let mut rows_of: Vec<Vec<u32>> = vec![Vec::new(); column_count + 1];
@@ -378,35 +391,35 @@ pub fn decode(
                 .for_each(|&column| rows_of[column].push(row as u32)),
         }
     }
-    let rare = known.rows(&rows_of[column_count], plan, source)?;
+    let rare = decode_rows(&rows_of[column_count], plan, source, context)?;
     let parts = rows_of[..column_count]
         .iter()
-        .map(|rows| known.rows(rows, plan, source))
+        .map(|rows| decode_rows(rows, plan, source, context))
         .collect::<Result<Vec<_>, _>>()?;
     let mut used = vec![0; column_count];
     let mut rare_used = 0;
-    let mut values = Values::default();
+    let mut values = ColumnValues::default();
     let mut text = Vec::new();
     #[expect(clippy::explicit_counter_loop, reason = "it counts the rare rows only")]
     for id in ids {
         let Some(template) = id.checked_sub(1) else {
-            values.push_bounded(rare.get(rare_used), known.limit)?;
+            values.push_bounded(rare.get(rare_used), context.limit)?;
             rare_used += 1;
             continue;
         };
         text.clear();
-        let mut holes = columns[template].iter();
+        let mut slots = columns[template].iter();
         for &byte in templates.get(template) {
-            match holes.as_slice().first().filter(|_| byte == HOLE) {
+            match slots.as_slice().first().filter(|_| byte == PLACEHOLDER) {
                 Some(&column) => {
-                    holes.next();
+                    slots.next();
                     text.extend_from_slice(parts[column].get(used[column]));
                     used[column] += 1;
                 }
                 None => text.push(byte),
             }
         }
-        values.push_bounded(&text, known.limit)?;
+        values.push_bounded(&text, context.limit)?;
     }
     Ok(values)
 }
@@ -422,39 +435,42 @@ fn number_of(id: &[u8], templates: usize) -> Result<usize, Damage> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::transform::column::Refs;
+    use crate::transform::column::ColumnRefs;
 
-    fn decode_templates(templates: &[&[u8]], uses: &[&[u8]]) -> Result<Values, Damage> {
-        let mut node = Node::default();
-        node.plan.push(Border::Prefix as u8);
-        put_varint(&mut node.plan, templates.len() as u64);
-        for column in [templates, uses] {
-            node.append(super::super::text::encode(
-                &column.iter().copied().collect(),
+    fn decode_templates(templates: &[&[u8]], uses: &[&[u8]]) -> Result<ColumnValues, Damage> {
+        let mut column = EncodedColumn::default();
+        column.plan.push(KeyRule::Prefix as u8);
+        put_varint(&mut column.plan, templates.len() as u64);
+        for values in [templates, uses] {
+            column.append(super::super::text::encode(
+                &values.iter().copied().collect(),
             ));
         }
-        let mut plan = Reader::new(&node.plan);
-        let mut source = Source::of_raw(&[], &node.streams);
-        let known = Known {
+        let mut plan = FieldReader::new(&column.plan);
+        let mut source = StreamSource::of_raw(&[], &column.streams);
+        let known = DecodeContext {
             limit: 1000,
-            refs: Refs::default(),
+            refs: ColumnRefs::default(),
             depth: 0,
         };
         decode(uses.len(), &mut plan, &mut source, &known)
     }
 
     #[test]
-    fn holes_without_end_are_refused_at_once() {
-        let damage = |result: Result<Values, Damage>| result.expect_err("refused").0;
+    fn too_many_placeholders_are_refused() {
+        let damage = |result: Result<ColumnValues, Damage>| result.expect_err("refused").0;
         assert!(
-            damage(decode_templates(&[&[HOLE; 999]], &[&b"1"[..]; 300]))
-                .contains("more holes than")
+            damage(decode_templates(&[&[PLACEHOLDER; 999]], &[&b"1"[..]; 300]))
+                .contains("more placeholders than")
         );
-        let many = hole_columns(&[&[HOLE; 9000][..]].into_iter().collect(), Border::Prefix);
+        let many = placeholder_columns(
+            &[&[PLACEHOLDER; 9000][..]].into_iter().collect(),
+            KeyRule::Prefix,
+        );
         assert_eq!(many, None);
-        let few = hole_columns(
+        let few = placeholder_columns(
             &[&b"a\0b\0"[..], &b"a\0c\0"[..]].into_iter().collect(),
-            Border::Prefix,
+            KeyRule::Prefix,
         );
         assert_eq!(few, Some((vec![vec![0, 1], vec![0, 2]], 3)));
     }

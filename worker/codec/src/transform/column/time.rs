@@ -1,18 +1,25 @@
-//! Dates and times in one spelling, as a count of the smallest unit that the spelling has.
+//! Dates and times in one notation, as a count of its smallest unit.
 
-use super::{Damage, Known, Node, Reader, Scope, Source, Tag, Values, number};
-use crate::bytes::put_varint;
+use super::{
+    context::{DecodeContext, EncodeContext, EncodedColumn, Tag},
+    number,
+};
+use crate::{
+    Damage,
+    bytes::{FieldReader, put_varint},
+    transform::{streams::StreamSource, values::ColumnValues},
+};
 
-/// A piece of a spelling. In the format, its byte; a literal is `'` and the byte.
+/// One field of a notation. The format has a byte for each; a literal is `'` and the byte.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Piece {
+enum TimeField {
     Year,
     Month,
     Day,
     Hour,
     Minute,
     Second,
-    /// Digits of a second's fraction.
+    /// The fraction of a second with this many digits.
     Fraction(u8),
     MonthName,
     Weekday,
@@ -24,104 +31,107 @@ const MONTHS: [&[u8]; 12] = [
 ];
 const WEEKDAYS: [&[u8]; 7] = [b"Thu", b"Fri", b"Sat", b"Sun", b"Mon", b"Tue", b"Wed"];
 
-/// The longest spelling that is looked at.
-const LONGEST: usize = 48;
+/// The longest value that may be a time, in bytes.
+const MAX_LEN: usize = 48;
 
-/// Whether the first value looks like a date or a time.
-pub fn fits(values: &Values) -> bool {
-    !spellings(values.get(0)).is_empty()
+/// Whether the first value may be a date or a time.
+pub(super) fn fits(values: &ColumnValues) -> bool {
+    !notations(values.get(0)).is_empty()
 }
 
-/// The ways to read a sample: month before day, or day before month.
-fn spellings(sample: &[u8]) -> Vec<Vec<Piece>> {
-    let orders: [&[Piece]; 2] = [&[Piece::Month, Piece::Day], &[Piece::Day, Piece::Month]];
-    let mut found: Vec<Vec<Piece>> = Vec::new();
+/// The notations of a sample: month before day, and day before month.
+fn notations(sample: &[u8]) -> Vec<Vec<TimeField>> {
+    let orders: [&[TimeField]; 2] = [
+        &[TimeField::Month, TimeField::Day],
+        &[TimeField::Day, TimeField::Month],
+    ];
+    let mut found: Vec<Vec<TimeField>> = Vec::new();
     for order in orders {
-        found.extend(spelling(sample, order).filter(|pieces| !found.contains(pieces)));
+        found.extend(notation(sample, order).filter(|fields| !found.contains(fields)));
     }
     found
 }
 
-fn spelling(sample: &[u8], date_order: &[Piece]) -> Option<Vec<Piece>> {
-    if sample.len() > LONGEST {
+fn notation(sample: &[u8], date_order: &[TimeField]) -> Option<Vec<TimeField>> {
+    if sample.len() > MAX_LEN {
         return None;
     }
     let mut dates = date_order.iter().copied();
-    let mut times = [Piece::Hour, Piece::Minute, Piece::Second].into_iter();
-    let mut pieces = Vec::new();
+    let mut times = [TimeField::Hour, TimeField::Minute, TimeField::Second].into_iter();
+    let mut fields = Vec::new();
     let mut at = 0;
     let (mut year, mut named, mut seconds) = (false, false, false);
     while at < sample.len() {
         let rest = &sample[at..];
         let digits = rest.iter().take_while(|byte| byte.is_ascii_digit()).count();
         let after_offset =
-            at > 0 && matches!(sample[at - 1], b'+') && pieces.contains(&Piece::Minute);
+            at > 0 && matches!(sample[at - 1], b'+') && fields.contains(&TimeField::Minute);
         let name = rest.get(..3).unwrap_or_default();
         if digits == 4 && !year && !after_offset {
             year = true;
-            pieces.push(Piece::Year);
+            fields.push(TimeField::Year);
         } else if digits == 2 && !after_offset && !(seconds && year) {
             // Two digits before a colon are an hour, not a day.
-            let in_time = pieces.contains(&Piece::Hour) || rest.get(2) == Some(&b':');
+            let in_time = fields.contains(&TimeField::Hour) || rest.get(2) == Some(&b':');
             let date = if in_time {
                 None
             } else {
-                dates.find(|piece| !named || *piece == Piece::Day)
+                dates.find(|field| !named || *field == TimeField::Day)
             };
             let next = match date {
-                Some(piece) => piece,
+                Some(field) => field,
                 None => times.next()?,
             };
-            seconds |= next == Piece::Second;
-            pieces.push(next);
+            seconds |= next == TimeField::Second;
+            fields.push(next);
         } else if digits > 0
             && digits <= 9
             && seconds
             && at > 0
             && matches!(sample[at - 1], b'.' | b',')
         {
-            pieces.push(Piece::Fraction(digits as u8));
+            fields.push(TimeField::Fraction(digits as u8));
         } else if digits > 0 {
-            pieces.extend(rest[..digits].iter().map(|&byte| Piece::Literal(byte)));
+            fields.extend(rest[..digits].iter().map(|&byte| TimeField::Literal(byte)));
         } else if !named && MONTHS.contains(&name) {
             named = true;
-            pieces.push(Piece::MonthName);
-        } else if WEEKDAYS.contains(&name) && !pieces.contains(&Piece::Weekday) {
-            pieces.push(Piece::Weekday);
+            fields.push(TimeField::MonthName);
+        } else if WEEKDAYS.contains(&name) && !fields.contains(&TimeField::Weekday) {
+            fields.push(TimeField::Weekday);
         } else {
-            pieces.push(Piece::Literal(rest[0]));
+            fields.push(TimeField::Literal(rest[0]));
         }
-        at += match pieces.last() {
-            Some(Piece::MonthName | Piece::Weekday) => 3,
+        at += match fields.last() {
+            Some(TimeField::MonthName | TimeField::Weekday) => 3,
             _ => digits.max(1),
         };
     }
     let full_date =
-        year && pieces.contains(&Piece::Day) && (named || pieces.contains(&Piece::Month));
+        year && fields.contains(&TimeField::Day) && (named || fields.contains(&TimeField::Month));
     let no_date =
-        !year && !pieces.contains(&Piece::Day) && !named && !pieces.contains(&Piece::Month);
-    let time = pieces.contains(&Piece::Minute);
-    let weekday = pieces.contains(&Piece::Weekday);
-    (full_date || (no_date && time && !weekday)).then_some(pieces)
+        !year && !fields.contains(&TimeField::Day) && !named && !fields.contains(&TimeField::Month);
+    let time = fields.contains(&TimeField::Minute);
+    let weekday = fields.contains(&TimeField::Weekday);
+    (full_date || (no_date && time && !weekday)).then_some(fields)
 }
 
-/// The smallest unit of a spelling: how many make a day.
-fn per_day(pieces: &[Piece]) -> i64 {
-    let fraction = pieces.iter().find_map(|piece| match piece {
-        Piece::Fraction(digits) => Some(10i64.pow(u32::from(*digits))),
+/// The number of smallest units in a day.
+fn per_day(fields: &[TimeField]) -> i64 {
+    let fraction = fields.iter().find_map(|field| match field {
+        TimeField::Fraction(digits) => Some(10i64.pow(u32::from(*digits))),
         _ => None,
     });
     match fraction {
         Some(parts) => 86_400 * parts,
-        None if pieces.contains(&Piece::Second) => 86_400,
-        None if pieces.contains(&Piece::Minute) => 1440,
-        None if pieces.contains(&Piece::Hour) => 24,
+        None if fields.contains(&TimeField::Second) => 86_400,
+        None if fields.contains(&TimeField::Minute) => 1440,
+        None if fields.contains(&TimeField::Hour) => 24,
         None => 1,
     }
 }
 
 #[derive(Default)]
-struct Fields {
+struct TimeParts {
     year: i64,
     month: i64,
     day: i64,
@@ -131,13 +141,13 @@ struct Fields {
     fraction: i64,
 }
 
-/// Reads a value in a spelling; the caller compares what [`write`] makes of the answer.
-fn read(text: &[u8], pieces: &[Piece]) -> Option<i64> {
-    let mut fields = Fields {
+/// Reads a value in a notation. The caller compares the result of [`write`].
+fn read(text: &[u8], fields: &[TimeField]) -> Option<i64> {
+    let mut parsed = TimeParts {
         year: 1970,
         month: 1,
         day: 1,
-        ..Fields::default()
+        ..TimeParts::default()
     };
     let mut rest = text;
     let number = |digits: usize, rest: &mut &[u8]| {
@@ -148,42 +158,44 @@ fn read(text: &[u8], pieces: &[Piece]) -> Option<i64> {
                 .then(|| number * 10 + i64::from(byte - b'0'))
         })
     };
-    for piece in pieces {
-        match piece {
-            Piece::Year => fields.year = number(4, &mut rest)?,
-            Piece::Month => fields.month = number(2, &mut rest)?,
-            Piece::Day => fields.day = number(2, &mut rest)?,
-            Piece::Hour => fields.hour = number(2, &mut rest)?,
-            Piece::Minute => fields.minute = number(2, &mut rest)?,
-            Piece::Second => fields.second = number(2, &mut rest)?,
-            Piece::Fraction(digits) => fields.fraction = number(usize::from(*digits), &mut rest)?,
-            Piece::MonthName => {
-                fields.month = MONTHS.iter().position(|month| rest.starts_with(month))? as i64 + 1;
+    for field in fields {
+        match field {
+            TimeField::Year => parsed.year = number(4, &mut rest)?,
+            TimeField::Month => parsed.month = number(2, &mut rest)?,
+            TimeField::Day => parsed.day = number(2, &mut rest)?,
+            TimeField::Hour => parsed.hour = number(2, &mut rest)?,
+            TimeField::Minute => parsed.minute = number(2, &mut rest)?,
+            TimeField::Second => parsed.second = number(2, &mut rest)?,
+            TimeField::Fraction(digits) => {
+                parsed.fraction = number(usize::from(*digits), &mut rest)?
+            }
+            TimeField::MonthName => {
+                parsed.month = MONTHS.iter().position(|month| rest.starts_with(month))? as i64 + 1;
                 rest = &rest[3..];
             }
-            Piece::Weekday => rest = rest.get(3..)?,
-            Piece::Literal(byte) => rest = rest.strip_prefix(&[*byte])?,
+            TimeField::Weekday => rest = rest.get(3..)?,
+            TimeField::Literal(byte) => rest = rest.strip_prefix(&[*byte])?,
         }
     }
-    if !rest.is_empty() || !(1..=12).contains(&fields.month) {
+    if !rest.is_empty() || !(1..=12).contains(&parsed.month) {
         return None;
     }
-    let per_day = per_day(pieces);
-    let seconds = (fields.hour * 60 + fields.minute) * 60 + fields.second;
+    let per_day = per_day(fields);
+    let seconds = (parsed.hour * 60 + parsed.minute) * 60 + parsed.second;
     let parts = match per_day {
         1 => 0,
-        24 => fields.hour,
-        1440 => fields.hour * 60 + fields.minute,
-        _ => seconds * (per_day / 86_400) + fields.fraction,
+        24 => parsed.hour,
+        1440 => parsed.hour * 60 + parsed.minute,
+        _ => seconds * (per_day / 86_400) + parsed.fraction,
     };
-    days_from_civil(fields.year, fields.month, fields.day)
+    days_from_civil(parsed.year, parsed.month, parsed.day)
         .checked_mul(per_day)?
         .checked_add(parts)
 }
 
-/// Spells a count of units.
-fn write(units: i64, pieces: &[Piece], out: &mut Vec<u8>) -> Option<()> {
-    let per_day = per_day(pieces);
+/// Writes a count of units.
+fn write(units: i64, fields: &[TimeField], out: &mut Vec<u8>) -> Option<()> {
+    let per_day = per_day(fields);
     let (days, parts) = (units.div_euclid(per_day), units.rem_euclid(per_day));
     let (year, month, day) = civil_from_days(days)?;
     let (seconds, fraction) = match per_day {
@@ -195,18 +207,18 @@ fn write(units: i64, pieces: &[Piece], out: &mut Vec<u8>) -> Option<()> {
     let number = |number: i64, digits: usize, out: &mut Vec<u8>| {
         out.extend(format!("{number:0digits$}").bytes());
     };
-    for piece in pieces {
-        match piece {
-            Piece::Year => number(year, 4, out),
-            Piece::Month => number(month, 2, out),
-            Piece::Day => number(day, 2, out),
-            Piece::Hour => number(seconds / 3600, 2, out),
-            Piece::Minute => number(seconds / 60 % 60, 2, out),
-            Piece::Second => number(seconds % 60, 2, out),
-            Piece::Fraction(digits) => number(fraction, usize::from(*digits), out),
-            Piece::MonthName => out.extend(*MONTHS.get(month as usize - 1)?),
-            Piece::Weekday => out.extend(WEEKDAYS[days.rem_euclid(7) as usize]),
-            Piece::Literal(byte) => out.push(*byte),
+    for field in fields {
+        match field {
+            TimeField::Year => number(year, 4, out),
+            TimeField::Month => number(month, 2, out),
+            TimeField::Day => number(day, 2, out),
+            TimeField::Hour => number(seconds / 3600, 2, out),
+            TimeField::Minute => number(seconds / 60 % 60, 2, out),
+            TimeField::Second => number(seconds % 60, 2, out),
+            TimeField::Fraction(digits) => number(fraction, usize::from(*digits), out),
+            TimeField::MonthName => out.extend(*MONTHS.get(month as usize - 1)?),
+            TimeField::Weekday => out.extend(WEEKDAYS[days.rem_euclid(7) as usize]),
+            TimeField::Literal(byte) => out.push(*byte),
         }
     }
     Some(())
@@ -233,84 +245,84 @@ fn civil_from_days(days: i64) -> Option<(i64, i64, i64)> {
     Some((year, month, day))
 }
 
-/// Fits where every value reads in one spelling and comes back letter by letter.
-pub fn encode(values: &Values, scope: &Scope<'_>) -> Option<Node> {
-    let (pieces, units) = spellings(values.get(0)).into_iter().find_map(|pieces| {
+/// Fits if every value has one notation and is restored exactly.
+pub(super) fn encode(values: &ColumnValues, context: &EncodeContext<'_>) -> Option<EncodedColumn> {
+    let (fields, units) = notations(values.get(0)).into_iter().find_map(|fields| {
         let units = values
             .iter()
-            .map(|value| exact(value, &pieces))
+            .map(|value| exact(value, &fields))
             .collect::<Option<Vec<i64>>>()?;
-        Some((pieces, units))
+        Some((fields, units))
     })?;
-    let mut node = Node::of(Tag::Time);
-    put_pieces(&pieces, &mut node.plan);
-    number::encode_numbers(&units, scope, &|text| read(text, &pieces), &mut node);
-    Some(node)
+    let mut column = EncodedColumn::of(Tag::Time);
+    put_fields(&fields, &mut column.plan);
+    number::encode_numbers(&units, context, &|text| read(text, &fields), &mut column);
+    Some(column)
 }
 
-fn exact(value: &[u8], pieces: &[Piece]) -> Option<i64> {
-    let units = read(value, pieces)?;
+fn exact(value: &[u8], fields: &[TimeField]) -> Option<i64> {
+    let units = read(value, fields)?;
     let mut again = Vec::with_capacity(value.len());
-    write(units, pieces, &mut again)?;
+    write(units, fields, &mut again)?;
     (again == value).then_some(units)
 }
 
-fn put_pieces(pieces: &[Piece], plan: &mut Vec<u8>) {
-    put_varint(plan, pieces.len() as u64);
-    for piece in pieces {
-        match piece {
-            Piece::Year => plan.push(b'Y'),
-            Piece::Month => plan.push(b'm'),
-            Piece::Day => plan.push(b'd'),
-            Piece::Hour => plan.push(b'H'),
-            Piece::Minute => plan.push(b'M'),
-            Piece::Second => plan.push(b'S'),
-            Piece::Fraction(digits) => plan.extend([b'f', *digits]),
-            Piece::MonthName => plan.push(b'b'),
-            Piece::Weekday => plan.push(b'a'),
-            Piece::Literal(byte) => plan.extend([b'\'', *byte]),
+fn put_fields(fields: &[TimeField], plan: &mut Vec<u8>) {
+    put_varint(plan, fields.len() as u64);
+    for field in fields {
+        match field {
+            TimeField::Year => plan.push(b'Y'),
+            TimeField::Month => plan.push(b'm'),
+            TimeField::Day => plan.push(b'd'),
+            TimeField::Hour => plan.push(b'H'),
+            TimeField::Minute => plan.push(b'M'),
+            TimeField::Second => plan.push(b'S'),
+            TimeField::Fraction(digits) => plan.extend([b'f', *digits]),
+            TimeField::MonthName => plan.push(b'b'),
+            TimeField::Weekday => plan.push(b'a'),
+            TimeField::Literal(byte) => plan.extend([b'\'', *byte]),
         }
     }
 }
 
-fn read_pieces(plan: &mut Reader<'_>) -> Result<Vec<Piece>, Damage> {
-    let count = plan.size(LONGEST, "a spelling of time")?;
+fn read_fields(plan: &mut FieldReader<'_>) -> Result<Vec<TimeField>, Damage> {
+    let count = plan.size(MAX_LEN, "the fields of a time")?;
     (0..count)
         .map(|_| {
             Ok(match plan.byte()? {
-                b'Y' => Piece::Year,
-                b'm' => Piece::Month,
-                b'd' => Piece::Day,
-                b'H' => Piece::Hour,
-                b'M' => Piece::Minute,
-                b'S' => Piece::Second,
-                b'f' => Piece::Fraction(plan.size(9, "a fraction's digits")? as u8),
-                b'b' => Piece::MonthName,
-                b'a' => Piece::Weekday,
-                b'\'' => Piece::Literal(plan.byte()?),
-                _ => return Err(Damage::new("an unknown piece of a time")),
+                b'Y' => TimeField::Year,
+                b'm' => TimeField::Month,
+                b'd' => TimeField::Day,
+                b'H' => TimeField::Hour,
+                b'M' => TimeField::Minute,
+                b'S' => TimeField::Second,
+                b'f' => TimeField::Fraction(plan.size(9, "a fraction's digits")? as u8),
+                b'b' => TimeField::MonthName,
+                b'a' => TimeField::Weekday,
+                b'\'' => TimeField::Literal(plan.byte()?),
+                _ => return Err(Damage::new("an unknown field of a time")),
             })
         })
         .collect()
 }
 
 /// Reads `count` values.
-pub fn decode(
+pub(super) fn decode(
     count: usize,
-    plan: &mut Reader<'_>,
-    source: &mut Source,
-    known: &Known<'_>,
-) -> Result<Values, Damage> {
-    let pieces = read_pieces(plan)?;
-    let read = |text: &[u8]| read(text, &pieces);
-    let units = number::decode_numbers(count, plan, source, &known.refs, &read)?;
-    let mut values = Values::default();
+    plan: &mut FieldReader<'_>,
+    source: &mut StreamSource,
+    context: &DecodeContext<'_>,
+) -> Result<ColumnValues, Damage> {
+    let fields = read_fields(plan)?;
+    let read = |text: &[u8]| read(text, &fields);
+    let units = number::decode_numbers(count, plan, source, &context.refs, &read)?;
+    let mut values = ColumnValues::default();
     let mut text = Vec::new();
     for units in units {
         text.clear();
-        write(units, &pieces, &mut text)
+        write(units, &fields, &mut text)
             .ok_or_else(|| Damage::new("a time outside the calendar"))?;
-        values.push_bounded(&text, known.limit)?;
+        values.push_bounded(&text, context.limit)?;
     }
     Ok(values)
 }
@@ -320,14 +332,14 @@ mod tests {
     use super::*;
 
     fn check(text: &str, units: i64) {
-        let read = spellings(text.as_bytes())
+        let read = notations(text.as_bytes())
             .iter()
-            .find_map(|pieces| exact(text.as_bytes(), pieces));
+            .find_map(|fields| exact(text.as_bytes(), fields));
         assert_eq!(read, Some(units), "{text}");
     }
 
     #[test]
-    fn common_spellings_are_read_exactly() {
+    fn common_notations_are_read_exactly() {
         check("1970-01-02", 1);
         check("2001/01/01 00:47", 16_305_167);
         check("2015-07-29 17:41:44,747", 1438191704747);
@@ -344,7 +356,7 @@ mod tests {
     }
 
     #[test]
-    fn what_would_change_is_no_time() {
+    fn text_that_would_change_is_no_time() {
         for text in [
             "2024-02-30",
             "2024-13-32",
@@ -354,15 +366,15 @@ mod tests {
             "12",
             "2024-1-1",
         ] {
-            let read = spellings(text.as_bytes())
+            let read = notations(text.as_bytes())
                 .iter()
-                .find_map(|pieces| exact(text.as_bytes(), pieces));
+                .find_map(|fields| exact(text.as_bytes(), fields));
             assert_eq!(read, None, "{text}");
         }
     }
 
     #[test]
-    fn every_day_of_a_thousand_years_comes_back() {
+    fn every_day_of_a_thousand_years_round_trips() {
         for days in (-400_000..600_000).step_by(37) {
             let (year, month, day) = civil_from_days(days).expect("in range");
             assert_eq!(days_from_civil(year, month, day), days);

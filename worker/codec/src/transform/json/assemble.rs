@@ -3,15 +3,16 @@
 use std::{collections::HashMap, rc::Rc};
 
 use super::{
-    COLUMNS, COUNTS, DEPTH_LIMIT, ELEMENT, ENTRY, EXTRAS, FIXED, GAPS, HOLE, LIST, MAP, MOST_PATHS,
-    MOST_SHAPES, PLACES, SCALAR, SCALARS, SHAPES, TUPLE, VARIED, column, column_names, name,
+    COLUMNS, COUNTS, DEPTH_LIMIT, ELEMENT, ENTRY, EXTRAS, FIXED, GAPS, LIST, MAP, MAX_PATHS,
+    MAX_SHAPES, PLACEHOLDER, POSITIONS, SCALAR, SCALARS, SHAPES, TUPLE, VARIED, column,
+    column_names, name,
 };
-use crate::{Damage, bytes::Reader, transform::values::Values};
+use crate::{Damage, bytes::FieldReader, transform::values::ColumnValues};
 
-/// A shape ready for use.
-enum Shape {
+/// A parsed shape.
+enum JsonShape {
     Scalar,
-    /// Text, then for every hole its key and the text behind it.
+    /// The text before the first value, then for every value its key and the text after it.
     Fixed(Vec<u8>, Vec<(Vec<u8>, Vec<u8>)>),
     List {
         open: Vec<u8>,
@@ -29,10 +30,10 @@ enum Shape {
     },
 }
 
-/// Puts JSON together again; answers it with the names of the columns.
-pub fn join(
+/// Assembles JSON and returns it with the names of the columns.
+pub(crate) fn join(
     head: &[u8],
-    columns: &[Values],
+    columns: &[ColumnValues],
     limit: usize,
 ) -> Result<(Vec<u8>, Vec<String>), Damage> {
     let mut assembler = Assembler {
@@ -44,7 +45,7 @@ pub fn join(
         out: Vec::new(),
         limit,
     };
-    let gaps = columns.get(GAPS).map_or(0, Values::len);
+    let gaps = columns.get(GAPS).map_or(0, ColumnValues::len);
     for gap in 0..gaps {
         if gap > 0 {
             assembler.value(0, 0)?;
@@ -54,15 +55,15 @@ pub fn join(
     Ok((assembler.out, column_names(&assembler.names)))
 }
 
-fn read_shapes(head: &[u8]) -> Result<Vec<Rc<Shape>>, Damage> {
-    let mut reader = Reader::new(head);
-    let count = reader.size(MOST_SHAPES, "the number of shapes")?;
+fn read_shapes(head: &[u8]) -> Result<Vec<Rc<JsonShape>>, Damage> {
+    let mut reader = FieldReader::new(head);
+    let count = reader.size(MAX_SHAPES, "the number of shapes")?;
     let mut shapes = Vec::new();
     for number in 0..count {
         let len = reader.size(head.len(), "a shape")?;
         let shape = reader.take(len)?;
         shapes.push(Rc::new(if number == SCALAR {
-            Shape::Scalar
+            JsonShape::Scalar
         } else {
             read_shape(shape)?
         }));
@@ -70,34 +71,34 @@ fn read_shapes(head: &[u8]) -> Result<Vec<Rc<Shape>>, Damage> {
     Ok(shapes)
 }
 
-fn read_shape(shape: &[u8]) -> Result<Shape, Damage> {
+fn read_shape(shape: &[u8]) -> Result<JsonShape, Damage> {
     let broken = || Damage::new("a broken shape");
     let (&kind, text) = shape.split_first().ok_or_else(broken)?;
-    let mut pieces = text.split(|&byte| byte == HOLE).map(<[u8]>::to_vec);
+    let mut pieces = text.split(|&byte| byte == PLACEHOLDER).map(<[u8]>::to_vec);
     let mut next = || pieces.next().ok_or_else(broken);
     match kind {
         FIXED | TUPLE => {
             let first = next()?;
             let mut before = first.clone();
-            let mut holes = Vec::new();
+            let mut slots = Vec::new();
             for (place, after) in pieces.enumerate() {
                 let key = if kind == TUPLE {
-                    PLACES.get(place).map(|key| key.to_vec())
+                    POSITIONS.get(place).map(|key| key.to_vec())
                 } else {
                     last_string(&before)
                 };
-                holes.push((key.ok_or_else(broken)?, after.clone()));
+                slots.push((key.ok_or_else(broken)?, after.clone()));
                 before = after;
             }
-            Ok(Shape::Fixed(first, holes))
+            Ok(JsonShape::Fixed(first, slots))
         }
-        LIST => Ok(Shape::List {
+        LIST => Ok(JsonShape::List {
             open: next()?,
             separator: next()?,
             close: next()?,
         }),
-        VARIED => Ok(Shape::Varied { open: next()? }),
-        MAP => Ok(Shape::Map {
+        VARIED => Ok(JsonShape::Varied { open: next()? }),
+        MAP => Ok(JsonShape::Map {
             open: next()?,
             colon: next()?,
             separator: next()?,
@@ -107,7 +108,7 @@ fn read_shape(shape: &[u8]) -> Result<Shape, Damage> {
     }
 }
 
-/// The key in front of a hole: what stands between a comma or brace and the colon.
+/// The key before a placeholder: the first string in the text before it.
 fn last_string(before: &[u8]) -> Option<Vec<u8>> {
     let start = before.iter().position(|&byte| byte == b'"')?;
     let end = super::scan::string(before, start)?;
@@ -115,8 +116,8 @@ fn last_string(before: &[u8]) -> Option<Vec<u8>> {
 }
 
 struct Assembler<'a> {
-    shapes: Vec<Rc<Shape>>,
-    columns: &'a [Values],
+    shapes: Vec<Rc<JsonShape>>,
+    columns: &'a [ColumnValues],
     used: Vec<usize>,
     paths: HashMap<(usize, Vec<u8>), usize>,
     names: Vec<String>,
@@ -164,7 +165,7 @@ impl<'a> Assembler<'a> {
             return Ok(path);
         }
         let path = self.names.len();
-        if path >= MOST_PATHS || column(path, COLUMNS - 1) >= self.columns.len() {
+        if path >= MAX_PATHS || column(path, COLUMNS - 1) >= self.columns.len() {
             return Err(Damage::new("more paths than columns"));
         }
         self.names.push(name(&self.names[parent], key));
@@ -174,7 +175,7 @@ impl<'a> Assembler<'a> {
 
     fn value(&mut self, path: usize, depth: usize) -> Result<(), Damage> {
         if depth > DEPTH_LIMIT {
-            return Err(Damage::new("JSON is nested too deep"));
+            return Err(Damage::new("JSON is nested too deeply"));
         }
         let number = self.take_number(column(path, SHAPES))?;
         let shape = self
@@ -185,19 +186,19 @@ impl<'a> Assembler<'a> {
         self.shaped(path, depth, &shape)
     }
 
-    fn shaped(&mut self, path: usize, depth: usize, shape: &Shape) -> Result<(), Damage> {
+    fn shaped(&mut self, path: usize, depth: usize, shape: &JsonShape) -> Result<(), Damage> {
         match shape {
-            Shape::Scalar => self.copy(column(path, SCALARS)),
-            Shape::Fixed(first, holes) => {
+            JsonShape::Scalar => self.copy(column(path, SCALARS)),
+            JsonShape::Fixed(first, slots) => {
                 self.push(first)?;
-                for (key, after) in holes {
+                for (key, after) in slots {
                     let child = self.child(path, key)?;
                     self.value(child, depth + 1)?;
                     self.push(after)?;
                 }
                 Ok(())
             }
-            Shape::List {
+            JsonShape::List {
                 open,
                 separator,
                 close,
@@ -212,7 +213,7 @@ impl<'a> Assembler<'a> {
                 }
                 self.push(close)
             }
-            Shape::Varied { open } => {
+            JsonShape::Varied { open } => {
                 self.push(open)?;
                 let child = self.child(path, ELEMENT)?;
                 for _ in 0..self.take_number(column(path, COUNTS))? {
@@ -221,7 +222,7 @@ impl<'a> Assembler<'a> {
                 }
                 Ok(())
             }
-            Shape::Map {
+            JsonShape::Map {
                 open,
                 colon,
                 separator,

@@ -1,17 +1,17 @@
-//! Finding the ends of JSON values without keeping anything.
+//! The extent of JSON values, without building anything.
 
 use super::DEPTH_LIMIT;
 
-/// Bytes of white space at `at`.
-pub fn space(text: &[u8], at: usize) -> usize {
+/// The number of white space bytes at `at`.
+pub(super) fn space(text: &[u8], at: usize) -> usize {
     text[at.min(text.len())..]
         .iter()
         .take_while(|byte| matches!(byte, b' ' | b'\t' | b'\n' | b'\r'))
         .count()
 }
 
-/// The end of the string that begins at `at`; nothing if it does not end or holds control characters.
-pub fn string(text: &[u8], at: usize) -> Option<usize> {
+/// The end of the string that begins at `at`; `None` if it does not end or holds control characters.
+pub(super) fn string(text: &[u8], at: usize) -> Option<usize> {
     if text.get(at) != Some(&b'"') {
         return None;
     }
@@ -27,7 +27,7 @@ pub fn string(text: &[u8], at: usize) -> Option<usize> {
 }
 
 /// The end of the scalar that begins at `at`: a string, or a run of letters, digits and signs.
-pub fn scalar(text: &[u8], at: usize) -> Option<usize> {
+pub(super) fn scalar(text: &[u8], at: usize) -> Option<usize> {
     if text.get(at) == Some(&b'"') {
         return string(text, at);
     }
@@ -39,7 +39,7 @@ pub fn scalar(text: &[u8], at: usize) -> Option<usize> {
 }
 
 /// The end of the value that begins at `at`.
-pub fn value(text: &[u8], at: usize, depth: usize) -> Option<usize> {
+pub(super) fn value(text: &[u8], at: usize, depth: usize) -> Option<usize> {
     let (close, keys) = match text.get(at)? {
         b'{' => (b'}', true),
         b'[' => (b']', false),
@@ -73,10 +73,10 @@ pub fn value(text: &[u8], at: usize, depth: usize) -> Option<usize> {
     }
 }
 
-/// The length of a short array of scalars that are no strings, such as a point; nothing for others.
-pub fn tuple_len(text: &[u8], at: usize, most: usize) -> Option<usize> {
+/// The length of a short array of scalars other than strings, such as a point; `None` for others.
+pub(super) fn tuple_len(text: &[u8], at: usize, max: usize) -> Option<usize> {
     let mut at = at + 1;
-    for len in 1..=most {
+    for len in 1..=max {
         at += space(text, at);
         if text.get(at) == Some(&b'"') {
             return None;

@@ -3,25 +3,28 @@
 use std::collections::{HashMap, HashSet};
 
 use super::{
-    COLUMNS, COUNTS, ELEMENT, ENTRY, EXTRAS, FIXED, GAPS, HOLE, LIST, MAP, MOST_PATHS, MOST_SHAPES,
-    PLACES, SCALAR, SCALARS, SHAPES, TUPLE, VARIED, column, column_names, name, scan,
+    COLUMNS, COUNTS, ELEMENT, ENTRY, EXTRAS, FIXED, GAPS, LIST, MAP, MAX_PATHS, MAX_SHAPES,
+    PLACEHOLDER, POSITIONS, SCALAR, SCALARS, SHAPES, TUPLE, VARIED, column, column_names, name,
+    scan,
 };
 use crate::{
     bytes::put_varint,
-    transform::{Table, values::Values},
+    transform::{ColumnTable, values::ColumnValues},
 };
 
-/// Objects with many keys that hardly repeat are maps: their keys are data.
+/// An object with many keys that rarely repeat is a map: its keys are data.
 const MAP_KEYS: usize = 32;
 const MAP_USES: usize = 3;
-/// Maps may lie in maps: so many times the columns are laid out anew.
+/// Maps nest: the text is split again this many times, each with the maps found before.
 const MAP_ROUNDS: usize = 4;
-/// Failed tries to read a value before the text is given up.
-const MOST_FAILURES: usize = 200;
+/// After this many failures to read a value the text does not count as JSON.
+const MAX_FAILURES: usize = 200;
 
-/// Cuts JSON into columns; nothing if it does not look like JSON for the most part.
-pub fn split(raw: &[u8]) -> Option<Table> {
-    if !matches!(raw.trim_ascii_start().first(), Some(b'{' | b'[' | b'"')) || raw.contains(&HOLE) {
+/// Splits JSON into columns; `None` if most of the text is not JSON.
+pub(crate) fn split(raw: &[u8]) -> Option<ColumnTable> {
+    if !matches!(raw.trim_ascii_start().first(), Some(b'{' | b'[' | b'"'))
+        || raw.contains(&PLACEHOLDER)
+    {
         return None;
     }
     let mut maps = HashSet::new();
@@ -40,13 +43,13 @@ pub fn split(raw: &[u8]) -> Option<Table> {
 
 struct Shredder<'a> {
     text: &'a [u8],
-    columns: Vec<Values>,
+    columns: Vec<ColumnValues>,
     names: Vec<String>,
     paths: HashMap<(usize, &'a [u8]), usize>,
     shapes: HashMap<Vec<u8>, usize>,
     shape_list: Vec<Vec<u8>>,
     maps: &'a HashSet<String>,
-    /// Distinct keys below each path, and uses of them.
+    /// For each path the number of its distinct keys and of their uses.
     keys: Vec<(usize, usize)>,
 }
 
@@ -54,7 +57,7 @@ impl<'a> Shredder<'a> {
     fn new(text: &'a [u8], maps: &'a HashSet<String>) -> Self {
         Self {
             text,
-            columns: vec![Values::default(); 1 + COLUMNS],
+            columns: vec![ColumnValues::default(); 1 + COLUMNS],
             names: vec![String::new()],
             paths: HashMap::new(),
             shapes: HashMap::new(),
@@ -64,21 +67,21 @@ impl<'a> Shredder<'a> {
         }
     }
 
-    fn finish(self) -> Table {
+    fn finish(self) -> ColumnTable {
         let mut head = Vec::new();
         put_varint(&mut head, self.shape_list.len() as u64);
         for shape in &self.shape_list {
             put_varint(&mut head, shape.len() as u64);
             head.extend_from_slice(shape);
         }
-        Table {
+        ColumnTable {
             head,
             columns: self.columns,
             names: column_names(&self.names),
         }
     }
 
-    /// Objects seen with so many different keys that they are maps.
+    /// The paths whose objects are maps.
     fn new_maps(&self) -> Vec<String> {
         let is_map =
             |&(distinct, uses): &(usize, usize)| distinct >= MAP_KEYS && uses < distinct * MAP_USES;
@@ -103,7 +106,7 @@ impl<'a> Shredder<'a> {
             let Some(end) = end else {
                 failures += usize::from(starts);
                 gap_bytes += usize::from(!matches!(text[at], b' ' | b'\n' | b'\r' | b'\t'));
-                if failures > MOST_FAILURES || (gap_bytes > 1000 && gap_bytes > at / 3) {
+                if failures > MAX_FAILURES || (gap_bytes > 1000 && gap_bytes > at / 3) {
                     return None;
                 }
                 at += 1;
@@ -126,13 +129,13 @@ impl<'a> Shredder<'a> {
             self.keys[parent].1 += 1;
         }
         if path == next {
-            if next >= MOST_PATHS {
+            if next >= MAX_PATHS {
                 return None;
             }
             self.names.push(name(&self.names[parent], key));
             self.keys.push((0, 0));
             self.columns
-                .resize(self.columns.len() + COLUMNS, Values::default());
+                .resize(self.columns.len() + COLUMNS, ColumnValues::default());
         }
         Some(path)
     }
@@ -141,7 +144,7 @@ impl<'a> Shredder<'a> {
         let next = self.shape_list.len();
         let number = match self.shapes.get(&shape) {
             Some(&number) => number,
-            None if next >= MOST_SHAPES => return None,
+            None if next >= MAX_SHAPES => return None,
             None => {
                 self.shape_list.push(shape.clone());
                 self.shapes.insert(shape, next);
@@ -160,7 +163,7 @@ impl<'a> Shredder<'a> {
                 self.map(path, at)
             }
             b'{' => self.object(path, at),
-            b'[' => match scan::tuple_len(self.text, at, PLACES.len()) {
+            b'[' => match scan::tuple_len(self.text, at, POSITIONS.len()) {
                 Some(_) => self.tuple(path, at),
                 None => self.list(path, at),
             },
@@ -194,7 +197,7 @@ impl<'a> Shredder<'a> {
             at = key_end + scan::space(text, key_end) + 1;
             at += scan::space(text, at);
             shape.extend_from_slice(text.get(start..at)?);
-            shape.push(HOLE);
+            shape.push(PLACEHOLDER);
             at = self.value(child, at)?;
         }
     }
@@ -204,10 +207,10 @@ impl<'a> Shredder<'a> {
         let mut shape = vec![TUPLE];
         let mut start = at;
         let mut at = at + 1;
-        for place in PLACES {
+        for place in POSITIONS {
             at += scan::space(text, at);
             shape.extend_from_slice(&text[start..at]);
-            shape.push(HOLE);
+            shape.push(PLACEHOLDER);
             let child = self.child(path, place)?;
             start = self.value(child, at)?;
             at = start + scan::space(text, start) + 1;
@@ -249,7 +252,15 @@ impl<'a> Shredder<'a> {
         let uniform = inner.iter().all(|border| *border == inner[0]);
         let shape = if uniform {
             let separator = inner.first().copied().unwrap_or(b",");
-            [&[LIST], open, &[HOLE], separator, &[HOLE], close].concat()
+            [
+                &[LIST],
+                open,
+                &[PLACEHOLDER],
+                separator,
+                &[PLACEHOLDER],
+                close,
+            ]
+            .concat()
         } else {
             borders
                 .iter()
@@ -279,11 +290,11 @@ impl<'a> Shredder<'a> {
             let shape = [
                 &[MAP],
                 layout.open,
-                &[HOLE],
+                &[PLACEHOLDER],
                 layout.colon,
-                &[HOLE],
+                &[PLACEHOLDER],
                 layout.separator,
-                &[HOLE],
+                &[PLACEHOLDER],
                 layout.close,
             ]
             .concat();
@@ -301,7 +312,7 @@ struct MapLayout<'a> {
     count: usize,
 }
 
-/// The text between a map's keys and values where it is the same for all entries.
+/// The text between the keys and values of a map, if it is equal for all entries.
 fn map_layout(text: &[u8], at: usize) -> Option<MapLayout<'_>> {
     let start = at;
     let mut at = at + 1 + scan::space(text, at + 1);

@@ -1,27 +1,27 @@
-//! Which streams share an entropy stream.
+//! The grouping of streams: the streams of a group are coded together.
 
 use std::collections::BTreeMap;
 
 use rayon::prelude::*;
 
-use super::{Kind, RawStream, TINY, is_fill};
+use super::{RawStream, StreamKind, TINY, is_fill};
 use crate::{
-    entropy::{self, Codec, Coded},
-    hybrid::Effort,
+    Codec, Effort,
+    entropy::{self, Coded},
 };
 
-/// With effort fast, streams of less are not worth their own set-up.
+/// At effort fast, smaller streams share a group to save the set-up of a coder.
 const TINY_FAST: usize = 2000;
 
-/// Streams coded as one.
-pub struct Group {
-    /// Their numbers.
+/// Streams that are coded together.
+pub(super) struct StreamGroup {
+    /// The numbers of the streams.
     pub members: Vec<usize>,
-    /// All of them, one behind the other.
+    /// All of them in sequence.
     pub coded: Coded,
 }
 
-fn encode_bytes(bytes: &[u8], kind: Kind, effort: Effort) -> Coded {
+fn encode_bytes(bytes: &[u8], kind: StreamKind, effort: Effort) -> Coded {
     if is_fill(bytes) {
         return Coded {
             codec: Codec::Fill,
@@ -29,10 +29,10 @@ fn encode_bytes(bytes: &[u8], kind: Kind, effort: Effort) -> Coded {
             bytes: Vec::new(),
         };
     }
-    if kind == Kind::Packed {
+    if kind == StreamKind::Packed {
         return Coded::stored(bytes);
     }
-    if kind == Kind::Bytes {
+    if kind == StreamKind::Bytes {
         return entropy::encode_bytes(bytes, effort, &kind.props(effort));
     }
     entropy::encode(bytes, effort, &kind.props(effort), kind.search())
@@ -45,25 +45,25 @@ fn joined(streams: &[RawStream], members: &[usize]) -> Vec<u8> {
         .collect()
 }
 
-fn code_group(streams: &[RawStream], members: Vec<usize>, effort: Effort) -> Group {
+fn code_group(streams: &[RawStream], members: Vec<usize>, effort: Effort) -> StreamGroup {
     let kind = members
         .first()
-        .map_or(Kind::Text, |&member| streams[member].kind);
+        .map_or(StreamKind::Text, |&member| streams[member].kind);
     let coded = match members[..] {
         [member] => encode_bytes(&streams[member].bytes, kind, effort),
         _ => encode_bytes(&joined(streams, &members), kind, effort),
     };
-    Group { members, coded }
+    StreamGroup { members, coded }
 }
 
-/// Codes all streams, alone or with others, whichever is smaller.
-pub fn choose_groups(streams: &[RawStream], effort: Effort) -> Vec<Group> {
+/// Codes all streams alone or in groups, whichever is smaller.
+pub(super) fn choose_groups(streams: &[RawStream], effort: Effort) -> Vec<StreamGroup> {
     let tiny = if effort == Effort::Fast {
         TINY_FAST
     } else {
         TINY
     };
-    let mut small: BTreeMap<Kind, Vec<usize>> = BTreeMap::new();
+    let mut small: BTreeMap<StreamKind, Vec<usize>> = BTreeMap::new();
     let mut members: Vec<Vec<usize>> = Vec::new();
     for (number, stream) in streams.iter().enumerate() {
         if stream.bytes.len() <= tiny && !is_fill(&stream.bytes) {
@@ -73,13 +73,13 @@ pub fn choose_groups(streams: &[RawStream], effort: Effort) -> Vec<Group> {
         }
     }
     members.extend(small.into_values());
-    let groups: Vec<Group> = members
+    let groups: Vec<StreamGroup> = members
         .into_par_iter()
         .map(|members| code_group(streams, members, effort))
         .collect();
     let text: usize = streams
         .iter()
-        .filter(|stream| stream.kind == Kind::Text)
+        .filter(|stream| stream.kind == StreamKind::Text)
         .map(|stream| stream.bytes.len())
         .sum();
     let worth_it = match effort {
@@ -94,28 +94,33 @@ pub fn choose_groups(streams: &[RawStream], effort: Effort) -> Vec<Group> {
     }
 }
 
-/// Below effort max, text is tried as one group where it lies in so many groups (twice as many with
-/// effort fast)
+/// Below effort max, text is tried as one group if it has at least this many groups (twice as many at
+/// effort fast).
 const SOLID_GROUPS: usize = 16;
-/// and is no more than this.
+/// Below effort max, more bytes of text are not tried as one group.
 const SOLID_BYTES: usize = 1 << 20;
 
-/// Tries all text as one group: all of it, and all of it that BZ2 does not carry better alone.
-fn solid_where_smaller(streams: &[RawStream], groups: Vec<Group>, effort: Effort) -> Vec<Group> {
-    let is_text = |group: &Group| {
+/// Tries one group of all text, and one of all text but the groups that BZ2 codes well alone.
+fn solid_where_smaller(
+    streams: &[RawStream],
+    groups: Vec<StreamGroup>,
+    effort: Effort,
+) -> Vec<StreamGroup> {
+    let is_text = |group: &StreamGroup| {
         group
             .members
             .iter()
-            .all(|&member| streams[member].kind == Kind::Text)
+            .all(|&member| streams[member].kind == StreamKind::Text)
     };
-    let (text, mut rest): (Vec<Group>, Vec<Group>) = groups.into_iter().partition(is_text);
-    let size = |groups: &[Group]| {
+    let (text, mut rest): (Vec<StreamGroup>, Vec<StreamGroup>) =
+        groups.into_iter().partition(is_text);
+    let size = |groups: &[StreamGroup]| {
         groups
             .iter()
             .map(|group| group.coded.bytes.len() + 4)
             .sum::<usize>()
     };
-    let solid_of = |pick: &dyn Fn(&Group) -> bool| {
+    let solid_of = |pick: &dyn Fn(&StreamGroup) -> bool| {
         let mut members: Vec<usize> = text
             .iter()
             .filter(|group| pick(group))
@@ -124,7 +129,8 @@ fn solid_where_smaller(streams: &[RawStream], groups: Vec<Group>, effort: Effort
         members.sort_unstable();
         (members.len() > 1).then(|| code_group(streams, members, effort))
     };
-    let small = |group: &Group| group.coded.codec != Codec::Bz2 || group.coded.bytes.len() < 3000;
+    let small =
+        |group: &StreamGroup| group.coded.codec != Codec::Bz2 || group.coded.bytes.len() < 3000;
     let (all, some) = rayon::join(|| solid_of(&|_| true), || solid_of(&small));
     let alone = size(&text);
     let all_size = all

@@ -1,29 +1,25 @@
-//! A payload's streams, decoded.
+//! The decoded streams of a payload.
 
 use rayon::prelude::*;
 
 use super::Placed;
 #[cfg(test)]
 use super::RawStream;
-use crate::{
-    Damage,
-    bytes::Reader,
-    entropy::{self, Codec},
-};
+use crate::{Codec, Damage, bytes::FieldReader, entropy};
 
-/// A payload's plan and its decoded streams, handed out in order.
+/// The plan of a payload and its decoded streams, which are taken in order.
 #[derive(Debug)]
-pub struct Source {
-    /// The plan that says what to do with the streams.
+pub(crate) struct StreamSource {
+    /// The plan: how the columns are made from the streams.
     pub plan: Vec<u8>,
     groups: Vec<Vec<u8>>,
     /// Group, start and length of each stream.
     streams: Vec<(usize, usize, usize)>,
-    /// Where each stream lay.
+    /// The size and codec of each stream.
     pub placed: Vec<Placed>,
-    /// Column and coding of each stream handed out so far.
+    /// Column and coding of each stream taken so far.
     pub taken: Vec<(usize, &'static str)>,
-    /// The column being decoded, for reports.
+    /// The current column, for reports.
     pub column: usize,
     next: usize,
 }
@@ -31,21 +27,22 @@ pub struct Source {
 /// The most streams and groups in a block.
 const STREAM_LIMIT: usize = 1 << 20;
 
-/// How many bytes all streams together may hold: an honest encoder falls back long before.
-pub fn raw_limit(block_len: usize) -> usize {
+/// The largest number of raw bytes in all streams. An encoder never reaches it: it stores the block
+/// before.
+pub(crate) fn raw_limit(block_len: usize) -> usize {
     block_len * 4 + (64 << 10)
 }
 
-impl Source {
-    /// Reads the directory and decodes every group. `block_len` bounds what comes out.
-    pub fn read(payload: &[u8], block_len: usize) -> Result<Self, Damage> {
+impl StreamSource {
+    /// Reads the directory and decodes every group. `block_len` bounds the decoded bytes.
+    pub(crate) fn read(payload: &[u8], block_len: usize) -> Result<Self, Damage> {
         let limit = raw_limit(block_len);
-        let mut reader = Reader::new(payload);
+        let mut reader = FieldReader::new(payload);
         let (codec, params) = codec_of(&mut reader)?;
         let raw_len = reader.size(limit, "the directory")?;
         let packed_len = reader.size(payload.len(), "the packed directory")?;
         let directory = entropy::decode(codec, params, reader.take(packed_len)?, raw_len)?;
-        let mut fields = Reader::new(&directory);
+        let mut fields = FieldReader::new(&directory);
         let plan_len = fields.size(directory.len(), "the plan")?;
         let plan = fields.take(plan_len)?.to_vec();
         let mut coded = Vec::new();
@@ -67,7 +64,7 @@ impl Source {
             entry.3 += len;
         }
         if reader.remaining() > 0 || fields.remaining() > 0 {
-            return Err(Damage::new("bytes left over behind the streams"));
+            return Err(Damage::new("unread bytes after the streams"));
         }
         let groups = coded
             .par_iter()
@@ -95,9 +92,9 @@ impl Source {
         })
     }
 
-    /// Streams that were never coded.
+    /// A source of raw streams.
     #[cfg(test)]
-    pub fn of_raw(plan: &[u8], streams: &[RawStream]) -> Self {
+    pub(crate) fn of_raw(plan: &[u8], streams: &[RawStream]) -> Self {
         Self {
             plan: plan.to_vec(),
             groups: streams.iter().map(|stream| stream.bytes.clone()).collect(),
@@ -114,14 +111,14 @@ impl Source {
     }
 
     /// The next stream.
-    pub fn next(&mut self, coding: &'static str) -> Result<Vec<u8>, Damage> {
+    pub(crate) fn next(&mut self, coding: &'static str) -> Result<Vec<u8>, Damage> {
         let &(group, start, len) = self
             .streams
             .get(self.next)
             .ok_or_else(|| Damage::new("a stream is missing"))?;
         self.next += 1;
         self.taken.push((self.column, coding));
-        // Without others but empty ones in its group, the group is the stream.
+        // The only stream of a group that is not empty is the group itself.
         if len == 0 {
             return Ok(Vec::new());
         }
@@ -134,17 +131,17 @@ impl Source {
             .ok_or_else(|| Damage::new("a stream is outside its group"))
     }
 
-    /// Whether every stream was handed out.
-    pub fn finish(&self) -> Result<(), Damage> {
+    /// Checks that every stream was taken.
+    pub(crate) fn finish(&self) -> Result<(), Damage> {
         if self.next == self.streams.len() {
             Ok(())
         } else {
-            Err(Damage::new("streams are left over"))
+            Err(Damage::new("unread streams remain"))
         }
     }
 }
 
-fn codec_of(reader: &mut Reader<'_>) -> Result<(Codec, u8), Damage> {
+fn codec_of(reader: &mut FieldReader<'_>) -> Result<(Codec, u8), Damage> {
     let byte = reader.byte()?;
     let codec =
         Codec::from_byte(byte).ok_or_else(|| Damage::new(format!("unknown codec {byte}")))?;

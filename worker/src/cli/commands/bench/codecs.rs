@@ -37,7 +37,7 @@ pub fn codecs(name: &str, threads: usize) -> Vec<Codec> {
         .iter()
         .map(|effort| hybrid_codec(*effort, threads))
         .collect();
-    if let Some(format) = legacy::Format::of_name(name) {
+    if let Some(format) = legacy::LegacyFormat::of_name(name) {
         all.push(seed_codec(format));
     }
     all.push(xz("xz -6", 1, 6));
@@ -82,7 +82,7 @@ fn brotli_pack(raw: &[u8]) -> Result<Vec<u8>> {
 }
 
 fn hybrid_codec(effort: hybrid::Effort, threads: usize) -> Codec {
-    let options = hybrid::Options {
+    let options = hybrid::CodecOptions {
         effort,
         threads,
         ..Default::default()
@@ -115,16 +115,16 @@ fn hybrid_codec(effort: hybrid::Effort, threads: usize) -> Codec {
 }
 
 /// The records behind each other, with one byte that says how many stages; the message is not counted.
-fn seed_codec(format: legacy::Format) -> Codec {
+fn seed_codec(format: legacy::LegacyFormat) -> Codec {
     Codec {
         name: "seed".to_owned(),
         threads: 1,
         pack: Box::new(move |raw| {
             let packed = legacy::pack(
                 &legacy::normalise(format, raw)?,
-                legacy::DEFAULT_BREAK_BYTES,
+                legacy::DEFAULT_CHUNK_BYTES,
             )?;
-            let mut bytes = vec![u8::from(packed.stages == legacy::Stages::Two)];
+            let mut bytes = vec![u8::from(packed.stages == legacy::StageCount::Two)];
             for record in &packed.records {
                 bytes.extend_from_slice(&(record.len() as u32).to_be_bytes());
                 bytes.extend_from_slice(record);
@@ -142,12 +142,12 @@ fn seed_codec(format: legacy::Format) -> Codec {
                 rest = next;
             }
             let stages = if *stages == 1 {
-                legacy::Stages::Two
+                legacy::StageCount::Two
             } else {
-                legacy::Stages::One
+                legacy::StageCount::One
             };
             legacy::unpack(
-                &legacy::Packed { stages, records },
+                &legacy::PackedRecords { stages, records },
                 LARGEST_FILE_BYTES as usize,
             )
             .map_err(|damage| anyhow!("{damage}"))

@@ -12,7 +12,7 @@ use streampress_crds::queue_check::mismatches;
 use super::{Wanted, WantedQueue, queues, stream};
 use crate::TransportResult;
 use crate::aws::Aws;
-use crate::aws::fault::Said;
+use crate::aws::service_error::ServiceError;
 
 /// Something that does not fit.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -119,15 +119,15 @@ async fn denied_on_queue(aws: &Aws, url: &str) -> Vec<&'static str> {
     let outcomes = [
         (
             "sqs:ReceiveMessage",
-            receive.err().map(|error| Said::of(&error)),
+            receive.err().map(|error| ServiceError::from_sdk(&error)),
         ),
         (
             "sqs:ChangeMessageVisibility",
-            hide.err().map(|error| Said::of(&error)),
+            hide.err().map(|error| ServiceError::from_sdk(&error)),
         ),
         (
             "sqs:DeleteMessage",
-            delete.err().map(|error| Said::of(&error)),
+            delete.err().map(|error| ServiceError::from_sdk(&error)),
         ),
     ];
     let send = may_not_send(aws, url).await.then_some("sqs:SendMessage");
@@ -145,16 +145,16 @@ async fn may_not_send(aws: &Aws, url: &str) -> bool {
         .message_deduplication_id(" ")
         .send()
         .await;
-    send.is_err_and(|error| Said::of(&error).is_denied())
+    send.is_err_and(|error| ServiceError::from_sdk(&error).is_denied())
 }
 
 /// The permissions whose lack is what was said.
 fn denied<const N: usize>(
-    outcomes: [(&'static str, Option<Said>); N],
+    outcomes: [(&'static str, Option<ServiceError>); N],
 ) -> impl Iterator<Item = &'static str> {
     outcomes
         .into_iter()
-        .filter(|(_, said)| said.as_ref().is_some_and(Said::is_denied))
+        .filter(|(_, said)| said.as_ref().is_some_and(ServiceError::is_denied))
         .map(|(name, _)| name)
 }
 
@@ -255,7 +255,10 @@ async fn denied_on_stream(aws: &Aws, name: &str) -> Vec<&'static str> {
     let read = match iterator {
         Some(iterator) => {
             let read = aws.kinesis.get_records().shard_iterator(iterator).limit(1);
-            read.send().await.err().map(|error| Said::of(&error))
+            read.send()
+                .await
+                .err()
+                .map(|error| ServiceError::from_sdk(&error))
         }
         None => None,
     };
@@ -274,17 +277,17 @@ async fn denied_on_stream(aws: &Aws, name: &str) -> Vec<&'static str> {
             .send()
             .await
             .err()
-            .map(|error| Said::of(&error)),
+            .map(|error| ServiceError::from_sdk(&error)),
         Err(_) => None,
     };
     let outcomes = [
         (
             "kinesis:ListShards",
-            listed.err().map(|error| Said::of(&error)),
+            listed.err().map(|error| ServiceError::from_sdk(&error)),
         ),
         (
             "kinesis:GetShardIterator",
-            seek.err().map(|error| Said::of(&error)),
+            seek.err().map(|error| ServiceError::from_sdk(&error)),
         ),
         ("kinesis:GetRecords", read),
         ("kinesis:PutRecords", put),

@@ -8,7 +8,7 @@ use streampress_crds::queue_check::RedrivePolicy;
 
 use super::{Done, Outcome, Wanted, WantedQueue};
 use crate::aws::Aws;
-use crate::aws::fault::{Said, fault};
+use crate::aws::service_error::{ServiceError, transport_error};
 use crate::{TransportError, TransportResult};
 
 /// Our statement in a queue's policy.
@@ -201,14 +201,14 @@ async fn create(aws: &Aws, wanted: &Wanted, name: &str, settings: Settings) -> T
         .send()
         .await;
     answer.map(drop).map_err(|error| {
-        let said = Said::of(&error);
+        let said = ServiceError::from_sdk(&error);
         let recently = said.code.contains("QueueDeletedRecently");
         let hint = if recently {
             " (it was deleted less than 60 seconds ago; try again in a minute)"
         } else {
             ""
         };
-        said.fault(format!("making the queue {name}{hint}"))
+        said.into_transport_error(format!("making the queue {name}{hint}"))
     })
 }
 
@@ -223,7 +223,7 @@ async fn set(aws: &Aws, name: &str, url: &str, settings: Settings) -> TransportR
         .await;
     answer
         .map(drop)
-        .map_err(|error| fault(format!("changing the queue {name}"), &error))
+        .map_err(|error| transport_error(format!("changing the queue {name}"), &error))
 }
 
 /// The queue's URL; `None` when there is no such queue.
@@ -231,11 +231,14 @@ pub(super) async fn find(aws: &Aws, name: &str) -> TransportResult<Option<String
     match aws.sqs.get_queue_url().queue_name(name).send().await {
         Ok(answer) => Ok(answer.queue_url),
         Err(error) => {
-            let said = Said::of(&error);
+            let said = ServiceError::from_sdk(&error);
             if said.is_absent() {
                 Ok(None)
             } else {
-                Err(said.fault(format!("looking for the queue {name} at {}", aws.place())))
+                Err(said.into_transport_error(format!(
+                    "looking for the queue {name} at {}",
+                    aws.describe_endpoint()
+                )))
             }
         }
     }
@@ -244,7 +247,7 @@ pub(super) async fn find(aws: &Aws, name: &str) -> TransportResult<Option<String
 async fn is_ours(aws: &Aws, wanted: &Wanted, name: &str, url: &str) -> TransportResult<bool> {
     let answer = aws.sqs.list_queue_tags().queue_url(url).send().await;
     let tags = answer
-        .map_err(|error| fault(format!("reading the tags of the queue {name}"), &error))?
+        .map_err(|error| transport_error(format!("reading the tags of the queue {name}"), &error))?
         .tags;
     Ok(tags.is_some_and(|tags| tags.get(&wanted.owner.0) == Some(&wanted.owner.1)))
 }
@@ -264,7 +267,7 @@ pub(super) async fn remove(aws: &Aws, wanted: &Wanted, name: &str) -> TransportR
         });
     }
     let answer = aws.sqs.delete_queue().queue_url(&url).send().await;
-    answer.map_err(|error| fault(format!("removing the queue {name}"), &error))?;
+    answer.map_err(|error| transport_error(format!("removing the queue {name}"), &error))?;
     Ok(Done {
         what,
         outcome: Outcome::Removed,

@@ -6,7 +6,7 @@ use tracing::warn;
 
 use super::{Done, Outcome, Wanted};
 use crate::aws::Aws;
-use crate::aws::fault::{Said, fault};
+use crate::aws::service_error::{ServiceError, transport_error};
 use crate::{TransportError, TransportResult};
 
 /// AWS's own key for streams.
@@ -55,7 +55,7 @@ async fn create(aws: &Aws, wanted: &Wanted) -> TransportResult<()> {
     request
         .send()
         .await
-        .map_err(|error| fault(format!("making the stream {name}"), &error))?;
+        .map_err(|error| transport_error(format!("making the stream {name}"), &error))?;
     settled(aws, name).await?;
     // Emulators take no tags with CreateStream; without the tag `--delete` would find nothing of ours.
     if !is_ours(aws, wanted).await? {
@@ -70,7 +70,7 @@ async fn create(aws: &Aws, wanted: &Wanted) -> TransportResult<()> {
         request
             .send()
             .await
-            .map_err(|error| fault(format!("tagging the stream {name}"), &error))?;
+            .map_err(|error| transport_error(format!("tagging the stream {name}"), &error))?;
     }
     Ok(())
 }
@@ -91,7 +91,7 @@ async fn adjust(aws: &Aws, wanted: &Wanted) -> TransportResult<Vec<String>> {
             request
                 .send()
                 .await
-                .map_err(|error| fault(step(), &error))?;
+                .map_err(|error| transport_error(step(), &error))?;
         } else {
             let request = client
                 .decrease_stream_retention_period()
@@ -100,7 +100,7 @@ async fn adjust(aws: &Aws, wanted: &Wanted) -> TransportResult<Vec<String>> {
             request
                 .send()
                 .await
-                .map_err(|error| fault(step(), &error))?;
+                .map_err(|error| transport_error(step(), &error))?;
         }
         changed.push("retention".into());
         settled(aws, name).await?;
@@ -115,7 +115,7 @@ async fn adjust(aws: &Aws, wanted: &Wanted) -> TransportResult<Vec<String>> {
             .target_shard_count(next_shard_count(open, shards));
         let request = request.scaling_type(ScalingType::UniformScaling);
         request.send().await.map_err(|error| {
-            fault(
+            transport_error(
                 format!("changing the stream {name} from {open} to {shards} shards"),
                 &error,
             )
@@ -144,7 +144,7 @@ async fn adjust(aws: &Aws, wanted: &Wanted) -> TransportResult<Vec<String>> {
             }
             // Emulators may not have it; `validate --live` says that the stream is not encrypted.
             Err(error) => {
-                warn!(stream = name, error = %Said::of(&error), "The stream could not be encrypted.")
+                warn!(stream = name, error = %ServiceError::from_sdk(&error), "The stream could not be encrypted.")
             }
         }
     }
@@ -189,11 +189,14 @@ pub(super) async fn find(
     {
         Ok(answer) => Ok(answer.stream_description_summary),
         Err(error) => {
-            let said = Said::of(&error);
+            let said = ServiceError::from_sdk(&error);
             if said.is_absent() {
                 Ok(None)
             } else {
-                Err(said.fault(format!("looking for the stream {name} at {}", aws.place())))
+                Err(said.into_transport_error(format!(
+                    "looking for the stream {name} at {}",
+                    aws.describe_endpoint()
+                )))
             }
         }
     }
@@ -208,7 +211,7 @@ async fn is_ours(aws: &Aws, wanted: &Wanted) -> TransportResult<bool> {
         .send()
         .await;
     let tags = answer
-        .map_err(|error| fault(format!("reading the tags of the stream {name}"), &error))?
+        .map_err(|error| transport_error(format!("reading the tags of the stream {name}"), &error))?
         .tags;
     Ok(tags
         .iter()
@@ -236,7 +239,7 @@ pub(super) async fn remove(aws: &Aws, wanted: &Wanted) -> TransportResult<Done> 
         .stream_name(name)
         .send()
         .await;
-    answer.map_err(|error| fault(format!("removing the stream {name}"), &error))?;
+    answer.map_err(|error| transport_error(format!("removing the stream {name}"), &error))?;
     Ok(Done {
         what,
         outcome: Outcome::Removed,

@@ -1,11 +1,12 @@
 //! Opening a queue: where it is, whether it is one we can use, and which queue its dead letters go to.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize};
-use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use aws_sdk_sqs::types::QueueAttributeName;
+use parking_lot::Mutex;
 use streampress_crds::queue_check::RedrivePolicy;
 use tokio::sync::Notify;
 use tracing::warn;
@@ -13,7 +14,7 @@ use tracing::warn;
 use super::batch::Changes;
 use super::{Inner, SqsQueue};
 use crate::aws::Aws;
-use crate::aws::fault::fault;
+use crate::aws::service_error::transport_error;
 use crate::{TransportError, TransportResult};
 
 impl Aws {
@@ -117,8 +118,11 @@ impl Aws {
             .send()
             .await;
         let answer = answer.map_err(|error| {
-            fault(
-                format!("looking for the queue {name_or_url} at {}", self.place()),
+            transport_error(
+                format!(
+                    "looking for the queue {name_or_url} at {}",
+                    self.describe_endpoint()
+                ),
                 &error,
             )
         })?;
@@ -142,11 +146,11 @@ impl Aws {
             .send()
             .await;
         let answer = answer.map_err(|error| {
-            fault(
+            transport_error(
                 format!(
                     "reading the attributes of {} at {}",
                     name_of(url),
-                    self.place()
+                    self.describe_endpoint()
                 ),
                 &error,
             )

@@ -1,25 +1,25 @@
-//! Integers as streams: byte planes, rows of bytes, buckets with the bits below them packed, or digits
-//! of a number system of their own. Packed bits are random for all we know: they cost what they are, and no coder is
-//! asked again.
+//! Layouts of integers: byte planes, fixed-width rows, buckets with packed low bits, base-N digits, and
+//! several small integers in a byte. Packed bits have no statistical structure and are stored.
 
-use super::super::{Damage, Node, RawStream, Reader, Source};
+use super::super::context::EncodedColumn;
 use crate::{
+    Damage, Effort,
     bits::{BitReader, BitWriter},
-    bytes::{put_varint, unzigzag, zigzag},
-    hybrid::Effort,
-    transform::streams::{Kind, bytes_cost, order0_bytes},
+    bytes::{FieldReader, put_varint, unzigzag, zigzag},
+    entropy::cost::{entropy_bytes, literals_bytes},
+    transform::streams::{RawStream, StreamKind, StreamSource},
 };
 
-/// How signed integers become unsigned ones.
+/// The map from signed to unsigned integers.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Sign {
+enum SignMapping {
     /// 0, -1, 1, -2, 2 …
     Zigzag,
-    /// Less the smallest.
+    /// Minus the smallest.
     From(i64),
 }
 
-impl Sign {
+impl SignMapping {
     fn apply(self, number: i64) -> u64 {
         match self {
             Self::Zigzag => zigzag(number),
@@ -44,11 +44,11 @@ impl Sign {
         }
     }
 
-    fn read(plan: &mut Reader<'_>) -> Result<Self, Damage> {
+    fn read(plan: &mut FieldReader<'_>) -> Result<Self, Damage> {
         match plan.byte()? {
             0 => Ok(Self::Zigzag),
             1 => Ok(Self::From(unzigzag(plan.varint()?))),
-            _ => Err(Damage::new("numbers of an unknown sign")),
+            _ => Err(Damage::new("numbers with an unknown sign mapping")),
         }
     }
 
@@ -58,7 +58,7 @@ impl Sign {
     }
 }
 
-fn unsigned(numbers: &[i64], sign: Sign) -> Vec<u64> {
+fn unsigned(numbers: &[i64], sign: SignMapping) -> Vec<u64> {
     numbers.iter().map(|&number| sign.apply(number)).collect()
 }
 
@@ -68,33 +68,33 @@ const BUCKETS: u8 = 2;
 const DIGITS: u8 = 3;
 const GROUPS: u8 = 4;
 
-/// Roughly the bytes that integers take: the entropy of their bytes, or that of their buckets.
-pub fn estimate(numbers: &[i64]) -> usize {
+/// An estimate of the size of integers in bytes: the entropy of their bytes or of their buckets.
+pub(super) fn estimate(numbers: &[i64]) -> usize {
     let cost = |sign| {
         let some = unsigned(numbers, sign);
         let planes = (0..width_of(&some))
-            .map(|plane| order0_bytes(&plane_of(&some, plane)))
+            .map(|plane| entropy_bytes(&plane_of(&some, plane)))
             .sum::<usize>();
         planes.min(Buckets(2).estimate(&some))
     };
-    let [zigzag, smallest] = Sign::both(numbers);
+    let [zigzag, smallest] = SignMapping::both(numbers);
     cost(zigzag).min(cost(smallest))
 }
 
-/// Appends integers in the layout that takes the fewest bytes, or seems to by some of them.
-pub fn put(numbers: &[i64], effort: Effort, node: &mut Node) {
-    let looked_at = match effort {
+/// Appends integers in the layout with the smallest size on a sample.
+pub(crate) fn put(numbers: &[i64], effort: Effort, column: &mut EncodedColumn) {
+    let sampled = match effort {
         Effort::Fast => 2048,
         Effort::Balanced => 6144,
         Effort::Max => usize::MAX,
     };
-    let start = numbers.len().saturating_sub(looked_at) / 2;
-    let end = numbers.len().min(start.saturating_add(looked_at));
-    let mut best: Option<(usize, Sign, Layout)> = None;
-    for sign in Sign::both(numbers) {
+    let start = numbers.len().saturating_sub(sampled) / 2;
+    let end = numbers.len().min(start.saturating_add(sampled));
+    let mut best: Option<(usize, SignMapping, IntegerLayout)> = None;
+    for sign in SignMapping::both(numbers) {
         let some = unsigned(numbers, sign);
         for layout in layouts(&some, sign, effort) {
-            let mut tried = Node::default();
+            let mut tried = EncodedColumn::default();
             layout.put(&some[start..end], &mut tried);
             let cost = tried.cost(effort);
             if best.as_ref().is_none_or(|(smallest, ..)| cost < *smallest) {
@@ -103,94 +103,99 @@ pub fn put(numbers: &[i64], effort: Effort, node: &mut Node) {
         }
     }
     if let Some((_, sign, layout)) = best {
-        sign.put(&mut node.plan);
-        layout.put(&unsigned(numbers, sign), node);
+        sign.put(&mut column.plan);
+        layout.put(&unsigned(numbers, sign), column);
     }
 }
 
-enum Layout {
+enum IntegerLayout {
     Planes,
     Rows,
     Buckets(Buckets),
-    /// Of this base.
+    /// With this base.
     Digits(u64),
-    Groups(Groups),
+    RadixGroups(RadixGroups),
 }
 
-/// What is worth a try: planes always; of the buckets' finenesses the one that looks best.
-fn layouts(numbers: &[u64], sign: Sign, effort: Effort) -> Vec<Layout> {
+/// The candidates: planes always; buckets with the best precision on a sample.
+fn layouts(numbers: &[u64], sign: SignMapping, effort: Effort) -> Vec<IntegerLayout> {
     let width = width_of(numbers);
-    let mut found = vec![Layout::Planes];
-    if effort != Effort::Fast && width > 1 && sign == Sign::Zigzag {
-        found.push(Layout::Rows);
+    let mut found = vec![IntegerLayout::Planes];
+    if effort != Effort::Fast && width > 1 && sign == SignMapping::Zigzag {
+        found.push(IntegerLayout::Rows);
     }
     let largest = numbers.iter().copied().max().unwrap_or(0);
-    if numbers.len() >= LEAST_PACKED && largest > 0 {
-        let some = &numbers[(numbers.len().saturating_sub(COMPARED)) / 2..];
-        let some = &some[..some.len().min(COMPARED)];
-        let finest = fineness(effort)
+    if numbers.len() >= MIN_PACKED && largest > 0 {
+        let some = &numbers[(numbers.len().saturating_sub(SAMPLE_LEN)) / 2..];
+        let some = &some[..some.len().min(SAMPLE_LEN)];
+        let best_buckets = precisions(effort)
             .iter()
             .map(|&fine| Buckets(fine))
             .filter(|buckets| buckets.of(largest).0 < 256)
             .min_by_key(|buckets| {
                 let (coded, bits) = buckets.split(some);
-                bytes_cost(&coded) + bits.len()
+                literals_bytes(&coded) + bits.len()
             });
-        found.extend(finest.map(Layout::Buckets));
-        found.extend(Groups::best(some, largest).map(Layout::Groups));
-        if matches!(sign, Sign::From(_)) && largest < u64::MAX {
-            found.push(Layout::Digits(largest + 1));
+        found.extend(best_buckets.map(IntegerLayout::Buckets));
+        found.extend(RadixGroups::best(some, largest).map(IntegerLayout::RadixGroups));
+        if matches!(sign, SignMapping::From(_)) && largest < u64::MAX {
+            found.push(IntegerLayout::Digits(largest + 1));
         }
     }
     found
 }
 
-/// The finenesses of buckets to try.
-fn fineness(effort: Effort) -> &'static [u32] {
+/// The precisions of buckets to try.
+fn precisions(effort: Effort) -> &'static [u32] {
     match effort {
         Effort::Fast => &[2, 4],
         Effort::Balanced => &[1, 2, 3, 4],
-        Effort::Max => &[0, 1, 2, 3, 4, MOST_FINE],
+        Effort::Max => &[0, 1, 2, 3, 4, MAX_PRECISION],
     }
 }
 
-/// Integers that parameters are compared on.
-const COMPARED: usize = 4096;
-/// Fewer integers are not worth layouts with parameters.
-const LEAST_PACKED: usize = 32;
+/// The number of integers on which parameters are compared.
+const SAMPLE_LEN: usize = 4096;
+/// Fewer integers do not repay layouts with parameters.
+const MIN_PACKED: usize = 32;
 
-impl Layout {
-    fn put(&self, numbers: &[u64], node: &mut Node) {
+impl IntegerLayout {
+    fn put(&self, numbers: &[u64], column: &mut EncodedColumn) {
         let width = width_of(numbers);
         match self {
             Self::Planes => {
-                node.plan.extend([PLANES, width as u8]);
+                column.plan.extend([PLANES, width as u8]);
                 for plane in (0..width).rev() {
-                    push(node, "plane", Kind::Bytes, plane_of(numbers, plane));
+                    push(column, "plane", StreamKind::Bytes, plane_of(numbers, plane));
                 }
             }
             Self::Rows => {
-                node.plan.extend([ROWS, width as u8]);
+                column.plan.extend([ROWS, width as u8]);
                 let aligned = if width.is_power_of_two() { width } else { 1 };
                 let bytes = numbers
                     .iter()
                     .flat_map(|number| number.to_be_bytes()[8 - width..].to_vec())
                     .collect();
-                push(node, "rows", Kind::Rows(aligned as u8), bytes);
+                push(column, "rows", StreamKind::Rows(aligned as u8), bytes);
             }
-            Self::Buckets(buckets) => buckets.put(numbers, node),
-            Self::Groups(groups) => groups.put(numbers, node),
+            Self::Buckets(buckets) => buckets.put(numbers, column),
+            Self::RadixGroups(groups) => groups.put(numbers, column),
             Self::Digits(base) => {
-                node.plan.push(DIGITS);
-                put_varint(&mut node.plan, *base);
-                push(node, "digits", Kind::Packed, put_digits(numbers, *base));
+                column.plan.push(DIGITS);
+                put_varint(&mut column.plan, *base);
+                push(
+                    column,
+                    "digits",
+                    StreamKind::Packed,
+                    put_digits(numbers, *base),
+                );
             }
         }
     }
 }
 
-fn push(node: &mut Node, coding: &'static str, kind: Kind, bytes: Vec<u8>) {
-    node.streams.push(RawStream::new(coding, kind, bytes));
+fn push(column: &mut EncodedColumn, coding: &'static str, kind: StreamKind, bytes: Vec<u8>) {
+    column.streams.push(RawStream::new(coding, kind, bytes));
 }
 
 fn width_of(numbers: &[u64]) -> usize {
@@ -205,16 +210,16 @@ fn plane_of(numbers: &[u64], plane: usize) -> Vec<u8> {
         .collect()
 }
 
-/// The finest division of each doubling: into 2 to the power of this.
-const MOST_FINE: u32 = 5;
+/// The largest precision of buckets: 2 to the power of this in each doubling.
+const MAX_PRECISION: u32 = 5;
 
-/// Ranges that grow with the number: each doubling is divided into as many as 2 to the power of
-/// this. Which range is for a coder; where in it is nearly random.
+/// Ranges that grow with the number: each doubling is divided into 2 to the power of this. The bucket
+/// number goes to a coder; the offset in it is nearly random and packed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 struct Buckets(u32);
 
 impl Buckets {
-    /// The bucket of a number, and how many bits below it are left.
+    /// The bucket of a number, and the number of low bits.
     fn of(self, number: u64) -> (u32, u32) {
         let fine = self.0;
         if number < 2 << fine {
@@ -225,7 +230,7 @@ impl Buckets {
         (((below + 1) << fine) + within, below)
     }
 
-    /// The smallest number of a bucket, and how many bits are below it.
+    /// The smallest number of a bucket, and the number of low bits.
     fn start(self, bucket: u32) -> Result<(u64, u32), Damage> {
         let fine = self.0;
         if bucket < 2 << fine {
@@ -258,14 +263,14 @@ impl Buckets {
         ((coded + bits as f64) / 8.0) as usize + 1
     }
 
-    fn put(self, numbers: &[u64], node: &mut Node) {
-        node.plan.extend([BUCKETS, self.0 as u8]);
+    fn put(self, numbers: &[u64], column: &mut EncodedColumn) {
+        column.plan.extend([BUCKETS, self.0 as u8]);
         let (buckets, bits) = self.split(numbers);
-        push(node, "buckets", Kind::Bytes, buckets);
-        push(node, "bits", Kind::Packed, bits);
+        push(column, "buckets", StreamKind::Bytes, buckets);
+        push(column, "bits", StreamKind::Packed, bits);
     }
 
-    /// The buckets, and the bits below them.
+    /// The buckets, and the low bits.
     fn split(self, numbers: &[u64]) -> (Vec<u8>, Vec<u8>) {
         let mut bits = BitWriter::default();
         let mut buckets = Vec::with_capacity(numbers.len());
@@ -277,12 +282,12 @@ impl Buckets {
         (buckets, bits.finish())
     }
 
-    fn read(self, count: usize, source: &mut Source) -> Result<Vec<u64>, Damage> {
+    fn read(self, count: usize, source: &mut StreamSource) -> Result<Vec<u64>, Damage> {
         let buckets = source.next("buckets")?;
         let bits = source.next("bits")?;
         if buckets.len() != count {
             return Err(Damage::new(
-                "buckets are not as many as their column's values",
+                "the number of buckets does not match the column",
             ));
         }
         let mut bits = BitReader::new(&bits);
@@ -298,18 +303,18 @@ impl Buckets {
     }
 }
 
-/// Small numbers, several in a byte: a coder of bytes rounds less off them together than one by one.
+/// Several small numbers in a byte: a byte coder loses less on them together than one by one.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-struct Groups {
+struct RadixGroups {
     base: u8,
-    /// Numbers in a byte, the first in the highest place.
+    /// Numbers in a byte, the first in the highest digit.
     together: u8,
 }
 
-impl Groups {
+impl RadixGroups {
     const LARGEST_BASE: u64 = 16;
 
-    /// The number of them in a byte that looks best, from two on.
+    /// The best number of them in a byte, at least two.
     fn best(some: &[u64], largest: u64) -> Option<Self> {
         let base = (largest + 1).max(2);
         if largest >= Self::LARGEST_BASE {
@@ -321,7 +326,7 @@ impl Groups {
                 base: base as u8,
                 together,
             })
-            .min_by_key(|groups| bytes_cost(&groups.join(some)))
+            .min_by_key(|groups| literals_bytes(&groups.join(some)))
     }
 
     fn join(self, numbers: &[u64]) -> Vec<u8> {
@@ -337,24 +342,28 @@ impl Groups {
             .collect()
     }
 
-    fn put(self, numbers: &[u64], node: &mut Node) {
-        node.plan.extend([GROUPS, self.base, self.together]);
-        push(node, "groups", Kind::Bytes, self.join(numbers));
+    fn put(self, numbers: &[u64], column: &mut EncodedColumn) {
+        column.plan.extend([GROUPS, self.base, self.together]);
+        push(column, "groups", StreamKind::Bytes, self.join(numbers));
     }
 
-    fn read(count: usize, plan: &mut Reader<'_>, source: &mut Source) -> Result<Vec<u64>, Damage> {
+    fn read(
+        count: usize,
+        plan: &mut FieldReader<'_>,
+        source: &mut StreamSource,
+    ) -> Result<Vec<u64>, Damage> {
         let (base, together) = (u64::from(plan.byte()?), plan.byte()?);
         if !(2..=Self::LARGEST_BASE).contains(&base)
             || !(1..=8).contains(&together)
             || base.pow(together.into()) > 256
         {
-            return Err(Damage::new("impossible groups of numbers"));
+            return Err(Damage::new("groups of numbers out of range"));
         }
         let together = usize::from(together);
         let bytes = source.next("groups")?;
         if bytes.len() != count.div_ceil(together) {
             return Err(Damage::new(
-                "groups are not as many as their column's values",
+                "the number of groups does not match the column",
             ));
         }
         let mut numbers = vec![0; count];
@@ -372,7 +381,7 @@ impl Groups {
     }
 }
 
-/// How many digits of a base go together, so that little of a bit is lost: as many as 128 bits hold.
+/// The number of digits in one packed number: as many as 128 bits hold, so that little of a bit is lost.
 fn digits_together(base: u64) -> usize {
     let mut most = 1u128;
     let mut count = 0;
@@ -386,7 +395,7 @@ fn digits_together(base: u64) -> usize {
     count.max(1)
 }
 
-/// The bits that so many digits take: enough for the largest number they make.
+/// The width of `digits` digits in bits: enough for the largest number.
 fn bits_of(base: u64, digits: usize) -> u32 {
     let largest = (0..digits).fold(0u128, |number, _| {
         number
@@ -409,17 +418,17 @@ fn put_digits(numbers: &[u64], base: u64) -> Vec<u8> {
     bits.finish()
 }
 
-fn read_digits(count: usize, base: u64, source: &mut Source) -> Result<Vec<u64>, Damage> {
+fn read_digits(count: usize, base: u64, source: &mut StreamSource) -> Result<Vec<u64>, Damage> {
     let bytes = source.next("digits")?;
     if base < 2 {
-        return Err(Damage::new("digits of a base below two"));
+        return Err(Damage::new("digits with a base below two"));
     }
     let together = digits_together(base);
     let (whole, rest) = (bits_of(base, together), bits_of(base, count % together));
     let needed = (count / together) as u64 * u64::from(whole) + u64::from(rest);
     if bytes.len() as u64 != needed.div_ceil(8) {
         return Err(Damage::new(
-            "digits are not as many as their column's values",
+            "the number of digits does not match the column",
         ));
     }
     let mut bits = BitReader::new(&bytes);
@@ -432,21 +441,25 @@ fn read_digits(count: usize, base: u64, source: &mut Source) -> Result<Vec<u64>,
             number /= u128::from(base);
         }
         if number > 0 {
-            return Err(Damage::new("digits beyond their base"));
+            return Err(Damage::new("digits above their base"));
         }
     }
     Ok(numbers)
 }
 
 /// Reads `count` integers.
-pub fn read(count: usize, plan: &mut Reader<'_>, source: &mut Source) -> Result<Vec<i64>, Damage> {
-    let sign = Sign::read(plan)?;
+pub(crate) fn read(
+    count: usize,
+    plan: &mut FieldReader<'_>,
+    source: &mut StreamSource,
+) -> Result<Vec<i64>, Damage> {
+    let sign = SignMapping::read(plan)?;
     let numbers = match plan.byte()? {
         PLANES => read_planes(count, width(plan)?, source)?,
         ROWS => read_rows(count, width(plan)?, source)?,
-        BUCKETS => Buckets(plan.size(MOST_FINE as usize, "the fineness of buckets")? as u32)
+        BUCKETS => Buckets(plan.size(MAX_PRECISION as usize, "the precision of buckets")? as u32)
             .read(count, source)?,
-        GROUPS => Groups::read(count, plan, source)?,
+        GROUPS => RadixGroups::read(count, plan, source)?,
         DIGITS => read_digits(count, plan.varint()?, source)?,
         _ => return Err(Damage::new("numbers in an unknown layout")),
     };
@@ -456,21 +469,23 @@ pub fn read(count: usize, plan: &mut Reader<'_>, source: &mut Source) -> Result<
         .collect())
 }
 
-fn width(plan: &mut Reader<'_>) -> Result<usize, Damage> {
+fn width(plan: &mut FieldReader<'_>) -> Result<usize, Damage> {
     let width = usize::from(plan.byte()?);
     if (1..=8).contains(&width) {
         Ok(width)
     } else {
-        Err(Damage::new("numbers of an impossible width"))
+        Err(Damage::new("numbers with a width out of range"))
     }
 }
 
-fn read_planes(count: usize, width: usize, source: &mut Source) -> Result<Vec<u64>, Damage> {
+fn read_planes(count: usize, width: usize, source: &mut StreamSource) -> Result<Vec<u64>, Damage> {
     let mut numbers = vec![0u64; count];
     for _ in 0..width {
         let plane = source.next("plane")?;
         if plane.len() != count {
-            return Err(Damage::new("a plane is not as long as its column"));
+            return Err(Damage::new(
+                "the length of a plane does not match the column",
+            ));
         }
         for (number, byte) in numbers.iter_mut().zip(plane) {
             *number = *number << 8 | u64::from(byte);
@@ -479,10 +494,10 @@ fn read_planes(count: usize, width: usize, source: &mut Source) -> Result<Vec<u6
     Ok(numbers)
 }
 
-fn read_rows(count: usize, width: usize, source: &mut Source) -> Result<Vec<u64>, Damage> {
+fn read_rows(count: usize, width: usize, source: &mut StreamSource) -> Result<Vec<u64>, Damage> {
     let bytes = source.next("rows")?;
     if bytes.len() != count * width {
-        return Err(Damage::new("rows are not as many as their column's values"));
+        return Err(Damage::new("the number of rows does not match the column"));
     }
     Ok(bytes
         .chunks_exact(width)
@@ -498,24 +513,28 @@ mod tests {
     use super::*;
 
     fn check(numbers: &[i64]) {
-        for sign in Sign::both(numbers) {
+        for sign in SignMapping::both(numbers) {
             let some = unsigned(numbers, sign);
             let mut all = layouts(&some, sign, Effort::Max);
             let largest = some.iter().copied().max().unwrap_or(0);
             if (1..u64::MAX).contains(&largest) {
-                all.push(Layout::Digits(largest + 1));
+                all.push(IntegerLayout::Digits(largest + 1));
             }
-            for fine in 0..=MOST_FINE {
+            for fine in 0..=MAX_PRECISION {
                 if some.iter().all(|&number| Buckets(fine).of(number).0 < 256) {
-                    all.push(Layout::Buckets(Buckets(fine)));
+                    all.push(IntegerLayout::Buckets(Buckets(fine)));
                 }
             }
             for layout in all {
-                let mut node = Node::default();
-                sign.put(&mut node.plan);
-                layout.put(&some, &mut node);
-                let mut source = Source::of_raw(&[], &node.streams);
-                let back = read(numbers.len(), &mut Reader::new(&node.plan), &mut source);
+                let mut column = EncodedColumn::default();
+                sign.put(&mut column.plan);
+                layout.put(&some, &mut column);
+                let mut source = StreamSource::of_raw(&[], &column.streams);
+                let back = read(
+                    numbers.len(),
+                    &mut FieldReader::new(&column.plan),
+                    &mut source,
+                );
                 assert_eq!(back.as_deref(), Ok(numbers), "{sign:?}");
                 assert_eq!(source.finish(), Ok(()));
             }
@@ -523,11 +542,11 @@ mod tests {
     }
 
     #[test]
-    fn integers_come_back_in_every_layout() {
+    fn integers_round_trip_in_every_layout() {
         check(&[0]);
         check(&[i64::MIN, i64::MAX, 0, -1, 1]);
         check(&[5, 5, 5]);
-        let mut dice = fastrand::Rng::with_seed(8);
+        let mut rng = fastrand::Rng::with_seed(8);
         for range in [
             1,
             2,
@@ -541,15 +560,15 @@ mod tests {
             1 << 40,
             i64::MAX - 1,
         ] {
-            let numbers: Vec<i64> = (0..500).map(|_| dice.i64(-range / 3..=range / 2)).collect();
+            let numbers: Vec<i64> = (0..500).map(|_| rng.i64(-range / 3..=range / 2)).collect();
             check(&numbers);
             check(&numbers[..127]);
         }
     }
 
     #[test]
-    fn every_bucket_starts_where_the_one_before_ends() {
-        for fine in 0..=MOST_FINE {
+    fn every_bucket_starts_at_the_end_of_the_one_before() {
+        for fine in 0..=MAX_PRECISION {
             let mut next = Some(0u64);
             for bucket in 0..(64 - fine) << fine {
                 let (start, below) = Buckets(fine).start(bucket).expect("in range");
@@ -561,21 +580,21 @@ mod tests {
     }
 
     #[test]
-    fn random_digits_cost_their_information() {
-        let mut dice = fastrand::Rng::with_seed(9);
+    fn random_digits_take_their_entropy() {
+        let mut rng = fastrand::Rng::with_seed(9);
         for base in [3i64, 10, 60, 201, 1000, 250_000] {
-            let numbers: Vec<i64> = (0..20_000).map(|_| dice.i64(0..base)).collect();
-            let mut node = Node::default();
-            put(&numbers, Effort::Balanced, &mut node);
+            let numbers: Vec<i64> = (0..20_000).map(|_| rng.i64(0..base)).collect();
+            let mut column = EncodedColumn::default();
+            put(&numbers, Effort::Balanced, &mut column);
             let floor = 20_000.0 * (base as f64).log2() / 8.0;
-            let cost = node.cost(Effort::Balanced) as f64;
+            let cost = column.cost(Effort::Balanced) as f64;
             assert!(cost < floor * 1.012 + 20.0, "{base}: {cost} of {floor}");
         }
     }
 
     #[test]
-    fn hostile_layouts_are_damage() {
-        let streams = [RawStream::new("test", Kind::Bytes, vec![255; 4])];
+    fn invalid_layouts_are_damage() {
+        let streams = [RawStream::new("test", StreamKind::Bytes, vec![255; 4])];
         for plan in [
             &[0, DIGITS, 0][..],
             &[0, DIGITS, 1],
@@ -588,9 +607,9 @@ mod tests {
             &[0, 4, 1],
             &[],
         ] {
-            let mut source = Source::of_raw(&[], &streams);
+            let mut source = StreamSource::of_raw(&[], &streams);
             assert!(
-                read(3, &mut Reader::new(plan), &mut source).is_err(),
+                read(3, &mut FieldReader::new(plan), &mut source).is_err(),
                 "{plan:?}"
             );
         }

@@ -1,66 +1,67 @@
-//! What an integer is expected to be: from those above it, from its row, or from other columns.
+//! Predictions of an integer: from those above it, from its row number, or from other columns.
 
 use std::{collections::HashMap, ops::Range};
 
 use super::{
-    super::{Damage, Reader, Refs, Scope, Values, decimal},
+    super::{context::EncodeContext, decimal, references::ColumnRefs},
     layout,
 };
 use crate::{
-    bytes::{put_varint, unzigzag, zigzag},
-    hybrid::Effort,
+    Damage, Effort,
+    bytes::{FieldReader, put_varint, unzigzag, zigzag},
+    transform::values::ColumnValues,
 };
 
-/// Another column's number: in this row, or in the next one.
+/// A number of another column, in this row or the next.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub struct Place {
+pub(super) struct CellRef {
     column: u32,
     next: bool,
 }
 
-/// What a number is expected to be. In the plan, its number as [`Prediction::put`] writes it.
+/// The expected value of a number.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Prediction {
-    /// Nothing.
+pub(super) enum Prediction {
+    /// Zero.
     Zero,
     /// The number above.
-    Above,
-    /// The number above and its step.
-    Slope,
+    Delta,
+    /// The number above plus its difference from the one before.
+    DeltaOfDelta,
     /// Another column's number.
-    Other(Place),
-    /// The number above, and the step of another column to this row.
-    OtherStep(u32),
+    Other(CellRef),
+    /// The number above plus the difference of another column from the row above.
+    OtherDelta(u32),
     /// The larger of two others.
-    Highest(Place, Place),
+    Highest(CellRef, CellRef),
     /// The smaller of two others.
-    Lowest(Place, Place),
-    /// A line through the rows' numbers: so much a row, in units of 2 to the power of -32.
+    Lowest(CellRef, CellRef),
+    /// The row number times this step, in units of 2^-32.
     Line(i64),
 }
 
 impl Prediction {
     /// Appends the prediction to the plan.
-    pub fn put(self, plan: &mut Vec<u8>) {
+    pub(super) fn put(self, plan: &mut Vec<u8>) {
         let mut put = |tag: u8, numbers: &[u64]| {
             plan.push(tag);
             numbers.iter().for_each(|&number| put_varint(plan, number));
         };
-        let place = |place: Place| u64::from(place.column) * 2 + u64::from(place.next);
+        let cell = |cell: CellRef| u64::from(cell.column) * 2 + u64::from(cell.next);
         match self {
             Self::Zero => put(0, &[]),
-            Self::Above => put(1, &[]),
-            Self::Slope => put(2, &[]),
-            Self::Other(from) => put(3, &[place(from)]),
-            Self::OtherStep(column) => put(4, &[u64::from(column)]),
-            Self::Highest(a, b) => put(5, &[place(a), place(b)]),
-            Self::Lowest(a, b) => put(6, &[place(a), place(b)]),
+            Self::Delta => put(1, &[]),
+            Self::DeltaOfDelta => put(2, &[]),
+            Self::Other(from) => put(3, &[cell(from)]),
+            Self::OtherDelta(column) => put(4, &[u64::from(column)]),
+            Self::Highest(a, b) => put(5, &[cell(a), cell(b)]),
+            Self::Lowest(a, b) => put(6, &[cell(a), cell(b)]),
             Self::Line(step) => put(7, &[zigzag(step)]),
         }
     }
 
-    /// Reads a prediction that names only columns that are known.
-    pub fn read(plan: &mut Reader<'_>, refs: &Refs<'_>) -> Result<Self, Damage> {
+    /// Reads a prediction. It may name only columns before this one.
+    pub(super) fn read(plan: &mut FieldReader<'_>, refs: &ColumnRefs<'_>) -> Result<Self, Damage> {
         let known = |column: u64| {
             u32::try_from(column)
                 .ok()
@@ -69,45 +70,45 @@ impl Prediction {
                     Damage::new("a prediction from a column that is not before this one")
                 })
         };
-        let place = |plan: &mut Reader<'_>| {
+        let cell = |plan: &mut FieldReader<'_>| {
             let number = plan.varint()?;
-            Ok(Place {
+            Ok(CellRef {
                 column: known(number / 2)?,
                 next: number % 2 == 1,
             })
         };
         Ok(match plan.byte()? {
             0 => Self::Zero,
-            1 => Self::Above,
-            2 => Self::Slope,
-            3 => Self::Other(place(plan)?),
-            4 => Self::OtherStep(known(plan.varint()?)?),
-            5 => Self::Highest(place(plan)?, place(plan)?),
-            6 => Self::Lowest(place(plan)?, place(plan)?),
+            1 => Self::Delta,
+            2 => Self::DeltaOfDelta,
+            3 => Self::Other(cell(plan)?),
+            4 => Self::OtherDelta(known(plan.varint()?)?),
+            5 => Self::Highest(cell(plan)?, cell(plan)?),
+            6 => Self::Lowest(cell(plan)?, cell(plan)?),
             7 => Self::Line(unzigzag(plan.varint()?)),
             _ => return Err(Damage::new("an unknown prediction")),
         })
     }
 
-    /// How often the number above counts, and that above it.
-    fn above(self) -> (i64, i64) {
+    /// The weights of the number above and of the one before it.
+    fn weights(self) -> (i64, i64) {
         match self {
-            Self::Above | Self::OtherStep(_) => (1, 0),
-            Self::Slope => (2, -1),
+            Self::Delta | Self::OtherDelta(_) => (1, 0),
+            Self::DeltaOfDelta => (2, -1),
             Self::Zero | Self::Other(_) | Self::Highest(..) | Self::Lowest(..) | Self::Line(_) => {
                 (0, 0)
             }
         }
     }
 
-    /// The part of the expectation that does not come from the numbers above.
-    fn base(self, rows: Range<usize>, others: &mut Others<'_>) -> Vec<i64> {
+    /// The part of the prediction that does not depend on the numbers above.
+    fn base(self, rows: Range<usize>, others: &mut OtherColumns<'_>) -> Vec<i64> {
         match self {
-            Self::Zero | Self::Above | Self::Slope => vec![0; rows.len()],
-            Self::Other(place) => others.at(place, rows),
-            Self::OtherStep(column) => {
+            Self::Zero | Self::Delta | Self::DeltaOfDelta => vec![0; rows.len()],
+            Self::Other(cell) => others.at(cell, rows),
+            Self::OtherDelta(column) => {
                 let numbers = others.at(
-                    Place {
+                    CellRef {
                         column,
                         next: false,
                     },
@@ -133,9 +134,14 @@ impl Prediction {
         }
     }
 
-    /// What is left of `numbers` in `rows`.
-    fn residuals(self, numbers: &[i64], rows: Range<usize>, others: &mut Others<'_>) -> Vec<i64> {
-        let (once, twice) = self.above();
+    /// The differences of `numbers` from the prediction in `rows`.
+    fn residuals(
+        self,
+        numbers: &[i64],
+        rows: Range<usize>,
+        others: &mut OtherColumns<'_>,
+    ) -> Vec<i64> {
+        let (once, twice) = self.weights();
         let base = self.base(rows.clone(), others);
         let back = |row: usize, steps| row.checked_sub(steps).map_or(0, |row| numbers[row]);
         rows.zip(base)
@@ -146,9 +152,9 @@ impl Prediction {
             .collect()
     }
 
-    /// The numbers again, from what is left of them.
-    pub fn restore(self, mut numbers: Vec<i64>, others: &mut Others<'_>) -> Vec<i64> {
-        let (once, twice) = self.above();
+    /// The numbers from their differences.
+    pub(super) fn restore(self, mut numbers: Vec<i64>, others: &mut OtherColumns<'_>) -> Vec<i64> {
+        let (once, twice) = self.weights();
         let base = self.base(0..numbers.len(), others);
         let (mut first, mut second) = (0i64, 0i64);
         for (number, base) in numbers.iter_mut().zip(base) {
@@ -164,25 +170,29 @@ fn weigh(times: i64, number: i64) -> i64 {
     number.wrapping_mul(times)
 }
 
-/// The numbers of other columns, each read once.
-pub struct Others<'a> {
-    refs: &'a Refs<'a>,
-    /// Rows of the column at hand.
+/// The numbers of other columns; each column is read once.
+pub(super) struct OtherColumns<'a> {
+    refs: &'a ColumnRefs<'a>,
+    /// The number of rows of the current column.
     count: usize,
-    /// Reads another column's text as a number of this column's scale.
+    /// Reads the text of another column at the scale of this column.
     read: &'a dyn Fn(&[u8]) -> Option<i64>,
-    known: HashMap<u32, Column>,
+    known: HashMap<u32, NumberColumn>,
 }
 
-struct Column {
+struct NumberColumn {
     numbers: Vec<i64>,
-    /// How many texts were numbers; the others count as 0.
+    /// The number of texts that are numbers; the others count as 0.
     readable: usize,
 }
 
-impl<'a> Others<'a> {
-    /// The columns of `refs`, of which `count` rows are at hand.
-    pub fn new(refs: &'a Refs<'a>, count: usize, read: &'a dyn Fn(&[u8]) -> Option<i64>) -> Self {
+impl<'a> OtherColumns<'a> {
+    /// The columns of `refs` with `count` rows.
+    pub(super) fn new(
+        refs: &'a ColumnRefs<'a>,
+        count: usize,
+        read: &'a dyn Fn(&[u8]) -> Option<i64>,
+    ) -> Self {
         Self {
             refs,
             count,
@@ -191,7 +201,7 @@ impl<'a> Others<'a> {
         }
     }
 
-    fn column(&mut self, column: u32) -> &Column {
+    fn column(&mut self, column: u32) -> &NumberColumn {
         self.known.entry(column).or_insert_with(|| {
             let mut readable = 0;
             let numbers = (0..self.count)
@@ -201,15 +211,15 @@ impl<'a> Others<'a> {
                     number.unwrap_or(0)
                 })
                 .collect();
-            Column { numbers, readable }
+            NumberColumn { numbers, readable }
         })
     }
 
-    /// The numbers at a place seen from `rows`. Behind the last row stands the last again.
-    fn at(&mut self, place: Place, rows: Range<usize>) -> Vec<i64> {
+    /// The numbers of a cell for each of `rows`. The row after the last one is the last one.
+    fn at(&mut self, cell: CellRef, rows: Range<usize>) -> Vec<i64> {
         let last = self.count.saturating_sub(1);
-        let numbers = &self.column(place.column).numbers;
-        rows.map(|row| numbers[(row + usize::from(place.next)).min(last)])
+        let numbers = &self.column(cell.column).numbers;
+        rows.map(|row| numbers[(row + usize::from(cell.next)).min(last)])
             .collect()
     }
 }
@@ -221,50 +231,54 @@ fn unquoted(text: &[u8]) -> &[u8] {
     }
 }
 
-/// The nearest columns that are looked at as predictions.
+/// The number of nearest columns to try as predictions.
 const NEAREST: usize = 16;
-/// Of these, as many as are looked at in pairs.
+/// The number of those to try in pairs.
 const PAIRED: usize = 4;
 
-/// What is left of `numbers` after the best prediction, which goes into the plan.
-pub fn best(
+/// The differences from the best prediction, which is appended to the plan.
+pub(super) fn best(
     numbers: &[i64],
-    scope: &Scope<'_>,
-    others: &mut Others<'_>,
+    context: &EncodeContext<'_>,
+    others: &mut OtherColumns<'_>,
     plan: &mut Vec<u8>,
 ) -> Vec<i64> {
-    let looked_at = match scope.effort {
+    let sampled = match context.effort {
         Effort::Fast | Effort::Balanced => 1024,
         Effort::Max => 8192,
     };
-    let start = numbers.len().saturating_sub(looked_at) / 2;
-    let rows = start..(start + looked_at).min(numbers.len());
+    let start = numbers.len().saturating_sub(sampled) / 2;
+    let rows = start..(start + sampled).min(numbers.len());
     let mut rated = Vec::new();
-    let mut rate = |prediction: Prediction, others: &mut Others<'_>| {
+    let mut rate = |prediction: Prediction, others: &mut OtherColumns<'_>| {
         let left = prediction.residuals(numbers, rows.clone(), others);
         let cost = layout::estimate(&left);
         rated.push((cost, prediction));
         cost
     };
-    for prediction in [Prediction::Zero, Prediction::Above, Prediction::Slope] {
+    for prediction in [
+        Prediction::Zero,
+        Prediction::Delta,
+        Prediction::DeltaOfDelta,
+    ] {
         rate(prediction, others);
     }
     for step in lines(numbers) {
         rate(Prediction::Line(step), others);
     }
-    if scope.effort != Effort::Fast {
-        let mut places = Vec::new();
-        for column in neighbours(scope, others) {
-            rate(Prediction::OtherStep(column), others);
+    if context.effort != Effort::Fast {
+        let mut cells = Vec::new();
+        for column in neighbours(context, others) {
+            rate(Prediction::OtherDelta(column), others);
             for next in [false, true] {
-                let place = Place { column, next };
-                places.push((rate(Prediction::Other(place), others), place));
+                let cell = CellRef { column, next };
+                cells.push((rate(Prediction::Other(cell), others), cell));
             }
         }
-        places.sort_by_key(|(cost, _)| *cost);
-        places.truncate(PAIRED);
-        for (number, &(_, a)) in places.iter().enumerate() {
-            for &(_, b) in &places[..number] {
+        cells.sort_by_key(|(cost, _)| *cost);
+        cells.truncate(PAIRED);
+        for (number, &(_, a)) in cells.iter().enumerate() {
+            for &(_, b) in &cells[..number] {
                 rate(Prediction::Highest(a, b), others);
                 rate(Prediction::Lowest(a, b), others);
             }
@@ -276,15 +290,15 @@ pub fn best(
     prediction.residuals(numbers, 0..numbers.len(), others)
 }
 
-/// The columns before this one that vary and hold numbers for the most part, the nearest first.
-fn neighbours(scope: &Scope<'_>, others: &mut Others<'_>) -> Vec<u32> {
+/// The columns before this one that vary and hold mostly numbers, the nearest first.
+fn neighbours(context: &EncodeContext<'_>, others: &mut OtherColumns<'_>) -> Vec<u32> {
     let varies = |column: &u32| {
-        scope
+        context
             .refs
             .distinct(*column)
             .is_none_or(|distinct| distinct > 1)
     };
-    let usable = scope.refs.usable().iter().rev().copied().filter(varies);
+    let usable = context.refs.usable().iter().rev().copied().filter(varies);
     usable
         .take(NEAREST)
         .filter(|&column| others.column(column).readable * 2 > others.count)
@@ -292,12 +306,12 @@ fn neighbours(scope: &Scope<'_>, others: &mut Others<'_>) -> Vec<u32> {
 }
 
 /// Fewer numbers make no line.
-const LEAST_ON_A_LINE: usize = 16;
+const MIN_LINE: usize = 16;
 
-/// The line through all numbers with the least squares, and the nearest that goes by whole numbers.
+/// The least-squares line through all numbers, and the nearest line with an integer step.
 fn lines(numbers: &[i64]) -> Vec<i64> {
     let count = numbers.len() as f64;
-    if numbers.len() < LEAST_ON_A_LINE {
+    if numbers.len() < MIN_LINE {
         return Vec::new();
     }
     let middle = (count - 1.0) / 2.0;
@@ -309,35 +323,35 @@ fn lines(numbers: &[i64]) -> Vec<i64> {
         .sum();
     let step = products * 12.0 / (count * (count * count - 1.0));
     let unit = 2f64.powi(32);
-    // Beyond this a step does not fit; below it the line is flat within the rows there are.
+    // A larger step does not fit; with a smaller one the line is flat over all rows.
     if step.abs() >= unit / 4.0 || step.abs() * count < 1.0 {
         return Vec::new();
     }
     vec![(step * unit) as i64, (step.round() * unit) as i64]
 }
 
-/// The nearest columns that are looked at as keys.
+/// The number of nearest columns to try as keys.
 const KEYS: usize = 32;
 
-/// The column whose equal values bring numbers together that differ least, if any does better than
-/// the rows as they are.
-pub fn best_key(values: &Values, scope: &Scope<'_>) -> Option<u32> {
-    let refs = &scope.refs;
-    if values.len() < LEAST_KEYED || refs.usable().is_empty() {
+/// The key column whose groups have the smallest differences, if they are smaller than those of the
+/// rows in order.
+pub(crate) fn best_key(values: &ColumnValues, context: &EncodeContext<'_>) -> Option<u32> {
+    let refs = &context.refs;
+    if values.len() < MIN_KEYED || refs.usable().is_empty() {
         return None;
     }
-    let looked_at = values.len().min(match scope.effort {
+    let sampled = values.len().min(match context.effort {
         Effort::Fast | Effort::Balanced => 6144,
         Effort::Max => 16_384,
     });
-    let start = (values.len() - looked_at) / 2;
-    let rows: Vec<u32> = (start as u32..(start + looked_at) as u32).collect();
+    let start = (values.len() - sampled) / 2;
+    let rows: Vec<u32> = (start as u32..(start + sampled) as u32).collect();
     let numbers = decimal::scale(&values.select(&rows))?.numbers;
     let steps: Vec<i64> = numbers
         .windows(2)
         .map(|two| two[1].wrapping_sub(two[0]))
         .collect();
-    let as_they_are = layout::estimate(&numbers).min(layout::estimate(&steps));
+    let in_order = layout::estimate(&numbers).min(layout::estimate(&steps));
     let by_key = |key: u32| {
         let mut last: Vec<Option<i64>> = vec![None; refs.distinct(key)?];
         let mut steps = Vec::with_capacity(numbers.len());
@@ -347,7 +361,7 @@ pub fn best_key(values: &Values, scope: &Scope<'_>) -> Option<u32> {
                 steps.push(number.wrapping_sub(before));
             }
         }
-        // What comes for the first time has nothing to differ from.
+        // The first number of each key has no predecessor.
         (steps.len() * 2 > numbers.len())
             .then(|| layout::estimate(&steps) + (numbers.len() - steps.len()) * FIRST_BYTES)
     };
@@ -356,11 +370,11 @@ pub fn best_key(values: &Values, scope: &Scope<'_>) -> Option<u32> {
         .filter(|key| refs.distinct(**key).is_some_and(|distinct| distinct > 1))
         .filter_map(|&key| Some((by_key(key)?, key)))
         .min()
-        .filter(|&(cost, _)| cost * 32 < as_they_are * 31)
+        .filter(|&(cost, _)| cost * 32 < in_order * 31)
         .map(|(_, key)| key)
 }
 
 /// Fewer numbers need no order.
-const LEAST_KEYED: usize = 256;
-/// What a number takes that has nothing to differ from.
+const MIN_KEYED: usize = 256;
+/// The size of a number without a predecessor, in bytes.
 const FIRST_BYTES: usize = 2;

@@ -1,0 +1,10 @@
+//! The legacy format round-trips, and hostile records are refused.
+#![no_main]
+
+use libfuzzer_sys::fuzz_target;
+
+#[path = "../src/checks.rs"]
+#[allow(dead_code, reason = "each target is one of the checks")]
+mod checks;
+
+fuzz_target!(|data: &[u8]| checks::legacy_format(data));

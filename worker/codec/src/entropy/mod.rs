@@ -1,0 +1,244 @@
+//! The entropy stage: the smallest of LZMA, BZ2 and stored for one stream of bytes.
+//!
+//! LZMA is raw LZMA2 (no container; the frame holds length and hash) with a dictionary as large as
+//! the stream, so that memory follows the data and not the preset. BZ2 is a plain bzip2 stream.
+
+mod bz2;
+pub(crate) mod cost;
+mod literals;
+mod lzma;
+
+pub use bz2::bz2;
+pub(crate) use lzma::{LzmaProps, Search, lzma};
+
+use crate::{Codec, Damage, Effort};
+use literals::literals;
+
+/// A coded stream.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Coded {
+    /// Its codec.
+    pub codec: Codec,
+    /// Its parameter byte.
+    pub params: u8,
+    /// The coded bytes.
+    pub bytes: Vec<u8>,
+}
+
+impl Coded {
+    /// `raw` unchanged.
+    pub(crate) fn stored(raw: &[u8]) -> Self {
+        Self {
+            codec: Codec::Stored,
+            params: 0,
+            bytes: raw.to_vec(),
+        }
+    }
+}
+
+/// Fewer bytes do not repay the headers of a codec.
+const MIN_CODED_BYTES: usize = 12;
+/// The sample on which a clear loser is excluded.
+const PROBE_BYTES: usize = 48 << 10;
+/// A codec this much larger on the sample is excluded.
+const PROBE_MARGIN: f64 = 1.06;
+
+/// Codes `raw` with the candidates of `effort`; the result is never longer than `raw`.
+pub(crate) fn encode(raw: &[u8], effort: Effort, props: &[LzmaProps], search: Search) -> Coded {
+    let mut best = Coded::stored(raw);
+    if raw.len() < MIN_CODED_BYTES {
+        return best;
+    }
+    let (try_lzma, try_bz2) = candidates(raw, effort, search);
+    if try_bz2 {
+        keep_smaller(&mut best, bz2(raw));
+    }
+    if try_lzma {
+        for &props in props {
+            keep_smaller(&mut best, lzma(raw, props, effort, search));
+        }
+    }
+    best
+}
+
+fn keep_smaller(best: &mut Coded, coded: Option<Coded>) {
+    if let Some(coded) = coded.filter(|coded| coded.bytes.len() < best.bytes.len()) {
+        *best = coded;
+    }
+}
+
+/// As [`encode`] for bytes that hardly depend on the bytes before them. Literals are fast to code;
+/// the match searches run only if a sample gains by them.
+pub(crate) fn encode_bytes(raw: &[u8], effort: Effort, props: &[LzmaProps]) -> Coded {
+    /// The sample in bytes, and the ratio to its literals below which a search runs.
+    const SAMPLE: usize = 16 << 10;
+    const GAIN: (usize, usize) = (97, 100);
+    let mut best = Coded::stored(raw);
+    if raw.len() < MIN_CODED_BYTES {
+        return best;
+    }
+    let contexts: &[u8] = if effort == Effort::Max {
+        &[0, 2, 4]
+    } else {
+        &[0]
+    };
+    for &lc in contexts {
+        keep_smaller(&mut best, Some(literals(raw, lc)));
+    }
+    let start = raw.len().saturating_sub(SAMPLE) / 2;
+    let sample = &raw[start..raw.len().min(start + SAMPLE)];
+    let alone = literals(sample, 0).bytes.len();
+    let gains = |coded: Option<Coded>| {
+        coded.is_some_and(|coded| coded.bytes.len() * GAIN.1 < alone.min(sample.len()) * GAIN.0)
+    };
+    if effort == Effort::Max || gains(bz2(sample)) {
+        keep_smaller(&mut best, bz2(raw));
+    }
+    let first = props.first().copied().unwrap_or(LzmaProps::BYTES);
+    if effort == Effort::Max || gains(lzma(sample, first, effort, Search::Short)) {
+        for &props in props {
+            keep_smaller(&mut best, lzma(raw, props, effort, Search::Short));
+        }
+    }
+    best
+}
+
+/// The codecs that code all of `raw`: (LZMA, BZ2). Max runs both; the other efforts code a sample
+/// from the middle first and exclude the clear loser.
+fn candidates(raw: &[u8], effort: Effort, search: Search) -> (bool, bool) {
+    if effort == Effort::Max || raw.len() <= 2 * PROBE_BYTES {
+        return (true, true);
+    }
+    let start = (raw.len() - PROBE_BYTES) / 2;
+    let probe = &raw[start..start + PROBE_BYTES];
+    let size = |coded: Option<Coded>| coded.map_or(usize::MAX, |coded| coded.bytes.len()) as f64;
+    let by_lzma = size(lzma(probe, LzmaProps::TEXT, effort, search));
+    let by_bz2 = size(bz2(probe));
+    if by_lzma.min(by_bz2) > 0.99 * PROBE_BYTES as f64 {
+        return (false, false);
+    }
+    // A sample has no distant matches, which only LZMA finds, and so favours BZ2 a little.
+    (
+        by_lzma <= by_bz2 * PROBE_MARGIN,
+        by_bz2 <= by_lzma * PROBE_MARGIN,
+    )
+}
+
+/// Restores exactly `raw_len` bytes. Memory grows with the decoded bytes, so a false length costs
+/// nothing.
+pub fn decode(codec: Codec, params: u8, packed: &[u8], raw_len: usize) -> Result<Vec<u8>, Damage> {
+    match codec {
+        Codec::Stored if packed.len() == raw_len => Ok(packed.to_vec()),
+        Codec::Stored => Err(Damage::new("stored bytes do not have the promised length")),
+        Codec::Lzma => lzma::decode(params, packed, raw_len),
+        Codec::Bz2 => bz2::decode(packed, raw_len),
+        Codec::Fill if packed.is_empty() => Ok(vec![params; raw_len]),
+        Codec::Fill => Err(Damage::new("a fill with a payload")),
+        Codec::Columns => Err(Damage::new("columns inside a single stream")),
+    }
+}
+
+/// The smallest step by which the output buffer grows, in bytes.
+const GROWTH: usize = 256 << 10;
+
+/// Reserves output for the next step: the rest, or as much as there is, at least [`GROWTH`]. One byte
+/// more than `raw_len` detects a stream that is too long.
+fn reserve_output(out: &mut Vec<u8>, raw_len: usize) {
+    let missing = raw_len + 1 - out.len().min(raw_len);
+    if out.capacity() == out.len() {
+        out.reserve_exact(missing.min(GROWTH.max(out.len())));
+    }
+}
+
+fn finished(ended: bool, stalled: bool, out_len: usize, raw_len: usize) -> Result<bool, Damage> {
+    if out_len > raw_len {
+        return Err(Damage::new(format!(
+            "the stream restores more than the promised {raw_len} bytes"
+        )));
+    }
+    if ended && out_len == raw_len {
+        return Ok(true);
+    }
+    if ended || stalled {
+        return Err(Damage::new(format!(
+            "the stream restores only {out_len} of {raw_len} bytes"
+        )));
+    }
+    Ok(false)
+}
+
+fn exact(out: Vec<u8>, used: usize, given: usize) -> Result<Vec<u8>, Damage> {
+    if used != given {
+        return Err(Damage::new(format!(
+            "{} bytes too many after a stream",
+            given - used
+        )));
+    }
+    Ok(out)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn check(raw: &[u8]) {
+        for effort in Effort::ALL {
+            let coded = encode(
+                raw,
+                effort,
+                &[LzmaProps::TEXT, LzmaProps::BYTES],
+                Search::Preset,
+            );
+            assert!(coded.bytes.len() <= raw.len());
+            assert_eq!(
+                decode(coded.codec, coded.params, &coded.bytes, raw.len()).as_deref(),
+                Ok(raw)
+            );
+        }
+        for coded in [
+            lzma(raw, LzmaProps::PROSE, Effort::Fast, Search::Preset),
+            bz2(raw),
+        ]
+        .into_iter()
+        .flatten()
+        {
+            assert_eq!(
+                decode(coded.codec, coded.params, &coded.bytes, raw.len()).as_deref(),
+                Ok(raw)
+            );
+        }
+    }
+
+    #[test]
+    fn every_codec_round_trips() {
+        check(b"");
+        check(b"a");
+        check(b"The same text, the same text, the same text, the same text.");
+        check(&vec![0; 1_000_000]);
+        let mut random = fastrand::Rng::with_seed(1);
+        check(&(0..200_000).map(|_| random.u8(..)).collect::<Vec<_>>());
+        check(
+            &(0..300_000)
+                .map(|_| random.u8(b'a'..b'e'))
+                .collect::<Vec<_>>(),
+        );
+    }
+
+    #[test]
+    fn a_wrong_length_or_a_truncated_stream_is_damage() {
+        let raw = b"some text some text some text some text".repeat(50);
+        for coded in [
+            lzma(&raw, LzmaProps::TEXT, Effort::Fast, Search::Preset),
+            bz2(&raw),
+        ]
+        .into_iter()
+        .flatten()
+        {
+            let decode = |bytes: &[u8], len| decode(coded.codec, coded.params, bytes, len);
+            assert!(decode(&coded.bytes, raw.len() - 1).is_err());
+            assert!(decode(&coded.bytes, raw.len() + 1).is_err());
+            assert!(decode(&coded.bytes[..coded.bytes.len() - 1], raw.len()).is_err());
+            assert!(decode(&[&coded.bytes[..], b"x"].concat(), raw.len()).is_err());
+        }
+    }
+}

@@ -1,0 +1,292 @@
+//! The byte layout around blocks: file header, block header, end frame. `FORMAT.md` specifies it.
+//! All numbers are little-endian.
+
+use crate::{
+    Codec, CodecError, Damage, Transform,
+    block::{self, BlockCoding},
+};
+
+/// The first bytes of every packed file.
+pub const FILE_MAGIC: [u8; 4] = *b"\x89SPK";
+/// The first bytes of every block.
+pub(super) const BLOCK_MAGIC: [u8; 4] = *b"SPKB";
+/// The first bytes of the end frame.
+pub(super) const END_MAGIC: [u8; 4] = *b"SPKE";
+/// The last bytes of the end frame, and so of the file.
+pub(super) const TAIL_MAGIC: [u8; 4] = *b"SPKX";
+/// The version that is written. Readers accept every version up to it.
+pub const VERSION: u8 = 1;
+
+/// Bytes of the file header.
+pub const FILE_HEADER_BYTES: usize = 16;
+/// Bytes of a block header.
+pub const BLOCK_HEADER_BYTES: usize = 40;
+/// Bytes of the fixed part of the end frame, before the index.
+pub(super) const END_FIXED_BYTES: usize = 52;
+/// Bytes of one entry of the index.
+const INDEX_ENTRY_BYTES: usize = 8;
+/// Bytes after the index: check, length, magic.
+pub(super) const END_TAIL_BYTES: usize = 12;
+
+/// The smallest block size, in bytes.
+pub(super) const MIN_BLOCK_BYTES: usize = 4 << 10;
+/// The largest block that is written and, by default, read, in bytes.
+pub const MAX_BLOCK_BYTES: usize = 64 << 20;
+
+/// The first four bytes of a BLAKE3 hash, which separate a damaged header from a damaged payload.
+fn check(bytes: &[u8]) -> [u8; 4] {
+    let hash = blake3::hash(bytes);
+    let [a, b, c, d, ..] = *hash.as_bytes();
+    [a, b, c, d]
+}
+
+/// The first sixteen bytes of the BLAKE3 hash of a block's raw bytes.
+pub(super) fn block_hash(raw: &[u8]) -> [u8; 16] {
+    let mut short = [0; 16];
+    short.copy_from_slice(&blake3::hash(raw).as_bytes()[..16]);
+    short
+}
+
+fn u32_at(bytes: &[u8], at: usize) -> u32 {
+    let mut four = [0; 4];
+    four.copy_from_slice(&bytes[at..at + 4]);
+    u32::from_le_bytes(four)
+}
+
+/// The file header of a file with blocks of at most `block_size` bytes.
+pub fn file_header(block_size: u32) -> [u8; FILE_HEADER_BYTES] {
+    let mut bytes = [0; FILE_HEADER_BYTES];
+    bytes[..4].copy_from_slice(&FILE_MAGIC);
+    bytes[4] = VERSION;
+    bytes[8..12].copy_from_slice(&block_size.to_le_bytes());
+    let sum = check(&bytes[..12]);
+    bytes[12..].copy_from_slice(&sum);
+    bytes
+}
+
+/// Reads the file header and returns the block size in bytes.
+pub(super) fn parse_file_header(bytes: &[u8; FILE_HEADER_BYTES]) -> Result<u32, CodecError> {
+    if bytes[..4] != FILE_MAGIC {
+        return Err(CodecError::NotPacked);
+    }
+    if bytes[4] == 0 || bytes[4] > VERSION {
+        return Err(CodecError::Version {
+            found: bytes[4],
+            known: VERSION,
+        });
+    }
+    if bytes[12..] != check(&bytes[..12]) || bytes[5..8] != [0; 3] {
+        return Err(CodecError::Damaged {
+            offset: 0,
+            block: None,
+            reason: "the file header does not match its check".into(),
+        });
+    }
+    Ok(u32_at(bytes, 8))
+}
+
+/// The header of a block.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct BlockHeader {
+    /// How the payload is coded.
+    pub coding: BlockCoding,
+    /// The number of the block, from 0.
+    pub index: u32,
+    /// Bytes of the raw block.
+    pub raw_len: u32,
+    /// Bytes of the payload.
+    pub packed_len: u32,
+    /// The first sixteen bytes of the BLAKE3 hash of the raw bytes.
+    pub hash: [u8; 16],
+}
+
+impl BlockHeader {
+    /// The bytes of this header.
+    pub(super) fn to_bytes(self) -> [u8; BLOCK_HEADER_BYTES] {
+        let mut bytes = [0; BLOCK_HEADER_BYTES];
+        bytes[..4].copy_from_slice(&BLOCK_MAGIC);
+        bytes[4] = VERSION;
+        bytes[5] = self.coding.transform as u8;
+        bytes[6] = self.coding.codec as u8;
+        bytes[7] = self.coding.params;
+        bytes[8..12].copy_from_slice(&self.index.to_le_bytes());
+        bytes[12..16].copy_from_slice(&self.raw_len.to_le_bytes());
+        bytes[16..20].copy_from_slice(&self.packed_len.to_le_bytes());
+        bytes[20..36].copy_from_slice(&self.hash);
+        let sum = check(&bytes[..36]);
+        bytes[36..].copy_from_slice(&sum);
+        bytes
+    }
+
+    /// Reads a header whose magic was checked.
+    pub(super) fn parse(bytes: &[u8; BLOCK_HEADER_BYTES]) -> Result<Self, Damage> {
+        if bytes[36..] != check(&bytes[..36]) {
+            return Err(Damage::new("the block header does not match its check"));
+        }
+        if bytes[4] == 0 || bytes[4] > VERSION {
+            return Err(Damage::new(format!(
+                "the block has format version {}, known is {VERSION}",
+                bytes[4]
+            )));
+        }
+        let mut hash = [0; 16];
+        hash.copy_from_slice(&bytes[20..36]);
+        Ok(Self {
+            coding: BlockCoding {
+                transform: Transform::from_byte(bytes[5])
+                    .ok_or_else(|| Damage::new(format!("unknown transform {}", bytes[5])))?,
+                codec: Codec::from_byte(bytes[6])
+                    .ok_or_else(|| Damage::new(format!("unknown codec {}", bytes[6])))?,
+                params: bytes[7],
+            },
+            index: u32_at(bytes, 8),
+            raw_len: u32_at(bytes, 12),
+            packed_len: u32_at(bytes, 16),
+            hash,
+        })
+    }
+
+    /// The raw bytes of a payload, whose hash matches this header.
+    pub(super) fn decode(&self, payload: &[u8]) -> Result<Vec<u8>, Damage> {
+        let raw = block::decode(self.coding, payload, self.raw_len as usize)?;
+        if block_hash(&raw) != self.hash {
+            return Err(Damage::new("the restored bytes do not match their hash"));
+        }
+        Ok(raw)
+    }
+}
+
+/// The frame after the last block: the hash of the file and the index of its blocks.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct EndFrame {
+    /// Bytes of the whole raw file.
+    pub raw_bytes: u64,
+    /// BLAKE3 of the whole raw file.
+    pub hash: [u8; 32],
+    /// Raw and packed length of every block, in order. Packed is without the block header.
+    pub index: Vec<(u32, u32)>,
+}
+
+impl EndFrame {
+    /// The bytes of this frame.
+    pub(super) fn to_bytes(&self) -> Vec<u8> {
+        let mut bytes = Vec::with_capacity(Self::byte_len(self.index.len()));
+        bytes.extend(END_MAGIC);
+        bytes.extend([VERSION, 0, 0, 0]);
+        bytes.extend((self.index.len() as u32).to_le_bytes());
+        bytes.extend(self.raw_bytes.to_le_bytes());
+        bytes.extend(self.hash);
+        for (raw, packed) in &self.index {
+            bytes.extend(raw.to_le_bytes());
+            bytes.extend(packed.to_le_bytes());
+        }
+        bytes.extend(check(&bytes));
+        bytes.extend((Self::byte_len(self.index.len()) as u32).to_le_bytes());
+        bytes.extend(TAIL_MAGIC);
+        bytes
+    }
+
+    /// Bytes of an end frame over `blocks` blocks.
+    pub fn byte_len(blocks: usize) -> usize {
+        END_FIXED_BYTES + blocks * INDEX_ENTRY_BYTES + END_TAIL_BYTES
+    }
+
+    /// The number of blocks, from the fixed part of an end frame.
+    pub(super) fn block_count(fixed: &[u8; END_FIXED_BYTES]) -> u32 {
+        u32_at(fixed, 8)
+    }
+
+    /// Reads a whole end frame.
+    pub(super) fn parse(bytes: &[u8]) -> Result<Self, Damage> {
+        if bytes.len() < Self::byte_len(0) || bytes[..4] != END_MAGIC {
+            return Err(Damage::new("the end frame is missing"));
+        }
+        let blocks = u32_at(bytes, 8) as usize;
+        if bytes.len() != Self::byte_len(blocks) {
+            return Err(Damage::new(
+                "the end frame is not as long as its index needs",
+            ));
+        }
+        let (body, tail) = bytes.split_at(bytes.len() - END_TAIL_BYTES);
+        if tail[..4] != check(body)
+            || u32_at(tail, 4) as usize != bytes.len()
+            || tail[8..] != TAIL_MAGIC
+        {
+            return Err(Damage::new("the end frame does not match its check"));
+        }
+        if body[4] == 0 || body[4] > VERSION {
+            return Err(Damage::new(format!(
+                "the end frame has format version {}, known is {VERSION}",
+                body[4]
+            )));
+        }
+        let mut hash = [0; 32];
+        hash.copy_from_slice(&body[20..52]);
+        let index = body[END_FIXED_BYTES..]
+            .chunks_exact(INDEX_ENTRY_BYTES)
+            .map(|entry| (u32_at(entry, 0), u32_at(entry, 4)))
+            .collect();
+        Ok(Self {
+            raw_bytes: u64::from(u32_at(body, 12)) | u64::from(u32_at(body, 16)) << 32,
+            hash,
+            index,
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn header() -> BlockHeader {
+        BlockHeader {
+            coding: BlockCoding {
+                transform: Transform::None,
+                codec: Codec::Lzma,
+                params: 93,
+            },
+            index: 7,
+            raw_len: 4 << 20,
+            packed_len: 12_345,
+            hash: block_hash(b"raw"),
+        }
+    }
+
+    #[test]
+    fn headers_round_trip() {
+        assert_eq!(parse_file_header(&file_header(4 << 20)).ok(), Some(4 << 20));
+        assert_eq!(BlockHeader::parse(&header().to_bytes()), Ok(header()));
+        let end = EndFrame {
+            raw_bytes: 1 << 40,
+            hash: [9; 32],
+            index: vec![(1, 2), (3, 4)],
+        };
+        assert_eq!(EndFrame::parse(&end.to_bytes()), Ok(end));
+    }
+
+    #[test]
+    fn every_flipped_bit_of_a_header_is_detected() {
+        let good = header().to_bytes();
+        for bit in 32..good.len() * 8 {
+            let mut bad = good;
+            bad[bit / 8] ^= 1 << (bit % 8);
+            assert!(BlockHeader::parse(&bad).is_err(), "bit {bit}");
+        }
+        let good = file_header(1 << 20);
+        for bit in 0..good.len() * 8 {
+            let mut bad = good;
+            bad[bit / 8] ^= 1 << (bit % 8);
+            assert!(parse_file_header(&bad).is_err(), "bit {bit}");
+        }
+    }
+
+    #[test]
+    fn a_newer_version_is_named() {
+        let mut bytes = file_header(1 << 20);
+        bytes[4] = VERSION + 1;
+        assert!(matches!(
+            parse_file_header(&bytes),
+            Err(CodecError::Version { found: 2, known: 1 })
+        ));
+    }
+}

@@ -1,0 +1,322 @@
+//! Single blocks of a packed file in any order, by the index in its end frame.
+
+use std::io::{Read, Seek, SeekFrom};
+
+use super::{
+    Limits,
+    frame::{
+        self, BLOCK_HEADER_BYTES, BlockHeader, END_TAIL_BYTES, EndFrame, FILE_HEADER_BYTES,
+        TAIL_MAGIC,
+    },
+    frame_reader::damaged,
+};
+use crate::CodecError;
+
+/// The last bytes of a file: the end frame's length and its magic.
+const TAIL_BYTES: usize = 8;
+
+/// Random access to the blocks of a packed file. Opening reads the header and the end frame only.
+#[derive(Debug)]
+pub struct Blocks<R> {
+    reader: R,
+    block_limit: usize,
+    end: EndFrame,
+    /// The offset of each block's header, and of its first byte in the raw file.
+    starts: Vec<(u64, u64)>,
+}
+
+impl<R: Read + Seek> Blocks<R> {
+    /// Reads the header and the index, which must match the file's length to the byte.
+    ///
+    /// # Errors
+    /// If the file is not packed, is cut short, or does not match its index.
+    pub fn open(mut reader: R, limits: &Limits) -> Result<Self, CodecError> {
+        let mut header = [0; FILE_HEADER_BYTES];
+        reader.seek(SeekFrom::Start(0)).map_err(CodecError::Read)?;
+        let first = read_up_to(&mut reader, FILE_HEADER_BYTES)?;
+        if first.len() < header.len() {
+            return Err(CodecError::NotPacked);
+        }
+        header.copy_from_slice(&first);
+        frame::parse_file_header(&header)?;
+        let file_len = reader.seek(SeekFrom::End(0)).map_err(CodecError::Read)?;
+        let end = read_end(&mut reader, file_len)?;
+        let end_start = file_len - EndFrame::byte_len(end.index.len()) as u64;
+        let mut starts = Vec::with_capacity(end.index.len());
+        let (mut packed_at, mut raw_at) = (FILE_HEADER_BYTES as u64, 0u64);
+        for &(raw, packed) in &end.index {
+            starts.push((packed_at, raw_at));
+            packed_at += BLOCK_HEADER_BYTES as u64 + u64::from(packed);
+            raw_at += u64::from(raw);
+        }
+        if packed_at != end_start || raw_at != end.raw_bytes {
+            return Err(damaged(end_start, "the index does not fit the file"));
+        }
+        if raw_at > limits.total_bytes {
+            return Err(CodecError::TooLarge {
+                what: "the raw file",
+                value: raw_at,
+                limit: limits.total_bytes,
+                offset: end_start,
+            });
+        }
+        Ok(Self {
+            reader,
+            block_limit: limits.block_bytes,
+            end,
+            starts,
+        })
+    }
+
+    /// The number of blocks.
+    pub fn count(&self) -> u32 {
+        self.starts.len() as u32
+    }
+
+    /// The end frame.
+    pub fn end(&self) -> &EndFrame {
+        &self.end
+    }
+
+    /// The offset of block `number` in the raw file, and its length in bytes.
+    pub fn raw_range(&self, number: u32) -> Option<(u64, u32)> {
+        let &(_, start) = self.starts.get(number as usize)?;
+        let &(len, _) = self.end.index.get(number as usize)?;
+        Some((start, len))
+    }
+
+    /// The number of the block that holds this byte of the raw file.
+    pub fn block_of(&self, raw_offset: u64) -> Option<u32> {
+        if raw_offset >= self.end.raw_bytes {
+            return None;
+        }
+        let after = self.starts.partition_point(|&(_, raw)| raw <= raw_offset);
+        after.checked_sub(1).map(|number| number as u32)
+    }
+
+    /// The raw bytes of block `number`, checked against their hash.
+    ///
+    /// # Errors
+    /// If there is no such block, or it is over the limit or damaged. Damage of other blocks has no
+    /// effect.
+    pub fn read(&mut self, number: u32) -> Result<Vec<u8>, CodecError> {
+        let entry = self
+            .starts
+            .get(number as usize)
+            .zip(self.end.index.get(number as usize));
+        let Some((&(offset, _), &(raw_len, packed_len))) = entry else {
+            return Err(CodecError::Options(format!(
+                "there is no block {number}: the file has {}, numbered from 0",
+                self.starts.len()
+            )));
+        };
+        for (what, value) in [("a block", raw_len), ("a block's payload", packed_len)] {
+            if value as usize > self.block_limit {
+                return Err(CodecError::TooLarge {
+                    what,
+                    value: value.into(),
+                    limit: self.block_limit as u64,
+                    offset,
+                });
+            }
+        }
+        let wrong = |reason: String| CodecError::Damaged {
+            offset,
+            block: Some(number),
+            reason,
+        };
+        self.reader
+            .seek(SeekFrom::Start(offset))
+            .map_err(CodecError::Read)?;
+        let whole_len = BLOCK_HEADER_BYTES + packed_len as usize;
+        let bytes = read_up_to(&mut self.reader, whole_len)?;
+        let (Some((header, payload)), true) = (
+            bytes.split_first_chunk::<BLOCK_HEADER_BYTES>(),
+            bytes.len() == whole_len,
+        ) else {
+            return Err(wrong("the file ends inside this block".into()));
+        };
+        if header[..4] != frame::BLOCK_MAGIC {
+            return Err(wrong("no block begins here".into()));
+        }
+        let header = BlockHeader::parse(header).map_err(|damage| wrong(damage.0))?;
+        if (header.index, header.raw_len, header.packed_len) != (number, raw_len, packed_len) {
+            return Err(wrong(
+                "the block is not the one that the index lists".into(),
+            ));
+        }
+        header.decode(payload).map_err(|damage| wrong(damage.0))
+    }
+}
+
+fn read_end<R: Read + Seek>(reader: &mut R, file_len: u64) -> Result<EndFrame, CodecError> {
+    let missing = || {
+        damaged(
+            file_len,
+            "the file ends without its end frame: it was cut short",
+        )
+    };
+    let tail_start = file_len
+        .checked_sub((FILE_HEADER_BYTES + EndFrame::byte_len(0)) as u64)
+        .map(|_| file_len - TAIL_BYTES as u64)
+        .ok_or_else(missing)?;
+    reader
+        .seek(SeekFrom::Start(tail_start))
+        .map_err(CodecError::Read)?;
+    let tail = read_up_to(reader, TAIL_BYTES)?;
+    let (Some(length), true) = (tail.first_chunk::<4>(), tail.ends_with(&TAIL_MAGIC)) else {
+        return Err(missing());
+    };
+    let length = u64::from(u32::from_le_bytes(*length));
+    let start = file_len
+        .checked_sub(length)
+        .filter(|&start| start >= FILE_HEADER_BYTES as u64 && length > END_TAIL_BYTES as u64)
+        .ok_or_else(|| damaged(tail_start, "the end frame is longer than the file"))?;
+    reader
+        .seek(SeekFrom::Start(start))
+        .map_err(CodecError::Read)?;
+    let bytes = read_up_to(reader, length as usize)?;
+    EndFrame::parse(&bytes).map_err(|damage| damaged(start, damage.0))
+}
+
+/// Reads up to `count` bytes; memory grows only with the bytes that were read.
+fn read_up_to(reader: &mut impl Read, count: usize) -> Result<Vec<u8>, CodecError> {
+    let mut bytes = Vec::new();
+    reader
+        .take(count as u64)
+        .read_to_end(&mut bytes)
+        .map_err(CodecError::Read)?;
+    Ok(bytes)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::{io::Cursor, sync::atomic::AtomicBool};
+
+    use super::*;
+    use crate::hybrid::{CodecOptions, Effort, pack};
+
+    fn packed(raw: &[u8]) -> Vec<u8> {
+        let options = CodecOptions {
+            effort: Effort::Fast,
+            block_size: 4096,
+            threads: 1,
+        };
+        let mut packed = Vec::new();
+        let sink = |frame: &[u8]| {
+            packed.extend_from_slice(frame);
+            Ok(())
+        };
+        pack(raw, sink, &options, &AtomicBool::new(false)).expect("packs");
+        packed
+    }
+
+    fn rows() -> Vec<u8> {
+        (0..3000)
+            .flat_map(|row| format!("{row},{}\n", row * 37 % 1000).into_bytes())
+            .collect()
+    }
+
+    fn open(packed: &[u8]) -> Result<Blocks<Cursor<&[u8]>>, CodecError> {
+        Blocks::open(Cursor::new(packed), &Limits::default())
+    }
+
+    #[test]
+    fn every_block_can_be_read_alone_in_any_order() {
+        let raw = rows();
+        let packed = packed(&raw);
+        let mut blocks = open(&packed).expect("opens");
+        assert!(blocks.count() > 5);
+        for number in (0..blocks.count()).rev() {
+            let (start, len) = blocks.raw_range(number).expect("exists");
+            let start = start as usize;
+            assert_eq!(
+                blocks.read(number).expect("reads"),
+                raw[start..start + len as usize]
+            );
+            assert_eq!(blocks.block_of(start as u64), Some(number));
+            assert_eq!(
+                blocks.block_of((start + len as usize) as u64 - 1),
+                Some(number)
+            );
+        }
+        assert_eq!(blocks.block_of(raw.len() as u64), None);
+        assert!(matches!(
+            blocks.read(blocks.count()),
+            Err(CodecError::Options(_))
+        ));
+        assert_eq!(open(&self::packed(b"")).expect("opens").count(), 0);
+    }
+
+    #[test]
+    fn damage_of_one_block_leaves_the_others_readable() {
+        let mut packed = packed(&rows());
+        let starts: Vec<usize> = (0..packed.len())
+            .filter(|&at| packed[at..].starts_with(b"SPKB"))
+            .collect();
+        packed[starts[2] + 60] ^= 1;
+        packed[starts[3] + 9] ^= 1;
+        let mut blocks = open(&packed).expect("opens");
+        assert!(blocks.read(1).is_ok() && blocks.read(4).is_ok());
+        for number in [2, 3] {
+            match blocks.read(number) {
+                Err(CodecError::Damaged { offset, block, .. }) => {
+                    assert_eq!(
+                        (offset, block),
+                        (starts[number as usize] as u64, Some(number))
+                    );
+                }
+                other => panic!("{other:?}"),
+            }
+        }
+    }
+
+    #[test]
+    fn a_damaged_truncated_or_false_index_is_an_error() {
+        let good = packed(&rows());
+        let end_start = good
+            .windows(4)
+            .rposition(|four| four == b"SPKE")
+            .expect("exists");
+        for at in end_start..good.len() {
+            let mut bad = good.clone();
+            bad[at] ^= 0x10;
+            assert!(open(&bad).is_err(), "byte {at}");
+        }
+        for len in [0, 3, 15, 16, 40, end_start, good.len() - 1] {
+            assert!(open(&good[..len]).is_err(), "{len}");
+        }
+        // An index with a valid check that describes other blocks.
+        for change in [(8u32, 0i64), (0, 8), (u32::MAX, 0)] {
+            let mut end = EndFrame::parse(&good[end_start..]).expect("whole");
+            end.index[1].1 = end.index[1].1.wrapping_add(change.0);
+            end.raw_bytes = end.raw_bytes.wrapping_add_signed(change.1);
+            let bad = [&good[..end_start], &end.to_bytes()].concat();
+            assert!(open(&bad).is_err(), "{change:?}");
+        }
+        let mut end = EndFrame::parse(&good[end_start..]).expect("whole");
+        end.index.swap(0, 1);
+        let mut blocks = open(&[&good[..end_start], &end.to_bytes()].concat()[..])
+            .map(|mut blocks| blocks.read(0));
+        assert!(!matches!(&mut blocks, Ok(Ok(_))));
+    }
+
+    #[test]
+    fn limits_are_checked_before_a_block_is_read() {
+        let packed = packed(&rows());
+        let limits = Limits {
+            block_bytes: 100,
+            total_bytes: u64::MAX,
+        };
+        let mut blocks = Blocks::open(Cursor::new(&packed), &limits).expect("opens");
+        assert!(matches!(blocks.read(0), Err(CodecError::TooLarge { .. })));
+        let limits = Limits {
+            block_bytes: 1 << 20,
+            total_bytes: 100,
+        };
+        assert!(matches!(
+            Blocks::open(Cursor::new(&packed), &limits),
+            Err(CodecError::TooLarge { .. })
+        ));
+    }
+}

@@ -1,0 +1,145 @@
+//! The types that all column codings share: the coding tags, an encoded column, and what encoder and
+//! decoder know about the current column.
+
+use super::references::ColumnRefs;
+use crate::{Damage, Effort, transform::streams::RawStream};
+
+/// The codings of a column. The numbers are part of the format.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[repr(u8)]
+pub(crate) enum Tag {
+    /// No values.
+    Empty = 0,
+    /// All values are equal.
+    Constant = 1,
+    Text = 2,
+    Dictionary = 3,
+    Number = 4,
+    Time = 5,
+    Hex = 6,
+    Classes = 7,
+    Template = 8,
+    Sorted = 9,
+    Copied = 10,
+    Ranked = 11,
+    Sparse = 12,
+    Mapped = 13,
+}
+
+impl Tag {
+    const ALL: [Self; 14] = [
+        Self::Empty,
+        Self::Constant,
+        Self::Text,
+        Self::Dictionary,
+        Self::Number,
+        Self::Time,
+        Self::Hex,
+        Self::Classes,
+        Self::Template,
+        Self::Sorted,
+        Self::Copied,
+        Self::Ranked,
+        Self::Sparse,
+        Self::Mapped,
+    ];
+
+    /// The coding of a format byte.
+    pub(crate) fn from_byte(byte: u8) -> Result<Self, Damage> {
+        Self::ALL
+            .into_iter()
+            .find(|&tag| tag as u8 == byte)
+            .ok_or_else(|| Damage::new(format!("unknown column coding {byte}")))
+    }
+}
+
+/// An encoded column: its part of the plan, and its streams in the order in which decoding takes
+/// them.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct EncodedColumn {
+    /// Tags and parameters.
+    pub plan: Vec<u8>,
+    /// The streams.
+    pub streams: Vec<RawStream>,
+}
+
+impl EncodedColumn {
+    /// A column with this coding, and no parameters or streams yet.
+    pub(crate) fn of(tag: Tag) -> Self {
+        Self {
+            plan: vec![tag as u8],
+            streams: Vec::new(),
+        }
+    }
+
+    /// Appends a nested column.
+    pub(crate) fn append(&mut self, nested: Self) {
+        self.plan.extend(nested.plan);
+        self.streams.extend(nested.streams);
+    }
+
+    /// The coded size in bytes.
+    pub(crate) fn cost(&self, effort: Effort) -> usize {
+        self.plan.len()
+            + self
+                .streams
+                .iter()
+                .map(|stream| stream.cost(effort))
+                .sum::<usize>()
+    }
+}
+
+/// What the encoder knows about the current column.
+#[derive(Debug, Clone)]
+pub(crate) struct EncodeContext<'a> {
+    /// How much is tried.
+    pub effort: Effort,
+    /// Columns that the decoder has before this one.
+    pub refs: ColumnRefs<'a>,
+    /// The codings around this column, outermost first.
+    pub outer: Vec<Tag>,
+}
+
+impl<'a> EncodeContext<'a> {
+    /// The context of a column of the table.
+    pub(crate) fn new(effort: Effort, refs: ColumnRefs<'a>) -> Self {
+        Self {
+            effort,
+            refs,
+            outer: Vec::new(),
+        }
+    }
+
+    /// The context of a column nested in the coding `tag`.
+    pub(crate) fn inside(&self, tag: Tag, refs: ColumnRefs<'a>) -> Self {
+        let mut outer = self.outer.clone();
+        outer.push(tag);
+        Self {
+            effort: self.effort,
+            refs,
+            outer,
+        }
+    }
+}
+
+/// What the decoder knows about the current column, besides plan and streams.
+#[derive(Debug, Clone)]
+pub(crate) struct DecodeContext<'a> {
+    /// The largest number of bytes in a column.
+    pub limit: usize,
+    /// Columns decoded before this one.
+    pub refs: ColumnRefs<'a>,
+    /// The number of codings around this column.
+    pub depth: usize,
+}
+
+impl<'a> DecodeContext<'a> {
+    /// The context of a nested column.
+    pub(crate) fn inside(&self, refs: ColumnRefs<'a>) -> Self {
+        Self {
+            limit: self.limit,
+            refs,
+            depth: self.depth + 1,
+        }
+    }
+}

@@ -1,0 +1,315 @@
+//! One column: the smallest of several exactly reversible codings of its values.
+//!
+//! Codings nest: a column of dates with gaps is split into classes, one of which is times. Each
+//! coding has a file in this folder. A coding that does not fit a column returns `None`; [`text`]
+//! always fits. The encoder compares the codings on a sample, by [`EncodedColumn::cost`].
+
+mod classes;
+mod context;
+mod copied;
+mod decimal;
+mod dictionary;
+mod exceptions;
+mod hex;
+mod mapped;
+mod number;
+mod references;
+mod sorted;
+mod sparse;
+mod template;
+mod text;
+mod time;
+
+use rayon::prelude::*;
+
+use self::context::Tag;
+pub(super) use self::{
+    context::{DecodeContext, EncodeContext, EncodedColumn},
+    references::ColumnRefs,
+};
+use super::{streams::StreamSource, values::ColumnValues};
+use crate::{
+    Damage, Effort,
+    bytes::{FieldReader, put_varint},
+};
+
+/// Shorter columns do not repay a list of exceptions.
+const MIN_SPARSE: usize = 64;
+/// The largest depth of nested codings.
+const DEPTH_LIMIT: usize = 6;
+/// The longest constant value in the plan, in bytes.
+const CONSTANT_LIMIT: usize = 4096;
+
+/// The size of the sample on which codings are compared, in bytes.
+fn sample_bytes(effort: Effort) -> usize {
+    match effort {
+        Effort::Fast => 8 << 10,
+        Effort::Balanced => 24 << 10,
+        Effort::Max => 160 << 10,
+    }
+}
+
+/// Encodes a column in its smallest known coding.
+pub(super) fn encode(values: &ColumnValues, context: &EncodeContext<'_>) -> EncodedColumn {
+    if values.is_empty() {
+        return EncodedColumn::of(Tag::Empty);
+    }
+    let first = values.get(0);
+    if first.len() <= CONSTANT_LIMIT && values.iter().all(|value| value == first) {
+        let mut column = EncodedColumn::of(Tag::Constant);
+        put_varint(&mut column.plan, first.len() as u64);
+        column.plan.extend_from_slice(first);
+        return column;
+    }
+    let candidates = candidates(values, context);
+    if candidates.len() == 1 {
+        return encode_as(&candidates[0], values, context).unwrap_or_else(|| text::encode(values));
+    }
+    let sample = sample_rows(values, context.effort);
+    if sample.len() == values.len() {
+        return tried(&candidates, values, context)
+            .into_iter()
+            .next()
+            .map_or_else(|| text::encode(values), |candidate| candidate.column);
+    }
+    let sample_context = EncodeContext {
+        refs: context.refs.select(&sample),
+        ..context.clone()
+    };
+    tried(&candidates, &values.select(&sample), &sample_context)
+        .into_iter()
+        .find_map(|candidate| encode_as(&candidates[candidate.number], values, context))
+        .unwrap_or_else(|| text::encode(values))
+}
+
+/// A candidate that fits.
+struct TriedCandidate {
+    number: usize,
+    cost: usize,
+    column: EncodedColumn,
+}
+
+/// The candidates that fit, the smallest first.
+fn tried(
+    candidates: &[Candidate],
+    values: &ColumnValues,
+    context: &EncodeContext<'_>,
+) -> Vec<TriedCandidate> {
+    let mut tried: Vec<TriedCandidate> = candidates
+        .par_iter()
+        .enumerate()
+        .filter_map(|(number, candidate)| {
+            let column = encode_as(candidate, values, context)?;
+            Some(TriedCandidate {
+                number,
+                cost: column.cost(context.effort),
+                column,
+            })
+        })
+        .collect();
+    tried.sort_by_key(|candidate| (candidate.cost, candidate.number));
+    tried
+}
+
+/// The sections of a sample; a single section may miss rare changes.
+const SECTIONS: usize = 3;
+
+/// The rows of a sample from several places; all rows if those are equal.
+fn sample_rows(values: &ColumnValues, effort: Effort) -> Vec<u32> {
+    let wanted = sample_bytes(effort);
+    let all = values.byte_len() + values.len();
+    if all <= wanted {
+        return (0..values.len() as u32).collect();
+    }
+    let count = (wanted * values.len() / all / SECTIONS).max(1);
+    let gap = (values.len() - count * SECTIONS) / (SECTIONS + 1);
+    let rows: Vec<u32> = (0..SECTIONS)
+        .flat_map(|section| {
+            let start = gap + section * (gap + count);
+            start as u32..(start + count) as u32
+        })
+        .collect();
+    let first = values.get(rows[0] as usize);
+    if rows.iter().all(|&row| values.get(row as usize) == first) {
+        return (0..values.len() as u32).collect();
+    }
+    rows
+}
+
+/// A coding with its parameters.
+#[derive(Debug, Clone, PartialEq, Eq)]
+enum Candidate {
+    Text,
+    Dictionary,
+    Ranked,
+    Sparse,
+    Number,
+    Time,
+    Hex,
+    Classes,
+    Template(template::TemplateCut),
+    Sorted(Vec<u32>),
+    Copied(u32),
+    Mapped(u32),
+}
+
+fn candidates(values: &ColumnValues, context: &EncodeContext<'_>) -> Vec<Candidate> {
+    let mut found = vec![Candidate::Text];
+    let allowed = |tag| !context.outer.contains(&tag);
+    if values.len() < 4 || context.outer.len() + 1 >= DEPTH_LIMIT {
+        return found;
+    }
+    if allowed(Tag::Dictionary) {
+        found.push(Candidate::Dictionary);
+        if context.effort != Effort::Fast {
+            found.push(Candidate::Ranked);
+        }
+    }
+    if allowed(Tag::Sparse) && values.len() >= MIN_SPARSE && sparse::fits(values) {
+        found.push(Candidate::Sparse);
+    }
+    if hex::fits(values) {
+        // Dictionaries stay: a few numbers may repeat.
+        found.push(Candidate::Hex);
+        return found;
+    }
+    found.push(Candidate::Number);
+    if time::fits(values) {
+        found.push(Candidate::Time);
+    }
+    if allowed(Tag::Classes) && classes::fits(values) {
+        found.push(Candidate::Classes);
+    }
+    let templates = context
+        .outer
+        .iter()
+        .filter(|tag| **tag == Tag::Template)
+        .count();
+    let reordered = [Tag::Sorted, Tag::Copied, Tag::Mapped]
+        .iter()
+        .any(|tag| !allowed(*tag));
+    if templates < 2 && !reordered && template::fits(values) {
+        found.extend(
+            template::cuts(templates, context.effort)
+                .iter()
+                .map(|&cut| Candidate::Template(cut)),
+        );
+    }
+    if context.effort != Effort::Fast {
+        if context.outer.is_empty() {
+            found.extend(copied::best_ref(values, &context.refs).map(Candidate::Copied));
+            found.extend(mapped::best_ref(values, &context.refs).map(Candidate::Mapped));
+        }
+        if !reordered && templates == 0 && context.outer.len() <= 1 {
+            let mut orders = sorted::best_refs(values, context);
+            if let Some(key) = number::best_key(values, context) {
+                orders.retain(|keys| *keys != [key]);
+                orders.push(vec![key]);
+            }
+            found.extend(orders.into_iter().map(Candidate::Sorted));
+        }
+    }
+    found
+}
+
+fn encode_as(
+    candidate: &Candidate,
+    values: &ColumnValues,
+    context: &EncodeContext<'_>,
+) -> Option<EncodedColumn> {
+    match candidate {
+        Candidate::Text => Some(text::encode(values)),
+        Candidate::Dictionary => {
+            dictionary::encode(values, dictionary::EntryOrder::Sorted, context)
+        }
+        Candidate::Ranked => dictionary::encode(values, dictionary::EntryOrder::Ranked, context),
+        Candidate::Sparse => sparse::encode(values, context),
+        Candidate::Number => number::encode(values, context),
+        Candidate::Time => time::encode(values, context),
+        Candidate::Hex => hex::encode(values, context.effort),
+        Candidate::Classes => classes::encode(values, context),
+        Candidate::Template(cut) => template::encode(values, *cut, context),
+        Candidate::Sorted(keys) => sorted::encode(values, keys, context),
+        Candidate::Copied(from) => copied::encode(values, *from, context),
+        Candidate::Mapped(key) => mapped::encode(values, *key, context),
+    }
+}
+
+/// Encodes some rows of the current column as a column nested in the coding `tag`.
+fn encode_rows(
+    tag: Tag,
+    values: &ColumnValues,
+    rows: &[u32],
+    context: &EncodeContext<'_>,
+) -> EncodedColumn {
+    encode(
+        &values.select(rows),
+        &context.inside(tag, context.refs.select(rows)),
+    )
+}
+
+/// Decodes what [`encode_rows`] encoded.
+fn decode_rows(
+    rows: &[u32],
+    plan: &mut FieldReader<'_>,
+    source: &mut StreamSource,
+    context: &DecodeContext<'_>,
+) -> Result<ColumnValues, Damage> {
+    decode(
+        rows.len(),
+        plan,
+        source,
+        &context.inside(context.refs.select(rows)),
+    )
+}
+
+/// Decodes a column of `count` values.
+pub(super) fn decode(
+    count: usize,
+    plan: &mut FieldReader<'_>,
+    source: &mut StreamSource,
+    context: &DecodeContext<'_>,
+) -> Result<ColumnValues, Damage> {
+    if context.depth > DEPTH_LIMIT {
+        return Err(Damage::new("columns are nested too deeply"));
+    }
+    if count > context.limit + 1 {
+        return Err(Damage::new(
+            "a column has more values than its block has bytes",
+        ));
+    }
+    match Tag::from_byte(plan.byte()?)? {
+        Tag::Empty if count == 0 => Ok(ColumnValues::default()),
+        Tag::Empty => Err(Damage::new("an empty column that should hold values")),
+        Tag::Constant => decode_constant(count, plan, context),
+        Tag::Text => text::decode(count, source, context),
+        Tag::Dictionary => {
+            dictionary::decode(count, dictionary::EntryOrder::Sorted, plan, source, context)
+        }
+        Tag::Ranked => {
+            dictionary::decode(count, dictionary::EntryOrder::Ranked, plan, source, context)
+        }
+        Tag::Sparse => sparse::decode(count, plan, source, context),
+        Tag::Number => number::decode(count, plan, source, context),
+        Tag::Time => time::decode(count, plan, source, context),
+        Tag::Hex => hex::decode(count, plan, source, context),
+        Tag::Classes => classes::decode(count, plan, source, context),
+        Tag::Template => template::decode(count, plan, source, context),
+        Tag::Sorted => sorted::decode(count, plan, source, context),
+        Tag::Copied => copied::decode(count, plan, source, context),
+        Tag::Mapped => mapped::decode(count, plan, source, context),
+    }
+}
+
+fn decode_constant(
+    count: usize,
+    plan: &mut FieldReader<'_>,
+    context: &DecodeContext<'_>,
+) -> Result<ColumnValues, Damage> {
+    let len = plan.size(CONSTANT_LIMIT, "a constant")?;
+    let value = plan.take(len)?;
+    if len.saturating_mul(count) > context.limit {
+        return Err(Damage::new("a column holds more bytes than its block"));
+    }
+    Ok(std::iter::repeat_n(value, count).collect())
+}

@@ -1,0 +1,99 @@
+//! Numbers: the differences from a prediction, in the integer layout with the smallest size.
+
+mod layout;
+mod predict;
+
+use self::predict::{OtherColumns, Prediction};
+pub(super) use self::{
+    layout::{put as put_integers, read as read_integers},
+    predict::best_key,
+};
+use super::{
+    context::{DecodeContext, EncodeContext, EncodedColumn, Tag},
+    decimal,
+    references::ColumnRefs,
+};
+use crate::{
+    Damage,
+    bytes::FieldReader,
+    transform::{
+        streams::{RawStream, StreamKind, StreamSource},
+        values::ColumnValues,
+    },
+};
+
+/// Fits if all values are numbers in one notation.
+pub(super) fn encode(values: &ColumnValues, context: &EncodeContext<'_>) -> Option<EncodedColumn> {
+    let scaled = decimal::scale(values)?;
+    let mut column = EncodedColumn::of(Tag::Number);
+    scaled.format.put(&mut column.plan);
+    if scaled.format.is_listed() {
+        column.streams.push(RawStream::new(
+            "decimals or noise",
+            StreamKind::Bytes,
+            scaled.listed,
+        ));
+    }
+    let read = |text: &[u8]| decimal::at_scale(text, scaled.format);
+    encode_numbers(&scaled.numbers, context, &read, &mut column);
+    Some(column)
+}
+
+/// Appends integers with the best prediction and layout. `read` converts the text of other columns to
+/// integers.
+pub(super) fn encode_numbers(
+    numbers: &[i64],
+    context: &EncodeContext<'_>,
+    read: &dyn Fn(&[u8]) -> Option<i64>,
+    column: &mut EncodedColumn,
+) {
+    let mut others = OtherColumns::new(&context.refs, numbers.len(), read);
+    let left = predict::best(numbers, context, &mut others, &mut column.plan);
+    put_integers(&left, context.effort, column);
+}
+
+/// Reads `count` values.
+pub(super) fn decode(
+    count: usize,
+    plan: &mut FieldReader<'_>,
+    source: &mut StreamSource,
+    context: &DecodeContext<'_>,
+) -> Result<ColumnValues, Damage> {
+    let format = decimal::NumberFormat::read(plan)?;
+    let listed = if format.is_listed() {
+        Some(source.next("decimals or noise")?)
+    } else {
+        None
+    };
+    let read = |text: &[u8]| decimal::at_scale(text, format);
+    let numbers = decode_numbers(count, plan, source, &context.refs, &read)?;
+    let mut values = ColumnValues::default();
+    for (row, number) in numbers.into_iter().enumerate() {
+        let decimals = match &listed {
+            Some(listed) => Some(
+                *listed
+                    .get(row)
+                    .ok_or_else(|| Damage::new("a number without its decimals"))?,
+            ),
+            None => None,
+        };
+        values.push_bounded(
+            decimal::write(format, number, decimals)?.as_bytes(),
+            context.limit,
+        )?;
+    }
+    Ok(values)
+}
+
+/// Reads `count` integers.
+pub(super) fn decode_numbers(
+    count: usize,
+    plan: &mut FieldReader<'_>,
+    source: &mut StreamSource,
+    refs: &ColumnRefs<'_>,
+    read: &dyn Fn(&[u8]) -> Option<i64>,
+) -> Result<Vec<i64>, Damage> {
+    let prediction = Prediction::read(plan, refs)?;
+    let left = read_integers(count, plan, source)?;
+    Ok(prediction.restore(left, &mut OtherColumns::new(refs, count, read)))
+}

@@ -1,0 +1,254 @@
+//! The streams of a block in coded groups after a directory.
+//!
+//! Small streams of one kind share a group and its headers. All text is also tried as one solid
+//! group, where equal text in several columns is found.
+
+mod groups;
+mod source;
+
+use std::sync::OnceLock;
+
+pub(crate) use source::{StreamSource, raw_limit};
+
+use self::groups::{StreamGroup, choose_groups};
+use crate::{
+    Codec, Effort,
+    bytes::put_varint,
+    entropy::{
+        self, LzmaProps, Search,
+        cost::{entropy_bytes, literals_bytes, matches_bytes},
+    },
+};
+
+/// The type of a stream's bytes, which selects the LZMA parameters.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub(super) enum StreamKind {
+    /// Text.
+    Text,
+    /// Single bytes: indexes, planes.
+    Bytes,
+    /// Numbers of this many bytes each: 1, 2, 4 or 8.
+    Rows(u8),
+    /// Bits without statistical structure: stored.
+    Packed,
+}
+
+impl StreamKind {
+    fn search(self) -> Search {
+        match self {
+            Self::Text => Search::Preset,
+            Self::Bytes | Self::Rows(_) | Self::Packed => Search::Short,
+        }
+    }
+
+    fn props(self, effort: Effort) -> Vec<LzmaProps> {
+        let few = effort != Effort::Max;
+        match self {
+            Self::Text if few => vec![LzmaProps {
+                lc: 3,
+                lp: 0,
+                pb: 0,
+            }],
+            Self::Text => vec![
+                LzmaProps {
+                    lc: 3,
+                    lp: 0,
+                    pb: 0,
+                },
+                LzmaProps::PROSE,
+            ],
+            Self::Bytes if few => vec![LzmaProps::BYTES],
+            Self::Bytes => vec![LzmaProps::BYTES, LzmaProps::PROSE],
+            Self::Rows(width) => {
+                let bits = width.clamp(1, 8).ilog2() as u8;
+                vec![LzmaProps {
+                    lc: 0,
+                    lp: bits,
+                    pb: bits,
+                }]
+            }
+            Self::Packed => Vec::new(),
+        }
+    }
+}
+
+/// One stream before coding.
+#[derive(Debug, Clone)]
+pub(super) struct RawStream {
+    /// How its bytes were made, for reports.
+    pub coding: &'static str,
+    /// The type of its bytes.
+    pub kind: StreamKind,
+    /// The bytes.
+    pub bytes: Vec<u8>,
+    /// Every level of nesting needs it; it is computed once.
+    cost: OnceLock<usize>,
+}
+
+impl RawStream {
+    /// A stream of `bytes`.
+    pub(super) fn new(coding: &'static str, kind: StreamKind, bytes: Vec<u8>) -> Self {
+        Self {
+            coding,
+            kind,
+            bytes,
+            cost: OnceLock::new(),
+        }
+    }
+
+    /// The coded size of this stream alone, in bytes: measured at effort balanced and max, estimated
+    /// at fast. All calls for one stream pass the same effort.
+    pub(super) fn cost(&self, effort: Effort) -> usize {
+        *self.cost.get_or_init(|| self.measure(effort))
+    }
+
+    fn measure(&self, effort: Effort) -> usize {
+        const HEADERS: usize = 3;
+        if self.kind == StreamKind::Packed {
+            return self.bytes.len() + HEADERS;
+        }
+        if self.bytes.len() <= TINY {
+            // It shares a group: only the bytes that it adds count.
+            return self.bytes.len().min(entropy_bytes(&self.bytes) + 4);
+        }
+        if is_fill(&self.bytes) {
+            return HEADERS;
+        }
+        HEADERS
+            + match (effort, self.kind) {
+                (_, StreamKind::Packed) => self.bytes.len(),
+                (Effort::Fast, _) => entropy_bytes(&self.bytes),
+                (Effort::Balanced | Effort::Max, StreamKind::Text) => self.bz2_bytes(),
+                (Effort::Balanced, StreamKind::Bytes) => {
+                    literals_bytes(&self.bytes).min(matches_bytes(&self.bytes))
+                }
+                // BZ2 finds repeated numbers, such as points on a shared border.
+                (Effort::Balanced, StreamKind::Rows(_))
+                | (Effort::Max, StreamKind::Bytes | StreamKind::Rows(_)) => {
+                    self.bz2_bytes().min(literals_bytes(&self.bytes))
+                }
+            }
+    }
+
+    fn bz2_bytes(&self) -> usize {
+        entropy::bz2(&self.bytes).map_or(self.bytes.len(), |coded| {
+            coded.bytes.len().min(self.bytes.len())
+        })
+    }
+}
+
+/// Streams of at most this many bytes share a group with others of their kind.
+const TINY: usize = 400;
+
+fn is_fill(bytes: &[u8]) -> bool {
+    bytes.len() > 1 && bytes.iter().all(|byte| *byte == bytes[0])
+}
+
+/// The size and codec of one stream.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Placed {
+    /// Its group's codec.
+    pub codec: Codec,
+    /// Its bytes before coding.
+    pub raw_bytes: u64,
+    /// Its share of the group's coded bytes, in proportion to its raw bytes.
+    pub packed_bytes: u64,
+}
+
+/// Codes all streams and returns the payload and the size of each stream.
+pub(super) fn write(plan: &[u8], streams: &[RawStream], effort: Effort) -> (Vec<u8>, Vec<Placed>) {
+    let groups = choose_groups(streams, effort);
+    let mut of_stream = vec![0; streams.len()];
+    let mut directory = Vec::new();
+    put_varint(&mut directory, plan.len() as u64);
+    directory.extend_from_slice(plan);
+    put_varint(&mut directory, groups.len() as u64);
+    for (number, group) in groups.iter().enumerate() {
+        directory.extend([group.coded.codec as u8, group.coded.params]);
+        put_varint(&mut directory, group.coded.bytes.len() as u64);
+        for &member in &group.members {
+            of_stream[member] = number;
+        }
+    }
+    put_varint(&mut directory, streams.len() as u64);
+    for (stream, group) in streams.iter().zip(&of_stream) {
+        put_varint(&mut directory, *group as u64);
+        put_varint(&mut directory, stream.bytes.len() as u64);
+    }
+    let coded = entropy::encode(
+        &directory,
+        effort,
+        &[LzmaProps::BYTES, LzmaProps::TEXT],
+        Search::Preset,
+    );
+    let mut payload = vec![coded.codec as u8, coded.params];
+    put_varint(&mut payload, directory.len() as u64);
+    put_varint(&mut payload, coded.bytes.len() as u64);
+    payload.extend(coded.bytes);
+    for group in &groups {
+        payload.extend_from_slice(&group.coded.bytes);
+    }
+    let placed = place(streams, &groups, &of_stream);
+    (payload, placed)
+}
+
+fn place(streams: &[RawStream], groups: &[StreamGroup], of_stream: &[usize]) -> Vec<Placed> {
+    let lengths: Vec<u64> = streams
+        .iter()
+        .map(|stream| stream.bytes.len() as u64)
+        .collect();
+    let raw_of = |group: &StreamGroup| {
+        group
+            .members
+            .iter()
+            .map(|&member| lengths[member])
+            .sum::<u64>()
+    };
+    let totals: Vec<u64> = groups.iter().map(raw_of).collect();
+    of_stream
+        .iter()
+        .zip(&lengths)
+        .map(|(&group, &raw_bytes)| Placed {
+            codec: groups[group].coded.codec,
+            raw_bytes,
+            packed_bytes: groups[group].coded.bytes.len() as u64 * raw_bytes / totals[group].max(1),
+        })
+        .collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn streams_round_trip_in_any_grouping() {
+        let mut rng = fastrand::Rng::with_seed(5);
+        let streams: Vec<RawStream> = [0usize, 1, 10, 300, 5000, 20_000, 5000]
+            .into_iter()
+            .enumerate()
+            .flat_map(|(number, len)| {
+                [StreamKind::Text, StreamKind::Bytes, StreamKind::Rows(4)]
+                    .map(|kind| (number, len, kind))
+            })
+            .map(|(number, len, kind)| {
+                let letter = |_| match number % 3 {
+                    1 => 7,
+                    _ => rng.u8(b'a'..b'f'),
+                };
+                RawStream::new("test", kind, (0..len).map(letter).collect())
+            })
+            .collect();
+        for effort in Effort::ALL {
+            let (payload, placed) = write(b"plan", &streams, effort);
+            assert_eq!(placed.len(), streams.len());
+            let mut source = StreamSource::read(&payload, 100_000).expect("reads");
+            assert_eq!(source.plan, b"plan");
+            for stream in &streams {
+                assert_eq!(source.next("test").as_ref(), Ok(&stream.bytes));
+            }
+            assert_eq!(source.finish(), Ok(()));
+            assert!(StreamSource::read(&payload[..payload.len() - 1], 100_000).is_err());
+            assert!(StreamSource::read(&payload, 100).is_err());
+        }
+    }
+}
