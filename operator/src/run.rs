@@ -44,7 +44,7 @@ pub struct OperatorOptions {
     pub identity: String,
     /// Times of the election.
     pub times: Times,
-    /// What the operator itself is told about workers.
+    /// The operator's own settings for workers.
     pub defaults: WorkerDefaults,
     /// How the transport is maintained.
     pub transport: ManagerOptions,

@@ -117,8 +117,8 @@ impl ScaleNamespace {
     async fn complete(&self, count: usize) {
         self.made(count).await;
         self.all(count, "statuses are there", |pipeline| {
-            let told = pipeline.data["status"]["observedGeneration"].as_i64();
-            told == pipeline.metadata.generation
+            let observed = pipeline.data["status"]["observedGeneration"].as_i64();
+            observed == pipeline.metadata.generation
         })
         .await;
     }
@@ -196,7 +196,7 @@ fn sorted(log: &[ProxiedRequest]) -> BTreeMap<&'static str, usize> {
         ("other reads", 0),
     ]);
     for seen in log {
-        let word = if seen.elects() {
+        let what = if seen.elects() {
             "about the lead"
         } else if seen.path.contains("/events") {
             "Events"
@@ -209,7 +209,7 @@ fn sorted(log: &[ProxiedRequest]) -> BTreeMap<&'static str, usize> {
         } else {
             "other reads"
         };
-        *sorted.get_mut(word).unwrap() += 1;
+        *sorted.get_mut(what).unwrap() += 1;
     }
     sorted
 }
@@ -341,9 +341,9 @@ async fn hundreds_of_pipelines() {
     namespace.made(count).await;
     let took = began.elapsed();
     namespace.complete(count).await;
-    let told = began.elapsed();
+    let reported = began.elapsed();
     println!(
-        "operator: all objects of {count} pipelines {took:?} after the first was applied (the last was after {created:?}), all statuses after {told:?}; {:.2} times the bare loop; {} ms of processor time (load {})",
+        "operator: all objects of {count} pipelines {took:?} after the first was applied (the last was after {created:?}), all statuses after {reported:?}; {:.2} times the bare loop; {} ms of processor time (load {})",
         took.as_secs_f64() / bare_took.as_secs_f64(),
         (operator.cpu_ticks() - cpu) * 10,
         load()

@@ -32,7 +32,7 @@ pub(crate) struct Context {
     pub(crate) events: EventPublisher,
     /// Metrics.
     pub(crate) metrics: OperatorMetrics,
-    /// What the operator itself is told about workers.
+    /// The operator's own settings for workers.
     pub(crate) defaults: WorkerDefaults,
     /// What is remembered of pipelines, by UID.
     pub(crate) memos: Mutex<HashMap<String, PipelineMemo>>,

@@ -1,5 +1,5 @@
-//! The end of a pipeline: its workers stop, its transport is dealt with by `deletionPolicy`, and the finalizer goes. What
-//! is left behind is named, and nothing delays the end without a limit.
+//! The end of a pipeline: its workers stop, its transport is dealt with by `deletionPolicy`, and the finalizer is removed.
+//! What is left behind is named, and nothing delays the end without a limit.
 
 use std::time::Duration;
 

@@ -73,8 +73,8 @@ pub(crate) async fn reconcile(
         let reported = timeout(DEADLINE, report).await;
         debug!(?reported, "Reported what fails again and again.");
     }
-    let word = if outcome.is_ok() { "ok" } else { "error" };
-    context.metrics.reconciled(word, began.elapsed());
+    let label = if outcome.is_ok() { "ok" } else { "error" };
+    context.metrics.reconciled(label, began.elapsed());
     context.reconciled(&pipeline, outcome.is_ok());
     outcome
 }

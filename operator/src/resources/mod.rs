@@ -25,7 +25,7 @@ pub use template::TemplateError;
 /// How many pods each role shall have at the moment. A role that is left out keeps what it has: others scale it.
 pub type Replicas = BTreeMap<Role, i32>;
 
-/// What the operator itself is told about workers.
+/// The operator's own settings for workers.
 #[derive(Clone, Debug)]
 pub struct WorkerDefaults {
     /// Image of the workers where the pipeline names none, with its tag.

@@ -7,7 +7,7 @@ use streampress_crds::Role;
 /// A pod template that cannot be used.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum TemplateError {
-    /// It has fields that this release does not know, and would leave out without a word.
+    /// It has fields that this release does not know, and would leave out.
     #[error(
         "spec.{role}.podTemplate: unknown field {}; see `kubectl explain deployment.spec.template`",
         .fields.join(", ")

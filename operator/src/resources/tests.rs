@@ -116,18 +116,18 @@ fn workers_may_touch_their_own_leases_and_nothing_else() {
 }
 
 #[test]
-fn a_role_is_told_its_own_settings_and_rolls_only_for_them() {
+fn a_role_gets_its_own_settings_and_rolls_only_for_them() {
     let of = |spec| {
         find(&built(spec), ObjectKind::Deployment, "stock-decompressor")["spec"]["template"].clone()
     };
     let before = of(json!({}));
-    let told = before["spec"]["containers"][0]["env"][0].clone();
-    assert_eq!(told["name"], "STREAMPRESS_PIPELINE");
+    let variable = before["spec"]["containers"][0]["env"][0].clone();
+    assert_eq!(variable["name"], "STREAMPRESS_PIPELINE");
     assert!(
-        told["value"]
+        variable["value"]
             .as_str()
             .is_some_and(|json| json.contains(r#""role":"decompressor""#)),
-        "{told}"
+        "{variable}"
     );
     assert_eq!(
         before,
@@ -172,7 +172,7 @@ fn secrets_are_referred_to_and_never_written_down() {
 }
 
 #[test]
-fn replicas_are_left_out_where_somebody_else_scales() {
+fn replicas_are_left_out_where_others_scale() {
     let objects = built_with(json!({}), &[(Role::Decompressor, 0)].into());
     assert_eq!(
         find(&objects, ObjectKind::Deployment, "stock-compressor")["spec"].get("replicas"),

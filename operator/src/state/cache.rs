@@ -231,7 +231,7 @@ fn key_of(kind: ObjectKind, object: &DynamicObject) -> ObjectKey {
     }
 }
 
-/// By label, not by owner reference: an object that lost its reference is still to be put right.
+/// By label, not by owner reference: an object that lost its reference is still to be restored.
 fn pipeline_of(object: &DynamicObject) -> Option<PipelineKey> {
     let labels = object.metadata.labels.as_ref()?;
     Some(PipelineKey {

@@ -16,7 +16,7 @@ use super::ledger::Retired;
 use crate::resources::compare::FieldsDigest;
 use crate::resources::{ObjectKind, WORKER, names};
 
-/// How long a Lease holds that does not say so, as a worker's is made.
+/// How long a Lease without a duration is held. Workers' Leases are made with this duration.
 const LEASE: Duration = Duration::from_secs(15);
 
 /// One object in the cluster.
@@ -169,7 +169,7 @@ impl DeploymentState {
     }
 }
 
-/// What the Deployment itself says is wrong.
+/// What is wrong, in the Deployment's own words.
 fn stuck(status: &DeploymentStatus) -> Option<String> {
     let find = |type_: &str, holds: &str, reason: Option<&str>| {
         status.conditions.iter().flatten().find(|condition| {

@@ -32,8 +32,8 @@ const PAGE_DEADLINE: Duration = Duration::from_secs(20);
 const SHORTEST_WATCH: Duration = Duration::from_secs(1);
 /// The pauses after failures.
 const PAUSES: Backoff = Backoff::new(Duration::from_millis(500), Duration::from_secs(15));
-/// After so many failures in a row everything is listed again: a server that does not take a version any more may say
-/// so in many ways.
+/// After so many failures in a row everything is listed again: the error of a server that does not know a version
+/// any more has many forms.
 const FAILURES_BEFORE_LIST: u32 = 5;
 /// A failure that comes this long after the last one is a first failure. Longer than any pause and deadline.
 const FORGIVEN_AFTER: Duration = Duration::from_secs(60);

@@ -39,7 +39,7 @@ pub struct ManagerOptions {
     pub verify_interval: Duration,
     /// How long making or reading may take.
     pub call_deadline: Duration,
-    /// How long deleting may take before what is left is named and the pipeline goes.
+    /// How long deleting may take before what is left is named and the pipeline's deletion ends.
     pub removal_deadline: Duration,
     /// Pipelines of one endpoint that are maintained at once, and as many that are removed.
     pub concurrency: usize,
@@ -73,7 +73,7 @@ pub(crate) struct TransportSnapshot {
     pub(crate) depths: Depths,
 }
 
-/// How deleting goes.
+/// How far a removal has come.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum Removal {
     /// Not done yet.
@@ -161,7 +161,7 @@ impl TransportManager {
         }
     }
 
-    /// Begins to delete the transport, or says how that goes.
+    /// Begins to delete the transport, or tells how far that has come.
     pub(crate) fn remove(&self, plan: &Plan, policy: DeletionPolicy) -> Removal {
         let mut entries = self.inner.entries.lock();
         if let Some(removal) = entries
@@ -213,7 +213,7 @@ impl Inner {
         limit.acquire_owned().await.ok()
     }
 
-    /// Changes what is known; notifies when that made a difference, and says so.
+    /// Changes what is known; notifies when that made a difference, and returns whether it did.
     fn update(&self, plan: &Plan, change: impl FnOnce(&mut Entry)) -> bool {
         let known = |entry: &Entry| {
             let snapshot = &entry.snapshot;

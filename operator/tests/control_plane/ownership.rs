@@ -101,7 +101,7 @@ async fn labels_that_are_removed_or_changed_are_restored_and_nothing_is_made_aga
 
 #[tokio::test(flavor = "multi_thread")]
 async fn objects_of_another_owner_are_left_alone_and_named() {
-    // A Service of theirs contradicts ours; the others say nothing that would.
+    // A Service of theirs contradicts ours; the others contradict nothing.
     let service = json!({"ports": [{"name": "metrics", "port": 8080, "targetPort": 1}]});
     for (kind, name, spec) in [
         (ObjectKind::ServiceAccount, "stock-worker", Value::Null),
@@ -109,7 +109,7 @@ async fn objects_of_another_owner_are_left_alone_and_named() {
         (ObjectKind::Service, "stock-metrics", service),
     ] {
         let cluster = TestCluster::new().await;
-        let mut foreign = json!({"apiVersion": kind.api_version(), "kind": kind.name(), "metadata": {"name": name, "annotations": {"a": "theirs"}}});
+        let mut foreign = json!({"apiVersion": kind.resource().api_version, "kind": kind.name(), "metadata": {"name": name, "annotations": {"a": "theirs"}}});
         if !spec.is_null() {
             foreign["spec"] = spec;
         }
@@ -258,7 +258,7 @@ async fn what_cannot_be_written_for_long_is_reported_and_delays_no_other_object(
     cluster.start_through(proxy.client());
     cluster.create("stock", json!({})).await;
     let stock = cluster
-        .until("stock", "to say so", |pipeline| {
+        .until("stock", "to report it", |pipeline| {
             pipeline["status"]["conditions"]
                 .as_array()
                 .into_iter()

@@ -235,7 +235,7 @@ impl Inner {
             (fault, state.broken.clone(), state.silent.clone())
         };
         match fault {
-            Fault::Refuse => return Err(broken()),
+            Fault::Refuse => return Err(broken_by_proxy()),
             Fault::Hang => return std::future::pending().await,
             Fault::Answer(code) => return Ok(injected(code)),
             Fault::Empty => return Ok(Response::new(whole(Bytes::new()))),
@@ -256,7 +256,7 @@ impl Inner {
             end = connection.ends() => return end.happen().await,
         };
         if matches!(fault, Fault::AnswerLost) {
-            return Err(broken());
+            return Err(broken_by_proxy());
         }
         Ok(answer.map(|body| connection.carry(body)))
     }
@@ -300,7 +300,7 @@ enum End {
 impl End {
     async fn happen<T>(self) -> Result<T, ProxyError> {
         match self {
-            End::Broken => Err(broken()),
+            End::Broken => Err(broken_by_proxy()),
             End::Silent => std::future::pending().await,
         }
     }
@@ -347,7 +347,7 @@ impl Connection {
     }
 }
 
-fn broken() -> ProxyError {
+fn broken_by_proxy() -> ProxyError {
     "broken by the proxy".into()
 }
 
