@@ -1,7 +1,6 @@
 //! The generated CustomResourceDefinition: the schema of the types, with the rules across fields in it.
 
 use std::collections::BTreeSet;
-use std::sync::OnceLock;
 
 use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::CustomResourceDefinition;
 use kube::CustomResourceExt;
@@ -9,7 +8,7 @@ use serde_json::{Value, json};
 
 use crate::api::patterns::DNS_LABEL;
 use crate::api::pipeline::CompressionPipeline;
-use crate::rules;
+use crate::rules::{RULES, Rule};
 
 /// The finished CustomResourceDefinition, with the rules across fields in it.
 pub fn crd() -> CustomResourceDefinition {
@@ -23,77 +22,117 @@ pub fn crd() -> CustomResourceDefinition {
     serde_json::from_value(value).unwrap_or(derived)
 }
 
+/// The command that refreshes every committed file that is generated from the types.
+pub const REFRESH: &str =
+    "cargo run -p streampress-crds --features kubernetes --bin crdgen -- --write";
+
+/// A file could not be generated.
+#[derive(Debug, thiserror::Error)]
+pub enum GenerateError {
+    /// As JSON.
+    #[error("writing as JSON")]
+    Json(#[from] serde_json::Error),
+    /// As YAML.
+    #[error("writing as YAML")]
+    Yaml(#[from] serde_yaml::ser::Error),
+}
+
 /// The CustomResourceDefinition as YAML, as it is committed.
-pub fn crd_yaml() -> Result<String, serde_yaml::ser::Error> {
-    let mut value = serde_json::to_value(crd()).map_err(|error| error.to_string())?;
+///
+/// # Errors
+/// When the types hold what YAML cannot say.
+pub fn crd_yaml() -> Result<String, GenerateError> {
+    let mut value = serde_json::to_value(crd())?;
     write_whole_numbers(&mut value);
     let yaml = serde_yaml::to_string(&value)?;
     Ok(format!("# Generated; refresh it with: {REFRESH}\n{yaml}"))
 }
 
-/// The command that refreshes the committed YAML.
-pub const REFRESH: &str =
-    "cargo run -p streampress-crds --bin crdgen > crds/compressionpipeline.yaml";
+/// Every committed file that is generated from the types: its path from the repository's root, and its text.
+///
+/// # Errors
+/// When the types hold what YAML or JSON cannot say.
+pub fn generated_files() -> Result<Vec<(&'static str, String)>, GenerateError> {
+    let crd = crd_yaml()?;
+    let schema = serde_json::to_string_pretty(&document_schema()?)?;
+    Ok(vec![
+        ("crds/compressionpipeline.yaml", crd.clone()),
+        // A chart holds no links: it has a copy.
+        ("charts/streampress/files/compressionpipeline.yaml", crd),
+        ("crds/src/document/schema.json", format!("{schema}\n")),
+    ])
+}
 
-/// The schema a whole document is checked against: the CRD's, and what matters here of an object's metadata.
-pub(crate) fn openapi() -> &'static Value {
-    static SCHEMA: OnceLock<Value> = OnceLock::new();
-    SCHEMA.get_or_init(|| {
-        let crd = serde_json::to_value(crd()).unwrap_or_default();
-        let schema = crd.pointer("/spec/versions/0/schema/openAPIV3Schema");
-        let mut schema = schema.cloned().unwrap_or_default();
-        let texts = json!({"type": "object", "additionalProperties": {"type": "string"}});
-        let properties = json!({
-            "apiVersion": {"type": "string"},
-            "kind": {"type": "string"},
-            "metadata": {
-                "type": "object",
-                "required": ["name"],
-                "properties": {
-                    "name": {"type": "string", "minLength": 1},
-                    "namespace": {"type": "string", "minLength": 1, "maxLength": 63, "pattern": DNS_LABEL},
-                    "labels": texts,
-                    "annotations": texts,
-                    "generateName": {"type": "string"},
-                    "finalizers": {"type": "array", "items": {"type": "string"}},
-                    "uid": {"type": "string"},
-                    "resourceVersion": {"type": "string"},
-                    "generation": {"type": "integer"},
-                    "creationTimestamp": {"nullable": true},
-                    "deletionTimestamp": {},
-                    "deletionGracePeriodSeconds": {},
-                    "managedFields": {},
-                    "ownerReferences": {},
-                    "selfLink": {}
-                }
-            },
-            // Written by the operator; a copy from a cluster carries it along.
-            "status": {"nullable": true}
-        });
-        if let (Some(known), Value::Object(more)) = (schema.get_mut("properties").and_then(Value::as_object_mut), properties) {
-            known.extend(more);
+/// The schema that a whole document is checked against: the CRD's, and what matters here of an object's metadata.
+/// Committed as `src/document/schema.json`, so that checking a document needs no Kubernetes library.
+fn document_schema() -> Result<Value, serde_json::Error> {
+    let crd = serde_json::to_value(crd())?;
+    let schema = crd.pointer("/spec/versions/0/schema/openAPIV3Schema");
+    let mut schema = schema.cloned().unwrap_or_default();
+    let texts = json!({"type": "object", "additionalProperties": {"type": "string"}});
+    let properties = json!({
+        "apiVersion": {"type": "string"},
+        "kind": {"type": "string"},
+        "metadata": {
+            "type": "object",
+            "required": ["name"],
+            "properties": {
+                "name": {"type": "string", "minLength": 1},
+                "namespace": {"type": "string", "minLength": 1, "maxLength": 63, "pattern": DNS_LABEL},
+                "labels": texts,
+                "annotations": texts,
+                "generateName": {"type": "string"},
+                "finalizers": {"type": "array", "items": {"type": "string"}},
+                "uid": {"type": "string"},
+                "resourceVersion": {"type": "string"},
+                "generation": {"type": "integer"},
+                "creationTimestamp": {"nullable": true},
+                "deletionTimestamp": {},
+                "deletionGracePeriodSeconds": {},
+                "managedFields": {},
+                "ownerReferences": {},
+                "selfLink": {}
+            }
+        },
+        // Written by the operator; a copy from a cluster carries it along.
+        "status": {"nullable": true}
+    });
+    if let (Some(known), Value::Object(more)) = (
+        schema.get_mut("properties").and_then(Value::as_object_mut),
+        properties,
+    ) {
+        known.extend(more);
+    }
+    schema["required"] = json!(["metadata", "spec"]);
+    for role in ["compressor", "decompressor"] {
+        if let Some(template) = schema.pointer_mut(&format!(
+            "/properties/spec/properties/{role}/properties/podTemplate"
+        )) {
+            // Its types are in a file of their own, which the CRD has no place for.
+            *template = json!({"$ref": "pod_template.json"});
         }
-        schema["required"] = json!(["metadata", "spec"]);
-        schema
-    })
+    }
+    strip(
+        &mut schema,
+        &["description", "default", "x-kubernetes-validations"],
+    );
+    write_whole_numbers(&mut schema);
+    Ok(schema)
 }
 
 /// Completes the derived schema: null is not a value, and rules stand with the objects they speak of.
 fn finish(schema: &mut Value) {
     tidy(schema);
     require_generator_schema(schema);
+    // A status says what is known: nothing is filled in for it.
     if let Some(status) = schema.pointer_mut("/properties/status") {
-        strip_defaults(status);
+        strip(status, &["default"]);
     }
-    let paths: BTreeSet<&str> = rules::RULES
-        .iter()
-        .flat_map(|rule| rule.at)
-        .copied()
-        .collect();
+    let paths: BTreeSet<&str> = RULES.iter().flat_map(|rule| rule.at).copied().collect();
     for path in paths {
         let names = path.split('.').filter(|name| !name.is_empty());
         let pointer: String = names.map(|name| format!("/properties/{name}")).collect();
-        let validations = rules::validations(path);
+        let validations = validations(path);
         if let Some(object) = schema
             .pointer_mut(&pointer)
             .filter(|_| !validations.is_empty())
@@ -101,6 +140,26 @@ fn finish(schema: &mut Value) {
             object["x-kubernetes-validations"] = validations.into();
         }
     }
+}
+
+/// The rules of one object, as the schema has them in `x-kubernetes-validations`.
+fn validations(at: &str) -> Vec<Value> {
+    let rules = RULES
+        .iter()
+        .filter(|rule| rule.at.contains(&at) && !rule.cel.is_empty());
+    rules.map(validation).collect()
+}
+
+fn validation(rule: &Rule) -> Value {
+    let mut validation = json!({
+        "rule": rule.cel,
+        "message": format!("{} {}; {}", rule.field, rule.rule, rule.help).trim(),
+    });
+    // The API server checks that a field path is in the schema, where metadata has no fields.
+    if !rule.field.is_empty() && !rule.field.starts_with("metadata.") {
+        validation["fieldPath"] = format!(".{}", rule.field).into();
+    }
+    validation
 }
 
 /// Takes out what the derivation adds and the API server neither needs nor wants.
@@ -119,11 +178,19 @@ fn tidy(schema: &mut Value) {
     }
 }
 
-/// A status says what is known: nothing is filled in for it.
-fn strip_defaults(schema: &mut Value) {
-    if let Value::Object(fields) = schema {
-        fields.remove("default");
-        fields.values_mut().for_each(strip_defaults);
+/// Takes these keywords out of a schema; a property of such a name stays.
+fn strip(schema: &mut Value, keywords: &[&str]) {
+    let Value::Object(fields) = schema else {
+        return;
+    };
+    fields.retain(|name, _| !keywords.contains(&&**name));
+    for (name, value) in fields {
+        match value {
+            Value::Object(properties) if name == "properties" => properties
+                .values_mut()
+                .for_each(|property| strip(property, keywords)),
+            value => strip(value, keywords),
+        }
     }
 }
 
@@ -161,6 +228,8 @@ fn write_whole_numbers(value: &mut Value) {
 
 #[cfg(test)]
 mod tests {
+    use std::path::Path;
+
     use super::*;
     use crate::api::patterns::{AMOUNT, PATTERNS};
 
@@ -184,13 +253,15 @@ mod tests {
     }
 
     #[test]
-    fn the_committed_crd_is_fresh() {
-        let path = concat!(env!("CARGO_MANIFEST_DIR"), "/compressionpipeline.yaml");
-        let committed = std::fs::read_to_string(path).unwrap_or_default();
-        assert!(
-            committed == yaml(),
-            "crds/compressionpipeline.yaml is stale; refresh it with: {REFRESH}"
-        );
+    fn the_committed_files_are_fresh() {
+        for (path, text) in generated_files().expect("generated files") {
+            let committed = Path::new(env!("CARGO_MANIFEST_DIR")).join("..").join(path);
+            let committed = std::fs::read_to_string(committed).unwrap_or_default();
+            assert!(
+                committed == text,
+                "{path} is stale; refresh it with: {REFRESH}"
+            );
+        }
     }
 
     #[test]
@@ -279,7 +350,7 @@ mod tests {
         let crd = serde_json::to_value(crd()).expect("JSON");
         let text = crd.to_string();
         let placed = text.matches("\"rule\":").count();
-        let rules = rules::RULES.iter().filter(|rule| !rule.cel.is_empty());
+        let rules = RULES.iter().filter(|rule| !rule.cel.is_empty());
         assert_eq!(placed, rules.map(|rule| rule.at.len()).sum::<usize>());
     }
 }

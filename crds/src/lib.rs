@@ -18,6 +18,7 @@
 
 pub mod api;
 pub mod checked;
+#[cfg(feature = "kubernetes")]
 pub mod crd;
 pub mod defaults;
 pub mod document;
@@ -38,6 +39,7 @@ pub mod settings;
 pub use api::pipeline::{CompressionPipeline, CompressionPipelineSpec};
 pub use api::status::CompressionPipelineStatus;
 pub use checked::CheckedPipeline;
+#[cfg(feature = "kubernetes")]
 pub use crd::crd;
 pub use document::{Diagnostic, Documents, load, load_one};
 pub use invalid::Invalid;

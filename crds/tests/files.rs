@@ -163,6 +163,18 @@ fn single_fields_are_bounded() {
             "slots: 2: must be a whole number; leave the quotes out",
         ),
         (
+            "compressor: {podTemplate: {spec: {nodeSelector: [a]}}}",
+            "spec.compressor.podTemplate.spec.nodeSelector: [\"a\"]: must be a group of fields",
+        ),
+        (
+            "decompressor: {podTemplate: {spec: {containers: [{env: [{name: a, value: 1}]}]}}}",
+            "podTemplate.spec.containers[0].env[0].value: 1: must be text; put it in quotes",
+        ),
+        (
+            "compressor: {podTemplate: [a]}",
+            "spec.compressor.podTemplate: [\"a\"]: must be a group of fields",
+        ),
+        (
             "compressor: {resources: {limits: {cpu: lots}}}",
             "limits.cpu: lots: must be an amount of a resource",
         ),

@@ -1,8 +1,11 @@
 //! Parts of the schema that the types alone cannot say.
 
-use schemars::{Schema, SchemaGenerator, json_schema};
+use std::borrow::Cow;
+
+use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
 
 use crate::api::patterns::AMOUNT;
+use crate::quantity::{self, ByteSize};
 
 /// Any object.
 pub(super) fn any_object(_: &mut SchemaGenerator) -> Schema {
@@ -40,4 +43,23 @@ pub(super) fn conditions(_: &mut SchemaGenerator) -> Schema {
             }
         }
     })
+}
+
+impl JsonSchema for ByteSize {
+    fn schema_name() -> Cow<'static, str> {
+        "ByteSize".into()
+    }
+
+    fn inline_schema() -> bool {
+        true
+    }
+
+    fn json_schema(_: &mut SchemaGenerator) -> Schema {
+        json_schema!({
+            "x-kubernetes-int-or-string": true,
+            "anyOf": [{"type": "integer"}, {"type": "string"}],
+            "pattern": quantity::PATTERN,
+            "maxLength": 24
+        })
+    }
 }

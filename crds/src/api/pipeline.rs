@@ -6,46 +6,55 @@
 
 use std::collections::BTreeMap;
 
-use k8s_openapi::apimachinery::pkg::util::intstr::IntOrString;
+#[cfg(feature = "kubernetes")]
 use kube::CustomResource;
+#[cfg(feature = "kubernetes")]
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
+#[cfg(not(feature = "kubernetes"))]
+pub use crate::api::light::CompressionPipeline;
+#[cfg(feature = "kubernetes")]
 use crate::api::status::CompressionPipelineStatus;
+#[cfg(feature = "kubernetes")]
 use crate::api::{fragments, patterns};
 use crate::quantity::ByteSize;
 
 /// What a pipeline shall do: where files come from, how they are packed and moved, and where they are restored.
-#[derive(CustomResource, Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
-#[kube(
-    group = "streampress.dev",
-    version = "v1alpha1",
-    kind = "CompressionPipeline",
-    plural = "compressionpipelines",
-    shortname = "cpl",
-    category = "streampress",
-    namespaced,
-    status = "CompressionPipelineStatus",
-    derive = "PartialEq",
-    derive = "Default",
-    doc = "Moves text files through a metered stream as small as they can be made and restores them byte for byte on the other side.",
-    scale(
-        spec_replicas_path = ".spec.compressor.replicas",
-        status_replicas_path = ".status.roles.compressor.ready",
-        label_selector_path = ".status.roles.compressor.selector"
-    ),
-    printcolumn = r#"{"name":"Phase","type":"string","jsonPath":".status.phase"}"#,
-    printcolumn = r#"{"name":"Ready","type":"string","jsonPath":".status.conditions[?(@.type==\"Ready\")].status"}"#,
-    printcolumn = r#"{"name":"Backlog","type":"integer","jsonPath":".status.backlog.files","description":"Files announced and not yet compressed."}"#,
-    printcolumn = r#"{"name":"Restored","type":"integer","jsonPath":".status.progress.filesRestored"}"#,
-    printcolumn = r#"{"name":"Saved","type":"string","jsonPath":".status.progress.savedPercent","description":"Share of the bytes that the stream did not have to carry, in per cent."}"#,
-    printcolumn = r#"{"name":"Dead","type":"integer","jsonPath":".status.backlog.dead","description":"Messages set aside as dead letters, with a reason each."}"#,
-    printcolumn = r#"{"name":"Age","type":"date","jsonPath":".metadata.creationTimestamp"}"#,
-    printcolumn = r#"{"name":"Compressors","type":"string","jsonPath":".status.roles.compressor.slots[*].holder","priority":1}"#,
-    printcolumn = r#"{"name":"Decompressors","type":"string","jsonPath":".status.roles.decompressor.slots[*].holder","priority":1}"#,
-    printcolumn = r#"{"name":"Image","type":"string","jsonPath":".status.roles.compressor.image","priority":1}"#,
-    printcolumn = r#"{"name":"Message","type":"string","jsonPath":".status.message","priority":1}"#
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(feature = "kubernetes", derive(CustomResource, JsonSchema))]
+#[cfg_attr(
+    feature = "kubernetes",
+    kube(
+        group = "streampress.dev",
+        version = "v1alpha1",
+        kind = "CompressionPipeline",
+        plural = "compressionpipelines",
+        shortname = "cpl",
+        category = "streampress",
+        namespaced,
+        status = "CompressionPipelineStatus",
+        derive = "PartialEq",
+        derive = "Default",
+        doc = "Moves text files through a metered stream as small as they can be made and restores them byte for byte on the other side.",
+        scale(
+            spec_replicas_path = ".spec.compressor.replicas",
+            status_replicas_path = ".status.roles.compressor.ready",
+            label_selector_path = ".status.roles.compressor.selector"
+        ),
+        printcolumn = r#"{"name":"Phase","type":"string","jsonPath":".status.phase"}"#,
+        printcolumn = r#"{"name":"Ready","type":"string","jsonPath":".status.conditions[?(@.type==\"Ready\")].status"}"#,
+        printcolumn = r#"{"name":"Backlog","type":"integer","jsonPath":".status.backlog.files","description":"Files announced and not yet compressed."}"#,
+        printcolumn = r#"{"name":"Restored","type":"integer","jsonPath":".status.progress.filesRestored"}"#,
+        printcolumn = r#"{"name":"Saved","type":"string","jsonPath":".status.progress.savedPercent","description":"Share of the bytes that the stream did not have to carry, in per cent."}"#,
+        printcolumn = r#"{"name":"Dead","type":"integer","jsonPath":".status.backlog.dead","description":"Messages set aside as dead letters, with a reason each."}"#,
+        printcolumn = r#"{"name":"Age","type":"date","jsonPath":".metadata.creationTimestamp"}"#,
+        printcolumn = r#"{"name":"Compressors","type":"string","jsonPath":".status.roles.compressor.slots[*].holder","priority":1}"#,
+        printcolumn = r#"{"name":"Decompressors","type":"string","jsonPath":".status.roles.decompressor.slots[*].holder","priority":1}"#,
+        printcolumn = r#"{"name":"Image","type":"string","jsonPath":".status.roles.compressor.image","priority":1}"#,
+        printcolumn = r#"{"name":"Message","type":"string","jsonPath":".status.message","priority":1}"#
+    )
 )]
 #[serde(rename_all = "camelCase", default)]
 pub struct CompressionPipelineSpec {
@@ -80,7 +89,8 @@ pub struct CompressionPipelineSpec {
 }
 
 /// What stays in order.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize, JsonSchema)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[cfg_attr(feature = "kubernetes", derive(JsonSchema))]
 pub enum Ordering {
     /// Versions of one file name stay in order; different names run in parallel.
     #[default]
@@ -90,27 +100,29 @@ pub enum Ordering {
 }
 
 /// The container image of the workers.
-#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(feature = "kubernetes", derive(JsonSchema))]
 #[serde(rename_all = "camelCase", default)]
 pub struct ImageSpec {
     /// Repository with registry and without a tag, e.g. ghcr.io/streampress/streampress.
     #[serde(skip_serializing_if = "Option::is_none")]
-    #[schemars(length(min = 1, max = 255), regex(pattern = patterns::IMAGE_REPOSITORY))]
+    #[cfg_attr(feature = "kubernetes", schemars(length(min = 1, max = 255), regex(pattern = patterns::IMAGE_REPOSITORY)))]
     pub repository: Option<String>,
     /// Tag, or a digest written sha256:….
     #[serde(skip_serializing_if = "Option::is_none")]
-    #[schemars(length(min = 1, max = 128), regex(pattern = patterns::IMAGE_TAG))]
+    #[cfg_attr(feature = "kubernetes", schemars(length(min = 1, max = 128), regex(pattern = patterns::IMAGE_TAG)))]
     pub tag: Option<String>,
     /// When the node pulls the image.
     pub pull_policy: PullPolicy,
     /// Secrets of this namespace that hold the registry's credentials.
     #[serde(skip_serializing_if = "Vec::is_empty")]
-    #[schemars(length(max = 16))]
+    #[cfg_attr(feature = "kubernetes", schemars(length(max = 16)))]
     pub pull_secrets: Vec<ObjectName>,
 }
 
 /// When the node pulls the image.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "kubernetes", derive(JsonSchema))]
 pub enum PullPolicy {
     /// Only when the node does not have it.
     #[default]
@@ -122,35 +134,38 @@ pub enum PullPolicy {
 }
 
 /// The name of an object in the pipeline's namespace.
-#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(feature = "kubernetes", derive(JsonSchema))]
 pub struct ObjectName {
     /// Name of the object, in the same namespace.
-    #[schemars(length(min = 1, max = 253), regex(pattern = patterns::OBJECT_NAME))]
+    #[cfg_attr(feature = "kubernetes", schemars(length(min = 1, max = 253), regex(pattern = patterns::OBJECT_NAME)))]
     pub name: String,
 }
 
 /// Where the queues and the stream are, and with whose rights they are used.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(feature = "kubernetes", derive(JsonSchema))]
 #[serde(rename_all = "camelCase", default)]
 pub struct AwsSpec {
     /// AWS region of the queues and the stream.
-    #[schemars(length(max = 32), regex(pattern = patterns::REGION))]
+    #[cfg_attr(feature = "kubernetes", schemars(length(max = 32), regex(pattern = patterns::REGION)))]
     pub region: String,
     /// Address to use instead of AWS's own, e.g. http://localstack:4566. Credentials do not belong in it.
     #[serde(rename = "endpointURL", skip_serializing_if = "Option::is_none")]
-    #[schemars(length(max = 512), regex(pattern = patterns::ENDPOINT))]
+    #[cfg_attr(feature = "kubernetes", schemars(length(max = 512), regex(pattern = patterns::ENDPOINT)))]
     pub endpoint_url: Option<String>,
     /// Secret of this namespace with AWS_ACCESS_KEY_ID, AWS_SECRET_ACCESS_KEY and, where needed, AWS_SESSION_TOKEN.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub credentials_secret_ref: Option<ObjectName>,
     /// Service account the workers run as, e.g. one bound to an IAM role; one of the operator's making where left out.
     #[serde(skip_serializing_if = "Option::is_none")]
-    #[schemars(length(min = 1, max = 253), regex(pattern = patterns::OBJECT_NAME))]
+    #[cfg_attr(feature = "kubernetes", schemars(length(min = 1, max = 253), regex(pattern = patterns::OBJECT_NAME)))]
     pub service_account_name: Option<String>,
 }
 
 /// The two queues and the stream between the roles.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(feature = "kubernetes", derive(JsonSchema))]
 #[serde(rename_all = "camelCase", default)]
 pub struct TransportSpec {
     /// Create: made for this pipeline. Adopt: existing ones, named below, used and never deleted. Cannot be changed later.
@@ -166,7 +181,8 @@ pub struct TransportSpec {
 }
 
 /// Who the queues and the stream belong to.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "kubernetes", derive(JsonSchema))]
 pub enum TransportPolicy {
     /// Made by the operator for this pipeline, and tagged with its UID.
     #[default]
@@ -176,7 +192,8 @@ pub enum TransportPolicy {
 }
 
 /// What happens to queues and stream when the pipeline is deleted.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "kubernetes", derive(JsonSchema))]
 pub enum DeletionPolicy {
     /// Deleted once nothing is left in them; what is kept is named in an Event.
     #[default]
@@ -188,58 +205,60 @@ pub enum DeletionPolicy {
 }
 
 /// A FIFO queue.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(feature = "kubernetes", derive(JsonSchema))]
 #[serde(rename_all = "camelCase", default)]
 pub struct QueueSpec {
     /// Name, ending in .fifo; made from namespace, name and UID where left out. Cannot be changed later.
     #[serde(skip_serializing_if = "Option::is_none")]
-    #[schemars(length(max = 80), regex(pattern = patterns::QUEUE_NAME))]
+    #[cfg_attr(feature = "kubernetes", schemars(length(max = 80), regex(pattern = patterns::QUEUE_NAME)))]
     pub name: Option<String>,
     /// Seconds a message stays hidden while a worker has it; prolonged for as long as the worker is at work.
-    #[schemars(range(min = 10, max = 43_200))]
+    #[cfg_attr(feature = "kubernetes", schemars(range(min = 10, max = 43_200)))]
     pub visibility_timeout_seconds: i32,
     /// Deliveries without success after which a message becomes a dead letter; at least 2, so that one restart does not make one.
-    #[schemars(range(min = 2, max = 1_000))]
+    #[cfg_attr(feature = "kubernetes", schemars(range(min = 2, max = 1_000)))]
     pub max_receive_count: i32,
 }
 
 /// The stream that carries the packed bytes.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(feature = "kubernetes", derive(JsonSchema))]
 #[serde(rename_all = "camelCase", default)]
 pub struct StreamSpec {
     /// Name; made from namespace, name and UID where left out. Cannot be changed later.
     #[serde(skip_serializing_if = "Option::is_none")]
-    #[schemars(length(max = 128), regex(pattern = patterns::STREAM_NAME))]
+    #[cfg_attr(feature = "kubernetes", schemars(length(max = 128), regex(pattern = patterns::STREAM_NAME)))]
     pub name: Option<String>,
     /// Shards: each carries 1 MiB/s in and 2 MiB/s out, and is paid for by the hour.
-    #[schemars(range(min = 1, max = 500))]
+    #[cfg_attr(feature = "kubernetes", schemars(range(min = 1, max = 500)))]
     pub shards: i32,
     /// Hours the stream keeps the packed bytes: the time within which files must be restored.
-    #[schemars(range(min = 24, max = 8_760))]
+    #[cfg_attr(feature = "kubernetes", schemars(range(min = 24, max = 8_760)))]
     pub retention_hours: i32,
 }
 
 /// Where files to compress are found.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(feature = "kubernetes", derive(JsonSchema))]
 #[serde(rename_all = "camelCase", default)]
 pub struct SourceSpec {
     /// Folder on the volume (file:///data/…) or prefix in a bucket (s3://bucket/prefix).
-    #[schemars(length(max = 512), regex(pattern = patterns::LOCATION))]
+    #[cfg_attr(feature = "kubernetes", schemars(length(max = 512), regex(pattern = patterns::LOCATION)))]
     pub location: String,
     /// Kinds of files to take: json (.json, .ndjson, .jsonl), csv (.csv), txt (.txt, .log).
-    #[schemars(length(min = 1, max = 3), extend("x-kubernetes-list-type" = "set"))]
+    #[cfg_attr(feature = "kubernetes", schemars(length(min = 1, max = 3), extend("x-kubernetes-list-type" = "set")))]
     pub formats: Vec<SourceFormat>,
     /// Announce new and changed files that held still for this many seconds; 0: only what is submitted or generated.
-    #[schemars(range(min = 0, max = 86_400))]
+    #[cfg_attr(feature = "kubernetes", schemars(range(min = 0, max = 86_400)))]
     pub scan_seconds: i32,
     /// What happens to a source file once it is packed and announced.
     pub on_compressed: OnCompressed,
 }
 
 /// A kind of text file.
-#[derive(
-    Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize, JsonSchema,
-)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+#[cfg_attr(feature = "kubernetes", derive(JsonSchema))]
 #[serde(rename_all = "lowercase")]
 pub enum SourceFormat {
     /// JSON: .json, .ndjson, .jsonl.
@@ -251,7 +270,8 @@ pub enum SourceFormat {
 }
 
 /// What happens to a source file once it is packed and announced.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "kubernetes", derive(JsonSchema))]
 pub enum OnCompressed {
     /// It stays as it is.
     #[default]
@@ -263,16 +283,18 @@ pub enum OnCompressed {
 }
 
 /// Where restored files go.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(feature = "kubernetes", derive(JsonSchema))]
 #[serde(rename_all = "camelCase", default)]
 pub struct DestinationSpec {
     /// Folder on the volume (file:///data/…) or prefix in a bucket (s3://bucket/prefix).
-    #[schemars(length(max = 512), regex(pattern = patterns::LOCATION))]
+    #[cfg_attr(feature = "kubernetes", schemars(length(max = 512), regex(pattern = patterns::LOCATION)))]
     pub location: String,
 }
 
 /// The volume mounted at /data in every worker.
-#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(feature = "kubernetes", derive(JsonSchema))]
 #[serde(rename_all = "camelCase")]
 pub struct VolumeSpec {
     /// A claim of this namespace; ReadWriteMany where workers run on several nodes.
@@ -280,16 +302,18 @@ pub struct VolumeSpec {
 }
 
 /// A claim of this namespace.
-#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(feature = "kubernetes", derive(JsonSchema))]
 #[serde(rename_all = "camelCase")]
 pub struct VolumeClaim {
     /// Name of the PersistentVolumeClaim.
-    #[schemars(length(min = 1, max = 253), regex(pattern = patterns::OBJECT_NAME))]
+    #[cfg_attr(feature = "kubernetes", schemars(length(min = 1, max = 253), regex(pattern = patterns::OBJECT_NAME)))]
     pub claim_name: String,
 }
 
 /// How files are packed.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(feature = "kubernetes", derive(JsonSchema))]
 #[serde(rename_all = "camelCase", default)]
 pub struct CodecSpec {
     /// Hybrid: smallest, byte for byte. Seed: as the Python original writes and reads it, files normalised.
@@ -303,7 +327,8 @@ pub struct CodecSpec {
 }
 
 /// The form of the packed bytes.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize, JsonSchema)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[cfg_attr(feature = "kubernetes", derive(JsonSchema))]
 pub enum CodecFormat {
     /// Every block goes through the smallest of several lossless ways.
     #[default]
@@ -313,7 +338,8 @@ pub enum CodecFormat {
 }
 
 /// How much time packing may take.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize, JsonSchema)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[cfg_attr(feature = "kubernetes", derive(JsonSchema))]
 pub enum CodecEffort {
     /// Least time.
     Fast,
@@ -325,7 +351,8 @@ pub enum CodecEffort {
 }
 
 /// Makes files to compress.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(feature = "kubernetes", derive(JsonSchema))]
 #[serde(rename_all = "camelCase", default)]
 pub struct GeneratorSpec {
     /// What the records look like: exactly one of example, configMap and inline.
@@ -333,20 +360,21 @@ pub struct GeneratorSpec {
     /// About how large each file gets, from 1Ki to 1Gi.
     pub file_size: ByteSize,
     /// Files to make per minute; 0: as fast as it can.
-    #[schemars(range(min = 0, max = 100_000))]
+    #[cfg_attr(feature = "kubernetes", schemars(range(min = 0, max = 100_000)))]
     pub files_per_minute: i32,
     /// Files to make before it idles; 0: endless.
-    #[schemars(range(min = 0, max = 1_000_000_000))]
+    #[cfg_attr(feature = "kubernetes", schemars(range(min = 0, max = 1_000_000_000)))]
     pub files: i64,
     /// Kind of file to write.
     pub format: GeneratedFormat,
     /// The same seed and schema make the same files.
-    #[schemars(range(min = 0))]
+    #[cfg_attr(feature = "kubernetes", schemars(range(min = 0)))]
     pub seed: i64,
 }
 
 /// What the generated records look like: exactly one of example, configMap and inline.
-#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(feature = "kubernetes", derive(JsonSchema))]
 #[serde(rename_all = "camelCase", default)]
 pub struct GeneratorSchema {
     /// A schema that comes with Streampress.
@@ -354,20 +382,24 @@ pub struct GeneratorSchema {
     pub example: Option<Example>,
     /// ConfigMap of this namespace that holds the schema.
     #[serde(skip_serializing_if = "Option::is_none")]
-    #[schemars(length(min = 1, max = 253), regex(pattern = patterns::OBJECT_NAME))]
+    #[cfg_attr(feature = "kubernetes", schemars(length(min = 1, max = 253), regex(pattern = patterns::OBJECT_NAME)))]
     pub config_map: Option<String>,
     /// Key in the ConfigMap; schema.json where left out.
     #[serde(skip_serializing_if = "Option::is_none")]
-    #[schemars(length(min = 1, max = 253), regex(pattern = patterns::CONFIG_KEY))]
+    #[cfg_attr(feature = "kubernetes", schemars(length(min = 1, max = 253), regex(pattern = patterns::CONFIG_KEY)))]
     pub key: Option<String>,
     /// The schema itself, an object; at most 64 KiB as JSON.
     #[serde(skip_serializing_if = "Option::is_none")]
-    #[schemars(schema_with = "fragments::any_object")]
+    #[cfg_attr(
+        feature = "kubernetes",
+        schemars(schema_with = "fragments::any_object")
+    )]
     pub inline: Option<Map<String, Value>>,
 }
 
 /// A schema that comes with Streampress.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize, JsonSchema)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[cfg_attr(feature = "kubernetes", derive(JsonSchema))]
 #[serde(rename_all = "kebab-case")]
 pub enum Example {
     /// Trades of made-up shares, with prices that walk.
@@ -379,7 +411,8 @@ pub enum Example {
 }
 
 /// Kind of file to write.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize, JsonSchema)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[cfg_attr(feature = "kubernetes", derive(JsonSchema))]
 #[serde(rename_all = "lowercase")]
 pub enum GeneratedFormat {
     /// One JSON array of records (.json).
@@ -394,18 +427,19 @@ pub enum GeneratedFormat {
 }
 
 /// The workers of one role.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(feature = "kubernetes", derive(JsonSchema))]
 #[serde(rename_all = "camelCase", default)]
 pub struct WorkerSpec {
     /// Pods to run while autoscaling is None; those beyond `slots` stand by.
-    #[schemars(range(min = 0, max = 500))]
+    #[cfg_attr(feature = "kubernetes", schemars(range(min = 0, max = 500)))]
     pub replicas: i32,
     /// Workers that may be at work at once; 1 where left out, autoscaling.max with autoscaling.
     #[serde(skip_serializing_if = "Option::is_none")]
-    #[schemars(range(min = 1, max = 500))]
+    #[cfg_attr(feature = "kubernetes", schemars(range(min = 1, max = 500)))]
     pub slots: Option<i32>,
     /// Seconds between two looks for work.
-    #[schemars(range(min = 1, max = 3_600))]
+    #[cfg_attr(feature = "kubernetes", schemars(range(min = 1, max = 3_600)))]
     pub interval_seconds: i32,
     /// Who decides how many pods run.
     pub autoscaling: AutoscalingSpec,
@@ -413,35 +447,40 @@ pub struct WorkerSpec {
     pub resources: ResourcesSpec,
     /// Merged into the role's pods: labels, node selection, tolerations, as in a Deployment's template.
     #[serde(skip_serializing_if = "Option::is_none")]
-    #[schemars(schema_with = "fragments::any_object")]
+    #[cfg_attr(
+        feature = "kubernetes",
+        schemars(schema_with = "fragments::any_object")
+    )]
     pub pod_template: Option<Map<String, Value>>,
 }
 
 /// Who decides how many pods run.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(feature = "kubernetes", derive(JsonSchema))]
 #[serde(rename_all = "camelCase", default)]
 pub struct AutoscalingSpec {
     /// None: replicas as written. Internal: by backlog, from min to max. External: an HPA or KEDA scales the Deployment.
     pub mode: AutoscalingMode,
     /// Fewest pods; 0: none while there is no work.
-    #[schemars(range(min = 0, max = 500))]
+    #[cfg_attr(feature = "kubernetes", schemars(range(min = 0, max = 500)))]
     pub min: i32,
     /// Most pods.
-    #[schemars(range(min = 1, max = 500))]
+    #[cfg_attr(feature = "kubernetes", schemars(range(min = 1, max = 500)))]
     pub max: i32,
     /// Waiting files for which one pod is thought enough.
-    #[schemars(range(min = 1, max = 100_000))]
+    #[cfg_attr(feature = "kubernetes", schemars(range(min = 1, max = 100_000)))]
     pub target_backlog_per_replica: i32,
     /// Seconds the backlog must call for more pods before they are added.
-    #[schemars(range(min = 0, max = 3_600))]
+    #[cfg_attr(feature = "kubernetes", schemars(range(min = 0, max = 3_600)))]
     pub scale_up_seconds: i32,
     /// Seconds the backlog must call for fewer pods before they are taken away.
-    #[schemars(range(min = 0, max = 86_400))]
+    #[cfg_attr(feature = "kubernetes", schemars(range(min = 0, max = 86_400)))]
     pub scale_down_seconds: i32,
 }
 
 /// Who decides how many pods run.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "kubernetes", derive(JsonSchema))]
 pub enum AutoscalingMode {
     /// `replicas`, as written.
     #[default]
@@ -453,26 +492,38 @@ pub enum AutoscalingMode {
 }
 
 /// CPU and memory of each pod, as in any pod.
-#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(feature = "kubernetes", derive(JsonSchema))]
 #[serde(rename_all = "camelCase", default)]
 pub struct ResourcesSpec {
     /// What is set aside for the pod, e.g. {cpu: 500m, memory: 256Mi}.
     #[serde(skip_serializing_if = "BTreeMap::is_empty")]
-    #[schemars(schema_with = "fragments::amounts")]
-    pub requests: BTreeMap<String, IntOrString>,
+    #[cfg_attr(feature = "kubernetes", schemars(schema_with = "fragments::amounts"))]
+    pub requests: BTreeMap<String, ResourceAmount>,
     /// What the pod may not exceed.
     #[serde(skip_serializing_if = "BTreeMap::is_empty")]
-    #[schemars(schema_with = "fragments::amounts")]
-    pub limits: BTreeMap<String, IntOrString>,
+    #[cfg_attr(feature = "kubernetes", schemars(schema_with = "fragments::amounts"))]
+    pub limits: BTreeMap<String, ResourceAmount>,
+}
+
+/// An amount of CPU, memory or another resource.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(untagged)]
+pub enum ResourceAmount {
+    /// A bare number: cores, bytes or pieces.
+    Number(i64),
+    /// A number with a unit, e.g. 500m or 256Mi.
+    Text(String),
 }
 
 /// The HTML report.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(feature = "kubernetes", derive(JsonSchema))]
 #[serde(rename_all = "camelCase", default)]
 pub struct ReportSpec {
     /// Whether it is written.
     pub enabled: bool,
     /// The page, on the volume (file:///data/….html) or in a bucket (s3://bucket/….html).
-    #[schemars(length(max = 512), regex(pattern = patterns::REPORT_LOCATION))]
+    #[cfg_attr(feature = "kubernetes", schemars(length(max = 512), regex(pattern = patterns::REPORT_LOCATION)))]
     pub location: String,
 }

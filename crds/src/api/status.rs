@@ -1,13 +1,19 @@
 //! What the operator reports of a pipeline. Written by the operator alone; a figure that is not known is left out, never 0.
 
+#[cfg(feature = "kubernetes")]
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
+#[cfg(feature = "kubernetes")]
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
+#[cfg(feature = "kubernetes")]
 use crate::api::fragments;
+#[cfg(not(feature = "kubernetes"))]
+pub use crate::api::light::Condition;
 
 /// How the pipeline goes.
-#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(feature = "kubernetes", derive(JsonSchema))]
 #[serde(rename_all = "camelCase", default)]
 pub struct CompressionPipelineStatus {
     /// The generation of the spec that this status speaks of.
@@ -18,15 +24,18 @@ pub struct CompressionPipelineStatus {
     pub phase: Option<Phase>,
     /// One sentence: what is going on and, where something is wrong, what to do.
     #[serde(skip_serializing_if = "Option::is_none")]
-    #[schemars(length(max = 1024))]
+    #[cfg_attr(feature = "kubernetes", schemars(length(max = 1024)))]
     pub message: Option<String>,
     /// Ready, Reconciling, Stalled, TransportReady and Drained.
     #[serde(skip_serializing_if = "Vec::is_empty")]
-    #[schemars(
+    #[cfg_attr(feature = "kubernetes", schemars(
         length(max = 16),
         extend("x-kubernetes-list-type" = "map", "x-kubernetes-list-map-keys" = ["type"])
+    ))]
+    #[cfg_attr(
+        feature = "kubernetes",
+        schemars(schema_with = "fragments::conditions")
     )]
-    #[schemars(schema_with = "fragments::conditions")]
     pub conditions: Vec<Condition>,
     /// The workers, role by role.
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -43,7 +52,8 @@ pub struct CompressionPipelineStatus {
 }
 
 /// A pipeline's state in one word.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize, JsonSchema)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[cfg_attr(feature = "kubernetes", derive(JsonSchema))]
 pub enum Phase {
     /// Queues, stream or workers are still being made.
     Pending,
@@ -64,7 +74,8 @@ pub enum Phase {
 }
 
 /// The workers, role by role.
-#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(feature = "kubernetes", derive(JsonSchema))]
 #[serde(rename_all = "camelCase", default)]
 pub struct RolesStatus {
     /// The generator, where the pipeline has one.
@@ -79,7 +90,8 @@ pub struct RolesStatus {
 }
 
 /// The workers of one role.
-#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(feature = "kubernetes", derive(JsonSchema))]
 #[serde(rename_all = "camelCase", default)]
 pub struct RoleStatus {
     /// Pods asked for.
@@ -88,33 +100,35 @@ pub struct RoleStatus {
     pub ready: i32,
     /// Image the pods run.
     #[serde(skip_serializing_if = "Option::is_none")]
-    #[schemars(length(max = 512))]
+    #[cfg_attr(feature = "kubernetes", schemars(length(max = 512)))]
     pub image: Option<String>,
     /// Label selector of the pods, for the scale subresource.
     #[serde(skip_serializing_if = "Option::is_none")]
-    #[schemars(length(max = 512))]
+    #[cfg_attr(feature = "kubernetes", schemars(length(max = 512)))]
     pub selector: Option<String>,
     /// Slots and the pods that hold them.
     #[serde(skip_serializing_if = "Vec::is_empty")]
-    #[schemars(length(max = 500))]
+    #[cfg_attr(feature = "kubernetes", schemars(length(max = 500)))]
     pub slots: Vec<SlotStatus>,
 }
 
 /// A slot and the pod that holds it.
-#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(feature = "kubernetes", derive(JsonSchema))]
 #[serde(rename_all = "camelCase", default)]
 pub struct SlotStatus {
     /// Name of the slot's Lease.
-    #[schemars(length(max = 253))]
+    #[cfg_attr(feature = "kubernetes", schemars(length(max = 253)))]
     pub name: String,
     /// Pod that holds it; left out while nobody does.
     #[serde(skip_serializing_if = "Option::is_none")]
-    #[schemars(length(max = 253))]
+    #[cfg_attr(feature = "kubernetes", schemars(length(max = 253)))]
     pub holder: Option<String>,
 }
 
 /// What has been done since the pipeline was made.
-#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(feature = "kubernetes", derive(JsonSchema))]
 #[serde(rename_all = "camelCase", default)]
 pub struct ProgressStatus {
     /// Files made by the generator.
@@ -131,12 +145,13 @@ pub struct ProgressStatus {
     pub bytes_compressed: i64,
     /// Share of the bytes that the stream did not have to carry, in per cent with one decimal.
     #[serde(skip_serializing_if = "Option::is_none")]
-    #[schemars(length(max = 16))]
+    #[cfg_attr(feature = "kubernetes", schemars(length(max = 16)))]
     pub saved_percent: Option<String>,
 }
 
 /// What waits. A depth that could not be read is left out.
-#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(feature = "kubernetes", derive(JsonSchema))]
 #[serde(rename_all = "camelCase", default)]
 pub struct BacklogStatus {
     /// Files announced and not yet compressed.
@@ -151,19 +166,20 @@ pub struct BacklogStatus {
 }
 
 /// The queues and the stream in use.
-#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(feature = "kubernetes", derive(JsonSchema))]
 #[serde(rename_all = "camelCase", default)]
 pub struct TransportStatus {
     /// Address of the queue that announces files.
     #[serde(rename = "filesQueueURL", skip_serializing_if = "Option::is_none")]
-    #[schemars(length(max = 1024))]
+    #[cfg_attr(feature = "kubernetes", schemars(length(max = 1024)))]
     pub files_queue_url: Option<String>,
     /// Address of the queue that announces packed files.
     #[serde(rename = "chunksQueueURL", skip_serializing_if = "Option::is_none")]
-    #[schemars(length(max = 1024))]
+    #[cfg_attr(feature = "kubernetes", schemars(length(max = 1024)))]
     pub chunks_queue_url: Option<String>,
     /// Name of the stream, as AWS writes it.
     #[serde(rename = "streamARN", skip_serializing_if = "Option::is_none")]
-    #[schemars(length(max = 2048))]
+    #[cfg_attr(feature = "kubernetes", schemars(length(max = 2048)))]
     pub stream_arn: Option<String>,
 }

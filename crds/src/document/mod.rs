@@ -1,6 +1,7 @@
 //! Reads pipelines from a file and tells everything that is wrong with it at once, each with line and column.
 //! A file may hold several documents; those of other kinds are left alone, with a notice.
 
+mod pod_template;
 pub(crate) mod structure;
 pub(crate) mod yaml;
 
@@ -9,15 +10,13 @@ use std::fmt;
 use serde_json::Value;
 
 use crate::api::pipeline::CompressionPipeline;
+use crate::api::{API_VERSION, KIND};
 use crate::checked::CheckedPipeline;
 use crate::invalid::Invalid;
 use crate::notices::notices;
 use crate::rules::{self, RuleScope};
 use structure::{SchemaViolation, nearest};
 use yaml::{LineColumn, YamlDocument};
-
-const KIND: &str = "CompressionPipeline";
-const API_VERSION: &str = "streampress.dev/v1alpha1";
 
 /// The most problems told of one file.
 const MOST_PROBLEMS: usize = 100;

@@ -8,7 +8,7 @@ use regex_lite::Regex;
 use serde_json::{Map, Value};
 
 use crate::api::patterns;
-use crate::crd;
+use crate::document::pod_template;
 use crate::invalid::{Invalid, shorten};
 use crate::quantity::{self, ByteSize};
 
@@ -24,8 +24,16 @@ pub(crate) struct SchemaViolation {
 /// All that is wrong with the form of a whole document.
 pub(crate) fn check(document: &Value) -> Vec<SchemaViolation> {
     let mut findings = Vec::new();
-    visit(crd::openapi(), document, "", &mut findings);
+    visit(schema(), document, "", &mut findings);
     findings
+}
+
+/// The schema of a whole document, generated from the types by `crdgen` (see `crd.rs`).
+fn schema() -> &'static Value {
+    static SCHEMA: OnceLock<Value> = OnceLock::new();
+    SCHEMA.get_or_init(|| {
+        serde_json::from_str(include_str!("schema.json")).expect("crdgen writes JSON")
+    })
 }
 
 /// The name of a field below another, as findings write it.
@@ -53,6 +61,11 @@ pub(crate) fn nearest<'a>(name: &str, known: impl Iterator<Item = &'a str>) -> O
 }
 
 fn visit(schema: &Value, value: &Value, path: &str, findings: &mut Vec<SchemaViolation>) {
+    if schema.get("$ref").is_some() {
+        return pod_template::check(value, path, &mut |path, value, rule, help| {
+            findings.push(wrong(path, value, rule, help));
+        });
+    }
     let mut report = |rule: &str, help: &str| findings.push(wrong(path, value, rule, help));
     if value.is_null() {
         if schema.get("nullable").is_none() {

@@ -79,27 +79,7 @@ pub fn changed(old: &CompressionPipelineSpec, new: &CompressionPipelineSpec) -> 
         .collect()
 }
 
-/// The rules of one object for the schema's `x-kubernetes-validations`.
-pub(crate) fn validations(at: &str) -> Vec<Value> {
-    let rules = RULES
-        .iter()
-        .filter(|rule| rule.at.contains(&at) && !rule.cel.is_empty());
-    rules.map(Rule::validation).collect()
-}
-
 impl Rule {
-    fn validation(&self) -> Value {
-        let mut validation = json!({
-            "rule": self.cel,
-            "message": format!("{} {}; {}", self.field, self.rule, self.help).trim(),
-        });
-        // The API server checks that a field path is in the schema, where metadata has no fields.
-        if !self.field.is_empty() && !self.field.starts_with("metadata.") {
-            validation["fieldPath"] = format!(".{}", self.field).into();
-        }
-        validation
-    }
-
     fn invalid(&self, at: &str, document: &Value) -> Invalid {
         let field = [at, self.field]
             .iter()

@@ -1,8 +1,5 @@
 //! Every rule across fields: where it stands, CEL, words, way out, and the same in Rust.
 
-use k8s_openapi::api::core::v1::PodTemplateSpec;
-use serde_json::Value;
-
 use super::{Rule, RuleCheck, RuleScope};
 use crate::api::pipeline::{
     AutoscalingMode, CodecFormat, CompressionPipeline, CompressionPipelineSpec, GeneratedFormat,
@@ -250,16 +247,6 @@ pub const RULES: &[Rule] = &[
         scope: RuleScope::Everywhere,
     },
     Rule {
-        at: WORKERS,
-        field: "podTemplate",
-        // Typing it would make the CRD ten times as large as the API server takes from kubectl.
-        cel: "",
-        rule: "must be a pod template",
-        help: "write metadata and spec as in a Deployment's template; kubectl explain deployment.spec.template shows the fields",
-        holds: RuleCheck::Worker(pod_template_reads),
-        scope: RuleScope::Everywhere,
-    },
-    Rule {
         at: &["spec.transport"],
         field: "policy",
         cel: "self.policy == oldSelf.policy",
@@ -375,12 +362,4 @@ fn inline_is_small(schema: &GeneratorSchema) -> bool {
         .inline
         .as_ref()
         .is_none_or(|inline| bytes(inline) <= limits::INLINE_SCHEMA_BYTES)
-}
-
-fn pod_template_reads(worker: &WorkerSpec) -> bool {
-    let Some(template) = &worker.pod_template else {
-        return true;
-    };
-    let template = Value::Object(template.clone());
-    serde_json::from_value::<PodTemplateSpec>(template).is_ok()
 }

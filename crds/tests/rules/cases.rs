@@ -168,20 +168,18 @@ pub fn spec_cases() -> Vec<Case> {
             schema(json!({"inline": {"a": "x".repeat(66_000)}})),
         ),
     ];
-    for (role, slots, max, min, template) in [
+    for (role, slots, max, min) in [
         (
             "compressor",
             "spec.compressor.slots",
             "spec.compressor.autoscaling.max",
             "spec.compressor.autoscaling.min",
-            "spec.compressor.podTemplate",
         ),
         (
             "decompressor",
             "spec.decompressor.slots",
             "spec.decompressor.autoscaling.max",
             "spec.decompressor.autoscaling.min",
-            "spec.decompressor.podTemplate",
         ),
     ] {
         cases.extend([
@@ -202,12 +200,6 @@ pub fn spec_cases() -> Vec<Case> {
                 "must not be more than max",
                 json!({role: {"autoscaling": {"min": 4}}}),
                 json!({role: {"autoscaling": {"min": 5}}}),
-            ),
-            case(
-                template,
-                "must be a pod template",
-                json!({role: {"podTemplate": {"spec": {"nodeSelector": {"a": "b"}}}}}),
-                json!({role: {"podTemplate": {"spec": {"nodeSelector": ["a"]}}}}),
             ),
         ]);
     }
