@@ -162,7 +162,7 @@ async fn bare_loop(namespace: &ScaleNamespace, numbers: std::ops::Range<usize>, 
                 serde_json::from_value(serde_json::to_value(&made).unwrap()).unwrap();
             let checked = CheckedPipeline::in_cluster(typed).unwrap();
             let replicas = Replicas::from([(Role::Compressor, 0), (Role::Decompressor, 0)]);
-            for object in build(&checked, &replicas, &defaults).unwrap() {
+            for object in build(&checked, &replicas, &defaults) {
                 namespace
                     .of(object.kind())
                     .patch(object.name(), &params, &Patch::Apply(&object))

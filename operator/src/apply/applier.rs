@@ -86,6 +86,7 @@ impl Applier {
         if let OwnedObject::Deployment(deployment) = desired
             && live.is_some()
             && deployment
+                .object
                 .spec
                 .as_ref()
                 .is_some_and(|spec| spec.replicas.is_none())

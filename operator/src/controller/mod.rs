@@ -137,10 +137,7 @@ async fn carry_out(
         )
     });
 
-    let mut desired = match build(checked, &replicas, &context.defaults) {
-        Ok(desired) => desired,
-        Err(error) => return report_invalid(watched, vec![error.to_string()], context).await,
-    };
+    let mut desired = build(checked, &replicas, &context.defaults);
     let is_missing = |object: &OwnedObject| state.get(object.kind(), object.name()).is_none();
     // A worker without queues would only fail; one that runs already goes on.
     let is_ready = matches!(transport.state, TransportState::Ready(_));

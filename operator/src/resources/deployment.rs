@@ -16,13 +16,16 @@ use k8s_openapi::api::policy::v1::{PodDisruptionBudget, PodDisruptionBudgetSpec}
 use k8s_openapi::apimachinery::pkg::api::resource::Quantity;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::LabelSelector;
 use k8s_openapi::apimachinery::pkg::util::intstr::IntOrString;
+use serde_json::{Value, json};
 use streampress_crds::Role;
-use streampress_crds::api::pipeline::{AutoscalingMode, PullPolicy, ResourcesSpec, WorkerSpec};
+use streampress_crds::api::pipeline::{
+    AutoscalingMode, PullPolicy, ResourceAmount, ResourcesSpec, WorkerSpec,
+};
 use streampress_crds::settings::{self, SCHEMA_MOUNT, SchemaSource, Settings};
 
 use super::access::{METRICS, METRICS_PORT, service_account};
-use super::object::OwnedObject;
-use super::template::{TemplateError, laid_over};
+use super::object::{OwnedObject, RoleDeployment};
+use super::template::{laid_over, merge};
 use super::{BuildInput, names};
 
 /// The user and group of the image; the volume is given to this group.
@@ -38,20 +41,20 @@ const CREDENTIALS: [(&str, Option<bool>); 3] = [
 /// The name of the worker's container.
 pub(crate) const WORKER: &str = "worker";
 
-pub(super) fn objects(input: &BuildInput<'_>) -> Result<Vec<OwnedObject>, TemplateError> {
+pub(super) fn objects(input: &BuildInput<'_>) -> Vec<OwnedObject> {
     let mut objects = Vec::new();
     for role in Role::ALL {
         if let Some(settings) = input.resolved.for_role(role) {
-            objects.push(deployment(input, &settings)?);
+            objects.push(deployment(input, &settings));
             objects.extend(disruption_budget(input, role));
         }
     }
-    Ok(objects)
+    objects
 }
 
-fn deployment(input: &BuildInput<'_>, settings: &Settings) -> Result<OwnedObject, TemplateError> {
+fn deployment(input: &BuildInput<'_>, settings: &Settings) -> OwnedObject {
     let role = settings.role();
-    Ok(OwnedObject::Deployment(Box::new(Deployment {
+    let object = Deployment {
         metadata: input.metadata(names::of_role(input.name, role), role.as_str()),
         spec: Some(DeploymentSpec {
             replicas: input.replicas.get(&role).copied(),
@@ -66,11 +69,14 @@ fn deployment(input: &BuildInput<'_>, settings: &Settings) -> Result<OwnedObject
                     max_unavailable: Some(IntOrString::Int(0)),
                 }),
             }),
-            template: pod_template(input, settings)?,
             ..DeploymentSpec::default()
         }),
         status: None,
-    })))
+    };
+    OwnedObject::Deployment(Box::new(RoleDeployment {
+        object,
+        template: pod_template(input, settings),
+    }))
 }
 
 fn selector(input: &BuildInput<'_>, role: Role) -> LabelSelector {
@@ -109,10 +115,7 @@ fn worker<'a>(input: &BuildInput<'a>, role: Role) -> Option<&'a WorkerSpec> {
 }
 
 /// Our template, the user's laid over it, and on top the labels that the selector needs.
-fn pod_template(
-    input: &BuildInput<'_>,
-    settings: &Settings,
-) -> Result<PodTemplateSpec, TemplateError> {
+fn pod_template(input: &BuildInput<'_>, settings: &Settings) -> Value {
     let role = settings.role();
     let secrets = &input.pipeline.spec.image.pull_secrets;
     let secrets: Vec<_> = secrets
@@ -121,7 +124,7 @@ fn pod_template(
             name: secret.name.clone(),
         })
         .collect();
-    let mut template = PodTemplateSpec {
+    let ours = PodTemplateSpec {
         metadata: None,
         spec: Some(PodSpec {
             service_account_name: Some(service_account(input)),
@@ -145,14 +148,11 @@ fn pod_template(
             ..PodSpec::default()
         }),
     };
-    if let Some(users) = worker(input, role).and_then(|worker| worker.pod_template.as_ref()) {
-        template = laid_over(&template, role, users)?;
-    }
-    let labels = &mut template.metadata.get_or_insert_default().labels;
-    labels
-        .get_or_insert_default()
-        .extend(names::labels(input.name, role.as_str()));
-    Ok(template)
+    let users = worker(input, role).and_then(|worker| worker.pod_template.as_ref());
+    let mut template = laid_over(&ours, users);
+    let labels = names::labels(input.name, role.as_str());
+    merge(&mut template, &json!({"metadata": {"labels": labels}}));
+    template
 }
 
 fn container(input: &BuildInput<'_>, settings: &Settings) -> Container {
@@ -219,11 +219,11 @@ fn probe(path: &str, period_seconds: i32, failures: i32) -> Probe {
 }
 
 fn resources(given: &ResourcesSpec) -> Option<ResourceRequirements> {
-    let quantities = |given: &BTreeMap<String, IntOrString>| {
+    let quantities = |given: &BTreeMap<String, ResourceAmount>| {
         let quantities = given.iter().map(|(name, amount)| {
             let amount = match amount {
-                IntOrString::Int(number) => number.to_string(),
-                IntOrString::String(text) => text.clone(),
+                ResourceAmount::Number(number) => number.to_string(),
+                ResourceAmount::Text(text) => text.clone(),
             };
             (name.clone(), Quantity(amount))
         });

@@ -19,8 +19,7 @@ use kube::api::ObjectMeta;
 use streampress_crds::{CheckedPipeline, CompressionPipeline, Resolved, Role};
 
 pub(crate) use deployment::WORKER;
-pub use object::{ObjectKind, OwnedObject};
-pub use template::TemplateError;
+pub use object::{ObjectKind, OwnedObject, RoleDeployment};
 
 /// How many pods each role shall have at the moment. A role that is left out keeps what it has: others scale it.
 pub type Replicas = BTreeMap<Role, i32>;
@@ -43,13 +42,12 @@ struct BuildInput<'a> {
     name: &'a str,
 }
 
-/// Lists every object of a pipeline, in the order they are to be applied. Fails where a pod template has fields that
-/// this release does not know.
+/// Lists every object of a pipeline, in the order they are to be applied.
 pub fn build(
     checked: &CheckedPipeline,
     replicas: &Replicas,
     defaults: &WorkerDefaults,
-) -> Result<Vec<OwnedObject>, TemplateError> {
+) -> Vec<OwnedObject> {
     let pipeline = checked.pipeline();
     let input = BuildInput {
         pipeline,
@@ -60,9 +58,9 @@ pub fn build(
     };
     let mut objects = access::objects(&input);
     objects.extend(slots::leases(&input));
-    objects.extend(deployment::objects(&input)?);
+    objects.extend(deployment::objects(&input));
     objects.sort_by(|a, b| (a.kind(), a.name()).cmp(&(b.kind(), b.name())));
-    Ok(objects)
+    objects
 }
 
 impl BuildInput<'_> {

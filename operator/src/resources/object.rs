@@ -8,7 +8,9 @@ use k8s_openapi::api::policy::v1::PodDisruptionBudget;
 use k8s_openapi::api::rbac::v1::{Role, RoleBinding};
 use kube::api::ObjectMeta;
 use kube::core::ApiResource;
-use serde::Serialize;
+use serde::ser::Error;
+use serde::{Serialize, Serializer};
+use serde_json::Value;
 
 /// The kinds of objects the operator makes. Applied in this order: what a worker needs comes before the worker.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -92,7 +94,24 @@ pub enum OwnedObject {
     /// How many pods a drained node may evict at once.
     PodDisruptionBudget(PodDisruptionBudget),
     /// The pods of a role.
-    Deployment(Box<Deployment>),
+    Deployment(Box<RoleDeployment>),
+}
+
+/// A role's Deployment.
+#[derive(Clone, Debug, PartialEq)]
+pub struct RoleDeployment {
+    /// The Deployment, without its pod template.
+    pub object: Deployment,
+    /// The pod template. It is JSON because the user's part of it may have fields of a later Kubernetes.
+    pub template: Value,
+}
+
+impl Serialize for RoleDeployment {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        let mut object = serde_json::to_value(&self.object).map_err(S::Error::custom)?;
+        object["spec"]["template"] = self.template.clone();
+        object.serialize(serializer)
+    }
 }
 
 impl OwnedObject {
@@ -120,7 +139,7 @@ impl OwnedObject {
             Self::Service(object) => &object.metadata,
             Self::NetworkPolicy(object) => &object.metadata,
             Self::PodDisruptionBudget(object) => &object.metadata,
-            Self::Deployment(object) => &object.metadata,
+            Self::Deployment(deployment) => &deployment.object.metadata,
         }
     }
 

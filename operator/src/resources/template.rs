@@ -1,62 +1,20 @@
-//! Lays the user's pod template over ours. Pure.
+//! Lays the user's pod template over ours, as JSON: a later Kubernetes may have fields that no type here has. Pure.
 
 use k8s_openapi::api::core::v1::PodTemplateSpec;
 use serde_json::{Map, Value};
-use streampress_crds::Role;
-
-/// A pod template that cannot be used.
-#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-pub enum TemplateError {
-    /// It has fields that this release does not know, and would leave out.
-    #[error(
-        "spec.{role}.podTemplate: unknown field {}; see `kubectl explain deployment.spec.template`",
-        .fields.join(", ")
-    )]
-    UnknownFields {
-        /// Whose template.
-        role: Role,
-        /// Paths of the fields.
-        fields: Vec<String>,
-    },
-    /// It is no pod template.
-    #[error("spec.{role}.podTemplate: {error}; see `kubectl explain deployment.spec.template`")]
-    Malformed {
-        /// Whose template.
-        role: Role,
-        /// What is wrong.
-        error: String,
-    },
-}
 
 /// `base` with the user's template over it: objects member by member, lists of named things by name, everything else
 /// replaced.
-pub(super) fn laid_over(
-    base: &PodTemplateSpec,
-    role: Role,
-    users: &Map<String, Value>,
-) -> Result<PodTemplateSpec, TemplateError> {
-    let malformed = |error: serde_json::Error| TemplateError::Malformed {
-        role,
-        error: error.to_string(),
-    };
-    let mut template = serde_json::to_value(base).map_err(malformed)?;
-    merge(&mut template, &Value::Object(users.clone()));
-    let mut fields = Vec::new();
-    let template = serde_ignored::deserialize(without_empty(template), |path| {
-        // A `?` stands for each optional value on the way.
-        let path = path.to_string();
-        let members: Vec<_> = path.split('.').filter(|member| *member != "?").collect();
-        fields.push(members.join("."));
-    })
-    .map_err(malformed)?;
-    match fields.is_empty() {
-        true => Ok(template),
-        false => Err(TemplateError::UnknownFields { role, fields }),
+pub(super) fn laid_over(base: &PodTemplateSpec, users: Option<&Map<String, Value>>) -> Value {
+    let mut template = serde_json::to_value(base).unwrap_or_default();
+    if let Some(users) = users {
+        merge(&mut template, &Value::Object(users.clone()));
     }
+    without_empty(template)
 }
 
 /// Lays `over` over `base`.
-fn merge(base: &mut Value, over: &Value) {
+pub(super) fn merge(base: &mut Value, over: &Value) {
     match (base, over) {
         (Value::Object(base), Value::Object(over)) => {
             for (key, value) in over {
@@ -135,17 +93,9 @@ mod tests {
     }
 
     #[test]
-    fn a_field_that_is_not_known_is_named() {
-        let users = json!({"spec": {"containers": [{"name": "worker", "colour": "red"}], "nodeSelectors": {"a": "b"}}});
-        let laid = laid_over(
-            &PodTemplateSpec::default(),
-            Role::Compressor,
-            users.as_object().expect("an object"),
-        );
-        let error = laid.expect_err("two unknown fields").to_string();
-        assert!(
-            error.starts_with("spec.compressor.podTemplate: unknown field spec.containers.0.colour, spec.nodeSelectors; "),
-            "{error}"
-        );
+    fn a_field_that_no_type_has_is_kept() {
+        let users = json!({"spec": {"fieldOfTomorrow": 1}});
+        let laid = laid_over(&PodTemplateSpec::default(), users.as_object());
+        assert_eq!(laid, users);
     }
 }

@@ -28,7 +28,7 @@ fn built_with(spec: Value, replicas: &Replicas) -> Vec<OwnedObject> {
         image: "registry:5000/streampress:1.2".into(),
         network_policies: true,
     };
-    build(&checked, replicas, &defaults).expect("a usable pod template")
+    build(&checked, replicas, &defaults)
 }
 
 fn built(spec: Value) -> Vec<OwnedObject> {

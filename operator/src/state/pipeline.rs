@@ -19,34 +19,38 @@ const LAST_APPLIED: &str = "kubectl.kubernetes.io/last-applied-configuration";
 
 /// A pipeline, without what nothing here reads (managed fields, what kubectl noted down).
 #[derive(Clone, Debug)]
-pub(crate) struct WatchedPipeline(Box<Content>);
+pub(crate) enum WatchedPipeline {
+    /// As its type has it.
+    Readable(Box<CompressionPipeline>),
+    /// What can be read of it.
+    Unreadable(Box<UnreadablePipeline>),
+}
 
+/// A pipeline that was written for another version of the CustomResourceDefinition.
 #[derive(Clone, Debug)]
-enum Content {
-    Readable(CompressionPipeline),
-    Unreadable {
-        metadata: ObjectMeta,
-        status: CompressionPipelineStatus,
-        error: String,
-    },
+pub(crate) struct UnreadablePipeline {
+    metadata: ObjectMeta,
+    status: CompressionPipelineStatus,
+    error: String,
 }
 
 impl WatchedPipeline {
     /// The pipeline as its type has it; else a sentence for its owner.
     pub(crate) fn read(&self) -> Result<&CompressionPipeline, String> {
-        match &*self.0 {
-            Content::Readable(pipeline) => Ok(pipeline),
-            Content::Unreadable { error, .. } => Err(format!(
-                "the pipeline cannot be read ({error}): it was written for another version of the CustomResourceDefinition"
+        match self {
+            Self::Readable(pipeline) => Ok(pipeline),
+            Self::Unreadable(pipeline) => Err(format!(
+                "the pipeline cannot be read ({}): it was written for another version of the CustomResourceDefinition",
+                pipeline.error
             )),
         }
     }
 
     /// The status that was written last, as far as it can be read.
     pub(crate) fn status(&self) -> CompressionPipelineStatus {
-        match &*self.0 {
-            Content::Readable(pipeline) => pipeline.status.clone().unwrap_or_default(),
-            Content::Unreadable { status, .. } => status.clone(),
+        match self {
+            Self::Readable(pipeline) => pipeline.status.clone().unwrap_or_default(),
+            Self::Unreadable(pipeline) => pipeline.status.clone(),
         }
     }
 
@@ -82,16 +86,16 @@ pub(crate) fn has_finalizer(pipeline: &impl ResourceExt) -> bool {
 impl<'de> Deserialize<'de> for WatchedPipeline {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
         let object = Value::deserialize(deserializer)?;
-        let mut pipeline = Self(Box::new(match CompressionPipeline::deserialize(&object) {
-            Ok(pipeline) => Content::Readable(pipeline),
-            Err(error) => Content::Unreadable {
+        let mut pipeline = match CompressionPipeline::deserialize(&object) {
+            Ok(pipeline) => Self::Readable(Box::new(pipeline)),
+            Err(error) => Self::Unreadable(Box::new(UnreadablePipeline {
                 metadata: ObjectMeta::deserialize(&object["metadata"])
                     .map_err(serde::de::Error::custom)?,
                 status: CompressionPipelineStatus::deserialize(&object["status"])
                     .unwrap_or_default(),
                 error: error.to_string(),
-            },
-        }));
+            })),
+        };
         let meta = pipeline.meta_mut();
         meta.managed_fields = None;
         if let Some(annotations) = &mut meta.annotations {
@@ -122,16 +126,16 @@ impl Resource for WatchedPipeline {
     }
 
     fn meta(&self) -> &ObjectMeta {
-        match &*self.0 {
-            Content::Readable(pipeline) => &pipeline.metadata,
-            Content::Unreadable { metadata, .. } => metadata,
+        match self {
+            Self::Readable(pipeline) => &pipeline.metadata,
+            Self::Unreadable(pipeline) => &pipeline.metadata,
         }
     }
 
     fn meta_mut(&mut self) -> &mut ObjectMeta {
-        match &mut *self.0 {
-            Content::Readable(pipeline) => &mut pipeline.metadata,
-            Content::Unreadable { metadata, .. } => metadata,
+        match self {
+            Self::Readable(pipeline) => &mut pipeline.metadata,
+            Self::Unreadable(pipeline) => &mut pipeline.metadata,
         }
     }
 }

@@ -393,7 +393,7 @@ async fn remove(inner: Arc<Inner>, plan: Arc<Plan>, policy: DeletionPolicy) {
         }
     };
     let result = timeout(deadline, attempts).await;
-    let left = match result.unwrap_or_else(|_| Err(last)) {
+    let left = match result.unwrap_or(Err(last)) {
         Ok(left) => left,
         Err(problem) => {
             let parts = &plan.parts;
