@@ -248,7 +248,9 @@ mod tests {
 
     use super::*;
 
-    fn lease(version: u64, holder: &str, renewed: &str) -> DynamicObject {
+    /// Its version is also the second in which it was renewed.
+    fn lease(version: u64, holder: &str) -> DynamicObject {
+        let renewed = format!("2026-01-01T00:00:{version:02}.000000Z");
         serde_json::from_value(json!({
             "apiVersion": "coordination.k8s.io/v1", "kind": "Lease",
             "metadata": {
@@ -293,40 +295,40 @@ mod tests {
     #[test]
     fn a_renewal_is_no_news_and_a_new_holder_is() {
         let cache = ObjectCache::default();
-        assert_eq!(put(&cache, lease(1, "x", "1")).len(), 1);
-        assert_eq!(put(&cache, lease(2, "x", "2")).len(), 0);
-        assert_eq!(put(&cache, lease(3, "y", "3")).len(), 1);
+        assert_eq!(put(&cache, lease(1, "x")).len(), 1);
+        assert_eq!(put(&cache, lease(2, "x")).len(), 0);
+        assert_eq!(put(&cache, lease(3, "y")).len(), 1);
     }
 
     #[tokio::test(start_paused = true)]
     async fn a_lease_that_is_not_renewed_for_its_time_has_no_holder() {
         let cache = ObjectCache::default();
-        put(&cache, lease(1, "x", "1"));
+        put(&cache, lease(1, "x"));
         tokio::time::advance(Duration::from_secs(14)).await;
-        put(&cache, lease(2, "x", "2"));
+        put(&cache, lease(2, "x"));
         tokio::time::advance(Duration::from_secs(14)).await;
         // Listed again, for whatever reason: no sign of life.
-        put(&cache, lease(2, "x", "2"));
+        put(&cache, lease(2, "x"));
         assert_eq!(holder(&cache).as_deref(), Some("x"));
         tokio::time::advance(Duration::from_secs(2)).await;
         assert_eq!(holder(&cache).as_deref(), Some(""));
-        put(&cache, lease(3, "x", "3"));
+        put(&cache, lease(3, "x"));
         assert_eq!(holder(&cache).as_deref(), Some("x"));
     }
 
     #[test]
     fn what_we_wrote_is_not_overwritten_by_what_was_before() {
         let cache = ObjectCache::default();
-        cache.wrote(ObjectKind::Lease, &lease(5, "new", ""));
-        put(&cache, lease(4, "old", ""));
+        cache.wrote(ObjectKind::Lease, &lease(5, "new"));
+        put(&cache, lease(4, "old"));
         assert_eq!(holder(&cache).as_deref(), Some("new"));
     }
 
     #[test]
     fn an_object_whose_label_was_removed_is_missing_to_its_pipeline() {
         let cache = ObjectCache::default();
-        put(&cache, lease(1, "x", ""));
-        let mut bare = lease(2, "x", "");
+        put(&cache, lease(1, "x"));
+        let mut bare = lease(2, "x");
         bare.metadata.labels = None;
         assert_eq!(put(&cache, bare), [pipeline("a")]);
         assert!(cache.snapshot(&pipeline("a")).is_empty());
@@ -335,8 +337,8 @@ mod tests {
     #[test]
     fn an_object_whose_label_names_another_pipeline_is_reconciled_there() {
         let cache = ObjectCache::default();
-        put(&cache, lease(1, "x", ""));
-        let mut moved = lease(2, "x", "");
+        put(&cache, lease(1, "x"));
+        let mut moved = lease(2, "x");
         moved.metadata.labels = Some([(names::INSTANCE.to_owned(), "b".to_owned())].into());
         let pipelines = put(&cache, moved);
         assert_eq!(
@@ -350,12 +352,12 @@ mod tests {
     #[test]
     fn a_complete_list_takes_away_what_is_gone() {
         let cache = ObjectCache::default();
-        list(&cache, ObjectKind::Lease, vec![lease(1, "x", "")]);
+        list(&cache, ObjectKind::Lease, vec![lease(1, "x")]);
         assert_eq!(list(&cache, ObjectKind::Role, Vec::new()), []);
         assert_eq!(cache.len(), 1);
         cache.watched(ObjectKind::Lease, Event::Init);
         assert_eq!(cache.len(), 1, "the list is not complete");
-        cache.watched(ObjectKind::Lease, Event::InitApply(lease(1, "x", "")));
+        cache.watched(ObjectKind::Lease, Event::InitApply(lease(1, "x")));
         assert_eq!(cache.watched(ObjectKind::Lease, Event::InitDone), []);
         assert_eq!(list(&cache, ObjectKind::Lease, Vec::new()).len(), 1);
         assert_eq!(cache.len(), 0);
