@@ -21,11 +21,12 @@ use streampress::roles::compress::OnCompressed;
 use streampress::roles::scan::SourceFilter;
 use streampress_codec::hybrid;
 use streampress_crds::api::pipeline::SourceFormat;
+use streampress_crds::settings::{QueueSettings, StreamSettings, TransportSettings};
 use streampress_tests::aws::{FreeSlots, connect};
 use streampress_tests::desk::Desk;
 use streampress_tests::pipeline::{Names, Place, Role, Worker};
 use streampress_transport::aws::Aws;
-use streampress_transport::aws::provision::{Wanted, WantedQueue, WantedStream, make};
+use streampress_transport::aws::provision::{ProvisionPlan, create};
 use streampress_transport::local::files::LocalFiles;
 use streampress_transport::{ChunkStream, FileName, Files, Outgoing, Queue, Record};
 use tokio_util::sync::CancellationToken;
@@ -54,27 +55,26 @@ impl Bench {
             format!("chunks-{run}"),
             format!("stream-{run}"),
         ];
-        let queue = |name: &str| WantedQueue {
+        let queue = |name: &str| QueueSettings {
             name: format!("{name}.fifo"),
             dead_letter_name: format!("{name}-dlq.fifo"),
             visibility_timeout_seconds: 60,
             max_receive_count: 5,
-            event_rule: None,
         };
-        let wanted = Wanted {
+        let transport = TransportSettings {
             files_queue: queue(&names[0]),
             chunks_queue: queue(&names[1]),
-            stream: WantedStream {
+            stream: StreamSettings {
                 name: names[2].clone(),
                 shards: 4,
                 retention_hours: 24,
-                encrypted: false,
             },
-            record_bytes: 400 * 1024,
-            owner: ("streampress.dev/owner".into(), "tests".into()),
-            tags: [].into(),
         };
-        make(&aws, &wanted).await.expect("made");
+        let plan = ProvisionPlan {
+            encrypted: false,
+            ..ProvisionPlan::new(transport, ("streampress.dev/owner", "tests"))
+        };
+        create(&aws, &plan).await.expect("made");
         let root = tempfile::tempdir().expect("a folder");
         for folder in ["in", "out"] {
             std::fs::create_dir(root.path().join(folder)).expect("made");

@@ -1,16 +1,47 @@
 //! Does a queue that exists fit a pipeline? From its attributes, as SQS words them.
 
 use std::collections::BTreeMap;
+use std::fmt;
 
 use serde_json::{Value, json};
 
-/// Something that does not fit.
+use crate::settings::QueueSettings;
+
+/// A queue or stream that does not fit its pipeline.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Mismatch {
-    /// Whether the pipeline cannot work with it; else it works, but not as asked for.
+    /// `queue orders.fifo`.
+    pub resource: String,
+    /// Whether the pipeline cannot work with it; else it works, but not as specified.
     pub fatal: bool,
-    /// What is wrong and what to change; goes behind the queue's name.
+    /// What is wrong and what to change; follows the resource in a sentence.
     pub problem: String,
+}
+
+impl Mismatch {
+    /// The pipeline cannot work with it.
+    pub fn fatal(resource: &str, problem: impl Into<String>) -> Self {
+        Self {
+            resource: resource.to_owned(),
+            fatal: true,
+            problem: problem.into(),
+        }
+    }
+
+    /// The pipeline works with it, but not as specified.
+    pub fn tolerable(resource: &str, problem: impl Into<String>) -> Self {
+        Self {
+            fatal: false,
+            ..Self::fatal(resource, problem)
+        }
+    }
+}
+
+impl fmt::Display for Mismatch {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let kind = if self.fatal { "error" } else { "warning" };
+        write!(f, "{kind}: {}: {}", self.resource, self.problem)
+    }
 }
 
 /// What a redrive policy says.
@@ -43,21 +74,32 @@ impl RedrivePolicy {
 
 /// What does not fit of a queue, by its attributes and those of its dead-letter queue.
 pub fn mismatches(
-    dead_letter_name: &str,
-    max_receive_count: u32,
-    there: &BTreeMap<String, String>,
+    queue: &QueueSettings,
+    existing: &BTreeMap<String, String>,
     dead: Option<&BTreeMap<String, String>>,
 ) -> Vec<Mismatch> {
-    let is = |name: &str, value: &str| there.get(name).is_some_and(|now| now == value);
+    let QueueSettings {
+        name,
+        dead_letter_name,
+        max_receive_count,
+        ..
+    } = queue;
+    let resource = format!("queue {name}");
+    let is = |name: &str, value: &str| existing.get(name).is_some_and(|now| now == value);
     let mut mismatches = Vec::new();
-    let mut find = |fatal: bool, problem: String| mismatches.push(Mismatch { fatal, problem });
+    let mut find = |fatal: bool, problem: String| {
+        mismatches.push(Mismatch {
+            fatal,
+            ..Mismatch::fatal(&resource, problem)
+        });
+    };
     if !is("FifoQueue", "true") {
         find(
             true,
             "is not a FIFO queue, and cannot be made one; name another that ends in .fifo".into(),
         );
     }
-    let Some(policy) = there
+    let Some(policy) = existing
         .get("RedrivePolicy")
         .and_then(|policy| RedrivePolicy::parse(policy))
     else {
@@ -93,7 +135,7 @@ pub fn mismatches(
             true,
             "maxReceiveCount is 1, and a receive can be lost on the way; set at least 2".into(),
         );
-    } else if policy.max_receive_count != max_receive_count {
+    } else if policy.max_receive_count != *max_receive_count {
         find(
             false,
             format!(
@@ -106,7 +148,7 @@ pub fn mismatches(
     {
         find(false, "is limited to 300 calls a second; set DeduplicationScope to messageGroup and FifoThroughputLimit to perMessageGroupId".into());
     }
-    let largest: usize = there
+    let largest: usize = existing
         .get("MaximumMessageSize")
         .and_then(|text| text.parse().ok())
         .unwrap_or(1 << 20);
@@ -134,7 +176,13 @@ mod tests {
 
     fn mismatches_of(pairs: &[(&str, &str)]) -> Vec<Mismatch> {
         let dead = attributes(&[("QueueArn", "arn:x")]);
-        mismatches("q-dlq.fifo", 20, &attributes(pairs), Some(&dead))
+        let queue = QueueSettings {
+            name: "q.fifo".into(),
+            dead_letter_name: "q-dlq.fifo".into(),
+            visibility_timeout_seconds: 60,
+            max_receive_count: 20,
+        };
+        mismatches(&queue, &attributes(pairs), Some(&dead))
     }
 
     #[test]

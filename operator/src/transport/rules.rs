@@ -42,14 +42,9 @@ pub(super) fn adoptable(
     ] {
         let nothing = Attributes::new();
         let there = there.unwrap_or(&nothing);
-        for mismatch in mismatches(
-            &queue.dead_letter_name,
-            queue.max_receive_count,
-            there,
-            dead,
-        ) {
+        for mismatch in mismatches(queue, there, dead) {
             if mismatch.fatal {
-                unfit.push(format!("{}: {}", queue.name, mismatch.problem));
+                unfit.push(format!("{}: {}", mismatch.resource, mismatch.problem));
             }
         }
     }

@@ -6,11 +6,13 @@ use std::time::Duration;
 
 use anyhow::{Context, Result};
 use streampress_crds::location::Location;
-use streampress_crds::settings::{AwsSettings, QueueSettings, Settings};
+use streampress_crds::settings::{
+    AwsSettings, QueueSettings, Resolved, Settings, StreamSettings, TransportSettings,
+};
 
 use crate::config::Config;
 use crate::roles::context::{Locks, Transport};
-use streampress_transport::aws::provision::{Wanted, WantedQueue, WantedStream};
+use streampress_transport::aws::provision::ProvisionPlan;
 use streampress_transport::aws::{Aws, AwsCredentials, AwsOptions};
 use streampress_transport::{FileName, Files};
 
@@ -174,62 +176,49 @@ fn missing(kind: &str, name: &str, aws: &Aws) -> String {
     )
 }
 
-/// What `setup` makes for a pipeline.
-pub fn wanted(config: &Config) -> Option<Wanted> {
-    let resolved = match config {
-        Config::File(resolved) => resolved,
-        Config::Legacy(seed) => return Some(legacy_wanted(&seed.worker.aws, &seed.resolved)),
+/// What `setup` creates for a pipeline, and the largest record that will be put there, in bytes.
+pub fn provision_plan(config: &Config) -> Option<(ProvisionPlan, usize)> {
+    let (plan, resolved) = match config {
+        Config::File(resolved) => (plan_of(resolved), &**resolved),
+        Config::Legacy(seed) => (
+            legacy_plan(&seed.worker.aws, &seed.resolved),
+            &seed.resolved,
+        ),
         Config::Variable(_) => return None,
     };
-    let transport = &resolved.transport;
-    let queue = |settings: &QueueSettings| WantedQueue {
-        name: settings.name.clone(),
-        dead_letter_name: settings.dead_letter_name.clone(),
-        visibility_timeout_seconds: settings.visibility_timeout_seconds,
-        max_receive_count: settings.max_receive_count,
-        event_rule: None,
-    };
-    Some(Wanted {
-        files_queue: queue(&transport.files_queue),
-        chunks_queue: queue(&transport.chunks_queue),
-        stream: WantedStream {
-            name: transport.stream.name.clone(),
-            shards: transport.stream.shards,
-            retention_hours: transport.stream.retention_hours,
-            encrypted: resolved.aws.endpoint_url.is_none(),
-        },
-        record_bytes: resolved.codec.record_bytes,
-        owner: (OWNER_TAG.to_owned(), resolved.identity.pipeline.clone()),
-        tags: Default::default(),
-    })
+    Some((plan, resolved.codec.record_bytes))
+}
+
+fn plan_of(resolved: &Resolved) -> ProvisionPlan {
+    let owner = (OWNER_TAG, &*resolved.identity.pipeline);
+    ProvisionPlan {
+        encrypted: resolved.aws.endpoint_url.is_none(),
+        ..ProvisionPlan::new(resolved.transport.clone(), owner)
+    }
 }
 
 /// The original's transport: ten shards, two queues, five receives.
-fn legacy_wanted(
-    aws: &crate::config::legacy_env::LegacyAws,
-    resolved: &streampress_crds::settings::Resolved,
-) -> Wanted {
+fn legacy_plan(aws: &crate::config::legacy_env::LegacyAws, resolved: &Resolved) -> ProvisionPlan {
     let queue = |url: &str| {
         let name = url.rsplit('/').next().unwrap_or(url);
-        WantedQueue {
+        QueueSettings {
             name: name.to_owned(),
             dead_letter_name: format!("{}-dlq.fifo", name.trim_end_matches(".fifo")),
             visibility_timeout_seconds: resolved.transport.files_queue.visibility_timeout_seconds,
             max_receive_count: 5,
-            event_rule: None,
         }
     };
-    Wanted {
+    let transport = TransportSettings {
         files_queue: queue(&aws.files_queue_url),
         chunks_queue: queue(&aws.chunks_queue_url),
-        stream: WantedStream {
+        stream: StreamSettings {
             name: aws.stream_name.clone(),
             shards: 10,
             retention_hours: 24,
-            encrypted: false,
         },
-        record_bytes: resolved.codec.record_bytes,
-        owner: (OWNER_TAG.to_owned(), "seed".to_owned()),
-        tags: Default::default(),
+    };
+    ProvisionPlan {
+        encrypted: false,
+        ..ProvisionPlan::new(transport, (OWNER_TAG, "seed"))
     }
 }

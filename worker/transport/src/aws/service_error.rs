@@ -134,6 +134,16 @@ impl ServiceError {
         ])
     }
 
+    /// The service does not know the call, as an emulator that has only some of them.
+    pub(crate) fn is_unsupported(&self) -> bool {
+        self.is(&[
+            "UnknownOperationException",
+            "InvalidAction",
+            "NotImplemented",
+            "NotImplementedException",
+        ])
+    }
+
     /// Nothing was answered: the endpoint could not be reached, or there are no credentials.
     pub fn is_unanswered(&self) -> bool {
         self.code.is_empty()

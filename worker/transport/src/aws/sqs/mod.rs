@@ -14,8 +14,6 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::Duration;
 
 use async_trait::async_trait;
-use aws_sdk_sqs::Client;
-use aws_sdk_sqs::types::QueueAttributeName;
 use futures::future::join_all;
 use parking_lot::{Mutex, MutexGuard};
 use tokio::sync::Notify;
@@ -26,7 +24,7 @@ use self::batch::{BATCH, Change, Changes};
 use self::inbox::Inbox;
 use self::poll::Receiver;
 use self::send::dead_letter;
-use super::service_error::transport_error;
+use super::Aws;
 use crate::{Delivery, Depth, Outgoing, Queue, Receipt, TransportError, TransportResult};
 
 /// How much longer than its wait a poll may take to answer.
@@ -44,8 +42,7 @@ struct Inner {
     name: String,
     url: String,
     arn: String,
-    calls: Client,
-    polls: Client,
+    aws: Aws,
     visibility: Duration,
     max_receive_count: Option<u32>,
     dead: Option<Arc<SqsQueue>>,
@@ -288,32 +285,9 @@ impl Queue for SqsQueue {
     }
 
     async fn depth(&self) -> TransportResult<Depth> {
-        let step = || format!("reading the depth of {}", self.inner.name);
-        let wanted = [
-            QueueAttributeName::ApproximateNumberOfMessages,
-            QueueAttributeName::ApproximateNumberOfMessagesNotVisible,
-            QueueAttributeName::ApproximateNumberOfMessagesDelayed,
-        ];
-        let request = self
-            .inner
-            .calls
-            .get_queue_attributes()
-            .queue_url(&self.inner.url)
-            .set_attribute_names(Some(wanted.to_vec()));
-        let answer = request
-            .send()
-            .await
-            .map_err(|error| transport_error(step(), &error))?;
-        let number = |name: &QueueAttributeName| -> TransportResult<u64> {
-            let text = answer.attributes.as_ref().and_then(|all| all.get(name));
-            text.and_then(|text| text.parse().ok()).ok_or_else(|| {
-                TransportError::unavailable(step(), format!("{name} was not answered"))
-            })
-        };
-        Ok(Depth {
-            visible: number(&wanted[0])?,
-            in_flight: number(&wanted[1])?,
-            delayed: number(&wanted[2])?,
+        let depth = self.inner.aws.queue_depth(&self.inner.url).await;
+        depth.map_err(|error| {
+            error.into_transport_error(format!("reading the depth of {}", self.inner.name))
         })
     }
 

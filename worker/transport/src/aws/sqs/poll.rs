@@ -74,7 +74,8 @@ impl Inner {
                 until.saturating_duration_since(Instant::now())
             };
             let answer = self
-                .polls
+                .aws
+                .sqs_polls
                 .receive_message()
                 .queue_url(&self.url)
                 .max_number_of_messages(i32::try_from(max).unwrap_or(10))

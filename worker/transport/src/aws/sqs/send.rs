@@ -79,7 +79,8 @@ impl SqsQueue {
             .map_err(|error| TransportError::Invalid(format!("{}: {error}", step())))?;
         let answer = self
             .inner
-            .calls
+            .aws
+            .sqs
             .send_message_batch()
             .queue_url(&self.inner.url)
             .set_entries(Some(entries))
