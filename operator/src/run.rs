@@ -89,10 +89,10 @@ pub async fn run(
         options.times,
         leadership.clone(),
     );
-    let lease = tokio::select! {
-        lease = election.win() => lease,
+    tokio::select! {
+        () = election.win() => {}
         () = shutdown.cancelled() => return,
-    };
+    }
     metrics.leads(true);
     let stop = shutdown.child_token();
     let working = work(
@@ -108,7 +108,7 @@ pub async fn run(
     // While work ends in order after a shutdown, the lead is still kept.
     let lost = tokio::select! {
         () = &mut working => false,
-        () = election.keep(lease) => true,
+        () = election.keep() => true,
     };
     metrics.leads(false);
     health.set(Vec::new());

@@ -23,8 +23,9 @@ use rustix::time::{ClockId, clock_gettime};
 use streampress::journal::SqliteJournal;
 use streampress::roles::context::{Locks, RoleContext, Transport};
 use streampress::telemetry::metrics::Meter;
+use streampress_crds::names;
 use streampress_crds::settings::Resolved;
-use streampress_transport::lease::{LeaseLock, Times, slot_names};
+use streampress_transport::lease::{LeaseLock, Times};
 use streampress_transport::local::{Local, LocalOptions};
 use streampress_transport::slot_lock::HolderRequest;
 use streampress_transport::{
@@ -123,7 +124,7 @@ async fn a_contender() {
     let client = Client::try_default().await.unwrap();
     let beliefs = dir.join("beliefs");
     let locks: Locks = Arc::new(move |role, slots| {
-        let names = slot_names(&pipeline, role, slots);
+        let names = names::slots(&pipeline, role.parse().unwrap(), slots);
         Arc::new(Watched {
             lock: LeaseLock::new(client.clone(), "default", names, &pod, times),
             beliefs: beliefs.clone(),

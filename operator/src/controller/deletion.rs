@@ -12,7 +12,7 @@ use tracing::{info, warn};
 use super::prune::key;
 use super::status_writer::write_status;
 use super::{Context, ReconcileError};
-use crate::decide::status::Observation;
+use crate::decide::status::PipelineObservation;
 use crate::resources::ObjectKind;
 use crate::state::pipeline::WatchedPipeline;
 use crate::transport::Plan;
@@ -79,10 +79,10 @@ async fn wait(
     pause: Duration,
     context: &Context,
 ) -> Result<Action, ReconcileError> {
-    let seen = Observation {
+    let seen = PipelineObservation {
         deleting: Some(doing.to_owned()),
         generation: pipeline.meta().generation,
-        ..Observation::default()
+        ..PipelineObservation::default()
     };
     write_status(pipeline, seen, context).await?;
     Ok(Action::requeue(pause))

@@ -21,7 +21,7 @@ use tracing::{debug, warn};
 use crate::apply::WriteError;
 use crate::decide::drain::Drain;
 use crate::decide::replicas::replicas;
-use crate::decide::status::Observation;
+use crate::decide::status::PipelineObservation;
 use crate::resources::{ObjectKind, OwnedObject, Replicas, build};
 use crate::state::cluster_state::ClusterState;
 use crate::state::ledger;
@@ -161,7 +161,7 @@ async fn carry_out(
     let leaving = prune::prune(watched.uid(), &desired, resolved, &state, context).await?;
 
     let state = context.cache.snapshot(&watched.key());
-    let seen = Observation {
+    let seen = PipelineObservation {
         not_applied,
         drain: Some(drain),
         ..observation(watched, checked, &state, &replicas, transport)
@@ -208,10 +208,10 @@ fn observation(
     state: &ClusterState,
     replicas: &Replicas,
     transport: TransportSnapshot,
-) -> Observation {
+) -> PipelineObservation {
     let generator = checked.pipeline().spec.generator.as_ref();
     let ledgers = state.ledgers();
-    Observation {
+    PipelineObservation {
         generation: watched.meta().generation,
         transport: transport.state,
         depths: transport.depths,
@@ -221,7 +221,7 @@ fn observation(
         files_wanted: generator
             .map(|generator| generator.files)
             .filter(|files| *files > 0),
-        ..Observation::default()
+        ..PipelineObservation::default()
     }
 }
 
@@ -231,10 +231,10 @@ async fn report_invalid(
     invalid: Vec<String>,
     context: &Context,
 ) -> Result<Action, ReconcileError> {
-    let seen = Observation {
+    let seen = PipelineObservation {
         invalid,
         generation: pipeline.meta().generation,
-        ..Observation::default()
+        ..PipelineObservation::default()
     };
     let write_after = write_status(pipeline, seen, context).await?;
     Ok(Action::requeue(write_after.unwrap_or(RESYNC)))
@@ -261,7 +261,7 @@ async fn report_error(
         ),
         retry: Retry::Transient,
     };
-    let seen = Observation {
+    let seen = PipelineObservation {
         not_applied: Some(problem),
         ..observation(watched, checked, &state, &Replicas::new(), transport)
     };

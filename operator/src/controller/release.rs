@@ -9,10 +9,11 @@ use kube::api::{Api, ListParams, Patch, PatchParams};
 use kube::{Client, ResourceExt};
 use serde_json::json;
 use streampress_crds::CompressionPipeline;
+use streampress_crds::lease::Times;
 use tokio::time::timeout;
 use tracing::info;
 
-use crate::apply::election::{Election, Leadership, Times};
+use crate::apply::election::{Election, Leadership};
 use crate::apply::without_finalizer;
 use crate::state::pipeline::has_finalizer;
 
@@ -58,15 +59,15 @@ pub async fn release_pipelines(client: Client, installation: Installation) -> Re
         Times::default(),
         Leadership::default(),
     );
-    let Ok(lease) = timeout(END_DEADLINE, election.win()).await else {
+    if timeout(END_DEADLINE, election.win()).await.is_err() {
         bail!(
             "the operator did not end within {} s",
             END_DEADLINE.as_secs()
         );
-    };
+    }
     let released = tokio::select! {
         released = release_all(client, installation.namespace.as_deref()) => released,
-        () = election.keep(lease) => bail!("another operator took the lead; stop it first"),
+        () = election.keep() => bail!("another operator took the lead; stop it first"),
     };
     election.release().await;
     info!(pipelines = released?, "Released the pipelines.");

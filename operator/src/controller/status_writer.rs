@@ -10,7 +10,7 @@ use tokio::time::Instant;
 
 use super::context::WrittenStatus;
 use super::{Context, ReconcileError};
-use crate::decide::status::{Observation, status};
+use crate::decide::status::{PipelineObservation, status};
 use crate::state::pipeline::WatchedPipeline;
 use crate::transport::TransportState;
 
@@ -23,7 +23,7 @@ const FIRST_STATUS_DELAY: Duration = Duration::from_secs(1);
 /// written.
 pub(super) async fn write_status(
     pipeline: &WatchedPipeline,
-    seen: Observation,
+    seen: PipelineObservation,
     context: &Context,
 ) -> Result<Option<Duration>, ReconcileError> {
     let (former, written_at) = former(pipeline, context);

@@ -19,7 +19,7 @@ const CONDITION_CHARS: usize = 4096;
 
 /// What is known of a pipeline at one moment.
 #[derive(Clone, Debug, Default)]
-pub(crate) struct Observation {
+pub(crate) struct PipelineObservation {
     /// The generation of the spec that was read.
     pub(crate) generation: Option<i64>,
     /// The pipeline is being deleted; what is still being done, in a sentence.
@@ -97,7 +97,7 @@ impl Summary {
 
 /// The status that an observation makes of the former one.
 pub(crate) fn status(
-    seen: &Observation,
+    seen: &PipelineObservation,
     former: &CompressionPipelineStatus,
     now: Time,
 ) -> CompressionPipelineStatus {
@@ -119,7 +119,7 @@ pub(crate) fn status(
     }
 }
 
-fn summary(seen: &Observation) -> Summary {
+fn summary(seen: &PipelineObservation) -> Summary {
     if let Some(doing) = &seen.deleting {
         return Summary::new(
             Phase::Deleting,
@@ -204,7 +204,7 @@ fn waiting(role: &RoleState) -> Option<Summary> {
 }
 
 /// Nothing when the pipeline is not suspended.
-fn suspended(drain: Drain, seen: &Observation) -> Option<Summary> {
+fn suspended(drain: Drain, seen: &PipelineObservation) -> Option<Summary> {
     let (reason, message) = match drain {
         Drain::NotSuspended => return None,
         Drain::Stopping => (
@@ -240,7 +240,7 @@ fn suspended(drain: Drain, seen: &Observation) -> Option<Summary> {
     Some(Summary::new(phase, reason, message, readiness))
 }
 
-fn drained(seen: &Observation) -> String {
+fn drained(seen: &PipelineObservation) -> String {
     let waiting = match seen.depths.files.map(|depth| depth.total()) {
         Some(0) => "no files wait".to_owned(),
         Some(files) => format!("{files} files wait to be compressed"),
@@ -257,7 +257,7 @@ fn drained(seen: &Observation) -> String {
     )
 }
 
-fn working(seen: &Observation) -> Summary {
+fn working(seen: &PipelineObservation) -> Summary {
     let ProgressStatus {
         files_restored,
         saved_percent,
@@ -295,7 +295,7 @@ fn working(seen: &Observation) -> Summary {
 }
 
 fn conditions(
-    seen: &Observation,
+    seen: &PipelineObservation,
     summary: &Summary,
     former: &CompressionPipelineStatus,
     now: Time,
@@ -368,7 +368,7 @@ fn conditions(
     ]
 }
 
-fn roles(seen: &Observation) -> RolesStatus {
+fn roles(seen: &PipelineObservation) -> RolesStatus {
     let of = |role| {
         seen.roles
             .iter()

@@ -1,5 +1,5 @@
 //! The contract of slots over Leases of a real API server, and what only this implementation promises: ledgers, takeover,
-//! no write while idle. When a lease expires is tested without a server, in `lease/rules.rs`.
+//! no write while idle. When a lease expires is tested without a server, in `lease::rules` and `lease::holder`.
 #![expect(clippy::unwrap_used, reason = "tests end by panicking")]
 
 use std::sync::Arc;
@@ -11,8 +11,9 @@ use k8s_openapi::api::coordination::v1::Lease;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use kube::api::PostParams;
 use kube::{Api, Client};
+use streampress_crds::{Role, names};
 use streampress_transport::contract_tests::{self, Implementation, PATIENCE, eventually};
-use streampress_transport::lease::{LeaseLock, Times, slot_names};
+use streampress_transport::lease::{LeaseLock, Times};
 use streampress_transport::{ChunkStream, Queue, SlotGuard, SlotLock};
 use tokio::time::{sleep, timeout};
 
@@ -44,7 +45,7 @@ async fn slots(count: u32) -> Vec<String> {
         NEXT.fetch_add(1, Ordering::Relaxed)
     );
     let api: Api<Lease> = Api::namespaced(client().await, "default");
-    let names = slot_names(&unique, "compressor", count);
+    let names = names::slots(&unique, Role::Compressor, count);
     for name in &names {
         let lease = Lease {
             metadata: ObjectMeta {

@@ -10,7 +10,7 @@ use streampress_crds::api::status::{
 use streampress_crds::{Reason, Role};
 use streampress_transport::Depth;
 
-use super::{Observation, RoleState, status};
+use super::{PipelineObservation, RoleState, status};
 use crate::decide::drain::Drain;
 use crate::transport::problem::{Problem, Retry};
 use crate::transport::{Depths, TransportState};
@@ -35,8 +35,8 @@ fn role(role: Role) -> RoleState {
     }
 }
 
-fn well() -> Observation {
-    Observation {
+fn well() -> PipelineObservation {
+    PipelineObservation {
         generation: Some(3),
         transport: TransportState::Ready(TransportStatus::default()),
         depths: Depths {
@@ -49,11 +49,11 @@ fn well() -> Observation {
             files_restored: 7,
             ..ProgressStatus::default()
         },
-        ..Observation::default()
+        ..PipelineObservation::default()
     }
 }
 
-fn status_of(seen: &Observation) -> CompressionPipelineStatus {
+fn status_of(seen: &PipelineObservation) -> CompressionPipelineStatus {
     status(seen, &CompressionPipelineStatus::default(), at(1))
 }
 
@@ -69,7 +69,7 @@ fn holds(status: &CompressionPipelineStatus, type_: &str) -> String {
 
 #[track_caller]
 fn check(
-    seen: Observation,
+    seen: PipelineObservation,
     phase: Phase,
     ready: &str,
     reconciling: &str,
@@ -109,7 +109,7 @@ fn each_observation_has_its_phase_conditions_and_message() {
         "7 files restored",
     );
     check(
-        Observation {
+        PipelineObservation {
             transport: TransportState::Pending,
             ..well()
         },
@@ -120,7 +120,7 @@ fn each_observation_has_its_phase_conditions_and_message() {
         "being made",
     );
     check(
-        Observation {
+        PipelineObservation {
             transport: failed(Retry::Transient),
             ..well()
         },
@@ -131,7 +131,7 @@ fn each_observation_has_its_phase_conditions_and_message() {
         "do this",
     );
     check(
-        Observation {
+        PipelineObservation {
             transport: failed(Retry::AfterChange),
             ..well()
         },
@@ -142,7 +142,7 @@ fn each_observation_has_its_phase_conditions_and_message() {
         "do this",
     );
     check(
-        Observation {
+        PipelineObservation {
             invalid: vec!["spec.x: wrong".into()],
             ..well()
         },
@@ -153,7 +153,7 @@ fn each_observation_has_its_phase_conditions_and_message() {
         "spec.x: wrong",
     );
     check(
-        Observation {
+        PipelineObservation {
             deleting: Some("emptying".into()),
             ..well()
         },
@@ -168,7 +168,7 @@ fn each_observation_has_its_phase_conditions_and_message() {
         ..role(Role::Compressor)
     };
     check(
-        Observation {
+        PipelineObservation {
             roles: vec![waiting],
             ..well()
         },
@@ -184,7 +184,7 @@ fn each_observation_has_its_phase_conditions_and_message() {
         ..role(Role::Compressor)
     };
     check(
-        Observation {
+        PipelineObservation {
             roles: vec![stuck],
             ..well()
         },
@@ -198,7 +198,7 @@ fn each_observation_has_its_phase_conditions_and_message() {
 
 #[test]
 fn suspending_says_how_far_it_is() {
-    let suspended = |drain| Observation {
+    let suspended = |drain| PipelineObservation {
         drain: Some(drain),
         ..well()
     };
@@ -233,7 +233,7 @@ fn suspending_says_how_far_it_is() {
         }),
         ..well().depths
     };
-    let drained = Observation {
+    let drained = PipelineObservation {
         depths: files,
         ..suspended(Drain::Drained)
     };
@@ -250,7 +250,7 @@ fn suspending_says_how_far_it_is() {
 
 #[test]
 fn packed_files_that_were_not_counted_as_restored_are_named() {
-    let short = |drain| Observation {
+    let short = |drain| PipelineObservation {
         drain: Some(drain),
         unaccounted: 3,
         ..well()
@@ -270,7 +270,7 @@ fn packed_files_that_were_not_counted_as_restored_are_named() {
 
 #[test]
 fn dead_letters_are_pointed_out_while_the_rest_works() {
-    let seen = Observation {
+    let seen = PipelineObservation {
         depths: Depths {
             dead: Some(2),
             ..well().depths
@@ -295,7 +295,7 @@ fn it_is_completed_when_every_generated_file_is_restored_and_no_slot_is_held() {
         files_restored: 5,
         ..ProgressStatus::default()
     };
-    let done = Observation {
+    let done = PipelineObservation {
         files_wanted: Some(5),
         progress: progress.clone(),
         ..well()
@@ -308,12 +308,12 @@ fn it_is_completed_when_every_generated_file_is_restored_and_no_slot_is_held() {
         "False",
         "All files",
     );
-    let unknown = Observation {
+    let unknown = PipelineObservation {
         depths: Depths::default(),
         ..done.clone()
     };
     check(unknown, Phase::Running, "True", "False", "False", "5 files");
-    let missing = Observation {
+    let missing = PipelineObservation {
         progress: ProgressStatus {
             files_restored: 4,
             ..progress
@@ -325,7 +325,7 @@ fn it_is_completed_when_every_generated_file_is_restored_and_no_slot_is_held() {
 
 #[test]
 fn a_depth_that_is_not_known_is_left_out() {
-    let status = status_of(&Observation {
+    let status = status_of(&PipelineObservation {
         depths: Depths {
             files: None,
             ..well().depths
@@ -341,7 +341,7 @@ fn the_same_observation_changes_nothing_and_transitions_keep_their_time() {
     let first = status(&well(), &CompressionPipelineStatus::default(), at(1));
     assert_eq!(status(&well(), &first, at(99)), first);
     let worse = status(
-        &Observation {
+        &PipelineObservation {
             transport: failed(Retry::AfterChange),
             ..well()
         },
@@ -374,7 +374,7 @@ fn every_condition_names_the_generation_that_was_read() {
 
 #[test]
 fn long_messages_are_cut_to_what_the_schema_takes() {
-    let status = status_of(&Observation {
+    let status = status_of(&PipelineObservation {
         invalid: vec!["é".repeat(5000)],
         ..well()
     });
