@@ -12,7 +12,7 @@ use streampress_transport::Depth;
 use streampress_transport::aws::AwsCredentials;
 
 use super::{Depths, Plan, Provisioner, rules};
-use crate::decide::status::Trouble;
+use crate::transport::problem::Problem;
 
 /// The world of one test.
 #[derive(Debug, Default)]
@@ -118,7 +118,7 @@ impl State {
         plan: &Plan,
         name: &str,
         attributes: BTreeMap<String, String>,
-    ) -> Result<(), Trouble> {
+    ) -> Result<(), Problem> {
         let part = match self.parts.get_mut(name) {
             Some(part) if part.owner != plan.uid => return Err(rules::not_ours(name, None)),
             Some(part) if part.attributes == attributes => return Ok(()),
@@ -131,7 +131,7 @@ impl State {
         Ok(())
     }
 
-    fn create(&mut self, plan: &Plan) -> Result<(), Trouble> {
+    fn create(&mut self, plan: &Plan) -> Result<(), Problem> {
         let parts = &plan.parts;
         for queue in [&parts.files_queue, &parts.chunks_queue] {
             let plain = |name| {
@@ -183,7 +183,7 @@ impl Provisioner for Memory {
         &self,
         plan: &Plan,
         _: Option<&AwsCredentials>,
-    ) -> Result<TransportStatus, Trouble> {
+    ) -> Result<TransportStatus, Problem> {
         self.answer().await;
         let mut state = self.state();
         match plan.policy {
@@ -225,7 +225,7 @@ impl Provisioner for Memory {
         plan: &Plan,
         policy: DeletionPolicy,
         _: Option<&AwsCredentials>,
-    ) -> Result<Vec<String>, Trouble> {
+    ) -> Result<Vec<String>, Problem> {
         self.answer().await;
         if let Some(left) = rules::kept(plan, policy) {
             return Ok(left);

@@ -2,11 +2,12 @@
 
 use std::collections::BTreeMap;
 
+use streampress_crds::Reason;
 use streampress_crds::api::pipeline::{DeletionPolicy, TransportPolicy};
 use streampress_crds::queue_check::mismatches;
 
 use super::Plan;
-use crate::decide::status::Trouble;
+use super::problem::{Problem, Retry};
 
 /// A queue's attributes, as SQS words them.
 pub(super) type Attributes = BTreeMap<String, String>;
@@ -18,7 +19,7 @@ pub(super) fn adoptable(
     plan: &Plan,
     queues: [Option<&Attributes>; 4],
     has_stream: bool,
-) -> Result<(), Trouble> {
+) -> Result<(), Problem> {
     let there = plan.queues().into_iter().zip(queues.map(|it| it.is_some()));
     let missing: Vec<&str> = there
         .chain([(&*plan.parts.stream.name, has_stream)])
@@ -26,7 +27,7 @@ pub(super) fn adoptable(
         .collect();
     if !missing.is_empty() {
         return Err(lasting(
-            "TransportMissing",
+            Reason::TransportMissing,
             format!(
                 "There is no {}: make what is missing ('streampress setup' does), correct the name in spec.transport, or use policy Create in a new pipeline.",
                 missing.join(", no ")
@@ -51,29 +52,29 @@ pub(super) fn adoptable(
         return Ok(());
     }
     Err(lasting(
-        "TransportUnfit",
+        Reason::TransportUnfit,
         format!("What is to be adopted does not fit. {}.", unfit.join(". ")),
     ))
 }
 
 /// Under `Create`, something of that name is somebody else's.
-pub(super) fn not_ours(name: &str, pipeline: Option<&str>) -> Trouble {
+pub(super) fn not_ours(name: &str, pipeline: Option<&str>) -> Problem {
     let of = pipeline
         .map(|pipeline| format!(" (it belongs to {pipeline})"))
         .unwrap_or_default();
     lasting(
-        "TransportNotOurs",
+        Reason::TransportNotOurs,
         format!(
             "{name} is there and does not carry this pipeline's tag{of}: choose another name, or set transport.policy to Adopt in a new pipeline."
         ),
     )
 }
 
-fn lasting(reason: &str, message: String) -> Trouble {
-    Trouble {
-        reason: reason.into(),
+fn lasting(reason: Reason, message: String) -> Problem {
+    Problem {
+        reason,
         message,
-        lasting: true,
+        retry: Retry::AfterChange,
     }
 }
 

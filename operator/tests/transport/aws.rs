@@ -5,10 +5,11 @@ use std::time::Duration;
 
 use futures::future::join_all;
 use serde_json::{Value, json};
+use streampress_crds::Reason;
 use streampress_crds::api::pipeline::{DeletionPolicy, TransportPolicy};
-use streampress_operator::decide::status::Trouble;
 use streampress_operator::transport::Plan;
 use streampress_operator::transport::aws::Aws;
+use streampress_operator::transport::problem::{Problem, Retry};
 use streampress_operator::transport::{Depths, Provisioner};
 use streampress_tests::fake_aws::clock::Clock;
 use streampress_tests::fake_aws::faults::Faults;
@@ -19,7 +20,7 @@ use crate::sides::{AwsSide, OTHERS, OURS, Side, keys, names};
 /// Set in the process that finds its AWS by the SDK's own variables.
 const AS_AT_AWS: &str = "STREAMPRESS_AS_AT_AWS";
 
-async fn provide(side: &AwsSide, plan: &Plan) -> Result<(), Trouble> {
+async fn provide(side: &AwsSide, plan: &Plan) -> Result<(), Problem> {
     let provided = side.provisioner().provide(plan, Some(&keys())).await;
     provided.map(drop)
 }
@@ -28,20 +29,16 @@ async fn remove(
     side: &AwsSide,
     plan: &Plan,
     policy: DeletionPolicy,
-) -> Result<Vec<String>, Trouble> {
+) -> Result<Vec<String>, Problem> {
     side.provisioner().remove(plan, policy, Some(&keys())).await
 }
 
 /// Again and again, as the operator does; what AWS cannot do at the moment is nothing that lasts.
-async fn at_last<T>(attempt: impl AsyncFn() -> Result<T, Trouble>) -> T {
+async fn at_last<T>(attempt: impl AsyncFn() -> Result<T, Problem>) -> T {
     for _ in 0..20 {
         match attempt().await {
             Ok(done) => return done,
-            Err(trouble) => assert!(
-                matches!(&*trouble.reason, "TransportFailed" | "EndpointUnreachable")
-                    && !trouble.lasting,
-                "{trouble:?}"
-            ),
+            Err(problem) => assert!(problem.retry == Retry::Transient, "{problem:?}"),
         }
     }
     panic!("never came to an end");
@@ -132,12 +129,12 @@ async fn no_lost_answer_leaves_anything_behind_or_is_even_noticed() {
         side.fake_aws.lose_next(call);
         provide(&side, &plan)
             .await
-            .unwrap_or_else(|trouble| panic!("{call}: {trouble:?}"));
+            .unwrap_or_else(|problem| panic!("{call}: {problem:?}"));
         assert_eq!(side.parts(&plan).len(), 5, "{call}");
         side.fake_aws.lose_next(call);
         let left = remove(&side, &plan, DeletionPolicy::Delete)
             .await
-            .unwrap_or_else(|trouble| panic!("{call}: {trouble:?}"));
+            .unwrap_or_else(|problem| panic!("{call}: {problem:?}"));
         assert_eq!(left, Vec::<String>::new(), "{call}");
         assert!(side.parts(&plan).is_empty(), "{call}");
     }))
@@ -160,13 +157,13 @@ async fn a_call_that_is_refused_is_named_with_its_permission_and_the_way_out() {
     let side = AwsSide::start().await;
     let plan = side.plan(OURS);
     let (queue, stream) = (&*plan.parts.files_queue.name, &*plan.parts.stream.name);
-    let refused = |permission: &str, trouble: Trouble| {
+    let refused = |permission: &str, problem: Problem| {
         let way_out = format!("Give the identity of spec.aws the permission {permission};");
         assert!(
-            trouble.reason == "AccessDenied"
-                && !trouble.lasting
-                && trouble.message.contains(&way_out),
-            "{permission}: {trouble:?}"
+            problem.reason == Reason::AccessDenied
+                && problem.retry == Retry::AfterCorrection
+                && problem.message.contains(&way_out),
+            "{permission}: {problem:?}"
         );
         assert!(granted(permission), "{permission} is not in the policy");
     };
@@ -186,8 +183,8 @@ async fn a_call_that_is_refused_is_named_with_its_permission_and_the_way_out() {
         ("sqs", "GetQueueAttributes", queue),
     ] {
         side.fake_aws.deny(action, part);
-        let trouble = provide(&side, &plan).await.unwrap_err();
-        refused(&format!("{service}:{action}"), trouble);
+        let problem = provide(&side, &plan).await.unwrap_err();
+        refused(&format!("{service}:{action}"), problem);
         side.fake_aws.allow_all();
     }
     provide(&side, &plan).await.unwrap();
@@ -196,8 +193,8 @@ async fn a_call_that_is_refused_is_named_with_its_permission_and_the_way_out() {
         ("kinesis", "DecreaseStreamRetentionPeriod", stream, &shorter),
     ] {
         side.fake_aws.deny(action, part);
-        let trouble = provide(&side, wanted).await.unwrap_err();
-        refused(&format!("{service}:{action}"), trouble);
+        let problem = provide(&side, wanted).await.unwrap_err();
+        refused(&format!("{service}:{action}"), problem);
         side.fake_aws.allow_all();
     }
     // What cannot be looked for is not gone.
@@ -211,10 +208,10 @@ async fn a_call_that_is_refused_is_named_with_its_permission_and_the_way_out() {
     ] {
         provide(&side, &plan).await.unwrap();
         side.fake_aws.deny(action, part);
-        let trouble = remove(&side, &plan, DeletionPolicy::Delete)
+        let problem = remove(&side, &plan, DeletionPolicy::Delete)
             .await
             .unwrap_err();
-        refused(&format!("{service}:{action}"), trouble);
+        refused(&format!("{service}:{action}"), problem);
         assert_eq!(side.part(part).map(|part| part.owner), Some(OURS.into()));
         side.fake_aws.allow_all();
     }

@@ -1,15 +1,16 @@
 //! What both sides keep to.
 
+use streampress_crds::Reason;
 use streampress_crds::api::pipeline::DeletionPolicy;
 use streampress_crds::api::status::TransportStatus;
 use streampress_crds::queue_check::RedrivePolicy;
-use streampress_operator::decide::status::Trouble;
+use streampress_operator::transport::problem::{Problem, Retry};
 use streampress_operator::transport::{Depths, Plan};
 use streampress_transport::Depth;
 
 use crate::sides::{OTHERS, OURS, Part, Side, keys, names};
 
-async fn provide(side: &dyn Side, plan: &Plan) -> Result<TransportStatus, Trouble> {
+async fn provide(side: &dyn Side, plan: &Plan) -> Result<TransportStatus, Problem> {
     side.provisioner().provide(plan, Some(&keys())).await
 }
 
@@ -118,18 +119,18 @@ pub async fn what_is_somebody_elses_is_refused_and_left_as_it_is(side: &dyn Side
         }
         let before = made(side, &name);
         for _ in 0..2 {
-            let trouble = provide(side, &plan).await.unwrap_err();
+            let problem = provide(side, &plan).await.unwrap_err();
             assert_eq!(
-                (&*trouble.reason, trouble.lasting),
-                ("TransportNotOurs", true)
+                (problem.reason, problem.retry),
+                (Reason::TransportNotOurs, Retry::AfterChange)
             );
             assert!(
-                trouble
+                problem
                     .message
                     .starts_with(&format!("{name} is there and "))
-                    && trouble.message.contains("choose another name"),
+                    && problem.message.contains("choose another name"),
                 "{}",
-                trouble.message
+                problem.message
             );
             assert_eq!(made(side, &name), before);
         }
@@ -144,15 +145,15 @@ pub async fn what_is_somebody_elses_is_refused_and_left_as_it_is(side: &dyn Side
 pub async fn adopting_names_all_that_is_missing_and_makes_nothing(side: &dyn Side) {
     let plan = side.adoption();
     let check = async |missing: &[String]| {
-        let trouble = provide(side, &plan).await.unwrap_err();
+        let problem = provide(side, &plan).await.unwrap_err();
         assert_eq!(
-            (&*trouble.reason, trouble.lasting),
-            ("TransportMissing", true)
+            (problem.reason, problem.retry),
+            (Reason::TransportMissing, Retry::AfterChange)
         );
         let told = format!("There is no {}: ", missing.join(", no "));
-        assert!(trouble.message.starts_with(&told), "{}", trouble.message);
+        assert!(problem.message.starts_with(&told), "{}", problem.message);
         for way_out in ["streampress setup", "spec.transport", "policy Create"] {
-            assert!(trouble.message.contains(way_out), "{}", trouble.message);
+            assert!(problem.message.contains(way_out), "{}", problem.message);
         }
         assert_eq!(side.changes(), 0);
     };
@@ -208,17 +209,17 @@ pub async fn adopting_refuses_what_a_pipeline_cannot_work_with(side: &dyn Side) 
             .map(|policy| ("RedrivePolicy", &**policy))
             .collect();
         side.make_queue(name, "", &attributes);
-        let trouble = provide(side, &plan).await.unwrap_err();
+        let problem = provide(side, &plan).await.unwrap_err();
         assert_eq!(
-            (&*trouble.reason, trouble.lasting),
-            ("TransportUnfit", true)
+            (problem.reason, problem.retry),
+            (Reason::TransportUnfit, Retry::AfterChange)
         );
         assert!(
-            trouble.message.contains(&format!("{name}: ")) && trouble.message.contains(&words),
+            problem.message.contains(&format!("{name}: ")) && problem.message.contains(&words),
             "{}",
-            trouble.message
+            problem.message
         );
-        assert!(!trouble.message.contains("chunks"), "{}", trouble.message);
+        assert!(!problem.message.contains("chunks"), "{}", problem.message);
     }
     // Mended, it is taken without more ado.
     side.delete(name);
@@ -232,11 +233,11 @@ pub async fn adopting_refuses_what_a_pipeline_cannot_work_with(side: &dyn Side) 
     side.make_queue("plain-dlq", "", &[]);
     let policy = side.redrive("plain-dlq", 20);
     side.make_queue("plain", "", &[("RedrivePolicy", &policy)]);
-    let trouble = provide(side, &plain).await.unwrap_err();
+    let problem = provide(side, &plain).await.unwrap_err();
     assert!(
-        trouble.message.contains("plain: is not a FIFO queue"),
+        problem.message.contains("plain: is not a FIFO queue"),
         "{}",
-        trouble.message
+        problem.message
     );
     assert_eq!(side.changes(), 0);
 }

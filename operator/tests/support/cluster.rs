@@ -1,4 +1,4 @@
-//! A namespace of its own with an operator that looks after it.
+//! A namespace of its own on the test cluster, with an operator for it.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
@@ -6,54 +6,55 @@ use std::time::Duration;
 
 use k8s_openapi::api::core::v1::Namespace;
 use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::CustomResourceDefinition;
-use kube::api::{Api, DeleteParams, DynamicObject, ObjectMeta, Patch, PatchParams, PostParams};
+use kube::api::{
+    Api, ApiResource, DeleteParams, DynamicObject, ObjectMeta, Patch, PatchParams, PostParams,
+};
 use kube::{Client, ResourceExt};
 use serde_json::{Value, json};
-use streampress_operator::apply::applier::{pipelines, resource};
-use streampress_operator::apply::election::Times;
-use streampress_operator::http::Pulses;
-use streampress_operator::http::metrics::Metrics;
-use streampress_operator::resources::Platform;
-use streampress_operator::resources::owned_object::Kind;
-use streampress_operator::run::{Options, run};
-use streampress_operator::transport::manager::DeskOptions;
+use streampress_crds::CompressionPipeline;
+use streampress_crds::lease::Times;
+use streampress_operator::http::OperatorHealth;
+use streampress_operator::http::metrics::OperatorMetrics;
+use streampress_operator::resources::{ObjectKind, WorkerDefaults};
+use streampress_operator::run::{OperatorOptions, run};
+use streampress_operator::transport::manager::ManagerOptions;
 use streampress_operator::transport::memory::Memory;
 use tokio::sync::OnceCell;
 use tokio::task::JoinHandle;
 use tokio::time::{Instant, sleep};
 use tokio_util::sync::CancellationToken;
 
-/// How long a test waits for what must come.
-pub const PATIENCE: Duration = Duration::from_secs(30);
+/// How long a test waits for what must happen.
+pub const PATIENCE: Duration = Duration::from_secs(120);
 /// The leader's Lease.
 pub const LEASE: &str = "streampress-operator";
 
 /// A namespace, and an operator for it.
-pub struct Site {
-    /// Straight to the API server.
+pub struct TestCluster {
+    /// A client of the API server, without a proxy.
     pub client: Client,
-    /// All of it is this test's.
+    /// The namespace; only this test uses it.
     pub namespace: String,
-    /// The world outside the cluster; it outlives operators.
+    /// Queues and streams; they outlive operators.
     pub transport: Arc<Memory>,
-    /// Of the operator that runs.
-    pub metrics: Metrics,
-    /// Health of the operator that runs.
-    pub pulses: Pulses,
+    /// Metrics of the running operator.
+    pub metrics: OperatorMetrics,
+    /// Health of the running operator.
+    pub health: OperatorHealth,
     /// For the next operator.
-    pub options: Options,
+    pub options: OperatorOptions,
     /// How often the operator ended by itself and was started again, as Kubernetes does.
     pub restarts: Arc<AtomicU32>,
     stop: CancellationToken,
     operator: Option<JoinHandle<()>>,
 }
 
-impl Site {
+impl TestCluster {
     /// With an operator.
     pub async fn new() -> Self {
-        let mut site = Self::empty().await;
-        site.start();
-        site
+        let mut cluster = Self::empty().await;
+        cluster.start();
+        cluster
     }
 
     /// Without an operator yet.
@@ -67,32 +68,32 @@ impl Site {
         let number = NEXT.fetch_add(1, Ordering::Relaxed);
         let namespace = format!("op-{}-{number}", std::process::id());
         make_namespace(&client, &namespace).await;
-        let options = Options {
+        let options = OperatorOptions {
             namespace: Some(namespace.clone()),
             lease_namespace: namespace.clone(),
             lease_name: LEASE.into(),
             identity: format!("test-{}", std::process::id()),
             times: Times::default(),
-            platform: Platform {
-                worker_image: "streampress:test".into(),
+            defaults: WorkerDefaults {
+                image: "streampress:test".into(),
                 network_policies: true,
             },
-            desk: DeskOptions {
-                look_every: Duration::from_millis(200),
-                look_rarely: Duration::from_millis(200),
+            transport: ManagerOptions {
+                busy_interval: Duration::from_millis(200),
+                quiet_interval: Duration::from_millis(200),
                 removal_deadline: Duration::from_secs(2),
                 own_identity_endpoints: vec!["http://memory".into()],
-                ..DeskOptions::default()
+                ..ManagerOptions::default()
             },
-            at_once: 8,
+            concurrency: 8,
             debounce: Duration::from_millis(10),
         };
         Self {
             client,
             namespace,
             transport: Arc::new(Memory::default()),
-            metrics: Metrics::default(),
-            pulses: Pulses::default(),
+            metrics: OperatorMetrics::default(),
+            health: OperatorHealth::default(),
             options,
             restarts: Arc::default(),
             stop: CancellationToken::new(),
@@ -105,14 +106,14 @@ impl Site {
         self.start_through(self.client.clone());
     }
 
-    /// Starts an operator that reaches the API server in its own way. When it loses the lead it begins anew.
+    /// Starts an operator with this client. When it loses the lead it is started again, as Kubernetes does.
     pub fn start_through(&mut self, client: Client) {
         self.stop = CancellationToken::new();
-        self.metrics = Metrics::default();
-        self.pulses = Pulses::default();
+        self.metrics = OperatorMetrics::default();
+        self.health = OperatorHealth::default();
         let (transport, options) = (self.transport.clone(), self.options.clone());
-        let (metrics, pulses, stop) =
-            (self.metrics.clone(), self.pulses.clone(), self.stop.clone());
+        let (metrics, health, stop) =
+            (self.metrics.clone(), self.health.clone(), self.stop.clone());
         let restarts = self.restarts.clone();
         self.operator = Some(tokio::spawn(async move {
             while !stop.is_cancelled() {
@@ -121,7 +122,7 @@ impl Site {
                     transport.clone(),
                     options.clone(),
                     metrics.clone(),
-                    pulses.clone(),
+                    health.clone(),
                     stop.child_token(),
                 )
                 .await;
@@ -139,23 +140,24 @@ impl Site {
             .unwrap();
     }
 
-    /// Ends the operator as kill -9 does. Nobody waits for its Lease to run out: it is taken away.
+    /// Ends the operator as kill -9 does, and deletes its Lease, so that no test waits until that expires.
     pub async fn kill(&mut self) {
         let operator = self.operator.take().unwrap();
         operator.abort();
         let _ = operator.await;
-        let leases: Api<DynamicObject> = self.of(Kind::Lease);
+        let leases: Api<DynamicObject> = self.of(ObjectKind::Lease);
         let _ = leases.delete(LEASE, &DeleteParams::background()).await;
     }
 
     /// The pipelines.
     pub fn pipelines(&self) -> Api<DynamicObject> {
-        Api::namespaced_with(self.client.clone(), &self.namespace, &pipelines())
+        let resource = ApiResource::erase::<CompressionPipeline>(&());
+        Api::namespaced_with(self.client.clone(), &self.namespace, &resource)
     }
 
     /// The objects of a kind.
-    pub fn of(&self, kind: Kind) -> Api<DynamicObject> {
-        Api::namespaced_with(self.client.clone(), &self.namespace, &resource(kind))
+    pub fn of(&self, kind: ObjectKind) -> Api<DynamicObject> {
+        Api::namespaced_with(self.client.clone(), &self.namespace, &kind.resource())
     }
 
     /// Makes a pipeline whose queues are in memory.
@@ -192,7 +194,7 @@ impl Site {
         .await;
     }
 
-    /// Waits until the status speaks of the latest spec and the transport.
+    /// Waits until the status has the generation of the latest spec and a ready transport.
     pub async fn settled(&self, name: &str) -> Value {
         self.until(name, "to be settled", |pipeline| {
             let status = &pipeline["status"];
@@ -205,14 +207,18 @@ impl Site {
     /// Waits until so many Deployments are there.
     pub async fn has_deployments(&self, count: usize) {
         eventually("all Deployments are there", async || {
-            self.names(Kind::Deployment).await.len() == count
+            self.names(ObjectKind::Deployment).await.len() == count
         })
         .await;
     }
 
-    /// What a Deployment asks for; nothing where there is none.
+    /// The replicas in a Deployment's spec; null where there is no Deployment.
     pub async fn replicas(&self, deployment: &str) -> Value {
-        let found = self.of(Kind::Deployment).get_opt(deployment).await.unwrap();
+        let found = self
+            .of(ObjectKind::Deployment)
+            .get_opt(deployment)
+            .await
+            .unwrap();
         found.map_or(Value::Null, |found| found.data["spec"]["replicas"].clone())
     }
 
@@ -226,21 +232,25 @@ impl Site {
 
     /// How often a Deployment's spec was changed.
     pub async fn generation(&self, deployment: &str) -> i64 {
-        let found = self.of(Kind::Deployment).get(deployment).await.unwrap();
+        let found = self
+            .of(ObjectKind::Deployment)
+            .get(deployment)
+            .await
+            .unwrap();
         found.metadata.generation.unwrap()
     }
 
     /// The same of all Deployments, by name.
     pub async fn generations(&self) -> Vec<(String, i64)> {
         let mut all = Vec::new();
-        for name in self.names(Kind::Deployment).await {
+        for name in self.names(ObjectKind::Deployment).await {
             let generation = self.generation(&name).await;
             all.push((name, generation));
         }
         all
     }
 
-    /// Waits until something holds for a pipeline; gives it as it is then.
+    /// Waits until a condition holds for a pipeline; gives the pipeline as it is then.
     pub async fn until(&self, name: &str, what: &str, holds: impl Fn(&Value) -> bool) -> Value {
         let began = Instant::now();
         loop {
@@ -258,7 +268,7 @@ impl Site {
     }
 
     /// The names of all objects of a kind that belong to pipelines.
-    pub async fn names(&self, kind: Kind) -> Vec<String> {
+    pub async fn names(&self, kind: ObjectKind) -> Vec<String> {
         let all = self.of(kind).list(&Default::default()).await.unwrap();
         let mut names: Vec<String> = all
             .items
@@ -272,28 +282,45 @@ impl Site {
 
     /// How many writes the operator has made.
     pub fn writes(&self) -> u64 {
-        let kinds = Kind::ALL
-            .map(Kind::name)
-            .into_iter()
-            .chain(["CompressionPipeline", "CompressionPipeline/status"]);
-        kinds.map(|kind| self.metrics.writes(kind)).sum()
+        self.counted("streampress_operator_writes_total")
     }
 
-    /// No write for so long; gives how many there were before.
-    pub async fn quiet_for(&self, time: Duration) -> u64 {
-        let before = self.writes();
-        sleep(time).await;
-        assert_eq!(
-            self.writes(),
-            before,
-            "writes at rest:\n{}",
-            self.metrics.text()
-        );
-        before
+    /// How many writes the operator has made to objects of this kind.
+    pub fn writes_to(&self, kind: ObjectKind) -> u64 {
+        let kind = kind.name();
+        self.counted(&format!(
+            "streampress_operator_writes_total{{kind=\"{kind}\"}}"
+        ))
+    }
+
+    /// The sum of the operator's metrics that begin like this.
+    fn counted(&self, beginning: &str) -> u64 {
+        let text = self.metrics.text();
+        let lines = text.lines().filter(|line| line.starts_with(beginning));
+        let values = lines.map(|line| line.rsplit(' ').next().unwrap());
+        values.map(|value| value.parse::<u64>().unwrap()).sum()
+    }
+
+    /// How many reconciles the operator has finished.
+    pub fn reconciles(&self) -> u64 {
+        self.counted("streampress_operator_reconciles_total")
+    }
+
+    /// Waits until the operator has written nothing for so long; gives how many writes it has made.
+    pub async fn rest(&self, time: Duration) -> u64 {
+        let (mut writes, mut since) = (self.writes(), Instant::now());
+        eventually("the operator writes nothing", async || {
+            if self.writes() != writes {
+                (writes, since) = (self.writes(), Instant::now());
+            }
+            since.elapsed() >= time
+        })
+        .await;
+        writes
     }
 }
 
-impl Drop for Site {
+impl Drop for TestCluster {
     fn drop(&mut self) {
         self.stop.cancel();
     }
@@ -351,16 +378,16 @@ pub async fn install_crd(client: Client) {
     .await;
 }
 
-/// Waits until something holds.
-pub async fn eventually(what: &str, probe: impl AsyncFn() -> bool) {
+/// Waits until a condition holds.
+pub async fn eventually(what: &str, probe: impl AsyncFnMut() -> bool) {
     eventually_within(PATIENCE, what, probe).await;
 }
 
-/// Waits until something holds; gives how long that took.
+/// Waits until a condition holds; gives how long that took.
 pub async fn eventually_within(
     patience: Duration,
     what: &str,
-    probe: impl AsyncFn() -> bool,
+    mut probe: impl AsyncFnMut() -> bool,
 ) -> Duration {
     let began = Instant::now();
     while !probe().await {
