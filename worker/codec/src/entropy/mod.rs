@@ -9,6 +9,7 @@ mod literals;
 mod lzma;
 
 pub use bz2::bz2;
+pub(crate) use bz2::bz2_bytes;
 pub(crate) use lzma::{LzmaProps, Search, lzma};
 
 use crate::{Codec, Damage, Effort};

@@ -131,9 +131,7 @@ impl RawStream {
     }
 
     fn bz2_bytes(&self) -> usize {
-        entropy::bz2(&self.bytes).map_or(self.bytes.len(), |coded| {
-            coded.bytes.len().min(self.bytes.len())
-        })
+        entropy::bz2_bytes(&self.bytes).min(self.bytes.len())
     }
 }
 
