@@ -2,7 +2,7 @@
 
 use xz2::stream::{Action, Filters, LzmaOptions, MatchFinder, Mode, Status, Stream};
 
-use super::{Coded, exact, finished, reserve_output};
+use super::{Coded, Coder, exact, finished, reserve_output};
 use crate::{Codec, Damage, Effort};
 
 /// The literal and position parameters of LZMA: `lc + lp <= 4`, `pb <= 4`.
@@ -40,7 +40,7 @@ impl LzmaProps {
         (self.pb * 5 + self.lp) * 9 + self.lc
     }
 
-    fn from_byte(byte: u8) -> Option<Self> {
+    pub(super) fn from_byte(byte: u8) -> Option<Self> {
         let props = Self {
             lc: byte % 9,
             lp: byte / 9 % 5,
@@ -81,6 +81,7 @@ pub(crate) fn lzma(raw: &[u8], props: LzmaProps, effort: Effort, search: Search)
         bytes.reserve(raw.len() / 4 + 128);
     }
     Some(Coded {
+        coder: Coder::Lzma(props, search),
         codec: Codec::Lzma,
         params: props.to_byte(),
         bytes,

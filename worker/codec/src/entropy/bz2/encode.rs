@@ -7,7 +7,10 @@ use super::{
     huffman::{self, Refinement, Tables, best_tables, recent_positions},
     symbols::{Symbols, shorten_runs, symbols},
 };
-use crate::{Codec, entropy::Coded};
+use crate::{
+    Codec,
+    entropy::{Coded, Coder},
+};
 
 /// Bytes of a block per level. The original program leaves this many unused.
 const LEVEL_BYTES: usize = 100_000;
@@ -58,6 +61,7 @@ pub fn bz2(raw: &[u8]) -> Option<Coded> {
     out.put(END_MAGIC, 48);
     out.put(stream_checksum.into(), 32);
     Some(Coded {
+        coder: Coder::Bz2,
         codec: Codec::Bz2,
         params: 0,
         bytes: out.finish(),

@@ -62,11 +62,11 @@ pub(super) fn encode(
     let entries: ColumnValues = entries.into_iter().collect();
     column.append(encode_column(
         &entries,
-        &context.inside(Tag::Dictionary, Default::default()),
+        &context.inside(Tag::Dictionary, 0, Default::default()),
     ));
     if order == EntryOrder::Ranked {
         let ranks: Vec<i64> = indexes.into_iter().map(i64::from).collect();
-        number::put_integers(&ranks, context.effort, &mut column);
+        number::put_integers(&ranks, context, &mut column);
         return Some(column);
     }
     let mut stream = |shift: u32| {

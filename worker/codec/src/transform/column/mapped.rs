@@ -83,9 +83,15 @@ pub(super) fn encode(
         .collect();
     let mut column = EncodedColumn::of(Tag::Mapped);
     put_varint(&mut column.plan, u64::from(key));
-    exceptions::put(&rows, context.effort, &mut column);
-    for rows in [&firsts, &rows] {
-        column.append(encode_rows(Tag::Mapped, values, rows, context));
+    exceptions::put(&rows, context, &mut column);
+    for (position, rows) in [&firsts, &rows].into_iter().enumerate() {
+        column.append(encode_rows(
+            Tag::Mapped,
+            position as u64,
+            values,
+            rows,
+            context,
+        ));
     }
     Some(column)
 }

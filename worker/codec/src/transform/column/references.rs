@@ -1,16 +1,45 @@
 //! References to other columns: those before the current column with as many values, through the rows
 //! that the current column covers.
 
-use std::sync::Arc;
+use std::{
+    collections::HashMap,
+    sync::{Arc, OnceLock},
+};
 
-use crate::transform::values::ColumnValues;
+use crate::{hash::IdentityState, transform::values::ColumnValues};
+
+/// What an encoder knows about the columns of a table besides their values.
+#[derive(Debug)]
+pub(crate) struct TableLookup {
+    keys: Vec<u64>,
+    numbers: HashMap<u64, u32, IdentityState>,
+    /// For each column the distinct-value numbers and how many there are, computed on demand.
+    ids: Vec<OnceLock<(Vec<u32>, usize)>>,
+    with_ids: bool,
+}
+
+impl TableLookup {
+    /// A lookup of columns with these keys, with distinct-value numbers or without.
+    pub(crate) fn new(keys: &[u64], with_ids: bool) -> Self {
+        Self {
+            keys: keys.to_vec(),
+            numbers: keys
+                .iter()
+                .enumerate()
+                .map(|(number, &key)| (key, number as u32))
+                .collect(),
+            ids: keys.iter().map(|_| OnceLock::new()).collect(),
+            with_ids,
+        }
+    }
+}
 
 /// Columns of the same table, row by row.
 #[derive(Debug, Clone, Default)]
 pub(crate) struct ColumnRefs<'a> {
     table: &'a [ColumnValues],
-    /// The distinct-value numbers of the table's columns; only for encoding.
-    ids: &'a [(Vec<u32>, usize)],
+    /// Only for encoding.
+    lookup: Option<&'a TableLookup>,
     /// The table's columns with as many rows as this one.
     usable: Arc<[u32]>,
     /// The row of the table of each value; `None` for all rows in order.
@@ -23,7 +52,7 @@ impl<'a> ColumnRefs<'a> {
         column: usize,
         count: usize,
         table: &'a [ColumnValues],
-        ids: &'a [(Vec<u32>, usize)],
+        lookup: Option<&'a TableLookup>,
     ) -> Self {
         let usable = (0..column.min(table.len()))
             .filter(|&other| table[other].len() == count)
@@ -31,7 +60,7 @@ impl<'a> ColumnRefs<'a> {
             .collect();
         Self {
             table,
-            ids,
+            lookup,
             usable,
             rows: None,
         }
@@ -56,7 +85,7 @@ impl<'a> ColumnRefs<'a> {
 
     /// Whether `column` may be referenced.
     pub(crate) fn has(&self, column: u32) -> bool {
-        self.usable.contains(&column)
+        self.usable.binary_search(&column).is_ok()
     }
 
     fn row(&self, index: usize) -> usize {
@@ -70,17 +99,30 @@ impl<'a> ColumnRefs<'a> {
         self.table[column as usize].get(self.row(index))
     }
 
+    fn ids(&self, column: u32) -> Option<&'a (Vec<u32>, usize)> {
+        let lookup = self.lookup.filter(|lookup| lookup.with_ids)?;
+        let ids = lookup.ids.get(column as usize)?;
+        Some(ids.get_or_init(|| self.table[column as usize].ids()))
+    }
+
     /// The distinct-value number of that value, while encoding.
     pub(crate) fn id(&self, column: u32, index: usize) -> Option<u32> {
-        self.ids
-            .get(column as usize)?
-            .0
-            .get(self.row(index))
-            .copied()
+        self.ids(column)?.0.get(self.row(index)).copied()
     }
 
     /// The number of distinct values of a column, while encoding.
     pub(crate) fn distinct(&self, column: u32) -> Option<usize> {
-        self.ids.get(column as usize).map(|ids| ids.1)
+        self.ids(column).map(|ids| ids.1)
+    }
+
+    /// The key of a column, while encoding.
+    pub(crate) fn key(&self, column: u32) -> Option<u64> {
+        self.lookup?.keys.get(column as usize).copied()
+    }
+
+    /// The column with this key, if it may be referenced.
+    pub(crate) fn column(&self, key: u64) -> Option<u32> {
+        let number = *self.lookup?.numbers.get(&key)?;
+        self.has(number).then_some(number)
     }
 }

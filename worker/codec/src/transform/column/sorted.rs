@@ -74,7 +74,7 @@ pub(super) fn encode(
     for &key in keys {
         put_varint(&mut column.plan, u64::from(key));
     }
-    column.append(encode_rows(Tag::Sorted, values, &rows, context));
+    column.append(encode_rows(Tag::Sorted, 0, values, &rows, context));
     Some(column)
 }
 

@@ -45,8 +45,8 @@ pub(super) fn encode(values: &ColumnValues, context: &EncodeContext<'_>) -> Opti
     let mut column = EncodedColumn::of(Tag::Sparse);
     put_varint(&mut column.plan, default.len() as u64);
     column.plan.extend_from_slice(default);
-    exceptions::put(&rows, context.effort, &mut column);
-    column.append(encode_rows(Tag::Sparse, values, &rows, context));
+    exceptions::put(&rows, context, &mut column);
+    column.append(encode_rows(Tag::Sparse, 0, values, &rows, context));
     Some(column)
 }
 

@@ -9,6 +9,7 @@ use super::{
 };
 use crate::{
     bytes::put_varint,
+    hash::{hash_bytes, mix},
     transform::{ColumnTable, values::ColumnValues},
 };
 
@@ -20,8 +21,8 @@ const MAP_ROUNDS: usize = 4;
 /// After this many failures to read a value the text does not count as JSON.
 const MAX_FAILURES: usize = 200;
 
-/// Splits JSON into columns; `None` if most of the text is not JSON.
-pub(crate) fn split(raw: &[u8]) -> Option<ColumnTable> {
+/// Splits JSON into columns, with a hash of each path; `None` if most of the text is not JSON.
+pub(crate) fn split(raw: &[u8]) -> Option<(ColumnTable, Vec<u64>)> {
     if !matches!(raw.trim_ascii_start().first(), Some(b'{' | b'[' | b'"'))
         || raw.contains(&PLACEHOLDER)
     {
@@ -34,7 +35,9 @@ pub(crate) fn split(raw: &[u8]) -> Option<ColumnTable> {
         let found = shredder.new_maps();
         if found.is_empty() {
             complete?;
-            return Some(shredder.finish());
+            let mut sketch = shredder.path_keys.clone();
+            sketch.sort_unstable();
+            return Some((shredder.finish(), sketch));
         }
         maps.extend(found);
     }
@@ -45,6 +48,8 @@ struct Shredder<'a> {
     text: &'a [u8],
     columns: Vec<ColumnValues>,
     names: Vec<String>,
+    /// For each path a hash of its keys.
+    path_keys: Vec<u64>,
     paths: HashMap<(usize, &'a [u8]), usize>,
     shapes: HashMap<Vec<u8>, usize>,
     shape_list: Vec<Vec<u8>>,
@@ -59,6 +64,7 @@ impl<'a> Shredder<'a> {
             text,
             columns: vec![ColumnValues::default(); 1 + COLUMNS],
             names: vec![String::new()],
+            path_keys: vec![0],
             paths: HashMap::new(),
             shapes: HashMap::new(),
             shape_list: vec![Vec::new()],
@@ -74,10 +80,15 @@ impl<'a> Shredder<'a> {
             put_varint(&mut head, shape.len() as u64);
             head.extend_from_slice(shape);
         }
+        let mut keys = vec![1];
+        for &path in &self.path_keys {
+            keys.extend((0..COLUMNS as u64).map(|which| mix(path, which)));
+        }
         ColumnTable {
             head,
             columns: self.columns,
             names: column_names(&self.names),
+            keys,
         }
     }
 
@@ -133,6 +144,8 @@ impl<'a> Shredder<'a> {
                 return None;
             }
             self.names.push(name(&self.names[parent], key));
+            self.path_keys
+                .push(mix(self.path_keys[parent], hash_bytes(key)));
             self.keys.push((0, 0));
             self.columns
                 .resize(self.columns.len() + COLUMNS, ColumnValues::default());

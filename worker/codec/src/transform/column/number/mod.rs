@@ -48,8 +48,8 @@ pub(super) fn encode_numbers(
     column: &mut EncodedColumn,
 ) {
     let mut others = OtherColumns::new(&context.refs, numbers.len(), read);
-    let left = predict::best(numbers, context, &mut others, &mut column.plan);
-    put_integers(&left, context.effort, column);
+    let left = predict::differences(numbers, context, &mut others, column);
+    put_integers(&left, context, column);
 }
 
 /// Reads `count` values.
