@@ -1,6 +1,9 @@
-//! Fast hashing of data that cannot attack it, and of values whose hash is secret only by size.
+//! Fast hashing: fixed for the keys of plans, seeded for the values of the input.
 
-use std::hash::{BuildHasherDefault, Hasher};
+use std::{
+    hash::{BuildHasher, BuildHasherDefault, Hasher, RandomState},
+    sync::OnceLock,
+};
 
 const FACTOR: u64 = 0x9e37_79b9_7f4a_7c15;
 
@@ -12,14 +15,60 @@ pub(crate) fn mix(hash: u64, number: u64) -> u64 {
 
 /// The hash of some bytes.
 pub(crate) fn hash_bytes(bytes: &[u8]) -> u64 {
-    let mut hash = bytes.len() as u64;
+    hash_from(bytes.len() as u64, bytes)
+}
+
+fn hash_from(mut hash: u64, bytes: &[u8]) -> u64 {
     let (chunks, rest) = bytes.as_chunks::<8>();
     for chunk in chunks {
         hash = mix(hash, u64::from_le_bytes(*chunk));
     }
-    let mut last = [0; 8];
-    last[..rest.len()].copy_from_slice(rest);
-    mix(hash, u64::from_le_bytes(last))
+    let mut last = 0u64;
+    for &byte in rest {
+        last = last << 8 | u64::from(byte);
+    }
+    mix(hash, last)
+}
+
+/// A map state for byte strings of the input, with a seed that the input cannot know.
+#[derive(Debug, Clone)]
+pub(crate) struct SeededState(u64);
+
+impl Default for SeededState {
+    fn default() -> Self {
+        static SEED: OnceLock<u64> = OnceLock::new();
+        Self(*SEED.get_or_init(|| RandomState::new().hash_one(0)))
+    }
+}
+
+impl BuildHasher for SeededState {
+    type Hasher = SeededHasher;
+
+    fn build_hasher(&self) -> SeededHasher {
+        SeededHasher(self.0)
+    }
+}
+
+/// Hashes with the seed as start value.
+#[derive(Debug, Clone)]
+pub(crate) struct SeededHasher(u64);
+
+impl Hasher for SeededHasher {
+    fn finish(&self) -> u64 {
+        self.0
+    }
+
+    fn write(&mut self, bytes: &[u8]) {
+        self.0 = hash_from(self.0, bytes);
+    }
+
+    fn write_usize(&mut self, number: usize) {
+        self.0 = mix(self.0, number as u64);
+    }
+
+    fn write_u32(&mut self, number: u32) {
+        self.0 = mix(self.0, number.into());
+    }
 }
 
 /// A map state for keys that are hashes already.

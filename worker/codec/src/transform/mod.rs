@@ -485,12 +485,13 @@ fn rebuild(
             "{values} values in a block of {raw_len} bytes"
         )));
     }
+    let lookup = TableLookup::of_columns(count);
     let mut columns: Vec<ColumnValues> = Vec::with_capacity(count);
     for (number, count) in counts.into_iter().enumerate() {
         source.column = number;
         let known = DecodeContext {
             limit: raw_len * 2 + 64,
-            refs: ColumnRefs::before(number, count, &columns, None),
+            refs: ColumnRefs::before(number, count, &columns, Some(&lookup)),
             depth: 0,
         };
         let values = column::decode(count, &mut plan, source, &known)?;

@@ -10,7 +10,6 @@ use std::{
 use super::{
     context::{DecodeContext, EncodeContext, EncodedColumn, Tag},
     decode_rows, encode_rows,
-    references::ColumnRefs,
 };
 use crate::{
     Damage, Effort,
@@ -50,25 +49,13 @@ impl Hasher for IdHasher {
     }
 }
 
-/// The rows in the order of the columns `keys`; a stable sort.
-fn order(count: usize, keys: &[u32], refs: &ColumnRefs<'_>) -> Vec<u32> {
-    let mut rows: Vec<u32> = (0..count as u32).collect();
-    rows.sort_by(|&a, &b| {
-        keys.iter()
-            .map(|&key| refs.value(key, a as usize).cmp(refs.value(key, b as usize)))
-            .find(|order| order.is_ne())
-            .unwrap_or(std::cmp::Ordering::Equal)
-    });
-    rows
-}
-
 /// Fits any column after its keys.
 pub(super) fn encode(
     values: &ColumnValues,
     keys: &[u32],
     context: &EncodeContext<'_>,
 ) -> Option<EncodedColumn> {
-    let rows = order(values.len(), keys, &context.refs);
+    let rows = context.refs.order(keys, values.len());
     let mut column = EncodedColumn::of(Tag::Sorted);
     put_varint(&mut column.plan, keys.len() as u64);
     for &key in keys {
@@ -95,7 +82,7 @@ pub(super) fn decode(
         }
         keys.push(key);
     }
-    let rows = order(count, &keys, &context.refs);
+    let rows = context.refs.order(&keys, count);
     let sorted = decode_rows(&rows, plan, source, context)?;
     let mut positions = vec![0u32; count];
     for (position, &row) in rows.iter().enumerate() {

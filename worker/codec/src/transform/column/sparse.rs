@@ -10,6 +10,7 @@ use super::{
 use crate::{
     Damage,
     bytes::{FieldReader, put_varint},
+    hash::SeededState,
     transform::{streams::StreamSource, values::ColumnValues},
 };
 
@@ -18,7 +19,7 @@ const MIN_SHARE: (usize, usize) = (3, 4);
 
 /// The most frequent value, if its share is large enough.
 fn default_value(values: &ColumnValues) -> Option<&[u8]> {
-    let mut counts: HashMap<&[u8], usize> = HashMap::new();
+    let mut counts: HashMap<&[u8], usize, SeededState> = HashMap::default();
     for value in values.iter() {
         *counts.entry(value).or_default() += 1;
     }

@@ -11,7 +11,7 @@ use crate::transform::choices::{KeyRule, TemplateCut};
 use crate::{
     Damage, Effort,
     bytes::{FieldReader, put_varint},
-    hash::hash_bytes,
+    hash::{SeededState, hash_bytes},
     transform::{streams::StreamSource, values::ColumnValues},
 };
 
@@ -108,6 +108,9 @@ fn all_digits(rest: &[u8]) -> bool {
     rest.first().is_some_and(u8::is_ascii_digit) && run.clone().all(u8::is_ascii_digit)
 }
 
+/// The least number of hexadecimal digits that count as one number.
+const MIN_HEX: usize = 8;
+
 /// The start and the length of the variable in a run of letters and digits.
 fn variable(run: &[u8]) -> (usize, usize) {
     let letters = run.iter().take_while(|byte| !byte.is_ascii_digit()).count();
@@ -116,8 +119,10 @@ fn variable(run: &[u8]) -> (usize, usize) {
         .take_while(|byte| byte.is_ascii_digit())
         .count();
     let tail = run.len() - letters - digits;
+    let hex = run.len() >= MIN_HEX && run.iter().all(u8::is_ascii_hexdigit);
     match (digits, tail) {
         (0, _) => (run.len(), 0),
+        _ if hex => (0, run.len()),
         (_, 0) => (letters, digits),
         (_, 1..=2) if letters == 0 && run[digits..].iter().all(u8::is_ascii_alphabetic) => {
             (0, digits)
@@ -229,7 +234,7 @@ fn placeholder_columns(templates: &ColumnValues, rule: KeyRule) -> Option<Slots>
     if key_bytes > MAX_KEY_BYTES {
         return None;
     }
-    let mut known: HashMap<&[u8], usize> = HashMap::new();
+    let mut known: HashMap<&[u8], usize, SeededState> = HashMap::default();
     let mut keys = Vec::new();
     let columns = templates
         .iter()
@@ -278,7 +283,7 @@ pub(super) fn encode(
         return None;
     }
     let templates = common_templates(values, cut.fine)?;
-    let numbers: HashMap<&[u8], usize> = templates
+    let numbers: HashMap<&[u8], usize, SeededState> = templates
         .iter()
         .enumerate()
         .map(|(number, text)| (text, number + 1))
@@ -327,7 +332,7 @@ pub(super) fn encode(
 
 /// The templates to keep, the most frequent first.
 fn common_templates(values: &ColumnValues, fine: bool) -> Option<ColumnValues> {
-    let mut uses: HashMap<Vec<u8>, u32> = HashMap::new();
+    let mut uses: HashMap<Vec<u8>, u32, SeededState> = HashMap::default();
     let (mut template, mut parts) = (Vec::new(), Vec::new());
     for value in values.iter() {
         template.clear();
