@@ -165,10 +165,13 @@ impl BlockEncoder<'_> {
                 let encoded = transform::split_lines(layout, sample).and_then(|table| {
                     transform::encode_table(layout, table, sample, self.effort, None, None)
                 });
-                (
-                    encoded.map_or(usize::MAX, |encoded| encoded.payload.len()),
-                    layout,
-                )
+                let size = encoded.map_or(usize::MAX, |encoded| encoded.payload.len());
+                // Rows are faster than templates, both ways.
+                let handicap = match layout {
+                    TableLayout::Lines => size / LINES_SHARE + LINES_BYTES,
+                    _ => 0,
+                };
+                (size.saturating_add(handicap), layout)
             })
             .collect();
         sized.sort_by_key(|&(size, _)| size);
@@ -280,6 +283,9 @@ impl EncodedBlock {
     }
 }
 
+/// Lines must be smaller than rows by this share and these bytes.
+const LINES_SHARE: usize = 64;
+const LINES_BYTES: usize = 32;
 /// The size of a sample of lines in bytes.
 const SAMPLE_BYTES: usize = 48 << 10;
 
