@@ -95,9 +95,8 @@ fn encoder_options(
     search: Search,
 ) -> Option<LzmaOptions> {
     let mut options = match effort {
-        Effort::Fast => LzmaOptions::new_preset(1),
-        Effort::Balanced => LzmaOptions::new_preset(6),
-        Effort::Max => LzmaOptions::new_preset(9 | xz2::stream::PRESET_EXTREME),
+        Effort::Fast => LzmaOptions::new_preset(5),
+        Effort::Balanced | Effort::Max => LzmaOptions::new_preset(9 | xz2::stream::PRESET_EXTREME),
     }
     .ok()?;
     options
@@ -120,14 +119,14 @@ fn encoder_options(
                 .nice_len(64)
                 .depth(24);
         }
-        (Effort::Balanced, Search::Short) => {
+        (Effort::Fast | Effort::Balanced, Search::Short) => {
             options
                 .mode(Mode::Normal)
                 .match_finder(MatchFinder::HashChain4)
                 .nice_len(24)
                 .depth(6);
         }
-        (Effort::Fast | Effort::Balanced, _) => {}
+        (Effort::Fast | Effort::Balanced, Search::Preset) => {}
     }
     Some(options)
 }

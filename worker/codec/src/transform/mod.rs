@@ -171,7 +171,7 @@ pub(crate) fn encode_table(
     let none = Choices::default();
     let transform = layout.transform();
     let encoder = TableEncoder {
-        lookup: TableLookup::new(&table.keys, effort != Effort::Fast),
+        lookup: TableLookup::new(&table.keys, true),
         table: &table,
         effort,
         choices: base.map_or(&none, |plan| &plan.choices),

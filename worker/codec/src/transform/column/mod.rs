@@ -47,7 +47,7 @@ const CONSTANT_LIMIT: usize = 4096;
 /// The size of the sample of a column on which codings are compared, in bytes.
 fn sample_bytes(effort: Effort, all: usize) -> usize {
     match effort {
-        Effort::Fast => (all / 8).clamp(8 << 10, 24 << 10),
+        Effort::Fast => (all / 8).clamp(6 << 10, 16 << 10),
         Effort::Balanced => (all / 4).clamp(24 << 10, 160 << 10),
         Effort::Max => 160 << 10,
     }
@@ -196,9 +196,7 @@ fn candidates(values: &ColumnValues, context: &EncodeContext<'_>) -> Vec<Candida
     }
     if allowed(Tag::Dictionary) {
         found.push(Candidate::Dictionary);
-        if context.effort != Effort::Fast {
-            found.push(Candidate::Ranked);
-        }
+        found.push(Candidate::Ranked);
     }
     if allowed(Tag::Sparse) && values.len() >= MIN_SPARSE && sparse::fits(values) {
         found.push(Candidate::Sparse);
@@ -231,7 +229,7 @@ fn candidates(values: &ColumnValues, context: &EncodeContext<'_>) -> Vec<Candida
         );
     }
     let key = |column: u32| context.refs.key(column);
-    if context.effort != Effort::Fast {
+    {
         if context.outer.is_empty() {
             let copied = copied::best_ref(values, &context.refs).and_then(key);
             found.extend(copied.map(Candidate::Copied));

@@ -22,7 +22,8 @@ const MAX_KEYS: usize = 3;
 /// The number of rows and of nearest columns in which keys are searched.
 fn search_size(effort: Effort) -> (usize, usize) {
     match effort {
-        Effort::Fast | Effort::Balanced => (4000, 20),
+        Effort::Fast => (1500, 12),
+        Effort::Balanced => (4000, 20),
         Effort::Max => (12_000, 32),
     }
 }

@@ -32,7 +32,6 @@ pub(super) fn cuts(templates: usize, effort: Effort) -> &'static [TemplateCut] {
     match (templates, effort) {
         (0, Effort::Fast) => &[COARSE],
         (0, Effort::Balanced | Effort::Max) => &[COARSE, BY_LETTERS],
-        (_, Effort::Fast) => &[],
         _ => &[FINE],
     }
 }

@@ -11,9 +11,6 @@ use crate::{
     transform::choices::{Choice, ChoiceKey, Choices},
 };
 
-/// At effort fast, smaller streams share a group to save the set-up of a coder.
-const TINY_FAST: usize = 2000;
-
 /// Streams that are coded together.
 pub(super) struct StreamGroup {
     /// The numbers of the streams.
@@ -84,15 +81,11 @@ impl Grouping<'_> {
 
     /// Each stream alone, but small ones of one kind together.
     fn separate(&self, numbers: &[usize]) -> Vec<(Option<ChoiceKey>, Vec<usize>)> {
-        let tiny = match self.effort {
-            Effort::Fast => TINY_FAST,
-            Effort::Balanced | Effort::Max => TINY,
-        };
         let mut small: BTreeMap<StreamKind, Vec<usize>> = BTreeMap::new();
         let mut members = Vec::new();
         for &number in numbers {
             let stream = &self.streams[number];
-            if stream.bytes.len() <= tiny && !is_fill(&stream.bytes) {
+            if stream.bytes.len() <= TINY && !is_fill(&stream.bytes) {
                 small.entry(stream.kind).or_default().push(number);
             } else {
                 members.push((stream.key, vec![number]));
@@ -182,8 +175,7 @@ impl Grouping<'_> {
             .map(|stream| stream.bytes.len())
             .sum();
         match self.effort {
-            Effort::Fast => groups >= 2 * SOLID_GROUPS && text <= SOLID_BYTES,
-            Effort::Balanced => groups >= SOLID_GROUPS && text <= SOLID_BYTES,
+            Effort::Fast | Effort::Balanced => groups >= SOLID_GROUPS && text <= SOLID_BYTES,
             Effort::Max => true,
         }
     }

@@ -124,13 +124,12 @@ impl RawStream {
         HEADERS
             + match (effort, self.kind) {
                 (_, StreamKind::Packed) => self.bytes.len(),
-                (Effort::Fast, _) => entropy_bytes(&self.bytes),
-                (Effort::Balanced | Effort::Max, StreamKind::Text) => self.bz2_bytes(),
-                (Effort::Balanced, StreamKind::Bytes) => {
+                (_, StreamKind::Text) => self.bz2_bytes(),
+                (Effort::Fast | Effort::Balanced, StreamKind::Bytes) => {
                     literals_bytes(&self.bytes).min(matches_bytes(&self.bytes))
                 }
                 // BZ2 finds repeated numbers, such as points on a shared border.
-                (Effort::Balanced, StreamKind::Rows(_))
+                (Effort::Fast | Effort::Balanced, StreamKind::Rows(_))
                 | (Effort::Max, StreamKind::Bytes | StreamKind::Rows(_)) => {
                     self.bz2_bytes().min(literals_bytes(&self.bytes))
                 }

@@ -103,7 +103,7 @@ pub(crate) fn put(numbers: &[i64], context: &EncodeContext<'_>, column: &mut Enc
 fn search(numbers: &[i64], context: &EncodeContext<'_>, column: &mut EncodedColumn) {
     let effort = context.effort;
     let sampled = match effort {
-        Effort::Fast => 2048,
+        Effort::Fast => 4096,
         Effort::Balanced => 6144,
         Effort::Max => usize::MAX,
     };
@@ -145,7 +145,7 @@ enum IntegerLayout {
 fn layouts(numbers: &[u64], sign: SignMapping, effort: Effort) -> Vec<IntegerLayout> {
     let width = width_of(numbers);
     let mut found = vec![IntegerLayout::Planes];
-    if effort != Effort::Fast && width > 1 && sign == SignMapping::Zigzag {
+    if width > 1 && sign == SignMapping::Zigzag {
         found.push(IntegerLayout::Rows);
     }
     let largest = numbers.iter().copied().max().unwrap_or(0);

@@ -320,7 +320,8 @@ impl Prediction {
 /// The prediction with the smallest estimate on a sample.
 fn best(numbers: &[i64], context: &EncodeContext<'_>, others: &mut OtherColumns<'_>) -> Prediction {
     let sampled = match context.effort {
-        Effort::Fast | Effort::Balanced => 1024,
+        Effort::Fast => 512,
+        Effort::Balanced => 1024,
         Effort::Max => 8192,
     };
     let start = numbers.len().saturating_sub(sampled) / 2;
@@ -342,7 +343,7 @@ fn best(numbers: &[i64], context: &EncodeContext<'_>, others: &mut OtherColumns<
     for step in lines(numbers) {
         rate(Prediction::Line(step), others);
     }
-    if context.effort != Effort::Fast {
+    {
         let mut cells = Vec::new();
         for column in neighbours(context, others) {
             rate(Prediction::OtherDelta(column), others);
@@ -415,7 +416,8 @@ pub(crate) fn best_key(values: &ColumnValues, context: &EncodeContext<'_>) -> Op
         return None;
     }
     let sampled = values.len().min(match context.effort {
-        Effort::Fast | Effort::Balanced => 6144,
+        Effort::Fast => 2048,
+        Effort::Balanced => 6144,
         Effort::Max => 16_384,
     });
     let start = (values.len() - sampled) / 2;
