@@ -63,6 +63,9 @@ pub enum CodecError {
         /// The offset of the field's header.
         offset: u64,
     },
+    /// A plan file that cannot be read.
+    #[error("{0}")]
+    Plan(String),
     /// A setting outside its range.
     #[error("{0}")]
     Options(String),

@@ -29,7 +29,7 @@
 //! # Modules, lowest first
 //! - `types`: [`Effort`], [`Transform`], [`Codec`], [`StreamInfo`].
 //! - `error`: [`CodecError`] for callers, [`Damage`] for a payload that cannot be decoded.
-//! - `bytes` and `bits`: varints, bounded field reading, bit packing.
+//! - `bytes`, `bits` and `hash`: varints, bounded field reading, bit packing, hashing.
 //! - `entropy`: one stream of bytes through LZMA, BZ2 or neither, and estimates of its size.
 //! - `transform`: a block as a table of columns, each column in its smallest coding.
 //! - `block`: the smallest representation of one block, and its decoder.
@@ -43,6 +43,7 @@ mod block;
 mod bytes;
 mod entropy;
 mod error;
+mod hash;
 pub mod hybrid;
 pub mod legacy;
 mod transform;

@@ -1,9 +1,16 @@
 //! One block: the smallest lossless representation that the effort allows, and its decoder.
 
+use std::sync::Arc;
+
+use rayon::prelude::*;
+
 use crate::{
     Codec, Damage, Effort, StreamInfo, Transform,
     entropy::{self, Coded, LzmaProps, Search},
-    transform::{self, EncodedTable},
+    transform::{
+        self, EncodedTable, Structure, TableLayout,
+        plan::{Outcome, PlanUse, SchemaPlan, most_similar},
+    },
 };
 
 /// How a block's payload is coded.
@@ -28,82 +35,272 @@ pub struct EncodedBlock {
     pub streams: Vec<StreamInfo>,
     /// The candidates that were coded, one line each.
     pub tried: Vec<String>,
+    /// What this block adds to its plan, if anything.
+    pub(crate) learned: Option<SchemaPlan>,
+    /// The plan that was used.
+    pub(crate) base: Option<Arc<SchemaPlan>>,
+    /// How a plan was used.
+    pub plan_use: PlanUse,
 }
 
-/// Packs one block. It cannot fail: bytes that nothing shrinks are stored.
+/// Packs one block without a plan. It cannot fail: bytes that nothing shrinks are stored.
 pub fn encode(raw: &[u8], effort: Effort) -> EncodedBlock {
-    let mut tried = Vec::new();
-    let mut best = first_table(raw, effort, &mut tried);
-    let table_len = |best: &Option<(Transform, EncodedTable)>| {
-        best.as_ref()
-            .map_or(usize::MAX, |(_, encoded)| encoded.payload.len())
-    };
-    if plain_cannot_win(raw, table_len(&best), effort) {
-        tried.push("none: excluded by a probe".into());
-    } else {
-        let plain = code_plain(raw, table_len(&best), effort);
-        tried.push(format!(
+    encode_planned(raw, effort, &[], None)
+}
+
+/// Packs one block with the plan among `plans` that fits it, if any, and searches the column `refresh`
+/// again.
+pub(crate) fn encode_planned(
+    raw: &[u8],
+    effort: Effort,
+    plans: &[Arc<SchemaPlan>],
+    refresh: Option<usize>,
+) -> EncodedBlock {
+    BlockEncoder {
+        raw,
+        effort,
+        plans,
+        refresh,
+        tried: Vec::new(),
+    }
+    .run()
+}
+
+/// Tries the representations of one block.
+struct BlockEncoder<'a> {
+    raw: &'a [u8],
+    effort: Effort,
+    plans: &'a [Arc<SchemaPlan>],
+    refresh: Option<usize>,
+    tried: Vec<String>,
+}
+
+/// A block as a table, with the plan that was used.
+struct TableBlock {
+    layout: TableLayout,
+    encoded: EncodedTable,
+    base: Option<Arc<SchemaPlan>>,
+}
+
+impl BlockEncoder<'_> {
+    fn run(mut self) -> EncodedBlock {
+        if self.raw.len() < MIN_TABLE_BYTES {
+            return self.plain_only();
+        }
+        let mut structure = Structure::of(self.raw);
+        let base = most_similar(self.plans, &structure.sketch).cloned();
+        let sketch = structure.sketch.clone();
+        if let Some(plan) = &base
+            && let Some(block) = self.planned(plan, &mut structure)
+        {
+            return block.with_sketch(sketch);
+        }
+        match self.searched(structure, base) {
+            Some(table) => self.table_or_plain(table).with_sketch(sketch),
+            None => self.plain_only(),
+        }
+    }
+
+    /// The block as the plan says, if its size is as planned.
+    fn planned(
+        &mut self,
+        plan: &Arc<SchemaPlan>,
+        structure: &mut Structure,
+    ) -> Option<EncodedBlock> {
+        match plan.outcome {
+            Outcome::Plain(coder) => {
+                let plain = entropy::encode_as(self.raw, coder, self.effort);
+                let planned = plan.is_as_planned(plain.bytes.len(), self.raw.len());
+                planned.then(|| EncodedBlock {
+                    base: Some(Arc::clone(plan)),
+                    ..self.plain_block(plain)
+                })
+            }
+            Outcome::Table(layout) => {
+                let table = structure.split(layout, self.raw)?;
+                let base = Some(Arc::clone(plan));
+                let mut table = self.encode_table(layout, table, base)?;
+                let table_len = table.encoded.payload.len();
+                if !plan.is_as_planned(table_len, self.raw.len()) {
+                    return Some(self.table_or_plain(table));
+                }
+                self.tried.push("none: excluded by the plan".into());
+                if let Some(learned) = &mut table.encoded.learned {
+                    (learned.outcome, learned.ratio) = (plan.outcome, plan.ratio);
+                }
+                Some(self.table_block(table))
+            }
+        }
+    }
+
+    /// The table of the best layout. A plan that did not fit only lends its choices.
+    fn searched(
+        &mut self,
+        mut structure: Structure,
+        base: Option<Arc<SchemaPlan>>,
+    ) -> Option<TableBlock> {
+        let mut layouts = structure.layouts.clone();
+        if layouts.len() > 1 {
+            layouts = self.by_sample(layouts);
+        }
+        let found = layouts.into_iter().find_map(|layout| {
+            let table = structure.split(layout, self.raw)?;
+            self.encode_table(layout, table, base.clone())
+        });
+        found.or_else(|| {
+            let lines = Structure::of_lines(self.raw).layouts;
+            lines.into_iter().find_map(|layout| {
+                let table = transform::split_lines(layout, self.raw)?;
+                self.encode_table(layout, table, None)
+            })
+        })
+    }
+
+    /// The layouts of lines in the order of their size on a sample.
+    fn by_sample(&self, layouts: Vec<TableLayout>) -> Vec<TableLayout> {
+        let sample = line_sample(self.raw);
+        let mut sized: Vec<(usize, TableLayout)> = layouts
+            .into_par_iter()
+            .map(|layout| {
+                let encoded = transform::split_lines(layout, sample).and_then(|table| {
+                    transform::encode_table(layout, table, sample, self.effort, None, None)
+                });
+                let size = encoded.map_or(usize::MAX, |encoded| encoded.payload.len());
+                // Rows are faster than templates, both ways.
+                let handicap = match layout {
+                    TableLayout::Lines => size / LINES_SHARE + LINES_BYTES,
+                    _ => 0,
+                };
+                (size.saturating_add(handicap), layout)
+            })
+            .collect();
+        sized.sort_by_key(|&(size, _)| size);
+        sized.into_iter().map(|(_, layout)| layout).collect()
+    }
+
+    fn encode_table(
+        &mut self,
+        layout: TableLayout,
+        table: transform::ColumnTable,
+        base: Option<Arc<SchemaPlan>>,
+    ) -> Option<TableBlock> {
+        let encoded = transform::encode_table(
+            layout,
+            table,
+            self.raw,
+            self.effort,
+            base.as_deref(),
+            self.refresh,
+        )?;
+        self.tried.push(format!(
+            "{}: {} streams, {} bytes",
+            layout.transform().name(),
+            encoded.streams.len(),
+            encoded.payload.len()
+        ));
+        Some(TableBlock {
+            layout,
+            encoded,
+            base,
+        })
+    }
+
+    /// The table, or the bytes without a transform if they are smaller. The plan learns which.
+    fn table_or_plain(&mut self, mut table: TableBlock) -> EncodedBlock {
+        let (raw_len, table_len) = (self.raw.len(), table.encoded.payload.len());
+        let mut learned = table.encoded.learned.take().unwrap_or_default();
+        if plain_cannot_win(self.raw, table_len, self.effort) {
+            self.tried.push("none: excluded by a probe".into());
+        } else {
+            let plain = self.plain(table_len);
+            if plain.bytes.len() <= table_len {
+                learned.set_outcome(Outcome::Plain(plain.coder), plain.bytes.len(), raw_len);
+                return EncodedBlock {
+                    learned: Some(learned),
+                    ..self.plain_block(plain)
+                };
+            }
+        }
+        learned.set_outcome(Outcome::Table(table.layout), table_len, raw_len);
+        table.encoded.learned = Some(learned);
+        self.table_block(table)
+    }
+
+    fn plain_only(&mut self) -> EncodedBlock {
+        let plain = self.plain(usize::MAX);
+        self.plain_block(plain)
+    }
+
+    fn plain(&mut self, table_len: usize) -> Coded {
+        let plain = code_plain(self.raw, table_len, self.effort);
+        self.tried.push(format!(
             "none: {} {} bytes",
             plain.codec.name(),
             plain.bytes.len()
         ));
-        let csv = best
-            .as_ref()
-            .is_some_and(|(transform, _)| *transform == Transform::Csv);
-        // A log with commas may be smaller as text. A table that halves the size is a real table.
-        if effort == Effort::Max && csv && table_len(&best) * 2 > plain.bytes.len() {
-            let text = table(Transform::Text, raw, effort, &mut tried);
-            best = text
-                .filter(|(_, encoded)| encoded.payload.len() < table_len(&best))
-                .or(best);
-        }
-        if plain.bytes.len() <= table_len(&best) {
-            return plain_block(raw, plain, tried);
-        }
+        plain
     }
-    match best {
-        Some((transform, encoded)) => EncodedBlock {
+
+    fn table_block(&mut self, table: TableBlock) -> EncodedBlock {
+        EncodedBlock {
             coding: BlockCoding {
-                transform,
+                transform: table.layout.transform(),
                 codec: Codec::Columns,
                 params: 0,
             },
-            payload: encoded.payload,
-            streams: encoded.streams,
-            tried,
-        },
-        None => plain_block(raw, Coded::stored(raw), tried),
+            payload: table.encoded.payload,
+            streams: table.encoded.streams,
+            tried: std::mem::take(&mut self.tried),
+            learned: table.encoded.learned,
+            base: table.base,
+            plan_use: table.encoded.plan_use,
+        }
+    }
+
+    fn plain_block(&mut self, plain: Coded) -> EncodedBlock {
+        EncodedBlock {
+            coding: BlockCoding {
+                transform: Transform::None,
+                codec: plain.codec,
+                params: plain.params,
+            },
+            streams: vec![plain_stream(plain.codec, self.raw.len(), plain.bytes.len())],
+            payload: plain.bytes,
+            tried: std::mem::take(&mut self.tried),
+            learned: None,
+            base: None,
+            plan_use: PlanUse::default(),
+        }
     }
 }
 
-/// The block in the first transform that fits it.
-fn first_table(
-    raw: &[u8],
-    effort: Effort,
-    tried: &mut Vec<String>,
-) -> Option<(Transform, EncodedTable)> {
-    if raw.len() < MIN_TABLE_BYTES {
-        return None;
+impl EncodedBlock {
+    fn with_sketch(mut self, sketch: Vec<u64>) -> Self {
+        if let Some(learned) = &mut self.learned {
+            learned.sketch = sketch;
+        }
+        self
     }
-    [Transform::Json, Transform::Csv, Transform::Text]
-        .into_iter()
-        .find_map(|transform| table(transform, raw, effort, tried))
 }
 
-fn table(
-    transform: Transform,
-    raw: &[u8],
-    effort: Effort,
-    tried: &mut Vec<String>,
-) -> Option<(Transform, EncodedTable)> {
-    let encoded = transform::encode(transform, raw, effort)?;
-    tried.push(format!(
-        "{}: {} streams, {} bytes",
-        transform.name(),
-        encoded.streams.len(),
-        encoded.payload.len()
-    ));
-    Some((transform, encoded))
+/// Lines must be smaller than rows by this share and these bytes.
+const LINES_SHARE: usize = 64;
+const LINES_BYTES: usize = 32;
+/// The size of a sample of lines in bytes.
+const SAMPLE_BYTES: usize = 48 << 10;
+
+/// Whole lines from the middle of a block.
+fn line_sample(raw: &[u8]) -> &[u8] {
+    if raw.len() <= 2 * SAMPLE_BYTES {
+        return raw;
+    }
+    let newline_after = |at: usize| {
+        let newline = raw[at..].iter().position(|&byte| byte == b'\n');
+        newline.map_or(raw.len(), |newline| at + newline + 1)
+    };
+    let start = newline_after((raw.len() - SAMPLE_BYTES) / 2);
+    let end = newline_after((start + SAMPLE_BYTES).min(raw.len()));
+    &raw[start..end]
 }
 
 /// Codes the bytes without a transform. The second LZMA setting runs only if it could win.
@@ -133,19 +330,6 @@ fn plain_cannot_win(raw: &[u8], table_len: usize, effort: Effort) -> bool {
     let probe = entropy::bz2(&raw[start..start + PROBE]).map_or(PROBE, |coded| coded.bytes.len());
     let expected = probe as f64 / PROBE as f64 * raw.len() as f64;
     (table_len as f64) < expected * MARGIN
-}
-
-fn plain_block(raw: &[u8], plain: Coded, tried: Vec<String>) -> EncodedBlock {
-    EncodedBlock {
-        coding: BlockCoding {
-            transform: Transform::None,
-            codec: plain.codec,
-            params: plain.params,
-        },
-        streams: vec![plain_stream(plain.codec, raw.len(), plain.bytes.len())],
-        payload: plain.bytes,
-        tried,
-    }
 }
 
 fn plain_stream(codec: Codec, raw_len: usize, packed_len: usize) -> StreamInfo {

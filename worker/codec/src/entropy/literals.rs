@@ -2,7 +2,7 @@
 //! (indexes, buckets, planes), the encoder of liblzma takes short matches that cost more: up to 15 %
 //! on small alphabets. Every LZMA2 decoder reads the result.
 
-use super::{Coded, LzmaProps};
+use super::{Coded, Coder, LzmaProps};
 use crate::Codec;
 
 /// The probabilities of LZMA have 11 bits and adapt by 1/32.
@@ -114,6 +114,7 @@ pub(super) fn literals(raw: &[u8], lc: u8) -> Coded {
     }
     bytes.push(0);
     Coded {
+        coder: Coder::Literals(lc),
         codec: Codec::Lzma,
         params: props.to_byte(),
         bytes,

@@ -2,7 +2,7 @@
 
 use xz2::stream::{Action, Filters, LzmaOptions, MatchFinder, Mode, Status, Stream};
 
-use super::{Coded, exact, finished, reserve_output};
+use super::{Coded, Coder, exact, finished, reserve_output};
 use crate::{Codec, Damage, Effort};
 
 /// The literal and position parameters of LZMA: `lc + lp <= 4`, `pb <= 4`.
@@ -40,7 +40,7 @@ impl LzmaProps {
         (self.pb * 5 + self.lp) * 9 + self.lc
     }
 
-    fn from_byte(byte: u8) -> Option<Self> {
+    pub(super) fn from_byte(byte: u8) -> Option<Self> {
         let props = Self {
             lc: byte % 9,
             lp: byte / 9 % 5,
@@ -81,6 +81,7 @@ pub(crate) fn lzma(raw: &[u8], props: LzmaProps, effort: Effort, search: Search)
         bytes.reserve(raw.len() / 4 + 128);
     }
     Some(Coded {
+        coder: Coder::Lzma(props, search),
         codec: Codec::Lzma,
         params: props.to_byte(),
         bytes,
@@ -94,9 +95,8 @@ fn encoder_options(
     search: Search,
 ) -> Option<LzmaOptions> {
     let mut options = match effort {
-        Effort::Fast => LzmaOptions::new_preset(1),
-        Effort::Balanced => LzmaOptions::new_preset(6),
-        Effort::Max => LzmaOptions::new_preset(9 | xz2::stream::PRESET_EXTREME),
+        Effort::Fast => LzmaOptions::new_preset(5),
+        Effort::Balanced | Effort::Max => LzmaOptions::new_preset(9 | xz2::stream::PRESET_EXTREME),
     }
     .ok()?;
     options
@@ -119,14 +119,14 @@ fn encoder_options(
                 .nice_len(64)
                 .depth(24);
         }
-        (Effort::Balanced, Search::Short) => {
+        (Effort::Fast | Effort::Balanced, Search::Short) => {
             options
                 .mode(Mode::Normal)
                 .match_finder(MatchFinder::HashChain4)
                 .nice_len(24)
                 .depth(6);
         }
-        (Effort::Fast | Effort::Balanced, _) => {}
+        (Effort::Fast | Effort::Balanced, Search::Preset) => {}
     }
     Some(options)
 }

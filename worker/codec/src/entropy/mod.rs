@@ -9,14 +9,55 @@ mod literals;
 mod lzma;
 
 pub use bz2::bz2;
+pub(crate) use bz2::bz2_bytes;
 pub(crate) use lzma::{LzmaProps, Search, lzma};
 
 use crate::{Codec, Damage, Effort};
 use literals::literals;
 
+/// A way to code a stream.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Coder {
+    /// The bytes unchanged.
+    Stored,
+    /// One bzip2 stream.
+    Bz2,
+    /// LZMA2 without matches; the highest bits of the previous byte select the literal coder.
+    Literals(u8),
+    /// LZMA2.
+    Lzma(LzmaProps, Search),
+}
+
+impl Coder {
+    /// A tag and a parameter, for plans.
+    pub(crate) fn to_bytes(self) -> [u8; 2] {
+        match self {
+            Self::Stored => [0, 0],
+            Self::Bz2 => [1, 0],
+            Self::Literals(lc) => [2, lc],
+            Self::Lzma(props, Search::Preset) => [3, props.to_byte()],
+            Self::Lzma(props, Search::Short) => [4, props.to_byte()],
+        }
+    }
+
+    /// The coder of [`Self::to_bytes`].
+    pub(crate) fn from_bytes(bytes: [u8; 2]) -> Option<Self> {
+        match bytes {
+            [0, _] => Some(Self::Stored),
+            [1, _] => Some(Self::Bz2),
+            [2, lc] if lc <= 4 => Some(Self::Literals(lc)),
+            [3, props] => Some(Self::Lzma(LzmaProps::from_byte(props)?, Search::Preset)),
+            [4, props] => Some(Self::Lzma(LzmaProps::from_byte(props)?, Search::Short)),
+            _ => None,
+        }
+    }
+}
+
 /// A coded stream.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Coded {
+    /// How it was coded.
+    pub(crate) coder: Coder,
     /// Its codec.
     pub codec: Codec,
     /// Its parameter byte.
@@ -29,6 +70,7 @@ impl Coded {
     /// `raw` unchanged.
     pub(crate) fn stored(raw: &[u8]) -> Self {
         Self {
+            coder: Coder::Stored,
             codec: Codec::Stored,
             params: 0,
             bytes: raw.to_vec(),
@@ -59,6 +101,20 @@ pub(crate) fn encode(raw: &[u8], effort: Effort, props: &[LzmaProps], search: Se
         }
     }
     best
+}
+
+/// Codes `raw` with `coder`; the result is never longer than `raw`.
+pub(crate) fn encode_as(raw: &[u8], coder: Coder, effort: Effort) -> Coded {
+    let coded = match coder {
+        _ if raw.len() < MIN_CODED_BYTES => None,
+        Coder::Stored => None,
+        Coder::Bz2 => bz2(raw),
+        Coder::Literals(lc) => Some(literals(raw, lc)),
+        Coder::Lzma(props, search) => lzma(raw, props, effort, search),
+    };
+    coded
+        .filter(|coded| coded.bytes.len() < raw.len())
+        .unwrap_or_else(|| Coded::stored(raw))
 }
 
 fn keep_smaller(best: &mut Coded, coded: Option<Coded>) {

@@ -5,6 +5,7 @@ pub mod frame;
 mod frame_reader;
 mod pack;
 mod parallel;
+mod plan;
 mod random_access;
 mod summary;
 mod unpack;
@@ -12,13 +13,14 @@ mod unpack;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 pub use frame_reader::{BlockFrame, DamagedFrame, FrameReader};
-pub use pack::{PackedBlock, pack, pack_observed};
+pub use pack::{PackedBlock, Packer, pack, pack_observed};
+pub use plan::{Plan, PlanStore};
 pub use random_access::Blocks;
 pub use summary::{CodecShare, Summary};
 pub use unpack::{unpack, unpack_keep_going};
 
 use crate::CodecError;
-pub use crate::Effort;
+pub use crate::{Effort, transform::plan::PlanUse};
 
 /// The default block size: large enough for columns to pay, small enough for one worker slot.
 pub const DEFAULT_BLOCK_BYTES: usize = 4 << 20;

@@ -1,18 +1,23 @@
 //! From a raw file to frames.
 
 use std::{
+    cell::RefCell,
+    collections::VecDeque,
     io::{self, Read},
-    sync::atomic::AtomicBool,
+    sync::{Arc, atomic::AtomicBool},
     time::{Duration, Instant},
 };
 
 use super::{
-    CodecOptions, Summary,
+    CodecOptions, Plan, PlanStore, Summary,
     boundary::BoundaryFinder,
     frame::{self, BlockHeader, EndFrame, block_hash},
     parallel, stop_if, thread_count,
 };
-use crate::{CodecError, StreamInfo, block};
+use crate::{
+    CodecError, Effort, StreamInfo, block,
+    transform::plan::{PlanUse, SchemaPlan},
+};
 
 /// One packed block.
 #[derive(Debug, Clone)]
@@ -25,6 +30,8 @@ pub struct PackedBlock {
     pub streams: Vec<StreamInfo>,
     /// The candidates that were coded, one line each.
     pub tried: Vec<String>,
+    /// How a plan was used.
+    pub plan_use: PlanUse,
 }
 
 /// Packs all of `reader`. `sink` receives whole frames in order, each at most a block and its header.
@@ -38,7 +45,7 @@ pub fn pack(
     options: &CodecOptions,
     cancel: &AtomicBool,
 ) -> Result<Summary, CodecError> {
-    pack_observed(reader, sink, options, cancel, |_| {})
+    Packer::new(*options).pack(reader, sink, cancel)
 }
 
 /// As [`pack`]; `observe` receives every packed block, e.g. to explain it.
@@ -47,80 +54,263 @@ pub fn pack(
 /// As [`pack`].
 pub fn pack_observed(
     reader: impl Read,
-    mut sink: impl FnMut(&[u8]) -> io::Result<()>,
+    sink: impl FnMut(&[u8]) -> io::Result<()>,
     options: &CodecOptions,
     cancel: &AtomicBool,
-    mut observe: impl FnMut(&PackedBlock),
+    observe: impl FnMut(&PackedBlock),
 ) -> Result<Summary, CodecError> {
-    let started = Instant::now();
-    check_options(options)?;
-    let pool = parallel::pool(thread_count(options.threads))?;
-    let mut source = BlockSource::new(reader, options.block_size);
-    let mut summary = Summary::new();
-    let mut index = Vec::new();
-    let mut write = |bytes: &[u8], summary: &mut Summary| {
-        let started = Instant::now();
-        summary.packed_bytes += bytes.len() as u64;
-        sink(bytes).map_err(CodecError::Write)?;
-        summary.write_time += started.elapsed();
-        Ok::<_, CodecError>(())
-    };
-    write(&frame::file_header(options.block_size as u32), &mut summary)?;
-    parallel::in_order(
-        &pool,
-        || {
-            stop_if(cancel)?;
-            source.next_block()
-        },
-        |(number, raw): (u32, Vec<u8>)| {
-            let started = Instant::now();
-            (pack_block(number, &raw, options), started.elapsed())
-        },
-        |(packed, code_time)| {
-            stop_if(cancel)?;
-            observe(&packed);
-            summary.code_time += code_time;
-            for stream in &packed.streams {
-                summary.count(
-                    packed.header.coding.transform,
-                    stream.codec,
-                    stream.raw_bytes,
-                    stream.packed_bytes,
-                );
-            }
-            index.push((packed.header.raw_len, packed.header.packed_len));
-            let mut bytes = packed.header.to_bytes().to_vec();
-            bytes.extend(packed.payload);
-            write(&bytes, &mut summary)
-        },
-    )?;
-    summary.raw_bytes = source.raw_bytes;
-    summary.hash = source.hasher.finalize();
-    summary.read_time = source.read_time;
-    summary.blocks = index.len() as u32;
-    let end = EndFrame {
-        raw_bytes: summary.raw_bytes,
-        hash: *summary.hash.as_bytes(),
-        index,
-    };
-    write(&end.to_bytes(), &mut summary)?;
-    summary.wall_time = started.elapsed();
-    Ok(summary)
+    Packer::new(*options).pack_observed(reader, sink, cancel, observe)
 }
 
-fn pack_block(number: u32, raw: &[u8], options: &CodecOptions) -> PackedBlock {
-    let encoded = block::encode(raw, options.effort);
-    PackedBlock {
-        header: BlockHeader {
-            coding: encoded.coding,
-            index: number,
-            raw_len: raw.len() as u32,
-            packed_len: encoded.payload.len() as u32,
-            hash: block_hash(raw),
+/// Packs files, with a plan or a store of plans.
+///
+/// Without a plan, the first block of a file is searched and the others use its choices. The packed
+/// bytes are determined by input, options and plan; with a store they depend on the files before.
+#[derive(Debug, Clone)]
+pub struct Packer<'p> {
+    options: CodecOptions,
+    plans: PlanSource<'p>,
+}
+
+/// Where the plan of a file comes from.
+#[derive(Debug, Clone)]
+enum PlanSource<'p> {
+    Fixed(Plan),
+    Store(&'p PlanStore),
+}
+
+impl<'p> Packer<'p> {
+    /// A packer without a plan.
+    pub fn new(options: CodecOptions) -> Self {
+        Self {
+            options,
+            plans: PlanSource::Fixed(Plan::default()),
+        }
+    }
+
+    /// Starts every file with `plan`.
+    pub fn with_plan(self, plan: Plan) -> Self {
+        Self {
+            plans: PlanSource::Fixed(plan),
+            ..self
+        }
+    }
+
+    /// Starts every file with the plan of `store` and adds to it what the file learned.
+    pub fn with_store(self, store: &'p PlanStore) -> Self {
+        Self {
+            plans: PlanSource::Store(store),
+            ..self
+        }
+    }
+
+    /// Packs all of `reader`. `sink` receives whole frames in order, each at most a block and its
+    /// header.
+    ///
+    /// # Errors
+    /// If reading or writing fails, an option is out of range, or `cancel` is set, which is checked
+    /// between blocks.
+    pub fn pack(
+        &self,
+        reader: impl Read,
+        sink: impl FnMut(&[u8]) -> io::Result<()>,
+        cancel: &AtomicBool,
+    ) -> Result<Summary, CodecError> {
+        self.pack_observed(reader, sink, cancel, |_| {})
+    }
+
+    /// As [`Self::pack`]; `observe` receives every packed block, e.g. to explain it.
+    ///
+    /// # Errors
+    /// As [`Self::pack`].
+    pub fn pack_observed(
+        &self,
+        reader: impl Read,
+        sink: impl FnMut(&[u8]) -> io::Result<()>,
+        cancel: &AtomicBool,
+        observe: impl FnMut(&PackedBlock),
+    ) -> Result<Summary, CodecError> {
+        let started = Instant::now();
+        check_options(&self.options)?;
+        let pool = parallel::pool(thread_count(self.options.threads))?;
+        let mut source = BlockSource::new(reader, self.options.block_size);
+        let (plan, mut refresh) = match &self.plans {
+            PlanSource::Fixed(plan) => (plan.clone(), None),
+            PlanSource::Store(store) => (store.plan(), store.next_refresh()),
+        };
+        let plans = RefCell::new(PlanVersions::new(plan));
+        let mut output = FrameOutput {
+            sink,
+            observe,
+            summary: Summary::new(),
+            index: Vec::new(),
+        };
+        output.write(&frame::file_header(self.options.block_size as u32))?;
+        let work = |job: BlockJob| {
+            let started = Instant::now();
+            (pack_block(&job, self.options.effort), started.elapsed())
+        };
+        let mut emit = |(packed, code_time): (PlannedBlock, Duration)| {
+            stop_if(cancel)?;
+            if let PlanSource::Store(store) = &self.plans {
+                store.update(packed.base.as_ref(), packed.learned.as_ref());
+            }
+            plans.borrow_mut().add(packed.learned.as_ref());
+            output.add_block(packed, code_time)
+        };
+        let mut next = || {
+            stop_if(cancel)?;
+            let Some((number, raw)) = source.next_block()? else {
+                return Ok(None);
+            };
+            let plan = plans.borrow_mut().of_block(number);
+            Ok(Some(BlockJob {
+                number,
+                raw,
+                plan,
+                refresh: refresh.take(),
+            }))
+        };
+        // The other blocks use what the first one learned.
+        if let Some(first) = next()? {
+            emit(pool.install(|| work(first)))?;
+            parallel::in_order(&pool, MAX_BLOCKS_IN_FLIGHT, next, work, emit)?;
+        }
+        let mut summary = output.finish(&source)?;
+        summary.wall_time = started.elapsed();
+        Ok(summary)
+    }
+}
+
+/// The largest number of blocks in flight on any number of threads.
+const MAX_BLOCKS_IN_FLIGHT: usize = 16;
+
+/// The plan after each block. A block uses the plan of a fixed number of blocks before it, which are
+/// complete whatever the number of threads, so that the packed bytes do not depend on it.
+struct PlanVersions {
+    /// The plan before the first block, then after each; the older ones are dropped.
+    versions: VecDeque<Arc<Plan>>,
+    /// The number of blocks before the first version.
+    dropped: usize,
+}
+
+impl PlanVersions {
+    fn new(plan: Plan) -> Self {
+        Self {
+            versions: VecDeque::from([Arc::new(plan)]),
+            dropped: 0,
+        }
+    }
+
+    /// The plan for a block.
+    fn of_block(&mut self, number: u32) -> Arc<Plan> {
+        let number = number as usize;
+        let complete = number
+            .saturating_sub(MAX_BLOCKS_IN_FLIGHT)
+            .max(number.min(1));
+        while self.dropped < complete && self.versions.len() > 1 {
+            self.versions.pop_front();
+            self.dropped += 1;
+        }
+        self.versions.front().map(Arc::clone).unwrap_or_default()
+    }
+
+    /// Adds what the next block learned.
+    fn add(&mut self, learned: Option<&SchemaPlan>) {
+        let mut plan = self.versions.back().map(Arc::clone).unwrap_or_default();
+        if let Some(learned) = learned {
+            Arc::make_mut(&mut plan).merge(learned);
+        }
+        self.versions.push_back(plan);
+    }
+}
+
+/// One block to pack.
+struct BlockJob {
+    number: u32,
+    raw: Vec<u8>,
+    plan: Arc<Plan>,
+    refresh: Option<usize>,
+}
+
+/// A packed block and what it learned.
+struct PlannedBlock {
+    block: PackedBlock,
+    base: Option<Arc<SchemaPlan>>,
+    learned: Option<SchemaPlan>,
+}
+
+fn pack_block(job: &BlockJob, effort: Effort) -> PlannedBlock {
+    let raw = &job.raw[..];
+    let encoded = block::encode_planned(raw, effort, job.plan.schemas(), job.refresh);
+    PlannedBlock {
+        block: PackedBlock {
+            header: BlockHeader {
+                coding: encoded.coding,
+                index: job.number,
+                raw_len: raw.len() as u32,
+                packed_len: encoded.payload.len() as u32,
+                hash: block_hash(raw),
+            },
+            payload: encoded.payload,
+            streams: encoded.streams,
+            tried: encoded.tried,
+            plan_use: encoded.plan_use,
         },
-        payload: encoded.payload,
-        streams: encoded.streams,
-        tried: encoded.tried,
+        base: encoded.base,
+        learned: encoded.learned,
+    }
+}
+
+/// Writes frames and counts.
+struct FrameOutput<S, O> {
+    sink: S,
+    observe: O,
+    summary: Summary,
+    index: Vec<(u32, u32)>,
+}
+
+impl<S: FnMut(&[u8]) -> io::Result<()>, O: FnMut(&PackedBlock)> FrameOutput<S, O> {
+    fn write(&mut self, bytes: &[u8]) -> Result<(), CodecError> {
+        let started = Instant::now();
+        self.summary.packed_bytes += bytes.len() as u64;
+        (self.sink)(bytes).map_err(CodecError::Write)?;
+        self.summary.write_time += started.elapsed();
+        Ok(())
+    }
+
+    fn add_block(&mut self, packed: PlannedBlock, code_time: Duration) -> Result<(), CodecError> {
+        let block = packed.block;
+        (self.observe)(&block);
+        self.summary.code_time += code_time;
+        self.summary.plan_use.add(block.plan_use);
+        for stream in &block.streams {
+            self.summary.count(
+                block.header.coding.transform,
+                stream.codec,
+                stream.raw_bytes,
+                stream.packed_bytes,
+            );
+        }
+        self.index
+            .push((block.header.raw_len, block.header.packed_len));
+        let mut bytes = block.header.to_bytes().to_vec();
+        bytes.extend(block.payload);
+        self.write(&bytes)
+    }
+
+    fn finish<R>(mut self, source: &BlockSource<R>) -> Result<Summary, CodecError> {
+        self.summary.raw_bytes = source.raw_bytes;
+        self.summary.hash = source.hasher.finalize();
+        self.summary.read_time = source.read_time;
+        self.summary.blocks = self.index.len() as u32;
+        let end = EndFrame {
+            raw_bytes: self.summary.raw_bytes,
+            hash: *self.summary.hash.as_bytes(),
+            index: std::mem::take(&mut self.index),
+        };
+        self.write(&end.to_bytes())?;
+        Ok(self.summary)
     }
 }
 

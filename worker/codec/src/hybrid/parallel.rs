@@ -33,10 +33,11 @@ pub(super) fn pool(threads: usize) -> Result<Arc<ThreadPool>, CodecError> {
 }
 
 /// Applies `work` in the pool to every value of `next` and passes the results to `emit` in order.
-/// At most one value more than the pool has threads is in flight. `next` and `emit` run on the
+/// At most one value more than the pool has threads, and at most `max_in_flight` values, are in flight. `next` and `emit` run on the
 /// caller's thread; the first error of either ends the run.
 pub(super) fn in_order<T: Send, R: Send>(
     pool: &ThreadPool,
+    max_in_flight: usize,
     mut next: impl FnMut() -> Result<Option<T>, CodecError>,
     work: impl Fn(T) -> R + Sync,
     mut emit: impl FnMut(R) -> Result<(), CodecError>,
@@ -46,7 +47,7 @@ pub(super) fn in_order<T: Send, R: Send>(
         // A single value overlaps with nothing, but its own work may use the whole pool.
         return emit(pool.install(|| work(first)));
     };
-    let window = pool.current_num_threads() + 1;
+    let window = (pool.current_num_threads() + 1).min(max_in_flight);
     let mut waiting = [first, second].into_iter();
     let (work, sender) = (&work, mpsc::channel());
     let (sender, receiver) = sender;
@@ -98,6 +99,7 @@ mod tests {
             let mut seen = Vec::new();
             in_order(
                 &*pool(3)?,
+                100,
                 || Ok(numbers.next()),
                 |n| (0..(50 - n) * 1000).fold(n, |sum, x| std::hint::black_box(sum + x) - x),
                 |n| {
@@ -115,6 +117,7 @@ mod tests {
         let mut left = 100;
         let result = in_order(
             &*pool(2)?,
+            100,
             || {
                 left -= 1;
                 Ok(Some(left))

@@ -2,7 +2,7 @@
 
 use std::{collections::BTreeMap, time::Duration};
 
-use crate::{Codec, Transform};
+use crate::{Codec, Transform, transform::plan::PlanUse};
 
 /// Bytes that passed through one transform and codec.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -37,6 +37,8 @@ pub struct Summary {
     pub write_time: Duration,
     /// Time from the first to the last byte.
     pub wall_time: Duration,
+    /// How plans were used. Packing only.
+    pub plan_use: PlanUse,
     /// Bytes by transform and codec. Unpacking counts whole blocks.
     pub shares: BTreeMap<(Transform, Codec), CodecShare>,
 }
@@ -53,6 +55,7 @@ impl Summary {
             code_time: Duration::ZERO,
             write_time: Duration::ZERO,
             wall_time: Duration::ZERO,
+            plan_use: PlanUse::default(),
             shares: BTreeMap::new(),
         }
     }

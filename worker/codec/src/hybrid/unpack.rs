@@ -74,6 +74,7 @@ impl<R: Read> Unpacking<R> {
         let frames = &mut self.frames;
         parallel::in_order(
             &pool,
+            usize::MAX,
             || {
                 stop_if(cancel)?;
                 frames.next_frame()

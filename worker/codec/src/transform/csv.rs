@@ -5,34 +5,39 @@ use super::{ColumnTable, values::ColumnValues};
 use crate::{
     Damage,
     bytes::{FieldReader, put_varint},
+    hash::mix,
 };
 
 const DELIMITERS: [u8; 4] = [b',', b'\t', b';', b'|'];
 const MAX_COLUMNS: usize = 1024;
-/// The number of rows in which the delimiter is searched.
+/// The number of rows in which delimiters are searched.
 const SAMPLE_ROWS: usize = 50;
 
-/// The length of the field at the start of `text`: up to the delimiter after the closing quote, or up
-/// to the next delimiter.
+/// How rows are split into fields.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct RowLayout {
+    pub(crate) delimiter: u8,
+    /// The last of this many fields is the rest of the row.
+    pub(crate) max_fields: u16,
+}
+
+/// The length of the field at the start of `text`: up to the delimiter after a quoted part, or up to
+/// the next delimiter. In fields between spaces the quoted part may follow a key and `=`.
 fn field_len(text: &[u8], delimiter: u8) -> usize {
-    let mut at = 0;
-    if text.first() == Some(&b'"') {
-        at = 1;
-        while at < text.len() {
-            let Some(quote) = text[at..].iter().position(|&byte| byte == b'"') else {
-                break;
-            };
-            at += quote + 1;
-            if text.get(at) != Some(&b'"') {
-                break;
-            }
-            at += 1;
-        }
-        let closed =
-            matches!(text.get(at), None | Some(b'\n' | b'\r')) || text.get(at) == Some(&delimiter);
-        if !closed || text[at - 1] != b'"' || at < 2 {
-            at = 0;
-        }
+    let quote = match delimiter {
+        b' ' => quoted_value(text),
+        _ => 0,
+    };
+    let mut at = quote;
+    if text.get(quote) == Some(&b'"') {
+        at = closing_quote(text, quote)
+            .filter(|&end| {
+                matches!(text.get(end), None | Some(b'\n' | b'\r'))
+                    || text.get(end) == Some(&delimiter)
+            })
+            .unwrap_or(quote);
+    } else if delimiter == b' ' && text.first() == Some(&b'[') {
+        at = bracketed(text);
     }
     at + text[at..]
         .iter()
@@ -40,44 +45,125 @@ fn field_len(text: &[u8], delimiter: u8) -> usize {
         .unwrap_or(text.len() - at)
 }
 
-/// Calls `field` with every field of a row and returns the text after the row's newline.
-fn each_field<'a>(mut text: &'a [u8], delimiter: u8, mut field: impl FnMut(&'a [u8])) -> &'a [u8] {
+/// The end of the quoted part that begins at `start`, after its closing quote. Two quotes are a quote.
+fn closing_quote(text: &[u8], start: usize) -> Option<usize> {
+    let mut at = start + 1;
     loop {
-        let len = field_len(text, delimiter);
+        at += text[at..].iter().position(|&byte| byte == b'"')? + 1;
+        if text.get(at) != Some(&b'"') {
+            return Some(at);
+        }
+        at += 1;
+    }
+}
+
+/// The longest key before a quoted value.
+const MAX_KEY: usize = 40;
+
+/// The position of the quote in `key="…`, or 0.
+fn quoted_value(text: &[u8]) -> usize {
+    let key = text
+        .iter()
+        .take(MAX_KEY)
+        .take_while(|byte| byte.is_ascii_alphanumeric() || matches!(byte, b'_' | b'.' | b'-'));
+    let len = key.count();
+    match text.get(len..len + 2) {
+        Some(b"=\"") if len > 0 => len + 1,
+        _ => 0,
+    }
+}
+
+/// The length of `[…]` within a row, or 0.
+fn bracketed(text: &[u8]) -> usize {
+    const LONGEST: usize = 64;
+    let inside = text.iter().take(LONGEST);
+    let len = inside
+        .take_while(|&&byte| byte != b']' && byte != b'\n')
+        .count();
+    if text.get(len) == Some(&b']') { len } else { 0 }
+}
+
+/// Calls `field` with every field of a row and returns the text after the row's newline.
+fn each_field<'a>(
+    mut text: &'a [u8],
+    delimiter: u8,
+    max_fields: usize,
+    mut field: impl FnMut(&'a [u8]),
+) -> &'a [u8] {
+    for number in 1.. {
+        let len = if number >= max_fields {
+            line_len(text)
+        } else {
+            field_len(text, delimiter)
+        };
         field(&text[..len]);
         match text.get(len) {
             Some(b'\n') => return &text[len + 1..],
             Some(_) => text = &text[len + 1..],
-            None => return &[],
+            None => break,
         }
     }
+    &[]
 }
 
-/// The delimiter with the most columns among those with equal columns in nearly all rows.
-fn delimiter(raw: &[u8]) -> Option<u8> {
-    DELIMITERS
+fn line_len(text: &[u8]) -> usize {
+    text.iter()
+        .position(|&byte| byte == b'\n')
+        .unwrap_or(text.len())
+}
+
+/// The number of fields in each row of a sample.
+fn field_counts(raw: &[u8], delimiter: u8) -> Vec<usize> {
+    let mut counts = Vec::new();
+    let mut rest = raw;
+    while !rest.is_empty() && counts.len() < SAMPLE_ROWS {
+        let mut fields = 0;
+        rest = each_field(rest, delimiter, usize::MAX, |_| fields += 1);
+        counts.push(fields);
+    }
+    counts
+}
+
+/// The most frequent number of fields, if nearly all rows have it and it is more than one.
+fn uniform(counts: &[usize]) -> Option<usize> {
+    let usual = *counts.get(counts.len() / 2)?;
+    let same = counts.iter().filter(|&&count| count == usual).count();
+    (usual > 1 && same * 10 >= counts.len() * 8).then_some(usual)
+}
+
+/// The layouts that fit nearly all rows of a sample: the delimiter with the most columns, and spaces
+/// between a fixed number of fields and the rest of the row. With the number of columns of the first.
+pub(super) fn layouts(raw: &[u8]) -> (Vec<RowLayout>, usize) {
+    let layout = |delimiter, max_fields: usize| RowLayout {
+        delimiter,
+        max_fields: max_fields.min(MAX_COLUMNS) as u16,
+    };
+    let best = DELIMITERS
         .into_iter()
-        .filter_map(|delimiter| {
-            let mut counts = Vec::new();
-            let mut rest = raw;
-            while !rest.is_empty() && counts.len() < SAMPLE_ROWS {
-                let mut fields = 0;
-                rest = each_field(rest, delimiter, |_| fields += 1);
-                counts.push(fields);
-            }
-            let usual = *counts.get(counts.len() / 2)?;
-            let same = counts.iter().filter(|&&count| count == usual).count();
-            (usual > 1 && same * 10 >= counts.len() * 8).then_some((usual, delimiter))
-        })
-        .max_by_key(|&(usual, _)| usual)
-        .map(|(_, delimiter)| delimiter)
+        .filter_map(|delimiter| Some((uniform(&field_counts(raw, delimiter))?, delimiter)))
+        .max_by_key(|&(usual, _)| usual);
+    let mut found: Vec<RowLayout> = best
+        .map(|(_, delimiter)| layout(delimiter, MAX_COLUMNS))
+        .into_iter()
+        .collect();
+    let mut counts = field_counts(raw, b' ');
+    let usual = uniform(&counts);
+    counts.sort_unstable();
+    let fewest = counts.get(counts.len() / 20).copied().unwrap_or(0);
+    if let Some(usual) = usual {
+        found.push(layout(b' ', usual));
+    }
+    if fewest > 1 && usual != Some(fewest) {
+        found.push(layout(b' ', fewest));
+    }
+    (found, best.map_or(0, |(usual, _)| usual))
 }
 
 /// Splits CSV into columns: the number of fields in each row, then the fields by position.
-pub(super) fn split(raw: &[u8]) -> Option<ColumnTable> {
-    let delimiter = delimiter(raw)?;
+pub(super) fn split(raw: &[u8], layout: RowLayout) -> Option<ColumnTable> {
+    let (delimiter, max_fields) = (layout.delimiter, usize::from(layout.max_fields));
     let mut first = Vec::new();
-    let mut rest = each_field(raw, delimiter, |field| first.push(field));
+    let mut rest = each_field(raw, delimiter, max_fields, |field| first.push(field));
     let first_len = raw.len() - rest.len();
     let mut counts = ColumnValues::default();
     let mut columns: Vec<ColumnValues> = Vec::new();
@@ -86,7 +172,7 @@ pub(super) fn split(raw: &[u8]) -> Option<ColumnTable> {
     let carriage = !rest.is_empty() && lines_end_in_carriage_return(rest);
     while !rest.is_empty() {
         let mut fields = Vec::new();
-        rest = each_field(rest, delimiter, |field| fields.push(field));
+        rest = each_field(rest, delimiter, max_fields, |field| fields.push(field));
         if let Some(last) = fields.last_mut().filter(|_| carriage) {
             *last = last.strip_suffix(b"\r")?;
         }
@@ -107,11 +193,16 @@ pub(super) fn split(raw: &[u8]) -> Option<ColumnTable> {
     head.extend_from_slice(&raw[..first_len]);
     let mut names = vec!["fields".to_string()];
     names.extend((0..columns.len()).map(|place| name(place, first.get(place))));
+    let place = mix(delimiter.into(), max_fields as u64);
+    let keys = (0..=columns.len() as u64)
+        .map(|column| mix(place, column))
+        .collect();
     columns.insert(0, counts);
     Some(ColumnTable {
         head,
         columns,
         names,
+        keys,
     })
 }
 
@@ -135,7 +226,7 @@ pub(super) fn names(head: &[u8]) -> Vec<String> {
         return Vec::new();
     }
     let mut names = vec!["fields".to_string()];
-    each_field(reader.rest(), delimiter, |field| {
+    each_field(reader.rest(), delimiter, usize::MAX, |field| {
         names.push(name(names.len() - 1, Some(&field)))
     });
     names

@@ -1,9 +1,12 @@
 //! A block as a table of columns: the transforms split it, each column gets its smallest coding, and
 //! the streams follow a directory.
 
+mod choices;
 mod column;
 mod csv;
 mod json;
+pub(crate) mod plan;
+mod sketch;
 mod streams;
 mod text;
 mod values;
@@ -11,8 +14,11 @@ mod values;
 use rayon::prelude::*;
 
 use self::{
-    column::{ColumnRefs, DecodeContext, EncodeContext, EncodedColumn},
-    streams::{Placed, RawStream, StreamSource},
+    choices::Choices,
+    column::{ColumnRefs, DecodeContext, EncodeContext, EncodedColumn, TableLookup},
+    csv::RowLayout,
+    plan::{ColumnStats, PlanUse, SchemaPlan},
+    streams::{Placed, RawStream, StreamSource, WrittenStreams},
     values::ColumnValues,
 };
 use crate::{
@@ -21,21 +27,14 @@ use crate::{
 };
 
 /// A block as columns.
-struct ColumnTable {
+pub(crate) struct ColumnTable {
     /// What joining needs besides the columns.
     head: Vec<u8>,
     columns: Vec<ColumnValues>,
     /// The names of the columns, for reports.
     names: Vec<String>,
-}
-
-fn split(transform: Transform, raw: &[u8]) -> Option<ColumnTable> {
-    match transform {
-        Transform::None => None,
-        Transform::Json => json::split(raw),
-        Transform::Csv => csv::split(raw),
-        Transform::Text => text::split(raw),
-    }
+    /// For each column a hash that is equal in other blocks of the same schema.
+    keys: Vec<u64>,
 }
 
 /// The raw block and the names of the columns.
@@ -60,68 +59,332 @@ pub struct EncodedTable {
     pub payload: Vec<u8>,
     /// Its streams.
     pub streams: Vec<StreamInfo>,
+    /// What this block adds to its plan, if anything.
+    pub(crate) learned: Option<SchemaPlan>,
+    /// How a plan was used.
+    pub plan_use: PlanUse,
 }
 
 /// The largest number of columns of a block.
 const MAX_COLUMNS: usize = 20_000;
 
-/// Splits and codes a block; `None` if the transform does not fit it. The payload was decoded and
-/// compared.
+/// The table of a block.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum TableLayout {
+    /// Values by path.
+    Json,
+    /// Fields by position.
+    Rows(RowLayout),
+    /// One column of lines.
+    Lines,
+}
+
+impl TableLayout {
+    /// Its transform.
+    pub(crate) fn transform(self) -> Transform {
+        match self {
+            Self::Json => Transform::Json,
+            Self::Rows(_) => Transform::Csv,
+            Self::Lines => Transform::Text,
+        }
+    }
+}
+
+/// What a look at a block shows.
+pub(crate) struct Structure {
+    /// The tables that fit it.
+    pub(crate) layouts: Vec<TableLayout>,
+    /// Hashes of features of its schema, sorted.
+    pub(crate) sketch: Vec<u64>,
+    /// The table of JSON, which the look has split already.
+    json: Option<ColumnTable>,
+}
+
+impl Structure {
+    /// The structure of JSON, or of lines.
+    pub(crate) fn of(raw: &[u8]) -> Self {
+        match json::split(raw) {
+            Some((table, sketch)) if table.columns.len() <= MAX_COLUMNS => Self {
+                layouts: vec![TableLayout::Json],
+                sketch,
+                json: Some(table),
+            },
+            _ => Self::of_lines(raw),
+        }
+    }
+
+    /// The structure of lines.
+    pub(crate) fn of_lines(raw: &[u8]) -> Self {
+        let (rows, fields) = csv::layouts(raw);
+        let sketch = sketch::of_lines(raw, &rows, fields);
+        let mut layouts: Vec<TableLayout> = rows.into_iter().map(TableLayout::Rows).collect();
+        layouts.push(TableLayout::Lines);
+        Self {
+            layouts,
+            sketch,
+            json: None,
+        }
+    }
+
+    /// The table of `raw`; `None` if the layout does not fit.
+    pub(crate) fn split(&mut self, layout: TableLayout, raw: &[u8]) -> Option<ColumnTable> {
+        match layout {
+            TableLayout::Json => self.json.take(),
+            _ => split_lines(layout, raw),
+        }
+    }
+}
+
+/// The table of lines; `None` if the layout does not fit.
+pub(crate) fn split_lines(layout: TableLayout, raw: &[u8]) -> Option<ColumnTable> {
+    let table = match layout {
+        TableLayout::Json => None,
+        TableLayout::Rows(layout) => csv::split(raw, layout),
+        TableLayout::Lines => text::split(raw),
+    }?;
+    (table.columns.len() <= MAX_COLUMNS).then_some(table)
+}
+
+/// Splits and codes a block without a plan, in the first layout of the transform.
 pub fn encode(transform: Transform, raw: &[u8], effort: Effort) -> Option<EncodedTable> {
-    let table = split(transform, raw)?;
-    if table.columns.len() > MAX_COLUMNS {
-        return None;
+    let mut structure = match transform {
+        Transform::Json => Structure::of(raw),
+        _ => Structure::of_lines(raw),
+    };
+    let mut layouts = structure.layouts.clone().into_iter();
+    let layout = layouts.find(|layout| layout.transform() == transform)?;
+    let table = structure.split(layout, raw)?;
+    encode_table(layout, table, raw, effort, None, None)
+}
+
+/// Codes the table of a block with the choices of `base`, searches what it has no choice for, what has
+/// drifted, and the column `refresh`. The payload was decoded and compared. `None` if the table takes
+/// too much memory.
+pub(crate) fn encode_table(
+    layout: TableLayout,
+    table: ColumnTable,
+    raw: &[u8],
+    effort: Effort,
+    base: Option<&SchemaPlan>,
+    refresh: Option<usize>,
+) -> Option<EncodedTable> {
+    let none = Choices::default();
+    let transform = layout.transform();
+    let encoder = TableEncoder {
+        lookup: TableLookup::new(&table.keys, true),
+        table: &table,
+        effort,
+        choices: base.map_or(&none, |plan| &plan.choices),
+        raw_limit: streams::raw_limit(raw.len()),
+    };
+    let mut attempt = encoder.write(encoder.encode_columns())?;
+    let mut plan_use = attempt.plan_use(base.is_some());
+    let mut drifted = Vec::new();
+    if let Some(plan) = base {
+        drifted = encoder.drifted(&attempt, plan);
+        plan_use.drifted_columns = drifted.len() as u32;
+        if let Some(number) = refresh.map(|number| number % attempt.columns.len().max(1))
+            && !drifted.contains(&number)
+        {
+            drifted.push(number);
+        }
+        attempt = encoder.search_again(attempt, &drifted)?;
     }
-    let columns = encode_columns(&table, effort);
-    let mut plan = plan_head(&table);
-    let mut raw_streams: Vec<RawStream> = Vec::new();
-    let mut owners = Vec::new();
-    for (number, column) in columns.into_iter().enumerate() {
-        plan.extend(column.plan);
-        owners.extend(column.streams.iter().map(|_| number));
-        raw_streams.extend(column.streams);
-    }
-    let size: usize = plan.len()
-        + raw_streams
-            .iter()
-            .map(|stream| stream.bytes.len())
-            .sum::<usize>();
-    if size > streams::raw_limit(raw.len()) {
-        return None;
-    }
-    let (payload, placed) = streams::write(&plan, &raw_streams, effort);
+    let learned = encoder.learned(&attempt, base, &drifted);
+    let streams = encoder.stream_infos(&attempt);
+    let payload = attempt.written.payload;
+    drop(attempt.columns);
+    drop(encoder);
     if !decodes_to(transform, &payload, raw) {
         return None;
     }
-    let streams = placed
-        .iter()
-        .zip(&raw_streams)
-        .zip(owners)
-        .map(|((placed, stream), owner)| {
-            let name = table.names.get(owner).cloned().unwrap_or_default();
-            stream_info(name, stream.coding, placed)
-        })
-        .collect();
     Some(EncodedTable {
         streams: with_directory(streams, payload.len()),
         payload,
+        learned,
+        plan_use,
     })
 }
 
-fn encode_columns(table: &ColumnTable, effort: Effort) -> Vec<EncodedColumn> {
-    let ids: Vec<(Vec<u32>, usize)> = match effort {
-        Effort::Fast => Vec::new(),
-        Effort::Balanced | Effort::Max => table.columns.par_iter().map(ColumnValues::ids).collect(),
-    };
-    table
-        .columns
-        .par_iter()
-        .enumerate()
-        .map(|(number, values)| {
-            let refs = ColumnRefs::before(number, values.len(), &table.columns, &ids);
-            column::encode(values, &EncodeContext::new(effort, refs))
-        })
-        .collect()
+/// Encodes the columns of one table.
+struct TableEncoder<'a> {
+    table: &'a ColumnTable,
+    lookup: TableLookup,
+    effort: Effort,
+    choices: &'a Choices<'a>,
+    raw_limit: usize,
+}
+
+/// The columns and the payload that they make.
+struct Attempt {
+    columns: Vec<EncodedColumn>,
+    written: WrittenStreams,
+}
+
+impl Attempt {
+    fn plan_use(&self, planned: bool) -> PlanUse {
+        let searched = self
+            .columns
+            .iter()
+            .filter(|column| !column.choices.is_empty());
+        let searched = searched.count() as u32;
+        PlanUse {
+            searched_columns: searched,
+            planned_columns: if planned {
+                self.columns.len() as u32 - searched
+            } else {
+                0
+            },
+            drifted_columns: 0,
+        }
+    }
+
+    /// The packed size of each column in bytes: its streams, and half of its plan.
+    fn packed_columns(&self) -> Vec<u64> {
+        let mut placed = self.written.placed.iter();
+        self.columns
+            .iter()
+            .map(|column| {
+                let streams = placed.by_ref().take(column.streams.len());
+                streams.map(|placed| placed.packed_bytes).sum::<u64>()
+                    + column.plan.len() as u64 / 2
+            })
+            .collect()
+    }
+}
+
+/// A column has drifted if it is larger than planned by more than this share and these bytes.
+const DRIFT_SHARE: u64 = 32;
+const DRIFT_BYTES: u64 = 32;
+/// Drifted columns are searched if together they are larger by this share of the block.
+const DRIFT_TOTAL_SHARE: u64 = 128;
+
+impl TableEncoder<'_> {
+    fn encode_column(&self, number: usize, choices: &Choices<'_>) -> EncodedColumn {
+        let values = &self.table.columns[number];
+        let refs = ColumnRefs::before(
+            number,
+            values.len(),
+            &self.table.columns,
+            Some(&self.lookup),
+        );
+        let key = plan::column_place(self.table.keys[number]);
+        column::encode(values, &EncodeContext::new(self.effort, refs, key, choices))
+    }
+
+    fn encode_columns(&self) -> Vec<EncodedColumn> {
+        (0..self.table.columns.len())
+            .into_par_iter()
+            .map(|number| self.encode_column(number, self.choices))
+            .collect()
+    }
+
+    /// Codes the streams; `None` if they are too long.
+    fn write(&self, mut columns: Vec<EncodedColumn>) -> Option<Attempt> {
+        let mut plan = plan_head(self.table);
+        let mut raw_streams: Vec<RawStream> = Vec::new();
+        let counts: Vec<usize> = columns.iter().map(|column| column.streams.len()).collect();
+        for column in &mut columns {
+            plan.extend_from_slice(&column.plan);
+            raw_streams.append(&mut column.streams);
+        }
+        let size: usize = plan.len()
+            + raw_streams
+                .iter()
+                .map(|stream| stream.bytes.len())
+                .sum::<usize>();
+        let written = (size <= self.raw_limit)
+            .then(|| streams::write(&plan, &raw_streams, self.effort, self.choices))?;
+        let mut raw_streams = raw_streams.into_iter();
+        for (column, count) in columns.iter_mut().zip(counts) {
+            column.streams.extend(raw_streams.by_ref().take(count));
+        }
+        Some(Attempt { columns, written })
+    }
+
+    /// The columns that are larger than the plan expects, if together they matter.
+    fn drifted(&self, attempt: &Attempt, plan: &SchemaPlan) -> Vec<usize> {
+        let packed = attempt.packed_columns();
+        let excess = |number: usize| {
+            let stats = plan.columns.get(&self.table.keys[number])?;
+            let expected = stats.expected(self.table.columns[number].len());
+            let tolerated = expected + expected / DRIFT_SHARE + DRIFT_BYTES;
+            (packed[number] > tolerated).then(|| packed[number] - expected)
+        };
+        let larger: Vec<(usize, u64)> = (0..packed.len())
+            .filter_map(|number| Some((number, excess(number)?)))
+            .collect();
+        let sum: u64 = larger.iter().map(|(_, excess)| excess).sum();
+        if sum * DRIFT_TOTAL_SHARE < attempt.written.payload.len() as u64 {
+            return Vec::new();
+        }
+        larger.into_iter().map(|(number, _)| number).collect()
+    }
+
+    /// Searches the drifted columns without the plan and keeps what is smaller.
+    fn search_again(&self, attempt: Attempt, drifted: &[usize]) -> Option<Attempt> {
+        let none = Choices::default();
+        let searched: Vec<(usize, EncodedColumn)> = drifted
+            .par_iter()
+            .map(|&number| (number, self.encode_column(number, &none)))
+            .filter(|(number, column)| {
+                column.cost(self.effort) < attempt.columns[*number].cost(self.effort)
+            })
+            .collect();
+        if searched.is_empty() {
+            return Some(attempt);
+        }
+        let mut columns = attempt.columns.clone();
+        for (number, mut column) in searched {
+            for stream in &mut column.streams {
+                stream.fresh = true;
+            }
+            columns[number] = column;
+        }
+        let again = self.write(columns)?;
+        let smaller = again.written.payload.len() < attempt.written.payload.len();
+        Some(if smaller { again } else { attempt })
+    }
+
+    /// The choices that this block made, and the sizes of its searched columns.
+    fn learned(
+        &self,
+        attempt: &Attempt,
+        base: Option<&SchemaPlan>,
+        drifted: &[usize],
+    ) -> Option<SchemaPlan> {
+        let packed = attempt.packed_columns();
+        let changed = |number: &usize| {
+            let key = &self.table.keys[*number];
+            !attempt.columns[*number].choices.is_empty()
+                || drifted.contains(number)
+                || base.is_none_or(|plan| !plan.columns.contains_key(key))
+        };
+        let changed: Vec<usize> = (0..packed.len()).filter(changed).collect();
+        if changed.is_empty() && attempt.written.choices.is_empty() {
+            return None;
+        }
+        let mut plan = SchemaPlan::default();
+        for number in changed {
+            plan.choices
+                .extend(attempt.columns[number].choices.iter().cloned());
+            let stats = ColumnStats::new(packed[number], self.table.columns[number].len());
+            plan.columns.insert(self.table.keys[number], stats);
+        }
+        plan.choices.extend(attempt.written.choices.iter().cloned());
+        Some(plan)
+    }
+
+    fn stream_infos(&self, attempt: &Attempt) -> Vec<StreamInfo> {
+        let mut placed = attempt.written.placed.iter();
+        let mut infos = Vec::new();
+        for (column, name) in attempt.columns.iter().zip(&self.table.names) {
+            for (stream, placed) in column.streams.iter().zip(placed.by_ref()) {
+                infos.push(stream_info(name.clone(), stream.coding, placed));
+            }
+        }
+        infos
+    }
 }
 
 /// The plan without the codings of the columns.
@@ -222,12 +485,13 @@ fn rebuild(
             "{values} values in a block of {raw_len} bytes"
         )));
     }
+    let lookup = TableLookup::of_columns(count);
     let mut columns: Vec<ColumnValues> = Vec::with_capacity(count);
     for (number, count) in counts.into_iter().enumerate() {
         source.column = number;
         let known = DecodeContext {
             limit: raw_len * 2 + 64,
-            refs: ColumnRefs::before(number, count, &columns, &[]),
+            refs: ColumnRefs::before(number, count, &columns, Some(&lookup)),
             depth: 0,
         };
         let values = column::decode(count, &mut plan, source, &known)?;

@@ -12,6 +12,7 @@ pub(super) fn split(raw: &[u8]) -> Option<ColumnTable> {
         head: vec![u8::from(ended)],
         columns: vec![lines],
         names: vec!["line".into()],
+        keys: vec![0],
     })
 }
 

@@ -2,7 +2,7 @@
 
 use std::collections::HashMap;
 
-use crate::Damage;
+use crate::{Damage, hash::SeededState};
 
 /// A sequence of byte strings: one column of a block.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -12,6 +12,14 @@ pub(super) struct ColumnValues {
 }
 
 impl ColumnValues {
+    /// No values, with space for this many values and bytes.
+    pub(crate) fn with_capacity(values: usize, bytes: usize) -> Self {
+        Self {
+            bytes: Vec::with_capacity(bytes),
+            ends: Vec::with_capacity(values),
+        }
+    }
+
     /// The number of values.
     pub(super) fn len(&self) -> usize {
         self.ends.len()
@@ -40,7 +48,12 @@ impl ColumnValues {
 
     /// Appends a number as decimal text.
     pub(super) fn push_number(&mut self, number: usize) {
-        self.push(number.to_string().as_bytes());
+        if number < 10 {
+            self.bytes.push(b'0' + number as u8);
+            self.ends.push(self.bytes.len() as u32);
+        } else {
+            self.push(number.to_string().as_bytes());
+        }
     }
 
     /// The value at `index`, or an empty value after the end.
@@ -65,7 +78,7 @@ impl ColumnValues {
     /// For every value the number of its distinct value, in order of first appearance, and the number
     /// of distinct values.
     pub(super) fn ids(&self) -> (Vec<u32>, usize) {
-        let mut known: HashMap<&[u8], u32> = HashMap::new();
+        let mut known: HashMap<&[u8], u32, SeededState> = HashMap::default();
         let ids = self
             .iter()
             .map(|value| {
@@ -85,6 +98,25 @@ impl ColumnValues {
             return Err(Damage::new("a column holds more bytes than its block"));
         }
         self.push(value);
+        Ok(())
+    }
+}
+
+impl ColumnValues {
+    /// Appends a value of a decoded column, which `write` appends to the bytes.
+    ///
+    /// # Errors
+    /// If writing fails, or the column then holds more than `limit` bytes.
+    pub(crate) fn push_with(
+        &mut self,
+        limit: usize,
+        write: impl FnOnce(&mut Vec<u8>) -> Result<(), Damage>,
+    ) -> Result<(), Damage> {
+        write(&mut self.bytes)?;
+        if self.bytes.len() > limit {
+            return Err(Damage::new("a column holds more bytes than its block"));
+        }
+        self.ends.push(self.bytes.len() as u32);
         Ok(())
     }
 }

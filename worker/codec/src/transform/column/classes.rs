@@ -42,7 +42,7 @@ pub(super) fn encode(values: &ColumnValues, context: &EncodeContext<'_>) -> Opti
     let marks: ColumnValues = classes.iter().map(std::slice::from_ref).collect();
     column.append(encode_column(
         &marks,
-        &context.inside(Tag::Classes, context.refs.clone()),
+        &context.inside(Tag::Classes, u64::from(EMPTY), context.refs.clone()),
     ));
     for wanted in EMPTY + 1..CLASSES as u8 {
         let rows: Vec<u32> = (0..values.len() as u32)
@@ -55,7 +55,7 @@ pub(super) fn encode(values: &ColumnValues, context: &EncodeContext<'_>) -> Opti
             .collect();
         column.append(encode_column(
             &members,
-            &context.inside(Tag::Classes, context.refs.select(&rows)),
+            &context.inside(Tag::Classes, wanted.into(), context.refs.select(&rows)),
         ));
     }
     Some(column)

@@ -2,6 +2,7 @@
 //! decoder know about the current column.
 
 use super::references::ColumnRefs;
+use crate::transform::choices::{Choice, ChoiceKey, Choices};
 use crate::{Damage, Effort, transform::streams::RawStream};
 
 /// The codings of a column. The numbers are part of the format.
@@ -61,6 +62,8 @@ pub(crate) struct EncodedColumn {
     pub plan: Vec<u8>,
     /// The streams.
     pub streams: Vec<RawStream>,
+    /// The choices that a search made.
+    pub choices: Vec<(ChoiceKey, Choice)>,
 }
 
 impl EncodedColumn {
@@ -68,7 +71,7 @@ impl EncodedColumn {
     pub(crate) fn of(tag: Tag) -> Self {
         Self {
             plan: vec![tag as u8],
-            streams: Vec::new(),
+            ..Self::default()
         }
     }
 
@@ -76,6 +79,18 @@ impl EncodedColumn {
     pub(crate) fn append(&mut self, nested: Self) {
         self.plan.extend(nested.plan);
         self.streams.extend(nested.streams);
+        self.choices.extend(nested.choices);
+    }
+
+    /// Gives the streams without a key the places in `key`.
+    pub(crate) fn set_stream_keys(&mut self, key: ChoiceKey) {
+        let own = self
+            .streams
+            .iter_mut()
+            .filter(|stream| stream.key.is_none());
+        for (position, stream) in own.enumerate() {
+            stream.key = Some(key.child(position as u64));
+        }
     }
 
     /// The coded size in bytes.
@@ -98,27 +113,45 @@ pub(crate) struct EncodeContext<'a> {
     pub refs: ColumnRefs<'a>,
     /// The codings around this column, outermost first.
     pub outer: Vec<Tag>,
+    /// The place of this column.
+    pub key: ChoiceKey,
+    /// Choices that were made before.
+    pub choices: &'a Choices<'a>,
 }
 
 impl<'a> EncodeContext<'a> {
     /// The context of a column of the table.
-    pub(crate) fn new(effort: Effort, refs: ColumnRefs<'a>) -> Self {
+    pub(crate) fn new(
+        effort: Effort,
+        refs: ColumnRefs<'a>,
+        key: ChoiceKey,
+        choices: &'a Choices<'a>,
+    ) -> Self {
         Self {
             effort,
             refs,
             outer: Vec::new(),
+            key,
+            choices,
         }
     }
 
-    /// The context of a column nested in the coding `tag`.
-    pub(crate) fn inside(&self, tag: Tag, refs: ColumnRefs<'a>) -> Self {
+    /// The context of the column at `position` in the coding `tag`.
+    pub(crate) fn inside(&self, tag: Tag, position: u64, refs: ColumnRefs<'a>) -> Self {
         let mut outer = self.outer.clone();
         outer.push(tag);
         Self {
             effort: self.effort,
             refs,
             outer,
+            key: self.key.child(position),
+            choices: self.choices,
         }
+    }
+
+    /// The choice at `position` in this column that was made before.
+    pub(crate) fn choice(&self, position: u64) -> Option<&'a Choice> {
+        self.choices.get(self.key.child(position))
     }
 }
 

@@ -83,7 +83,7 @@ pub(super) fn encode(
     column
         .streams
         .push(RawStream::new("copy marks", StreamKind::Bytes, marks));
-    column.append(encode_rows(Tag::Copied, values, &rows, context));
+    column.append(encode_rows(Tag::Copied, 0, values, &rows, context));
     Some(column)
 }
 

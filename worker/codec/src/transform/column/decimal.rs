@@ -351,25 +351,36 @@ impl NumberFormat {
     }
 }
 
-/// Writes a number; `listed` are its decimals or ulps, if the format lists them.
+/// Appends a number; `listed` are its decimals or ulps, if the format lists them.
 pub(super) fn write(
     format: NumberFormat,
     number: i64,
     listed: Option<u8>,
-) -> Result<String, Damage> {
-    if format.width > 0 {
-        return Ok(format!(
-            "{number:0width$}",
-            width = usize::from(format.width)
-        ));
-    }
+    out: &mut Vec<u8>,
+) -> Result<(), Damage> {
     if format.print != FloatPrint::Exact {
         let ulps = unzigzag(u64::from(listed.unwrap_or(0)));
         let double = f64::from_bits(
             (nearest_double(number, format.decimals).to_bits() as i64).wrapping_add(ulps) as u64,
         );
-        return printed(double, format.print)
-            .ok_or_else(|| Damage::new("a number outside its notation"));
+        let text = printed(double, format.print)
+            .ok_or_else(|| Damage::new("a number outside its notation"))?;
+        out.extend_from_slice(text.as_bytes());
+        return Ok(());
+    }
+    if format.width > 0 {
+        let width = usize::from(format.width);
+        if number < 0 {
+            out.push(b'-');
+        }
+        // A sign takes one of the places.
+        put_digits(
+            number.unsigned_abs(),
+            width - usize::from(number < 0),
+            0,
+            out,
+        );
+        return Ok(());
     }
     let decimals = listed.unwrap_or_else(|| decimals_of(format, number));
     let drop = format
@@ -377,15 +388,31 @@ pub(super) fn write(
         .checked_sub(decimals)
         .ok_or_else(|| Damage::new("more decimals than the column has"))?;
     let shown = number.unsigned_abs() / 10u64.pow(u32::from(drop));
-    let sign = if number < 0 { "-" } else { "" };
-    let digits = format!("{shown:0width$}", width = usize::from(decimals) + 1);
-    let (whole, fraction) = digits.split_at(digits.len() - usize::from(decimals));
-    let plain = if decimals == 0 {
-        format!("{sign}{whole}")
-    } else {
-        format!("{sign}{whole}.{fraction}")
-    };
-    Ok(plain)
+    if number < 0 {
+        out.push(b'-');
+    }
+    let decimals = usize::from(decimals);
+    put_digits(shown, decimals + 1, decimals, out);
+    Ok(())
+}
+
+/// Appends at least `least` digits, with a point before the last `decimals`.
+fn put_digits(mut number: u64, least: usize, decimals: usize, out: &mut Vec<u8>) {
+    const LONGEST: usize = 24;
+    let mut text = [b'0'; LONGEST];
+    let mut at = LONGEST;
+    let mut digits = 0;
+    while number > 0 || digits < least {
+        if digits == decimals && decimals > 0 {
+            at -= 1;
+            text[at] = b'.';
+        }
+        at -= 1;
+        text[at] = b'0' + (number % 10) as u8;
+        number /= 10;
+        digits += 1;
+    }
+    out.extend_from_slice(&text[at..]);
 }
 
 #[cfg(test)]
@@ -396,12 +423,10 @@ mod tests {
         let values: ColumnValues = texts.iter().map(|text| text.as_bytes()).collect();
         let scaled = scale(&values)?;
         for (row, text) in texts.iter().enumerate() {
-            let written = write(
-                scaled.format,
-                scaled.numbers[row],
-                scaled.listed.get(row).copied(),
-            );
-            assert_eq!(written.as_deref(), Ok(*text));
+            let mut written = Vec::new();
+            let listed = scaled.listed.get(row).copied();
+            write(scaled.format, scaled.numbers[row], listed, &mut written).expect("writes");
+            assert_eq!(written, text.as_bytes());
         }
         Some(scaled.format)
     }

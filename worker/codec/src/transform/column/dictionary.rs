@@ -10,6 +10,7 @@ use super::{
 use crate::{
     Damage,
     bytes::{FieldReader, put_varint},
+    hash::SeededState,
     transform::{
         streams::{RawStream, StreamKind, StreamSource},
         values::ColumnValues,
@@ -34,7 +35,7 @@ pub(super) fn encode(
     order: EntryOrder,
     context: &EncodeContext<'_>,
 ) -> Option<EncodedColumn> {
-    let mut index: HashMap<&[u8], u32> = HashMap::new();
+    let mut index: HashMap<&[u8], u32, SeededState> = HashMap::default();
     let max = MAX_ENTRIES.min(values.len() * 3 / 4);
     for value in values.iter() {
         *index.entry(value).or_default() += 1;
@@ -62,11 +63,11 @@ pub(super) fn encode(
     let entries: ColumnValues = entries.into_iter().collect();
     column.append(encode_column(
         &entries,
-        &context.inside(Tag::Dictionary, Default::default()),
+        &context.inside(Tag::Dictionary, 0, Default::default()),
     ));
     if order == EntryOrder::Ranked {
         let ranks: Vec<i64> = indexes.into_iter().map(i64::from).collect();
-        number::put_integers(&ranks, context.effort, &mut column);
+        number::put_integers(&ranks, context, &mut column);
         return Some(column);
     }
     let mut stream = |shift: u32| {

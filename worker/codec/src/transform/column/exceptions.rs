@@ -1,16 +1,19 @@
 //! The rows of a column that differ from a rule: the gaps between them, and their merge with the rest.
 
-use super::{context::EncodedColumn, number};
+use super::{
+    context::{EncodeContext, EncodedColumn},
+    number,
+};
 use crate::{
-    Damage, Effort,
+    Damage,
     bytes::{FieldReader, put_varint},
     transform::{streams::StreamSource, values::ColumnValues},
 };
 
 /// Writes their number and their rows.
-pub(super) fn put(rows: &[u32], effort: Effort, column: &mut EncodedColumn) {
+pub(super) fn put(rows: &[u32], context: &EncodeContext<'_>, column: &mut EncodedColumn) {
     put_varint(&mut column.plan, rows.len() as u64);
-    number::put_integers(&gaps(rows), effort, column);
+    number::put_integers(&gaps(rows), context, column);
 }
 
 /// The number of rows between each exception and the one before.

@@ -1,8 +1,9 @@
 //! UUIDs and other hexadecimal numbers of one length: two digits a byte, or only the bits that vary.
 
-use super::context::{DecodeContext, EncodedColumn, Tag};
+use super::context::{DecodeContext, EncodeContext, EncodedColumn, Tag};
+use crate::transform::choices::Choice;
 use crate::{
-    Damage, Effort,
+    Damage,
     bits::{BitReader, BitWriter},
     bytes::{FieldReader, put_varint},
     transform::{
@@ -86,7 +87,7 @@ fn hex(byte: u8, upper: bool) -> Option<u8> {
 }
 
 /// Fits if every value has the same notation.
-pub(super) fn encode(values: &ColumnValues, effort: Effort) -> Option<EncodedColumn> {
+pub(super) fn encode(values: &ColumnValues, context: &EncodeContext<'_>) -> Option<EncodedColumn> {
     let format = format_of(values)?;
     let flags = if format.upper { UPPER } else { 0 } | if format.dashes { 0 } else { PLAIN };
     let mut bytes = Vec::with_capacity(values.byte_len() / 2);
@@ -108,22 +109,36 @@ pub(super) fn encode(values: &ColumnValues, effort: Effort) -> Option<EncodedCol
         varying: &varying,
         first: &first,
     };
-    let masked = column(
-        flags | MASKED,
-        &[&varying[..], &first].concat(),
-        RawStream::new("hex bits", StreamKind::Packed, bits.pack(&bytes)),
-    );
-    let whole = column(
-        flags,
-        &[],
-        RawStream::new("hex", StreamKind::Rows(8), bytes),
-    );
-    Some(if masked.cost(effort) < whole.cost(effort) {
-        masked
-    } else {
-        whole
-    })
+    let masked = |bytes: &[u8]| {
+        column(
+            flags | MASKED,
+            &[&varying[..], &first].concat(),
+            RawStream::new("hex bits", StreamKind::Packed, bits.pack(bytes)),
+        )
+    };
+    let whole = |bytes| {
+        column(
+            flags,
+            &[],
+            RawStream::new("hex", StreamKind::Rows(8), bytes),
+        )
+    };
+    match context.choice(MASK) {
+        Some(Choice::Hex(true)) => return Some(masked(&bytes)),
+        Some(Choice::Hex(false)) => return Some(whole(bytes)),
+        _ => {}
+    }
+    let (masked, whole) = (masked(&bytes), whole(bytes));
+    let smaller = masked.cost(context.effort) < whole.cost(context.effort);
+    let mut column = if smaller { masked } else { whole };
+    column
+        .choices
+        .push((context.key.child(MASK), Choice::Hex(smaller)));
+    Some(column)
 }
+
+/// The place of the choice between all bits and those that vary.
+const MASK: u64 = u64::MAX - 1;
 
 /// The bits in which any number differs from the first, and the first number.
 fn varying_bits(bytes: &[u8], width: usize) -> (Vec<u8>, Vec<u8>) {
@@ -251,12 +266,21 @@ pub(super) fn decode(
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::transform::column::ColumnRefs;
+    use crate::{
+        Effort,
+        transform::{
+            choices::{ChoiceKey, Choices},
+            column::ColumnRefs,
+        },
+    };
 
     fn check(values: &[String], stream: &str) {
         let values: ColumnValues = values.iter().map(String::as_bytes).collect();
         assert!(fits(&values));
-        let column = encode(&values, Effort::Max).expect("fits");
+        let choices = Choices::default();
+        let refs = ColumnRefs::default();
+        let context = EncodeContext::new(Effort::Max, refs, ChoiceKey(0), &choices);
+        let column = encode(&values, &context).expect("fits");
         assert_eq!(column.streams[0].coding, stream);
         let known = DecodeContext {
             limit: values.byte_len(),

@@ -1,8 +1,6 @@
 //! A column that another column determines (a functional dependency): its value for each distinct
 //! value of the key column, in order of first appearance, and the rows that differ.
 
-use std::collections::HashMap;
-
 use super::{
     context::{DecodeContext, EncodeContext, EncodedColumn, Tag},
     decode_rows, encode_rows, exceptions,
@@ -54,28 +52,13 @@ pub(super) fn best_ref(values: &ColumnValues, refs: &ColumnRefs<'_>) -> Option<u
     nearest.filter_map(determines).min().map(|(_, key)| key)
 }
 
-/// For every row the number of its distinct value in column `key`, and the first row of each.
-fn groups(count: usize, key: u32, refs: &ColumnRefs<'_>) -> (Vec<u32>, Vec<u32>) {
-    let mut known: HashMap<&[u8], u32> = HashMap::new();
-    let mut firsts = Vec::new();
-    let groups = (0..count)
-        .map(|row| {
-            *known.entry(refs.value(key, row)).or_insert_with(|| {
-                firsts.push(row as u32);
-                firsts.len() as u32 - 1
-            })
-        })
-        .collect();
-    (groups, firsts)
-}
-
 /// Fits any column after its key.
 pub(super) fn encode(
     values: &ColumnValues,
     key: u32,
     context: &EncodeContext<'_>,
 ) -> Option<EncodedColumn> {
-    let (groups, firsts) = groups(values.len(), key, &context.refs);
+    let (groups, firsts) = context.refs.groups(key, values.len());
     let mapped = |row: usize| values.get(firsts[groups[row] as usize] as usize);
     let rows: Vec<u32> = (0..values.len())
         .filter(|&row| values.get(row) != mapped(row))
@@ -83,9 +66,15 @@ pub(super) fn encode(
         .collect();
     let mut column = EncodedColumn::of(Tag::Mapped);
     put_varint(&mut column.plan, u64::from(key));
-    exceptions::put(&rows, context.effort, &mut column);
-    for rows in [&firsts, &rows] {
-        column.append(encode_rows(Tag::Mapped, values, rows, context));
+    exceptions::put(&rows, context, &mut column);
+    for (position, rows) in [&firsts, &rows].into_iter().enumerate() {
+        column.append(encode_rows(
+            Tag::Mapped,
+            position as u64,
+            values,
+            rows,
+            context,
+        ));
     }
     Some(column)
 }
@@ -104,7 +93,7 @@ pub(super) fn decode(
         ));
     }
     let rows = exceptions::read(count, plan, source)?;
-    let (groups, firsts) = groups(count, key, &context.refs);
+    let (groups, firsts) = context.refs.groups(key, count);
     let mapped = decode_rows(&firsts, plan, source, context)?;
     let others = decode_rows(&rows, plan, source, context)?;
     let mapped = groups.iter().map(|&group| mapped.get(group as usize));

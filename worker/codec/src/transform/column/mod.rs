@@ -25,9 +25,13 @@ use rayon::prelude::*;
 use self::context::Tag;
 pub(super) use self::{
     context::{DecodeContext, EncodeContext, EncodedColumn},
-    references::ColumnRefs,
+    references::{ColumnRefs, TableLookup},
 };
-use super::{streams::StreamSource, values::ColumnValues};
+use super::{
+    choices::{Candidate, Choice, Choices},
+    streams::StreamSource,
+    values::ColumnValues,
+};
 use crate::{
     Damage, Effort,
     bytes::{FieldReader, put_varint},
@@ -40,11 +44,11 @@ const DEPTH_LIMIT: usize = 6;
 /// The longest constant value in the plan, in bytes.
 const CONSTANT_LIMIT: usize = 4096;
 
-/// The size of the sample on which codings are compared, in bytes.
-fn sample_bytes(effort: Effort) -> usize {
+/// The size of the sample of a column on which codings are compared, in bytes.
+fn sample_bytes(effort: Effort, all: usize) -> usize {
     match effort {
-        Effort::Fast => 8 << 10,
-        Effort::Balanced => 24 << 10,
+        Effort::Fast => (all / 8).clamp(6 << 10, 16 << 10),
+        Effort::Balanced => (all / 4).clamp(24 << 10, 160 << 10),
         Effort::Max => 160 << 10,
     }
 }
@@ -61,25 +65,72 @@ pub(super) fn encode(values: &ColumnValues, context: &EncodeContext<'_>) -> Enco
         column.plan.extend_from_slice(first);
         return column;
     }
-    let candidates = candidates(values, context);
-    if candidates.len() == 1 {
-        return encode_as(&candidates[0], values, context).unwrap_or_else(|| text::encode(values));
+    if let Some(Choice::Coding(candidate)) = context.choice(CODING)
+        && let Some(column) = encode_as(candidate, values, context)
+    {
+        return column;
     }
+    search(values, context)
+}
+
+/// The place of the coding in a column. Streams and nested columns have places in the candidate.
+const CODING: u64 = u64::MAX;
+
+/// Encodes a column in its smallest coding on a sample, with the choices inside it.
+fn search(values: &ColumnValues, context: &EncodeContext<'_>) -> EncodedColumn {
+    let candidates = candidates(values, context);
+    let found = if candidates.len() == 1 {
+        encode_as(&candidates[0], values, context).map(|column| (&candidates[0], column))
+    } else {
+        search_among(&candidates, values, context)
+    };
+    let (candidate, mut column) = match found {
+        Some((candidate, column)) => (candidate.clone(), column),
+        None => (Candidate::Text, encode_text(values, context)),
+    };
+    column
+        .choices
+        .push((context.key.child(CODING), Choice::Coding(candidate)));
+    column
+}
+
+fn search_among<'c>(
+    candidates: &'c [Candidate],
+    values: &ColumnValues,
+    context: &EncodeContext<'_>,
+) -> Option<(&'c Candidate, EncodedColumn)> {
     let sample = sample_rows(values, context.effort);
     if sample.len() == values.len() {
-        return tried(&candidates, values, context)
-            .into_iter()
-            .next()
-            .map_or_else(|| text::encode(values), |candidate| candidate.column);
+        let first = tried(candidates, values, context).into_iter().next()?;
+        return Some((&candidates[first.number], first.column));
     }
     let sample_context = EncodeContext {
         refs: context.refs.select(&sample),
         ..context.clone()
     };
-    tried(&candidates, &values.select(&sample), &sample_context)
+    tried(candidates, &values.select(&sample), &sample_context)
         .into_iter()
-        .find_map(|candidate| encode_as(&candidates[candidate.number], values, context))
-        .unwrap_or_else(|| text::encode(values))
+        .find_map(|found| {
+            // The choices inside the candidate were made on the sample. Layouts of integers need
+            // more values, since numbers repeat over long distances.
+            let mut chosen = found.column.choices;
+            chosen.retain(|(_, choice)| !matches!(choice, Choice::Integers(..)));
+            let choices = Choices::before(&chosen, context.choices);
+            let context = EncodeContext {
+                choices: &choices,
+                ..context.clone()
+            };
+            let candidate = &candidates[found.number];
+            let mut column = encode_as(candidate, values, &context)?;
+            column.choices.splice(0..0, chosen);
+            Some((candidate, column))
+        })
+}
+
+fn encode_text(values: &ColumnValues, context: &EncodeContext<'_>) -> EncodedColumn {
+    let mut column = text::encode(values);
+    column.set_stream_keys(context.key.child(Candidate::Text.position()));
+    column
 }
 
 /// A candidate that fits.
@@ -116,8 +167,8 @@ const SECTIONS: usize = 3;
 
 /// The rows of a sample from several places; all rows if those are equal.
 fn sample_rows(values: &ColumnValues, effort: Effort) -> Vec<u32> {
-    let wanted = sample_bytes(effort);
     let all = values.byte_len() + values.len();
+    let wanted = sample_bytes(effort, all);
     if all <= wanted {
         return (0..values.len() as u32).collect();
     }
@@ -136,23 +187,7 @@ fn sample_rows(values: &ColumnValues, effort: Effort) -> Vec<u32> {
     rows
 }
 
-/// A coding with its parameters.
-#[derive(Debug, Clone, PartialEq, Eq)]
-enum Candidate {
-    Text,
-    Dictionary,
-    Ranked,
-    Sparse,
-    Number,
-    Time,
-    Hex,
-    Classes,
-    Template(template::TemplateCut),
-    Sorted(Vec<u32>),
-    Copied(u32),
-    Mapped(u32),
-}
-
+/// The candidates for a column.
 fn candidates(values: &ColumnValues, context: &EncodeContext<'_>) -> Vec<Candidate> {
     let mut found = vec![Candidate::Text];
     let allowed = |tag| !context.outer.contains(&tag);
@@ -161,9 +196,7 @@ fn candidates(values: &ColumnValues, context: &EncodeContext<'_>) -> Vec<Candida
     }
     if allowed(Tag::Dictionary) {
         found.push(Candidate::Dictionary);
-        if context.effort != Effort::Fast {
-            found.push(Candidate::Ranked);
-        }
+        found.push(Candidate::Ranked);
     }
     if allowed(Tag::Sparse) && values.len() >= MIN_SPARSE && sparse::fits(values) {
         found.push(Candidate::Sparse);
@@ -195,10 +228,13 @@ fn candidates(values: &ColumnValues, context: &EncodeContext<'_>) -> Vec<Candida
                 .map(|&cut| Candidate::Template(cut)),
         );
     }
-    if context.effort != Effort::Fast {
+    let key = |column: u32| context.refs.key(column);
+    {
         if context.outer.is_empty() {
-            found.extend(copied::best_ref(values, &context.refs).map(Candidate::Copied));
-            found.extend(mapped::best_ref(values, &context.refs).map(Candidate::Mapped));
+            let copied = copied::best_ref(values, &context.refs).and_then(key);
+            found.extend(copied.map(Candidate::Copied));
+            let mapped = mapped::best_ref(values, &context.refs).and_then(key);
+            found.extend(mapped.map(Candidate::Mapped));
         }
         if !reordered && templates == 0 && context.outer.len() <= 1 {
             let mut orders = sorted::best_refs(values, context);
@@ -206,18 +242,25 @@ fn candidates(values: &ColumnValues, context: &EncodeContext<'_>) -> Vec<Candida
                 orders.retain(|keys| *keys != [key]);
                 orders.push(vec![key]);
             }
-            found.extend(orders.into_iter().map(Candidate::Sorted));
+            let keys = |order: Vec<u32>| order.into_iter().map(key).collect::<Option<_>>();
+            found.extend(orders.into_iter().filter_map(keys).map(Candidate::Sorted));
         }
     }
     found
 }
 
+/// Encodes a column in one coding; `None` if it does not fit.
 fn encode_as(
     candidate: &Candidate,
     values: &ColumnValues,
     context: &EncodeContext<'_>,
 ) -> Option<EncodedColumn> {
-    match candidate {
+    let context = &EncodeContext {
+        key: context.key.child(candidate.position()),
+        ..context.clone()
+    };
+    let column = |key: &u64| context.refs.column(*key);
+    let mut encoded = match candidate {
         Candidate::Text => Some(text::encode(values)),
         Candidate::Dictionary => {
             dictionary::encode(values, dictionary::EntryOrder::Sorted, context)
@@ -226,25 +269,31 @@ fn encode_as(
         Candidate::Sparse => sparse::encode(values, context),
         Candidate::Number => number::encode(values, context),
         Candidate::Time => time::encode(values, context),
-        Candidate::Hex => hex::encode(values, context.effort),
+        Candidate::Hex => hex::encode(values, context),
         Candidate::Classes => classes::encode(values, context),
         Candidate::Template(cut) => template::encode(values, *cut, context),
-        Candidate::Sorted(keys) => sorted::encode(values, keys, context),
-        Candidate::Copied(from) => copied::encode(values, *from, context),
-        Candidate::Mapped(key) => mapped::encode(values, *key, context),
-    }
+        Candidate::Sorted(keys) => {
+            let keys: Vec<u32> = keys.iter().map(column).collect::<Option<_>>()?;
+            sorted::encode(values, &keys, context)
+        }
+        Candidate::Copied(from) => copied::encode(values, column(from)?, context),
+        Candidate::Mapped(key) => mapped::encode(values, column(key)?, context),
+    }?;
+    encoded.set_stream_keys(context.key);
+    Some(encoded)
 }
 
-/// Encodes some rows of the current column as a column nested in the coding `tag`.
+/// Encodes some rows of the current column as the column at `position` in the coding `tag`.
 fn encode_rows(
     tag: Tag,
+    position: u64,
     values: &ColumnValues,
     rows: &[u32],
     context: &EncodeContext<'_>,
 ) -> EncodedColumn {
     encode(
         &values.select(rows),
-        &context.inside(tag, context.refs.select(rows)),
+        &context.inside(tag, position, context.refs.select(rows)),
     )
 }
 

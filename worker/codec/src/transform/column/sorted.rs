@@ -10,7 +10,6 @@ use std::{
 use super::{
     context::{DecodeContext, EncodeContext, EncodedColumn, Tag},
     decode_rows, encode_rows,
-    references::ColumnRefs,
 };
 use crate::{
     Damage, Effort,
@@ -23,7 +22,8 @@ const MAX_KEYS: usize = 3;
 /// The number of rows and of nearest columns in which keys are searched.
 fn search_size(effort: Effort) -> (usize, usize) {
     match effort {
-        Effort::Fast | Effort::Balanced => (4000, 20),
+        Effort::Fast => (1500, 12),
+        Effort::Balanced => (4000, 20),
         Effort::Max => (12_000, 32),
     }
 }
@@ -50,31 +50,19 @@ impl Hasher for IdHasher {
     }
 }
 
-/// The rows in the order of the columns `keys`; a stable sort.
-fn order(count: usize, keys: &[u32], refs: &ColumnRefs<'_>) -> Vec<u32> {
-    let mut rows: Vec<u32> = (0..count as u32).collect();
-    rows.sort_by(|&a, &b| {
-        keys.iter()
-            .map(|&key| refs.value(key, a as usize).cmp(refs.value(key, b as usize)))
-            .find(|order| order.is_ne())
-            .unwrap_or(std::cmp::Ordering::Equal)
-    });
-    rows
-}
-
 /// Fits any column after its keys.
 pub(super) fn encode(
     values: &ColumnValues,
     keys: &[u32],
     context: &EncodeContext<'_>,
 ) -> Option<EncodedColumn> {
-    let rows = order(values.len(), keys, &context.refs);
+    let rows = context.refs.order(keys, values.len());
     let mut column = EncodedColumn::of(Tag::Sorted);
     put_varint(&mut column.plan, keys.len() as u64);
     for &key in keys {
         put_varint(&mut column.plan, u64::from(key));
     }
-    column.append(encode_rows(Tag::Sorted, values, &rows, context));
+    column.append(encode_rows(Tag::Sorted, 0, values, &rows, context));
     Some(column)
 }
 
@@ -95,7 +83,7 @@ pub(super) fn decode(
         }
         keys.push(key);
     }
-    let rows = order(count, &keys, &context.refs);
+    let rows = context.refs.order(&keys, count);
     let sorted = decode_rows(&rows, plan, source, context)?;
     let mut positions = vec![0u32; count];
     for (position, &row) in rows.iter().enumerate() {

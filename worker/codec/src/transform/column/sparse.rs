@@ -10,6 +10,7 @@ use super::{
 use crate::{
     Damage,
     bytes::{FieldReader, put_varint},
+    hash::SeededState,
     transform::{streams::StreamSource, values::ColumnValues},
 };
 
@@ -18,7 +19,7 @@ const MIN_SHARE: (usize, usize) = (3, 4);
 
 /// The most frequent value, if its share is large enough.
 fn default_value(values: &ColumnValues) -> Option<&[u8]> {
-    let mut counts: HashMap<&[u8], usize> = HashMap::new();
+    let mut counts: HashMap<&[u8], usize, SeededState> = HashMap::default();
     for value in values.iter() {
         *counts.entry(value).or_default() += 1;
     }
@@ -45,8 +46,8 @@ pub(super) fn encode(values: &ColumnValues, context: &EncodeContext<'_>) -> Opti
     let mut column = EncodedColumn::of(Tag::Sparse);
     put_varint(&mut column.plan, default.len() as u64);
     column.plan.extend_from_slice(default);
-    exceptions::put(&rows, context.effort, &mut column);
-    column.append(encode_rows(Tag::Sparse, values, &rows, context));
+    exceptions::put(&rows, context, &mut column);
+    column.append(encode_rows(Tag::Sparse, 0, values, &rows, context));
     Some(column)
 }
 

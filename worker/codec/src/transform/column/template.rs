@@ -7,29 +7,13 @@ use super::{
     context::{DecodeContext, EncodeContext, EncodedColumn, Tag},
     decode as decode_column, decode_rows, encode as encode_column,
 };
+use crate::transform::choices::{KeyRule, TemplateCut};
 use crate::{
     Damage, Effort,
     bytes::{FieldReader, put_varint},
+    hash::{SeededState, hash_bytes},
     transform::{streams::StreamSource, values::ColumnValues},
 };
-
-/// How values are split into templates and variables. Decoding needs only `rule`.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) struct TemplateCut {
-    rule: KeyRule,
-    /// Split dates and addresses into their numbers.
-    fine: bool,
-}
-
-/// Which variables share a column.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-#[repr(u8)]
-enum KeyRule {
-    /// Variables after equal text from the start of the template.
-    Prefix = 0,
-    /// Variables after the same run of letters.
-    Letters = 1,
-}
 
 /// The candidates inside `templates` other templates.
 pub(super) fn cuts(templates: usize, effort: Effort) -> &'static [TemplateCut] {
@@ -48,7 +32,6 @@ pub(super) fn cuts(templates: usize, effort: Effort) -> &'static [TemplateCut] {
     match (templates, effort) {
         (0, Effort::Fast) => &[COARSE],
         (0, Effort::Balanced | Effort::Max) => &[COARSE, BY_LETTERS],
-        (_, Effort::Fast) => &[],
         _ => &[FINE],
     }
 }
@@ -124,6 +107,9 @@ fn all_digits(rest: &[u8]) -> bool {
     rest.first().is_some_and(u8::is_ascii_digit) && run.clone().all(u8::is_ascii_digit)
 }
 
+/// The least number of hexadecimal digits that count as one number.
+const MIN_HEX: usize = 8;
+
 /// The start and the length of the variable in a run of letters and digits.
 fn variable(run: &[u8]) -> (usize, usize) {
     let letters = run.iter().take_while(|byte| !byte.is_ascii_digit()).count();
@@ -132,8 +118,10 @@ fn variable(run: &[u8]) -> (usize, usize) {
         .take_while(|byte| byte.is_ascii_digit())
         .count();
     let tail = run.len() - letters - digits;
+    let hex = run.len() >= MIN_HEX && run.iter().all(u8::is_ascii_hexdigit);
     match (digits, tail) {
         (0, _) => (run.len(), 0),
+        _ if hex => (0, run.len()),
         (_, 0) => (letters, digits),
         (_, 1..=2) if letters == 0 && run[digits..].iter().all(u8::is_ascii_alphabetic) => {
             (0, digits)
@@ -222,12 +210,22 @@ fn address(text: &[u8]) -> usize {
 /// too long.
 const MAX_KEY_BYTES: usize = 1 << 26;
 
-/// For every template the columns of its placeholders in order, and the number of all columns; `None` if
-/// there are too many.
-fn placeholder_columns(
-    templates: &ColumnValues,
-    rule: KeyRule,
-) -> Option<(Vec<Vec<usize>>, usize)> {
+/// The columns of the placeholders of all templates.
+#[derive(Debug, PartialEq, Eq)]
+struct Slots {
+    /// For each template the columns of its placeholders in order.
+    columns: Vec<Vec<usize>>,
+    /// For each column a hash of the key that its placeholders share.
+    keys: Vec<u64>,
+}
+
+/// The places of nested columns; the columns of placeholders have the hash of their key.
+const IDS: u64 = 0;
+const RARE: u64 = 1;
+const TEMPLATES: u64 = 2;
+
+/// Numbers the columns of placeholders; `None` if there are too many.
+fn placeholder_columns(templates: &ColumnValues, rule: KeyRule) -> Option<Slots> {
     let key_bytes = templates.iter().try_fold(0usize, |sum, template| {
         let slots = template.iter().filter(|byte| **byte == PLACEHOLDER).count();
         sum.checked_add(template.len().checked_mul(slots)?)
@@ -235,7 +233,8 @@ fn placeholder_columns(
     if key_bytes > MAX_KEY_BYTES {
         return None;
     }
-    let mut known: HashMap<&[u8], usize> = HashMap::new();
+    let mut known: HashMap<&[u8], usize, SeededState> = HashMap::default();
+    let mut keys = Vec::new();
     let columns = templates
         .iter()
         .map(|template| {
@@ -249,13 +248,15 @@ fn placeholder_columns(
                         KeyRule::Prefix => &template[..at],
                         KeyRule::Letters => last_letters(&template[..at]),
                     };
-                    let next = known.len();
-                    *known.entry(key).or_insert(next)
+                    *known.entry(key).or_insert_with(|| {
+                        keys.push(hash_bytes(key));
+                        keys.len() - 1
+                    })
                 })
                 .collect()
         })
         .collect();
-    (known.len() <= MAX_COLUMNS).then_some((columns, known.len()))
+    (keys.len() <= MAX_COLUMNS).then_some(Slots { columns, keys })
 }
 
 /// The last run of letters in `text`, and the text after it.
@@ -281,14 +282,14 @@ pub(super) fn encode(
         return None;
     }
     let templates = common_templates(values, cut.fine)?;
-    let numbers: HashMap<&[u8], usize> = templates
+    let numbers: HashMap<&[u8], usize, SeededState> = templates
         .iter()
         .enumerate()
         .map(|(number, text)| (text, number + 1))
         .collect();
-    let (columns, column_count) = placeholder_columns(&templates, cut.rule)?;
+    let slots = placeholder_columns(&templates, cut.rule)?;
     let mut ids = ColumnValues::default();
-    let mut parts_of = vec![(ColumnValues::default(), Vec::new()); column_count];
+    let mut parts_of = vec![(ColumnValues::default(), Vec::new()); slots.keys.len()];
     let (mut rare, mut rare_rows) = (ColumnValues::default(), Vec::new());
     let (mut template, mut parts) = (Vec::new(), Vec::new());
     for (row, value) in values.iter().enumerate() {
@@ -302,7 +303,7 @@ pub(super) fn encode(
             rare_rows.push(row as u32);
             continue;
         }
-        for (part, &column) in parts.iter().zip(&columns[number - 1]) {
+        for (part, &column) in parts.iter().zip(&slots.columns[number - 1]) {
             parts_of[column].0.push(part);
             parts_of[column].1.push(row as u32);
         }
@@ -310,22 +311,27 @@ pub(super) fn encode(
     let mut column = EncodedColumn::of(Tag::Template);
     column.plan.push(cut.rule as u8);
     put_varint(&mut column.plan, templates.len() as u64);
-    column.append(super::text::encode(&templates));
-    let inside = |rows: Option<&[u32]>| {
-        let refs = rows.map_or_else(|| context.refs.clone(), |rows| context.refs.select(rows));
-        context.inside(Tag::Template, refs)
-    };
-    column.append(encode_column(&ids, &inside(None)));
-    column.append(encode_column(&rare, &inside(Some(&rare_rows))));
-    for (parts, rows) in &parts_of {
-        column.append(encode_column(parts, &inside(Some(rows))));
+    let mut texts = super::text::encode(&templates);
+    texts.set_stream_keys(context.key.child(TEMPLATES));
+    column.append(texts);
+    let inside = |position: u64, refs| context.inside(Tag::Template, position, refs);
+    column.append(encode_column(&ids, &inside(IDS, context.refs.clone())));
+    column.append(encode_column(
+        &rare,
+        &inside(RARE, context.refs.select(&rare_rows)),
+    ));
+    for ((parts, rows), &key) in parts_of.iter().zip(&slots.keys) {
+        column.append(encode_column(
+            parts,
+            &inside(key, context.refs.select(rows)),
+        ));
     }
     Some(column)
 }
 
 /// The templates to keep, the most frequent first.
 fn common_templates(values: &ColumnValues, fine: bool) -> Option<ColumnValues> {
-    let mut uses: HashMap<Vec<u8>, u32> = HashMap::new();
+    let mut uses: HashMap<Vec<u8>, u32, SeededState> = HashMap::default();
     let (mut template, mut parts) = (Vec::new(), Vec::new());
     for value in values.iter() {
         template.clear();
@@ -368,8 +374,9 @@ pub(super) fn decode(
     };
     let templates = plan.size(MAX_TEMPLATES, "the number of templates")?;
     let templates = decode_column(templates, plan, source, &context.inside(Default::default()))?;
-    let (columns, column_count) = placeholder_columns(&templates, rule)
+    let Slots { columns, keys } = placeholder_columns(&templates, rule)
         .ok_or_else(|| Damage::new("templates with too many placeholders"))?;
+    let column_count = keys.len();
     let ids = decode_column(count, plan, source, &context.inside(context.refs.clone()))?;
     let ids = ids
         .iter()
@@ -472,6 +479,7 @@ mod tests {
             &[&b"a\0b\0"[..], &b"a\0c\0"[..]].into_iter().collect(),
             KeyRule::Prefix,
         );
-        assert_eq!(few, Some((vec![vec![0, 1], vec![0, 2]], 3)));
+        let columns = few.map(|slots| slots.columns);
+        assert_eq!(columns, Some(vec![vec![0, 1], vec![0, 2]]));
     }
 }

@@ -193,6 +193,20 @@ fn read(text: &[u8], fields: &[TimeField]) -> Option<i64> {
         .checked_add(parts)
 }
 
+/// Powers of ten.
+const POWERS: [i64; 10] = [
+    1,
+    10,
+    100,
+    1000,
+    10_000,
+    100_000,
+    1_000_000,
+    10_000_000,
+    100_000_000,
+    1_000_000_000,
+];
+
 /// Writes a count of units.
 fn write(units: i64, fields: &[TimeField], out: &mut Vec<u8>) -> Option<()> {
     let per_day = per_day(fields);
@@ -205,7 +219,18 @@ fn write(units: i64, fields: &[TimeField], out: &mut Vec<u8>) -> Option<()> {
         _ => (parts / (per_day / 86_400), parts % (per_day / 86_400)),
     };
     let number = |number: i64, digits: usize, out: &mut Vec<u8>| {
-        out.extend(format!("{number:0digits$}").bytes());
+        // Years before 0 and after 9999 have more characters than digits.
+        if !(0..POWERS[digits.min(9)]).contains(&number) {
+            out.extend(format!("{number:0digits$}").bytes());
+            return;
+        }
+        let start = out.len();
+        out.resize(start + digits, b'0');
+        let mut left = number;
+        for digit in out[start..].iter_mut().rev() {
+            *digit = b'0' + (left % 10) as u8;
+            left /= 10;
+        }
     };
     for field in fields {
         match field {
@@ -317,12 +342,10 @@ pub(super) fn decode(
     let read = |text: &[u8]| read(text, &fields);
     let units = number::decode_numbers(count, plan, source, &context.refs, &read)?;
     let mut values = ColumnValues::default();
-    let mut text = Vec::new();
     for units in units {
-        text.clear();
-        write(units, &fields, &mut text)
-            .ok_or_else(|| Damage::new("a time outside the calendar"))?;
-        values.push_bounded(&text, context.limit)?;
+        values.push_with(context.limit, |out| {
+            write(units, &fields, out).ok_or_else(|| Damage::new("a time outside the calendar"))
+        })?;
     }
     Ok(values)
 }

@@ -7,7 +7,7 @@ use super::{
     MAX_SHAPES, PLACEHOLDER, POSITIONS, SCALAR, SCALARS, SHAPES, TUPLE, VARIED, column,
     column_names, name,
 };
-use crate::{Damage, bytes::FieldReader, transform::values::ColumnValues};
+use crate::{Damage, bytes::FieldReader, hash::SeededState, transform::values::ColumnValues};
 
 /// A parsed shape.
 enum JsonShape {
@@ -40,7 +40,9 @@ pub(crate) fn join(
         shapes: read_shapes(head)?,
         columns,
         used: vec![0; columns.len()],
-        paths: HashMap::new(),
+        paths: HashMap::default(),
+        visited: HashMap::default(),
+        children: Vec::new(),
         names: vec![String::new()],
         out: Vec::new(),
         limit,
@@ -119,7 +121,11 @@ struct Assembler<'a> {
     shapes: Vec<Rc<JsonShape>>,
     columns: &'a [ColumnValues],
     used: Vec<usize>,
-    paths: HashMap<(usize, Vec<u8>), usize>,
+    paths: HashMap<(usize, Vec<u8>), usize, SeededState>,
+    /// For each path and shape the position of its children in `children`.
+    visited: HashMap<(usize, usize), usize, SeededState>,
+    /// The child paths of a shape that were visited, in order.
+    children: Vec<Vec<usize>>,
     names: Vec<String>,
     out: Vec<u8>,
     limit: usize,
@@ -141,10 +147,13 @@ impl<'a> Assembler<'a> {
     }
 
     fn take_number(&mut self, column: usize) -> Result<usize, Damage> {
-        std::str::from_utf8(self.take(column)?)
-            .ok()
-            .and_then(|number| number.parse().ok())
-            .ok_or_else(|| Damage::new("a count that is no number"))
+        match self.take(column)? {
+            &[digit @ b'0'..=b'9'] => Ok(usize::from(digit - b'0')),
+            number => std::str::from_utf8(number)
+                .ok()
+                .and_then(|number| number.parse().ok())
+                .ok_or_else(|| Damage::new("a count that is no number")),
+        }
     }
 
     fn copy(&mut self, column: usize) -> Result<(), Damage> {
@@ -183,16 +192,40 @@ impl<'a> Assembler<'a> {
             .get(number)
             .cloned()
             .ok_or_else(|| Damage::new("a shape that does not exist"))?;
-        self.shaped(path, depth, &shape)
+        self.shaped(path, depth, number, &shape)
     }
 
-    fn shaped(&mut self, path: usize, depth: usize, shape: &JsonShape) -> Result<(), Damage> {
+    /// The position in `children` of this shape.
+    fn children_of(&mut self, path: usize, number: usize) -> usize {
+        let next = self.children.len();
+        let position = *self.visited.entry((path, number)).or_insert(next);
+        if position == next {
+            self.children.push(Vec::new());
+        }
+        position
+    }
+
+    fn shaped(
+        &mut self,
+        path: usize,
+        depth: usize,
+        number: usize,
+        shape: &JsonShape,
+    ) -> Result<(), Damage> {
         match shape {
             JsonShape::Scalar => self.copy(column(path, SCALARS)),
             JsonShape::Fixed(first, slots) => {
                 self.push(first)?;
-                for (key, after) in slots {
-                    let child = self.child(path, key)?;
+                let known = self.children_of(path, number);
+                for (slot, (key, after)) in slots.iter().enumerate() {
+                    let child = match self.children[known].get(slot) {
+                        Some(&child) => child,
+                        None => {
+                            let child = self.child(path, key)?;
+                            self.children[known].push(child);
+                            child
+                        }
+                    };
                     self.value(child, depth + 1)?;
                     self.push(after)?;
                 }

@@ -17,6 +17,7 @@ pub(super) fn string(text: &[u8], at: usize) -> Option<usize> {
     }
     let mut at = at + 1;
     loop {
+        at += plain_len(text.get(at..)?);
         match text.get(at)? {
             b'"' => return Some(at + 1),
             b'\\' => at += 2,
@@ -24,6 +25,22 @@ pub(super) fn string(text: &[u8], at: usize) -> Option<usize> {
             _ => at += 1,
         }
     }
+}
+
+/// The number of bytes before a quote, a backslash or a control character, in steps of eight.
+fn plain_len(text: &[u8]) -> usize {
+    const ONES: u64 = u64::MAX / 255;
+    const HIGH: u64 = ONES << 7;
+    let zero_byte = |bits: u64| bits.wrapping_sub(ONES) & !bits & HIGH;
+    let (chunks, _) = text.as_chunks::<8>();
+    let plain = chunks.iter().take_while(|&&chunk| {
+        let bits = u64::from_le_bytes(chunk);
+        let quote = zero_byte(bits ^ ONES * u64::from(b'"'));
+        let backslash = zero_byte(bits ^ ONES * u64::from(b'\\'));
+        let control = zero_byte(bits & (ONES * 0xe0));
+        (quote | backslash | control) == 0
+    });
+    plain.count() * 8
 }
 
 /// The end of the scalar that begins at `at`: a string, or a run of letters, digits and signs.

@@ -1,6 +1,9 @@
 //! From JSON to columns.
 
-use std::collections::{HashMap, HashSet};
+use std::{
+    collections::{HashMap, HashSet},
+    rc::Rc,
+};
 
 use super::{
     COLUMNS, COUNTS, ELEMENT, ENTRY, EXTRAS, FIXED, GAPS, LIST, MAP, MAX_PATHS, MAX_SHAPES,
@@ -9,6 +12,7 @@ use super::{
 };
 use crate::{
     bytes::put_varint,
+    hash::{SeededState, hash_bytes, mix},
     transform::{ColumnTable, values::ColumnValues},
 };
 
@@ -20,8 +24,8 @@ const MAP_ROUNDS: usize = 4;
 /// After this many failures to read a value the text does not count as JSON.
 const MAX_FAILURES: usize = 200;
 
-/// Splits JSON into columns; `None` if most of the text is not JSON.
-pub(crate) fn split(raw: &[u8]) -> Option<ColumnTable> {
+/// Splits JSON into columns, with a hash of each path; `None` if most of the text is not JSON.
+pub(crate) fn split(raw: &[u8]) -> Option<(ColumnTable, Vec<u64>)> {
     if !matches!(raw.trim_ascii_start().first(), Some(b'{' | b'[' | b'"'))
         || raw.contains(&PLACEHOLDER)
     {
@@ -34,21 +38,60 @@ pub(crate) fn split(raw: &[u8]) -> Option<ColumnTable> {
         let found = shredder.new_maps();
         if found.is_empty() {
             complete?;
-            return Some(shredder.finish());
+            let mut sketch = shredder.path_keys.clone();
+            sketch.sort_unstable();
+            return Some((shredder.finish(), sketch));
         }
         maps.extend(found);
     }
     None
 }
 
+/// The text of an object around its values.
+#[derive(Debug, Clone, Default)]
+struct ObjectLayout {
+    /// For each value the text before it, from the value before, and its path.
+    values: Vec<(Vec<u8>, usize)>,
+    /// The text after the last value.
+    close: Vec<u8>,
+    shape: usize,
+}
+
+impl ObjectLayout {
+    /// The layout up to a value.
+    fn first(&self, values: usize) -> Self {
+        Self {
+            values: self.values[..values].to_vec(),
+            ..Self::default()
+        }
+    }
+
+    /// The text of the shape.
+    fn text(&self) -> Vec<u8> {
+        let mut text = vec![FIXED];
+        for (before, _) in &self.values {
+            text.extend_from_slice(before);
+            text.push(PLACEHOLDER);
+        }
+        text.extend_from_slice(&self.close);
+        text
+    }
+}
+
 struct Shredder<'a> {
     text: &'a [u8],
     columns: Vec<ColumnValues>,
     names: Vec<String>,
-    paths: HashMap<(usize, &'a [u8]), usize>,
-    shapes: HashMap<Vec<u8>, usize>,
+    /// For each path a hash of its keys.
+    path_keys: Vec<u64>,
+    paths: HashMap<(usize, &'a [u8]), usize, SeededState>,
+    shapes: HashMap<Vec<u8>, usize, SeededState>,
     shape_list: Vec<Vec<u8>>,
     maps: &'a HashSet<String>,
+    /// For each path whether its objects are maps.
+    is_map: Vec<bool>,
+    /// For each path the layout of its last object.
+    last_layout: Vec<Option<Rc<ObjectLayout>>>,
     /// For each path the number of its distinct keys and of their uses.
     keys: Vec<(usize, usize)>,
 }
@@ -59,10 +102,13 @@ impl<'a> Shredder<'a> {
             text,
             columns: vec![ColumnValues::default(); 1 + COLUMNS],
             names: vec![String::new()],
-            paths: HashMap::new(),
-            shapes: HashMap::new(),
+            path_keys: vec![0],
+            paths: HashMap::default(),
+            shapes: HashMap::default(),
             shape_list: vec![Vec::new()],
             maps,
+            is_map: vec![maps.contains("")],
+            last_layout: vec![None],
             keys: vec![(0, 0)],
         }
     }
@@ -74,10 +120,15 @@ impl<'a> Shredder<'a> {
             put_varint(&mut head, shape.len() as u64);
             head.extend_from_slice(shape);
         }
+        let mut keys = vec![1];
+        for &path in &self.path_keys {
+            keys.extend((0..COLUMNS as u64).map(|which| mix(path, which)));
+        }
         ColumnTable {
             head,
             columns: self.columns,
             names: column_names(&self.names),
+            keys,
         }
     }
 
@@ -132,7 +183,12 @@ impl<'a> Shredder<'a> {
             if next >= MAX_PATHS {
                 return None;
             }
-            self.names.push(name(&self.names[parent], key));
+            let name = name(&self.names[parent], key);
+            self.is_map.push(self.maps.contains(&name));
+            self.last_layout.push(None);
+            self.names.push(name);
+            self.path_keys
+                .push(mix(self.path_keys[parent], hash_bytes(key)));
             self.keys.push((0, 0));
             self.columns
                 .resize(self.columns.len() + COLUMNS, ColumnValues::default());
@@ -140,28 +196,28 @@ impl<'a> Shredder<'a> {
         Some(path)
     }
 
-    fn put_shape(&mut self, path: usize, shape: Vec<u8>) -> Option<()> {
+    fn shape_number(&mut self, shape: Vec<u8>) -> Option<usize> {
         let next = self.shape_list.len();
-        let number = match self.shapes.get(&shape) {
-            Some(&number) => number,
-            None if next >= MAX_SHAPES => return None,
+        match self.shapes.get(&shape) {
+            Some(&number) => Some(number),
+            None if next >= MAX_SHAPES => None,
             None => {
                 self.shape_list.push(shape.clone());
                 self.shapes.insert(shape, next);
-                next
+                Some(next)
             }
-        };
+        }
+    }
+
+    fn put_shape(&mut self, path: usize, shape: Vec<u8>) -> Option<()> {
+        let number = self.shape_number(shape)?;
         self.columns[column(path, SHAPES)].push_number(number);
         Some(())
     }
 
     fn value(&mut self, path: usize, at: usize) -> Option<usize> {
         match self.text.get(at)? {
-            b'{' if self.maps.contains(&self.names[path])
-                && map_layout(self.text, at).is_some() =>
-            {
-                self.map(path, at)
-            }
+            b'{' if self.is_map[path] && map_layout(self.text, at).is_some() => self.map(path, at),
             b'{' => self.object(path, at),
             b'[' => match scan::tuple_len(self.text, at, POSITIONS.len()) {
                 Some(_) => self.tuple(path, at),
@@ -176,29 +232,67 @@ impl<'a> Shredder<'a> {
         }
     }
 
+    /// An object. Most objects of a path have the same layout, and comparing it is faster than
+    /// parsing keys.
     fn object(&mut self, path: usize, at: usize) -> Option<usize> {
         let text = self.text;
-        let mut shape = vec![FIXED, b'{'];
-        let mut at = at + 1;
+        let Some(layout) = self.last_layout[path].clone() else {
+            return self.new_object(path, at, at + 1, ObjectLayout::default());
+        };
+        let mut at = at;
+        for (number, (before, child)) in layout.values.iter().enumerate() {
+            let value = at + before.len();
+            let equal = text[at..].starts_with(before)
+                && text
+                    .get(value)
+                    .is_some_and(|byte| !byte.is_ascii_whitespace());
+            if !equal {
+                return self.new_object(path, at, at, layout.first(number));
+            }
+            self.keys[path].1 += 1;
+            at = self.value(*child, value)?;
+        }
+        if !text[at..].starts_with(&layout.close) {
+            let values = layout.values.len();
+            return self.new_object(path, at, at, layout.first(values));
+        }
+        self.columns[column(path, SHAPES)].push_number(layout.shape);
+        Some(at + layout.close.len())
+    }
+
+    /// An object, or the rest of one after the values of `layout`. The text since the last value
+    /// begins at `start`, and is parsed up to `at`.
+    fn new_object(
+        &mut self,
+        path: usize,
+        mut start: usize,
+        mut at: usize,
+        mut layout: ObjectLayout,
+    ) -> Option<usize> {
+        let text = self.text;
+        if layout.values.is_empty() && at == start {
+            at += 1;
+        }
         loop {
-            let start = at;
             at += scan::space(text, at);
             if text.get(at) == Some(&b',') {
                 at += 1;
                 at += scan::space(text, at);
             }
             if text.get(at) == Some(&b'}') {
-                shape.extend_from_slice(&text[start..=at]);
-                self.put_shape(path, shape)?;
+                layout.close = text[start..=at].to_vec();
+                layout.shape = self.shape_number(layout.text())?;
+                self.columns[column(path, SHAPES)].push_number(layout.shape);
+                self.last_layout[path] = Some(Rc::new(layout));
                 return Some(at + 1);
             }
             let key_end = scan::string(text, at)?;
             let child = self.child(path, &text[at..key_end])?;
             at = key_end + scan::space(text, key_end) + 1;
             at += scan::space(text, at);
-            shape.extend_from_slice(text.get(start..at)?);
-            shape.push(PLACEHOLDER);
+            layout.values.push((text.get(start..at)?.to_vec(), child));
             at = self.value(child, at)?;
+            start = at;
         }
     }
 

@@ -7,90 +7,212 @@ use rayon::prelude::*;
 use super::{RawStream, StreamKind, TINY, is_fill};
 use crate::{
     Codec, Effort,
-    entropy::{self, Coded},
+    entropy::{self, Coded, Coder},
+    transform::choices::{Choice, ChoiceKey, Choices},
 };
-
-/// At effort fast, smaller streams share a group to save the set-up of a coder.
-const TINY_FAST: usize = 2000;
 
 /// Streams that are coded together.
 pub(super) struct StreamGroup {
     /// The numbers of the streams.
-    pub members: Vec<usize>,
+    pub(super) members: Vec<usize>,
     /// All of them in sequence.
-    pub coded: Coded,
+    pub(super) coded: Coded,
+    /// The place of the choice of its coder.
+    place: Option<ChoiceKey>,
 }
 
-fn encode_bytes(bytes: &[u8], kind: StreamKind, effort: Effort) -> Coded {
-    if is_fill(bytes) {
-        return Coded {
-            codec: Codec::Fill,
-            params: bytes[0],
-            bytes: Vec::new(),
+/// The place of the choice of a solid group and its coder.
+const SOLID: ChoiceKey = ChoiceKey(1);
+
+/// The place of the choice of the coder for small streams of a kind.
+fn small_group(kind: StreamKind) -> ChoiceKey {
+    let position = match kind {
+        StreamKind::Text => 0,
+        StreamKind::Bytes => 1,
+        StreamKind::Packed => 2,
+        StreamKind::Rows(width) => 3 + u64::from(width),
+    };
+    ChoiceKey(2).child(position)
+}
+
+/// Codes the streams and makes the choices that were not made before.
+pub(super) struct Grouping<'a> {
+    pub(super) streams: &'a [RawStream],
+    pub(super) effort: Effort,
+    pub(super) choices: &'a Choices<'a>,
+}
+
+impl Grouping<'_> {
+    /// Codes all streams alone or in groups, and returns the choices.
+    pub(super) fn run(&self) -> (Vec<StreamGroup>, Vec<(ChoiceKey, Choice)>) {
+        let (solid, others): (Vec<usize>, Vec<usize>) =
+            (0..self.streams.len()).partition(|&number| self.was_solid(number));
+        let mut members: Vec<(Option<ChoiceKey>, Vec<usize>)> = self.separate(&others);
+        let solid_known = self.choices.get(SOLID).is_some();
+        if !solid.is_empty() {
+            members.push((Some(SOLID), solid));
+        }
+        let mut groups: Vec<StreamGroup> = members
+            .into_par_iter()
+            .map(|(place, members)| self.code(place, members))
+            .collect();
+        let mut made = Vec::new();
+        if !solid_known {
+            if self.is_solid_worth_a_try(groups.len()) {
+                groups = self.solid_if_smaller(groups);
+            }
+            let found = groups.iter().find(|group| group.place == Some(SOLID));
+            let coder = found.map_or(Coder::Stored, |group| group.coded.coder);
+            made.push((SOLID, Choice::Stream(coder, found.is_some())));
+        }
+        for group in &groups {
+            made.extend(self.choices_of(group));
+        }
+        (groups, made)
+    }
+
+    fn was_solid(&self, number: usize) -> bool {
+        let stream = &self.streams[number];
+        let choice = stream.key.and_then(|key| self.choices.get(key));
+        stream.kind == StreamKind::Text
+            && !stream.fresh
+            && matches!(choice, Some(Choice::Stream(_, true)))
+    }
+
+    /// Each stream alone, but small ones of one kind together.
+    fn separate(&self, numbers: &[usize]) -> Vec<(Option<ChoiceKey>, Vec<usize>)> {
+        let mut small: BTreeMap<StreamKind, Vec<usize>> = BTreeMap::new();
+        let mut members = Vec::new();
+        for &number in numbers {
+            let stream = &self.streams[number];
+            if stream.bytes.len() <= TINY && !is_fill(&stream.bytes) {
+                small.entry(stream.kind).or_default().push(number);
+            } else {
+                members.push((stream.key, vec![number]));
+            }
+        }
+        let small = small.into_iter();
+        members.extend(small.map(|(kind, numbers)| (Some(small_group(kind)), numbers)));
+        members
+    }
+
+    fn code(&self, place: Option<ChoiceKey>, members: Vec<usize>) -> StreamGroup {
+        let kind = members
+            .first()
+            .map_or(StreamKind::Text, |&member| self.streams[member].kind);
+        let fresh = members.len() == 1 && self.streams[members[0]].fresh;
+        let known = place.and_then(|place| self.choices.get(place));
+        let coder = match known {
+            Some(&Choice::Stream(coder, _)) if !fresh => Some(coder),
+            _ => None,
         };
-    }
-    if kind == StreamKind::Packed {
-        return Coded::stored(bytes);
-    }
-    if kind == StreamKind::Bytes {
-        return entropy::encode_bytes(bytes, effort, &kind.props(effort));
-    }
-    entropy::encode(bytes, effort, &kind.props(effort), kind.search())
-}
-
-fn joined(streams: &[RawStream], members: &[usize]) -> Vec<u8> {
-    members
-        .iter()
-        .flat_map(|&member| streams[member].bytes.iter().copied())
-        .collect()
-}
-
-fn code_group(streams: &[RawStream], members: Vec<usize>, effort: Effort) -> StreamGroup {
-    let kind = members
-        .first()
-        .map_or(StreamKind::Text, |&member| streams[member].kind);
-    let coded = match members[..] {
-        [member] => encode_bytes(&streams[member].bytes, kind, effort),
-        _ => encode_bytes(&joined(streams, &members), kind, effort),
-    };
-    StreamGroup { members, coded }
-}
-
-/// Codes all streams alone or in groups, whichever is smaller.
-pub(super) fn choose_groups(streams: &[RawStream], effort: Effort) -> Vec<StreamGroup> {
-    let tiny = if effort == Effort::Fast {
-        TINY_FAST
-    } else {
-        TINY
-    };
-    let mut small: BTreeMap<StreamKind, Vec<usize>> = BTreeMap::new();
-    let mut members: Vec<Vec<usize>> = Vec::new();
-    for (number, stream) in streams.iter().enumerate() {
-        if stream.bytes.len() <= tiny && !is_fill(&stream.bytes) {
-            small.entry(stream.kind).or_default().push(number);
-        } else {
-            members.push(vec![number]);
+        let coded = match members[..] {
+            [member] => self.code_bytes(&self.streams[member].bytes, kind, coder),
+            _ => self.code_bytes(&self.joined(&members), kind, coder),
+        };
+        StreamGroup {
+            members,
+            coded,
+            place,
         }
     }
-    members.extend(small.into_values());
-    let groups: Vec<StreamGroup> = members
-        .into_par_iter()
-        .map(|members| code_group(streams, members, effort))
-        .collect();
-    let text: usize = streams
-        .iter()
-        .filter(|stream| stream.kind == StreamKind::Text)
-        .map(|stream| stream.bytes.len())
-        .sum();
-    let worth_it = match effort {
-        Effort::Fast => groups.len() >= 2 * SOLID_GROUPS && text <= SOLID_BYTES,
-        Effort::Balanced => groups.len() >= SOLID_GROUPS && text <= SOLID_BYTES,
-        Effort::Max => true,
-    };
-    if worth_it {
-        solid_where_smaller(streams, groups, effort)
-    } else {
-        groups
+
+    fn joined(&self, members: &[usize]) -> Vec<u8> {
+        let mut bytes = Vec::new();
+        for &member in members {
+            bytes.extend_from_slice(&self.streams[member].bytes);
+        }
+        bytes
+    }
+
+    fn code_bytes(&self, bytes: &[u8], kind: StreamKind, coder: Option<Coder>) -> Coded {
+        if is_fill(bytes) {
+            return Coded {
+                coder: Coder::Stored,
+                codec: Codec::Fill,
+                params: bytes[0],
+                bytes: Vec::new(),
+            };
+        }
+        if kind == StreamKind::Packed {
+            return Coded::stored(bytes);
+        }
+        if let Some(coder) = coder {
+            return entropy::encode_as(bytes, coder, self.effort);
+        }
+        if kind == StreamKind::Bytes {
+            return entropy::encode_bytes(bytes, self.effort, &kind.props(self.effort));
+        }
+        entropy::encode(bytes, self.effort, &kind.props(self.effort), kind.search())
+    }
+
+    /// The choices of a group that were not made before.
+    fn choices_of(&self, group: &StreamGroup) -> Vec<(ChoiceKey, Choice)> {
+        let fresh = group
+            .members
+            .iter()
+            .any(|&member| self.streams[member].fresh);
+        let decided_by_data = group.coded.codec == Codec::Fill;
+        let coder = group.coded.coder;
+        let solid = group.place == Some(SOLID);
+        let members = group.members.iter().filter(|_| solid);
+        let mut places: Vec<ChoiceKey> = members
+            .filter_map(|&member| self.streams[member].key)
+            .collect();
+        places.extend(group.place.filter(|_| !solid && !decided_by_data));
+        places
+            .into_iter()
+            .filter(|&place| fresh || self.choices.get(place).is_none())
+            .map(|place| (place, Choice::Stream(coder, solid)))
+            .collect()
+    }
+
+    fn is_solid_worth_a_try(&self, groups: usize) -> bool {
+        let text: usize = self
+            .streams
+            .iter()
+            .filter(|stream| stream.kind == StreamKind::Text)
+            .map(|stream| stream.bytes.len())
+            .sum();
+        match self.effort {
+            Effort::Fast | Effort::Balanced => groups >= SOLID_GROUPS && text <= SOLID_BYTES,
+            Effort::Max => true,
+        }
+    }
+
+    /// Tries one group of all text, and one of all text but the groups that BZ2 codes well alone.
+    fn solid_if_smaller(&self, groups: Vec<StreamGroup>) -> Vec<StreamGroup> {
+        let is_text = |group: &StreamGroup| {
+            group
+                .members
+                .iter()
+                .all(|&member| self.streams[member].kind == StreamKind::Text)
+        };
+        let (text, mut rest): (Vec<StreamGroup>, Vec<StreamGroup>) =
+            groups.into_iter().partition(is_text);
+        let solid_of = |pick: &dyn Fn(&StreamGroup) -> bool| {
+            let mut members: Vec<usize> = text
+                .iter()
+                .filter(|group| pick(group))
+                .flat_map(|group| group.members.iter().copied())
+                .collect();
+            members.sort_unstable();
+            (members.len() > 1).then(|| self.code(Some(SOLID), members))
+        };
+        let (all, some) = rayon::join(|| solid_of(&|_| true), || solid_of(&is_small));
+        let kept: usize = text.iter().filter(|group| !is_small(group)).map(size).sum();
+        let alone: usize = text.iter().map(size).sum();
+        let all_size = all.as_ref().map_or(usize::MAX, size);
+        let some_size = some.as_ref().map_or(usize::MAX, |group| size(group) + kept);
+        if all_size < alone && all_size <= some_size {
+            rest.extend(all);
+        } else if some_size < alone {
+            rest.extend(text.into_iter().filter(|group| !is_small(group)));
+            rest.extend(some);
+        } else {
+            rest.extend(text);
+        }
+        rest
     }
 }
 
@@ -99,58 +221,15 @@ pub(super) fn choose_groups(streams: &[RawStream], effort: Effort) -> Vec<Stream
 const SOLID_GROUPS: usize = 16;
 /// Below effort max, more bytes of text are not tried as one group.
 const SOLID_BYTES: usize = 1 << 20;
+/// A larger group that BZ2 codes stays alone.
+const SMALL_BZ2_BYTES: usize = 3000;
+/// The size of a group's entries in the directory.
+const GROUP_BYTES: usize = 4;
 
-/// Tries one group of all text, and one of all text but the groups that BZ2 codes well alone.
-fn solid_where_smaller(
-    streams: &[RawStream],
-    groups: Vec<StreamGroup>,
-    effort: Effort,
-) -> Vec<StreamGroup> {
-    let is_text = |group: &StreamGroup| {
-        group
-            .members
-            .iter()
-            .all(|&member| streams[member].kind == StreamKind::Text)
-    };
-    let (text, mut rest): (Vec<StreamGroup>, Vec<StreamGroup>) =
-        groups.into_iter().partition(is_text);
-    let size = |groups: &[StreamGroup]| {
-        groups
-            .iter()
-            .map(|group| group.coded.bytes.len() + 4)
-            .sum::<usize>()
-    };
-    let solid_of = |pick: &dyn Fn(&StreamGroup) -> bool| {
-        let mut members: Vec<usize> = text
-            .iter()
-            .filter(|group| pick(group))
-            .flat_map(|group| group.members.iter().copied())
-            .collect();
-        members.sort_unstable();
-        (members.len() > 1).then(|| code_group(streams, members, effort))
-    };
-    let small =
-        |group: &StreamGroup| group.coded.codec != Codec::Bz2 || group.coded.bytes.len() < 3000;
-    let (all, some) = rayon::join(|| solid_of(&|_| true), || solid_of(&small));
-    let alone = size(&text);
-    let all_size = all
-        .as_ref()
-        .map_or(usize::MAX, |group| size(std::slice::from_ref(group)));
-    let some_size = some.as_ref().map_or(usize::MAX, |group| {
-        size(std::slice::from_ref(group))
-            + text
-                .iter()
-                .filter(|group| !small(group))
-                .map(|group| group.coded.bytes.len() + 4)
-                .sum::<usize>()
-    });
-    if all_size < alone && all_size <= some_size {
-        rest.extend(all);
-    } else if some_size < alone {
-        rest.extend(text.into_iter().filter(|group| !small(group)));
-        rest.extend(some);
-    } else {
-        rest.extend(text);
-    }
-    rest
+fn is_small(group: &StreamGroup) -> bool {
+    group.coded.codec != Codec::Bz2 || group.coded.bytes.len() < SMALL_BZ2_BYTES
+}
+
+fn size(group: &StreamGroup) -> usize {
+    group.coded.bytes.len() + GROUP_BYTES
 }

@@ -10,7 +10,8 @@ use std::sync::OnceLock;
 
 pub(crate) use source::{StreamSource, raw_limit};
 
-use self::groups::{StreamGroup, choose_groups};
+use self::groups::{Grouping, StreamGroup};
+use super::choices::{Choice, ChoiceKey, Choices};
 use crate::{
     Codec, Effort,
     bytes::put_varint,
@@ -81,6 +82,10 @@ pub(super) struct RawStream {
     pub kind: StreamKind,
     /// The bytes.
     pub bytes: Vec<u8>,
+    /// The place of the choice of its coder.
+    pub key: Option<ChoiceKey>,
+    /// Choose its coder again.
+    pub fresh: bool,
     /// Every level of nesting needs it; it is computed once.
     cost: OnceLock<usize>,
 }
@@ -92,6 +97,8 @@ impl RawStream {
             coding,
             kind,
             bytes,
+            key: None,
+            fresh: false,
             cost: OnceLock::new(),
         }
     }
@@ -117,13 +124,12 @@ impl RawStream {
         HEADERS
             + match (effort, self.kind) {
                 (_, StreamKind::Packed) => self.bytes.len(),
-                (Effort::Fast, _) => entropy_bytes(&self.bytes),
-                (Effort::Balanced | Effort::Max, StreamKind::Text) => self.bz2_bytes(),
-                (Effort::Balanced, StreamKind::Bytes) => {
+                (_, StreamKind::Text) => self.bz2_bytes(),
+                (Effort::Fast | Effort::Balanced, StreamKind::Bytes) => {
                     literals_bytes(&self.bytes).min(matches_bytes(&self.bytes))
                 }
                 // BZ2 finds repeated numbers, such as points on a shared border.
-                (Effort::Balanced, StreamKind::Rows(_))
+                (Effort::Fast | Effort::Balanced, StreamKind::Rows(_))
                 | (Effort::Max, StreamKind::Bytes | StreamKind::Rows(_)) => {
                     self.bz2_bytes().min(literals_bytes(&self.bytes))
                 }
@@ -131,9 +137,7 @@ impl RawStream {
     }
 
     fn bz2_bytes(&self) -> usize {
-        entropy::bz2(&self.bytes).map_or(self.bytes.len(), |coded| {
-            coded.bytes.len().min(self.bytes.len())
-        })
+        entropy::bz2_bytes(&self.bytes).min(self.bytes.len())
     }
 }
 
@@ -155,9 +159,31 @@ pub(super) struct Placed {
     pub packed_bytes: u64,
 }
 
-/// Codes all streams and returns the payload and the size of each stream.
-pub(super) fn write(plan: &[u8], streams: &[RawStream], effort: Effort) -> (Vec<u8>, Vec<Placed>) {
-    let groups = choose_groups(streams, effort);
+/// A coded payload.
+pub(super) struct WrittenStreams {
+    pub(super) payload: Vec<u8>,
+    /// The size of each stream.
+    pub(super) placed: Vec<Placed>,
+    /// The choices that were not made before.
+    pub(super) choices: Vec<(ChoiceKey, Choice)>,
+}
+
+/// The place of the choice of the directory's coder.
+const DIRECTORY: ChoiceKey = ChoiceKey(3);
+
+/// Codes all streams.
+pub(super) fn write(
+    plan: &[u8],
+    streams: &[RawStream],
+    effort: Effort,
+    choices: &Choices<'_>,
+) -> WrittenStreams {
+    let grouping = Grouping {
+        streams,
+        effort,
+        choices,
+    };
+    let (groups, mut made) = grouping.run();
     let mut of_stream = vec![0; streams.len()];
     let mut directory = Vec::new();
     put_varint(&mut directory, plan.len() as u64);
@@ -175,12 +201,18 @@ pub(super) fn write(plan: &[u8], streams: &[RawStream], effort: Effort) -> (Vec<
         put_varint(&mut directory, *group as u64);
         put_varint(&mut directory, stream.bytes.len() as u64);
     }
-    let coded = entropy::encode(
-        &directory,
-        effort,
-        &[LzmaProps::BYTES, LzmaProps::TEXT],
-        Search::Preset,
-    );
+    let coded = match choices.get(DIRECTORY) {
+        Some(&Choice::Stream(coder, _)) => entropy::encode_as(&directory, coder, effort),
+        _ => entropy::encode(
+            &directory,
+            effort,
+            &[LzmaProps::BYTES, LzmaProps::TEXT],
+            Search::Preset,
+        ),
+    };
+    if choices.get(DIRECTORY).is_none() {
+        made.push((DIRECTORY, Choice::Stream(coded.coder, false)));
+    }
     let mut payload = vec![coded.codec as u8, coded.params];
     put_varint(&mut payload, directory.len() as u64);
     put_varint(&mut payload, coded.bytes.len() as u64);
@@ -188,8 +220,11 @@ pub(super) fn write(plan: &[u8], streams: &[RawStream], effort: Effort) -> (Vec<
     for group in &groups {
         payload.extend_from_slice(&group.coded.bytes);
     }
-    let placed = place(streams, &groups, &of_stream);
-    (payload, placed)
+    WrittenStreams {
+        payload,
+        placed: place(streams, &groups, &of_stream),
+        choices: made,
+    }
 }
 
 fn place(streams: &[RawStream], groups: &[StreamGroup], of_stream: &[usize]) -> Vec<Placed> {
@@ -239,7 +274,9 @@ mod tests {
             })
             .collect();
         for effort in Effort::ALL {
-            let (payload, placed) = write(b"plan", &streams, effort);
+            let WrittenStreams {
+                payload, placed, ..
+            } = write(b"plan", &streams, effort, &Choices::default());
             assert_eq!(placed.len(), streams.len());
             let mut source = StreamSource::read(&payload, 100_000).expect("reads");
             assert_eq!(source.plan, b"plan");

@@ -1,7 +1,8 @@
 //! Layouts of integers: byte planes, fixed-width rows, buckets with packed low bits, base-N digits, and
 //! several small integers in a byte. Packed bits have no statistical structure and are stored.
 
-use super::super::context::EncodedColumn;
+use super::super::context::{EncodeContext, EncodedColumn};
+use crate::transform::choices::{Choice, LayoutChoice};
 use crate::{
     Damage, Effort,
     bits::{BitReader, BitWriter},
@@ -81,10 +82,28 @@ pub(super) fn estimate(numbers: &[i64]) -> usize {
     cost(zigzag).min(cost(smallest))
 }
 
-/// Appends integers in the layout with the smallest size on a sample.
-pub(crate) fn put(numbers: &[i64], effort: Effort, column: &mut EncodedColumn) {
+/// The place of the choice of a layout.
+const INTEGERS: u64 = u64::MAX - 2;
+
+/// Appends integers in the layout that was chosen before, or with the smallest size on a sample.
+pub(crate) fn put(numbers: &[i64], context: &EncodeContext<'_>, column: &mut EncodedColumn) {
+    if let Some(&Choice::Integers(choice, zigzag)) = context.choice(INTEGERS) {
+        let [by_zigzag, by_smallest] = SignMapping::both(numbers);
+        let sign = if zigzag { by_zigzag } else { by_smallest };
+        let mapped = unsigned(numbers, sign);
+        if let Some(layout) = IntegerLayout::chosen(choice, sign, &mapped) {
+            sign.put(&mut column.plan);
+            layout.put(&mapped, column);
+            return;
+        }
+    }
+    search(numbers, context, column);
+}
+
+fn search(numbers: &[i64], context: &EncodeContext<'_>, column: &mut EncodedColumn) {
+    let effort = context.effort;
     let sampled = match effort {
-        Effort::Fast => 2048,
+        Effort::Fast => 4096,
         Effort::Balanced => 6144,
         Effort::Max => usize::MAX,
     };
@@ -105,6 +124,11 @@ pub(crate) fn put(numbers: &[i64], effort: Effort, column: &mut EncodedColumn) {
     if let Some((_, sign, layout)) = best {
         sign.put(&mut column.plan);
         layout.put(&unsigned(numbers, sign), column);
+        let zigzag = sign == SignMapping::Zigzag;
+        column.choices.push((
+            context.key.child(INTEGERS),
+            Choice::Integers(layout.choice(), zigzag),
+        ));
     }
 }
 
@@ -121,7 +145,7 @@ enum IntegerLayout {
 fn layouts(numbers: &[u64], sign: SignMapping, effort: Effort) -> Vec<IntegerLayout> {
     let width = width_of(numbers);
     let mut found = vec![IntegerLayout::Planes];
-    if effort != Effort::Fast && width > 1 && sign == SignMapping::Zigzag {
+    if width > 1 && sign == SignMapping::Zigzag {
         found.push(IntegerLayout::Rows);
     }
     let largest = numbers.iter().copied().max().unwrap_or(0);
@@ -160,6 +184,44 @@ const SAMPLE_LEN: usize = 4096;
 const MIN_PACKED: usize = 32;
 
 impl IntegerLayout {
+    /// The layout of a choice, if these numbers fit it.
+    fn chosen(choice: LayoutChoice, sign: SignMapping, numbers: &[u64]) -> Option<Self> {
+        let largest = numbers.iter().copied().max().unwrap_or(0);
+        match choice {
+            LayoutChoice::Planes => Some(Self::Planes),
+            LayoutChoice::Rows => Some(Self::Rows),
+            LayoutChoice::Buckets(precision) => {
+                let buckets = Buckets(u32::from(precision).min(MAX_PRECISION));
+                (buckets.of(largest).0 < 256).then_some(Self::Buckets(buckets))
+            }
+            LayoutChoice::Digits => (matches!(sign, SignMapping::From(_))
+                && (1..u64::MAX).contains(&largest))
+            .then(|| Self::Digits(largest + 1)),
+            LayoutChoice::Groups(together) => {
+                let base = (largest + 1).max(2);
+                let fits = largest < RadixGroups::LARGEST_BASE
+                    && (1..=8).contains(&together)
+                    && base.pow(together.into()) <= 256;
+                fits.then(|| {
+                    Self::RadixGroups(RadixGroups {
+                        base: base as u8,
+                        together,
+                    })
+                })
+            }
+        }
+    }
+
+    fn choice(&self) -> LayoutChoice {
+        match self {
+            Self::Planes => LayoutChoice::Planes,
+            Self::Rows => LayoutChoice::Rows,
+            Self::Buckets(buckets) => LayoutChoice::Buckets(buckets.0 as u8),
+            Self::Digits(_) => LayoutChoice::Digits,
+            Self::RadixGroups(groups) => LayoutChoice::Groups(groups.together),
+        }
+    }
+
     fn put(&self, numbers: &[u64], column: &mut EncodedColumn) {
         let width = width_of(numbers);
         match self {
@@ -511,6 +573,7 @@ fn read_rows(count: usize, width: usize, source: &mut StreamSource) -> Result<Ve
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::transform::choices::{ChoiceKey, Choices};
 
     fn check(numbers: &[i64]) {
         for sign in SignMapping::both(numbers) {
@@ -585,7 +648,10 @@ mod tests {
         for base in [3i64, 10, 60, 201, 1000, 250_000] {
             let numbers: Vec<i64> = (0..20_000).map(|_| rng.i64(0..base)).collect();
             let mut column = EncodedColumn::default();
-            put(&numbers, Effort::Balanced, &mut column);
+            let choices = Choices::default();
+            let refs = Default::default();
+            let context = EncodeContext::new(Effort::Balanced, refs, ChoiceKey(0), &choices);
+            put(&numbers, &context, &mut column);
             let floor = 20_000.0 * (base as f64).log2() / 8.0;
             let cost = column.cost(Effort::Balanced) as f64;
             assert!(cost < floor * 1.012 + 20.0, "{base}: {cost} of {floor}");

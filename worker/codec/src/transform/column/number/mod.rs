@@ -48,8 +48,8 @@ pub(super) fn encode_numbers(
     column: &mut EncodedColumn,
 ) {
     let mut others = OtherColumns::new(&context.refs, numbers.len(), read);
-    let left = predict::best(numbers, context, &mut others, &mut column.plan);
-    put_integers(&left, context.effort, column);
+    let left = predict::differences(numbers, context, &mut others, column);
+    put_integers(&left, context, column);
 }
 
 /// Reads `count` values.
@@ -67,7 +67,7 @@ pub(super) fn decode(
     };
     let read = |text: &[u8]| decimal::at_scale(text, format);
     let numbers = decode_numbers(count, plan, source, &context.refs, &read)?;
-    let mut values = ColumnValues::default();
+    let mut values = ColumnValues::with_capacity(count, count * 4);
     for (row, number) in numbers.into_iter().enumerate() {
         let decimals = match &listed {
             Some(listed) => Some(
@@ -77,10 +77,9 @@ pub(super) fn decode(
             ),
             None => None,
         };
-        values.push_bounded(
-            decimal::write(format, number, decimals)?.as_bytes(),
-            context.limit,
-        )?;
+        values.push_with(context.limit, |out| {
+            decimal::write(format, number, decimals, out)
+        })?;
     }
     Ok(values)
 }

@@ -3,9 +3,14 @@
 use std::{collections::HashMap, ops::Range};
 
 use super::{
-    super::{context::EncodeContext, decimal, references::ColumnRefs},
+    super::{
+        context::{EncodeContext, EncodedColumn},
+        decimal,
+        references::ColumnRefs,
+    },
     layout,
 };
+use crate::transform::choices::{CellChoice, Choice, PredictionChoice};
 use crate::{
     Damage, Effort,
     bytes::{FieldReader, put_varint, unzigzag, zigzag},
@@ -236,15 +241,87 @@ const NEAREST: usize = 16;
 /// The number of those to try in pairs.
 const PAIRED: usize = 4;
 
-/// The differences from the best prediction, which is appended to the plan.
-pub(super) fn best(
+/// The place of the choice of a prediction.
+const PREDICTION: u64 = u64::MAX - 3;
+
+/// The differences from the prediction that was chosen before, or from the best one, which is
+/// appended to the plan.
+pub(super) fn differences(
     numbers: &[i64],
     context: &EncodeContext<'_>,
     others: &mut OtherColumns<'_>,
-    plan: &mut Vec<u8>,
+    column: &mut EncodedColumn,
 ) -> Vec<i64> {
+    let prediction = match context.choice(PREDICTION) {
+        Some(&Choice::Prediction(choice)) => Prediction::chosen(choice, numbers, context),
+        _ => None,
+    };
+    let prediction = prediction.unwrap_or_else(|| {
+        let best = best(numbers, context, others);
+        if let Some(choice) = best.choice(numbers, context) {
+            column
+                .choices
+                .push((context.key.child(PREDICTION), Choice::Prediction(choice)));
+        }
+        best
+    });
+    prediction.put(&mut column.plan);
+    prediction.residuals(numbers, 0..numbers.len(), others)
+}
+
+impl Prediction {
+    /// The prediction of a choice, if its columns may be referenced.
+    fn chosen(
+        choice: PredictionChoice,
+        numbers: &[i64],
+        context: &EncodeContext<'_>,
+    ) -> Option<Self> {
+        let cell = |cell: CellChoice| {
+            Some(CellRef {
+                column: context.refs.column(cell.column)?,
+                next: cell.next,
+            })
+        };
+        Some(match choice {
+            PredictionChoice::Zero => Self::Zero,
+            PredictionChoice::Delta => Self::Delta,
+            PredictionChoice::DeltaOfDelta => Self::DeltaOfDelta,
+            PredictionChoice::Other(from) => Self::Other(cell(from)?),
+            PredictionChoice::OtherDelta(key) => Self::OtherDelta(context.refs.column(key)?),
+            PredictionChoice::Highest(a, b) => Self::Highest(cell(a)?, cell(b)?),
+            PredictionChoice::Lowest(a, b) => Self::Lowest(cell(a)?, cell(b)?),
+            PredictionChoice::Line(integer) => {
+                Self::Line(*lines(numbers).get(usize::from(integer))?)
+            }
+        })
+    }
+
+    /// The choice of this prediction.
+    fn choice(self, numbers: &[i64], context: &EncodeContext<'_>) -> Option<PredictionChoice> {
+        let cell = |cell: CellRef| {
+            Some(CellChoice {
+                column: context.refs.key(cell.column)?,
+                next: cell.next,
+            })
+        };
+        Some(match self {
+            Self::Zero => PredictionChoice::Zero,
+            Self::Delta => PredictionChoice::Delta,
+            Self::DeltaOfDelta => PredictionChoice::DeltaOfDelta,
+            Self::Other(from) => PredictionChoice::Other(cell(from)?),
+            Self::OtherDelta(column) => PredictionChoice::OtherDelta(context.refs.key(column)?),
+            Self::Highest(a, b) => PredictionChoice::Highest(cell(a)?, cell(b)?),
+            Self::Lowest(a, b) => PredictionChoice::Lowest(cell(a)?, cell(b)?),
+            Self::Line(step) => PredictionChoice::Line(lines(numbers).first() != Some(&step)),
+        })
+    }
+}
+
+/// The prediction with the smallest estimate on a sample.
+fn best(numbers: &[i64], context: &EncodeContext<'_>, others: &mut OtherColumns<'_>) -> Prediction {
     let sampled = match context.effort {
-        Effort::Fast | Effort::Balanced => 1024,
+        Effort::Fast => 512,
+        Effort::Balanced => 1024,
         Effort::Max => 8192,
     };
     let start = numbers.len().saturating_sub(sampled) / 2;
@@ -266,7 +343,7 @@ pub(super) fn best(
     for step in lines(numbers) {
         rate(Prediction::Line(step), others);
     }
-    if context.effort != Effort::Fast {
+    {
         let mut cells = Vec::new();
         for column in neighbours(context, others) {
             rate(Prediction::OtherDelta(column), others);
@@ -285,9 +362,7 @@ pub(super) fn best(
         }
     }
     let best = rated.into_iter().min_by_key(|(cost, _)| *cost);
-    let prediction = best.map_or(Prediction::Zero, |(_, prediction)| prediction);
-    prediction.put(plan);
-    prediction.residuals(numbers, 0..numbers.len(), others)
+    best.map_or(Prediction::Zero, |(_, prediction)| prediction)
 }
 
 /// The columns before this one that vary and hold mostly numbers, the nearest first.
@@ -341,7 +416,8 @@ pub(crate) fn best_key(values: &ColumnValues, context: &EncodeContext<'_>) -> Op
         return None;
     }
     let sampled = values.len().min(match context.effort {
-        Effort::Fast | Effort::Balanced => 6144,
+        Effort::Fast => 2048,
+        Effort::Balanced => 6144,
         Effort::Max => 16_384,
     });
     let start = (values.len() - sampled) / 2;

@@ -1,0 +1,170 @@
+//! Plans of one or more schemas, and a bounded store of them.
+
+use std::sync::{
+    Arc, Mutex, PoisonError,
+    atomic::{AtomicUsize, Ordering},
+};
+
+use crate::{
+    CodecError, Damage,
+    bytes::{FieldReader, put_varint},
+    transform::plan::{SchemaPlan, most_similar},
+};
+
+/// The first bytes of a plan file.
+const MAGIC: [u8; 4] = *b"\x89SPP";
+/// The version of the plan file. Plans are made again, not kept: other versions are refused.
+const VERSION: u8 = 1;
+/// Bytes of the check at the end of a plan file.
+const CHECK_BYTES: usize = 8;
+/// A plan of a schema with more memory is dropped and searched again.
+const MAX_SCHEMA_BYTES: usize = 1 << 20;
+/// The largest number of schemas in a plan.
+const MAX_SCHEMAS: usize = 32;
+
+/// The choices of the encoder for the schemas that it has seen. With a plan, packing needs no search.
+/// The restored bytes never depend on it.
+#[derive(Debug, Clone, Default)]
+pub struct Plan {
+    /// The least recently used first.
+    schemas: Vec<Arc<SchemaPlan>>,
+}
+
+impl Plan {
+    /// The number of schemas.
+    pub fn schema_count(&self) -> usize {
+        self.schemas.len()
+    }
+
+    /// The memory of the plan in bytes, roughly.
+    pub fn memory_bytes(&self) -> usize {
+        self.schemas.iter().map(|schema| schema.memory()).sum()
+    }
+
+    /// The plan as a file.
+    pub fn to_bytes(&self) -> Vec<u8> {
+        let mut bytes = MAGIC.to_vec();
+        bytes.push(VERSION);
+        put_varint(&mut bytes, self.schemas.len() as u64);
+        self.schemas
+            .iter()
+            .for_each(|schema| schema.put(&mut bytes));
+        let hash = blake3::hash(&bytes);
+        bytes.extend_from_slice(&hash.as_bytes()[..CHECK_BYTES]);
+        bytes
+    }
+
+    /// The plan of a file.
+    ///
+    /// # Errors
+    /// If the bytes are damaged, or of another version.
+    pub fn from_bytes(bytes: &[u8]) -> Result<Self, CodecError> {
+        Self::read(bytes).map_err(|damage| CodecError::Plan(damage.0))
+    }
+
+    fn read(bytes: &[u8]) -> Result<Self, Damage> {
+        let damaged = || Damage::new("not a plan file, or a damaged one");
+        let start = bytes.len().checked_sub(CHECK_BYTES).ok_or_else(damaged)?;
+        let (body, check) = bytes.split_at(start);
+        let content = body.strip_prefix(&MAGIC).ok_or_else(damaged)?;
+        if blake3::hash(body).as_bytes()[..CHECK_BYTES] != *check {
+            return Err(damaged());
+        }
+        let mut fields = FieldReader::new(content);
+        let version = fields.byte()?;
+        if version != VERSION {
+            return Err(Damage::new(format!(
+                "plan version {version}; this program reads version {VERSION} (train it again)"
+            )));
+        }
+        let count = fields.size(MAX_SCHEMAS, "the number of schemas")?;
+        let schemas = (0..count)
+            .map(|_| SchemaPlan::read(&mut fields).map(Arc::new))
+            .collect::<Result<_, _>>()?;
+        Ok(Self { schemas })
+    }
+
+    pub(super) fn schemas(&self) -> &[Arc<SchemaPlan>] {
+        &self.schemas
+    }
+
+    /// Adds what a block learned, and moves its schema to the end.
+    pub(super) fn merge(&mut self, learned: &SchemaPlan) {
+        let known = most_similar(&self.schemas, &learned.sketch).cloned();
+        let mut schema = match known {
+            Some(known) => {
+                self.schemas.retain(|schema| !Arc::ptr_eq(schema, &known));
+                let mut schema = Arc::unwrap_or_clone(known);
+                schema.merge(learned);
+                schema
+            }
+            None => learned.clone(),
+        };
+        if schema.memory() > MAX_SCHEMA_BYTES {
+            schema = learned.clone();
+        }
+        self.schemas.push(Arc::new(schema));
+        if self.schemas.len() > MAX_SCHEMAS {
+            self.schemas.remove(0);
+        }
+    }
+
+    fn touch(&mut self, used: &Arc<SchemaPlan>) {
+        if let Some(at) = self
+            .schemas
+            .iter()
+            .position(|schema| Arc::ptr_eq(schema, used))
+        {
+            let schema = self.schemas.remove(at);
+            self.schemas.push(schema);
+        }
+    }
+}
+
+/// One column of one file in this many is searched again, so that a stored plan improves.
+const REFRESH_INTERVAL: usize = 16;
+
+/// A plan that packers share and extend: each file starts with what the files before it learned. The
+/// least recently used schemas are dropped.
+#[derive(Debug, Default)]
+pub struct PlanStore {
+    plan: Mutex<Plan>,
+    files: AtomicUsize,
+}
+
+impl PlanStore {
+    /// A store that begins with `plan`.
+    pub fn new(plan: Plan) -> Self {
+        Self {
+            plan: Mutex::new(plan),
+            files: AtomicUsize::new(0),
+        }
+    }
+
+    /// A copy of the plan.
+    pub fn plan(&self) -> Plan {
+        self.locked().clone()
+    }
+
+    fn locked(&self) -> std::sync::MutexGuard<'_, Plan> {
+        self.plan.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// The column to search again in the next file, if it is its turn.
+    pub(super) fn next_refresh(&self) -> Option<usize> {
+        let file = self.files.fetch_add(1, Ordering::Relaxed) + 1;
+        file.is_multiple_of(REFRESH_INTERVAL)
+            .then_some(file / REFRESH_INTERVAL)
+    }
+
+    /// Adds what a block learned, and marks its schema as used.
+    pub(super) fn update(&self, used: Option<&Arc<SchemaPlan>>, learned: Option<&SchemaPlan>) {
+        let mut plan = self.locked();
+        if let Some(used) = used {
+            plan.touch(used);
+        }
+        if let Some(learned) = learned {
+            plan.merge(learned);
+        }
+    }
+}

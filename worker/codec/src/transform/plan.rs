@@ -1,0 +1,235 @@
+//! Plans: what a search found for the blocks of a schema, so that further blocks need no search.
+
+use std::{collections::HashMap, sync::Arc};
+
+use super::{
+    TableLayout,
+    choices::{ChoiceKey, Choices, read_u64},
+    csv::RowLayout,
+};
+use crate::{
+    Damage,
+    bytes::{FieldReader, put_varint},
+    entropy::Coder,
+    hash::IdentityState,
+};
+
+/// The plan of one schema.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct SchemaPlan {
+    /// Hashes of features of the schema, sorted.
+    pub(crate) sketch: Vec<u64>,
+    /// The choices by place.
+    pub(crate) choices: Choices<'static>,
+    /// The sizes of columns by key, when they were searched.
+    pub(crate) columns: HashMap<u64, ColumnStats, IdentityState>,
+    /// The smallest representation of the block.
+    pub(crate) outcome: Outcome,
+    /// Packed bytes of 2^16 raw bytes.
+    pub(crate) ratio: u64,
+}
+
+/// The smallest representation of a block.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Outcome {
+    /// A table.
+    Table(TableLayout),
+    /// The bytes without a transform.
+    Plain(Coder),
+}
+
+impl Default for Outcome {
+    fn default() -> Self {
+        Self::Table(TableLayout::Lines)
+    }
+}
+
+/// The size of a column at its last search.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct ColumnStats {
+    /// Packed bytes of 2^16 values.
+    pub(crate) packed: u64,
+}
+
+impl ColumnStats {
+    /// The statistics of `count` values in `packed` bytes.
+    pub(crate) fn new(packed: u64, count: usize) -> Self {
+        Self {
+            packed: (packed << 16) / (count.max(1) as u64),
+        }
+    }
+
+    /// The packed bytes that `count` values should take.
+    pub(crate) fn expected(self, count: usize) -> u64 {
+        (self.packed.saturating_mul(count as u64)) >> 16
+    }
+}
+
+/// A plan with this many features gets no further ones.
+const MAX_FEATURES: usize = 4096;
+/// A block has drifted if it is larger than planned by more than this share and these bytes.
+const RATIO_SHARE: u64 = 12;
+const RATIO_BYTES: u64 = 64;
+/// The similarity of sketches below which a schema is another one.
+const MIN_SIMILARITY: (usize, usize) = (2, 5);
+
+impl SchemaPlan {
+    /// Sets the representation that was smallest for a block.
+    pub(crate) fn set_outcome(&mut self, outcome: Outcome, packed: usize, raw: usize) {
+        self.outcome = outcome;
+        self.ratio = ((packed as u64) << 16) / (raw.max(1) as u64);
+    }
+
+    /// Whether `packed` bytes for `raw` bytes are about as many as planned.
+    pub(crate) fn is_as_planned(&self, packed: usize, raw: usize) -> bool {
+        let expected = (self.ratio.saturating_mul(raw as u64)) >> 16;
+        packed as u64 <= expected + expected / RATIO_SHARE + RATIO_BYTES
+    }
+
+    /// Adds what a further block of the schema learned.
+    pub(crate) fn merge(&mut self, learned: &SchemaPlan) {
+        self.add_features(&learned.sketch);
+        self.choices.extend(learned.choices.iter());
+        self.columns.extend(&learned.columns);
+        (self.outcome, self.ratio) = (learned.outcome, learned.ratio);
+    }
+
+    /// Adds the features of a further block.
+    fn add_features(&mut self, sketch: &[u64]) {
+        let known = self.sketch.len();
+        for feature in sketch {
+            if known < MAX_FEATURES && self.sketch[..known].binary_search(feature).is_err() {
+                self.sketch.push(*feature);
+            }
+        }
+        self.sketch.sort_unstable();
+    }
+
+    /// The memory of the plan in bytes, roughly.
+    pub(crate) fn memory(&self) -> usize {
+        self.choices.len() * 80 + self.columns.len() * 40 + self.sketch.len() * 8
+    }
+
+    /// The number of equal and of all features of two sketches.
+    fn similarity(&self, sketch: &[u64]) -> (usize, usize) {
+        let (mut ours, mut theirs) = (self.sketch.iter().peekable(), sketch.iter().peekable());
+        let (mut equal, mut all) = (0, 0);
+        while let (Some(a), Some(b)) = (ours.peek(), theirs.peek()) {
+            let order = a.cmp(b);
+            equal += usize::from(order.is_eq());
+            all += 1;
+            if order.is_le() {
+                ours.next();
+            }
+            if order.is_ge() {
+                theirs.next();
+            }
+        }
+        (equal, all + ours.count() + theirs.count())
+    }
+
+    /// Appends the plan.
+    pub(crate) fn put(&self, out: &mut Vec<u8>) {
+        match self.outcome {
+            Outcome::Table(TableLayout::Json) => out.push(0),
+            Outcome::Table(TableLayout::Rows(layout)) => {
+                out.extend([1, layout.delimiter]);
+                put_varint(out, layout.max_fields.into());
+            }
+            Outcome::Table(TableLayout::Lines) => out.push(2),
+            Outcome::Plain(coder) => {
+                out.push(3);
+                out.extend(coder.to_bytes());
+            }
+        }
+        put_varint(out, self.ratio);
+        put_varint(out, self.sketch.len() as u64);
+        self.sketch
+            .iter()
+            .for_each(|feature| out.extend(feature.to_le_bytes()));
+        self.choices.put(out);
+        let mut columns: Vec<_> = self.columns.iter().collect();
+        columns.sort_unstable_by_key(|(key, _)| **key);
+        put_varint(out, columns.len() as u64);
+        for (key, stats) in columns {
+            out.extend(key.to_le_bytes());
+            put_varint(out, stats.packed);
+        }
+    }
+
+    /// Reads what [`Self::put`] wrote.
+    pub(crate) fn read(fields: &mut FieldReader<'_>) -> Result<Self, Damage> {
+        let outcome = match fields.byte()? {
+            0 => Outcome::Table(TableLayout::Json),
+            1 => Outcome::Table(TableLayout::Rows(RowLayout {
+                delimiter: fields.byte()?,
+                max_fields: fields.size(u16::MAX.into(), "the number of fields")? as u16,
+            })),
+            2 => Outcome::Table(TableLayout::Lines),
+            3 => Outcome::Plain(
+                Coder::from_bytes([fields.byte()?, fields.byte()?])
+                    .ok_or_else(|| Damage::new("an unknown coder"))?,
+            ),
+            _ => return Err(Damage::new("an unknown outcome")),
+        };
+        let ratio = fields.varint()?;
+        let features = fields.size(fields.remaining() / 8, "the number of features")?;
+        let sketch = (0..features)
+            .map(|_| read_u64(fields))
+            .collect::<Result<_, _>>()?;
+        let choices = Choices::read(fields)?;
+        let mut columns = HashMap::default();
+        for _ in 0..fields.size(fields.remaining() / 9, "the number of columns")? {
+            let key = read_u64(fields)?;
+            let packed = fields.varint()?;
+            columns.insert(key, ColumnStats { packed });
+        }
+        Ok(Self {
+            sketch,
+            choices,
+            columns,
+            outcome,
+            ratio,
+        })
+    }
+}
+
+/// The plan among `plans` whose schema is most similar.
+pub(crate) fn most_similar<'p>(
+    plans: &'p [Arc<SchemaPlan>],
+    sketch: &[u64],
+) -> Option<&'p Arc<SchemaPlan>> {
+    plans
+        .iter()
+        .enumerate()
+        .map(|(index, plan)| (plan.similarity(sketch), index, plan))
+        .filter(|((equal, all), ..)| equal * MIN_SIMILARITY.1 >= all * MIN_SIMILARITY.0)
+        // The first one of equals.
+        .max_by(|((a, of_a), i, _), ((b, of_b), j, _)| (a * of_b).cmp(&(b * of_a)).then(j.cmp(i)))
+        .map(|(_, _, plan)| plan)
+}
+
+/// How a plan was used for a block.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct PlanUse {
+    /// Columns that were encoded by the choices of a plan.
+    pub planned_columns: u32,
+    /// Columns that were searched because the plan had no choice.
+    pub searched_columns: u32,
+    /// Columns that were searched because their size differed from the plan.
+    pub drifted_columns: u32,
+}
+
+impl PlanUse {
+    /// Adds the figures of another block.
+    pub(crate) fn add(&mut self, other: Self) {
+        self.planned_columns += other.planned_columns;
+        self.searched_columns += other.searched_columns;
+        self.drifted_columns += other.drifted_columns;
+    }
+}
+
+/// The place of the choices of a column of the table.
+pub(crate) fn column_place(key: u64) -> ChoiceKey {
+    ChoiceKey(0x5350).child(key)
+}

@@ -1,0 +1,142 @@
+//! The bzip2 coder against two other implementations: the `bzip2` crate and Python's `bz2`, which is
+//! libbz2 (needs python3).
+
+#![expect(clippy::expect_used, reason = "a test fails by panicking")]
+
+use std::{
+    io::{Read as _, Write as _},
+    process::{Command, Stdio},
+};
+
+use proptest::prelude::*;
+use streampress_codec::{
+    Codec,
+    internals::{bz2, decode_stream},
+};
+
+fn by_the_crate(packed: &[u8]) -> Vec<u8> {
+    let mut raw = Vec::new();
+    bzip2::read::BzDecoder::new(packed)
+        .read_to_end(&mut raw)
+        .expect("the crate decodes");
+    raw
+}
+
+fn packed_by_the_crate(raw: &[u8], level: u32) -> Vec<u8> {
+    let mut packed = Vec::new();
+    bzip2::read::BzEncoder::new(raw, bzip2::Compression::new(level))
+        .read_to_end(&mut packed)
+        .expect("the crate encodes");
+    packed
+}
+
+fn check(raw: &[u8]) {
+    let packed = bz2(raw).expect("packs").bytes;
+    assert!(by_the_crate(&packed) == raw, "{} bytes", raw.len());
+    let decode = |packed: &[u8]| decode_stream(Codec::Bz2, 0, packed, raw.len());
+    assert!(decode(&packed).as_deref() == Ok(raw), "{} bytes", raw.len());
+    for level in [1, 9] {
+        let theirs = packed_by_the_crate(raw, level);
+        assert!(decode(&theirs).as_deref() == Ok(raw), "{} bytes", raw.len());
+    }
+}
+
+/// Inputs with long runs, repeats, all byte values, several blocks, and no structure.
+fn samples() -> Vec<Vec<u8>> {
+    let mut rng = fastrand::Rng::with_seed(1);
+    let mut samples = vec![
+        Vec::new(),
+        b"a".to_vec(),
+        b"ab".repeat(700),
+        (0..=255).collect(),
+        (0..250_000).map(|_| rng.u8(..)).collect(),
+        (0..250_000).map(|_| rng.u8(b'a'..b'd')).collect(),
+        (0..9000)
+            .flat_map(|row| format!("{row},{}\n", row % 37).into_bytes())
+            .collect(),
+    ];
+    for run in [3, 4, 5, 254, 255, 256, 259, 1000, 950_000] {
+        samples.push(vec![7; run]);
+        samples.push([vec![1; run], vec![2; 5], vec![1; run]].concat());
+    }
+    samples
+}
+
+#[test]
+fn streams_of_each_implementation_are_decoded_by_the_other() {
+    samples().iter().for_each(|raw| check(raw));
+}
+
+#[test]
+fn libbz2_decodes_our_streams() {
+    let script = r#"
+import bz2, struct, sys
+data, out = sys.stdin.buffer.read(), sys.stdout.buffer
+while data:
+    n = struct.unpack(">I", data[:4])[0]
+    raw = bz2.decompress(data[4:4 + n]); data = data[4 + n:]
+    out.write(struct.pack(">I", len(raw))); out.write(raw)
+"#;
+    let framed = |parts: &[Vec<u8>]| {
+        parts
+            .iter()
+            .flat_map(|part| [&(part.len() as u32).to_be_bytes(), &part[..]].concat())
+            .collect::<Vec<u8>>()
+    };
+    let samples = samples();
+    let packed: Vec<Vec<u8>> = samples
+        .iter()
+        .map(|raw| bz2(raw).expect("packs").bytes)
+        .collect();
+    let mut child = Command::new("python3")
+        .args(["-c", script])
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .spawn()
+        .expect("python3 is needed for this test");
+    let mut input = child.stdin.take().expect("stdin");
+    input.write_all(&framed(&packed)).expect("python reads");
+    drop(input);
+    let output = child.wait_with_output().expect("python ends");
+    assert!(output.status.success(), "python failed");
+    assert!(output.stdout == framed(&samples));
+}
+
+#[test]
+fn every_flipped_bit_of_a_stream_is_detected_or_harmless() {
+    let raw: Vec<u8> = (0..400)
+        .flat_map(|row| format!("{row},{}\n", row % 37).into_bytes())
+        .collect();
+    let packed = bz2(&raw).expect("packs").bytes;
+    for bit in 0..packed.len() * 8 {
+        let mut bad = packed.clone();
+        bad[bit / 8] ^= 1 << (bit % 8);
+        if let Ok(restored) = decode_stream(Codec::Bz2, 0, &bad, raw.len()) {
+            // A larger level, an unused code length or a padding bit changes no byte.
+            assert!(restored == raw, "bit {bit}");
+        }
+    }
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 200, failure_persistence: None, ..ProptestConfig::default() })]
+
+    #[test]
+    fn arbitrary_bytes_round_trip(raw in proptest::collection::vec(any::<u8>(), 0..3000)) {
+        check(&raw);
+    }
+
+    #[test]
+    fn arbitrary_runs_round_trip(runs in proptest::collection::vec((0u8..4, 1usize..600), 0..40)) {
+        let raw: Vec<u8> = runs.iter().flat_map(|&(byte, len)| vec![byte; len]).collect();
+        check(&raw);
+    }
+
+    #[test]
+    fn arbitrary_streams_never_panic(tail in proptest::collection::vec(any::<u8>(), 0..400), level in 1u8..10) {
+        let mut packed = vec![b'B', b'Z', b'h', b'0' + level];
+        packed.extend(0x3141_5926_5359u64.to_be_bytes()[2..].iter());
+        packed.extend(tail);
+        let _ = decode_stream(Codec::Bz2, 0, &packed, 5000);
+    }
+}
