@@ -114,7 +114,7 @@ async fn run_on_aws_restores_every_file_and_ends_with_0() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn without_setup_a_role_ends_with_1_and_says_what_makes_the_queue() {
+async fn without_setup_a_role_ends_with_1_and_says_what_creates_the_queue() {
     let cloud = Cloud::start().await;
     let desk = desk(&cloud, GENERATOR);
     for role in ["run", "generate", "compress", "decompress"] {
@@ -122,7 +122,7 @@ async fn without_setup_a_role_ends_with_1_and_says_what_makes_the_queue() {
         assert_eq!(said.code, Some(1), "{role}: {}", said.err);
         assert!(
             said.err
-                .contains("if it is not there yet, 'streampress setup' makes it"),
+                .contains("it does not exist; create it with 'streampress setup'"),
             "{role}: {}",
             said.err
         );

@@ -10,7 +10,7 @@ use futures::future::join_all;
 use streampress_tests::aws::{Cloud, FreeSlots, connect};
 use streampress_tests::fake_aws::Options;
 use streampress_tests::fake_aws::faults::Faults;
-use streampress_tests::slow::{Slow, consumer};
+use streampress_tests::slow::{Slow, body, consumer};
 use streampress_transport::aws::{KinesisStream, SqsQueue};
 use streampress_transport::contract_tests::queue::{message, next};
 use streampress_transport::contract_tests::stream::record;
@@ -788,7 +788,7 @@ async fn work_longer_than_the_hiding_time_is_kept_hidden_under_backlog() {
     queue
         .send(
             (0..12)
-                .map(|i| message(&format!("g{}", i % 3), &format!("{i}")))
+                .map(|i| message(&format!("g{}", i % 3), &body(&format!("{i}"))))
                 .collect(),
         )
         .await
@@ -823,7 +823,7 @@ async fn a_worker_that_stops_leaves_no_message_hidden_and_another_goes_on_at_onc
     queue
         .send(
             (0..20)
-                .map(|i| message(&format!("g{}", i % 4), &format!("{i}")))
+                .map(|i| message(&format!("g{}", i % 4), &body(&format!("{i}"))))
                 .collect(),
         )
         .await

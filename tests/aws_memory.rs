@@ -8,6 +8,7 @@ use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant, SystemTime};
 
 use futures::{StreamExt, stream};
+use streampress::journal::NoJournal;
 use streampress::roles::announce::AnnouncementFormat;
 use streampress::roles::announce::Announcer;
 use streampress_tests::aws::Cloud;
@@ -89,8 +90,8 @@ impl Bench {
             source: std::sync::Arc::new(source),
             files_queue: std::sync::Arc::new(queue.await.expect("opens")),
             strict: false,
-            dialect: AnnouncementFormat::Native,
-            journal: None,
+            format: AnnouncementFormat::Native,
+            journal: std::sync::Arc::new(NoJournal),
         };
         Self {
             cloud,

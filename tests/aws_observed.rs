@@ -7,21 +7,23 @@ use std::time::{Duration, SystemTime};
 
 use async_trait::async_trait;
 use serde_json::json;
-use streampress::consume::{Fault, Handler, MessageContext, Subject};
+use streampress::consume::{Handled, Handler, HandlerError, MessageContext};
 use streampress::message::record::trace_of;
-use streampress::message::{Announcement, Digest, FileRef, Manifest, Records, VERSION};
-use streampress::telemetry::metrics::Meter;
-use streampress::telemetry::trace::{self, TraceContext};
+use streampress::message::trace_context::TraceContext;
+use streampress::message::{
+    Announcement, DeadLetterReason, Digest, FileRef, Message, Records, VERSION,
+};
+use streampress::telemetry::metrics::{Meter, RetryCause};
+use streampress::telemetry::trace;
 use streampress_tests::aws::{Cloud, FreeSlots};
 use streampress_tests::desk::{Desk, eventually, figure};
 use streampress_tests::fake_aws::faults::Faults;
 use streampress_tests::pipeline::{CHUNKS, FILES, Place, Role, STREAM, Worker};
-use streampress_tests::slow::consumer;
-use streampress_transport::DeadLetterReason;
+use streampress_tests::slow::{body, consumer};
 use streampress_transport::aws::SqsQueue;
 use streampress_transport::contract_tests::queue::message;
 use streampress_transport::{
-    ChunkStream, Delivery, Depth, Outgoing, Queue, Receipt, TransportResult,
+    ChunkStream, DeadLetterReason, Delivery, Depth, Outgoing, Queue, Receipt, TransportResult,
 };
 use tokio_util::sync::CancellationToken;
 
@@ -105,28 +107,28 @@ struct Moody;
 
 #[async_trait]
 impl Handler for Moody {
-    async fn handle(&self, job: MessageContext<'_>) -> Result<(), Fault> {
-        let number: u64 = job.delivery.body.parse().expect("a number");
+    async fn handle(
+        &self,
+        message: &Message,
+        context: MessageContext<'_>,
+    ) -> Result<Handled, HandlerError> {
+        let name = message.subject().file_name.expect("a name");
+        let number: u64 = name.parse().expect("a number");
         tokio::select! {
-            () = job.stop.cancelled() => return Err(Fault::Interrupted),
+            () = context.stop.cancelled() => return Err(HandlerError::Interrupted),
             () = tokio::time::sleep(Duration::from_millis(number % 40)) => {}
         }
         match number % 5 {
-            0 => Err(Fault::permanent("Hopeless", "as the test wants it")),
-            1 if job.delivery.receive_count == 1 => {
-                Err(Fault::Transient(anyhow::anyhow!("not this time")))
+            0 => {
+                let reason = DeadLetterReason::BadName;
+                Err(HandlerError::permanent(reason, "as the test wants it"))
             }
-            _ => Ok(()),
+            1 if context.delivery.receive_count == 1 => {
+                Err(HandlerError::Transient(anyhow::anyhow!("not this time")))
+            }
+            _ => Ok(Handled::default()),
         }
     }
-    fn subject(&self, _delivery: &Delivery) -> Subject {
-        Subject::default()
-    }
-    fn is_small(&self, _delivery: &Delivery) -> bool {
-        false
-    }
-    async fn acknowledged(&self, _delivery: &Delivery) {}
-    async fn on_dead_lettered(&self, _delivery: &Delivery, _reason: &str, _detail: &str) {}
 }
 
 /// Received is what was acknowledged, retried, set aside or is in hand; sent records likewise.
@@ -175,7 +177,7 @@ async fn received_is_acknowledged_retried_dead_and_in_hand_at_any_time() {
         deleted: AtomicU64::new(0),
         buried: AtomicU64::new(0),
     });
-    let messages = (0..200).map(|n| message(&format!("g{}", n % 50), &n.to_string()));
+    let messages = (0..200).map(|n| message(&format!("g{}", n % 50), &body(&n.to_string())));
     queue.send(messages.collect()).await.expect("sent");
     cloud.fake_aws.set_faults(BAD_DAY);
     let (meter, shutdown) = (Meter::default(), CancellationToken::new());
@@ -199,7 +201,6 @@ async fn received_is_acknowledged_retried_dead_and_in_hand_at_any_time() {
     let looks = looking.join().expect("the sums held at every look");
     let counts = meter.counts();
     println!("FIGURE sums held at {looks} looks: {counts:?}");
-    let sum = |of: &std::collections::BTreeMap<&str, u64>| of.values().sum::<u64>();
     let seen = (
         queue.received.load(Ordering::SeqCst),
         queue.deleted.load(Ordering::SeqCst),
@@ -207,11 +208,15 @@ async fn received_is_acknowledged_retried_dead_and_in_hand_at_any_time() {
     );
     // A burial deletes too, by the queue's own hand.
     assert_eq!(
-        (counts.received, counts.acknowledged, sum(&counts.dead)),
+        (
+            counts.received,
+            counts.acknowledged,
+            counts.dead.values().sum::<u64>()
+        ),
         seen
     );
-    assert_eq!((counts.in_hand, counts.slots_held), (0, 0));
-    assert!(counts.retried["fault"] > 0 && counts.dead["Hopeless"] > 0);
+    assert_eq!((counts.in_flight, counts.slots_held), (0, 0));
+    assert!(counts.retried[&RetryCause::Fault] > 0 && counts.dead[&DeadLetterReason::BadName] > 0);
     assert!(looks > 100);
 }
 
@@ -292,7 +297,9 @@ async fn one_trace_leads_from_the_announcement_to_the_first_record_and_the_manif
     let sent = carried(&attributes);
     assert_eq!(sent.trace_id(), EXAMPLE_TRACE);
     assert_ne!(sent, began, "the compressor's work is a span of its own");
-    let manifest = Manifest::parse(&body).expect("a manifest");
+    let Ok(Message::Manifest(manifest)) = Message::parse(&body) else {
+        panic!("not a manifest: {body}");
+    };
     assert_eq!(manifest.traceparent, Some(sent.to_string()));
     let Records::Inline(positions) = manifest.records else {
         panic!("so few records are in the message")

@@ -25,10 +25,11 @@ use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant, SystemTime};
 
 use async_trait::async_trait;
+use streampress::telemetry::metrics::RetryCause;
 use streampress_tests::aws::Cloud;
 use streampress_tests::fake_aws::faults::Faults;
 use streampress_tests::pipeline::{CHUNKS, FILES, Place, Role, STREAM, Worker};
-use streampress_tests::slow::{Slow, consumer};
+use streampress_tests::slow::{Slow, body, consumer};
 use streampress_transport::contract_tests::queue::message;
 use streampress_transport::contract_tests::stream::record;
 use streampress_transport::slot_lock::HolderRequest;
@@ -179,20 +180,23 @@ impl SlotLock for Fragile {
 async fn work_ends_without_an_effect_when_the_slot_is_lost_and_its_message_is_free() {
     let cloud = Cloud::start().await;
     let queue = Arc::new(cloud.queue(MINUTE, 20).await);
-    queue.send(vec![message("g", "1")]).await.expect("sent");
+    queue
+        .send(vec![message("g", &body("1"))])
+        .await
+        .expect("sent");
     let (handler, lock) = (Slow::new(MINUTE), Arc::new(Fragile::default()));
     let shutdown = CancellationToken::new();
     let worker = consumer(queue.clone(), lock.clone(), handler.clone(), 1, &shutdown);
     let meter = worker.meter.clone();
     let working = tokio::spawn(async move { worker.run().await });
-    until("it is at work", || meter.counts().in_hand == 1).await;
+    until("it is at work", || meter.counts().in_flight == 1).await;
     lock.lost.lock().expect("no panic").cancel();
-    until("it has stopped", || meter.counts().in_hand == 0).await;
+    until("it has stopped", || meter.counts().in_flight == 0).await;
     assert_eq!(cloud.fake_aws.hidden("queue-0.fifo"), 0);
     assert_eq!(handler.handled.load(Ordering::SeqCst), 0);
     let counts = meter.counts();
     assert_eq!((counts.slots_held, counts.slots_lost), (0, 1));
-    assert_eq!(counts.retried["interrupted"], 1);
+    assert_eq!(counts.retried[&RetryCause::Interrupted], 1);
     shutdown.cancel();
     working.await.expect("no panic");
 }

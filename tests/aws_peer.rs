@@ -11,20 +11,20 @@ use std::time::{Duration, Instant, SystemTime};
 
 use serde_json::Value;
 use streampress::consume::{Consumer, Handler};
-use streampress::legacy::{
-    compressor::{LegacyCompressor, PackedSources},
-    decompressor::LegacyDecompressor,
-};
+use streampress::journal::NoJournal;
+use streampress::legacy::READ_LOCATION;
+use streampress::legacy::compressor::LegacyCompressor;
 use streampress::message::Digest;
 use streampress::roles::announce::{AnnouncementFormat, Announcer};
-use streampress::roles::compress::OnCompressed;
-use streampress::roles::scan::SourceFilter;
+use streampress::roles::decompress::Decompressor;
+use streampress::roles::source::SourceFilter;
 use streampress_codec::hybrid;
-use streampress_crds::api::pipeline::SourceFormat;
+use streampress_crds::Role;
+use streampress_crds::api::pipeline::{OnCompressed, SourceFormat};
 use streampress_crds::settings::{QueueSettings, StreamSettings, TransportSettings};
 use streampress_tests::aws::{FreeSlots, connect};
 use streampress_tests::desk::Desk;
-use streampress_tests::pipeline::{Names, Place, Role, Worker};
+use streampress_tests::pipeline::{Names, Place, Worker};
 use streampress_transport::aws::Aws;
 use streampress_transport::aws::provision::{ProvisionPlan, create};
 use streampress_transport::local::files::LocalFiles;
@@ -33,7 +33,6 @@ use tokio_util::sync::CancellationToken;
 
 const PROGRAM: &str = env!("CARGO_BIN_EXE_streampress-program");
 const MINUTE: Duration = Duration::from_secs(60);
-const READ_LOCATION: &str = "test_location";
 
 fn url() -> String {
     std::env::var("STREAMPRESS_LOCALSTACK").unwrap_or_else(|_| "http://localhost:4566".into())
@@ -106,8 +105,8 @@ impl Bench {
             source: self.files("in"),
             files_queue: self.queue(0).await,
             strict: false,
-            dialect: AnnouncementFormat::Legacy,
-            journal: None,
+            format: AnnouncementFormat::Legacy,
+            journal: Arc::new(NoJournal),
         }
     }
 
@@ -146,25 +145,20 @@ impl Bench {
             on_compressed: OnCompressed::Keep,
             filter: SourceFilter {
                 formats: vec![SourceFormat::Json, SourceFormat::Csv, SourceFormat::Txt],
-                put_aside: false,
+                skips_renamed: false,
             },
-            tidy_only_multi: true,
+            retires_only_multi_chunk: true,
             push: true,
             report: None,
-            journal: None,
-            packed: PackedSources::default(),
+            journal: Arc::new(NoJournal),
         };
         consumer(self.queue(0).await, Arc::new(handler), shutdown)
     }
 
     async fn decompressor(&self, shutdown: &CancellationToken) -> Consumer {
-        let handler = LegacyDecompressor {
-            destination: self.files("out"),
-            stream: Arc::new(self.aws.stream(&self.names[2]).await.expect("opens")),
-            read_location: READ_LOCATION.into(),
-            report: None,
-            journal: None,
-        };
+        let stream = Arc::new(self.aws.stream(&self.names[2]).await.expect("opens"));
+        let journal = Arc::new(NoJournal);
+        let handler = Decompressor::new(self.files("out"), stream, 1, None, journal);
         consumer(self.queue(1).await, Arc::new(handler), shutdown)
     }
 
@@ -232,7 +226,7 @@ fn consumer(
     shutdown: &CancellationToken,
 ) -> Consumer {
     Consumer {
-        role: "test",
+        role: Role::Compressor,
         queue,
         lock: Arc::new(FreeSlots),
         handler,
@@ -442,7 +436,7 @@ async fn ours_moves_many_times_the_files_of_the_originals_way() {
         let bench = Bench::new().await;
         let mut announcer = bench.announcer().await;
         if way == "ours" {
-            announcer.dialect = AnnouncementFormat::Native;
+            announcer.format = AnnouncementFormat::Native;
         }
         let mut hashes = Vec::new();
         for number in 0..files {

@@ -8,11 +8,11 @@ use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
 
-use streampress::message::{Announcement, Digest, Manifest};
+use streampress::message::{Digest, Message};
 use streampress::roles::announce::Announcer;
-use streampress::roles::context::Transport;
+use streampress::roles::connect::CompressorConnections;
 use streampress::roles::redrive::redrive;
-use streampress_tests::aws::{Cloud, FreeSlots, connect};
+use streampress_tests::aws::{Cloud, connect};
 use streampress_tests::fake_aws::faults::Faults;
 use streampress_tests::fake_aws::{FakeAws, Options};
 use streampress_tests::pipeline::{CHUNKS, FILES, Place, Role, STREAM, Worker};
@@ -320,10 +320,8 @@ fn count_lost(soak: &Soak, restored: &Restored, dead: &[(String, String)]) -> us
 }
 
 fn file_hash(body: &str) -> Option<Digest> {
-    let announced = Announcement::parse(body).map(|message| message.file.hash);
-    announced
-        .or_else(|_| Manifest::parse(body).map(|message| message.file.hash))
-        .ok()
+    let message = Message::parse(body).ok()?;
+    Some(message.file()?.hash.clone())
 }
 
 fn queues_empty(fake_aws: &FakeAws) -> bool {
@@ -354,15 +352,12 @@ async fn redrive_until_restored(soak: &mut Soak, died: &[(String, String)]) {
     let aws = connect(&soak.cloud.fake_aws.url).await;
     let files_queue = aws.queue(FILES, LONG).await.expect("opens");
     assert_poison_was_tried_once(&files_queue).await;
-    let transport = Transport {
-        files_queue: Some(Arc::new(files_queue)),
-        chunks_queue: Some(Arc::new(aws.queue(CHUNKS, LONG).await.expect("opens"))),
-        stream: Some(Arc::new(aws.stream(STREAM).await.expect("opens"))),
-        locks: Arc::new(|_, _| Arc::new(FreeSlots)),
-        journal: None,
-        aws: None,
+    let connections = CompressorConnections {
+        files_queue: Arc::new(files_queue),
+        chunks_queue: Arc::new(aws.queue(CHUNKS, LONG).await.expect("opens")),
+        stream: Arc::new(aws.stream(STREAM).await.expect("opens")),
     };
-    let redriven = redrive(&transport, &soak.announcer, false)
+    let redriven = redrive(&connections, &soak.announcer, false)
         .await
         .expect("redriven");
     println!("FIGURE redriven: {} dead letters", redriven.len());

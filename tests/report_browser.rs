@@ -9,9 +9,8 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
 
 use serde_json::{Value, json};
-use streampress::report::{
-    CodecShare, Outcome, ReportMeta, ReportRow, ReportState, StageRow, render,
-};
+use streampress::message::{Share, StageNumbers};
+use streampress::report::{FileOutcome, ReportMeta, ReportRow, ReportState, render};
 
 const START: u64 = 1_767_605_400_000;
 
@@ -204,12 +203,20 @@ fn long_run() -> ReportState {
             restored_at_millis: Some(START + (n as f64 * 180.0 + wave * 20_000.0) as u64),
             seconds_compress: 0.24 * wave,
             seconds_restore: 0.04,
-            outcome: if failed { failure() } else { Outcome::Restored },
+            outcome: if failed {
+                failure()
+            } else {
+                FileOutcome::Restored
+            },
             slot: format!("decompressor-{}", n % 2),
         });
     }
     for (n, name) in HOSTILE.into_iter().enumerate() {
-        let outcome = if n == 0 { failure() } else { Outcome::Restored };
+        let outcome = if n == 0 {
+            failure()
+        } else {
+            FileOutcome::Restored
+        };
         state.fold(&ReportRow {
             file_id: format!("hostile-{n}"),
             name: name.to_owned(),
@@ -227,8 +234,8 @@ fn long_run() -> ReportState {
     state
 }
 
-fn failure() -> Outcome {
-    Outcome::Failed {
+fn failure() -> FileOutcome {
+    FileOutcome::Failed {
         reason: "record 3 of 5: the hash of its bytes is not the one it was announced with <b>"
             .to_owned(),
         way_out:
@@ -237,8 +244,8 @@ fn failure() -> Outcome {
     }
 }
 
-fn stage(name: &str, bytes_in: u64, bytes_out: u64, seconds: f64) -> StageRow {
-    StageRow {
+fn stage(name: &str, bytes_in: u64, bytes_out: u64, seconds: f64) -> StageNumbers {
+    StageNumbers {
         name: name.to_owned(),
         bytes_in,
         bytes_out,
@@ -246,23 +253,17 @@ fn stage(name: &str, bytes_in: u64, bytes_out: u64, seconds: f64) -> StageRow {
     }
 }
 
-fn share(label: &str, bytes: u64) -> CodecShare {
-    CodecShare {
+fn share(label: &str, bytes: u64) -> Share {
+    Share {
         label: label.to_owned(),
         bytes,
     }
 }
 
 fn page() -> String {
-    let fact = |name: &str, value: &str| (name.to_owned(), value.to_owned());
     let meta = ReportMeta {
         pipeline: "stock-market".to_owned(),
         generated_at_millis: START + 935_000,
-        facts: vec![
-            fact("Codec", "Hybrid, balanced, blocks of 4 MiB"),
-            fact("Transport", "embedded, in one process"),
-            fact("Source", "generator: stock-market, json, 1 MiB"),
-        ],
     };
     render(&long_run(), &meta)
 }
@@ -390,7 +391,6 @@ fn a_short_run_fills_its_charts_and_needs_no_failures() {
     let meta = ReportMeta {
         pipeline: "iot-sensors".to_owned(),
         generated_at_millis: START + 1_000,
-        ..ReportMeta::default()
     };
     let report = render(&state, &meta);
     let found = probe(&report, 1280, false, "", LOOK);

@@ -38,7 +38,7 @@ load_image() {
 
 # The workspace's own programs that go into the image: the worker, and the operator.
 build_project() {
-    local bins=(-p streampress --bin streampress --features streampress/kubernetes,streampress/otlp)
+    local bins=(-p streampress --bin streampress --features streampress/aws,streampress/kubernetes,streampress/otlp)
     [ ! -d "$REPO/operator" ] || bins+=(-p streampress-operator --bin streampress-operator)
     (cd "$REPO" && cargo build --profile "${1/debug/dev}" "${bins[@]}") || die "the programs did not build"
 }

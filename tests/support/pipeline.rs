@@ -8,14 +8,16 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, SystemTime};
 
 use streampress::consume::{Consumer, Handler};
+use streampress::journal::NoJournal;
 use streampress::message::Digest;
 use streampress::roles::announce::{AnnouncementFormat, Announcer};
-use streampress::roles::compress::{Compressor, OnCompressed};
+use streampress::roles::compress::Compressor;
 use streampress::roles::decompress::Decompressor;
-use streampress::roles::scan::SourceFilter;
+use streampress::roles::source::SourceFilter;
 use streampress::telemetry::metrics::Meter;
 use streampress_codec::hybrid;
-use streampress_crds::api::pipeline::SourceFormat;
+pub use streampress_crds::Role;
+use streampress_crds::api::pipeline::{OnCompressed, SourceFormat};
 use streampress_transport::aws::Aws;
 use streampress_transport::local::files::LocalFiles;
 use streampress_transport::{ChunkStream, FileEntry, FileName, Files, PendingFile, Queue};
@@ -108,8 +110,8 @@ impl Place {
                     .expect("opens"),
             ),
             strict: false,
-            dialect: AnnouncementFormat::Native,
-            journal: None,
+            format: AnnouncementFormat::Native,
+            journal: Arc::new(NoJournal),
         }
     }
 
@@ -132,15 +134,6 @@ impl Place {
             .unwrap_or_else(PoisonError::into_inner)
             .clone()
     }
-}
-
-/// Which of the two a worker is.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Role {
-    /// Files to records.
-    Compressor,
-    /// Records to files.
-    Decompressor,
 }
 
 /// A worker in a runtime of its own.
@@ -234,8 +227,8 @@ async fn consumer(
                     source: place.source.clone(),
                     files_queue: Arc::new(files.clone()),
                     strict: false,
-                    dialect: AnnouncementFormat::Native,
-                    journal: None,
+                    format: AnnouncementFormat::Native,
+                    journal: Arc::new(NoJournal),
                 },
                 stream,
                 chunks_queue: Arc::new(chunks),
@@ -248,31 +241,22 @@ async fn consumer(
                 on_compressed: OnCompressed::Keep,
                 filter: SourceFilter {
                     formats: vec![SourceFormat::Json, SourceFormat::Csv, SourceFormat::Txt],
-                    put_aside: false,
+                    skips_renamed: false,
                 },
-                journal: None,
+                journal: Arc::new(NoJournal),
             };
             (files, Arc::new(handler))
         }
         Role::Decompressor => {
-            let handler = Decompressor {
-                destination: Arc::new(place.destination.clone()),
-                stream,
-                limits: hybrid::Limits::default(),
-                threads: 1,
-                block_bytes: 4 << 20,
-                report: None,
-                journal: None,
-            };
+            let destination = Arc::new(place.destination.clone());
+            let journal = Arc::new(NoJournal);
+            let handler = Decompressor::new(destination, stream, 1, None, journal);
             (chunks, Arc::new(handler))
         }
+        Role::Generator => anyhow::bail!("a generator receives no messages"),
     };
     let consumer = Consumer {
-        role: if role == Role::Compressor {
-            "compressor"
-        } else {
-            "decompressor"
-        },
+        role,
         queue: Arc::new(queue.clone()) as Arc<dyn Queue>,
         lock: Arc::new(FreeSlots),
         handler,

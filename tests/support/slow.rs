@@ -5,9 +5,11 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 
 use async_trait::async_trait;
-use streampress::consume::{Consumer, Fault, Handler, MessageContext, Subject};
+use streampress::consume::{Consumer, Handled, Handler, HandlerError, MessageContext};
+use streampress::message::Message;
 use streampress::telemetry::metrics::Meter;
-use streampress_transport::{Delivery, Queue, SlotLock};
+use streampress_crds::Role;
+use streampress_transport::{Queue, SlotLock};
 use tokio_util::sync::CancellationToken;
 
 /// Takes its time, and counts.
@@ -31,26 +33,23 @@ impl Slow {
 
 #[async_trait]
 impl Handler for Slow {
-    async fn handle(&self, job: MessageContext<'_>) -> Result<(), Fault> {
+    async fn handle(
+        &self,
+        _message: &Message,
+        context: MessageContext<'_>,
+    ) -> Result<Handled, HandlerError> {
         tokio::select! {
             () = tokio::time::sleep(self.takes) => {}
-            () = job.stop.cancelled() => return Err(Fault::Interrupted),
+            () = context.stop.cancelled() => return Err(HandlerError::Interrupted),
         }
         self.handled.fetch_add(1, Ordering::SeqCst);
-        Ok(())
+        Ok(Handled::default())
     }
+}
 
-    fn subject(&self, _delivery: &Delivery) -> Subject {
-        Subject::default()
-    }
-
-    fn is_small(&self, _delivery: &Delivery) -> bool {
-        false
-    }
-
-    async fn acknowledged(&self, _delivery: &Delivery) {}
-
-    async fn on_dead_lettered(&self, _delivery: &Delivery, _reason: &str, _detail: &str) {}
+/// The body of a message that workers can parse.
+pub fn body(name: &str) -> String {
+    format!(r#"{{"ID": "", "file_name": "{name}"}}"#)
 }
 
 /// A consumer as a role has one.
@@ -62,7 +61,7 @@ pub fn consumer(
     shutdown: &CancellationToken,
 ) -> Consumer {
     Consumer {
-        role: "test",
+        role: Role::Compressor,
         queue,
         lock,
         handler,

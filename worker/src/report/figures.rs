@@ -1,16 +1,14 @@
-//! Text and figures as they stand in the page. Everything from outside goes through [`escape`].
+//! Texts and figures as they stand in the page. The page's templates escape them.
 
-use std::fmt::Write as _;
-
-/// Text that is safe in an element and in a quoted attribute, cut to `max_chars` with its end kept.
+/// Text for the page, cut to `max_chars` with its end kept.
 ///
-/// Control characters and those that turn the direction of writing are shown as `�`, so that no
-/// file name can look like another.
-pub(super) fn escape(text: &str, max_chars: usize) -> String {
-    let mut out = String::with_capacity(text.len() + 8);
+/// Control characters and those that change the direction of writing become `�`, so that no file name can look like
+/// another.
+pub(super) fn shown(text: &str, max_chars: usize) -> String {
     let count = text.chars().count();
     let tail = max_chars / 3;
     let head = max_chars.saturating_sub(tail + 1);
+    let mut out = String::with_capacity(text.len().min(4 * max_chars));
     for (n, c) in text.chars().enumerate() {
         if count > max_chars && n >= head && n < count - tail {
             if n == head {
@@ -18,23 +16,26 @@ pub(super) fn escape(text: &str, max_chars: usize) -> String {
             }
             continue;
         }
-        match c {
-            '&' => out.push_str("&amp;"),
-            '<' => out.push_str("&lt;"),
-            '>' => out.push_str("&gt;"),
-            '"' => out.push_str("&quot;"),
-            '\'' => out.push_str("&#39;"),
-            '\u{200b}'..='\u{200f}'
-            | '\u{2028}'..='\u{202e}'
-            | '\u{2060}'..='\u{206f}'
-            | '\u{feff}' => {
-                out.push('\u{fffd}');
-            }
-            c if c.is_control() => out.push('\u{fffd}'),
-            c => out.push(c),
-        }
+        out.push(if is_misleading(c) { '\u{fffd}' } else { c });
     }
     out
+}
+
+fn is_misleading(c: char) -> bool {
+    c.is_control()
+        || matches!(
+            c,
+            '\u{200b}'..='\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2060}'..='\u{206f}' | '\u{feff}'
+        )
+}
+
+/// `1 file`, `2,000 files`.
+pub(super) fn count_files(number: u64) -> String {
+    format!(
+        "{} file{}",
+        count(number),
+        if number == 1 { "" } else { "s" }
+    )
 }
 
 /// 1234567 as `1,234,567`.
@@ -63,7 +64,7 @@ pub(super) fn megabytes(bytes: f64) -> String {
     }
 }
 
-/// A size with the unit that suits it: `512 B`, `1.05 MB`.
+/// A size in a fitting unit: `512 B`, `1.05 MB`.
 pub(super) fn size(bytes: u64) -> String {
     let units = [(1e12, "TB"), (1e9, "GB"), (1e6, "MB"), (1e3, "kB")];
     let bytes_float = bytes as f64;
@@ -82,7 +83,7 @@ pub(super) fn size(bytes: u64) -> String {
     }
 }
 
-/// A time with the unit that suits it: `420 ms`, `3.21 s`, `2 min 05 s`.
+/// A time in a fitting unit: `420 ms`, `3.21 s`, `2 min 05 s`.
 pub(super) fn duration(seconds: f64) -> String {
     if seconds < 0.9995 {
         format!("{:.0} ms", seconds * 1e3)
@@ -121,7 +122,7 @@ pub(super) fn quotient(above: u64, below: u64) -> Option<f64> {
     (below > 0).then(|| above as f64 / below as f64)
 }
 
-/// What stands where there is no figure.
+/// In place of a figure that does not exist.
 pub(super) fn none() -> String {
     "–".to_owned()
 }
@@ -137,32 +138,18 @@ pub(super) fn time(millis: u64) -> String {
     }
 }
 
-/// A `<time>` element that programs can read too.
-pub(super) fn time_element(millis: Option<u64>) -> String {
-    let Some(millis) = millis else {
-        return none();
-    };
-    let shown = time(millis);
-    let mut out = String::new();
-    let machine = shown.replace(' ', "T");
-    let _ = write!(out, "<time datetime=\"{machine}Z\">{shown}</time>");
-    out
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
 
     #[test]
-    fn nothing_hostile_survives_escaping() {
-        let name = "<a href=\"x\" onclick='y'>&\u{202e}gpj\n\0";
-        let safe = escape(name, 100);
+    fn a_text_is_cut_in_its_middle_and_misleading_characters_are_replaced() {
         assert_eq!(
-            safe,
-            "&lt;a href=&quot;x&quot; onclick=&#39;y&#39;&gt;&amp;\u{fffd}gpj\u{fffd}\u{fffd}"
+            shown("a&\u{202e}gpj\n\0", 100),
+            "a&\u{fffd}gpj\u{fffd}\u{fffd}"
         );
-        assert_eq!(escape("abcdefghijklmnop.json", 12), "abcdefg…json");
-        assert_eq!(escape("äöü", 3), "äöü");
+        assert_eq!(shown("abcdefghijklmnop.json", 12), "abcdefg…json");
+        assert_eq!(shown("äöü", 3), "äöü");
     }
 
     #[test]

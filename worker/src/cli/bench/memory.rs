@@ -1,14 +1,14 @@
-//! This process's resident memory, as Linux tells it; elsewhere unknown.
+//! This process's resident memory, as Linux reports it; unknown on other systems.
 
-/// Starts a new peak; gives what is resident now.
-pub fn reset_peak() -> Option<u64> {
+/// Resets the peak; returns the bytes resident now.
+pub(super) fn reset_peak() -> Option<u64> {
     // Section 3.4 of the kernel's proc documentation: 5 resets the peak.
     std::fs::write("/proc/self/clear_refs", "5").ok()?;
     field("VmRSS:")
 }
 
-/// The most that was resident since.
-pub fn peak() -> Option<u64> {
+/// The most bytes resident since then.
+pub(super) fn peak() -> Option<u64> {
     field("VmHWM:")
 }
 

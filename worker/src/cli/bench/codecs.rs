@@ -1,9 +1,9 @@
 //! The codecs that are compared, each from bytes to bytes in this process.
 
-use std::{
-    io::{self, Read, Write as _},
-    sync::atomic::AtomicBool,
-};
+#[cfg(feature = "bench")]
+use std::io::Write as _;
+use std::io::{self, Read};
+use std::sync::atomic::AtomicBool;
 
 use anyhow::{Context, Result, anyhow};
 use xz2::stream::{Check, LzmaOptions, MtStreamBuilder, PRESET_EXTREME, Stream};
@@ -11,28 +11,28 @@ use xz2::stream::{Check, LzmaOptions, MtStreamBuilder, PRESET_EXTREME, Stream};
 use super::LARGEST_FILE_BYTES;
 use streampress_codec::{hybrid, legacy};
 
-/// What all others are compared with.
-pub const REFERENCE: &str = "xz -9e";
+/// The codec that all others are compared with.
+pub(super) const REFERENCE: &str = "xz -9e";
 
 /// From bytes to bytes.
-type Way = Box<dyn Fn(&[u8]) -> Result<Vec<u8>>>;
+type Transformation = Box<dyn Fn(&[u8]) -> Result<Vec<u8>>>;
 
 /// One way to pack.
-pub struct Codec {
-    /// As in the table.
-    pub name: String,
+pub(super) struct Codec {
+    /// Its name in the table.
+    pub(super) name: String,
     /// Threads that it may use both ways.
-    pub threads: usize,
+    pub(super) threads: usize,
     /// Packs.
-    pub pack: Way,
+    pub(super) pack: Transformation,
     /// Unpacks.
-    pub unpack: Way,
-    /// What must come back; the seed format normalises.
-    pub expected: Way,
+    pub(super) unpack: Transformation,
+    /// What unpacking must yield; the seed format normalises.
+    pub(super) expected: Transformation,
 }
 
 /// All of them; the seed format only for a name whose ending it knows.
-pub fn codecs(name: &str, threads: usize) -> Vec<Codec> {
+pub(super) fn codecs(name: &str, threads: usize) -> Vec<Codec> {
     let mut all: Vec<Codec> = hybrid::Effort::ALL
         .iter()
         .map(|effort| hybrid_codec(*effort, threads))
@@ -48,12 +48,13 @@ pub fn codecs(name: &str, threads: usize) -> Vec<Codec> {
         |raw| drain(bzip2::read::BzEncoder::new(raw, bzip2::Compression::best())),
         |packed| drain(bzip2::read::MultiBzDecoder::new(packed)),
     ));
+    #[cfg(feature = "bench")]
     all.push(simple("zstd -19 --long=27", zstd_pack, |packed| {
         let mut decoder = zstd::stream::Decoder::new(packed)?;
         decoder.window_log_max(ZSTD_WINDOW)?;
         drain(decoder)
     }));
-    #[cfg(feature = "brotli")]
+    #[cfg(feature = "bench")]
     all.push(simple("brotli -11 -w 24", brotli_pack, |packed| {
         drain(brotli::Decompressor::new(packed, 64 << 10))
     }));
@@ -61,8 +62,10 @@ pub fn codecs(name: &str, threads: usize) -> Vec<Codec> {
 }
 
 /// As `zstd -19 --long=27`.
+#[cfg(feature = "bench")]
 const ZSTD_WINDOW: u32 = 27;
 
+#[cfg(feature = "bench")]
 fn zstd_pack(raw: &[u8]) -> Result<Vec<u8>> {
     let mut encoder = zstd::stream::Encoder::new(Vec::new(), 19)?;
     encoder.set_pledged_src_size(Some(raw.len() as u64))?;
@@ -72,7 +75,7 @@ fn zstd_pack(raw: &[u8]) -> Result<Vec<u8>> {
     Ok(encoder.finish()?)
 }
 
-#[cfg(feature = "brotli")]
+#[cfg(feature = "bench")]
 fn brotli_pack(raw: &[u8]) -> Result<Vec<u8>> {
     let mut packed = Vec::new();
     let mut encoder = brotli::CompressorWriter::new(&mut packed, 64 << 10, 11, 24);
@@ -114,7 +117,7 @@ fn hybrid_codec(effort: hybrid::Effort, threads: usize) -> Codec {
     }
 }
 
-/// The records behind each other, with one byte that says how many stages; the message is not counted.
+/// One byte for the number of stages, then the records; the message is not counted.
 fn seed_codec(format: legacy::LegacyFormat) -> Codec {
     Codec {
         name: "seed".to_owned(),

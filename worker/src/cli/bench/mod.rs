@@ -1,20 +1,37 @@
-//! `streampress bench`: codecs side by side on the same bytes in the same process. Every result is
-//! unpacked again and compared; sizes hold every header. Speeds are of raw bytes per second of wall
-//! time; the peak is this process's resident memory above what it had before.
+//! `streampress bench`: codecs side by side on the same bytes in the same process. Every result is unpacked again and
+//! compared; sizes include every header. Speeds are raw bytes per second of wall time; the peak is this process's resident
+//! memory above what it had before.
 
 mod codecs;
 mod memory;
 
-use std::{
-    io::Write,
-    path::{Path, PathBuf},
-    time::Instant,
-};
+use std::io::Write;
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+use std::time::Instant;
 
 use anyhow::{Context, Result, ensure};
+use streampress_generator::{FileFormat, Generator, GeneratorOptions, Schema};
 
 use self::codecs::{Codec, REFERENCE, codecs};
-use streampress_generator::{FileFormat, Generator, GeneratorOptions, Schema};
+use super::args::BenchArgs;
+use super::{output, threads};
+
+pub(super) fn command(args: BenchArgs) -> Result<ExitCode> {
+    let options = BenchOptions {
+        files: args.files,
+        threads: threads(args.threads),
+        codecs: args.codec,
+        rounds: args.rounds.into(),
+    };
+    bench(&options, &mut std::io::stdout())?;
+    if !cfg!(feature = "bench") {
+        output::note(
+            "this program was built without zstd and brotli; `--features bench` builds both for this comparison",
+        );
+    }
+    Ok(ExitCode::SUCCESS)
+}
 
 /// Larger inputs would not fit beside their packed and restored copies on a small machine.
 const LARGEST_FILE_BYTES: u64 = 2 << 30;
@@ -22,40 +39,36 @@ const LARGEST_FILE_BYTES: u64 = 2 << 30;
 const EXAMPLE_BYTES: u64 = 4 << 20;
 
 /// What to compare, and on what.
-#[derive(Debug, Clone, Default)]
-pub struct BenchOptions {
+#[derive(Debug)]
+struct BenchOptions {
     /// The files; files made from the example schemas where there are none.
-    pub files: Vec<PathBuf>,
-    /// Threads for the codecs that use several; 0 is all cores.
-    pub threads: usize,
-    /// Only codecs whose names begin so; all where there are none.
-    pub codecs: Vec<String>,
-    /// Each codec packs and unpacks so often, and its best time counts; 0 is once.
-    pub rounds: usize,
+    files: Vec<PathBuf>,
+    /// Threads for the codecs that use several.
+    threads: usize,
+    /// Only codecs whose names start so; all where there are none.
+    codecs: Vec<String>,
+    /// Each codec packs and unpacks so often, and its best time counts.
+    rounds: usize,
 }
 
-/// What one codec did with one file.
-struct Row {
+/// One codec's result with one file.
+struct CodecResult {
     packed_bytes: u64,
     pack_seconds: f64,
     unpack_seconds: f64,
     peak_bytes: Option<u64>,
 }
 
-/// What one codec did with all files.
-struct Total {
+/// One codec's results with all files.
+struct CodecTotal {
     name: String,
     threads: usize,
-    /// File by file: which, its bytes, and what became of it.
-    rows: Vec<(usize, u64, Row)>,
+    /// For each file: its number, its bytes, and the result.
+    rows: Vec<(usize, u64, CodecResult)>,
 }
 
 /// Prints a table for every file, and one over all of them.
-pub fn bench(options: &BenchOptions, out: &mut dyn Write) -> Result<()> {
-    let threads = match options.threads {
-        0 => std::thread::available_parallelism().map_or(1, usize::from),
-        threads => threads,
-    };
+fn bench(options: &BenchOptions, out: &mut dyn Write) -> Result<()> {
     let inputs: Vec<(String, Option<PathBuf>)> = match &options.files[..] {
         [] => examples(),
         files => files
@@ -63,7 +76,7 @@ pub fn bench(options: &BenchOptions, out: &mut dyn Write) -> Result<()> {
             .map(|file| (file.display().to_string(), Some(file.clone())))
             .collect(),
     };
-    let mut totals: Vec<Total> = Vec::new();
+    let mut totals: Vec<CodecTotal> = Vec::new();
     for (number, (name, path)) in inputs.iter().enumerate() {
         let raw = match path {
             Some(path) => read(path)?,
@@ -75,11 +88,11 @@ pub fn bench(options: &BenchOptions, out: &mut dyn Write) -> Result<()> {
             "  {:<18} {:>7} {:>12} {:>8} {:>10} {:>12} {:>10}",
             "codec", "threads", "bytes", "ratio", "pack MB/s", "unpack MB/s", "peak MiB"
         )?;
-        for codec in codecs(name, threads) {
+        for codec in codecs(name, options.threads) {
             if !wanted(&codec.name, &options.codecs) {
                 continue;
             }
-            match measure(&codec, &raw, options.rounds.max(1)) {
+            match measure(&codec, &raw, options.rounds) {
                 Ok(row) => {
                     writeln!(out, "{}", line(&codec, raw.len() as u64, &row))?;
                     add(&mut totals, codec, number, raw.len() as u64, row);
@@ -98,11 +111,11 @@ fn wanted(name: &str, asked: &[String]) -> bool {
     asked.is_empty() || asked.iter().any(|asked| name.starts_with(asked.as_str()))
 }
 
-fn add(totals: &mut Vec<Total>, codec: Codec, file: usize, raw_bytes: u64, row: Row) {
+fn add(totals: &mut Vec<CodecTotal>, codec: Codec, file: usize, raw_bytes: u64, row: CodecResult) {
     let row = (file, raw_bytes, row);
     match totals.iter_mut().find(|total| total.name == codec.name) {
         Some(total) => total.rows.push(row),
-        None => totals.push(Total {
+        None => totals.push(CodecTotal {
             name: codec.name,
             threads: codec.threads,
             rows: vec![row],
@@ -148,7 +161,7 @@ fn read(path: &Path) -> Result<Vec<u8>> {
     std::fs::read(path).with_context(reading)
 }
 
-fn line(codec: &Codec, raw_bytes: u64, row: &Row) -> String {
+fn line(codec: &Codec, raw_bytes: u64, row: &CodecResult) -> String {
     let peak = row.peak_bytes.map_or("-".to_owned(), |bytes| {
         format!("{:.0}", bytes as f64 / f64::from(1 << 20))
     });
@@ -170,7 +183,7 @@ fn speed(raw_bytes: u64, seconds: f64) -> f64 {
 
 /// Sizes in relation to the reference, and speeds over all files together.
 fn show_totals(
-    totals: &[Total],
+    totals: &[CodecTotal],
     inputs: &[(String, Option<PathBuf>)],
     out: &mut dyn Write,
 ) -> Result<()> {
@@ -195,7 +208,8 @@ fn show_totals(
             .iter()
             .fold((0, 0), |sum, pair| (sum.0 + pair.1, sum.1 + pair.2));
         let worst = pairs.iter().max_by(|a, b| ratio(a).total_cmp(&ratio(b)));
-        let sum = |of: &dyn Fn(&Row) -> f64| total.rows.iter().map(|(_, _, row)| of(row)).sum();
+        let sum =
+            |of: &dyn Fn(&CodecResult) -> f64| total.rows.iter().map(|(_, _, row)| of(row)).sum();
         let raw_bytes: u64 = total.rows.iter().map(|(_, raw, _)| raw).sum();
         let (packing, unpacking): (f64, f64) =
             (sum(&|row| row.pack_seconds), sum(&|row| row.unpack_seconds));
@@ -221,7 +235,7 @@ fn show_totals(
 }
 
 /// Of every file that both packed: which, the bytes of one and of the other.
-fn pairs(total: &Total, reference: &Total) -> Vec<(usize, u64, u64)> {
+fn pairs(total: &CodecTotal, reference: &CodecTotal) -> Vec<(usize, u64, u64)> {
     let of = |file: usize| {
         let mut rows = reference.rows.iter();
         rows.find_map(|(other, _, row)| (*other == file).then_some(row.packed_bytes))
@@ -239,13 +253,13 @@ fn three(number: f64) -> String {
     }
 }
 
-fn measure(codec: &Codec, raw: &[u8], rounds: usize) -> Result<Row> {
-    let mut best: Option<Row> = None;
+fn measure(codec: &Codec, raw: &[u8], rounds: usize) -> Result<CodecResult> {
+    let mut best: Option<CodecResult> = None;
     for _ in 0..rounds {
         let row = measure_once(codec, raw)?;
         best = Some(match best {
             None => row,
-            Some(best) => Row {
+            Some(best) => CodecResult {
                 pack_seconds: best.pack_seconds.min(row.pack_seconds),
                 unpack_seconds: best.unpack_seconds.min(row.unpack_seconds),
                 ..best
@@ -255,7 +269,7 @@ fn measure(codec: &Codec, raw: &[u8], rounds: usize) -> Result<Row> {
     best.context("no round was run")
 }
 
-fn measure_once(codec: &Codec, raw: &[u8]) -> Result<Row> {
+fn measure_once(codec: &Codec, raw: &[u8]) -> Result<CodecResult> {
     let before = memory::reset_peak();
     let started = Instant::now();
     let packed = (codec.pack)(raw)?;
@@ -266,10 +280,10 @@ fn measure_once(codec: &Codec, raw: &[u8]) -> Result<Row> {
     let unpack_seconds = started.elapsed().as_secs_f64();
     ensure!(
         restored == (codec.expected)(raw)?,
-        "{} did not give the file back",
+        "{} did not restore the file",
         codec.name
     );
-    Ok(Row {
+    Ok(CodecResult {
         packed_bytes: packed.len() as u64,
         pack_seconds,
         unpack_seconds,
@@ -282,7 +296,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn every_codec_gives_a_small_file_back_and_stands_in_both_tables() {
+    fn every_codec_restores_a_small_file_and_is_in_both_tables() {
         let folder = tempfile::tempdir().expect("a folder");
         let file = folder.path().join("small.csv");
         std::fs::write(
@@ -293,7 +307,8 @@ mod tests {
         let options = BenchOptions {
             files: vec![file],
             threads: 2,
-            ..BenchOptions::default()
+            codecs: Vec::new(),
+            rounds: 1,
         };
         let mut out = Vec::new();
         bench(&options, &mut out).expect("it runs");
@@ -308,8 +323,11 @@ mod tests {
             "xz -6 -T 4MiB",
             "xz -9e",
             "bzip2 -9",
-            "zstd -19",
-        ] {
+        ]
+        .into_iter()
+        .chain(cfg!(feature = "bench").then_some("zstd -19"))
+        .chain(cfg!(feature = "bench").then_some("brotli -11"))
+        {
             assert!(
                 one.contains(name) && all.contains(name),
                 "{name} is missing\n{table}"
@@ -319,7 +337,7 @@ mod tests {
     }
 
     #[test]
-    fn only_the_codecs_asked_for_are_run() {
+    fn only_the_codecs_named_are_run() {
         let asked = ["hybrid".to_owned(), "xz -9".to_owned()];
         assert!(wanted("hybrid fast", &asked) && wanted("xz -9e", &asked));
         assert!(!wanted("xz -6", &asked) && wanted("xz -6", &[]));

@@ -1,68 +1,81 @@
-//! `streampress unpack`: the file back from either packed format, told apart by its first bytes.
+//! `streampress unpack`: a packed file of either format, whole or one block of it.
 
-use std::{
-    fs::File,
-    io::{Read, Write},
-    path::{Path, PathBuf},
-    sync::atomic::AtomicBool,
-};
+use std::fs::File;
+use std::io::{Read, Write};
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+use std::sync::atomic::AtomicBool;
 
 use anyhow::{Context, Result, bail};
+use streampress_codec::hybrid::{self, Blocks, frame};
+use streampress_codec::legacy;
 
-use super::{
-    files::{self, Output},
-    pack::{HYBRID_ENDING, SEED_ENDING},
-};
-use streampress_codec::{
-    hybrid::{self, Blocks, frame},
-    legacy,
-};
+use super::args::UnpackArgs;
+use super::output::{self, Output};
+use super::pack::{HYBRID_ENDING, SEED_ENDING};
+use super::signals::cancel_on_signal;
+use crate::message::{LegacyManifest, Message};
 
-use crate::legacy::messages::LegacyManifest;
-
-/// What to unpack, and how.
-#[derive(Debug, Clone)]
-pub struct UnpackOptions {
-    /// The packed file; `-` is standard input.
-    pub input: PathBuf,
-    /// Where to; unless given, the input's name without `.spk` or `.seed`, and standard output for a
-    /// single block.
-    pub output: Option<PathBuf>,
-    /// Threads; 0 means as many as there are cores.
-    pub threads: usize,
-    /// What the file may ask for.
-    pub limits: hybrid::Limits,
-    /// Leave damaged blocks out and name them instead of giving up.
-    pub keep_going: bool,
-    /// Only this block, counted from 0; the input must be a hybrid file that can be read anywhere.
-    pub block: Option<u32>,
-    /// Overwrite an existing output.
-    pub force: bool,
+pub(super) fn command(args: UnpackArgs) -> Result<ExitCode> {
+    let options = UnpackOptions {
+        input: args.input,
+        output: args.output,
+        // 0 is all cores.
+        threads: args.threads.map_or(0, usize::from),
+        limits: hybrid::Limits::default(),
+        keep_going: args.keep_going,
+        block: args.block,
+        force: args.force,
+    };
+    let outcome = unpack(&options, &*cancel_on_signal()?)?;
+    for damage in &outcome.damaged {
+        output::error(&format!("{damage}; left out"));
+    }
+    output::result(
+        &outcome.output,
+        &format!("{} to {} bytes", outcome.packed_bytes, outcome.raw_bytes),
+    );
+    Ok(match outcome.damaged.is_empty() {
+        true => ExitCode::SUCCESS,
+        false => ExitCode::FAILURE,
+    })
 }
 
-/// What was unpacked.
-#[derive(Debug, Clone)]
-pub struct UnpackOutcome {
-    /// Bytes of the output.
-    pub raw_bytes: u64,
-    /// Bytes of the input.
-    pub packed_bytes: u64,
-    /// Where it went.
-    pub output: PathBuf,
-    /// The damaged blocks that were left out; anything here means that the command failed.
-    pub damaged: Vec<String>,
-    /// All numbers; of the hybrid format only.
-    pub summary: Option<hybrid::Summary>,
+/// What to unpack, and how.
+struct UnpackOptions {
+    /// `-` is standard input.
+    input: PathBuf,
+    /// Unless given, the input's name without `.spk` or `.seed`, and standard output for a single block.
+    output: Option<PathBuf>,
+    /// 0 is all cores.
+    threads: usize,
+    /// The most that the file may ask for.
+    limits: hybrid::Limits,
+    /// Leave out damaged blocks and list them instead of stopping.
+    keep_going: bool,
+    /// Only this block, counted from 0; the input must be a hybrid file that is not a stream.
+    block: Option<u32>,
+    /// Overwrite an existing output.
+    force: bool,
+}
+
+/// The result of unpacking.
+struct UnpackOutcome {
+    raw_bytes: u64,
+    packed_bytes: u64,
+    output: PathBuf,
+    /// The damaged blocks that were left out; with any, the command fails.
+    damaged: Vec<String>,
 }
 
 /// Unpacks one file.
-pub fn unpack(options: &UnpackOptions, cancel: &AtomicBool) -> Result<UnpackOutcome> {
+fn unpack(options: &UnpackOptions, cancel: &AtomicBool) -> Result<UnpackOutcome> {
     let output = output_path(options)?;
     if let Some(number) = options.block {
         return unpack_block(options, number, output)
             .with_context(|| format!("unpacking block {number} of {}", options.input.display()));
     }
-    let mut input = files::open(&options.input)?;
+    let mut input = output::open(&options.input)?;
     let mut writer = Output::create(&output, options.force)?;
     let work = || -> Result<UnpackOutcome> {
         let mut first = Vec::new();
@@ -87,8 +100,7 @@ pub fn unpack(options: &UnpackOptions, cancel: &AtomicBool) -> Result<UnpackOutc
             raw_bytes: summary.raw_bytes,
             packed_bytes: summary.packed_bytes,
             output,
-            damaged: summary.damaged.clone(),
-            summary: Some(summary),
+            damaged: summary.damaged,
         })
     };
     work().with_context(|| format!("unpacking {}", options.input.display()))
@@ -96,7 +108,7 @@ pub fn unpack(options: &UnpackOptions, cancel: &AtomicBool) -> Result<UnpackOutc
 
 /// Reads the index and the one block, whatever the size of the file.
 fn unpack_block(options: &UnpackOptions, number: u32, output: PathBuf) -> Result<UnpackOutcome> {
-    if files::is_stream(&options.input) {
+    if output::is_stream(&options.input) {
         bail!("a single block needs a file: standard input cannot be read from its end");
     }
     let file = File::open(&options.input).context("opening the file")?;
@@ -111,7 +123,7 @@ fn unpack_block(options: &UnpackOptions, number: u32, output: PathBuf) -> Result
     write_whole(&raw, packed_bytes, writer, output)
 }
 
-/// A seed file begins with the length of a message, which never looks like our magic.
+/// A seed file begins with the length of a message, which is never the magic of a hybrid file.
 pub(super) fn is_seed_start(first: &[u8], path: &Path) -> bool {
     let named_so = path.extension().is_some_and(|ending| ending == SEED_ENDING);
     first != frame::FILE_MAGIC && (named_so || first.starts_with(&[0, 0]))
@@ -121,7 +133,7 @@ fn output_path(options: &UnpackOptions) -> Result<PathBuf> {
     if let Some(output) = &options.output {
         return Ok(output.clone());
     }
-    if files::is_stream(&options.input) || options.block.is_some() {
+    if output::is_stream(&options.input) || options.block.is_some() {
         return Ok(PathBuf::from("-"));
     }
     match options.input.extension() {
@@ -172,7 +184,6 @@ fn write_whole(
         packed_bytes,
         output,
         damaged: Vec::new(),
-        summary: None,
     })
 }
 
@@ -183,7 +194,9 @@ pub(super) fn read_seed_file(mut input: impl Read) -> Result<(LegacyManifest, Ve
         read_part(&mut input, MESSAGE_LIMIT, &mut offset)?.context("the file is empty")?;
     let message =
         std::str::from_utf8(&message).context("the message is not UTF-8: not a packed file")?;
-    let message = LegacyManifest::parse(message)?;
+    let Message::LegacyManifest(message) = Message::parse(message)? else {
+        bail!("the message is not a chunk message: not a packed file");
+    };
     let mut records = Vec::new();
     while let Some(record) = read_part(&mut input, RECORD_LIMIT, &mut offset)? {
         records.push(record);

@@ -1,77 +1,87 @@
 //! `streampress pack`: one file into the hybrid or the seed format.
 
-use std::{
-    io::{Read, Write},
-    path::{Path, PathBuf},
-    sync::atomic::AtomicBool,
-};
+use std::io::{Read, Write};
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+use std::sync::atomic::AtomicBool;
 
 use anyhow::{Context, Result, anyhow};
-
-use super::files::{self, Output};
 use streampress_codec::{hybrid, legacy};
+use streampress_crds::api::pipeline::CodecFormat;
 
-use crate::legacy::messages::LegacyManifest;
+use super::args::PackArgs;
+use super::output::{self, Output};
+use super::signals::cancel_on_signal;
+use crate::legacy::READ_LOCATION;
+use crate::message::LegacyManifest;
 
 /// The ending of packed hybrid files.
-pub const HYBRID_ENDING: &str = "spk";
+pub(super) const HYBRID_ENDING: &str = "spk";
 /// The ending of packed seed files.
-pub const SEED_ENDING: &str = "seed";
+pub(super) const SEED_ENDING: &str = "seed";
 
-/// Which format to write.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub enum Format {
-    /// Framed blocks, byte for byte.
-    #[default]
-    Hybrid,
-    /// The Python original's, which normalises.
-    Seed,
+pub(super) fn command(args: PackArgs) -> Result<ExitCode> {
+    let options = PackOptions {
+        hybrid: hybrid::CodecOptions {
+            effort: args.effort,
+            block_size: args.block_size,
+            // 0 is all cores.
+            threads: args.threads.map_or(0, usize::from),
+        },
+        input: args.input,
+        output: args.output,
+        format: args.format,
+        force: args.force,
+    };
+    let mut explanation = std::io::stderr();
+    let explain: Option<&mut dyn Write> = match args.explain {
+        true => Some(&mut explanation),
+        false => None,
+    };
+    let outcome = pack(&options, explain, &*cancel_on_signal()?)?;
+    let percent = 100.0 * outcome.packed_bytes as f64 / outcome.raw_bytes.max(1) as f64;
+    output::result(
+        &outcome.output,
+        &format!(
+            "{} to {} bytes ({percent:.2} %)",
+            outcome.raw_bytes, outcome.packed_bytes
+        ),
+    );
+    Ok(ExitCode::SUCCESS)
 }
 
 /// What to pack, and how.
-#[derive(Debug, Clone)]
-pub struct PackOptions {
-    /// The file to pack; `-` is standard input.
-    pub input: PathBuf,
-    /// Where to; unless given, beside the input with `.spk` or `.seed` behind its name.
-    pub output: Option<PathBuf>,
-    /// The format to write.
-    pub format: Format,
-    /// Effort, block size, threads; for the hybrid format.
-    pub hybrid: hybrid::CodecOptions,
-    /// What the seed format shall parse the input as; unless given, by the name's ending.
-    pub seed_format: Option<legacy::LegacyFormat>,
-    /// Bytes of a record in the seed format.
-    pub seed_break_bytes: usize,
+struct PackOptions {
+    /// `-` is standard input.
+    input: PathBuf,
+    /// Unless given, beside the input with `.spk` or `.seed` behind its name.
+    output: Option<PathBuf>,
+    format: CodecFormat,
+    /// For the hybrid format.
+    hybrid: hybrid::CodecOptions,
     /// Overwrite an existing output.
-    pub force: bool,
+    force: bool,
 }
 
-/// What was packed.
-#[derive(Debug, Clone)]
-pub struct PackOutcome {
-    /// Bytes of the input.
-    pub raw_bytes: u64,
-    /// Bytes of the output.
-    pub packed_bytes: u64,
-    /// Where it went.
-    pub output: PathBuf,
-    /// All numbers; of the hybrid format only.
-    pub summary: Option<hybrid::Summary>,
+/// The result of packing.
+struct PackOutcome {
+    raw_bytes: u64,
+    packed_bytes: u64,
+    output: PathBuf,
 }
 
-/// Packs one file. With `explain`, writes there what was tried for every block and what won.
-pub fn pack(
+/// Packs one file. With `explain`, writes there what was tried for every block and what was chosen.
+fn pack(
     options: &PackOptions,
     explain: Option<&mut dyn Write>,
     cancel: &AtomicBool,
 ) -> Result<PackOutcome> {
     let output = output_path(options)?;
-    let input = files::open(&options.input)?;
+    let input = output::open(&options.input)?;
     let writer = Output::create(&output, options.force)?;
     let outcome = match options.format {
-        Format::Hybrid => pack_hybrid(options, input, writer, output, explain, cancel),
-        Format::Seed => pack_seed(options, input, writer, output),
+        CodecFormat::Hybrid => pack_hybrid(options, input, writer, output, explain, cancel),
+        CodecFormat::Seed => pack_seed(options, input, writer, output),
     };
     outcome.with_context(|| format!("packing {}", options.input.display()))
 }
@@ -80,12 +90,12 @@ fn output_path(options: &PackOptions) -> Result<PathBuf> {
     if let Some(output) = &options.output {
         return Ok(output.clone());
     }
-    if files::is_stream(&options.input) {
+    if output::is_stream(&options.input) {
         return Ok(PathBuf::from("-"));
     }
     let ending = match options.format {
-        Format::Hybrid => HYBRID_ENDING,
-        Format::Seed => SEED_ENDING,
+        CodecFormat::Hybrid => HYBRID_ENDING,
+        CodecFormat::Seed => SEED_ENDING,
     };
     let mut name = options
         .input
@@ -123,7 +133,6 @@ fn pack_hybrid(
         raw_bytes: summary.raw_bytes,
         packed_bytes: summary.packed_bytes,
         output,
-        summary: Some(summary),
     })
 }
 
@@ -161,12 +170,15 @@ fn pack_seed(
     output: PathBuf,
 ) -> Result<PackOutcome> {
     let name = file_name(&options.input);
-    let format = options.seed_format.or_else(|| legacy::LegacyFormat::of_name(&name)).ok_or_else(|| {
+    let format = legacy::LegacyFormat::of_name(&name).ok_or_else(|| {
         anyhow!("the seed format needs to know whether this is json, csv or txt: name a file with that ending")
     })?;
     let mut raw = Vec::new();
     input.read_to_end(&mut raw).context("reading the input")?;
-    let packed = legacy::pack(&legacy::normalise(format, &raw)?, options.seed_break_bytes)?;
+    let packed = legacy::pack(
+        &legacy::normalise(format, &raw)?,
+        legacy::DEFAULT_CHUNK_BYTES,
+    )?;
     let bytes = seed_file(&name, &packed);
     writer.write_all(&bytes).context("writing the output")?;
     writer.finish()?;
@@ -174,7 +186,6 @@ fn pack_seed(
         raw_bytes: raw.len() as u64,
         packed_bytes: bytes.len() as u64,
         output,
-        summary: None,
     })
 }
 
@@ -184,16 +195,16 @@ fn file_name(path: &Path) -> String {
         .unwrap_or_default()
 }
 
-/// The chunk message, then the records, each behind its length in 4 bytes, big-endian. Without a
-/// stream there are no real sequence numbers: the records' places stand in.
+/// The chunk message, then the records, each after its length in 4 bytes, big-endian. Without a stream there are no
+/// sequence numbers: the records' indexes are in their place.
 fn seed_file(name: &str, packed: &legacy::PackedRecords) -> Vec<u8> {
     let message = LegacyManifest {
         id: uuid::Uuid::new_v4().to_string(),
-        file_name: format!("test_location/{name}"),
+        file_name: format!("{READ_LOCATION}/{name}"),
         file_total_chunk: packed.records.len() as u64,
         shard_id: "shardId-000000000000".into(),
         sequence_number: (0..packed.records.len())
-            .map(|place| place.to_string())
+            .map(|index| index.to_string())
             .collect(),
         metadata: LegacyManifest::metadata_for(packed.stages),
     };

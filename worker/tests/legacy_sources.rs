@@ -1,38 +1,33 @@
-//! What becomes of a source in the original's format once it is packed.
+//! The fate of a source in the original's format once it is packed.
 
 use std::sync::Arc;
 use std::time::Duration;
 
 use async_trait::async_trait;
-use streampress::consume::Consumer;
-use streampress::legacy::{
-    READ_LOCATION,
-    compressor::{LegacyCompressor, PackedSources},
-};
+use streampress::journal::NoJournal;
+use streampress::legacy::READ_LOCATION;
+use streampress::legacy::compressor::LegacyCompressor;
 use streampress::roles::announce::AnnouncementFormat;
-use streampress::roles::compress::OnCompressed;
-use streampress::roles::scan::SourceFilter;
-use streampress::telemetry::metrics::Meter;
-use streampress_crds::api::pipeline::SourceFormat;
+use streampress::roles::source::SourceFilter;
+use streampress_crds::api::pipeline::{OnCompressed, SourceFormat};
 use streampress_transport::DeadLetterReason;
 use streampress_transport::{Delivery, Depth, Outgoing, Queue, Receipt, TransportResult};
-use tokio_util::sync::CancellationToken;
 
-#[path = "support/bench.rs"]
-mod bench;
+#[path = "support/fixture.rs"]
+mod fixture;
 
-use bench::Bench;
+use fixture::{Fixture, RunningConsumer};
 
-/// A chunks queue that writes the source anew while the packed file is being announced.
+/// A chunks queue that overwrites the source while the packed file is being announced.
 #[derive(Debug)]
-struct Overtaken {
+struct OverwritingQueue {
     inner: Arc<dyn Queue>,
     source: std::path::PathBuf,
     content: Option<&'static [u8]>,
 }
 
 #[async_trait]
-impl Queue for Overtaken {
+impl Queue for OverwritingQueue {
     fn name(&self) -> &str {
         self.inner.name()
     }
@@ -76,17 +71,17 @@ impl Queue for Overtaken {
     }
 }
 
-/// Packs `a.txt` and says what then lies at the source; `written_meanwhile` is written there in between.
+/// Packs `a.txt`, while `written_meanwhile` is written there; returns the source's files.
 async fn packed(
     on_compressed: OnCompressed,
     written_meanwhile: Option<&'static [u8]>,
 ) -> Vec<(String, Vec<u8>)> {
-    let bench = Bench::open();
-    let (local, folder) = (&bench.local, bench.folder());
-    let announcer = bench.announcer(AnnouncementFormat::Legacy);
-    let entry = bench.write("a.txt", b"as announced");
+    let fixture = Fixture::open();
+    let (local, folder) = (&fixture.local, fixture.folder());
+    let announcer = fixture.announcer(AnnouncementFormat::Legacy);
+    let entry = fixture.write("a.txt", b"as announced");
     announcer.announce(&entry).await.expect("announced");
-    let chunks_queue = Arc::new(Overtaken {
+    let chunks_queue = Arc::new(OverwritingQueue {
         inner: local.chunks_queue(),
         source: folder.join("a.txt"),
         content: written_meanwhile,
@@ -100,35 +95,17 @@ async fn packed(
         on_compressed,
         filter: SourceFilter {
             formats: vec![SourceFormat::Txt],
-            put_aside: on_compressed == OnCompressed::Rename,
+            skips_renamed: on_compressed == OnCompressed::Rename,
         },
-        tidy_only_multi: false,
+        retires_only_multi_chunk: false,
         push: true,
         report: None,
-        journal: None,
-        packed: PackedSources::default(),
+        journal: Arc::new(NoJournal),
     };
-    let (meter, shutdown) = (Meter::default(), CancellationToken::new());
-    let consumer = Consumer {
-        role: "compressor",
-        queue: local.files_queue(),
-        lock: local.lock("compressor", 1),
-        handler: Arc::new(handler),
-        threads: 1,
-        strict: false,
-        interval: Duration::from_secs(1),
-        linger: Duration::from_secs(1),
-        max_receive_count: 20,
-        meter: meter.clone(),
-        shutdown: shutdown.clone(),
-    };
-    let working = tokio::spawn(async move { consumer.run().await });
-    while meter.counts().acknowledged == 0 {
-        tokio::time::sleep(Duration::from_millis(5)).await;
-    }
-    // Orderly: what follows the acknowledgement is seen to its end.
-    shutdown.cancel();
-    working.await.expect("no panic");
+    let lock = local.lock("compressor", 1);
+    let consumer = RunningConsumer::start(local.files_queue(), lock, Arc::new(handler), 1, false);
+    consumer.conclude(1).await;
+    consumer.stop().await;
     let entries = std::fs::read_dir(&folder).expect("listed").flatten();
     let read = |path: std::path::PathBuf| std::fs::read(path).expect("read");
     entries
@@ -143,7 +120,7 @@ async fn packed(
 }
 
 #[tokio::test]
-async fn a_source_written_anew_while_it_was_packed_is_neither_deleted_nor_renamed() {
+async fn a_source_overwritten_while_it_was_packed_is_neither_deleted_nor_renamed() {
     for on_compressed in [OnCompressed::Delete, OnCompressed::Rename] {
         let left = packed(on_compressed, Some(b"a later version, never packed")).await;
         let expected = (
@@ -155,7 +132,7 @@ async fn a_source_written_anew_while_it_was_packed_is_neither_deleted_nor_rename
 }
 
 #[tokio::test]
-async fn a_source_that_stayed_is_deleted_or_renamed() {
+async fn a_source_that_did_not_change_is_deleted_or_renamed() {
     let left = packed(OnCompressed::Delete, None).await;
     assert!(left.is_empty(), "{left:?}");
     let left = packed(OnCompressed::Rename, None).await;

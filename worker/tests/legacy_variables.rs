@@ -1,24 +1,24 @@
-//! The Python original's containers swapped for ours: its variables, its messages, its folders.
+//! Our commands in place of the Python original's containers: its variables, its messages, its folders.
 
 mod support;
 
-use support::{Place, eventually, text};
+use support::{WorkFolder, eventually, text};
 
 #[test]
-fn the_originals_variables_carry_files_from_generator_to_report() {
-    let place = Place::with_spec("  suspend: false");
+fn the_originals_variables_move_files_from_generator_to_report() {
+    let folder = WorkFolder::with_spec("  suspend: false");
     let variables = [
         ("READ_LOCATION", "test_location"),
         ("ENABLE_DATA_PUSH", "True"),
         ("FILE_NAME_PREFIX", "made"),
         ("STREAM_FILE_BREAK_SIZE_KB", "100"),
     ];
-    place.write(
+    folder.write(
         "data/json_schema_ref/schema_2.json",
         br#"[{"symbol": "ABC", "price": 1.5}, {"symbol": "XYZ", "price": 2.25, "note": "\u00e9"}]"#,
     );
     let command = |args: &[&str]| {
-        let mut command = place.command(args);
+        let mut command = folder.command(args);
         command.envs(variables).stderr(std::process::Stdio::piped());
         command
     };
@@ -34,24 +34,24 @@ fn the_originals_variables_carry_files_from_generator_to_report() {
         })
         .into();
     eventually("both files are restored", || {
-        place.files("data/decompressed_data").len() == 2
+        folder.files("data/decompressed_data").len() == 2
     });
     eventually("sources of several chunks are renamed", || {
-        place
+        folder
             .files("data/test_location")
             .keys()
             .all(|name| name.contains("_delete"))
     });
     eventually("the report is written", || {
-        place.path("data/reports/results.html").exists()
+        folder.path("data/reports/results.html").exists()
     });
     for worker in &mut workers {
         worker.kill().expect("our own child");
         worker.wait().expect("it ends");
     }
     let (sources, restored) = (
-        place.files("data/test_location"),
-        place.files("data/decompressed_data"),
+        folder.files("data/test_location"),
+        folder.files("data/decompressed_data"),
     );
     for (name, content) in restored {
         let source = &sources[&name.replace(".json", "_delete.json")];
@@ -65,10 +65,10 @@ fn the_originals_variables_carry_files_from_generator_to_report() {
 
 #[test]
 fn without_data_push_nothing_is_sent() {
-    let place = Place::with_spec("  suspend: false");
-    place.write("data/test_location/a.txt", b"words");
+    let folder = WorkFolder::with_spec("  suspend: false");
+    folder.write("data/test_location/a.txt", b"words");
     let run = |args: &[&str]| {
-        place
+        folder
             .command(args)
             .env("READ_LOCATION", "test_location")
             .output()
@@ -79,24 +79,24 @@ fn without_data_push_nothing_is_sent() {
             .status
             .success()
     );
-    let log = std::fs::File::create(place.path("log")).expect("a log");
-    let mut compress = place
+    let log = std::fs::File::create(folder.path("log")).expect("a log");
+    let mut compress = folder
         .command(&["compress", "--data", "data"])
         .stderr(log)
         .spawn()
         .expect("it starts");
     eventually("it is compressed", || {
-        place.log().contains("File compressed")
+        folder.log().contains("File compressed")
     });
     compress.kill().expect("our own child");
     compress.wait().expect("it ends");
     assert!(
-        place.log().contains("ENABLE_DATA_PUSH is False"),
+        folder.log().contains("ENABLE_DATA_PUSH is False"),
         "{}",
-        place.log()
+        folder.log()
     );
     assert!(
-        !place
+        !folder
             .path("data/stream")
             .read_dir()
             .is_ok_and(|mut segments| segments.any(|segment| segment
@@ -107,8 +107,8 @@ fn without_data_push_nothing_is_sent() {
 
 #[test]
 fn a_bad_variable_ends_with_code_64_and_is_named() {
-    let place = Place::with_spec("  suspend: false");
-    let output = place
+    let folder = WorkFolder::with_spec("  suspend: false");
+    let output = folder
         .command(&["compress", "--data", "data"])
         .env("STREAM_FILE_BREAK_SIZE_KB", "lots")
         .output()

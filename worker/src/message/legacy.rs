@@ -1,9 +1,10 @@
-//! The Python original's two messages, field by field and space by space as its `json.dumps` writes
-//! them.
+//! The Python original's two messages, byte for byte as its `json.dumps` writes them.
 
 use serde::Deserialize;
 
 use streampress_codec::legacy::{StageCount, json::put_string};
+
+use super::MessageError;
 
 /// Announces a file on the files queue.
 #[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
@@ -15,7 +16,7 @@ pub struct LegacyAnnouncement {
     pub file_name: String,
 }
 
-/// Announces a compressed file on the chunks queue.
+/// Names the records of a compressed file on the chunks queue.
 #[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
 pub struct LegacyManifest {
     /// A UUID; the original ignores it.
@@ -34,34 +35,7 @@ pub struct LegacyManifest {
     pub metadata: String,
 }
 
-/// A message that is not one of the original's.
-#[derive(Debug, thiserror::Error)]
-pub enum SeedMessageError {
-    /// Not JSON, or a field is missing or of another type.
-    #[error("the {kind} message is not readable")]
-    Json {
-        /// `file` or `chunk`.
-        kind: &'static str,
-        /// What serde says.
-        #[source]
-        source: serde_json::Error,
-    },
-    /// `metadata.name` is neither of the two.
-    #[error(
-        "metadata {0:?} names no known codec: expected {{\"name\": \"lzma\"}} or {{\"name\": \"lzma + bz2\"}}"
-    )]
-    Metadata(String),
-}
-
 impl LegacyAnnouncement {
-    /// Reads a message of the files queue.
-    pub fn parse(text: &str) -> Result<Self, SeedMessageError> {
-        serde_json::from_str(text).map_err(|source| SeedMessageError::Json {
-            kind: "file",
-            source,
-        })
-    }
-
     /// As Python's `json.dumps` writes it.
     pub fn to_json(&self) -> String {
         let mut out = String::from("{");
@@ -74,14 +48,6 @@ impl LegacyAnnouncement {
 }
 
 impl LegacyManifest {
-    /// Reads a message of the chunks queue.
-    pub fn parse(text: &str) -> Result<Self, SeedMessageError> {
-        serde_json::from_str(text).map_err(|source| SeedMessageError::Json {
-            kind: "chunk",
-            source,
-        })
-    }
-
     /// As Python's `json.dumps` writes it.
     pub fn to_json(&self) -> String {
         let mut out = String::from("{");
@@ -107,7 +73,7 @@ impl LegacyManifest {
     }
 
     /// The `metadata` text for so many stages.
-    pub fn metadata_for(stages: StageCount) -> String {
+    pub(crate) fn metadata_for(stages: StageCount) -> String {
         match stages {
             StageCount::One => r#"{"name": "lzma"}"#.into(),
             StageCount::Two => r#"{"name": "lzma + bz2"}"#.into(),
@@ -115,12 +81,12 @@ impl LegacyManifest {
     }
 
     /// The stages that `metadata` names, with or without spaces around the plus.
-    pub fn stages(&self) -> Result<StageCount, SeedMessageError> {
+    pub fn stages(&self) -> Result<StageCount, MessageError> {
         #[derive(Deserialize)]
         struct Metadata {
             name: String,
         }
-        let unknown = || SeedMessageError::Metadata(self.metadata.clone());
+        let unknown = || MessageError::Metadata(self.metadata.clone());
         let metadata: Metadata = serde_json::from_str(&self.metadata).map_err(|_| unknown())?;
         match metadata.name.replace(' ', "").as_str() {
             "lzma" => Ok(StageCount::One),
@@ -139,30 +105,36 @@ fn put_field(out: &mut String, key: &str, value: &str) {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::message::Message;
 
     const CHUNK: &str = r#"{"ID": "eb2e", "file_name": "test_location/\u00e9.json", "file_total_chunk": 1, "shard_id": "shardId-000000000004", "sequence_number": ["4968", "4969"], "metadata": "{\"name\": \"lzma + bz2\"}"}"#;
 
+    fn manifest(body: &str) -> LegacyManifest {
+        match Message::parse(body) {
+            Ok(Message::LegacyManifest(manifest)) => manifest,
+            other => panic!("{other:?}"),
+        }
+    }
+
     #[test]
-    fn messages_come_back_letter_by_letter() {
-        let chunk = LegacyManifest::parse(CHUNK).expect("readable");
+    fn messages_are_written_as_they_were_read() {
+        let chunk = manifest(CHUNK);
         assert_eq!(chunk.to_json(), CHUNK);
         assert_eq!(chunk.stages().ok(), Some(StageCount::Two));
         assert_eq!(
             LegacyManifest::metadata_for(StageCount::Two),
             chunk.metadata
         );
-        let file = r#"{"ID": "5348", "file_name": "multi.json"}"#;
-        assert_eq!(
-            LegacyAnnouncement::parse(file).expect("readable").to_json(),
-            file
-        );
+        let body = r#"{"ID": "5348", "file_name": "multi.json"}"#;
+        match Message::parse(body) {
+            Ok(Message::LegacyAnnouncement(file)) => assert_eq!(file.to_json(), body),
+            other => panic!("{other:?}"),
+        }
     }
 
     #[test]
-    fn other_messages_are_refused() {
-        assert!(LegacyAnnouncement::parse("{}").is_err());
-        assert!(LegacyManifest::parse("not json").is_err());
-        let mut chunk = LegacyManifest::parse(CHUNK).expect("readable");
+    fn a_codec_that_the_original_does_not_have_is_refused() {
+        let mut chunk = manifest(CHUNK);
         chunk.metadata = r#"{"name": "lzma+bz2"}"#.into();
         assert_eq!(chunk.stages().ok(), Some(StageCount::Two));
         chunk.metadata = r#"{"name": "zstd"}"#.into();

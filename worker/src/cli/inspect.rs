@@ -1,28 +1,33 @@
-//! `streampress inspect`: what a packed file is made of, without writing anything.
+//! `streampress inspect`: the blocks and streams of a packed file; writes nothing.
 
-use std::{fmt, io::Read, path::Path};
+use std::fmt;
+use std::io::Read;
+use std::path::Path;
+use std::process::ExitCode;
 
 use anyhow::{Context, Result, bail};
+use streampress_codec::hybrid::frame::{self, BlockHeader, EndFrame};
+use streampress_codec::hybrid::{FrameReader, Limits};
+use streampress_codec::{CodecError, StreamInfo};
 
-use super::{files, unpack};
-use streampress_codec::{
-    CodecError, StreamInfo,
-    hybrid::{
-        FrameReader, Limits,
-        frame::{self, BlockHeader, EndFrame},
-    },
-};
+use super::args::InspectArgs;
+use super::{output, unpack};
+
+pub(super) fn command(args: InspectArgs) -> Result<ExitCode> {
+    output::print(&inspect(&args.file)?.to_string());
+    Ok(ExitCode::SUCCESS)
+}
 
 /// What a packed file holds.
 #[derive(Debug, Clone)]
-pub enum Inspection {
+enum Inspection {
     /// A hybrid file.
     Hybrid {
         /// The block size that it was packed with.
         block_size: u32,
         /// Every block in order.
-        blocks: Vec<Block>,
-        /// The hash and index behind the blocks.
+        blocks: Vec<InspectedBlock>,
+        /// The hash and index after the blocks.
         end: EndFrame,
     },
     /// A seed file.
@@ -36,19 +41,19 @@ pub enum Inspection {
 
 /// One block of a hybrid file.
 #[derive(Debug, Clone)]
-pub struct Block {
+struct InspectedBlock {
     /// Where its header begins.
-    pub offset: u64,
+    offset: u64,
     /// Its header.
-    pub header: BlockHeader,
+    header: BlockHeader,
     /// Its streams.
-    pub streams: Vec<StreamInfo>,
+    streams: Vec<StreamInfo>,
 }
 
 /// Reads a packed file's frames and directories. [`Inspection`] displays as the command prints it.
-pub fn inspect(path: &Path) -> Result<Inspection> {
+fn inspect(path: &Path) -> Result<Inspection> {
     let work = || {
-        let mut input = files::open(path)?;
+        let mut input = output::open(path)?;
         let mut first = Vec::new();
         input
             .by_ref()
@@ -79,7 +84,7 @@ fn inspect_hybrid(input: impl Read) -> Result<Inspection> {
     let mut blocks = Vec::new();
     while let Some(frame) = frames.next_frame()? {
         let frame = frame.map_err(CodecError::from)?;
-        blocks.push(Block {
+        blocks.push(InspectedBlock {
             offset: frame.offset,
             header: frame.header,
             streams: frame.streams().map_err(CodecError::from)?,
@@ -121,7 +126,7 @@ impl fmt::Display for Inspection {
 fn show_hybrid(
     out: &mut fmt::Formatter<'_>,
     block_size: u32,
-    blocks: &[Block],
+    blocks: &[InspectedBlock],
     end: &EndFrame,
 ) -> fmt::Result {
     let packed: u64 = blocks

@@ -1,22 +1,53 @@
-//! Where commands read from and write to: `-` is standard input or output; a file appears whole or
-//! not at all, and never in place of another unless forced.
+//! What commands print, and the files they read and write: `-` is standard input or output; a file appears whole or not at
+//! all, and replaces another only with --force.
 
-use std::{
-    fs::File,
-    io::{self, BufReader, BufWriter, Read, Write},
-    path::{Path, PathBuf},
-};
+use std::fs::File;
+use std::io::{self, BufReader, BufWriter, Read, Write};
+use std::path::{Path, PathBuf};
+
+use anstream::eprintln;
+use clap::builder::styling::{AnsiColor, Style};
 
 use anyhow::{Context, Result, bail};
 use tempfile::NamedTempFile;
 
+const ERROR: Style = AnsiColor::Red.on_default().bold();
+const NOTE: Style = AnsiColor::Cyan.on_default().bold();
+
+/// Prints to standard output. A closed pipe is not an error.
+pub(super) fn print(text: &str) {
+    let _ = io::stdout().lock().write_all(text.as_bytes());
+}
+
+/// Prints a line to standard error.
+pub(super) fn say(text: &str) {
+    eprintln!("{text}");
+}
+
+/// Prints an error to standard error.
+pub(super) fn error(text: &str) {
+    eprintln!("{ERROR}error:{ERROR:#} {text}");
+}
+
+/// Prints a notice to standard error.
+pub(super) fn note(text: &str) {
+    eprintln!("{NOTE}note:{NOTE:#} {text}");
+}
+
+/// Prints the result of a command that wrote `output`, unless the data itself went to standard output.
+pub(super) fn result(output: &Path, text: &str) {
+    if !is_stream(output) {
+        say(&format!("{}: {text}", output.display()));
+    }
+}
+
 /// Whether a path stands for standard input or output.
-pub fn is_stream(path: &Path) -> bool {
+pub(super) fn is_stream(path: &Path) -> bool {
     path.as_os_str() == "-"
 }
 
 /// Opens a file, or standard input for `-`.
-pub fn open(path: &Path) -> Result<Box<dyn Read>> {
+pub(super) fn open(path: &Path) -> Result<Box<dyn Read>> {
     if is_stream(path) {
         return Ok(Box::new(io::stdin().lock()));
     }
@@ -28,14 +59,12 @@ pub fn open(path: &Path) -> Result<Box<dyn Read>> {
 }
 
 /// An output that becomes visible when it is finished.
-pub enum Output {
+pub(super) enum Output {
     /// Standard output: visible at once.
     Stream(io::StdoutLock<'static>),
     /// A temporary file in the folder of the final one.
     File {
-        /// The temporary file.
         temporary: BufWriter<NamedTempFile>,
-        /// Its name in the end.
         path: PathBuf,
         /// Whether it may replace a file of that name.
         force: bool,
@@ -44,7 +73,7 @@ pub enum Output {
 
 impl Output {
     /// Prepares to write `path`, or standard output for `-`.
-    pub fn create(path: &Path, force: bool) -> Result<Self> {
+    pub(super) fn create(path: &Path, force: bool) -> Result<Self> {
         if is_stream(path) {
             return Ok(Self::Stream(io::stdout().lock()));
         }
@@ -70,7 +99,7 @@ impl Output {
     }
 
     /// Makes the output visible under its name.
-    pub fn finish(self) -> Result<()> {
+    pub(super) fn finish(self) -> Result<()> {
         match self {
             Self::Stream(mut stream) => stream.flush().context("writing to standard output"),
             Self::File {
@@ -96,7 +125,7 @@ impl Output {
     }
 }
 
-/// Temporary files are private; a finished one gets the rights that a new file usually has.
+/// Temporary files are private; a finished file gets the usual mode of a new file.
 #[cfg(unix)]
 fn open_up(file: &File) -> io::Result<()> {
     use std::os::unix::fs::PermissionsExt as _;
