@@ -23,7 +23,7 @@ use streampress_tests::slow::{body, consumer};
 use streampress_transport::aws::SqsQueue;
 use streampress_transport::contract_tests::queue::message;
 use streampress_transport::{
-    ChunkStream, DeadLetterReason, Delivery, Depth, Outgoing, Queue, Receipt, TransportResult,
+    ChunkStream, Delivery, Depth, Outgoing, Queue, Receipt, TransportResult,
 };
 use tokio_util::sync::CancellationToken;
 

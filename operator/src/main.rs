@@ -10,7 +10,7 @@ use streampress_operator::http::metrics::OperatorMetrics;
 use streampress_operator::http::{OperatorHealth, router};
 use streampress_operator::release::release_pipelines;
 use streampress_operator::run::run;
-use streampress_operator::transport::aws::Aws;
+use streampress_operator::transport::aws::AwsProvisioner;
 use streampress_transport::is_safe_to_log;
 use tokio::net::TcpListener;
 use tokio::signal::unix::{SignalKind, signal};
@@ -68,7 +68,7 @@ async fn start(args: OperatorArgs) -> Result<()> {
         version = env!("CARGO_PKG_VERSION"),
         "Started."
     );
-    let provisioner = Arc::new(Aws::default());
+    let provisioner = Arc::new(AwsProvisioner::default());
     run(client, provisioner, options, metrics, health, shutdown).await;
     pages.abort();
     // Kubernetes starts it again: a process that lost the lead begins from nothing.

@@ -1,6 +1,6 @@
-//! Queues at SQS and the stream at Kinesis, by the provisioning that `streampress setup` has too. Everything made here carries
-//! the pipeline's UID as a tag from the moment it exists; nothing without it is ever changed or deleted. What AWS answered in
-//! error becomes a reason and a sentence for the pipeline's owner.
+//! Queues at SQS and the stream at Kinesis, by the provisioning that `streampress setup` has too. Everything created here
+//! carries the pipeline's UID as a tag from the moment it exists; nothing without it is ever changed or deleted. Errors of AWS
+//! become a reason and a sentence for the pipeline's owner.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -35,20 +35,20 @@ const COUNT_AGAIN_AFTER: Duration = Duration::from_secs(5);
 /// The most clients that are kept; beyond, all are made anew.
 const MAX_CLIENTS: usize = 256;
 
-/// AWS, or an emulator. Clients are shared by pipelines of the same region, endpoint and credentials.
+/// Provisions on AWS, or an emulator. Clients are shared by pipelines of the same region, endpoint and credentials.
 #[derive(Default)]
-pub struct Aws {
+pub struct AwsProvisioner {
     clients: Mutex<HashMap<AwsOptions, Arc<Client>>>,
 }
 
-/// The clients of some pipelines.
+/// Clients, and what is remembered of their queues.
 struct Client {
     aws: aws::Aws,
     /// Queues' URLs, by name: depths are read every few seconds.
     urls: Mutex<HashMap<String, String>>,
 }
 
-impl Aws {
+impl AwsProvisioner {
     async fn client(&self, plan: &Plan, credentials: Option<&AwsCredentials>) -> Arc<Client> {
         let options = AwsOptions {
             region: Some(plan.region.clone()),
@@ -85,7 +85,7 @@ pub fn provision_plan(plan: &Plan) -> ProvisionPlan {
 }
 
 #[async_trait]
-impl Provisioner for Aws {
+impl Provisioner for AwsProvisioner {
     async fn provide(
         &self,
         plan: &Plan,

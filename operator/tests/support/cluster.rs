@@ -18,7 +18,7 @@ use streampress_operator::http::metrics::OperatorMetrics;
 use streampress_operator::resources::{ObjectKind, WorkerDefaults};
 use streampress_operator::run::{OperatorOptions, run};
 use streampress_operator::transport::manager::ManagerOptions;
-use streampress_operator::transport::memory::Memory;
+use streampress_operator::transport::memory::MemoryProvisioner;
 use tokio::sync::OnceCell;
 use tokio::task::JoinHandle;
 use tokio::time::{Instant, sleep};
@@ -36,7 +36,7 @@ pub struct TestCluster {
     /// The namespace; only this test uses it.
     pub namespace: String,
     /// Queues and streams; they outlive operators.
-    pub transport: Arc<Memory>,
+    pub transport: Arc<MemoryProvisioner>,
     /// Metrics of the running operator.
     pub metrics: OperatorMetrics,
     /// Health of the running operator.
@@ -91,7 +91,7 @@ impl TestCluster {
         Self {
             client,
             namespace,
-            transport: Arc::new(Memory::default()),
+            transport: Arc::new(MemoryProvisioner::default()),
             metrics: OperatorMetrics::default(),
             health: OperatorHealth::default(),
             options,

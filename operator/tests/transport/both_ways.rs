@@ -10,7 +10,7 @@ use streampress_operator::transport::aws::provision_plan;
 use streampress_transport::aws::provision::{self, NotOwned, Outcome, ProvisionPlan};
 use streampress_transport::aws::{Aws, AwsOptions};
 
-use crate::sides::{AwsSide, OTHERS, OURS, Side, keys, names};
+use crate::backends::{AwsBackend, Backend, OTHERS, OURS, keys, names};
 
 /// One way to provision.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -30,10 +30,10 @@ fn setup_plan(plan: &Plan) -> ProvisionPlan {
     }
 }
 
-async fn connect(side: &AwsSide) -> Aws {
+async fn connect(backend: &AwsBackend) -> Aws {
     let options = AwsOptions {
         region: Some("us-east-1".into()),
-        endpoint: Some(side.fake_aws.url.clone()),
+        endpoint: Some(backend.fake_aws.url.clone()),
         credentials: Some(keys()),
         ..AwsOptions::default()
     };
@@ -42,9 +42,9 @@ async fn connect(side: &AwsSide) -> Aws {
 
 impl Way {
     /// Until a run changes nothing more: the operator changes a stream's shards step by step, and does not wait for one.
-    async fn create(self, side: &AwsSide, plan: &Plan) {
+    async fn create(self, backend: &AwsBackend, plan: &Plan) {
         let is_updating = || {
-            let stream = side.part(&plan.parts.stream.name);
+            let stream = backend.resource(&plan.parts.stream.name);
             stream.is_some_and(|stream| stream.is("StreamStatus", "UPDATING"))
         };
         loop {
@@ -52,36 +52,36 @@ impl Way {
                 // AWS's own time for a change; the clock of the fake AWS is the machine's.
                 tokio::time::sleep(Duration::from_millis(20)).await;
             }
-            let before = side.changes();
+            let before = backend.changes();
             match self {
                 Way::Setup => {
-                    let aws = connect(side).await;
+                    let aws = connect(backend).await;
                     provision::create(&aws, &setup_plan(plan)).await.unwrap();
                 }
                 Way::Operator => {
                     let keys = keys();
-                    let provided = side.provisioner().provide(plan, Some(&keys));
+                    let provided = backend.provisioner().provide(plan, Some(&keys));
                     provided.await.unwrap();
                 }
             }
-            if side.changes() == before {
+            if backend.changes() == before {
                 return;
             }
         }
     }
 
     /// Names of what was left.
-    async fn delete(self, side: &AwsSide, plan: &Plan) -> usize {
+    async fn delete(self, backend: &AwsBackend, plan: &Plan) -> usize {
         match self {
             Way::Setup => {
-                let aws = connect(side).await;
+                let aws = connect(backend).await;
                 let outcomes = provision::delete(&aws, &setup_plan(plan)).await.unwrap();
                 let left = outcomes.iter().filter(|it| it.outcome == Outcome::NotOwned);
                 left.count()
             }
             Way::Operator => {
                 let keys = keys();
-                let provisioner = side.provisioner();
+                let provisioner = backend.provisioner();
                 let left = provisioner.remove(plan, DeletionPolicy::Delete, Some(&keys));
                 left.await.unwrap().len()
             }
@@ -92,10 +92,10 @@ impl Way {
 #[tokio::test(flavor = "multi_thread")]
 async fn both_ways_create_the_same() {
     let created = join_all(WAYS.map(async |way| {
-        let side = AwsSide::start().await;
-        let plan = side.plan(OURS);
-        way.create(&side, &plan).await;
-        side.parts(&plan)
+        let backend = AwsBackend::start().await;
+        let plan = backend.plan(OURS);
+        way.create(&backend, &plan).await;
+        backend.resources(&plan)
     }));
     let created = created.await;
     assert_eq!(created[0].len(), 5);
@@ -111,25 +111,35 @@ async fn both_ways_correct_every_setting_of_queues_and_stream() {
         ("FifoThroughputLimit", "perQueue"),
     ];
     join_all(WAYS.map(async |way| {
-        let side = AwsSide::start().await;
-        let plan = side.plan(OURS);
-        way.create(&side, &plan).await;
-        let planned = side.parts(&plan);
+        let backend = AwsBackend::start().await;
+        let plan = backend.plan(OURS);
+        way.create(&backend, &plan).await;
+        let planned = backend.resources(&plan);
         for name in plan.queues() {
             for (attribute, value) in queue_settings {
                 let ask = json!({"QueueUrl": name, "Attributes": {attribute: value}});
-                side.fake_aws.ask_sqs("SetQueueAttributes", &ask).unwrap();
-                assert_ne!(side.parts(&plan), planned, "{name} {attribute}");
-                way.create(&side, &plan).await;
-                assert_eq!(side.parts(&plan), planned, "{way:?}: {name} {attribute}");
+                backend
+                    .fake_aws
+                    .ask_sqs("SetQueueAttributes", &ask)
+                    .unwrap();
+                assert_ne!(backend.resources(&plan), planned, "{name} {attribute}");
+                way.create(&backend, &plan).await;
+                assert_eq!(
+                    backend.resources(&plan),
+                    planned,
+                    "{way:?}: {name} {attribute}"
+                );
             }
         }
         for queue in [&plan.parts.files_queue, &plan.parts.chunks_queue] {
-            let policy = side.redrive(&queue.dead_letter_name, queue.max_receive_count + 1);
+            let policy = backend.redrive(&queue.dead_letter_name, queue.max_receive_count + 1);
             let ask = json!({"QueueUrl": queue.name, "Attributes": {"RedrivePolicy": policy}});
-            side.fake_aws.ask_sqs("SetQueueAttributes", &ask).unwrap();
-            way.create(&side, &plan).await;
-            assert_eq!(side.parts(&plan), planned, "{way:?}: {}", queue.name);
+            backend
+                .fake_aws
+                .ask_sqs("SetQueueAttributes", &ask)
+                .unwrap();
+            way.create(&backend, &plan).await;
+            assert_eq!(backend.resources(&plan), planned, "{way:?}: {}", queue.name);
         }
         let stream = &plan.parts.stream.name;
         for (action, key, value) in [
@@ -139,10 +149,14 @@ async fn both_ways_correct_every_setting_of_queues_and_stream() {
             ("UpdateShardCount", "TargetShardCount", 1),
         ] {
             let ask = json!({"StreamName": stream, key: value});
-            side.fake_aws.ask_kinesis(action, &ask).unwrap();
-            assert_ne!(side.parts(&plan), planned, "{action} {value}");
-            way.create(&side, &plan).await;
-            assert_eq!(side.parts(&plan), planned, "{way:?}: {action} {value}");
+            backend.fake_aws.ask_kinesis(action, &ask).unwrap();
+            assert_ne!(backend.resources(&plan), planned, "{action} {value}");
+            way.create(&backend, &plan).await;
+            assert_eq!(
+                backend.resources(&plan),
+                planned,
+                "{way:?}: {action} {value}"
+            );
         }
     }))
     .await;
@@ -151,12 +165,12 @@ async fn both_ways_correct_every_setting_of_queues_and_stream() {
 #[tokio::test(flavor = "multi_thread")]
 async fn both_ways_reach_any_number_of_shards() {
     join_all(WAYS.map(async |way| {
-        let side = AwsSide::start().await;
-        let mut plan = side.plan(OURS);
+        let backend = AwsBackend::start().await;
+        let mut plan = backend.plan(OURS);
         for shards in [2, 9, 1] {
             plan.parts.stream.shards = shards;
-            way.create(&side, &plan).await;
-            let stream = side.part(&plan.parts.stream.name).unwrap();
+            way.create(&backend, &plan).await;
+            let stream = backend.resource(&plan.parts.stream.name).unwrap();
             assert!(
                 stream.is("OpenShardCount", &shards.to_string()),
                 "{way:?}: {stream:?}"
@@ -185,14 +199,14 @@ async fn both_ways_survive_lost_answers() {
         .into_iter()
         .flat_map(|way| calls.map(|call| (way, call)));
     join_all(cases.map(async |(way, call)| {
-        let side = AwsSide::start().await;
-        let plan = side.plan(OURS);
-        side.fake_aws.lose_next(call);
-        way.create(&side, &plan).await;
-        assert_eq!(side.parts(&plan).len(), 5, "{way:?}: {call}");
-        side.fake_aws.lose_next(call);
-        assert_eq!(way.delete(&side, &plan).await, 0, "{way:?}: {call}");
-        assert!(side.parts(&plan).is_empty(), "{way:?}: {call}");
+        let backend = AwsBackend::start().await;
+        let plan = backend.plan(OURS);
+        backend.fake_aws.lose_next(call);
+        way.create(&backend, &plan).await;
+        assert_eq!(backend.resources(&plan).len(), 5, "{way:?}: {call}");
+        backend.fake_aws.lose_next(call);
+        assert_eq!(way.delete(&backend, &plan).await, 0, "{way:?}: {call}");
+        assert!(backend.resources(&plan).is_empty(), "{way:?}: {call}");
     }))
     .await;
 }
@@ -200,17 +214,17 @@ async fn both_ways_survive_lost_answers() {
 #[tokio::test(flavor = "multi_thread")]
 async fn both_ways_delete_nothing_of_another_owner() {
     join_all(WAYS.map(async |way| {
-        let side = AwsSide::start().await;
-        let others = side.plan(OTHERS);
-        way.create(&side, &others).await;
-        let before = side.parts(&others);
+        let backend = AwsBackend::start().await;
+        let others = backend.plan(OTHERS);
+        way.create(&backend, &others).await;
+        let before = backend.resources(&others);
         // The same names, as of a pipeline that was deleted and created again.
         let ours = Plan {
             uid: OURS.into(),
             ..others.clone()
         };
-        assert_eq!(way.delete(&side, &ours).await, names(&ours).len());
-        assert_eq!(side.parts(&others), before);
+        assert_eq!(way.delete(&backend, &ours).await, names(&ours).len());
+        assert_eq!(backend.resources(&others), before);
     }))
     .await;
 }

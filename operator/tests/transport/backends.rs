@@ -1,4 +1,4 @@
-//! The two sides, and what is behind each of them.
+//! The two backends of the operator's transport, and access to what they keep.
 
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -6,13 +6,13 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use serde_json::{Map, Value, json};
 use streampress_crds::CheckedPipeline;
 use streampress_crds::api::pipeline::{CompressionPipeline, TransportPolicy};
-use streampress_operator::transport::aws::Aws;
-use streampress_operator::transport::memory::Memory;
+use streampress_operator::transport::aws::AwsProvisioner;
+use streampress_operator::transport::memory::MemoryProvisioner;
 use streampress_operator::transport::{OWNER_TAG, Plan, Provisioner};
 use streampress_tests::fake_aws::{FakeAws, Options, sqs};
 use streampress_transport::aws::AwsCredentials;
 
-/// The pipeline of these tests, and another of the same name at another time, whose queues have other names.
+/// The UIDs of the pipeline of these tests, and of another of the same name at another time, whose queues have other names.
 pub const OURS: &str = "uid-1";
 pub const OTHERS: &str = "uid-2";
 
@@ -25,33 +25,33 @@ const LOOKS: [&str; 5] = [
     "ListTagsForStream",
 ];
 
-/// A queue or a stream, as it is.
+/// A queue or a stream as it exists.
 #[derive(Clone, Debug, PartialEq)]
-pub struct Part {
+pub struct Resource {
     /// Empty without a tag.
     pub owner: String,
     pub attributes: BTreeMap<String, String>,
 }
 
-impl Part {
+impl Resource {
     pub fn is(&self, attribute: &str, value: &str) -> bool {
         self.attributes.get(attribute).is_some_and(|it| it == value)
     }
 }
 
-/// One side, and a way to what is behind it that is not the side's own.
-pub trait Side {
+/// One backend, and access to what it keeps that is not its own.
+pub trait Backend {
     fn provisioner(&self) -> &dyn Provisioner;
     fn endpoint(&self) -> &str;
-    fn part(&self, name: &str) -> Option<Part>;
+    fn resource(&self, name: &str) -> Option<Resource>;
     fn arn(&self, name: &str) -> String;
-    /// Made by somebody; FIFO if its name says so.
+    /// Created by another owner; FIFO if its name says so.
     fn make_queue(&self, name: &str, owner: &str, attributes: &[(&str, &str)]);
     fn make_stream(&self, name: &str, owner: &str);
     fn delete(&self, name: &str);
-    /// So many messages wait from now on.
+    /// So many messages are added.
     fn fill(&self, queue: &str, messages: u64);
-    /// How often the side changed anything.
+    /// How often anything was created, changed or deleted.
     fn changes(&self) -> u64;
 
     /// Two shards and 48 hours, like a pipeline of namespace `n`.
@@ -78,15 +78,15 @@ pub trait Side {
         }
     }
 
-    /// What there is of a plan's parts.
-    fn parts(&self, plan: &Plan) -> BTreeMap<String, Part> {
+    /// Which of a plan's queues and stream exist.
+    fn resources(&self, plan: &Plan) -> BTreeMap<String, Resource> {
         names(plan)
             .into_iter()
-            .filter_map(|name| Some((name.clone(), self.part(&name)?)))
+            .filter_map(|name| Some((name.clone(), self.resource(&name)?)))
             .collect()
     }
 
-    /// Somebody made all that a plan needs, and nobody's tag is on it.
+    /// Another owner created all that a plan needs, without a tag.
     fn make_all(&self, plan: &Plan) {
         for queue in [&plan.parts.files_queue, &plan.parts.chunks_queue] {
             self.make_queue(&queue.dead_letter_name, "", &[]);
@@ -107,15 +107,15 @@ pub fn names(plan: &Plan) -> Vec<String> {
     all.map(str::to_owned).collect()
 }
 
-/// Keys that the stand-in takes.
+/// Credentials that the fake takes.
 pub fn keys() -> AwsCredentials {
     AwsCredentials::new("test", "test")
 }
 
 #[derive(Default)]
-pub struct MemorySide(Memory);
+pub struct MemoryBackend(MemoryProvisioner);
 
-impl Side for MemorySide {
+impl Backend for MemoryBackend {
     fn provisioner(&self) -> &dyn Provisioner {
         &self.0
     }
@@ -124,8 +124,8 @@ impl Side for MemorySide {
         "http://memory"
     }
 
-    fn part(&self, name: &str) -> Option<Part> {
-        self.0.part(name).map(|part| Part {
+    fn resource(&self, name: &str) -> Option<Resource> {
+        self.0.resource(name).map(|part| Resource {
             owner: part.owner,
             attributes: part.attributes,
         })
@@ -159,18 +159,18 @@ impl Side for MemorySide {
     }
 }
 
-pub struct AwsSide {
+pub struct AwsBackend {
     pub fake_aws: FakeAws,
-    aws: Aws,
+    aws: AwsProvisioner,
     sent: AtomicU64,
 }
 
-impl AwsSide {
+impl AwsBackend {
     pub async fn start() -> Self {
         Self::start_with(1).await
     }
 
-    /// What goes wrong later is drawn from `seed`.
+    /// Faults are drawn from `seed`.
     pub async fn start_with(seed: u64) -> Self {
         let options = Options {
             seed,
@@ -178,22 +178,22 @@ impl AwsSide {
         };
         Self {
             fake_aws: FakeAws::start(options).await.unwrap(),
-            aws: Aws::default(),
+            aws: AwsProvisioner::default(),
             sent: AtomicU64::default(),
         }
     }
 
-    fn queue(&self, name: &str) -> Option<Part> {
+    fn queue(&self, name: &str) -> Option<Resource> {
         let ask = json!({"QueueUrl": name});
         let attributes = self.fake_aws.ask_sqs("GetQueueAttributes", &ask).ok()?;
         let tags = self.fake_aws.ask_sqs("ListQueueTags", &ask).ok()?;
-        Some(Part {
+        Some(Resource {
             owner: text(&tags["Tags"][OWNER_TAG]),
             attributes: texts(attributes["Attributes"].as_object()?),
         })
     }
 
-    fn stream(&self, name: &str) -> Option<Part> {
+    fn stream(&self, name: &str) -> Option<Resource> {
         let ask = json!({"StreamName": name});
         let summary = self
             .fake_aws
@@ -204,7 +204,7 @@ impl AwsSide {
             .as_array()?
             .iter()
             .find(|tag| tag["Key"] == OWNER_TAG);
-        Some(Part {
+        Some(Resource {
             owner: owner.map_or_else(String::new, |tag| text(&tag["Value"])),
             attributes: texts(summary["StreamDescriptionSummary"].as_object()?),
         })
@@ -226,7 +226,7 @@ fn texts(all: &Map<String, Value>) -> BTreeMap<String, String> {
         .collect()
 }
 
-impl Side for AwsSide {
+impl Backend for AwsBackend {
     fn provisioner(&self) -> &dyn Provisioner {
         &self.aws
     }
@@ -235,7 +235,7 @@ impl Side for AwsSide {
         &self.fake_aws.url
     }
 
-    fn part(&self, name: &str) -> Option<Part> {
+    fn resource(&self, name: &str) -> Option<Resource> {
         self.queue(name).or_else(|| self.stream(name))
     }
 
