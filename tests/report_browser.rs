@@ -1,8 +1,8 @@
 //! The report page in a real headless browser: `cargo test -p streampress-tests --features browser`.
 //!
-//! Each test opens the page inside a probe, a page of its own that shows the report in a frame of
-//! a given width, looks around in it, and writes what it found where `--dump-dom` prints it.
-//! With `STREAMPRESS_SCREENSHOTS` set to a folder, pictures are left there for people to look at.
+//! Each test opens the report in a frame of a given width inside a page of its own, evaluates JavaScript in it, and
+//! writes the findings where `--dump-dom` prints them.
+//! With `STREAMPRESS_SCREENSHOTS` set to a folder, the tests save screenshots there.
 #![expect(clippy::unwrap_used, reason = "tests")]
 
 use std::path::{Path, PathBuf};
@@ -25,7 +25,7 @@ const HOSTILE: [&str; 8] = [
     "../../etc/passwd\0\n.txt",
 ];
 
-/// What the probe looks at, as JavaScript expressions over `w` (window) and `d` (document).
+/// JavaScript expressions over `w` (window) and `d` (document) that the probe evaluates.
 const LOOK: &str = r##"{
   enhanced: d.documentElement.dataset.enhanced,
   pwned: w.pwned || window.pwned || 0,
@@ -60,7 +60,7 @@ fn chromium() -> PathBuf {
     found.expect("no Chromium found: install the package chromium or set STREAMPRESS_CHROMIUM")
 }
 
-/// Runs the browser once, on a profile of its own.
+/// Runs the browser once, with its own profile.
 fn browse(page: &Path, flags: &[&str]) -> Output {
     let profile = tempfile::tempdir().unwrap();
     let output = Command::new(chromium())
@@ -95,7 +95,7 @@ fn dark_flag(dark: bool) -> &'static str {
     }
 }
 
-/// Opens the report in a frame of `width` and tells what `look` finds after `act` has run.
+/// Opens the report in a frame of `width` and returns what `look` evaluates to after `act` has run.
 fn probe(report: &str, width: u32, dark: bool, act: &str, look: &str) -> Value {
     let folder = tempfile::tempdir().unwrap();
     let page = folder.path().join("probe.html");
@@ -287,7 +287,7 @@ fn a_long_run_is_shown_whole_and_harmless() {
     assert!(report.len() < 300_000, "{} bytes", report.len());
     let found = probe(&report, 1280, false, "", LOOK);
     screenshot("report-light.png", &report, 1280, 2300, false);
-    assert_eq!(found["enhanced"], "yes", "the script ran to its end");
+    assert_eq!(found["enhanced"], "yes", "the script finished");
     assert_eq!(found["pwned"], 0);
     assert_eq!(found["injected"], false);
     assert_eq!(found["external"], json!([]));
@@ -307,7 +307,7 @@ fn a_long_run_is_shown_whole_and_harmless() {
     let steps = json!(["Step 01", "Step 02", "Total", "Improvement", "Restore"]);
     assert_eq!(found["steps"], steps);
     assert_eq!(found["rows"], 200);
-    assert_eq!(found["names"][7], HOSTILE[0], "names are shown as they are");
+    assert_eq!(found["names"][7], HOSTILE[0], "names are shown unchanged");
     assert_eq!(found["names"][1], HOSTILE[6]);
     assert_eq!(found["lines"], json!([true, true]));
     assert_eq!(found["bars"].as_array().unwrap().len(), 3);

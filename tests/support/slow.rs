@@ -1,4 +1,4 @@
-//! A consumer whose work takes its time and has no effect but a count.
+//! A consumer whose handler takes a given time and only counts.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
@@ -12,17 +12,17 @@ use streampress_crds::Role;
 use streampress_transport::{Queue, SlotLock};
 use tokio_util::sync::CancellationToken;
 
-/// Takes its time, and counts.
+/// Takes its time for each message and counts those it finished.
 #[derive(Debug)]
-pub struct Slow {
+pub struct SlowHandler {
     /// For each message.
     pub takes: Duration,
-    /// Messages worked off to their end.
+    /// Messages handled to their end.
     pub handled: AtomicU32,
 }
 
-impl Slow {
-    /// Nothing handled yet.
+impl SlowHandler {
+    /// A handler that has handled nothing yet.
     pub fn new(takes: Duration) -> Arc<Self> {
         Arc::new(Self {
             takes,
@@ -32,14 +32,14 @@ impl Slow {
 }
 
 #[async_trait]
-impl Handler for Slow {
+impl Handler for SlowHandler {
     async fn handle(
         &self,
         _message: &Message,
         context: MessageContext<'_>,
     ) -> Result<Handled, HandlerError> {
         tokio::select! {
-            () = tokio::time::sleep(self.takes) => {}
+            () = tokio::time::sleep(self.takes) => {} // The work itself.
             () = context.stop.cancelled() => return Err(HandlerError::Interrupted),
         }
         self.handled.fetch_add(1, Ordering::SeqCst);
@@ -52,7 +52,7 @@ pub fn body(name: &str) -> String {
     format!(r#"{{"ID": "", "file_name": "{name}"}}"#)
 }
 
-/// A consumer as a role has one.
+/// A consumer with the settings that a role has.
 pub fn consumer(
     queue: Arc<dyn Queue>,
     lock: Arc<dyn SlotLock>,

@@ -2,7 +2,8 @@
 
 mod support;
 
-use support::{WorkFolder, eventually, text};
+use streampress_transport::contract_tests::eventually_blocking;
+use support::{WorkFolder, text};
 
 #[test]
 fn the_originals_variables_move_files_from_generator_to_report() {
@@ -33,16 +34,16 @@ fn the_originals_variables_move_files_from_generator_to_report() {
                 .expect("it starts")
         })
         .into();
-    eventually("both files are restored", || {
+    eventually_blocking("both files are restored", || {
         folder.files("data/decompressed_data").len() == 2
     });
-    eventually("sources of several chunks are renamed", || {
+    eventually_blocking("sources of several chunks are renamed", || {
         folder
             .files("data/test_location")
             .keys()
             .all(|name| name.contains("_delete"))
     });
-    eventually("the report is written", || {
+    eventually_blocking("the report is written", || {
         folder.path("data/reports/results.html").exists()
     });
     for worker in &mut workers {
@@ -85,7 +86,7 @@ fn without_data_push_nothing_is_sent() {
         .stderr(log)
         .spawn()
         .expect("it starts");
-    eventually("it is compressed", || {
+    eventually_blocking("it is compressed", || {
         folder.log().contains("File compressed")
     });
     compress.kill().expect("our own child");

@@ -2,7 +2,8 @@
 
 mod support;
 
-use support::{WorkFolder, eventually, text};
+use streampress_transport::contract_tests::eventually_blocking;
+use support::{WorkFolder, text};
 
 const DATA: [&str; 3] = ["pipeline.yaml", "--data", "data"];
 
@@ -18,7 +19,7 @@ fn three_processes_move_files_through_one_data_folder() {
         folder.start(&role("decompress")),
     );
     folder.run_well(&[&role("generate")[..], &["--files", "8"]].concat());
-    eventually("all files are restored", || {
+    eventually_blocking("all files are restored", || {
         folder.files("data/out").len() == 8
     });
     assert!(compressor.is_running() && decompressor.is_running());
@@ -42,7 +43,7 @@ fn two_compressors_on_two_slots_never_compress_one_file_twice() {
     ];
     let decompressor = folder.start(&role("decompress"));
     folder.run_well(&[&role("generate")[..], &["--files", "24"]].concat());
-    eventually("all files are restored", || {
+    eventually_blocking("all files are restored", || {
         folder.files("data/out").len() == 24
     });
     for running in started {
@@ -67,12 +68,12 @@ fn with_one_slot_the_second_compressor_takes_over_when_the_first_is_killed() {
     let first = folder.start(&role("compress"));
     let decompressor = folder.start(&role("decompress"));
     folder.run_well(&[&role("generate")[..], &["--files", "30"]].concat());
-    eventually("the first compresses", || {
+    eventually_blocking("the first compresses", || {
         !folder.files("data/out").is_empty()
     });
     let second = folder.start(&role("compress"));
     first.kill();
-    eventually("the second has done the rest", || {
+    eventually_blocking("the second has done the rest", || {
         folder.files("data/out").len() == 30
     });
     assert_eq!(folder.files("data/in"), folder.files("data/out"));
@@ -99,7 +100,7 @@ fn a_submitted_file_is_restored_and_submitting_it_twice_is_one_file() {
         ]);
         assert!(said.contains("announced as note.txt"), "{said}");
     }
-    eventually("it is restored", || {
+    eventually_blocking("it is restored", || {
         folder.files("data/out").contains_key("note.txt")
     });
     assert_eq!(folder.files("data/out")["note.txt"], b"a note\n");
@@ -131,7 +132,7 @@ fn a_missing_source_is_a_dead_letter_with_a_reason_and_redrive_sends_it_again() 
         folder.start(&role("compress")),
         folder.start(&role("decompress")),
     ];
-    eventually("it is a dead letter", || {
+    eventually_blocking("it is a dead letter", || {
         folder.log().contains("SourceMissing")
     });
     let listed = folder.run_well(&[&["redrive"][..], &DATA, &["--list"]].concat());
@@ -142,7 +143,7 @@ fn a_missing_source_is_a_dead_letter_with_a_reason_and_redrive_sends_it_again() 
     std::fs::rename(folder.path("aside"), folder.path("data/in/late.csv")).expect("moved back");
     let said = folder.run_well(&[&["redrive"][..], &DATA].concat());
     assert!(said.contains("late.csv: sent again"), "{said}");
-    eventually("it is restored", || {
+    eventually_blocking("it is restored", || {
         folder.files("data/out").contains_key("late.csv")
     });
     workers.into_iter().for_each(|worker| {
@@ -167,7 +168,7 @@ fn a_source_that_changed_after_it_was_announced_is_announced_anew() {
         folder.start(&role("compress")),
         folder.start(&role("decompress")),
     ];
-    eventually("the new content is restored", || {
+    eventually_blocking("the new content is restored", || {
         folder.files("data/out").contains_key("a.txt")
     });
     assert_eq!(text(&folder.files("data/out")["a.txt"]), "as it is now");
@@ -185,14 +186,14 @@ fn a_folder_is_scanned_for_files_that_do_not_change() {
         folder.start(&role("decompress")),
     ];
     folder.write("data/in/first.log", b"one line\n");
-    eventually("the first is restored", || {
+    eventually_blocking("the first is restored", || {
         folder.files("data/out").contains_key("first.log")
     });
     folder.write("data/in/sub/second.json", b"[1, 2]\n");
-    eventually("the second is restored", || {
+    eventually_blocking("the second is restored", || {
         folder.files("data/out").contains_key("sub/second.json")
     });
-    eventually("sources are renamed", || {
+    eventually_blocking("sources are renamed", || {
         folder
             .files("data/in")
             .keys()
@@ -225,7 +226,7 @@ fn an_older_version_never_overwrites_a_newer_one() {
         folder.start(&role("compress")),
         folder.start(&role("decompress")),
     ];
-    eventually("it is skipped", || {
+    eventually_blocking("it is skipped", || {
         folder.log().contains("newer version is restored already")
     });
     assert_eq!(

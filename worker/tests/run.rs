@@ -4,7 +4,8 @@ mod support;
 
 use std::time::Duration;
 
-use support::{WorkFolder, eventually, text};
+use streampress_transport::contract_tests::eventually_blocking;
+use support::{WorkFolder, text};
 
 #[test]
 fn a_run_restores_every_generated_file_and_reports_it() {
@@ -79,7 +80,7 @@ fn an_input_folder_without_files_to_take_is_an_error_with_a_remedy() {
 fn a_stopped_run_continues_where_it_stopped() {
     let folder = WorkFolder::with_generator(60);
     let running = folder.start(&["run", "pipeline.yaml", "--data", "data"]);
-    eventually("a file is restored", || {
+    eventually_blocking("a file is restored", || {
         !folder.files("data/out").is_empty()
     });
     assert_eq!(running.stop(), Some(1));

@@ -11,7 +11,7 @@ use streampress_operator::transport::Plan;
 use streampress_operator::transport::aws::AwsProvisioner;
 use streampress_operator::transport::problem::{Problem, Retry};
 use streampress_operator::transport::{Depths, Provisioner};
-use streampress_tests::fake_aws::clock::Clock;
+use streampress_tests::fake_aws::clock::FakeClock;
 use streampress_tests::fake_aws::faults::Faults;
 use tokio::time::timeout;
 
@@ -275,7 +275,7 @@ async fn a_message_in_flight_keeps_its_queue() {
     provide(&backend, &plan).await.unwrap();
     let name = &plan.parts.chunks_queue.name;
     backend.fill(name, 1);
-    let now = Clock::default().now();
+    let now = FakeClock::default().now();
     let ask = json!({"QueueUrl": name});
     backend.fake_aws.sqs().receive(&ask, now, true).unwrap();
     let depths = backend.provisioner().depths(&plan, Some(&keys())).await;

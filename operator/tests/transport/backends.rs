@@ -9,7 +9,7 @@ use streampress_crds::api::pipeline::{CompressionPipeline, TransportPolicy};
 use streampress_operator::transport::aws::AwsProvisioner;
 use streampress_operator::transport::memory::MemoryProvisioner;
 use streampress_operator::transport::{OWNER_TAG, Plan, Provisioner};
-use streampress_tests::fake_aws::{FakeAws, Options, sqs};
+use streampress_tests::fake_aws::{FakeAws, FakeAwsOptions, sqs};
 use streampress_transport::aws::AwsCredentials;
 
 /// The UIDs of the pipeline of these tests, and of another of the same name at another time, whose queues have other names.
@@ -172,9 +172,9 @@ impl AwsBackend {
 
     /// Faults are drawn from `seed`.
     pub async fn start_with(seed: u64) -> Self {
-        let options = Options {
+        let options = FakeAwsOptions {
             seed,
-            ..Options::default()
+            ..FakeAwsOptions::default()
         };
         Self {
             fake_aws: FakeAws::start(options).await.unwrap(),

@@ -5,7 +5,6 @@ use std::collections::BTreeMap;
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Output, Stdio};
-use std::time::Duration;
 
 use serde_json::Value;
 
@@ -158,13 +157,4 @@ impl Drop for Running {
 
 pub fn text(bytes: &[u8]) -> String {
     String::from_utf8_lossy(bytes).into_owned()
-}
-
-/// Waits until the condition holds, however long that takes: the test runner ends a test that hangs, and shows `what`.
-pub fn eventually(what: &str, mut holds: impl FnMut() -> bool) {
-    println!("waiting: {what}");
-    while !holds() {
-        // Between two looks at the condition.
-        std::thread::sleep(Duration::from_millis(20));
-    }
 }

@@ -1,6 +1,7 @@
 //! The contracts of the traits as tests, the same for every implementation: each check requests something new of the
 //! [`Implementation`] and panics with what was wrong. What only one implementation promises is tested beside it.
 
+mod eventually;
 pub mod files;
 pub mod lock;
 pub mod queue;
@@ -12,6 +13,7 @@ use std::time::Duration;
 use async_trait::async_trait;
 
 use crate::{ChunkStream, Queue, SlotLock};
+pub use eventually::{Condition, eventually, eventually_blocking};
 
 /// Longer than anything that works takes, also on a loaded machine; failing checks end after this.
 pub const PATIENCE: Duration = Duration::from_secs(60);
@@ -27,16 +29,4 @@ pub trait Implementation: Send + Sync {
     async fn stream(&self) -> Arc<dyn ChunkStream>;
     /// The same new slots as seen by `participants` processes.
     async fn locks(&self, participants: usize, slots: u32) -> Vec<Arc<dyn SlotLock>>;
-}
-
-/// Calls `probe` until it answers true; panics after [`PATIENCE`].
-pub async fn eventually<F: Future<Output = bool>>(what: &str, mut probe: impl FnMut() -> F) {
-    let probing = async {
-        while !probe().await {
-            // Between two probes: what is waited for announces itself in no other way.
-            tokio::time::sleep(Duration::from_millis(20)).await;
-        }
-    };
-    let outcome = tokio::time::timeout(PATIENCE, probing).await;
-    assert!(outcome.is_ok(), "never came true: {what}");
 }

@@ -1,4 +1,4 @@
-//! Somebody at a command line: a folder with a pipeline's YAML, the program, and queues and stream at some address.
+//! The program `streampress` in a folder of its own, with a pipeline's YAML, credentials and an AWS endpoint.
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -6,24 +6,22 @@ use std::io::{Read, Write};
 use std::net::TcpStream;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Output, Stdio};
-use std::time::{Duration, Instant};
 
-/// How long something may take before a test gives up on it; a bound on a hang, not a measure of speed.
-const PATIENCE: Duration = Duration::from_secs(120);
+use crate::eventually_blocking;
 
-/// See the module.
+/// A folder and an environment in which the program runs.
 #[derive(Debug)]
-pub struct Desk {
+pub struct Sandbox {
     program: &'static str,
     folder: tempfile::TempDir,
     name: String,
-    /// What the program is told in its environment.
+    /// The program's whole environment.
     variables: Vec<(String, String)>,
 }
 
-impl Desk {
+impl Sandbox {
     /// `program` is `env!("CARGO_BIN_EXE_streampress-program")`, which only a test knows; `spec` is YAML below `spec:`,
-    /// indented by two spaces. The pipeline's queues and stream are called after `name`.
+    /// indented by two spaces. The pipeline, its queues and its stream are named after `name`.
     pub fn new(program: &'static str, url: &str, name: &str, spec: &str) -> Self {
         let folder = tempfile::tempdir().expect("a temporary folder");
         let yaml = format!(
@@ -47,16 +45,16 @@ impl Desk {
         }
     }
 
-    /// Of somebody whom other variables make known, in place of the credentials that a desk has.
-    pub fn known_by(self, variables: &[(&str, &str)]) -> Self {
+    /// Replaces the environment, the credentials included.
+    pub fn with_variables(self, variables: &[(&str, &str)]) -> Self {
         Self {
             variables: owned(variables),
             ..self
         }
     }
 
-    /// In the place of a container of the original: no YAML, only variables.
-    pub fn of_the_original(program: &'static str, variables: &[(&str, &str)]) -> Self {
+    /// The environment of the Python original's container: no YAML, only variables.
+    pub fn legacy(program: &'static str, variables: &[(&str, &str)]) -> Self {
         Self {
             program,
             folder: tempfile::tempdir().expect("a temporary folder"),
@@ -70,18 +68,18 @@ impl Desk {
         self.folder.path().join(name)
     }
 
-    /// What stands for /data with `--aws`.
+    /// A path in the folder that /data stands for with `--aws`.
     pub fn data(&self, name: &str) -> PathBuf {
         self.path("streampress-data").join(&self.name).join(name)
     }
 
-    /// Writes a file, with the folders above it.
+    /// Writes a file and creates the folders above it.
     pub fn write(&self, path: &Path, content: impl AsRef<[u8]>) {
-        fs::create_dir_all(path.parent().expect("a parent")).expect("folders can be made");
+        fs::create_dir_all(path.parent().expect("a parent")).expect("folders can be created");
         fs::write(path, content).expect("a file can be written");
     }
 
-    /// The files of a folder of the data, by name; unfinished ones left out.
+    /// The files of a folder of the data, by name, without unfinished ones.
     pub fn files(&self, folder: &str) -> BTreeMap<String, Vec<u8>> {
         let entries = fs::read_dir(self.data(folder)).into_iter().flatten();
         entries
@@ -98,12 +96,12 @@ impl Desk {
             .collect()
     }
 
-    /// A command with the desk's variables and none of the machine's own settings.
+    /// A command with the sandbox's environment and nothing of the machine's.
     pub fn command(&self, args: &[&str]) -> Command {
-        self.dressed(Command::new(self.program), args)
+        self.prepare(Command::new(self.program), args)
     }
 
-    fn dressed(&self, mut command: Command, args: &[&str]) -> Command {
+    fn prepare(&self, mut command: Command, args: &[&str]) -> Command {
         command
             .current_dir(self.folder.path())
             .args(args)
@@ -114,29 +112,29 @@ impl Desk {
         command
     }
 
-    /// Runs to the end.
-    pub fn run(&self, args: &[&str]) -> Said {
+    /// Runs a command to its end.
+    pub fn run(&self, args: &[&str]) -> CommandOutput {
         let output = self.command(args).output().expect("the program starts");
-        Said::of(output)
+        CommandOutput::of(output)
     }
 
-    /// Starts and goes on; its log is `<log>` in the folder.
-    pub fn start(&self, log: &str, args: &[&str]) -> Running {
+    /// Starts a command; its log is `<log>` in the folder.
+    pub fn start(&self, log: &str, args: &[&str]) -> RunningProgram {
         self.start_command(log, self.command(args))
     }
 
-    /// The same within a cgroup, by the path of its `cgroup.procs`: its limits hold from the first byte.
-    pub fn start_within(&self, group: &Path, log: &str, args: &[&str]) -> Running {
+    /// Starts a command within a cgroup, by the path of its `cgroup.procs`: its limits hold from the first byte.
+    pub fn start_within(&self, cgroup: &Path, log: &str, args: &[&str]) -> RunningProgram {
         let mut shell = Command::new("/bin/sh");
         shell
             .args(["-c", "echo $$ > \"$0\" && exec \"$@\""])
-            .arg(group)
+            .arg(cgroup)
             .arg(self.program);
-        self.start_command(log, self.dressed(shell, args))
+        self.start_command(log, self.prepare(shell, args))
     }
 
-    /// The same with a command that was given more.
-    pub fn start_command(&self, log: &str, mut command: Command) -> Running {
+    /// Starts a command of [`Sandbox::command`].
+    pub fn start_command(&self, log: &str, mut command: Command) -> RunningProgram {
         let path = self.path(log);
         let file = fs::File::create(&path).expect("a log file");
         let child = command
@@ -144,7 +142,7 @@ impl Desk {
             .stderr(file)
             .spawn()
             .expect("the program starts");
-        Running { child, log: path }
+        RunningProgram { child, log: path }
     }
 }
 
@@ -157,41 +155,41 @@ fn owned(variables: &[(&str, &str)]) -> Vec<(String, String)> {
 
 /// How a command ended.
 #[derive(Debug)]
-pub struct Said {
+pub struct CommandOutput {
     /// Its exit code.
     pub code: Option<i32>,
     /// Standard output.
-    pub out: String,
+    pub stdout: String,
     /// Standard error.
-    pub err: String,
+    pub stderr: String,
 }
 
-impl Said {
+impl CommandOutput {
     fn of(output: Output) -> Self {
         let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
         Self {
             code: output.status.code(),
-            out: text(&output.stdout),
-            err: text(&output.stderr),
+            stdout: text(&output.stdout),
+            stderr: text(&output.stderr),
         }
     }
 
-    /// Standard output of a command that must have ended well.
-    pub fn well(self) -> String {
-        assert_eq!(self.code, Some(0), "{}{}", self.out, self.err);
-        self.out
+    /// Standard output of a command that must have ended with 0.
+    pub fn success(self) -> String {
+        assert_eq!(self.code, Some(0), "{}{}", self.stdout, self.stderr);
+        self.stdout
     }
 }
 
-/// A process that ends with the test.
+/// A process that is killed when dropped.
 #[derive(Debug)]
-pub struct Running {
+pub struct RunningProgram {
     child: Child,
     log: PathBuf,
 }
 
-impl Running {
-    /// What it logged so far.
+impl RunningProgram {
+    /// Its log so far.
     pub fn log(&self) -> String {
         fs::read_to_string(&self.log).unwrap_or_default()
     }
@@ -205,26 +203,23 @@ impl Running {
     pub fn terminate(&self) {
         let pid = self.child.id().to_string();
         let sent = Command::new("kill").args(["-TERM", &pid]).status();
-        assert!(
-            sent.expect("kill runs").success(),
-            "the signal was not taken"
-        );
+        assert!(sent.expect("kill runs").success(), "the signal was refused");
     }
 
-    /// Waits for its end; the exit code.
+    /// Waits for its end and returns the exit code.
     pub fn wait(&mut self) -> Option<i32> {
         self.child.wait().expect("it ends").code()
     }
 
-    /// SIGTERM, then its exit code.
+    /// Sends SIGTERM, waits and returns the exit code.
     pub fn stop(mut self) -> Option<i32> {
         self.terminate();
         self.wait()
     }
 
-    /// What it answers at `path`, where it was started with `--listen 127.0.0.1:0`.
-    pub fn ask(&self, path: &str) -> String {
-        let address = eventually("it says where it listens", || {
+    /// Its HTTP response at `path`, if it was started with `--listen 127.0.0.1:0`.
+    pub fn get(&self, path: &str) -> String {
+        let address = eventually_blocking("it logs its address", || {
             let log = self.log();
             let line = log
                 .lines()
@@ -236,33 +231,23 @@ impl Running {
         let mut connection = TcpStream::connect(&address).expect("it listens");
         let request = format!("GET {path} HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n");
         connection.write_all(request.as_bytes()).expect("sent");
-        let mut answer = String::new();
-        connection.read_to_string(&mut answer).expect("answered");
-        answer
+        let mut response = String::new();
+        connection
+            .read_to_string(&mut response)
+            .expect("a response");
+        response
     }
 }
 
-impl Drop for Running {
+impl Drop for RunningProgram {
     fn drop(&mut self) {
         let _ = self.child.kill();
         let _ = self.child.wait();
     }
 }
 
-/// Waits until there is an answer.
-pub fn eventually<T>(what: &str, mut look: impl FnMut() -> Option<T>) -> T {
-    let started = Instant::now();
-    loop {
-        if let Some(found) = look() {
-            return found;
-        }
-        assert!(started.elapsed() < PATIENCE, "still waiting: {what}");
-        std::thread::sleep(Duration::from_millis(20));
-    }
-}
-
-/// The sum of a figure over its labels; 0 where the page has none.
-pub fn figure(page: &str, name: &str) -> f64 {
+/// The sum of a metric over its labels; 0 if the page has none.
+pub fn metric(page: &str, name: &str) -> f64 {
     page.lines()
         .filter_map(|line| line.strip_prefix(name))
         .filter(|rest| rest.starts_with(['{', ' ']))

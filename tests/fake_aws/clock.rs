@@ -1,21 +1,21 @@
-//! The stand-in's clock: real time plus what a test adds. Visibility, deduplication, retention, iterator expiry and
-//! rates all follow it, so that five minutes pass in a call.
+//! The server's clock: real time plus what a test adds. Visibility, deduplication, retention, iterator expiry and
+//! rates all follow it, so a test can let five minutes pass in one call.
 
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
-/// Milliseconds since 1970, as this server sees them.
+/// Milliseconds since 1970 by this server's clock.
 pub type Millis = u64;
 
 /// Real time plus what was added.
 #[derive(Debug)]
-pub struct Clock {
+pub struct FakeClock {
     started: Instant,
     started_millis: Millis,
     added_millis: AtomicU64,
 }
 
-impl Default for Clock {
+impl Default for FakeClock {
     fn default() -> Self {
         let since_1970 = SystemTime::now()
             .duration_since(UNIX_EPOCH)
@@ -28,15 +28,15 @@ impl Default for Clock {
     }
 }
 
-impl Clock {
-    /// What time it is.
+impl FakeClock {
+    /// The current time.
     pub fn now(&self) -> Millis {
         self.started_millis
             + millis(self.started.elapsed())
             + self.added_millis.load(Ordering::Relaxed)
     }
 
-    /// Lets time pass.
+    /// Moves the clock forward.
     pub fn advance(&self, by: Duration) {
         self.added_millis.fetch_add(millis(by), Ordering::Relaxed);
     }
