@@ -25,7 +25,7 @@ use crate::roles::scan::{ScanResult, Scanner};
 use crate::runtime::blocking;
 use crate::telemetry::metrics::Meter;
 
-/// Between two looks at the progress.
+/// Between two updates of the progress.
 const PROGRESS_INTERVAL: Duration = Duration::from_millis(100);
 /// Failures that the summary lists.
 const LISTED_FAILURES: u32 = 100;
