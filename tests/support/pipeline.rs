@@ -118,7 +118,7 @@ impl TestPipeline {
     /// The visible files of the destination with their hashes.
     pub fn restored(&self) -> io::Result<HashMap<String, Digest>> {
         let mut all = HashMap::new();
-        for entry in self.destination.list()? {
+        for entry in self.destination.list()?.files {
             let (hash, _) =
                 streampress::roles::announce::hash(self.destination.read(&entry.name)?)?;
             all.insert(entry.name.to_string(), hash);
@@ -287,7 +287,7 @@ impl Files for CountedFiles {
     fn location(&self) -> &str {
         self.inner.location()
     }
-    fn list(&self) -> io::Result<Vec<FileEntry>> {
+    fn list(&self) -> io::Result<Listing> {
         self.inner.list()
     }
     fn stat(&self, name: &FileName) -> io::Result<Option<FileEntry>> {
@@ -303,8 +303,11 @@ impl Files for CountedFiles {
     fn remove(&self, name: &FileName) -> io::Result<()> {
         self.inner.remove(name)
     }
-    fn rename(&self, from: &FileName, to: &FileName) -> io::Result<()> {
-        self.inner.rename(from, to)
+    fn remove_exact(&self, file: &ExactFile<'_>) -> io::Result<Retired> {
+        self.inner.remove_exact(file)
+    }
+    fn rename_exact(&self, file: &ExactFile<'_>, to: &FileName) -> io::Result<Retired> {
+        self.inner.rename_exact(file, to)
     }
 }
 

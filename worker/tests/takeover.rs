@@ -457,12 +457,8 @@ async fn feed(dir: PathBuf, local: Local, stop: CancellationToken) -> BTreeMap<S
             .collect();
         let path = dir.join("data/in").join(&name);
         fs::write(&path, &text).unwrap();
-        let meta = fs::metadata(&path).unwrap();
-        let entry = FileEntry {
-            name: FileName::parse(&name).unwrap(),
-            size: meta.len(),
-            modified: meta.modified().unwrap(),
-        };
+        let entry = announcer.source.stat(&FileName::parse(&name).unwrap());
+        let entry = entry.unwrap().unwrap();
         announcer.announce(&entry).await.unwrap();
         made.insert(name, text.into_bytes());
     }

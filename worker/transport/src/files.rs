@@ -2,7 +2,7 @@
 
 use std::fmt;
 use std::io::{self, Read, Write};
-use std::time::SystemTime;
+use std::time::{SystemTime, UNIX_EPOCH};
 
 use serde::{Deserialize, Serialize};
 
@@ -13,8 +13,45 @@ pub struct FileEntry {
     pub name: FileName,
     /// Bytes.
     pub size: u64,
-    /// The version: the file's modification time.
+    /// The file's modification time.
     pub modified: SystemTime,
+    /// Differs once the bytes were replaced or written to, as far as the location can tell: inode and change time of
+    /// a local file, the ETag of an object. Only compared.
+    pub revision: String,
+    /// When a local file's bytes or metadata last changed, by its file system's clock. A write within the same tick leaves
+    /// no trace in [`FileEntry::revision`]. `None` where every change of the bytes changes the revision.
+    pub changed: Option<SystemTime>,
+}
+
+impl FileEntry {
+    /// Size, modification time and revision as one text: equal for a file that was not touched in between.
+    pub fn fingerprint(&self) -> String {
+        let nanos = match self.modified.duration_since(UNIX_EPOCH) {
+            Ok(after) => i128::try_from(after.as_nanos()).unwrap_or(i128::MAX),
+            Err(before) => -i128::try_from(before.duration().as_nanos()).unwrap_or(i128::MAX),
+        };
+        format!("{}/{nanos}/{}", self.size, self.revision)
+    }
+}
+
+/// What lies at a location.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Listing {
+    /// In name order.
+    pub files: Vec<FileEntry>,
+    /// What is there but cannot be handled, in name order. It never stops the rest.
+    pub left_out: Vec<LeftOut>,
+}
+
+/// A file or folder that a listing leaves out.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct LeftOut {
+    /// Relative to the location; what is not UTF-8 is replaced.
+    pub name: String,
+    /// Why, with the way out, as a clause without a full stop.
+    pub reason: String,
+    /// Whether it is a folder, which may hold any number of files.
+    pub is_folder: bool,
 }
 
 /// A file's name below its location: relative, `/` between folders, never leaving the location.
@@ -76,8 +113,9 @@ impl<'de> Deserialize<'de> for FileName {
 pub trait Files: Send + Sync + fmt::Debug {
     /// The location as the user wrote it.
     fn location(&self) -> &str;
-    /// All files below the location, folders within included, in name order.
-    fn list(&self) -> io::Result<Vec<FileEntry>>;
+    /// All files below the location, folders within included. One that cannot be handled is named and does not stop the
+    /// rest; an error means that the location itself cannot be listed.
+    fn list(&self) -> io::Result<Listing>;
     /// `None` when there is no such file.
     fn stat(&self, name: &FileName) -> io::Result<Option<FileEntry>>;
     /// Reads from the start.
@@ -96,12 +134,38 @@ pub trait Files: Send + Sync + fmt::Debug {
     }
     /// Removes the file; no error when it is gone already.
     fn remove(&self, name: &FileName) -> io::Result<()>;
-    /// Renames within the location; replaces what is there.
-    fn rename(&self, from: &FileName, to: &FileName) -> io::Result<()>;
+    /// Removes the file if it is still the one that `file` describes; other bytes that came under its name stay.
+    fn remove_exact(&self, file: &ExactFile<'_>) -> io::Result<Retired>;
+    /// Renames the file within the location if it is still the one that `file` describes. Never replaces a file.
+    fn rename_exact(&self, file: &ExactFile<'_>, to: &FileName) -> io::Result<Retired>;
+}
+
+/// A file as it was observed: what may be removed or renamed, and nothing else under its name.
+#[derive(Debug, Clone, Copy)]
+pub struct ExactFile<'a> {
+    /// The entry that was observed before its bytes were read.
+    pub entry: &'a FileEntry,
+    /// BLAKE3 of its bytes in lower-case hex, where the entry alone does not prove them: it had changed just before it was
+    /// observed.
+    pub hash: Option<&'a str>,
+}
+
+/// What became of a file that was to be removed or renamed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Retired {
+    /// It is removed or renamed.
+    Done,
+    /// Other bytes are under its name, or none; nothing was done.
+    Changed,
+    /// The new name is taken; nothing was done.
+    NameTaken,
 }
 
 /// A file being written, invisible until committed. Dropping it removes what was written.
 pub trait PendingFile: Write + Send {
     /// Makes the file visible as a whole, with this modification time.
     fn commit(self: Box<Self>, modified: SystemTime) -> io::Result<()>;
+    /// As [`PendingFile::commit`], where the name is still free; else an error of kind `AlreadyExists`, and what is there
+    /// stays.
+    fn commit_new(self: Box<Self>, modified: SystemTime) -> io::Result<()>;
 }

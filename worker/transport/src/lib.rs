@@ -36,7 +36,7 @@ pub mod slot_lock;
 pub use backoff::Backoff;
 pub use chunk_stream::{ChunkStream, Position, Record, Sequence, StreamCounts};
 pub use error::{TransportError, TransportResult, error_chain};
-pub use files::{FileEntry, FileName, Files, PendingFile};
+pub use files::{ExactFile, FileEntry, FileName, Files, LeftOut, Listing, PendingFile, Retired};
 pub use log_filter::is_safe_to_log;
 pub use queue::{
     ATTR_DETAIL, ATTR_GROUP, ATTR_REASON, ATTR_TRACEPARENT, Delivery, Depth, Outgoing, Queue,

@@ -4,17 +4,20 @@
 use std::io::{self, Read, Write};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-use crate::{FileEntry, FileName, Files};
+use crate::{ExactFile, FileName, Files, Listing, Retired};
 
 /// Everything that a location promises; leaves it empty.
 pub fn all(files: &dyn Files) {
     a_write_is_visible_only_when_committed(files);
     a_dropped_write_leaves_nothing(files);
     a_new_version_replaces_the_old_as_a_whole(files);
+    a_replaced_file_has_another_fingerprint_and_an_untouched_one_the_same(files);
     odd_names_are_kept_and_listed_in_order(files);
-    a_rename_replaces_what_is_there(files);
+    a_rename_moves_the_observed_file_and_replaces_none(files);
+    what_is_not_the_observed_file_is_neither_renamed_nor_removed(files);
+    a_write_for_a_free_name_never_replaces(files);
     what_is_not_there_is_none_or_not_found(files);
-    assert!(files.list().unwrap().is_empty());
+    assert_eq!(files.list().unwrap(), Listing::default());
 }
 
 /// A name that must be good.
@@ -42,7 +45,7 @@ pub fn read(files: &dyn Files, name: &FileName) -> Vec<u8> {
 }
 
 fn names(files: &dyn Files) -> Vec<String> {
-    let entries = files.list().unwrap().into_iter();
+    let entries = files.list().unwrap().files.into_iter();
     entries
         .map(|entry| entry.name.as_str().to_owned())
         .collect()
@@ -55,16 +58,15 @@ pub fn a_write_is_visible_only_when_committed(files: &dyn Files) {
     pending.write_all(b"half").unwrap();
     pending.flush().unwrap();
     assert!(files.stat(&name).unwrap().is_none());
-    assert!(files.list().unwrap().is_empty());
+    assert_eq!(files.list().unwrap(), Listing::default());
     pending.write_all(b" and half").unwrap();
     pending.commit(version(1)).unwrap();
-    let entry = FileEntry {
-        name: name.clone(),
-        size: 13,
-        modified: version(1),
-    };
-    assert_eq!(files.stat(&name).unwrap().as_ref(), Some(&entry));
-    assert_eq!(files.list().unwrap(), [entry]);
+    let entry = files.stat(&name).unwrap().unwrap();
+    assert_eq!(
+        (&entry.name, entry.size, entry.modified),
+        (&name, 13, version(1))
+    );
+    assert_eq!(files.list().unwrap().files, [entry]);
     assert_eq!(read(files, &name), b"half and half");
     files.remove(&name).unwrap();
 }
@@ -95,6 +97,19 @@ pub fn a_new_version_replaces_the_old_as_a_whole(files: &dyn Files) {
         ("first", &b"the second"[..])
     );
     assert_eq!(files.stat(&name).unwrap().unwrap().modified, version(2));
+    files.remove(&name).unwrap();
+}
+
+/// Even where name, size and modification time stay the same.
+pub fn a_replaced_file_has_another_fingerprint_and_an_untouched_one_the_same(files: &dyn Files) {
+    let name = name("same-size.txt");
+    let fingerprint = || files.stat(&name).unwrap().unwrap().fingerprint();
+    write(files, &name, b"one", version(1));
+    let first = fingerprint();
+    assert_eq!(fingerprint(), first);
+    assert_eq!(files.list().unwrap().files[0].fingerprint(), first);
+    write(files, &name, b"two", version(1));
+    assert_ne!(fingerprint(), first);
     files.remove(&name).unwrap();
 }
 
@@ -132,14 +147,87 @@ pub fn odd_names_are_kept_and_listed_in_order(files: &dyn Files) {
 }
 
 /// With its version; the folder is created.
-pub fn a_rename_replaces_what_is_there(files: &dyn Files) {
+pub fn a_rename_moves_the_observed_file_and_replaces_none(files: &dyn Files) {
     let (from, to) = (name("from"), name("another/to"));
     write(files, &from, b"new", version(5));
     write(files, &to, b"old", version(1));
-    files.rename(&from, &to).unwrap();
+    let entry = files.stat(&from).unwrap().unwrap();
+    let hash = blake3::hash(b"new").to_hex();
+    for hash in [None, Some(hash.as_str())] {
+        let exact = ExactFile {
+            entry: &entry,
+            hash,
+        };
+        let taken = files.rename_exact(&exact, &to).unwrap();
+        assert_eq!(taken, Retired::NameTaken);
+    }
+    assert_eq!(names(files), ["another/to", "from"]);
+    assert_eq!(read(files, &to), b"old");
+    files.remove(&to).unwrap();
+    // An attempt that was refused may have touched the file.
+    let entry = files.stat(&from).unwrap().unwrap();
+    let exact = ExactFile {
+        entry: &entry,
+        hash: Some(hash.as_str()),
+    };
+    assert_eq!(files.rename_exact(&exact, &to).unwrap(), Retired::Done);
     assert_eq!(names(files), ["another/to"]);
     assert_eq!(read(files, &to), b"new");
+    assert_eq!(files.stat(&to).unwrap().unwrap().modified, version(5));
     files.remove(&to).unwrap();
+}
+
+/// Replaced, of another hash, or gone.
+pub fn what_is_not_the_observed_file_is_neither_renamed_nor_removed(files: &dyn Files) {
+    let (name, to) = (name("file.csv"), name("file_delete.csv"));
+    let refused = |exact: &ExactFile<'_>| {
+        assert_eq!(files.remove_exact(exact).unwrap(), Retired::Changed);
+        assert_eq!(files.rename_exact(exact, &to).unwrap(), Retired::Changed);
+    };
+    write(files, &name, b"one", version(1));
+    let entry = files.stat(&name).unwrap().unwrap();
+    write(files, &name, b"two", version(1));
+    refused(&ExactFile {
+        entry: &entry,
+        hash: None,
+    });
+    let now = files.stat(&name).unwrap().unwrap();
+    let other = blake3::hash(b"one").to_hex();
+    assert_eq!(
+        files
+            .remove_exact(&ExactFile {
+                entry: &now,
+                hash: Some(other.as_str()),
+            })
+            .unwrap(),
+        Retired::Changed
+    );
+    assert_eq!(names(files), ["file.csv"]);
+    assert_eq!(read(files, &name), b"two");
+    let now = files.stat(&name).unwrap().unwrap();
+    let exact = ExactFile {
+        entry: &now,
+        hash: None,
+    };
+    assert_eq!(files.remove_exact(&exact).unwrap(), Retired::Done);
+    refused(&exact);
+    assert_eq!(files.list().unwrap(), Listing::default());
+}
+
+/// Of two writers one succeeds.
+pub fn a_write_for_a_free_name_never_replaces(files: &dyn Files) {
+    let name = name("taken.txt");
+    for (bytes, succeeds) in [(b"one", true), (b"two", false)] {
+        let mut pending = files.create(&name).unwrap();
+        pending.write_all(bytes).unwrap();
+        let outcome = pending.commit_new(version(1));
+        assert_eq!(outcome.is_ok(), succeeds);
+        if let Err(error) = outcome {
+            assert_eq!(error.kind(), io::ErrorKind::AlreadyExists, "{error}");
+        }
+    }
+    assert_eq!(read(files, &name), b"one");
+    files.remove(&name).unwrap();
 }
 
 /// Removing it is no error.
@@ -151,6 +239,5 @@ pub fn what_is_not_there_is_none_or_not_found(files: &dyn Files) {
             assert_eq!(outcome.unwrap_err().kind(), io::ErrorKind::NotFound);
         };
         missing(files.read(&gone).map(drop));
-        missing(files.rename(&gone, &name("target")));
     }
 }

@@ -6,7 +6,10 @@ use std::sync::Arc;
 use std::time::SystemTime;
 
 use object_store::path::Path;
-use object_store::{MultipartUpload, ObjectStore, PutMultipartOptions, PutOptions, PutPayload};
+use object_store::{
+    MultipartUpload, ObjectStore, ObjectStoreExt, PutMode, PutMultipartOptions, PutOptions,
+    PutPayload,
+};
 use tokio::runtime::Handle;
 use tokio::task::JoinSet;
 use tracing::warn;
@@ -64,6 +67,14 @@ impl PendingObject {
         said(error, "cannot write", &self.name)
     }
 
+    fn exists(&self) -> io::Result<bool> {
+        match self.runtime.block_on(self.store.head(&self.path)) {
+            Ok(_) => Ok(true),
+            Err(object_store::Error::NotFound { .. }) => Ok(false),
+            Err(error) => Err(self.said(&error)),
+        }
+    }
+
     fn send_part(&mut self) -> io::Result<()> {
         if self.upload.is_none() {
             let attributes = self.modified.map(attributes_of).unwrap_or_default();
@@ -96,11 +107,12 @@ impl PendingObject {
         }
     }
 
-    fn complete(&mut self, modified: SystemTime) -> io::Result<()> {
+    fn complete(&mut self, modified: SystemTime, mode: PutMode) -> io::Result<()> {
         if self.upload.is_none() {
             let bytes = PutPayload::from(std::mem::take(&mut self.filling));
             let options = PutOptions {
                 attributes: attributes_of(modified),
+                mode,
                 ..PutOptions::default()
             };
             let put = self
@@ -120,6 +132,11 @@ impl PendingObject {
         }
         while !self.under_way.is_empty() {
             self.await_one_part()?;
+        }
+        // An upload in parts cannot be made conditional here: looking is the best there is.
+        if mode == PutMode::Create && self.exists()? {
+            let text = format!("{} is taken", self.name);
+            return Err(io::Error::new(io::ErrorKind::AlreadyExists, text));
         }
         let Some(upload) = &mut self.upload else {
             return Ok(());
@@ -150,7 +167,11 @@ impl Write for PendingObject {
 
 impl PendingFile for PendingObject {
     fn commit(mut self: Box<Self>, modified: SystemTime) -> io::Result<()> {
-        self.complete(modified)
+        self.complete(modified, PutMode::Overwrite)
+    }
+
+    fn commit_new(mut self: Box<Self>, modified: SystemTime) -> io::Result<()> {
+        self.complete(modified, PutMode::Create)
     }
 }
 

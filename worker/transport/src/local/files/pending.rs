@@ -8,6 +8,7 @@ use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::time::SystemTime;
 
+use super::aside::rename_new;
 use super::say;
 use crate::PendingFile;
 use crate::local::sync_folder;
@@ -123,12 +124,26 @@ impl Write for PendingLocal {
 
 impl PendingFile for PendingLocal {
     fn commit(mut self: Box<Self>, modified: SystemTime) -> io::Result<()> {
+        self.finish(modified, |from, to| fs::rename(from, to))
+    }
+
+    fn commit_new(mut self: Box<Self>, modified: SystemTime) -> io::Result<()> {
+        self.finish(modified, rename_new)
+    }
+}
+
+impl PendingLocal {
+    fn finish(
+        &mut self,
+        modified: SystemTime,
+        rename: impl Fn(&Path, &Path) -> io::Result<()>,
+    ) -> io::Result<()> {
         let fault = |error| say(error, "cannot write", &self.place);
         self.file.flush().map_err(fault)?;
         let file = self.file.get_ref();
         file.set_modified(modified).map_err(fault)?;
         file.sync_all().map_err(fault)?;
-        fs::rename(&self.temporary, &self.place).map_err(fault)?;
+        rename(&self.temporary, &self.place).map_err(fault)?;
         self.done = true;
         sync_folder(self.place.parent().unwrap_or(Path::new(".")))
     }
