@@ -20,7 +20,9 @@ pub use streampress_crds::Role;
 use streampress_crds::api::pipeline::{OnCompressed, SourceFormat};
 use streampress_transport::aws::Aws;
 use streampress_transport::local::files::LocalFiles;
-use streampress_transport::{ChunkStream, FileEntry, FileName, Files, PendingFile, Queue};
+use streampress_transport::{
+    ChunkStream, ExactFile, FileEntry, FileName, Files, Listing, PendingFile, Queue, Retired,
+};
 use tokio::runtime::Runtime;
 use tokio_util::sync::CancellationToken;
 
@@ -283,6 +285,13 @@ struct CountedFiles {
     commits: Arc<Mutex<HashMap<String, Vec<SystemTime>>>>,
 }
 
+impl CountedFiles {
+    fn count(&self, name: String, modified: SystemTime) {
+        let mut commits = self.commits.lock().unwrap_or_else(PoisonError::into_inner);
+        commits.entry(name).or_default().push(modified);
+    }
+}
+
 impl Files for CountedFiles {
     fn location(&self) -> &str {
         self.inner.location()
@@ -302,6 +311,15 @@ impl Files for CountedFiles {
     }
     fn remove(&self, name: &FileName) -> io::Result<()> {
         self.inner.remove(name)
+    }
+    fn rename(&self, from: &FileName, to: &FileName) -> io::Result<()> {
+        self.inner.rename(from, to)
+    }
+    fn set_modified(&self, name: &FileName, modified: SystemTime) -> io::Result<()> {
+        self.inner.set_modified(name, modified)
+    }
+    fn count_reserved(&self, folder: &str) -> io::Result<u64> {
+        self.inner.count_reserved(folder)
     }
     fn remove_exact(&self, file: &ExactFile<'_>) -> io::Result<Retired> {
         self.inner.remove_exact(file)
@@ -329,13 +347,16 @@ impl io::Write for CountedFile {
 impl PendingFile for CountedFile {
     fn commit(self: Box<Self>, modified: SystemTime) -> io::Result<()> {
         self.inner.commit(modified)?;
-        self.files
-            .commits
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .entry(self.name)
-            .or_default()
-            .push(modified);
+        self.files.count(self.name, modified);
         Ok(())
+    }
+    fn commit_over(
+        self: Box<Self>,
+        modified: SystemTime,
+        seen: Option<&FileEntry>,
+    ) -> io::Result<FileEntry> {
+        let entry = self.inner.commit_over(modified, seen)?;
+        self.files.count(self.name, modified);
+        Ok(entry)
     }
 }

@@ -30,7 +30,7 @@ use streampress_transport::lease::{LeaseLock, Times};
 use streampress_transport::local::{Local, LocalOptions};
 use streampress_transport::slot_lock::HolderRequest;
 use streampress_transport::{
-    FileEntry, FileName, Ledger, SharedLedger, SlotGuard, SlotLock, SlotLocks, TransportResult,
+    FileName, Ledger, SharedLedger, SlotGuard, SlotLock, SlotLocks, TransportResult,
 };
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::mpsc;

@@ -2,9 +2,12 @@
 
 use std::fmt;
 use std::io::{self, Read, Write};
-use std::time::{SystemTime, UNIX_EPOCH};
+use std::time::SystemTime;
 
 use serde::{Deserialize, Serialize};
+
+/// The folder in a location that holds what Streampress itself keeps there. No listing shows what is in it.
+pub const RESERVED_FOLDER: &str = ".streampress";
 
 /// A file at a location, as a listing shows it.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -13,25 +16,14 @@ pub struct FileEntry {
     pub name: FileName,
     /// Bytes.
     pub size: u64,
-    /// The file's modification time.
+    /// The modification time. It is kept as metadata and says nothing of which version is newer.
     pub modified: SystemTime,
-    /// Differs once the bytes were replaced or written to, as far as the location can tell: inode and change time of
-    /// a local file, the ETag of an object. Only compared.
-    pub revision: String,
-    /// When a local file's bytes or metadata last changed, by its file system's clock. A write within the same tick leaves
-    /// no trace in [`FileEntry::revision`]. `None` where every change of the bytes changes the revision.
+    /// Changes with every change of the file: inode, size, modification and change time of a local file, the ETag of an
+    /// object. Text of at most some hundred bytes, compared and never interpreted.
+    pub fingerprint: String,
+    /// When the bytes or metadata of a local file last changed, by its file system's clock. A write within the same tick
+    /// leaves no trace in the fingerprint. `None` where every change of the bytes changes the fingerprint.
     pub changed: Option<SystemTime>,
-}
-
-impl FileEntry {
-    /// Size, modification time and revision as one text: equal for a file that was not touched in between.
-    pub fn fingerprint(&self) -> String {
-        let nanos = match self.modified.duration_since(UNIX_EPOCH) {
-            Ok(after) => i128::try_from(after.as_nanos()).unwrap_or(i128::MAX),
-            Err(before) => -i128::try_from(before.duration().as_nanos()).unwrap_or(i128::MAX),
-        };
-        format!("{}/{nanos}/{}", self.size, self.revision)
-    }
 }
 
 /// What lies at a location.
@@ -92,6 +84,11 @@ impl FileName {
     pub fn as_str(&self) -> &str {
         &self.0
     }
+
+    /// Whether it lies in a folder that Streampress keeps for itself: no file of a source or a destination.
+    pub fn is_reserved(&self) -> bool {
+        self.0.split('/').any(|part| part == RESERVED_FOLDER)
+    }
 }
 
 impl fmt::Display for FileName {
@@ -109,7 +106,8 @@ impl<'de> Deserialize<'de> for FileName {
 /// A location that holds files: a folder, or a bucket with a prefix. Blocking: call it from a blocking thread.
 ///
 /// Contract of every implementation: a write is visible whole or not at all, and survives power loss once `commit`
-/// returned; odd names (spaces, `#`, `%`, unicode, 255 bytes a part) are kept; our own unfinished files are never listed.
+/// returned; odd names (spaces, `#`, `%`, unicode, 255 bytes a part) are kept; our own unfinished files and what is in a
+/// [`RESERVED_FOLDER`] are never listed, but the latter can be read and written by name.
 pub trait Files: Send + Sync + fmt::Debug {
     /// The location as the user wrote it.
     fn location(&self) -> &str;
@@ -134,6 +132,15 @@ pub trait Files: Send + Sync + fmt::Debug {
     }
     /// Removes the file; no error when it is gone already.
     fn remove(&self, name: &FileName) -> io::Result<()>;
+    /// Renames within the location; replaces what is there.
+    fn rename(&self, from: &FileName, to: &FileName) -> io::Result<()>;
+    /// Sets a file's modification time where the store can do so without writing the file again.
+    fn set_modified(&self, name: &FileName, modified: SystemTime) -> io::Result<()> {
+        let _ = (name, modified);
+        Ok(())
+    }
+    /// How many files a [`RESERVED_FOLDER`]'s subfolder `folder` of this location holds.
+    fn count_reserved(&self, folder: &str) -> io::Result<u64>;
     /// Removes the file if it is still the one that `file` describes; other bytes that came under its name stay.
     fn remove_exact(&self, file: &ExactFile<'_>) -> io::Result<Retired>;
     /// Renames the file within the location if it is still the one that `file` describes. Never replaces a file.
@@ -165,7 +172,11 @@ pub enum Retired {
 pub trait PendingFile: Write + Send {
     /// Makes the file visible as a whole, with this modification time.
     fn commit(self: Box<Self>, modified: SystemTime) -> io::Result<()>;
-    /// As [`PendingFile::commit`], where the name is still free; else an error of kind `AlreadyExists`, and what is there
-    /// stays.
-    fn commit_new(self: Box<Self>, modified: SystemTime) -> io::Result<()>;
+    /// The same only if the name still holds the file that was `seen`, or nothing where that is `None`; answers the new
+    /// file's entry. [`io::ErrorKind::AlreadyExists`] when it holds something else: then nothing was changed.
+    fn commit_over(
+        self: Box<Self>,
+        modified: SystemTime,
+        seen: Option<&FileEntry>,
+    ) -> io::Result<FileEntry>;
 }

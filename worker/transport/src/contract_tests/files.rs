@@ -4,19 +4,21 @@
 use std::io::{self, Read, Write};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-use crate::{ExactFile, FileName, Files, Listing, Retired};
+use crate::{ExactFile, FileEntry, FileName, Files, Listing, Retired};
 
 /// Everything that a location promises; leaves it empty.
 pub fn all(files: &dyn Files) {
     a_write_is_visible_only_when_committed(files);
     a_dropped_write_leaves_nothing(files);
     a_new_version_replaces_the_old_as_a_whole(files);
-    a_replaced_file_has_another_fingerprint_and_an_untouched_one_the_same(files);
     odd_names_are_kept_and_listed_in_order(files);
+    a_rename_replaces_what_is_there(files);
     a_rename_moves_the_observed_file_and_replaces_none(files);
     what_is_not_the_observed_file_is_neither_renamed_nor_removed(files);
-    a_write_for_a_free_name_never_replaces(files);
     what_is_not_there_is_none_or_not_found(files);
+    a_file_is_replaced_only_if_it_is_the_one_that_was_seen(files);
+    every_write_has_a_fingerprint_of_its_own(files);
+    what_is_in_a_reserved_folder_is_counted_and_not_listed(files);
     assert_eq!(files.list().unwrap(), Listing::default());
 }
 
@@ -100,19 +102,6 @@ pub fn a_new_version_replaces_the_old_as_a_whole(files: &dyn Files) {
     files.remove(&name).unwrap();
 }
 
-/// Even where name, size and modification time stay the same.
-pub fn a_replaced_file_has_another_fingerprint_and_an_untouched_one_the_same(files: &dyn Files) {
-    let name = name("same-size.txt");
-    let fingerprint = || files.stat(&name).unwrap().unwrap().fingerprint();
-    write(files, &name, b"one", version(1));
-    let first = fingerprint();
-    assert_eq!(fingerprint(), first);
-    assert_eq!(files.list().unwrap().files[0].fingerprint(), first);
-    write(files, &name, b"two", version(1));
-    assert_ne!(fingerprint(), first);
-    files.remove(&name).unwrap();
-}
-
 /// Spaces, characters with a meaning elsewhere, unicode, 255 bytes, and dots.
 pub fn odd_names_are_kept_and_listed_in_order(files: &dyn Files) {
     let long = "l".repeat(255);
@@ -147,6 +136,17 @@ pub fn odd_names_are_kept_and_listed_in_order(files: &dyn Files) {
 }
 
 /// With its version; the folder is created.
+pub fn a_rename_replaces_what_is_there(files: &dyn Files) {
+    let (from, to) = (name("from"), name("another/to"));
+    write(files, &from, b"new", version(5));
+    write(files, &to, b"old", version(1));
+    files.rename(&from, &to).unwrap();
+    assert_eq!(names(files), ["another/to"]);
+    assert_eq!(read(files, &to), b"new");
+    files.remove(&to).unwrap();
+}
+
+/// Where the other does, this one never replaces.
 pub fn a_rename_moves_the_observed_file_and_replaces_none(files: &dyn Files) {
     let (from, to) = (name("from"), name("another/to"));
     write(files, &from, b"new", version(5));
@@ -214,20 +214,59 @@ pub fn what_is_not_the_observed_file_is_neither_renamed_nor_removed(files: &dyn 
     assert_eq!(files.list().unwrap(), Listing::default());
 }
 
-/// Of two writers one succeeds.
-pub fn a_write_for_a_free_name_never_replaces(files: &dyn Files) {
-    let name = name("taken.txt");
-    for (bytes, succeeds) in [(b"one", true), (b"two", false)] {
-        let mut pending = files.create(&name).unwrap();
-        pending.write_all(bytes).unwrap();
-        let outcome = pending.commit_new(version(1));
-        assert_eq!(outcome.is_ok(), succeeds);
-        if let Err(error) = outcome {
-            assert_eq!(error.kind(), io::ErrorKind::AlreadyExists, "{error}");
-        }
-    }
-    assert_eq!(read(files, &name), b"one");
+fn write_over(
+    files: &dyn Files,
+    name: &FileName,
+    bytes: &[u8],
+    seen: Option<&FileEntry>,
+) -> io::Result<FileEntry> {
+    let mut pending = files.create(name)?;
+    pending.write_all(bytes)?;
+    pending.commit_over(version(3), seen)
+}
+
+/// Otherwise nothing changes.
+pub fn a_file_is_replaced_only_if_it_is_the_one_that_was_seen(files: &dyn Files) {
+    let name = name("folder/seen.json");
+    let first = write_over(files, &name, b"first", None).unwrap();
+    assert_eq!(files.stat(&name).unwrap(), Some(first.clone()));
+    let refused = |seen| {
+        let kind = write_over(files, &name, b"never", seen).unwrap_err().kind();
+        assert_eq!(kind, io::ErrorKind::AlreadyExists);
+    };
+    refused(None);
+    let second = write_over(files, &name, b"second", Some(&first)).unwrap();
+    refused(Some(&first));
+    assert_eq!(read(files, &name), b"second");
     files.remove(&name).unwrap();
+    assert!(write_over(files, &name, b"never", Some(&second)).is_err());
+    assert!(files.stat(&name).unwrap().is_none());
+}
+
+/// Also where name, size and modification time are the same.
+pub fn every_write_has_a_fingerprint_of_its_own(files: &dyn Files) {
+    let name = name("same.txt");
+    let fingerprint = |bytes| {
+        write(files, &name, bytes, version(1));
+        files.stat(&name).unwrap().unwrap().fingerprint
+    };
+    assert_ne!(fingerprint(b"one"), fingerprint(b"two"));
+    let entry = files.stat(&name).unwrap().unwrap();
+    assert_eq!(files.stat(&name).unwrap(), Some(entry.clone()));
+    assert_eq!(files.list().unwrap().files, [entry]);
+    files.remove(&name).unwrap();
+}
+
+/// It can be read and written by its name.
+pub fn what_is_in_a_reserved_folder_is_counted_and_not_listed(files: &dyn Files) {
+    let kept = name(".streampress/kept/a.json");
+    assert!(kept.is_reserved() && !name("a.streampress/b").is_reserved());
+    assert_eq!(files.count_reserved("kept").unwrap(), 0);
+    write(files, &kept, b"ours", version(1));
+    assert_eq!(files.count_reserved("kept").unwrap(), 1);
+    assert_eq!(files.list().unwrap(), Listing::default());
+    assert_eq!(read(files, &kept), b"ours");
+    files.remove(&kept).unwrap();
 }
 
 /// Removing it is no error.
@@ -239,5 +278,6 @@ pub fn what_is_not_there_is_none_or_not_found(files: &dyn Files) {
             assert_eq!(outcome.unwrap_err().kind(), io::ErrorKind::NotFound);
         };
         missing(files.read(&gone).map(drop));
+        missing(files.rename(&gone, &name("target")));
     }
 }

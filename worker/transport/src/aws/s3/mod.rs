@@ -29,7 +29,9 @@ use tracing::warn;
 use self::keys::{key, name};
 use self::pending::PendingObject;
 use super::Aws;
-use crate::{ExactFile, FileEntry, FileName, Files, Listing, PendingFile, Retired};
+use crate::{
+    ExactFile, FileEntry, FileName, Files, Listing, PendingFile, RESERVED_FOLDER, Retired,
+};
 
 /// Metadata that carries a file's version, in nanoseconds since 1970.
 const VERSION_KEY: &str = "streampress-modified-nanos";
@@ -123,7 +125,8 @@ impl S3Files {
     }
 
     async fn entry(&self, meta: ObjectMeta) -> object_store::Result<Option<FileEntry>> {
-        let Some(name) = name(&self.prefix, meta.location.as_ref()) else {
+        let name = name(&self.prefix, meta.location.as_ref());
+        let Some(name) = name.filter(|name| !name.is_reserved()) else {
             return Ok(None);
         };
         let tag = meta.e_tag.clone().unwrap_or_default();
@@ -227,12 +230,28 @@ impl Files for S3Files {
         )))
     }
 
+    fn count_reserved(&self, folder: &str) -> io::Result<u64> {
+        let folder = FileName::parse(&format!("{RESERVED_FOLDER}/{folder}"));
+        let folder = folder.map_err(|why| io::Error::new(io::ErrorKind::InvalidInput, why))?;
+        let path = self.path(&folder)?;
+        let listed = self.store.list(Some(&path));
+        let counting = listed.try_fold(0, |count, _| async move { Ok(count + 1) });
+        let counted = self.runtime.block_on(counting);
+        counted.map_err(|error| said(&error, "cannot list", &folder))
+    }
+
     fn remove(&self, name: &FileName) -> io::Result<()> {
         let path = self.path(name)?;
         match self.runtime.block_on(self.store.delete(&path)) {
             Ok(()) | Err(object_store::Error::NotFound { .. }) => Ok(()),
             Err(error) => Err(said(&error, "cannot remove", name)),
         }
+    }
+
+    fn rename(&self, from: &FileName, to: &FileName) -> io::Result<()> {
+        let (source, target) = (self.path(from)?, self.path(to)?);
+        let renamed = self.runtime.block_on(self.store.rename(&source, &target));
+        renamed.map_err(|error| said(&error, "cannot rename", from))
     }
 
     fn remove_exact(&self, file: &ExactFile<'_>) -> io::Result<Retired> {
@@ -273,7 +292,7 @@ impl S3Files {
     fn copy_new(&self, from: &FileEntry, to: &FileName) -> io::Result<()> {
         let source = self.path(&from.name)?;
         let options = GetOptions {
-            if_match: Some(from.revision.clone()),
+            if_match: Some(from.fingerprint.clone()),
             ..GetOptions::default()
         };
         let answer = match self.runtime.block_on(self.store.get_opts(&source, options)) {
@@ -285,7 +304,7 @@ impl S3Files {
         let mut reading = self.reading(&from.name, answer);
         let mut pending = self.create_version(to, from.modified)?;
         io::copy(&mut reading, &mut pending)?;
-        pending.commit_new(from.modified)
+        pending.commit_over(from.modified, None).map(drop)
     }
 
     fn reading(&self, name: &FileName, answer: GetResult) -> Reading {
@@ -304,7 +323,7 @@ fn described(name: FileName, meta: ObjectMeta, modified: SystemTime) -> FileEntr
         name,
         size: meta.size,
         modified,
-        revision: meta.e_tag.unwrap_or_default(),
+        fingerprint: meta.e_tag.unwrap_or_default(),
         changed: None,
     }
 }

@@ -5,13 +5,12 @@
 use std::ffi::OsStr;
 use std::fs::{self, File};
 use std::io;
-use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
 use rustix::fs::{CWD, RenameFlags, renameat_with};
 use rustix::io::Errno;
 
-use super::{is_absent, say};
+use super::{describe, is_absent, say};
 use crate::ExactFile;
 use crate::local::sync_folder;
 
@@ -70,14 +69,17 @@ impl Aside {
     /// Whether it is the expected file. Its change time is not compared: setting it aside has changed that.
     pub(super) fn is(&self, file: &ExactFile<'_>) -> io::Result<bool> {
         let path = self.path();
-        let same = |meta: &fs::Metadata| -> io::Result<bool> {
-            let inode = format!("{:x}.", meta.ino());
-            Ok(meta.is_file()
-                && meta.len() == file.entry.size
-                && meta.modified()? == file.entry.modified
-                && file.entry.revision.starts_with(&inode))
+        // The last part of a fingerprint is the change time.
+        let without_change = |fingerprint: &str| -> Option<String> {
+            Some(fingerprint.rsplit_once('-')?.0.to_owned())
         };
-        if !same(&path.symlink_metadata()?)? {
+        let expected = without_change(&file.entry.fingerprint);
+        let same = || -> io::Result<bool> {
+            let meta = path.symlink_metadata()?;
+            let now = describe(&file.entry.name, &meta)?;
+            Ok(meta.is_file() && without_change(&now.fingerprint) == expected)
+        };
+        if !same()? {
             return Ok(false);
         }
         let Some(hash) = file.hash else {
@@ -85,7 +87,7 @@ impl Aside {
         };
         let mut hasher = blake3::Hasher::new();
         hasher.update_reader(File::open(&path)?)?;
-        Ok(hasher.finalize().to_hex().as_str() == hash && same(&path.symlink_metadata()?)?)
+        Ok(hasher.finalize().to_hex().as_str() == hash && same()?)
     }
 
     /// Puts the file back if it is still aside, and removes the private folder.

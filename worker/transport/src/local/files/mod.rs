@@ -15,7 +15,9 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use self::aside::{Aside, rename_new};
 use self::pending::PendingLocal;
 use super::{DATABASE_NAME, SESSIONS_FOLDER, STREAM_FOLDER, sync_folder};
-use crate::{ExactFile, FileEntry, FileName, Files, LeftOut, Listing, PendingFile, Retired};
+use crate::{
+    ExactFile, FileEntry, FileName, Files, LeftOut, Listing, PendingFile, RESERVED_FOLDER, Retired,
+};
 
 /// Folders deeper than this are not listed; no name that fits into [`FileName`] is deeper.
 const MAX_DEPTH: usize = FileName::MAX_BYTES / 2;
@@ -33,7 +35,7 @@ impl LocalFiles {
     pub fn open(location: &str, root: &Path) -> io::Result<Self> {
         pending::make_folders(root).map_err(|e| say(e, "cannot make folder", root))?;
         let files = Self::open_existing(location, root)?;
-        files.walk(&mut |found| {
+        files.walk(Reserved::Included, &mut |found| {
             if let Found::Entry(path, _) = found
                 && path.file_name().is_some_and(pending::is_ours)
             {
@@ -126,8 +128,9 @@ impl LocalFiles {
     }
 
     /// Calls `each` with every entry below the root that is not a folder, and with every folder that cannot be listed. Puts
-    /// back files that an ended process had set aside. Does not go into linked folders nor into data folders of Streampress; where the root is one, not into its transport's own.
-    fn walk(&self, each: &mut dyn FnMut(Found<'_>)) -> io::Result<()> {
+    /// back files that an ended process had set aside. Does not go into linked folders nor into data folders of
+    /// Streampress; where the root is one, not into its transport's own.
+    fn walk(&self, reserved: Reserved, each: &mut dyn FnMut(Found<'_>)) -> io::Result<()> {
         let mut folders = vec![(self.root.clone(), 0)];
         while let Some((folder, depth)) = folders.pop() {
             let is_data_folder = folder.join(DATABASE_NAME).exists();
@@ -146,7 +149,9 @@ impl LocalFiles {
                 Err(error) => return Err(say(error, "cannot list folder", &folder)),
             };
             for entry in entries {
-                if is_data_folder && is_transport(&entry) {
+                if is_data_folder && is_transport(&entry)
+                    || reserved == Reserved::Skipped && entry.file_name() == RESERVED_FOLDER
+                {
                     continue;
                 }
                 let is_folder = entry.file_type().is_ok_and(|kind| kind.is_dir());
@@ -266,7 +271,7 @@ impl Files for LocalFiles {
 
     fn list(&self) -> io::Result<Listing> {
         let mut listing = Listing::default();
-        self.walk(&mut |found| match found {
+        self.walk(Reserved::Skipped, &mut |found| match found {
             Found::Entry(path, entry) if !pending::is_ours(&entry.file_name()) => {
                 match self.entry(path, entry) {
                     Some(Ok(entry)) => listing.files.push(entry),
@@ -323,7 +328,7 @@ impl Files for LocalFiles {
             let error = io::Error::from(io::ErrorKind::IsADirectory);
             return Err(say(error, "cannot write", &place));
         }
-        let pending = PendingLocal::begin(place, made)?;
+        let pending = PendingLocal::begin(name.clone(), place, made)?;
         Ok(Box::new(pending))
     }
 
@@ -336,6 +341,19 @@ impl Files for LocalFiles {
             Err(error) if is_absent(&error) => Ok(()),
             Err(error) => Err(say(error, "cannot remove", &place)),
         }
+    }
+
+    fn rename(&self, from: &FileName, to: &FileName) -> io::Result<()> {
+        let Some(old) = self.place(from)? else {
+            let error = io::Error::from(io::ErrorKind::NotFound);
+            return Err(say(error, "cannot rename", &self.root.join(from.as_str())));
+        };
+        let (new, _) = self.prepare(to)?;
+        fs::rename(&old, &new).map_err(|e| say(e, "cannot rename", &old))?;
+        for path in [&new, &old] {
+            sync_folder(path.parent().unwrap_or(&self.root))?;
+        }
+        Ok(())
     }
 
     fn remove_exact(&self, file: &ExactFile<'_>) -> io::Result<Retired> {
@@ -353,6 +371,33 @@ impl Files for LocalFiles {
             Err(error) => Err(error),
         })
     }
+
+    fn set_modified(&self, name: &FileName, modified: SystemTime) -> io::Result<()> {
+        let Some(path) = self.existing(name)? else {
+            return Ok(());
+        };
+        let set = File::options()
+            .write(true)
+            .open(&path)
+            .and_then(|file| file.set_modified(modified));
+        set.map_err(|e| say(e, "cannot set the modification time of", &path))
+    }
+
+    fn count_reserved(&self, folder: &str) -> io::Result<u64> {
+        let path = self.root.join(RESERVED_FOLDER).join(folder);
+        match fs::read_dir(&path) {
+            Ok(entries) => Ok(entries.count() as u64),
+            Err(error) if is_absent(&error) => Ok(0),
+            Err(error) => Err(say(error, "cannot list folder", &path)),
+        }
+    }
+}
+
+/// Whether a walk goes into reserved folders.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Reserved {
+    Included,
+    Skipped,
 }
 
 fn describe(name: &FileName, meta: &fs::Metadata) -> io::Result<FileEntry> {
@@ -360,9 +405,12 @@ fn describe(name: &FileName, meta: &fs::Metadata) -> io::Result<FileEntry> {
         name: name.clone(),
         size: meta.len(),
         modified: meta.modified()?,
-        revision: format!(
-            "{:x}.{:x}.{:x}",
+        fingerprint: format!(
+            "{:x}-{:x}-{:x}.{:x}-{:x}.{:x}",
             meta.ino(),
+            meta.len(),
+            meta.mtime(),
+            meta.mtime_nsec(),
             meta.ctime(),
             meta.ctime_nsec()
         ),
