@@ -3,11 +3,12 @@
 
 use std::collections::HashMap;
 use std::io;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, SystemTime};
 
 use streampress::consume::{Consumer, Handler};
+use streampress::destination::Destination;
 use streampress::journal::NoJournal;
 use streampress::message::Digest;
 use streampress::roles::announce::{AnnouncementFormat, Announcer};
@@ -39,6 +40,7 @@ pub const STREAM: &str = "stream";
 #[derive(Debug, Clone)]
 pub struct TestPipeline {
     source: Arc<dyn Files>,
+    root: PathBuf,
     destination: CountedFiles,
     visibility: Duration,
     url: String,
@@ -72,6 +74,7 @@ impl TestPipeline {
         };
         Ok(Self {
             source: Arc::new(source),
+            root: root.to_owned(),
             destination,
             visibility,
             url: url.to_owned(),
@@ -255,7 +258,9 @@ async fn consumer(
             (files, Arc::new(handler))
         }
         Role::Decompressor => {
-            let destination = Arc::new(pipeline.destination.clone());
+            let files = Arc::new(pipeline.destination.clone());
+            let destination =
+                Destination::with_own_journal(files, Some(&pipeline.root.join("out")));
             let journal = Arc::new(NoJournal);
             let handler = Decompressor::new(destination, stream, 1, None, journal);
             (chunks, Arc::new(handler))
@@ -350,13 +355,16 @@ impl PendingFile for CountedFile {
         self.files.count(self.name, modified);
         Ok(())
     }
+
     fn commit_over(
         self: Box<Self>,
         modified: SystemTime,
         seen: Option<&FileEntry>,
     ) -> io::Result<FileEntry> {
         let entry = self.inner.commit_over(modified, seen)?;
-        self.files.count(self.name, modified);
+        if !entry.name.is_reserved() {
+            self.files.count(self.name, modified);
+        }
         Ok(entry)
     }
 }

@@ -91,6 +91,7 @@ fn context(
     RoleContext {
         backend: Backend::Embedded(local.clone()),
         locks: locks.unwrap_or_else(|| local_locks(local)),
+        destination_journal: Some(Arc::new(SqliteJournal::open(local).unwrap())),
         journal: Arc::new(SqliteJournal::open(local).unwrap()),
         data: dir.join("data"),
         threads: 1,
@@ -457,8 +458,8 @@ async fn feed(dir: PathBuf, local: Local, stop: CancellationToken) -> BTreeMap<S
             .collect();
         let path = dir.join("data/in").join(&name);
         fs::write(&path, &text).unwrap();
-        let entry = announcer.source.stat(&FileName::parse(&name).unwrap());
-        let entry = entry.unwrap().unwrap();
+        let file_name = FileName::parse(&name).unwrap();
+        let entry = announcer.source.stat(&file_name).unwrap().unwrap();
         announcer.announce(&entry).await.unwrap();
         made.insert(name, text.into_bytes());
     }

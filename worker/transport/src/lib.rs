@@ -13,6 +13,7 @@
 //! - `aws`: SQS, Kinesis and S3, and the provisioning of queues and stream.
 //! - `lease`: slots and leader election with Kubernetes Leases (feature `kubernetes`).
 //! - [`in_process_lock`]: slots of one process.
+//! - `sim`: all four in simulated time, for tests (feature `testing`).
 //!
 //! What they share, and other packages too: [`file_version`], [`error`], [`backoff`], [`log_filter`].
 
@@ -32,6 +33,8 @@ pub mod lease;
 pub mod local;
 pub mod log_filter;
 pub mod queue;
+#[cfg(any(test, feature = "testing"))]
+pub mod sim;
 pub mod slot_lock;
 
 pub use backoff::Backoff;
