@@ -412,7 +412,7 @@ mod tests {
             "intervalSeconds": 1,
             "aws": {"region": "us-east-1"},
             "transport": {"filesQueue": queue("files"), "chunksQueue": queue("chunks"), "stream": stream},
-            "source": {"location": "file:///data/in", "formats": ["json", "csv", "txt"], "scanSeconds": 0, "settleSeconds": 10, "onCompressed": "Keep"},
+            "source": {"location": "file:///data/in", "formats": ["json", "csv", "txt"], "scanSeconds": 0, "onCompressed": "Keep"},
             "codec": {"format": "Hybrid", "effort": "Balanced", "blockBytes": 4_194_304, "recordBytes": 409_600}
         });
         assert_eq!(compressor, expected);
