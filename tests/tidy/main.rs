@@ -231,7 +231,10 @@ const SHARED_TYPE_NAMES: &[(&str, &str)] = &[
         "AwsConnection",
         "one for builds with the feature aws, one for builds without it",
     ),
-    ("Outcome", "TMP"),
+    (
+        "Outcome",
+        "the codec's for a block, and provisioning's for a queue or stream",
+    ),
 ];
 
 /// Panics with one line for each problem.

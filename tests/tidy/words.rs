@@ -1,5 +1,7 @@
 //! Words that were replaced by the terms of AWS, Kubernetes, kube-rs, tokio and compression, or by plain English.
 
+use std::collections::HashMap;
+
 use crate::source::TextFile;
 
 /// An old word, as it is searched for, and what to write in its place. Names are split where their parts meet:
@@ -95,28 +97,35 @@ pub const ALLOWED_USES: &[(&str, &str, &str)] = &[
 
 /// Each use of an old word: path, line, word, what to write instead.
 pub fn old_words(file: &TextFile) -> Vec<(usize, &'static str, &'static str)> {
-    let tokens = tokens(&file.text);
+    let is_allowed = |old: &str| {
+        ALLOWED_USES
+            .iter()
+            .any(|(path, word, _)| file.path.starts_with(path) && (word.is_empty() || *word == old))
+    };
+    let (mut found, mut wanted) = (Vec::new(), HashMap::<_, Vec<_>>::new());
     let lower = file.text.to_lowercase();
-    let mut found = Vec::new();
-    for &(old, instead) in OLD_WORDS {
-        let is_allowed = ALLOWED_USES.iter().any(|(path, word, _)| {
-            file.path.starts_with(path) && (word.is_empty() || *word == old)
-        });
-        if is_allowed {
-            continue;
-        }
+    for &(old, instead) in OLD_WORDS.iter().filter(|(old, _)| !is_allowed(old)) {
         if old.contains(['-', '\'', '_', '(']) {
             let lines = lower.match_indices(old).map(|(at, _)| line_at(&lower, at));
             found.extend(lines.map(|line| (line, old, instead)));
-            continue;
+        } else {
+            let words: Vec<&str> = old.split(' ').collect();
+            wanted
+                .entry(words[0])
+                .or_default()
+                .push((words, old, instead));
         }
-        let wanted: Vec<&str> = old.split(' ').collect();
-        for window in tokens.windows(wanted.len()) {
-            if window.iter().map(|token| &token.word).eq(&wanted) {
-                found.push((window[0].line, old, instead));
+    }
+    let tokens = tokens(&file.text);
+    for (at, token) in tokens.iter().enumerate() {
+        for (words, old, instead) in wanted.get(&*token.word).into_iter().flatten() {
+            let following = tokens[at..].iter().take(words.len());
+            if following.map(|token| &token.word).eq(words) {
+                found.push((token.line, *old, *instead));
             }
         }
     }
+    found.sort_unstable();
     found
 }
 
