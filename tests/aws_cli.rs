@@ -23,16 +23,16 @@ async fn setup_twice_makes_everything_once() {
     let desk = desk(&cloud, "");
     let first = setup(&desk);
     for what in [
-        "queue cli-files.fifo: made",
-        "queue cli-files-dlq.fifo: made",
-        "queue cli-chunks.fifo: made",
-        "queue cli-chunks-dlq.fifo: made",
-        "stream cli-stream: made",
+        "queue cli-files.fifo: created",
+        "queue cli-files-dlq.fifo: created",
+        "queue cli-chunks.fifo: created",
+        "queue cli-chunks-dlq.fifo: created",
+        "stream cli-stream: created",
     ] {
         assert!(first.contains(what), "{what}\n{first}");
     }
     let second = setup(&desk);
-    assert_eq!(second.matches(": there already").count(), 5, "{second}");
+    assert_eq!(second.matches(": exists already").count(), 5, "{second}");
     assert_eq!(cloud.fake_aws.calls("CreateStream"), 1);
 }
 
@@ -47,7 +47,7 @@ async fn delete_takes_only_what_setup_made() {
         "{made}"
     );
     let gone = desk.run(&["setup", "pipeline.yaml", "--delete"]).well();
-    assert_eq!(gone.matches(": removed").count(), 3, "{gone}");
+    assert_eq!(gone.matches(": deleted").count(), 3, "{gone}");
     assert_eq!(gone.matches("left as it is").count(), 2, "{gone}");
     let there = |name: &str| {
         let ask = json!({"QueueName": name});
@@ -56,7 +56,7 @@ async fn delete_takes_only_what_setup_made() {
     assert!(there("cli-chunks.fifo") && there("cli-chunks-dlq.fifo"));
     assert!(!there("cli-files.fifo") && !there("cli-files-dlq.fifo"));
     let again = desk.run(&["setup", "pipeline.yaml", "--delete"]).well();
-    assert_eq!(again.matches(": not there").count(), 3, "{again}");
+    assert_eq!(again.matches(": does not exist").count(), 3, "{again}");
 }
 
 #[tokio::test(flavor = "multi_thread")]

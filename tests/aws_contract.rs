@@ -5,11 +5,11 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use streampress_tests::aws::Cloud;
-use streampress_transport::contract_tests::{self, Side};
+use streampress_transport::contract_tests::{self, Implementation};
 use streampress_transport::{ChunkStream, Queue, SlotLock};
 
 #[async_trait]
-impl Side for Shared {
+impl Implementation for Shared {
     fn short(&self) -> Duration {
         // SQS counts whole seconds.
         Duration::from_secs(1)

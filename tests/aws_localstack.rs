@@ -8,13 +8,12 @@ use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
 
 use async_trait::async_trait;
+use streampress_crds::settings::{QueueSettings, StreamSettings, TransportSettings};
 use streampress_tests::aws::make_bucket;
 use streampress_tests::pipeline::{Place, Role, STREAM, Worker};
 use streampress_transport::aws::Aws;
-use streampress_transport::aws::provision::{
-    Outcome, Wanted, WantedQueue, WantedStream, check, make, remove,
-};
-use streampress_transport::contract_tests::{self, Side};
+use streampress_transport::aws::provision::{Outcome, ProvisionPlan, check, create, delete};
+use streampress_transport::contract_tests::{self, Implementation};
 use streampress_transport::{ChunkStream, Queue, SlotLock};
 
 fn url() -> String {
@@ -29,26 +28,25 @@ fn fresh(what: &str) -> String {
     format!("{what}-{:x}", fastrand::u64(..))
 }
 
-fn wanted(files: &str, chunks: &str, stream: &str, max_receive_count: u32) -> Wanted {
-    let queue = |name: &str| WantedQueue {
+fn plan(files: &str, chunks: &str, stream: &str, max_receive_count: u32) -> ProvisionPlan {
+    let queue = |name: &str| QueueSettings {
         name: format!("{name}.fifo"),
         dead_letter_name: format!("{name}-dlq.fifo"),
         visibility_timeout_seconds: 60,
         max_receive_count,
-        event_rule: None,
     };
-    Wanted {
+    let transport = TransportSettings {
         files_queue: queue(files),
         chunks_queue: queue(chunks),
-        stream: WantedStream {
+        stream: StreamSettings {
             name: stream.into(),
             shards: 2,
             retention_hours: 24,
-            encrypted: false,
         },
-        record_bytes: 400 * 1024,
-        owner: ("streampress.dev/owner".into(), "tests".into()),
-        tags: [].into(),
+    };
+    ProvisionPlan {
+        encrypted: false,
+        ..ProvisionPlan::new(transport, ("streampress.dev/owner", "tests"))
     }
 }
 
@@ -57,16 +55,16 @@ struct LocalStack {
 }
 
 #[async_trait]
-impl Side for LocalStack {
+impl Implementation for LocalStack {
     fn short(&self) -> Duration {
         Duration::from_secs(2)
     }
 
     async fn queue(&self, visibility: Duration, max_receive_count: u32) -> Arc<dyn Queue> {
         let (name, spare) = (fresh("queue"), fresh("spare"));
-        let mut wanted = wanted(&name, &spare, "unused", max_receive_count);
-        wanted.chunks_queue = wanted.files_queue.clone();
-        streampress_transport::aws::provision::make_queues(&self.aws, &wanted)
+        let mut plan = plan(&name, &spare, "unused", max_receive_count);
+        plan.transport.chunks_queue = plan.transport.files_queue.clone();
+        streampress_transport::aws::provision::create_queues(&self.aws, &plan)
             .await
             .expect("made");
         Arc::new(
@@ -79,8 +77,8 @@ impl Side for LocalStack {
 
     async fn stream(&self) -> Arc<dyn ChunkStream> {
         let name = fresh("stream");
-        let wanted = wanted("unused", "unused", &name, 5);
-        streampress_transport::aws::provision::make_stream(&self.aws, &wanted)
+        let plan = plan("unused", "unused", &name, 5);
+        streampress_transport::aws::provision::create_stream(&self.aws, &plan)
             .await
             .expect("made");
         Arc::new(self.aws.stream(&name).await.expect("opens"))
@@ -96,25 +94,25 @@ impl Side for LocalStack {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_queue_keeps_the_contract() {
     use contract_tests::queue::*;
-    let side = &LocalStack {
+    let implementation = &LocalStack {
         aws: connect().await,
     };
     futures::join!(
-        a_group_comes_in_order_and_one_at_a_time(side),
-        another_group_passes_a_held_one(side),
-        a_hidden_message_comes_back_with_a_new_receipt(side),
-        extending_counts_from_now(side),
-        a_released_message_comes_at_once_and_before_its_group(side),
-        a_message_received_too_often_is_a_dead_letter_and_its_group_goes_on(side),
-        a_buried_message_says_why_and_is_there_once(side),
-        the_same_deduplication_id_is_one_message_even_after_delete(side),
-        a_waiting_receive_wakes_when_something_is_sent(side),
-        an_empty_receive_waits_as_long_as_told(side),
-        a_dropped_receive_takes_nothing_along(side),
-        what_can_never_be_sent_is_refused_and_nothing_is_sent(side),
-        bodies_and_attributes_come_back_as_they_were(side),
-        depth_tells_waiting_from_held(side),
-        the_dead_letters_have_no_dead_letters(side),
+        a_group_comes_in_order_and_one_at_a_time(implementation),
+        another_group_passes_a_held_one(implementation),
+        a_hidden_message_comes_back_with_a_new_receipt(implementation),
+        extending_counts_from_now(implementation),
+        a_released_message_comes_at_once_and_before_its_group(implementation),
+        a_message_received_too_often_is_a_dead_letter_and_its_group_goes_on(implementation),
+        a_buried_message_says_why_and_is_there_once(implementation),
+        the_same_deduplication_id_is_one_message_even_after_delete(implementation),
+        a_waiting_receive_wakes_when_something_is_sent(implementation),
+        an_empty_receive_waits_as_long_as_told(implementation),
+        a_dropped_receive_takes_nothing_along(implementation),
+        what_can_never_be_sent_is_refused_and_nothing_is_sent(implementation),
+        bodies_and_attributes_come_back_as_they_were(implementation),
+        depth_tells_waiting_from_held(implementation),
+        the_dead_letters_have_no_dead_letters(implementation),
     );
 }
 
@@ -169,28 +167,29 @@ async fn a_bucket_keeps_the_contract_of_files() {
 #[tokio::test(flavor = "multi_thread")]
 async fn setup_makes_checks_and_removes() {
     let aws = connect().await;
-    let wanted = wanted(&fresh("files"), &fresh("chunks"), &fresh("stream"), 5);
-    let done = make(&aws, &wanted).await.expect("made");
+    let plan = plan(&fresh("files"), &fresh("chunks"), &fresh("stream"), 5);
+    let done = create(&aws, &plan).await.expect("made").outcomes;
     assert!(
-        done.iter().all(|done| done.outcome == Outcome::Made),
+        done.iter().all(|done| done.outcome == Outcome::Created),
         "{done:?}"
     );
-    let again = make(&aws, &wanted).await.expect("made");
+    let again = create(&aws, &plan).await.expect("made").outcomes;
     assert!(
-        again.iter().all(|done| done.outcome == Outcome::Kept),
+        again.iter().all(|done| done.outcome == Outcome::Unchanged),
         "{again:?}"
     );
-    assert_eq!(check(&aws, &wanted).await.expect("looked"), []);
-    let removed = remove(&aws, &wanted).await.expect("removed");
+    assert_eq!(check(&aws, &plan, 400 * 1024).await.expect("looked"), []);
+    let removed = delete(&aws, &plan).await.expect("removed");
     assert!(
-        removed.iter().all(|done| done.outcome == Outcome::Removed),
+        removed.iter().all(|done| done.outcome == Outcome::Deleted),
         "{removed:?}"
     );
-    let findings = check(&aws, &wanted).await.expect("looked");
+    let findings = check(&aws, &plan, 400 * 1024).await.expect("looked");
     assert!(
         findings
             .iter()
-            .any(|finding| finding.what.starts_with("queue") && finding.problem.contains("setup")),
+            .any(|finding| finding.resource.starts_with("queue")
+                && finding.problem.contains("setup")),
         "{findings:?}"
     );
 }
@@ -198,7 +197,7 @@ async fn setup_makes_checks_and_removes() {
 #[tokio::test(flavor = "multi_thread")]
 async fn files_announced_on_an_idle_system_are_restored_and_the_time_is_told() {
     let aws = connect().await;
-    make(&aws, &wanted("files", "chunks", STREAM, 20))
+    create(&aws, &plan("files", "chunks", STREAM, 20))
         .await
         .expect("made");
     let root = tempfile::tempdir().expect("a folder");

@@ -90,7 +90,7 @@ impl Bench {
             files_queue: std::sync::Arc::new(queue.await.expect("opens")),
             strict: false,
             dialect: AnnouncementFormat::Native,
-            index: None,
+            journal: None,
         };
         Self {
             cloud,

@@ -56,8 +56,8 @@ impl Queue for Watched {
     fn name(&self) -> &str {
         self.inner.name()
     }
-    fn visibility(&self) -> Duration {
-        self.inner.visibility()
+    fn visibility_timeout(&self) -> Duration {
+        self.inner.visibility_timeout()
     }
     async fn send(&self, messages: Vec<Outgoing>) -> TransportResult<()> {
         self.inner.send(messages).await
@@ -67,8 +67,8 @@ impl Queue for Watched {
         self.received.fetch_add(got.len() as u64, Ordering::SeqCst);
         Ok(got)
     }
-    async fn extend(&self, receipt: &Receipt, hidden_for: Duration) -> TransportResult<()> {
-        self.inner.extend(receipt, hidden_for).await
+    async fn extend(&self, receipt: &Receipt, visibility_timeout: Duration) -> TransportResult<()> {
+        self.inner.extend(receipt, visibility_timeout).await
     }
     async fn delete(&self, receipt: &Receipt) -> TransportResult<()> {
         self.inner.delete(receipt).await?;

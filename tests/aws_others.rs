@@ -31,10 +31,10 @@ use streampress_tests::pipeline::{CHUNKS, FILES, Place, Role, STREAM, Worker};
 use streampress_tests::slow::{Slow, consumer};
 use streampress_transport::contract_tests::queue::message;
 use streampress_transport::contract_tests::stream::record;
-use streampress_transport::slot_guard::HolderRequest;
+use streampress_transport::slot_lock::HolderRequest;
 use streampress_transport::{
-    ChunkStream, Ledger, Position, Queue, Sequence, SlotGuard, SlotLock, TransportError,
-    TransportResult,
+    ChunkStream, Ledger, Position, Queue, Sequence, SharedLedger, SlotGuard, SlotLock,
+    TransportError, TransportResult,
 };
 use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
@@ -159,12 +159,11 @@ impl SlotLock for Fragile {
             }
         });
         let lost = self.lost.lock().expect("no panic").clone();
-        let ledger = Arc::new(Mutex::new(Ledger::default()));
         Ok(Some(SlotGuard::new(
             "slot".into(),
             "attempt".into(),
             lost,
-            ledger,
+            SharedLedger::default(),
             requests,
         )))
     }

@@ -20,12 +20,13 @@ use streampress::roles::announce::{AnnouncementFormat, Announcer};
 use streampress::roles::compress::OnCompressed;
 use streampress::roles::scan::SourceFilter;
 use streampress_codec::hybrid;
-use streampress_crds::api::pipeline::Format;
+use streampress_crds::api::pipeline::SourceFormat;
+use streampress_crds::settings::{QueueSettings, StreamSettings, TransportSettings};
 use streampress_tests::aws::{FreeSlots, connect};
 use streampress_tests::desk::Desk;
 use streampress_tests::pipeline::{Names, Place, Role, Worker};
 use streampress_transport::aws::Aws;
-use streampress_transport::aws::provision::{Wanted, WantedQueue, WantedStream, make};
+use streampress_transport::aws::provision::{ProvisionPlan, create};
 use streampress_transport::local::files::LocalFiles;
 use streampress_transport::{ChunkStream, FileName, Files, Outgoing, Queue, Record};
 use tokio_util::sync::CancellationToken;
@@ -54,27 +55,26 @@ impl Bench {
             format!("chunks-{run}"),
             format!("stream-{run}"),
         ];
-        let queue = |name: &str| WantedQueue {
+        let queue = |name: &str| QueueSettings {
             name: format!("{name}.fifo"),
             dead_letter_name: format!("{name}-dlq.fifo"),
             visibility_timeout_seconds: 60,
             max_receive_count: 5,
-            event_rule: None,
         };
-        let wanted = Wanted {
+        let transport = TransportSettings {
             files_queue: queue(&names[0]),
             chunks_queue: queue(&names[1]),
-            stream: WantedStream {
+            stream: StreamSettings {
                 name: names[2].clone(),
                 shards: 4,
                 retention_hours: 24,
-                encrypted: false,
             },
-            record_bytes: 400 * 1024,
-            owner: ("streampress.dev/owner".into(), "tests".into()),
-            tags: [].into(),
         };
-        make(&aws, &wanted).await.expect("made");
+        let plan = ProvisionPlan {
+            encrypted: false,
+            ..ProvisionPlan::new(transport, ("streampress.dev/owner", "tests"))
+        };
+        create(&aws, &plan).await.expect("made");
         let root = tempfile::tempdir().expect("a folder");
         for folder in ["in", "out"] {
             std::fs::create_dir(root.path().join(folder)).expect("made");
@@ -107,7 +107,7 @@ impl Bench {
             files_queue: self.queue(0).await,
             strict: false,
             dialect: AnnouncementFormat::Legacy,
-            index: None,
+            journal: None,
         }
     }
 
@@ -145,13 +145,13 @@ impl Bench {
             read_location: READ_LOCATION.into(),
             on_compressed: OnCompressed::Keep,
             filter: SourceFilter {
-                formats: vec![Format::Json, Format::Csv, Format::Txt],
+                formats: vec![SourceFormat::Json, SourceFormat::Csv, SourceFormat::Txt],
                 put_aside: false,
             },
             tidy_only_multi: true,
             push: true,
             report: None,
-            index: None,
+            journal: None,
             packed: PackedSources::default(),
         };
         consumer(self.queue(0).await, Arc::new(handler), shutdown)
@@ -163,7 +163,7 @@ impl Bench {
             stream: Arc::new(self.aws.stream(&self.names[2]).await.expect("opens")),
             read_location: READ_LOCATION.into(),
             report: None,
-            index: None,
+            journal: None,
         };
         consumer(self.queue(1).await, Arc::new(handler), shutdown)
     }

@@ -3,58 +3,71 @@
 use std::time::Duration;
 
 use serde_json::json;
+use streampress_crds::queue_check::Mismatch;
+use streampress_crds::settings::{QueueSettings, StreamSettings, TransportSettings};
 use streampress_tests::aws::Cloud;
 use streampress_transport::Queue;
+use streampress_transport::aws::Aws;
 use streampress_transport::aws::provision::{
-    Done, Outcome, Wanted, WantedQueue, WantedStream, check, make, remove,
+    self, Outcome, ProvisionPlan, ProvisionResult, ResourceOutcome, delete,
 };
 
-fn queue(name: &str) -> WantedQueue {
-    WantedQueue {
+const RECORD_BYTES: usize = 400 * 1024;
+
+fn queue(name: &str) -> QueueSettings {
+    QueueSettings {
         name: format!("{name}.fifo"),
         dead_letter_name: format!("{name}-dlq.fifo"),
         visibility_timeout_seconds: 60,
         max_receive_count: 20,
-        event_rule: None,
     }
 }
 
-fn wanted() -> Wanted {
-    Wanted {
+fn plan() -> ProvisionPlan {
+    let transport = TransportSettings {
         files_queue: queue("files"),
         chunks_queue: queue("chunks"),
-        stream: WantedStream {
+        stream: StreamSettings {
             name: "stream".into(),
             shards: 2,
             retention_hours: 48,
-            encrypted: true,
         },
-        record_bytes: 400 * 1024,
-        owner: ("streampress.dev/owner".into(), "me".into()),
+    };
+    ProvisionPlan {
         tags: [("team".to_owned(), "ours".to_owned())].into(),
+        ..ProvisionPlan::new(transport, ("streampress.dev/owner", "me"))
     }
 }
 
-fn outcomes(done: &[Done]) -> Vec<&Outcome> {
+async fn create(aws: &Aws, plan: &ProvisionPlan) -> ProvisionResult<Vec<ResourceOutcome>> {
+    let provisioned = provision::create(aws, plan).await?;
+    Ok(provisioned.outcomes)
+}
+
+async fn check(aws: &Aws, plan: &ProvisionPlan) -> ProvisionResult<Vec<Mismatch>> {
+    provision::check(aws, plan, RECORD_BYTES).await
+}
+
+fn outcomes(done: &[ResourceOutcome]) -> Vec<&Outcome> {
     done.iter().map(|done| &done.outcome).collect()
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn setup_makes_what_is_missing_and_nothing_twice() {
     let cloud = Cloud::start().await;
-    let first = make(&cloud.aws, &wanted()).await.expect("made");
+    let first = create(&cloud.aws, &plan()).await.expect("made");
     assert!(
         outcomes(&first)
             .iter()
-            .all(|outcome| **outcome == Outcome::Made),
+            .all(|outcome| **outcome == Outcome::Created),
         "{first:?}"
     );
-    assert_eq!(check(&cloud.aws, &wanted()).await.expect("looked"), []);
-    let second = make(&cloud.aws, &wanted()).await.expect("made");
+    assert_eq!(check(&cloud.aws, &plan()).await.expect("looked"), []);
+    let second = create(&cloud.aws, &plan()).await.expect("made");
     assert!(
         outcomes(&second)
             .iter()
-            .all(|outcome| **outcome == Outcome::Kept),
+            .all(|outcome| **outcome == Outcome::Unchanged),
         "{second:?}"
     );
     let opened = cloud
@@ -69,17 +82,17 @@ async fn setup_makes_what_is_missing_and_nothing_twice() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn what_is_ours_is_brought_to_what_is_wanted() {
+async fn what_is_ours_is_brought_to_what_is_plan() {
     let cloud = Cloud::start().await;
-    make(&cloud.aws, &wanted()).await.expect("made");
-    let mut changed = wanted();
-    changed.files_queue.max_receive_count = 7;
+    create(&cloud.aws, &plan()).await.expect("made");
+    let mut changed = plan();
+    changed.transport.files_queue.max_receive_count = 7;
     // More than the double, which takes AWS more than one call.
-    changed.stream.shards = 9;
-    changed.stream.retention_hours = 24;
+    changed.transport.stream.shards = 9;
+    changed.transport.stream.retention_hours = 24;
     let findings = check(&cloud.aws, &changed).await.expect("looked");
     assert_eq!(findings.len(), 2, "{findings:?}");
-    let done = make(&cloud.aws, &changed).await.expect("made");
+    let done = create(&cloud.aws, &changed).await.expect("made");
     assert_eq!(
         done[1].outcome,
         Outcome::Changed(vec!["RedrivePolicy".into()])
@@ -96,33 +109,33 @@ async fn what_is_somebody_elses_is_neither_changed_nor_removed() {
     let cloud = Cloud::start().await;
     cloud.make_queue("files", 5);
     cloud.make_stream("stream", 1);
-    let done = make(&cloud.aws, &wanted()).await.expect("made");
+    let done = create(&cloud.aws, &plan()).await.expect("made");
     assert_eq!(
         outcomes(&done),
         [
-            &Outcome::Foreign,
-            &Outcome::Foreign,
-            &Outcome::Made,
-            &Outcome::Made,
-            &Outcome::Foreign
+            &Outcome::NotOwned,
+            &Outcome::NotOwned,
+            &Outcome::Created,
+            &Outcome::Created,
+            &Outcome::NotOwned
         ]
     );
-    let findings = check(&cloud.aws, &wanted()).await.expect("looked");
+    let findings = check(&cloud.aws, &plan()).await.expect("looked");
     assert!(
         findings
             .iter()
             .any(|finding| finding.problem.contains("maxReceiveCount is 5")),
         "{findings:?}"
     );
-    let removed = remove(&cloud.aws, &wanted()).await.expect("removed");
+    let removed = delete(&cloud.aws, &plan()).await.expect("removed");
     assert_eq!(
         outcomes(&removed),
         [
-            &Outcome::Foreign,
-            &Outcome::Foreign,
-            &Outcome::Removed,
-            &Outcome::Removed,
-            &Outcome::Foreign
+            &Outcome::NotOwned,
+            &Outcome::NotOwned,
+            &Outcome::Deleted,
+            &Outcome::Deleted,
+            &Outcome::NotOwned
         ]
     );
     assert!(
@@ -142,7 +155,7 @@ async fn what_is_somebody_elses_is_neither_changed_nor_removed() {
 #[tokio::test(flavor = "multi_thread")]
 async fn what_is_missing_is_named_with_the_way_out() {
     let cloud = Cloud::start().await;
-    let findings = check(&cloud.aws, &wanted()).await.expect("looked");
+    let findings = check(&cloud.aws, &plan()).await.expect("looked");
     assert_eq!(
         findings
             .iter()
@@ -150,10 +163,9 @@ async fn what_is_missing_is_named_with_the_way_out() {
             .count(),
         3
     );
-    let mut large = wanted();
-    large.record_bytes = 2 << 20;
-    make(&cloud.aws, &large).await.expect("made");
-    let findings = check(&cloud.aws, &large).await.expect("looked");
+    create(&cloud.aws, &plan()).await.expect("made");
+    let findings = provision::check(&cloud.aws, &plan(), 2 << 20).await;
+    let findings = findings.expect("looked");
     assert!(
         findings
             .iter()
@@ -165,9 +177,9 @@ async fn what_is_missing_is_named_with_the_way_out() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_buckets_rule_may_send_to_the_files_queue() {
     let cloud = Cloud::start().await;
-    let mut fed = wanted();
-    fed.files_queue.event_rule = Some("arn:aws:events:us-east-1:1:rule/bucket".into());
-    make(&cloud.aws, &fed).await.expect("made");
+    let mut fed = plan();
+    fed.event_rule = Some("arn:aws:events:us-east-1:1:rule/bucket".into());
+    create(&cloud.aws, &fed).await.expect("made");
     let url = json!({"QueueUrl": "files.fifo"});
     let attributes = cloud
         .fake_aws
@@ -189,7 +201,7 @@ async fn a_buckets_rule_may_send_to_the_files_queue() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_buckets_rule_is_added_to_a_queues_policy_and_others_stay() {
     let cloud = Cloud::start().await;
-    make(&cloud.aws, &wanted()).await.expect("made");
+    create(&cloud.aws, &plan()).await.expect("made");
     // Somebody let another account send; a policy may hold its one statement without a list.
     let others = json!({"Sid": "Partner", "Effect": "Allow", "Principal": {"AWS": "111122223333"}, "Action": "sqs:SendMessage", "Resource": "*"});
     let policy = json!({"Version": "2008-10-17", "Id": "ours", "Statement": others});
@@ -203,13 +215,13 @@ async fn a_buckets_rule_is_added_to_a_queues_policy_and_others_stay() {
             "rule/first",
             Outcome::Changed(vec!["ContentBasedDeduplication".into(), "Policy".into()]),
         ),
-        ("rule/first", Outcome::Kept),
+        ("rule/first", Outcome::Unchanged),
         // Another rule takes the place of the first.
         ("rule/second", Outcome::Changed(vec!["Policy".into()])),
     ] {
-        let mut fed = wanted();
-        fed.files_queue.event_rule = Some(format!("arn:aws:events:us-east-1:1:{rule}"));
-        let done = make(&cloud.aws, &fed).await.expect("made");
+        let mut fed = plan();
+        fed.event_rule = Some(format!("arn:aws:events:us-east-1:1:{rule}"));
+        let done = create(&cloud.aws, &fed).await.expect("made");
         assert_eq!(done[1].outcome, outcome, "{rule}");
         let url = json!({"QueueUrl": "files.fifo"});
         let there = cloud
@@ -228,7 +240,7 @@ async fn a_buckets_rule_is_added_to_a_queues_policy_and_others_stay() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_permission_that_lacks_is_named_with_its_resource_and_the_way_out() {
     let cloud = Cloud::start().await;
-    make(&cloud.aws, &wanted()).await.expect("made");
+    create(&cloud.aws, &plan()).await.expect("made");
     let mut denials = vec![
         ("kinesis", "ListShards", "stream"),
         ("kinesis", "GetShardIterator", "stream"),
@@ -255,10 +267,10 @@ async fn a_permission_that_lacks_is_named_with_its_resource_and_the_way_out() {
         let expected = format!(
             "error: {kind} {resource}: the credentials lack the permission {service}:{action}; add it to their policy"
         );
-        let findings = check(&cloud.aws, &wanted()).await.expect("looked");
+        let findings = check(&cloud.aws, &plan()).await.expect("looked");
         let findings: Vec<String> = findings.iter().map(ToString::to_string).collect();
         assert_eq!(findings, [expected]);
         cloud.fake_aws.allow_all();
     }
-    assert_eq!(check(&cloud.aws, &wanted()).await.expect("looked"), []);
+    assert_eq!(check(&cloud.aws, &plan()).await.expect("looked"), []);
 }

@@ -359,7 +359,7 @@ async fn redrive_until_restored(soak: &mut Soak, died: &[(String, String)]) {
         chunks_queue: Some(Arc::new(aws.queue(CHUNKS, LONG).await.expect("opens"))),
         stream: Some(Arc::new(aws.stream(STREAM).await.expect("opens"))),
         locks: Arc::new(|_, _| Arc::new(FreeSlots)),
-        index: None,
+        journal: None,
         aws: None,
     };
     let redriven = redrive(&transport, &soak.announcer, false)

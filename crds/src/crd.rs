@@ -1,103 +1,16 @@
-//! The pieces of the generated schema that the types alone cannot say: patterns, untyped parts, and the finished CRD.
+//! The generated CustomResourceDefinition: the schema of the types, with the rules across fields in it.
 
 use std::collections::BTreeSet;
-use std::sync::OnceLock;
 
 use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::CustomResourceDefinition;
 use kube::CustomResourceExt;
-use schemars::{Schema, SchemaGenerator, json_schema};
 use serde_json::{Value, json};
 
+use crate::api::patterns::DNS_LABEL;
 use crate::api::pipeline::CompressionPipeline;
-use crate::rules;
+use crate::rules::{RULES, Rule};
 
-/// Name of a Secret, ConfigMap, claim or service account.
-pub const OBJECT_NAME: &str = r"^[a-z0-9]([-a-z0-9.]*[a-z0-9])?$";
-/// Key in a ConfigMap.
-pub const CONFIG_KEY: &str = r"^[-._a-zA-Z0-9]+$";
-/// AWS region.
-pub const REGION: &str = r"^[a-z0-9]+(-[a-z0-9]+)*$";
-/// Address of an AWS stand-in, without credentials, query or fragment.
-pub const ENDPOINT: &str = r"^https?://[-a-zA-Z0-9.:_\[\]]+(/[-a-zA-Z0-9._~/]*)?$";
-/// SQS FIFO queue.
-pub const QUEUE_NAME: &str = r"^[-_a-zA-Z0-9]{1,75}\.fifo$";
-/// Kinesis stream.
-pub const STREAM_NAME: &str = r"^[-_.a-zA-Z0-9]{1,128}$";
-/// Folder below /data, or prefix in a bucket.
-pub const LOCATION: &str = r"^(file:///data(/[-a-zA-Z0-9_=+,@][-a-zA-Z0-9_=+,@. ]*)+/?|s3://[a-z0-9][-a-z0-9.]{1,61}[a-z0-9](/[-a-zA-Z0-9_=+,@][-a-zA-Z0-9_=+,@. ]*)*/?)$";
-/// A page below /data, or in a bucket.
-pub const REPORT_LOCATION: &str = r"^(file:///data|s3://[a-z0-9][-a-z0-9.]{1,61}[a-z0-9])(/[-a-zA-Z0-9_=+,@][-a-zA-Z0-9_=+,@. ]*)*/[-a-zA-Z0-9_=+,@][-a-zA-Z0-9_=+,@. ]*\.html$";
-
-/// Image without a tag.
-pub const IMAGE_REPOSITORY: &str = r"^[a-zA-Z0-9][-a-zA-Z0-9.]*(:[0-9]{1,5})?(/[-a-zA-Z0-9._]+)*$";
-/// Tag or digest.
-pub const IMAGE_TAG: &str = r"^([a-zA-Z0-9_][-a-zA-Z0-9_.]*|sha256:[a-f0-9]{64})$";
-/// Amount of a resource.
-pub const AMOUNT: &str = r"^[0-9]+(\.[0-9]+)?(m|k|M|G|T|P|Ki|Mi|Gi|Ti|Pi)?$";
-/// Name of a namespace.
-pub const DNS_LABEL: &str = r"^[a-z0-9]([-a-z0-9]*[a-z0-9])?$";
-
-/// Every pattern with the rule in words and the way out.
-pub(crate) const PATTERNS: &[(&str, &str, &str)] = &[
-    (
-        OBJECT_NAME,
-        "must be the name of an object",
-        "use a-z, 0-9, - and ., beginning and ending with a letter or digit",
-    ),
-    (
-        CONFIG_KEY,
-        "must be a key of a ConfigMap",
-        "use letters, digits, -, _ and .",
-    ),
-    (REGION, "must be an AWS region", "write it as us-east-1"),
-    (
-        ENDPOINT,
-        "must be an http or https address without credentials, query or fragment",
-        "write it as http://localstack:4566; credentials go into credentialsSecretRef",
-    ),
-    (
-        QUEUE_NAME,
-        "must be the name of a FIFO queue",
-        "use up to 75 letters, digits, - and _, and .fifo at the end",
-    ),
-    (
-        STREAM_NAME,
-        "must be the name of a stream",
-        "use letters, digits, -, _ and .",
-    ),
-    (
-        LOCATION,
-        "must be a folder below /data or a prefix in a bucket",
-        "write file:///data/in or s3://bucket/prefix, with letters, digits, spaces and -_=+,@. in names; buckets have 3 to 63 characters",
-    ),
-    (
-        REPORT_LOCATION,
-        "must be a page below /data or in a bucket",
-        "write file:///data/reports/results.html or s3://bucket/results.html, with letters, digits, spaces and -_=+,@. in names",
-    ),
-    (
-        IMAGE_REPOSITORY,
-        "must be an image's repository without a tag",
-        "write it as ghcr.io/streampress/streampress, and the tag in image.tag",
-    ),
-    (
-        IMAGE_TAG,
-        "must be a tag or a digest",
-        "write it as 0.1.0 or sha256:…",
-    ),
-    (
-        AMOUNT,
-        "must be an amount of a resource",
-        "write it as 500m, 2, 256Mi or 1Gi",
-    ),
-    (
-        DNS_LABEL,
-        "must be a name",
-        "use a-z, 0-9 and -, beginning and ending with a letter or digit",
-    ),
-];
-
-/// The finished CustomResourceDefinition, with the rules across fields in it.
+/// The CustomResourceDefinition, with the rules across fields in its schema.
 pub fn crd() -> CustomResourceDefinition {
     let derived = CompressionPipeline::crd();
     let Ok(mut value) = serde_json::to_value(&derived) else {
@@ -109,86 +22,116 @@ pub fn crd() -> CustomResourceDefinition {
     serde_json::from_value(value).unwrap_or(derived)
 }
 
+/// The command that refreshes every committed file that is generated from the types.
+const REFRESH: &str = "cargo run -p streampress-crds --features kubernetes --bin crdgen -- --write";
+
+/// A file could not be generated.
+#[derive(Debug, thiserror::Error)]
+pub enum GenerateError {
+    /// As JSON.
+    #[error("writing as JSON")]
+    Json(#[from] serde_json::Error),
+    /// As YAML.
+    #[error("writing as YAML")]
+    Yaml(#[from] serde_yaml::ser::Error),
+}
+
 /// The CustomResourceDefinition as YAML, as it is committed.
-pub fn crd_yaml() -> Result<String, serde_yaml::ser::Error> {
-    let mut value = serde_json::to_value(crd()).map_err(|error| error.to_string())?;
+///
+/// # Errors
+/// When the types contain what YAML cannot express.
+pub fn crd_yaml() -> Result<String, GenerateError> {
+    let mut value = serde_json::to_value(crd())?;
     write_whole_numbers(&mut value);
     let yaml = serde_yaml::to_string(&value)?;
     Ok(format!("# Generated; refresh it with: {REFRESH}\n{yaml}"))
 }
 
-/// The command that refreshes the committed YAML.
-pub const REFRESH: &str =
-    "cargo run -p streampress-crds --bin crdgen > crds/compressionpipeline.yaml";
+/// Every committed file that is generated from the types: its path from the repository's root, and its text.
+///
+/// # Errors
+/// When the types contain what YAML or JSON cannot express.
+pub fn generated_files() -> Result<Vec<(&'static str, String)>, GenerateError> {
+    let crd = crd_yaml()?;
+    let schema = serde_json::to_string_pretty(&document_schema()?)?;
+    Ok(vec![
+        ("crds/compressionpipeline.yaml", crd.clone()),
+        // A chart cannot contain links, so it has a copy.
+        ("charts/streampress/files/compressionpipeline.yaml", crd),
+        ("crds/src/document/schema.json", format!("{schema}\n")),
+    ])
+}
 
-/// The schema a whole document is checked against: the CRD's, and what matters here of an object's metadata.
-pub(crate) fn openapi() -> &'static Value {
-    static SCHEMA: OnceLock<Value> = OnceLock::new();
-    SCHEMA.get_or_init(|| {
-        let crd = serde_json::to_value(crd()).unwrap_or_default();
-        let schema = crd.pointer("/spec/versions/0/schema/openAPIV3Schema");
-        let mut schema = schema.cloned().unwrap_or_default();
-        let texts = json!({"type": "object", "additionalProperties": {"type": "string"}});
-        let properties = json!({
-            "apiVersion": {"type": "string"},
-            "kind": {"type": "string"},
-            "metadata": {
-                "type": "object",
-                "required": ["name"],
-                "properties": {
-                    "name": {"type": "string", "minLength": 1},
-                    "namespace": {"type": "string", "minLength": 1, "maxLength": 63, "pattern": DNS_LABEL},
-                    "labels": texts,
-                    "annotations": texts,
-                    "generateName": {"type": "string"},
-                    "finalizers": {"type": "array", "items": {"type": "string"}},
-                    "uid": {"type": "string"},
-                    "resourceVersion": {"type": "string"},
-                    "generation": {"type": "integer"},
-                    "creationTimestamp": {"nullable": true},
-                    "deletionTimestamp": {},
-                    "deletionGracePeriodSeconds": {},
-                    "managedFields": {},
-                    "ownerReferences": {},
-                    "selfLink": {}
-                }
-            },
-            // Written by the operator; a copy from a cluster carries it along.
-            "status": {"nullable": true}
-        });
-        if let (Some(known), Value::Object(more)) = (schema.get_mut("properties").and_then(Value::as_object_mut), properties) {
-            known.extend(more);
+/// The schema that a whole document is checked against: the CRD's, with an object's metadata.
+/// Committed as `src/document/schema.json`, so that checking a document needs no Kubernetes library.
+fn document_schema() -> Result<Value, serde_json::Error> {
+    let crd = serde_json::to_value(crd())?;
+    let schema = crd.pointer("/spec/versions/0/schema/openAPIV3Schema");
+    let mut schema = schema.cloned().unwrap_or_default();
+    let texts = json!({"type": "object", "additionalProperties": {"type": "string"}});
+    let properties = json!({
+        "apiVersion": {"type": "string"},
+        "kind": {"type": "string"},
+        "metadata": {
+            "type": "object",
+            "required": ["name"],
+            "properties": {
+                "name": {"type": "string", "minLength": 1},
+                "namespace": {"type": "string", "minLength": 1, "maxLength": 63, "pattern": DNS_LABEL},
+                "labels": texts,
+                "annotations": texts,
+                "generateName": {"type": "string"},
+                "finalizers": {"type": "array", "items": {"type": "string"}},
+                "uid": {"type": "string"},
+                "resourceVersion": {"type": "string"},
+                "generation": {"type": "integer"},
+                "creationTimestamp": {"nullable": true},
+                "deletionTimestamp": {},
+                "deletionGracePeriodSeconds": {},
+                "managedFields": {},
+                "ownerReferences": {},
+                "selfLink": {}
+            }
+        },
+        // The operator writes it; a copy from a cluster contains it.
+        "status": {"nullable": true}
+    });
+    if let (Some(known), Value::Object(more)) = (
+        schema.get_mut("properties").and_then(Value::as_object_mut),
+        properties,
+    ) {
+        known.extend(more);
+    }
+    schema["required"] = json!(["metadata", "spec"]);
+    for role in ["compressor", "decompressor"] {
+        if let Some(template) = schema.pointer_mut(&format!(
+            "/properties/spec/properties/{role}/properties/podTemplate"
+        )) {
+            // The CRD leaves it untyped; its types are in a file of their own.
+            *template = json!({"$ref": "pod_template.json"});
         }
-        schema["required"] = json!(["metadata", "spec"]);
-        schema
-    })
+    }
+    strip(
+        &mut schema,
+        &["description", "default", "x-kubernetes-validations"],
+    );
+    write_whole_numbers(&mut schema);
+    Ok(schema)
 }
 
-/// A pattern's rule in words and the way out.
-pub(crate) fn pattern_in_words(pattern: &str) -> (&'static str, &'static str) {
-    let found = PATTERNS.iter().find(|(known, ..)| *known == pattern);
-    found.map_or(
-        ("must have another form", "see kubectl explain"),
-        |(_, rule, help)| (rule, help),
-    )
-}
-
-/// Completes the derived schema: null is not a value, and rules stand with the objects they speak of.
+/// Completes the derived schema: null is not a value, and each object has its rules.
 fn finish(schema: &mut Value) {
     tidy(schema);
     require_generator_schema(schema);
+    // A status says what is known: the API server must not fill in defaults.
     if let Some(status) = schema.pointer_mut("/properties/status") {
-        strip_defaults(status);
+        strip(status, &["default"]);
     }
-    let paths: BTreeSet<&str> = rules::RULES
-        .iter()
-        .flat_map(|rule| rule.at)
-        .copied()
-        .collect();
+    let paths: BTreeSet<&str> = RULES.iter().flat_map(|rule| rule.at).copied().collect();
     for path in paths {
         let names = path.split('.').filter(|name| !name.is_empty());
         let pointer: String = names.map(|name| format!("/properties/{name}")).collect();
-        let validations = rules::validations(path);
+        let validations = validations(path);
         if let Some(object) = schema
             .pointer_mut(&pointer)
             .filter(|_| !validations.is_empty())
@@ -198,12 +141,32 @@ fn finish(schema: &mut Value) {
     }
 }
 
-/// Takes out what the derivation adds and the API server neither needs nor wants.
+/// The rules of one object, as the schema has them in `x-kubernetes-validations`.
+fn validations(at: &str) -> Vec<Value> {
+    let rules = RULES
+        .iter()
+        .filter(|rule| rule.at.contains(&at) && !rule.cel.is_empty());
+    rules.map(validation).collect()
+}
+
+fn validation(rule: &Rule) -> Value {
+    let mut validation = json!({
+        "rule": rule.cel,
+        "message": format!("{} {}; {}", rule.field, rule.rule, rule.help).trim(),
+    });
+    // The API server checks that a field path is in the schema, where metadata has no fields.
+    if !rule.field.is_empty() && !rule.field.starts_with("metadata.") {
+        validation["fieldPath"] = format!(".{}", rule.field).into();
+    }
+    validation
+}
+
+/// Removes what the derivation adds and the API server does not need.
 fn tidy(schema: &mut Value) {
     match schema {
         Value::Object(fields) => {
             fields.remove("nullable");
-            // The choices of type behind it come out empty, and the marker alone says the same.
+            // kube leaves the choices empty, and the marker alone says the same.
             if fields.contains_key("x-kubernetes-int-or-string") {
                 fields.remove("anyOf");
             }
@@ -214,15 +177,23 @@ fn tidy(schema: &mut Value) {
     }
 }
 
-/// A status says what is known: nothing is filled in for it.
-fn strip_defaults(schema: &mut Value) {
-    if let Value::Object(fields) = schema {
-        fields.remove("default");
-        fields.values_mut().for_each(strip_defaults);
+/// Removes these keywords from a schema; a property of such a name stays.
+fn strip(schema: &mut Value, keywords: &[&str]) {
+    let Value::Object(fields) = schema else {
+        return;
+    };
+    fields.retain(|name, _| !keywords.contains(&&**name));
+    for (name, value) in fields {
+        match value {
+            Value::Object(properties) if name == "properties" => properties
+                .values_mut()
+                .for_each(|property| strip(property, keywords)),
+            value => strip(value, keywords),
+        }
     }
 }
 
-/// There is no schema a generator could do without asking: an empty default would break its own rule.
+/// A generator has no default schema: an empty one would break its own rule.
 fn require_generator_schema(schema: &mut Value) {
     let generator = schema.pointer_mut("/properties/spec/properties/generator");
     let Some(Value::Object(generator)) = generator else {
@@ -237,7 +208,8 @@ fn require_generator_schema(schema: &mut Value) {
     }
 }
 
-/// Bounds are floating-point numbers in the API; `500` reads better than `500.0`.
+/// Writes whole numbers without a fraction: bounds are floating-point numbers in the API, but `500` reads better than
+/// `500.0`.
 fn write_whole_numbers(value: &mut Value) {
     match value {
         Value::Object(fields) => fields.values_mut().for_each(write_whole_numbers),
@@ -254,47 +226,12 @@ fn write_whole_numbers(value: &mut Value) {
     }
 }
 
-/// Any object.
-pub(crate) fn any_object(_: &mut SchemaGenerator) -> Schema {
-    json_schema!({"type": "object", "x-kubernetes-preserve-unknown-fields": true})
-}
-
-/// Amounts of resources by name, as Kubernetes writes them.
-pub(crate) fn amounts(_: &mut SchemaGenerator) -> Schema {
-    json_schema!({
-        "type": "object",
-        "maxProperties": 16,
-        "additionalProperties": {
-            "x-kubernetes-int-or-string": true,
-            "anyOf": [{"type": "integer"}, {"type": "string"}],
-            "pattern": AMOUNT,
-            "maxLength": 24
-        }
-    })
-}
-
-/// Conditions, as kstatus wants them.
-pub(crate) fn conditions(_: &mut SchemaGenerator) -> Schema {
-    json_schema!({
-        "type": "array",
-        "items": {
-            "type": "object",
-            "required": ["lastTransitionTime", "message", "reason", "status", "type"],
-            "properties": {
-                "type": {"type": "string", "maxLength": 316, "description": "Ready, Reconciling, Stalled, TransportReady or Drained."},
-                "status": {"type": "string", "enum": ["True", "False", "Unknown"], "description": "Whether it holds."},
-                "reason": {"type": "string", "maxLength": 1024, "minLength": 1, "description": "Why, in one word."},
-                "message": {"type": "string", "maxLength": 32768, "description": "Why, in a sentence."},
-                "lastTransitionTime": {"type": "string", "format": "date-time", "description": "When the status last changed."},
-                "observedGeneration": {"type": "integer", "format": "int64", "minimum": 0, "description": "The generation of the spec it speaks of."}
-            }
-        }
-    })
-}
-
 #[cfg(test)]
 mod tests {
+    use std::path::Path;
+
     use super::*;
+    use crate::api::patterns::{AMOUNT, PATTERNS};
 
     fn yaml() -> String {
         crd_yaml().expect("the CRD writes as YAML")
@@ -316,13 +253,15 @@ mod tests {
     }
 
     #[test]
-    fn the_committed_crd_is_fresh() {
-        let path = concat!(env!("CARGO_MANIFEST_DIR"), "/compressionpipeline.yaml");
-        let committed = std::fs::read_to_string(path).unwrap_or_default();
-        assert!(
-            committed == yaml(),
-            "crds/compressionpipeline.yaml is stale; refresh it with: {REFRESH}"
-        );
+    fn the_committed_files_are_fresh() {
+        for (path, text) in generated_files().expect("generated files") {
+            let committed = Path::new(env!("CARGO_MANIFEST_DIR")).join("..").join(path);
+            let committed = std::fs::read_to_string(committed).unwrap_or_default();
+            assert!(
+                committed == text,
+                "{path} is stale; refresh it with: {REFRESH}"
+            );
+        }
     }
 
     #[test]
@@ -367,7 +306,7 @@ mod tests {
     }
 
     #[test]
-    fn nothing_is_filled_in_for_a_status() {
+    fn a_status_has_no_defaults() {
         let mut seen = 0;
         spec_and_status(&mut |path, field| {
             if path.starts_with(".status") {
@@ -379,7 +318,7 @@ mod tests {
     }
 
     #[test]
-    fn what_the_api_server_fills_in_is_what_workers_would() {
+    fn the_api_server_fills_in_the_same_defaults_as_workers() {
         let crd = serde_json::to_value(crd()).expect("JSON");
         let schema = &crd["spec"]["versions"][0]["schema"]["openAPIV3Schema"]["properties"]["spec"];
         let sparse = json!({"generator": {"schema": {"example": "iot-sensors"}}, "transport": {"stream": {}}, "compressor": {"autoscaling": {}}});
@@ -392,7 +331,7 @@ mod tests {
     }
 
     #[test]
-    fn every_pattern_compiles_and_has_its_words() {
+    fn every_pattern_compiles_and_has_a_rule_in_words() {
         let mut seen = BTreeSet::from([AMOUNT, DNS_LABEL].map(str::to_owned));
         spec_and_status(&mut |_, field| seen.extend(field["pattern"].as_str().map(str::to_owned)));
         seen.remove(crate::quantity::PATTERN);
@@ -407,11 +346,11 @@ mod tests {
     }
 
     #[test]
-    fn every_rule_that_cel_can_say_stands_in_the_crd_once_per_object() {
+    fn every_rule_with_cel_is_in_the_crd_once_per_object() {
         let crd = serde_json::to_value(crd()).expect("JSON");
         let text = crd.to_string();
         let placed = text.matches("\"rule\":").count();
-        let rules = rules::RULES.iter().filter(|rule| !rule.cel.is_empty());
+        let rules = RULES.iter().filter(|rule| !rule.cel.is_empty());
         assert_eq!(placed, rules.map(|rule| rule.at.len()).sum::<usize>());
     }
 }

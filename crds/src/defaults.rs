@@ -1,21 +1,22 @@
-//! Every default of the contract, once: the schema's `default:` and what `resolve` fills in both come from here.
+//! Every default of the contract, once: both the schema's `default:` and the resolved settings come from here.
 
 use crate::api::pipeline::{
-    Autoscaling, AutoscalingMode, Aws, Codec, CodecFormat, DeletionPolicy, Destination, Effort,
-    Format, GeneratedFormat, Generator, GeneratorSchema, OnCompressed, Queue, Report, Resources,
-    Source, Stream, Transport, TransportPolicy, Worker,
+    AutoscalingMode, AutoscalingSpec, AwsSpec, CodecEffort, CodecFormat, CodecSpec, DeletionPolicy,
+    DestinationSpec, GeneratedFormat, GeneratorSchema, GeneratorSpec, OnCompressed, QueueSpec,
+    ReportSpec, ResourcesSpec, SourceFormat, SourceSpec, StreamSpec, TransportPolicy,
+    TransportSpec, WorkerSpec,
 };
 use crate::quantity::ByteSize;
 
 /// Slots of a role without autoscaling.
-pub const SLOTS: i32 = 1;
+pub(crate) const SLOTS: i32 = 1;
 
-/// Key looked up in the generator's ConfigMap.
-pub const SCHEMA_KEY: &str = "schema.json";
+/// Key of the schema in the generator's ConfigMap.
+pub(crate) const SCHEMA_KEY: &str = "schema.json";
 
-impl Default for Aws {
+impl Default for AwsSpec {
     fn default() -> Self {
-        Aws {
+        AwsSpec {
             region: "us-east-1".into(),
             endpoint_url: None,
             credentials_secret_ref: None,
@@ -24,21 +25,21 @@ impl Default for Aws {
     }
 }
 
-impl Default for Transport {
+impl Default for TransportSpec {
     fn default() -> Self {
-        Transport {
+        TransportSpec {
             policy: TransportPolicy::Create,
             deletion_policy: DeletionPolicy::WhenEmpty,
-            files_queue: Queue::default(),
-            chunks_queue: Queue::default(),
-            stream: Stream::default(),
+            files_queue: QueueSpec::default(),
+            chunks_queue: QueueSpec::default(),
+            stream: StreamSpec::default(),
         }
     }
 }
 
-impl Default for Queue {
+impl Default for QueueSpec {
     fn default() -> Self {
-        Queue {
+        QueueSpec {
             name: None,
             visibility_timeout_seconds: 60,
             max_receive_count: 20,
@@ -46,9 +47,9 @@ impl Default for Queue {
     }
 }
 
-impl Default for Stream {
+impl Default for StreamSpec {
     fn default() -> Self {
-        Stream {
+        StreamSpec {
             name: None,
             shards: 2,
             retention_hours: 24,
@@ -56,39 +57,39 @@ impl Default for Stream {
     }
 }
 
-impl Default for Source {
+impl Default for SourceSpec {
     fn default() -> Self {
-        Source {
+        SourceSpec {
             location: "file:///data/in".into(),
-            formats: vec![Format::Json, Format::Csv, Format::Txt],
+            formats: vec![SourceFormat::Json, SourceFormat::Csv, SourceFormat::Txt],
             scan_seconds: 0,
             on_compressed: OnCompressed::Keep,
         }
     }
 }
 
-impl Default for Destination {
+impl Default for DestinationSpec {
     fn default() -> Self {
-        Destination {
+        DestinationSpec {
             location: "file:///data/out".into(),
         }
     }
 }
 
-impl Default for Codec {
+impl Default for CodecSpec {
     fn default() -> Self {
-        Codec {
+        CodecSpec {
             format: CodecFormat::Hybrid,
-            effort: Effort::Balanced,
+            effort: CodecEffort::Balanced,
             block_size: ByteSize::written("4Mi"),
             record_size: ByteSize::written("400Ki"),
         }
     }
 }
 
-impl Default for Generator {
+impl Default for GeneratorSpec {
     fn default() -> Self {
-        Generator {
+        GeneratorSpec {
             schema: GeneratorSchema::default(),
             file_size: ByteSize::written("1Mi"),
             files_per_minute: 60,
@@ -99,22 +100,22 @@ impl Default for Generator {
     }
 }
 
-impl Default for Worker {
+impl Default for WorkerSpec {
     fn default() -> Self {
-        Worker {
+        WorkerSpec {
             replicas: 1,
             slots: None,
             interval_seconds: 1,
-            autoscaling: Autoscaling::default(),
-            resources: Resources::default(),
+            autoscaling: AutoscalingSpec::default(),
+            resources: ResourcesSpec::default(),
             pod_template: None,
         }
     }
 }
 
-impl Default for Autoscaling {
+impl Default for AutoscalingSpec {
     fn default() -> Self {
-        Autoscaling {
+        AutoscalingSpec {
             mode: AutoscalingMode::None,
             min: 0,
             max: 4,
@@ -125,9 +126,9 @@ impl Default for Autoscaling {
     }
 }
 
-impl Default for Report {
+impl Default for ReportSpec {
     fn default() -> Self {
-        Report {
+        ReportSpec {
             enabled: true,
             location: "file:///data/reports/results.html".into(),
         }

@@ -1,4 +1,4 @@
-//! One thing wrong with a pipeline: where, what stands there, which rule it breaks, and the way out.
+//! One thing wrong with a pipeline: the field, its value, the rule that it breaks, and the remedy.
 
 use std::fmt;
 
@@ -7,16 +7,16 @@ use std::fmt;
 pub struct Invalid {
     /// Path of the field, e.g. `spec.codec.recordSize` or `spec.source.formats[1]`.
     pub field: String,
-    /// What stands there, as written; empty where nothing does.
+    /// Its value, as written; empty where there is none.
     pub value: String,
     /// The rule it breaks.
     pub rule: String,
-    /// The way out.
+    /// What to do about it.
     pub help: String,
 }
 
 impl Invalid {
-    /// A broken rule at a field.
+    /// A field whose value breaks a rule. A long value is shortened.
     pub fn new(
         field: impl Into<String>,
         value: impl fmt::Display,
@@ -34,7 +34,7 @@ impl Invalid {
 
 impl fmt::Display for Invalid {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        // A name in a file can be anything: it must not fill the terminal, nor steer it.
+        // A name in a file can be anything: it must neither fill the terminal nor control it.
         let field = cut(&self.field, LONGEST_FIELD);
         for part in [field, self.value.clone()] {
             if !part.is_empty() {
@@ -50,7 +50,7 @@ impl std::error::Error for Invalid {}
 const LONGEST_VALUE: usize = 80;
 const LONGEST_FIELD: usize = 200;
 
-/// Keeps a message readable when the value is a whole document.
+/// Shortens a value, so that a message stays readable when the value is a whole document.
 pub(crate) fn shorten(value: String) -> String {
     cut(&value, LONGEST_VALUE)
 }

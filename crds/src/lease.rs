@@ -1,16 +1,16 @@
-//! Times of holding a Lease, the same for the operator's lead and the workers' slots. Client-go's: others wait a whole
-//! lease from the last sign of life, a holder stops before that by its deadline.
+//! The durations of leader election and of slots, which are client-go's. Others wait a whole lease duration after the
+//! last renewal that they saw; a holder stops before that, by the renew deadline.
 
 use std::time::Duration;
 
-/// Times of a Lease.
+/// The durations that a Lease is held by.
 #[derive(Clone, Copy, Debug)]
 pub struct Times {
-    /// How long others wait from the last sign of life they saw. Whole seconds, as a Lease has it.
+    /// How long others wait after the last renewal that they saw. Whole seconds, as a Lease has it.
     pub lease: Duration,
-    /// How long a holder believes itself after its last renewal.
+    /// How long a holder may act after its last renewal.
     pub deadline: Duration,
-    /// Between two renewals.
+    /// Time between two renewals.
     pub period: Duration,
 }
 
@@ -25,12 +25,12 @@ impl Default for Times {
 }
 
 impl Times {
-    /// What one request may take: less than what is left between a renewal and the deadline.
+    /// The timeout of one request: two of them fit between a renewal and the deadline.
     pub fn request(&self) -> Duration {
         self.deadline.saturating_sub(self.period) / 2
     }
 
-    /// The lease as the record has it.
+    /// The lease duration in seconds, as a Lease has it.
     pub fn lease_seconds(&self) -> i32 {
         i32::try_from(self.lease.as_secs())
             .unwrap_or(i32::MAX)

@@ -1,28 +1,28 @@
-//! A slot's ledger: what its holders count in an annotation of their Lease, and the operator sums up.
+//! A slot's ledger: the counters that its holders keep in an annotation of the Lease, and that the operator adds up.
 
 use serde::{Deserialize, Serialize};
 
-/// The annotation.
+/// The annotation of a slot's Lease that holds its [`Ledger`] as JSON.
 pub const LEDGER: &str = "streampress.dev/ledger";
 
-/// A slot's cumulative counters. They outlive holders: whoever takes the slot goes on counting.
+/// A slot's cumulative counters. They outlive a holder: the next one continues them.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase", default)]
 pub struct Ledger {
-    /// Files done by this role.
+    /// Files that this role finished.
     pub files: u64,
-    /// Bytes that came in.
+    /// Bytes of input.
     pub bytes_in: u64,
-    /// Bytes that went out.
+    /// Bytes of output.
     pub bytes_out: u64,
     /// Files that went to the dead-letter queue.
     pub failures: u64,
-    /// The generator's next file number.
+    /// The number of the generator's next file.
     pub index: u64,
 }
 
 impl Ledger {
-    /// The sum over slots; `index` is the highest.
+    /// The sum of two slots' counters; `index` is the higher one.
     pub fn plus(self, other: Self) -> Self {
         Self {
             files: self.files.saturating_add(other.files),

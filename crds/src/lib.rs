@@ -1,41 +1,59 @@
-//! The CompressionPipeline contract, shared by worker, operator and `streampress validate`.
-//! Knows neither AWS nor tokio; nothing here does IO.
+//! The CompressionPipeline contract, shared by worker, operator and `streampress validate`. Knows neither AWS nor tokio,
+//! and does no IO.
 //!
-//! - [`pipeline`], [`status`]: the types of `streampress.dev/v1alpha1`, as they stand in YAML.
-//! - [`defaults`]: every default, once.
-//! - [`quantity`]: byte sizes as Kubernetes writes them.
+//! The types and what they are made of:
+//! - [`api`]: the types of `streampress.dev/v1alpha1`, as they stand in YAML; `defaults`: every default, once.
+//! - `quantity`: byte sizes as Kubernetes writes them ([`ByteSize`]).
 //! - [`location`]: where files are, `file:///data/…` or `s3://bucket/prefix`.
-//! - [`fit`]: whether a queue that exists fits.
-//! - [`limits`]: bounds that several of these share.
-//! - [`lease`], [`ledger`]: the times of slots and of the lead, and what a slot's holders count.
-//! - [`settings`]: what one worker role needs (`STREAMPRESS_PIPELINE`): `resolve` makes it from a
-//!   pipeline (`resolve.rs`), `read` reads it in a worker (`read_settings.rs`).
-//! - [`invalid`]: one thing wrong: field, value, rule, way out.
-//! - [`rules`]: what holds across fields, in CEL and in Rust side by side; `structure.rs` checks single
-//!   fields against the schema; [`notices`] is what is worth knowing of a valid pipeline.
-//! - [`document`]: pipelines from a YAML file (`yaml.rs`), every problem with line and column.
-//! - [`schema`]: the generated CustomResourceDefinition, printed by `crdgen`.
+//! - `role`: the workers' roles ([`Role`]). [`reasons`]: the reasons of dead letters, conditions and Events.
+//! - `limits`: bounds that several modules share.
+//!
+//! The checks:
+//! - [`document`]: reads pipelines from YAML and reports every problem with line and column.
+//! - [`rules`]: the rules across fields, in CEL and in Rust. `invalid`: one problem ([`Invalid`]).
+//! - `checked`: a pipeline that was checked, with its settings ([`CheckedPipeline`]). `notices`: what is worth knowing about
+//!   a valid pipeline.
+//!
+//! What is made from a pipeline:
+//! - [`settings`]: what one worker needs, the JSON of `STREAMPRESS_PIPELINE`.
+//! - [`names`]: the names of objects, Leases, queues and streams.
+//! - `crd`: the generated CustomResourceDefinition, with the feature `kubernetes`.
+//!
+//! What operator and workers agree on at run time:
+//! - [`lease`]: the durations of a Lease. [`ledger`]: the counters of a slot.
+//! - [`queue_check`]: whether an existing queue fits a pipeline.
+
+#![warn(unreachable_pub)]
 
 pub mod api;
+mod checked;
+#[cfg(feature = "kubernetes")]
 pub mod crd;
-pub mod defaults;
+mod defaults;
 pub mod document;
-pub mod invalid;
+mod invalid;
 pub mod lease;
 pub mod ledger;
-pub mod limits;
+mod limits;
 pub mod location;
-pub mod notices;
-pub mod quantity;
+pub mod names;
+mod notices;
+mod quantity;
 pub mod queue_check;
+pub mod reasons;
+mod role;
 pub mod rules;
 pub mod settings;
 
 pub use api::pipeline::{CompressionPipeline, CompressionPipelineSpec};
 pub use api::status::CompressionPipelineStatus;
+pub use checked::CheckedPipeline;
+#[cfg(feature = "kubernetes")]
 pub use crd::crd;
-pub use document::{Documents, Problem, load, load_one};
+pub use document::{Diagnostic, Documents, load, load_one};
 pub use invalid::Invalid;
 pub use location::Location;
-pub use quantity::ByteSize;
-pub use settings::{Resolved, Role, Settings, resolve::resolve, resolve::resolve_in_cluster};
+pub use quantity::{ByteSize, NotAByteSize};
+pub use reasons::{DeadLetterReason, Reason};
+pub use role::Role;
+pub use settings::{Resolved, Settings};

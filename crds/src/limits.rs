@@ -2,29 +2,27 @@
 
 use std::ops::RangeInclusive;
 
-/// What a record may hold: Kinesis takes 1 MiB with the partition key, and our header needs its place.
-pub const RECORD_BYTES: RangeInclusive<u64> = (4 << 10)..=(1023 << 10);
+/// Bytes of a record: Kinesis takes 1 MiB with the partition key, of which the header needs a part.
+pub(crate) const RECORD_BYTES: RangeInclusive<u64> = (4 << 10)..=(1023 << 10);
 /// The same, in words.
-pub const RECORD_TEXT: &str = "from 4Ki to 1023Ki";
+pub(crate) const RECORD_TEXT: &str = "from 4Ki to 1023Ki";
 
-/// What may be packed at once: below, packing gains little; above, a decompressor needs too much memory.
-pub const BLOCK_BYTES: RangeInclusive<u64> = (64 << 10)..=(64 << 20);
+/// Bytes of a block: smaller ones pack badly, larger ones need too much memory in a decompressor.
+pub(crate) const BLOCK_BYTES: RangeInclusive<u64> = (64 << 10)..=(64 << 20);
 /// The same, in words.
-pub const BLOCK_TEXT: &str = "from 64Ki to 64Mi";
+pub(crate) const BLOCK_TEXT: &str = "from 64Ki to 64Mi";
 
-/// What a generated file may be.
-pub const FILE_BYTES: RangeInclusive<u64> = (1 << 10)..=(1 << 30);
-/// The same, in words.
-pub const FILE_TEXT: &str = "from 1Ki to 1Gi";
+/// Bytes of a generated file.
+pub(crate) const FILE_BYTES: RangeInclusive<u64> = (1 << 10)..=(1 << 30);
 
-/// The longest pipeline name: `<name>-decompressor` must fit a label's 63 characters.
-pub const NAME_CHARS: usize = 50;
+/// Characters of the longest pipeline name: `<name>-decompressor` must fit a label's 63 characters.
+pub(crate) const NAME_CHARS: usize = 50;
 
-/// An inline schema travels in an environment variable, which Linux bounds at 128 KiB.
-pub const INLINE_SCHEMA_BYTES: usize = 64 << 10;
+/// Bytes of the longest inline schema: it is part of an environment variable, which Linux limits to 128 KiB.
+pub(crate) const INLINE_SCHEMA_BYTES: usize = 64 << 10;
 
-/// The longest queue name SQS takes.
-pub const QUEUE_CHARS: usize = 80;
+/// Characters of the longest queue name that SQS takes.
+pub(crate) const QUEUE_CHARS: usize = 80;
 
-/// What `-dlq` adds to a queue's name.
-pub const DEAD_LETTER_CHARS: usize = 4;
+/// Characters that `-dlq` adds to a queue's name.
+pub(crate) const DEAD_LETTER_CHARS: usize = 4;

@@ -1,12 +1,12 @@
 //! Where files are: a folder (`file:///data/in`) or a prefix in a bucket (`s3://bucket/prefix`).
-//! A location is a plain path: nothing in it is percent-encoded, and `..` never stands in one.
+//! A location is a plain path: nothing in it is percent-encoded, and none of its names is `..`.
 
 use std::borrow::Cow;
 use std::fmt;
 
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
-/// The folder every worker has its volume at; `run` puts the --data folder in its place.
+/// The folder that every worker's volume is mounted at; `run` uses the --data folder instead.
 pub const DATA: &str = "/data";
 
 /// A folder or a prefix in a bucket, without a slash at the end.
@@ -27,7 +27,7 @@ pub enum Location {
 }
 
 impl Location {
-    /// Reads a location; the error is the way out.
+    /// Reads a location; the error says what to write instead.
     pub fn parse(text: &str) -> Result<Self, String> {
         const FORM: &str = "write file:///data/… for the volume or s3://bucket/prefix";
         if let Some(path) = text.strip_prefix("file://") {
@@ -53,7 +53,7 @@ impl Location {
         })
     }
 
-    /// The path below /data, where the location is there; empty for /data itself.
+    /// The path below /data, for a location there; empty for /data itself.
     pub fn below_data(&self) -> Option<&str> {
         match self {
             Location::File { path } => match path.strip_prefix(DATA)? {
@@ -64,13 +64,8 @@ impl Location {
         }
     }
 
-    /// Whether it is on a file system.
-    pub fn is_file(&self) -> bool {
-        matches!(self, Location::File { .. })
-    }
-
-    /// Whether `other` is this very place or lies within it.
-    pub fn contains(&self, other: &Location) -> bool {
+    /// Whether `other` is this location or lies within it.
+    pub(crate) fn contains(&self, other: &Location) -> bool {
         match (self, other) {
             (Location::File { path: outer }, Location::File { path: inner }) => {
                 within(outer, inner)
@@ -94,7 +89,7 @@ fn within(outer: &str, inner: &str) -> bool {
         .is_some_and(|rest| rest.is_empty() || rest.starts_with('/'))
 }
 
-/// Refuses empty names, `.` and `..`: they make one place look like another.
+/// Refuses empty names, `.` and `..`, by which one location could be written in two ways.
 fn plain_names(path: &str) -> Result<(), String> {
     match path
         .split('/')
@@ -152,8 +147,8 @@ mod tests {
     }
 
     #[test]
-    fn a_wrong_location_says_the_way_out() {
-        for (text, way_out) in [
+    fn a_wrong_location_says_what_to_write_instead() {
+        for (text, remedy) in [
             ("/data/in", "file:///data/"),
             ("file://data/in", "three slashes"),
             ("file:///data//in", "one slash"),
@@ -164,12 +159,12 @@ mod tests {
             ("https://bucket/a", "s3://bucket/prefix"),
         ] {
             let help = Location::parse(text).expect_err(text);
-            assert!(help.contains(way_out), "{text}: {help}");
+            assert!(help.contains(remedy), "{text}: {help}");
         }
     }
 
     #[test]
-    fn containment_goes_by_whole_names() {
+    fn containment_compares_whole_names() {
         for (outer, inner, expected) in [
             ("file:///data/in", "file:///data/in/", true),
             ("file:///data/in", "file:///data/in/deep", true),
@@ -189,7 +184,7 @@ mod tests {
     }
 
     #[test]
-    fn only_what_is_below_data_has_a_path_there() {
+    fn only_a_location_below_data_has_a_path_there() {
         assert_eq!(location("file:///data/in/a").below_data(), Some("in/a"));
         assert_eq!(location("file:///data").below_data(), Some(""));
         assert_eq!(location("file:///database").below_data(), None);

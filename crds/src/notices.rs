@@ -1,11 +1,11 @@
-//! What is worth knowing of a valid pipeline before it runs: risks taken on purpose, and what differs in a cluster.
+//! Notices about a valid pipeline: deliberate risks, and what a cluster requires in addition.
 
 use crate::api::pipeline::{CodecFormat, CompressionPipeline, OnCompressed};
 use crate::invalid::Invalid;
-use crate::rules::{self, Scope};
+use crate::rules::{self, RuleScope};
 
 /// The notices of a valid pipeline.
-pub fn notices(pipeline: &CompressionPipeline) -> Vec<Invalid> {
+pub(crate) fn notices(pipeline: &CompressionPipeline) -> Vec<Invalid> {
     let spec = &pipeline.spec;
     let mut notices = Vec::new();
     if spec.source.on_compressed == OnCompressed::Delete {
@@ -13,7 +13,7 @@ pub fn notices(pipeline: &CompressionPipeline) -> Vec<Invalid> {
             "spec.source.onCompressed",
             "Delete",
             "leaves the stream with the only copy until a file is restored",
-            "use Keep or Rename to be on the safe side",
+            "use Keep or Rename to keep a copy",
         ));
     }
     if spec.codec.format == CodecFormat::Seed {
@@ -33,7 +33,7 @@ pub fn notices(pipeline: &CompressionPipeline) -> Vec<Invalid> {
             "use example or inline for `streampress run`",
         ));
     }
-    for broken in rules::broken(pipeline, Scope::Cluster) {
+    for broken in rules::broken(pipeline, RuleScope::Cluster) {
         let rule = format!(
             "{} (in a cluster; `streampress run` has its own folder)",
             broken.rule

@@ -1,37 +1,34 @@
 //! Byte sizes as Kubernetes writes them: `400Ki`, `1Mi`, `1.5Gi`, `500k`, `1048576`.
-//! A [`ByteSize`] keeps what was written, so that it goes out as it came in; a wrong one is no reading
-//! error (one bad object must not stop the reading of all), but an error of [`ByteSize::bytes`].
+//! A [`ByteSize`] keeps what was written, so that it is written as it was read. Reading one never fails, since one
+//! bad object must not stop the reading of all: [`ByteSize::bytes`] reports a wrong one.
 
-use std::borrow::Cow;
 use std::fmt;
-use std::str::FromStr;
 
-use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
-/// What a byte size must look like.
-pub const PATTERN: &str = r"^[0-9]{1,15}(\.[0-9]{1,6})?(Ki|Mi|Gi|Ti|Pi|k|M|G|T|P)?$";
+/// The pattern of a byte size.
+pub(crate) const PATTERN: &str = r"^[0-9]{1,15}(\.[0-9]{1,6})?(Ki|Mi|Gi|Ti|Pi|k|M|G|T|P)?$";
 
 /// A number of bytes, kept as it was written.
 #[derive(Clone, PartialEq, Eq, Hash)]
 pub struct ByteSize {
     text: String,
-    /// Written as a bare number: it goes out as one again.
+    /// Whether it was written as a bare number, as which it is written again.
     number: bool,
 }
 
-/// A text that is no byte size.
+/// A text that is not a byte size.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("{text:?} is not a byte size: {help}")]
 pub struct NotAByteSize {
     /// What was written.
     pub text: String,
-    /// The way out.
+    /// What to write instead.
     pub help: String,
 }
 
 impl ByteSize {
-    /// The size with exactly this text, right or wrong; [`ByteSize::bytes`] judges it.
+    /// The size with exactly this text, right or wrong; [`ByteSize::bytes`] tells which.
     pub fn written(text: &str) -> Self {
         ByteSize {
             text: text.to_owned(),
@@ -40,7 +37,7 @@ impl ByteSize {
     }
 
     /// The size of this many bytes, written as a bare number.
-    pub fn from_bytes(bytes: u64) -> Self {
+    fn from_bytes(bytes: u64) -> Self {
         ByteSize {
             text: bytes.to_string(),
             number: true,
@@ -53,35 +50,6 @@ impl ByteSize {
             text: self.text.clone(),
             help,
         })
-    }
-
-    /// What was written.
-    pub fn as_str(&self) -> &str {
-        &self.text
-    }
-}
-
-/// Writes a number of bytes with the largest unit that divides it, e.g. `400Ki`.
-pub fn display_bytes(bytes: u64) -> String {
-    for (suffix, unit) in [
-        ("Ti", 1 << 40),
-        ("Gi", 1 << 30),
-        ("Mi", 1 << 20),
-        ("Ki", 1u64 << 10),
-    ] {
-        if bytes >= unit && bytes.is_multiple_of(unit) {
-            return format!("{}{suffix}", bytes / unit);
-        }
-    }
-    bytes.to_string()
-}
-
-impl FromStr for ByteSize {
-    type Err = NotAByteSize;
-
-    fn from_str(text: &str) -> Result<Self, NotAByteSize> {
-        let size = ByteSize::written(text);
-        size.bytes().map(|_| size)
     }
 }
 
@@ -128,26 +96,7 @@ impl<'de> Deserialize<'de> for ByteSize {
     }
 }
 
-impl JsonSchema for ByteSize {
-    fn schema_name() -> Cow<'static, str> {
-        "ByteSize".into()
-    }
-
-    fn inline_schema() -> bool {
-        true
-    }
-
-    fn json_schema(_: &mut SchemaGenerator) -> Schema {
-        json_schema!({
-            "x-kubernetes-int-or-string": true,
-            "anyOf": [{"type": "integer"}, {"type": "string"}],
-            "pattern": PATTERN,
-            "maxLength": 24
-        })
-    }
-}
-
-/// Powers behind each suffix, in bytes.
+/// The bytes that each suffix stands for.
 const UNITS: [(&str, u64); 10] = [
     ("Ki", 1 << 10),
     ("Mi", 1 << 20),
@@ -161,7 +110,7 @@ const UNITS: [(&str, u64); 10] = [
     ("P", 1_000_000_000_000_000),
 ];
 
-/// The bytes a text stands for, or the way out.
+/// The bytes that a text stands for; the error says what to write instead.
 fn parse(text: &str) -> Result<u64, String> {
     const FORM: &str = "write a number and a unit, such as 400Ki, 1Mi, 1.5Gi, 500k or 1048576";
     let end = text
@@ -189,7 +138,7 @@ fn parse(text: &str) -> Result<u64, String> {
     }
 }
 
-/// The right spelling of a suffix that people write instead.
+/// What to write instead of a suffix that is nearly right.
 fn close_suffix(number: &str, suffix: &str) -> Option<String> {
     let right = match suffix.to_ascii_lowercase().trim() {
         "ki" | "kib" => "Ki",
@@ -242,8 +191,8 @@ mod tests {
     }
 
     #[test]
-    fn a_wrong_size_is_named_with_the_way_out() {
-        for (text, way_out) in [
+    fn a_wrong_size_is_named_with_what_to_write_instead() {
+        for (text, remedy) in [
             ("400ki", "write 400Ki"),
             ("400KB", "write 400k (powers of 1000) or 400Ki"),
             ("4m", "write 4M (powers of 1000) or 4Mi"),
@@ -262,7 +211,7 @@ mod tests {
         ] {
             let message = bytes(text).expect_err(text).to_string();
             assert!(message.contains(&format!("{text:?}")), "{message}");
-            assert!(message.contains(way_out), "{message}");
+            assert!(message.contains(remedy), "{message}");
         }
     }
 
@@ -297,19 +246,6 @@ mod tests {
         for json in [r#""400Ki""#, "409600", r#""409600""#, r#""nonsense""#] {
             let size: ByteSize = serde_json::from_str(json).expect(json);
             assert_eq!(serde_json::to_string(&size).expect(json), json);
-        }
-    }
-
-    #[test]
-    fn bytes_are_shown_with_the_largest_whole_unit() {
-        for (bytes, text) in [
-            (0, "0"),
-            (1023, "1023"),
-            (409_600, "400Ki"),
-            (4 << 20, "4Mi"),
-            (1 << 30, "1Gi"),
-        ] {
-            assert_eq!(display_bytes(bytes), text);
         }
     }
 }

@@ -1,29 +1,60 @@
-//! Does a queue that exists fit a pipeline? From its attributes, as SQS words them.
+//! Whether an existing queue fits a pipeline, by its attributes as SQS returns them.
 
 use std::collections::BTreeMap;
+use std::fmt;
 
 use serde_json::{Value, json};
 
-/// Something that does not fit.
+use crate::settings::QueueSettings;
+
+/// A queue or stream that does not fit its pipeline.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Mismatch {
-    /// Whether the pipeline cannot work with it; else it works, but not as asked for.
+    /// Which one, as `queue orders.fifo`.
+    pub resource: String,
+    /// Whether the pipeline cannot work with it; otherwise it works, but not as specified.
     pub fatal: bool,
-    /// What is wrong and what to change; goes behind the queue's name.
+    /// What is wrong and what to change, as a clause that follows the resource.
     pub problem: String,
 }
 
-/// What a redrive policy says.
+impl Mismatch {
+    /// The pipeline cannot work with it.
+    pub fn fatal(resource: &str, problem: impl Into<String>) -> Self {
+        Self {
+            resource: resource.to_owned(),
+            fatal: true,
+            problem: problem.into(),
+        }
+    }
+
+    /// The pipeline works with it, but not as specified.
+    pub fn tolerable(resource: &str, problem: impl Into<String>) -> Self {
+        Self {
+            fatal: false,
+            ..Self::fatal(resource, problem)
+        }
+    }
+}
+
+impl fmt::Display for Mismatch {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let kind = if self.fatal { "error" } else { "warning" };
+        write!(f, "{kind}: {}: {}", self.resource, self.problem)
+    }
+}
+
+/// The value of the attribute RedrivePolicy.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct RedrivePolicy {
-    /// ARN of the queue that dead letters go to.
+    /// ARN of the dead-letter queue.
     pub target: String,
-    /// Receives after which a message is one.
+    /// Receives after which a message becomes a dead letter.
     pub max_receive_count: u32,
 }
 
 impl RedrivePolicy {
-    /// The count comes as a number or as text.
+    /// Reads the policy; SQS returns the count as a number or as text.
     pub fn parse(json: &str) -> Option<Self> {
         let policy: Value = serde_json::from_str(json).ok()?;
         let count = &policy["maxReceiveCount"];
@@ -34,40 +65,51 @@ impl RedrivePolicy {
         })
     }
 
-    /// As SQS takes it.
+    /// The policy as SQS takes it.
     pub fn to_json(&self) -> String {
         json!({"deadLetterTargetArn": self.target, "maxReceiveCount": self.max_receive_count})
             .to_string()
     }
 }
 
-/// What does not fit of a queue, by its attributes and those of its dead-letter queue.
-pub fn misfits(
-    dead_letter_name: &str,
-    max_receive_count: u32,
-    there: &BTreeMap<String, String>,
+/// What does not fit, by the attributes of a queue and those of its dead-letter queue, if that exists.
+pub fn mismatches(
+    queue: &QueueSettings,
+    existing: &BTreeMap<String, String>,
     dead: Option<&BTreeMap<String, String>>,
 ) -> Vec<Mismatch> {
-    let is = |name: &str, value: &str| there.get(name).is_some_and(|now| now == value);
-    let mut misfits = Vec::new();
-    let mut find = |fatal: bool, problem: String| misfits.push(Mismatch { fatal, problem });
+    let QueueSettings {
+        name,
+        dead_letter_name,
+        max_receive_count,
+        ..
+    } = queue;
+    let resource = format!("queue {name}");
+    let is = |name: &str, value: &str| existing.get(name).is_some_and(|now| now == value);
+    let mut mismatches = Vec::new();
+    let mut find = |fatal: bool, problem: String| {
+        mismatches.push(Mismatch {
+            fatal,
+            ..Mismatch::fatal(&resource, problem)
+        });
+    };
     if !is("FifoQueue", "true") {
         find(
             true,
             "is not a FIFO queue, and cannot be made one; name another that ends in .fifo".into(),
         );
     }
-    let Some(policy) = there
+    let Some(policy) = existing
         .get("RedrivePolicy")
         .and_then(|policy| RedrivePolicy::parse(policy))
     else {
         find(
             true,
             format!(
-                "has no dead-letter queue, so a bad file would be tried for ever; set its RedrivePolicy to {dead_letter_name}"
+                "has no dead-letter queue, so a bad file would be retried for ever; set its RedrivePolicy to {dead_letter_name}"
             ),
         );
-        return misfits;
+        return mismatches;
     };
     let Some(dead) = dead else {
         find(
@@ -76,7 +118,7 @@ pub fn misfits(
                 "its dead-letter queue {dead_letter_name} does not exist; run 'streampress setup'"
             ),
         );
-        return misfits;
+        return mismatches;
     };
     let dead_arn = dead.get("QueueArn").map_or("", String::as_str);
     if policy.target != dead_arn {
@@ -91,9 +133,9 @@ pub fn misfits(
     if policy.max_receive_count < 2 {
         find(
             true,
-            "maxReceiveCount is 1, and a receive can be lost on the way; set at least 2".into(),
+            "maxReceiveCount is 1, but a response to a receive can be lost; set at least 2".into(),
         );
-    } else if policy.max_receive_count != max_receive_count {
+    } else if policy.max_receive_count != *max_receive_count {
         find(
             false,
             format!(
@@ -106,7 +148,7 @@ pub fn misfits(
     {
         find(false, "is limited to 300 calls a second; set DeduplicationScope to messageGroup and FifoThroughputLimit to perMessageGroupId".into());
     }
-    let largest: usize = there
+    let largest: usize = existing
         .get("MaximumMessageSize")
         .and_then(|text| text.parse().ok())
         .unwrap_or(1 << 20);
@@ -118,7 +160,7 @@ pub fn misfits(
             ),
         );
     }
-    misfits
+    mismatches
 }
 
 #[cfg(test)]
@@ -132,9 +174,15 @@ mod tests {
             .collect()
     }
 
-    fn misfits_of(pairs: &[(&str, &str)]) -> Vec<Mismatch> {
+    fn mismatches_of(pairs: &[(&str, &str)]) -> Vec<Mismatch> {
         let dead = attributes(&[("QueueArn", "arn:x")]);
-        misfits("q-dlq.fifo", 20, &attributes(pairs), Some(&dead))
+        let queue = QueueSettings {
+            name: "q.fifo".into(),
+            dead_letter_name: "q-dlq.fifo".into(),
+            visibility_timeout_seconds: 60,
+            max_receive_count: 20,
+        };
+        mismatches(&queue, &attributes(pairs), Some(&dead))
     }
 
     #[test]
@@ -165,22 +213,24 @@ mod tests {
             ("DeduplicationScope", "messageGroup"),
             ("FifoThroughputLimit", "perMessageGroupId"),
         ];
-        assert_eq!(misfits_of(&there), []);
+        assert_eq!(mismatches_of(&there), []);
     }
 
     #[test]
-    fn the_originals_dead_letter_url_is_found_out() {
+    fn the_originals_redrive_policy_with_a_url_is_reported() {
         let policy = r#"{"deadLetterTargetArn":"http://host/000000000000/q-dlq.fifo","maxReceiveCount":"5"}"#;
-        let misfits = misfits_of(&[("FifoQueue", "true"), ("RedrivePolicy", policy)]);
+        let mismatches = mismatches_of(&[("FifoQueue", "true"), ("RedrivePolicy", policy)]);
         assert!(
-            misfits.iter().any(|misfit| misfit.fatal
-                && misfit.problem.contains("set deadLetterTargetArn to arn:x")),
-            "{misfits:?}"
+            mismatches.iter().any(|mismatch| mismatch.fatal
+                && mismatch
+                    .problem
+                    .contains("set deadLetterTargetArn to arn:x")),
+            "{mismatches:?}"
         );
     }
 
     #[test]
-    fn each_problem_names_its_way_out() {
+    fn each_problem_says_what_to_change() {
         let once = r#"{"deadLetterTargetArn":"arn:x","maxReceiveCount":1}"#;
         let cases: [(&[(&str, &str)], &str); 3] = [
             (&[], "another that ends in .fifo"),
@@ -191,10 +241,12 @@ mod tests {
             ),
         ];
         for (there, words) in cases {
-            let misfits = misfits_of(there);
+            let mismatches = mismatches_of(there);
             assert!(
-                misfits.iter().any(|misfit| misfit.problem.contains(words)),
-                "{words}: {misfits:?}"
+                mismatches
+                    .iter()
+                    .any(|mismatch| mismatch.problem.contains(words)),
+                "{words}: {mismatches:?}"
             );
         }
     }

@@ -15,10 +15,11 @@ use streampress_operator::resources::Platform;
 use streampress_operator::run::{Options, run};
 use streampress_operator::transport::aws::Aws;
 use streampress_operator::transport::manager::DeskOptions;
+use streampress_transport::is_safe_to_log;
 use tokio::net::TcpListener;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio_util::sync::CancellationToken;
-use tracing::{Level, Metadata, error, info};
+use tracing::{error, info};
 use tracing_subscriber::filter::filter_fn;
 use tracing_subscriber::layer::SubscriberExt;
 use tracing_subscriber::util::SubscriberInitExt;
@@ -81,7 +82,7 @@ fn main() -> ExitCode {
         .flatten_event(true)
         .with_env_filter(filter)
         .finish()
-        .with(filter_fn(may_be_told))
+        .with(filter_fn(is_safe_to_log))
         .init();
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .worker_threads(2)
@@ -97,12 +98,6 @@ fn main() -> ExitCode {
             ExitCode::FAILURE
         }
     }
-}
-
-/// The innermost lines of others show whole requests, with the tokens in them by which AWS knows an instance or a
-/// container: no setting brings them out.
-fn may_be_told(line: &Metadata<'_>) -> bool {
-    *line.level() <= Level::DEBUG || line.target().starts_with("streampress")
 }
 
 async fn operate(args: Args) -> Result<()> {

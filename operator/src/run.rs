@@ -72,10 +72,10 @@ pub async fn run(
         options.times,
         leadership.clone(),
     );
-    let lease = tokio::select! {
-        lease = election.win() => lease,
+    tokio::select! {
+        () = election.win() => {}
         () = shutdown.cancelled() => return,
-    };
+    }
     metrics.leads(true);
     let work_done = shutdown.child_token();
     let stop = work_done.clone();
@@ -92,7 +92,7 @@ pub async fn run(
     // While work ends in order after a shutdown, the lead is still kept.
     let lost = tokio::select! {
         () = &mut working => false,
-        () = election.keep(lease) => true,
+        () = election.keep() => true,
     };
     metrics.leads(false);
     pulses.set(Vec::new());

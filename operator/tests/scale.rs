@@ -18,8 +18,9 @@ use kube::api::{
 };
 use kube::{Client, ResourceExt};
 use serde_json::json;
+use streampress_crds::CheckedPipeline;
 use streampress_crds::api::pipeline::CompressionPipeline;
-use streampress_crds::settings::{Role, resolve_in_cluster};
+use streampress_crds::settings::Role;
 use streampress_operator::apply::applier::{pipelines, resource};
 use streampress_operator::resources::owned_object::Kind;
 use streampress_operator::resources::{Platform, Replicas, build};
@@ -162,7 +163,7 @@ async fn bare_loop(place: &Place, numbers: std::ops::Range<usize>, aws: &str) ->
                 .unwrap();
             let typed: CompressionPipeline =
                 serde_json::from_value(serde_json::to_value(&made).unwrap()).unwrap();
-            let resolved = resolve_in_cluster(&typed).unwrap();
+            let (typed, resolved) = CheckedPipeline::in_cluster(typed).unwrap().into_parts();
             let replicas = Replicas::from([(Role::Compressor, 0), (Role::Decompressor, 0)]);
             for child in build(&typed, &resolved, &replicas, &platform) {
                 place

@@ -1,15 +1,14 @@
 //! The AWS side of the doors on a stand-in, with queues and streams made as needed.
 
 use std::sync::atomic::{AtomicU32, Ordering};
-use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use anyhow::Context;
 use async_trait::async_trait;
 use serde_json::json;
-use streampress_transport::aws::{Aws, AwsOptions, Keys, KinesisStream, SqsQueue};
-use streampress_transport::slot_guard::HolderRequest;
-use streampress_transport::{Ledger, SlotGuard, SlotLock, TransportResult};
+use streampress_transport::aws::{Aws, AwsCredentials, AwsOptions, KinesisStream, SqsQueue};
+use streampress_transport::slot_lock::HolderRequest;
+use streampress_transport::{Ledger, SharedLedger, SlotGuard, SlotLock, TransportResult};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
@@ -92,7 +91,8 @@ pub async fn connect(url: &str) -> Aws {
     let options = AwsOptions {
         region: Some("us-east-1".into()),
         endpoint: Some(url.into()),
-        keys: Some(Keys::new("test", "test")),
+        credentials: Some(AwsCredentials::new("test", "test")),
+        ..AwsOptions::default()
     };
     Aws::connect(&options).await
 }
@@ -132,12 +132,11 @@ impl SlotLock for FreeSlots {
             }
         });
         let attempt = format!("attempt-{:x}", fastrand::u64(..));
-        let ledger = Arc::new(Mutex::new(Ledger::default()));
         Ok(Some(SlotGuard::new(
             "slot".into(),
             attempt,
             CancellationToken::new(),
-            ledger,
+            SharedLedger::default(),
             requests,
         )))
     }

@@ -15,7 +15,7 @@ use streampress::roles::decompress::Decompressor;
 use streampress::roles::scan::SourceFilter;
 use streampress::telemetry::metrics::Meter;
 use streampress_codec::hybrid;
-use streampress_crds::api::pipeline::Format;
+use streampress_crds::api::pipeline::SourceFormat;
 use streampress_transport::aws::Aws;
 use streampress_transport::local::files::LocalFiles;
 use streampress_transport::{ChunkStream, FileEntry, FileName, Files, PendingFile, Queue};
@@ -109,7 +109,7 @@ impl Place {
             ),
             strict: false,
             dialect: AnnouncementFormat::Native,
-            index: None,
+            journal: None,
         }
     }
 
@@ -235,7 +235,7 @@ async fn consumer(
                     files_queue: Arc::new(files.clone()),
                     strict: false,
                     dialect: AnnouncementFormat::Native,
-                    index: None,
+                    journal: None,
                 },
                 stream,
                 chunks_queue: Arc::new(chunks),
@@ -247,10 +247,10 @@ async fn consumer(
                 record_bytes: 400 * 1024,
                 on_compressed: OnCompressed::Keep,
                 filter: SourceFilter {
-                    formats: vec![Format::Json, Format::Csv, Format::Txt],
+                    formats: vec![SourceFormat::Json, SourceFormat::Csv, SourceFormat::Txt],
                     put_aside: false,
                 },
-                index: None,
+                journal: None,
             };
             (files, Arc::new(handler))
         }
@@ -262,7 +262,7 @@ async fn consumer(
                 threads: 1,
                 block_bytes: 4 << 20,
                 report: None,
-                index: None,
+                journal: None,
             };
             (chunks, Arc::new(handler))
         }

@@ -3,13 +3,14 @@
 //!
 //! - [`cli`]: the command line. [`config`]: what it is told to do.
 //! - [`roles`]: generator, scanner, compressor, decompressor, redrive and `run`, over the one loop in [`consume`].
-//! - [`message`]: what crosses a process. [`legacy`]: the Python original's format and messages.
+//! - [`journal`]: what became of every file. [`message`]: what crosses a process. [`legacy`]: the Python original's format and messages.
 //! - [`report`]: the report page. [`telemetry`]: metrics, health, traces, memory limit.
 
 pub mod cli;
 pub mod clock;
 pub mod config;
 pub mod consume;
+pub mod journal;
 pub mod legacy;
 pub mod message;
 pub mod report;

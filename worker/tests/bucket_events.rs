@@ -16,7 +16,7 @@ use streampress::roles::compress::{Compressor, OnCompressed};
 use streampress::roles::scan::SourceFilter;
 use streampress::telemetry::metrics::Meter;
 use streampress_codec::hybrid;
-use streampress_crds::api::pipeline::Format;
+use streampress_crds::api::pipeline::SourceFormat;
 use streampress_transport::{Outgoing, Queue};
 use tokio_util::sync::CancellationToken;
 
@@ -43,7 +43,7 @@ fn created(key: &str) -> Outgoing {
 /// Takes JSON only, and puts aside what is packed.
 fn filter() -> SourceFilter {
     SourceFilter {
-        formats: vec![Format::Json],
+        formats: vec![SourceFormat::Json],
         put_aside: true,
     }
 }
@@ -61,7 +61,7 @@ fn hybrid_compressor(bench: &Bench) -> Arc<dyn Handler> {
         record_bytes: 400 * 1024,
         on_compressed: OnCompressed::Rename,
         filter: filter(),
-        index: None,
+        journal: None,
     })
 }
 
@@ -77,7 +77,7 @@ fn legacy_compressor(bench: &Bench) -> Arc<dyn Handler> {
         tidy_only_multi: false,
         push: true,
         report: None,
-        index: None,
+        journal: None,
         packed: PackedSources::default(),
     })
 }

@@ -7,7 +7,7 @@ use std::time::Duration;
 use async_trait::async_trait;
 use streampress::consume::{Consumer, Fault, Handler, MessageContext, Subject};
 use streampress::telemetry::metrics::Meter;
-use streampress_transport::solo::SoloLock;
+use streampress_transport::in_process_lock::InProcessLock;
 use streampress_transport::{Delivery, Outgoing};
 use tokio_util::sync::CancellationToken;
 
@@ -91,7 +91,7 @@ async fn most_at_once(small: bool, strict: bool) -> (usize, usize) {
     let consumer = Consumer {
         role: "test",
         queue,
-        lock: Arc::new(SoloLock::new("test", 1)),
+        lock: Arc::new(InProcessLock::new("test", 1)),
         handler: handler.clone(),
         threads: if strict { 1 } else { 2 },
         strict,

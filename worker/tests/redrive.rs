@@ -12,7 +12,7 @@ use streampress_transport::{Outgoing, Position, Sequence};
 #[path = "support/bench.rs"]
 mod bench;
 
-use bench::Bench;
+use bench::{Bench, journal};
 
 #[tokio::test]
 async fn a_redrive_that_ends_in_the_middle_leaves_no_letter_hidden() {
@@ -56,7 +56,7 @@ async fn a_redrive_that_ends_in_the_middle_leaves_no_letter_hidden() {
     // Whether its records are still there cannot be found out: there is no stream.
     let transport = Transport {
         stream: None,
-        ..Transport::embedded(local)
+        ..Transport::embedded(local, journal(local))
     };
     redrive(&transport, &announcer, false)
         .await
@@ -72,7 +72,7 @@ async fn a_dead_letter_that_cannot_be_mended_keeps_no_other_of_its_group_back() 
     let (local, queue) = (&bench.local, bench.local.files_queue());
     let announcer = Announcer {
         strict: true,
-        index: Some(local.index()),
+        journal: Some(journal(local)),
         ..bench.announcer(AnnouncementFormat::Native)
     };
     // The first has no source any more.
@@ -90,7 +90,7 @@ async fn a_dead_letter_that_cannot_be_mended_keeps_no_other_of_its_group_back() 
             .expect("buried");
     }
     std::fs::remove_file(bench.folder().join("a.txt")).expect("removed");
-    let transport = Transport::embedded(local);
+    let transport = Transport::embedded(local, journal(local));
     let listed = redrive(&transport, &announcer, true).await.expect("listed");
     let names: Vec<&str> = listed.iter().map(|letter| letter.name.as_str()).collect();
     assert_eq!(names, ["a.txt", "b.txt", "c.txt"]);

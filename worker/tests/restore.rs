@@ -1,7 +1,7 @@
 //! The decompressor when another one is at work on the same file.
 
 use std::io::Read;
-use std::sync::{Arc, Mutex};
+use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 use async_trait::async_trait;
@@ -13,7 +13,8 @@ use streampress::roles::decompress::Decompressor;
 use streampress::roles::scan::SourceFilter;
 use streampress::telemetry::metrics::Meter;
 use streampress_codec::hybrid;
-use streampress_crds::api::pipeline::Format;
+use streampress_crds::api::pipeline::SourceFormat;
+use streampress_transport::Deadline;
 use streampress_transport::{
     ChunkStream, FileName, Files, Position, Queue, Record, SlotLock, StreamCounts, TransportResult,
 };
@@ -65,7 +66,7 @@ async fn handle(handler: &dyn Handler, queue: &dyn Queue, lock: &dyn SlotLock) {
     let held = lock.try_acquire().await.expect("asked").expect("free");
     let job = MessageContext {
         delivery: &delivery,
-        hidden_until: &Mutex::new(delivery.hidden_until),
+        visibility_deadline: &Deadline::new(delivery.visibility_deadline),
         held: &held,
         threads: &Threads::new(1),
         stop: &CancellationToken::new(),
@@ -89,10 +90,10 @@ async fn a_newer_version_that_appears_while_an_older_one_is_unpacked_is_not_over
         record_bytes: 64 * 1024,
         on_compressed: OnCompressed::Keep,
         filter: SourceFilter {
-            formats: vec![Format::Txt, Format::Json, Format::Csv],
+            formats: vec![SourceFormat::Txt, SourceFormat::Json, SourceFormat::Csv],
             put_aside: false,
         },
-        index: None,
+        journal: None,
     };
     let lock = local.lock("compressor", 1);
     handle(&compressor, &*local.files_queue(), &*lock).await;
@@ -107,7 +108,7 @@ async fn a_newer_version_that_appears_while_an_older_one_is_unpacked_is_not_over
         threads: 1,
         block_bytes: 1 << 20,
         report: None,
-        index: None,
+        journal: None,
     };
     let lock = local.lock("decompressor", 1);
     handle(&decompressor, &*local.chunks_queue(), &*lock).await;

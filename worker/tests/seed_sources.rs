@@ -13,7 +13,7 @@ use streampress::roles::announce::AnnouncementFormat;
 use streampress::roles::compress::OnCompressed;
 use streampress::roles::scan::SourceFilter;
 use streampress::telemetry::metrics::Meter;
-use streampress_crds::api::pipeline::Format;
+use streampress_crds::api::pipeline::SourceFormat;
 use streampress_transport::{Delivery, Depth, Outgoing, Queue, Receipt, TransportResult};
 use tokio_util::sync::CancellationToken;
 
@@ -35,8 +35,8 @@ impl Queue for Overtaken {
     fn name(&self) -> &str {
         self.inner.name()
     }
-    fn visibility(&self) -> Duration {
-        self.inner.visibility()
+    fn visibility_timeout(&self) -> Duration {
+        self.inner.visibility_timeout()
     }
     async fn send(&self, messages: Vec<Outgoing>) -> TransportResult<()> {
         if let Some(content) = self.content {
@@ -47,8 +47,8 @@ impl Queue for Overtaken {
     async fn receive(&self, max: usize, wait: Duration) -> TransportResult<Vec<Delivery>> {
         self.inner.receive(max, wait).await
     }
-    async fn extend(&self, receipt: &Receipt, hidden_for: Duration) -> TransportResult<()> {
-        self.inner.extend(receipt, hidden_for).await
+    async fn extend(&self, receipt: &Receipt, visibility_timeout: Duration) -> TransportResult<()> {
+        self.inner.extend(receipt, visibility_timeout).await
     }
     async fn delete(&self, receipt: &Receipt) -> TransportResult<()> {
         self.inner.delete(receipt).await
@@ -98,13 +98,13 @@ async fn packed(
         read_location: READ_LOCATION.to_owned(),
         on_compressed,
         filter: SourceFilter {
-            formats: vec![Format::Txt],
+            formats: vec![SourceFormat::Txt],
             put_aside: on_compressed == OnCompressed::Rename,
         },
         tidy_only_multi: false,
         push: true,
         report: None,
-        index: None,
+        journal: None,
         packed: PackedSources::default(),
     };
     let (meter, shutdown) = (Meter::default(), CancellationToken::new());

@@ -16,8 +16,9 @@ use streampress::roles::decompress::Decompressor;
 use streampress::roles::scan::SourceFilter;
 use streampress::telemetry::metrics::Meter;
 use streampress_codec::hybrid;
-use streampress_crds::api::pipeline::Format;
-use streampress_transport::solo::SoloLock;
+use streampress_crds::api::pipeline::SourceFormat;
+use streampress_transport::Deadline;
+use streampress_transport::in_process_lock::InProcessLock;
 use streampress_transport::{
     ChunkStream, Delivery, Outgoing, Position, Queue, Record, SlotLock, StreamCounts,
     TransportResult,
@@ -70,14 +71,14 @@ impl ChunkStream for Stalled {
 async fn stop_while_it_waits(handler: &dyn Handler, stream: &Stalled, queue: &dyn Queue) {
     let mut deliveries = queue.receive(1, Duration::ZERO).await.expect("received");
     let delivery: Delivery = deliveries.pop().expect("a message");
-    let held = SoloLock::new("test", 1).try_acquire().await;
+    let held = InProcessLock::new("test", 1).try_acquire().await;
     let (held, stop) = (
         held.expect("asked").expect("free"),
         CancellationToken::new(),
     );
     let job = MessageContext {
         delivery: &delivery,
-        hidden_until: &Mutex::new(delivery.hidden_until),
+        visibility_deadline: &Deadline::new(delivery.visibility_deadline),
         held: &held,
         threads: &Threads::new(1),
         stop: &stop,
@@ -110,10 +111,10 @@ async fn a_packed_file_that_the_stream_does_not_take_is_given_back() {
         record_bytes: 64 * 1024,
         on_compressed: OnCompressed::Keep,
         filter: SourceFilter {
-            formats: vec![Format::Txt],
+            formats: vec![SourceFormat::Txt],
             put_aside: false,
         },
-        index: None,
+        journal: None,
     };
     stop_while_it_waits(&compressor, &stream, &*bench.local.files_queue()).await;
 }
@@ -164,7 +165,7 @@ async fn restore(records: usize) {
         threads: 1,
         block_bytes: 1 << 20,
         report: None,
-        index: None,
+        journal: None,
     };
     stop_while_it_waits(&decompressor, &stream, &*queue).await;
 }

@@ -9,8 +9,8 @@ use std::fs::{self, File};
 use std::os::unix::fs::{FileExt, MetadataExt};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use async_trait::async_trait;
@@ -20,13 +20,17 @@ use kube::api::PostParams;
 use kube::{Api, Client};
 use rustix::process::{Pid, Signal, kill_process};
 use rustix::time::{ClockId, clock_gettime};
+use streampress::journal::SqliteJournal;
 use streampress::roles::context::{Locks, RoleContext, Transport};
 use streampress::telemetry::metrics::Meter;
-use streampress_crds::settings::{Resolved, resolve};
-use streampress_transport::lease::{LeaseLock, Times, slot_names};
+use streampress_crds::names;
+use streampress_crds::settings::Resolved;
+use streampress_transport::lease::{LeaseLock, Times};
 use streampress_transport::local::{Local, LocalOptions};
-use streampress_transport::slot_guard::HolderRequest;
-use streampress_transport::{FileEntry, FileName, Ledger, SlotGuard, SlotLock, TransportResult};
+use streampress_transport::slot_lock::HolderRequest;
+use streampress_transport::{
+    FileEntry, FileName, Ledger, SharedLedger, SlotGuard, SlotLock, TransportResult,
+};
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::mpsc;
 use tokio::time::sleep;
@@ -58,13 +62,13 @@ spec:
   codec: {effort: Fast}
 ";
     let (pipeline, _) = streampress_crds::load_one(text, "takeover.yaml").unwrap();
-    resolve(&pipeline).unwrap()
+    pipeline.into_parts().1
 }
 
 /// The folder's transport. What a frozen process holds comes back soon.
 fn open(dir: &Path) -> Local {
     let options = LocalOptions {
-        visibility: Duration::from_secs(3),
+        visibility_timeout: Duration::from_secs(3),
         max_receive_count: 10_000,
         ..LocalOptions::default()
     };
@@ -77,7 +81,7 @@ fn workplace(
     locks: Option<Locks>,
     shutdown: &CancellationToken,
 ) -> RoleContext {
-    let embedded = Transport::embedded(local);
+    let embedded = Transport::embedded(local, Arc::new(SqliteJournal::open(local).unwrap()));
     RoleContext {
         transport: Transport {
             locks: locks.unwrap_or_else(|| embedded.locks.clone()),
@@ -120,7 +124,7 @@ async fn a_contender() {
     let client = Client::try_default().await.unwrap();
     let beliefs = dir.join("beliefs");
     let locks: Locks = Arc::new(move |role, slots| {
-        let names = slot_names(&pipeline, role, slots);
+        let names = names::slots(&pipeline, role.parse().unwrap(), slots);
         Arc::new(Watched {
             lock: LeaseLock::new(client.clone(), "default", names, &pod, times),
             beliefs: beliefs.clone(),
@@ -129,9 +133,11 @@ async fn a_contender() {
     let local = open(&dir);
     let (workplace, resolved) = (workplace(&dir, &local, Some(locks), &shutdown), resolved());
     let consumer = match role.as_str() {
-        "compressor" => workplace.compressor(&resolved.compressor).unwrap(),
+        "compressor" => workplace
+            .compressor(&resolved.compressor_settings())
+            .unwrap(),
         _ => workplace
-            .decompressor(&resolved.decompressor, None)
+            .decompressor(&resolved.decompressor_settings(), None)
             .unwrap(),
     };
     consumer.run().await;
@@ -182,7 +188,7 @@ fn believe(held: SlotGuard, folder: &Path) -> SlotGuard {
             std::thread::sleep(Duration::from_millis(1));
         }
     });
-    let ledger = Arc::new(Mutex::new(held.ledger()));
+    let ledger = SharedLedger::new(held.ledger());
     let (requests, mut requested) = mpsc::channel(4);
     let outer = SlotGuard::new(
         held.slot().to_owned(),
@@ -194,7 +200,7 @@ fn believe(held: SlotGuard, folder: &Path) -> SlotGuard {
     tokio::spawn(async move {
         let mut answer = None;
         while let Some(request) = requested.recv().await {
-            held.count(|inner| *inner = *ledger.lock().unwrap());
+            held.count(|inner| *inner = ledger.get());
             match request {
                 HolderRequest::Flush(answer) => drop(answer.send(held.flush().await)),
                 HolderRequest::Release(last) => {
@@ -425,7 +431,7 @@ impl Arena {
 async fn feed(dir: PathBuf, local: Local, stop: CancellationToken) -> BTreeMap<String, Vec<u8>> {
     let workplace = workplace(&dir, &local, None, &stop);
     let announcer = workplace
-        .compressor_announcer(&resolved().compressor)
+        .compressor_announcer(&resolved().compressor_settings())
         .unwrap();
     let mut random = fastrand::Rng::with_seed(1);
     let mut made = BTreeMap::new();

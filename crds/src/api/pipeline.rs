@@ -1,247 +1,266 @@
-//! The CompressionPipeline: what a user may ask for, field by field.
-//! Plain serde types with the names of the YAML; defaults stand in `defaults.rs`, what the operator
-//! answers in `status.rs`, rules across fields in `rules.rs`. Reading one never fails on a bad value
-//! that the schema already keeps out of a cluster: `settings::resolve` is where values are judged.
-//! The doc comments here are what `kubectl explain` shows.
+//! The spec of a CompressionPipeline, field by field: plain serde types with the names of the YAML.
+//!
+//! Defaults are in `defaults.rs`, rules across fields in `rules/`, the status in `status.rs`. Reading a spec does not
+//! fail on a value that breaks a rule: one such object must not stop the reading of all. `CheckedPipeline` judges
+//! values. The doc comments here are the descriptions that `kubectl explain` shows.
 
 use std::collections::BTreeMap;
 
-use k8s_openapi::apimachinery::pkg::util::intstr::IntOrString;
+#[cfg(feature = "kubernetes")]
 use kube::CustomResource;
+#[cfg(feature = "kubernetes")]
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
+#[cfg(not(feature = "kubernetes"))]
+pub use crate::api::light::CompressionPipeline;
+#[cfg(feature = "kubernetes")]
 use crate::api::status::CompressionPipelineStatus;
-use crate::crd;
+#[cfg(feature = "kubernetes")]
+use crate::api::{fragments, patterns};
 use crate::quantity::ByteSize;
 
-/// What a pipeline shall do: where files come from, how they are packed and moved, and where they are restored.
-#[derive(CustomResource, Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
-#[kube(
-    group = "streampress.dev",
-    version = "v1alpha1",
-    kind = "CompressionPipeline",
-    plural = "compressionpipelines",
-    shortname = "cpl",
-    category = "streampress",
-    namespaced,
-    status = "CompressionPipelineStatus",
-    derive = "PartialEq",
-    derive = "Default",
-    doc = "Moves text files through a metered stream as small as they can be made and restores them byte for byte on the other side.",
-    scale(
-        spec_replicas_path = ".spec.compressor.replicas",
-        status_replicas_path = ".status.roles.compressor.ready",
-        label_selector_path = ".status.roles.compressor.selector"
-    ),
-    printcolumn = r#"{"name":"Phase","type":"string","jsonPath":".status.phase"}"#,
-    printcolumn = r#"{"name":"Ready","type":"string","jsonPath":".status.conditions[?(@.type==\"Ready\")].status"}"#,
-    printcolumn = r#"{"name":"Backlog","type":"integer","jsonPath":".status.backlog.files","description":"Files announced and not yet compressed."}"#,
-    printcolumn = r#"{"name":"Restored","type":"integer","jsonPath":".status.progress.filesRestored"}"#,
-    printcolumn = r#"{"name":"Saved","type":"string","jsonPath":".status.progress.savedPercent","description":"Share of the bytes that the stream did not have to carry, in per cent."}"#,
-    printcolumn = r#"{"name":"Dead","type":"integer","jsonPath":".status.backlog.dead","description":"Messages set aside as dead letters, with a reason each."}"#,
-    printcolumn = r#"{"name":"Age","type":"date","jsonPath":".metadata.creationTimestamp"}"#,
-    printcolumn = r#"{"name":"Compressors","type":"string","jsonPath":".status.roles.compressor.slots[*].holder","priority":1}"#,
-    printcolumn = r#"{"name":"Decompressors","type":"string","jsonPath":".status.roles.decompressor.slots[*].holder","priority":1}"#,
-    printcolumn = r#"{"name":"Image","type":"string","jsonPath":".status.roles.compressor.image","priority":1}"#,
-    printcolumn = r#"{"name":"Message","type":"string","jsonPath":".status.message","priority":1}"#
+/// Where files come from, how they are packed and moved, and where they are restored.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(feature = "kubernetes", derive(CustomResource, JsonSchema))]
+#[cfg_attr(
+    feature = "kubernetes",
+    kube(
+        group = "streampress.dev",
+        version = "v1alpha1",
+        kind = "CompressionPipeline",
+        plural = "compressionpipelines",
+        shortname = "cpl",
+        category = "streampress",
+        namespaced,
+        status = "CompressionPipelineStatus",
+        derive = "PartialEq",
+        derive = "Default",
+        doc = "Moves text files through a metered stream, as small as they can be made, and restores them byte for byte at the other end.",
+        scale(
+            spec_replicas_path = ".spec.compressor.replicas",
+            status_replicas_path = ".status.roles.compressor.ready",
+            label_selector_path = ".status.roles.compressor.selector"
+        ),
+        printcolumn = r#"{"name":"Phase","type":"string","jsonPath":".status.phase"}"#,
+        printcolumn = r#"{"name":"Ready","type":"string","jsonPath":".status.conditions[?(@.type==\"Ready\")].status"}"#,
+        printcolumn = r#"{"name":"Backlog","type":"integer","jsonPath":".status.backlog.files","description":"Files announced and not yet compressed."}"#,
+        printcolumn = r#"{"name":"Restored","type":"integer","jsonPath":".status.progress.filesRestored"}"#,
+        printcolumn = r#"{"name":"Saved","type":"string","jsonPath":".status.progress.savedPercent","description":"Share of the bytes that the stream did not have to carry, in per cent."}"#,
+        printcolumn = r#"{"name":"Dead","type":"integer","jsonPath":".status.backlog.dead","description":"Dead letters of both queues; each has a reason."}"#,
+        printcolumn = r#"{"name":"Age","type":"date","jsonPath":".metadata.creationTimestamp"}"#,
+        printcolumn = r#"{"name":"Compressors","type":"string","jsonPath":".status.roles.compressor.slots[*].holder","priority":1}"#,
+        printcolumn = r#"{"name":"Decompressors","type":"string","jsonPath":".status.roles.decompressor.slots[*].holder","priority":1}"#,
+        printcolumn = r#"{"name":"Image","type":"string","jsonPath":".status.roles.compressor.image","priority":1}"#,
+        printcolumn = r#"{"name":"Message","type":"string","jsonPath":".status.message","priority":1}"#
+    )
 )]
 #[serde(rename_all = "camelCase", default)]
 pub struct CompressionPipelineSpec {
-    /// Stop taking in files, finish what is in flight, then scale every role to zero.
+    /// If true, generator and compressors stop taking files, packed files are restored, then every role is scaled to zero.
     pub suspend: bool,
-    /// What stays in order: files of one name (PerName) or all files (Strict).
+    /// Which files stay in order: those of one name (PerName) or all (Strict).
     pub ordering: Ordering,
-    /// The container image of the workers; the operator's own release where nothing is said.
-    pub image: Image,
-    /// Where the queues and the stream are, and with whose rights they are used.
-    pub aws: Aws,
-    /// The two queues and the stream between the roles.
-    pub transport: Transport,
+    /// The container image of the workers. Default: the image that the operator is configured with.
+    pub image: ImageSpec,
+    /// Where the queues and the stream are, and the identity that uses them.
+    pub aws: AwsSpec,
+    /// The two queues and the stream that connect the roles.
+    pub transport: TransportSpec,
     /// Where files to compress are found.
-    pub source: Source,
+    pub source: SourceSpec,
     /// Where restored files go.
-    pub destination: Destination,
-    /// The volume mounted at /data in every worker; needed in a cluster when a location begins with file://.
+    pub destination: DestinationSpec,
+    /// The volume mounted at /data in every worker. Required in a cluster if a location begins with file://.
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub volume: Option<Volume>,
+    pub volume: Option<VolumeSpec>,
     /// How files are packed.
-    pub codec: Codec,
-    /// Makes files to compress; leave it out when files come from elsewhere.
+    pub codec: CodecSpec,
+    /// Generates files to compress. Leave it out if files come from elsewhere.
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub generator: Option<Generator>,
-    /// The workers that pack files and send them.
-    pub compressor: Worker,
-    /// The workers that receive files and restore them.
-    pub decompressor: Worker,
+    pub generator: Option<GeneratorSpec>,
+    /// The workers that pack files and write them to the stream.
+    pub compressor: WorkerSpec,
+    /// The workers that read files from the stream and restore them.
+    pub decompressor: WorkerSpec,
     /// The HTML report of every file's sizes, times and savings.
-    pub report: Report,
+    pub report: ReportSpec,
 }
 
-/// What stays in order.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize, JsonSchema)]
+/// Which files stay in order.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[cfg_attr(feature = "kubernetes", derive(JsonSchema))]
 pub enum Ordering {
-    /// Versions of one file name stay in order; different names run in parallel.
+    /// Versions of one file name stay in order; files of different names are processed in parallel.
     #[default]
     PerName,
-    /// One file after another, with one active worker per role.
+    /// Files are processed one after another, by one active worker per role.
     Strict,
 }
 
 /// The container image of the workers.
-#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(feature = "kubernetes", derive(JsonSchema))]
 #[serde(rename_all = "camelCase", default)]
-pub struct Image {
-    /// Repository with registry and without a tag, e.g. ghcr.io/streampress/streampress.
+pub struct ImageSpec {
+    /// Repository with registry, without a tag, e.g. ghcr.io/streampress/streampress.
     #[serde(skip_serializing_if = "Option::is_none")]
-    #[schemars(length(min = 1, max = 255), regex(pattern = crd::IMAGE_REPOSITORY))]
+    #[cfg_attr(feature = "kubernetes", schemars(length(min = 1, max = 255), regex(pattern = patterns::IMAGE_REPOSITORY)))]
     pub repository: Option<String>,
-    /// Tag, or a digest written sha256:….
+    /// Tag, or a digest as sha256:….
     #[serde(skip_serializing_if = "Option::is_none")]
-    #[schemars(length(min = 1, max = 128), regex(pattern = crd::IMAGE_TAG))]
+    #[cfg_attr(feature = "kubernetes", schemars(length(min = 1, max = 128), regex(pattern = patterns::IMAGE_TAG)))]
     pub tag: Option<String>,
     /// When the node pulls the image.
     pub pull_policy: PullPolicy,
-    /// Secrets of this namespace that hold the registry's credentials.
+    /// Secrets in the pipeline's namespace with the registry's credentials.
     #[serde(skip_serializing_if = "Vec::is_empty")]
-    #[schemars(length(max = 16))]
+    #[cfg_attr(feature = "kubernetes", schemars(length(max = 16)))]
     pub pull_secrets: Vec<ObjectName>,
 }
 
 /// When the node pulls the image.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "kubernetes", derive(JsonSchema))]
 pub enum PullPolicy {
-    /// Only when the node does not have it.
+    /// Only if the node does not have the image.
     #[default]
     IfNotPresent,
     /// At every start of a worker.
     Always,
-    /// Never: the image must be on the node.
+    /// Never: the image must be on the node already.
     Never,
 }
 
 /// The name of an object in the pipeline's namespace.
-#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(feature = "kubernetes", derive(JsonSchema))]
 pub struct ObjectName {
-    /// Name of the object, in the same namespace.
-    #[schemars(length(min = 1, max = 253), regex(pattern = crd::OBJECT_NAME))]
+    /// Name of an object in the pipeline's namespace.
+    #[cfg_attr(feature = "kubernetes", schemars(length(min = 1, max = 253), regex(pattern = patterns::OBJECT_NAME)))]
     pub name: String,
 }
 
-/// Where the queues and the stream are, and with whose rights they are used.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+/// Where the queues and the stream are, and the identity that uses them.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(feature = "kubernetes", derive(JsonSchema))]
 #[serde(rename_all = "camelCase", default)]
-pub struct Aws {
+pub struct AwsSpec {
     /// AWS region of the queues and the stream.
-    #[schemars(length(max = 32), regex(pattern = crd::REGION))]
+    #[cfg_attr(feature = "kubernetes", schemars(length(max = 32), regex(pattern = patterns::REGION)))]
     pub region: String,
-    /// Address to use instead of AWS's own, e.g. http://localstack:4566. Credentials do not belong in it.
+    /// URL to use instead of the AWS endpoints, e.g. http://localstack:4566. Must not contain credentials.
     #[serde(rename = "endpointURL", skip_serializing_if = "Option::is_none")]
-    #[schemars(length(max = 512), regex(pattern = crd::ENDPOINT))]
+    #[cfg_attr(feature = "kubernetes", schemars(length(max = 512), regex(pattern = patterns::ENDPOINT)))]
     pub endpoint_url: Option<String>,
-    /// Secret of this namespace with AWS_ACCESS_KEY_ID, AWS_SECRET_ACCESS_KEY and, where needed, AWS_SESSION_TOKEN.
+    /// Secret in the pipeline's namespace with AWS_ACCESS_KEY_ID, AWS_SECRET_ACCESS_KEY and, if needed, AWS_SESSION_TOKEN.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub credentials_secret_ref: Option<ObjectName>,
-    /// Service account the workers run as, e.g. one bound to an IAM role; one of the operator's making where left out.
+    /// ServiceAccount of the workers, e.g. one bound to an IAM role. Default: one that the operator creates.
     #[serde(skip_serializing_if = "Option::is_none")]
-    #[schemars(length(min = 1, max = 253), regex(pattern = crd::OBJECT_NAME))]
+    #[cfg_attr(feature = "kubernetes", schemars(length(min = 1, max = 253), regex(pattern = patterns::OBJECT_NAME)))]
     pub service_account_name: Option<String>,
 }
 
-/// The two queues and the stream between the roles.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+/// The two queues and the stream that connect the roles.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(feature = "kubernetes", derive(JsonSchema))]
 #[serde(rename_all = "camelCase", default)]
-pub struct Transport {
-    /// Create: made for this pipeline. Adopt: existing ones, named below, used and never deleted. Cannot be changed later.
+pub struct TransportSpec {
+    /// Create: the operator creates queues and stream for this pipeline. Adopt: existing ones, named below, are used and never deleted. Immutable.
     pub policy: TransportPolicy,
-    /// What happens to the queues and the stream when the pipeline is deleted; only what carries this object's tag is touched.
+    /// What happens to queues and stream when the pipeline is deleted. Only those with this pipeline's tag are deleted.
     pub deletion_policy: DeletionPolicy,
-    /// Announces files to the compressors (SQS FIFO).
-    pub files_queue: Queue,
-    /// Announces packed files to the decompressors (SQS FIFO).
-    pub chunks_queue: Queue,
-    /// Carries the packed bytes (Kinesis).
-    pub stream: Stream,
+    /// Announces files to the compressors (an SQS FIFO queue).
+    pub files_queue: QueueSpec,
+    /// Announces packed files to the decompressors (an SQS FIFO queue).
+    pub chunks_queue: QueueSpec,
+    /// Carries the packed bytes (a Kinesis stream).
+    pub stream: StreamSpec,
 }
 
-/// Who the queues and the stream belong to.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+/// Who owns the queues and the stream.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "kubernetes", derive(JsonSchema))]
 pub enum TransportPolicy {
-    /// Made by the operator for this pipeline, and tagged with its UID.
+    /// The operator creates them for this pipeline and tags them with its UID.
     #[default]
     Create,
-    /// Existing ones, named in the spec; never deleted.
+    /// Existing ones, named in the spec, are used and never deleted.
     Adopt,
 }
 
 /// What happens to queues and stream when the pipeline is deleted.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "kubernetes", derive(JsonSchema))]
 pub enum DeletionPolicy {
-    /// Deleted once nothing is left in them; what is kept is named in an Event.
+    /// They are deleted once they are empty; an Event names what is kept.
     #[default]
     WhenEmpty,
-    /// Kept.
+    /// They are kept.
     Retain,
-    /// Deleted with whatever is left in them.
+    /// They are deleted with everything in them.
     Delete,
 }
 
 /// A FIFO queue.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(feature = "kubernetes", derive(JsonSchema))]
 #[serde(rename_all = "camelCase", default)]
-pub struct Queue {
-    /// Name, ending in .fifo; made from namespace, name and UID where left out. Cannot be changed later.
+pub struct QueueSpec {
+    /// Name, ending in .fifo. Default: made from the pipeline's namespace, name and UID. Immutable.
     #[serde(skip_serializing_if = "Option::is_none")]
-    #[schemars(length(max = 80), regex(pattern = crd::QUEUE_NAME))]
+    #[cfg_attr(feature = "kubernetes", schemars(length(max = 80), regex(pattern = patterns::QUEUE_NAME)))]
     pub name: Option<String>,
-    /// Seconds a message stays hidden while a worker has it; prolonged for as long as the worker is at work.
-    #[schemars(range(min = 10, max = 43_200))]
+    /// Visibility timeout of a received message in seconds. Workers extend it while they process the message.
+    #[cfg_attr(feature = "kubernetes", schemars(range(min = 10, max = 43_200)))]
     pub visibility_timeout_seconds: i32,
-    /// Deliveries without success after which a message becomes a dead letter; at least 2, so that one restart does not make one.
-    #[schemars(range(min = 2, max = 1_000))]
+    /// Receives without success after which a message becomes a dead letter. At least 2, so that one restart of a worker does not cause one.
+    #[cfg_attr(feature = "kubernetes", schemars(range(min = 2, max = 1_000)))]
     pub max_receive_count: i32,
 }
 
 /// The stream that carries the packed bytes.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(feature = "kubernetes", derive(JsonSchema))]
 #[serde(rename_all = "camelCase", default)]
-pub struct Stream {
-    /// Name; made from namespace, name and UID where left out. Cannot be changed later.
+pub struct StreamSpec {
+    /// Name. Default: made from the pipeline's namespace, name and UID. Immutable.
     #[serde(skip_serializing_if = "Option::is_none")]
-    #[schemars(length(max = 128), regex(pattern = crd::STREAM_NAME))]
+    #[cfg_attr(feature = "kubernetes", schemars(length(max = 128), regex(pattern = patterns::STREAM_NAME)))]
     pub name: Option<String>,
-    /// Shards: each carries 1 MiB/s in and 2 MiB/s out, and is paid for by the hour.
-    #[schemars(range(min = 1, max = 500))]
+    /// Number of shards. Each carries 1 MiB/s in and 2 MiB/s out, and is billed by the hour.
+    #[cfg_attr(feature = "kubernetes", schemars(range(min = 1, max = 500)))]
     pub shards: i32,
-    /// Hours the stream keeps the packed bytes: the time within which files must be restored.
-    #[schemars(range(min = 24, max = 8_760))]
+    /// Retention period of the stream in hours: the time within which files must be restored.
+    #[cfg_attr(feature = "kubernetes", schemars(range(min = 24, max = 8_760)))]
     pub retention_hours: i32,
 }
 
 /// Where files to compress are found.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(feature = "kubernetes", derive(JsonSchema))]
 #[serde(rename_all = "camelCase", default)]
-pub struct Source {
+pub struct SourceSpec {
     /// Folder on the volume (file:///data/…) or prefix in a bucket (s3://bucket/prefix).
-    #[schemars(length(max = 512), regex(pattern = crd::LOCATION))]
+    #[cfg_attr(feature = "kubernetes", schemars(length(max = 512), regex(pattern = patterns::LOCATION)))]
     pub location: String,
-    /// Kinds of files to take: json (.json, .ndjson, .jsonl), csv (.csv), txt (.txt, .log).
-    #[schemars(length(min = 1, max = 3), extend("x-kubernetes-list-type" = "set"))]
-    pub formats: Vec<Format>,
-    /// Announce new and changed files that held still for this many seconds; 0: only what is submitted or generated.
-    #[schemars(range(min = 0, max = 86_400))]
+    /// Kinds of files to process: json (.json, .ndjson, .jsonl), csv (.csv), txt (.txt, .log).
+    #[cfg_attr(feature = "kubernetes", schemars(length(min = 1, max = 3), extend("x-kubernetes-list-type" = "set")))]
+    pub formats: Vec<SourceFormat>,
+    /// Announce new and changed files that were not modified for this many seconds. 0: announce only submitted and generated files.
+    #[cfg_attr(feature = "kubernetes", schemars(range(min = 0, max = 86_400)))]
     pub scan_seconds: i32,
-    /// What happens to a source file once it is packed and announced.
+    /// What happens to a source file after it is packed and announced.
     pub on_compressed: OnCompressed,
 }
 
 /// A kind of text file.
-#[derive(
-    Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize, JsonSchema,
-)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+#[cfg_attr(feature = "kubernetes", derive(JsonSchema))]
 #[serde(rename_all = "lowercase")]
-pub enum Format {
+pub enum SourceFormat {
     /// JSON: .json, .ndjson, .jsonl.
     Json,
     /// Comma-separated values: .csv.
@@ -250,71 +269,78 @@ pub enum Format {
     Txt,
 }
 
-/// What happens to a source file once it is packed and announced.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+/// What happens to a source file after it is packed and announced.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "kubernetes", derive(JsonSchema))]
 pub enum OnCompressed {
-    /// It stays as it is.
+    /// The file is kept.
     #[default]
     Keep,
-    /// `_delete` is put before its extension, as the Python original does.
+    /// The file gets `_delete` before its extension, as the Python original does.
     Rename,
-    /// It is deleted; until it is restored, the stream then holds the only copy.
+    /// The file is deleted. The stream then holds the only copy until the file is restored.
     Delete,
 }
 
 /// Where restored files go.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(feature = "kubernetes", derive(JsonSchema))]
 #[serde(rename_all = "camelCase", default)]
-pub struct Destination {
+pub struct DestinationSpec {
     /// Folder on the volume (file:///data/…) or prefix in a bucket (s3://bucket/prefix).
-    #[schemars(length(max = 512), regex(pattern = crd::LOCATION))]
+    #[cfg_attr(feature = "kubernetes", schemars(length(max = 512), regex(pattern = patterns::LOCATION)))]
     pub location: String,
 }
 
 /// The volume mounted at /data in every worker.
-#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(feature = "kubernetes", derive(JsonSchema))]
 #[serde(rename_all = "camelCase")]
-pub struct Volume {
-    /// A claim of this namespace; ReadWriteMany where workers run on several nodes.
+pub struct VolumeSpec {
+    /// A PersistentVolumeClaim in the pipeline's namespace; ReadWriteMany if workers run on several nodes.
     pub persistent_volume_claim: VolumeClaim,
 }
 
-/// A claim of this namespace.
-#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
+/// A PersistentVolumeClaim in the pipeline's namespace.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(feature = "kubernetes", derive(JsonSchema))]
 #[serde(rename_all = "camelCase")]
 pub struct VolumeClaim {
     /// Name of the PersistentVolumeClaim.
-    #[schemars(length(min = 1, max = 253), regex(pattern = crd::OBJECT_NAME))]
+    #[cfg_attr(feature = "kubernetes", schemars(length(min = 1, max = 253), regex(pattern = patterns::OBJECT_NAME)))]
     pub claim_name: String,
 }
 
 /// How files are packed.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(feature = "kubernetes", derive(JsonSchema))]
 #[serde(rename_all = "camelCase", default)]
-pub struct Codec {
-    /// Hybrid: smallest, byte for byte. Seed: as the Python original writes and reads it, files normalised.
+pub struct CodecSpec {
+    /// Hybrid: the smallest form; restores every byte. Seed: the Python original's form; restores the normalised file.
     pub format: CodecFormat,
-    /// How much time packing may take. Seed has one effort of its own.
-    pub effort: Effort,
-    /// Bytes packed at once, from 64Ki to 64Mi: larger blocks pack smaller and need more memory.
+    /// How much time packing may take. Seed ignores it.
+    pub effort: CodecEffort,
+    /// Size of the blocks that are packed one by one, from 64Ki to 64Mi. Larger blocks pack smaller and need more memory.
     pub block_size: ByteSize,
-    /// Largest record on the stream, from 4Ki to 1023Ki: 1 MiB is Kinesis's limit, 1 KiB of it is the header's.
+    /// Size of the largest record on the stream, from 4Ki to 1023Ki. Kinesis takes 1 MiB, of which the header needs up to 1 KiB.
     pub record_size: ByteSize,
 }
 
 /// The form of the packed bytes.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize, JsonSchema)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[cfg_attr(feature = "kubernetes", derive(JsonSchema))]
 pub enum CodecFormat {
-    /// Every block goes through the smallest of several lossless ways.
+    /// Every block is packed by the smallest of several lossless methods.
     #[default]
     Hybrid,
-    /// Bit-compatible with the Python original (LZMA, base64, BZ2); restores the normalised file.
+    /// Bit-compatible with the Python original (LZMA, base64, BZ2). Restores the normalised file.
     Seed,
 }
 
 /// How much time packing may take.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize, JsonSchema)]
-pub enum Effort {
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[cfg_attr(feature = "kubernetes", derive(JsonSchema))]
+pub enum CodecEffort {
     /// Least time.
     Fast,
     /// Small at a fair speed.
@@ -324,62 +350,69 @@ pub enum Effort {
     Max,
 }
 
-/// Makes files to compress.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+/// Generates files to compress.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(feature = "kubernetes", derive(JsonSchema))]
 #[serde(rename_all = "camelCase", default)]
-pub struct Generator {
+pub struct GeneratorSpec {
     /// What the records look like: exactly one of example, configMap and inline.
     pub schema: GeneratorSchema,
-    /// About how large each file gets, from 1Ki to 1Gi.
+    /// Approximate size of each file, from 1Ki to 1Gi.
     pub file_size: ByteSize,
-    /// Files to make per minute; 0: as fast as it can.
-    #[schemars(range(min = 0, max = 100_000))]
+    /// Files to generate per minute. 0: no limit.
+    #[cfg_attr(feature = "kubernetes", schemars(range(min = 0, max = 100_000)))]
     pub files_per_minute: i32,
-    /// Files to make before it idles; 0: endless.
-    #[schemars(range(min = 0, max = 1_000_000_000))]
+    /// Files to generate in all. 0: no end.
+    #[cfg_attr(feature = "kubernetes", schemars(range(min = 0, max = 1_000_000_000)))]
     pub files: i64,
-    /// Kind of file to write.
+    /// Format of the files.
     pub format: GeneratedFormat,
-    /// The same seed and schema make the same files.
-    #[schemars(range(min = 0))]
+    /// Seed of the random numbers: the same seed and schema give the same files.
+    #[cfg_attr(feature = "kubernetes", schemars(range(min = 0)))]
     pub seed: i64,
 }
 
 /// What the generated records look like: exactly one of example, configMap and inline.
-#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(feature = "kubernetes", derive(JsonSchema))]
 #[serde(rename_all = "camelCase", default)]
 pub struct GeneratorSchema {
     /// A schema that comes with Streampress.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub example: Option<Example>,
-    /// ConfigMap of this namespace that holds the schema.
+    /// ConfigMap in the pipeline's namespace with the schema.
     #[serde(skip_serializing_if = "Option::is_none")]
-    #[schemars(length(min = 1, max = 253), regex(pattern = crd::OBJECT_NAME))]
+    #[cfg_attr(feature = "kubernetes", schemars(length(min = 1, max = 253), regex(pattern = patterns::OBJECT_NAME)))]
     pub config_map: Option<String>,
-    /// Key in the ConfigMap; schema.json where left out.
+    /// Key in the ConfigMap. Default: schema.json.
     #[serde(skip_serializing_if = "Option::is_none")]
-    #[schemars(length(min = 1, max = 253), regex(pattern = crd::CONFIG_KEY))]
+    #[cfg_attr(feature = "kubernetes", schemars(length(min = 1, max = 253), regex(pattern = patterns::CONFIG_KEY)))]
     pub key: Option<String>,
-    /// The schema itself, an object; at most 64 KiB as JSON.
+    /// The schema itself, at most 64 KiB as JSON.
     #[serde(skip_serializing_if = "Option::is_none")]
-    #[schemars(schema_with = "crd::any_object")]
+    #[cfg_attr(
+        feature = "kubernetes",
+        schemars(schema_with = "fragments::any_object")
+    )]
     pub inline: Option<Map<String, Value>>,
 }
 
 /// A schema that comes with Streampress.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize, JsonSchema)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[cfg_attr(feature = "kubernetes", derive(JsonSchema))]
 #[serde(rename_all = "kebab-case")]
 pub enum Example {
-    /// Trades of made-up shares, with prices that walk.
+    /// Trades of invented shares, with prices that follow a random walk.
     StockMarket,
-    /// Readings of sensors, with places and battery levels.
+    /// Readings of sensors, with positions and battery levels.
     IotSensors,
     /// Lines of a web server's access log.
     AccessLog,
 }
 
-/// Kind of file to write.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize, JsonSchema)]
+/// Format of the files.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[cfg_attr(feature = "kubernetes", derive(JsonSchema))]
 #[serde(rename_all = "lowercase")]
 pub enum GeneratedFormat {
     /// One JSON array of records (.json).
@@ -394,85 +427,130 @@ pub enum GeneratedFormat {
 }
 
 /// The workers of one role.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(feature = "kubernetes", derive(JsonSchema))]
 #[serde(rename_all = "camelCase", default)]
-pub struct Worker {
-    /// Pods to run while autoscaling is None; those beyond `slots` stand by.
-    #[schemars(range(min = 0, max = 500))]
+pub struct WorkerSpec {
+    /// Number of pods if autoscaling is None. Pods beyond `slots` are on standby.
+    #[cfg_attr(feature = "kubernetes", schemars(range(min = 0, max = 500)))]
     pub replicas: i32,
-    /// Workers that may be at work at once; 1 where left out, autoscaling.max with autoscaling.
+    /// Number of workers that may work at the same time. Default: 1, or autoscaling.max with autoscaling.
     #[serde(skip_serializing_if = "Option::is_none")]
-    #[schemars(range(min = 1, max = 500))]
+    #[cfg_attr(feature = "kubernetes", schemars(range(min = 1, max = 500)))]
     pub slots: Option<i32>,
-    /// Seconds between two looks for work.
-    #[schemars(range(min = 1, max = 3_600))]
+    /// Seconds between two polls of an empty queue.
+    #[cfg_attr(feature = "kubernetes", schemars(range(min = 1, max = 3_600)))]
     pub interval_seconds: i32,
-    /// Who decides how many pods run.
-    pub autoscaling: Autoscaling,
+    /// How the number of pods is decided.
+    pub autoscaling: AutoscalingSpec,
     /// CPU and memory of each pod.
-    pub resources: Resources,
-    /// Merged into the role's pods: labels, node selection, tolerations, as in a Deployment's template.
+    pub resources: ResourcesSpec,
+    /// Merged into the role's pod template, as in a Deployment: labels, node selection, tolerations.
     #[serde(skip_serializing_if = "Option::is_none")]
-    #[schemars(schema_with = "crd::any_object")]
+    #[cfg_attr(
+        feature = "kubernetes",
+        schemars(schema_with = "fragments::any_object")
+    )]
     pub pod_template: Option<Map<String, Value>>,
 }
 
-/// Who decides how many pods run.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+/// How the number of pods is decided.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(feature = "kubernetes", derive(JsonSchema))]
 #[serde(rename_all = "camelCase", default)]
-pub struct Autoscaling {
-    /// None: replicas as written. Internal: by backlog, from min to max. External: an HPA or KEDA scales the Deployment.
+pub struct AutoscalingSpec {
+    /// None: `replicas`. Internal: the operator scales by backlog, from min to max. External: an HPA or KEDA scales the Deployment.
     pub mode: AutoscalingMode,
-    /// Fewest pods; 0: none while there is no work.
-    #[schemars(range(min = 0, max = 500))]
+    /// Smallest number of pods. 0: no pod while there is no work.
+    #[cfg_attr(feature = "kubernetes", schemars(range(min = 0, max = 500)))]
     pub min: i32,
-    /// Most pods.
-    #[schemars(range(min = 1, max = 500))]
+    /// Largest number of pods.
+    #[cfg_attr(feature = "kubernetes", schemars(range(min = 1, max = 500)))]
     pub max: i32,
-    /// Waiting files for which one pod is thought enough.
-    #[schemars(range(min = 1, max = 100_000))]
+    /// Waiting files per pod that the operator aims at.
+    #[cfg_attr(feature = "kubernetes", schemars(range(min = 1, max = 100_000)))]
     pub target_backlog_per_replica: i32,
-    /// Seconds the backlog must call for more pods before they are added.
-    #[schemars(range(min = 0, max = 3_600))]
+    /// Seconds for which the backlog must call for more pods before the operator adds them.
+    #[cfg_attr(feature = "kubernetes", schemars(range(min = 0, max = 3_600)))]
     pub scale_up_seconds: i32,
-    /// Seconds the backlog must call for fewer pods before they are taken away.
-    #[schemars(range(min = 0, max = 86_400))]
+    /// Seconds for which the backlog must call for fewer pods before the operator removes them.
+    #[cfg_attr(feature = "kubernetes", schemars(range(min = 0, max = 86_400)))]
     pub scale_down_seconds: i32,
 }
 
-/// Who decides how many pods run.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+/// How the number of pods is decided.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "kubernetes", derive(JsonSchema))]
 pub enum AutoscalingMode {
-    /// `replicas`, as written.
+    /// `replicas` says how many.
     #[default]
     None,
-    /// The operator, by backlog.
+    /// The operator scales by backlog.
     Internal,
-    /// An HPA or KEDA; the operator leaves the Deployment's replicas alone.
+    /// An HPA or KEDA scales; the operator does not set the Deployment's replicas.
     External,
 }
 
-/// CPU and memory of each pod, as in any pod.
-#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
+/// CPU and memory of each pod, as in a container's resources.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(feature = "kubernetes", derive(JsonSchema))]
 #[serde(rename_all = "camelCase", default)]
-pub struct Resources {
-    /// What is set aside for the pod, e.g. {cpu: 500m, memory: 256Mi}.
+pub struct ResourcesSpec {
+    /// What is reserved for the pod, e.g. {cpu: 500m, memory: 256Mi}.
     #[serde(skip_serializing_if = "BTreeMap::is_empty")]
-    #[schemars(schema_with = "crd::amounts")]
-    pub requests: BTreeMap<String, IntOrString>,
+    #[cfg_attr(feature = "kubernetes", schemars(schema_with = "fragments::amounts"))]
+    pub requests: BTreeMap<String, ResourceAmount>,
     /// What the pod may not exceed.
     #[serde(skip_serializing_if = "BTreeMap::is_empty")]
-    #[schemars(schema_with = "crd::amounts")]
-    pub limits: BTreeMap<String, IntOrString>,
+    #[cfg_attr(feature = "kubernetes", schemars(schema_with = "fragments::amounts"))]
+    pub limits: BTreeMap<String, ResourceAmount>,
+}
+
+/// An amount of CPU, memory or another resource.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(untagged)]
+pub enum ResourceAmount {
+    /// A bare number: cores, bytes or pieces.
+    Number(i64),
+    /// A number with a unit, e.g. 500m or 256Mi.
+    Text(String),
 }
 
 /// The HTML report.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(feature = "kubernetes", derive(JsonSchema))]
 #[serde(rename_all = "camelCase", default)]
-pub struct Report {
-    /// Whether it is written.
+pub struct ReportSpec {
+    /// Whether the report is written.
     pub enabled: bool,
-    /// The page, on the volume (file:///data/….html) or in a bucket (s3://bucket/….html).
-    #[schemars(length(max = 512), regex(pattern = crd::REPORT_LOCATION))]
+    /// The HTML file, on the volume (file:///data/….html) or in a bucket (s3://bucket/….html).
+    #[cfg_attr(feature = "kubernetes", schemars(length(max = 512), regex(pattern = patterns::REPORT_LOCATION)))]
     pub location: String,
+}
+
+impl SourceFormat {
+    /// The kind of a file by its name's extension, in any case; nothing for files of other kinds.
+    pub fn of_name(name: &str) -> Option<Self> {
+        let (stem, extension) = name.rsplit_once('.')?;
+        if stem.is_empty() {
+            return None;
+        }
+        match extension.to_ascii_lowercase().as_str() {
+            "json" | "ndjson" | "jsonl" => Some(SourceFormat::Json),
+            "csv" => Some(SourceFormat::Csv),
+            "txt" | "log" => Some(SourceFormat::Txt),
+            _ => None,
+        }
+    }
+}
+
+impl GeneratedFormat {
+    /// The kind that `source.formats` must contain for these files to be processed.
+    pub(crate) const fn kind(self) -> SourceFormat {
+        match self {
+            GeneratedFormat::Json | GeneratedFormat::Ndjson => SourceFormat::Json,
+            GeneratedFormat::Csv => SourceFormat::Csv,
+            GeneratedFormat::Txt => SourceFormat::Txt,
+        }
+    }
 }

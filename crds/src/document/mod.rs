@@ -1,30 +1,33 @@
-//! Reads pipelines from a file and tells everything that is wrong with it at once, each with line and column.
-//! A file may hold several documents; those of other kinds are left alone, with a notice.
+//! Reads pipelines from a YAML file and reports every problem at once, each with line and column. A file may contain
+//! several documents; those of other kinds are ignored with a notice.
+//!
+//! - `yaml`: reads YAML with the position of every value.
+//! - `structure`: checks a document against the schema in `schema.json`; `pod_template` does so for pod templates.
 
-pub mod structure;
-pub mod yaml;
+mod pod_template;
+pub(crate) mod structure;
+pub(crate) mod yaml;
 
 use std::fmt;
 
 use serde_json::Value;
 
 use crate::api::pipeline::CompressionPipeline;
+use crate::api::{API_VERSION, KIND};
+use crate::checked::CheckedPipeline;
 use crate::invalid::Invalid;
 use crate::notices::notices;
-use crate::rules::{self, Scope};
-use structure::{Finding, nearest};
-use yaml::{Document, Place};
+use crate::rules::{self, RuleScope};
+use structure::{SchemaViolation, nearest};
+use yaml::{LineColumn, YamlDocument};
 
-const KIND: &str = "CompressionPipeline";
-const API_VERSION: &str = "streampress.dev/v1alpha1";
-
-/// The most problems told of one file.
+/// The most problems that are reported of one file.
 const MOST_PROBLEMS: usize = 100;
 
-/// Something in a file: an error, or a notice.
+/// An error or a notice about a place in a file.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Problem {
-    /// The file, as it was named.
+pub struct Diagnostic {
+    /// The file's name, as it was given.
     pub file: String,
     /// Line, from 1.
     pub line: usize,
@@ -34,38 +37,41 @@ pub struct Problem {
     pub invalid: Invalid,
 }
 
-/// What a file holds.
+/// The pipelines of a file.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Documents {
-    /// Its pipelines, all of them valid.
-    pub pipelines: Vec<CompressionPipeline>,
-    /// What is worth knowing and no error: what is ignored, what a cluster will ask for besides.
-    pub notices: Vec<Problem>,
+    /// The pipelines, all of them valid outside a cluster.
+    pub pipelines: Vec<CheckedPipeline>,
+    /// What is no error: ignored documents, deliberate risks, what a cluster requires in addition.
+    pub notices: Vec<Diagnostic>,
 }
 
-/// Reads a file's pipelines; the errors are everything that is wrong with it.
-pub fn load(text: &str, file_name: &str) -> Result<Documents, Vec<Problem>> {
-    let (documents, faults) = yaml::read(text);
-    let mut loading = Loading {
+/// Reads a file's pipelines.
+///
+/// # Errors
+/// Everything that is wrong with the file, at most 100 problems, in their order.
+pub fn load(text: &str, file_name: &str) -> Result<Documents, Vec<Diagnostic>> {
+    let (documents, errors) = yaml::read(text);
+    let mut loader = Loader {
         file: file_name,
         problems: Vec::new(),
         found: Documents::default(),
     };
-    for fault in faults {
-        let invalid = Invalid::new("", "", fault.rule, fault.help);
-        let problem = loading.problem(fault.place, invalid);
-        loading.problems.push(problem);
+    for error in errors {
+        let invalid = Invalid::new("", "", error.rule, error.help);
+        let problem = loader.problem(error.place, invalid);
+        loader.problems.push(problem);
     }
     for document in &documents {
-        loading.take(document);
+        loader.take(document);
     }
-    let Loading {
+    let Loader {
         mut problems,
         found,
         ..
-    } = loading;
+    } = loader;
     problems.sort_by_key(|problem| (problem.line, problem.column));
-    leave_out_what_nobody_reads(&mut problems);
+    limit_problems(&mut problems);
     if problems.is_empty() {
         Ok(found)
     } else {
@@ -73,48 +79,51 @@ pub fn load(text: &str, file_name: &str) -> Result<Documents, Vec<Problem>> {
     }
 }
 
-/// Keeps the first problems of very many, and says how many there were.
-fn leave_out_what_nobody_reads(problems: &mut Vec<Problem>) {
+/// Keeps the first problems of very many, and reports how many there were.
+fn limit_problems(problems: &mut Vec<Diagnostic>) {
     let more = problems.len().saturating_sub(MOST_PROBLEMS);
     if let Some(first_left_out) = problems.get(MOST_PROBLEMS).filter(|_| more > 0).cloned() {
         problems.truncate(MOST_PROBLEMS);
         let rule = format!("and {more} more problems from here on");
-        problems.push(Problem {
-            invalid: Invalid::new("", "", rule, "correct the first ones, then look again"),
+        problems.push(Diagnostic {
+            invalid: Invalid::new("", "", rule, "correct the first ones, then validate again"),
             ..first_left_out
         });
     }
 }
 
-/// Reads the file's one pipeline, with its notices; none or several are errors.
+/// Reads the only pipeline of a file, with its notices.
+///
+/// # Errors
+/// Everything that is wrong with the file; also when it contains no pipeline or several.
 pub fn load_one(
     text: &str,
     file_name: &str,
-) -> Result<(CompressionPipeline, Vec<Problem>), Vec<Problem>> {
+) -> Result<(CheckedPipeline, Vec<Diagnostic>), Vec<Diagnostic>> {
     let mut documents = load(text, file_name)?;
     let count = documents.pipelines.len();
     match documents.pipelines.pop() {
         Some(pipeline) if count == 1 => Ok((pipeline, documents.notices)),
-        _ => Err(vec![Problem {
+        _ => Err(vec![Diagnostic {
             file: file_name.to_owned(),
             line: 1,
             column: 1,
             invalid: Invalid::new(
                 "",
                 "",
-                format!("holds {count} pipelines, must hold one"),
+                format!("contains {count} pipelines, must contain one"),
                 match count {
                     0 => format!("add a document with apiVersion {API_VERSION} and kind {KIND}"),
-                    _ => "put each pipeline into a file of its own".into(),
+                    _ => "write each pipeline to a file of its own".into(),
                 },
             ),
         }]),
     }
 }
 
-impl fmt::Display for Problem {
+impl fmt::Display for Diagnostic {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Problem {
+        let Diagnostic {
             file,
             line,
             column,
@@ -124,44 +133,44 @@ impl fmt::Display for Problem {
     }
 }
 
-impl std::error::Error for Problem {}
+impl std::error::Error for Diagnostic {}
 
-struct Loading<'a> {
+struct Loader<'a> {
     file: &'a str,
-    problems: Vec<Problem>,
+    problems: Vec<Diagnostic>,
     found: Documents,
 }
 
-impl Loading<'_> {
-    fn take(&mut self, document: &Document) {
-        // What stands behind a last `---` is nothing.
+impl Loader<'_> {
+    fn take(&mut self, document: &YamlDocument) {
+        // After a last `---` there is no document.
         if document.value.is_null() {
             return;
         }
-        match what(&document.value) {
-            What::Pipeline => self.take_pipeline(document),
-            What::Other(kind) => {
+        match kind_of(&document.value) {
+            DocumentKind::Pipeline => self.take_pipeline(document),
+            DocumentKind::Other(kind) => {
                 let notice = Invalid::new(
                     "kind",
                     kind,
-                    "is left alone",
+                    "is ignored",
                     format!("only {KIND} is read here"),
                 );
                 let notice = self.problem(document.place("kind"), notice);
                 self.found.notices.push(notice);
             }
-            What::Unclear(invalid) => {
+            DocumentKind::Unclear(invalid) => {
                 let problem = self.problem(document.place(&invalid.field), invalid);
                 self.problems.push(problem);
             }
         }
     }
 
-    fn take_pipeline(&mut self, document: &Document) {
+    fn take_pipeline(&mut self, document: &YamlDocument) {
         let findings = structure::check(&document.value);
         let read = read_what_is_right(&document.value, &findings);
         let before = self.problems.len();
-        for Finding { invalid, name } in &findings {
+        for SchemaViolation { invalid, name } in &findings {
             let place = match name {
                 true => document.name_place(&invalid.field),
                 false => document.place(&invalid.field),
@@ -172,7 +181,7 @@ impl Loading<'_> {
         let Some(pipeline) = read else {
             return self.refuse_unread(document, before);
         };
-        for invalid in rules::broken(&pipeline, Scope::Everywhere) {
+        for invalid in rules::broken(&pipeline, RuleScope::Everywhere) {
             if !findings
                 .iter()
                 .any(|finding| overlap(&finding.invalid.field, &invalid.field))
@@ -181,17 +190,28 @@ impl Loading<'_> {
                 self.problems.push(problem);
             }
         }
-        if self.problems.len() == before {
-            for notice in notices(&pipeline) {
-                let notice = self.problem(document.place(&notice.field), notice);
-                self.found.notices.push(notice);
+        if self.problems.len() > before {
+            return;
+        }
+        match CheckedPipeline::resolve(pipeline) {
+            Ok(checked) => {
+                for notice in notices(checked.pipeline()) {
+                    let notice = self.problem(document.place(&notice.field), notice);
+                    self.found.notices.push(notice);
+                }
+                self.found.pipelines.push(checked);
             }
-            self.found.pipelines.push(pipeline);
+            Err(invalid) => {
+                for invalid in invalid {
+                    let problem = self.problem(document.place(&invalid.field), invalid);
+                    self.problems.push(problem);
+                }
+            }
         }
     }
 
-    /// A document that does not read although its form was found right: never let it pass in silence.
-    fn refuse_unread(&mut self, document: &Document, before: usize) {
+    /// Reports a document that cannot be read although it fits the schema.
+    fn refuse_unread(&mut self, document: &YamlDocument, before: usize) {
         if self.problems.len() > before {
             return;
         }
@@ -203,15 +223,15 @@ impl Loading<'_> {
         let invalid = Invalid::new(
             "metadata",
             "",
-            format!("does not read: {error}"),
+            format!("cannot be read: {error}"),
             "correct the field it names",
         );
         let problem = self.problem(document.start, invalid);
         self.problems.push(problem);
     }
 
-    fn problem(&self, place: Place, invalid: Invalid) -> Problem {
-        Problem {
+    fn problem(&self, place: LineColumn, invalid: Invalid) -> Diagnostic {
+        Diagnostic {
             file: self.file.to_owned(),
             line: place.line,
             column: place.column,
@@ -220,28 +240,28 @@ impl Loading<'_> {
     }
 }
 
-/// What a document is.
-enum What {
+/// What kind of document it is.
+enum DocumentKind {
     Pipeline,
     Other(String),
     Unclear(Invalid),
 }
 
-fn what(document: &Value) -> What {
+fn kind_of(document: &Value) -> DocumentKind {
     let text = |name: &str| document.get(name).and_then(Value::as_str);
     let head = format!("begin with apiVersion: {API_VERSION} and kind: {KIND}");
     match (text("kind"), text("apiVersion")) {
         _ if !document.is_object() => {
-            What::Unclear(Invalid::new("", "", "must be a group of fields", head))
+            DocumentKind::Unclear(Invalid::new("", "", "must be a group of fields", head))
         }
-        (Some(KIND), Some(API_VERSION)) => What::Pipeline,
-        (Some(KIND), None) => What::Unclear(Invalid::new(
+        (Some(KIND), Some(API_VERSION)) => DocumentKind::Pipeline,
+        (Some(KIND), None) => DocumentKind::Unclear(Invalid::new(
             "apiVersion",
             "",
             "is missing",
             format!("write {API_VERSION}"),
         )),
-        (Some(KIND), Some(version)) => What::Unclear(Invalid::new(
+        (Some(KIND), Some(version)) => DocumentKind::Unclear(Invalid::new(
             "apiVersion",
             version,
             "is not known",
@@ -250,31 +270,34 @@ fn what(document: &Value) -> What {
         (Some(kind), version)
             if version == Some(API_VERSION) || nearest(kind, [KIND].into_iter()).is_some() =>
         {
-            What::Unclear(Invalid::new(
+            DocumentKind::Unclear(Invalid::new(
                 "kind",
                 kind,
                 "is not known",
                 format!("did you mean {KIND}?"),
             ))
         }
-        (Some(kind), _) => What::Other(kind.to_owned()),
-        (None, _) => What::Unclear(Invalid::new("kind", "", "is missing", head)),
+        (Some(kind), _) => DocumentKind::Other(kind.to_owned()),
+        (None, _) => DocumentKind::Unclear(Invalid::new("kind", "", "is missing", head)),
     }
 }
 
-/// Reads a document without the fields found wrong, so that the rules can still be asked about the rest.
-fn read_what_is_right(document: &Value, findings: &[Finding]) -> Option<CompressionPipeline> {
+/// Reads a document without its wrong fields, so that the rules can be checked for the others.
+fn read_what_is_right(
+    document: &Value,
+    findings: &[SchemaViolation],
+) -> Option<CompressionPipeline> {
     let mut right = document.clone();
     for finding in findings {
-        take_out(&mut right, &finding.invalid.field);
+        remove_field(&mut right, &finding.invalid.field);
     }
-    // Written by the operator, and nothing to read from a file.
-    take_out(&mut right, "status");
+    // The operator writes the status; what a file says of it does not count.
+    remove_field(&mut right, "status");
     serde_json::from_value(right).ok()
 }
 
-/// Removes a field by its path; of a list, all of it.
-fn take_out(value: &mut Value, path: &str) {
+/// Removes a field by its path; a whole list for one of its items.
+fn remove_field(value: &mut Value, path: &str) {
     let path = path.split('[').next().unwrap_or(path);
     let (parent, name) = path.rsplit_once('.').unwrap_or(("", path));
     let pointer: String = parent
@@ -287,7 +310,7 @@ fn take_out(value: &mut Value, path: &str) {
     }
 }
 
-/// Whether one path is the other, or lies within it.
+/// Whether one path equals the other or contains it.
 fn overlap(one: &str, other: &str) -> bool {
     let within = |outer: &str, inner: &str| {
         inner

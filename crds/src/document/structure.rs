@@ -1,5 +1,5 @@
-//! Checks a document against the CRD's own schema: unknown fields, types, ranges, patterns, choices.
-//! What the API server refuses is refused here too, before a cluster is asked, and in plain words.
+//! Checks a document against the CRD's schema: unknown fields, types, ranges, patterns, choices. What an API server would
+//! refuse is reported here without one, in plain words.
 
 use std::collections::HashMap;
 use std::sync::OnceLock;
@@ -7,27 +7,36 @@ use std::sync::OnceLock;
 use regex_lite::Regex;
 use serde_json::{Map, Value};
 
-use crate::crd;
+use crate::api::patterns;
+use crate::document::pod_template;
 use crate::invalid::{Invalid, shorten};
 use crate::quantity::{self, ByteSize};
 
-/// Something wrong with the form of a document.
+/// A part of a document that breaks the schema.
 #[derive(Clone, Debug, PartialEq)]
-pub(crate) struct Finding {
+pub(crate) struct SchemaViolation {
     /// What is wrong.
     pub invalid: Invalid,
-    /// Whether the field's name is to blame, not its value.
+    /// Whether the field's name is wrong, not its value.
     pub name: bool,
 }
 
-/// All that is wrong with the form of a whole document.
-pub(crate) fn check(document: &Value) -> Vec<Finding> {
-    let mut findings = Vec::new();
-    visit(crd::openapi(), document, "", &mut findings);
-    findings
+/// Everything in a document that breaks the schema.
+pub(crate) fn check(document: &Value) -> Vec<SchemaViolation> {
+    let mut violations = Vec::new();
+    visit(schema(), document, "", &mut violations);
+    violations
 }
 
-/// The name of a field below another, as findings write it.
+/// The schema of a whole document, generated from the types by `crdgen` (see `crd.rs`).
+fn schema() -> &'static Value {
+    static SCHEMA: OnceLock<Value> = OnceLock::new();
+    SCHEMA.get_or_init(|| {
+        serde_json::from_str(include_str!("schema.json")).expect("crdgen writes JSON")
+    })
+}
+
+/// The path of a field below another.
 pub(crate) fn join(path: &str, name: &str) -> String {
     match path {
         "" => name.to_owned(),
@@ -35,9 +44,9 @@ pub(crate) fn join(path: &str, name: &str) -> String {
     }
 }
 
-/// The nearest of some names to one that is not among them.
+/// The name that is most similar to one that is not among them; nothing where none is similar.
 pub(crate) fn nearest<'a>(name: &str, known: impl Iterator<Item = &'a str>) -> Option<&'a str> {
-    // A long name is no typing error, and measuring it would take time.
+    // A long name is not a typing error, and comparing it would take long.
     if name.len() > 64 {
         return None;
     }
@@ -51,11 +60,16 @@ pub(crate) fn nearest<'a>(name: &str, known: impl Iterator<Item = &'a str>) -> O
         .map(|(_, candidate)| candidate)
 }
 
-fn visit(schema: &Value, value: &Value, path: &str, findings: &mut Vec<Finding>) {
-    let mut report = |rule: &str, help: &str| findings.push(wrong(path, value, rule, help));
+fn visit(schema: &Value, value: &Value, path: &str, violations: &mut Vec<SchemaViolation>) {
+    if schema.get("$ref").is_some() {
+        return pod_template::check(value, path, &mut |path, value, rule, help| {
+            violations.push(wrong(path, value, rule, help));
+        });
+    }
+    let mut report = |rule: &str, help: &str| violations.push(wrong(path, value, rule, help));
     if value.is_null() {
         if schema.get("nullable").is_none() {
-            report("has no value", "give it one, or take the line out");
+            report("has no value", "give it one, or remove the line");
         }
         return;
     }
@@ -63,12 +77,12 @@ fn visit(schema: &Value, value: &Value, path: &str, findings: &mut Vec<Finding>)
         return check_amount(schema, value, &mut report);
     }
     match (schema.get("type").and_then(Value::as_str), value) {
-        (Some("object"), Value::Object(fields)) => visit_fields(schema, fields, path, findings),
+        (Some("object"), Value::Object(fields)) => visit_fields(schema, fields, path, violations),
         (Some("array"), Value::Array(items)) => {
             check_items(schema, items, &mut report);
             let inner = schema.get("items").unwrap_or(&Value::Null);
             for (index, item) in items.iter().enumerate() {
-                visit(inner, item, &format!("{path}[{index}]"), findings);
+                visit(inner, item, &format!("{path}[{index}]"), violations);
             }
         }
         (Some("string"), Value::String(text)) => check_text(schema, text, &mut report),
@@ -79,7 +93,7 @@ fn visit(schema: &Value, value: &Value, path: &str, findings: &mut Vec<Finding>)
             "write its fields on the lines below, indented",
         ),
         (Some("array"), _) => report("must be a list", "write it as [a, b]"),
-        (Some("string"), _) => report("must be text", "put it in quotes"),
+        (Some("string"), _) => report("must be text", "write it in quotes"),
         (Some("boolean"), _) => report("must be true or false", "write true or false"),
         (Some(_), _) => {}
     }
@@ -89,7 +103,7 @@ fn visit_fields(
     schema: &Value,
     fields: &Map<String, Value>,
     path: &str,
-    findings: &mut Vec<Finding>,
+    violations: &mut Vec<SchemaViolation>,
 ) {
     let empty = Map::new();
     let known = schema
@@ -98,7 +112,7 @@ fn visit_fields(
         .unwrap_or(&empty);
     let open = schema.get("x-kubernetes-preserve-unknown-fields").is_some();
     for name in required(schema).filter(|name| !fields.contains_key(*name)) {
-        findings.push(wrong(
+        violations.push(wrong(
             &join(path, name),
             &Value::Null,
             "is missing",
@@ -108,32 +122,32 @@ fn visit_fields(
     for (name, value) in fields {
         let path = join(path, name);
         match (known.get(name), schema.get("additionalProperties")) {
-            (Some(schema), _) | (None, Some(schema)) => visit(schema, value, &path, findings),
+            (Some(schema), _) | (None, Some(schema)) => visit(schema, value, &path, violations),
             (None, None) if open => {}
-            (None, None) => findings.push(unknown(&path, name, known)),
+            (None, None) => violations.push(unknown(&path, name, known)),
         }
     }
     let most = schema.get("maxProperties").and_then(Value::as_u64);
     if most.is_some_and(|most| fields.len() as u64 > most) {
         let rule = format!("must have at most {} entries", most.unwrap_or_default());
-        findings.push(wrong(path, &fields.len().into(), &rule, "take some out"));
+        violations.push(wrong(path, &fields.len().into(), &rule, "remove some"));
     }
 }
 
-fn wrong(path: &str, value: &Value, rule: &str, help: &str) -> Finding {
-    Finding {
+fn wrong(path: &str, value: &Value, rule: &str, help: &str) -> SchemaViolation {
+    SchemaViolation {
         invalid: Invalid::new(path, written(value), rule, help),
         name: false,
     }
 }
 
-fn unknown(path: &str, name: &str, known: &Map<String, Value>) -> Finding {
+fn unknown(path: &str, name: &str, known: &Map<String, Value>) -> SchemaViolation {
     let names = known.keys().map(String::as_str);
     let help = match nearest(name, names.clone()) {
         Some(near) => format!("did you mean {near}?"),
         None => format!("known here: {}", names.collect::<Vec<_>>().join(", ")),
     };
-    Finding {
+    SchemaViolation {
         invalid: Invalid::new(path, "", "is not a field", help),
         name: true,
     }
@@ -152,7 +166,7 @@ fn check_items(schema: &Value, items: &[Value], report: &mut impl FnMut(&str, &s
         );
     }
     if let Some(most) = bound("maxItems").filter(|most| count > *most) {
-        report(&format!("must have at most {most} items"), "take some out");
+        report(&format!("must have at most {most} items"), "remove some");
         return;
     }
     let set = schema.get("x-kubernetes-list-type").and_then(Value::as_str) == Some("set");
@@ -162,7 +176,7 @@ fn check_items(schema: &Value, items: &[Value], report: &mut impl FnMut(&str, &s
         .find(|(index, item)| items.iter().take(*index).any(|earlier| earlier == *item));
     if let Some((_, item)) = repeated.filter(|_| set) {
         report(
-            "must not name anything twice",
+            "must not contain a value twice",
             &format!("write {} once", written(item)),
         );
     }
@@ -193,13 +207,13 @@ fn check_text(schema: &Value, text: &str, report: &mut impl FnMut(&str, &str)) {
         );
     }
     if bound("minLength").is_some_and(|least| length < least) {
-        return report("must not be empty", "give it a value, or take the line out");
+        return report("must not be empty", "give it a value, or remove the line");
     }
     let Some(pattern) = schema.get("pattern").and_then(Value::as_str) else {
         return;
     };
     if !matches(pattern, text) {
-        let (rule, help) = crd::pattern_in_words(pattern);
+        let (rule, help) = patterns::pattern_in_words(pattern);
         report(rule, help);
     }
 }
@@ -232,12 +246,12 @@ fn check_integer(schema: &Value, value: &Value, report: &mut impl FnMut(&str, &s
         }
         _ => report(
             "must be a whole number",
-            "write digits alone; the unit is in the field's name",
+            "write only digits; the unit is in the field's name",
         ),
     }
 }
 
-/// Byte sizes and resource amounts: a whole number, or text with a unit.
+/// Checks a byte size or a resource amount: a whole number, or text with a unit.
 fn check_amount(schema: &Value, value: &Value, report: &mut impl FnMut(&str, &str)) {
     match value {
         Value::Number(number) if number.is_u64() => {}
@@ -255,7 +269,7 @@ fn check_amount(schema: &Value, value: &Value, report: &mut impl FnMut(&str, &st
             }
         }
         Value::Number(number) if number.is_f64() => {
-            report("must be a whole number or text", "put it in quotes")
+            report("must be a whole number or text", "write it in quotes")
         }
         _ => report(
             "must be a number, or text with a unit",
@@ -273,7 +287,7 @@ fn required(schema: &Value) -> impl Iterator<Item = &str> {
         .filter_map(Value::as_str)
 }
 
-/// A value as a message shows it: text without quotes, groups not at all.
+/// A value as a message shows it: text without quotes; a group of fields is not shown.
 fn written(value: &Value) -> String {
     match value {
         Value::String(text) => shorten(text.clone()),
@@ -282,16 +296,16 @@ fn written(value: &Value) -> String {
     }
 }
 
-/// Whether text matches a pattern of the schema; they are few and compiled once.
+/// Whether a text matches a pattern of the schema. Each pattern is compiled once.
 fn matches(pattern: &str, text: &str) -> bool {
     static COMPILED: OnceLock<HashMap<&'static str, Regex>> = OnceLock::new();
     let compiled = COMPILED.get_or_init(|| {
-        let patterns = crd::PATTERNS.iter().map(|(pattern, ..)| *pattern);
+        let patterns = patterns::PATTERNS.iter().map(|(pattern, ..)| *pattern);
         patterns
             .filter_map(|pattern| Some((pattern, Regex::new(pattern).ok()?)))
             .collect()
     });
-    // A pattern that is not in the table is caught by a test; the API server would still check it.
+    // A test finds a pattern that is not in the table; the API server would still check it.
     compiled
         .get(pattern)
         .is_none_or(|regex| regex.is_match(text))

@@ -1,6 +1,5 @@
-//! Reads YAML into JSON values and remembers where each stood. Bounded in size, depth and the number
-//! of values after aliases, so that no file can make it work long. Duplicate names are errors.
-//! Knows nothing of pipelines.
+//! Reads YAML into JSON values, with the position of each. Size, depth and the number of values (with every use of an
+//! alias) are bounded, so that no file takes long to read. Duplicate names are errors. Knows nothing about pipelines.
 
 use std::collections::HashMap;
 
@@ -9,7 +8,7 @@ use serde_json::{Map, Number, Value};
 
 use crate::document::structure::join;
 
-/// The longest text read: an API server's store takes no larger object either.
+/// The most bytes of a file: etcd takes no larger object either.
 const MOST_BYTES: usize = 1 << 20;
 /// The deepest nesting.
 const MOST_DEPTH: usize = 64;
@@ -18,40 +17,40 @@ const MOST_VALUES: usize = 50_000;
 
 /// A line and a column, both from 1.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
-pub(crate) struct Place {
+pub(crate) struct LineColumn {
     pub line: usize,
     pub column: usize,
 }
 
-/// Something that keeps a file from being read.
+/// An error that keeps a document from being read.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) struct Fault {
-    pub place: Place,
+pub(crate) struct YamlError {
+    pub place: LineColumn,
     pub rule: String,
     pub help: String,
 }
 
 /// One document of a file.
 #[derive(Clone, Debug, Default)]
-pub(crate) struct Document {
+pub(crate) struct YamlDocument {
     pub value: Value,
-    pub start: Place,
-    /// Where the name and the value of each field stand, by its path.
-    places: HashMap<String, (Place, Place)>,
+    pub start: LineColumn,
+    /// The positions of each field's name and value, by its path.
+    places: HashMap<String, (LineColumn, LineColumn)>,
 }
 
-impl Document {
-    /// Where a field's value stands; where there is none, the nearest group around it.
-    pub fn place(&self, path: &str) -> Place {
+impl YamlDocument {
+    /// The position of a field's value; of the nearest group around it where it has none.
+    pub(crate) fn place(&self, path: &str) -> LineColumn {
         self.nearest(path).map_or(self.start, |(_, value)| value)
     }
 
-    /// Where a field's name stands.
-    pub fn name_place(&self, path: &str) -> Place {
+    /// The position of a field's name.
+    pub(crate) fn name_place(&self, path: &str) -> LineColumn {
         self.nearest(path).map_or(self.start, |(name, _)| name)
     }
 
-    fn nearest(&self, path: &str) -> Option<(Place, Place)> {
+    fn nearest(&self, path: &str) -> Option<(LineColumn, LineColumn)> {
         let mut path = path;
         loop {
             if let Some(places) = self.places.get(path) {
@@ -62,104 +61,104 @@ impl Document {
     }
 }
 
-/// Reads every document of a file. A document with a fault is left out; the others are still read.
-pub(crate) fn read(text: &str) -> (Vec<Document>, Vec<Fault>) {
+/// Reads every document of a file. A document with an error is left out; the others are still read.
+pub(crate) fn read(text: &str) -> (Vec<YamlDocument>, Vec<YamlError>) {
     if text.len() > MOST_BYTES {
-        let fault = Fault {
-            place: Place { line: 1, column: 1 },
+        let error = YamlError {
+            place: LineColumn { line: 1, column: 1 },
             rule: format!(
                 "the file has {} bytes, a pipeline has at most {MOST_BYTES}",
                 text.len()
             ),
             help: "name another file".into(),
         };
-        return (Vec::new(), vec![fault]);
+        return (Vec::new(), vec![error]);
     }
     let options = granit_parser::options! {
         flow_nesting_limit: MOST_DEPTH,
         block_nesting_limit: MOST_DEPTH,
-        // Whether they would come depends on who else in the build uses the parser.
+        // Another crate in the build may enable comments for all users of the parser.
         emit_comments: false,
     };
-    let mut reader = Reader {
+    let mut reader = YamlReader {
         parser: Parser::new_from_str_with_options(text, options),
         anchors: HashMap::new(),
         values: 0,
-        faults: Vec::new(),
+        errors: Vec::new(),
     };
     let documents = reader.documents();
-    (documents, reader.faults)
+    (documents, reader.errors)
 }
 
-/// A value and where it stands.
+/// A value and its position.
 #[derive(Clone)]
-struct Node {
-    kind: Kind,
-    place: Place,
-    /// Levels of nesting in it, and values.
+struct YamlNode {
+    kind: YamlValue,
+    place: LineColumn,
+    /// Levels of nesting below it, and values in it.
     depth: usize,
     values: usize,
 }
 
 #[derive(Clone)]
-enum Kind {
+enum YamlValue {
     Scalar(Value),
-    List(Vec<Node>),
-    Group(Vec<(String, Place, Node)>),
+    List(Vec<YamlNode>),
+    Group(Vec<(String, LineColumn, YamlNode)>),
 }
 
-/// Stops the reading of a document; the fault is noted already.
-struct Stop;
+/// Ends the reading of a document, after its error was recorded.
+struct Unreadable;
 
-struct Reader<'a> {
+struct YamlReader<'a> {
     parser: Parser<'a, StrInput<'a>>,
-    anchors: HashMap<usize, Node>,
+    anchors: HashMap<usize, YamlNode>,
     values: usize,
-    faults: Vec<Fault>,
+    errors: Vec<YamlError>,
 }
 
-impl<'a> Reader<'a> {
-    fn documents(&mut self) -> Vec<Document> {
+impl<'a> YamlReader<'a> {
+    fn documents(&mut self) -> Vec<YamlDocument> {
         let mut documents = Vec::new();
         loop {
             match self.next() {
                 Ok((Event::StreamEnd, _)) => return documents,
                 Ok((Event::DocumentStart(..), _)) => match self.document() {
                     Ok(document) => documents.push(document),
-                    Err(Stop) if self.skip_document() => {}
-                    Err(Stop) => return documents,
+                    Err(Unreadable) if self.skip_document() => {}
+                    Err(Unreadable) => return documents,
                 },
                 Ok(_) => {}
-                Err(Stop) if self.skip_document() => {}
-                Err(Stop) => return documents,
+                Err(Unreadable) if self.skip_document() => {}
+                Err(Unreadable) => return documents,
             }
         }
     }
 
-    /// Goes on behind a broken document; whether there is one.
+    /// Skips the rest of a broken document; returns whether there is another one.
     fn skip_document(&mut self) -> bool {
-        // Beyond these many faults a file is not YAML at all.
-        self.faults.len() < 20 && matches!(self.parser.proceed_next_document(), Ok(true))
+        // A file with more errors is not YAML at all.
+        self.errors.len() < 20 && matches!(self.parser.proceed_next_document(), Ok(true))
     }
 
-    fn document(&mut self) -> Result<Document, Stop> {
+    fn document(&mut self) -> Result<YamlDocument, Unreadable> {
         self.anchors.clear();
-        let faults = self.faults.len();
+        let errors = self.errors.len();
         let (event, span) = self.next()?;
         let root = self.node(event, span, 0)?;
-        // Faults that left the structure whole, such as a repeated name, still spoil the document.
-        if self.faults.len() > faults {
-            return Err(Stop);
+        // Errors that leave the structure intact, such as a repeated name, make the document unusable too.
+        if self.errors.len() > errors {
+            return Err(Unreadable);
         }
-        let mut document = Document {
+        let mut document = YamlDocument {
             start: root.place,
-            ..Document::default()
+            ..YamlDocument::default()
         };
         document.value = root.flatten("", &mut document.places);
         Ok(document)
     }
 
-    fn next(&mut self) -> Result<(Event<'a>, Span), Stop> {
+    fn next(&mut self) -> Result<(Event<'a>, Span), Unreadable> {
         match self.parser.next_event() {
             Some(Ok(event)) => Ok(event),
             Some(Err(error)) => Err(self.syntax(&error)),
@@ -167,95 +166,103 @@ impl<'a> Reader<'a> {
         }
     }
 
-    fn syntax(&mut self, error: &ScanError) -> Stop {
+    fn syntax(&mut self, error: &ScanError) -> Unreadable {
         let place = self.place(*error.marker());
         let rule = format!("is not YAML: {}", error.info());
-        self.fault(place, &rule, "correct the line, or the one before it")
+        self.error(place, &rule, "correct the line, or the one before it")
     }
 
-    fn fault(&mut self, place: Place, rule: &str, help: &str) -> Stop {
-        self.faults.push(Fault {
+    fn error(&mut self, place: LineColumn, rule: &str, help: &str) -> Unreadable {
+        self.errors.push(YamlError {
             place,
             rule: rule.to_owned(),
             help: help.to_owned(),
         });
-        Stop
+        Unreadable
     }
 
-    fn place(&self, marker: Marker) -> Place {
-        Place {
+    fn place(&self, marker: Marker) -> LineColumn {
+        LineColumn {
             line: marker.line(),
             column: marker.col() + 1,
         }
     }
 
-    fn node(&mut self, event: Event<'a>, span: Span, level: usize) -> Result<Node, Stop> {
+    fn node(&mut self, event: Event<'a>, span: Span, level: usize) -> Result<YamlNode, Unreadable> {
         let place = self.place(span.start);
         self.values += 1;
         if self.values > MOST_VALUES {
-            return Err(self.fault(
+            return Err(self.error(
                 place,
                 "has too many values",
-                "take aliases out, or name another file",
+                "remove aliases, or name another file",
             ));
         }
         if level > MOST_DEPTH {
-            return Err(self.fault(place, "is nested too deep", "flatten it"));
+            return Err(self.error(place, "is nested too deep", "flatten it"));
         }
         let (anchor, kind) = match event {
             Event::Scalar(text, style, anchor, tag) => {
                 let tag = tag.as_deref();
-                (anchor, Kind::Scalar(self.scalar(&text, style, tag, place)?))
+                (
+                    anchor,
+                    YamlValue::Scalar(self.scalar(&text, style, tag, place)?),
+                )
             }
             Event::SequenceStart(_, anchor, _) => (anchor, self.list(level)?),
             Event::MappingStart(_, anchor, _) => (anchor, self.group(level)?),
             Event::Alias(anchor) => return self.alias(anchor, place, level),
-            _ => return Err(self.fault(place, "ends too early", "give the field a value")),
+            _ => return Err(self.error(place, "ends too early", "give the field a value")),
         };
-        let node = Node::new(kind, place);
+        let node = YamlNode::new(kind, place);
         if anchor != 0 {
             self.anchors.insert(anchor, node.clone());
         }
         Ok(node)
     }
 
-    /// A copy of what the anchor stands at, counted as if it were written out.
-    fn alias(&mut self, anchor: usize, place: Place, level: usize) -> Result<Node, Stop> {
+    /// A copy of the anchor's value, counted as if it were written out.
+    fn alias(
+        &mut self,
+        anchor: usize,
+        place: LineColumn,
+        level: usize,
+    ) -> Result<YamlNode, Unreadable> {
         let Some(node) = self.anchors.get(&anchor) else {
-            return Err(self.fault(
+            return Err(self.error(
                 place,
-                "is an alias of what it stands in",
+                "is an alias of the value that contains it",
                 "write the value out",
             ));
         };
         self.values = self.values.saturating_add(node.values);
         if self.values > MOST_VALUES || level + node.depth > MOST_DEPTH {
-            return Err(self.fault(
+            return Err(self.error(
                 place,
                 "makes the file too large",
                 "write the value out instead of aliases of aliases",
             ));
         }
-        // Findings point at the alias, which is the line to change.
-        Ok(Node {
+        // Messages point at the alias, which is the line to change.
+        Ok(YamlNode {
             place,
             ..node.clone()
         })
     }
 
-    fn list(&mut self, level: usize) -> Result<Kind, Stop> {
+    fn list(&mut self, level: usize) -> Result<YamlValue, Unreadable> {
         let mut items = Vec::new();
         loop {
             match self.next()? {
-                (Event::SequenceEnd, _) => return Ok(Kind::List(items)),
+                (Event::SequenceEnd, _) => return Ok(YamlValue::List(items)),
                 (event, span) => items.push(self.node(event, span, level + 1)?),
             }
         }
     }
 
-    fn group(&mut self, level: usize) -> Result<Kind, Stop> {
-        let mut fields: Vec<(String, Place, Node)> = Vec::new();
-        let mut known: HashMap<String, Place> = HashMap::new();
+    fn group(&mut self, level: usize) -> Result<YamlValue, Unreadable> {
+        let mut fields: Vec<(String, LineColumn, YamlNode)> = Vec::new();
+        let mut known: HashMap<String, LineColumn> = HashMap::new();
         let mut merged = Vec::new();
         loop {
             let (event, span) = self.next()?;
@@ -272,41 +279,45 @@ impl<'a> Reader<'a> {
                 self.merge(node, &mut merged)?;
             } else if let Some(first) = known.insert(name.clone(), place) {
                 let rule = format!("{name}: is written twice, first in line {}", first.line);
-                self.fault(place, &rule, "keep one of the two");
+                self.error(place, &rule, "keep one of the two");
             } else {
                 fields.push((name, place, node));
             }
         }
-        // What is merged in gives way to what is written, and the first merged to the later.
+        // A written field overrides a merged one, and an earlier merged one a later.
         for (name, place, node) in merged {
             if known.insert(name.clone(), place).is_none() {
                 fields.push((name, place, node));
             }
         }
-        Ok(Kind::Group(fields))
+        Ok(YamlValue::Group(fields))
     }
 
-    fn name(&mut self, event: Event<'a>, place: Place) -> Result<String, Stop> {
+    fn name(&mut self, event: Event<'a>, place: LineColumn) -> Result<String, Unreadable> {
         match event {
             Event::Scalar(name, ..) => Ok(name.into_owned()),
-            _ => Err(self.fault(place, "must have plain text for a name", "quote the name")),
+            _ => Err(self.error(place, "must have plain text for a name", "quote the name")),
         }
     }
 
-    fn merge(&mut self, node: Node, merged: &mut Vec<(String, Place, Node)>) -> Result<(), Stop> {
+    fn merge(
+        &mut self,
+        node: YamlNode,
+        merged: &mut Vec<(String, LineColumn, YamlNode)>,
+    ) -> Result<(), Unreadable> {
         match node.kind {
-            Kind::Group(fields) => merged.extend(fields),
-            Kind::List(groups)
+            YamlValue::Group(fields) => merged.extend(fields),
+            YamlValue::List(groups)
                 if groups
                     .iter()
-                    .all(|group| matches!(group.kind, Kind::Group(_))) =>
+                    .all(|group| matches!(group.kind, YamlValue::Group(_))) =>
             {
                 for group in groups {
                     self.merge(group, merged)?;
                 }
             }
             _ => {
-                return Err(self.fault(
+                return Err(self.error(
                     node.place,
                     "<<: must name a group of fields",
                     "write <<: *name",
@@ -316,22 +327,22 @@ impl<'a> Reader<'a> {
         Ok(())
     }
 
-    /// A scalar by YAML's core schema. What other YAML versions read as a number or a truth value
-    /// (`yes`, `0777`, `1_000`) stays text, and is refused where text does not fit.
+    /// A scalar by YAML's core schema. What other YAML versions read as a number or a boolean (`yes`, `0777`, `1_000`)
+    /// stays text, and is an error where text does not fit.
     fn scalar(
         &mut self,
         text: &str,
         style: ScalarStyle,
         tag: Option<&Tag>,
-        place: Place,
-    ) -> Result<Value, Stop> {
+        place: LineColumn,
+    ) -> Result<Value, Unreadable> {
         let as_text = match tag.map(|tag| (tag, tag.core_suffix())) {
             None => style != ScalarStyle::Plain,
             Some((_, Some("str"))) => true,
             Some((_, Some("int" | "float" | "bool" | "null"))) => false,
             Some((tag, _)) => {
                 let rule = format!("has the tag {}", tag.original());
-                return Err(self.fault(place, &rule, "take the tag out"));
+                return Err(self.error(place, &rule, "remove the tag"));
             }
         };
         Ok(if as_text { text.into() } else { plain(text) })
@@ -366,19 +377,19 @@ fn plain(text: &str) -> Value {
     )
 }
 
-impl Node {
-    fn new(kind: Kind, place: Place) -> Self {
+impl YamlNode {
+    fn new(kind: YamlValue, place: LineColumn) -> Self {
         let (mut depth, mut values) = (0, 1);
-        let mut add = |node: &Node| {
+        let mut add = |node: &YamlNode| {
             depth = depth.max(node.depth + 1);
             values += node.values;
         };
         match &kind {
-            Kind::Scalar(_) => {}
-            Kind::List(items) => items.iter().for_each(add),
-            Kind::Group(fields) => fields.iter().for_each(|(_, _, node)| add(node)),
+            YamlValue::Scalar(_) => {}
+            YamlValue::List(items) => items.iter().for_each(add),
+            YamlValue::Group(fields) => fields.iter().for_each(|(_, _, node)| add(node)),
         }
-        Node {
+        YamlNode {
             kind,
             place,
             depth,
@@ -386,20 +397,20 @@ impl Node {
         }
     }
 
-    /// The plain value; where everything stood goes to `places`.
-    fn flatten(self, path: &str, places: &mut HashMap<String, (Place, Place)>) -> Value {
+    /// The plain value; the positions go to `places`.
+    fn flatten(self, path: &str, places: &mut HashMap<String, (LineColumn, LineColumn)>) -> Value {
         match self.kind {
-            Kind::Scalar(value) => value,
-            Kind::List(items) => {
+            YamlValue::Scalar(value) => value,
+            YamlValue::List(items) => {
                 let items = items.into_iter().enumerate();
-                let mut flat = |(index, item): (usize, Node)| {
+                let mut flat = |(index, item): (usize, YamlNode)| {
                     let path = format!("{path}[{index}]");
                     places.insert(path.clone(), (item.place, item.place));
                     item.flatten(&path, places)
                 };
                 Value::Array(items.map(&mut flat).collect())
             }
-            Kind::Group(fields) => {
+            YamlValue::Group(fields) => {
                 let mut group = Map::new();
                 for (name, name_place, node) in fields {
                     let path = join(path, &name);

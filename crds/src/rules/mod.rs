@@ -1,14 +1,14 @@
-//! The rules that reach across fields, and how they are asked. Each stands once, in `rules/table.rs`: the
-//! CEL expression for the API server beside the Rust test for files and workers, with one wording for
-//! both. Rules about one field alone (range, pattern, choice) are plain schema, checked by `structure.rs`.
+//! The rules across fields. Each is defined once, in `table.rs`: the CEL expression for the API server beside the Rust
+//! check for files and workers, with one wording for both. Rules about a single field (range, pattern, choice) are
+//! plain schema, which `document/structure.rs` checks.
 
 mod table;
 
-use serde_json::{Value, json};
+use serde_json::Value;
 
 use crate::api::pipeline::{
-    Codec, CompressionPipeline, CompressionPipelineSpec, Generator, GeneratorSchema, Queue, Stream,
-    Transport, Worker,
+    CodecSpec, CompressionPipeline, CompressionPipelineSpec, GeneratorSchema, GeneratorSpec,
+    TransportSpec, WorkerSpec,
 };
 use crate::invalid::Invalid;
 
@@ -16,49 +16,48 @@ pub use table::RULES;
 
 /// A rule across fields.
 pub struct Rule {
-    /// The objects it speaks of, as paths from the root of the document; empty for the root.
+    /// The objects that it applies to, as paths from the root of the document; empty for the root.
     pub at: &'static [&'static str],
-    /// The field to blame, below the object.
+    /// The field that breaks it, below the object.
     pub field: &'static str,
-    /// The rule for the API server; empty where CEL cannot say it.
+    /// The rule for the API server; empty where CEL cannot express it.
     pub cel: &'static str,
     /// The rule, in words.
     pub rule: &'static str,
-    /// The way out.
+    /// What to do about it.
     pub help: &'static str,
-    /// Whether it holds; `true` where the values cannot be read, which is another finding.
-    holds: Holds,
-    /// Where it counts.
-    pub scope: Scope,
+    /// Whether it holds; true where the values cannot be read, which the schema reports.
+    holds: RuleCheck,
+    /// Where it applies.
+    pub scope: RuleScope,
 }
 
-/// Where a rule counts.
+/// Where a rule applies.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Scope {
+pub enum RuleScope {
     /// In a cluster and outside.
     Everywhere,
-    /// Only in a cluster: `run` on a laptop has its own folder in place of the volume.
+    /// Only in a cluster: outside, `run` uses its own folder instead of the volume.
     Cluster,
     /// Only when an existing pipeline is changed.
     Change,
 }
 
-/// The Rust side of a rule, by the object it speaks of.
-enum Holds {
+/// The Rust side of a rule, by the object that it applies to.
+enum RuleCheck {
     Pipeline(fn(&CompressionPipeline) -> bool),
     Spec(fn(&CompressionPipelineSpec) -> bool),
-    Transport(fn(&Transport) -> bool),
-    Codec(fn(&Codec) -> bool),
-    Generator(fn(&Generator) -> bool),
+    Transport(fn(&TransportSpec) -> bool),
+    Codec(fn(&CodecSpec) -> bool),
+    Generator(fn(&GeneratorSpec) -> bool),
     Schema(fn(&GeneratorSchema) -> bool),
-    Worker(fn(&Worker) -> bool),
-    TransportChange(fn(&Transport, &Transport) -> bool),
-    QueueChange(fn(&Queue, &Queue) -> bool),
-    StreamChange(fn(&Stream, &Stream) -> bool),
+    Worker(fn(&WorkerSpec) -> bool),
+    /// Only the API server can: it knows the pipeline as it was.
+    ApiServer,
 }
 
 /// The rules of this scope that the pipeline breaks.
-pub fn broken(pipeline: &CompressionPipeline, scope: Scope) -> Vec<Invalid> {
+pub fn broken(pipeline: &CompressionPipeline, scope: RuleScope) -> Vec<Invalid> {
     let value = serde_json::to_value(pipeline).unwrap_or_default();
     let rules = RULES.iter().filter(|rule| rule.scope == scope);
     rules
@@ -68,38 +67,7 @@ pub fn broken(pipeline: &CompressionPipeline, scope: Scope) -> Vec<Invalid> {
         .collect()
 }
 
-/// What may not be changed of an existing pipeline, and is.
-pub fn changed(old: &CompressionPipelineSpec, new: &CompressionPipelineSpec) -> Vec<Invalid> {
-    let value = json!({"spec": new});
-    let rules = RULES.iter().filter(|rule| rule.scope == Scope::Change);
-    rules
-        .flat_map(|rule| rule.at.iter().map(move |at| (rule, *at)))
-        .filter(|(rule, at)| !rule.holds_between(&old.transport, &new.transport, at))
-        .map(|(rule, at)| rule.invalid(at, &value))
-        .collect()
-}
-
-/// The rules of one object for the schema's `x-kubernetes-validations`.
-pub(crate) fn validations(at: &str) -> Vec<Value> {
-    let rules = RULES
-        .iter()
-        .filter(|rule| rule.at.contains(&at) && !rule.cel.is_empty());
-    rules.map(Rule::validation).collect()
-}
-
 impl Rule {
-    fn validation(&self) -> Value {
-        let mut validation = json!({
-            "rule": self.cel,
-            "message": format!("{} {}; {}", self.field, self.rule, self.help).trim(),
-        });
-        // The API server checks that a field path is in the schema, where metadata has no fields.
-        if !self.field.is_empty() && !self.field.starts_with("metadata.") {
-            validation["fieldPath"] = format!(".{}", self.field).into();
-        }
-        validation
-    }
-
     fn invalid(&self, at: &str, document: &Value) -> Invalid {
         let field = [at, self.field]
             .iter()
@@ -119,31 +87,18 @@ impl Rule {
     fn holds_at(&self, pipeline: &CompressionPipeline, at: &str) -> bool {
         let spec = &pipeline.spec;
         match self.holds {
-            Holds::Pipeline(holds) => holds(pipeline),
-            Holds::Spec(holds) => holds(spec),
-            Holds::Transport(holds) => holds(&spec.transport),
-            Holds::Codec(holds) => holds(&spec.codec),
-            Holds::Generator(holds) => spec.generator.as_ref().is_none_or(holds),
-            Holds::Schema(holds) => spec
+            RuleCheck::Pipeline(holds) => holds(pipeline),
+            RuleCheck::Spec(holds) => holds(spec),
+            RuleCheck::Transport(holds) => holds(&spec.transport),
+            RuleCheck::Codec(holds) => holds(&spec.codec),
+            RuleCheck::Generator(holds) => spec.generator.as_ref().is_none_or(holds),
+            RuleCheck::Schema(holds) => spec
                 .generator
                 .as_ref()
                 .is_none_or(|generator| holds(&generator.schema)),
-            Holds::Worker(holds) if at == "spec.decompressor" => holds(&spec.decompressor),
-            Holds::Worker(holds) => holds(&spec.compressor),
-            // These compare two pipelines: `changed` asks them.
-            Holds::TransportChange(_) | Holds::QueueChange(_) | Holds::StreamChange(_) => true,
-        }
-    }
-
-    fn holds_between(&self, old: &Transport, new: &Transport, at: &str) -> bool {
-        match self.holds {
-            Holds::TransportChange(holds) => holds(old, new),
-            Holds::QueueChange(holds) if at == "spec.transport.chunksQueue" => {
-                holds(&old.chunks_queue, &new.chunks_queue)
-            }
-            Holds::QueueChange(holds) => holds(&old.files_queue, &new.files_queue),
-            Holds::StreamChange(holds) => holds(&old.stream, &new.stream),
-            _ => true,
+            RuleCheck::Worker(holds) if at == "spec.decompressor" => holds(&spec.decompressor),
+            RuleCheck::Worker(holds) => holds(&spec.compressor),
+            RuleCheck::ApiServer => true,
         }
     }
 }

@@ -1,12 +1,9 @@
-//! Every rule across fields: where it stands, CEL, words, way out, and the same in Rust.
+//! Every rule across fields: its objects, CEL, wording and remedy, and the same check in Rust.
 
-use k8s_openapi::api::core::v1::PodTemplateSpec;
-use serde_json::Value;
-
-use super::{Holds, Rule, Scope};
+use super::{Rule, RuleCheck, RuleScope};
 use crate::api::pipeline::{
     AutoscalingMode, CodecFormat, CompressionPipeline, CompressionPipelineSpec, GeneratedFormat,
-    Generator, GeneratorSchema, OnCompressed, Ordering, Queue, TransportPolicy, Worker,
+    GeneratorSchema, GeneratorSpec, OnCompressed, Ordering, QueueSpec, TransportPolicy, WorkerSpec,
 };
 use crate::limits;
 use crate::location::Location;
@@ -23,8 +20,8 @@ pub const RULES: &[Rule] = &[
         cel: "self.metadata.name.size() <= 50 && !self.metadata.name.contains('.')",
         rule: "must be at most 50 characters of a-z, 0-9 and -",
         help: "choose a shorter name without dots; objects and queues are named after it",
-        holds: Holds::Pipeline(name_fits),
-        scope: Scope::Everywhere,
+        holds: RuleCheck::Pipeline(name_fits),
+        scope: RuleScope::Everywhere,
     },
     Rule {
         at: &["spec"],
@@ -32,35 +29,35 @@ pub const RULES: &[Rule] = &[
         cel: "has(self.volume) || !(self.source.location.startsWith('file://') || self.destination.location.startsWith('file://') || (self.report.enabled && self.report.location.startsWith('file://')))",
         rule: "must be given when a location begins with file://",
         help: "add volume: {persistentVolumeClaim: {claimName: …}}, or use s3:// locations",
-        holds: Holds::Spec(volume_is_there),
-        scope: Scope::Cluster,
+        holds: RuleCheck::Spec(volume_is_there),
+        scope: RuleScope::Cluster,
     },
     Rule {
         at: &["spec"],
         field: "destination.location",
         cel: "!(self.destination.location.endsWith('/') ? self.destination.location : self.destination.location + '/').startsWith(self.source.location.endsWith('/') ? self.source.location : self.source.location + '/') && !(self.source.location.endsWith('/') ? self.source.location : self.source.location + '/').startsWith(self.destination.location.endsWith('/') ? self.destination.location : self.destination.location + '/')",
         rule: "must not be the source's location, nor inside it, nor around it",
-        help: "restore to another folder or prefix, or restored files would be taken for new ones",
-        holds: Holds::Spec(places_are_apart),
-        scope: Scope::Everywhere,
+        help: "restore to another folder or prefix; otherwise restored files would be announced as new ones",
+        holds: RuleCheck::Spec(locations_are_apart),
+        scope: RuleScope::Everywhere,
     },
     Rule {
         at: &["spec"],
         field: "compressor.slots",
         cel: "self.ordering != 'Strict' || !has(self.compressor.slots) || self.compressor.slots == 1",
         rule: "must be 1 with ordering Strict",
-        help: "leave slots out (further replicas stand by), or use ordering PerName",
-        holds: Holds::Spec(|spec| one_slot(spec.ordering, &spec.compressor)),
-        scope: Scope::Everywhere,
+        help: "leave slots out (further replicas are on standby), or use ordering PerName",
+        holds: RuleCheck::Spec(|spec| one_slot(spec.ordering, &spec.compressor)),
+        scope: RuleScope::Everywhere,
     },
     Rule {
         at: &["spec"],
         field: "decompressor.slots",
         cel: "self.ordering != 'Strict' || !has(self.decompressor.slots) || self.decompressor.slots == 1",
         rule: "must be 1 with ordering Strict",
-        help: "leave slots out (further replicas stand by), or use ordering PerName",
-        holds: Holds::Spec(|spec| one_slot(spec.ordering, &spec.decompressor)),
-        scope: Scope::Everywhere,
+        help: "leave slots out (further replicas are on standby), or use ordering PerName",
+        holds: RuleCheck::Spec(|spec| one_slot(spec.ordering, &spec.decompressor)),
+        scope: RuleScope::Everywhere,
     },
     Rule {
         at: &["spec"],
@@ -68,8 +65,8 @@ pub const RULES: &[Rule] = &[
         cel: "self.ordering != 'Strict' || self.compressor.autoscaling.mode == 'None' || self.compressor.autoscaling.max <= 1",
         rule: "must be 1 with ordering Strict",
         help: "set max: 1 (to scale between 0 and 1), or use ordering PerName",
-        holds: Holds::Spec(|spec| one_at_most(spec.ordering, &spec.compressor)),
-        scope: Scope::Everywhere,
+        holds: RuleCheck::Spec(|spec| one_at_most(spec.ordering, &spec.compressor)),
+        scope: RuleScope::Everywhere,
     },
     Rule {
         at: &["spec"],
@@ -77,17 +74,17 @@ pub const RULES: &[Rule] = &[
         cel: "self.ordering != 'Strict' || self.decompressor.autoscaling.mode == 'None' || self.decompressor.autoscaling.max <= 1",
         rule: "must be 1 with ordering Strict",
         help: "set max: 1 (to scale between 0 and 1), or use ordering PerName",
-        holds: Holds::Spec(|spec| one_at_most(spec.ordering, &spec.decompressor)),
-        scope: Scope::Everywhere,
+        holds: RuleCheck::Spec(|spec| one_at_most(spec.ordering, &spec.decompressor)),
+        scope: RuleScope::Everywhere,
     },
     Rule {
         at: &["spec"],
         field: "generator.format",
         cel: "!has(self.generator) || (self.generator.format == 'ndjson' ? 'json' : self.generator.format) in self.source.formats",
         rule: "must be among source.formats (ndjson counts as json)",
-        help: "add the format to source.formats, or generated files would not be taken",
-        holds: Holds::Spec(generated_files_are_taken),
-        scope: Scope::Everywhere,
+        help: "add the format to source.formats; otherwise generated files would not be processed",
+        holds: RuleCheck::Spec(generated_files_are_taken),
+        scope: RuleScope::Everywhere,
     },
     Rule {
         at: &["spec"],
@@ -95,8 +92,8 @@ pub const RULES: &[Rule] = &[
         cel: "self.codec.format != 'Seed' || !has(self.generator) || self.generator.format != 'ndjson'",
         rule: "must not be ndjson with codec.format Seed",
         help: "use json: the Python original reads one JSON document per file; or use codec.format Hybrid",
-        holds: Holds::Spec(seed_reads_it),
-        scope: Scope::Everywhere,
+        holds: RuleCheck::Spec(seed_reads_it),
+        scope: RuleScope::Everywhere,
     },
     Rule {
         at: &["spec"],
@@ -104,11 +101,11 @@ pub const RULES: &[Rule] = &[
         cel: "self.codec.format != 'Seed' || self.source.onCompressed != 'Delete'",
         rule: "must not be Delete with codec.format Seed",
         help: "use Keep or Rename: Seed restores the normalised file, so the file itself would be lost; or use codec.format Hybrid",
-        holds: Holds::Spec(|spec| {
+        holds: RuleCheck::Spec(|spec| {
             spec.codec.format != CodecFormat::Seed
                 || spec.source.on_compressed != OnCompressed::Delete
         }),
-        scope: Scope::Everywhere,
+        scope: RuleScope::Everywhere,
     },
     Rule {
         at: &["spec.transport"],
@@ -116,10 +113,10 @@ pub const RULES: &[Rule] = &[
         cel: "self.policy != 'Adopt' || has(self.filesQueue.name)",
         rule: "must be given with policy Adopt",
         help: "name the existing queue, or use policy Create",
-        holds: Holds::Transport(|t| {
+        holds: RuleCheck::Transport(|t| {
             t.policy != TransportPolicy::Adopt || t.files_queue.name.is_some()
         }),
-        scope: Scope::Everywhere,
+        scope: RuleScope::Everywhere,
     },
     Rule {
         at: &["spec.transport"],
@@ -127,10 +124,10 @@ pub const RULES: &[Rule] = &[
         cel: "self.policy != 'Adopt' || has(self.chunksQueue.name)",
         rule: "must be given with policy Adopt",
         help: "name the existing queue, or use policy Create",
-        holds: Holds::Transport(|t| {
+        holds: RuleCheck::Transport(|t| {
             t.policy != TransportPolicy::Adopt || t.chunks_queue.name.is_some()
         }),
-        scope: Scope::Everywhere,
+        scope: RuleScope::Everywhere,
     },
     Rule {
         at: &["spec.transport"],
@@ -138,59 +135,61 @@ pub const RULES: &[Rule] = &[
         cel: "self.policy != 'Adopt' || has(self.stream.name)",
         rule: "must be given with policy Adopt",
         help: "name the existing stream, or use policy Create",
-        holds: Holds::Transport(|t| t.policy != TransportPolicy::Adopt || t.stream.name.is_some()),
-        scope: Scope::Everywhere,
+        holds: RuleCheck::Transport(|t| {
+            t.policy != TransportPolicy::Adopt || t.stream.name.is_some()
+        }),
+        scope: RuleScope::Everywhere,
     },
     Rule {
         at: &["spec.transport"],
         field: "filesQueue.name",
         cel: "self.policy == 'Adopt' || !has(self.filesQueue.name) || self.filesQueue.name.size() <= 76",
         rule: "must be at most 76 characters with policy Create",
-        help: "use a shorter name: the queue of its dead letters adds -dlq, and SQS takes 80",
-        holds: Holds::Transport(|t| {
+        help: "use a shorter name: its dead-letter queue adds -dlq, and SQS takes 80 characters",
+        holds: RuleCheck::Transport(|t| {
             t.policy == TransportPolicy::Adopt || dead_letters_fit(&t.files_queue)
         }),
-        scope: Scope::Everywhere,
+        scope: RuleScope::Everywhere,
     },
     Rule {
         at: &["spec.transport"],
         field: "chunksQueue.name",
         cel: "self.policy == 'Adopt' || !has(self.chunksQueue.name) || self.chunksQueue.name.size() <= 76",
         rule: "must be at most 76 characters with policy Create",
-        help: "use a shorter name: the queue of its dead letters adds -dlq, and SQS takes 80",
-        holds: Holds::Transport(|t| {
+        help: "use a shorter name: its dead-letter queue adds -dlq, and SQS takes 80 characters",
+        holds: RuleCheck::Transport(|t| {
             t.policy == TransportPolicy::Adopt || dead_letters_fit(&t.chunks_queue)
         }),
-        scope: Scope::Everywhere,
+        scope: RuleScope::Everywhere,
     },
     Rule {
         at: &["spec.transport"],
         field: "chunksQueue.name",
         cel: "!has(self.filesQueue.name) || !has(self.chunksQueue.name) || self.filesQueue.name != self.chunksQueue.name",
         rule: "must not be filesQueue's name",
-        help: "use two queues: each role would take the other's messages",
-        holds: Holds::Transport(|t| {
+        help: "use two queues; otherwise each role would receive the other's messages",
+        holds: RuleCheck::Transport(|t| {
             t.files_queue.name.is_none() || t.files_queue.name != t.chunks_queue.name
         }),
-        scope: Scope::Everywhere,
+        scope: RuleScope::Everywhere,
     },
     Rule {
         at: &["spec.codec"],
         field: "blockSize",
         cel: "quantity(string(self.blockSize)).compareTo(quantity('64Ki')) >= 0 && quantity(string(self.blockSize)).compareTo(quantity('64Mi')) <= 0",
         rule: "must be from 64Ki to 64Mi",
-        help: "use 4Mi where in doubt",
-        holds: Holds::Codec(|codec| within(&codec.block_size, &limits::BLOCK_BYTES)),
-        scope: Scope::Everywhere,
+        help: "use 4Mi if in doubt",
+        holds: RuleCheck::Codec(|codec| within(&codec.block_size, &limits::BLOCK_BYTES)),
+        scope: RuleScope::Everywhere,
     },
     Rule {
         at: &["spec.codec"],
         field: "recordSize",
         cel: "quantity(string(self.recordSize)).compareTo(quantity('4Ki')) >= 0 && quantity(string(self.recordSize)).compareTo(quantity('1023Ki')) <= 0",
         rule: "must be from 4Ki to 1023Ki",
-        help: "use 400Ki where in doubt; Kinesis takes 1Mi with the header",
-        holds: Holds::Codec(|codec| within(&codec.record_size, &limits::RECORD_BYTES)),
-        scope: Scope::Everywhere,
+        help: "use 400Ki if in doubt; Kinesis takes 1Mi with the header",
+        holds: RuleCheck::Codec(|codec| within(&codec.record_size, &limits::RECORD_BYTES)),
+        scope: RuleScope::Everywhere,
     },
     Rule {
         at: &["spec.codec"],
@@ -198,26 +197,26 @@ pub const RULES: &[Rule] = &[
         cel: "quantity(string(self.recordSize)).compareTo(quantity(string(self.blockSize))) <= 0",
         rule: "must not be more than blockSize",
         help: "make recordSize smaller or blockSize larger",
-        holds: Holds::Codec(|codec| no_more(&codec.record_size, &codec.block_size)),
-        scope: Scope::Everywhere,
+        holds: RuleCheck::Codec(|codec| no_more(&codec.record_size, &codec.block_size)),
+        scope: RuleScope::Everywhere,
     },
     Rule {
         at: &["spec.generator"],
         field: "fileSize",
         cel: "quantity(string(self.fileSize)).compareTo(quantity('1Ki')) >= 0 && quantity(string(self.fileSize)).compareTo(quantity('1Gi')) <= 0",
         rule: "must be from 1Ki to 1Gi",
-        help: "use 1Mi where in doubt",
-        holds: Holds::Generator(|generator| within(&generator.file_size, &limits::FILE_BYTES)),
-        scope: Scope::Everywhere,
+        help: "use 1Mi if in doubt",
+        holds: RuleCheck::Generator(|generator| within(&generator.file_size, &limits::FILE_BYTES)),
+        scope: RuleScope::Everywhere,
     },
     Rule {
         at: &["spec.generator.schema"],
         field: "",
         cel: "(has(self.example) ? 1 : 0) + (has(self.configMap) ? 1 : 0) + (has(self.inline) ? 1 : 0) == 1",
         rule: "must have exactly one of example, configMap and inline",
-        help: "write {example: stock-market} for a first try",
-        holds: Holds::Schema(one_schema),
-        scope: Scope::Everywhere,
+        help: "write {example: stock-market} to begin with",
+        holds: RuleCheck::Schema(one_schema),
+        scope: RuleScope::Everywhere,
     },
     Rule {
         at: &["spec.generator.schema"],
@@ -225,18 +224,18 @@ pub const RULES: &[Rule] = &[
         cel: "!has(self.key) || has(self.configMap)",
         rule: "must stand beside configMap",
         help: "add configMap, or leave key out",
-        holds: Holds::Schema(|schema| schema.key.is_none() || schema.config_map.is_some()),
-        scope: Scope::Everywhere,
+        holds: RuleCheck::Schema(|schema| schema.key.is_none() || schema.config_map.is_some()),
+        scope: RuleScope::Everywhere,
     },
     Rule {
         at: &["spec.generator.schema"],
         field: "inline",
-        // CEL sees nothing of an untyped object's content.
+        // CEL cannot see the content of an untyped object.
         cel: "",
         rule: "must be at most 64 KiB as JSON",
         help: "put the schema into a ConfigMap and name it in configMap",
-        holds: Holds::Schema(inline_is_small),
-        scope: Scope::Everywhere,
+        holds: RuleCheck::Schema(inline_is_small),
+        scope: RuleScope::Everywhere,
     },
     Rule {
         at: WORKERS,
@@ -244,50 +243,40 @@ pub const RULES: &[Rule] = &[
         cel: "self.autoscaling.min <= self.autoscaling.max",
         rule: "must not be more than max",
         help: "make min smaller or max larger",
-        holds: Holds::Worker(|worker| worker.autoscaling.min <= worker.autoscaling.max),
-        scope: Scope::Everywhere,
-    },
-    Rule {
-        at: WORKERS,
-        field: "podTemplate",
-        // Typing it would make the CRD ten times as large as the API server takes from kubectl.
-        cel: "",
-        rule: "must be a pod template",
-        help: "write metadata and spec as in a Deployment's template; kubectl explain deployment.spec.template shows the fields",
-        holds: Holds::Worker(pod_template_reads),
-        scope: Scope::Everywhere,
+        holds: RuleCheck::Worker(|worker| worker.autoscaling.min <= worker.autoscaling.max),
+        scope: RuleScope::Everywhere,
     },
     Rule {
         at: &["spec.transport"],
         field: "policy",
         cel: "self.policy == oldSelf.policy",
         rule: "cannot be changed",
-        help: "make a new pipeline; what is in the old queues would be left behind",
-        holds: Holds::TransportChange(|old, new| old.policy == new.policy),
-        scope: Scope::Change,
+        help: "create a new pipeline; otherwise messages in the old queues would be lost",
+        holds: RuleCheck::ApiServer,
+        scope: RuleScope::Change,
     },
     Rule {
         at: QUEUES,
         field: "name",
         cel: "has(self.name) == has(oldSelf.name) && (!has(self.name) || self.name == oldSelf.name)",
-        rule: "cannot be changed, set or taken away later",
-        help: "make a new pipeline; what is in the old queue would be left behind",
-        holds: Holds::QueueChange(|old, new| old.name == new.name),
-        scope: Scope::Change,
+        rule: "cannot be changed, set or removed later",
+        help: "create a new pipeline; otherwise messages in the old queue would be lost",
+        holds: RuleCheck::ApiServer,
+        scope: RuleScope::Change,
     },
     Rule {
         at: &["spec.transport.stream"],
         field: "name",
         cel: "has(self.name) == has(oldSelf.name) && (!has(self.name) || self.name == oldSelf.name)",
-        rule: "cannot be changed, set or taken away later",
-        help: "make a new pipeline; what is in the old stream would be left behind",
-        holds: Holds::StreamChange(|old, new| old.name == new.name),
-        scope: Scope::Change,
+        rule: "cannot be changed, set or removed later",
+        help: "create a new pipeline; otherwise records in the old stream would be lost",
+        holds: RuleCheck::ApiServer,
+        scope: RuleScope::Change,
     },
 ];
 
 fn name_fits(pipeline: &CompressionPipeline) -> bool {
-    // A missing name is a missing field, not a bad one.
+    // The schema reports a missing name.
     let Some(name) = pipeline.metadata.name.as_deref() else {
         return true;
     };
@@ -306,7 +295,7 @@ fn volume_is_there(spec: &CompressionPipelineSpec) -> bool {
     spec.volume.is_some() || !locations.any(|location| location.starts_with("file://"))
 }
 
-fn places_are_apart(spec: &CompressionPipelineSpec) -> bool {
+fn locations_are_apart(spec: &CompressionPipelineSpec) -> bool {
     match (
         Location::parse(&spec.source.location),
         Location::parse(&spec.destination.location),
@@ -318,11 +307,11 @@ fn places_are_apart(spec: &CompressionPipelineSpec) -> bool {
     }
 }
 
-fn one_slot(ordering: Ordering, worker: &Worker) -> bool {
+fn one_slot(ordering: Ordering, worker: &WorkerSpec) -> bool {
     ordering != Ordering::Strict || worker.slots.is_none_or(|slots| slots == 1)
 }
 
-fn one_at_most(ordering: Ordering, worker: &Worker) -> bool {
+fn one_at_most(ordering: Ordering, worker: &WorkerSpec) -> bool {
     ordering != Ordering::Strict
         || worker.autoscaling.mode == AutoscalingMode::None
         || worker.autoscaling.max <= 1
@@ -335,11 +324,11 @@ fn generated_files_are_taken(spec: &CompressionPipelineSpec) -> bool {
 }
 
 fn seed_reads_it(spec: &CompressionPipelineSpec) -> bool {
-    let ndjson = |generator: &Generator| generator.format == GeneratedFormat::Ndjson;
+    let ndjson = |generator: &GeneratorSpec| generator.format == GeneratedFormat::Ndjson;
     spec.codec.format != CodecFormat::Seed || !spec.generator.as_ref().is_some_and(ndjson)
 }
 
-fn dead_letters_fit(queue: &Queue) -> bool {
+fn dead_letters_fit(queue: &QueueSpec) -> bool {
     let longest = limits::QUEUE_CHARS - limits::DEAD_LETTER_CHARS;
     queue
         .name
@@ -373,12 +362,4 @@ fn inline_is_small(schema: &GeneratorSchema) -> bool {
         .inline
         .as_ref()
         .is_none_or(|inline| bytes(inline) <= limits::INLINE_SCHEMA_BYTES)
-}
-
-fn pod_template_reads(worker: &Worker) -> bool {
-    let Some(template) = &worker.pod_template else {
-        return true;
-    };
-    let template = Value::Object(template.clone());
-    serde_json::from_value::<PodTemplateSpec>(template).is_ok()
 }

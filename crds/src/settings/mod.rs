@@ -1,23 +1,25 @@
-//! What one worker role needs and nothing else: the JSON of the variable `STREAMPRESS_PIPELINE`.
-//! The operator writes it, a worker reads it, `run` hands it over within one process. Whatever a
-//! role does not use is not in its settings, so that only what matters to a role restarts it.
-//! Secrets never are. Sizes are bytes, times are seconds, as the names say.
+//! What one worker needs and nothing else: the JSON of the variable `STREAMPRESS_PIPELINE`. The operator writes it, a
+//! worker reads it. What a role does not use is not in its settings, so that a change of the spec restarts only the roles
+//! that it concerns. They contain no secrets. Sizes are in bytes and times in seconds, as the names say.
+//!
+//! - `resolve`: makes the settings from a pipeline.
+//! - [`mod@read`]: reads them in a worker.
 
 pub mod read;
-pub mod resolve;
-
-use std::time::Duration;
+pub(crate) mod resolve;
 
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
 use crate::api::pipeline::{
-    CodecFormat, Effort, Example, Format, GeneratedFormat, OnCompressed, Ordering,
+    CodecEffort, CodecFormat, Example, GeneratedFormat, OnCompressed, Ordering, SourceFormat,
 };
 use crate::location::Location;
 
+pub use crate::role::Role;
+
 pub use crate::settings::read::{SettingsError, read};
-pub use crate::settings::resolve::{Resolved, resolve, resolve_in_cluster};
+pub use crate::settings::resolve::{Resolved, WorkerSettings};
 
 /// The variable that carries a worker's settings.
 pub const VARIABLE: &str = "STREAMPRESS_PIPELINE";
@@ -25,20 +27,8 @@ pub const VARIABLE: &str = "STREAMPRESS_PIPELINE";
 /// The version of the settings' JSON.
 pub const VERSION: u32 = 1;
 
-/// Where the operator mounts the generator's ConfigMap; the schema is the file of its key.
+/// Where the operator mounts the generator's ConfigMap; the schema is the file named after its key.
 pub const SCHEMA_MOUNT: &str = "/etc/streampress/schema";
-
-/// A worker's part in the pipeline.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
-#[serde(rename_all = "lowercase")]
-pub enum Role {
-    /// Makes files and announces them.
-    Generator,
-    /// Packs files and sends them.
-    Compressor,
-    /// Receives files and restores them.
-    Decompressor,
-}
 
 /// The settings of one worker.
 #[derive(Clone, Debug, PartialEq, Serialize)]
@@ -56,18 +46,18 @@ pub enum Settings {
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct GeneratorSettings {
-    /// Whose worker it is.
+    /// The pipeline that the worker belongs to.
     #[serde(flatten)]
     pub identity: Identity,
     /// Where the queues are.
     pub aws: AwsSettings,
-    /// The queue files are announced on.
+    /// The queue that files are announced on.
     pub transport: GeneratorTransport,
-    /// Where files are put.
-    pub source: Place,
+    /// Where files are written.
+    pub source: LocationSettings,
     /// What files look like.
     pub generator: GeneratorJob,
-    /// The pipeline's packed form: with Seed, files are announced as the Python original does.
+    /// The pipeline's codec: with Seed, files are announced as the Python original does.
     pub codec_format: CodecFormat,
 }
 
@@ -75,18 +65,18 @@ pub struct GeneratorSettings {
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct CompressorSettings {
-    /// Whose worker it is.
+    /// The pipeline that the worker belongs to.
     #[serde(flatten)]
     pub identity: Identity,
-    /// Workers that may be at work at once.
+    /// Workers that may work at once.
     pub slots: u32,
-    /// Seconds between two looks for work.
+    /// Seconds between two polls of an empty queue.
     pub interval_seconds: u32,
     /// Where the queues and the stream are.
     pub aws: AwsSettings,
     /// Both queues and the stream.
-    pub transport: CompressorTransport,
-    /// Where files are found, and what becomes of them.
+    pub transport: TransportSettings,
+    /// Where files are found, and what happens to them after packing.
     pub source: SourceSettings,
     /// How files are packed.
     pub codec: CodecSettings,
@@ -96,25 +86,25 @@ pub struct CompressorSettings {
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct DecompressorSettings {
-    /// Whose worker it is.
+    /// The pipeline that the worker belongs to.
     #[serde(flatten)]
     pub identity: Identity,
-    /// Workers that may be at work at once.
+    /// Workers that may work at once.
     pub slots: u32,
-    /// Seconds between two looks for work.
+    /// Seconds between two polls of an empty queue.
     pub interval_seconds: u32,
     /// Where the queues and the stream are.
     pub aws: AwsSettings,
     /// The queue of packed files, and the stream.
     pub transport: DecompressorTransport,
     /// Where restored files go.
-    pub destination: Place,
-    /// Where the report goes; none is written where left out.
+    pub destination: LocationSettings,
+    /// Where the report goes; without it, none is written.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub report: Option<Place>,
+    pub report: Option<LocationSettings>,
 }
 
-/// Whose worker it is.
+/// The pipeline that a worker belongs to.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Identity {
@@ -124,7 +114,7 @@ pub struct Identity {
     pub pipeline: String,
     /// Its namespace.
     pub namespace: String,
-    /// What stays in order.
+    /// Which files stay in order.
     pub ordering: Ordering,
 }
 
@@ -134,7 +124,7 @@ pub struct Identity {
 pub struct AwsSettings {
     /// The region.
     pub region: String,
-    /// Address to use instead of AWS's own.
+    /// URL to use instead of the AWS endpoints.
     #[serde(
         rename = "endpointURL",
         default,
@@ -143,7 +133,7 @@ pub struct AwsSettings {
     pub endpoint_url: Option<String>,
 }
 
-/// The queue a generator announces files on.
+/// The queue that a generator announces files on.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct GeneratorTransport {
@@ -151,10 +141,10 @@ pub struct GeneratorTransport {
     pub files_queue: QueueSettings,
 }
 
-/// What a compressor takes from and sends to.
+/// Both queues and the stream; a compressor needs all of them.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
-pub struct CompressorTransport {
+pub struct TransportSettings {
     /// Announces files.
     pub files_queue: QueueSettings,
     /// Announces packed files.
@@ -163,7 +153,7 @@ pub struct CompressorTransport {
     pub stream: StreamSettings,
 }
 
-/// What a decompressor takes from.
+/// What a decompressor reads from.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct DecompressorTransport {
@@ -173,17 +163,17 @@ pub struct DecompressorTransport {
     pub stream: StreamSettings,
 }
 
-/// A FIFO queue and its dead letters.
+/// A FIFO queue and its dead-letter queue.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct QueueSettings {
     /// Its name.
     pub name: String,
-    /// The queue of its dead letters.
+    /// The name of its dead-letter queue.
     pub dead_letter_name: String,
-    /// Seconds a message stays hidden while a worker has it.
+    /// Visibility timeout of a received message, in seconds.
     pub visibility_timeout_seconds: u32,
-    /// Deliveries without success after which a message becomes a dead letter.
+    /// Receives without success after which a message becomes a dead letter.
     pub max_receive_count: u32,
 }
 
@@ -193,45 +183,45 @@ pub struct QueueSettings {
 pub struct StreamSettings {
     /// Its name.
     pub name: String,
-    /// Its shards.
+    /// Number of its shards.
     pub shards: u32,
-    /// Hours it keeps packed bytes.
+    /// Retention period, in hours.
     pub retention_hours: u32,
 }
 
-/// A place for files.
+/// A folder, a prefix in a bucket, or an HTML file.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
-pub struct Place {
-    /// The folder or prefix, or the page itself for a report.
+pub struct LocationSettings {
+    /// Where it is.
     pub location: Location,
 }
 
-/// Where files are found, and what becomes of them.
+/// Where files are found, and what happens to them after packing.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct SourceSettings {
     /// The folder or prefix.
     pub location: Location,
-    /// Kinds of files to take.
-    pub formats: Vec<Format>,
-    /// Seconds a file must hold still before it is announced; 0: no looking around.
+    /// Kinds of files to process.
+    pub formats: Vec<SourceFormat>,
+    /// Seconds for which a file must not be modified before it is announced; 0: no scan.
     pub scan_seconds: u32,
-    /// What happens to a file once it is packed and announced.
+    /// What happens to a file after it is packed and announced.
     pub on_compressed: OnCompressed,
 }
 
 /// How files are packed.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct CodecSettings {
     /// The form of the packed bytes.
     pub format: CodecFormat,
     /// How much time packing may take.
-    pub effort: Effort,
-    /// Bytes packed at once.
+    pub effort: CodecEffort,
+    /// Size of a block, in bytes.
     pub block_bytes: usize,
-    /// Bytes of the largest record on the stream.
+    /// Size of the largest record on the stream, in bytes.
     pub record_bytes: usize,
 }
 
@@ -241,15 +231,15 @@ pub struct CodecSettings {
 pub struct GeneratorJob {
     /// What the records look like.
     pub schema: SchemaSource,
-    /// About how many bytes each file gets.
+    /// Approximate size of each file, in bytes.
     pub file_bytes: u64,
-    /// Files per minute; 0: as fast as it can.
+    /// Files per minute; 0: no limit.
     pub files_per_minute: u32,
-    /// Files before it idles; 0: endless.
+    /// Files in all; 0: no end.
     pub files: u64,
-    /// Kind of file to write.
+    /// Format of the files.
     pub format: GeneratedFormat,
-    /// The same seed and schema make the same files.
+    /// Seed of the random numbers.
     pub seed: u64,
 }
 
@@ -257,33 +247,16 @@ pub struct GeneratorJob {
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub enum SchemaSource {
-    /// One that comes with Streampress.
+    /// A schema that comes with Streampress.
     Example(Example),
-    /// A file: in a cluster, the mounted key of a ConfigMap.
+    /// A file; in a cluster, the mounted key of a ConfigMap.
     File(String),
     /// The schema itself.
     Inline(Value),
 }
 
-impl Role {
-    /// The role as objects and labels write it.
-    pub const fn as_str(self) -> &'static str {
-        match self {
-            Role::Generator => "generator",
-            Role::Compressor => "compressor",
-            Role::Decompressor => "decompressor",
-        }
-    }
-}
-
-impl std::fmt::Display for Role {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.write_str(self.as_str())
-    }
-}
-
 impl Settings {
-    /// The worker's part.
+    /// The worker's role.
     pub fn role(&self) -> Role {
         match self {
             Settings::Generator(_) => Role::Generator,
@@ -292,7 +265,7 @@ impl Settings {
         }
     }
 
-    /// Whose worker it is.
+    /// The pipeline that the worker belongs to.
     pub fn identity(&self) -> &Identity {
         match self {
             Settings::Generator(settings) => &settings.identity,
@@ -310,63 +283,8 @@ impl Settings {
         }
     }
 
-    /// Workers of this role that may be at work at once; a generator has one slot.
-    pub fn slots(&self) -> u32 {
-        match self {
-            Settings::Generator(_) => 1,
-            Settings::Compressor(settings) => settings.slots,
-            Settings::Decompressor(settings) => settings.slots,
-        }
-    }
-
-    /// Time between two looks for work; a generator looks every second.
-    pub fn interval(&self) -> Duration {
-        Duration::from_secs(u64::from(match self {
-            Settings::Generator(_) => 1,
-            Settings::Compressor(settings) => settings.interval_seconds,
-            Settings::Decompressor(settings) => settings.interval_seconds,
-        }))
-    }
-
-    /// The JSON for `STREAMPRESS_PIPELINE`: the same settings give the same text.
+    /// The JSON for `STREAMPRESS_PIPELINE`. The same settings give the same text.
     pub fn to_json(&self) -> String {
-        serde_json::to_string(self).expect("settings hold only what JSON can say")
-    }
-}
-
-impl Format {
-    /// The kind of file a name's extension says, in any case; nothing for other files.
-    pub fn of_name(name: &str) -> Option<Self> {
-        let (stem, extension) = name.rsplit_once('.')?;
-        if stem.is_empty() {
-            return None;
-        }
-        match extension.to_ascii_lowercase().as_str() {
-            "json" | "ndjson" | "jsonl" => Some(Format::Json),
-            "csv" => Some(Format::Csv),
-            "txt" | "log" => Some(Format::Txt),
-            _ => None,
-        }
-    }
-}
-
-impl GeneratedFormat {
-    /// Extension of the files, without the dot.
-    pub const fn extension(self) -> &'static str {
-        match self {
-            GeneratedFormat::Json => "json",
-            GeneratedFormat::Ndjson => "ndjson",
-            GeneratedFormat::Csv => "csv",
-            GeneratedFormat::Txt => "txt",
-        }
-    }
-
-    /// The kind of file a source must take for these to be taken.
-    pub const fn kind(self) -> Format {
-        match self {
-            GeneratedFormat::Json | GeneratedFormat::Ndjson => Format::Json,
-            GeneratedFormat::Csv => Format::Csv,
-            GeneratedFormat::Txt => Format::Txt,
-        }
+        serde_json::to_string(self).expect("settings contain only what JSON can express")
     }
 }

@@ -1,4 +1,4 @@
-//! Reads the variable `STREAMPRESS_PIPELINE`. What is not known is named and left out; what is missing or wrong is an error.
+//! Reads the variable `STREAMPRESS_PIPELINE`. An unknown field is ignored and reported; a missing or wrong one is an error.
 
 use serde::de::DeserializeOwned;
 use serde_json::Value;
@@ -9,7 +9,7 @@ use crate::settings::{CodecSettings, Role, Settings, VARIABLE, VERSION};
 /// Settings that cannot be used.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum SettingsError {
-    /// Not JSON at all.
+    /// The text is not JSON.
     #[error(
         "{VARIABLE} is not JSON (line {line}, column {column}: {reason}); let the operator write it"
     )]
@@ -18,10 +18,10 @@ pub enum SettingsError {
         line: usize,
         /// Column, from 1.
         column: usize,
-        /// What the reader stumbled over.
+        /// What is wrong there.
         reason: String,
     },
-    /// Written by another release.
+    /// Another release wrote them.
     #[error(
         "{VARIABLE} has version {found}, this worker reads version {VERSION}; run the worker and the operator from one release"
     )]
@@ -29,7 +29,7 @@ pub enum SettingsError {
         /// The version found.
         found: String,
     },
-    /// A field that is missing or wrong.
+    /// A field is missing or wrong.
     #[error("{VARIABLE} field {field}: {reason}")]
     Field {
         /// Path of the field, e.g. `transport.filesQueue.name`.
@@ -39,14 +39,17 @@ pub enum SettingsError {
     },
 }
 
-/// Reads settings; beside them, the paths of fields that this release does not know.
+/// Reads settings. Returns also the paths of fields that this release does not know.
+///
+/// # Errors
+/// The first thing that is wrong with them.
 pub fn read(json: &str) -> Result<(Settings, Vec<String>), SettingsError> {
     let value: Value = serde_json::from_str(json).map_err(|error| SettingsError::NotJson {
         line: error.line(),
         column: error.column(),
         reason: crate::invalid::shorten(error.to_string()),
     })?;
-    // The version comes first: with another one, no other complaint means anything.
+    // The version is checked first: with another one, no other error means anything.
     match value.get("version") {
         Some(version) if version.as_u64() == Some(u64::from(VERSION)) => {}
         Some(version) => {
@@ -73,7 +76,7 @@ pub fn read(json: &str) -> Result<(Settings, Vec<String>), SettingsError> {
     Ok((settings, ignored))
 }
 
-/// Turns JSON into one role's settings.
+/// Reads one role's settings from JSON.
 fn typed<T: DeserializeOwned>(value: &Value) -> Result<T, SettingsError> {
     serde_path_to_error::deserialize(value).map_err(|error| {
         let reason = error.inner().to_string();
@@ -90,7 +93,7 @@ fn typed<T: DeserializeOwned>(value: &Value) -> Result<T, SettingsError> {
     })
 }
 
-/// Bounds that a worker relies on, for settings written by hand.
+/// Checks the bounds that a worker relies on, for settings that a person wrote.
 fn check(settings: &Settings) -> Result<(), SettingsError> {
     match settings {
         Settings::Generator(_) => Ok(()),
@@ -136,7 +139,7 @@ fn check_codec(codec: &CodecSettings) -> Result<(), SettingsError> {
     Ok(())
 }
 
-/// Collects the paths of what was written but not understood.
+/// Collects the paths of fields that were written but are not known.
 fn list_ignored(written: &Value, known: &Value, path: &str, ignored: &mut Vec<String>) {
     let (Value::Object(written), Value::Object(known)) = (written, known) else {
         return;
@@ -164,18 +167,18 @@ fn wrong(field: &str, reason: &str) -> SettingsError {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::api::pipeline::{CompressionPipeline, CompressionPipelineSpec, Generator};
-    use crate::settings::resolve;
+    use crate::api::pipeline::{CompressionPipeline, CompressionPipelineSpec, GeneratorSpec};
+    use crate::checked::CheckedPipeline;
 
     fn settings(role: Role) -> Value {
-        let mut generator = Generator::default();
+        let mut generator = GeneratorSpec::default();
         generator.schema.example = Some(crate::api::pipeline::Example::IotSensors);
         let spec = CompressionPipelineSpec {
             generator: Some(generator),
             ..Default::default()
         };
-        let resolved = resolve(&CompressionPipeline::new("shop", spec)).expect("valid");
-        serde_json::to_value(resolved.for_role(role)).expect("JSON")
+        let checked = CheckedPipeline::new(CompressionPipeline::new("shop", spec)).expect("valid");
+        serde_json::to_value(checked.resolved().for_role(role)).expect("JSON")
     }
 
     fn edited(
@@ -189,7 +192,7 @@ mod tests {
 
     #[test]
     fn settings_of_every_role_read_back_as_written() {
-        for role in [Role::Generator, Role::Compressor, Role::Decompressor] {
+        for role in Role::ALL {
             let (settings, ignored) = edited(role, |_| {}).expect("readable");
             assert_eq!(settings.role(), role);
             assert_eq!(ignored, Vec::<String>::new());
@@ -197,8 +200,37 @@ mod tests {
         }
     }
 
+    /// As the first release wrote them: what a running pod has must stay readable.
     #[test]
-    fn unknown_fields_are_named_and_left_out() {
+    fn settings_of_version_1_are_read_and_written_as_ever() {
+        let queue = |name: &str| {
+            format!(
+                r#"{{"name":"sales-shop-{name}.fifo","deadLetterName":"sales-shop-{name}-dlq.fifo","visibilityTimeoutSeconds":60,"maxReceiveCount":20}}"#
+            )
+        };
+        let (files, chunks) = (queue("files"), queue("chunks"));
+        let identity = r#""version":1,"pipeline":"shop","namespace":"sales","ordering":"PerName""#;
+        let aws = r#""aws":{"region":"eu-west-1","endpointURL":"http://localstack:4566"}"#;
+        let stream = r#""stream":{"name":"sales-shop-stream","shards":2,"retentionHours":24}"#;
+        for json in [
+            format!(
+                r#"{{"role":"generator",{identity},{aws},"transport":{{"filesQueue":{files}}},"source":{{"location":"file:///data/in"}},"generator":{{"schema":{{"example":"stock-market"}},"fileBytes":1048576,"filesPerMinute":60,"files":0,"format":"json","seed":0}},"codecFormat":"Hybrid"}}"#
+            ),
+            format!(
+                r#"{{"role":"compressor",{identity},"slots":1,"intervalSeconds":1,{aws},"transport":{{"filesQueue":{files},"chunksQueue":{chunks},{stream}}},"source":{{"location":"s3://bucket/in","formats":["json","csv","txt"],"scanSeconds":0,"onCompressed":"Keep"}},"codec":{{"format":"Hybrid","effort":"Balanced","blockBytes":4194304,"recordBytes":409600}}}}"#
+            ),
+            format!(
+                r#"{{"role":"decompressor",{identity},"slots":1,"intervalSeconds":1,{aws},"transport":{{"chunksQueue":{chunks},{stream}}},"destination":{{"location":"file:///data/out"}},"report":{{"location":"file:///data/reports/results.html"}}}}"#
+            ),
+        ] {
+            let (settings, ignored) = read(&json).unwrap_or_else(|error| panic!("{error}"));
+            assert_eq!(ignored, Vec::<String>::new());
+            assert_eq!(settings.to_json(), json);
+        }
+    }
+
+    #[test]
+    fn unknown_fields_are_ignored_and_reported() {
         let (_, ignored) = edited(Role::Compressor, |value| {
             value["colour"] = "red".into();
             value["transport"]["filesQueue"]["delay"] = 1.into();
@@ -307,7 +339,7 @@ mod tests {
     }
 
     #[test]
-    fn text_that_is_no_json_is_refused_with_its_place() {
+    fn text_that_is_not_json_is_refused_with_line_and_column() {
         let error = read("{\"version\": 1,\n \"role\"}")
             .expect_err("no JSON")
             .to_string();

@@ -1,111 +1,179 @@
-//! Turns a pipeline, as written, into the settings of its roles: checks first, then every default and name filled in.
+//! Turns a pipeline, as written, into settings with every default and name filled in.
 
 use crate::api::pipeline::{
-    AutoscalingMode, CompressionPipeline, Generator, GeneratorSchema, Ordering, Queue, Worker,
+    AutoscalingMode, CompressionPipeline, GeneratorSchema, GeneratorSpec, Ordering, QueueSpec,
+    WorkerSpec,
 };
 use crate::defaults;
-use crate::document::structure;
 use crate::invalid::Invalid;
-use crate::limits;
 use crate::location::Location;
+use crate::names::{self, TransportPart};
 use crate::quantity::ByteSize;
-use crate::rules::{self, Scope};
 use crate::settings::{
-    AwsSettings, CodecSettings, CompressorSettings, CompressorTransport, DecompressorSettings,
-    DecompressorTransport, GeneratorJob, GeneratorSettings, GeneratorTransport, Identity, Place,
-    QueueSettings, Role, SCHEMA_MOUNT, SchemaSource, Settings, SourceSettings, StreamSettings,
+    AwsSettings, CodecSettings, CompressorSettings, DecompressorSettings, DecompressorTransport,
+    GeneratorJob, GeneratorSettings, GeneratorTransport, Identity, LocationSettings, QueueSettings,
+    Role, SCHEMA_MOUNT, SchemaSource, Settings, SourceSettings, StreamSettings, TransportSettings,
     VERSION,
 };
 
-/// A pipeline with every default and name filled in.
+/// A pipeline with every default and name filled in, arranged as the spec is.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Resolved {
-    /// The generator's settings, where the pipeline has one.
-    pub generator: Option<GeneratorSettings>,
-    /// The compressors' settings; their `transport` is all of it.
-    pub compressor: CompressorSettings,
-    /// The decompressors' settings.
-    pub decompressor: DecompressorSettings,
+    /// The pipeline's name, namespace and ordering.
+    pub identity: Identity,
+    /// Where AWS is.
+    pub aws: AwsSettings,
+    /// Both queues and the stream.
+    pub transport: TransportSettings,
+    /// Where files are found, and what becomes of them.
+    pub source: SourceSettings,
+    /// Where restored files go.
+    pub destination: LocationSettings,
+    /// How files are packed.
+    pub codec: CodecSettings,
+    /// What the generator makes, where the pipeline has one.
+    pub generator: Option<GeneratorJob>,
+    /// The compressors' slots and poll interval.
+    pub compressor: WorkerSettings,
+    /// The decompressors' slots and poll interval.
+    pub decompressor: WorkerSettings,
+    /// Where the report goes; none is written where left out.
+    pub report: Option<LocationSettings>,
 }
 
-/// Checks a pipeline and fills it in; the errors are all that is wrong with it anywhere.
-pub fn resolve(pipeline: &CompressionPipeline) -> Result<Resolved, Vec<Invalid>> {
-    match check(pipeline, &[Scope::Everywhere]) {
-        invalid if invalid.is_empty() => Builder::new(pipeline).build(),
-        invalid => Err(invalid),
-    }
-}
-
-/// The same, with the rules that hold only in a cluster, such as the volume behind file:// locations.
-pub fn resolve_in_cluster(pipeline: &CompressionPipeline) -> Result<Resolved, Vec<Invalid>> {
-    match check(pipeline, &[Scope::Everywhere, Scope::Cluster]) {
-        invalid if invalid.is_empty() => Builder::new(pipeline).build(),
-        invalid => Err(invalid),
-    }
-}
-
-/// All that is wrong: first with single fields, then across them.
-fn check(pipeline: &CompressionPipeline, scopes: &[Scope]) -> Vec<Invalid> {
-    let document = serde_json::to_value(pipeline).unwrap_or_default();
-    let findings = structure::check(&document);
-    let mut invalid: Vec<Invalid> = findings
-        .into_iter()
-        .map(|finding| finding.invalid)
-        .collect();
-    for broken in scopes
-        .iter()
-        .flat_map(|scope| rules::broken(pipeline, *scope))
-    {
-        // A field that is wrong by itself needs no second complaint.
-        if invalid.iter().all(|earlier| earlier.field != broken.field) {
-            invalid.push(broken);
-        }
-    }
-    invalid
+/// How many workers of a role work at once, and how often they poll.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct WorkerSettings {
+    /// Workers that may work at once.
+    pub slots: u32,
+    /// Seconds between two polls of an empty queue.
+    pub interval_seconds: u32,
 }
 
 impl Resolved {
-    /// One role's settings; nothing for a generator that is not asked for.
+    /// Whether the pipeline has workers of this role.
+    pub fn has_role(&self, role: Role) -> bool {
+        match role {
+            Role::Generator => self.generator.is_some(),
+            Role::Compressor | Role::Decompressor => true,
+        }
+    }
+
+    /// Workers of this role that may work at once: one generator where the pipeline has one.
+    pub fn slots(&self, role: Role) -> u32 {
+        match role {
+            Role::Generator => u32::from(self.generator.is_some()),
+            Role::Compressor => self.compressor.slots,
+            Role::Decompressor => self.decompressor.slots,
+        }
+    }
+
+    /// What one worker of this role needs; nothing for a role that the pipeline does not have.
     pub fn for_role(&self, role: Role) -> Option<Settings> {
         match role {
-            Role::Generator => self.generator.clone().map(Settings::Generator),
-            Role::Compressor => Some(Settings::Compressor(self.compressor.clone())),
-            Role::Decompressor => Some(Settings::Decompressor(self.decompressor.clone())),
+            Role::Generator => self.generator_settings().map(Settings::Generator),
+            Role::Compressor => Some(Settings::Compressor(self.compressor_settings())),
+            Role::Decompressor => Some(Settings::Decompressor(self.decompressor_settings())),
+        }
+    }
+
+    /// What a generator needs, where the pipeline has one.
+    pub fn generator_settings(&self) -> Option<GeneratorSettings> {
+        let generator = self.generator.clone()?;
+        Some(GeneratorSettings {
+            identity: self.identity.clone(),
+            aws: self.aws.clone(),
+            transport: GeneratorTransport {
+                files_queue: self.transport.files_queue.clone(),
+            },
+            source: LocationSettings {
+                location: self.source.location.clone(),
+            },
+            generator,
+            codec_format: self.codec.format,
+        })
+    }
+
+    /// What a compressor needs.
+    pub fn compressor_settings(&self) -> CompressorSettings {
+        CompressorSettings {
+            identity: self.identity.clone(),
+            slots: self.compressor.slots,
+            interval_seconds: self.compressor.interval_seconds,
+            aws: self.aws.clone(),
+            transport: self.transport.clone(),
+            source: self.source.clone(),
+            codec: self.codec,
+        }
+    }
+
+    /// What a decompressor needs.
+    pub fn decompressor_settings(&self) -> DecompressorSettings {
+        DecompressorSettings {
+            identity: self.identity.clone(),
+            slots: self.decompressor.slots,
+            interval_seconds: self.decompressor.interval_seconds,
+            aws: self.aws.clone(),
+            transport: DecompressorTransport {
+                chunks_queue: self.transport.chunks_queue.clone(),
+                stream: self.transport.stream.clone(),
+            },
+            destination: self.destination.clone(),
+            report: self.report.clone(),
         }
     }
 }
 
-/// Which queue or stream a default name is for.
-#[derive(Clone, Copy)]
-enum Part {
-    Files,
-    Chunks,
-    Stream,
+/// Fills in a pipeline that was checked. The errors are values that cannot be read; the checks find them earlier.
+pub(crate) fn resolve(pipeline: &CompressionPipeline) -> Result<Resolved, Vec<Invalid>> {
+    let mut resolver = Resolver {
+        pipeline,
+        invalid: Vec::new(),
+    };
+    let resolved = resolver.resolved();
+    match resolver.invalid.is_empty() {
+        true => Ok(resolved),
+        false => Err(resolver.invalid),
+    }
 }
 
-/// Fills in a pipeline, collecting what turns out to be wrong on the way.
-struct Builder<'a> {
+/// Fills in a pipeline, and collects values that cannot be read.
+struct Resolver<'a> {
     pipeline: &'a CompressionPipeline,
     invalid: Vec<Invalid>,
 }
 
-impl<'a> Builder<'a> {
-    fn new(pipeline: &'a CompressionPipeline) -> Self {
-        Builder {
-            pipeline,
-            invalid: Vec::new(),
-        }
-    }
-
-    fn build(mut self) -> Result<Resolved, Vec<Invalid>> {
-        let resolved = Resolved {
-            generator: self.generator(),
-            compressor: self.compressor(),
-            decompressor: self.decompressor(),
-        };
-        match self.invalid.is_empty() {
-            true => Ok(resolved),
-            false => Err(self.invalid),
+impl Resolver<'_> {
+    fn resolved(&mut self) -> Resolved {
+        let spec = &self.pipeline.spec;
+        Resolved {
+            identity: self.identity(),
+            aws: AwsSettings {
+                region: spec.aws.region.clone(),
+                endpoint_url: spec.aws.endpoint_url.clone(),
+            },
+            transport: self.transport(),
+            source: SourceSettings {
+                location: self.location("spec.source.location", &spec.source.location),
+                formats: spec.source.formats.clone(),
+                scan_seconds: self.count("spec.source.scanSeconds", spec.source.scan_seconds),
+                on_compressed: spec.source.on_compressed,
+            },
+            destination: LocationSettings {
+                location: self.location("spec.destination.location", &spec.destination.location),
+            },
+            codec: CodecSettings {
+                format: spec.codec.format,
+                effort: spec.codec.effort,
+                block_bytes: self.bytes("spec.codec.blockSize", &spec.codec.block_size) as usize,
+                record_bytes: self.bytes("spec.codec.recordSize", &spec.codec.record_size) as usize,
+            },
+            generator: spec.generator.as_ref().map(|generator| self.job(generator)),
+            compressor: self.worker("spec.compressor", &spec.compressor),
+            decompressor: self.worker("spec.decompressor", &spec.decompressor),
+            report: spec.report.enabled.then(|| LocationSettings {
+                location: self.location("spec.report.location", &spec.report.location),
+            }),
         }
     }
 
@@ -118,82 +186,52 @@ impl<'a> Builder<'a> {
         }
     }
 
-    fn aws(&self) -> AwsSettings {
-        let aws = &self.pipeline.spec.aws;
-        AwsSettings {
-            region: aws.region.clone(),
-            endpoint_url: aws.endpoint_url.clone(),
-        }
-    }
-
-    fn generator(&mut self) -> Option<GeneratorSettings> {
-        let spec = self.pipeline.spec.generator.as_ref()?;
-        Some(GeneratorSettings {
-            identity: self.identity(),
-            aws: self.aws(),
-            transport: GeneratorTransport {
-                files_queue: self.files_queue(),
-            },
-            source: Place {
-                location: self.source_location(),
-            },
-            generator: self.job(spec),
-            codec_format: self.pipeline.spec.codec.format,
-        })
-    }
-
-    fn compressor(&mut self) -> CompressorSettings {
-        let spec = &self.pipeline.spec;
-        let worker = &spec.compressor;
-        CompressorSettings {
-            identity: self.identity(),
-            slots: self.slots(worker, "spec.compressor"),
-            interval_seconds: self
-                .count("spec.compressor.intervalSeconds", worker.interval_seconds),
-            aws: self.aws(),
-            transport: CompressorTransport {
-                files_queue: self.files_queue(),
-                chunks_queue: self.chunks_queue(),
-                stream: self.stream(),
-            },
-            source: SourceSettings {
-                location: self.source_location(),
-                formats: spec.source.formats.clone(),
-                scan_seconds: self.count("spec.source.scanSeconds", spec.source.scan_seconds),
-                on_compressed: spec.source.on_compressed,
-            },
-            codec: CodecSettings {
-                format: spec.codec.format,
-                effort: spec.codec.effort,
-                block_bytes: self.bytes("spec.codec.blockSize", &spec.codec.block_size) as usize,
-                record_bytes: self.bytes("spec.codec.recordSize", &spec.codec.record_size) as usize,
+    fn transport(&mut self) -> TransportSettings {
+        let spec = &self.pipeline.spec.transport;
+        TransportSettings {
+            files_queue: self.queue(
+                "spec.transport.filesQueue",
+                TransportPart::FilesQueue,
+                &spec.files_queue,
+            ),
+            chunks_queue: self.queue(
+                "spec.transport.chunksQueue",
+                TransportPart::ChunksQueue,
+                &spec.chunks_queue,
+            ),
+            stream: StreamSettings {
+                name: self.name_or_default(&spec.stream.name, TransportPart::Stream),
+                shards: self.count("spec.transport.stream.shards", spec.stream.shards),
+                retention_hours: self.count(
+                    "spec.transport.stream.retentionHours",
+                    spec.stream.retention_hours,
+                ),
             },
         }
     }
 
-    fn decompressor(&mut self) -> DecompressorSettings {
-        let spec = &self.pipeline.spec;
-        let worker = &spec.decompressor;
-        DecompressorSettings {
-            identity: self.identity(),
-            slots: self.slots(worker, "spec.decompressor"),
-            interval_seconds: self
-                .count("spec.decompressor.intervalSeconds", worker.interval_seconds),
-            aws: self.aws(),
-            transport: DecompressorTransport {
-                chunks_queue: self.chunks_queue(),
-                stream: self.stream(),
-            },
-            destination: Place {
-                location: self.location("spec.destination.location", &spec.destination.location),
-            },
-            report: spec.report.enabled.then(|| Place {
-                location: self.location("spec.report.location", &spec.report.location),
-            }),
+    fn queue(&mut self, field: &str, part: TransportPart, queue: &QueueSpec) -> QueueSettings {
+        let name = self.name_or_default(&queue.name, part);
+        QueueSettings {
+            dead_letter_name: names::dead_letter_queue(&name),
+            name,
+            visibility_timeout_seconds: self.count(
+                &format!("{field}.visibilityTimeoutSeconds"),
+                queue.visibility_timeout_seconds,
+            ),
+            max_receive_count: self
+                .count(&format!("{field}.maxReceiveCount"), queue.max_receive_count),
         }
     }
 
-    fn job(&mut self, spec: &Generator) -> GeneratorJob {
+    fn name_or_default(&self, given: &Option<String>, part: TransportPart) -> String {
+        let uid = self.pipeline.metadata.uid.as_deref().unwrap_or_default();
+        given
+            .clone()
+            .unwrap_or_else(|| names::transport(self.namespace(), self.name(), uid, part))
+    }
+
+    fn job(&mut self, spec: &GeneratorSpec) -> GeneratorJob {
         GeneratorJob {
             schema: self.schema(&spec.schema),
             file_bytes: self.bytes("spec.generator.fileSize", &spec.file_size),
@@ -221,67 +259,18 @@ impl<'a> Builder<'a> {
         }
     }
 
-    fn source_location(&mut self) -> Location {
-        self.location("spec.source.location", &self.pipeline.spec.source.location)
-    }
-
-    fn files_queue(&mut self) -> QueueSettings {
-        self.queue(
-            "spec.transport.filesQueue",
-            Part::Files,
-            &self.pipeline.spec.transport.files_queue,
-        )
-    }
-
-    fn chunks_queue(&mut self) -> QueueSettings {
-        self.queue(
-            "spec.transport.chunksQueue",
-            Part::Chunks,
-            &self.pipeline.spec.transport.chunks_queue,
-        )
-    }
-
-    fn queue(&mut self, field: &str, part: Part, queue: &Queue) -> QueueSettings {
-        let name = queue
-            .name
-            .clone()
-            .unwrap_or_else(|| self.default_name(part));
-        QueueSettings {
-            dead_letter_name: dead_letter_name(&name),
-            name,
-            visibility_timeout_seconds: self.count(
-                &format!("{field}.visibilityTimeoutSeconds"),
-                queue.visibility_timeout_seconds,
-            ),
-            max_receive_count: self
-                .count(&format!("{field}.maxReceiveCount"), queue.max_receive_count),
-        }
-    }
-
-    fn stream(&mut self) -> StreamSettings {
-        let stream = &self.pipeline.spec.transport.stream;
-        StreamSettings {
-            name: stream
-                .name
-                .clone()
-                .unwrap_or_else(|| self.default_name(Part::Stream)),
-            shards: self.count("spec.transport.stream.shards", stream.shards),
-            retention_hours: self.count(
-                "spec.transport.stream.retentionHours",
-                stream.retention_hours,
-            ),
-        }
-    }
-
-    /// Workers that may be at work at once.
-    fn slots(&mut self, worker: &Worker, field: &str) -> u32 {
+    fn worker(&mut self, field: &str, worker: &WorkerSpec) -> WorkerSettings {
         let slots = match (worker.slots, worker.autoscaling.mode) {
             (Some(slots), _) => slots,
             (None, _) if self.pipeline.spec.ordering == Ordering::Strict => defaults::SLOTS,
             (None, AutoscalingMode::None) => defaults::SLOTS,
             (None, AutoscalingMode::Internal | AutoscalingMode::External) => worker.autoscaling.max,
         };
-        self.count(&format!("{field}.slots"), slots)
+        WorkerSettings {
+            slots: self.count(&format!("{field}.slots"), slots),
+            interval_seconds: self
+                .count(&format!("{field}.intervalSeconds"), worker.interval_seconds),
+        }
     }
 
     fn name(&self) -> &str {
@@ -296,32 +285,7 @@ impl<'a> Builder<'a> {
             .unwrap_or("default")
     }
 
-    /// `<namespace>-<name>-<uid8>-files.fifo` and the like. The beginning is cut where AWS allows
-    /// less; the UID keeps such names apart. Outside a cluster there is no UID.
-    fn default_name(&self, part: Part) -> String {
-        let end = match part {
-            Part::Files => "-files.fifo",
-            Part::Chunks => "-chunks.fifo",
-            Part::Stream => "-stream",
-        };
-        let uid = self.pipeline.metadata.uid.as_deref().unwrap_or_default();
-        let uid: String = uid
-            .chars()
-            .filter(char::is_ascii_alphanumeric)
-            .take(8)
-            .collect();
-        let uid = if uid.is_empty() {
-            uid
-        } else {
-            format!("-{uid}")
-        };
-        let owner = format!("{}-{}", self.namespace(), self.name());
-        let room = limits::QUEUE_CHARS - limits::DEAD_LETTER_CHARS - end.len() - uid.len();
-        let owner: String = owner.chars().take(room).collect();
-        format!("{}{uid}{end}", owner.trim_end_matches('-'))
-    }
-
-    /// A number that the rules keep from being negative.
+    /// A number that the schema keeps from being negative.
     fn count<N: Copy + std::fmt::Display, C: TryFrom<N> + Default>(
         &mut self,
         field: &str,
@@ -361,14 +325,10 @@ impl<'a> Builder<'a> {
     }
 }
 
-/// The queue of a queue's dead letters: `-dlq` before `.fifo`.
-fn dead_letter_name(queue: &str) -> String {
-    format!("{}-dlq.fifo", queue.strip_suffix(".fifo").unwrap_or(queue))
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::checked::CheckedPipeline;
     use serde_json::{Value, json};
 
     fn resolved(spec: Value) -> Resolved {
@@ -386,13 +346,17 @@ mod tests {
             "spec": spec
         });
         let pipeline: CompressionPipeline = serde_json::from_value(pipeline).expect("a pipeline");
-        resolve(&pipeline).unwrap_or_else(|invalid| panic!("{invalid:#?}"))
+        let checked = CheckedPipeline::new(pipeline);
+        checked
+            .unwrap_or_else(|invalid| panic!("{invalid:#?}"))
+            .into_parts()
+            .1
     }
 
-    const ROLES: [Role; 3] = [Role::Generator, Role::Compressor, Role::Decompressor];
+    const ROLES: [Role; 3] = Role::ALL;
 
-    /// The roles whose settings two specs tell apart.
-    fn roles_told_apart(one: Value, other: Value) -> Vec<Role> {
+    /// The roles whose settings differ between two specs.
+    fn roles_that_differ(one: Value, other: Value) -> Vec<Role> {
         let generator = json!({"schema": {"example": "stock-market"}});
         let [one, other] = [one, other].map(|mut spec| {
             let given = spec["generator"].take();
@@ -412,7 +376,7 @@ mod tests {
     }
 
     #[test]
-    fn an_empty_spec_is_filled_in_whole() {
+    fn an_empty_spec_is_filled_in_completely() {
         let resolved = resolved(json!({}));
         assert_eq!(resolved.for_role(Role::Generator), None);
         let compressor = serde_json::to_value(resolved.for_role(Role::Compressor)).expect("JSON");
@@ -459,7 +423,7 @@ mod tests {
     }
 
     #[test]
-    fn what_matters_to_no_role_changes_no_settings() {
+    fn a_field_that_no_role_needs_changes_no_settings() {
         for spec in [
             json!({"suspend": true}),
             json!({"image": {"tag": "2"}}),
@@ -470,12 +434,12 @@ mod tests {
             json!({"volume": {"persistentVolumeClaim": {"claimName": "a"}}}),
             json!({"codec": {"blockSize": 4_194_304}}),
         ] {
-            assert_eq!(roles_told_apart(json!({}), spec.clone()), [], "{spec}");
+            assert_eq!(roles_that_differ(json!({}), spec.clone()), [], "{spec}");
         }
     }
 
     #[test]
-    fn what_matters_to_one_role_changes_no_other() {
+    fn a_field_that_one_role_needs_changes_no_other_role() {
         for (spec, roles) in [
             (json!({"ordering": "Strict"}), &ROLES[..]),
             (json!({"aws": {"region": "eu-west-1"}}), &ROLES),
@@ -495,12 +459,12 @@ mod tests {
                 &ROLES[2..],
             ),
         ] {
-            assert_eq!(roles_told_apart(json!({}), spec.clone()), roles, "{spec}");
+            assert_eq!(roles_that_differ(json!({}), spec.clone()), roles, "{spec}");
         }
     }
 
     #[test]
-    fn slots_follow_autoscaling_unless_written_or_strict() {
+    fn slots_follow_autoscaling_unless_given_or_strict() {
         for (worker, ordering, slots) in [
             (json!({"replicas": 5}), "PerName", 1),
             (json!({"autoscaling": {"mode": "Internal"}}), "PerName", 4),
@@ -527,32 +491,6 @@ mod tests {
     }
 
     #[test]
-    fn default_names_fit_what_aws_takes_and_stay_apart() {
-        let name = "n".repeat(50);
-        let metadata = json!({"name": name, "namespace": "s".repeat(63), "uid": "0f1c2d3e-aaaa"});
-        let transport = resolved_as(metadata, json!({})).compressor.transport;
-        for queue in [&transport.files_queue, &transport.chunks_queue] {
-            assert!(
-                queue.dead_letter_name.len() <= limits::QUEUE_CHARS,
-                "{}",
-                queue.dead_letter_name
-            );
-            assert!(queue.name.contains("-0f1c2d3e-"), "{}", queue.name);
-            assert!(
-                queue.dead_letter_name.ends_with("-dlq.fifo"),
-                "{}",
-                queue.dead_letter_name
-            );
-        }
-        assert!(transport.stream.name.len() <= 128);
-        // Outside a cluster there is neither namespace nor UID.
-        let transport = resolved_as(json!({"name": "shop"}), json!({}))
-            .compressor
-            .transport;
-        assert_eq!(transport.files_queue.name, "default-shop-files.fifo");
-    }
-
-    #[test]
     fn given_names_are_kept() {
         let transport = resolved(json!({"transport": {
             "policy": "Adopt",
@@ -560,7 +498,6 @@ mod tests {
             "chunksQueue": {"name": "b.fifo"},
             "stream": {"name": "c"}
         }}))
-        .compressor
         .transport;
         assert_eq!(
             (
@@ -576,7 +513,7 @@ mod tests {
     }
 
     #[test]
-    fn a_schema_comes_from_where_the_pipeline_says() {
+    fn a_schema_comes_from_an_example_a_config_map_or_the_spec() {
         for (schema, expected) in [
             (
                 json!({"example": "access-log"}),
@@ -596,19 +533,19 @@ mod tests {
                 .generator
                 .expect("a generator");
             assert_eq!(
-                serde_json::to_value(generator.generator.schema).expect("JSON"),
+                serde_json::to_value(generator.schema).expect("JSON"),
                 expected
             );
         }
     }
 
     #[test]
-    fn everything_wrong_is_told_at_once() {
+    fn everything_wrong_is_reported_at_once() {
         let mut pipeline = CompressionPipeline::new("shop", Default::default());
         pipeline.spec.codec.record_size = ByteSize::written("1 MB");
         pipeline.spec.transport.stream.shards = -1;
         pipeline.spec.destination.location = "file:///data/in/below".into();
-        let said: Vec<String> = resolve(&pipeline)
+        let said: Vec<String> = CheckedPipeline::new(pipeline)
             .expect_err("wrong")
             .iter()
             .map(ToString::to_string)
@@ -618,7 +555,7 @@ mod tests {
             [
                 "spec.codec.recordSize: 1 MB: must be a byte size; write 1M (powers of 1000) or 1Mi (powers of 1024)",
                 "spec.transport.stream.shards: -1: must be from 1 to 500; use a number in that range",
-                "spec.destination.location: file:///data/in/below: must not be the source's location, nor inside it, nor around it; restore to another folder or prefix, or restored files would be taken for new ones",
+                "spec.destination.location: file:///data/in/below: must not be the source's location, nor inside it, nor around it; restore to another folder or prefix; otherwise restored files would be announced as new ones",
             ]
         );
     }

@@ -12,6 +12,7 @@ use kube::api::{DeleteParams, DynamicObject, Patch, PatchParams, Preconditions};
 use kube::core::{ApiResource, GroupVersionKind, PartialObjectMeta};
 use kube::{Api, Client, ResourceExt};
 use serde_json::{Value, json};
+use streampress_transport::error_chain;
 use tokio::time::{Instant, timeout, timeout_at};
 
 use crate::apply::election::Leadership;
@@ -63,19 +64,8 @@ pub enum WriteError {
 fn said(answer: &kube::Error) -> String {
     match answer {
         kube::Error::Api(status) if !status.message.is_empty() => status.message.clone(),
-        other => chain(other),
+        other => error_chain(other),
     }
-}
-
-/// An error with all that led to it.
-pub fn chain(error: &dyn std::error::Error) -> String {
-    let mut text = error.to_string();
-    let mut next = error.source();
-    while let Some(error) = next {
-        text = format!("{text}: {error}");
-        next = error.source();
-    }
-    text
 }
 
 impl WriteError {

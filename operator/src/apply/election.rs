@@ -1,20 +1,18 @@
-//! Who may write: of several operators the one that holds the Lease. Client-go's rules: expiry is judged by the
-//! observer's monotonic clock alone, every update carries the resource version, and a holder that cannot renew stops
-//! by the renew deadline, before anybody may follow. Asked before every write.
+//! Which operator may write: of several the one that holds the Lease, by the rules that the workers' slots have too. Checked
+//! before every write.
 
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 use std::time::Duration;
 
-use k8s_openapi::api::coordination::v1::{Lease, LeaseSpec};
-use k8s_openapi::apimachinery::pkg::apis::meta::v1::MicroTime;
-use k8s_openapi::jiff::Timestamp;
-use kube::api::{ObjectMeta, PostParams};
+use k8s_openapi::api::coordination::v1::Lease;
 use kube::{Api, Error};
-pub use streampress_crds::lease::Times;
-use tokio::time::{Instant, sleep, timeout};
+use parking_lot::Mutex;
+pub use streampress_transport::lease::Times;
+use streampress_transport::lease::{Candidate, HeldLease, LossCause, Observation, Renewal};
+use tokio::time::{Instant, sleep, sleep_until, timeout};
 use tracing::{info, warn};
 
-/// Whether this process leads, as known to everybody in it.
+/// Whether this process leads, as all of its tasks see it.
 #[derive(Clone, Debug, Default)]
 pub struct Leadership {
     until: Arc<Mutex<Option<Instant>>>,
@@ -26,22 +24,18 @@ impl Leadership {
         self.left().is_some()
     }
 
-    /// How long a write that begins now may take; nothing when it may not begin.
+    /// How long a write that begins now may take; `None` when it may not begin.
     pub fn left(&self) -> Option<Duration> {
-        let until = *self.until();
+        let until = *self.until.lock();
         let left = until?.checked_duration_since(Instant::now());
         left.filter(|left| !left.is_zero())
     }
 
-    fn until(&self) -> std::sync::MutexGuard<'_, Option<Instant>> {
-        self.until.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
     fn set(&self, until: Option<Instant>) {
-        *self.until() = until;
+        *self.until.lock() = until;
     }
 
-    /// Leads for ever: for a single process that nobody stands beside, as in tests.
+    /// Leads for ever: for tests with a single process.
     pub fn always() -> Self {
         let leadership = Self::default();
         leadership.set(Some(Instant::now() + Duration::from_secs(365 * 24 * 3600)));
@@ -49,15 +43,17 @@ impl Leadership {
     }
 }
 
+/// The longest wait for a release, at the end of the process.
+const RELEASE_DEADLINE: Duration = Duration::from_secs(2);
+
 /// One candidate.
 pub struct Election {
-    api: Api<Lease>,
+    candidate: Candidate,
+    /// The Lease's name.
     name: String,
-    identity: String,
-    times: Times,
     leadership: Leadership,
-    /// The record as last seen, and since when it has looked like that.
-    seen: Option<(String, Instant)>,
+    observed: Option<Observation>,
+    held: Option<HeldLease>,
 }
 
 impl Election {
@@ -70,176 +66,79 @@ impl Election {
         leadership: Leadership,
     ) -> Self {
         Self {
-            api,
+            candidate: Candidate::new(api, identity, times),
             name,
-            identity,
-            times,
             leadership,
-            seen: None,
+            observed: None,
+            held: None,
         }
     }
 
-    /// Waits until it leads; gives the Lease as written.
-    pub async fn win(&mut self) -> Lease {
+    /// Waits until it leads.
+    pub async fn win(&mut self) {
         loop {
-            let asked = Instant::now();
-            match timeout(self.times.request(), self.try_win()).await {
-                Ok(Ok(Some(lease))) => {
-                    self.leadership.set(Some(asked + self.times.deadline));
-                    info!(identity = %self.identity, "This operator leads.");
-                    return lease;
+            match self.try_win().await {
+                Ok(Some(held)) => {
+                    self.leadership.set(Some(held.deadline()));
+                    info!(identity = self.candidate.identity(), "This operator leads.");
+                    self.held = Some(held);
+                    return;
                 }
-                Ok(Ok(None)) => {}
-                Ok(Err(error)) => {
+                Ok(None) => {}
+                Err(error) => {
                     warn!(%error, "The leader's Lease could not be read or written; trying again.")
                 }
-                Err(_) => warn!(
-                    "The API server did not answer in time about the leader's Lease; trying again."
-                ),
             }
-            sleep(self.times.period).await;
+            sleep(self.candidate.times().period).await;
         }
     }
 
-    /// Renews for as long as it can; returns when it leads no more.
-    pub async fn keep(&mut self, mut lease: Lease) {
-        let mut renewed = Instant::now();
-        loop {
-            sleep(self.times.period).await;
-            let asked = Instant::now();
-            match timeout(self.times.request(), self.write(&lease, false)).await {
-                Ok(Ok(written)) => {
-                    lease = written;
-                    renewed = asked;
-                    self.leadership.set(Some(renewed + self.times.deadline));
-                }
-                Ok(Err(Error::Api(status))) if status.code == 409 || status.code == 404 => {
-                    match self.still_ours().await {
-                        Some(current) => lease = current,
-                        None => {
-                            warn!("Another operator leads now.");
-                            break;
-                        }
+    /// Renews for as long as it can; returns when it does not lead any more.
+    pub async fn keep(&mut self) {
+        while let Some(held) = &mut self.held {
+            sleep_until(held.next_renewal()).await;
+            match held.renew(|_| {}).await {
+                Renewal::Renewed => self.leadership.set(Some(held.deadline())),
+                Renewal::Failed => {}
+                Renewal::Lost(cause) => {
+                    self.held = None;
+                    match cause {
+                        LossCause::Taken => warn!("Another operator leads now."),
+                        LossCause::Deadline => warn!(
+                            "The leader's Lease could not be renewed by the deadline; this operator does not lead any more."
+                        ),
                     }
                 }
-                Ok(Err(error)) => {
-                    warn!(%error, "The leader's Lease could not be renewed; trying again.")
-                }
-                Err(_) => warn!("The leader's Lease could not be renewed in time; trying again."),
-            }
-            if renewed.elapsed() >= self.times.deadline {
-                warn!(
-                    "The leader's Lease could not be renewed by the deadline; this operator leads no more."
-                );
-                break;
             }
         }
         self.leadership.set(None);
     }
 
-    /// Gives the Lease up, after all work has ended.
+    /// Releases the Lease, after all work has ended.
     pub async fn release(&mut self) {
         self.leadership.set(None);
-        let release = async {
-            if let Some(lease) = self.still_ours().await {
-                let _ = self.write(&lease, true).await;
+        if let Some(held) = self.held.take() {
+            // When this takes too long, others wait until the lease runs out.
+            let _ = timeout(RELEASE_DEADLINE, held.release(|_| {})).await;
+        }
+    }
+
+    async fn try_win(&mut self) -> Result<Option<HeldLease>, Error> {
+        let Some(lease) = self.candidate.get(&self.name).await? else {
+            return self.candidate.create(&self.name).await;
+        };
+        let observed = match &mut self.observed {
+            Some(observed) => {
+                observed.update(lease);
+                observed
             }
+            none => none.insert(Observation::new(lease)),
         };
-        let _ = timeout(Duration::from_secs(2), release).await;
-    }
-
-    async fn still_ours(&self) -> Option<Lease> {
-        let lease = timeout(self.times.request(), self.api.get_opt(&self.name))
-            .await
-            .ok()?
-            .ok()??;
-        let holder = lease.spec.as_ref()?.holder_identity.as_deref();
-        (holder == Some(&self.identity)).then_some(lease)
-    }
-
-    async fn try_win(&mut self) -> Result<Option<Lease>, Error> {
-        let Some(lease) = self.api.get_opt(&self.name).await? else {
-            return match self.create().await {
-                Err(Error::Api(status)) if status.code == 409 => Ok(None),
-                created => created.map(Some),
-            };
-        };
-        if !self.is_free(&lease) {
+        let is_own = observed.is_held_by(self.candidate.identity());
+        if !is_own && !observed.is_free(self.candidate.times()) {
             return Ok(None);
         }
-        match self.write(&lease, false).await {
-            Err(Error::Api(status)) if status.code == 409 => Ok(None),
-            written => written.map(Some),
-        }
-    }
-
-    fn is_free(&mut self, lease: &Lease) -> bool {
-        let spec = lease.spec.clone().unwrap_or_default();
-        let holder = spec.holder_identity.filter(|holder| !holder.is_empty());
-        if holder.is_none_or(|holder| holder == self.identity) {
-            return true;
-        }
-        let version = lease.metadata.resource_version.clone().unwrap_or_default();
-        let now = Instant::now();
-        let since = match &self.seen {
-            Some((seen, since)) if *seen == version => *since,
-            _ => {
-                self.seen = Some((version, now));
-                now
-            }
-        };
-        let theirs = u64::try_from(spec.lease_duration_seconds.unwrap_or(15)).unwrap_or(15);
-        now.duration_since(since) >= Duration::from_secs(theirs)
-    }
-
-    async fn create(&self) -> Result<Lease, Error> {
-        let lease = Lease {
-            metadata: ObjectMeta {
-                name: Some(self.name.clone()),
-                ..ObjectMeta::default()
-            },
-            spec: Some(self.record(None)),
-        };
-        self.api.create(&PostParams::default(), &lease).await
-    }
-
-    /// With the resource version that was read: only one of several writers succeeds.
-    async fn write(&self, lease: &Lease, release: bool) -> Result<Lease, Error> {
-        let mut lease = lease.clone();
-        lease.metadata.managed_fields = None;
-        let mut record = self.record(lease.spec.as_ref());
-        if release {
-            record.holder_identity = None;
-            record.lease_duration_seconds = Some(1);
-        }
-        lease.spec = Some(record);
-        self.api
-            .replace(&self.name, &PostParams::default(), &lease)
-            .await
-    }
-
-    fn record(&self, before: Option<&LeaseSpec>) -> LeaseSpec {
-        let now = MicroTime(Timestamp::now());
-        let ours =
-            before.is_some_and(|before| before.holder_identity.as_deref() == Some(&self.identity));
-        let transitions = before
-            .and_then(|before| before.lease_transitions)
-            .unwrap_or(0);
-        LeaseSpec {
-            holder_identity: Some(self.identity.clone()),
-            lease_duration_seconds: Some(self.times.lease_seconds()),
-            acquire_time: before
-                .filter(|_| ours)
-                .and_then(|before| before.acquire_time.clone())
-                .or_else(|| Some(now.clone())),
-            renew_time: Some(now),
-            lease_transitions: Some(if ours {
-                transitions
-            } else {
-                transitions.saturating_add(1)
-            }),
-            ..LeaseSpec::default()
-        }
+        self.candidate.take(observed.lease().clone()).await
     }
 }
 

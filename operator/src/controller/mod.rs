@@ -13,12 +13,13 @@ use k8s_openapi::jiff::Timestamp;
 use kube::api::DynamicObject;
 use kube::runtime::controller::Action;
 use serde_json::Value;
+use streampress_crds::CheckedPipeline;
 use streampress_crds::api::pipeline::{CompressionPipeline, TransportPolicy};
-use streampress_crds::settings::{Resolved, resolve_in_cluster};
+use streampress_crds::settings::Resolved;
 use tokio::time::{Instant, timeout};
 use tracing::{debug, info, warn};
 
-use crate::apply::applier::{WriteError, chain};
+use crate::apply::applier::WriteError;
 use crate::decide::drain::Drain;
 use crate::decide::replicas::replicas;
 use crate::decide::status::{Observed, TransportView, Trouble};
@@ -30,6 +31,7 @@ use crate::state::cluster_state::{Live, owner_uid};
 use crate::state::ledger;
 use crate::transport::Plan;
 use crate::transport::manager::{Removal, Seen};
+use streampress_transport::error_chain;
 
 pub use context::{Context, Memory};
 use objects::{prune, write};
@@ -86,9 +88,10 @@ async fn tell_of(
     let (Ok(pipeline), None) = (typed(object), &object.metadata.deletion_timestamp) else {
         return Ok(());
     };
-    let Ok(resolved) = resolve_in_cluster(&pipeline) else {
+    let Ok(checked) = CheckedPipeline::in_cluster(pipeline) else {
         return Ok(());
     };
+    let (pipeline, resolved) = checked.into_parts();
     let owner = address(object);
     let objects = context.store.of(&owner);
     let live = Live::of(&owner, &objects);
@@ -97,7 +100,7 @@ async fn tell_of(
         reason: "NotApplied".into(),
         message: format!(
             "The spec is not carried out yet: {}. Trying again; what ran before keeps running.",
-            chain(error)
+            error_chain(error)
         ),
         lasting: false,
     };
@@ -141,7 +144,7 @@ pub fn after_failure(
     context: Arc<Context>,
 ) -> Action {
     let failures = context.remember(&object, |memory| memory.failures);
-    warn!(pipeline = %describe(&object), error = %chain(error), "Could not finish; trying again.");
+    warn!(pipeline = %describe(&object), error = %error_chain(error), "Could not finish; trying again.");
     Action::requeue(Duration::from_secs(1 << failures.min(4)))
 }
 
@@ -160,17 +163,17 @@ async fn look(object: &DynamicObject, context: &Context) -> Result<Action, Recon
             return say(object, seen, context).await;
         }
     };
-    let resolved = resolve_in_cluster(&pipeline);
+    let checked = CheckedPipeline::in_cluster(pipeline);
     if object.metadata.deletion_timestamp.is_some() {
         return delete(
             object,
-            resolved.ok().map(|resolved| (pipeline, resolved)),
+            checked.ok().map(CheckedPipeline::into_parts),
             context,
         )
         .await;
     }
-    match resolved {
-        Ok(resolved) => run(object, &pipeline, &resolved, context).await,
+    match checked {
+        Ok(checked) => run(object, checked.pipeline(), checked.resolved(), context).await,
         Err(invalid) => {
             let invalid = invalid.iter().map(ToString::to_string).collect();
             say(
@@ -234,7 +237,7 @@ async fn run(
         Ok(()) => None,
         Err(error) if error.is_lasting() => Some(Trouble {
             reason: "Refused".into(),
-            message: format!("The API server refused: {}.", chain(&error)),
+            message: format!("The API server refused: {}.", error_chain(&error)),
             lasting: true,
         }),
         Err(error) => return Err(error.into()),

@@ -55,9 +55,9 @@ pub(super) async fn prune(
     let ours = children.first().and_then(|child| owner_uid(&child.object));
     let mut leaving = false;
     for (key, object) in live.objects {
-        let role_stays = names::ROLES.into_iter().any(|role| {
-            resolved.for_role(role).is_some() && *names::of_role(live.name, role) == *key.name
-        });
+        let role_stays = Role::ALL
+            .into_iter()
+            .any(|role| resolved.has_role(role) && *names::of_role(live.name, role) == *key.name);
         let keep = wanted(key.kind, &key.name) || (key.kind == Kind::Deployment && role_stays);
         // Labels are easily copied; only an owner reference says whose an object is.
         if keep || owner_uid(object).is_none_or(|owner| Some(owner) != ours) {

@@ -44,7 +44,7 @@ pub async fn release_pipelines(client: Client, place: Place) -> Result<()> {
         Err(kube::Error::Api(status)) if status.code == 404 => {}
         Err(error) => return Err(error).context("stopping the operator"),
     }
-    // Whoever leads is the only one who writes: nobody puts a finalizer back after this.
+    // Only the leader writes: no operator puts a finalizer back after this.
     let leases = Api::namespaced(client.clone(), &place.lease_namespace);
     let mut election = Election::new(
         leases,
@@ -53,12 +53,12 @@ pub async fn release_pipelines(client: Client, place: Place) -> Result<()> {
         Times::default(),
         Leadership::default(),
     );
-    let Ok(lease) = timeout(PATIENCE, election.win()).await else {
+    if timeout(PATIENCE, election.win()).await.is_err() {
         bail!("the operator did not end within {} s", PATIENCE.as_secs());
-    };
+    }
     let released = tokio::select! {
         released = release_all(client, place.namespace.as_deref()) => released,
-        () = election.keep(lease) => bail!("another operator took the lead; stop it first"),
+        () = election.keep() => bail!("another operator took the lead; stop it first"),
     };
     election.release().await;
     info!(pipelines = released?, "Released the pipelines.");

@@ -4,7 +4,7 @@
 
 use std::time::Duration;
 
-use streampress_crds::api::pipeline::Autoscaling;
+use streampress_crds::api::pipeline::AutoscalingSpec;
 
 /// The user's wishes.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -21,8 +21,8 @@ pub struct Policy {
     pub down_after: Duration,
 }
 
-impl From<&Autoscaling> for Policy {
-    fn from(spec: &Autoscaling) -> Self {
+impl From<&AutoscalingSpec> for Policy {
+    fn from(spec: &AutoscalingSpec) -> Self {
         let seconds = |n: i32| Duration::from_secs(u64::try_from(n).unwrap_or(0));
         Policy {
             min: spec.min,

@@ -3,7 +3,7 @@
 
 use std::time::Duration;
 
-use crate::transport::Depth;
+use streampress_transport::Depth;
 
 /// How long the queue of packed files must have been seen empty: SQS's counts lag behind by up to a minute.
 const SETTLE: Duration = Duration::from_secs(60);

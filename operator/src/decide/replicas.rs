@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use streampress_crds::api::pipeline::{AutoscalingMode, CompressionPipelineSpec, Worker};
+use streampress_crds::api::pipeline::{AutoscalingMode, CompressionPipelineSpec, WorkerSpec};
 use streampress_crds::settings::Role;
 
 use crate::decide::autoscale::{self, Decision, Policy, decide};
@@ -82,29 +82,29 @@ pub fn replicas(
 }
 
 /// Before anything is known.
-fn start_with(worker: &Worker) -> i32 {
+fn start_with(worker: &WorkerSpec) -> i32 {
     worker.autoscaling.min
 }
 
 #[cfg(test)]
 mod tests {
-    use streampress_crds::api::pipeline::{Autoscaling, Generator};
+    use streampress_crds::api::pipeline::{AutoscalingSpec, GeneratorSpec};
 
     use super::*;
-    use crate::transport::Depth;
+    use streampress_transport::Depth;
 
     fn spec(mode: AutoscalingMode) -> CompressionPipelineSpec {
-        let autoscaling = Autoscaling {
+        let autoscaling = AutoscalingSpec {
             mode,
-            ..Autoscaling::default()
+            ..AutoscalingSpec::default()
         };
-        let worker = Worker {
+        let worker = WorkerSpec {
             replicas: 3,
             autoscaling,
-            ..Worker::default()
+            ..WorkerSpec::default()
         };
         CompressionPipelineSpec {
-            generator: Some(Generator::default()),
+            generator: Some(GeneratorSpec::default()),
             compressor: worker,
             ..CompressionPipelineSpec::default()
         }

@@ -3,8 +3,8 @@
 
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, Time};
 use streampress_crds::api::status::{
-    Backlog, CompressionPipelineStatus, Phase, Progress, RoleStatus, Roles, SlotStatus,
-    TransportStatus,
+    BacklogStatus, CompressionPipelineStatus, Phase, ProgressStatus, RoleStatus, RolesStatus,
+    SlotStatus, TransportStatus,
 };
 use streampress_crds::settings::Role;
 
@@ -29,7 +29,7 @@ pub struct Observed {
     /// The workers.
     pub roles: Vec<RoleView>,
     /// What has been done.
-    pub progress: Progress,
+    pub progress: ProgressStatus,
     /// Files that were packed, by the ledgers, and neither restored nor given up.
     pub unaccounted: u64,
     /// Files the generator shall make in all; nothing when it is endless or there is none.
@@ -258,7 +258,7 @@ fn suspended(drain: Drain, seen: &Observed) -> Option<Verdict> {
 }
 
 fn at_work(seen: &Observed) -> Verdict {
-    let Progress {
+    let ProgressStatus {
         files_restored,
         saved_percent,
         ..
@@ -403,7 +403,7 @@ fn conditions(
     ]
 }
 
-fn roles(seen: &Observed) -> Roles {
+fn roles(seen: &Observed) -> RolesStatus {
     let of = |role| {
         seen.roles
             .iter()
@@ -416,16 +416,16 @@ fn roles(seen: &Observed) -> Roles {
                 slots: view.slots.clone(),
             })
     };
-    Roles {
+    RolesStatus {
         generator: of(Role::Generator),
         compressor: of(Role::Compressor),
         decompressor: of(Role::Decompressor),
     }
 }
 
-fn backlog(depths: &Depths) -> Backlog {
+fn backlog(depths: &Depths) -> BacklogStatus {
     let signed = |n: u64| i64::try_from(n).unwrap_or(i64::MAX);
-    Backlog {
+    BacklogStatus {
         files: depths.files.map(|depth| signed(depth.total())),
         chunks: depths.chunks.map(|depth| signed(depth.total())),
         dead: depths.dead.map(signed),

@@ -1,7 +1,7 @@
 //! The pods of each role, under the restricted pod security standard, and how many of them may be away at once.
 
 use serde_json::{Value, json};
-use streampress_crds::api::pipeline::{AutoscalingMode, PullPolicy, Worker};
+use streampress_crds::api::pipeline::{AutoscalingMode, PullPolicy, WorkerSpec};
 use streampress_crds::settings::{self, Role, SCHEMA_MOUNT, SchemaSource, Settings};
 
 use super::access::{METRICS_PORT, service_account};
@@ -21,7 +21,7 @@ const CREDENTIALS: [(&str, bool); 3] = [
 ];
 
 pub(super) fn children(site: &Site<'_>) -> Vec<Child> {
-    let roles = names::ROLES
+    let roles = Role::ALL
         .into_iter()
         .filter_map(|role| site.resolved.for_role(role));
     roles
@@ -77,7 +77,7 @@ fn disruption_budget(site: &Site<'_>, role: Role) -> Option<Child> {
     })
 }
 
-fn worker<'a>(site: &Site<'a>, role: Role) -> Option<&'a Worker> {
+fn worker<'a>(site: &Site<'a>, role: Role) -> Option<&'a WorkerSpec> {
     match role {
         Role::Generator => None,
         Role::Compressor => Some(&site.pipeline.spec.compressor),

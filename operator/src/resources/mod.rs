@@ -61,12 +61,9 @@ pub fn build(
 /// The names of all slots of a pipeline.
 pub fn slot_names(pipeline: &str, resolved: &Resolved) -> Vec<(Role, String)> {
     let of_role = |role| {
-        let slots = resolved
-            .for_role(role)
-            .map_or(0, |settings| settings.slots());
-        (0..slots).map(move |number| (role, names::slot(pipeline, role, number)))
+        (0..resolved.slots(role)).map(move |number| (role, names::slot(pipeline, role, number)))
     };
-    names::ROLES.into_iter().flat_map(of_role).collect()
+    Role::ALL.into_iter().flat_map(of_role).collect()
 }
 
 /// One Lease per slot. The holder's fields belong to the workers and are never ours.

@@ -2,6 +2,7 @@
 //! Kubernetes' recommended ones, and the selector is the part of them that never changes.
 
 use serde_json::{Value, json};
+pub use streampress_crds::names::{metrics, of_role, slot, workers};
 use streampress_crds::settings::Role;
 
 /// The field manager of every write, and the value of `app.kubernetes.io/managed-by`.
@@ -21,29 +22,6 @@ pub const INSTANCE: &str = "app.kubernetes.io/instance";
 pub const MANAGED_BY: &str = "app.kubernetes.io/managed-by";
 /// The component of objects that all roles share.
 pub const SHARED: &str = "pipeline";
-
-/// All roles, in the order files pass them.
-pub const ROLES: [Role; 3] = [Role::Generator, Role::Compressor, Role::Decompressor];
-
-/// A role's Deployment and PodDisruptionBudget.
-pub fn of_role(pipeline: &str, role: Role) -> String {
-    format!("{pipeline}-{role}")
-}
-
-/// The Lease of a slot, counted from 0.
-pub fn slot(pipeline: &str, role: Role, number: u32) -> String {
-    format!("{pipeline}-{role}-{number}")
-}
-
-/// The ServiceAccount, Role, RoleBinding and NetworkPolicy of a pipeline's workers.
-pub fn workers(pipeline: &str) -> String {
-    format!("{pipeline}-worker")
-}
-
-/// The Service through which metrics are found.
-pub fn metrics(pipeline: &str) -> String {
-    format!("{pipeline}-metrics")
-}
 
 /// What selects the pods of a role, or of all roles. Never changes: a Deployment's selector cannot.
 pub fn selector(pipeline: &str, role: Option<Role>) -> Value {

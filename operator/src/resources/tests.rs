@@ -1,8 +1,9 @@
 //! What is built for which pipeline.
 
 use serde_json::{Value, json};
+use streampress_crds::CheckedPipeline;
 use streampress_crds::api::pipeline::CompressionPipeline;
-use streampress_crds::settings::{Role, resolve_in_cluster};
+use streampress_crds::settings::Role;
 
 use super::{Platform, Replicas, build};
 use crate::resources::owned_object::{Child, Kind};
@@ -23,8 +24,8 @@ fn with_volume(mut spec: Value) -> Value {
 }
 
 fn built_with(spec: Value, replicas: &Replicas) -> Vec<Child> {
-    let pipeline = pipeline(with_volume(spec));
-    let resolved = resolve_in_cluster(&pipeline).expect("a valid pipeline");
+    let checked = CheckedPipeline::in_cluster(pipeline(with_volume(spec)));
+    let (pipeline, resolved) = checked.expect("a valid pipeline").into_parts();
     let platform = Platform {
         worker_image: "registry:5000/streampress:1.2".into(),
         network_policies: true,

@@ -62,7 +62,7 @@ impl<'a> Live<'a> {
     /// All Leases, by role.
     pub fn leases(&self) -> Vec<(Role, &Key, &Value)> {
         let role_of = |lease: &Value| {
-            names::ROLES
+            Role::ALL
                 .into_iter()
                 .find(|role| lease["metadata"]["labels"][names::COMPONENT] == role.as_str())
         };
@@ -121,9 +121,9 @@ impl<'a> Live<'a> {
         planned: &crate::resources::Replicas,
     ) -> Vec<RoleView> {
         let slots = slot_names(self.name, resolved);
-        let roles = names::ROLES
+        let roles = Role::ALL
             .into_iter()
-            .filter(|role| resolved.for_role(*role).is_some());
+            .filter(|role| resolved.has_role(*role));
         roles
             .map(|role| {
                 let of_role = slots.iter().filter(|(of, _)| *of == role);

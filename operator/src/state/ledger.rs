@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
-use streampress_crds::api::status::Progress;
+use streampress_crds::api::status::ProgressStatus;
 use streampress_crds::ledger::LEDGER;
 pub use streampress_crds::ledger::Ledger;
 use streampress_crds::settings::Role;
@@ -103,7 +103,7 @@ pub fn unaccounted(ledgers: &Ledgers) -> u64 {
 }
 
 /// What has been done, as the status says it.
-pub fn progress(ledgers: &Ledgers) -> Progress {
+pub fn progress(ledgers: &Ledgers) -> ProgressStatus {
     let of = |role| ledgers.get(&role).copied().unwrap_or_default();
     let (generator, compressor, decompressor) = (
         of(Role::Generator),
@@ -111,7 +111,7 @@ pub fn progress(ledgers: &Ledgers) -> Progress {
         of(Role::Decompressor),
     );
     let signed = |n: u64| i64::try_from(n).unwrap_or(i64::MAX);
-    Progress {
+    ProgressStatus {
         files_generated: signed(generator.files),
         files_compressed: signed(compressor.files),
         files_restored: signed(decompressor.files),

@@ -1,113 +1,85 @@
-//! Queues at SQS and the stream at Kinesis. Everything made here carries the pipeline's UID as a tag from the moment it
-//! exists; nothing without it is ever changed or deleted. What was answered in error is put into words for the pipeline's owner.
-
-mod queues;
-mod stream;
-mod words;
+//! Queues at SQS and the stream at Kinesis, by the provisioning that `streampress setup` has too. Everything made here carries
+//! the pipeline's UID as a tag from the moment it exists; nothing without it is ever changed or deleted. What AWS answered in
+//! error becomes a reason and a sentence for the pipeline's owner.
 
 use std::collections::HashMap;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 use std::time::Duration;
 
 use async_trait::async_trait;
-use aws_config::retry::RetryConfig;
-use aws_config::timeout::TimeoutConfig;
-use aws_config::{BehaviorVersion, Region};
-use aws_sdk_kinesis::types::StreamStatus;
-use aws_smithy_http_client::tls;
+use parking_lot::Mutex;
 use streampress_crds::api::pipeline::{DeletionPolicy, TransportPolicy};
 use streampress_crds::api::status::TransportStatus;
+use streampress_transport::aws::provision::{
+    self, NotOwned, Outcome, ProvisionError, ProvisionPlan,
+};
+use streampress_transport::aws::{AwsCredentials, AwsOptions, CallLimits, ServiceError};
+use streampress_transport::{Depth, aws};
 use tokio::time::sleep;
 
-use super::{Credentials, Depth, Depths, OWNER_TAG, PIPELINE_TAG, Plan, Provisioner, rules};
+use super::{Depths, OWNER_TAG, PIPELINE_TAG, Plan, Provisioner, rules};
 use crate::decide::status::Trouble;
 
-/// What one request may take; the desk bounds the whole.
-const ATTEMPT: Duration = Duration::from_secs(8);
+/// Shorter than the worker's: the manager bounds the whole, and an endpoint that hangs blocks others of its kind.
+const CALLS: CallLimits = CallLimits {
+    connect_timeout: Duration::from_secs(3),
+    attempt_timeout: Duration::from_secs(8),
+    attempts: 3,
+};
 
-/// Between two looks at queues that are to be deleted when empty: SQS counts roughly and late, a minute at times, but
-/// nothing is in the way of a pipeline's end for longer.
-const COUNTED_LATE: Duration = Duration::from_secs(5);
+/// Between two counts of queues that are to be deleted when empty. SQS counts approximately and up to a minute late, but
+/// a pipeline's end does not wait that long.
+const COUNT_AGAIN_AFTER: Duration = Duration::from_secs(5);
 
-/// Clients kept; beyond, all are made anew.
-const MOST_CLIENTS: usize = 256;
+/// The most clients that are kept; beyond, all are made anew.
+const MAX_CLIENTS: usize = 256;
 
-/// AWS, or what stands in for it. Clients are shared by pipelines that use the same place with the same keys.
+/// AWS, or an emulator. Clients are shared by pipelines of the same region, endpoint and credentials.
 #[derive(Default)]
 pub struct Aws {
-    clients: Mutex<HashMap<Place, Arc<Clients>>>,
+    clients: Mutex<HashMap<AwsOptions, Arc<Client>>>,
 }
 
-#[derive(PartialEq, Eq, Hash)]
-struct Place {
-    region: String,
-    endpoint: Option<String>,
-    credentials: Option<Credentials>,
+/// The clients of some pipelines.
+struct Client {
+    aws: aws::Aws,
+    /// Queues' URLs, by name: depths are read every few seconds.
+    urls: Mutex<HashMap<String, String>>,
 }
 
 impl Aws {
-    async fn clients(&self, plan: &Plan, credentials: Option<&Credentials>) -> Arc<Clients> {
-        let place = Place {
-            region: plan.region.clone(),
+    async fn client(&self, plan: &Plan, credentials: Option<&AwsCredentials>) -> Arc<Client> {
+        let options = AwsOptions {
+            region: Some(plan.region.clone()),
             endpoint: plan.endpoint.clone(),
             credentials: credentials.cloned(),
+            calls: CALLS,
         };
-        let known = |kept: &HashMap<Place, Arc<Clients>>| kept.get(&place).cloned();
-        if let Some(clients) = known(&self.clients.lock().unwrap_or_else(PoisonError::into_inner)) {
-            return clients;
+        if let Some(client) = self.clients.lock().get(&options) {
+            return Arc::clone(client);
         }
-        let clients = Arc::new(Clients::of(plan, credentials).await);
-        let mut kept = self.clients.lock().unwrap_or_else(PoisonError::into_inner);
-        if kept.len() >= MOST_CLIENTS {
-            kept.clear();
+        let client = Arc::new(Client {
+            aws: aws::Aws::connect(&options).await,
+            urls: Mutex::default(),
+        });
+        let mut clients = self.clients.lock();
+        if clients.len() >= MAX_CLIENTS {
+            clients.clear();
         }
-        kept.insert(place, Arc::clone(&clients));
-        clients
+        clients.insert(options, Arc::clone(&client));
+        client
     }
 }
 
-/// The clients for one pipeline.
-struct Clients {
-    sqs: aws_sdk_sqs::Client,
-    kinesis: aws_sdk_kinesis::Client,
-    /// Queues' addresses, by name.
-    addresses: Mutex<HashMap<String, String>>,
-}
-
-impl Clients {
-    async fn of(plan: &Plan, credentials: Option<&Credentials>) -> Self {
-        let http = aws_smithy_http_client::Builder::new()
-            .tls_provider(tls::Provider::Rustls(
-                tls::rustls_provider::CryptoMode::Ring,
-            ))
-            .build_https();
-        let timeouts = TimeoutConfig::builder()
-            .connect_timeout(Duration::from_secs(3))
-            .operation_attempt_timeout(ATTEMPT)
-            .build();
-        let mut loader = aws_config::defaults(BehaviorVersion::latest())
-            .http_client(http)
-            .timeout_config(timeouts)
-            .retry_config(RetryConfig::standard().with_max_attempts(3))
-            .region(Region::new(plan.region.clone()));
-        if let Some(endpoint) = &plan.endpoint {
-            loader = loader.endpoint_url(endpoint);
-        }
-        if let Some(keys) = credentials {
-            loader = loader.credentials_provider(aws_sdk_sqs::config::Credentials::new(
-                &keys.access_key_id,
-                &keys.secret_access_key,
-                keys.session_token.clone(),
-                None,
-                "the pipeline's Secret",
-            ));
-        }
-        let sdk = loader.load().await;
-        Self {
-            sqs: aws_sdk_sqs::Client::new(&sdk),
-            kinesis: aws_sdk_kinesis::Client::new(&sdk),
-            addresses: Mutex::default(),
-        }
+/// The plan of a pipeline with policy `Create`: what another owner made is refused. A stream that is being resharded can be
+/// used, so that is not waited for. Emulators keep no keys.
+pub fn provision_plan(plan: &Plan) -> ProvisionPlan {
+    ProvisionPlan {
+        tags: [(PIPELINE_TAG.to_owned(), plan.pipeline())].into(),
+        encrypted: plan.endpoint.is_none(),
+        not_owned: NotOwned::Refuse,
+        wait_for_shards: false,
+        ..ProvisionPlan::new(plan.parts.clone(), (OWNER_TAG, &plan.uid))
     }
 }
 
@@ -116,24 +88,20 @@ impl Provisioner for Aws {
     async fn provide(
         &self,
         plan: &Plan,
-        credentials: Option<&Credentials>,
+        credentials: Option<&AwsCredentials>,
     ) -> Result<TransportStatus, Trouble> {
-        let clients = self.clients(plan, credentials).await;
+        let client = self.client(plan, credentials).await;
         match plan.policy {
-            TransportPolicy::Create => clients.create(plan).await,
-            TransportPolicy::Adopt => clients.adopt(plan).await,
+            TransportPolicy::Create => client.create(plan).await,
+            TransportPolicy::Adopt => client.adopt(plan).await,
         }
     }
 
-    async fn depths(&self, plan: &Plan, credentials: Option<&Credentials>) -> Depths {
-        let clients = self.clients(plan, credentials).await;
-        let parts = &plan.parts;
-        let (files, chunks, files_dead, chunks_dead) = futures::join!(
-            clients.depth(&parts.files_queue.name),
-            clients.depth(&parts.chunks_queue.name),
-            clients.depth(&parts.files_queue.dead_letter_name),
-            clients.depth(&parts.chunks_queue.dead_letter_name),
-        );
+    async fn depths(&self, plan: &Plan, credentials: Option<&AwsCredentials>) -> Depths {
+        let client = self.client(plan, credentials).await;
+        let [files, files_dead, chunks, chunks_dead] = plan.queues().map(|name| client.depth(name));
+        let (files, files_dead, chunks, chunks_dead) =
+            futures::join!(files, files_dead, chunks, chunks_dead);
         Depths {
             files,
             chunks,
@@ -147,85 +115,195 @@ impl Provisioner for Aws {
         &self,
         plan: &Plan,
         policy: DeletionPolicy,
-        credentials: Option<&Credentials>,
+        credentials: Option<&AwsCredentials>,
     ) -> Result<Vec<String>, Trouble> {
         if let Some(left) = rules::kept(plan, policy) {
             return Ok(left);
         }
-        let clients = self.clients(plan, credentials).await;
+        let client = self.client(plan, credentials).await;
         if policy == DeletionPolicy::WhenEmpty {
-            let mut waiting = clients.waiting(plan).await?;
+            let mut waiting = client.waiting(plan).await?;
             if !waiting.is_empty() && rules::filled(plan, &waiting).is_none() {
-                sleep(COUNTED_LATE).await;
-                waiting = clients.waiting(plan).await?;
+                sleep(COUNT_AGAIN_AFTER).await;
+                waiting = client.waiting(plan).await?;
             }
             if let Some(left) = rules::filled(plan, &waiting) {
                 return Ok(left);
             }
         }
-        let mut left = Vec::new();
-        for name in plan.queues() {
-            left.extend(clients.remove_queue(plan, name).await?);
-        }
-        left.extend(clients.remove_stream(plan, &plan.parts.stream.name).await?);
-        Ok(left)
+        client.forget_urls(plan);
+        let outcomes = provision::delete(&client.aws, &provision_plan(plan)).await;
+        let outcomes = outcomes.map_err(trouble)?;
+        let names = plan.queues().into_iter().chain([&*plan.parts.stream.name]);
+        Ok(names
+            .zip(outcomes)
+            .filter(|(_, it)| it.outcome == Outcome::NotOwned)
+            .map(|(name, _)| rules::untagged(name))
+            .collect())
     }
 }
 
-impl Clients {
+impl Client {
     async fn create(&self, plan: &Plan) -> Result<TransportStatus, Trouble> {
-        let parts = &plan.parts;
-        // The stream takes longest to come up: it is asked for first and waited for last.
-        self.begin_stream(plan, &parts.stream).await?;
-        let files_queue_url = self.queue(plan, &parts.files_queue).await?;
-        let chunks_queue_url = self.queue(plan, &parts.chunks_queue).await?;
-        let stream_arn = self.stream(plan, &parts.stream).await?;
+        let provisioned = provision::create(&self.aws, &provision_plan(plan)).await;
+        let provisioned = provisioned.map_err(trouble)?;
         Ok(TransportStatus {
-            files_queue_url: Some(files_queue_url),
-            chunks_queue_url: Some(chunks_queue_url),
-            stream_arn: Some(stream_arn),
+            files_queue_url: Some(provisioned.files_queue_url),
+            chunks_queue_url: Some(provisioned.chunks_queue_url),
+            stream_arn: Some(provisioned.stream_arn),
         })
     }
 
     async fn adopt(&self, plan: &Plan) -> Result<TransportStatus, Trouble> {
         let mut found = Vec::new();
         for name in plan.queues() {
-            found.push(self.described(name).await?);
+            let queue = provision::existing_queue(&self.aws, name).await;
+            found.push(queue.map_err(trouble)?);
         }
         let name = &plan.parts.stream.name;
-        let stream = self.find_stream(name).await?;
-        let attributes = [0, 1, 2, 3].map(|queue| found[queue].as_ref().map(|(_, there)| there));
-        rules::adoptable(plan, attributes, stream.is_some())?;
-        // A stream that is being resharded can be used meanwhile.
-        let usable = [StreamStatus::Active, StreamStatus::Updating];
-        let stream_arn = match stream {
-            Some(stream) if usable.contains(stream.stream_status()) => stream.stream_arn,
-            _ => self.stream_once(name, &usable).await?.stream_arn,
-        };
-        let url = |queue: usize| found[queue].as_ref().map(|(url, _)| url.clone());
+        let has_stream = provision::stream_exists(&self.aws, name).await;
+        let attributes = [0, 1, 2, 3].map(|queue: usize| Some(&found[queue].as_ref()?.attributes));
+        rules::adoptable(plan, attributes, has_stream.map_err(trouble)?)?;
+        let stream_arn = provision::usable_stream(&self.aws, name).await;
+        let url = |queue: usize| Some(found[queue].as_ref()?.url.clone());
         Ok(TransportStatus {
             files_queue_url: url(0),
             chunks_queue_url: url(2),
-            stream_arn: Some(stream_arn),
+            stream_arn: Some(stream_arn.map_err(trouble)?),
         })
     }
 
-    /// How much waits in each queue that is there; nothing where that cannot be read.
+    /// How many messages each existing queue holds; `None` where that cannot be read.
     async fn waiting<'a>(&self, plan: &'a Plan) -> Result<Vec<(&'a str, Option<u64>)>, Trouble> {
         let mut waiting = Vec::new();
         for name in plan.queues() {
-            if let Some(url) = self.find_queue(name).await? {
-                let depth = self.depth_of(&url).await;
+            let url = provision::find_queue(&self.aws, name).await;
+            if let Some(url) = url.map_err(trouble)? {
+                let depth = self.aws.queue_depth(&url).await.ok();
                 waiting.push((name, depth.map(Depth::total)));
             }
         }
         Ok(waiting)
     }
+
+    fn forget_urls(&self, plan: &Plan) {
+        let mut urls = self.urls.lock();
+        for name in plan.queues() {
+            urls.remove(name);
+        }
+    }
+
+    /// The queue's URL is remembered for as long as it holds.
+    async fn depth(&self, name: &str) -> Option<Depth> {
+        let known = self.urls.lock().get(name).cloned();
+        let url = match known {
+            Some(url) => url,
+            None => provision::find_queue(&self.aws, name).await.ok()??,
+        };
+        let depth = self.aws.queue_depth(&url).await.ok();
+        match depth {
+            Some(_) => self.urls.lock().insert(name.to_owned(), url),
+            None => self.urls.lock().remove(name),
+        };
+        depth
+    }
 }
 
-fn tags(plan: &Plan) -> HashMap<String, String> {
-    HashMap::from([
-        (OWNER_TAG.to_owned(), plan.uid.clone()),
-        (PIPELINE_TAG.to_owned(), plan.pipeline()),
-    ])
+/// In the same words at every attempt, so that a condition changes only when the cause does.
+fn trouble(error: ProvisionError) -> Trouble {
+    let passing = |reason: &str, message: String| Trouble {
+        reason: reason.into(),
+        message,
+        lasting: false,
+    };
+    match error {
+        ProvisionError::Call {
+            step,
+            permission,
+            error,
+        } => {
+            let (reason, way_out) = way_out(&error, permission);
+            let step = format!("{}{}", step[..1].to_uppercase(), &step[1..]);
+            let said = error.to_string();
+            let said = said.trim_end_matches('.');
+            passing(reason, format!("{step} failed: {said}. {way_out}"))
+        }
+        ProvisionError::NotOwned { name, tags } => {
+            rules::not_ours(&name, tags.get(PIPELINE_TAG).map(String::as_str))
+        }
+        ProvisionError::InTransition { what } => {
+            let what = format!("{}{}", what[..1].to_uppercase(), &what[1..]);
+            passing("TransportFailed", format!("{what}; trying again."))
+        }
+        ProvisionError::Unusable { why } => {
+            passing("TransportFailed", format!("AWS answered oddly: {why}."))
+        }
+    }
+}
+
+fn way_out(error: &ServiceError, permission: &str) -> (&'static str, String) {
+    if error.is_denied() {
+        (
+            "AccessDenied",
+            format!(
+                "Give the identity of spec.aws the permission {permission}; the README has all that it needs."
+            ),
+        )
+    } else if error.is_unauthenticated() {
+        (
+            "AccessDenied",
+            "AWS does not know these keys: correct the Secret of spec.aws.credentialsSecretRef, or the operator's own identity.".into(),
+        )
+    } else if error.is_unanswered() {
+        (
+            "EndpointUnreachable",
+            "See spec.aws.endpointURL and region; trying again.".into(),
+        )
+    } else {
+        ("TransportFailed", "Trying again.".into())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn refused(code: &str, message: &str) -> ProvisionError {
+        ProvisionError::Call {
+            step: "looking for the queue a.fifo".into(),
+            permission: "sqs:GetQueueUrl",
+            error: ServiceError {
+                code: code.into(),
+                message: message.into(),
+            },
+        }
+    }
+
+    #[test]
+    fn a_refusal_is_named_with_its_step_its_cause_and_the_permission() {
+        let trouble = trouble(refused(
+            "AccessDenied",
+            "not authorized to perform: sqs:GetQueueUrl",
+        ));
+        assert_eq!((&*trouble.reason, trouble.lasting), ("AccessDenied", false));
+        assert!(
+            trouble.message.starts_with(
+                "Looking for the queue a.fifo failed: AccessDenied: not authorized to perform: sqs:GetQueueUrl. Give"
+            ),
+            "{}",
+            trouble.message
+        );
+    }
+
+    #[test]
+    fn each_kind_of_failure_has_its_reason() {
+        for (code, reason) in [
+            ("AccessDeniedException", "AccessDenied"),
+            ("SignatureDoesNotMatch", "AccessDenied"),
+            ("", "EndpointUnreachable"),
+            ("ServiceUnavailable", "TransportFailed"),
+        ] {
+            assert_eq!(trouble(refused(code, "said")).reason, reason, "{code}");
+        }
+    }
 }

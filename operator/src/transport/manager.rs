@@ -14,7 +14,9 @@ use tokio::time::{Instant, sleep, timeout};
 use tokio_util::task::AbortOnDropHandle;
 use tracing::{info, warn};
 
-use super::{Credentials, Depths, Plan, Provisioner};
+use streampress_transport::aws::AwsCredentials;
+
+use super::{Depths, Plan, Provisioner, credentials_of};
 use crate::decide::status::{TransportView, Trouble};
 
 /// The first pause after a failure; it doubles from one to the next.
@@ -230,7 +232,7 @@ impl Inner {
     }
 
     /// The identity to use. Without a Secret it is the operator's own, and that goes only where it was allowed to.
-    async fn credentials(&self, plan: &Plan) -> Result<Option<Credentials>, Trouble> {
+    async fn credentials(&self, plan: &Plan) -> Result<Option<AwsCredentials>, Trouble> {
         let Some(name) = &plan.secret else {
             let allowed = plan.endpoint.as_ref().is_none_or(|endpoint| {
                 self.options
@@ -271,7 +273,7 @@ impl Inner {
             .into_iter()
             .map(|(key, bytes)| (key, bytes.0))
             .collect();
-        Credentials::of(&data).map(Some).map_err(bad)
+        credentials_of(&data).map(Some).map_err(bad)
     }
 
     async fn provide(
@@ -279,7 +281,7 @@ impl Inner {
         plan: &Plan,
     ) -> Result<
         (
-            Option<Credentials>,
+            Option<AwsCredentials>,
             streampress_crds::api::status::TransportStatus,
         ),
         Trouble,
@@ -368,7 +370,7 @@ async fn keep(inner: Arc<Inner>, plan: Arc<Plan>) {
 async fn look(
     inner: &Inner,
     plan: &Plan,
-    credentials: Option<&Credentials>,
+    credentials: Option<&AwsCredentials>,
     view: TransportView,
     quiet: &mut u32,
 ) -> bool {
@@ -463,12 +465,12 @@ mod tests {
     use std::sync::atomic::{AtomicU64, Ordering};
 
     use async_trait::async_trait;
+    use streampress_crds::CheckedPipeline;
     use streampress_crds::api::pipeline::CompressionPipeline;
     use streampress_crds::api::status::TransportStatus;
-    use streampress_crds::settings::resolve_in_cluster;
 
     use super::*;
-    use crate::transport::Depth;
+    use streampress_transport::Depth;
 
     /// Makes everything; answers about depths by what the endpoint is called.
     #[derive(Default)]
@@ -482,7 +484,7 @@ mod tests {
         async fn provide(
             &self,
             plan: &Plan,
-            _: Option<&Credentials>,
+            _: Option<&AwsCredentials>,
         ) -> Result<TransportStatus, Trouble> {
             if plan.endpoint.as_deref() == Some("http://dead") {
                 std::future::pending::<()>().await;
@@ -491,7 +493,7 @@ mod tests {
             Ok(TransportStatus::default())
         }
 
-        async fn depths(&self, plan: &Plan, _: Option<&Credentials>) -> Depths {
+        async fn depths(&self, plan: &Plan, _: Option<&AwsCredentials>) -> Depths {
             let known = Some(Depth::default());
             match plan.endpoint.as_deref() {
                 Some("http://dumb") => Depths::default(),
@@ -511,7 +513,7 @@ mod tests {
             &self,
             plan: &Plan,
             _: DeletionPolicy,
-            _: Option<&Credentials>,
+            _: Option<&AwsCredentials>,
         ) -> Result<Vec<String>, Trouble> {
             if plan.endpoint.as_deref() == Some("http://dead") {
                 std::future::pending::<()>().await;
@@ -579,8 +581,8 @@ mod tests {
             "spec": {"aws": {"endpointURL": endpoint}, "volume": {"persistentVolumeClaim": {"claimName": "files"}}},
         }))
         .expect("a pipeline");
-        let resolved = resolve_in_cluster(&pipeline).expect("valid");
-        Plan::of(&pipeline, &resolved)
+        let checked = CheckedPipeline::in_cluster(pipeline).expect("valid");
+        Plan::of(checked.pipeline(), checked.resolved())
     }
 
     #[tokio::test(start_paused = true)]

@@ -8,7 +8,10 @@ use streampress_crds::api::pipeline::{DeletionPolicy, TransportPolicy};
 use streampress_crds::api::status::TransportStatus;
 use streampress_crds::queue_check::RedrivePolicy;
 
-use super::{Credentials, Depth, Depths, Plan, Provisioner, rules};
+use streampress_transport::Depth;
+use streampress_transport::aws::AwsCredentials;
+
+use super::{Depths, Plan, Provisioner, rules};
 use crate::decide::status::Trouble;
 
 /// The world of one test.
@@ -179,7 +182,7 @@ impl Provisioner for Memory {
     async fn provide(
         &self,
         plan: &Plan,
-        _: Option<&Credentials>,
+        _: Option<&AwsCredentials>,
     ) -> Result<TransportStatus, Trouble> {
         self.answer().await;
         let mut state = self.state();
@@ -198,7 +201,7 @@ impl Provisioner for Memory {
         })
     }
 
-    async fn depths(&self, plan: &Plan, _: Option<&Credentials>) -> Depths {
+    async fn depths(&self, plan: &Plan, _: Option<&AwsCredentials>) -> Depths {
         self.answer().await;
         let state = self.state();
         let depth = |name| {
@@ -221,7 +224,7 @@ impl Provisioner for Memory {
         &self,
         plan: &Plan,
         policy: DeletionPolicy,
-        _: Option<&Credentials>,
+        _: Option<&AwsCredentials>,
     ) -> Result<Vec<String>, Trouble> {
         self.answer().await;
         if let Some(left) = rules::kept(plan, policy) {

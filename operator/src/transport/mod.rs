@@ -7,14 +7,15 @@ pub mod memory;
 mod rules;
 
 use std::collections::BTreeMap;
-use std::fmt;
 
 use async_trait::async_trait;
 use streampress_crds::api::pipeline::{
     AutoscalingMode, CompressionPipeline, DeletionPolicy, TransportPolicy,
 };
 use streampress_crds::api::status::TransportStatus;
-use streampress_crds::settings::{CompressorTransport, Resolved};
+use streampress_crds::settings::{Resolved, TransportSettings};
+use streampress_transport::Depth;
+use streampress_transport::aws::AwsCredentials;
 
 use crate::decide::status::Trouble;
 
@@ -23,26 +24,6 @@ use crate::decide::status::Trouble;
 pub const OWNER_TAG: &str = "streampress.dev/uid";
 /// For people: `namespace/name` of the pipeline.
 pub const PIPELINE_TAG: &str = "streampress.dev/pipeline";
-
-/// How much waits in a queue.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Depth {
-    /// Can be received.
-    pub visible: u64,
-    /// In somebody's hands.
-    pub in_flight: u64,
-    /// Not yet visible.
-    pub delayed: u64,
-}
-
-impl Depth {
-    /// All messages that are not yet done.
-    pub fn total(self) -> u64 {
-        self.visible
-            .saturating_add(self.in_flight)
-            .saturating_add(self.delayed)
-    }
-}
 
 /// What waits in a pipeline's queues; what could not be read is nothing, never zero.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -75,7 +56,7 @@ pub struct Plan {
     /// A first message must be seen within seconds: somebody scales by it.
     pub eager: bool,
     /// Names and settings of queues and stream.
-    pub parts: CompressorTransport,
+    pub parts: TransportSettings,
 }
 
 impl Plan {
@@ -97,7 +78,7 @@ impl Plan {
             eager: [&spec.compressor, &spec.decompressor]
                 .iter()
                 .any(|worker| worker.autoscaling.mode == AutoscalingMode::Internal),
-            parts: resolved.compressor.transport.clone(),
+            parts: resolved.transport.clone(),
         }
     }
 
@@ -118,41 +99,12 @@ impl Plan {
     }
 }
 
-/// Keys of an AWS identity, out of a pipeline's Secret.
-#[derive(Clone, PartialEq, Eq, Hash)]
-pub struct Credentials {
-    /// AWS_ACCESS_KEY_ID.
-    pub access_key_id: String,
-    /// AWS_SECRET_ACCESS_KEY.
-    pub secret_access_key: String,
-    /// AWS_SESSION_TOKEN.
-    pub session_token: Option<String>,
-}
-
-impl fmt::Debug for Credentials {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("Credentials(…)")
-    }
-}
-
-impl Credentials {
-    /// Reads a Secret's data; the error names the key that is missing.
-    pub fn of(data: &BTreeMap<String, Vec<u8>>) -> Result<Self, String> {
-        let text = |key: &str| {
-            data.get(key)
-                .and_then(|bytes| String::from_utf8(bytes.clone()).ok())
-        };
-        let need = |key: &str| {
-            text(key)
-                .filter(|text| !text.is_empty())
-                .ok_or_else(|| format!("it has no {key}"))
-        };
-        Ok(Credentials {
-            access_key_id: need("AWS_ACCESS_KEY_ID")?,
-            secret_access_key: need("AWS_SECRET_ACCESS_KEY")?,
-            session_token: text("AWS_SESSION_TOKEN").filter(|text| !text.is_empty()),
-        })
-    }
+/// Credentials out of a pipeline's Secret; the error names the key that is missing.
+pub fn credentials_of(data: &BTreeMap<String, Vec<u8>>) -> Result<AwsCredentials, String> {
+    AwsCredentials::from_variables(|key| {
+        let bytes = data.get(key)?;
+        String::from_utf8(bytes.clone()).ok()
+    })
 }
 
 /// Whoever makes, looks at and deletes queues and streams.
@@ -167,15 +119,15 @@ pub trait Provisioner: Send + Sync {
     async fn provide(
         &self,
         plan: &Plan,
-        credentials: Option<&Credentials>,
+        credentials: Option<&AwsCredentials>,
     ) -> Result<TransportStatus, Trouble>;
     /// Reads how much waits.
-    async fn depths(&self, plan: &Plan, credentials: Option<&Credentials>) -> Depths;
+    async fn depths(&self, plan: &Plan, credentials: Option<&AwsCredentials>) -> Depths;
     /// Deletes what is this pipeline's, as the policy says. Gives what was left behind, a sentence each.
     async fn remove(
         &self,
         plan: &Plan,
         policy: DeletionPolicy,
-        credentials: Option<&Credentials>,
+        credentials: Option<&AwsCredentials>,
     ) -> Result<Vec<String>, Trouble>;
 }

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use streampress_crds::api::pipeline::{DeletionPolicy, TransportPolicy};
-use streampress_crds::queue_check::misfits;
+use streampress_crds::queue_check::mismatches;
 
 use super::Plan;
 use crate::decide::status::Trouble;
@@ -41,14 +41,9 @@ pub(super) fn adoptable(
     ] {
         let nothing = Attributes::new();
         let there = there.unwrap_or(&nothing);
-        for misfit in misfits(
-            &queue.dead_letter_name,
-            queue.max_receive_count,
-            there,
-            dead,
-        ) {
-            if misfit.fatal {
-                unfit.push(format!("{}: {}", queue.name, misfit.problem));
+        for mismatch in mismatches(queue, there, dead) {
+            if mismatch.fatal {
+                unfit.push(format!("{}: {}", mismatch.resource, mismatch.problem));
             }
         }
     }

@@ -4,7 +4,8 @@ use streampress_crds::api::pipeline::DeletionPolicy;
 use streampress_crds::api::status::TransportStatus;
 use streampress_crds::queue_check::RedrivePolicy;
 use streampress_operator::decide::status::Trouble;
-use streampress_operator::transport::{Depth, Depths, Plan};
+use streampress_operator::transport::{Depths, Plan};
+use streampress_transport::Depth;
 
 use crate::sides::{OTHERS, OURS, Part, Side, keys, names};
 

@@ -4,6 +4,7 @@
 mod aws;
 mod contract;
 mod sides;
+mod ways;
 
 use sides::{AwsSide, MemorySide};
 

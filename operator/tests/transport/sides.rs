@@ -4,12 +4,13 @@ use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use serde_json::{Map, Value, json};
+use streampress_crds::CheckedPipeline;
 use streampress_crds::api::pipeline::{CompressionPipeline, TransportPolicy};
-use streampress_crds::settings::resolve_in_cluster;
 use streampress_operator::transport::aws::Aws;
 use streampress_operator::transport::memory::Memory;
-use streampress_operator::transport::{Credentials, OWNER_TAG, Plan, Provisioner};
+use streampress_operator::transport::{OWNER_TAG, Plan, Provisioner};
 use streampress_tests::fake_aws::{FakeAws, Options, sqs};
+use streampress_transport::aws::AwsCredentials;
 
 /// The pipeline of these tests, and another of the same name at another time, whose queues have other names.
 pub const OURS: &str = "uid-1";
@@ -65,7 +66,8 @@ pub trait Side {
             },
         }))
         .unwrap();
-        Plan::of(&pipeline, &resolve_in_cluster(&pipeline).unwrap())
+        let checked = CheckedPipeline::in_cluster(pipeline).unwrap();
+        Plan::of(checked.pipeline(), checked.resolved())
     }
 
     /// The same names, to be adopted.
@@ -106,12 +108,8 @@ pub fn names(plan: &Plan) -> Vec<String> {
 }
 
 /// Keys that the stand-in takes.
-pub fn keys() -> Credentials {
-    Credentials {
-        access_key_id: "test".into(),
-        secret_access_key: "test".into(),
-        session_token: None,
-    }
+pub fn keys() -> AwsCredentials {
+    AwsCredentials::new("test", "test")
 }
 
 #[derive(Default)]

@@ -1,4 +1,4 @@
-//! How fast files are made, per example schema and format: `cargo bench -p streampress --bench generator`.
+//! How fast files are made, by example schema and format: `cargo bench -p streampress-generator`.
 
 use criterion::{BenchmarkId, Criterion, Throughput, criterion_group, criterion_main};
 use streampress_generator::{FileFormat, Generator, GeneratorOptions, Schema};

@@ -1,29 +1,38 @@
-//! The time inside the records: it advances with the record's position, never with the real clock.
+//! The time inside the records. It advances with a record's position, never with the real clock.
 
-use super::reader::Reader;
-use super::schema::SchemaError;
-use super::text::padded;
+use jiff::SignedDuration;
+use jiff::civil::Date;
 
-/// 9999-12-31T23:59:59.999Z: years beyond have five digits, which few programs read.
+use crate::error::SchemaError;
+use crate::reader::ObjectReader;
+use crate::text::padded;
+
+/// 9999-12-31T23:59:59.999Z: later years have five digits, which few programs read.
 const MAX_MILLIS: u64 = 253_402_300_799_999;
 
 /// 2026-01-05T09:30:00Z, a Monday morning.
 const DEFAULT_START: &str = "2026-01-05T09:30:00Z";
 
+/// The day that times are counted from.
+const EPOCH: Date = Date::constant(1970, 1, 1);
+
+/// The longest step between two records: a year.
+pub(crate) const MAX_STEP_MILLIS: i64 = 366 * 86_400_000;
+
 /// How the time of a record follows from its position.
 #[derive(Debug, Clone)]
-pub(super) struct Clock {
+pub(crate) struct RecordClock {
     start_millis: u64,
     step_millis: u64,
     /// Records that share one step, such as one bar of every company.
     every: u64,
-    /// Share of the step by which a record may come late.
+    /// The largest part of a step by which a record may be late.
     jitter: f64,
 }
 
 /// How a time is written.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum TimeFormat {
+pub(crate) enum TimeFormat {
     /// `2026-01-05T09:30:00.000Z`
     Rfc3339,
     /// `2026-01-05 09:30:00`
@@ -41,7 +50,7 @@ pub(super) enum TimeFormat {
 }
 
 impl TimeFormat {
-    pub(super) const NAMES: [(&'static str, Self); 7] = [
+    pub(crate) const NAMES: [(&'static str, Self); 7] = [
         ("rfc3339", Self::Rfc3339),
         ("datetime", Self::DateTime),
         ("date", Self::Date),
@@ -52,8 +61,8 @@ impl TimeFormat {
     ];
 }
 
-impl Clock {
-    pub(super) fn read(mut reader: Reader<'_>) -> Result<Self, SchemaError> {
+impl RecordClock {
+    pub(crate) fn read(mut reader: ObjectReader<'_>) -> Result<Self, SchemaError> {
         let start = reader.text("start")?.unwrap_or(DEFAULT_START);
         let parsed: Option<jiff::Timestamp> = start.parse().ok();
         let millis = parsed.and_then(|time| u64::try_from(time.as_millisecond()).ok());
@@ -61,8 +70,7 @@ impl Clock {
             let problem = format!("{start:?} is not a time since 1970");
             reader.error("start", problem, &format!("write it like {DEFAULT_START}"))
         })?;
-        let year_millis = 366 * 86_400_000;
-        let step = reader.integer_in("stepMillis", 0, year_millis)?;
+        let step = reader.integer_in("stepMillis", 0, MAX_STEP_MILLIS)?;
         let every = reader.count_in("every", 1, 1_000_000)?;
         let jitter = reader.number_in("jitter", 0.0, 1.0)?;
         reader.finish()?;
@@ -75,44 +83,46 @@ impl Clock {
     }
 
     /// Milliseconds since 1970 of the record at `position`; `chance` is a random number below 1.
-    pub(super) fn at(&self, position: u64, chance: f64) -> u64 {
+    pub(crate) fn at(&self, position: u64, chance: f64) -> u64 {
         let steps = position / self.every;
         let late = (self.step_millis as f64 * self.jitter * chance) as u64;
         let since = steps.saturating_mul(self.step_millis).saturating_add(late);
-        // After the year 9999 time starts over rather than becoming unreadable.
+        // After the year 9999, time starts again at the beginning.
         self.start_millis + since % (MAX_MILLIS + 1 - self.start_millis)
     }
 }
 
-/// Writes a time. Numbers are written as digits.
-pub(super) fn write(out: &mut Vec<u8>, millis: u64, format: TimeFormat) {
+/// Writes a time, given in milliseconds since 1970.
+pub(crate) fn write(out: &mut Vec<u8>, millis: u64, format: TimeFormat) {
     match format {
         TimeFormat::Rfc3339 => {
-            date(out, millis);
+            write_date(out, millis);
             out.push(b'T');
-            time(out, millis);
+            write_time(out, millis);
             out.push(b'.');
             padded(out, millis % 1000, 3);
             out.push(b'Z');
         }
         TimeFormat::DateTime => {
-            date(out, millis);
+            write_date(out, millis);
             out.push(b' ');
-            time(out, millis);
+            write_time(out, millis);
         }
-        TimeFormat::Date => date(out, millis),
-        TimeFormat::Time => time(out, millis),
+        TimeFormat::Date => write_date(out, millis),
+        TimeFormat::Time => write_time(out, millis),
         TimeFormat::Clf => {
-            const MONTHS: &[u8; 36] = b"JanFebMarAprMayJunJulAugSepOctNovDec";
-            let (year, month, day) = civil(millis / 86_400_000);
-            two(out, day);
+            const MONTHS: [&str; 12] = [
+                "Jan", "Feb", "Mar", "Apr", "May", "Jun", "Jul", "Aug", "Sep", "Oct", "Nov", "Dec",
+            ];
+            let date = date(millis);
+            let month = usize::from(date.month().unsigned_abs()).saturating_sub(1);
+            write_two(out, date.day().unsigned_abs());
             out.push(b'/');
-            let name = 3 * (month as usize - 1);
-            out.extend_from_slice(&MONTHS[name..name + 3]);
+            out.extend_from_slice(MONTHS.get(month).copied().unwrap_or_default().as_bytes());
             out.push(b'/');
-            padded(out, year, 4);
+            padded(out, u64::from(date.year().unsigned_abs()), 4);
             out.push(b':');
-            time(out, millis);
+            write_time(out, millis);
             out.extend_from_slice(b" +0000");
         }
         TimeFormat::Unix => padded(out, millis / 1000, 1),
@@ -120,44 +130,34 @@ pub(super) fn write(out: &mut Vec<u8>, millis: u64, format: TimeFormat) {
     }
 }
 
-fn date(out: &mut Vec<u8>, millis: u64) {
-    let (year, month, day) = civil(millis / 86_400_000);
-    padded(out, year, 4);
-    out.push(b'-');
-    two(out, month);
-    out.push(b'-');
-    two(out, day);
+/// The date in UTC. By day numbers: `jiff::Timestamp` ends a day before the year 9999 does.
+fn date(millis: u64) -> Date {
+    let days = i64::try_from(millis / 86_400_000).unwrap_or(i64::MAX);
+    EPOCH.saturating_add(SignedDuration::from_hours(days.saturating_mul(24)))
 }
 
-fn time(out: &mut Vec<u8>, millis: u64) {
+fn write_date(out: &mut Vec<u8>, millis: u64) {
+    let date = date(millis);
+    padded(out, u64::from(date.year().unsigned_abs()), 4);
+    out.push(b'-');
+    write_two(out, date.month().unsigned_abs());
+    out.push(b'-');
+    write_two(out, date.day().unsigned_abs());
+}
+
+fn write_time(out: &mut Vec<u8>, millis: u64) {
     let second = millis / 1000 % 86_400;
-    two(out, second / 3600);
+    write_two(out, (second / 3600) as u8);
     out.push(b':');
-    two(out, second / 60 % 60);
+    write_two(out, (second / 60 % 60) as u8);
     out.push(b':');
-    two(out, second % 60);
+    write_two(out, (second % 60) as u8);
 }
 
-fn two(out: &mut Vec<u8>, value: u64) {
-    out.push(b'0' + (value / 10 % 10) as u8);
-    out.push(b'0' + (value % 10) as u8);
-}
-
-/// Year, month and day of a day number since 1970, by Howard Hinnant's `civil_from_days`:
-/// years are counted from March, so that the leap day is the last of its year.
-fn civil(days: u64) -> (u64, u64, u64) {
-    let days = days + 719_468;
-    let (era, of_era) = (days / 146_097, days % 146_097);
-    let year_of_era = (of_era - of_era / 1460 + of_era / 36_524 - of_era / 146_096) / 365;
-    let day_of_year = of_era - (365 * year_of_era + year_of_era / 4 - year_of_era / 100);
-    let month = (5 * day_of_year + 2) / 153;
-    let day = day_of_year - (153 * month + 2) / 5 + 1;
-    let (month, next) = if month < 10 {
-        (month + 3, 0)
-    } else {
-        (month - 9, 1)
-    };
-    (year_of_era + era * 400 + next, month, day)
+/// Writes the two digits of a number below 100.
+fn write_two(out: &mut Vec<u8>, value: u8) {
+    out.push(b'0' + value / 10);
+    out.push(b'0' + value % 10);
 }
 
 #[cfg(test)]
@@ -165,7 +165,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn dates_agree_with_the_calendar_for_8000_years() -> Result<(), jiff::Error> {
+    fn a_time_is_written_as_jiff_writes_it_for_8000_years() -> Result<(), jiff::Error> {
         for day in (0..2_932_896).step_by(97) {
             let millis = day * 86_400_000 + 45_296_789;
             let mut ours = Vec::new();
@@ -196,8 +196,15 @@ mod tests {
     }
 
     #[test]
-    fn time_never_leaves_the_four_digit_years() -> Result<(), SchemaError> {
-        let clock = Clock::read(Reader::new("clock", &[]))?;
+    fn the_last_millisecond_of_the_year_9999_is_written() {
+        let mut out = Vec::new();
+        write(&mut out, MAX_MILLIS, TimeFormat::Rfc3339);
+        assert_eq!(String::from_utf8_lossy(&out), "9999-12-31T23:59:59.999Z");
+    }
+
+    #[test]
+    fn years_have_four_digits_for_every_position() -> Result<(), SchemaError> {
+        let clock = RecordClock::read(ObjectReader::new("clock", &[]))?;
         for position in [0, 1, u64::MAX / 2, u64::MAX] {
             assert!(clock.at(position, 0.9) <= MAX_MILLIS);
         }

@@ -1,93 +1,94 @@
-//! Draws single values as text. Everything here runs once per value of every record, so it
-//! writes straight into a buffer and allocates nothing.
+//! Draws single values as text. It runs once per value of every record, so it writes into a buffer and allocates nothing.
 
-use super::clock;
-use super::kinds::{Cell, Choice, Class, Kind, Part, Shape, Template, scale};
-use super::pools::WORDS;
-use super::random::Random;
-use super::text::{self, JsonStyle};
-use super::walk::{Tick, Walk};
+use crate::clock;
+use crate::kinds::{
+    Cell, Choice, Distribution, TemplatePart, TextClass, TextTemplate, ValueKind, scale,
+};
+use crate::pools::WORDS;
+use crate::random::Random;
+use crate::text::{self, JsonStyle};
+use crate::walk::{RandomWalk, Tick};
 
 /// The values of one record so far: their texts one after another, and where each begins.
 #[derive(Debug, Default)]
-pub(super) struct Values {
-    pub(super) text: Vec<u8>,
-    spans: Vec<Span>,
+pub(crate) struct RecordValues {
+    text: Vec<u8>,
+    spans: Vec<ValueSpan>,
 }
 
 #[derive(Debug, Clone, Copy)]
-struct Span {
+struct ValueSpan {
     start: usize,
     end: usize,
-    class: Class,
+    class: TextClass,
 }
 
-/// What values of a record have in common.
-pub(super) struct Moment<'a> {
-    pub(super) position: u64,
-    pub(super) millis: u64,
-    /// The row each table stands at.
-    pub(super) rows: &'a [usize],
+/// What the values of one record have in common.
+pub(crate) struct RecordContext<'a> {
+    pub(crate) position: u64,
+    pub(crate) millis: u64,
+    /// The row of each table.
+    pub(crate) rows: &'a [usize],
     /// Rows of cells, by table.
-    pub(super) tables: &'a [Vec<Vec<Cell>>],
-    pub(super) walks: &'a [Walk],
+    pub(crate) tables: &'a [Vec<Vec<Cell>>],
+    pub(crate) walks: &'a [RandomWalk],
     /// The tick of each walk.
-    pub(super) ticks: &'a [Tick],
-    pub(super) style: Style,
+    pub(crate) ticks: &'a [Tick],
+    pub(crate) style: ValueStyle,
 }
 
 /// What a format decides about values.
 #[derive(Debug, Clone, Copy)]
-pub(super) struct Style {
-    /// How lists are written, which are JSON in every format.
-    pub(super) json: JsonStyle,
-    /// Numbers lose trailing zeros, as programs print floats.
-    pub(super) short: bool,
+pub(crate) struct ValueStyle {
+    /// How lists are written: they are JSON in every format.
+    pub(crate) json: JsonStyle,
+    /// Whether numbers lose trailing zeros, as programs print floats.
+    pub(crate) short: bool,
 }
 
-impl Values {
-    pub(super) fn clear(&mut self) {
+impl RecordValues {
+    pub(crate) fn clear(&mut self) {
         self.text.clear();
         self.spans.clear();
     }
 
-    /// The text and class of one value.
-    pub(super) fn get(&self, leaf: usize) -> (&[u8], Class) {
-        let span = self.spans.get(leaf);
+    /// The text and class of one field's value.
+    pub(crate) fn get(&self, field: usize) -> (&[u8], TextClass) {
+        let span = self.spans.get(field);
         let text = span.and_then(|span| self.text.get(span.start..span.end));
         (
             text.unwrap_or_default(),
-            span.map_or(Class::Null, |span| span.class),
+            span.map_or(TextClass::Null, |span| span.class),
         )
     }
 
     /// Draws the next value.
-    pub(super) fn draw(
+    pub(crate) fn draw(
         &mut self,
-        kind: &Kind,
+        kind: &ValueKind,
         null_ratio: f64,
-        moment: &Moment<'_>,
+        context: &RecordContext<'_>,
         rng: &mut Random,
     ) {
         let start = self.text.len();
         let class = if null_ratio > 0.0 && rng.chance(null_ratio) {
-            Class::Null
-        } else if let Kind::Template(template) = kind {
+            TextClass::Null
+        } else if let ValueKind::Template(template) = kind {
             self.fill(template);
-            Class::Text
+            TextClass::Text
         } else {
-            draw(kind, moment, rng, &mut self.text)
+            draw(kind, context, rng, &mut self.text)
         };
         let end = self.text.len();
-        self.spans.push(Span { start, end, class });
+        self.spans.push(ValueSpan { start, end, class });
     }
 
-    fn fill(&mut self, template: &Template) {
+    fn fill(&mut self, template: &TextTemplate) {
         for part in &template.0 {
             match part {
-                Part::Literal(literal) => self.text.extend_from_slice(literal),
-                Part::Leaf(leaf) => match self.spans.get(*leaf).copied() {
-                    Some(span) if span.class != Class::Null => {
+                TemplatePart::Literal(literal) => self.text.extend_from_slice(literal),
+                TemplatePart::Field(field) => match self.spans.get(*field).copied() {
+                    Some(span) if span.class != TextClass::Null => {
                         self.text.extend_from_within(span.start..span.end);
                     }
                     _ => self.text.push(b'-'),
@@ -98,148 +99,156 @@ impl Values {
 }
 
 /// Appends one value's text to `out`.
-fn draw(kind: &Kind, moment: &Moment<'_>, rng: &mut Random, out: &mut Vec<u8>) -> Class {
+fn draw(
+    kind: &ValueKind,
+    context: &RecordContext<'_>,
+    rng: &mut Random,
+    out: &mut Vec<u8>,
+) -> TextClass {
     match kind {
-        Kind::Sequence {
+        ValueKind::Sequence {
             start,
             step,
             width,
             prefix,
         } => {
-            let number = start.wrapping_add(step.wrapping_mul(moment.position as i64));
+            let number = start.wrapping_add(step.wrapping_mul(context.position as i64));
             draw_sequence(number, *width, prefix, out)
         }
-        Kind::Time {
+        ValueKind::Time {
             format,
             offset_millis,
         } => {
             clock::write(
                 out,
-                moment.millis.saturating_add_signed(*offset_millis),
+                context.millis.saturating_add_signed(*offset_millis),
                 *format,
             );
             match format {
-                clock::TimeFormat::Unix | clock::TimeFormat::UnixMillis => Class::Raw,
-                _ => Class::Plain,
+                clock::TimeFormat::Unix | clock::TimeFormat::UnixMillis => TextClass::Raw,
+                _ => TextClass::Plain,
             }
         }
-        Kind::Walk { walk, show, offset } => {
-            let decimals = moment.walks.get(*walk).map_or(0, |walk| walk.decimals);
-            let value = moment.ticks.get(*walk).map_or(0.0, |tick| tick.show(*show));
+        ValueKind::Walk { walk, show, offset } => {
+            let decimals = context.walks.get(*walk).map_or(0, |walk| walk.decimals);
+            let value = context
+                .ticks
+                .get(*walk)
+                .map_or(0.0, |tick| tick.part(*show));
             text::decimal(
                 out,
                 scale(value + offset, decimals),
                 decimals,
-                moment.style.short,
+                context.style.short,
             );
-            Class::Raw
+            TextClass::Raw
         }
-        Kind::Number {
+        ValueKind::Number {
             min,
             count,
             decimals,
-            shape,
+            distribution,
         } => {
-            let above = shaped(*shape, *count, rng);
+            let above = distributed(*distribution, *count, rng);
             text::decimal(
                 out,
                 min.saturating_add_unsigned(above),
                 *decimals,
-                moment.style.short,
+                context.style.short,
             );
-            Class::Raw
+            TextClass::Raw
         }
-        Kind::Bool { ratio } => {
+        ValueKind::Bool { ratio } => {
             let text: &[u8] = if rng.chance(*ratio) {
                 b"true"
             } else {
                 b"false"
             };
             out.extend_from_slice(text);
-            Class::Raw
+            TextClass::Raw
         }
-        Kind::Choice(choice) => match choice.draw(rng) {
+        ValueKind::Choice(choice) => match choice.draw(rng) {
             Some(cell) => cell.write(out),
-            None => Class::Null,
+            None => TextClass::Null,
         },
-        Kind::Name(pool) => {
+        ValueKind::Name(pool) => {
             joined(out, pool.parts().iter().copied(), rng);
-            Class::Text
+            TextClass::Text
         }
-        Kind::Words { min, max } => {
+        ValueKind::Words { min, max } => {
             let count = u64::from(*min) + rng.below(u64::from(max - min) + 1);
             joined(out, (0..count).map(|_| WORDS), rng);
-            Class::Plain
+            TextClass::Plain
         }
-        Kind::Uuid => {
+        ValueKind::Uuid => {
             draw_uuid(rng, out);
-            Class::Plain
+            TextClass::Plain
         }
-        Kind::Hex { digits } => {
+        ValueKind::Hex { digits } => {
             let mut left = *digits;
             while left > 0 {
                 text::hex(out, rng.next(), left);
                 left = left.saturating_sub(16);
             }
-            Class::Plain
+            TextClass::Plain
         }
-        Kind::Ipv4 { base, hosts } => {
+        ValueKind::Ipv4 { base, hosts } => {
             draw_ipv4(base.wrapping_add(rng.below(*hosts) as u32), out);
-            Class::Plain
+            TextClass::Plain
         }
-        Kind::Column { table, column } => {
-            let row = moment.rows.get(*table).copied().unwrap_or(0);
-            let cells = moment.tables.get(*table).and_then(|rows| rows.get(row));
+        ValueKind::Column { table, column } => {
+            let row = context.rows.get(*table).copied().unwrap_or(0);
+            let cells = context.tables.get(*table).and_then(|rows| rows.get(row));
             match cells.and_then(|cells| cells.get(*column)) {
                 Some(cell) => cell.write(out),
-                None => Class::Null,
+                None => TextClass::Null,
             }
         }
-        Kind::Array { item, min, max } => {
+        ValueKind::Array { item, min, max } => {
             let count = min + rng.below(u64::from(max - min) + 1) as u32;
             out.push(b'[');
             for n in 0..count {
                 if n > 0 {
-                    out.extend_from_slice(moment.style.json.comma().as_bytes());
+                    out.extend_from_slice(context.style.json.comma().as_bytes());
                 }
-                draw_json(item, moment, rng, out);
+                draw_json(item, context, rng, out);
             }
             out.push(b']');
-            Class::Raw
+            TextClass::Raw
         }
-        Kind::Object(members) => {
-            draw_object(members, moment, rng, out);
-            Class::Raw
+        ValueKind::Object(members) => {
+            draw_object(members, context, rng, out);
+            TextClass::Raw
         }
-        // Templates need the values before them: see `Values::draw`. None reaches this point.
-        Kind::Template(_) => Class::Null,
+        // `RecordValues::draw` fills templates, which need the values before them.
+        ValueKind::Template(_) => TextClass::Null,
     }
 }
 
 /// Appends one value as JSON.
-fn draw_json(kind: &Kind, moment: &Moment<'_>, rng: &mut Random, out: &mut Vec<u8>) {
+fn draw_json(kind: &ValueKind, context: &RecordContext<'_>, rng: &mut Random, out: &mut Vec<u8>) {
     let start = out.len();
-    match draw(kind, moment, rng, out) {
-        Class::Null => out.extend_from_slice(b"null"),
-        Class::Raw => {}
-        Class::Plain => {
+    match draw(kind, context, rng, out) {
+        TextClass::Null => out.extend_from_slice(b"null"),
+        TextClass::Raw => {}
+        TextClass::Plain => {
             out.insert(start, b'"');
             out.push(b'"');
         }
-        Class::Text => {
+        TextClass::Text => {
             let text = out.split_off(start);
-            text::json_string(out, &text, moment.style.json);
+            text::json_string(out, &text, context.style.json);
         }
     }
 }
 
 fn draw_object(
-    members: &[(String, Kind)],
-    moment: &Moment<'_>,
+    members: &[(String, ValueKind)],
+    context: &RecordContext<'_>,
     rng: &mut Random,
     out: &mut Vec<u8>,
 ) {
-    let style = moment.style.json;
+    let style = context.style.json;
     out.push(b'{');
     for (n, (name, kind)) in members.iter().enumerate() {
         if n > 0 {
@@ -247,36 +256,36 @@ fn draw_object(
         }
         text::json_string(out, name.as_bytes(), style);
         out.extend_from_slice(style.colon().as_bytes());
-        draw_json(kind, moment, rng, out);
+        draw_json(kind, context, rng, out);
     }
     out.push(b'}');
 }
 
 /// A number, or a text when it has a prefix or leading zeros.
-fn draw_sequence(number: i64, width: usize, prefix: &str, out: &mut Vec<u8>) -> Class {
+fn draw_sequence(number: i64, width: usize, prefix: &str, out: &mut Vec<u8>) -> TextClass {
     if prefix.is_empty() && width <= 1 {
         text::integer(out, number);
-        return Class::Raw;
+        return TextClass::Raw;
     }
     out.extend_from_slice(prefix.as_bytes());
     if number < 0 {
         out.push(b'-');
     }
     text::padded(out, number.unsigned_abs(), width);
-    Class::Text
+    TextClass::Text
 }
 
 /// A number below `count`.
-fn shaped(shape: Shape, count: u64, rng: &mut Random) -> u64 {
-    let share = match shape {
-        Shape::Uniform => return rng.below(count),
-        Shape::Low => {
+fn distributed(distribution: Distribution, count: u64, rng: &mut Random) -> u64 {
+    let fraction = match distribution {
+        Distribution::Uniform => return rng.below(count),
+        Distribution::Low => {
             let unit = rng.unit();
             unit * unit * unit
         }
-        Shape::Bell => (rng.unit() + rng.unit() + rng.unit()) / 3.0,
+        Distribution::Bell => (rng.unit() + rng.unit() + rng.unit()) / 3.0,
     };
-    ((share * count as f64) as u64).min(count.saturating_sub(1))
+    ((fraction * count as f64) as u64).min(count.saturating_sub(1))
 }
 
 fn joined<'a>(out: &mut Vec<u8>, lists: impl Iterator<Item = &'a [&'a str]>, rng: &mut Random) {
@@ -314,7 +323,7 @@ fn draw_ipv4(address: u32, out: &mut Vec<u8>) {
 }
 
 impl Cell {
-    fn write(&self, out: &mut Vec<u8>) -> Class {
+    fn write(&self, out: &mut Vec<u8>) -> TextClass {
         out.extend_from_slice(&self.text);
         self.class
     }

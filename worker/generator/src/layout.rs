@@ -1,44 +1,44 @@
-//! How the values of a record stand in a file of one format: constant bytes with slots between.
+//! How the values of a record are written in one format: constant bytes with fields between them.
 
-use super::FileFormat;
-use super::draw::Values;
-use super::fields::{Document, Leaf, Node};
-use super::kinds::{Class, Part};
-use super::text::{self, JsonStyle};
+use crate::document::{RecordMember, SchemaDocument, ValueField};
+use crate::draw::RecordValues;
+use crate::kinds::{TemplatePart, TextClass};
+use crate::options::FileFormat;
+use crate::text::{self, JsonStyle};
 
-/// A record's bytes, prepared as far as they are the same for every record.
+/// The bytes of a record that are the same for every record, with the fields between them.
 #[derive(Debug)]
-pub(super) struct Layout {
-    parts: Vec<Part>,
+pub(crate) struct RecordLayout {
+    parts: Vec<TemplatePart>,
     quoting: Quoting,
 }
 
-/// How a value is written into its slot.
+/// How a value is quoted.
 #[derive(Debug, Clone, Copy)]
 enum Quoting {
     Json(JsonStyle),
     Csv,
-    /// As it is, in a log line that a template describes.
+    /// Unquoted, in a log line that a template describes.
     Line,
     /// The value of `key=value`.
     Pair,
 }
 
-impl Layout {
-    pub(super) fn new(document: &Document, format: FileFormat) -> Self {
+impl RecordLayout {
+    pub(crate) fn new(document: &SchemaDocument, format: FileFormat) -> Self {
         match (format, &document.line) {
             (FileFormat::Json, _) => Self::json(document, JsonStyle::Python, b""),
             (FileFormat::Ndjson, _) => Self::json(document, JsonStyle::Compact, b"\n"),
             (FileFormat::Csv, _) => Self::listed(document, Quoting::Csv, b",", |_| Vec::new()),
-            (FileFormat::Txt, None) => Self::listed(document, Quoting::Pair, b" ", |leaf| {
+            (FileFormat::Txt, None) => Self::listed(document, Quoting::Pair, b" ", |field| {
                 let mut key = Vec::new();
-                text::pair_text(&mut key, leaf.path.as_bytes());
+                text::pair_text(&mut key, field.path.as_bytes());
                 key.push(b'=');
                 key
             }),
             (FileFormat::Txt, Some(line)) => {
                 let mut parts = line.0.clone();
-                parts.push(Part::Literal(b"\n".to_vec()));
+                parts.push(TemplatePart::Literal(b"\n".to_vec()));
                 Self {
                     parts,
                     quoting: Quoting::Line,
@@ -47,9 +47,9 @@ impl Layout {
         }
     }
 
-    fn json(document: &Document, style: JsonStyle, end: &[u8]) -> Self {
+    fn json(document: &SchemaDocument, style: JsonStyle, end: &[u8]) -> Self {
         let mut parts = Vec::new();
-        json_members(&document.shape, style, &mut parts);
+        json_members(&document.members, style, &mut parts);
         literal(&mut parts, end);
         Self {
             parts,
@@ -57,32 +57,32 @@ impl Layout {
         }
     }
 
-    /// One value after another, each with something before it.
+    /// One value after another, each with constant bytes before it.
     fn listed(
-        document: &Document,
+        document: &SchemaDocument,
         quoting: Quoting,
         separator: &[u8],
-        before: impl Fn(&Leaf) -> Vec<u8>,
+        before: impl Fn(&ValueField) -> Vec<u8>,
     ) -> Self {
         let mut parts = Vec::new();
-        for (n, (index, leaf)) in visible(document).into_iter().enumerate() {
+        for (n, (index, field)) in visible(document).into_iter().enumerate() {
             if n > 0 {
                 literal(&mut parts, separator);
             }
-            literal(&mut parts, &before(leaf));
-            parts.push(Part::Leaf(index));
+            literal(&mut parts, &before(field));
+            parts.push(TemplatePart::Field(index));
         }
         literal(&mut parts, b"\n");
         Self { parts, quoting }
     }
 
     /// Appends one record.
-    pub(super) fn write(&self, values: &Values, out: &mut Vec<u8>) {
+    pub(crate) fn write(&self, values: &RecordValues, out: &mut Vec<u8>) {
         for part in &self.parts {
             match part {
-                Part::Literal(literal) => out.extend_from_slice(literal),
-                Part::Leaf(leaf) => {
-                    let (text, class) = values.get(*leaf);
+                TemplatePart::Literal(literal) => out.extend_from_slice(literal),
+                TemplatePart::Field(field) => {
+                    let (text, class) = values.get(*field);
                     self.quoting.write(text, class, out);
                 }
             }
@@ -91,22 +91,26 @@ impl Layout {
 }
 
 impl Quoting {
-    fn write(self, text: &[u8], class: Class, out: &mut Vec<u8>) {
+    fn write(self, text: &[u8], class: TextClass, out: &mut Vec<u8>) {
         match (self, class) {
-            (Self::Json(_), Class::Null) => out.extend_from_slice(b"null"),
-            (Self::Json(_), Class::Plain) => {
+            (Self::Json(_), TextClass::Null) => out.extend_from_slice(b"null"),
+            (Self::Json(_), TextClass::Plain) => {
                 out.push(b'"');
                 out.extend_from_slice(text);
                 out.push(b'"');
             }
-            (Self::Json(style), Class::Text) => text::json_string(out, text, style),
-            (Self::Csv, Class::Null) => {}
+            (Self::Json(style), TextClass::Text) => text::json_string(out, text, style),
+            (Self::Csv, TextClass::Null) => {}
             // Lists are JSON with commas and quotes in it.
-            (Self::Csv, Class::Raw | Class::Plain | Class::Text) => text::csv_cell(out, text),
-            (Self::Line | Self::Pair, Class::Null) => out.push(b'-'),
-            (Self::Pair, Class::Raw | Class::Plain | Class::Text) => text::pair_text(out, text),
-            (Self::Line, Class::Text) => text::line_text(out, text),
-            (Self::Json(_), Class::Raw) | (Self::Line, Class::Raw | Class::Plain) => {
+            (Self::Csv, TextClass::Raw | TextClass::Plain | TextClass::Text) => {
+                text::csv_cell(out, text)
+            }
+            (Self::Line | Self::Pair, TextClass::Null) => out.push(b'-'),
+            (Self::Pair, TextClass::Raw | TextClass::Plain | TextClass::Text) => {
+                text::pair_text(out, text)
+            }
+            (Self::Line, TextClass::Text) => text::line_text(out, text),
+            (Self::Json(_), TextClass::Raw) | (Self::Line, TextClass::Raw | TextClass::Plain) => {
                 out.extend_from_slice(text);
             }
         }
@@ -114,57 +118,57 @@ impl Quoting {
 }
 
 /// The header line of a CSV file.
-pub(super) fn csv_header(document: &Document) -> Vec<u8> {
+pub(crate) fn csv_header(document: &SchemaDocument) -> Vec<u8> {
     let mut out = Vec::new();
-    for (n, (_, leaf)) in visible(document).into_iter().enumerate() {
+    for (n, (_, field)) in visible(document).into_iter().enumerate() {
         if n > 0 {
             out.push(b',');
         }
-        text::csv_cell(&mut out, leaf.path.as_bytes());
+        text::csv_cell(&mut out, field.path.as_bytes());
     }
     out.push(b'\n');
     out
 }
 
-/// The values that are not hidden, in their order.
-fn visible(document: &Document) -> Vec<(usize, &Leaf)> {
-    fn collect(nodes: &[Node], found: &mut Vec<usize>) {
-        for node in nodes {
-            match node {
-                Node::Leaf { leaf, .. } => found.push(*leaf),
-                Node::Object { members, .. } => collect(members, found),
+/// The fields that are not hidden, with their numbers, in their order.
+fn visible(document: &SchemaDocument) -> Vec<(usize, &ValueField)> {
+    fn collect(members: &[RecordMember], found: &mut Vec<usize>) {
+        for member in members {
+            match member {
+                RecordMember::Value { field, .. } => found.push(*field),
+                RecordMember::Object { members, .. } => collect(members, found),
             }
         }
     }
     let mut found = Vec::new();
-    collect(&document.shape, &mut found);
-    let leaf = |index: usize| document.leaves.get(index).map(|leaf| (index, leaf));
-    found.into_iter().filter_map(leaf).collect()
+    collect(&document.members, &mut found);
+    let field = |index: usize| document.fields.get(index).map(|field| (index, field));
+    found.into_iter().filter_map(field).collect()
 }
 
-fn json_members(nodes: &[Node], style: JsonStyle, parts: &mut Vec<Part>) {
+fn json_members(members: &[RecordMember], style: JsonStyle, parts: &mut Vec<TemplatePart>) {
     literal(parts, b"{");
-    for (n, node) in nodes.iter().enumerate() {
+    for (n, member) in members.iter().enumerate() {
         if n > 0 {
             literal(parts, style.comma().as_bytes());
         }
-        let (Node::Leaf { name, .. } | Node::Object { name, .. }) = node;
+        let (RecordMember::Value { name, .. } | RecordMember::Object { name, .. }) = member;
         let mut key = Vec::new();
         text::json_string(&mut key, name.as_bytes(), style);
         literal(parts, &key);
         literal(parts, style.colon().as_bytes());
-        match node {
-            Node::Leaf { leaf, .. } => parts.push(Part::Leaf(*leaf)),
-            Node::Object { members, .. } => json_members(members, style, parts),
+        match member {
+            RecordMember::Value { field, .. } => parts.push(TemplatePart::Field(*field)),
+            RecordMember::Object { members, .. } => json_members(members, style, parts),
         }
     }
     literal(parts, b"}");
 }
 
 /// Appends constant bytes to those already at the end.
-fn literal(parts: &mut Vec<Part>, bytes: &[u8]) {
+fn literal(parts: &mut Vec<TemplatePart>, bytes: &[u8]) {
     match parts.last_mut() {
-        Some(Part::Literal(last)) => last.extend_from_slice(bytes),
-        _ => parts.push(Part::Literal(bytes.to_vec())),
+        Some(TemplatePart::Literal(last)) => last.extend_from_slice(bytes),
+        _ => parts.push(TemplatePart::Literal(bytes.to_vec())),
     }
 }

@@ -1,84 +1,75 @@
-//! Makes files of realistic records from a schema: pure functions of schema, options and file index.
+//! Makes files of realistic records from a schema. Files are pure functions of schema, options and index: file number
+//! `index` always has the same bytes, so that an interrupted generator makes the same file again, and any file can be made
+//! alone. It knows no folder, no queue and no clock: the time inside the records is the schema's own.
 //!
-//! File number `index` is always the same bytes for the same schema, options and index, so a
-//! generator that was interrupted makes the same file again, and any file can be made alone.
-//! This room knows no folder, no queue and no clock: time inside the records is the schema's own.
+//! ```
+//! use streampress_generator::{FileFormat, Generator, GeneratorOptions, Schema};
+//!
+//! let schema = Schema::example("iot-sensors")?;
+//! let options = GeneratorOptions {
+//!     format: FileFormat::Csv,
+//!     file_size_bytes: 10_000,
+//!     seed: 1,
+//! };
+//! let mut file = Vec::new();
+//! Generator::new(&schema, options)?.file(0, &mut file);
+//! assert!(file.starts_with(b"message_id,"));
+//! # Ok::<(), streampress_generator::SchemaError>(())
+//! ```
+//!
+//! The modules, each of which uses only those above it:
+//! - `error`: what is wrong with a schema. `tree`: JSON as it was written. `reader`: reads an object's members.
+//! - `random`: random numbers that never change. `text`: escapes, quotes and digits. `pools`: names to draw from.
+//! - `options`: format, size and seed. `clock`: the time inside the records.
+//! - `kinds`: the kinds of values. `walk`: random walks.
+//! - `document`: the native schema. `samples`: sample records as a schema. `schema`: a schema of any shape.
+//! - `draw`: draws a value. `layout`: writes the values of a record. `compiled`: a document made ready to write records.
+
+#![warn(unreachable_pub)]
 
 mod clock;
+mod compiled;
+mod document;
 mod draw;
-mod fields;
+mod error;
 mod kinds;
 mod layout;
+mod options;
 mod pools;
 mod random;
 mod reader;
-mod recipe;
 mod samples;
 mod schema;
 mod text;
 mod tree;
 mod walk;
 
-pub use schema::{Schema, SchemaError};
+pub use error::SchemaError;
+pub use options::{FileFormat, GeneratorOptions};
+pub use schema::Schema;
 
-use recipe::Recipe;
+use compiled::CompiledDocument;
 use samples::RenderedSamples;
+use schema::SchemaShape;
 
-/// The shape of the files made.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum FileFormat {
-    /// One JSON array on one line, spaced and escaped as Python's `json.dumps` does.
-    Json,
-    /// One compact JSON object a line.
-    Ndjson,
-    /// A header line, then one line a record; nested objects become dotted columns.
-    Csv,
-    /// One log line a record: the schema's `line` template, else `key=value` pairs.
-    Txt,
-}
-
-impl FileFormat {
-    /// The file name extension, without the dot.
-    pub fn extension(self) -> &'static str {
-        match self {
-            Self::Json => "json",
-            Self::Ndjson => "ndjson",
-            Self::Csv => "csv",
-            Self::Txt => "txt",
-        }
-    }
-}
-
-/// How the files are to be made.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct GeneratorOptions {
-    /// The shape of the files.
-    pub format: FileFormat,
-    /// Size of each file in bytes: a file is never larger, and less than one record smaller,
-    /// unless a single record is larger than this, which then makes the whole file.
-    pub file_size_bytes: u64,
-    /// The same seed makes the same files.
-    pub seed: u64,
-}
-
-/// Makes the files of one schema; cheap to share between threads.
+/// Makes the files of one schema; threads may share it.
 #[derive(Debug)]
 pub struct Generator {
     options: GeneratorOptions,
-    records: Records,
-    frame: Frame,
+    records: RecordSource,
+    frame: FileFrame,
 }
 
 /// Where the records come from.
 #[derive(Debug)]
-enum Records {
+enum RecordSource {
     Samples(RenderedSamples),
-    Drawn(Box<Recipe>),
+    Drawn(Box<CompiledDocument>),
 }
 
-/// What stands around and between the records of a file.
+/// The constant bytes around and between the records of a file.
 #[derive(Debug, Default)]
-struct Frame {
+struct FileFrame {
     head: Vec<u8>,
     separator: &'static [u8],
     tail: &'static [u8],
@@ -88,20 +79,19 @@ impl Generator {
     /// Compiles the schema for one format, size and seed.
     ///
     /// # Errors
-    /// When the schema cannot be written in this format (samples without any column as CSV, or
-    /// far too many columns), naming the way out.
+    /// If the schema cannot be written in this format: samples without any column, or with far too many, as CSV.
     pub fn new(schema: &Schema, options: GeneratorOptions) -> Result<Self, SchemaError> {
         let (records, frame) = match &schema.shape {
-            schema::Shape::Samples(samples) => {
+            SchemaShape::Samples(samples) => {
                 let rendered = RenderedSamples::new(samples, options.format)
                     .map_err(|error| error.of(&schema.name))?;
-                let frame = Frame::new(options.format, rendered.header(), samples.wrapped());
-                (Records::Samples(rendered), frame)
+                let frame = FileFrame::new(options.format, rendered.header(), samples.wrapped());
+                (RecordSource::Samples(rendered), frame)
             }
-            schema::Shape::Document(document) => {
-                let recipe = Recipe::new(document, &options);
-                let frame = Frame::new(options.format, recipe.header(), None);
-                (Records::Drawn(Box::new(recipe)), frame)
+            SchemaShape::Document(document) => {
+                let compiled = CompiledDocument::new(document, &options);
+                let frame = FileFrame::new(options.format, compiled.header(), None);
+                (RecordSource::Drawn(Box::new(compiled)), frame)
             }
         };
         Ok(Self {
@@ -111,23 +101,18 @@ impl Generator {
         })
     }
 
-    /// The options this generator was made with.
-    pub fn options(&self) -> &GeneratorOptions {
-        &self.options
-    }
-
-    /// Replaces `out` by the bytes of file number `index`; returns how many records it holds.
+    /// Replaces `out` by the bytes of file number `index`; returns the number of its records.
     pub fn file(&self, index: u64, out: &mut Vec<u8>) -> u64 {
         out.clear();
         out.extend_from_slice(&self.frame.head);
         let records = match &self.records {
-            Records::Samples(samples) => {
+            RecordSource::Samples(samples) => {
                 let mut rng = random::Random::new(random::mix(self.options.seed, index));
                 self.fill(out, |out| samples.write_one(&mut rng, out))
             }
-            Records::Drawn(recipe) => {
-                let mut draft = recipe.start(index);
-                self.fill(out, |out| recipe.write_one(&mut draft, out))
+            RecordSource::Drawn(compiled) => {
+                let mut file = compiled.start(index);
+                self.fill(out, |out| compiled.write_one(&mut file, out))
             }
         };
         out.extend_from_slice(self.frame.tail);
@@ -139,7 +124,7 @@ impl Generator {
         format!("{prefix}-{index:06}.{}", self.options.format.extension())
     }
 
-    /// Adds records until the next one would not fit any more.
+    /// Adds records until the next one would not fit.
     fn fill(&self, out: &mut Vec<u8>, mut write_one: impl FnMut(&mut Vec<u8>)) -> u64 {
         let limit = self.options.file_size_bytes;
         let mut records = 0;
@@ -162,7 +147,7 @@ impl Generator {
     }
 }
 
-impl Frame {
+impl FileFrame {
     fn new(format: FileFormat, csv_header: Vec<u8>, json_head: Option<Vec<u8>>) -> Self {
         match (format, json_head) {
             (FileFormat::Json, Some(head)) => Self {

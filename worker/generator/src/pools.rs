@@ -1,8 +1,8 @@
-//! Names to draw from. All of them are invented or common; none belongs to a customer of anyone.
+//! Names to draw from. All of them are invented or common; none belongs to a real customer.
 
 /// A built-in list of names.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Pool {
+pub(crate) enum NamePool {
     Person,
     FirstName,
     LastName,
@@ -13,8 +13,8 @@ pub(super) enum Pool {
     UserAgent,
 }
 
-impl Pool {
-    pub(super) const NAMES: [(&'static str, Self); 8] = [
+impl NamePool {
+    pub(crate) const NAMES: [(&'static str, Self); 8] = [
         ("person", Self::Person),
         ("first-name", Self::FirstName),
         ("last-name", Self::LastName),
@@ -26,7 +26,7 @@ impl Pool {
     ];
 
     /// The lists whose picks, joined by spaces, make one name.
-    pub(super) fn parts(self) -> &'static [&'static [&'static str]] {
+    pub(crate) fn parts(self) -> &'static [&'static [&'static str]] {
         match self {
             Self::Person => &[FIRST_NAMES, LAST_NAMES],
             Self::FirstName => &[FIRST_NAMES],
@@ -40,7 +40,7 @@ impl Pool {
     }
 }
 
-pub(super) const WORDS: &[&str] = &[
+pub(crate) const WORDS: &[&str] = &[
     "accepted",
     "after",
     "answer",

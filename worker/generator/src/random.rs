@@ -1,57 +1,56 @@
-//! Randomness that never changes: the same seed must make the same bytes in every later version,
-//! so the few lines of SplitMix64 stand here instead of in a dependency.
-//! Only additions and multiplications of floats are used, which every machine rounds alike.
+//! Random numbers that never change: the same seed must give the same bytes in every later version, so these few lines of
+//! SplitMix64 are no dependency. Only additions and multiplications of floats are used, which every machine rounds alike.
 
 /// A stream of random numbers.
 #[derive(Debug, Clone)]
-pub(super) struct Random(u64);
+pub(crate) struct Random(u64);
 
 impl Random {
-    pub(super) fn new(seed: u64) -> Self {
+    pub(crate) fn new(seed: u64) -> Self {
         Self(seed)
     }
 
-    pub(super) fn next(&mut self) -> u64 {
+    pub(crate) fn next(&mut self) -> u64 {
         self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
         scramble(self.0)
     }
 
     /// Less than `bound`; 0 when `bound` is 0.
-    pub(super) fn below(&mut self, bound: u64) -> u64 {
+    pub(crate) fn below(&mut self, bound: u64) -> u64 {
         ((u128::from(self.next()) * u128::from(bound)) >> 64) as u64
     }
 
     /// Like `below`, for picking from a list.
-    pub(super) fn index(&mut self, len: usize) -> usize {
+    pub(crate) fn index(&mut self, len: usize) -> usize {
         self.below(len as u64) as usize
     }
 
     /// From 0 up to, but not including, 1.
-    pub(super) fn unit(&mut self) -> f64 {
+    pub(crate) fn unit(&mut self) -> f64 {
         to_unit(self.next())
     }
 
     /// Between -1 and 1, mostly near 0.
-    pub(super) fn around_zero(&mut self) -> f64 {
+    pub(crate) fn around_zero(&mut self) -> f64 {
         let bits = self.next();
         let half = |bits: u64| (bits & 0xffff_ffff) as f64 / 4_294_967_296.0;
         half(bits) - half(bits >> 32)
     }
 
-    /// True in `ratio` of the cases (0 never, 1 always).
-    pub(super) fn chance(&mut self, ratio: f64) -> bool {
+    /// True with the probability `ratio`.
+    pub(crate) fn chance(&mut self, ratio: f64) -> bool {
         self.unit() < ratio
     }
 }
 
-/// One number out of two: the seed of something that is numbered.
-pub(super) fn mix(a: u64, b: u64) -> u64 {
+/// One number made from two: the seed of something that has a number.
+pub(crate) fn mix(a: u64, b: u64) -> u64 {
     scramble(scramble(a ^ 0x5851_f42d_4c95_7f2d).wrapping_add(b))
 }
 
 /// A smooth random curve over the file index, between -1 and 1, the same for the same `seed`.
-pub(super) fn drift(seed: u64, index: u64) -> f64 {
-    // A long swell with shorter waves on it; the shortest still changes slowly from file to file.
+pub(crate) fn drift(seed: u64, index: u64) -> f64 {
+    // The sum of a long wave and shorter ones; even the shortest changes slowly from file to file.
     const WAVES: [(u64, f64); 3] = [(96, 0.6), (32, 0.25), (12, 0.15)];
     let mut sum = 0.0;
     for (period, height) in WAVES {
@@ -80,7 +79,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_stream_is_splitmix64_and_stays_so() {
+    fn the_random_numbers_are_those_of_splitmix64() {
         // Reference outputs of SplitMix64 for seed 1234567.
         let mut rng = Random::new(1_234_567);
         assert_eq!(rng.next(), 6_457_827_717_110_365_317);

@@ -1,101 +1,108 @@
-//! Reads the members of one object of a schema, with errors that name the path and the way out.
-//! A member nobody asked for is an error too: it is most likely a misspelt one.
+//! Reads the members of one object of a schema, with errors that name the path and the remedy. An unknown member is an
+//! error too: most likely it is a misspelt one.
 
-use super::schema::SchemaError;
-use super::tree::{Tree, join};
+use crate::error::SchemaError;
+use crate::tree::{JsonTree, join};
 
 /// Numbers beyond this are refused, so that no arithmetic on them can overflow.
-pub(super) const MAX_NUMBER: f64 = 1e9;
+pub(crate) const MAX_NUMBER: f64 = 1e9;
 
-/// Whole numbers beyond this are refused: they would lose digits in programs that use floats.
-pub(super) const MAX_INTEGER: i64 = 1 << 53;
+/// Whole numbers beyond this are refused: programs that use floats would lose digits of them.
+pub(crate) const MAX_INTEGER: i64 = 1 << 53;
 
 /// One object of a schema, being read.
-pub(super) struct Reader<'a> {
+pub(crate) struct ObjectReader<'a> {
     path: String,
-    entries: &'a [(String, Tree)],
-    asked: Vec<&'static str>,
+    entries: &'a [(String, JsonTree)],
+    /// The names that were read; the object may have no others.
+    known: Vec<&'static str>,
 }
 
-type Found<T> = Result<Option<T>, SchemaError>;
+/// A member that may be missing, or the error of reading it.
+type OptionalMember<T> = Result<Option<T>, SchemaError>;
 
-impl<'a> Reader<'a> {
-    pub(super) fn new(path: &str, entries: &'a [(String, Tree)]) -> Self {
+impl<'a> ObjectReader<'a> {
+    pub(crate) fn new(path: &str, entries: &'a [(String, JsonTree)]) -> Self {
         Self {
             path: path.to_owned(),
             entries,
-            asked: Vec::new(),
+            known: Vec::new(),
         }
     }
 
     /// A reader of `tree`, which must be an object.
-    pub(super) fn of(path: &str, tree: &'a Tree) -> Result<Self, SchemaError> {
+    pub(crate) fn of(path: &str, tree: &'a JsonTree) -> Result<Self, SchemaError> {
         match tree {
-            Tree::Object(entries) => Ok(Self::new(path, entries)),
-            other => Err(wrong(path, other, "an object")),
+            JsonTree::Object(entries) => Ok(Self::new(path, entries)),
+            other => Err(mismatch(path, other, "an object")),
         }
     }
 
     /// The path of a member, for messages.
-    pub(super) fn path(&self, key: &str) -> String {
+    pub(crate) fn path(&self, key: &str) -> String {
         join(&self.path, key)
     }
 
-    pub(super) fn error(&self, key: &str, problem: String, way_out: &str) -> SchemaError {
-        SchemaError::at(&self.path(key), problem, way_out)
+    pub(crate) fn error(&self, key: &str, problem: String, remedy: &str) -> SchemaError {
+        SchemaError::at(&self.path(key), problem, remedy)
     }
 
-    pub(super) fn take(&mut self, key: &'static str) -> Option<&'a Tree> {
-        self.asked.push(key);
+    pub(crate) fn member(&mut self, key: &'static str) -> Option<&'a JsonTree> {
+        self.known.push(key);
         let found = self.entries.iter().find(|(name, _)| name == key);
         found.map(|(_, tree)| tree)
     }
 
     /// `found`, or an error that the member is missing.
-    pub(super) fn need<T>(&self, key: &str, found: Option<T>) -> Result<T, SchemaError> {
+    pub(crate) fn require<T>(&self, key: &str, found: Option<T>) -> Result<T, SchemaError> {
         found.ok_or_else(|| self.error(key, "missing".to_owned(), "add it"))
     }
 
-    pub(super) fn text(&mut self, key: &'static str) -> Found<&'a str> {
-        match self.take(key) {
+    pub(crate) fn text(&mut self, key: &'static str) -> OptionalMember<&'a str> {
+        match self.member(key) {
             None => Ok(None),
-            Some(Tree::Text(text)) => Ok(Some(text)),
-            Some(other) => Err(wrong(&self.path(key), other, "a text")),
+            Some(JsonTree::Text(text)) => Ok(Some(text)),
+            Some(other) => Err(mismatch(&self.path(key), other, "a text")),
         }
     }
 
-    pub(super) fn boolean(&mut self, key: &'static str) -> Found<bool> {
-        match self.take(key) {
+    pub(crate) fn boolean(&mut self, key: &'static str) -> OptionalMember<bool> {
+        match self.member(key) {
             None => Ok(None),
-            Some(Tree::Bool(value)) => Ok(Some(*value)),
-            Some(other) => Err(wrong(&self.path(key), other, "true or false")),
+            Some(JsonTree::Bool(value)) => Ok(Some(*value)),
+            Some(other) => Err(mismatch(&self.path(key), other, "true or false")),
         }
     }
 
-    pub(super) fn list(&mut self, key: &'static str) -> Found<&'a [Tree]> {
-        match self.take(key) {
+    pub(crate) fn list(&mut self, key: &'static str) -> OptionalMember<&'a [JsonTree]> {
+        match self.member(key) {
             None => Ok(None),
-            Some(Tree::List(items)) => Ok(Some(items)),
-            Some(other) => Err(wrong(&self.path(key), other, "a list")),
+            Some(JsonTree::List(items)) => Ok(Some(items)),
+            Some(other) => Err(mismatch(&self.path(key), other, "a list")),
         }
     }
 
-    pub(super) fn object(&mut self, key: &'static str) -> Found<&'a [(String, Tree)]> {
-        match self.take(key) {
+    pub(crate) fn object(&mut self, key: &'static str) -> OptionalMember<&'a [(String, JsonTree)]> {
+        match self.member(key) {
             None => Ok(None),
-            Some(Tree::Object(entries)) => Ok(Some(entries)),
-            Some(other) => Err(wrong(&self.path(key), other, "an object")),
+            Some(JsonTree::Object(entries)) => Ok(Some(entries)),
+            Some(other) => Err(mismatch(&self.path(key), other, "an object")),
         }
     }
 
-    /// A number of sane size.
-    pub(super) fn number(&mut self, key: &'static str) -> Found<f64> {
+    /// A number of at most [`MAX_NUMBER`].
+    pub(crate) fn number(&mut self, key: &'static str) -> OptionalMember<f64> {
         let path = self.path(key);
-        self.take(key).map(|tree| number(&path, tree)).transpose()
+        self.member(key).map(|tree| number(&path, tree)).transpose()
     }
 
     /// A number from `min` to `max`.
-    pub(super) fn number_in(&mut self, key: &'static str, min: f64, max: f64) -> Found<f64> {
+    pub(crate) fn number_in(
+        &mut self,
+        key: &'static str,
+        min: f64,
+        max: f64,
+    ) -> OptionalMember<f64> {
         let value = self.number(key)?;
         match value {
             Some(value) if !(min..=max).contains(&value) => {
@@ -107,13 +114,18 @@ impl<'a> Reader<'a> {
     }
 
     /// A whole number from `min` to `max`.
-    pub(super) fn integer_in(&mut self, key: &'static str, min: i64, max: i64) -> Found<i64> {
+    pub(crate) fn integer_in(
+        &mut self,
+        key: &'static str,
+        min: i64,
+        max: i64,
+    ) -> OptionalMember<i64> {
         let path = self.path(key);
-        let Some(tree) = self.take(key) else {
+        let Some(tree) = self.member(key) else {
             return Ok(None);
         };
-        let Tree::Number(digits) = tree else {
-            return Err(wrong(&path, tree, "a whole number"));
+        let JsonTree::Number(digits) = tree else {
+            return Err(mismatch(&path, tree, "a whole number"));
         };
         let value: Option<i64> = digits.parse().ok();
         match value {
@@ -127,37 +139,79 @@ impl<'a> Reader<'a> {
     }
 
     /// A count or size from `min` to `max`.
-    pub(super) fn count_in(&mut self, key: &'static str, min: u32, max: u32) -> Found<u32> {
+    pub(crate) fn count_in(
+        &mut self,
+        key: &'static str,
+        min: u32,
+        max: u32,
+    ) -> OptionalMember<u32> {
         let value = self.integer_in(key, i64::from(min), i64::from(max))?;
         Ok(value.and_then(|value| u32::try_from(value).ok()))
     }
 
-    /// Fails when there are members that nobody asked for.
-    pub(super) fn finish(self) -> Result<(), SchemaError> {
+    /// The value of a member that must be one of a few names.
+    pub(crate) fn choice<T: Copy>(
+        &mut self,
+        key: &'static str,
+        names: &[(&str, T)],
+    ) -> OptionalMember<T> {
+        let Some(text) = self.text(key)? else {
+            return Ok(None);
+        };
+        let found = names.iter().find(|(name, _)| *name == text);
+        let (_, value) = found.ok_or_else(|| {
+            let known: Vec<_> = names.iter().map(|(name, _)| *name).collect();
+            let remedy = format!("use one of: {}", known.join(", "));
+            self.error(key, format!("{text:?} is not known"), &remedy)
+        })?;
+        Ok(Some(*value))
+    }
+
+    /// The position of a name among those that the schema defined before.
+    pub(crate) fn position_of(
+        &self,
+        key: &str,
+        name: &str,
+        defined: &[&str],
+    ) -> Result<usize, SchemaError> {
+        let position = defined.iter().position(|defined| *defined == name);
+        position.ok_or_else(|| {
+            let remedy = if defined.is_empty() {
+                "define it first".to_owned()
+            } else {
+                format!("use one of: {}", defined.join(", "))
+            };
+            self.error(key, format!("{name:?} is not defined"), &remedy)
+        })
+    }
+
+    /// Fails if there are members of other names than those that were read.
+    pub(crate) fn finish(self) -> Result<(), SchemaError> {
         for (key, _) in self.entries {
-            if !self.asked.contains(&key.as_str()) {
-                let way_out = format!("remove it; known here: {}", self.asked.join(", "));
-                return Err(self.error(key, "unknown".to_owned(), &way_out));
+            if !self.known.contains(&key.as_str()) {
+                let remedy = format!("remove it; known here: {}", self.known.join(", "));
+                return Err(self.error(key, "unknown".to_owned(), &remedy));
             }
         }
         Ok(())
     }
 }
 
-/// A number of sane size.
-pub(super) fn number(path: &str, tree: &Tree) -> Result<f64, SchemaError> {
-    let Tree::Number(digits) = tree else {
-        return Err(wrong(path, tree, "a number"));
+/// A number of at most [`MAX_NUMBER`].
+pub(crate) fn number(path: &str, tree: &JsonTree) -> Result<f64, SchemaError> {
+    let JsonTree::Number(digits) = tree else {
+        return Err(mismatch(path, tree, "a number"));
     };
     let value: Option<f64> = digits.parse().ok();
-    let sane = |value: &f64| value.abs() <= MAX_NUMBER;
-    value.filter(sane).ok_or_else(|| {
-        let way_out = format!("use -{MAX_NUMBER} to {MAX_NUMBER}");
-        SchemaError::at(path, format!("{digits} is out of range"), way_out)
+    let in_range = |value: &f64| value.abs() <= MAX_NUMBER;
+    value.filter(in_range).ok_or_else(|| {
+        let remedy = format!("use -{MAX_NUMBER} to {MAX_NUMBER}");
+        SchemaError::at(path, format!("{digits} is out of range"), remedy)
     })
 }
 
-pub(super) fn wrong(path: &str, tree: &Tree, expected: &str) -> SchemaError {
+/// An error about a value of another type than expected.
+pub(crate) fn mismatch(path: &str, tree: &JsonTree, expected: &str) -> SchemaError {
     let problem = format!("{} where {expected} belongs", tree.describe());
     SchemaError::at(path, problem, format!("give {expected}"))
 }

@@ -1,30 +1,29 @@
-//! Sample records, the original's kind of schema: rows are drawn at random and written as they are.
-//!
-//! Every row is rendered once for the chosen format, so making a file is copying.
+//! Sample records, the Python original's kind of schema: rows are drawn at random and written as they are. Every row is
+//! rendered once for the chosen format, so that making a file is copying.
 
 use std::collections::HashMap;
 
-use super::FileFormat;
-use super::random::Random;
-use super::schema::SchemaError;
-use super::text::{self, JsonStyle};
-use super::tree::{Tree, join};
+use crate::error::SchemaError;
+use crate::options::FileFormat;
+use crate::random::Random;
+use crate::text::{self, JsonStyle};
+use crate::tree::{JsonTree, join};
 
-/// Above this many cells, mostly empty ones, a CSV of the samples would be absurd.
+/// More cells, most of them empty, are refused for CSV.
 const MAX_CELLS: usize = 16 << 20;
 
-/// The sample rows, and what stood around them.
+/// The sample rows, and the object that contained them.
 #[derive(Debug, Clone)]
-pub(super) struct Samples {
-    rows: Vec<Tree>,
+pub(crate) struct Samples {
+    rows: Vec<JsonTree>,
     /// The other members of a GeoJSON-like object.
-    wrapper: Option<Vec<(String, Tree)>>,
+    wrapper: Option<Vec<(String, JsonTree)>>,
 }
 
 impl Samples {
-    pub(super) fn new(
-        rows: Vec<Tree>,
-        wrapper: Option<Vec<(String, Tree)>>,
+    pub(crate) fn new(
+        rows: Vec<JsonTree>,
+        wrapper: Option<Vec<(String, JsonTree)>>,
     ) -> Result<Self, SchemaError> {
         if rows.is_empty() {
             let field = if wrapper.is_some() { "features" } else { "" };
@@ -35,12 +34,12 @@ impl Samples {
     }
 
     /// Reads `{"type", "features": [...]}`.
-    pub(super) fn from_features(entries: Vec<(String, Tree)>) -> Result<Self, SchemaError> {
+    pub(crate) fn from_features(entries: Vec<(String, JsonTree)>) -> Result<Self, SchemaError> {
         let mut wrapper = Vec::new();
         let mut rows = Vec::new();
         for (key, value) in entries {
             match (key.as_str(), value) {
-                ("features", Tree::List(features)) => rows = features,
+                ("features", JsonTree::List(features)) => rows = features,
                 ("features", other) => {
                     let problem = format!("{} where a list belongs", other.describe());
                     return Err(SchemaError::at("features", problem, "give a list"));
@@ -51,8 +50,8 @@ impl Samples {
         Self::new(rows, Some(wrapper))
     }
 
-    /// What a JSON file begins with when the samples came wrapped: `{"type": …, "features": [`.
-    pub(super) fn wrapped(&self) -> Option<Vec<u8>> {
+    /// What a JSON file begins with if an object contained the samples: `{"type": …, "features": [`.
+    pub(crate) fn wrapped(&self) -> Option<Vec<u8>> {
         let wrapper = self.wrapper.as_ref()?;
         let mut head = vec![b'{'];
         for (key, value) in wrapper {
@@ -64,9 +63,9 @@ impl Samples {
     }
 }
 
-/// The rows as they will stand in the files.
+/// The rows as files contain them.
 #[derive(Debug)]
-pub(super) struct RenderedSamples {
+pub(crate) struct RenderedSamples {
     header: Vec<u8>,
     bytes: Vec<u8>,
     /// Where each row ends in `bytes`.
@@ -74,10 +73,10 @@ pub(super) struct RenderedSamples {
 }
 
 impl RenderedSamples {
-    pub(super) fn new(samples: &Samples, format: FileFormat) -> Result<Self, SchemaError> {
+    pub(crate) fn new(samples: &Samples, format: FileFormat) -> Result<Self, SchemaError> {
         let columns = match format {
-            FileFormat::Csv => Columns::of(&samples.rows)?,
-            FileFormat::Json | FileFormat::Ndjson | FileFormat::Txt => Columns::default(),
+            FileFormat::Csv => SampleColumns::of(&samples.rows)?,
+            FileFormat::Json | FileFormat::Ndjson | FileFormat::Txt => SampleColumns::default(),
         };
         let mut bytes = Vec::new();
         let mut ends = Vec::with_capacity(samples.rows.len());
@@ -100,29 +99,29 @@ impl RenderedSamples {
         })
     }
 
-    pub(super) fn header(&self) -> Vec<u8> {
+    pub(crate) fn header(&self) -> Vec<u8> {
         self.header.clone()
     }
 
-    pub(super) fn write_one(&self, rng: &mut Random, out: &mut Vec<u8>) {
+    pub(crate) fn write_one(&self, rng: &mut Random, out: &mut Vec<u8>) {
         let row = rng.index(self.ends.len());
         let start = if row == 0 { 0 } else { self.ends[row - 1] };
         out.extend_from_slice(&self.bytes[start..self.ends[row]]);
     }
 }
 
-/// The columns of all rows together, in the order they were first seen.
+/// The columns of all rows together, in the order of their first occurrence.
 #[derive(Default)]
-struct Columns {
+struct SampleColumns {
     names: Vec<String>,
     index: HashMap<String, usize>,
 }
 
-impl Columns {
-    fn of(rows: &[Tree]) -> Result<Self, SchemaError> {
+impl SampleColumns {
+    fn of(rows: &[JsonTree]) -> Result<Self, SchemaError> {
         let mut columns = Self::default();
         for row in rows {
-            each_leaf(row, "", &mut |path, _| {
+            each_value(row, "", &mut |path, _| {
                 if !columns.index.contains_key(path) {
                     columns.index.insert(path.to_owned(), columns.names.len());
                     columns.names.push(path.to_owned());
@@ -155,9 +154,9 @@ impl Columns {
         out
     }
 
-    fn write(&self, out: &mut Vec<u8>, row: &Tree) {
+    fn write(&self, out: &mut Vec<u8>, row: &JsonTree) {
         let mut cells: Vec<Vec<u8>> = vec![Vec::new(); self.names.len()];
-        each_leaf(row, "", &mut |path, leaf| {
+        each_value(row, "", &mut |path, leaf| {
             let cell = self.index.get(path).and_then(|&n| cells.get_mut(n));
             if let (Some(cell), Some(value)) = (cell, flat(leaf)) {
                 text::csv_cell(cell, &value);
@@ -167,14 +166,14 @@ impl Columns {
     }
 }
 
-fn json(out: &mut Vec<u8>, tree: &Tree, style: JsonStyle) {
+fn json(out: &mut Vec<u8>, tree: &JsonTree, style: JsonStyle) {
     match tree {
-        Tree::Null => out.extend_from_slice(b"null"),
-        Tree::Bool(true) => out.extend_from_slice(b"true"),
-        Tree::Bool(false) => out.extend_from_slice(b"false"),
-        Tree::Number(digits) => out.extend_from_slice(digits.as_bytes()),
-        Tree::Text(text) => text::json_string(out, text.as_bytes(), style),
-        Tree::List(items) => {
+        JsonTree::Null => out.extend_from_slice(b"null"),
+        JsonTree::Bool(true) => out.extend_from_slice(b"true"),
+        JsonTree::Bool(false) => out.extend_from_slice(b"false"),
+        JsonTree::Number(digits) => out.extend_from_slice(digits.as_bytes()),
+        JsonTree::Text(text) => text::json_string(out, text.as_bytes(), style),
+        JsonTree::List(items) => {
             out.push(b'[');
             for (n, item) in items.iter().enumerate() {
                 if n > 0 {
@@ -184,7 +183,7 @@ fn json(out: &mut Vec<u8>, tree: &Tree, style: JsonStyle) {
             }
             out.push(b']');
         }
-        Tree::Object(entries) => {
+        JsonTree::Object(entries) => {
             out.push(b'{');
             for (n, (key, value)) in entries.iter().enumerate() {
                 if n > 0 {
@@ -197,15 +196,15 @@ fn json(out: &mut Vec<u8>, tree: &Tree, style: JsonStyle) {
     }
 }
 
-fn json_entry(out: &mut Vec<u8>, key: &str, value: &Tree, style: JsonStyle) {
+fn json_entry(out: &mut Vec<u8>, key: &str, value: &JsonTree, style: JsonStyle) {
     text::json_string(out, key.as_bytes(), style);
     out.extend_from_slice(style.colon().as_bytes());
     json(out, value, style);
 }
 
-fn pairs(out: &mut Vec<u8>, row: &Tree) {
+fn pairs(out: &mut Vec<u8>, row: &JsonTree) {
     let mut first = true;
-    each_leaf(row, "", &mut |path, leaf| {
+    each_value(row, "", &mut |path, leaf| {
         if !first {
             out.push(b' ');
         }
@@ -220,11 +219,11 @@ fn pairs(out: &mut Vec<u8>, row: &Tree) {
 }
 
 /// Calls `visit` for everything that is not an object, by its dotted path.
-fn each_leaf(tree: &Tree, path: &str, visit: &mut dyn FnMut(&str, &Tree)) {
+fn each_value(tree: &JsonTree, path: &str, visit: &mut dyn FnMut(&str, &JsonTree)) {
     match tree {
-        Tree::Object(entries) => {
+        JsonTree::Object(entries) => {
             for (key, value) in entries {
-                each_leaf(value, &join(path, key), visit);
+                each_value(value, &join(path, key), visit);
             }
         }
         leaf if path.is_empty() => visit("value", leaf),
@@ -232,11 +231,11 @@ fn each_leaf(tree: &Tree, path: &str, visit: &mut dyn FnMut(&str, &Tree)) {
     }
 }
 
-/// A leaf as the text of one cell; lists as JSON.
-fn flat(leaf: &Tree) -> Option<Vec<u8>> {
+/// A value as the text of one cell; a list as JSON.
+fn flat(leaf: &JsonTree) -> Option<Vec<u8>> {
     match leaf {
-        Tree::Null => None,
-        Tree::Text(text) => Some(text.clone().into_bytes()),
+        JsonTree::Null => None,
+        JsonTree::Text(text) => Some(text.clone().into_bytes()),
         other => {
             let mut out = Vec::new();
             json(&mut out, other, JsonStyle::Compact);

@@ -1,8 +1,8 @@
 //! Writes single values into JSON, CSV and log lines: escapes, quotes, digits.
 
-/// How JSON text is spaced and escaped.
+/// How JSON is spaced and escaped.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum JsonStyle {
+pub(crate) enum JsonStyle {
     /// As Python's `json.dumps`: `", "` and `": "`, everything beyond ASCII as `\uXXXX`.
     Python,
     /// No spaces, UTF-8 as it is.
@@ -10,14 +10,14 @@ pub(super) enum JsonStyle {
 }
 
 impl JsonStyle {
-    pub(super) fn comma(self) -> &'static str {
+    pub(crate) fn comma(self) -> &'static str {
         match self {
             Self::Python => ", ",
             Self::Compact => ",",
         }
     }
 
-    pub(super) fn colon(self) -> &'static str {
+    pub(crate) fn colon(self) -> &'static str {
         match self {
             Self::Python => ": ",
             Self::Compact => ":",
@@ -25,8 +25,8 @@ impl JsonStyle {
     }
 }
 
-/// A quoted JSON string.
-pub(super) fn json_string(out: &mut Vec<u8>, text: &[u8], style: JsonStyle) {
+/// Writes a JSON string with its quotes.
+pub(crate) fn json_string(out: &mut Vec<u8>, text: &[u8], style: JsonStyle) {
     out.push(b'"');
     if text.iter().all(|&byte| is_plain(byte)) {
         out.extend_from_slice(text);
@@ -36,7 +36,7 @@ pub(super) fn json_string(out: &mut Vec<u8>, text: &[u8], style: JsonStyle) {
     out.push(b'"');
 }
 
-/// Needs no escape in JSON of either style.
+/// Whether a byte needs no escape in JSON of either style.
 fn is_plain(byte: u8) -> bool {
     matches!(byte, 0x20..=0x7e) && byte != b'"' && byte != b'\\'
 }
@@ -63,8 +63,8 @@ fn json_escaped(out: &mut Vec<u8>, text: &str, style: JsonStyle) {
     }
 }
 
-/// A CSV cell, quoted where it must be; an empty text is quoted to tell it from a missing value.
-pub(super) fn csv_cell(out: &mut Vec<u8>, text: &[u8]) {
+/// Writes a CSV cell, quoted if necessary. An empty text is quoted, so that it differs from a missing value.
+pub(crate) fn csv_cell(out: &mut Vec<u8>, text: &[u8]) {
     let edge = |byte: Option<&u8>| matches!(byte, None | Some(b' ' | b'\t'));
     let must = |byte: &u8| matches!(byte, b',' | b'"' | b'\n' | b'\r');
     if !edge(text.first()) && !edge(text.last()) && !text.iter().any(must) {
@@ -81,8 +81,8 @@ pub(super) fn csv_cell(out: &mut Vec<u8>, text: &[u8]) {
     out.push(b'"');
 }
 
-/// A value inside a log line, which it may not break into two.
-pub(super) fn line_text(out: &mut Vec<u8>, text: &[u8]) {
+/// Writes a value inside a log line, with line breaks escaped.
+pub(crate) fn line_text(out: &mut Vec<u8>, text: &[u8]) {
     if !text.iter().any(|byte| matches!(byte, b'\n' | b'\r')) {
         out.extend_from_slice(text);
         return;
@@ -96,8 +96,8 @@ pub(super) fn line_text(out: &mut Vec<u8>, text: &[u8]) {
     }
 }
 
-/// The value of a `key=value` pair: quoted when it is empty or would be read wrongly.
-pub(super) fn pair_text(out: &mut Vec<u8>, text: &[u8]) {
+/// Writes the key or value of a `key=value` pair, quoted if it is empty or ambiguous.
+pub(crate) fn pair_text(out: &mut Vec<u8>, text: &[u8]) {
     let bare = |&byte: &u8| !matches!(byte, 0..=0x20 | b'"' | b'=' | b'\\' | 0x7f);
     if !text.is_empty() && text.iter().all(bare) {
         out.extend_from_slice(text);
@@ -106,12 +106,13 @@ pub(super) fn pair_text(out: &mut Vec<u8>, text: &[u8]) {
     }
 }
 
-pub(super) fn integer(out: &mut Vec<u8>, value: i64) {
+/// Writes a whole number.
+pub(crate) fn integer(out: &mut Vec<u8>, value: i64) {
     out.extend_from_slice(itoa::Buffer::new().format(value).as_bytes());
 }
 
-/// `width` digits, with leading zeros.
-pub(super) fn padded(out: &mut Vec<u8>, value: u64, width: usize) {
+/// Writes at least `width` digits, with leading zeros.
+pub(crate) fn padded(out: &mut Vec<u8>, value: u64, width: usize) {
     let mut buffer = itoa::Buffer::new();
     let digits = buffer.format(value).as_bytes();
     for _ in digits.len()..width {
@@ -120,9 +121,9 @@ pub(super) fn padded(out: &mut Vec<u8>, value: u64, width: usize) {
     out.extend_from_slice(digits);
 }
 
-/// A number of `decimals` decimals, given without the point: 14320 with 2 is 143.20.
-/// `short` cuts trailing zeros down to one decimal, as programs print floats: 143.2.
-pub(super) fn decimal(out: &mut Vec<u8>, scaled: i64, decimals: u32, short: bool) {
+/// Writes a number of `decimals` decimals, given without the point: 14320 with 2 is 143.20. With `short`, trailing zeros
+/// are removed up to the first decimal, as programs print floats: 143.2.
+pub(crate) fn decimal(out: &mut Vec<u8>, scaled: i64, decimals: u32, short: bool) {
     if decimals == 0 {
         return integer(out, scaled);
     }
@@ -142,7 +143,8 @@ pub(super) fn decimal(out: &mut Vec<u8>, scaled: i64, decimals: u32, short: bool
     }
 }
 
-pub(super) fn hex(out: &mut Vec<u8>, bits: u64, digits: usize) {
+/// Writes the lowest `digits` hexadecimal digits of a number, the lowest first; at most 16.
+pub(crate) fn hex(out: &mut Vec<u8>, bits: u64, digits: usize) {
     const DIGITS: &[u8; 16] = b"0123456789abcdef";
     let digit = |n: usize| DIGITS[(bits >> (4 * n)) as usize & 15];
     out.extend((0..digits.min(16)).map(digit));

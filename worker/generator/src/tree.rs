@@ -1,5 +1,5 @@
-//! A JSON document as it was written: keys in their order, numbers digit for digit.
-//! `serde_json::Value` sorts keys and re-reads numbers, which would alter sample records.
+//! A JSON document as it was written: keys in their order, numbers digit for digit. `serde_json::Value` sorts keys and
+//! converts numbers, which would alter sample records.
 
 use std::collections::HashSet;
 use std::fmt;
@@ -7,33 +7,33 @@ use std::fmt;
 use serde::de::{Deserialize, Deserializer, Error as _, MapAccess, Visitor};
 use serde_json::value::RawValue;
 
-use super::schema::SchemaError;
+use crate::error::SchemaError;
 
-/// Deeper documents are refused: records of people and programs stay far below.
+/// Documents with more levels are refused; real records have far fewer.
 const MAX_DEPTH: usize = 32;
 
 /// One JSON value.
 #[derive(Debug, Clone, PartialEq)]
-pub(super) enum Tree {
+pub(crate) enum JsonTree {
     Null,
     Bool(bool),
-    /// The digits as they stand in the document.
+    /// The digits as they are written in the document.
     Number(String),
     Text(String),
-    List(Vec<Tree>),
-    Object(Vec<(String, Tree)>),
+    List(Vec<JsonTree>),
+    Object(Vec<(String, JsonTree)>),
 }
 
-impl Tree {
-    pub(super) fn parse(json: &[u8]) -> Result<Self, SchemaError> {
+impl JsonTree {
+    pub(crate) fn parse(json: &[u8]) -> Result<Self, SchemaError> {
         let raw: &RawValue = serde_json::from_slice(json).map_err(|error| {
             SchemaError::at("", format!("not valid JSON: {error}"), "correct it there")
         })?;
         read(raw, "", 0)
     }
 
-    /// What a person would call this value in an error message.
-    pub(super) fn describe(&self) -> &'static str {
+    /// The value's type, as an error message names it.
+    pub(crate) fn describe(&self) -> &'static str {
         match self {
             Self::Null => "null",
             Self::Bool(_) => "true or false",
@@ -46,9 +46,9 @@ impl Tree {
 }
 
 /// The entries of an object in their order.
-struct Entries<'a>(Vec<(String, &'a RawValue)>);
+struct ObjectEntries<'a>(Vec<(String, &'a RawValue)>);
 
-impl<'de: 'a, 'a> Deserialize<'de> for Entries<'a> {
+impl<'de: 'a, 'a> Deserialize<'de> for ObjectEntries<'a> {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
         struct InOrder;
         impl<'de> Visitor<'de> for InOrder {
@@ -61,7 +61,7 @@ impl<'de: 'a, 'a> Deserialize<'de> for Entries<'a> {
                 let mut seen = HashSet::new();
                 while let Some((key, value)) = map.next_entry::<String, &'de RawValue>()? {
                     if !seen.insert(key.clone()) {
-                        return Err(M::Error::custom(format!("the key {key:?} stands twice")));
+                        return Err(M::Error::custom(format!("the key {key:?} is there twice")));
                     }
                     entries.push((key, value));
                 }
@@ -72,7 +72,7 @@ impl<'de: 'a, 'a> Deserialize<'de> for Entries<'a> {
     }
 }
 
-fn read(raw: &RawValue, path: &str, depth: usize) -> Result<Tree, SchemaError> {
+fn read(raw: &RawValue, path: &str, depth: usize) -> Result<JsonTree, SchemaError> {
     if depth > MAX_DEPTH {
         return Err(SchemaError::at(
             path,
@@ -89,31 +89,31 @@ fn read(raw: &RawValue, path: &str, depth: usize) -> Result<Tree, SchemaError> {
     };
     match text.as_bytes().first() {
         Some(b'{') => {
-            let Entries(entries) = serde_json::from_str(text).map_err(broken)?;
+            let ObjectEntries(entries) = serde_json::from_str(text).map_err(broken)?;
             let read_entry = |(key, value): (String, &RawValue)| {
                 let tree = read(value, &join(path, &key), depth + 1)?;
                 Ok((key, tree))
             };
             let entries: Result<_, SchemaError> = entries.into_iter().map(read_entry).collect();
-            Ok(Tree::Object(entries?))
+            Ok(JsonTree::Object(entries?))
         }
         Some(b'[') => {
             let items: Vec<&RawValue> = serde_json::from_str(text).map_err(broken)?;
             let read_item =
                 |(n, item): (usize, &&RawValue)| read(item, &format!("{path}[{n}]"), depth + 1);
             let items: Result<_, SchemaError> = items.iter().enumerate().map(read_item).collect();
-            Ok(Tree::List(items?))
+            Ok(JsonTree::List(items?))
         }
-        Some(b'"') => Ok(Tree::Text(serde_json::from_str(text).map_err(broken)?)),
-        Some(b't') => Ok(Tree::Bool(true)),
-        Some(b'f') => Ok(Tree::Bool(false)),
-        Some(b'n') => Ok(Tree::Null),
-        _ => Ok(Tree::Number(text.to_owned())),
+        Some(b'"') => Ok(JsonTree::Text(serde_json::from_str(text).map_err(broken)?)),
+        Some(b't') => Ok(JsonTree::Bool(true)),
+        Some(b'f') => Ok(JsonTree::Bool(false)),
+        Some(b'n') => Ok(JsonTree::Null),
+        _ => Ok(JsonTree::Number(text.to_owned())),
     }
 }
 
 /// The dotted path of a member.
-pub(super) fn join(path: &str, key: &str) -> String {
+pub(crate) fn join(path: &str, key: &str) -> String {
     if path.is_empty() {
         key.to_owned()
     } else {
@@ -127,33 +127,33 @@ mod tests {
 
     #[test]
     fn order_and_digits_are_kept() -> Result<(), SchemaError> {
-        let tree = Tree::parse(br#"{"z": 1.10, "a": [123456789012345678901234567890, null]}"#)?;
-        let number = |digits: &str| Tree::Number(digits.to_owned());
-        let list = vec![number("123456789012345678901234567890"), Tree::Null];
+        let tree = JsonTree::parse(br#"{"z": 1.10, "a": [123456789012345678901234567890, null]}"#)?;
+        let number = |digits: &str| JsonTree::Number(digits.to_owned());
+        let list = vec![number("123456789012345678901234567890"), JsonTree::Null];
         let expected = vec![
             ("z".to_owned(), number("1.10")),
-            ("a".to_owned(), Tree::List(list)),
+            ("a".to_owned(), JsonTree::List(list)),
         ];
-        assert_eq!(tree, Tree::Object(expected));
+        assert_eq!(tree, JsonTree::Object(expected));
         Ok(())
     }
 
     #[test]
-    fn faults_are_named_with_their_place() {
+    fn errors_are_reported_with_their_path() {
         for (json, expected) in [
             (&b"[1, 2"[..], "line 1 column 5"),
             (
                 br#"{"a": {"b": 1, "b": 2}}"#,
-                r#"a: the key "b" stands twice"#,
+                r#"a: the key "b" is there twice"#,
             ),
             (br#"[{"a": "\ud800"}]"#, "[0].a: "),
             (b"\xff", "not valid JSON"),
         ] {
-            let message = Tree::parse(json).map(|_| String::new());
+            let message = JsonTree::parse(json).map(|_| String::new());
             let message = message.unwrap_or_else(|error| error.to_string());
             assert!(message.contains(expected), "{message}");
         }
         let deep = format!("{}1{}", "[".repeat(100_000), "]".repeat(100_000));
-        assert!(Tree::parse(deep.as_bytes()).is_err());
+        assert!(JsonTree::parse(deep.as_bytes()).is_err());
     }
 }

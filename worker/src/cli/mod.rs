@@ -7,7 +7,6 @@ use std::process::ExitCode;
 
 use clap::builder::styling::{AnsiColor, Styles};
 use clap::{Args, CommandFactory, Parser, Subcommand, ValueEnum, ValueHint};
-use tracing::{Level, Metadata};
 use tracing_subscriber::Layer;
 use tracing_subscriber::filter::{FilterExt, filter_fn};
 use tracing_subscriber::layer::SubscriberExt;
@@ -23,6 +22,7 @@ mod signals;
 use crate::config::BadConfiguration;
 use crate::telemetry::otlp::{self, Traces};
 use streampress_codec::hybrid;
+use streampress_transport::is_safe_to_log;
 
 const STYLES: Styles = Styles::styled()
     .header(AnsiColor::Green.on_default().bold())
@@ -358,7 +358,7 @@ fn start_logging(cli: &Cli) -> Traces {
     let default = if is_role { "info" } else { "error" };
     let filter =
         tracing_subscriber::EnvFilter::try_from_default_env().unwrap_or_else(|_| default.into());
-    let filter = filter.and(filter_fn(may_be_told));
+    let filter = filter.and(filter_fn(is_safe_to_log));
     let lines = tracing_subscriber::fmt::layer()
         .with_writer(crate::cli::progress::log_writer)
         .with_target(false)
@@ -380,12 +380,6 @@ fn start_logging(cli: &Cli) -> Traces {
         None => {}
     }
     traces
-}
-
-/// The innermost lines of others show whole requests, with the tokens in them by which AWS knows an instance or a
-/// container, and more where the SDK is asked for it: no setting brings them out.
-fn may_be_told(line: &Metadata<'_>) -> bool {
-    *line.level() <= Level::DEBUG || line.target().starts_with("streampress")
 }
 
 #[cfg(test)]

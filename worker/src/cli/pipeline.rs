@@ -23,7 +23,7 @@ pub fn run(args: RunArgs) -> Result<ExitCode> {
     let observer = progress::observer();
     let mut resolved = config::load_resolved(&args.file, &mut |text| observer.notice(text))?;
     if let (Some(files), Some(generator)) = (args.files, &mut resolved.generator) {
-        generator.generator.files = files;
+        generator.files = files;
     } else if args.files.is_some() {
         return Err(BadConfiguration(format!(
             "{}: --files wants a generator, and spec.generator is not there",
@@ -31,12 +31,12 @@ pub fn run(args: RunArgs) -> Result<ExitCode> {
         ))
         .into());
     }
-    if !args.aws && resolved.compressor.aws.endpoint_url.is_some() {
+    if !args.aws && resolved.aws.endpoint_url.is_some() {
         observer.notice(
             "spec.aws is set aside: run works on the embedded transport in the data folder",
         );
     }
-    let data = config::data_folder(args.data, &resolved.compressor.identity.pipeline);
+    let data = config::data_folder(args.data, &resolved.identity.pipeline);
     let options = RunOptions {
         resolved,
         data,
@@ -118,25 +118,27 @@ pub fn setup(args: SetupArgs) -> Result<ExitCode> {
         );
         return Ok(ExitCode::SUCCESS);
     }
-    let mut wanted = aws::wanted(&config).ok_or_else(|| {
+    let (mut plan, _) = aws::provision_plan(&config).ok_or_else(|| {
         BadConfiguration(
             "setup wants the whole pipeline: give its FILE.yaml, or unset STREAMPRESS_PIPELINE"
                 .into(),
         )
     })?;
-    wanted.files_queue.event_rule = args.event_rule;
+    plan.event_rule = args.event_rule;
     roles::runtime()?.block_on(async {
         let aws = Aws::connect(&aws::places(&config).options).await;
         let done = match args.delete {
-            true => provision::remove(&aws, &wanted).await,
-            false => provision::make(&aws, &wanted).await,
+            true => provision::delete(&aws, &plan).await,
+            false => provision::create(&aws, &plan)
+                .await
+                .map(|created| created.outcomes),
         };
-        let verb = if args.delete { "removing" } else { "making" };
+        let verb = if args.delete { "deleting" } else { "creating" };
         for line in done.with_context(|| {
             format!(
                 "{verb} the transport of {} on {}",
                 config.pipeline(),
-                aws.place()
+                aws.describe_endpoint()
             )
         })? {
             print(&format!("{line}\n"));
@@ -173,20 +175,27 @@ pub fn validate(args: ValidateArgs) -> Result<ExitCode> {
 /// Whether what exists on AWS fits the pipeline; says what to change where it does not.
 fn validate_live(file: &Path) -> Result<bool> {
     let config = Config::find(Some(file), &mut |_| {})?;
-    let Some(wanted) = aws::wanted(&config) else {
+    let Some((plan, record_bytes)) = aws::provision_plan(&config) else {
         return Ok(true);
     };
     roles::runtime()?.block_on(async {
         let aws = Aws::connect(&aws::places(&config).options).await;
-        let findings = provision::check(&aws, &wanted).await.with_context(|| {
-            format!(
-                "looking at the transport of {} on {}",
-                config.pipeline(),
-                aws.place()
-            )
-        })?;
+        let findings = provision::check(&aws, &plan, record_bytes)
+            .await
+            .with_context(|| {
+                format!(
+                    "checking the transport of {} on {}",
+                    config.pipeline(),
+                    aws.describe_endpoint()
+                )
+            })?;
         for finding in &findings {
-            eprintln!("{}: {}: {}", file.display(), finding.what, finding.problem);
+            eprintln!(
+                "{}: {}: {}",
+                file.display(),
+                finding.resource,
+                finding.problem
+            );
         }
         Ok(!findings.iter().any(|finding| finding.fatal))
     })

@@ -9,8 +9,8 @@ use std::time::{Duration, Instant};
 
 use indicatif::{HumanBytes, MultiProgress, ProgressBar, ProgressStyle};
 
+use crate::journal::JournalProgress;
 use crate::roles::run::{Observer, RunSummary};
-use streampress_transport::local::Progress;
 
 /// Between two plain lines.
 const LINE_EVERY: Duration = Duration::from_secs(2);
@@ -83,7 +83,7 @@ impl Bars {
 }
 
 impl Observer for Bars {
-    fn started(&self, data: &Path, resumed: Progress, _total: Option<u64>) {
+    fn started(&self, data: &Path, resumed: JournalProgress, _total: Option<u64>) {
         let _ = self.all.println(start_line(data, resumed));
     }
 
@@ -91,7 +91,7 @@ impl Observer for Bars {
         let _ = self.all.println(format!("note: {text}"));
     }
 
-    fn progress(&self, progress: Progress, total: Option<u64>) {
+    fn progress(&self, progress: JournalProgress, total: Option<u64>) {
         let length = total.unwrap_or(progress.announced).max(progress.announced);
         for (bar, position) in [
             (&self.made, progress.announced),
@@ -122,7 +122,7 @@ impl Observer for Bars {
 }
 
 struct Lines {
-    last: Mutex<Option<(Instant, Progress)>>,
+    last: Mutex<Option<(Instant, JournalProgress)>>,
 }
 
 impl Lines {
@@ -134,7 +134,7 @@ impl Lines {
 }
 
 impl Observer for Lines {
-    fn started(&self, data: &Path, resumed: Progress, _total: Option<u64>) {
+    fn started(&self, data: &Path, resumed: JournalProgress, _total: Option<u64>) {
         eprintln!("{}", start_line(data, resumed));
     }
 
@@ -142,7 +142,7 @@ impl Observer for Lines {
         eprintln!("note: {text}");
     }
 
-    fn progress(&self, progress: Progress, total: Option<u64>) {
+    fn progress(&self, progress: JournalProgress, total: Option<u64>) {
         let mut last = self
             .last
             .lock()
@@ -157,7 +157,7 @@ impl Observer for Lines {
         if news {
             *last = Some((Instant::now(), progress));
             let of = total.map_or(String::new(), |total| format!(" of {total}"));
-            let Progress {
+            let JournalProgress {
                 announced,
                 compressed,
                 restored,
@@ -174,7 +174,7 @@ impl Observer for Lines {
     fn finished(&self) {}
 }
 
-fn start_line(data: &Path, resumed: Progress) -> String {
+fn start_line(data: &Path, resumed: JournalProgress) -> String {
     let begun = match resumed.announced {
         0 => String::new(),
         files => format!(

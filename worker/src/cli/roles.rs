@@ -7,7 +7,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
-use streampress_crds::api::pipeline::{CodecFormat, Effort};
+use streampress_crds::api::pipeline::{CodecEffort, CodecFormat};
 use streampress_crds::location::Location;
 use streampress_crds::settings::{
     CompressorSettings, DecompressorSettings, GeneratorSettings, Settings,
@@ -24,12 +24,13 @@ use crate::roles::announce::Announcer;
 use crate::roles::aws;
 use crate::roles::context::{Locks, RoleContext, Transport};
 use crate::roles::redrive::{self as redriving, Done};
+use crate::roles::run::open_journal;
 use crate::telemetry::health;
 use crate::telemetry::memory_limit;
 use crate::telemetry::metrics::Meter;
 use streampress_codec::hybrid;
+use streampress_transport::in_process_lock::InProcessLock;
 use streampress_transport::local::{Local, LocalOptions};
-use streampress_transport::solo::SoloLock;
 use streampress_transport::{FileName, SlotLock};
 
 pub fn runtime() -> Result<tokio::runtime::Runtime> {
@@ -47,7 +48,7 @@ pub fn threads(given: Option<u16>) -> usize {
 }
 
 /// Of a role, which may be in a pod: no more than its memory holds blocks, unless it was told how many.
-fn threads_of_role(given: Option<u16>, block_bytes: usize, effort: Effort) -> usize {
+fn threads_of_role(given: Option<u16>, block_bytes: usize, effort: CodecEffort) -> usize {
     let (limit, cores) = (memory_limit::limit(), threads(None));
     let fitting = memory_limit::threads_within(limit, cores, block_bytes, effort);
     match given {
@@ -79,8 +80,7 @@ fn no_role(config: &Config, wanted: &str) -> BadConfiguration {
 fn generator_settings(config: &Config) -> Result<GeneratorSettings, BadConfiguration> {
     match config {
         Config::File(resolved) => resolved
-            .generator
-            .clone()
+            .generator_settings()
             .ok_or_else(|| no_role(config, "generator")),
         Config::Variable(settings) => match &**settings {
             Settings::Generator(settings) => Ok(settings.clone()),
@@ -92,23 +92,23 @@ fn generator_settings(config: &Config) -> Result<GeneratorSettings, BadConfigura
 
 fn compressor_settings(config: &Config) -> Result<CompressorSettings, BadConfiguration> {
     match config {
-        Config::File(resolved) => Ok(resolved.compressor.clone()),
+        Config::File(resolved) => Ok(resolved.compressor_settings()),
         Config::Variable(settings) => match &**settings {
             Settings::Compressor(settings) => Ok(settings.clone()),
             _ => Err(no_role(config, "compressor")),
         },
-        Config::Legacy(seed) => Ok(seed.resolved.compressor.clone()),
+        Config::Legacy(seed) => Ok(seed.resolved.compressor_settings()),
     }
 }
 
 pub fn decompressor_settings(config: &Config) -> Result<DecompressorSettings, BadConfiguration> {
     match config {
-        Config::File(resolved) => Ok(resolved.decompressor.clone()),
+        Config::File(resolved) => Ok(resolved.decompressor_settings()),
         Config::Variable(settings) => match &**settings {
             Settings::Decompressor(settings) => Ok(settings.clone()),
             _ => Err(no_role(config, "decompressor")),
         },
-        Config::Legacy(seed) => Ok(seed.resolved.decompressor.clone()),
+        Config::Legacy(seed) => Ok(seed.resolved.decompressor_settings()),
     }
 }
 
@@ -207,7 +207,7 @@ impl Role {
             notice("slots are not shared with other workers: only the operator's pods have Leases");
         }
         Ok(Arc::new(|role: &str, slots| {
-            Arc::new(SoloLock::new(role, slots)) as Arc<dyn SlotLock>
+            Arc::new(InProcessLock::new(role, slots)) as Arc<dyn SlotLock>
         }))
     }
 
@@ -217,16 +217,17 @@ impl Role {
             .await
             .with_context(|| format!("opening the data folder {}", data.display()))?;
         info!(data = %data.display(), pipeline = self.config.pipeline(), "Opened the data folder.");
-        Ok(Transport::embedded(&local))
+        let journal = open_journal(&local).await?;
+        Ok(Transport::embedded(&local, Arc::new(journal)))
     }
 
     fn local_options(&self) -> LocalOptions {
         let (queue, retention_hours) = match &self.config {
             Config::File(resolved) => (
-                Some(&resolved.compressor.transport.files_queue),
-                Some(resolved.compressor.transport.stream.retention_hours),
+                Some(&resolved.transport.files_queue),
+                Some(resolved.transport.stream.retention_hours),
             ),
-            Config::Legacy(seed) => (Some(&seed.resolved.compressor.transport.files_queue), None),
+            Config::Legacy(seed) => (Some(&seed.resolved.transport.files_queue), None),
             Config::Variable(settings) => match &**settings {
                 Settings::Generator(settings) => (Some(&settings.transport.files_queue), None),
                 Settings::Compressor(settings) => (
@@ -241,7 +242,8 @@ impl Role {
         };
         let mut options = LocalOptions::default();
         if let Some(queue) = queue {
-            options.visibility = Duration::from_secs(u64::from(queue.visibility_timeout_seconds));
+            options.visibility_timeout =
+                Duration::from_secs(u64::from(queue.visibility_timeout_seconds));
             options.max_receive_count = queue.max_receive_count;
         }
         if let Some(hours) = retention_hours {
@@ -284,17 +286,17 @@ pub fn generate(args: GenerateArgs) -> Result<ExitCode> {
         Config::Legacy(seed) => {
             let (job, said) = config::seed_job(&seed.generator, role.side.data(), args.files);
             said.iter().for_each(|text| notice(text));
-            let compressor = &seed.resolved.compressor;
-            let mut identity = compressor.identity.clone();
+            let resolved = &seed.resolved;
+            let mut identity = resolved.identity.clone();
             identity.pipeline = seed.generator.file_name_prefix.clone();
             GeneratorSettings {
                 identity,
-                aws: compressor.aws.clone(),
+                aws: resolved.aws.clone(),
                 transport: streampress_crds::settings::GeneratorTransport {
-                    files_queue: compressor.transport.files_queue.clone(),
+                    files_queue: resolved.transport.files_queue.clone(),
                 },
-                source: streampress_crds::settings::Place {
-                    location: compressor.source.location.clone(),
+                source: streampress_crds::settings::LocationSettings {
+                    location: resolved.source.location.clone(),
                 },
                 generator: job,
                 codec_format: CodecFormat::Seed,
@@ -333,7 +335,7 @@ pub fn compress(args: RoleArgs) -> Result<ExitCode> {
                 if !seed.worker.push {
                     notice("ENABLE_DATA_PUSH is False: files are compressed and reported, nothing is sent");
                 }
-                let report = workplace.report(&seed.resolved.decompressor)?.map(|(log, _)| log);
+                let report = workplace.report(&seed.resolved.decompressor_settings())?.map(|(log, _)| log);
                 workplace.legacy_compressor(&settings, &seed.worker, report)?
             }
             Config::File(_) | Config::Variable(_) => workplace.compressor(&settings)?,
@@ -364,7 +366,11 @@ pub fn decompress(args: RoleArgs) -> Result<ExitCode> {
     let settings = decompressor_settings(&role.config)?;
     runtime()?.block_on(async {
         // How large blocks are stands in each file; this is what they are unless somebody wanted others.
-        let threads = threads_of_role(args.threads, hybrid::DEFAULT_BLOCK_BYTES, Effort::Balanced);
+        let threads = threads_of_role(
+            args.threads,
+            hybrid::DEFAULT_BLOCK_BYTES,
+            CodecEffort::Balanced,
+        );
         let workplace = role
             .worker("decompressor", args.listen, threads, shutdown())
             .await?;

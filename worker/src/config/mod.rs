@@ -7,12 +7,13 @@ use std::fmt;
 use std::path::{Path, PathBuf};
 
 use streampress_crds::api::pipeline::{
-    CodecFormat, CompressionPipeline, Example, Format, GeneratedFormat, OnCompressed, Ordering,
+    CodecFormat, CompressionPipeline, Example, GeneratedFormat, OnCompressed, Ordering,
+    SourceFormat,
 };
 use streampress_crds::location::Location;
+use streampress_crds::settings::Resolved;
 use streampress_crds::settings::{self, GeneratorJob, SchemaSource, Settings, VARIABLE};
-use streampress_crds::settings::{Resolved, resolve};
-use streampress_crds::{CompressionPipelineSpec, document};
+use streampress_crds::{CheckedPipeline, CompressionPipelineSpec, document};
 
 use legacy_env::{LegacyGenerator, LegacyWorker};
 
@@ -36,7 +37,7 @@ fn bad(text: impl fmt::Display) -> BadConfiguration {
 pub fn load(
     file: &Path,
     notice: &mut dyn FnMut(&str),
-) -> Result<CompressionPipeline, BadConfiguration> {
+) -> Result<CheckedPipeline, BadConfiguration> {
     let text = read_text(file)?;
     let loaded = document::load(&text, &file.display().to_string()).map_err(|problems| {
         let lines: Vec<String> = problems.iter().map(ToString::to_string).collect();
@@ -77,17 +78,19 @@ pub fn load_resolved(
     file: &Path,
     notice: &mut dyn FnMut(&str),
 ) -> Result<Resolved, BadConfiguration> {
-    resolve_all(&load(file, notice)?, &file.display().to_string())
+    let (_, resolved) = load(file, notice)?.into_parts();
+    Ok(resolved)
 }
 
-fn resolve_all(pipeline: &CompressionPipeline, name: &str) -> Result<Resolved, BadConfiguration> {
-    resolve(pipeline).map_err(|invalid| {
+fn resolve_all(pipeline: CompressionPipeline, name: &str) -> Result<Resolved, BadConfiguration> {
+    let checked = CheckedPipeline::new(pipeline).map_err(|invalid| {
         let lines: Vec<String> = invalid
             .iter()
             .map(|problem| format!("{name}: {problem}"))
             .collect();
         bad(lines.join("\n"))
-    })
+    })?;
+    Ok(checked.into_parts().1)
 }
 
 /// What a role works by.
@@ -148,16 +151,16 @@ impl Config {
     /// The pipeline's namespace.
     pub fn namespace(&self) -> &str {
         match self {
-            Self::File(resolved) => &resolved.compressor.identity.namespace,
+            Self::File(resolved) => &resolved.identity.namespace,
             Self::Variable(settings) => &settings.identity().namespace,
-            Self::Legacy(seed) => &seed.resolved.compressor.identity.namespace,
+            Self::Legacy(seed) => &seed.resolved.identity.namespace,
         }
     }
 
     /// The pipeline's name.
     pub fn pipeline(&self) -> &str {
         match self {
-            Self::File(resolved) => &resolved.compressor.identity.pipeline,
+            Self::File(resolved) => &resolved.identity.pipeline,
             Self::Variable(settings) => &settings.identity().pipeline,
             Self::Legacy(_) => "seed",
         }
@@ -172,18 +175,18 @@ fn as_pipeline(worker: &LegacyWorker) -> Result<Resolved, BadConfiguration> {
     };
     spec.codec.format = CodecFormat::Seed;
     spec.source.location = format!("file:///data/{}", worker.read_location);
-    spec.source.formats = vec![Format::Json, Format::Csv, Format::Txt];
+    spec.source.formats = vec![SourceFormat::Json, SourceFormat::Csv, SourceFormat::Txt];
     spec.source.on_compressed = OnCompressed::Rename;
     spec.destination.location = "file:///data/decompressed_data".into();
     spec.report.enabled = worker.report;
     let mut resolved = resolve_all(
-        &CompressionPipeline::new("seed", spec),
+        CompressionPipeline::new("seed", spec),
         "the original's variables",
     )?;
-    resolved.compressor.codec.record_bytes = worker.break_bytes;
+    resolved.codec.record_bytes = worker.break_bytes;
     resolved.compressor.interval_seconds = worker.interval_seconds;
     resolved.decompressor.interval_seconds = worker.interval_seconds;
-    if let Some(report) = &mut resolved.decompressor.report {
+    if let Some(report) = &mut resolved.report {
         report.location = Location::parse(&format!("file:///data/{}", worker.result_file_name))
             .map_err(|way_out| {
                 bad(format!(

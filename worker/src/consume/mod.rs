@@ -6,13 +6,12 @@
 
 mod task;
 
-use std::sync::{Arc, Mutex};
+use std::sync::Arc;
 use std::time::Duration;
 
 use async_trait::async_trait;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::task::JoinSet;
-use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 use tracing::{debug, warn};
 
@@ -20,7 +19,7 @@ use self::task::{Work, release_message};
 use crate::clock;
 use crate::telemetry::metrics::{InHand, Meter};
 use streampress_transport::{
-    Delivery, Queue, SlotGuard, SlotLock, TransportError, TransportResult, slot_guard,
+    Deadline, Delivery, Queue, SlotGuard, SlotLock, TransportError, TransportResult,
 };
 
 /// The longest wait in one receive, which is SQS's long poll.
@@ -80,7 +79,7 @@ pub struct MessageContext<'a> {
     /// The message.
     pub delivery: &'a Delivery,
     /// Until when the message is surely hidden from others; moved on whenever that is prolonged.
-    pub hidden_until: &'a Mutex<Instant>,
+    pub visibility_deadline: &'a Deadline,
     /// The slot it is done in.
     pub held: &'a SlotGuard,
     /// The worker's threads, which its messages share.
@@ -108,7 +107,7 @@ impl MessageContext<'_> {
     /// could not prolong the message's hiding in time, knows by the clock, before anything in it has had the time to
     /// cancel `stop`.
     pub fn ensure_owner(&self) -> Result<(), Fault> {
-        let lost = !self.held.ensure_owner() || slot_guard::is_expired(self.hidden_until);
+        let lost = !self.held.ensure_owner() || self.visibility_deadline.is_expired();
         if self.stop.is_cancelled() || lost {
             return Err(Fault::Interrupted);
         }
@@ -377,7 +376,7 @@ impl Consumer {
             max_receive_count: self.max_receive_count,
             held: held.clone(),
             stop: stop.child_token(),
-            hidden_until: Mutex::new(delivery.hidden_until),
+            visibility_deadline: Deadline::new(delivery.visibility_deadline),
             meter: self.meter.clone(),
             threads: threads.clone(),
         };

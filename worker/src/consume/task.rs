@@ -1,7 +1,7 @@
 //! One message in hand, from its receive to its end: kept hidden, handled within its trace, and then deleted, set aside or
 //! given back.
 
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::time::Instant;
@@ -11,12 +11,12 @@ use tracing::{Instrument, Span, debug, error, field, info, info_span, warn};
 use super::{Fault, Handler, MessageContext, Threads};
 use crate::telemetry::metrics::{InHand, Meter};
 use crate::telemetry::trace::{self, TraceContext};
-use streampress_transport::{Delivery, Queue, SlotGuard, TransportError, slot_guard};
+use streampress_transport::{Backoff, Deadline, Delivery, Queue, SlotGuard, TransportError};
 
 /// SQS hides a message for at most 12 hours, counted from its receive; we stop half an hour before.
 const LONGEST_HIDING: Duration = Duration::from_secs(11 * 3600 + 1800);
-/// Back-off of transient faults: 1 s, 2 s, 4 s … up to this.
-const LONGEST_BACK_OFF: Duration = Duration::from_secs(60);
+/// Until a message that failed for a passing reason is received again, by how often it was received.
+const BACKOFF: Backoff = Backoff::new(Duration::from_secs(1), Duration::from_secs(60));
 
 /// What the work on one message needs.
 pub(super) struct Work {
@@ -26,7 +26,7 @@ pub(super) struct Work {
     pub(super) max_receive_count: u32,
     pub(super) held: Arc<SlotGuard>,
     pub(super) stop: CancellationToken,
-    pub(super) hidden_until: Mutex<Instant>,
+    pub(super) visibility_deadline: Deadline,
     pub(super) meter: Meter,
     pub(super) threads: Threads,
 }
@@ -78,7 +78,7 @@ impl Work {
     fn job<'a>(&'a self, delivery: &'a Delivery) -> MessageContext<'a> {
         MessageContext {
             delivery,
-            hidden_until: &self.hidden_until,
+            visibility_deadline: &self.visibility_deadline,
             held: &self.held,
             threads: &self.threads,
             stop: &self.stop,
@@ -88,26 +88,27 @@ impl Work {
 
     /// Returns only when the message is no longer ours.
     async fn keep_hidden(&self, delivery: &Delivery) {
-        let visibility = self.queue.visibility();
+        let visibility = self.queue.visibility_timeout();
         let limit = delivery.received_at + LONGEST_HIDING;
         loop {
             tokio::time::sleep_until(limit.min(Instant::now() + visibility / 3)).await;
             // Hidden since some moment after this one, however long the answer takes.
             let asked_at = Instant::now();
-            let hidden_for = visibility.min(limit.saturating_duration_since(asked_at));
-            if hidden_for.is_zero() {
+            let visibility_timeout = visibility.min(limit.saturating_duration_since(asked_at));
+            if visibility_timeout.is_zero() {
                 warn!(
                     message_id = delivery.message_id,
                     "A message has been hidden for as long as SQS allows; stopping its work, which begins anew."
                 );
                 return;
             }
-            match self.queue.extend(&delivery.receipt, hidden_for).await {
+            match self
+                .queue
+                .extend(&delivery.receipt, visibility_timeout)
+                .await
+            {
                 Ok(()) => {
-                    *self
-                        .hidden_until
-                        .lock()
-                        .unwrap_or_else(PoisonError::into_inner) = asked_at + hidden_for;
+                    self.visibility_deadline.set(asked_at + visibility_timeout);
                 }
                 Err(TransportError::Stale) => {
                     warn!(
@@ -116,7 +117,7 @@ impl Work {
                     );
                     return;
                 }
-                Err(fault) if slot_guard::is_expired(&self.hidden_until) => {
+                Err(fault) if self.visibility_deadline.is_expired() => {
                     warn!(
                         message_id = delivery.message_id,
                         error = %fault,
@@ -145,7 +146,7 @@ impl Work {
                 self.dead_letter(delivery, in_hand, "GaveUp", &detail).await;
             }
             Err(Fault::Transient(cause)) => {
-                let back_off = back_off(delivery.receive_count);
+                let back_off = BACKOFF.equal_jitter(delivery.receive_count);
                 warn!(message_id = delivery.message_id, error = %format!("{cause:#}"), back_off_secs = back_off.as_secs_f64(), "Did not work; trying again later.");
                 if let Err(fault) = self.queue.extend(&delivery.receipt, back_off).await {
                     debug!(error = %fault, "The message comes back when its hiding time ends.");
@@ -221,16 +222,10 @@ pub(super) async fn release_message(role: &str, queue: &dyn Queue, delivery: &De
     }
 }
 
-/// 1 s, 2 s, 4 s … with up to half of it taken off at random, so that messages that failed together do not come back together.
-fn back_off(receive_count: u32) -> Duration {
-    let doubled =
-        Duration::from_secs(1 << receive_count.saturating_sub(1).min(16)).min(LONGEST_BACK_OFF);
-    doubled.mul_f64(0.5 + fastrand::f64() / 2.0)
-}
-
 #[cfg(test)]
 mod tests {
     use std::collections::BTreeMap;
+    use std::sync::Mutex;
     use std::sync::atomic::{AtomicBool, Ordering};
 
     use async_trait::async_trait;
@@ -238,7 +233,7 @@ mod tests {
     use super::*;
     use crate::consume::Subject;
     use streampress_transport::contract_tests::PATIENCE;
-    use streampress_transport::solo::SoloLock;
+    use streampress_transport::in_process_lock::InProcessLock;
     use streampress_transport::{Depth, Outgoing, Receipt, SlotLock, TransportResult};
 
     const LONG: Duration = Duration::from_secs(60);
@@ -277,7 +272,7 @@ mod tests {
         fn name(&self) -> &str {
             "notes"
         }
-        fn visibility(&self) -> Duration {
+        fn visibility_timeout(&self) -> Duration {
             self.visibility
         }
         async fn send(&self, _messages: Vec<Outgoing>) -> TransportResult<()> {
@@ -286,8 +281,15 @@ mod tests {
         async fn receive(&self, _max: usize, _wait: Duration) -> TransportResult<Vec<Delivery>> {
             Ok(Vec::new())
         }
-        async fn extend(&self, _receipt: &Receipt, hidden_for: Duration) -> TransportResult<()> {
-            self.extended.lock().expect("no panic").push(hidden_for);
+        async fn extend(
+            &self,
+            _receipt: &Receipt,
+            visibility_timeout: Duration,
+        ) -> TransportResult<()> {
+            self.extended
+                .lock()
+                .expect("no panic")
+                .push(visibility_timeout);
             match self.in_reach {
                 true => Ok(()),
                 false => Err(TransportError::unavailable("extending", "out of reach")),
@@ -342,7 +344,7 @@ mod tests {
         async fn on_dead_lettered(&self, _delivery: &Delivery, _reason: &str, _detail: &str) {}
     }
 
-    fn delivery(received_at: Instant, hidden_until: Instant) -> Delivery {
+    fn delivery(received_at: Instant, visibility_deadline: Instant) -> Delivery {
         Delivery {
             message_id: "m".into(),
             group: "g".into(),
@@ -351,13 +353,13 @@ mod tests {
             attributes: BTreeMap::new(),
             receive_count: 1,
             received_at,
-            hidden_until,
+            visibility_deadline,
             receipt: Receipt("r".into()),
         }
     }
 
     async fn work(queue: Arc<Notes>, handler: Arc<dyn Handler>, delivery: &Delivery) -> Work {
-        let held = SoloLock::new("test", 1).try_acquire().await;
+        let held = InProcessLock::new("test", 1).try_acquire().await;
         Work {
             role: "test",
             queue,
@@ -365,7 +367,7 @@ mod tests {
             max_receive_count: 20,
             held: Arc::new(held.expect("asked").expect("free")),
             stop: CancellationToken::new(),
-            hidden_until: Mutex::new(delivery.hidden_until),
+            visibility_deadline: Deadline::new(delivery.visibility_deadline),
             meter: Meter::default(),
             threads: Threads::new(1),
         }
@@ -381,10 +383,11 @@ mod tests {
     #[tokio::test]
     async fn a_message_whose_hiding_ran_out_has_no_effect_and_is_not_acknowledged() {
         let now = Instant::now();
-        for (hidden_until, acts, end) in [(now, false, "given back"), (now + LONG, true, "deleted")]
+        for (visibility_deadline, acts, end) in
+            [(now, false, "given back"), (now + LONG, true, "deleted")]
         {
             let (queue, handler) = (Notes::new(LONG, true), Arc::new(Acts::default()));
-            run(&queue, handler.clone(), delivery(now, hidden_until)).await;
+            run(&queue, handler.clone(), delivery(now, visibility_deadline)).await;
             assert_eq!(handler.acted.load(Ordering::SeqCst), acts);
             assert_eq!(queue.ends(), [end]);
         }
@@ -393,13 +396,13 @@ mod tests {
     #[tokio::test]
     async fn a_message_that_failed_when_it_was_no_longer_ours_is_no_dead_letter() {
         let now = Instant::now();
-        for (hidden_until, end) in [(now, "given back"), (now + LONG, "buried")] {
+        for (visibility_deadline, end) in [(now, "given back"), (now + LONG, "buried")] {
             let queue = Notes::new(LONG, true);
             let fails = Acts {
                 can_never_work: true,
                 ..Acts::default()
             };
-            run(&queue, Arc::new(fails), delivery(now, hidden_until)).await;
+            run(&queue, Arc::new(fails), delivery(now, visibility_deadline)).await;
             assert_eq!(queue.ends(), [end]);
         }
     }
@@ -414,7 +417,7 @@ mod tests {
         let work = work(queue.clone(), Arc::new(Acts::default()), &delivery).await;
         let ended = tokio::time::timeout(PATIENCE, work.keep_hidden(&delivery)).await;
         assert!(ended.is_ok(), "it counts from the start of the work");
-        assert!(*work.hidden_until.lock().expect("no panic") <= limit);
+        assert!(work.visibility_deadline.get() <= limit);
     }
 
     #[tokio::test]
@@ -427,24 +430,16 @@ mod tests {
         tokio::select! {
             () = prolonged.keep_hidden(&delivery) => panic!("it is still ours"),
             () = async {
-                while slot_guard::is_expired(&prolonged.hidden_until) {
+                while prolonged.visibility_deadline.is_expired() {
                     tokio::time::sleep(Duration::from_millis(10)).await;
                 }
             } => {}
         }
-        assert!(*prolonged.hidden_until.lock().expect("no panic") >= now + visibility);
+        assert!(prolonged.visibility_deadline.get() >= now + visibility);
         let out_of_reach = Notes::new(Duration::from_millis(30), false);
         let lost = work(out_of_reach.clone(), handler, &delivery).await;
         let ended = tokio::time::timeout(PATIENCE, lost.keep_hidden(&delivery)).await;
         assert!(ended.is_ok(), "it goes on with a message that is lost");
         assert_eq!(out_of_reach.extended.lock().expect("no panic").len(), 1);
-    }
-
-    #[test]
-    fn back_off_doubles_up_to_a_minute() {
-        for (count, seconds) in [(1, 1.0), (2, 2.0), (5, 16.0), (7, 60.0), (u32::MAX, 60.0)] {
-            let time = back_off(count).as_secs_f64();
-            assert!((seconds / 2.0..=seconds).contains(&time), "{count}: {time}");
-        }
     }
 }

@@ -16,6 +16,7 @@ use super::{Expected, LARGEST_FILE_BYTES, expected_key};
 use crate::blocking;
 use crate::clock;
 use crate::consume::{Fault, Handler, MessageContext, Subject};
+use crate::journal::FileJournal;
 use crate::message::s3_event::S3Event;
 use crate::message::{Announcement, Digest, FileRef, StageNumbers};
 use crate::report::log::ReportLog;
@@ -26,7 +27,6 @@ use crate::roles::compress::{
 use crate::roles::scan::SourceFilter;
 use crate::telemetry::trace;
 use streampress_codec::legacy;
-use streampress_transport::local::Index;
 use streampress_transport::{
     ChunkStream, Delivery, FileName, Outgoing, Queue, Record, TransportResult,
 };
@@ -55,7 +55,7 @@ pub struct LegacyCompressor {
     /// The report of what was compressed, where one is wanted.
     pub report: Option<Arc<ReportLog>>,
     /// What this machine knows of its files, on the embedded transport.
-    pub index: Option<Index>,
+    pub journal: Option<Arc<dyn FileJournal>>,
     /// What was packed and is not acknowledged yet.
     pub packed: PackedSources,
 }
@@ -107,9 +107,9 @@ impl Handler for LegacyCompressor {
             job.meter.stage("announce", sending.elapsed());
         }
         job.packed(file.bytes, expected.packed_bytes);
-        if let Some(index) = &self.index {
-            index
-                .compressed(file.id().as_str(), expected.packed_bytes)
+        if let Some(journal) = &self.journal {
+            journal
+                .record_compressed(file.id().as_str(), expected.packed_bytes)
                 .await?;
         }
         if let Some(log) = &self.report {
@@ -148,12 +148,15 @@ impl Handler for LegacyCompressor {
     }
 
     async fn on_dead_lettered(&self, delivery: &Delivery, reason: &str, detail: &str) {
-        let Some(index) = &self.index else { return };
-        let Ok(Some(file_id)) = indexed_id(index, &delivery.body).await else {
+        let Some(journal) = &self.journal else { return };
+        let Ok(Some(file_id)) = indexed_id(&**journal, &delivery.body).await else {
             return;
         };
-        if let Err(fault) = index.failed(&file_id, &format!("{reason}: {detail}")).await {
-            warn!(error = %fault, "Could not note a failed file in the index.");
+        if let Err(fault) = journal
+            .record_failed(&file_id, &format!("{reason}: {detail}"))
+            .await
+        {
+            warn!(error = %fault, "Could not record a failed file in the journal.");
         }
     }
 }
@@ -166,17 +169,17 @@ pub(crate) fn announced_name(body: &str) -> Result<FileName, Fault> {
     let message = LegacyAnnouncement::parse(body).map_err(|error| {
         Fault::permanent(
             "UnreadableMessage",
-            streampress_transport::error::with_causes(&error),
+            streampress_transport::error_chain(&error),
         )
     })?;
     FileName::parse(&message.file_name).map_err(|error| Fault::permanent("BadName", error))
 }
 
 /// The file id that an announcement of either dialect means.
-async fn indexed_id(index: &Index, body: &str) -> TransportResult<Option<String>> {
+async fn indexed_id(journal: &dyn FileJournal, body: &str) -> TransportResult<Option<String>> {
     match (Announcement::parse(body), LegacyAnnouncement::parse(body)) {
         (Ok(ours), _) => Ok(Some(ours.file.id().as_str().to_owned())),
-        (_, Ok(seed)) => index.get(&legacy_index_key(&seed.id)).await,
+        (_, Ok(seed)) => journal.get(&legacy_index_key(&seed.id)).await,
         _ => Ok(None),
     }
 }
@@ -244,10 +247,10 @@ impl LegacyCompressor {
             .map(|byte| format!("{byte:02x}"))
             .collect();
         let id = legacy_id(&expected.file);
-        if let Some(index) = &self.index {
+        if let Some(journal) = &self.journal {
             let json =
                 serde_json::to_string(expected).map_err(|error| Fault::Transient(error.into()))?;
-            index.set(&expected_key(&id), &json).await?;
+            journal.set(&expected_key(&id), &json).await?;
         }
         let stages = packed.stages;
         let records: Vec<Record> = packed

@@ -13,13 +13,13 @@ use super::{Expected, FETCHED_AT_ONCE, LARGEST_FILE_BYTES, expected_key};
 use crate::blocking;
 use crate::clock;
 use crate::consume::{Fault, Handler, MessageContext, Subject};
+use crate::journal::FileJournal;
 use crate::message::{Digest, StageNumbers};
 use crate::report::log::ReportLog;
 use crate::report::{Outcome, ReportRow};
 use crate::roles::announce::hash;
 use crate::roles::decompress::report_format;
 use streampress_codec::legacy;
-use streampress_transport::local::Index;
 use streampress_transport::{ChunkStream, Delivery, FileName, Files, Position, Sequence};
 
 /// The decompressor's work, format Seed.
@@ -34,7 +34,7 @@ pub struct LegacyDecompressor {
     /// The report, where one is wanted.
     pub report: Option<Arc<ReportLog>>,
     /// What this machine knows of its files, on the embedded transport.
-    pub index: Option<Index>,
+    pub journal: Option<Arc<dyn FileJournal>>,
 }
 
 #[async_trait]
@@ -44,7 +44,7 @@ impl Handler for LegacyDecompressor {
         let message = LegacyManifest::parse(&job.delivery.body).map_err(|error| {
             Fault::permanent(
                 "UnreadableMessage",
-                streampress_transport::error::with_causes(&error),
+                streampress_transport::error_chain(&error),
             )
         })?;
         let name = self.name(&message)?;
@@ -69,8 +69,8 @@ impl Handler for LegacyDecompressor {
             .map_or(0, |expected| expected.packed_bytes);
         job.restored(packed_bytes, bytes);
         if let Some(expected) = &expected {
-            if let Some(index) = &self.index {
-                index.restored(expected.file.id().as_str()).await?;
+            if let Some(journal) = &self.journal {
+                journal.record_restored(expected.file.id().as_str()).await?;
             }
             if let Some(log) = &self.report {
                 log.add(row(
@@ -103,15 +103,15 @@ impl Handler for LegacyDecompressor {
         let Ok(message) = LegacyManifest::parse(&delivery.body) else {
             return;
         };
-        let (Some(index), Ok(Some(expected))) = (&self.index, self.expected(&message.id).await)
+        let (Some(journal), Ok(Some(expected))) = (&self.journal, self.expected(&message.id).await)
         else {
             return;
         };
-        if let Err(fault) = index
-            .failed(expected.file.id().as_str(), &format!("{reason}: {detail}"))
+        if let Err(fault) = journal
+            .record_failed(expected.file.id().as_str(), &format!("{reason}: {detail}"))
             .await
         {
-            warn!(error = %fault, "Could not note a failed file in the index.");
+            warn!(error = %fault, "Could not record a failed file in the journal.");
         }
     }
 }
@@ -130,7 +130,7 @@ impl LegacyDecompressor {
         let stages = message.stages().map_err(|error| {
             Fault::permanent(
                 "UnreadableMessage",
-                streampress_transport::error::with_causes(&error),
+                streampress_transport::error_chain(&error),
             )
         })?;
         let mut sequences = Vec::new();
@@ -181,10 +181,10 @@ impl LegacyDecompressor {
     }
 
     async fn expected(&self, id: &str) -> Result<Option<Expected>, Fault> {
-        let Some(index) = &self.index else {
+        let Some(journal) = &self.journal else {
             return Ok(None);
         };
-        let json = index.get(&expected_key(id)).await?;
+        let json = journal.get(&expected_key(id)).await?;
         Ok(json.and_then(|json| serde_json::from_str(&json).ok()))
     }
 

@@ -20,7 +20,7 @@ const FETCHED_AT_ONCE: usize = 32;
 /// Where the original looks for files, and what its chunk messages put before a name.
 pub const READ_LOCATION: &str = "test_location";
 
-/// What the embedded index keeps of a packed file, since the original's message cannot.
+/// What the journal keeps of a packed file, since the original's message cannot.
 #[derive(Debug, Serialize, Deserialize)]
 pub(crate) struct Expected {
     file: FileRef,

@@ -9,10 +9,10 @@ use tracing::{Instrument, field, info_span};
 
 use crate::blocking;
 use crate::clock;
+use crate::journal::{FileJournal, JournalFile};
 use crate::legacy::messages::LegacyAnnouncement;
 use crate::message::{Announcement, Digest, FileRef, STRICT_GROUP, VERSION};
 use crate::telemetry::trace;
-use streampress_transport::local::{Index, IndexedFile};
 use streampress_transport::{FileEntry, Files, Outgoing, Queue, TransportResult};
 
 /// The form that announcements are written in.
@@ -36,7 +36,7 @@ pub struct Announcer {
     /// How announcements are written.
     pub dialect: AnnouncementFormat,
     /// What this machine knows of its files, on the embedded transport.
-    pub index: Option<Index>,
+    pub journal: Option<Arc<dyn FileJournal>>,
 }
 
 impl Announcer {
@@ -79,19 +79,19 @@ impl Announcer {
             .await
     }
 
-    async fn note(&self, index: &Index, file: &FileRef) -> TransportResult<()> {
-        let indexed = IndexedFile {
+    async fn note(&self, journal: &dyn FileJournal, file: &FileRef) -> TransportResult<()> {
+        let indexed = JournalFile {
             file_id: file.id().as_str().to_owned(),
             name: file.name.as_str().to_owned(),
             raw_bytes: file.bytes,
             modified: clock::from_nanos(file.modified_nanos),
             hash: file.hash.as_str().to_owned(),
         };
-        index.announced(&indexed).await?;
+        journal.record_announced(&indexed).await?;
         match self.dialect {
             AnnouncementFormat::Native => Ok(()),
             AnnouncementFormat::Legacy => {
-                index
+                journal
                     .set(&legacy_index_key(&legacy_id(file)), file.id().as_str())
                     .await
             }
@@ -116,10 +116,10 @@ impl Announcer {
     }
 
     async fn send_within(&self, file: &FileRef, dedup_id: String) -> Result<()> {
-        if let Some(index) = &self.index {
-            self.note(index, file)
+        if let Some(journal) = &self.journal {
+            self.note(&**journal, file)
                 .await
-                .context("noting the file in the index")?;
+                .context("recording the file in the journal")?;
         }
         let context = trace::current_or_new();
         let attributes = trace::attributes(context);
@@ -167,7 +167,7 @@ pub fn legacy_id(file: &FileRef) -> String {
     uuid::Uuid::new_v5(&uuid::Uuid::NAMESPACE_URL, file.dedup_id().as_bytes()).to_string()
 }
 
-/// Under which the embedded index knows the file that a seed announcement means.
+/// The journal's key for the file that a legacy announcement means.
 pub fn legacy_index_key(id: &str) -> String {
     format!("seed-file/{id}")
 }
@@ -202,7 +202,7 @@ mod tests {
                 files_queue: local.files_queue(),
                 strict: false,
                 dialect,
-                index: None,
+                journal: None,
             };
             let waiting = async || announcer.files_queue.depth().await.expect("known").total();
             let file = announcer.announce(&entry).await.expect("announced");

@@ -6,12 +6,14 @@ use std::time::Duration;
 
 use anyhow::{Context, Result};
 use streampress_crds::location::Location;
-use streampress_crds::settings::{AwsSettings, QueueSettings, Settings};
+use streampress_crds::settings::{
+    AwsSettings, QueueSettings, Resolved, Settings, StreamSettings, TransportSettings,
+};
 
 use crate::config::Config;
 use crate::roles::context::{Locks, Transport};
-use streampress_transport::aws::provision::{Wanted, WantedQueue, WantedStream};
-use streampress_transport::aws::{Aws, AwsOptions, Keys};
+use streampress_transport::aws::provision::ProvisionPlan;
+use streampress_transport::aws::{Aws, AwsCredentials, AwsOptions};
 use streampress_transport::{FileName, Files};
 
 /// The tag that marks what `streampress setup` made, with the pipeline's name as its value.
@@ -54,12 +56,12 @@ fn options(settings: &AwsSettings) -> AwsOptions {
 pub fn places(config: &Config) -> Places {
     match config {
         Config::File(resolved) => {
-            let transport = &resolved.compressor.transport;
+            let transport = &resolved.transport;
             Places {
                 files_queue: queue(&transport.files_queue),
                 chunks_queue: queue(&transport.chunks_queue),
                 stream: Some(transport.stream.name.clone()),
-                options: options(&resolved.compressor.aws),
+                options: options(&resolved.aws),
             }
         }
         Config::Variable(settings) => Places {
@@ -69,7 +71,6 @@ pub fn places(config: &Config) -> Places {
         Config::Legacy(seed) => {
             let visibility = Duration::from_secs(u64::from(
                 seed.resolved
-                    .compressor
                     .transport
                     .files_queue
                     .visibility_timeout_seconds,
@@ -80,10 +81,10 @@ pub fn places(config: &Config) -> Places {
             if options.endpoint.is_none()
                 && !["AWS_ACCESS_KEY_ID", "AWS_PROFILE"].iter().any(somebody)
             {
-                // The original's endpoint without a word is a LocalStack on this machine, and so are its keys.
+                // The original's endpoint without a word is a LocalStack on this machine, and so are its credentials.
                 options
-                    .keys
-                    .get_or_insert_with(|| Keys::new(LEGACY_KEY, LEGACY_KEY));
+                    .credentials
+                    .get_or_insert_with(|| AwsCredentials::new(LEGACY_KEY, LEGACY_KEY));
             }
             options.endpoint = options.endpoint.or_else(|| Some(aws.endpoint_url.clone()));
             options.region = options.region.or_else(|| Some(aws.region.clone()));
@@ -171,73 +172,53 @@ pub fn files(aws: &Aws, location: &Location) -> Result<Arc<dyn Files>> {
 fn missing(kind: &str, name: &str, aws: &Aws) -> String {
     format!(
         "opening {kind} {name} on {}; if it is not there yet, 'streampress setup' makes it",
-        aws.place()
+        aws.describe_endpoint()
     )
 }
 
-/// What `setup` makes for a pipeline.
-pub fn wanted(config: &Config) -> Option<Wanted> {
-    let resolved = match config {
-        Config::File(resolved) => resolved,
-        Config::Legacy(seed) => return Some(legacy_wanted(&seed.worker.aws, &seed.resolved)),
+/// What `setup` creates for a pipeline, and the largest record that will be put there, in bytes.
+pub fn provision_plan(config: &Config) -> Option<(ProvisionPlan, usize)> {
+    let (plan, resolved) = match config {
+        Config::File(resolved) => (plan_of(resolved), &**resolved),
+        Config::Legacy(seed) => (
+            legacy_plan(&seed.worker.aws, &seed.resolved),
+            &seed.resolved,
+        ),
         Config::Variable(_) => return None,
     };
-    let transport = &resolved.compressor.transport;
-    let queue = |settings: &QueueSettings| WantedQueue {
-        name: settings.name.clone(),
-        dead_letter_name: settings.dead_letter_name.clone(),
-        visibility_timeout_seconds: settings.visibility_timeout_seconds,
-        max_receive_count: settings.max_receive_count,
-        event_rule: None,
-    };
-    Some(Wanted {
-        files_queue: queue(&transport.files_queue),
-        chunks_queue: queue(&transport.chunks_queue),
-        stream: WantedStream {
-            name: transport.stream.name.clone(),
-            shards: transport.stream.shards,
-            retention_hours: transport.stream.retention_hours,
-            encrypted: resolved.compressor.aws.endpoint_url.is_none(),
-        },
-        record_bytes: resolved.compressor.codec.record_bytes,
-        owner: (
-            OWNER_TAG.to_owned(),
-            resolved.compressor.identity.pipeline.clone(),
-        ),
-        tags: Default::default(),
-    })
+    Some((plan, resolved.codec.record_bytes))
+}
+
+fn plan_of(resolved: &Resolved) -> ProvisionPlan {
+    let owner = (OWNER_TAG, &*resolved.identity.pipeline);
+    ProvisionPlan {
+        encrypted: resolved.aws.endpoint_url.is_none(),
+        ..ProvisionPlan::new(resolved.transport.clone(), owner)
+    }
 }
 
 /// The original's transport: ten shards, two queues, five receives.
-fn legacy_wanted(
-    aws: &crate::config::legacy_env::LegacyAws,
-    resolved: &streampress_crds::settings::Resolved,
-) -> Wanted {
+fn legacy_plan(aws: &crate::config::legacy_env::LegacyAws, resolved: &Resolved) -> ProvisionPlan {
     let queue = |url: &str| {
         let name = url.rsplit('/').next().unwrap_or(url);
-        WantedQueue {
+        QueueSettings {
             name: name.to_owned(),
             dead_letter_name: format!("{}-dlq.fifo", name.trim_end_matches(".fifo")),
-            visibility_timeout_seconds: resolved
-                .compressor
-                .transport
-                .files_queue
-                .visibility_timeout_seconds,
+            visibility_timeout_seconds: resolved.transport.files_queue.visibility_timeout_seconds,
             max_receive_count: 5,
-            event_rule: None,
         }
     };
-    Wanted {
+    let transport = TransportSettings {
         files_queue: queue(&aws.files_queue_url),
         chunks_queue: queue(&aws.chunks_queue_url),
-        stream: WantedStream {
+        stream: StreamSettings {
             name: aws.stream_name.clone(),
             shards: 10,
             retention_hours: 24,
-            encrypted: false,
         },
-        record_bytes: resolved.compressor.codec.record_bytes,
-        owner: (OWNER_TAG.to_owned(), "seed".to_owned()),
-        tags: Default::default(),
+    };
+    ProvisionPlan {
+        encrypted: false,
+        ..ProvisionPlan::new(transport, (OWNER_TAG, "seed"))
     }
 }

@@ -18,6 +18,7 @@ use tracing::{info, warn};
 use crate::blocking;
 use crate::clock;
 use crate::consume::{Fault, Handler, MessageContext, Subject};
+use crate::journal::FileJournal;
 use crate::legacy::messages::LegacyAnnouncement;
 use crate::message::record::{Owner, header_bytes};
 use crate::message::s3_event::S3Event;
@@ -29,7 +30,6 @@ use crate::roles::scan::SourceFilter;
 use crate::telemetry::metrics::Meter;
 use crate::telemetry::trace::{self, TraceContext};
 use streampress_codec::hybrid;
-use streampress_transport::local::Index;
 use streampress_transport::{ChunkStream, Delivery, FileName, Outgoing, Position, Queue, Record};
 
 /// A manifest above this goes to the stream and the message names its records: SQS takes 1 MiB, and room is left for
@@ -70,7 +70,7 @@ pub struct Compressor {
     /// Which of the files that a bucket tells of are taken.
     pub filter: SourceFilter,
     /// What this machine knows of its files, on the embedded transport.
-    pub index: Option<Index>,
+    pub journal: Option<Arc<dyn FileJournal>>,
 }
 
 #[async_trait]
@@ -97,9 +97,9 @@ impl Handler for Compressor {
         self.announce_packed(&manifest).await?;
         job.meter.stage("announce", announcing.elapsed());
         job.packed(manifest.file.bytes, manifest.packed_bytes);
-        if let Some(index) = &self.index {
-            index
-                .compressed(manifest.file.id().as_str(), manifest.packed_bytes)
+        if let Some(journal) = &self.journal {
+            journal
+                .record_compressed(manifest.file.id().as_str(), manifest.packed_bytes)
                 .await?;
         }
         info!(
@@ -126,18 +126,19 @@ impl Handler for Compressor {
     }
 
     async fn on_dead_lettered(&self, delivery: &Delivery, reason: &str, detail: &str) {
-        let (Some(index), Ok(announcement)) = (&self.index, Announcement::parse(&delivery.body))
+        let (Some(journal), Ok(announcement)) =
+            (&self.journal, Announcement::parse(&delivery.body))
         else {
             return;
         };
-        if let Err(fault) = index
-            .failed(
+        if let Err(fault) = journal
+            .record_failed(
                 announcement.file.id().as_str(),
                 &format!("{reason}: {detail}"),
             )
             .await
         {
-            warn!(error = %fault, "Could not note a failed file in the index.");
+            warn!(error = %fault, "Could not record a failed file in the journal.");
         }
     }
 }

@@ -16,6 +16,7 @@ use tokio_util::sync::CancellationToken;
 use super::restorer::Restorer;
 use crate::config::legacy_env::LegacyWorker;
 use crate::consume::{Consumer, Handler};
+use crate::journal::FileJournal;
 use crate::legacy::{
     READ_LOCATION,
     compressor::{LegacyCompressor, PackedSources},
@@ -33,8 +34,8 @@ use crate::telemetry::metrics::Meter;
 use streampress_codec::hybrid;
 use streampress_generator::{FileFormat, Generator, GeneratorOptions, Schema};
 use streampress_transport::aws::Aws;
+use streampress_transport::local::Local;
 use streampress_transport::local::files::LocalFiles;
-use streampress_transport::local::{Index, Local};
 use streampress_transport::{ChunkStream, Files, Queue, SlotLock};
 
 /// How long a worker keeps its slot after the last message.
@@ -56,13 +57,13 @@ pub struct Transport {
     pub aws: Option<Aws>,
     /// The roles' slots.
     pub locks: Locks,
-    /// What this machine knows of its files; embedded only.
-    pub index: Option<Index>,
+    /// What became of this data folder's files; embedded only.
+    pub journal: Option<Arc<dyn FileJournal>>,
 }
 
 impl Transport {
     /// The embedded side.
-    pub fn embedded(local: &Local) -> Self {
+    pub fn embedded(local: &Local, journal: Arc<dyn FileJournal>) -> Self {
         let slots_of = local.clone();
         Self {
             files_queue: Some(local.files_queue()),
@@ -70,7 +71,7 @@ impl Transport {
             stream: Some(local.stream()),
             aws: None,
             locks: Arc::new(move |role, slots| slots_of.lock(role, slots)),
-            index: Some(local.index()),
+            journal: Some(journal),
         }
     }
 
@@ -82,7 +83,7 @@ impl Transport {
             stream: None,
             aws: None,
             locks,
-            index: None,
+            journal: None,
         }
     }
 
@@ -169,7 +170,7 @@ impl RoleContext {
                 CodecFormat::Hybrid => AnnouncementFormat::Native,
                 CodecFormat::Seed => AnnouncementFormat::Legacy,
             },
-            index: self.transport.index.clone(),
+            journal: self.transport.journal.clone(),
         })
     }
 
@@ -247,7 +248,7 @@ impl RoleContext {
             record_bytes: settings.codec.record_bytes,
             on_compressed: on_compressed(&settings.source),
             filter: filter(&settings.source),
-            index: self.transport.index.clone(),
+            journal: self.transport.journal.clone(),
         };
         self.compressing(settings, Arc::new(handler))
     }
@@ -264,7 +265,7 @@ impl RoleContext {
             tidy_only_multi: false,
             push: true,
             report: None,
-            index: self.transport.index.clone(),
+            journal: self.transport.journal.clone(),
             packed: PackedSources::default(),
         })
     }
@@ -300,14 +301,14 @@ impl RoleContext {
                 threads: self.threads,
                 block_bytes: hybrid::DEFAULT_BLOCK_BYTES as u64,
                 report: report.clone(),
-                index: self.transport.index.clone(),
+                journal: self.transport.journal.clone(),
             },
             legacy: LegacyDecompressor {
                 destination,
                 stream: self.transport.stream()?,
                 read_location: READ_LOCATION.to_owned(),
                 report,
-                index: self.transport.index.clone(),
+                journal: self.transport.journal.clone(),
             },
         });
         let intake = ConsumerConfig {
@@ -408,9 +409,9 @@ fn on_compressed(source: &SourceSettings) -> OnCompressed {
 pub fn hybrid_options(codec: &CodecSettings, threads: usize) -> hybrid::CodecOptions {
     hybrid::CodecOptions {
         effort: match codec.effort {
-            pipeline::Effort::Fast => hybrid::Effort::Fast,
-            pipeline::Effort::Balanced => hybrid::Effort::Balanced,
-            pipeline::Effort::Max => hybrid::Effort::Max,
+            pipeline::CodecEffort::Fast => hybrid::Effort::Fast,
+            pipeline::CodecEffort::Balanced => hybrid::Effort::Balanced,
+            pipeline::CodecEffort::Max => hybrid::Effort::Max,
         },
         block_size: codec.block_bytes,
         threads,

@@ -17,6 +17,7 @@ use tracing::{info, warn};
 
 use crate::clock;
 use crate::consume::{Fault, Handler, MessageContext, Subject};
+use crate::journal::FileJournal;
 use crate::message::record::Owner;
 use crate::message::{Digest, FileRef, Manifest, Records, StageNumbers};
 use crate::report::log::ReportLog;
@@ -24,7 +25,6 @@ use crate::roles::announce::hash;
 use crate::telemetry::metrics::Meter;
 use crate::{blocking, report};
 use streampress_codec::hybrid;
-use streampress_transport::local::Index;
 use streampress_transport::{ChunkStream, Delivery, FileEntry, Files, Position};
 
 /// Records are fetched in batches of about this many bytes.
@@ -55,7 +55,7 @@ pub struct Decompressor {
     /// The report, where one is wanted.
     pub report: Option<Arc<ReportLog>>,
     /// What this machine knows of its files, on the embedded transport.
-    pub index: Option<Index>,
+    pub journal: Option<Arc<dyn FileJournal>>,
 }
 
 /// What the destination holds under the file's name.
@@ -120,12 +120,12 @@ impl Handler for Decompressor {
         let Ok(manifest) = Manifest::parse(&delivery.body) else {
             return;
         };
-        if let Some(index) = &self.index
-            && let Err(fault) = index
-                .failed(manifest.file.id().as_str(), &format!("{reason}: {detail}"))
+        if let Some(journal) = &self.journal
+            && let Err(fault) = journal
+                .record_failed(manifest.file.id().as_str(), &format!("{reason}: {detail}"))
                 .await
         {
-            warn!(error = %fault, "Could not note a failed file in the index.");
+            warn!(error = %fault, "Could not record a failed file in the journal.");
         }
         if let Some(log) = &self.report {
             log.add(row(
@@ -176,8 +176,8 @@ impl Decompressor {
 
     async fn superseded(&self, file: &FileRef) -> Result<(), Fault> {
         info!("A newer version is restored already; skipped.");
-        match &self.index {
-            Some(index) => Ok(index.superseded(file.id().as_str()).await?),
+        match &self.journal {
+            Some(journal) => Ok(journal.record_superseded(file.id().as_str()).await?),
             None => Ok(()),
         }
     }
@@ -256,8 +256,8 @@ impl Decompressor {
     }
 
     async fn note_restored(&self, file: &FileRef) -> Result<(), Fault> {
-        match &self.index {
-            Some(index) => Ok(index.restored(file.id().as_str()).await?),
+        match &self.journal {
+            Some(journal) => Ok(journal.record_restored(file.id().as_str()).await?),
             None => Ok(()),
         }
     }

@@ -146,8 +146,8 @@ async fn again(
     let context = carried
         .and_then(|carried| TraceContext::parse(carried))
         .map_or_else(TraceContext::start, TraceContext::child);
-    if let (Some(index), Some(file)) = (&transport.index, &file) {
-        index.redriven(file.id().as_str()).await?;
+    if let (Some(journal), Some(file)) = (&transport.journal, &file) {
+        journal.record_redriven(file.id().as_str()).await?;
     }
     let manifest = Manifest::parse(&letter.body).ok();
     let needs_source = match &manifest {

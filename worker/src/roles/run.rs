@@ -14,6 +14,7 @@ use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
 use crate::config::Config;
+use crate::journal::{FileJournal, JournalProgress, SqliteJournal};
 use crate::report::log::ReportLog;
 use crate::roles::announce::Announcer;
 use crate::roles::aws;
@@ -21,7 +22,7 @@ use crate::roles::context::{RoleContext, Transport};
 use crate::roles::scan::{Found, Scanner};
 use crate::telemetry::metrics::Meter;
 use streampress_transport::TransportResult;
-use streampress_transport::local::{Index, Local, LocalOptions, Progress};
+use streampress_transport::local::{Local, LocalOptions};
 
 /// Between two looks at how far it is.
 const LOOK_EVERY: Duration = Duration::from_millis(100);
@@ -86,11 +87,11 @@ impl RunSummary {
 /// What a run tells while it works.
 pub trait Observer: Send + Sync {
     /// Where things are, once.
-    fn started(&self, data: &Path, resumed: Progress, total: Option<u64>);
+    fn started(&self, data: &Path, resumed: JournalProgress, total: Option<u64>);
     /// Something a person should know.
     fn notice(&self, text: &str);
     /// How far it is; `total` is unknown for an endless run.
-    fn progress(&self, progress: Progress, total: Option<u64>);
+    fn progress(&self, progress: JournalProgress, total: Option<u64>);
     /// No more progress comes.
     fn finished(&self);
 }
@@ -105,12 +106,13 @@ pub async fn run(
     let mut resolved = options.resolved;
     let input = take_input(&mut resolved, options.input.as_deref(), observer)?;
     let local = open_local(&options.data, &resolved).await?;
+    let journal = open_journal(&local).await?;
     // Roles have a token of their own: they also stop when all is done.
     let stop = shutdown.child_token();
     let workplace = RoleContext {
         transport: match options.aws {
-            false => Transport::embedded(&local),
-            true => on_aws(&resolved, &local).await?,
+            false => Transport::embedded(&local, Arc::new(journal.clone())),
+            true => on_aws(&resolved, &local, Arc::new(journal.clone())).await?,
         },
         data: options.data.clone(),
         threads: options.threads.max(1),
@@ -118,16 +120,13 @@ pub async fn run(
         meter: Meter::default(),
         shutdown: stop.clone(),
     };
-    let index = local.index();
     let total = match (&resolved.generator, input) {
-        (Some(settings), Input::Generated) if settings.generator.files > 0 => {
-            Some(settings.generator.files)
-        }
+        (Some(job), Input::Generated) if job.files > 0 => Some(job.files),
         _ => None,
     };
-    observer.started(&options.data, index.progress().await?, total);
+    observer.started(&options.data, journal.progress().await?, total);
 
-    let report = workplace.report(&resolved.decompressor)?;
+    let report = workplace.report(&resolved.decompressor_settings())?;
     let mut roles = JoinSet::new();
     spawn_workers(
         &workplace,
@@ -136,7 +135,7 @@ pub async fn run(
         &mut roles,
     )?;
     let source = spawn_source(&workplace, &resolved, input, &mut roles)?;
-    let finite = watch(&index, source, total, observer, &stop).await?;
+    let finite = watch(&journal, source, total, observer, &stop).await?;
     stop.cancel();
     while let Some(ended) = roles.join_next().await {
         ended.context("a role ended unexpectedly")?;
@@ -148,7 +147,7 @@ pub async fn run(
     summarise(
         &workplace,
         &resolved,
-        &index,
+        &journal,
         report.map(|(_, page)| page),
         started,
         finite,
@@ -174,7 +173,7 @@ fn take_input(
     observer: &dyn Observer,
 ) -> Result<Input> {
     let Some(folder) = folder else {
-        let scan = resolved.compressor.source.scan_seconds > 0;
+        let scan = resolved.source.scan_seconds > 0;
         return Ok(match (&resolved.generator, scan) {
             (Some(_), _) => Input::Generated,
             (None, true) => Input::Watched,
@@ -197,12 +196,12 @@ fn take_input(
         )
     })?;
     resolved.generator = None;
-    resolved.compressor.source.location = Location::File {
+    resolved.source.location = Location::File {
         path: path.to_owned(),
     };
-    resolved.compressor.source.scan_seconds = 0;
-    if resolved.compressor.source.on_compressed != OnCompressed::Keep {
-        resolved.compressor.source.on_compressed = OnCompressed::Keep;
+    resolved.source.scan_seconds = 0;
+    if resolved.source.on_compressed != OnCompressed::Keep {
+        resolved.source.on_compressed = OnCompressed::Keep;
         observer.notice(
             "source.onCompressed is set aside: files under --input are never renamed or deleted",
         );
@@ -212,13 +211,11 @@ fn take_input(
 
 /// Opens the embedded transport with the pipeline's settings.
 pub async fn open_local(data: &Path, resolved: &Resolved) -> Result<Local> {
-    let queue = &resolved.compressor.transport.files_queue;
+    let queue = &resolved.transport.files_queue;
     let options = LocalOptions {
-        visibility: Duration::from_secs(u64::from(queue.visibility_timeout_seconds)),
+        visibility_timeout: Duration::from_secs(u64::from(queue.visibility_timeout_seconds)),
         max_receive_count: queue.max_receive_count,
-        retention: Duration::from_secs(
-            3600 * u64::from(resolved.compressor.transport.stream.retention_hours),
-        ),
+        retention: Duration::from_secs(3600 * u64::from(resolved.transport.stream.retention_hours)),
         ..LocalOptions::default()
     };
     let data = data.to_owned();
@@ -228,13 +225,25 @@ pub async fn open_local(data: &Path, resolved: &Resolved) -> Result<Local> {
         .with_context(|| format!("opening the data folder {shown}"))
 }
 
+/// Opens the journal in the data folder of `local`.
+pub async fn open_journal(local: &Local) -> Result<SqliteJournal> {
+    let (local, shown) = (local.clone(), local.dir().display().to_string());
+    crate::blocking(move || SqliteJournal::open(&local))
+        .await
+        .with_context(|| format!("opening the journal in the data folder {shown}"))
+}
+
 /// Queues and stream on AWS; slots and what is known of the files stay here.
-async fn on_aws(resolved: &Resolved, local: &Local) -> Result<Transport> {
-    let embedded = Transport::embedded(local);
+async fn on_aws(
+    resolved: &Resolved,
+    local: &Local,
+    journal: Arc<dyn FileJournal>,
+) -> Result<Transport> {
+    let embedded = Transport::embedded(local, journal);
     let places = aws::places(&Config::File(Box::new(resolved.clone())));
     let transport = aws::connect(&places, embedded.locks).await?;
     Ok(Transport {
-        index: embedded.index,
+        journal: embedded.journal,
         ..transport
     })
 }
@@ -245,9 +254,9 @@ fn spawn_workers(
     report: Option<Arc<ReportLog>>,
     roles: &mut JoinSet<()>,
 ) -> Result<()> {
-    let compressor = workplace.compressor(&resolved.compressor)?;
+    let compressor = workplace.compressor(&resolved.compressor_settings())?;
     roles.spawn(async move { compressor.run().await });
-    let decompressor = workplace.decompressor(&resolved.decompressor, report)?;
+    let decompressor = workplace.decompressor(&resolved.decompressor_settings(), report)?;
     roles.spawn(async move { decompressor.run().await });
     Ok(())
 }
@@ -260,10 +269,11 @@ fn spawn_source(
     roles: &mut JoinSet<()>,
 ) -> Result<tokio::sync::oneshot::Receiver<Result<Found>>> {
     let (done, announced) = tokio::sync::oneshot::channel();
-    let announcer = workplace.compressor_announcer(&resolved.compressor)?;
-    match (input, &resolved.generator) {
+    let compressor = resolved.compressor_settings();
+    let announcer = workplace.compressor_announcer(&compressor)?;
+    match (input, resolved.generator_settings()) {
         (Input::Generated, Some(settings)) => {
-            let generate = workplace.generator(settings)?;
+            let generate = workplace.generator(&settings)?;
             let stop = workplace.shutdown.clone();
             roles.spawn(async move {
                 generate.run().await;
@@ -273,15 +283,15 @@ fn spawn_source(
             });
         }
         (Input::Generated | Input::Once, _) => {
-            let scanner = workplace.scanner(&resolved.compressor, announcer.clone());
+            let scanner = workplace.scanner(&compressor, announcer.clone());
             let stop = workplace.shutdown.clone();
             roles.spawn(async move {
                 let _ = done.send(announce_all(&scanner, &announcer, &stop).await);
             });
         }
         (Input::Watched, _) => {
-            let scanner = workplace.scanner(&resolved.compressor, announcer);
-            let every = Duration::from_secs(u64::from(resolved.compressor.source.scan_seconds));
+            let scanner = workplace.scanner(&compressor, announcer);
+            let every = Duration::from_secs(u64::from(resolved.source.scan_seconds));
             let stop = workplace.shutdown.clone();
             roles.spawn(async move {
                 scanner.run(every, &stop).await;
@@ -308,9 +318,9 @@ async fn announce_all(
     Ok(found)
 }
 
-/// Watches the index until every announced file has ended, one way or the other. False when told to stop before.
+/// Watches the journal until every announced file has ended, one way or the other. False when told to stop before.
 async fn watch(
-    index: &Index,
+    journal: &dyn FileJournal,
     mut announced: tokio::sync::oneshot::Receiver<Result<Found>>,
     total: Option<u64>,
     observer: &dyn Observer,
@@ -318,7 +328,7 @@ async fn watch(
 ) -> Result<bool> {
     let mut all_announced = false;
     loop {
-        let progress = index.progress().await?;
+        let progress = journal.progress().await?;
         let total = if all_announced {
             Some(progress.announced)
         } else {
@@ -365,13 +375,13 @@ fn shown(workplace: &RoleContext, location: &Location) -> Result<PathBuf> {
 async fn summarise(
     workplace: &RoleContext,
     resolved: &Resolved,
-    index: &Index,
+    journal: &dyn FileJournal,
     report: Option<PathBuf>,
     started: Instant,
     finite: bool,
 ) -> Result<RunSummary> {
-    let progress: Progress = index.progress().await?;
-    let failures: TransportResult<_> = index.failures(100).await;
+    let progress: JournalProgress = journal.progress().await?;
+    let failures: TransportResult<_> = journal.failures(100).await;
     Ok(RunSummary {
         files_generated: progress.announced,
         files_compressed: progress.compressed,
@@ -383,7 +393,7 @@ async fn summarise(
         seconds: started.elapsed().as_secs_f64(),
         // A page in a bucket cannot be looked at from here without another request.
         report: report.filter(|page| page.starts_with("s3:") || page.exists()),
-        output: shown(workplace, &resolved.decompressor.destination.location)?,
+        output: shown(workplace, &resolved.destination.location)?,
         interrupted: !finite,
         failures: failures?,
     })

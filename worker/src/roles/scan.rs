@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 use anyhow::{Context, Result};
-use streampress_crds::api::pipeline::Format;
+use streampress_crds::api::pipeline::SourceFormat;
 use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 
@@ -28,7 +28,7 @@ pub struct Found {
 #[derive(Debug, Clone)]
 pub struct SourceFilter {
     /// Kinds of files to take.
-    pub formats: Vec<Format>,
+    pub formats: Vec<SourceFormat>,
     /// Whether compressed files are put aside as `…_delete`, and so are not files to take.
     pub put_aside: bool,
 }
@@ -39,7 +39,7 @@ impl SourceFilter {
         let base = name.as_str().rsplit('/').next().unwrap_or_default();
         let stem = base.rsplit_once('.').map_or(base, |(stem, _)| stem);
         !(self.put_aside && stem.ends_with("_delete"))
-            && Format::of_name(base).is_some_and(|format| self.formats.contains(&format))
+            && SourceFormat::of_name(base).is_some_and(|format| self.formats.contains(&format))
     }
 }
 
@@ -137,10 +137,12 @@ impl Scanner {
     }
 
     async fn is_known(&self, entry: &FileEntry) -> Result<bool> {
-        if let Some(index) = &self.announcer.index {
-            return Ok(index
-                .seen(entry.name.as_str(), entry.size, entry.modified)
-                .await?);
+        if let Some(journal) = &self.announcer.journal
+            && let Some(known) = journal
+                .was_announced(entry.name.as_str(), entry.size, entry.modified)
+                .await?
+        {
+            return Ok(known);
         }
         let Some(destination) = self.destination.clone() else {
             return Ok(false);

@@ -3,16 +3,16 @@
 
 use std::path::Path;
 
-use streampress_crds::api::pipeline::Effort;
+use streampress_crds::api::pipeline::CodecEffort;
 
 /// The program itself, records on their way, answers being read, and what the kernel keeps for the process.
 const BESIDES_BYTES: u64 = 40 << 20;
 
 /// A block in work takes about so many times its size (FORMAT.md, "What packing needs").
-fn share(effort: Effort) -> u64 {
+fn share(effort: CodecEffort) -> u64 {
     match effort {
-        Effort::Fast | Effort::Balanced => 12,
-        Effort::Max => 16,
+        CodecEffort::Fast | CodecEffort::Balanced => 12,
+        CodecEffort::Max => 16,
     }
 }
 
@@ -21,7 +21,7 @@ pub fn threads_within(
     limit: Option<u64>,
     cores: usize,
     block_bytes: usize,
-    effort: Effort,
+    effort: CodecEffort,
 ) -> usize {
     let Some(limit) = limit else {
         return cores.max(1);
@@ -72,14 +72,19 @@ mod tests {
 
     const MIB: u64 = 1 << 20;
 
-    fn threads(limit_mib: Option<u64>, cores: usize, block_mib: usize, effort: Effort) -> usize {
+    fn threads(
+        limit_mib: Option<u64>,
+        cores: usize,
+        block_mib: usize,
+        effort: CodecEffort,
+    ) -> usize {
         let limit = limit_mib.map(|limit| limit * MIB);
         threads_within(limit, cores, block_mib << 20, effort)
     }
 
     #[test]
     fn as_many_blocks_are_in_work_as_the_memory_holds_and_never_none() {
-        use Effort::{Balanced, Max};
+        use CodecEffort::{Balanced, Max};
         assert_eq!(threads(None, 8, 4, Balanced), 8);
         assert_eq!(threads(Some(4096), 8, 4, Balanced), 8);
         // 64 MiB and 16 blocks.

@@ -4,6 +4,7 @@
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use streampress::journal::{FileJournal, SqliteJournal};
 use streampress::roles::announce::{AnnouncementFormat, Announcer};
 use streampress_transport::local::files::LocalFiles;
 use streampress_transport::local::{Local, LocalOptions};
@@ -52,7 +53,7 @@ impl Bench {
             files_queue: self.local.files_queue(),
             strict: false,
             dialect,
-            index: None,
+            journal: None,
         }
     }
 
@@ -62,6 +63,11 @@ impl Bench {
         let name = FileName::parse(name).expect("a good name");
         self.source.stat(&name).expect("looked").expect("there")
     }
+}
+
+/// The journal of a data folder.
+pub fn journal(local: &Local) -> Arc<dyn FileJournal> {
+    Arc::new(SqliteJournal::open(local).expect("opens"))
 }
 
 fn files(location: &str, folder: &Path) -> Arc<dyn Files> {

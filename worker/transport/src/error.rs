@@ -1,21 +1,21 @@
-//! What can go wrong at a queue, a stream, a slot or a file, and how an error is told with its causes.
+//! What can fail at a queue, a stream, a slot or a file, and how an error is shown with its causes.
 
 use crate::Position;
 
-/// Why a door could not do what it was asked for.
+/// Why a call failed.
 #[derive(Debug, thiserror::Error)]
 pub enum TransportError {
-    /// The other side did not answer or refused for now; the same call may succeed later.
+    /// The service did not answer or refused for now; the same call may succeed later.
     #[error("{step}")]
     Unavailable {
-        /// The step that failed, in words.
+        /// The step that failed, as `sending to orders.fifo`.
         step: String,
-        /// What the other side said.
+        /// What the service answered.
         #[source]
         source: Box<dyn std::error::Error + Send + Sync>,
     },
-    /// The receipt is no longer valid: the message was hidden too long and belongs to somebody else now.
-    #[error("the message is no longer ours: its hiding time ran out")]
+    /// The receipt is no longer valid: the visibility timeout ran out, and another worker may have the message.
+    #[error("the message is no longer ours: its visibility timeout ran out")]
     Stale,
     /// The stream no longer holds the record (older than its retention).
     #[error("the stream no longer holds record {0}: it is older than the retention time")]
@@ -29,7 +29,7 @@ pub enum TransportError {
 }
 
 impl TransportError {
-    /// Wraps what the other side said as a fault that may pass.
+    /// Wraps the answer of a service as a fault that may pass.
     pub fn unavailable(
         step: impl Into<String>,
         source: impl Into<Box<dyn std::error::Error + Send + Sync>>,
@@ -41,12 +41,12 @@ impl TransportError {
     }
 }
 
-/// What doors answer.
+/// What transport calls answer.
 pub type TransportResult<T> = Result<T, TransportError>;
 
-/// An error with all that led to it, in one line; the innermost often says most ("connection refused"). What an outer one
-/// has already said of it is not said twice.
-pub fn with_causes(error: &dyn std::error::Error) -> String {
+/// An error with its causes in one line, outermost first; the innermost often says most ("connection refused"). A cause
+/// that an outer error has already quoted is left out.
+pub fn error_chain(error: &dyn std::error::Error) -> String {
     let causes = std::iter::successors(error.source(), |cause| cause.source());
     causes.fold(error.to_string(), |text, cause| {
         let cause = cause.to_string();
@@ -56,4 +56,24 @@ pub fn with_causes(error: &dyn std::error::Error) -> String {
             format!("{text}: {cause}")
         }
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_chain_has_every_cause_once() {
+        let refused = std::io::Error::from(std::io::ErrorKind::ConnectionRefused);
+        let error = TransportError::unavailable("sending to orders.fifo", refused);
+        assert_eq!(
+            error_chain(&error),
+            "sending to orders.fifo: connection refused"
+        );
+        let quoting = TransportError::unavailable("sending: connection refused", error);
+        assert_eq!(
+            error_chain(&quoting),
+            "sending: connection refused: sending to orders.fifo"
+        );
+    }
 }

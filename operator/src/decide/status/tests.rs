@@ -5,13 +5,15 @@ use std::time::Duration;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 use k8s_openapi::jiff::Timestamp;
 use streampress_crds::api::status::{
-    CompressionPipelineStatus, Phase, Progress, SlotStatus, TransportStatus,
+    CompressionPipelineStatus, Phase, ProgressStatus, SlotStatus, TransportStatus,
 };
 use streampress_crds::settings::Role;
 
 use super::{Observed, RoleView, TransportView, Trouble, status};
 use crate::decide::drain::Drain;
-use crate::transport::{Depth, Depths};
+use streampress_transport::Depth;
+
+use crate::transport::Depths;
 
 fn at(second: i64) -> Time {
     Time(Timestamp::from_second(second).expect("a time"))
@@ -43,9 +45,9 @@ fn well() -> Observed {
             dead: Some(0),
         },
         roles: vec![role(Role::Compressor), role(Role::Decompressor)],
-        progress: Progress {
+        progress: ProgressStatus {
             files_restored: 7,
-            ..Progress::default()
+            ..ProgressStatus::default()
         },
         ..Observed::default()
     }
@@ -278,11 +280,11 @@ fn dead_letters_are_pointed_out_while_the_rest_works() {
 
 #[test]
 fn it_is_completed_when_every_generated_file_is_restored_and_nobody_is_at_work() {
-    let progress = Progress {
+    let progress = ProgressStatus {
         files_generated: 5,
         files_compressed: 5,
         files_restored: 5,
-        ..Progress::default()
+        ..ProgressStatus::default()
     };
     let done = Observed {
         files_wanted: Some(5),
@@ -303,7 +305,7 @@ fn it_is_completed_when_every_generated_file_is_restored_and_nobody_is_at_work()
     };
     check(unknown, Phase::Running, "True", "False", "False", "5 files");
     let missing = Observed {
-        progress: Progress {
+        progress: ProgressStatus {
             files_restored: 4,
             ..progress
         },

@@ -1,13 +1,14 @@
 //! Reads the kinds from a schema: which members each has, and within which bounds.
 
-use super::{Cell, Choice, Class, Kind, MAX_TEXT_BYTES, Scope, Shape, Template};
-use crate::clock::TimeFormat;
-use crate::fields::pick;
-use crate::pools::Pool;
-use crate::reader::{self, MAX_INTEGER, Reader, wrong};
-use crate::schema::SchemaError;
-use crate::tree::Tree;
-use crate::walk::Show;
+use super::{
+    Cell, Choice, Distribution, MAX_TEXT_BYTES, ReadScope, TextClass, TextTemplate, TickPart,
+    ValueKind,
+};
+use crate::clock::{MAX_STEP_MILLIS, TimeFormat};
+use crate::error::SchemaError;
+use crate::pools::NamePool;
+use crate::reader::{self, MAX_INTEGER, ObjectReader, mismatch};
+use crate::tree::JsonTree;
 
 /// Bounds, so that no record grows beyond reason.
 const MAX_CHOICES: usize = 10_000;
@@ -18,11 +19,14 @@ const MAX_DECIMALS: u32 = 6;
 const KINDS: &str = "sequence, timestamp, walk, int, float, bool, enum, name, words, uuid, hex, \
                      ipv4, column, array, object, template";
 
-impl Kind {
+impl ValueKind {
     /// Reads the members that belong to the field's kind; others are errors.
-    pub(crate) fn read(mut reader: Reader<'_>, scope: &mut Scope<'_>) -> Result<Self, SchemaError> {
+    pub(crate) fn read(
+        mut reader: ObjectReader<'_>,
+        scope: &mut ReadScope<'_>,
+    ) -> Result<Self, SchemaError> {
         let found = reader.text("kind")?;
-        let kind = match reader.need("kind", found)? {
+        let kind = match reader.require("kind", found)? {
             "sequence" => read_sequence(&mut reader)?,
             "timestamp" => read_time(&mut reader, scope)?,
             "walk" => read_walk(&mut reader, scope)?,
@@ -33,8 +37,8 @@ impl Kind {
             },
             "enum" => Self::Choice(Choice::read(&mut reader)?),
             "name" => {
-                let pool = pick(&mut reader, "pool", &Pool::NAMES)?;
-                Self::Name(reader.need("pool", pool)?)
+                let pool = reader.choice("pool", &NamePool::NAMES)?;
+                Self::Name(reader.require("pool", pool)?)
             }
             "words" => {
                 let (min, max) = read_lengths(&mut reader, (3, 12))?;
@@ -49,17 +53,21 @@ impl Kind {
             "array" => read_array(&mut reader, scope)?,
             "object" if scope.in_array => read_object(&mut reader, scope)?,
             "template" if scope.in_array => {
-                let problem = "a template cannot stand inside an array".to_owned();
+                let problem = "a template cannot be inside an array".to_owned();
                 return Err(reader.error("kind", problem, "use words or enum there"));
             }
             "template" => {
                 let text = reader.text("text")?;
-                let text = reader.need("text", text)?;
-                Self::Template(Template::read(&reader.path("text"), text, &scope.leaves)?)
+                let text = reader.require("text", text)?;
+                Self::Template(TextTemplate::read(
+                    &reader.path("text"),
+                    text,
+                    &scope.fields,
+                )?)
             }
             other => {
-                let way_out = format!("use one of: {KINDS}");
-                return Err(reader.error("kind", format!("{other:?} is not known"), &way_out));
+                let remedy = format!("use one of: {KINDS}");
+                return Err(reader.error("kind", format!("{other:?} is not known"), &remedy));
             }
         };
         reader.finish()?;
@@ -67,9 +75,9 @@ impl Kind {
     }
 }
 
-fn read_sequence(reader: &mut Reader<'_>) -> Result<Kind, SchemaError> {
+fn read_sequence(reader: &mut ObjectReader<'_>) -> Result<ValueKind, SchemaError> {
     let prefix = reader.text("prefix")?.unwrap_or_default();
-    Ok(Kind::Sequence {
+    Ok(ValueKind::Sequence {
         start: reader
             .integer_in("start", -MAX_INTEGER, MAX_INTEGER)?
             .unwrap_or(1),
@@ -81,61 +89,74 @@ fn read_sequence(reader: &mut Reader<'_>) -> Result<Kind, SchemaError> {
     })
 }
 
-fn read_time(reader: &mut Reader<'_>, scope: &Scope<'_>) -> Result<Kind, SchemaError> {
+fn read_time(
+    reader: &mut ObjectReader<'_>,
+    scope: &ReadScope<'_>,
+) -> Result<ValueKind, SchemaError> {
     not_in_table(reader, scope)?;
-    let year_millis = 366 * 86_400_000;
-    let format = pick(reader, "format", &TimeFormat::NAMES)?.unwrap_or(TimeFormat::Rfc3339);
-    let offset = reader.integer_in("offsetMillis", -year_millis, year_millis)?;
-    Ok(Kind::Time {
+    let format = reader
+        .choice("format", &TimeFormat::NAMES)?
+        .unwrap_or(TimeFormat::Rfc3339);
+    let offset = reader.integer_in("offsetMillis", -MAX_STEP_MILLIS, MAX_STEP_MILLIS)?;
+    Ok(ValueKind::Time {
         format,
         offset_millis: offset.unwrap_or(0),
     })
 }
 
-fn read_walk(reader: &mut Reader<'_>, scope: &Scope<'_>) -> Result<Kind, SchemaError> {
+fn read_walk(
+    reader: &mut ObjectReader<'_>,
+    scope: &ReadScope<'_>,
+) -> Result<ValueKind, SchemaError> {
     not_in_table(reader, scope)?;
     let name = reader.text("walk")?;
-    let name = reader.need("walk", name)?;
-    let known: Vec<_> = scope.walks.iter().map(|walk| walk.name.as_str()).collect();
-    let walk = position_of(reader, "walk", name, &known)?;
-    let show = pick(reader, "show", &Show::NAMES)?.unwrap_or(Show::Close);
+    let name = reader.require("walk", name)?;
+    let known: Vec<_> = scope.walks.iter().map(String::as_str).collect();
+    let walk = reader.position_of("walk", name, &known)?;
+    let show = reader
+        .choice("show", &TickPart::NAMES)?
+        .unwrap_or(TickPart::Close);
     let offset = reader.number("offset")?.unwrap_or(0.0);
-    Ok(Kind::Walk { walk, show, offset })
+    Ok(ValueKind::Walk { walk, show, offset })
 }
 
-fn read_int(reader: &mut Reader<'_>) -> Result<Kind, SchemaError> {
+fn read_int(reader: &mut ObjectReader<'_>) -> Result<ValueKind, SchemaError> {
     let min = reader
         .integer_in("min", -MAX_INTEGER, MAX_INTEGER)?
         .unwrap_or(0);
     let max = reader.integer_in("max", min, MAX_INTEGER)?;
-    let max = reader.need("max", max)?;
-    let shape = pick(reader, "shape", &Shape::NAMES)?.unwrap_or(Shape::Uniform);
-    Ok(Kind::Number {
+    let max = reader.require("max", max)?;
+    let distribution = reader
+        .choice("shape", &Distribution::NAMES)?
+        .unwrap_or(Distribution::Uniform);
+    Ok(ValueKind::Number {
         min,
         count: min.abs_diff(max) + 1,
         decimals: 0,
-        shape,
+        distribution,
     })
 }
 
-fn read_float(reader: &mut Reader<'_>) -> Result<Kind, SchemaError> {
+fn read_float(reader: &mut ObjectReader<'_>) -> Result<ValueKind, SchemaError> {
     let decimals = read_decimals(reader)?;
     let min = reader.number("min")?.unwrap_or(0.0);
     let max = reader.number_in("max", min, reader::MAX_NUMBER)?;
     let (min, max) = (
         scale(min, decimals),
-        scale(reader.need("max", max)?, decimals),
+        scale(reader.require("max", max)?, decimals),
     );
-    let shape = pick(reader, "shape", &Shape::NAMES)?.unwrap_or(Shape::Uniform);
-    Ok(Kind::Number {
+    let distribution = reader
+        .choice("shape", &Distribution::NAMES)?
+        .unwrap_or(Distribution::Uniform);
+    Ok(ValueKind::Number {
         min,
         count: min.abs_diff(max) + 1,
         decimals,
-        shape,
+        distribution,
     })
 }
 
-pub(crate) fn read_decimals(reader: &mut Reader<'_>) -> Result<u32, SchemaError> {
+pub(crate) fn read_decimals(reader: &mut ObjectReader<'_>) -> Result<u32, SchemaError> {
     Ok(reader.count_in("decimals", 0, MAX_DECIMALS)?.unwrap_or(2))
 }
 
@@ -144,7 +165,10 @@ pub(crate) fn scale(value: f64, decimals: u32) -> i64 {
     (value * 10_f64.powi(decimals as i32)).round() as i64
 }
 
-fn read_lengths(reader: &mut Reader<'_>, default: (u32, u32)) -> Result<(u32, u32), SchemaError> {
+fn read_lengths(
+    reader: &mut ObjectReader<'_>,
+    default: (u32, u32),
+) -> Result<(u32, u32), SchemaError> {
     let min = reader.count_in("min", 0, MAX_ARRAY)?.unwrap_or(default.0);
     let max = reader
         .count_in("max", min, MAX_ARRAY)?
@@ -152,7 +176,7 @@ fn read_lengths(reader: &mut Reader<'_>, default: (u32, u32)) -> Result<(u32, u3
     Ok((min, max))
 }
 
-fn read_ipv4(reader: &mut Reader<'_>) -> Result<Kind, SchemaError> {
+fn read_ipv4(reader: &mut ObjectReader<'_>) -> Result<ValueKind, SchemaError> {
     let range = reader.text("range")?.unwrap_or("10.0.0.0/8");
     let parsed = range.split_once('/').and_then(|(address, bits)| {
         let address: std::net::Ipv4Addr = address.parse().ok()?;
@@ -164,72 +188,74 @@ fn read_ipv4(reader: &mut Reader<'_>) -> Result<Kind, SchemaError> {
         reader.error("range", problem, "write it like 10.1.0.0/16")
     })?;
     let base = address - (u64::from(address) % hosts) as u32;
-    Ok(Kind::Ipv4 { base, hosts })
+    Ok(ValueKind::Ipv4 { base, hosts })
 }
 
-fn read_column(reader: &mut Reader<'_>, scope: &Scope<'_>) -> Result<Kind, SchemaError> {
+fn read_column(
+    reader: &mut ObjectReader<'_>,
+    scope: &ReadScope<'_>,
+) -> Result<ValueKind, SchemaError> {
     not_in_table(reader, scope)?;
     let name = reader.text("table")?;
-    let name = reader.need("table", name)?;
+    let name = reader.require("table", name)?;
     let known: Vec<_> = scope
         .tables
         .iter()
         .map(|table| table.name.as_str())
         .collect();
-    let table = position_of(reader, "table", name, &known)?;
+    let table = reader.position_of("table", name, &known)?;
     let name = reader.text("column")?;
-    let name = reader.need("column", name)?;
-    let columns = scope
-        .tables
-        .get(table)
-        .map(|table| table.columns.as_slice());
-    let known: Vec<_> = columns
-        .unwrap_or_default()
-        .iter()
-        .map(String::as_str)
-        .collect();
-    let column = position_of(reader, "column", name, &known)?;
-    Ok(Kind::Column { table, column })
+    let name = reader.require("column", name)?;
+    let known = scope.tables.get(table).map(|table| table.columns());
+    let known = known.unwrap_or_default();
+    let column = reader.position_of("column", name, &known)?;
+    Ok(ValueKind::Column { table, column })
 }
 
-fn read_array(reader: &mut Reader<'_>, scope: &mut Scope<'_>) -> Result<Kind, SchemaError> {
+fn read_array(
+    reader: &mut ObjectReader<'_>,
+    scope: &mut ReadScope<'_>,
+) -> Result<ValueKind, SchemaError> {
     not_in_table(reader, scope)?;
     let (min, max) = read_lengths(reader, (0, 4))?;
-    let item = reader.take("item");
-    let item = Reader::of(&reader.path("item"), reader.need("item", item)?)?;
+    let item = reader.member("item");
+    let item = ObjectReader::of(&reader.path("item"), reader.require("item", item)?)?;
     let outer = std::mem::replace(&mut scope.in_array, true);
-    let item = Box::new(Kind::read(item, scope)?);
+    let item = Box::new(ValueKind::read(item, scope)?);
     scope.in_array = outer;
-    Ok(Kind::Array { item, min, max })
+    Ok(ValueKind::Array { item, min, max })
 }
 
-fn read_object(reader: &mut Reader<'_>, scope: &mut Scope<'_>) -> Result<Kind, SchemaError> {
+fn read_object(
+    reader: &mut ObjectReader<'_>,
+    scope: &mut ReadScope<'_>,
+) -> Result<ValueKind, SchemaError> {
     let fields = reader.list("fields")?;
-    let mut members: Vec<(String, Kind)> = Vec::new();
-    for (n, field) in reader.need("fields", fields)?.iter().enumerate() {
-        let mut member = Reader::of(&reader.path(&format!("fields[{n}]")), field)?;
+    let mut members: Vec<(String, ValueKind)> = Vec::new();
+    for (n, field) in reader.require("fields", fields)?.iter().enumerate() {
+        let mut member = ObjectReader::of(&reader.path(&format!("fields[{n}]")), field)?;
         let name = member.text("name")?;
-        let name = member.need("name", name)?;
+        let name = member.require("name", name)?;
         let name = bounded_text(&member, "name", name)?.to_owned();
         if members.iter().any(|(known, _)| *known == name) {
-            let problem = format!("{name:?} stands twice");
+            let problem = format!("{name:?} is there twice");
             return Err(member.error("name", problem, "give each field its own name"));
         }
-        members.push((name, Kind::read(member, scope)?));
+        members.push((name, ValueKind::read(member, scope)?));
     }
-    Ok(Kind::Object(members))
+    Ok(ValueKind::Object(members))
 }
 
 impl Cell {
-    pub(crate) fn read(path: &str, tree: &Tree) -> Result<Self, SchemaError> {
+    pub(crate) fn read(path: &str, tree: &JsonTree) -> Result<Self, SchemaError> {
         let (text, class) = match tree {
-            Tree::Null => ("", Class::Null),
-            Tree::Bool(true) => ("true", Class::Raw),
-            Tree::Bool(false) => ("false", Class::Raw),
-            Tree::Number(digits) => (digits.as_str(), Class::Raw),
-            Tree::Text(text) => (text.as_str(), Class::Text),
-            Tree::List(_) | Tree::Object(_) => {
-                return Err(wrong(path, tree, "a text, number, true, false or null"));
+            JsonTree::Null => ("", TextClass::Null),
+            JsonTree::Bool(true) => ("true", TextClass::Raw),
+            JsonTree::Bool(false) => ("false", TextClass::Raw),
+            JsonTree::Number(digits) => (digits.as_str(), TextClass::Raw),
+            JsonTree::Text(text) => (text.as_str(), TextClass::Text),
+            JsonTree::List(_) | JsonTree::Object(_) => {
+                return Err(mismatch(path, tree, "a text, number, true, false or null"));
             }
         };
         if text.len() > MAX_TEXT_BYTES {
@@ -248,13 +274,13 @@ impl Cell {
 }
 
 impl Choice {
-    fn read(reader: &mut Reader<'_>) -> Result<Self, SchemaError> {
+    fn read(reader: &mut ObjectReader<'_>) -> Result<Self, SchemaError> {
         let values = reader.list("values")?;
-        let values = reader.need("values", values)?;
+        let values = reader.require("values", values)?;
         if values.is_empty() || values.len() > MAX_CHOICES {
             let problem = format!("{} values", values.len());
-            let way_out = format!("give 1 to {MAX_CHOICES}");
-            return Err(reader.error("values", problem, &way_out));
+            let remedy = format!("give 1 to {MAX_CHOICES}");
+            return Err(reader.error("values", problem, &remedy));
         }
         let path = reader.path("values");
         let cells: Result<_, _> = values
@@ -285,7 +311,7 @@ impl Choice {
 }
 
 /// A weight in millionths, which keeps sums whole.
-fn read_weight(path: &str, tree: &Tree) -> Result<u64, SchemaError> {
+fn read_weight(path: &str, tree: &JsonTree) -> Result<u64, SchemaError> {
     let value = reader::number(path, tree)?;
     if value < 0.0 {
         let problem = format!("{value} is negative");
@@ -294,7 +320,11 @@ fn read_weight(path: &str, tree: &Tree) -> Result<u64, SchemaError> {
     Ok((value * 1e6).round() as u64)
 }
 
-fn bounded_text<'a>(reader: &Reader<'_>, key: &str, text: &'a str) -> Result<&'a str, SchemaError> {
+fn bounded_text<'a>(
+    reader: &ObjectReader<'_>,
+    key: &str,
+    text: &'a str,
+) -> Result<&'a str, SchemaError> {
     if text.len() > 256 {
         let problem = format!("a text of {} bytes", text.len());
         return Err(reader.error(key, problem, "use at most 256"));
@@ -302,29 +332,10 @@ fn bounded_text<'a>(reader: &Reader<'_>, key: &str, text: &'a str) -> Result<&'a
     Ok(text)
 }
 
-fn not_in_table(reader: &Reader<'_>, scope: &Scope<'_>) -> Result<(), SchemaError> {
+fn not_in_table(reader: &ObjectReader<'_>, scope: &ReadScope<'_>) -> Result<(), SchemaError> {
     if scope.in_table {
         let problem = "rows of a table are made once, so nothing in them can change".to_owned();
         return Err(reader.error("kind", problem, "move this field out of the table"));
     }
     Ok(())
-}
-
-pub(crate) fn position_of(
-    reader: &Reader<'_>,
-    key: &str,
-    name: &str,
-    known: &[&str],
-) -> Result<usize, SchemaError> {
-    known
-        .iter()
-        .position(|known| *known == name)
-        .ok_or_else(|| {
-            let way_out = if known.is_empty() {
-                "define it first".to_owned()
-            } else {
-                format!("use one of: {}", known.join(", "))
-            };
-            reader.error(key, format!("{name:?} is not defined"), &way_out)
-        })
 }

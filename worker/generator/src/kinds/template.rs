@@ -1,12 +1,15 @@
 //! Reads the templates of texts and log lines.
 
-use super::{MAX_TEXT_BYTES, Part, Template};
-use crate::fields::Leaf;
-use crate::schema::SchemaError;
+use super::{BoundedName, MAX_TEXT_BYTES, TemplatePart, TextTemplate};
+use crate::error::SchemaError;
 
-impl Template {
-    /// Reads `{path}` as the value of a field in `leaves`; `{{` and `}}` are braces.
-    pub(crate) fn read(path: &str, text: &str, leaves: &[Leaf]) -> Result<Self, SchemaError> {
+impl TextTemplate {
+    /// Reads `{path}` as the value of one of `fields`; `{{` and `}}` are braces.
+    pub(crate) fn read(
+        path: &str,
+        text: &str,
+        fields: &[BoundedName],
+    ) -> Result<Self, SchemaError> {
         if text.len() > MAX_TEXT_BYTES {
             let problem = format!("a template of {} bytes", text.len());
             return Err(SchemaError::at(
@@ -27,21 +30,21 @@ impl Template {
                 let end = after.find('}');
                 let (name, then) =
                     end.map_or((after, ""), |end| (&after[..end], &after[end + 1..]));
-                let leaf = leaves.iter().position(|leaf| leaf.path == name);
-                let leaf = leaf.filter(|_| end.is_some()).ok_or_else(|| {
+                let field = fields.iter().position(|field| field.name == name);
+                let field = field.filter(|_| end.is_some()).ok_or_else(|| {
                     let problem = format!("{{{name}}} is no field before this one");
-                    let way_out = "use the dotted path of an earlier field, or {{ for a brace";
-                    SchemaError::at(path, problem, way_out)
+                    let remedy = "use the dotted path of an earlier field, or {{ for a brace";
+                    SchemaError::at(path, problem, remedy)
                 })?;
-                parts.push(Part::Literal(std::mem::take(&mut literal)));
-                parts.push(Part::Leaf(leaf));
+                parts.push(TemplatePart::Literal(std::mem::take(&mut literal)));
+                parts.push(TemplatePart::Field(field));
                 rest = then;
             } else {
                 literal.extend_from_slice(c.encode_utf8(&mut [0; 4]).as_bytes());
                 rest = after;
             }
         }
-        parts.push(Part::Literal(literal));
+        parts.push(TemplatePart::Literal(literal));
         Ok(Self(parts))
     }
 }

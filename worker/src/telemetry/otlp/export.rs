@@ -193,7 +193,7 @@ impl Post {
         let why = match answered {
             Ok(answer) if answer.status().is_success() => None,
             Ok(answer) => Some(format!("it answered {}", answer.status())),
-            Err(error) => Some(streampress_transport::error::with_causes(&**error)),
+            Err(error) => Some(streampress_transport::error_chain(&**error)),
         };
         match (why, self.is_failing.load(Ordering::Relaxed)) {
             (Some(why), false) => {

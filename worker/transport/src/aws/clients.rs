@@ -1,5 +1,5 @@
-//! Clients and credentials: the SDK's default chain (environment, profile, web identity, container, IMDS), or the keys that
-//! the original's variables give. Keys are never logged.
+//! Clients and credentials: the SDK's default chain (environment, profile, web identity, container, IMDS), or the credentials of the
+//! settings. They are never logged.
 
 use std::fmt;
 use std::time::Duration;
@@ -7,61 +7,83 @@ use std::time::Duration;
 use aws_config::retry::RetryConfig;
 use aws_config::timeout::TimeoutConfig;
 use aws_config::{BehaviorVersion, Region, SdkConfig};
-use aws_sdk_kinesis::config::Credentials;
+use aws_sdk_kinesis::config::{Credentials, SharedHttpClient};
 use aws_smithy_http_client::tls;
 
-/// For calls that answer at once. A put of 5 MB over a thin line takes its time.
-const CALL_TIMEOUT: Duration = Duration::from_secs(30);
 /// A long poll lasts 20 s; its connection must last longer.
 const POLL_TIMEOUT: Duration = Duration::from_secs(35);
-const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
 
-/// Where AWS is and who we are there.
-#[derive(Clone, Default)]
+/// Where AWS is, who we are there, and how patient calls are.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Hash)]
 pub struct AwsOptions {
-    /// As `us-east-1`; else the chain's.
+    /// As `us-east-1`; else the SDK's default chain.
     pub region: Option<String>,
     /// In place of AWS's own endpoints, as `http://localhost:4566`.
     pub endpoint: Option<String>,
-    /// Else the chain's.
-    pub keys: Option<Keys>,
+    /// Else the SDK's default chain.
+    pub credentials: Option<AwsCredentials>,
+    /// Deadlines and attempts.
+    pub calls: CallLimits,
 }
 
-/// Who we are, as it was told; never shown.
-#[derive(Clone, PartialEq, Eq)]
-pub struct Keys {
-    /// The access key's id.
-    pub access_key: String,
-    /// Its secret.
-    pub secret_key: String,
-    /// What temporary keys have besides.
-    pub session_token: Option<String>,
+/// Deadlines and attempts of one call.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub struct CallLimits {
+    /// For the connection.
+    pub connect_timeout: Duration,
+    /// For one attempt, the connection included.
+    pub attempt_timeout: Duration,
+    /// How often it is tried, once at least.
+    pub attempts: u32,
 }
 
-impl Keys {
-    /// Keys that last.
-    pub fn new(access_key: &str, secret_key: &str) -> Self {
+impl Default for CallLimits {
+    /// A put of 5 MB over a slow line takes its time.
+    fn default() -> Self {
         Self {
-            access_key: access_key.to_owned(),
-            secret_key: secret_key.to_owned(),
-            session_token: None,
+            connect_timeout: Duration::from_secs(5),
+            attempt_timeout: Duration::from_secs(30),
+            attempts: 5,
         }
     }
 }
 
-impl fmt::Debug for Keys {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("set")
+/// Access keys as given; never shown.
+#[derive(Clone, PartialEq, Eq, Hash)]
+pub struct AwsCredentials {
+    /// AWS_ACCESS_KEY_ID.
+    pub access_key_id: String,
+    /// AWS_SECRET_ACCESS_KEY.
+    pub secret_access_key: String,
+    /// AWS_SESSION_TOKEN, which only temporary credentials have.
+    pub session_token: Option<String>,
+}
+
+impl AwsCredentials {
+    /// Credentials that do not end.
+    pub fn new(access_key_id: &str, secret_access_key: &str) -> Self {
+        Self {
+            access_key_id: access_key_id.to_owned(),
+            secret_access_key: secret_access_key.to_owned(),
+            session_token: None,
+        }
+    }
+
+    /// From variables of the SDK's names; the error names the one that is missing or empty.
+    pub fn from_variables(lookup: impl Fn(&str) -> Option<String>) -> Result<Self, String> {
+        let set = |name: &str| lookup(name).filter(|value| !value.is_empty());
+        let need = |name: &str| set(name).ok_or_else(|| format!("it has no {name}"));
+        Ok(Self {
+            access_key_id: need("AWS_ACCESS_KEY_ID")?,
+            secret_access_key: need("AWS_SECRET_ACCESS_KEY")?,
+            session_token: set("AWS_SESSION_TOKEN"),
+        })
     }
 }
 
-impl fmt::Debug for AwsOptions {
+impl fmt::Debug for AwsCredentials {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("AwsOptions")
-            .field("region", &self.region)
-            .field("endpoint", &self.endpoint)
-            .field("keys", &self.keys)
-            .finish()
+        f.write_str("set")
     }
 }
 
@@ -72,21 +94,31 @@ impl AwsOptions {
     pub fn from_env(lookup: impl Fn(&str) -> Option<String>) -> Self {
         let set = |name: &str| lookup(name).filter(|value| !value.trim().is_empty());
         let keys = set("AWS_ACCESS_KEY").zip(set("AWS_SECRET_KEY"));
-        let ours = keys.map(|(access_key, secret_key)| Keys {
-            access_key,
-            secret_key,
+        let legacy = keys.map(|(access_key_id, secret_access_key)| AwsCredentials {
+            access_key_id,
+            secret_access_key,
             session_token: set("AWS_SESSION_TOKEN"),
         });
         Self {
             region: set("AWS_REGION").or_else(|| set("AWS_DEFAULT_REGION")),
             endpoint: set("AWS_ENDPOINT_URL").or_else(|| set("AWS_ENDPOINT_OVERRIDE")),
-            keys: if set("AWS_ACCESS_KEY_ID").is_some() {
+            credentials: if set("AWS_ACCESS_KEY_ID").is_some() {
                 None
             } else {
-                ours
+                legacy
             },
+            calls: CallLimits::default(),
         }
     }
+}
+
+/// The HTTP client of all SDK clients: hyper with rustls on ring, which kube uses too, and the system's certificates.
+fn http_client() -> SharedHttpClient {
+    aws_smithy_http_client::Builder::new()
+        .tls_provider(tls::Provider::Rustls(
+            tls::rustls_provider::CryptoMode::Ring,
+        ))
+        .build_https()
 }
 
 /// Clients of all services used, over one HTTP client.
@@ -101,31 +133,27 @@ pub struct Aws {
 }
 
 impl Aws {
-    /// Makes the clients. Nothing is asked of AWS yet: wrong credentials show at the first call.
+    /// Builds the clients. No call is made yet: wrong credentials show at the first.
     pub async fn connect(options: &AwsOptions) -> Self {
-        let http = aws_smithy_http_client::Builder::new()
-            .tls_provider(tls::Provider::Rustls(
-                tls::rustls_provider::CryptoMode::Ring,
-            ))
-            .build_https();
+        let limits = options.calls;
         let timeouts = TimeoutConfig::builder()
-            .connect_timeout(CONNECT_TIMEOUT)
-            .operation_attempt_timeout(CALL_TIMEOUT)
+            .connect_timeout(limits.connect_timeout)
+            .operation_attempt_timeout(limits.attempt_timeout)
             .build();
         let mut loader = aws_config::defaults(BehaviorVersion::v2026_01_12())
-            .http_client(http)
+            .http_client(http_client())
             .timeout_config(timeouts)
-            .retry_config(RetryConfig::standard().with_max_attempts(5));
+            .retry_config(RetryConfig::standard().with_max_attempts(limits.attempts.max(1)));
         if let Some(region) = &options.region {
             loader = loader.region(Region::new(region.clone()));
         }
         if let Some(endpoint) = &options.endpoint {
             loader = loader.endpoint_url(endpoint);
         }
-        if let Some(keys) = options.keys.clone() {
+        if let Some(keys) = options.credentials.clone() {
             loader = loader.credentials_provider(Credentials::new(
-                keys.access_key,
-                keys.secret_key,
+                keys.access_key_id,
+                keys.secret_access_key,
                 keys.session_token,
                 None,
                 "settings",
@@ -137,15 +165,15 @@ impl Aws {
             sdk = sdk.into_builder().region(Region::new("us-east-1")).build();
         }
         let poll_timeouts = TimeoutConfig::builder()
-            .connect_timeout(CONNECT_TIMEOUT)
+            .connect_timeout(limits.connect_timeout)
             .operation_attempt_timeout(POLL_TIMEOUT)
             .build();
-        // A poll is tried again by who started it: at the end of the process a next try must not take new messages.
+        // The caller repeats a poll itself: at the end of the process another attempt must not take new messages.
         let polls = aws_sdk_sqs::config::Builder::from(&sdk)
             .timeout_config(poll_timeouts)
             .retry_config(RetryConfig::disabled())
             .build();
-        // Puts and reads have their own patience and their own pace: a hidden second try would be neither counted nor paced.
+        // Puts and reads have retries and a rate limit of their own: an attempt of the SDK's would be neither counted nor limited.
         let data = aws_sdk_kinesis::config::Builder::from(&sdk)
             .retry_config(RetryConfig::disabled())
             .build();
@@ -159,8 +187,8 @@ impl Aws {
         }
     }
 
-    /// Where the services are, for messages to people.
-    pub fn place(&self) -> String {
+    /// The endpoint, or the region of AWS's own, for messages.
+    pub fn describe_endpoint(&self) -> String {
         match &self.endpoint {
             Some(endpoint) => endpoint.clone(),
             None => self
@@ -185,15 +213,15 @@ mod tests {
 
     #[test]
     fn the_originals_variables_are_taken_and_the_sdks_win() {
-        let seed = options(&[
+        let legacy = options(&[
             ("AWS_ACCESS_KEY", "k"),
             ("AWS_SECRET_KEY", "s"),
             ("AWS_ENDPOINT_OVERRIDE", "http://l"),
             ("AWS_REGION", "r"),
         ]);
-        assert_eq!(seed.keys, Some(Keys::new("k", "s")));
+        assert_eq!(legacy.credentials, Some(AwsCredentials::new("k", "s")));
         assert_eq!(
-            (seed.endpoint.as_deref(), seed.region.as_deref()),
+            (legacy.endpoint.as_deref(), legacy.region.as_deref()),
             (Some("http://l"), Some("r"))
         );
         let sdk = options(&[
@@ -204,7 +232,7 @@ mod tests {
             ("AWS_ENDPOINT_OVERRIDE", "http://l"),
         ]);
         assert_eq!(
-            (sdk.keys, sdk.endpoint.as_deref()),
+            (sdk.credentials, sdk.endpoint.as_deref()),
             (None, Some("http://m"))
         );
     }
@@ -216,11 +244,11 @@ mod tests {
             ("AWS_SECRET_KEY", "s"),
             ("AWS_SESSION_TOKEN", "t"),
         ]);
-        let keys = temporary.keys.expect("set");
+        let keys = temporary.credentials.expect("set");
         assert_eq!(keys.session_token.as_deref(), Some("t"));
         // Without them it is the chain's.
         let chained = options(&[("AWS_ACCESS_KEY_ID", "x"), ("AWS_SESSION_TOKEN", "t")]);
-        assert_eq!(chained.keys, None);
+        assert_eq!(chained.credentials, None);
     }
 
     #[test]

@@ -3,17 +3,17 @@
 
 use std::sync::Arc;
 
-use super::{Side, eventually};
+use super::{Implementation, eventually};
 use crate::{Ledger, SlotGuard, SlotLock};
 
 /// Everything that a lock promises.
-pub async fn all(side: &dyn Side) {
+pub async fn all(implementation: &dyn Implementation) {
     futures::join!(
-        one_slot_has_one_holder(side),
-        every_slot_has_its_own_holder(side),
-        a_dropped_slot_becomes_free(side),
-        the_ledger_outlives_its_holders(side),
-        the_ledger_is_the_sum_over_slots(side),
+        one_slot_has_one_holder(implementation),
+        every_slot_has_its_own_holder(implementation),
+        a_dropped_slot_becomes_free(implementation),
+        the_ledger_outlives_its_holders(implementation),
+        the_ledger_is_the_sum_over_slots(implementation),
     );
 }
 
@@ -33,8 +33,8 @@ async fn seen_free(lock: &Arc<dyn SlotLock>) {
 }
 
 /// Until it is released; then another gets it, under another attempt.
-pub async fn one_slot_has_one_holder(side: &dyn Side) {
-    let locks = side.locks(2, 1).await;
+pub async fn one_slot_has_one_holder(implementation: &dyn Implementation) {
+    let locks = implementation.locks(2, 1).await;
     assert!(!locks[1].all_held_by_others().await.unwrap());
     let first = acquired(&locks[0]).await;
     assert!(locks[1].try_acquire().await.unwrap().is_none());
@@ -51,8 +51,8 @@ pub async fn one_slot_has_one_holder(side: &dyn Side) {
 }
 
 /// As many holders as slots, no more.
-pub async fn every_slot_has_its_own_holder(side: &dyn Side) {
-    let locks = side.locks(3, 2).await;
+pub async fn every_slot_has_its_own_holder(implementation: &dyn Implementation) {
+    let locks = implementation.locks(3, 2).await;
     let one = acquired(&locks[0]).await;
     let two = acquired(&locks[1]).await;
     assert_ne!(one.slot(), two.slot());
@@ -64,8 +64,8 @@ pub async fn every_slot_has_its_own_holder(side: &dyn Side) {
 }
 
 /// Without `release`, in the background.
-pub async fn a_dropped_slot_becomes_free(side: &dyn Side) {
-    let locks = side.locks(2, 1).await;
+pub async fn a_dropped_slot_becomes_free(implementation: &dyn Implementation) {
+    let locks = implementation.locks(2, 1).await;
     drop(acquired(&locks[0]).await);
     eventually("the slot becomes free", || async {
         !locks[1].all_held_by_others().await.unwrap()
@@ -74,8 +74,8 @@ pub async fn a_dropped_slot_becomes_free(side: &dyn Side) {
 }
 
 /// The next holder counts on, also from what was only flushed.
-pub async fn the_ledger_outlives_its_holders(side: &dyn Side) {
-    let locks = side.locks(2, 1).await;
+pub async fn the_ledger_outlives_its_holders(implementation: &dyn Implementation) {
+    let locks = implementation.locks(2, 1).await;
     let first = acquired(&locks[0]).await;
     first.count(|ledger| ledger.files += 2);
     first.count(|ledger| ledger.index = 7);
@@ -95,8 +95,8 @@ pub async fn the_ledger_outlives_its_holders(side: &dyn Side) {
 }
 
 /// SlotGuard or not.
-pub async fn the_ledger_is_the_sum_over_slots(side: &dyn Side) {
-    let locks = side.locks(2, 2).await;
+pub async fn the_ledger_is_the_sum_over_slots(implementation: &dyn Implementation) {
+    let locks = implementation.locks(2, 2).await;
     for (lock, files) in locks.iter().zip([1, 10]) {
         let held = acquired(lock).await;
         held.count(|ledger| ledger.files += files);

@@ -1,5 +1,5 @@
-//! The doors' contracts as tests, the same for every side: each check asks the [`Side`] for something fresh and
-//! panics with what was wrong. Knows no side; what only one side promises is tested beside that side.
+//! The doors' contracts as tests, the same for every side: each check asks the [`Implementation`] for something fresh and
+//! panics with what was wrong. Knows no side; what only one side promises is tested beside that implementation.
 
 pub mod files;
 pub mod lock;
@@ -14,11 +14,11 @@ use async_trait::async_trait;
 use super::{ChunkStream, Queue, SlotLock};
 
 /// Longer than anything takes that works; failing checks end after this.
-pub const PATIENCE: Duration = Duration::from_secs(15);
+pub const PATIENCE: Duration = Duration::from_secs(60);
 
 /// One side of the doors under test.
 #[async_trait]
-pub trait Side: Send + Sync {
+pub trait Implementation: Send + Sync {
     /// The shortest hiding time that this side can keep.
     fn short(&self) -> Duration;
     /// A new, empty queue with a dead-letter queue.

@@ -5,32 +5,32 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use super::{PATIENCE, Side, eventually};
+use super::{Implementation, PATIENCE, eventually};
 use crate::{ATTR_DETAIL, ATTR_REASON, Delivery, Outgoing, Queue, TransportError};
 
 const LONG: Duration = Duration::from_secs(60);
 
 /// Everything that a queue promises.
-pub async fn all(side: &dyn Side) {
+pub async fn all(implementation: &dyn Implementation) {
     futures::join!(
-        a_group_comes_in_order_and_one_at_a_time(side),
-        another_group_passes_a_held_one(side),
-        a_hidden_message_comes_back_with_a_new_receipt(side),
-        the_old_receipt_is_stale(side),
-        a_receipt_is_stale_as_soon_as_its_time_ran_out(side),
-        extending_counts_from_now(side),
-        a_released_message_comes_at_once_and_before_its_group(side),
-        a_message_received_too_often_is_a_dead_letter_and_its_group_goes_on(side),
-        a_buried_message_says_why_and_is_there_once(side),
-        all_dead_letters_of_a_group_can_be_received_at_once(side),
-        the_same_deduplication_id_is_one_message_even_after_delete(side),
-        a_waiting_receive_wakes_when_something_is_sent(side),
-        an_empty_receive_waits_as_long_as_told(side),
-        a_dropped_receive_takes_nothing_along(side),
-        what_can_never_be_sent_is_refused_and_nothing_is_sent(side),
-        bodies_and_attributes_come_back_as_they_were(side),
-        depth_tells_waiting_from_held(side),
-        the_dead_letters_have_no_dead_letters(side),
+        a_group_comes_in_order_and_one_at_a_time(implementation),
+        another_group_passes_a_held_one(implementation),
+        a_hidden_message_comes_back_with_a_new_receipt(implementation),
+        the_old_receipt_is_stale(implementation),
+        a_receipt_is_stale_as_soon_as_its_time_ran_out(implementation),
+        extending_counts_from_now(implementation),
+        a_released_message_comes_at_once_and_before_its_group(implementation),
+        a_message_received_too_often_is_a_dead_letter_and_its_group_goes_on(implementation),
+        a_buried_message_says_why_and_is_there_once(implementation),
+        all_dead_letters_of_a_group_can_be_received_at_once(implementation),
+        the_same_deduplication_id_is_one_message_even_after_delete(implementation),
+        a_waiting_receive_wakes_when_something_is_sent(implementation),
+        an_empty_receive_waits_as_long_as_told(implementation),
+        a_dropped_receive_takes_nothing_along(implementation),
+        what_can_never_be_sent_is_refused_and_nothing_is_sent(implementation),
+        bodies_and_attributes_come_back_as_they_were(implementation),
+        depth_tells_waiting_from_held(implementation),
+        the_dead_letters_have_no_dead_letters(implementation),
     );
 }
 
@@ -63,8 +63,8 @@ fn assert_stale<T: std::fmt::Debug>(outcome: Result<T, TransportError>) {
 }
 
 /// Order within a group, and none of it while one is hidden.
-pub async fn a_group_comes_in_order_and_one_at_a_time(side: &dyn Side) {
-    let queue = side.queue(LONG, 5).await;
+pub async fn a_group_comes_in_order_and_one_at_a_time(implementation: &dyn Implementation) {
+    let queue = implementation.queue(LONG, 5).await;
     let bodies = ["one", "two", "three"];
     queue
         .send(bodies.map(|b| message("g", b)).into())
@@ -80,8 +80,8 @@ pub async fn a_group_comes_in_order_and_one_at_a_time(side: &dyn Side) {
 }
 
 /// Groups do not wait for each other.
-pub async fn another_group_passes_a_held_one(side: &dyn Side) {
-    let queue = side.queue(LONG, 5).await;
+pub async fn another_group_passes_a_held_one(implementation: &dyn Implementation) {
+    let queue = implementation.queue(LONG, 5).await;
     queue
         .send(vec![message("a", "a1"), message("a", "a2")])
         .await
@@ -95,14 +95,14 @@ pub async fn another_group_passes_a_held_one(side: &dyn Side) {
 }
 
 /// The message stays the same, the count grows, the receipt is new.
-pub async fn a_hidden_message_comes_back_with_a_new_receipt(side: &dyn Side) {
-    let queue = side.queue(side.short(), 5).await;
+pub async fn a_hidden_message_comes_back_with_a_new_receipt(implementation: &dyn Implementation) {
+    let queue = implementation.queue(implementation.short(), 5).await;
     queue.send(vec![message("g", "again")]).await.unwrap();
     let began = Instant::now();
     let first = next(&queue).await;
     let second = next(&queue).await;
     assert!(
-        began.elapsed() >= side.short(),
+        began.elapsed() >= implementation.short(),
         "came back while it was hidden"
     );
     assert!(
@@ -115,8 +115,8 @@ pub async fn a_hidden_message_comes_back_with_a_new_receipt(side: &dyn Side) {
 }
 
 /// For delete, extend and release.
-pub async fn the_old_receipt_is_stale(side: &dyn Side) {
-    let queue = side.queue(side.short(), 5).await;
+pub async fn the_old_receipt_is_stale(implementation: &dyn Implementation) {
+    let queue = implementation.queue(implementation.short(), 5).await;
     queue.send(vec![message("g", "stale")]).await.unwrap();
     let old = next(&queue).await.receipt;
     let new = next(&queue).await.receipt;
@@ -129,27 +129,30 @@ pub async fn the_old_receipt_is_stale(side: &dyn Side) {
 }
 
 /// Though nobody else has received the message yet.
-pub async fn a_receipt_is_stale_as_soon_as_its_time_ran_out(side: &dyn Side) {
-    let queue = side.queue(LONG, 5).await;
+pub async fn a_receipt_is_stale_as_soon_as_its_time_ran_out(implementation: &dyn Implementation) {
+    let queue = implementation.queue(LONG, 5).await;
     queue.send(vec![message("g", "late")]).await.unwrap();
     let late = next(&queue).await.receipt;
-    queue.extend(&late, side.short()).await.unwrap();
-    tokio::time::sleep(side.short() * 2).await;
+    queue.extend(&late, implementation.short()).await.unwrap();
+    tokio::time::sleep(implementation.short() * 2).await;
     assert_stale(queue.delete(&late).await);
     assert_eq!(next(&queue).await.receive_count, 2);
 }
 
 /// Neither sooner than asked nor added to what was left.
-pub async fn extending_counts_from_now(side: &dyn Side) {
-    let queue = side.queue(LONG, 5).await;
+pub async fn extending_counts_from_now(implementation: &dyn Implementation) {
+    let queue = implementation.queue(LONG, 5).await;
     queue.send(vec![message("g", "extended")]).await.unwrap();
     let delivery = next(&queue).await;
-    let hidden_for = side.short() * 3;
+    let visibility_timeout = implementation.short() * 3;
     let extended_at = Instant::now();
-    queue.extend(&delivery.receipt, hidden_for).await.unwrap();
+    queue
+        .extend(&delivery.receipt, visibility_timeout)
+        .await
+        .unwrap();
     assert_eq!(next(&queue).await.body, "extended");
     assert!(
-        extended_at.elapsed() >= hidden_for,
+        extended_at.elapsed() >= visibility_timeout,
         "came back while it was hidden"
     );
     assert!(
@@ -159,8 +162,10 @@ pub async fn extending_counts_from_now(side: &dyn Side) {
 }
 
 /// At once, and still ahead of what was sent after it.
-pub async fn a_released_message_comes_at_once_and_before_its_group(side: &dyn Side) {
-    let queue = side.queue(LONG, 5).await;
+pub async fn a_released_message_comes_at_once_and_before_its_group(
+    implementation: &dyn Implementation,
+) {
+    let queue = implementation.queue(LONG, 5).await;
     queue
         .send(vec![message("g", "first"), message("g", "second")])
         .await
@@ -173,8 +178,10 @@ pub async fn a_released_message_comes_at_once_and_before_its_group(side: &dyn Si
 }
 
 /// Twice received without being done, with a limit of two: the third time it is a dead letter.
-pub async fn a_message_received_too_often_is_a_dead_letter_and_its_group_goes_on(side: &dyn Side) {
-    let queue = side.queue(side.short(), 2).await;
+pub async fn a_message_received_too_often_is_a_dead_letter_and_its_group_goes_on(
+    implementation: &dyn Implementation,
+) {
+    let queue = implementation.queue(implementation.short(), 2).await;
     let sent = ["poison", "behind", "last"];
     queue
         .send(sent.map(|b| message("g", b)).into())
@@ -197,8 +204,8 @@ pub async fn a_message_received_too_often_is_a_dead_letter_and_its_group_goes_on
 }
 
 /// Reason, detail and what it carried before; gone from its queue; the next of its group comes.
-pub async fn a_buried_message_says_why_and_is_there_once(side: &dyn Side) {
-    let queue = side.queue(LONG, 5).await;
+pub async fn a_buried_message_says_why_and_is_there_once(implementation: &dyn Implementation) {
+    let queue = implementation.queue(LONG, 5).await;
     let mut bad = message("g", "bad");
     bad.attributes.insert("origin".into(), "test".into());
     queue.send(vec![bad, message("g", "good")]).await.unwrap();
@@ -230,8 +237,10 @@ pub async fn a_buried_message_says_why_and_is_there_once(side: &dyn Side) {
 }
 
 /// Whoever looks at dead letters sees all of them, and each one's former group.
-pub async fn all_dead_letters_of_a_group_can_be_received_at_once(side: &dyn Side) {
-    let queue = side.queue(LONG, 5).await;
+pub async fn all_dead_letters_of_a_group_can_be_received_at_once(
+    implementation: &dyn Implementation,
+) {
+    let queue = implementation.queue(LONG, 5).await;
     let sent = ["bad 1", "bad 2", "bad 3"];
     queue
         .send(sent.map(|b| message("g", b)).into())
@@ -258,8 +267,10 @@ pub async fn all_dead_letters_of_a_group_can_be_received_at_once(side: &dyn Side
 }
 
 /// Within five minutes, also when the first has been done and deleted meanwhile.
-pub async fn the_same_deduplication_id_is_one_message_even_after_delete(side: &dyn Side) {
-    let queue = side.queue(LONG, 5).await;
+pub async fn the_same_deduplication_id_is_one_message_even_after_delete(
+    implementation: &dyn Implementation,
+) {
+    let queue = implementation.queue(LONG, 5).await;
     let twice = message("g", "twice");
     queue
         .send(vec![twice.clone(), twice.clone()])
@@ -274,11 +285,11 @@ pub async fn the_same_deduplication_id_is_one_message_even_after_delete(side: &d
 }
 
 /// Well before its wait is over.
-pub async fn a_waiting_receive_wakes_when_something_is_sent(side: &dyn Side) {
-    let queue = side.queue(LONG, 5).await;
+pub async fn a_waiting_receive_wakes_when_something_is_sent(implementation: &dyn Implementation) {
+    let queue = implementation.queue(LONG, 5).await;
     let began = Instant::now();
     let (got, ()) = futures::join!(queue.receive(1, LONG), async {
-        tokio::time::sleep(side.short()).await;
+        tokio::time::sleep(implementation.short()).await;
         queue.send(vec![message("g", "wake")]).await.unwrap();
     });
     assert_eq!(got.unwrap().len(), 1);
@@ -290,16 +301,22 @@ pub async fn a_waiting_receive_wakes_when_something_is_sent(side: &dyn Side) {
 }
 
 /// No sooner, and not for ever.
-pub async fn an_empty_receive_waits_as_long_as_told(side: &dyn Side) {
-    let queue = side.queue(LONG, 5).await;
+pub async fn an_empty_receive_waits_as_long_as_told(implementation: &dyn Implementation) {
+    let queue = implementation.queue(LONG, 5).await;
     let began = Instant::now();
-    assert!(queue.receive(10, side.short()).await.unwrap().is_empty());
-    assert!(began.elapsed() >= side.short() && began.elapsed() < PATIENCE);
+    assert!(
+        queue
+            .receive(10, implementation.short())
+            .await
+            .unwrap()
+            .is_empty()
+    );
+    assert!(began.elapsed() >= implementation.short() && began.elapsed() < PATIENCE);
 }
 
 /// Whoever comes next gets the message.
-pub async fn a_dropped_receive_takes_nothing_along(side: &dyn Side) {
-    let queue = side.queue(LONG, 50).await;
+pub async fn a_dropped_receive_takes_nothing_along(implementation: &dyn Implementation) {
+    let queue = implementation.queue(LONG, 50).await;
     for round in 0..10 {
         let waiting = tokio::spawn({
             let queue = Arc::clone(&queue);
@@ -318,8 +335,10 @@ pub async fn a_dropped_receive_takes_nothing_along(side: &dyn Side) {
 }
 
 /// Before anything of the call is sent.
-pub async fn what_can_never_be_sent_is_refused_and_nothing_is_sent(side: &dyn Side) {
-    let queue = side.queue(LONG, 5).await;
+pub async fn what_can_never_be_sent_is_refused_and_nothing_is_sent(
+    implementation: &dyn Implementation,
+) {
+    let queue = implementation.queue(LONG, 5).await;
     let spaced = message("two words", "body");
     let mut large = message("g", "large");
     large.body = "x".repeat(Outgoing::MAX_BYTES + 1);
@@ -343,8 +362,8 @@ pub async fn what_can_never_be_sent_is_refused_and_nothing_is_sent(side: &dyn Si
 }
 
 /// The largest body, unicode, quotes, and as many attributes as fit.
-pub async fn bodies_and_attributes_come_back_as_they_were(side: &dyn Side) {
-    let queue = side.queue(LONG, 5).await;
+pub async fn bodies_and_attributes_come_back_as_they_were(implementation: &dyn Implementation) {
+    let queue = implementation.queue(LONG, 5).await;
     let mut odd = message("g!~", "tab\t newline\n \"quoted\" <&> \u{fffd} 🦀");
     for number in 0..Outgoing::MAX_ATTRIBUTES {
         odd.attributes
@@ -361,8 +380,8 @@ pub async fn bodies_and_attributes_come_back_as_they_were(side: &dyn Side) {
 }
 
 /// Counts may be late, never wrong for long.
-pub async fn depth_tells_waiting_from_held(side: &dyn Side) {
-    let queue = side.queue(LONG, 5).await;
+pub async fn depth_tells_waiting_from_held(implementation: &dyn Implementation) {
+    let queue = implementation.queue(LONG, 5).await;
     let sent = ["d1", "d2", "d3"];
     queue
         .send(sent.map(|b| message(b, b)).into())
@@ -382,8 +401,8 @@ pub async fn depth_tells_waiting_from_held(side: &dyn Side) {
 }
 
 /// Nor can anything be buried in them.
-pub async fn the_dead_letters_have_no_dead_letters(side: &dyn Side) {
-    let queue = side.queue(LONG, 5).await;
+pub async fn the_dead_letters_have_no_dead_letters(implementation: &dyn Implementation) {
+    let queue = implementation.queue(LONG, 5).await;
     let dead_letters = queue.dead_letters().unwrap();
     assert!(dead_letters.dead_letters().is_none());
     dead_letters.send(vec![message("g", "dead")]).await.unwrap();

@@ -3,17 +3,17 @@
 
 use bytes::Bytes;
 
-use super::Side;
+use super::Implementation;
 use crate::{Position, Record, Sequence, TransportError};
 
 /// Everything that a stream promises.
-pub async fn all(side: &dyn Side) {
+pub async fn all(implementation: &dyn Implementation) {
     futures::join!(
-        records_come_back_in_any_order_asked(side),
-        many_appends_at_once_keep_apart(side),
-        the_largest_record_fits_and_a_larger_is_refused(side),
-        what_was_never_written_is_missing(side),
-        nothing_in_is_nothing_out(side),
+        records_come_back_in_any_order_asked(implementation),
+        many_appends_at_once_keep_apart(implementation),
+        the_largest_record_fits_and_a_larger_is_refused(implementation),
+        what_was_never_written_is_missing(implementation),
+        nothing_in_is_nothing_out(implementation),
     );
 }
 
@@ -32,8 +32,8 @@ fn data(records: &[Record]) -> Vec<Bytes> {
 }
 
 /// Positions are index-aligned, and so is what is fetched.
-pub async fn records_come_back_in_any_order_asked(side: &dyn Side) {
-    let stream = side.stream().await;
+pub async fn records_come_back_in_any_order_asked(implementation: &dyn Implementation) {
+    let stream = implementation.stream().await;
     let sizes = [1, 7, 400 * 1024, 1000, 65_536, 2];
     let records: Vec<Record> = (0u64..)
         .zip(sizes)
@@ -53,8 +53,8 @@ pub async fn records_come_back_in_any_order_asked(side: &dyn Side) {
 }
 
 /// Everybody gets their own bytes back.
-pub async fn many_appends_at_once_keep_apart(side: &dyn Side) {
-    let stream = side.stream().await;
+pub async fn many_appends_at_once_keep_apart(implementation: &dyn Implementation) {
+    let stream = implementation.stream().await;
     let appends = (0..20u64).map(|seed| {
         let stream = &stream;
         async move {
@@ -69,8 +69,8 @@ pub async fn many_appends_at_once_keep_apart(side: &dyn Side) {
 }
 
 /// The limit is the one it names.
-pub async fn the_largest_record_fits_and_a_larger_is_refused(side: &dyn Side) {
-    let stream = side.stream().await;
+pub async fn the_largest_record_fits_and_a_larger_is_refused(implementation: &dyn Implementation) {
+    let stream = implementation.stream().await;
     let most = stream.max_record_bytes();
     let largest = vec![record(1, most)];
     let positions = stream.append(largest.clone()).await.unwrap();
@@ -83,8 +83,8 @@ pub async fn the_largest_record_fits_and_a_larger_is_refused(side: &dyn Side) {
 }
 
 /// Neither another record's bytes nor a piece of one.
-pub async fn what_was_never_written_is_missing(side: &dyn Side) {
-    let stream = side.stream().await;
+pub async fn what_was_never_written_is_missing(implementation: &dyn Implementation) {
+    let stream = implementation.stream().await;
     let records = vec![record(1, 5000), record(2, 5000)];
     let written = stream.append(records).await.unwrap();
     let after = format!("{}9", written[1].sequence.as_str());
@@ -109,8 +109,8 @@ pub async fn what_was_never_written_is_missing(side: &dyn Side) {
 }
 
 /// Without an error.
-pub async fn nothing_in_is_nothing_out(side: &dyn Side) {
-    let stream = side.stream().await;
+pub async fn nothing_in_is_nothing_out(implementation: &dyn Implementation) {
+    let stream = implementation.stream().await;
     assert!(stream.append(Vec::new()).await.unwrap().is_empty());
     assert!(stream.fetch(&[]).await.unwrap().is_empty());
 }

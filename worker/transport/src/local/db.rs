@@ -1,4 +1,4 @@
-//! Opens the one database of a data folder: its settings, its schema and the guards in front of it.
+//! Opens the one database of a data folder: its settings, its schema, and the checks that it is ours.
 //! Knows what the tables look like, not what they mean.
 
 use std::path::Path;
@@ -10,7 +10,7 @@ use crate::{TransportError, TransportResult};
 
 /// The database's name in the data folder.
 pub(crate) const FILE_NAME: &str = "streampress.db";
-/// Tells our databases from anybody else's: `SPdb`.
+/// Distinguishes our databases from other programs': `SPdb`.
 const APPLICATION_ID: i64 = 0x5350_6462;
 /// The schema this program writes. A higher one in the file was made by a newer program.
 const SCHEMA_VERSION: i64 = 1;
@@ -19,9 +19,10 @@ const BUSY_PATIENCE: Duration = Duration::from_secs(20);
 /// How long it sleeps between two attempts: short, so that it finds the gaps between a busy process's transactions.
 const BUSY_SLEEP: Duration = Duration::from_millis(1);
 
-/// `state` of a message: 0 waits behind another of its group, 1 can be received, 2 is in somebody's hands.
-/// At most one message of a group, its oldest, has a state other than 0, so every question is one index look-up.
-/// `totals` is kept by triggers: progress is asked for often, and files may be many.
+/// `state` of a message: 0 waits behind another of its group, 1 can be received, 2 is in flight.
+/// At most one message of a group, its oldest, has a state other than 0, so every query is one index look-up.
+/// `hidden_since` and `hidden_until` bound the visibility timeout; `given_back` counts releases. Data folders exist with
+/// these names, so they stay.
 const SCHEMA: &str = "
 CREATE TABLE messages(
   seq INTEGER PRIMARY KEY AUTOINCREMENT,
@@ -61,72 +62,24 @@ CREATE TABLE slots(
   ledger TEXT NOT NULL,
   PRIMARY KEY(role, slot)
 ) WITHOUT ROWID;
-CREATE TABLE files(
-  file_id TEXT PRIMARY KEY,
-  name TEXT NOT NULL DEFAULT '',
-  raw_bytes INTEGER NOT NULL DEFAULT 0,
-  packed_bytes INTEGER NOT NULL DEFAULT 0,
-  modified INTEGER NOT NULL DEFAULT 0,
-  hash TEXT NOT NULL DEFAULT '',
-  announced_at INTEGER,
-  compressed_at INTEGER,
-  restored_at INTEGER,
-  superseded_at INTEGER,
-  failed_at INTEGER,
-  reason TEXT,
-  verified INTEGER NOT NULL DEFAULT 0
-) WITHOUT ROWID;
-CREATE INDEX files_name ON files(name);
-CREATE INDEX files_open ON files(announced_at) WHERE restored_at IS NULL AND superseded_at IS NULL;
-CREATE TABLE totals(
-  announced INTEGER NOT NULL,
-  compressed INTEGER NOT NULL,
-  restored INTEGER NOT NULL,
-  superseded INTEGER NOT NULL,
-  failed INTEGER NOT NULL,
-  bytes_announced INTEGER NOT NULL,
-  bytes_raw INTEGER NOT NULL,
-  bytes_packed INTEGER NOT NULL,
-  bytes_restored INTEGER NOT NULL
-);
-INSERT INTO totals VALUES(0, 0, 0, 0, 0, 0, 0, 0, 0);
-CREATE TRIGGER files_inserted AFTER INSERT ON files BEGIN UPDATE totals SET
-  announced = announced + 1,
-  compressed = compressed + (NEW.compressed_at IS NOT NULL),
-  restored = restored + (NEW.restored_at IS NOT NULL),
-  superseded = superseded + (NEW.superseded_at IS NOT NULL),
-  failed = failed + (NEW.failed_at IS NOT NULL),
-  bytes_announced = bytes_announced + NEW.raw_bytes,
-  bytes_raw = bytes_raw + NEW.raw_bytes * (NEW.compressed_at IS NOT NULL),
-  bytes_packed = bytes_packed + NEW.packed_bytes,
-  bytes_restored = bytes_restored + NEW.raw_bytes * (NEW.restored_at IS NOT NULL);
-END;
-CREATE TRIGGER files_updated AFTER UPDATE ON files BEGIN UPDATE totals SET
-  compressed = compressed + (NEW.compressed_at IS NOT NULL) - (OLD.compressed_at IS NOT NULL),
-  restored = restored + (NEW.restored_at IS NOT NULL) - (OLD.restored_at IS NOT NULL),
-  superseded = superseded + (NEW.superseded_at IS NOT NULL) - (OLD.superseded_at IS NOT NULL),
-  failed = failed + (NEW.failed_at IS NOT NULL) - (OLD.failed_at IS NOT NULL),
-  bytes_announced = bytes_announced + NEW.raw_bytes - OLD.raw_bytes,
-  bytes_raw = bytes_raw + NEW.raw_bytes * (NEW.compressed_at IS NOT NULL) - OLD.raw_bytes * (OLD.compressed_at IS NOT NULL),
-  bytes_packed = bytes_packed + NEW.packed_bytes - OLD.packed_bytes,
-  bytes_restored = bytes_restored + NEW.raw_bytes * (NEW.restored_at IS NOT NULL) - OLD.raw_bytes * (OLD.restored_at IS NOT NULL);
-END;
-CREATE TABLE meta(key TEXT PRIMARY KEY, value TEXT NOT NULL) WITHOUT ROWID;
 ";
 
 /// Opens `dir`'s database and brings its schema up to date. The caller holds the folder's opening lock.
 pub(super) fn open(dir: &Path) -> TransportResult<Connection> {
     let path = dir.join(FILE_NAME);
-    let flags = OpenFlags::SQLITE_OPEN_READ_WRITE
-        | OpenFlags::SQLITE_OPEN_CREATE
-        | OpenFlags::SQLITE_OPEN_NO_MUTEX;
-    let mut conn = Connection::open_with_flags(&path, flags).map_err(|e| explain(&path, e))?;
+    let mut conn = connect(dir)?;
     prepare(&mut conn, &path)?;
     Ok(conn)
 }
 
-fn prepare(conn: &mut Connection, path: &Path) -> TransportResult<()> {
-    let fault = |e| explain(path, e);
+/// A connection that waits for other writers, to a database that may not be ours yet.
+pub(super) fn connect(dir: &Path) -> TransportResult<Connection> {
+    let path = dir.join(FILE_NAME);
+    let fault = |e| explain(&path, e);
+    let flags = OpenFlags::SQLITE_OPEN_READ_WRITE
+        | OpenFlags::SQLITE_OPEN_CREATE
+        | OpenFlags::SQLITE_OPEN_NO_MUTEX;
+    let mut conn = Connection::open_with_flags(&path, flags).map_err(fault)?;
     let mut waiting_since = Instant::now();
     conn.busy_handler(Some(move |attempt| {
         if attempt == 0 {
@@ -136,8 +89,13 @@ fn prepare(conn: &mut Connection, path: &Path) -> TransportResult<()> {
         waiting_since.elapsed() < BUSY_PATIENCE
     }))
     .map_err(fault)?;
+    Ok(conn)
+}
+
+fn prepare(conn: &mut Connection, path: &Path) -> TransportResult<()> {
+    let fault = |e| explain(path, e);
     conn.set_prepared_statement_cache_capacity(64);
-    // The version is looked at before anything is changed: a database of somebody else stays as it is.
+    // The version is read before anything is changed: another program's database stays as it is.
     let version = guard(conn, path)?;
     conn.execute_batch(
         "PRAGMA journal_mode = WAL; PRAGMA synchronous = FULL; PRAGMA temp_store = MEMORY;

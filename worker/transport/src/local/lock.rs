@@ -3,18 +3,19 @@
 //! monotonic clock. The holder stops at two thirds of the lease without a renewal, before anybody may follow.
 
 use std::collections::HashMap;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 use std::time::Duration;
 
 use async_trait::async_trait;
+use parking_lot::Mutex;
 use rusqlite::{OptionalExtension, params};
 use tokio::sync::{mpsc, oneshot};
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 use super::store::{Step, StepResult, Store};
-use crate::slot_guard::HolderRequest;
-use crate::{Ledger, SlotGuard, SlotLock, TransportResult};
+use crate::slot_lock::HolderRequest;
+use crate::{Ledger, SharedLedger, SlotGuard, SlotLock, TransportResult};
 
 /// The slots of one role.
 #[derive(Debug)]
@@ -155,7 +156,7 @@ impl Observe for Mutex<Observations> {
             return true;
         }
         let now = Instant::now();
-        let mut seen = self.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut seen = self.lock();
         let entry = seen
             .0
             .entry(slot)
@@ -249,13 +250,13 @@ impl Drop for Granted {
 /// Starts the task that renews the slot and answers its holder.
 fn hold(store: &Arc<Store>, claim: Claim, lease: Duration, since: Instant) -> SlotGuard {
     let lost = CancellationToken::new();
-    let ledger = Arc::new(Mutex::new(claim.ledger));
+    let ledger = SharedLedger::new(claim.ledger);
     let (requests, asked) = mpsc::channel(4);
     let held = SlotGuard::new(
         format!("{}-{}", claim.role, claim.slot),
         claim.attempt.clone(),
         lost.clone(),
-        Arc::clone(&ledger),
+        ledger.clone(),
         requests,
     );
     let holding = Holding {
@@ -276,7 +277,7 @@ fn hold(store: &Arc<Store>, claim: Claim, lease: Duration, since: Instant) -> Sl
 struct Holding {
     store: Arc<Store>,
     claim: Arc<Claim>,
-    ledger: Arc<Mutex<Ledger>>,
+    ledger: SharedLedger,
     lost: CancellationToken,
     renew_deadline: Duration,
     renew_period: Duration,
@@ -345,7 +346,7 @@ impl Holding {
     }
 
     fn counted(&self) -> Ledger {
-        *self.ledger.lock().unwrap_or_else(PoisonError::into_inner)
+        self.ledger.get()
     }
 }
 

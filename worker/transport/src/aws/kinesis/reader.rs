@@ -8,12 +8,13 @@
 
 use std::collections::{BTreeMap, HashMap};
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, PoisonError, Weak};
+use std::sync::{Arc, Weak};
 
 use aws_sdk_kinesis::Client;
 use aws_sdk_kinesis::operation::get_records::GetRecordsOutput;
 use aws_sdk_kinesis::types::ShardIteratorType;
 use bytes::Bytes;
+use parking_lot::Mutex;
 use tokio::sync::{Semaphore, mpsc, oneshot};
 use tokio::time::{Duration, Instant};
 use tracing::{debug, warn};
@@ -22,8 +23,9 @@ use super::cache::{Budget, Cache};
 use super::overread_budget::Credit;
 use super::read_ahead::{Ahead, Seen};
 use super::shards::Shards;
-use crate::aws::fault::Said;
-use crate::{Position, Sequence, TransportError, TransportResult};
+use super::writer::BACKOFF;
+use crate::aws::service_error::ServiceError;
+use crate::{Position, Sequence, TransportError, TransportResult, error_chain};
 
 /// Records that were read ahead, over all shards.
 const CACHE_BYTES: usize = 16 << 20;
@@ -134,7 +136,7 @@ impl Reader {
 
     fn want(&self, position: Position) -> oneshot::Receiver<TransportResult<Bytes>> {
         let (answer, answered) = oneshot::channel();
-        let mut walkers = self.walkers.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut walkers = self.walkers.lock();
         let shard = position.shard.clone();
         let mut want = Want {
             position,
@@ -169,7 +171,7 @@ fn forget_the_ended(walkers: &Weak<Walkers>, shard: &str) {
     let Some(walkers) = walkers.upgrade() else {
         return;
     };
-    let mut walkers = walkers.lock().unwrap_or_else(PoisonError::into_inner);
+    let mut walkers = walkers.lock();
     if walkers
         .get(shard)
         .is_some_and(mpsc::UnboundedSender::is_closed)
@@ -261,7 +263,7 @@ impl Turns {
 enum Step {
     Went,
     /// Try again after a pause.
-    Failed(Said),
+    Failed(ServiceError),
 }
 
 impl Walker {
@@ -480,7 +482,7 @@ impl Walker {
     }
 
     /// `None` when there can be no such record.
-    async fn seek_to(&mut self, target: &Sequence) -> Result<Option<Cursor>, Said> {
+    async fn seek_to(&mut self, target: &Sequence) -> Result<Option<Cursor>, ServiceError> {
         let sought = self
             .seek(ShardIteratorType::AtSequenceNumber, Some(target))
             .await;
@@ -625,17 +627,15 @@ impl Walker {
         Step::Went
     }
 
-    async fn is_expired(&mut self, sequence: &Sequence) -> Result<bool, Said> {
+    async fn is_expired(&mut self, sequence: &Sequence) -> Result<bool, ServiceError> {
         let oldest = match self.seek(ShardIteratorType::TrimHorizon, None).await {
             Ok(Some(iterator)) => self.oldest(iterator).await?,
             Ok(None) => None,
             // The shard itself is gone, which happens once all it held has expired; unless the stream never had one.
             Err(said) if said.is_absent() => {
                 let listed = Shards::list(&self.shared.client, &self.shared.stream).await;
-                let listed = listed.map_err(|error| Said {
-                    code: String::new(),
-                    text: format!("{:#}", anyhow::Error::from(error)),
-                })?;
+                let listed =
+                    listed.map_err(|error| ServiceError::without_code(error_chain(&error)))?;
                 return Ok(
                     !listed.readable.contains(&self.shard) && self.shard.starts_with("shardId-")
                 );
@@ -646,7 +646,7 @@ impl Walker {
     }
 
     /// The oldest record that the shard still has; `None` when it has none.
-    async fn oldest(&mut self, mut iterator: String) -> Result<Option<Sequence>, Said> {
+    async fn oldest(&mut self, mut iterator: String) -> Result<Option<Sequence>, ServiceError> {
         // Empty answers do not mean an empty shard, only one that is not behind does.
         loop {
             let answer = self.read(&iterator, 1).await?;
@@ -673,7 +673,7 @@ impl Walker {
         &mut self,
         kind: ShardIteratorType,
         at: Option<&Sequence>,
-    ) -> Result<Option<String>, Said> {
+    ) -> Result<Option<String>, ServiceError> {
         self.seeks.take().await;
         self.shared.counts.seeks.fetch_add(1, Ordering::Relaxed);
         let request = self
@@ -689,10 +689,10 @@ impl Walker {
             .await;
         answer
             .map(|answer| answer.shard_iterator)
-            .map_err(|error| Said::of(&error))
+            .map_err(|error| ServiceError::from_sdk(&error))
     }
 
-    async fn read(&mut self, iterator: &str, limit: i32) -> Result<GetRecordsOutput, Said> {
+    async fn read(&mut self, iterator: &str, limit: i32) -> Result<GetRecordsOutput, ServiceError> {
         self.reads.take().await;
         let _turn = self.shared.answers.acquire().await;
         let answer = self
@@ -707,11 +707,11 @@ impl Walker {
             .counts
             .reads
             .fetch_add(u64::from(answer.is_ok()), Ordering::Relaxed);
-        answer.map_err(|error| Said::of(&error))
+        answer.map_err(|error| ServiceError::from_sdk(&error))
     }
 
     /// A fault that may pass: waits, and after long enough tells those who wait.
-    async fn endure(&mut self, said: Said) {
+    async fn endure(&mut self, said: ServiceError) {
         if said.is_throttling() {
             self.shared.counts.throttled.fetch_add(1, Ordering::Relaxed);
         } else {
@@ -729,8 +729,8 @@ impl Walker {
             }
             return;
         }
-        tokio::time::sleep(Duration::from_millis(100) + super::writer::pause(self.faults)).await;
         self.faults += 1;
+        tokio::time::sleep(Duration::from_millis(100) + BACKOFF.full_jitter(self.faults)).await;
     }
 }
 
@@ -758,7 +758,7 @@ mod tests {
             reader.fetch(&[position]).await
         });
         assert!(fetching.await.is_err(), "nobody answers");
-        let walkers = || reader.walkers.lock().expect("not poisoned").len();
+        let walkers = || reader.walkers.lock().len();
         assert_eq!(walkers(), 1);
         let gone = tokio::time::timeout(Duration::from_secs(60), async {
             while walkers() > 0 {

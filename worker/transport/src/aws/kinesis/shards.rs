@@ -5,7 +5,7 @@ use aws_sdk_kinesis::Client;
 use md5::{Digest, Md5};
 
 use crate::TransportResult;
-use crate::aws::fault::fault;
+use crate::aws::service_error::transport_error;
 
 /// A shard that takes records.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -40,10 +40,9 @@ impl Shards {
                 Some(token) => client.list_shards().next_token(token),
                 None => client.list_shards().stream_name(stream),
             };
-            let answer = request
-                .send()
-                .await
-                .map_err(|error| fault(format!("listing the shards of {stream}"), &error))?;
+            let answer = request.send().await.map_err(|error| {
+                transport_error(format!("listing the shards of {stream}"), &error)
+            })?;
             for shard in answer.shards() {
                 all.readable.push(shard.shard_id().to_owned());
                 let closed = shard

@@ -5,12 +5,13 @@
 //! so long that the message behind it had better be redelivered.
 
 use std::collections::{HashMap, VecDeque};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 
 use aws_sdk_kinesis::Client;
 use aws_sdk_kinesis::primitives::Blob;
 use aws_sdk_kinesis::types::{PutRecordsRequestEntry, PutRecordsResultEntry};
 use bytes::Bytes;
+use parking_lot::Mutex;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, oneshot};
 use tokio::task::JoinSet;
 use tokio::time::{Duration, Instant};
@@ -18,8 +19,8 @@ use tracing::{debug, warn};
 
 use super::rate_limit::Pace;
 use super::shards::{Shards, hash};
-use crate::aws::fault::Said;
-use crate::{Position, Record, Sequence, StreamCounts, TransportError, TransportResult};
+use crate::aws::service_error::ServiceError;
+use crate::{Backoff, Position, Record, Sequence, StreamCounts, TransportError, TransportResult};
 
 /// Kinesis takes 500 records a request.
 const REQUEST_RECORDS: usize = 500;
@@ -32,9 +33,9 @@ const REQUESTS_AT_ONCE: usize = 4;
 const BUDGET_BYTES: usize = 16 << 20;
 /// How far into the waiting records we look for some whose shard is free.
 const LOOK_AHEAD: usize = 4096;
-/// Pauses before a failed record goes out again are drawn from zero up to this, doubling.
-const FIRST_PAUSE: Duration = Duration::from_millis(100);
-const LONGEST_PAUSE: Duration = Duration::from_secs(5);
+/// Before a failed record is put again, and before a shard is read again.
+pub(super) const BACKOFF: Backoff =
+    Backoff::new(Duration::from_millis(100), Duration::from_secs(5));
 /// Then the caller is told; its message comes back later.
 const PATIENCE: Duration = Duration::from_secs(120);
 /// Records of several small files lie behind each other in one shard, so that who has some of these files in hand reads them
@@ -57,11 +58,11 @@ pub(super) struct PutCounts(Mutex<StreamCounts>);
 impl PutCounts {
     /// As of one moment.
     pub(super) fn so_far(&self) -> StreamCounts {
-        *self.0.lock().unwrap_or_else(PoisonError::into_inner)
+        *self.0.lock()
     }
 
     fn change(&self, change: impl FnOnce(&mut StreamCounts)) {
-        change(&mut self.0.lock().unwrap_or_else(PoisonError::into_inner));
+        change(&mut self.0.lock());
     }
 
     fn sent(&self, records: usize) {
@@ -234,7 +235,7 @@ impl Run {
 /// A request's items with the shard each was meant for, and what came of it.
 type Done = (
     Vec<(Item, Option<String>)>,
-    Result<Vec<PutRecordsResultEntry>, Said>,
+    Result<Vec<PutRecordsResultEntry>, ServiceError>,
 );
 
 impl Task {
@@ -394,7 +395,7 @@ impl Task {
     fn conclude(
         &mut self,
         items: Vec<(Item, Option<String>)>,
-        outcome: Result<Vec<PutRecordsResultEntry>, Said>,
+        outcome: Result<Vec<PutRecordsResultEntry>, ServiceError>,
     ) {
         match outcome {
             Ok(answers) if answers.len() == items.len() => {
@@ -403,10 +404,11 @@ impl Task {
                 }
             }
             Ok(answers) => {
-                let said = Said {
-                    code: String::new(),
-                    text: format!("{} answers to {} records", answers.len(), items.len()),
-                };
+                let said = ServiceError::without_code(format!(
+                    "{} answers to {} records",
+                    answers.len(),
+                    items.len()
+                ));
                 self.all_again(items, &said);
             }
             Err(said) => self.all_again(items, &said),
@@ -430,9 +432,9 @@ impl Task {
             }));
             return;
         }
-        let said = Said {
+        let said = ServiceError {
             code: answer.error_code().unwrap_or("NoSequenceNumber").to_owned(),
-            text: answer
+            message: answer
                 .error_message()
                 .unwrap_or("the record was not taken")
                 .to_owned(),
@@ -447,7 +449,7 @@ impl Task {
     }
 
     /// The request as a whole failed.
-    fn all_again(&mut self, items: Vec<(Item, Option<String>)>, said: &Said) {
+    fn all_again(&mut self, items: Vec<(Item, Option<String>)>, said: &ServiceError) {
         let several = items.len() > 1;
         warn!(stream = self.stream, records = items.len(), error = %said, "Records were not put; trying again.");
         for (mut item, meant) in items {
@@ -468,14 +470,14 @@ impl Task {
         }
     }
 
-    fn again(&mut self, mut item: Item, said: Said) {
+    fn again(&mut self, mut item: Item, said: ServiceError) {
         let hopeless = said.is_refusal()
             || said.is_absent()
             || said.is_denied()
             || item.since.elapsed() > PATIENCE;
         if hopeless {
             self.counts.answered(|counts| counts.dead += 1);
-            let _ = item.answer.send(Err(said.fault(format!(
+            let _ = item.answer.send(Err(said.into_transport_error(format!(
                 "putting a record of {} bytes to {}",
                 item.data.len(),
                 self.stream
@@ -483,8 +485,8 @@ impl Task {
             return;
         }
         self.counts.answered(|counts| counts.retried += 1);
-        item.not_before = Instant::now() + pause(item.tries);
         item.tries += 1;
+        item.not_before = Instant::now() + BACKOFF.full_jitter(item.tries);
         self.waiting.push_back(item);
     }
 
@@ -558,7 +560,7 @@ async fn request(
     client: &Client,
     stream: &str,
     batch: &[Addressed],
-) -> Result<Vec<PutRecordsResultEntry>, Said> {
+) -> Result<Vec<PutRecordsResultEntry>, ServiceError> {
     let mut entries = Vec::with_capacity(batch.len());
     for Addressed {
         item,
@@ -575,9 +577,9 @@ async fn request(
             })
             .set_explicit_hash_key(explicit_hash.map(|hash| hash.to_string()))
             .build();
-        entries.push(entry.map_err(|error| Said {
+        entries.push(entry.map_err(|error| ServiceError {
             code: "ValidationException".into(),
-            text: error.to_string(),
+            message: error.to_string(),
         })?);
     }
     let answer = client
@@ -588,32 +590,5 @@ async fn request(
         .await;
     answer
         .map(|answer| answer.records)
-        .map_err(|error| Said::of(&error))
-}
-
-/// Full jitter: anything from nothing up to a bound that doubles.
-pub(super) fn pause(tries: u32) -> Duration {
-    let bound = FIRST_PAUSE
-        .saturating_mul(1 << tries.min(10))
-        .min(LONGEST_PAUSE);
-    bound.mul_f64(fastrand::f64())
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn pauses_double_up_to_a_bound_and_are_spread_from_zero() {
-        for (tries, most) in [(0, 100), (1, 200), (3, 800), (10, 5000), (u32::MAX, 5000)] {
-            let pauses: Vec<_> = (0..200).map(|_| pause(tries)).collect();
-            let (least, most_seen) = (pauses.iter().min(), pauses.iter().max());
-            let most = Duration::from_millis(most);
-            assert!(
-                most_seen.is_some_and(|p| *p <= most && *p > most / 2),
-                "{tries}: {most_seen:?}"
-            );
-            assert!(least.is_some_and(|p| *p < most / 4), "{tries}: {least:?}");
-        }
-    }
+        .map_err(|error| ServiceError::from_sdk(&error))
 }

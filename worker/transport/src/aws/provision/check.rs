@@ -1,101 +1,73 @@
-//! Does what exists fit what is wanted? Looks only, but for calls that are bound to be refused: they tell whether the
-//! credentials may make them.
-
-use std::fmt;
+//! Whether what exists fits what is planned. Changes nothing: besides reading it only makes calls that are certain to be
+//! refused, which tell whether the credentials may make them.
 
 use aws_sdk_kinesis::primitives::Blob;
-use aws_sdk_kinesis::types::{
-    EncryptionType, PutRecordsRequestEntry, ShardIteratorType, StreamStatus,
-};
-use streampress_crds::queue_check::misfits;
+use aws_sdk_kinesis::types::{EncryptionType, PutRecordsRequestEntry, ShardIteratorType};
+use streampress_crds::queue_check::{Mismatch, mismatches};
+use streampress_crds::settings::QueueSettings;
 
-use super::{Wanted, WantedQueue, queues, stream};
-use crate::TransportResult;
-use crate::aws::Aws;
-use crate::aws::fault::Said;
+use super::{ProvisionPlan, ProvisionResult, existing_queue, queues, stream};
+use crate::aws::{Aws, ServiceError};
 
-/// Something that does not fit.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Finding {
-    /// Whether the pipeline cannot work with it; else it works, but not as asked for.
-    pub fatal: bool,
-    /// `queue orders.fifo`.
-    pub what: String,
-    /// What is wrong and what to change.
-    pub problem: String,
-}
-
-impl fmt::Display for Finding {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let kind = if self.fatal { "error" } else { "warning" };
-        write!(f, "{kind}: {}: {}", self.what, self.problem)
+/// What does not fit of the plan's queues and stream, for records of at most `record_bytes` bytes. An error only when AWS
+/// cannot be reached at all.
+pub async fn check(
+    aws: &Aws,
+    plan: &ProvisionPlan,
+    record_bytes: usize,
+) -> ProvisionResult<Vec<Mismatch>> {
+    let mut found = Vec::new();
+    for queue in [&plan.transport.files_queue, &plan.transport.chunks_queue] {
+        check_queue(aws, queue, &mut found).await?;
     }
-}
-
-/// Looks at everything; an error only when AWS cannot be asked at all.
-pub async fn check(aws: &Aws, wanted: &Wanted) -> TransportResult<Vec<Finding>> {
-    let mut findings = Vec::new();
-    for queue in [&wanted.files_queue, &wanted.chunks_queue] {
-        check_queue(aws, queue, &mut findings).await?;
-    }
-    check_stream(aws, wanted, &mut findings).await?;
-    Ok(findings)
+    check_stream(aws, plan, record_bytes, &mut found).await?;
+    Ok(found)
 }
 
 async fn check_queue(
     aws: &Aws,
-    queue: &WantedQueue,
-    findings: &mut Vec<Finding>,
-) -> TransportResult<()> {
-    let what = format!("queue {}", queue.name);
-    let mut find = |fatal: bool, problem: String| {
-        findings.push(Finding {
-            fatal,
-            what: what.clone(),
-            problem,
-        })
-    };
-    let Some(url) = queues::find(aws, &queue.name).await? else {
-        find(true, "does not exist; run 'streampress setup'".into());
+    queue: &QueueSettings,
+    found: &mut Vec<Mismatch>,
+) -> ProvisionResult<()> {
+    let resource = queues::described(&queue.name);
+    let Some(existing) = existing_queue(aws, &queue.name).await? else {
+        found.push(Mismatch::fatal(
+            &resource,
+            "does not exist; run 'streampress setup'",
+        ));
         return Ok(());
     };
-    let there = aws.queue_attributes(&url).await?;
-    let dead_url = queues::find(aws, &queue.dead_letter_name).await?;
-    let dead = match &dead_url {
-        Some(url) => Some(aws.queue_attributes(url).await?),
-        None => None,
-    };
-    let (dead_letters, receives) = (&queue.dead_letter_name, queue.max_receive_count);
-    for misfit in misfits(dead_letters, receives, &there, dead.as_ref()) {
-        find(misfit.fatal, misfit.problem);
+    let dead = existing_queue(aws, &queue.dead_letter_name).await?;
+    let dead_attributes = dead.as_ref().map(|dead| &dead.attributes);
+    found.extend(mismatches(queue, &existing.attributes, dead_attributes));
+    for permission in denied_on_queue(aws, &existing.url).await {
+        found.push(lacks(&resource, permission));
     }
-    for permission in denied_on_queue(aws, &url).await {
-        find(true, lacks(permission));
-    }
-    if let Some(url) = dead_url
-        && may_not_send(aws, &url).await
+    if let Some(dead) = dead
+        && is_send_denied(aws, &dead.url).await
     {
-        findings.push(Finding {
-            fatal: true,
-            what: format!("queue {}", queue.dead_letter_name),
-            problem: lacks("sqs:SendMessage"),
-        });
+        let resource = queues::described(&queue.dead_letter_name);
+        found.push(lacks(&resource, "sqs:SendMessage"));
     }
     Ok(())
 }
 
-fn lacks(permission: &str) -> String {
-    format!("the credentials lack the permission {permission}; add it to their policy")
+fn lacks(resource: &str, permission: &str) -> Mismatch {
+    Mismatch::fatal(
+        resource,
+        format!("the credentials lack the permission {permission}; add it to their policy"),
+    )
 }
 
-/// A receipt that nobody was given, more messages than there are in one answer: refused as such, or for want of permission.
+/// The permissions on a queue that the credentials lack. Each call is one that SQS refuses: with an invalid receipt, or
+/// for more messages than a call takes.
 async fn denied_on_queue(aws: &Aws, url: &str) -> Vec<&'static str> {
-    let bogus = "streampress-asks-whether-it-may";
+    let invalid = "streampress-permission-check";
     let hide = aws
         .sqs
         .change_message_visibility()
         .queue_url(url)
-        .receipt_handle(bogus)
+        .receipt_handle(invalid)
         .visibility_timeout(0)
         .send()
         .await;
@@ -103,10 +75,10 @@ async fn denied_on_queue(aws: &Aws, url: &str) -> Vec<&'static str> {
         .sqs
         .delete_message()
         .queue_url(url)
-        .receipt_handle(bogus)
+        .receipt_handle(invalid)
         .send()
         .await;
-    // Eleven messages, which SQS refuses; should anybody grant them, they are not hidden.
+    // Eleven messages, which SQS refuses; an emulator that answers all the same keeps them visible.
     let receive = aws
         .sqs
         .receive_message()
@@ -119,23 +91,23 @@ async fn denied_on_queue(aws: &Aws, url: &str) -> Vec<&'static str> {
     let outcomes = [
         (
             "sqs:ReceiveMessage",
-            receive.err().map(|error| Said::of(&error)),
+            receive.err().map(|error| ServiceError::from_sdk(&error)),
         ),
         (
             "sqs:ChangeMessageVisibility",
-            hide.err().map(|error| Said::of(&error)),
+            hide.err().map(|error| ServiceError::from_sdk(&error)),
         ),
         (
             "sqs:DeleteMessage",
-            delete.err().map(|error| Said::of(&error)),
+            delete.err().map(|error| ServiceError::from_sdk(&error)),
         ),
     ];
-    let send = may_not_send(aws, url).await.then_some("sqs:SendMessage");
+    let send = is_send_denied(aws, url).await.then_some("sqs:SendMessage");
     denied(outcomes).chain(send).collect()
 }
 
-/// A group id of a space, which SQS refuses.
-async fn may_not_send(aws: &Aws, url: &str) -> bool {
+/// Sends with a group id of a space, which SQS refuses.
+async fn is_send_denied(aws: &Aws, url: &str) -> bool {
     let send = aws
         .sqs
         .send_message()
@@ -145,87 +117,82 @@ async fn may_not_send(aws: &Aws, url: &str) -> bool {
         .message_deduplication_id(" ")
         .send()
         .await;
-    send.is_err_and(|error| Said::of(&error).is_denied())
+    send.is_err_and(|error| ServiceError::from_sdk(&error).is_denied())
 }
 
-/// The permissions whose lack is what was said.
+/// The permissions whose calls were denied.
 fn denied<const N: usize>(
-    outcomes: [(&'static str, Option<Said>); N],
+    outcomes: [(&'static str, Option<ServiceError>); N],
 ) -> impl Iterator<Item = &'static str> {
     outcomes
         .into_iter()
-        .filter(|(_, said)| said.as_ref().is_some_and(Said::is_denied))
-        .map(|(name, _)| name)
+        .filter(|(_, error)| error.as_ref().is_some_and(ServiceError::is_denied))
+        .map(|(permission, _)| permission)
 }
 
 async fn check_stream(
     aws: &Aws,
-    wanted: &Wanted,
-    findings: &mut Vec<Finding>,
-) -> TransportResult<()> {
-    let name = &wanted.stream.name;
-    let what = format!("stream {name}");
-    let mut find = |fatal: bool, problem: String| {
-        findings.push(Finding {
-            fatal,
-            what: what.clone(),
-            problem,
-        })
-    };
-    let Some(there) = stream::find(aws, name).await? else {
-        find(true, "does not exist; run 'streampress setup'".into());
+    plan: &ProvisionPlan,
+    record_bytes: usize,
+    found: &mut Vec<Mismatch>,
+) -> ProvisionResult<()> {
+    let planned = &plan.transport.stream;
+    let resource = stream::described(&planned.name);
+    let Some(existing) = stream::find(aws, &planned.name).await? else {
+        found.push(Mismatch::fatal(
+            &resource,
+            "does not exist; run 'streampress setup'",
+        ));
         return Ok(());
     };
-    if !matches!(
-        there.stream_status,
-        StreamStatus::Active | StreamStatus::Updating
-    ) {
-        find(
-            true,
-            format!("is {}; wait until it is ACTIVE", there.stream_status),
-        );
+    if !stream::USABLE.contains(&existing.stream_status) {
+        found.push(Mismatch::fatal(
+            &resource,
+            format!("is {}; wait until it is ACTIVE", existing.stream_status),
+        ));
     }
-    if i64::from(there.open_shard_count) != i64::from(wanted.stream.shards) {
-        find(
-            false,
+    if i64::from(existing.open_shard_count) != i64::from(planned.shards) {
+        found.push(Mismatch::tolerable(
+            &resource,
             format!(
                 "has {} open shards, the pipeline says {}; each takes 1 MB a second",
-                there.open_shard_count, wanted.stream.shards
+                existing.open_shard_count, planned.shards
             ),
-        );
+        ));
     }
-    if i64::from(there.retention_period_hours) < i64::from(wanted.stream.retention_hours) {
-        find(
-            false,
+    if i64::from(existing.retention_period_hours) < i64::from(planned.retention_hours) {
+        found.push(Mismatch::tolerable(
+            &resource,
             format!(
                 "keeps records for {} hours, the pipeline says {}; increase its retention",
-                there.retention_period_hours, wanted.stream.retention_hours
+                existing.retention_period_hours, planned.retention_hours
             ),
-        );
+        ));
     }
-    let kib = there
+    let kib = existing
         .max_record_size_in_kib
         .and_then(|kib| usize::try_from(kib).ok())
         .filter(|kib| *kib > 0)
         .unwrap_or(1024);
-    if wanted.record_bytes > kib * 1024 {
-        find(
-            true,
+    if record_bytes > kib * 1024 {
+        found.push(Mismatch::fatal(
+            &resource,
             format!("takes records of at most {kib} KiB; set codec.recordSize to {kib}Ki or less"),
-        );
+        ));
     }
-    if wanted.stream.encrypted && there.encryption_type != Some(EncryptionType::Kms) {
-        find(
-            false,
-            "is not encrypted; start its encryption with alias/aws/kinesis".into(),
-        );
+    if plan.encrypted && existing.encryption_type != Some(EncryptionType::Kms) {
+        found.push(Mismatch::tolerable(
+            &resource,
+            "is not encrypted; start its encryption with alias/aws/kinesis",
+        ));
     }
-    for permission in denied_on_stream(aws, name).await {
-        find(true, lacks(permission));
+    for permission in denied_on_stream(aws, &planned.name).await {
+        found.push(lacks(&resource, permission));
     }
     Ok(())
 }
 
+/// The permissions on a stream that the credentials lack.
 async fn denied_on_stream(aws: &Aws, name: &str) -> Vec<&'static str> {
     let listed = aws
         .kinesis_admin
@@ -255,11 +222,12 @@ async fn denied_on_stream(aws: &Aws, name: &str) -> Vec<&'static str> {
     let read = match iterator {
         Some(iterator) => {
             let read = aws.kinesis.get_records().shard_iterator(iterator).limit(1);
-            read.send().await.err().map(|error| Said::of(&error))
+            let answer = read.send().await;
+            answer.err().map(|error| ServiceError::from_sdk(&error))
         }
         None => None,
     };
-    // No hash key is a word, so nothing is ever put.
+    // "none" is no hash key, so nothing is ever put.
     let entry = PutRecordsRequestEntry::builder()
         .data(Blob::new("-"))
         .partition_key("-")
@@ -274,17 +242,17 @@ async fn denied_on_stream(aws: &Aws, name: &str) -> Vec<&'static str> {
             .send()
             .await
             .err()
-            .map(|error| Said::of(&error)),
+            .map(|error| ServiceError::from_sdk(&error)),
         Err(_) => None,
     };
     let outcomes = [
         (
             "kinesis:ListShards",
-            listed.err().map(|error| Said::of(&error)),
+            listed.err().map(|error| ServiceError::from_sdk(&error)),
         ),
         (
             "kinesis:GetShardIterator",
-            seek.err().map(|error| Said::of(&error)),
+            seek.err().map(|error| ServiceError::from_sdk(&error)),
         ),
         ("kinesis:GetRecords", read),
         ("kinesis:PutRecords", put),

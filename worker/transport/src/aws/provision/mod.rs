@@ -1,134 +1,128 @@
-//! Makes, checks and removes what a pipeline needs on AWS: two FIFO queues, their dead-letter queues and a stream.
+//! Creates, checks and deletes what a pipeline needs on AWS: two FIFO queues, their dead-letter queues and a stream. For
+//! `streampress setup`, for `validate --live` and for the operator, so that all three mean the same.
 //!
-//! Idempotent. What exists and carries our tag is brought to what is wanted; what exists and is somebody else's is
-//! used as it is and never changed nor deleted: [`check`] says where it does not fit.
+//! Idempotent. What exists and carries our tag is brought to what is planned; what another owner made is never changed nor
+//! deleted: [`check()`] says where it does not fit. A lost answer of AWS is no error: each step finds out what exists.
 
 mod check;
+mod error;
+mod plan;
 mod queues;
 mod stream;
 
 use std::collections::BTreeMap;
-use std::fmt;
 
-use crate::TransportResult;
+use streampress_crds::settings::QueueSettings;
+
 use crate::aws::Aws;
 
-pub use check::{Finding, check};
+pub use check::check;
+pub use error::{ProvisionError, ProvisionResult};
+pub use plan::{NotOwned, Outcome, ProvisionPlan, Provisioned, ResourceOutcome};
 
-/// What a pipeline needs.
-#[derive(Debug, Clone)]
-pub struct Wanted {
-    /// Announces files.
-    pub files_queue: WantedQueue,
-    /// Announces packed files.
-    pub chunks_queue: WantedQueue,
-    /// Carries packed bytes.
-    pub stream: WantedStream,
-    /// Largest record that will be put, in bytes.
-    pub record_bytes: usize,
-    /// Marks what is ours: what carries this tag with this value may be changed and deleted.
-    pub owner: (String, String),
-    /// More tags for what is made.
-    pub tags: BTreeMap<String, String>,
-}
-
-/// A FIFO queue and its dead-letter queue.
-#[derive(Debug, Clone)]
-pub struct WantedQueue {
-    /// Ends in `.fifo`.
-    pub name: String,
-    /// Ends in `.fifo`.
-    pub dead_letter_name: String,
-    /// Seconds.
-    pub visibility_timeout_seconds: u32,
-    /// Receives without success after which a message becomes a dead letter; at least 2, since a receive can be lost.
-    pub max_receive_count: u32,
-    /// ARN of an EventBridge rule that may send the events of a bucket to this queue.
-    pub event_rule: Option<String>,
-}
-
-/// A stream.
-#[derive(Debug, Clone)]
-pub struct WantedStream {
-    /// Its name.
-    pub name: String,
-    /// Open shards.
-    pub shards: u32,
-    /// Hours it keeps records: 24 to 8,760.
-    pub retention_hours: u32,
-    /// Encrypted with AWS's own key.
-    pub encrypted: bool,
-}
-
-/// What was done about one thing.
+/// A queue as it exists.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Done {
-    /// `queue orders.fifo`.
-    pub what: String,
-    /// What happened to it.
-    pub outcome: Outcome,
+pub struct ExistingQueue {
+    /// Its URL.
+    pub url: String,
+    /// Its attributes, by SQS's names.
+    pub attributes: BTreeMap<String, String>,
 }
 
-/// What happened to one thing.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Outcome {
-    /// It did not exist.
-    Made,
-    /// It was ours and did not fit; these settings were changed.
-    Changed(Vec<String>),
-    /// It was ours and fits.
-    Kept,
-    /// It is somebody else's: used as it is.
-    Foreign,
-    /// It was ours and is gone.
-    Removed,
-    /// There was nothing to remove.
-    Absent,
+/// Creates what is missing and brings what is ours to what is planned.
+pub async fn create(aws: &Aws, plan: &ProvisionPlan) -> ProvisionResult<Provisioned> {
+    // The stream takes longest to become active: it is requested first and waited for last.
+    let begun = stream::begin(aws, plan).await?;
+    let mut outcomes = Vec::new();
+    let files = create_queue(aws, plan, Of::Files).await?;
+    outcomes.extend(files.outcomes);
+    let chunks = create_queue(aws, plan, Of::Chunks).await?;
+    outcomes.extend(chunks.outcomes);
+    let (outcome, stream_arn) = stream::finish(aws, plan, begun).await?;
+    outcomes.push(outcome);
+    Ok(Provisioned {
+        outcomes,
+        files_queue_url: files.url,
+        chunks_queue_url: chunks.url,
+        stream_arn,
+    })
 }
 
-impl fmt::Display for Done {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self { what, outcome } = self;
-        match outcome {
-            Outcome::Made => write!(f, "{what}: made"),
-            Outcome::Changed(settings) => write!(f, "{what}: changed {}", settings.join(", ")),
-            Outcome::Kept => write!(f, "{what}: there already"),
-            Outcome::Foreign => write!(f, "{what}: does not carry our tag, left as it is"),
-            Outcome::Removed => write!(f, "{what}: removed"),
-            Outcome::Absent => write!(f, "{what}: not there"),
-        }
+/// The queues' part of [`create`]: each one's dead-letter queue, then the queue.
+pub async fn create_queues(
+    aws: &Aws,
+    plan: &ProvisionPlan,
+) -> ProvisionResult<Vec<ResourceOutcome>> {
+    let mut outcomes = create_queue(aws, plan, Of::Files).await?.outcomes.to_vec();
+    outcomes.extend(create_queue(aws, plan, Of::Chunks).await?.outcomes);
+    Ok(outcomes)
+}
+
+/// The stream's part of [`create`].
+pub async fn create_stream(aws: &Aws, plan: &ProvisionPlan) -> ProvisionResult<ResourceOutcome> {
+    let begun = stream::begin(aws, plan).await?;
+    stream::finish(aws, plan, begun)
+        .await
+        .map(|(outcome, _)| outcome)
+}
+
+/// Deletes what carries our tag, and nothing else. One outcome each: every queue followed by its dead-letter queue, then
+/// the stream.
+pub async fn delete(aws: &Aws, plan: &ProvisionPlan) -> ProvisionResult<Vec<ResourceOutcome>> {
+    let mut outcomes = Vec::new();
+    for name in plan.queues() {
+        outcomes.push(ResourceOutcome {
+            resource: queues::described(name),
+            outcome: queues::delete(aws, plan, name).await?,
+        });
     }
+    outcomes.push(ResourceOutcome {
+        resource: stream::described(&plan.transport.stream.name),
+        outcome: stream::delete(aws, plan).await?,
+    });
+    Ok(outcomes)
 }
 
-/// Makes what is missing and brings what is ours to what is wanted.
-pub async fn make(aws: &Aws, wanted: &Wanted) -> TransportResult<Vec<Done>> {
-    let mut done = make_queues(aws, wanted).await?;
-    done.push(make_stream(aws, wanted).await?);
-    Ok(done)
+/// The URL of the queue of this name; `None` when there is none.
+pub async fn find_queue(aws: &Aws, name: &str) -> ProvisionResult<Option<String>> {
+    queues::find(aws, name).await
 }
 
-/// The queues' part of [`make`].
-pub async fn make_queues(aws: &Aws, wanted: &Wanted) -> TransportResult<Vec<Done>> {
-    let mut done = Vec::new();
-    for queue in [&wanted.files_queue, &wanted.chunks_queue] {
-        done.extend(queues::make(aws, wanted, queue).await?);
-    }
-    Ok(done)
+/// The queue of this name as it exists; `None` when there is none.
+pub async fn existing_queue(aws: &Aws, name: &str) -> ProvisionResult<Option<ExistingQueue>> {
+    let Some(url) = queues::find(aws, name).await? else {
+        return Ok(None);
+    };
+    let attributes = queues::attributes(aws, name, &url).await?;
+    Ok(Some(ExistingQueue { url, attributes }))
 }
 
-/// The stream's part of [`make`].
-pub async fn make_stream(aws: &Aws, wanted: &Wanted) -> TransportResult<Done> {
-    stream::make(aws, wanted).await
+/// Whether there is a stream of this name, in whatever state.
+pub async fn stream_exists(aws: &Aws, name: &str) -> ProvisionResult<bool> {
+    Ok(stream::find(aws, name).await?.is_some())
 }
 
-/// Removes what carries our tag, and nothing else.
-pub async fn remove(aws: &Aws, wanted: &Wanted) -> TransportResult<Vec<Done>> {
-    let mut done = Vec::new();
-    for queue in [&wanted.files_queue, &wanted.chunks_queue] {
-        for name in [&queue.name, &queue.dead_letter_name] {
-            done.push(queues::remove(aws, wanted, name).await?);
-        }
-    }
-    done.push(stream::remove(aws, wanted).await?);
-    Ok(done)
+/// The ARN of the stream of this name, after waiting until it can be used. A stream that is being changed can.
+pub async fn usable_stream(aws: &Aws, name: &str) -> ProvisionResult<String> {
+    let stream = stream::await_status(aws, name, &stream::USABLE).await?;
+    Ok(stream.stream_arn)
+}
+
+/// One of a pipeline's two queues.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Of {
+    Files,
+    Chunks,
+}
+
+async fn create_queue(
+    aws: &Aws,
+    plan: &ProvisionPlan,
+    of: Of,
+) -> ProvisionResult<queues::CreatedPair> {
+    let (queue, event_rule): (&QueueSettings, Option<&str>) = match of {
+        Of::Files => (&plan.transport.files_queue, plan.event_rule.as_deref()),
+        Of::Chunks => (&plan.transport.chunks_queue, None),
+    };
+    queues::create(aws, plan, queue, event_rule).await
 }

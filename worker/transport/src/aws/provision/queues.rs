@@ -1,78 +1,73 @@
 //! Queues and their dead-letter queues.
 
-use std::collections::HashMap;
+use std::collections::BTreeMap;
 
 use aws_sdk_sqs::types::QueueAttributeName;
 use serde_json::{Map, Value, json};
 use streampress_crds::queue_check::RedrivePolicy;
+use streampress_crds::settings::QueueSettings;
 
-use super::{Done, Outcome, Wanted, WantedQueue};
-use crate::aws::Aws;
-use crate::aws::fault::{Said, fault};
-use crate::{TransportError, TransportResult};
+use super::error::Step;
+use super::{NotOwned, Outcome, ProvisionError, ProvisionPlan, ProvisionResult, ResourceOutcome};
+use crate::aws::{Aws, ServiceError};
 
-/// Our statement in a queue's policy.
+/// The id of our statement in a queue's policy.
 const EVENTS_SID: &str = "StreampressBucketEvents";
-/// As long as SQS keeps anything: 14 days.
+/// The longest retention that SQS has: 14 days.
 const RETENTION_SECS: &str = "1209600";
 
 type Settings = Vec<(QueueAttributeName, String)>;
 
-pub(super) async fn make(
+/// A queue with its dead-letter queue, ready for use.
+pub(super) struct CreatedPair {
+    /// Of the dead-letter queue, then of the queue.
+    pub(super) outcomes: [ResourceOutcome; 2],
+    /// The queue's URL.
+    pub(super) url: String,
+}
+
+/// The queue as outcomes and mismatches name it.
+pub(super) fn described(name: &str) -> String {
+    format!("queue {name}")
+}
+
+pub(super) async fn create(
     aws: &Aws,
-    wanted: &Wanted,
-    queue: &WantedQueue,
-) -> TransportResult<Vec<Done>> {
-    let dead = make_one(aws, wanted, &queue.dead_letter_name, common(queue)).await?;
-    let dead_url = aws.queue_url(&queue.dead_letter_name).await?;
-    let arn = aws.queue_attributes(&dead_url).await?.remove("QueueArn");
-    let target = arn.ok_or_else(|| {
-        TransportError::unavailable(
-            format!("wiring {}", queue.dead_letter_name),
-            "it has no ARN",
-        )
-    })?;
-    let mut settings = common(queue);
-    let policy = RedrivePolicy {
-        target,
+    plan: &ProvisionPlan,
+    queue: &QueueSettings,
+    event_rule: Option<&str>,
+) -> ProvisionResult<CreatedPair> {
+    let dead_name = &queue.dead_letter_name;
+    let common = common_settings(queue, event_rule);
+    let (dead, dead_url) = create_one(aws, plan, dead_name, common.clone()).await?;
+    let redrive = RedrivePolicy {
+        target: arn(aws, dead_name, &dead_url).await?,
         max_receive_count: queue.max_receive_count,
     };
-    settings.push((QueueAttributeName::RedrivePolicy, policy.to_json()));
-    let mut made = make_one(aws, wanted, &queue.name, settings).await?;
+    let mut settings = common;
+    settings.push((QueueAttributeName::RedrivePolicy, redrive.to_json()));
+    let (mut outcome, url) = create_one(aws, plan, &queue.name, settings).await?;
     // The policy names the queue by its ARN, which it has only once it exists.
-    if let (Some(rule), true) = (&queue.event_rule, made.outcome != Outcome::Foreign)
-        && let_send(aws, &queue.name, rule).await?
+    if let (Some(rule), true) = (event_rule, outcome != Outcome::NotOwned)
+        && allow_events(aws, &queue.name, &url, rule).await?
     {
         let policy = "Policy".to_owned();
-        match &mut made.outcome {
-            Outcome::Kept => made.outcome = Outcome::Changed(vec![policy]),
+        match &mut outcome {
+            Outcome::Unchanged => outcome = Outcome::Changed(vec![policy]),
             Outcome::Changed(names) => names.push(policy),
             _ => {}
         }
     }
-    Ok(vec![dead, made])
+    let outcomes =
+        [(dead_name, dead), (&queue.name, outcome)].map(|(name, outcome)| ResourceOutcome {
+            resource: described(name),
+            outcome,
+        });
+    Ok(CreatedPair { outcomes, url })
 }
 
-/// Lets an EventBridge rule send to the queue; whether that took a change.
-async fn let_send(aws: &Aws, name: &str, rule: &str) -> TransportResult<bool> {
-    let url = aws.queue_url(name).await?;
-    let there = aws.queue_attributes(&url).await?;
-    let arn = there.get("QueueArn").map_or("", String::as_str);
-    let policy = there.get("Policy").map_or("", String::as_str);
-    let policy = with_events(policy, event_statement(arn, rule)).map_err(|error| {
-        TransportError::Invalid(format!(
-            "the policy of the queue {name} cannot be read ({error}); mend or remove it, then run 'streampress setup' again"
-        ))
-    })?;
-    let Some(policy) = policy else {
-        return Ok(false);
-    };
-    set(aws, name, &url, vec![(QueueAttributeName::Policy, policy)]).await?;
-    Ok(true)
-}
-
-/// What both a queue and its dead letters have. High throughput: order and deduplication by group.
-fn common(queue: &WantedQueue) -> Settings {
+/// What both a queue and its dead-letter queue have. High throughput: order and deduplication by group.
+fn common_settings(queue: &QueueSettings, event_rule: Option<&str>) -> Settings {
     let mut settings = vec![
         (
             QueueAttributeName::VisibilityTimeout,
@@ -91,15 +86,109 @@ fn common(queue: &WantedQueue) -> Settings {
             "perMessageGroupId".into(),
         ),
     ];
-    // EventBridge gives no deduplication id. Set up again without the rule, a queue goes on taking its events.
-    if queue.event_rule.is_some() {
+    // EventBridge sends no deduplication id. Without the rule the attribute is left as it is, so that a queue that was set up
+    // with a rule goes on taking its events.
+    if event_rule.is_some() {
         let by_content = QueueAttributeName::ContentBasedDeduplication;
         settings.push((by_content, "true".into()));
     }
     settings
 }
 
-/// Lets one rule send, and nobody else who could not already.
+/// Creates one queue, or brings it to `settings`; answers its URL too.
+async fn create_one(
+    aws: &Aws,
+    plan: &ProvisionPlan,
+    name: &str,
+    settings: Settings,
+) -> ProvisionResult<(Outcome, String)> {
+    if let Some(url) = find(aws, name).await? {
+        let outcome = match is_owned(aws, plan, name, &url).await? {
+            true => align(aws, name, &url, settings).await?,
+            false => Outcome::NotOwned,
+        };
+        return Ok((outcome, url));
+    }
+    let fifo = (QueueAttributeName::FifoQueue, "true".to_owned());
+    let answer = aws
+        .sqs
+        .create_queue()
+        .queue_name(name)
+        .set_attributes(Some(settings.into_iter().chain([fifo]).collect()))
+        .set_tags(Some(plan.all_tags().collect()))
+        .send()
+        .await;
+    let answer = answer.step("sqs:CreateQueue", || format!("creating the queue {name}"))?;
+    let url = answer.queue_url.ok_or_else(|| ProvisionError::Unusable {
+        why: format!("the answer about the queue {name} has no URL"),
+    })?;
+    // SQS answers with an existing queue of the same settings as if it were new, and leaves its tags.
+    let outcome = match is_owned(aws, plan, name, &url).await? {
+        true => Outcome::Created,
+        false => Outcome::NotOwned,
+    };
+    Ok((outcome, url))
+}
+
+/// Changes settings that differ.
+async fn align(aws: &Aws, name: &str, url: &str, settings: Settings) -> ProvisionResult<Outcome> {
+    let existing = attributes(aws, name, url).await?;
+    let differs = |name: &QueueAttributeName, planned: &String| match existing.get(name.as_str()) {
+        // SQS writes the policy's count as text or as a number.
+        Some(now) if *name == QueueAttributeName::RedrivePolicy => {
+            RedrivePolicy::parse(now) != RedrivePolicy::parse(planned)
+        }
+        Some(now) => now != planned,
+        None => true,
+    };
+    let changes: Settings = settings
+        .into_iter()
+        .filter(|(name, planned)| differs(name, planned))
+        .collect();
+    if changes.is_empty() {
+        return Ok(Outcome::Unchanged);
+    }
+    let names = changes
+        .iter()
+        .map(|(name, _)| name.as_str().to_owned())
+        .collect();
+    set(aws, name, url, changes).await?;
+    Ok(Outcome::Changed(names))
+}
+
+async fn set(aws: &Aws, name: &str, url: &str, settings: Settings) -> ProvisionResult<()> {
+    let answer = aws
+        .sqs
+        .set_queue_attributes()
+        .queue_url(url)
+        .set_attributes(Some(settings.into_iter().collect()))
+        .send()
+        .await;
+    answer.map(drop).step("sqs:SetQueueAttributes", || {
+        format!("changing the queue {name}")
+    })
+}
+
+/// Lets an EventBridge rule send to the queue; whether that took a change.
+async fn allow_events(aws: &Aws, name: &str, url: &str, rule: &str) -> ProvisionResult<bool> {
+    let existing = attributes(aws, name, url).await?;
+    let arn = existing.get("QueueArn").map_or("", String::as_str);
+    let policy = existing.get("Policy").map_or("", String::as_str);
+    let policy = with_events(policy, event_statement(arn, rule)).map_err(|error| {
+        ProvisionError::Unusable {
+            why: format!(
+                "the policy of the queue {name} cannot be read ({error}); correct or remove it, then run 'streampress setup' again"
+            ),
+        }
+    })?;
+    let Some(policy) = policy else {
+        return Ok(false);
+    };
+    set(aws, name, url, vec![(QueueAttributeName::Policy, policy)]).await?;
+    Ok(true)
+}
+
+/// Lets one rule send; other principals keep what they had.
 fn event_statement(queue_arn: &str, rule_arn: &str) -> Value {
     json!({
         "Sid": EVENTS_SID,
@@ -117,7 +206,7 @@ fn with_events(policy: &str, ours: Value) -> serde_json::Result<Option<String>> 
         "" => Map::new(),
         policy => serde_json::from_str(policy)?,
     };
-    // One statement may stand there without a list around it.
+    // A single statement may stand there without a list around it.
     let mut statements = match policy.remove("Statement") {
         Some(Value::Array(statements)) => statements,
         Some(statement) => vec![statement],
@@ -133,140 +222,89 @@ fn with_events(policy: &str, ours: Value) -> serde_json::Result<Option<String>> 
     Ok(Some(Value::from(policy).to_string()))
 }
 
-async fn make_one(
-    aws: &Aws,
-    wanted: &Wanted,
-    name: &str,
-    settings: Settings,
-) -> TransportResult<Done> {
-    let what = format!("queue {name}");
-    let Some(url) = find(aws, name).await? else {
-        create(aws, wanted, name, settings).await?;
-        return Ok(Done {
-            what,
-            outcome: Outcome::Made,
-        });
-    };
-    if !is_ours(aws, wanted, name, &url).await? {
-        return Ok(Done {
-            what,
-            outcome: Outcome::Foreign,
-        });
-    }
-    let there = aws.queue_attributes(&url).await?;
-    let differs = |name: &QueueAttributeName, value: &String| match there.get(name.as_str()) {
-        Some(now) if *name == QueueAttributeName::RedrivePolicy => {
-            RedrivePolicy::parse(now) != RedrivePolicy::parse(value)
-        }
-        Some(now) => now != value,
-        // Emulators leave defaults out.
-        None => value != "false",
-    };
-    let changes: Settings = settings
-        .into_iter()
-        .filter(|(name, value)| differs(name, value))
-        .collect();
-    if changes.is_empty() {
-        return Ok(Done {
-            what,
-            outcome: Outcome::Kept,
-        });
-    }
-    let names = changes
-        .iter()
-        .map(|(name, _)| name.as_str().to_owned())
-        .collect();
-    set(aws, name, &url, changes).await?;
-    Ok(Done {
-        what,
-        outcome: Outcome::Changed(names),
-    })
-}
-
-async fn create(aws: &Aws, wanted: &Wanted, name: &str, settings: Settings) -> TransportResult<()> {
-    let mut attributes: HashMap<_, _> = settings.into_iter().collect();
-    attributes.insert(QueueAttributeName::FifoQueue, "true".into());
-    let tags: HashMap<String, String> = wanted
-        .tags
-        .clone()
-        .into_iter()
-        .chain([wanted.owner.clone()])
-        .collect();
-    let answer = aws
-        .sqs
-        .create_queue()
-        .queue_name(name)
-        .set_attributes(Some(attributes))
-        .set_tags(Some(tags))
-        .send()
-        .await;
-    answer.map(drop).map_err(|error| {
-        let said = Said::of(&error);
-        let recently = said.code.contains("QueueDeletedRecently");
-        let hint = if recently {
-            " (it was deleted less than 60 seconds ago; try again in a minute)"
-        } else {
-            ""
-        };
-        said.fault(format!("making the queue {name}{hint}"))
-    })
-}
-
-async fn set(aws: &Aws, name: &str, url: &str, settings: Settings) -> TransportResult<()> {
-    let attributes = settings.into_iter().collect();
-    let answer = aws
-        .sqs
-        .set_queue_attributes()
-        .queue_url(url)
-        .set_attributes(Some(attributes))
-        .send()
-        .await;
-    answer
-        .map(drop)
-        .map_err(|error| fault(format!("changing the queue {name}"), &error))
-}
-
 /// The queue's URL; `None` when there is no such queue.
-pub(super) async fn find(aws: &Aws, name: &str) -> TransportResult<Option<String>> {
-    match aws.sqs.get_queue_url().queue_name(name).send().await {
-        Ok(answer) => Ok(answer.queue_url),
-        Err(error) => {
-            let said = Said::of(&error);
-            if said.is_absent() {
-                Ok(None)
-            } else {
-                Err(said.fault(format!("looking for the queue {name} at {}", aws.place())))
-            }
-        }
+pub(super) async fn find(aws: &Aws, name: &str) -> ProvisionResult<Option<String>> {
+    aws.find_queue(name).await.step("sqs:GetQueueUrl", || {
+        format!(
+            "looking for the queue {name} at {}",
+            aws.describe_endpoint()
+        )
+    })
+}
+
+/// All attributes of a queue, by SQS's names.
+pub(super) async fn attributes(
+    aws: &Aws,
+    name: &str,
+    url: &str,
+) -> ProvisionResult<BTreeMap<String, String>> {
+    aws.attributes_of(url, &[QueueAttributeName::All])
+        .await
+        .step("sqs:GetQueueAttributes", || {
+            format!("reading the queue {name}")
+        })
+}
+
+async fn arn(aws: &Aws, name: &str, url: &str) -> ProvisionResult<String> {
+    let arn = attributes(aws, name, url).await?.remove("QueueArn");
+    arn.ok_or_else(|| ProvisionError::Unusable {
+        why: format!("the answer about the queue {name} has no ARN"),
+    })
+}
+
+/// The tags of a queue; `None` when there is no such queue any more, whatever its URL says.
+async fn tags(
+    aws: &Aws,
+    name: &str,
+    url: &str,
+) -> ProvisionResult<Option<BTreeMap<String, String>>> {
+    let answer = aws.sqs.list_queue_tags().queue_url(url).send().await;
+    match answer.map_err(|error| ServiceError::from_sdk(&error)) {
+        Ok(answer) => Ok(Some(answer.tags.unwrap_or_default().into_iter().collect())),
+        Err(error) if error.is_absent() => Ok(None),
+        Err(error) => Err(error).step("sqs:ListQueueTags", || {
+            format!("reading the tags of the queue {name}")
+        }),
     }
 }
 
-async fn is_ours(aws: &Aws, wanted: &Wanted, name: &str, url: &str) -> TransportResult<bool> {
-    let answer = aws.sqs.list_queue_tags().queue_url(url).send().await;
-    let tags = answer
-        .map_err(|error| fault(format!("reading the tags of the queue {name}"), &error))?
-        .tags;
-    Ok(tags.is_some_and(|tags| tags.get(&wanted.owner.0) == Some(&wanted.owner.1)))
-}
-
-pub(super) async fn remove(aws: &Aws, wanted: &Wanted, name: &str) -> TransportResult<Done> {
-    let what = format!("queue {name}");
-    let Some(url) = find(aws, name).await? else {
-        return Ok(Done {
-            what,
-            outcome: Outcome::Absent,
+/// Whether the queue carries our tag; an error where the plan refuses one that does not.
+async fn is_owned(aws: &Aws, plan: &ProvisionPlan, name: &str, url: &str) -> ProvisionResult<bool> {
+    let Some(tags) = tags(aws, name, url).await? else {
+        return Err(ProvisionError::InTransition {
+            what: format!("the queue {name} is being created or deleted"),
         });
     };
-    if !is_ours(aws, wanted, name, &url).await? {
-        return Ok(Done {
-            what,
-            outcome: Outcome::Foreign,
-        });
+    match (plan.owns(&tags), plan.not_owned) {
+        (true, _) => Ok(true),
+        (false, NotOwned::UseAsIs) => Ok(false),
+        (false, NotOwned::Refuse) => Err(ProvisionError::NotOwned {
+            name: name.to_owned(),
+            tags,
+        }),
+    }
+}
+
+pub(super) async fn delete(
+    aws: &Aws,
+    plan: &ProvisionPlan,
+    name: &str,
+) -> ProvisionResult<Outcome> {
+    let Some(url) = find(aws, name).await? else {
+        return Ok(Outcome::Absent);
+    };
+    let Some(tags) = tags(aws, name, &url).await? else {
+        return Ok(Outcome::Absent);
+    };
+    if !plan.owns(&tags) {
+        return Ok(Outcome::NotOwned);
     }
     let answer = aws.sqs.delete_queue().queue_url(&url).send().await;
-    answer.map_err(|error| fault(format!("removing the queue {name}"), &error))?;
-    Ok(Done {
-        what,
-        outcome: Outcome::Removed,
-    })
+    match answer.map_err(|error| ServiceError::from_sdk(&error)) {
+        // The answer to a first attempt was lost.
+        Err(error) if error.is_absent() => Ok(Outcome::Deleted),
+        answer => answer
+            .map(|_| Outcome::Deleted)
+            .step("sqs:DeleteQueue", || format!("deleting the queue {name}")),
+    }
 }

@@ -1,177 +1,269 @@
 //! The stream.
 
+use std::collections::BTreeMap;
+
 use aws_sdk_kinesis::types::{EncryptionType, ScalingType, StreamDescriptionSummary, StreamStatus};
 use tokio::time::{Duration, Instant};
 use tracing::warn;
 
-use super::{Done, Outcome, Wanted};
-use crate::aws::Aws;
-use crate::aws::fault::{Said, fault};
-use crate::{TransportError, TransportResult};
+use super::error::Step;
+use super::{NotOwned, Outcome, ProvisionError, ProvisionPlan, ProvisionResult, ResourceOutcome};
+use crate::aws::{Aws, ServiceError};
 
-/// AWS's own key for streams.
+/// The key that AWS manages for Kinesis.
 const KEY: &str = "alias/aws/kinesis";
-/// Making or resharding takes AWS about half a minute, many shards longer.
+/// Creating or resharding takes AWS about half a minute, many shards longer.
 const PATIENCE: Duration = Duration::from_secs(300);
-const LOOK_EVERY: Duration = Duration::from_millis(500);
+const POLL: Duration = Duration::from_millis(500);
+/// A stream can be used while it is changed, but takes one change at a time.
+pub(super) const USABLE: [StreamStatus; 2] = [StreamStatus::Active, StreamStatus::Updating];
+const UNCHANGING: [StreamStatus; 1] = [StreamStatus::Active];
 
-pub(super) async fn make(aws: &Aws, wanted: &Wanted) -> TransportResult<Done> {
-    let name = &wanted.stream.name;
-    let what = format!("stream {name}");
-    let outcome = match find(aws, name).await? {
-        None => {
-            create(aws, wanted).await?;
-            adjust(aws, wanted).await?;
-            Outcome::Made
-        }
-        Some(_) if !is_ours(aws, wanted).await? => Outcome::Foreign,
-        Some(_) => {
-            let changed = adjust(aws, wanted).await?;
-            if changed.is_empty() {
-                Outcome::Kept
-            } else {
-                Outcome::Changed(changed)
-            }
-        }
-    };
-    Ok(Done { what, outcome })
+/// Whether the stream was missing when provisioning began.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Begun {
+    Created,
+    Existed,
 }
 
-async fn create(aws: &Aws, wanted: &Wanted) -> TransportResult<()> {
-    let name = &wanted.stream.name;
-    let shards = i32::try_from(wanted.stream.shards).unwrap_or(i32::MAX);
-    let mut request = aws
+/// The stream as outcomes and mismatches name it.
+pub(super) fn described(name: &str) -> String {
+    format!("stream {name}")
+}
+
+/// Requests the stream where it does not exist yet.
+pub(super) async fn begin(aws: &Aws, plan: &ProvisionPlan) -> ProvisionResult<Begun> {
+    let stream = &plan.transport.stream;
+    if find(aws, &stream.name).await?.is_some() {
+        return Ok(Begun::Existed);
+    }
+    let answer = aws
         .kinesis_admin
         .create_stream()
-        .stream_name(name)
-        .shard_count(shards);
-    for (key, value) in wanted
-        .tags
-        .iter()
-        .chain([(&wanted.owner.0, &wanted.owner.1)])
-    {
-        request = request.tags(key, value);
-    }
-    request
+        .stream_name(&stream.name)
+        .shard_count(i32::try_from(stream.shards).unwrap_or(i32::MAX))
+        .set_tags(Some(plan.all_tags().collect()))
         .send()
-        .await
-        .map_err(|error| fault(format!("making the stream {name}"), &error))?;
-    settled(aws, name).await?;
-    // Emulators take no tags with CreateStream; without the tag `--delete` would find nothing of ours.
-    if !is_ours(aws, wanted).await? {
-        let mut request = aws.kinesis_admin.add_tags_to_stream().stream_name(name);
-        for (key, value) in wanted
-            .tags
-            .iter()
-            .chain([(&wanted.owner.0, &wanted.owner.1)])
-        {
-            request = request.tags(key, value);
+        .await;
+    match answer.map_err(|error| ServiceError::from_sdk(&error)) {
+        // Another process was faster, or the answer to a first attempt was lost; its tag shows whose it is.
+        Err(error) if error.is_in_use() => return Ok(Begun::Existed),
+        answer => answer.step("kinesis:CreateStream", || {
+            format!("creating the stream {}", stream.name)
+        })?,
+    };
+    // Older emulators take no tags with CreateStream; without the tag nothing would be ours.
+    let answer = aws
+        .kinesis_admin
+        .add_tags_to_stream()
+        .stream_name(&stream.name)
+        .set_tags(Some(plan.all_tags().collect()))
+        .send()
+        .await;
+    match answer.map_err(|error| ServiceError::from_sdk(&error)) {
+        // Still being created, as at AWS, which took the tags with CreateStream.
+        Err(error) if error.is_in_use() => {}
+        answer => {
+            answer.step("kinesis:AddTagsToStream", || {
+                format!("tagging the stream {}", stream.name)
+            })?;
         }
-        request
-            .send()
-            .await
-            .map_err(|error| fault(format!("tagging the stream {name}"), &error))?;
     }
-    Ok(())
+    Ok(Begun::Created)
 }
 
-/// Brings a stream of ours to what is wanted; says what was changed.
-async fn adjust(aws: &Aws, wanted: &Wanted) -> TransportResult<Vec<String>> {
-    let (name, mut changed) = (&wanted.stream.name, Vec::new());
-    let there = settled(aws, name).await?;
-    let hours = i32::try_from(wanted.stream.retention_hours).unwrap_or(i32::MAX);
-    let step = || format!("changing the stream {name}");
-    if there.retention_period_hours != hours {
-        let client = &aws.kinesis_admin;
-        if there.retention_period_hours < hours {
-            let request = client
-                .increase_stream_retention_period()
-                .stream_name(name)
-                .retention_period_hours(hours);
-            request
-                .send()
-                .await
-                .map_err(|error| fault(step(), &error))?;
-        } else {
-            let request = client
-                .decrease_stream_retention_period()
-                .stream_name(name)
-                .retention_period_hours(hours);
-            request
-                .send()
-                .await
-                .map_err(|error| fault(step(), &error))?;
+/// Waits until the stream can be used, and brings one of ours to what is planned; answers its ARN too.
+pub(super) async fn finish(
+    aws: &Aws,
+    plan: &ProvisionPlan,
+    begun: Begun,
+) -> ProvisionResult<(ResourceOutcome, String)> {
+    let name = &plan.transport.stream.name;
+    let found = await_status(aws, name, &USABLE).await?;
+    let tags = tags(aws, name).await?;
+    let outcome = if plan.owns(&tags) {
+        let changed = align(aws, plan, &found).await?;
+        match begun {
+            Begun::Created => Outcome::Created,
+            Begun::Existed if changed.is_empty() => Outcome::Unchanged,
+            Begun::Existed => Outcome::Changed(changed),
         }
+    } else if plan.not_owned == NotOwned::Refuse {
+        return Err(ProvisionError::NotOwned {
+            name: name.clone(),
+            tags,
+        });
+    } else {
+        Outcome::NotOwned
+    };
+    let outcome = ResourceOutcome {
+        resource: described(name),
+        outcome,
+    };
+    Ok((outcome, found.stream_arn))
+}
+
+/// Changes settings that differ, one after the other; answers their names.
+async fn align(
+    aws: &Aws,
+    plan: &ProvisionPlan,
+    found: &StreamDescriptionSummary,
+) -> ProvisionResult<Vec<String>> {
+    let mut changed = Vec::new();
+    if retain(aws, plan, found.retention_period_hours).await? {
         changed.push("retention".into());
-        settled(aws, name).await?;
     }
-    let shards = i32::try_from(wanted.stream.shards).unwrap_or(i32::MAX);
-    let mut open = there.open_shard_count;
-    while open != shards {
-        let request = aws
-            .kinesis_admin
-            .update_shard_count()
-            .stream_name(name)
-            .target_shard_count(next_shard_count(open, shards));
-        let request = request.scaling_type(ScalingType::UniformScaling);
-        request.send().await.map_err(|error| {
-            fault(
-                format!("changing the stream {name} from {open} to {shards} shards"),
-                &error,
-            )
-        })?;
-        if open == there.open_shard_count {
-            changed.push("shards".into());
-        }
-        let before = open;
-        open = settled(aws, name).await?.open_shard_count;
-        // It takes its time to say so; then the next `setup` goes on.
-        if open == before {
-            break;
-        }
+    let is_encrypted = found.encryption_type == Some(EncryptionType::Kms);
+    if plan.encrypted && !is_encrypted && encrypt(aws, plan).await? {
+        changed.push("encryption".into());
     }
-    if wanted.stream.encrypted && there.encryption_type != Some(EncryptionType::Kms) {
-        let request = aws
-            .kinesis_admin
-            .start_stream_encryption()
-            .stream_name(name)
-            .encryption_type(EncryptionType::Kms)
-            .key_id(KEY);
-        match request.send().await {
-            Ok(_) => {
-                changed.push("encryption".into());
-                settled(aws, name).await?;
-            }
-            // Emulators may not have it; `validate --live` says that the stream is not encrypted.
-            Err(error) => {
-                warn!(stream = name, error = %Said::of(&error), "The stream could not be encrypted.")
-            }
-        }
+    if reshard(aws, plan).await? {
+        changed.push("shards".into());
     }
     Ok(changed)
 }
 
-/// A call doubles or halves the count at most.
-fn next_shard_count(open: i32, wanted: i32) -> i32 {
-    wanted.clamp(open.div_euclid(2) + open % 2, open.saturating_mul(2))
+fn changing(name: &str) -> String {
+    format!("changing the stream {name}")
 }
 
-/// Waits until the stream is active.
-async fn settled(aws: &Aws, name: &str) -> TransportResult<StreamDescriptionSummary> {
+/// Changes the retention time; false when it is as planned.
+async fn retain(aws: &Aws, plan: &ProvisionPlan, hours_now: i32) -> ProvisionResult<bool> {
+    let stream = &plan.transport.stream;
+    let hours = i32::try_from(stream.retention_hours).unwrap_or(i32::MAX);
+    if hours_now == hours {
+        return Ok(false);
+    }
+    await_status(aws, &stream.name, &UNCHANGING).await?;
+    let client = &aws.kinesis_admin;
+    if hours_now < hours {
+        let answer = client
+            .increase_stream_retention_period()
+            .stream_name(&stream.name)
+            .retention_period_hours(hours)
+            .send()
+            .await;
+        answer.step("kinesis:IncreaseStreamRetentionPeriod", || {
+            changing(&stream.name)
+        })?;
+    } else {
+        let answer = client
+            .decrease_stream_retention_period()
+            .stream_name(&stream.name)
+            .retention_period_hours(hours)
+            .send()
+            .await;
+        answer.step("kinesis:DecreaseStreamRetentionPeriod", || {
+            changing(&stream.name)
+        })?;
+    }
+    Ok(true)
+}
+
+/// Encrypts the stream; false where the service has no encryption.
+async fn encrypt(aws: &Aws, plan: &ProvisionPlan) -> ProvisionResult<bool> {
+    let name = &plan.transport.stream.name;
+    await_status(aws, name, &UNCHANGING).await?;
+    let answer = aws
+        .kinesis_admin
+        .start_stream_encryption()
+        .stream_name(name)
+        .encryption_type(EncryptionType::Kms)
+        .key_id(KEY)
+        .send()
+        .await;
+    match answer.map_err(|error| ServiceError::from_sdk(&error)) {
+        // An emulator; `validate --live` says that the stream is not encrypted.
+        Err(error) if error.is_unsupported() => {
+            warn!(stream = name, %error, "The stream could not be encrypted.");
+            Ok(false)
+        }
+        answer => answer
+            .map(|_| true)
+            .step("kinesis:StartStreamEncryption", || changing(name)),
+    }
+}
+
+/// Splits or merges shards; false when their number is as planned or cannot be changed now.
+async fn reshard(aws: &Aws, plan: &ProvisionPlan) -> ProvisionResult<bool> {
+    let stream = &plan.transport.stream;
+    let shards = i32::try_from(stream.shards).unwrap_or(i32::MAX);
+    let wait_for: &[StreamStatus] = match plan.wait_for_shards {
+        true => &UNCHANGING,
+        false => &USABLE,
+    };
+    let mut changed = false;
+    loop {
+        let found = await_status(aws, &stream.name, wait_for).await?;
+        let open = found.open_shard_count;
+        if open == shards || found.stream_status != StreamStatus::Active {
+            return Ok(changed);
+        }
+        let answer = aws
+            .kinesis_admin
+            .update_shard_count()
+            .stream_name(&stream.name)
+            .target_shard_count(next_shard_count(open, shards))
+            .scaling_type(ScalingType::UniformScaling)
+            .send()
+            .await;
+        match answer.map_err(|error| ServiceError::from_sdk(&error)) {
+            // AWS changes a stream's shards a few times a day only; until then it can be used as it is.
+            Err(error) if error.is_throttling() && !plan.wait_for_shards => {
+                warn!(stream = stream.name, %error, "The stream's shards could not be changed; trying again later.");
+                return Ok(changed);
+            }
+            answer => answer.step("kinesis:UpdateShardCount", || {
+                format!(
+                    "changing the stream {} from {open} to {shards} shards",
+                    stream.name
+                )
+            })?,
+        };
+        changed = true;
+        if !plan.wait_for_shards {
+            return Ok(changed);
+        }
+        let found = await_status(aws, &stream.name, wait_for).await?;
+        // It takes a moment until this shows; then the next run continues.
+        if found.open_shard_count == open {
+            return Ok(changed);
+        }
+    }
+}
+
+/// A call doubles or halves the count at most.
+fn next_shard_count(open: i32, planned: i32) -> i32 {
+    planned.clamp(open.div_euclid(2) + open % 2, open.saturating_mul(2))
+}
+
+/// Waits until the stream is in one of these states.
+pub(super) async fn await_status(
+    aws: &Aws,
+    name: &str,
+    states: &[StreamStatus],
+) -> ProvisionResult<StreamDescriptionSummary> {
     let until = Instant::now() + PATIENCE;
     loop {
         let found = find(aws, name).await?;
-        if let Some(summary) = found.filter(|summary| summary.stream_status == StreamStatus::Active)
-        {
-            return Ok(summary);
+        let found = found.filter(|found| found.stream_status != StreamStatus::Deleting);
+        let Some(found) = found else {
+            return Err(ProvisionError::InTransition {
+                what: format!("the stream {name} is being deleted or just was"),
+            });
+        };
+        if states.contains(&found.stream_status) {
+            return Ok(found);
         }
         if Instant::now() >= until {
-            return Err(TransportError::unavailable(
-                format!("waiting for the stream {name}"),
-                "it is not active after five minutes",
-            ));
+            return Err(ProvisionError::InTransition {
+                what: format!(
+                    "the stream {name} is still {} after five minutes",
+                    found.stream_status
+                ),
+            });
         }
-        tokio::time::sleep(LOOK_EVERY).await;
+        tokio::time::sleep(POLL).await;
     }
 }
 
@@ -179,68 +271,67 @@ async fn settled(aws: &Aws, name: &str) -> TransportResult<StreamDescriptionSumm
 pub(super) async fn find(
     aws: &Aws,
     name: &str,
-) -> TransportResult<Option<StreamDescriptionSummary>> {
-    match aws
+) -> ProvisionResult<Option<StreamDescriptionSummary>> {
+    let answer = aws
         .kinesis_admin
         .describe_stream_summary()
         .stream_name(name)
         .send()
-        .await
-    {
+        .await;
+    match answer.map_err(|error| ServiceError::from_sdk(&error)) {
         Ok(answer) => Ok(answer.stream_description_summary),
-        Err(error) => {
-            let said = Said::of(&error);
-            if said.is_absent() {
-                Ok(None)
-            } else {
-                Err(said.fault(format!("looking for the stream {name} at {}", aws.place())))
-            }
-        }
+        Err(error) if error.is_absent() => Ok(None),
+        Err(error) => Err(error).step("kinesis:DescribeStreamSummary", || {
+            format!(
+                "looking for the stream {name} at {}",
+                aws.describe_endpoint()
+            )
+        }),
     }
 }
 
-async fn is_ours(aws: &Aws, wanted: &Wanted) -> TransportResult<bool> {
-    let name = &wanted.stream.name;
+async fn tags(aws: &Aws, name: &str) -> ProvisionResult<BTreeMap<String, String>> {
     let answer = aws
         .kinesis_admin
         .list_tags_for_stream()
         .stream_name(name)
         .send()
         .await;
-    let tags = answer
-        .map_err(|error| fault(format!("reading the tags of the stream {name}"), &error))?
-        .tags;
+    let answer = answer.step("kinesis:ListTagsForStream", || {
+        format!("reading the tags of the stream {name}")
+    })?;
+    let tags = answer.tags.into_iter();
     Ok(tags
-        .iter()
-        .any(|tag| tag.key == wanted.owner.0 && tag.value.as_ref() == Some(&wanted.owner.1)))
+        .map(|tag| (tag.key, tag.value.unwrap_or_default()))
+        .collect())
 }
 
-pub(super) async fn remove(aws: &Aws, wanted: &Wanted) -> TransportResult<Done> {
-    let name = &wanted.stream.name;
-    let what = format!("stream {name}");
-    if find(aws, name).await?.is_none() {
-        return Ok(Done {
-            what,
-            outcome: Outcome::Absent,
-        });
+pub(super) async fn delete(aws: &Aws, plan: &ProvisionPlan) -> ProvisionResult<Outcome> {
+    let name = &plan.transport.stream.name;
+    let found = find(aws, name).await?;
+    if found.is_none_or(|found| found.stream_status == StreamStatus::Deleting) {
+        return Ok(Outcome::Absent);
     }
-    if !is_ours(aws, wanted).await? {
-        return Ok(Done {
-            what,
-            outcome: Outcome::Foreign,
-        });
+    if !plan.owns(&tags(aws, name).await?) {
+        return Ok(Outcome::NotOwned);
     }
     let answer = aws
         .kinesis_admin
         .delete_stream()
         .stream_name(name)
+        // Else AWS keeps a stream that has a registered consumer.
+        .enforce_consumer_deletion(true)
         .send()
         .await;
-    answer.map_err(|error| fault(format!("removing the stream {name}"), &error))?;
-    Ok(Done {
-        what,
-        outcome: Outcome::Removed,
-    })
+    match answer.map_err(|error| ServiceError::from_sdk(&error)) {
+        // The answer to a first attempt was lost.
+        Err(error) if error.is_absent() => Ok(Outcome::Deleted),
+        answer => answer
+            .map(|_| Outcome::Deleted)
+            .step("kinesis:DeleteStream", || {
+                format!("deleting the stream {name}")
+            }),
+    }
 }
 
 #[cfg(test)]
@@ -249,17 +340,17 @@ mod tests {
 
     #[test]
     fn a_count_is_reached_by_doubling_and_halving() {
-        let way = |mut open: i32, wanted| {
+        let path = |mut open: i32, planned| {
             let mut steps = Vec::new();
-            while open != wanted {
-                open = next_shard_count(open, wanted);
+            while open != planned {
+                open = next_shard_count(open, planned);
                 steps.push(open);
             }
             steps
         };
-        assert_eq!(way(2, 9), [4, 8, 9]);
-        assert_eq!(way(9, 2), [5, 3, 2]);
-        assert_eq!(way(1, 2), [2]);
-        assert!(way(4, 4).is_empty());
+        assert_eq!(path(2, 9), [4, 8, 9]);
+        assert_eq!(path(9, 2), [5, 3, 2]);
+        assert_eq!(path(1, 2), [2]);
+        assert!(path(4, 4).is_empty());
     }
 }

@@ -28,7 +28,7 @@ use tokio::sync::Mutex;
 use tokio::time::Sleep;
 use tracing::warn;
 
-use crate::aws::fault::no_credentials;
+use crate::aws::service_error::no_credentials;
 
 /// Until the head of an answer; a part of 8 MiB over a thin line takes its time.
 const ANSWER_WITHIN: Duration = Duration::from_secs(120);
@@ -169,7 +169,7 @@ impl CredentialProvider for Chain {
         let fresh = match self.provider.provide_credentials().await {
             Ok(fresh) => fresh,
             Err(error) => {
-                let causes = crate::error::with_causes(&error);
+                let causes = crate::error::error_chain(&error);
                 let why = no_credentials(&causes).unwrap_or(causes);
                 let Some(credential) = good_for(Duration::ZERO) else {
                     return Err(object_store::Error::Unauthenticated {
@@ -199,7 +199,7 @@ mod tests {
 
     use super::*;
 
-    /// Keys for so long, in a file.
+    /// AwsCredentials for so long, in a file.
     fn issue(file: &Path, access_key: &str, valid_for: Duration) {
         let ends = jiff::Timestamp::now() + valid_for;
         let json = serde_json::json!({

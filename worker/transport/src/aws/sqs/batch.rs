@@ -3,23 +3,25 @@
 //! help, else answered to whoever asked.
 
 use std::collections::VecDeque;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 use std::time::Duration;
 
 use aws_sdk_sqs::Client;
 use aws_sdk_sqs::types::{
     BatchResultErrorEntry, ChangeMessageVisibilityBatchRequestEntry, DeleteMessageBatchRequestEntry,
 };
+use parking_lot::Mutex;
 use tokio::sync::oneshot;
 
-use crate::aws::fault::Said;
-use crate::{TransportError, TransportResult};
+use crate::aws::service_error::ServiceError;
+use crate::{Backoff, TransportError, TransportResult};
 
 /// SQS takes ten entries a batch.
 pub(super) const BATCH: usize = 10;
 /// Tries for an entry that failed inside a batch.
 const TRIES: u32 = 4;
-const PAUSE: Duration = Duration::from_millis(100);
+/// Before failed entries are sent again, all of one batch together.
+const BACKOFF: Backoff = Backoff::new(Duration::from_millis(150), Duration::from_millis(150));
 
 /// What is to become of a delivery.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -115,8 +117,8 @@ impl Changes {
             .unwrap_or(Ok(()))
     }
 
-    fn lock(&self) -> std::sync::MutexGuard<'_, State> {
-        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    fn lock(&self) -> parking_lot::MutexGuard<'_, State> {
+        self.state.lock()
     }
 
     async fn work_off(self: Arc<Self>) {
@@ -137,7 +139,7 @@ impl Changes {
             };
             let again = self.perform(batch).await;
             if !again.is_empty() {
-                tokio::time::sleep(PAUSE.mul_f64(fastrand::f64() + 0.5)).await;
+                tokio::time::sleep(BACKOFF.equal_jitter(1)).await;
                 let mut state = self.lock();
                 again
                     .into_iter()
@@ -154,7 +156,7 @@ impl Changes {
                 for entry in batch {
                     let _ = entry.answer.send(Err(said
                         .clone()
-                        .fault(format!("changing messages of {}", self.name))));
+                        .into_transport_error(format!("changing messages of {}", self.name))));
                 }
                 Vec::new()
             }
@@ -168,9 +170,11 @@ impl Changes {
                         Some(refused) if !refused.sender_fault() && entry.tries < TRIES => {
                             again.push(entry)
                         }
-                        Some(refused) => drop(entry.answer.send(Err(
-                            said(refused).fault(format!("changing a message of {}", self.name)),
-                        ))),
+                        Some(refused) => {
+                            drop(entry.answer.send(Err(said(refused).into_transport_error(
+                                format!("changing a message of {}", self.name),
+                            ))))
+                        }
                     }
                 }
                 again
@@ -178,7 +182,7 @@ impl Changes {
         }
     }
 
-    async fn call(&self, batch: &[Entry]) -> Result<Vec<BatchResultErrorEntry>, Said> {
+    async fn call(&self, batch: &[Entry]) -> Result<Vec<BatchResultErrorEntry>, ServiceError> {
         let ids = (0..).map(|index: usize| index.to_string());
         if batch
             .first()
@@ -202,7 +206,7 @@ impl Changes {
                 .await;
             return answer
                 .map(|answer| answer.failed)
-                .map_err(|error| Said::of(&error));
+                .map_err(|error| ServiceError::from_sdk(&error));
         }
         let entries = batch.iter().zip(ids).map(|(entry, id)| {
             let secs = match entry.change {
@@ -227,21 +231,18 @@ impl Changes {
             .await;
         answer
             .map(|answer| answer.failed)
-            .map_err(|error| Said::of(&error))
+            .map_err(|error| ServiceError::from_sdk(&error))
     }
 }
 
 /// What a failed entry says.
-pub(super) fn said(entry: &BatchResultErrorEntry) -> Said {
-    Said {
+pub(super) fn said(entry: &BatchResultErrorEntry) -> ServiceError {
+    ServiceError {
         code: entry.code().to_owned(),
-        text: entry.message().unwrap_or("no message").to_owned(),
+        message: entry.message().unwrap_or("no message").to_owned(),
     }
 }
 
-fn built(error: &dyn std::error::Error) -> Said {
-    Said {
-        code: String::new(),
-        text: error.to_string(),
-    }
+fn built(error: &dyn std::error::Error) -> ServiceError {
+    ServiceError::without_code(error.to_string())
 }

@@ -16,7 +16,7 @@ use crate::Delivery;
 struct Group {
     /// Receipt of the first.
     first: String,
-    hidden_until: Instant,
+    visibility_deadline: Instant,
     followers: VecDeque<Delivery>,
 }
 
@@ -54,7 +54,7 @@ impl Inbox {
             let Some((_, delivery)) = self.ready.pop_front() else {
                 break;
             };
-            if delivery.hidden_until > now {
+            if delivery.visibility_deadline > now {
                 taken.push(delivery);
             } else {
                 self.forget_group(&delivery.group);
@@ -68,7 +68,7 @@ impl Inbox {
         for mut delivery in taken.into_iter().rev() {
             let group = self.groups.get(&delivery.group);
             if let Some(group) = group.filter(|group| group.first == delivery.receipt.0) {
-                delivery.hidden_until = group.hidden_until;
+                delivery.visibility_deadline = group.visibility_deadline;
                 self.ready.push_front((now, delivery));
             }
         }
@@ -95,10 +95,10 @@ impl Inbox {
         else {
             return;
         };
-        group.hidden_until = until;
+        group.visibility_deadline = until;
         if with_followers {
             for follower in &mut group.followers {
-                follower.hidden_until = until;
+                follower.visibility_deadline = until;
             }
         }
     }
@@ -113,7 +113,7 @@ impl Inbox {
             return false;
         };
         while let Some(next) = group.followers.pop_front() {
-            if next.hidden_until > now {
+            if next.visibility_deadline > now {
                 self.make_ready(next, group.followers, now);
                 return true;
             }
@@ -148,7 +148,8 @@ impl Inbox {
 
     /// Drops what we remember of messages whose hiding ended long ago.
     pub(super) fn forget_expired(&mut self, now: Instant) {
-        self.groups.retain(|_, group| group.hidden_until > now);
+        self.groups
+            .retain(|_, group| group.visibility_deadline > now);
         let groups = &self.groups;
         self.by_receipt.retain(|_, name| groups.contains_key(name));
     }
@@ -165,7 +166,7 @@ impl Inbox {
             name,
             Group {
                 first: receipt,
-                hidden_until: delivery.hidden_until,
+                visibility_deadline: delivery.visibility_deadline,
                 followers,
             },
         );
@@ -195,7 +196,7 @@ mod tests {
             attributes: Default::default(),
             receive_count: 1,
             received_at: now,
-            hidden_until: now + Duration::from_secs(60),
+            visibility_deadline: now + Duration::from_secs(60),
             receipt: Receipt(id.into()),
         }
     }

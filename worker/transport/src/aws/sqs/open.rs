@@ -1,11 +1,12 @@
 //! Opening a queue: where it is, whether it is one we can use, and which queue its dead letters go to.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize};
-use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use aws_sdk_sqs::types::QueueAttributeName;
+use parking_lot::Mutex;
 use streampress_crds::queue_check::RedrivePolicy;
 use tokio::sync::Notify;
 use tracing::warn;
@@ -13,8 +14,8 @@ use tracing::warn;
 use super::batch::Changes;
 use super::{Inner, SqsQueue};
 use crate::aws::Aws;
-use crate::aws::fault::fault;
-use crate::{TransportError, TransportResult};
+use crate::aws::ServiceError;
+use crate::{Depth, TransportError, TransportResult};
 
 impl Aws {
     /// Opens a queue by name or URL. `visibility` is what each receive asks for, whatever the queue's default is.
@@ -88,8 +89,7 @@ impl Aws {
         SqsQueue {
             inner: Arc::new(Inner {
                 changes: Changes::new(self.sqs.clone(), url.clone(), name.clone()),
-                calls: self.sqs.clone(),
-                polls: self.sqs_polls.clone(),
+                aws: self.clone(),
                 name,
                 url,
                 arn,
@@ -106,60 +106,91 @@ impl Aws {
         }
     }
 
-    pub(crate) async fn queue_url(&self, name_or_url: &str) -> TransportResult<String> {
+    async fn queue_url(&self, name_or_url: &str) -> TransportResult<String> {
         if name_or_url.contains("://") {
             return Ok(name_or_url.to_owned());
         }
-        let answer = self
-            .sqs
-            .get_queue_url()
-            .queue_name(name_or_url)
-            .send()
-            .await;
-        let answer = answer.map_err(|error| {
-            fault(
-                format!("looking for the queue {name_or_url} at {}", self.place()),
-                &error,
+        let step = || {
+            format!(
+                "looking for the queue {name_or_url} at {}",
+                self.describe_endpoint()
             )
-        })?;
-        answer.queue_url.ok_or_else(|| {
-            TransportError::unavailable(
-                format!("looking for the queue {name_or_url}"),
-                "no URL was answered",
-            )
+        };
+        let found = self.find_queue(name_or_url).await;
+        let found = found.map_err(|error| error.into_transport_error(step()))?;
+        found.ok_or_else(|| {
+            let error = ServiceError {
+                code: "QueueDoesNotExist".into(),
+                message: "there is no queue of this name".into(),
+            };
+            error.into_transport_error(step())
         })
     }
 
-    pub(crate) async fn queue_attributes(
+    async fn queue_attributes(&self, url: &str) -> TransportResult<BTreeMap<String, String>> {
+        let attributes = self.attributes_of(url, &[QueueAttributeName::All]).await;
+        attributes.map_err(|error| {
+            error.into_transport_error(format!(
+                "reading the attributes of {} at {}",
+                name_of(url),
+                self.describe_endpoint()
+            ))
+        })
+    }
+
+    /// The URL of the queue of this name; `None` when there is no such queue.
+    pub(crate) async fn find_queue(&self, name: &str) -> Result<Option<String>, ServiceError> {
+        let answer = self.sqs.get_queue_url().queue_name(name).send().await;
+        match answer.map_err(|error| ServiceError::from_sdk(&error)) {
+            Ok(answer) => Ok(answer.queue_url),
+            Err(error) if error.is_absent() => Ok(None),
+            Err(error) => Err(error),
+        }
+    }
+
+    /// These attributes of a queue, by SQS's names.
+    pub(crate) async fn attributes_of(
         &self,
         url: &str,
-    ) -> TransportResult<BTreeMap<String, String>> {
+        which: &[QueueAttributeName],
+    ) -> Result<BTreeMap<String, String>, ServiceError> {
         let answer = self
             .sqs
             .get_queue_attributes()
             .queue_url(url)
-            .attribute_names(QueueAttributeName::All)
+            .set_attribute_names(Some(which.to_vec()))
             .send()
-            .await;
-        let answer = answer.map_err(|error| {
-            fault(
-                format!(
-                    "reading the attributes of {} at {}",
-                    name_of(url),
-                    self.place()
-                ),
-                &error,
-            )
-        })?;
+            .await
+            .map_err(|error| ServiceError::from_sdk(&error))?;
         let attributes = answer.attributes.unwrap_or_default();
         Ok(attributes
             .into_iter()
             .map(|(key, value)| (key.as_str().to_owned(), value))
             .collect())
     }
+
+    /// How many messages the queue at `url` holds. SQS counts approximately, and up to a minute late.
+    pub async fn queue_depth(&self, url: &str) -> Result<Depth, ServiceError> {
+        let counts = [
+            QueueAttributeName::ApproximateNumberOfMessages,
+            QueueAttributeName::ApproximateNumberOfMessagesNotVisible,
+            QueueAttributeName::ApproximateNumberOfMessagesDelayed,
+        ];
+        let attributes = self.attributes_of(url, &counts).await?;
+        let count = |name: &QueueAttributeName| -> Result<u64, ServiceError> {
+            let text = attributes.get(name.as_str());
+            text.and_then(|text| text.parse().ok())
+                .ok_or_else(|| ServiceError::without_code(format!("{name} was not answered")))
+        };
+        Ok(Depth {
+            visible: count(&counts[0])?,
+            in_flight: count(&counts[1])?,
+            delayed: count(&counts[2])?,
+        })
+    }
 }
 
 /// The last part of a queue's URL.
-pub(crate) fn name_of(url: &str) -> &str {
+fn name_of(url: &str) -> &str {
     url.rsplit('/').next().unwrap_or(url)
 }

@@ -1,8 +1,8 @@
 //! Long polls, each on its own, so that a receive that is dropped takes nothing along: what a poll brings waits for the
 //! next receive for a moment and is then given back.
 
+use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::{Arc, PoisonError};
 use std::time::Duration;
 
 use aws_sdk_sqs::types::{Message, MessageSystemAttributeName};
@@ -11,14 +11,14 @@ use tracing::debug;
 
 use super::Inner;
 use super::batch::Change;
-use crate::aws::fault::Said;
-use crate::{Delivery, Receipt, TransportResult};
+use crate::aws::service_error::ServiceError;
+use crate::{Backoff, Delivery, Receipt, TransportResult};
 
 /// How long what a poll brought waits for somebody to take it before it is given back.
 const GRACE: Duration = Duration::from_secs(1);
-/// Tries for one poll, after pauses drawn from zero up to twice this, doubling.
+/// Attempts of one poll.
 const TRIES: u32 = 5;
-const PAUSE: Duration = Duration::from_millis(100);
+const BACKOFF: Backoff = Backoff::new(Duration::from_millis(200), Duration::from_secs(2));
 
 impl Inner {
     /// A long poll of its own, so that dropping a receive takes nothing along.
@@ -31,7 +31,7 @@ impl Inner {
             match outcome {
                 Ok(()) => inner.announce_arrival(),
                 Err(fault) => {
-                    *inner.faults.lock().unwrap_or_else(PoisonError::into_inner) = Some(fault);
+                    *inner.faults.lock() = Some(fault);
                     inner.arrived.notify_waiters();
                 }
             }
@@ -74,7 +74,8 @@ impl Inner {
                 until.saturating_duration_since(Instant::now())
             };
             let answer = self
-                .polls
+                .aws
+                .sqs_polls
                 .receive_message()
                 .queue_url(&self.url)
                 .max_number_of_messages(i32::try_from(max).unwrap_or(10))
@@ -87,13 +88,13 @@ impl Inner {
                 .await;
             let said = match answer {
                 Ok(answer) => return Ok(answer.messages.unwrap_or_default()),
-                Err(error) => Said::of(&error),
+                Err(error) => ServiceError::from_sdk(&error),
             };
             tries += 1;
             if tries == TRIES || said.is_refusal() || said.is_absent() || said.is_denied() {
-                return Err(said.fault(format!("receiving from {}", self.name)));
+                return Err(said.into_transport_error(format!("receiving from {}", self.name)));
             }
-            tokio::time::sleep(PAUSE.mul_f64(f64::from(1 << tries) * fastrand::f64())).await;
+            tokio::time::sleep(BACKOFF.full_jitter(tries)).await;
         }
     }
 
@@ -153,7 +154,11 @@ impl Drop for Receiver<'_> {
 }
 
 /// `None` only for an answer without a receipt, which cannot be acted on in any way.
-fn delivery(message: Message, received_at: Instant, hidden_until: Instant) -> Option<Delivery> {
+fn delivery(
+    message: Message,
+    received_at: Instant,
+    visibility_deadline: Instant,
+) -> Option<Delivery> {
     let mut system = message.attributes.unwrap_or_default();
     let mut take = |name: MessageSystemAttributeName| system.remove(&name).unwrap_or_default();
     let attributes = message.message_attributes.unwrap_or_default();
@@ -170,7 +175,7 @@ fn delivery(message: Message, received_at: Instant, hidden_until: Instant) -> Op
             .parse()
             .unwrap_or(1),
         received_at,
-        hidden_until,
+        visibility_deadline,
         receipt: Receipt(message.receipt_handle?),
     })
 }

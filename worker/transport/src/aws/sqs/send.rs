@@ -10,15 +10,15 @@ use tracing::warn;
 use super::SqsQueue;
 use super::batch::{self, BATCH};
 use crate::ATTR_TRACEPARENT;
-use crate::aws::fault::Said;
+use crate::aws::service_error::ServiceError;
 use crate::{
-    ATTR_DETAIL, ATTR_GROUP, ATTR_REASON, Delivery, Outgoing, TransportError, TransportResult,
+    ATTR_DETAIL, ATTR_GROUP, ATTR_REASON, Backoff, Delivery, Outgoing, TransportError,
+    TransportResult,
 };
 
 /// Tries for a message that failed inside a batch.
 const SEND_TRIES: u32 = 4;
-const SEND_PAUSE: Duration = Duration::from_millis(100);
-const LONGEST_SEND_PAUSE: Duration = Duration::from_secs(2);
+const BACKOFF: Backoff = Backoff::new(Duration::from_millis(200), Duration::from_secs(2));
 /// A queue takes 300 requests a second, unless it is one of high throughput; who sends more has to wait.
 const THROTTLED_PATIENCE: Duration = Duration::from_secs(60);
 /// Dead letters carry a detail of at most this many bytes.
@@ -55,10 +55,7 @@ impl SqsQueue {
                         },
                     ));
                 }
-                let pause = SEND_PAUSE
-                    .saturating_mul(1 << tries.min(10))
-                    .min(LONGEST_SEND_PAUSE);
-                tokio::time::sleep(pause.mul_f64(fastrand::f64())).await;
+                tokio::time::sleep(BACKOFF.full_jitter(tries)).await;
             }
         }
         Ok(())
@@ -82,22 +79,23 @@ impl SqsQueue {
             .map_err(|error| TransportError::Invalid(format!("{}: {error}", step())))?;
         let answer = self
             .inner
-            .calls
+            .aws
+            .sqs
             .send_message_batch()
             .queue_url(&self.inner.url)
             .set_entries(Some(entries))
             .send()
             .await;
-        let answer = match answer.map_err(|error| Said::of(&error)) {
+        let answer = match answer.map_err(|error| ServiceError::from_sdk(&error)) {
             Ok(answer) => answer,
             Err(said) if said.is_throttling() => return Ok((batch, true)),
-            Err(said) => return Err(said.fault(step())),
+            Err(said) => return Err(said.into_transport_error(step())),
         };
         if answer.failed.is_empty() {
             return Ok((Vec::new(), false));
         }
         if let Some(refused) = answer.failed.iter().find(|entry| entry.sender_fault()) {
-            return Err(batch::said(refused).fault(step()));
+            return Err(batch::said(refused).into_transport_error(step()));
         }
         let failed: HashSet<&str> = answer.failed.iter().map(|entry| entry.id()).collect();
         warn!(
@@ -265,7 +263,7 @@ mod tests {
                 .collect(),
             receive_count: 1,
             received_at: tokio::time::Instant::now(),
-            hidden_until: tokio::time::Instant::now(),
+            visibility_deadline: tokio::time::Instant::now(),
             receipt: crate::Receipt("r".into()),
         }
     }

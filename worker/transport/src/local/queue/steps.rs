@@ -76,15 +76,15 @@ impl Handle {
         }
     }
 
-    pub(super) fn extend(self, step: &mut Step<'_>, hidden_for: i64) -> StepResult<()> {
+    pub(super) fn extend(self, step: &mut Step<'_>, visibility_ms: i64) -> StepResult<()> {
         self.check(step)?;
         step.conn
             .prepare_cached(
                 "UPDATE messages SET hidden_since = ?2, hidden_until = ?2 + ?3 WHERE seq = ?1",
             )?
-            .execute(params![self.seq, step.now, hidden_for])?;
-        if hidden_for == 0 {
-            step.ring(self.queue);
+            .execute(params![self.seq, step.now, visibility_ms])?;
+        if visibility_ms == 0 {
+            step.wake_receiver(self.queue);
         }
         Ok(())
     }
@@ -109,7 +109,7 @@ impl Handle {
 
     fn show(self, step: &mut Step<'_>, sql: &str) -> StepResult<()> {
         step.conn.prepare_cached(sql)?.execute([self.seq])?;
-        step.ring(self.queue);
+        step.wake_receiver(self.queue);
         Ok(())
     }
 }
@@ -154,7 +154,7 @@ fn insert(step: &mut Step<'_>, queue: i64, message_id: &str, message: &Outgoing)
             |row| row.get(0),
         )?;
     if first_of_group {
-        step.ring(queue);
+        step.wake_receiver(queue);
     }
     Ok(())
 }
@@ -177,7 +177,7 @@ fn remove(step: &mut Step<'_>, seq: i64) -> StepResult<()> {
         )?
         .execute(params![queue, group])?;
     if came_forward > 0 {
-        step.ring(queue);
+        step.wake_receiver(queue);
     }
     Ok(())
 }
@@ -216,7 +216,7 @@ pub(super) fn take(
     step: &mut Step<'_>,
     queue: i64,
     max: usize,
-    (asked_at, hidden_for): (Instant, i64),
+    (asked_at, visibility_ms): (Instant, i64),
     limit: Option<Limit>,
 ) -> StepResult<Vec<Delivery>> {
     expire(step, queue)?;
@@ -247,7 +247,7 @@ pub(super) fn take(
                     &detail,
                 )?;
             }
-            _ => deliveries.push(deliver(step, queue, ready, (asked_at, hidden_for))?),
+            _ => deliveries.push(deliver(step, queue, ready, (asked_at, visibility_ms))?),
         }
     }
     Ok(deliveries)
@@ -257,14 +257,14 @@ fn deliver(
     step: &Step<'_>,
     queue: i64,
     ready: Ready,
-    (asked_at, hidden_for): (Instant, i64),
+    (asked_at, visibility_ms): (Instant, i64),
 ) -> StepResult<Delivery> {
     step.conn
         .prepare_cached(
             "UPDATE messages SET state = 2, receives = receives + 1, delivery = delivery + 1, session = ?2,
                hidden_since = ?3, hidden_until = ?3 + ?4 WHERE seq = ?1",
         )?
-        .execute(params![ready.seq, step.session.id(), step.now, hidden_for])?;
+        .execute(params![ready.seq, step.session.id(), step.now, visibility_ms])?;
     let handle = Handle {
         queue,
         seq: ready.seq,
@@ -278,7 +278,8 @@ fn deliver(
         attributes: ready.message.attributes,
         receive_count: ready.receives + 1,
         received_at: asked_at,
-        hidden_until: asked_at + Duration::from_millis(u64::try_from(hidden_for).unwrap_or(0)),
+        visibility_deadline: asked_at
+            + Duration::from_millis(u64::try_from(visibility_ms).unwrap_or(0)),
         receipt: handle.receipt(),
     })
 }
@@ -354,7 +355,7 @@ pub(super) fn depth(step: &Step<'_>, queue: i64) -> StepResult<Depth> {
 }
 
 /// The ended sessions that still hold messages.
-pub(in crate::local) fn sessions_ended(
+pub(in crate::local) fn ended_sessions(
     conn: &Connection,
     own: &Session,
 ) -> rusqlite::Result<Vec<String>> {
@@ -372,7 +373,7 @@ pub(in crate::local) fn sessions_ended(
 
 /// Shows at once what ended processes held; the receive counts, since it may be what ended them.
 pub(in crate::local) fn reclaim(step: &mut Step<'_>) -> StepResult<()> {
-    for session in sessions_ended(step.conn, step.session)? {
+    for session in ended_sessions(step.conn, step.session)? {
         let queues = step
             .conn
             .prepare_cached(
@@ -380,13 +381,15 @@ pub(in crate::local) fn reclaim(step: &mut Step<'_>) -> StepResult<()> {
             )?
             .query_map([session], |row| row.get::<_, i64>(0))?
             .collect::<rusqlite::Result<Vec<_>>>()?;
-        queues.into_iter().for_each(|queue| step.ring(queue));
+        queues
+            .into_iter()
+            .for_each(|queue| step.wake_receiver(queue));
     }
     Ok(())
 }
 
 /// Clears out deduplication ids that no longer count and dead letters that nobody wanted for 14 days.
-pub(in crate::local) fn clear_old(step: &mut Step<'_>) -> StepResult<()> {
+pub(in crate::local) fn remove_old(step: &mut Step<'_>) -> StepResult<()> {
     step.conn
         .prepare_cached("DELETE FROM dedup WHERE sent_at < ?1")?
         .execute([step.now - DEDUP_MS])?;

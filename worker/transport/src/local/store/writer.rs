@@ -1,5 +1,5 @@
-//! The writer thread: everything that waits when it looks up is done in one transaction, committed once, and only
-//! then answered. While somebody waits it also looks for what other processes did.
+//! The writer thread: all calls that are queued when it wakes share one transaction, are committed once, and only then
+//! answered. While a receiver waits it also looks for what other processes changed.
 
 use std::path::{Path, PathBuf};
 use std::sync::atomic::Ordering;
@@ -9,108 +9,110 @@ use std::time::{Duration, Instant};
 use rusqlite::Connection;
 use tokio::sync::Notify;
 
-use super::{Fault, MessageContext, QUEUES, Shared, Step, now_ms};
-use crate::local::{db, queue};
+use super::{Hooks, QUEUES, Shared, Step, StepError, StepResult, StoreTask, now_millis};
+use crate::local::db;
 
 /// The most calls that share a transaction; keeps the wait of other processes short.
 const MAX_BATCH: usize = 512;
-/// How often, at most, it is looked for what other processes did.
-const LOOK: Duration = Duration::from_millis(50);
-/// How often ended processes are looked for while somebody waits.
+/// The shortest time between two polls for what other processes changed.
+const POLL: Duration = Duration::from_millis(50);
+/// Between two checks for ended processes while a receiver waits.
 const SESSION_CHECK: Duration = Duration::from_secs(1);
-/// How often old entries are cleared out while there is work.
-const CLEARING: Duration = Duration::from_secs(60);
+/// Between two removals of old entries while there is work.
+const REMOVAL: Duration = Duration::from_secs(60);
 
 /// See the module.
 pub(super) struct Writer {
     conn: Connection,
     path: PathBuf,
     shared: Arc<Shared>,
+    hooks: Hooks,
     last_change: Instant,
-    last_look: Instant,
+    last_poll: Instant,
     last_session_check: Instant,
-    last_clearing: Option<Instant>,
+    last_removal: Option<Instant>,
     data_version: i64,
     synced: Option<bool>,
 }
 
 impl Writer {
-    pub(super) fn new(conn: Connection, path: PathBuf, shared: &Arc<Shared>) -> Self {
+    pub(super) fn new(conn: Connection, path: PathBuf, shared: &Arc<Shared>, hooks: Hooks) -> Self {
         Self {
             conn,
             path,
             shared: Arc::clone(shared),
+            hooks,
             last_change: Instant::now(),
-            last_look: Instant::now(),
+            last_poll: Instant::now(),
             last_session_check: Instant::now(),
-            last_clearing: None,
+            last_removal: None,
             data_version: 0,
             synced: None,
         }
     }
 
-    /// Works until the last sender has gone.
-    pub(super) fn work(&mut self, jobs: &mpsc::Receiver<Box<dyn MessageContext>>) {
+    /// Runs until the last sender is dropped.
+    pub(super) fn run(&mut self, tasks: &mpsc::Receiver<Box<dyn StoreTask>>) {
         loop {
-            let first = match self.wait(jobs) {
-                Ok(job) => job,
+            let first = match self.wait(tasks) {
+                Ok(task) => task,
                 Err(mpsc::RecvTimeoutError::Timeout) => {
-                    self.look_around();
+                    self.poll_changes();
                     continue;
                 }
                 Err(mpsc::RecvTimeoutError::Disconnected) => return,
             };
             let mut batch = vec![first];
-            batch.extend(jobs.try_iter().take(MAX_BATCH - 1));
+            batch.extend(tasks.try_iter().take(MAX_BATCH - 1));
             self.transact(batch);
-            if self.last_look.elapsed() >= LOOK {
+            if self.last_poll.elapsed() >= POLL {
                 // Own work must not keep receivers from what other processes send.
-                self.look_around();
+                self.poll_changes();
             }
         }
     }
 
     fn wait(
         &self,
-        jobs: &mpsc::Receiver<Box<dyn MessageContext>>,
-    ) -> Result<Box<dyn MessageContext>, mpsc::RecvTimeoutError> {
+        tasks: &mpsc::Receiver<Box<dyn StoreTask>>,
+    ) -> Result<Box<dyn StoreTask>, mpsc::RecvTimeoutError> {
         if self.shared.waiting.load(Ordering::SeqCst) == 0 {
-            // Whoever begins to wait sends a job first, so nothing is missed in here.
-            return jobs
+            // A receiver sends a task before it waits, so nothing is missed in here.
+            return tasks
                 .recv()
                 .map_err(|_| mpsc::RecvTimeoutError::Disconnected);
         }
         let pause = match self.last_change.elapsed().as_secs() {
-            0..5 => LOOK,
-            5..60 => LOOK * 2,
-            _ => LOOK * 5,
+            0..5 => POLL,
+            5..60 => POLL * 2,
+            _ => POLL * 5,
         };
-        jobs.recv_timeout(pause)
+        tasks.recv_timeout(pause)
     }
 
-    /// Sees what other processes changed, whose hiding time ran out, and whether a process has ended.
-    fn look_around(&mut self) {
-        self.last_look = Instant::now();
+    /// Finds what other processes changed, which visibility timeouts ran out, and whether a process has ended.
+    fn poll_changes(&mut self) {
+        self.last_poll = Instant::now();
         if let Ok(version) = self.data_version()
             && version != self.data_version
         {
             self.data_version = version;
             self.last_change = Instant::now();
-            self.shared.bells.iter().for_each(Notify::notify_waiters);
+            self.shared.arrivals.iter().for_each(Notify::notify_waiters);
         }
-        for queue in queue::expired(&self.conn, now_ms()).unwrap_or_default() {
-            if let Some(bell) = usize::try_from(queue)
+        for queue in (self.hooks.expired)(&self.conn, now_millis()).unwrap_or_default() {
+            if let Some(arrival) = usize::try_from(queue)
                 .ok()
-                .and_then(|q| self.shared.bells.get(q))
+                .and_then(|q| self.shared.arrivals.get(q))
             {
-                bell.notify_one();
+                arrival.notify_one();
             }
         }
         if self.last_session_check.elapsed() >= SESSION_CHECK {
             self.last_session_check = Instant::now();
-            let ended = queue::sessions_ended(&self.conn, &self.shared.session);
+            let ended = (self.hooks.ended_sessions)(&self.conn, &self.shared.session);
             if ended.is_ok_and(|ended| !ended.is_empty()) {
-                self.transact(vec![Box::new(Reclaim)]);
+                self.transact(vec![Box::new(Reclaim(self.hooks.reclaim))]);
             }
         }
     }
@@ -121,7 +123,7 @@ impl Writer {
             .query_row([], |row| row.get(0))
     }
 
-    fn transact(&mut self, batch: Vec<Box<dyn MessageContext>>) {
+    fn transact(&mut self, batch: Vec<Box<dyn StoreTask>>) {
         let changes_before = self.conn.total_changes();
         let mut rest = batch.into_iter();
         while rest.len() > 0 {
@@ -132,10 +134,10 @@ impl Writer {
         }
     }
 
-    /// Runs jobs until none is left or the database gave the whole transaction up, then answers those that ran.
-    fn transact_some(&mut self, jobs: &mut std::vec::IntoIter<Box<dyn MessageContext>>) {
-        let mut ran = Vec::with_capacity(jobs.len());
-        let outcome = self.run_all(jobs, &mut ran);
+    /// Runs tasks until none is left or the database rolled the whole transaction back, then answers those that ran.
+    fn transact_some(&mut self, tasks: &mut std::vec::IntoIter<Box<dyn StoreTask>>) {
+        let mut ran = Vec::with_capacity(tasks.len());
+        let outcome = self.run_all(tasks, &mut ran);
         let (commit, woken) = match outcome {
             Ok(woken) => (Ok(()), woken),
             Err(error) => {
@@ -143,72 +145,72 @@ impl Writer {
                     let _ = self.conn.execute_batch("ROLLBACK");
                 }
                 if ran.is_empty() {
-                    // Not even begun: everybody is told, or this would go round for ever.
-                    ran.extend(jobs.by_ref());
+                    // Not even begun: all of them are answered, or this would loop for ever.
+                    ran.extend(tasks.by_ref());
                 }
                 (Err(db::explain(&self.path, error).to_string()), [0; QUEUES])
             }
         };
-        for job in ran {
-            job.answer(commit.as_ref().copied().map_err(String::as_str), &self.path);
+        for task in ran {
+            task.answer(commit.as_ref().copied().map_err(String::as_str), &self.path);
         }
-        for (bell, messages) in self.shared.bells.iter().zip(woken) {
-            // As many as there is something for: all of them would only come for nothing.
-            (0..messages).for_each(|_| bell.notify_one());
+        for (arrival, messages) in self.shared.arrivals.iter().zip(woken) {
+            // As many receivers as there are messages: more would find nothing.
+            (0..messages).for_each(|_| arrival.notify_one());
         }
     }
 
     fn run_all(
         &mut self,
-        jobs: &mut std::vec::IntoIter<Box<dyn MessageContext>>,
-        ran: &mut Vec<Box<dyn MessageContext>>,
+        tasks: &mut std::vec::IntoIter<Box<dyn StoreTask>>,
+        ran: &mut Vec<Box<dyn StoreTask>>,
     ) -> rusqlite::Result<[u32; QUEUES]> {
-        self.sync_commits(jobs.as_slice().iter().any(|job| job.durable()))?;
+        self.sync_commits(tasks.as_slice().iter().any(|task| task.durable()))?;
         self.execute("BEGIN IMMEDIATE")?;
         let shared = Arc::clone(&self.shared);
         let mut step = Step {
             conn: &self.conn,
             session: &shared.session,
-            now: now_ms(),
+            now: now_millis(),
             woken: [0; QUEUES],
         };
         if self
-            .last_clearing
-            .is_none_or(|last| last.elapsed() >= CLEARING)
+            .last_removal
+            .is_none_or(|last| last.elapsed() >= REMOVAL)
         {
-            if let Err(Fault::Sql(error)) = queue::clear_old(&mut step) {
+            if let Err(StepError::Sql(error)) = (self.hooks.remove_old)(&mut step) {
                 return Err(error);
             }
-            self.last_clearing = Some(Instant::now());
+            self.last_removal = Some(Instant::now());
         }
-        for mut job in jobs.by_ref() {
+        for mut task in tasks.by_ref() {
             let saved = step
                 .conn
-                .prepare_cached("SAVEPOINT job")
+                .prepare_cached("SAVEPOINT task")
                 .and_then(|mut s| s.execute([]));
             let woken = step.woken;
-            let keep = saved.is_ok() && job.run(&mut step);
-            ran.push(job);
+            let keep = saved.is_ok() && task.run(&mut step);
+            ran.push(task);
             saved?;
             if self.conn.is_autocommit() {
-                // The disk is full or failed, as this job's own answer says: SQLite has rolled everything back by itself.
+                // The disk is full or failed, as this task's own answer says: SQLite has rolled everything back by itself.
                 return Err(rusqlite::Error::SqliteFailure(
                     rusqlite::ffi::Error::new(rusqlite::ffi::SQLITE_ABORT),
                     Some("the transaction was rolled back".into()),
                 ));
             }
             if !keep {
-                step.conn.prepare_cached("ROLLBACK TO job")?.execute([])?;
+                step.conn.prepare_cached("ROLLBACK TO task")?.execute([])?;
                 step.woken = woken;
             }
-            step.conn.prepare_cached("RELEASE job")?.execute([])?;
+            step.conn.prepare_cached("RELEASE task")?.execute([])?;
         }
         let woken = step.woken;
         self.execute("COMMIT")?;
         Ok(woken)
     }
 
-    /// Whether the next commit waits for the disk. One that waits makes durable what was committed before it, too.
+    /// Whether the next commit waits for the disk. One that waits also makes durable what was committed before it.
     fn sync_commits(&mut self, synced: bool) -> rusqlite::Result<()> {
         if self.synced != Some(synced) {
             // Takes effect when it is compiled, so it must not come from the cache.
@@ -226,16 +228,16 @@ impl Writer {
     }
 }
 
-/// Gives back what ended processes held.
-struct Reclaim;
+/// Makes available what ended processes held.
+struct Reclaim(fn(&mut Step<'_>) -> StepResult<()>);
 
-impl MessageContext for Reclaim {
+impl StoreTask for Reclaim {
     fn durable(&self) -> bool {
         false
     }
 
     fn run(&mut self, step: &mut Step<'_>) -> bool {
-        queue::reclaim(step).is_ok()
+        (self.0)(step).is_ok()
     }
 
     fn answer(self: Box<Self>, _: Result<(), &str>, _: &Path) {}

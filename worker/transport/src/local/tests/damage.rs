@@ -5,6 +5,7 @@ use std::path::Path;
 
 use crate::contract_tests::queue::{message, next};
 use crate::contract_tests::stream::record;
+use crate::error_chain;
 use crate::local::{Local, LocalOptions};
 use crate::{Position, Sequence, TransportError};
 
@@ -15,7 +16,7 @@ fn open(dir: &Path) -> Local {
 /// The chain of causes, as a user sees it.
 fn refusal(dir: &Path) -> String {
     let error = Local::open(dir, LocalOptions::default()).expect_err("should be refused");
-    format!("{:#}", anyhow::Error::new(error))
+    error_chain(&error)
 }
 
 fn assert_says(text: &str, parts: &[&str]) {

@@ -5,7 +5,7 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use super::memory_folder;
+use super::{NOTES, memory_folder, note, noted};
 use crate::contract_tests::queue::{message, next};
 use crate::contract_tests::stream::record;
 use crate::contract_tests::{PATIENCE, eventually};
@@ -220,10 +220,11 @@ async fn a_slot_granted_to_a_caller_that_has_gone_is_free_again() {
 async fn a_step_that_fails_takes_back_what_it_wrote_and_only_that() {
     let dir = tempfile::tempdir().unwrap();
     let local = open(dir.path());
+    local.database(&NOTES).unwrap();
     let write = |key: &'static str, outcome: Result<(), TransportError>| {
         local.store.call(move |step| {
             step.conn
-                .execute("INSERT INTO meta VALUES(?1, 'written')", [key])?;
+                .execute("INSERT INTO notes VALUES(?1, 'written')", [key])?;
             Ok(outcome?)
         })
     };
@@ -235,11 +236,7 @@ async fn a_step_that_fails_takes_back_what_it_wrote_and_only_that() {
     );
     assert!(before.is_ok() && matches!(failed, Err(TransportError::Stale)) && after.is_ok());
     for (key, written) in [("before", true), ("failed", false), ("after", true)] {
-        assert_eq!(
-            local.index().get(key).await.unwrap().is_some(),
-            written,
-            "{key}"
-        );
+        assert_eq!(noted(&local, key).await.is_some(), written, "{key}");
     }
 }
 
@@ -254,15 +251,12 @@ async fn what_was_sent_and_appended_is_there_after_opening_again() {
         .send(vec![message("g", "kept")])
         .await
         .unwrap();
-    local.index().set("key", "value").await.unwrap();
+    note(&local, "key", "value").await;
     drop(local);
     let local = open(dir.path());
     assert_eq!(next(&local.chunks_queue()).await.body, "kept");
     assert!(local.stream().fetch(&positions).await.unwrap()[0] == records[0].data);
-    assert_eq!(
-        local.index().get("key").await.unwrap().as_deref(),
-        Some("value")
-    );
+    assert_eq!(noted(&local, "key").await.as_deref(), Some("value"));
 }
 
 #[tokio::test]

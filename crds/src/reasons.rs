@@ -1,0 +1,401 @@
+//! Every reason that Streampress gives, once: why a message became a dead letter, and why a pipeline's condition or
+//! Event says what it says. Documentation tables, metrics and alert rules are made from these enums or checked
+//! against them. The names are stable: users filter by them.
+
+use serde::{Deserialize, Serialize};
+use strum::{Display, EnumString, IntoStaticStr, VariantArray};
+
+/// Why a message is in a dead-letter queue: the message attribute `streampress-reason`, and the label `reason` of the
+/// metric `streampress_messages_dead_total`.
+#[derive(
+    Clone,
+    Copy,
+    Debug,
+    PartialEq,
+    Eq,
+    Hash,
+    PartialOrd,
+    Ord,
+    Serialize,
+    Deserialize,
+    Display,
+    EnumString,
+    IntoStaticStr,
+    VariantArray,
+)]
+pub enum DeadLetterReason {
+    /// The body is no message of any format that is known, or contradicts itself.
+    UnreadableMessage,
+    /// The file's name would leave its folder or prefix, or cannot be a file's name.
+    BadName,
+    /// The file is not at the source.
+    SourceMissing,
+    /// The file's content is not what was announced.
+    SourceChanged,
+    /// A record of the file is not in the stream.
+    RecordMissing,
+    /// A record of the file is older than the stream's retention.
+    Expired,
+    /// A record of the file is not what was sent.
+    RecordDamaged,
+    /// The records are whole, but what they hold cannot be unpacked.
+    BadFrame,
+    /// The unpacked file has another hash than the packed one.
+    HashMismatch,
+    /// The file is larger than its format allows.
+    TooLarge,
+    /// The file's extension is none that codec.format Seed packs.
+    UnknownFormat,
+    /// The file is not written as codec.format Seed needs it.
+    NotSeedFormat,
+    /// AWS or the file system refuses the request itself.
+    Refused,
+    /// Every attempt failed for a cause that might have passed.
+    GaveUp,
+    /// The message was received more often than its queue allows, without a result.
+    ReceivedTooOften,
+}
+
+impl DeadLetterReason {
+    /// All reasons.
+    pub const ALL: &[Self] = Self::VARIANTS;
+
+    /// The reason as messages, metrics and reports write it.
+    pub fn as_str(self) -> &'static str {
+        self.into()
+    }
+
+    /// What it means, in one clause without a full stop.
+    pub const fn meaning(self) -> &'static str {
+        match self {
+            Self::UnreadableMessage => {
+                "the message is not one of Streampress's formats, or contradicts itself"
+            }
+            Self::BadName => {
+                "the file's name would leave its folder or prefix, or cannot name a file"
+            }
+            Self::SourceMissing => "the announced file is not at the source",
+            Self::SourceChanged => {
+                "the file changed after it was announced; its present content was announced anew"
+            }
+            Self::RecordMissing => "a record of the file is not in the stream",
+            Self::Expired => "a record of the file is older than the stream's retention",
+            Self::RecordDamaged => "a record of the file is not what was sent",
+            Self::BadFrame => "the records are whole, but their content cannot be unpacked",
+            Self::HashMismatch => {
+                "the unpacked file differs from the packed one; nothing was written"
+            }
+            Self::TooLarge => "the file is larger than codec.format Seed takes",
+            Self::UnknownFormat => "codec.format Seed does not take files of this extension",
+            Self::NotSeedFormat => "the file's content is not what codec.format Seed can pack",
+            Self::Refused => "AWS or the file system refuses the request itself",
+            Self::GaveUp => "every attempt failed; the detail names the cause of the last one",
+            Self::ReceivedTooOften => {
+                "the message was received maxReceiveCount times without a result, for example because workers were killed"
+            }
+        }
+    }
+
+    /// What to do about it, as a clause without a full stop.
+    pub const fn remedy(self) -> &'static str {
+        match self {
+            Self::UnreadableMessage => {
+                "find out who sent it to the queue; delete the dead letter if no file depends on it"
+            }
+            Self::BadName => "rename the file at the source and announce it again",
+            Self::SourceMissing => "put the file back and run `streampress redrive`",
+            Self::SourceChanged => "none needed; delete the dead letter",
+            Self::RecordMissing
+            | Self::Expired
+            | Self::RecordDamaged
+            | Self::BadFrame
+            | Self::HashMismatch => {
+                "run `streampress redrive` while the file is still at the source: it is packed and sent again"
+            }
+            Self::TooLarge | Self::UnknownFormat | Self::NotSeedFormat => {
+                "use codec.format Hybrid, then run `streampress redrive`"
+            }
+            Self::Refused => {
+                "correct the setting that the detail names, then run `streampress redrive`"
+            }
+            Self::GaveUp => {
+                "remove the cause that the detail names, then run `streampress redrive`"
+            }
+            Self::ReceivedTooOften => {
+                "look at the workers' logs and memory limits, then run `streampress redrive`"
+            }
+        }
+    }
+}
+
+/// Why a condition or an Event of a pipeline says what it says.
+#[derive(
+    Clone,
+    Copy,
+    Debug,
+    PartialEq,
+    Eq,
+    Hash,
+    PartialOrd,
+    Ord,
+    Serialize,
+    Deserialize,
+    Display,
+    EnumString,
+    IntoStaticStr,
+    VariantArray,
+)]
+pub enum Reason {
+    /// Workers, queues and stream are in order.
+    Ready,
+    /// The pipeline works, or is ready for work.
+    Running,
+    /// Every file of a finite generator is restored.
+    Completed,
+    /// Everything is as the spec says.
+    Settled,
+    /// Nothing needs a change by a person.
+    NotStalled,
+    /// `spec.suspend` is not set.
+    NotSuspended,
+    /// The pipeline changed in another way.
+    Changed,
+    /// The spec contradicts itself.
+    InvalidSpec,
+    /// Queues and stream are being created.
+    MakingTransport,
+    /// Pods are starting.
+    WaitingForWorkers,
+    /// A pod cannot start.
+    WorkersNotStarting,
+    /// The API server fails repeatedly.
+    NotApplied,
+    /// The API server refuses an object.
+    Refused,
+    /// Nothing answers at the endpoint.
+    EndpointUnreachable,
+    /// The operator's own AWS identity is not allowed for the endpoint.
+    EndpointNotAllowed,
+    /// The Secret, or a key in it, is missing.
+    CredentialsMissing,
+    /// AWS refuses a call.
+    AccessDenied,
+    /// A queue or the stream to adopt does not exist.
+    TransportMissing,
+    /// A queue to adopt does not fit.
+    TransportUnfit,
+    /// A queue or stream of this name belongs to another owner.
+    TransportNotOurs,
+    /// AWS answered with another error.
+    TransportFailed,
+    /// A queue's depth cannot be read.
+    DepthUnknown,
+    /// Some files could not be processed.
+    DeadLetters,
+    /// Suspending: generator and compressors finish their present work.
+    StoppingIntake,
+    /// Suspending: packed files are still being restored.
+    RestoringFiles,
+    /// Suspending: waiting to be sure that nothing is in flight.
+    Settling,
+    /// Suspended with nothing in flight.
+    Drained,
+    /// The pipeline is being deleted.
+    Deleting,
+    /// Queues or a stream still exist after the pipeline's deletion.
+    TransportLeftBehind,
+}
+
+impl Reason {
+    /// All reasons.
+    pub const ALL: &[Self] = Self::VARIANTS;
+
+    /// The reason as conditions and Events write it.
+    pub fn as_str(self) -> &'static str {
+        self.into()
+    }
+
+    /// What it means, in one clause without a full stop.
+    pub const fn meaning(self) -> &'static str {
+        match self {
+            Self::Ready => "workers, queues and stream are in order",
+            Self::Running => "the pipeline works, or is ready for work",
+            Self::Completed => "every file of the generator is restored",
+            Self::Settled => "everything is as the spec says",
+            Self::NotStalled => "nothing needs a change by a person",
+            Self::NotSuspended => "the pipeline is not suspended",
+            Self::Changed => "the pipeline's state changed; the message says how",
+            Self::InvalidSpec => "the spec contradicts itself; what ran before keeps running",
+            Self::MakingTransport => "queues and stream are being created",
+            Self::WaitingForWorkers => "pods are starting",
+            Self::WorkersNotStarting => "a pod cannot start: image, volume, quota or crash",
+            Self::NotApplied => {
+                "the API server fails repeatedly at one object; the operator retries it, and the objects after it wait"
+            }
+            Self::Refused => {
+                "the API server refuses an object: quota, admission, or an object of the same name with another owner"
+            }
+            Self::EndpointUnreachable => "nothing answers at `spec.aws.endpointURL`",
+            Self::EndpointNotAllowed => {
+                "the operator uses its own AWS identity only for AWS and for endpoints that its settings allow"
+            }
+            Self::CredentialsMissing => "the Secret or one of its keys does not exist",
+            Self::AccessDenied => "AWS refuses the call that the message names",
+            Self::TransportMissing => {
+                "the policy is `Adopt`, but a queue or the stream does not exist"
+            }
+            Self::TransportUnfit => {
+                "the policy is `Adopt`, but a queue is not FIFO, has no dead-letter queue or takes too small messages"
+            }
+            Self::TransportNotOurs => {
+                "a queue or stream of this name exists and has another owner's tag"
+            }
+            Self::TransportFailed => "AWS answered with another error; the operator retries",
+            Self::DepthUnknown => {
+                "a queue cannot be read at the moment; nothing is scaled down meanwhile"
+            }
+            Self::DeadLetters => "some files could not be processed; the others go on",
+            Self::StoppingIntake => {
+                "suspending: generator and compressors finish their present work"
+            }
+            Self::RestoringFiles => "suspending: the last packed files are being restored",
+            Self::Settling => {
+                "suspending: the queues are empty, and the operator waits until that is certain"
+            }
+            Self::Drained => "suspended, with nothing in flight",
+            Self::Deleting => "workers stop, then queues and stream are handled by deletionPolicy",
+            Self::TransportLeftBehind => {
+                "after the pipeline's deletion, queues or a stream still exist"
+            }
+        }
+    }
+
+    /// What to do about it, as a clause without a full stop.
+    pub const fn remedy(self) -> &'static str {
+        match self {
+            Self::Ready
+            | Self::Running
+            | Self::Completed
+            | Self::Settled
+            | Self::NotStalled
+            | Self::NotSuspended
+            | Self::Changed => "none needed",
+            Self::InvalidSpec => "correct the field that the message names",
+            Self::MakingTransport => "wait; a stream takes up to a minute on AWS",
+            Self::WaitingForWorkers => {
+                "wait; if it lasts, see `kubectl describe pod` and `kubectl logs`"
+            }
+            Self::WorkersNotStarting => {
+                "the message has the Deployment's words; `kubectl describe pod` and `kubectl logs` have the rest"
+            }
+            Self::NotApplied => {
+                "the message has the API server's words: a webhook that fails, or a permission that was removed"
+            }
+            Self::Refused => {
+                "as the message says; rename the pipeline, or remove the other owner's object"
+            }
+            Self::EndpointUnreachable => {
+                "check that LocalStack runs and that its name resolves in the pipeline's namespace"
+            }
+            Self::EndpointNotAllowed => {
+                "name a Secret in `spec.aws.credentialsSecretRef`, or add the endpoint to the chart's `aws.allowEndpoints`"
+            }
+            Self::CredentialsMissing => "create the Secret in the pipeline's namespace",
+            Self::AccessDenied => "add the permission to the role",
+            Self::TransportMissing => "create it (`streampress setup`), or use `Create`",
+            Self::TransportUnfit => "as the message says; `streampress validate --live` says more",
+            Self::TransportNotOurs => "choose another name, or use `Adopt`",
+            Self::TransportFailed => "see the message",
+            Self::DepthUnknown => "see the condition `TransportReady`",
+            Self::DeadLetters => {
+                "`streampress redrive --list` shows the reasons, `streampress redrive` sends the files again"
+            }
+            Self::StoppingIntake | Self::RestoringFiles | Self::Settling => "wait",
+            Self::Drained => "set `spec.suspend` to false to go on",
+            Self::Deleting => "wait; a finalizer holds the pipeline until its transport is handled",
+            Self::TransportLeftBehind => {
+                "delete what the Event names, unless its content is still needed"
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeSet;
+
+    use super::*;
+
+    #[test]
+    fn a_dead_letter_reason_reads_back_from_its_text_and_its_json() {
+        for reason in DeadLetterReason::ALL {
+            assert_eq!(reason.as_str().parse(), Ok(*reason));
+            assert_eq!(reason.to_string(), reason.as_str());
+            let json = serde_json::to_value(reason).expect("JSON");
+            assert_eq!(json, reason.as_str());
+            assert_eq!(serde_json::from_value(json).ok(), Some(*reason));
+        }
+        assert!("Unknown".parse::<DeadLetterReason>().is_err());
+    }
+
+    #[test]
+    fn a_reason_reads_back_from_its_text_and_its_json() {
+        for reason in Reason::ALL {
+            assert_eq!(reason.as_str().parse(), Ok(*reason));
+            assert_eq!(reason.to_string(), reason.as_str());
+            let json = serde_json::to_value(reason).expect("JSON");
+            assert_eq!(json, reason.as_str());
+            assert_eq!(serde_json::from_value(json).ok(), Some(*reason));
+        }
+    }
+
+    #[test]
+    fn the_names_of_dead_letter_reasons_are_stable() {
+        let names: Vec<&str> = DeadLetterReason::ALL
+            .iter()
+            .map(|reason| reason.as_str())
+            .collect();
+        assert_eq!(
+            names,
+            [
+                "UnreadableMessage",
+                "BadName",
+                "SourceMissing",
+                "SourceChanged",
+                "RecordMissing",
+                "Expired",
+                "RecordDamaged",
+                "BadFrame",
+                "HashMismatch",
+                "TooLarge",
+                "UnknownFormat",
+                "NotSeedFormat",
+                "Refused",
+                "GaveUp",
+                "ReceivedTooOften",
+            ]
+        );
+    }
+
+    /// Kubernetes takes CamelCase reasons alone; a table's cell holds no line break, no bar and no full stop.
+    #[test]
+    fn every_reason_fits_kubernetes_and_a_table() {
+        let dead = DeadLetterReason::ALL
+            .iter()
+            .map(|reason| (reason.as_str(), reason.meaning(), reason.remedy()));
+        let pipeline = Reason::ALL
+            .iter()
+            .map(|reason| (reason.as_str(), reason.meaning(), reason.remedy()));
+        for (name, meaning, remedy) in dead.chain(pipeline) {
+            assert!(name.chars().all(|c| c.is_ascii_alphabetic()), "{name}");
+            assert!(name.starts_with(char::is_uppercase), "{name}");
+            for text in [meaning, remedy] {
+                assert!(text.len() > 3, "{name}: {text}");
+                assert!(!text.contains(['\n', '|']), "{name}: {text}");
+                assert!(!text.ends_with('.'), "{name}: {text}");
+            }
+        }
+        let meanings: BTreeSet<&str> = Reason::ALL.iter().map(|reason| reason.meaning()).collect();
+        assert_eq!(meanings.len(), Reason::ALL.len());
+    }
+}

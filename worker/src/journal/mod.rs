@@ -1,0 +1,151 @@
+//! What became of every file: for progress, for resuming, and for knowing what was announced already.
+//!
+//! A worker that shares no data folder with others keeps none ([`NoJournal`]); the embedded transport's folder keeps it
+//! in its database ([`SqliteJournal`]). Callers need not know which it is.
+
+mod sqlite;
+#[cfg(test)]
+mod tests;
+
+use std::fmt;
+use std::time::SystemTime;
+
+use async_trait::async_trait;
+use serde::Serialize;
+use streampress_transport::TransportResult;
+
+pub use sqlite::SqliteJournal;
+
+/// What is known of a file when it is announced.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct JournalFile {
+    /// Derived from location, name and content hash.
+    pub file_id: String,
+    /// Relative to its location.
+    pub name: String,
+    /// Size of the original in bytes.
+    pub raw_bytes: u64,
+    /// The original's version.
+    pub modified: SystemTime,
+    /// Hash of the original.
+    pub hash: String,
+}
+
+/// How far the files are. A file counts once in each step that it has behind it.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct JournalProgress {
+    /// Files known at all.
+    pub announced: u64,
+    /// Files that have been compressed.
+    pub compressed: u64,
+    /// Files that were restored and verified.
+    pub restored: u64,
+    /// Files that a newer version of the same name replaced.
+    pub superseded: u64,
+    /// Files that are dead letters now.
+    pub failed: u64,
+    /// Bytes of all announced files.
+    pub bytes_announced: u64,
+    /// Bytes of the originals of compressed files.
+    pub bytes_raw: u64,
+    /// Bytes they were compressed to.
+    pub bytes_packed: u64,
+    /// Bytes of restored files.
+    pub bytes_restored: u64,
+}
+
+impl JournalProgress {
+    /// Files neither restored, nor superseded, nor failed.
+    pub fn unfinished(&self) -> u64 {
+        self.announced
+            .saturating_sub(self.restored + self.superseded + self.failed)
+    }
+}
+
+/// A journal of files.
+///
+/// Contract: a file only moves forward (announced, compressed, restored or superseded or failed), and recording the same
+/// step again changes nothing. The one way back is [`FileJournal::record_redriven`]. What was recorded is durable. A
+/// journal that keeps nothing accepts every record and answers that it knows nothing.
+#[async_trait]
+pub trait FileJournal: Send + Sync + fmt::Debug {
+    /// The file is known. Keeps what is known already, and how far it is.
+    async fn record_announced(&self, file: &JournalFile) -> TransportResult<()>;
+    /// The file's bytes are in the stream; there they take `packed_bytes`.
+    async fn record_compressed(&self, file_id: &str, packed_bytes: u64) -> TransportResult<()>;
+    /// The file is at its destination and its hash is right. A failure recorded before no longer counts.
+    async fn record_restored(&self, file_id: &str) -> TransportResult<()>;
+    /// A newer version of the same name is at the destination already.
+    async fn record_superseded(&self, file_id: &str) -> TransportResult<()>;
+    /// The file is a dead letter now. A file that is done already stays done.
+    async fn record_failed(&self, file_id: &str, reason: &str) -> TransportResult<()>;
+    /// The dead letter was sent again: the file is under way once more.
+    async fn record_redriven(&self, file_id: &str) -> TransportResult<()>;
+    /// Whether a file of this name, size and version was announced before; `None` from a journal that keeps nothing.
+    async fn was_announced(
+        &self,
+        name: &str,
+        raw_bytes: u64,
+        modified: SystemTime,
+    ) -> TransportResult<Option<bool>>;
+    /// How far the files are.
+    async fn progress(&self) -> TransportResult<JournalProgress>;
+    /// Name and reason of failed files, at most `limit`, oldest failure first.
+    async fn failures(&self, limit: u32) -> TransportResult<Vec<(String, String)>>;
+    /// A small value kept under `key`.
+    async fn get(&self, key: &str) -> TransportResult<Option<String>>;
+    /// Keeps a small value under `key`.
+    async fn set(&self, key: &str, value: &str) -> TransportResult<()>;
+}
+
+/// The journal of a worker that keeps none.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct NoJournal;
+
+#[async_trait]
+impl FileJournal for NoJournal {
+    async fn record_announced(&self, _: &JournalFile) -> TransportResult<()> {
+        Ok(())
+    }
+
+    async fn record_compressed(&self, _: &str, _: u64) -> TransportResult<()> {
+        Ok(())
+    }
+
+    async fn record_restored(&self, _: &str) -> TransportResult<()> {
+        Ok(())
+    }
+
+    async fn record_superseded(&self, _: &str) -> TransportResult<()> {
+        Ok(())
+    }
+
+    async fn record_failed(&self, _: &str, _: &str) -> TransportResult<()> {
+        Ok(())
+    }
+
+    async fn record_redriven(&self, _: &str) -> TransportResult<()> {
+        Ok(())
+    }
+
+    async fn was_announced(&self, _: &str, _: u64, _: SystemTime) -> TransportResult<Option<bool>> {
+        Ok(None)
+    }
+
+    async fn progress(&self) -> TransportResult<JournalProgress> {
+        Ok(JournalProgress::default())
+    }
+
+    async fn failures(&self, _: u32) -> TransportResult<Vec<(String, String)>> {
+        Ok(Vec::new())
+    }
+
+    async fn get(&self, _: &str) -> TransportResult<Option<String>> {
+        Ok(None)
+    }
+
+    async fn set(&self, _: &str, _: &str) -> TransportResult<()> {
+        Ok(())
+    }
+}

@@ -1,0 +1,279 @@
+//! The journal as tables of the embedded transport's database, written in the same transactions as its queues.
+
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use async_trait::async_trait;
+use rusqlite::{OptionalExtension, ToSql, params};
+use streampress_transport::TransportResult;
+use streampress_transport::local::{Database, Local, Migrations};
+
+use super::{FileJournal, JournalFile, JournalProgress};
+
+/// The journal's tables. `totals` is kept by triggers: progress is read often, and files may be many.
+const MIGRATIONS: Migrations = Migrations {
+    module: "journal",
+    steps: &[TABLES],
+};
+
+/// The first version creates what is missing only: databases from before modules had versions hold these tables already.
+const TABLES: &str = "
+CREATE TABLE IF NOT EXISTS files(
+  file_id TEXT PRIMARY KEY,
+  name TEXT NOT NULL DEFAULT '',
+  raw_bytes INTEGER NOT NULL DEFAULT 0,
+  packed_bytes INTEGER NOT NULL DEFAULT 0,
+  modified INTEGER NOT NULL DEFAULT 0,
+  hash TEXT NOT NULL DEFAULT '',
+  announced_at INTEGER,
+  compressed_at INTEGER,
+  restored_at INTEGER,
+  superseded_at INTEGER,
+  failed_at INTEGER,
+  reason TEXT,
+  verified INTEGER NOT NULL DEFAULT 0
+) WITHOUT ROWID;
+CREATE INDEX IF NOT EXISTS files_name ON files(name);
+CREATE INDEX IF NOT EXISTS files_open ON files(announced_at) WHERE restored_at IS NULL AND superseded_at IS NULL;
+CREATE TABLE IF NOT EXISTS totals(
+  announced INTEGER NOT NULL,
+  compressed INTEGER NOT NULL,
+  restored INTEGER NOT NULL,
+  superseded INTEGER NOT NULL,
+  failed INTEGER NOT NULL,
+  bytes_announced INTEGER NOT NULL,
+  bytes_raw INTEGER NOT NULL,
+  bytes_packed INTEGER NOT NULL,
+  bytes_restored INTEGER NOT NULL
+);
+INSERT INTO totals SELECT 0, 0, 0, 0, 0, 0, 0, 0, 0 WHERE NOT EXISTS (SELECT 1 FROM totals);
+CREATE TRIGGER IF NOT EXISTS files_inserted AFTER INSERT ON files BEGIN UPDATE totals SET
+  announced = announced + 1,
+  compressed = compressed + (NEW.compressed_at IS NOT NULL),
+  restored = restored + (NEW.restored_at IS NOT NULL),
+  superseded = superseded + (NEW.superseded_at IS NOT NULL),
+  failed = failed + (NEW.failed_at IS NOT NULL),
+  bytes_announced = bytes_announced + NEW.raw_bytes,
+  bytes_raw = bytes_raw + NEW.raw_bytes * (NEW.compressed_at IS NOT NULL),
+  bytes_packed = bytes_packed + NEW.packed_bytes,
+  bytes_restored = bytes_restored + NEW.raw_bytes * (NEW.restored_at IS NOT NULL);
+END;
+CREATE TRIGGER IF NOT EXISTS files_updated AFTER UPDATE ON files BEGIN UPDATE totals SET
+  compressed = compressed + (NEW.compressed_at IS NOT NULL) - (OLD.compressed_at IS NOT NULL),
+  restored = restored + (NEW.restored_at IS NOT NULL) - (OLD.restored_at IS NOT NULL),
+  superseded = superseded + (NEW.superseded_at IS NOT NULL) - (OLD.superseded_at IS NOT NULL),
+  failed = failed + (NEW.failed_at IS NOT NULL) - (OLD.failed_at IS NOT NULL),
+  bytes_announced = bytes_announced + NEW.raw_bytes - OLD.raw_bytes,
+  bytes_raw = bytes_raw + NEW.raw_bytes * (NEW.compressed_at IS NOT NULL) - OLD.raw_bytes * (OLD.compressed_at IS NOT NULL),
+  bytes_packed = bytes_packed + NEW.packed_bytes - OLD.packed_bytes,
+  bytes_restored = bytes_restored + NEW.raw_bytes * (NEW.restored_at IS NOT NULL) - OLD.raw_bytes * (OLD.restored_at IS NOT NULL);
+END;
+CREATE TABLE IF NOT EXISTS meta(key TEXT PRIMARY KEY, value TEXT NOT NULL) WITHOUT ROWID;
+";
+
+/// The journal of a data folder.
+#[derive(Debug, Clone)]
+pub struct SqliteJournal {
+    database: Database,
+}
+
+impl SqliteJournal {
+    /// Opens the journal in `local`'s folder, creating its tables if they are missing. Blocks for some milliseconds.
+    pub fn open(local: &Local) -> TransportResult<Self> {
+        Ok(Self {
+            database: local.database(&MIGRATIONS)?,
+        })
+    }
+
+    /// Runs `sql` with the file's id, the time and `value`. A file not known yet gets a row that
+    /// [`FileJournal::record_announced`] fills in later: roles may be faster than the one that announced.
+    async fn mark(
+        &self,
+        file_id: &str,
+        sql: &'static str,
+        value: Box<dyn ToSql + Send>,
+    ) -> TransportResult<()> {
+        let file_id = file_id.to_owned();
+        self.database
+            .write(move |step| {
+                step.prepare_cached("INSERT OR IGNORE INTO files(file_id) VALUES(?1)")?
+                    .execute([&file_id])?;
+                step.prepare_cached(sql)?
+                    .execute(params![file_id, step.now_millis(), value])?;
+                Ok(())
+            })
+            .await
+    }
+}
+
+#[async_trait]
+impl FileJournal for SqliteJournal {
+    async fn record_announced(&self, file: &JournalFile) -> TransportResult<()> {
+        let file = file.clone();
+        self.database
+            .write(move |step| {
+                step
+                    .prepare_cached(
+                        "INSERT INTO files(file_id, name, raw_bytes, modified, hash, announced_at) VALUES(?1, ?2, ?3, ?4, ?5, ?6)
+                         ON CONFLICT(file_id) DO UPDATE SET name = ?2, raw_bytes = ?3, modified = max(modified, ?4), hash = ?5,
+                           announced_at = coalesce(announced_at, ?6)",
+                    )?
+                    .execute(params![
+                        file.file_id,
+                        file.name,
+                        to_i64(file.raw_bytes),
+                        nanos(file.modified),
+                        file.hash,
+                        step.now_millis()
+                    ])?;
+                Ok(())
+            })
+            .await
+    }
+
+    async fn record_compressed(&self, file_id: &str, packed_bytes: u64) -> TransportResult<()> {
+        self.mark(
+            file_id,
+            "UPDATE files SET compressed_at = coalesce(compressed_at, ?2), packed_bytes = ?3 WHERE file_id = ?1",
+            Box::new(to_i64(packed_bytes)),
+        )
+        .await
+    }
+
+    async fn record_restored(&self, file_id: &str) -> TransportResult<()> {
+        self.mark(
+            file_id,
+            "UPDATE files SET restored_at = coalesce(restored_at, ?2), verified = ?3, failed_at = NULL, reason = NULL,
+               superseded_at = NULL WHERE file_id = ?1",
+            Box::new(1),
+        )
+        .await
+    }
+
+    async fn record_superseded(&self, file_id: &str) -> TransportResult<()> {
+        self.mark(
+            file_id,
+            "UPDATE files SET superseded_at = coalesce(superseded_at, ?2), failed_at = NULL, reason = NULL
+             WHERE file_id = ?1 AND restored_at IS NULL AND ?3 = 0",
+            Box::new(0),
+        )
+        .await
+    }
+
+    async fn record_failed(&self, file_id: &str, reason: &str) -> TransportResult<()> {
+        self.mark(
+            file_id,
+            "UPDATE files SET failed_at = coalesce(failed_at, ?2), reason = ?3
+             WHERE file_id = ?1 AND restored_at IS NULL AND superseded_at IS NULL",
+            Box::new(reason.to_owned()),
+        )
+        .await
+    }
+
+    async fn record_redriven(&self, file_id: &str) -> TransportResult<()> {
+        self.mark(
+            file_id,
+            "UPDATE files SET failed_at = NULL, reason = NULL, announced_at = coalesce(announced_at, ?2)
+             WHERE file_id = ?1 AND ?3 = 0",
+            Box::new(0),
+        )
+        .await
+    }
+
+    async fn progress(&self) -> TransportResult<JournalProgress> {
+        self.database
+            .read(|step| {
+                let progress = step.prepare_cached(PROGRESS)?.query_row([], |row| {
+                    let number = |column| {
+                        row.get::<_, i64>(column)
+                            .map(|n| u64::try_from(n).unwrap_or(0))
+                    };
+                    Ok(JournalProgress {
+                        announced: number(0)?,
+                        compressed: number(1)?,
+                        restored: number(2)?,
+                        superseded: number(3)?,
+                        failed: number(4)?,
+                        bytes_announced: number(5)?,
+                        bytes_raw: number(6)?,
+                        bytes_packed: number(7)?,
+                        bytes_restored: number(8)?,
+                    })
+                })?;
+                Ok(progress)
+            })
+            .await
+    }
+
+    async fn failures(&self, limit: u32) -> TransportResult<Vec<(String, String)>> {
+        self.database
+            .read(move |step| {
+                let failures = step
+                    .prepare_cached(
+                        "SELECT name, coalesce(reason, '') FROM files WHERE failed_at IS NOT NULL ORDER BY failed_at LIMIT ?1",
+                    )?
+                    .query_map([limit], |row| Ok((row.get(0)?, row.get(1)?)))?
+                    .collect::<rusqlite::Result<Vec<_>>>()?;
+                Ok(failures)
+            })
+            .await
+    }
+
+    async fn was_announced(
+        &self,
+        name: &str,
+        raw_bytes: u64,
+        modified: SystemTime,
+    ) -> TransportResult<Option<bool>> {
+        let name = name.to_owned();
+        self.database
+            .read(move |step| {
+                let seen = step
+                    .prepare_cached(
+                        "SELECT EXISTS(SELECT 1 FROM files WHERE name = ?1 AND raw_bytes = ?2 AND modified = ?3)",
+                    )?
+                    .query_row(params![name, to_i64(raw_bytes), nanos(modified)], |row| row.get(0))?;
+                Ok(Some(seen))
+            })
+            .await
+    }
+
+    async fn get(&self, key: &str) -> TransportResult<Option<String>> {
+        let key = key.to_owned();
+        self.database
+            .read(move |step| {
+                let value = step
+                    .prepare_cached("SELECT value FROM meta WHERE key = ?1")?
+                    .query_row([key], |row| row.get(0))
+                    .optional()?;
+                Ok(value)
+            })
+            .await
+    }
+
+    async fn set(&self, key: &str, value: &str) -> TransportResult<()> {
+        let (key, value) = (key.to_owned(), value.to_owned());
+        self.database
+            .write(move |step| {
+                step.prepare_cached("INSERT OR REPLACE INTO meta(key, value) VALUES(?1, ?2)")?
+                    .execute([key, value])?;
+                Ok(())
+            })
+            .await
+    }
+}
+
+const PROGRESS: &str = "SELECT announced, compressed, restored, superseded, failed,
+  bytes_announced, bytes_raw, bytes_packed, bytes_restored FROM totals";
+
+fn to_i64(number: u64) -> i64 {
+    i64::try_from(number).unwrap_or(i64::MAX)
+}
+
+/// Nanoseconds since 1970, before it negative.
+fn nanos(time: SystemTime) -> i64 {
+    let signed = |d: Duration| i64::try_from(d.as_nanos()).unwrap_or(i64::MAX);
+    match time.duration_since(UNIX_EPOCH) {
+        Ok(after) => signed(after),
+        Err(before) => -signed(before.duration()),
+    }
+}

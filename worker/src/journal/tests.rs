@@ -1,0 +1,186 @@
+//! The journal: forward only, repeatable, and kept over an upgrade.
+#![expect(clippy::unwrap_used, reason = "tests end by panicking")]
+
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use streampress_transport::local::{Local, LocalOptions};
+
+use super::{FileJournal, JournalFile, JournalProgress, NoJournal, SqliteJournal};
+
+fn file(id: &str, raw_bytes: u64) -> JournalFile {
+    JournalFile {
+        file_id: id.into(),
+        name: format!("{id}.json"),
+        raw_bytes,
+        modified: UNIX_EPOCH + Duration::new(1_700_000_000, 123_456_789),
+        hash: format!("hash of {id}"),
+    }
+}
+
+/// The folder has to live as long as the journal is used.
+fn journal() -> (tempfile::TempDir, SqliteJournal) {
+    let dir = tempfile::tempdir().unwrap();
+    let local = Local::open(dir.path(), LocalOptions::default()).unwrap();
+    let journal = SqliteJournal::open(&local).unwrap();
+    (dir, journal)
+}
+
+#[tokio::test]
+async fn progress_counts_each_step_once_however_often_it_is_told() {
+    let (_dir, journal) = journal();
+    for _ in 0..2 {
+        for (id, bytes) in [("a", 1000), ("b", 500), ("c", 50), ("d", 7)] {
+            journal.record_announced(&file(id, bytes)).await.unwrap();
+        }
+        journal.record_compressed("a", 100).await.unwrap();
+        journal.record_compressed("b", 60).await.unwrap();
+        journal.record_restored("a").await.unwrap();
+        journal.record_superseded("b").await.unwrap();
+        journal.record_failed("c", "HashMismatch").await.unwrap();
+    }
+    let progress = journal.progress().await.unwrap();
+    let expected = JournalProgress {
+        announced: 4,
+        compressed: 2,
+        restored: 1,
+        superseded: 1,
+        failed: 1,
+        bytes_announced: 1557,
+        bytes_raw: 1500,
+        bytes_packed: 160,
+        bytes_restored: 1000,
+    };
+    assert_eq!(progress, expected);
+    assert_eq!(progress.unfinished(), 1);
+    let failures = journal.failures(10).await.unwrap();
+    assert_eq!(failures, [("c.json".to_owned(), "HashMismatch".to_owned())]);
+}
+
+#[tokio::test]
+async fn a_file_that_is_done_stays_done() {
+    let (_dir, journal) = journal();
+    journal.record_announced(&file("a", 10)).await.unwrap();
+    journal.record_restored("a").await.unwrap();
+    journal.record_failed("a", "TooLate").await.unwrap();
+    journal.record_superseded("a").await.unwrap();
+    journal.record_announced(&file("a", 10)).await.unwrap();
+    let progress = journal.progress().await.unwrap();
+    assert_eq!(
+        (progress.restored, progress.failed, progress.superseded),
+        (1, 0, 0)
+    );
+}
+
+#[tokio::test]
+async fn a_redriven_file_is_on_its_way_again_and_a_repeated_announcement_is_no_redrive() {
+    let (_dir, journal) = journal();
+    journal.record_announced(&file("a", 10)).await.unwrap();
+    journal.record_failed("a", "Expired").await.unwrap();
+    journal.record_announced(&file("a", 10)).await.unwrap();
+    assert_eq!(journal.progress().await.unwrap().failed, 1);
+    journal.record_redriven("a").await.unwrap();
+    assert_eq!(journal.progress().await.unwrap().unfinished(), 1);
+    journal.record_failed("a", "Expired").await.unwrap();
+    journal.record_restored("a").await.unwrap();
+    let progress = journal.progress().await.unwrap();
+    assert_eq!(
+        (progress.failed, progress.restored, progress.unfinished()),
+        (0, 1, 0)
+    );
+}
+
+#[tokio::test]
+async fn a_step_told_before_the_announcement_is_not_forgotten() {
+    let (_dir, journal) = journal();
+    journal.record_compressed("a", 5).await.unwrap();
+    journal.record_announced(&file("a", 10)).await.unwrap();
+    let progress = journal.progress().await.unwrap();
+    assert_eq!(
+        (
+            progress.compressed,
+            progress.bytes_raw,
+            progress.bytes_packed
+        ),
+        (1, 10, 5)
+    );
+    journal.record_failed("a", "Expired").await.unwrap();
+    assert_eq!(journal.failures(1).await.unwrap()[0].0, "a.json");
+}
+
+#[tokio::test]
+async fn announced_before_means_the_same_name_size_and_version() {
+    let (_dir, journal) = journal();
+    let known = file("a", 10);
+    journal.record_announced(&known).await.unwrap();
+    let nanosecond = Duration::from_nanos(1);
+    let seen = async |name: &str, bytes, modified: SystemTime| {
+        journal
+            .was_announced(name, bytes, modified)
+            .await
+            .unwrap()
+            .unwrap()
+    };
+    assert!(seen("a.json", 10, known.modified).await);
+    assert!(!seen("b.json", 10, known.modified).await);
+    assert!(!seen("a.json", 11, known.modified).await);
+    assert!(!seen("a.json", 10, known.modified + nanosecond).await);
+    assert!(!seen("a.json", 10, UNIX_EPOCH - nanosecond).await);
+}
+
+#[tokio::test]
+async fn small_values_are_kept_and_replaced() {
+    let (_dir, journal) = journal();
+    assert_eq!(journal.get("seed").await.unwrap(), None);
+    journal.set("seed", "1").await.unwrap();
+    journal.set("seed", "2").await.unwrap();
+    assert_eq!(journal.get("seed").await.unwrap().as_deref(), Some("2"));
+}
+
+#[tokio::test]
+async fn a_journal_from_before_modules_had_versions_is_kept() {
+    let (dir, journal) = journal();
+    journal.record_announced(&file("a", 10)).await.unwrap();
+    journal.record_restored("a").await.unwrap();
+    drop(journal);
+    let database = rusqlite::Connection::open(dir.path().join("streampress.db")).unwrap();
+    database.execute_batch("DROP TABLE modules").unwrap();
+    drop(database);
+    let local = Local::open(dir.path(), LocalOptions::default()).unwrap();
+    let journal = SqliteJournal::open(&local).unwrap();
+    journal.record_announced(&file("b", 10)).await.unwrap();
+    let progress = journal.progress().await.unwrap();
+    assert_eq!((progress.announced, progress.restored), (2, 1));
+}
+
+#[tokio::test]
+async fn a_journal_of_a_newer_version_is_refused() {
+    let (dir, journal) = journal();
+    drop(journal);
+    let database = rusqlite::Connection::open(dir.path().join("streampress.db")).unwrap();
+    database
+        .execute_batch("UPDATE modules SET version = version + 1")
+        .unwrap();
+    drop(database);
+    let local = Local::open(dir.path(), LocalOptions::default()).unwrap();
+    let refused = SqliteJournal::open(&local).unwrap_err().to_string();
+    assert!(
+        refused.contains("written by a newer streampress"),
+        "{refused}"
+    );
+}
+
+#[tokio::test]
+async fn a_worker_without_a_journal_knows_nothing_and_fails_nothing() {
+    let journal = NoJournal;
+    journal.record_announced(&file("a", 10)).await.unwrap();
+    journal.record_failed("a", "Expired").await.unwrap();
+    journal.set("key", "value").await.unwrap();
+    assert_eq!(journal.get("key").await.unwrap(), None);
+    let known = journal.was_announced("a.json", 10, UNIX_EPOCH).await;
+    assert_eq!(known.unwrap(), None);
+    assert_eq!(
+        journal.progress().await.unwrap(),
+        JournalProgress::default()
+    );
+    assert!(journal.failures(10).await.unwrap().is_empty());
+}

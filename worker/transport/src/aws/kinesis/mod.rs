@@ -1,0 +1,138 @@
+//! The stream on Kinesis.
+
+mod cache;
+mod overread_budget;
+mod rate_limit;
+mod read_ahead;
+mod reader;
+mod shards;
+mod writer;
+
+use std::fmt;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use async_trait::async_trait;
+use bytes::Bytes;
+use tracing::debug;
+
+use self::reader::Reader;
+use self::shards::Shards;
+use self::writer::Writer;
+use super::Aws;
+use super::service_error::transport_error;
+use crate::{ChunkStream, Position, Record, StreamCounts, TransportError, TransportResult};
+
+/// What a stream takes unless it was told otherwise.
+const DEFAULT_RECORD_BYTES: usize = 1 << 20;
+/// Kinesis takes partition keys of at most this many characters, and counts them with the record.
+const LONGEST_KEY: usize = 256;
+
+/// One stream. Cloning shares its writer, its walkers and its cache.
+#[derive(Clone)]
+pub struct KinesisStream {
+    name: String,
+    largest_record: usize,
+    writer: Writer,
+    reader: Reader,
+}
+
+impl fmt::Debug for KinesisStream {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("KinesisStream")
+            .field("name", &self.name)
+            .finish_non_exhaustive()
+    }
+}
+
+impl Aws {
+    /// Opens a stream by name.
+    pub async fn stream(&self, name: &str) -> TransportResult<KinesisStream> {
+        let shards = Shards::list(&self.kinesis_admin, name).await?;
+        if shards.open.is_empty() {
+            return Err(TransportError::unavailable(
+                format!("opening the stream {name} at {}", self.describe_endpoint()),
+                "it has no open shard yet",
+            ));
+        }
+        let summary = self
+            .kinesis_admin
+            .describe_stream_summary()
+            .stream_name(name)
+            .send()
+            .await;
+        let largest_record = match summary {
+            Ok(answer) => {
+                let kib = answer
+                    .stream_description_summary
+                    .and_then(|summary| summary.max_record_size_in_kib);
+                kib.and_then(|kib| usize::try_from(kib).ok())
+                    .filter(|kib| *kib > 0)
+                    .map_or(DEFAULT_RECORD_BYTES, |kib| kib * 1024)
+            }
+            Err(error) => {
+                // A permission more than reading and writing need.
+                debug!(stream = name, error = %transport_error("describing the stream", &error), "Taking the default record size.");
+                DEFAULT_RECORD_BYTES
+            }
+        };
+        Ok(KinesisStream {
+            name: name.to_owned(),
+            largest_record,
+            writer: Writer::start(self.kinesis.clone(), name.to_owned(), shards),
+            reader: Reader::new(self.kinesis.clone(), name.to_owned()),
+        })
+    }
+}
+
+impl KinesisStream {
+    /// The stream's name.
+    pub fn name(&self) -> &str {
+        &self.name
+    }
+
+    /// Bytes of records that wait to be put or are under way, in whole KiB each; bounded, so memory is.
+    pub fn waiting_bytes(&self) -> usize {
+        self.writer.waiting_bytes()
+    }
+}
+
+#[async_trait]
+impl ChunkStream for KinesisStream {
+    fn max_record_bytes(&self) -> usize {
+        self.largest_record.saturating_sub(LONGEST_KEY)
+    }
+
+    async fn append(&self, records: Vec<Record>) -> TransportResult<Vec<Position>> {
+        for record in &records {
+            if record.data.len() > self.max_record_bytes()
+                || record.key.chars().count() > LONGEST_KEY
+            {
+                return Err(TransportError::Invalid(format!(
+                    "a record of {} bytes with a key of {} characters does not fit the stream {}: it takes up to {} bytes and keys up to {LONGEST_KEY}; set codec.recordSize lower",
+                    record.data.len(),
+                    record.key.chars().count(),
+                    self.name,
+                    self.max_record_bytes()
+                )));
+            }
+        }
+        self.writer.put(records).await
+    }
+
+    async fn fetch(&self, positions: &[Position]) -> TransportResult<Vec<Bytes>> {
+        self.reader.fetch(positions).await
+    }
+
+    fn counts(&self) -> StreamCounts {
+        let read = self.reader.counts();
+        let of = |counter: &AtomicU64| counter.load(Ordering::Relaxed);
+        StreamCounts {
+            reads: of(&read.reads),
+            seeks: of(&read.seeks),
+            bytes_read: of(&read.bytes_read),
+            bytes_served: of(&read.bytes_served),
+            reads_throttled: of(&read.throttled),
+            ..self.writer.counts.so_far()
+        }
+    }
+}

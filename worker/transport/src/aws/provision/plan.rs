@@ -1,0 +1,123 @@
+//! What provisioning is to achieve, and what it did.
+
+use std::collections::BTreeMap;
+use std::fmt;
+
+use streampress_crds::settings::TransportSettings;
+
+/// What a pipeline needs on AWS, and how to treat what exists already.
+#[derive(Debug, Clone)]
+pub struct ProvisionPlan {
+    /// Names and settings of queues and stream.
+    pub transport: TransportSettings,
+    /// ARN of an EventBridge rule that may send the events of a bucket to the files queue.
+    pub event_rule: Option<String>,
+    /// Whether the stream is encrypted, with the key that AWS manages for Kinesis.
+    pub encrypted: bool,
+    /// The tag that marks what is ours: only what carries it with this value is changed and deleted.
+    pub owner: (String, String),
+    /// More tags for what is created.
+    pub tags: BTreeMap<String, String>,
+    /// What to do about a queue or stream of another owner.
+    pub not_owned: NotOwned,
+    /// Whether to wait until the stream has its shards. AWS doubles or halves their number with a call, and takes a minute
+    /// or more for it; the stream can be used meanwhile, and without waiting the next run continues.
+    pub wait_for_shards: bool,
+}
+
+/// What to do about a queue or stream that exists without our tag.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum NotOwned {
+    /// Use it as it is, and neither change nor delete it.
+    UseAsIs,
+    /// Fail.
+    Refuse,
+}
+
+impl ProvisionPlan {
+    /// The plan for `transport` with the tag `owner`, a name and a value: encrypted, what others own is used as it is, and
+    /// the call waits until everything is ready.
+    pub fn new(transport: TransportSettings, owner: (&str, &str)) -> Self {
+        Self {
+            transport,
+            event_rule: None,
+            encrypted: true,
+            owner: (owner.0.to_owned(), owner.1.to_owned()),
+            tags: BTreeMap::new(),
+            not_owned: NotOwned::UseAsIs,
+            wait_for_shards: true,
+        }
+    }
+
+    /// The names of all queues, each followed by its dead-letter queue.
+    pub fn queues(&self) -> [&str; 4] {
+        let [files, chunks] = [&self.transport.files_queue, &self.transport.chunks_queue];
+        [
+            &files.name,
+            &files.dead_letter_name,
+            &chunks.name,
+            &chunks.dead_letter_name,
+        ]
+    }
+
+    pub(super) fn all_tags(&self) -> impl Iterator<Item = (String, String)> {
+        self.tags.clone().into_iter().chain([self.owner.clone()])
+    }
+
+    pub(super) fn owns(&self, tags: &BTreeMap<String, String>) -> bool {
+        tags.get(&self.owner.0) == Some(&self.owner.1)
+    }
+}
+
+/// What was done about one queue or stream.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ResourceOutcome {
+    /// `queue orders.fifo`.
+    pub resource: String,
+    /// What happened to it.
+    pub outcome: Outcome,
+}
+
+/// What happened to one queue or stream.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Outcome {
+    /// It did not exist.
+    Created,
+    /// It was ours and differed; these settings were changed.
+    Changed(Vec<String>),
+    /// It was ours and as planned.
+    Unchanged,
+    /// It is another owner's: used as it is, or left as it is.
+    NotOwned,
+    /// It was ours and is gone.
+    Deleted,
+    /// There was nothing to delete.
+    Absent,
+}
+
+impl fmt::Display for ResourceOutcome {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { resource, outcome } = self;
+        match outcome {
+            Outcome::Created => write!(f, "{resource}: created"),
+            Outcome::Changed(settings) => write!(f, "{resource}: changed {}", settings.join(", ")),
+            Outcome::Unchanged => write!(f, "{resource}: exists already"),
+            Outcome::NotOwned => write!(f, "{resource}: does not carry our tag, left as it is"),
+            Outcome::Deleted => write!(f, "{resource}: deleted"),
+            Outcome::Absent => write!(f, "{resource}: does not exist"),
+        }
+    }
+}
+
+/// Everything that a pipeline needs, ready for use.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Provisioned {
+    /// What was done: the files queue's dead-letter queue, the files queue, the same of the chunks queue, the stream.
+    pub outcomes: Vec<ResourceOutcome>,
+    /// The files queue's URL.
+    pub files_queue_url: String,
+    /// The chunks queue's URL.
+    pub chunks_queue_url: String,
+    /// The stream's ARN.
+    pub stream_arn: String,
+}

@@ -1,0 +1,452 @@
+//! Files in a bucket, below a prefix. Blocking at the front, as [`Files`] is; a runtime behind.
+//!
+//! An object is visible whole or not at all by S3's own rules. Its version (the file's modification time) goes with
+//! it as metadata; objects of others have S3's time. Bytes are checked by S3 part by part (SHA-256).
+
+mod http;
+mod keys;
+mod pending;
+
+use std::collections::HashMap;
+use std::fmt;
+use std::io::{self, Read};
+use std::sync::Arc;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use bytes::{Buf, Bytes};
+use futures::stream::BoxStream;
+use futures::{StreamExt, TryStreamExt};
+use object_store::aws::{AmazonS3Builder, Checksum};
+use object_store::path::Path;
+use object_store::{
+    Attribute, AttributeValue, Attributes, GetOptions, ObjectMeta, ObjectStore, ObjectStoreExt,
+};
+use parking_lot::Mutex;
+use tokio::runtime::Handle;
+use tracing::warn;
+
+use self::keys::{key, name};
+use self::pending::PendingObject;
+use super::Aws;
+use crate::{FileEntry, FileName, Files, PendingFile};
+
+/// Metadata that carries a file's version, in nanoseconds since 1970.
+const VERSION_KEY: &str = "streampress-modified-nanos";
+/// Looks at objects' metadata under way at once, in a listing.
+const LOOKS_AT_ONCE: usize = 16;
+
+/// A location in a bucket.
+pub struct S3Files {
+    location: String,
+    prefix: String,
+    store: Arc<dyn ObjectStore>,
+    runtime: Handle,
+    /// Versions seen in listings, by key and S3's tag: an object is looked at once.
+    versions: Mutex<HashMap<String, (String, SystemTime)>>,
+}
+
+impl fmt::Debug for S3Files {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("S3Files")
+            .field("location", &self.location)
+            .finish_non_exhaustive()
+    }
+}
+
+impl Aws {
+    /// Opens `prefix` of `bucket`; `location` is the text that the user wrote for it. Call it within a runtime: that
+    /// does the work behind the blocking calls.
+    pub fn files(&self, location: &str, bucket: &str, prefix: &str) -> io::Result<S3Files> {
+        let region = self
+            .sdk
+            .region()
+            .map_or("us-east-1", |region| region.as_ref());
+        let mut builder = AmazonS3Builder::new()
+            .with_bucket_name(bucket)
+            .with_region(region)
+            .with_checksum_algorithm(Checksum::SHA256)
+            .with_http_connector(http::Connector {
+                piece_within: http::PIECE_WITHIN,
+            });
+        if let Some(chain) = http::Chain::of(&self.sdk) {
+            builder = builder.with_credentials(chain);
+        }
+        if let Some(endpoint) = &self.endpoint {
+            builder = builder
+                .with_endpoint(endpoint)
+                .with_allow_http(endpoint.starts_with("http://"));
+        }
+        let store = builder
+            .build()
+            .map_err(|error| said(&error, "cannot open", location))?;
+        Ok(S3Files::over(Arc::new(store), location, prefix))
+    }
+}
+
+impl S3Files {
+    /// Over any object store; tests use one in memory.
+    fn over(store: Arc<dyn ObjectStore>, location: &str, prefix: &str) -> Self {
+        Self {
+            location: location.to_owned(),
+            prefix: prefix.trim_matches('/').to_owned(),
+            store,
+            runtime: Handle::current(),
+            versions: Mutex::default(),
+        }
+    }
+
+    fn path(&self, name: &FileName) -> io::Result<Path> {
+        let key = key(&self.prefix, name)?;
+        Path::parse(&key).map_err(|error| {
+            io::Error::new(
+                io::ErrorKind::InvalidInput,
+                format!("{name} cannot be a key of a bucket: {error}"),
+            )
+        })
+    }
+
+    async fn look(&self, path: &Path) -> object_store::Result<(ObjectMeta, SystemTime)> {
+        let answer = self
+            .store
+            .get_opts(
+                path,
+                GetOptions {
+                    head: true,
+                    ..GetOptions::default()
+                },
+            )
+            .await?;
+        let version =
+            version_of(&answer.attributes).unwrap_or_else(|| answer.meta.last_modified.into());
+        Ok((answer.meta, version))
+    }
+
+    async fn entry(&self, meta: ObjectMeta) -> object_store::Result<Option<FileEntry>> {
+        let Some(name) = name(&self.prefix, meta.location.as_ref()) else {
+            return Ok(None);
+        };
+        let tag = meta.e_tag.clone().unwrap_or_default();
+        let seen = self.versions.lock().get(meta.location.as_ref()).cloned();
+        if let Some((seen_tag, modified)) = seen
+            && seen_tag == tag
+            && !tag.is_empty()
+        {
+            return Ok(Some(FileEntry {
+                name,
+                size: meta.size,
+                modified,
+            }));
+        }
+        match self.look(&meta.location).await {
+            Ok((now, modified)) => {
+                let tag = now.e_tag.unwrap_or_default();
+                self.versions
+                    .lock()
+                    .insert(meta.location.to_string(), (tag, modified));
+                Ok(Some(FileEntry {
+                    name,
+                    size: now.size,
+                    modified,
+                }))
+            }
+            // Removed since it was listed.
+            Err(object_store::Error::NotFound { .. }) => Ok(None),
+            Err(error) => Err(error),
+        }
+    }
+
+    async fn list_all(&self) -> object_store::Result<Vec<FileEntry>> {
+        let prefix = (!self.prefix.is_empty())
+            .then(|| Path::parse(&self.prefix))
+            .transpose()?;
+        let listed = self.store.list(prefix.as_ref());
+        let looked_at = listed
+            .map_ok(|meta| self.entry(meta))
+            .try_buffer_unordered(LOOKS_AT_ONCE);
+        let mut entries: Vec<FileEntry> = looked_at
+            .try_filter_map(|entry| async { Ok(entry) })
+            .try_collect()
+            .await?;
+        entries.sort_by(|a, b| a.name.cmp(&b.name));
+        let mut versions = self.versions.lock();
+        if versions.len() > 2 * entries.len() + 1000 {
+            versions.clear();
+        }
+        Ok(entries)
+    }
+}
+
+impl Files for S3Files {
+    fn location(&self) -> &str {
+        &self.location
+    }
+
+    fn list(&self) -> io::Result<Vec<FileEntry>> {
+        self.runtime
+            .block_on(self.list_all())
+            .map_err(|error| said(&error, "cannot list", &self.location))
+    }
+
+    fn stat(&self, name: &FileName) -> io::Result<Option<FileEntry>> {
+        let path = self.path(name)?;
+        match self.runtime.block_on(self.look(&path)) {
+            Ok((meta, modified)) => Ok(Some(FileEntry {
+                name: name.clone(),
+                size: meta.size,
+                modified,
+            })),
+            Err(object_store::Error::NotFound { .. }) => Ok(None),
+            Err(error) => Err(said(&error, "cannot look at", name)),
+        }
+    }
+
+    fn read(&self, name: &FileName) -> io::Result<Box<dyn Read + Send>> {
+        let path = self.path(name)?;
+        let answer = self
+            .runtime
+            .block_on(self.store.get(&path))
+            .map_err(|error| said(&error, "cannot read", name))?;
+        Ok(Box::new(Reading {
+            name: name.clone(),
+            left: answer.meta.size,
+            chunks: answer.into_stream(),
+            at_hand: Bytes::new(),
+            runtime: self.runtime.clone(),
+        }))
+    }
+
+    fn create(&self, name: &FileName) -> io::Result<Box<dyn PendingFile>> {
+        Ok(Box::new(PendingObject::new(
+            self.store.clone(),
+            self.runtime.clone(),
+            name.clone(),
+            self.path(name)?,
+            None,
+        )))
+    }
+
+    fn create_version(
+        &self,
+        name: &FileName,
+        modified: SystemTime,
+    ) -> io::Result<Box<dyn PendingFile>> {
+        Ok(Box::new(PendingObject::new(
+            self.store.clone(),
+            self.runtime.clone(),
+            name.clone(),
+            self.path(name)?,
+            Some(modified),
+        )))
+    }
+
+    fn remove(&self, name: &FileName) -> io::Result<()> {
+        let path = self.path(name)?;
+        match self.runtime.block_on(self.store.delete(&path)) {
+            Ok(()) | Err(object_store::Error::NotFound { .. }) => Ok(()),
+            Err(error) => Err(said(&error, "cannot remove", name)),
+        }
+    }
+
+    fn rename(&self, from: &FileName, to: &FileName) -> io::Result<()> {
+        let (source, target) = (self.path(from)?, self.path(to)?);
+        let renamed = self.runtime.block_on(self.store.rename(&source, &target));
+        renamed.map_err(|error| said(&error, "cannot rename", from))
+    }
+}
+
+/// An object being read. Ends with an error, never short, when the connection breaks.
+struct Reading {
+    name: FileName,
+    left: u64,
+    chunks: BoxStream<'static, object_store::Result<Bytes>>,
+    at_hand: Bytes,
+    runtime: Handle,
+}
+
+impl Read for Reading {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        while self.at_hand.is_empty() {
+            match self.runtime.block_on(self.chunks.next()) {
+                Some(chunk) => {
+                    self.at_hand =
+                        chunk.map_err(|error| said(&error, "cannot read on in", &self.name))?
+                }
+                None if self.left > 0 => {
+                    let text = format!("{} ended {} bytes early", self.name, self.left);
+                    return Err(io::Error::new(io::ErrorKind::UnexpectedEof, text));
+                }
+                None => return Ok(0),
+            }
+        }
+        let bytes = buffer.len().min(self.at_hand.len());
+        self.at_hand.copy_to_slice(&mut buffer[..bytes]);
+        self.left = self.left.saturating_sub(bytes as u64);
+        Ok(bytes)
+    }
+}
+
+/// The metadata that a version travels in.
+fn attributes_of(modified: SystemTime) -> Attributes {
+    let nanos = modified
+        .duration_since(UNIX_EPOCH)
+        .unwrap_or_default()
+        .as_nanos();
+    let mut attributes = Attributes::new();
+    attributes.insert(
+        Attribute::Metadata(VERSION_KEY.into()),
+        AttributeValue::from(nanos.to_string()),
+    );
+    attributes
+}
+
+fn version_of(attributes: &Attributes) -> Option<SystemTime> {
+    let nanos = attributes
+        .get(&Attribute::Metadata(VERSION_KEY.into()))?
+        .as_ref()
+        .parse::<u64>();
+    match nanos {
+        Ok(nanos) => Some(UNIX_EPOCH + Duration::from_nanos(nanos)),
+        Err(error) => {
+            warn!(%error, "An object's version cannot be read; taking S3's time.");
+            None
+        }
+    }
+}
+
+fn said(error: &object_store::Error, step: &str, what: impl fmt::Display) -> io::Error {
+    use object_store::Error;
+    let kind = match error {
+        Error::NotFound { .. } => io::ErrorKind::NotFound,
+        Error::PermissionDenied { .. } | Error::Unauthenticated { .. } => {
+            io::ErrorKind::PermissionDenied
+        }
+        Error::InvalidPath { .. } => io::ErrorKind::InvalidInput,
+        _ => io::ErrorKind::Other,
+    };
+    let why = match error {
+        // There is no path yet where there are no credentials.
+        Error::Unauthenticated { path, source } if path.is_empty() => source.to_string(),
+        error => error.to_string(),
+    };
+    io::Error::new(kind, format!("{step} {what}: {why}"))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io::Write;
+
+    use object_store::memory::InMemory;
+    use tokio::io::{AsyncReadExt, AsyncWriteExt};
+    use tokio::net::{TcpListener, TcpStream};
+
+    use super::*;
+    use crate::contract_tests::files as contract_files;
+
+    /// Runs blocking checks on a bucket in memory.
+    async fn check(checks: impl FnOnce(&S3Files) + Send + 'static) {
+        let files = S3Files::over(
+            Arc::new(InMemory::new()),
+            "s3://bucket/some/prefix",
+            "some/prefix",
+        );
+        tokio::task::spawn_blocking(move || checks(&files))
+            .await
+            .expect("the checks hold");
+    }
+
+    #[tokio::test(flavor = "multi_thread")]
+    async fn a_bucket_keeps_the_contract_of_files() {
+        check(|files| contract_files::all(files)).await;
+    }
+
+    #[tokio::test(flavor = "multi_thread")]
+    async fn a_large_file_goes_up_in_parts_and_carries_its_version() {
+        check(|files| {
+            let (name, modified) = (
+                contract_files::name("large.bin"),
+                contract_files::version(7),
+            );
+            let bytes: Vec<u8> = (0..20u32 << 20).map(|i| (i % 251) as u8).collect();
+            let mut pending = files.create_version(&name, modified).expect("begun");
+            pending.write_all(&bytes).expect("written");
+            assert!(
+                files.stat(&name).expect("looked").is_none(),
+                "visible before it was committed"
+            );
+            pending.commit(modified).expect("committed");
+            assert_eq!(
+                files
+                    .stat(&name)
+                    .expect("looked")
+                    .map(|entry| (entry.size, entry.modified)),
+                Some((20 << 20, modified))
+            );
+            assert!(contract_files::read(files, &name) == bytes);
+        })
+        .await;
+    }
+
+    /// Reads a request's head.
+    async fn asked(connection: &mut TcpStream) -> String {
+        let mut head = Vec::new();
+        while !head.ends_with(b"\r\n\r\n") {
+            head.push(connection.read_u8().await.expect("a request"));
+        }
+        String::from_utf8_lossy(&head).to_lowercase()
+    }
+
+    #[tokio::test(flavor = "multi_thread")]
+    async fn a_reading_that_stalls_is_taken_up_where_it_stopped() {
+        let listener = TcpListener::bind("127.0.0.1:0").await.expect("a free port");
+        let address = listener.local_addr().expect("bound");
+        let serving = tokio::spawn(async move {
+            let dated = "ETag: \"e\"\r\nLast-Modified: Wed, 12 Nov 2025 00:00:00 GMT\r\n";
+            let (mut stalled, _) = listener.accept().await.expect("a client");
+            asked(&mut stalled).await;
+            let half = format!("HTTP/1.1 200 OK\r\nContent-Length: 10\r\n{dated}\r\nfirst");
+            stalled.write_all(half.as_bytes()).await.expect("sent");
+            // Open to the end: nothing more comes, and nobody says so.
+            let (mut next, _) = listener.accept().await.expect("a second connection");
+            let head = asked(&mut next).await;
+            let rest = format!(
+                "HTTP/1.1 206 Partial Content\r\nContent-Length: 5\r\nContent-Range: bytes 5-9/10\r\n{dated}\r\nlast."
+            );
+            next.write_all(rest.as_bytes()).await.expect("sent");
+            (head, stalled, next)
+        });
+        let store = AmazonS3Builder::new()
+            .with_bucket_name("bucket")
+            .with_region("us-east-1")
+            .with_access_key_id("test")
+            .with_secret_access_key("test")
+            .with_endpoint(format!("http://{address}"))
+            .with_allow_http(true)
+            .with_http_connector(http::Connector {
+                piece_within: Duration::from_millis(100),
+            })
+            .build()
+            .expect("a store");
+        let files = S3Files::over(Arc::new(store), "s3://bucket/in", "in");
+        let reading = tokio::task::spawn_blocking(move || {
+            contract_files::read(&files, &contract_files::name("a.txt"))
+        });
+        let read = tokio::time::timeout(Duration::from_secs(60), reading).await;
+        assert_eq!(read.expect("it ends").expect("no panic"), b"firstlast.");
+        let (head, ..) = serving.await.expect("no panic");
+        assert!(head.contains("range: bytes=5-9"), "{head}");
+    }
+
+    #[tokio::test(flavor = "multi_thread")]
+    async fn a_large_file_that_is_given_up_leaves_nothing() {
+        check(|files| {
+            let name = contract_files::name("given-up.bin");
+            let mut pending = files
+                .create_version(&name, contract_files::version(7))
+                .expect("begun");
+            pending.write_all(&vec![1; 20 << 20]).expect("written");
+            drop(pending);
+            assert!(files.list().expect("listed").is_empty());
+        })
+        .await;
+    }
+}

@@ -1,0 +1,300 @@
+//! Slots as Kubernetes Leases, made by the operator. The Lease is also the slot's ledger: an annotation, written with
+//! renewals and release. An idle worker watches and writes nothing.
+
+use std::sync::Arc;
+
+use async_trait::async_trait;
+use k8s_openapi::api::coordination::v1::Lease;
+use kube::{Api, Client};
+use streampress_crds::ledger::LEDGER;
+use streampress_crds::names;
+use streampress_crds::role::Role;
+use tokio::sync::{mpsc, oneshot};
+use tokio::task::JoinSet;
+use tokio_util::sync::CancellationToken;
+use tracing::{debug, info, warn};
+
+use super::Times;
+use super::holder::{Candidate, HeldLease, LossCause, Renewal};
+use super::observer::Observer;
+use crate::slot_lock::{Deadline, HolderRequest};
+use crate::{
+    Ledger, SharedLedger, SlotGuard, SlotLock, SlotLocks, TransportError, TransportResult,
+};
+
+/// The slots of one role.
+pub struct LeaseLock {
+    observer: Arc<Observer>,
+    /// Follows the Leases for as long as the lock exists.
+    _follow: JoinSet<()>,
+}
+
+impl std::fmt::Debug for LeaseLock {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("LeaseLock")
+            .field("slots", &self.observer.slots())
+            .field("identity", &self.observer.candidate().identity())
+            .finish()
+    }
+}
+
+/// The locks of a worker in a cluster, which reaches the API server with its pod's service account. What follows a `-` in a
+/// role's name (`generator-1f2e`) distinguishes embedded slots and means nothing here. A role that is none of a
+/// pipeline's has no slots.
+pub async fn in_cluster(namespace: &str, pipeline: &str) -> TransportResult<SlotLocks> {
+    let client = Client::try_default().await;
+    let client = client.map_err(|error| {
+        TransportError::unavailable("reaching the API server for the slots", error)
+    })?;
+    let pod = std::env::var("POD_NAME")
+        .or_else(|_| std::env::var("HOSTNAME"))
+        .unwrap_or_else(|_| "worker".into());
+    let (namespace, pipeline) = (namespace.to_owned(), pipeline.to_owned());
+    Ok(Arc::new(move |role, count| {
+        let role = role.split('-').next().unwrap_or(role).parse::<Role>();
+        let slots = role.map_or_else(|_| Vec::new(), |role| names::slots(&pipeline, role, count));
+        Arc::new(LeaseLock::new(
+            client.clone(),
+            &namespace,
+            slots,
+            &pod,
+            Times::default(),
+        ))
+    }))
+}
+
+impl LeaseLock {
+    /// The slots of these names. `pod` is what others see as the holder; each lock is a candidate of its own. Must be
+    /// called inside the runtime.
+    pub fn new(
+        client: Client,
+        namespace: &str,
+        slots: Vec<String>,
+        pod: &str,
+        times: Times,
+    ) -> Self {
+        // Pod names have no underscore: before it is the pod, behind it this very process.
+        let process = uuid::Uuid::new_v4().simple().to_string();
+        let identity = format!("{pod}_{}", &process[..8]);
+        let candidate = Candidate::new(Api::namespaced(client, namespace), identity, times);
+        let observer = Observer::new(candidate, slots);
+        let mut follow = JoinSet::new();
+        for slot in observer.slots() {
+            follow.spawn(Arc::clone(&observer).follow(slot.clone()));
+        }
+        Self {
+            observer,
+            _follow: follow,
+        }
+    }
+
+    /// Takes the first slot that is free as far as seen.
+    async fn take_any(&self) -> TransportResult<Option<SlotGuard>> {
+        for slot in self.observer.slots() {
+            let Some(free) = self.observer.free(slot) else {
+                continue;
+            };
+            if let Some(guard) = take(&self.observer, slot, free).await? {
+                return Ok(Some(guard));
+            }
+        }
+        Ok(None)
+    }
+}
+
+#[async_trait]
+impl SlotLock for LeaseLock {
+    async fn try_acquire(&self) -> TransportResult<Option<SlotGuard>> {
+        self.observer.all_seen().await?;
+        if let Some(guard) = self.take_any().await? {
+            return Ok(Some(guard));
+        }
+        // The caller has work: that is worth reading what the watch may not have brought yet.
+        for slot in self.observer.slots() {
+            self.observer.read(slot).await?;
+        }
+        self.take_any().await
+    }
+
+    async fn all_held_by_others(&self) -> TransportResult<bool> {
+        self.observer.all_seen().await?;
+        let mut slots = self.observer.slots().iter();
+        Ok(!slots.any(|slot| self.observer.free(slot).is_some()))
+    }
+
+    async fn ledger(&self) -> TransportResult<Ledger> {
+        let mut sum = Ledger::default();
+        for slot in self.observer.slots() {
+            sum = sum.plus(ledger_of(&self.observer.read(slot).await?));
+        }
+        Ok(sum)
+    }
+}
+
+fn ledger_of(lease: &Lease) -> Ledger {
+    let text = lease
+        .metadata
+        .annotations
+        .as_ref()
+        .and_then(|annotations| annotations.get(LEDGER));
+    text.and_then(|text| serde_json::from_str(text).ok())
+        .unwrap_or_default()
+}
+
+fn set_ledger(lease: &mut Lease, ledger: &Ledger) {
+    // A struct of numbers always has a JSON form.
+    let text = serde_json::to_string(ledger).unwrap_or_default();
+    lease
+        .metadata
+        .annotations
+        .get_or_insert_default()
+        .insert(LEDGER.to_owned(), text);
+}
+
+/// Takes a slot that looks free. The write runs in a task of its own: when the caller is gone by the time of its answer, the
+/// slot is released.
+async fn take(
+    observer: &Arc<Observer>,
+    slot: &str,
+    free: Lease,
+) -> TransportResult<Option<SlotGuard>> {
+    let (answer, answered) = oneshot::channel();
+    let (observer, slot) = (Arc::clone(observer), slot.to_owned());
+    tokio::spawn(async move {
+        let taken = take_now(&observer, &slot, free).await;
+        // The slot in an answer without a receiver is dropped, which releases it.
+        let _ = answer.send(taken);
+    });
+    answered.await.unwrap_or(Ok(None))
+}
+
+async fn take_now(
+    observer: &Arc<Observer>,
+    slot: &str,
+    free: Lease,
+) -> TransportResult<Option<SlotGuard>> {
+    match observer.candidate().take(free).await {
+        Ok(Some(held)) => {
+            observer.observe(slot, held.lease().clone());
+            Ok(Some(hold(observer, held)))
+        }
+        Ok(None) => {
+            debug!(slot, "Lost the race for the slot (409).");
+            observer.read(slot).await?;
+            Ok(None)
+        }
+        Err(error) => Err(TransportError::unavailable(
+            format!("taking the slot {slot}"),
+            error,
+        )),
+    }
+}
+
+/// Starts the task that renews the slot and answers its holder.
+fn hold(observer: &Arc<Observer>, held: HeldLease) -> SlotGuard {
+    let lost = CancellationToken::new();
+    let ledger = SharedLedger::new(ledger_of(held.lease()));
+    let (sender, requests) = mpsc::channel(4);
+    let slot = held.name().to_owned();
+    let transitions = held
+        .lease()
+        .spec
+        .as_ref()
+        .and_then(|spec| spec.lease_transitions)
+        .unwrap_or(0);
+    info!(slot, transitions, "Took the slot.");
+    let uid = held.lease().metadata.uid.clone().unwrap_or_default();
+    let uid: String = uid.chars().take(8).collect();
+    let identity = observer.candidate().identity();
+    let attempt = format!("{slot}.{uid}.{transitions}.{identity}");
+    let deadline = Deadline::new(held.deadline());
+    let guard = SlotGuard::new(slot.clone(), attempt, lost.clone(), ledger.clone(), sender)
+        .with_deadline(deadline.clone());
+    let holding = Holding {
+        observer: Arc::clone(observer),
+        slot,
+        held,
+        ledger,
+        lost,
+        deadline,
+    };
+    tokio::spawn(holding.keep(requests));
+    guard
+}
+
+/// The renewing task of a held slot.
+struct Holding {
+    observer: Arc<Observer>,
+    slot: String,
+    held: HeldLease,
+    ledger: SharedLedger,
+    lost: CancellationToken,
+    deadline: Deadline,
+}
+
+impl Holding {
+    async fn keep(mut self, mut requests: mpsc::Receiver<HolderRequest>) {
+        let mut next_renewal = self.held.next_renewal();
+        loop {
+            tokio::select! {
+                request = requests.recv() => match request {
+                    Some(HolderRequest::Flush(answer)) => {
+                        let _ = answer.send(self.renew().await);
+                    }
+                    Some(HolderRequest::Release(answer)) => return self.release(Some(answer)).await,
+                    None => return self.release(None).await,
+                },
+                () = tokio::time::sleep_until(next_renewal) => {
+                    self.renew().await;
+                    next_renewal = self.held.next_renewal();
+                }
+            }
+            if self.lost.is_cancelled() {
+                return;
+            }
+        }
+    }
+
+    /// Renews with the ledger; cancels `lost` when the slot is lost.
+    async fn renew(&mut self) -> bool {
+        let ledger = self.ledger.get();
+        match self.held.renew(|lease| set_ledger(lease, &ledger)).await {
+            Renewal::Renewed => {
+                self.deadline.set(self.held.deadline());
+                self.observer.observe(&self.slot, self.held.lease().clone());
+                return true;
+            }
+            Renewal::Failed => return false,
+            Renewal::Lost(LossCause::Deadline) => {
+                warn!(
+                    slot = self.slot,
+                    "Lost the slot: it could not be renewed in time."
+                );
+            }
+            Renewal::Lost(LossCause::Taken) => {
+                warn!(
+                    slot = self.slot,
+                    "Lost the slot: another worker holds it, or it was deleted."
+                );
+            }
+        }
+        self.lost.cancel();
+        false
+    }
+
+    async fn release(self, answer: Option<oneshot::Sender<bool>>) {
+        // Others may follow only when this is written or the lease has run out.
+        let ledger = self.ledger.get();
+        let released = match self.lost.is_cancelled() {
+            true => None,
+            false => self.held.release(|lease| set_ledger(lease, &ledger)).await,
+        };
+        if let Some(lease) = &released {
+            self.observer.observe(&self.slot, lease.clone());
+            info!(slot = self.slot, "Released the slot.");
+        }
+        if let Some(answer) = answer {
+            let _ = answer.send(released.is_some());
+        }
+    }
+}

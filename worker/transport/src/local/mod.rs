@@ -1,0 +1,202 @@
+//! The embedded transport: queues and locks in one SQLite database, chunk bytes in append-only segment files, all in one
+//! folder. What was acknowledged survives kill -9 and power loss; several processes may share the folder, and what one of
+//! them held is free again as soon as it has ended.
+//!
+//! ```text
+//! DIR/streampress.db       queues, lock slots, and tables of other modules
+//! DIR/stream/*.seg         records; each file written by one process
+//! DIR/sessions/*.lock      one per process, locked for as long as it lives
+//! ```
+//! The folder must lie on a local disk: network file systems do not keep the promises of file locks.
+
+mod database;
+mod db;
+pub mod files;
+mod lock;
+mod queue;
+mod session;
+mod store;
+mod stream;
+#[cfg(test)]
+mod tests;
+
+use std::fs::{self, File, OpenOptions};
+use std::io;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Duration;
+
+pub use self::database::{Database, DatabaseStep, Migrations};
+
+use self::lock::LocalLock;
+use self::queue::{LocalQueue, Which};
+use self::session::Session;
+use self::store::{Hooks, Store};
+use self::stream::LocalStream;
+use super::{ChunkStream, Queue, SlotLock, TransportError, TransportResult};
+
+pub(super) use self::db::FILE_NAME as DATABASE_NAME;
+
+/// Segment files live here.
+pub(super) const STREAM_FOLDER: &str = "stream";
+/// Session files live here.
+pub(super) const SESSIONS_FOLDER: &str = "sessions";
+
+/// What the database's thread does for the queues besides their calls.
+const QUEUE_HOOKS: Hooks = Hooks {
+    expired: queue::expired,
+    ended_sessions: queue::ended_sessions,
+    reclaim: queue::reclaim,
+    remove_old: queue::remove_old,
+};
+
+/// How the transport behaves; [`Default`] is what the contract's defaults say.
+#[derive(Debug, Clone)]
+pub struct LocalOptions {
+    /// How long a received message stays invisible.
+    pub visibility_timeout: Duration,
+    /// A message received more often goes to the dead letters.
+    pub max_receive_count: u32,
+    /// How long the stream keeps records at least.
+    pub retention: Duration,
+    /// How long a lock slot outlives its last renewal.
+    pub lease: Duration,
+    /// A segment file is closed when it has grown to this many bytes.
+    pub segment_bytes: u64,
+}
+
+impl Default for LocalOptions {
+    fn default() -> Self {
+        Self {
+            visibility_timeout: Duration::from_secs(60),
+            max_receive_count: 20,
+            retention: Duration::from_secs(24 * 3600),
+            lease: Duration::from_secs(15),
+            segment_bytes: 64 * 1024 * 1024,
+        }
+    }
+}
+
+/// An opened data folder. Cheap to clone; the folder is closed when the last handle is dropped.
+#[derive(Debug, Clone)]
+pub struct Local {
+    store: Arc<Store>,
+    files: Arc<LocalQueue>,
+    chunks: Arc<LocalQueue>,
+    stream: Arc<LocalStream>,
+    lease: Duration,
+}
+
+impl Local {
+    /// Opens `dir`, making it if it is missing. Blocks for some milliseconds. The error names the path and the way
+    /// out: not writable, disk full, damaged, another program's, or a newer version's.
+    pub fn open(dir: &Path, options: LocalOptions) -> TransportResult<Self> {
+        let (stream_folder, sessions) = (dir.join(STREAM_FOLDER), dir.join(SESSIONS_FOLDER));
+        for folder in [dir, &stream_folder, &sessions] {
+            fs::create_dir_all(folder)
+                .map_err(|e| disk_fault("making the data folder", folder, e))?;
+        }
+        // One process opens at a time: making the schema and switching to WAL take no company.
+        let _opening = opening_lock(&sessions)?;
+        let session = Session::begin(&sessions)
+            .map_err(|e| disk_fault("beginning a session", &sessions, e))?;
+        let conn = db::open(dir)?;
+        session.sweep();
+        for folder in [dir, &sessions] {
+            sync_folder(folder).map_err(|e| disk_fault("syncing the data folder", folder, e))?;
+        }
+        let store = Arc::new(Store::start(conn, dir, session, QUEUE_HOOKS)?);
+        store.post(queue::reclaim);
+        let stream = LocalStream::open(
+            &stream_folder,
+            &store,
+            options.retention,
+            options.segment_bytes,
+        )?;
+        let queue = |queue, dead| {
+            Arc::new(LocalQueue::new(
+                &store,
+                queue,
+                dead,
+                options.visibility_timeout,
+                options.max_receive_count,
+            ))
+        };
+        Ok(Self {
+            files: queue((Which::Files, "files"), (Which::FilesDead, "files-dlq")),
+            chunks: queue((Which::Chunks, "chunks"), (Which::ChunksDead, "chunks-dlq")),
+            stream: Arc::new(stream),
+            lease: options.lease,
+            store,
+        })
+    }
+
+    /// The queue of file announcements.
+    pub fn files_queue(&self) -> Arc<dyn Queue> {
+        Arc::clone(&self.files) as Arc<dyn Queue>
+    }
+
+    /// The queue of chunk manifests.
+    pub fn chunks_queue(&self) -> Arc<dyn Queue> {
+        Arc::clone(&self.chunks) as Arc<dyn Queue>
+    }
+
+    /// The stream of records.
+    pub fn stream(&self) -> Arc<dyn ChunkStream> {
+        Arc::clone(&self.stream) as Arc<dyn ChunkStream>
+    }
+
+    /// The lock of a role with `slots` slots. Every process must name the same number.
+    pub fn lock(&self, role: &str, slots: u32) -> Arc<dyn SlotLock> {
+        Arc::new(LocalLock::new(&self.store, role, slots, self.lease))
+    }
+
+    /// Access to tables that another module keeps in the folder's database, after bringing them up to date. Blocks for some
+    /// milliseconds. An error when the tables are a newer version's.
+    pub fn database(&self, migrations: &Migrations) -> TransportResult<Database> {
+        Database::open(&self.store, migrations)
+    }
+
+    /// The data folder.
+    pub fn dir(&self) -> &Path {
+        self.store.dir()
+    }
+}
+
+fn opening_lock(sessions: &Path) -> TransportResult<File> {
+    let path: PathBuf = sessions.join("opening");
+    let fault = |e| disk_fault("locking the data folder", &path, e);
+    let file = OpenOptions::new()
+        .write(true)
+        .create(true)
+        .truncate(false)
+        .open(&path)
+        .map_err(fault)?;
+    file.lock().map_err(fault)?;
+    Ok(file)
+}
+
+/// Makes a folder's entries durable.
+pub(super) fn sync_folder(folder: &Path) -> io::Result<()> {
+    File::open(folder)?.sync_all()
+}
+
+/// Says what a disk's fault means for the user and what to do about it.
+pub(super) fn disk_fault(step: &str, path: &Path, error: io::Error) -> TransportError {
+    let way_out = match error.kind() {
+        io::ErrorKind::PermissionDenied | io::ErrorKind::ReadOnlyFilesystem => {
+            "make it writable for this user, or choose another data folder"
+        }
+        io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => {
+            "the disk is full; free some space and start again, nothing is lost"
+        }
+        io::ErrorKind::NotADirectory | io::ErrorKind::AlreadyExists => {
+            "a file is in the way; move it, or choose another data folder"
+        }
+        io::ErrorKind::Unsupported => {
+            "the disk takes no file locks; choose a data folder on a local disk"
+        }
+        _ => "see the cause",
+    };
+    TransportError::unavailable(format!("{step} {}: {way_out}", path.display()), error)
+}

@@ -1,0 +1,203 @@
+//! The embedded stream: append-only segment files, each written by one process only, so that processes never wait
+//! for each other. One thread writes what all callers of this process hand in and syncs once for all of them.
+//! A shard is a segment, a sequence number the record's offset in it.
+
+mod segment;
+mod writer;
+
+use std::fs::File;
+use std::io;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Duration;
+
+use async_trait::async_trait;
+use bytes::Bytes;
+use parking_lot::Mutex;
+use tokio::sync::oneshot;
+
+use self::segment::{Hashed, ReadFault};
+use self::writer::{Append, SegmentWriter};
+use super::store::Store;
+use crate::{
+    ChunkStream, Position, Record, Sequence, StreamCounts, TransportError, TransportResult,
+};
+
+/// As large as Kinesis takes a record at most.
+const MAX_RECORD_BYTES: usize = 10 * 1024 * 1024;
+/// What a segment's file name ends with.
+const SUFFIX: &str = ".seg";
+
+/// The folder's stream.
+#[derive(Debug)]
+pub(super) struct LocalStream {
+    folder: PathBuf,
+    appends: std::sync::mpsc::Sender<Append>,
+    counts: Mutex<StreamCounts>,
+}
+
+impl LocalStream {
+    /// Opens `folder` (which exists) and removes what is older than `retention`.
+    pub(super) fn open(
+        folder: &Path,
+        store: &Arc<Store>,
+        retention: Duration,
+        segment_bytes: u64,
+    ) -> TransportResult<Self> {
+        let writer = SegmentWriter::new(folder, store, retention, segment_bytes);
+        Ok(Self {
+            folder: folder.to_owned(),
+            appends: writer.start()?,
+            counts: Mutex::default(),
+        })
+    }
+}
+
+#[async_trait]
+impl ChunkStream for LocalStream {
+    fn max_record_bytes(&self) -> usize {
+        MAX_RECORD_BYTES
+    }
+
+    async fn append(&self, records: Vec<Record>) -> TransportResult<Vec<Position>> {
+        if let Some(large) = records.iter().find(|r| r.data.len() > MAX_RECORD_BYTES) {
+            return Err(TransportError::Invalid(format!(
+                "a record of {} bytes does not fit into the stream, which takes {MAX_RECORD_BYTES}; use a smaller recordSize",
+                large.data.len()
+            )));
+        }
+        if records.is_empty() {
+            return Ok(Vec::new());
+        }
+        let records: Vec<Hashed> = records.into_iter().map(|r| Hashed::new(r.data)).collect();
+        let sizes: Vec<u32> = records
+            .iter()
+            .map(|record| u32::try_from(record.len()).unwrap_or(u32::MAX))
+            .collect();
+        let (reply, answer) = oneshot::channel();
+        let ended = || {
+            TransportError::unavailable(
+                "writing to the stream",
+                "its thread has ended; start again",
+            )
+        };
+        let appended = async {
+            self.appends
+                .send(Append { records, reply })
+                .map_err(|_| ended())?;
+            answer.await.map_err(|_| ended())?
+        };
+        let appended = appended.await;
+        // Nothing is put again here: whoever asked does, with the message behind it.
+        self.count(|counts| {
+            let records = sizes.len() as u64;
+            counts.sent += records;
+            match &appended {
+                Ok(_) => counts.acknowledged += records,
+                Err(_) => counts.dead += records,
+            }
+        });
+        let (shard, starts) = appended?;
+        let positions = starts
+            .into_iter()
+            .zip(sizes)
+            .map(|(start, bytes)| Position {
+                shard: shard.to_string(),
+                sequence: Sequence::from(start),
+                bytes,
+            });
+        Ok(positions.collect())
+    }
+
+    async fn fetch(&self, positions: &[Position]) -> TransportResult<Vec<Bytes>> {
+        let (folder, positions) = (self.folder.clone(), positions.to_vec());
+        let fetched = tokio::task::spawn_blocking(move || fetch(&folder, &positions))
+            .await
+            .map_err(|e| TransportError::unavailable("reading from the stream", e))??;
+        let bytes = fetched
+            .iter()
+            .map(|record| record.len() as u64)
+            .sum::<u64>();
+        self.count(|counts| {
+            counts.reads += 1;
+            counts.bytes_read += bytes;
+            counts.bytes_served += bytes;
+        });
+        Ok(fetched)
+    }
+
+    fn counts(&self) -> StreamCounts {
+        *self.counts.lock()
+    }
+}
+
+impl LocalStream {
+    fn count(&self, change: impl FnOnce(&mut StreamCounts)) {
+        change(&mut self.counts.lock());
+    }
+}
+
+fn fetch(folder: &Path, positions: &[Position]) -> TransportResult<Vec<Bytes>> {
+    let mut open: Option<(&str, File, u64)> = None;
+    let mut found = Vec::with_capacity(positions.len());
+    for position in positions {
+        let (file, file_bytes) = match &open {
+            Some((shard, file, file_bytes)) if *shard == position.shard => (file, *file_bytes),
+            _ => {
+                let (file, file_bytes) = open_segment(folder, position)?;
+                let (_, file, _) = open.insert((&position.shard, file, file_bytes));
+                (&*file, file_bytes)
+            }
+        };
+        found.push(read(file, file_bytes, position)?);
+    }
+    Ok(found)
+}
+
+fn read(file: &File, file_bytes: u64, position: &Position) -> TransportResult<Bytes> {
+    let missing = || TransportError::Missing(position.clone());
+    if position.bytes as usize > MAX_RECORD_BYTES {
+        return Err(missing());
+    }
+    let offset: u64 = position.sequence.as_str().parse().map_err(|_| missing())?;
+    segment::read(file, file_bytes, &position.shard, offset, position.bytes).map_err(|fault| {
+        match fault {
+            ReadFault::Missing => missing(),
+            ReadFault::Io(error) => {
+                TransportError::unavailable(format!("reading {position} from the stream"), error)
+            }
+        }
+    })
+}
+
+/// A segment that is not there has been removed by its age; a name that none of ours could have was never written.
+fn open_segment(folder: &Path, position: &Position) -> TransportResult<(File, u64)> {
+    if session_of(&position.shard).is_none() {
+        return Err(TransportError::Missing(position.clone()));
+    }
+    let opened = File::open(path_of(folder, &position.shard))
+        .and_then(|file| file.metadata().map(|meta| (file, meta.len())));
+    opened.map_err(|error| match error.kind() {
+        io::ErrorKind::NotFound => TransportError::Expired(position.clone()),
+        _ => TransportError::unavailable(format!("reading {position} from the stream"), error),
+    })
+}
+
+fn path_of(folder: &Path, shard: &str) -> PathBuf {
+    folder.join(format!("{shard}{SUFFIX}"))
+}
+
+/// A segment's name: the session that writes it and a number.
+fn shard_name(session: &str, number: u32) -> String {
+    format!("{session}.{number}")
+}
+
+/// The session in a segment's name; `None` when it is none of our names, so that it cannot lead out of the folder.
+fn session_of(shard: &str) -> Option<&str> {
+    let (session, number) = shard.rsplit_once('.')?;
+    let (since, random) = session.split_once('-')?;
+    let hex = |text: &str| {
+        !text.is_empty() && text.len() <= 16 && text.bytes().all(|b| b.is_ascii_hexdigit())
+    };
+    (hex(since) && hex(random) && number.parse::<u32>().is_ok()).then_some(session)
+}

@@ -1,0 +1,175 @@
+//! The contract of a role's slots: the lock, and the guard of one held slot with its ledger.
+
+use std::fmt;
+use std::sync::Arc;
+
+use async_trait::async_trait;
+use parking_lot::Mutex;
+pub use streampress_crds::ledger::Ledger;
+use tokio::sync::{mpsc, oneshot};
+use tokio::time::Instant;
+use tokio_util::sync::CancellationToken;
+
+use crate::TransportResult;
+
+/// The slots of one role: a worker acts only while it holds one of them, and holds it only while there is work.
+///
+/// Contract of every implementation: at most one holder per slot believes itself to be one, except for the remainder that
+/// no lease can exclude (handlers are idempotent); a holder that cannot renew is told by [`SlotGuard::lost`] before
+/// another worker may take over; a holder that died is followed within the lease time (embedded: at once, since
+/// its file lock ends with its process); expiry is judged by the observer's monotonic clock only.
+#[async_trait]
+pub trait SlotLock: Send + Sync + fmt::Debug {
+    /// Takes a free slot, if there is one now.
+    async fn try_acquire(&self) -> TransportResult<Option<SlotGuard>>;
+    /// Whether all slots are held by others, as far as observed; a standby waits while this is so, without polling a queue.
+    async fn all_held_by_others(&self) -> TransportResult<bool>;
+    /// The sum of all slots' ledgers.
+    async fn ledger(&self) -> TransportResult<Ledger>;
+}
+
+/// Makes the lock of a role with so many slots.
+pub type SlotLocks = Arc<dyn Fn(&str, u32) -> Arc<dyn SlotLock> + Send + Sync>;
+
+/// What a holder requests of the task that renews its slot. Each is answered when it is durable.
+#[derive(Debug)]
+pub enum HolderRequest {
+    /// Write the ledger now.
+    Flush(oneshot::Sender<bool>),
+    /// Write the ledger and release the slot.
+    Release(oneshot::Sender<bool>),
+}
+
+/// A held slot. Dropping it without [`SlotGuard::release`] lets the renewing task release it in the background.
+#[derive(Debug)]
+pub struct SlotGuard {
+    slot: String,
+    attempt: String,
+    lost: CancellationToken,
+    ledger: SharedLedger,
+    requests: mpsc::Sender<HolderRequest>,
+    deadline: Option<Deadline>,
+}
+
+/// Until when something is certainly held; moved on with every renewal.
+#[derive(Debug, Clone)]
+pub struct Deadline(Arc<Mutex<Instant>>);
+
+impl Deadline {
+    /// Held until `until`.
+    pub fn new(until: Instant) -> Self {
+        Self(Arc::new(Mutex::new(until)))
+    }
+
+    /// Held until `until` from now on.
+    pub fn set(&self, until: Instant) {
+        *self.0.lock() = until;
+    }
+
+    /// Until when it is held.
+    pub fn get(&self) -> Instant {
+        *self.0.lock()
+    }
+
+    /// Whether that moment has passed.
+    pub fn is_expired(&self) -> bool {
+        Instant::now() >= self.get()
+    }
+}
+
+/// A ledger that a holder counts in and the renewing task writes.
+#[derive(Debug, Clone, Default)]
+pub struct SharedLedger(Arc<Mutex<Ledger>>);
+
+impl SharedLedger {
+    /// Counted from `ledger` on.
+    pub fn new(ledger: Ledger) -> Self {
+        Self(Arc::new(Mutex::new(ledger)))
+    }
+
+    /// As counted so far.
+    pub fn get(&self) -> Ledger {
+        *self.0.lock()
+    }
+
+    /// Counts.
+    pub fn change(&self, change: impl FnOnce(&mut Ledger)) {
+        change(&mut self.0.lock());
+    }
+}
+
+impl SlotGuard {
+    /// For implementations of [`SlotLock`]. `attempt` names this holding in records: slot, lease identity and transition,
+    /// process. `lost` must be cancelled before another worker may act. The renewing task owns the other end of
+    /// `requests` and releases the slot when that channel closes.
+    pub fn new(
+        slot: String,
+        attempt: String,
+        lost: CancellationToken,
+        ledger: SharedLedger,
+        requests: mpsc::Sender<HolderRequest>,
+    ) -> Self {
+        Self {
+            slot,
+            attempt,
+            lost,
+            ledger,
+            requests,
+            deadline: None,
+        }
+    }
+
+    /// With the time at which `lost` will be cancelled at the latest.
+    pub fn with_deadline(self, deadline: Deadline) -> Self {
+        Self {
+            deadline: Some(deadline),
+            ..self
+        }
+    }
+
+    /// Whether the worker still holds the slot; check it right before an effect. A process that was frozen past its
+    /// deadline knows by the clock, before anything in it has had the time to cancel `lost`.
+    pub fn ensure_owner(&self) -> bool {
+        !self.lost.is_cancelled() && !self.deadline.as_ref().is_some_and(Deadline::is_expired)
+    }
+
+    /// The slot's name.
+    pub fn slot(&self) -> &str {
+        &self.slot
+    }
+
+    /// Names this holding of the slot; unique over processes and takeovers.
+    pub fn attempt(&self) -> &str {
+        &self.attempt
+    }
+
+    /// Cancelled when the slot may belong to another worker: all effects must stop.
+    pub fn lost(&self) -> &CancellationToken {
+        &self.lost
+    }
+
+    /// Counts in memory; written with the next renewal, flush or release.
+    pub fn count(&self, change: impl FnOnce(&mut Ledger)) {
+        self.ledger.change(change);
+    }
+
+    /// The ledger as counted so far.
+    pub fn ledger(&self) -> Ledger {
+        self.ledger.get()
+    }
+
+    /// Writes the ledger now; false when the slot was lost.
+    pub async fn flush(&self) -> bool {
+        self.request(HolderRequest::Flush).await
+    }
+
+    /// Writes the ledger and releases the slot; false when it was lost before.
+    pub async fn release(self) -> bool {
+        self.request(HolderRequest::Release).await
+    }
+
+    async fn request(&self, request: impl FnOnce(oneshot::Sender<bool>) -> HolderRequest) -> bool {
+        let (answer, answered) = oneshot::channel();
+        self.requests.send(request(answer)).await.is_ok() && answered.await.unwrap_or(false)
+    }
+}
