@@ -9,8 +9,8 @@ use std::{
 
 use proptest::prelude::*;
 use streampress_codec::{
-    CodecError,
-    hybrid::{self, CodecOptions, Effort, Limits, Summary},
+    CodecError, FormatVersion,
+    hybrid::{self, Blocks, CodecOptions, Effort, Limits, Packer, Summary},
 };
 
 static RUN: AtomicBool = AtomicBool::new(false);
@@ -45,6 +45,7 @@ fn unpack(packed: &[u8]) -> Result<(Vec<u8>, Summary), CodecError> {
 }
 
 fn check(raw: &[u8], options: CodecOptions) -> Vec<u8> {
+    check_version_2(raw, options);
     let (packed, summary) = pack(raw, options);
     let (back, unpacked) = unpack(&packed).expect("unpacks");
     assert!(back == raw, "{options:?}");
@@ -56,6 +57,31 @@ fn check(raw: &[u8], options: CodecOptions) -> Vec<u8> {
         (summary.hash, summary.blocks, summary.packed_bytes)
     );
     packed
+}
+
+/// Version 2 round-trips as a whole and block by block, and adds few bytes to any input.
+fn check_version_2(raw: &[u8], options: CodecOptions) {
+    let packer = Packer::new(options).with_version(FormatVersion::V2);
+    let mut packed = Vec::new();
+    let sink = |frame: &[u8]| {
+        packed.extend_from_slice(frame);
+        Ok(())
+    };
+    let summary = packer.pack(raw, sink, &RUN).expect("packs");
+    let (back, unpacked) = unpack(&packed).expect("unpacks");
+    assert!(back == raw, "{options:?}");
+    assert_eq!(
+        (unpacked.hash, unpacked.blocks, unpacked.packed_bytes),
+        (summary.hash, summary.blocks, packed.len() as u64)
+    );
+    let further = (summary.blocks as usize).saturating_sub(1);
+    let most = raw.len() + 48 + 16 * further;
+    assert!(packed.len() <= most, "{} of {most}", packed.len());
+    let mut blocks = Blocks::open(io::Cursor::new(&packed), &Limits::default()).expect("opens");
+    let joined: Vec<u8> = (0..blocks.count())
+        .flat_map(|number| blocks.read(number).expect("reads"))
+        .collect();
+    assert!(joined == raw);
 }
 
 fn rows(bytes: usize) -> Vec<u8> {

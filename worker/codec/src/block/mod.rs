@@ -5,10 +5,10 @@ use std::sync::Arc;
 use rayon::prelude::*;
 
 use crate::{
-    Codec, Damage, Effort, StreamInfo, Transform,
+    Codec, Damage, Effort, FormatVersion, StreamInfo, Transform,
     entropy::{self, Coded, LzmaProps, Search},
     transform::{
-        self, EncodedTable, Structure, TableLayout,
+        self, EncodedTable, Structure, TableLayout, TableSettings,
         plan::{Outcome, PlanUse, SchemaPlan, most_similar},
     },
 };
@@ -45,7 +45,7 @@ pub struct EncodedBlock {
 
 /// Packs one block without a plan. It cannot fail: bytes that nothing shrinks are stored.
 pub fn encode(raw: &[u8], effort: Effort) -> EncodedBlock {
-    encode_planned(raw, effort, &[], None)
+    encode_planned(raw, effort, FormatVersion::V1, &[], None)
 }
 
 /// Packs one block with the plan among `plans` that fits it, if any, and searches the column `refresh`
@@ -53,12 +53,14 @@ pub fn encode(raw: &[u8], effort: Effort) -> EncodedBlock {
 pub(crate) fn encode_planned(
     raw: &[u8],
     effort: Effort,
+    version: FormatVersion,
     plans: &[Arc<SchemaPlan>],
     refresh: Option<usize>,
 ) -> EncodedBlock {
     BlockEncoder {
         raw,
         effort,
+        version,
         plans,
         refresh,
         tried: Vec::new(),
@@ -70,6 +72,7 @@ pub(crate) fn encode_planned(
 struct BlockEncoder<'a> {
     raw: &'a [u8],
     effort: Effort,
+    version: FormatVersion,
     plans: &'a [Arc<SchemaPlan>],
     refresh: Option<usize>,
     tried: Vec<String>,
@@ -163,7 +166,7 @@ impl BlockEncoder<'_> {
             .into_par_iter()
             .map(|layout| {
                 let encoded = transform::split_lines(layout, sample).and_then(|table| {
-                    transform::encode_table(layout, table, sample, self.effort, None, None)
+                    transform::encode_table(layout, table, sample, self.settings(None))
                 });
                 let size = encoded.map_or(usize::MAX, |encoded| encoded.payload.len());
                 // Rows are faster than templates, both ways.
@@ -184,14 +187,11 @@ impl BlockEncoder<'_> {
         table: transform::ColumnTable,
         base: Option<Arc<SchemaPlan>>,
     ) -> Option<TableBlock> {
-        let encoded = transform::encode_table(
-            layout,
-            table,
-            self.raw,
-            self.effort,
-            base.as_deref(),
-            self.refresh,
-        )?;
+        let settings = TableSettings {
+            refresh: self.refresh,
+            ..self.settings(base.as_deref())
+        };
+        let encoded = transform::encode_table(layout, table, self.raw, settings)?;
         self.tried.push(format!(
             "{}: {} streams, {} bytes",
             layout.transform().name(),
@@ -203,6 +203,15 @@ impl BlockEncoder<'_> {
             encoded,
             base,
         })
+    }
+
+    fn settings<'s>(&self, base: Option<&'s SchemaPlan>) -> TableSettings<'s> {
+        TableSettings {
+            effort: self.effort,
+            version: self.version,
+            base,
+            refresh: None,
+        }
     }
 
     /// The table, or the bytes without a transform if they are smaller. The plan learns which.
@@ -245,7 +254,10 @@ impl BlockEncoder<'_> {
         EncodedBlock {
             coding: BlockCoding {
                 transform: table.layout.transform(),
-                codec: Codec::Columns,
+                codec: match self.version {
+                    FormatVersion::V1 => Codec::Columns,
+                    FormatVersion::V2 => Codec::CompactColumns,
+                },
                 params: 0,
             },
             payload: table.encoded.payload,
@@ -350,7 +362,15 @@ pub(crate) fn decode(
 ) -> Result<Vec<u8>, Damage> {
     match coding.transform {
         Transform::None => entropy::decode(coding.codec, coding.params, payload, raw_len),
-        transform => transform::decode(transform, payload, raw_len),
+        transform => transform::decode(transform, payload_version(coding.codec), payload, raw_len),
+    }
+}
+
+/// The version of the payload of a table. Version 1 does not look at the codec of a table.
+fn payload_version(codec: Codec) -> FormatVersion {
+    match codec {
+        Codec::CompactColumns => FormatVersion::V2,
+        _ => FormatVersion::V1,
     }
 }
 
@@ -362,6 +382,6 @@ pub(crate) fn inspect(
 ) -> Result<Vec<StreamInfo>, Damage> {
     match coding.transform {
         Transform::None => Ok(vec![plain_stream(coding.codec, raw_len, payload.len())]),
-        transform => transform::inspect(transform, payload, raw_len),
+        transform => transform::inspect(transform, payload_version(coding.codec), payload, raw_len),
     }
 }

@@ -190,7 +190,9 @@ pub fn decode(codec: Codec, params: u8, packed: &[u8], raw_len: usize) -> Result
         Codec::Bz2 => bz2::decode(packed, raw_len),
         Codec::Fill if packed.is_empty() => Ok(vec![params; raw_len]),
         Codec::Fill => Err(Damage::new("a fill with a payload")),
-        Codec::Columns => Err(Damage::new("columns inside a single stream")),
+        Codec::Columns | Codec::CompactColumns => {
+            Err(Damage::new("columns inside a single stream"))
+        }
     }
 }
 

@@ -1,6 +1,7 @@
 //! Whole files as framed blocks (`FORMAT.md`), over several threads and with bounded memory.
 
 mod boundary;
+mod compact_frame;
 pub mod frame;
 mod frame_reader;
 mod pack;

@@ -9,7 +9,7 @@ use streampress_codec::{
     CodecError, StreamInfo,
     hybrid::{
         FrameReader, Limits,
-        frame::{self, BlockHeader, EndFrame},
+        frame::{BlockHeader, EndFrame},
     },
 };
 
@@ -18,8 +18,10 @@ use streampress_codec::{
 pub enum Inspection {
     /// A hybrid file.
     Hybrid {
-        /// The block size that it was packed with.
-        block_size: u32,
+        /// The block size that it was packed with; version 2 does not keep it.
+        block_size: Option<u32>,
+        /// Bytes of the file.
+        packed_bytes: u64,
         /// Every block in order.
         blocks: Vec<Block>,
         /// The hash and index behind the blocks.
@@ -90,6 +92,7 @@ fn inspect_hybrid(input: impl Read) -> Result<Inspection> {
     };
     Ok(Inspection::Hybrid {
         block_size: frames.block_size,
+        packed_bytes: frames.bytes_read(),
         blocks,
         end,
     })
@@ -111,38 +114,38 @@ impl fmt::Display for Inspection {
             }
             Self::Hybrid {
                 block_size,
+                packed_bytes,
                 blocks,
                 end,
-            } => show_hybrid(out, *block_size, blocks, end),
+            } => show_hybrid(out, *block_size, *packed_bytes, blocks, end),
         }
     }
 }
 
 fn show_hybrid(
     out: &mut fmt::Formatter<'_>,
-    block_size: u32,
+    block_size: Option<u32>,
+    packed_bytes: u64,
     blocks: &[Block],
     end: &EndFrame,
 ) -> fmt::Result {
-    let packed: u64 = blocks
+    let payloads: u64 = blocks
         .iter()
         .map(|block| u64::from(block.header.packed_len))
         .sum();
-    let frames = frame::FILE_HEADER_BYTES
-        + blocks.len() * frame::BLOCK_HEADER_BYTES
-        + EndFrame::byte_len(blocks.len());
+    let frames = packed_bytes - payloads;
+    let largest = blocks.iter().map(|block| block.header.raw_len).max();
     writeln!(
         out,
-        "hybrid format version {}, {} blocks of at most {block_size} bytes",
-        frame::VERSION,
-        blocks.len()
+        "hybrid format version {}, {} blocks of at most {} bytes",
+        end.version.number(),
+        blocks.len(),
+        block_size.or(largest).unwrap_or_default()
     )?;
     writeln!(
         out,
         "{} raw bytes -> {} packed bytes, {frames} of them frames; blake3 {}",
-        end.raw_bytes,
-        packed + frames as u64,
-        blake3::Hash::from_bytes(end.hash)
+        end.raw_bytes, packed_bytes, end.hash
     )?;
     for block in blocks {
         let header = &block.header;
