@@ -1,5 +1,5 @@
-//! Files that never lie in a folder: source, destination and report in a bucket, from the program itself, and a bucket that
-//! announces its files itself. Needs a LocalStack (see `aws_localstack`).
+//! Source, destination and report in a bucket, through the program, and a bucket whose events announce its files.
+//! Needs a LocalStack (see `aws_localstack`).
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -7,7 +7,8 @@ use std::time::Duration;
 
 use serde_json::json;
 use streampress_tests::aws::{connect, make_bucket};
-use streampress_tests::desk::{Desk, eventually};
+use streampress_tests::eventually;
+use streampress_tests::sandbox::Sandbox;
 use streampress_transport::contract_tests::files::read;
 use streampress_transport::{FileName, Files, Outgoing, Queue};
 
@@ -18,24 +19,24 @@ fn url() -> String {
     std::env::var("STREAMPRESS_LOCALSTACK").unwrap_or_else(|_| "http://localhost:4566".into())
 }
 
-/// A pipeline whose files are all in one fresh bucket.
-struct Place {
+/// A pipeline whose files are all in one new bucket.
+struct BucketFixture {
     bucket: String,
     name: String,
-    desk: Desk,
+    sandbox: Sandbox,
     files: BTreeMap<&'static str, Arc<dyn Files>>,
 }
 
-impl Place {
+impl BucketFixture {
     async fn new(more: &str) -> Self {
         let name = format!("b{:08x}", fastrand::u32(..));
         let bucket = format!("bucket-{name}");
-        make_bucket(&url(), &bucket).await.expect("made");
+        make_bucket(&url(), &bucket).await.expect("created");
         let spec = format!(
             "  source: {{location: \"s3://{bucket}/in\"}}\n  destination: {{location: \"s3://{bucket}/out\"}}\n  report: {{location: \"s3://{bucket}/reports/page.html\"}}\n{more}"
         );
-        let desk = Desk::new(PROGRAM, &url(), &name, &spec);
-        desk.run(&["setup", "pipeline.yaml"]).well();
+        let sandbox = Sandbox::new(PROGRAM, &url(), &name, &spec);
+        sandbox.run(&["setup", "pipeline.yaml"]).success();
         let aws = connect(&url()).await;
         let open = |folder: &'static str| {
             let files = aws.files(&format!("s3://{bucket}/{folder}"), &bucket, folder);
@@ -45,18 +46,18 @@ impl Place {
         Self {
             bucket,
             name,
-            desk,
+            sandbox,
             files,
         }
     }
 
-    /// Whether everything at the source is at the destination, byte for byte, and how many files that are.
+    /// The number of files at the source, if each is at the destination byte for byte.
     async fn restored(&self) -> Option<usize> {
         let (source, destination) = (self.files["in"].clone(), self.files["out"].clone());
         let compared = tokio::task::spawn_blocking(move || {
             let all = source.list().expect("listed");
             let same = all.iter().all(|entry| {
-                let there = destination.stat(&entry.name).expect("looked");
+                let there = destination.stat(&entry.name).expect("readable");
                 there.is_some_and(|there| {
                     there.size == entry.size
                         && read(&*destination, &entry.name) == read(&*source, &entry.name)
@@ -68,14 +69,10 @@ impl Place {
     }
 
     async fn wait_for(&self, files: usize) {
-        let began = std::time::Instant::now();
-        while self.restored().await != Some(files) {
-            assert!(
-                began.elapsed() < 2 * MINUTE,
-                "{files} files never came back"
-            );
-            tokio::time::sleep(Duration::from_millis(200)).await;
-        }
+        eventually("all files are restored", async || {
+            self.restored().await == Some(files)
+        })
+        .await;
     }
 
     async fn put(&self, name: &'static str, content: &'static [u8]) {
@@ -91,40 +88,42 @@ impl Place {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn files_go_from_bucket_to_bucket_with_their_report() {
-    let place = Place::new(
+async fn files_are_restored_from_bucket_to_bucket_with_a_report() {
+    let fixture = BucketFixture::new(
         "  generator: {schema: {example: stock-market}, fileSize: 64Ki, filesPerMinute: 0, files: 3}",
     )
     .await;
-    let desk = &place.desk;
-    let compress = desk.start("compress.log", &["compress", "pipeline.yaml", "--aws"]);
-    let decompress = desk.start("decompress.log", &["decompress", "pipeline.yaml", "--aws"]);
-    desk.run(&["generate", "pipeline.yaml", "--aws", "--files", "3"])
-        .well();
-    desk.write(&desk.path("mine #1.txt"), "a line\n");
-    let said = desk
+    let sandbox = &fixture.sandbox;
+    let compress = sandbox.start("compress.log", &["compress", "pipeline.yaml", "--aws"]);
+    let decompress = sandbox.start("decompress.log", &["decompress", "pipeline.yaml", "--aws"]);
+    sandbox
+        .run(&["generate", "pipeline.yaml", "--aws", "--files", "3"])
+        .success();
+    sandbox.write(&sandbox.path("mine #1.txt"), "a line\n");
+    let output = sandbox
         .run(&["submit", "mine #1.txt", "-p", "pipeline.yaml", "--aws"])
-        .well();
+        .success();
     assert!(
-        said.contains("copied to the source and announced"),
-        "{said}"
+        output.contains("copied to the source and announced"),
+        "{output}"
     );
-    place.put("lies there.csv", b"a,b\n1,2\n").await;
-    let object = format!("s3://{}/in/lies there.csv", place.bucket);
-    desk.run(&["submit", &object, "-p", "pipeline.yaml", "--aws"])
-        .well();
-    let elsewhere = desk.run(&["submit", "s3://other/x", "-p", "pipeline.yaml", "--aws"]);
+    fixture.put("existing file.csv", b"a,b\n1,2\n").await;
+    let object = format!("s3://{}/in/existing file.csv", fixture.bucket);
+    sandbox
+        .run(&["submit", &object, "-p", "pipeline.yaml", "--aws"])
+        .success();
+    let elsewhere = sandbox.run(&["submit", "s3://other/x", "-p", "pipeline.yaml", "--aws"]);
     assert_eq!(elsewhere.code, Some(1));
     assert!(
-        elsewhere.err.contains("is not at the source"),
+        elsewhere.stderr.contains("is not at the source"),
         "{}",
-        elsewhere.err
+        elsewhere.stderr
     );
-    place.wait_for(5).await;
+    fixture.wait_for(5).await;
     assert_eq!((compress.stop(), decompress.stop()), (Some(0), Some(0)));
-    let said = desk.run(&["report", "pipeline.yaml"]).well();
-    assert!(said.contains("page.html: 5 file(s)"), "{said}");
-    let reports = place.files["reports"].clone();
+    let output = sandbox.run(&["report", "pipeline.yaml"]).success();
+    assert!(output.contains("page.html: 5 file(s)"), "{output}");
+    let reports = fixture.files["reports"].clone();
     let page = tokio::task::spawn_blocking(move || {
         read(
             &*reports,
@@ -139,74 +138,71 @@ async fn files_go_from_bucket_to_bucket_with_their_report() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_bucket_feeds_a_pipeline_without_a_producer_of_ours() {
-    let place = Place::new("").await;
-    let desk = &place.desk;
+async fn a_buckets_events_feed_a_pipeline() {
+    let fixture = BucketFixture::new("").await;
+    let sandbox = &fixture.sandbox;
     let rule = "arn:aws:events:us-east-1:000000000000:rule/bucket";
-    desk.run(&["setup", "pipeline.yaml", "--event-rule", rule])
-        .well();
-    let files_queue = format!("{}-files.fifo", place.name);
+    sandbox
+        .run(&["setup", "pipeline.yaml", "--event-rule", rule])
+        .success();
+    let files_queue = format!("{}-files.fifo", fixture.name);
     let queue = connect(&url()).await.queue(&files_queue, MINUTE).await;
     let queue = queue.expect("opens");
     let workers = ["compress", "decompress"]
-        .map(|role| desk.start(&format!("{role}.log"), &[role, "pipeline.yaml", "--aws"]));
+        .map(|role| sandbox.start(&format!("{role}.log"), &[role, "pipeline.yaml", "--aws"]));
     for (name, content) in [
         ("trades.json", &b"[{\"price\": 1.50}]\n"[..]),
         ("sub/notes.txt", b"one\ntwo\n"),
     ] {
-        place.put(name, content).await;
-        // As EventBridge delivers it: AWS's documented message with this bucket and key, one group for all.
+        fixture.put(name, content).await;
+        // AWS's documented EventBridge message with this bucket and key; one group for all.
         let event = json!({
             "version": "0", "id": "17793124-05d4-b198-2fde-7ededc63b103", "detail-type": "Object Created",
             "source": "aws.s3", "account": "111122223333", "time": "2021-11-12T00:00:00Z", "region": "us-east-1",
-            "resources": [format!("arn:aws:s3:::{}", place.bucket)],
+            "resources": [format!("arn:aws:s3:::{}", fixture.bucket)],
             "detail": {
-                "version": "0", "bucket": {"name": place.bucket},
+                "version": "0", "bucket": {"name": fixture.bucket},
                 "object": {"key": format!("in/{name}"), "size": content.len(), "etag": "b1946ac92492d2347c6235b4d2611184", "sequencer": "617f08299329d189"},
                 "request-id": "N4N7GDK58NMKJ12R", "requester": "123456789012", "source-ip-address": "1.2.3.4", "reason": "PutObject",
             },
         });
         let message = Outgoing {
             group: "bucket-events".into(),
-            dedup_id: Digest(event.to_string()).hex(),
+            dedup_id: content_dedup_id(&event.to_string()),
             body: event.to_string(),
             attributes: Default::default(),
         };
         queue.send(vec![message]).await.expect("sent");
     }
-    place.wait_for(2).await;
+    fixture.wait_for(2).await;
     for worker in workers {
         assert_eq!(worker.stop(), Some(0));
     }
     assert_eq!(queue.depth().await.expect("known").total(), 0);
 }
 
-/// What a queue with content-based deduplication takes in place of an id: SHA-256 of the body.
-struct Digest(String);
-
-impl Digest {
-    fn hex(&self) -> String {
-        let digest = <sha2::Sha256 as sha2::Digest>::digest(self.0.as_bytes());
-        digest.iter().map(|byte| format!("{byte:02x}")).collect()
-    }
+/// The id that content-based deduplication derives from a body: its SHA-256.
+fn content_dedup_id(body: &str) -> String {
+    let digest = <sha2::Sha256 as sha2::Digest>::digest(body.as_bytes());
+    digest.iter().map(|byte| format!("{byte:02x}")).collect()
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn run_works_from_bucket_to_bucket_and_says_where_things_are() {
-    let place = Place::new(
+async fn run_restores_from_bucket_to_bucket_and_reports_the_locations() {
+    let fixture = BucketFixture::new(
         "  generator: {schema: {example: stock-market}, fileSize: 64Ki, filesPerMinute: 0, files: 3}",
     )
     .await;
-    let said = place.desk.run(&["run", "pipeline.yaml", "--aws", "--json"]);
-    let summary: serde_json::Value = serde_json::from_str(&said.well()).expect("a summary as JSON");
+    let output = fixture
+        .sandbox
+        .run(&["run", "pipeline.yaml", "--aws", "--json"]);
+    let summary: serde_json::Value =
+        serde_json::from_str(&output.success()).expect("a summary as JSON");
     assert_eq!(summary["filesRestored"], 3, "{summary}");
-    assert_eq!(summary["output"], format!("s3://{}/out", place.bucket));
+    assert_eq!(summary["output"], format!("s3://{}/out", fixture.bucket));
     assert_eq!(
         summary["report"],
-        format!("s3://{}/reports/page.html", place.bucket)
+        format!("s3://{}/reports/page.html", fixture.bucket)
     );
-    eventually("it is all there", || {
-        tokio::task::block_in_place(|| tokio::runtime::Handle::current().block_on(place.restored()))
-            .filter(|files| *files == 3)
-    });
+    fixture.wait_for(3).await;
 }

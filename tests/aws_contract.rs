@@ -1,4 +1,4 @@
-//! The doors' contract on the AWS side, against the stand-in with AWS's limits.
+//! The transport's contract tests over SQS and Kinesis, on the fake AWS with AWS's limits.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -9,7 +9,7 @@ use streampress_transport::contract_tests::{self, Implementation};
 use streampress_transport::{ChunkStream, Queue, SlotLock};
 
 #[async_trait]
-impl Implementation for Shared {
+impl Implementation for OnFakeAws {
     fn short(&self) -> Duration {
         // SQS counts whole seconds.
         Duration::from_secs(1)
@@ -24,19 +24,19 @@ impl Implementation for Shared {
     }
 
     async fn locks(&self, _participants: usize, _slots: u32) -> Vec<Arc<dyn SlotLock>> {
-        // Slots are not AWS's: a Kubernetes Lease or the embedded side grants them.
+        // AWS has no slots: a Kubernetes Lease or the embedded transport grants them.
         Vec::new()
     }
 }
 
-struct Shared(Cloud);
+struct OnFakeAws(Cloud);
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_queue_on_sqs_keeps_the_contract() {
-    contract_tests::queue::all(&Shared(Cloud::start().await)).await;
+    contract_tests::queue::all(&OnFakeAws(Cloud::start().await)).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_stream_on_kinesis_keeps_the_contract() {
-    contract_tests::stream::all(&Shared(Cloud::start().await)).await;
+    contract_tests::stream::all(&OnFakeAws(Cloud::start().await)).await;
 }

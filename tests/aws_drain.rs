@@ -1,10 +1,11 @@
-//! SIGTERM to the program on the stand-in: what is in hand is given back at the next block, nothing stays hidden, another
-//! worker goes on at once, and the end is a good one.
+//! SIGTERM to the program on the fake AWS: it releases the message in progress at the next block, leaves nothing in
+//! flight, another worker continues, and the exit code is 0.
 
 use std::time::Instant;
 
 use streampress_tests::aws::Cloud;
-use streampress_tests::desk::{Desk, Running, eventually, figure};
+use streampress_tests::eventually_blocking;
+use streampress_tests::sandbox::{RunningProgram, Sandbox, metric};
 
 const PROGRAM: &str = env!("CARGO_BIN_EXE_streampress-program");
 const COMPRESS: [&str; 5] = [
@@ -15,28 +16,28 @@ const COMPRESS: [&str; 5] = [
     "127.0.0.1:0",
 ];
 
-/// Small blocks, so that an unoptimised build comes past their boundaries as often as a real one does past large ones.
-fn desk(cloud: &Cloud, more: &str) -> Desk {
+/// Small blocks, so that an unoptimised build reaches a block boundary as often as a release build with large blocks.
+fn sandbox(cloud: &Cloud, more: &str) -> Sandbox {
     let spec = format!("  codec: {{effort: Fast, blockSize: 256Ki, recordSize: 128Ki}}\n{more}");
-    let desk = Desk::new(PROGRAM, &cloud.fake_aws.url, "drain", &spec);
-    desk.run(&["setup", "pipeline.yaml"]).well();
-    desk
+    let sandbox = Sandbox::new(PROGRAM, &cloud.fake_aws.url, "drain", &spec);
+    sandbox.run(&["setup", "pipeline.yaml"]).success();
+    sandbox
 }
 
-fn in_hand(worker: &Running) -> f64 {
-    figure(&worker.ask("/metrics"), "streampress_messages_in_hand")
+fn in_progress(worker: &RunningProgram) -> f64 {
+    metric(&worker.get("/metrics"), "streampress_messages_in_hand")
 }
 
-fn takes_up_work(worker: &Running) {
-    eventually("a worker has a message in hand", || {
-        (in_hand(worker) >= 1.0).then_some(())
+fn wait_for_work(worker: &RunningProgram) {
+    eventually_blocking("a worker processes a message", || {
+        in_progress(worker) >= 1.0
     });
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_worker_in_the_middle_of_a_file_gives_it_back_and_another_goes_on() {
+async fn a_stopped_worker_releases_its_file_and_another_worker_continues() {
     let cloud = Cloud::start().await;
-    let desk = desk(&cloud, "  ordering: Strict");
+    let sandbox = sandbox(&cloud, "  ordering: Strict");
     let mut random = fastrand::Rng::with_seed(1);
     let row = |random: &mut fastrand::Rng| {
         format!(
@@ -46,22 +47,19 @@ async fn a_worker_in_the_middle_of_a_file_gives_it_back_and_another_goes_on() {
         )
     };
     let rows: String = (0..1_500_000).map(|_| row(&mut random)).collect();
-    desk.write(&desk.path("large.json"), rows);
-    desk.run(&["submit", "large.json", "-p", "pipeline.yaml", "--aws"])
-        .well();
-    let mut first = desk.start("first.log", &COMPRESS);
-    takes_up_work(&first);
-    let second = desk.start("second.log", &COMPRESS);
-    assert!(second.ask("/livez").starts_with("HTTP/1.1 200"));
-    assert_eq!(
-        in_hand(&second),
-        0.0,
-        "its group is in the first one's hand"
-    );
+    sandbox.write(&sandbox.path("large.json"), rows);
+    sandbox
+        .run(&["submit", "large.json", "-p", "pipeline.yaml", "--aws"])
+        .success();
+    let mut first = sandbox.start("first.log", &COMPRESS);
+    wait_for_work(&first);
+    let second = sandbox.start("second.log", &COMPRESS);
+    assert!(second.get("/livez").starts_with("HTTP/1.1 200"));
+    assert_eq!(in_progress(&second), 0.0, "the first holds the group");
 
     let began = Instant::now();
     first.terminate();
-    takes_up_work(&second);
+    wait_for_work(&second);
     let taken_over = began.elapsed();
     assert_eq!(first.wait(), Some(0), "{}", first.log());
     println!(
@@ -72,7 +70,7 @@ async fn a_worker_in_the_middle_of_a_file_gives_it_back_and_another_goes_on() {
     assert!(!first.log().contains("ERROR"), "{}", first.log());
 
     assert_eq!(second.stop(), Some(0));
-    assert_eq!(cloud.fake_aws.hidden("drain-files.fifo"), 0);
+    assert_eq!(cloud.fake_aws.in_flight("drain-files.fifo"), 0);
     assert_eq!(
         cloud.fake_aws.sqs().len("drain-files.fifo"),
         1,
@@ -81,25 +79,24 @@ async fn a_worker_in_the_middle_of_a_file_gives_it_back_and_another_goes_on() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn what_an_idle_workers_last_long_poll_brings_is_given_to_another() {
+async fn a_message_received_by_the_last_long_poll_is_released_to_another_worker() {
     let cloud = Cloud::start().await;
-    let desk = desk(&cloud, "");
-    let mut first = desk.start("first.log", &COMPRESS);
-    eventually("it is in its long poll", || {
-        (cloud.fake_aws.calls("ReceiveMessage") > 0).then_some(())
+    let sandbox = sandbox(&cloud, "");
+    let mut first = sandbox.start("first.log", &COMPRESS);
+    eventually_blocking("it is in its long poll", || {
+        cloud.fake_aws.calls("ReceiveMessage") > 0
     });
     first.terminate();
-    eventually("it has heard", || {
-        first.log().contains("Stopping").then_some(())
-    });
-    // Its poll is open and takes the message before anybody else is there to ask for one.
-    desk.write(&desk.path("late.txt"), "a line\n");
-    desk.run(&["submit", "late.txt", "-p", "pipeline.yaml", "--aws"])
-        .well();
+    eventually_blocking("it is stopping", || first.log().contains("Stopping"));
+    // Its open poll receives the message before the second worker starts.
+    sandbox.write(&sandbox.path("late.txt"), "a line\n");
+    sandbox
+        .run(&["submit", "late.txt", "-p", "pipeline.yaml", "--aws"])
+        .success();
     let began = Instant::now();
-    let second = desk.start("second.log", &COMPRESS);
-    eventually("the other one packs it", || {
-        second.log().contains("File compressed.").then_some(())
+    let second = sandbox.start("second.log", &COMPRESS);
+    eventually_blocking("the second worker compresses it", || {
+        second.log().contains("File compressed.")
     });
     println!(
         "FIGURE drain while idle: another worker had the file {:.2} s after it was announced to the old one's poll",
@@ -108,30 +105,29 @@ async fn what_an_idle_workers_last_long_poll_brings_is_given_to_another() {
     assert_eq!(first.wait(), Some(0), "{}", first.log());
     assert!(!first.log().contains("stays hidden"), "{}", first.log());
     assert_eq!(second.stop(), Some(0));
-    assert_eq!(cloud.fake_aws.hidden("drain-files.fifo"), 0);
+    assert_eq!(cloud.fake_aws.in_flight("drain-files.fifo"), 0);
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_poll_whose_answer_is_lost_at_the_end_is_asked_again_for_what_it_took() {
+async fn a_last_poll_whose_response_is_lost_is_repeated_and_its_message_released() {
     let cloud = Cloud::start().await;
-    let desk = desk(&cloud, "");
-    let mut first = desk.start("first.log", &COMPRESS);
-    eventually("it is in its long poll", || {
-        (cloud.fake_aws.calls("ReceiveMessage") > 0).then_some(())
+    let sandbox = sandbox(&cloud, "");
+    let mut first = sandbox.start("first.log", &COMPRESS);
+    eventually_blocking("it is in its long poll", || {
+        cloud.fake_aws.calls("ReceiveMessage") > 0
     });
     first.terminate();
-    eventually("it has heard", || {
-        first.log().contains("Stopping").then_some(())
-    });
-    desk.write(&desk.path("late.txt"), "a line\n");
+    eventually_blocking("it is stopping", || first.log().contains("Stopping"));
+    sandbox.write(&sandbox.path("late.txt"), "a line\n");
     cloud.fake_aws.lose_next("ReceiveMessage");
-    desk.run(&["submit", "late.txt", "-p", "pipeline.yaml", "--aws"])
-        .well();
+    sandbox
+        .run(&["submit", "late.txt", "-p", "pipeline.yaml", "--aws"])
+        .success();
     assert_eq!(first.wait(), Some(0), "{}", first.log());
     assert!(!first.log().contains("stays hidden"), "{}", first.log());
     assert_eq!(
         (
-            cloud.fake_aws.hidden("drain-files.fifo"),
+            cloud.fake_aws.in_flight("drain-files.fifo"),
             cloud.fake_aws.sqs().len("drain-files.fifo")
         ),
         (0, 1)

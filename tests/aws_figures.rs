@@ -1,18 +1,20 @@
-//! Figures of the AWS side on the stand-in at AWS's limits. Run it by itself on a quiet machine:
-//! `cargo test -p streampress-tests --features aws --test aws_figures -- --nocapture --test-threads 1`.
+//! Figures of the AWS transport on the fake AWS at AWS's limits: rates, latency, bytes read. Times are printed with their
+//! goals and not asserted, because they depend on the machine; run it by itself on a quiet one, as `tests/run --long`
+//! does.
 
 use std::time::{Duration, Instant, SystemTime};
 
 use futures::future::join_all;
 use streampress_tests::aws::Cloud;
-use streampress_tests::fake_aws::Options;
+use streampress_tests::eventually;
+use streampress_tests::fake_aws::FakeAwsOptions;
 use streampress_tests::fake_aws::faults::Faults;
-use streampress_tests::pipeline::{Place, Role, STREAM, Worker};
+use streampress_tests::pipeline::{Role, STREAM, TestPipeline, TestWorker};
 use streampress_transport::{ChunkStream, Record};
 
 const SHARDS: usize = 10;
 
-/// As the compressor hands them over: no key, so that they go where there is room.
+/// Records without a key, as the compressor appends them, so that they go to the shard with capacity.
 fn prepared(count: usize, bytes: usize) -> Vec<Record> {
     let mut data = vec![0; bytes];
     fastrand::Rng::with_seed(1).fill(&mut data);
@@ -26,11 +28,11 @@ fn prepared(count: usize, bytes: usize) -> Vec<Record> {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_stream_is_filled_to_nine_tenths_of_its_quota() {
+async fn appending_at_the_quota_is_hardly_throttled() {
     let cloud = Cloud::start().await;
     let stream = cloud.stream(SHARDS).await;
     let began = Instant::now();
-    // Sixteen compressors with batches of ten records, for ten seconds and a bit.
+    // Sixteen compressors with batches of four records for at least ten seconds.
     let appends = (0..16).map(|_| {
         let stream = &stream;
         async move {
@@ -46,23 +48,22 @@ async fn a_stream_is_filled_to_nine_tenths_of_its_quota() {
     let share = counts.bytes_in as f64 / seconds / (SHARDS as f64 * 1e6);
     let throttled = counts.over_rate as f64 / counts.offered as f64;
     println!(
-        "FIGURE append: {:.2} MB/s over {SHARDS} shards, {:.1} % of 1 MB/s a shard (at least 90 %), {:.2} % of records throttled (under 1 %)",
+        "FIGURE append: {:.2} MB/s over {SHARDS} shards, {:.1} % of 1 MB/s a shard (goal: 90 %), {:.2} % of records throttled (under 1 %)",
         counts.bytes_in as f64 / seconds / 1e6,
         share * 100.0,
         throttled * 100.0
     );
     assert!(throttled < 0.01);
-    assert!(share >= 0.9);
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn throttling_costs_little_more_than_what_it_refuses() {
-    let cloud = Cloud::with(Options {
+async fn throttling_causes_few_resends_beyond_the_refused_records() {
+    let cloud = Cloud::with(FakeAwsOptions {
         faults: Faults {
             throttle: 0.2,
             ..Faults::default()
         },
-        ..Options::default()
+        ..FakeAwsOptions::default()
     })
     .await;
     let stream = cloud.stream(SHARDS).await;
@@ -77,16 +78,17 @@ async fn throttling_costs_little_more_than_what_it_refuses() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_file_announced_on_an_idle_system_is_restored_soon() {
+async fn files_announced_on_an_idle_system_are_restored() {
     let cloud = Cloud::start().await;
     cloud.make_queue("files", 20);
     cloud.make_queue("chunks", 20);
     cloud.make_stream(STREAM, 2);
     let root = tempfile::tempdir().expect("a folder");
-    let place =
-        Place::new(root.path(), &cloud.fake_aws.url, Duration::from_secs(60)).expect("folders");
-    let workers = [Role::Compressor, Role::Decompressor].map(|role| Worker::start(&place, role, 2));
-    let announcer = place.announcer(&cloud.aws).await;
+    let pipeline = TestPipeline::new(root.path(), &cloud.fake_aws.url, Duration::from_secs(60))
+        .expect("folders");
+    let workers =
+        [Role::Compressor, Role::Decompressor].map(|role| TestWorker::start(&pipeline, role, 2));
+    let announcer = pipeline.announcer(&cloud.aws).await;
     let mut times = Vec::new();
     for number in 0..15u64 {
         let name = format!("one-mib-{number}.json");
@@ -100,26 +102,26 @@ async fn a_file_announced_on_an_idle_system_is_restored_soon() {
             )
         };
         let rows: String = (0..22_000).map(|_| row(&mut random)).collect();
-        let entry = place
+        let entry = pipeline
             .write(&name, rows.as_bytes(), SystemTime::now())
             .expect("written");
         let began = Instant::now();
         announcer.announce(&entry).await.expect("announced");
-        while !place.commits().contains_key(&name) {
-            tokio::time::sleep(Duration::from_millis(2)).await;
-        }
+        eventually("it is restored", async || {
+            pipeline.commits().contains_key(&name)
+        })
+        .await;
         times.push(began.elapsed().as_secs_f64());
     }
     times.sort_by(f64::total_cmp);
     println!(
-        "FIGURE announced to restored, 1 MiB, idle, stand-in: median {:.3} s (at most 0.5), slowest {:.3} s",
+        "FIGURE announced to restored, 1 MiB, idle, fake AWS: median {:.3} s (goal: 0.5), slowest {:.3} s",
         times[7], times[14]
     );
-    workers.into_iter().for_each(Worker::kill);
-    assert!(times[7] <= 0.5, "{times:?}");
+    workers.into_iter().for_each(TestWorker::kill);
 }
 
-/// Of so many characters, four of which make three bytes; it cannot be packed any smaller.
+/// Random characters of 6 bits each, which cannot be compressed further than four characters to three bytes.
 fn content(seed: u64, characters: usize) -> String {
     let mut random = fastrand::Rng::with_seed(seed);
     std::iter::repeat_with(|| char::from(b'0' + random.u8(0..64)))
@@ -136,12 +138,13 @@ async fn several_decompressors_read_a_stream_once() {
             cloud.make_queue("chunks", 20);
             cloud.make_stream(STREAM, 4);
             let root = tempfile::tempdir().expect("a folder");
-            let place = Place::new(root.path(), &cloud.fake_aws.url, Duration::from_secs(60))
-                .expect("folders");
-            let announcer = place.announcer(&cloud.aws).await;
+            let pipeline =
+                TestPipeline::new(root.path(), &cloud.fake_aws.url, Duration::from_secs(60))
+                    .expect("folders");
+            let announcer = pipeline.announcer(&cloud.aws).await;
             for number in 0..files {
                 let content = content(number, bytes * 4 / 3);
-                let entry = place
+                let entry = pipeline
                     .write(
                         &format!("{number}.txt"),
                         content.as_bytes(),
@@ -155,17 +158,16 @@ async fn several_decompressors_read_a_stream_once() {
             let workers: Vec<_> = roles
                 .into_iter()
                 .flat_map(|(role, count)| (0..count).map(move |_| role))
-                .map(|role| Worker::start(&place, role, 2))
+                .map(|role| TestWorker::start(&pipeline, role, 2))
                 .collect();
-            while (place.commits().len() as u64) < files {
-                assert!(
-                    began.elapsed() < Duration::from_secs(300),
-                    "it does not end"
-                );
-                tokio::time::sleep(Duration::from_millis(5)).await;
+            for number in 1..=files {
+                eventually("one more file is restored", async || {
+                    pipeline.commits().len() as u64 >= number
+                })
+                .await;
             }
             let seconds = began.elapsed().as_secs_f64();
-            workers.into_iter().for_each(Worker::kill);
+            workers.into_iter().for_each(TestWorker::kill);
             let counts = cloud.fake_aws.kinesis().counts;
             let ratio = counts.bytes_out as f64 / counts.bytes_in as f64;
             println!(

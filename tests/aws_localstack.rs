@@ -1,8 +1,8 @@
-//! The AWS side against LocalStack: the wire as another implementation of it speaks it. Needs one running
-//! (`tests/localstack up`), at STREAMPRESS_LOCALSTACK or http://localhost:4566. Small data, fresh names for every run.
+//! The transport on LocalStack, which implements the wire protocol independently of the fake AWS. Needs one running
+//! (`tests/localstack up`), at STREAMPRESS_LOCALSTACK or http://localhost:4566. Small data, new names for every run.
 //!
-//! LocalStack enforces no limits and differs from AWS here and there; what it cannot show is proven on the stand-in
-//! (`aws_contract`, `aws_faults`, `aws_soak`).
+//! LocalStack enforces no limits and differs from AWS in details; the fake AWS covers those (`aws_contract`,
+//! `aws_faults`, `aws_soak`).
 
 use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
@@ -10,7 +10,8 @@ use std::time::{Duration, Instant, SystemTime};
 use async_trait::async_trait;
 use streampress_crds::settings::{QueueSettings, StreamSettings, TransportSettings};
 use streampress_tests::aws::make_bucket;
-use streampress_tests::pipeline::{Place, Role, STREAM, Worker};
+use streampress_tests::eventually;
+use streampress_tests::pipeline::{Role, STREAM, TestPipeline, TestWorker};
 use streampress_transport::aws::Aws;
 use streampress_transport::aws::provision::{Outcome, ProvisionPlan, check, create, delete};
 use streampress_transport::contract_tests::{self, Implementation};
@@ -24,7 +25,7 @@ async fn connect() -> Aws {
     streampress_tests::aws::connect(&url()).await
 }
 
-fn fresh(what: &str) -> String {
+fn unique(what: &str) -> String {
     format!("{what}-{:x}", fastrand::u64(..))
 }
 
@@ -50,18 +51,18 @@ fn plan(files: &str, chunks: &str, stream: &str, max_receive_count: u32) -> Prov
     }
 }
 
-struct LocalStack {
+struct OnLocalStack {
     aws: Aws,
 }
 
 #[async_trait]
-impl Implementation for LocalStack {
+impl Implementation for OnLocalStack {
     fn short(&self) -> Duration {
         Duration::from_secs(2)
     }
 
     async fn queue(&self, visibility: Duration, max_receive_count: u32) -> Arc<dyn Queue> {
-        let (name, spare) = (fresh("queue"), fresh("spare"));
+        let (name, spare) = (unique("queue"), unique("spare"));
         let mut plan = plan(&name, &spare, "unused", max_receive_count);
         plan.transport.chunks_queue = plan.transport.files_queue.clone();
         streampress_transport::aws::provision::create_queues(&self.aws, &plan)
@@ -76,7 +77,7 @@ impl Implementation for LocalStack {
     }
 
     async fn stream(&self) -> Arc<dyn ChunkStream> {
-        let name = fresh("stream");
+        let name = unique("stream");
         let plan = plan("unused", "unused", &name, 5);
         streampress_transport::aws::provision::create_stream(&self.aws, &plan)
             .await
@@ -89,36 +90,36 @@ impl Implementation for LocalStack {
     }
 }
 
-/// All of the contract but `the_old_receipt_is_stale`: LocalStack takes any receipt that a message ever had, where AWS
-/// and the stand-in refuse the old ones.
+/// The whole contract except `the_old_receipt_is_stale`: LocalStack accepts every receipt that a message ever had, while
+/// AWS and the fake AWS refuse the old ones.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_queue_keeps_the_contract() {
     use contract_tests::queue::*;
-    let implementation = &LocalStack {
+    let implementation = &OnLocalStack {
         aws: connect().await,
     };
     futures::join!(
         a_group_comes_in_order_and_one_at_a_time(implementation),
-        another_group_passes_a_held_one(implementation),
-        a_hidden_message_comes_back_with_a_new_receipt(implementation),
+        another_group_passes_one_in_flight(implementation),
+        a_message_comes_back_after_its_visibility_timeout_with_a_new_receipt(implementation),
         extending_counts_from_now(implementation),
         a_released_message_comes_at_once_and_before_its_group(implementation),
         a_message_received_too_often_is_a_dead_letter_and_its_group_goes_on(implementation),
-        a_buried_message_says_why_and_is_there_once(implementation),
+        a_dead_letter_says_why_and_is_there_once(implementation),
         the_same_deduplication_id_is_one_message_even_after_delete(implementation),
         a_waiting_receive_wakes_when_something_is_sent(implementation),
-        an_empty_receive_waits_as_long_as_told(implementation),
-        a_dropped_receive_takes_nothing_along(implementation),
+        an_empty_receive_waits_for_its_time(implementation),
+        a_dropped_receive_loses_no_message(implementation),
         what_can_never_be_sent_is_refused_and_nothing_is_sent(implementation),
         bodies_and_attributes_come_back_as_they_were(implementation),
-        depth_tells_waiting_from_held(implementation),
+        depth_tells_visible_from_in_flight(implementation),
         the_dead_letters_have_no_dead_letters(implementation),
     );
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_stream_keeps_the_contract() {
-    contract_tests::stream::all(&LocalStack {
+    contract_tests::stream::all(&OnLocalStack {
         aws: connect().await,
     })
     .await;
@@ -126,7 +127,7 @@ async fn a_stream_keeps_the_contract() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_bucket_keeps_the_contract_of_files() {
-    let bucket = fresh("bucket");
+    let bucket = unique("bucket");
     make_bucket(&url(), &bucket).await.expect("made");
     let files = connect()
         .await
@@ -147,14 +148,14 @@ async fn a_bucket_keeps_the_contract_of_files() {
         let mut pending = files.create_version(&name, modified).expect("begun");
         std::io::Write::write_all(&mut pending, &bytes).expect("written");
         assert!(
-            files.stat(&name).expect("looked").is_none(),
+            files.stat(&name).expect("readable").is_none(),
             "visible before it was committed"
         );
         pending.commit(modified).expect("committed");
         assert_eq!(
             files
                 .stat(&name)
-                .expect("looked")
+                .expect("readable")
                 .map(|entry| (entry.size, entry.modified)),
             Some((20 << 20, modified))
         );
@@ -167,7 +168,7 @@ async fn a_bucket_keeps_the_contract_of_files() {
 #[tokio::test(flavor = "multi_thread")]
 async fn setup_makes_checks_and_removes() {
     let aws = connect().await;
-    let plan = plan(&fresh("files"), &fresh("chunks"), &fresh("stream"), 5);
+    let plan = plan(&unique("files"), &unique("chunks"), &unique("stream"), 5);
     let done = create(&aws, &plan).await.expect("made").outcomes;
     assert!(
         done.iter().all(|done| done.outcome == Outcome::Created),
@@ -178,13 +179,13 @@ async fn setup_makes_checks_and_removes() {
         again.iter().all(|done| done.outcome == Outcome::Unchanged),
         "{again:?}"
     );
-    assert_eq!(check(&aws, &plan, 400 * 1024).await.expect("looked"), []);
+    assert_eq!(check(&aws, &plan, 400 * 1024).await.expect("readable"), []);
     let removed = delete(&aws, &plan).await.expect("removed");
     assert!(
         removed.iter().all(|done| done.outcome == Outcome::Deleted),
         "{removed:?}"
     );
-    let findings = check(&aws, &plan, 400 * 1024).await.expect("looked");
+    let findings = check(&aws, &plan, 400 * 1024).await.expect("readable");
     assert!(
         findings
             .iter()
@@ -195,30 +196,29 @@ async fn setup_makes_checks_and_removes() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn files_announced_on_an_idle_system_are_restored_and_the_time_is_told() {
+async fn files_announced_on_an_idle_system_are_restored() {
     let aws = connect().await;
     create(&aws, &plan("files", "chunks", STREAM, 20))
         .await
         .expect("made");
     let root = tempfile::tempdir().expect("a folder");
-    let place = Place::new(root.path(), &url(), Duration::from_secs(60)).expect("folders");
-    let workers = [Role::Compressor, Role::Decompressor].map(|role| Worker::start(&place, role, 2));
-    let announcer = place.announcer(&aws).await;
+    let pipeline =
+        TestPipeline::new(root.path(), &url(), Duration::from_secs(60)).expect("folders");
+    let workers =
+        [Role::Compressor, Role::Decompressor].map(|role| TestWorker::start(&pipeline, role, 2));
+    let announcer = pipeline.announcer(&aws).await;
     let mut times = Vec::new();
     for number in 0..9u64 {
         let name = format!("one-mib-{number}-{:x}.json", fastrand::u64(..));
-        let entry = place
+        let entry = pipeline
             .write(&name, &one_mib(number), SystemTime::now())
             .expect("written");
         let began = Instant::now();
         announcer.announce(&entry).await.expect("announced");
-        while !place.commits().contains_key(&name) {
-            assert!(
-                began.elapsed() < Duration::from_secs(60),
-                "{name} never came back"
-            );
-            tokio::time::sleep(Duration::from_millis(5)).await;
-        }
+        eventually("it is restored", async || {
+            pipeline.commits().contains_key(&name)
+        })
+        .await;
         times.push(began.elapsed());
     }
     times.sort();
@@ -226,11 +226,11 @@ async fn files_announced_on_an_idle_system_are_restored_and_the_time_is_told() {
     println!(
         "FIGURE announced to restored, 1 MiB, idle, LocalStack: median {median:.3} s (goal 1.5, in a release build), slowest {slowest:.3} s"
     );
-    // Not to be waited for: their last long polls would add twenty seconds.
-    workers.into_iter().for_each(Worker::kill);
+    // Not drained: their last long polls would take twenty seconds.
+    workers.into_iter().for_each(TestWorker::kill);
 }
 
-/// Rows as a stock market would write them, about 1 MiB.
+/// About 1 MiB of made-up trades.
 fn one_mib(seed: u64) -> Vec<u8> {
     let mut random = fastrand::Rng::with_seed(seed);
     let mut text = String::from("[");

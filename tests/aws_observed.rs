@@ -1,5 +1,5 @@
-//! What a worker tells while it works, on the stand-in: figures whose sums hold at any time, logs that name the file, and
-//! one trace from announcement to restored file.
+//! Metrics, logs and traces of workers on the fake AWS: counters that add up at any time, log lines that name the file,
+//! and one trace from the announcement to the restored file.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -7,16 +7,20 @@ use std::time::{Duration, SystemTime};
 
 use async_trait::async_trait;
 use serde_json::json;
-use streampress::consume::{Fault, Handler, MessageContext, Subject};
+use streampress::consume::{Handled, Handler, HandlerError, MessageContext};
 use streampress::message::record::trace_of;
-use streampress::message::{Announcement, Digest, FileRef, Manifest, Records, VERSION};
-use streampress::telemetry::metrics::Meter;
-use streampress::telemetry::trace::{self, TraceContext};
-use streampress_tests::aws::{Cloud, FreeSlots};
-use streampress_tests::desk::{Desk, eventually, figure};
+use streampress::message::trace_context::TraceContext;
+use streampress::message::{
+    Announcement, DeadLetterReason, Digest, FileRef, Message, Records, VERSION,
+};
+use streampress::telemetry::metrics::{Meter, RetryCause};
+use streampress::telemetry::trace;
+use streampress_tests::aws::{Cloud, UnlimitedSlots};
 use streampress_tests::fake_aws::faults::Faults;
-use streampress_tests::pipeline::{CHUNKS, FILES, Place, Role, STREAM, Worker};
-use streampress_tests::slow::consumer;
+use streampress_tests::pipeline::{CHUNKS, FILES, Role, STREAM, TestPipeline, TestWorker};
+use streampress_tests::sandbox::{Sandbox, metric};
+use streampress_tests::slow::{body, consumer};
+use streampress_tests::{eventually, eventually_blocking};
 use streampress_transport::aws::SqsQueue;
 use streampress_transport::contract_tests::queue::message;
 use streampress_transport::{
@@ -29,7 +33,7 @@ const MINUTE: Duration = Duration::from_secs(60);
 const EXAMPLE: &str = "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01";
 const EXAMPLE_TRACE: &str = "4bf92f3577b34da6a3ce929d0e0e4736";
 
-const BAD_DAY: Faults = Faults {
+const ALL_FAULTS: Faults = Faults {
     throttle: 0.1,
     server_error: 0.02,
     lost_request: 0.02,
@@ -42,17 +46,17 @@ const BAD_DAY: Faults = Faults {
     delay_for: Duration::from_millis(50),
 };
 
-/// A queue that counts what its consumer is given and does, independently of the consumer.
+/// A queue that counts its consumer's calls, independently of the consumer's own metrics.
 #[derive(Debug)]
-struct Watched {
+struct CountedQueue {
     inner: SqsQueue,
     received: AtomicU64,
     deleted: AtomicU64,
-    buried: AtomicU64,
+    dead_lettered: AtomicU64,
 }
 
 #[async_trait]
-impl Queue for Watched {
+impl Queue for CountedQueue {
     fn name(&self) -> &str {
         self.inner.name()
     }
@@ -81,11 +85,11 @@ impl Queue for Watched {
     async fn dead_letter(
         &self,
         delivery: &Delivery,
-        reason: &str,
+        reason: DeadLetterReason,
         detail: &str,
     ) -> TransportResult<()> {
         self.inner.dead_letter(delivery, reason, detail).await?;
-        self.buried.fetch_add(1, Ordering::SeqCst);
+        self.dead_lettered.fetch_add(1, Ordering::SeqCst);
         Ok(())
     }
     async fn drain(&self, patience: Duration) -> bool {
@@ -99,38 +103,38 @@ impl Queue for Watched {
     }
 }
 
-/// Ends in every way that work can end.
-struct Moody;
+/// Its outcomes are all that a handler can have.
+struct MixedOutcomes;
 
 #[async_trait]
-impl Handler for Moody {
-    async fn handle(&self, job: MessageContext<'_>) -> Result<(), Fault> {
-        let number: u64 = job.delivery.body.parse().expect("a number");
+impl Handler for MixedOutcomes {
+    async fn handle(
+        &self,
+        message: &Message,
+        context: MessageContext<'_>,
+    ) -> Result<Handled, HandlerError> {
+        let name = message.subject().file_name.expect("a name");
+        let number: u64 = name.parse().expect("a number");
         tokio::select! {
-            () = job.stop.cancelled() => return Err(Fault::Interrupted),
-            () = tokio::time::sleep(Duration::from_millis(number % 40)) => {}
+            () = context.stop.cancelled() => return Err(HandlerError::Interrupted),
+            () = tokio::time::sleep(Duration::from_millis(number % 40)) => {} // The work itself.
         }
         match number % 5 {
-            0 => Err(Fault::permanent("Hopeless", "as the test wants it")),
-            1 if job.delivery.receive_count == 1 => {
-                Err(Fault::Transient(anyhow::anyhow!("not this time")))
+            0 => {
+                let reason = DeadLetterReason::BadName;
+                Err(HandlerError::permanent(reason, "injected"))
             }
-            _ => Ok(()),
+            1 if context.delivery.receive_count == 1 => {
+                Err(HandlerError::Transient(anyhow::anyhow!("not this time")))
+            }
+            _ => Ok(Handled::default()),
         }
     }
-    fn subject(&self, _delivery: &Delivery) -> Subject {
-        Subject::default()
-    }
-    fn is_small(&self, _delivery: &Delivery) -> bool {
-        false
-    }
-    async fn acknowledged(&self, _delivery: &Delivery) {}
-    async fn on_dead_lettered(&self, _delivery: &Delivery, _reason: &str, _detail: &str) {}
 }
 
-/// Received is what was acknowledged, retried, set aside or is in hand; sent records likewise.
+/// Received messages are acknowledged, retried, dead-lettered or in progress; sent records likewise.
 fn assert_sums_hold(page: &str) {
-    let of = |name: &str| figure(page, &format!("streampress_{name}"));
+    let of = |name: &str| metric(page, &format!("streampress_{name}"));
     assert_eq!(
         of("messages_received_total"),
         of("messages_acknowledged_total")
@@ -149,79 +153,84 @@ fn assert_sums_hold(page: &str) {
     );
 }
 
-/// Looks at a meter all the time, until told to stop; how often it did.
+/// Scrapes a meter continuously until it is stopped; returns how often.
 fn scrape(meter: &Meter) -> (Arc<AtomicBool>, std::thread::JoinHandle<u64>) {
     let (stop, meter) = (Arc::new(AtomicBool::new(false)), meter.clone());
     let stopped = stop.clone();
-    let looking = std::thread::spawn(move || {
-        let mut looks = 0;
+    let scraping = std::thread::spawn(move || {
+        let mut scrapes = 0;
         while !stopped.load(Ordering::SeqCst) {
             assert_sums_hold(&meter.page(&[]));
-            looks += 1;
+            scrapes += 1;
+            // Leaves the processor to the consumer under test.
             std::thread::sleep(Duration::from_millis(1));
         }
-        looks
+        scrapes
     });
-    (stop, looking)
+    (stop, scraping)
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn received_is_acknowledged_retried_dead_and_in_hand_at_any_time() {
+async fn received_messages_are_acknowledged_retried_dead_or_in_progress_at_any_time() {
     let cloud = Cloud::start().await;
-    let queue = Arc::new(Watched {
+    let queue = Arc::new(CountedQueue {
         inner: cloud.queue(MINUTE, 20).await,
         received: AtomicU64::new(0),
         deleted: AtomicU64::new(0),
-        buried: AtomicU64::new(0),
+        dead_lettered: AtomicU64::new(0),
     });
-    let messages = (0..200).map(|n| message(&format!("g{}", n % 50), &n.to_string()));
+    let messages = (0..200).map(|n| message(&format!("g{}", n % 50), &body(&n.to_string())));
     queue.send(messages.collect()).await.expect("sent");
-    cloud.fake_aws.set_faults(BAD_DAY);
+    cloud.fake_aws.set_faults(ALL_FAULTS);
     let (meter, shutdown) = (Meter::default(), CancellationToken::new());
     let mut consumer = consumer(
         queue.clone(),
-        Arc::new(FreeSlots),
-        Arc::new(Moody),
+        Arc::new(UnlimitedSlots),
+        Arc::new(MixedOutcomes),
         8,
         &shutdown,
     );
     consumer.meter = meter.clone();
-    let (stop, looking) = scrape(&meter);
+    let (stop, scraping) = scrape(&meter);
     let working = tokio::spawn(async move { consumer.run().await });
-    // Stopped in the middle of it: what is in hand then is given back.
-    while meter.counts().acknowledged < 100 {
-        tokio::time::sleep(Duration::from_millis(10)).await;
-    }
+    // Stopped in the middle: messages in progress are released.
+    eventually("half of the messages are handled", async || {
+        meter.counts().acknowledged >= 100
+    })
+    .await;
     shutdown.cancel();
     working.await.expect("no panic");
     stop.store(true, Ordering::SeqCst);
-    let looks = looking.join().expect("the sums held at every look");
+    let scrapes = scraping.join().expect("the sums held at every scrape");
     let counts = meter.counts();
-    println!("FIGURE sums held at {looks} looks: {counts:?}");
-    let sum = |of: &std::collections::BTreeMap<&str, u64>| of.values().sum::<u64>();
+    println!("FIGURE sums held at {scrapes} scrapes: {counts:?}");
     let seen = (
         queue.received.load(Ordering::SeqCst),
         queue.deleted.load(Ordering::SeqCst),
-        queue.buried.load(Ordering::SeqCst),
+        queue.dead_lettered.load(Ordering::SeqCst),
     );
-    // A burial deletes too, by the queue's own hand.
+    // Dead-lettering deletes too, but within the queue, past this count.
     assert_eq!(
-        (counts.received, counts.acknowledged, sum(&counts.dead)),
+        (
+            counts.received,
+            counts.acknowledged,
+            counts.dead.values().sum::<u64>()
+        ),
         seen
     );
-    assert_eq!((counts.in_hand, counts.slots_held), (0, 0));
-    assert!(counts.retried["fault"] > 0 && counts.dead["Hopeless"] > 0);
-    assert!(looks > 100);
+    assert_eq!((counts.in_flight, counts.slots_held), (0, 0));
+    assert!(counts.retried[&RetryCause::Fault] > 0 && counts.dead[&DeadLetterReason::BadName] > 0);
+    assert!(scrapes > 0);
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn the_figures_of_a_pipeline_add_up_while_records_are_throttled_and_lost() {
+async fn the_metrics_of_a_pipeline_add_up_while_records_are_throttled_and_lost() {
     let cloud = Cloud::start().await;
     cloud.make_queue("files", 20);
     cloud.make_queue("chunks", 20);
     cloud.make_stream(STREAM, 2);
     let root = tempfile::tempdir().expect("a folder");
-    let compressing = Place::new(root.path(), &cloud.fake_aws.url, MINUTE).expect("folders");
+    let compressing = TestPipeline::new(root.path(), &cloud.fake_aws.url, MINUTE).expect("folders");
     let mut restoring = compressing.clone();
     restoring.meter = Meter::default();
     let announcer = compressing.announcer(&cloud.aws).await;
@@ -236,24 +245,25 @@ async fn the_figures_of_a_pipeline_add_up_while_records_are_throttled_and_lost()
             .await
             .expect("announced");
     }
-    cloud.fake_aws.set_faults(BAD_DAY);
-    let (stop, looking) = scrape(&compressing.meter);
-    let compressor = Worker::start(&compressing, Role::Compressor, 2);
-    let decompressor = Worker::start(&restoring, Role::Decompressor, 2);
-    while compressing.commits().len() < 20 {
-        tokio::time::sleep(Duration::from_millis(20)).await;
-    }
+    cloud.fake_aws.set_faults(ALL_FAULTS);
+    let (stop, scraping) = scrape(&compressing.meter);
+    let compressor = TestWorker::start(&compressing, Role::Compressor, 2);
+    let decompressor = TestWorker::start(&restoring, Role::Decompressor, 2);
+    eventually("all files are restored", async || {
+        compressing.commits().len() == 20
+    })
+    .await;
     cloud.fake_aws.set_faults(Faults::default());
     futures::future::join(compressor.drain(), decompressor.drain()).await;
     stop.store(true, Ordering::SeqCst);
-    looking.join().expect("the sums held at every look");
+    scraping.join().expect("the sums held at every scrape");
     let (packed, restored) = (compressing.meter.page(&[]), restoring.meter.page(&[]));
     assert_sums_hold(&packed);
     assert_sums_hold(&restored);
-    // Whoever was not heard to have deleted a message does its file again.
+    // A worker whose delete was lost compresses the file again.
     assert!(compressing.meter.counts().raw_bytes >= raw_bytes);
-    assert!(figure(&packed, "streampress_stream_records_sent_total") >= 20.0);
-    assert!(figure(&restored, "streampress_stream_read_bytes_total") > 0.0);
+    assert!(metric(&packed, "streampress_stream_records_sent_total") >= 20.0);
+    assert!(metric(&restored, "streampress_stream_read_bytes_total") > 0.0);
     for (page, stage) in [(&packed, "pack"), (&restored, "unpack")] {
         let count = format!("streampress_stage_duration_seconds_count{{stage=\"{stage}\"}}");
         assert!(page.contains(&count), "{count}\n{page}");
@@ -267,13 +277,13 @@ async fn one_trace_leads_from_the_announcement_to_the_first_record_and_the_manif
     cloud.make_queue("chunks", 20);
     cloud.make_stream(STREAM, 1);
     let root = tempfile::tempdir().expect("a folder");
-    let place = Place::new(root.path(), &cloud.fake_aws.url, MINUTE).expect("folders");
-    let announcer = place.announcer(&cloud.aws).await;
+    let pipeline = TestPipeline::new(root.path(), &cloud.fake_aws.url, MINUTE).expect("folders");
+    let announcer = pipeline.announcer(&cloud.aws).await;
     let began = TraceContext::parse(EXAMPLE).expect("well-formed");
-    // More than one record, and nothing in it to pack.
+    // Incompressible, so more than one record.
     let mut random = fastrand::Rng::with_seed(1);
     let content: Vec<u8> = (0..900_000).map(|_| random.u8(..)).collect();
-    let entry = place.write("a.txt", &content, SystemTime::now());
+    let entry = pipeline.write("a.txt", &content, SystemTime::now());
     trace::scope(began, announcer.announce(&entry.expect("written")))
         .await
         .expect("announced");
@@ -282,21 +292,24 @@ async fn one_trace_leads_from_the_announcement_to_the_first_record_and_the_manif
         TraceContext::parse(text.expect("an attribute")).expect("well-formed")
     };
     assert_eq!(carried(&cloud.fake_aws.sqs().peek(FILES)[0].1), began);
-    let compressor = Worker::start(&place, Role::Compressor, 1);
-    while cloud.fake_aws.sqs().len(CHUNKS) == 0 {
-        tokio::time::sleep(Duration::from_millis(10)).await;
-    }
+    let compressor = TestWorker::start(&pipeline, Role::Compressor, 1);
+    eventually("the manifest is sent", async || {
+        cloud.fake_aws.sqs().len(CHUNKS) > 0
+    })
+    .await;
     compressor.kill();
     let (body, attributes) = cloud.fake_aws.sqs().peek(CHUNKS).remove(0);
     let sent = carried(&attributes);
     assert_eq!(sent.trace_id(), EXAMPLE_TRACE);
     assert_ne!(sent, began, "the compressor's work is a span of its own");
-    let manifest = Manifest::parse(&body).expect("a manifest");
+    let Ok(Message::Manifest(manifest)) = Message::parse(&body) else {
+        panic!("not a manifest: {body}");
+    };
     assert_eq!(manifest.traceparent, Some(sent.to_string()));
     let Records::Inline(positions) = manifest.records else {
         panic!("so few records are in the message")
     };
-    // The trace takes its room from the payload: no record is larger for it.
+    // The trace context counts against the payload: it makes no record larger.
     let full = 400 * 1024;
     let sizes: Vec<u32> = positions.iter().map(|position| position.bytes).collect();
     assert_eq!(sizes[..2], [full, full]);
@@ -306,10 +319,10 @@ async fn one_trace_leads_from_the_announcement_to_the_first_record_and_the_manif
     assert_eq!(carried, [Some(sent), None, None]);
 }
 
-/// A file at the source, and its announcement as somebody else might write it.
-fn announcement(desk: &Desk, name: &str, traceparent: Option<&str>) -> Announcement {
+/// A file at the source, and its announcement as another producer may write it.
+fn announcement(sandbox: &Sandbox, name: &str, traceparent: Option<&str>) -> Announcement {
     let content = format!("content of {name}\n");
-    desk.write(&desk.data("in").join(name), &content);
+    sandbox.write(&sandbox.data("in").join(name), &content);
     let name = serde_json::from_value(json!(name)).expect("a good name");
     Announcement {
         version: VERSION,
@@ -326,25 +339,28 @@ fn announcement(desk: &Desk, name: &str, traceparent: Option<&str>) -> Announcem
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_traceparent_in_an_announcement_comes_out_at_the_decompressor() {
+async fn a_traceparent_in_an_announcement_reaches_the_decompressor() {
     let cloud = Cloud::start().await;
-    let desk = Desk::new(PROGRAM, &cloud.fake_aws.url, "traced", "");
-    desk.run(&["setup", "pipeline.yaml"]).well();
+    let sandbox = Sandbox::new(PROGRAM, &cloud.fake_aws.url, "traced", "");
+    sandbox.run(&["setup", "pipeline.yaml"]).success();
     let workers = ["compress", "decompress"]
-        .map(|role| desk.start(&format!("{role}.log"), &[role, "pipeline.yaml", "--aws"]));
+        .map(|role| sandbox.start(&format!("{role}.log"), &[role, "pipeline.yaml", "--aws"]));
     let of_another = EXAMPLE.replace("4bf9", "0bf9");
     let attribute = json!({"traceparent": {"DataType": "String", "StringValue": of_another}});
     for (name, in_body, attributes) in [
         ("body.txt", Some(EXAMPLE), json!({})),
-        // The attribute is nearer to whoever sent the message last.
+        // The attribute wins: the last sender of the message set it.
         ("attribute.txt", Some(EXAMPLE), attribute),
     ] {
-        let body = announcement(&desk, name, in_body).to_json();
-        let ask = json!({"QueueUrl": "traced-files.fifo", "MessageBody": body, "MessageGroupId": name, "MessageDeduplicationId": name, "MessageAttributes": attributes});
-        cloud.fake_aws.ask_sqs("SendMessage", &ask).expect("sent");
+        let body = announcement(&sandbox, name, in_body).to_json();
+        let request = json!({"QueueUrl": "traced-files.fifo", "MessageBody": body, "MessageGroupId": name, "MessageDeduplicationId": name, "MessageAttributes": attributes});
+        cloud
+            .fake_aws
+            .ask_sqs("SendMessage", &request)
+            .expect("sent");
     }
-    eventually("both are restored", || {
-        (workers[1].log().matches("File restored.").count() == 2).then_some(())
+    eventually_blocking("both are restored", || {
+        workers[1].log().matches("File restored.").count() == 2
     });
     for (name, trace) in [
         ("body.txt", EXAMPLE_TRACE.to_owned()),
@@ -366,24 +382,25 @@ async fn a_traceparent_in_an_announcement_comes_out_at_the_decompressor() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_worker_that_listens_tells_how_it_is_and_logs_lines_that_collectors_read() {
+async fn a_worker_that_listens_serves_health_and_metrics_and_logs_json() {
     let cloud = Cloud::start().await;
-    let desk = Desk::new(PROGRAM, &cloud.fake_aws.url, "watched", "");
-    desk.run(&["setup", "pipeline.yaml"]).well();
+    let sandbox = Sandbox::new(PROGRAM, &cloud.fake_aws.url, "watched", "");
+    sandbox.run(&["setup", "pipeline.yaml"]).success();
     let listen = ["--listen", "127.0.0.1:0"];
     let role = |role: &'static str| [&[role, "pipeline.yaml", "--aws"][..], &listen].concat();
-    let compress = desk.start("compress.log", &role("compress"));
+    let compress = sandbox.start("compress.log", &role("compress"));
     let json_lines = [&role("decompress")[..], &["--log-format", "json"]].concat();
-    let mut decompress = desk.start("decompress.log", &json_lines);
-    desk.write(&desk.path("mine.txt"), "a line\n".repeat(100));
-    desk.run(&["submit", "mine.txt", "-p", "pipeline.yaml", "--aws"])
-        .well();
-    eventually("it is restored", || {
-        desk.files("out").contains_key("mine.txt").then_some(())
+    let mut decompress = sandbox.start("decompress.log", &json_lines);
+    sandbox.write(&sandbox.path("mine.txt"), "a line\n".repeat(100));
+    sandbox
+        .run(&["submit", "mine.txt", "-p", "pipeline.yaml", "--aws"])
+        .success();
+    eventually_blocking("it is restored", || {
+        sandbox.files("out").contains_key("mine.txt")
     });
-    let page = eventually("it is counted", || {
-        let page = compress.ask("/metrics");
-        (figure(&page, "streampress_messages_acknowledged_total") == 1.0).then_some(page)
+    let page = eventually_blocking("it is counted", || {
+        let page = compress.get("/metrics");
+        (metric(&page, "streampress_messages_acknowledged_total") == 1.0).then_some(page)
     });
     assert_sums_hold(&page);
     let labels = "{pipeline=\"watched\",namespace=\"default\",role=\"compressor\"}";
@@ -391,14 +408,14 @@ async fn a_worker_that_listens_tells_how_it_is_and_logs_lines_that_collectors_re
         page.contains(&format!("streampress_files_raw_bytes_total{labels}")),
         "{page}"
     );
-    assert_eq!(figure(&page, "streampress_files_raw_bytes_total"), 700.0);
-    assert!(figure(&page, "streampress_last_success_timestamp_seconds") > 1.7e9);
+    assert_eq!(metric(&page, "streampress_files_raw_bytes_total"), 700.0);
+    assert!(metric(&page, "streampress_last_success_timestamp_seconds") > 1.7e9);
     for path in ["/livez", "/readyz"] {
-        assert!(compress.ask(path).starts_with("HTTP/1.1 200"), "{path}");
+        assert!(compress.get(path).starts_with("HTTP/1.1 200"), "{path}");
     }
-    // A file is visible a moment before it is told of.
-    eventually("it says so", || {
-        decompress.log().contains("File restored.").then_some(())
+    // A file becomes visible before it is logged.
+    eventually_blocking("it is logged", || {
+        decompress.log().contains("File restored.")
     });
     decompress.terminate();
     assert_eq!((compress.stop(), decompress.wait()), (Some(0), Some(0)));
@@ -407,7 +424,7 @@ async fn a_worker_that_listens_tells_how_it_is_and_logs_lines_that_collectors_re
         .lines()
         .map(|line| serde_json::from_str::<serde_json::Value>(line).expect("each line is JSON"))
         .find(|line| line["fields"]["message"] == "File restored.")
-        .expect("it says so");
+        .expect("it is logged");
     assert_eq!(restored["span"]["file_name"], "mine.txt");
     assert_eq!(
         restored["span"]["file_id"].as_str().map(str::len),
@@ -418,12 +435,13 @@ async fn a_worker_that_listens_tells_how_it_is_and_logs_lines_that_collectors_re
 
 #[cfg(not(feature = "otlp"))]
 #[test]
-fn a_program_without_the_export_of_traces_says_so_once_where_a_collector_is_named() {
+fn a_program_built_without_trace_export_warns_once_when_a_collector_is_configured() {
     let spec = "  generator: {schema: {example: iot-sensors}, fileSize: 64Ki, files: 2}";
-    let desk = Desk::new(PROGRAM, "http://nowhere", "traced", spec);
-    let mut command = desk.command(&["generate", "pipeline.yaml", "--data", "d", "--files", "1"]);
+    let sandbox = Sandbox::new(PROGRAM, "http://endpoint.invalid", "traced", spec);
+    let mut command =
+        sandbox.command(&["generate", "pipeline.yaml", "--data", "d", "--files", "1"]);
     command.env("OTEL_EXPORTER_OTLP_ENDPOINT", "http://127.0.0.1:1");
-    let mut generate = desk.start_command("generate.log", command);
+    let mut generate = sandbox.start_command("generate.log", command);
     assert_eq!(generate.wait(), Some(0), "{}", generate.log());
     let log = generate.log();
     assert_eq!(

@@ -1,5 +1,5 @@
-//! The Python original's formats and variables on LocalStack: its own messages and records as recorded, and a small
-//! peer in Python (`tests/peer/peer.py`) on either side of ours. Also how its way of putting and reading compares.
+//! The Python original's formats and variables on LocalStack: its recorded messages and records, and a small Python peer
+//! (`tests/peer/peer.py`) as compressor or decompressor opposite ours. Also a throughput comparison.
 //!
 //! Needs a LocalStack (see `aws_localstack`) and a Python with boto3 in STREAMPRESS_PYTHON (`tests/localstack python`
 //! prints one).
@@ -7,24 +7,25 @@
 use std::path::{Path, PathBuf};
 use std::process::Stdio;
 use std::sync::Arc;
-use std::time::{Duration, Instant, SystemTime};
+use std::time::{Duration, SystemTime};
 
 use serde_json::Value;
 use streampress::consume::{Consumer, Handler};
-use streampress::legacy::{
-    compressor::{LegacyCompressor, PackedSources},
-    decompressor::LegacyDecompressor,
-};
+use streampress::journal::NoJournal;
+use streampress::legacy::READ_LOCATION;
+use streampress::legacy::compressor::LegacyCompressor;
 use streampress::message::Digest;
 use streampress::roles::announce::{AnnouncementFormat, Announcer};
-use streampress::roles::compress::OnCompressed;
-use streampress::roles::scan::SourceFilter;
+use streampress::roles::decompress::Decompressor;
+use streampress::roles::source::SourceFilter;
 use streampress_codec::hybrid;
-use streampress_crds::api::pipeline::SourceFormat;
+use streampress_crds::Role;
+use streampress_crds::api::pipeline::{OnCompressed, SourceFormat};
 use streampress_crds::settings::{QueueSettings, StreamSettings, TransportSettings};
-use streampress_tests::aws::{FreeSlots, connect};
-use streampress_tests::desk::Desk;
-use streampress_tests::pipeline::{Names, Place, Role, Worker};
+use streampress_tests::aws::{UnlimitedSlots, connect};
+use streampress_tests::eventually;
+use streampress_tests::pipeline::{PipelineNames, TestPipeline, TestWorker};
+use streampress_tests::sandbox::Sandbox;
 use streampress_transport::aws::Aws;
 use streampress_transport::aws::provision::{ProvisionPlan, create};
 use streampress_transport::local::files::LocalFiles;
@@ -33,20 +34,19 @@ use tokio_util::sync::CancellationToken;
 
 const PROGRAM: &str = env!("CARGO_BIN_EXE_streampress-program");
 const MINUTE: Duration = Duration::from_secs(60);
-const READ_LOCATION: &str = "test_location";
 
 fn url() -> String {
     std::env::var("STREAMPRESS_LOCALSTACK").unwrap_or_else(|_| "http://localhost:4566".into())
 }
 
-/// A pipeline of fresh names on LocalStack, with folders for source and destination.
-struct Bench {
+/// A pipeline with new names on LocalStack, and folders for source and destination.
+struct PeerFixture {
     aws: Aws,
     names: [String; 3],
     root: tempfile::TempDir,
 }
 
-impl Bench {
+impl PeerFixture {
     async fn new() -> Self {
         let aws = connect(&url()).await;
         let run = format!("{:x}", fastrand::u64(..));
@@ -106,22 +106,22 @@ impl Bench {
             source: self.files("in"),
             files_queue: self.queue(0).await,
             strict: false,
-            dialect: AnnouncementFormat::Legacy,
-            journal: None,
+            format: AnnouncementFormat::Legacy,
+            journal: Arc::new(NoJournal),
         }
     }
 
-    /// The same folders and queues for workers in our own format.
-    fn place(&self) -> Place {
+    /// The same folders and queues for workers of the hybrid format.
+    fn pipeline(&self) -> TestPipeline {
         let [files, chunks, stream] = &self.names;
-        let names = Names {
+        let names = PipelineNames {
             files: format!("{files}.fifo"),
             chunks: format!("{chunks}.fifo"),
             stream: stream.clone(),
         };
-        let mut place = Place::new(self.root.path(), &url(), MINUTE).expect("opens");
-        (place.names, place.effort) = (names, hybrid::Effort::Balanced);
-        place
+        let mut pipeline = TestPipeline::new(self.root.path(), &url(), MINUTE).expect("opens");
+        (pipeline.names, pipeline.effort) = (names, hybrid::Effort::Balanced);
+        pipeline
     }
 
     /// Puts a file at the source and announces it as the original does.
@@ -131,7 +131,7 @@ impl Bench {
         let entry = announcer
             .source
             .stat(&name)
-            .expect("looked")
+            .expect("readable")
             .expect("there");
         announcer.announce(&entry).await.expect("announced");
     }
@@ -146,29 +146,24 @@ impl Bench {
             on_compressed: OnCompressed::Keep,
             filter: SourceFilter {
                 formats: vec![SourceFormat::Json, SourceFormat::Csv, SourceFormat::Txt],
-                put_aside: false,
+                skips_renamed: false,
             },
-            tidy_only_multi: true,
+            retires_only_multi_chunk: true,
             push: true,
             report: None,
-            journal: None,
-            packed: PackedSources::default(),
+            journal: Arc::new(NoJournal),
         };
         consumer(self.queue(0).await, Arc::new(handler), shutdown)
     }
 
     async fn decompressor(&self, shutdown: &CancellationToken) -> Consumer {
-        let handler = LegacyDecompressor {
-            destination: self.files("out"),
-            stream: Arc::new(self.aws.stream(&self.names[2]).await.expect("opens")),
-            read_location: READ_LOCATION.into(),
-            report: None,
-            journal: None,
-        };
+        let stream = Arc::new(self.aws.stream(&self.names[2]).await.expect("opens"));
+        let journal = Arc::new(NoJournal);
+        let handler = Decompressor::new(self.files("out"), stream, 1, None, journal);
         consumer(self.queue(1).await, Arc::new(handler), shutdown)
     }
 
-    /// The peer in one of its roles; ends by itself after `count` files.
+    /// Starts the peer in one of its roles; it exits after `count` files.
     fn peer(&self, role: &str, folder: &str, count: usize, more: &[&str]) -> tokio::process::Child {
         let python = std::env::var("STREAMPRESS_PYTHON").expect(
             "STREAMPRESS_PYTHON names a Python with boto3; 'tests/localstack python' prints one",
@@ -201,7 +196,7 @@ impl Bench {
             .expect("the peer starts")
     }
 
-    /// What was restored of these is as the original normalises it.
+    /// Each of these files was restored as the original normalises it.
     fn assert_restored(&self, cases: &[Value], when: &str) {
         for case in cases {
             let name = name_of(case);
@@ -210,19 +205,15 @@ impl Bench {
         }
     }
 
-    /// Waits until so many files are restored.
-    async fn restored(&self, count: usize, patience: Duration) -> Duration {
-        let began = Instant::now();
+    /// Waits until `count` files are restored. It waits for each in turn, so that a slow peer does not time out.
+    async fn wait_for(&self, count: usize) {
         let out = self.files("out");
-        while out.list().expect("listed").len() < count {
-            assert!(
-                began.elapsed() < patience,
-                "{} of {count} restored",
-                out.list().expect("listed").len()
-            );
-            tokio::time::sleep(Duration::from_millis(20)).await;
+        for number in 1..=count {
+            eventually("one more file is restored", async || {
+                out.list().expect("listed").len() >= number
+            })
+            .await;
         }
-        began.elapsed()
     }
 }
 
@@ -232,9 +223,9 @@ fn consumer(
     shutdown: &CancellationToken,
 ) -> Consumer {
     Consumer {
-        role: "test",
+        role: Role::Compressor,
         queue,
-        lock: Arc::new(FreeSlots),
+        lock: Arc::new(UnlimitedSlots),
         handler,
         threads: 2,
         strict: false,
@@ -276,10 +267,10 @@ fn sha256(path: &Path) -> String {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn the_originals_own_messages_and_records_are_restored() {
-    let bench = Bench::new().await;
-    let stream = bench.aws.stream(&bench.names[2]).await.expect("opens");
-    let chunks = bench.queue(1).await;
+async fn recorded_messages_and_records_of_the_original_are_restored() {
+    let fixture = PeerFixture::new().await;
+    let stream = fixture.aws.stream(&fixture.names[2]).await.expect("opens");
+    let chunks = fixture.queue(1).await;
     let mut expected = Vec::new();
     for case in cases().into_iter().filter(|case| case["sqs_messages"] == 1) {
         let records = case["records"].as_array().cloned().expect("records");
@@ -289,12 +280,12 @@ async fn the_originals_own_messages_and_records_are_restored() {
                 .expect("there")
                 .into(),
         });
-        // One after another, as both do it: those of one request need not ascend.
+        // One request each, as both programs do: sequence numbers within one request need not ascend.
         let mut positions = Vec::new();
         for record in records {
             positions.extend(stream.append(vec![record]).await.expect("put"));
         }
-        // The recorded message, but for where the records lie here; as text in the original's wrong order.
+        // The recorded message with the positions of this stream; sorted as text, which is the original's mistake.
         let mut sequences: Vec<&str> = positions
             .iter()
             .map(|position| position.sequence.as_str())
@@ -313,10 +304,10 @@ async fn the_originals_own_messages_and_records_are_restored() {
         expected.push(case);
     }
     let shutdown = CancellationToken::new();
-    let worker = bench.decompressor(&shutdown).await;
+    let worker = fixture.decompressor(&shutdown).await;
     let working = tokio::spawn(async move { worker.run().await });
-    bench.restored(expected.len(), MINUTE).await;
-    bench.assert_restored(&expected, "theirs");
+    fixture.wait_for(expected.len()).await;
+    fixture.assert_restored(&expected, "recorded by the original");
     println!(
         "FIGURE recorded files of the original restored: {}",
         expected.len()
@@ -326,48 +317,48 @@ async fn the_originals_own_messages_and_records_are_restored() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_peer_of_the_original_restores_what_we_pack_and_the_other_way_round() {
+async fn a_peer_restores_what_our_compressor_packs_and_our_decompressor_what_the_peer_packs() {
     for ours_packs in [true, false] {
-        let bench = Bench::new().await;
+        let fixture = PeerFixture::new().await;
         let shutdown = CancellationToken::new();
         let cases = cases();
         let worker = if ours_packs {
-            bench.compressor(&shutdown).await
+            fixture.compressor(&shutdown).await
         } else {
-            bench.decompressor(&shutdown).await
+            fixture.decompressor(&shutdown).await
         };
         let role = if ours_packs {
             ("decompress", "out")
         } else {
             ("compress", "in")
         };
-        let announcer = bench.announcer().await;
+        let announcer = fixture.announcer().await;
         for case in &cases {
-            bench
+            fixture
                 .announce(&announcer, name_of(case), &input_of(case))
                 .await;
         }
         let working = tokio::spawn(async move { worker.run().await });
-        let mut peer = bench.peer(role.0, role.1, cases.len(), &[]);
+        let mut peer = fixture.peer(role.0, role.1, cases.len(), &[]);
         let ended = tokio::time::timeout(2 * MINUTE, peer.wait())
             .await
             .expect("the peer ends")
             .expect("known");
         assert!(ended.success(), "{ended}");
-        bench.restored(cases.len(), MINUTE).await;
-        bench.assert_restored(&cases, &format!("ours packs: {ours_packs}"));
+        fixture.wait_for(cases.len()).await;
+        fixture.assert_restored(&cases, &format!("ours packs: {ours_packs}"));
         shutdown.cancel();
         working.await.expect("no panic");
     }
 }
 
-/// A compressor as the original's container is started: told by its variables where everything is, and by nothing else.
+/// Started as the original's container is: its environment is the whole configuration.
 #[tokio::test(flavor = "multi_thread")]
-async fn the_originals_variables_alone_make_a_compressor_whose_files_a_peer_restores() {
-    let bench = Bench::new().await;
+async fn a_peer_restores_the_files_of_a_compressor_configured_by_the_originals_variables() {
+    let fixture = PeerFixture::new().await;
     let aws = url();
-    let queue = |index: usize| format!("{aws}/000000000000/{}.fifo", bench.names[index]);
-    let desk = Desk::of_the_original(
+    let queue = |index: usize| format!("{aws}/000000000000/{}.fifo", fixture.names[index]);
+    let sandbox = Sandbox::legacy(
         PROGRAM,
         &[
             ("AWS_ENDPOINT_OVERRIDE", &aws),
@@ -375,7 +366,7 @@ async fn the_originals_variables_alone_make_a_compressor_whose_files_a_peer_rest
             ("AWS_ACCESS_KEY", "the-access-key"),
             ("AWS_SECRET_KEY", "the-secret-key"),
             ("AWS_SESSION_TOKEN", "the-session-token"),
-            ("STREAM_NAME", &bench.names[2]),
+            ("STREAM_NAME", &fixture.names[2]),
             ("SQS_FIFO_QUEUE", &queue(1)),
             ("FILE_SQS_FIFO_QUEUE", &queue(0)),
             ("READ_LOCATION", READ_LOCATION),
@@ -387,25 +378,25 @@ async fn the_originals_variables_alone_make_a_compressor_whose_files_a_peer_rest
         ],
     );
     let cases = cases();
-    let announcer = bench.announcer().await;
+    let announcer = fixture.announcer().await;
     for case in &cases {
         let (name, content) = (name_of(case), input_of(case));
-        desk.write(&desk.path(READ_LOCATION).join(name), &content);
-        bench.announce(&announcer, name, &content).await;
+        sandbox.write(&sandbox.path(READ_LOCATION).join(name), &content);
+        fixture.announce(&announcer, name, &content).await;
     }
-    let compressor = desk.start("compress.log", &["compress"]);
-    let mut peer = bench.peer("decompress", "out", cases.len(), &[]);
+    let compressor = sandbox.start("compress.log", &["compress"]);
+    let mut peer = fixture.peer("decompress", "out", cases.len(), &[]);
     let ended = tokio::time::timeout(2 * MINUTE, peer.wait()).await;
     assert!(
         ended.is_ok_and(|ended| ended.expect("known").success()),
         "the peer did not restore all\n{}",
         compressor.log()
     );
-    bench.restored(cases.len(), MINUTE).await;
-    bench.assert_restored(&cases, "ours packs");
+    fixture.wait_for(cases.len()).await;
+    fixture.assert_restored(&cases, "packed by the compressor");
     let log = compressor.log();
-    // The innermost lines of others are never shown.
-    assert!(log.contains("DEBUG"), "the log is not at its fullest");
+    // The program never logs the trace lines of its libraries.
+    assert!(log.contains("DEBUG"), "the log is not at its most verbose");
     for secret in ["the-secret-key", "the-session-token"] {
         assert!(!log.contains(secret), "{secret} is in the log");
     }
@@ -427,37 +418,37 @@ fn rows(seed: u64) -> Vec<u8> {
     format!("[{}]", rows.join(",")).into_bytes()
 }
 
-/// From so many files on the comparison holds us to its figure; `tests/run --long` asks for them.
+/// The comparison asserts its factor from this number of files on; `tests/run --long` uses it.
 const FILES_AT_LENGTH: usize = 50;
 
-/// Files a minute of both, side by side: ours, then the original's way with and without its sleeps.
+/// Files a minute of three ways: ours, then the original's with and without its sleeps.
 #[tokio::test(flavor = "multi_thread")]
-async fn ours_moves_many_times_the_files_of_the_originals_way() {
+async fn ours_moves_many_times_as_many_files_as_the_originals_way() {
     let files: usize = std::env::var("STREAMPRESS_PEER_FILES")
         .ok()
         .and_then(|text| text.parse().ok())
         .unwrap_or(10);
     let mut per_minute = Vec::new();
     for way in ["ours", "theirs, with sleeps", "theirs, without sleeps"] {
-        let bench = Bench::new().await;
-        let mut announcer = bench.announcer().await;
+        let fixture = PeerFixture::new().await;
+        let mut announcer = fixture.announcer().await;
         if way == "ours" {
-            announcer.dialect = AnnouncementFormat::Native;
+            announcer.format = AnnouncementFormat::Native;
         }
         let mut hashes = Vec::new();
         for number in 0..files {
             let content = rows(number as u64);
             hashes.push((format!("rows-{number}.json"), Digest::of(&content)));
-            bench
+            fixture
                 .announce(&announcer, &format!("rows-{number}.json"), &content)
                 .await;
         }
-        let (mut peers, mut workers) = (Vec::new(), Vec::<Worker>::new());
+        let (mut peers, mut workers) = (Vec::new(), Vec::<TestWorker>::new());
         let began = SystemTime::now();
         if way == "ours" {
-            let place = bench.place();
+            let pipeline = fixture.pipeline();
             workers = [Role::Compressor, Role::Decompressor]
-                .map(|role| Worker::start(&place, role, 2))
+                .map(|role| TestWorker::start(&pipeline, role, 2))
                 .into();
         } else {
             let sleep: &[&str] = if way.contains("with sleeps") {
@@ -465,22 +456,22 @@ async fn ours_moves_many_times_the_files_of_the_originals_way() {
             } else {
                 &[]
             };
-            peers.push(bench.peer("compress", "in", files, sleep));
-            peers.push(bench.peer("decompress", "out", files, &["--whole-shard"]));
+            peers.push(fixture.peer("compress", "in", files, sleep));
+            peers.push(fixture.peer("decompress", "out", files, &["--whole-shard"]));
         }
-        bench.restored(files, 20 * MINUTE).await;
+        fixture.wait_for(files).await;
         let seconds = began.elapsed().expect("time goes on").as_secs_f64();
         per_minute.push(files as f64 * 60.0 / seconds);
         println!(
             "FIGURE {files} files of 1 MB, {way}: {:.0} files a minute",
             files as f64 * 60.0 / seconds
         );
-        workers.into_iter().for_each(Worker::kill);
+        workers.into_iter().for_each(TestWorker::kill);
         for mut peer in peers {
             assert!(peer.wait().await.expect("known").success());
         }
         for (name, hash) in hashes {
-            let restored = std::fs::read(bench.folder("out").join(&name)).expect("restored");
+            let restored = std::fs::read(fixture.folder("out").join(&name)).expect("restored");
             assert_eq!(Digest::of(&restored), hash, "{name}, {way}");
         }
     }
@@ -489,6 +480,6 @@ async fn ours_moves_many_times_the_files_of_the_originals_way() {
         "FIGURE ours over theirs: {times:.1} times with its sleeps (at least 10), {:.1} times without",
         per_minute[0] / per_minute[2]
     );
-    // Over fewer files, starting and waiting count for more than the work.
+    // With fewer files, start-up and polling take longer than the work.
     assert!(files < FILES_AT_LENGTH || times >= 10.0, "{times:.1} times");
 }

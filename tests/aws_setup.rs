@@ -1,4 +1,4 @@
-//! Making, checking and removing what a pipeline needs, against the stand-in.
+//! Creating, checking and removing a pipeline's queues and stream on the fake AWS.
 
 use std::time::Duration;
 
@@ -53,7 +53,7 @@ fn outcomes(done: &[ResourceOutcome]) -> Vec<&Outcome> {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn setup_makes_what_is_missing_and_nothing_twice() {
+async fn setup_creates_what_is_missing_and_nothing_twice() {
     let cloud = Cloud::start().await;
     let first = create(&cloud.aws, &plan()).await.expect("made");
     assert!(
@@ -62,7 +62,7 @@ async fn setup_makes_what_is_missing_and_nothing_twice() {
             .all(|outcome| **outcome == Outcome::Created),
         "{first:?}"
     );
-    assert_eq!(check(&cloud.aws, &plan()).await.expect("looked"), []);
+    assert_eq!(check(&cloud.aws, &plan()).await.expect("readable"), []);
     let second = create(&cloud.aws, &plan()).await.expect("made");
     assert!(
         outcomes(&second)
@@ -82,15 +82,15 @@ async fn setup_makes_what_is_missing_and_nothing_twice() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn what_is_ours_is_brought_to_what_is_plan() {
+async fn tagged_queues_and_streams_are_changed_to_the_planned_settings() {
     let cloud = Cloud::start().await;
     create(&cloud.aws, &plan()).await.expect("made");
     let mut changed = plan();
     changed.transport.files_queue.max_receive_count = 7;
-    // More than the double, which takes AWS more than one call.
+    // More than double, which takes more than one call.
     changed.transport.stream.shards = 9;
     changed.transport.stream.retention_hours = 24;
-    let findings = check(&cloud.aws, &changed).await.expect("looked");
+    let findings = check(&cloud.aws, &changed).await.expect("readable");
     assert_eq!(findings.len(), 2, "{findings:?}");
     let done = create(&cloud.aws, &changed).await.expect("made");
     assert_eq!(
@@ -101,11 +101,11 @@ async fn what_is_ours_is_brought_to_what_is_plan() {
         done[4].outcome,
         Outcome::Changed(vec!["retention".into(), "shards".into()])
     );
-    assert_eq!(check(&cloud.aws, &changed).await.expect("looked"), []);
+    assert_eq!(check(&cloud.aws, &changed).await.expect("readable"), []);
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn what_is_somebody_elses_is_neither_changed_nor_removed() {
+async fn queues_and_streams_without_our_tag_are_neither_changed_nor_removed() {
     let cloud = Cloud::start().await;
     cloud.make_queue("files", 5);
     cloud.make_stream("stream", 1);
@@ -120,7 +120,7 @@ async fn what_is_somebody_elses_is_neither_changed_nor_removed() {
             &Outcome::NotOwned
         ]
     );
-    let findings = check(&cloud.aws, &plan()).await.expect("looked");
+    let findings = check(&cloud.aws, &plan()).await.expect("readable");
     assert!(
         findings
             .iter()
@@ -153,9 +153,9 @@ async fn what_is_somebody_elses_is_neither_changed_nor_removed() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn what_is_missing_is_named_with_the_way_out() {
+async fn missing_queues_and_streams_are_reported_with_the_remedy() {
     let cloud = Cloud::start().await;
-    let findings = check(&cloud.aws, &plan()).await.expect("looked");
+    let findings = check(&cloud.aws, &plan()).await.expect("readable");
     assert_eq!(
         findings
             .iter()
@@ -165,7 +165,7 @@ async fn what_is_missing_is_named_with_the_way_out() {
     );
     create(&cloud.aws, &plan()).await.expect("made");
     let findings = provision::check(&cloud.aws, &plan(), 2 << 20).await;
-    let findings = findings.expect("looked");
+    let findings = findings.expect("readable");
     assert!(
         findings
             .iter()
@@ -175,7 +175,7 @@ async fn what_is_missing_is_named_with_the_way_out() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_buckets_rule_may_send_to_the_files_queue() {
+async fn an_event_rule_may_send_to_the_files_queue() {
     let cloud = Cloud::start().await;
     let mut fed = plan();
     fed.event_rule = Some("arn:aws:events:us-east-1:1:rule/bucket".into());
@@ -199,16 +199,16 @@ async fn a_buckets_rule_may_send_to_the_files_queue() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_buckets_rule_is_added_to_a_queues_policy_and_others_stay() {
+async fn an_event_rule_is_added_to_a_queues_policy_and_other_statements_stay() {
     let cloud = Cloud::start().await;
     create(&cloud.aws, &plan()).await.expect("made");
-    // Somebody let another account send; a policy may hold its one statement without a list.
+    // A user allowed another account to send; a policy may hold a single statement without a list.
     let others = json!({"Sid": "Partner", "Effect": "Allow", "Principal": {"AWS": "111122223333"}, "Action": "sqs:SendMessage", "Resource": "*"});
     let policy = json!({"Version": "2008-10-17", "Id": "ours", "Statement": others});
-    let ask = json!({"QueueUrl": "files.fifo", "Attributes": {"Policy": policy.to_string()}});
+    let request = json!({"QueueUrl": "files.fifo", "Attributes": {"Policy": policy.to_string()}});
     cloud
         .fake_aws
-        .ask_sqs("SetQueueAttributes", &ask)
+        .ask_sqs("SetQueueAttributes", &request)
         .expect("set");
     for (rule, outcome) in [
         (
@@ -216,7 +216,7 @@ async fn a_buckets_rule_is_added_to_a_queues_policy_and_others_stay() {
             Outcome::Changed(vec!["ContentBasedDeduplication".into(), "Policy".into()]),
         ),
         ("rule/first", Outcome::Unchanged),
-        // Another rule takes the place of the first.
+        // Another rule replaces the first.
         ("rule/second", Outcome::Changed(vec!["Policy".into()])),
     ] {
         let mut fed = plan();
@@ -238,7 +238,7 @@ async fn a_buckets_rule_is_added_to_a_queues_policy_and_others_stay() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_permission_that_lacks_is_named_with_its_resource_and_the_way_out() {
+async fn a_missing_permission_is_reported_with_its_resource_and_the_remedy() {
     let cloud = Cloud::start().await;
     create(&cloud.aws, &plan()).await.expect("made");
     let mut denials = vec![
@@ -267,10 +267,10 @@ async fn a_permission_that_lacks_is_named_with_its_resource_and_the_way_out() {
         let expected = format!(
             "error: {kind} {resource}: the credentials lack the permission {service}:{action}; add it to their policy"
         );
-        let findings = check(&cloud.aws, &plan()).await.expect("looked");
+        let findings = check(&cloud.aws, &plan()).await.expect("readable");
         let findings: Vec<String> = findings.iter().map(ToString::to_string).collect();
         assert_eq!(findings, [expected]);
         cloud.fake_aws.allow_all();
     }
-    assert_eq!(check(&cloud.aws, &plan()).await.expect("looked"), []);
+    assert_eq!(check(&cloud.aws, &plan()).await.expect("readable"), []);
 }

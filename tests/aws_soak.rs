@@ -1,21 +1,22 @@
-//! Many small files through real compressors and decompressors while everything goes wrong at once: workers killed at
-//! random, answers lost, copies, throttling, reshards. Nothing may be lost, altered, half-written, restored twice or out
-//! of order.
+//! Many small files through real compressors and decompressors under all faults at once: workers killed at random, lost
+//! responses, duplicates, throttling, resharding. No file may be lost, altered, half-written, restored twice or out of
+//! order.
 //!
-//! 500 files; STREAMPRESS_SOAK_FILES=10000 for the long run. STREAMPRESS_SOAK_SEED tells a run again.
+//! 500 files; STREAMPRESS_SOAK_FILES=10000 for the long run. STREAMPRESS_SOAK_SEED repeats a run.
 
 use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
 
-use streampress::message::{Announcement, Digest, Manifest};
+use streampress::message::{Digest, Message};
 use streampress::roles::announce::Announcer;
-use streampress::roles::context::Transport;
+use streampress::roles::connect::CompressorConnections;
 use streampress::roles::redrive::redrive;
-use streampress_tests::aws::{Cloud, FreeSlots, connect};
+use streampress_tests::aws::{Cloud, connect};
+use streampress_tests::eventually;
 use streampress_tests::fake_aws::faults::Faults;
-use streampress_tests::fake_aws::{FakeAws, Options};
-use streampress_tests::pipeline::{CHUNKS, FILES, Place, Role, STREAM, Worker};
+use streampress_tests::fake_aws::{FakeAws, FakeAwsOptions};
+use streampress_tests::pipeline::{CHUNKS, FILES, Role, STREAM, TestPipeline, TestWorker};
 use streampress_transport::aws::SqsQueue;
 use streampress_transport::contract_tests::queue::message;
 use streampress_transport::{ATTR_DETAIL, ATTR_REASON, FileEntry, Queue};
@@ -27,7 +28,7 @@ fn number(variable: &str, default: u64) -> u64 {
         .unwrap_or(default)
 }
 
-const BAD_DAY: Faults = Faults {
+const ALL_FAULTS: Faults = Faults {
     throttle: 0.2,
     server_error: 0.01,
     lost_request: 0.01,
@@ -39,14 +40,14 @@ const BAD_DAY: Faults = Faults {
     delay: 0.02,
     delay_for: Duration::from_millis(200),
 };
-/// For whoever is not killed.
+/// For consumers that are not killed.
 const LONG: Duration = Duration::from_secs(60);
-/// Short, so that what a killed worker held comes back soon.
+/// Short, so that a killed worker's messages are redelivered soon.
 const VISIBILITY: Duration = Duration::from_secs(5);
-/// Files whose source is taken away before anyone looks: they go to the dead letters, and come back by redrive.
-const TAKEN_AWAY: u64 = 5;
+/// Files whose source is removed before the compressors start: they become dead letters, and redrive restores them.
+const REMOVED: u64 = 5;
 
-const POISON: &str = "no message of ours";
+const POISON: &str = "not a message";
 
 fn content(seed: u64, version: u64) -> Vec<u8> {
     let mut random = fastrand::Rng::with_seed(seed * 31 + version);
@@ -61,10 +62,10 @@ fn content(seed: u64, version: u64) -> Vec<u8> {
     (0..rows).map(row).collect::<String>().into_bytes()
 }
 
-/// What the source holds, by name: hashes of the versions, oldest first.
-type Expected = HashMap<String, Vec<Digest>>;
-/// What is visible at the destination, by name.
-type Restored = HashMap<String, Digest>;
+/// Hashes of the versions at the source by name, oldest first.
+type ExpectedFiles = HashMap<String, Vec<Digest>>;
+/// Hashes of the visible files at the destination by name.
+type RestoredFiles = HashMap<String, Digest>;
 
 fn name_of(file: u64) -> String {
     format!("folder {}/file-{file}.json", file % 7)
@@ -73,13 +74,13 @@ fn name_of(file: u64) -> String {
 struct Soak {
     cloud: Cloud,
     announcer: Announcer,
-    place: Place,
-    expected: Expected,
+    pipeline: TestPipeline,
+    expected: ExpectedFiles,
     began: SystemTime,
 }
 
 impl Soak {
-    /// Writes a version of a file and announces it, again and again until that is accepted.
+    /// Writes a version of a file and announces it until the queue accepts it.
     async fn announce(&mut self, file: u64, version: u64) {
         let entry = self.write(file, version);
         let hash = Digest::of(&content(file, version));
@@ -92,58 +93,59 @@ impl Soak {
     fn write(&self, file: u64, version: u64) -> FileEntry {
         let modified = self.began + Duration::from_secs(version);
         let bytes = content(file, version);
-        self.place
+        self.pipeline
             .write(&name_of(file), &bytes, modified)
             .expect("written")
     }
 
-    fn restored(&self) -> Restored {
-        self.place.restored().expect("listed")
+    fn restored(&self) -> RestoredFiles {
+        self.pipeline.restored().expect("listed")
     }
 
-    /// Names whose visible content is the newest version.
-    fn up_to_date(&self, restored: &Restored) -> usize {
+    /// PipelineNames whose visible content is the newest version.
+    fn up_to_date(&self, restored: &RestoredFiles) -> usize {
         self.expected
             .iter()
             .filter(|(name, versions)| restored.get(*name) == versions.last())
             .count()
     }
 
-    /// Whatever is visible must be a version that was announced, whole.
-    fn assert_nothing_altered(&self, restored: &Restored) {
+    /// Every visible file must be a whole version that was announced.
+    fn assert_nothing_altered(&self, restored: &RestoredFiles) {
         for (name, hash) in restored {
             assert!(
                 self.expected
                     .get(name)
                     .is_some_and(|versions| versions.contains(hash)),
-                "{name} is visible with foreign content"
+                "{name} is visible with wrong content"
             );
         }
     }
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn nothing_is_lost_altered_or_doubled_on_a_bad_day() {
+async fn nothing_is_lost_altered_or_doubled_under_all_faults() {
     let (files, seed) = (
         number("STREAMPRESS_SOAK_FILES", 500),
         number("STREAMPRESS_SOAK_SEED", 1),
     );
     let root = tempfile::tempdir().expect("a folder");
-    let cloud = Cloud::with(Options {
+    let cloud = Cloud::with(FakeAwsOptions {
         seed,
-        ..Options::default()
+        ..FakeAwsOptions::default()
     })
     .await;
     cloud.make_queue("files", 50);
     cloud.make_queue("chunks", 50);
     cloud.make_stream(STREAM, 2);
-    let place = Place::new(root.path(), &cloud.fake_aws.url, VISIBILITY).expect("folders");
-    let announcer = place.announcer(&cloud.aws).await;
+    let pipeline =
+        TestPipeline::new(root.path(), &cloud.fake_aws.url, VISIBILITY).expect("folders");
+    let announcer = pipeline.announcer(&cloud.aws).await;
     let mut soak = Soak {
         cloud,
         announcer,
-        place,
-        expected: Expected::new(),
+        pipeline,
+        expected: ExpectedFiles::new(),
         began: SystemTime::UNIX_EPOCH + Duration::from_secs(1_700_000_000),
     };
     let started = Instant::now();
@@ -154,15 +156,15 @@ async fn nothing_is_lost_altered_or_doubled_on_a_bad_day() {
         "announced {files} files in {:.1} s",
         started.elapsed().as_secs_f64()
     );
-    for file in 1..=TAKEN_AWAY {
-        soak.place.remove(&name_of(file)).expect("taken away");
+    for file in 1..=REMOVED {
+        soak.pipeline.remove(&name_of(file)).expect("removed");
     }
     soak.announcer
         .files_queue
         .send(vec![message("poison", POISON)])
         .await
         .expect("sent");
-    soak.cloud.fake_aws.set_faults(BAD_DAY);
+    soak.cloud.fake_aws.set_faults(ALL_FAULTS);
 
     let roles = [
         Role::Compressor,
@@ -170,23 +172,24 @@ async fn nothing_is_lost_altered_or_doubled_on_a_bad_day() {
         Role::Decompressor,
         Role::Decompressor,
     ];
-    let mut workers: Vec<Worker> = roles
+    let mut workers: Vec<TestWorker> = roles
         .iter()
-        .map(|role| Worker::start(&soak.place, *role, 4))
+        .map(|role| TestWorker::start(&soak.pipeline, *role, 4))
         .collect();
     let mut random = fastrand::Rng::with_seed(seed);
     let (mut kills, mut reshards, mut second_versions) = (0, 0, false);
-    // For a machine that is busy with other things; alone, 500 files take about two minutes.
+    // Bounds a hang on a busy machine; alone, 500 files take about two minutes.
     let patience = Duration::from_secs(600 + files);
     let died = loop {
+        // Lets the workers make progress before the next kill.
         tokio::time::sleep(Duration::from_millis(random.u64(1500..4000))).await;
-        // Once a round: there are thousands to hash.
+        // Once a round, because it hashes thousands of files.
         let restored = soak.restored();
         soak.assert_nothing_altered(&restored);
         let done = soak.up_to_date(&restored);
         if done * 10 < soak.expected.len() * 9 {
             let victim = random.usize(0..workers.len());
-            let replacement = Worker::start(&soak.place, roles[victim], 4);
+            let replacement = TestWorker::start(&soak.pipeline, roles[victim], 4);
             std::mem::replace(&mut workers[victim], replacement).kill();
             kills += 1;
         }
@@ -203,14 +206,14 @@ async fn nothing_is_lost_altered_or_doubled_on_a_bad_day() {
             reshards = 2;
         }
         if second_versions && queues_empty(&soak.cloud.fake_aws) {
-            // Nothing moves any more.
+            // Every message has been handled.
             let dead = dead_letters(&soak.cloud.fake_aws);
             let restored = soak.restored();
             let ended = soak.up_to_date(&restored) + count_lost(&soak, &restored, &dead);
             assert_eq!(
                 ended,
                 soak.expected.len(),
-                "some are neither restored nor dead"
+                "some files are neither restored nor dead letters"
             );
             break dead;
         }
@@ -233,24 +236,24 @@ async fn nothing_is_lost_altered_or_doubled_on_a_bad_day() {
         died.iter()
             .filter(|(_, reason)| reason.starts_with("SourceMissing"))
             .count() as u64,
-        TAKEN_AWAY
+        REMOVED
     );
-    for file in 1..=TAKEN_AWAY {
+    for file in 1..=REMOVED {
         soak.write(file, 1);
     }
     redrive_until_restored(&mut soak, &died).await;
-    // At once, as a rollout does: each waits for its last long poll.
-    futures::future::join_all(workers.into_iter().map(Worker::drain)).await;
-    let restored = soak.place.restored().expect("listed");
+    // All at once, as a rollout does: each waits for its last long poll.
+    futures::future::join_all(workers.into_iter().map(TestWorker::drain)).await;
+    let restored = soak.pipeline.restored().expect("listed");
     for (name, versions) in &soak.expected {
         assert_eq!(
             restored.get(name),
             versions.last(),
-            "{name} is not what was announced last"
+            "{name} is not the version announced last"
         );
     }
     assert_eq!(restored.len(), soak.expected.len());
-    for (name, commits) in soak.place.commits() {
+    for (name, commits) in soak.pipeline.commits() {
         let mut in_order = commits.clone();
         in_order.sort();
         in_order.dedup();
@@ -262,7 +265,7 @@ async fn nothing_is_lost_altered_or_doubled_on_a_bad_day() {
     assert_policy_allows(&soak.cloud.fake_aws.called());
 }
 
-/// What went through here is what workers do on good and bad days: the policy that users are given must allow it.
+/// This test makes every call that workers make, also under faults: the policy for users must allow them all.
 fn assert_policy_allows(called: &[String]) {
     let policy = include_str!("../deploy/aws/workers-policy.json");
     let policy: serde_json::Value = serde_json::from_str(policy).expect("JSON");
@@ -305,8 +308,8 @@ fn dead_letters(fake_aws: &FakeAws) -> Vec<(String, String)> {
         .collect()
 }
 
-/// Names that are not up to date and whose newest version is a dead letter.
-fn count_lost(soak: &Soak, restored: &Restored, dead: &[(String, String)]) -> usize {
+/// PipelineNames that are not up to date and whose newest version is a dead letter.
+fn count_lost(soak: &Soak, restored: &RestoredFiles, dead: &[(String, String)]) -> usize {
     let lost = |name: &String, versions: &Vec<Digest>| {
         restored.get(name) != versions.last()
             && dead
@@ -320,10 +323,8 @@ fn count_lost(soak: &Soak, restored: &Restored, dead: &[(String, String)]) -> us
 }
 
 fn file_hash(body: &str) -> Option<Digest> {
-    let announced = Announcement::parse(body).map(|message| message.file.hash);
-    announced
-        .or_else(|_| Manifest::parse(body).map(|message| message.file.hash))
-        .ok()
+    let message = Message::parse(body).ok()?;
+    Some(message.file()?.hash.clone())
 }
 
 fn queues_empty(fake_aws: &FakeAws) -> bool {
@@ -342,7 +343,7 @@ fn describe(fake_aws: &FakeAws) -> String {
     )
 }
 
-/// Every dead letter has its reason; sent again within five minutes of its failure, all is restored.
+/// Every dead letter has a reason, and a redrive within five minutes of the failure restores all files.
 async fn redrive_until_restored(soak: &mut Soak, died: &[(String, String)]) {
     for (_, reason) in died {
         println!("dead letter: {reason}");
@@ -354,34 +355,22 @@ async fn redrive_until_restored(soak: &mut Soak, died: &[(String, String)]) {
     let aws = connect(&soak.cloud.fake_aws.url).await;
     let files_queue = aws.queue(FILES, LONG).await.expect("opens");
     assert_poison_was_tried_once(&files_queue).await;
-    let transport = Transport {
-        files_queue: Some(Arc::new(files_queue)),
-        chunks_queue: Some(Arc::new(aws.queue(CHUNKS, LONG).await.expect("opens"))),
-        stream: Some(Arc::new(aws.stream(STREAM).await.expect("opens"))),
-        locks: Arc::new(|_, _| Arc::new(FreeSlots)),
-        journal: None,
-        aws: None,
+    let connections = CompressorConnections {
+        files_queue: Arc::new(files_queue),
+        chunks_queue: Arc::new(aws.queue(CHUNKS, LONG).await.expect("opens")),
+        stream: Arc::new(aws.stream(STREAM).await.expect("opens")),
     };
-    let redriven = redrive(&transport, &soak.announcer, false)
+    let redriven = redrive(&connections, &soak.announcer, false)
         .await
         .expect("redriven");
     println!("FIGURE redriven: {} dead letters", redriven.len());
-    let began = Instant::now();
-    loop {
-        let done = soak.up_to_date(&soak.restored());
-        if done == soak.expected.len() {
-            break;
-        }
-        assert!(
-            began.elapsed() < Duration::from_secs(120),
-            "{done} of {} after the redrive",
-            soak.expected.len()
-        );
-        tokio::time::sleep(Duration::from_millis(300)).await;
-    }
+    eventually("all files are restored after the redrive", async || {
+        soak.up_to_date(&soak.restored()) == soak.expected.len()
+    })
+    .await;
 }
 
-/// Takes the poison out of the dead letters: redriven, it would only come back.
+/// Removes the poison message from the dead letters: redriven, it would only fail again.
 async fn assert_poison_was_tried_once(files_queue: &SqsQueue) {
     let dead = files_queue.dead_letters().expect("wired");
     let (mut others, mut poison) = (Vec::new(), 0);
@@ -405,7 +394,7 @@ async fn assert_poison_was_tried_once(files_queue: &SqsQueue) {
         }
     }
     for receipt in others {
-        dead.release(&receipt).await.expect("given back");
+        dead.release(&receipt).await.expect("released");
     }
     assert_eq!(poison, 1);
 }

@@ -1,5 +1,5 @@
-//! The Dockerfile says what the tests run: `tests/cluster load-image` makes the image without Docker, from the same
-//! layout, and this compares the lines that both have to agree on. It needs neither Docker nor a cluster.
+//! The Dockerfile and `tests/cluster load-image`, which builds the test image without Docker, must agree: same layout,
+//! user, entrypoint and environment. This needs neither Docker nor a cluster.
 
 use std::collections::BTreeMap;
 use std::os::unix::fs::PermissionsExt;
@@ -33,7 +33,7 @@ fn last_stage() -> Result<Vec<(String, String)>> {
     Ok(stage)
 }
 
-/// `IMAGE_…=value` of the script that makes the test image.
+/// `IMAGE_…=value` of the script that builds the test image.
 fn script_settings() -> Result<BTreeMap<String, String>> {
     let lines = read("tests/cluster.d/images.sh")?;
     let settings = lines
@@ -112,16 +112,16 @@ fn docker_is_sent_neither_builds_nor_history() -> Result<()> {
     Ok(())
 }
 
-/// Nothing here can run `docker build`: so what its cargo is told to build is looked up in the workspace.
+/// `docker build` cannot run here, so the arguments of its cargo are looked up in the workspace.
 #[test]
 fn dockerfile_names_packages_features_and_a_profile_that_exist() -> Result<()> {
     let dockerfile = read("deploy/Dockerfile")?.replace("\\\n", " ");
-    let (_, told) = dockerfile
+    let (_, arguments) = dockerfile
         .split_once("cargo build ")
         .context("the Dockerfile builds with cargo")?;
-    let told: Vec<&str> = told
+    let arguments: Vec<&str> = arguments
         .split_whitespace()
-        .take_while(|word| *word != "&&")
+        .take_while(|argument| *argument != "&&")
         .collect();
     let metadata = Command::new(env!("CARGO"))
         .args(["metadata", "--no-deps", "--offline", "--format-version=1"])
@@ -132,9 +132,9 @@ fn dockerfile_names_packages_features_and_a_profile_that_exist() -> Result<()> {
         let mut packages = metadata["packages"].as_array().into_iter().flatten();
         packages.find(|package| package["name"] == name)
     };
-    let (mut programs, mut words) = (Vec::new(), told.iter());
-    while let Some(option) = words.next() {
-        let mut value = || words.next().context("the option has a value");
+    let (mut programs, mut arguments) = (Vec::new(), arguments.iter());
+    while let Some(option) = arguments.next() {
+        let mut value = || arguments.next().context("the option has a value");
         match *option {
             "--locked" => {}
             "--profile" => {
@@ -186,7 +186,7 @@ fn the_layout_holds_the_program_its_libraries_certificates_and_one_user_without_
         .permissions()
         .mode();
     assert_eq!(mode & 0o777, 0o755);
-    // What the kernel needs to start it: the loader that the program names, at the path by which it names it.
+    // The kernel needs the loader at the path that the program names.
     let ldd = String::from_utf8(Command::new("ldd").arg(&program).output()?.stdout)?;
     let wanted: Vec<_> = ldd
         .split_whitespace()
@@ -205,7 +205,7 @@ fn the_layout_holds_the_program_its_libraries_certificates_and_one_user_without_
     );
     ensure!(
         !root.join("bin/sh").exists(),
-        "a shell is of use to nobody but an intruder"
+        "the image has a shell, which only an intruder would use"
     );
     Ok(())
 }

@@ -1,4 +1,4 @@
-//! The export of traces, by the program itself, to a collector that reads what it is sent.
+//! The program's export of traces to a collector that decodes them.
 
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
@@ -12,19 +12,20 @@ use opentelemetry_proto::tonic::collector::trace::v1::ExportTraceServiceRequest;
 use opentelemetry_proto::tonic::common::v1::any_value::Value;
 use opentelemetry_proto::tonic::trace::v1::Span;
 use prost::Message;
-use streampress_tests::desk::{Desk, Running, eventually};
+use streampress_tests::eventually_blocking;
+use streampress_tests::sandbox::{RunningProgram, Sandbox};
 use tokio::net::TcpListener;
 
 const PROGRAM: &str = env!("CARGO_BIN_EXE_streampress-program");
-const KEY: &str = "a-key-that-nobody-may-see";
+const KEY: &str = "a-key-that-must-not-be-logged";
 const GENERATOR: &str = "  generator: {schema: {example: iot-sensors}, fileSize: 64Ki, files: 2}\n  report: {enabled: false}";
 
-/// What a collector was sent: service, span.
+/// The spans that a collector received, with their services.
 #[derive(Clone, Default)]
-struct Received(Arc<Mutex<Vec<(String, Span)>>>);
+struct ReceivedSpans(Arc<Mutex<Vec<(String, Span)>>>);
 
-impl Received {
-    fn take_in(&self, request: ExportTraceServiceRequest) {
+impl ReceivedSpans {
+    fn add(&self, request: ExportTraceServiceRequest) {
         for of_service in request.resource_spans {
             let attributes = of_service.resource.expect("a resource").attributes;
             let service = attributes.iter().find(|pair| pair.key == "service.name");
@@ -50,52 +51,61 @@ async fn serve(router: Router) -> SocketAddr {
     address
 }
 
-async fn collector() -> (SocketAddr, Received) {
-    let received = Received::default();
-    let taking = received.clone();
-    let take = move |headers: HeaderMap, body: Bytes| async move {
+async fn collector() -> (SocketAddr, ReceivedSpans) {
+    let received = ReceivedSpans::default();
+    let receiving = received.clone();
+    let receive = move |headers: HeaderMap, body: Bytes| async move {
         assert_eq!(headers["content-type"], "application/x-protobuf");
         if headers.get("x-api-key").map(|key| key.as_bytes()) != Some(KEY.as_bytes()) {
             return StatusCode::UNAUTHORIZED;
         }
-        taking.take_in(ExportTraceServiceRequest::decode(body).expect("a request"));
+        receiving.add(ExportTraceServiceRequest::decode(body).expect("a request"));
         StatusCode::OK
     };
     (
-        serve(Router::new().route("/v1/traces", post(take))).await,
+        serve(Router::new().route("/v1/traces", post(receive))).await,
         received,
     )
 }
 
-/// One role in the folder `d`, with a collector named to it.
-fn start(desk: &Desk, role: &str, collector: SocketAddr, more: &[(&str, &str)]) -> Running {
+/// Starts one role in the folder `d` with a collector configured.
+fn start(
+    sandbox: &Sandbox,
+    role: &str,
+    collector: SocketAddr,
+    more: &[(&str, &str)],
+) -> RunningProgram {
     let args: &[&str] = match role {
         "generate" => &["generate", "pipeline.yaml", "--data", "d", "--files", "2"],
         "compress" => &["compress", "pipeline.yaml", "--data", "d"],
         _ => &["decompress", "pipeline.yaml", "--data", "d"],
     };
-    let mut command = desk.command(args);
+    let mut command = sandbox.command(args);
     command
         .env("OTEL_EXPORTER_OTLP_ENDPOINT", format!("http://{collector}"))
         .env("OTEL_EXPORTER_OTLP_HEADERS", format!("x-api-key={KEY}"))
         .envs(more.iter().copied());
-    desk.start_command(&format!("{role}.log"), command)
+    sandbox.start_command(&format!("{role}.log"), command)
 }
 
-/// Generates, compresses and restores two files; the logs of the three, which must end well.
-fn whole_way(desk: &Desk, collector: SocketAddr, more: &[(&str, &str)]) -> [String; 3] {
-    let mut generate = start(desk, "generate", collector, more);
-    let workers = ["compress", "decompress"].map(|role| start(desk, role, collector, more));
-    eventually("both files are restored", || {
+/// Generates, compresses and restores two files; returns the logs of the three programs, which must exit with 0.
+fn process_two_files(
+    sandbox: &Sandbox,
+    collector: SocketAddr,
+    more: &[(&str, &str)],
+) -> [String; 3] {
+    let mut generate = start(sandbox, "generate", collector, more);
+    let workers = ["compress", "decompress"].map(|role| start(sandbox, role, collector, more));
+    eventually_blocking("both files are restored", || {
         let restored = workers[1].log().matches("File restored.").count();
-        (restored == 2).then_some(())
+        restored == 2
     });
     assert_eq!(generate.wait(), Some(0), "{}", generate.log());
     for worker in workers {
         assert_eq!(worker.stop(), Some(0));
     }
     ["generate", "compress", "decompress"].map(|role| {
-        let log = std::fs::read_to_string(desk.path(&format!("{role}.log")));
+        let log = std::fs::read_to_string(sandbox.path(&format!("{role}.log")));
         log.expect("a log")
     })
 }
@@ -111,8 +121,8 @@ fn text<'a>(span: &'a Span, key: &str) -> &'a str {
 #[tokio::test(flavor = "multi_thread")]
 async fn generating_compressing_and_restoring_a_file_are_spans_of_one_trace() {
     let (address, received) = collector().await;
-    let desk = Desk::new(PROGRAM, "http://nowhere", "traced", GENERATOR);
-    let logs = whole_way(&desk, address, &[("OTEL_SERVICE_NAME", "press")]);
+    let sandbox = Sandbox::new(PROGRAM, "http://endpoint.invalid", "traced", GENERATOR);
+    let logs = process_two_files(&sandbox, address, &[("OTEL_SERVICE_NAME", "press")]);
     assert!(logs.iter().all(|log| !log.contains(KEY)), "{logs:?}");
     let mut by_file: BTreeMap<String, BTreeMap<String, Span>> = BTreeMap::new();
     for (service, span) in received.all() {
@@ -121,7 +131,7 @@ async fn generating_compressing_and_restoring_a_file_are_spans_of_one_trace() {
             .entry(text(&span, "file_name").to_owned())
             .or_default();
         let before = of_file.insert(span.name.clone(), span);
-        assert_eq!(before, None, "each is sent once");
+        assert_eq!(before, None, "each span is exported once");
     }
     assert_eq!(by_file.len(), 2, "{by_file:?}");
     let mut traces = Vec::new();
@@ -142,7 +152,7 @@ async fn generating_compressing_and_restoring_a_file_are_spans_of_one_trace() {
                 .iter()
                 .any(|event| event.name == "File restored.")
         );
-        // The log's lines lead to it.
+        // The log lines carry the trace id.
         let shown: String = generate
             .trace_id
             .iter()
@@ -163,24 +173,20 @@ async fn generating_compressing_and_restoring_a_file_are_spans_of_one_trace() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn work_goes_on_where_the_collector_refuses_is_gone_or_never_answers() {
+async fn work_continues_when_the_collector_refuses_is_down_or_never_responds() {
     let refuses = serve(Router::new().fallback(|| async { StatusCode::FORBIDDEN })).await;
-    // Bound and let go again: nobody listens there.
-    let gone = TcpListener::bind("127.0.0.1:0").await.expect("a free port");
-    let is_gone = gone.local_addr().expect("bound");
-    drop(gone);
-    let silent = TcpListener::bind("127.0.0.1:0").await.expect("a free port");
-    let is_silent = silent.local_addr().expect("bound");
-    // Batches leave all the time, so that there is more than one to fail.
+    // Bound and closed again: nothing listens there.
+    let closed = TcpListener::bind("127.0.0.1:0").await.expect("a free port");
+    let down = closed.local_addr().expect("bound");
+    drop(closed);
+    let listener = TcpListener::bind("127.0.0.1:0").await.expect("a free port");
+    let silent = listener.local_addr().expect("bound");
+    // Small intervals between batches, so that more than one fails.
     let often = ("OTEL_BSP_SCHEDULE_DELAY", "20");
-    for (address, says) in [
-        (refuses, "403"),
-        (is_gone, "refused"),
-        (is_silent, "no answer"),
-    ] {
-        let desk = Desk::new(PROGRAM, "http://nowhere", "traced", GENERATOR);
-        let logs = whole_way(
-            &desk,
+    for (address, says) in [(refuses, "403"), (down, "refused"), (silent, "no answer")] {
+        let sandbox = Sandbox::new(PROGRAM, "http://endpoint.invalid", "traced", GENERATOR);
+        let logs = process_two_files(
+            &sandbox,
             address,
             &[often, ("OTEL_EXPORTER_OTLP_TIMEOUT", "300")],
         );
@@ -193,11 +199,12 @@ async fn work_goes_on_where_the_collector_refuses_is_gone_or_never_answers() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_collector_that_cannot_be_named_so_is_told_of_and_work_goes_on() {
-    let desk = Desk::new(PROGRAM, "http://nowhere", "traced", GENERATOR);
-    let mut command = desk.command(&["generate", "pipeline.yaml", "--data", "d", "--files", "1"]);
+async fn an_invalid_collector_address_is_logged_and_work_continues() {
+    let sandbox = Sandbox::new(PROGRAM, "http://endpoint.invalid", "traced", GENERATOR);
+    let mut command =
+        sandbox.command(&["generate", "pipeline.yaml", "--data", "d", "--files", "1"]);
     command.env("OTEL_EXPORTER_OTLP_ENDPOINT", "not an address");
-    let mut generate = desk.start_command("generate.log", command);
+    let mut generate = sandbox.start_command("generate.log", command);
     assert_eq!(generate.wait(), Some(0), "{}", generate.log());
     assert_eq!(
         generate.log().matches("no traces are exported").count(),

@@ -1,17 +1,16 @@
 //! The report page in a real headless browser: `cargo test -p streampress-tests --features browser`.
 //!
-//! Each test opens the page inside a probe, a page of its own that shows the report in a frame of
-//! a given width, looks around in it, and writes what it found where `--dump-dom` prints it.
-//! With `STREAMPRESS_SCREENSHOTS` set to a folder, pictures are left there for people to look at.
+//! Each test opens the report in a frame of a given width inside a page of its own, evaluates JavaScript in it, and
+//! writes the findings where `--dump-dom` prints them.
+//! With `STREAMPRESS_SCREENSHOTS` set to a folder, the tests save screenshots there.
 #![expect(clippy::unwrap_used, reason = "tests")]
 
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
 
 use serde_json::{Value, json};
-use streampress::report::{
-    CodecShare, Outcome, ReportMeta, ReportRow, ReportState, StageRow, render,
-};
+use streampress::message::{Share, StageNumbers};
+use streampress::report::{FileOutcome, ReportMeta, ReportRow, ReportState, render};
 
 const START: u64 = 1_767_605_400_000;
 
@@ -26,7 +25,7 @@ const HOSTILE: [&str; 8] = [
     "../../etc/passwd\0\n.txt",
 ];
 
-/// What the probe looks at, as JavaScript expressions over `w` (window) and `d` (document).
+/// JavaScript expressions over `w` (window) and `d` (document) that the probe evaluates.
 const LOOK: &str = r##"{
   enhanced: d.documentElement.dataset.enhanced,
   pwned: w.pwned || window.pwned || 0,
@@ -61,7 +60,7 @@ fn chromium() -> PathBuf {
     found.expect("no Chromium found: install the package chromium or set STREAMPRESS_CHROMIUM")
 }
 
-/// Runs the browser once, on a profile of its own.
+/// Runs the browser once, with its own profile.
 fn browse(page: &Path, flags: &[&str]) -> Output {
     let profile = tempfile::tempdir().unwrap();
     let output = Command::new(chromium())
@@ -96,7 +95,7 @@ fn dark_flag(dark: bool) -> &'static str {
     }
 }
 
-/// Opens the report in a frame of `width` and tells what `look` finds after `act` has run.
+/// Opens the report in a frame of `width` and returns what `look` evaluates to after `act` has run.
 fn probe(report: &str, width: u32, dark: bool, act: &str, look: &str) -> Value {
     let folder = tempfile::tempdir().unwrap();
     let page = folder.path().join("probe.html");
@@ -204,12 +203,20 @@ fn long_run() -> ReportState {
             restored_at_millis: Some(START + (n as f64 * 180.0 + wave * 20_000.0) as u64),
             seconds_compress: 0.24 * wave,
             seconds_restore: 0.04,
-            outcome: if failed { failure() } else { Outcome::Restored },
+            outcome: if failed {
+                failure()
+            } else {
+                FileOutcome::Restored
+            },
             slot: format!("decompressor-{}", n % 2),
         });
     }
     for (n, name) in HOSTILE.into_iter().enumerate() {
-        let outcome = if n == 0 { failure() } else { Outcome::Restored };
+        let outcome = if n == 0 {
+            failure()
+        } else {
+            FileOutcome::Restored
+        };
         state.fold(&ReportRow {
             file_id: format!("hostile-{n}"),
             name: name.to_owned(),
@@ -227,8 +234,8 @@ fn long_run() -> ReportState {
     state
 }
 
-fn failure() -> Outcome {
-    Outcome::Failed {
+fn failure() -> FileOutcome {
+    FileOutcome::Failed {
         reason: "record 3 of 5: the hash of its bytes is not the one it was announced with <b>"
             .to_owned(),
         way_out:
@@ -237,8 +244,8 @@ fn failure() -> Outcome {
     }
 }
 
-fn stage(name: &str, bytes_in: u64, bytes_out: u64, seconds: f64) -> StageRow {
-    StageRow {
+fn stage(name: &str, bytes_in: u64, bytes_out: u64, seconds: f64) -> StageNumbers {
+    StageNumbers {
         name: name.to_owned(),
         bytes_in,
         bytes_out,
@@ -246,23 +253,17 @@ fn stage(name: &str, bytes_in: u64, bytes_out: u64, seconds: f64) -> StageRow {
     }
 }
 
-fn share(label: &str, bytes: u64) -> CodecShare {
-    CodecShare {
+fn share(label: &str, bytes: u64) -> Share {
+    Share {
         label: label.to_owned(),
         bytes,
     }
 }
 
 fn page() -> String {
-    let fact = |name: &str, value: &str| (name.to_owned(), value.to_owned());
     let meta = ReportMeta {
         pipeline: "stock-market".to_owned(),
         generated_at_millis: START + 935_000,
-        facts: vec![
-            fact("Codec", "Hybrid, balanced, blocks of 4 MiB"),
-            fact("Transport", "embedded, in one process"),
-            fact("Source", "generator: stock-market, json, 1 MiB"),
-        ],
     };
     render(&long_run(), &meta)
 }
@@ -286,7 +287,7 @@ fn a_long_run_is_shown_whole_and_harmless() {
     assert!(report.len() < 300_000, "{} bytes", report.len());
     let found = probe(&report, 1280, false, "", LOOK);
     screenshot("report-light.png", &report, 1280, 2300, false);
-    assert_eq!(found["enhanced"], "yes", "the script ran to its end");
+    assert_eq!(found["enhanced"], "yes", "the script finished");
     assert_eq!(found["pwned"], 0);
     assert_eq!(found["injected"], false);
     assert_eq!(found["external"], json!([]));
@@ -306,7 +307,7 @@ fn a_long_run_is_shown_whole_and_harmless() {
     let steps = json!(["Step 01", "Step 02", "Total", "Improvement", "Restore"]);
     assert_eq!(found["steps"], steps);
     assert_eq!(found["rows"], 200);
-    assert_eq!(found["names"][7], HOSTILE[0], "names are shown as they are");
+    assert_eq!(found["names"][7], HOSTILE[0], "names are shown unchanged");
     assert_eq!(found["names"][1], HOSTILE[6]);
     assert_eq!(found["lines"], json!([true, true]));
     assert_eq!(found["bars"].as_array().unwrap().len(), 3);
@@ -390,7 +391,6 @@ fn a_short_run_fills_its_charts_and_needs_no_failures() {
     let meta = ReportMeta {
         pipeline: "iot-sensors".to_owned(),
         generated_at_millis: START + 1_000,
-        ..ReportMeta::default()
     };
     let report = render(&state, &meta);
     let found = probe(&report, 1280, false, "", LOOK);

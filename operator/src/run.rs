@@ -1,66 +1,83 @@
-//! The operator as a whole: wins the lead, follows everything, reconciles, and ends in order. What production calls
-//! and tests call is the same.
+//! The operator as a whole: it wins the lead, follows all objects, reconciles, and ends in order. Production and tests
+//! call the same.
 
+use std::collections::HashSet;
 use std::sync::Arc;
 use std::time::Duration;
 
 use futures::StreamExt;
 use futures::future::join_all;
-use kube::api::DynamicObject;
 use kube::runtime::controller::{Config, Error as ControllerError, applier};
 use kube::runtime::reflector::{ObjectRef, store::Writer};
 use kube::runtime::watcher::Event;
 use kube::{Api, Client};
+use streampress_crds::lease::Times;
 use tokio::sync::mpsc::{UnboundedSender, unbounded_channel};
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::AbortOnDropHandle;
 use tracing::{debug, info};
 
-use crate::apply::applier::{Hands, pipelines, resource};
-use crate::apply::election::{Election, Leadership, Times};
-use crate::apply::events::Events;
-use crate::controller::{Context, after_failure, folded, reconcile};
-use crate::http::Pulses;
-use crate::http::metrics::Metrics;
-use crate::resources::Platform;
-use crate::resources::names;
-use crate::resources::owned_object::Kind;
-use crate::state::cache::{Owner, Store, address};
-use crate::state::watch::{Change, Pulse, follow};
+use crate::apply::applier::Applier;
+use crate::apply::election::{Election, Leadership};
+use crate::apply::events::EventPublisher;
+use crate::controller::{Context, after_failure, reconcile};
+use crate::http::OperatorHealth;
+use crate::http::metrics::OperatorMetrics;
+use crate::resources::{ObjectKind, WorkerDefaults, names};
+use crate::state::cache::{ObjectCache, PipelineKey};
+use crate::state::pipeline::{WatchedPipeline, resource};
+use crate::state::watch::{WatchHealth, follow};
 use crate::transport::Provisioner;
-use crate::transport::manager::{Desk, DeskOptions};
+use crate::transport::manager::{ManagerOptions, TransportManager};
 
-/// Everything an operator is told.
+/// Settings of an operator.
 #[derive(Clone)]
-pub struct Options {
-    /// Only this namespace; all where left out.
+pub struct OperatorOptions {
+    /// The only namespace whose pipelines are run; all where left out.
     pub namespace: Option<String>,
-    /// Where the leader's Lease is.
+    /// Namespace of the leader's Lease.
     pub lease_namespace: String,
     /// Its name.
     pub lease_name: String,
-    /// This process, among all operators.
+    /// Name of this process, unique among all operators.
     pub identity: String,
     /// Times of the election.
     pub times: Times,
-    /// What workers are made with.
-    pub platform: Platform,
-    /// How the transport is kept.
-    pub desk: DeskOptions,
-    /// Pipelines looked at once.
-    pub at_once: u16,
-    /// How long changes are gathered before a pipeline is looked at.
+    /// The operator's own settings for workers.
+    pub defaults: WorkerDefaults,
+    /// How the transport is maintained.
+    pub transport: ManagerOptions,
+    /// Pipelines reconciled at once.
+    pub concurrency: u16,
+    /// How long changes are gathered before a pipeline is reconciled.
     pub debounce: Duration,
 }
 
-/// Runs until `shutdown` or until the lead is lost. Gives whether it may be started again in this process.
+/// The pipelines that are to be reconciled.
+#[derive(Clone)]
+struct Trigger(UnboundedSender<ObjectRef<WatchedPipeline>>);
+
+impl Trigger {
+    fn reconcile(&self, namespace: &str, name: &str) {
+        // Fails when the operator is ending.
+        let _ = self.0.send(ObjectRef::new(name).within(namespace));
+    }
+
+    fn reconcile_all(&self, pipelines: impl IntoIterator<Item = PipelineKey>) {
+        for pipeline in pipelines {
+            self.reconcile(&pipeline.namespace, &pipeline.name);
+        }
+    }
+}
+
+/// Runs until `shutdown`, or until the lead is lost.
 pub async fn run(
     client: Client,
     provisioner: Arc<dyn Provisioner>,
-    options: Options,
-    metrics: Metrics,
-    pulses: Pulses,
+    options: OperatorOptions,
+    metrics: OperatorMetrics,
+    health: OperatorHealth,
     shutdown: CancellationToken,
 ) {
     let leadership = Leadership::default();
@@ -77,16 +94,15 @@ pub async fn run(
         () = shutdown.cancelled() => return,
     }
     metrics.leads(true);
-    let work_done = shutdown.child_token();
-    let stop = work_done.clone();
+    let stop = shutdown.child_token();
     let working = work(
         client,
         provisioner,
         options,
         metrics.clone(),
-        pulses.clone(),
+        health.clone(),
         leadership,
-        stop,
+        stop.clone(),
     );
     tokio::pin!(working);
     // While work ends in order after a shutdown, the lead is still kept.
@@ -95,194 +111,162 @@ pub async fn run(
         () = election.keep() => true,
     };
     metrics.leads(false);
-    pulses.set(Vec::new());
+    health.set(Vec::new());
     if lost {
-        work_done.cancel();
+        stop.cancel();
     } else {
         election.release().await;
-        info!("Gave the lead up.");
+        info!("Released the lead.");
     }
 }
 
-/// Follows and reconciles until `stop`; then lets what is in hand finish.
+/// Follows and reconciles until `stop`; then lets the reconciles that have begun finish.
 async fn work(
     client: Client,
     provisioner: Arc<dyn Provisioner>,
-    options: Options,
-    metrics: Metrics,
-    pulses: Pulses,
+    options: OperatorOptions,
+    metrics: OperatorMetrics,
+    health: OperatorHealth,
     leadership: Leadership,
     stop: CancellationToken,
 ) {
-    let (wake, woken) = unbounded_channel::<ObjectRef<DynamicObject>>();
-    let notify = {
-        let wake = wake.clone();
-        Arc::new(move |namespace: &str, name: &str| {
-            wake_up(&wake, &(namespace.into(), name.into()))
-        })
-    };
+    let (triggers, mut triggered) = unbounded_channel();
+    let trigger = Trigger(triggers);
+    let notify = trigger.clone();
+    let notify = Arc::new(move |namespace: &str, name: &str| notify.reconcile(namespace, name));
+    let cache = Arc::new(ObjectCache::default());
     let context = Arc::new(Context {
-        hands: Hands::new(client.clone(), leadership.clone(), metrics.clone()),
-        store: Store::default(),
-        desk: Desk::new(provisioner, client.clone(), options.desk.clone(), notify),
-        events: Events::new(client.clone(), options.identity.clone(), leadership),
-        metrics: metrics.clone(),
-        platform: options.platform.clone(),
-        memories: Default::default(),
+        applier: Applier::new(
+            client.clone(),
+            leadership.clone(),
+            metrics.clone(),
+            Arc::clone(&cache),
+        ),
+        cache,
+        transport: TransportManager::new(
+            provisioner,
+            client.clone(),
+            options.transport.clone(),
+            notify,
+        ),
+        events: EventPublisher::new(client.clone(), options.identity.clone(), leadership),
+        metrics,
+        defaults: options.defaults.clone(),
+        memos: Default::default(),
         began: Instant::now(),
     });
-    let mut watches = Vec::new();
-    let mut followed = Vec::new();
-    for kind in Kind::ALL {
-        let pulse = Pulse::new(resource(kind).plural);
-        followed.push(Arc::clone(&pulse));
-        watches.push(AbortOnDropHandle::new(tokio::spawn(follow_children(
-            client.clone(),
-            options.namespace.clone(),
-            kind,
-            pulse,
-            Arc::clone(&context),
-            wake.clone(),
-        ))));
-    }
-    // Pipelines are looked at only when their objects are known: from a half-filled store one would conclude that
-    // things are missing.
-    let children = followed.clone();
-    let pulse = Pulse::new("compressionpipelines.streampress.dev");
-    followed.push(Arc::clone(&pulse));
-    pulses.set(followed);
-    let writer = Writer::new(pipelines());
+    let writer = Writer::new(());
     let store = writer.as_reader();
-    let follow = follow_pipelines(
-        client.clone(),
-        options.namespace.clone(),
-        pulse,
-        writer,
-        Arc::clone(&context),
-        wake,
-    );
-    watches.push(AbortOnDropHandle::new(tokio::spawn(follow)));
-    let all_listed = async {
-        while !children.iter().all(|pulse| pulse.is_listed()) {
-            tokio::time::sleep(Duration::from_millis(50)).await;
-        }
+    let watches = Watches {
+        client,
+        namespace: options.namespace.clone(),
+        trigger,
+        context: Arc::clone(&context),
     };
+    let (mut tasks, mut objects) = (Vec::new(), Vec::new());
+    for kind in ObjectKind::ALL {
+        let watch = WatchHealth::new(kind.resource().plural);
+        objects.push(Arc::clone(&watch));
+        tasks.push(spawn(watches.clone().objects(kind, watch)));
+    }
+    let watch = WatchHealth::new(format!("{}.{}", resource().plural, resource().group));
+    health.set(
+        objects
+            .iter()
+            .cloned()
+            .chain([Arc::clone(&watch)])
+            .collect(),
+    );
+    tasks.push(spawn(watches.pipelines(watch, writer)));
+    // Pipelines are reconciled only when their objects are known: from a half-filled cache one would conclude that objects
+    // are missing.
     tokio::select! {
-        () = all_listed => {}
+        _ = join_all(objects.iter().map(|watch| watch.wait_until_listed())) => {}
         () = stop.cancelled() => return,
     }
-    let woken = futures::stream::unfold(woken, |mut woken| async move {
-        woken.recv().await.map(|object| (object, woken))
-    });
-    let queue = woken
+    let queue = futures::stream::poll_fn(move |context| triggered.poll_recv(context))
         .take_until(stop.cancelled_owned())
         .map(Ok::<_, std::convert::Infallible>);
     let config = Config::default()
-        .concurrency(options.at_once)
+        .concurrency(options.concurrency)
         .debounce(options.debounce);
-    let reconcile = |object, context| Box::pin(reconcile(object, context));
-    let outcomes = applier(
-        reconcile,
+    applier(
+        |pipeline, context| Box::pin(reconcile(pipeline, context)),
         after_failure,
         context,
         store,
         Box::pin(queue),
         config,
-    );
-    outcomes
-        .for_each(|outcome| async move {
-            match outcome {
-                Ok(_) | Err(ControllerError::ReconcilerFailed(..)) => {}
-                // It was deleted in the meantime.
-                Err(error) => debug!(%error, "A pipeline was not looked at."),
-            }
-        })
-        .await;
-    join_all(watches.into_iter().map(|watch| async move {
-        watch.abort();
-        let _ = watch.await;
+    )
+    .for_each(|outcome| async move {
+        match outcome {
+            Ok(_) | Err(ControllerError::ReconcilerFailed(..)) => {}
+            // It was deleted in the meantime.
+            Err(error) => debug!(%error, "A pipeline was not reconciled."),
+        }
+    })
+    .await;
+    join_all(tasks.into_iter().map(|task| async move {
+        task.abort();
+        let _ = task.await;
     }))
     .await;
 }
 
-fn wake_up(wake: &UnboundedSender<ObjectRef<DynamicObject>>, (namespace, name): &Owner) {
-    // Nobody listens any more: the operator is ending.
-    let _ = wake.send(ObjectRef::new_with(name, pipelines()).within(namespace));
+/// A task that ends with this operator.
+fn spawn(task: impl Future<Output = ()> + Send + 'static) -> AbortOnDropHandle<()> {
+    AbortOnDropHandle::new(tokio::spawn(task))
 }
 
-fn api(
-    client: Client,
-    namespace: Option<&str>,
-    resource: &kube::core::ApiResource,
-) -> Api<DynamicObject> {
-    match namespace {
-        Some(namespace) => Api::namespaced_with(client, namespace, resource),
-        None => Api::all_with(client, resource),
-    }
-}
-
-async fn follow_children(
+/// What all watches need.
+#[derive(Clone)]
+struct Watches {
     client: Client,
     namespace: Option<String>,
-    kind: Kind,
-    pulse: Arc<Pulse>,
+    trigger: Trigger,
     context: Arc<Context>,
-    wake: UnboundedSender<ObjectRef<DynamicObject>>,
-) {
-    let api = api(client, namespace.as_deref(), &resource(kind));
-    let labels = format!("{}={}", names::MANAGED_BY, names::MANAGER);
-    follow(api, Some(labels), pulse, move |change| {
-        for owner in context.store.take(kind, change) {
-            wake_up(&wake, &owner);
-        }
-    })
-    .await;
 }
 
-async fn follow_pipelines(
-    client: Client,
-    namespace: Option<String>,
-    pulse: Arc<Pulse>,
-    mut writer: Writer<DynamicObject>,
-    context: Arc<Context>,
-    wake: UnboundedSender<ObjectRef<DynamicObject>>,
-) {
-    let api = api(client, namespace.as_deref(), &pipelines());
-    let reader = writer.as_reader();
-    follow(api, None, pulse, move |change| {
-        let mut touched = Vec::new();
-        let mut touch = |object: &mut DynamicObject| {
-            object.metadata.managed_fields = None;
-            touched.push(address(object));
+impl Watches {
+    /// Follows one kind of owned objects.
+    async fn objects(self, kind: ObjectKind, health: Arc<WatchHealth>) {
+        let resource = kind.resource();
+        let api = |client| match &self.namespace {
+            Some(namespace) => Api::namespaced_with(client, namespace, &resource),
+            None => Api::all_with(client, &resource),
         };
-        match change {
-            Change::Put(mut object) => {
-                touch(&mut object);
-                writer.apply_watcher_event(&Event::Apply(folded(object)));
-            }
-            Change::Gone(object) => {
-                context.forget(object.metadata.uid.as_deref().unwrap_or_default());
-                writer.apply_watcher_event(&Event::Delete(object));
-            }
-            Change::All(objects) => {
-                writer.apply_watcher_event(&Event::Init);
-                for mut object in objects {
-                    touch(&mut object);
-                    writer.apply_watcher_event(&Event::InitApply(folded(object)));
+        let labels = format!("{}={}", names::MANAGED_BY, names::MANAGER);
+        let (trigger, cache) = (self.trigger, &self.context.cache);
+        follow(self.client, api, Some(&labels), health, |event| {
+            trigger.reconcile_all(cache.watched(kind, event));
+        })
+        .await;
+    }
+
+    /// Follows the pipelines.
+    async fn pipelines(self, health: Arc<WatchHealth>, mut writer: Writer<WatchedPipeline>) {
+        let api = |client| match &self.namespace {
+            Some(namespace) => Api::namespaced(client, namespace),
+            None => Api::all(client),
+        };
+        let (trigger, context, store) = (self.trigger, &self.context, writer.as_reader());
+        follow(self.client, api, None, health, |event| {
+            writer.apply_watcher_event(&event);
+            match event {
+                Event::Apply(pipeline) | Event::InitApply(pipeline) => {
+                    trigger.reconcile_all([pipeline.key()]);
                 }
-                writer.apply_watcher_event(&Event::InitDone);
-                let there: std::collections::HashSet<_> = reader
-                    .state()
-                    .iter()
-                    .filter_map(|object| object.metadata.uid.clone())
-                    .collect();
-                context.retain(|uid| there.contains(uid));
+                Event::Delete(pipeline) => context.forget(pipeline.uid()),
+                Event::Init => {}
+                Event::InitDone => {
+                    let all = store.state();
+                    let uids: HashSet<_> = all.iter().map(|pipeline| pipeline.uid()).collect();
+                    context.retain(|uid| uids.contains(uid));
+                    trigger.reconcile_all(all.iter().map(|pipeline| pipeline.key()));
+                }
             }
-        }
-        context.metrics.pipelines(reader.len());
-        for owner in touched {
-            wake_up(&wake, &owner);
-        }
-    })
-    .await;
+            context.metrics.pipelines(store.len());
+        })
+        .await;
+    }
 }

@@ -1,5 +1,4 @@
-//! The chart as helm renders it: linted, as committed, and refusing what it does not know. Needs helm on the PATH, as
-//! inside `tests/cluster exec`. UPDATE_GOLDEN=1 writes the committed files anew.
+//! The chart as helm renders it: linted, as committed, and refusing unknown values. Needs helm on the PATH, as inside `tests/cluster exec`. UPDATE_GOLDEN=1 writes the committed files anew.
 #![expect(clippy::unwrap_used, reason = "tests end by panicking")]
 
 use std::path::{Path, PathBuf};
@@ -108,7 +107,7 @@ fn the_chart_brings_the_generated_crd_and_keeps_it() {
 }
 
 #[test]
-fn the_chart_brings_the_dashboard_and_speaks_of_figures_that_there_are() {
+fn the_chart_brings_the_dashboard_and_names_metrics_that_exist() {
     let read = |file: &str| std::fs::read_to_string(root().join(file)).unwrap();
     let dashboard = read("deploy/dashboards/streampress.json");
     assert!(
@@ -118,7 +117,7 @@ fn the_chart_brings_the_dashboard_and_speaks_of_figures_that_there_are() {
     let dashboard: serde_json::Value = serde_json::from_str(&dashboard).unwrap();
     assert!(dashboard["panels"].as_array().unwrap().len() > 10);
     // The operator's own names; the workers' are checked where they are counted.
-    let metrics = streampress_operator::http::metrics::Metrics::default();
+    let metrics = streampress_operator::http::metrics::OperatorMetrics::default();
     metrics.wrote("Lease");
     metrics.reconciled("ok", std::time::Duration::ZERO);
     metrics.phase(None, Some(streampress_crds::api::status::Phase::Running));
@@ -157,7 +156,7 @@ fn unknown_values_are_refused() {
             "--set",
             wrong,
         ]);
-        assert!(!output.status.success(), "{wrong} was taken");
+        assert!(!output.status.success(), "{wrong} was accepted");
     }
 }
 
@@ -197,7 +196,7 @@ fn a_namespaced_release_is_installed_upgraded_rolled_back_and_leaves_nothing() {
         "concurrency=8",
     ]);
     with(&["rollback", "streampress", "1"]);
-    // There are no nodes here that its cleaning MessageContext could run on.
+    // There are no nodes here on which its cleanup Job could run.
     with(&["uninstall", "streampress", "--no-hooks"]);
     let kinds = "deployments,services,serviceaccounts,roles,rolebindings,configmaps,jobs";
     let began = std::time::Instant::now();

@@ -1,8 +1,8 @@
-//! What hundreds of pipelines cost, measured on a real API server without nodes: the operator is its own program, built
-//! for release, behind a proxy that counts. All tests are ignored unless asked for:
+//! What hundreds of pipelines cost, measured on a real API server without nodes: the operator is a process of its own,
+//! built for release, behind a proxy that counts. All tests are ignored by default:
 //! `tests/cluster up --control-plane`, then
 //! `tests/cluster exec cargo test --release -p streampress-operator --features cluster --test scale -- --ignored --nocapture`.
-//! STREAMPRESS_SCALE (500) pipelines, STREAMPRESS_REST_SECONDS (600) of silence.
+//! STREAMPRESS_SCALE (500) pipelines, STREAMPRESS_REST_SECONDS (600) at rest.
 #![expect(clippy::unwrap_used, reason = "tests end by panicking")]
 
 mod support;
@@ -13,26 +13,22 @@ use std::time::Duration;
 
 use futures::{StreamExt, TryStreamExt, stream};
 use kube::api::{
-    Api, DeleteParams, DynamicObject, ListParams, Patch, PatchParams, PostParams, WatchEvent,
-    WatchParams,
+    Api, ApiResource, DeleteParams, DynamicObject, ListParams, Patch, PatchParams, PostParams,
+    WatchEvent, WatchParams,
 };
 use kube::{Client, ResourceExt};
 use serde_json::json;
-use streampress_crds::CheckedPipeline;
-use streampress_crds::api::pipeline::CompressionPipeline;
-use streampress_crds::settings::Role;
-use streampress_operator::apply::applier::{pipelines, resource};
-use streampress_operator::resources::owned_object::Kind;
-use streampress_operator::resources::{Platform, Replicas, build};
+use streampress_crds::{CheckedPipeline, CompressionPipeline, Role};
+use streampress_operator::resources::{ObjectKind, Replicas, WorkerDefaults, build};
 use tokio::time::{Instant, sleep};
 
 use support::Proxy;
 use support::adopted::Adopted;
+use support::cluster::{eventually_within, install_crd, make_namespace};
 use support::process::Process;
-use support::proxy::Seen;
-use support::site::{eventually_within, install_crd, make_namespace};
+use support::proxy::ProxiedRequest;
 
-/// As many at once as the operator has hands.
+/// As many at once as the operator reconciles.
 const AT_ONCE: usize = 16;
 const LONG: Duration = Duration::from_secs(900);
 
@@ -40,7 +36,7 @@ fn setting(name: &str, or: usize) -> usize {
     std::env::var(name).map_or(or, |text| text.parse().unwrap())
 }
 
-/// A pipeline without pods: a cluster without nodes would only let them wait, and its controllers be busy with them.
+/// A pipeline without pods: in a cluster without nodes they would only wait, and keep its controllers busy.
 fn pipeline(number: usize, aws: &str) -> DynamicObject {
     let object = json!({
         "apiVersion": "streampress.dev/v1alpha1", "kind": "CompressionPipeline",
@@ -60,14 +56,14 @@ fn pipeline(number: usize, aws: &str) -> DynamicObject {
 
 /// The API of one namespace.
 #[derive(Clone)]
-struct Place {
+struct ScaleNamespace {
     client: Client,
     namespace: String,
 }
 
-impl Place {
-    async fn new(client: &Client, word: &str) -> Self {
-        let namespace = format!("scale-{word}-{}", std::process::id());
+impl ScaleNamespace {
+    async fn new(client: &Client, name: &str) -> Self {
+        let namespace = format!("scale-{name}-{}", std::process::id());
         make_namespace(client, &namespace).await;
         Self {
             client: client.clone(),
@@ -76,11 +72,12 @@ impl Place {
     }
 
     fn pipelines(&self) -> Api<DynamicObject> {
-        Api::namespaced_with(self.client.clone(), &self.namespace, &pipelines())
+        let resource = ApiResource::erase::<CompressionPipeline>(&());
+        Api::namespaced_with(self.client.clone(), &self.namespace, &resource)
     }
 
-    fn of(&self, kind: Kind) -> Api<DynamicObject> {
-        Api::namespaced_with(self.client.clone(), &self.namespace, &resource(kind))
+    fn of(&self, kind: ObjectKind) -> Api<DynamicObject> {
+        Api::namespaced_with(self.client.clone(), &self.namespace, &kind.resource())
     }
 
     async fn create(&self, numbers: std::ops::Range<usize>, aws: &str) {
@@ -95,7 +92,7 @@ impl Place {
     }
 
     /// Objects of a kind; counted by the server's cache.
-    async fn count(&self, kind: Kind) -> usize {
+    async fn count(&self, kind: ObjectKind) -> usize {
         let params = ListParams::default()
             .labels("app.kubernetes.io/managed-by=streampress-operator")
             .match_any();
@@ -111,7 +108,7 @@ impl Place {
     async fn made(&self, count: usize) {
         eventually_within(LONG, "all objects are there", async || {
             sleep(Duration::from_millis(300)).await;
-            self.count(Kind::Deployment).await == 2 * count
+            self.count(ObjectKind::Deployment).await == 2 * count
         })
         .await;
     }
@@ -120,8 +117,8 @@ impl Place {
     async fn complete(&self, count: usize) {
         self.made(count).await;
         self.all(count, "statuses are there", |pipeline| {
-            let told = pipeline.data["status"]["observedGeneration"].as_i64();
-            told == pipeline.metadata.generation
+            let observed = pipeline.data["status"]["observedGeneration"].as_i64();
+            observed == pipeline.metadata.generation
         })
         .await;
     }
@@ -147,28 +144,28 @@ impl Place {
 }
 
 /// The writes that an operator makes for these pipelines, one after another for each, and nothing else.
-async fn bare_loop(place: &Place, numbers: std::ops::Range<usize>, aws: &str) -> u64 {
+async fn bare_loop(namespace: &ScaleNamespace, numbers: std::ops::Range<usize>, aws: &str) -> u64 {
     let writes = AtomicU64::new(0);
-    let platform = Platform {
-        worker_image: "streampress:test".into(),
+    let defaults = WorkerDefaults {
+        image: "streampress:test".into(),
         network_policies: true,
     };
     let params = PatchParams::apply("streampress-operator").force();
     stream::iter(numbers)
         .for_each_concurrent(AT_ONCE, async |number| {
-            let made = place
+            let made = namespace
                 .pipelines()
                 .create(&PostParams::default(), &pipeline(number, aws))
                 .await
                 .unwrap();
             let typed: CompressionPipeline =
                 serde_json::from_value(serde_json::to_value(&made).unwrap()).unwrap();
-            let (typed, resolved) = CheckedPipeline::in_cluster(typed).unwrap().into_parts();
+            let checked = CheckedPipeline::in_cluster(typed).unwrap();
             let replicas = Replicas::from([(Role::Compressor, 0), (Role::Decompressor, 0)]);
-            for child in build(&typed, &resolved, &replicas, &platform) {
-                place
-                    .of(child.kind)
-                    .patch(&child.name, &params, &Patch::Apply(&child.object))
+            for object in build(&checked, &replicas, &defaults) {
+                namespace
+                    .of(object.kind())
+                    .patch(object.name(), &params, &Patch::Apply(&object))
                     .await
                     .unwrap();
                 writes.fetch_add(1, Ordering::Relaxed);
@@ -177,7 +174,7 @@ async fn bare_loop(place: &Place, numbers: std::ops::Range<usize>, aws: &str) ->
                 "apiVersion": "streampress.dev/v1alpha1", "kind": "CompressionPipeline",
                 "status": {"phase": "Pending", "observedGeneration": 1},
             });
-            place
+            namespace
                 .pipelines()
                 .patch_status(&made.name_any(), &params, &Patch::Apply(&status))
                 .await
@@ -188,8 +185,8 @@ async fn bare_loop(place: &Place, numbers: std::ops::Range<usize>, aws: &str) ->
     writes.into_inner()
 }
 
-/// What came by, by what it is.
-fn sorted(log: &[Seen]) -> BTreeMap<&'static str, usize> {
+/// Requests, by what they do.
+fn sorted(log: &[ProxiedRequest]) -> BTreeMap<&'static str, usize> {
     let mut sorted = BTreeMap::from([
         ("writes", 0),
         ("Events", 0),
@@ -199,7 +196,7 @@ fn sorted(log: &[Seen]) -> BTreeMap<&'static str, usize> {
         ("other reads", 0),
     ]);
     for seen in log {
-        let word = if seen.elects() {
+        let what = if seen.elects() {
             "about the lead"
         } else if seen.path.contains("/events") {
             "Events"
@@ -212,13 +209,13 @@ fn sorted(log: &[Seen]) -> BTreeMap<&'static str, usize> {
         } else {
             "other reads"
         };
-        *sorted.get_mut(word).unwrap() += 1;
+        *sorted.get_mut(what).unwrap() += 1;
     }
     sorted
 }
 
-/// What was written to more than once.
-fn twice(log: &[Seen]) -> Vec<(String, usize)> {
+/// Objects that were written more than once.
+fn twice(log: &[ProxiedRequest]) -> Vec<(String, usize)> {
     let mut counts = BTreeMap::<String, usize>::new();
     for seen in log
         .iter()
@@ -236,16 +233,16 @@ fn twice(log: &[Seen]) -> Vec<(String, usize)> {
     counts.into_iter().collect()
 }
 
-/// Until no write has come by for so long.
+/// Waits until there was no write for so long.
 async fn quiet(proxy: &Proxy, time: Duration) {
     let began = Instant::now();
     let mut last = Instant::now();
     while last.elapsed() < time {
         sleep(Duration::from_millis(500)).await;
-        if proxy.take_log().iter().any(Seen::writes) {
+        if proxy.take_log().iter().any(ProxiedRequest::writes) {
             last = Instant::now();
         }
-        assert!(began.elapsed() < LONG, "it never comes to rest");
+        assert!(began.elapsed() < LONG, "the operator never stops writing");
     }
 }
 
@@ -273,11 +270,11 @@ fn percentiles(mut all: Vec<Duration>) -> String {
 
 /// Watches Deployments; gives when a change was answered, and the time from then to the first that shows it.
 async fn until_shown<F: Future>(
-    place: &Place,
+    namespace: &ScaleNamespace,
     change: impl FnOnce() -> F,
     shows: impl Fn(&DynamicObject) -> bool,
 ) -> (Instant, Duration) {
-    let deployments = place.of(Kind::Deployment);
+    let deployments = namespace.of(ObjectKind::Deployment);
     let now = deployments
         .list_metadata(&ListParams::default().match_any())
         .await
@@ -312,7 +309,7 @@ async fn hundreds_of_pipelines() {
     let aws = Adopted::start().await;
 
     println!("load {}", load());
-    let bare = Place::new(&client, "bare").await;
+    let bare = ScaleNamespace::new(&client, "bare").await;
     let began = Instant::now();
     let writes = bare_loop(&bare, 0..count, &aws.url()).await;
     let bare_took = began.elapsed();
@@ -321,7 +318,7 @@ async fn hundreds_of_pipelines() {
         load()
     );
 
-    let place = Place::new(&client, "operator").await;
+    let namespace = ScaleNamespace::new(&client, "operator").await;
     let proxy = Proxy::start().await;
     let dir = tempfile::tempdir().unwrap();
     let endpoint = aws.url();
@@ -330,23 +327,23 @@ async fn hundreds_of_pipelines() {
         dir.path(),
         "operator",
         &proxy.kubeconfig(),
-        Some(&place.namespace),
+        Some(&namespace.namespace),
         &more,
     );
-    place.create(0..1, &aws.url()).await;
-    place.complete(1).await;
+    namespace.create(0..1, &aws.url()).await;
+    namespace.complete(1).await;
     println!("1 pipeline: {} KiB resident", operator.resident_kib().0);
     proxy.take_log();
     let cpu = operator.cpu_ticks();
     let began = Instant::now();
-    place.create(1..count, &aws.url()).await;
+    namespace.create(1..count, &aws.url()).await;
     let created = began.elapsed();
-    place.made(count).await;
+    namespace.made(count).await;
     let took = began.elapsed();
-    place.complete(count).await;
-    let told = began.elapsed();
+    namespace.complete(count).await;
+    let reported = began.elapsed();
     println!(
-        "operator: all objects of {count} pipelines {took:?} after the first was applied (the last was after {created:?}), all statuses after {told:?}; {:.2} times the bare loop; {} ms of processor time (load {})",
+        "operator: all objects of {count} pipelines {took:?} after the first was applied (the last was after {created:?}), all statuses after {reported:?}; {:.2} times the bare loop; {} ms of processor time (load {})",
         took.as_secs_f64() / bare_took.as_secs_f64(),
         (operator.cpu_ticks() - cpu) * 10,
         load()
@@ -364,7 +361,7 @@ async fn hundreds_of_pipelines() {
         again.iter().take(3).collect::<Vec<_>>()
     );
 
-    place.running(count).await;
+    namespace.running(count).await;
     quiet(&proxy, Duration::from_secs(30)).await;
     let (cpu, asked) = (operator.cpu_ticks(), aws.requests());
     sleep(rest).await;
@@ -396,14 +393,14 @@ async fn hundreds_of_pipelines() {
         };
         let patch = json!({"spec": {"codec": {"effort": effort}}});
         let change = || async {
-            place
+            namespace
                 .pipelines()
                 .patch(&name, &PatchParams::default(), &Patch::Merge(&patch))
                 .await
                 .unwrap()
         };
         let deployment = format!("{name}-compressor");
-        let (began, after) = until_shown(&place, change, |object| {
+        let (began, after) = until_shown(&namespace, change, |object| {
             object.name_any() == deployment
                 && object
                     .data
@@ -433,14 +430,14 @@ async fn hundreds_of_pipelines() {
         };
         let patch = json!({"spec": {"template": {"spec": {"terminationGracePeriodSeconds": 7}}}});
         let change = || async {
-            place
-                .of(Kind::Deployment)
+            namespace
+                .of(ObjectKind::Deployment)
                 .patch(&deployment, &PatchParams::default(), &Patch::Merge(&patch))
                 .await
                 .unwrap()
         };
         let wrong = std::cell::Cell::new(false);
-        let (_, after) = until_shown(&place, change, |object| {
+        let (_, after) = until_shown(&namespace, change, |object| {
             let ours = object.name_any() == deployment;
             wrong.set(wrong.get() || (ours && grace(object) == 7));
             ours && wrong.get() && grace(object) == 60
@@ -454,8 +451,8 @@ async fn hundreds_of_pipelines() {
         load()
     );
 
-    place.create(count..2 * count, &aws.url()).await;
-    place.complete(2 * count).await;
+    namespace.create(count..2 * count, &aws.url()).await;
+    namespace.complete(2 * count).await;
     quiet(&proxy, Duration::from_secs(15)).await;
     let (now, most) = operator.resident_kib();
     println!(
@@ -463,13 +460,19 @@ async fn hundreds_of_pipelines() {
         2 * count,
         load()
     );
+    if count >= 500 {
+        assert!(
+            now <= 64 * 1024,
+            "{now} KiB resident: more than the chart allows"
+        );
+    }
 
     proxy.take_log();
     let mut took = Vec::new();
     for number in 0..20 {
         let name = format!("p{number}");
         let began = Instant::now();
-        place
+        namespace
             .pipelines()
             .delete(&name, &DeleteParams::background())
             .await
@@ -479,12 +482,18 @@ async fn hundreds_of_pipelines() {
             LONG,
             "the pipeline and its Deployments are gone",
             async || {
-                let left = place
-                    .of(Kind::Deployment)
+                let left = namespace
+                    .of(ObjectKind::Deployment)
                     .list_metadata(&ListParams::default().labels(&children))
                     .await
                     .unwrap();
-                left.items.is_empty() && place.pipelines().get_opt(&name).await.unwrap().is_none()
+                left.items.is_empty()
+                    && namespace
+                        .pipelines()
+                        .get_opt(&name)
+                        .await
+                        .unwrap()
+                        .is_none()
             },
         )
         .await;
@@ -496,10 +505,10 @@ async fn hundreds_of_pipelines() {
         load(),
         sorted(&proxy.take_log())
     );
-    for place in [bare, place] {
+    for namespace in [bare, namespace] {
         let namespaces: Api<k8s_openapi::api::core::v1::Namespace> = Api::all(client.clone());
         let _ = namespaces
-            .delete(&place.namespace, &DeleteParams::background())
+            .delete(&namespace.namespace, &DeleteParams::background())
             .await;
     }
 }

@@ -4,7 +4,7 @@ up_localstack() {
     local began
     began=$(now_ms)
     apply_localstack
-    say "LocalStack answers at http://localstack.localstack:4566 after $(seconds_since "$began") s more"
+    say "LocalStack listens at http://localstack.localstack:4566 after $(seconds_since "$began") s more"
 }
 
 apply_localstack() {

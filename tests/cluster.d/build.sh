@@ -1,5 +1,5 @@
-# Builds what a cluster runs, once, into the cache: every result lies in a folder named by version and by a
-# hash of its sources, made under another name first, so that a build that was killed is never taken for a whole one.
+# Builds what a cluster runs, once, into the cache: every result is a folder named by version and by a hash of its
+# sources, built under another name first, so that an interrupted build is never taken for a complete one.
 
 # Package paths whose programs go into each folder; "." is the folder's own main package.
 declare -A PACKAGES=(
@@ -75,7 +75,7 @@ name_programs() {
     esac
 }
 
-# Results of other versions only take room; but a cluster that runs may be using them.
+# Removes results of other versions, unless a cluster runs, which may be using them.
 forget_older() {
     local other
     [ ! -e "$RUNS" ] || return 0
@@ -84,14 +84,14 @@ forget_older() {
     done
 }
 
-# All programs and the toolbox, or the programs named. One build at a time per cache, however many clusters are asked for.
+# All programs and the toolbox, or the given programs. One build at a time per cache.
 build_all() {
     mkdir -p "$CACHE"
     need runc runc /usr/lib/cni/bridge containernetworking-plugins nft nftables ip iproute2 openssl openssl \
         nsenter util-linux python3 python3-minimal /etc/ssl/certs/ca-certificates.crt ca-certificates
     local name lock
     exec {lock}>"$CACHE/build.lock"
-    flock -n "$lock" || { say "another build is at work on $CACHE; waiting for it"; flock "$lock"; }
+    flock -n "$lock" || { say "another build is running in $CACHE; waiting for it"; flock "$lock"; }
     for name in ${*:-$PROGRAMS}; do
         build_program "$name"
     done

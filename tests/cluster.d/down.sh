@@ -1,4 +1,4 @@
-# Ends a cluster, whole or half started, and removes all it left outside the cache.
+# Ends a cluster, also a half-started one, and removes everything of it outside the cache.
 
 down() {
     [ $# = 0 ] || die "down takes no arguments"
@@ -13,22 +13,22 @@ down() {
     say "cluster $NAME is gone after $(seconds_since "$began") s"
 }
 
-# An up that is still at work would go on making what is being removed.
+# An up that still runs would recreate what is being removed.
 end_up() {
     local pid started
     [ -e "$RUN/up.pid" ] || return 0
     read -r pid started <"$RUN/up.pid"
     alive "$pid" "$started" || return 0
     kill -KILL "$pid"
-    say "ended the up of cluster $NAME that was still at work"
+    say "ended the up of cluster $NAME that was still running"
 }
 
-# One process is ended, the one that `up` started and no other; the kernel ends all that lives in its pid namespace.
+# Kills one process, the one that `up` started; the kernel ends every other in its pid namespace.
 end_node() {
     local pid started namespace
     [ -e "$RUN/node.pid" ] || return 0
     read -r pid started <"$RUN/node.pid"
-    # Written down by up once it knew it; an up that was killed before left it to be asked for.
+    # Recorded by up; an up that was killed before left it to be looked up.
     namespace=$(cat "$RUN/namespace" 2>/dev/null || true)
     if alive "$pid" "$started"; then
         namespace=${namespace:-$(namespace_of "$(first_process)")}
@@ -60,7 +60,7 @@ make_cgroup() {
     local folder parent file
     if [ -e /sys/fs/cgroup/cgroup.subtree_control ]; then
         sed 's/[a-z_]*/+&/g' /sys/fs/cgroup/cgroup.controllers >/sys/fs/cgroup/cgroup.subtree_control ||
-            die "this machine's cgroups cannot be divided: processes sit in the top one, and it is not the kernel's own"
+            die "this machine's cgroups cannot be divided: the top cgroup has processes and is not the kernel's root"
     fi
     for folder in $(cgroup_folders); do
         mkdir -p "$folder"

@@ -1,11 +1,11 @@
-# The image of the project's own programs, of the layout that deploy/Dockerfile has, made without a container engine.
+# The image of the project's programs with the layout of deploy/Dockerfile, made without a container engine.
 
-# What pipelines and the chart name unless told otherwise: the version is the workspace's.
+# The default image of pipelines and chart; its tag is the workspace's version.
 project_image() {
     echo "ghcr.io/streampress/streampress:$(sed -n 's/^version = "\(.*\)"/\1/p' "$REPO/Cargo.toml" | head -1)"
 }
 
-# These four say what deploy/Dockerfile says; tests/support compares them.
+# The same as in deploy/Dockerfile; tests/image.rs compares them.
 IMAGE_USER=65532:65532
 IMAGE_ENTRYPOINT=/usr/local/bin/streampress
 IMAGE_WORKDIR=/data
@@ -38,7 +38,7 @@ load_image() {
 
 # The workspace's own programs that go into the image: the worker, and the operator.
 build_project() {
-    local bins=(-p streampress --bin streampress --features streampress/kubernetes,streampress/otlp)
+    local bins=(-p streampress --bin streampress --features streampress/aws,streampress/kubernetes,streampress/otlp)
     [ ! -d "$REPO/operator" ] || bins+=(-p streampress-operator --bin streampress-operator)
     (cd "$REPO" && cargo build --profile "${1/debug/dev}" "${bins[@]}") || die "the programs did not build"
 }

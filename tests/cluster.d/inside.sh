@@ -1,11 +1,11 @@
-# Ways into a running cluster: its network alone (kubectl, tests) or all its namespaces (ctr), and what runs there.
+# Entering a running cluster: its network only (kubectl, tests) or all its namespaces (ctr); logs and status.
 
 # True while the cluster's first process lives.
 node_runs() {
     [ -e "$RUN/node.pid" ] && alive $(cat "$RUN/node.pid") && [ -n "$(first_process)" ]
 }
 
-# The pid, as the machine counts, of node.sh; nothing before it has a pid namespace of its own.
+# The pid of node.sh in the machine's pid namespace; no process before it has another pid namespace.
 first_process() {
     local parent child _
     read -r parent _ <"$RUN/node.pid"
@@ -27,17 +27,17 @@ in_net() {
 
 in_node() { nsenter --target "$(first_process)" --net --mount --pid "$@"; }
 
-# kubectl without a cluster behind it, for a bounded answer in loops.
+# kubectl with a timeout, for loops that run while the API server may be down.
 kubectl() { KUBECACHEDIR=$RUN/kubectl-cache in_net "$(program_dir kubernetes)/kubectl" --kubeconfig "$RUN/kubeconfig" --request-timeout=20s "$@"; }
 
-# Becomes the command: its signals, its exit code and its terminal are then its own.
+# Replaces this process by the command, which so has its signals, its exit code and its terminal.
 become() {
     local tools
     tools=$(program_dir kubernetes):$(program_dir helm)
     export PATH=$tools:$PATH KUBECONFIG=$RUN/kubeconfig STREAMPRESS_CLUSTER=$RUN STREAMPRESS_CLUSTER_NAME=$NAME
     STREAMPRESS_IMAGE=${STREAMPRESS_IMAGE:-$(project_image)}
     export STREAMPRESS_IMAGE
-    # What they keep belongs to this cluster too, not to the user's home.
+    # Their caches belong to this cluster, not to the user's home.
     export KUBECACHEDIR=$RUN/kubectl-cache HELM_CACHE_HOME=$RUN/helm/cache HELM_CONFIG_HOME=$RUN/helm/config HELM_DATA_HOME=$RUN/helm/data
     [ -e "$RUN/kind" ] && exec "$@"
     exec nsenter --target "$(first_process)" --net "$@"
@@ -77,7 +77,7 @@ status() {
     kubectl get nodes,pods -A 2>&1 || true
 }
 
-# What the cluster's processes, pods' too, hold; pages that several of them share are counted once.
+# The memory of the cluster's processes, pods' too; shared pages are counted once.
 memory_mib() {
     local p sum=0 pss
     for p in $(node_processes); do

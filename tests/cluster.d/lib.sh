@@ -1,10 +1,10 @@
-# Words that every part of tests/cluster uses: where things lie, saying what goes on, waiting with an end,
-# and telling a process from another that got its number later. Sourced, never run.
+# Used by every part of tests/cluster: paths, messages, waiting with a limit, and process identity that survives the
+# reuse of a pid. Sourced, never run.
 
 HERE=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
 REPO=$(cd "$HERE/../.." && pwd)
 # Built programs and images live here, each under its version, and may be thrown away at any time.
-CACHE=${XDG_CACHE_HOME:-$HOME/.cache}/streampress
+CACHE=${STREAMPRESS_CACHE:-${XDG_CACHE_HOME:-$HOME/.cache}/streampress}
 # State of running clusters. Not XDG_RUNTIME_DIR: that is memory on most machines, and images are large.
 RUNS=${STREAMPRESS_CLUSTER_DIR:-${TMPDIR:-/tmp}/streampress-cluster}
 
@@ -19,13 +19,13 @@ start_time() {
     stat=$(cat "/proc/$1/stat" 2>/dev/null) || return 1
     stat=${stat##*) }           # the program's name before it may hold spaces and brackets
     set -- $stat
-    [ "$1" != Z ] && echo "${20}"       # one that has ended but was not waited for is no process any more
+    [ "$1" != Z ] && echo "${20}"       # a zombie is no process any more
 }
 
 # Takes "pid start-time" as written by up. True only while that very process lives.
 alive() { [ -n "${1:-}" ] && [ "$(start_time "$1")" = "${2:-none}" ]; }
 
-# wait_for SECONDS WHAT COMMAND…: tries four times a second; at the end says what was waited for and the last answer.
+# wait_for SECONDS WHAT COMMAND…: tries four times a second; on timeout prints WHAT and the last output.
 wait_for() {
     local limit=$1 what=$2 end answer
     shift 2

@@ -1,8 +1,8 @@
 #!/usr/bin/env bash
 # The first process of a cluster's own pid, mount and network namespaces: it starts every program and waits.
-# When it ends, the kernel ends all that ran under it, pods too, and takes mounts and devices away with it:
-# `down` therefore needs to end one process only, and a machine that lost `up` half way is left as clean.
-# It gets everything in environment variables, from up.sh.
+# When it ends, the kernel ends every process under it, pods too, and removes its mounts and devices. `down` therefore
+# ends one process only, and an interrupted `up` leaves nothing behind.
+# up.sh passes its settings in environment variables.
 set -euo pipefail
 
 main() {
@@ -33,12 +33,12 @@ main() {
         start kube-proxy "$BIN_KUBE/kube-proxy" --config config/proxy.yaml
         start volumes bash "$HERE/volumes.sh"
     fi
-    # As the first process it also inherits what containers leave behind; bash takes their end in passing.
+    # As the first process it also becomes the parent of orphaned processes of containers; bash reaps them.
     while :; do wait -n || true; sleep 1; done
 }
 
-# Nothing of the machine is written to: the folders whose names the programs have built in are empty ones in memory,
-# and the kernel settings that the kubelet would change are files that already hold what it wants.
+# Nothing of the machine is written to: the folders that the programs have built in are covered by empty ones in memory,
+# and the kernel settings that the kubelet would change by files that already hold its values.
 cover_machine_folders() {
     mount --make-rprivate /
     mount --make-rshared /
@@ -54,8 +54,8 @@ cover_machine_folders() {
     done
 }
 
-# The images of the cache, seen by this cluster's containerd as its own: its two small databases are copies, and the
-# layers, which nobody writes to, are mounted where it looks for them.
+# The images of the cache, which this cluster's containerd sees as its own: its two small databases are copies, and the
+# layers, which are never written to, are mounted where it expects them.
 lay_in_images() {
     local content=io.containerd.content.v1.content/blobs/sha256 layers=io.containerd.snapshotter.v1.overlayfs
     local from=$STORE/root to=$RUN/containerd/root path

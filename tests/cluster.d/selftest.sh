@@ -1,4 +1,4 @@
-# What `up` and `down` promise, tried out: clusters side by side, a second up, a killed up, nothing left behind.
+# Tests of `up` and `down`: clusters side by side, a second up, a killed up, nothing left behind.
 
 self_test() {
     [ $# = 0 ] || die "self-test takes no arguments"
@@ -16,17 +16,17 @@ self_test() {
     runs_a_pod $one
     runs_a_pod $two
 
-    say "# a second up of the same name says so and harms nothing"
+    say "# a second up of the same name is refused and harms nothing"
     said=$(as $one up --no-localstack 2>&1) && failed "a second up went through"
-    [[ $said == *"already up"* ]] || failed "a second up says: $said"
+    [[ $said == *"already up"* ]] || failed "a second up prints: $said"
     [ "$(as $one kubectl get nodes --no-headers | wc -l)" = 1 ] || failed "the cluster is gone after a second up"
 
-    say "# the end of one leaves the other alone"
+    say "# ending one leaves the other alone"
     as $one down
     runs_a_pod $two
 
-    say "# an up that is killed on the way is cleaned by down"
-    # By what up has written, not by the clock: on a busy machine it would be killed before it began.
+    say "# down cleans up after an up that was killed half-way"
+    # After what up has written, not after a time: on a busy machine a time would kill it before it began.
     for mark in up.pid node.pid namespace components; do
         "$HERE/../cluster" --name $one up --no-localstack >/dev/null 2>&1 &
         pid=$!
@@ -36,19 +36,19 @@ self_test() {
         as $one down || failed "down after an up killed when it had written $mark"
     done
 
-    say "# down while up is at work ends both"
+    say "# down while up runs ends both"
     "$HERE/../cluster" --name $one up --no-localstack >/dev/null 2>&1 &
     pid=$!
     wait_for 120 "up to start its first process" test -e "$RUNS/$one/node.pid"
-    as $one down || failed "down while up was at work"
-    ! wait $pid 2>/dev/null || failed "up says that it went well"
+    as $one down || failed "down while up was running"
+    ! wait $pid 2>/dev/null || failed "up ended with 0"
 
-    say "# a cluster whose first process was killed says so, and is cleaned"
+    say "# a cluster whose first process was killed is reported as ended, and down cleans it"
     kill -KILL "$(cut -d' ' -f1 "$RUNS/$two/node.pid")"
     wait_for 20 "the status to say that it ended" ended $two || failed "status"
     as $two down
 
-    say "# a control plane alone comes up and answers"
+    say "# a control plane alone comes up and responds"
     as $one up --control-plane
     as $one kubectl create configmap there --from-literal=a=b >/dev/null || failed "the control plane takes no objects"
     as $one down

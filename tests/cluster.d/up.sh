@@ -1,5 +1,5 @@
-# Starts a cluster: writes its keys and settings into its folder, starts node.sh in namespaces of its own, and waits
-# until the node is Ready and names are answered.
+# Starts a cluster: writes its keys and settings into its folder, starts node.sh in new namespaces, and waits until the
+# node is Ready and cluster DNS answers.
 
 PAUSE_IMAGE=localhost/streampress-pause:1
 NODE_IP=10.89.0.1
@@ -59,14 +59,14 @@ give_up() {
     die "cluster $NAME did not come up. Logs: $RUN/log. Clean up with: tests/cluster$(name_option) down"
 }
 
-# A program that ended is a reason that no waiting mends.
+# Waiting is useless once a program has ended.
 nothing_has_ended() {
     local name pid
     node_runs || { say "the cluster's first process has ended:"; tail -n 5 "$RUN/log/node.log" >&2; return 1; }
     [ -e "$RUN/components" ] || return 0
     while read -r name pid; do
         in_node kill -0 "$pid" 2>/dev/null && continue
-        say "$name has ended. Its last words:"
+        say "$name has ended. The end of its log:"
         tail -n 15 "$RUN/log/$name.log" >&2
         return 1
     done <"$RUN/components"
@@ -147,11 +147,11 @@ start_node() {
     export HERE RUN NODE=$node NODE_IP STORE=$store BIN_KUBE BIN_ETCD BIN_CONTAINERD BIN_COREDNS
     BIN_KUBE=$(program_dir kubernetes) BIN_ETCD=$(program_dir etcd)
     BIN_CONTAINERD=$(program_dir containerd) BIN_COREDNS=$(program_dir coredns)
-    # The pid is written down before there is anything to lose: exec keeps both it and its start time.
+    # The pid is recorded before the process has any effect: exec keeps the pid and the start time.
     (
-        self=$BASHPID               # inside $(…) it would be another's
+        self=$BASHPID               # in $(…) it would be the subshell's
         echo "$self $(start_time "$self")" >"$RUN/node.pid"
-        # A down that ends this up looks for the pid only after that: either it finds it, or this finds up gone.
+        # A down that kills this up looks for the pid afterwards: either it finds it, or this finds up gone.
         alive $(cat "$RUN/up.pid") || exit 1
         # The shim is looked for in the path; the rest of it is what Debian's own programs need.
         export PATH=$BIN_CONTAINERD:/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin

@@ -1,6 +1,7 @@
 #!/usr/bin/env bash
-# Gives a local volume back when its claim is gone: empties the folder and lets the next claim have it.
-# (kind's provisioner makes and removes folders instead; to a claim the two look the same.) Waits on a watch: at rest it costs nothing.
+# Recycles a local volume when its claim is deleted: empties the folder and makes the volume available again.
+# (kind's provisioner creates and removes folders instead; a claim cannot tell the difference.) Waits on a watch, which
+# costs nothing at rest.
 set -uo pipefail
 kubectl() { "$BIN_KUBE/kubectl" --kubeconfig "$RUN/kubeconfig" "$@"; }
 

@@ -1,4 +1,4 @@
-//! Ways into a pod, and who may do what.
+//! Access to pods, and permissions.
 
 use std::io::{Read, Write};
 use std::net::TcpStream;
@@ -41,7 +41,7 @@ fn logs_exec_and_port_forward_reach_a_pod() -> Result<()> {
 }
 
 #[test]
-fn an_exec_that_fails_says_so() -> Result<()> {
+fn a_failed_exec_reports_the_exit_code() -> Result<()> {
     let (cluster, ns) = begin("fails")?;
     cluster.apply(
         &ns.name,
@@ -57,7 +57,7 @@ fn an_exec_that_fails_says_so() -> Result<()> {
 }
 
 #[test]
-fn a_service_account_may_do_what_its_role_says_and_nothing_else() -> Result<()> {
+fn a_service_account_has_the_permissions_of_its_role_and_no_others() -> Result<()> {
     let (cluster, ns) = begin("rights")?;
     let rules = json!({"apiVersion": "v1", "kind": "List", "items": [
         {"apiVersion": "v1", "kind": "ServiceAccount", "metadata": {"name": "worker"}},
@@ -71,7 +71,7 @@ fn a_service_account_may_do_what_its_role_says_and_nothing_else() -> Result<()> 
     ]});
     cluster.apply(&ns.name, &rules.to_string())?;
     let token = cluster.kubectl(&["-n", &ns.name, "create", "token", "worker"])?;
-    // A kubeconfig of the token alone: beside the administrator's, kubectl would send that one.
+    // A kubeconfig with only the token: with the administrator's certificate in it, kubectl would send that.
     let server = cluster.kubectl(&[
         "config",
         "view",
@@ -88,25 +88,25 @@ fn a_service_account_may_do_what_its_role_says_and_nothing_else() -> Result<()> 
     });
     std::fs::write(config.path(), yaml.to_string())?;
     let kubeconfig = format!("--kubeconfig={}", config.path().display());
-    let as_worker = |words: &[&str]| {
+    let as_worker = |args: &[&str]| {
         cluster.try_kubectl(
-            &[&[kubeconfig.as_str(), "-n", &ns.name], words].concat(),
+            &[&[kubeconfig.as_str(), "-n", &ns.name], args].concat(),
             None,
         )
     };
 
     let mine = as_worker(&["get", "lease", "mine", "-o", "name"])?.success()?;
     ensure!(mine.trim() == "lease.coordination.k8s.io/mine", "{mine}");
-    for words in [
+    for args in [
         ["get", "lease", "other"],
         ["get", "secrets", "-A"],
         ["delete", "lease", "mine"],
         ["get", "pods", "-A"],
     ] {
-        let output = as_worker(&words)?;
+        let output = as_worker(&args)?;
         ensure!(
             !output.ok && output.stderr.contains("Forbidden"),
-            "{words:?} was not refused: {output:?}"
+            "{args:?} was not refused: {output:?}"
         );
     }
     Ok(())

@@ -1,12 +1,12 @@
-//! LocalStack, as a pod of another namespace sees it.
+//! LocalStack, from a pod of another namespace.
 
 use anyhow::{Result, ensure};
 use serde_json::json;
 
 use super::{SOON, begin, one_shot};
 
-/// Calls of each service in its own protocol, with nothing but Python's own library: the image's AWS packages lie
-/// elsewhere in the public one.
+/// Calls each service in its own protocol with Python's standard library only: the public image has its AWS packages
+/// at another path.
 const SCRIPT: &str = include_str!("aws.py");
 
 #[test]
@@ -17,8 +17,8 @@ fn queues_streams_and_buckets_answer_by_service_name_from_another_pod() -> Resul
     cluster.apply(&ns.name, &one_shot("calls", "", tools).to_string())?;
     let (code, log) = cluster.wait_pod_end(&ns.name, "calls", SOON)?;
     ensure!(code == 0, "exit code {code}:\n{log}");
-    for said in ["queue: hello", "stream: hello", "bucket: hello"] {
-        ensure!(log.contains(said), "no {said:?} in:\n{log}");
+    for line in ["queue: hello", "stream: hello", "bucket: hello"] {
+        ensure!(log.contains(line), "no {line:?} in:\n{log}");
     }
     Ok(())
 }

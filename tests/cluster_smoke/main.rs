@@ -1,5 +1,5 @@
-//! Proves that the cluster the other tests run on is a real one: that it enforces what they rely on, and that what
-//! differs from kind (CONTRIBUTING.md lists it) is still as stated there. Nothing here knows Streampress, but for the image.
+//! The cluster enforces what the other tests rely on, and differs from kind only as documented. Nothing here knows
+//! Streampress except the test of its image.
 
 mod access;
 mod aws;
@@ -17,17 +17,17 @@ use streampress_tests::cluster::{Cluster, TestNamespace};
 /// The image with a shell that `tests/cluster up` gives every cluster.
 const TOOLBOX: &str = "localhost/streampress-toolbox:1";
 
-/// Long enough for a pod on a machine that is building something else at the same time; seldom waited out.
+/// Bounds a hang; a pod on a machine that is busy with builds may need most of it.
 const SOON: Duration = Duration::from_secs(120);
 
-/// A cluster and a namespace of the test's own in it.
-fn begin(word: &str) -> Result<(Cluster, TestNamespace)> {
+/// The cluster and a new namespace.
+fn begin(prefix: &str) -> Result<(Cluster, TestNamespace)> {
     let cluster = Cluster::connect()?;
-    let namespace = TestNamespace::create(&cluster, word)?;
+    let namespace = TestNamespace::create(&cluster, prefix)?;
     Ok((cluster, namespace))
 }
 
-/// The spec of a restricted pod that runs a script; `more` is laid over its one container.
+/// The spec of a restricted pod that runs a script; `more` overrides fields of its only container.
 fn pod_spec(script: &str, more: Value) -> Value {
     let mut container = json!({
         "name": "main",
@@ -50,7 +50,7 @@ fn pod_spec(script: &str, more: Value) -> Value {
     })
 }
 
-/// A pod of that spec that is not started again when it ends, labelled with its name.
+/// A pod of that spec with restartPolicy Never, labelled with its name.
 fn one_shot(name: &str, script: &str, more: Value) -> Value {
     let mut spec = pod_spec(script, more);
     spec["restartPolicy"] = "Never".into();

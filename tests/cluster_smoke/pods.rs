@@ -1,4 +1,4 @@
-//! What the node does to a container: rights, limits, restarts.
+//! What the node enforces on a container: security context, limits, restarts.
 
 use anyhow::{Context, Result, bail, ensure};
 use serde_json::{Value, json};
@@ -6,7 +6,7 @@ use serde_json::{Value, json};
 use super::{SOON, begin, one_shot, pod, pod_spec};
 
 #[test]
-fn a_restricted_pod_has_no_root_no_capabilities_and_nowhere_to_write() -> Result<()> {
+fn a_restricted_pod_has_no_root_no_capabilities_and_a_read_only_root() -> Result<()> {
     let (cluster, ns) = begin("restricted")?;
     let script =
         "id -u; grep -E '^(CapEff|CapBnd|NoNewPrivs|Seccomp):' /proc/self/status; touch /x";
@@ -32,7 +32,7 @@ fn a_restricted_pod_has_no_root_no_capabilities_and_nowhere_to_write() -> Result
 }
 
 #[test]
-fn a_pod_that_asks_for_more_than_restricted_is_refused() -> Result<()> {
+fn a_pod_that_violates_restricted_is_refused() -> Result<()> {
     let (cluster, ns) = begin("refused")?;
     let greedy = one_shot(
         "greedy",
@@ -50,7 +50,7 @@ fn a_pod_that_asks_for_more_than_restricted_is_refused() -> Result<()> {
 }
 
 #[test]
-fn a_container_that_takes_more_memory_than_its_limit_is_killed() -> Result<()> {
+fn a_container_above_its_memory_limit_is_killed() -> Result<()> {
     let (cluster, ns) = begin("memory")?;
     let limit = json!({"resources": {"limits": {"memory": "32Mi"}}});
     cluster.apply(
@@ -69,15 +69,15 @@ fn a_container_that_takes_more_memory_than_its_limit_is_killed() -> Result<()> {
             .cloned()
             .with_context(|| format!("its status is {}", eater["status"]))
     })?;
-    // Of exit code 137 either way; the shell that ran dd, or the container as a whole, names the reason.
+    // The exit code is 137 whether dd or the whole container was killed; the reason is OOMKilled.
     ensure!(ended["reason"] == "OOMKilled", "it ended with {ended}");
     Ok(())
 }
 
 #[test]
-fn a_container_that_wants_more_processor_than_its_limit_is_slowed_down() -> Result<()> {
+fn a_container_above_its_cpu_limit_is_throttled() -> Result<()> {
     let (cluster, ns) = begin("processor")?;
-    // It spins until it has been slowed down five times: how long that takes depends on what else the machine does.
+    // It spins until it was throttled five times: how long that takes depends on the machine's load.
     let script = "stat() { cat /sys/fs/cgroup/cpu.stat /sys/fs/cgroup/cpu/cpu.stat 2>/dev/null; }; \
          end=$(($(date +%s) + 60)); while [ $(date +%s) -lt $end ] && [ \"$(stat | sed -n 's/^nr_throttled //p')\" -lt 5 ]; do :; done; stat; true";
     cluster.apply(
@@ -96,16 +96,16 @@ fn a_container_that_wants_more_processor_than_its_limit_is_slowed_down() -> Resu
     let throttled = throttled.with_context(|| format!("no nr_throttled in:\n{log}"))?;
     ensure!(
         throttled >= 5,
-        "spinning at a tenth of a processor was slowed down {throttled} times only:\n{log}"
+        "spinning at a tenth of a processor was throttled only {throttled} times:\n{log}"
     );
     Ok(())
 }
 
 #[test]
-fn a_killed_container_is_started_again() -> Result<()> {
+fn a_killed_container_is_restarted() -> Result<()> {
     let (cluster, ns) = begin("killed")?;
     let mut spec = pod_spec("exec sleep 100000", json!({}));
-    // The second container sees the first one's process and, being of the same user, may kill it.
+    // The second container shares the process namespace and the user, so it can kill the first one's process.
     spec["shareProcessNamespace"] = true.into();
     let mut killer = spec["containers"][0].clone();
     killer["name"] = "killer".into();

@@ -1,4 +1,4 @@
-//! Pods that reach each other: services, names, policies; and what moves them: drain and uncordon.
+//! Networking between pods (services, DNS, policies), and drain and uncordon.
 
 use anyhow::{Result, bail, ensure};
 use serde_json::{Value, json};
@@ -6,10 +6,10 @@ use streampress_tests::cluster::Cluster;
 
 use super::{SOON, begin, deployment, one_shot, pod_spec};
 
-/// A web server that answers every path with `word`, as a Deployment and a Service of that name.
-fn web(name: &str, word: &str) -> String {
+/// A web server whose index page is `text`, as a Deployment and a Service of that name.
+fn web(name: &str, text: &str) -> String {
     let script = format!(
-        "mkdir /tmp/www; echo {word} >/tmp/www/index.html; exec httpd -f -p 8080 -h /tmp/www"
+        "mkdir /tmp/www; echo {text} >/tmp/www/index.html; exec httpd -f -p 8080 -h /tmp/www"
     );
     let mut spec = pod_spec(
         &script,
@@ -49,9 +49,9 @@ fn a_service_is_reached_by_its_name_from_another_pod() -> Result<()> {
 }
 
 #[test]
-fn a_name_that_is_not_there_is_refused_at_once() -> Result<()> {
+fn an_unknown_name_gets_nxdomain_at_once() -> Result<()> {
     let (cluster, ns) = begin("noname")?;
-    let script = "time nslookup nobody.nowhere.svc.cluster.local";
+    let script = "time nslookup missing.missing.svc.cluster.local";
     cluster.apply(&ns.name, &one_shot("asks", script, json!({})).to_string())?;
     let (code, log) = cluster.wait_pod_end(&ns.name, "asks", SOON)?;
     ensure!(
@@ -61,8 +61,8 @@ fn a_name_that_is_not_there_is_refused_at_once() -> Result<()> {
     Ok(())
 }
 
-/// The policies are accepted but nothing carries them out, here; kind's network does since 0.24. A test that needs
-/// them proven must run on kind.
+/// This cluster accepts policies and does not enforce them; kind's network does since 0.24. A test of a policy's effect
+/// must run on kind.
 #[test]
 fn network_policies_are_not_enforced_here_but_are_on_kind() -> Result<()> {
     let (cluster, ns) = begin("policy")?;
@@ -86,7 +86,7 @@ fn network_policies_are_not_enforced_here_but_are_on_kind() -> Result<()> {
     Ok(())
 }
 
-/// Lets pods onto the node again, however the test ends.
+/// Uncordons the node, however the test ends.
 struct Cordoned<'a>(&'a Cluster, String);
 
 impl Drop for Cordoned<'_> {
@@ -98,7 +98,7 @@ impl Drop for Cordoned<'_> {
 }
 
 #[test]
-fn pods_of_a_drained_node_come_back_when_it_is_let_in_again() -> Result<()> {
+fn pods_of_a_drained_node_are_scheduled_again_after_uncordon() -> Result<()> {
     let (cluster, ns) = begin("drained")?;
     cluster.apply(&ns.name, &web("drained", "moved"))?;
     cluster.wait_condition(&ns.name, "deployment/drained", "Available", SOON)?;
@@ -106,7 +106,7 @@ fn pods_of_a_drained_node_come_back_when_it_is_let_in_again() -> Result<()> {
     let node = cluster.kubectl(&["get", "nodes", "-o", "jsonpath={.items[0].metadata.name}"])?;
     {
         let _cordoned = Cordoned(&cluster, node.clone());
-        // Only this test's pods: the other tests' are on the same node.
+        // Only this test's pods: other tests' pods are on the same node.
         cluster.kubectl(&[
             "drain",
             &node,
@@ -116,7 +116,7 @@ fn pods_of_a_drained_node_come_back_when_it_is_let_in_again() -> Result<()> {
         ])?;
         cluster.wait_for(
             &ns.name,
-            "the evicted pod's successor to find no node",
+            "the evicted pod's replacement to be unschedulable",
             SOON,
             || {
                 let pods = cluster.list(&ns.name, &["pods"])?;

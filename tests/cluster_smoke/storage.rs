@@ -1,4 +1,4 @@
-//! A claim that several pods share, of the default storage class: restricted pods cannot use hostPath.
+//! A claim of the default storage class that several pods share: restricted pods cannot use hostPath.
 
 use anyhow::{Result, bail, ensure};
 use serde_json::json;
@@ -23,7 +23,7 @@ fn several_pods_share_one_claim_and_the_next_claim_finds_it_empty() -> Result<()
         pod.to_string()
     };
     cluster.apply(&ns.name, &claim.to_string())?;
-    // Each waits for the other's file: it ends only if both run at once and see one folder.
+    // Each waits for the other's file: they end only if both run at once and share the folder.
     let script = |own: &str, other: &str| {
         format!(
             "echo {own} >/data/{own}; until [ -s /data/{other} ]; do sleep 0.2; done; cat /data/{other}"
@@ -53,7 +53,7 @@ fn several_pods_share_one_claim_and_the_next_claim_finds_it_empty() -> Result<()
     cluster.apply(&ns.name, &mounted("next", "ls -A /data"))?;
     ensure!(
         cluster.wait_pod_end(&ns.name, "next", SOON)? == (0, String::new()),
-        "the next claim found what the last one left"
+        "the next claim found files of the last one"
     );
     Ok(())
 }

@@ -1,4 +1,4 @@
-//! The programs around the cluster: helm, the project's image, kind's configuration.
+//! Helm, the project's image, kind's configuration.
 
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -35,7 +35,7 @@ fn helm_installs_a_chart_and_removes_it() -> Result<()> {
     Ok(())
 }
 
-/// Needs `tests/cluster load-image` before it.
+/// Needs `tests/cluster load-image` first.
 #[test]
 fn the_projects_image_runs_as_a_restricted_pod() -> Result<()> {
     let (cluster, ns) = begin("image")?;
@@ -71,10 +71,10 @@ fn the_projects_image_runs_as_a_restricted_pod() -> Result<()> {
 }
 
 #[test]
-fn kind_takes_the_configuration_and_refuses_a_misspelt_one() -> Result<()> {
+fn kind_accepts_the_configuration_and_refuses_a_misspelt_one() -> Result<()> {
     let repository = Path::new(env!("CARGO_MANIFEST_DIR"))
         .parent()
-        .context("the tests lie in the repository")?;
+        .context("the tests are in the repository")?;
     let check = kind_check(repository)?;
     let run = |file: &Path| {
         Command::new(&check)
@@ -103,7 +103,7 @@ fn kind_takes_the_configuration_and_refuses_a_misspelt_one() -> Result<()> {
     Ok(())
 }
 
-/// Builds the check if need be; a few seconds, then kept in the cache.
+/// Builds the check if it is not in the cache; a few seconds.
 fn kind_check(repository: &Path) -> Result<PathBuf> {
     let built = Command::new(repository.join("tests/cluster"))
         .args(["build", "kind"])

@@ -1,4 +1,4 @@
-//! Files that are objects of a bucket, and one that a user submits from a machine outside the cluster.
+//! Files in a bucket, and a file that a user submits from outside the cluster.
 
 use std::path::PathBuf;
 use std::process::Command;
@@ -10,9 +10,9 @@ use streampress_tests::cluster::PortForward;
 use streampress_transport::aws::Aws;
 use streampress_transport::{FileName, Files};
 
-use crate::{LONG, SOON, Site, status};
+use crate::{LONG, OperatorFixture, SOON, status};
 
-/// The program beside this test.
+/// The program that was built with this test.
 fn streampress() -> Result<PathBuf> {
     let mut path = std::env::current_exe()?;
     path.pop();
@@ -35,17 +35,17 @@ fn read(files: &dyn Files, name: &str) -> Result<Vec<u8>> {
 
 #[test]
 fn objects_of_a_bucket_are_restored_and_so_is_a_file_submitted_from_outside() -> Result<()> {
-    let site = Site::install("op-s3")?;
-    let forward = PortForward::open(&site.cluster, "localstack", "service/localstack", 4566)?;
+    let fixture = OperatorFixture::install("op-s3")?;
+    let forward = PortForward::open(&fixture.cluster, "localstack", "service/localstack", 4566)?;
     let url = format!("http://127.0.0.1:{}", forward.port);
-    let bucket = site.namespace.name.clone();
+    let bucket = fixture.namespace.name.clone();
     let runtime = tokio::runtime::Runtime::new()?;
-    let _inside = runtime.enter();
+    let _guard = runtime.enter();
     let cloud: Aws = runtime.block_on(aws::connect(&url));
     runtime.block_on(aws::make_bucket(&url, &bucket))?;
     let generator = json!({"schema": {"example": "access-log"}, "format": "txt", "fileSize": "256Ki", "filesPerMinute": 300, "files": 8});
     let at = |folder: &str| format!("s3://{bucket}/{folder}");
-    site.apply_example(
+    fixture.apply_example(
         "bucket",
         json!({
             "generator": generator,
@@ -54,14 +54,14 @@ fn objects_of_a_bucket_are_restored_and_so_is_a_file_submitted_from_outside() ->
             "report": {"location": at("reports/results.html")},
         }),
     )?;
-    site.wait_phase("bucket", "Completed", LONG)?;
+    fixture.wait_phase("bucket", "Completed", LONG)?;
 
-    let place = tempfile::tempdir()?;
-    std::fs::write(place.path().join("sales.csv"), "item,price\npen,1.20\n")?;
-    let live = site.kubectl(&["get", "cpl/bucket", "-o", "yaml"])?;
-    std::fs::write(place.path().join("bucket.yaml"), live)?;
-    let said = Command::new(streampress()?)
-        .current_dir(place.path())
+    let folder = tempfile::tempdir()?;
+    std::fs::write(folder.path().join("sales.csv"), "item,price\npen,1.20\n")?;
+    let live = fixture.kubectl(&["get", "cpl/bucket", "-o", "yaml"])?;
+    std::fs::write(folder.path().join("bucket.yaml"), live)?;
+    let output = Command::new(streampress()?)
+        .current_dir(folder.path())
         .args(["submit", "sales.csv", "-p", "bucket.yaml", "--aws"])
         .env_clear()
         .envs([
@@ -72,13 +72,13 @@ fn objects_of_a_bucket_are_restored_and_so_is_a_file_submitted_from_outside() ->
         .output()
         .context("starting streampress")?;
     ensure!(
-        said.status.success(),
+        output.status.success(),
         "submit ended with {}: {}",
-        said.status,
-        String::from_utf8_lossy(&said.stderr)
+        output.status,
+        String::from_utf8_lossy(&output.stderr)
     );
-    site.wait("the submitted file to be counted", SOON, || {
-        let found = site.pipeline("bucket")?;
+    fixture.wait("the submitted file to be counted", SOON, || {
+        let found = fixture.pipeline("bucket")?;
         ensure!(
             status(&found, "/progress/filesRestored") == 9,
             "its status is {:#}",
@@ -105,7 +105,7 @@ fn objects_of_a_bucket_are_restored_and_so_is_a_file_submitted_from_outside() ->
         );
     }
     let reports = cloud.files(&at("reports"), &bucket, "reports")?;
-    site.wait("the report to have the submitted file", SOON, || {
+    fixture.wait("the report to have the submitted file", SOON, || {
         let page = String::from_utf8(read(&reports, "results.html")?)?;
         ensure!(page.contains("sales.csv"), "it is not in the page");
         Ok(())

@@ -1,22 +1,22 @@
-//! The other examples for kind: the original's format, and workers that come and go with the work.
+//! The other examples for kind: the original's format, and autoscaled workers.
 
 use anyhow::{Result, ensure};
 use serde_json::json;
 
-use crate::{LONG, SOON, Site, files, status};
+use crate::{LONG, OperatorFixture, SOON, files, status};
 
 #[test]
 fn the_originals_format_restores_the_normalised_form() -> Result<()> {
-    let site = Site::install("op-seed")?;
+    let fixture = OperatorFixture::install("op-seed")?;
     let generator = json!({"schema": {"example": "iot-sensors"}, "fileSize": "64Ki", "filesPerMinute": 120, "files": 10});
-    site.apply_example("seed-format", json!({"generator": generator}))?;
-    let done = site.wait_phase("seed-format", "Completed", LONG)?;
+    fixture.apply_example("seed-format", json!({"generator": generator}))?;
+    let done = fixture.wait_phase("seed-format", "Completed", LONG)?;
     ensure!(
         status(&done, "/progress/filesRestored") == 10,
         "{:#}",
         done["status"]
     );
-    let folder = site.volume("seed-format")?;
+    let folder = fixture.volume("seed-format")?;
     let (sources, restored) = (files(&folder.join("in"))?, files(&folder.join("out"))?);
     ensure!(
         sources.len() == 10 && restored.len() == 10,
@@ -38,26 +38,26 @@ fn the_originals_format_restores_the_normalised_form() -> Result<()> {
 }
 
 #[test]
-fn workers_come_with_the_work_and_go_with_it() -> Result<()> {
-    let site = Site::install("op-scale")?;
+fn workers_scale_up_with_the_backlog_and_down_to_zero() -> Result<()> {
+    let fixture = OperatorFixture::install("op-scale")?;
     let worker = json!({"autoscaling": {"mode": "Internal", "min": 0, "max": 2, "targetBacklogPerReplica": 5, "scaleDownSeconds": 10}});
     let generator = json!({"schema": {"example": "access-log"}, "fileSize": "64Ki", "format": "txt", "filesPerMinute": 600, "files": 15});
-    site.apply_example(
+    fixture.apply_example(
         "autoscaled",
         json!({"generator": generator, "compressor": worker, "decompressor": worker}),
     )?;
-    let done = site.wait_phase("autoscaled", "Completed", LONG)?;
+    let done = fixture.wait_phase("autoscaled", "Completed", LONG)?;
     ensure!(
         status(&done, "/progress/filesRestored") == 15,
         "{:#}",
         done["status"]
     );
-    site.wait("the workers to go", SOON, || {
+    fixture.wait("the workers to be removed", SOON, || {
         for role in ["compressor", "decompressor"] {
-            let left = site.pods(&format!("app.kubernetes.io/component={role}"))?;
+            let left = fixture.pods(&format!("app.kubernetes.io/component={role}"))?;
             ensure!(left.is_empty(), "{} {role} pods are left", left.len());
         }
         Ok(())
     })?;
-    crate::check_restored(&site.volume("autoscaled")?, 15)
+    crate::check_restored(&fixture.volume("autoscaled")?, 15)
 }

@@ -1,13 +1,13 @@
-//! Workers and operator are killed at random while files are on their way.
+//! Workers and the operator are killed at random while files are being processed.
 
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, ensure};
 use serde_json::json;
 
-use crate::{LONG, Site, check_restored, status};
+use crate::{LONG, OperatorFixture, check_restored, status};
 
-/// How long pods are killed; minutes with `tests/run --long`.
+/// For how long pods are killed; minutes with `tests/run --long`.
 fn time() -> Result<Duration> {
     let seconds = std::env::var("STREAMPRESS_KILL_SECONDS").unwrap_or_else(|_| "30".into());
     let seconds = seconds
@@ -17,14 +17,14 @@ fn time() -> Result<Duration> {
 }
 
 #[test]
-fn files_are_restored_whichever_pods_are_killed_on_their_way() -> Result<()> {
-    let site = Site::install("op-kills")?;
+fn files_are_restored_whichever_pods_are_killed_meanwhile() -> Result<()> {
+    let fixture = OperatorFixture::install("op-kills")?;
     let time = time()?;
-    // A file every half second, for as long as there are kills.
+    // Two files a second, for as long as pods are killed.
     let count = usize::try_from(time.as_secs() * 2)?;
     let generator = json!({"schema": {"example": "stock-market"}, "fileSize": "64Ki", "filesPerMinute": 120, "files": count});
-    site.apply_example("stock-market", json!({"generator": generator}))?;
-    site.wait_ready("stock-market")?;
+    fixture.apply_example("stock-market", json!({"generator": generator}))?;
+    fixture.wait_ready("stock-market")?;
     let victims = [
         "app.kubernetes.io/component=generator",
         "app.kubernetes.io/component=compressor",
@@ -34,22 +34,23 @@ fn files_are_restored_whichever_pods_are_killed_on_their_way() -> Result<()> {
     let mut random = fastrand::Rng::with_seed(11);
     let (began, mut kills) = (Instant::now(), 0);
     while began.elapsed() < time {
+        // Lets pods restart and make progress between kills.
         std::thread::sleep(Duration::from_millis(random.u64(500..5000)));
-        site.kill(victims[random.usize(..victims.len())])?;
+        fixture.kill(victims[random.usize(..victims.len())])?;
         kills += 1;
     }
-    let done = site.wait_phase("stock-market", "Completed", LONG)?;
+    let done = fixture.wait_phase("stock-market", "Completed", LONG)?;
     println!(
         "{kills} kills in {} s, all restored after {} s",
         time.as_secs(),
         began.elapsed().as_secs()
     );
-    println!("{}", site.kubectl(&["get", "cpl", "-o", "wide"])?);
+    println!("{}", fixture.kubectl(&["get", "cpl", "-o", "wide"])?);
     ensure!(
         status(&done, "/progress/filesRestored") == count,
         "{:#}",
         done["status"]
     );
     ensure!(status(&done, "/backlog/dead") == 0, "{:#}", done["status"]);
-    check_restored(&site.volume("stock-market")?, count)
+    check_restored(&fixture.volume("stock-market")?, count)
 }

@@ -1,4 +1,4 @@
-//! A pipeline's life: edited, scaled, suspended, resumed, deleted; and the operator uninstalled before its pipelines.
+//! A pipeline is edited, scaled, suspended, resumed and deleted; and an operator is uninstalled before its pipelines.
 
 use std::collections::BTreeSet;
 use std::time::Duration;
@@ -7,7 +7,7 @@ use anyhow::{Context, Result, ensure};
 use serde_json::{Value, json};
 use streampress_tests::cluster::condition_is_true;
 
-use crate::{LONG, SOON, Site, WORKERS, files, status};
+use crate::{LONG, OperatorFixture, SOON, WORKERS, files, status};
 
 pub(crate) fn uids(pods: &[Value]) -> BTreeSet<String> {
     let uid = |pod: &Value| pod["metadata"]["uid"].as_str().map(str::to_owned);
@@ -18,9 +18,9 @@ pub(crate) fn role(role: &str) -> String {
     format!("app.kubernetes.io/component={role}")
 }
 
-pub(crate) fn restored(site: &Site, at_least: u64) -> Result<()> {
-    site.wait(&format!("{at_least} files to be restored"), SOON, || {
-        let found = site.pipeline("stock-market")?;
+pub(crate) fn restored(fixture: &OperatorFixture, at_least: u64) -> Result<()> {
+    fixture.wait(&format!("{at_least} files to be restored"), SOON, || {
+        let found = fixture.pipeline("stock-market")?;
         let count = status(&found, "/progress/filesRestored").as_u64();
         ensure!(
             count >= Some(at_least),
@@ -33,23 +33,23 @@ pub(crate) fn restored(site: &Site, at_least: u64) -> Result<()> {
 
 #[test]
 fn a_pipeline_is_edited_scaled_suspended_resumed_and_deleted_without_losing_a_file() -> Result<()> {
-    let site = Site::install("op-life")?;
-    // Endless: what is on its way at each step must come through it.
+    let fixture = OperatorFixture::install("op-life")?;
+    // Without a limit, so that files are in progress at every step.
     let generator =
         json!({"schema": {"example": "stock-market"}, "fileSize": "64Ki", "filesPerMinute": 60});
-    site.apply_example("stock-market", json!({"generator": generator}))?;
-    site.wait_ready("stock-market")?;
-    restored(&site, 3)?;
+    fixture.apply_example("stock-market", json!({"generator": generator}))?;
+    fixture.wait_ready("stock-market")?;
+    restored(&fixture, 3)?;
 
     let others = [
-        site.pods(&role("generator"))?,
-        site.pods(&role("decompressor"))?,
+        fixture.pods(&role("generator"))?,
+        fixture.pods(&role("decompressor"))?,
     ]
     .concat();
-    let compressor = uids(&site.pods(&role("compressor"))?);
-    site.patch("stock-market", &json!({"codec": {"effort": "Fast"}}))?;
-    site.wait("the compressor to be replaced", SOON, || {
-        let now = uids(&site.pods(&role("compressor"))?);
+    let compressor = uids(&fixture.pods(&role("compressor"))?);
+    fixture.patch("stock-market", &json!({"codec": {"effort": "Fast"}}))?;
+    fixture.wait("the compressor to be replaced", SOON, || {
+        let now = uids(&fixture.pods(&role("compressor"))?);
         ensure!(
             now.len() == 1 && now.is_disjoint(&compressor),
             "its pods are {now:?}"
@@ -57,8 +57,8 @@ fn a_pipeline_is_edited_scaled_suspended_resumed_and_deleted_without_losing_a_fi
         Ok(())
     })?;
     let now = [
-        site.pods(&role("generator"))?,
-        site.pods(&role("decompressor"))?,
+        fixture.pods(&role("generator"))?,
+        fixture.pods(&role("decompressor"))?,
     ]
     .concat();
     ensure!(
@@ -66,11 +66,12 @@ fn a_pipeline_is_edited_scaled_suspended_resumed_and_deleted_without_losing_a_fi
         "an edit of the codec rolled generator or decompressor"
     );
 
-    site.kubectl(&["scale", "cpl/stock-market", "--replicas=2"])?;
-    site.wait("two compressors", SOON, || {
-        let deployment = site
-            .cluster
-            .get(&site.namespace.name, "deployment/stock-market-compressor")?;
+    fixture.kubectl(&["scale", "cpl/stock-market", "--replicas=2"])?;
+    fixture.wait("two compressors", SOON, || {
+        let deployment = fixture.cluster.get(
+            &fixture.namespace.name,
+            "deployment/stock-market-compressor",
+        )?;
         ensure!(
             deployment["status"]["readyReplicas"] == 2,
             "{:#}",
@@ -79,8 +80,8 @@ fn a_pipeline_is_edited_scaled_suspended_resumed_and_deleted_without_losing_a_fi
         Ok(())
     })?;
 
-    site.patch("stock-market", &json!({"suspend": true}))?;
-    let suspended = site.wait_phase("stock-market", "Suspended", SOON * 2)?;
+    fixture.patch("stock-market", &json!({"suspend": true}))?;
+    let suspended = fixture.wait_phase("stock-market", "Suspended", SOON * 2)?;
     println!("{}", status(&suspended, "/message"));
     ensure!(
         condition_is_true(&suspended, "Drained"),
@@ -92,12 +93,12 @@ fn a_pipeline_is_edited_scaled_suspended_resumed_and_deleted_without_losing_a_fi
         "{:#}",
         suspended["status"]
     );
-    site.wait("all workers to be gone", SOON, || {
-        let left = site.pods(WORKERS)?;
+    fixture.wait("all workers to be gone", SOON, || {
+        let left = fixture.pods(WORKERS)?;
         ensure!(left.is_empty(), "{} pods are left", left.len());
         Ok(())
     })?;
-    let folder = site.volume("stock-market")?;
+    let folder = fixture.volume("stock-market")?;
     let (sources, out) = (files(&folder.join("in"))?, files(&folder.join("out"))?);
     for (name, bytes) in &out {
         ensure!(sources.get(name) == Some(bytes), "{name} was altered");
@@ -107,19 +108,19 @@ fn a_pipeline_is_edited_scaled_suspended_resumed_and_deleted_without_losing_a_fi
         .context("files that wait are counted")?;
     ensure!(
         sources.len() as u64 <= out.len() as u64 + waiting,
-        "{} files were made, {} restored, {waiting} wait",
+        "{} files were generated, {} restored, {waiting} wait",
         sources.len(),
         out.len()
     );
 
-    site.patch("stock-market", &json!({"suspend": false}))?;
-    restored(&site, out.len() as u64 + 3)?;
-    site.kubectl(&["delete", "cpl/stock-market", "--timeout=50s"])?;
-    site.wait(
+    fixture.patch("stock-market", &json!({"suspend": false}))?;
+    restored(&fixture, out.len() as u64 + 3)?;
+    fixture.kubectl(&["delete", "cpl/stock-market", "--timeout=50s"])?;
+    fixture.wait(
         "everything of the pipeline to be gone",
         Duration::from_secs(60),
         || {
-            let left = site.kubectl(&[
+            let left = fixture.kubectl(&[
                 "get",
                 "deployments,leases,configmaps,services,pods,roles",
                 "-l",
@@ -134,18 +135,18 @@ fn a_pipeline_is_edited_scaled_suspended_resumed_and_deleted_without_losing_a_fi
 }
 
 #[test]
-fn an_operator_that_goes_first_leaves_nothing_hanging_and_the_next_one_goes_on() -> Result<()> {
-    let site = Site::install("op-first")?;
+fn uninstalling_the_operator_first_leaves_pipelines_that_can_be_deleted() -> Result<()> {
+    let fixture = OperatorFixture::install("op-first")?;
     let generator =
         json!({"schema": {"example": "stock-market"}, "fileSize": "64Ki", "filesPerMinute": 60});
-    site.apply_example(
+    fixture.apply_example(
         "stock-market",
         json!({"generator": generator, "transport": {"deletionPolicy": "Retain"}}),
     )?;
-    site.wait_ready("stock-market")?;
-    restored(&site, 1)?;
-    site.helm(&["uninstall", "streampress", "--wait", "--timeout=120s"])?;
-    let found = site.pipeline("stock-market")?;
+    fixture.wait_ready("stock-market")?;
+    restored(&fixture, 1)?;
+    fixture.helm(&["uninstall", "streampress", "--wait", "--timeout=120s"])?;
+    let found = fixture.pipeline("stock-market")?;
     ensure!(
         found["metadata"]["finalizers"]
             .as_array()
@@ -153,10 +154,10 @@ fn an_operator_that_goes_first_leaves_nothing_hanging_and_the_next_one_goes_on()
         "{:#}",
         found["metadata"]
     );
-    // Nobody is there to ask: it goes by itself.
-    site.kubectl(&["delete", "cpl/stock-market", "--timeout=30s"])?;
-    site.wait("its workers to be gone", LONG, || {
-        let left = site.pods(WORKERS)?;
+    // Without an operator and without a finalizer it is deleted at once.
+    fixture.kubectl(&["delete", "cpl/stock-market", "--timeout=30s"])?;
+    fixture.wait("its workers to be gone", LONG, || {
+        let left = fixture.pods(WORKERS)?;
         ensure!(left.is_empty(), "{} pods are left", left.len());
         Ok(())
     })

@@ -1,11 +1,11 @@
-//! The operator on a whole cluster with a node and LocalStack: from `helm install` to files restored byte for byte.
-//! `tests/cluster up`, `tests/cluster load-image`, then
-//! `tests/cluster exec cargo test -p streampress-tests --features cluster --test operator_e2e`.
+//! The operator on a cluster with a node and LocalStack: from `helm install` to files restored byte for byte.
+//! Needs `tests/cluster up` and `tests/cluster load-image`; runs through `tests/cluster exec`.
 //!
-//! Every test has a namespace of its own with an operator of its own, which may do nothing outside it, and applies the
-//! examples that users apply. But for one: an operator for all namespaces, with the CRD in its chart, is alone meanwhile.
+//! Every test has its own namespace with its own operator, which has no permissions outside it, and applies the examples
+//! for users. The exception is `install`: an operator for all namespaces, with the CRD in its chart, runs alone.
 
 mod buckets;
+mod documentation;
 mod examples;
 mod install;
 mod kills;
@@ -13,7 +13,6 @@ mod life;
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
-use std::sync::{PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
 use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
@@ -23,33 +22,23 @@ use streampress_tests::cluster::{Cluster, TestNamespace};
 const SOON: Duration = Duration::from_secs(120);
 const LONG: Duration = Duration::from_secs(420);
 const CRD_NAME: &str = "compressionpipelines.streampress.dev";
-/// On all pods of pipelines.
+/// The label of all pods of pipelines.
 const WORKERS: &str = "app.kubernetes.io/name=streampress";
 
-/// SlotGuard for as long as the CRD must stay as it is, or alone by whoever brings another.
-static CRD: RwLock<()> = RwLock::new(());
-
-#[expect(dead_code, reason = "held, not read")]
-enum Hold {
-    WithOthers(RwLockReadGuard<'static, ()>),
-    Alone(RwLockWriteGuard<'static, ()>),
-}
-
 /// A namespace with an operator.
-struct Site {
+struct OperatorFixture {
     cluster: Cluster,
-    /// Of its pipelines.
+    /// The namespace of its pipelines.
     namespace: TestNamespace,
-    /// Of the operator, where that is another.
-    of_operator: Option<TestNamespace>,
-    _crd: Hold,
+    /// The namespace of the operator, if that is another.
+    operator_namespace: Option<TestNamespace>,
 }
 
 /// The repository.
 fn root() -> Result<&'static Path> {
     Path::new(env!("CARGO_MANIFEST_DIR"))
         .parent()
-        .context("the tests stand in the repository")
+        .context("the tests are in the repository")
 }
 
 fn chart() -> Result<String> {
@@ -57,27 +46,25 @@ fn chart() -> Result<String> {
     Ok(chart.to_string_lossy().into_owned())
 }
 
-impl Site {
-    /// Installs the operator as a user without rights on the cluster does.
-    fn install(word: &str) -> Result<Self> {
-        let shared = CRD.read().unwrap_or_else(PoisonError::into_inner);
+impl OperatorFixture {
+    /// Installs the operator as a user with permissions in one namespace only does.
+    fn install(prefix: &str) -> Result<Self> {
         let cluster = Cluster::connect()?;
-        let namespace = TestNamespace::create(&cluster, word)?;
+        let namespace = TestNamespace::create(&cluster, prefix)?;
         let crd = root()?.join("crds/compressionpipeline.yaml");
         cluster.kubectl(&["apply", "--server-side", "-f", &crd.to_string_lossy()])?;
-        let site = Self {
+        let fixture = Self {
             cluster,
             namespace,
-            of_operator: None,
-            _crd: Hold::WithOthers(shared),
+            operator_namespace: None,
         };
-        site.helm_install(&["--set", "namespaced=true,crds.install=false"])?;
-        Ok(site)
+        fixture.helm_install(&["--set", "namespaced=true,crds.install=false"])?;
+        Ok(fixture)
     }
 
-    /// Makes a namespace for pipelines and another for an operator of the whole cluster; there is no CRD yet.
-    fn alone(word: &str) -> Result<Self> {
-        let alone = CRD.write().unwrap_or_else(PoisonError::into_inner);
+    /// Creates a namespace for pipelines and another for an operator of the whole cluster, and deletes the CRD. No other
+    /// test may run meanwhile: `.config/nextest.toml` sees to it.
+    fn alone(prefix: &str) -> Result<Self> {
         let cluster = Cluster::connect()?;
         cluster.kubectl(&[
             "delete",
@@ -87,14 +74,16 @@ impl Site {
             "--timeout=50s",
         ])?;
         Ok(Self {
-            namespace: TestNamespace::create(&cluster, word)?,
-            of_operator: Some(TestNamespace::create(&cluster, &format!("{word}-system"))?),
+            namespace: TestNamespace::create(&cluster, prefix)?,
+            operator_namespace: Some(TestNamespace::create(
+                &cluster,
+                &format!("{prefix}-system"),
+            )?),
             cluster,
-            _crd: Hold::Alone(alone),
         })
     }
 
-    /// With the image that is on the node, and otherwise as it comes, but for `options`.
+    /// Installs the chart with the image that is on the node, its default values and `options`.
     fn helm_install(&self, options: &[&str]) -> Result<String> {
         let image = self.cluster.project_image()?;
         let (repository, tag) = image.rsplit_once(':').context("the image has a tag")?;
@@ -105,7 +94,7 @@ impl Site {
     }
 
     fn helm(&self, args: &[&str]) -> Result<String> {
-        let namespace = self.of_operator.as_ref().unwrap_or(&self.namespace);
+        let namespace = self.operator_namespace.as_ref().unwrap_or(&self.namespace);
         let all = [&["-n", &namespace.name], args].concat();
         self.cluster.helm(&all, SOON * 2)
     }
@@ -115,17 +104,17 @@ impl Site {
         self.cluster.kubectl(&all)
     }
 
-    /// Applies one of deploy/examples/kind, with the image that is on the node and `over` in place of those keys of
-    /// its spec. Before it is applied: what is patched afterwards would roll the first pods.
-    fn apply_example(&self, name: &str, mut over: Value) -> Result<()> {
+    /// Applies one of deploy/examples/kind with the image that is on the node; `overrides` replaces keys of its spec.
+    /// A patch after applying would roll the first pods.
+    fn apply_example(&self, name: &str, mut overrides: Value) -> Result<()> {
         let path = root()?.join(format!("deploy/examples/kind/{name}.yaml"));
         let yaml = std::fs::read_to_string(path)?;
         let (others, pipeline) = yaml
             .split_once("---\napiVersion: streampress.dev/")
             .with_context(|| format!("{name}.yaml ends with a pipeline"))?;
-        over["image"] = json!({"pullPolicy": "Never"});
+        overrides["image"] = json!({"pullPolicy": "Never"});
         let mut pipeline = pipeline.to_owned();
-        for (key, value) in over.as_object().into_iter().flatten() {
+        for (key, value) in overrides.as_object().into_iter().flatten() {
             pipeline = without_key(&pipeline, key) + &format!("  {key}: {value}\n");
         }
         let all = format!("{others}---\napiVersion: streampress.dev/{pipeline}");
@@ -143,9 +132,9 @@ impl Site {
             .get(&self.namespace.name, &format!("cpl/{name}"))
     }
 
-    fn wait<T>(&self, what: &str, limit: Duration, look: impl FnMut() -> Result<T>) -> Result<T> {
+    fn wait<T>(&self, what: &str, limit: Duration, probe: impl FnMut() -> Result<T>) -> Result<T> {
         self.cluster
-            .wait_for(&self.namespace.name, what, limit, look)
+            .wait_for(&self.namespace.name, what, limit, probe)
     }
 
     fn wait_phase(&self, name: &str, phase: &str, limit: Duration) -> Result<Value> {
@@ -160,7 +149,7 @@ impl Site {
         })
     }
 
-    /// As users wait.
+    /// Waits with `kubectl wait`, as users do.
     fn wait_ready(&self, name: &str) -> Result<()> {
         let object = format!("cpl/{name}");
         self.kubectl(&["wait", &object, "--for=condition=Ready", "--timeout=55s"])
@@ -189,7 +178,7 @@ impl Site {
         Ok(path.into())
     }
 
-    /// As kill -9: no pod gets a moment to tidy up.
+    /// Deletes pods without a grace period, like kill -9.
     fn kill(&self, label: &str) -> Result<()> {
         self.kubectl(&[
             "delete",
@@ -204,7 +193,7 @@ impl Site {
     }
 }
 
-/// A pipeline's YAML without one key of its spec, which stands at the end.
+/// A pipeline's YAML without one key of its spec; the spec is the last part of the YAML.
 fn without_key(yaml: &str, key: &str) -> String {
     let mut dropping = false;
     let mut kept = String::new();
@@ -225,8 +214,8 @@ fn without_key(yaml: &str, key: &str) -> String {
     kept
 }
 
-/// The operator goes with its namespace, and then nobody takes its finalizer off: pipelines go before it.
-impl Drop for Site {
+/// Deletes the pipelines before the namespace: without the operator their finalizers would remain.
+impl Drop for OperatorFixture {
     fn drop(&mut self) {
         if let Err(error) = self.kubectl(&["delete", "cpl", "--all", "--timeout=50s"]) {
             eprintln!("pipelines stay: {error:#}");
@@ -255,12 +244,12 @@ fn files(folder: &Path) -> Result<BTreeMap<String, Vec<u8>>> {
         .collect()
 }
 
-/// Every file that went in came out, the same, and nothing else did.
+/// Every file of the source was restored unchanged, and no other file.
 fn check_restored(folder: &Path, expected: usize) -> Result<()> {
     let (sources, restored) = (files(&folder.join("in"))?, files(&folder.join("out"))?);
     ensure!(
         sources.len() == expected,
-        "{} files were made, {expected} were asked for",
+        "{} files were generated, {expected} were configured",
         sources.len()
     );
     for (name, bytes) in &sources {
@@ -271,7 +260,7 @@ fn check_restored(folder: &Path, expected: usize) -> Result<()> {
     }
     ensure!(
         restored.len() == sources.len(),
-        "more was restored than there was"
+        "files were restored that have no source"
     );
     Ok(())
 }

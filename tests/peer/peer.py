@@ -1,7 +1,7 @@
-"""A peer that speaks the Python original's formats, written from their description: it compresses announced files into
-chunk messages and records, or restores such. With it, our workers prove that an original on the other side still works.
+"""A peer that implements the Python original's formats from their description: it compresses announced files into chunk
+messages and records, or restores them. Tests run it opposite our workers to prove that they interoperate.
 
-It also puts and reads as the original does, for comparison: one put a chunk after a random sleep of 0.1 to 1 s
+For comparison it also puts and reads as the original does: one chunk a request after a random sleep of 0.1 to 1 s
 (`--sleep`), and the whole shard from its start for every file (`--whole-shard`).
 
     peer.py compress   --endpoint URL --files-queue NAME --chunks-queue NAME --stream NAME --folder DIR --count N
@@ -94,7 +94,7 @@ def compress(given):
             "file_name": PREFIX + name,
             "file_total_chunk": len(records),
             "shard_id": shard,
-            # As text, like the original: whoever reads must order by number.
+            # Sorted as text, like the original: a reader must sort by number.
             "sequence_number": sorted(sequences),
             "metadata": json.dumps({"name": "lzma" if stages == 1 else "lzma + bz2"}),
         }
@@ -103,7 +103,7 @@ def compress(given):
 
 
 def read_whole_shard(kinesis, stream, shard, wanted):
-    """Every record of the shard from its start, for one file's few."""
+    """All records of the shard from its start, for the few of one file."""
     found = {}
     iterator = kinesis.get_shard_iterator(StreamName=stream, ShardId=shard, ShardIteratorType="TRIM_HORIZON")["ShardIterator"]
     while iterator and len(found) < len(wanted):

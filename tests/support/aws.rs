@@ -1,4 +1,4 @@
-//! The AWS side of the doors on a stand-in, with queues and streams made as needed.
+//! Queues and streams on a fake AWS, created as a test needs them, and clients of it.
 
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
@@ -13,38 +13,38 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 
-use crate::fake_aws::{FakeAws, Options};
+use crate::fake_aws::{FakeAws, FakeAwsOptions};
 
-/// A stand-in and clients of it.
+/// A fake AWS and clients of it.
 #[derive(Debug)]
 pub struct Cloud {
-    /// The other side.
+    /// The server.
     pub fake_aws: FakeAws,
-    /// Ours.
+    /// Clients of it.
     pub aws: Aws,
-    made: AtomicU32,
+    created: AtomicU32,
 }
 
 impl Cloud {
-    /// With AWS's limits and nothing going wrong.
+    /// Starts one with AWS's limits and without faults.
     pub async fn start() -> Self {
-        Self::with(Options::default()).await
+        Self::with(FakeAwsOptions::default()).await
     }
 
-    /// As told.
-    pub async fn with(options: Options) -> Self {
+    /// Starts one with `options`.
+    pub async fn with(options: FakeAwsOptions) -> Self {
         let fake_aws = FakeAws::start(options).await.expect("a free port");
         let aws = connect(&fake_aws.url).await;
         Self {
             fake_aws,
             aws,
-            made: AtomicU32::new(0),
+            created: AtomicU32::new(0),
         }
     }
 
-    /// Makes a queue with its dead-letter queue and opens it.
+    /// Creates a queue with its dead-letter queue and opens it.
     pub async fn queue(&self, visibility: Duration, max_receive_count: u32) -> SqsQueue {
-        let name = format!("queue-{}", self.made.fetch_add(1, Ordering::Relaxed));
+        let name = format!("queue-{}", self.created.fetch_add(1, Ordering::Relaxed));
         self.make_queue(&name, max_receive_count);
         self.aws
             .queue(&format!("{name}.fifo"), visibility)
@@ -52,7 +52,7 @@ impl Cloud {
             .expect("the queue opens")
     }
 
-    /// Makes `<name>.fifo` and `<name>-dlq.fifo`.
+    /// Creates `<name>.fifo` and `<name>-dlq.fifo`.
     pub fn make_queue(&self, name: &str, max_receive_count: u32) {
         let (queue, dead) = (format!("{name}.fifo"), format!("{name}-dlq.fifo"));
         let policy = json!({"deadLetterTargetArn": crate::fake_aws::sqs::arn(&dead), "maxReceiveCount": max_receive_count});
@@ -63,30 +63,30 @@ impl Cloud {
                 json!({"FifoQueue": "true", "RedrivePolicy": policy.to_string()}),
             ),
         ] {
-            let ask = json!({"QueueName": name, "Attributes": attributes});
+            let request = json!({"QueueName": name, "Attributes": attributes});
             self.fake_aws
-                .ask_sqs("CreateQueue", &ask)
-                .expect("the queue is made");
+                .ask_sqs("CreateQueue", &request)
+                .expect("the queue is created");
         }
     }
 
-    /// Makes a stream of so many shards and opens it.
+    /// Creates a stream with `shards` shards and opens it.
     pub async fn stream(&self, shards: usize) -> KinesisStream {
-        let name = format!("stream-{}", self.made.fetch_add(1, Ordering::Relaxed));
+        let name = format!("stream-{}", self.created.fetch_add(1, Ordering::Relaxed));
         self.make_stream(&name, shards);
         self.aws.stream(&name).await.expect("the stream opens")
     }
 
-    /// Makes a stream.
+    /// Creates a stream.
     pub fn make_stream(&self, name: &str, shards: usize) {
-        let ask = json!({"StreamName": name, "ShardCount": shards});
+        let request = json!({"StreamName": name, "ShardCount": shards});
         self.fake_aws
-            .ask_kinesis("CreateStream", &ask)
-            .expect("the stream is made");
+            .ask_kinesis("CreateStream", &request)
+            .expect("the stream is created");
     }
 }
 
-/// Clients of whatever listens at `url`.
+/// Clients of the server at `url`.
 pub async fn connect(url: &str) -> Aws {
     let options = AwsOptions {
         region: Some("us-east-1".into()),
@@ -97,12 +97,12 @@ pub async fn connect(url: &str) -> Aws {
     Aws::connect(&options).await
 }
 
-/// A bucket is the user's own: the product has no code to make one. LocalStack takes a PUT that is not signed.
+/// Creates a bucket on LocalStack, which accepts an unsigned PUT. Buckets belong to users: the product creates none.
 pub async fn make_bucket(url: &str, name: &str) -> anyhow::Result<()> {
     let address = url.trim_start_matches("http://").trim_end_matches('/');
     let mut connection = tokio::net::TcpStream::connect(address)
         .await
-        .with_context(|| format!("asking LocalStack at {url} for a bucket"))?;
+        .with_context(|| format!("creating a bucket on LocalStack at {url}"))?;
     let authorization = "AWS4-HMAC-SHA256 Credential=test/20260101/us-east-1/s3/aws4_request, SignedHeaders=host, Signature=0";
     let request = format!(
         "PUT /{name} HTTP/1.1\r\nHost: {address}\r\nAuthorization: {authorization}\r\nContent-Length: 0\r\nConnection: close\r\n\r\n"
@@ -117,16 +117,16 @@ pub async fn make_bucket(url: &str, name: &str) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// Slots without end, for tests that are not about slots.
+/// Grants a slot whenever one is requested, for tests that are not about slots.
 #[derive(Debug)]
-pub struct FreeSlots;
+pub struct UnlimitedSlots;
 
 #[async_trait]
-impl SlotLock for FreeSlots {
+impl SlotLock for UnlimitedSlots {
     async fn try_acquire(&self) -> TransportResult<Option<SlotGuard>> {
-        let (requests, mut asked) = mpsc::channel(1);
+        let (requests, mut received) = mpsc::channel(1);
         tokio::spawn(async move {
-            while let Some(request) = asked.recv().await {
+            while let Some(request) = received.recv().await {
                 let (HolderRequest::Flush(answer) | HolderRequest::Release(answer)) = request;
                 let _ = answer.send(true);
             }

@@ -1,8 +1,8 @@
-//! The real Kubernetes that `tests/cluster up` starts, as tests use it: through `kubectl` and `helm`, as users do, so
-//! that no second client has to be kept in step. It knows how to ask, to wait with an end, and to say why a wait
-//! failed; it knows nothing of Streampress.
+//! The Kubernetes that `tests/cluster up` starts, used through `kubectl` and `helm` as users do, so that no second
+//! client needs maintenance. It queries, waits with a limit and reports why a wait failed; it knows nothing of
+//! Streampress.
 //!
-//! Tests run inside the cluster's network: `tests/cluster exec cargo test -p streampress-tests --features cluster`.
+//! Tests run inside the cluster's network, through `tests/cluster exec`.
 
 mod command;
 mod diagnosis;
@@ -15,27 +15,27 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, Result, bail};
 use serde_json::Value;
 
-pub use command::Output;
+pub use command::ToolOutput;
 pub use namespace::{PortForward, TestNamespace};
 
 /// How long one `kubectl` call may take that is not itself a wait.
 const ONE_CALL: Duration = Duration::from_secs(60);
-/// How soon a condition is looked at again, at first and in the end: every look is a process.
-const LOOK_AGAIN: [Duration; 2] = [Duration::from_millis(250), Duration::from_secs(2)];
+/// The pause between two probes, at first and in the end: every probe starts a process.
+const PAUSES: [Duration; 2] = [Duration::from_millis(250), Duration::from_secs(2)];
 
-/// A running cluster. Cheap to make and to copy; any number of tests may share the one cluster.
+/// A running cluster. Cheap to create and to clone; any number of tests may share it.
 #[derive(Clone, Debug)]
 pub struct Cluster {
     state: PathBuf,
 }
 
 impl Cluster {
-    /// The cluster inside whose network this process runs. An error says how to get into one.
+    /// The cluster inside whose network this process runs. The error says how to start one.
     pub fn connect() -> Result<Self> {
         let Some(state) = env::var_os("STREAMPRESS_CLUSTER") else {
             bail!(
                 "cluster tests run inside a cluster's network; start one with `tests/cluster up`, \
-                 then run `tests/cluster exec cargo test -p streampress-tests --features cluster`"
+                 then run `tests/cluster exec cargo nextest run --workspace --all-features -E 'binary(cluster_smoke)'`"
             );
         };
         let cluster = Self {
@@ -43,11 +43,11 @@ impl Cluster {
         };
         cluster
             .kubectl(&["get", "--raw", "/readyz"])
-            .context("asking the cluster whether it is ready")?;
+            .context("checking that the cluster is ready")?;
         Ok(cluster)
     }
 
-    /// True where the tests run on kind and not on the cluster of `tests/cluster up`.
+    /// True if the tests run on kind instead of the cluster of `tests/cluster up`.
     pub fn is_kind(&self) -> bool {
         self.state.join("kind").exists()
     }
@@ -63,13 +63,13 @@ impl Cluster {
         &self.state
     }
 
-    /// Runs kubectl; gives what it printed. The error has the whole command and all it said.
+    /// Runs kubectl and returns its output. The error has the whole command and everything it printed.
     pub fn kubectl(&self, args: &[&str]) -> Result<String> {
         self.try_kubectl(args, None)?.success()
     }
 
-    /// Runs kubectl with something on its standard input; the caller judges how it ended.
-    pub fn try_kubectl(&self, args: &[&str], input: Option<&str>) -> Result<Output> {
+    /// Runs kubectl with `input` on its standard input; the caller checks how it ended.
+    pub fn try_kubectl(&self, args: &[&str], input: Option<&str>) -> Result<ToolOutput> {
         command::run("kubectl", &self.kubeconfig_first(args), input, ONE_CALL)
     }
 
@@ -78,14 +78,14 @@ impl Cluster {
         command::run("helm", &self.kubeconfig_first(args), None, limit)?.success()
     }
 
-    /// Applies YAML, any number of documents. Objects without a namespace go into `namespace`.
+    /// Applies any number of YAML documents. Objects without a namespace go into `namespace`.
     pub fn apply(&self, namespace: &str, yaml: &str) -> Result<String> {
         self.try_kubectl(&["-n", namespace, "apply", "-f", "-"], Some(yaml))?
             .success()
             .with_context(|| format!("applying:\n{yaml}"))
     }
 
-    /// One object, or none if there is no such object.
+    /// One object, or `None` if it does not exist.
     pub fn find(&self, namespace: &str, object: &str) -> Result<Option<Value>> {
         let text = self.kubectl(&[
             "-n",
@@ -104,13 +104,13 @@ impl Cluster {
             .map(Some)
     }
 
-    /// One object, which must be there: `deployment/web`.
+    /// One object that must exist: `deployment/web`.
     pub fn get(&self, namespace: &str, object: &str) -> Result<Value> {
         self.find(namespace, object)?
             .with_context(|| format!("there is no {object} in namespace {namespace}"))
     }
 
-    /// Everything of a kind in a namespace: `pods`, or `pods -l app=web` as several words.
+    /// All objects of a kind in a namespace: `["pods"]`, or `["pods", "-l", "app=web"]`.
     pub fn list(&self, namespace: &str, what: &[&str]) -> Result<Vec<Value>> {
         let text = self.kubectl(&[&["-n", namespace, "get", "-o", "json"], what].concat())?;
         let mut list: Value = serde_json::from_str(&text).context("reading a list as JSON")?;
@@ -120,19 +120,19 @@ impl Cluster {
         }
     }
 
-    /// Looks, less and less often, until `look` finds something, and gives that. `look` answers `Err` for "not yet",
-    /// saying what it saw: on timeout that is printed, and with it the events, pods and logs of the namespace.
+    /// Probes with growing pauses until `probe` returns a value. Its `Err` means "not yet" and describes what it saw:
+    /// after `limit` that becomes the error, with the events, pods and logs of the namespace.
     pub fn wait_for<T>(
         &self,
         namespace: &str,
         what: &str,
         limit: Duration,
-        mut look: impl FnMut() -> Result<T>,
+        mut probe: impl FnMut() -> Result<T>,
     ) -> Result<T> {
         let began = Instant::now();
-        let [mut pause, longest] = LOOK_AGAIN;
+        let [mut pause, longest] = PAUSES;
         loop {
-            let not_yet = match look() {
+            let not_yet = match probe() {
                 Ok(found) => return Ok(found),
                 Err(error) => error,
             };
@@ -173,7 +173,7 @@ impl Cluster {
         )
     }
 
-    /// Waits until a pod has ended, well or not, and gives its log and its exit code.
+    /// Waits until a pod has ended and returns its exit code and its log.
     pub fn wait_pod_end(
         &self,
         namespace: &str,
@@ -195,9 +195,9 @@ impl Cluster {
         Ok((code, self.kubectl(&["-n", namespace, "logs", pod])?))
     }
 
-    /// Runs a command in a pod's first container and gives what it printed.
-    pub fn exec(&self, namespace: &str, pod: &str, words: &[&str]) -> Result<String> {
-        self.kubectl(&[&["-n", namespace, "exec", pod, "--"], words].concat())
+    /// Runs a command in a pod's first container and returns its output.
+    pub fn exec(&self, namespace: &str, pod: &str, command: &[&str]) -> Result<String> {
+        self.kubectl(&[&["-n", namespace, "exec", pod, "--"], command].concat())
     }
 
     fn kubeconfig_first<'a>(&self, args: &[&'a str]) -> Vec<std::borrow::Cow<'a, str>> {
@@ -208,7 +208,7 @@ impl Cluster {
     }
 }
 
-/// Whether an object says of itself that a condition holds.
+/// Whether a condition in an object's status is `True`.
 pub fn condition_is_true(object: &Value, condition: &str) -> bool {
     let conditions = object
         .pointer("/status/conditions")

@@ -1,5 +1,5 @@
-//! Stands for whoever gives out temporary keys on AWS: STS for a web identity, a container's agent, an instance's metadata.
-//! Each wants to be shown what it wants to be shown on AWS.
+//! Imitates the services that issue temporary credentials on AWS: STS for a web identity, a container's agent, an
+//! instance's metadata. Each demands the token that it demands on AWS.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -15,17 +15,17 @@ use serde_json::json;
 use tokio::net::TcpListener;
 use tokio::task::JoinHandle;
 
-/// What a pod's token file holds.
+/// The content of a pod's token file.
 pub const WEB_IDENTITY_TOKEN: &str = "web0identity0token0of0a0pod";
-/// What a container shows to its agent.
+/// The token that a container sends to its agent.
 pub const CONTAINER_TOKEN: &str = "authorization0token0of0a0container";
-/// What an instance's metadata is asked with.
+/// The session token of an instance's metadata service.
 const METADATA_TOKEN: &str = "session0token0of0the0metadata";
 const METADATA_TTL: &str = "x-aws-ec2-metadata-token-ttl-seconds";
 
-/// A running issuer; it ends when dropped.
+/// A running server; dropping it stops it.
 #[derive(Debug)]
-pub struct Issuer {
+pub struct CredentialIssuer {
     /// Where it listens. STS is at the root, the container's agent at `/container`.
     pub url: String,
     shared: Arc<Shared>,
@@ -34,26 +34,26 @@ pub struct Issuer {
 
 #[derive(Debug)]
 struct Shared {
-    /// How long keys are good for.
+    /// How long credentials are valid.
     valid_for: Duration,
     issued: AtomicU32,
 }
 
-/// Temporary keys; each its own.
-struct Keys {
+/// Temporary credentials, different each time.
+struct IssuedKeys {
     access_key: String,
     secret_key: String,
     session_token: String,
-    ends: Timestamp,
+    expires: Timestamp,
 }
 
-type Answer = Result<String, StatusCode>;
+type IssuerResponse = Result<String, StatusCode>;
 
-/// As STS says it to whom it does not know.
+/// STS's answer to an unknown identity.
 const REFUSED: &str = "<ErrorResponse xmlns=\"https://sts.amazonaws.com/doc/2011-06-15/\"><Error><Type>Sender</Type>\
      <Code>InvalidIdentityToken</Code><Message>No OpenIDConnect provider found in your account</Message></Error></ErrorResponse>";
 
-impl Issuer {
+impl CredentialIssuer {
     /// Starts one on a free port of the loopback.
     pub async fn start(valid_for: Duration) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").await.expect("a free port");
@@ -81,24 +81,24 @@ impl Issuer {
         }
     }
 
-    /// How many keys it gave out; they are numbered from 0.
+    /// How many credentials it issued; they are numbered from 0.
     pub fn issued(&self) -> u32 {
         self.shared.issued.load(Ordering::SeqCst)
     }
 
-    /// The id of the access key of this number.
+    /// The access key id of the credentials with this number.
     pub fn access_key(number: u32) -> String {
         format!("ASIAISSUED{number}")
     }
 
-    /// What goes with it.
+    /// The session token of the credentials with this number.
     pub fn session_token(number: u32) -> String {
         format!("issued0session0token0{number}")
     }
 
-    /// All that nobody else may learn.
+    /// Every secret that must not be logged.
     pub fn secrets() -> Vec<String> {
-        // Without their numbers these are the beginnings of all secret keys and session tokens.
+        // Secret keys and session tokens begin so; a number follows.
         ["issued0secret0", "issued0session0token0"]
             .into_iter()
             .chain([WEB_IDENTITY_TOKEN, CONTAINER_TOKEN, METADATA_TOKEN])
@@ -107,20 +107,20 @@ impl Issuer {
     }
 }
 
-impl Drop for Issuer {
+impl Drop for CredentialIssuer {
     fn drop(&mut self) {
         self.server.abort();
     }
 }
 
 impl Shared {
-    fn issue(&self) -> Keys {
+    fn issue(&self) -> IssuedKeys {
         let number = self.issued.fetch_add(1, Ordering::SeqCst);
-        Keys {
-            access_key: Issuer::access_key(number),
+        IssuedKeys {
+            access_key: CredentialIssuer::access_key(number),
             secret_key: format!("issued0secret0{number}"),
-            session_token: Issuer::session_token(number),
-            ends: Timestamp::now() + self.valid_for,
+            session_token: CredentialIssuer::session_token(number),
+            expires: Timestamp::now() + self.valid_for,
         }
     }
 
@@ -129,15 +129,15 @@ impl Shared {
         json!({
             "Code": "Success", "LastUpdated": Timestamp::now(), "Type": "AWS-HMAC",
             "AccessKeyId": keys.access_key, "SecretAccessKey": keys.secret_key,
-            "Token": keys.session_token, "Expiration": keys.ends,
+            "Token": keys.session_token, "Expiration": keys.expires,
         })
         .to_string()
     }
 }
 
-fn shows(headers: &HeaderMap, name: &str, wanted: &str) -> Result<(), StatusCode> {
-    let shown = headers.get(name).is_some_and(|value| value == wanted);
-    shown.then_some(()).ok_or(StatusCode::FORBIDDEN)
+fn require(headers: &HeaderMap, name: &str, expected: &str) -> Result<(), StatusCode> {
+    let sent = headers.get(name).is_some_and(|value| value == expected);
+    sent.then_some(()).ok_or(StatusCode::FORBIDDEN)
 }
 
 async fn assume_role(
@@ -148,7 +148,7 @@ async fn assume_role(
         .split('&')
         .filter_map(|field| field.split_once('='))
         .collect();
-    let is = |name: &str, wanted: &str| fields.get(name) == Some(&wanted);
+    let is = |name: &str, expected: &str| fields.get(name) == Some(&expected);
     if !is("Action", "AssumeRoleWithWebIdentity") || !is("WebIdentityToken", WEB_IDENTITY_TOKEN) {
         return Err((StatusCode::BAD_REQUEST, REFUSED));
     }
@@ -161,12 +161,12 @@ async fn assume_role(
          <AssumedRoleUser><AssumedRoleId>AROA:worker</AssumedRoleId>\
          <Arn>arn:aws:sts::000000000000:assumed-role/worker/worker</Arn></AssumedRoleUser>\
          </AssumeRoleWithWebIdentityResult></AssumeRoleWithWebIdentityResponse>",
-        keys.access_key, keys.secret_key, keys.session_token, keys.ends
+        keys.access_key, keys.secret_key, keys.session_token, keys.expires
     ))
 }
 
-async fn container(State(shared): State<Arc<Shared>>, headers: HeaderMap) -> Answer {
-    shows(&headers, "authorization", CONTAINER_TOKEN)?;
+async fn container(State(shared): State<Arc<Shared>>, headers: HeaderMap) -> IssuerResponse {
+    require(&headers, "authorization", CONTAINER_TOKEN)?;
     Ok(shared.issue_json())
 }
 
@@ -178,12 +178,12 @@ async fn metadata_token(
     Ok(([(METADATA_TTL, ttl)], METADATA_TOKEN))
 }
 
-async fn metadata_roles(headers: HeaderMap) -> Answer {
-    shows(&headers, "x-aws-ec2-metadata-token", METADATA_TOKEN)?;
+async fn metadata_roles(headers: HeaderMap) -> IssuerResponse {
+    require(&headers, "x-aws-ec2-metadata-token", METADATA_TOKEN)?;
     Ok("role".to_owned())
 }
 
-async fn metadata_keys(State(shared): State<Arc<Shared>>, headers: HeaderMap) -> Answer {
-    shows(&headers, "x-aws-ec2-metadata-token", METADATA_TOKEN)?;
+async fn metadata_keys(State(shared): State<Arc<Shared>>, headers: HeaderMap) -> IssuerResponse {
+    require(&headers, "x-aws-ec2-metadata-token", METADATA_TOKEN)?;
     Ok(shared.issue_json())
 }

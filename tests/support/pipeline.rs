@@ -1,5 +1,5 @@
-//! A whole pipeline on a stand-in: source and destination folders, compressors and decompressors each with clients of
-//! their own in a runtime of their own, so that killing one ends all it was doing, as killing a process does.
+//! A whole pipeline on a fake AWS: source and destination folders, compressors and decompressors. Each worker has its
+//! own clients and its own runtime, so killing it ends everything it was doing, as killing a process does.
 
 use std::collections::HashMap;
 use std::io;
@@ -8,61 +8,63 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, SystemTime};
 
 use streampress::consume::{Consumer, Handler};
+use streampress::journal::NoJournal;
 use streampress::message::Digest;
 use streampress::roles::announce::{AnnouncementFormat, Announcer};
-use streampress::roles::compress::{Compressor, OnCompressed};
+use streampress::roles::compress::Compressor;
 use streampress::roles::decompress::Decompressor;
-use streampress::roles::scan::SourceFilter;
+use streampress::roles::source::SourceFilter;
 use streampress::telemetry::metrics::Meter;
 use streampress_codec::hybrid;
-use streampress_crds::api::pipeline::SourceFormat;
+pub use streampress_crds::Role;
+use streampress_crds::api::pipeline::{OnCompressed, SourceFormat};
 use streampress_transport::aws::Aws;
 use streampress_transport::local::files::LocalFiles;
 use streampress_transport::{ChunkStream, FileEntry, FileName, Files, PendingFile, Queue};
 use tokio::runtime::Runtime;
 use tokio_util::sync::CancellationToken;
 
-use crate::aws::{FreeSlots, connect};
+use crate::aws::{UnlimitedSlots, connect};
 
-/// What a pipeline's queues and stream are called.
+/// The default name of the files queue.
 pub const FILES: &str = "files.fifo";
-/// See [`FILES`].
+/// The default name of the chunks queue.
 pub const CHUNKS: &str = "chunks.fifo";
-/// See [`FILES`].
+/// The default name of the stream.
 pub const STREAM: &str = "stream";
 
-/// Where files come from and go to, and what is known of them.
+/// Source and destination of files, and the names and settings that the workers share.
 #[derive(Debug, Clone)]
-pub struct Place {
+pub struct TestPipeline {
     source: Arc<dyn Files>,
-    destination: Watched,
+    destination: CountedFiles,
     visibility: Duration,
     url: String,
-    /// What its queues and stream are called.
-    pub names: Names,
-    /// How hard compressors try.
+    /// Names of its queues and stream.
+    pub names: PipelineNames,
+    /// The compressors' effort.
     pub effort: hybrid::Effort,
-    /// What all its workers count together.
+    /// The meter that all its workers share.
     pub meter: Meter,
 }
 
 /// Names of queues and stream.
 #[derive(Debug, Clone)]
-pub struct Names {
-    /// Announces files.
+pub struct PipelineNames {
+    /// The queue of announcements.
     pub files: String,
-    /// Announces packed files.
+    /// The queue of manifests.
     pub chunks: String,
-    /// Carries records.
+    /// The stream of records.
     pub stream: String,
 }
 
-impl Place {
-    /// In two folders below `root`; the queues are at `url`.
+impl TestPipeline {
+    /// Files in two folders below `root`, queues at `url`.
     pub fn new(root: &Path, url: &str, visibility: Duration) -> io::Result<Self> {
         let source = LocalFiles::open("file:///data/in", &root.join("in"))?;
         let destination = LocalFiles::open("file:///data/out", &root.join("out"))?;
-        let destination = Watched {
+        let destination = CountedFiles {
             inner: Arc::new(destination),
             commits: Arc::default(),
         };
@@ -71,7 +73,7 @@ impl Place {
             destination,
             visibility,
             url: url.to_owned(),
-            names: Names {
+            names: PipelineNames {
                 files: FILES.into(),
                 chunks: CHUNKS.into(),
                 stream: STREAM.into(),
@@ -92,13 +94,13 @@ impl Place {
             .ok_or_else(|| io::ErrorKind::NotFound.into())
     }
 
-    /// Takes a file away from the source.
+    /// Removes a file from the source.
     pub fn remove(&self, name: &str) -> io::Result<()> {
         self.source
             .remove(&FileName::parse(name).map_err(io::Error::other)?)
     }
 
-    /// How files are announced.
+    /// An announcer for the source's files.
     pub async fn announcer(&self, aws: &Aws) -> Announcer {
         Announcer {
             source: self.source.clone(),
@@ -108,12 +110,12 @@ impl Place {
                     .expect("opens"),
             ),
             strict: false,
-            dialect: AnnouncementFormat::Native,
-            journal: None,
+            format: AnnouncementFormat::Native,
+            journal: Arc::new(NoJournal),
         }
     }
 
-    /// What is visible at the destination, with its hash.
+    /// The visible files of the destination with their hashes.
     pub fn restored(&self) -> io::Result<HashMap<String, Digest>> {
         let mut all = HashMap::new();
         for entry in self.destination.list()? {
@@ -124,7 +126,7 @@ impl Place {
         Ok(all)
     }
 
-    /// How often each name was made visible.
+    /// The commits of each name at the destination, in order.
     pub fn commits(&self) -> HashMap<String, Vec<SystemTime>> {
         self.destination
             .commits
@@ -134,27 +136,18 @@ impl Place {
     }
 }
 
-/// Which of the two a worker is.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Role {
-    /// Files to records.
-    Compressor,
-    /// Records to files.
-    Decompressor,
-}
-
-/// A worker in a runtime of its own.
+/// A worker with its own runtime.
 #[derive(Debug)]
-pub struct Worker {
+pub struct TestWorker {
     runtime: Option<Runtime>,
     /// Cancel it to drain.
     pub shutdown: CancellationToken,
     done: tokio::sync::watch::Receiver<bool>,
 }
 
-impl Worker {
+impl TestWorker {
     /// Starts one.
-    pub fn start(place: &Place, role: Role, threads: usize) -> Self {
+    pub fn start(pipeline: &TestPipeline, role: Role, threads: usize) -> Self {
         let runtime = tokio::runtime::Builder::new_multi_thread()
             .worker_threads(1)
             .enable_all()
@@ -162,9 +155,9 @@ impl Worker {
             .expect("a runtime");
         let shutdown = CancellationToken::new();
         let (finished, done) = tokio::sync::watch::channel(false);
-        let (place, token) = (place.clone(), shutdown.clone());
+        let (pipeline, token) = (pipeline.clone(), shutdown.clone());
         runtime.spawn(async move {
-            run(&place, role, threads, token).await;
+            run(&pipeline, role, threads, token).await;
             let _ = finished.send(true);
         });
         Self {
@@ -174,7 +167,7 @@ impl Worker {
         }
     }
 
-    /// Ends it in the middle of whatever it is at.
+    /// Ends it in the middle of its work.
     pub fn kill(mut self) {
         if let Some(runtime) = self.runtime.take() {
             runtime.shutdown_background();
@@ -191,7 +184,7 @@ impl Worker {
     }
 }
 
-impl Drop for Worker {
+impl Drop for TestWorker {
     fn drop(&mut self) {
         if let Some(runtime) = self.runtime.take() {
             runtime.shutdown_background();
@@ -199,14 +192,15 @@ impl Drop for Worker {
     }
 }
 
-async fn run(place: &Place, role: Role, threads: usize, shutdown: CancellationToken) {
-    // A worker that cannot open its doors on a bad day tries again, as a restarted pod does.
+async fn run(pipeline: &TestPipeline, role: Role, threads: usize, shutdown: CancellationToken) {
+    // A worker that cannot reach AWS tries again, as a restarted pod does.
     let (queue, consumer) = loop {
-        let aws = connect(&place.url).await;
-        match consumer(place, &aws, role, threads, &shutdown).await {
+        let aws = connect(&pipeline.url).await;
+        match consumer(pipeline, &aws, role, threads, &shutdown).await {
             Ok(both) => break both,
             Err(error) => {
-                tracing::warn!(error = %format!("{error:#}"), "Could not open the doors; trying again.");
+                tracing::warn!(error = %format!("{error:#}"), "Cannot open the queues and the stream; trying again.");
+                // As long as a pod takes to restart, in small.
                 tokio::time::sleep(Duration::from_millis(200)).await;
             }
         }
@@ -216,31 +210,35 @@ async fn run(place: &Place, role: Role, threads: usize, shutdown: CancellationTo
 }
 
 async fn consumer(
-    place: &Place,
+    pipeline: &TestPipeline,
     aws: &Aws,
     role: Role,
     threads: usize,
     shutdown: &CancellationToken,
 ) -> anyhow::Result<(streampress_transport::aws::SqsQueue, Consumer)> {
-    let stream: Arc<dyn ChunkStream> = Arc::new(aws.stream(&place.names.stream).await?);
-    let chunks = aws.queue(&place.names.chunks, place.visibility).await?;
-    let files = aws.queue(&place.names.files, place.visibility).await?;
-    // Once nothing can fail any more: of several streams only the first is watched.
-    place.meter.watch(&stream);
+    let stream: Arc<dyn ChunkStream> = Arc::new(aws.stream(&pipeline.names.stream).await?);
+    let chunks = aws
+        .queue(&pipeline.names.chunks, pipeline.visibility)
+        .await?;
+    let files = aws
+        .queue(&pipeline.names.files, pipeline.visibility)
+        .await?;
+    // After everything that can fail: the meter watches only the first stream that it is given.
+    pipeline.meter.watch(&stream);
     let (queue, handler): (_, Arc<dyn Handler>) = match role {
         Role::Compressor => {
             let handler = Compressor {
                 announcer: Announcer {
-                    source: place.source.clone(),
+                    source: pipeline.source.clone(),
                     files_queue: Arc::new(files.clone()),
                     strict: false,
-                    dialect: AnnouncementFormat::Native,
-                    journal: None,
+                    format: AnnouncementFormat::Native,
+                    journal: Arc::new(NoJournal),
                 },
                 stream,
                 chunks_queue: Arc::new(chunks),
                 options: hybrid::CodecOptions {
-                    effort: place.effort,
+                    effort: pipeline.effort,
                     block_size: 1 << 20,
                     threads: 1,
                 },
@@ -248,53 +246,44 @@ async fn consumer(
                 on_compressed: OnCompressed::Keep,
                 filter: SourceFilter {
                     formats: vec![SourceFormat::Json, SourceFormat::Csv, SourceFormat::Txt],
-                    put_aside: false,
+                    skips_renamed: false,
                 },
-                journal: None,
+                journal: Arc::new(NoJournal),
             };
             (files, Arc::new(handler))
         }
         Role::Decompressor => {
-            let handler = Decompressor {
-                destination: Arc::new(place.destination.clone()),
-                stream,
-                limits: hybrid::Limits::default(),
-                threads: 1,
-                block_bytes: 4 << 20,
-                report: None,
-                journal: None,
-            };
+            let destination = Arc::new(pipeline.destination.clone());
+            let journal = Arc::new(NoJournal);
+            let handler = Decompressor::new(destination, stream, 1, None, journal);
             (chunks, Arc::new(handler))
         }
+        Role::Generator => anyhow::bail!("a generator receives no messages"),
     };
     let consumer = Consumer {
-        role: if role == Role::Compressor {
-            "compressor"
-        } else {
-            "decompressor"
-        },
+        role,
         queue: Arc::new(queue.clone()) as Arc<dyn Queue>,
-        lock: Arc::new(FreeSlots),
+        lock: Arc::new(UnlimitedSlots),
         handler,
         threads,
         strict: false,
         interval: Duration::from_millis(200),
         linger: Duration::from_secs(1),
         max_receive_count: 20,
-        meter: place.meter.clone(),
+        meter: pipeline.meter.clone(),
         shutdown: shutdown.clone(),
     };
     Ok((queue, consumer))
 }
 
-/// A destination that counts what becomes visible.
+/// A destination that records its commits.
 #[derive(Debug, Clone)]
-struct Watched {
+struct CountedFiles {
     inner: Arc<dyn Files>,
     commits: Arc<Mutex<HashMap<String, Vec<SystemTime>>>>,
 }
 
-impl Files for Watched {
+impl Files for CountedFiles {
     fn location(&self) -> &str {
         self.inner.location()
     }
@@ -308,12 +297,8 @@ impl Files for Watched {
         self.inner.read(name)
     }
     fn create(&self, name: &FileName) -> io::Result<Box<dyn PendingFile>> {
-        let (inner, watched, name) = (self.inner.create(name)?, self.clone(), name.to_string());
-        Ok(Box::new(Counted {
-            inner,
-            watched,
-            name,
-        }))
+        let (inner, files, name) = (self.inner.create(name)?, self.clone(), name.to_string());
+        Ok(Box::new(CountedFile { inner, files, name }))
     }
     fn remove(&self, name: &FileName) -> io::Result<()> {
         self.inner.remove(name)
@@ -323,13 +308,13 @@ impl Files for Watched {
     }
 }
 
-struct Counted {
+struct CountedFile {
     inner: Box<dyn PendingFile>,
-    watched: Watched,
+    files: CountedFiles,
     name: String,
 }
 
-impl io::Write for Counted {
+impl io::Write for CountedFile {
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
         self.inner.write(bytes)
     }
@@ -338,10 +323,10 @@ impl io::Write for Counted {
     }
 }
 
-impl PendingFile for Counted {
+impl PendingFile for CountedFile {
     fn commit(self: Box<Self>, modified: SystemTime) -> io::Result<()> {
         self.inner.commit(modified)?;
-        self.watched
+        self.files
             .commits
             .lock()
             .unwrap_or_else(PoisonError::into_inner)

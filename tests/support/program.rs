@@ -1,4 +1,4 @@
-//! The program itself, so that this package's tests have it at hand however they are built.
+//! The program `streampress`, built with this package: its tests then find it under any choice of packages and features.
 
 use std::process::ExitCode;
 

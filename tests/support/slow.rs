@@ -1,26 +1,28 @@
-//! A consumer whose work takes its time and has no effect but a count.
+//! A consumer whose handler takes a given time and only counts.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 
 use async_trait::async_trait;
-use streampress::consume::{Consumer, Fault, Handler, MessageContext, Subject};
+use streampress::consume::{Consumer, Handled, Handler, HandlerError, MessageContext};
+use streampress::message::Message;
 use streampress::telemetry::metrics::Meter;
-use streampress_transport::{Delivery, Queue, SlotLock};
+use streampress_crds::Role;
+use streampress_transport::{Queue, SlotLock};
 use tokio_util::sync::CancellationToken;
 
-/// Takes its time, and counts.
+/// Takes its time for each message and counts those it finished.
 #[derive(Debug)]
-pub struct Slow {
+pub struct SlowHandler {
     /// For each message.
     pub takes: Duration,
-    /// Messages worked off to their end.
+    /// Messages handled to their end.
     pub handled: AtomicU32,
 }
 
-impl Slow {
-    /// Nothing handled yet.
+impl SlowHandler {
+    /// A handler that has handled nothing yet.
     pub fn new(takes: Duration) -> Arc<Self> {
         Arc::new(Self {
             takes,
@@ -30,30 +32,27 @@ impl Slow {
 }
 
 #[async_trait]
-impl Handler for Slow {
-    async fn handle(&self, job: MessageContext<'_>) -> Result<(), Fault> {
+impl Handler for SlowHandler {
+    async fn handle(
+        &self,
+        _message: &Message,
+        context: MessageContext<'_>,
+    ) -> Result<Handled, HandlerError> {
         tokio::select! {
-            () = tokio::time::sleep(self.takes) => {}
-            () = job.stop.cancelled() => return Err(Fault::Interrupted),
+            () = tokio::time::sleep(self.takes) => {} // The work itself.
+            () = context.stop.cancelled() => return Err(HandlerError::Interrupted),
         }
         self.handled.fetch_add(1, Ordering::SeqCst);
-        Ok(())
+        Ok(Handled::default())
     }
-
-    fn subject(&self, _delivery: &Delivery) -> Subject {
-        Subject::default()
-    }
-
-    fn is_small(&self, _delivery: &Delivery) -> bool {
-        false
-    }
-
-    async fn acknowledged(&self, _delivery: &Delivery) {}
-
-    async fn on_dead_lettered(&self, _delivery: &Delivery, _reason: &str, _detail: &str) {}
 }
 
-/// A consumer as a role has one.
+/// The body of a message that workers can parse.
+pub fn body(name: &str) -> String {
+    format!(r#"{{"ID": "", "file_name": "{name}"}}"#)
+}
+
+/// A consumer with the settings that a role has.
 pub fn consumer(
     queue: Arc<dyn Queue>,
     lock: Arc<dyn SlotLock>,
@@ -62,7 +61,7 @@ pub fn consumer(
     shutdown: &CancellationToken,
 ) -> Consumer {
     Consumer {
-        role: "test",
+        role: Role::Compressor,
         queue,
         lock,
         handler,

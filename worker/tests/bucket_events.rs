@@ -1,29 +1,25 @@
-//! A bucket that tells of its files itself, in both formats: what is taken, what is passed over, and that a pipeline which
-//! renames its sources does not feed itself.
+//! A bucket that announces its files itself, in both formats: which events are taken, which are skipped, and that a
+//! pipeline which renames its sources does not announce them again.
 
 use std::sync::Arc;
 use std::time::Duration;
 
 use serde_json::json;
-use streampress::consume::{Consumer, Handler};
-use streampress::legacy::messages::LegacyManifest;
-use streampress::legacy::{
-    READ_LOCATION,
-    compressor::{LegacyCompressor, PackedSources},
-};
+use streampress::consume::Handler;
+use streampress::journal::NoJournal;
+use streampress::legacy::READ_LOCATION;
+use streampress::legacy::compressor::LegacyCompressor;
+use streampress::message::Message;
 use streampress::roles::announce::AnnouncementFormat;
-use streampress::roles::compress::{Compressor, OnCompressed};
-use streampress::roles::scan::SourceFilter;
-use streampress::telemetry::metrics::Meter;
-use streampress_codec::hybrid;
-use streampress_crds::api::pipeline::SourceFormat;
-use streampress_transport::{Outgoing, Queue};
-use tokio_util::sync::CancellationToken;
+use streampress::roles::compress::Compressor;
+use streampress::roles::source::SourceFilter;
+use streampress_crds::api::pipeline::{OnCompressed, SourceFormat};
+use streampress_transport::Outgoing;
 
-#[path = "support/bench.rs"]
-mod bench;
+#[path = "support/fixture.rs"]
+mod fixture;
 
-use bench::Bench;
+use fixture::{Fixture, RunningConsumer, eventually};
 
 const TRADES: &[u8] = br#"[{"price":1.5}]"#;
 
@@ -40,51 +36,41 @@ fn created(key: &str) -> Outgoing {
     }
 }
 
-/// Takes JSON only, and puts aside what is packed.
+/// Takes JSON only; packed sources are renamed.
 fn filter() -> SourceFilter {
     SourceFilter {
         formats: vec![SourceFormat::Json],
-        put_aside: true,
+        skips_renamed: true,
     }
 }
 
-fn hybrid_compressor(bench: &Bench) -> Arc<dyn Handler> {
+fn hybrid_compressor(fixture: &Fixture) -> Arc<dyn Handler> {
     Arc::new(Compressor {
-        announcer: bench.announcer(AnnouncementFormat::Native),
-        stream: bench.local.stream(),
-        chunks_queue: bench.local.chunks_queue(),
-        options: hybrid::CodecOptions {
-            effort: hybrid::Effort::Fast,
-            block_size: 1 << 20,
-            threads: 1,
-        },
-        record_bytes: 400 * 1024,
         on_compressed: OnCompressed::Rename,
         filter: filter(),
-        journal: None,
+        ..fixture.compressor(fixture.local.stream())
     })
 }
 
-fn legacy_compressor(bench: &Bench) -> Arc<dyn Handler> {
+fn legacy_compressor(fixture: &Fixture) -> Arc<dyn Handler> {
     Arc::new(LegacyCompressor {
-        announcer: bench.announcer(AnnouncementFormat::Legacy),
-        stream: bench.local.stream(),
-        chunks_queue: bench.local.chunks_queue(),
+        announcer: fixture.announcer(AnnouncementFormat::Legacy),
+        stream: fixture.local.stream(),
+        chunks_queue: fixture.local.chunks_queue(),
         break_bytes: 400 * 1024,
         read_location: READ_LOCATION.to_owned(),
         on_compressed: OnCompressed::Rename,
         filter: filter(),
-        tidy_only_multi: false,
+        retires_only_multi_chunk: false,
         push: true,
         report: None,
-        journal: None,
-        packed: PackedSources::default(),
+        journal: Arc::new(NoJournal),
     })
 }
 
-/// What a compressor did about the bucket's events.
+/// What a compressor did with the bucket's events.
 struct Outcome {
-    /// Messages it took off the files queue: events, and announcements it made of them.
+    /// Messages of the files queue: events, and the announcements that follow from them.
     acknowledged: u64,
     dead: u64,
     left_on_files_queue: usize,
@@ -93,58 +79,42 @@ struct Outcome {
     source: Vec<String>,
 }
 
-/// Two objects that lie at the source, one more that was put aside before, and an event of each; then the event of the one
-/// that is put aside meanwhile.
-async fn fed_by_a_bucket(compressor: impl Fn(&Bench) -> Arc<dyn Handler>) -> Outcome {
-    let bench = Bench::with_source("s3://bucket/in");
-    let (local, handler) = (&bench.local, compressor(&bench));
+/// Two objects at the source, one more that was renamed before, and an event of each; then the event of the object that is
+/// renamed meanwhile.
+async fn with_events_of_a_bucket(compressor: impl Fn(&Fixture) -> Arc<dyn Handler>) -> Outcome {
+    let fixture = Fixture::with_source("s3://bucket/in");
     for name in ["a.json", "b.csv", "x_delete.json"] {
-        bench.write(name, TRADES);
+        fixture.write(name, TRADES);
     }
-    let files_queue: Arc<dyn Queue> = local.files_queue();
-    let (meter, shutdown) = (Meter::default(), CancellationToken::new());
-    let consumer = Consumer {
-        role: "compressor",
-        queue: files_queue.clone(),
-        lock: local.lock("compressor", 1),
-        handler,
-        threads: 1,
-        strict: false,
-        interval: Duration::from_secs(1),
-        linger: Duration::from_secs(1),
-        max_receive_count: 20,
-        meter: meter.clone(),
-        shutdown: shutdown.clone(),
-    };
-    let working = tokio::spawn(async move { consumer.run().await });
-    let dead = || meter.counts().dead.values().sum::<u64>();
-    let settled = async |messages: u64| {
-        while meter.counts().acknowledged + dead() < messages {
-            tokio::time::sleep(Duration::from_millis(5)).await;
-        }
-    };
+    let local = &fixture.local;
+    let files_queue = local.files_queue();
+    let consumer = RunningConsumer::start(
+        files_queue.clone(),
+        local.lock("compressor", 1),
+        compressor(&fixture),
+        1,
+        false,
+    );
     let events = ["in/b.csv", "in/x_delete.json", "in/a.json"].map(created);
     files_queue.send(events.into()).await.expect("sent");
-    settled(4).await;
-    while bench.folder().join("a.json").exists() {
-        tokio::time::sleep(Duration::from_millis(5)).await;
-    }
-    // A rename in a bucket is a copy, of which the bucket tells too.
+    consumer.conclude(4).await;
+    eventually(|| !fixture.folder().join("a.json").exists()).await;
+    // A rename in a bucket is a copy, which has an event too.
     let renamed = vec![created("in/a_delete.json")];
     files_queue.send(renamed).await.expect("sent");
-    settled(5).await;
-    shutdown.cancel();
-    working.await.expect("no panic");
+    consumer.conclude(5).await;
+    let counts = consumer.meter.counts();
+    consumer.stop().await;
     let mut packed = Vec::new();
     let chunks = local.chunks_queue();
     while chunks.depth().await.expect("known").total() > packed.len() as u64 {
-        let got = chunks.receive(10, Duration::from_secs(1)).await;
-        packed.extend(got.expect("received").into_iter().map(|got| got.body));
+        let received = chunks.receive(10, Duration::from_secs(1)).await;
+        packed.extend(received.expect("received").into_iter().map(|it| it.body));
     }
-    let listed = bench.source.list().expect("listed");
+    let listed = fixture.source.list().expect("listed");
     Outcome {
-        acknowledged: meter.counts().acknowledged,
-        dead: dead(),
+        acknowledged: counts.acknowledged,
+        dead: counts.dead.values().sum(),
         left_on_files_queue: files_queue.depth().await.expect("known").total() as usize,
         packed,
         source: listed.iter().map(|entry| entry.name.to_string()).collect(),
@@ -152,8 +122,8 @@ async fn fed_by_a_bucket(compressor: impl Fn(&Bench) -> Arc<dyn Handler>) -> Out
 }
 
 #[tokio::test]
-async fn events_of_a_file_put_aside_or_of_another_kind_are_acknowledged_and_announce_nothing() {
-    let outcome = fed_by_a_bucket(hybrid_compressor).await;
+async fn events_of_a_renamed_file_or_of_another_kind_are_acknowledged_and_announce_nothing() {
+    let outcome = with_events_of_a_bucket(hybrid_compressor).await;
     assert_eq!((outcome.acknowledged, outcome.dead), (5, 0));
     assert_eq!(outcome.left_on_files_queue, 0);
     assert_eq!(outcome.packed.len(), 1, "{:?}", outcome.packed);
@@ -161,14 +131,18 @@ async fn events_of_a_file_put_aside_or_of_another_kind_are_acknowledged_and_anno
 }
 
 #[tokio::test]
-async fn a_bucket_feeds_a_pipeline_of_the_originals_format_too() {
-    let outcome = fed_by_a_bucket(legacy_compressor).await;
+async fn a_bucket_announces_files_to_a_pipeline_of_the_originals_format_too() {
+    let outcome = with_events_of_a_bucket(legacy_compressor).await;
     assert_eq!((outcome.acknowledged, outcome.dead), (5, 0));
     assert_eq!(outcome.left_on_files_queue, 0);
     let [packed] = &outcome.packed[..] else {
         panic!("one file was packed: {:?}", outcome.packed);
     };
-    let message = LegacyManifest::parse(packed).expect("the original's message");
-    assert_eq!(message.file_name, format!("{READ_LOCATION}/a.json"));
+    match Message::parse(packed) {
+        Ok(Message::LegacyManifest(message)) => {
+            assert_eq!(message.file_name, format!("{READ_LOCATION}/a.json"));
+        }
+        other => panic!("not the original's message: {other:?}"),
+    }
     assert_eq!(outcome.source, ["a_delete.json", "b.csv", "x_delete.json"]);
 }

@@ -1,12 +1,12 @@
-//! What users get wrong, and what they are told.
+//! Users' mistakes, and the messages that follow.
 
 mod support;
 
-use support::{Place, text};
+use support::{WorkFolder, text};
 
-/// The command fails with this code and says this.
-fn says(place: &Place, args: &[&str], code: i32, words: &[&str]) {
-    let output = place.run(args);
+/// The command fails with this code and these words.
+fn says(folder: &WorkFolder, args: &[&str], code: i32, words: &[&str]) {
+    let output = folder.run(args);
     let said = text(&output.stderr) + &text(&output.stdout);
     assert_eq!(output.status.code(), Some(code), "{args:?} said {said}");
     for word in words {
@@ -15,12 +15,12 @@ fn says(place: &Place, args: &[&str], code: i32, words: &[&str]) {
 }
 
 #[test]
-fn a_file_that_is_not_there_is_named() {
-    let place = Place::with_spec("  suspend: false");
-    says(&place, &["run", "nope.yaml"], 64, &["nope.yaml"]);
-    says(&place, &["pack", "nope.csv"], 1, &["nope.csv"]);
-    says(&place, &["inspect", "nope.spk"], 1, &["nope.spk"]);
-    says(&place, &["bench", "nope.csv"], 1, &["nope.csv"]);
+fn a_file_that_does_not_exist_is_named() {
+    let folder = WorkFolder::with_spec("  suspend: false");
+    says(&folder, &["run", "nope.yaml"], 64, &["nope.yaml"]);
+    says(&folder, &["pack", "nope.csv"], 1, &["nope.csv"]);
+    says(&folder, &["inspect", "nope.spk"], 1, &["nope.spk"]);
+    says(&folder, &["bench", "nope.csv"], 1, &["nope.csv"]);
     let submit = [
         "submit",
         "nope.csv",
@@ -29,56 +29,51 @@ fn a_file_that_is_not_there_is_named() {
         "--data",
         "data",
     ];
-    says(&place, &submit, 1, &["nope.csv"]);
+    says(&folder, &submit, 1, &["nope.csv"]);
 }
 
 #[test]
-fn a_file_of_another_kind_is_said_to_be_one() {
-    let place = Place::with_spec("  suspend: false");
-    place.write("words.txt", "not packed");
+fn a_file_of_another_kind_is_refused_by_name() {
+    let folder = WorkFolder::with_spec("  suspend: false");
+    folder.write("words.txt", "not packed");
     says(
-        &place,
+        &folder,
         &["inspect", "words.txt"],
         1,
         &["words.txt", "not a packed file"],
     );
     says(
-        &place,
+        &folder,
         &["unpack", "words.txt", "-o", "out"],
         1,
         &["words.txt", "not a packed file"],
     );
     says(
-        &place,
+        &folder,
         &["validate", "words.txt"],
         64,
         &["words.txt:1:1", "apiVersion"],
     );
-    assert!(
-        !place.path("out").exists(),
-        "something was written all the same"
-    );
+    assert!(!folder.path("out").exists(), "an output was written");
 }
 
 #[test]
-fn a_report_of_nothing_is_no_page() {
-    let place = Place::with_spec("  suspend: false");
+fn without_restored_files_no_report_is_made() {
+    let folder = WorkFolder::with_spec("  suspend: false");
     says(
-        &place,
+        &folder,
         &["report", "pipeline.yaml", "--data", "data"],
         1,
         &["nothing to report"],
     );
-    assert!(
-        !place.path("data").exists(),
-        "a folder was made for nothing"
-    );
+    assert!(!folder.path("data").exists(), "a folder was created");
 }
 
+#[cfg(feature = "aws")]
 #[test]
-fn missing_credentials_are_asked_for_by_name() {
-    let place = Place::with_spec("  aws: {endpointURL: \"http://127.0.0.1:9\"}");
-    let output = place
+fn missing_credentials_are_named() {
+    let folder = WorkFolder::with_spec("  aws: {endpointURL: \"http://127.0.0.1:9\"}");
+    let output = folder
         .command(&["setup", "pipeline.yaml"])
         .env("AWS_EC2_METADATA_DISABLED", "true")
         .output()
@@ -91,14 +86,40 @@ fn missing_credentials_are_asked_for_by_name() {
     );
 }
 
+#[cfg(feature = "aws")]
 #[test]
 fn without_variables_the_originals_own_keys_and_endpoint_are_used() {
-    let place = Place::with_spec("  suspend: false");
-    // Nothing listens there: what matters is that it is asked, and not for credentials.
-    let output = place.run(&["setup"]);
+    let folder = WorkFolder::with_spec("  suspend: false");
+    // Nothing listens there: the command must try it, and must not ask for credentials.
+    let output = folder.run(&["setup"]);
     let said = text(&output.stderr);
     assert!(
         said.contains("http://localhost:4566") && !said.contains("AWS_PROFILE"),
         "{said}"
     );
+}
+
+/// One line each, with the command that installs a build with AWS.
+#[cfg(not(feature = "aws"))]
+#[test]
+fn a_build_without_aws_says_how_to_get_one() {
+    let folder = WorkFolder::with_spec("  source: {location: 's3://bucket/in'}");
+    let yaml = "pipeline.yaml";
+    for args in [
+        &["setup", yaml][..],
+        &["validate", "--live", yaml],
+        &["compress", yaml, "--aws"],
+        &["run", yaml, "--aws"],
+        &["run", yaml],
+        &["submit", "s3://bucket/in/a.json", "-p", yaml],
+        &["decompress"],
+    ] {
+        let output = folder.run(args);
+        let said = text(&output.stderr);
+        let told = said
+            .lines()
+            .filter(|line| line.contains("cargo install --path worker --features aws"));
+        assert_eq!(told.count(), 1, "{args:?} said {said}");
+        assert_eq!(output.status.code(), Some(1), "{args:?} said {said}");
+    }
 }

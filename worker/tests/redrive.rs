@@ -1,27 +1,65 @@
-//! Dead letters when sending them again goes wrong.
+//! Dead letters that cannot be sent again.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 use std::time::Duration;
 
+use async_trait::async_trait;
+use bytes::Bytes;
+use streampress::journal::SqliteJournal;
 use streampress::message::{Manifest, Records, STRICT_GROUP, VERSION};
 use streampress::roles::announce::{AnnouncementFormat, Announcer};
-use streampress::roles::context::Transport;
-use streampress::roles::redrive::{Done, redrive};
-use streampress_transport::{Outgoing, Position, Sequence};
+use streampress::roles::connect::CompressorConnections;
+use streampress::roles::redrive::{RedriveAction, redrive};
+use streampress_transport::{
+    ChunkStream, DeadLetterReason, Outgoing, Position, Record, Sequence, StreamCounts,
+    TransportError, TransportResult,
+};
 
-#[path = "support/bench.rs"]
-mod bench;
+#[path = "support/fixture.rs"]
+mod fixture;
 
-use bench::{Bench, journal};
+use fixture::Fixture;
+
+/// A stream that cannot be reached.
+#[derive(Debug)]
+struct UnreachableStream;
+
+#[async_trait]
+impl ChunkStream for UnreachableStream {
+    fn max_record_bytes(&self) -> usize {
+        1 << 20
+    }
+
+    async fn append(&self, _records: Vec<Record>) -> TransportResult<Vec<Position>> {
+        Err(TransportError::unavailable("appending", "out of reach"))
+    }
+
+    async fn fetch(&self, _positions: &[Position]) -> TransportResult<Vec<Bytes>> {
+        Err(TransportError::unavailable("fetching", "out of reach"))
+    }
+
+    fn counts(&self) -> StreamCounts {
+        StreamCounts::default()
+    }
+}
+
+fn connections(fixture: &Fixture, stream: Arc<dyn ChunkStream>) -> CompressorConnections {
+    CompressorConnections {
+        files_queue: fixture.local.files_queue(),
+        chunks_queue: fixture.local.chunks_queue(),
+        stream,
+    }
+}
 
 #[tokio::test]
-async fn a_redrive_that_ends_in_the_middle_leaves_no_letter_hidden() {
-    let bench = Bench::open();
-    let (local, announcer) = (&bench.local, bench.announcer(AnnouncementFormat::Native));
-    let queue = local.chunks_queue();
+async fn a_redrive_that_fails_in_the_middle_leaves_no_letter_hidden() {
+    let fixture = Fixture::open();
+    let announcer = fixture.announcer(AnnouncementFormat::Native);
+    let queue = fixture.local.chunks_queue();
     for name in ["a.txt", "b.txt"] {
-        let entry = bench.write(name, name.as_bytes());
-        let file = announcer.look(&entry).await.expect("read");
+        let entry = fixture.write(name, name.as_bytes());
+        let file = announcer.identify(&entry).await.expect("read");
         let manifest = Manifest {
             version: VERSION,
             attempt: "compressor-0/a/1".into(),
@@ -49,68 +87,71 @@ async fn a_redrive_that_ends_in_the_middle_leaves_no_letter_hidden() {
     let deliveries = queue.receive(10, Duration::ZERO).await.expect("received");
     for delivery in &deliveries {
         queue
-            .dead_letter(delivery, "Test", "to be redriven")
+            .dead_letter(delivery, DeadLetterReason::GaveUp, "to be redriven")
             .await
-            .expect("buried");
+            .expect("dead-lettered");
     }
-    // Whether its records are still there cannot be found out: there is no stream.
-    let transport = Transport {
-        stream: None,
-        ..Transport::embedded(local, journal(local))
-    };
-    redrive(&transport, &announcer, false)
+    // Whether the records still exist cannot be determined.
+    let connections = connections(&fixture, Arc::new(UnreachableStream));
+    redrive(&connections, &announcer, false)
         .await
-        .expect_err("no stream to look at");
+        .expect_err("the stream cannot be reached");
     let dead = queue.dead_letters().expect("there is one");
     let letters = dead.receive(10, Duration::ZERO).await.expect("received");
     assert_eq!(letters.len(), 2, "some are hidden");
 }
 
 #[tokio::test]
-async fn a_dead_letter_that_cannot_be_mended_keeps_no_other_of_its_group_back() {
-    let bench = Bench::open();
-    let (local, queue) = (&bench.local, bench.local.files_queue());
+async fn a_dead_letter_that_cannot_be_sent_again_does_not_block_others_of_its_group() {
+    let fixture = Fixture::open();
+    let queue = fixture.local.files_queue();
+    let journal = SqliteJournal::open(&fixture.local).expect("opens");
     let announcer = Announcer {
         strict: true,
-        journal: Some(journal(local)),
-        ..bench.announcer(AnnouncementFormat::Native)
+        journal: Arc::new(journal),
+        ..fixture.announcer(AnnouncementFormat::Native)
     };
-    // The first has no source any more.
+    // The source of the first is removed below.
     for (name, reason) in [
-        ("a.txt", "SourceChanged"),
-        ("b.txt", "Test"),
-        ("c.txt", "Test"),
+        ("a.txt", DeadLetterReason::SourceChanged),
+        ("b.txt", DeadLetterReason::GaveUp),
+        ("c.txt", DeadLetterReason::GaveUp),
     ] {
-        let entry = bench.write(name, name.as_bytes());
+        let entry = fixture.write(name, name.as_bytes());
         announcer.announce(&entry).await.expect("announced");
         let deliveries = queue.receive(1, Duration::ZERO).await.expect("received");
         queue
             .dead_letter(&deliveries[0], reason, "to be redriven")
             .await
-            .expect("buried");
+            .expect("dead-lettered");
     }
-    std::fs::remove_file(bench.folder().join("a.txt")).expect("removed");
-    let transport = Transport::embedded(local, journal(local));
-    let listed = redrive(&transport, &announcer, true).await.expect("listed");
+    std::fs::remove_file(fixture.folder().join("a.txt")).expect("removed");
+    let connections = connections(&fixture, fixture.local.stream());
+    let listed = redrive(&connections, &announcer, true)
+        .await
+        .expect("listed");
     let names: Vec<&str> = listed.iter().map(|letter| letter.name.as_str()).collect();
     assert_eq!(names, ["a.txt", "b.txt", "c.txt"]);
-    let redriven = redrive(&transport, &announcer, false)
+    let redriven = redrive(&connections, &announcer, false)
         .await
         .expect("redriven");
     for letter in &redriven {
         match letter.name.as_str() {
-            "a.txt" => assert!(matches!(letter.done, Done::Left(_)), "{letter:?}"),
-            _ => assert_eq!(letter.done, Done::SentAgain, "{letter:?}"),
+            "a.txt" => assert!(
+                matches!(letter.action, RedriveAction::Left(_)),
+                "{letter:?}"
+            ),
+            _ => assert_eq!(letter.action, RedriveAction::SentAgain, "{letter:?}"),
         }
     }
     assert_eq!(redriven.len(), 3);
-    // One after another again, with nothing left of their death.
+    // They are received one after another again, without the attributes of a dead letter.
     for _ in 0..2 {
         let deliveries = queue.receive(10, Duration::ZERO).await.expect("received");
         assert_eq!(deliveries.len(), 1);
         assert_eq!(deliveries[0].group, STRICT_GROUP);
-        let of_its_death = |name: &String| name.starts_with("streampress-");
-        assert!(!deliveries[0].attributes.keys().any(of_its_death));
+        let of_dead_letter = |name: &String| name.starts_with("streampress-");
+        assert!(!deliveries[0].attributes.keys().any(of_dead_letter));
         queue.delete(&deliveries[0].receipt).await.expect("deleted");
     }
 }

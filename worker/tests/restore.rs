@@ -1,4 +1,4 @@
-//! The decompressor when another one is at work on the same file.
+//! The decompressor while another worker restores the same file.
 
 use std::io::Read;
 use std::sync::Arc;
@@ -6,39 +6,32 @@ use std::time::{Duration, SystemTime};
 
 use async_trait::async_trait;
 use bytes::Bytes;
-use streampress::consume::{Handler, MessageContext, Threads};
+use streampress::consume::Handler;
 use streampress::roles::announce::AnnouncementFormat;
-use streampress::roles::compress::{Compressor, OnCompressed};
-use streampress::roles::decompress::Decompressor;
-use streampress::roles::scan::SourceFilter;
-use streampress::telemetry::metrics::Meter;
-use streampress_codec::hybrid;
-use streampress_crds::api::pipeline::SourceFormat;
-use streampress_transport::Deadline;
 use streampress_transport::{
     ChunkStream, FileName, Files, Position, Queue, Record, SlotLock, StreamCounts, TransportResult,
 };
 use tokio_util::sync::CancellationToken;
 
-#[path = "support/bench.rs"]
-mod bench;
+#[path = "support/fixture.rs"]
+mod fixture;
 
-use bench::Bench;
+use fixture::{Fixture, handle_next};
 
-/// A stream that takes its time: before it gives records back, another worker has restored the next version.
+/// A stream that is slow: before it returns records, another worker has restored the next version.
 #[derive(Debug)]
-struct Late {
+struct LateStream {
     stream: Arc<dyn ChunkStream>,
     destination: Arc<dyn Files>,
     next_version: SystemTime,
 }
 
 fn name() -> FileName {
-    FileName::parse("a.txt").expect("a good name")
+    FileName::parse("a.txt").expect("a valid name")
 }
 
 #[async_trait]
-impl ChunkStream for Late {
+impl ChunkStream for LateStream {
     fn max_record_bytes(&self) -> usize {
         self.stream.max_record_bytes()
     }
@@ -48,7 +41,7 @@ impl ChunkStream for Late {
     }
 
     async fn fetch(&self, positions: &[Position]) -> TransportResult<Vec<Bytes>> {
-        let mut file = self.destination.create(&name()).expect("begun");
+        let mut file = self.destination.create(&name()).expect("created");
         file.write_all(b"version two").expect("written");
         file.commit(self.next_version).expect("made visible");
         self.stream.fetch(positions).await
@@ -59,57 +52,29 @@ impl ChunkStream for Late {
     }
 }
 
-/// Has the next message of `queue` worked on.
 async fn handle(handler: &dyn Handler, queue: &dyn Queue, lock: &dyn SlotLock) {
-    let mut deliveries = queue.receive(1, Duration::ZERO).await.expect("received");
-    let delivery = deliveries.pop().expect("a message");
-    let held = lock.try_acquire().await.expect("asked").expect("free");
-    let job = MessageContext {
-        delivery: &delivery,
-        visibility_deadline: &Deadline::new(delivery.visibility_deadline),
-        held: &held,
-        threads: &Threads::new(1),
-        stop: &CancellationToken::new(),
-        meter: &Meter::default(),
-    };
-    handler.handle(job).await.expect("done");
+    let slot = lock.try_acquire().await.expect("asked").expect("free");
+    handle_next(handler, queue, &slot, &CancellationToken::new())
+        .await
+        .expect("done");
 }
 
 #[tokio::test]
 async fn a_newer_version_that_appears_while_an_older_one_is_unpacked_is_not_overwritten() {
-    let bench = Bench::open();
-    let (local, destination) = (&bench.local, bench.place("out"));
-    let announcer = bench.announcer(AnnouncementFormat::Native);
-    let entry = bench.write("a.txt", b"version one");
+    let fixture = Fixture::open();
+    let (local, destination) = (&fixture.local, fixture.files("out"));
+    let entry = fixture.write("a.txt", b"version one");
+    let announcer = fixture.announcer(AnnouncementFormat::Native);
     announcer.announce(&entry).await.expect("announced");
-    let compressor = Compressor {
-        announcer,
-        stream: local.stream(),
-        chunks_queue: local.chunks_queue(),
-        options: hybrid::CodecOptions::default(),
-        record_bytes: 64 * 1024,
-        on_compressed: OnCompressed::Keep,
-        filter: SourceFilter {
-            formats: vec![SourceFormat::Txt, SourceFormat::Json, SourceFormat::Csv],
-            put_aside: false,
-        },
-        journal: None,
-    };
+    let compressor = fixture.compressor(local.stream());
     let lock = local.lock("compressor", 1);
     handle(&compressor, &*local.files_queue(), &*lock).await;
-    let decompressor = Decompressor {
+    let late = LateStream {
+        stream: local.stream(),
         destination: destination.clone(),
-        stream: Arc::new(Late {
-            stream: local.stream(),
-            destination: destination.clone(),
-            next_version: entry.modified + Duration::from_secs(1),
-        }),
-        limits: hybrid::Limits::default(),
-        threads: 1,
-        block_bytes: 1 << 20,
-        report: None,
-        journal: None,
+        next_version: entry.modified + Duration::from_secs(1),
     };
+    let decompressor = fixture.decompressor(destination.clone(), Arc::new(late));
     let lock = local.lock("decompressor", 1);
     handle(&decompressor, &*local.chunks_queue(), &*lock).await;
     let (mut restored, mut reading) = (Vec::new(), destination.read(&name()).expect("restored"));

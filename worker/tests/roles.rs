@@ -2,7 +2,8 @@
 
 mod support;
 
-use support::{Place, eventually, text};
+use streampress_transport::contract_tests::eventually_blocking;
+use support::{WorkFolder, text};
 
 const DATA: [&str; 3] = ["pipeline.yaml", "--data", "data"];
 
@@ -11,46 +12,46 @@ fn role(name: &'static str) -> Vec<&'static str> {
 }
 
 #[test]
-fn three_processes_bring_files_through_one_data_folder() {
-    let place = Place::with_generator(8);
+fn three_processes_move_files_through_one_data_folder() {
+    let folder = WorkFolder::with_generator(8);
     let (mut compressor, mut decompressor) = (
-        place.start(&role("compress")),
-        place.start(&role("decompress")),
+        folder.start(&role("compress")),
+        folder.start(&role("decompress")),
     );
-    place.run_well(&[&role("generate")[..], &["--files", "8"]].concat());
-    eventually("all files are restored", || {
-        place.files("data/out").len() == 8
+    folder.run_well(&[&role("generate")[..], &["--files", "8"]].concat());
+    eventually_blocking("all files are restored", || {
+        folder.files("data/out").len() == 8
     });
     assert!(compressor.is_running() && decompressor.is_running());
     assert_eq!(
         (compressor.stop(), decompressor.stop()),
         (Some(0), Some(0)),
         "{}",
-        place.log()
+        folder.log()
     );
-    assert_eq!(place.files("data/in"), place.files("data/out"));
+    assert_eq!(folder.files("data/in"), folder.files("data/out"));
 }
 
 #[test]
-fn two_compressors_on_two_slots_never_work_on_one_file() {
-    let place = Place::with_spec(
+fn two_compressors_on_two_slots_never_compress_one_file_twice() {
+    let folder = WorkFolder::with_spec(
         "  generator: {schema: {example: stock-market}, fileSize: 256Ki, filesPerMinute: 0, files: 24}\n  compressor: {slots: 2, replicas: 2}",
     );
     let started = [
-        place.start(&role("compress")),
-        place.start(&role("compress")),
+        folder.start(&role("compress")),
+        folder.start(&role("compress")),
     ];
-    let decompressor = place.start(&role("decompress"));
-    place.run_well(&[&role("generate")[..], &["--files", "24"]].concat());
-    eventually("all files are restored", || {
-        place.files("data/out").len() == 24
+    let decompressor = folder.start(&role("decompress"));
+    folder.run_well(&[&role("generate")[..], &["--files", "24"]].concat());
+    eventually_blocking("all files are restored", || {
+        folder.files("data/out").len() == 24
     });
     for running in started {
         assert_eq!(running.stop(), Some(0));
     }
     decompressor.stop();
-    let log = place.log();
-    for name in place.files("data/in").keys() {
+    let log = folder.log();
+    for name in folder.files("data/in").keys() {
         let times = log
             .lines()
             .filter(|line| line.contains("File compressed") && line.contains(name.as_str()))
@@ -61,35 +62,35 @@ fn two_compressors_on_two_slots_never_work_on_one_file() {
 
 #[test]
 fn with_one_slot_the_second_compressor_takes_over_when_the_first_is_killed() {
-    let place = Place::with_spec(
-        "  generator: {schema: {example: stock-market}, fileSize: 256Ki, filesPerMinute: 0, files: 30}",
+    let folder = WorkFolder::with_spec(
+        "  codec: {effort: Fast}\n  generator: {schema: {example: stock-market}, fileSize: 256Ki, filesPerMinute: 0, files: 30}",
     );
-    let first = place.start(&role("compress"));
-    let decompressor = place.start(&role("decompress"));
-    place.run_well(&[&role("generate")[..], &["--files", "30"]].concat());
-    eventually("the first is at work", || {
-        !place.files("data/out").is_empty()
+    let first = folder.start(&role("compress"));
+    let decompressor = folder.start(&role("decompress"));
+    folder.run_well(&[&role("generate")[..], &["--files", "30"]].concat());
+    eventually_blocking("the first compresses", || {
+        !folder.files("data/out").is_empty()
     });
-    let second = place.start(&role("compress"));
+    let second = folder.start(&role("compress"));
     first.kill();
-    eventually("the second has done the rest", || {
-        place.files("data/out").len() == 30
+    eventually_blocking("the second has done the rest", || {
+        folder.files("data/out").len() == 30
     });
-    assert_eq!(place.files("data/in"), place.files("data/out"));
+    assert_eq!(folder.files("data/in"), folder.files("data/out"));
     second.stop();
     decompressor.stop();
 }
 
 #[test]
 fn a_submitted_file_is_restored_and_submitting_it_twice_is_one_file() {
-    let place = Place::with_spec("  suspend: false");
+    let folder = WorkFolder::with_spec("  suspend: false");
     let workers = [
-        place.start(&role("compress")),
-        place.start(&role("decompress")),
+        folder.start(&role("compress")),
+        folder.start(&role("decompress")),
     ];
-    place.write("mine/note.txt", b"a note\n");
+    folder.write("mine/note.txt", b"a note\n");
     for _ in 0..2 {
-        let said = place.run_well(&[
+        let said = folder.run_well(&[
             "submit",
             "mine/note.txt",
             "-p",
@@ -99,26 +100,26 @@ fn a_submitted_file_is_restored_and_submitting_it_twice_is_one_file() {
         ]);
         assert!(said.contains("announced as note.txt"), "{said}");
     }
-    eventually("it is restored", || {
-        place.files("data/out").contains_key("note.txt")
+    eventually_blocking("it is restored", || {
+        folder.files("data/out").contains_key("note.txt")
     });
-    assert_eq!(place.files("data/out")["note.txt"], b"a note\n");
+    assert_eq!(folder.files("data/out")["note.txt"], b"a note\n");
     workers.into_iter().for_each(|worker| {
         worker.stop();
     });
     assert_eq!(
-        place.log().matches("File compressed").count(),
+        folder.log().matches("File compressed").count(),
         1,
         "{}",
-        place.log()
+        folder.log()
     );
 }
 
 #[test]
-fn a_missing_source_is_a_dead_letter_with_a_reason_and_redrive_brings_it_back() {
-    let place = Place::with_spec("  suspend: false");
-    place.write("data/in/late.csv", b"a,b\n1,2\n");
-    place.run_well(&[
+fn a_missing_source_is_a_dead_letter_with_a_reason_and_redrive_sends_it_again() {
+    let folder = WorkFolder::with_spec("  suspend: false");
+    folder.write("data/in/late.csv", b"a,b\n1,2\n");
+    folder.run_well(&[
         "submit",
         "data/in/late.csv",
         "-p",
@@ -126,24 +127,24 @@ fn a_missing_source_is_a_dead_letter_with_a_reason_and_redrive_brings_it_back() 
         "--data",
         "data",
     ]);
-    std::fs::rename(place.path("data/in/late.csv"), place.path("aside")).expect("moved away");
+    std::fs::rename(folder.path("data/in/late.csv"), folder.path("aside")).expect("moved away");
     let workers = [
-        place.start(&role("compress")),
-        place.start(&role("decompress")),
+        folder.start(&role("compress")),
+        folder.start(&role("decompress")),
     ];
-    eventually("it is a dead letter", || {
-        place.log().contains("SourceMissing")
+    eventually_blocking("it is a dead letter", || {
+        folder.log().contains("SourceMissing")
     });
-    let listed = place.run_well(&[&["redrive"][..], &DATA, &["--list"]].concat());
+    let listed = folder.run_well(&[&["redrive"][..], &DATA, &["--list"]].concat());
     assert!(
         listed.contains("late.csv") && listed.contains("SourceMissing"),
         "{listed}"
     );
-    std::fs::rename(place.path("aside"), place.path("data/in/late.csv")).expect("moved back");
-    let said = place.run_well(&[&["redrive"][..], &DATA].concat());
+    std::fs::rename(folder.path("aside"), folder.path("data/in/late.csv")).expect("moved back");
+    let said = folder.run_well(&[&["redrive"][..], &DATA].concat());
     assert!(said.contains("late.csv: sent again"), "{said}");
-    eventually("it is restored", || {
-        place.files("data/out").contains_key("late.csv")
+    eventually_blocking("it is restored", || {
+        folder.files("data/out").contains_key("late.csv")
     });
     workers.into_iter().for_each(|worker| {
         worker.stop();
@@ -152,9 +153,9 @@ fn a_missing_source_is_a_dead_letter_with_a_reason_and_redrive_brings_it_back() 
 
 #[test]
 fn a_source_that_changed_after_it_was_announced_is_announced_anew() {
-    let place = Place::with_spec("  suspend: false");
-    place.write("data/in/a.txt", b"as announced");
-    place.run_well(&[
+    let folder = WorkFolder::with_spec("  suspend: false");
+    folder.write("data/in/a.txt", b"as announced");
+    folder.run_well(&[
         "submit",
         "data/in/a.txt",
         "-p",
@@ -162,38 +163,38 @@ fn a_source_that_changed_after_it_was_announced_is_announced_anew() {
         "--data",
         "data",
     ]);
-    place.write("data/in/a.txt", b"as it is now");
+    folder.write("data/in/a.txt", b"as it is now");
     let workers = [
-        place.start(&role("compress")),
-        place.start(&role("decompress")),
+        folder.start(&role("compress")),
+        folder.start(&role("decompress")),
     ];
-    eventually("the new content is restored", || {
-        place.files("data/out").contains_key("a.txt")
+    eventually_blocking("the new content is restored", || {
+        folder.files("data/out").contains_key("a.txt")
     });
-    assert_eq!(text(&place.files("data/out")["a.txt"]), "as it is now");
+    assert_eq!(text(&folder.files("data/out")["a.txt"]), "as it is now");
     workers.into_iter().for_each(|worker| {
         worker.stop();
     });
-    assert!(place.log().contains("SourceChanged"), "{}", place.log());
+    assert!(folder.log().contains("SourceChanged"), "{}", folder.log());
 }
 
 #[test]
-fn a_folder_is_scanned_for_files_that_hold_still() {
-    let place = Place::with_spec("  source: {scanSeconds: 1, onCompressed: Rename}");
+fn a_folder_is_scanned_for_files_that_do_not_change() {
+    let folder = WorkFolder::with_spec("  source: {scanSeconds: 1, onCompressed: Rename}");
     let workers = [
-        place.start(&role("compress")),
-        place.start(&role("decompress")),
+        folder.start(&role("compress")),
+        folder.start(&role("decompress")),
     ];
-    place.write("data/in/first.log", b"one line\n");
-    eventually("the first is restored", || {
-        place.files("data/out").contains_key("first.log")
+    folder.write("data/in/first.log", b"one line\n");
+    eventually_blocking("the first is restored", || {
+        folder.files("data/out").contains_key("first.log")
     });
-    place.write("data/in/sub/second.json", b"[1, 2]\n");
-    eventually("the second is restored", || {
-        place.files("data/out").contains_key("sub/second.json")
+    folder.write("data/in/sub/second.json", b"[1, 2]\n");
+    eventually_blocking("the second is restored", || {
+        folder.files("data/out").contains_key("sub/second.json")
     });
-    eventually("sources are renamed", || {
-        place
+    eventually_blocking("sources are renamed", || {
+        folder
             .files("data/in")
             .keys()
             .all(|name| name.contains("_delete"))
@@ -202,17 +203,17 @@ fn a_folder_is_scanned_for_files_that_hold_still() {
         worker.stop();
     });
     assert_eq!(
-        place.files("data/out").len(),
+        folder.files("data/out").len(),
         2,
-        "what was put aside was taken for a source"
+        "a renamed source was taken for a new one"
     );
 }
 
 #[test]
 fn an_older_version_never_overwrites_a_newer_one() {
-    let place = Place::with_spec("  suspend: false");
-    place.write("data/in/a.txt", b"old");
-    place.run_well(&[
+    let folder = WorkFolder::with_spec("  suspend: false");
+    folder.write("data/in/a.txt", b"old");
+    folder.run_well(&[
         "submit",
         "data/in/a.txt",
         "-p",
@@ -220,16 +221,16 @@ fn an_older_version_never_overwrites_a_newer_one() {
         "--data",
         "data",
     ]);
-    place.write("data/out/a.txt", b"newer, from elsewhere");
+    folder.write("data/out/a.txt", b"newer, from elsewhere");
     let workers = [
-        place.start(&role("compress")),
-        place.start(&role("decompress")),
+        folder.start(&role("compress")),
+        folder.start(&role("decompress")),
     ];
-    eventually("it was looked at", || {
-        place.log().contains("newer version is restored already")
+    eventually_blocking("it is skipped", || {
+        folder.log().contains("newer version is restored already")
     });
     assert_eq!(
-        text(&place.files("data/out")["a.txt"]),
+        text(&folder.files("data/out")["a.txt"]),
         "newer, from elsewhere"
     );
     workers.into_iter().for_each(|worker| {

@@ -1,6 +1,6 @@
-//! Slots change hands between real processes that are killed, frozen and ended while they work: compressors and
-//! decompressors with slots on a real API server, and queues and stream in a folder they share. Nothing may be lost,
-//! altered or restored twice, and no two may believe in the same slot.
+//! Slots move between real processes that are killed, frozen and terminated while they work: compressors and decompressors
+//! with slots on a real API server, and queues and stream in a folder they share. No file may be lost, altered or restored
+//! twice, and no two processes may hold the same slot.
 //! `tests/cluster up --control-plane`, then `tests/cluster exec cargo test -p streampress --features cluster --test takeover`.
 #![expect(clippy::unwrap_used, reason = "tests end by panicking")]
 
@@ -21,7 +21,8 @@ use kube::{Api, Client};
 use rustix::process::{Pid, Signal, kill_process};
 use rustix::time::{ClockId, clock_gettime};
 use streampress::journal::SqliteJournal;
-use streampress::roles::context::{Locks, RoleContext, Transport};
+use streampress::roles::connect::{Backend, local_locks};
+use streampress::roles::context::RoleContext;
 use streampress::telemetry::metrics::Meter;
 use streampress_crds::names;
 use streampress_crds::settings::Resolved;
@@ -29,12 +30,16 @@ use streampress_transport::lease::{LeaseLock, Times};
 use streampress_transport::local::{Local, LocalOptions};
 use streampress_transport::slot_lock::HolderRequest;
 use streampress_transport::{
-    FileEntry, FileName, Ledger, SharedLedger, SlotGuard, SlotLock, TransportResult,
+    FileEntry, FileName, Ledger, SharedLedger, SlotGuard, SlotLock, SlotLocks, TransportResult,
 };
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::mpsc;
 use tokio::time::sleep;
 use tokio_util::sync::CancellationToken;
+use tracing_subscriber::Layer;
+use tracing_subscriber::filter::Targets;
+use tracing_subscriber::layer::SubscriberExt;
+use tracing_subscriber::util::SubscriberInitExt;
 
 /// As short as a Lease's whole seconds allow.
 const FAST: Times = Times {
@@ -42,6 +47,8 @@ const FAST: Times = Times {
     deadline: Duration::from_millis(700),
     period: Duration::from_millis(200),
 };
+/// A test that waits so long hangs; it then shows the processes' logs, which the test runner could not.
+const HANG: Duration = Duration::from_secs(600);
 const ROLES: [&str; 2] = ["compressor", "decompressor"];
 const CONTENDERS: usize = 3;
 const ROLE: &str = "STREAMPRESS_TEST_ROLE";
@@ -65,7 +72,7 @@ spec:
     pipeline.into_parts().1
 }
 
-/// The folder's transport. What a frozen process holds comes back soon.
+/// The folder's transport. Messages of a frozen process are redelivered soon.
 fn open(dir: &Path) -> Local {
     let options = LocalOptions {
         visibility_timeout: Duration::from_secs(3),
@@ -75,18 +82,16 @@ fn open(dir: &Path) -> Local {
     Local::open(&dir.join("data"), options).unwrap()
 }
 
-fn workplace(
+fn context(
     dir: &Path,
     local: &Local,
-    locks: Option<Locks>,
+    locks: Option<SlotLocks>,
     shutdown: &CancellationToken,
 ) -> RoleContext {
-    let embedded = Transport::embedded(local, Arc::new(SqliteJournal::open(local).unwrap()));
     RoleContext {
-        transport: Transport {
-            locks: locks.unwrap_or_else(|| embedded.locks.clone()),
-            ..embedded
-        },
+        backend: Backend::Embedded(local.clone()),
+        locks: locks.unwrap_or_else(|| local_locks(local)),
+        journal: Arc::new(SqliteJournal::open(local).unwrap()),
         data: dir.join("data"),
         threads: 1,
         meter: Meter::default(),
@@ -94,15 +99,16 @@ fn workplace(
     }
 }
 
-/// Where the started processes begin; in the ordinary run of all tests there is nothing to do.
+/// The main function of the started processes; as an ordinary test it does nothing.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_contender() {
     let Ok(role) = std::env::var(ROLE) else {
         return;
     };
-    tracing_subscriber::fmt()
-        .with_ansi(false)
-        .with_env_filter("info,streampress=debug")
+    let targets: Targets = "info,streampress=debug".parse().unwrap();
+    let lines = tracing_subscriber::fmt::layer().with_ansi(false);
+    tracing_subscriber::registry()
+        .with(lines.with_filter(targets))
         .init();
     let dir = PathBuf::from(std::env::var(DIR).unwrap());
     let (pod, pipeline) = (
@@ -123,7 +129,7 @@ async fn a_contender() {
     });
     let client = Client::try_default().await.unwrap();
     let beliefs = dir.join("beliefs");
-    let locks: Locks = Arc::new(move |role, slots| {
+    let locks: SlotLocks = Arc::new(move |role, slots| {
         let names = names::slots(&pipeline, role.parse().unwrap(), slots);
         Arc::new(Watched {
             lock: LeaseLock::new(client.clone(), "default", names, &pod, times),
@@ -131,19 +137,23 @@ async fn a_contender() {
         })
     });
     let local = open(&dir);
-    let (workplace, resolved) = (workplace(&dir, &local, Some(locks), &shutdown), resolved());
+    let (context, resolved) = (context(&dir, &local, Some(locks), &shutdown), resolved());
     let consumer = match role.as_str() {
-        "compressor" => workplace
-            .compressor(&resolved.compressor_settings())
-            .unwrap(),
-        _ => workplace
-            .decompressor(&resolved.decompressor_settings(), None)
-            .unwrap(),
+        "compressor" => {
+            let settings = resolved.compressor_settings();
+            let connections = context.backend.compressor(&settings).await.unwrap();
+            context.compressor(&settings, connections).unwrap()
+        }
+        _ => {
+            let settings = resolved.decompressor_settings();
+            let connections = context.backend.decompressor(&settings).await.unwrap();
+            context.decompressor(&settings, connections, None).unwrap()
+        }
     };
     consumer.run().await;
 }
 
-/// A lock whose holders write down when they believe in their slot.
+/// A lock whose holders record when they hold their slot.
 #[derive(Debug)]
 struct Watched {
     lock: LeaseLock,
@@ -166,8 +176,8 @@ impl SlotLock for Watched {
     }
 }
 
-/// Stands between the slot and its user: as long as the user may act, a thread writes down the time a thousand times a
-/// second, into a file that outlives the process.
+/// Wraps the slot: as long as its user may act, a thread records the time a thousand times a second, in a file that
+/// outlives the process.
 fn believe(held: SlotGuard, folder: &Path) -> SlotGuard {
     let file = File::create_new(folder.join(held.attempt()))
         .expect("no two holdings have the same attempt");
@@ -222,13 +232,13 @@ fn believe(held: SlotGuard, folder: &Path) -> SlotGuard {
     outer
 }
 
-/// The same clock for all processes; it does not stand still for a frozen one.
+/// The same clock for all processes; it does not stop for a frozen one.
 fn monotonic_nanos() -> u64 {
     let now = clock_gettime(ClockId::Monotonic);
     u64::try_from(now.tv_sec).unwrap() * 1_000_000_000 + u64::try_from(now.tv_nsec).unwrap()
 }
 
-/// A process that works for a role when it gets the slot.
+/// A process that works in a role while it holds the slot.
 struct Contender {
     pod: String,
     process: Child,
@@ -273,20 +283,20 @@ impl Drop for Contender {
     }
 }
 
-/// What is done to a holder.
+/// How a holder is disturbed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 enum Blow {
     /// kill -9.
     Kill,
     /// SIGSTOP for longer than its lease, then SIGCONT.
     Freeze,
-    /// SIGTERM: it gives its message back, then the slot.
+    /// SIGTERM: it releases its message, then the slot.
     End,
 }
 
 const ALL: [Blow; 4] = [Blow::Kill, Blow::Kill, Blow::Freeze, Blow::End];
 
-/// One slot, its contenders, and what was seen of them.
+/// One slot, its contenders, and what was observed.
 struct Arena {
     dir: PathBuf,
     local: Local,
@@ -296,7 +306,7 @@ struct Arena {
     leases: Api<Lease>,
     contenders: Vec<Contender>,
     random: fastrand::Rng,
-    /// And after how long somebody else had the slot.
+    /// Disturbances, and the time until another process held the slot.
     blows: Vec<(Blow, Duration)>,
 }
 
@@ -334,7 +344,7 @@ impl Arena {
         }
     }
 
-    /// The first holder after `transitions` changes of hands, and how many there were then.
+    /// The first holder after so many transitions, and their number then.
     async fn holder_after(&self, transitions: i32) -> (usize, i32) {
         let began = Instant::now();
         loop {
@@ -355,20 +365,20 @@ impl Arena {
             {
                 return (place, now);
             }
-            if began.elapsed() > Duration::from_secs(60) {
+            if began.elapsed() > HANG {
                 self.explain(transitions).await;
             }
             sleep(Duration::from_millis(10)).await;
         }
     }
 
-    /// Nobody took the slot: ends the test with all there is to know about why.
+    /// No process took the slot: ends the test with all that is known of the cause.
     async fn explain(&self, transitions: i32) -> ! {
         let name = format!("{}-{}-0", self.pipeline, self.role);
         let lease = self.leases.get(&name).await.map(|lease| lease.spec);
         let pods: Vec<&str> = self.contenders.iter().map(|c| c.pod.as_str()).collect();
         panic!(
-            "nobody takes the {}'s slot after transition {transitions}; contenders {pods:?}; Lease {lease:?}; \
+            "no process takes the {}'s slot after transition {transitions}; contenders {pods:?}; Lease {lease:?}; \
              files waiting {:?}; manifests waiting {:?}; the processes' logs: {}",
             self.role,
             self.local.files_queue().depth().await,
@@ -377,7 +387,7 @@ impl Arena {
         );
     }
 
-    /// So many changes of hands.
+    /// So many takeovers.
     async fn fight(&mut self, cycles: usize, blows: &[Blow]) {
         let mut transitions = 0;
         let mut last: Option<(Blow, Instant)> = None;
@@ -427,11 +437,10 @@ impl Arena {
     }
 }
 
-/// Keeps the queue filled with small files until told to stop; gives what each file holds.
+/// Keeps the queue filled with small files until stopped; returns each file's content.
 async fn feed(dir: PathBuf, local: Local, stop: CancellationToken) -> BTreeMap<String, Vec<u8>> {
-    let workplace = workplace(&dir, &local, None, &stop);
-    let announcer = workplace
-        .compressor_announcer(&resolved().compressor_settings())
+    let announcer = context(&dir, &local, None, &stop)
+        .announcer(&resolved().compressor_settings(), local.files_queue())
         .unwrap();
     let mut random = fastrand::Rng::with_seed(1);
     let mut made = BTreeMap::new();
@@ -460,7 +469,7 @@ async fn feed(dir: PathBuf, local: Local, stop: CancellationToken) -> BTreeMap<S
     made
 }
 
-/// Restored files as first seen: a second restoring would put another file in the place.
+/// Restored files as first seen: a second restoring would replace the file by another one.
 async fn watch_restored(
     dir: PathBuf,
     stop: CancellationToken,
@@ -487,7 +496,7 @@ async fn watch_restored(
     }
 }
 
-/// A holding's spans of time, in nanoseconds, in which its holder believed in it.
+/// The spans of time, in nanoseconds, in which each holder believed that it held its slot.
 fn beliefs(dir: &Path) -> BTreeMap<String, Vec<(u64, u64)>> {
     let files = fs::read_dir(dir.join("beliefs")).unwrap();
     files
@@ -511,7 +520,7 @@ struct Overlap {
     nanos: u64,
     /// Of these, without any freezing.
     awake_nanos: u64,
-    /// Times that a process looked at its slot after it had been frozen, while somebody else believed in it.
+    /// Times that a process used its slot after it had been frozen, while another process held it.
     late: usize,
 }
 
@@ -543,7 +552,7 @@ fn overlap(beliefs: &BTreeMap<String, Vec<(u64, u64)>>) -> Overlap {
     overlap
 }
 
-/// So many changes of hands in all, over `sites` pipelines of two roles each.
+/// So many takeovers in all, over `sites` pipelines of two roles each.
 async fn takeovers(cycles: usize, sites: usize, times: Times, blows: &'static [Blow]) {
     let client = Client::try_default()
         .await
@@ -594,7 +603,7 @@ async fn takeovers(cycles: usize, sites: usize, times: Times, blows: &'static [B
     }
 }
 
-/// What one pipeline came to.
+/// The result of one pipeline.
 struct Outcome {
     files: usize,
     holdings: usize,
@@ -624,7 +633,7 @@ async fn one_pipeline(
     }
     let fights =
         futures::future::join_all(arenas.iter_mut().map(|arena| arena.fight(cycles, blows)));
-    // Without new files nobody would want a slot any more.
+    // Without new files no process would take a slot.
     tokio::select! {
         _ = fights => {}
         ended = &mut feeding => panic!("no more files come: {:?}", ended.map(|made| made.len())),
@@ -638,13 +647,13 @@ async fn one_pipeline(
     };
     while !restored() {
         assert!(
-            began.elapsed() < Duration::from_secs(120),
+            began.elapsed() < HANG,
             "files were lost; the processes' logs: {}",
             logs(dir)
         );
         sleep(Duration::from_millis(100)).await;
     }
-    // What a frozen process still does comes to light before it ends.
+    // A frozen process that continues has the time to do its harm.
     sleep(Duration::from_secs(4)).await;
     all_done.cancel();
     let (seen, replaced) = watching.await.unwrap();

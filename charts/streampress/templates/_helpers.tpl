@@ -3,7 +3,7 @@
 {{- if contains "streampress" .Release.Name }}{{ .Release.Name | trunc 50 | trimSuffix "-" }}{{ else }}{{ printf "%s-streampress" .Release.Name | trunc 50 | trimSuffix "-" }}{{ end }}
 {{- end }}
 
-{{/* Cluster-wide objects carry the namespace too: several releases may stand side by side. */}}
+{{/* Cluster-wide objects carry the namespace too: there may be several releases. */}}
 {{- define "streampress.clusterName" -}}
 {{ printf "%s-%s" .Release.Namespace (include "streampress.name" .) | trunc 63 | trimSuffix "-" }}
 {{- end }}
@@ -34,7 +34,7 @@ helm.sh/chart: {{ .Chart.Name }}-{{ .Chart.Version }}
 - apiGroups: [streampress.dev]
   resources: [compressionpipelines/status]
   verbs: [patch]
-# Owner references that block their owner's deletion ask for this.
+# Owner references that block their owner's deletion need this.
 - apiGroups: [streampress.dev]
   resources: [compressionpipelines/finalizers]
   verbs: [update]
@@ -47,7 +47,7 @@ helm.sh/chart: {{ .Chart.Name }}-{{ .Chart.Version }}
 - apiGroups: [rbac.authorization.k8s.io]
   resources: [roles, rolebindings]
   verbs: [get, list, watch, create, patch, delete]
-# Leases are the workers' slots; what the operator lets workers do it must be allowed itself: update.
+# Leases are the workers' slots. The operator may grant workers only the verbs that it has itself: update.
 - apiGroups: [coordination.k8s.io]
   resources: [leases]
   verbs: [get, list, watch, create, patch, update, delete]

@@ -1,200 +1,138 @@
-//! Writes to the API server: server-side apply with one field manager, only where what is there differs, and only
+//! Writes owned objects: server-side apply with one field manager, only where the object in the cluster differs, and only
 //! while this process leads.
 
 use std::collections::HashMap;
 use std::future::poll_fn;
 use std::pin::pin;
-use std::sync::{Mutex, PoisonError};
+use std::sync::Arc;
 use std::task::Poll;
 use std::time::Duration;
 
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::OwnerReference;
 use kube::api::{DeleteParams, DynamicObject, Patch, PatchParams, Preconditions};
-use kube::core::{ApiResource, GroupVersionKind, PartialObjectMeta};
 use kube::{Api, Client, ResourceExt};
-use serde_json::{Value, json};
-use streampress_transport::error_chain;
+use parking_lot::Mutex;
+use serde_json::json;
 use tokio::time::{Instant, timeout, timeout_at};
 
-use crate::apply::election::Leadership;
-use crate::http::metrics::Metrics;
-use crate::resources::names;
-use crate::resources::owned_object::{Child, Kind, projection};
-use crate::state::cache::{Key, Store};
-use crate::state::cluster_state::owner_uid;
+use super::election::Leadership;
+use super::write_error::{WriteError, gone_is_done};
+use crate::http::metrics::OperatorMetrics;
+use crate::resources::compare::FieldsDigest;
+use crate::resources::{ObjectKind, OwnedObject, names};
+use crate::state::cache::{ObjectCache, ObjectKey};
+use crate::state::live_object::LiveObject;
 
 /// How long one write may take.
 const WRITE_DEADLINE: Duration = Duration::from_secs(10);
-/// On every object: a hash of what was applied, so that a field that is no longer ours is taken away even when the
-/// operator was not there at the time.
-const APPLIED: &str = "streampress.dev/applied";
-
-/// Who owns the replicas that we gave up, until somebody scales.
+/// The field manager that owns the replicas that this operator gave up, until others scale.
 const HANDED_OVER: &str = "streampress-operator-handed-over";
 
-/// Why a write failed.
-#[derive(Debug, thiserror::Error)]
-pub enum WriteError {
-    /// This process leads no more.
-    #[error("this operator leads no more")]
-    NotLeading,
-    /// No answer.
-    #[error("the API server did not answer in time")]
-    NoAnswer,
-    /// It is there already and belongs to somebody else.
-    #[error(
-        "there is already a {kind} {name} that is not this pipeline's; delete or rename it, or rename the pipeline"
-    )]
-    Taken {
-        /// Its kind.
-        kind: &'static str,
-        /// Its name.
-        name: String,
-    },
-    /// The server refused or failed.
-    #[error("{what}: {}", said(.answer))]
-    Refused {
-        /// What was done to what.
-        what: String,
-        /// What the server said.
-        answer: Box<kube::Error>,
-    },
-}
-
-/// The server's own sentence, since kube's has the whole Status object behind it; or why there is none.
-fn said(answer: &kube::Error) -> String {
-    match answer {
-        kube::Error::Api(status) if !status.message.is_empty() => status.message.clone(),
-        other => error_chain(other),
-    }
-}
-
-impl WriteError {
-    /// Whether trying the same again can help.
-    pub fn is_lasting(&self) -> bool {
-        match self {
-            WriteError::Taken { .. } => true,
-            WriteError::Refused { answer, .. } => {
-                matches!(&**answer, kube::Error::Api(status) if matches!(status.code, 400 | 403 | 422))
-            }
-            WriteError::NotLeading | WriteError::NoAnswer => false,
-        }
-    }
-
-    /// Whether the object is gone. A conflict is not that: the next look, with what the watch has brought by then, tells
-    /// whether it is another object of the same name.
-    pub fn is_gone(&self) -> bool {
-        matches!(self, WriteError::Refused { answer, .. } if matches!(&**answer, kube::Error::Api(status) if status.code == 404))
-    }
-}
-
 /// The only way to write.
-pub struct Hands {
-    client: Client,
+pub(crate) struct Applier {
+    pub(super) client: Client,
     leadership: Leadership,
-    metrics: Metrics,
-    /// What the server made of what we applied, where it wrote it otherwise than we did (500m for 0.5). Hashes of both,
-    /// since there may be thousands.
-    settled: Mutex<HashMap<Key, (String, String)>>,
+    metrics: OperatorMetrics,
+    cache: Arc<ObjectCache>,
+    /// What was applied and what the server stored for it, where it writes that otherwise (500m for 0.5).
+    normalized: Mutex<HashMap<ObjectKey, (FieldsDigest, FieldsDigest)>>,
 }
 
-/// The API resource of a kind.
-pub fn resource(kind: Kind) -> ApiResource {
-    let (group, version, plural) = kind.resource();
-    ApiResource::from_gvk_with_plural(&GroupVersionKind::gvk(group, version, kind.name()), plural)
-}
-
-/// The API resource of pipelines.
-pub fn pipelines() -> ApiResource {
-    ApiResource::from_gvk_with_plural(
-        &GroupVersionKind::gvk("streampress.dev", "v1alpha1", "CompressionPipeline"),
-        "compressionpipelines",
-    )
-}
-
-impl Hands {
-    /// Hands that move only under this leadership.
-    pub fn new(client: Client, leadership: Leadership, metrics: Metrics) -> Self {
+impl Applier {
+    /// Writes only under this leadership, and puts what it wrote into the cache.
+    pub(crate) fn new(
+        client: Client,
+        leadership: Leadership,
+        metrics: OperatorMetrics,
+        cache: Arc<ObjectCache>,
+    ) -> Self {
         Self {
             client,
             leadership,
             metrics,
-            settled: Mutex::default(),
+            cache,
+            normalized: Mutex::default(),
         }
     }
 
     /// Makes an object as it should be; whether that took a write.
-    pub async fn apply(
+    pub(crate) async fn apply(
         &self,
-        child: &Child,
-        live: Option<&Value>,
-        store: &Store,
+        desired: &OwnedObject,
+        live: Option<&LiveObject>,
     ) -> Result<bool, WriteError> {
-        let (desired, hash) = stamped(child);
-        let namespace = desired["metadata"]["namespace"]
-            .as_str()
-            .unwrap_or_default()
-            .to_owned();
-        let key = Key {
-            kind: child.kind,
-            namespace: namespace.as_str().into(),
-            name: child.name.as_str().into(),
+        let (kind, name) = (desired.kind(), desired.name());
+        let key = ObjectKey {
+            kind,
+            namespace: desired.namespace().into(),
+            name: name.into(),
         };
-        if live.is_some_and(|live| self.is_so(&key, &hash, live, &desired)) {
+        let digest = FieldsDigest::of_desired(desired);
+        if live.is_some_and(|live| self.is_applied(&key, digest, live.fields)) {
             return Ok(false);
         }
-        let api: Api<DynamicObject> =
-            Api::namespaced_with(self.client.clone(), &namespace, &resource(child.kind));
-        // What we have not seen is not ours yet: without force a foreign object of the same name stays as it is.
+        let api = self.api(&key);
+        let what = format!("{} {name}", kind.name());
+        // What was not seen is not ours yet: without force a foreign object of the same name stays as it is.
         let params = PatchParams {
             force: live.is_some(),
             ..PatchParams::apply(names::MANAGER)
         };
-        let what = format!("{} {}", child.kind.name(), child.name);
-        // These say so little that applying them never conflicts: somebody else's would become ours without a word, and
-        // go with the pipeline.
-        if live.is_none() && matches!(child.kind, Kind::ServiceAccount | Kind::Lease) {
-            self.assert_not_taken(child, &api, &desired, &what).await?;
+        // These have so few fields that applying them never conflicts: another owner's object would become ours without a
+        // warning, and be deleted with the pipeline.
+        if live.is_none() && matches!(kind, ObjectKind::ServiceAccount | ObjectKind::Lease) {
+            self.assert_not_taken(desired, &api, &what).await?;
         }
-        if child.kind == Kind::Deployment
+        if let OwnedObject::Deployment(deployment) = desired
             && live.is_some()
-            && desired["spec"].get("replicas").is_none()
+            && deployment
+                .object
+                .spec
+                .as_ref()
+                .is_some_and(|spec| spec.replicas.is_none())
         {
-            self.hand_replicas_over(&api, child, &what).await?;
+            self.hand_replicas_over(&api, name, &what).await?;
         }
-        let written = match self
-            .write(
-                &what,
-                api.patch(&child.name, &params, &Patch::Apply(&desired)),
-            )
-            .await
-        {
-            Err(WriteError::Refused { answer, .. }) if live.is_none() && is_conflict(&answer) => {
-                self.take_over(child, &api, &desired, &what).await?
+        let written = self
+            .write(&what, api.patch(name, &params, &Patch::Apply(desired)))
+            .await;
+        let written = match written {
+            // It exists although it was not seen: ours from before (a missed event, a removed label) or another owner's.
+            Err(error) if live.is_none() && error.is_conflict() => {
+                self.assert_not_taken(desired, &api, &what).await?;
+                self.write(
+                    &what,
+                    api.patch(name, &params.force(), &Patch::Apply(desired)),
+                )
+                .await?
             }
             written => written?,
         };
-        self.metrics.wrote(child.kind.name());
-        let as_written = serde_json::to_value(&written).unwrap_or_default();
-        let made_of_it = projection(&as_written, &desired);
-        if made_of_it == desired {
-            self.settled().remove(&key);
+        self.metrics.wrote(kind.name());
+        let stored = FieldsDigest::of_live(&written);
+        if stored == digest {
+            self.normalized.lock().remove(&key);
         } else {
-            self.settled().insert(key, (hash, digest(&made_of_it)));
+            self.normalized.lock().insert(key, (digest, stored));
         }
-        store.wrote(child.kind, written);
+        self.cache.wrote(kind, &written);
         Ok(true)
     }
 
-    /// What we applied and apply no more, the API server takes away: pods would fall back to one at the moment somebody
-    /// else begins to scale them. So the number goes to a manager of its own first, of whom whoever scales takes it.
+    fn is_applied(&self, key: &ObjectKey, desired: FieldsDigest, live: FieldsDigest) -> bool {
+        live == desired || self.normalized.lock().get(key) == Some(&(desired, live))
+    }
+
+    /// A field that is applied no more is removed by the API server: pods would fall back to one at the moment others begin
+    /// to scale them. So the number goes to a manager of its own first, from which the one that scales takes it.
     /// Source: Kubernetes' "Server-Side Apply", "Transferring ownership".
     async fn hand_replicas_over(
         &self,
         api: &Api<DynamicObject>,
-        child: &Child,
+        name: &str,
         what: &str,
     ) -> Result<(), WriteError> {
-        let Some(live) = read(what, api.get_opt(&child.name)).await? else {
+        let Some(live) = read(what, api.get_opt(name)).await? else {
             return Ok(());
         };
         let is_ours = live.managed_fields().iter().any(|entry| {
@@ -208,200 +146,89 @@ impl Hands {
         if !is_ours {
             return Ok(());
         }
+        let kind = ObjectKind::Deployment;
+        // A typed Deployment would have a selector and a template, and so would claim them.
         let patch = json!({
-            "apiVersion": child.kind.api_version(),
-            "kind": child.kind.name(),
-            "metadata": {"name": child.name, "uid": live.metadata.uid},
+            "apiVersion": kind.resource().api_version,
+            "kind": kind.name(),
+            "metadata": {"name": name, "uid": live.metadata.uid},
             "spec": {"replicas": live.data["spec"]["replicas"]},
         });
         let params = PatchParams::apply(HANDED_OVER).force();
-        self.write(what, api.patch(&child.name, &params, &Patch::Apply(&patch)))
+        self.write(what, api.patch(name, &params, &Patch::Apply(&patch)))
             .await?;
-        self.metrics.wrote(child.kind.name());
+        self.metrics.wrote(kind.name());
         Ok(())
-    }
-
-    /// It is there although we had not seen it: ours from before (a missed event, a lost label) or somebody else's.
-    async fn take_over(
-        &self,
-        child: &Child,
-        api: &Api<DynamicObject>,
-        desired: &Value,
-        what: &str,
-    ) -> Result<DynamicObject, WriteError> {
-        self.assert_not_taken(child, api, desired, what).await?;
-        let params = PatchParams::apply(names::MANAGER).force();
-        self.write(
-            what,
-            api.patch(&child.name, &params, &Patch::Apply(desired)),
-        )
-        .await
     }
 
     /// Fails when there is an object of this name that was not made for this pipeline.
     async fn assert_not_taken(
         &self,
-        child: &Child,
+        desired: &OwnedObject,
         api: &Api<DynamicObject>,
-        desired: &Value,
         what: &str,
     ) -> Result<(), WriteError> {
-        let found = read(what, api.get_metadata_opt(&child.name)).await?;
-        let uid = owner_uid(desired);
-        let is_ours = |found: &PartialObjectMeta<DynamicObject>| {
-            let owners = found.owner_references();
-            owners.iter().any(|owner| Some(owner.uid.as_str()) == uid)
+        let found = read(what, api.get_metadata_opt(desired.name())).await?;
+        let ours = desired.pipeline_uid();
+        let is_ours = |owners: &[_]| {
+            owners
+                .iter()
+                .any(|owner: &OwnerReference| owner.uid == ours)
         };
         match found {
-            Some(found) if !is_ours(&found) => Err(WriteError::Taken {
-                kind: child.kind.name(),
-                name: child.name.clone(),
+            Some(found) if !is_ours(found.owner_references()) => Err(WriteError::Taken {
+                kind: desired.kind(),
+                name: desired.name().to_owned(),
             }),
             _ => Ok(()),
         }
     }
 
-    fn is_so(&self, key: &Key, hash: &str, live: &Value, desired: &Value) -> bool {
-        let there = projection(live, desired);
-        there == *desired
-            || self
-                .settled()
-                .get(key)
-                .is_some_and(|(settled, made)| settled == hash && *made == digest(&there))
-    }
-
     /// Deletes exactly this object, not one that came after it.
-    pub async fn delete(&self, key: &Key, live: &Value, store: &Store) -> Result<(), WriteError> {
-        let api: Api<DynamicObject> =
-            Api::namespaced_with(self.client.clone(), &key.namespace, &resource(key.kind));
-        let uid = live["metadata"]["uid"].as_str().map(str::to_owned);
+    pub(crate) async fn delete(&self, key: &ObjectKey, uid: &str) -> Result<(), WriteError> {
         let params = DeleteParams::background().preconditions(Preconditions {
-            uid,
+            uid: Some(uid.to_owned()),
             resource_version: None,
         });
         let what = format!("{} {}", key.kind.name(), key.name);
-        match self.write(&what, api.delete(&key.name, &params)).await {
-            Err(error) if !error.is_gone() => return Err(error),
-            _ => {}
-        }
+        let api = self.api(key);
+        gone_is_done(self.write(&what, api.delete(&key.name, &params)).await)?;
         self.metrics.wrote(key.kind.name());
-        self.settled().remove(key);
-        store.deleted(key);
+        self.normalized.lock().remove(key);
+        self.cache.deleted(key);
         Ok(())
     }
 
-    /// Puts one annotation on a Lease, leaving everything else of it alone.
-    pub async fn annotate_lease(
+    /// Puts one annotation on a Lease and leaves everything else of it alone.
+    pub(crate) async fn annotate_lease(
         &self,
         namespace: &str,
         name: &str,
         annotation: &str,
         value: &str,
-        store: &Store,
     ) -> Result<(), WriteError> {
+        let kind = ObjectKind::Lease;
         let api: Api<DynamicObject> =
-            Api::namespaced_with(self.client.clone(), namespace, &resource(Kind::Lease));
+            Api::namespaced_with(self.client.clone(), namespace, &kind.resource());
         let patch = json!({"metadata": {"annotations": {annotation: value}}});
-        let written = self
-            .write(
-                &format!("Lease {name}"),
-                api.patch(name, &PatchParams::default(), &Patch::Merge(&patch)),
-            )
-            .await?;
-        self.metrics.wrote(Kind::Lease.name());
-        store.wrote(Kind::Lease, written);
+        let params = PatchParams::default();
+        let patch = Patch::Merge(&patch);
+        let write = api.patch(name, &params, &patch);
+        let written = self.write(&format!("Lease {name}"), write).await?;
+        self.metrics.wrote(kind.name());
+        self.cache.wrote(kind, &written);
         Ok(())
     }
 
-    /// Takes the finalizer. The UID keeps it off a later pipeline of the same name.
-    pub async fn take_finalizer(&self, pipeline: &DynamicObject) -> Result<(), WriteError> {
-        let mut patch = identity(pipeline);
-        patch["metadata"]["finalizers"] = json!([names::FINALIZER]);
-        let api = self.pipelines(pipeline);
-        let name = pipeline.metadata.name.as_deref().unwrap_or_default();
-        self.write(
-            "the finalizer",
-            api.patch(
-                name,
-                &PatchParams::apply(names::MANAGER).force(),
-                &Patch::Apply(&patch),
-            ),
-        )
-        .await?;
-        self.metrics.wrote("CompressionPipeline");
-        Ok(())
+    fn api(&self, key: &ObjectKey) -> Api<DynamicObject> {
+        Api::namespaced_with(self.client.clone(), &key.namespace, &key.kind.resource())
     }
 
-    /// Gives the finalizer back, whoever else has written it: an exported pipeline that was created again has it from there,
-    /// and what two managers apply is not taken away by one of them.
-    pub async fn give_finalizer_back(&self, pipeline: &DynamicObject) -> Result<(), WriteError> {
-        let Some(found) = self.metadata_of(pipeline).await? else {
-            return Ok(());
-        };
-        let patch = without_finalizer(&found);
-        let api = self.pipelines(pipeline);
-        let name = pipeline.metadata.name.as_deref().unwrap_or_default();
-        let given = self
-            .write(
-                "the finalizer",
-                api.patch(name, &PatchParams::default(), &Patch::Merge(&patch)),
-            )
-            .await;
-        match given {
-            Err(error) if !error.is_gone() => return Err(error),
-            _ => {}
-        }
-        self.metrics.wrote("CompressionPipeline");
-        Ok(())
+    pub(super) fn wrote(&self, kind: &str) {
+        self.metrics.wrote(kind);
     }
 
-    /// Writes the status; gives the version it has now.
-    pub async fn status(
-        &self,
-        pipeline: &DynamicObject,
-        status: &Value,
-    ) -> Result<Option<String>, WriteError> {
-        let mut patch = identity(pipeline);
-        patch["status"] = status.clone();
-        let api = self.pipelines(pipeline);
-        let name = pipeline.metadata.name.as_deref().unwrap_or_default();
-        let written = self
-            .write(
-                "the status",
-                api.patch_status(
-                    name,
-                    &PatchParams::apply(names::MANAGER).force(),
-                    &Patch::Apply(&patch),
-                ),
-            )
-            .await?;
-        self.metrics.wrote("CompressionPipeline/status");
-        Ok(written.metadata.resource_version)
-    }
-
-    /// Whether the API server still has this pipeline, and nobody has deleted it.
-    pub async fn is_there(&self, pipeline: &DynamicObject) -> Result<bool, WriteError> {
-        let found = self.metadata_of(pipeline).await?;
-        Ok(found.is_some_and(|found| found.metadata.deletion_timestamp.is_none()))
-    }
-
-    /// What the API server has of exactly this pipeline.
-    async fn metadata_of(
-        &self,
-        pipeline: &DynamicObject,
-    ) -> Result<Option<PartialObjectMeta<DynamicObject>>, WriteError> {
-        let api = self.pipelines(pipeline);
-        let name = pipeline.metadata.name.as_deref().unwrap_or_default();
-        let found = read("the pipeline", api.get_metadata_opt(name)).await?;
-        Ok(found.filter(|found| found.metadata.uid == pipeline.metadata.uid))
-    }
-
-    fn pipelines(&self, pipeline: &DynamicObject) -> Api<DynamicObject> {
-        let namespace = pipeline.metadata.namespace.as_deref().unwrap_or_default();
-        Api::namespaced_with(self.client.clone(), namespace, &pipelines())
-    }
-
-    async fn write<T>(
+    pub(super) async fn write<T>(
         &self,
         what: &str,
         call: impl Future<Output = Result<T, kube::Error>>,
@@ -409,9 +236,9 @@ impl Hands {
         let Some(left) = self.leadership.left() else {
             return Err(WriteError::NotLeading);
         };
-        // One that is still under way when the lead ends would land among the writes of the next leader. A process that was
-        // frozen meanwhile must not go on with it when it wakes, so the clock is asked before each step: the timer may fire
-        // after the step only.
+        // A request that is still under way when the lead ends would land among the writes of the next leader. A process that
+        // was frozen meanwhile must not go on with it when it wakes, so the clock is read before each step: the timer may fire
+        // only after the step.
         let deadline = Instant::now() + WRITE_DEADLINE.min(left);
         let mut call = pin!(call);
         let in_time = poll_fn(|context| match Instant::now() < deadline {
@@ -426,13 +253,9 @@ impl Hands {
                 answer: Box::new(answer),
             })
     }
-
-    fn settled(&self) -> std::sync::MutexGuard<'_, HashMap<Key, (String, String)>> {
-        self.settled.lock().unwrap_or_else(PoisonError::into_inner)
-    }
 }
 
-async fn read<T>(
+pub(super) async fn read<T>(
     what: &str,
     call: impl Future<Output = Result<T, kube::Error>>,
 ) -> Result<T, WriteError> {
@@ -443,40 +266,4 @@ async fn read<T>(
         what: format!("reading {what}"),
         answer: Box::new(answer),
     })
-}
-
-/// Takes our finalizer off exactly this version of a pipeline, and leaves those of others.
-pub fn without_finalizer(found: &impl ResourceExt) -> Value {
-    let is_others = |finalizer: &&String| *finalizer != names::FINALIZER;
-    let others: Vec<_> = found.finalizers().iter().filter(is_others).collect();
-    json!({"metadata": {"finalizers": others, "resourceVersion": found.resource_version(), "uid": found.uid()}})
-}
-
-fn is_conflict(error: &kube::Error) -> bool {
-    matches!(error, kube::Error::Api(status) if status.code == 409)
-}
-
-fn identity(pipeline: &DynamicObject) -> Value {
-    json!({
-        "apiVersion": "streampress.dev/v1alpha1",
-        "kind": "CompressionPipeline",
-        "metadata": {"name": pipeline.metadata.name, "namespace": pipeline.metadata.namespace, "uid": pipeline.metadata.uid},
-    })
-}
-
-/// The object with the hash of itself on it.
-fn stamped(child: &Child) -> (Value, String) {
-    let hash = digest(&child.object);
-    let mut object = child.object.clone();
-    object["metadata"]["annotations"][APPLIED] = hash.clone().into();
-    (object, hash)
-}
-
-/// FNV-1a: the same in every release, which the standard library's hash does not promise.
-fn digest(value: &Value) -> String {
-    let text = value.to_string();
-    let hash = text.bytes().fold(0xcbf2_9ce4_8422_2325_u64, |hash, byte| {
-        (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3)
-    });
-    format!("{hash:016x}")
 }

@@ -7,25 +7,24 @@ use std::time::Duration;
 use k8s_openapi::api::coordination::v1::Lease;
 use kube::{Api, Error};
 use parking_lot::Mutex;
-pub use streampress_transport::lease::Times;
-use streampress_transport::lease::{Candidate, HeldLease, LossCause, Observation, Renewal};
+use streampress_transport::lease::{Candidate, HeldLease, LossCause, Observation, Renewal, Times};
 use tokio::time::{Instant, sleep, sleep_until, timeout};
 use tracing::{info, warn};
 
 /// Whether this process leads, as all of its tasks see it.
 #[derive(Clone, Debug, Default)]
-pub struct Leadership {
+pub(crate) struct Leadership {
     until: Arc<Mutex<Option<Instant>>>,
 }
 
 impl Leadership {
     /// Whether a write may begin now.
-    pub fn may_write(&self) -> bool {
+    pub(crate) fn may_write(&self) -> bool {
         self.left().is_some()
     }
 
     /// How long a write that begins now may take; `None` when it may not begin.
-    pub fn left(&self) -> Option<Duration> {
+    pub(crate) fn left(&self) -> Option<Duration> {
         let until = *self.until.lock();
         let left = until?.checked_duration_since(Instant::now());
         left.filter(|left| !left.is_zero())
@@ -34,20 +33,13 @@ impl Leadership {
     fn set(&self, until: Option<Instant>) {
         *self.until.lock() = until;
     }
-
-    /// Leads for ever: for tests with a single process.
-    pub fn always() -> Self {
-        let leadership = Self::default();
-        leadership.set(Some(Instant::now() + Duration::from_secs(365 * 24 * 3600)));
-        leadership
-    }
 }
 
 /// The longest wait for a release, at the end of the process.
 const RELEASE_DEADLINE: Duration = Duration::from_secs(2);
 
 /// One candidate.
-pub struct Election {
+pub(crate) struct Election {
     candidate: Candidate,
     /// The Lease's name.
     name: String,
@@ -58,7 +50,7 @@ pub struct Election {
 
 impl Election {
     /// A candidate for the Lease `name` under a name of its own.
-    pub fn new(
+    pub(crate) fn new(
         api: Api<Lease>,
         name: String,
         identity: String,
@@ -75,7 +67,7 @@ impl Election {
     }
 
     /// Waits until it leads.
-    pub async fn win(&mut self) {
+    pub(crate) async fn win(&mut self) {
         loop {
             match self.try_win().await {
                 Ok(Some(held)) => {
@@ -94,7 +86,7 @@ impl Election {
     }
 
     /// Renews for as long as it can; returns when it does not lead any more.
-    pub async fn keep(&mut self) {
+    pub(crate) async fn keep(&mut self) {
         while let Some(held) = &mut self.held {
             sleep_until(held.next_renewal()).await;
             match held.renew(|_| {}).await {
@@ -115,7 +107,7 @@ impl Election {
     }
 
     /// Releases the Lease, after all work has ended.
-    pub async fn release(&mut self) {
+    pub(crate) async fn release(&mut self) {
         self.leadership.set(None);
         if let Some(held) = self.held.take() {
             // When this takes too long, others wait until the lease runs out.

@@ -1,29 +1,28 @@
 //! Events on pipelines: few, only when something changes, with the way out.
 
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
-use kube::Client;
-use kube::Resource;
-use kube::api::DynamicObject;
 use kube::runtime::events::{Event, EventType, Recorder, Reporter};
-use streampress_crds::api::status::{CompressionPipelineStatus, Phase};
+use kube::{Client, Resource};
+use streampress_crds::api::status::Phase;
+use streampress_crds::{CompressionPipelineStatus, Reason};
 use tracing::debug;
 
-use crate::apply::applier::pipelines;
 use crate::apply::election::Leadership;
 use crate::resources::names;
+use crate::state::pipeline::WatchedPipeline;
 
 /// The longest note the API server takes, in bytes.
 const NOTE_BYTES: usize = 1024;
 
-/// Writes Events.
-pub struct Events {
+/// Publishes Events.
+pub(crate) struct EventPublisher {
     recorder: Recorder,
     leadership: Leadership,
 }
 
-impl Events {
+impl EventPublisher {
     /// Under this identity.
-    pub fn new(client: Client, identity: String, leadership: Leadership) -> Self {
+    pub(crate) fn new(client: Client, identity: String, leadership: Leadership) -> Self {
         let reporter = Reporter {
             controller: names::MANAGER.into(),
             instance: Some(identity),
@@ -34,16 +33,16 @@ impl Events {
         }
     }
 
-    /// Something that somebody should know of.
-    pub async fn warn(&self, pipeline: &DynamicObject, reason: &str, note: &str) {
-        self.publish(pipeline, EventType::Warning, reason, note)
+    /// Something that needs attention.
+    pub(crate) async fn warn(&self, pipeline: &WatchedPipeline, reason: Reason, note: &str) {
+        self.publish(pipeline, EventType::Warning, reason.as_str(), note)
             .await;
     }
 
-    /// What is new in a status, where it is worth an Event: another reason to be ready or not.
-    pub async fn news(
+    /// What is new in a status, where that is worth an Event: another phase, or another reason to be ready or not.
+    pub(crate) async fn status_changed(
         &self,
-        pipeline: &DynamicObject,
+        pipeline: &WatchedPipeline,
         former: &CompressionPipelineStatus,
         new: &CompressionPipelineStatus,
     ) {
@@ -58,20 +57,12 @@ impl Events {
             // On the way to something else.
             Some(Phase::Pending | Phase::Suspending | Phase::Deleting) | None => return,
         };
+        let dead = new.backlog.as_ref().and_then(|backlog| backlog.dead);
         let reason = match new.phase {
-            Some(Phase::Degraded)
-                if new
-                    .backlog
-                    .as_ref()
-                    .and_then(|backlog| backlog.dead)
-                    .unwrap_or(0)
-                    > 0 =>
-            {
-                "DeadLetters"
-            }
-            Some(Phase::Completed) => "Completed",
-            Some(Phase::Running) => "Running",
-            _ => ready.map_or("Changed", |condition| condition.reason.as_str()),
+            Some(Phase::Degraded) if dead.unwrap_or(0) > 0 => Reason::DeadLetters.as_str(),
+            Some(Phase::Completed) => Reason::Completed.as_str(),
+            Some(Phase::Running) => Reason::Running.as_str(),
+            _ => ready.map_or(Reason::Changed.as_str(), |condition| &condition.reason),
         };
         // An Event that comes again is counted under its first note: no figures in those of good times.
         let note = match new.phase {
@@ -83,26 +74,25 @@ impl Events {
     }
 
     /// An Event that cannot be written is no reason to stop: the status says the same.
-    async fn publish(&self, pipeline: &DynamicObject, type_: EventType, reason: &str, note: &str) {
+    async fn publish(
+        &self,
+        pipeline: &WatchedPipeline,
+        type_: EventType,
+        reason: &str,
+        note: &str,
+    ) {
         if !self.leadership.may_write() {
             return;
-        }
-        let mut note = note.to_owned();
-        while note.len() > NOTE_BYTES {
-            note.pop();
         }
         let event = Event {
             type_,
             reason: reason.to_owned(),
-            note: Some(note),
+            note: Some(note[..note.floor_char_boundary(NOTE_BYTES)].to_owned()),
             action: "Reconcile".into(),
             secondary: None,
         };
-        if let Err(error) = self
-            .recorder
-            .publish(&event, &pipeline.object_ref(&pipelines()))
-            .await
-        {
+        let about = pipeline.object_ref(&());
+        if let Err(error) = self.recorder.publish(&event, &about).await {
             debug!(%error, reason, "An Event could not be written.");
         }
     }

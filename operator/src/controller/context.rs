@@ -1,126 +1,122 @@
-//! What reconciling needs, and what it remembers of each pipeline between two looks.
+//! What reconciling needs, and what it remembers of each pipeline from one reconcile to the next.
 
 use std::collections::HashMap;
-use std::sync::{Mutex, PoisonError};
+use std::sync::Arc;
 use std::time::Duration;
 
-use kube::api::DynamicObject;
-use streampress_crds::api::pipeline::CompressionPipeline;
-use streampress_crds::api::status::{CompressionPipelineStatus, Phase};
+use parking_lot::Mutex;
+use streampress_crds::api::status::Phase;
+use streampress_crds::{CompressionPipeline, CompressionPipelineStatus};
 use tokio::time::Instant;
 
-use crate::apply::applier::Hands;
-use crate::apply::events::Events;
-use crate::decide::drain::{Drain, Facts, drain};
-use crate::decide::replicas::Scaling;
-use crate::http::metrics::Metrics;
-use crate::resources::Platform;
-use crate::state::cache::Store;
-use crate::state::cluster_state::Live;
-use crate::transport::manager::{Desk, Seen};
+use crate::apply::applier::Applier;
+use crate::apply::events::EventPublisher;
+use crate::decide::drain::{Drain, DrainFacts, drain};
+use crate::decide::replicas::ScalingHistories;
+use crate::http::metrics::OperatorMetrics;
+use crate::resources::WorkerDefaults;
+use crate::state::cache::ObjectCache;
+use crate::state::cluster_state::ClusterState;
+use crate::state::pipeline::WatchedPipeline;
+use crate::transport::manager::{TransportManager, TransportSnapshot};
 
 /// Everything that reconciling needs.
-pub struct Context {
+pub(crate) struct Context {
     /// Writes.
-    pub hands: Hands,
-    /// What was seen.
-    pub store: Store,
+    pub(crate) applier: Applier,
+    /// What was seen of owned objects.
+    pub(crate) cache: Arc<ObjectCache>,
     /// Queues and streams.
-    pub desk: Desk,
+    pub(crate) transport: TransportManager,
     /// Events.
-    pub events: Events,
-    /// Figures.
-    pub metrics: Metrics,
-    /// What workers are made with.
-    pub platform: Platform,
-    /// What is remembered between looks, by UID.
-    pub memories: Mutex<HashMap<String, Memory>>,
+    pub(crate) events: EventPublisher,
+    /// Metrics.
+    pub(crate) metrics: OperatorMetrics,
+    /// The operator's own settings for workers.
+    pub(crate) defaults: WorkerDefaults,
+    /// What is remembered of pipelines, by UID.
+    pub(crate) memos: Mutex<HashMap<String, PipelineMemo>>,
     /// The beginning of monotonic time.
-    pub began: Instant,
+    pub(crate) began: Instant,
 }
 
 /// What is remembered of one pipeline.
 #[derive(Debug, Default)]
-pub struct Memory {
-    pub(super) scaling: Scaling,
+pub(crate) struct PipelineMemo {
+    pub(super) scaling: ScalingHistories,
     pub(super) empty_since: Option<Duration>,
-    pub(super) written: Option<Written>,
+    pub(super) written: Option<WrittenStatus>,
     pub(super) failures: u32,
     pub(super) phase: Option<Phase>,
-    pub(super) first_look: Option<Instant>,
+    pub(super) first_reconcile: Option<Instant>,
 }
 
 /// The last status write.
 #[derive(Clone, Debug)]
-pub(super) struct Written {
-    /// What it said, until the watch has brought it back.
+pub(super) struct WrittenStatus {
+    /// The status, until the watch has brought it back.
     pub(super) status: Option<Box<CompressionPipelineStatus>>,
     pub(super) version: u64,
     pub(super) at: Instant,
 }
 
 impl Context {
-    /// Looks at or changes what is remembered.
-    pub(super) fn remember<T>(
+    /// Reads or changes what is remembered.
+    pub(super) fn memo<T>(
         &self,
-        object: &DynamicObject,
-        change: impl FnOnce(&mut Memory) -> T,
+        pipeline: &WatchedPipeline,
+        change: impl FnOnce(&mut PipelineMemo) -> T,
     ) -> T {
-        let uid = object.metadata.uid.clone().unwrap_or_default();
-        let mut memories = self.memories.lock().unwrap_or_else(PoisonError::into_inner);
-        change(memories.entry(uid).or_default())
+        let mut memos = self.memos.lock();
+        change(memos.entry(pipeline.uid().to_owned()).or_default())
     }
 
-    /// A look has ended, perhaps of a pipeline that has gone in the meantime.
-    pub(super) fn conclude(&self, object: &DynamicObject, well: bool) {
-        let mut memories = self.memories.lock().unwrap_or_else(PoisonError::into_inner);
-        let uid = object.metadata.uid.as_deref().unwrap_or_default();
-        if let Some(memory) = memories.get_mut(uid) {
-            memory.failures = if well {
+    /// Counts failures in a row. A pipeline that is gone in the meantime is not remembered again.
+    pub(super) fn reconciled(&self, pipeline: &WatchedPipeline, succeeded: bool) {
+        if let Some(memo) = self.memos.lock().get_mut(pipeline.uid()) {
+            memo.failures = if succeeded {
                 0
             } else {
-                memory.failures.saturating_add(1)
+                memo.failures.saturating_add(1)
             };
         }
     }
 
-    /// The pipeline is gone.
-    pub fn forget(&self, uid: &str) {
+    /// Forgets a pipeline.
+    pub(crate) fn forget(&self, uid: &str) {
         self.retain(|other| other != uid);
     }
 
-    /// Only these are still there.
-    pub fn retain(&self, is_there: impl Fn(&str) -> bool) {
-        let mut memories = self.memories.lock().unwrap_or_else(PoisonError::into_inner);
-        memories.retain(|uid, memory| {
-            let stays = is_there(uid);
+    /// Forgets all pipelines but these UIDs.
+    pub(crate) fn retain(&self, exists: impl Fn(&str) -> bool) {
+        self.memos.lock().retain(|uid, memo| {
+            let stays = exists(uid);
             if !stays {
-                self.metrics.phase(memory.phase, None);
+                self.metrics.phase(memo.phase, None);
             }
             stays
         });
-        drop(memories);
-        self.desk.retain(is_there);
+        self.transport.retain(exists);
     }
 
     /// How far suspending has come.
     pub(super) fn drain(
         &self,
-        object: &DynamicObject,
+        watched: &WatchedPipeline,
         pipeline: &CompressionPipeline,
-        live: &Live<'_>,
-        transport: &Seen,
+        state: &ClusterState,
+        transport: &TransportSnapshot,
     ) -> Drain {
         let was_drained = pipeline
             .status
             .iter()
             .flat_map(|status| &status.conditions)
             .any(|condition| condition.type_ == "Drained" && condition.status == "True");
-        let facts = Facts {
+        let facts = DrainFacts {
             chunks: transport.depths.chunks,
-            ..live.drain_facts(pipeline.spec.suspend, was_drained)
+            ..state.drain_facts(pipeline.spec.suspend, was_drained)
         };
         let now = self.began.elapsed();
-        self.remember(object, |memory| drain(&facts, &mut memory.empty_since, now))
+        self.memo(watched, |memo| drain(&facts, &mut memo.empty_since, now))
     }
 }

@@ -1,5 +1,5 @@
-//! Suspending without loss: first nothing new is taken in, then what is in flight is restored, then all is at rest.
-//! Pure: the step follows from what is seen, so that a restarted operator goes on where the last one was.
+//! Suspending without loss: first the intake stops, then what is in flight is restored, then all roles stop. Pure: the
+//! step follows from what is seen, so that a restarted operator goes on where the last one was.
 
 use std::time::Duration;
 
@@ -7,20 +7,20 @@ use streampress_transport::Depth;
 
 /// How long the queue of packed files must have been seen empty: SQS's counts lag behind by up to a minute.
 const SETTLE: Duration = Duration::from_secs(60);
-/// The same while more was packed than restored or given up. Not longer: a worker that was killed took its last counts
-/// with it, and they never agree again.
+/// The same while more files were packed than restored or put into the dead-letter queue. Not longer: the last counts of
+/// a killed worker are lost, and the sums never agree again.
 const DISAGREEING: Duration = Duration::from_secs(180);
 
 /// How far suspending has come.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Drain {
+pub(crate) enum Drain {
     /// The pipeline is not suspended.
-    NotAsked,
+    NotSuspended,
     /// Generator and compressors are still ending.
     Stopping,
-    /// Packed files are still to be restored; nothing when their number is not known.
+    /// Packed files are still to be restored; `None` when their number is not known.
     Emptying(Option<u64>),
-    /// Nothing is left as far as seen; that must hold for so long yet.
+    /// Nothing is left as far as seen; that must hold for so much longer.
     Settling(Duration),
     /// Nothing is in flight.
     Drained,
@@ -28,26 +28,30 @@ pub enum Drain {
 
 /// What is seen of a suspended pipeline.
 #[derive(Clone, Copy, Debug, Default)]
-pub struct Facts {
+pub(crate) struct DrainFacts {
     /// `spec.suspend`.
-    pub suspend: bool,
+    pub(crate) suspend: bool,
     /// Pods of generator and compressor that are still there, ready or not.
-    pub intake_pods: i32,
-    /// Slots of any role that somebody holds.
-    pub held_slots: usize,
+    pub(crate) intake_pods: i32,
+    /// Slots of any role that are held.
+    pub(crate) held_slots: usize,
     /// The queue of packed files.
-    pub chunks: Option<Depth>,
-    /// Files that were packed, by the ledgers, and neither restored nor given up.
-    pub unaccounted: u64,
+    pub(crate) chunks: Option<Depth>,
+    /// Files that were packed, by the ledgers, and neither restored nor put into the dead-letter queue.
+    pub(crate) unaccounted: u64,
     /// The status already says that it is drained.
-    pub was_drained: bool,
+    pub(crate) was_drained: bool,
 }
 
 /// Decides; `empty_since` remembers (monotonic time) since when nothing has been in flight.
-pub fn drain(facts: &Facts, empty_since: &mut Option<Duration>, now: Duration) -> Drain {
+pub(crate) fn drain(
+    facts: &DrainFacts,
+    empty_since: &mut Option<Duration>,
+    now: Duration,
+) -> Drain {
     if !facts.suspend {
         *empty_since = None;
-        return Drain::NotAsked;
+        return Drain::NotSuspended;
     }
     let left = facts.chunks.map(|depth| depth.total());
     if facts.was_drained
@@ -77,13 +81,13 @@ pub fn drain(facts: &Facts, empty_since: &mut Option<Duration>, now: Duration) -
 }
 
 impl Drain {
-    /// Whether files may be taken in.
-    pub fn takes_in(self) -> bool {
-        self == Drain::NotAsked
+    /// Whether generator and compressors may work.
+    pub(crate) fn takes_in(self) -> bool {
+        self == Drain::NotSuspended
     }
 
-    /// Whether files may still be restored.
-    pub fn restores(self) -> bool {
+    /// Whether decompressors may work.
+    pub(crate) fn restores(self) -> bool {
         self != Drain::Drained
     }
 }
@@ -98,21 +102,21 @@ mod tests {
         delayed: 0,
     });
 
-    fn steps(looks: &[(u64, Facts)]) -> Vec<Drain> {
+    fn steps(inputs: &[(u64, DrainFacts)]) -> Vec<Drain> {
         let mut since = None;
-        looks
+        inputs
             .iter()
             .map(|(second, facts)| drain(facts, &mut since, Duration::from_secs(*second)))
             .collect()
     }
 
-    fn suspended(intake_pods: i32, held_slots: usize, chunks: Option<Depth>) -> Facts {
-        Facts {
+    fn suspended(intake_pods: i32, held_slots: usize, chunks: Option<Depth>) -> DrainFacts {
+        DrainFacts {
             suspend: true,
             intake_pods,
             held_slots,
             chunks,
-            ..Facts::default()
+            ..DrainFacts::default()
         }
     }
 
@@ -147,8 +151,8 @@ mod tests {
     }
 
     #[test]
-    fn packed_files_that_nobody_counted_as_restored_are_waited_for_longer_but_not_for_ever() {
-        let short_of = |unaccounted| Facts {
+    fn packed_files_that_were_not_counted_as_restored_are_waited_for_longer_but_not_for_ever() {
+        let short_of = |unaccounted| DrainFacts {
             unaccounted,
             ..suspended(0, 0, EMPTY)
         };
@@ -171,8 +175,8 @@ mod tests {
     }
 
     #[test]
-    fn a_restarted_operator_believes_its_predecessor_until_something_comes_back() {
-        let was = |chunks| Facts {
+    fn a_restarted_operator_believes_its_predecessor_until_a_message_appears() {
+        let was = |chunks| DrainFacts {
             was_drained: true,
             ..suspended(0, 0, chunks)
         };
@@ -191,12 +195,12 @@ mod tests {
         assert_eq!(
             steps(&[(
                 0,
-                Facts {
+                DrainFacts {
                     was_drained: true,
-                    ..Facts::default()
+                    ..DrainFacts::default()
                 }
             )]),
-            [Drain::NotAsked]
+            [Drain::NotSuspended]
         );
     }
 }

@@ -1,6 +1,6 @@
-//! Pure decisions: how many pods, and what to say.
+//! Pure decisions: how many pods, how far suspending has come, and what to report.
 
-pub mod autoscale;
-pub mod drain;
-pub mod replicas;
-pub mod status;
+pub(crate) mod autoscale;
+pub(crate) mod drain;
+pub(crate) mod replicas;
+pub(crate) mod status;

@@ -1,33 +1,33 @@
-//! How many pods each role shall have now: what the spec asks, what suspending has come to, what the backlog calls for.
+//! How many pods each role shall have now: by the spec, by how far suspending has come, by the backlog.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use streampress_crds::api::pipeline::{AutoscalingMode, CompressionPipelineSpec, WorkerSpec};
-use streampress_crds::settings::Role;
+use streampress_crds::Role;
+use streampress_crds::api::pipeline::{AutoscalingMode, CompressionPipelineSpec};
 
-use crate::decide::autoscale::{self, Decision, Policy, decide};
+use crate::decide::autoscale::{ScalingDecision, ScalingHistory, ScalingPolicy, decide};
 use crate::decide::drain::Drain;
 use crate::resources::Replicas;
 use crate::transport::Depths;
 
-/// What the operator remembers of a pipeline between two looks.
+/// What autoscaling remembers of a pipeline between two reconciles.
 #[derive(Clone, Debug, Default)]
-pub struct Scaling {
-    memories: BTreeMap<Role, autoscale::Memory>,
+pub(crate) struct ScalingHistories {
+    roles: BTreeMap<Role, ScalingHistory>,
 }
 
-/// The pods of each role, and when to look again for one of them.
-pub fn replicas(
+/// The pods of each role, and after how long to decide again for one of them.
+pub(crate) fn replicas(
     spec: &CompressionPipelineSpec,
     drain: Drain,
     depths: &Depths,
     current: impl Fn(Role) -> Option<i32>,
-    scaling: &mut Scaling,
+    histories: &mut ScalingHistories,
     now: Duration,
 ) -> (Replicas, Option<Duration>) {
     let mut replicas = Replicas::new();
-    let mut look_again: Option<Duration> = None;
+    let mut decide_again: Option<Duration> = None;
     if spec.generator.is_some() {
         replicas.insert(Role::Generator, i32::from(drain.takes_in()));
     }
@@ -48,7 +48,7 @@ pub fn replicas(
     for (role, worker, works, depth) in workers {
         if !works {
             replicas.insert(role, 0);
-            scaling.memories.remove(&role);
+            histories.roles.remove(&role);
             continue;
         }
         match worker.autoscaling.mode {
@@ -57,20 +57,20 @@ pub fn replicas(
             }
             AutoscalingMode::External => {}
             AutoscalingMode::Internal => {
-                let memory = scaling.memories.entry(role).or_default();
-                let current = current(role).unwrap_or(start_with(worker));
+                let history = histories.roles.entry(role).or_default();
+                let current = current(role).unwrap_or(worker.autoscaling.min);
                 let backlog = depth.map(|depth| depth.total());
                 let pods = match decide(
-                    &Policy::from(&worker.autoscaling),
-                    memory,
+                    &ScalingPolicy::from(&worker.autoscaling),
+                    history,
                     current,
                     backlog,
                     now,
                 ) {
-                    Decision::Keep => current,
-                    Decision::Scale(pods) => pods,
-                    Decision::Wait(time) => {
-                        look_again = Some(look_again.map_or(time, |before| before.min(time)));
+                    ScalingDecision::Keep => current,
+                    ScalingDecision::Scale(pods) => pods,
+                    ScalingDecision::Wait(time) => {
+                        decide_again = Some(decide_again.map_or(time, |before| before.min(time)));
                         current
                     }
                 };
@@ -78,17 +78,12 @@ pub fn replicas(
             }
         }
     }
-    (replicas, look_again)
-}
-
-/// Before anything is known.
-fn start_with(worker: &WorkerSpec) -> i32 {
-    worker.autoscaling.min
+    (replicas, decide_again)
 }
 
 #[cfg(test)]
 mod tests {
-    use streampress_crds::api::pipeline::{AutoscalingSpec, GeneratorSpec};
+    use streampress_crds::api::pipeline::{AutoscalingSpec, GeneratorSpec, WorkerSpec};
 
     use super::*;
     use streampress_transport::Depth;
@@ -123,16 +118,16 @@ mod tests {
             drain,
             &depths,
             |_| None,
-            &mut Scaling::default(),
+            &mut ScalingHistories::default(),
             Duration::ZERO,
         )
         .0
     }
 
     #[test]
-    fn the_spec_says_how_many_unless_somebody_scales() {
+    fn the_spec_says_how_many_unless_others_scale() {
         let of = |mode, files| {
-            planned(&spec(mode), Drain::NotAsked, files)
+            planned(&spec(mode), Drain::NotSuspended, files)
                 .get(&Role::Compressor)
                 .copied()
         };
@@ -143,7 +138,7 @@ mod tests {
     }
 
     #[test]
-    fn suspending_stops_intake_first_and_the_restorers_last() {
+    fn suspending_stops_the_intake_first_and_the_decompressors_last() {
         for mode in [
             AutoscalingMode::None,
             AutoscalingMode::Internal,

@@ -1,263 +1,263 @@
-//! What the operator says of a pipeline: phase, message, conditions and figures, all from one look, so that they never
-//! contradict each other. Pure; the same look at the same former status gives the same status.
+//! What the operator reports of a pipeline: phase, message, conditions and figures, all from one observation, so that they
+//! never contradict each other. Pure; the same observation of the same former status gives the same status.
 
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, Time};
 use streampress_crds::api::status::{
     BacklogStatus, CompressionPipelineStatus, Phase, ProgressStatus, RoleStatus, RolesStatus,
-    SlotStatus, TransportStatus,
+    SlotStatus,
 };
-use streampress_crds::settings::Role;
+use streampress_crds::{Reason, Role};
 
 use crate::decide::drain::Drain;
-use crate::transport::Depths;
+use crate::transport::problem::Problem;
+use crate::transport::{Depths, TransportState};
 
-/// What is seen of a pipeline at one moment.
+/// The most characters that the schema takes in `status.message`.
+const MESSAGE_CHARS: usize = 1024;
+/// The most characters in a condition's message, well below what the API server takes.
+const CONDITION_CHARS: usize = 4096;
+
+/// What is known of a pipeline at one moment.
 #[derive(Clone, Debug, Default)]
-pub struct Observed {
-    /// The generation of the spec that was looked at.
-    pub generation: Option<i64>,
-    /// It is being deleted; what is still being done, in words.
-    pub deleting: Option<String>,
+pub(crate) struct PipelineObservation {
+    /// The generation of the spec that was read.
+    pub(crate) generation: Option<i64>,
+    /// The pipeline is being deleted; what is still being done, in a sentence.
+    pub(crate) deleting: Option<String>,
     /// What is wrong with the spec, a sentence each.
-    pub invalid: Vec<String>,
-    /// What the API server refused.
-    pub refused: Option<Trouble>,
+    pub(crate) invalid: Vec<String>,
+    /// Why the spec could not be carried out.
+    pub(crate) not_applied: Option<Problem>,
     /// The queues and the stream.
-    pub transport: TransportView,
-    /// What waits in them.
-    pub depths: Depths,
+    pub(crate) transport: TransportState,
+    /// How many messages the queues have.
+    pub(crate) depths: Depths,
     /// The workers.
-    pub roles: Vec<RoleView>,
+    pub(crate) roles: Vec<RoleState>,
     /// What has been done.
-    pub progress: ProgressStatus,
-    /// Files that were packed, by the ledgers, and neither restored nor given up.
-    pub unaccounted: u64,
-    /// Files the generator shall make in all; nothing when it is endless or there is none.
-    pub files_wanted: Option<i64>,
+    pub(crate) progress: ProgressStatus,
+    /// Files that were packed, by the ledgers, and neither restored nor put into the dead-letter queue.
+    pub(crate) unaccounted: u64,
+    /// Files the generator shall make in all; `None` when it is endless or there is no generator.
+    pub(crate) files_wanted: Option<i64>,
     /// How far suspending has come.
-    pub drain: Option<Drain>,
+    pub(crate) drain: Option<Drain>,
 }
 
-/// Something wrong: one word, and a sentence with the way out.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Trouble {
-    /// One word.
-    pub reason: String,
-    /// One sentence, with the way out.
-    pub message: String,
-    /// Whether only a change by somebody mends it.
-    pub lasting: bool,
-}
-
-/// How the transport is.
-#[derive(Clone, Debug, Default, PartialEq)]
-pub enum TransportView {
-    /// Being made or looked up.
-    #[default]
-    Making,
-    /// There.
-    Ready(TransportStatus),
-    /// Not there; it may have been before.
-    Trouble(Trouble),
-}
-
-/// The workers of one role, as seen.
+/// The workers of one role.
 #[derive(Clone, Debug)]
-pub struct RoleView {
-    /// Which.
-    pub role: Role,
+pub(crate) struct RoleState {
+    /// The role.
+    pub(crate) role: Role,
     /// Pods asked for.
-    pub desired: i32,
+    pub(crate) desired: i32,
     /// Pods ready.
-    pub ready: i32,
+    pub(crate) ready: i32,
     /// The Deployment has dealt with its latest spec, and all pods run it.
-    pub rolled_out: bool,
-    /// Pods do not come up, in the cluster's words.
-    pub stuck: Option<String>,
+    pub(crate) rolled_out: bool,
+    /// Why pods do not come up, in the cluster's words.
+    pub(crate) stuck: Option<String>,
     /// Image of the pods.
-    pub image: Option<String>,
+    pub(crate) image: Option<String>,
     /// Selector of the pods.
-    pub selector: String,
-    /// Slots, and who holds them.
-    pub slots: Vec<SlotStatus>,
+    pub(crate) selector: String,
+    /// Slots, and what holds them.
+    pub(crate) slots: Vec<SlotStatus>,
 }
 
-/// What one look comes to.
-struct Verdict {
+/// The most important thing about a pipeline.
+struct Summary {
     phase: Phase,
-    reason: String,
+    reason: Reason,
     message: String,
-    ready: bool,
-    reconciling: bool,
-    stalled: bool,
+    readiness: Readiness,
 }
 
-/// The status that this look makes of the former one.
-pub fn status(
-    seen: &Observed,
+/// What the conditions Ready, Reconciling and Stalled say together.
+#[derive(Clone, Copy, PartialEq)]
+enum Readiness {
+    /// The pipeline does what the spec says.
+    Ready,
+    /// The operator or the cluster is at work on it.
+    Reconciling,
+    /// Someone must change something.
+    Stalled,
+}
+
+impl Summary {
+    fn new(phase: Phase, reason: Reason, message: impl Into<String>, readiness: Readiness) -> Self {
+        Self {
+            phase,
+            reason,
+            message: message.into(),
+            readiness,
+        }
+    }
+}
+
+/// The status that an observation makes of the former one.
+pub(crate) fn status(
+    seen: &PipelineObservation,
     former: &CompressionPipelineStatus,
     now: Time,
 ) -> CompressionPipelineStatus {
-    let verdict = verdict(seen);
-    let conditions = conditions(seen, &verdict, former, now);
+    let summary = summary(seen);
+    let conditions = conditions(seen, &summary, former, now);
     CompressionPipelineStatus {
         observed_generation: seen.generation,
-        phase: Some(verdict.phase),
-        message: Some(clip(verdict.message, 1024)),
+        phase: Some(summary.phase),
+        message: Some(clip(&summary.message, MESSAGE_CHARS)),
         conditions,
         roles: Some(roles(seen)),
         progress: Some(seen.progress.clone()),
         backlog: Some(backlog(&seen.depths)),
         transport: match &seen.transport {
-            TransportView::Ready(transport) => Some(transport.clone()),
-            // What was made is still there while nobody can look.
-            TransportView::Making | TransportView::Trouble(_) => former.transport.clone(),
+            TransportState::Ready(transport) => Some(transport.clone()),
+            // What was made still exists while it cannot be looked up.
+            TransportState::Pending | TransportState::Failed(_) => former.transport.clone(),
         },
     }
 }
 
-/// The most important thing first.
-fn verdict(seen: &Observed) -> Verdict {
-    let say = |phase, reason: &str, message: String| Verdict {
-        phase,
-        reason: reason.to_owned(),
-        message,
-        ready: false,
-        reconciling: false,
-        stalled: false,
-    };
+fn summary(seen: &PipelineObservation) -> Summary {
     if let Some(doing) = &seen.deleting {
-        return Verdict {
-            reconciling: true,
-            ..say(Phase::Deleting, "Deleting", doing.clone())
-        };
+        return Summary::new(
+            Phase::Deleting,
+            Reason::Deleting,
+            doing,
+            Readiness::Reconciling,
+        );
     }
     if !seen.invalid.is_empty() {
         let message = format!(
             "{}. What ran before keeps running.",
             seen.invalid.join("; ")
         );
-        return Verdict {
-            stalled: true,
-            ..say(Phase::Failed, "InvalidSpec", message)
-        };
+        return Summary::new(
+            Phase::Failed,
+            Reason::InvalidSpec,
+            message,
+            Readiness::Stalled,
+        );
     }
-    if let Some(trouble) = &seen.refused {
-        return troubled(trouble);
+    if let Some(problem) = &seen.not_applied {
+        return failed(problem);
     }
     match &seen.transport {
-        TransportView::Making => {
-            let message = "Queues and stream are being made.".to_owned();
-            return Verdict {
-                reconciling: true,
-                ..say(Phase::Pending, "MakingTransport", message)
-            };
+        TransportState::Pending => {
+            return Summary::new(
+                Phase::Pending,
+                Reason::MakingTransport,
+                "Queues and stream are being made.",
+                Readiness::Reconciling,
+            );
         }
-        TransportView::Trouble(trouble) => return troubled(trouble),
-        TransportView::Ready(_) => {}
+        TransportState::Failed(problem) => return failed(problem),
+        TransportState::Ready(_) => {}
     }
-    if let Some((drain, verdict)) = seen
-        .drain
-        .and_then(|drain| Some((drain, suspended(drain, seen)?)))
-    {
-        return match drain {
-            Drain::Drained => Verdict {
-                ready: true,
-                ..verdict
-            },
-            _ => Verdict {
-                reconciling: true,
-                ..verdict
-            },
-        };
-    }
-    if let Some(role) = seen.roles.iter().find(|role| role.stuck.is_some()) {
-        let why = role.stuck.as_deref().unwrap_or_default();
-        let message = format!(
-            "The {} does not start: {why}. See `kubectl describe pod -l {}`.",
-            role.role, role.selector
-        );
-        return Verdict {
-            stalled: true,
-            ..say(Phase::Degraded, "WorkersNotStarting", message)
-        };
-    }
-    if let Some(role) = seen
-        .roles
-        .iter()
-        .find(|role| !role.rolled_out || role.ready < role.desired)
-    {
-        let message = format!(
-            "Waiting for the {}: {} of {} pods are ready. Where that lasts, `kubectl describe pod -l {selector}` and `kubectl logs -l {selector}` say why.",
-            role.role,
-            role.ready,
-            role.desired,
-            selector = role.selector
-        );
-        return Verdict {
-            reconciling: true,
-            ..say(Phase::Pending, "WaitingForWorkers", message)
-        };
-    }
-    at_work(seen)
+    let suspended = seen.drain.and_then(|drain| suspended(drain, seen));
+    suspended
+        .or_else(|| seen.roles.iter().find_map(not_starting))
+        .or_else(|| seen.roles.iter().find_map(waiting))
+        .unwrap_or_else(|| working(seen))
 }
 
-fn troubled(trouble: &Trouble) -> Verdict {
-    Verdict {
-        phase: if trouble.lasting {
-            Phase::Failed
-        } else {
-            Phase::Degraded
-        },
-        reason: trouble.reason.clone(),
-        message: trouble.message.clone(),
-        ready: false,
-        reconciling: !trouble.lasting,
-        stalled: trouble.lasting,
-    }
+fn failed(problem: &Problem) -> Summary {
+    let (phase, readiness) = match problem.retry.is_lasting() {
+        true => (Phase::Failed, Readiness::Stalled),
+        false => (Phase::Degraded, Readiness::Reconciling),
+    };
+    Summary::new(phase, problem.reason, &problem.message, readiness)
 }
 
-fn suspended(drain: Drain, seen: &Observed) -> Option<Verdict> {
-    let (phase, reason, message) = match drain {
-        Drain::NotAsked => return None,
-        Drain::Stopping => (Phase::Suspending, "StoppingIntake", "Generator and compressors are finishing what they have in hand.".to_owned()),
-        Drain::Emptying(Some(0)) => (Phase::Suspending, "RestoringFiles", "The last files are being restored.".to_owned()),
-        Drain::Emptying(Some(left)) => (Phase::Suspending, "RestoringFiles", format!("{left} packed files are still to be restored.")),
+fn not_starting(role: &RoleState) -> Option<Summary> {
+    let why = role.stuck.as_deref()?;
+    let message = format!(
+        "The {} does not start: {why}. See `kubectl describe pod -l {}`.",
+        role.role, role.selector
+    );
+    Some(Summary::new(
+        Phase::Degraded,
+        Reason::WorkersNotStarting,
+        message,
+        Readiness::Stalled,
+    ))
+}
+
+fn waiting(role: &RoleState) -> Option<Summary> {
+    if role.rolled_out && role.ready >= role.desired {
+        return None;
+    }
+    let message = format!(
+        "Waiting for the {}: {} of {} pods are ready. If that lasts, `kubectl describe pod -l {selector}` and `kubectl logs -l {selector}` say why.",
+        role.role,
+        role.ready,
+        role.desired,
+        selector = role.selector
+    );
+    Some(Summary::new(
+        Phase::Pending,
+        Reason::WaitingForWorkers,
+        message,
+        Readiness::Reconciling,
+    ))
+}
+
+/// Nothing when the pipeline is not suspended.
+fn suspended(drain: Drain, seen: &PipelineObservation) -> Option<Summary> {
+    let (reason, message) = match drain {
+        Drain::NotSuspended => return None,
+        Drain::Stopping => (
+            Reason::StoppingIntake,
+            "Generator and compressors are finishing the files that they have begun.".to_owned(),
+        ),
+        Drain::Emptying(Some(0)) => (
+            Reason::RestoringFiles,
+            "The last files are being restored.".to_owned(),
+        ),
+        Drain::Emptying(Some(left)) => (
+            Reason::RestoringFiles,
+            format!("{left} packed files are still to be restored."),
+        ),
         Drain::Emptying(None) => (
-            Phase::Suspending,
-            "DepthUnknown",
+            Reason::DepthUnknown,
             "How many packed files are left is not known: the queue cannot be read, see condition TransportReady.".to_owned(),
         ),
         Drain::Settling(_) if seen.unaccounted > 0 => (
-            Phase::Suspending,
-            "Settling",
+            Reason::Settling,
             format!("The queue is empty, but {} packed files are not counted as restored; waiting up to three minutes for them.", seen.unaccounted),
         ),
-        Drain::Settling(_) => (Phase::Suspending, "Settling", "Nothing is in flight as far as seen; making sure for a minute.".to_owned()),
-        Drain::Drained => {
-            let waiting = match seen.depths.files.map(|depth| depth.total()) {
-                Some(0) => "no files wait".to_owned(),
-                Some(files) => format!("{files} files wait to be compressed"),
-                None => "how many files wait is not known".to_owned(),
-            };
-            let uncounted = match seen.unaccounted {
-                0 => String::new(),
-                files => format!("; {files} packed files were not counted as restored (a worker that is killed loses its last counts): look for them where they belong"),
-            };
-            (Phase::Suspended, "Drained", format!("Suspended with nothing in flight; {waiting}{uncounted}. Set spec.suspend to false to go on."))
-        }
+        Drain::Settling(_) => (
+            Reason::Settling,
+            "Nothing is in flight as far as seen; waiting a minute to be sure.".to_owned(),
+        ),
+        Drain::Drained => (Reason::Drained, drained(seen)),
     };
-    Some(Verdict {
-        phase,
-        reason: reason.to_owned(),
-        message,
-        ready: false,
-        reconciling: false,
-        stalled: false,
-    })
+    let (phase, readiness) = match drain {
+        Drain::Drained => (Phase::Suspended, Readiness::Ready),
+        _ => (Phase::Suspending, Readiness::Reconciling),
+    };
+    Some(Summary::new(phase, reason, message, readiness))
 }
 
-fn at_work(seen: &Observed) -> Verdict {
+fn drained(seen: &PipelineObservation) -> String {
+    let waiting = match seen.depths.files.map(|depth| depth.total()) {
+        Some(0) => "no files wait".to_owned(),
+        Some(files) => format!("{files} files wait to be compressed"),
+        None => "how many files wait is not known".to_owned(),
+    };
+    let uncounted = match seen.unaccounted {
+        0 => String::new(),
+        files => format!(
+            "; {files} packed files were not counted as restored (the last counts of a killed worker are lost): check that they were restored"
+        ),
+    };
+    format!(
+        "Suspended with nothing in flight; {waiting}{uncounted}. Set spec.suspend to false to go on."
+    )
+}
+
+fn working(seen: &PipelineObservation) -> Summary {
     let ProgressStatus {
         files_restored,
         saved_percent,
@@ -282,35 +282,25 @@ fn at_work(seen: &Observed) -> Verdict {
     });
     let (phase, reason, message) = if dead > 0 {
         let message = format!(
-            "{done}; {dead} dead letters need attention: see them with `streampress redrive --list`, send them again with `streampress redrive`."
+            "{done}; {dead} dead letters need attention: list them with `streampress redrive --list`, send them again with `streampress redrive`."
         );
-        (Phase::Degraded, "DeadLetters", message)
+        (Phase::Degraded, Reason::DeadLetters, message)
     } else if finished && idle {
-        (
-            Phase::Completed,
-            "Completed",
-            format!("All files of the generator are restored: {done}."),
-        )
+        let message = format!("All files of the generator are restored: {done}.");
+        (Phase::Completed, Reason::Completed, message)
     } else {
-        (Phase::Running, "Running", format!("{done}."))
+        (Phase::Running, Reason::Running, format!("{done}."))
     };
-    Verdict {
-        phase,
-        reason: reason.to_owned(),
-        message,
-        ready: true,
-        reconciling: false,
-        stalled: false,
-    }
+    Summary::new(phase, reason, message, Readiness::Ready)
 }
 
 fn conditions(
-    seen: &Observed,
-    verdict: &Verdict,
+    seen: &PipelineObservation,
+    summary: &Summary,
     former: &CompressionPipelineStatus,
     now: Time,
 ) -> Vec<Condition> {
-    let make = |type_: &str, holds: Option<bool>, reason: &str, message: &str| {
+    let condition = |type_: &str, holds: Option<bool>, (reason, message): (Reason, &str)| {
         let status = match holds {
             Some(true) => "True",
             Some(false) => "False",
@@ -323,8 +313,8 @@ fn conditions(
         Condition {
             type_: type_.to_owned(),
             status: status.to_owned(),
-            reason: reason.to_owned(),
-            message: clip(message.to_owned(), 4096),
+            reason: reason.to_string(),
+            message: clip(message, CONDITION_CHARS),
             observed_generation: seen.generation,
             last_transition_time: before.map_or_else(
                 || now.clone(),
@@ -332,88 +322,63 @@ fn conditions(
             ),
         }
     };
-    // Sentences with figures stand in `message` alone: conditions change only when something happens.
-    let why = if verdict.ready {
-        "Workers, queues and stream are in order."
-    } else {
-        &verdict.message
-    };
-    let settled = "Everything is as the spec asks.";
-    let (transport, transport_reason, transport_message) = match &seen.transport {
-        TransportView::Making => (
-            None,
-            "MakingTransport",
-            "Queues and stream are being made.".to_owned(),
-        ),
-        TransportView::Ready(_) => (
-            Some(true),
-            "Ready",
-            "Queues and stream are there.".to_owned(),
-        ),
-        TransportView::Trouble(trouble) => (
-            Some(false),
-            trouble.reason.as_str(),
-            trouble.message.clone(),
-        ),
-    };
-    let drained = match seen.drain {
-        None | Some(Drain::NotAsked) => (false, "NotSuspended", "The pipeline is not suspended."),
-        Some(Drain::Drained) => (true, "Drained", "Nothing is in flight."),
-        Some(_) => (false, verdict.reason.as_str(), verdict.message.as_str()),
-    };
-    let or = |holds: bool, reason: &str, message: &str| {
-        if holds {
-            (verdict.reason.clone(), verdict.message.clone())
-        } else {
-            (reason.to_owned(), message.to_owned())
+    let summarized = (summary.reason, summary.message.as_str());
+    let is = |readiness| summary.readiness == readiness;
+    let ready = match is(Readiness::Ready) {
+        // Sentences with figures stand in `message` alone: conditions change only when something happens.
+        true => {
+            let reason = match summary.phase {
+                Phase::Suspended => summary.reason,
+                _ => Reason::Ready,
+            };
+            (reason, "Workers, queues and stream are in order.")
         }
+        false => summarized,
     };
-    let (reconciling_reason, reconciling_message) = or(verdict.reconciling, "Settled", settled);
-    let (stalled_reason, stalled_message) = or(
-        verdict.stalled,
-        "NotStalled",
-        "Nothing needs a change by hand.",
-    );
-    let ready_reason = if verdict.ready && verdict.phase != Phase::Suspended {
-        "Ready"
-    } else {
-        &verdict.reason
+    let reconciling = match is(Readiness::Reconciling) {
+        true => summarized,
+        false => (Reason::Settled, "Everything is as the spec says."),
+    };
+    let stalled = match is(Readiness::Stalled) {
+        true => summarized,
+        false => (Reason::NotStalled, "Nothing needs a change by a person."),
+    };
+    let (has_transport, transport) = match &seen.transport {
+        TransportState::Pending => (
+            None,
+            (Reason::MakingTransport, "Queues and stream are being made."),
+        ),
+        TransportState::Ready(_) => (Some(true), (Reason::Ready, "Queues and stream exist.")),
+        TransportState::Failed(problem) => (Some(false), (problem.reason, &*problem.message)),
+    };
+    let (is_drained, drained) = match seen.drain {
+        None | Some(Drain::NotSuspended) => (
+            false,
+            (Reason::NotSuspended, "The pipeline is not suspended."),
+        ),
+        Some(Drain::Drained) => (true, (Reason::Drained, "Nothing is in flight.")),
+        Some(_) => (false, summarized),
     };
     vec![
-        make("Ready", Some(verdict.ready), ready_reason, why),
-        make(
-            "Reconciling",
-            Some(verdict.reconciling),
-            &reconciling_reason,
-            &reconciling_message,
-        ),
-        make(
-            "Stalled",
-            Some(verdict.stalled),
-            &stalled_reason,
-            &stalled_message,
-        ),
-        make(
-            "TransportReady",
-            transport,
-            transport_reason,
-            &transport_message,
-        ),
-        make("Drained", Some(drained.0), drained.1, drained.2),
+        condition("Ready", Some(is(Readiness::Ready)), ready),
+        condition("Reconciling", Some(is(Readiness::Reconciling)), reconciling),
+        condition("Stalled", Some(is(Readiness::Stalled)), stalled),
+        condition("TransportReady", has_transport, transport),
+        condition("Drained", Some(is_drained), drained),
     ]
 }
 
-fn roles(seen: &Observed) -> RolesStatus {
+fn roles(seen: &PipelineObservation) -> RolesStatus {
     let of = |role| {
         seen.roles
             .iter()
-            .find(|view| view.role == role)
-            .map(|view| RoleStatus {
-                desired: view.desired,
-                ready: view.ready,
-                image: view.image.clone(),
-                selector: Some(view.selector.clone()),
-                slots: view.slots.clone(),
+            .find(|state| state.role == role)
+            .map(|state| RoleStatus {
+                desired: state.desired,
+                ready: state.ready,
+                image: state.image.clone(),
+                selector: Some(state.selector.clone()),
+                slots: state.slots.clone(),
             })
     };
     RolesStatus {
@@ -432,12 +397,11 @@ fn backlog(depths: &Depths) -> BacklogStatus {
     }
 }
 
-fn clip(mut text: String, chars: usize) -> String {
-    if let Some((end, _)) = text.char_indices().nth(chars - 1) {
-        text.truncate(end);
-        text.push('…');
+fn clip(text: &str, chars: usize) -> String {
+    match text.char_indices().nth(chars - 1) {
+        Some((end, _)) => format!("{}…", &text[..end]),
+        None => text.to_owned(),
     }
-    text
 }
 
 #[cfg(test)]

@@ -1,4 +1,4 @@
-//! The operator's own figures, for Prometheus. Names begin with `streampress_operator_`; no labels per pipeline.
+//! The operator's own metrics, for Prometheus. Names begin with `streampress_operator_`; no metric has a pipeline as label.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -13,9 +13,9 @@ use streampress_crds::api::status::Phase;
 
 type Labels = Vec<(&'static str, String)>;
 
-/// All figures. Cheap to copy.
+/// All metrics. Cheap to clone.
 #[derive(Clone)]
-pub struct Metrics {
+pub struct OperatorMetrics {
     registry: Arc<Registry>,
     writes: Family<Labels, Counter>,
     reconciles: Family<Labels, Counter>,
@@ -25,7 +25,7 @@ pub struct Metrics {
     phases: Family<Labels, Gauge>,
 }
 
-impl Default for Metrics {
+impl Default for OperatorMetrics {
     fn default() -> Self {
         let mut registry = Registry::with_prefix("streampress_operator");
         let writes = Family::<Labels, Counter>::default();
@@ -40,17 +40,17 @@ impl Default for Metrics {
         );
         registry.register(
             "reconciles",
-            "Looks at a pipeline, by outcome",
+            "Reconciles of a pipeline, by outcome",
             reconciles.clone(),
         );
         registry.register_with_unit(
             "reconcile",
-            "How long one look took",
+            "Duration of one reconcile",
             Unit::Seconds,
             seconds.clone(),
         );
         registry.register("leads", "1 while this operator leads", leads.clone());
-        registry.register("pipelines", "Pipelines seen", pipelines.clone());
+        registry.register("pipelines", "Pipelines followed", pipelines.clone());
         registry.register("phases", "Pipelines, by phase", phases.clone());
         Self {
             registry: Arc::new(registry),
@@ -64,8 +64,8 @@ impl Default for Metrics {
     }
 }
 
-impl Metrics {
-    /// A write was answered.
+impl OperatorMetrics {
+    /// Counts a write that succeeded.
     pub fn wrote(&self, kind: &str) {
         self.writes
             .get_or_create(&vec![("kind", kind.to_owned())])
@@ -79,7 +79,7 @@ impl Metrics {
             .get()
     }
 
-    /// A pipeline was looked at.
+    /// Counts a reconcile.
     pub fn reconciled(&self, outcome: &str, took: Duration) {
         self.reconciles
             .get_or_create(&vec![("outcome", outcome.to_owned())])
@@ -87,17 +87,17 @@ impl Metrics {
         self.seconds.observe(took.as_secs_f64());
     }
 
-    /// Whether this process leads.
+    /// Sets whether this process leads.
     pub fn leads(&self, leads: bool) {
         self.leads.set(leads.into());
     }
 
-    /// How many pipelines there are.
+    /// Sets how many pipelines there are.
     pub fn pipelines(&self, count: usize) {
         self.pipelines.set(i64::try_from(count).unwrap_or(i64::MAX));
     }
 
-    /// A pipeline went from one phase into another; from nothing when it is new, to nothing when it is gone.
+    /// Moves a pipeline from one phase to another; `None` stands for a pipeline that is new or gone.
     pub fn phase(&self, from: Option<Phase>, to: Option<Phase>) {
         let gauge = |phase: Phase| {
             self.phases
@@ -115,7 +115,7 @@ impl Metrics {
         }
     }
 
-    /// As Prometheus reads it.
+    /// All metrics in Prometheus' text format.
     pub fn text(&self) -> String {
         let mut text = String::new();
         // Writing into a String does not fail.

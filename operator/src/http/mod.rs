@@ -2,87 +2,84 @@
 
 pub mod metrics;
 
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 use std::time::Duration;
 
 use axum::Router;
 use axum::http::StatusCode;
 use axum::routing::get;
+use parking_lot::Mutex;
 
-use crate::http::metrics::Metrics;
-use crate::state::watch::Pulse;
+use crate::http::metrics::OperatorMetrics;
+use crate::state::watch::WatchHealth;
 
-/// A watch that did not move for so long hangs: a healthy one ends and begins anew before.
-const STALLED: Duration = Duration::from_secs(60);
+/// A watch that got no answer for so long hangs: a healthy one begins anew before.
+const SILENT: Duration = Duration::from_secs(60);
 
-/// A watch that is refused for so long is no longer believed to see what happens.
+/// A watch that is refused for so long is no longer assumed to see what happens.
 const REFUSED: Duration = Duration::from_secs(60);
 
-/// The watches of this process; none while another operator leads.
+/// The health of all watches of this process; there are none while another operator leads.
 #[derive(Clone, Default)]
-pub struct Pulses {
-    all: Arc<Mutex<Vec<Arc<Pulse>>>>,
+pub struct OperatorHealth {
+    watches: Arc<Mutex<Vec<Arc<WatchHealth>>>>,
 }
 
-impl Pulses {
-    /// From now on these count.
-    pub fn set(&self, pulses: Vec<Arc<Pulse>>) {
-        *self.all.lock().unwrap_or_else(PoisonError::into_inner) = pulses;
+impl OperatorHealth {
+    /// From now on these watches count.
+    pub(crate) fn set(&self, watches: Vec<Arc<WatchHealth>>) {
+        *self.watches.lock() = watches;
     }
 
-    fn get(&self) -> Vec<Arc<Pulse>> {
-        self.all
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .clone()
-    }
-
-    /// Whether all watches move; else which does not.
+    /// Whether all watches move; else which does not, a line each.
     pub fn live(&self) -> Result<(), String> {
-        let hanging = |pulse: &Arc<Pulse>| {
-            (pulse.age() > STALLED).then(|| {
+        all_well(&self.watches.lock(), |watch| {
+            let age = watch.age();
+            (age > SILENT).then(|| {
                 format!(
-                    "the watch of {} has not moved for {} s",
-                    pulse.name(),
-                    pulse.age().as_secs()
+                    "the watch of {} has had no answer for {} s",
+                    watch.name(),
+                    age.as_secs()
                 )
             })
-        };
-        all_well(self.get().iter().filter_map(hanging).collect())
+        })
     }
 
-    /// Whether everything has been listed once and can be followed; else what cannot, and why.
+    /// Whether everything has been listed once and can be followed; else what cannot and why, a line each.
     pub fn ready(&self) -> Result<(), String> {
-        let missing = |pulse: &Arc<Pulse>| {
-            let why = match pulse.trouble() {
-                Some((why, since)) if since > REFUSED || !pulse.is_listed() => why,
-                None if !pulse.is_listed() => "not listed yet".into(),
+        all_well(&self.watches.lock(), |watch| {
+            let why = match watch.failure() {
+                Some((why, since)) if since > REFUSED || !watch.is_listed() => why,
+                None if !watch.is_listed() => "not listed yet".into(),
                 _ => return None,
             };
-            Some(format!("{}: {why}", pulse.name()))
-        };
-        all_well(self.get().iter().filter_map(missing).collect())
+            Some(format!("{}: {why}", watch.name()))
+        })
     }
 }
 
-fn all_well(faults: Vec<String>) -> Result<(), String> {
-    if faults.is_empty() {
+fn all_well(
+    watches: &[Arc<WatchHealth>],
+    problem: impl Fn(&WatchHealth) -> Option<String>,
+) -> Result<(), String> {
+    let problems: Vec<String> = watches.iter().filter_map(|watch| problem(watch)).collect();
+    if problems.is_empty() {
         Ok(())
     } else {
-        Err(faults.join("\n") + "\n")
+        Err(problems.join("\n") + "\n")
     }
 }
 
 /// The pages.
-pub fn router(pulses: Pulses, metrics: Metrics) -> Router {
+pub fn router(health: OperatorHealth, metrics: OperatorMetrics) -> Router {
     let answer = |result: Result<(), String>| match result {
         Ok(()) => (StatusCode::OK, "ok\n".to_owned()),
         Err(why) => (StatusCode::SERVICE_UNAVAILABLE, why),
     };
-    let live = pulses.clone();
+    let live = health.clone();
     Router::new()
         .route("/livez", get(async move || answer(live.live())))
-        .route("/readyz", get(async move || answer(pulses.ready())))
+        .route("/readyz", get(async move || answer(health.ready())))
         .route("/metrics", get(async move || metrics.text()))
 }
 
@@ -92,30 +89,31 @@ mod tests {
 
     #[test]
     fn a_watch_that_does_not_move_is_named_and_one_that_does_is_not() {
-        let pulses = Pulses::default();
-        assert_eq!(pulses.live(), Ok(()), "a process that stands by is well");
-        pulses.set(vec![
-            Pulse::new("leases"),
-            Pulse::still_for("roles", STALLED + Duration::from_secs(1)),
+        let health = OperatorHealth::default();
+        assert_eq!(health.live(), Ok(()), "a process that stands by is well");
+        health.set(vec![
+            WatchHealth::new("leases"),
+            WatchHealth::silent_for("roles", SILENT + Duration::from_secs(1)),
         ]);
-        let why = pulses.live().expect_err("one stands still");
+        let why = health.live().expect_err("one is silent");
         assert!(why.contains("roles") && !why.contains("leases"), "{why}");
-        let why = pulses.ready().expect_err("none was listed");
+        let why = health.ready().expect_err("none was listed");
         assert_eq!(why, "leases: not listed yet\nroles: not listed yet\n");
     }
 
     #[tokio::test(start_paused = true)]
     async fn a_watch_that_is_refused_for_long_is_named_until_it_goes_on() {
-        let (pulses, pulse) = (Pulses::default(), Pulse::new("leases"));
-        pulses.set(vec![Arc::clone(&pulse)]);
-        pulse.moved(true);
+        let (health, watch) = (OperatorHealth::default(), WatchHealth::new("leases"));
+        health.set(vec![Arc::clone(&watch)]);
+        watch.answered();
+        watch.listed();
         for _ in 0..3 {
-            pulse.failed("leases is forbidden");
-            assert_eq!(pulses.ready(), Ok(()), "it may pass");
+            watch.failed("leases is forbidden");
+            assert_eq!(health.ready(), Ok(()), "it may pass");
             tokio::time::advance(REFUSED / 2).await;
         }
-        assert_eq!(pulses.ready(), Err("leases: leases is forbidden\n".into()));
-        pulse.moved(false);
-        assert_eq!(pulses.ready(), Ok(()));
+        assert_eq!(health.ready(), Err("leases: leases is forbidden\n".into()));
+        watch.answered();
+        assert_eq!(health.ready(), Ok(()));
     }
 }

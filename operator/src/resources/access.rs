@@ -1,92 +1,117 @@
 //! What workers may do (their own pipeline's Leases, by name, and nothing else) and who may reach them (metrics).
 
-use serde_json::json;
+use k8s_openapi::api::core::v1::{Service, ServiceAccount, ServicePort, ServiceSpec};
+use k8s_openapi::api::networking::v1::{
+    NetworkPolicy, NetworkPolicyIngressRule, NetworkPolicyPort, NetworkPolicySpec,
+};
+use k8s_openapi::api::rbac::v1::{PolicyRule, Role, RoleBinding, RoleRef, Subject};
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::LabelSelector;
+use k8s_openapi::apimachinery::pkg::util::intstr::IntOrString;
 
-use super::{Site, slot_names};
-use crate::resources::names;
-use crate::resources::owned_object::{Child, Kind};
+use super::object::OwnedObject;
+use super::slots::slot_names;
+use super::{BuildInput, names};
 
 /// The port of health and metrics in every worker.
-pub const METRICS_PORT: u16 = 8080;
+pub(super) const METRICS_PORT: i32 = 8080;
+/// Its name in pods and Services.
+pub(super) const METRICS: &str = "metrics";
+const RBAC: &str = "rbac.authorization.k8s.io";
 
-pub(super) fn children(site: &Site<'_>) -> Vec<Child> {
-    let mut children = vec![role(site), role_binding(site), metrics_service(site)];
-    if site.pipeline.spec.aws.service_account_name.is_none() {
-        children.push(site.child(
-            Kind::ServiceAccount,
-            names::workers(site.name),
-            names::SHARED,
-            json!({}),
-        ));
+pub(super) fn objects(input: &BuildInput<'_>) -> Vec<OwnedObject> {
+    let mut objects = vec![role(input), role_binding(input), metrics_service(input)];
+    if input.pipeline.spec.aws.service_account_name.is_none() {
+        objects.push(OwnedObject::ServiceAccount(ServiceAccount {
+            metadata: input.metadata(names::workers(input.name), names::SHARED),
+            ..ServiceAccount::default()
+        }));
     }
-    if site.platform.network_policies {
-        children.push(network_policy(site));
+    if input.defaults.network_policies {
+        objects.push(network_policy(input));
     }
-    children
+    objects
 }
 
 /// The account the workers run as.
-pub(super) fn service_account(site: &Site<'_>) -> String {
-    let given = site.pipeline.spec.aws.service_account_name.clone();
-    given.unwrap_or_else(|| names::workers(site.name))
+pub(super) fn service_account(input: &BuildInput<'_>) -> String {
+    let given = input.pipeline.spec.aws.service_account_name.clone();
+    given.unwrap_or_else(|| names::workers(input.name))
 }
 
-fn role(site: &Site<'_>) -> Child {
-    let leases: Vec<String> = slot_names(site.name, site.resolved)
-        .into_iter()
-        .map(|(_, name)| name)
-        .collect();
-    let rules = json!([{
-        "apiGroups": ["coordination.k8s.io"],
-        "resources": ["leases"],
-        "resourceNames": leases,
-        "verbs": ["get", "watch", "update"],
-    }]);
-    site.child(
-        Kind::Role,
-        names::workers(site.name),
-        names::SHARED,
-        json!({"rules": rules}),
-    )
+fn role(input: &BuildInput<'_>) -> OwnedObject {
+    let slots = slot_names(input.name, input.resolved);
+    let leases = slots.into_iter().map(|(_, name)| name).collect();
+    OwnedObject::Role(Role {
+        metadata: input.metadata(names::workers(input.name), names::SHARED),
+        rules: Some(vec![PolicyRule {
+            api_groups: Some(vec!["coordination.k8s.io".into()]),
+            resources: Some(vec!["leases".into()]),
+            resource_names: Some(leases),
+            verbs: ["get", "watch", "update"].map(str::to_owned).into(),
+            ..PolicyRule::default()
+        }]),
+    })
 }
 
-fn role_binding(site: &Site<'_>) -> Child {
-    let name = names::workers(site.name);
-    let content = json!({
-        "roleRef": {"apiGroup": "rbac.authorization.k8s.io", "kind": "Role", "name": name},
-        "subjects": [{"kind": "ServiceAccount", "name": service_account(site), "namespace": site.pipeline.metadata.namespace}],
-    });
-    site.child(Kind::RoleBinding, name, names::SHARED, content)
+fn role_binding(input: &BuildInput<'_>) -> OwnedObject {
+    let name = names::workers(input.name);
+    OwnedObject::RoleBinding(RoleBinding {
+        metadata: input.metadata(name.clone(), names::SHARED),
+        role_ref: RoleRef {
+            api_group: RBAC.into(),
+            kind: "Role".into(),
+            name,
+        },
+        subjects: Some(vec![Subject {
+            kind: "ServiceAccount".into(),
+            name: service_account(input),
+            namespace: input.pipeline.metadata.namespace.clone(),
+            ..Subject::default()
+        }]),
+    })
 }
 
-/// Headless: it only lists the pods, for whoever collects metrics.
-fn metrics_service(site: &Site<'_>) -> Child {
-    let content = json!({"spec": {
-        "clusterIP": "None",
-        "publishNotReadyAddresses": true,
-        "selector": names::selector(site.name, None),
-        "ports": [{"name": "metrics", "port": METRICS_PORT, "targetPort": "metrics", "protocol": "TCP"}],
-    }});
-    site.child(
-        Kind::Service,
-        names::metrics(site.name),
-        names::SHARED,
-        content,
-    )
+/// Headless: it only lists the pods, for those that collect metrics.
+fn metrics_service(input: &BuildInput<'_>) -> OwnedObject {
+    OwnedObject::Service(Box::new(Service {
+        metadata: input.metadata(names::metrics(input.name), names::SHARED),
+        spec: Some(ServiceSpec {
+            cluster_ip: Some("None".into()),
+            publish_not_ready_addresses: Some(true),
+            selector: Some(names::selector(input.name, None)),
+            ports: Some(vec![ServicePort {
+                name: Some(METRICS.into()),
+                port: METRICS_PORT,
+                target_port: Some(IntOrString::String(METRICS.into())),
+                protocol: Some("TCP".into()),
+                ..ServicePort::default()
+            }]),
+            ..ServiceSpec::default()
+        }),
+        status: None,
+    }))
 }
 
-/// Nothing may be opened to a worker but its metrics port. Where a worker itself goes (AWS, the API server, name
-/// servers) has no addresses that could be listed here.
-fn network_policy(site: &Site<'_>) -> Child {
-    let content = json!({"spec": {
-        "podSelector": {"matchLabels": names::selector(site.name, None)},
-        "policyTypes": ["Ingress"],
-        "ingress": [{"ports": [{"port": METRICS_PORT, "protocol": "TCP"}]}],
-    }});
-    site.child(
-        Kind::NetworkPolicy,
-        names::workers(site.name),
-        names::SHARED,
-        content,
-    )
+/// Only the metrics port of a worker can be reached. Egress is not limited: AWS, the API server and name servers have
+/// no addresses that could be listed here.
+fn network_policy(input: &BuildInput<'_>) -> OwnedObject {
+    OwnedObject::NetworkPolicy(NetworkPolicy {
+        metadata: input.metadata(names::workers(input.name), names::SHARED),
+        spec: Some(NetworkPolicySpec {
+            pod_selector: Some(LabelSelector {
+                match_labels: Some(names::selector(input.name, None)),
+                ..LabelSelector::default()
+            }),
+            policy_types: Some(vec!["Ingress".into()]),
+            ingress: Some(vec![NetworkPolicyIngressRule {
+                ports: Some(vec![NetworkPolicyPort {
+                    port: Some(IntOrString::Int(METRICS_PORT)),
+                    protocol: Some("TCP".into()),
+                    end_port: None,
+                }]),
+                from: None,
+            }]),
+            egress: None,
+        }),
+    })
 }

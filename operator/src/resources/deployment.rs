@@ -1,162 +1,249 @@
-//! The pods of each role, under the restricted pod security standard, and how many of them may be away at once.
+//! The pods of each role, under the restricted pod security standard, and how many of them may be evicted at once.
+//! `template.rs` lays the user's pod template over ours.
 
+use std::collections::BTreeMap;
+
+use k8s_openapi::api::apps::v1::{
+    Deployment, DeploymentSpec, DeploymentStrategy, RollingUpdateDeployment,
+};
+use k8s_openapi::api::core::v1::{
+    Capabilities, ConfigMapVolumeSource, Container, ContainerPort, EmptyDirVolumeSource, EnvVar,
+    EnvVarSource, HTTPGetAction, KeyToPath, LocalObjectReference, ObjectFieldSelector,
+    PersistentVolumeClaimVolumeSource, PodSecurityContext, PodSpec, PodTemplateSpec, Probe,
+    ResourceRequirements, SeccompProfile, SecretKeySelector, SecurityContext, Volume, VolumeMount,
+};
+use k8s_openapi::api::policy::v1::{PodDisruptionBudget, PodDisruptionBudgetSpec};
+use k8s_openapi::apimachinery::pkg::api::resource::Quantity;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::LabelSelector;
+use k8s_openapi::apimachinery::pkg::util::intstr::IntOrString;
 use serde_json::{Value, json};
-use streampress_crds::api::pipeline::{AutoscalingMode, PullPolicy, WorkerSpec};
-use streampress_crds::settings::{self, Role, SCHEMA_MOUNT, SchemaSource, Settings};
+use streampress_crds::Role;
+use streampress_crds::api::pipeline::{
+    AutoscalingMode, PullPolicy, ResourceAmount, ResourcesSpec, WorkerSpec,
+};
+use streampress_crds::settings::{self, SCHEMA_MOUNT, SchemaSource, Settings};
 
-use super::access::{METRICS_PORT, service_account};
-use super::{Platform, Site};
-use crate::resources::names;
-use crate::resources::owned_object::{Child, Kind, merge};
+use super::access::{METRICS, METRICS_PORT, service_account};
+use super::object::{OwnedObject, RoleDeployment};
+use super::template::{laid_over, merge};
+use super::{BuildInput, names};
 
 /// The user and group of the image; the volume is given to this group.
 const USER: i64 = 65_532;
-/// Time for a worker to stop at the next block, give its message back and release its slot.
+/// Seconds for a worker to stop at the next block, release its message and then its slot.
 const GRACE_SECONDS: i64 = 60;
 /// The keys of a credentials Secret; only the session token may be missing.
-const CREDENTIALS: [(&str, bool); 3] = [
-    ("AWS_ACCESS_KEY_ID", false),
-    ("AWS_SECRET_ACCESS_KEY", false),
-    ("AWS_SESSION_TOKEN", true),
+const CREDENTIALS: [(&str, Option<bool>); 3] = [
+    ("AWS_ACCESS_KEY_ID", None),
+    ("AWS_SECRET_ACCESS_KEY", None),
+    ("AWS_SESSION_TOKEN", Some(true)),
 ];
+/// The name of the worker's container.
+pub(crate) const WORKER: &str = "worker";
 
-pub(super) fn children(site: &Site<'_>) -> Vec<Child> {
-    let roles = Role::ALL
-        .into_iter()
-        .filter_map(|role| site.resolved.for_role(role));
-    roles
-        .flat_map(|settings| {
-            [
-                Some(deployment(site, &settings)),
-                disruption_budget(site, settings.role()),
-            ]
-        })
-        .flatten()
-        .collect()
-}
-
-fn deployment(site: &Site<'_>, settings: &Settings) -> Child {
-    let role = settings.role();
-    let mut spec = json!({
-        "selector": {"matchLabels": names::selector(site.name, Some(role))},
-        "revisionHistoryLimit": 2,
-        "progressDeadlineSeconds": 300,
-        // The new worker is warm before the old one gives its slot up.
-        "strategy": {"type": "RollingUpdate", "rollingUpdate": {"maxSurge": 1, "maxUnavailable": 0}},
-        "template": pod_template(site, settings),
-    });
-    if let Some(replicas) = site.replicas.get(&role) {
-        spec["replicas"] = (*replicas).into();
+pub(super) fn objects(input: &BuildInput<'_>) -> Vec<OwnedObject> {
+    let mut objects = Vec::new();
+    for role in Role::ALL {
+        if let Some(settings) = input.resolved.for_role(role) {
+            objects.push(deployment(input, &settings));
+            objects.extend(disruption_budget(input, role));
+        }
     }
-    site.child(
-        Kind::Deployment,
-        names::of_role(site.name, role),
-        role.as_str(),
-        json!({"spec": spec}),
-    )
+    objects
 }
 
-/// Only for roles with more than one pod: on a single one it would only keep nodes from being drained.
-fn disruption_budget(site: &Site<'_>, role: Role) -> Option<Child> {
-    let worker = worker(site, role)?;
+fn deployment(input: &BuildInput<'_>, settings: &Settings) -> OwnedObject {
+    let role = settings.role();
+    let object = Deployment {
+        metadata: input.metadata(names::of_role(input.name, role), role.as_str()),
+        spec: Some(DeploymentSpec {
+            replicas: input.replicas.get(&role).copied(),
+            selector: selector(input, role),
+            revision_history_limit: Some(2),
+            progress_deadline_seconds: Some(300),
+            // The new worker is ready before the old one releases its slot.
+            strategy: Some(DeploymentStrategy {
+                type_: Some("RollingUpdate".into()),
+                rolling_update: Some(RollingUpdateDeployment {
+                    max_surge: Some(IntOrString::Int(1)),
+                    max_unavailable: Some(IntOrString::Int(0)),
+                }),
+            }),
+            ..DeploymentSpec::default()
+        }),
+        status: None,
+    };
+    OwnedObject::Deployment(Box::new(RoleDeployment {
+        object,
+        template: pod_template(input, settings),
+    }))
+}
+
+fn selector(input: &BuildInput<'_>, role: Role) -> LabelSelector {
+    LabelSelector {
+        match_labels: Some(names::selector(input.name, Some(role))),
+        ..LabelSelector::default()
+    }
+}
+
+/// Only for roles with more than one pod: with a single one it would only keep nodes from being drained.
+fn disruption_budget(input: &BuildInput<'_>, role: Role) -> Option<OwnedObject> {
+    let worker = worker(input, role)?;
     let most = match worker.autoscaling.mode {
         AutoscalingMode::None => worker.replicas,
         AutoscalingMode::Internal | AutoscalingMode::External => worker.autoscaling.max,
     };
     (most > 1).then(|| {
-        let content = json!({"spec": {
-            "maxUnavailable": 1,
-            "selector": {"matchLabels": names::selector(site.name, Some(role))},
-        }});
-        site.child(
-            Kind::PodDisruptionBudget,
-            names::of_role(site.name, role),
-            role.as_str(),
-            content,
-        )
+        OwnedObject::PodDisruptionBudget(PodDisruptionBudget {
+            metadata: input.metadata(names::of_role(input.name, role), role.as_str()),
+            spec: Some(PodDisruptionBudgetSpec {
+                max_unavailable: Some(IntOrString::Int(1)),
+                selector: Some(selector(input, role)),
+                ..PodDisruptionBudgetSpec::default()
+            }),
+            status: None,
+        })
     })
 }
 
-fn worker<'a>(site: &Site<'a>, role: Role) -> Option<&'a WorkerSpec> {
+fn worker<'a>(input: &BuildInput<'a>, role: Role) -> Option<&'a WorkerSpec> {
     match role {
         Role::Generator => None,
-        Role::Compressor => Some(&site.pipeline.spec.compressor),
-        Role::Decompressor => Some(&site.pipeline.spec.decompressor),
+        Role::Compressor => Some(&input.pipeline.spec.compressor),
+        Role::Decompressor => Some(&input.pipeline.spec.decompressor),
     }
 }
 
-/// Our template, the user's laid over it, and on top what must not be changed: the labels that the selector needs.
-fn pod_template(site: &Site<'_>, settings: &Settings) -> Value {
+/// Our template, the user's laid over it, and on top the labels that the selector needs.
+fn pod_template(input: &BuildInput<'_>, settings: &Settings) -> Value {
     let role = settings.role();
-    let spec = &site.pipeline.spec;
-    let mut template = json!({"spec": {
-        "serviceAccountName": service_account(site),
-        "imagePullSecrets": spec.image.pull_secrets.iter().map(|secret| json!({"name": secret.name})).collect::<Vec<_>>(),
-        "enableServiceLinks": false,
-        "terminationGracePeriodSeconds": GRACE_SECONDS,
-        "securityContext": {
-            "runAsNonRoot": true,
-            "runAsUser": USER,
-            "runAsGroup": USER,
-            "fsGroup": USER,
-            "fsGroupChangePolicy": "OnRootMismatch",
-            "seccompProfile": {"type": "RuntimeDefault"},
-        },
-        "containers": [container(site, settings)],
-        "volumes": volumes(site, settings),
-    }});
-    if let Some(over) = worker(site, role).and_then(|worker| worker.pod_template.clone()) {
-        merge(&mut template, &Value::Object(over));
-    }
-    merge(
-        &mut template,
-        &json!({"metadata": {"labels": names::labels(site.name, role.as_str())}}),
-    );
+    let secrets = &input.pipeline.spec.image.pull_secrets;
+    let secrets: Vec<_> = secrets
+        .iter()
+        .map(|secret| LocalObjectReference {
+            name: secret.name.clone(),
+        })
+        .collect();
+    let ours = PodTemplateSpec {
+        metadata: None,
+        spec: Some(PodSpec {
+            service_account_name: Some(service_account(input)),
+            image_pull_secrets: (!secrets.is_empty()).then_some(secrets),
+            enable_service_links: Some(false),
+            termination_grace_period_seconds: Some(GRACE_SECONDS),
+            security_context: Some(PodSecurityContext {
+                run_as_non_root: Some(true),
+                run_as_user: Some(USER),
+                run_as_group: Some(USER),
+                fs_group: Some(USER),
+                fs_group_change_policy: Some("OnRootMismatch".into()),
+                seccomp_profile: Some(SeccompProfile {
+                    type_: "RuntimeDefault".into(),
+                    localhost_profile: None,
+                }),
+                ..PodSecurityContext::default()
+            }),
+            containers: vec![container(input, settings)],
+            volumes: Some(volumes(input, settings)),
+            ..PodSpec::default()
+        }),
+    };
+    let users = worker(input, role).and_then(|worker| worker.pod_template.as_ref());
+    let mut template = laid_over(&ours, users);
+    let labels = names::labels(input.name, role.as_str());
+    merge(&mut template, &json!({"metadata": {"labels": labels}}));
     template
 }
 
-fn container(site: &Site<'_>, settings: &Settings) -> Value {
+fn container(input: &BuildInput<'_>, settings: &Settings) -> Container {
     let role = settings.role();
-    let resources = worker(site, role).map(|worker| &worker.resources);
-    // Asked at the very first moment, every pod's life would begin with a warning.
-    let probe = |path: &str, period: i32, failures: i32| json!({"httpGet": {"path": path, "port": "metrics", "scheme": "HTTP"}, "initialDelaySeconds": 1, "periodSeconds": period, "timeoutSeconds": 5, "failureThreshold": failures});
-    json!({
-        "name": "worker",
-        "image": image(site.pipeline, site.platform),
-        "imagePullPolicy": match site.pipeline.spec.image.pull_policy {
-            PullPolicy::IfNotPresent => "IfNotPresent",
-            PullPolicy::Always => "Always",
-            PullPolicy::Never => "Never",
-        },
-        "command": ["streampress"],
-        "args": [match role {
-            Role::Generator => "generate",
-            Role::Compressor => "compress",
-            Role::Decompressor => "decompress",
-        }],
-        "env": env(site, settings),
-        "ports": [{"name": "metrics", "containerPort": METRICS_PORT, "protocol": "TCP"}],
-        "readinessProbe": probe("/readyz", 5, 3),
-        "livenessProbe": probe("/livez", 10, 6),
-        "resources": resources.map(|resources| json!({"requests": resources.requests, "limits": resources.limits})),
-        "securityContext": {
-            "allowPrivilegeEscalation": false,
-            "readOnlyRootFilesystem": true,
-            "capabilities": {"drop": ["ALL"]},
-        },
-        "volumeMounts": mounts(settings),
-    })
+    Container {
+        name: WORKER.into(),
+        image: Some(image(input)),
+        image_pull_policy: Some(
+            match input.pipeline.spec.image.pull_policy {
+                PullPolicy::IfNotPresent => "IfNotPresent",
+                PullPolicy::Always => "Always",
+                PullPolicy::Never => "Never",
+            }
+            .into(),
+        ),
+        command: Some(vec!["streampress".into()]),
+        args: Some(vec![
+            match role {
+                Role::Generator => "generate",
+                Role::Compressor => "compress",
+                Role::Decompressor => "decompress",
+            }
+            .into(),
+        ]),
+        env: Some(env(input, settings)),
+        ports: Some(vec![ContainerPort {
+            name: Some(METRICS.into()),
+            container_port: METRICS_PORT,
+            protocol: Some("TCP".into()),
+            ..ContainerPort::default()
+        }]),
+        readiness_probe: Some(probe("/readyz", 5, 3)),
+        liveness_probe: Some(probe("/livez", 10, 6)),
+        resources: worker(input, role).and_then(|worker| resources(&worker.resources)),
+        security_context: Some(SecurityContext {
+            allow_privilege_escalation: Some(false),
+            read_only_root_filesystem: Some(true),
+            capabilities: Some(Capabilities {
+                drop: Some(vec!["ALL".into()]),
+                add: None,
+            }),
+            ..SecurityContext::default()
+        }),
+        volume_mounts: Some(mounts(settings)),
+        ..Container::default()
+    }
+}
+
+fn probe(path: &str, period_seconds: i32, failures: i32) -> Probe {
+    Probe {
+        http_get: Some(HTTPGetAction {
+            path: Some(path.into()),
+            port: IntOrString::String(METRICS.into()),
+            scheme: Some("HTTP".into()),
+            ..HTTPGetAction::default()
+        }),
+        // A worker does not listen in its first moment: without this every pod's life would begin with a warning.
+        initial_delay_seconds: Some(1),
+        period_seconds: Some(period_seconds),
+        timeout_seconds: Some(5),
+        failure_threshold: Some(failures),
+        ..Probe::default()
+    }
+}
+
+fn resources(given: &ResourcesSpec) -> Option<ResourceRequirements> {
+    let quantities = |given: &BTreeMap<String, ResourceAmount>| {
+        let quantities = given.iter().map(|(name, amount)| {
+            let amount = match amount {
+                ResourceAmount::Number(number) => number.to_string(),
+                ResourceAmount::Text(text) => text.clone(),
+            };
+            (name.clone(), Quantity(amount))
+        });
+        (!given.is_empty()).then(|| quantities.collect())
+    };
+    let requirements = ResourceRequirements {
+        requests: quantities(&given.requests),
+        limits: quantities(&given.limits),
+        claims: None,
+    };
+    (requirements != ResourceRequirements::default()).then_some(requirements)
 }
 
 /// The image of a pipeline's workers.
-pub(super) fn image(
-    pipeline: &streampress_crds::CompressionPipeline,
-    platform: &Platform,
-) -> String {
-    let given = &pipeline.spec.image;
-    let (default_repository, default_tag) = match platform.worker_image.rsplit_once(':') {
+fn image(input: &BuildInput<'_>) -> String {
+    let given = &input.pipeline.spec.image;
+    let default = &input.defaults.image;
+    let (default_repository, default_tag) = match default.rsplit_once(':') {
         Some((repository, tag)) if !tag.contains('/') => (repository, tag),
-        _ => (platform.worker_image.as_str(), "latest"),
+        _ => (default.as_str(), "latest"),
     };
     let repository = given.repository.as_deref().unwrap_or(default_repository);
     match given.tag.as_deref().unwrap_or(default_tag) {
@@ -165,47 +252,103 @@ pub(super) fn image(
     }
 }
 
-fn env(site: &Site<'_>, settings: &Settings) -> Vec<Value> {
-    let field = |name: &str, path: &str| json!({"name": name, "valueFrom": {"fieldRef": {"apiVersion": "v1", "fieldPath": path}}});
+fn env(input: &BuildInput<'_>, settings: &Settings) -> Vec<EnvVar> {
+    let value = |name: &str, value: String| EnvVar {
+        name: name.into(),
+        value: Some(value),
+        value_from: None,
+    };
+    let from = |name: &str, source: EnvVarSource| EnvVar {
+        name: name.into(),
+        value: None,
+        value_from: Some(source),
+    };
+    let field = |name: &str, path: &str| {
+        let field = ObjectFieldSelector {
+            api_version: Some("v1".into()),
+            field_path: path.into(),
+        };
+        from(
+            name,
+            EnvVarSource {
+                field_ref: Some(field),
+                ..EnvVarSource::default()
+            },
+        )
+    };
     let mut env = vec![
-        json!({"name": settings::VARIABLE, "value": settings.to_json()}),
+        value(settings::VARIABLE, settings.to_json()),
         field("POD_NAME", "metadata.name"),
         field("POD_NAMESPACE", "metadata.namespace"),
-        json!({"name": "TMPDIR", "value": "/tmp"}),
+        value("TMPDIR", "/tmp".into()),
     ];
-    if let Some(secret) = &site.pipeline.spec.aws.credentials_secret_ref {
+    if let Some(secret) = &input.pipeline.spec.aws.credentials_secret_ref {
         env.extend(CREDENTIALS.map(|(key, optional)| {
-            let mut from = json!({"name": secret.name, "key": key});
-            if optional {
-                from["optional"] = true.into();
-            }
-            json!({"name": key, "valueFrom": {"secretKeyRef": from}})
+            let key_ref = SecretKeySelector {
+                name: secret.name.clone(),
+                key: key.into(),
+                optional,
+            };
+            from(
+                key,
+                EnvVarSource {
+                    secret_key_ref: Some(key_ref),
+                    ..EnvVarSource::default()
+                },
+            )
         }));
     }
     env
 }
 
-fn volumes(site: &Site<'_>, settings: &Settings) -> Vec<Value> {
-    let data = match &site.pipeline.spec.volume {
-        Some(volume) => {
-            json!({"name": "data", "persistentVolumeClaim": {"claimName": volume.persistent_volume_claim.claim_name}})
-        }
-        None => json!({"name": "data", "emptyDir": {}}),
+fn volumes(input: &BuildInput<'_>, settings: &Settings) -> Vec<Volume> {
+    let empty = |name: &str| Volume {
+        name: name.into(),
+        empty_dir: Some(EmptyDirVolumeSource::default()),
+        ..Volume::default()
     };
-    let mut volumes = vec![data, json!({"name": "tmp", "emptyDir": {}})];
-    if let Some((name, key)) = schema_config_map(site, settings) {
-        volumes.push(json!({"name": "schema", "configMap": {"name": name, "items": [{"key": key, "path": key}]}}));
+    let data = match &input.pipeline.spec.volume {
+        Some(volume) => Volume {
+            name: "data".into(),
+            persistent_volume_claim: Some(PersistentVolumeClaimVolumeSource {
+                claim_name: volume.persistent_volume_claim.claim_name.clone(),
+                read_only: None,
+            }),
+            ..Volume::default()
+        },
+        None => empty("data"),
+    };
+    let mut volumes = vec![data, empty("tmp")];
+    if let Some((name, key)) = schema_config_map(input, settings) {
+        volumes.push(Volume {
+            name: "schema".into(),
+            config_map: Some(ConfigMapVolumeSource {
+                name,
+                items: Some(vec![KeyToPath {
+                    path: key.clone(),
+                    key,
+                    mode: None,
+                }]),
+                ..ConfigMapVolumeSource::default()
+            }),
+            ..Volume::default()
+        });
     }
     volumes
 }
 
-fn mounts(settings: &Settings) -> Vec<Value> {
-    let mut mounts = vec![
-        json!({"name": "data", "mountPath": "/data"}),
-        json!({"name": "tmp", "mountPath": "/tmp"}),
-    ];
+fn mounts(settings: &Settings) -> Vec<VolumeMount> {
+    let mount = |name: &str, path: &str| VolumeMount {
+        name: name.into(),
+        mount_path: path.into(),
+        ..VolumeMount::default()
+    };
+    let mut mounts = vec![mount("data", "/data"), mount("tmp", "/tmp")];
     if schema_file(settings).is_some() {
-        mounts.push(json!({"name": "schema", "mountPath": SCHEMA_MOUNT, "readOnly": true}));
+        mounts.push(VolumeMount {
+            read_only: Some(true),
+            ..mount("schema", SCHEMA_MOUNT)
+        });
     }
     mounts
 }
@@ -220,8 +363,8 @@ fn schema_file(settings: &Settings) -> Option<&str> {
     }
 }
 
-fn schema_config_map(site: &Site<'_>, settings: &Settings) -> Option<(String, String)> {
+fn schema_config_map(input: &BuildInput<'_>, settings: &Settings) -> Option<(String, String)> {
     let key = schema_file(settings)?.rsplit('/').next()?.to_owned();
-    let schema = &site.pipeline.spec.generator.as_ref()?.schema;
+    let schema = &input.pipeline.spec.generator.as_ref()?.schema;
     Some((schema.config_map.clone()?, key))
 }

@@ -1,112 +1,85 @@
-//! Everything a pipeline consists of in the cluster, from its spec. Pure: the same pipeline and plan give the same
+//! Everything a pipeline consists of in the cluster, from its spec. Pure: the same pipeline and replicas give the same
 //! objects, field by field, so that nothing rolls without a reason. `deployment.rs` makes the pods, `access.rs` what
-//! workers may do and who may reach them; slots are made here.
+//! workers may do and who may reach them, `slots.rs` the Leases; `compare.rs` tells whether an object in the cluster is
+//! as it should be.
 
 mod access;
+pub(crate) mod compare;
 mod deployment;
 pub mod names;
-pub mod owned_object;
+mod object;
+mod slots;
+mod template;
 
 use std::collections::BTreeMap;
 
-use serde_json::{Value, json};
-use streampress_crds::api::pipeline::CompressionPipeline;
-use streampress_crds::settings::{Resolved, Role};
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::OwnerReference;
+use kube::Resource;
+use kube::api::ObjectMeta;
+use streampress_crds::{CheckedPipeline, CompressionPipeline, Resolved, Role};
 
-use crate::resources::owned_object::{Child, Kind, without_empty};
+pub(crate) use deployment::WORKER;
+pub use object::{ObjectKind, OwnedObject, RoleDeployment};
 
-/// How many pods each role shall have at the moment; a role that is left out keeps what it has (somebody else scales it).
+/// How many pods each role shall have at the moment. A role that is left out keeps what it has: others scale it.
 pub type Replicas = BTreeMap<Role, i32>;
 
-/// What the operator itself is told about workers.
+/// The operator's own settings for workers.
 #[derive(Clone, Debug)]
-pub struct Platform {
+pub struct WorkerDefaults {
     /// Image of the workers where the pipeline names none, with its tag.
-    pub worker_image: String,
+    pub image: String,
     /// Whether NetworkPolicies are made.
     pub network_policies: bool,
 }
 
-/// What all builders look at.
-struct Site<'a> {
+/// What all builders read.
+struct BuildInput<'a> {
     pipeline: &'a CompressionPipeline,
     resolved: &'a Resolved,
     replicas: &'a Replicas,
-    platform: &'a Platform,
+    defaults: &'a WorkerDefaults,
     name: &'a str,
 }
 
 /// Lists every object of a pipeline, in the order they are to be applied.
 pub fn build(
-    pipeline: &CompressionPipeline,
-    resolved: &Resolved,
+    checked: &CheckedPipeline,
     replicas: &Replicas,
-    platform: &Platform,
-) -> Vec<Child> {
-    let name = pipeline.metadata.name.as_deref().unwrap_or_default();
-    let site = Site {
+    defaults: &WorkerDefaults,
+) -> Vec<OwnedObject> {
+    let pipeline = checked.pipeline();
+    let input = BuildInput {
         pipeline,
-        resolved,
+        resolved: checked.resolved(),
         replicas,
-        platform,
-        name,
+        defaults,
+        name: pipeline.metadata.name.as_deref().unwrap_or_default(),
     };
-    let mut children = access::children(&site);
-    children.extend(slots(&site));
-    children.extend(deployment::children(&site));
-    children.sort_by(|a, b| (a.kind, &a.name).cmp(&(b.kind, &b.name)));
-    children
+    let mut objects = access::objects(&input);
+    objects.extend(slots::leases(&input));
+    objects.extend(deployment::objects(&input));
+    objects.sort_by(|a, b| (a.kind(), a.name()).cmp(&(b.kind(), b.name())));
+    objects
 }
 
-/// The names of all slots of a pipeline.
-pub fn slot_names(pipeline: &str, resolved: &Resolved) -> Vec<(Role, String)> {
-    let of_role = |role| {
-        (0..resolved.slots(role)).map(move |number| (role, names::slot(pipeline, role, number)))
-    };
-    Role::ALL.into_iter().flat_map(of_role).collect()
-}
-
-/// One Lease per slot. The holder's fields belong to the workers and are never ours.
-fn slots(site: &Site<'_>) -> Vec<Child> {
-    slot_names(site.name, site.resolved)
-        .into_iter()
-        .map(|(role, name)| {
-            let mut slot = site.child(Kind::Lease, name, role.as_str(), json!({}));
-            slot.object["metadata"]["annotations"] =
-                json!({names::PIPELINE_UID: site.pipeline.metadata.uid});
-            slot
-        })
-        .collect()
-}
-
-impl Site<'_> {
-    /// An object with its identity, labels and owner, and what else it says.
-    fn child(&self, kind: Kind, name: String, component: &str, content: Value) -> Child {
+impl BuildInput<'_> {
+    /// Name, labels and owner of an object.
+    fn metadata(&self, name: String, component: &str) -> ObjectMeta {
         let meta = &self.pipeline.metadata;
-        let mut object = json!({
-            "apiVersion": kind.api_version(),
-            "kind": kind.name(),
-            "metadata": {
-                "name": name,
-                "namespace": meta.namespace,
-                "labels": names::labels(self.name, component),
-                "ownerReferences": [{
-                    "apiVersion": "streampress.dev/v1alpha1",
-                    "kind": "CompressionPipeline",
-                    "name": self.name,
-                    "uid": meta.uid,
-                    "controller": true,
-                    "blockOwnerDeletion": true,
-                }],
-            },
-        });
-        if let (Some(object), Value::Object(content)) = (object.as_object_mut(), content) {
-            object.extend(content);
-        }
-        Child {
-            kind,
-            name,
-            object: without_empty(object),
+        ObjectMeta {
+            name: Some(name),
+            namespace: meta.namespace.clone(),
+            labels: Some(names::labels(self.name, component)),
+            owner_references: Some(vec![OwnerReference {
+                api_version: CompressionPipeline::api_version(&()).into_owned(),
+                kind: CompressionPipeline::kind(&()).into_owned(),
+                name: self.name.to_owned(),
+                uid: meta.uid.clone().unwrap_or_default(),
+                controller: Some(true),
+                block_owner_deletion: Some(true),
+            }]),
+            ..ObjectMeta::default()
         }
     }
 }

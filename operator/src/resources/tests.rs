@@ -1,12 +1,10 @@
 //! What is built for which pipeline.
 
 use serde_json::{Value, json};
-use streampress_crds::CheckedPipeline;
 use streampress_crds::api::pipeline::CompressionPipeline;
-use streampress_crds::settings::Role;
+use streampress_crds::{CheckedPipeline, Role};
 
-use super::{Platform, Replicas, build};
-use crate::resources::owned_object::{Child, Kind};
+use super::{ObjectKind, OwnedObject, Replicas, WorkerDefaults, build};
 
 fn pipeline(spec: Value) -> CompressionPipeline {
     let object = json!({
@@ -23,17 +21,17 @@ fn with_volume(mut spec: Value) -> Value {
     spec
 }
 
-fn built_with(spec: Value, replicas: &Replicas) -> Vec<Child> {
+fn built_with(spec: Value, replicas: &Replicas) -> Vec<OwnedObject> {
     let checked = CheckedPipeline::in_cluster(pipeline(with_volume(spec)));
-    let (pipeline, resolved) = checked.expect("a valid pipeline").into_parts();
-    let platform = Platform {
-        worker_image: "registry:5000/streampress:1.2".into(),
+    let checked = checked.expect("a valid pipeline");
+    let defaults = WorkerDefaults {
+        image: "registry:5000/streampress:1.2".into(),
         network_policies: true,
     };
-    build(&pipeline, &resolved, replicas, &platform)
+    build(&checked, replicas, &defaults)
 }
 
-fn built(spec: Value) -> Vec<Child> {
+fn built(spec: Value) -> Vec<OwnedObject> {
     let replicas = [
         (Role::Generator, 1),
         (Role::Compressor, 2),
@@ -43,17 +41,21 @@ fn built(spec: Value) -> Vec<Child> {
     built_with(spec, &replicas)
 }
 
-fn find<'a>(children: &'a [Child], kind: Kind, name: &str) -> &'a Value {
-    let child = children
+fn find(objects: &[OwnedObject], kind: ObjectKind, name: &str) -> Value {
+    let object = objects
         .iter()
-        .find(|child| child.kind == kind && child.name == name);
-    &child.unwrap_or_else(|| panic!("no {kind:?} {name}")).object
+        .find(|object| object.kind() == kind && object.name() == name);
+    json(object.unwrap_or_else(|| panic!("no {kind:?} {name}")))
 }
 
-fn names(children: &[Child]) -> Vec<String> {
-    children
+fn json(object: &OwnedObject) -> Value {
+    serde_json::to_value(object).expect("JSON")
+}
+
+fn names(objects: &[OwnedObject]) -> Vec<String> {
+    objects
         .iter()
-        .map(|child| format!("{} {}", child.kind.name(), child.name))
+        .map(|object| format!("{} {}", object.kind().name(), object.name()))
         .collect()
 }
 
@@ -85,9 +87,9 @@ fn a_pipeline_is_these_objects_in_this_order() {
 
 #[test]
 fn every_object_belongs_to_its_pipeline() {
-    for child in built(json!({})) {
-        let meta = &child.object["metadata"];
-        assert_eq!(meta["namespace"], "demo", "{}", child.name);
+    for object in built(json!({})) {
+        let meta = &json(&object)["metadata"];
+        assert_eq!(meta["namespace"], "demo", "{}", object.name());
         assert_eq!(
             meta["ownerReferences"][0]["uid"],
             "0b8a7a6e-0000-0000-0000-000000000001"
@@ -102,8 +104,8 @@ fn every_object_belongs_to_its_pipeline() {
 
 #[test]
 fn workers_may_touch_their_own_leases_and_nothing_else() {
-    let children = built(json!({"compressor": {"slots": 2}}));
-    let rules = &find(&children, Kind::Role, "stock-worker")["rules"];
+    let objects = built(json!({"compressor": {"slots": 2}}));
+    let rules = &find(&objects, ObjectKind::Role, "stock-worker")["rules"];
     let expected = json!([{
         "apiGroups": ["coordination.k8s.io"],
         "resources": ["leases"],
@@ -114,18 +116,18 @@ fn workers_may_touch_their_own_leases_and_nothing_else() {
 }
 
 #[test]
-fn a_role_is_told_its_own_settings_and_rolls_only_for_them() {
+fn a_role_gets_its_own_settings_and_rolls_only_for_them() {
     let of = |spec| {
-        find(&built(spec), Kind::Deployment, "stock-decompressor")["spec"]["template"].clone()
+        find(&built(spec), ObjectKind::Deployment, "stock-decompressor")["spec"]["template"].clone()
     };
     let before = of(json!({}));
-    let told = before["spec"]["containers"][0]["env"][0].clone();
-    assert_eq!(told["name"], "STREAMPRESS_PIPELINE");
+    let variable = before["spec"]["containers"][0]["env"][0].clone();
+    assert_eq!(variable["name"], "STREAMPRESS_PIPELINE");
     assert!(
-        told["value"]
+        variable["value"]
             .as_str()
             .is_some_and(|json| json.contains(r#""role":"decompressor""#)),
-        "{told}"
+        "{variable}"
     );
     assert_eq!(
         before,
@@ -139,8 +141,9 @@ fn a_role_is_told_its_own_settings_and_rolls_only_for_them() {
 
 #[test]
 fn pods_meet_the_restricted_standard() {
-    let children = built(json!({}));
-    let pod = &find(&children, Kind::Deployment, "stock-compressor")["spec"]["template"]["spec"];
+    let objects = built(json!({}));
+    let pod =
+        &find(&objects, ObjectKind::Deployment, "stock-compressor")["spec"]["template"]["spec"];
     assert_eq!(pod["securityContext"]["runAsNonRoot"], true);
     assert_eq!(
         pod["securityContext"]["seccompProfile"]["type"],
@@ -156,8 +159,8 @@ fn pods_meet_the_restricted_standard() {
 
 #[test]
 fn secrets_are_referred_to_and_never_written_down() {
-    let children = built(json!({"aws": {"credentialsSecretRef": {"name": "keys"}}}));
-    let env = find(&children, Kind::Deployment, "stock-compressor")["spec"]["template"]["spec"]["containers"][0]["env"].clone();
+    let objects = built(json!({"aws": {"credentialsSecretRef": {"name": "keys"}}}));
+    let env = find(&objects, ObjectKind::Deployment, "stock-compressor")["spec"]["template"]["spec"]["containers"][0]["env"].clone();
     let keys: Vec<_> = env
         .as_array()
         .into_iter()
@@ -169,14 +172,14 @@ fn secrets_are_referred_to_and_never_written_down() {
 }
 
 #[test]
-fn replicas_are_left_out_where_somebody_else_scales() {
-    let children = built_with(json!({}), &[(Role::Decompressor, 0)].into());
+fn replicas_are_left_out_where_others_scale() {
+    let objects = built_with(json!({}), &[(Role::Decompressor, 0)].into());
     assert_eq!(
-        find(&children, Kind::Deployment, "stock-compressor")["spec"].get("replicas"),
+        find(&objects, ObjectKind::Deployment, "stock-compressor")["spec"].get("replicas"),
         None
     );
     assert_eq!(
-        find(&children, Kind::Deployment, "stock-decompressor")["spec"]["replicas"],
+        find(&objects, ObjectKind::Deployment, "stock-decompressor")["spec"]["replicas"],
         0
     );
 }
@@ -187,8 +190,8 @@ fn the_users_template_is_laid_over_but_cannot_lose_the_selectors_labels() {
         "metadata": {"labels": {"team": "a", "app.kubernetes.io/instance": "other"}},
         "spec": {"tolerations": [{"operator": "Exists"}], "containers": [{"name": "worker", "env": [{"name": "RUST_LOG", "value": "debug"}]}]},
     });
-    let children = built(json!({"compressor": {"podTemplate": template}}));
-    let deployment = find(&children, Kind::Deployment, "stock-compressor");
+    let objects = built(json!({"compressor": {"podTemplate": template}}));
+    let deployment = find(&objects, ObjectKind::Deployment, "stock-compressor");
     let pod = &deployment["spec"]["template"];
     assert_eq!(pod["metadata"]["labels"]["team"], "a");
     for (key, value) in deployment["spec"]["selector"]["matchLabels"]
@@ -207,23 +210,24 @@ fn the_users_template_is_laid_over_but_cannot_lose_the_selectors_labels() {
 
 #[test]
 fn a_users_own_service_account_is_used_and_not_made() {
-    let children = built(json!({"aws": {"serviceAccountName": "irsa"}}));
-    assert!(!names(&children).contains(&"ServiceAccount stock-worker".to_owned()));
+    let objects = built(json!({"aws": {"serviceAccountName": "irsa"}}));
+    assert!(!names(&objects).contains(&"ServiceAccount stock-worker".to_owned()));
     assert_eq!(
-        find(&children, Kind::RoleBinding, "stock-worker")["subjects"][0]["name"],
+        find(&objects, ObjectKind::RoleBinding, "stock-worker")["subjects"][0]["name"],
         "irsa"
     );
     assert_eq!(
-        find(&children, Kind::Deployment, "stock-compressor")["spec"]["template"]["spec"]["serviceAccountName"],
+        find(&objects, ObjectKind::Deployment, "stock-compressor")["spec"]["template"]["spec"]["serviceAccountName"],
         "irsa"
     );
 }
 
 #[test]
 fn a_config_map_schema_is_mounted_where_the_generator_looks() {
-    let children =
+    let objects =
         built(json!({"generator": {"schema": {"configMap": "schemas", "key": "a.json"}}}));
-    let pod = &find(&children, Kind::Deployment, "stock-generator")["spec"]["template"]["spec"];
+    let pod =
+        &find(&objects, ObjectKind::Deployment, "stock-generator")["spec"]["template"]["spec"];
     assert_eq!(
         pod["volumes"][2]["configMap"],
         json!({"name": "schemas", "items": [{"key": "a.json", "path": "a.json"}]})
@@ -237,8 +241,8 @@ fn a_config_map_schema_is_mounted_where_the_generator_looks() {
 #[test]
 fn a_digest_is_no_tag() {
     let digest = format!("sha256:{}", "a".repeat(64));
-    let children = built(json!({"image": {"repository": "r/s", "tag": digest}}));
-    let image = &find(&children, Kind::Deployment, "stock-compressor")["spec"]["template"]["spec"]
+    let objects = built(json!({"image": {"repository": "r/s", "tag": digest}}));
+    let image = &find(&objects, ObjectKind::Deployment, "stock-compressor")["spec"]["template"]["spec"]
         ["containers"][0]["image"];
     assert_eq!(*image, format!("r/s@{digest}"));
 }

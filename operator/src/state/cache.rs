@@ -1,426 +1,365 @@
-//! What the operator has seen of its pipelines' objects. A thousand pipelines own ten thousand of them: they are kept as
-//! text, packed against one object of their kind, from which each differs in a few places only. Only complete lists
-//! count; what the operator itself just wrote is put in at once, so that it never acts on what was before its own write.
+//! What the operator knows of its pipelines' objects: what it reads of each, and whether it is as it should be. A
+//! thousand pipelines own ten thousand objects, so the objects themselves are not kept. Only complete lists count. What
+//! the operator itself just wrote is taken in at once, so that it never acts on what was before its own write.
 
-use std::collections::{HashMap, HashSet};
-use std::sync::{Arc, Mutex, PoisonError};
-use std::time::Duration;
+use std::collections::{BTreeMap, HashMap, HashSet};
+use std::sync::Arc;
 
-use kube::api::{DynamicObject, TypeMeta};
-use lz4_flex::block::{compress_prepend_size_with_dict, decompress_size_prepended_with_dict};
-use serde_json::Value;
+use kube::api::{DynamicObject, ObjectMeta};
+use kube::runtime::watcher::Event;
+use parking_lot::Mutex;
 use tokio::time::Instant;
 
-use crate::resources::names;
-use crate::resources::owned_object::Kind;
-use crate::state::watch::Change;
+use super::cluster_state::ClusterState;
+use super::live_object::LiveObject;
+use crate::resources::{ObjectKind, names};
 
-/// How long a Lease holds that does not say so, as a worker's is made.
-const LEASE_SECONDS: u64 = 15;
-
-/// Where an object is.
+/// An object's kind, namespace and name.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
-pub struct Key {
+pub(crate) struct ObjectKey {
     /// Its kind.
-    pub kind: Kind,
+    pub(crate) kind: ObjectKind,
     /// Its namespace.
-    pub namespace: Arc<str>,
+    pub(crate) namespace: Arc<str>,
     /// Its name.
-    pub name: Arc<str>,
+    pub(crate) name: Arc<str>,
 }
 
-/// One pipeline, by namespace and name.
-pub type Owner = (Arc<str>, Arc<str>);
+/// A pipeline's namespace and name.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub(crate) struct PipelineKey {
+    /// Its namespace.
+    pub(crate) namespace: Arc<str>,
+    /// Its name.
+    pub(crate) name: Arc<str>,
+}
 
-struct Stored {
+impl PipelineKey {
+    /// Of a pipeline's metadata.
+    pub(crate) fn of(meta: &ObjectMeta) -> Self {
+        Self {
+            namespace: meta.namespace.as_deref().unwrap_or_default().into(),
+            name: meta.name.as_deref().unwrap_or_default().into(),
+        }
+    }
+}
+
+impl std::fmt::Display for PipelineKey {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "{}/{}", self.namespace, self.name)
+    }
+}
+
+struct CachedObject {
     /// The name of its pipeline, which is in the same namespace.
-    owner: Arc<str>,
+    pipeline: Arc<str>,
     version: u64,
-    /// What a trigger goes by: everything but signs of life.
-    digest: u64,
-    /// Since when it is of this version.
+    /// Since when it has been of this version.
     since: Instant,
-    packed: Box<[u8]>,
+    object: LiveObject,
 }
 
 /// All objects seen.
 #[derive(Default)]
-pub struct Store {
+pub(crate) struct ObjectCache {
     inner: Mutex<Inner>,
 }
 
 #[derive(Default)]
 struct Inner {
-    objects: HashMap<Key, Stored>,
-    owned: HashMap<Owner, Vec<Key>>,
-    /// The first object of each kind, as text; never another one, since the others are packed against it.
-    models: HashMap<Kind, Box<[u8]>>,
+    objects: HashMap<ObjectKey, CachedObject>,
+    of_pipeline: HashMap<PipelineKey, Vec<ObjectKey>>,
+    /// What has come of a list that is not complete yet.
+    listed: HashMap<ObjectKind, HashSet<ObjectKey>>,
 }
 
-impl Store {
-    /// Takes in what a watch saw; gives the pipelines that should be looked at.
-    pub fn take(&self, kind: Kind, change: Change) -> Vec<Owner> {
-        let mut inner = self.inner();
-        match change {
-            Change::Put(object) => inner.put(kind, object),
-            Change::Gone(object) => inner.remove(&key_of(kind, &object)).into_iter().collect(),
-            Change::All(objects) => {
-                let listed: HashSet<Key> =
-                    objects.iter().map(|object| key_of(kind, object)).collect();
-                let gone: Vec<Key> = inner
-                    .objects
-                    .keys()
-                    .filter(|key| key.kind == kind && !listed.contains(*key))
-                    .cloned()
-                    .collect();
-                let mut owners: Vec<Owner> =
-                    gone.iter().filter_map(|key| inner.remove(key)).collect();
-                owners.extend(
-                    objects
-                        .into_iter()
-                        .flat_map(|object| inner.put(kind, object)),
-                );
-                owners
+impl ObjectCache {
+    /// Takes in what a watch brought; gives the pipelines to reconcile.
+    pub(crate) fn watched(
+        &self,
+        kind: ObjectKind,
+        event: Event<DynamicObject>,
+    ) -> Vec<PipelineKey> {
+        let mut inner = self.inner.lock();
+        match event {
+            Event::Apply(object) => inner.put(kind, &object),
+            Event::Delete(object) => inner.remove(&key_of(kind, &object)).into_iter().collect(),
+            Event::Init => {
+                inner.listed.insert(kind, HashSet::new());
+                Vec::new()
+            }
+            Event::InitApply(object) => {
+                let key = key_of(kind, &object);
+                inner.listed.entry(kind).or_default().insert(key);
+                inner.put(kind, &object)
+            }
+            Event::InitDone => {
+                let listed = inner.listed.remove(&kind).unwrap_or_default();
+                inner.retain(kind, &listed)
             }
         }
     }
 
-    /// Takes in what the server answered to a write of ours.
-    pub fn wrote(&self, kind: Kind, object: DynamicObject) {
-        self.inner().put(kind, object);
+    /// Takes in what the server answered to a write of this operator.
+    pub(crate) fn wrote(&self, kind: ObjectKind, object: &DynamicObject) {
+        self.inner.lock().put(kind, object);
     }
 
-    /// Takes in that we deleted it.
-    pub fn deleted(&self, key: &Key) {
-        self.inner().remove(key);
+    /// Takes in that this operator deleted it.
+    pub(crate) fn deleted(&self, key: &ObjectKey) {
+        self.inner.lock().remove(key);
     }
 
-    /// Everything that belongs to a pipeline.
-    pub fn of(&self, owner: &Owner) -> HashMap<Key, Value> {
-        let inner = self.inner();
-        let keys = inner.owned.get(owner).into_iter().flatten();
-        keys.filter_map(|key| Some((key.clone(), inner.unpacked(key)?)))
-            .collect()
+    /// Everything that belongs to a pipeline, as it is now.
+    pub(crate) fn snapshot(&self, pipeline: &PipelineKey) -> ClusterState {
+        let inner = self.inner.lock();
+        let keys = inner.of_pipeline.get(pipeline).into_iter().flatten();
+        let objects: BTreeMap<_, _> = keys
+            .filter_map(|key| {
+                let cached = inner.objects.get(key)?;
+                let object = cached.object.after(cached.since.elapsed());
+                Some(((key.kind, Arc::clone(&key.name)), object))
+            })
+            .collect();
+        ClusterState::new(pipeline.clone(), objects)
     }
 
     /// How many objects there are.
-    pub fn len(&self) -> usize {
-        self.inner().objects.len()
-    }
-
-    /// Whether there are none.
-    pub fn is_empty(&self) -> bool {
-        self.len() == 0
-    }
-
-    fn inner(&self) -> std::sync::MutexGuard<'_, Inner> {
-        self.inner.lock().unwrap_or_else(PoisonError::into_inner)
+    #[cfg(test)]
+    fn len(&self) -> usize {
+        self.inner.lock().objects.len()
     }
 }
 
 impl Inner {
-    /// Gives the pipelines that there is something to look at for.
-    fn put(&mut self, kind: Kind, mut object: DynamicObject) -> Vec<Owner> {
+    /// Gives the pipelines for which there is something new.
+    fn put(&mut self, kind: ObjectKind, object: &DynamicObject) -> Vec<PipelineKey> {
         let version = object
             .metadata
             .resource_version
             .as_deref()
             .and_then(|version| version.parse().ok())
             .unwrap_or(0);
-        object.metadata.managed_fields = None;
-        // Members of a list come without these.
-        object.types = Some(TypeMeta {
-            api_version: kind.api_version(),
-            kind: kind.name().to_owned(),
-        });
-        let mut key = key_of(kind, &object);
+        let mut key = key_of(kind, object);
         let before = self.objects.get(&key);
         if before.is_some_and(|before| version != 0 && before.version > version) {
             return Vec::new();
         }
-        let Some(owner) = owner_of(&object) else {
-            // Somebody took the label away: to its pipeline it is missing.
+        let Some(pipeline) = pipeline_of(object) else {
+            // The label was removed: to its pipeline the object is missing.
             return self.remove(&key).into_iter().collect();
         };
-        // Ten objects share the names of one pipeline.
-        let owner = match self.owned.get_key_value(&owner) {
-            Some((known, _)) => known.clone(),
-            None => owner,
-        };
-        key.namespace = Arc::clone(&owner.0);
-        let digest = digest(kind, &object);
-        let since = self
-            .objects
-            .get(&key)
+        let since = before
             .filter(|before| version != 0 && before.version == version)
             .map_or_else(Instant::now, |before| before.since);
-        let stored = Stored {
-            owner: Arc::clone(&owner.1),
-            version,
-            digest,
-            since,
-            packed: self.packed(kind, &object),
+        // Ten objects share the names of one pipeline.
+        let pipeline = match self.of_pipeline.get_key_value(&pipeline) {
+            Some((known, _)) => known.clone(),
+            None => pipeline,
         };
-        match self.objects.insert(key.clone(), stored) {
-            Some(before) if before.owner == owner.1 => {
-                let news = before.digest != digest;
-                news.then_some(owner).into_iter().collect()
+        key.namespace = Arc::clone(&pipeline.namespace);
+        let cached = CachedObject {
+            pipeline: Arc::clone(&pipeline.name),
+            version,
+            since,
+            object: LiveObject::of(kind, object),
+        };
+        let is_new = |before: &CachedObject| cached.object.differs_from(&before.object);
+        let is_new = self.objects.get(&key).is_none_or(is_new);
+        match self.objects.insert(key.clone(), cached) {
+            Some(before) if before.pipeline == pipeline.name => {
+                is_new.then_some(pipeline).into_iter().collect()
             }
             Some(before) => {
-                let former = (Arc::clone(&owner.0), before.owner);
+                let former = PipelineKey {
+                    namespace: Arc::clone(&pipeline.namespace),
+                    name: before.pipeline,
+                };
                 self.disown(&former, &key);
-                self.owned.entry(owner.clone()).or_default().push(key);
-                vec![former, owner]
+                self.of_pipeline
+                    .entry(pipeline.clone())
+                    .or_default()
+                    .push(key);
+                vec![former, pipeline]
             }
             None => {
-                self.owned.entry(owner.clone()).or_default().push(key);
-                vec![owner]
+                self.of_pipeline
+                    .entry(pipeline.clone())
+                    .or_default()
+                    .push(key);
+                vec![pipeline]
             }
         }
     }
 
-    fn packed(&mut self, kind: Kind, object: &DynamicObject) -> Box<[u8]> {
-        let text = serde_json::to_vec(object).unwrap_or_default();
-        let model = self
-            .models
-            .entry(kind)
-            .or_insert_with(|| text.clone().into_boxed_slice());
-        compress_prepend_size_with_dict(&text, model).into_boxed_slice()
+    /// Removes objects of a kind that are not in a complete list; gives their pipelines.
+    fn retain(&mut self, kind: ObjectKind, listed: &HashSet<ObjectKey>) -> Vec<PipelineKey> {
+        let gone: Vec<ObjectKey> = self
+            .objects
+            .keys()
+            .filter(|key| key.kind == kind && !listed.contains(*key))
+            .cloned()
+            .collect();
+        gone.iter().filter_map(|key| self.remove(key)).collect()
     }
 
-    fn unpacked(&self, key: &Key) -> Option<Value> {
-        let (stored, model) = (self.objects.get(key)?, self.models.get(&key.kind)?);
-        let text = decompress_size_prepended_with_dict(&stored.packed, model).ok()?;
-        let mut object: Value = serde_json::from_slice(&text).ok()?;
-        if key.kind == Kind::Lease {
-            free_if_expired(&mut object, stored.since.elapsed());
-        }
-        Some(object)
+    fn remove(&mut self, key: &ObjectKey) -> Option<PipelineKey> {
+        let pipeline = PipelineKey {
+            namespace: Arc::clone(&key.namespace),
+            name: self.objects.remove(key)?.pipeline,
+        };
+        self.disown(&pipeline, key);
+        Some(pipeline)
     }
 
-    fn remove(&mut self, key: &Key) -> Option<Owner> {
-        let name = self.objects.remove(key)?.owner;
-        let owner = (Arc::clone(&key.namespace), name);
-        self.disown(&owner, key);
-        Some(owner)
-    }
-
-    fn disown(&mut self, owner: &Owner, key: &Key) {
-        if let Some(keys) = self.owned.get_mut(owner) {
+    fn disown(&mut self, pipeline: &PipelineKey, key: &ObjectKey) {
+        if let Some(keys) = self.of_pipeline.get_mut(pipeline) {
             keys.retain(|other| other != key);
             if keys.is_empty() {
-                self.owned.remove(owner);
+                self.of_pipeline.remove(pipeline);
             }
         }
     }
 }
 
-/// A Lease that was not renewed for its own time is nobody's, though it still names whoever held it: a killed worker
-/// cannot take its name off. Measured here from the last change seen, as whoever wants the Lease does, since clocks differ.
-fn free_if_expired(lease: &mut Value, unchanged_for: Duration) {
-    let seconds = lease["spec"]["leaseDurationSeconds"].as_u64();
-    if unchanged_for > Duration::from_secs(seconds.unwrap_or(LEASE_SECONDS))
-        && let Some(spec) = lease["spec"].as_object_mut()
-    {
-        spec.remove("holderIdentity");
-    }
-}
-
-/// Namespace and name of an object; of a pipeline, what its objects are found by.
-pub fn address(object: &DynamicObject) -> Owner {
-    let text = |part: &Option<String>| part.as_deref().unwrap_or_default().into();
-    (
-        text(&object.metadata.namespace),
-        text(&object.metadata.name),
-    )
-}
-
-fn key_of(kind: Kind, object: &DynamicObject) -> Key {
-    let (namespace, name) = address(object);
-    Key {
+fn key_of(kind: ObjectKind, object: &DynamicObject) -> ObjectKey {
+    let PipelineKey { namespace, name } = PipelineKey::of(&object.metadata);
+    ObjectKey {
         kind,
         namespace,
         name,
     }
 }
 
-/// By label, not by owner reference: an object that lost its reference is still to be put right.
-fn owner_of(object: &DynamicObject) -> Option<Owner> {
+/// By label, not by owner reference: an object that lost its reference is still to be restored.
+fn pipeline_of(object: &DynamicObject) -> Option<PipelineKey> {
     let labels = object.metadata.labels.as_ref()?;
-    Some((
-        object.metadata.namespace.as_deref()?.into(),
-        labels.get(names::INSTANCE)?.as_str().into(),
-    ))
-}
-
-/// A Lease's renewals and a Deployment's bookkeeping are no reason to look at a pipeline.
-fn digest(kind: Kind, object: &DynamicObject) -> u64 {
-    use std::hash::{DefaultHasher, Hash, Hasher};
-    let mut hasher = DefaultHasher::new();
-    let meta = &object.metadata;
-    (
-        &meta.uid,
-        &meta
-            .deletion_timestamp
-            .as_ref()
-            .map(|time| time.0.as_second()),
-    )
-        .hash(&mut hasher);
-    meta.labels.hash(&mut hasher);
-    let owners = meta.owner_references.as_ref().map(|owners| {
-        owners
-            .iter()
-            .map(|owner| (&owner.uid, &owner.name))
-            .collect::<Vec<_>>()
-    });
-    owners.hash(&mut hasher);
-    if kind == Kind::Lease {
-        object.data["spec"]["holderIdentity"]
-            .as_str()
-            .hash(&mut hasher);
-    } else {
-        meta.annotations.hash(&mut hasher);
-        object.data.to_string().hash(&mut hasher);
-    }
-    hasher.finish()
+    Some(PipelineKey {
+        namespace: object.metadata.namespace.as_deref()?.into(),
+        name: labels.get(names::INSTANCE)?.as_str().into(),
+    })
 }
 
 #[cfg(test)]
 mod tests {
+    use std::time::Duration;
+
     use serde_json::json;
 
     use super::*;
 
-    fn lease(version: u64, holder: &str, renewed: &str) -> DynamicObject {
+    /// Its version is also the second in which it was renewed.
+    fn lease(version: u64, holder: &str) -> DynamicObject {
+        let renewed = format!("2026-01-01T00:00:{version:02}.000000Z");
         serde_json::from_value(json!({
             "apiVersion": "coordination.k8s.io/v1", "kind": "Lease",
             "metadata": {
                 "name": "a-compressor-0", "namespace": "n", "uid": "u", "resourceVersion": version.to_string(),
-                "labels": {names::INSTANCE: "a"},
-                "managedFields": [{"manager": "x"}],
+                "labels": {names::INSTANCE: "a", names::COMPONENT: "compressor"},
             },
             "spec": {"holderIdentity": holder, "renewTime": renewed},
         }))
         .expect("a Lease")
     }
 
-    fn holder(store: &Store) -> Option<String> {
-        let objects = store.of(&("n".into(), "a".into()));
-        objects.values().next().map(|lease| {
-            lease["spec"]["holderIdentity"]
-                .as_str()
-                .unwrap_or_default()
-                .to_owned()
-        })
+    fn pipeline(name: &str) -> PipelineKey {
+        PipelineKey {
+            namespace: "n".into(),
+            name: name.into(),
+        }
+    }
+
+    fn put(cache: &ObjectCache, object: DynamicObject) -> Vec<PipelineKey> {
+        cache.watched(ObjectKind::Lease, Event::Apply(object))
+    }
+
+    fn list(
+        cache: &ObjectCache,
+        kind: ObjectKind,
+        objects: Vec<DynamicObject>,
+    ) -> Vec<PipelineKey> {
+        let mut pipelines = cache.watched(kind, Event::Init);
+        for object in objects {
+            pipelines.extend(cache.watched(kind, Event::InitApply(object)));
+        }
+        pipelines.extend(cache.watched(kind, Event::InitDone));
+        pipelines
+    }
+
+    fn holder(cache: &ObjectCache) -> Option<String> {
+        let state = cache.snapshot(&pipeline("a"));
+        let holder = state.leases().next()?.1.holder.clone();
+        Some(holder.unwrap_or_default())
     }
 
     #[test]
     fn a_renewal_is_no_news_and_a_new_holder_is() {
-        let store = Store::default();
-        let put = |object| store.take(Kind::Lease, Change::Put(object)).len();
-        assert_eq!(put(lease(1, "x", "1")), 1);
-        assert_eq!(put(lease(2, "x", "2")), 0);
-        assert_eq!(put(lease(3, "y", "3")), 1);
-    }
-
-    #[test]
-    fn objects_come_back_as_they_went_in_whatever_the_first_of_their_kind_was() {
-        let store = Store::default();
-        let mut lone = lease(1, "", "");
-        lone.data = Value::Null;
-        let mut large = lease(2, "x", "");
-        large.data["spec"]["holderIdentity"] = "somebody ".repeat(20_000).into();
-        for (name, mut object) in [("a", lone), ("b", large), ("c", lease(3, "z", "1"))] {
-            object.metadata.name = Some(name.into());
-            object.metadata.managed_fields = None;
-            let whole = serde_json::to_value(&object).expect("JSON");
-            store.take(Kind::Lease, Change::Put(object));
-            let kept = store.of(&("n".into(), "a".into()));
-            let back = kept.into_iter().find(|(key, _)| *key.name == *name);
-            assert_eq!(back.map(|(_, object)| object), Some(whole));
-        }
+        let cache = ObjectCache::default();
+        assert_eq!(put(&cache, lease(1, "x")).len(), 1);
+        assert_eq!(put(&cache, lease(2, "x")).len(), 0);
+        assert_eq!(put(&cache, lease(3, "y")).len(), 1);
     }
 
     #[tokio::test(start_paused = true)]
-    async fn a_lease_that_is_not_renewed_for_its_time_is_nobodys() {
-        let store = Store::default();
-        let put =
-            |version, renewed| store.take(Kind::Lease, Change::Put(lease(version, "x", renewed)));
-        put(1, "1");
+    async fn a_lease_that_is_not_renewed_for_its_time_has_no_holder() {
+        let cache = ObjectCache::default();
+        put(&cache, lease(1, "x"));
         tokio::time::advance(Duration::from_secs(14)).await;
-        put(2, "2");
+        put(&cache, lease(2, "x"));
         tokio::time::advance(Duration::from_secs(14)).await;
         // Listed again, for whatever reason: no sign of life.
-        put(2, "2");
-        assert_eq!(holder(&store).as_deref(), Some("x"));
+        put(&cache, lease(2, "x"));
+        assert_eq!(holder(&cache).as_deref(), Some("x"));
         tokio::time::advance(Duration::from_secs(2)).await;
-        assert_eq!(holder(&store).as_deref(), Some(""));
-        put(3, "3");
-        assert_eq!(holder(&store).as_deref(), Some("x"));
+        assert_eq!(holder(&cache).as_deref(), Some(""));
+        put(&cache, lease(3, "x"));
+        assert_eq!(holder(&cache).as_deref(), Some("x"));
     }
 
     #[test]
     fn what_we_wrote_is_not_overwritten_by_what_was_before() {
-        let store = Store::default();
-        store.wrote(Kind::Lease, lease(5, "new", ""));
-        store.take(Kind::Lease, Change::Put(lease(4, "old", "")));
-        assert_eq!(holder(&store).as_deref(), Some("new"));
+        let cache = ObjectCache::default();
+        cache.wrote(ObjectKind::Lease, &lease(5, "new"));
+        put(&cache, lease(4, "old"));
+        assert_eq!(holder(&cache).as_deref(), Some("new"));
     }
 
     #[test]
-    fn an_object_whose_label_somebody_took_is_missing_to_its_pipeline() {
-        let store = Store::default();
-        let owner: Owner = ("n".into(), "a".into());
-        store.take(Kind::Lease, Change::Put(lease(1, "x", "")));
-        let mut bare = lease(2, "x", "");
+    fn an_object_whose_label_was_removed_is_missing_to_its_pipeline() {
+        let cache = ObjectCache::default();
+        put(&cache, lease(1, "x"));
+        let mut bare = lease(2, "x");
         bare.metadata.labels = None;
-        assert_eq!(
-            store.take(Kind::Lease, Change::Put(bare)),
-            std::slice::from_ref(&owner)
-        );
-        assert!(store.of(&owner).is_empty());
+        assert_eq!(put(&cache, bare), [pipeline("a")]);
+        assert!(cache.snapshot(&pipeline("a")).is_empty());
     }
 
     #[test]
-    fn an_object_whose_label_names_another_pipeline_is_looked_at_there() {
-        let store = Store::default();
-        let (a, b): (Owner, Owner) = (("n".into(), "a".into()), ("n".into(), "b".into()));
-        store.take(Kind::Lease, Change::Put(lease(1, "x", "")));
-        let mut moved = lease(2, "x", "");
+    fn an_object_whose_label_names_another_pipeline_is_reconciled_there() {
+        let cache = ObjectCache::default();
+        put(&cache, lease(1, "x"));
+        let mut moved = lease(2, "x");
         moved.metadata.labels = Some([(names::INSTANCE.to_owned(), "b".to_owned())].into());
-        let owners = store.take(Kind::Lease, Change::Put(moved));
+        let pipelines = put(&cache, moved);
         assert_eq!(
-            (owners.as_slice(), store.len()),
-            ([a.clone(), b.clone()].as_slice(), 1)
+            (pipelines.as_slice(), cache.len()),
+            ([pipeline("a"), pipeline("b")].as_slice(), 1)
         );
-        assert!(store.of(&a).is_empty());
-        assert_eq!(store.of(&b).len(), 1);
-    }
-
-    #[test]
-    fn members_of_a_list_are_as_whole_as_those_of_a_watch() {
-        let store = Store::default();
-        let listed = DynamicObject {
-            types: None,
-            ..lease(1, "x", "")
-        };
-        store.take(Kind::Lease, Change::All(vec![listed]));
-        let objects = store.of(&("n".into(), "a".into()));
-        assert!(objects.values().all(
-            |lease| lease["kind"] == "Lease" && lease["apiVersion"] == "coordination.k8s.io/v1"
-        ));
+        assert!(cache.snapshot(&pipeline("a")).is_empty());
+        assert!(!cache.snapshot(&pipeline("b")).is_empty());
     }
 
     #[test]
     fn a_complete_list_takes_away_what_is_gone() {
-        let store = Store::default();
-        store.take(Kind::Lease, Change::All(vec![lease(1, "x", "")]));
-        assert_eq!(
-            store.take(Kind::Role, Change::All(Vec::new())),
-            Vec::<Owner>::new()
-        );
-        assert_eq!(store.len(), 1);
-        assert_eq!(store.take(Kind::Lease, Change::All(Vec::new())).len(), 1);
-        assert!(store.is_empty());
+        let cache = ObjectCache::default();
+        list(&cache, ObjectKind::Lease, vec![lease(1, "x")]);
+        assert_eq!(list(&cache, ObjectKind::Role, Vec::new()), []);
+        assert_eq!(cache.len(), 1);
+        cache.watched(ObjectKind::Lease, Event::Init);
+        assert_eq!(cache.len(), 1, "the list is not complete");
+        cache.watched(ObjectKind::Lease, Event::InitApply(lease(1, "x")));
+        assert_eq!(cache.watched(ObjectKind::Lease, Event::InitDone), []);
+        assert_eq!(list(&cache, ObjectKind::Lease, Vec::new()).len(), 1);
+        assert_eq!(cache.len(), 0);
     }
 }

@@ -3,39 +3,30 @@
 use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
-use serde_json::Value;
+use streampress_crds::Role;
 use streampress_crds::api::status::ProgressStatus;
-use streampress_crds::ledger::LEDGER;
-pub use streampress_crds::ledger::Ledger;
-use streampress_crds::settings::Role;
-
-use crate::resources::names;
+use streampress_crds::ledger::Ledger;
 
 /// Counters by role.
-pub type Ledgers = BTreeMap<Role, Ledger>;
+pub(crate) type Ledgers = BTreeMap<Role, Ledger>;
 
-/// What slots that are no more have counted. Entries are kept by the Lease's UID until the Lease is gone, so that
-/// folding one in twice counts it once.
+/// What deleted slots have counted. Entries are kept by the Lease's UID until the Lease is gone, so that adding one twice
+/// counts it once.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[serde(default)]
-pub struct Retired {
+pub(crate) struct Retired {
     total: BTreeMap<Role, Ledger>,
     leaving: BTreeMap<String, (Role, Ledger)>,
 }
 
 impl Retired {
-    /// Reads the annotation; what cannot be read counts as nothing.
-    pub fn of(lease: &Value) -> Self {
-        annotation(lease, names::RETIRED)
-    }
-
-    /// Notes down a Lease that is about to be deleted.
-    pub fn fold_in(&mut self, uid: &str, role: Role, ledger: Ledger) {
+    /// Adds a Lease that is about to be deleted.
+    pub(crate) fn add(&mut self, uid: &str, role: Role, ledger: Ledger) {
         self.leaving.insert(uid.to_owned(), (role, ledger));
     }
 
-    /// Settles entries whose Leases are gone.
-    pub fn settle(&mut self, is_there: impl Fn(&str) -> bool) {
+    /// Adds entries whose Leases are gone to the total.
+    pub(crate) fn settle(&mut self, is_there: impl Fn(&str) -> bool) {
         let gone: Vec<String> = self
             .leaving
             .keys()
@@ -50,7 +41,7 @@ impl Retired {
         }
     }
 
-    /// The counters of what is gone; a Lease that is still there speaks for itself.
+    /// The counters of what is gone; a Lease that is still there is counted by itself.
     fn add_to(&self, ledgers: &mut Ledgers, is_there: impl Fn(&str) -> bool) {
         let leaving = self
             .leaving
@@ -69,32 +60,25 @@ impl Retired {
     }
 }
 
-/// The counters of one Lease.
-pub fn of_lease(lease: &Value) -> Ledger {
-    annotation(lease, LEDGER)
-}
-
-/// The sums over all Leases of a pipeline and what slots before them have counted.
-pub fn sum<'a>(
-    leases: impl Iterator<Item = (Role, &'a Value)> + Clone,
+/// The sums over all Leases of a pipeline, each with its UID, and what slots before them have counted.
+pub(crate) fn sum<'a>(
+    leases: impl Iterator<Item = (&'a str, Role, Ledger)> + Clone,
     retired: &Retired,
 ) -> Ledgers {
     let mut ledgers = Ledgers::new();
-    for (role, lease) in leases.clone() {
+    for (_, role, counted) in leases.clone() {
         let sum = ledgers.entry(role).or_default();
-        *sum = sum.plus(of_lease(lease));
+        *sum = sum.plus(counted);
     }
     retired.add_to(&mut ledgers, |uid| {
-        leases
-            .clone()
-            .any(|(_, lease)| lease["metadata"]["uid"] == uid)
+        leases.clone().any(|(lease, _, _)| lease == uid)
     });
     ledgers
 }
 
-/// Files that were packed and neither restored nor given up by whoever restores. An estimate: a worker that is killed
-/// takes its latest counts with it, and a file that failed and was restored after a redrive counts as both.
-pub fn unaccounted(ledgers: &Ledgers) -> u64 {
+/// Files that were packed and neither restored nor put into the dead-letter queue by a decompressor. An estimate: the
+/// latest counts of a killed worker are lost, and a file that failed and was restored after a redrive counts as both.
+pub(crate) fn unaccounted(ledgers: &Ledgers) -> u64 {
     let of = |role| ledgers.get(&role).copied().unwrap_or_default();
     let ended = of(Role::Decompressor);
     of(Role::Compressor)
@@ -102,8 +86,8 @@ pub fn unaccounted(ledgers: &Ledgers) -> u64 {
         .saturating_sub(ended.files.saturating_add(ended.failures))
 }
 
-/// What has been done, as the status says it.
-pub fn progress(ledgers: &Ledgers) -> ProgressStatus {
+/// What has been done, as the status has it.
+pub(crate) fn progress(ledgers: &Ledgers) -> ProgressStatus {
     let of = |role| ledgers.get(&role).copied().unwrap_or_default();
     let (generator, compressor, decompressor) = (
         of(Role::Generator),
@@ -122,7 +106,7 @@ pub fn progress(ledgers: &Ledgers) -> ProgressStatus {
     }
 }
 
-/// With one decimal, rounded down, so that "100.0" is never said of something that was carried.
+/// With one decimal, rounded down, so that "100.0" never stands for something that was carried.
 fn saved_percent(raw: u64, packed: u64) -> Option<String> {
     if raw == 0 {
         return None;
@@ -137,42 +121,28 @@ fn saved_percent(raw: u64, packed: u64) -> Option<String> {
     ))
 }
 
-fn annotation<T: Default + for<'de> Deserialize<'de>>(lease: &Value, name: &str) -> T {
-    let text = lease["metadata"]["annotations"][name].as_str();
-    text.and_then(|text| serde_json::from_str(text).ok())
-        .unwrap_or_default()
-}
-
 #[cfg(test)]
 mod tests {
-    use serde_json::json;
-
     use super::*;
 
-    fn lease(uid: &str, ledger: &str) -> Value {
-        json!({"metadata": {"uid": uid, "annotations": {LEDGER: ledger}}})
+    fn counted(files: u64, bytes_in: u64, bytes_out: u64, failures: u64) -> Ledger {
+        Ledger {
+            files,
+            bytes_in,
+            bytes_out,
+            failures,
+            ..Ledger::default()
+        }
     }
 
     #[test]
     fn ledgers_add_up_role_by_role() {
         let leases = [
-            (
-                Role::Compressor,
-                lease("a", r#"{"files":2,"bytesIn":1000,"bytesOut":90}"#),
-            ),
-            (
-                Role::Compressor,
-                lease(
-                    "b",
-                    r#"{"files":1,"bytesIn":1000,"bytesOut":31,"failures":1}"#,
-                ),
-            ),
-            (Role::Decompressor, lease("c", "not json")),
+            ("a", Role::Compressor, counted(2, 1000, 90, 0)),
+            ("b", Role::Compressor, counted(1, 1000, 31, 1)),
+            ("c", Role::Decompressor, Ledger::default()),
         ];
-        let sums = sum(
-            leases.iter().map(|(role, lease)| (*role, lease)),
-            &Retired::default(),
-        );
+        let sums = sum(leases.into_iter(), &Retired::default());
         let progress = progress(&sums);
         assert_eq!(
             (
@@ -187,26 +157,24 @@ mod tests {
 
     #[test]
     fn a_retired_slot_counts_once_before_while_and_after_it_goes() {
-        let going = lease("b", r#"{"files":5}"#);
-        let ledger = of_lease(&going);
+        let going = counted(5, 0, 0, 0);
         let mut retired = Retired::default();
-        retired.fold_in("b", Role::Compressor, ledger);
-        retired.fold_in("b", Role::Compressor, ledger);
-        let files = |leases: &[(Role, Value)], retired: &Retired| {
-            sum(leases.iter().map(|(role, lease)| (*role, lease)), retired)[&Role::Compressor].files
+        retired.add("b", Role::Compressor, going);
+        retired.add("b", Role::Compressor, going);
+        let files = |leases: &[(&str, Role, Ledger)], retired: &Retired| {
+            sum(leases.iter().copied(), retired)[&Role::Compressor].files
         };
-        assert_eq!(files(&[(Role::Compressor, going)], &retired), 5);
+        assert_eq!(files(&[("b", Role::Compressor, going)], &retired), 5);
         assert_eq!(files(&[], &retired), 5);
         retired.settle(|_| false);
         retired.settle(|_| false);
         assert_eq!(files(&[], &retired), 5);
         let text = serde_json::to_string(&retired).expect("numbers have a JSON form");
-        let read = Retired::of(&json!({"metadata": {"annotations": {names::RETIRED: text}}}));
-        assert_eq!(read, retired);
+        assert_eq!(serde_json::from_str::<Retired>(&text).ok(), Some(retired));
     }
 
     #[test]
-    fn growth_is_said_as_growth() {
+    fn growth_is_a_negative_saving() {
         assert_eq!(saved_percent(100, 101).as_deref(), Some("-1.0"));
         assert_eq!(saved_percent(100, 0).as_deref(), Some("100.0"));
         assert_eq!(saved_percent(3, 1).as_deref(), Some("66.6"));

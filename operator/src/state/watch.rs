@@ -1,268 +1,258 @@
-//! Follows one kind of objects: a list, then a watch from there on, for ever. Each watch has its own back-off, so that
-//! one that fails holds up no other, and ends by itself within half a minute, so that a healthy one always has a fresh
-//! sign of life: that is what `/livez` means.
+//! Follows one kind of objects with kube's watcher: a list, then watches from there on, for ever. Added to it here:
+//! each watch has its own back-off, so that one that fails holds up no other; each answer of the API server is a sign
+//! of life, which is what `/livez` means; no answer may be waited for without end; and a server or proxy that ends
+//! watches at once is not asked again at once.
 
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 use std::time::Duration;
 
 use futures::StreamExt;
-use kube::api::{DynamicObject, ListParams, WatchEvent, WatchParams};
-use kube::{Api, Error};
+use http::{Request, Response};
+use http_body_util::BodyExt;
+use kube::client::Body;
+use kube::runtime::watcher::{self, Event, watcher};
+use kube::{Api, Client, Resource};
+use parking_lot::Mutex;
+use serde::de::DeserializeOwned;
+use streampress_transport::Backoff;
+use tokio::sync::SetOnce;
 use tokio::time::{Instant, sleep, timeout};
+use tower::BoxError;
 use tracing::{debug, warn};
 
-/// How long the server keeps one watch open.
+use crate::errors::api_message;
+
+/// How long the server keeps one watch open, in seconds. kube's watcher gives a silent one up five seconds later.
 const WATCH_SECONDS: u32 = 25;
-/// What may pass beyond that before the connection counts as dead.
-const GRACE: Duration = Duration::from_secs(8);
-/// Objects per page of a list.
-const PAGE: u32 = 500;
-/// How long a page may take.
+/// How long the server may take to begin a watch.
+const BEGIN_DEADLINE: Duration = Duration::from_secs(8);
+/// How long it may take for one page of a list.
 const PAGE_DEADLINE: Duration = Duration::from_secs(20);
-/// A watch that ends sooner than this is not asked for again at once: some server or proxy in between lets none live.
-const SHORTEST: Duration = Duration::from_secs(1);
-/// The longest pause after a failure.
-const LONGEST_PAUSE: Duration = Duration::from_secs(15);
-
-/// What happened to the objects.
-pub enum Change {
-    /// These are all there are.
-    All(Vec<DynamicObject>),
-    /// One is new or different.
-    Put(DynamicObject),
-    /// One is gone.
-    Gone(DynamicObject),
-}
+/// The shortest time between the beginnings of two watches.
+const SHORTEST_WATCH: Duration = Duration::from_secs(1);
+/// The pauses after failures.
+const PAUSES: Backoff = Backoff::new(Duration::from_millis(500), Duration::from_secs(15));
+/// After so many failures in a row everything is listed again: the error of a server that does not know a version
+/// any more has many forms.
+const FAILURES_BEFORE_LIST: u32 = 5;
+/// A failure that comes this long after the last one is a first failure. Longer than any pause and deadline.
+const FORGIVEN_AFTER: Duration = Duration::from_secs(60);
 
 #[derive(Debug)]
-struct State {
-    moved: Instant,
+struct HealthState {
+    answered: Instant,
     /// What went wrong last, and since when nothing has gone well.
-    trouble: Option<(String, Instant)>,
-    listed: bool,
+    failure: Option<(String, Instant)>,
 }
 
-/// The sign of life of one watch.
+/// Whether one watch works.
 #[derive(Debug)]
-pub struct Pulse {
+pub(crate) struct WatchHealth {
     name: String,
-    state: Mutex<State>,
+    state: Mutex<HealthState>,
+    listed: SetOnce<()>,
 }
 
-impl Pulse {
-    /// A watch that begins now.
-    pub fn new(name: impl Into<String>) -> Arc<Self> {
+impl WatchHealth {
+    /// Of a watch that begins now.
+    pub(crate) fn new(name: impl Into<String>) -> Arc<Self> {
         Arc::new(Self {
             name: name.into(),
-            state: Mutex::new(State {
-                moved: Instant::now(),
-                trouble: None,
-                listed: false,
+            state: Mutex::new(HealthState {
+                answered: Instant::now(),
+                failure: None,
             }),
+            listed: SetOnce::new(),
         })
     }
 
-    /// A watch that has not moved for so long.
+    /// Of a watch that got no answer for so long.
     #[cfg(test)]
-    pub fn still_for(name: &str, time: Duration) -> Arc<Self> {
-        let pulse = Self::new(name);
+    pub(crate) fn silent_for(name: &str, time: Duration) -> Arc<Self> {
+        let health = Self::new(name);
         if let Some(then) = Instant::now().checked_sub(time) {
-            pulse.state().moved = then;
+            health.state.lock().answered = then;
         }
-        pulse
+        health
     }
 
     /// What is watched.
-    pub fn name(&self) -> &str {
+    pub(crate) fn name(&self) -> &str {
         &self.name
     }
 
-    /// Since when nothing has moved.
-    pub fn age(&self) -> Duration {
-        self.state().moved.elapsed()
+    /// Time since the last answer.
+    pub(crate) fn age(&self) -> Duration {
+        self.state.lock().answered.elapsed()
     }
 
     /// Whether the first list is complete.
-    pub fn is_listed(&self) -> bool {
-        self.state().listed
+    pub(crate) fn is_listed(&self) -> bool {
+        self.listed.initialized()
     }
 
     /// What went wrong last, and for how long nothing has gone well.
-    pub fn trouble(&self) -> Option<(String, Duration)> {
-        let state = self.state();
-        let (why, since) = state.trouble.as_ref()?;
-        Some((why.clone(), since.elapsed()))
+    pub(crate) fn failure(&self) -> Option<(String, Duration)> {
+        let state = self.state.lock();
+        let (error, since) = state.failure.as_ref()?;
+        Some((error.clone(), since.elapsed()))
     }
 
-    pub(crate) fn moved(&self, listed: bool) {
-        let mut state = self.state();
-        *state = State {
-            moved: Instant::now(),
-            trouble: None,
-            listed: state.listed || listed,
-        };
+    pub(crate) fn answered(&self) {
+        let mut state = self.state.lock();
+        state.answered = Instant::now();
+        state.failure = None;
     }
 
-    /// Asking was answered, if only by a refusal: the watch is not stuck, the server is in trouble.
-    pub(crate) fn failed(&self, why: &str) {
-        let mut state = self.state();
-        state.moved = Instant::now();
+    /// Waits until the first list is complete.
+    pub(crate) async fn wait_until_listed(&self) {
+        self.listed.wait().await;
+    }
+
+    pub(crate) fn listed(&self) {
+        // A later list changes nothing.
+        let _ = self.listed.set(());
+    }
+
+    /// The watch is not stuck: asking ended, if only in an error.
+    pub(crate) fn failed(&self, error: &str) {
+        let mut state = self.state.lock();
+        state.answered = Instant::now();
         let since = state
-            .trouble
+            .failure
             .as_ref()
-            .map_or(state.moved, |(_, since)| *since);
-        state.trouble = Some((why.to_owned(), since));
-    }
-
-    fn state(&self) -> std::sync::MutexGuard<'_, State> {
-        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+            .map_or(state.answered, |(_, since)| *since);
+        state.failure = Some((error.to_owned(), since));
     }
 }
 
-/// Follows until dropped.
-pub async fn follow(
-    api: Api<DynamicObject>,
-    labels: Option<String>,
-    pulse: Arc<Pulse>,
-    mut on: impl FnMut(Change),
-) {
-    let mut pause = Duration::from_millis(500);
-    loop {
-        let outcome = match list(&api, labels.as_deref()).await {
-            Ok((all, version)) => {
-                // First taken in, then called listed: whoever waits for the list acts on what it brought.
-                on(Change::All(all));
-                pulse.moved(true);
-                pause = Duration::from_millis(500);
-                watch(&api, labels.as_deref(), version, &pulse, &mut on).await
-            }
-            Err(error) => error,
-        };
-        match outcome {
-            Stop::Expired => debug!(watch = pulse.name(), "The watch is too old; listing again."),
-            Stop::Failed(why) => {
-                warn!(watch = pulse.name(), error = %why, "Watching failed; trying again.");
-                pulse.failed(&why);
-            }
-        }
-        sleep(jittered(pause)).await;
-        pause = (pause * 2).min(LONGEST_PAUSE);
-    }
-}
-
-/// Why a list is needed again.
-enum Stop {
-    Expired,
-    Failed(String),
-}
-
-impl From<Error> for Stop {
-    fn from(error: Error) -> Self {
-        match &error {
-            Error::Api(status) if status.code == 410 => Stop::Expired,
-            _ => Stop::Failed(error.to_string()),
-        }
-    }
-}
-
-async fn list(
-    api: &Api<DynamicObject>,
+/// Follows until dropped. `api` makes the API from the client that it is to use.
+pub(crate) async fn follow<K>(
+    client: Client,
+    api: impl FnOnce(Client) -> Api<K>,
     labels: Option<&str>,
-) -> Result<(Vec<DynamicObject>, String), Stop> {
-    let mut params = ListParams::default().limit(PAGE);
-    params.label_selector = labels.map(str::to_owned);
-    let mut all = Vec::new();
-    loop {
-        let page = timeout(PAGE_DEADLINE, api.list(&params)).await;
-        let page = page.map_err(|_| Stop::Failed("the list did not come in time".into()))??;
-        all.extend(page.items);
-        match page.metadata.continue_.filter(|next| !next.is_empty()) {
-            Some(next) => params.continue_token = Some(next),
-            None => return Ok((all, page.metadata.resource_version.unwrap_or_default())),
-        }
-    }
-}
-
-/// One watch after another from `version` on, for as long as the server knows it.
-async fn watch(
-    api: &Api<DynamicObject>,
-    labels: Option<&str>,
-    mut version: String,
-    pulse: &Pulse,
-    on: &mut impl FnMut(Change),
-) -> Stop {
-    let mut params = WatchParams::default().timeout(WATCH_SECONDS);
-    params.label_selector = labels.map(str::to_owned);
-    let mut pause = Duration::from_millis(500);
-    let mut failures = 0;
-    loop {
-        let began = Instant::now();
-        match watch_once(api, &params, &mut version, pulse, on).await {
-            Ok(()) => {
+    health: Arc<WatchHealth>,
+    mut on: impl FnMut(Event<K>),
+) where
+    K: Resource + Clone + DeserializeOwned + std::fmt::Debug + Send + 'static,
+{
+    let api = api(observed(client, Arc::clone(&health)));
+    let mut config = watcher::Config::default().timeout(WATCH_SECONDS);
+    config.label_selector = labels.map(str::to_owned);
+    let start = || watcher(api.clone(), config.clone()).boxed();
+    let mut events = start();
+    let (mut failures, mut failed_at) = (0, Instant::now());
+    while let Some(event) = events.next().await {
+        match event {
+            Ok(event) => {
                 failures = 0;
-                pause = Duration::from_millis(500);
-                if began.elapsed() < SHORTEST {
-                    sleep(jittered(SHORTEST)).await;
+                let is_list = matches!(event, Event::InitDone);
+                on(event);
+                // Only now: those that wait for the list act on what it brought.
+                if is_list {
+                    health.listed();
                 }
             }
-            Err(Stop::Expired) => return Stop::Expired,
-            Err(Stop::Failed(why)) => {
-                failures += 1;
-                // A server that does not take the version any more may say so in many ways: list again now and then.
-                if failures >= 5 {
-                    return Stop::Failed(why);
+            Err(error) => {
+                let first = failures == 0 || failed_at.elapsed() > FORGIVEN_AFTER;
+                failures = if first { 1 } else { failures + 1 };
+                failed_at = Instant::now();
+                if is_expired(&error) {
+                    debug!(
+                        watch = health.name(),
+                        "The watch is too old; listing again."
+                    );
+                } else {
+                    let error = message(&error);
+                    warn!(
+                        watch = health.name(),
+                        error, "Watching failed; trying again."
+                    );
+                    health.failed(&error);
                 }
-                warn!(watch = pulse.name(), error = %why, "The watch broke; going on from where it was.");
-                pulse.failed(&why);
-                sleep(jittered(pause)).await;
-                pause = (pause * 2).min(LONGEST_PAUSE);
+                if failures % FAILURES_BEFORE_LIST == 0 {
+                    events = start();
+                }
+                sleep(PAUSES.equal_jitter(failures)).await;
             }
         }
     }
 }
 
-async fn watch_once(
-    api: &Api<DynamicObject>,
-    params: &WatchParams,
-    version: &mut String,
-    pulse: &Pulse,
-    on: &mut impl FnMut(Change),
-) -> Result<(), Stop> {
-    let limit = Duration::from_secs(WATCH_SECONDS.into()) + GRACE;
-    let silent = || Stop::Failed(format!("nothing came within {} s", limit.as_secs()));
-    let stream = timeout(GRACE, api.watch(params, version))
-        .await
-        .map_err(|_| silent())??;
-    pulse.moved(false);
-    futures::pin_mut!(stream);
-    while let Some(event) = timeout(limit, stream.next()).await.map_err(|_| silent())? {
-        match event? {
-            WatchEvent::Added(object) | WatchEvent::Modified(object) => {
-                advance(version, object.metadata.resource_version.as_deref());
-                on(Change::Put(object));
+/// 410: the server has no changes from that version on any more.
+fn is_expired(error: &watcher::Error) -> bool {
+    match error {
+        watcher::Error::InitialListFailed(kube::Error::Api(status))
+        | watcher::Error::WatchStartFailed(kube::Error::Api(status))
+        | watcher::Error::WatchFailed(kube::Error::Api(status))
+        | watcher::Error::WatchError(status) => status.code == 410,
+        _ => false,
+    }
+}
+
+/// What went wrong, without what the watcher was doing: that changes from one try to the next.
+fn message(error: &watcher::Error) -> String {
+    match error {
+        watcher::Error::InitialListFailed(error)
+        | watcher::Error::WatchStartFailed(error)
+        | watcher::Error::WatchFailed(error) => api_message(error),
+        watcher::Error::WatchError(status) => status.message.clone(),
+        watcher::Error::NoResourceVersion => error.to_string(),
+    }
+}
+
+/// A client whose answers are signs of life of one watch. Waits for no answer without end, and begins no watch at once
+/// after the last one.
+fn observed(client: Client, health: Arc<WatchHealth>) -> Client {
+    let namespace = client.default_namespace().to_owned();
+    let begun = Arc::new(tokio::sync::Mutex::new(None));
+    let service = tower::service_fn(move |request: Request<Body>| {
+        let (client, health, begun) = (client.clone(), Arc::clone(&health), Arc::clone(&begun));
+        async move {
+            let answer = if is_watch(&request) {
+                begin_watch(&client, request, &begun).await?
+            } else {
+                timeout(PAGE_DEADLINE, whole(&client, request))
+                    .await
+                    .map_err(|_| no_answer(PAGE_DEADLINE))??
+            };
+            if answer.status().is_success() {
+                health.answered();
             }
-            WatchEvent::Deleted(object) => {
-                advance(version, object.metadata.resource_version.as_deref());
-                on(Change::Gone(object));
-            }
-            WatchEvent::Bookmark(bookmark) => *version = bookmark.metadata.resource_version,
-            WatchEvent::Error(status) if status.code == 410 => return Err(Stop::Expired),
-            WatchEvent::Error(status) => return Err(Stop::Failed(status.message.clone())),
+            Ok::<_, BoxError>(answer)
         }
-        pulse.moved(false);
-    }
-    Ok(())
+    });
+    Client::new(service, namespace)
 }
 
-fn advance(version: &mut String, to: Option<&str>) {
-    if let Some(to) = to {
-        to.clone_into(version);
-    }
+fn is_watch(request: &Request<Body>) -> bool {
+    let query = request.uri().query().unwrap_or_default();
+    query.split('&').any(|part| part.starts_with("watch="))
 }
 
-/// Between half and all of it, so that many watches do not come back at once.
-fn jittered(pause: Duration) -> Duration {
-    use std::hash::{BuildHasher, RandomState};
-    let random = RandomState::new().hash_one(0_u8) % 512;
-    pause.mul_f64(0.5 + f64::from(u16::try_from(random).unwrap_or(0)) / 1024.0)
+async fn begin_watch(
+    client: &Client,
+    request: Request<Body>,
+    begun: &tokio::sync::Mutex<Option<Instant>>,
+) -> Result<Response<Body>, BoxError> {
+    let mut begun = begun.lock().await;
+    if let Some(last) = *begun
+        && let Some(left) = SHORTEST_WATCH.checked_sub(Instant::now() - last)
+    {
+        sleep(left).await;
+    }
+    *begun = Some(Instant::now());
+    let answer = timeout(BEGIN_DEADLINE, client.send(request)).await;
+    Ok(answer.map_err(|_| no_answer(BEGIN_DEADLINE))??)
+}
+
+/// An answer with all of its body.
+async fn whole(client: &Client, request: Request<Body>) -> Result<Response<Body>, BoxError> {
+    let (parts, body) = client.send(request).await?.into_parts();
+    let body = body.collect().await?.to_bytes();
+    Ok(Response::from_parts(parts, Body::from(body)))
+}
+
+fn no_answer(after: Duration) -> BoxError {
+    format!("no answer within {} s", after.as_secs()).into()
 }

@@ -1,6 +1,6 @@
-//! Queues at SQS and the stream at Kinesis, by the provisioning that `streampress setup` has too. Everything made here carries
-//! the pipeline's UID as a tag from the moment it exists; nothing without it is ever changed or deleted. What AWS answered in
-//! error becomes a reason and a sentence for the pipeline's owner.
+//! Queues at SQS and the stream at Kinesis, by the provisioning that `streampress setup` has too. Everything created here
+//! carries the pipeline's UID as a tag from the moment it exists; nothing without it is ever changed or deleted. Errors of AWS
+//! become a reason and a sentence for the pipeline's owner.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use parking_lot::Mutex;
+use streampress_crds::Reason;
 use streampress_crds::api::pipeline::{DeletionPolicy, TransportPolicy};
 use streampress_crds::api::status::TransportStatus;
 use streampress_transport::aws::provision::{
@@ -17,8 +18,8 @@ use streampress_transport::aws::{AwsCredentials, AwsOptions, CallLimits, Service
 use streampress_transport::{Depth, aws};
 use tokio::time::sleep;
 
+use super::problem::{Problem, Retry};
 use super::{Depths, OWNER_TAG, PIPELINE_TAG, Plan, Provisioner, rules};
-use crate::decide::status::Trouble;
 
 /// Shorter than the worker's: the manager bounds the whole, and an endpoint that hangs blocks others of its kind.
 const CALLS: CallLimits = CallLimits {
@@ -34,20 +35,20 @@ const COUNT_AGAIN_AFTER: Duration = Duration::from_secs(5);
 /// The most clients that are kept; beyond, all are made anew.
 const MAX_CLIENTS: usize = 256;
 
-/// AWS, or an emulator. Clients are shared by pipelines of the same region, endpoint and credentials.
+/// Provisions on AWS, or an emulator. Clients are shared by pipelines of the same region, endpoint and credentials.
 #[derive(Default)]
-pub struct Aws {
+pub struct AwsProvisioner {
     clients: Mutex<HashMap<AwsOptions, Arc<Client>>>,
 }
 
-/// The clients of some pipelines.
+/// Clients, and what is remembered of their queues.
 struct Client {
     aws: aws::Aws,
     /// Queues' URLs, by name: depths are read every few seconds.
     urls: Mutex<HashMap<String, String>>,
 }
 
-impl Aws {
+impl AwsProvisioner {
     async fn client(&self, plan: &Plan, credentials: Option<&AwsCredentials>) -> Arc<Client> {
         let options = AwsOptions {
             region: Some(plan.region.clone()),
@@ -84,12 +85,12 @@ pub fn provision_plan(plan: &Plan) -> ProvisionPlan {
 }
 
 #[async_trait]
-impl Provisioner for Aws {
+impl Provisioner for AwsProvisioner {
     async fn provide(
         &self,
         plan: &Plan,
         credentials: Option<&AwsCredentials>,
-    ) -> Result<TransportStatus, Trouble> {
+    ) -> Result<TransportStatus, Problem> {
         let client = self.client(plan, credentials).await;
         match plan.policy {
             TransportPolicy::Create => client.create(plan).await,
@@ -116,7 +117,7 @@ impl Provisioner for Aws {
         plan: &Plan,
         policy: DeletionPolicy,
         credentials: Option<&AwsCredentials>,
-    ) -> Result<Vec<String>, Trouble> {
+    ) -> Result<Vec<String>, Problem> {
         if let Some(left) = rules::kept(plan, policy) {
             return Ok(left);
         }
@@ -133,7 +134,7 @@ impl Provisioner for Aws {
         }
         client.forget_urls(plan);
         let outcomes = provision::delete(&client.aws, &provision_plan(plan)).await;
-        let outcomes = outcomes.map_err(trouble)?;
+        let outcomes = outcomes.map_err(problem)?;
         let names = plan.queues().into_iter().chain([&*plan.parts.stream.name]);
         Ok(names
             .zip(outcomes)
@@ -144,9 +145,9 @@ impl Provisioner for Aws {
 }
 
 impl Client {
-    async fn create(&self, plan: &Plan) -> Result<TransportStatus, Trouble> {
+    async fn create(&self, plan: &Plan) -> Result<TransportStatus, Problem> {
         let provisioned = provision::create(&self.aws, &provision_plan(plan)).await;
-        let provisioned = provisioned.map_err(trouble)?;
+        let provisioned = provisioned.map_err(problem)?;
         Ok(TransportStatus {
             files_queue_url: Some(provisioned.files_queue_url),
             chunks_queue_url: Some(provisioned.chunks_queue_url),
@@ -154,31 +155,31 @@ impl Client {
         })
     }
 
-    async fn adopt(&self, plan: &Plan) -> Result<TransportStatus, Trouble> {
+    async fn adopt(&self, plan: &Plan) -> Result<TransportStatus, Problem> {
         let mut found = Vec::new();
         for name in plan.queues() {
             let queue = provision::existing_queue(&self.aws, name).await;
-            found.push(queue.map_err(trouble)?);
+            found.push(queue.map_err(problem)?);
         }
         let name = &plan.parts.stream.name;
         let has_stream = provision::stream_exists(&self.aws, name).await;
         let attributes = [0, 1, 2, 3].map(|queue: usize| Some(&found[queue].as_ref()?.attributes));
-        rules::adoptable(plan, attributes, has_stream.map_err(trouble)?)?;
+        rules::adoptable(plan, attributes, has_stream.map_err(problem)?)?;
         let stream_arn = provision::usable_stream(&self.aws, name).await;
         let url = |queue: usize| Some(found[queue].as_ref()?.url.clone());
         Ok(TransportStatus {
             files_queue_url: url(0),
             chunks_queue_url: url(2),
-            stream_arn: Some(stream_arn.map_err(trouble)?),
+            stream_arn: Some(stream_arn.map_err(problem)?),
         })
     }
 
     /// How many messages each existing queue holds; `None` where that cannot be read.
-    async fn waiting<'a>(&self, plan: &'a Plan) -> Result<Vec<(&'a str, Option<u64>)>, Trouble> {
+    async fn waiting<'a>(&self, plan: &'a Plan) -> Result<Vec<(&'a str, Option<u64>)>, Problem> {
         let mut waiting = Vec::new();
         for name in plan.queues() {
             let url = provision::find_queue(&self.aws, name).await;
-            if let Some(url) = url.map_err(trouble)? {
+            if let Some(url) = url.map_err(problem)? {
                 let depth = self.aws.queue_depth(&url).await.ok();
                 waiting.push((name, depth.map(Depth::total)));
             }
@@ -210,11 +211,11 @@ impl Client {
 }
 
 /// In the same words at every attempt, so that a condition changes only when the cause does.
-fn trouble(error: ProvisionError) -> Trouble {
-    let passing = |reason: &str, message: String| Trouble {
-        reason: reason.into(),
+fn problem(error: ProvisionError) -> Problem {
+    let transient = |message: String| Problem {
+        reason: Reason::TransportFailed,
         message,
-        lasting: false,
+        retry: Retry::Transient,
     };
     match error {
         ProvisionError::Call {
@@ -222,45 +223,54 @@ fn trouble(error: ProvisionError) -> Trouble {
             permission,
             error,
         } => {
-            let (reason, way_out) = way_out(&error, permission);
+            let (reason, retry, way_out) = way_out(&error, permission);
             let step = format!("{}{}", step[..1].to_uppercase(), &step[1..]);
             let said = error.to_string();
             let said = said.trim_end_matches('.');
-            passing(reason, format!("{step} failed: {said}. {way_out}"))
+            Problem {
+                reason,
+                message: format!("{step} failed: {said}. {way_out}"),
+                retry,
+            }
         }
         ProvisionError::NotOwned { name, tags } => {
             rules::not_ours(&name, tags.get(PIPELINE_TAG).map(String::as_str))
         }
         ProvisionError::InTransition { what } => {
             let what = format!("{}{}", what[..1].to_uppercase(), &what[1..]);
-            passing("TransportFailed", format!("{what}; trying again."))
+            transient(format!("{what}; trying again."))
         }
-        ProvisionError::Unusable { why } => {
-            passing("TransportFailed", format!("AWS answered oddly: {why}."))
-        }
+        ProvisionError::Unusable { why } => transient(format!("AWS answered oddly: {why}.")),
     }
 }
 
-fn way_out(error: &ServiceError, permission: &str) -> (&'static str, String) {
+fn way_out(error: &ServiceError, permission: &str) -> (Reason, Retry, String) {
     if error.is_denied() {
         (
-            "AccessDenied",
+            Reason::AccessDenied,
+            Retry::AfterCorrection,
             format!(
                 "Give the identity of spec.aws the permission {permission}; the README has all that it needs."
             ),
         )
     } else if error.is_unauthenticated() {
         (
-            "AccessDenied",
+            Reason::AccessDenied,
+            Retry::AfterCorrection,
             "AWS does not know these keys: correct the Secret of spec.aws.credentialsSecretRef, or the operator's own identity.".into(),
         )
     } else if error.is_unanswered() {
         (
-            "EndpointUnreachable",
+            Reason::EndpointUnreachable,
+            Retry::Transient,
             "See spec.aws.endpointURL and region; trying again.".into(),
         )
     } else {
-        ("TransportFailed", "Trying again.".into())
+        (
+            Reason::TransportFailed,
+            Retry::Transient,
+            "Trying again.".into(),
+        )
     }
 }
 
@@ -281,29 +291,32 @@ mod tests {
 
     #[test]
     fn a_refusal_is_named_with_its_step_its_cause_and_the_permission() {
-        let trouble = trouble(refused(
+        let problem = problem(refused(
             "AccessDenied",
             "not authorized to perform: sqs:GetQueueUrl",
         ));
-        assert_eq!((&*trouble.reason, trouble.lasting), ("AccessDenied", false));
+        assert_eq!(
+            (problem.reason, problem.retry),
+            (Reason::AccessDenied, Retry::AfterCorrection)
+        );
         assert!(
-            trouble.message.starts_with(
+            problem.message.starts_with(
                 "Looking for the queue a.fifo failed: AccessDenied: not authorized to perform: sqs:GetQueueUrl. Give"
             ),
             "{}",
-            trouble.message
+            problem.message
         );
     }
 
     #[test]
     fn each_kind_of_failure_has_its_reason() {
         for (code, reason) in [
-            ("AccessDeniedException", "AccessDenied"),
-            ("SignatureDoesNotMatch", "AccessDenied"),
-            ("", "EndpointUnreachable"),
-            ("ServiceUnavailable", "TransportFailed"),
+            ("AccessDeniedException", Reason::AccessDenied),
+            ("SignatureDoesNotMatch", Reason::AccessDenied),
+            ("", Reason::EndpointUnreachable),
+            ("ServiceUnavailable", Reason::TransportFailed),
         ] {
-            assert_eq!(trouble(refused(code, "said")).reason, reason, "{code}");
+            assert_eq!(problem(refused(code, "said")).reason, reason, "{code}");
         }
     }
 }

@@ -1,122 +1,125 @@
-//! All talk with AWS, outside the reconcile path: one task per pipeline makes its transport, looks at the depths again and
-//! again, and every few minutes at all of it. Reconciling only reads what was found last. Calls at once are bounded for
-//! each endpoint, each has a deadline, and what hangs holds up nobody elsewhere.
+//! All calls to AWS, outside the reconcile path: one task per pipeline makes its transport, reads the depths again and
+//! again, and checks all of it every few minutes. Reconciling only reads the latest result. Concurrent calls are bounded
+//! for each endpoint, each has a deadline, and a call that hangs delays no other endpoint's.
 
 use std::collections::HashMap;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 use std::time::Duration;
 
-use k8s_openapi::api::core::v1::Secret;
-use kube::{Api, Client};
+use kube::Client;
+use parking_lot::Mutex;
+use streampress_crds::Reason;
 use streampress_crds::api::pipeline::DeletionPolicy;
+use streampress_crds::api::status::TransportStatus;
+use streampress_transport::Backoff;
+use streampress_transport::aws::AwsCredentials;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::time::{Instant, sleep, timeout};
 use tokio_util::task::AbortOnDropHandle;
 use tracing::{info, warn};
 
-use streampress_transport::aws::AwsCredentials;
+use super::problem::{Problem, Retry};
+use super::{Depths, Plan, Provisioner, TransportState, credentials};
 
-use super::{Depths, Plan, Provisioner, credentials_of};
-use crate::decide::status::{TransportView, Trouble};
+/// The pauses after failures.
+const PAUSES: Backoff = Backoff::new(Duration::from_secs(1), Duration::from_secs(60));
+/// After so many reads in a row that gave nothing of a queue, the whole transport is looked up again.
+const UNREADABLE: u32 = 3;
+/// After so many reads in a row without a change, depths are read less often.
+const QUIET: u32 = 30;
 
-/// The first pause after a failure; it doubles from one to the next.
-const PAUSE: Duration = Duration::from_secs(1);
-/// The longest.
-const LONGEST_PAUSE: Duration = Duration::from_secs(60);
-/// So many looks without an answer about a queue, and all of it is looked for again.
-const BLIND: u32 = 3;
-
-/// How the desk works.
+/// How the manager works.
 #[derive(Clone, Debug)]
-pub struct DeskOptions {
-    /// Between two looks at depths while there is something to see.
-    pub look_every: Duration,
+pub struct ManagerOptions {
+    /// Time between two reads of the depths while they change.
+    pub busy_interval: Duration,
     /// The same while nothing has changed for a while.
-    pub look_rarely: Duration,
-    /// Between two looks at all of it, in case somebody has taken a part away or changed it.
-    pub verify_every: Duration,
-    /// How long making or looking may take.
+    pub quiet_interval: Duration,
+    /// Time between two checks of all parts, in case one was deleted or changed.
+    pub verify_interval: Duration,
+    /// How long making or reading may take.
     pub call_deadline: Duration,
-    /// How long deleting may take before what is left is named and the pipeline goes.
+    /// How long deleting may take before what is left is named and the pipeline's deletion ends.
     pub removal_deadline: Duration,
-    /// Pipelines of one endpoint that are served at once, and as many that are removed.
-    pub at_once: usize,
+    /// Pipelines of one endpoint that are maintained at once, and as many that are removed.
+    pub concurrency: usize,
     /// Endpoints that the operator's own identity may be used with, besides AWS's own.
     pub own_identity_endpoints: Vec<String>,
 }
 
-impl Default for DeskOptions {
+impl Default for ManagerOptions {
     fn default() -> Self {
         Self {
-            look_every: Duration::from_secs(2),
-            look_rarely: Duration::from_secs(10),
-            verify_every: Duration::from_secs(300),
+            busy_interval: Duration::from_secs(2),
+            quiet_interval: Duration::from_secs(10),
+            verify_interval: Duration::from_secs(300),
             call_deadline: Duration::from_secs(30),
             removal_deadline: Duration::from_secs(20),
-            at_once: 16,
+            concurrency: 16,
             own_identity_endpoints: Vec::new(),
         }
     }
 }
 
-/// Called with namespace and name of a pipeline whose transport looks different now.
-pub type Notify = Arc<dyn Fn(&str, &str) + Send + Sync>;
+/// Called with namespace and name of a pipeline whose transport has changed.
+pub(crate) type Notify = Arc<dyn Fn(&str, &str) + Send + Sync>;
 
 /// What is known of one pipeline's transport.
 #[derive(Clone, Debug, Default)]
-pub struct Seen {
+pub(crate) struct TransportSnapshot {
     /// The queues and the stream.
-    pub view: TransportView,
-    /// What waits.
-    pub depths: Depths,
+    pub(crate) state: TransportState,
+    /// How many messages the queues have.
+    pub(crate) depths: Depths,
 }
 
-/// How deleting went.
+/// How far a removal has come.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Removal {
-    /// Still at it.
-    Going,
+pub(crate) enum Removal {
+    /// Not done yet.
+    InProgress,
     /// Done; what was left behind, a sentence each.
     Done(Vec<String>),
 }
 
-/// Keeps the pipelines' transports.
-pub struct Desk {
+/// Maintains the pipelines' transports.
+pub(crate) struct TransportManager {
     inner: Arc<Inner>,
 }
 
 struct Inner {
     provisioner: Arc<dyn Provisioner>,
     client: Client,
-    options: DeskOptions,
+    options: ManagerOptions,
     notify: Notify,
-    turns: Mutex<HashMap<Turns, Arc<Semaphore>>>,
-    files: Mutex<HashMap<String, File>>,
+    limits: Mutex<HashMap<LimitKey, Arc<Semaphore>>>,
+    /// By the pipeline's UID.
+    entries: Mutex<HashMap<String, Entry>>,
 }
 
-/// Whom a turn is waited for with: region and endpoint, and what for. Removing does not wait for what hangs in keeping.
-type Turns = (String, Option<String>, Errand);
+/// What shares one limit: region, endpoint and operation. Removing does not wait for maintenance that hangs.
+type LimitKey = (String, Option<String>, Operation);
 
 #[derive(Clone, Copy, PartialEq, Eq, Hash)]
-enum Errand {
-    Keep,
+enum Operation {
+    Maintain,
     Remove,
 }
 
-/// One pipeline's file on the desk.
-struct File {
+/// State kept for one pipeline's queues and stream.
+struct Entry {
     plan: Arc<Plan>,
-    seen: Seen,
+    snapshot: TransportSnapshot,
     removal: Option<Removal>,
     _task: AbortOnDropHandle<()>,
 }
 
-impl Desk {
-    /// An empty desk.
-    pub fn new(
+impl TransportManager {
+    /// Without pipelines yet.
+    pub(crate) fn new(
         provisioner: Arc<dyn Provisioner>,
         client: Client,
-        options: DeskOptions,
+        options: ManagerOptions,
         notify: Notify,
     ) -> Self {
         Self {
@@ -125,582 +128,283 @@ impl Desk {
                 client,
                 options,
                 notify,
-                turns: Mutex::default(),
-                files: Mutex::default(),
+                limits: Mutex::default(),
+                entries: Mutex::default(),
             }),
         }
     }
 
-    /// What is known of the transport; work on it begins, or begins anew when the plan is another.
-    pub fn look(&self, plan: &Plan) -> Seen {
-        let mut files = self.inner.files();
-        match files.get(&plan.uid) {
-            Some(file) if *file.plan == *plan && file.removal.is_none() => file.seen.clone(),
+    /// What is known of the transport. Maintaining it begins, or begins anew when the plan is another.
+    pub(crate) fn maintain(&self, plan: &Plan) -> TransportSnapshot {
+        let mut entries = self.inner.entries.lock();
+        match entries.get(&plan.uid) {
+            Some(entry) if *entry.plan == *plan && entry.removal.is_none() => {
+                entry.snapshot.clone()
+            }
             before => {
-                // What was there stays true until somebody looked again.
-                let seen = before
-                    .filter(|file| file.plan.parts == plan.parts)
-                    .map(|file| file.seen.clone())
+                // What was known of the same parts stays true until they are looked up again.
+                let snapshot = before
+                    .filter(|entry| entry.plan.parts == plan.parts)
+                    .map(|entry| entry.snapshot.clone())
                     .unwrap_or_default();
                 let plan = Arc::new(plan.clone());
-                let task = tokio::spawn(keep(Arc::clone(&self.inner), Arc::clone(&plan)));
-                let file = File {
+                let task = tokio::spawn(maintain(Arc::clone(&self.inner), Arc::clone(&plan)));
+                let entry = Entry {
                     plan: Arc::clone(&plan),
-                    seen: seen.clone(),
+                    snapshot: snapshot.clone(),
                     removal: None,
                     _task: AbortOnDropHandle::new(task),
                 };
-                files.insert(plan.uid.clone(), file);
-                seen
+                entries.insert(plan.uid.clone(), entry);
+                snapshot
             }
         }
     }
 
-    /// Begins to delete the transport, or says how it goes.
-    pub fn remove(&self, plan: &Plan, policy: DeletionPolicy) -> Removal {
-        let mut files = self.inner.files();
-        if let Some(removal) = files.get(&plan.uid).and_then(|file| file.removal.clone()) {
+    /// Begins to delete the transport, or tells how far that has come.
+    pub(crate) fn remove(&self, plan: &Plan, policy: DeletionPolicy) -> Removal {
+        let mut entries = self.inner.entries.lock();
+        if let Some(removal) = entries
+            .get(&plan.uid)
+            .and_then(|entry| entry.removal.clone())
+        {
             return removal;
         }
         let plan = Arc::new(plan.clone());
         let task = tokio::spawn(remove(Arc::clone(&self.inner), Arc::clone(&plan), policy));
-        let seen = files
+        let snapshot = entries
             .remove(&plan.uid)
-            .map(|file| file.seen)
+            .map(|entry| entry.snapshot)
             .unwrap_or_default();
-        let file = File {
+        let entry = Entry {
             plan: Arc::clone(&plan),
-            seen,
-            removal: Some(Removal::Going),
+            snapshot,
+            removal: Some(Removal::InProgress),
             _task: AbortOnDropHandle::new(task),
         };
-        files.insert(plan.uid.clone(), file);
-        Removal::Going
+        entries.insert(plan.uid.clone(), entry);
+        Removal::InProgress
     }
 
-    /// Only these are still there.
-    pub fn retain(&self, is_there: impl Fn(&str) -> bool) {
-        self.inner.files().retain(|uid, _| is_there(uid));
+    /// Forgets all pipelines but these UIDs.
+    pub(crate) fn retain(&self, exists: impl Fn(&str) -> bool) {
+        self.inner.entries.lock().retain(|uid, _| exists(uid));
     }
 }
 
-/// Nobody keeps a transport for an operator that is no more: the next one may be deleting it.
-impl Drop for Desk {
+/// An operator that has ended maintains nothing: the next leader may be deleting it.
+impl Drop for TransportManager {
     fn drop(&mut self) {
-        self.inner.files().clear();
+        self.inner.entries.lock().clear();
     }
 }
 
 impl Inner {
-    fn files(&self) -> std::sync::MutexGuard<'_, HashMap<String, File>> {
-        self.files.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    /// Waits until this pipeline may be served. Nothing when the operator ends.
-    async fn turn(&self, plan: &Plan, errand: Errand) -> Option<OwnedSemaphorePermit> {
-        let turns = {
-            let mut turns = self.turns.lock().unwrap_or_else(PoisonError::into_inner);
-            // Endpoints that nobody uses any more.
-            turns.retain(|_, turns| Arc::strong_count(turns) > 1);
-            let place = (plan.region.clone(), plan.endpoint.clone(), errand);
-            let new = || Arc::new(Semaphore::new(self.options.at_once));
-            Arc::clone(turns.entry(place).or_insert_with(new))
+    /// Waits until this pipeline may be served. `None` when the operator ends.
+    async fn permit(&self, plan: &Plan, operation: Operation) -> Option<OwnedSemaphorePermit> {
+        let limit = {
+            let mut limits = self.limits.lock();
+            // Endpoints that are not used any more.
+            limits.retain(|_, limit| Arc::strong_count(limit) > 1);
+            let key = (plan.region.clone(), plan.endpoint.clone(), operation);
+            let new = || Arc::new(Semaphore::new(self.options.concurrency));
+            Arc::clone(limits.entry(key).or_insert_with(new))
         };
-        turns.acquire_owned().await.ok()
+        limit.acquire_owned().await.ok()
     }
 
-    /// Writes down what was seen; whether it is news.
-    fn note(&self, plan: &Plan, change: impl FnOnce(&mut File)) -> bool {
-        let news = self.files().get_mut(&plan.uid).is_some_and(|file| {
-            let before = (
-                file.seen.view.clone(),
-                file.seen.depths,
-                file.removal.clone(),
-            );
-            change(file);
-            before
-                != (
-                    file.seen.view.clone(),
-                    file.seen.depths,
-                    file.removal.clone(),
-                )
+    /// Changes what is known; notifies when that made a difference, and returns whether it did.
+    fn update(&self, plan: &Plan, change: impl FnOnce(&mut Entry)) -> bool {
+        let known = |entry: &Entry| {
+            let snapshot = &entry.snapshot;
+            (
+                snapshot.state.clone(),
+                snapshot.depths,
+                entry.removal.clone(),
+            )
+        };
+        let changed = self.entries.lock().get_mut(&plan.uid).is_some_and(|entry| {
+            let before = known(entry);
+            change(entry);
+            before != known(entry)
         });
-        if news {
+        if changed {
             (self.notify)(&plan.namespace, &plan.name);
         }
-        news
+        changed
     }
 
-    /// The identity to use. Without a Secret it is the operator's own, and that goes only where it was allowed to.
-    async fn credentials(&self, plan: &Plan) -> Result<Option<AwsCredentials>, Trouble> {
-        let Some(name) = &plan.secret else {
-            let allowed = plan.endpoint.as_ref().is_none_or(|endpoint| {
-                self.options
-                    .own_identity_endpoints
-                    .iter()
-                    .any(|allowed| allowed.trim_end_matches('/') == endpoint.trim_end_matches('/'))
-            });
-            return if allowed {
-                Ok(None)
-            } else {
-                Err(Trouble {
-                    reason: "EndpointNotAllowed".into(),
-                    message: format!(
-                        "The operator's own identity is not used with {}: name a Secret in spec.aws.credentialsSecretRef, or start the operator with this endpoint allowed.",
-                        plan.endpoint.as_deref().unwrap_or_default()
-                    ),
-                    lasting: true,
-                })
-            };
-        };
-        let bad = |why: String| Trouble {
-            reason: "CredentialsMissing".into(),
-            message: format!(
-                "The Secret {name} of spec.aws.credentialsSecretRef cannot be used: {why}."
-            ),
-            lasting: false,
-        };
-        let secrets: Api<Secret> = Api::namespaced(self.client.clone(), &plan.namespace);
-        let secret = secrets
-            .get_opt(name)
-            .await
-            .map_err(|error| bad(error.to_string()))?;
-        let data = secret
-            .ok_or_else(|| bad("there is none of this name".into()))?
-            .data
-            .unwrap_or_default();
-        let data = data
-            .into_iter()
-            .map(|(key, bytes)| (key, bytes.0))
-            .collect();
-        credentials_of(&data).map(Some).map_err(bad)
+    async fn credentials(&self, plan: &Plan) -> Result<Option<AwsCredentials>, Problem> {
+        credentials::find(&self.client, plan, &self.options.own_identity_endpoints).await
     }
 
     async fn provide(
         &self,
         plan: &Plan,
-    ) -> Result<
-        (
-            Option<AwsCredentials>,
-            streampress_crds::api::status::TransportStatus,
-        ),
-        Trouble,
-    > {
-        let work = async {
+    ) -> Result<(Option<AwsCredentials>, TransportStatus), Problem> {
+        let call = async {
             let credentials = self.credentials(plan).await?;
             let status = self.provisioner.provide(plan, credentials.as_ref()).await?;
             Ok((credentials, status))
         };
-        timeout(self.options.call_deadline, work)
+        timeout(self.options.call_deadline, call)
             .await
             .unwrap_or_else(|_| Err(no_answer(plan, self.options.call_deadline)))
     }
+
+    async fn depths(&self, plan: &Plan, credentials: Option<&AwsCredentials>) -> Depths {
+        let call = self.provisioner.depths(plan, credentials);
+        timeout(self.options.call_deadline, call)
+            .await
+            .unwrap_or_default()
+    }
 }
 
-fn no_answer(plan: &Plan, after: Duration) -> Trouble {
-    let place = plan
+fn no_answer(plan: &Plan, after: Duration) -> Problem {
+    let endpoint = plan
         .endpoint
         .clone()
         .unwrap_or_else(|| format!("AWS in {}", plan.region));
-    Trouble {
-        reason: "EndpointUnreachable".into(),
+    Problem {
+        reason: Reason::EndpointUnreachable,
         message: format!(
-            "{place} did not answer within {} s; trying again. See spec.aws.endpointURL and region.",
+            "{endpoint} did not answer within {} s; trying again. See spec.aws.endpointURL and region.",
             after.as_secs()
         ),
-        lasting: false,
+        retry: Retry::Transient,
     }
 }
 
-/// A refusal stays one, and so do keys that are not there.
-fn may_pass(trouble: &Trouble) -> bool {
-    matches!(&*trouble.reason, "TransportFailed" | "EndpointUnreachable")
+fn unreadable() -> Problem {
+    Problem {
+        reason: Reason::DepthUnknown,
+        message: format!(
+            "The queues could not be read {UNREADABLE} times in a row; looking them up again. Is sqs:GetQueueAttributes allowed?"
+        ),
+        retry: Retry::AfterCorrection,
+    }
 }
 
-/// Makes the transport, with longer and longer waits while it fails, and looks at it for as long as the pipeline is there.
-async fn keep(inner: Arc<Inner>, plan: Arc<Plan>) {
-    let mut pause = PAUSE;
-    let mut is_blind = false;
-    let mut quiet = 0;
+/// Makes the transport, with longer and longer pauses while that fails, and reads its depths for as long as the pipeline
+/// exists.
+async fn maintain(inner: Arc<Inner>, plan: Arc<Plan>) {
+    let (mut failures, mut quiet) = (0, 0);
+    let mut readable = true;
     loop {
-        let made = {
-            let Some(_turn) = inner.turn(&plan, Errand::Keep).await else {
+        let provided = {
+            let Some(_permit) = inner.permit(&plan, Operation::Maintain).await else {
                 return;
             };
-            // In a box of its own: the task stays for as long as its pipeline, at the size of all that is awaited in it.
+            // On the heap: the task lives as long as its pipeline, and is as large as all that it ever awaits.
             Box::pin(inner.provide(&plan)).await
         };
-        match made {
+        match provided {
             Ok((credentials, status)) => {
-                let view = TransportView::Ready(status);
-                // What is there and cannot be read is no better than before.
-                if !is_blind && inner.note(&plan, |file| file.seen.view = view.clone()) {
-                    info!(pipeline = %plan.pipeline(), "Queues and stream are there.");
+                let state = TransportState::Ready(status);
+                // Queues that exist and cannot be read are no better than before.
+                if readable && inner.update(&plan, |entry| entry.snapshot.state = state.clone()) {
+                    info!(pipeline = %plan.pipeline(), "Queues and stream are ready.");
                 }
-                is_blind = !look(&inner, &plan, credentials.as_ref(), view, &mut quiet).await;
-                if !is_blind {
-                    pause = PAUSE;
+                readable =
+                    read_depths(&inner, &plan, credentials.as_ref(), state, &mut quiet).await;
+                if readable {
+                    failures = 0;
                     continue;
                 }
-                inner.note(&plan, |file| {
-                    file.seen.view = TransportView::Trouble(Trouble {
-                        reason: "DepthUnknown".into(),
-                        message: format!(
-                            "The queues could not be read {BLIND} times in a row; looking for them again. Is sqs:GetQueueAttributes allowed?"
-                        ),
-                        lasting: false,
-                    });
+                inner.update(&plan, |entry| {
+                    entry.snapshot.state = TransportState::Failed(unreadable());
                 });
             }
-            Err(trouble) => {
-                warn!(pipeline = %plan.pipeline(), reason = %trouble.reason, "{}", trouble.message);
-                inner.note(&plan, |file| {
-                    file.seen.view = TransportView::Trouble(trouble);
-                    file.seen.depths = Depths::default();
+            Err(problem) => {
+                warn!(pipeline = %plan.pipeline(), reason = %problem.reason, "{}", problem.message);
+                inner.update(&plan, |entry| {
+                    entry.snapshot.state = TransportState::Failed(problem);
+                    entry.snapshot.depths = Depths::default();
                 });
             }
         }
-        sleep(pause).await;
-        pause = (pause * 2).min(LONGEST_PAUSE);
+        failures += 1;
+        sleep(PAUSES.delay(failures)).await;
     }
 }
 
-/// Looks at the depths until all is to be looked at again. False when a queue could not be read several times in a row:
-/// endpoint, queues or credentials have changed. `quiet` counts the looks in a row that brought no news.
-async fn look(
+/// Reads the depths until all parts are to be checked again. False when a queue could not be read several times in a row:
+/// endpoint, queues or credentials have changed. `quiet` counts the reads in a row that changed nothing.
+async fn read_depths(
     inner: &Inner,
     plan: &Plan,
     credentials: Option<&AwsCredentials>,
-    view: TransportView,
+    state: TransportState,
     quiet: &mut u32,
 ) -> bool {
     let began = Instant::now();
-    let mut blind = 0;
-    while began.elapsed() < inner.options.verify_every {
+    let mut unreadable = 0;
+    while began.elapsed() < inner.options.verify_interval {
         let depths = {
-            let Some(_turn) = inner.turn(plan, Errand::Keep).await else {
+            let Some(_permit) = inner.permit(plan, Operation::Maintain).await else {
                 return true;
             };
-            timeout(
-                inner.options.call_deadline,
-                inner.provisioner.depths(plan, credentials),
-            )
-            .await
-            .unwrap_or_default()
+            inner.depths(plan, credentials).await
         };
-        let is_seen = depths.files.is_some() && depths.chunks.is_some();
-        let news = inner.note(plan, |file| {
-            file.seen.depths = depths;
-            if is_seen {
-                file.seen.view = view.clone();
+        let is_known = depths.files.is_some() && depths.chunks.is_some();
+        let changed = inner.update(plan, |entry| {
+            entry.snapshot.depths = depths;
+            if is_known {
+                entry.snapshot.state = state.clone();
             }
         });
-        blind = if is_seen { 0 } else { blind + 1 };
-        if blind >= BLIND {
+        unreadable = if is_known { 0 } else { unreadable + 1 };
+        if unreadable >= UNREADABLE {
             return false;
         }
-        *quiet = if news { 0 } else { quiet.saturating_add(1) };
-        // While something waits, what becomes of it is interesting; at rest a first message must be seen soon.
-        let wait = if plan.eager || *quiet < 30 {
-            inner.options.look_every
+        *quiet = if changed { 0 } else { quiet.saturating_add(1) };
+        let interval = if plan.eager || *quiet < QUIET {
+            inner.options.busy_interval
         } else {
-            inner.options.look_rarely
+            inner.options.quiet_interval
         };
-        sleep(wait).await;
+        sleep(interval).await;
     }
     true
 }
 
+/// Deletes the transport, once. What AWS cannot do at the moment is tried again until the deadline.
 async fn remove(inner: Arc<Inner>, plan: Arc<Plan>, policy: DeletionPolicy) {
-    let names = || {
-        let parts = &plan.parts;
-        format!(
-            "{}, {} and {}",
-            parts.files_queue.name, parts.chunks_queue.name, parts.stream.name
-        )
-    };
-    // Not within the deadline: hundreds may be deleted at once.
-    let _turn = inner.turn(&plan, Errand::Remove).await;
-    // A pipeline goes once: what AWS cannot do at the moment is tried until the deadline.
-    let mut last = None;
-    let work = async {
-        let mut pause = PAUSE;
+    // Outside the deadline: hundreds may be deleted at once.
+    let _permit = inner.permit(&plan, Operation::Remove).await;
+    let deadline = inner.options.removal_deadline;
+    let mut last = no_answer(&plan, deadline);
+    let attempts = async {
+        let mut failures = 0;
         loop {
-            let tried = async {
+            let attempt = async {
                 let credentials = inner.credentials(&plan).await?;
-                inner
-                    .provisioner
+                let provisioner = &inner.provisioner;
+                provisioner
                     .remove(&plan, policy, credentials.as_ref())
                     .await
             };
-            match tried.await {
-                Err(trouble) if may_pass(&trouble) => last = Some(trouble),
-                tried => return tried,
+            match attempt.await {
+                Err(problem) if problem.retry == Retry::Transient => last = problem,
+                result => return result,
             }
-            sleep(pause).await;
-            pause *= 2;
+            failures += 1;
+            sleep(PAUSES.delay(failures)).await;
         }
     };
-    let left = match timeout(inner.options.removal_deadline, work).await {
-        Ok(Ok(left)) => left,
-        Ok(Err(trouble)) => vec![format!(
-            "{} may be left behind: {}",
-            names(),
-            trouble.message
-        )],
-        Err(_) => {
-            let trouble = last.unwrap_or_else(|| no_answer(&plan, inner.options.removal_deadline));
+    let result = timeout(deadline, attempts).await;
+    let left = match result.unwrap_or(Err(last)) {
+        Ok(left) => left,
+        Err(problem) => {
+            let parts = &plan.parts;
             vec![format!(
-                "{} may be left behind: {}",
-                names(),
-                trouble.message
+                "{}, {} and {} may be left behind: {}",
+                parts.files_queue.name, parts.chunks_queue.name, parts.stream.name, problem.message
             )]
         }
     };
-    inner.note(&plan, |file| file.removal = Some(Removal::Done(left)));
+    inner.update(&plan, |entry| entry.removal = Some(Removal::Done(left)));
 }
 
 #[cfg(test)]
-mod tests {
-    use std::sync::atomic::{AtomicU64, Ordering};
-
-    use async_trait::async_trait;
-    use streampress_crds::CheckedPipeline;
-    use streampress_crds::api::pipeline::CompressionPipeline;
-    use streampress_crds::api::status::TransportStatus;
-
-    use super::*;
-    use streampress_transport::Depth;
-
-    /// Makes everything; answers about depths by what the endpoint is called.
-    #[derive(Default)]
-    struct Endpoints {
-        provided: AtomicU64,
-        removals: AtomicU64,
-    }
-
-    #[async_trait]
-    impl Provisioner for Endpoints {
-        async fn provide(
-            &self,
-            plan: &Plan,
-            _: Option<&AwsCredentials>,
-        ) -> Result<TransportStatus, Trouble> {
-            if plan.endpoint.as_deref() == Some("http://dead") {
-                std::future::pending::<()>().await;
-            }
-            self.provided.fetch_add(1, Ordering::Relaxed);
-            Ok(TransportStatus::default())
-        }
-
-        async fn depths(&self, plan: &Plan, _: Option<&AwsCredentials>) -> Depths {
-            let known = Some(Depth::default());
-            match plan.endpoint.as_deref() {
-                Some("http://dumb") => Depths::default(),
-                Some("http://half") => Depths {
-                    files: known,
-                    ..Depths::default()
-                },
-                _ => Depths {
-                    files: known,
-                    chunks: known,
-                    dead: Some(0),
-                },
-            }
-        }
-
-        async fn remove(
-            &self,
-            plan: &Plan,
-            _: DeletionPolicy,
-            _: Option<&AwsCredentials>,
-        ) -> Result<Vec<String>, Trouble> {
-            if plan.endpoint.as_deref() == Some("http://dead") {
-                std::future::pending::<()>().await;
-            }
-            // One call after another.
-            sleep(Duration::from_secs(5)).await;
-            let tried = self.removals.fetch_add(1, Ordering::Relaxed);
-            let (reason, fails) = match plan.endpoint.as_deref() {
-                Some("http://busy") => ("TransportFailed", tried == 0),
-                Some("http://broken") => ("TransportFailed", true),
-                Some("http://closed") => ("AccessDenied", true),
-                _ => ("", false),
-            };
-            if fails {
-                return Err(Trouble {
-                    reason: reason.into(),
-                    message: "Deleting failed.".into(),
-                    lasting: false,
-                });
-            }
-            Ok(Vec::new())
-        }
-    }
-
-    struct Office {
-        desk: Desk,
-        endpoints: Arc<Endpoints>,
-        notes: Arc<AtomicU64>,
-    }
-
-    impl Office {
-        fn open() -> Self {
-            let (endpoints, notes) = (Arc::new(Endpoints::default()), Arc::default());
-            let address = "http://127.0.0.1:1".parse().expect("an address");
-            let client = Client::try_from(kube::Config::new(address)).expect("a client");
-            let own = [
-                "http://dead",
-                "http://dumb",
-                "http://half",
-                "http://good",
-                "http://busy",
-                "http://broken",
-                "http://closed",
-            ];
-            let options = DeskOptions {
-                own_identity_endpoints: own.map(str::to_owned).into(),
-                ..DeskOptions::default()
-            };
-            let counted: Arc<AtomicU64> = Arc::clone(&notes);
-            let notify = Arc::new(move |_: &str, _: &str| {
-                counted.fetch_add(1, Ordering::Relaxed);
-            });
-            Self {
-                desk: Desk::new(endpoints.clone(), client, options, notify),
-                endpoints,
-                notes,
-            }
-        }
-    }
-
-    fn plan(name: &str, endpoint: &str) -> Plan {
-        let pipeline: CompressionPipeline = serde_json::from_value(serde_json::json!({
-            "apiVersion": "streampress.dev/v1alpha1", "kind": "CompressionPipeline",
-            "metadata": {"name": name, "namespace": "n", "uid": name},
-            "spec": {"aws": {"endpointURL": endpoint}, "volume": {"persistentVolumeClaim": {"claimName": "files"}}},
-        }))
-        .expect("a pipeline");
-        let checked = CheckedPipeline::in_cluster(pipeline).expect("valid");
-        Plan::of(checked.pipeline(), checked.resolved())
-    }
-
-    #[tokio::test(start_paused = true)]
-    async fn queues_that_cannot_be_read_are_looked_for_again_for_ever_and_told_of_once() {
-        for endpoint in ["http://dumb", "http://half"] {
-            let office = Office::open();
-            let plan = plan("a", endpoint);
-            office.desk.look(&plan);
-            sleep(Duration::from_secs(600)).await;
-            let TransportView::Trouble(trouble) = office.desk.look(&plan).view else {
-                panic!("{endpoint} is called ready");
-            };
-            assert_eq!(trouble.reason, "DepthUnknown");
-            let told = office.notes.load(Ordering::Relaxed);
-            sleep(Duration::from_secs(30 * 24 * 3600)).await;
-            assert_eq!(office.notes.load(Ordering::Relaxed), told, "{endpoint}");
-            // Every minute or so.
-            let looked = office.endpoints.provided.load(Ordering::Relaxed);
-            assert!((30_000..60_000).contains(&looked), "{looked} times");
-        }
-    }
-
-    #[tokio::test(start_paused = true)]
-    async fn when_the_desk_goes_nothing_is_made_any_more() {
-        let office = Office::open();
-        office.desk.look(&plan("a", "http://dumb"));
-        sleep(Duration::from_secs(600)).await;
-        let made = || office.endpoints.provided.load(Ordering::Relaxed);
-        let before = made();
-        drop(office.desk);
-        sleep(Duration::from_secs(600)).await;
-        assert_eq!((before > 0, made()), (true, before));
-    }
-
-    #[tokio::test(start_paused = true)]
-    async fn a_part_that_somebody_took_away_is_looked_for_again_within_minutes() {
-        let office = Office::open();
-        let plan = plan("a", "http://good");
-        office.desk.look(&plan);
-        sleep(Duration::from_secs(3600)).await;
-        assert!(matches!(
-            office.desk.look(&plan).view,
-            TransportView::Ready(_)
-        ));
-        let looked = office.endpoints.provided.load(Ordering::Relaxed);
-        assert!((11..=13).contains(&looked), "{looked} times in an hour");
-    }
-
-    #[tokio::test(start_paused = true)]
-    async fn endpoints_that_hang_hold_up_neither_other_pipelines_nor_their_removal() {
-        let office = Office::open();
-        for number in 0..100 {
-            office
-                .desk
-                .look(&plan(&format!("dead-{number}"), "http://dead"));
-        }
-        sleep(Duration::from_secs(1)).await;
-        let good = plan("good", "http://good");
-        office.desk.look(&good);
-        sleep(Duration::from_secs(1)).await;
-        assert!(matches!(
-            office.desk.look(&good).view,
-            TransportView::Ready(_)
-        ));
-        office.desk.remove(&good, DeletionPolicy::Delete);
-        let dead = plan("dead-0", "http://dead");
-        office.desk.remove(&dead, DeletionPolicy::Delete);
-        sleep(Duration::from_secs(21)).await;
-        assert_eq!(
-            office.desk.remove(&good, DeletionPolicy::Delete),
-            Removal::Done(Vec::new())
-        );
-        let Removal::Done(left) = office.desk.remove(&dead, DeletionPolicy::Delete) else {
-            panic!("still waiting for an endpoint that hangs");
-        };
-        assert!(left[0].contains("may be left behind"), "{left:?}");
-    }
-
-    #[tokio::test(start_paused = true)]
-    async fn a_removal_that_fails_is_tried_until_its_deadline_and_one_that_is_refused_is_not() {
-        let left = |what: &str| {
-            Removal::Done(vec![format!(
-                "n-{what}-{what}-files.fifo, n-{what}-{what}-chunks.fifo and n-{what}-{what}-stream may be left behind: Deleting failed."
-            )])
-        };
-        for (what, after, wanted, tries) in [
-            ("busy", 12, Removal::Done(Vec::new()), 2),
-            ("broken", 21, left("broken"), 3),
-            ("closed", 6, left("closed"), 1),
-        ] {
-            let office = Office::open();
-            let plan = plan(what, &format!("http://{what}"));
-            office.desk.remove(&plan, DeletionPolicy::Delete);
-            sleep(Duration::from_secs(after)).await;
-            assert_eq!(
-                office.desk.remove(&plan, DeletionPolicy::Delete),
-                wanted,
-                "{what}"
-            );
-            assert_eq!(office.endpoints.removals.load(Ordering::Relaxed), tries);
-        }
-    }
-
-    #[tokio::test(start_paused = true)]
-    async fn hundreds_that_are_removed_at_once_each_have_their_time() {
-        let office = Office::open();
-        let plans: Vec<Plan> = (0..200)
-            .map(|number| plan(&format!("p{number}"), "http://good"))
-            .collect();
-        for plan in &plans {
-            office.desk.remove(plan, DeletionPolicy::Delete);
-        }
-        sleep(Duration::from_secs(100)).await;
-        for plan in &plans {
-            assert_eq!(
-                office.desk.remove(plan, DeletionPolicy::Delete),
-                Removal::Done(Vec::new())
-            );
-        }
-    }
-}
+mod tests;

@@ -1,9 +1,9 @@
-//! Queues and streams that exist in memory only: for tests of everything around them. It can be told to be dead.
+//! Queues and streams that exist in memory only, for tests. Its calls can be made to hang.
 
 use std::collections::BTreeMap;
-use std::sync::{Mutex, PoisonError};
 
 use async_trait::async_trait;
+use parking_lot::{Mutex, MutexGuard};
 use streampress_crds::api::pipeline::{DeletionPolicy, TransportPolicy};
 use streampress_crds::api::status::TransportStatus;
 use streampress_crds::queue_check::RedrivePolicy;
@@ -12,84 +12,84 @@ use streampress_transport::Depth;
 use streampress_transport::aws::AwsCredentials;
 
 use super::{Depths, Plan, Provisioner, rules};
-use crate::decide::status::Trouble;
+use crate::transport::problem::Problem;
 
-/// The world of one test.
+/// Queues and streams of one test.
 #[derive(Debug, Default)]
-pub struct Memory {
+pub struct MemoryProvisioner {
     state: Mutex<State>,
 }
 
 /// A queue or a stream.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Part {
+pub struct MemoryResource {
     /// The owner's UID; empty where there is no tag.
     pub owner: String,
-    /// What a queue is like, as SQS words it, or what a stream is.
+    /// By the names of SQS and Kinesis.
     pub attributes: BTreeMap<String, String>,
     waiting: u64,
 }
 
 #[derive(Debug, Default)]
 struct State {
-    parts: BTreeMap<String, Part>,
+    resources: BTreeMap<String, MemoryResource>,
     hangs: bool,
     calls: u64,
     changes: u64,
 }
 
-impl Memory {
-    fn state(&self) -> std::sync::MutexGuard<'_, State> {
-        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+impl MemoryProvisioner {
+    fn state(&self) -> MutexGuard<'_, State> {
+        self.state.lock()
     }
 
-    /// From now on no call returns, or they do again.
+    /// Whether calls hang from now on.
     pub fn hang(&self, hangs: bool) {
         self.state().hangs = hangs;
     }
 
-    /// Puts so many messages into a queue that is there.
+    /// Lets an existing queue hold so many messages.
     pub fn put(&self, name: &str, messages: u64) {
-        if let Some(part) = self.state().parts.get_mut(name) {
-            part.waiting = messages;
+        if let Some(resource) = self.state().resources.get_mut(name) {
+            resource.waiting = messages;
         }
     }
 
-    /// Something that was there before, of somebody else.
+    /// A queue or stream of another owner.
     pub fn exists(&self, name: &str, owner: &str) {
         self.exists_with(name, owner, &[]);
     }
 
-    /// The same, and what it is like.
+    /// The same, with attributes.
     pub fn exists_with(&self, name: &str, owner: &str, attributes: &[(&str, &str)]) {
         let pairs = attributes
             .iter()
             .map(|(key, value)| ((*key).to_owned(), (*value).to_owned()));
-        let mut part = Part {
+        let mut resource = MemoryResource {
             owner: owner.to_owned(),
             attributes: pairs.collect(),
             waiting: 0,
         };
-        part.attributes.insert("QueueArn".into(), arn(name));
-        self.state().parts.insert(name.to_owned(), part);
+        resource.attributes.insert("QueueArn".into(), arn(name));
+        self.state().resources.insert(name.to_owned(), resource);
     }
 
-    /// Somebody took a part away.
+    /// Deletes a queue or stream without the provisioner.
     pub fn vanish(&self, name: &str) {
-        self.state().parts.remove(name);
+        self.state().resources.remove(name);
     }
 
-    /// The names of all there is.
+    /// The names of all queues and streams.
     pub fn names(&self) -> Vec<String> {
-        self.state().parts.keys().cloned().collect()
+        self.state().resources.keys().cloned().collect()
     }
 
-    /// What a part is like.
-    pub fn part(&self, name: &str) -> Option<Part> {
-        self.state().parts.get(name).cloned()
+    /// A queue or stream.
+    pub fn resource(&self, name: &str) -> Option<MemoryResource> {
+        self.state().resources.get(name).cloned()
     }
 
-    /// How often something was made, changed or deleted.
+    /// How often something was created, changed or deleted.
     pub fn changes(&self) -> u64 {
         self.state().changes
     }
@@ -112,26 +112,28 @@ impl Memory {
 }
 
 impl State {
-    /// Makes a part, or puts right what differs in it; what is somebody else's is refused.
-    fn make(
+    /// Creates a queue or stream, or corrects what differs in it; another owner's is refused.
+    fn create_one(
         &mut self,
         plan: &Plan,
         name: &str,
         attributes: BTreeMap<String, String>,
-    ) -> Result<(), Trouble> {
-        let part = match self.parts.get_mut(name) {
-            Some(part) if part.owner != plan.uid => return Err(rules::not_ours(name, None)),
-            Some(part) if part.attributes == attributes => return Ok(()),
-            Some(part) => part,
-            None => self.parts.entry(name.to_owned()).or_default(),
+    ) -> Result<(), Problem> {
+        let resource = match self.resources.get_mut(name) {
+            Some(existing) if existing.owner != plan.uid => {
+                return Err(rules::not_ours(name, None));
+            }
+            Some(existing) if existing.attributes == attributes => return Ok(()),
+            Some(existing) => existing,
+            None => self.resources.entry(name.to_owned()).or_default(),
         };
-        part.owner.clone_from(&plan.uid);
-        part.attributes = attributes;
+        resource.owner.clone_from(&plan.uid);
+        resource.attributes = attributes;
         self.changes += 1;
         Ok(())
     }
 
-    fn create(&mut self, plan: &Plan) -> Result<(), Trouble> {
+    fn create(&mut self, plan: &Plan) -> Result<(), Problem> {
         let parts = &plan.parts;
         for queue in [&parts.files_queue, &parts.chunks_queue] {
             let plain = |name| {
@@ -140,7 +142,7 @@ impl State {
                     ("FifoQueue".to_owned(), "true".to_owned()),
                 ])
             };
-            self.make(
+            self.create_one(
                 plan,
                 &queue.dead_letter_name,
                 plain(&queue.dead_letter_name),
@@ -151,9 +153,9 @@ impl State {
             };
             let mut attributes = plain(&queue.name);
             attributes.insert("RedrivePolicy".into(), redrive.to_json());
-            let hiding = queue.visibility_timeout_seconds.to_string();
-            attributes.insert("VisibilityTimeout".into(), hiding);
-            self.make(plan, &queue.name, attributes)?;
+            let visibility_timeout = queue.visibility_timeout_seconds.to_string();
+            attributes.insert("VisibilityTimeout".into(), visibility_timeout);
+            self.create_one(plan, &queue.name, attributes)?;
         }
         let stream = &parts.stream;
         let attributes = [
@@ -161,15 +163,15 @@ impl State {
             ("RetentionPeriodHours", stream.retention_hours),
         ]
         .map(|(key, number)| (key.to_owned(), number.to_string()));
-        self.make(plan, &stream.name, attributes.into())
+        self.create_one(plan, &stream.name, attributes.into())
     }
 
     fn attributes(&self, name: &str) -> Option<&BTreeMap<String, String>> {
-        self.parts.get(name).map(|part| &part.attributes)
+        self.resources.get(name).map(|it| &it.attributes)
     }
 
     fn waiting(&self, name: &str) -> Option<u64> {
-        self.parts.get(name).map(|part| part.waiting)
+        self.resources.get(name).map(|it| it.waiting)
     }
 }
 
@@ -178,19 +180,19 @@ fn arn(name: &str) -> String {
 }
 
 #[async_trait]
-impl Provisioner for Memory {
+impl Provisioner for MemoryProvisioner {
     async fn provide(
         &self,
         plan: &Plan,
         _: Option<&AwsCredentials>,
-    ) -> Result<TransportStatus, Trouble> {
+    ) -> Result<TransportStatus, Problem> {
         self.answer().await;
         let mut state = self.state();
         match plan.policy {
             TransportPolicy::Create => state.create(plan)?,
             TransportPolicy::Adopt => {
                 let queues = plan.queues().map(|name| state.attributes(name));
-                let has_stream = state.parts.contains_key(&plan.parts.stream.name);
+                let has_stream = state.resources.contains_key(&plan.parts.stream.name);
                 rules::adoptable(plan, queues, has_stream)?;
             }
         }
@@ -225,7 +227,7 @@ impl Provisioner for Memory {
         plan: &Plan,
         policy: DeletionPolicy,
         _: Option<&AwsCredentials>,
-    ) -> Result<Vec<String>, Trouble> {
+    ) -> Result<Vec<String>, Problem> {
         self.answer().await;
         if let Some(left) = rules::kept(plan, policy) {
             return Ok(left);
@@ -243,9 +245,9 @@ impl Provisioner for Memory {
         }
         let mut left = Vec::new();
         for name in plan.queues().into_iter().chain([&*plan.parts.stream.name]) {
-            match state.parts.get(name).map(|part| part.owner == plan.uid) {
+            match state.resources.get(name).map(|it| it.owner == plan.uid) {
                 Some(true) => {
-                    state.parts.remove(name);
+                    state.resources.remove(name);
                     state.changes += 1;
                 }
                 Some(false) => left.push(rules::untagged(name)),

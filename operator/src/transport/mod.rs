@@ -1,23 +1,23 @@
-//! The queues and the stream of a pipeline, as the operator sees them: a door with two sides, AWS (`aws.rs`) and
-//! memory (`memory.rs`). `manager.rs` keeps all of it outside the reconcile path.
+//! The queues and the stream of a pipeline, as the operator uses them: the trait [`Provisioner`] with two
+//! implementations, AWS (`aws.rs`) and in memory (`memory.rs`). `manager.rs` calls it outside the reconcile path
+//! with the identity that `credentials.rs` finds; `problem.rs` is what goes wrong.
 
 pub mod aws;
+mod credentials;
 pub mod manager;
 pub mod memory;
+pub mod problem;
 mod rules;
 
-use std::collections::BTreeMap;
-
 use async_trait::async_trait;
-use streampress_crds::api::pipeline::{
-    AutoscalingMode, CompressionPipeline, DeletionPolicy, TransportPolicy,
-};
+use streampress_crds::api::pipeline::{AutoscalingMode, DeletionPolicy, TransportPolicy};
 use streampress_crds::api::status::TransportStatus;
-use streampress_crds::settings::{Resolved, TransportSettings};
+use streampress_crds::settings::TransportSettings;
+use streampress_crds::{CompressionPipeline, Resolved};
 use streampress_transport::Depth;
 use streampress_transport::aws::AwsCredentials;
 
-use crate::decide::status::Trouble;
+use problem::Problem;
 
 /// On every queue and stream that the operator makes: the UID of the pipeline it was made for. Nothing without it is
 /// ever deleted.
@@ -25,7 +25,7 @@ pub const OWNER_TAG: &str = "streampress.dev/uid";
 /// For people: `namespace/name` of the pipeline.
 pub const PIPELINE_TAG: &str = "streampress.dev/pipeline";
 
-/// What waits in a pipeline's queues; what could not be read is nothing, never zero.
+/// How many messages a pipeline's queues have; what could not be read is `None`, never zero.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Depths {
     /// Files announced.
@@ -34,6 +34,18 @@ pub struct Depths {
     pub chunks: Option<Depth>,
     /// Dead letters of both queues.
     pub dead: Option<u64>,
+}
+
+/// Whether a pipeline's queues and stream can be used.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub enum TransportState {
+    /// They are being made or looked up.
+    #[default]
+    Pending,
+    /// They exist.
+    Ready(TransportStatus),
+    /// They cannot be used; they may have been usable before.
+    Failed(Problem),
 }
 
 /// What a pipeline wants of its transport.
@@ -45,7 +57,7 @@ pub struct Plan {
     pub namespace: String,
     /// Its name.
     pub name: String,
-    /// Make what is missing, or only look for it.
+    /// Make what is missing, or only look it up.
     pub policy: TransportPolicy,
     /// AWS region.
     pub region: String,
@@ -53,7 +65,7 @@ pub struct Plan {
     pub endpoint: Option<String>,
     /// The Secret with the credentials to use; the operator's own identity where left out.
     pub secret: Option<String>,
-    /// A first message must be seen within seconds: somebody scales by it.
+    /// A first message must be seen within seconds, because the backlog decides how many pods run.
     pub eager: bool,
     /// Names and settings of queues and stream.
     pub parts: TransportSettings,
@@ -82,12 +94,12 @@ impl Plan {
         }
     }
 
-    /// What people call the pipeline.
+    /// `namespace/name` of the pipeline.
     pub fn pipeline(&self) -> String {
         format!("{}/{}", self.namespace, self.name)
     }
 
-    /// The names of all queues, each followed by its dead letters.
+    /// The names of all queues, each followed by its dead-letter queue.
     pub fn queues(&self) -> [&str; 4] {
         let [files, chunks] = [&self.parts.files_queue, &self.parts.chunks_queue];
         [
@@ -99,20 +111,13 @@ impl Plan {
     }
 }
 
-/// Credentials out of a pipeline's Secret; the error names the key that is missing.
-pub fn credentials_of(data: &BTreeMap<String, Vec<u8>>) -> Result<AwsCredentials, String> {
-    AwsCredentials::from_variables(|key| {
-        let bytes = data.get(key)?;
-        String::from_utf8(bytes.clone()).ok()
-    })
-}
-
-/// Whoever makes, looks at and deletes queues and streams.
+/// Makes, reads and deletes queues and streams.
 ///
-/// Contract, both sides, which `tests/transport` tries: `provide` may be called again and again and then changes nothing;
-/// under `Create` what carries another's tag is refused as it is; under `Adopt` nothing is ever made or changed, and what is
-/// missing or does not fit is refused by name. `remove` deletes only what carries this pipeline's UID in [`OWNER_TAG`], under
-/// `WhenEmpty` all or nothing, and says what it left and why. Calls may take any time: the caller bounds them.
+/// Contract of both implementations, which `tests/transport` tries: `provide` may be called again and again and then
+/// changes nothing; under `Create` what carries another pipeline's tag is refused as it is; under `Adopt` nothing is ever
+/// made or changed, and what is missing or does not fit is refused by name. `remove` deletes only what carries this
+/// pipeline's UID in [`OWNER_TAG`], under `WhenEmpty` all or nothing, and says what it left and why. Calls may take any
+/// time: the caller bounds them.
 #[async_trait]
 pub trait Provisioner: Send + Sync {
     /// Makes or finds queues, dead-letter queues and stream.
@@ -120,8 +125,8 @@ pub trait Provisioner: Send + Sync {
         &self,
         plan: &Plan,
         credentials: Option<&AwsCredentials>,
-    ) -> Result<TransportStatus, Trouble>;
-    /// Reads how much waits.
+    ) -> Result<TransportStatus, Problem>;
+    /// Reads how many messages the queues have.
     async fn depths(&self, plan: &Plan, credentials: Option<&AwsCredentials>) -> Depths;
     /// Deletes what is this pipeline's, as the policy says. Gives what was left behind, a sentence each.
     async fn remove(
@@ -129,5 +134,5 @@ pub trait Provisioner: Send + Sync {
         plan: &Plan,
         policy: DeletionPolicy,
         credentials: Option<&AwsCredentials>,
-    ) -> Result<Vec<String>, Trouble>;
+    ) -> Result<Vec<String>, Problem>;
 }

@@ -1,24 +1,25 @@
-//! What both sides refuse, keep and delete, and what they say of it.
+//! What every provisioner refuses, keeps and deletes, and the messages about it.
 
 use std::collections::BTreeMap;
 
+use streampress_crds::Reason;
 use streampress_crds::api::pipeline::{DeletionPolicy, TransportPolicy};
 use streampress_crds::queue_check::mismatches;
 
 use super::Plan;
-use crate::decide::status::Trouble;
+use super::problem::{Problem, Retry};
 
-/// A queue's attributes, as SQS words them.
+/// A queue's attributes, by SQS's names.
 pub(super) type Attributes = BTreeMap<String, String>;
 
-/// Whether a pipeline can work with what is there: attributes of the queues in the order of [`Plan::queues`], nothing for one
-/// that is missing. All that is wrong is said at once, so that nobody mends one after the other. What merely differs from
-/// the spec is used as it is, as `streampress validate --live` has it.
+/// Whether a pipeline can work with what exists: attributes of the queues in the order of [`Plan::queues`], `None` for a
+/// missing one. The message names all problems at once, so that they can be corrected together. What merely differs from
+/// the spec is used as it is, as with `streampress validate --live`.
 pub(super) fn adoptable(
     plan: &Plan,
     queues: [Option<&Attributes>; 4],
     has_stream: bool,
-) -> Result<(), Trouble> {
+) -> Result<(), Problem> {
     let there = plan.queues().into_iter().zip(queues.map(|it| it.is_some()));
     let missing: Vec<&str> = there
         .chain([(&*plan.parts.stream.name, has_stream)])
@@ -26,9 +27,9 @@ pub(super) fn adoptable(
         .collect();
     if !missing.is_empty() {
         return Err(lasting(
-            "TransportMissing",
+            Reason::TransportMissing,
             format!(
-                "There is no {}: make what is missing ('streampress setup' does), correct the name in spec.transport, or use policy Create in a new pipeline.",
+                "There is no {}: create what is missing ('streampress setup' does), correct the name in spec.transport, or use policy Create in a new pipeline.",
                 missing.join(", no ")
             ),
         ));
@@ -51,33 +52,33 @@ pub(super) fn adoptable(
         return Ok(());
     }
     Err(lasting(
-        "TransportUnfit",
+        Reason::TransportUnfit,
         format!("What is to be adopted does not fit. {}.", unfit.join(". ")),
     ))
 }
 
-/// Under `Create`, something of that name is somebody else's.
-pub(super) fn not_ours(name: &str, pipeline: Option<&str>) -> Trouble {
+/// Under `Create`, a queue or stream of that name belongs to another owner.
+pub(super) fn not_ours(name: &str, pipeline: Option<&str>) -> Problem {
     let of = pipeline
         .map(|pipeline| format!(" (it belongs to {pipeline})"))
         .unwrap_or_default();
     lasting(
-        "TransportNotOurs",
+        Reason::TransportNotOurs,
         format!(
-            "{name} is there and does not carry this pipeline's tag{of}: choose another name, or set transport.policy to Adopt in a new pipeline."
+            "{name} exists and does not carry this pipeline's tag{of}: choose another name, or set transport.policy to Adopt in a new pipeline."
         ),
     )
 }
 
-fn lasting(reason: &str, message: String) -> Trouble {
-    Trouble {
-        reason: reason.into(),
+fn lasting(reason: Reason, message: String) -> Problem {
+    Problem {
+        reason,
         message,
-        lasting: true,
+        retry: Retry::AfterChange,
     }
 }
 
-/// What is kept without a look at it: everything, or it is to be looked at.
+/// What is kept whatever it holds: everything, or `None` where that is to be decided.
 pub(super) fn kept(plan: &Plan, policy: DeletionPolicy) -> Option<Vec<String>> {
     let why = if plan.policy == TransportPolicy::Adopt {
         "was adopted, and is never deleted"
@@ -90,13 +91,13 @@ pub(super) fn kept(plan: &Plan, policy: DeletionPolicy) -> Option<Vec<String>> {
     Some(names.map(|name| format!("{name} {why}")).collect())
 }
 
-/// What was not deleted for want of our tag.
+/// What was not deleted since it lacks our tag.
 pub(super) fn untagged(name: &str) -> String {
     format!("{name} does not carry this pipeline's tag")
 }
 
-/// Why nothing is deleted under `WhenEmpty`: each queue by how much waits in it, or that nobody knows. Nothing when all are
-/// empty. What waits refers to the stream, and a redrive needs both queues: all or nothing.
+/// Why nothing is deleted under `WhenEmpty`: each queue that holds messages, or whose number is unknown. `None` when all are
+/// empty. Messages refer to the stream, and a redrive needs both queues: all or nothing.
 pub(super) fn filled(plan: &Plan, queues: &[(&str, Option<u64>)]) -> Option<Vec<String>> {
     let mut left: Vec<String> = queues
         .iter()

@@ -1,5 +1,5 @@
 //! Real HorizontalPodAutoscalers, of the cluster's own controller, over a metric that the test sets: one scales the
-//! pipeline through its scale subresource, one scales a Deployment that the operator leaves to it.
+//! pipeline through its scale subresource, one scales a Deployment whose replicas the operator does not write.
 
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
@@ -9,19 +9,19 @@ use kube::api::{
     Api, ApiResource, DeleteParams, DynamicObject, GroupVersionKind, Patch, PatchParams,
 };
 use serde_json::{Value, json};
-use streampress_operator::resources::owned_object::Kind;
+use streampress_operator::resources::ObjectKind;
 use tokio::sync::Mutex;
-use tokio::time::{Instant, sleep};
+use tokio::time::Instant;
 
-use crate::support::Site;
-use crate::support::site::eventually_within;
+use crate::support::TestCluster;
+use crate::support::cluster::eventually_within;
 
-/// The controller looks every 15 s, and at first does not know our kind yet.
-const A_FEW_LOOKS: Duration = Duration::from_secs(120);
-/// The API group is one for the whole cluster.
+/// The controller syncs every 15 s, and at first does not know the kind CompressionPipeline yet.
+const SEVERAL_SYNCS: Duration = Duration::from_secs(300);
+/// There is one API group for the whole cluster.
 static ONE_AT_A_TIME: Mutex<()> = Mutex::const_new(());
 
-/// The metric; what it needs of the cluster goes when it is dropped.
+/// The metric. Its objects in the cluster are deleted when it is dropped.
 struct Metric {
     dir: tempfile::TempDir,
     address: String,
@@ -31,17 +31,17 @@ struct Metric {
 impl Metric {
     /// Serves `external.metrics.k8s.io`. There is no proxy for Services on a cluster without nodes: the Service's own
     /// address is put on the loopback device, where the API server finds it.
-    async fn start(site: &Site) -> Self {
+    async fn start(cluster: &TestCluster) -> Self {
         let name = "external-metrics";
         let service = json!({"apiVersion": "v1", "kind": "Service", "metadata": {"name": name}, "spec": {"ports": [{"name": "https", "port": 443}]}});
-        let service = apply(site, Some(&site.namespace), service).await;
+        let service = apply(cluster, Some(&cluster.namespace), service).await;
         let address = service.data["spec"]["clusterIP"]
             .as_str()
             .unwrap()
             .to_owned();
         apply(
-            site,
-            Some(&site.namespace),
+            cluster,
+            Some(&cluster.namespace),
             json!({
                 "apiVersion": "discovery.k8s.io/v1", "kind": "EndpointSlice",
                 "metadata": {"name": name, "labels": {"kubernetes.io/service-name": name}},
@@ -90,12 +90,12 @@ impl Metric {
             server,
         };
         metric.set(20);
-        apply(site, None, json!({
+        apply(cluster, None, json!({
             "apiVersion": "apiregistration.k8s.io/v1", "kind": "APIService",
             "metadata": {"name": "v1beta1.external.metrics.k8s.io"},
             "spec": {
                 "group": "external.metrics.k8s.io", "version": "v1beta1", "groupPriorityMinimum": 100, "versionPriority": 100,
-                "insecureSkipTLSVerify": true, "service": {"name": name, "namespace": site.namespace, "port": 443},
+                "insecureSkipTLSVerify": true, "service": {"name": name, "namespace": cluster.namespace, "port": 443},
             },
         }))
         .await;
@@ -110,8 +110,8 @@ impl Metric {
     }
 
     /// An autoscaler of 1 to 10 pods, one for 20 messages.
-    async fn autoscale(&self, site: &Site, name: &str, target: Value) {
-        apply(site, Some(&site.namespace), json!({
+    async fn autoscale(&self, cluster: &TestCluster, name: &str, target: Value) {
+        apply(cluster, Some(&cluster.namespace), json!({
             "apiVersion": "autoscaling/v2", "kind": "HorizontalPodAutoscaler", "metadata": {"name": name},
             "spec": {
                 "scaleTargetRef": target, "minReplicas": 1, "maxReplicas": 10,
@@ -134,9 +134,9 @@ impl Drop for Metric {
     }
 }
 
-async fn end(site: &Site) {
+async fn end(cluster: &TestCluster) {
     let services: Api<DynamicObject> = Api::all_with(
-        site.client.clone(),
+        cluster.client.clone(),
         &resource("apiregistration.k8s.io", "v1", "APIService", "apiservices"),
     );
     let _ = services
@@ -157,7 +157,7 @@ fn resource(group: &str, version: &str, kind: &str, plural: &str) -> ApiResource
     ApiResource::from_gvk_with_plural(&GroupVersionKind::gvk(group, version, kind), plural)
 }
 
-async fn apply(site: &Site, namespace: Option<&str>, object: Value) -> DynamicObject {
+async fn apply(cluster: &TestCluster, namespace: Option<&str>, object: Value) -> DynamicObject {
     let (group, version) = object["apiVersion"]
         .as_str()
         .unwrap()
@@ -166,8 +166,8 @@ async fn apply(site: &Site, namespace: Option<&str>, object: Value) -> DynamicOb
     let kind = object["kind"].as_str().unwrap();
     let resource = resource(group, version, kind, &format!("{}s", kind.to_lowercase()));
     let api: Api<DynamicObject> = match namespace {
-        Some(namespace) => Api::namespaced_with(site.client.clone(), namespace, &resource),
-        None => Api::all_with(site.client.clone(), &resource),
+        Some(namespace) => Api::namespaced_with(cluster.client.clone(), namespace, &resource),
+        None => Api::all_with(cluster.client.clone(), &resource),
     };
     let name = object["metadata"]["name"].as_str().unwrap().to_owned();
     api.patch(
@@ -180,11 +180,11 @@ async fn apply(site: &Site, namespace: Option<&str>, object: Value) -> DynamicOb
 }
 
 /// Waits until the autoscaler has brought a Deployment to so many pods.
-async fn scaled(site: &Site, deployment: &str, pods: u32) {
+async fn scaled(cluster: &TestCluster, deployment: &str, pods: u32) {
     eventually_within(
-        A_FEW_LOOKS,
+        SEVERAL_SYNCS,
         &format!("{deployment} has {pods} pods"),
-        async || site.replicas(deployment).await == pods,
+        async || cluster.replicas(deployment).await == pods,
     )
     .await;
 }
@@ -192,69 +192,72 @@ async fn scaled(site: &Site, deployment: &str, pods: u32) {
 #[tokio::test(flavor = "multi_thread")]
 async fn an_autoscaler_scales_a_pipeline_through_its_scale_subresource() {
     let _alone = ONE_AT_A_TIME.lock().await;
-    let site = Site::new().await;
-    let metric = Metric::start(&site).await;
-    site.create("stock", json!({"compressor": {"slots": 4}}))
+    let cluster = TestCluster::new().await;
+    let metric = Metric::start(&cluster).await;
+    cluster
+        .create("stock", json!({"compressor": {"slots": 4}}))
         .await;
-    site.settled("stock").await;
+    cluster.settled("stock").await;
     let target = json!({"apiVersion": "streampress.dev/v1alpha1", "kind": "CompressionPipeline", "name": "stock"});
-    metric.autoscale(&site, "stock", target).await;
+    metric.autoscale(&cluster, "stock", target).await;
     for (waiting, pods) in [(60, 3), (140, 7), (20, 1)] {
         metric.set(waiting);
         let began = Instant::now();
-        scaled(&site, "stock-compressor", pods).await;
+        scaled(&cluster, "stock-compressor", pods).await;
         println!(
             "{waiting} messages: {pods} pods after {:?}",
             began.elapsed()
         );
-        let pipeline = site.pipelines().get("stock").await.unwrap();
+        let pipeline = cluster.pipelines().get("stock").await.unwrap();
         assert_eq!(pipeline.data["spec"]["compressor"]["replicas"], pods);
     }
-    end(&site).await;
+    end(&cluster).await;
 }
 
 /// The autoscaler changes its Deployment again and again for so long; the operator writes none of it.
 async fn left_to_its_autoscaler(time: Duration) {
     let _alone = ONE_AT_A_TIME.lock().await;
-    let site = Site::new().await;
-    let metric = Metric::start(&site).await;
-    site.create(
-        "stock",
-        json!({"compressor": {"autoscaling": {"mode": "External"}}}),
-    )
-    .await;
-    site.settled("stock").await;
-    site.has_deployments(2).await;
+    let cluster = TestCluster::new().await;
+    let metric = Metric::start(&cluster).await;
+    cluster
+        .create(
+            "stock",
+            json!({"compressor": {"autoscaling": {"mode": "External"}}}),
+        )
+        .await;
+    cluster.settled("stock").await;
+    cluster.has_deployments(2).await;
     let target = json!({"apiVersion": "apps/v1", "kind": "Deployment", "name": "stock-compressor"});
-    metric.autoscale(&site, "stock", target).await;
-    sleep(Duration::from_secs(2)).await;
-    let before = site.metrics.writes("Deployment");
+    metric.autoscale(&cluster, "stock", target).await;
+    cluster.rest(Duration::from_secs(2)).await;
+    let before = cluster.writes_to(ObjectKind::Deployment);
     let began = Instant::now();
     let mut changes = 0;
     for (waiting, pods) in [(60, 3), (140, 7)].into_iter().cycle() {
         metric.set(waiting);
-        scaled(&site, "stock-compressor", pods).await;
+        scaled(&cluster, "stock-compressor", pods).await;
         changes += 1;
         if began.elapsed() >= time && changes >= 3 {
             break;
         }
     }
     // An edit of something else leaves the number alone too.
-    let pods = site.replicas("stock-compressor").await;
+    let pods = cluster.replicas("stock-compressor").await;
     assert_eq!(
-        site.metrics.writes("Deployment"),
+        cluster.writes_to(ObjectKind::Deployment),
         before,
-        "writes while somebody else scales"
+        "writes while the autoscaler scales"
     );
-    site.edit("stock", json!({"codec": {"effort": "Max"}}))
+    cluster
+        .edit("stock", json!({"codec": {"effort": "Max"}}))
         .await;
-    eventually_within(A_FEW_LOOKS, "the edit is rolled out", async || {
-        site.metrics.writes("Deployment") > before
+    eventually_within(SEVERAL_SYNCS, "the edit is rolled out", async || {
+        cluster.writes_to(ObjectKind::Deployment) > before
     })
     .await;
-    assert_eq!(site.replicas("stock-compressor").await, pods);
-    let deployment = site
-        .of(Kind::Deployment)
+    assert_eq!(cluster.replicas("stock-compressor").await, pods);
+    let deployment = cluster
+        .of(ObjectKind::Deployment)
         .get("stock-compressor")
         .await
         .unwrap();
@@ -270,7 +273,7 @@ async fn left_to_its_autoscaler(time: Duration) {
         "{changes} changes by the autoscaler in {:?}, none by the operator",
         began.elapsed()
     );
-    end(&site).await;
+    end(&cluster).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -1,4 +1,4 @@
-//! Harm between the operator and the API server: whatever happens on the way, the state in the end is the same.
+//! Faults between the operator and the API server: whatever happens on the way, the final state is the same.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -7,82 +7,90 @@ use std::time::Duration;
 
 use kube::ResourceExt;
 use serde_json::{Value, json};
+use streampress_operator::resources::ObjectKind;
 use streampress_operator::resources::names;
-use streampress_operator::resources::owned_object::Kind;
 use tokio::time::{Instant, sleep};
 
-use crate::support::proxy::{Outage, Seen};
-use crate::support::site::eventually_within;
-use crate::support::{Fault, PATIENCE, Proxy, Site, condition, full};
+use crate::support::cluster::eventually_within;
+use crate::support::proxy::{Outage, ProxiedRequest};
+use crate::support::{Fault, PATIENCE, Proxy, TestCluster, condition, eventually, full};
 
-/// A watch whose connection has fallen silent is given up after 33 s, and another one begun.
-const LONGEST_SILENCE: Duration = Duration::from_secs(60);
-/// Longer than the leader goes on without having renewed its lead.
+/// A watch whose connection is silent is replaced after 30 s.
+const LONGEST_SILENCE: Duration = Duration::from_secs(120);
+/// Longer than a leader that cannot renew its lead keeps it.
 const LEAD_IS_LOST: Duration = Duration::from_secs(12);
+/// So many faults happen during each step that fails at random.
+const FAULTS_PER_STEP: usize = 30;
 
-/// What is done to the pipeline `stock`.
+/// A change of the pipeline `stock`.
 #[derive(Clone, Copy, Debug, PartialEq)]
-enum Deed {
+enum Step {
     Create,
     Update,
     Suspend,
     Delete,
 }
 
-const DEEDS: [Deed; 4] = [Deed::Create, Deed::Update, Deed::Suspend, Deed::Delete];
+const STEPS: [Step; 4] = [Step::Create, Step::Update, Step::Suspend, Step::Delete];
 
-impl Deed {
-    /// Asks for it.
-    async fn ask(self, site: &Site) {
+impl Step {
+    /// Makes the change.
+    async fn make(self, cluster: &TestCluster) {
         match self {
-            Deed::Create => site.create("stock", full()).await,
-            // A role goes, a slot goes, a template changes.
-            Deed::Update => {
-                site.edit("stock", json!({"generator": null, "compressor": {"replicas": 3, "slots": 1}, "codec": {"effort": "Max"}})).await;
+            Step::Create => cluster.create("stock", full()).await,
+            // A role and a slot are removed, a template changes.
+            Step::Update => {
+                cluster.edit("stock", json!({"generator": null, "compressor": {"replicas": 3, "slots": 1}, "codec": {"effort": "Max"}})).await;
             }
-            Deed::Suspend => site.edit("stock", json!({"suspend": true})).await,
-            Deed::Delete => {
-                let pipelines = site.pipelines();
-                // A second one of the same is no error.
+            Step::Suspend => cluster.edit("stock", json!({"suspend": true})).await,
+            Step::Delete => {
+                let pipelines = cluster.pipelines();
+                // It may have been deleted already.
                 let _ = pipelines.delete("stock", &Default::default()).await;
             }
         }
     }
 
-    /// Whether all of it has come about, as far as the status tells.
+    /// Whether the change is carried out, by the status.
     fn is_done(self, pipeline: &Value) -> bool {
         let status = &pipeline["status"];
-        let looked = status["observedGeneration"] == pipeline["metadata"]["generation"]
+        let is_observed = status["observedGeneration"] == pipeline["metadata"]["generation"]
             && condition(pipeline, "TransportReady") == "True";
-        looked
+        is_observed
             && match self {
-                Deed::Create | Deed::Update => {
+                Step::Create | Step::Update => {
                     condition(pipeline, "Reconciling") == "True" && status["phase"] == "Pending"
                 }
-                // Being sure takes a minute more, in which nothing is written.
-                Deed::Suspend => reason(pipeline, "Drained") == "Settling",
-                Deed::Delete => false,
+                // Settling takes a minute more, in which nothing is written.
+                Step::Suspend => reason(pipeline, "Drained") == "Settling",
+                Step::Delete => false,
             }
     }
 
-    async fn wait(self, site: &Site) {
-        if self == Deed::Delete {
+    async fn wait(self, cluster: &TestCluster) {
+        if self == Step::Delete {
             eventually_within(
                 PATIENCE,
                 "the pipeline and its objects are gone",
                 async || {
-                    for kind in Kind::ALL {
-                        if !site.names(kind).await.is_empty() {
+                    for kind in ObjectKind::ALL {
+                        if !cluster.names(kind).await.is_empty() {
                             return false;
                         }
                     }
-                    site.pipelines().get_opt("stock").await.unwrap().is_none()
+                    cluster
+                        .pipelines()
+                        .get_opt("stock")
+                        .await
+                        .unwrap()
+                        .is_none()
                 },
             )
             .await;
             return;
         }
-        site.until("stock", "to be done", |pipeline| self.is_done(pipeline))
+        cluster
+            .until("stock", "to be done", |pipeline| self.is_done(pipeline))
             .await;
     }
 }
@@ -96,22 +104,22 @@ fn reason(pipeline: &Value, type_: &str) -> Value {
     found.map_or(Value::Null, |found| found["reason"].clone())
 }
 
-/// Everything there is of the pipeline, in the cluster and outside, without what differs from run to run: times,
+/// Everything that exists of the pipeline, in the cluster and outside, without what differs from run to run: times,
 /// versions, UIDs and what the cluster's own controllers write.
-async fn state(site: &Site) -> BTreeMap<String, String> {
+async fn state(cluster: &TestCluster) -> BTreeMap<String, String> {
     let mut all = BTreeMap::new();
-    let pipeline = site.pipelines().get_opt("stock").await.unwrap();
+    let pipeline = cluster.pipelines().get_opt("stock").await.unwrap();
     let uid = pipeline.as_ref().and_then(ResourceExt::uid);
     let plain = |object: Value| {
         let text = serde_json::to_string_pretty(&object).unwrap();
-        let text = text.replace(&site.namespace, "NAMESPACE");
+        let text = text.replace(&cluster.namespace, "NAMESPACE");
         match &uid {
             Some(uid) => text.replace(uid, "UID").replace(&uid[..8], "UID8"),
             None => text,
         }
     };
-    for kind in Kind::ALL {
-        for object in site.of(kind).list(&Default::default()).await.unwrap() {
+    for kind in ObjectKind::ALL {
+        for object in cluster.of(kind).list(&Default::default()).await.unwrap() {
             if object.labels().get(names::MANAGED_BY).is_none() {
                 continue;
             }
@@ -127,11 +135,11 @@ async fn state(site: &Site) -> BTreeMap<String, String> {
             plain(ours(serde_json::to_value(&pipeline).unwrap())),
         );
     }
-    all.insert("transport".into(), plain(json!(site.transport.names())));
+    all.insert("transport".into(), plain(json!(cluster.transport.names())));
     all
 }
 
-/// An object without what is new each time.
+/// An object without what differs from run to run.
 fn ours(mut object: Value) -> Value {
     let meta = object["metadata"].as_object_mut().unwrap();
     for field in [
@@ -144,8 +152,7 @@ fn ours(mut object: Value) -> Value {
         meta.remove(field);
     }
     if let Some(notes) = meta.get_mut("annotations").and_then(Value::as_object_mut) {
-        // A hash over the UID, and the Deployment controller's count.
-        notes.remove("streampress.dev/applied");
+        // The Deployment controller's count.
         notes.remove("deployment.kubernetes.io/revision");
     }
     if let Some(managers) = meta.get_mut("managedFields").and_then(Value::as_array_mut) {
@@ -200,16 +207,17 @@ fn check(found: &BTreeMap<String, String>, expected: &BTreeMap<String, String>, 
     }
 }
 
-/// The state at which the cluster's controllers have come to rest too.
+/// The state when the cluster's controllers are at rest too.
 async fn rested(
-    site: &Site,
+    cluster: &TestCluster,
     expected: Option<&BTreeMap<String, String>>,
 ) -> BTreeMap<String, String> {
     let began = Instant::now();
     loop {
-        let now = state(site).await;
+        let now = state(cluster).await;
         match expected {
             Some(expected) if now != *expected && began.elapsed() < LONGEST_SILENCE => {}
+            // Nothing tells when the controllers are at rest.
             None if began.elapsed() < Duration::from_secs(3) => {}
             _ => return now,
         }
@@ -217,82 +225,83 @@ async fn rested(
     }
 }
 
-/// Begins anew up to just before a deed.
-async fn prepared(deed: Deed) -> Site {
-    let mut site = Site::new().await;
-    for before in DEEDS.into_iter().take_while(|before| *before != deed) {
-        before.ask(&site).await;
-        before.wait(&site).await;
+/// A pipeline just before a step, without an operator.
+async fn prepared(step: Step) -> TestCluster {
+    let mut cluster = TestCluster::new().await;
+    for before in STEPS.into_iter().take_while(|before| *before != step) {
+        before.make(&cluster).await;
+        before.wait(&cluster).await;
     }
-    site.stop().await;
-    site
+    cluster.stop().await;
+    cluster
 }
 
-/// Does a deed with an operator that is killed after its `k`th write, whose answer it never hears, and then with
-/// another one. Gives how many writes the first one came to.
+/// Makes a step with an operator that is killed after its `k`th write, whose answer it never gets, and then with
+/// another one. Gives how many writes the first one made.
 async fn killed_after(
-    deed: Deed,
+    step: Step,
     k: usize,
     expected: Option<&BTreeMap<String, String>>,
 ) -> (usize, BTreeMap<String, String>) {
-    let mut site = prepared(deed).await;
+    let mut cluster = prepared(step).await;
     let proxy = Proxy::start().await;
     let written = Arc::new(AtomicUsize::new(0));
     let count = Arc::clone(&written);
-    proxy.rule(move |seen: &Seen| {
+    proxy.rule(move |seen: &ProxiedRequest| {
         let before = if seen.writes() {
             count.fetch_add(1, Ordering::SeqCst)
         } else {
             count.load(Ordering::SeqCst)
         };
         match before {
-            // Nothing comes through any more; not even what had been asked for before.
+            // Nothing is forwarded any more, not even requests that were made before.
             _ if before >= k => Fault::Hang,
-            _ if seen.writes() && before + 1 == k => Fault::Deaf,
+            _ if seen.writes() && before + 1 == k => Fault::AnswerLost,
             _ => Fault::None,
         }
     });
-    site.start_through(proxy.client());
-    deed.ask(&site).await;
+    cluster.start_through(proxy.client());
+    step.make(&cluster).await;
     if k == usize::MAX {
-        deed.wait(&site).await;
-        let state = rested(&site, None).await;
+        step.wait(&cluster).await;
+        let state = rested(&cluster, None).await;
         return (written.load(Ordering::SeqCst), state);
     }
     let done = async {
-        // How many writes there are may differ by one or two: statuses in between are not always written.
-        deed.wait(&site).await;
-        sleep(Duration::from_secs(1)).await;
+        // The number of writes may differ by one or two: statuses in between are not always written.
+        step.wait(&cluster).await;
+        cluster.rest(Duration::from_secs(1)).await;
     };
     tokio::select! {
         _ = eventually_within(PATIENCE, "the write at which it dies", async || written.load(Ordering::SeqCst) >= k) => {}
         () = done => {}
     }
+    // The operator goes on for a moment without an answer.
     sleep(Duration::from_millis(30)).await;
-    site.kill().await;
+    cluster.kill().await;
     drop(proxy);
-    site.start();
-    deed.wait(&site).await;
-    let state = rested(&site, expected).await;
+    cluster.start();
+    step.wait(&cluster).await;
+    let state = rested(&cluster, expected).await;
     (k, state)
 }
 
-async fn killed_at_every(step: usize) {
-    for deed in DEEDS {
+async fn killed_at_every(nth: usize) {
+    for step in STEPS {
         let began = Instant::now();
-        let (writes, expected) = killed_after(deed, usize::MAX, None).await;
+        let (writes, expected) = killed_after(step, usize::MAX, None).await;
         let mut tried = 0;
-        for k in (1..=writes).step_by(step) {
-            let (_, state) = killed_after(deed, k, Some(&expected)).await;
+        for k in (1..=writes).step_by(nth) {
+            let (_, state) = killed_after(step, k, Some(&expected)).await;
             check(
                 &state,
                 &expected,
-                &format!("{deed:?}, killed after write {k} of {writes}"),
+                &format!("{step:?}, killed after write {k} of {writes}"),
             );
             tried += 1;
         }
         println!(
-            "{deed:?}: {writes} writes; killed after {tried} of them, the same state each time ({:?})",
+            "{step:?}: {writes} writes; killed after {tried} of them, the same state each time ({:?})",
             began.elapsed()
         );
     }
@@ -309,30 +318,30 @@ async fn an_operator_killed_after_any_write_leaves_nothing_undone() {
     killed_at_every(1).await;
 }
 
-/// What each deed comes to when nothing goes wrong.
+/// The state after each step when nothing fails.
 async fn undisturbed() -> Vec<BTreeMap<String, String>> {
-    let site = Site::new().await;
+    let cluster = TestCluster::new().await;
     let mut states = Vec::new();
-    for deed in DEEDS {
-        deed.ask(&site).await;
-        deed.wait(&site).await;
-        states.push(rested(&site, None).await);
+    for step in STEPS {
+        step.make(&cluster).await;
+        step.wait(&cluster).await;
+        states.push(rested(&cluster, None).await);
     }
     states
 }
 
-/// A pipeline's life while requests and watches fail at random. After each deed the harm ends, and the state must come
-/// to what it is without harm.
+/// All steps while requests and watches fail at random. After each step the faults end, and the state must become what it
+/// is without faults.
 async fn through_faults(seed: u64, expected: &[BTreeMap<String, String>]) {
-    let mut site = Site::empty().await;
+    let mut cluster = TestCluster::empty().await;
     let proxy = Proxy::start().await;
     let mut random = fastrand::Rng::with_seed(seed);
-    let harmful = Arc::new(AtomicBool::new(true));
-    let harm = Arc::clone(&harmful);
-    proxy.rule(move |seen: &Seen| {
-        if !harm.load(Ordering::SeqCst) {
-            return Fault::None;
-        }
+    let (faulty, injected) = (
+        Arc::new(AtomicBool::new(true)),
+        Arc::new(AtomicUsize::new(0)),
+    );
+    let (is_faulty, count) = (Arc::clone(&faulty), Arc::clone(&injected));
+    let mut fault = move |seen: &ProxiedRequest| {
         let soon = Duration::from_millis(random.u64(0..800));
         if seen.watches() && random.u8(0..10) < 6 {
             return match random.u8(0..6) {
@@ -349,28 +358,42 @@ async fn through_faults(seed: u64, expected: &[BTreeMap<String, String>]) {
             1 => Fault::Answer(429),
             2 => Fault::Answer(500),
             3 => Fault::Refuse,
-            4 => Fault::Deaf,
+            4 => Fault::AnswerLost,
             5 => Fault::Late(soon),
             6 if seen.lists() => Fault::Answer(410),
             _ => Fault::None,
         }
+    };
+    proxy.rule(move |seen: &ProxiedRequest| {
+        let fault = match is_faulty.load(Ordering::SeqCst) {
+            true => fault(seen),
+            false => Fault::None,
+        };
+        if !matches!(fault, Fault::None) {
+            count.fetch_add(1, Ordering::SeqCst);
+        }
+        fault
     });
-    site.start_through(proxy.client());
+    cluster.start_through(proxy.client());
     let mut slowest = Duration::ZERO;
-    for (deed, expected) in DEEDS.into_iter().zip(expected) {
-        harmful.store(true, Ordering::SeqCst);
-        deed.ask(&site).await;
-        sleep(Duration::from_secs(4)).await;
-        harmful.store(false, Ordering::SeqCst);
+    for (step, expected) in STEPS.into_iter().zip(expected) {
+        faulty.store(true, Ordering::SeqCst);
+        step.make(&cluster).await;
+        let before = injected.load(Ordering::SeqCst);
+        eventually("faults were injected", async || {
+            injected.load(Ordering::SeqCst) >= before + FAULTS_PER_STEP
+        })
+        .await;
+        faulty.store(false, Ordering::SeqCst);
         let began = Instant::now();
-        let state = rested(&site, Some(expected)).await;
+        let state = rested(&cluster, Some(expected)).await;
         slowest = slowest.max(began.elapsed());
-        check(&state, expected, &format!("{deed:?}, seed {seed}"));
+        check(&state, expected, &format!("{step:?}, seed {seed}"));
     }
     let requests = proxy.take_log().len();
-    let restarts = site.restarts.load(Ordering::Relaxed);
+    let restarts = cluster.restarts.load(Ordering::Relaxed);
     println!(
-        "seed {seed}: {requests} requests, the lead lost {restarts} times, all as it should be at most {slowest:?} after the harm"
+        "seed {seed}: {requests} requests, the lead lost {restarts} times, all as it should be at most {slowest:?} after the faults"
     );
 }
 
@@ -390,15 +413,15 @@ async fn faults_at_random_change_nothing_in_the_end_by_twenty_seeds() {
     }
 }
 
-/// So many times the API server is away for a moment, and every twentieth time for longer than a lead lasts; now and then
-/// an edit shows that nothing is stuck.
+/// The API server is unreachable so many times for a moment, and every twentieth time for longer than a lead lasts; now
+/// and then an edit shows that nothing is stuck.
 async fn through_outages(count: u32, checked_every: u32) {
-    let mut site = Site::empty().await;
+    let mut cluster = TestCluster::empty().await;
     let proxy = Proxy::start().await;
-    site.start_through(proxy.client());
-    site.create("stock", json!({})).await;
-    site.settled("stock").await;
-    site.has_deployments(2).await;
+    cluster.start_through(proxy.client());
+    cluster.create("stock", json!({})).await;
+    cluster.settled("stock").await;
+    cluster.has_deployments(2).await;
     let mut random = fastrand::Rng::with_seed(7);
     let mut slowest = Duration::ZERO;
     for number in 1..=count {
@@ -414,20 +437,23 @@ async fn through_outages(count: u32, checked_every: u32) {
         } else {
             Duration::ZERO
         };
+        // The length of the outage.
         sleep(away + longer).await;
         proxy.recover();
+        // The time until the next one.
         sleep(Duration::from_millis(random.u64(0..300))).await;
         if number % checked_every == 0 {
-            site.edit("stock", json!({"compressor": {"replicas": number}}))
+            cluster
+                .edit("stock", json!({"compressor": {"replicas": number}}))
                 .await;
             let took = eventually_within(LONGEST_SILENCE, "the edit is seen", async || {
-                site.replicas("stock-compressor").await == number
+                cluster.replicas("stock-compressor").await == number
             })
             .await;
             slowest = slowest.max(took);
         }
     }
-    let restarts = site.restarts.load(Ordering::Relaxed);
+    let restarts = cluster.restarts.load(Ordering::Relaxed);
     assert!(restarts >= count / 20, "the lead was lost {restarts} times");
     println!(
         "{count} outages: an edit was carried out at most {slowest:?} after one; the lead was lost {restarts} times"

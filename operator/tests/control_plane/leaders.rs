@@ -6,78 +6,91 @@ use k8s_openapi::api::coordination::v1::Lease;
 use kube::Api;
 use rustix::process::Signal;
 use serde_json::json;
-use streampress_operator::resources::owned_object::Kind;
-use tokio::time::{Instant, sleep};
+use streampress_operator::resources::ObjectKind;
 
+use crate::support::cluster::{LEASE, eventually_within};
 use crate::support::process::Process;
-use crate::support::site::{LEASE, eventually_within};
-use crate::support::{PATIENCE, Proxy, Site, eventually};
+use crate::support::{PATIENCE, Proxy, TestCluster, eventually};
 
-async fn leader(site: &Site) -> Option<String> {
-    let leases: Api<Lease> = Api::namespaced(site.client.clone(), &site.namespace);
+async fn leader(cluster: &TestCluster) -> Option<String> {
+    let leases: Api<Lease> = Api::namespaced(cluster.client.clone(), &cluster.namespace);
     leases.get_opt(LEASE).await.unwrap()?.spec?.holder_identity
 }
 
-async fn leads(site: &Site, identity: &str) -> Duration {
+async fn leads(cluster: &TestCluster, identity: &str) -> Duration {
     eventually_within(PATIENCE, "the successor leads", async || {
-        leader(site).await.as_deref() == Some(identity)
+        leader(cluster).await.as_deref() == Some(identity)
     })
     .await
 }
 
+/// Waits until an operator has read the leader's Lease twice: a leader writes it, and reads it only when it loses it.
+async fn stands_by(proxy: &Proxy) {
+    let mut reads = 0;
+    eventually("the next operator stands by", async || {
+        let log = proxy.take_log();
+        reads += log
+            .iter()
+            .filter(|seen| seen.elects() && !seen.writes_lease())
+            .count();
+        reads >= 2
+    })
+    .await;
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn a_leader_that_was_frozen_past_its_lease_writes_nothing_after_it_wakes() {
-    let site = Site::empty().await;
+    let cluster = TestCluster::empty().await;
     let dir = tempfile::tempdir().unwrap();
-    let (first_way, second_way) = (Proxy::start().await, Proxy::start().await);
-    let start = |identity: &str, way: &Proxy| {
+    let (first_proxy, second_proxy) = (Proxy::start().await, Proxy::start().await);
+    let start = |identity: &str, proxy: &Proxy| {
         Process::start(
             dir.path(),
             identity,
-            &way.kubeconfig(),
-            Some(&site.namespace),
+            &proxy.kubeconfig(),
+            Some(&cluster.namespace),
             &[],
         )
     };
-    let mut first = start("first", &first_way);
-    leads(&site, "first").await;
+    let mut first = start("first", &first_proxy);
+    leads(&cluster, "first").await;
     let names: Vec<String> = (0..10).map(|number| format!("stock-{number}")).collect();
     for name in &names {
-        site.create(name, json!({})).await;
+        cluster.create(name, json!({})).await;
     }
-    let slots = async || site.names(Kind::Lease).await.len();
+    let slots = async || cluster.names(ObjectKind::Lease).await.len();
     eventually("the first one has made all slots", async || {
         slots().await == 20
     })
     .await;
-    let _second = start("second", &second_way);
-    sleep(Duration::from_secs(1)).await;
+    let _second = start("second", &second_proxy);
+    stands_by(&second_proxy).await;
     // Frozen just when there is a lot to do.
     for name in &names {
-        site.edit(name, json!({"compressor": {"slots": 3}})).await;
+        cluster
+            .edit(name, json!({"compressor": {"slots": 3}}))
+            .await;
     }
     first.signal(Signal::STOP);
-    let took = leads(&site, "second").await;
+    let took = leads(&cluster, "second").await;
     println!("a frozen leader was followed after {took:?}");
     eventually("the second one has made all slots", async || {
         slots().await == 40
     })
     .await;
     for name in &names {
-        site.edit(name, json!({"compressor": {"slots": 1}})).await;
+        cluster
+            .edit(name, json!({"compressor": {"slots": 1}}))
+            .await;
     }
-    eventually("the second one has taken slots away", async || {
+    eventually("the second one has deleted slots", async || {
         slots().await == 20
     })
     .await;
-    first_way.take_log();
+    first_proxy.take_log();
     first.signal(Signal::CONT);
-    let woke = Instant::now();
-    while !first.has_ended() {
-        assert!(woke.elapsed() < PATIENCE, "it still runs");
-        sleep(Duration::from_millis(50)).await;
-    }
-    let writes = first_way
+    eventually("it has ended", async || first.has_ended()).await;
+    let writes = first_proxy
         .take_log()
         .iter()
         .filter(|seen| seen.writes())
@@ -87,32 +100,29 @@ async fn a_leader_that_was_frozen_past_its_lease_writes_nothing_after_it_wakes()
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_leader_that_is_ended_hands_over_at_once() {
-    let site = Site::empty().await;
+    let cluster = TestCluster::empty().await;
     let dir = tempfile::tempdir().unwrap();
-    let way = Proxy::start().await;
+    let proxy = Proxy::start().await;
     let start = |number: usize| {
         let identity = format!("operator-{number}");
         Process::start(
             dir.path(),
             &identity,
-            &way.kubeconfig(),
-            Some(&site.namespace),
+            &proxy.kubeconfig(),
+            Some(&cluster.namespace),
             &[],
         )
     };
     let mut leading = start(0);
-    leads(&site, "operator-0").await;
+    leads(&cluster, "operator-0").await;
     let mut took = Vec::new();
     for number in 1..=5 {
+        proxy.take_log();
         let next = start(number);
-        sleep(Duration::from_secs(3)).await;
+        stands_by(&proxy).await;
         leading.signal(Signal::TERM);
-        took.push(leads(&site, &format!("operator-{number}")).await);
-        let began = Instant::now();
-        while !leading.has_ended() {
-            assert!(began.elapsed() < PATIENCE, "it still runs");
-            sleep(Duration::from_millis(20)).await;
-        }
+        took.push(leads(&cluster, &format!("operator-{number}")).await);
+        eventually("it has ended", async || leading.has_ended()).await;
         leading = next;
     }
     took.sort();

@@ -1,61 +1,64 @@
-//! Operators come and go: upgrades roll no worker, and nothing hangs when the operator is uninstalled first.
+//! Upgrades of the operator roll no worker, and nothing hangs when it is uninstalled first.
 
 use serde_json::json;
-use streampress_operator::controller::release::{Place, release_pipelines};
-use streampress_operator::resources::owned_object::Kind;
+use streampress_operator::release::{Installation, release_pipelines};
+use streampress_operator::resources::ObjectKind;
 
-use crate::support::site::LEASE;
-use crate::support::{Site, eventually, full};
+use crate::support::cluster::LEASE;
+use crate::support::{TestCluster, eventually, full};
 
 #[tokio::test(flavor = "multi_thread")]
-async fn another_operator_of_the_same_make_rolls_no_worker() {
-    let mut site = Site::new().await;
-    site.create("stock", full()).await;
-    site.settled("stock").await;
-    site.has_deployments(3).await;
-    let before = site.generations().await;
+async fn another_operator_of_the_same_release_rolls_no_worker() {
+    let mut cluster = TestCluster::new().await;
+    cluster.create("stock", full()).await;
+    cluster.settled("stock").await;
+    cluster.has_deployments(3).await;
+    let before = cluster.generations().await;
     // Forth and back, as an upgrade of the chart and its rollback do: other settings of the operator, not of the workers.
-    for (at_once, identity) in [(1, "new"), (8, "old")] {
-        site.stop().await;
-        site.options.at_once = at_once;
-        site.options.identity = identity.into();
-        site.start();
-        site.edit("stock", json!({"transport": {"deletionPolicy": if at_once == 1 { "Retain" } else { "WhenEmpty" }}})).await;
-        site.settled("stock").await;
-        assert_eq!(site.generations().await, before);
+    for (concurrency, identity) in [(1, "new"), (8, "old")] {
+        cluster.stop().await;
+        cluster.options.concurrency = concurrency;
+        cluster.options.identity = identity.into();
+        cluster.start();
+        cluster.edit("stock", json!({"transport": {"deletionPolicy": if concurrency == 1 { "Retain" } else { "WhenEmpty" }}})).await;
+        cluster.settled("stock").await;
+        assert_eq!(cluster.generations().await, before);
     }
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn pipelines_outlive_an_operator_that_was_uninstalled_and_can_be_deleted_without_it() {
-    let mut site = Site::new().await;
+    let mut cluster = TestCluster::new().await;
     for name in ["one", "two"] {
-        site.create(name, json!({"transport": {"deletionPolicy": "Delete"}}))
+        cluster
+            .create(name, json!({"transport": {"deletionPolicy": "Delete"}}))
             .await;
-        site.settled(name).await;
+        cluster.settled(name).await;
     }
-    site.has_deployments(4).await;
-    site.stop().await;
+    cluster.has_deployments(4).await;
+    cluster.stop().await;
     // The chart's hook; there is no Deployment of the operator here.
-    let place = Place {
-        lease_namespace: site.namespace.clone(),
+    let installation = Installation {
+        lease_namespace: cluster.namespace.clone(),
         lease_name: LEASE.into(),
         deployment: "streampress-operator".into(),
-        namespace: Some(site.namespace.clone()),
+        namespace: Some(cluster.namespace.clone()),
         identity: "cleanup".into(),
     };
-    release_pipelines(site.client.clone(), place).await.unwrap();
+    release_pipelines(cluster.client.clone(), installation)
+        .await
+        .unwrap();
     assert_eq!(
-        site.names(Kind::Deployment).await.len(),
+        cluster.names(ObjectKind::Deployment).await.len(),
         4,
         "workers run on"
     );
     for name in ["one", "two"] {
-        site.delete(name).await;
+        cluster.delete(name).await;
     }
     eventually("their objects are gone", async || {
-        for kind in Kind::ALL {
-            if !site.names(kind).await.is_empty() {
+        for kind in ObjectKind::ALL {
+            if !cluster.names(kind).await.is_empty() {
                 return false;
             }
         }
@@ -63,7 +66,7 @@ async fn pipelines_outlive_an_operator_that_was_uninstalled_and_can_be_deleted_w
     })
     .await;
     assert_eq!(
-        site.transport.names().len(),
+        cluster.transport.names().len(),
         10,
         "queues and streams are kept"
     );

@@ -1,7 +1,7 @@
 //! The operator against a real API server without nodes. `tests/cluster up --control-plane`, then
 //! `tests/cluster exec cargo test -p streampress-operator --features cluster --test control_plane`. What takes many
 //! minutes is ignored unless asked for (`-- --ignored`); `tests/run --long` asks for it.
-//! Every test has an operator of its own that looks after a namespace of its own.
+//! Every test has an operator and a namespace of its own.
 #![expect(clippy::unwrap_used, reason = "tests end by panicking")]
 
 #[path = "../support/mod.rs"]

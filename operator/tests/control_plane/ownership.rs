@@ -1,27 +1,36 @@
-//! What is ours is put right whatever was done to it; what is somebody else's stays theirs.
+//! What is ours is restored whatever was done to it; what has another owner stays as it is.
 
 use kube::ResourceExt;
 use kube::api::{DynamicObject, Patch, PatchParams, PostParams};
 use serde_json::{Value, json};
-use streampress_operator::resources::owned_object::Kind;
+use streampress_operator::resources::ObjectKind;
 
-use crate::support::site::pipeline;
-use crate::support::{Fault, Proxy, Site, condition, eventually, full};
+use crate::support::cluster::pipeline;
+use crate::support::{Fault, Proxy, TestCluster, condition, eventually, full};
 
-async fn merge(site: &Site, kind: Kind, name: &str, patch: &Value) -> DynamicObject {
-    site.of(kind)
+async fn merge(
+    cluster: &TestCluster,
+    kind: ObjectKind,
+    name: &str,
+    patch: &Value,
+) -> DynamicObject {
+    cluster
+        .of(kind)
         .patch(name, &PatchParams::default(), &Patch::Merge(patch))
         .await
         .unwrap()
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn what_is_added_where_the_api_takes_all_as_one_is_taken_away_again() {
-    let site = Site::new().await;
-    site.create("stock", full()).await;
-    site.settled("stock").await;
-    site.has_deployments(3).await;
-    let binding = site.of(Kind::RoleBinding).get("stock-worker").await;
+async fn what_is_added_to_an_atomic_field_is_removed_again() {
+    let cluster = TestCluster::new().await;
+    cluster.create("stock", full()).await;
+    cluster.settled("stock").await;
+    cluster.has_deployments(3).await;
+    let binding = cluster
+        .of(ObjectKind::RoleBinding)
+        .get("stock-worker")
+        .await;
     let ours = binding.unwrap().data["subjects"][0].clone();
     let mallory =
         json!({"kind": "User", "name": "mallory", "apiGroup": "rbac.authorization.k8s.io"});
@@ -29,55 +38,55 @@ async fn what_is_added_where_the_api_takes_all_as_one_is_taken_away_again() {
     let open = json!([{"ports": [{"port": 1, "endPort": 65535, "protocol": "TCP"}]}]);
     for (kind, name, edit) in [
         (
-            Kind::RoleBinding,
+            ObjectKind::RoleBinding,
             "stock-worker",
             json!({"subjects": [ours, mallory]}),
         ),
-        (Kind::Role, "stock-worker", json!({"rules": rules})),
+        (ObjectKind::Role, "stock-worker", json!({"rules": rules})),
         (
-            Kind::NetworkPolicy,
+            ObjectKind::NetworkPolicy,
             "stock-worker",
             json!({"spec": {"ingress": open}}),
         ),
         (
-            Kind::NetworkPolicy,
+            ObjectKind::NetworkPolicy,
             "stock-worker",
-            json!({"spec": {"podSelector": {"matchLabels": {"nobody": "has-this"}}}}),
+            json!({"spec": {"podSelector": {"matchLabels": {"no-pod": "has-this"}}}}),
         ),
         (
-            Kind::Service,
+            ObjectKind::Service,
             "stock-metrics",
-            json!({"spec": {"selector": {"nobody": "has-this"}}}),
+            json!({"spec": {"selector": {"no-pod": "has-this"}}}),
         ),
     ] {
-        let before = site.of(kind).get(name).await.unwrap();
-        let edited = merge(&site, kind, name, &edit).await;
+        let before = cluster.of(kind).get(name).await.unwrap();
+        let edited = merge(&cluster, kind, name, &edit).await;
         assert_ne!(edited.data, before.data, "{edit} changes nothing");
         eventually("it is as before", async || {
-            site.of(kind).get(name).await.unwrap().data == before.data
+            cluster.of(kind).get(name).await.unwrap().data == before.data
         })
         .await;
     }
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn labels_that_are_taken_away_or_changed_are_put_back_and_nothing_is_made_anew() {
-    let site = Site::new().await;
-    site.create("stock", json!({})).await;
-    site.create("other", json!({})).await;
-    site.settled("stock").await;
-    site.settled("other").await;
-    site.has_deployments(4).await;
-    let deployments = site.of(Kind::Deployment);
+async fn labels_that_are_removed_or_changed_are_restored_and_nothing_is_made_again() {
+    let cluster = TestCluster::new().await;
+    cluster.create("stock", json!({})).await;
+    cluster.create("other", json!({})).await;
+    cluster.settled("stock").await;
+    cluster.settled("other").await;
+    cluster.has_deployments(4).await;
+    let deployments = cluster.of(ObjectKind::Deployment);
     let before = deployments.get("stock-compressor").await.unwrap();
     for labels in [
         json!({"app.kubernetes.io/instance": "other"}),
         json!({"app.kubernetes.io/instance": null}),
-        json!({"app.kubernetes.io/managed-by": "somebody"}),
+        json!({"app.kubernetes.io/managed-by": "another"}),
     ] {
         merge(
-            &site,
-            Kind::Deployment,
+            &cluster,
+            ObjectKind::Deployment,
             "stock-compressor",
             &json!({"metadata": {"labels": labels}}),
         )
@@ -91,85 +100,97 @@ async fn labels_that_are_taken_away_or_changed_are_put_back_and_nothing_is_made_
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn objects_of_somebody_else_are_left_alone_and_named() {
-    // A Service of theirs contradicts ours; the others say nothing that would.
+async fn objects_of_another_owner_are_left_alone_and_named() {
+    // A Service of theirs contradicts ours; the others contradict nothing.
     let service = json!({"ports": [{"name": "metrics", "port": 8080, "targetPort": 1}]});
     for (kind, name, spec) in [
-        (Kind::ServiceAccount, "stock-worker", Value::Null),
-        (Kind::Lease, "stock-compressor-0", json!({})),
-        (Kind::Service, "stock-metrics", service),
+        (ObjectKind::ServiceAccount, "stock-worker", Value::Null),
+        (ObjectKind::Lease, "stock-compressor-0", json!({})),
+        (ObjectKind::Service, "stock-metrics", service),
     ] {
-        let site = Site::new().await;
-        let mut foreign = json!({"apiVersion": kind.api_version(), "kind": kind.name(), "metadata": {"name": name, "annotations": {"a": "theirs"}}});
+        let cluster = TestCluster::new().await;
+        let mut foreign = json!({"apiVersion": kind.resource().api_version, "kind": kind.name(), "metadata": {"name": name, "annotations": {"a": "theirs"}}});
         if !spec.is_null() {
             foreign["spec"] = spec;
         }
-        site.of(kind)
+        cluster
+            .of(kind)
             .create(
                 &PostParams::default(),
                 &serde_json::from_value(foreign).unwrap(),
             )
             .await
             .unwrap();
-        site.create("stock", json!({})).await;
-        let stock = site
+        cluster.create("stock", json!({})).await;
+        let stock = cluster
             .until("stock", "to be stalled", |pipeline| {
                 condition(pipeline, "Stalled") == "True"
             })
             .await;
-        let said = stock["status"]["message"].as_str().unwrap();
-        assert!(said.contains(&format!("{} {name}", kind.name())), "{said}");
-        let there = site.of(kind).get(name).await.unwrap();
+        let message = stock["status"]["message"].as_str().unwrap();
+        assert!(
+            message.contains(&format!("{} {name}", kind.name())),
+            "{message}"
+        );
+        let there = cluster.of(kind).get(name).await.unwrap();
         assert!(there.owner_references().is_empty() && there.labels().is_empty());
     }
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_pipeline_that_came_with_our_finalizer_is_let_go_all_the_same() {
-    let site = Site::new().await;
+async fn a_pipeline_that_was_created_with_our_finalizer_can_be_deleted() {
+    let cluster = TestCluster::new().await;
     // As one exports it, deletes it and creates it again.
     let mut exported = pipeline("stock", json!({}));
     exported.metadata.finalizers = Some(vec!["streampress.dev/transport".into()]);
-    site.pipelines()
+    cluster
+        .pipelines()
         .create(&PostParams::default(), &exported)
         .await
         .unwrap();
-    site.settled("stock").await;
-    site.delete("stock").await;
-    assert_eq!(site.transport.names(), Vec::<String>::new());
+    cluster.settled("stock").await;
+    cluster.delete("stock").await;
+    assert_eq!(cluster.transport.names(), Vec::<String>::new());
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn pods_stay_as_many_when_somebody_else_begins_to_scale_them() {
-    let site = Site::new().await;
-    site.create("stock", json!({"compressor": {"replicas": 5}}))
+async fn pods_stay_as_many_when_others_begin_to_scale_them() {
+    let cluster = TestCluster::new().await;
+    cluster
+        .create("stock", json!({"compressor": {"replicas": 5}}))
         .await;
-    site.settled("stock").await;
+    cluster.settled("stock").await;
     eventually("five are asked for", async || {
-        site.replicas("stock-compressor").await == 5
+        cluster.replicas("stock-compressor").await == 5
     })
     .await;
-    site.edit(
-        "stock",
-        json!({"compressor": {"autoscaling": {"mode": "External"}}}),
-    )
-    .await;
-    site.settled("stock").await;
-    site.edit("stock", json!({"codec": {"effort": "Max"}}))
+    cluster
+        .edit(
+            "stock",
+            json!({"compressor": {"autoscaling": {"mode": "External"}}}),
+        )
         .await;
-    let generation = site.generation("stock-compressor").await;
+    cluster.settled("stock").await;
+    cluster
+        .edit("stock", json!({"codec": {"effort": "Max"}}))
+        .await;
+    let generation = cluster.generation("stock-compressor").await;
     eventually("the edit is carried out", async || {
-        let live = site.of(Kind::Deployment).get("stock-compressor").await;
+        let live = cluster
+            .of(ObjectKind::Deployment)
+            .get("stock-compressor")
+            .await;
         live.unwrap().data.to_string().contains("Max")
     })
     .await;
     assert_eq!(
-        site.replicas("stock-compressor").await,
+        cluster.replicas("stock-compressor").await,
         5,
         "since generation {generation}"
     );
     let scale = json!({"spec": {"replicas": 3}});
-    site.of(Kind::Deployment)
+    cluster
+        .of(ObjectKind::Deployment)
         .patch_scale(
             "stock-compressor",
             &PatchParams::default(),
@@ -177,49 +198,56 @@ async fn pods_stay_as_many_when_somebody_else_begins_to_scale_them() {
         )
         .await
         .unwrap();
-    site.edit("stock", json!({"codec": {"effort": "Fast"}}))
+    cluster
+        .edit("stock", json!({"codec": {"effort": "Fast"}}))
         .await;
     eventually("the edit is carried out", async || {
-        let live = site.of(Kind::Deployment).get("stock-compressor").await;
+        let live = cluster
+            .of(ObjectKind::Deployment)
+            .get("stock-compressor")
+            .await;
         live.unwrap().data.to_string().contains("Fast")
     })
     .await;
-    assert_eq!(site.replicas("stock-compressor").await, 3);
+    assert_eq!(cluster.replicas("stock-compressor").await, 3);
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_slot_whose_holder_died_keeps_nobody_waiting() {
-    let site = Site::new().await;
-    site.create("stock", json!({"compressor": {"slots": 2}}))
+async fn a_slot_whose_holder_died_delays_nothing() {
+    let cluster = TestCluster::new().await;
+    cluster
+        .create("stock", json!({"compressor": {"slots": 2}}))
         .await;
-    site.settled("stock").await;
-    site.has_deployments(2).await;
+    cluster.settled("stock").await;
+    cluster.has_deployments(2).await;
     for slot in ["stock-compressor-0", "stock-compressor-1"] {
         let held = json!({"spec": {"holderIdentity": "killed_1", "leaseDurationSeconds": 3}});
-        merge(&site, Kind::Lease, slot, &held).await;
+        merge(&cluster, ObjectKind::Lease, slot, &held).await;
     }
-    site.edit(
-        "stock",
-        json!({"suspend": true, "compressor": {"slots": 1}}),
-    )
-    .await;
-    // Not Settling as long as somebody is believed to be at work.
-    site.until("stock", "to settle", |pipeline| {
-        condition(pipeline, "Drained") == "False"
-            && pipeline["status"]["message"]
-                .as_str()
-                .is_some_and(|message| message.contains("making sure"))
-    })
-    .await;
-    eventually("the slot that is not asked for goes", async || {
-        site.names(Kind::Lease).await == ["stock-compressor-0", "stock-decompressor-0"]
+    cluster
+        .edit(
+            "stock",
+            json!({"suspend": true, "compressor": {"slots": 1}}),
+        )
+        .await;
+    // Not Settling as long as a slot counts as held.
+    cluster
+        .until("stock", "to settle", |pipeline| {
+            condition(pipeline, "Drained") == "False"
+                && pipeline["status"]["message"]
+                    .as_str()
+                    .is_some_and(|message| message.contains("to be sure"))
+        })
+        .await;
+    eventually("the slot that is not needed is deleted", async || {
+        cluster.names(ObjectKind::Lease).await == ["stock-compressor-0", "stock-decompressor-0"]
     })
     .await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn what_cannot_be_written_for_long_is_said_and_holds_up_no_other_object() {
-    let mut site = Site::empty().await;
+async fn what_cannot_be_written_for_long_is_reported_and_delays_no_other_object() {
+    let mut cluster = TestCluster::empty().await;
     let proxy = Proxy::start().await;
     proxy.rule(
         |seen| match seen.writes() && seen.path.contains("/services/") {
@@ -227,10 +255,10 @@ async fn what_cannot_be_written_for_long_is_said_and_holds_up_no_other_object() 
             false => Fault::None,
         },
     );
-    site.start_through(proxy.client());
-    site.create("stock", json!({})).await;
-    let stock = site
-        .until("stock", "to say so", |pipeline| {
+    cluster.start_through(proxy.client());
+    cluster.create("stock", json!({})).await;
+    let stock = cluster
+        .until("stock", "to report it", |pipeline| {
             pipeline["status"]["conditions"]
                 .as_array()
                 .into_iter()
@@ -238,10 +266,10 @@ async fn what_cannot_be_written_for_long_is_said_and_holds_up_no_other_object() 
                 .any(|condition| condition["reason"] == "NotApplied")
         })
         .await;
-    let said = stock["status"]["message"].as_str().unwrap();
-    assert!(said.contains("Service stock-metrics"), "{said}");
+    let message = stock["status"]["message"].as_str().unwrap();
+    assert!(message.contains("Service stock-metrics"), "{message}");
     assert_eq!(condition(&stock, "Ready"), "False");
     proxy.rule(|_| Fault::None);
-    site.settled("stock").await;
-    site.has_deployments(2).await;
+    cluster.settled("stock").await;
+    cluster.has_deployments(2).await;
 }

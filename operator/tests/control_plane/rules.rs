@@ -1,5 +1,5 @@
-//! The schema's rules as the API server itself sees them, over the cases that the contract's own tests ask offline: a
-//! rule without a case fails there.
+//! The schema's rules as the API server itself applies them, over the cases that the contract's own tests check offline:
+//! a rule without a case fails there.
 
 #[path = "../../../crds/tests/rules/cases.rs"]
 mod cases;
@@ -8,9 +8,9 @@ use kube::api::{Api, DynamicObject, PostParams};
 use serde_json::Value;
 
 use self::cases::{change_cases, find, object, spec_cases};
-use crate::support::{Site, condition};
+use crate::support::{TestCluster, condition};
 
-/// What the server says to an object, without keeping it.
+/// The server's answer to an object, in a dry run.
 async fn answer(api: &Api<DynamicObject>, mut object: Value) -> Result<(), String> {
     object["metadata"]
         .as_object_mut()
@@ -29,21 +29,21 @@ async fn answer(api: &Api<DynamicObject>, mut object: Value) -> Result<(), Strin
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn the_server_takes_what_keeps_a_rule_and_refuses_what_breaks_it_in_our_words() {
-    let site = Site::empty().await;
-    let api = site.pipelines();
+async fn the_server_accepts_what_keeps_a_rule_and_refuses_what_breaks_it_with_our_message() {
+    let cluster = TestCluster::empty().await;
+    let api = cluster.pipelines();
     for case in spec_cases() {
         let rule = find(case.field, case.rule);
         let about = format!("{}: {}", case.field, case.rule);
         assert_eq!(answer(&api, object(&case.keeps)).await, Ok(()), "{about}");
-        let said = answer(&api, object(&case.breaks)).await;
+        let answer = answer(&api, object(&case.breaks)).await;
         match rule.cel {
-            // What CEL cannot say is a condition.
-            "" => assert_eq!(said, Ok(()), "{about}"),
+            // What CEL cannot express is a condition.
+            "" => assert_eq!(answer, Ok(()), "{about}"),
             _ => {
-                let said = said.expect_err(&about);
-                let words = format!("{}; {}", rule.rule, rule.help);
-                assert!(said.contains(&words), "{about}: {said}");
+                let message = answer.expect_err(&about);
+                let expected = format!("{}; {}", rule.rule, rule.help);
+                assert!(message.contains(&expected), "{about}: {message}");
             }
         }
     }
@@ -60,10 +60,10 @@ async fn the_server_takes_what_keeps_a_rule_and_refuses_what_breaks_it_in_our_wo
 
 #[tokio::test(flavor = "multi_thread")]
 async fn the_server_refuses_changes_that_would_leave_a_transport_behind() {
-    let site = Site::empty().await;
+    let cluster = TestCluster::empty().await;
     for (number, (field, words, before, keeps, breaks)) in change_cases().into_iter().enumerate() {
         let name = format!("shop-{number}");
-        let api = site.pipelines();
+        let api = cluster.pipelines();
         let named = |spec: &Value| {
             let mut object = object(spec);
             object["metadata"] = serde_json::json!({"name": name});
@@ -98,7 +98,7 @@ async fn the_server_refuses_changes_that_would_leave_a_transport_behind() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn what_the_server_cannot_refuse_is_a_condition_and_the_last_good_state_runs_on() {
-    let site = Site::new().await;
+    let cluster = TestCluster::new().await;
     let cases = spec_cases().into_iter();
     let cases = cases.filter(|case| find(case.field, case.rule).cel.is_empty());
     let checks = cases.map(async |case| {
@@ -106,24 +106,24 @@ async fn what_the_server_cannot_refuse_is_a_condition_and_the_last_good_state_ru
             "bad-{}",
             case.field.rsplit('.').nth(1).unwrap().to_lowercase()
         );
-        site.create(&name, serde_json::json!({})).await;
-        site.settled(&name).await;
+        cluster.create(&name, serde_json::json!({})).await;
+        cluster.settled(&name).await;
         let deployment = format!("{name}-compressor");
-        site.until_made(&deployment).await;
-        let before = site.generation(&deployment).await;
-        site.edit(&name, case.breaks.clone()).await;
-        let stalled = site
+        cluster.until_made(&deployment).await;
+        let before = cluster.generation(&deployment).await;
+        cluster.edit(&name, case.breaks.clone()).await;
+        let stalled = cluster
             .until(&name, "to be stalled", |pipeline| {
                 condition(pipeline, "Stalled") == "True"
             })
             .await;
-        let said = stalled["status"]["message"].as_str().unwrap();
+        let message = stalled["status"]["message"].as_str().unwrap();
         assert!(
-            said.contains(case.field) && said.contains(find(case.field, case.rule).help),
-            "{said}"
+            message.contains(case.field) && message.contains(find(case.field, case.rule).help),
+            "{message}"
         );
         assert_eq!(
-            site.generation(&deployment).await,
+            cluster.generation(&deployment).await,
             before,
             "the workers run on as they were"
         );

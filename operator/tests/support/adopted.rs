@@ -1,4 +1,4 @@
-//! An AWS in which every queue and stream is there already and empty: for pipelines that adopt their transport.
+//! A fake AWS in which every queue and stream exists already and is empty, for pipelines that adopt their transport.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -53,7 +53,7 @@ impl Adopted {
         format!("http://127.0.0.1:{}", self.port)
     }
 
-    /// How often it was asked so far.
+    /// The number of requests so far.
     pub fn requests(&self) -> u64 {
         self.requests.load(Ordering::Relaxed)
     }
@@ -83,6 +83,6 @@ fn answer(action: &str, asked: &Value, port: u16) -> Value {
             "EnhancedMonitoring": [],
             "OpenShardCount": 1,
         }}),
-        other => panic!("who asks for {other}?"),
+        other => panic!("unexpected action {other}"),
     }
 }

@@ -1,5 +1,5 @@
-//! What tests on a real API server share: a namespace with an operator, and a proxy in front of the API server that
-//! counts and does harm.
+//! What tests on a real API server share: a namespace with an operator, and a proxy in front of the API server that logs
+//! requests and injects faults.
 #![allow(
     dead_code,
     unused_imports,
@@ -7,9 +7,9 @@
 )]
 
 pub mod adopted;
+pub mod cluster;
 pub mod process;
 pub mod proxy;
-pub mod site;
 
+pub use cluster::{PATIENCE, TestCluster, condition, eventually, full};
 pub use proxy::{Fault, Proxy};
-pub use site::{PATIENCE, Site, condition, eventually, full};

@@ -6,7 +6,7 @@ use std::process::{Child, Command, Stdio};
 
 use rustix::process::{Pid, Signal, kill_process};
 
-use super::site::LEASE;
+use super::cluster::LEASE;
 
 /// A running operator; killed when dropped.
 pub struct Process {
@@ -14,8 +14,8 @@ pub struct Process {
 }
 
 impl Process {
-    /// Starts one that looks after a namespace (all where left out) and reaches the API server by this kubeconfig. Its
-    /// log is `<identity>.log` in the folder.
+    /// Starts one for a namespace (all where left out) that reaches the API server by this kubeconfig. Its log is
+    /// `<identity>.log` in the folder.
     pub fn start(
         dir: &Path,
         identity: &str,
@@ -27,7 +27,7 @@ impl Process {
         std::fs::write(&config, kubeconfig).unwrap();
         let log = File::create(dir.join(format!("{identity}.log"))).unwrap();
         let lease_namespace = namespace.unwrap_or("default");
-        // STREAMPRESS_OPERATOR names another build of it.
+        // STREAMPRESS_OPERATOR names another build.
         let program = std::env::var("STREAMPRESS_OPERATOR");
         let program =
             program.unwrap_or_else(|_| env!("CARGO_BIN_EXE_streampress-operator").to_owned());
@@ -65,7 +65,7 @@ impl Process {
         self.child.try_wait().unwrap().is_some()
     }
 
-    /// Memory that it holds, in KiB: now, and at most so far.
+    /// Resident memory in KiB: now, and at most so far.
     pub fn resident_kib(&self) -> (u64, u64) {
         let status = std::fs::read_to_string(format!("/proc/{}/status", self.child.id())).unwrap();
         let of = |field: &str| {
@@ -75,7 +75,7 @@ impl Process {
         (of("VmRSS:"), of("VmHWM:"))
     }
 
-    /// Processor time that it took so far, in hundredths of a second.
+    /// Processor time so far, in hundredths of a second.
     pub fn cpu_ticks(&self) -> u64 {
         let stat = std::fs::read_to_string(format!("/proc/{}/stat", self.child.id())).unwrap();
         let fields: Vec<&str> = stat.rsplit(") ").next().unwrap().split(' ').collect();

@@ -1,5 +1,5 @@
-//! Stands between an operator and the API server: counts what passes, and does harm on request. It speaks plain HTTP to
-//! the operator and is itself an ordinary client of the server.
+//! A proxy between an operator and the API server, which logs requests and injects faults. It speaks plain HTTP to the
+//! operator and is itself an ordinary client of the server.
 
 use std::convert::Infallible;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -23,22 +23,22 @@ use tokio::time::{Instant, sleep, sleep_until};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::AbortOnDropHandle;
 
-type Harm = Box<dyn std::error::Error + Send + Sync>;
-type Body = UnsyncBoxBody<Bytes, Harm>;
-type Rule = Box<dyn FnMut(&Seen) -> Fault + Send>;
+type ProxyError = Box<dyn std::error::Error + Send + Sync>;
+type Body = UnsyncBoxBody<Bytes, ProxyError>;
+type Rule = Box<dyn FnMut(&ProxiedRequest) -> Fault + Send>;
 
-/// A request that came by.
+/// A request.
 #[derive(Clone, Debug)]
-pub struct Seen {
-    /// What it does.
+pub struct ProxiedRequest {
+    /// Its method.
     pub method: Method,
-    /// What to, with the query.
+    /// Its path, with the query.
     pub path: String,
     /// When.
     pub at: Instant,
 }
 
-impl Seen {
+impl ProxiedRequest {
     /// Whether it is a watch.
     pub fn watches(&self) -> bool {
         self.path.contains("watch=")
@@ -56,11 +56,16 @@ impl Seen {
             && !path.ends_with("/streampress-operator")
     }
 
-    /// Whether it is about who leads: slots are never posted or put by an operator.
+    /// Whether it is about the leader's Lease: slots are never posted or put by an operator.
     pub fn elects(&self) -> bool {
         self.path.contains("/leases")
             && (matches!(self.method, Method::POST | Method::PUT)
                 || (self.method == Method::GET && self.path.contains("/leases/")))
+    }
+
+    /// Whether it writes the leader's Lease.
+    pub fn writes_lease(&self) -> bool {
+        self.elects() && self.method != Method::GET
     }
 
     /// Whether it changes an object.
@@ -69,26 +74,26 @@ impl Seen {
     }
 }
 
-/// What becomes of a request.
+/// What happens to a request.
 #[derive(Clone, Copy, Debug)]
 pub enum Fault {
-    /// It passes.
+    /// It is forwarded.
     None,
-    /// The connection ends without an answer; the server never heard of it.
+    /// The connection ends without an answer; the server does not get the request.
     Refuse,
-    /// No answer, ever; the server never heard of it.
+    /// No answer, ever; the server does not get the request.
     Hang,
-    /// The server does it, and its answer is lost.
-    Deaf,
+    /// The server gets the request, and its answer is lost.
+    AnswerLost,
     /// The proxy answers with this status in the server's place.
     Answer(u16),
-    /// The proxy answers that all is well and nothing is to be said, as a watch that ends at once.
-    Nothing,
-    /// It passes after so long.
+    /// The proxy answers with success and an empty body, as a watch that ends at once.
+    Empty,
+    /// It is forwarded after so long.
     Late(Duration),
-    /// It passes, and after so long the connection breaks.
+    /// It is forwarded, and after so long the connection breaks.
     Cut(Duration),
-    /// It passes, and after so long nothing more comes.
+    /// It is forwarded, and after so long nothing more comes.
     Stall(Duration),
 }
 
@@ -97,7 +102,7 @@ pub enum Fault {
 pub enum Outage {
     /// They break, and new ones do too.
     Refused,
-    /// They are silent, and those of before stay so for ever.
+    /// They are silent, and those that existed before stay so for ever.
     Silent,
 }
 
@@ -110,12 +115,12 @@ pub struct Proxy {
 
 struct Inner {
     server: Client,
-    state: Mutex<State>,
+    state: Mutex<ProxyState>,
 }
 
-struct State {
+struct ProxyState {
     rule: Rule,
-    log: Vec<Seen>,
+    log: Vec<ProxiedRequest>,
     outage: Option<Outage>,
     /// What runs now breaks, or falls silent, when these are cancelled.
     broken: CancellationToken,
@@ -123,13 +128,13 @@ struct State {
 }
 
 impl Proxy {
-    /// In front of the API server of the kubeconfig. Everything passes.
+    /// In front of the API server of the kubeconfig. Everything is forwarded.
     pub async fn start() -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let port = listener.local_addr().unwrap().port();
         let inner = Arc::new(Inner {
             server: Client::try_default().await.expect("an API server"),
-            state: Mutex::new(State {
+            state: Mutex::new(ProxyState {
                 rule: Box::new(|_| Fault::None),
                 log: Vec::new(),
                 outage: None,
@@ -158,33 +163,33 @@ impl Proxy {
         }
     }
 
-    /// Where it listens.
+    /// The address it listens on.
     pub fn url(&self) -> String {
         format!("http://127.0.0.1:{}", self.port)
     }
 
-    /// A client that goes through it.
+    /// A client that uses it.
     pub fn client(&self) -> Client {
         Client::try_from(Config::new(self.url().parse().unwrap())).unwrap()
     }
 
-    /// A kubeconfig for another process to go through it.
+    /// A kubeconfig with which another process uses it.
     pub fn kubeconfig(&self) -> String {
         json!({
             "apiVersion": "v1", "kind": "Config", "current-context": "proxy",
             "clusters": [{"name": "proxy", "cluster": {"server": self.url()}}],
-            "users": [{"name": "nobody", "user": {}}],
-            "contexts": [{"name": "proxy", "context": {"cluster": "proxy", "user": "nobody"}}],
+            "users": [{"name": "anonymous", "user": {}}],
+            "contexts": [{"name": "proxy", "context": {"cluster": "proxy", "user": "anonymous"}}],
         })
         .to_string()
     }
 
     /// From now on this decides about every request.
-    pub fn rule(&self, rule: impl FnMut(&Seen) -> Fault + Send + 'static) {
+    pub fn rule(&self, rule: impl FnMut(&ProxiedRequest) -> Fault + Send + 'static) {
         self.inner.state().rule = Box::new(rule);
     }
 
-    /// An outage begins: of what runs, and of what is asked for.
+    /// An outage begins, of running requests and of new ones.
     pub fn fail(&self, outage: Outage) {
         let mut state = self.inner.state();
         state.outage = Some(outage);
@@ -199,19 +204,22 @@ impl Proxy {
         self.inner.state().outage = None;
     }
 
-    /// What has come by since the last call.
-    pub fn take_log(&self) -> Vec<Seen> {
+    /// The requests since the last call.
+    pub fn take_log(&self) -> Vec<ProxiedRequest> {
         std::mem::take(&mut self.inner.state().log)
     }
 }
 
 impl Inner {
-    fn state(&self) -> std::sync::MutexGuard<'_, State> {
+    fn state(&self) -> std::sync::MutexGuard<'_, ProxyState> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    async fn pass(self: Arc<Self>, request: Request<Incoming>) -> Result<Response<Body>, Harm> {
-        let seen = Seen {
+    async fn pass(
+        self: Arc<Self>,
+        request: Request<Incoming>,
+    ) -> Result<Response<Body>, ProxyError> {
+        let seen = ProxiedRequest {
             method: request.method().clone(),
             path: request.uri().to_string(),
             at: Instant::now(),
@@ -227,14 +235,14 @@ impl Inner {
             (fault, state.broken.clone(), state.silent.clone())
         };
         match fault {
-            Fault::Refuse => return Err(harm()),
+            Fault::Refuse => return Err(broken_by_proxy()),
             Fault::Hang => return std::future::pending().await,
-            Fault::Answer(code) => return Ok(made_up(code)),
-            Fault::Nothing => return Ok(Response::new(whole(Bytes::new()))),
+            Fault::Answer(code) => return Ok(injected(code)),
+            Fault::Empty => return Ok(Response::new(whole(Bytes::new()))),
             Fault::Late(time) => sleep(time).await,
-            Fault::None | Fault::Deaf | Fault::Cut(_) | Fault::Stall(_) => {}
+            Fault::None | Fault::AnswerLost | Fault::Cut(_) | Fault::Stall(_) => {}
         }
-        let line = Line {
+        let connection = Connection {
             broken,
             silent,
             until: match fault {
@@ -245,18 +253,18 @@ impl Inner {
         };
         let answer = tokio::select! {
             answer = self.forward(request) => answer?,
-            end = line.ends() => return end.happen().await,
+            end = connection.ends() => return end.happen().await,
         };
-        if matches!(fault, Fault::Deaf) {
-            return Err(harm());
+        if matches!(fault, Fault::AnswerLost) {
+            return Err(broken_by_proxy());
         }
-        Ok(answer.map(|body| line.carry(body)))
+        Ok(answer.map(|body| connection.carry(body)))
     }
 
     async fn forward(
         &self,
         request: Request<Incoming>,
-    ) -> Result<Response<kube::client::Body>, Harm> {
+    ) -> Result<Response<kube::client::Body>, ProxyError> {
         let (parts, body) = request.into_parts();
         let body = body.collect().await?.to_bytes();
         let path = parts.uri.path_and_query().map_or("/", |path| path.as_str());
@@ -290,22 +298,22 @@ enum End {
 }
 
 impl End {
-    async fn happen<T>(self) -> Result<T, Harm> {
+    async fn happen<T>(self) -> Result<T, ProxyError> {
         match self {
-            End::Broken => Err(harm()),
+            End::Broken => Err(broken_by_proxy()),
             End::Silent => std::future::pending().await,
         }
     }
 }
 
-/// One request's way there and back.
-struct Line {
+/// One request on its way.
+struct Connection {
     broken: CancellationToken,
     silent: CancellationToken,
     until: Option<(Instant, End)>,
 }
 
-impl Line {
+impl Connection {
     async fn ends(&self) -> End {
         let later = async {
             match self.until {
@@ -326,20 +334,20 @@ impl Line {
     fn carry(self, body: kube::client::Body) -> Body {
         let frames = stream::unfold(
             (BodyStream::new(body), self),
-            |(mut body, line)| async move {
+            |(mut body, connection)| async move {
                 let frame = tokio::select! {
                     biased;
-                    end = line.ends() => end.happen().await,
-                    frame = body.next() => frame?.map_err(Harm::from),
+                    end = connection.ends() => end.happen().await,
+                    frame = body.next() => frame?.map_err(ProxyError::from),
                 };
-                Some((frame, (body, line)))
+                Some((frame, (body, connection)))
             },
         );
         StreamBody::new(frames).boxed_unsync()
     }
 }
 
-fn harm() -> Harm {
+fn broken_by_proxy() -> ProxyError {
     "broken by the proxy".into()
 }
 
@@ -349,9 +357,9 @@ fn whole(bytes: Bytes) -> Body {
 }
 
 /// An answer as the API server words it.
-fn made_up(code: u16) -> Response<Body> {
+fn injected(code: u16) -> Response<Body> {
     let status = json!({
-        "apiVersion": "v1", "kind": "Status", "status": "Failure", "code": code, "message": "made up by the proxy",
+        "apiVersion": "v1", "kind": "Status", "status": "Failure", "code": code, "message": "injected by the proxy",
         "reason": match code { 409 => "Conflict", 410 => "Expired", 429 => "TooManyRequests", _ => "InternalError" },
     });
     let mut answer = Response::new(whole(Bytes::from(status.to_string())));

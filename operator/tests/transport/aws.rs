@@ -1,85 +1,85 @@
-//! What only AWS does: it is slow, forgets to answer, refuses, counts late.
+//! What only AWS does: it is slow, loses answers, refuses, counts late.
 
 use std::process::Command;
 use std::time::Duration;
 
 use futures::future::join_all;
 use serde_json::{Value, json};
+use streampress_crds::Reason;
 use streampress_crds::api::pipeline::{DeletionPolicy, TransportPolicy};
-use streampress_operator::decide::status::Trouble;
 use streampress_operator::transport::Plan;
-use streampress_operator::transport::aws::Aws;
+use streampress_operator::transport::aws::AwsProvisioner;
+use streampress_operator::transport::problem::{Problem, Retry};
 use streampress_operator::transport::{Depths, Provisioner};
-use streampress_tests::fake_aws::clock::Clock;
+use streampress_tests::fake_aws::clock::FakeClock;
 use streampress_tests::fake_aws::faults::Faults;
 use tokio::time::timeout;
 
-use crate::sides::{AwsSide, OTHERS, OURS, Side, keys, names};
+use crate::backends::{AwsBackend, Backend, OTHERS, OURS, keys, names};
 
-/// Set in the process that finds its AWS by the SDK's own variables.
+/// Set in the process that takes its endpoint from the SDK's own variables.
 const AS_AT_AWS: &str = "STREAMPRESS_AS_AT_AWS";
 
-async fn provide(side: &AwsSide, plan: &Plan) -> Result<(), Trouble> {
-    let provided = side.provisioner().provide(plan, Some(&keys())).await;
+async fn provide(backend: &AwsBackend, plan: &Plan) -> Result<(), Problem> {
+    let provided = backend.provisioner().provide(plan, Some(&keys())).await;
     provided.map(drop)
 }
 
 async fn remove(
-    side: &AwsSide,
+    backend: &AwsBackend,
     plan: &Plan,
     policy: DeletionPolicy,
-) -> Result<Vec<String>, Trouble> {
-    side.provisioner().remove(plan, policy, Some(&keys())).await
+) -> Result<Vec<String>, Problem> {
+    backend
+        .provisioner()
+        .remove(plan, policy, Some(&keys()))
+        .await
 }
 
-/// Again and again, as the operator does; what AWS cannot do at the moment is nothing that lasts.
-async fn at_last<T>(attempt: impl AsyncFn() -> Result<T, Trouble>) -> T {
+/// Repeated, as the operator does; a fault that may pass is none that lasts.
+async fn repeated<T>(attempt: impl AsyncFn() -> Result<T, Problem>) -> T {
     for _ in 0..20 {
         match attempt().await {
             Ok(done) => return done,
-            Err(trouble) => assert!(
-                matches!(&*trouble.reason, "TransportFailed" | "EndpointUnreachable")
-                    && !trouble.lasting,
-                "{trouble:?}"
-            ),
+            Err(problem) => assert!(problem.retry == Retry::Transient, "{problem:?}"),
         }
     }
     panic!("never came to an end");
 }
 
-fn queues(side: &AwsSide) -> usize {
-    let all = side.fake_aws.ask_sqs("ListQueues", &json!({})).unwrap();
+fn queues(backend: &AwsBackend) -> usize {
+    let all = backend.fake_aws.ask_sqs("ListQueues", &json!({})).unwrap();
     all["QueueUrls"].as_array().unwrap().len()
 }
 
-/// Makes and deletes ours on a bad day; the same is there as on a good one, then nothing, and the neighbour's all the while.
-async fn through(faults: Faults, seed: u64) {
-    let good = AwsSide::start().await;
+/// Creates and deletes with faults: then the same exists as without, then nothing, and another pipeline's all the while.
+async fn create_and_delete(faults: Faults, seed: u64) {
+    let good = AwsBackend::start().await;
     let plan = good.plan(OURS);
     provide(&good, &plan).await.unwrap();
-    let wanted = good.parts(&plan);
+    let wanted = good.resources(&plan);
 
-    let side = AwsSide::start_with(seed).await;
-    let (plan, other) = (side.plan(OURS), side.plan(OTHERS));
-    provide(&side, &other).await.unwrap();
-    let others = side.parts(&other);
-    side.fake_aws.set_faults(faults);
-    at_last(async || provide(&side, &plan).await).await;
-    side.fake_aws.set_faults(Faults::default());
-    assert_eq!(side.parts(&plan), wanted);
-    assert_eq!(queues(&side), 8);
-    side.fake_aws.set_faults(faults);
-    let left = at_last(async || remove(&side, &plan, DeletionPolicy::Delete).await).await;
-    side.fake_aws.set_faults(Faults::default());
+    let backend = AwsBackend::start_with(seed).await;
+    let (plan, other) = (backend.plan(OURS), backend.plan(OTHERS));
+    provide(&backend, &other).await.unwrap();
+    let others = backend.resources(&other);
+    backend.fake_aws.set_faults(faults);
+    repeated(async || provide(&backend, &plan).await).await;
+    backend.fake_aws.set_faults(Faults::default());
+    assert_eq!(backend.resources(&plan), wanted);
+    assert_eq!(queues(&backend), 8);
+    backend.fake_aws.set_faults(faults);
+    let left = repeated(async || remove(&backend, &plan, DeletionPolicy::Delete).await).await;
+    backend.fake_aws.set_faults(Faults::default());
     assert_eq!(left, Vec::<String>::new());
-    assert!(side.parts(&plan).is_empty());
-    assert_eq!((side.parts(&other), queues(&side)), (others, 4));
+    assert!(backend.resources(&plan).is_empty());
+    assert_eq!((backend.resources(&other), queues(&backend)), (others, 4));
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn on_a_bad_day_the_same_is_there_in_the_end_and_nothing_of_others_goes() {
+async fn with_faults_the_same_exists_in_the_end_and_nothing_of_others_is_deleted() {
     let nothing = Faults::default();
-    let days = [
+    let kinds = [
         Faults {
             throttle: 0.2,
             ..nothing
@@ -104,15 +104,17 @@ async fn on_a_bad_day_the_same_is_there_in_the_end_and_nothing_of_others_goes() 
             ..nothing
         },
     ];
-    let runs = days
-        .iter()
-        .zip(1..)
-        .flat_map(|(day, seed)| [through(*day, seed), through(*day, 100 + seed)]);
+    let runs = kinds.iter().zip(1..).flat_map(|(kind, seed)| {
+        [
+            create_and_delete(*kind, seed),
+            create_and_delete(*kind, 100 + seed),
+        ]
+    });
     join_all(runs).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn no_lost_answer_leaves_anything_behind_or_is_even_noticed() {
+async fn a_lost_answer_leaves_nothing_behind_and_is_no_error() {
     let calls = [
         "DescribeStreamSummary",
         "CreateStream",
@@ -127,19 +129,19 @@ async fn no_lost_answer_leaves_anything_behind_or_is_even_noticed() {
         "DeleteStream",
     ];
     join_all(calls.map(async |call| {
-        let side = AwsSide::start().await;
-        let plan = side.plan(OURS);
-        side.fake_aws.lose_next(call);
-        provide(&side, &plan)
+        let backend = AwsBackend::start().await;
+        let plan = backend.plan(OURS);
+        backend.fake_aws.lose_next(call);
+        provide(&backend, &plan)
             .await
-            .unwrap_or_else(|trouble| panic!("{call}: {trouble:?}"));
-        assert_eq!(side.parts(&plan).len(), 5, "{call}");
-        side.fake_aws.lose_next(call);
-        let left = remove(&side, &plan, DeletionPolicy::Delete)
+            .unwrap_or_else(|problem| panic!("{call}: {problem:?}"));
+        assert_eq!(backend.resources(&plan).len(), 5, "{call}");
+        backend.fake_aws.lose_next(call);
+        let left = remove(&backend, &plan, DeletionPolicy::Delete)
             .await
-            .unwrap_or_else(|trouble| panic!("{call}: {trouble:?}"));
+            .unwrap_or_else(|problem| panic!("{call}: {problem:?}"));
         assert_eq!(left, Vec::<String>::new(), "{call}");
-        assert!(side.parts(&plan).is_empty(), "{call}");
+        assert!(backend.resources(&plan).is_empty(), "{call}");
     }))
     .await;
 }
@@ -157,16 +159,16 @@ async fn a_call_that_is_refused_is_named_with_its_permission_and_the_way_out() {
                 .contains(&json!(permission))
         })
     };
-    let side = AwsSide::start().await;
-    let plan = side.plan(OURS);
+    let backend = AwsBackend::start().await;
+    let plan = backend.plan(OURS);
     let (queue, stream) = (&*plan.parts.files_queue.name, &*plan.parts.stream.name);
-    let refused = |permission: &str, trouble: Trouble| {
+    let refused = |permission: &str, problem: Problem| {
         let way_out = format!("Give the identity of spec.aws the permission {permission};");
         assert!(
-            trouble.reason == "AccessDenied"
-                && !trouble.lasting
-                && trouble.message.contains(&way_out),
-            "{permission}: {trouble:?}"
+            problem.reason == Reason::AccessDenied
+                && problem.retry == Retry::AfterCorrection
+                && problem.message.contains(&way_out),
+            "{permission}: {problem:?}"
         );
         assert!(granted(permission), "{permission} is not in the policy");
     };
@@ -185,22 +187,22 @@ async fn a_call_that_is_refused_is_named_with_its_permission_and_the_way_out() {
         ("kinesis", "IncreaseStreamRetentionPeriod", stream),
         ("sqs", "GetQueueAttributes", queue),
     ] {
-        side.fake_aws.deny(action, part);
-        let trouble = provide(&side, &plan).await.unwrap_err();
-        refused(&format!("{service}:{action}"), trouble);
-        side.fake_aws.allow_all();
+        backend.fake_aws.deny(action, part);
+        let problem = provide(&backend, &plan).await.unwrap_err();
+        refused(&format!("{service}:{action}"), problem);
+        backend.fake_aws.allow_all();
     }
-    provide(&side, &plan).await.unwrap();
+    provide(&backend, &plan).await.unwrap();
     for (service, action, part, wanted) in [
         ("sqs", "SetQueueAttributes", queue, &changed),
         ("kinesis", "DecreaseStreamRetentionPeriod", stream, &shorter),
     ] {
-        side.fake_aws.deny(action, part);
-        let trouble = provide(&side, wanted).await.unwrap_err();
-        refused(&format!("{service}:{action}"), trouble);
-        side.fake_aws.allow_all();
+        backend.fake_aws.deny(action, part);
+        let problem = provide(&backend, wanted).await.unwrap_err();
+        refused(&format!("{service}:{action}"), problem);
+        backend.fake_aws.allow_all();
     }
-    // What cannot be looked for is not gone.
+    // What cannot be found out is not deleted.
     for (service, action, part) in [
         ("sqs", "GetQueueUrl", queue),
         ("sqs", "ListQueueTags", queue),
@@ -209,26 +211,29 @@ async fn a_call_that_is_refused_is_named_with_its_permission_and_the_way_out() {
         ("kinesis", "ListTagsForStream", stream),
         ("kinesis", "DeleteStream", stream),
     ] {
-        provide(&side, &plan).await.unwrap();
-        side.fake_aws.deny(action, part);
-        let trouble = remove(&side, &plan, DeletionPolicy::Delete)
+        provide(&backend, &plan).await.unwrap();
+        backend.fake_aws.deny(action, part);
+        let problem = remove(&backend, &plan, DeletionPolicy::Delete)
             .await
             .unwrap_err();
-        refused(&format!("{service}:{action}"), trouble);
-        assert_eq!(side.part(part).map(|part| part.owner), Some(OURS.into()));
-        side.fake_aws.allow_all();
+        refused(&format!("{service}:{action}"), problem);
+        assert_eq!(
+            backend.resource(part).map(|part| part.owner),
+            Some(OURS.into())
+        );
+        backend.fake_aws.allow_all();
     }
     assert!(granted("sqs:TagQueue"), "CreateQueue with tags needs it");
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_queue_that_cannot_be_read_is_neither_empty_nor_deleted() {
-    let side = AwsSide::start().await;
-    let plan = side.plan(OURS);
-    provide(&side, &plan).await.unwrap();
+    let backend = AwsBackend::start().await;
+    let plan = backend.plan(OURS);
+    provide(&backend, &plan).await.unwrap();
     let name = &plan.parts.chunks_queue.dead_letter_name;
-    side.fake_aws.deny("GetQueueAttributes", name);
-    let depths = side.provisioner().depths(&plan, Some(&keys())).await;
+    backend.fake_aws.deny("GetQueueAttributes", name);
+    let depths = backend.provisioner().depths(&plan, Some(&keys())).await;
     let known = Some(Default::default());
     assert_eq!(
         depths,
@@ -238,69 +243,70 @@ async fn a_queue_that_cannot_be_read_is_neither_empty_nor_deleted() {
             dead: None
         }
     );
-    let left = remove(&side, &plan, DeletionPolicy::WhenEmpty)
+    let left = remove(&backend, &plan, DeletionPolicy::WhenEmpty)
         .await
         .unwrap();
     assert_eq!(
         left[0],
         format!("whether {name} is empty is not known: it cannot be read")
     );
-    assert_eq!(side.parts(&plan).len(), 5);
+    assert_eq!(backend.resources(&plan).len(), 5);
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_message_that_sqs_counts_seconds_late_is_not_deleted_with_its_queue() {
-    let side = AwsSide::start().await;
-    let plan = side.plan(OURS);
-    provide(&side, &plan).await.unwrap();
-    side.fake_aws.sqs().count_late(2000);
+    let backend = AwsBackend::start().await;
+    let plan = backend.plan(OURS);
+    provide(&backend, &plan).await.unwrap();
+    backend.fake_aws.sqs().count_late(2000);
     let name = &plan.parts.files_queue.name;
-    side.fill(name, 1);
-    let left = remove(&side, &plan, DeletionPolicy::WhenEmpty)
+    backend.fill(name, 1);
+    let left = remove(&backend, &plan, DeletionPolicy::WhenEmpty)
         .await
         .unwrap();
     assert_eq!(left[0], format!("{name} is not empty"));
-    assert_eq!(side.parts(&plan).len(), 5);
+    assert_eq!(backend.resources(&plan).len(), 5);
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_message_in_somebodys_hands_keeps_its_queue() {
-    let side = AwsSide::start().await;
-    let plan = side.plan(OURS);
-    provide(&side, &plan).await.unwrap();
+async fn a_message_in_flight_keeps_its_queue() {
+    let backend = AwsBackend::start().await;
+    let plan = backend.plan(OURS);
+    provide(&backend, &plan).await.unwrap();
     let name = &plan.parts.chunks_queue.name;
-    side.fill(name, 1);
-    let now = Clock::default().now();
+    backend.fill(name, 1);
+    let now = FakeClock::default().now();
     let ask = json!({"QueueUrl": name});
-    side.fake_aws.sqs().receive(&ask, now, true).unwrap();
-    let depths = side.provisioner().depths(&plan, Some(&keys())).await;
+    backend.fake_aws.sqs().receive(&ask, now, true).unwrap();
+    let depths = backend.provisioner().depths(&plan, Some(&keys())).await;
     let chunks = depths.chunks.unwrap();
     assert_eq!((chunks.visible, chunks.in_flight), (0, 1));
-    let left = remove(&side, &plan, DeletionPolicy::WhenEmpty)
+    let left = remove(&backend, &plan, DeletionPolicy::WhenEmpty)
         .await
         .unwrap();
     assert_eq!(left[0], format!("{name} is not empty"));
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_stream_that_takes_its_time_is_waited_for_without_a_word() {
-    let side = AwsSide::start().await;
-    side.fake_aws.kinesis().take_time(1500);
-    let plan = side.plan(OURS);
-    provide(&side, &plan).await.unwrap();
-    let stream = side.part(&plan.parts.stream.name).unwrap();
+async fn a_stream_that_takes_its_time_is_waited_for() {
+    let backend = AwsBackend::start().await;
+    backend.fake_aws.kinesis().take_time(1500);
+    let plan = backend.plan(OURS);
+    provide(&backend, &plan).await.unwrap();
+    let stream = backend.resource(&plan.parts.stream.name).unwrap();
     assert!(stream.is("RetentionPeriodHours", "48"), "{stream:?}");
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_stream_that_somebody_changes_for_minutes_is_used_meanwhile() {
-    let side = AwsSide::start().await;
-    let plan = side.plan(OURS);
-    provide(&side, &plan).await.unwrap();
-    side.fake_aws.kinesis().take_time(600_000);
+async fn a_stream_that_changes_for_minutes_is_used_meanwhile() {
+    let backend = AwsBackend::start().await;
+    let plan = backend.plan(OURS);
+    provide(&backend, &plan).await.unwrap();
+    backend.fake_aws.kinesis().take_time(600_000);
     let stream = &plan.parts.stream.name;
     let ask = json!({"StreamName": stream});
-    side.fake_aws
+    backend
+        .fake_aws
         .ask_kinesis("StartStreamEncryption", &ask)
         .unwrap();
     let adopting = Plan {
@@ -308,34 +314,42 @@ async fn a_stream_that_somebody_changes_for_minutes_is_used_meanwhile() {
         ..plan.clone()
     };
     for plan in [&plan, &adopting] {
-        let provided = timeout(Duration::from_secs(30), provide(&side, plan)).await;
+        let provided = timeout(Duration::from_secs(30), provide(&backend, plan)).await;
         provided.expect("waits for the change").unwrap();
     }
-    assert!(side.part(stream).unwrap().is("StreamStatus", "UPDATING"));
+    assert!(
+        backend
+            .resource(stream)
+            .unwrap()
+            .is("StreamStatus", "UPDATING")
+    );
 }
 
-/// Stand-ins keep no keys, so a stream is encrypted only where no endpoint is named: in a process of its own, where the
-/// SDK's own variable leads to the stand-in.
+/// Emulators keep no keys, so a stream is encrypted only where no endpoint is named: in a process of its own, where the
+/// SDK's own variable names the fake.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_stream_at_aws_itself_is_encrypted() {
     let name = "aws::a_stream_at_aws_itself_is_encrypted";
-    let side = AwsSide::start().await;
+    let backend = AwsBackend::start().await;
     let plan = Plan {
         endpoint: None,
-        ..side.plan(OURS)
+        ..backend.plan(OURS)
     };
     if std::env::var_os(AS_AT_AWS).is_some() {
         for _ in 0..2 {
-            Aws::default().provide(&plan, Some(&keys())).await.unwrap();
+            AwsProvisioner::default()
+                .provide(&plan, Some(&keys()))
+                .await
+                .unwrap();
         }
         return;
     }
-    side.fake_aws.kinesis().take_time(1000);
+    backend.fake_aws.kinesis().take_time(1000);
     let mut child = Command::new(std::env::current_exe().unwrap());
     child
         .args(["--exact", name])
         .env(AS_AT_AWS, "1")
-        .env("AWS_ENDPOINT_URL", &side.fake_aws.url);
+        .env("AWS_ENDPOINT_URL", &backend.fake_aws.url);
     let ended = tokio::task::spawn_blocking(move || child.output());
     let ended = ended.await.unwrap().unwrap();
     assert!(
@@ -343,10 +357,15 @@ async fn a_stream_at_aws_itself_is_encrypted() {
         "{}",
         String::from_utf8_lossy(&ended.stdout)
     );
-    let stream = side.part(&plan.parts.stream.name).unwrap();
+    let stream = backend.resource(&plan.parts.stream.name).unwrap();
     assert!(stream.is("EncryptionType", "KMS"), "{stream:?}");
-    let calls = |action: &str| (side.fake_aws.calls(action), side.fake_aws.refused(action));
+    let calls = |action: &str| {
+        (
+            backend.fake_aws.calls(action),
+            backend.fake_aws.refused(action),
+        )
+    };
     assert_eq!(calls("IncreaseStreamRetentionPeriod"), (1, 0));
     assert_eq!(calls("StartStreamEncryption"), (1, 0));
-    assert_eq!(names(&plan).len(), side.parts(&plan).len());
+    assert_eq!(names(&plan).len(), backend.resources(&plan).len());
 }

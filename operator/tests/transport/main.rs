@@ -1,41 +1,41 @@
-//! The contract of a pipeline's transport, on both of its sides: in memory, and AWS by a stand-in that enforces its limits.
+//! The contract of a pipeline's transport over both backends: in memory, and AWS as a fake that enforces its limits.
 #![expect(clippy::unwrap_used, reason = "tests end by panicking")]
 
 mod aws;
+mod backends;
+mod both_ways;
 mod contract;
-mod sides;
-mod ways;
 
-use sides::{AwsSide, MemorySide};
+use backends::{AwsBackend, MemoryBackend};
 
-/// Each case on each side.
-macro_rules! on_both_sides {
+/// Each case on each backend.
+macro_rules! on_both_backends {
     ($($case:ident)*) => {
         mod in_memory {
             $(#[tokio::test]
             async fn $case() {
-                super::contract::$case(&super::MemorySide::default()).await;
+                super::contract::$case(&super::MemoryBackend::default()).await;
             })*
         }
         mod on_aws {
             $(#[tokio::test(flavor = "multi_thread")]
             async fn $case() {
-                super::contract::$case(&super::AwsSide::start().await).await;
+                super::contract::$case(&super::AwsBackend::start().await).await;
             })*
         }
     };
 }
 
-on_both_sides! {
-    all_parts_are_made_as_specified_and_carry_our_tag
-    making_again_changes_nothing
-    what_differs_is_put_right_in_what_is_ours
-    what_was_taken_away_is_made_anew
-    what_is_somebody_elses_is_refused_and_left_as_it_is
-    adopting_names_all_that_is_missing_and_makes_nothing
+on_both_backends! {
+    everything_is_created_as_specified_and_carries_our_tag
+    creating_again_changes_nothing
+    what_differs_is_corrected_in_what_is_ours
+    what_was_deleted_is_created_again
+    what_another_owner_has_is_refused_and_left_as_it_is
+    adopting_names_all_that_is_missing_and_creates_nothing
     adopting_changes_nothing_even_where_it_differs
     adopting_refuses_what_a_pipeline_cannot_work_with
-    depths_are_counted_and_what_is_not_there_is_not_zero
+    depths_are_counted_and_a_missing_queue_is_not_zero
     deleting_takes_what_is_ours_and_names_what_is_not
     deleting_again_finds_nothing
     retaining_leaves_all_and_names_each

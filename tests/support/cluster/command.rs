@@ -1,4 +1,4 @@
-//! A program run to its end, but never past a deadline: a test that hangs says nothing, one that fails says why.
+//! Runs a program to its end or to a deadline: a test that fails says why, one that hangs does not.
 
 use std::borrow::Cow;
 use std::io::{Read, Write};
@@ -8,10 +8,10 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail};
 
-/// How a program ended and what it said.
+/// How a program ended and what it printed.
 #[derive(Debug)]
-pub struct Output {
-    /// The command as one would type it.
+pub struct ToolOutput {
+    /// The command line.
     pub command: String,
     /// True for exit code 0.
     pub ok: bool,
@@ -21,8 +21,8 @@ pub struct Output {
     pub stderr: String,
 }
 
-impl Output {
-    /// Standard output if it went well; otherwise an error with the command and all that it said.
+impl ToolOutput {
+    /// Standard output if it succeeded; otherwise an error with the command and everything it printed.
     pub fn success(self) -> Result<String> {
         if self.ok {
             return Ok(self.stdout);
@@ -36,13 +36,13 @@ impl Output {
     }
 }
 
-/// Runs `program` with `input` on its standard input, and ends it when it takes longer than `limit`.
+/// Runs `program` with `input` on its standard input, and kills it if it takes longer than `limit`.
 pub(super) fn run(
     program: &str,
     args: &[Cow<'_, str>],
     input: Option<&str>,
     limit: Duration,
-) -> Result<Output> {
+) -> Result<ToolOutput> {
     let command = format!("{program} {}", args.join(" "));
     let mut child = Command::new(program)
         .args(args.iter().map(|a| a.as_ref()))
@@ -57,7 +57,7 @@ pub(super) fn run(
         .with_context(|| {
             format!("starting {program}; `tests/cluster exec` puts it into the path")
         })?;
-    // Threads of their own, because a full pipe would stop the program, and a stopped program never ends.
+    // In threads, because a full pipe would block the program.
     let feed = input.zip(child.stdin.take()).map(|(text, mut pipe)| {
         let text = text.to_owned();
         thread::spawn(move || drop(pipe.write_all(text.as_bytes())))
@@ -74,14 +74,14 @@ pub(super) fn run(
         stderr.join().unwrap_or_default(),
     );
     match ended {
-        Some(ok) => Ok(Output {
+        Some(ok) => Ok(ToolOutput {
             command,
             ok,
             stdout,
             stderr,
         }),
         None => bail!(
-            "{command} did not end within {} s; so far it said: {stderr}{stdout}",
+            "{command} did not end within {} s; so far it printed: {stderr}{stdout}",
             limit.as_secs()
         ),
     }
@@ -91,14 +91,14 @@ fn reader(pipe: Option<impl Read + Send + 'static>) -> thread::JoinHandle<String
     thread::spawn(move || {
         let mut bytes = Vec::new();
         if let Some(mut pipe) = pipe {
-            // What was read before an error is still worth showing.
+            // Output before an error is worth showing.
             let _ = pipe.read_to_end(&mut bytes);
         }
         String::from_utf8_lossy(&bytes).into_owned()
     })
 }
 
-/// Whether it went well, or none if it had to be ended.
+/// Whether it succeeded, or `None` if it was killed at the deadline.
 fn wait_until(child: &mut Child, deadline: Instant) -> Result<Option<bool>> {
     loop {
         if let Some(status) = child.try_wait()? {
@@ -109,6 +109,7 @@ fn wait_until(child: &mut Child, deadline: Instant) -> Result<Option<bool>> {
             child.wait()?;
             return Ok(None);
         }
+        // The standard library has no wait with a limit.
         thread::sleep(Duration::from_millis(10));
     }
 }
@@ -117,7 +118,7 @@ fn wait_until(child: &mut Child, deadline: Instant) -> Result<Option<bool>> {
 mod tests {
     use super::*;
 
-    fn sh(script: &str, input: Option<&str>, limit_ms: u64) -> Result<Output> {
+    fn sh(script: &str, input: Option<&str>, limit_ms: u64) -> Result<ToolOutput> {
         run(
             "sh",
             &["-c".into(), script.into()],
@@ -127,12 +128,11 @@ mod tests {
     }
 
     #[test]
-    fn a_program_that_hangs_is_ended_and_its_words_are_kept() {
-        let began = Instant::now();
-        let error = sh("echo half-way; exec sleep 60", None, 200)
+    fn a_program_that_hangs_is_killed_and_its_output_is_kept() {
+        // Longer than any test may take.
+        let error = sh("echo half-way; exec sleep 100000", None, 2000)
             .expect_err("it hangs")
             .to_string();
-        assert!(began.elapsed() < Duration::from_secs(30));
         assert!(
             error.contains("did not end") && error.contains("half-way"),
             "{error}"
@@ -140,14 +140,14 @@ mod tests {
     }
 
     #[test]
-    fn more_output_than_a_pipe_holds_comes_through_whole() {
+    fn more_output_than_a_pipe_holds_is_read_completely() {
         let input = "x".repeat(1 << 20);
         let output = sh("cat", Some(&input), 30_000).expect("cat runs");
         assert_eq!(output.stdout.len(), input.len());
     }
 
     #[test]
-    fn a_failure_names_the_command_and_what_it_said() {
+    fn a_failure_names_the_command_and_its_output() {
         let output = sh("echo because >&2; exit 3", None, 30_000).expect("sh runs");
         let error = output.success().expect_err("exit code 3").to_string();
         assert!(

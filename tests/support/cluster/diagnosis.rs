@@ -1,22 +1,22 @@
-//! What a person would look at when something in a namespace does not come: gathered when a wait fails, so that a
-//! failure on a machine nobody can log in to still explains itself.
+//! The events, objects and logs of a namespace, collected when a wait fails: they explain the failure on a machine
+//! without access to it.
 
 use serde_json::Value;
 
 use super::{Cluster, condition_is_true};
 
-/// Lines of log shown of each container that is not well.
+/// How much log to show of each container that is not healthy.
 const LOG_LINES: &str = "--tail=40";
 
-/// Events, the overview, and for every pod that is not well its description and the end of its logs.
+/// Events, objects, and for every pod that is not healthy its description and the end of its logs.
 pub(super) fn of_namespace(cluster: &Cluster, namespace: &str) -> String {
     let mut text = String::new();
     let mut show = |title: &str, args: &[&str]| {
-        let said = match cluster.try_kubectl(args, None) {
+        let output = match cluster.try_kubectl(args, None) {
             Ok(output) => format!("{}{}", output.stdout, output.stderr),
             Err(error) => format!("{error:#}\n"),
         };
-        text.push_str(&format!("--- {title}\n{said}"));
+        text.push_str(&format!("--- {title}\n{output}"));
     };
     show(
         "events",
@@ -30,7 +30,7 @@ pub(super) fn of_namespace(cluster: &Cluster, namespace: &str) -> String {
         .list(namespace, &["pods"])
         .unwrap_or_default()
         .iter()
-        .filter(|p| !is_well(p))
+        .filter(|p| !is_healthy(p))
     {
         let name = pod
             .pointer("/metadata/name")
@@ -63,7 +63,7 @@ pub(super) fn of_namespace(cluster: &Cluster, namespace: &str) -> String {
     text
 }
 
-fn is_well(pod: &Value) -> bool {
+fn is_healthy(pod: &Value) -> bool {
     !has_restarted(pod)
         && (condition_is_true(pod, "Ready")
             || pod
@@ -85,18 +85,18 @@ fn has_restarted(pod: &Value) -> bool {
 mod tests {
     use serde_json::json;
 
-    use super::is_well;
+    use super::is_healthy;
 
     #[test]
     fn a_pod_that_restarted_is_shown_even_when_it_is_ready_again() {
         let ready = json!([{"type": "Ready", "status": "True"}]);
-        assert!(is_well(
+        assert!(is_healthy(
             &json!({"status": {"conditions": ready, "containerStatuses": [{"restartCount": 0}]}})
         ));
-        assert!(!is_well(
+        assert!(!is_healthy(
             &json!({"status": {"conditions": ready, "containerStatuses": [{"restartCount": 1}]}})
         ));
-        assert!(is_well(&json!({"status": {"phase": "Succeeded"}})));
-        assert!(!is_well(&json!({"status": {"phase": "Pending"}})));
+        assert!(is_healthy(&json!({"status": {"phase": "Succeeded"}})));
+        assert!(!is_healthy(&json!({"status": {"phase": "Pending"}})));
     }
 }

@@ -1,4 +1,4 @@
-//! What a test takes from the cluster and gives back when it ends, well or not: a namespace, a forwarded port.
+//! What a test takes from the cluster and releases when it ends: a namespace, a forwarded port.
 
 use std::io::{BufRead, BufReader};
 use std::process::{Child, Command, Stdio};
@@ -17,37 +17,37 @@ const FORWARD: Duration = Duration::from_secs(20);
 #[derive(Debug)]
 pub struct TestNamespace {
     cluster: Cluster,
-    /// Its name: the word given, the process and a number, so that tests never meet.
+    /// Its name: the prefix, the process id and a number, so that no two tests share it.
     pub name: String,
 }
 
 impl TestNamespace {
-    /// Makes it and waits until pods may be made in it.
-    pub fn create(cluster: &Cluster, word: &str) -> Result<Self> {
+    /// Creates it and waits until pods may be created in it.
+    pub fn create(cluster: &Cluster, prefix: &str) -> Result<Self> {
         static NEXT: AtomicU32 = AtomicU32::new(0);
         let name = format!(
-            "{word}-{}-{}",
+            "{prefix}-{}-{}",
             std::process::id(),
             NEXT.fetch_add(1, Ordering::Relaxed)
         );
         cluster.kubectl(&["create", "namespace", &name])?;
-        let made = Self {
+        let created = Self {
             cluster: cluster.clone(),
             name,
         };
         cluster.kubectl(&[
             "label",
             "namespace",
-            &made.name,
+            &created.name,
             "pod-security.kubernetes.io/enforce=restricted",
         ])?;
         cluster.wait_for(
-            &made.name,
+            &created.name,
             "the default service account",
             Duration::from_secs(30),
-            || cluster.get(&made.name, "serviceaccount/default"),
+            || cluster.get(&created.name, "serviceaccount/default"),
         )?;
-        Ok(made)
+        Ok(created)
     }
 }
 
@@ -90,20 +90,20 @@ impl PortForward {
             .stdout(Stdio::piped())
             .spawn()
             .context("starting kubectl port-forward")?;
-        let (tell, told) = mpsc::channel();
+        let (sender, lines) = mpsc::channel();
         let pipe = child.stdout.take();
-        // Read on to its end: kubectl reports each connection there, and a full pipe would stop it.
+        // Read to the end: kubectl prints each connection, and a full pipe would block it.
         std::thread::spawn(move || {
             for line in pipe
                 .into_iter()
                 .flat_map(|p| BufReader::new(p).lines())
                 .map_while(Result::ok)
             {
-                let _ = tell.send(line);
+                let _ = sender.send(line);
             }
         });
         let mut forward = Self { child, port: 0 };
-        let line = told
+        let line = lines
             .recv_timeout(FORWARD)
             .with_context(|| format!("waiting for the forwarded port of {target}"))?;
         // "Forwarding from 127.0.0.1:40123 -> 80"

@@ -1,22 +1,24 @@
-//! How a run shows itself: bars on a terminal, plain lines elsewhere, a table at the end. Everything but the summary
-//! goes to standard error.
+//! Shows a run's progress: bars on a terminal, plain lines elsewhere, a table at the end. Everything but the summary goes to
+//! standard error.
 
 use std::fmt::Write as _;
 use std::io::{self, IsTerminal, Write};
 use std::path::Path;
-use std::sync::{Mutex, OnceLock};
+use std::sync::OnceLock;
 use std::time::{Duration, Instant};
 
 use indicatif::{HumanBytes, MultiProgress, ProgressBar, ProgressStyle};
+use parking_lot::Mutex;
 
+use super::output;
 use crate::journal::JournalProgress;
-use crate::roles::run::{Observer, RunSummary};
+use crate::roles::run::{RunObserver, RunSummary};
 
-/// Between two plain lines.
-const LINE_EVERY: Duration = Duration::from_secs(2);
+/// The shortest time between two plain lines.
+const LINE_INTERVAL: Duration = Duration::from_secs(2);
 
 /// Bars if standard error is a terminal, lines otherwise.
-pub fn observer() -> Box<dyn Observer> {
+pub(super) fn observer() -> Box<dyn RunObserver> {
     if io::stderr().is_terminal() {
         Box::new(Bars::new())
     } else {
@@ -24,12 +26,12 @@ pub fn observer() -> Box<dyn Observer> {
     }
 }
 
-/// The bars on the terminal, if there are any: log lines must not be drawn over.
+/// The bars on the terminal, if there are any: they must not overwrite log lines.
 static BARS: OnceLock<MultiProgress> = OnceLock::new();
 
 /// Where log lines go: standard error, above the bars.
-pub fn log_writer() -> impl Write {
-    LogLine(Vec::new())
+pub(super) fn log_writer() -> Box<dyn Write> {
+    Box::new(LogLine(Vec::new()))
 }
 
 struct LogLine(Vec<u8>);
@@ -51,14 +53,14 @@ impl Write for LogLine {
 
 impl Drop for LogLine {
     fn drop(&mut self) {
-        // Nobody is left to be told that standard error is gone.
+        // A closed standard error cannot be reported.
         let _ = self.flush();
     }
 }
 
 struct Bars {
     all: MultiProgress,
-    made: ProgressBar,
+    announced: ProgressBar,
     packed: ProgressBar,
     restored: ProgressBar,
 }
@@ -74,7 +76,7 @@ impl Bars {
             all.add(bar.with_style(style.unwrap_or_else(|_| ProgressStyle::default_bar())))
         };
         Self {
-            made: bar("announced"),
+            announced: bar("announced"),
             packed: bar("compressed"),
             restored: bar("restored"),
             all: all.clone(),
@@ -82,8 +84,8 @@ impl Bars {
     }
 }
 
-impl Observer for Bars {
-    fn started(&self, data: &Path, resumed: JournalProgress, _total: Option<u64>) {
+impl RunObserver for Bars {
+    fn started(&self, data: &Path, resumed: JournalProgress) {
         let _ = self.all.println(start_line(data, resumed));
     }
 
@@ -94,14 +96,14 @@ impl Observer for Bars {
     fn progress(&self, progress: JournalProgress, total: Option<u64>) {
         let length = total.unwrap_or(progress.announced).max(progress.announced);
         for (bar, position) in [
-            (&self.made, progress.announced),
+            (&self.announced, progress.announced),
             (&self.packed, progress.compressed),
             (&self.restored, progress.restored + progress.superseded),
         ] {
             bar.set_length(length);
             bar.set_position(position);
         }
-        self.made
+        self.announced
             .set_message(HumanBytes(progress.bytes_announced).to_string());
         self.packed
             .set_message(saved(progress.bytes_raw, progress.bytes_packed));
@@ -115,7 +117,7 @@ impl Observer for Bars {
     }
 
     fn finished(&self) {
-        for bar in [&self.made, &self.packed, &self.restored] {
+        for bar in [&self.announced, &self.packed, &self.restored] {
             bar.abandon();
         }
     }
@@ -133,28 +135,25 @@ impl Lines {
     }
 }
 
-impl Observer for Lines {
-    fn started(&self, data: &Path, resumed: JournalProgress, _total: Option<u64>) {
+impl RunObserver for Lines {
+    fn started(&self, data: &Path, resumed: JournalProgress) {
         eprintln!("{}", start_line(data, resumed));
     }
 
     fn notice(&self, text: &str) {
-        eprintln!("note: {text}");
+        output::note(text);
     }
 
     fn progress(&self, progress: JournalProgress, total: Option<u64>) {
-        let mut last = self
-            .last
-            .lock()
-            .unwrap_or_else(std::sync::PoisonError::into_inner);
-        let news = match *last {
+        let mut last = self.last.lock();
+        let has_news = match *last {
             None => true,
             Some((at, shown)) => {
                 shown != progress
-                    && (at.elapsed() >= LINE_EVERY || Some(progress.restored) == total)
+                    && (at.elapsed() >= LINE_INTERVAL || Some(progress.restored) == total)
             }
         };
-        if news {
+        if has_news {
             *last = Some((Instant::now(), progress));
             let of = total.map_or(String::new(), |total| format!(" of {total}"));
             let JournalProgress {
@@ -178,7 +177,7 @@ fn start_line(data: &Path, resumed: JournalProgress) -> String {
     let begun = match resumed.announced {
         0 => String::new(),
         files => format!(
-            "; going on: {files} files are known, {} of them restored",
+            "; continuing: {files} files are known, {} of them restored",
             resumed.restored
         ),
     };
@@ -198,7 +197,7 @@ fn saved(raw: u64, packed: u64) -> String {
 }
 
 /// The table at the end of a run.
-pub fn summary_table(summary: &RunSummary) -> String {
+pub(super) fn summary_table(summary: &RunSummary) -> String {
     let mut table = String::new();
     let mut row = |name: &str, value: String| {
         let _ = writeln!(table, "  {name:<12} {value}");
@@ -236,13 +235,8 @@ fn files_line(summary: &RunSummary) -> String {
     } = summary;
     let mut line = format!("{files_generated} announced, {files_restored} restored identical");
     if *files_superseded > 0 {
-        let _ = write!(line, ", {files_superseded} overtaken by a newer version");
+        let _ = write!(line, ", {files_superseded} superseded by a newer version");
     }
     let _ = write!(line, ", {files_failed} failed");
     line
-}
-
-/// Prints to standard output; a reader that went away is not an error worth a backtrace.
-pub fn print(text: &str) {
-    let _ = io::stdout().lock().write_all(text.as_bytes());
 }

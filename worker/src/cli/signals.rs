@@ -1,9 +1,13 @@
-//! Ctrl-C and SIGTERM: the first asks for an orderly end, the second ends at once.
+//! Ctrl-C and SIGTERM: the first one starts an orderly shutdown, the second one ends the process at once.
 
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use anyhow::Result;
 use tokio_util::sync::CancellationToken;
 
-/// A token that the first signal cancels. Must be called inside the runtime.
-pub fn shutdown_on_signal(on_first: impl FnOnce() + Send + 'static) -> CancellationToken {
+/// A token that the first signal cancels. Must be called within a runtime.
+pub(super) fn shutdown_on_signal(on_first: impl FnOnce() + Send + 'static) -> CancellationToken {
     let token = CancellationToken::new();
     let cancelled = token.clone();
     tokio::spawn(async move {
@@ -11,7 +15,7 @@ pub fn shutdown_on_signal(on_first: impl FnOnce() + Send + 'static) -> Cancellat
         on_first();
         cancelled.cancel();
         wait().await;
-        // What is in hand comes back by itself: nothing is acknowledged before its effect is safe.
+        // Messages in progress are redelivered: none is acknowledged before its effect is safe.
         std::process::exit(130);
     });
     token
@@ -29,4 +33,27 @@ async fn wait() {
         _ = interrupt.recv() => {}
         _ = terminate.recv() => {}
     }
+}
+
+/// A flag that the first signal sets, for work without a runtime: it ends at the next block, and its unfinished output is
+/// removed.
+pub(super) fn cancel_on_signal() -> Result<Arc<AtomicBool>> {
+    let cancel = Arc::new(AtomicBool::new(false));
+    let flag = cancel.clone();
+    std::thread::Builder::new()
+        .name("signals".into())
+        .spawn(move || {
+            let Ok(runtime) = tokio::runtime::Builder::new_current_thread()
+                .enable_all()
+                .build()
+            else {
+                return;
+            };
+            runtime.block_on(async {
+                shutdown_on_signal(|| {}).cancelled().await;
+                flag.store(true, Ordering::Relaxed);
+                std::future::pending::<()>().await;
+            });
+        })?;
+    Ok(cancel)
 }

@@ -1,87 +1,78 @@
-//! The Python original's environment variables, with their names and defaults, so that one of its containers can be
-//! swapped for ours. Its values are text and it trips over some of them; ours are read for what they mean, and what was
-//! read is said.
+//! The Python original's environment variables, with their names and defaults, so that ours can replace one of its
+//! containers. The original takes some values literally (`"False"` is true); ours are read by their meaning, and the
+//! command prints what was read.
 
 use std::fmt;
 
-/// Reads a variable; tests hand in a map.
-pub type Read<'a> = &'a dyn Fn(&str) -> Option<String>;
+/// Reads a variable; tests pass a map.
+pub(crate) type Read<'a> = &'a dyn Fn(&str) -> Option<String>;
 
 /// Why a variable cannot be used.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("variable {name} is {value:?}: {rule}")]
-pub struct BadVariable {
+pub(crate) struct BadVariable {
     /// Its name.
-    pub name: &'static str,
+    pub(crate) name: &'static str,
     /// What it holds.
-    pub value: String,
+    pub(crate) value: String,
     /// What it must be.
-    pub rule: &'static str,
+    pub(crate) rule: &'static str,
 }
 
-/// What a `compress_service` or `decompress_service` of the original is told. Secrets are not among it.
+/// The settings of a `compress_service` or `decompress_service` of the original, without secrets.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct LegacyWorker {
+pub(crate) struct LegacyWorker {
     /// `STREAM_FILE_BREAK_SIZE_KB`, in bytes.
-    pub break_bytes: usize,
-    /// `READ_LOCATION`: folder of the source, and what stands before names in messages.
-    pub read_location: String,
+    pub(crate) break_bytes: usize,
+    /// `READ_LOCATION`: folder of the source, and the folder before names in messages.
+    pub(crate) read_location: String,
     /// `RESULT_FILE_NAME`: the report.
-    pub result_file_name: String,
+    pub(crate) result_file_name: String,
     /// `ENABLE_DATA_PUSH`.
-    pub push: bool,
+    pub(crate) push: bool,
     /// `ENABLE_REPORT` and `COMPRESSED_REPORT`.
-    pub report: bool,
+    pub(crate) report: bool,
     /// `SCHEDULAR_TRIGGER_INTERVAL`, in seconds.
-    pub interval_seconds: u32,
+    pub(crate) interval_seconds: u32,
+    /// `STREAM_NAME`.
+    pub(crate) stream_name: String,
+    /// `FILE_SQS_FIFO_QUEUE`: the files queue's URL.
+    pub(crate) files_queue_url: String,
+    /// `SQS_FIFO_QUEUE`: the chunks queue's URL.
+    pub(crate) chunks_queue_url: String,
     /// Where AWS is.
-    pub aws: LegacyAws,
+    pub(crate) aws: LegacyAws,
 }
 
-/// What a `data_generator` of the original is told.
+/// The settings of a `data_generator` of the original.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct LegacyGenerator {
+pub(crate) struct LegacyGenerator {
     /// `FILE_NAME_PREFIX`.
-    pub file_name_prefix: String,
+    pub(crate) file_name_prefix: String,
     /// `SCHEMA_REF_NUMBER`: `json_schema_ref/schema_<n>.json` under the data folder.
-    pub schema_ref_number: u32,
+    pub(crate) schema_ref_number: u32,
     /// `MAX_FILE_SIZE`: no file gets larger than so many megabytes, here in bytes.
-    pub max_file_bytes: u64,
-    /// `READ_LOCATION`, where the compressor will look for them.
-    pub read_location: String,
-    /// Where AWS is.
-    pub aws: LegacyAws,
+    pub(crate) max_file_bytes: u64,
+    /// `SQS_FIFO_QUEUE`: for the generator, this is the files queue's URL.
+    pub(crate) files_queue_url: String,
 }
 
 /// Where the original finds AWS.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct LegacyAws {
+pub(crate) struct LegacyAws {
     /// `AWS_ENDPOINT_OVERRIDE`.
-    pub endpoint_url: String,
-    /// `AWS_REGION`.
-    pub region: String,
-    /// `STREAM_NAME`.
-    pub stream_name: String,
-    /// The chunks queue's URL (`SQS_FIFO_QUEUE`; for the generator that variable is the files queue).
-    pub chunks_queue_url: String,
-    /// The files queue's URL (`FILE_SQS_FIFO_QUEUE`).
-    pub files_queue_url: String,
+    pub(crate) endpoint_url: String,
+    /// `AWS_REGION`, else `AWS_DEFAULT_REGION`.
+    pub(crate) region: String,
 }
 
 const QUEUES: &str = "http://sqs.us-east-1.localhost.localstack.cloud:4566/000000000000";
 
-/// Reads what a compressor or decompressor is told.
-pub fn worker(read: Read<'_>) -> Result<LegacyWorker, BadVariable> {
-    let chunks_queue_url = text(
-        read,
-        "SQS_FIFO_QUEUE",
-        &format!("{QUEUES}/aws-stream-compressor-sqs.fifo"),
-    );
-    let files_queue_url = text(
-        read,
-        "FILE_SQS_FIFO_QUEUE",
-        &format!("{QUEUES}/aws-file-sqs.fifo"),
-    );
+const FILES_QUEUE: &str = "aws-file-sqs.fifo";
+const CHUNKS_QUEUE: &str = "aws-stream-compressor-sqs.fifo";
+
+/// Reads the variables of a compressor or decompressor.
+pub(crate) fn worker(read: Read<'_>) -> Result<LegacyWorker, BadVariable> {
     let break_kb = number(
         read,
         "STREAM_FILE_BREAK_SIZE_KB",
@@ -103,17 +94,22 @@ pub fn worker(read: Read<'_>) -> Result<LegacyWorker, BadVariable> {
         push: flag(read, "ENABLE_DATA_PUSH", false)?,
         report: flag(read, "ENABLE_REPORT", true)? && flag(read, "COMPRESSED_REPORT", true)?,
         interval_seconds: u32::try_from(interval).unwrap_or(1),
-        aws: aws(read, chunks_queue_url, files_queue_url),
+        stream_name: text(read, "STREAM_NAME", "aws-stream-compressor-kinesis-service"),
+        files_queue_url: queue(read, "FILE_SQS_FIFO_QUEUE", FILES_QUEUE),
+        chunks_queue_url: queue(read, "SQS_FIFO_QUEUE", CHUNKS_QUEUE),
+        aws: LegacyAws {
+            endpoint_url: text(read, "AWS_ENDPOINT_OVERRIDE", "http://localhost:4566"),
+            region: text(
+                read,
+                "AWS_REGION",
+                &text(read, "AWS_DEFAULT_REGION", "us-east-1"),
+            ),
+        },
     })
 }
 
-/// Reads what a generator is told.
-pub fn generator(read: Read<'_>) -> Result<LegacyGenerator, BadVariable> {
-    let files_queue_url = text(
-        read,
-        "SQS_FIFO_QUEUE",
-        &format!("{QUEUES}/aws-file-sqs.fifo"),
-    );
+/// Reads the variables of a generator.
+pub(crate) fn generator(read: Read<'_>) -> Result<LegacyGenerator, BadVariable> {
     let schema = number(
         read,
         "SCHEMA_REF_NUMBER",
@@ -131,35 +127,12 @@ pub fn generator(read: Read<'_>) -> Result<LegacyGenerator, BadVariable> {
             1..=1024,
             "a number of megabytes from 1 to 1024",
         )? * 1_000_000,
-        read_location: folder(read)?,
-        aws: aws(read, String::new(), files_queue_url),
+        files_queue_url: queue(read, "SQS_FIFO_QUEUE", FILES_QUEUE),
     })
 }
 
-/// Whether any variable of the original's is set that says a container of it was meant.
-pub fn is_meant(read: Read<'_>) -> bool {
-    [
-        "STREAM_FILE_BREAK_SIZE_KB",
-        "READ_LOCATION",
-        "STREAM_NAME",
-        "SQS_FIFO_QUEUE",
-        "FILE_SQS_FIFO_QUEUE",
-        "FILE_NAME_PREFIX",
-        "SCHEMA_REF_NUMBER",
-        "ENABLE_DATA_PUSH",
-    ]
-    .iter()
-    .any(|name| read(name).is_some())
-}
-
-fn aws(read: Read<'_>, chunks_queue_url: String, files_queue_url: String) -> LegacyAws {
-    LegacyAws {
-        endpoint_url: text(read, "AWS_ENDPOINT_OVERRIDE", "http://localhost:4566"),
-        region: text(read, "AWS_REGION", "us-east-1"),
-        stream_name: text(read, "STREAM_NAME", "aws-stream-compressor-kinesis-service"),
-        chunks_queue_url,
-        files_queue_url,
-    }
+fn queue(read: Read<'_>, variable: &str, default: &str) -> String {
+    text(read, variable, &format!("{QUEUES}/{default}"))
 }
 
 fn folder(read: Read<'_>) -> Result<String, BadVariable> {
@@ -181,7 +154,7 @@ fn text(read: Read<'_>, name: &str, default: &str) -> String {
         .unwrap_or_else(|| default.to_owned())
 }
 
-/// As the original means it: True, False, 1, 0, in any case.
+/// True, False, 1 or 0, in any case.
 fn flag(read: Read<'_>, name: &'static str, default: bool) -> Result<bool, BadVariable> {
     let Some(value) = read(name) else {
         return Ok(default);
@@ -247,7 +220,7 @@ mod tests {
     }
 
     #[test]
-    fn with_nothing_set_the_originals_defaults_hold() {
+    fn with_no_variable_set_the_originals_defaults_hold() {
         let read = worker(&of(&[])).expect("defaults are good");
         assert_eq!(
             (
@@ -259,21 +232,19 @@ mod tests {
             (409_600, false, true, 1)
         );
         assert_eq!(read.read_location, "test_location");
-        assert!(
-            read.aws
-                .chunks_queue_url
-                .ends_with("/aws-stream-compressor-sqs.fifo")
-        );
+        assert!(read.chunks_queue_url.ends_with(CHUNKS_QUEUE));
+        assert!(read.files_queue_url.ends_with(FILES_QUEUE));
         let made = generator(&of(&[])).expect("defaults are good");
         assert_eq!(
             (made.schema_ref_number, made.max_file_bytes),
             (2, 25_000_000)
         );
         assert_eq!(made.file_name_prefix, "stock_market_data");
+        assert_eq!(made.files_queue_url, read.files_queue_url);
     }
 
     #[test]
-    fn flags_mean_what_they_say_in_any_case() {
+    fn flags_are_read_in_any_case() {
         for (value, meant) in [
             ("False", false),
             ("false", false),
@@ -287,7 +258,7 @@ mod tests {
     }
 
     #[test]
-    fn a_value_that_cannot_be_meant_is_named_with_its_rule() {
+    fn an_invalid_value_is_named_with_its_rule() {
         for (name, value) in [
             ("STREAM_FILE_BREAK_SIZE_KB", "0"),
             ("STREAM_FILE_BREAK_SIZE_KB", "4e2"),

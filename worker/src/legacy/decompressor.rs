@@ -2,193 +2,137 @@
 
 use std::io::Write;
 use std::sync::Arc;
-use std::time::{Instant, SystemTime};
 
 use anyhow::Context;
-use async_trait::async_trait;
+use tokio::time::Instant;
 use tracing::{info, warn};
 
-use super::messages::LegacyManifest;
-use super::{Expected, FETCHED_AT_ONCE, LARGEST_FILE_BYTES, expected_key};
-use crate::blocking;
-use crate::clock;
-use crate::consume::{Fault, Handler, MessageContext, Subject};
+use super::{LARGEST_FILE_BYTES, PackedFile, READ_LOCATION};
+use crate::consume::{HandlerError, MessageContext};
 use crate::journal::FileJournal;
-use crate::message::{Digest, StageNumbers};
+use crate::message::{DeadLetterReason, Digest, LegacyManifest};
 use crate::report::log::ReportLog;
-use crate::report::{Outcome, ReportRow};
 use crate::roles::announce::hash;
-use crate::roles::decompress::report_format;
+use crate::runtime::{self, blocking};
+use crate::telemetry::metrics::Stage;
 use streampress_codec::legacy;
-use streampress_transport::{ChunkStream, Delivery, FileName, Files, Position, Sequence};
+use streampress_transport::{ChunkStream, FileName, Files, Position, Sequence};
+
+/// Records fetched at once; they are of up to 1 MiB.
+const FETCHED_AT_ONCE: usize = 32;
 
 /// The decompressor's work, format Seed.
 #[derive(Debug)]
-pub struct LegacyDecompressor {
-    /// Where files are restored.
-    pub destination: Arc<dyn Files>,
-    /// Where records are.
-    pub stream: Arc<dyn ChunkStream>,
-    /// What stands before a name in chunk messages.
-    pub read_location: String,
-    /// The report, where one is wanted.
-    pub report: Option<Arc<ReportLog>>,
-    /// What this machine knows of its files, on the embedded transport.
-    pub journal: Option<Arc<dyn FileJournal>>,
+pub(crate) struct LegacyDecompressor {
+    pub(crate) destination: Arc<dyn Files>,
+    pub(crate) stream: Arc<dyn ChunkStream>,
+    pub(crate) report: Option<Arc<ReportLog>>,
+    pub(crate) journal: Arc<dyn FileJournal>,
 }
 
-#[async_trait]
-impl Handler for LegacyDecompressor {
-    async fn handle(&self, job: MessageContext<'_>) -> Result<(), Fault> {
+impl LegacyDecompressor {
+    /// Restores the file that the message names.
+    pub(crate) async fn restore(
+        &self,
+        message: &LegacyManifest,
+        context: MessageContext<'_>,
+    ) -> Result<(), HandlerError> {
         let started = Instant::now();
-        let message = LegacyManifest::parse(&job.delivery.body).map_err(|error| {
-            Fault::permanent(
-                "UnreadableMessage",
-                streampress_transport::error_chain(&error),
-            )
-        })?;
-        let name = self.name(&message)?;
-        let _thread = job.threads(false).await?;
-        let restored = job.or_stop(self.unpack(&message, &name)).await?;
-        let expected = self.expected(&message.id).await?;
-        if let Some(expected) = &expected
-            && expected.normalised != Digest::of(&restored)
+        let name = file_name(message)?;
+        let _thread = context.one_thread().await?;
+        let restored = context.or_stop(self.unpack(message, &name)).await?;
+        let packed = PackedFile::load(&*self.journal, &message.id).await?;
+        if let Some(packed) = &packed
+            && packed.normalised != Digest::of(&restored)
         {
-            return Err(Fault::permanent(
-                "HashMismatch",
-                format!("{name} came out other than it was packed; nothing was written"),
+            return Err(HandlerError::permanent(
+                DeadLetterReason::HashMismatch,
+                format!("{name} differs after unpacking from what was packed; nothing was written"),
             ));
         }
-        job.meter.stage("unpack", started.elapsed());
-        job.ensure_owner()?;
+        context.meter.stage(Stage::Unpack, started.elapsed());
+        context.ensure_owner()?;
         let (bytes, writing) = (restored.len() as u64, Instant::now());
         self.write(&name, restored).await?;
-        job.meter.stage("commit", writing.elapsed());
-        let packed_bytes = expected
-            .as_ref()
-            .map_or(0, |expected| expected.packed_bytes);
-        job.restored(packed_bytes, bytes);
-        if let Some(expected) = &expected {
-            if let Some(journal) = &self.journal {
-                journal.record_restored(expected.file.id().as_str()).await?;
-            }
-            if let Some(log) = &self.report {
-                log.add(row(
-                    expected,
-                    started.elapsed().as_secs_f64(),
-                    job.held.slot(),
-                ))
-                .await;
+        context.meter.stage(Stage::Commit, writing.elapsed());
+        let packed_bytes = packed.as_ref().map_or(0, |packed| packed.packed_bytes);
+        context.count_restored(packed_bytes, bytes);
+        if let Some(packed) = &packed {
+            let file_id = packed.file.id();
+            self.journal.record_restored(file_id.as_str()).await?;
+            if let Some(report) = &self.report {
+                let seconds = started.elapsed().as_secs_f64();
+                report
+                    .add(packed.report_row(seconds, context.slot.slot()))
+                    .await;
             }
         }
         info!(raw_bytes = bytes, "File restored.");
         Ok(())
     }
 
-    fn subject(&self, delivery: &Delivery) -> Subject {
-        let message = LegacyManifest::parse(&delivery.body);
-        Subject {
-            file_name: message.ok().map(|message| message.file_name),
-            ..Subject::default()
-        }
-    }
-
-    fn is_small(&self, _delivery: &Delivery) -> bool {
-        false
-    }
-
-    async fn acknowledged(&self, _delivery: &Delivery) {}
-
-    async fn on_dead_lettered(&self, delivery: &Delivery, reason: &str, detail: &str) {
-        let Ok(message) = LegacyManifest::parse(&delivery.body) else {
-            return;
+    /// Records that the message is a dead letter.
+    pub(crate) async fn record_failure(
+        &self,
+        message: &LegacyManifest,
+        reason: DeadLetterReason,
+        detail: &str,
+    ) {
+        let recorded = async {
+            let Some(packed) = PackedFile::load(&*self.journal, &message.id).await? else {
+                return Ok(());
+            };
+            let text = format!("{reason}: {detail}");
+            self.journal
+                .record_failed(packed.file.id().as_str(), &text)
+                .await
         };
-        let (Some(journal), Ok(Some(expected))) = (&self.journal, self.expected(&message.id).await)
-        else {
-            return;
-        };
-        if let Err(fault) = journal
-            .record_failed(expected.file.id().as_str(), &format!("{reason}: {detail}"))
-            .await
-        {
-            warn!(error = %fault, "Could not record a failed file in the journal.");
+        if let Err(error) = recorded.await {
+            warn!(%error, "Could not record a failed file in the journal.");
         }
     }
-}
 
-impl LegacyDecompressor {
-    fn name(&self, message: &LegacyManifest) -> Result<FileName, Fault> {
-        let full = message.file_name.as_str();
-        let inside = full
-            .strip_prefix(self.read_location.as_str())
-            .and_then(|rest| rest.strip_prefix('/'));
-        let name = inside.unwrap_or_else(|| full.rsplit('/').next().unwrap_or(full));
-        FileName::parse(name).map_err(|error| Fault::permanent("BadName", error))
+    async fn unpack(
+        &self,
+        message: &LegacyManifest,
+        name: &FileName,
+    ) -> Result<Vec<u8>, HandlerError> {
+        let stages = message
+            .stages()
+            .map_err(|error| HandlerError::from(&error))?;
+        let records = self.fetch(&positions(message)?, name).await?;
+        let packed = legacy::PackedRecords { stages, records };
+        let unpacked = blocking(move || legacy::unpack(&packed, LARGEST_FILE_BYTES as usize)).await;
+        unpacked.map_err(|error| {
+            HandlerError::permanent(DeadLetterReason::BadFrame, format!("{name}: {error}"))
+        })
     }
 
-    async fn unpack(&self, message: &LegacyManifest, name: &FileName) -> Result<Vec<u8>, Fault> {
-        let stages = message.stages().map_err(|error| {
-            Fault::permanent(
-                "UnreadableMessage",
-                streampress_transport::error_chain(&error),
-            )
-        })?;
-        let mut sequences = Vec::new();
-        for text in &message.sequence_number {
-            let sequence = Sequence::parse(text).ok_or_else(|| {
-                Fault::permanent(
-                    "UnreadableMessage",
-                    format!("{text:?} is not a sequence number"),
-                )
-            })?;
-            sequences.push(sequence);
-        }
-        if sequences.is_empty() {
-            return Err(Fault::permanent(
-                "UnreadableMessage",
-                "the message names no records",
-            ));
-        }
-        // The original sorts them as text.
-        sequences.sort();
-        let positions: Vec<Position> = sequences
-            .into_iter()
-            .map(|sequence| Position {
-                shard: message.shard_id.clone(),
-                sequence,
-                bytes: 0,
-            })
-            .collect();
+    /// The message does not say how large the records are.
+    async fn fetch(
+        &self,
+        positions: &[Position],
+        name: &FileName,
+    ) -> Result<Vec<Vec<u8>>, HandlerError> {
         let (mut records, mut bytes) = (Vec::with_capacity(positions.len()), 0);
-        // The message does not say how large they are.
-        for some in positions.chunks(FETCHED_AT_ONCE) {
-            for record in self.stream.fetch(some).await? {
+        for batch in positions.chunks(FETCHED_AT_ONCE) {
+            for record in self.stream.fetch(batch).await? {
                 bytes += record.len();
                 records.push(record.to_vec());
             }
             if bytes as u64 > LARGEST_FILE_BYTES {
-                return Err(Fault::permanent(
-                    "TooLarge",
+                return Err(HandlerError::permanent(
+                    DeadLetterReason::TooLarge,
                     format!(
                         "the records of {name} hold more than {LARGEST_FILE_BYTES} bytes, more than a file of this format"
                     ),
                 ));
             }
         }
-        let packed = legacy::PackedRecords { stages, records };
-        let unpacked = blocking(move || legacy::unpack(&packed, LARGEST_FILE_BYTES as usize)).await;
-        unpacked.map_err(|error| Fault::permanent("BadFrame", format!("{name}: {error}")))
+        Ok(records)
     }
 
-    async fn expected(&self, id: &str) -> Result<Option<Expected>, Fault> {
-        let Some(journal) = &self.journal else {
-            return Ok(None);
-        };
-        let json = journal.get(&expected_key(id)).await?;
-        Ok(json.and_then(|json| serde_json::from_str(&json).ok()))
-    }
-
-    async fn write(&self, name: &FileName, content: Vec<u8>) -> Result<(), Fault> {
+    async fn write(&self, name: &FileName, content: Vec<u8>) -> Result<(), HandlerError> {
         let (destination, at) = (self.destination.clone(), name.clone());
         blocking(move || -> anyhow::Result<()> {
             let present = destination
@@ -199,33 +143,42 @@ impl LegacyDecompressor {
             }
             let mut pending = destination.create(&at)?;
             pending.write_all(&content)?;
-            Ok(pending.commit(SystemTime::now())?)
+            Ok(pending.commit(runtime::now())?)
         })
         .await
         .with_context(|| format!("writing {name}"))
-        .map_err(Fault::Transient)
+        .map_err(HandlerError::Transient)
     }
 }
 
-pub(crate) fn row(expected: &Expected, seconds_restore: f64, slot: &str) -> ReportRow {
-    ReportRow {
-        file_id: expected.file.id().as_str().to_owned(),
-        name: expected.file.name.as_str().to_owned(),
-        format: report_format(expected.file.name.as_str()),
-        raw_bytes: expected.file.bytes,
-        packed_bytes: expected.packed_bytes,
-        records: expected.records,
-        stages: expected
-            .stages
-            .iter()
-            .map(StageNumbers::to_report)
-            .collect(),
-        compressed_at_millis: Some(expected.compressed_millis),
-        restored_at_millis: Some(clock::now_millis()),
-        seconds_compress: expected.stages.iter().map(|stage| stage.seconds).sum(),
-        seconds_restore,
-        outcome: Outcome::Restored,
-        slot: slot.to_owned(),
-        ..ReportRow::default()
+/// The file's name below the destination; a foreign folder before it is dropped.
+fn file_name(message: &LegacyManifest) -> Result<FileName, HandlerError> {
+    let full = message.file_name.as_str();
+    let inside = full
+        .strip_prefix(READ_LOCATION)
+        .and_then(|rest| rest.strip_prefix('/'));
+    let name = inside.unwrap_or_else(|| full.rsplit('/').next().unwrap_or(full));
+    FileName::parse(name).map_err(|error| HandlerError::permanent(DeadLetterReason::BadName, error))
+}
+
+/// The records' positions in order. They are ordered as numbers; the original orders them as text.
+fn positions(message: &LegacyManifest) -> Result<Vec<Position>, HandlerError> {
+    let unreadable =
+        |detail: String| HandlerError::permanent(DeadLetterReason::UnreadableMessage, detail);
+    let mut sequences = Vec::new();
+    for text in &message.sequence_number {
+        let sequence = Sequence::parse(text)
+            .ok_or_else(|| unreadable(format!("{text:?} is not a sequence number")))?;
+        sequences.push(sequence);
     }
+    if sequences.is_empty() {
+        return Err(unreadable("the message names no records".into()));
+    }
+    sequences.sort();
+    let position = |sequence| Position {
+        shard: message.shard_id.clone(),
+        sequence,
+        bytes: 0,
+    };
+    Ok(sequences.into_iter().map(position).collect())
 }

@@ -1,15 +1,25 @@
-//! What crosses a process: the file announcement, the chunk manifest and the record's header.
-//! The only serde types that travel in messages. Knows no queue, no stream and no codec.
+//! What crosses a process: messages, and the header of a record. A leaf: it knows no queue, no stream and no role, only
+//! names and positions of files and records.
 //!
-//! Identity: a file is its location, name and content; its group is its location and name, so that versions of
-//! one name stay in order; deduplication ids follow from both and are never random.
+//! A message body is parsed once, by [`Message::parse`], where it is received. Everything after that works on [`Message`].
 
-use serde::{Deserialize, Serialize};
-
-use streampress_transport::{FileName, Position};
-
+mod announcement;
+mod file;
+mod legacy;
+mod manifest;
 pub mod record;
-pub mod s3_event;
+mod s3_event;
+pub mod trace_context;
+
+use serde::Serialize;
+use serde_json::Value;
+
+pub use self::announcement::Announcement;
+pub use self::file::{Digest, FileRef};
+pub use self::legacy::{LegacyAnnouncement, LegacyManifest};
+pub use self::manifest::{Manifest, Records, Share, StageNumbers};
+pub use self::s3_event::S3Event;
+pub use streampress_crds::DeadLetterReason;
 
 /// The version that announcements and manifests are written in. Readers refuse others by name.
 pub const VERSION: u32 = 1;
@@ -17,12 +27,27 @@ pub const VERSION: u32 = 1;
 /// Group of every message when files go strictly one after another.
 pub const STRICT_GROUP: &str = "strict";
 
-/// Why a message cannot be used. Permanent: the message will not get better.
+/// A message of any queue.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Message {
+    /// A file is to be compressed.
+    Announcement(Announcement),
+    /// The same in the Python original's form, which only has the file's name.
+    LegacyAnnouncement(LegacyAnnouncement),
+    /// Something happened to an object of a bucket.
+    S3Event(S3Event),
+    /// A file is packed and in the stream.
+    Manifest(Manifest),
+    /// The same in the Python original's form.
+    LegacyManifest(LegacyManifest),
+}
+
+/// Why a message cannot be used. Permanent: another delivery has the same content.
 #[derive(Debug, thiserror::Error)]
-pub enum WireError {
-    /// Not JSON, or a field is missing or of the wrong kind.
-    #[error("not a message of ours: {0}")]
-    Unreadable(#[from] serde_json::Error),
+pub enum MessageError {
+    /// Not JSON, or a field is missing or of the wrong type.
+    #[error("not a message of Streampress")]
+    Unreadable(#[source] serde_json::Error),
     /// Written by another version.
     #[error(
         "message version {0} is not supported by this release (it reads version {VERSION}); update the workers"
@@ -36,295 +61,252 @@ pub enum WireError {
         /// What is wrong with it.
         problem: String,
     },
+    /// The original's `metadata` names no codec that it has.
+    #[error(
+        "metadata {0:?} names no known codec: expected {{\"name\": \"lzma\"}} or {{\"name\": \"lzma + bz2\"}}"
+    )]
+    Metadata(String),
 }
 
-/// BLAKE3 of some bytes, 32 bytes as hex.
-#[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize)]
-#[serde(try_from = "String", into = "String")]
-pub struct Digest(String);
-
-impl Digest {
-    /// Of bytes in memory.
-    pub fn of(bytes: &[u8]) -> Self {
-        blake3::hash(bytes).into()
-    }
-
-    /// 64 hex digits.
-    pub fn as_str(&self) -> &str {
-        &self.0
-    }
-}
-
-impl From<blake3::Hash> for Digest {
-    fn from(hash: blake3::Hash) -> Self {
-        Self(hash.to_hex().to_string())
-    }
-}
-
-impl TryFrom<String> for Digest {
-    type Error = String;
-    fn try_from(text: String) -> Result<Self, String> {
-        let fits = text.len() == 64 && text.bytes().all(|b| matches!(b, b'0'..=b'9' | b'a'..=b'f'));
-        if fits {
-            Ok(Self(text))
-        } else {
-            Err(format!(
-                "{text:?} is not a BLAKE3 hash: 64 small hex digits"
-            ))
-        }
-    }
-}
-
-impl From<Digest> for String {
-    fn from(digest: Digest) -> Self {
-        digest.0
-    }
-}
-
-/// A file of a source, one version of it.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "camelCase")]
-pub struct FileRef {
-    /// Where the file lies, as the pipeline's source names it.
-    pub location: String,
-    /// Relative to the location.
-    pub name: FileName,
-    /// Size in bytes.
-    pub bytes: u64,
-    /// BLAKE3 of the whole content.
-    pub hash: Digest,
-    /// The version: modification time in nanoseconds since 1970.
-    pub modified_nanos: u64,
-}
-
-impl FileRef {
-    /// Location, name and content: sending the same file twice is one file, a changed one is new.
-    pub fn id(&self) -> Digest {
-        let mut hasher = self.name_hasher();
-        hasher.update(self.hash.as_str().as_bytes());
-        hasher.finalize().into()
-    }
-
-    /// Location and name: the versions of one name stay in order.
-    pub fn group(&self) -> String {
-        self.name_hasher().finalize().to_hex()[..32].to_owned()
-    }
-
-    /// One version of one file. The version is part of it, so that going back to an earlier content is announced too.
-    pub fn dedup_id(&self) -> String {
-        format!("{}-{:x}", &self.id().as_str()[..40], self.modified_nanos)
-    }
-
-    fn name_hasher(&self) -> blake3::Hasher {
-        let mut hasher = blake3::Hasher::new();
-        hasher.update(self.location.trim_end_matches('/').as_bytes());
-        hasher.update(b"\0");
-        hasher.update(self.name.as_str().as_bytes());
-        hasher.update(b"\0");
-        hasher
-    }
-}
-
-/// "This file waits to be compressed": the body of a message on the files queue.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "camelCase")]
-pub struct Announcement {
-    /// Always [`VERSION`].
-    pub version: u32,
-    /// The file.
-    pub file: FileRef,
-    /// Milliseconds since 1970.
-    pub announced_millis: u64,
-    /// W3C trace context of whoever announced it.
-    #[serde(skip_serializing_if = "Option::is_none", default)]
+/// What a message is about, for logs and traces. A field is `None` where the message does not say it.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Subject {
+    /// The file's id.
+    pub file_id: Option<String>,
+    /// The file's name.
+    pub file_name: Option<String>,
+    /// The W3C trace context that the body names.
     pub traceparent: Option<String>,
 }
 
-/// One step of the work on a file, with what it took.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-#[serde(rename_all = "camelCase")]
-pub struct StageNumbers {
-    /// The step's name in the report.
-    pub name: String,
-    /// Bytes in.
-    pub bytes_in: u64,
-    /// Bytes out.
-    pub bytes_out: u64,
-    /// Seconds.
-    pub seconds: f64,
-}
-
-impl StageNumbers {
-    /// The same as the report has it.
-    pub fn to_report(&self) -> crate::report::StageRow {
-        let Self {
-            name,
-            bytes_in,
-            bytes_out,
-            seconds,
-        } = self.clone();
-        crate::report::StageRow {
-            name,
-            bytes_in,
-            bytes_out,
-            seconds,
-        }
-    }
-}
-
-/// Bytes of a packed file that went one way (`csv columns: BZ2`).
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-pub struct Share {
-    /// Transform and codec.
-    pub label: String,
-    /// Packed bytes.
-    pub bytes: u64,
-}
-
-/// Where a packed file's records lie.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "camelCase")]
-pub enum Records {
-    /// In order, in the message itself.
-    #[serde(rename = "here")]
-    Inline(Vec<Position>),
-    /// The list is too long for a message: it lies in the stream as JSON, cut into these records.
-    #[serde(rename = "listed")]
-    Indirect(Vec<Position>),
-}
-
-/// "This file is packed, and its records are these": the body of a message on the chunks queue.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-#[serde(rename_all = "camelCase")]
-pub struct Manifest {
-    /// Always [`VERSION`].
-    pub version: u32,
-    /// The file, with the hash that the restored one must have.
-    pub file: FileRef,
-    /// The attempt that wrote the records: slot, holder and transition. Records of other attempts are not this file's.
-    pub attempt: String,
-    /// The records, exactly these and in this order.
-    pub records: Records,
-    /// Sum of the packed bytes, without record headers.
-    pub packed_bytes: u64,
-    /// What each stage so far took, for the report.
-    pub stages: Vec<StageNumbers>,
-    /// Where the packed bytes went, for the report.
-    pub shares: Vec<Share>,
-    /// When the file was announced, milliseconds since 1970.
-    pub announced_millis: u64,
-    /// When it was packed and safely in the stream, milliseconds since 1970.
-    pub compressed_millis: u64,
-    /// W3C trace context of the announcement.
-    #[serde(skip_serializing_if = "Option::is_none", default)]
-    pub traceparent: Option<String>,
-}
-
-impl Announcement {
-    /// Reads a message body.
-    pub fn parse(body: &str) -> Result<Self, WireError> {
-        parse_versioned(body)
-    }
-
-    /// The message body.
-    pub fn to_json(&self) -> String {
-        to_json(self)
-    }
-}
-
-impl Manifest {
-    /// Reads a message body.
-    pub fn parse(body: &str) -> Result<Self, WireError> {
-        let manifest: Self = parse_versioned(body)?;
-        match &manifest.records {
-            Records::Inline(list) | Records::Indirect(list) if list.is_empty() => {
-                Err(WireError::Field {
-                    field: "records",
-                    problem: "is empty: even an empty file has a packed form".into(),
-                })
+impl Message {
+    /// Reads a message body of any kind. Of our own messages the version is judged before the other fields, so that a
+    /// newer message is named as such.
+    pub fn parse(body: &str) -> Result<Self, MessageError> {
+        #[cfg(test)]
+        parse_count::add_one();
+        let value: Value = serde_json::from_str(body).map_err(MessageError::Unreadable)?;
+        let parsed = match Kind::of(&value)? {
+            Kind::Announcement => serde_json::from_value(value).map(Self::Announcement),
+            Kind::LegacyAnnouncement => serde_json::from_value(value).map(Self::LegacyAnnouncement),
+            Kind::S3Event => S3Event::from_value(value).map(Self::S3Event),
+            Kind::Manifest => {
+                let manifest: Manifest =
+                    serde_json::from_value(value).map_err(MessageError::Unreadable)?;
+                return Ok(Self::Manifest(manifest.check()?));
             }
-            Records::Inline(_) | Records::Indirect(_) => Ok(manifest),
+            Kind::LegacyManifest => serde_json::from_value(value).map(Self::LegacyManifest),
+        };
+        parsed.map_err(MessageError::Unreadable)
+    }
+
+    /// What it is about.
+    pub fn subject(&self) -> Subject {
+        let of_file = |file: &FileRef, traceparent: &Option<String>| Subject {
+            file_id: Some(file.id().as_str().to_owned()),
+            file_name: Some(file.name.to_string()),
+            traceparent: traceparent.clone(),
+        };
+        let named = |name: &str| Subject {
+            file_name: Some(name.to_owned()),
+            ..Subject::default()
+        };
+        match self {
+            Self::Announcement(it) => of_file(&it.file, &it.traceparent),
+            Self::Manifest(it) => of_file(&it.file, &it.traceparent),
+            Self::LegacyAnnouncement(it) => named(&it.file_name),
+            Self::LegacyManifest(it) => named(&it.file_name),
+            Self::S3Event(it) => named(&it.key),
         }
     }
 
-    /// The message body.
-    pub fn to_json(&self) -> String {
-        to_json(self)
+    /// The file, where the message identifies it by its content.
+    pub fn file(&self) -> Option<&FileRef> {
+        match self {
+            Self::Announcement(it) => Some(&it.file),
+            Self::Manifest(it) => Some(&it.file),
+            Self::LegacyAnnouncement(_) | Self::LegacyManifest(_) | Self::S3Event(_) => None,
+        }
+    }
+
+    /// What kind of message it is, for people.
+    pub fn kind(&self) -> &'static str {
+        match self {
+            Self::Announcement(_) => "announcement",
+            Self::LegacyAnnouncement(_) => "announcement of the original",
+            Self::S3Event(_) => "bucket event",
+            Self::Manifest(_) => "manifest",
+            Self::LegacyManifest(_) => "manifest of the original",
+        }
     }
 }
 
-/// The version is judged before the fields, so that a newer message is named as such.
-fn parse_versioned<T: serde::de::DeserializeOwned>(body: &str) -> Result<T, WireError> {
-    #[derive(Deserialize)]
-    struct Head {
-        version: u64,
+enum Kind {
+    Announcement,
+    LegacyAnnouncement,
+    S3Event,
+    Manifest,
+    LegacyManifest,
+}
+
+impl Kind {
+    /// Ours have a numeric version, which neither the original's messages nor a bucket's events have.
+    fn of(value: &Value) -> Result<Self, MessageError> {
+        if let Some(version) = value.get("version").and_then(Value::as_u64) {
+            return match (version == u64::from(VERSION), value.get("records")) {
+                (false, _) => Err(MessageError::Version(version)),
+                (true, Some(_)) => Ok(Self::Manifest),
+                (true, None) => Ok(Self::Announcement),
+            };
+        }
+        Ok(if S3Event::is_kind_of(value) {
+            Self::S3Event
+        } else if value.get("sequence_number").is_some() {
+            Self::LegacyManifest
+        } else if value.get("file_name").is_some() {
+            Self::LegacyAnnouncement
+        } else {
+            // The error then names the fields that ours have.
+            Self::Announcement
+        })
     }
-    let head: Head = serde_json::from_str(body)?;
-    if head.version != u64::from(VERSION) {
-        return Err(WireError::Version(head.version));
-    }
-    Ok(serde_json::from_str(body)?)
 }
 
 fn to_json<T: Serialize>(message: &T) -> String {
     serde_json::to_string(message).expect("our messages hold only strings, numbers and lists")
 }
 
+/// Counts the bodies that a test's thread has parsed.
+#[cfg(test)]
+pub(crate) mod parse_count {
+    use std::cell::Cell;
+
+    thread_local! {
+        static COUNT: Cell<usize> = const { Cell::new(0) };
+    }
+
+    pub(super) fn add_one() {
+        COUNT.set(COUNT.get() + 1);
+    }
+
+    /// Bodies parsed by this thread so far.
+    pub(crate) fn get() -> usize {
+        COUNT.get()
+    }
+}
+
 #[cfg(test)]
 mod tests {
+    use streampress_transport::{FileName, Position};
+
     use super::*;
 
-    fn file(name: &str, content: &[u8], modified_nanos: u64) -> FileRef {
+    fn file(name: &str) -> FileRef {
         FileRef {
             location: "file:///data/in".into(),
-            name: FileName::parse(name).expect("a good name"),
-            bytes: content.len() as u64,
-            hash: Digest::of(content),
-            modified_nanos,
+            name: FileName::parse(name).expect("a valid name"),
+            bytes: 2,
+            hash: Digest::of(b"[]"),
+            modified_nanos: 7,
+        }
+    }
+
+    fn manifest(positions: Vec<Position>) -> Manifest {
+        Manifest {
+            version: VERSION,
+            file: file("a.json"),
+            attempt: "compressor-0/a/1".into(),
+            records: Records::Inline(positions),
+            packed_bytes: u64::MAX,
+            stages: vec![StageNumbers {
+                name: "Step 01 pack".into(),
+                bytes_in: 2,
+                bytes_out: 1,
+                seconds: 0.1,
+            }],
+            shares: Vec::new(),
+            announced_millis: 5,
+            compressed_millis: 6,
+            traceparent: Some("00-1-2-03".into()),
+        }
+    }
+
+    fn position() -> Position {
+        Position {
+            shard: "0".into(),
+            sequence: 1.into(),
+            bytes: 3,
         }
     }
 
     #[test]
-    fn the_same_file_twice_is_one_file_and_a_changed_one_is_new() {
-        assert_eq!(file("a", b"x", 1).id(), file("a", b"x", 2).id());
-        assert_ne!(file("a", b"x", 1).id(), file("a", b"y", 1).id());
-        assert_ne!(file("a", b"x", 1).id(), file("b", b"x", 1).id());
-        assert_ne!(file("a", b"x", 1).dedup_id(), file("a", b"x", 2).dedup_id());
-        assert!(file("a", b"x", u64::MAX).dedup_id().len() <= 128);
-    }
-
-    #[test]
-    fn versions_of_one_name_share_a_group() {
-        assert_eq!(file("a", b"x", 1).group(), file("a", b"y", 2).group());
-        assert_ne!(file("a", b"x", 1).group(), file("b", b"x", 1).group());
-    }
-
-    #[test]
-    fn an_announcement_comes_back_as_it_was_written() {
-        let message = Announcement {
+    fn a_message_is_read_as_it_was_written() {
+        let announcement = Announcement {
             version: VERSION,
-            file: file("ordner/ä #%.json", b"[]", 7),
+            file: file("ordner/ä #%.json"),
             announced_millis: 5,
             traceparent: None,
         };
         assert_eq!(
-            Announcement::parse(&message.to_json()).expect("readable"),
-            message
+            Message::parse(&announcement.to_json()).expect("readable"),
+            Message::Announcement(announcement)
+        );
+        let manifest = manifest(vec![position()]);
+        assert_eq!(
+            Message::parse(&manifest.to_json()).expect("readable"),
+            Message::Manifest(manifest)
         );
     }
 
     #[test]
     fn a_message_of_a_newer_version_is_named_as_such() {
-        let error = Announcement::parse(r#"{"version": 2, "else": true}"#).expect_err("refused");
-        assert!(error.to_string().contains("version 2"), "{error}");
+        for body in [
+            r#"{"version": 2, "else": true}"#,
+            r#"{"file": 1, "records": "many", "version": 2}"#,
+        ] {
+            let error = Message::parse(body).expect_err("refused");
+            assert!(error.to_string().contains("version 2"), "{error}");
+        }
     }
 
     #[test]
-    fn a_name_that_leaves_the_location_is_refused() {
-        let body = file("a", b"", 0);
-        let json = serde_json::to_string(&body)
-            .expect("json")
-            .replace("\"a\"", "\"../../etc/passwd\"");
-        assert!(serde_json::from_str::<FileRef>(&json).is_err());
+    fn a_manifest_without_records_is_refused() {
+        let error = Message::parse(&manifest(Vec::new()).to_json()).expect_err("refused");
+        assert!(error.to_string().contains("records"), "{error}");
+    }
+
+    #[test]
+    fn what_is_no_message_is_refused() {
+        for body in [
+            "",
+            "[]",
+            "{}",
+            "not json",
+            r#"{"version": "1"}"#,
+            r#"{"version": 1, "file": {}}"#,
+            r#"{"sequence_number": [], "file_name": "a"}"#,
+            r#"{"file_name": 7}"#,
+            r#"{"source": "aws.s3"}"#,
+        ] {
+            assert!(
+                matches!(Message::parse(body), Err(MessageError::Unreadable(_))),
+                "{body}"
+            );
+        }
+    }
+
+    #[test]
+    fn each_kind_of_message_says_what_it_is_about() {
+        let subject = |body: &str| Message::parse(body).expect("readable").subject();
+        let of_manifest = subject(&manifest(vec![position()]).to_json());
+        assert_eq!(
+            of_manifest.file_id.as_deref(),
+            Some(file("a.json").id().as_str())
+        );
+        assert_eq!(of_manifest.file_name.as_deref(), Some("a.json"));
+        assert_eq!(of_manifest.traceparent.as_deref(), Some("00-1-2-03"));
+        let of_original = subject(r#"{"ID": "x", "file_name": "b.json"}"#);
+        assert_eq!(of_original.file_name.as_deref(), Some("b.json"));
+        assert_eq!(of_original.file_id, None);
     }
 }

@@ -1,6 +1,6 @@
-//! The header of every record that Streampress writes to a stream (format Hybrid): whose record it is, which one,
-//! and the hash of what it carries, so that order, count and luck are never needed to put a file together. The first record
-//! of a file also carries the trace that the file belongs to, for whoever looks at the stream alone.
+//! The header of every record that Streampress writes to a stream (format Hybrid): its file and attempt, its index, and
+//! the hash of its payload, so that a file is never put together from wrong or reordered records. The first record of a
+//! file also carries the file's trace, for readers that see only the stream.
 //!
 //! ```text
 //! offset size
@@ -17,7 +17,7 @@
 use bytes::{BufMut, Bytes, BytesMut};
 
 use super::Digest;
-use crate::telemetry::trace::{BINARY_BYTES, TraceContext};
+use super::trace_context::{BINARY_BYTES, TraceContext};
 
 /// Bytes before the payload, or before the trace where there is one.
 const HEADER_BYTES: usize = 60;
@@ -25,18 +25,18 @@ const MAGIC: &[u8; 4] = b"SPR1";
 const MAGIC_WITH_TRACE: &[u8; 4] = b"SPR2";
 
 /// Bytes before the payload of a record that carries `trace`.
-pub fn header_bytes(trace: Option<TraceContext>) -> usize {
+pub(crate) fn header_bytes(trace: Option<TraceContext>) -> usize {
     HEADER_BYTES + trace.map_or(0, |_| BINARY_BYTES)
 }
 
-/// The trace that a record carries, whosever it is: known without the manifest. `None` where there is none or where it is
-/// not well-formed, which is never a fault.
+/// The trace that a record carries, of any file: no manifest is needed. `None` where there is none or where it is not
+/// well-formed, which is no error.
 pub fn trace_of(record: &[u8]) -> Option<TraceContext> {
     let at = payload_at(record)?;
     TraceContext::from_bytes(record[HEADER_BYTES..at].try_into().ok()?)
 }
 
-/// Where a record's payload begins; `None` for what is not one of ours.
+/// Where a record's payload begins; `None` for a record of another writer.
 fn payload_at(record: &[u8]) -> Option<usize> {
     let at = match record.first_chunk()? {
         MAGIC => HEADER_BYTES,
@@ -46,9 +46,9 @@ fn payload_at(record: &[u8]) -> Option<usize> {
     (record.len() >= at).then_some(at)
 }
 
-/// Whose records these are: a file and the attempt that wrote them.
+/// The file that records belong to, and the attempt that wrote them.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Owner {
+pub struct RecordOwner {
     file: [u8; 16],
     attempt: [u8; 16],
 }
@@ -56,29 +56,29 @@ pub struct Owner {
 /// Why a record is not the one that a manifest names.
 #[derive(Debug, thiserror::Error, PartialEq, Eq)]
 pub enum RecordError {
-    /// Too short, or not begun with the magic.
-    #[error("record {index} is not one of ours ({bytes} bytes)")]
+    /// Too short, or without the magic.
+    #[error("record {index} was not written by Streampress ({bytes} bytes)")]
     Foreign {
-        /// The record's place in the file.
+        /// The record's index in the file.
         index: u32,
         /// Its size.
         bytes: usize,
     },
-    /// Belongs to another file, attempt or place.
-    #[error("record {index} belongs to another file, attempt or place")]
+    /// Has another file, attempt or index.
+    #[error("record {index} belongs to another file or attempt, or has another index")]
     Misplaced {
-        /// The place it should have had.
+        /// The index it should have had.
         index: u32,
     },
     /// The payload is not what was written.
     #[error("record {index} is damaged: its payload does not have the hash in its header")]
     Damaged {
-        /// The record's place in the file.
+        /// The record's index in the file.
         index: u32,
     },
 }
 
-impl Owner {
+impl RecordOwner {
     /// For the records of one file, written by one attempt.
     pub fn new(file_id: &Digest, attempt: &str) -> Self {
         Self {
@@ -87,7 +87,7 @@ impl Owner {
         }
     }
 
-    /// Puts the header before `payload`.
+    /// The record: the header, then `payload`.
     pub fn seal(&self, index: u32, payload: &[u8], trace: Option<TraceContext>) -> Bytes {
         let length = u32::try_from(payload.len()).expect("a record is at most 10 MiB");
         let mut record = BytesMut::with_capacity(header_bytes(trace) + payload.len());
@@ -104,17 +104,17 @@ impl Owner {
         record.freeze()
     }
 
-    /// Checks that `record` is number `index` of this owner and whole; gives the payload.
+    /// Checks that `record` is this owner's record `index` and undamaged; returns the payload.
     pub fn open(&self, index: u32, record: &Bytes) -> Result<Bytes, RecordError> {
         let payload_at = payload_at(record).ok_or(RecordError::Foreign {
             index,
             bytes: record.len(),
         })?;
         let payload = record.slice(payload_at..);
-        let ours = record[4..20] == self.file
+        let expected = record[4..20] == self.file
             && record[20..36] == self.attempt
             && record[36..40] == index.to_be_bytes();
-        if !ours {
+        if !expected {
             return Err(RecordError::Misplaced { index });
         }
         let whole = u32::try_from(payload.len()).is_ok_and(|n| record[40..44] == n.to_be_bytes())
@@ -137,8 +137,8 @@ fn first_16(bytes: &[u8]) -> [u8; 16] {
 mod tests {
     use super::*;
 
-    fn owner(attempt: &str) -> Owner {
-        Owner::new(&Digest::of(b"file"), attempt)
+    fn owner(attempt: &str) -> RecordOwner {
+        RecordOwner::new(&Digest::of(b"file"), attempt)
     }
 
     fn trace() -> TraceContext {
@@ -151,21 +151,21 @@ mod tests {
     }
 
     #[test]
-    fn a_record_gives_its_payload_back_and_anybody_its_trace() {
+    fn a_record_is_opened_by_its_owner_and_its_trace_is_read_without_one() {
         for trace in [None, Some(trace())] {
             let record = owner("a").seal(3, b"payload", trace);
             assert_eq!(record.len(), header_bytes(trace) + 7);
             assert_eq!(
-                owner("a").open(3, &record).expect("ours"),
+                owner("a").open(3, &record).expect("its record"),
                 Bytes::from_static(b"payload")
             );
             assert_eq!(trace_of(&record), trace);
         }
     }
 
-    /// Streams hold records of both forms: neither may ever change.
+    /// Streams hold records of both forms: neither form may change.
     #[test]
-    fn records_are_written_as_ever() {
+    fn records_are_written_byte_for_byte_as_in_earlier_releases() {
         let owners = "b87ecfad95aef3b9a99b9a390e359092\
                       17762fddd969a453925d65717ac3eea2";
         let content = "0000000300000007ec90915fa26ab012a89a88ecc8b47e4d";
@@ -180,7 +180,7 @@ mod tests {
     }
 
     #[test]
-    fn a_record_of_another_attempt_or_place_is_not_taken() {
+    fn a_record_of_another_attempt_or_index_is_refused() {
         for trace in [None, Some(trace())] {
             let record = owner("a").seal(3, b"payload", trace);
             assert_eq!(
@@ -202,7 +202,7 @@ mod tests {
                 let cut = record.slice(..at);
                 assert!(owner("a").open(0, &cut).is_err(), "cut at {at}");
                 if (HEADER_BYTES..header_bytes(trace)).contains(&at) {
-                    // Of the trace nothing depends on: it may be another one then.
+                    // No result depends on the trace, so it may be another one.
                     assert_eq!(trace_of(&cut), None, "cut at {at}");
                     continue;
                 }
@@ -214,7 +214,7 @@ mod tests {
     }
 
     #[test]
-    fn a_trace_that_is_not_well_formed_is_no_trace_and_no_fault() {
+    fn a_trace_that_is_not_well_formed_is_ignored_and_is_no_error() {
         let record = owner("a").seal(0, b"payload", Some(trace()));
         for nothing in [60..76, 76..84] {
             let mut bytes = record.to_vec();
@@ -222,7 +222,7 @@ mod tests {
             assert_eq!(trace_of(&bytes), None);
             assert!(owner("a").open(0, &bytes.into()).is_ok());
         }
-        // Flags of the future are not ours to pass on.
+        // Unknown flags are not passed on.
         let mut bytes = record.to_vec();
         bytes[84] = 0xff;
         let flags = trace_of(&bytes).map(|context| context.flags);
@@ -231,19 +231,19 @@ mod tests {
 
     proptest::proptest! {
         #[test]
-        fn whatever_lies_in_a_stream_gets_an_answer(
+        fn any_bytes_in_a_stream_are_judged_without_a_panic(
             magic in 0..3usize, rest in proptest::collection::vec(proptest::num::u8::ANY, 0..200)
         ) {
             let begun = [&MAGIC[..], MAGIC_WITH_TRACE, b""][magic];
             let record = Bytes::from([begun, &rest].concat());
-            // Nobody guesses an owner.
+            // No random bytes have the owner's hashes.
             proptest::prop_assert!(owner("a").open(0, &record).is_err());
             let carried = trace_of(&record);
             proptest::prop_assert!(carried.is_none() || record.len() >= 85);
         }
 
         #[test]
-        fn any_payload_and_trace_come_back(
+        fn any_payload_and_trace_are_read_as_written(
             index: u32, payload in proptest::collection::vec(proptest::num::u8::ANY, 0..200), traced: bool
         ) {
             let trace = traced.then(TraceContext::start);

@@ -1,14 +1,15 @@
-//! What a bucket says of itself through EventBridge: an object was created. With a rule that sends these to the files
-//! queue, a bucket feeds a pipeline without any producer of ours.
+//! An event of a bucket, as EventBridge sends it. With a rule that sends these to the files queue, a bucket announces its
+//! files itself.
 
 use serde::Deserialize;
+use serde_json::Value;
 
 use streampress_transport::FileName;
 
-/// An object was created, or something else happened to it.
+/// An object of a bucket was created, or something else happened to it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct S3Event {
-    /// Whether it is there now; other events (deleted, restored, tagged …) are no news for a pipeline.
+    /// Whether the object was created; other events (deleted, restored, tagged …) announce no file.
     pub created: bool,
     /// The bucket.
     pub bucket: String,
@@ -18,7 +19,6 @@ pub struct S3Event {
 
 #[derive(Deserialize)]
 struct Envelope {
-    source: String,
     #[serde(rename = "detail-type")]
     detail_type: String,
     detail: Detail,
@@ -41,19 +41,23 @@ struct Object {
 }
 
 impl S3Event {
-    /// Reads a message body; `None` when it is no event of a bucket.
-    pub fn parse(body: &str) -> Option<Self> {
-        let event: Envelope = serde_json::from_str(body).ok()?;
-        (event.source == "aws.s3").then(|| Self {
+    /// Whether this is the JSON of such an event.
+    pub(super) fn is_kind_of(value: &Value) -> bool {
+        value.get("source").and_then(Value::as_str) == Some("aws.s3")
+    }
+
+    pub(super) fn from_value(value: Value) -> Result<Self, serde_json::Error> {
+        let event: Envelope = serde_json::from_value(value)?;
+        Ok(Self {
             created: event.detail_type == "Object Created",
             bucket: event.detail.bucket.name,
             key: event.detail.object.key,
         })
     }
 
-    /// The file's name below a location such as `s3://bucket/prefix`; `None` when it lies elsewhere, or is a folder
-    /// marker. An error where a file lies there that can be no file of ours.
-    pub fn name_below(&self, location: &str) -> Result<Option<FileName>, String> {
+    /// The file's name below a location such as `s3://bucket/prefix`; `None` when the object lies elsewhere, or is a folder
+    /// marker. An error where the object's name cannot be a file's name.
+    pub(crate) fn name_below(&self, location: &str) -> Result<Option<FileName>, String> {
         match self.key_below(location) {
             Some(below) if !below.is_empty() && !below.ends_with('/') => {
                 FileName::parse(below).map(Some)
@@ -78,6 +82,7 @@ impl S3Event {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::message::Message;
 
     /// As in AWS's documentation of S3 events in EventBridge ("Amazon S3 Event Notifications: EventBridge event
     /// message structure"), with the fields that a bucket with versions has.
@@ -92,9 +97,16 @@ mod tests {
             "request-id": "N4N7GDK58NMKJ12R", "requester": "123456789012", "source-ip-address": "1.2.3.4",
             "reason": "PutObject"}}"#;
 
+    fn event(body: &str) -> S3Event {
+        match Message::parse(body) {
+            Ok(Message::S3Event(event)) => event,
+            other => panic!("{other:?}"),
+        }
+    }
+
     #[test]
     fn a_created_object_is_a_file_below_its_location() {
-        let event = S3Event::parse(CREATED).expect("an event");
+        let event = event(CREATED);
         assert!(event.created);
         let name = |location| {
             let name = event.name_below(location).expect("a good name");
@@ -123,34 +135,25 @@ mod tests {
     }
 
     #[test]
-    fn other_events_are_told_apart() {
+    fn other_events_announce_no_file() {
         let deleted = CREATED.replace("Object Created", "Object Deleted");
-        assert!(!S3Event::parse(&deleted).expect("an event").created);
+        assert!(!event(&deleted).created);
         let below = |name: &str| {
-            let event = S3Event::parse(&CREATED.replace("example key#1.json", name));
-            let event = event.expect("an event");
+            let event = event(&CREATED.replace("example key#1.json", name));
             event.name_below("s3://amzn-s3-demo-bucket1/in")
         };
         for folder in ["", "sub/"] {
             assert_eq!(below(folder), Ok(None), "{folder:?}");
         }
-        // Neither taken nor passed over without a word.
+        // An error, not a silent skip.
         for hostile in ["../../etc/passwd", "a//b.json"] {
             assert!(below(hostile).is_err(), "{hostile}");
         }
     }
 
     #[test]
-    fn what_is_no_event_of_a_bucket_is_left_to_others() {
-        for body in [
-            "",
-            "[]",
-            "{}",
-            r#"{"version": 1, "file": {}}"#,
-            r#"{"ID": "x", "file_name": "a.json"}"#,
-            &CREATED.replace("aws.s3", "aws.ec2"),
-        ] {
-            assert_eq!(S3Event::parse(body), None, "{body}");
-        }
+    fn an_event_of_another_service_is_no_event_of_a_bucket() {
+        let other = CREATED.replace("aws.s3", "aws.ec2");
+        assert!(Message::parse(&other).is_err());
     }
 }

@@ -1,9 +1,11 @@
-//! Charts as inline SVG, and bars. The drawing stretches to its box; all text is HTML beside it,
-//! so that it stays readable on a phone.
+//! Charts as inline SVG, and bars. The drawing stretches to its box; all text is HTML beside it, so that it stays readable
+//! on a phone.
 
 use std::fmt::Write as _;
 
-use super::html;
+use maud::{Markup, html};
+
+use super::figures;
 use super::state::{Bucket, Series};
 
 const WIDTH: f64 = 1000.0;
@@ -13,7 +15,7 @@ const HEIGHT: f64 = 200.0;
 pub(super) struct Chart<'a> {
     pub(super) id: &'a str,
     pub(super) title: &'a str,
-    /// What stands large beside the title: the value overall.
+    /// The value overall, in large letters beside the title.
     pub(super) overall: String,
     pub(super) unit: &'a str,
     /// The value of a bucket; `None` where there is none.
@@ -22,40 +24,38 @@ pub(super) struct Chart<'a> {
 
 impl Chart<'_> {
     /// A figure with title, axis labels and the line.
-    pub(super) fn render(&self, series: &Series, out: &mut String) {
+    pub(super) fn render(&self, series: &Series) -> Markup {
         let points = self.points(series);
         let highest = points.iter().filter_map(|point| *point).fold(0.0, f64::max);
         let top = round_up(highest);
         let (from, to) = ends(series);
-        let _ = write!(
-            out,
-            "<figure class=\"card chart {id}\" aria-labelledby=\"{id}-title\">\
-             <figcaption><h2 id=\"{id}-title\">{title}</h2><p class=\"big\">{overall}</p></figcaption>\
-             <div class=\"plot\"><div class=\"y\" aria-hidden=\"true\"><span>{}</span><span>{}</span><span>0</span></div>",
-            short(top),
-            short(top / 2.0),
-            id = self.id,
-            title = self.title,
-            overall = self.overall,
-        );
-        let _ = write!(
-            out,
-            "<svg viewBox=\"0 0 {WIDTH} {HEIGHT}\" preserveAspectRatio=\"none\" role=\"img\" \
-             aria-label=\"{} over time, from 0 to {} {}\">",
+        let title_id = format!("{}-title", self.id);
+        let description = format!(
+            "{} over time, from 0 to {} {}",
             self.title,
             short(highest),
             self.unit
         );
-        for line in [0.0, 0.5, 1.0] {
-            let y = 1.0 + line * (HEIGHT - 2.0);
-            let _ = write!(out, "<path class=\"grid\" d=\"M0 {y}H{WIDTH}\"/>");
+        html! {
+            figure class={ "card chart " (self.id) } aria-labelledby=(title_id) {
+                figcaption { h2 id=(title_id) { (self.title) } p.big { (self.overall) } }
+                div.plot {
+                    div.y aria-hidden="true" {
+                        span { (short(top)) }
+                        span { (short(top / 2.0)) }
+                        span { "0" }
+                    }
+                    svg viewBox={ "0 0 " (WIDTH) " " (HEIGHT) } preserveAspectRatio="none" role="img" aria-label=(description) {
+                        @for line in [0.0, 0.5, 1.0] {
+                            path.grid d={ "M0 " (1.0 + line * (HEIGHT - 2.0)) "H" (WIDTH) } {}
+                        }
+                        (line(&points, top))
+                        (self.hints(series, &points))
+                    }
+                    div.x { span { (from) } span { (to) } }
+                }
+            }
         }
-        draw_line(&points, top, out);
-        self.draw_hints(series, &points, out);
-        let _ = write!(
-            out,
-            "</svg><div class=\"x\"><span>{from}</span><span>{to}</span></div></div></figure>"
-        );
     }
 
     fn points(&self, series: &Series) -> Vec<Option<f64>> {
@@ -64,48 +64,47 @@ impl Chart<'_> {
         (0..series.span()).map(value).collect()
     }
 
-    /// Invisible boxes that tell the value under the pointer.
-    fn draw_hints(&self, series: &Series, points: &[Option<f64>], out: &mut String) {
+    /// Invisible boxes that show the value under the pointer.
+    fn hints(&self, series: &Series, points: &[Option<f64>]) -> Markup {
         let first = series.buckets.keys().next().copied().unwrap_or(0);
         let step = WIDTH / points.len().max(1) as f64;
-        for (n, point) in points.iter().enumerate() {
-            let Some(value) = point else { continue };
-            let millis = (first + n as u64).saturating_mul(series.width_millis);
-            let _ = write!(
-                out,
-                "<rect class=\"hint\" x=\"{:.0}\" width=\"{step:.1}\"><title>{}: {value:.2} {}</title></rect>",
-                n as f64 * step,
-                html::time(millis),
-                self.unit
-            );
+        html! {
+            @for (n, point) in points.iter().enumerate() {
+                @if let Some(value) = point {
+                    @let millis = (first + n as u64).saturating_mul(series.width_millis);
+                    rect.hint x=(format!("{:.0}", n as f64 * step)) width=(format!("{step:.1}")) {
+                        title { (figures::time(millis)) ": " (format!("{value:.2}")) " " (self.unit) }
+                    }
+                }
+            }
         }
     }
 }
 
-/// The line and the area under it; it goes straight over places without a value.
-fn draw_line(points: &[Option<f64>], top: f64, out: &mut String) {
+/// The line and the area under it; it runs straight over points without a value.
+fn line(points: &[Option<f64>], top: f64) -> Markup {
     let step = WIDTH / points.len().max(1) as f64;
     let known = points.iter().enumerate();
     let known = known.filter_map(|(n, point)| point.map(|value| (n, value)));
-    let place = |(n, value): (usize, f64)| {
+    let position = |(n, value): (usize, f64)| {
         let x = (n as f64 + 0.5) * step;
         let y = HEIGHT - value / top.max(f64::MIN_POSITIVE) * (HEIGHT - 8.0) - 1.0;
         (x, y)
     };
-    let places: Vec<_> = known.map(place).collect();
-    let (Some(first), Some(last)) = (places.first(), places.last()) else {
-        return;
+    let positions: Vec<_> = known.map(position).collect();
+    let (Some(first), Some(last)) = (positions.first(), positions.last()) else {
+        return html! {};
     };
     // From edge to edge, so that a single point is a line too.
     let mut path = format!("M0 {:.1}", first.1);
-    for (x, y) in &places {
+    for (x, y) in &positions {
         let _ = write!(path, "L{x:.1} {y:.1}");
     }
     let _ = write!(path, "L{WIDTH} {:.1}", last.1);
-    let _ = write!(
-        out,
-        "<path class=\"area\" d=\"{path}L{WIDTH} {HEIGHT}L0 {HEIGHT}Z\"/><path class=\"line\" d=\"{path}\"/>"
-    );
+    html! {
+        path.area d={ (path) "L" (WIDTH) " " (HEIGHT) "L0 " (HEIGHT) "Z" } {}
+        path.line d=(path) {}
+    }
 }
 
 /// Time of the first and the last bucket.
@@ -113,9 +112,9 @@ fn ends(series: &Series) -> (String, String) {
     let first = series.buckets.keys().next();
     let last = series.buckets.keys().next_back();
     let Some((first, last)) = first.zip(last) else {
-        return (html::none(), html::none());
+        return (figures::none(), figures::none());
     };
-    let at = |key: u64| html::time(key.saturating_mul(series.width_millis));
+    let at = |key: u64| figures::time(key.saturating_mul(series.width_millis));
     let (from, to) = (at(*first), at(last.saturating_add(1)));
     // The second needs no date when it is the same day.
     match (from.get(..10), to.get(..10), to.get(11..)) {
@@ -140,7 +139,7 @@ fn round_up(value: f64) -> f64 {
 
 fn short(value: f64) -> String {
     if value >= 100.0 {
-        html::count(value.round() as u64)
+        figures::count(value.round() as u64)
     } else {
         let text = format!("{value:.2}");
         text.trim_end_matches('0').trim_end_matches('.').to_owned()
@@ -148,13 +147,14 @@ fn short(value: f64) -> String {
 }
 
 /// One horizontal bar, as a share of the whole from 0 to 1.
-pub(super) fn bar(share: f64, out: &mut String) {
-    let _ = write!(
-        out,
-        "<svg class=\"bar\" viewBox=\"0 0 100 8\" preserveAspectRatio=\"none\" aria-hidden=\"true\">\
-         <rect class=\"rail\" width=\"100\" height=\"8\"/><rect class=\"fill\" width=\"{:.2}\" height=\"8\"/></svg>",
-        (share * 100.0).clamp(0.0, 100.0)
-    );
+pub(super) fn bar(share: f64) -> Markup {
+    let width = format!("{:.2}", (share * 100.0).clamp(0.0, 100.0));
+    html! {
+        svg.bar viewBox="0 0 100 8" preserveAspectRatio="none" aria-hidden="true" {
+            rect.rail width="100" height="8" {}
+            rect.fill width=(width) height="8" {}
+        }
+    }
 }
 
 #[cfg(test)]

@@ -3,50 +3,53 @@
 //! every two seconds while files come, and once more at the end.
 //!
 //! In a bucket, where nothing can be appended to, each writer keeps its sums in `<page>.d/<writer>.json` instead, written
-//! with the page; a killed writer takes the rows since its last page along.
+//! with the page; the rows since its last page are lost when a writer is killed.
 
 use std::collections::HashMap;
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, Read, Seek, SeekFrom, Write};
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, Mutex, PoisonError};
-use std::time::{Duration, Instant, SystemTime};
+use std::sync::Arc;
+use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
+use parking_lot::Mutex;
 use serde::{Deserialize, Serialize};
+use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 use tracing::warn;
 
-use crate::blocking;
-use crate::report::{self, ReportMeta, ReportRow, ReportState};
+use super::{ReportMeta, ReportRow, ReportState, page, state};
+use crate::runtime::{self, blocking};
 use streampress_transport::{FileName, Files};
 
 /// Between two renderings while files come.
 const RENDER_EVERY: Duration = Duration::from_secs(2);
-/// The same where each is a handful of requests to be paid for.
+/// The same in a bucket, where each rendering costs some requests.
 const RENDER_EVERY_IN_BUCKET: Duration = Duration::from_secs(15);
-/// A writer's sums are bounded; what is larger is none of ours.
+/// A writer's sums are bounded; a larger file is not a writer's.
 const LARGEST_STATE_BYTES: u64 = 4 << 20;
-/// A writer's lines are folded into one state line above this size, so that an endless pipeline's report stays small.
+/// Above this size a writer's lines are replaced by one line with their sums, so that an endless pipeline's report stays
+/// small.
 const COMPACT_ABOVE_BYTES: u64 = 8 << 20;
 
-/// Where one writer's rows go.
+/// The rows of one writer.
 #[derive(Debug)]
 pub struct ReportLog {
-    shared: Arc<Mutex<Inner>>,
+    shared: Arc<Mutex<LogState>>,
 }
 
 #[derive(Debug)]
-struct Inner {
+struct LogState {
     page: PathBuf,
-    /// Where the page is in a bucket; `page` is then only its name.
+    /// The page's folder in a bucket; `page` is then only its name.
     bucket: Option<Arc<dyn Files>>,
     title: String,
     writer: String,
     lines: Option<File>,
-    /// Our own lines folded, for when they are too many.
+    /// The sums of this writer's lines, for when there are too many.
     own: ReportState,
-    /// All writers' lines folded, and how far each has been read.
+    /// The sums of all writers' lines, and how far each file has been read.
     combined: ReportState,
     read: HashMap<PathBuf, u64>,
     rendered: Option<Instant>,
@@ -54,18 +57,23 @@ struct Inner {
 }
 
 impl ReportLog {
-    /// A report at `page`; `writer` keeps several processes apart.
-    pub fn open(page: &Path, title: &str, writer: &str) -> Self {
+    /// A report at `page`; each process has a `writer` of its own.
+    pub(crate) fn open(page: &Path, title: &str, writer: &str) -> Self {
         Self::new(page, None, title, writer)
     }
 
     /// A report in a bucket, as the file `page` of `files`.
-    pub fn in_bucket(files: Arc<dyn Files>, page: &FileName, title: &str, writer: &str) -> Self {
+    pub(crate) fn in_bucket(
+        files: Arc<dyn Files>,
+        page: &FileName,
+        title: &str,
+        writer: &str,
+    ) -> Self {
         Self::new(Path::new(page.as_str()), Some(files), title, writer)
     }
 
     fn new(page: &Path, bucket: Option<Arc<dyn Files>>, title: &str, writer: &str) -> Self {
-        let inner = Inner {
+        let inner = LogState {
             page: page.to_owned(),
             bucket,
             title: title.to_owned(),
@@ -82,9 +90,9 @@ impl ReportLog {
         }
     }
 
-    /// Notes a row, and renders the page if that was some time ago. A report that cannot be written never holds up
-    /// the files: it is logged.
-    pub async fn add(&self, row: ReportRow) {
+    /// Adds a row, and renders the page if the last rendering was some time ago. A report that cannot be written never
+    /// delays the files: the error is logged.
+    pub(crate) async fn add(&self, row: ReportRow) {
         self.with(move |inner| {
             inner.append(&row)?;
             if inner
@@ -99,8 +107,8 @@ impl ReportLog {
         .await;
     }
 
-    /// Renders the page if anything came since; called when work pauses and at the end.
-    pub async fn finish(&self) {
+    /// Renders the page if rows were added since; called when work pauses and at the end.
+    pub(crate) async fn finish(&self) {
         self.with(|inner| {
             if inner.changed {
                 inner.render()
@@ -111,8 +119,8 @@ impl ReportLog {
         .await;
     }
 
-    /// Keeps the page up to date when no file comes for a while, until told to stop.
-    pub async fn keep_fresh(&self, stop: &CancellationToken) {
+    /// Renders the page when no file arrives for a while, until stopped.
+    pub(crate) async fn refresh(&self, stop: &CancellationToken) {
         while !stop.is_cancelled() {
             tokio::select! {
                 () = stop.cancelled() => {}
@@ -121,25 +129,25 @@ impl ReportLog {
         }
     }
 
-    async fn with(&self, work: impl FnOnce(&mut Inner) -> Result<()> + Send + 'static) {
+    async fn with(&self, work: impl FnOnce(&mut LogState) -> Result<()> + Send + 'static) {
         let shared = self.shared.clone();
-        let done =
-            blocking(move || work(&mut shared.lock().unwrap_or_else(PoisonError::into_inner)))
-                .await;
-        if let Err(error) = done {
-            warn!(error = %format!("{error:#}"), "Could not write the report; files go on.");
+        if let Err(error) = blocking(move || work(&mut shared.lock())).await {
+            warn!(
+                error = format!("{error:#}"),
+                "Could not write the report; files are processed all the same."
+            );
         }
     }
 }
 
-/// Renders the page from the lines that are there. Returns how many files it tells of.
-pub fn render_stored(page: &Path, title: &str) -> Result<u64> {
+/// Renders the page from the stored lines. Returns the number of files in it.
+pub(crate) fn render_stored(page: &Path, title: &str) -> Result<u64> {
     let log = ReportLog::open(page, title, "");
-    let mut inner = log.shared.lock().unwrap_or_else(PoisonError::into_inner);
+    let mut inner = log.shared.lock();
     let folder = inner.folder();
     if !folder.exists() {
         bail!(
-            "there is nothing to report in {}: no file of {title} has been restored yet (or the data is elsewhere: --data)",
+            "there is nothing to report in {}: no file of {title} has been restored yet, or the data is in another folder (--data)",
             folder.display()
         );
     }
@@ -148,20 +156,20 @@ pub fn render_stored(page: &Path, title: &str) -> Result<u64> {
 }
 
 /// The same for a page in a bucket, from the sums that its writers keep there.
-pub fn render_in_bucket(files: Arc<dyn Files>, page: &FileName, title: &str) -> Result<u64> {
+pub(crate) fn render_in_bucket(files: Arc<dyn Files>, page: &FileName, title: &str) -> Result<u64> {
     let log = ReportLog::in_bucket(files, page, title, "");
-    let mut inner = log.shared.lock().unwrap_or_else(PoisonError::into_inner);
+    let mut inner = log.shared.lock();
     inner.render()?;
     Ok(inner.combined.files())
 }
 
-/// Stands for all lines before it.
+/// The sums of all lines before it.
 #[derive(Serialize, Deserialize)]
 struct StateLine {
     state: ReportState,
 }
 
-impl Inner {
+impl LogState {
     fn folder(&self) -> PathBuf {
         let mut name = self.page.clone().into_os_string();
         name.push(".d");
@@ -205,7 +213,7 @@ impl Inner {
         Ok(())
     }
 
-    /// Reads what came since and writes the page.
+    /// Reads the lines added since and writes the page.
     fn render(&mut self) -> Result<()> {
         match self.bucket.clone() {
             Some(files) => self.exchange(&*files)?,
@@ -216,10 +224,9 @@ impl Inner {
         }
         let meta = ReportMeta {
             pipeline: self.title.clone(),
-            generated_at_millis: crate::clock::now_millis(),
-            facts: Vec::new(),
+            generated_at_millis: runtime::now_millis(),
         };
-        let html = report::render(&self.combined, &meta);
+        let html = page::render(&self.combined, &meta);
         self.put(&self.page, html.as_bytes())
             .with_context(|| format!("writing {}", self.page.display()))?;
         self.rendered = Some(Instant::now());
@@ -227,7 +234,7 @@ impl Inner {
         Ok(())
     }
 
-    /// Puts our sums into the bucket and takes everybody else's.
+    /// Puts this writer's sums into the bucket and reads those of all writers.
     fn exchange(&mut self, files: &dyn Files) -> Result<()> {
         let own = serde_json::to_vec(&StateLine {
             state: self.own.clone(),
@@ -259,7 +266,7 @@ impl Inner {
         let name = FileName::parse(&path.to_string_lossy()).map_err(io::Error::other)?;
         let mut pending = files.create(&name)?;
         pending.write_all(content)?;
-        pending.commit(SystemTime::now())
+        pending.commit(runtime::now())
     }
 
     fn catch_up(&mut self) -> Result<()> {
@@ -284,12 +291,12 @@ impl Inner {
         Ok(())
     }
 
-    /// Folds the lines that came since; a torn last line waits for its end.
+    /// Counts the lines added since; a torn last line is left until it has its end.
     fn read_on(&mut self, path: &Path) -> io::Result<()> {
         let mut file = File::open(path)?;
         let offset = self.read.get(path).copied().unwrap_or_default();
         if file.metadata()?.len() < offset {
-            // Its writer folded it, so all that is known is read anew.
+            // Its writer replaced its lines by their sums, so everything is read anew.
             self.combined = ReportState::default();
             self.read.clear();
             return self.catch_up().map_err(io::Error::other);
@@ -304,13 +311,13 @@ impl Inner {
             rest = rest.get(first.len() + 1..).unwrap_or_default();
         }
         let skipped = bytes.len() - rest.len();
-        let folded = report::fold_jsonl(&mut self.combined, rest);
+        let folded = state::fold_jsonl(&mut self.combined, rest);
         self.read
             .insert(path.to_owned(), offset + (skipped + folded.bytes) as u64);
         Ok(())
     }
 
-    /// Replaces our own lines by one line that stands for all of them.
+    /// Replaces this writer's lines by one line with their sums.
     fn compact(&mut self) -> Result<()> {
         let path = self.folder().join(format!("{}.jsonl", self.writer));
         let Some(lines) = &self.lines else {
@@ -324,7 +331,7 @@ impl Inner {
         })
         .context("writing the report's state as JSON")?;
         line.push(b'\n');
-        write_whole(&path, &line).with_context(|| format!("folding {}", path.display()))?;
+        write_whole(&path, &line).with_context(|| format!("writing {}", path.display()))?;
         self.lines = Some(OpenOptions::new().append(true).open(&path)?);
         Ok(())
     }
@@ -359,7 +366,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn the_page_tells_of_every_writers_files_once() {
+    async fn the_page_has_every_writers_files_once() {
         let folder = tempfile::tempdir().expect("a folder");
         let page = folder.path().join("reports/results.html");
         for (writer, numbers) in [("one", [1, 2]), ("two", [2, 3])] {
@@ -375,7 +382,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn writers_of_a_bucket_exchange_their_sums() {
+    async fn writers_of_a_bucket_share_their_sums() {
         let folder = tempfile::tempdir().expect("a folder");
         let files: Arc<dyn Files> = Arc::new(
             streampress_transport::local::files::LocalFiles::open("s3://bucket", folder.path())
@@ -394,11 +401,11 @@ mod tests {
     }
 
     #[test]
-    fn folding_a_long_log_keeps_its_sums() {
+    fn a_compacted_log_keeps_its_sums() {
         let folder = tempfile::tempdir().expect("a folder");
         let page = folder.path().join("results.html");
         let log = ReportLog::open(&page, "test", "one");
-        let mut inner = log.shared.lock().expect("our own");
+        let mut inner = log.shared.lock();
         for number in 0..100 {
             inner.append(&row(number)).expect("added");
         }

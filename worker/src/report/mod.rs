@@ -1,89 +1,69 @@
-//! The report: what happened to every file, folded into bounded totals and shown as one HTML page.
+//! The report: the fate of every file, summed up in bounded totals and shown as one HTML page.
 //!
-//! Values in, text out: this room reads no file, asks no clock and knows no queue. Whoever restores
-//! a file makes a [`ReportRow`]; a [`ReportState`] folds rows and stays small however many come;
-//! [`render`] makes the page from it.
+//! A worker that restores a file adds a [`ReportRow`] to its [`log`]; a [`ReportState`] sums rows up and stays small however
+//! many there are; [`render`] makes the page from it. Only [`log`] reads and writes files and asks for the time.
+//!
+//! - `state`: sums. `page`, `tables`, `chart`: the page's parts. `figures`: numbers and times as they stand in it.
 
 mod chart;
-mod html;
+mod figures;
 pub mod log;
 mod page;
 mod state;
 mod tables;
+#[cfg(test)]
+mod tests;
 
 use serde::{Deserialize, Serialize};
 
-pub use page::{ReportMeta, render};
-pub use state::{Folded, ReportState, fold_jsonl};
+pub use self::page::{ReportMeta, render};
+pub use self::state::ReportState;
+use crate::message::{Share, StageNumbers};
 
-/// What happened to one file. One line of the row log, as JSON.
+/// The fate of one file. One line of the row log, as JSON.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase", default)]
 pub struct ReportRow {
     /// Identity of the file: rows of one id are counted once.
     pub file_id: String,
-    /// The file's name; it may hold anything.
+    /// The file's name; it may have any characters.
     pub name: String,
     /// `json`, `csv`, `txt` …
     pub format: String,
-    /// Size of the file as it came.
+    /// Size of the original file.
     pub raw_bytes: u64,
-    /// What it took on the stream.
+    /// Its packed bytes in the stream.
     pub packed_bytes: u64,
-    /// How many records it took on the stream.
+    /// Its records in the stream.
     pub records: u64,
     /// The steps of compressing it, in order.
-    pub stages: Vec<StageRow>,
-    /// What `packed_bytes` consists of.
-    pub codec_shares: Vec<CodecShare>,
+    pub stages: Vec<StageNumbers>,
+    /// The parts of `packed_bytes`.
+    pub codec_shares: Vec<Share>,
     /// When the file was announced, in milliseconds since 1970.
     pub announced_at_millis: Option<u64>,
-    /// When it was on the stream as a whole.
+    /// When all its records were in the stream.
     pub compressed_at_millis: Option<u64>,
-    /// When it was restored, or given up.
+    /// When it was restored, or became a dead letter.
     pub restored_at_millis: Option<u64>,
     /// Time spent compressing it.
     pub seconds_compress: f64,
     /// Time spent restoring it.
     pub seconds_restore: f64,
     /// How it ended.
-    pub outcome: Outcome,
+    pub outcome: FileOutcome,
     /// The slot that did the last step.
     pub slot: String,
-}
-
-/// One step of compressing a file.
-#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
-#[serde(rename_all = "camelCase", default)]
-pub struct StageRow {
-    /// Such as `Step 01 columns+LZMA`.
-    pub name: String,
-    /// Bytes the step was given.
-    pub bytes_in: u64,
-    /// Bytes it made of them.
-    pub bytes_out: u64,
-    /// Time it took.
-    pub seconds: f64,
-}
-
-/// How many of a file's packed bytes one way of packing made.
-#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
-#[serde(rename_all = "camelCase", default)]
-pub struct CodecShare {
-    /// Transform and codec, such as `columns + LZMA`.
-    pub label: String,
-    /// Packed bytes.
-    pub bytes: u64,
 }
 
 /// How a file ended.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
-pub enum Outcome {
-    /// It came back byte for byte.
+pub enum FileOutcome {
+    /// It was restored byte for byte.
     #[default]
     Restored,
-    /// It was given up and waits among the dead letters.
+    /// It is a dead letter.
     #[serde(rename_all = "camelCase")]
     Failed {
         /// What went wrong.
@@ -91,9 +71,10 @@ pub enum Outcome {
         /// What to do about it.
         way_out: String,
     },
-    /// The destination already had it.
-    Skipped,
 }
 
-#[cfg(test)]
-mod tests;
+/// What the report calls a file's kind: its extension.
+pub(crate) fn format_of(name: &str) -> String {
+    name.rsplit_once('.')
+        .map_or_else(String::new, |(_, extension)| extension.to_ascii_lowercase())
+}

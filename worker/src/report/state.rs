@@ -1,10 +1,11 @@
-//! Folds rows into totals of bounded size: the same for ten files and ten million.
+//! Sums rows up in totals of bounded size: the same size for ten files and ten million.
 
 use std::collections::{BTreeMap, VecDeque};
 
 use serde::{Deserialize, Serialize};
 
-use super::{Outcome, ReportRow, StageRow};
+use super::{FileOutcome, ReportRow};
+use crate::message::StageNumbers;
 
 /// Rows shown one by one.
 pub(super) const RECENT_ROWS: usize = 200;
@@ -24,25 +25,23 @@ const MAX_TEXT_CHARS: usize = 512;
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase", default)]
 pub struct ReportState {
-    /// Files that came back byte for byte.
+    /// Files restored byte for byte.
     pub files_restored: u64,
-    /// Files given up.
+    /// Files that are dead letters.
     pub files_failed: u64,
-    /// Files the destination already had.
-    pub files_skipped: u64,
     /// Bytes of the restored files.
     pub raw_bytes: u64,
-    /// What they took on the stream.
+    /// Their packed bytes in the stream.
     pub packed_bytes: u64,
-    /// Stream records they took.
+    /// Their records in the stream.
     pub records: u64,
     /// Time spent compressing them.
     pub seconds_compress: f64,
     /// Time spent restoring them.
     pub seconds_restore: f64,
-    /// When the first was announced and the last was done, in milliseconds since 1970.
+    /// When the first file was announced, in milliseconds since 1970.
     pub first_at_millis: Option<u64>,
-    /// See `first_at_millis`.
+    /// When the last file was done, in milliseconds since 1970.
     pub last_at_millis: Option<u64>,
     pub(super) stages: BTreeMap<String, StageTotal>,
     pub(super) shares: BTreeMap<String, u64>,
@@ -63,7 +62,7 @@ pub(super) struct StageTotal {
     pub(super) seconds: f64,
 }
 
-/// Sums over time, in buckets that widen as time goes on.
+/// Sums over time, in buckets that become wider over time.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase", default)]
 pub(super) struct Series {
@@ -81,23 +80,22 @@ pub(super) struct Bucket {
     pub(super) packed_bytes: u64,
 }
 
-/// What became of a piece of a row log.
+/// The result of reading a part of a row log.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub struct Folded {
-    /// Rows read, those already known included.
-    pub rows: u64,
+pub(super) struct FoldedRows {
+    /// Rows read, repeated ones included.
+    pub(super) rows: u64,
     /// Whole lines that are no rows.
-    pub unreadable: u64,
-    /// Bytes up to the end of the last whole line: read on from here next time.
-    pub bytes: usize,
+    pub(super) unreadable: u64,
+    /// Bytes up to the end of the last whole line: where the next reading starts.
+    pub(super) bytes: usize,
 }
 
 impl ReportState {
-    /// Counts one row. A row of a file that is already counted changes nothing, unless the file
-    /// had failed and now ended well.
+    /// Counts one row. A second row of a file changes nothing, unless the file had failed and is restored now.
     pub fn fold(&mut self, row: &ReportRow) {
         let id = short_hash(&row.file_id);
-        let failed = matches!(row.outcome, Outcome::Failed { .. });
+        let failed = matches!(row.outcome, FileOutcome::Failed { .. });
         match self.remembered.iter_mut().find(|(known, _)| *known == id) {
             Some((_, had_failed)) if *had_failed && !failed => {
                 *had_failed = false;
@@ -126,9 +124,8 @@ impl ReportState {
         self.first_at_millis = least(self.first_at_millis, first.or(last));
         self.last_at_millis = self.last_at_millis.max(last);
         match row.outcome {
-            Outcome::Failed { .. } => self.files_failed += 1,
-            Outcome::Skipped => self.files_skipped += 1,
-            Outcome::Restored => {
+            FileOutcome::Failed { .. } => self.files_failed += 1,
+            FileOutcome::Restored => {
                 self.files_restored += 1;
                 self.raw_bytes = self.raw_bytes.saturating_add(row.raw_bytes);
                 self.packed_bytes = self.packed_bytes.saturating_add(row.packed_bytes);
@@ -149,9 +146,9 @@ impl ReportState {
         }
     }
 
-    /// One state out of those that several slots kept. A file that two slots restored, each not
-    /// knowing of the other, counts twice in the totals and once among the rows.
-    pub fn merge(states: impl IntoIterator<Item = Self>) -> Self {
+    /// One state from those of several writers. A file that two writers restored counts twice in the totals and once among
+    /// the rows.
+    pub(super) fn merge(states: impl IntoIterator<Item = Self>) -> Self {
         let mut merged = Self::default();
         for state in states {
             merged.absorb(state);
@@ -167,7 +164,6 @@ impl ReportState {
     fn absorb(&mut self, other: Self) {
         self.files_restored = self.files_restored.saturating_add(other.files_restored);
         self.files_failed = self.files_failed.saturating_add(other.files_failed);
-        self.files_skipped = self.files_skipped.saturating_add(other.files_skipped);
         self.raw_bytes = self.raw_bytes.saturating_add(other.raw_bytes);
         self.packed_bytes = self.packed_bytes.saturating_add(other.packed_bytes);
         self.records = self.records.saturating_add(other.records);
@@ -200,16 +196,15 @@ impl ReportState {
     }
 
     /// Files of any outcome.
-    pub fn files(&self) -> u64 {
-        let done = self.files_restored.saturating_add(self.files_failed);
-        done.saturating_add(self.files_skipped)
+    pub(super) fn files(&self) -> u64 {
+        self.files_restored.saturating_add(self.files_failed)
     }
 }
 
-/// Folds a row log, one JSON row a line. A last line without an end is still being written (or was
-/// torn by a crash) and left for next time; a broken line in between is counted and passed over.
-pub fn fold_jsonl(state: &mut ReportState, log: &[u8]) -> Folded {
-    let mut folded = Folded::default();
+/// Counts the rows of a log, one JSON row a line. A last line without an end is still being written (or was torn by a crash)
+/// and is left for the next reading; an unreadable line in between is counted and skipped.
+pub(super) fn fold_jsonl(state: &mut ReportState, log: &[u8]) -> FoldedRows {
+    let mut folded = FoldedRows::default();
     let whole = log
         .iter()
         .rposition(|byte| *byte == b'\n')
@@ -224,7 +219,7 @@ pub fn fold_jsonl(state: &mut ReportState, log: &[u8]) -> Folded {
                 state.fold(&row);
                 folded.rows += 1;
             }
-            // All members but the id have defaults: an object without one is something else.
+            // All members but the id have defaults, so an object without an id is no row.
             Ok(_) | Err(_) => folded.unreadable += 1,
         }
     }
@@ -232,7 +227,7 @@ pub fn fold_jsonl(state: &mut ReportState, log: &[u8]) -> Folded {
 }
 
 impl StageTotal {
-    fn add_row(&mut self, row: &StageRow) {
+    fn add_row(&mut self, row: &StageNumbers) {
         self.add(&Self {
             files: 1,
             bytes_in: row.bytes_in,
@@ -332,12 +327,12 @@ fn shortened(row: &ReportRow) -> ReportRow {
     ] {
         *text = cut(text);
     }
-    if let Outcome::Failed { reason, way_out } = &mut row.outcome {
+    if let FileOutcome::Failed { reason, way_out } = &mut row.outcome {
         (*reason, *way_out) = (cut(reason), cut(way_out));
     }
     row.seconds_compress = sane(row.seconds_compress);
     row.seconds_restore = sane(row.seconds_restore);
-    // Steps and shares are summed up and not shown file by file.
+    // Steps and shares are summed up and not shown for single files.
     row.stages = Vec::new();
     row.codec_shares = Vec::new();
     row
@@ -347,7 +342,7 @@ fn cut(text: &str) -> String {
     text.chars().take(MAX_TEXT_CHARS).collect()
 }
 
-/// A time that can be summed: broken clocks must not make the totals unreadable.
+/// A time that can be summed: wrong clocks must not spoil the totals.
 fn sane(seconds: f64) -> f64 {
     if seconds.is_finite() {
         seconds.max(0.0)

@@ -1,6 +1,7 @@
-//! The report as its callers see it.
+//! The report through its public functions.
 #![expect(clippy::unwrap_used, reason = "tests")]
 
+use super::state::{self, FoldedRows, fold_jsonl};
 use super::*;
 
 const START: u64 = 1_767_605_400_000;
@@ -23,13 +24,13 @@ fn row(n: u64) -> ReportRow {
         restored_at_millis: Some(START + n * 500 + 400),
         seconds_compress: 0.25,
         seconds_restore: 0.04,
-        outcome: Outcome::Restored,
+        outcome: FileOutcome::Restored,
         slot: "decompressor-0".to_owned(),
     }
 }
 
-fn stage(name: &str, bytes_in: u64, bytes_out: u64, seconds: f64) -> StageRow {
-    StageRow {
+fn stage(name: &str, bytes_in: u64, bytes_out: u64, seconds: f64) -> StageNumbers {
+    StageNumbers {
         name: name.to_owned(),
         bytes_in,
         bytes_out,
@@ -37,15 +38,15 @@ fn stage(name: &str, bytes_in: u64, bytes_out: u64, seconds: f64) -> StageRow {
     }
 }
 
-fn share(label: &str, bytes: u64) -> CodecShare {
-    CodecShare {
+fn share(label: &str, bytes: u64) -> Share {
+    Share {
         label: label.to_owned(),
         bytes,
     }
 }
 
 fn failed(n: u64) -> ReportRow {
-    let outcome = Outcome::Failed {
+    let outcome = FileOutcome::Failed {
         reason: "chunk 3: hash differs".to_owned(),
         way_out: "announce the source again".to_owned(),
     };
@@ -62,7 +63,6 @@ fn page(state: &ReportState) -> String {
     let meta = ReportMeta {
         pipeline: "stock-market".to_owned(),
         generated_at_millis: START,
-        facts: vec![("Codec".to_owned(), "Hybrid, balanced".to_owned())],
     };
     render(state, &meta)
 }
@@ -77,7 +77,7 @@ fn a_row_delivered_twice_is_counted_once() {
 }
 
 #[test]
-fn a_failed_file_that_comes_back_is_no_failure_any_more() {
+fn a_failed_file_that_is_restored_later_is_no_failure() {
     let failing = folded([row(0), failed(1)]);
     assert_eq!((failing.files_restored, failing.files_failed), (1, 1));
     assert!(page(&failing).contains("hash differs"));
@@ -123,8 +123,8 @@ fn the_largest_names_and_reasons_leave_the_page_small() {
                 .map(|s| share(&format!("<{n}-{s}>").repeat(500), 1))
                 .collect(),
             outcome: match n % 2 {
-                0 => Outcome::Restored,
-                _ => Outcome::Failed {
+                0 => FileOutcome::Restored,
+                _ => FileOutcome::Failed {
                     reason: "<".repeat(9_000),
                     way_out: "&".repeat(9_000),
                 },
@@ -138,7 +138,7 @@ fn the_largest_names_and_reasons_leave_the_page_small() {
 }
 
 #[test]
-fn slots_that_kept_their_own_states_add_up() {
+fn the_states_of_several_writers_add_up() {
     let (even, odd) = ((0..600).step_by(2), (1..600).step_by(2));
     let merged = ReportState::merge([folded(even.map(row)), folded(odd.map(row))]);
     let together = folded((0..600).map(row));
@@ -167,19 +167,19 @@ fn a_row_log_is_read_up_to_its_last_whole_line() {
     assert_eq!((folded.rows, folded.unreadable), (2, 2));
     assert_eq!(&log[folded.bytes..], &line(2)[..40]);
     assert_eq!(state.files_restored, 2);
-    assert_eq!(fold_jsonl(&mut state, b""), Folded::default());
+    assert_eq!(fold_jsonl(&mut state, b""), FoldedRows::default());
 }
 
 #[test]
 fn a_row_of_another_version_is_still_read() {
     let mut state = ReportState::default();
-    let log = b"{\"fileId\":\"a\",\"name\":\"b\",\"rawBytes\":5,\"later\":true,\"outcome\":\"skipped\"}\n";
+    let log = b"{\"fileId\":\"a\",\"name\":\"b\",\"rawBytes\":5,\"later\":true,\"outcome\":\"restored\"}\n";
     assert_eq!(fold_jsonl(&mut state, log).rows, 1);
-    assert_eq!(state.files_skipped, 1);
+    assert_eq!(state.raw_bytes, 5);
 }
 
 #[test]
-fn broken_clocks_and_sizes_do_no_harm() {
+fn wrong_clocks_and_sizes_spoil_no_totals() {
     let odd = |n: u64| ReportRow {
         raw_bytes: u64::MAX,
         packed_bytes: 0,
@@ -239,7 +239,7 @@ fn the_page_has_the_columns_and_rows_of_the_original() {
 }
 
 #[test]
-fn the_page_loads_nothing_and_runs_nothing_of_others() {
+fn the_page_loads_nothing_and_runs_no_foreign_script() {
     let hostile = ReportRow {
         name: "</td><script>alert(1)</script><img src=\"https://example.com/x\" onerror='x'>.json"
             .to_owned(),
@@ -252,7 +252,6 @@ fn the_page_loads_nothing_and_runs_nothing_of_others() {
     });
     let meta = ReportMeta {
         pipeline: hostile.name.clone(),
-        facts: vec![(hostile.name.clone(), hostile.name)],
         ..ReportMeta::default()
     };
     let html = render(&state, &meta);

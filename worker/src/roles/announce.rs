@@ -1,57 +1,59 @@
-//! Announcing a file: hash it, put a message for it on the files queue. The one way in for generated, submitted,
-//! scanned and changed files.
+//! Announces a file: hashes it and sends a message for it to the files queue. Generated, submitted, scanned and changed
+//! files are all announced here.
 
+use std::collections::BTreeMap;
 use std::io::{self, Read};
 use std::sync::Arc;
 
 use anyhow::{Context, Result};
 use tracing::{Instrument, field, info_span};
 
-use crate::blocking;
-use crate::clock;
+use crate::consume::HandlerError;
 use crate::journal::{FileJournal, JournalFile};
-use crate::legacy::messages::LegacyAnnouncement;
-use crate::message::{Announcement, Digest, FileRef, STRICT_GROUP, VERSION};
+use crate::message::{
+    Announcement, DeadLetterReason, Digest, FileRef, LegacyAnnouncement, STRICT_GROUP, VERSION,
+};
+use crate::runtime::{self, blocking};
 use crate::telemetry::trace;
-use streampress_transport::{FileEntry, Files, Outgoing, Queue, TransportResult};
+use streampress_transport::{FileEntry, FileName, Files, Outgoing, Queue, TransportResult};
 
 /// The form that announcements are written in.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum AnnouncementFormat {
-    /// Ours, versioned.
+    /// Streampress's own, versioned.
     Native,
     /// The Python original's `{"ID", "file_name"}`.
     Legacy,
 }
 
-/// Puts announcements on the files queue.
+/// Sends announcements to the files queue.
 #[derive(Debug, Clone)]
 pub struct Announcer {
     /// Where the files are.
     pub source: Arc<dyn Files>,
-    /// Where the announcement goes.
+    /// Where announcements go.
     pub files_queue: Arc<dyn Queue>,
     /// Whether all files go one after another.
     pub strict: bool,
     /// How announcements are written.
-    pub dialect: AnnouncementFormat,
-    /// What this machine knows of its files, on the embedded transport.
-    pub journal: Option<Arc<dyn FileJournal>>,
+    pub format: AnnouncementFormat,
+    /// Where what is announced is recorded.
+    pub journal: Arc<dyn FileJournal>,
 }
 
 impl Announcer {
     /// Hashes the file as it is now and announces it.
     pub async fn announce(&self, entry: &FileEntry) -> Result<FileRef> {
-        let file = self.look(entry).await?;
+        let file = self.identify(entry).await?;
         self.announce_known(&file).await?;
         Ok(file)
     }
 
     /// Hashes the file as it is now.
-    pub async fn look(&self, entry: &FileEntry) -> Result<FileRef> {
+    pub async fn identify(&self, entry: &FileEntry) -> Result<FileRef> {
         let source = self.source.clone();
         let (name, location) = (entry.name.clone(), self.source.location().to_owned());
-        let modified_nanos = clock::nanos(entry.modified);
+        let modified_nanos = runtime::nanos(entry.modified);
         blocking(move || -> Result<FileRef> {
             let reader = source
                 .read(&name)
@@ -68,40 +70,58 @@ impl Announcer {
         .await
     }
 
-    /// Announces a file whose content is known. Sending the same one again within five minutes is one message.
-    pub async fn announce_known(&self, file: &FileRef) -> Result<()> {
+    /// Announces a file whose content is known. The same file again within five minutes is one message.
+    pub(crate) async fn announce_known(&self, file: &FileRef) -> Result<()> {
         self.send(file, file.dedup_id()).await
     }
 
     /// Announces the file again although it was announced before, as after a redrive.
-    pub async fn announce_again(&self, file: &FileRef) -> Result<()> {
-        self.send(file, format!("{}-{:x}", file.dedup_id(), fastrand::u64(..)))
-            .await
+    pub(crate) async fn announce_again(&self, file: &FileRef) -> Result<()> {
+        let dedup_id = format!("{}-{:x}", file.dedup_id(), runtime::random_u64());
+        self.send(file, dedup_id).await
     }
 
-    async fn note(&self, journal: &dyn FileJournal, file: &FileRef) -> TransportResult<()> {
-        let indexed = JournalFile {
+    /// The entry of a source file; an error with a dead letter's reason where it does not exist.
+    pub(crate) async fn source_entry(&self, name: &FileName) -> Result<FileEntry, HandlerError> {
+        let (source, wanted) = (self.source.clone(), name.clone());
+        let found = blocking(move || source.stat(&wanted))
+            .await
+            .map_err(|error| HandlerError::transient(error, format!("looking for {name}")))?;
+        found.ok_or_else(|| source_missing(name, self.source.location()))
+    }
+
+    /// Announces what the source now holds under this name, even if that was announced a moment ago.
+    pub(crate) async fn announce_current(&self, name: &FileName) -> Result<(), HandlerError> {
+        let entry = self.source_entry(name).await?;
+        let announcing = async {
+            let current = self.identify(&entry).await?;
+            self.announce_again(&current).await
+        };
+        announcing.await.map_err(HandlerError::Transient)
+    }
+
+    async fn record(&self, file: &FileRef) -> TransportResult<()> {
+        let known = JournalFile {
             file_id: file.id().as_str().to_owned(),
             name: file.name.as_str().to_owned(),
             raw_bytes: file.bytes,
-            modified: clock::from_nanos(file.modified_nanos),
+            modified: runtime::from_nanos(file.modified_nanos),
             hash: file.hash.as_str().to_owned(),
         };
-        journal.record_announced(&indexed).await?;
-        match self.dialect {
+        self.journal.record_announced(&known).await?;
+        match self.format {
             AnnouncementFormat::Native => Ok(()),
             AnnouncementFormat::Legacy => {
-                journal
-                    .set(&legacy_index_key(&legacy_id(file)), file.id().as_str())
-                    .await
+                let key = legacy_journal_key(&legacy_id(file));
+                self.journal.set(&key, file.id().as_str()).await
             }
         }
     }
 
-    /// A trace begins here unless it did before, as with a generated file.
+    /// Continues the trace of the work in progress, as for a generated file; else starts one.
     async fn send(&self, file: &FileRef, dedup_id: String) -> Result<()> {
         if trace::current().is_some() {
-            return self.send_within(file, dedup_id).await;
+            return self.send_within_trace(file, dedup_id).await;
         }
         let span = info_span!(
             "announce",
@@ -109,70 +129,84 @@ impl Announcer {
             file_name = file.name.as_str(),
             trace_id = field::Empty,
         );
-        let context = trace::place(&span, None);
-        trace::scope(context, self.send_within(file, dedup_id))
+        let context = trace::enter(&span, None);
+        trace::scope(context, self.send_within_trace(file, dedup_id))
             .instrument(span)
             .await
     }
 
-    async fn send_within(&self, file: &FileRef, dedup_id: String) -> Result<()> {
-        if let Some(journal) = &self.journal {
-            self.note(&**journal, file)
-                .await
-                .context("recording the file in the journal")?;
-        }
-        let context = trace::current_or_new();
-        let attributes = trace::attributes(context);
-        let message = match self.dialect {
-            AnnouncementFormat::Native => Outgoing {
-                group: if self.strict {
-                    STRICT_GROUP.to_owned()
-                } else {
-                    file.group()
-                },
-                dedup_id,
-                body: Announcement {
-                    version: VERSION,
-                    file: file.clone(),
-                    announced_millis: clock::now_millis(),
-                    traceparent: Some(context.to_string()),
-                }
-                .to_json(),
-                attributes,
-            },
-            AnnouncementFormat::Legacy => {
-                let id = legacy_id(file);
-                let body = LegacyAnnouncement {
-                    id: id.clone(),
-                    file_name: file.name.as_str().to_owned(),
-                }
-                .to_json();
-                Outgoing {
-                    group: id,
-                    dedup_id,
-                    body,
-                    attributes,
-                }
-            }
-        };
+    async fn send_within_trace(&self, file: &FileRef, dedup_id: String) -> Result<()> {
+        self.record(file)
+            .await
+            .context("recording the file in the journal")?;
+        let message = self.message(file, dedup_id);
         self.files_queue
             .send(vec![message])
             .await
             .with_context(|| format!("announcing {}", file.name))
     }
+
+    fn message(&self, file: &FileRef, dedup_id: String) -> Outgoing {
+        let context = trace::current_or_new();
+        let (group, body) = match self.format {
+            AnnouncementFormat::Native => {
+                let announcement = Announcement {
+                    version: VERSION,
+                    file: file.clone(),
+                    announced_millis: runtime::now_millis(),
+                    traceparent: Some(context.to_string()),
+                };
+                (group(file, self.strict), announcement.to_json())
+            }
+            AnnouncementFormat::Legacy => {
+                let announcement = LegacyAnnouncement {
+                    id: legacy_id(file),
+                    file_name: file.name.as_str().to_owned(),
+                };
+                (announcement.id.clone(), announcement.to_json())
+            }
+        };
+        Outgoing {
+            group,
+            dedup_id,
+            body,
+            attributes: trace::attributes(context),
+        }
+    }
 }
 
-/// The original gives every file a random UUID; ours follows from the file, so that sending it twice is one file.
-pub fn legacy_id(file: &FileRef) -> String {
+/// The group of a file's messages.
+pub(crate) fn group(file: &FileRef, strict: bool) -> String {
+    match strict {
+        true => STRICT_GROUP.to_owned(),
+        false => file.group(),
+    }
+}
+
+/// The attributes of a message that continues the trace of the work in progress.
+pub(crate) fn trace_attributes() -> BTreeMap<String, String> {
+    trace::current().map(trace::attributes).unwrap_or_default()
+}
+
+/// The dead letter of a file that does not exist.
+pub(crate) fn source_missing(name: &FileName, location: &str) -> HandlerError {
+    HandlerError::permanent(
+        DeadLetterReason::SourceMissing,
+        format!("{name} is not in {location}; put it back and run 'streampress redrive'"),
+    )
+}
+
+/// The original gives every file a random UUID; this one follows from the file, so that the same file has the same id.
+pub(crate) fn legacy_id(file: &FileRef) -> String {
     uuid::Uuid::new_v5(&uuid::Uuid::NAMESPACE_URL, file.dedup_id().as_bytes()).to_string()
 }
 
-/// The journal's key for the file that a legacy announcement means.
-pub fn legacy_index_key(id: &str) -> String {
+/// The journal's key for the file of the original's announcement `id`.
+pub(crate) fn legacy_journal_key(id: &str) -> String {
     format!("seed-file/{id}")
 }
 
-/// BLAKE3 and length of everything `reader` gives.
+/// BLAKE3 and length of everything that `reader` yields.
 pub fn hash(mut reader: impl Read) -> io::Result<(Digest, u64)> {
     let mut hasher = blake3::Hasher::new();
     io::copy(&mut reader, &mut hasher)?;
@@ -182,34 +216,34 @@ pub fn hash(mut reader: impl Read) -> io::Result<(Digest, u64)> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use streampress_transport::FileName;
+    use crate::journal::NoJournal;
     use streampress_transport::local::files::LocalFiles;
     use streampress_transport::local::{Local, LocalOptions};
 
     #[tokio::test]
     async fn a_file_announced_again_is_a_second_message_and_one_announced_twice_is_not() {
-        for dialect in [AnnouncementFormat::Native, AnnouncementFormat::Legacy] {
+        for format in [AnnouncementFormat::Native, AnnouncementFormat::Legacy] {
             let root = tempfile::tempdir().expect("a folder");
             let local =
                 Local::open(&root.path().join("data"), LocalOptions::default()).expect("opens");
             let folder = root.path().join("in");
             let source = LocalFiles::open("file:///data/in", &folder).expect("opens");
             std::fs::write(folder.join("a.txt"), "words").expect("written");
-            let name = FileName::parse("a.txt").expect("a good name");
+            let name = FileName::parse("a.txt").expect("a valid name");
             let entry = source.stat(&name).expect("looked").expect("there");
             let announcer = Announcer {
                 source: Arc::new(source),
                 files_queue: local.files_queue(),
                 strict: false,
-                dialect,
-                journal: None,
+                format,
+                journal: Arc::new(NoJournal),
             };
             let waiting = async || announcer.files_queue.depth().await.expect("known").total();
             let file = announcer.announce(&entry).await.expect("announced");
             announcer.announce_known(&file).await.expect("announced");
-            assert_eq!(waiting().await, 1, "{dialect:?}");
+            assert_eq!(waiting().await, 1, "{format:?}");
             announcer.announce_again(&file).await.expect("announced");
-            assert_eq!(waiting().await, 2, "{dialect:?}");
+            assert_eq!(waiting().await, 2, "{format:?}");
         }
     }
 }

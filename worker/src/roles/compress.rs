@@ -1,56 +1,43 @@
 //! The compressor: one announced file in, records on the stream and one manifest out.
 //!
-//! The file is packed block by block while it is read, and the packed bytes go to the stream as they come, so memory
-//! does not grow with the file. Its content is hashed on the way: a source that is not what was announced is never
-//! passed on under the announced name and version.
+//! The file is packed block by block while it is read, and the packed bytes go to the stream as they come, so memory does
+//! not grow with the file. Its content is hashed meanwhile: a source that differs from its announcement is never sent
+//! under the announced name and version.
 
 use std::io;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::time::Instant;
 
 use async_trait::async_trait;
 use bytes::{Bytes, BytesMut};
 use futures::future::maybe_done;
 use tokio::sync::{OwnedSemaphorePermit, mpsc};
+use tokio::time::Instant;
 use tracing::{info, warn};
 
-use crate::blocking;
-use crate::clock;
-use crate::consume::{Fault, Handler, MessageContext, Subject};
+use crate::consume::batching::{is_small, is_small_source};
+use crate::consume::{Handled, Handler, HandlerError, MessageContext};
 use crate::journal::FileJournal;
-use crate::legacy::messages::LegacyAnnouncement;
-use crate::message::record::{Owner, header_bytes};
-use crate::message::s3_event::S3Event;
+use crate::message::record::{RecordOwner, header_bytes};
+use crate::message::trace_context::TraceContext;
 use crate::message::{
-    Announcement, Digest, FileRef, Manifest, Records, STRICT_GROUP, Share, StageNumbers, VERSION,
+    Announcement, DeadLetterReason, Digest, FileRef, LegacyAnnouncement, Manifest, Message,
+    Records, Share, StageNumbers, VERSION,
 };
-use crate::roles::announce::Announcer;
-use crate::roles::scan::SourceFilter;
-use crate::telemetry::metrics::Meter;
-use crate::telemetry::trace::{self, TraceContext};
+use crate::roles::announce::{self, Announcer, source_missing, trace_attributes};
+use crate::roles::source::{SourceFilter, announce_event, retire_source};
+use crate::runtime::{self, blocking};
+use crate::telemetry::metrics::{Meter, Stage};
+use crate::telemetry::trace;
 use streampress_codec::hybrid;
-use streampress_transport::{ChunkStream, Delivery, FileName, Outgoing, Position, Queue, Record};
+use streampress_crds::api::pipeline::OnCompressed;
+use streampress_transport::{ChunkStream, FileName, Outgoing, Position, Queue, Record};
 
-/// A manifest above this goes to the stream and the message names its records: SQS takes 1 MiB, and room is left for
-/// attributes and for services in between that still hold the older 256 KiB.
+/// A larger manifest goes to the stream, and the message names its records: SQS takes 1 MiB, less the attributes, and some
+/// services in between still have the older limit of 256 KiB.
 const LARGEST_MANIFEST_BYTES: usize = 200 * 1024;
 /// Records are put to the stream in batches of about this many bytes.
 const BATCH_BYTES: usize = 4 << 20;
-
-/// A small file is this part of a block or less.
-const SMALL: u64 = 16;
-
-/// What becomes of a source file once it is packed and announced.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum OnCompressed {
-    /// It stays.
-    Keep,
-    /// `_delete` before the extension, as the original does.
-    Rename,
-    /// It goes; the stream is then the only copy until it is restored.
-    Delete,
-}
 
 /// The compressor's work, format Hybrid.
 #[derive(Debug)]
@@ -67,112 +54,120 @@ pub struct Compressor {
     pub record_bytes: usize,
     /// What becomes of the source.
     pub on_compressed: OnCompressed,
-    /// Which of the files that a bucket tells of are taken.
+    /// Which files of a bucket's events are taken.
     pub filter: SourceFilter,
-    /// What this machine knows of its files, on the embedded transport.
-    pub journal: Option<Arc<dyn FileJournal>>,
+    /// Where files' progress is recorded.
+    pub journal: Arc<dyn FileJournal>,
 }
 
 #[async_trait]
 impl Handler for Compressor {
-    async fn handle(&self, job: MessageContext<'_>) -> Result<(), Fault> {
-        let delivery = job.delivery;
-        if let Some(event) = S3Event::parse(&delivery.body) {
-            return pass_on(&self.announcer, &self.filter, &event).await;
-        }
-        let announcement = self.announcement(&delivery.body).await?;
-        self.check_source(&announcement.file).await?;
-        // A file of more than one block is worth all threads.
-        let threads = job
-            .threads(announcement.file.bytes > self.options.block_size as u64)
-            .await?;
-        job.waited_since(announcement.announced_millis);
-        // By message: handled twice, its second manifest is a duplicate; announced anew (redrive), it is not.
-        let attempt = format!("{}/{}", job.held.attempt(), delivery.message_id);
-        let packing = Instant::now();
-        let manifest = self.pack(&announcement, &attempt, threads, job).await?;
-        job.meter.stage("pack", packing.elapsed());
-        job.ensure_owner()?;
-        let announcing = Instant::now();
-        self.announce_packed(&manifest).await?;
-        job.meter.stage("announce", announcing.elapsed());
-        job.packed(manifest.file.bytes, manifest.packed_bytes);
-        if let Some(journal) = &self.journal {
-            journal
-                .record_compressed(manifest.file.id().as_str(), manifest.packed_bytes)
-                .await?;
-        }
-        info!(
-            raw_bytes = manifest.file.bytes,
-            packed_bytes = manifest.packed_bytes,
-            "File compressed."
-        );
-        Ok(())
-    }
-
-    fn subject(&self, delivery: &Delivery) -> Subject {
-        announced_subject(&delivery.body)
-    }
-
-    /// It is packed sooner than its records and its message are answered.
-    fn is_small(&self, delivery: &Delivery) -> bool {
-        Announcement::parse(&delivery.body).is_ok_and(|it| self.is_small(&it.file))
-    }
-
-    async fn acknowledged(&self, delivery: &Delivery) {
-        if let Ok(announcement) = Announcement::parse(&delivery.body) {
-            tidy_source(&self.announcer, &announcement.file, self.on_compressed).await;
+    async fn handle(
+        &self,
+        message: &Message,
+        context: MessageContext<'_>,
+    ) -> Result<Handled, HandlerError> {
+        match message {
+            Message::S3Event(event) => {
+                announce_event(&self.announcer, &self.filter, event).await?;
+                Ok(Handled::default())
+            }
+            Message::Announcement(announcement) => {
+                self.compress(announcement, context).await?;
+                Ok(Handled {
+                    packed_source: Some(announcement.file.clone()),
+                })
+            }
+            Message::LegacyAnnouncement(legacy) => {
+                let announcement = self.identify(legacy).await?;
+                self.compress(&announcement, context).await?;
+                Ok(Handled::default())
+            }
+            Message::Manifest(_) | Message::LegacyManifest(_) => {
+                Err(HandlerError::unexpected(message))
+            }
         }
     }
 
-    async fn on_dead_lettered(&self, delivery: &Delivery, reason: &str, detail: &str) {
-        let (Some(journal), Ok(announcement)) =
-            (&self.journal, Announcement::parse(&delivery.body))
-        else {
+    fn is_small(&self, message: &Message) -> bool {
+        is_small(message, self.block_bytes())
+    }
+
+    async fn on_acknowledged(&self, handled: Handled) {
+        if let Some(file) = handled.packed_source {
+            retire_source(&self.announcer.source, &file, self.on_compressed).await;
+        }
+    }
+
+    async fn on_dead_lettered(&self, message: &Message, reason: DeadLetterReason, detail: &str) {
+        let Message::Announcement(announcement) = message else {
             return;
         };
-        if let Err(fault) = journal
-            .record_failed(
-                announcement.file.id().as_str(),
-                &format!("{reason}: {detail}"),
-            )
-            .await
-        {
-            warn!(error = %fault, "Could not record a failed file in the journal.");
-        }
+        record_failure(&*self.journal, &announcement.file, reason, detail).await;
+    }
+}
+
+/// Records a dead letter's file as failed; an error is only logged, since the message is dead-lettered already.
+pub(crate) async fn record_failure(
+    journal: &dyn FileJournal,
+    file: &FileRef,
+    reason: DeadLetterReason,
+    detail: &str,
+) {
+    let text = format!("{reason}: {detail}");
+    if let Err(error) = journal.record_failed(file.id().as_str(), &text).await {
+        warn!(%error, "Could not record a failed file in the journal.");
     }
 }
 
 impl Compressor {
-    fn is_small(&self, file: &FileRef) -> bool {
-        file.bytes <= self.options.block_size as u64 / SMALL
+    fn block_bytes(&self) -> u64 {
+        self.options.block_size as u64
     }
 
-    /// Ours, or the original's, which says no more than a name: then the file as it lies there now.
-    async fn announcement(&self, body: &str) -> Result<Announcement, Fault> {
-        let Ok(seed) = LegacyAnnouncement::parse(body) else {
-            return Announcement::parse(body)
-                .map_err(|error| Fault::permanent("UnreadableMessage", error));
-        };
-        let name =
-            FileName::parse(&seed.file_name).map_err(|error| Fault::permanent("BadName", error))?;
-        let (source, shown) = (self.announcer.source.clone(), name.clone());
-        let entry = blocking(move || source.stat(&name))
-            .await
-            .map_err(|error| Fault::Transient(error.into()))?;
-        let entry =
-            entry.ok_or_else(|| source_missing(&shown, self.announcer.source.location()))?;
-        let file = self
-            .announcer
-            .look(&entry)
-            .await
-            .map_err(Fault::Transient)?;
+    /// The original's announcement has only a name: the file is taken as it is now.
+    async fn identify(&self, legacy: &LegacyAnnouncement) -> Result<Announcement, HandlerError> {
+        let name = FileName::parse(&legacy.file_name)
+            .map_err(|error| HandlerError::permanent(DeadLetterReason::BadName, error))?;
+        let entry = self.announcer.source_entry(&name).await?;
+        let file = self.announcer.identify(&entry).await;
         Ok(Announcement {
             version: VERSION,
-            file,
-            announced_millis: clock::now_millis(),
+            file: file.map_err(HandlerError::Transient)?,
+            announced_millis: runtime::now_millis(),
             traceparent: None,
         })
+    }
+
+    async fn compress(
+        &self,
+        announcement: &Announcement,
+        context: MessageContext<'_>,
+    ) -> Result<(), HandlerError> {
+        let file = &announcement.file;
+        self.check_source(file).await?;
+        let threads = context.threads_for(file.bytes, self.block_bytes()).await?;
+        context.record_wait(announcement.announced_millis);
+        // The message's id is part of it: a message handled twice sends a duplicate manifest, a new announcement (redrive)
+        // does not.
+        let attempt = format!("{}/{}", context.slot.attempt(), context.delivery.message_id);
+        let packing = Instant::now();
+        let manifest = self.pack(announcement, &attempt, threads, context).await?;
+        context.meter.stage(Stage::Pack, packing.elapsed());
+        context.ensure_owner()?;
+        let announcing = Instant::now();
+        self.send_manifest(&manifest).await?;
+        context.meter.stage(Stage::Announce, announcing.elapsed());
+        context.count_packed(file.bytes, manifest.packed_bytes);
+        self.journal
+            .record_compressed(file.id().as_str(), manifest.packed_bytes)
+            .await?;
+        info!(
+            raw_bytes = file.bytes,
+            packed_bytes = manifest.packed_bytes,
+            "File compressed."
+        );
+        Ok(())
     }
 
     /// Packs the file into the stream.
@@ -181,11 +176,13 @@ impl Compressor {
         announcement: &Announcement,
         attempt: &str,
         threads: OwnedSemaphorePermit,
-        job: MessageContext<'_>,
-    ) -> Result<Manifest, Fault> {
+        context: MessageContext<'_>,
+    ) -> Result<Manifest, HandlerError> {
         let file = &announcement.file;
-        let owner = Owner::new(&file.id(), attempt);
-        let (positions, summary) = self.stream_packed(file, &owner, threads, job).await?;
+        let owner = RecordOwner::new(&file.id(), attempt);
+        let (positions, summary) = self
+            .pack_into_stream(file, &owner, threads, context)
+            .await?;
         if summary.hash != file.hash || summary.raw_bytes != file.bytes {
             return Err(self.announce_changed(file).await);
         }
@@ -193,112 +190,110 @@ impl Compressor {
             version: VERSION,
             file: file.clone(),
             attempt: attempt.to_owned(),
-            records: self.list(positions, &owner).await?,
+            records: self.list_records(positions, &owner).await?,
             packed_bytes: summary.packed_bytes,
             stages: summary.stages,
             shares: summary.shares,
             announced_millis: announcement.announced_millis,
-            compressed_millis: clock::now_millis(),
+            compressed_millis: runtime::now_millis(),
             traceparent: trace::current().map(|context| context.to_string()),
         })
     }
 
-    /// Cheap looks before the work: is it there, and is it still the size and version announced?
-    async fn check_source(&self, file: &FileRef) -> Result<(), Fault> {
-        let (source, name) = (self.announcer.source.clone(), file.name.clone());
-        let found = blocking(move || source.stat(&name))
-            .await
-            .map_err(|error| {
-                Fault::Transient(
-                    anyhow::Error::from(error).context(format!("looking for {}", file.name)),
-                )
-            })?;
-        match found {
-            None => Err(source_missing(&file.name, &file.location)),
-            Some(entry) if entry.size != file.bytes => Err(self.announce_changed(file).await),
-            Some(_) => Ok(()),
+    /// A cheap check before the work: the file exists and has the announced size.
+    async fn check_source(&self, file: &FileRef) -> Result<(), HandlerError> {
+        let entry = self.announcer.source_entry(&file.name).await?;
+        if entry.size == file.bytes {
+            Ok(())
+        } else {
+            Err(self.announce_changed(file).await)
         }
     }
 
-    /// The source is not what was announced: the old message is a dead letter, the new content is announced.
-    async fn announce_changed(&self, file: &FileRef) -> Fault {
-        match announce_current(&self.announcer, file).await {
-            Ok(()) => Fault::permanent(
-                "SourceChanged",
+    /// The source differs from its announcement: its present content is announced, and this message is a dead letter.
+    async fn announce_changed(&self, file: &FileRef) -> HandlerError {
+        match self.announcer.announce_current(&file.name).await {
+            Ok(()) => HandlerError::permanent(
+                DeadLetterReason::SourceChanged,
                 format!(
                     "{} changed after it was announced; its present content has been announced anew",
                     file.name
                 ),
             ),
-            Err(fault) => fault,
+            Err(error) => error,
         }
     }
 
-    /// Reads, packs and appends at once; the answer holds once all records are durable.
-    async fn stream_packed(
+    /// Reads, packs and appends at the same time; returns once all records are durable.
+    async fn pack_into_stream(
         &self,
         file: &FileRef,
-        owner: &Owner,
+        owner: &RecordOwner,
         threads: OwnedSemaphorePermit,
-        job: MessageContext<'_>,
-    ) -> Result<(Vec<Position>, Packed), Fault> {
+        context: MessageContext<'_>,
+    ) -> Result<(Vec<Position>, PackedSummary), HandlerError> {
         let cancel = Arc::new(AtomicBool::new(false));
         let _cancel_when_dropped = SetOnDrop(cancel.clone());
         let (frames, packed) = mpsc::channel::<Bytes>(4);
-        // What is packed stays in memory until the stream has it, so that others wait unless it is small.
-        let (until_packed, _until_put) = match self.is_small(file) {
+        // Packed bytes stay in memory until the stream has them, so a large file keeps its threads until then.
+        let (until_packed, _until_appended) = match is_small_source(file, self.block_bytes()) {
             true => (Some(threads), None),
             false => (None, Some(threads)),
         };
-        let packing = {
-            let (source, name, options) = (
-                self.announcer.source.clone(),
-                file.name.clone(),
-                self.options,
-            );
-            let cancel = cancel.clone();
-            blocking(move || {
-                let _threads = until_packed;
-                let reader = source
-                    .read(&name)
-                    .map_err(streampress_codec::CodecError::Read)?;
-                let mut sink = |frame: &[u8]| {
-                    frames
-                        .blocking_send(Bytes::copy_from_slice(frame))
-                        .map_err(|_| io::Error::from(io::ErrorKind::BrokenPipe))
-                };
-                hybrid::pack(reader, &mut sink, &options, &cancel)
-            })
-        };
-        // It may be done before it is stopped.
+        let packing = self.pack_blocks(file.name.clone(), frames, until_packed, cancel.clone());
+        // It may end before the work is stopped.
         let mut packing = std::pin::pin!(maybe_done(packing));
-        let appending = self.append_all(packed, owner, job.meter);
+        let appending = self.append_all(packed, owner, context.meter);
         let both = async { tokio::join!(packing.as_mut(), appending).1 };
         let appended = tokio::select! {
             appended = both => appended,
-            () = job.stop.cancelled() => {
-                // The stream may take its time; records that no manifest names are nobody's, so they are not waited for.
+            () = context.stop.cancelled() => {
+                // Appending may take long and is not waited for: no manifest names these records.
                 cancel.store(true, Ordering::Relaxed);
                 packing.await;
-                return Err(Fault::Interrupted);
+                return Err(HandlerError::Interrupted);
             }
         };
-        // A stream that refuses is the cause; that packing then found nobody to write to is its echo.
+        // An error of the stream comes first: packing then fails only because its channel is closed.
         let positions = appended?;
         let Some(packed) = packing.take_output() else {
-            return Err(Fault::Interrupted);
+            return Err(HandlerError::Interrupted);
         };
-        let summary = packed.map_err(|error| pack_fault(file, error))?;
-        Ok((positions, Packed::from(summary)))
+        let summary = packed.map_err(|error| pack_error(file, error))?;
+        Ok((positions, PackedSummary::from(summary)))
     }
 
-    /// Cuts packed bytes into records and appends them in batches. The first carries the trace, which takes its room there.
+    /// Reads and packs the file on a blocking thread; sends the frames to `frames`.
+    async fn pack_blocks(
+        &self,
+        name: FileName,
+        frames: mpsc::Sender<Bytes>,
+        threads: Option<OwnedSemaphorePermit>,
+        cancel: Arc<AtomicBool>,
+    ) -> Result<hybrid::Summary, streampress_codec::CodecError> {
+        let (source, options) = (self.announcer.source.clone(), self.options);
+        blocking(move || {
+            let _threads = threads;
+            let reader = source
+                .read(&name)
+                .map_err(streampress_codec::CodecError::Read)?;
+            let mut sink = |frame: &[u8]| {
+                frames
+                    .blocking_send(Bytes::copy_from_slice(frame))
+                    .map_err(|_| io::Error::from(io::ErrorKind::BrokenPipe))
+            };
+            hybrid::pack(reader, &mut sink, &options, &cancel)
+        })
+        .await
+    }
+
+    /// Cuts packed bytes into records and appends them in batches. The first record also carries the trace.
     async fn append_all(
         &self,
         mut packed: mpsc::Receiver<Bytes>,
-        owner: &Owner,
+        owner: &RecordOwner,
         meter: &Meter,
-    ) -> Result<Vec<Position>, Fault> {
+    ) -> Result<Vec<Position>, HandlerError> {
         let mut trace = trace::current();
         let (mut positions, mut waiting, mut index) = (Vec::new(), BytesMut::new(), 0u32);
         loop {
@@ -312,11 +307,7 @@ impl Compressor {
             let mut records = Vec::new();
             while waiting.len() >= self.payload_bytes(trace) || (ended && !waiting.is_empty()) {
                 let payload = waiting.split_to(self.payload_bytes(trace).min(waiting.len()));
-                records.push(Record {
-                    // Any shard.
-                    key: String::new(),
-                    data: owner.seal(index, &payload, trace.take()),
-                });
+                records.push(record(owner.seal(index, &payload, trace.take())));
                 index += 1;
             }
             if !records.is_empty() {
@@ -336,172 +327,61 @@ impl Compressor {
             .max(1)
     }
 
-    /// The list of records itself goes to the stream when it is too long for a message.
-    async fn list(&self, positions: Vec<Position>, owner: &Owner) -> Result<Records, Fault> {
-        let json =
-            serde_json::to_vec(&positions).map_err(|error| Fault::Transient(error.into()))?;
+    /// The list of records goes to the stream itself when it is too long for a message.
+    async fn list_records(
+        &self,
+        positions: Vec<Position>,
+        owner: &RecordOwner,
+    ) -> Result<Records, HandlerError> {
+        let json = serde_json::to_vec(&positions)
+            .map_err(|error| HandlerError::transient(error, "writing the list of records"))?;
         if json.len() <= LARGEST_MANIFEST_BYTES {
             return Ok(Records::Inline(positions));
         }
         let records = json
             .chunks(self.payload_bytes(None))
             .zip(0u32..)
-            .map(|(part, index)| Record {
-                key: String::new(),
-                data: owner.seal(index, part, None),
-            })
+            .map(|(part, index)| record(owner.seal(index, part, None)))
             .collect();
         Ok(Records::Indirect(self.stream.append(records).await?))
     }
 
-    async fn announce_packed(&self, manifest: &Manifest) -> Result<(), Fault> {
+    async fn send_manifest(&self, manifest: &Manifest) -> Result<(), HandlerError> {
         let file = &manifest.file;
         let message = Outgoing {
-            group: if self.announcer.strict {
-                STRICT_GROUP.to_owned()
-            } else {
-                file.group()
-            },
+            group: announce::group(file, self.announcer.strict),
             dedup_id: format!(
                 "{}-{}",
                 &file.id().as_str()[..40],
                 &Digest::of(manifest.attempt.as_bytes()).as_str()[..16]
             ),
             body: manifest.to_json(),
-            attributes: trace::current().map(trace::attributes).unwrap_or_default(),
+            attributes: trace_attributes(),
         };
         Ok(self.chunks_queue.send(vec![message]).await?)
     }
 }
 
-/// A bucket's event becomes an announcement of ours: under its file's own group, where the rule that sent it has one group
-/// for all. A source that is put aside is a new object too, and its event must not make it a new file.
-pub async fn pass_on(
-    announcer: &Announcer,
-    filter: &SourceFilter,
-    event: &S3Event,
-) -> Result<(), Fault> {
-    let location = announcer.source.location();
-    let name = match event.created {
-        true => event
-            .name_below(location)
-            .map_err(|error| Fault::permanent("BadName", error))?,
-        false => None,
-    };
-    let Some(name) = name.filter(|name| filter.takes(name)) else {
-        info!(
-            bucket = event.bucket,
-            key = event.key,
-            "An event of no file of this pipeline; skipped."
-        );
-        return Ok(());
-    };
-    let (source, shown) = (announcer.source.clone(), name.clone());
-    let entry = blocking(move || source.stat(&name))
-        .await
-        .map_err(|error| Fault::Transient(error.into()))?;
-    let entry = entry.ok_or_else(|| source_missing(&shown, location))?;
-    announcer
-        .announce(&entry)
-        .await
-        .map(drop)
-        .map_err(Fault::Transient)
-}
-
-/// What an announcement of any kind is about.
-pub fn announced_subject(body: &str) -> Subject {
-    if let Ok(ours) = Announcement::parse(body) {
-        return Subject {
-            file_id: Some(ours.file.id().as_str().to_owned()),
-            file_name: Some(ours.file.name.to_string()),
-            traceparent: ours.traceparent,
-        };
-    }
-    let named = LegacyAnnouncement::parse(body).map(|seed| seed.file_name);
-    Subject {
-        file_name: named
-            .ok()
-            .or_else(|| S3Event::parse(body).map(|event| event.key)),
-        ..Subject::default()
+/// A record for any shard.
+fn record(data: Bytes) -> Record {
+    Record {
+        key: String::new(),
+        data,
     }
 }
 
-/// Announces what the source holds now under the name of `file`, even if that was announced a moment ago.
-pub async fn announce_current(announcer: &Announcer, file: &FileRef) -> Result<(), Fault> {
-    let (source, name) = (announcer.source.clone(), file.name.clone());
-    let entry = blocking(move || source.stat(&name))
-        .await
-        .map_err(|error| Fault::Transient(error.into()))?;
-    let entry = entry.ok_or_else(|| source_missing(&file.name, &file.location))?;
-    let current = announcer.look(&entry).await.map_err(Fault::Transient)?;
-    announcer
-        .announce_again(&current)
-        .await
-        .map_err(Fault::Transient)
-}
-
-/// The dead letter of a file that is not there.
-pub fn source_missing(name: &FileName, location: &str) -> Fault {
-    Fault::permanent(
-        "SourceMissing",
-        format!("{name} is not in {location}; put it back and run 'streampress redrive'"),
-    )
-}
-
-fn pack_fault(file: &FileRef, error: streampress_codec::CodecError) -> Fault {
+fn pack_error(file: &FileRef, error: streampress_codec::CodecError) -> HandlerError {
     match error {
-        streampress_codec::CodecError::Cancelled => Fault::Interrupted,
+        streampress_codec::CodecError::Cancelled => HandlerError::Interrupted,
         streampress_codec::CodecError::Read(error) if error.kind() == io::ErrorKind::NotFound => {
             source_missing(&file.name, &file.location)
         }
-        error => {
-            Fault::Transient(anyhow::Error::from(error).context(format!("packing {}", file.name)))
-        }
+        error => HandlerError::transient(error, format!("packing {}", file.name)),
     }
-}
-
-/// Renames or deletes the source of an acknowledged file, unless it has changed since.
-pub async fn tidy_source(announcer: &Announcer, file: &FileRef, what: OnCompressed) {
-    if what == OnCompressed::Keep {
-        return;
-    }
-    let (source, file) = (announcer.source.clone(), file.clone());
-    let tidied = blocking(move || -> io::Result<()> {
-        let unchanged = source.stat(&file.name)?.is_some_and(|now| {
-            now.size == file.bytes && clock::nanos(now.modified) == file.modified_nanos
-        });
-        match what {
-            OnCompressed::Rename if unchanged => source.rename(&file.name, &renamed(&file.name)),
-            OnCompressed::Delete if unchanged => source.remove(&file.name),
-            _ => Ok(()),
-        }
-    });
-    if let Err(error) = tidied.await {
-        warn!(%error, "Could not tidy a source file away; it stays where it is.");
-    }
-}
-
-/// `a/b.json` becomes `a/b_delete.json`.
-fn renamed(name: &FileName) -> FileName {
-    let (folder, base) = name
-        .as_str()
-        .rsplit_once('/')
-        .map_or(("", name.as_str()), |(folder, base)| (folder, base));
-    let base = match base.rsplit_once('.') {
-        Some((stem, extension)) if !stem.is_empty() => format!("{stem}_delete.{extension}"),
-        _ => format!("{base}_delete"),
-    };
-    let full = if folder.is_empty() {
-        base
-    } else {
-        format!("{folder}/{base}")
-    };
-    // Only a name at the very limit cannot grow; it then stays what it is.
-    FileName::parse(&full).unwrap_or_else(|_| name.clone())
 }
 
 /// What the manifest says of the packing.
-struct Packed {
+struct PackedSummary {
     hash: Digest,
     raw_bytes: u64,
     packed_bytes: u64,
@@ -509,7 +389,7 @@ struct Packed {
     shares: Vec<Share>,
 }
 
-impl From<hybrid::Summary> for Packed {
+impl From<hybrid::Summary> for PackedSummary {
     fn from(summary: hybrid::Summary) -> Self {
         let shares = summary
             .shares
@@ -539,22 +419,5 @@ struct SetOnDrop(Arc<AtomicBool>);
 impl Drop for SetOnDrop {
     fn drop(&mut self) {
         self.0.store(true, Ordering::Relaxed);
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_renamed_source_keeps_its_folder_and_extension() {
-        for (from, to) in [
-            ("a.json", "a_delete.json"),
-            ("x.y/b", "x.y/b_delete"),
-            (".log", ".log_delete"),
-            ("d/a.tar.csv", "d/a.tar_delete.csv"),
-        ] {
-            assert_eq!(renamed(&FileName::parse(from).expect("good")).as_str(), to);
-        }
     }
 }

@@ -1,7 +1,8 @@
-//! The generator role: makes files at the source and announces them, one slot for all, its index in the slot's ledger.
+//! The generator role: makes files at the source and announces them. It has one slot; the next file's number is in the
+//! slot's ledger.
 //!
-//! File number n is the same bytes whoever makes it, so a generator that died is followed by one that makes its last
-//! files again, finds them there, and goes on.
+//! File number n has the same bytes whichever process makes it. A generator that was killed is followed by one that makes
+//! its last files again, finds them at the source, and continues.
 
 use std::io::Write;
 use std::sync::Arc;
@@ -12,62 +13,56 @@ use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 use tracing::{Instrument, field, info, info_span, warn};
 
-use crate::blocking;
-use crate::clock;
 use crate::message::{Digest, FileRef};
-use crate::roles::announce::Announcer;
-use crate::telemetry::metrics::Meter;
+use crate::roles::announce::{self, Announcer};
+use crate::runtime::{self, blocking};
+use crate::telemetry::metrics::{Meter, Stage};
 use crate::telemetry::trace;
+use streampress_crds::Role;
 use streampress_generator::Generator;
+use streampress_transport::error_chain;
 use streampress_transport::{FileName, Files, SlotGuard, SlotLock};
 
-/// Without a rate, so many files may wait to be compressed before the generator waits too: the disk is not endless.
-const MOST_WAITING: u64 = 64;
-/// Between two looks at a slot or a queue that is full.
+/// Without a rate, the generator waits while so many files wait to be compressed: the disk is not endless.
+const MAX_WAITING: u64 = 64;
+/// Between two looks at a slot or a full queue.
 const PAUSE: Duration = Duration::from_millis(100);
-/// After so many of these looks it is said what is waited for: 5 s.
-const LOOKS_IN_SILENCE: u32 = 50;
+/// After so many of these looks the log says what the generator waits for: 5 s.
+const LOOKS_BEFORE_LOG: u32 = 50;
 
 /// The generator's work.
-pub struct Generate {
+pub(crate) struct GeneratorRole {
     /// Makes the bytes.
-    pub generator: Arc<Generator>,
+    pub(crate) generator: Arc<Generator>,
     /// Begins every file's name.
-    pub prefix: String,
+    pub(crate) prefix: String,
     /// Where files go and how they are announced.
-    pub announcer: Announcer,
+    pub(crate) announcer: Announcer,
     /// The generator's one slot.
-    pub lock: Arc<dyn SlotLock>,
+    pub(crate) lock: Arc<dyn SlotLock>,
     /// Files to make in all; 0 is endless.
-    pub files: u64,
-    /// Files a minute; 0 is as fast as it can.
-    pub files_per_minute: u32,
+    pub(crate) files: u64,
+    /// Files a minute; 0 is as fast as possible.
+    pub(crate) files_per_minute: u32,
     /// What it counts.
-    pub meter: Meter,
+    pub(crate) meter: Meter,
     /// Cancelled when the process shall end.
-    pub shutdown: CancellationToken,
+    pub(crate) shutdown: CancellationToken,
 }
 
-impl Generate {
-    /// Makes files until all are made or it is shut down. Faults are logged and tried again.
-    pub async fn run(&self) {
+impl GeneratorRole {
+    /// Makes files until all are made or it is shut down. Errors are logged and retried.
+    pub(crate) async fn run(&self) {
         while !self.shutdown.is_cancelled() {
             self.meter.ticked();
-            let slot = match self.lock.try_acquire().await {
-                Ok(slot) => slot,
-                Err(fault) => {
-                    warn!(error = %format!("{:#}", anyhow::Error::from(fault)), "Cannot take the generator's slot; trying again.");
-                    None
-                }
-            };
-            let Some(held) = slot else {
+            let Some(slot) = self.try_acquire().await else {
                 self.pause(PAUSE * 10).await;
                 continue;
             };
             self.meter.slot_taken();
-            let made = self.make_all(&held).await;
-            self.meter.slot_left(held.lost().is_cancelled());
-            held.release().await;
+            let made = self.make_all(&slot).await;
+            self.meter.slot_left(slot.lost().is_cancelled());
+            slot.release().await;
             match made {
                 Ok(true) => {
                     self.meter.rests();
@@ -75,26 +70,42 @@ impl Generate {
                 }
                 Ok(false) => {}
                 Err(error) => {
-                    warn!(error = %format!("{error:#}"), "Could not make a file; trying again.");
+                    warn!(
+                        error = format!("{error:#}"),
+                        "Could not make a file; retrying."
+                    );
                     self.pause(PAUSE * 20).await;
                 }
             }
         }
     }
 
-    /// True when all files are made, false when told to stop before.
-    async fn make_all(&self, held: &SlotGuard) -> Result<bool> {
-        let first = held.ledger().index;
+    async fn try_acquire(&self) -> Option<SlotGuard> {
+        match self.lock.try_acquire().await {
+            Ok(slot) => slot,
+            Err(error) => {
+                warn!(
+                    error = error_chain(&error),
+                    "Cannot take the generator's slot; retrying."
+                );
+                None
+            }
+        }
+    }
+
+    /// True when all files are made, false when stopped before.
+    async fn make_all(&self, slot: &SlotGuard) -> Result<bool> {
+        let first = slot.ledger().index;
         let started = Instant::now();
-        while self.files == 0 || held.ledger().index < self.files {
-            let number = held.ledger().index;
+        while self.files == 0 || slot.ledger().index < self.files {
+            let number = slot.ledger().index;
             self.meter.ticked();
-            if !self.may_go_on(held, started, number - first).await {
+            if !self.wait_for_turn(slot, started, number - first).await {
                 return Ok(false);
             }
-            let file = self.make_known(number).await?;
+            let file = self.make_and_announce(number).await?;
             self.meter.file(file.bytes, 0);
-            held.count(|ledger| {
+            slot.count(|ledger| {
                 ledger.index = number + 1;
                 ledger.files += 1;
                 ledger.bytes_out += file.bytes;
@@ -104,66 +115,70 @@ impl Generate {
         Ok(true)
     }
 
-    /// Makes a file and announces it; its trace begins here.
-    async fn make_known(&self, number: u64) -> Result<FileRef> {
+    /// Makes a file and announces it; its trace starts here.
+    async fn make_and_announce(&self, number: u64) -> Result<FileRef> {
         let name = self.generator.file_name(&self.prefix, number);
         let span = info_span!(
             "file",
-            role = "generator",
+            role = Role::Generator.as_str(),
             file_id = field::Empty,
             file_name = name,
             trace_id = field::Empty,
         );
-        let context = trace::place(&span, None);
-        let at_work = span.clone();
+        let context = trace::enter(&span, None);
+        let current_span = span.clone();
         let work = async move {
             let making = Instant::now();
             let file = self
                 .make(number, &name)
                 .await
                 .with_context(|| format!("making file {number}"))?;
-            at_work.record("file_id", file.id().as_str());
-            self.meter.stage("make", making.elapsed());
+            current_span.record("file_id", file.id().as_str());
+            self.meter.stage(Stage::Make, making.elapsed());
             let announcing = Instant::now();
             self.announcer.announce_known(&file).await?;
-            self.meter.stage("announce", announcing.elapsed());
+            self.meter.stage(Stage::Announce, announcing.elapsed());
             Ok(file)
         };
         trace::scope(context, work).instrument(span).await
     }
 
-    /// Waits for the rate, or for room in the queue; false when told to stop.
-    async fn may_go_on(&self, held: &SlotGuard, started: Instant, made: u64) -> bool {
+    /// Waits for the rate, or until few enough files wait in the queue; false when stopped.
+    async fn wait_for_turn(&self, slot: &SlotGuard, started: Instant, made: u64) -> bool {
         if self.files_per_minute > 0 {
             let due = started
                 + Duration::from_secs_f64(made as f64 * 60.0 / f64::from(self.files_per_minute));
             tokio::select! {
                 () = self.shutdown.cancelled() => {}
-                () = held.lost().cancelled() => {}
+                () = slot.lost().cancelled() => {}
                 () = tokio::time::sleep_until(due) => {}
             }
         } else {
-            let mut looks = 0;
-            // Unknown depth is not zero: without an answer it waits.
-            while !self.stopped(held)
-                && !matches!(self.announcer.files_queue.depth().await, Ok(depth) if depth.total() < MOST_WAITING)
-            {
-                looks += 1;
-                if looks == LOOKS_IN_SILENCE {
-                    info!(
-                        most = MOST_WAITING,
-                        "Waiting until the files queue tells of fewer files than may wait for a compressor."
-                    );
-                }
-                self.meter.ticked();
-                self.pause(PAUSE).await;
-            }
+            self.wait_for_queue(slot).await;
         }
-        !self.stopped(held)
+        !self.is_stopped(slot)
     }
 
-    fn stopped(&self, held: &SlotGuard) -> bool {
-        self.shutdown.is_cancelled() || held.lost().is_cancelled()
+    async fn wait_for_queue(&self, slot: &SlotGuard) {
+        let mut looks = 0;
+        // An unknown depth is not zero: without an answer it waits.
+        while !self.is_stopped(slot)
+            && !matches!(self.announcer.files_queue.depth().await, Ok(depth) if depth.total() < MAX_WAITING)
+        {
+            looks += 1;
+            if looks == LOOKS_BEFORE_LOG {
+                info!(
+                    max_waiting = MAX_WAITING,
+                    "Waiting until fewer files wait in the files queue."
+                );
+            }
+            self.meter.ticked();
+            self.pause(PAUSE).await;
+        }
+    }
+
+    fn is_stopped(&self, slot: &SlotGuard) -> bool {
+        self.shutdown.is_cancelled() || slot.lost().is_cancelled()
     }
 
     async fn pause(&self, time: Duration) {
@@ -173,7 +188,7 @@ impl Generate {
         }
     }
 
-    /// Makes the file visible at the source, unless it lies there already.
+    /// Makes the file visible at the source, unless it exists already.
     async fn make(&self, number: u64, name: &str) -> Result<FileRef> {
         let name = FileName::parse(name).map_err(anyhow::Error::msg)?;
         let (generator, source) = (self.generator.clone(), self.announcer.source.clone());
@@ -181,38 +196,44 @@ impl Generate {
             let mut bytes = Vec::new();
             generator.file(number, &mut bytes);
             let hash = Digest::of(&bytes);
-            let modified = match unchanged(&*source, &name, &bytes)? {
+            let modified = match modified_if_same(&*source, &name, &bytes)? {
                 Some(modified) => modified,
-                None => {
-                    let mut pending = source.create(&name)?;
-                    pending.write_all(&bytes)?;
-                    pending.commit(SystemTime::now())?;
-                    let entry = source
-                        .stat(&name)?
-                        .context("the file went away as soon as it was written")?;
-                    entry.modified
-                }
+                None => write(&*source, &name, &bytes)?,
             };
             Ok(FileRef {
                 location: source.location().to_owned(),
                 name,
                 bytes: bytes.len() as u64,
                 hash,
-                modified_nanos: clock::nanos(modified),
+                modified_nanos: runtime::nanos(modified),
             })
         })
         .await
     }
 }
 
-/// The modification time of a file that has just this content.
-fn unchanged(source: &dyn Files, name: &FileName, content: &[u8]) -> Result<Option<SystemTime>> {
+/// Writes the file; returns its modification time.
+fn write(source: &dyn Files, name: &FileName, content: &[u8]) -> Result<SystemTime> {
+    let mut pending = source.create(name)?;
+    pending.write_all(content)?;
+    pending.commit(runtime::now())?;
+    let entry = source.stat(name)?;
+    let entry = entry.context("the file was removed as soon as it was written")?;
+    Ok(entry.modified)
+}
+
+/// The modification time of a file that has exactly this content.
+fn modified_if_same(
+    source: &dyn Files,
+    name: &FileName,
+    content: &[u8],
+) -> Result<Option<SystemTime>> {
     let Some(entry) = source.stat(name)? else {
         return Ok(None);
     };
     if entry.size != content.len() as u64 {
         return Ok(None);
     }
-    let (hash, _) = crate::roles::announce::hash(source.read(name)?)?;
+    let (hash, _) = announce::hash(source.read(name)?)?;
     Ok((hash == Digest::of(content)).then_some(entry.modified))
 }

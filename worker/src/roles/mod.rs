@@ -1,12 +1,16 @@
-//! The roles: what each does with files and messages, and how `run` puts them together.
+//! The roles: what each does with files and messages.
+//!
+//! - [`generate`], [`scan`], [`announce`]: bring files into the pipeline. [`source`]: the source's side of a compressor.
+//! - [`compress`], [`decompress`]: the two consumers' work. [`redrive`]: sends dead letters again.
+//! - [`connect`]: opens what they need. [`context`]: puts them together. [`run`]: all of them in one process.
 
 pub mod announce;
-pub mod aws;
 pub mod compress;
+pub mod connect;
 pub mod context;
 pub mod decompress;
-pub mod generate;
+pub(crate) mod generate;
 pub mod redrive;
-mod restorer;
-pub mod run;
-pub mod scan;
+pub(crate) mod run;
+pub(crate) mod scan;
+pub mod source;

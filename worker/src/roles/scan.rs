@@ -1,91 +1,73 @@
-//! Announcing what lies at the source: once for the user's own files, or again and again for files that arrive.
+//! Announces the files at the source: once for the user's own files, or repeatedly for files that arrive.
 
 use std::collections::HashMap;
-use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 use anyhow::{Context, Result};
-use streampress_crds::api::pipeline::SourceFormat;
 use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 
-use crate::blocking;
 use crate::roles::announce::Announcer;
-use streampress_transport::{FileEntry, FileName, Files};
+use crate::roles::source::SourceFilter;
+use crate::runtime::blocking;
+use streampress_transport::{FileEntry, FileName};
 
-/// What a look at the source brought.
+/// The result of one scan.
 #[derive(Debug, Default, PartialEq, Eq)]
-pub struct Found {
+pub(crate) struct ScanResult {
     /// Files announced now.
-    pub announced: u64,
+    pub(crate) announced: u64,
     /// Files that were announced before and have not changed.
-    pub known: u64,
-    /// Files of other kinds, left alone.
-    pub other_kinds: Vec<FileName>,
+    pub(crate) known: u64,
+    /// Files that the filter does not take.
+    pub(crate) not_taken: Vec<FileName>,
 }
 
-/// Which files at the source are taken, however they are found.
-#[derive(Debug, Clone)]
-pub struct SourceFilter {
-    /// Kinds of files to take.
-    pub formats: Vec<SourceFormat>,
-    /// Whether compressed files are put aside as `…_delete`, and so are not files to take.
-    pub put_aside: bool,
-}
-
-impl SourceFilter {
-    /// Of a kind that is taken, and not one that was put aside once compressed.
-    pub fn takes(&self, name: &FileName) -> bool {
-        let base = name.as_str().rsplit('/').next().unwrap_or_default();
-        let stem = base.rsplit_once('.').map_or(base, |(stem, _)| stem);
-        !(self.put_aside && stem.ends_with("_delete"))
-            && SourceFormat::of_name(base).is_some_and(|format| self.formats.contains(&format))
-    }
-}
-
-/// Looks through the source.
-pub struct Scanner {
+/// Scans the source.
+pub(crate) struct Scanner {
     /// How files are announced, and where they are.
-    pub announcer: Announcer,
+    pub(crate) announcer: Announcer,
     /// Which of the files are taken.
-    pub filter: SourceFilter,
-    /// Where restored files are: what lies there in the same version need not be sent again.
-    pub destination: Option<Arc<dyn Files>>,
+    pub(crate) filter: SourceFilter,
 }
 
+/// Size and modification time.
 type Version = (u64, SystemTime);
 
 impl Scanner {
-    /// Announces every file that is new or changed. Stops early when told to.
-    pub async fn once(&self, shutdown: &CancellationToken) -> Result<Found> {
-        let mut found = Found::default();
+    /// Announces every file that is new or changed. Stops early on shutdown.
+    pub(crate) async fn once(&self, shutdown: &CancellationToken) -> Result<ScanResult> {
+        let mut result = ScanResult::default();
         for entry in self.list().await? {
             if shutdown.is_cancelled() {
                 break;
             }
-            self.take(entry, &mut found).await?;
+            self.take(entry, &mut result).await?;
         }
-        Ok(found)
+        Ok(result)
     }
 
-    /// Looks every `every`; a file is announced once two looks in a row found it the same. Faults are logged and tried again.
-    pub async fn run(&self, every: Duration, shutdown: &CancellationToken) {
-        let mut last_look: HashMap<FileName, Version> = HashMap::new();
+    /// Scans every `interval`; announces a file once two scans in a row found it the same. Errors are logged and retried.
+    pub(crate) async fn run(&self, interval: Duration, shutdown: &CancellationToken) {
+        let mut last_scan: HashMap<FileName, Version> = HashMap::new();
         let mut announced: HashMap<FileName, Version> = HashMap::new();
         while !shutdown.is_cancelled() {
-            if let Err(error) = self.look(&mut last_look, &mut announced).await {
-                warn!(error = %format!("{error:#}"), "Could not look through the source; trying again.");
+            if let Err(error) = self.scan(&mut last_scan, &mut announced).await {
+                warn!(
+                    error = format!("{error:#}"),
+                    "Could not scan the source; retrying."
+                );
             }
             tokio::select! {
                 () = shutdown.cancelled() => {}
-                () = tokio::time::sleep(every) => {}
+                () = tokio::time::sleep(interval) => {}
             }
         }
     }
 
-    async fn look(
+    async fn scan(
         &self,
-        last_look: &mut HashMap<FileName, Version>,
+        last_scan: &mut HashMap<FileName, Version>,
         announced: &mut HashMap<FileName, Version>,
     ) -> Result<()> {
         let entries = self.list().await?;
@@ -96,23 +78,26 @@ impl Scanner {
         announced.retain(|name, _| present.contains_key(name));
         for entry in entries {
             let version = (entry.size, entry.modified);
-            let still = last_look.get(&entry.name) == Some(&version);
+            let still = last_scan.get(&entry.name) == Some(&version);
             if !still || announced.get(&entry.name) == Some(&version) {
                 continue;
             }
             let name = entry.name.clone();
-            let mut found = Found::default();
-            // One unreadable file must not hold up the others.
-            match self.take(entry, &mut found).await {
+            // One unreadable file must not stop the others.
+            match self.take(entry, &mut ScanResult::default()).await {
                 Ok(()) => {
                     announced.insert(name, version);
                 }
                 Err(error) => {
-                    warn!(file_name = %name, error = %format!("{error:#}"), "Could not announce a file; trying again at the next look.")
+                    warn!(
+                        file_name = name.as_str(),
+                        error = format!("{error:#}"),
+                        "Could not announce a file; retrying at the next scan."
+                    );
                 }
             }
         }
-        *last_look = present;
+        *last_scan = present;
         Ok(())
     }
 
@@ -123,38 +108,30 @@ impl Scanner {
             .with_context(|| format!("listing {}", self.announcer.source.location()))
     }
 
-    async fn take(&self, entry: FileEntry, found: &mut Found) -> Result<()> {
+    async fn take(&self, entry: FileEntry, result: &mut ScanResult) -> Result<()> {
         if !self.filter.takes(&entry.name) {
-            found.other_kinds.push(entry.name);
+            result.not_taken.push(entry.name);
         } else if self.is_known(&entry).await? {
-            found.known += 1;
+            result.known += 1;
         } else {
             let file = self.announcer.announce(&entry).await?;
-            info!(file_id = file.id().as_str(), file_name = %file.name, raw_bytes = file.bytes, "File announced.");
-            found.announced += 1;
+            info!(
+                file_id = file.id().as_str(),
+                file_name = file.name.as_str(),
+                raw_bytes = file.bytes,
+                "File announced."
+            );
+            result.announced += 1;
         }
         Ok(())
     }
 
+    /// Whether the journal says that this version was announced; a journal that keeps nothing never says so.
     async fn is_known(&self, entry: &FileEntry) -> Result<bool> {
-        if let Some(journal) = &self.announcer.journal
-            && let Some(known) = journal
-                .was_announced(entry.name.as_str(), entry.size, entry.modified)
-                .await?
-        {
-            return Ok(known);
-        }
-        let Some(destination) = self.destination.clone() else {
-            return Ok(false);
-        };
-        let entry = entry.clone();
-        Ok(blocking(move || {
-            destination.stat(&entry.name).map(|found| {
-                found.is_some_and(|found| {
-                    found.size == entry.size && found.modified == entry.modified
-                })
-            })
-        })
-        .await?)
+        let journal = &self.announcer.journal;
+        let known = journal
+            .was_announced(entry.name.as_str(), entry.size, entry.modified)
+            .await?;
+        Ok(known == Some(true))
     }
 }

@@ -1,5 +1,5 @@
-//! What a worker is asked over HTTP: `/livez` (its scheduler ticks and its work goes on), `/readyz` (its queues and
-//! stream are open) and `/metrics`. A pod of the operator's is asked on port 8080, any other worker where `--listen` says.
+//! What a worker serves over HTTP: `/livez` (its scheduler ticks and its work makes progress), `/readyz` (its queues and
+//! stream are open) and `/metrics`. A pod of the operator serves on port 8080, any other worker where `--listen` says.
 
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 
@@ -7,28 +7,30 @@ use anyhow::{Context, Result};
 use axum::Router;
 use axum::http::{StatusCode, header};
 use axum::routing::get;
+use streampress_crds::Role;
+use streampress_crds::settings::Identity;
 use tokio::net::TcpListener;
 use tracing::info;
 
 use crate::telemetry::metrics::Meter;
 
-/// Where the operator's probes and monitors ask.
-pub const IN_POD: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::UNSPECIFIED), 8080);
+/// The address that the operator's probes and monitors request.
+pub(crate) const IN_POD: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::UNSPECIFIED), 8080);
 
-/// What `prometheus-client` writes; Prometheus asks for it by this name.
+/// The content type of what `prometheus-client` writes.
 const OPEN_METRICS: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
 
-/// The labels that every figure of a worker has.
-pub fn labels(pipeline: &str, namespace: &str, role: &str) -> Vec<(&'static str, String)> {
+/// The labels of every metric of a worker.
+pub(crate) fn labels(identity: &Identity, role: Role) -> Vec<(&'static str, String)> {
     vec![
-        ("pipeline", pipeline.to_owned()),
-        ("namespace", namespace.to_owned()),
-        ("role", role.to_owned()),
+        ("pipeline", identity.pipeline.clone()),
+        ("namespace", identity.namespace.clone()),
+        ("role", role.to_string()),
     ]
 }
 
-/// Serves until the process ends. With port 0 the system chooses one; the log says which.
-pub async fn serve(
+/// Serves until the process ends. With port 0 the system chooses a port, which is in the log.
+pub(crate) async fn serve(
     address: SocketAddr,
     labels: Vec<(&'static str, String)>,
     meter: Meter,
@@ -78,8 +80,9 @@ fn router(labels: Vec<(&'static str, String)>, meter: Meter) -> Router {
 
 #[cfg(test)]
 mod tests {
-    use std::time::{Duration, Instant};
+    use std::time::Duration;
 
+    use streampress_crds::api::pipeline::Ordering;
     use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
     use super::*;
@@ -104,16 +107,25 @@ mod tests {
         (status.to_owned(), body.to_owned())
     }
 
+    fn identity() -> Identity {
+        Identity {
+            version: 1,
+            pipeline: "trades".into(),
+            namespace: "default".into(),
+            ordering: Ordering::PerName,
+        }
+    }
+
     async fn served(meter: &Meter) -> SocketAddr {
         let listener = TcpListener::bind("127.0.0.1:0").await.expect("a free port");
         let address = listener.local_addr().expect("bound");
-        let router = router(labels("trades", "default", "compressor"), meter.clone());
+        let router = router(labels(&identity(), Role::Compressor), meter.clone());
         tokio::spawn(async move { axum::serve(listener, router).await });
         address
     }
 
     #[tokio::test]
-    async fn a_worker_is_ready_once_its_doors_are_open() {
+    async fn a_worker_is_ready_once_its_transport_is_open() {
         let meter = Meter::default();
         let address = served(&meter).await;
         assert!(ask(address, "/readyz").await.0.contains("503"));
@@ -127,13 +139,14 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_worker_whose_scheduler_stands_still_is_not_alive() {
+    async fn a_worker_whose_scheduler_does_not_tick_is_not_alive() {
         let meter = Meter::default();
         let address = served(&meter).await;
         meter.ticked();
         assert!(ask(address, "/livez").await.0.contains("200"));
-        let long_ago = Instant::now().checked_sub(Duration::from_secs(3600));
-        meter.ticked_at(long_ago.expect("a clock that goes back an hour"));
+        tokio::time::pause();
+        tokio::time::advance(Duration::from_secs(3600)).await;
+        tokio::time::resume();
         let (status, why) = ask(address, "/livez").await;
         assert!(status.contains("503"), "{status}");
         assert!(why.contains("the scheduler has not ticked"), "{why}");

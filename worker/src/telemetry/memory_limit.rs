@@ -1,14 +1,14 @@
-//! How many blocks may be in work at once where memory is limited, as in a pod: each takes many times its size, and a node's
-//! cores say nothing of a pod's memory. Where nothing limits it, all cores work.
+//! How many blocks may be packed at once where memory is limited, as in a pod: each takes many times its size, and the
+//! number of a node's cores does not depend on a pod's memory. Without a limit all cores are used.
 
 use std::path::Path;
 
 use streampress_crds::api::pipeline::CodecEffort;
 
-/// The program itself, records on their way, answers being read, and what the kernel keeps for the process.
+/// For the program itself, records being sent, answers being read, and the kernel's buffers of the process.
 const BESIDES_BYTES: u64 = 40 << 20;
 
-/// A block in work takes about so many times its size (FORMAT.md, "What packing needs").
+/// Memory of a block being packed, in multiples of its size (FORMAT.md, "What packing needs").
 fn share(effort: CodecEffort) -> u64 {
     match effort {
         CodecEffort::Fast | CodecEffort::Balanced => 12,
@@ -17,7 +17,7 @@ fn share(effort: CodecEffort) -> u64 {
 }
 
 /// Threads out of `cores` that fit the limit; at least one.
-pub fn threads_within(
+pub(crate) fn threads_within(
     limit: Option<u64>,
     cores: usize,
     block_bytes: usize,
@@ -33,16 +33,15 @@ pub fn threads_within(
         .clamp(1, cores.max(1))
 }
 
-/// The least of the limits that the control groups of this process have; `None` without any, and where there are no
-/// control groups.
-pub fn limit() -> Option<u64> {
+/// The lowest limit of this process's control groups, in bytes; `None` without any limit or without control groups.
+pub(crate) fn limit() -> Option<u64> {
     let groups = std::fs::read_to_string("/proc/self/cgroup").ok()?;
     let read = |path: &Path| std::fs::read_to_string(path).ok();
     least(&groups, Path::new("/sys/fs/cgroup"), &read)
 }
 
-/// Of either version of control groups, in the process's own group and all above it. In a container the path may be
-/// the node's; then what is at the top of the mount is the container's own.
+/// Of either version of control groups, in the process's own group and all above it. In a container the path may be the
+/// node's; the top of the mount is then the container's group.
 fn least(groups: &str, mount: &Path, read: &dyn Fn(&Path) -> Option<String>) -> Option<u64> {
     let of_line = |line: &str| {
         let mut parts = line.splitn(3, ':').skip(1);
@@ -57,7 +56,7 @@ fn least(groups: &str, mount: &Path, read: &dyn Fn(&Path) -> Option<String>) -> 
         let group = Path::new(path.trim_start_matches('/')).to_owned();
         let limits = group.ancestors().filter_map(|group| {
             let text = read(&top.join(group).join(file))?;
-            // Without a limit it is a word, or a number as large as the machine's words.
+            // Without a limit the file says `max`, or a number near 2^63.
             let bytes = text.trim().parse::<u64>().ok()?;
             (bytes < 1 << 62).then_some(bytes)
         });
@@ -83,7 +82,7 @@ mod tests {
     }
 
     #[test]
-    fn as_many_blocks_are_in_work_as_the_memory_holds_and_never_none() {
+    fn as_many_threads_are_used_as_the_memory_holds_and_at_least_one() {
         use CodecEffort::{Balanced, Max};
         assert_eq!(threads(None, 8, 4, Balanced), 8);
         assert_eq!(threads(Some(4096), 8, 4, Balanced), 8);
@@ -104,7 +103,7 @@ mod tests {
     }
 
     #[test]
-    fn the_least_limit_of_the_group_and_those_above_counts_in_both_versions() {
+    fn the_lowest_limit_of_the_group_and_those_above_counts_in_both_versions() {
         let files = [
             ("/m/memory.max", "max\n"),
             ("/m/pods/memory.max", "3000\n"),

@@ -1,7 +1,8 @@
-//! What a worker tells while it works: metrics and health over HTTP, traces, and how much memory it may use.
+//! What a worker shows of itself: logs, metrics, health, traces; and the memory limit that it keeps.
 
-pub mod health;
-pub mod memory_limit;
+pub(crate) mod health;
+pub(crate) mod logging;
+pub(crate) mod memory_limit;
 pub mod metrics;
-pub mod otlp;
+mod otlp;
 pub mod trace;

@@ -1,5 +1,5 @@
-//! Traces for an OpenTelemetry collector, where OTEL_EXPORTER_OTLP_ENDPOINT names one. Built with the feature `otlp` the
-//! program sends them ([`export`]); built without, it says so.
+//! Traces for an OpenTelemetry collector, where OTEL_EXPORTER_OTLP_ENDPOINT names one. A build with the feature `otlp` sends
+//! them (`export`); a build without it says so.
 
 #[cfg(feature = "otlp")]
 mod export;
@@ -7,16 +7,16 @@ mod export;
 use tracing_subscriber::{Layer, Registry};
 
 #[cfg(feature = "otlp")]
-pub(crate) use self::export::place;
+pub(crate) use self::export::exported_context;
 
-/// Where a collector is named; the second is for traces alone and wins.
+/// The variables that name a collector; the second is for traces alone and takes precedence.
 const ENDPOINTS: [&str; 2] = [
     "OTEL_EXPORTER_OTLP_ENDPOINT",
     "OTEL_EXPORTER_OTLP_TRACES_ENDPOINT",
 ];
 
-/// Whether the variables ask for traces.
-pub fn is_wanted(lookup: impl Fn(&str) -> Option<String>) -> bool {
+/// Whether the variables switch the export of traces on.
+pub(super) fn is_wanted(lookup: impl Fn(&str) -> Option<String>) -> bool {
     let says = |name: &str, word: &str| {
         lookup(name).is_some_and(|value| value.trim().eq_ignore_ascii_case(word))
     };
@@ -26,47 +26,47 @@ pub fn is_wanted(lookup: impl Fn(&str) -> Option<String>) -> bool {
         && !says("OTEL_TRACES_EXPORTER", "none")
 }
 
-/// A part of the log's subscriber.
-pub type Part = Box<dyn Layer<Registry> + Send + Sync>;
+/// A layer of the log's subscriber.
+pub(super) type LogLayer = Box<dyn Layer<Registry> + Send + Sync>;
 
-/// Traces on their way, or why there are none.
-pub struct Traces {
+/// The export of traces, or why there is none.
+pub(super) struct Traces {
     /// What a person should know of it, once.
-    pub notice: Option<String>,
+    pub(super) notice: Option<String>,
     #[cfg(feature = "otlp")]
-    sending: Option<export::Sending>,
+    exporter: Option<export::TraceExport>,
 }
 
 impl Traces {
-    /// None, and nothing to say about it.
-    pub fn none() -> Self {
+    /// No export, and no notice.
+    pub(super) fn none() -> Self {
         Self {
             notice: None,
             #[cfg(feature = "otlp")]
-            sending: None,
+            exporter: None,
         }
     }
 
-    /// Sends what is still queued, for moments only. Call it once the work has ended.
-    pub fn end(self) {
+    /// Sends what is still queued, for a few seconds at most. Call it once the work has ended.
+    pub(super) fn end(self) {
         #[cfg(feature = "otlp")]
-        if let Some(sending) = self.sending {
-            sending.end();
+        if let Some(exporter) = self.exporter {
+            exporter.end();
         }
     }
 }
 
-/// Begins to export as the variables say. Faults in them are told and stop nothing else.
+/// Starts the export as the variables say. Errors in them become a notice and stop nothing else.
 #[cfg(feature = "otlp")]
-pub fn start() -> (Option<Part>, Traces) {
+pub(super) fn start() -> (Option<LogLayer>, Traces) {
     match export::start(|name| std::env::var(name).ok()) {
-        Ok((part, sending, notice)) => {
-            let sending = Some(sending);
-            (Some(part), Traces { notice, sending })
+        Ok((layer, exporter, notice)) => {
+            let exporter = Some(exporter);
+            (Some(layer), Traces { notice, exporter })
         }
         Err(error) => {
             let notice = format!(
-                "no traces are exported: {error:#}; mend the OTEL_EXPORTER_OTLP_ variables, or unset them"
+                "no traces are exported: {error:#}; correct the OTEL_EXPORTER_OTLP_ variables, or unset them"
             );
             let notice = Some(notice);
             (
@@ -82,8 +82,8 @@ pub fn start() -> (Option<Part>, Traces) {
 
 /// Says that nothing is exported.
 #[cfg(not(feature = "otlp"))]
-pub fn start() -> (Option<Part>, Traces) {
-    let notice = "OTEL_EXPORTER_OTLP_ENDPOINT is set, and this program was built without the export of traces: build it with `--features otlp`, as deploy/Dockerfile does";
+pub(super) fn start() -> (Option<LogLayer>, Traces) {
+    let notice = "OTEL_EXPORTER_OTLP_ENDPOINT is set, and this program was built without the export of traces; in a checkout of Streampress, `cargo install --path worker --features otlp` installs one with it";
     let notice = Some(notice.to_owned());
     (None, Traces { notice })
 }

@@ -1,125 +1,31 @@
-//! W3C trace context: which trace a file's way belongs to. It starts with the file's announcement and goes along with its
-//! messages, as the attribute `traceparent` and in bodies of our own, and with the first record of the file. The others do
-//! not carry it: each names its file and attempt as the first does, and a record's header is paid for by the byte.
+//! The trace of the work in progress. A trace starts with a file's announcement. It is passed on with the file's messages,
+//! as the attribute `traceparent` and in bodies of our own, and with the file's first record. The other records do not
+//! carry it: each names its file and attempt as the first does, and Kinesis charges for every byte of a header.
 //!
-//! Whoever works on a message does it within [`scope`]; what is sent from there belongs to the same trace.
+//! Work on a message runs within [`scope`]; what it sends belongs to the same trace.
 
 use std::collections::BTreeMap;
-use std::fmt;
 
-pub use streampress_transport::ATTR_TRACEPARENT as ATTRIBUTE;
+use streampress_transport::ATTR_TRACEPARENT;
 
-/// Bytes of its binary form.
-pub const BINARY_BYTES: usize = 25;
-
-/// Of the flags, those that version 00 knows: sampled, and random trace id.
-const KNOWN_FLAGS: u8 = 0b11;
-
-/// A place in a trace. Source: W3C Recommendation "Trace Context", section 3.2.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct TraceContext {
-    pub(crate) trace: u128,
-    pub(crate) span: u64,
-    pub(crate) flags: u8,
-}
+use crate::message::trace_context::TraceContext;
 
 tokio::task_local! {
     static CURRENT: TraceContext;
 }
 
-impl TraceContext {
-    /// Begins a trace.
-    pub fn start() -> Self {
-        Self {
-            trace: fastrand::u128(1..),
-            span: fastrand::u64(1..),
-            flags: KNOWN_FLAGS,
-        }
-    }
-
-    /// The same trace, one span further.
-    pub fn child(self) -> Self {
-        Self {
-            span: fastrand::u64(1..),
-            ..self
-        }
-    }
-
-    /// Reads a `traceparent`; `None` for one that is not well-formed, which is then ignored, as the recommendation asks.
-    pub fn parse(text: &str) -> Option<Self> {
-        let mut parts = text.splitn(4, '-');
-        let version = hex(parts.next()?, 2)?;
-        let (trace, span) = (hex(parts.next()?, 32)?, hex(parts.next()?, 16)?);
-        let rest = parts.next()?;
-        // Later versions may have more behind the flags.
-        let flags = match rest.split_once('-') {
-            Some((flags, _)) if version != 0 => flags,
-            Some(_) => return None,
-            None => rest,
-        };
-        let flags = hex(flags, 2)?;
-        (version != 0xff && trace != 0 && span != 0).then_some(Self {
-            trace,
-            span: u64::try_from(span).ok()?,
-            flags: u8::try_from(flags).ok()? & KNOWN_FLAGS,
-        })
-    }
-
-    /// As records carry it: trace id, span id and flags, big-endian.
-    pub fn to_bytes(self) -> [u8; BINARY_BYTES] {
-        let mut bytes = [0; BINARY_BYTES];
-        bytes[..16].copy_from_slice(&self.trace.to_be_bytes());
-        bytes[16..24].copy_from_slice(&self.span.to_be_bytes());
-        bytes[24] = self.flags;
-        bytes
-    }
-
-    /// Reads what [`Self::to_bytes`] wrote; `None` for ids that are none.
-    pub fn from_bytes(bytes: &[u8; BINARY_BYTES]) -> Option<Self> {
-        let (trace, rest) = bytes.split_first_chunk()?;
-        let (span, rest) = rest.split_first_chunk()?;
-        let (trace, span) = (u128::from_be_bytes(*trace), u64::from_be_bytes(*span));
-        (trace != 0 && span != 0).then_some(Self {
-            trace,
-            span,
-            flags: rest.first()? & KNOWN_FLAGS,
-        })
-    }
-
-    /// 32 hex digits, for logs.
-    pub fn trace_id(&self) -> String {
-        format!("{:032x}", self.trace)
-    }
-}
-
-fn hex(text: &str, digits: usize) -> Option<u128> {
-    let well_formed =
-        text.len() == digits && text.bytes().all(|b| matches!(b, b'0'..=b'9' | b'a'..=b'f'));
-    well_formed.then(|| u128::from_str_radix(text, 16).ok())?
-}
-
-impl fmt::Display for TraceContext {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(
-            f,
-            "00-{:032x}-{:016x}-{:02x}",
-            self.trace, self.span, self.flags
-        )
-    }
-}
-
-/// The place of work that `span` is about: the next after `carried`, or the first of a trace. Where the span is exported,
-/// it is known there by this place. Its field `trace_id`, which must have been left empty, says the trace in logs.
-pub fn place(span: &tracing::Span, carried: Option<TraceContext>) -> TraceContext {
-    let place = exported(span, carried)
+/// The context of the work that `span` is about: the next after `carried`, or the first of a trace. Where the span is
+/// exported, it has the exported span's id. Records the trace in the span's field `trace_id`, which must be empty.
+pub(crate) fn enter(span: &tracing::Span, carried: Option<TraceContext>) -> TraceContext {
+    let context = exported(span, carried)
         .unwrap_or_else(|| carried.map_or_else(TraceContext::start, TraceContext::child));
-    span.record("trace_id", place.trace_id());
-    place
+    span.record("trace_id", context.trace_id());
+    context
 }
 
 #[cfg(feature = "otlp")]
 fn exported(span: &tracing::Span, carried: Option<TraceContext>) -> Option<TraceContext> {
-    crate::telemetry::otlp::place(span, carried)
+    crate::telemetry::otlp::exported_context(span, carried)
 }
 
 #[cfg(not(feature = "otlp"))]
@@ -127,9 +33,9 @@ fn exported(_: &tracing::Span, _: Option<TraceContext>) -> Option<TraceContext> 
     None
 }
 
-/// What a message carries of it.
+/// The message attributes that carry a context.
 pub fn attributes(context: TraceContext) -> BTreeMap<String, String> {
-    [(ATTRIBUTE.to_owned(), context.to_string())].into()
+    [(ATTR_TRACEPARENT.to_owned(), context.to_string())].into()
 }
 
 /// Does `work` as a part of the trace.
@@ -137,13 +43,13 @@ pub async fn scope<F: Future>(context: TraceContext, work: F) -> F::Output {
     CURRENT.scope(context, work).await
 }
 
-/// Where the work under way belongs; `None` outside of [`scope`].
+/// The context of the work in progress; `None` outside of [`scope`].
 pub fn current() -> Option<TraceContext> {
     CURRENT.try_with(|context| *context).ok()
 }
 
-/// As [`current`]; outside of any trace a new one begins.
-pub fn current_or_new() -> TraceContext {
+/// As [`current`]; outside of [`scope`] it starts a trace.
+pub(crate) fn current_or_new() -> TraceContext {
     current().unwrap_or_else(TraceContext::start)
 }
 
@@ -151,45 +57,8 @@ pub fn current_or_new() -> TraceContext {
 mod tests {
     use super::*;
 
-    /// The recommendation's own example.
-    const EXAMPLE: &str = "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01";
-
-    #[test]
-    fn a_traceparent_comes_back_as_it_was_and_a_child_is_of_the_same_trace() {
-        let context = TraceContext::parse(EXAMPLE).expect("well-formed");
-        assert_eq!(context.to_string(), EXAMPLE);
-        let child = context.child();
-        assert_eq!(child.trace_id(), "4bf92f3577b34da6a3ce929d0e0e4736");
-        assert_ne!(child, context);
-        let fresh = TraceContext::start();
-        assert_eq!(TraceContext::parse(&fresh.to_string()), Some(fresh));
-    }
-
-    #[test]
-    fn a_later_version_is_read_as_far_as_it_is_known() {
-        let later = EXAMPLE.replace("00-4b", "cc-4b") + "-what-the-future-brings";
-        assert_eq!(TraceContext::parse(&later), TraceContext::parse(EXAMPLE));
-    }
-
-    #[test]
-    fn what_is_not_well_formed_is_ignored() {
-        for text in [
-            "",
-            "00",
-            "ff-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01",
-            "00-00000000000000000000000000000000-00f067aa0ba902b7-01",
-            "00-4bf92f3577b34da6a3ce929d0e0e4736-0000000000000000-01",
-            "00-4BF92F3577B34DA6A3CE929D0E0E4736-00f067aa0ba902b7-01",
-            "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01-more",
-            "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-0x",
-            "00-4bf92f3577b34da6a3ce929d0e0e473-00f067aa0ba902b7-01",
-        ] {
-            assert_eq!(TraceContext::parse(text), None, "{text}");
-        }
-    }
-
     #[tokio::test]
-    async fn what_is_done_within_a_trace_knows_it() {
+    async fn work_within_a_scope_knows_its_trace() {
         let context = TraceContext::start();
         assert_eq!(scope(context, async { current() }).await, Some(context));
         assert_eq!(current(), None);

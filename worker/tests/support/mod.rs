@@ -1,20 +1,19 @@
-//! Runs the built `streampress` as a user would, in a folder of its own.
+//! Runs the built `streampress` as a user does, in a folder of its own.
 #![expect(dead_code, reason = "each test program uses some of it")]
 
 use std::collections::BTreeMap;
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Output, Stdio};
-use std::time::{Duration, Instant};
 
 use serde_json::Value;
 
 /// A folder with a pipeline's YAML in it.
-pub struct Place {
+pub struct WorkFolder {
     folder: tempfile::TempDir,
 }
 
-impl Place {
+impl WorkFolder {
     /// `spec` is the YAML below `spec:`, indented by two spaces.
     pub fn with_spec(spec: &str) -> Self {
         let folder = tempfile::tempdir().expect("a temporary folder");
@@ -36,7 +35,7 @@ impl Place {
         self.folder.path().join(name)
     }
 
-    /// A command in the folder, with none of the machine's own settings.
+    /// A command in the folder, without the machine's environment variables.
     pub fn command(&self, args: &[&str]) -> Command {
         let mut command = Command::new(env!("CARGO_BIN_EXE_streampress"));
         command
@@ -52,7 +51,7 @@ impl Place {
         self.command(args).output().expect("streampress starts")
     }
 
-    /// Runs to the end, which must be a good one.
+    /// Runs to the end and must succeed.
     pub fn run_well(&self, args: &[&str]) -> String {
         let output = self.run(args);
         assert!(
@@ -70,7 +69,7 @@ impl Place {
         serde_json::from_str(&self.run_well(&all)).expect("the summary is JSON")
     }
 
-    /// Starts and goes on.
+    /// Starts and returns at once.
     pub fn start(&self, args: &[&str]) -> Running {
         let log = fs::File::options()
             .create(true)
@@ -103,7 +102,7 @@ impl Place {
     }
 }
 
-/// Every file below `folder` with its content, ours in the making left out.
+/// Every file below `folder` with its content; unfinished files of Streampress are left out.
 fn collect(folder: &Path, prefix: &str, found: &mut BTreeMap<String, Vec<u8>>) {
     let Ok(entries) = fs::read_dir(folder) else {
         return;
@@ -130,7 +129,7 @@ impl Running {
         self.child.wait().expect("and waited for");
     }
 
-    /// As Ctrl-C, or a pod's end; gives the exit code.
+    /// As Ctrl-C, or a pod's end; returns the exit code.
     pub fn stop(mut self) -> Option<i32> {
         let pid = self.child.id().to_string();
         let sent = Command::new("kill")
@@ -158,16 +157,4 @@ impl Drop for Running {
 
 pub fn text(bytes: &[u8]) -> String {
     String::from_utf8_lossy(bytes).into_owned()
-}
-
-/// Waits until something holds; a bound on a hang, not a measure of speed.
-pub fn eventually(what: &str, mut holds: impl FnMut() -> bool) {
-    let started = Instant::now();
-    while !holds() {
-        assert!(
-            started.elapsed() < Duration::from_secs(120),
-            "still waiting: {what}"
-        );
-        std::thread::sleep(Duration::from_millis(20));
-    }
 }

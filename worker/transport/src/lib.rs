@@ -40,6 +40,7 @@ pub use files::{FileEntry, FileName, Files, PendingFile};
 pub use log_filter::is_safe_to_log;
 pub use queue::{
     ATTR_DETAIL, ATTR_GROUP, ATTR_REASON, ATTR_TRACEPARENT, Delivery, Depth, Outgoing, Queue,
-    REASON_RECEIVED_TOO_OFTEN, Receipt,
+    Receipt,
 };
 pub use slot_lock::{Deadline, Ledger, SharedLedger, SlotGuard, SlotLock, SlotLocks};
+pub use streampress_crds::DeadLetterReason;

@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use serde::Serialize;
+use streampress_crds::DeadLetterReason;
 use tokio::time::Instant;
 
 use crate::{TransportError, TransportResult};
@@ -127,7 +128,7 @@ impl Depth {
     }
 }
 
-/// Attribute of a dead letter: the reason, one word (`HashMismatch`).
+/// Attribute of a dead letter: the [`DeadLetterReason`].
 pub const ATTR_REASON: &str = "streampress-reason";
 /// Attribute of a dead letter: one sentence for a person.
 pub const ATTR_DETAIL: &str = "streampress-detail";
@@ -135,9 +136,6 @@ pub const ATTR_DETAIL: &str = "streampress-detail";
 pub const ATTR_TRACEPARENT: &str = "traceparent";
 /// Attribute of a dead letter: the group that it had.
 pub const ATTR_GROUP: &str = "streampress-group";
-
-/// The [`ATTR_REASON`] of a message that was received more often than its queue allows.
-pub const REASON_RECEIVED_TOO_OFTEN: &str = "ReceivedTooOften";
 
 /// A FIFO queue: at least once, in order per group, with visibility timeout and dead-letter queue.
 ///
@@ -175,7 +173,7 @@ pub trait Queue: Send + Sync + fmt::Debug {
     async fn dead_letter(
         &self,
         delivery: &Delivery,
-        reason: &str,
+        reason: DeadLetterReason,
         detail: &str,
     ) -> TransportResult<()>;
     /// At the end of a process, waits until every message that was received and not delivered is released, at most

@@ -1,4 +1,4 @@
-//! What is said of which look.
+//! Which observation makes which status.
 
 use std::time::Duration;
 
@@ -7,20 +7,20 @@ use k8s_openapi::jiff::Timestamp;
 use streampress_crds::api::status::{
     CompressionPipelineStatus, Phase, ProgressStatus, SlotStatus, TransportStatus,
 };
-use streampress_crds::settings::Role;
-
-use super::{Observed, RoleView, TransportView, Trouble, status};
-use crate::decide::drain::Drain;
+use streampress_crds::{Reason, Role};
 use streampress_transport::Depth;
 
-use crate::transport::Depths;
+use super::{PipelineObservation, RoleState, status};
+use crate::decide::drain::Drain;
+use crate::transport::problem::{Problem, Retry};
+use crate::transport::{Depths, TransportState};
 
 fn at(second: i64) -> Time {
     Time(Timestamp::from_second(second).expect("a time"))
 }
 
-fn role(role: Role) -> RoleView {
-    RoleView {
+fn role(role: Role) -> RoleState {
+    RoleState {
         role,
         desired: 1,
         ready: 1,
@@ -35,10 +35,10 @@ fn role(role: Role) -> RoleView {
     }
 }
 
-fn well() -> Observed {
-    Observed {
+fn well() -> PipelineObservation {
+    PipelineObservation {
         generation: Some(3),
-        transport: TransportView::Ready(TransportStatus::default()),
+        transport: TransportState::Ready(TransportStatus::default()),
         depths: Depths {
             files: Some(Depth::default()),
             chunks: Some(Depth::default()),
@@ -49,11 +49,11 @@ fn well() -> Observed {
             files_restored: 7,
             ..ProgressStatus::default()
         },
-        ..Observed::default()
+        ..PipelineObservation::default()
     }
 }
 
-fn say(seen: &Observed) -> CompressionPipelineStatus {
+fn status_of(seen: &PipelineObservation) -> CompressionPipelineStatus {
     status(seen, &CompressionPipelineStatus::default(), at(1))
 }
 
@@ -68,8 +68,15 @@ fn holds(status: &CompressionPipelineStatus, type_: &str) -> String {
 }
 
 #[track_caller]
-fn check(seen: Observed, phase: Phase, ready: &str, reconciling: &str, stalled: &str, says: &str) {
-    let status = say(&seen);
+fn check(
+    seen: PipelineObservation,
+    phase: Phase,
+    ready: &str,
+    reconciling: &str,
+    stalled: &str,
+    says: &str,
+) {
+    let status = status_of(&seen);
     assert_eq!(status.phase, Some(phase));
     assert_eq!(
         (
@@ -83,16 +90,16 @@ fn check(seen: Observed, phase: Phase, ready: &str, reconciling: &str, stalled: 
     assert!(message.contains(says), "{message:?} does not say {says:?}");
 }
 
-fn trouble(lasting: bool) -> TransportView {
-    TransportView::Trouble(Trouble {
-        reason: "X".into(),
+fn failed(retry: Retry) -> TransportState {
+    TransportState::Failed(Problem {
+        reason: Reason::TransportFailed,
         message: "do this".into(),
-        lasting,
+        retry,
     })
 }
 
 #[test]
-fn each_look_has_its_phase_conditions_and_words() {
+fn each_observation_has_its_phase_conditions_and_message() {
     check(
         well(),
         Phase::Running,
@@ -102,8 +109,8 @@ fn each_look_has_its_phase_conditions_and_words() {
         "7 files restored",
     );
     check(
-        Observed {
-            transport: TransportView::Making,
+        PipelineObservation {
+            transport: TransportState::Pending,
             ..well()
         },
         Phase::Pending,
@@ -113,8 +120,8 @@ fn each_look_has_its_phase_conditions_and_words() {
         "being made",
     );
     check(
-        Observed {
-            transport: trouble(false),
+        PipelineObservation {
+            transport: failed(Retry::Transient),
             ..well()
         },
         Phase::Degraded,
@@ -124,8 +131,8 @@ fn each_look_has_its_phase_conditions_and_words() {
         "do this",
     );
     check(
-        Observed {
-            transport: trouble(true),
+        PipelineObservation {
+            transport: failed(Retry::AfterChange),
             ..well()
         },
         Phase::Failed,
@@ -135,7 +142,7 @@ fn each_look_has_its_phase_conditions_and_words() {
         "do this",
     );
     check(
-        Observed {
+        PipelineObservation {
             invalid: vec!["spec.x: wrong".into()],
             ..well()
         },
@@ -146,7 +153,7 @@ fn each_look_has_its_phase_conditions_and_words() {
         "spec.x: wrong",
     );
     check(
-        Observed {
+        PipelineObservation {
             deleting: Some("emptying".into()),
             ..well()
         },
@@ -156,12 +163,12 @@ fn each_look_has_its_phase_conditions_and_words() {
         "False",
         "emptying",
     );
-    let waiting = RoleView {
+    let waiting = RoleState {
         ready: 0,
         ..role(Role::Compressor)
     };
     check(
-        Observed {
+        PipelineObservation {
             roles: vec![waiting],
             ..well()
         },
@@ -171,13 +178,13 @@ fn each_look_has_its_phase_conditions_and_words() {
         "False",
         "0 of 1 pods",
     );
-    let stuck = RoleView {
+    let stuck = RoleState {
         ready: 0,
         stuck: Some("no image".into()),
         ..role(Role::Compressor)
     };
     check(
-        Observed {
+        PipelineObservation {
             roles: vec![stuck],
             ..well()
         },
@@ -191,7 +198,7 @@ fn each_look_has_its_phase_conditions_and_words() {
 
 #[test]
 fn suspending_says_how_far_it_is() {
-    let suspended = |drain| Observed {
+    let suspended = |drain| PipelineObservation {
         drain: Some(drain),
         ..well()
     };
@@ -201,7 +208,7 @@ fn suspending_says_how_far_it_is() {
         "False",
         "True",
         "False",
-        "in hand",
+        "have begun",
     );
     check(
         suspended(Drain::Emptying(Some(4))),
@@ -226,11 +233,11 @@ fn suspending_says_how_far_it_is() {
         }),
         ..well().depths
     };
-    let drained = Observed {
+    let drained = PipelineObservation {
         depths: files,
         ..suspended(Drain::Drained)
     };
-    assert_eq!(holds(&say(&drained), "Drained"), "True");
+    assert_eq!(holds(&status_of(&drained), "Drained"), "True");
     check(
         drained,
         Phase::Suspended,
@@ -242,26 +249,28 @@ fn suspending_says_how_far_it_is() {
 }
 
 #[test]
-fn packed_files_that_nobody_counted_as_restored_are_named() {
-    let short = |drain| Observed {
+fn packed_files_that_were_not_counted_as_restored_are_named() {
+    let short = |drain| PipelineObservation {
         drain: Some(drain),
         unaccounted: 3,
         ..well()
     };
     for drain in [Drain::Settling(Duration::from_secs(9)), Drain::Drained] {
-        let message = say(&short(drain)).message.unwrap_or_default();
+        let message = status_of(&short(drain)).message.unwrap_or_default();
         assert!(
             message.contains("3 packed files"),
             "{drain:?} says {message:?}"
         );
     }
-    let working = say(&short(Drain::NotAsked)).message.unwrap_or_default();
+    let working = status_of(&short(Drain::NotSuspended))
+        .message
+        .unwrap_or_default();
     assert!(!working.contains("packed"), "{working}");
 }
 
 #[test]
 fn dead_letters_are_pointed_out_while_the_rest_works() {
-    let seen = Observed {
+    let seen = PipelineObservation {
         depths: Depths {
             dead: Some(2),
             ..well().depths
@@ -279,14 +288,14 @@ fn dead_letters_are_pointed_out_while_the_rest_works() {
 }
 
 #[test]
-fn it_is_completed_when_every_generated_file_is_restored_and_nobody_is_at_work() {
+fn it_is_completed_when_every_generated_file_is_restored_and_no_slot_is_held() {
     let progress = ProgressStatus {
         files_generated: 5,
         files_compressed: 5,
         files_restored: 5,
         ..ProgressStatus::default()
     };
-    let done = Observed {
+    let done = PipelineObservation {
         files_wanted: Some(5),
         progress: progress.clone(),
         ..well()
@@ -299,12 +308,12 @@ fn it_is_completed_when_every_generated_file_is_restored_and_nobody_is_at_work()
         "False",
         "All files",
     );
-    let unknown = Observed {
+    let unknown = PipelineObservation {
         depths: Depths::default(),
         ..done.clone()
     };
     check(unknown, Phase::Running, "True", "False", "False", "5 files");
-    let missing = Observed {
+    let missing = PipelineObservation {
         progress: ProgressStatus {
             files_restored: 4,
             ..progress
@@ -316,7 +325,7 @@ fn it_is_completed_when_every_generated_file_is_restored_and_nobody_is_at_work()
 
 #[test]
 fn a_depth_that_is_not_known_is_left_out() {
-    let status = say(&Observed {
+    let status = status_of(&PipelineObservation {
         depths: Depths {
             files: None,
             ..well().depths
@@ -328,12 +337,12 @@ fn a_depth_that_is_not_known_is_left_out() {
 }
 
 #[test]
-fn the_same_look_changes_nothing_and_transitions_keep_their_time() {
+fn the_same_observation_changes_nothing_and_transitions_keep_their_time() {
     let first = status(&well(), &CompressionPipelineStatus::default(), at(1));
     assert_eq!(status(&well(), &first, at(99)), first);
     let worse = status(
-        &Observed {
-            transport: trouble(true),
+        &PipelineObservation {
+            transport: failed(Retry::AfterChange),
             ..well()
         },
         &first,
@@ -351,8 +360,8 @@ fn the_same_look_changes_nothing_and_transitions_keep_their_time() {
 }
 
 #[test]
-fn every_condition_speaks_of_the_generation_that_was_looked_at() {
-    let status = say(&well());
+fn every_condition_names_the_generation_that_was_read() {
+    let status = status_of(&well());
     assert_eq!(status.observed_generation, Some(3));
     assert_eq!(status.conditions.len(), 5);
     assert!(
@@ -364,8 +373,8 @@ fn every_condition_speaks_of_the_generation_that_was_looked_at() {
 }
 
 #[test]
-fn long_words_are_cut_to_what_the_schema_takes() {
-    let status = say(&Observed {
+fn long_messages_are_cut_to_what_the_schema_takes() {
+    let status = status_of(&PipelineObservation {
         invalid: vec!["é".repeat(5000)],
         ..well()
     });

@@ -1,8 +1,8 @@
-//! The way to the collector: OTLP as http/protobuf, over our own hyper and rustls.
+//! The export to the collector: OTLP as http/protobuf, over the same hyper and rustls as the transport.
 //!
 //! Work never waits for it: spans are queued, dropped where the queue is full, and sent from a thread with a runtime of
-//! its own, so that they still go when the worker's has ended. A collector that is down costs one line in the log. The
-//! headers may hold keys and are never shown.
+//! its own, so that they are sent also after the worker's runtime has ended. A collector that is down causes one log line.
+//! The headers may hold keys and are never logged.
 
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
@@ -30,32 +30,32 @@ use tracing_opentelemetry::OpenTelemetrySpanExt;
 use tracing_subscriber::Layer;
 use tracing_subscriber::filter::{LevelFilter, Targets};
 
-use super::Part;
-use crate::telemetry::trace::TraceContext;
+use super::LogLayer;
+use crate::message::trace_context::TraceContext;
 
 /// The service's name where the variables give none.
 const SERVICE: &str = "streampress";
 /// One export, where OTEL_EXPORTER_OTLP_TIMEOUT does not say otherwise.
-const EXPORT_WITHIN: Duration = Duration::from_secs(10);
+const EXPORT_TIMEOUT: Duration = Duration::from_secs(10);
 /// At the end of the process; a pod has 30 s in all.
 const LAST_FLUSH: Duration = Duration::from_secs(3);
 /// The answer to an export is a few bytes.
 const LONGEST_ANSWER: usize = 1 << 20;
 
-/// Spans on their way.
-pub(super) struct Sending(SdkTracerProvider);
+/// The export in progress.
+pub(super) struct TraceExport(SdkTracerProvider);
 
-impl Sending {
+impl TraceExport {
     pub(super) fn end(self) {
-        // What could not be sent was told of by the client.
+        // The client has logged what it could not send.
         let _ = self.0.shutdown_with_timeout(LAST_FLUSH);
     }
 }
 
-/// The part for the subscriber, what to end at the end, and what to tell.
+/// The layer for the subscriber, the export to end later, and a notice.
 pub(super) fn start(
     lookup: impl Fn(&str) -> Option<String>,
-) -> Result<(Part, Sending, Option<String>)> {
+) -> Result<(LogLayer, TraceExport, Option<String>)> {
     let exporter = SpanExporter::builder()
         .with_http()
         .with_protocol(Protocol::HttpBinary)
@@ -66,29 +66,29 @@ pub(super) fn start(
         .with_batch_exporter(exporter)
         .with_resource(resource(&lookup))
         .build();
-    let part = tracing_opentelemetry::layer()
+    let layer = tracing_opentelemetry::layer()
         .with_tracer(provider.tracer(SERVICE))
         .with_location(false)
         .with_threads(false)
         .with_tracked_inactivity(false)
         .with_filter(Targets::new().with_target("streampress", LevelFilter::INFO))
         .boxed();
-    Ok((part, Sending(provider), other_protocol(&lookup)))
+    Ok((layer, TraceExport(provider), other_protocol(&lookup)))
 }
 
 fn timeout(lookup: impl Fn(&str) -> Option<String>) -> Duration {
     let millis = lookup("OTEL_EXPORTER_OTLP_TRACES_TIMEOUT")
         .or_else(|| lookup("OTEL_EXPORTER_OTLP_TIMEOUT"))
         .and_then(|text| text.trim().parse().ok());
-    millis.map_or(EXPORT_WITHIN, Duration::from_millis)
+    millis.map_or(EXPORT_TIMEOUT, Duration::from_millis)
 }
 
-/// A collector that was announced for another protocol may listen at another port.
+/// A notice where the variables name another protocol: its collector may listen at another port.
 fn other_protocol(lookup: impl Fn(&str) -> Option<String>) -> Option<String> {
     let protocol = lookup("OTEL_EXPORTER_OTLP_TRACES_PROTOCOL")
         .or_else(|| lookup("OTEL_EXPORTER_OTLP_PROTOCOL"))?;
     (protocol != "http/protobuf").then(|| {
-        format!("traces go out as http/protobuf, not as {protocol}; name a collector's endpoint for that (mostly port 4318)")
+        format!("traces are sent as http/protobuf, not as {protocol}; name a collector's endpoint for that (usually port 4318)")
     })
 }
 
@@ -103,8 +103,8 @@ fn resource(lookup: impl Fn(&str) -> Option<String>) -> Resource {
     }
 }
 
-/// Where the span stands among others, `carried` being the one it follows; `None` where it is not exported.
-pub(crate) fn place(span: &Span, carried: Option<TraceContext>) -> Option<TraceContext> {
+/// The exported span's context; `carried` becomes its parent. `None` where the span is not exported.
+pub(crate) fn exported_context(span: &Span, carried: Option<TraceContext>) -> Option<TraceContext> {
     if let Some(carried) = carried {
         let parent = SpanContext::new(
             TraceId::from(carried.trace),
@@ -114,7 +114,7 @@ pub(crate) fn place(span: &Span, carried: Option<TraceContext>) -> Option<TraceC
             TraceState::NONE,
         );
         let parent = Context::new().with_remote_span_context(parent);
-        // Fails where there is no such part in the subscriber, which shows below.
+        // Fails without this layer in the subscriber; then the context below is invalid.
         let _ = span.set_parent(parent);
     }
     let context = span.context();
@@ -126,7 +126,7 @@ pub(crate) fn place(span: &Span, carried: Option<TraceContext>) -> Option<TraceC
     })
 }
 
-/// A span within `tracing` has a name that never changes; collectors group by what was done.
+/// Names each span by its role: a span within `tracing` has a fixed name, and collectors group by name.
 #[derive(Debug)]
 struct NamedByRole;
 
@@ -158,17 +158,17 @@ impl SpanProcessor for NamedByRole {
     }
 }
 
-/// Posts batches, and says once when that begins to fail and once when it goes again.
+/// Posts batches; logs the first failure, and the first success after failures.
 #[derive(Debug)]
 struct Post {
     runtime: Runtime,
     client: Client<HttpsConnector<HttpConnector>, Full<Bytes>>,
-    within: Duration,
+    timeout: Duration,
     is_failing: AtomicBool,
 }
 
 impl Post {
-    fn new(within: Duration) -> Result<Self> {
+    fn new(timeout: Duration) -> Result<Self> {
         let tls = HttpsConnectorBuilder::new()
             .with_native_roots()
             .context("reading the system's certificates")?
@@ -184,12 +184,12 @@ impl Post {
         Ok(Self {
             runtime,
             client: Client::builder(TokioExecutor::new()).build(tls),
-            within,
+            timeout,
             is_failing: AtomicBool::new(false),
         })
     }
 
-    fn tell(&self, place: &str, answered: &Result<Response<Bytes>, HttpError>) {
+    fn log(&self, collector: &str, answered: &Result<Response<Bytes>, HttpError>) {
         let why = match answered {
             Ok(answer) if answer.status().is_success() => None,
             Ok(answer) => Some(format!("it answered {}", answer.status())),
@@ -199,14 +199,14 @@ impl Post {
             (Some(why), false) => {
                 self.is_failing.store(true, Ordering::Relaxed);
                 warn!(
-                    collector = place,
+                    collector,
                     error = why,
-                    "Cannot deliver traces; they are dropped while this lasts, and work goes on."
+                    "Cannot deliver traces; they are dropped while this lasts, and work continues."
                 );
             }
             (None, true) => {
                 self.is_failing.store(false, Ordering::Relaxed);
-                info!(collector = place, "Traces are delivered again.");
+                info!(collector, "Traces are delivered again.");
             }
             (Some(_), true) | (None, false) => {}
         }
@@ -217,25 +217,25 @@ impl Post {
 impl HttpClient for Post {
     /// Called from a thread outside of any runtime.
     async fn send_bytes(&self, request: Request<Bytes>) -> Result<Response<Bytes>, HttpError> {
-        let place = shown(request.uri());
-        let (client, within) = (self.client.clone(), self.within);
+        let collector = shown(request.uri());
+        let (client, timeout) = (self.client.clone(), self.timeout);
         let sending = self.runtime.spawn(async move {
             let asked = async {
                 let (head, body) = client.request(request.map(Full::new)).await?.into_parts();
                 let body = Limited::new(body, LONGEST_ANSWER).collect().await?;
                 Ok::<_, HttpError>(Response::from_parts(head, body.to_bytes()))
             };
-            tokio::time::timeout(within, asked)
+            tokio::time::timeout(timeout, asked)
                 .await
-                .unwrap_or_else(|_| Err(format!("no answer within {within:?}").into()))
+                .unwrap_or_else(|_| Err(format!("no answer within {timeout:?}").into()))
         });
         let answered = sending.await.unwrap_or_else(|error| Err(error.into()));
-        self.tell(&place, &answered);
+        self.log(&collector, &answered);
         answered
     }
 }
 
-/// Without a user and a password in it, and without a query.
+/// The address without user, password and query.
 fn shown(address: &http::Uri) -> String {
     format!(
         "{}://{}{}{}",
@@ -253,14 +253,14 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_is_said_of_a_collector_has_no_password_in_it() {
+    fn a_collectors_address_in_the_log_has_no_password() {
         let address = "http://me:hush@collector:4318/v1/traces?key=hush".parse();
         let shown = shown(&address.expect("an address"));
         assert_eq!(shown, "http://collector:4318/v1/traces");
     }
 
     #[test]
-    fn another_protocol_than_ours_is_told_of() {
+    fn another_protocol_leads_to_a_notice() {
         let said = other_protocol(|name| {
             (name == "OTEL_EXPORTER_OTLP_PROTOCOL").then(|| "grpc".to_owned())
         });

@@ -1,5 +1,5 @@
-//! Clients and credentials: the SDK's default chain (environment, profile, web identity, container, IMDS), or the credentials of the
-//! settings. They are never logged.
+//! Clients and credentials: the SDK's default chain (environment, profile, web identity, container, IMDS), or the
+//! credentials of the settings. Credentials are never logged.
 
 use std::fmt;
 use std::time::Duration;
@@ -13,7 +13,7 @@ use aws_smithy_http_client::tls;
 /// A long poll lasts 20 s; its connection must last longer.
 const POLL_TIMEOUT: Duration = Duration::from_secs(35);
 
-/// Where AWS is, who we are there, and how patient calls are.
+/// Region, endpoint and credentials, and the limits of calls.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Hash)]
 pub struct AwsOptions {
     /// As `us-east-1`; else the SDK's default chain.
@@ -161,7 +161,7 @@ impl Aws {
         }
         let mut sdk = loader.load().await;
         if sdk.region().is_none() {
-            // Only where neither settings nor chain name one; the original's default.
+            // The original's default, where neither settings nor chain name one.
             sdk = sdk.into_builder().region(Region::new("us-east-1")).build();
         }
         let poll_timeouts = TimeoutConfig::builder()
@@ -246,13 +246,13 @@ mod tests {
         ]);
         let keys = temporary.credentials.expect("set");
         assert_eq!(keys.session_token.as_deref(), Some("t"));
-        // Without them it is the chain's.
+        // Without them the token belongs to the chain.
         let chained = options(&[("AWS_ACCESS_KEY_ID", "x"), ("AWS_SESSION_TOKEN", "t")]);
         assert_eq!(chained.credentials, None);
     }
 
     #[test]
-    fn keys_are_not_in_what_is_logged() {
+    fn credentials_are_never_logged() {
         let text = format!(
             "{:?}",
             options(&[

@@ -22,7 +22,7 @@ pub fn name(text: &str) -> FileName {
     FileName::parse(text).unwrap()
 }
 
-/// A version: whole seconds, which every side can keep.
+/// A version: whole seconds, which every implementation can keep.
 pub fn version(seconds: u64) -> SystemTime {
     UNIX_EPOCH + Duration::from_secs(1_700_000_000 + seconds)
 }
@@ -82,7 +82,7 @@ pub fn a_dropped_write_leaves_nothing(files: &dyn Files) {
     files.remove(&kept).unwrap();
 }
 
-/// Who reads the old one meanwhile reads it to its end.
+/// A reader of the old one meanwhile reads it to its end.
 pub fn a_new_version_replaces_the_old_as_a_whole(files: &dyn Files) {
     let name = name("versions.csv");
     write(files, &name, b"first", version(1));
@@ -98,7 +98,7 @@ pub fn a_new_version_replaces_the_old_as_a_whole(files: &dyn Files) {
     files.remove(&name).unwrap();
 }
 
-/// Spaces, signs with a meaning elsewhere, unicode, 255 bytes, and dots.
+/// Spaces, characters with a meaning elsewhere, unicode, 255 bytes, and dots.
 pub fn odd_names_are_kept_and_listed_in_order(files: &dyn Files) {
     let long = "l".repeat(255);
     let mut odd: Vec<String> = [
@@ -131,7 +131,7 @@ pub fn odd_names_are_kept_and_listed_in_order(files: &dyn Files) {
     }
 }
 
-/// With its version; the folder is made.
+/// With its version; the folder is created.
 pub fn a_rename_replaces_what_is_there(files: &dyn Files) {
     let (from, to) = (name("from"), name("another/to"));
     write(files, &from, b"new", version(5));

@@ -94,7 +94,7 @@ pub async fn the_ledger_outlives_its_holders(implementation: &dyn Implementation
     assert!(second.release().await);
 }
 
-/// SlotGuard or not.
+/// Held or not.
 pub async fn the_ledger_is_the_sum_over_slots(implementation: &dyn Implementation) {
     let locks = implementation.locks(2, 2).await;
     for (lock, files) in locks.iter().zip([1, 10]) {

@@ -9,7 +9,7 @@ use crate::{Position, Record, Sequence, TransportError};
 /// Everything that a stream promises.
 pub async fn all(implementation: &dyn Implementation) {
     futures::join!(
-        records_come_back_in_any_order_asked(implementation),
+        records_come_back_in_any_order_requested(implementation),
         many_appends_at_once_keep_apart(implementation),
         the_largest_record_fits_and_a_larger_is_refused(implementation),
         what_was_never_written_is_missing(implementation),
@@ -31,8 +31,8 @@ fn data(records: &[Record]) -> Vec<Bytes> {
     records.iter().map(|r| r.data.clone()).collect()
 }
 
-/// Positions are index-aligned, and so is what is fetched.
-pub async fn records_come_back_in_any_order_asked(implementation: &dyn Implementation) {
+/// Positions are index-aligned, and so are fetched records.
+pub async fn records_come_back_in_any_order_requested(implementation: &dyn Implementation) {
     let stream = implementation.stream().await;
     let sizes = [1, 7, 400 * 1024, 1000, 65_536, 2];
     let records: Vec<Record> = (0u64..)
@@ -52,7 +52,7 @@ pub async fn records_come_back_in_any_order_asked(implementation: &dyn Implement
     assert!(stream.fetch(&twice).await.unwrap() == same);
 }
 
-/// Everybody gets their own bytes back.
+/// Each caller gets its own bytes.
 pub async fn many_appends_at_once_keep_apart(implementation: &dyn Implementation) {
     let stream = implementation.stream().await;
     let appends = (0..20u64).map(|seed| {

@@ -141,7 +141,7 @@ fn create_schema(conn: &mut Connection) -> rusqlite::Result<()> {
     tx.commit()
 }
 
-/// Says what a database fault means for the user and what to do about it.
+/// What a database fault means for the user, and what to do about it.
 pub(super) fn explain(path: &Path, error: rusqlite::Error) -> TransportError {
     let shown = path.display();
     let folder = path.parent().unwrap_or(path).display();
@@ -171,7 +171,7 @@ pub(super) fn explain(path: &Path, error: rusqlite::Error) -> TransportError {
         ),
         Some(ErrorCode::OperationAborted) => {
             format!(
-                "{shown} took back a whole transaction, since another call in it failed; try again"
+                "{shown} rolled back a whole transaction, since another call in it failed; try again"
             )
         }
         _ => format!("using {shown}"),

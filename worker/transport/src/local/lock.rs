@@ -1,6 +1,6 @@
-//! The embedded lock: slots as rows. A slot is free when nobody has it, when its holder's process has ended (its
-//! session's file lock tells, at once), or when its record has not changed for a whole lease by the observer's own
-//! monotonic clock. The holder stops at two thirds of the lease without a renewal, before anybody may follow.
+//! The embedded lock: slots as rows. A slot is free when it has no holder, when its holder's process has ended (its
+//! session's file lock shows that at once), or when its record has not changed for a whole lease by the observer's own
+//! monotonic clock. The holder stops at two thirds of the lease without a renewal, before another may follow.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -14,7 +14,7 @@ use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 use super::store::{Step, StepResult, Store};
-use crate::slot_lock::HolderRequest;
+use crate::slot_lock::{Deadline, HolderRequest};
 use crate::{Ledger, SharedLedger, SlotGuard, SlotLock, TransportResult};
 
 /// The slots of one role.
@@ -24,7 +24,7 @@ pub(super) struct LocalLock {
     role: Arc<str>,
     slots: u32,
     lease: Duration,
-    seen: Arc<Mutex<Observations>>,
+    observations: Arc<Mutex<Observations>>,
 }
 
 impl LocalLock {
@@ -34,7 +34,7 @@ impl LocalLock {
             role: role.into(),
             slots,
             lease,
-            seen: Arc::default(),
+            observations: Arc::default(),
         }
     }
 }
@@ -43,16 +43,16 @@ impl LocalLock {
 impl SlotLock for LocalLock {
     async fn try_acquire(&self) -> TransportResult<Option<SlotGuard>> {
         let (role, slots, lease_ms) = (Arc::clone(&self.role), self.slots, millis(self.lease));
-        let seen = Arc::clone(&self.seen);
+        let observations = Arc::clone(&self.observations);
         let store = Arc::clone(&self.store);
         // Measured from before the record was written: never later than what others count from.
-        let asked_at = Instant::now();
+        let requested_at = Instant::now();
         let granted = self
             .store
             .call(move |step| {
                 for slot in 0..slots {
                     let record = Record::read(step, &role, slot)?;
-                    if seen.is_free(step, slot, record.as_ref()) {
+                    if observations.lock().is_free(step, slot, record.as_ref()) {
                         let claim = Claim::take(step, &role, slot, record, lease_ms)?;
                         return Ok(Some(Granted {
                             store,
@@ -66,17 +66,17 @@ impl SlotLock for LocalLock {
         let Some(claim) = granted.and_then(|mut granted| granted.claim.take()) else {
             return Ok(None);
         };
-        Ok(Some(hold(&self.store, claim, self.lease, asked_at)))
+        Ok(Some(hold(&self.store, claim, self.lease, requested_at)))
     }
 
     async fn all_held_by_others(&self) -> TransportResult<bool> {
         let (role, slots) = (Arc::clone(&self.role), self.slots);
-        let seen = Arc::clone(&self.seen);
+        let observations = Arc::clone(&self.observations);
         self.store
             .call_unsynced(move |step| {
                 for slot in 0..slots {
                     let record = Record::read(step, &role, slot)?;
-                    if seen.is_free(step, slot, record.as_ref()) {
+                    if observations.lock().is_free(step, slot, record.as_ref()) {
                         return Ok(false);
                     }
                 }
@@ -135,16 +135,12 @@ impl Record {
     }
 }
 
-/// What this process last saw of other holders, and since when it has looked like that.
+/// The records of other holders as this process saw them last, and since when they have not changed.
 #[derive(Debug, Default)]
 struct Observations(HashMap<u32, (i64, i64, Instant)>);
 
-trait Observe {
-    fn is_free(&self, step: &Step<'_>, slot: u32, record: Option<&Record>) -> bool;
-}
-
-impl Observe for Mutex<Observations> {
-    fn is_free(&self, step: &Step<'_>, slot: u32, record: Option<&Record>) -> bool {
+impl Observations {
+    fn is_free(&mut self, step: &Step<'_>, slot: u32, record: Option<&Record>) -> bool {
         let Some(record) = record.filter(|record| record.attempt.is_some()) else {
             return true;
         };
@@ -156,8 +152,7 @@ impl Observe for Mutex<Observations> {
             return true;
         }
         let now = Instant::now();
-        let mut seen = self.lock();
-        let entry = seen
+        let entry = self
             .0
             .entry(slot)
             .or_insert((record.transitions, record.renewals, now));
@@ -212,7 +207,7 @@ impl Claim {
         })
     }
 
-    /// Writes the ledger and the sign of life; false when the slot is somebody else's by now.
+    /// Writes the ledger and renews; false when another holds the slot by now.
     fn renew(&self, step: &Step<'_>, ledger: &Ledger) -> StepResult<bool> {
         self.update(step, ledger, "UPDATE slots SET renewals = renewals + 1, ledger = ?4 WHERE role = ?1 AND slot = ?2 AND attempt = ?3")
     }
@@ -232,7 +227,7 @@ impl Claim {
     }
 }
 
-/// A claim on its way to the caller; given up when the caller has gone.
+/// A claim between the database and a caller; released when the caller is gone.
 struct Granted {
     store: Arc<Store>,
     claim: Option<Claim>,
@@ -251,29 +246,33 @@ impl Drop for Granted {
 fn hold(store: &Arc<Store>, claim: Claim, lease: Duration, since: Instant) -> SlotGuard {
     let lost = CancellationToken::new();
     let ledger = SharedLedger::new(claim.ledger);
-    let (requests, asked) = mpsc::channel(4);
-    let held = SlotGuard::new(
+    let (sender, requests) = mpsc::channel(4);
+    let renew_deadline = lease * 2 / 3;
+    let deadline = Deadline::new(since + renew_deadline);
+    let guard = SlotGuard::new(
         format!("{}-{}", claim.role, claim.slot),
         claim.attempt.clone(),
         lost.clone(),
         ledger.clone(),
-        requests,
-    );
+        sender,
+    )
+    .with_deadline(deadline.clone());
     let holding = Holding {
         store: Arc::clone(store),
         claim: Arc::new(claim),
         ledger,
         lost,
         // The proportions of client-go's 15, 10 and 2 seconds.
-        renew_deadline: lease * 2 / 3,
+        renew_deadline,
         renew_period: lease * 2 / 15,
         renewed_at: since,
+        deadline,
     };
-    tokio::spawn(holding.keep(asked));
-    held
+    tokio::spawn(holding.keep(requests));
+    guard
 }
 
-/// The renewing task's side of a held slot.
+/// The renewing task of a held slot.
 struct Holding {
     store: Arc<Store>,
     claim: Arc<Claim>,
@@ -282,19 +281,21 @@ struct Holding {
     renew_deadline: Duration,
     renew_period: Duration,
     renewed_at: Instant,
+    /// What the guard sees of it.
+    deadline: Deadline,
 }
 
 impl Holding {
-    async fn keep(mut self, mut asked: mpsc::Receiver<HolderRequest>) {
+    async fn keep(mut self, mut requests: mpsc::Receiver<HolderRequest>) {
         let mut next_renewal = Instant::now() + self.renew_period;
         loop {
             tokio::select! {
-                request = asked.recv() => match request {
+                request = requests.recv() => match request {
                     Some(HolderRequest::Flush(answer)) => {
                         let _ = answer.send(self.renew().await);
                     }
-                    Some(HolderRequest::Release(answer)) => return self.give_up(Some(answer)).await,
-                    None => return self.give_up(None).await,
+                    Some(HolderRequest::Release(answer)) => return self.release(Some(answer)).await,
+                    None => return self.release(None).await,
                 },
                 () = tokio::time::sleep_until(next_renewal) => {
                     self.renew().await;
@@ -309,14 +310,15 @@ impl Holding {
         }
     }
 
-    /// Renews; cancels `lost` when the slot is somebody else's, or when the deadline passes without an answer.
+    /// Renews; cancels `lost` when another holds the slot, or when the deadline passes without an answer.
     async fn renew(&mut self) -> bool {
-        let (claim, ledger) = (Arc::clone(&self.claim), self.counted());
-        let asked_at = Instant::now();
+        let (claim, ledger) = (Arc::clone(&self.claim), self.ledger.get());
+        let requested_at = Instant::now();
         let renewed = self.store.call(move |step| claim.renew(step, &ledger));
         match tokio::time::timeout_at(self.renewed_at + self.renew_deadline, renewed).await {
             Ok(Ok(true)) => {
-                self.renewed_at = asked_at;
+                self.renewed_at = requested_at;
+                self.deadline.set(requested_at + self.renew_deadline);
                 true
             }
             Ok(Ok(false)) | Err(_) => {
@@ -334,8 +336,8 @@ impl Holding {
         }
     }
 
-    async fn give_up(self, answer: Option<oneshot::Sender<bool>>) {
-        let (claim, ledger) = (Arc::clone(&self.claim), self.counted());
+    async fn release(self, answer: Option<oneshot::Sender<bool>>) {
+        let (claim, ledger) = (Arc::clone(&self.claim), self.ledger.get());
         let released = self
             .store
             .call(move |step| claim.release(step, &ledger))
@@ -343,10 +345,6 @@ impl Holding {
         if let Some(answer) = answer {
             let _ = answer.send(matches!(released, Ok(true)));
         }
-    }
-
-    fn counted(&self) -> Ledger {
-        self.ledger.get()
     }
 }
 

@@ -7,7 +7,7 @@
 //! DIR/stream/*.seg         records; each file written by one process
 //! DIR/sessions/*.lock      one per process, locked for as long as it lives
 //! ```
-//! The folder must lie on a local disk: network file systems do not keep the promises of file locks.
+//! The folder must lie on a local disk: file locks are not reliable on network file systems.
 
 mod database;
 mod db;
@@ -50,7 +50,7 @@ const QUEUE_HOOKS: Hooks = Hooks {
     remove_old: queue::remove_old,
 };
 
-/// How the transport behaves; [`Default`] is what the contract's defaults say.
+/// How the transport behaves; [`Default`] has the defaults of a pipeline.
 #[derive(Debug, Clone)]
 pub struct LocalOptions {
     /// How long a received message stays invisible.
@@ -88,15 +88,15 @@ pub struct Local {
 }
 
 impl Local {
-    /// Opens `dir`, making it if it is missing. Blocks for some milliseconds. The error names the path and the way
+    /// Opens `dir`, creating it if it is missing. Blocks for some milliseconds. The error names the path and the way
     /// out: not writable, disk full, damaged, another program's, or a newer version's.
     pub fn open(dir: &Path, options: LocalOptions) -> TransportResult<Self> {
         let (stream_folder, sessions) = (dir.join(STREAM_FOLDER), dir.join(SESSIONS_FOLDER));
         for folder in [dir, &stream_folder, &sessions] {
             fs::create_dir_all(folder)
-                .map_err(|e| disk_fault("making the data folder", folder, e))?;
+                .map_err(|e| disk_fault("creating the data folder", folder, e))?;
         }
-        // One process opens at a time: making the schema and switching to WAL take no company.
+        // One process opens at a time: creating the schema and switching to WAL must not overlap.
         let _opening = opening_lock(&sessions)?;
         let session = Session::begin(&sessions)
             .map_err(|e| disk_fault("beginning a session", &sessions, e))?;
@@ -181,7 +181,7 @@ pub(super) fn sync_folder(folder: &Path) -> io::Result<()> {
     File::open(folder)?.sync_all()
 }
 
-/// Says what a disk's fault means for the user and what to do about it.
+/// What a disk's fault means for the user, and what to do about it.
 pub(super) fn disk_fault(step: &str, path: &Path, error: io::Error) -> TransportError {
     let way_out = match error.kind() {
         io::ErrorKind::PermissionDenied | io::ErrorKind::ReadOnlyFilesystem => {

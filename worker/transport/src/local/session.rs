@@ -1,5 +1,5 @@
-//! A process's life as others can see it: a file in `sessions/` that is locked for as long as the process lives.
-//! The kernel drops the lock with the process, however it ends, so nobody has to wait for a lease to run out.
+//! Whether a process lives, as other processes can see it: a file in `sessions/` that is locked for as long as it does. The
+//! kernel drops the lock with the process, however it ends, so others need not wait for a lease to run out.
 
 use std::fs::{self, File, OpenOptions, TryLockError};
 use std::io;
@@ -14,13 +14,13 @@ const BEGINNING: &str = "new";
 pub(super) struct Session {
     id: String,
     folder: PathBuf,
-    // SlotGuard for its lock.
+    // Kept open for its lock.
     _file: File,
 }
 
 impl Session {
-    /// Begins a session in `folder` (made if missing). Locked under a temporary name first: whoever sees the
-    /// final name sees it locked.
+    /// Begins a session in `folder` (made if missing). Locked under a temporary name first, so that other
+    /// processes only ever see the final name locked.
     pub(super) fn begin(folder: &Path) -> io::Result<Self> {
         let since = SystemTime::now()
             .duration_since(UNIX_EPOCH)
@@ -44,13 +44,13 @@ impl Session {
         &self.id
     }
 
-    /// Whether the process of session `id` lives. In doubt it does: the lease time then decides.
+    /// Whether the process of session `id` lives. When in doubt it does: the lease time then decides.
     pub(super) fn is_alive(&self, id: &str) -> bool {
         id == self.id || is_alive(&self.folder, id)
     }
 
-    /// Removes the files of sessions that have ended, and of those that never quite began. The caller holds the
-    /// folder's opening lock, so that none is just beginning.
+    /// Removes the files of sessions that have ended, and of those that never began. The caller holds the folder's
+    /// opening lock, so that none is just beginning.
     pub(super) fn sweep(&self) {
         for path in
             entries(&self.folder).filter(|path| path.extension().is_some_and(|e| e == BEGINNING))
@@ -93,7 +93,7 @@ fn others(folder: &Path, own: &str) -> impl Iterator<Item = String> {
 }
 
 fn is_alive(folder: &Path, id: &str) -> bool {
-    // A shared lock is asked for, so that two observers do not take each other for the holder.
+    // A shared lock is requested, so that two observers do not take each other for the holder.
     match File::open(path_of(folder, id)) {
         Ok(file) => matches!(
             file.try_lock_shared(),

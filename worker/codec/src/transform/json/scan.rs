@@ -35,8 +35,8 @@ fn plain_len(text: &[u8]) -> usize {
     let (chunks, _) = text.as_chunks::<8>();
     let plain = chunks.iter().take_while(|&&chunk| {
         let bits = u64::from_le_bytes(chunk);
-        let quote = zero_byte(bits ^ ONES * u64::from(b'"'));
-        let backslash = zero_byte(bits ^ ONES * u64::from(b'\\'));
+        let quote = zero_byte(bits ^ (ONES * u64::from(b'"')));
+        let backslash = zero_byte(bits ^ (ONES * u64::from(b'\\')));
         let control = zero_byte(bits & (ONES * 0xe0));
         (quote | backslash | control) == 0
     });

@@ -1,5 +1,5 @@
-//! Records that a walk came past before anyone asked for them. Bounded in bytes over all shards of a stream: the oldest
-//! of a shard go first.
+//! Records that were read before they were requested. Bounded in bytes over all shards of a stream: the oldest of a shard
+//! go first.
 
 use std::collections::{BTreeMap, VecDeque};
 use std::ops::Bound;
@@ -12,12 +12,12 @@ use crate::Sequence;
 
 /// What all caches of a stream may hold together.
 #[derive(Debug)]
-pub(super) struct Budget {
+pub(super) struct CacheBudget {
     limit_bytes: usize,
     used_bytes: AtomicUsize,
 }
 
-impl Budget {
+impl CacheBudget {
     pub(super) fn new(limit_bytes: usize) -> Arc<Self> {
         Arc::new(Self {
             limit_bytes,
@@ -32,14 +32,14 @@ impl Budget {
 
 /// One shard's part.
 #[derive(Debug)]
-pub(super) struct Cache {
-    budget: Arc<Budget>,
+pub(super) struct RecordCache {
+    budget: Arc<CacheBudget>,
     records: BTreeMap<Sequence, Bytes>,
     order: VecDeque<Sequence>,
 }
 
-impl Cache {
-    pub(super) fn new(budget: Arc<Budget>) -> Self {
+impl RecordCache {
+    pub(super) fn new(budget: Arc<CacheBudget>) -> Self {
         Self {
             budget,
             records: BTreeMap::new(),
@@ -47,7 +47,7 @@ impl Cache {
         }
     }
 
-    /// Keeps a record, dropping older ones where there is no room; whether there was any.
+    /// Keeps a record, dropping older ones where the budget is used up; false when it could not be kept.
     pub(super) fn keep(&mut self, sequence: Sequence, data: Bytes) -> bool {
         while self.budget.is_over_with(data.len()) {
             let Some(oldest) = self.order.pop_front() else {
@@ -67,7 +67,7 @@ impl Cache {
         true
     }
 
-    /// Hands a record out; it is not kept, since hardly anybody asks twice.
+    /// Takes a record out: hardly any is requested twice.
     pub(super) fn take(&mut self, sequence: &Sequence) -> Option<Bytes> {
         let data = self.remove(sequence)?;
         if self.order.len() > 2 * self.records.len() + 64 {
@@ -76,13 +76,13 @@ impl Cache {
         Some(data)
     }
 
-    /// How many it keeps that lie between two records.
+    /// How many cached records lie between two others.
     pub(super) fn count_between(&self, after: &Sequence, before: &Sequence) -> usize {
         let between = (Bound::Excluded(after), Bound::Excluded(before));
         self.records.range::<Sequence, _>(between).count()
     }
 
-    /// The first that it keeps behind a record.
+    /// The first cached record behind another.
     pub(super) fn first_after(&self, sequence: &Sequence) -> Option<&Sequence> {
         let behind = (Bound::Excluded(sequence), Bound::Unbounded);
         self.records
@@ -100,7 +100,7 @@ impl Cache {
     }
 }
 
-impl Drop for Cache {
+impl Drop for RecordCache {
     fn drop(&mut self) {
         let bytes = self.records.values().map(Bytes::len).sum();
         self.budget.used_bytes.fetch_sub(bytes, Ordering::Relaxed);
@@ -113,20 +113,23 @@ mod tests {
 
     #[test]
     fn the_oldest_go_first_and_the_bound_holds_over_all_shards() {
-        let budget = Budget::new(100);
-        let (mut a, mut b) = (Cache::new(budget.clone()), Cache::new(budget.clone()));
+        let budget = CacheBudget::new(100);
+        let (mut a, mut b) = (
+            RecordCache::new(budget.clone()),
+            RecordCache::new(budget.clone()),
+        );
         for number in 0..3u64 {
             a.keep(number.into(), Bytes::from(vec![0; 30]));
         }
         b.keep(7.into(), Bytes::from(vec![0; 30]));
         assert!(
             b.take(&7.into()).is_none(),
-            "no room, and nothing of its own to drop"
+            "the budget is used up, and it has nothing of its own to drop"
         );
         a.keep(3.into(), Bytes::from(vec![0; 30]));
         assert!(a.take(&0.into()).is_none());
         assert!(a.take(&1.into()).is_some());
-        assert!(a.take(&1.into()).is_none(), "handed out once");
+        assert!(a.take(&1.into()).is_none(), "taken out once");
         drop(a);
         assert_eq!(budget.used_bytes.load(Ordering::Relaxed), 0);
     }

@@ -1,10 +1,17 @@
-//! The stream on Kinesis.
+//! The stream on Kinesis: `writer` puts records by way of `put_task`, `reader` fetches them by way of a `shard_reader` for
+//! each shard.
 
 mod cache;
+mod cursor;
+mod limits;
 mod overread_budget;
+mod placement;
+mod put_task;
 mod rate_limit;
 mod read_ahead;
 mod reader;
+mod shard_calls;
+mod shard_reader;
 mod shards;
 mod writer;
 
@@ -15,6 +22,7 @@ use async_trait::async_trait;
 use bytes::Bytes;
 use tracing::debug;
 
+use self::limits::{DEFAULT_RECORD_BYTES, MAX_KEY_CHARS};
 use self::reader::Reader;
 use self::shards::Shards;
 use self::writer::Writer;
@@ -22,12 +30,7 @@ use super::Aws;
 use super::service_error::transport_error;
 use crate::{ChunkStream, Position, Record, StreamCounts, TransportError, TransportResult};
 
-/// What a stream takes unless it was told otherwise.
-const DEFAULT_RECORD_BYTES: usize = 1 << 20;
-/// Kinesis takes partition keys of at most this many characters, and counts them with the record.
-const LONGEST_KEY: usize = 256;
-
-/// One stream. Cloning shares its writer, its walkers and its cache.
+/// One stream. Cloning shares its writer, its readers and its cache.
 #[derive(Clone)]
 pub struct KinesisStream {
     name: String,
@@ -70,8 +73,8 @@ impl Aws {
                     .map_or(DEFAULT_RECORD_BYTES, |kib| kib * 1024)
             }
             Err(error) => {
-                // A permission more than reading and writing need.
-                debug!(stream = name, error = %transport_error("describing the stream", &error), "Taking the default record size.");
+                // It takes one permission more than reading and writing.
+                debug!(stream = name, error = %transport_error("describing the stream", &error), "Assuming the default record size.");
                 DEFAULT_RECORD_BYTES
             }
         };
@@ -90,7 +93,7 @@ impl KinesisStream {
         &self.name
     }
 
-    /// Bytes of records that wait to be put or are under way, in whole KiB each; bounded, so memory is.
+    /// Bytes of records that wait to be put or are under way, in whole KiB each. Bounded, and with it memory.
     pub fn waiting_bytes(&self) -> usize {
         self.writer.waiting_bytes()
     }
@@ -99,16 +102,16 @@ impl KinesisStream {
 #[async_trait]
 impl ChunkStream for KinesisStream {
     fn max_record_bytes(&self) -> usize {
-        self.largest_record.saturating_sub(LONGEST_KEY)
+        self.largest_record.saturating_sub(MAX_KEY_CHARS)
     }
 
     async fn append(&self, records: Vec<Record>) -> TransportResult<Vec<Position>> {
         for record in &records {
             if record.data.len() > self.max_record_bytes()
-                || record.key.chars().count() > LONGEST_KEY
+                || record.key.chars().count() > MAX_KEY_CHARS
             {
                 return Err(TransportError::Invalid(format!(
-                    "a record of {} bytes with a key of {} characters does not fit the stream {}: it takes up to {} bytes and keys up to {LONGEST_KEY}; set codec.recordSize lower",
+                    "a record of {} bytes with a key of {} characters does not fit the stream {}: it takes up to {} bytes and keys up to {MAX_KEY_CHARS}; set codec.recordSize lower",
                     record.data.len(),
                     record.key.chars().count(),
                     self.name,

@@ -1,55 +1,60 @@
-//! How many bytes a walk through what was asked for late may read in vain. What lies between two wanted records is not known
-//! before it is read: large answers save calls where they lie together and cost bytes where they lie apart. So a share of
-//! what was wanted may be wasted: bytes that are read late stay within 1.5 of those needed, whatever the pattern.
+//! How many bytes may be read in vain for requests behind the forward cursor. What lies between two requested records is not
+//! known before it is read: large answers save calls where they lie together and cost bytes where they lie apart. So a share
+//! of what was requested may be wasted: bytes read there stay within 1.5 of those needed, whatever the pattern.
 
-/// May be wasted before anything went well: nothing beside one record of the usual 400 KiB, a few small ones.
-const TO_BEGIN: usize = 16 << 10;
-/// More than one answer cannot waste.
-const MOST: usize = 2 << 20;
-/// What may be wasted of what was wanted.
+/// May be wasted before the first success: nothing beside one record of the usual 400 KiB, a few small ones.
+const INITIAL: usize = 16 << 10;
+/// The most that can be saved up: one answer cannot waste more.
+const MAXIMUM: usize = 2 << 20;
+/// What may be wasted of what was requested.
 const SHARE: f64 = 0.4;
 /// And less of it where records are larger than this: a shard gives out no more than five of 400 KB a second, so that it
 /// costs no time to seek each.
 const LARGE_BYTES: f64 = 100_000.0;
 
 #[derive(Debug)]
-pub(super) struct Credit {
+pub(super) struct OverreadBudget {
     bytes: f64,
 }
 
-impl Default for Credit {
+impl Default for OverreadBudget {
     fn default() -> Self {
         Self {
-            bytes: TO_BEGIN as f64,
+            bytes: INITIAL as f64,
         }
     }
 }
 
-impl Credit {
-    /// How many records to ask for at one that is wanted for certain, where `wanted` may lie.
-    pub(super) fn after_a_seek(&self, wanted: usize, record_bytes: f64) -> i32 {
-        (1 + self.affordable(record_bytes)).min(wanted.max(1)) as i32
+impl OverreadBudget {
+    /// How many records to read at one that is requested for certain, where `requested` may lie.
+    pub(super) fn limit_after_seek(&self, requested: usize, record_bytes: f64) -> i32 {
+        (1 + self.affordable(record_bytes)).min(requested.max(1)) as i32
     }
 
-    /// How many to ask for where the walk is, and what comes next may be nobody's; none: seek instead.
-    pub(super) fn going_on(&self, wanted: usize, record_bytes: f64) -> i32 {
-        self.affordable(record_bytes).min(wanted) as i32
+    /// How many records to read at the cursor, where the next may not be requested; with none, seek instead.
+    pub(super) fn limit_onward(&self, requested: usize, record_bytes: f64) -> i32 {
+        self.affordable(record_bytes).min(requested) as i32
     }
 
     fn affordable(&self, record_bytes: f64) -> usize {
         (self.bytes.max(0.0) / record_bytes.max(1.0)) as usize
     }
 
-    /// Reckons up an answer.
-    pub(super) fn settle(&mut self, wanted_bytes: usize, other_bytes: usize, record_bytes: f64) {
+    /// Takes one answer into account.
+    pub(super) fn account(
+        &mut self,
+        requested_bytes: usize,
+        other_bytes: usize,
+        record_bytes: f64,
+    ) {
         let share = SHARE * (LARGE_BYTES / record_bytes.max(1.0)).min(1.0);
-        self.bytes += share * wanted_bytes as f64 - other_bytes as f64;
-        self.bytes = self.bytes.min(MOST as f64);
+        self.bytes += share * requested_bytes as f64 - other_bytes as f64;
+        self.bytes = self.bytes.min(MAXIMUM as f64);
     }
 
-    /// Whether the walk itself may move here, where it reads a whole answer ahead.
-    pub(super) fn spend_for_a_move(&mut self) -> bool {
-        let enough = self.bytes >= MOST as f64;
+    /// Whether the forward cursor may move back, where it reads a whole answer ahead; that costs the whole budget.
+    pub(super) fn spend_on_move(&mut self) -> bool {
+        let enough = self.bytes >= MAXIMUM as f64;
         if enough {
             self.bytes = 0.0;
         }
@@ -61,23 +66,23 @@ impl Credit {
 mod tests {
     use super::*;
 
-    /// Reads records of one size, of which every `apart`-th is wanted and there are `wanted`; bytes and answers.
-    fn read(apart: usize, wanted: usize, record_bytes: usize) -> (usize, usize) {
-        let mut credit = Credit::default();
+    /// Reads records of one size, of which every `apart`-th is requested, `requested` in all; bytes and answers.
+    fn read(apart: usize, requested: usize, record_bytes: usize) -> (usize, usize) {
+        let mut budget = OverreadBudget::default();
         let (mut at, mut bytes, mut answers, mut was_idle) = (0, 0, 0, false);
-        while at < apart * wanted {
-            let left = wanted - at.div_ceil(apart);
+        while at < apart * requested {
+            let left = requested - at.div_ceil(apart);
             if left == 0 {
                 break;
             }
-            let mut count = credit.going_on(left, record_bytes as f64) as usize;
+            let mut count = budget.limit_onward(left, record_bytes as f64) as usize;
             if answers == 0 || was_idle || count == 0 {
                 at = at.next_multiple_of(apart);
-                count = credit.after_a_seek(left, record_bytes as f64) as usize;
+                count = budget.limit_after_seek(left, record_bytes as f64) as usize;
             }
             let hits = (at..at + count).filter(|place| place % apart == 0).count();
             was_idle = hits == 0;
-            credit.settle(
+            budget.account(
                 hits * record_bytes,
                 (count - hits) * record_bytes,
                 record_bytes as f64,
@@ -88,14 +93,14 @@ mod tests {
     }
 
     #[test]
-    fn bytes_read_stay_within_half_more_than_needed_however_far_apart_the_wanted_lie() {
+    fn bytes_read_stay_within_half_more_than_needed_however_far_apart_requests_lie() {
         for record_bytes in [1000, 50_000, 409_600] {
             for apart in 1..20 {
-                let wanted = 200;
-                let (bytes, answers) = read(apart, wanted, record_bytes);
-                let most = wanted * record_bytes * 3 / 2;
+                let requested = 200;
+                let (bytes, answers) = read(apart, requested, record_bytes);
+                let most = requested * record_bytes * 3 / 2;
                 assert!(bytes <= most, "{apart} apart, {record_bytes}: {bytes}");
-                assert!(answers <= 2 * wanted, "{apart} apart: {answers}");
+                assert!(answers <= 2 * requested, "{apart} apart: {answers}");
             }
         }
     }

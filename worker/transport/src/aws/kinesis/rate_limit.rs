@@ -1,5 +1,5 @@
-//! How fast a shard may be written to: a token bucket a little below Kinesis' quota. Other writers share that quota, so
-//! a throttled record slows the shard down, and quiet time speeds it up again.
+//! How fast a shard may be written to: a token bucket a little below Kinesis's quota. Other writers share that quota, so
+//! a throttled record slows the shard down, and time without one speeds it up again.
 
 use tokio::time::{Duration, Instant};
 
@@ -12,14 +12,14 @@ const BURST_SECONDS: f64 = 0.2;
 /// A throttled shard keeps this share of its rate, and loses it at most once in `CUT_EVERY`.
 const CUT: f64 = 0.8;
 const CUT_EVERY: Duration = Duration::from_millis(500);
-/// Never slower than this share of the full rate: a shard nobody else writes to must recover.
+/// Never slower than this share of the full rate: a shard without other writers must recover.
 const SLOWEST: f64 = 0.1;
 /// Share of the full rate that comes back each second.
 const RECOVERY_PER_SECOND: f64 = 0.15;
 
-/// One shard's pace.
+/// One shard's limit.
 #[derive(Debug, Clone)]
-pub(super) struct Pace {
+pub(super) struct RateLimit {
     share: f64,
     bytes: f64,
     records: f64,
@@ -27,7 +27,7 @@ pub(super) struct Pace {
     cut_at: Option<Instant>,
 }
 
-impl Pace {
+impl RateLimit {
     pub(super) fn new(now: Instant) -> Self {
         Self {
             share: 1.0,
@@ -38,8 +38,8 @@ impl Pace {
         }
     }
 
-    /// Seconds until this part of a burst is free; below zero if more is. With none asked for, until the next record may go:
-    /// at once if any token is left. A record takes what it weighs, and who follows waits.
+    /// Seconds until this part of a burst is free; below zero if more is. For none of it, until the next record may go: at
+    /// once if any token is left. A record takes as many tokens as it has bytes, and the next one waits for them.
     pub(super) fn seconds_until(&mut self, now: Instant, burst: f64) -> f64 {
         self.fill(now);
         let missing = |tokens: f64, full_per_second: f64| {
@@ -50,7 +50,7 @@ impl Pace {
         bytes_missing.max(missing(self.records, FULL_RECORDS_PER_SECOND))
     }
 
-    /// A record of so many bytes goes out.
+    /// A record of so many bytes is sent.
     pub(super) fn take(&mut self, bytes: usize) {
         // Kinesis counts whole KiB.
         self.bytes -= (bytes.div_ceil(1024) * 1024) as f64;
@@ -86,15 +86,15 @@ impl Pace {
 mod tests {
     use super::*;
 
-    /// Bytes that pass in ten seconds when records of `record` bytes are always at hand.
-    fn pass(pace: &mut Pace, start: Instant, record: usize) -> f64 {
+    /// Bytes that pass in ten seconds when a record of `record` bytes always waits.
+    fn pass(limit: &mut RateLimit, start: Instant, record: usize) -> f64 {
         let (mut now, mut passed) = (start, 0);
         loop {
-            now += Duration::from_secs_f64(pace.seconds_until(now, 0.0).max(0.0));
+            now += Duration::from_secs_f64(limit.seconds_until(now, 0.0).max(0.0));
             if now >= start + Duration::from_secs(10) {
                 break;
             }
-            pace.take(record);
+            limit.take(record);
             passed += record;
         }
         passed as f64
@@ -104,7 +104,7 @@ mod tests {
     fn a_shard_is_used_to_nine_tenths_and_never_over_its_quota() {
         for record in [400 * 1024, 1 << 20, 2000] {
             let start = Instant::now();
-            let bytes = pass(&mut Pace::new(start), start, record);
+            let bytes = pass(&mut RateLimit::new(start), start, record);
             // One record and one burst may stand out at the end.
             let most = 10_000_000.0 + record as f64;
             assert!((9_000_000.0..=most).contains(&bytes), "{record}: {bytes}");
@@ -112,24 +112,24 @@ mod tests {
     }
 
     #[test]
-    fn small_records_are_paced_by_their_number() {
+    fn small_records_are_limited_by_their_number() {
         let start = Instant::now();
-        let records = pass(&mut Pace::new(start), start, 10) / 10.0;
+        let records = pass(&mut RateLimit::new(start), start, 10) / 10.0;
         assert!((9_000.0..10_000.0).contains(&records), "{records}");
     }
 
     #[test]
     fn a_throttled_shard_slows_down_once_and_recovers() {
         let start = Instant::now();
-        let mut pace = Pace::new(start);
-        pace.throttled(start);
-        pace.throttled(start);
-        assert!((pace.share - CUT).abs() < 1e-9, "{}", pace.share);
+        let mut limit = RateLimit::new(start);
+        limit.throttled(start);
+        limit.throttled(start);
+        assert!((limit.share - CUT).abs() < 1e-9, "{}", limit.share);
         for second in 1..100 {
-            pace.throttled(start + Duration::from_secs(second));
+            limit.throttled(start + Duration::from_secs(second));
         }
-        assert!(pace.share >= SLOWEST);
-        pace.fill(start + Duration::from_secs(120));
-        assert!((pace.share - 1.0).abs() < 1e-9);
+        assert!(limit.share >= SLOWEST);
+        limit.fill(start + Duration::from_secs(120));
+        assert!((limit.share - 1.0).abs() < 1e-9);
     }
 }

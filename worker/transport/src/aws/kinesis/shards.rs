@@ -1,8 +1,7 @@
-//! Which shards a stream has, and which of them a key goes to. Only a guess that paces puts: the shard that the answer
-//! names is the truth.
+//! Which shards a stream has, and which of them takes a hash. Only a guess that limits the rate of puts: the shard that
+//! an answer names is the truth.
 
 use aws_sdk_kinesis::Client;
-use md5::{Digest, Md5};
 
 use crate::TransportResult;
 use crate::aws::service_error::transport_error;
@@ -10,9 +9,9 @@ use crate::aws::service_error::transport_error;
 /// A shard that takes records.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct OpenShard {
-    pub id: String,
-    /// First and last hash, both its own.
-    pub hashes: (u128, u128),
+    pub(super) id: String,
+    /// First and last hash, both inclusive.
+    pub(super) hashes: (u128, u128),
 }
 
 impl OpenShard {
@@ -25,12 +24,12 @@ impl OpenShard {
 /// All shards of a stream that take records, and the ids of those that can be read.
 #[derive(Debug, Clone, Default)]
 pub(super) struct Shards {
-    pub open: Vec<OpenShard>,
-    pub readable: Vec<String>,
+    pub(super) open: Vec<OpenShard>,
+    pub(super) readable: Vec<String>,
 }
 
 impl Shards {
-    /// Asks for all pages.
+    /// Lists all pages.
     pub(super) async fn list(client: &Client, stream: &str) -> TransportResult<Self> {
         let mut all = Self::default();
         let mut next: Option<String> = None;
@@ -76,20 +75,9 @@ impl Shards {
     }
 }
 
-/// How Kinesis hashes a partition key.
-pub(super) fn hash(key: &str) -> u128 {
-    u128::from_be_bytes(Md5::digest(key.as_bytes()).into())
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn a_key_is_hashed_as_kinesis_does() {
-        // From AWS's documentation: MD5 as a number, the first byte being the highest.
-        assert_eq!(hash("a"), 0x0cc1_75b9_c0f1_b6a8_31c3_99e2_6977_2661);
-    }
 
     #[test]
     fn every_hash_has_its_shard() {

@@ -1,5 +1,5 @@
-//! How object_store speaks HTTP and gets its credentials: the same hyper and rustls as the AWS SDK, and the SDK's own
-//! credential chain, so that S3 knows all the ways that SQS and Kinesis know.
+//! HTTP client and credentials of object_store: the same hyper and rustls as the AWS SDK, and the SDK's own credential chain,
+//! so that S3 takes credentials from everywhere that SQS and Kinesis do.
 
 use std::future::Future;
 use std::io;
@@ -30,12 +30,12 @@ use tracing::warn;
 
 use crate::aws::service_error::no_credentials;
 
-/// Until the head of an answer; a part of 8 MiB over a thin line takes its time.
+/// Until the head of an answer; a part of 8 MiB over a slow line takes its time.
 const ANSWER_WITHIN: Duration = Duration::from_secs(120);
 /// Until the next piece of an answer's body, however long all of it takes: without it, a connection whose other end is
-/// gone would hold whoever reads for ever.
+/// gone would block its reader for ever.
 pub(super) const PIECE_WITHIN: Duration = Duration::from_secs(30);
-/// Credentials are asked for anew so long before they end.
+/// Credentials are renewed so long before they end.
 const RENEW_BEFORE: Duration = Duration::from_secs(300);
 
 /// Makes HTTP clients.
@@ -92,7 +92,7 @@ impl HttpService for Hyper {
     }
 }
 
-/// A body that ends with an error when it stalls; object_store then asks for the rest. Only waiting counts, not the time
+/// A body that ends with an error when it stalls; object_store then requests the rest. Only waiting counts, not the time
 /// that the reader takes between pieces.
 struct Watched {
     body: Incoming,
@@ -177,7 +177,7 @@ impl CredentialProvider for Chain {
                         source: why.into(),
                     });
                 };
-                warn!(error = %why, "Credentials could not be renewed; those at hand are good for a while.");
+                warn!(error = %why, "Credentials could not be renewed; the present ones are still valid for a while.");
                 return Ok(credential);
             }
         };
@@ -199,7 +199,7 @@ mod tests {
 
     use super::*;
 
-    /// AwsCredentials for so long, in a file.
+    /// Writes credentials that are valid for so long into a file.
     fn issue(file: &Path, access_key: &str, valid_for: Duration) {
         let ends = jiff::Timestamp::now() + valid_for;
         let json = serde_json::json!({
@@ -210,7 +210,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn keys_are_renewed_in_time_and_used_to_their_end_where_that_fails() {
+    async fn credentials_are_renewed_in_time_and_used_to_their_end_where_that_fails() {
         let folder = tempfile::tempdir().expect("a folder");
         let file = folder.path().join("keys.json");
         let command = format!("cat {}", file.display());
@@ -219,12 +219,12 @@ mod tests {
             kept: Mutex::default(),
         };
         let key = async || chain.get_credential().await.map(|it| it.key_id.clone());
-        assert!(key().await.is_err(), "there is nothing to use");
+        assert!(key().await.is_err(), "there are none");
 
         issue(&file, "short", RENEW_BEFORE / 2);
         assert_eq!(key().await.expect("issued"), "short");
         std::fs::remove_file(&file).expect("removed");
-        assert_eq!(key().await.expect("good still"), "short");
+        assert_eq!(key().await.expect("still valid"), "short");
 
         issue(&file, "long", RENEW_BEFORE * 2);
         assert_eq!(key().await.expect("renewed"), "long");

@@ -89,7 +89,7 @@ mod tests {
     }
 
     #[test]
-    fn what_lies_beside_the_prefix_is_not_ours() {
+    fn keys_outside_the_prefix_have_no_name() {
         for key in [
             "prefixed/a",
             "other/a",

@@ -1,4 +1,4 @@
-//! Files in a bucket, below a prefix. Blocking at the front, as [`Files`] is; a runtime behind.
+//! Files in a bucket, below a prefix. Calls block, as those of [`Files`] do, and run on a runtime.
 //!
 //! An object is visible whole or not at all by S3's own rules. Its version (the file's modification time) goes with
 //! it as metadata; objects of others have S3's time. Bytes are checked by S3 part by part (SHA-256).
@@ -32,8 +32,8 @@ use crate::{FileEntry, FileName, Files, PendingFile};
 
 /// Metadata that carries a file's version, in nanoseconds since 1970.
 const VERSION_KEY: &str = "streampress-modified-nanos";
-/// Looks at objects' metadata under way at once, in a listing.
-const LOOKS_AT_ONCE: usize = 16;
+/// Concurrent requests for objects' metadata, in a listing.
+const CONCURRENT_HEADS: usize = 16;
 
 /// A location in a bucket.
 pub struct S3Files {
@@ -41,7 +41,7 @@ pub struct S3Files {
     prefix: String,
     store: Arc<dyn ObjectStore>,
     runtime: Handle,
-    /// Versions seen in listings, by key and S3's tag: an object is looked at once.
+    /// Versions from earlier listings, by key and with S3's tag: an object's metadata is requested once.
     versions: Mutex<HashMap<String, (String, SystemTime)>>,
 }
 
@@ -54,8 +54,8 @@ impl fmt::Debug for S3Files {
 }
 
 impl Aws {
-    /// Opens `prefix` of `bucket`; `location` is the text that the user wrote for it. Call it within a runtime: that
-    /// does the work behind the blocking calls.
+    /// Opens `prefix` of `bucket`; `location` is the text that the user wrote for it. Call it within a runtime, on
+    /// which the blocking calls then run.
     pub fn files(&self, location: &str, bucket: &str, prefix: &str) -> io::Result<S3Files> {
         let region = self
             .sdk
@@ -105,7 +105,7 @@ impl S3Files {
         })
     }
 
-    async fn look(&self, path: &Path) -> object_store::Result<(ObjectMeta, SystemTime)> {
+    async fn head(&self, path: &Path) -> object_store::Result<(ObjectMeta, SystemTime)> {
         let answer = self
             .store
             .get_opts(
@@ -137,7 +137,7 @@ impl S3Files {
                 modified,
             }));
         }
-        match self.look(&meta.location).await {
+        match self.head(&meta.location).await {
             Ok((now, modified)) => {
                 let tag = now.e_tag.unwrap_or_default();
                 self.versions
@@ -160,10 +160,10 @@ impl S3Files {
             .then(|| Path::parse(&self.prefix))
             .transpose()?;
         let listed = self.store.list(prefix.as_ref());
-        let looked_at = listed
+        let entries = listed
             .map_ok(|meta| self.entry(meta))
-            .try_buffer_unordered(LOOKS_AT_ONCE);
-        let mut entries: Vec<FileEntry> = looked_at
+            .try_buffer_unordered(CONCURRENT_HEADS);
+        let mut entries: Vec<FileEntry> = entries
             .try_filter_map(|entry| async { Ok(entry) })
             .try_collect()
             .await?;
@@ -189,14 +189,14 @@ impl Files for S3Files {
 
     fn stat(&self, name: &FileName) -> io::Result<Option<FileEntry>> {
         let path = self.path(name)?;
-        match self.runtime.block_on(self.look(&path)) {
+        match self.runtime.block_on(self.head(&path)) {
             Ok((meta, modified)) => Ok(Some(FileEntry {
                 name: name.clone(),
                 size: meta.size,
                 modified,
             })),
             Err(object_store::Error::NotFound { .. }) => Ok(None),
-            Err(error) => Err(said(&error, "cannot look at", name)),
+            Err(error) => Err(said(&error, "cannot read the metadata of", name)),
         }
     }
 
@@ -210,7 +210,7 @@ impl Files for S3Files {
             name: name.clone(),
             left: answer.meta.size,
             chunks: answer.into_stream(),
-            at_hand: Bytes::new(),
+            buffered: Bytes::new(),
             runtime: self.runtime.clone(),
         }))
     }
@@ -259,16 +259,16 @@ struct Reading {
     name: FileName,
     left: u64,
     chunks: BoxStream<'static, object_store::Result<Bytes>>,
-    at_hand: Bytes,
+    buffered: Bytes,
     runtime: Handle,
 }
 
 impl Read for Reading {
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
-        while self.at_hand.is_empty() {
+        while self.buffered.is_empty() {
             match self.runtime.block_on(self.chunks.next()) {
                 Some(chunk) => {
-                    self.at_hand =
+                    self.buffered =
                         chunk.map_err(|error| said(&error, "cannot read on in", &self.name))?
                 }
                 None if self.left > 0 => {
@@ -278,14 +278,14 @@ impl Read for Reading {
                 None => return Ok(0),
             }
         }
-        let bytes = buffer.len().min(self.at_hand.len());
-        self.at_hand.copy_to_slice(&mut buffer[..bytes]);
+        let bytes = buffer.len().min(self.buffered.len());
+        self.buffered.copy_to_slice(&mut buffer[..bytes]);
         self.left = self.left.saturating_sub(bytes as u64);
         Ok(bytes)
     }
 }
 
-/// The metadata that a version travels in.
+/// The metadata that carries a version.
 fn attributes_of(modified: SystemTime) -> Attributes {
     let nanos = modified
         .duration_since(UNIX_EPOCH)
@@ -396,7 +396,7 @@ mod tests {
     }
 
     #[tokio::test(flavor = "multi_thread")]
-    async fn a_reading_that_stalls_is_taken_up_where_it_stopped() {
+    async fn a_read_that_stalls_continues_where_it_stopped() {
         let listener = TcpListener::bind("127.0.0.1:0").await.expect("a free port");
         let address = listener.local_addr().expect("bound");
         let serving = tokio::spawn(async move {
@@ -405,7 +405,7 @@ mod tests {
             asked(&mut stalled).await;
             let half = format!("HTTP/1.1 200 OK\r\nContent-Length: 10\r\n{dated}\r\nfirst");
             stalled.write_all(half.as_bytes()).await.expect("sent");
-            // Open to the end: nothing more comes, and nobody says so.
+            // It stays open, and nothing more is sent.
             let (mut next, _) = listener.accept().await.expect("a second connection");
             let head = asked(&mut next).await;
             let rest = format!(

@@ -1,5 +1,5 @@
-//! An object being written. Small ones go up in one piece when they are committed; larger ones in parts while they are
-//! written, which S3 keeps to itself until the last word. Given up, the parts are taken back.
+//! An object being written. Small ones are uploaded at once when they are committed; larger ones in parts while they are
+//! written, which S3 shows only when the upload is completed. An upload that is dropped is aborted.
 
 use std::io::{self, Write};
 use std::sync::Arc;
@@ -18,8 +18,8 @@ use crate::{FileName, PendingFile};
 const PART_BYTES: usize = 8 << 20;
 /// S3 takes 10,000 parts; after each so many they double, so that 5 TiB fit.
 const PARTS_OF_A_SIZE: usize = 1000;
-/// Parts under way; with the one being filled that bounds memory.
-const PARTS_AT_ONCE: usize = 2;
+/// Parts being uploaded; together with the one being filled they bound memory.
+const CONCURRENT_PARTS: usize = 2;
 
 /// See the module.
 pub(super) struct PendingObject {
@@ -76,7 +76,7 @@ impl PendingObject {
                 .block_on(self.store.put_multipart_opts(&self.path, options));
             self.upload = Some(begun.map_err(|error| self.said(&error))?);
         }
-        while self.under_way.len() >= PARTS_AT_ONCE {
+        while self.under_way.len() >= CONCURRENT_PARTS {
             self.await_one_part()?;
         }
         let part = PutPayload::from(std::mem::take(&mut self.filling));
@@ -142,7 +142,7 @@ impl Write for PendingObject {
         Ok(taken)
     }
 
-    /// What is written stays unseen in any case, and goes up by whole parts.
+    /// Written bytes stay invisible in any case, and are uploaded by whole parts.
     fn flush(&mut self) -> io::Result<()> {
         Ok(())
     }
@@ -163,7 +163,7 @@ impl Drop for PendingObject {
         let name = self.name.clone();
         self.runtime.spawn(async move {
             if let Err(error) = upload.abort().await {
-                warn!(%name, %error, "Could not take an unfinished upload back; a lifecycle rule of the bucket should remove such.");
+                warn!(%name, %error, "Could not abort an unfinished upload; a lifecycle rule of the bucket should remove it.");
             }
         });
     }

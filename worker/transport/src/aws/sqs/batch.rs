@@ -1,6 +1,6 @@
-//! Deletes and changes of hiding time, ten to a request. While one request is under way what comes next gathers, so
-//! batches form under load and a lone call waits for nobody. Every failed entry is heard: tried again where that may
-//! help, else answered to whoever asked.
+//! Deletes and changes of visibility, ten to a request. While one request is under way the next calls gather, so that batches
+//! form under load and a single call does not wait. Every failed entry is handled: sent again where that may help, else
+//! answered to its caller.
 
 use std::collections::VecDeque;
 use std::sync::Arc;
@@ -18,20 +18,23 @@ use crate::{Backoff, TransportError, TransportResult};
 
 /// SQS takes ten entries a batch.
 pub(super) const BATCH: usize = 10;
-/// Tries for an entry that failed inside a batch.
+/// Attempts of an entry that failed inside a batch.
 const TRIES: u32 = 4;
 /// Before failed entries are sent again, all of one batch together.
 const BACKOFF: Backoff = Backoff::new(Duration::from_millis(150), Duration::from_millis(150));
 
-/// What is to become of a delivery.
+/// A change of a delivery.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Change {
     Delete,
-    HideForSecs(i32),
+    /// Counted from now; 0 makes the message visible at once.
+    SetVisibility {
+        secs: i32,
+    },
 }
 
 impl Change {
-    fn same_call(self, other: Self) -> bool {
+    fn is_same_call(self, other: Self) -> bool {
         (self == Self::Delete) == (other == Self::Delete)
     }
 }
@@ -69,8 +72,8 @@ impl Changes {
         })
     }
 
-    /// Asks for changes, in this order; the answers come in the same order.
-    pub(super) async fn ask(
+    /// Requests changes, in this order; the answers come in the same order.
+    pub(super) async fn request(
         self: &Arc<Self>,
         changes: Vec<(String, Change)>,
     ) -> Vec<TransportResult<()>> {
@@ -89,8 +92,8 @@ impl Changes {
             }
             if !state.under_way && !state.waiting.is_empty() {
                 state.under_way = true;
-                // On its own: whoever asked may be dropped, what was asked is done all the same.
-                tokio::spawn(self.clone().work_off());
+                // In a task of its own: the changes are made even if the caller is dropped.
+                tokio::spawn(self.clone().send_all());
             }
         }
         let mut results = Vec::with_capacity(answers.len());
@@ -106,12 +109,12 @@ impl Changes {
     }
 
     /// One change.
-    pub(super) async fn ask_one(
+    pub(super) async fn request_one(
         self: &Arc<Self>,
         receipt: &str,
         change: Change,
     ) -> TransportResult<()> {
-        self.ask(vec![(receipt.to_owned(), change)])
+        self.request(vec![(receipt.to_owned(), change)])
             .await
             .pop()
             .unwrap_or(Ok(()))
@@ -121,7 +124,7 @@ impl Changes {
         self.state.lock()
     }
 
-    async fn work_off(self: Arc<Self>) {
+    async fn send_all(self: Arc<Self>) {
         loop {
             let batch = {
                 let mut state = self.lock();
@@ -133,7 +136,7 @@ impl Changes {
                     .waiting
                     .iter()
                     .take(BATCH)
-                    .take_while(|entry| entry.change.same_call(kind))
+                    .take_while(|entry| entry.change.is_same_call(kind))
                     .count();
                 state.waiting.drain(..like).collect::<Vec<_>>()
             };
@@ -149,12 +152,12 @@ impl Changes {
         }
     }
 
-    /// Sends one batch, answers what is settled, gives back what is worth another try.
+    /// Sends one batch and answers its entries; returns those to be sent again.
     async fn perform(&self, batch: Vec<Entry>) -> Vec<Entry> {
         match self.call(&batch).await {
-            Err(said) => {
+            Err(error) => {
                 for entry in batch {
-                    let _ = entry.answer.send(Err(said
+                    let _ = entry.answer.send(Err(error
                         .clone()
                         .into_transport_error(format!("changing messages of {}", self.name))));
                 }
@@ -170,11 +173,12 @@ impl Changes {
                         Some(refused) if !refused.sender_fault() && entry.tries < TRIES => {
                             again.push(entry)
                         }
-                        Some(refused) => {
-                            drop(entry.answer.send(Err(said(refused).into_transport_error(
-                                format!("changing a message of {}", self.name),
-                            ))))
-                        }
+                        Some(refused) => drop(entry.answer.send(Err(
+                            entry_error(refused).into_transport_error(format!(
+                                "changing a message of {}",
+                                self.name
+                            )),
+                        ))),
                     }
                 }
                 again
@@ -210,7 +214,7 @@ impl Changes {
         }
         let entries = batch.iter().zip(ids).map(|(entry, id)| {
             let secs = match entry.change {
-                Change::HideForSecs(secs) => secs,
+                Change::SetVisibility { secs } => secs,
                 Change::Delete => 0,
             };
             ChangeMessageVisibilityBatchRequestEntry::builder()
@@ -235,8 +239,8 @@ impl Changes {
     }
 }
 
-/// What a failed entry says.
-pub(super) fn said(entry: &BatchResultErrorEntry) -> ServiceError {
+/// The error of a failed entry.
+pub(super) fn entry_error(entry: &BatchResultErrorEntry) -> ServiceError {
     ServiceError {
         code: entry.code().to_owned(),
         message: entry.message().unwrap_or("no message").to_owned(),

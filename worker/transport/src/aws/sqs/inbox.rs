@@ -1,9 +1,9 @@
-//! What has been received and not yet concluded: ready to be handed out, in hand, or held back behind an earlier message of
-//! its group. Plain state; the queue does the calls.
+//! Messages that were received from SQS and not yet deleted or released: ready to be delivered, delivered, or waiting behind
+//! an earlier message of their group. Plain state; the queue does the calls.
 //!
-//! SQS gives several messages of one group in one answer. They must be worked off one after another, so the later
-//! ones wait here, hidden as long as the one before them. When that is done the next is ready; when it is given back, so
-//! are they, and SQS keeps their order.
+//! SQS returns several messages of one group in one answer. They must be handled one after another, so the later ones wait
+//! here, invisible as long as the one before them. When that is done the next is ready; when it is released, so are they,
+//! and SQS keeps their order.
 
 use std::collections::{HashMap, VecDeque};
 
@@ -11,7 +11,7 @@ use tokio::time::{Duration, Instant};
 
 use crate::Delivery;
 
-/// The group of a message that is ready or in hand.
+/// The group of a message that is ready or delivered.
 #[derive(Debug)]
 struct Group {
     /// Receipt of the first.
@@ -29,7 +29,7 @@ pub(super) struct Inbox {
 }
 
 impl Inbox {
-    /// Takes in one answer of the queue.
+    /// Adds one answer of SQS.
     pub(super) fn arrived(&mut self, batch: Vec<Delivery>, now: Instant) {
         let mut seen: Vec<String> = Vec::new();
         for delivery in batch {
@@ -40,14 +40,14 @@ impl Inbox {
                 }
                 continue;
             }
-            // The queue hands a group out only when none of it is hidden: whatever we thought to hold of it is over.
+            // SQS returns a group only when none of it is invisible: deliveries of it from before have ended.
             self.forget_group(&name);
             seen.push(name);
             self.make_ready(delivery, VecDeque::new(), now);
         }
     }
 
-    /// Up to `max` messages that are still hidden; from now on they are in hand.
+    /// Up to `max` ready messages that are still invisible to others; from now on they count as delivered.
     pub(super) fn take(&mut self, max: usize, now: Instant) -> Vec<Delivery> {
         let mut taken = Vec::new();
         while taken.len() < max {
@@ -63,7 +63,7 @@ impl Inbox {
         taken
     }
 
-    /// Taken and not handed out after all: ready again, before all others, unless they are not ours any more.
+    /// Taken and not delivered after all: ready again, before all others, unless they are not ours any more.
     pub(super) fn put_back(&mut self, taken: Vec<Delivery>, now: Instant) {
         for mut delivery in taken.into_iter().rev() {
             let group = self.groups.get(&delivery.group);
@@ -74,7 +74,7 @@ impl Inbox {
         }
     }
 
-    /// The receipts that share the fate of this one: it, and those held back behind it.
+    /// This receipt, and those of the messages that wait behind it: they are extended and released together.
     pub(super) fn with_followers(&self, receipt: &str) -> Vec<String> {
         let group = self
             .by_receipt
@@ -86,8 +86,8 @@ impl Inbox {
             .collect()
     }
 
-    /// The message is hidden anew, and so are its followers, unless one of them could not be.
-    pub(super) fn hidden(&mut self, receipt: &str, until: Instant, with_followers: bool) {
+    /// The message's visibility timeout was extended, and its followers' too, unless one of them could not be.
+    pub(super) fn extended(&mut self, receipt: &str, deadline: Instant, with_followers: bool) {
         let Some(group) = self
             .by_receipt
             .get(receipt)
@@ -95,10 +95,10 @@ impl Inbox {
         else {
             return;
         };
-        group.visibility_deadline = until;
+        group.visibility_deadline = deadline;
         if with_followers {
             for follower in &mut group.followers {
-                follower.visibility_deadline = until;
+                follower.visibility_deadline = deadline;
             }
         }
     }
@@ -128,8 +128,8 @@ impl Inbox {
         }
     }
 
-    /// Receipts of what has been ready for `grace` and nobody asked for, with their followers, first ones last: so
-    /// that a group opens only when all of it is back.
+    /// Receipts of messages that have been ready for `grace` without a receive, with their followers, first ones last, so
+    /// that a group can be received only when all of it is visible.
     pub(super) fn unclaimed(&mut self, grace: Duration, now: Instant) -> Vec<String> {
         let (old, young): (VecDeque<_>, VecDeque<_>) = self
             .ready
@@ -146,7 +146,7 @@ impl Inbox {
         receipts
     }
 
-    /// Drops what we remember of messages whose hiding ended long ago.
+    /// Drops entries of messages whose visibility timeout ran out.
     pub(super) fn forget_expired(&mut self, now: Instant) {
         self.groups
             .retain(|_, group| group.visibility_deadline > now);
@@ -154,7 +154,7 @@ impl Inbox {
         self.by_receipt.retain(|_, name| groups.contains_key(name));
     }
 
-    /// Whether anything waits to be taken.
+    /// Whether a message is ready.
     pub(super) fn has_ready(&self) -> bool {
         !self.ready.is_empty()
     }
@@ -217,7 +217,7 @@ mod tests {
     }
 
     #[test]
-    fn one_of_a_group_is_handed_out_and_the_next_once_it_is_done() {
+    fn one_of_a_group_is_delivered_and_the_next_once_it_is_done() {
         let now = Instant::now();
         let mut inbox = inbox(now);
         assert_eq!(ids(&inbox.take(10, now)), ["1", "3"]);
@@ -230,7 +230,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_held_back_shares_the_fate_of_the_first() {
+    fn messages_behind_the_first_of_a_group_go_with_it() {
         let now = Instant::now();
         let mut inbox = inbox(now);
         inbox.take(10, now);
@@ -241,7 +241,7 @@ mod tests {
     }
 
     #[test]
-    fn what_nobody_asks_for_is_given_back_last_first() {
+    fn messages_without_a_receive_are_released_last_first() {
         let now = Instant::now();
         let mut inbox = inbox(now);
         assert!(inbox.unclaimed(Duration::from_secs(1), now).is_empty());
@@ -253,14 +253,14 @@ mod tests {
     }
 
     #[test]
-    fn a_message_whose_hiding_ended_is_not_handed_out() {
+    fn a_message_whose_visibility_timeout_ended_is_not_delivered() {
         let now = Instant::now();
         let mut inbox = inbox(now);
         assert!(inbox.take(10, now + Duration::from_secs(61)).is_empty());
     }
 
     #[test]
-    fn what_is_put_back_comes_first_unless_its_group_was_received_anew() {
+    fn a_message_put_back_comes_first_unless_its_group_was_received_again() {
         let now = Instant::now();
         let mut inbox = inbox(now);
         let taken = inbox.take(1, now);
@@ -273,7 +273,7 @@ mod tests {
     }
 
     #[test]
-    fn a_group_received_anew_replaces_what_was_held_of_it() {
+    fn a_group_received_again_replaces_its_earlier_deliveries() {
         let now = Instant::now();
         let mut inbox = inbox(now);
         inbox.take(1, now);

@@ -16,21 +16,26 @@ use std::time::Duration;
 use async_trait::async_trait;
 use futures::future::join_all;
 use parking_lot::{Mutex, MutexGuard};
+use streampress_crds::DeadLetterReason;
 use tokio::sync::Notify;
 use tokio::time::Instant;
 use tracing::debug;
 
 use self::batch::{BATCH, Change, Changes};
 use self::inbox::Inbox;
-use self::poll::Receiver;
+use self::poll::WaitingReceiver;
 use self::send::dead_letter;
 use super::Aws;
 use crate::{Delivery, Depth, Outgoing, Queue, Receipt, TransportError, TransportResult};
 
 /// How much longer than its wait a poll may take to answer.
 const ANSWER_SLACK: Duration = Duration::from_secs(5);
-/// SQS hides a message for 12 hours at most.
-const LONGEST_HIDING_SECS: u64 = 12 * 3600;
+/// SQS keeps a message invisible for 12 hours at most.
+const MAX_VISIBILITY_SECS: i32 = 12 * 3600;
+/// Between two checks while the queue is drained.
+const DRAIN_POLL: Duration = Duration::from_millis(50);
+/// A message that waited behind another is delivered with at least this share of its visibility timeout left.
+const FRESH_SHARE: f64 = 0.7;
 
 /// One queue, with its dead-letter queue.
 #[derive(Clone)]
@@ -43,16 +48,17 @@ struct Inner {
     url: String,
     arn: String,
     aws: Aws,
-    visibility: Duration,
+    visibility_timeout: Duration,
     max_receive_count: Option<u32>,
     dead: Option<Arc<SqsQueue>>,
     changes: Arc<Changes>,
     inbox: Mutex<Inbox>,
-    faults: Mutex<Option<TransportError>>,
+    /// The last poll's fault, for the next receive.
+    fault: Mutex<Option<TransportError>>,
     arrived: Notify,
     receivers: AtomicUsize,
     polling: AtomicUsize,
-    settling: AtomicBool,
+    draining: AtomicBool,
 }
 
 impl fmt::Debug for SqsQueue {
@@ -74,14 +80,15 @@ impl SqsQueue {
         &self.inner.arn
     }
 
-    /// Hands out what is ready, hidden for most of its time from now.
+    /// Takes messages that are ready, each invisible for most of its visibility timeout from now.
     async fn take(&self, max: usize) -> TransportResult<Vec<Delivery>> {
         let now = Instant::now();
+        let visibility_timeout = self.inner.visibility_timeout;
         let mut taken = Taken {
             inner: &self.inner,
             deliveries: self.inner.inbox().take(max, now),
         };
-        let soon = now + self.inner.visibility.mul_f64(0.7);
+        let soon = now + visibility_timeout.mul_f64(FRESH_SHARE);
         let is_late = |delivery: &Delivery| delivery.visibility_deadline < soon;
         // They waited behind another of their group.
         let late: Vec<Receipt> = taken
@@ -92,7 +99,7 @@ impl SqsQueue {
             .collect();
         let extends = late
             .iter()
-            .map(|receipt| self.extend(receipt, self.inner.visibility));
+            .map(|receipt| self.extend(receipt, visibility_timeout));
         let mut answers = join_all(extends).await.into_iter();
         let (mut ready, mut failed) = (Vec::new(), None);
         for mut delivery in std::mem::take(&mut taken.deliveries) {
@@ -102,7 +109,7 @@ impl SqsQueue {
             }
             match answers.next().unwrap_or(Ok(())) {
                 Ok(()) => {
-                    delivery.visibility_deadline = now + self.inner.visibility;
+                    delivery.visibility_deadline = now + visibility_timeout;
                     ready.push(delivery);
                 }
                 Err(TransportError::Stale) => {
@@ -125,8 +132,8 @@ impl SqsQueue {
     }
 }
 
-/// Messages on their way from the inbox to a caller. What is not handed out goes back: the caller may be gone while they
-/// are hidden anew.
+/// Messages between the inbox and a caller. What is not delivered is put back: the caller may be dropped while their
+/// visibility timeouts are extended.
 struct Taken<'a> {
     inner: &'a Arc<Inner>,
     deliveries: Vec<Delivery>,
@@ -149,7 +156,7 @@ impl Queue for SqsQueue {
     }
 
     fn visibility_timeout(&self) -> Duration {
-        self.inner.visibility
+        self.inner.visibility_timeout
     }
 
     async fn send(&self, messages: Vec<Outgoing>) -> TransportResult<()> {
@@ -160,10 +167,10 @@ impl Queue for SqsQueue {
     async fn receive(&self, max: usize, wait: Duration) -> TransportResult<Vec<Delivery>> {
         if !(1..=BATCH).contains(&max) {
             return Err(TransportError::Invalid(format!(
-                "{max} messages were asked for; a receive takes 1 to {BATCH}"
+                "{max} messages were requested; a receive takes 1 to {BATCH}"
             )));
         }
-        let _receiver = Receiver::enter(&self.inner.receivers);
+        let _receiver = WaitingReceiver::enter(&self.inner.receivers);
         let until = Instant::now() + wait;
         let mut own_poll = false;
         loop {
@@ -174,7 +181,7 @@ impl Queue for SqsQueue {
             if !ready.is_empty() {
                 return Ok(ready);
             }
-            if let Some(fault) = self.inner.faults.lock().take() {
+            if let Some(fault) = self.inner.fault.lock().take() {
                 return Err(fault);
             }
             let now = Instant::now();
@@ -203,23 +210,26 @@ impl Queue for SqsQueue {
     async fn extend(&self, receipt: &Receipt, visibility_timeout: Duration) -> TransportResult<()> {
         let secs = i32::try_from(visibility_timeout.as_secs_f64().ceil() as u64)
             .unwrap_or(i32::MAX)
-            .min(LONGEST_HIDING_SECS as i32);
-        let until = Instant::now() + visibility_timeout;
+            .min(MAX_VISIBILITY_SECS);
+        let deadline = Instant::now() + visibility_timeout;
         let receipts = self.inner.inbox().with_followers(&receipt.0);
         let answers = self
             .inner
             .changes
-            .ask(
+            .request(
                 receipts
                     .into_iter()
-                    .map(|receipt| (receipt, Change::HideForSecs(secs)))
+                    .map(|receipt| (receipt, Change::SetVisibility { secs }))
                     .collect(),
             )
             .await;
-        let all_hidden = answers.iter().all(Result::is_ok);
+        let all_extended = answers.iter().all(Result::is_ok);
         let outcome = answers.into_iter().next().unwrap_or(Ok(()));
         match &outcome {
-            Ok(()) => self.inner.inbox().hidden(&receipt.0, until, all_hidden),
+            Ok(()) => self
+                .inner
+                .inbox()
+                .extended(&receipt.0, deadline, all_extended),
             Err(TransportError::Stale) => self.inner.inbox().gone(&receipt.0),
             Err(_) => {}
         }
@@ -227,7 +237,11 @@ impl Queue for SqsQueue {
     }
 
     async fn delete(&self, receipt: &Receipt) -> TransportResult<()> {
-        let outcome = self.inner.changes.ask_one(&receipt.0, Change::Delete).await;
+        let outcome = self
+            .inner
+            .changes
+            .request_one(&receipt.0, Change::Delete)
+            .await;
         match &outcome {
             Ok(()) => {
                 if self.inner.inbox().done(&receipt.0, Instant::now()) {
@@ -247,38 +261,32 @@ impl Queue for SqsQueue {
             inbox.gone(&receipt.0);
             receipts
         };
-        // Followers first: the group opens when its first message is back, and then all of it must be.
+        // Followers first: the group can be received once its first message is visible, and then all of it must be.
         receipts.reverse();
-        let mut answers = self
-            .inner
-            .changes
-            .ask(
-                receipts
-                    .into_iter()
-                    .map(|receipt| (receipt, Change::HideForSecs(0)))
-                    .collect(),
-            )
-            .await;
+        let mut answers = self.inner.release_all(receipts).await;
         answers.pop().unwrap_or(Ok(()))
     }
 
     async fn dead_letter(
         &self,
         delivery: &Delivery,
-        reason: &str,
+        reason: DeadLetterReason,
         detail: &str,
     ) -> TransportResult<()> {
         let Some(dead) = &self.inner.dead else {
             return Err(TransportError::unavailable(
-                format!("setting a message of {} aside", self.inner.name),
-                "the queue has no dead-letter queue; wire one with 'streampress setup'",
+                format!(
+                    "sending a message of {} to its dead-letter queue",
+                    self.inner.name
+                ),
+                "the queue has none; 'streampress setup' gives it one",
             ));
         };
-        // Not `send`, which leaves room for reason and detail and so refuses who has them.
+        // Not `send`, which reserves three attributes for reason, detail and group and so refuses a message that has them.
         dead.send_all(vec![dead_letter(delivery, reason, detail)])
             .await?;
         match self.delete(&delivery.receipt).await {
-            // Somebody else has it by now and will bury it too, onto the same dead letter.
+            // Another worker has it by now and makes the same dead letter of it.
             Err(TransportError::Stale) => Ok(()),
             other => other,
         }
@@ -291,19 +299,19 @@ impl Queue for SqsQueue {
         })
     }
 
-    /// A message that a poll brings after the process ended would stay hidden.
+    /// A message that a poll brings after the process ended would stay invisible.
     async fn drain(&self, patience: Duration) -> bool {
         let until = Instant::now() + patience;
-        self.inner.settling.store(true, Ordering::SeqCst);
+        self.inner.draining.store(true, Ordering::SeqCst);
         loop {
-            self.inner.sweep(Duration::ZERO).await;
+            self.inner.release_unclaimed(Duration::ZERO).await;
             if self.inner.polling.load(Ordering::SeqCst) == 0 && !self.inner.inbox().has_ready() {
                 return true;
             }
             if Instant::now() >= until {
                 return false;
             }
-            tokio::time::sleep(Duration::from_millis(50)).await;
+            tokio::time::sleep(DRAIN_POLL).await;
         }
     }
 
@@ -315,5 +323,12 @@ impl Queue for SqsQueue {
 impl Inner {
     fn inbox(&self) -> MutexGuard<'_, Inbox> {
         self.inbox.lock()
+    }
+
+    /// Makes messages visible, in this order.
+    async fn release_all(&self, receipts: Vec<String>) -> Vec<TransportResult<()>> {
+        let visible = |receipt| (receipt, Change::SetVisibility { secs: 0 });
+        let changes = receipts.into_iter().map(visible).collect();
+        self.changes.request(changes).await
     }
 }

@@ -1,4 +1,4 @@
-//! Opening a queue: where it is, whether it is one we can use, and which queue its dead letters go to.
+//! Opening a queue: where it is, whether it can be used, and which queue is its dead-letter queue.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -18,12 +18,12 @@ use crate::aws::ServiceError;
 use crate::{Depth, TransportError, TransportResult};
 
 impl Aws {
-    /// Opens a queue by name or URL. `visibility` is what each receive asks for, whatever the queue's default is.
+    /// Opens a queue by name or URL. Each receive sets `visibility_timeout`, whatever the queue's default is.
     /// Its dead-letter queue is the one that its redrive policy names.
     pub async fn queue(
         &self,
         name_or_url: &str,
-        visibility: Duration,
+        visibility_timeout: Duration,
     ) -> TransportResult<SqsQueue> {
         let url = self.queue_url(name_or_url).await?;
         let attributes = self.queue_attributes(&url).await?;
@@ -33,7 +33,7 @@ impl Aws {
             .is_none_or(|fifo| fifo != "true")
         {
             return Err(TransportError::Invalid(format!(
-                "{name} is not a FIFO queue; name one that ends in .fifo, or make one with 'streampress setup'"
+                "{name} is not a FIFO queue; name one that ends in .fifo, or create one with 'streampress setup'"
             )));
         }
         let policy = attributes
@@ -43,7 +43,7 @@ impl Aws {
             None => {
                 warn!(
                     queue = name,
-                    "The queue has no redrive policy, so a message that can never work cannot be set aside and comes back for ever; give it a dead-letter queue, or run 'streampress setup'."
+                    "The queue has no redrive policy, so a message that can never be handled comes back for ever; give it a dead-letter queue, or run 'streampress setup'."
                 );
                 None
             }
@@ -61,7 +61,7 @@ impl Aws {
                 Some(Arc::new(self.queue_at(
                     dead_url,
                     policy.target.clone(),
-                    visibility,
+                    visibility_timeout,
                     None,
                     None,
                 )))
@@ -71,7 +71,7 @@ impl Aws {
         Ok(self.queue_at(
             url,
             arn,
-            visibility,
+            visibility_timeout,
             policy.map(|policy| policy.max_receive_count),
             dead,
         ))
@@ -81,7 +81,7 @@ impl Aws {
         &self,
         url: String,
         arn: String,
-        visibility: Duration,
+        visibility_timeout: Duration,
         max_receive_count: Option<u32>,
         dead: Option<Arc<SqsQueue>>,
     ) -> SqsQueue {
@@ -93,15 +93,15 @@ impl Aws {
                 name,
                 url,
                 arn,
-                visibility,
+                visibility_timeout,
                 max_receive_count,
                 dead,
                 inbox: Mutex::default(),
-                faults: Mutex::default(),
+                fault: Mutex::default(),
                 arrived: Notify::new(),
                 receivers: AtomicUsize::new(0),
                 polling: AtomicUsize::new(0),
-                settling: AtomicBool::new(false),
+                draining: AtomicBool::new(false),
             }),
         }
     }

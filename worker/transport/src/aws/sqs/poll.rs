@@ -1,5 +1,5 @@
-//! Long polls, each on its own, so that a receive that is dropped takes nothing along: what a poll brings waits for the
-//! next receive for a moment and is then given back.
+//! Long polls, each in a task of its own, so that a receive that is dropped loses no message: what a poll brings waits for
+//! the next receive for a moment and is then released.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -10,18 +10,19 @@ use tokio::time::Instant;
 use tracing::debug;
 
 use super::Inner;
-use super::batch::Change;
-use crate::aws::service_error::ServiceError;
+use crate::aws::ServiceError;
 use crate::{Backoff, Delivery, Receipt, TransportResult};
 
-/// How long what a poll brought waits for somebody to take it before it is given back.
+/// How long a polled message waits for a receive before it is released.
 const GRACE: Duration = Duration::from_secs(1);
 /// Attempts of one poll.
 const TRIES: u32 = 5;
 const BACKOFF: Backoff = Backoff::new(Duration::from_millis(200), Duration::from_secs(2));
+/// SQS's longest poll.
+const MAX_WAIT_SECS: i32 = 20;
 
 impl Inner {
-    /// A long poll of its own, so that dropping a receive takes nothing along.
+    /// Starts a long poll of its own.
     pub(super) fn start_poll(self: &Arc<Self>, max: usize, wait: Duration) {
         self.polling.fetch_add(1, Ordering::SeqCst);
         let inner = self.clone();
@@ -31,7 +32,7 @@ impl Inner {
             match outcome {
                 Ok(()) => inner.announce_arrival(),
                 Err(fault) => {
-                    *inner.faults.lock() = Some(fault);
+                    *inner.fault.lock() = Some(fault);
                     inner.arrived.notify_waiters();
                 }
             }
@@ -39,16 +40,17 @@ impl Inner {
     }
 
     async fn poll(&self, max: usize, wait: Duration) -> TransportResult<()> {
-        let asked_at = Instant::now();
-        let messages = self.ask(max, wait).await?;
-        // Hidden since some moment between asking and now; the earliest that can be is what counts, but for the wait.
+        let requested_at = Instant::now();
+        let messages = self.receive_message(max, wait).await?;
+        // Invisible since some moment between request and answer. The earliest possible one counts, unless the poll only
+        // waited for its time.
         let now = Instant::now();
-        let since = if now.duration_since(asked_at) > wait + Duration::from_secs(1) {
-            asked_at
+        let since = if now.duration_since(requested_at) > wait + Duration::from_secs(1) {
+            requested_at
         } else {
             now
         };
-        let received = |message| delivery(message, since, since + self.visibility);
+        let received = |message| delivery(message, since, since + self.visibility_timeout);
         let deliveries: Vec<_> = messages.into_iter().filter_map(received).collect();
         if deliveries.is_empty() {
             return Ok(());
@@ -59,16 +61,16 @@ impl Inner {
         Ok(())
     }
 
-    /// One answer. Should it be lost, the next try has the same attempt id and is given the same messages; at the end of
-    /// the process it asks for no others, so that nothing is taken that nobody will see.
-    async fn ask(&self, max: usize, wait: Duration) -> TransportResult<Vec<Message>> {
+    /// One answer. When it is lost, the next attempt has the same attempt id and gets the same messages; while the queue is
+    /// drained it waits for no others, so that no message is received that no worker will handle.
+    async fn receive_message(&self, max: usize, wait: Duration) -> TransportResult<Vec<Message>> {
         let secs =
             |time: Duration| i32::try_from(time.as_secs_f64().ceil() as u64).unwrap_or(i32::MAX);
         let until = Instant::now() + wait;
         let attempt = uuid::Uuid::new_v4().to_string();
         let mut tries = 0;
         loop {
-            let wait = if self.settling.load(Ordering::SeqCst) {
+            let wait = if self.draining.load(Ordering::SeqCst) {
                 Duration::ZERO
             } else {
                 until.saturating_duration_since(Instant::now())
@@ -79,38 +81,39 @@ impl Inner {
                 .receive_message()
                 .queue_url(&self.url)
                 .max_number_of_messages(i32::try_from(max).unwrap_or(10))
-                .wait_time_seconds(secs(wait).min(20))
-                .visibility_timeout(secs(self.visibility))
+                .wait_time_seconds(secs(wait).min(MAX_WAIT_SECS))
+                .visibility_timeout(secs(self.visibility_timeout))
                 .receive_request_attempt_id(&attempt)
                 .message_system_attribute_names(MessageSystemAttributeName::All)
                 .message_attribute_names("All")
                 .send()
                 .await;
-            let said = match answer {
+            let error = match answer {
                 Ok(answer) => return Ok(answer.messages.unwrap_or_default()),
                 Err(error) => ServiceError::from_sdk(&error),
             };
             tries += 1;
-            if tries == TRIES || said.is_refusal() || said.is_absent() || said.is_denied() {
-                return Err(said.into_transport_error(format!("receiving from {}", self.name)));
+            if tries == TRIES || error.is_refusal() || error.is_absent() || error.is_denied() {
+                return Err(error.into_transport_error(format!("receiving from {}", self.name)));
             }
             tokio::time::sleep(BACKOFF.full_jitter(tries)).await;
         }
     }
 
-    /// Something is ready: whoever waits takes it now, else it is given back soon.
+    /// Messages are ready: a waiting receive takes them now, or they are released soon.
     pub(super) fn announce_arrival(self: &Arc<Self>) {
         self.arrived.notify_waiters();
         if self.inbox().has_ready() {
             let inner = self.clone();
             tokio::spawn(async move {
                 tokio::time::sleep(GRACE).await;
-                inner.sweep(GRACE).await;
+                inner.release_unclaimed(GRACE).await;
             });
         }
     }
 
-    pub(super) async fn sweep(&self, grace: Duration) {
+    /// Releases messages that have been ready for `grace` and were not received.
+    pub(super) async fn release_unclaimed(&self, grace: Duration) {
         let receipts = self.inbox().unclaimed(grace, Instant::now());
         if receipts.is_empty() {
             return;
@@ -118,42 +121,33 @@ impl Inner {
         debug!(
             queue = self.name,
             messages = receipts.len(),
-            "Giving back what nobody took."
+            "Releasing messages that no receive took."
         );
-        for answer in self
-            .changes
-            .ask(
-                receipts
-                    .into_iter()
-                    .map(|receipt| (receipt, Change::HideForSecs(0)))
-                    .collect(),
-            )
-            .await
-        {
+        for answer in self.release_all(receipts).await {
             if let Err(error) = answer {
-                debug!(queue = self.name, %error, "Could not give a message back; it comes back when its hiding time ends.");
+                debug!(queue = self.name, %error, "Could not release a message; it comes back when its visibility timeout ends.");
             }
         }
     }
 }
 
-/// Counts receives under way: as many polls may be.
-pub(super) struct Receiver<'a>(&'a AtomicUsize);
+/// Counts receives that wait: as many polls may run.
+pub(super) struct WaitingReceiver<'a>(&'a AtomicUsize);
 
-impl<'a> Receiver<'a> {
+impl<'a> WaitingReceiver<'a> {
     pub(super) fn enter(count: &'a AtomicUsize) -> Self {
         count.fetch_add(1, Ordering::SeqCst);
         Self(count)
     }
 }
 
-impl Drop for Receiver<'_> {
+impl Drop for WaitingReceiver<'_> {
     fn drop(&mut self) {
         self.0.fetch_sub(1, Ordering::SeqCst);
     }
 }
 
-/// `None` only for an answer without a receipt, which cannot be acted on in any way.
+/// `None` only for an answer without a receipt, which can neither be extended nor deleted.
 fn delivery(
     message: Message,
     received_at: Instant,

@@ -1,9 +1,10 @@
-//! Sending: ten messages a request at most, every failed entry heard and sent again, the order of a group kept.
+//! Sending: at most ten messages a request, every failed entry sent again, the order of a group kept.
 
 use std::collections::{BTreeMap, HashSet};
 use std::time::Duration;
 
 use aws_sdk_sqs::types::{MessageAttributeValue, SendMessageBatchRequestEntry};
+use streampress_crds::DeadLetterReason;
 use tokio::time::Instant;
 use tracing::warn;
 
@@ -16,14 +17,14 @@ use crate::{
     TransportResult,
 };
 
-/// Tries for a message that failed inside a batch.
+/// Attempts of a message that failed inside a batch.
 const SEND_TRIES: u32 = 4;
 const BACKOFF: Backoff = Backoff::new(Duration::from_millis(200), Duration::from_secs(2));
-/// A queue takes 300 requests a second, unless it is one of high throughput; who sends more has to wait.
+/// A queue takes 300 requests a second, unless it is one of high throughput; more have to wait.
 const THROTTLED_PATIENCE: Duration = Duration::from_secs(60);
 /// Dead letters carry a detail of at most this many bytes.
 const LONGEST_DETAIL_BYTES: usize = 1000;
-/// SQS takes ten; [`Outgoing`] leaves three of them free for a dead letter.
+/// SQS takes ten; [`Outgoing`] reserves three of them for a dead letter.
 const MOST_ATTRIBUTES: usize = 10;
 
 impl SqsQueue {
@@ -51,7 +52,7 @@ impl SqsQueue {
                             true => {
                                 "SQS has refused it for a minute, since the queue gets more requests than it takes"
                             }
-                            false => "SQS failed some messages of a batch again and again",
+                            false => "SQS repeatedly failed some messages of a batch",
                         },
                     ));
                 }
@@ -61,7 +62,7 @@ impl SqsQueue {
         Ok(())
     }
 
-    /// Sends what fits one request; gives back what failed and may work later, and whether that was for the queue's rate.
+    /// Sends what fits one request; returns what failed and may succeed later, and whether that was for the queue's rate.
     async fn send_batch(&self, batch: Vec<Outgoing>) -> TransportResult<(Vec<Outgoing>, bool)> {
         let name = &self.inner.name;
         let step = || format!("sending to {name}");
@@ -88,14 +89,14 @@ impl SqsQueue {
             .await;
         let answer = match answer.map_err(|error| ServiceError::from_sdk(&error)) {
             Ok(answer) => answer,
-            Err(said) if said.is_throttling() => return Ok((batch, true)),
-            Err(said) => return Err(said.into_transport_error(step())),
+            Err(error) if error.is_throttling() => return Ok((batch, true)),
+            Err(error) => return Err(error.into_transport_error(step())),
         };
         if answer.failed.is_empty() {
             return Ok((Vec::new(), false));
         }
         if let Some(refused) = answer.failed.iter().find(|entry| entry.sender_fault()) {
-            return Err(batch::said(refused).into_transport_error(step()));
+            return Err(batch::entry_error(refused).into_transport_error(step()));
         }
         let failed: HashSet<&str> = answer.failed.iter().map(|entry| entry.id()).collect();
         warn!(
@@ -142,12 +143,12 @@ fn weight(message: &Outgoing) -> usize {
     message.body.len() + attributes.sum::<usize>()
 }
 
-/// What XML 1.0 can hold, which is what SQS takes.
+/// The characters of XML 1.0, which are those that SQS takes.
 fn is_sendable(c: char) -> bool {
     matches!(c, '\t' | '\n' | '\r' | ' '..='\u{D7FF}' | '\u{E000}'..='\u{FFFD}' | '\u{10000}'..)
 }
 
-/// Text as an attribute can hold it: never empty, nothing SQS refuses, not too long.
+/// Text that an attribute can hold: never empty, no character that SQS refuses, not too long.
 fn sendable(text: &str, longest_bytes: usize) -> String {
     let mut clean: String = text
         .chars()
@@ -159,24 +160,24 @@ fn sendable(text: &str, longest_bytes: usize) -> String {
     if clean.is_empty() { "-".into() } else { clean }
 }
 
-/// What stands in the dead-letter queue for a message: as it was, with the reason and as much else as fits.
-pub(super) fn dead_letter(delivery: &Delivery, reason: &str, detail: &str) -> Outgoing {
+/// The dead letter of a message: as it was, with the reason and as much else as fits.
+pub(super) fn dead_letter(delivery: &Delivery, reason: DeadLetterReason, detail: &str) -> Outgoing {
     let mut letter = Outgoing {
         group: delivery.message_id.clone(),
-        // By message: the same one buried twice is one dead letter.
+        // By message: the same one dead-lettered twice is one dead letter.
         dedup_id: format!("dead-{}", delivery.message_id),
         body: delivery.body.clone(),
         attributes: delivery.attributes.clone(),
     };
-    let mut says = |name: &str, text| {
+    let mut add = |name: &str, text| {
         letter
             .attributes
             .insert(name.into(), sendable(text, LONGEST_DETAIL_BYTES))
     };
-    says(ATTR_REASON, reason);
-    says(ATTR_DETAIL, detail);
-    says(ATTR_GROUP, &delivery.group);
-    // What others gave it goes first, the reason last.
+    add(ATTR_REASON, reason.as_str());
+    add(ATTR_DETAIL, detail);
+    add(ATTR_GROUP, &delivery.group);
+    // Attributes of others are dropped first, the reason last.
     let worth = |name: &str| match name {
         ATTR_REASON => 4,
         ATTR_GROUP => 3,
@@ -271,21 +272,21 @@ mod tests {
     #[test]
     fn a_dead_letter_has_its_reason_however_much_the_message_brought_along() {
         for attributes in [0, 6, 9] {
-            let letter = dead_letter(&poison(attributes, 10), "BadName", "why");
+            let letter = dead_letter(&poison(attributes, 10), DeadLetterReason::BadName, "why");
             assert_eq!(letter.attributes[ATTR_REASON], "BadName");
             assert_eq!(letter.attributes[ATTR_DETAIL], "why");
             assert_eq!(letter.attributes[ATTR_GROUP], "g");
             assert!(letter.attributes.contains_key(ATTR_TRACEPARENT));
             assert_eq!(letter.attributes.len(), (attributes + 4).min(10));
         }
-        // A body that leaves little room, and one that leaves none.
-        for (room, kept) in [
+        // A body that leaves little space, and one that leaves none.
+        for (space, kept) in [
             (100, &[ATTR_GROUP, ATTR_REASON][..]),
             (40, &[ATTR_REASON]),
             (0, &[]),
         ] {
-            let poison = poison(7, Outgoing::MAX_BYTES - room);
-            let letter = dead_letter(&poison, "BadName", &"why ".repeat(100));
+            let poison = poison(7, Outgoing::MAX_BYTES - space);
+            let letter = dead_letter(&poison, DeadLetterReason::BadName, &"why ".repeat(100));
             assert_eq!(letter.attributes.keys().collect::<Vec<_>>(), kept);
             assert!(weight(&letter) <= Outgoing::MAX_BYTES);
         }

@@ -1,7 +1,7 @@
-//! Files in a folder: the local side of [`Files`]. A name is only ever used below the location's folder. Symbolic
-//! links inside it are followed where they stay inside; one that leads outside is never read, listed or written
-//! through, and one in the place of a file to be written is replaced, not followed. Checks are made at the time of
-//! the call: who can swap folders for links while we write can write to the location anyway.
+//! Files in a folder: the embedded implementation of [`Files`]. A name is only ever used below the location's folder.
+//! Symbolic links inside it are followed where they stay inside; one that leads outside is never read, listed or written
+//! through, and one in the place of a file to be written is replaced, not followed. Checks are made at the time of the
+//! call: a process that can replace folders by links meanwhile can write to the location anyway.
 
 mod pending;
 
@@ -24,7 +24,7 @@ pub struct LocalFiles {
 }
 
 impl LocalFiles {
-    /// Opens the folder `root`, making it if it is missing, and removes what dead processes left unfinished in it.
+    /// Opens the folder `root`, creating it if it is missing, and removes unfinished files of dead processes in it.
     /// `location` is the text that the user wrote for it.
     pub fn open(location: &str, root: &Path) -> io::Result<Self> {
         pending::make_folders(root).map_err(|e| say(e, "cannot make folder", root))?;
@@ -95,11 +95,11 @@ impl LocalFiles {
         Err(io::Error::new(io::ErrorKind::PermissionDenied, why))
     }
 
-    /// The file's place in a folder that exists, made if need be; and the folders that were made for it.
+    /// The file's place in a folder that exists, created if necessary; and the folders that were created for it.
     fn prepare(&self, name: &FileName) -> io::Result<(PathBuf, Vec<PathBuf>)> {
         let path = self.root.join(name.as_str());
         let folder = path.parent().unwrap_or(&self.root);
-        // What exists of the way is checked before anything is made at its end.
+        // The existing part of the path is checked before the rest is created.
         let nearest = folder.ancestors().find(|f| f.symlink_metadata().is_ok());
         if let Some(nearest) = nearest {
             let resolved = nearest
@@ -214,7 +214,7 @@ impl Files for LocalFiles {
     }
 
     fn read(&self, name: &FileName) -> io::Result<Box<dyn Read + Send>> {
-        // Asked first: opening a pipe would wait for its writer for ever.
+        // Checked first: opening a pipe would wait for its writer for ever.
         let exists = self.stat(name)?.is_some();
         let path = self.existing(name)?.filter(|_| exists);
         let Some(path) = path else {

@@ -1,5 +1,5 @@
 //! A file being written: a short temporary name in the same folder, locked while its writer lives, so that others
-//! can tell what a dead process left.
+//! recognise what a dead process left.
 
 use std::ffi::OsStr;
 use std::fs::{self, File, OpenOptions};
@@ -15,7 +15,7 @@ use crate::local::sync_folder;
 const PREFIX: &str = ".streampress-";
 const SUFFIX: &str = ".part";
 const RANDOM_DIGITS: usize = 16;
-/// Attempts to make the temporary file; each can only fail because another process cleans up at that moment.
+/// Attempts to create the temporary file; each can only fail because another process cleans up at that moment.
 const ATTEMPTS: usize = 10;
 /// Callers write in small pieces.
 const BUFFER_BYTES: usize = 64 * 1024;
@@ -30,7 +30,7 @@ pub(super) fn is_ours(name: &OsStr) -> bool {
 
 /// Removes a temporary file whose writer has ended.
 pub(super) fn remove_if_abandoned(path: &Path) {
-    // Without following links: a planted link must not make us lock something else.
+    // Without following links: a planted link must not make us lock another file.
     if !path.symlink_metadata().is_ok_and(|meta| meta.is_file()) {
         return;
     }
@@ -38,11 +38,11 @@ pub(super) fn remove_if_abandoned(path: &Path) {
         && file.try_lock().is_ok()
     {
         let removed = fs::remove_file(path);
-        tracing::info!(path = %path.display(), ok = removed.is_ok(), "Removed what an ended process left unfinished.");
+        tracing::info!(path = %path.display(), ok = removed.is_ok(), "Removed an unfinished file of an ended process.");
     }
 }
 
-/// Makes `folder` and what is missing above it, durably; answers what it made, outermost first.
+/// Creates `folder` and what is missing above it, durably; answers what it created, outermost first.
 pub(super) fn make_folders(folder: &Path) -> io::Result<Vec<PathBuf>> {
     let missing: Vec<&Path> = folder
         .ancestors()
@@ -88,7 +88,7 @@ impl PendingLocal {
                     });
                 }
                 Ok(None) => {}
-                // Another writer that took its folders back took ours along.
+                // Another writer that removed its folders removed ours with them.
                 Err(error) if error.kind() == io::ErrorKind::NotFound => {
                     make_folders(folder)?;
                     last = error;
@@ -140,7 +140,7 @@ impl Drop for PendingLocal {
             return;
         }
         let _ = fs::remove_file(&self.temporary);
-        // Folders that others have put something into by now stay.
+        // Folders that hold other files by now stay.
         for folder in self.made.iter().rev() {
             let _ = fs::remove_dir(folder);
         }

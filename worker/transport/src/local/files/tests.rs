@@ -1,4 +1,4 @@
-//! The contract over a folder, and what only a folder has: links, pipes, names that are no text, dead writers.
+//! The contract over a folder, and what only a folder has: links, pipes, names that are not UTF-8, dead writers.
 #![expect(clippy::unwrap_used, reason = "tests end by panicking")]
 
 use std::ffi::OsStr;
@@ -60,7 +60,7 @@ fn a_location_reached_through_a_link_keeps_the_contract() {
 }
 
 #[test]
-fn a_dropped_write_takes_its_folders_back_and_leaves_those_of_others() {
+fn a_dropped_write_removes_its_folders_and_leaves_those_of_others() {
     let folder = tempfile::tempdir().unwrap();
     let files = open(folder.path());
     let first = files.create(&name("new/deep/first")).unwrap();
@@ -161,7 +161,7 @@ fn what_is_no_file_is_skipped_and_never_opened() {
 }
 
 #[test]
-fn names_that_are_no_text_are_skipped_and_the_rest_is_listed() {
+fn names_that_are_not_utf_8_are_skipped_and_the_rest_is_listed() {
     let folder = tempfile::tempdir().unwrap();
     let files = open(folder.path());
     write(&files, &name("good"), b"", version(1));
@@ -173,7 +173,7 @@ fn names_that_are_no_text_are_skipped_and_the_rest_is_listed() {
 }
 
 #[test]
-fn what_an_ended_process_left_is_removed_and_what_a_living_one_writes_is_not() {
+fn an_ended_processs_unfinished_file_is_removed_and_a_living_ones_is_not() {
     let folder = tempfile::tempdir().unwrap();
     let files = open(folder.path());
     let mut alive = files.create(&name("deep/alive")).unwrap();
@@ -217,7 +217,7 @@ fn the_transport_in_a_data_folder_is_not_listed() {
 }
 
 #[test]
-fn a_missing_folder_is_made_for_writing_and_named_for_reading() {
+fn a_missing_folder_is_created_for_writing_and_named_for_reading() {
     let folder = tempfile::tempdir().unwrap();
     let missing = folder.path().join("not/yet");
     let error = LocalFiles::open_existing("file:///data/in", &missing).unwrap_err();

@@ -1,9 +1,9 @@
-//! The embedded FIFO queue: what a message goes through, as steps of a transaction, and the door in front of it.
+//! The embedded FIFO queue; `steps` has what happens to a message, as steps of a transaction.
 //!
-//! At most one message of a group is in hand at a time, and it is the group's oldest; so order within a group
-//! holds whatever is released, expires or dead-letters. `receive_count` counts every receive. Towards
-//! `max_receive_count` count those that ended badly (hiding time ran out, process died); a message that was given
-//! back with `release`, for a shutdown or a lost race for a slot, does not creep towards the dead letters.
+//! At most one message of a group is in flight at a time, and it is the group's oldest; so order within a group holds
+//! whatever is released, expires or becomes a dead letter. `receive_count` counts every receive. Towards
+//! `max_receive_count` count those that ended badly (the visibility timeout ran out, the process died); a message that
+//! was released, for a shutdown or a lost race for a slot, does not come closer to the dead-letter queue.
 
 mod steps;
 
@@ -11,6 +11,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use async_trait::async_trait;
+use streampress_crds::DeadLetterReason;
 use tokio::time::Instant;
 
 use self::steps::{Handle, Limit};
@@ -19,8 +20,8 @@ use crate::{Delivery, Depth, Outgoing, Queue, Receipt, TransportError, Transport
 
 pub(super) use self::steps::{ended_sessions, expired, reclaim, remove_old};
 
-/// The longest time a message can be hidden, as SQS has it.
-const MAX_HIDING: Duration = Duration::from_secs(12 * 3600);
+/// The longest visibility timeout, as SQS has it.
+const MAX_VISIBILITY: Duration = Duration::from_secs(12 * 3600);
 
 /// Which of the folder's queues; the number is in the database.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -37,7 +38,7 @@ pub(super) struct LocalQueue {
     store: Arc<Store>,
     number: i64,
     name: &'static str,
-    visibility: Duration,
+    visibility_timeout: Duration,
     limit: Option<Limit>,
     dead: Option<Arc<LocalQueue>>,
 }
@@ -48,14 +49,14 @@ impl LocalQueue {
         store: &Arc<Store>,
         (which, name): (Which, &'static str),
         (dead, dead_name): (Which, &'static str),
-        visibility: Duration,
+        visibility_timeout: Duration,
         max_receive_count: u32,
     ) -> Self {
         let dead_letters = Self {
             store: Arc::clone(store),
             number: dead as i64,
             name: dead_name,
-            visibility,
+            visibility_timeout,
             limit: None,
             dead: None,
         };
@@ -63,7 +64,7 @@ impl LocalQueue {
             store: Arc::clone(store),
             number: which as i64,
             name,
-            visibility,
+            visibility_timeout,
             limit: Some(Limit {
                 max_receive_count,
                 dead_queue: dead as i64,
@@ -74,18 +75,19 @@ impl LocalQueue {
 
     /// Without a sync: should power loss undo a receive, the message is as if it had never been received.
     async fn take(&self, max: usize) -> TransportResult<Taken> {
-        let (queue, limit, visibility_timeout) = (self.number, self.limit, millis(self.visibility));
-        let (store, asked_at) = (Arc::clone(&self.store), Instant::now());
+        let (queue, limit) = (self.number, self.limit);
+        let visibility_ms = millis(self.visibility_timeout);
+        let (store, requested_at) = (Arc::clone(&self.store), Instant::now());
         self.store
             .call_unsynced(move |step| {
                 let deliveries =
-                    steps::take(step, queue, max, (asked_at, visibility_timeout), limit)?;
+                    steps::take(step, queue, max, (requested_at, visibility_ms), limit)?;
                 Ok(Taken { store, deliveries })
             })
             .await
     }
 
-    fn held(&self, receipt: &Receipt) -> TransportResult<Handle> {
+    fn handle(&self, receipt: &Receipt) -> TransportResult<Handle> {
         Handle::parse(receipt, self.number)
     }
 }
@@ -97,7 +99,7 @@ impl Queue for LocalQueue {
     }
 
     fn visibility_timeout(&self) -> Duration {
-        self.visibility
+        self.visibility_timeout
     }
 
     async fn send(&self, messages: Vec<Outgoing>) -> TransportResult<()> {
@@ -115,7 +117,7 @@ impl Queue for LocalQueue {
     async fn receive(&self, max: usize, wait: Duration) -> TransportResult<Vec<Delivery>> {
         if !(1..=10).contains(&max) {
             return Err(TransportError::Invalid(format!(
-                "cannot receive {max} messages at once; ask for 1 to 10"
+                "{max} messages were requested; a receive takes 1 to 10"
             )));
         }
         let deadline = Instant::now() + wait;
@@ -136,33 +138,33 @@ impl Queue for LocalQueue {
     }
 
     async fn extend(&self, receipt: &Receipt, visibility_timeout: Duration) -> TransportResult<()> {
-        if visibility_timeout > MAX_HIDING {
+        if visibility_timeout > MAX_VISIBILITY {
             return Err(TransportError::Invalid(
-                "a message can be hidden for 12 hours at most".into(),
+                "a visibility timeout can be 12 hours at most".into(),
             ));
         }
-        let held = self.held(receipt)?;
+        let handle = self.handle(receipt)?;
         self.store
-            .call_unsynced(move |step| held.extend(step, millis(visibility_timeout)))
+            .call_unsynced(move |step| handle.extend(step, millis(visibility_timeout)))
             .await
     }
 
     async fn delete(&self, receipt: &Receipt) -> TransportResult<()> {
-        let held = self.held(receipt)?;
-        self.store.call(move |step| held.delete(step)).await
+        let handle = self.handle(receipt)?;
+        self.store.call(move |step| handle.delete(step)).await
     }
 
     async fn release(&self, receipt: &Receipt) -> TransportResult<()> {
-        let held = self.held(receipt)?;
+        let handle = self.handle(receipt)?;
         self.store
-            .call_unsynced(move |step| held.release(step))
+            .call_unsynced(move |step| handle.release(step))
             .await
     }
 
     async fn dead_letter(
         &self,
         delivery: &Delivery,
-        reason: &str,
+        reason: DeadLetterReason,
         detail: &str,
     ) -> TransportResult<()> {
         let Some(limit) = self.limit else {
@@ -171,12 +173,12 @@ impl Queue for LocalQueue {
                 self.name
             )));
         };
-        let held = self.held(&delivery.receipt)?;
-        let (reason, detail) = (reason.to_owned(), detail.to_owned());
+        let handle = self.handle(&delivery.receipt)?;
+        let detail = detail.to_owned();
         self.store
             .call(move |step| {
-                held.check(step)?;
-                steps::dead_letter(step, held.seq, limit.dead_queue, &reason, &detail)
+                handle.check(step)?;
+                steps::dead_letter(step, handle.seq, limit.dead_queue, reason, &detail)
             })
             .await
     }
@@ -193,7 +195,7 @@ impl Queue for LocalQueue {
     }
 }
 
-/// Messages on their way to a caller. When the caller has gone they go back as if never received.
+/// Messages between the database and a caller. When the caller is gone they become visible again as if never received.
 struct Taken {
     store: Arc<Store>,
     deliveries: Vec<Delivery>,
@@ -213,7 +215,7 @@ impl Drop for Taken {
         }
         self.store.post(move |step| {
             for receipt in &receipts {
-                match Handle::parse_any(receipt).map(|held| held.unreceive(step)) {
+                match Handle::parse_any(receipt).map(|handle| handle.unreceive(step)) {
                     Some(Err(StepError::Sql(error))) => return Err(error.into()),
                     _ => continue,
                 }

@@ -1,17 +1,18 @@
-//! What a queue's messages go through, each as a step of a transaction.
+//! What happens to a queue's messages, each as a step of a transaction.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
 
 use rusqlite::{Connection, OptionalExtension, params};
+use streampress_crds::DeadLetterReason;
 use tokio::time::Instant;
 
 use super::Which;
 use crate::local::session::Session;
 use crate::local::store::{Step, StepResult};
 use crate::{
-    ATTR_DETAIL, ATTR_GROUP, ATTR_REASON, Delivery, Depth, Outgoing, REASON_RECEIVED_TOO_OFTEN,
-    Receipt, TransportError, TransportResult,
+    ATTR_DETAIL, ATTR_GROUP, ATTR_REASON, Delivery, Depth, Outgoing, Receipt, TransportError,
+    TransportResult,
 };
 
 /// A second message with the same deduplication id within this time is dropped.
@@ -23,14 +24,14 @@ const DEAD_LETTER_MS: i64 = 14 * 24 * 3600 * 1000;
 /// The numbers of the queues that hold dead letters.
 const DEAD: [i64; 2] = [Which::FilesDead as i64, Which::ChunksDead as i64];
 
-/// When and where a message goes that was received too often.
+/// After how many receives a message becomes a dead letter, and where.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Limit {
     pub(super) max_receive_count: u32,
     pub(super) dead_queue: i64,
 }
 
-/// A receipt, taken apart.
+/// A parsed receipt.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Handle {
     queue: i64,
@@ -61,7 +62,7 @@ impl Handle {
             })
     }
 
-    /// Stale unless the message is still in the hands that got this receipt.
+    /// Stale unless the delivery of this receipt is still the message's latest, and in flight.
     pub(super) fn check(self, step: &Step<'_>) -> StepResult<()> {
         let held: Option<bool> = step
             .conn
@@ -96,18 +97,18 @@ impl Handle {
 
     pub(super) fn release(self, step: &mut Step<'_>) -> StepResult<()> {
         self.check(step)?;
-        self.show(step, "UPDATE messages SET state = 1, session = NULL, given_back = given_back + 1 WHERE seq = ?1")
+        self.make_visible(step, "UPDATE messages SET state = 1, session = NULL, given_back = given_back + 1 WHERE seq = ?1")
     }
 
     pub(super) fn unreceive(self, step: &mut Step<'_>) -> StepResult<()> {
         self.check(step)?;
-        self.show(
+        self.make_visible(
             step,
             "UPDATE messages SET state = 1, session = NULL, receives = receives - 1 WHERE seq = ?1",
         )
     }
 
-    fn show(self, step: &mut Step<'_>, sql: &str) -> StepResult<()> {
+    fn make_visible(self, step: &mut Step<'_>, sql: &str) -> StepResult<()> {
         step.conn.prepare_cached(sql)?.execute([self.seq])?;
         step.wake_receiver(self.queue);
         Ok(())
@@ -132,7 +133,7 @@ pub(super) fn send(step: &mut Step<'_>, queue: i64, message: &Outgoing) -> StepR
     insert(step, queue, &message_id, message)
 }
 
-/// Puts a message at the end of its group.
+/// Adds a message at the end of its group.
 fn insert(step: &mut Step<'_>, queue: i64, message_id: &str, message: &Outgoing) -> StepResult<()> {
     let first_of_group: bool = step
         .conn
@@ -159,30 +160,30 @@ fn insert(step: &mut Step<'_>, queue: i64, message_id: &str, message: &Outgoing)
     Ok(())
 }
 
-/// Takes a message out and lets the next of its group come forward.
+/// Removes a message and makes the next of its group receivable.
 fn remove(step: &mut Step<'_>, seq: i64) -> StepResult<()> {
-    let gone: Option<(i64, String)> = step
+    let removed: Option<(i64, String)> = step
         .conn
         .prepare_cached("DELETE FROM messages WHERE seq = ?1 RETURNING queue, group_id")?
         .query_row([seq], |row| Ok((row.get(0)?, row.get(1)?)))
         .optional()?;
-    let Some((queue, group)) = gone else {
+    let Some((queue, group)) = removed else {
         return Ok(());
     };
-    let came_forward = step
+    let next = step
         .conn
         .prepare_cached(
             "UPDATE messages SET state = 1 WHERE state = 0 AND seq =
                (SELECT seq FROM messages WHERE queue = ?1 AND group_id = ?2 ORDER BY seq LIMIT 1)",
         )?
         .execute(params![queue, group])?;
-    if came_forward > 0 {
+    if next > 0 {
         step.wake_receiver(queue);
     }
     Ok(())
 }
 
-/// A ready message as it lies in the table.
+/// A receivable message, as it is in the table.
 struct Ready {
     seq: i64,
     message_id: String,
@@ -216,13 +217,13 @@ pub(super) fn take(
     step: &mut Step<'_>,
     queue: i64,
     max: usize,
-    (asked_at, visibility_ms): (Instant, i64),
+    (requested_at, visibility_ms): (Instant, i64),
     limit: Option<Limit>,
 ) -> StepResult<Vec<Delivery>> {
     expire(step, queue)?;
     let mut deliveries = Vec::new();
     while deliveries.len() < max {
-        // Burying one brings the next of its group forward: look again until the batch is full or none is left.
+        // A dead letter makes the next of its group receivable: query again until the batch is full or none is left.
         let ready: Option<Ready> = step
             .conn
             .prepare_cached(&format!(
@@ -243,11 +244,11 @@ pub(super) fn take(
                     step,
                     ready.seq,
                     limit.dead_queue,
-                    REASON_RECEIVED_TOO_OFTEN,
+                    DeadLetterReason::ReceivedTooOften,
                     &detail,
                 )?;
             }
-            _ => deliveries.push(deliver(step, queue, ready, (asked_at, visibility_ms))?),
+            _ => deliveries.push(deliver(step, queue, ready, (requested_at, visibility_ms))?),
         }
     }
     Ok(deliveries)
@@ -257,7 +258,7 @@ fn deliver(
     step: &Step<'_>,
     queue: i64,
     ready: Ready,
-    (asked_at, visibility_ms): (Instant, i64),
+    (requested_at, visibility_ms): (Instant, i64),
 ) -> StepResult<Delivery> {
     step.conn
         .prepare_cached(
@@ -277,14 +278,14 @@ fn deliver(
         body: ready.message.body,
         attributes: ready.message.attributes,
         receive_count: ready.receives + 1,
-        received_at: asked_at,
-        visibility_deadline: asked_at
+        received_at: requested_at,
+        visibility_deadline: requested_at
             + Duration::from_millis(u64::try_from(visibility_ms).unwrap_or(0)),
         receipt: handle.receipt(),
     })
 }
 
-/// Shows messages whose hiding time ran out, or whose hiding began in a future that the clock has taken back.
+/// Makes messages receivable whose visibility timeout ran out, or began in a future that the clock was set back from.
 fn expire(step: &mut Step<'_>, queue: i64) -> StepResult<()> {
     step.conn
         .prepare_cached(
@@ -295,7 +296,7 @@ fn expire(step: &mut Step<'_>, queue: i64) -> StepResult<()> {
     Ok(())
 }
 
-/// One entry, the queue, for every message whose hiding time ran out and that nobody has received since.
+/// One entry, the queue, for every message whose visibility timeout ran out and that was not received since.
 pub(in crate::local) fn expired(conn: &Connection, now: i64) -> rusqlite::Result<Vec<i64>> {
     conn.prepare_cached(
         "SELECT queue FROM messages WHERE state = 2 AND (hidden_until <= ?1 OR hidden_since > ?1 + ?2)",
@@ -304,13 +305,13 @@ pub(in crate::local) fn expired(conn: &Connection, now: i64) -> rusqlite::Result
     .collect()
 }
 
-/// Moves a message to the end of the dead letters, as a group of its own. One transaction: there is never a second copy,
-/// so no deduplication is asked for, which could swallow a later dead letter of the same id.
+/// Moves a message to the end of the dead letters, as a group of its own. In one transaction there is never a second copy,
+/// so nothing is deduplicated, which could drop a later dead letter of the same id.
 pub(super) fn dead_letter(
     step: &mut Step<'_>,
     seq: i64,
     dead: i64,
-    reason: &str,
+    reason: DeadLetterReason,
     detail: &str,
 ) -> StepResult<()> {
     let row = step
@@ -328,7 +329,9 @@ pub(super) fn dead_letter(
     else {
         return Err(TransportError::Stale.into());
     };
-    message.attributes.insert(ATTR_REASON.into(), reason.into());
+    message
+        .attributes
+        .insert(ATTR_REASON.into(), reason.to_string());
     message.attributes.insert(ATTR_DETAIL.into(), detail.into());
     let group = std::mem::replace(&mut message.group, message_id.clone());
     message.attributes.insert(ATTR_GROUP.into(), group);
@@ -371,7 +374,7 @@ pub(in crate::local) fn ended_sessions(
         .collect())
 }
 
-/// Shows at once what ended processes held; the receive counts, since it may be what ended them.
+/// Makes receivable at once what ended processes held; the receive counts, since its work may have ended the process.
 pub(in crate::local) fn reclaim(step: &mut Step<'_>) -> StepResult<()> {
     for session in ended_sessions(step.conn, step.session)? {
         let queues = step
@@ -388,7 +391,7 @@ pub(in crate::local) fn reclaim(step: &mut Step<'_>) -> StepResult<()> {
     Ok(())
 }
 
-/// Clears out deduplication ids that no longer count and dead letters that nobody wanted for 14 days.
+/// Removes deduplication ids that no longer count, and dead letters older than 14 days.
 pub(in crate::local) fn remove_old(step: &mut Step<'_>) -> StepResult<()> {
     step.conn
         .prepare_cached("DELETE FROM dedup WHERE sent_at < ?1")?

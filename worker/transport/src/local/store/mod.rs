@@ -1,6 +1,6 @@
 //! Access to the database: calls are closures that run on one writer thread per process and are answered when what
-//! they wrote is durable. Knows how calls are queued, committed and answered, not what they do; what the thread does on its
-//! own account is handed to [`Store::start`] as [`Hooks`].
+//! they wrote is durable. Knows how calls are queued, committed and answered, not what they do; what the thread does
+//! besides calls is given to [`Store::start`] as [`Hooks`].
 
 mod writer;
 

@@ -1,5 +1,5 @@
 //! The embedded stream: append-only segment files, each written by one process only, so that processes never wait
-//! for each other. One thread writes what all callers of this process hand in and syncs once for all of them.
+//! for each other. One thread writes the records of all callers of this process and syncs once for all of them.
 //! A shard is a segment, a sequence number the record's offset in it.
 
 mod segment;
@@ -88,7 +88,7 @@ impl ChunkStream for LocalStream {
             answer.await.map_err(|_| ended())?
         };
         let appended = appended.await;
-        // Nothing is put again here: whoever asked does, with the message behind it.
+        // Nothing is put again here: the caller does that when its message is redelivered.
         self.count(|counts| {
             let records = sizes.len() as u64;
             counts.sent += records;

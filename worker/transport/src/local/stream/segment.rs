@@ -1,5 +1,5 @@
 //! A segment file: a header, then records one after another, each with what it takes to tell that it is whole and
-//! where it belongs. Only ever appended to; a half-written end is never read, since nobody was told its position.
+//! where it belongs. Only ever appended to; a half-written end is never read, since its position was never returned.
 
 use std::fs::File;
 use std::io::{self, IoSlice, Write};

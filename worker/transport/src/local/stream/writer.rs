@@ -14,7 +14,7 @@ use crate::local::store::Store;
 use crate::local::{disk_fault, sync_folder};
 use crate::{TransportError, TransportResult};
 
-/// How often old segments are looked for.
+/// Between two removals of old segments.
 const SWEEP: Duration = Duration::from_secs(3600);
 /// Stops collecting callers for one sync beyond this, so that the first of them need not wait long.
 const MAX_GROUP_BYTES: usize = 16 * 1024 * 1024;
@@ -68,7 +68,7 @@ impl SegmentWriter {
         }
     }
 
-    /// Sweeps once, then works until the last sender has gone.
+    /// Removes old segments once, then runs until the last sender is dropped.
     pub(super) fn start(mut self) -> TransportResult<mpsc::Sender<Append>> {
         self.sweep();
         let (appends, work) = mpsc::channel();
@@ -152,10 +152,10 @@ impl SegmentWriter {
         Ok((Arc::clone(&segment.name), starts))
     }
 
-    /// After a failed write or sync nobody knows what is on the disk: never append to that file again.
+    /// After a failed write or sync it is unknown what is on the disk: never append to that file again.
     fn abandon(&mut self) {
         if let Some(segment) = self.current.take() {
-            // Gives a full disk its space back; what was acknowledged stays.
+            // Frees space on a full disk; what was acknowledged stays.
             let _ = segment.file.set_len(segment.end);
         }
     }

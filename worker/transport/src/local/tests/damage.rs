@@ -69,7 +69,7 @@ fn a_newer_schema_is_refused() {
 }
 
 #[test]
-fn a_file_in_the_folders_way_is_named() {
+fn a_file_in_place_of_the_folder_is_named() {
     let dir = tempfile::tempdir().unwrap();
     let path = dir.path().join("data");
     fs::write(&path, "").unwrap();
@@ -79,7 +79,7 @@ fn a_file_in_the_folders_way_is_named() {
 
 #[test]
 fn a_folder_that_cannot_be_written_is_named_with_the_way_out() {
-    // Not even root may make folders here.
+    // Not even root may create folders here.
     let text = refusal(Path::new("/sys/streampress-data"));
     assert_says(&text, &["/sys/streampress-data", "make it writable"]);
 }
@@ -93,7 +93,7 @@ async fn a_damaged_database_is_an_error_that_names_it() {
     local.files_queue().send(messages).await.unwrap();
     drop(local);
     let path = dir.path().join("streampress.db");
-    // The last handle writes the -wal file's pages back before it is done.
+    // The last handle writes the pages of the -wal file back when it is dropped.
     while dir.path().join("streampress.db-wal").exists() {
         tokio::task::yield_now().await;
     }
@@ -184,7 +184,7 @@ async fn no_flipped_or_missing_byte_of_a_record_goes_unseen() {
 }
 
 #[tokio::test]
-async fn positions_that_nobody_answered_are_missing_and_lead_nowhere() {
+async fn positions_that_were_never_answered_are_missing_and_lead_nowhere() {
     let dir = tempfile::tempdir().unwrap();
     fs::write(dir.path().join("outside.seg"), [0; 5000]).unwrap();
     let stream = open(dir.path()).stream();

@@ -1,4 +1,4 @@
-//! The contract over the embedded side, and what only this side promises.
+//! The contracts over the embedded implementation, and what only this one promises.
 #![expect(clippy::unwrap_used, reason = "tests end by panicking")]
 
 mod damage;
@@ -59,7 +59,7 @@ async fn noted(local: &Local, key: &'static str) -> Option<String> {
         .unwrap()
 }
 
-/// A folder in memory where the machine has one: for tests about order and time, which slow syncs only disturb.
+/// A folder in memory where the machine has one: for tests of order and time, which slow syncs only disturb.
 fn memory_folder() -> TempDir {
     tempfile::tempdir_in("/dev/shm")
         .or_else(|_| tempfile::tempdir())
@@ -72,9 +72,9 @@ impl Implementation for Embedded {
         Duration::from_millis(200)
     }
 
-    async fn queue(&self, visibility: Duration, max_receive_count: u32) -> Arc<dyn Queue> {
+    async fn queue(&self, visibility_timeout: Duration, max_receive_count: u32) -> Arc<dyn Queue> {
         let options = LocalOptions {
-            visibility_timeout: visibility,
+            visibility_timeout,
             max_receive_count,
             ..LocalOptions::default()
         };

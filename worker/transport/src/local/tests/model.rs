@@ -7,7 +7,7 @@ use proptest::prelude::*;
 use super::memory_folder;
 use crate::contract_tests::queue::message;
 use crate::local::{Local, LocalOptions};
-use crate::{ATTR_REASON, Delivery, TransportError};
+use crate::{ATTR_REASON, DeadLetterReason, Delivery, TransportError};
 
 const MAX_RECEIVES: u32 = 2;
 
@@ -23,7 +23,7 @@ enum Step {
     Delete(prop::sample::Index),
     Release(prop::sample::Index),
     Expire(prop::sample::Index),
-    Bury(prop::sample::Index),
+    DeadLetter(prop::sample::Index),
     /// The process ends and another begins.
     Restart,
 }
@@ -36,7 +36,7 @@ fn steps() -> impl Strategy<Value = Vec<Step>> {
         2 => index().prop_map(Step::Delete),
         2 => index().prop_map(Step::Release),
         3 => index().prop_map(Step::Expire),
-        1 => index().prop_map(Step::Bury),
+        1 => index().prop_map(Step::DeadLetter),
         1 => Just(Step::Restart),
     ];
     prop::collection::vec(step, 1..40)
@@ -111,7 +111,7 @@ impl Model {
         self.entries.retain(|entry| entry.body != body);
     }
 
-    fn put_back(&mut self, body: &str, badly: bool) {
+    fn release(&mut self, body: &str, badly: bool) {
         let entry = self.held(body);
         entry.held = false;
         entry.bad_ends += u32::from(badly);
@@ -130,11 +130,11 @@ async fn play(steps: Vec<Step>) {
     let mut local = open();
     let mut queue = local.files_queue();
     let mut model = Model::default();
-    let mut hands: Vec<Delivery> = Vec::new();
+    let mut in_flight: Vec<Delivery> = Vec::new();
     for step in steps {
-        let mut taken = |index: prop::sample::Index| match hands.len() {
+        let mut taken = |index: prop::sample::Index| match in_flight.len() {
             0 => None,
-            count => Some(hands.swap_remove(index.index(count))),
+            count => Some(in_flight.swap_remove(index.index(count))),
         };
         match step {
             Step::Send { group, body } => {
@@ -152,7 +152,7 @@ async fn play(steps: Vec<Step>) {
                 seen.sort();
                 expected.sort();
                 assert_eq!(seen, expected);
-                hands.append(&mut got);
+                in_flight.append(&mut got);
             }
             Step::Delete(index) => {
                 if let Some(delivery) = taken(index) {
@@ -167,7 +167,7 @@ async fn play(steps: Vec<Step>) {
             Step::Release(index) => {
                 if let Some(delivery) = taken(index) {
                     queue.release(&delivery.receipt).await.unwrap();
-                    model.put_back(&delivery.body, false);
+                    model.release(&delivery.body, false);
                 }
             }
             Step::Expire(index) => {
@@ -176,17 +176,17 @@ async fn play(steps: Vec<Step>) {
                         .extend(&delivery.receipt, Duration::ZERO)
                         .await
                         .unwrap();
-                    model.put_back(&delivery.body, true);
+                    model.release(&delivery.body, true);
                 }
             }
-            Step::Bury(index) => {
+            Step::DeadLetter(index) => {
                 if let Some(delivery) = taken(index) {
                     queue
-                        .dead_letter(&delivery, "Bad", "it was bad")
+                        .dead_letter(&delivery, DeadLetterReason::BadName, "it was bad")
                         .await
                         .unwrap();
                     model.remove(&delivery.body);
-                    model.dead.push((delivery.body, "Bad"));
+                    model.dead.push((delivery.body, "BadName"));
                 }
             }
             Step::Restart => {
@@ -198,13 +198,13 @@ async fn play(steps: Vec<Step>) {
                 }
                 local = open();
                 queue = local.files_queue();
-                for delivery in hands.drain(..) {
-                    model.put_back(&delivery.body, true);
+                for delivery in in_flight.drain(..) {
+                    model.release(&delivery.body, true);
                 }
             }
         }
         let depth = queue.depth().await.unwrap();
-        assert_eq!(depth.in_flight, hands.len() as u64);
+        assert_eq!(depth.in_flight, in_flight.len() as u64);
         assert_eq!(depth.total(), model.entries.len() as u64);
     }
     let dead_letters = queue.dead_letters().unwrap();

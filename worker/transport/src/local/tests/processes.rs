@@ -6,11 +6,11 @@ use std::io::{BufRead, BufReader, Write};
 use std::path::Path;
 use std::process::{Child, ChildStdout, Command, Stdio};
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
+use crate::contract_tests::eventually;
 use crate::contract_tests::queue::{message, next};
 use crate::contract_tests::stream::record;
-use crate::contract_tests::{PATIENCE, eventually};
 use crate::local::{Local, LocalOptions};
 use crate::{Position, Queue};
 
@@ -25,6 +25,8 @@ const FILE_LIMIT: usize = 1_024_000;
 
 fn open(dir: &Path) -> Local {
     let options = LocalOptions {
+        // Longer than a test waits: only the end of its process makes a message visible again.
+        visibility_timeout: Duration::from_secs(3600),
         max_receive_count: 1000,
         segment_bytes: 100_000,
         ..LocalOptions::default()
@@ -38,7 +40,7 @@ fn say(text: &str) {
     out.flush().unwrap();
 }
 
-/// Where the started processes begin; without a task, in the ordinary run of all tests, there is nothing to do.
+/// The entry point of the started processes; without a task, in the ordinary run of all tests, it does nothing.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn another_process() {
     let Ok(task) = std::env::var(TASK) else {
@@ -85,7 +87,7 @@ fn say_sent(number: u64) {
     say(&format!("sent {number}"));
 }
 
-/// Appends, announces and tells, for ever.
+/// Appends, announces and reports, for ever.
 async fn produce(local: &Local, from: u64, sent: fn(u64)) {
     let (stream, queue) = (local.stream(), local.chunks_queue());
     for number in from.. {
@@ -107,7 +109,7 @@ async fn consume(local: &Local) {
     }
 }
 
-/// Receives, checks the bytes, tells, deletes.
+/// Receives, checks the bytes, reports, deletes.
 async fn take_some(local: &Local, wait: Duration, got: &mut (dyn FnMut(u64) + Send)) -> usize {
     let queue = local.chunks_queue();
     let deliveries = queue.receive(10, wait).await.unwrap();
@@ -232,7 +234,7 @@ impl Drop for Other {
 
 fn numbers(lines: &[String], word: &str) -> Vec<u64> {
     let said = lines.iter().filter_map(|line| line.strip_prefix(word));
-    // A line is one write, which a kill does not cut.
+    // A line is one write, which a kill does not split.
     said.filter_map(|number| number.trim().parse().ok())
         .collect()
 }
@@ -244,6 +246,7 @@ async fn killed_at_any_moment_nothing_is_lost_altered_or_out_of_order() {
     let mut next_number = 0;
     for _ in 0..KILLS {
         let mut other = Other::start("pass", dir.path(), next_number);
+        // The moment of the kill is what is varied.
         std::thread::sleep(Duration::from_micros(fastrand::u64(0..40_000)));
         let said = other.kill();
         sent.extend(numbers(&said, "sent "));
@@ -252,17 +255,12 @@ async fn killed_at_any_moment_nothing_is_lost_altered_or_out_of_order() {
         next_number = sent.last().map_or(0, |last| last + 1);
     }
     let local = open(dir.path());
-    let began = Instant::now();
     while take_some(&local, Duration::from_millis(1500), &mut |number| {
         got.push(number)
     })
     .await
         > 0
     {}
-    assert!(
-        began.elapsed() < Duration::from_secs(30),
-        "waited for the hiding time of killed processes"
-    );
     assert!(
         sent.len() > KILLS as usize,
         "only {} were sent: nothing was tried",
@@ -282,17 +280,17 @@ async fn killed_at_any_moment_nothing_is_lost_altered_or_out_of_order() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_killed_process_gives_back_its_message_and_its_slot_at_once() {
+async fn a_killed_process_releases_its_message_and_its_slot_at_once() {
     let dir = tempfile::tempdir().unwrap();
     let local = open(dir.path());
     local
         .files_queue()
-        .send(vec![message("g", "in hand")])
+        .send(vec![message("g", "in flight")])
         .await
         .unwrap();
     let lock = local.lock("role", 1);
     let mut other = Other::start("hold", dir.path(), 0);
-    other.wait_for("got in hand");
+    other.wait_for("got in flight");
     assert!(lock.try_acquire().await.unwrap().is_none());
     assert!(lock.all_held_by_others().await.unwrap());
     let waiting = tokio::spawn({
@@ -300,7 +298,6 @@ async fn a_killed_process_gives_back_its_message_and_its_slot_at_once() {
         async move { next(&queue).await }
     });
     other.kill();
-    let killed_at = Instant::now();
     let slot = lock
         .try_acquire()
         .await
@@ -310,12 +307,7 @@ async fn a_killed_process_gives_back_its_message_and_its_slot_at_once() {
     let delivery = waiting.await.unwrap();
     assert_eq!(
         (delivery.body.as_str(), delivery.receive_count),
-        ("in hand", 2)
-    );
-    assert!(
-        killed_at.elapsed() < Duration::from_secs(8),
-        "took {:?}",
-        killed_at.elapsed()
+        ("in flight", 2)
     );
 }
 
@@ -378,20 +370,14 @@ async fn a_process_under_full_load_does_not_starve_another() {
     let dir = tempfile::tempdir().unwrap();
     let queue = open(dir.path()).chunks_queue();
     let mut other = Other::start("hammer", dir.path(), 0);
-    let mut slowest = Duration::ZERO;
     for number in 0..15 {
-        let began = Instant::now();
+        // A process that is starved for 20 s gets an error.
         queue
             .send(vec![message("g", &number.to_string())])
             .await
             .unwrap();
-        slowest = slowest.max(began.elapsed());
     }
     other.kill();
-    assert!(
-        slowest < Duration::from_secs(3),
-        "one send took {slowest:?}"
-    );
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -404,15 +390,14 @@ async fn own_load_does_not_keep_receivers_from_what_another_process_sends() {
     });
     let queue = busy.chunks_queue();
     let waiting = tokio::spawn(async move { next(&queue).await.body });
-    // Sent only when the receiver is certain to wait.
+    // So that the receive most likely waits by then; it must wake in either order.
     tokio::time::sleep(Duration::from_millis(300)).await;
     other
         .chunks_queue()
         .send(vec![message("g", "heard")])
         .await
         .unwrap();
-    let heard = tokio::time::timeout(Duration::from_secs(5), waiting).await;
-    assert_eq!(heard.expect("not heard under load").unwrap(), "heard");
+    assert_eq!(waiting.await.unwrap(), "heard");
     load.abort();
 }
 
@@ -431,7 +416,7 @@ fn after_a_failed_append_the_stream_goes_on_in_a_new_segment() {
     Other::start_as(limited, "append", dir.path(), 0).wait_for("went on");
 }
 
-/// User and system time, in clock ticks of 10 ms, and resident kilobytes.
+/// User and system time in clock ticks of 10 ms, and resident kilobytes.
 fn cost(pid: u32) -> (u64, u64) {
     let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).unwrap();
     let fields: Vec<&str> = stat
@@ -457,7 +442,8 @@ fn an_idle_process_costs_next_to_nothing() {
     let dir = tempfile::tempdir().unwrap();
     let other = Other::start("wait", dir.path(), 0);
     let (before, _) = cost(other.child.id());
-    std::thread::sleep(PATIENCE / 5);
+    // What an idle process costs shows only over a time.
+    std::thread::sleep(Duration::from_secs(3));
     let (after, resident) = cost(other.child.id());
     assert!(
         after - before <= 3,

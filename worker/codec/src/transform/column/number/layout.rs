@@ -202,12 +202,11 @@ impl IntegerLayout {
                 let fits = largest < RadixGroups::LARGEST_BASE
                     && (1..=8).contains(&together)
                     && base.pow(together.into()) <= 256;
-                fits.then(|| {
-                    Self::RadixGroups(RadixGroups {
-                        base: base as u8,
-                        together,
-                    })
-                })
+                let groups = RadixGroups {
+                    base: base as u8,
+                    together,
+                };
+                fits.then_some(Self::RadixGroups(groups))
             }
         }
     }

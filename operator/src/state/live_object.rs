@@ -1,0 +1,287 @@
+//! What is kept of an object in the cluster: what decisions are made from, and a digest of the fields that are ours.
+//! Read once, when the object arrives. Pure.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use k8s_openapi::api::apps::v1::{DeploymentSpec, DeploymentStatus};
+use k8s_openapi::api::coordination::v1::LeaseSpec;
+use kube::api::{DynamicObject, ObjectMeta};
+use kube::{Resource, ResourceExt};
+use serde::de::DeserializeOwned;
+use streampress_crds::ledger::{LEDGER, Ledger};
+use streampress_crds::{CompressionPipeline, Role};
+
+use super::ledger::Retired;
+use crate::resources::compare::FieldsDigest;
+use crate::resources::{ObjectKind, WORKER, names};
+
+/// How long a Lease without a duration is held. Workers' Leases are made with this duration.
+const LEASE: Duration = Duration::from_secs(15);
+
+/// One object in the cluster.
+#[derive(Clone, Debug)]
+pub(crate) struct LiveObject {
+    /// Its UID.
+    pub(crate) uid: String,
+    /// The UID of the pipeline in its owner reference.
+    pub(crate) owner_uid: Option<String>,
+    /// Whether it is being deleted.
+    is_deleting: bool,
+    /// The fields that this operator applied and still owns.
+    pub(crate) fields: FieldsDigest,
+    /// What else is read of it.
+    pub(crate) details: Details,
+}
+
+/// What is read of an object of one kind.
+#[derive(Clone, Debug)]
+pub(crate) enum Details {
+    /// A role's pods.
+    Deployment(DeploymentState),
+    /// A slot.
+    Lease(LeaseState),
+    /// Nothing is read of the other kinds.
+    Other,
+}
+
+/// A Deployment's spec and status.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub(crate) struct DeploymentState {
+    /// Pods in its spec.
+    pub(crate) desired: i32,
+    /// Pods that exist, ready or not.
+    pub(crate) pods: i32,
+    /// Pods ready.
+    pub(crate) ready: i32,
+    /// It has dealt with its latest spec, and all pods run it.
+    pub(crate) rolled_out: bool,
+    /// Why its pods do not come up, in the cluster's words.
+    pub(crate) stuck: Option<String>,
+    /// Image of the pods.
+    pub(crate) image: Option<String>,
+}
+
+/// A Lease's spec and annotations.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub(crate) struct LeaseState {
+    /// The role whose slot it is, by its label.
+    pub(crate) role: Option<Role>,
+    /// The worker that holds it.
+    pub(crate) holder: Option<String>,
+    /// How long it is held without a renewal.
+    duration: Duration,
+    /// The UID of the pipeline that it was made for, by its annotation.
+    pipeline_uid: Option<String>,
+    /// What its holders have counted.
+    pub(crate) counted: Ledger,
+    /// What deleted slots have counted.
+    pub(crate) retired: Option<Box<Retired>>,
+}
+
+impl LiveObject {
+    /// Reads an object.
+    pub(crate) fn of(kind: ObjectKind, object: &DynamicObject) -> Self {
+        let meta = &object.metadata;
+        let pipeline = CompressionPipeline::kind(&());
+        let owner = object
+            .owner_references()
+            .iter()
+            .find(|owner| owner.kind == pipeline);
+        Self {
+            uid: meta.uid.clone().unwrap_or_default(),
+            owner_uid: owner.map(|owner| owner.uid.clone()),
+            is_deleting: meta.deletion_timestamp.is_some(),
+            fields: FieldsDigest::of_live(object),
+            details: match kind {
+                ObjectKind::Deployment => Details::Deployment(DeploymentState::of(object)),
+                ObjectKind::Lease => Details::Lease(LeaseState::of(object)),
+                _ => Details::Other,
+            },
+        }
+    }
+
+    /// Whether it was made for another pipeline than the one of this UID: an earlier one of the same name.
+    pub(crate) fn is_of_another(&self, uid: &str) -> bool {
+        let noted = match &self.details {
+            Details::Lease(lease) => lease.pipeline_uid.as_deref(),
+            Details::Deployment(_) | Details::Other => None,
+        };
+        let of = self.owner_uid.as_deref().or(noted);
+        of.is_some_and(|of| of != uid)
+    }
+
+    /// Whether there is a reason to reconcile. A Lease's renewals and counters are none.
+    pub(super) fn differs_from(&self, before: &Self) -> bool {
+        let same = |a: &Self, b: &Self| {
+            a.uid == b.uid
+                && a.owner_uid == b.owner_uid
+                && a.is_deleting == b.is_deleting
+                && a.fields == b.fields
+        };
+        let same_details = match (&self.details, &before.details) {
+            (Details::Deployment(now), Details::Deployment(before)) => now == before,
+            (Details::Lease(now), Details::Lease(before)) => now.holder == before.holder,
+            _ => true,
+        };
+        !same(self, before) || !same_details
+    }
+
+    /// The object when it has not changed for so long. A Lease that was not renewed for its own time has no holder any
+    /// more, though it still names one: a killed worker cannot remove its name. The time is measured here from the last
+    /// change seen, as the workers that want the Lease do, since clocks differ.
+    pub(super) fn after(&self, unchanged_for: Duration) -> Self {
+        let mut object = self.clone();
+        if let Details::Lease(lease) = &mut object.details
+            && unchanged_for > lease.duration
+        {
+            lease.holder = None;
+        }
+        object
+    }
+}
+
+impl DeploymentState {
+    fn of(object: &DynamicObject) -> Self {
+        let spec: DeploymentSpec = part(object, "spec");
+        let status: DeploymentStatus = part(object, "status");
+        let desired = spec.replicas.unwrap_or(0);
+        let pods = status.replicas.unwrap_or(0);
+        let updated = status.updated_replicas.unwrap_or(0);
+        let containers = spec
+            .template
+            .spec
+            .into_iter()
+            .flat_map(|pod| pod.containers);
+        let worker = containers
+            .into_iter()
+            .find(|container| container.name == WORKER);
+        Self {
+            desired,
+            pods,
+            ready: status.ready_replicas.unwrap_or(0),
+            rolled_out: status.observed_generation == object.metadata.generation
+                && updated >= desired
+                && pods <= updated,
+            stuck: stuck(&status),
+            image: worker.and_then(|container| container.image),
+        }
+    }
+}
+
+/// What is wrong, in the Deployment's own words.
+fn stuck(status: &DeploymentStatus) -> Option<String> {
+    let find = |type_: &str, holds: &str, reason: Option<&str>| {
+        status.conditions.iter().flatten().find(|condition| {
+            condition.type_ == type_
+                && condition.status == holds
+                && reason.is_none_or(|reason| condition.reason.as_deref() == Some(reason))
+        })
+    };
+    let condition = find("ReplicaFailure", "True", None)
+        .or_else(|| find("Progressing", "False", Some("ProgressDeadlineExceeded")))?;
+    let message = condition.message.as_deref();
+    Some(
+        message
+            .unwrap_or("its pods cannot be made")
+            .trim_end_matches('.')
+            .to_owned(),
+    )
+}
+
+impl LeaseState {
+    fn of(object: &DynamicObject) -> Self {
+        let spec: LeaseSpec = part(object, "spec");
+        let meta = &object.metadata;
+        let label = meta
+            .labels
+            .as_ref()
+            .and_then(|labels| labels.get(names::COMPONENT));
+        let seconds = spec.lease_duration_seconds;
+        let seconds = seconds.and_then(|seconds| u64::try_from(seconds).ok());
+        Self {
+            role: label.and_then(|label| label.parse().ok()),
+            holder: spec.holder_identity.filter(|holder| !holder.is_empty()),
+            duration: seconds.map_or(LEASE, Duration::from_secs),
+            pipeline_uid: text(meta, names::PIPELINE_UID).cloned(),
+            counted: annotation(meta, LEDGER).unwrap_or_default(),
+            retired: annotation(meta, names::RETIRED).map(Box::new),
+        }
+    }
+}
+
+/// A part of an object as its type has it; what cannot be read counts as empty.
+fn part<T: DeserializeOwned + Default>(object: &DynamicObject, name: &str) -> T {
+    T::deserialize(&object.data[name]).unwrap_or_default()
+}
+
+fn text<'a>(meta: &'a ObjectMeta, name: &str) -> Option<&'a String> {
+    meta.annotations
+        .as_ref()
+        .and_then(|notes: &BTreeMap<_, _>| notes.get(name))
+}
+
+/// An annotation in JSON; one that cannot be read counts as missing.
+fn annotation<T: DeserializeOwned>(meta: &ObjectMeta, name: &str) -> Option<T> {
+    serde_json::from_str(text(meta, name)?).ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::{Value, json};
+
+    use super::*;
+
+    fn deployment(object: Value) -> DeploymentState {
+        DeploymentState::of(&serde_json::from_value(object).expect("an object"))
+    }
+
+    #[test]
+    fn a_deployment_is_rolled_out_when_it_dealt_with_its_latest_spec_on_all_pods() {
+        let deployment = |observed: i64, updated: i64, all: i64| {
+            deployment(json!({
+                "metadata": {"generation": 2}, "spec": {"replicas": 2},
+                "status": {"observedGeneration": observed, "updatedReplicas": updated, "replicas": all, "readyReplicas": 2},
+            }))
+        };
+        assert!(deployment(2, 2, 2).rolled_out);
+        assert!(!deployment(1, 2, 2).rolled_out);
+        assert!(!deployment(2, 1, 2).rolled_out);
+        assert!(!deployment(2, 2, 3).rolled_out);
+    }
+
+    #[test]
+    fn a_deployment_that_says_why_it_is_stuck_is_quoted() {
+        let stuck = |condition: Value| {
+            let object = json!({"metadata": {}, "spec": {}, "status": {"conditions": [condition]}});
+            deployment(object).stuck
+        };
+        let quota =
+            json!({"type": "ReplicaFailure", "status": "True", "message": "exceeded quota."});
+        assert_eq!(stuck(quota).as_deref(), Some("exceeded quota"));
+        let fine =
+            json!({"type": "Progressing", "status": "True", "reason": "NewReplicaSetAvailable"});
+        assert_eq!(stuck(fine), None);
+    }
+
+    #[test]
+    fn a_lease_is_read_with_its_counters_and_what_cannot_be_read_counts_as_nothing() {
+        let lease = |ledger: &str| {
+            let object = json!({
+                "metadata": {"uid": "u", "labels": {names::COMPONENT: "decompressor"}, "annotations": {LEDGER: ledger}},
+                "spec": {"holderIdentity": "pod_1", "leaseDurationSeconds": 3},
+            });
+            LeaseState::of(&serde_json::from_value(object).expect("an object"))
+        };
+        let whole = lease(r#"{"files":2}"#);
+        assert_eq!(
+            (whole.role, whole.counted.files),
+            (Some(Role::Decompressor), 2)
+        );
+        assert_eq!(
+            (whole.holder.as_deref(), whole.duration),
+            (Some("pod_1"), Duration::from_secs(3))
+        );
+        assert_eq!(lease("not json").counted, Ledger::default());
+    }
+}

@@ -1,0 +1,247 @@
+//! The manager on paused time, over a provisioner that answers by what its endpoint is called.
+
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use async_trait::async_trait;
+use streampress_crds::CheckedPipeline;
+use streampress_crds::api::pipeline::CompressionPipeline;
+use streampress_crds::api::status::TransportStatus;
+
+use super::*;
+use streampress_transport::Depth;
+
+/// Makes everything; answers about depths by what the endpoint is called.
+#[derive(Default)]
+struct Endpoints {
+    provided: AtomicU64,
+    removals: AtomicU64,
+}
+
+#[async_trait]
+impl Provisioner for Endpoints {
+    async fn provide(
+        &self,
+        plan: &Plan,
+        _: Option<&AwsCredentials>,
+    ) -> Result<TransportStatus, Problem> {
+        if plan.endpoint.as_deref() == Some("http://dead") {
+            std::future::pending::<()>().await;
+        }
+        self.provided.fetch_add(1, Ordering::Relaxed);
+        Ok(TransportStatus::default())
+    }
+
+    async fn depths(&self, plan: &Plan, _: Option<&AwsCredentials>) -> Depths {
+        let known = Some(Depth::default());
+        match plan.endpoint.as_deref() {
+            Some("http://dumb") => Depths::default(),
+            Some("http://half") => Depths {
+                files: known,
+                ..Depths::default()
+            },
+            _ => Depths {
+                files: known,
+                chunks: known,
+                dead: Some(0),
+            },
+        }
+    }
+
+    async fn remove(
+        &self,
+        plan: &Plan,
+        _: DeletionPolicy,
+        _: Option<&AwsCredentials>,
+    ) -> Result<Vec<String>, Problem> {
+        if plan.endpoint.as_deref() == Some("http://dead") {
+            std::future::pending::<()>().await;
+        }
+        // One call after another.
+        sleep(Duration::from_secs(5)).await;
+        let tried = self.removals.fetch_add(1, Ordering::Relaxed);
+        let (reason, retry, fails) = match plan.endpoint.as_deref() {
+            Some("http://busy") => (Reason::TransportFailed, Retry::Transient, tried == 0),
+            Some("http://broken") => (Reason::TransportFailed, Retry::Transient, true),
+            Some("http://closed") => (Reason::AccessDenied, Retry::AfterCorrection, true),
+            _ => (Reason::Ready, Retry::Transient, false),
+        };
+        if fails {
+            return Err(Problem {
+                reason,
+                message: "Deleting failed.".into(),
+                retry,
+            });
+        }
+        Ok(Vec::new())
+    }
+}
+
+struct Fixture {
+    manager: TransportManager,
+    endpoints: Arc<Endpoints>,
+    notified: Arc<AtomicU64>,
+}
+
+impl Fixture {
+    fn new() -> Self {
+        let (endpoints, notified) = (Arc::new(Endpoints::default()), Arc::default());
+        let address = "http://127.0.0.1:1".parse().expect("an address");
+        let client = Client::try_from(kube::Config::new(address)).expect("a client");
+        let own = [
+            "http://dead",
+            "http://dumb",
+            "http://half",
+            "http://good",
+            "http://busy",
+            "http://broken",
+            "http://closed",
+        ];
+        let options = ManagerOptions {
+            own_identity_endpoints: own.map(str::to_owned).into(),
+            ..ManagerOptions::default()
+        };
+        let counted: Arc<AtomicU64> = Arc::clone(&notified);
+        let notify = Arc::new(move |_: &str, _: &str| {
+            counted.fetch_add(1, Ordering::Relaxed);
+        });
+        Self {
+            manager: TransportManager::new(endpoints.clone(), client, options, notify),
+            endpoints,
+            notified,
+        }
+    }
+}
+
+fn plan(name: &str, endpoint: &str) -> Plan {
+    let pipeline: CompressionPipeline = serde_json::from_value(serde_json::json!({
+        "apiVersion": "streampress.dev/v1alpha1", "kind": "CompressionPipeline",
+        "metadata": {"name": name, "namespace": "n", "uid": name},
+        "spec": {"aws": {"endpointURL": endpoint}, "volume": {"persistentVolumeClaim": {"claimName": "files"}}},
+    }))
+    .expect("a pipeline");
+    let checked = CheckedPipeline::in_cluster(pipeline).expect("valid");
+    Plan::of(checked.pipeline(), checked.resolved())
+}
+
+#[tokio::test(start_paused = true)]
+async fn queues_that_cannot_be_read_are_looked_up_again_for_ever_and_reported_once() {
+    for endpoint in ["http://dumb", "http://half"] {
+        let fixture = Fixture::new();
+        let plan = plan("a", endpoint);
+        fixture.manager.maintain(&plan);
+        sleep(Duration::from_secs(600)).await;
+        let TransportState::Failed(problem) = fixture.manager.maintain(&plan).state else {
+            panic!("{endpoint} counts as ready");
+        };
+        assert_eq!(problem.reason, Reason::DepthUnknown);
+        let reported = fixture.notified.load(Ordering::Relaxed);
+        sleep(Duration::from_secs(30 * 24 * 3600)).await;
+        assert_eq!(
+            fixture.notified.load(Ordering::Relaxed),
+            reported,
+            "{endpoint}"
+        );
+        // Every minute or so.
+        let looked = fixture.endpoints.provided.load(Ordering::Relaxed);
+        assert!((30_000..60_000).contains(&looked), "{looked} times");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn when_the_manager_is_dropped_nothing_is_made_any_more() {
+    let fixture = Fixture::new();
+    fixture.manager.maintain(&plan("a", "http://dumb"));
+    sleep(Duration::from_secs(600)).await;
+    let made = || fixture.endpoints.provided.load(Ordering::Relaxed);
+    let before = made();
+    drop(fixture.manager);
+    sleep(Duration::from_secs(600)).await;
+    assert_eq!((before > 0, made()), (true, before));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_part_that_was_deleted_is_looked_up_again_within_minutes() {
+    let fixture = Fixture::new();
+    let plan = plan("a", "http://good");
+    fixture.manager.maintain(&plan);
+    sleep(Duration::from_secs(3600)).await;
+    assert!(matches!(
+        fixture.manager.maintain(&plan).state,
+        TransportState::Ready(_)
+    ));
+    let looked = fixture.endpoints.provided.load(Ordering::Relaxed);
+    assert!((11..=13).contains(&looked), "{looked} times in an hour");
+}
+
+#[tokio::test(start_paused = true)]
+async fn endpoints_that_hang_delay_neither_other_pipelines_nor_their_removal() {
+    let fixture = Fixture::new();
+    for number in 0..100 {
+        fixture
+            .manager
+            .maintain(&plan(&format!("dead-{number}"), "http://dead"));
+    }
+    sleep(Duration::from_secs(1)).await;
+    let good = plan("good", "http://good");
+    fixture.manager.maintain(&good);
+    sleep(Duration::from_secs(1)).await;
+    assert!(matches!(
+        fixture.manager.maintain(&good).state,
+        TransportState::Ready(_)
+    ));
+    fixture.manager.remove(&good, DeletionPolicy::Delete);
+    let dead = plan("dead-0", "http://dead");
+    fixture.manager.remove(&dead, DeletionPolicy::Delete);
+    sleep(Duration::from_secs(21)).await;
+    assert_eq!(
+        fixture.manager.remove(&good, DeletionPolicy::Delete),
+        Removal::Done(Vec::new())
+    );
+    let Removal::Done(left) = fixture.manager.remove(&dead, DeletionPolicy::Delete) else {
+        panic!("still waiting for an endpoint that hangs");
+    };
+    assert!(left[0].contains("may be left behind"), "{left:?}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_removal_that_fails_is_tried_until_its_deadline_and_one_that_is_refused_is_not() {
+    let left = |what: &str| {
+        Removal::Done(vec![format!(
+            "n-{what}-{what}-files.fifo, n-{what}-{what}-chunks.fifo and n-{what}-{what}-stream may be left behind: Deleting failed."
+        )])
+    };
+    for (what, after, wanted, tries) in [
+        ("busy", 12, Removal::Done(Vec::new()), 2),
+        ("broken", 21, left("broken"), 3),
+        ("closed", 6, left("closed"), 1),
+    ] {
+        let fixture = Fixture::new();
+        let plan = plan(what, &format!("http://{what}"));
+        fixture.manager.remove(&plan, DeletionPolicy::Delete);
+        sleep(Duration::from_secs(after)).await;
+        assert_eq!(
+            fixture.manager.remove(&plan, DeletionPolicy::Delete),
+            wanted,
+            "{what}"
+        );
+        assert_eq!(fixture.endpoints.removals.load(Ordering::Relaxed), tries);
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn hundreds_that_are_removed_at_once_each_have_their_deadline() {
+    let fixture = Fixture::new();
+    let plans: Vec<Plan> = (0..200)
+        .map(|number| plan(&format!("p{number}"), "http://good"))
+        .collect();
+    for plan in &plans {
+        fixture.manager.remove(plan, DeletionPolicy::Delete);
+    }
+    sleep(Duration::from_secs(100)).await;
+    for plan in &plans {
+        assert_eq!(
+            fixture.manager.remove(plan, DeletionPolicy::Delete),
+            Removal::Done(Vec::new())
+        );
+    }
+}

@@ -1,0 +1,33 @@
+//! What is wrong with a pipeline, for its owner: a reason, a sentence with the way out, and whether trying again helps.
+
+use streampress_crds::Reason;
+
+/// Something that keeps a pipeline from working.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Problem {
+    /// The reason of the condition.
+    pub reason: Reason,
+    /// One sentence, with the way out.
+    pub message: String,
+    /// Whether trying again helps.
+    pub retry: Retry,
+}
+
+/// Whether trying the same again helps.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Retry {
+    /// It may pass by itself: a timeout, a server error, an object that is being deleted.
+    Transient,
+    /// It passes when someone corrects rights, credentials or the endpoint. The operator tries on, but a deletion does not
+    /// wait for it.
+    AfterCorrection,
+    /// It passes only when the pipeline, or what is in its way, is changed. The pipeline counts as failed.
+    AfterChange,
+}
+
+impl Retry {
+    /// Whether only a change by a person helps.
+    pub fn is_lasting(self) -> bool {
+        self == Self::AfterChange
+    }
+}

@@ -1,0 +1,333 @@
+//! The command line's arguments, as clap reads them.
+
+use std::net::SocketAddr;
+use std::path::PathBuf;
+
+use clap::builder::styling::{AnsiColor, Styles};
+use clap::builder::{PossibleValue, PossibleValuesParser, TypedValueParser};
+use clap::{Args, Parser, Subcommand, ValueEnum, ValueHint};
+use streampress_codec::hybrid;
+use streampress_crds::api::pipeline::CodecFormat;
+
+/// A pipeline that runs as it is, for a first try.
+const AFTER_HELP: &str = "\
+First try: save these lines as pipeline.yaml, then run 'streampress run pipeline.yaml'.
+
+  apiVersion: streampress.dev/v1alpha1
+  kind: CompressionPipeline
+  metadata: {name: first}
+  spec:
+    generator: {schema: {example: stock-market}, filesPerMinute: 0, files: 20}";
+
+const STYLES: Styles = Styles::styled()
+    .header(AnsiColor::Green.on_default().bold())
+    .usage(AnsiColor::Green.on_default().bold())
+    .literal(AnsiColor::Cyan.on_default().bold());
+
+/// Moves JSON, CSV and text files through queues and a stream, as small as they can be made, and puts them back byte for
+/// byte.
+#[derive(Debug, Parser)]
+#[command(name = "streampress", version, styles = STYLES, propagate_version = true, after_help = AFTER_HELP)]
+pub(crate) struct Cli {
+    /// The form of log lines
+    #[arg(long, global = true, value_enum, default_value_t = LogFormat::Text, env = "STREAMPRESS_LOG_FORMAT", hide_env = true)]
+    pub(crate) log_format: LogFormat,
+    #[command(subcommand)]
+    pub(crate) command: Command,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(crate) enum LogFormat {
+    /// For people.
+    Text,
+    /// For log collectors.
+    Json,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum Command {
+    /// Run a whole pipeline in this process: generate, compress, stream, restore, verify, report
+    Run(RunArgs),
+    /// Generate files and announce them, as the generator's pod does
+    Generate(GenerateArgs),
+    /// Compress announced files, as a compressor's pod does
+    Compress(RoleArgs),
+    /// Restore compressed files, as a decompressor's pod does
+    Decompress(RoleArgs),
+    /// Announce existing files; files outside the source are copied there first
+    Submit(SubmitArgs),
+    /// Send dead letters again
+    Redrive(RedriveArgs),
+    /// Render the report page from the stored rows
+    Report(PipelineArgs),
+    /// Create a pipeline's queues and stream on AWS
+    Setup(SetupArgs),
+    /// Check a pipeline's YAML; lists every problem with line and field
+    Validate(ValidateArgs),
+    /// Pack one file
+    Pack(PackArgs),
+    /// Unpack one file
+    Unpack(UnpackArgs),
+    /// Show the blocks and streams of a packed file
+    Inspect(InspectArgs),
+    /// Compare codecs on files: size, speed, memory
+    Bench(BenchArgs),
+    /// Print a shell's completion script
+    Completion {
+        /// The shell
+        shell: clap_complete::Shell,
+    },
+}
+
+/// Which pipeline, and which transport.
+#[derive(Debug, Args)]
+pub(crate) struct PipelineArgs {
+    /// The pipeline's YAML; without it, STREAMPRESS_PIPELINE or the Python original's variables
+    #[arg(value_hint = ValueHint::FilePath)]
+    pub(crate) file: Option<PathBuf>,
+    /// The data folder of the embedded transport, in place of /data [default: ./streampress-data/NAME]
+    #[arg(long, value_name = "DIR", value_hint = ValueHint::DirPath)]
+    pub(crate) data: Option<PathBuf>,
+    /// Use AWS; this is the default when neither FILE.yaml nor --data is given
+    #[arg(long, conflicts_with = "data")]
+    pub(crate) aws: bool,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct RunArgs {
+    /// The pipeline's YAML
+    #[arg(value_hint = ValueHint::FilePath)]
+    pub(crate) file: PathBuf,
+    /// The data folder, in place of /data [default: ./streampress-data/NAME]
+    #[arg(long, value_name = "DIR", value_hint = ValueHint::DirPath)]
+    pub(crate) data: Option<PathBuf>,
+    /// Files to generate, instead of generator.files
+    #[arg(long, value_name = "N", conflicts_with = "input", value_parser = clap::value_parser!(u64).range(1..))]
+    pub(crate) files: Option<u64>,
+    /// Take the files of this folder (json, csv, txt, log) instead of generating; they are only read
+    #[arg(long, value_name = "DIR", value_hint = ValueHint::DirPath)]
+    pub(crate) input: Option<PathBuf>,
+    /// Use the pipeline's queues and stream on AWS; slots and journal stay in the data folder
+    #[arg(long)]
+    pub(crate) aws: bool,
+    /// Print the summary as JSON on standard output
+    #[arg(long)]
+    pub(crate) json: bool,
+    /// Threads for packing and unpacking [default: all cores]
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=1024))]
+    pub(crate) threads: Option<u16>,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct RoleArgs {
+    #[command(flatten)]
+    pub(crate) pipeline: PipelineArgs,
+    /// Threads for packing and unpacking [default: all cores, or as many as fit a pod's memory limit]
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=1024))]
+    pub(crate) threads: Option<u16>,
+    /// Address of /livez, /readyz and /metrics, such as 127.0.0.1:9090 [default in a cluster's pod: 0.0.0.0:8080]
+    #[arg(long, value_name = "ADDR", env = "STREAMPRESS_LISTEN", hide_env = true)]
+    pub(crate) listen: Option<SocketAddr>,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct GenerateArgs {
+    #[command(flatten)]
+    pub(crate) pipeline: PipelineArgs,
+    /// Files to generate, instead of generator.files; the command then ends instead of idling
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..))]
+    pub(crate) files: Option<u64>,
+    /// Address of /livez, /readyz and /metrics, such as 127.0.0.1:9090 [default in a cluster's pod: 0.0.0.0:8080]
+    #[arg(long, value_name = "ADDR", env = "STREAMPRESS_LISTEN", hide_env = true)]
+    pub(crate) listen: Option<SocketAddr>,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct SubmitArgs {
+    /// The files
+    #[arg(required = true, value_name = "FILE", value_hint = ValueHint::FilePath)]
+    pub(crate) files: Vec<PathBuf>,
+    /// The pipeline's YAML; without it, STREAMPRESS_PIPELINE or the Python original's variables
+    #[arg(short, long, value_name = "FILE.yaml", value_hint = ValueHint::FilePath)]
+    pub(crate) pipeline: Option<PathBuf>,
+    /// The data folder of the embedded transport, in place of /data [default: ./streampress-data/NAME]
+    #[arg(long, value_name = "DIR", value_hint = ValueHint::DirPath)]
+    pub(crate) data: Option<PathBuf>,
+    /// Use AWS; this is the default when neither -p nor --data is given
+    #[arg(long, conflicts_with = "data")]
+    pub(crate) aws: bool,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct RedriveArgs {
+    #[command(flatten)]
+    pub(crate) pipeline: PipelineArgs,
+    /// Only list the dead letters with their reasons
+    #[arg(long)]
+    pub(crate) list: bool,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct SetupArgs {
+    #[command(flatten)]
+    pub(crate) pipeline: PipelineArgs,
+    /// Delete what setup created, and nothing else
+    #[arg(long)]
+    pub(crate) delete: bool,
+    /// Allow this EventBridge rule to send a bucket's events to the files queue: the bucket then announces its files itself
+    #[arg(long, value_name = "ARN", conflicts_with = "delete", value_parser = rule_arn)]
+    pub(crate) event_rule: Option<String>,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct ValidateArgs {
+    /// The pipeline's YAML; - is standard input
+    #[arg(required = true, value_name = "FILE.yaml", value_hint = ValueHint::FilePath)]
+    pub(crate) files: Vec<PathBuf>,
+    /// Also check the existing queues and stream on AWS
+    #[arg(long)]
+    pub(crate) live: bool,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct PackArgs {
+    /// The file; - is standard input
+    #[arg(value_hint = ValueHint::FilePath)]
+    pub(crate) input: PathBuf,
+    /// The output [default: IN.spk or IN.seed]
+    #[arg(short, long, value_name = "OUT", value_hint = ValueHint::FilePath)]
+    pub(crate) output: Option<PathBuf>,
+    /// The packed format
+    #[arg(long, default_value = "hybrid", value_parser = format_parser())]
+    pub(crate) format: CodecFormat,
+    /// How much time packing may take
+    #[arg(long, default_value = "balanced", value_parser = effort_parser())]
+    pub(crate) effort: hybrid::Effort,
+    /// Bytes packed at once, from 64Ki to 64Mi
+    #[arg(long, value_name = "SIZE", default_value = "4Mi", value_parser = block_size)]
+    pub(crate) block_size: usize,
+    /// Threads [default: all cores]
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=1024))]
+    pub(crate) threads: Option<u16>,
+    /// Show for every block what was tried and what was chosen
+    #[arg(long)]
+    pub(crate) explain: bool,
+    /// Overwrite OUT
+    #[arg(short, long)]
+    pub(crate) force: bool,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct UnpackArgs {
+    /// The packed file; - is standard input
+    #[arg(value_hint = ValueHint::FilePath)]
+    pub(crate) input: PathBuf,
+    /// The output [default: IN without .spk or .seed; standard output for a single block]
+    #[arg(short, long, value_name = "OUT", value_hint = ValueHint::FilePath)]
+    pub(crate) output: Option<PathBuf>,
+    /// Only block N, counted from 0; the blocks before it are not read
+    #[arg(long, value_name = "N", conflicts_with = "keep_going")]
+    pub(crate) block: Option<u32>,
+    /// Threads [default: all cores]
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=1024))]
+    pub(crate) threads: Option<u16>,
+    /// Leave out damaged blocks and list them, instead of stopping at the first
+    #[arg(long)]
+    pub(crate) keep_going: bool,
+    /// Overwrite OUT
+    #[arg(short, long)]
+    pub(crate) force: bool,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct InspectArgs {
+    /// The packed file; - is standard input
+    #[arg(value_hint = ValueHint::FilePath)]
+    pub(crate) file: PathBuf,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct BenchArgs {
+    /// The files [default: files generated from the example schemas]
+    #[arg(value_hint = ValueHint::FilePath)]
+    pub(crate) files: Vec<PathBuf>,
+    /// Threads [default: all cores]
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=1024))]
+    pub(crate) threads: Option<u16>,
+    /// Only codecs whose names start with NAME, such as hybrid or "xz -9e"; can be repeated
+    #[arg(long, value_name = "NAME")]
+    pub(crate) codec: Vec<String>,
+    /// Pack and unpack N times; the best time counts
+    #[arg(long, value_name = "N", default_value_t = 1, value_parser = clap::value_parser!(u16).range(1..=100))]
+    pub(crate) rounds: u16,
+}
+
+fn rule_arn(text: &str) -> Result<String, String> {
+    let parts: Vec<&str> = text.splitn(6, ':').collect();
+    match parts[..] {
+        ["arn", _, "events", _, _, rule] if rule.starts_with("rule/") => Ok(text.to_owned()),
+        _ => Err(
+            "write the rule's ARN, as arn:aws:events:eu-central-1:123456789012:rule/name".into(),
+        ),
+    }
+}
+
+fn format_parser() -> impl TypedValueParser<Value = CodecFormat> {
+    let hybrid = PossibleValue::new("hybrid").help("Streampress's own: smallest, byte for byte");
+    let seed = PossibleValue::new("seed").help("The Python original's, which normalises");
+    PossibleValuesParser::new([hybrid, seed]).map(|name| match name.as_str() {
+        "seed" => CodecFormat::Seed,
+        _ => CodecFormat::Hybrid,
+    })
+}
+
+fn effort_parser() -> impl TypedValueParser<Value = hybrid::Effort> {
+    let fast = PossibleValue::new("fast").help("Least time");
+    let balanced = PossibleValue::new("balanced").help("Small at a fair speed");
+    let max = PossibleValue::new("max").help("Smallest");
+    PossibleValuesParser::new([fast, balanced, max]).map(|name| match name.as_str() {
+        "fast" => hybrid::Effort::Fast,
+        "max" => hybrid::Effort::Max,
+        _ => hybrid::Effort::Balanced,
+    })
+}
+
+/// A block size as Kubernetes writes sizes.
+fn block_size(text: &str) -> Result<usize, String> {
+    let bytes = streampress_crds::ByteSize::written(text)
+        .bytes()
+        .map_err(|error| error.to_string())?;
+    match usize::try_from(bytes) {
+        Ok(bytes) if (64 << 10..=64 << 20).contains(&bytes) => Ok(bytes),
+        _ => Err(format!("{text} is not from 64Ki to 64Mi")),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory;
+    use streampress_crds::load_one;
+
+    use super::*;
+
+    #[test]
+    fn the_command_line_is_well_formed() {
+        Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn the_pipeline_in_the_help_is_valid_and_help_names_no_file_of_a_checkout() {
+        let (_, yaml) = AFTER_HELP.split_once("\n\n").expect("an example");
+        let yaml: Vec<&str> = yaml.lines().map(|line| &line[2..]).collect();
+        let loaded = load_one(&yaml.join("\n"), "help");
+        assert!(loaded.is_ok(), "{loaded:?}");
+        let mut command = Cli::command();
+        let mut help = command.render_long_help().to_string();
+        for subcommand in command.get_subcommands_mut() {
+            help += &subcommand.render_long_help().to_string();
+        }
+        for folder in ["deploy/", "worker/", "tests/", "docs/", "crds/"] {
+            assert!(!help.contains(folder), "{folder} in {help}");
+        }
+    }
+}

@@ -1,0 +1,72 @@
+//! `streampress compress`: the compressor role.
+
+use std::process::ExitCode;
+use std::time::Duration;
+
+use anyhow::Result;
+use streampress_crds::Role;
+use streampress_crds::settings::CompressorSettings;
+
+use super::args::RoleArgs;
+use super::role::{ProcessOptions, RoleCommand, role_threads, shutdown_on_signal};
+use super::{output, runtime};
+use crate::config::Config;
+use crate::consume::Consumer;
+use crate::roles::connect::CompressorConnections;
+use crate::roles::context::RoleContext;
+
+pub(super) fn command(args: RoleArgs) -> Result<ExitCode> {
+    let role = RoleCommand::find(args.pipeline)?;
+    let settings = role.config.compressor()?;
+    runtime()?.block_on(async {
+        let codec = &settings.codec;
+        let process = ProcessOptions {
+            role: Role::Compressor,
+            listen: args.listen,
+            threads: role_threads(args.threads, codec.block_bytes, codec.effort),
+        };
+        let context = role.serve(process, shutdown_on_signal()).await?;
+        let connections = context.backend.compressor(&settings).await?;
+        context.meter.ready();
+        let scan = scan(&context, &settings, &connections)?;
+        let consumer = consumer(&context, &role.config, &settings, connections)?;
+        tokio::join!(consumer.run(), scan);
+        Ok(ExitCode::SUCCESS)
+    })
+}
+
+fn consumer(
+    context: &RoleContext,
+    config: &Config,
+    settings: &CompressorSettings,
+    connections: CompressorConnections,
+) -> Result<Consumer> {
+    let Config::Legacy(legacy) = config else {
+        return context.compressor(settings, connections);
+    };
+    if !legacy.worker.push {
+        output::note(
+            "ENABLE_DATA_PUSH is False: files are compressed and reported, nothing is sent",
+        );
+    }
+    let report = context.report(&legacy.resolved.decompressor_settings())?;
+    let report = report.map(|report| report.log);
+    context.legacy_compressor(settings, connections, &legacy.worker, report)
+}
+
+/// Scans for new files beside the work, where the pipeline asks for it.
+fn scan(
+    context: &RoleContext,
+    settings: &CompressorSettings,
+    connections: &CompressorConnections,
+) -> Result<impl Future<Output = ()> + use<>> {
+    let interval = Duration::from_secs(u64::from(settings.source.scan_seconds));
+    let announcer = context.announcer(settings, connections.files_queue.clone())?;
+    let scanner = context.scanner(settings, announcer);
+    let shutdown = context.shutdown.clone();
+    Ok(async move {
+        if !interval.is_zero() {
+            scanner.run(interval, &shutdown).await;
+        }
+    })
+}

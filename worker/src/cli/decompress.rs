@@ -1,0 +1,36 @@
+//! `streampress decompress`: the decompressor role.
+
+use std::process::ExitCode;
+
+use anyhow::Result;
+use streampress_codec::hybrid;
+use streampress_crds::Role;
+use streampress_crds::api::pipeline::CodecEffort;
+
+use super::args::RoleArgs;
+use super::role::{ProcessOptions, RoleCommand, role_threads, shutdown_on_signal};
+use super::runtime;
+
+pub(super) fn command(args: RoleArgs) -> Result<ExitCode> {
+    let role = RoleCommand::find(args.pipeline)?;
+    let settings = role.config.decompressor()?;
+    runtime()?.block_on(async {
+        // The block size is in each file; this is the default size.
+        let block_bytes = hybrid::DEFAULT_BLOCK_BYTES;
+        let process = ProcessOptions {
+            role: Role::Decompressor,
+            listen: args.listen,
+            threads: role_threads(args.threads, block_bytes, CodecEffort::Balanced),
+        };
+        let context = role.serve(process, shutdown_on_signal()).await?;
+        let connections = context.backend.decompressor(&settings).await?;
+        context.meter.ready();
+        let report = context.report(&settings)?.map(|report| report.log);
+        let consumer = context.decompressor(&settings, connections, report.clone())?;
+        consumer.run().await;
+        if let Some(report) = report {
+            report.finish().await;
+        }
+        Ok(ExitCode::SUCCESS)
+    })
+}

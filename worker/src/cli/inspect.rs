@@ -1,0 +1,186 @@
+//! `streampress inspect`: the blocks and streams of a packed file; writes nothing.
+
+use std::fmt;
+use std::io::Read;
+use std::path::Path;
+use std::process::ExitCode;
+
+use anyhow::{Context, Result, bail};
+use streampress_codec::hybrid::frame::{BlockHeader, EndFrame};
+use streampress_codec::hybrid::{FrameReader, Limits};
+use streampress_codec::{CodecError, StreamInfo};
+
+use super::args::InspectArgs;
+use super::{output, unpack};
+
+pub(super) fn command(args: InspectArgs) -> Result<ExitCode> {
+    output::print(&inspect(&args.file)?.to_string());
+    Ok(ExitCode::SUCCESS)
+}
+
+/// What a packed file holds.
+#[derive(Debug, Clone)]
+enum Inspection {
+    /// A hybrid file.
+    Hybrid {
+        /// The block size that it was packed with; version 2 does not keep it.
+        block_size: Option<u32>,
+        /// Bytes of the file.
+        packed_bytes: u64,
+        /// Every block in order.
+        blocks: Vec<InspectedBlock>,
+        /// The hash and index after the blocks.
+        end: EndFrame,
+    },
+    /// A seed file.
+    Seed {
+        /// Its message, as JSON.
+        message: String,
+        /// Bytes of each record.
+        record_bytes: Vec<u64>,
+    },
+}
+
+/// One block of a hybrid file.
+#[derive(Debug, Clone)]
+struct InspectedBlock {
+    /// Where its header begins.
+    offset: u64,
+    /// Its header.
+    header: BlockHeader,
+    /// Its streams.
+    streams: Vec<StreamInfo>,
+}
+
+/// Reads a packed file's frames and directories. [`Inspection`] displays as the command prints it.
+fn inspect(path: &Path) -> Result<Inspection> {
+    let work = || {
+        let mut input = output::open(path)?;
+        let mut first = Vec::new();
+        input
+            .by_ref()
+            .take(4)
+            .read_to_end(&mut first)
+            .context("reading the input")?;
+        let is_seed = unpack::is_seed_start(&first, path);
+        let whole = first.as_slice().chain(input);
+        if is_seed {
+            inspect_seed(whole)
+        } else {
+            inspect_hybrid(whole)
+        }
+    };
+    work().with_context(|| format!("inspecting {}", path.display()))
+}
+
+fn inspect_seed(input: impl Read) -> Result<Inspection> {
+    let (message, records, _) = unpack::read_seed_file(input)?;
+    Ok(Inspection::Seed {
+        message: message.to_json(),
+        record_bytes: records.iter().map(|record| record.len() as u64).collect(),
+    })
+}
+
+fn inspect_hybrid(input: impl Read) -> Result<Inspection> {
+    let mut frames = FrameReader::open(input, Limits::default().block_bytes, false)?;
+    let mut blocks = Vec::new();
+    while let Some(frame) = frames.next_frame()? {
+        let frame = frame.map_err(CodecError::from)?;
+        blocks.push(InspectedBlock {
+            offset: frame.offset,
+            header: frame.header,
+            streams: frame.streams().map_err(CodecError::from)?,
+        });
+    }
+    let Some(end) = frames.end().cloned() else {
+        bail!("the end frame is missing")
+    };
+    Ok(Inspection::Hybrid {
+        block_size: frames.block_size,
+        packed_bytes: frames.bytes_read(),
+        blocks,
+        end,
+    })
+}
+
+impl fmt::Display for Inspection {
+    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Seed {
+                message,
+                record_bytes,
+            } => {
+                writeln!(out, "seed format, {} records", record_bytes.len())?;
+                writeln!(out, "message {message}")?;
+                for (number, bytes) in record_bytes.iter().enumerate() {
+                    writeln!(out, "record {number}: {bytes} bytes")?;
+                }
+                Ok(())
+            }
+            Self::Hybrid {
+                block_size,
+                packed_bytes,
+                blocks,
+                end,
+            } => show_hybrid(out, *block_size, *packed_bytes, blocks, end),
+        }
+    }
+}
+
+fn show_hybrid(
+    out: &mut fmt::Formatter<'_>,
+    block_size: Option<u32>,
+    packed_bytes: u64,
+    blocks: &[InspectedBlock],
+    end: &EndFrame,
+) -> fmt::Result {
+    let payloads: u64 = blocks
+        .iter()
+        .map(|block| u64::from(block.header.packed_len))
+        .sum();
+    let frames = packed_bytes - payloads;
+    let largest = blocks.iter().map(|block| block.header.raw_len).max();
+    writeln!(
+        out,
+        "hybrid format version {}, {} blocks of at most {} bytes",
+        end.version.number(),
+        blocks.len(),
+        block_size.or(largest).unwrap_or_default()
+    )?;
+    writeln!(
+        out,
+        "{} raw bytes -> {} packed bytes, {frames} of them frames; blake3 {}",
+        end.raw_bytes, packed_bytes, end.hash
+    )?;
+    for block in blocks {
+        let header = &block.header;
+        writeln!(
+            out,
+            "block {} at byte {}: transform {}, codec {}, {} -> {} bytes ({:.1} %)",
+            header.index,
+            block.offset,
+            header.coding.transform.name(),
+            header.coding.codec.name(),
+            header.raw_len,
+            header.packed_len,
+            percent(header.packed_len.into(), header.raw_len.into())
+        )?;
+        for stream in &block.streams {
+            writeln!(
+                out,
+                "  {:<40} {:<20} {:<7} {:>9} -> {:>9} bytes {:>5.1} % of the block",
+                stream.name,
+                stream.coding,
+                stream.codec.name(),
+                stream.raw_bytes,
+                stream.packed_bytes,
+                percent(stream.packed_bytes, header.packed_len.into())
+            )?;
+        }
+    }
+    Ok(())
+}
+
+fn percent(part: u64, whole: u64) -> f64 {
+    100.0 * part as f64 / whole.max(1) as f64
+}

@@ -1,0 +1,154 @@
+//! What commands print, and the files they read and write: `-` is standard input or output; a file appears whole or not at
+//! all, and replaces another only with --force.
+
+use std::fs::File;
+use std::io::{self, BufReader, BufWriter, Read, Write};
+use std::path::{Path, PathBuf};
+
+use anstream::eprintln;
+use clap::builder::styling::{AnsiColor, Style};
+
+use anyhow::{Context, Result, bail};
+use tempfile::NamedTempFile;
+
+const ERROR: Style = AnsiColor::Red.on_default().bold();
+const NOTE: Style = AnsiColor::Cyan.on_default().bold();
+
+/// Prints to standard output. A closed pipe is not an error.
+pub(super) fn print(text: &str) {
+    let _ = io::stdout().lock().write_all(text.as_bytes());
+}
+
+/// Prints a line to standard error.
+pub(super) fn say(text: &str) {
+    eprintln!("{text}");
+}
+
+/// Prints an error to standard error.
+pub(super) fn error(text: &str) {
+    eprintln!("{ERROR}error:{ERROR:#} {text}");
+}
+
+/// Prints a notice to standard error.
+pub(super) fn note(text: &str) {
+    eprintln!("{NOTE}note:{NOTE:#} {text}");
+}
+
+/// Prints the result of a command that wrote `output`, unless the data itself went to standard output.
+pub(super) fn result(output: &Path, text: &str) {
+    if !is_stream(output) {
+        say(&format!("{}: {text}", output.display()));
+    }
+}
+
+/// Whether a path stands for standard input or output.
+pub(super) fn is_stream(path: &Path) -> bool {
+    path.as_os_str() == "-"
+}
+
+/// Opens a file, or standard input for `-`.
+pub(super) fn open(path: &Path) -> Result<Box<dyn Read>> {
+    if is_stream(path) {
+        return Ok(Box::new(io::stdin().lock()));
+    }
+    let file = File::open(path).with_context(|| format!("opening {}", path.display()))?;
+    if file.metadata().is_ok_and(|data| data.is_dir()) {
+        bail!("{} is a folder: name a file", path.display());
+    }
+    Ok(Box::new(BufReader::new(file)))
+}
+
+/// An output that becomes visible when it is finished.
+pub(super) enum Output {
+    /// Standard output: visible at once.
+    Stream(io::StdoutLock<'static>),
+    /// A temporary file in the folder of the final one.
+    File {
+        temporary: BufWriter<NamedTempFile>,
+        path: PathBuf,
+        /// Whether it may replace a file of that name.
+        force: bool,
+    },
+}
+
+impl Output {
+    /// Prepares to write `path`, or standard output for `-`.
+    pub(super) fn create(path: &Path, force: bool) -> Result<Self> {
+        if is_stream(path) {
+            return Ok(Self::Stream(io::stdout().lock()));
+        }
+        if !force && path.symlink_metadata().is_ok() {
+            bail!(
+                "{} exists already: choose another name with -o, or overwrite it with --force",
+                path.display()
+            );
+        }
+        let folder = path
+            .parent()
+            .filter(|folder| !folder.as_os_str().is_empty())
+            .unwrap_or(Path::new("."));
+        let temporary = tempfile::Builder::new()
+            .prefix(".streampress-")
+            .tempfile_in(folder)
+            .with_context(|| format!("creating a file in {}", folder.display()))?;
+        Ok(Self::File {
+            temporary: BufWriter::with_capacity(256 << 10, temporary),
+            path: path.to_owned(),
+            force,
+        })
+    }
+
+    /// Makes the output visible under its name.
+    pub(super) fn finish(self) -> Result<()> {
+        match self {
+            Self::Stream(mut stream) => stream.flush().context("writing to standard output"),
+            Self::File {
+                temporary,
+                path,
+                force,
+            } => {
+                let naming = || format!("writing {}", path.display());
+                let file = temporary
+                    .into_inner()
+                    .map_err(io::IntoInnerError::into_error)
+                    .with_context(naming)?;
+                file.as_file().sync_all().with_context(naming)?;
+                open_up(file.as_file()).with_context(naming)?;
+                if force {
+                    file.persist(&path).with_context(naming)?;
+                } else {
+                    file.persist_noclobber(&path).with_context(naming)?;
+                }
+                Ok(())
+            }
+        }
+    }
+}
+
+/// Temporary files are private; a finished file gets the usual mode of a new file.
+#[cfg(unix)]
+fn open_up(file: &File) -> io::Result<()> {
+    use std::os::unix::fs::PermissionsExt as _;
+    file.set_permissions(std::fs::Permissions::from_mode(0o644))
+}
+
+#[cfg(not(unix))]
+fn open_up(_: &File) -> io::Result<()> {
+    Ok(())
+}
+
+impl Write for Output {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        match self {
+            Self::Stream(stream) => stream.write(bytes),
+            Self::File { temporary, .. } => temporary.write(bytes),
+        }
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        match self {
+            Self::Stream(stream) => stream.flush(),
+            Self::File { temporary, .. } => temporary.flush(),
+        }
+    }
+}

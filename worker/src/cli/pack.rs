@@ -1,0 +1,219 @@
+//! `streampress pack`: one file into the hybrid or the seed format.
+
+use std::io::{Read, Write};
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+use std::sync::atomic::AtomicBool;
+
+use anyhow::{Context, Result, anyhow};
+use streampress_codec::{hybrid, legacy};
+use streampress_crds::api::pipeline::CodecFormat;
+
+use super::args::PackArgs;
+use super::output::{self, Output};
+use super::signals::cancel_on_signal;
+use crate::legacy::READ_LOCATION;
+use crate::message::LegacyManifest;
+
+/// The ending of packed hybrid files.
+pub(super) const HYBRID_ENDING: &str = "spk";
+/// The ending of packed seed files.
+pub(super) const SEED_ENDING: &str = "seed";
+
+pub(super) fn command(args: PackArgs) -> Result<ExitCode> {
+    let options = PackOptions {
+        hybrid: hybrid::CodecOptions {
+            effort: args.effort,
+            block_size: args.block_size,
+            // 0 is all cores.
+            threads: args.threads.map_or(0, usize::from),
+        },
+        input: args.input,
+        output: args.output,
+        format: args.format,
+        force: args.force,
+    };
+    let mut explanation = std::io::stderr();
+    let explain: Option<&mut dyn Write> = match args.explain {
+        true => Some(&mut explanation),
+        false => None,
+    };
+    let outcome = pack(&options, explain, &*cancel_on_signal()?)?;
+    let percent = 100.0 * outcome.packed_bytes as f64 / outcome.raw_bytes.max(1) as f64;
+    output::result(
+        &outcome.output,
+        &format!(
+            "{} to {} bytes ({percent:.2} %)",
+            outcome.raw_bytes, outcome.packed_bytes
+        ),
+    );
+    Ok(ExitCode::SUCCESS)
+}
+
+/// What to pack, and how.
+struct PackOptions {
+    /// `-` is standard input.
+    input: PathBuf,
+    /// Unless given, beside the input with `.spk` or `.seed` behind its name.
+    output: Option<PathBuf>,
+    format: CodecFormat,
+    /// For the hybrid format.
+    hybrid: hybrid::CodecOptions,
+    /// Overwrite an existing output.
+    force: bool,
+}
+
+/// The result of packing.
+struct PackOutcome {
+    raw_bytes: u64,
+    packed_bytes: u64,
+    output: PathBuf,
+}
+
+/// Packs one file. With `explain`, writes there what was tried for every block and what was chosen.
+fn pack(
+    options: &PackOptions,
+    explain: Option<&mut dyn Write>,
+    cancel: &AtomicBool,
+) -> Result<PackOutcome> {
+    let output = output_path(options)?;
+    let input = output::open(&options.input)?;
+    let writer = Output::create(&output, options.force)?;
+    let outcome = match options.format {
+        CodecFormat::Hybrid => pack_hybrid(options, input, writer, output, explain, cancel),
+        CodecFormat::Seed => pack_seed(options, input, writer, output),
+    };
+    outcome.with_context(|| format!("packing {}", options.input.display()))
+}
+
+fn output_path(options: &PackOptions) -> Result<PathBuf> {
+    if let Some(output) = &options.output {
+        return Ok(output.clone());
+    }
+    if output::is_stream(&options.input) {
+        return Ok(PathBuf::from("-"));
+    }
+    let ending = match options.format {
+        CodecFormat::Hybrid => HYBRID_ENDING,
+        CodecFormat::Seed => SEED_ENDING,
+    };
+    let mut name = options
+        .input
+        .file_name()
+        .context("the input has no file name")?
+        .to_owned();
+    name.push(".");
+    name.push(ending);
+    Ok(options.input.with_file_name(name))
+}
+
+fn pack_hybrid(
+    options: &PackOptions,
+    input: impl Read,
+    mut writer: Output,
+    output: PathBuf,
+    mut explain: Option<&mut dyn Write>,
+    cancel: &AtomicBool,
+) -> Result<PackOutcome> {
+    let mut explained = Ok(());
+    let summary = hybrid::pack_observed(
+        input,
+        |frame| writer.write_all(frame),
+        &options.hybrid,
+        cancel,
+        |block| {
+            if let (Some(out), Ok(())) = (&mut explain, &explained) {
+                explained = explain_block(out, block);
+            }
+        },
+    )?;
+    explained.context("explaining")?;
+    writer.finish()?;
+    Ok(PackOutcome {
+        raw_bytes: summary.raw_bytes,
+        packed_bytes: summary.packed_bytes,
+        output,
+    })
+}
+
+fn explain_block(out: &mut dyn Write, block: &hybrid::PackedBlock) -> std::io::Result<()> {
+    let header = &block.header;
+    writeln!(
+        out,
+        "block {}: {} -> {} bytes, transform {}",
+        header.index,
+        header.raw_len,
+        header.packed_len,
+        header.coding.transform.name()
+    )?;
+    for line in &block.tried {
+        writeln!(out, "  tried {line}")?;
+    }
+    for stream in &block.streams {
+        writeln!(
+            out,
+            "  won {} [{}] {}: {} -> {} bytes",
+            stream.name,
+            stream.coding,
+            stream.codec.name(),
+            stream.raw_bytes,
+            stream.packed_bytes
+        )?;
+    }
+    Ok(())
+}
+
+fn pack_seed(
+    options: &PackOptions,
+    mut input: impl Read,
+    mut writer: Output,
+    output: PathBuf,
+) -> Result<PackOutcome> {
+    let name = file_name(&options.input);
+    let format = legacy::LegacyFormat::of_name(&name).ok_or_else(|| {
+        anyhow!("the seed format needs to know whether this is json, csv or txt: name a file with that ending")
+    })?;
+    let mut raw = Vec::new();
+    input.read_to_end(&mut raw).context("reading the input")?;
+    let packed = legacy::pack(
+        &legacy::normalise(format, &raw)?,
+        legacy::DEFAULT_CHUNK_BYTES,
+    )?;
+    let bytes = seed_file(&name, &packed);
+    writer.write_all(&bytes).context("writing the output")?;
+    writer.finish()?;
+    Ok(PackOutcome {
+        raw_bytes: raw.len() as u64,
+        packed_bytes: bytes.len() as u64,
+        output,
+    })
+}
+
+fn file_name(path: &Path) -> String {
+    path.file_name()
+        .map(|name| name.to_string_lossy().into_owned())
+        .unwrap_or_default()
+}
+
+/// The chunk message, then the records, each after its length in 4 bytes, big-endian. Without a stream there are no
+/// sequence numbers: the records' indexes are in their place.
+fn seed_file(name: &str, packed: &legacy::PackedRecords) -> Vec<u8> {
+    let message = LegacyManifest {
+        id: uuid::Uuid::new_v4().to_string(),
+        file_name: format!("{READ_LOCATION}/{name}"),
+        file_total_chunk: packed.records.len() as u64,
+        shard_id: "shardId-000000000000".into(),
+        sequence_number: (0..packed.records.len())
+            .map(|index| index.to_string())
+            .collect(),
+        metadata: LegacyManifest::metadata_for(packed.stages),
+    };
+    let message = message.to_json();
+    let mut bytes = Vec::new();
+    for part in std::iter::once(message.as_bytes()).chain(packed.records.iter().map(Vec::as_slice))
+    {
+        bytes.extend((part.len() as u32).to_be_bytes());
+        bytes.extend(part);
+    }
+    bytes
+}

@@ -1,0 +1,43 @@
+//! `streampress redrive`: sends dead letters again.
+
+use std::process::ExitCode;
+
+use anyhow::Result;
+use tokio_util::sync::CancellationToken;
+
+use super::args::RedriveArgs;
+use super::role::RoleCommand;
+use super::{output, runtime};
+use crate::roles::redrive::{RedriveAction, redrive};
+
+pub(super) fn command(args: RedriveArgs) -> Result<ExitCode> {
+    let role = RoleCommand::find(args.pipeline)?;
+    let settings = role.config.compressor()?;
+    runtime()?.block_on(async {
+        let context = role.context(1, CancellationToken::new()).await?;
+        let connections = context.backend.compressor(&settings).await?;
+        let announcer = context.announcer(&settings, connections.files_queue.clone())?;
+        let letters = redrive(&connections, &announcer, args.list).await?;
+        let mut left = 0;
+        for letter in &letters {
+            let action = match &letter.action {
+                RedriveAction::Listed => "dead",
+                RedriveAction::SentAgain => "sent again",
+                RedriveAction::AnnouncedAgain => "source announced again",
+                RedriveAction::Left(why) => {
+                    left += 1;
+                    why
+                }
+            };
+            output::print(&format!(
+                "{}: {action} ({}: {})\n",
+                letter.name, letter.reason, letter.detail
+            ));
+        }
+        output::say(&format!("{} dead letter(s), {left} left", letters.len()));
+        Ok(match left {
+            0 => ExitCode::SUCCESS,
+            _ => ExitCode::FAILURE,
+        })
+    })
+}

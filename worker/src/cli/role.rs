@@ -1,0 +1,193 @@
+//! What the commands that are one role share: which pipeline, which transport, and what the roles of the process use.
+
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use anyhow::{Context, Result};
+use streampress_crds::Role;
+use streampress_crds::api::pipeline::CodecEffort;
+use streampress_crds::location::DATA;
+use streampress_transport::SlotLocks;
+use tokio_util::sync::CancellationToken;
+use tracing::info;
+
+use super::args::PipelineArgs;
+use super::{output, signals, threads};
+use crate::config::{Config, settings};
+use crate::journal::{FileJournal, NoJournal, SqliteJournal};
+use crate::roles::connect::{self, Backend};
+use crate::roles::context::RoleContext;
+use crate::runtime::blocking;
+use crate::telemetry::health;
+use crate::telemetry::memory_limit;
+use crate::telemetry::metrics::Meter;
+
+/// The pipeline and the transport that a command works on.
+pub(super) struct RoleCommand {
+    pub(super) config: Config,
+    transport: TransportChoice,
+    /// The folder in place of /data.
+    pub(super) data: PathBuf,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum TransportChoice {
+    /// In the data folder.
+    Embedded,
+    Aws,
+}
+
+/// What a role's settings say of its process.
+pub(super) struct ProcessOptions {
+    pub(super) role: Role,
+    pub(super) listen: Option<SocketAddr>,
+    pub(super) threads: usize,
+}
+
+impl RoleCommand {
+    pub(super) fn find(args: PipelineArgs) -> Result<Self> {
+        let config = Config::find(args.file.as_deref(), &mut output::note)?;
+        let (transport, data) = match (&config, args.data) {
+            (_, Some(data)) => (TransportChoice::Embedded, data),
+            (Config::File(resolved), None) => {
+                let transport = match args.aws {
+                    true => TransportChoice::Aws,
+                    false => TransportChoice::Embedded,
+                };
+                let data = settings::data_folder(None, &resolved.identity.pipeline);
+                (transport, data)
+            }
+            (Config::Variable(_), None) => (TransportChoice::Aws, PathBuf::from(DATA)),
+            // The original's folders are relative to its working folder.
+            (Config::Legacy(_), None) => (TransportChoice::Aws, PathBuf::from(".")),
+        };
+        Ok(Self {
+            config,
+            transport,
+            data,
+        })
+    }
+
+    /// For a role that is this process: health and metrics are served.
+    pub(super) async fn serve(
+        &self,
+        process: ProcessOptions,
+        shutdown: CancellationToken,
+    ) -> Result<RoleContext> {
+        let meter = Meter::default();
+        let is_operators_pod = matches!(self.config, Config::Variable(_)) && is_in_pod();
+        let listen = process
+            .listen
+            .or(is_operators_pod.then_some(health::IN_POD));
+        if let Some(address) = listen {
+            let identity = self.config.identity();
+            let labels = health::labels(identity, process.role);
+            health::serve(address, labels, meter.clone()).await?;
+        }
+        let context = self.context(process.threads, shutdown).await?;
+        Ok(RoleContext { meter, ..context })
+    }
+
+    /// Opens the transport.
+    pub(super) async fn context(
+        &self,
+        threads: usize,
+        shutdown: CancellationToken,
+    ) -> Result<RoleContext> {
+        let (backend, locks, journal): (_, _, Arc<dyn FileJournal>) = match self.transport {
+            TransportChoice::Embedded => {
+                let (backend, locks, journal) = self.open_embedded().await?;
+                (backend, locks, Arc::new(journal))
+            }
+            TransportChoice::Aws => {
+                let locks = self.aws_locks().await?;
+                let aws = connect::connect_aws(&self.config).await?;
+                info!(
+                    pipeline = self.config.identity().pipeline,
+                    "Using queues and stream on AWS."
+                );
+                (Backend::Aws(aws), locks, Arc::new(NoJournal))
+            }
+        };
+        Ok(RoleContext {
+            backend,
+            locks,
+            journal,
+            data: self.data.clone(),
+            threads,
+            meter: Meter::default(),
+            shutdown,
+        })
+    }
+
+    async fn open_embedded(&self) -> Result<(Backend, SlotLocks, SqliteJournal)> {
+        let local = connect::open_local(&self.data, &self.config).await?;
+        let opened = local.clone();
+        let journal = blocking(move || SqliteJournal::open(&opened)).await;
+        let journal = journal.context("opening the journal of the data folder")?;
+        info!(
+            pipeline = self.config.identity().pipeline,
+            data = %self.data.display(),
+            "Opened the data folder."
+        );
+        let locks = connect::local_locks(&local);
+        Ok((Backend::Embedded(local), locks, journal))
+    }
+
+    /// In a cluster the slots are Leases; elsewhere a worker on AWS has slots of its own.
+    async fn aws_locks(&self) -> Result<SlotLocks> {
+        match (&self.config, is_in_pod()) {
+            (Config::Variable(_), true) => connect::lease_locks(&self.config).await,
+            (Config::File(_) | Config::Legacy(_), true) => {
+                output::note(
+                    "slots are not shared with other workers: only the operator's pods have Leases",
+                );
+                Ok(connect::process_locks())
+            }
+            (_, false) => Ok(connect::process_locks()),
+        }
+    }
+}
+
+/// Kubernetes sets this variable in every container.
+fn is_in_pod() -> bool {
+    std::env::var_os("KUBERNETES_SERVICE_HOST").is_some()
+}
+
+/// A token that the first signal cancels. Must be called within a runtime.
+pub(super) fn shutdown_on_signal() -> CancellationToken {
+    signals::shutdown_on_signal(|| {
+        info!(
+            "Stopping: messages in progress are finished or released; a second signal stops at once."
+        );
+    })
+}
+
+/// Threads of a role, which may be in a pod: as many as its memory holds blocks, unless the number is given.
+pub(super) fn role_threads(given: Option<u16>, block_bytes: usize, effort: CodecEffort) -> usize {
+    let (limit, cores) = (memory_limit::limit(), threads(None));
+    let fitting = memory_limit::threads_within(limit, cores, block_bytes, effort);
+    match given {
+        Some(given) => usize::from(given),
+        None if fitting < cores => {
+            info!(
+                threads = fitting,
+                cores,
+                limit_bytes = limit,
+                "Using fewer threads than cores: more would not fit the memory limit. --threads overrides this."
+            );
+            fitting
+        }
+        None => cores,
+    }
+}
+
+/// Where a location lies below `data`, or on this machine.
+pub(super) fn local_path(data: &Path, location: &streampress_crds::Location) -> Option<PathBuf> {
+    match (location.below_data(), location) {
+        (Some(below), _) => Some(data.join(below)),
+        (None, streampress_crds::Location::File { path }) => Some(PathBuf::from(path)),
+        (None, streampress_crds::Location::S3 { .. }) => None,
+    }
+}

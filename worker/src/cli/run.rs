@@ -1,0 +1,70 @@
+//! `streampress run`: a whole pipeline in this process.
+
+use std::path::Path;
+use std::process::ExitCode;
+
+use anyhow::Result;
+
+use super::args::RunArgs;
+use super::progress::{observer, summary_table};
+use super::{output, runtime, signals, threads};
+use crate::config::{BadConfiguration, settings};
+use crate::roles::run::{RunOptions, RunSummary, run};
+
+pub(super) fn command(args: RunArgs) -> Result<ExitCode> {
+    let observer = observer();
+    let mut resolved = settings::load_pipeline(&args.file, &mut |text| observer.notice(text))?;
+    match (args.files, &mut resolved.generator) {
+        (Some(files), Some(job)) => job.files = files,
+        (Some(_), None) => {
+            return Err(BadConfiguration(format!(
+                "{}: --files needs a generator, and there is no spec.generator",
+                args.file.display()
+            ))
+            .into());
+        }
+        (None, _) => {}
+    }
+    if !args.aws && resolved.aws.endpoint_url.is_some() {
+        observer.notice("spec.aws is ignored: run uses the embedded transport in the data folder");
+    }
+    let data = settings::data_folder(args.data, &resolved.identity.pipeline);
+    let options = RunOptions {
+        resolved,
+        data,
+        input: args.input,
+        aws: args.aws,
+        threads: threads(args.threads),
+    };
+    let summary = runtime()?.block_on(async {
+        let shutdown = signals::shutdown_on_signal(|| {
+            output::say("finishing messages in progress; a second signal stops at once");
+        });
+        run(options, &*observer, shutdown).await
+    })?;
+    print_outcome(&summary, &args.file, args.json)?;
+    Ok(match summary.is_success() {
+        true => ExitCode::SUCCESS,
+        false => ExitCode::FAILURE,
+    })
+}
+
+/// Prints the summary, and what to do next where not every file is restored.
+fn print_outcome(summary: &RunSummary, file: &Path, json: bool) -> Result<()> {
+    match json {
+        true => output::print(&format!("{}\n", serde_json::to_string(summary)?)),
+        false => output::print(&summary_table(summary)),
+    }
+    if summary.interrupted {
+        output::say(
+            "stopped before all files were restored; the same command goes on where it stopped",
+        );
+    } else if summary.files_failed > 0 {
+        output::say(&format!(
+            "{} file(s) failed; correct the cause, then: streampress redrive {} and the same command again",
+            summary.files_failed,
+            file.display()
+        ));
+    }
+    Ok(())
+}

@@ -1,0 +1,83 @@
+//! `streampress validate`: checks a pipeline's YAML, and with `--live` its queues and stream on AWS.
+
+use std::path::Path;
+use std::process::ExitCode;
+
+use anyhow::Result;
+use streampress_crds::document;
+
+use super::args::ValidateArgs;
+use super::output;
+use crate::config::settings;
+
+pub(super) fn command(args: ValidateArgs) -> Result<ExitCode> {
+    let mut valid = true;
+    for file in &args.files {
+        valid &= validate(file, args.live)?;
+    }
+    Ok(ExitCode::from(if valid { 0 } else { 64 }))
+}
+
+fn validate(file: &Path, live: bool) -> Result<bool> {
+    let text = settings::read_text(file)?;
+    match document::load(&text, &file.display().to_string()) {
+        Ok(loaded) => {
+            for notice in &loaded.notices {
+                output::note(&notice.to_string());
+            }
+            let valid = !live || validate_live(file)?;
+            if valid {
+                output::print(&format!("{}: good\n", file.display()));
+            }
+            Ok(valid)
+        }
+        Err(problems) => {
+            for problem in &problems {
+                output::say(&problem.to_string());
+            }
+            Ok(false)
+        }
+    }
+}
+
+/// Whether the existing queues and stream fit the pipeline; says what to change where they do not.
+#[cfg(feature = "aws")]
+fn validate_live(file: &Path) -> Result<bool> {
+    use anyhow::Context;
+    use streampress_transport::aws::{Aws, provision};
+
+    use super::runtime;
+    use crate::config::Config;
+    use crate::roles::connect::{aws_options, provision_plan};
+
+    let config = Config::find(Some(file), &mut |_| {})?;
+    let (Config::File(resolved), Some(plan)) = (&config, provision_plan(&config)) else {
+        return Ok(true);
+    };
+    let record_bytes = resolved.codec.record_bytes;
+    runtime()?.block_on(async {
+        let aws = Aws::connect(&aws_options(&config)).await;
+        let checked = provision::check(&aws, &plan, record_bytes).await;
+        let findings = checked.with_context(|| {
+            format!(
+                "checking the transport of {} on {}",
+                config.identity().pipeline,
+                aws.describe_endpoint()
+            )
+        })?;
+        for finding in &findings {
+            output::say(&format!(
+                "{}: {}: {}",
+                file.display(),
+                finding.resource,
+                finding.problem
+            ));
+        }
+        Ok(!findings.iter().any(|finding| finding.fatal))
+    })
+}
+
+#[cfg(not(feature = "aws"))]
+fn validate_live(_: &Path) -> Result<bool> {
+    anyhow::bail!(crate::roles::connect::HOW_TO_GET_AWS)
+}

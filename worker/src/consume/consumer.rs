@@ -1,0 +1,240 @@
+//! Receives messages and works on them while it holds a slot.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::task::JoinSet;
+use tokio_util::sync::CancellationToken;
+use tracing::{debug, warn};
+
+use super::batching::Batching;
+use super::handler::{Handler, ThreadBudget};
+use super::task::{MessageTask, release_message};
+use crate::message::{Message, MessageError};
+use crate::telemetry::metrics::{InFlight, Meter, RetryCause};
+use streampress_crds::Role;
+use streampress_transport::{
+    Deadline, Delivery, Queue, SlotGuard, SlotLock, TransportError, TransportResult, error_chain,
+};
+
+/// The longest wait in one receive, which is SQS's long poll.
+const LONG_POLL: Duration = Duration::from_secs(20);
+/// The longest wait, at the end of the process, for messages of an open long poll. A pod has 30 s in all.
+const DRAIN_TIMEOUT: Duration = Duration::from_secs(21);
+/// Between two ticks while no message can start.
+const SHORTEST_TICK: Duration = Duration::from_millis(100);
+/// After a transport error, before the next call.
+const ERROR_PAUSE: Duration = Duration::from_secs(2);
+
+/// A role's worker.
+pub struct Consumer {
+    /// For logs.
+    pub role: Role,
+    /// Where its messages come from.
+    pub queue: Arc<dyn Queue>,
+    /// The role's slots.
+    pub lock: Arc<dyn SlotLock>,
+    /// What it does with a message.
+    pub handler: Arc<dyn Handler>,
+    /// Threads for packing and unpacking: so many files are in progress at once, of small files more.
+    pub threads: usize,
+    /// One file after another, however small.
+    pub strict: bool,
+    /// Between two looks at slots that others hold.
+    pub interval: Duration,
+    /// How long it keeps a slot after the last message, so that slow arrivals do not move the slot between workers.
+    pub linger: Duration,
+    /// After so many receives a fault that may pass is treated as permanent.
+    pub max_receive_count: u32,
+    /// What it counts.
+    pub meter: Meter,
+    /// Cancelled when the process shall end.
+    pub shutdown: CancellationToken,
+}
+
+/// A message as received, with its body parsed.
+pub(super) struct Received {
+    pub(super) delivery: Delivery,
+    pub(super) message: Result<Message, MessageError>,
+    pub(super) in_flight: InFlight,
+}
+
+/// The messages in progress, and what they share.
+struct InProgress {
+    slot: Arc<SlotGuard>,
+    stop: CancellationToken,
+    threads: ThreadBudget,
+    tasks: JoinSet<()>,
+    /// Whether the messages received last were all small.
+    all_small: bool,
+}
+
+impl Consumer {
+    /// Works until shut down. Transport errors are logged and retried: only shutdown ends it.
+    pub async fn run(&self) {
+        while !self.shutdown.is_cancelled() {
+            self.meter.ticked();
+            if let Err(error) = self.tick().await {
+                self.warn_and_pause(&error, "Cannot reach the transport; retrying.")
+                    .await;
+            }
+        }
+        self.meter.rests();
+        if !self.queue.drain(DRAIN_TIMEOUT).await {
+            warn!(
+                role = %self.role,
+                "A message received at shutdown stays hidden until its visibility timeout ends."
+            );
+        }
+    }
+
+    /// One tick: waits for work, takes a slot, works until there is none, releases the slot.
+    async fn tick(&self) -> TransportResult<()> {
+        if self.lock.all_held_by_others().await? {
+            self.pause(self.interval).await;
+            return Ok(());
+        }
+        let deliveries = tokio::select! {
+            () = self.shutdown.cancelled() => return Ok(()),
+            received = self.queue.receive(self.batching().first_receive(), LONG_POLL) => received?,
+        };
+        if deliveries.is_empty() {
+            return Ok(());
+        }
+        let received = self.parse_all(deliveries);
+        match self.lock.try_acquire().await {
+            Ok(Some(slot)) => {
+                self.work(slot, received).await;
+                Ok(())
+            }
+            no_slot => {
+                for message in received {
+                    self.release_message(message, RetryCause::NoSlot).await;
+                }
+                self.pause(self.interval).await;
+                no_slot.map(drop)
+            }
+        }
+    }
+
+    fn batching(&self) -> Batching {
+        Batching {
+            threads: self.threads,
+            strict: self.strict,
+        }
+    }
+
+    fn parse_all(&self, deliveries: Vec<Delivery>) -> Vec<Received> {
+        let parse = |delivery: Delivery| Received {
+            message: Message::parse(&delivery.body),
+            in_flight: self.meter.received(),
+            delivery,
+        };
+        deliveries.into_iter().map(parse).collect()
+    }
+
+    async fn pause(&self, time: Duration) {
+        tokio::select! {
+            () = self.shutdown.cancelled() => {}
+            () = tokio::time::sleep(time) => {}
+        }
+    }
+
+    async fn warn_and_pause(&self, error: &TransportError, text: &str) {
+        warn!(role = %self.role, error = error_chain(error), "{text}");
+        self.pause(ERROR_PAUSE).await;
+    }
+
+    /// Works off the queue while it holds the slot.
+    async fn work(&self, slot: SlotGuard, first: Vec<Received>) {
+        debug!(role = %self.role, slot = slot.slot(), "Took a slot.");
+        self.meter.slot_taken();
+        let mut work = InProgress {
+            slot: Arc::new(slot),
+            stop: CancellationToken::new(),
+            threads: ThreadBudget::new(self.threads),
+            tasks: JoinSet::new(),
+            all_small: self.are_small(&first),
+        };
+        for message in first {
+            self.start(message, &mut work);
+        }
+        self.work_until_idle(&mut work).await;
+        work.stop.cancel();
+        while work.tasks.join_next().await.is_some() {}
+        self.meter.slot_left(work.slot.lost().is_cancelled());
+        // The tasks' handles to the slot are gone.
+        if let Ok(slot) = Arc::try_unwrap(work.slot) {
+            let name = slot.slot().to_owned();
+            let kept = slot.release().await;
+            debug!(role = %self.role, slot = name, kept, "Released the slot.");
+        }
+    }
+
+    /// Receives and starts messages until there are none, the slot is lost, or the process shall end.
+    async fn work_until_idle(&self, work: &mut InProgress) {
+        loop {
+            self.meter.ticked();
+            let receive = self
+                .batching()
+                .next_receive(work.tasks.len(), work.all_small);
+            tokio::select! {
+                () = self.shutdown.cancelled() => return,
+                () = work.slot.lost().cancelled() => return,
+                Some(_) = work.tasks.join_next(), if !work.tasks.is_empty() => {}
+                // A tick while no message can start does nothing; a receive is a tick of its own.
+                () = tokio::time::sleep(self.interval.max(SHORTEST_TICK)), if receive == 0 => {}
+                received = self.queue.receive(receive, self.linger), if receive > 0 => match received {
+                    Ok(more) if more.is_empty() && work.tasks.is_empty() => return,
+                    Ok(more) if more.is_empty() => {}
+                    Ok(more) => self.start_what_fits(self.parse_all(more), work).await,
+                    Err(error) => self.warn_and_pause(&error, "Cannot receive; retrying.").await,
+                },
+            }
+        }
+    }
+
+    async fn start_what_fits(&self, received: Vec<Received>, work: &mut InProgress) {
+        work.all_small = self.are_small(&received);
+        for message in received {
+            let is_small = self.is_small(&message);
+            if self
+                .batching()
+                .may_start(work.tasks.len(), work.all_small, is_small)
+            {
+                self.start(message, work);
+            } else {
+                self.release_message(message, RetryCause::NoThread).await;
+            }
+        }
+    }
+
+    async fn release_message(&self, received: Received, cause: RetryCause) {
+        release_message(self.role, &*self.queue, &received.delivery).await;
+        received.in_flight.retried(cause);
+    }
+
+    fn is_small(&self, received: &Received) -> bool {
+        let message = received.message.as_ref();
+        message.is_ok_and(|message| self.handler.is_small(message))
+    }
+
+    fn are_small(&self, received: &[Received]) -> bool {
+        received.iter().all(|message| self.is_small(message))
+    }
+
+    fn start(&self, received: Received, work: &mut InProgress) {
+        let task = MessageTask {
+            role: self.role,
+            queue: self.queue.clone(),
+            handler: self.handler.clone(),
+            max_receive_count: self.max_receive_count,
+            slot: work.slot.clone(),
+            stop: work.stop.child_token(),
+            visibility_deadline: Deadline::new(received.delivery.visibility_deadline),
+            meter: self.meter.clone(),
+            threads: work.threads.clone(),
+        };
+        work.tasks.spawn(task.run(received));
+    }
+}

@@ -1,0 +1,130 @@
+//! The identity of a file. A file is its location, name and content; its group is its location and name, so that
+//! versions of one name stay in order. Deduplication ids follow from both and are never random.
+
+use serde::{Deserialize, Serialize};
+use streampress_transport::FileName;
+
+/// BLAKE3 of some bytes, 32 bytes as hex.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(try_from = "String", into = "String")]
+pub struct Digest(String);
+
+impl Digest {
+    /// Of bytes in memory.
+    pub fn of(bytes: &[u8]) -> Self {
+        blake3::hash(bytes).into()
+    }
+
+    /// 64 hex digits.
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+}
+
+impl From<blake3::Hash> for Digest {
+    fn from(hash: blake3::Hash) -> Self {
+        Self(hash.to_hex().to_string())
+    }
+}
+
+impl TryFrom<String> for Digest {
+    type Error = String;
+    fn try_from(text: String) -> Result<Self, String> {
+        let fits = text.len() == 64 && text.bytes().all(|b| matches!(b, b'0'..=b'9' | b'a'..=b'f'));
+        if fits {
+            Ok(Self(text))
+        } else {
+            Err(format!(
+                "{text:?} is not a BLAKE3 hash: 64 lower-case hex digits"
+            ))
+        }
+    }
+}
+
+impl From<Digest> for String {
+    fn from(digest: Digest) -> Self {
+        digest.0
+    }
+}
+
+/// One version of a source's file.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct FileRef {
+    /// Where the file lies, as the pipeline's source names it.
+    pub location: String,
+    /// Relative to the location.
+    pub name: FileName,
+    /// Size in bytes.
+    pub bytes: u64,
+    /// BLAKE3 of the whole content.
+    pub hash: Digest,
+    /// The version: modification time in nanoseconds since 1970.
+    pub modified_nanos: u64,
+}
+
+impl FileRef {
+    /// Location, name and content: the same file sent twice has one id, a changed file has another.
+    pub fn id(&self) -> Digest {
+        let mut hasher = self.name_hasher();
+        hasher.update(self.hash.as_str().as_bytes());
+        hasher.finalize().into()
+    }
+
+    /// Location and name: the versions of one name stay in order.
+    pub fn group(&self) -> String {
+        self.name_hasher().finalize().to_hex()[..32].to_owned()
+    }
+
+    /// One version of one file. The version is part of it, so that a return to earlier content is announced too.
+    pub fn dedup_id(&self) -> String {
+        format!("{}-{:x}", &self.id().as_str()[..40], self.modified_nanos)
+    }
+
+    fn name_hasher(&self) -> blake3::Hasher {
+        let mut hasher = blake3::Hasher::new();
+        hasher.update(self.location.trim_end_matches('/').as_bytes());
+        hasher.update(b"\0");
+        hasher.update(self.name.as_str().as_bytes());
+        hasher.update(b"\0");
+        hasher
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn file(name: &str, content: &[u8], modified_nanos: u64) -> FileRef {
+        FileRef {
+            location: "file:///data/in".into(),
+            name: FileName::parse(name).expect("a valid name"),
+            bytes: content.len() as u64,
+            hash: Digest::of(content),
+            modified_nanos,
+        }
+    }
+
+    #[test]
+    fn the_same_file_twice_is_one_file_and_a_changed_one_is_new() {
+        assert_eq!(file("a", b"x", 1).id(), file("a", b"x", 2).id());
+        assert_ne!(file("a", b"x", 1).id(), file("a", b"y", 1).id());
+        assert_ne!(file("a", b"x", 1).id(), file("b", b"x", 1).id());
+        assert_ne!(file("a", b"x", 1).dedup_id(), file("a", b"x", 2).dedup_id());
+        assert!(file("a", b"x", u64::MAX).dedup_id().len() <= 128);
+    }
+
+    #[test]
+    fn versions_of_one_name_share_a_group() {
+        assert_eq!(file("a", b"x", 1).group(), file("a", b"y", 2).group());
+        assert_ne!(file("a", b"x", 1).group(), file("b", b"x", 1).group());
+    }
+
+    #[test]
+    fn a_name_that_leaves_the_location_is_refused() {
+        let json = serde_json::to_string(&file("a", b"", 0))
+            .expect("json")
+            .replace("\"a\"", "\"../../etc/passwd\"");
+        assert!(serde_json::from_str::<FileRef>(&json).is_err());
+    }
+}

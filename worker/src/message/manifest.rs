@@ -1,0 +1,95 @@
+//! "This file is packed, and its records are these": a message of the chunks queue.
+
+use serde::{Deserialize, Serialize};
+use streampress_transport::Position;
+
+use super::{FileRef, MessageError, to_json};
+
+/// The body of a manifest.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Manifest {
+    /// Always [`super::VERSION`].
+    pub version: u32,
+    /// The file, with the hash that the restored file must have.
+    pub file: FileRef,
+    /// The attempt that wrote the records: slot, holder and transition. Records of other attempts are not this file's.
+    pub attempt: String,
+    /// The records, exactly these and in this order.
+    pub records: Records,
+    /// Sum of the packed bytes, without record headers.
+    pub packed_bytes: u64,
+    /// What each stage so far took, for the report.
+    pub stages: Vec<StageNumbers>,
+    /// How many packed bytes each transform and codec made, for the report.
+    pub shares: Vec<Share>,
+    /// When the file was announced, milliseconds since 1970.
+    pub announced_millis: u64,
+    /// When all its records were durable in the stream, milliseconds since 1970.
+    pub compressed_millis: u64,
+    /// W3C trace context of the announcement.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub traceparent: Option<String>,
+}
+
+/// Where a packed file's records lie.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub enum Records {
+    /// In order, in the message itself.
+    #[serde(rename = "here")]
+    Inline(Vec<Position>),
+    /// The list is too long for a message: it lies in the stream as JSON, cut into these records.
+    #[serde(rename = "listed")]
+    Indirect(Vec<Position>),
+}
+
+impl Records {
+    /// The positions in the message: of the file's records, or of their list.
+    pub fn positions(&self) -> &[Position] {
+        match self {
+            Records::Inline(positions) | Records::Indirect(positions) => positions,
+        }
+    }
+}
+
+/// One stage of the work on a file, with what it took.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct StageNumbers {
+    /// The stage's name in the report, such as `Step 01 pack`.
+    pub name: String,
+    /// Bytes in.
+    pub bytes_in: u64,
+    /// Bytes out.
+    pub bytes_out: u64,
+    /// Seconds.
+    pub seconds: f64,
+}
+
+/// Packed bytes of a file that one transform and codec made.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Share {
+    /// Transform and codec, such as `csv columns · BZ2`.
+    pub label: String,
+    /// Packed bytes.
+    pub bytes: u64,
+}
+
+impl Manifest {
+    /// The message body.
+    pub fn to_json(&self) -> String {
+        to_json(self)
+    }
+
+    /// Checks what the fields' types do not.
+    pub(super) fn check(self) -> Result<Self, MessageError> {
+        if self.records.positions().is_empty() {
+            return Err(MessageError::Field {
+                field: "records",
+                problem: "is empty: even an empty file has a packed form".into(),
+            });
+        }
+        Ok(self)
+    }
+}

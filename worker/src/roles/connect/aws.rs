@@ -1,0 +1,119 @@
+//! AWS, opened from a command's settings.
+
+use std::sync::Arc;
+
+use anyhow::{Context, Result, bail};
+use streampress_crds::location::Location;
+use streampress_crds::settings::{QueueSettings, Resolved, StreamSettings, TransportSettings};
+use streampress_transport::aws::provision::ProvisionPlan;
+use streampress_transport::aws::{Aws, AwsCredentials, AwsOptions};
+use streampress_transport::{ChunkStream, Files, Queue};
+
+use super::visibility_timeout;
+use crate::config::Config;
+
+/// Default of the original's `AWS_ACCESS_KEY` and `AWS_SECRET_KEY`; LocalStack takes any.
+const LEGACY_KEY: &str = "your_access_key";
+
+/// An open connection to AWS.
+#[derive(Debug, Clone)]
+pub struct AwsConnection {
+    aws: Arc<Aws>,
+}
+
+impl AwsConnection {
+    pub(super) async fn open(config: &Config) -> Result<Self> {
+        Ok(Self {
+            aws: Arc::new(Aws::connect(&aws_options(config)).await),
+        })
+    }
+
+    pub(super) async fn queue(&self, settings: &QueueSettings) -> Result<Arc<dyn Queue>> {
+        let queue = self
+            .aws
+            .queue(&settings.name, visibility_timeout(settings))
+            .await;
+        Ok(Arc::new(queue.with_context(|| {
+            format!("opening the queue {}", settings.name)
+        })?))
+    }
+
+    pub(super) async fn stream(&self, settings: &StreamSettings) -> Result<Arc<dyn ChunkStream>> {
+        let stream = self.aws.stream(&settings.name).await;
+        Ok(Arc::new(stream.with_context(|| {
+            format!("opening the stream {}", settings.name)
+        })?))
+    }
+
+    /// Opens a bucket's prefix. Must be called within a runtime.
+    pub(crate) fn files(&self, location: &Location) -> Result<Arc<dyn Files>> {
+        let Location::S3 { bucket, prefix } = location else {
+            bail!("{location} is not in a bucket");
+        };
+        let files = self.aws.files(&location.to_string(), bucket, prefix);
+        Ok(Arc::new(
+            files.with_context(|| format!("opening {location}"))?,
+        ))
+    }
+}
+
+/// Region, endpoint and keys. The environment has the credentials; the settings have region and endpoint, unless the
+/// environment names another endpoint.
+pub(crate) fn aws_options(config: &Config) -> AwsOptions {
+    let settings = config.aws();
+    let mut options = AwsOptions::from_env(|name| std::env::var(name).ok());
+    let is_set = |name: &&str| std::env::var_os(name).is_some();
+    if matches!(config, Config::Legacy(_))
+        && options.endpoint.is_none()
+        && !["AWS_ACCESS_KEY_ID", "AWS_PROFILE"].iter().any(is_set)
+    {
+        // The original's default endpoint is a LocalStack on this machine, which takes the original's default keys.
+        options
+            .credentials
+            .get_or_insert_with(|| AwsCredentials::new(LEGACY_KEY, LEGACY_KEY));
+    }
+    options.endpoint = options.endpoint.or_else(|| settings.endpoint_url.clone());
+    options.region = Some(settings.region.clone())
+        .filter(|region| !region.is_empty())
+        .or(options.region);
+    options
+}
+
+/// The tag that marks what `streampress setup` created, with the pipeline's name as its value.
+const OWNER_TAG: &str = "streampress.dev/setup-for";
+
+/// What `setup` creates for a pipeline; nothing for the settings of a single role.
+pub(crate) fn provision_plan(config: &Config) -> Option<ProvisionPlan> {
+    let (resolved, transport) = match config {
+        Config::File(resolved) => (&**resolved, resolved.transport.clone()),
+        Config::Legacy(legacy) => (&legacy.resolved, legacy_transport(&legacy.resolved)),
+        Config::Variable(_) => return None,
+    };
+    Some(ProvisionPlan {
+        encrypted: resolved.aws.endpoint_url.is_none(),
+        ..ProvisionPlan::new(transport, (OWNER_TAG, &resolved.identity.pipeline))
+    })
+}
+
+/// The original's transport: ten shards, two queues whose settings have URLs, five receives.
+fn legacy_transport(resolved: &Resolved) -> TransportSettings {
+    let transport = resolved.transport.clone();
+    let queue = |queue: QueueSettings| {
+        let name = queue.name.rsplit('/').next().unwrap_or(&queue.name);
+        QueueSettings {
+            name: name.to_owned(),
+            dead_letter_name: format!("{}-dlq.fifo", name.trim_end_matches(".fifo")),
+            max_receive_count: 5,
+            ..queue
+        }
+    };
+    TransportSettings {
+        files_queue: queue(transport.files_queue),
+        chunks_queue: queue(transport.chunks_queue),
+        stream: StreamSettings {
+            shards: 10,
+            retention_hours: 24,
+            ..transport.stream
+        },
+    }
+}

@@ -1,0 +1,232 @@
+//! Opens what the roles need: queues, stream, slots, and files in folders or buckets. Which transport it is, is decided
+//! once, here: roles get traits.
+
+#[cfg(feature = "aws")]
+mod aws;
+#[cfg(not(feature = "aws"))]
+#[path = "without_aws.rs"]
+mod aws;
+
+use std::path::Path;
+use std::sync::Arc;
+use std::time::Duration;
+
+use anyhow::{Context, Result};
+use streampress_crds::location::Location;
+use streampress_crds::settings::{
+    CompressorSettings, DecompressorSettings, GeneratorSettings, QueueSettings, StreamSettings,
+};
+use streampress_transport::in_process_lock::InProcessLock;
+use streampress_transport::local::{Local, LocalOptions};
+use streampress_transport::{ChunkStream, FileName, Files, Queue, SlotLock, SlotLocks};
+
+pub(crate) use self::aws::AwsConnection;
+#[cfg(feature = "aws")]
+pub(crate) use self::aws::{aws_options, provision_plan};
+
+use crate::config::Config;
+use crate::runtime::blocking;
+
+/// What a generator sends to.
+#[derive(Debug, Clone)]
+pub struct GeneratorConnections {
+    /// Takes announcements.
+    pub files_queue: Arc<dyn Queue>,
+}
+
+/// What a compressor receives from and sends to.
+#[derive(Debug, Clone)]
+pub struct CompressorConnections {
+    /// Brings announcements.
+    pub files_queue: Arc<dyn Queue>,
+    /// Takes manifests.
+    pub chunks_queue: Arc<dyn Queue>,
+    /// Takes records.
+    pub stream: Arc<dyn ChunkStream>,
+}
+
+/// What a decompressor receives from.
+#[derive(Debug, Clone)]
+pub struct DecompressorConnections {
+    /// Brings manifests.
+    pub chunks_queue: Arc<dyn Queue>,
+    /// Brings records.
+    pub stream: Arc<dyn ChunkStream>,
+}
+
+impl CompressorConnections {
+    /// The connections of a generator in the same process.
+    pub(crate) fn for_generator(&self) -> GeneratorConnections {
+        GeneratorConnections {
+            files_queue: self.files_queue.clone(),
+        }
+    }
+
+    /// The connections of a decompressor in the same process: it shares the stream, so that what one reads or counts is
+    /// not read or counted twice.
+    pub(crate) fn for_decompressor(&self) -> DecompressorConnections {
+        DecompressorConnections {
+            chunks_queue: self.chunks_queue.clone(),
+            stream: self.stream.clone(),
+        }
+    }
+}
+
+/// An open transport.
+#[derive(Debug, Clone)]
+pub enum Backend {
+    /// A data folder.
+    Embedded(Local),
+    /// AWS, or a service that speaks its protocols.
+    Aws(AwsConnection),
+}
+
+impl Backend {
+    /// Opens a generator's connections.
+    pub(crate) async fn generator(
+        &self,
+        settings: &GeneratorSettings,
+    ) -> Result<GeneratorConnections> {
+        Ok(GeneratorConnections {
+            files_queue: self.files_queue(&settings.transport.files_queue).await?,
+        })
+    }
+
+    /// Opens a compressor's connections.
+    pub async fn compressor(&self, settings: &CompressorSettings) -> Result<CompressorConnections> {
+        let transport = &settings.transport;
+        Ok(CompressorConnections {
+            files_queue: self.files_queue(&transport.files_queue).await?,
+            chunks_queue: self.chunks_queue(&transport.chunks_queue).await?,
+            stream: self.stream(&transport.stream).await?,
+        })
+    }
+
+    /// Opens a decompressor's connections.
+    pub async fn decompressor(
+        &self,
+        settings: &DecompressorSettings,
+    ) -> Result<DecompressorConnections> {
+        let transport = &settings.transport;
+        Ok(DecompressorConnections {
+            chunks_queue: self.chunks_queue(&transport.chunks_queue).await?,
+            stream: self.stream(&transport.stream).await?,
+        })
+    }
+
+    /// Opens the files queue.
+    pub(crate) async fn files_queue(&self, settings: &QueueSettings) -> Result<Arc<dyn Queue>> {
+        match self {
+            Self::Embedded(local) => Ok(local.files_queue()),
+            Self::Aws(aws) => aws.queue(settings).await,
+        }
+    }
+
+    async fn chunks_queue(&self, settings: &QueueSettings) -> Result<Arc<dyn Queue>> {
+        match self {
+            Self::Embedded(local) => Ok(local.chunks_queue()),
+            Self::Aws(aws) => aws.queue(settings).await,
+        }
+    }
+
+    async fn stream(&self, settings: &StreamSettings) -> Result<Arc<dyn ChunkStream>> {
+        match self {
+            Self::Embedded(local) => Ok(local.stream()),
+            Self::Aws(aws) => aws.stream(settings).await,
+        }
+    }
+
+    /// The connection that opens buckets; an error where there is none.
+    pub(crate) fn buckets(&self, location: &Location) -> Result<&AwsConnection> {
+        match self {
+            Self::Aws(aws) => Ok(aws),
+            Self::Embedded(_) => anyhow::bail!(no_bucket(location)),
+        }
+    }
+}
+
+/// Opens AWS for a command's settings. Nothing is requested yet: wrong credentials show at the first call.
+pub(crate) async fn connect_aws(config: &Config) -> Result<AwsConnection> {
+    AwsConnection::open(config).await
+}
+
+/// Opens the embedded transport with the limits of a command's settings.
+pub(crate) async fn open_local(data: &Path, config: &Config) -> Result<Local> {
+    let (queue, stream) = config.embedded_limits();
+    let mut options = LocalOptions {
+        visibility_timeout: visibility_timeout(queue),
+        max_receive_count: queue.max_receive_count,
+        ..LocalOptions::default()
+    };
+    if let Some(stream) = stream {
+        options.retention = Duration::from_secs(3600 * u64::from(stream.retention_hours));
+    }
+    let (folder, shown) = (data.to_owned(), data.display().to_string());
+    blocking(move || Local::open(&folder, options))
+        .await
+        .with_context(|| format!("opening the data folder {shown}"))
+}
+
+/// The slots of the embedded transport.
+pub fn local_locks(local: &Local) -> SlotLocks {
+    let local = local.clone();
+    Arc::new(move |role, slots| local.lock(role, slots))
+}
+
+/// Slots that hold within this process: a worker on AWS outside a cluster has no other workers to agree with.
+pub(crate) fn process_locks() -> SlotLocks {
+    Arc::new(|role: &str, slots| Arc::new(InProcessLock::new(role, slots)) as Arc<dyn SlotLock>)
+}
+
+/// The slots of a pipeline in this pod's cluster.
+#[cfg(feature = "kubernetes")]
+pub(crate) async fn lease_locks(config: &Config) -> Result<SlotLocks> {
+    let identity = config.identity();
+    streampress_transport::lease::in_cluster(&identity.namespace, &identity.pipeline)
+        .await
+        .context("finding the slots")
+}
+
+/// Without Leases the worker would run beside all others and count nowhere.
+#[cfg(not(feature = "kubernetes"))]
+pub(crate) async fn lease_locks(_config: &Config) -> Result<SlotLocks> {
+    anyhow::bail!(
+        "this program was built without Kubernetes: an operator's pod needs the image, or a build with `cargo install --path worker --features aws,kubernetes`"
+    )
+}
+
+/// A page in a bucket: its folder, and its name there.
+pub(crate) fn page_in_bucket(
+    aws: &AwsConnection,
+    location: &Location,
+) -> Result<(Arc<dyn Files>, FileName)> {
+    let Location::S3 { bucket, prefix } = location else {
+        anyhow::bail!("{location} is not in a bucket");
+    };
+    let (folder, name) = prefix.rsplit_once('/').unwrap_or(("", prefix));
+    let name = FileName::parse(name).map_err(anyhow::Error::msg)?;
+    let folder = Location::S3 {
+        bucket: bucket.clone(),
+        prefix: folder.to_owned(),
+    };
+    Ok((aws.files(&folder)?, name))
+}
+
+/// How to get a build with AWS, in one line.
+pub(crate) const HOW_TO_GET_AWS: &str = "this program was built without AWS; in a checkout of Streampress, `cargo install --path worker --features aws` installs one with it";
+
+/// Why a location in a bucket cannot be opened.
+pub(crate) fn no_bucket(location: &Location) -> String {
+    let how = match cfg!(feature = "aws") {
+        true => "add --aws",
+        false => HOW_TO_GET_AWS,
+    };
+    format!(
+        "{location} is in a bucket, and the transport is a folder; {how}, or write file:///data/… instead"
+    )
+}
+
+/// How long a message received from the queue stays hidden.
+pub(crate) fn visibility_timeout(queue: &QueueSettings) -> Duration {
+    Duration::from_secs(u64::from(queue.visibility_timeout_seconds))
+}

@@ -1,0 +1,143 @@
+//! The fate of a source in the original's format once it is packed.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use async_trait::async_trait;
+use streampress::journal::NoJournal;
+use streampress::legacy::READ_LOCATION;
+use streampress::legacy::compressor::LegacyCompressor;
+use streampress::roles::announce::AnnouncementFormat;
+use streampress::roles::source::SourceFilter;
+use streampress_crds::api::pipeline::{OnCompressed, SourceFormat};
+use streampress_transport::DeadLetterReason;
+use streampress_transport::{Delivery, Depth, Outgoing, Queue, Receipt, TransportResult};
+
+#[path = "support/fixture.rs"]
+mod fixture;
+
+use fixture::{Fixture, RunningConsumer};
+
+/// A chunks queue that overwrites the source while the packed file is being announced.
+#[derive(Debug)]
+struct OverwritingQueue {
+    inner: Arc<dyn Queue>,
+    source: std::path::PathBuf,
+    content: Option<&'static [u8]>,
+}
+
+#[async_trait]
+impl Queue for OverwritingQueue {
+    fn name(&self) -> &str {
+        self.inner.name()
+    }
+    fn visibility_timeout(&self) -> Duration {
+        self.inner.visibility_timeout()
+    }
+    async fn send(&self, messages: Vec<Outgoing>) -> TransportResult<()> {
+        if let Some(content) = self.content {
+            std::fs::write(&self.source, content).expect("written");
+        }
+        self.inner.send(messages).await
+    }
+    async fn receive(&self, max: usize, wait: Duration) -> TransportResult<Vec<Delivery>> {
+        self.inner.receive(max, wait).await
+    }
+    async fn extend(&self, receipt: &Receipt, visibility_timeout: Duration) -> TransportResult<()> {
+        self.inner.extend(receipt, visibility_timeout).await
+    }
+    async fn delete(&self, receipt: &Receipt) -> TransportResult<()> {
+        self.inner.delete(receipt).await
+    }
+    async fn release(&self, receipt: &Receipt) -> TransportResult<()> {
+        self.inner.release(receipt).await
+    }
+    async fn dead_letter(
+        &self,
+        delivery: &Delivery,
+        reason: DeadLetterReason,
+        detail: &str,
+    ) -> TransportResult<()> {
+        self.inner.dead_letter(delivery, reason, detail).await
+    }
+    async fn drain(&self, patience: Duration) -> bool {
+        self.inner.drain(patience).await
+    }
+    async fn depth(&self) -> TransportResult<Depth> {
+        self.inner.depth().await
+    }
+    fn dead_letters(&self) -> Option<Arc<dyn Queue>> {
+        self.inner.dead_letters()
+    }
+}
+
+/// Packs `a.txt`, while `written_meanwhile` is written there; returns the source's files.
+async fn packed(
+    on_compressed: OnCompressed,
+    written_meanwhile: Option<&'static [u8]>,
+) -> Vec<(String, Vec<u8>)> {
+    let fixture = Fixture::open();
+    let (local, folder) = (&fixture.local, fixture.folder());
+    let announcer = fixture.announcer(AnnouncementFormat::Legacy);
+    let entry = fixture.write("a.txt", b"as announced");
+    announcer.announce(&entry).await.expect("announced");
+    let chunks_queue = Arc::new(OverwritingQueue {
+        inner: local.chunks_queue(),
+        source: folder.join("a.txt"),
+        content: written_meanwhile,
+    });
+    let handler = LegacyCompressor {
+        announcer,
+        stream: local.stream(),
+        chunks_queue,
+        break_bytes: 400 * 1024,
+        read_location: READ_LOCATION.to_owned(),
+        on_compressed,
+        filter: SourceFilter {
+            formats: vec![SourceFormat::Txt],
+            skips_renamed: on_compressed == OnCompressed::Rename,
+        },
+        retires_only_multi_chunk: false,
+        push: true,
+        report: None,
+        journal: Arc::new(NoJournal),
+    };
+    let lock = local.lock("compressor", 1);
+    let consumer = RunningConsumer::start(local.files_queue(), lock, Arc::new(handler), 1, false);
+    consumer.conclude(1).await;
+    consumer.stop().await;
+    let entries = std::fs::read_dir(&folder).expect("listed").flatten();
+    let read = |path: std::path::PathBuf| std::fs::read(path).expect("read");
+    entries
+        .filter(|entry| !entry.file_name().to_string_lossy().starts_with('.'))
+        .map(|entry| {
+            (
+                entry.file_name().to_string_lossy().into_owned(),
+                read(entry.path()),
+            )
+        })
+        .collect()
+}
+
+#[tokio::test]
+async fn a_source_overwritten_while_it_was_packed_is_neither_deleted_nor_renamed() {
+    for on_compressed in [OnCompressed::Delete, OnCompressed::Rename] {
+        let left = packed(on_compressed, Some(b"a later version, never packed")).await;
+        let expected = (
+            "a.txt".to_owned(),
+            b"a later version, never packed".to_vec(),
+        );
+        assert_eq!(left, [expected], "{on_compressed:?}");
+    }
+}
+
+#[tokio::test]
+async fn a_source_that_did_not_change_is_deleted_or_renamed() {
+    let left = packed(OnCompressed::Delete, None).await;
+    assert!(left.is_empty(), "{left:?}");
+    let left = packed(OnCompressed::Rename, None).await;
+    assert_eq!(
+        left,
+        [("a_delete.txt".to_owned(), b"as announced".to_vec())]
+    );
+}
