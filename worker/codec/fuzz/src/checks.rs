@@ -92,10 +92,12 @@ pub fn hostile_block(data: &[u8]) {
         return;
     };
     let raw_len = usize::from(u16::from_le_bytes([a, b]));
-    if let Some(codec) = Codec::from_byte(choice % 5)
-        && let Ok(raw) = decode_stream(codec, params, payload, raw_len)
-    {
-        assert_eq!(raw.len(), raw_len);
+    for version in [FormatVersion::V1, FormatVersion::V2] {
+        if let Some(codec) = Codec::from_byte(choice % 5)
+            && let Ok(raw) = decode_stream(codec, params, payload, raw_len, version)
+        {
+            assert_eq!(raw.len(), raw_len);
+        }
     }
     let transform = Transform::ALL[usize::from(choice / 5) % Transform::ALL.len()];
     for version in [FormatVersion::V1, FormatVersion::V2] {

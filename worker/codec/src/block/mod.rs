@@ -6,7 +6,7 @@ use rayon::prelude::*;
 
 use crate::{
     Codec, Damage, Effort, FormatVersion, StreamInfo, Transform,
-    entropy::{self, Coded, LzmaProps, Search},
+    entropy::{self, Coded, Coder, LzmaProps, Search},
     transform::{
         self, EncodedTable, Structure, TableLayout, TableSettings,
         plan::{Outcome, PlanUse, SchemaPlan, most_similar},
@@ -112,7 +112,7 @@ impl BlockEncoder<'_> {
     ) -> Option<EncodedBlock> {
         match plan.outcome {
             Outcome::Plain(coder) => {
-                let plain = entropy::encode_as(self.raw, coder, self.effort);
+                let plain = entropy::encode_as(self.raw, coder, self.effort, self.version);
                 let planned = plan.is_as_planned(plain.bytes.len(), self.raw.len());
                 planned.then(|| EncodedBlock {
                     base: Some(Arc::clone(plan)),
@@ -241,7 +241,7 @@ impl BlockEncoder<'_> {
     }
 
     fn plain(&mut self, table_len: usize) -> Coded {
-        let plain = code_plain(self.raw, table_len, self.effort);
+        let plain = code_plain(self.raw, table_len, self.effort, self.version);
         self.tried.push(format!(
             "none: {} {} bytes",
             plain.codec.name(),
@@ -315,16 +315,26 @@ fn line_sample(raw: &[u8]) -> &[u8] {
     &raw[start..end]
 }
 
+/// Up to so many bytes all settings of LZMA are tried.
+const SMALL_BYTES: usize = 32 << 10;
+
 /// Codes the bytes without a transform. The second LZMA setting runs only if it could win.
-fn code_plain(raw: &[u8], table_len: usize, effort: Effort) -> Coded {
-    let first = entropy::encode(raw, effort, &[LzmaProps::TEXT], Search::Preset);
+fn code_plain(raw: &[u8], table_len: usize, effort: Effort, version: FormatVersion) -> Coded {
+    let props = match raw.len() {
+        ..=SMALL_BYTES if effort != Effort::Fast => &LzmaProps::SMALL[..],
+        _ => &[LzmaProps::TEXT],
+    };
+    let first = entropy::encode(raw, effort, version, props, Search::Preset);
     if effort != Effort::Max || first.bytes.len() > table_len.saturating_add(table_len / 20) {
         return first;
     }
-    let second = entropy::lzma(raw, LzmaProps::PROSE, effort, Search::Preset);
-    second
-        .filter(|second| second.bytes.len() < first.bytes.len())
-        .unwrap_or(first)
+    let prose = Coder::Lzma(LzmaProps::PROSE, Search::Preset);
+    let second = entropy::encode_as(raw, prose, effort, version);
+    if second.bytes.len() < first.bytes.len() {
+        second
+    } else {
+        first
+    }
 }
 
 /// Smaller blocks do not repay a directory.
@@ -356,32 +366,26 @@ fn plain_stream(codec: Codec, raw_len: usize, packed_len: usize) -> StreamInfo {
 
 /// Restores one block of `raw_len` bytes. The caller compares its hash.
 pub(crate) fn decode(
+    version: FormatVersion,
     coding: BlockCoding,
     payload: &[u8],
     raw_len: usize,
 ) -> Result<Vec<u8>, Damage> {
     match coding.transform {
-        Transform::None => entropy::decode(coding.codec, coding.params, payload, raw_len),
-        transform => transform::decode(transform, payload_version(coding.codec), payload, raw_len),
-    }
-}
-
-/// The version of the payload of a table. Version 1 does not look at the codec of a table.
-fn payload_version(codec: Codec) -> FormatVersion {
-    match codec {
-        Codec::CompactColumns => FormatVersion::V2,
-        _ => FormatVersion::V1,
+        Transform::None => entropy::decode(coding.codec, coding.params, payload, raw_len, version),
+        transform => transform::decode(transform, version, payload, raw_len),
     }
 }
 
 /// The streams of a payload, by decoding it.
 pub(crate) fn inspect(
+    version: FormatVersion,
     coding: BlockCoding,
     payload: &[u8],
     raw_len: usize,
 ) -> Result<Vec<StreamInfo>, Damage> {
     match coding.transform {
         Transform::None => Ok(vec![plain_stream(coding.codec, raw_len, payload.len())]),
-        transform => transform::inspect(transform, payload_version(coding.codec), payload, raw_len),
+        transform => transform::inspect(transform, version, payload, raw_len),
     }
 }

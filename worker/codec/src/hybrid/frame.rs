@@ -118,17 +118,24 @@ pub fn file_header(block_size: u32) -> [u8; FILE_HEADER_BYTES] {
     bytes
 }
 
-/// Reads the file header and returns the block size in bytes.
+/// Fails if the first bytes of a file name a version that this program does not read. A file may be
+/// shorter than the header of version 1.
+pub(super) fn check_version(first: &[u8]) -> Result<(), CodecError> {
+    match first.strip_prefix(&FILE_MAGIC) {
+        Some(&[found, ..]) if !(1..=NEWEST_VERSION).contains(&found) => Err(CodecError::Version {
+            found,
+            known: NEWEST_VERSION,
+        }),
+        _ => Ok(()),
+    }
+}
+
+/// Reads the file header of version 1 and returns the block size in bytes.
 pub(super) fn parse_file_header(bytes: &[u8; FILE_HEADER_BYTES]) -> Result<u32, CodecError> {
     if bytes[..4] != FILE_MAGIC {
         return Err(CodecError::NotPacked);
     }
-    if bytes[4] != VERSION {
-        return Err(CodecError::Version {
-            found: bytes[4],
-            known: NEWEST_VERSION,
-        });
-    }
+    check_version(bytes)?;
     if bytes[12..] != check(&bytes[..12]) || bytes[5..8] != [0; 3] {
         return Err(CodecError::Damaged {
             offset: 0,
@@ -214,7 +221,7 @@ impl BlockHeader {
 
     /// The raw bytes of a payload, whose hash matches this header.
     pub(super) fn decode(&self, payload: &[u8]) -> Result<Vec<u8>, Damage> {
-        let raw = block::decode(self.coding, payload, self.raw_len as usize)?;
+        let raw = block::decode(self.version, self.coding, payload, self.raw_len as usize)?;
         if !self.hash.matches(&blake3::hash(&raw)) {
             return Err(Damage::new("the restored bytes do not match their hash"));
         }

@@ -40,8 +40,13 @@ impl BlockFrame {
     /// If the payload is damaged.
     pub fn streams(&self) -> Result<Vec<StreamInfo>, DamagedFrame> {
         let header = &self.header;
-        block::inspect(header.coding, &self.payload, header.raw_len as usize)
-            .map_err(|damage| self.damaged(damage))
+        block::inspect(
+            header.version,
+            header.coding,
+            &self.payload,
+            header.raw_len as usize,
+        )
+        .map_err(|damage| self.damaged(damage))
     }
 
     fn damaged(&self, damage: Damage) -> DamagedFrame {
@@ -132,6 +137,7 @@ impl<R: Read> FrameReader<R> {
             self.version = FormatVersion::V2;
             return Ok(());
         }
+        frame::check_version(&start[..got])?;
         let got = got + self.fill(rest)?;
         if got < header.len() {
             let begins = header[..got.min(4)] == frame::FILE_MAGIC[..got.min(4)] && got > 0;

@@ -50,6 +50,7 @@ impl<R: Read + Seek> Blocks<R> {
         if first.starts_with(&compact_frame::file_header()) {
             blocks.read_headers(file_len)?;
         } else {
+            frame::check_version(&first)?;
             let header = first.first_chunk().ok_or(CodecError::NotPacked)?;
             frame::parse_file_header(header)?;
             blocks.read_index(file_len)?;

@@ -5,7 +5,7 @@ use std::collections::VecDeque;
 
 use super::{RawStream, SHARED_KINDS, groups::StreamGroup, source::DecodedGroup};
 use crate::{
-    Codec, Damage, Effort,
+    Codec, Damage, Effort, FormatVersion,
     bytes::{FieldReader, put_varint},
     entropy::{self, Coded, LzmaProps, Search},
 };
@@ -152,8 +152,12 @@ impl<'a> Parts<'a> {
 }
 
 fn code(bytes: &[u8], effort: Effort) -> Coded {
-    let props = [LzmaProps::BYTES, LzmaProps::TEXT];
-    entropy::encode(bytes, effort, &props, Search::Preset)
+    let few = [LzmaProps::BYTES, LzmaProps::TEXT];
+    let props = match bytes.len() {
+        ..=MAX_JOINT if effort != Effort::Fast => &LzmaProps::SMALL[..],
+        _ => &few,
+    };
+    entropy::encode(bytes, effort, FormatVersion::V2, props, Search::Preset)
 }
 
 /// Appends coder, raw length, and packed length unless it follows from them.
@@ -206,7 +210,13 @@ impl GroupHeader {
     fn decode(&self, payload: &mut FieldReader<'_>) -> Result<DecodedGroup, Damage> {
         let packed = payload.take(self.packed_len)?;
         Ok(DecodedGroup {
-            bytes: entropy::decode(self.codec, self.params, packed, self.raw_len)?,
+            bytes: entropy::decode(
+                self.codec,
+                self.params,
+                packed,
+                self.raw_len,
+                FormatVersion::V2,
+            )?,
             used: 0,
             codec: Some(self.codec),
             packed_len: self.packed_len,

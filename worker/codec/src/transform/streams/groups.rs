@@ -6,7 +6,7 @@ use rayon::prelude::*;
 
 use super::{RawStream, StreamKind, TINY, is_fill};
 use crate::{
-    Codec, Effort,
+    Codec, Effort, FormatVersion,
     entropy::{self, Coded, Coder},
     transform::choices::{Choice, ChoiceKey, Choices},
 };
@@ -47,6 +47,7 @@ fn small_group(kind: StreamKind) -> ChoiceKey {
 pub(super) struct Grouping<'a> {
     pub(super) streams: &'a [RawStream],
     pub(super) effort: Effort,
+    pub(super) version: FormatVersion,
     pub(super) choices: &'a Choices<'a>,
 }
 
@@ -158,12 +159,23 @@ impl Grouping<'_> {
             return Coded::stored(bytes);
         }
         if let Some(coder) = coder {
-            return entropy::encode_as(bytes, coder, self.effort);
+            return entropy::encode_as(bytes, coder, self.effort, self.version);
         }
         if kind == StreamKind::Bytes {
-            return entropy::encode_bytes(bytes, self.effort, &kind.props(self.effort));
+            return entropy::encode_bytes(
+                bytes,
+                self.effort,
+                self.version,
+                &kind.props(self.effort),
+            );
         }
-        entropy::encode(bytes, self.effort, &kind.props(self.effort), kind.search())
+        entropy::encode(
+            bytes,
+            self.effort,
+            self.version,
+            &kind.props(self.effort),
+            kind.search(),
+        )
     }
 
     /// The choices of a group that were not made before.

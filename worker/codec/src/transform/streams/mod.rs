@@ -194,6 +194,7 @@ pub(super) fn write(
     let grouping = Grouping {
         streams,
         effort,
+        version,
         choices,
     };
     let (groups, mut made) = grouping.run();
@@ -225,10 +226,11 @@ pub(super) fn write(
         put_varint(&mut directory, stream.bytes.len() as u64);
     }
     let coded = match choices.get(DIRECTORY) {
-        Some(&Choice::Stream(coder, _)) => entropy::encode_as(&directory, coder, effort),
+        Some(&Choice::Stream(coder, _)) => entropy::encode_as(&directory, coder, effort, version),
         _ => entropy::encode(
             &directory,
             effort,
+            version,
             &[LzmaProps::BYTES, LzmaProps::TEXT],
             Search::Preset,
         ),

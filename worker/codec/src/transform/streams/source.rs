@@ -87,7 +87,13 @@ impl StreamSource {
         let (codec, params) = codec_of(&mut reader)?;
         let raw_len = reader.size(limit, "the directory")?;
         let packed_len = reader.size(payload.len(), "the packed directory")?;
-        let directory = entropy::decode(codec, params, reader.take(packed_len)?, raw_len)?;
+        let directory = entropy::decode(
+            codec,
+            params,
+            reader.take(packed_len)?,
+            raw_len,
+            FormatVersion::V1,
+        )?;
         let mut fields = FieldReader::new(&directory);
         let plan_len = fields.size(directory.len(), "the plan")?;
         let plan = fields.take(plan_len)?.to_vec();
@@ -115,7 +121,7 @@ impl StreamSource {
         let groups = coded
             .par_iter()
             .map(|&(codec, params, packed, raw_len)| {
-                entropy::decode(codec, params, packed, raw_len)
+                entropy::decode(codec, params, packed, raw_len, FormatVersion::V1)
             })
             .collect::<Result<Vec<_>, _>>()?;
         let placed = streams
