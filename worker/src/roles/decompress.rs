@@ -446,6 +446,10 @@ fn unpack_error(file: &FileRef, error: streampress_codec::CodecError) -> Handler
         streampress_codec::CodecError::Write(error) => {
             HandlerError::transient(error, format!("writing {}", file.name))
         }
+        // A newer worker may take the message.
+        error @ streampress_codec::CodecError::Version { .. } => {
+            HandlerError::transient(error, format!("unpacking {}", file.name))
+        }
         error => HandlerError::permanent(
             DeadLetterReason::BadFrame,
             format!("{}: {error:#}", file.name),
