@@ -7,7 +7,7 @@ use std::process::ExitCode;
 
 use anyhow::{Context, Result, bail};
 use streampress_codec::hybrid::frame::{BlockHeader, EndFrame};
-use streampress_codec::hybrid::{FrameReader, Limits};
+use streampress_codec::hybrid::{FrameReader, Limits, Plan};
 use streampress_codec::{CodecError, StreamInfo};
 
 use super::args::InspectArgs;
@@ -32,6 +32,8 @@ enum Inspection {
         /// The hash and index after the blocks.
         end: EndFrame,
     },
+    /// A plan file.
+    Plan(Plan),
     /// A seed file.
     Seed {
         /// Its message, as JSON.
@@ -63,8 +65,12 @@ fn inspect(path: &Path) -> Result<Inspection> {
             .read_to_end(&mut first)
             .context("reading the input")?;
         let is_seed = unpack::is_seed_start(&first, path);
-        let whole = first.as_slice().chain(input);
-        if is_seed {
+        let mut whole = first.as_slice().chain(input);
+        if Plan::is_plan_file(&first) {
+            let mut bytes = Vec::new();
+            whole.read_to_end(&mut bytes).context("reading the plan")?;
+            Ok(Inspection::Plan(Plan::from_bytes(&bytes)?))
+        } else if is_seed {
             inspect_seed(whole)
         } else {
             inspect_hybrid(whole)
@@ -106,6 +112,7 @@ fn inspect_hybrid(input: impl Read) -> Result<Inspection> {
 impl fmt::Display for Inspection {
     fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
+            Self::Plan(plan) => show_plan(out, plan),
             Self::Seed {
                 message,
                 record_bytes,
@@ -125,6 +132,26 @@ impl fmt::Display for Inspection {
             } => show_hybrid(out, *block_size, *packed_bytes, blocks, end),
         }
     }
+}
+
+fn show_plan(out: &mut fmt::Formatter<'_>, plan: &Plan) -> fmt::Result {
+    writeln!(
+        out,
+        "plan of {} schemas, {} bytes of memory",
+        plan.schema_count(),
+        plan.memory_bytes()
+    )?;
+    for (number, schema) in plan.summaries().iter().enumerate() {
+        writeln!(
+            out,
+            "schema {number}: transform {}, {} columns, {} choices, packs to {:.1} %",
+            schema.transform.name(),
+            schema.columns,
+            schema.choices,
+            schema.packed_share * 100.0
+        )?;
+    }
+    Ok(())
 }
 
 fn show_hybrid(
