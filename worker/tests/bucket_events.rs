@@ -119,7 +119,11 @@ async fn with_events_of_a_bucket(
         dead: counts.dead.values().sum(),
         left_on_files_queue: files_queue.depth().await.expect("known").total() as usize,
         packed,
-        source: listed.iter().map(|entry| entry.name.to_string()).collect(),
+        source: listed
+            .files
+            .iter()
+            .map(|entry| entry.name.to_string())
+            .collect(),
     }
 }
 

@@ -11,7 +11,12 @@ use crate::fake_aws::error::FakeError;
 use crate::fake_aws::text;
 
 impl Sqs {
-    pub(super) fn create(&mut self, request: &Value, base_url: &str) -> Result<Value, FakeError> {
+    pub(super) fn create(
+        &mut self,
+        request: &Value,
+        base_url: &str,
+        now: Millis,
+    ) -> Result<Value, FakeError> {
         let name = text(request, "QueueName");
         let attributes = text_map(&request["Attributes"]);
         let fifo = attributes.get("FifoQueue").is_some_and(|v| v == "true");
@@ -35,7 +40,7 @@ impl Sqs {
         }
         self.check_redrive(name, &attributes)?;
         let tags = request["tags"].as_object().cloned().unwrap_or_default();
-        let queue = FakeQueue::new(name, attributes, tags);
+        let queue = FakeQueue::new(name, now, attributes, tags);
         self.queues.insert(name.to_owned(), queue);
         Ok(json!({"QueueUrl": url(base_url, name)}))
     }
@@ -74,6 +79,7 @@ impl Sqs {
             .collect();
         let in_flight = queue.in_flight.len();
         for (key, value) in [
+            ("CreatedTimestamp", (queue.created_at / 1000).to_string()),
             ("QueueArn", arn(name)),
             ("ApproximateNumberOfMessages", visible.to_string()),
             (

@@ -163,6 +163,18 @@ impl Page {
         let counts = &self.counts;
         lines.counter("files", "Files done", None, counts.files)?;
         lines.counter(
+            "files_superseded",
+            "Versions of files that were not restored because a newer version had been",
+            None,
+            counts.superseded,
+        )?;
+        lines.counter(
+            "files_displaced",
+            "Files of other programs that were moved out of the way of a restored file",
+            None,
+            counts.displaced,
+        )?;
+        lines.counter(
             "files_raw",
             "Bytes of the files done, unpacked",
             Some(&Unit::Bytes),
@@ -173,7 +185,27 @@ impl Page {
             "Bytes of the files done, packed",
             Some(&Unit::Bytes),
             counts.packed_bytes,
-        )
+        )?;
+        for (name, help, value) in [
+            (
+                "plan_hits",
+                "Columns that were packed as a plan says, without a search",
+                counts.plan_hits,
+            ),
+            (
+                "plan_searches",
+                "Columns whose coding was searched because no plan had it",
+                counts.plan_searches,
+            ),
+            (
+                "plan_drift",
+                "Columns that were searched again because their size differed from the plan",
+                counts.plan_drift,
+            ),
+        ] {
+            lines.counter(name, help, None, value)?;
+        }
+        Ok(())
     }
 }
 
