@@ -14,12 +14,12 @@ pub(crate) type Ledgers = BTreeMap<Role, Ledger>;
 /// counts it once.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[serde(default)]
-pub(crate) struct Retired {
+pub(crate) struct RetiredSlots {
     total: BTreeMap<Role, Ledger>,
     leaving: BTreeMap<String, (Role, Ledger)>,
 }
 
-impl Retired {
+impl RetiredSlots {
     /// Adds a Lease that is about to be deleted.
     pub(crate) fn add(&mut self, uid: &str, role: Role, ledger: Ledger) {
         self.leaving.insert(uid.to_owned(), (role, ledger));
@@ -63,7 +63,7 @@ impl Retired {
 /// The sums over all Leases of a pipeline, each with its UID, and what slots before them have counted.
 pub(crate) fn sum<'a>(
     leases: impl Iterator<Item = (&'a str, Role, Ledger)> + Clone,
-    retired: &Retired,
+    retired: &RetiredSlots,
 ) -> Ledgers {
     let mut ledgers = Ledgers::new();
     for (_, role, counted) in leases.clone() {
@@ -145,7 +145,7 @@ mod tests {
             ("b", Role::Compressor, counted(1, 1000, 31, 1)),
             ("c", Role::Decompressor, Ledger::default()),
         ];
-        let sums = sum(leases.into_iter(), &Retired::default());
+        let sums = sum(leases.into_iter(), &RetiredSlots::default());
         let progress = progress(&sums);
         assert_eq!(
             (
@@ -168,7 +168,7 @@ mod tests {
             ("a", Role::Compressor, counted(3, 0, 0, 0)),
             ("b", Role::Decompressor, superseded),
         ];
-        let sums = sum(leases.into_iter(), &Retired::default());
+        let sums = sum(leases.into_iter(), &RetiredSlots::default());
         let progress = progress(&sums);
         assert_eq!(
             (
@@ -184,10 +184,10 @@ mod tests {
     #[test]
     fn a_retired_slot_counts_once_before_while_and_after_it_goes() {
         let going = counted(5, 0, 0, 0);
-        let mut retired = Retired::default();
+        let mut retired = RetiredSlots::default();
         retired.add("b", Role::Compressor, going);
         retired.add("b", Role::Compressor, going);
-        let files = |leases: &[(&str, Role, Ledger)], retired: &Retired| {
+        let files = |leases: &[(&str, Role, Ledger)], retired: &RetiredSlots| {
             sum(leases.iter().copied(), retired)[&Role::Compressor].files
         };
         assert_eq!(files(&[("b", Role::Compressor, going)], &retired), 5);
@@ -196,7 +196,10 @@ mod tests {
         retired.settle(|_| false);
         assert_eq!(files(&[], &retired), 5);
         let text = serde_json::to_string(&retired).expect("numbers have a JSON form");
-        assert_eq!(serde_json::from_str::<Retired>(&text).ok(), Some(retired));
+        assert_eq!(
+            serde_json::from_str::<RetiredSlots>(&text).ok(),
+            Some(retired)
+        );
     }
 
     #[test]

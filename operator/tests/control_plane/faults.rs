@@ -12,7 +12,7 @@ use streampress_operator::resources::names;
 use tokio::time::{Instant, sleep};
 
 use crate::support::cluster::eventually_within;
-use crate::support::proxy::{Outage, ProxiedRequest};
+use crate::support::proxy::{ApiOutage, ProxiedRequest};
 use crate::support::{Fault, PATIENCE, Proxy, TestCluster, condition, eventually, full};
 
 /// A watch whose connection is silent is replaced after 30 s.
@@ -431,9 +431,9 @@ async fn through_outages(count: u32, checked_every: u32) {
     let mut slowest = Duration::ZERO;
     for number in 1..=count {
         let outage = if random.bool() {
-            Outage::Refused
+            ApiOutage::Refused
         } else {
-            Outage::Silent
+            ApiOutage::Silent
         };
         proxy.fail(outage);
         let away = Duration::from_millis(random.u64(10..600));

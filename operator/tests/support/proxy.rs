@@ -99,7 +99,7 @@ pub enum Fault {
 
 /// All connections at once.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Outage {
+pub enum ApiOutage {
     /// They break, and new ones do too.
     Refused,
     /// They are silent, and those that existed before stay so for ever.
@@ -121,7 +121,7 @@ struct ProxyInner {
 struct ProxyState {
     rule: FaultRule,
     log: Vec<ProxiedRequest>,
-    outage: Option<Outage>,
+    outage: Option<ApiOutage>,
     /// What runs now breaks, or falls silent, when these are cancelled.
     broken: CancellationToken,
     silent: CancellationToken,
@@ -190,12 +190,12 @@ impl Proxy {
     }
 
     /// An outage begins, of running requests and of new ones.
-    pub fn fail(&self, outage: Outage) {
+    pub fn fail(&self, outage: ApiOutage) {
         let mut state = self.inner.state();
         state.outage = Some(outage);
         match outage {
-            Outage::Refused => std::mem::take(&mut state.broken).cancel(),
-            Outage::Silent => std::mem::take(&mut state.silent).cancel(),
+            ApiOutage::Refused => std::mem::take(&mut state.broken).cancel(),
+            ApiOutage::Silent => std::mem::take(&mut state.silent).cancel(),
         }
     }
 
@@ -228,8 +228,8 @@ impl ProxyInner {
             let mut state = self.state();
             state.log.push(seen.clone());
             let fault = match state.outage {
-                Some(Outage::Refused) => Fault::Refuse,
-                Some(Outage::Silent) => Fault::Hang,
+                Some(ApiOutage::Refused) => Fault::Refuse,
+                Some(ApiOutage::Silent) => Fault::Hang,
                 None => (state.rule)(&seen),
             };
             (fault, state.broken.clone(), state.silent.clone())

@@ -6,7 +6,7 @@ use std::io;
 use async_trait::async_trait;
 use rusqlite::{OptionalExtension, params};
 
-use super::decide::{Entry, EntryState};
+use super::decide::{EntryState, VersionEntry};
 use super::journal::{DestinationJournal, StoredEntry};
 use super::locks::NameLock;
 use crate::journal::SqliteJournal;
@@ -38,7 +38,7 @@ impl DestinationJournal for SqliteJournal {
     async fn store(
         &self,
         name: &FileName,
-        entry: &Entry,
+        entry: &VersionEntry,
         _over: Option<&StoredEntry>,
     ) -> TransportResult<StoredEntry> {
         let (name, stored) = (name.as_str().to_owned(), entry.clone());
@@ -76,7 +76,7 @@ fn read_entry(row: &rusqlite::Row<'_>) -> rusqlite::Result<Option<StoredEntry>> 
     let Some(hash) = digest(row.get(1)?) else {
         return Ok(None);
     };
-    let entry = Entry {
+    let entry = VersionEntry {
         version: version.and_then(|text| text.parse::<FileVersion>().ok()),
         hash,
         bytes: to_u64(row.get(2)?),

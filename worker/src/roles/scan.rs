@@ -36,7 +36,7 @@ pub(crate) struct ScanResult {
     pub(crate) not_taken: Vec<FileName>,
 }
 
-/// Files that cannot be taken, each with the reason. Shared with whoever counts them.
+/// Files that cannot be taken, each with the reason. Shared with the process that counts them.
 #[derive(Debug, Clone, Default)]
 pub(crate) struct LeftOutFiles(Arc<Mutex<BTreeMap<String, String>>>);
 
@@ -82,7 +82,7 @@ type Known = HashMap<String, SourceRecord>;
 
 /// What a repeated scan keeps from one time to the next.
 #[derive(Default)]
-struct Memory {
+struct ScanMemory {
     known: Option<Known>,
     /// Files that may be announced once they hold still.
     still: HashMap<String, Stillness>,
@@ -131,7 +131,7 @@ impl Scanner {
 
     /// Scans every `interval`. Errors are logged and retried.
     pub(crate) async fn run(&self, interval: Duration, shutdown: &CancellationToken) {
-        let mut memory = Memory::default();
+        let mut memory = ScanMemory::default();
         while !shutdown.is_cancelled() {
             if let Err(error) = self.scan(&mut memory, shutdown).await {
                 warn!(
@@ -149,8 +149,8 @@ impl Scanner {
         }
     }
 
-    async fn scan(&self, memory: &mut Memory, shutdown: &CancellationToken) -> Result<()> {
-        let Memory {
+    async fn scan(&self, memory: &mut ScanMemory, shutdown: &CancellationToken) -> Result<()> {
+        let ScanMemory {
             known,
             still,
             skipped,

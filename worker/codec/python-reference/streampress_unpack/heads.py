@@ -7,7 +7,7 @@ STRING = re.compile(rb'"(?:[^"\\]|\\.)*"', re.DOTALL)
 
 
 class Columns:
-    """Hands out the values of columns one by one."""
+    """Yields the values of columns one by one."""
 
     def __init__(self, columns):
         self.left = [iter(column) for column in columns]

@@ -25,7 +25,7 @@ const BACKOFF: Backoff = Backoff::new(Duration::from_millis(150), Duration::from
 
 /// A change of a delivery.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Change {
+pub(super) enum BatchChange {
     Delete,
     /// Counted from now; 0 makes the message visible at once.
     SetVisibility {
@@ -33,7 +33,7 @@ pub(super) enum Change {
     },
 }
 
-impl Change {
+impl BatchChange {
     fn is_same_call(self, other: Self) -> bool {
         (self == Self::Delete) == (other == Self::Delete)
     }
@@ -42,7 +42,7 @@ impl Change {
 #[derive(Debug)]
 struct BatchEntry {
     receipt: String,
-    change: Change,
+    change: BatchChange,
     tries: u32,
     answer: oneshot::Sender<TransportResult<()>>,
 }
@@ -75,7 +75,7 @@ impl Changes {
     /// Requests changes, in this order; the answers come in the same order.
     pub(super) async fn request(
         self: &Arc<Self>,
-        changes: Vec<(String, Change)>,
+        changes: Vec<(String, BatchChange)>,
     ) -> Vec<TransportResult<()>> {
         let mut answers = Vec::with_capacity(changes.len());
         {
@@ -112,7 +112,7 @@ impl Changes {
     pub(super) async fn request_one(
         self: &Arc<Self>,
         receipt: &str,
-        change: Change,
+        change: BatchChange,
     ) -> TransportResult<()> {
         self.request(vec![(receipt.to_owned(), change)])
             .await
@@ -190,7 +190,7 @@ impl Changes {
         let ids = (0..).map(|index: usize| index.to_string());
         if batch
             .first()
-            .is_some_and(|entry| entry.change == Change::Delete)
+            .is_some_and(|entry| entry.change == BatchChange::Delete)
         {
             let entries = batch.iter().zip(ids).map(|(entry, id)| {
                 DeleteMessageBatchRequestEntry::builder()
@@ -214,8 +214,8 @@ impl Changes {
         }
         let entries = batch.iter().zip(ids).map(|(entry, id)| {
             let secs = match entry.change {
-                Change::SetVisibility { secs } => secs,
-                Change::Delete => 0,
+                BatchChange::SetVisibility { secs } => secs,
+                BatchChange::Delete => 0,
             };
             ChangeMessageVisibilityBatchRequestEntry::builder()
                 .id(id)

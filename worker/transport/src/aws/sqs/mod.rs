@@ -21,7 +21,7 @@ use tokio::sync::Notify;
 use tokio::time::Instant;
 use tracing::debug;
 
-use self::batch::{BATCH, Change, Changes};
+use self::batch::{BATCH, BatchChange, Changes};
 use self::inbox::Inbox;
 use self::poll::WaitingReceiver;
 use self::send::dead_letter;
@@ -222,7 +222,7 @@ impl Queue for SqsQueue {
             .request(
                 receipts
                     .into_iter()
-                    .map(|receipt| (receipt, Change::SetVisibility { secs }))
+                    .map(|receipt| (receipt, BatchChange::SetVisibility { secs }))
                     .collect(),
             )
             .await;
@@ -243,7 +243,7 @@ impl Queue for SqsQueue {
         let outcome = self
             .inner
             .changes
-            .request_one(&receipt.0, Change::Delete)
+            .request_one(&receipt.0, BatchChange::Delete)
             .await;
         match &outcome {
             Ok(()) => {
@@ -330,7 +330,7 @@ impl SqsInner {
 
     /// Makes messages visible, in this order.
     async fn release_all(&self, receipts: Vec<String>) -> Vec<TransportResult<()>> {
-        let visible = |receipt| (receipt, Change::SetVisibility { secs: 0 });
+        let visible = |receipt| (receipt, BatchChange::SetVisibility { secs: 0 });
         let changes = receipts.into_iter().map(visible).collect();
         self.changes.request(changes).await
     }
