@@ -21,9 +21,9 @@ pub use self::decide::{Entry, EntryState};
 pub use self::files_journal::FilesJournal;
 pub use self::journal::{DestinationJournal, StoredEntry};
 pub use self::locks::{NameLock, NameLocks};
+pub use self::sqlite_journal::DatabaseJournal;
 use crate::consume::{HandlerError, MessageContext};
-use crate::message::{DeadLetterReason, Digest, FileRef};
-use crate::roles::announce::hash;
+use crate::message::{DeadLetterReason, Digest, FileRef, hash};
 use crate::runtime::{self, blocking};
 use streampress_transport::{
     FileEntry, FileName, FileVersion, Files, PendingFile, RESERVED_FOLDER,
@@ -315,7 +315,7 @@ pub(crate) fn fault(error: io::Error, step: &str, wanted: &Wanted) -> HandlerErr
 /// The dead letter of a file that cannot have its name at the destination.
 fn bad_name(wanted: &Wanted, why: &str) -> HandlerError {
     let detail = format!(
-        "{} cannot be restored under its name: {why}; make the name free and run 'streampress redrive'",
+        "{} cannot be restored under its name: {why}; make the name free, then 'streampress redrive' with the same FILE and --data",
         wanted.name
     );
     HandlerError::permanent(DeadLetterReason::BadName, detail)
