@@ -11,7 +11,7 @@ use bytes::Bytes;
 use parking_lot::Mutex;
 use streampress::consume::HandlerError;
 use streampress::destination::{
-    DatabaseJournal, Destination, DestinationJournal, Entry, EntryState,
+    DatabaseJournal, Destination, DestinationJournal, EntryState, JournalEntry,
 };
 use streampress::journal::{FileJournal, JournalFile, SqliteJournal};
 use streampress::message::{Digest, Manifest, Message};
@@ -372,7 +372,7 @@ async fn a_worker_that_ended_before_its_file_was_visible_leaves_the_older_one_kn
         let journal = pipeline.destination.journal();
         let name = FileName::parse(NAME).expect("a valid name");
         let stored = journal.load(&name).await.expect("read").expect("there");
-        let intent = Entry {
+        let intent = JournalEntry {
             version: second.file_version.clone(),
             hash: second.file.hash.clone(),
             bytes: second.file.bytes,

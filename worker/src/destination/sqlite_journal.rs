@@ -7,7 +7,7 @@ use std::path::Path;
 use async_trait::async_trait;
 use rusqlite::{OptionalExtension, params};
 
-use super::decide::{Entry, EntryState};
+use super::decide::{EntryState, JournalEntry};
 use super::journal::{DestinationJournal, StoredEntry};
 use super::locks::{NameLock, NameLocks};
 use crate::journal::SqliteJournal;
@@ -57,7 +57,7 @@ impl DestinationJournal for DatabaseJournal {
     async fn store(
         &self,
         name: &FileName,
-        entry: &Entry,
+        entry: &JournalEntry,
         _over: Option<&StoredEntry>,
     ) -> TransportResult<StoredEntry> {
         let (name, stored) = (name.as_str().to_owned(), entry.clone());
@@ -96,7 +96,7 @@ fn read_entry(row: &rusqlite::Row<'_>) -> rusqlite::Result<Option<StoredEntry>> 
     let Some(hash) = digest(row.get(1)?) else {
         return Ok(None);
     };
-    let entry = Entry {
+    let entry = JournalEntry {
         version: version.and_then(|text| text.parse::<FileVersion>().ok()),
         hash,
         bytes: to_u64(row.get(2)?),

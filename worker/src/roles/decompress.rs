@@ -16,7 +16,7 @@ use tracing::info;
 
 use crate::consume::batching::{is_small, is_small_packed};
 use crate::consume::{Handled, Handler, HandlerError, MessageContext};
-use crate::destination::{self, Destination, Placed, Wanted};
+use crate::destination::{self, Destination, PlacedVersion, Wanted};
 use crate::journal::FileJournal;
 use crate::legacy::decompressor::LegacyDecompressor;
 use crate::message::record::RecordOwner;
@@ -138,7 +138,7 @@ impl Decompressor {
         context.record_wait(manifest.compressed_millis);
         match self.destination.place(&wanted, None, context).await? {
             // Another worker or program changed it since.
-            Placed::NeedsContent | Placed::Written => {
+            PlacedVersion::NeedsContent | PlacedVersion::Written => {
                 self.unpack_and_place(manifest, &wanted, context).await
             }
             placed => self.conclude(manifest, placed, 0.0, context).await,
@@ -149,13 +149,13 @@ impl Decompressor {
     async fn conclude(
         &self,
         manifest: &Manifest,
-        placed: Placed,
+        placed: PlacedVersion,
         seconds: f64,
         context: MessageContext<'_>,
     ) -> Result<(), HandlerError> {
         let file = &manifest.file;
         match placed {
-            Placed::Superseded => {
+            PlacedVersion::Superseded => {
                 info!("A newer version was restored already; skipped.");
                 context.count_superseded();
                 let slot = context.slot.slot();
@@ -164,8 +164,8 @@ impl Decompressor {
                 return Ok(self.journal.record_superseded(file.id().as_str()).await?);
             }
             // Content was given.
-            Placed::NeedsContent => return Err(HandlerError::Interrupted),
-            Placed::Written => {
+            PlacedVersion::NeedsContent => return Err(HandlerError::Interrupted),
+            PlacedVersion::Written => {
                 context.count_restored(manifest.packed_bytes, file.bytes);
                 info!(
                     raw_bytes = file.bytes,
@@ -173,7 +173,7 @@ impl Decompressor {
                     "File restored."
                 );
             }
-            Placed::InPlace => info!("The file is restored already; skipped."),
+            PlacedVersion::InPlace => info!("The file is restored already; skipped."),
         }
         let slot = context.slot.slot();
         self.report(manifest, seconds, slot, FileOutcome::Restored)
@@ -373,6 +373,8 @@ mod tests {
                 effort: hybrid::Effort::Fast,
                 ..hybrid::CodecOptions::default()
             },
+            format_version: Default::default(),
+            plans: Arc::default(),
             record_bytes: 100,
             on_compressed: OnCompressed::Keep,
             filter: SourceFilter {

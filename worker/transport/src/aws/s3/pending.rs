@@ -101,7 +101,7 @@ impl PendingObject {
 
     /// Uploads what is left and makes the object visible. Only a put in one request can have a condition at S3; for an
     /// upload in parts it is checked right before.
-    fn complete(&mut self, modified: SystemTime, condition: Condition) -> io::Result<()> {
+    fn complete(&mut self, modified: SystemTime, condition: PutCondition) -> io::Result<()> {
         if self.upload.is_none() {
             let bytes = PutPayload::from(std::mem::take(&mut self.filling));
             let options = PutOptions {
@@ -137,14 +137,14 @@ impl PendingObject {
         Ok(())
     }
 
-    fn check(&self, condition: &Condition) -> io::Result<()> {
+    fn check(&self, condition: &PutCondition) -> io::Result<()> {
         let found = match condition {
-            Condition::None => return Ok(()),
-            Condition::Absent | Condition::Tag(_) => self.tag()?,
+            PutCondition::None => return Ok(()),
+            PutCondition::Absent | PutCondition::Tag(_) => self.tag()?,
         };
         match (condition, found) {
-            (Condition::Absent, None) => Ok(()),
-            (Condition::Tag(tag), Some(found)) if *tag == found => Ok(()),
+            (PutCondition::Absent, None) => Ok(()),
+            (PutCondition::Tag(tag), Some(found)) if *tag == found => Ok(()),
             _ => Err(io::Error::new(
                 io::ErrorKind::AlreadyExists,
                 format!("{} was changed by another writer", self.name),
@@ -163,7 +163,7 @@ impl PendingObject {
 }
 
 /// What must be in the object's place for it to become visible.
-enum Condition {
+enum PutCondition {
     /// Anything.
     None,
     /// No object.
@@ -172,7 +172,7 @@ enum Condition {
     Tag(String),
 }
 
-impl Condition {
+impl PutCondition {
     fn put_mode(&self) -> PutMode {
         match self {
             Self::None => PutMode::Overwrite,
@@ -187,8 +187,8 @@ impl Condition {
 
 impl Write for PendingObject {
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        let room = self.part_bytes().saturating_sub(self.filling.len());
-        let taken = room.min(bytes.len());
+        let free = self.part_bytes().saturating_sub(self.filling.len());
+        let taken = free.min(bytes.len());
         self.filling.extend_from_slice(&bytes[..taken]);
         if self.filling.len() >= self.part_bytes() {
             self.send_part()?;
@@ -204,7 +204,7 @@ impl Write for PendingObject {
 
 impl PendingFile for PendingObject {
     fn commit(mut self: Box<Self>, modified: SystemTime) -> io::Result<()> {
-        self.complete(modified, Condition::None)
+        self.complete(modified, PutCondition::None)
     }
 
     fn commit_over(
@@ -213,8 +213,8 @@ impl PendingFile for PendingObject {
         seen: Option<&FileEntry>,
     ) -> io::Result<FileEntry> {
         let condition = match seen {
-            None => Condition::Absent,
-            Some(entry) => Condition::Tag(entry.fingerprint.clone()),
+            None => PutCondition::Absent,
+            Some(entry) => PutCondition::Tag(entry.fingerprint.clone()),
         };
         self.complete(modified, condition)?;
         let head = self.runtime.block_on(self.store.head(&self.path));
