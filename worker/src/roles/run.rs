@@ -21,6 +21,7 @@ use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 use crate::config::{BadConfiguration, Config};
+use crate::destination::DatabaseJournal;
 use crate::journal::{
     FileJournal, JournalProgress, OpenFile, SourceRecord, SourceState, SqliteJournal,
 };
@@ -191,7 +192,10 @@ impl Run {
         let context = RoleContext {
             backend,
             locks,
-            destination_journal: Some(Arc::new(journal.clone())),
+            destination_journal: Some(Arc::new(DatabaseJournal::new(
+                journal.clone(),
+                &options.data,
+            ))),
             journal: Arc::new(journal),
             data: options.data.clone(),
             threads: options.threads.max(1),
