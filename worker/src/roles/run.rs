@@ -308,7 +308,9 @@ impl Run {
             anyhow::Ok(scanner)
         };
         match (input, self.resolved.generator_settings()) {
-            (FileInput::Generated, Some(settings)) => {
+            (FileInput::Generated, Some(mut settings)) => {
+                // A scan would never end.
+                settings.scan = None;
                 let connections = self.connections.for_generator();
                 let generator = self.context.generator(&settings, connections)?;
                 roles.spawn(async move {
