@@ -10,9 +10,7 @@ use std::sync::Arc;
 
 use async_trait::async_trait;
 use serde::{Deserialize, Serialize};
-use streampress_transport::{
-    FileName, Files, RESERVED_FOLDER, TransportError, TransportResult,
-};
+use streampress_transport::{FileName, Files, RESERVED_FOLDER, TransportError, TransportResult};
 use tokio::sync::Mutex;
 
 use super::{FileJournal, JournalFile, JournalProgress, SourceRecord, SourceState};
@@ -97,7 +95,8 @@ impl SegmentJournal {
         }
         let files = self.files.clone();
         let loaded = blocking(move || read_all(&*files)).await;
-        *state = loaded.map_err(|error| TransportError::unavailable("reading what was announced", error))?;
+        *state = loaded
+            .map_err(|error| TransportError::unavailable("reading what was announced", error))?;
         Ok(())
     }
 
@@ -190,7 +189,9 @@ fn read(files: &dyn Files, name: &FileName) -> io::Result<Option<(Head, Vec<Line
         Err(error) => return Err(error),
     };
     let damaged = |error: serde_json::Error| {
-        let why = format!("{name} is damaged: {error}; remove the folder {RESERVED_FOLDER}/sources, and every file is announced again");
+        let why = format!(
+            "{name} is damaged: {error}; remove the folder {RESERVED_FOLDER}/sources, and every file is announced again"
+        );
         io::Error::new(io::ErrorKind::InvalidData, why)
     };
     let mut lines = text.lines();
@@ -409,6 +410,9 @@ mod tests {
         std::fs::write(sources.join("0000000000000000"), "{\"version\":1}\nhalf").expect("written");
         let error = SegmentJournal::new(files).sources("").await;
         let error = streampress_transport::error_chain(&error.expect_err("damaged"));
-        assert!(error.contains("0000000000000000") && error.contains("remove"), "{error}");
+        assert!(
+            error.contains("0000000000000000") && error.contains("remove"),
+            "{error}"
+        );
     }
 }

@@ -134,7 +134,6 @@ impl GeneratorRole {
             }
         }
     }
-
 }
 
 /// A scan must end with the slot; without one there is nothing to stop.
