@@ -470,7 +470,8 @@ fn refuse_own_output(resolved: &Resolved, input: &Path, data: &Path) -> Result<(
 
 async fn announce_all(scanner: &Scanner, stop: &CancellationToken) -> Result<ScanResult> {
     let result = scanner.once(stop).await?;
-    if result.announced + result.known == 0 && scanner.left_out.all().is_empty() {
+    let progress = scanner.announcer.journal.progress().await?;
+    if progress.announced == 0 && scanner.left_out.all().is_empty() {
         bail!(
             "no file to take in {}: it takes {:?} files; name another folder with --input, or give the pipeline a generator",
             scanner.announcer.source.location(),
