@@ -470,11 +470,12 @@ fn refuse_own_output(resolved: &Resolved, input: &Path, data: &Path) -> Result<(
 
 async fn announce_all(scanner: &Scanner, stop: &CancellationToken) -> Result<ScanResult> {
     let result = scanner.once(stop).await?;
-    let progress = scanner.announcer.journal.progress().await?;
-    if progress.announced == 0 && scanner.left_out.all().is_empty() {
+    let announcer = &scanner.announcer;
+    let sources = announcer.journal.sources(announcer.source.location());
+    if sources.await?.is_empty() && scanner.left_out.all().is_empty() {
         bail!(
             "no file to take in {}: it takes {:?} files; name another folder with --input, or give the pipeline a generator",
-            scanner.announcer.source.location(),
+            announcer.source.location(),
             scanner.filter.formats
         );
     }
