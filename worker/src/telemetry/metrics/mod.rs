@@ -15,11 +15,13 @@ use parking_lot::Mutex;
 
 use prometheus_client::metrics::family::Family;
 use prometheus_client::metrics::histogram::Histogram;
+use strum::VariantArray;
 use tokio::time::Instant;
 
 use crate::message::DeadLetterReason;
 use crate::runtime;
-use streampress_transport::ChunkStream;
+use streampress_codec::hybrid::PlanUse;
+use streampress_transport::{ChunkStream, StreamCounts};
 
 /// Upper bounds of the stages' histogram, in seconds: a small file's milliseconds to a large one's minutes.
 const STAGE_SECONDS: [f64; 12] = [
@@ -33,7 +35,7 @@ const LONGEST_TICK: Duration = Duration::from_secs(240);
 const LONGEST_STANDSTILL: Duration = Duration::from_secs(1800);
 
 /// A step of the work on a file, as the label `stage` of its duration.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, VariantArray)]
 pub enum Stage {
     /// In the queue, and for a thread.
     Wait,
@@ -63,7 +65,7 @@ impl Stage {
 }
 
 /// Why a message will be redelivered, as the label `cause`.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, VariantArray)]
 pub enum RetryCause {
     /// No slot was free.
     NoSlot,
@@ -101,12 +103,12 @@ type Stages = Family<StageLabel, Histogram, fn() -> Histogram>;
 /// The metrics of one worker. Cheap to clone.
 #[derive(Clone)]
 pub struct Meter {
-    shared: Arc<Shared>,
+    shared: Arc<MetricsShared>,
     stages: Stages,
 }
 
 #[derive(Default)]
-struct Shared {
+struct MetricsShared {
     counts: Mutex<Counts>,
     liveness: Mutex<Option<Liveness>>,
     stream: OnceLock<Arc<dyn ChunkStream>>,
@@ -135,6 +137,12 @@ pub struct Counts {
     pub raw_bytes: u64,
     /// Their bytes packed.
     pub packed_bytes: u64,
+    /// Columns of packed blocks whose coding came from a plan.
+    pub plan_hits: u64,
+    /// Columns of packed blocks that were searched because no plan had them.
+    pub plan_searches: u64,
+    /// Columns of packed blocks that were searched again because their size differed from the plan.
+    pub plan_drift: u64,
     /// Slots held now.
     pub slots_held: u64,
     /// Slots that were lost while held.
@@ -205,6 +213,15 @@ impl Meter {
     /// A file of another program was moved out of the way of a restored one.
     pub(crate) fn displaced(&self) {
         self.change(|counts| counts.displaced += 1);
+    }
+
+    /// A file was packed with this use of plans.
+    pub(crate) fn planned(&self, used: PlanUse) {
+        self.change(|counts| {
+            counts.plan_hits += u64::from(used.planned_columns);
+            counts.plan_searches += u64::from(used.searched_columns);
+            counts.plan_drift += u64::from(used.drifted_columns);
+        });
     }
 
     /// A stage of the work on a file took so long.
@@ -295,6 +312,27 @@ impl Meter {
         page::render(labels, self.stages.clone(), self.counts(), stream)
     }
 
+    /// A page with every metric and every value of its labels, for the documentation.
+    pub fn complete_page() -> String {
+        let meter = Self::default();
+        for stage in Stage::VARIANTS {
+            meter.stage(*stage, Duration::ZERO);
+        }
+        let counts = Counts {
+            retried: RetryCause::VARIANTS
+                .iter()
+                .map(|cause| (*cause, 0))
+                .collect(),
+            dead: DeadLetterReason::ALL
+                .iter()
+                .map(|reason| (*reason, 0))
+                .collect(),
+            last_success: Some(0.0),
+            ..Counts::default()
+        };
+        page::render(&[], meter.stages, counts, Some(StreamCounts::default()))
+    }
+
     fn change(&self, change: impl FnOnce(&mut Counts)) {
         change(&mut self.shared.counts.lock());
     }
@@ -376,6 +414,11 @@ mod tests {
         meter.file(100, 40);
         meter.superseded();
         meter.displaced();
+        meter.planned(PlanUse {
+            planned_columns: 7,
+            searched_columns: 2,
+            drifted_columns: 1,
+        });
         meter.received().dead(DeadLetterReason::HashMismatch);
         meter.stage(Stage::Pack, Duration::from_millis(30));
         let page = meter.page(&labels());
@@ -385,6 +428,9 @@ mod tests {
             "streampress_messages_dead_total{pipeline=\"trades\",reason=\"HashMismatch\"} 1",
             "streampress_files_superseded_total{pipeline=\"trades\"} 1",
             "streampress_files_displaced_total{pipeline=\"trades\"} 1",
+            "streampress_plan_hits_total{pipeline=\"trades\"} 7",
+            "streampress_plan_searches_total{pipeline=\"trades\"} 2",
+            "streampress_plan_drift_total{pipeline=\"trades\"} 1",
             "streampress_slot_held{pipeline=\"trades\"} 0.0",
             "streampress_stage_duration_seconds_count{pipeline=\"trades\",stage=\"pack\"} 1",
             "# UNIT streampress_files_raw_bytes bytes",
