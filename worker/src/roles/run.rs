@@ -312,7 +312,9 @@ impl Run {
             anyhow::Ok(scanner)
         };
         match (input, self.resolved.generator_settings()) {
-            (FileInput::Generated, Some(settings)) => {
+            (FileInput::Generated, Some(mut settings)) => {
+                // A scan would never end.
+                settings.scan = None;
                 let connections = self.connections.for_generator();
                 let generator = self.context.generator(&settings, connections)?;
                 roles.spawn(async move {
@@ -472,10 +474,12 @@ fn refuse_own_output(resolved: &Resolved, input: &Path, data: &Path) -> Result<(
 
 async fn announce_all(scanner: &Scanner, stop: &CancellationToken) -> Result<ScanResult> {
     let result = scanner.once(stop).await?;
-    if result.announced + result.known == 0 && scanner.left_out.all().is_empty() {
+    let announcer = &scanner.announcer;
+    let sources = announcer.journal.sources(announcer.source.location());
+    if sources.await?.is_empty() && scanner.left_out.all().is_empty() {
         bail!(
             "no file to take in {}: it takes {:?} files; name another folder with --input, or give the pipeline a generator",
-            scanner.announcer.source.location(),
+            announcer.source.location(),
             scanner.filter.formats
         );
     }
