@@ -177,18 +177,6 @@ const UPWARD_IMPORTS: &[(&str, &str, &str, &str)] = &[
         "consume",
         "outages are counted by the service that the consume loop names",
     ),
-    (
-        "worker/src/",
-        "journal",
-        "destination",
-        "one SQLite file has the tables of both, opened once",
-    ),
-    (
-        "worker/src/",
-        "destination",
-        "roles",
-        "a file is hashed as it is for its announcement",
-    ),
 ];
 
 /// Text that must not occur in the code below a path.

@@ -174,32 +174,28 @@ fn a_source_that_changed_after_it_was_announced_is_announced_anew() {
 }
 
 #[test]
-fn a_folder_is_scanned_for_files_that_do_not_change() {
-    let folder = WorkFolder::with_spec("  source: {scanSeconds: 1, onCompressed: Rename}");
+fn a_folder_is_scanned_by_the_generator_role() {
+    let folder = WorkFolder::with_spec("  source: {scanSeconds: 1, settleSeconds: 1}");
     let workers = [
         folder.start(&role("compress")),
         folder.start(&role("decompress")),
     ];
-    folder.write("data/in/first.log", b"one line\n");
-    eventually_blocking("the first is restored", || {
-        folder.files("data/out").contains_key("first.log")
-    });
-    folder.write("data/in/sub/second.json", b"[1, 2]\n");
-    eventually_blocking("the second is restored", || {
-        folder.files("data/out").contains_key("sub/second.json")
-    });
-    eventually_blocking("sources are renamed", || {
-        folder
-            .files("data/in")
-            .keys()
-            .all(|name| name.contains("_delete"))
-    });
+    for (name, content) in [
+        ("first.log", &b"one line\n"[..]),
+        ("sub/second.json", b"[1, 2]\n"),
+    ] {
+        // A scanner that starts anew announces nothing that was announced.
+        let scanner = folder.start(&role("generate"));
+        folder.write(&format!("data/in/{name}"), content);
+        eventually_blocking("it is restored", || {
+            folder.files("data/out").contains_key(name)
+        });
+        assert_eq!(scanner.stop(), Some(0), "{}", folder.log());
+    }
     workers.into_iter().for_each(|worker| {
         worker.stop();
     });
-    assert_eq!(
-        folder.files("data/out").len(),
-        2,
-        "a renamed source was taken for a new one"
-    );
+    assert_eq!(folder.files("data/out"), folder.files("data/in"));
+    let log = folder.log();
+    assert_eq!(log.matches("File announced").count(), 2, "{log}");
 }

@@ -10,7 +10,9 @@ use async_trait::async_trait;
 use bytes::Bytes;
 use parking_lot::Mutex;
 use streampress::consume::HandlerError;
-use streampress::destination::{Destination, Entry, EntryState};
+use streampress::destination::{
+    DatabaseJournal, Destination, DestinationJournal, EntryState, JournalEntry,
+};
 use streampress::journal::{FileJournal, JournalFile, SqliteJournal};
 use streampress::message::{Digest, Manifest, Message};
 use streampress::roles::announce::AnnouncementFormat;
@@ -43,6 +45,7 @@ impl Pipeline {
     fn with_database() -> Self {
         let fixture = Fixture::open();
         let journal = SqliteJournal::open(&fixture.local).expect("opens");
+        let journal = DatabaseJournal::new(journal, fixture.local.dir());
         let destination = Destination::new(fixture.files("out"), Arc::new(journal));
         Self::new(fixture, destination)
     }
@@ -369,7 +372,7 @@ async fn a_worker_that_ended_before_its_file_was_visible_leaves_the_older_one_kn
         let journal = pipeline.destination.journal();
         let name = FileName::parse(NAME).expect("a valid name");
         let stored = journal.load(&name).await.expect("read").expect("there");
-        let intent = Entry {
+        let intent = JournalEntry {
             version: second.file_version.clone(),
             hash: second.file.hash.clone(),
             bytes: second.file.bytes,
@@ -434,8 +437,9 @@ async fn files_that_an_earlier_release_restored_are_replaced_and_not_set_aside()
         )
         .expect("changed");
     drop(database);
-    let journal = SqliteJournal::open(&open()).expect("opens");
-    let journal: &dyn streampress::destination::DestinationJournal = &journal;
+    let local = open();
+    let journal = SqliteJournal::open(&local).expect("opens");
+    let journal = DatabaseJournal::new(journal, local.dir());
     let name = FileName::parse(NAME).expect("a valid name");
     let stored = journal.load(&name).await.expect("read").expect("adopted");
     assert_eq!(stored.entry.hash, Digest::of(b"old"));

@@ -42,7 +42,7 @@ pub enum Settings {
     Decompressor(DecompressorSettings),
 }
 
-/// What a generator needs.
+/// What the generator role needs: it makes files, scans the source, or both.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct GeneratorSettings {
@@ -55,8 +55,12 @@ pub struct GeneratorSettings {
     pub transport: GeneratorTransport,
     /// Where files are written.
     pub source: LocationSettings,
-    /// What files look like.
-    pub generator: GeneratorJob,
+    /// What files look like; without it, none are made.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub generator: Option<GeneratorJob>,
+    /// Which of the source's files are announced; without it, there is no scan.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub scan: Option<SourceSettings>,
     /// The pipeline's codec: with Seed, files are announced as the Python original does.
     pub codec_format: CodecFormat,
 }

@@ -55,15 +55,15 @@ impl Resolved {
     /// Whether the pipeline has workers of this role.
     pub fn has_role(&self, role: Role) -> bool {
         match role {
-            Role::Generator => self.generator.is_some(),
+            Role::Generator => self.generator.is_some() || self.source.scan_seconds > 0,
             Role::Compressor | Role::Decompressor => true,
         }
     }
 
-    /// Workers of this role that may work at once: one generator where the pipeline has one.
+    /// Workers of this role that may work at once: one generator where the pipeline has a generator or scans its source.
     pub fn slots(&self, role: Role) -> u32 {
         match role {
-            Role::Generator => u32::from(self.generator.is_some()),
+            Role::Generator => u32::from(self.has_role(role)),
             Role::Compressor => self.compressor.slots,
             Role::Decompressor => self.decompressor.slots,
         }
@@ -78,10 +78,9 @@ impl Resolved {
         }
     }
 
-    /// What a generator needs, where the pipeline has one.
+    /// What the generator role needs, where the pipeline has a generator or scans its source.
     pub fn generator_settings(&self) -> Option<GeneratorSettings> {
-        let generator = self.generator.clone()?;
-        Some(GeneratorSettings {
+        self.has_role(Role::Generator).then(|| GeneratorSettings {
             identity: self.identity.clone(),
             aws: self.aws.clone(),
             transport: GeneratorTransport {
@@ -90,7 +89,8 @@ impl Resolved {
             source: LocationSettings {
                 location: self.source.location.clone(),
             },
-            generator,
+            generator: self.generator.clone(),
+            scan: (self.source.scan_seconds > 0).then(|| self.source.clone()),
             codec_format: self.codec.format,
         })
     }
@@ -463,7 +463,7 @@ mod tests {
             ),
             (json!({"codec": {"effort": "Max"}}), &ROLES[1..2]),
             (json!({"codec": {"formatVersion": 2}}), &ROLES[1..2]),
-            (json!({"source": {"scanSeconds": 3}}), &ROLES[1..2]),
+            (json!({"source": {"scanSeconds": 3}}), &ROLES[..2]),
             (json!({"compressor": {"slots": 3}}), &ROLES[1..2]),
             (json!({"transport": {"stream": {"shards": 3}}}), &ROLES[1..]),
             (json!({"decompressor": {"intervalSeconds": 3}}), &ROLES[2..]),

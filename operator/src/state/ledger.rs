@@ -102,7 +102,11 @@ pub(crate) fn progress(ledgers: &Ledgers) -> ProgressStatus {
         files_compressed: signed(compressor.files),
         files_restored: signed(decompressor.files),
         files_failed: signed(compressor.failures.saturating_add(decompressor.failures)),
-        files_superseded: signed(decompressor.superseded),
+        files_superseded: signed(
+            compressor
+                .superseded
+                .saturating_add(decompressor.superseded),
+        ),
         bytes_raw: signed(compressor.bytes_in),
         bytes_compressed: signed(compressor.bytes_out),
         saved_percent: saved_percent(compressor.bytes_in, compressor.bytes_out),

@@ -25,6 +25,9 @@ pub(super) fn command(args: RedriveArgs) -> Result<ExitCode> {
                 RedriveAction::Listed => "dead",
                 RedriveAction::SentAgain => "sent again",
                 RedriveAction::AnnouncedAgain => "source announced again",
+                RedriveAction::ReplacementAnnounced => {
+                    "the source has other content now, which was announced in its place"
+                }
                 RedriveAction::Left(why) => {
                     left += 1;
                     why

@@ -15,7 +15,7 @@ use tracing::info;
 use super::args::PipelineArgs;
 use super::{output, signals, threads};
 use crate::config::{Config, settings};
-use crate::destination::DestinationJournal;
+use crate::destination::{DatabaseJournal, DestinationJournal};
 use crate::journal::{FileJournal, NoJournal, SqliteJournal};
 use crate::roles::connect::{self, Backend};
 use crate::roles::context::RoleContext;
@@ -113,6 +113,7 @@ impl RoleCommand {
         };
         let destination_journal = journal
             .clone()
+            .map(|journal| DatabaseJournal::new(journal, &self.data))
             .map(|journal| Arc::new(journal) as Arc<dyn DestinationJournal>);
         let journal: Arc<dyn FileJournal> = match journal {
             Some(journal) => Arc::new(journal),

@@ -297,14 +297,15 @@ impl LegacyConfig {
             source: LocationSettings {
                 location: self.resolved.source.location.clone(),
             },
-            generator: GeneratorJob {
+            scan: None,
+            generator: Some(GeneratorJob {
                 schema,
                 file_bytes: generator.max_file_bytes.min(1_000_000),
                 files_per_minute: 60,
                 files: 0,
                 format: GeneratedFormat::Json,
                 seed: 0,
-            },
+            }),
             codec_format: CodecFormat::Seed,
         }
     }

@@ -13,7 +13,7 @@ use streampress_transport::FileVersion;
 /// What the journal keeps of a name: the newest version that was made visible there, or is about to be.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
-pub struct VersionEntry {
+pub struct JournalEntry {
     /// The version; `None` for a file that a release without versions restored.
     pub version: Option<FileVersion>,
     /// Hash of its content.
@@ -40,7 +40,7 @@ pub enum EntryState {
     Visible,
 }
 
-impl VersionEntry {
+impl JournalEntry {
     /// The entry before the wanted version is made visible.
     pub(super) fn intent(wanted: &Wanted, replaces: Option<Digest>) -> Self {
         Self {
@@ -81,7 +81,7 @@ pub(super) enum Decision {
 
 /// Decides from the journal's entry, the wanted version and the hash of the content that is there.
 pub(super) fn decide(
-    entry: Option<&VersionEntry>,
+    entry: Option<&JournalEntry>,
     wanted: &Wanted,
     found: Option<&Digest>,
 ) -> Decision {
@@ -134,18 +134,18 @@ mod tests {
         }
     }
 
-    fn visible(version: &str, content: &str) -> Option<VersionEntry> {
-        Some(VersionEntry::visible(&wanted(version, content), None))
+    fn visible(version: &str, content: &str) -> Option<JournalEntry> {
+        Some(JournalEntry::visible(&wanted(version, content), None))
     }
 
-    fn intent(version: &str, content: &str, replaces: Option<&str>) -> Option<VersionEntry> {
+    fn intent(version: &str, content: &str, replaces: Option<&str>) -> Option<JournalEntry> {
         let replaces = replaces.map(|content| Digest::of(content.as_bytes()));
-        Some(VersionEntry::intent(&wanted(version, content), replaces))
+        Some(JournalEntry::intent(&wanted(version, content), replaces))
     }
 
-    fn of_earlier_release(content: &str) -> Option<VersionEntry> {
+    fn of_earlier_release(content: &str) -> Option<JournalEntry> {
         let version = None;
-        visible("q:1:1", content).map(|entry| VersionEntry { version, ..entry })
+        visible("q:1:1", content).map(|entry| JournalEntry { version, ..entry })
     }
 
     #[test]

@@ -8,7 +8,7 @@ use async_trait::async_trait;
 use serde::{Deserialize, Serialize};
 use tracing::warn;
 
-use super::decide::VersionEntry;
+use super::decide::JournalEntry;
 use super::journal::{DestinationJournal, StoredEntry};
 use super::locks::{NameLock, NameLocks};
 use crate::message::Digest;
@@ -31,7 +31,7 @@ pub struct FilesJournal {
 struct NamedEntry {
     name: FileName,
     #[serde(flatten)]
-    entry: VersionEntry,
+    entry: JournalEntry,
 }
 
 impl FilesJournal {
@@ -76,7 +76,7 @@ fn load(files: &dyn Files, name: &FileName) -> io::Result<Option<StoredEntry>> {
 fn store(
     files: &dyn Files,
     name: &FileName,
-    entry: &VersionEntry,
+    entry: &JournalEntry,
     over: Option<&StoredEntry>,
 ) -> io::Result<StoredEntry> {
     let named = NamedEntry {
@@ -114,7 +114,7 @@ impl DestinationJournal for FilesJournal {
     async fn store(
         &self,
         name: &FileName,
-        entry: &VersionEntry,
+        entry: &JournalEntry,
         over: Option<&StoredEntry>,
     ) -> TransportResult<StoredEntry> {
         let (files, wanted) = (self.files.clone(), name.clone());

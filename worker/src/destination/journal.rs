@@ -5,7 +5,7 @@ use std::io;
 
 use async_trait::async_trait;
 
-use super::decide::VersionEntry;
+use super::decide::JournalEntry;
 use super::locks::NameLock;
 use streampress_transport::{FileEntry, FileName, TransportResult};
 
@@ -13,7 +13,7 @@ use streampress_transport::{FileEntry, FileName, TransportResult};
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct StoredEntry {
     /// The entry.
-    pub entry: VersionEntry,
+    pub entry: JournalEntry,
     /// The file that holds it, for a journal whose writes are conditional.
     pub file: Option<FileEntry>,
 }
@@ -32,7 +32,7 @@ pub trait DestinationJournal: Send + Sync + fmt::Debug {
     async fn store(
         &self,
         name: &FileName,
-        entry: &VersionEntry,
+        entry: &JournalEntry,
         over: Option<&StoredEntry>,
     ) -> TransportResult<StoredEntry>;
 }

@@ -17,13 +17,13 @@ use std::sync::Arc;
 use tracing::{info, warn};
 
 use self::decide::{Decision, decide};
-pub use self::decide::{EntryState, VersionEntry};
+pub use self::decide::{EntryState, JournalEntry};
 pub use self::files_journal::FilesJournal;
 pub use self::journal::{DestinationJournal, StoredEntry};
 pub use self::locks::{NameLock, NameLocks};
+pub use self::sqlite_journal::DatabaseJournal;
 use crate::consume::{HandlerError, MessageContext};
-use crate::message::{DeadLetterReason, Digest, FileRef};
-use crate::roles::announce::hash;
+use crate::message::{DeadLetterReason, Digest, FileRef, hash};
 use crate::runtime::{self, blocking};
 use streampress_transport::{
     FileEntry, FileName, FileVersion, Files, PendingFile, RESERVED_FOLDER,
@@ -66,7 +66,7 @@ impl Wanted {
 
 /// What became of a wanted version.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum PlacedFile {
+pub enum PlacedVersion {
     /// It is to be written, and no content was given.
     NeedsContent,
     /// It was written and is visible.
@@ -85,13 +85,13 @@ pub struct Destination {
 }
 
 /// What the destination holds under a name.
-struct FoundFile {
+struct NameState {
     stored: Option<StoredEntry>,
     present: Option<(FileEntry, Digest)>,
 }
 
-impl FoundFile {
-    fn entry(&self) -> Option<&VersionEntry> {
+impl NameState {
+    fn entry(&self) -> Option<&JournalEntry> {
         self.stored.as_ref().map(|stored| &stored.entry)
     }
 
@@ -149,7 +149,7 @@ impl Destination {
         wanted: &Wanted,
         content: Option<Box<dyn PendingFile>>,
         context: MessageContext<'_>,
-    ) -> Result<PlacedFile, HandlerError> {
+    ) -> Result<PlacedVersion, HandlerError> {
         let locking = async {
             let lock = self.journal.lock(&wanted.name).await;
             lock.map_err(|error| fault(error, "locking the name of", wanted))
@@ -157,33 +157,33 @@ impl Destination {
         let _lock = context.or_stop(locking).await?;
         let found = self.find(wanted).await?;
         match decide(found.entry(), wanted, found.hash()) {
-            Decision::Superseded => Ok(PlacedFile::Superseded),
-            Decision::InPlace => Ok(PlacedFile::InPlace),
+            Decision::Superseded => Ok(PlacedVersion::Superseded),
+            Decision::InPlace => Ok(PlacedVersion::InPlace),
             Decision::LeaveChanged => {
                 info!(
                     "The restored file was changed at the destination since; it is left as it is."
                 );
-                Ok(PlacedFile::InPlace)
+                Ok(PlacedVersion::InPlace)
             }
             Decision::Adopt => {
                 context.ensure_owner()?;
                 self.adopt(wanted, found).await?;
-                Ok(PlacedFile::InPlace)
+                Ok(PlacedVersion::InPlace)
             }
             Decision::Write { displaces } => match content {
                 Some(content) => {
                     self.write(wanted, content, found, displaces, context)
                         .await?;
-                    Ok(PlacedFile::Written)
+                    Ok(PlacedVersion::Written)
                 }
-                None => Ok(PlacedFile::NeedsContent),
+                None => Ok(PlacedVersion::NeedsContent),
             },
         }
     }
 
     /// What the journal and the location hold under the name. The content of a file is read only where its fingerprint
     /// is not the one that it had when it was made visible.
-    async fn find(&self, wanted: &Wanted) -> Result<FoundFile, HandlerError> {
+    async fn find(&self, wanted: &Wanted) -> Result<NameState, HandlerError> {
         let stored = self.journal.load(&wanted.name).await?;
         let known = stored.as_ref().map(|stored| stored.entry.clone());
         let (files, name) = (self.files.clone(), wanted.name.clone());
@@ -205,12 +205,12 @@ impl Destination {
             Err(error) if error.kind() == io::ErrorKind::NotFound => None,
             Err(error) => return Err(fault(error, "looking at the restored", wanted)),
         };
-        Ok(FoundFile { stored, present })
+        Ok(NameState { stored, present })
     }
 
     /// The content is there and not ours by the journal: an earlier release wrote it, a worker that was killed, or another
     /// program the same bytes.
-    async fn adopt(&self, wanted: &Wanted, found: FoundFile) -> Result<(), HandlerError> {
+    async fn adopt(&self, wanted: &Wanted, found: NameState) -> Result<(), HandlerError> {
         let (files, name) = (self.files.clone(), wanted.name.clone());
         let modified = runtime::from_nanos(wanted.modified_nanos);
         let adopting = blocking(move || -> io::Result<Option<FileEntry>> {
@@ -221,7 +221,7 @@ impl Destination {
             .await
             .map_err(|error| fault(error, "adopting", wanted))?;
         let fingerprint = file.map(|file| file.fingerprint);
-        let visible = VersionEntry::visible(wanted, fingerprint);
+        let visible = JournalEntry::visible(wanted, fingerprint);
         self.journal
             .store(&wanted.name, &visible, found.stored.as_ref())
             .await?;
@@ -233,13 +233,13 @@ impl Destination {
         &self,
         wanted: &Wanted,
         content: Box<dyn PendingFile>,
-        found: FoundFile,
+        found: NameState,
         displaces: bool,
         context: MessageContext<'_>,
     ) -> Result<(), HandlerError> {
         context.ensure_owner()?;
         let replaced = found.hash().filter(|_| !displaces).cloned();
-        let intent = VersionEntry::intent(wanted, replaced);
+        let intent = JournalEntry::intent(wanted, replaced);
         let stored = self
             .journal
             .store(&wanted.name, &intent, found.stored.as_ref())
@@ -253,7 +253,7 @@ impl Destination {
         let file = blocking(move || content.commit_over(modified, seen.as_ref()))
             .await
             .map_err(|error| fault(error, "making visible", wanted))?;
-        let visible = VersionEntry::visible(wanted, Some(file.fingerprint));
+        let visible = JournalEntry::visible(wanted, Some(file.fingerprint));
         self.journal
             .store(&wanted.name, &visible, Some(&stored))
             .await?;
@@ -315,7 +315,7 @@ pub(crate) fn fault(error: io::Error, step: &str, wanted: &Wanted) -> HandlerErr
 /// The dead letter of a file that cannot have its name at the destination.
 fn bad_name(wanted: &Wanted, why: &str) -> HandlerError {
     let detail = format!(
-        "{} cannot be restored under its name: {why}; make the name free and run 'streampress redrive'",
+        "{} cannot be restored under its name: {why}; make the name free, then 'streampress redrive' with the same FILE and --data",
         wanted.name
     );
     HandlerError::permanent(DeadLetterReason::BadName, detail)

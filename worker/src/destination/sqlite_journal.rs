@@ -2,26 +2,45 @@
 //! apart by their content.
 
 use std::io;
+use std::path::Path;
 
 use async_trait::async_trait;
 use rusqlite::{OptionalExtension, params};
 
-use super::decide::{EntryState, VersionEntry};
+use super::decide::{EntryState, JournalEntry};
 use super::journal::{DestinationJournal, StoredEntry};
-use super::locks::NameLock;
+use super::locks::{NameLock, NameLocks};
 use crate::journal::SqliteJournal;
 use crate::message::Digest;
-use streampress_transport::{FileName, FileVersion, TransportResult};
+use streampress_transport::{FileName, FileVersion, RESERVED_FOLDER, TransportResult};
+
+/// The destination's part of a data folder's journal.
+#[derive(Debug, Clone)]
+pub struct DatabaseJournal {
+    journal: SqliteJournal,
+    locks: NameLocks,
+}
+
+impl DatabaseJournal {
+    /// Of the journal in the data folder `data`, which the processes with the same journal share.
+    pub fn new(journal: SqliteJournal, data: &Path) -> Self {
+        Self {
+            journal,
+            locks: NameLocks::in_folder(&data.join(RESERVED_FOLDER)),
+        }
+    }
+}
 
 #[async_trait]
-impl DestinationJournal for SqliteJournal {
+impl DestinationJournal for DatabaseJournal {
     async fn lock(&self, name: &FileName) -> io::Result<NameLock> {
-        self.locks().lock(name).await
+        self.locks.lock(name).await
     }
 
     async fn load(&self, name: &FileName) -> TransportResult<Option<StoredEntry>> {
         let name = name.as_str().to_owned();
-        self.database()
+        self.journal
+            .database()
             .read(move |step| {
                 step.prepare_cached(
                     "SELECT version, hash, bytes, visible, fingerprint, replaces, written_at FROM destination WHERE name = ?1",
@@ -38,12 +57,13 @@ impl DestinationJournal for SqliteJournal {
     async fn store(
         &self,
         name: &FileName,
-        entry: &VersionEntry,
+        entry: &JournalEntry,
         _over: Option<&StoredEntry>,
     ) -> TransportResult<StoredEntry> {
         let (name, stored) = (name.as_str().to_owned(), entry.clone());
         let entry = stored.clone();
-        self.database()
+        self.journal
+            .database()
             .read(move |step| {
                 step.prepare_cached(
                     "INSERT OR REPLACE INTO destination(name, version, hash, bytes, visible, fingerprint, replaces, written_at)
@@ -76,7 +96,7 @@ fn read_entry(row: &rusqlite::Row<'_>) -> rusqlite::Result<Option<StoredEntry>> 
     let Some(hash) = digest(row.get(1)?) else {
         return Ok(None);
     };
-    let entry = VersionEntry {
+    let entry = JournalEntry {
         version: version.and_then(|text| text.parse::<FileVersion>().ok()),
         hash,
         bytes: to_u64(row.get(2)?),

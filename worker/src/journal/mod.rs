@@ -3,6 +3,7 @@
 //! A worker that shares no data folder with others keeps none ([`NoJournal`]); the embedded transport's folder keeps it
 //! in its database ([`SqliteJournal`]). Callers need not know which it is.
 
+mod segments;
 mod source;
 mod sqlite;
 mod sqlite_sources;
@@ -16,6 +17,7 @@ use async_trait::async_trait;
 use serde::Serialize;
 use streampress_transport::TransportResult;
 
+pub use segments::SegmentJournal;
 pub use source::{OpenFile, SourceRecord, SourceState};
 pub use sqlite::SqliteJournal;
 
@@ -125,6 +127,10 @@ pub trait FileJournal: Send + Sync + fmt::Debug {
     /// These files are no longer at the source: the same content that comes under their names later is new.
     async fn forget_sources(&self, records: &[SourceRecord]) -> TransportResult<()> {
         let _ = records;
+        Ok(())
+    }
+    /// Makes durable what may have been kept in memory: that announcements were sent.
+    async fn flush_sources(&self) -> TransportResult<()> {
         Ok(())
     }
     /// Whether this file was restored, and is the last that was announced under its name.

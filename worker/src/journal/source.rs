@@ -1,7 +1,10 @@
 //! What the journal knows of a source: for each name at a location, what was last announced under it, and how far that is.
 
+use serde::{Deserialize, Serialize};
+
 /// The newest announcement of a name at a location.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
 pub struct SourceRecord {
     /// The location, as the pipeline's source names it.
     pub location: String,
@@ -27,7 +30,7 @@ pub struct SourceRecord {
 }
 
 /// How far an announcement is.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub enum SourceState {
     /// It is to be sent, and may have been.
     Writing,

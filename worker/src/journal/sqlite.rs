@@ -4,11 +4,10 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use async_trait::async_trait;
 use rusqlite::{OptionalExtension, ToSql, params};
+use streampress_transport::TransportResult;
 use streampress_transport::local::{Database, Local, Migrations};
-use streampress_transport::{RESERVED_FOLDER, TransportResult};
 
 use super::{FileJournal, JournalFile, JournalProgress, OpenFile, SourceRecord, sqlite_sources};
-use crate::destination::NameLocks;
 
 /// The journal's tables. `totals` is kept by triggers: progress is read often, and files may be many.
 const MIGRATIONS: Migrations = Migrations {
@@ -93,7 +92,6 @@ INSERT OR IGNORE INTO destination(name, hash, bytes, visible, written_at)
 #[derive(Debug, Clone)]
 pub struct SqliteJournal {
     database: Database,
-    locks: NameLocks,
 }
 
 impl SqliteJournal {
@@ -101,20 +99,12 @@ impl SqliteJournal {
     pub fn open(local: &Local) -> TransportResult<Self> {
         let database = local.database(&MIGRATIONS)?;
         local.database(&sqlite_sources::MIGRATIONS)?;
-        Ok(Self {
-            database,
-            locks: NameLocks::in_folder(&local.dir().join(RESERVED_FOLDER)),
-        })
+        Ok(Self { database })
     }
 
     /// The tables.
     pub(crate) fn database(&self) -> &Database {
         &self.database
-    }
-
-    /// The locks of names at the destination.
-    pub(crate) fn locks(&self) -> &NameLocks {
-        &self.locks
     }
 
     /// Runs `sql` with the file's id, the time and `value`. A file not known yet gets a row that

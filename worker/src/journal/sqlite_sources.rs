@@ -16,7 +16,7 @@ pub(super) const MIGRATIONS: Migrations = Migrations {
 
 /// `sent` is 0 while the announcement may not have been sent; `settled` is 0 where an equal fingerprint proves nothing.
 const TABLES: &str = "
-CREATE TABLE sources(
+CREATE TABLE IF NOT EXISTS sources(
   location TEXT NOT NULL,
   name TEXT NOT NULL,
   announcement TEXT NOT NULL,
@@ -29,7 +29,7 @@ CREATE TABLE sources(
   sent INTEGER NOT NULL,
   PRIMARY KEY(location, name)
 ) WITHOUT ROWID;
-CREATE INDEX sources_file ON sources(file_id);
+CREATE INDEX IF NOT EXISTS sources_file ON sources(file_id);
 ";
 
 /// A restored file whose name another file has been restored under since is no longer there.

@@ -8,7 +8,7 @@ use tracing::{info, warn};
 
 use super::{LARGEST_FILE_BYTES, PackedFile, READ_LOCATION};
 use crate::consume::{HandlerError, MessageContext};
-use crate::destination::{self, Destination, PlacedFile, Wanted};
+use crate::destination::{self, Destination, PlacedVersion, Wanted};
 use crate::journal::FileJournal;
 use crate::message::{DeadLetterReason, Digest, LegacyManifest};
 use crate::report::log::ReportLog;
@@ -54,7 +54,7 @@ impl LegacyDecompressor {
         let (bytes, writing) = (restored.len() as u64, Instant::now());
         let placed = self.write(name, restored, context).await?;
         context.meter.stage(Stage::Commit, writing.elapsed());
-        if placed == PlacedFile::Superseded {
+        if placed == PlacedVersion::Superseded {
             info!("A newer version was restored already; skipped.");
             context.count_superseded();
             if let Some(packed) = &packed {
@@ -151,7 +151,7 @@ impl LegacyDecompressor {
         name: FileName,
         content: Vec<u8>,
         context: MessageContext<'_>,
-    ) -> Result<PlacedFile, HandlerError> {
+    ) -> Result<PlacedVersion, HandlerError> {
         let wanted = Wanted {
             version: context.delivery.version(),
             hash: Digest::of(&content),
@@ -161,7 +161,7 @@ impl LegacyDecompressor {
         };
         if !self.destination.needs_content(&wanted).await? {
             let placed = self.destination.place(&wanted, None, context).await?;
-            if placed != PlacedFile::NeedsContent {
+            if placed != PlacedVersion::NeedsContent {
                 return Ok(placed);
             }
         }

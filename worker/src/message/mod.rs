@@ -15,7 +15,7 @@ use serde::Serialize;
 use serde_json::Value;
 
 pub use self::announcement::Announcement;
-pub use self::file::{Digest, FileRef};
+pub use self::file::{Digest, FileRef, hash};
 pub use self::legacy::{LegacyAnnouncement, LegacyManifest};
 pub use self::manifest::{Manifest, Records, Share, StageNumbers};
 pub use self::s3_event::S3Event;

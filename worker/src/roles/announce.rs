@@ -2,7 +2,6 @@
 //! files are all announced here.
 
 use std::collections::BTreeMap;
-use std::io::{self, Read};
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
@@ -11,13 +10,16 @@ use tracing::{Span, field, info, info_span};
 
 use crate::consume::HandlerError;
 use crate::journal::{FileJournal, SourceRecord, SourceState};
+pub use crate::message::hash;
 use crate::message::trace_context::TraceContext;
 use crate::message::{
     Announcement, DeadLetterReason, Digest, FileRef, LegacyAnnouncement, STRICT_GROUP, VERSION,
 };
 use crate::runtime::{self, blocking};
 use crate::telemetry::trace;
-use streampress_transport::{FileEntry, FileName, Files, Outgoing, Queue, TransportResult};
+use streampress_transport::{
+    ATTR_VERSION, FileEntry, FileName, FileVersion, Files, Outgoing, Queue, TransportResult,
+};
 
 /// Two changes of a file within this time may leave the same change time: file systems' clocks tick between every few
 /// milliseconds and, on FAT, every two seconds.
@@ -132,6 +134,24 @@ impl Announcer {
         self.send_all(vec![new_announcement(&read, id)])
             .await
             .map(drop)
+    }
+
+    /// Announces a version again, so that it never replaces a later one. Without its version it is announced as new.
+    pub(crate) async fn announce_repeat(
+        &self,
+        file: &FileRef,
+        version: Option<FileVersion>,
+    ) -> Result<()> {
+        let (span, context) = announcing_span(file);
+        let mut message = self.message(file, dedup_id(file, &random_id()), context);
+        if let Some(version) = version {
+            let attributes = &mut message.attributes;
+            attributes.insert(ATTR_VERSION.to_owned(), version.to_string());
+        }
+        let sent = self.files_queue.send(vec![message]).await;
+        sent.with_context(|| format!("announcing {} again", file.name))?;
+        span.in_scope(|| info!(raw_bytes = file.bytes, "File announced again."));
+        Ok(())
     }
 
     /// The entry of a source file; an error with a dead letter's reason where it does not exist.
@@ -347,7 +367,9 @@ pub(crate) fn trace_attributes() -> BTreeMap<String, String> {
 pub(crate) fn source_missing(name: &FileName, location: &str) -> HandlerError {
     HandlerError::permanent(
         DeadLetterReason::SourceMissing,
-        format!("{name} is not in {location}; put it back and run 'streampress redrive'"),
+        format!(
+            "{name} is not in {location}; put it back, then 'streampress redrive' with the same FILE and --data"
+        ),
     )
 }
 
@@ -359,13 +381,6 @@ pub(crate) fn legacy_id(file: &FileRef) -> String {
 /// The journal's key for the file of the original's announcement `id`.
 pub(crate) fn legacy_journal_key(id: &str) -> String {
     format!("seed-file/{id}")
-}
-
-/// BLAKE3 and length of everything that `reader` yields.
-pub fn hash(mut reader: impl Read) -> io::Result<(Digest, u64)> {
-    let mut hasher = blake3::Hasher::new();
-    io::copy(&mut reader, &mut hasher)?;
-    Ok((hasher.finalize().into(), hasher.count()))
 }
 
 #[cfg(test)]

@@ -25,6 +25,7 @@ use crate::message::{
     Records, Share, StageNumbers, VERSION,
 };
 use crate::roles::announce::{self, Announcer, source_missing, trace_attributes};
+use crate::roles::copies::find_put_aside;
 use crate::roles::source::{SourceFilter, announce_event, retire_source};
 use crate::runtime::{self, blocking};
 use crate::telemetry::metrics::{Meter, Stage};
@@ -150,16 +151,18 @@ impl Compressor {
         context: MessageContext<'_>,
     ) -> Result<bool, HandlerError> {
         let file = &announcement.file;
-        if !self.is_at_source(file).await? {
+        let Some(source) = self.find_source(file, context).await? else {
             return Ok(false);
-        }
+        };
         let threads = context.threads_for(file.bytes, self.block_bytes()).await?;
         context.record_wait(announcement.announced_millis);
         // The message's id is part of it: a message handled twice sends a duplicate manifest, a new announcement (redrive)
         // does not.
         let attempt = format!("{}/{}", context.slot.attempt(), context.delivery.message_id);
         let packing = Instant::now();
-        let packed = self.pack(announcement, &attempt, threads, context).await?;
+        let packed = self
+            .pack(announcement, source, &attempt, threads, context)
+            .await?;
         let Some(manifest) = packed else {
             return Ok(false);
         };
@@ -180,10 +183,11 @@ impl Compressor {
         Ok(true)
     }
 
-    /// Packs the file into the stream; `None` where it was not the announced one.
+    /// Packs the file into the stream, from the name `source`; `None` where it was not the announced one.
     async fn pack(
         &self,
         announcement: &Announcement,
+        source: FileName,
         attempt: &str,
         threads: OwnedSemaphorePermit,
         context: MessageContext<'_>,
@@ -191,10 +195,10 @@ impl Compressor {
         let file = &announcement.file;
         let owner = RecordOwner::new(&file.id(), attempt);
         let (positions, summary) = self
-            .pack_into_stream(file, &owner, threads, context)
+            .pack_into_stream(file, source, &owner, threads, context)
             .await?;
         if summary.hash != file.hash || summary.raw_bytes != file.bytes {
-            self.supersede(file).await?;
+            self.supersede(file, context).await?;
             return Ok(None);
         }
         Ok(Some(Manifest {
@@ -212,18 +216,28 @@ impl Compressor {
         }))
     }
 
-    /// A cheap check before the work: whether the file exists and has the announced size. Where it does not, its present
-    /// content is announced.
-    async fn is_at_source(&self, file: &FileRef) -> Result<bool, HandlerError> {
-        match self.announcer.source_entry(&file.name).await {
-            Ok(entry) if entry.size == file.bytes => Ok(true),
-            Ok(_) => self.supersede(file).await.map(|()| false),
+    /// The name to read the file from: its own, by a cheap check of its size, or where its content was put aside. `None`
+    /// where there is nothing to pack: its present content is announced, or it was restored before.
+    async fn find_source(
+        &self,
+        file: &FileRef,
+        context: MessageContext<'_>,
+    ) -> Result<Option<FileName>, HandlerError> {
+        let entry = self.announcer.source_entry(&file.name).await;
+        if entry.as_ref().is_ok_and(|entry| entry.size == file.bytes) {
+            return Ok(Some(file.name.clone()));
+        }
+        let put_aside = find_put_aside(&self.announcer, file).await;
+        let put_aside = put_aside.map_err(HandlerError::Transient)?;
+        match entry {
+            _ if put_aside.is_some() => Ok(put_aside),
+            Ok(_) => self.supersede(file, context).await.map(|()| None),
             Err(error) => {
                 let (name, id) = (file.name.as_str(), file.id());
                 match self.journal.was_restored(name, id.as_str()).await? {
                     true => {
                         info!("The source file is gone and was restored before; skipped.");
-                        Ok(false)
+                        Ok(None)
                     }
                     false => Err(error),
                 }
@@ -232,8 +246,13 @@ impl Compressor {
     }
 
     /// The source differs from its announcement: what it holds now takes this version's place.
-    async fn supersede(&self, file: &FileRef) -> Result<(), HandlerError> {
+    async fn supersede(
+        &self,
+        file: &FileRef,
+        context: MessageContext<'_>,
+    ) -> Result<(), HandlerError> {
         self.announcer.announce_successor(file).await?;
+        context.count_superseded();
         self.journal.record_superseded(file.id().as_str()).await?;
         info!(
             reason = DeadLetterReason::SourceChanged.as_str(),
@@ -246,6 +265,7 @@ impl Compressor {
     async fn pack_into_stream(
         &self,
         file: &FileRef,
+        source: FileName,
         owner: &RecordOwner,
         threads: OwnedSemaphorePermit,
         context: MessageContext<'_>,
@@ -258,7 +278,7 @@ impl Compressor {
             true => (Some(threads), None),
             false => (None, Some(threads)),
         };
-        let packing = self.pack_blocks(file.name.clone(), frames, until_packed, cancel.clone());
+        let packing = self.pack_blocks(source, frames, until_packed, cancel.clone());
         // It may end before the work is stopped.
         let mut packing = std::pin::pin!(maybe_done(packing));
         let appending = self.append_all(packed, owner, context.meter);

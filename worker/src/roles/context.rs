@@ -20,7 +20,7 @@ use crate::config::BadConfiguration;
 use crate::config::legacy_env::LegacyWorker;
 use crate::consume::{Consumer, Handler};
 use crate::destination::{Destination, DestinationJournal};
-use crate::journal::FileJournal;
+use crate::journal::{FileJournal, SegmentJournal};
 use crate::legacy::READ_LOCATION;
 use crate::legacy::compressor::LegacyCompressor;
 use crate::message::Digest;
@@ -32,7 +32,7 @@ use crate::roles::connect::{
     page_in_bucket,
 };
 use crate::roles::decompress::Decompressor;
-use crate::roles::generate::GeneratorRole;
+use crate::roles::generate::{FileMaker, GeneratorRole, SourceScan};
 use crate::roles::scan::{LeftOutFiles, Scanner};
 use crate::roles::source::SourceFilter;
 use crate::runtime;
@@ -150,31 +150,56 @@ impl RoleContext {
         Ok(self.announcer_of(source, files_queue, ordering, format))
     }
 
-    /// A generator.
+    /// The generator role.
     pub(crate) fn generator(
         &self,
         settings: &GeneratorSettings,
         connections: GeneratorConnections,
     ) -> Result<GeneratorRole> {
-        let source = self.files(&settings.source.location)?;
-        let job = &settings.generator;
+        let announcer = self.announcer_of(
+            self.files(&settings.source.location)?,
+            connections.files_queue,
+            settings.identity.ordering,
+            settings.codec_format,
+        );
         // In a data folder another schema, size or seed is another generator, which starts at its own first file.
-        let slot = format!("{}-{}", Role::Generator, &job_digest(job).as_str()[..8]);
+        let slot = match &settings.generator {
+            Some(job) => format!("{}-{}", Role::Generator, &job_digest(job).as_str()[..8]),
+            None => format!("{}-scan", Role::Generator),
+        };
+        let maker = match &settings.generator {
+            Some(job) => Some(FileMaker {
+                generator: Arc::new(generator(job)?),
+                prefix: settings.identity.pipeline.clone(),
+                announcer: announcer.clone(),
+                files: job.files,
+                files_per_minute: job.files_per_minute,
+                meter: self.meter.clone(),
+                shutdown: self.shutdown.clone(),
+            }),
+            None => None,
+        };
         Ok(GeneratorRole {
-            generator: Arc::new(generator(job)?),
-            prefix: settings.identity.pipeline.clone(),
-            announcer: self.announcer_of(
-                source,
-                connections.files_queue,
-                settings.identity.ordering,
-                settings.codec_format,
-            ),
+            maker,
+            scan: settings.scan.as_ref().map(|source| SourceScan {
+                scanner: self.scanner(source, self.remembering(announcer)),
+                interval: Duration::from_secs(u64::from(source.scan_seconds)),
+            }),
             lock: (self.locks)(&slot, 1),
-            files: job.files,
-            files_per_minute: job.files_per_minute,
             meter: self.meter.clone(),
             shutdown: self.shutdown.clone(),
         })
+    }
+
+    /// An announcer that remembers what it announced: in the data folder, or without one at the source itself.
+    fn remembering(&self, announcer: Announcer) -> Announcer {
+        match self.backend {
+            Backend::Embedded(_) => announcer,
+            Backend::Aws(_) => Announcer {
+                journal: Arc::new(SegmentJournal::new(announcer.source.clone())),
+                ..announcer
+            },
+        }
     }
 
     /// A scanner of a source.
@@ -185,6 +210,7 @@ impl RoleContext {
             settle: Duration::from_secs(u64::from(source.settle_seconds)),
             retires: source.on_compressed != OnCompressed::Keep,
             left_out: LeftOutFiles::default(),
+            meter: self.meter.clone(),
         }
     }
 

@@ -3,12 +3,12 @@
 //! It takes exactly the records that the manifest names, and accepts a file only by its hash. The file is written under a
 //! temporary name, checked as a whole, then made visible, unless the [`Destination`] says that a newer version was.
 
-use std::io::{self, Read, Write};
+use std::io::Write;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use async_trait::async_trait;
-use bytes::{Buf, Bytes};
+use bytes::Bytes;
 use futures::future::maybe_done;
 use tokio::sync::mpsc;
 use tokio::time::Instant;
@@ -16,25 +16,21 @@ use tracing::info;
 
 use crate::consume::batching::{is_small, is_small_packed};
 use crate::consume::{Handled, Handler, HandlerError, MessageContext};
-use crate::destination::{self, Destination, PlacedFile, Wanted};
+use crate::destination::{self, Destination, PlacedVersion, Wanted};
 use crate::journal::FileJournal;
 use crate::legacy::decompressor::LegacyDecompressor;
 use crate::message::record::RecordOwner;
-use crate::message::{DeadLetterReason, Digest, FileRef, Manifest, Message, Records};
+use crate::message::{DeadLetterReason, FileRef, Manifest, Message};
 use crate::report::log::ReportLog;
 use crate::report::{FileOutcome, ReportRow, format_of};
 use crate::roles::compress::record_failure;
+use crate::roles::record_faults::RecordFaults;
+use crate::roles::records::{self, PayloadReader};
 use crate::runtime::{self, blocking};
-use crate::telemetry::metrics::{Meter, Stage};
-use streampress_codec::hybrid;
-use streampress_transport::{ChunkStream, PendingFile, Position};
+use crate::telemetry::metrics::Stage;
+use streampress_codec::{CodecError, hybrid};
+use streampress_transport::{ChunkStream, PendingFile};
 
-/// Records are fetched in batches of about this many bytes.
-const BATCH_BYTES: u64 = 4 << 20;
-/// And of no more than this many, in case a manifest says that they are smaller than they are.
-const BATCH_RECORDS: usize = 64;
-/// The longest list of records in bytes; 64 MiB name some 800,000 records, at 400 KiB each 300 GiB packed.
-const LONGEST_LIST_BYTES: u64 = 64 << 20;
 /// A file of this part of a block or less is held in memory without a thread.
 const SMALL_PART: u64 = 16;
 
@@ -56,6 +52,7 @@ pub struct Decompressor {
     /// Where files' progress is recorded.
     pub journal: Arc<dyn FileJournal>,
     legacy: LegacyDecompressor,
+    record_faults: RecordFaults,
 }
 
 #[async_trait]
@@ -65,14 +62,16 @@ impl Handler for Decompressor {
         message: &Message,
         context: MessageContext<'_>,
     ) -> Result<Handled, HandlerError> {
-        match message {
-            Message::Manifest(manifest) => self.restore(manifest, context).await?,
-            Message::LegacyManifest(manifest) => self.legacy.restore(manifest, context).await?,
+        let restored = match message {
+            Message::Manifest(manifest) => self.restore(manifest, context).await,
+            Message::LegacyManifest(manifest) => self.legacy.restore(manifest, context).await,
             Message::Announcement(_) | Message::LegacyAnnouncement(_) | Message::S3Event(_) => {
-                return Err(HandlerError::unexpected(message));
+                Err(HandlerError::unexpected(message))
             }
-        }
-        Ok(Handled::default())
+        };
+        let message_id = &context.delivery.message_id;
+        let restored = self.record_faults.judge(message_id, restored);
+        restored.map(|()| Handled::default())
     }
 
     fn is_small(&self, message: &Message) -> bool {
@@ -120,6 +119,7 @@ impl Decompressor {
             stream,
             report,
             journal,
+            record_faults: RecordFaults::default(),
         }
     }
 
@@ -138,7 +138,7 @@ impl Decompressor {
         context.record_wait(manifest.compressed_millis);
         match self.destination.place(&wanted, None, context).await? {
             // Another worker or program changed it since.
-            PlacedFile::NeedsContent | PlacedFile::Written => {
+            PlacedVersion::NeedsContent | PlacedVersion::Written => {
                 self.unpack_and_place(manifest, &wanted, context).await
             }
             placed => self.conclude(manifest, placed, 0.0, context).await,
@@ -149,13 +149,13 @@ impl Decompressor {
     async fn conclude(
         &self,
         manifest: &Manifest,
-        placed: PlacedFile,
+        placed: PlacedVersion,
         seconds: f64,
         context: MessageContext<'_>,
     ) -> Result<(), HandlerError> {
         let file = &manifest.file;
         match placed {
-            PlacedFile::Superseded => {
+            PlacedVersion::Superseded => {
                 info!("A newer version was restored already; skipped.");
                 context.count_superseded();
                 let slot = context.slot.slot();
@@ -164,8 +164,8 @@ impl Decompressor {
                 return Ok(self.journal.record_superseded(file.id().as_str()).await?);
             }
             // Content was given.
-            PlacedFile::NeedsContent => return Err(HandlerError::Interrupted),
-            PlacedFile::Written => {
+            PlacedVersion::NeedsContent => return Err(HandlerError::Interrupted),
+            PlacedVersion::Written => {
                 context.count_restored(manifest.packed_bytes, file.bytes);
                 info!(
                     raw_bytes = file.bytes,
@@ -173,7 +173,7 @@ impl Decompressor {
                     "File restored."
                 );
             }
-            PlacedFile::InPlace => info!("The file is restored already; skipped."),
+            PlacedVersion::InPlace => info!("The file is restored already; skipped."),
         }
         let slot = context.slot.slot();
         self.report(manifest, seconds, slot, FileOutcome::Restored)
@@ -193,14 +193,22 @@ impl Decompressor {
         // A small file's record is fetched before it takes a thread, so that the records of several files are requested at
         // once and no thread waits for the stream.
         let (threads, unfetched) = if is_small_packed(manifest, self.block_bytes) {
-            let positions = self.positions(manifest, &owner).await?;
+            let positions = records::positions(&*self.stream, manifest, &owner).await?;
             context
-                .or_stop(self.fetch_all(&owner, positions, payloads, context.meter))
+                .or_stop(records::fetch_all(
+                    &*self.stream,
+                    &owner,
+                    positions,
+                    payloads,
+                    context.meter,
+                ))
                 .await?;
             (context.one_thread().await?, None)
         } else {
             let threads = context.threads_for(file.bytes, self.block_bytes).await?;
-            let positions = context.or_stop(self.positions(manifest, &owner)).await?;
+            let positions = context
+                .or_stop(records::positions(&*self.stream, manifest, &owner))
+                .await?;
             (threads, Some((positions, payloads)))
         };
         context.record_wait(manifest.compressed_millis);
@@ -208,7 +216,7 @@ impl Decompressor {
         let fetching = async {
             match unfetched {
                 Some((positions, payloads)) => {
-                    self.fetch_all(&owner, positions, payloads, context.meter)
+                    records::fetch_all(&*self.stream, &owner, positions, payloads, context.meter)
                         .await
                 }
                 None => Ok(()),
@@ -228,33 +236,6 @@ impl Decompressor {
         context.meter.stage(Stage::Commit, placing.elapsed());
         let seconds = started.elapsed().as_secs_f64();
         self.conclude(manifest, placed, seconds, context).await
-    }
-
-    /// The positions of the file's records, from the message or from the list that the message names.
-    async fn positions(
-        &self,
-        manifest: &Manifest,
-        owner: &RecordOwner,
-    ) -> Result<Vec<Position>, HandlerError> {
-        let list = match &manifest.records {
-            Records::Inline(positions) => return Ok(positions.clone()),
-            Records::Indirect(list) => list,
-        };
-        let list_bytes: u64 = list.iter().map(|at| u64::from(at.bytes)).sum();
-        if list_bytes > LONGEST_LIST_BYTES {
-            return Err(HandlerError::permanent(
-                DeadLetterReason::UnreadableMessage,
-                "the list of records is longer than 64 MiB",
-            ));
-        }
-        let mut json = Vec::new();
-        for (record, index) in self.stream.fetch(list).await?.iter().zip(0..) {
-            json.extend_from_slice(&open(owner, index, record)?);
-        }
-        serde_json::from_slice(&json).map_err(|error| {
-            let detail = format!("the list of records: {error}");
-            HandlerError::permanent(DeadLetterReason::RecordDamaged, detail)
-        })
     }
 
     /// Unpacks and writes what `fetching` sends to `payloads`; returns the whole file, checked and not yet visible.
@@ -287,16 +268,7 @@ impl Decompressor {
             return Err(HandlerError::Interrupted);
         };
         let (pending, summary) = unpacked.map_err(|error| unpack_error(wanted, error))?;
-        if summary.raw_bytes != file.bytes || Digest::from(summary.hash) != file.hash {
-            let detail = format!(
-                "{} has another hash after unpacking than it was announced with; nothing was written; redrive announces the source again",
-                file.name
-            );
-            return Err(HandlerError::permanent(
-                DeadLetterReason::HashMismatch,
-                detail,
-            ));
-        }
+        records::check_content(file, &summary)?;
         Ok(pending)
     }
 
@@ -306,49 +278,17 @@ impl Decompressor {
         wanted: &Wanted,
         payloads: mpsc::Receiver<Bytes>,
         cancel: Arc<AtomicBool>,
-    ) -> Result<(Box<dyn PendingFile>, hybrid::Summary), streampress_codec::CodecError> {
+    ) -> Result<(Box<dyn PendingFile>, hybrid::Summary), CodecError> {
         let (destination, wanted) = (self.destination.clone(), wanted.clone());
         let (limits, threads) = (self.limits, self.threads);
         blocking(move || {
-            let mut pending = destination
-                .create(&wanted)
-                .map_err(streampress_codec::CodecError::Write)?;
-            let reader = ChannelReader {
-                payloads,
-                current: Bytes::new(),
-            };
+            let mut pending = destination.create(&wanted).map_err(CodecError::Write)?;
+            let reader = PayloadReader::new(payloads);
             let summary = hybrid::unpack(reader, &mut pending, &limits, threads, &cancel)?;
-            pending
-                .flush()
-                .map_err(streampress_codec::CodecError::Write)?;
+            pending.flush().map_err(CodecError::Write)?;
             Ok((pending, summary))
         })
         .await
-    }
-
-    async fn fetch_all(
-        &self,
-        owner: &RecordOwner,
-        positions: Vec<Position>,
-        payloads: mpsc::Sender<Bytes>,
-        meter: &Meter,
-    ) -> Result<(), HandlerError> {
-        let mut index = 0;
-        let mut rest = positions.as_slice();
-        while !rest.is_empty() {
-            let (batch, after) = rest.split_at(batch_len(rest));
-            rest = after;
-            for record in self.stream.fetch(batch).await? {
-                meter.moved();
-                let payload = open(owner, index, &record)?;
-                index += 1;
-                if payloads.send(payload).await.is_err() {
-                    // Unpacking ended early and has the error.
-                    return Ok(());
-                }
-            }
-        }
-        Ok(())
     }
 
     /// Adds the file's row to the report, where there is one. Its times span from one message to the next.
@@ -384,54 +324,10 @@ impl Decompressor {
     }
 }
 
-/// How many of the next records are fetched in one call; at least one.
-fn batch_len(positions: &[Position]) -> usize {
-    let mut bytes = 0;
-    let fits = positions.iter().take_while(|position| {
-        bytes += u64::from(position.bytes);
-        bytes <= BATCH_BYTES
-    });
-    fits.count().clamp(1, BATCH_RECORDS)
-}
-
-fn open(owner: &RecordOwner, index: u32, record: &Bytes) -> Result<Bytes, HandlerError> {
-    owner
-        .open(index, record)
-        .map_err(|error| HandlerError::permanent(DeadLetterReason::RecordDamaged, error))
-}
-
-fn unpack_error(wanted: &Wanted, error: streampress_codec::CodecError) -> HandlerError {
+fn unpack_error(wanted: &Wanted, error: CodecError) -> HandlerError {
     match error {
-        streampress_codec::CodecError::Cancelled => HandlerError::Interrupted,
-        streampress_codec::CodecError::Write(error) => destination::fault(error, "writing", wanted),
-        // A newer worker may take the message.
-        error @ streampress_codec::CodecError::Version { .. } => {
-            HandlerError::transient(error, format!("unpacking {}", wanted.name))
-        }
-        error => HandlerError::permanent(
-            DeadLetterReason::BadFrame,
-            format!("{}: {error:#}", wanted.name),
-        ),
-    }
-}
-
-/// Reads the payloads as one stream of bytes; ends when the fetching side is done or failed.
-struct ChannelReader {
-    payloads: mpsc::Receiver<Bytes>,
-    current: Bytes,
-}
-
-impl Read for ChannelReader {
-    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
-        while self.current.is_empty() {
-            match self.payloads.blocking_recv() {
-                Some(payload) => self.current = payload,
-                None => return Ok(0),
-            }
-        }
-        let bytes = buffer.len().min(self.current.len());
-        self.current.copy_to_slice(&mut buffer[..bytes]);
-        Ok(bytes)
+        CodecError::Write(error) => destination::fault(error, "writing", wanted),
+        error => records::unpack_error(&wanted.name, error),
     }
 }
 
@@ -455,26 +351,7 @@ mod tests {
     use crate::roles::announce::{AnnouncementFormat, Announcer};
     use crate::roles::compress::Compressor;
     use crate::roles::source::SourceFilter;
-
-    fn position(bytes: u32) -> Position {
-        Position {
-            shard: "0".into(),
-            sequence: 1.into(),
-            bytes,
-        }
-    }
-
-    #[test]
-    fn records_are_fetched_in_batches_of_bounded_bytes_and_number() {
-        for (bytes, count, batch) in [
-            (1 << 20, 9, 4),
-            (5 << 20, 3, 1),
-            (0, 100, BATCH_RECORDS),
-            (u32::MAX, 2, 1),
-        ] {
-            assert_eq!(batch_len(&vec![position(bytes); count]), batch, "{bytes}");
-        }
-    }
+    use crate::telemetry::metrics::Meter;
 
     fn files(folder: &Path) -> Arc<dyn Files> {
         Arc::new(LocalFiles::open("file:///data", folder).expect("opens"))

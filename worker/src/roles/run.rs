@@ -21,6 +21,7 @@ use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 use crate::config::{BadConfiguration, Config};
+use crate::destination::DatabaseJournal;
 use crate::journal::{
     FileJournal, JournalProgress, OpenFile, SourceRecord, SourceState, SqliteJournal,
 };
@@ -191,7 +192,10 @@ impl Run {
         let context = RoleContext {
             backend,
             locks,
-            destination_journal: Some(Arc::new(journal.clone())),
+            destination_journal: Some(Arc::new(DatabaseJournal::new(
+                journal.clone(),
+                &options.data,
+            ))),
             journal: Arc::new(journal),
             data: options.data.clone(),
             threads: options.threads.max(1),
@@ -308,7 +312,9 @@ impl Run {
             anyhow::Ok(scanner)
         };
         match (input, self.resolved.generator_settings()) {
-            (FileInput::Generated, Some(settings)) => {
+            (FileInput::Generated, Some(mut settings)) => {
+                // A scan would never end.
+                settings.scan = None;
                 let connections = self.connections.for_generator();
                 let generator = self.context.generator(&settings, connections)?;
                 roles.spawn(async move {
@@ -468,10 +474,12 @@ fn refuse_own_output(resolved: &Resolved, input: &Path, data: &Path) -> Result<(
 
 async fn announce_all(scanner: &Scanner, stop: &CancellationToken) -> Result<ScanResult> {
     let result = scanner.once(stop).await?;
-    if result.announced + result.known == 0 && scanner.left_out.all().is_empty() {
+    let announcer = &scanner.announcer;
+    let sources = announcer.journal.sources(announcer.source.location());
+    if sources.await?.is_empty() && scanner.left_out.all().is_empty() {
         bail!(
             "no file to take in {}: it takes {:?} files; name another folder with --input, or give the pipeline a generator",
-            scanner.announcer.source.location(),
+            announcer.source.location(),
             scanner.filter.formats
         );
     }

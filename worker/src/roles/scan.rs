@@ -18,6 +18,7 @@ use crate::journal::{SourceRecord, SourceState};
 use crate::roles::announce::{Announcer, ReadSource};
 use crate::roles::source::{SourceFilter, is_users_own};
 use crate::runtime::{self, blocking};
+use crate::telemetry::metrics::Meter;
 use streampress_transport::{FileEntry, FileName, Listing};
 
 /// Files are announced in batches of at most this many.
@@ -75,6 +76,8 @@ pub(crate) struct Scanner {
     pub(crate) retires: bool,
     /// What cannot be taken.
     pub(crate) left_out: LeftOutFiles,
+    /// Told that the scan goes on.
+    pub(crate) meter: Meter,
 }
 
 /// What a scan knows of each name.
@@ -133,6 +136,7 @@ impl Scanner {
     pub(crate) async fn run(&self, interval: Duration, shutdown: &CancellationToken) {
         let mut memory = ScanMemory::default();
         while !shutdown.is_cancelled() {
+            self.meter.ticked();
             if let Err(error) = self.scan(&mut memory, shutdown).await {
                 warn!(
                     error = format!("{error:#}"),
@@ -187,6 +191,7 @@ impl Scanner {
             present.insert(name);
         }
         self.announce(&mut batch, known).await?;
+        self.announcer.journal.flush_sources().await?;
         still.retain(|name, _| present.contains(name));
         skipped.retain(|name| present.contains(name));
         self.left_out.retain(&present);
@@ -333,6 +338,7 @@ impl Scanner {
         entry: &FileEntry,
         known: &mut Known,
     ) -> Result<Option<ReadSource>> {
+        self.meter.ticked();
         let name = entry.name.as_str();
         if is_known(entry, known.get(name)) {
             return Ok(None);
@@ -416,7 +422,7 @@ mod tests {
     use streampress_transport::local::{Local, LocalOptions};
 
     use super::*;
-    use crate::journal::{FileJournal, SqliteJournal};
+    use crate::journal::{FileJournal, SegmentJournal, SqliteJournal};
     use crate::roles::announce::AnnouncementFormat;
 
     struct Source {
@@ -448,6 +454,7 @@ mod tests {
                 settle: Duration::from_secs(10),
                 retires: false,
                 left_out: LeftOutFiles::default(),
+                meter: Meter::default(),
             };
             Self {
                 root,
@@ -489,6 +496,26 @@ mod tests {
             assert_eq!((result.announced, result.known), (0, 1));
             assert_eq!(source.messages().await, 1);
         }
+    }
+
+    #[tokio::test]
+    async fn a_restart_announces_nothing_that_was_announced() {
+        let mut source = Source::open();
+        let files = source.scanner.announcer.source.clone();
+        source.scanner.settle = Duration::ZERO;
+        source.write("a.txt", "words");
+        for _ in 0..3 {
+            source.scanner.announcer.journal = Arc::new(SegmentJournal::new(files.clone()));
+            let mut memory = Memory::default();
+            for _ in 0..2 {
+                let scanned = source
+                    .scanner
+                    .scan(&mut memory, &CancellationToken::new())
+                    .await;
+                scanned.expect("scanned");
+            }
+        }
+        assert_eq!(source.messages().await, 1);
     }
 
     #[tokio::test]

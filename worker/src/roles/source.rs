@@ -16,7 +16,7 @@ use streampress_transport::{ExactFile, FileEntry, FileName, Files, Retired, Tran
 /// The suffix of a renamed source's stem, as the original's.
 const RENAMED_SUFFIX: &str = "_delete";
 /// Names that are tried for a renamed source.
-const RENAMED_NAMES: u32 = 1000;
+pub(crate) const RENAMED_NAMES: u32 = 1000;
 
 /// Which files at the source are taken, however they are found.
 #[derive(Debug, Clone)]
@@ -158,7 +158,7 @@ fn rename_exact(source: &dyn Files, packed: &FileRef) -> io::Result<Retired> {
 }
 
 /// `a/b.json` becomes `a/b_delete.json`, or `a/b-1_delete.json` where that is taken.
-fn renamed(name: &FileName, number: u32) -> FileName {
+pub(crate) fn renamed(name: &FileName, number: u32) -> FileName {
     let suffix = match number {
         0 => RENAMED_SUFFIX.to_owned(),
         number => format!("-{number}{RENAMED_SUFFIX}"),

@@ -5,6 +5,7 @@
 
 mod http;
 mod keys;
+mod list;
 mod pending;
 
 use std::collections::HashMap;
@@ -15,7 +16,7 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use bytes::{Buf, Bytes};
 use futures::stream::BoxStream;
-use futures::{StreamExt, TryStreamExt};
+use futures::{StreamExt, TryStreamExt, stream};
 use object_store::aws::{AmazonS3Builder, Checksum};
 use object_store::path::Path;
 use object_store::{
@@ -27,10 +28,11 @@ use tokio::runtime::Handle;
 use tracing::warn;
 
 use self::keys::{key, name};
+use self::list::{BucketLister, ListedObject};
 use self::pending::PendingObject;
 use super::Aws;
 use crate::{
-    ExactFile, FileEntry, FileName, Files, Listing, PendingFile, RESERVED_FOLDER, Retired,
+    ExactFile, FileEntry, FileName, Files, LeftOut, Listing, PendingFile, RESERVED_FOLDER, Retired,
 };
 
 /// Metadata that carries a file's version, in nanoseconds since 1970.
@@ -43,6 +45,8 @@ pub struct S3Files {
     location: String,
     prefix: String,
     store: Arc<dyn ObjectStore>,
+    /// Lists the bucket; without one, the store does.
+    lister: Option<BucketLister>,
     runtime: Handle,
     /// Versions from earlier listings, by key and with S3's tag: an object's metadata is requested once.
     versions: Mutex<HashMap<String, (String, SystemTime)>>,
@@ -71,18 +75,26 @@ impl Aws {
             .with_http_connector(http::Connector {
                 piece_within: http::PIECE_WITHIN,
             });
-        if let Some(chain) = http::Chain::of(&self.sdk) {
-            builder = builder.with_credentials(chain);
+        let chain = http::Chain::of(&self.sdk);
+        if let Some(chain) = &chain {
+            builder = builder.with_credentials(chain.clone());
         }
         if let Some(endpoint) = &self.endpoint {
             builder = builder
                 .with_endpoint(endpoint)
                 .with_allow_http(endpoint.starts_with("http://"));
         }
-        let store = builder
-            .build()
-            .map_err(|error| said(&error, "cannot open", location))?;
-        Ok(S3Files::over(Arc::new(store), location, prefix))
+        let connector = http::Connector {
+            piece_within: http::PIECE_WITHIN,
+        };
+        let endpoint = self.endpoint.as_deref();
+        let lister = BucketLister::new(&connector, chain, region, endpoint, bucket);
+        let fault = |error| said(&error, "cannot open", location);
+        let store = builder.build().map_err(fault)?;
+        Ok(S3Files {
+            lister: Some(lister.map_err(fault)?),
+            ..S3Files::over(Arc::new(store), location, prefix)
+        })
     }
 }
 
@@ -93,6 +105,7 @@ impl S3Files {
             location: location.to_owned(),
             prefix: prefix.trim_matches('/').to_owned(),
             store,
+            lister: None,
             runtime: Handle::current(),
             versions: Mutex::default(),
         }
@@ -124,51 +137,116 @@ impl S3Files {
         Ok((answer.meta, version))
     }
 
-    async fn entry(&self, meta: ObjectMeta) -> object_store::Result<Option<FileEntry>> {
-        let name = name(&self.prefix, meta.location.as_ref());
-        let Some(name) = name.filter(|name| !name.is_reserved()) else {
+    /// The object as a listing shows it, or why it cannot be handled; `None` for what is no file, or is gone again.
+    async fn entry(
+        &self,
+        object: ListedObject,
+    ) -> object_store::Result<Option<Result<FileEntry, LeftOut>>> {
+        let below = match self.prefix.is_empty() {
+            true => Some(object.key.as_str()),
+            false => object
+                .key
+                .strip_prefix(&self.prefix)
+                .and_then(|below| below.strip_prefix('/')),
+        };
+        // A folder's marker has no content and ends with a slash.
+        let Some(below) = below.filter(|below| !below.ends_with('/') || object.size > 0) else {
             return Ok(None);
         };
-        let tag = meta.e_tag.clone().unwrap_or_default();
-        let seen = self.versions.lock().get(meta.location.as_ref()).cloned();
-        if let Some((seen_tag, modified)) = seen
-            && seen_tag == tag
+        let leave_out = |reason: String| {
+            Ok(Some(Err(LeftOut {
+                name: below.to_owned(),
+                reason,
+                is_folder: false,
+            })))
+        };
+        // A key that another writer chose may not be the key that its name has here.
+        let named = name(&self.prefix, &object.key);
+        let Some((name, path)) = named.and_then(|name| {
+            let path = self.path(&name).ok()?;
+            (path.as_ref() == object.key).then_some((name, path))
+        }) else {
+            return leave_out(
+                "has a key that cannot be a file's name (an empty part, '.', '..', a control character, or too long): copy the object to another key".to_owned(),
+            );
+        };
+        if name.is_reserved() {
+            return Ok(None);
+        }
+        let seen = self.versions.lock().get(&object.key).cloned();
+        if let Some((tag, modified)) = seen
+            && tag == object.tag
             && !tag.is_empty()
         {
-            return Ok(Some(described(name, meta, modified)));
+            return Ok(Some(Ok(FileEntry {
+                name,
+                size: object.size,
+                modified,
+                fingerprint: tag,
+                changed: None,
+            })));
         }
-        match self.head(&meta.location).await {
+        match self.head(&path).await {
             Ok((now, modified)) => {
                 let tag = now.e_tag.clone().unwrap_or_default();
-                self.versions
-                    .lock()
-                    .insert(meta.location.to_string(), (tag, modified));
-                Ok(Some(described(name, now, modified)))
+                self.versions.lock().insert(object.key, (tag, modified));
+                Ok(Some(Ok(described(name, now, modified))))
             }
             // Removed since it was listed.
             Err(object_store::Error::NotFound { .. }) => Ok(None),
+            Err(error @ object_store::Error::PermissionDenied { .. }) => {
+                leave_out(format!("cannot be read: {error}; allow it"))
+            }
             Err(error) => Err(error),
         }
     }
 
-    async fn list_all(&self) -> object_store::Result<Vec<FileEntry>> {
-        let prefix = (!self.prefix.is_empty())
-            .then(|| Path::parse(&self.prefix))
-            .transpose()?;
-        let listed = self.store.list(prefix.as_ref());
-        let entries = listed
-            .map_ok(|meta| self.entry(meta))
-            .try_buffer_unordered(CONCURRENT_HEADS);
-        let mut entries: Vec<FileEntry> = entries
-            .try_filter_map(|entry| async { Ok(entry) })
+    /// All objects below the prefix.
+    async fn objects(&self) -> io::Result<Vec<ListedObject>> {
+        if let Some(lister) = &self.lister {
+            let prefix = match self.prefix.as_str() {
+                "" => String::new(),
+                prefix => format!("{prefix}/"),
+            };
+            let listed = lister.all(&prefix).await;
+            return listed.map_err(|error| {
+                let text = format!("cannot list {}: {error}", self.location);
+                io::Error::new(error.kind(), text)
+            });
+        }
+        let prefix = Path::from(self.prefix.as_str());
+        let listed = self.store.list(Some(&prefix)).map_ok(|meta| ListedObject {
+            key: meta.location.to_string(),
+            size: meta.size,
+            tag: meta.e_tag.unwrap_or_default(),
+        });
+        let listed: object_store::Result<Vec<_>> = listed.try_collect().await;
+        listed.map_err(|error| said(&error, "cannot list", &self.location))
+    }
+
+    async fn list_all(&self) -> io::Result<Listing> {
+        let objects = stream::iter(self.objects().await?);
+        let entries = objects
+            .map(|object| self.entry(object))
+            .buffer_unordered(CONCURRENT_HEADS);
+        let entries: Vec<_> = entries
             .try_collect()
-            .await?;
-        entries.sort_by(|a, b| a.name.cmp(&b.name));
+            .await
+            .map_err(|error: object_store::Error| said(&error, "cannot list", &self.location))?;
+        let mut listing = Listing::default();
+        for entry in entries.into_iter().flatten() {
+            match entry {
+                Ok(entry) => listing.files.push(entry),
+                Err(left_out) => listing.left_out.push(left_out),
+            }
+        }
+        listing.files.sort_by(|a, b| a.name.cmp(&b.name));
+        listing.left_out.sort_by(|a, b| a.name.cmp(&b.name));
         let mut versions = self.versions.lock();
-        if versions.len() > 2 * entries.len() + 1000 {
+        if versions.len() > 2 * listing.files.len() + 1000 {
             versions.clear();
         }
-        Ok(entries)
+        Ok(listing)
     }
 }
 
@@ -178,14 +256,7 @@ impl Files for S3Files {
     }
 
     fn list(&self) -> io::Result<Listing> {
-        let files = self
-            .runtime
-            .block_on(self.list_all())
-            .map_err(|error| said(&error, "cannot list", &self.location))?;
-        Ok(Listing {
-            files,
-            left_out: Vec::new(),
-        })
+        self.runtime.block_on(self.list_all())
     }
 
     fn stat(&self, name: &FileName) -> io::Result<Option<FileEntry>> {

@@ -287,6 +287,7 @@ mod tests {
         // A body that leaves little space, and one that leaves none.
         for (space, kept) in [
             (100, &[ATTR_GROUP, ATTR_REASON, ATTR_VERSION][..]),
+            (60, &[ATTR_GROUP, ATTR_REASON]),
             (40, &[ATTR_REASON]),
             (0, &[]),
         ] {

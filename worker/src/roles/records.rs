@@ -1,0 +1,193 @@
+//! Reads the records of a packed file: exactly those that its manifest names, in batches, each checked.
+
+use std::io::{self, Read};
+use std::sync::atomic::AtomicBool;
+
+use bytes::{Buf, Bytes};
+use tokio::sync::mpsc;
+
+use crate::consume::HandlerError;
+use crate::message::record::RecordOwner;
+use crate::message::{DeadLetterReason, Digest, FileRef, Manifest, Records};
+use crate::runtime::blocking;
+use crate::telemetry::metrics::Meter;
+use streampress_codec::{CodecError, hybrid};
+use streampress_transport::{ChunkStream, FileName, Position};
+
+/// Records are fetched in batches of about this many bytes.
+const BATCH_BYTES: u64 = 4 << 20;
+/// And of no more than this many, in case a manifest says that they are smaller than they are.
+const BATCH_RECORDS: usize = 64;
+/// The longest list of records in bytes; 64 MiB name some 800,000 records, at 400 KiB each 300 GiB packed.
+const LONGEST_LIST_BYTES: u64 = 64 << 20;
+/// Payloads that wait to be unpacked.
+const WAITING_PAYLOADS: usize = 16;
+
+/// The positions of the file's records, from the message or from the list that the message names.
+pub(crate) async fn positions(
+    stream: &dyn ChunkStream,
+    manifest: &Manifest,
+    owner: &RecordOwner,
+) -> Result<Vec<Position>, HandlerError> {
+    let list = match &manifest.records {
+        Records::Inline(positions) => return Ok(positions.clone()),
+        Records::Indirect(list) => list,
+    };
+    let list_bytes: u64 = list.iter().map(|at| u64::from(at.bytes)).sum();
+    if list_bytes > LONGEST_LIST_BYTES {
+        return Err(HandlerError::permanent(
+            DeadLetterReason::UnreadableMessage,
+            "the list of records is longer than 64 MiB",
+        ));
+    }
+    let mut json = Vec::new();
+    for (record, index) in stream.fetch(list).await?.iter().zip(0..) {
+        json.extend_from_slice(&open(owner, index, record)?);
+    }
+    serde_json::from_slice(&json).map_err(|error| {
+        let detail = format!("the list of records: {error}");
+        HandlerError::permanent(DeadLetterReason::RecordDamaged, detail)
+    })
+}
+
+/// Fetches the records in batches and sends their payloads. Ends early without an error when the receiver is gone: then
+/// unpacking ended and has the error.
+pub(crate) async fn fetch_all(
+    stream: &dyn ChunkStream,
+    owner: &RecordOwner,
+    positions: Vec<Position>,
+    payloads: mpsc::Sender<Bytes>,
+    meter: &Meter,
+) -> Result<(), HandlerError> {
+    let mut index = 0;
+    let mut rest = positions.as_slice();
+    while !rest.is_empty() {
+        let (batch, after) = rest.split_at(batch_len(rest));
+        rest = after;
+        for record in stream.fetch(batch).await? {
+            meter.moved();
+            let payload = open(owner, index, &record)?;
+            index += 1;
+            if payloads.send(payload).await.is_err() {
+                return Ok(());
+            }
+        }
+    }
+    Ok(())
+}
+
+/// Whether the records that the manifest names hold the file: reads and unpacks all of them, and writes nothing.
+pub(crate) async fn verify(
+    stream: &dyn ChunkStream,
+    manifest: &Manifest,
+) -> Result<(), HandlerError> {
+    let file = &manifest.file;
+    let owner = RecordOwner::new(&file.id(), &manifest.attempt);
+    let positions = positions(stream, manifest, &owner).await?;
+    let (payloads, fetched) = mpsc::channel(WAITING_PAYLOADS);
+    let unpacking = blocking(move || {
+        let reader = PayloadReader::new(fetched);
+        let (limits, never) = (hybrid::Limits::default(), AtomicBool::new(false));
+        hybrid::unpack(reader, &mut io::sink(), &limits, 1, &never)
+    });
+    let meter = Meter::default();
+    let fetching = fetch_all(stream, &owner, positions, payloads, &meter);
+    let (unpacked, fetched) = tokio::join!(unpacking, fetching);
+    fetched?;
+    let summary = unpacked.map_err(|error| unpack_error(&file.name, error))?;
+    check_content(file, &summary)
+}
+
+/// Refuses content that is not what was announced.
+pub(crate) fn check_content(file: &FileRef, summary: &hybrid::Summary) -> Result<(), HandlerError> {
+    if summary.raw_bytes == file.bytes && Digest::from(summary.hash) == file.hash {
+        return Ok(());
+    }
+    let detail = format!(
+        "{} has another hash after unpacking than it was announced with; nothing was written; redrive announces the source again",
+        file.name
+    );
+    Err(HandlerError::permanent(
+        DeadLetterReason::HashMismatch,
+        detail,
+    ))
+}
+
+/// Why records could not be unpacked.
+pub(crate) fn unpack_error(name: &FileName, error: CodecError) -> HandlerError {
+    match error {
+        CodecError::Cancelled => HandlerError::Interrupted,
+        // A worker of a newer release can read it.
+        error @ CodecError::Version { .. } => {
+            HandlerError::transient(error, format!("unpacking {name}"))
+        }
+        error => HandlerError::permanent(DeadLetterReason::BadFrame, format!("{name}: {error:#}")),
+    }
+}
+
+/// How many of the next records are fetched in one call; at least one.
+fn batch_len(positions: &[Position]) -> usize {
+    let mut bytes = 0;
+    let fits = positions.iter().take_while(|position| {
+        bytes += u64::from(position.bytes);
+        bytes <= BATCH_BYTES
+    });
+    fits.count().clamp(1, BATCH_RECORDS)
+}
+
+fn open(owner: &RecordOwner, index: u32, record: &Bytes) -> Result<Bytes, HandlerError> {
+    owner
+        .open(index, record)
+        .map_err(|error| HandlerError::permanent(DeadLetterReason::RecordDamaged, error))
+}
+
+/// Reads payloads as one stream of bytes, on a blocking thread; ends when the fetching side is done or failed.
+pub(crate) struct PayloadReader {
+    payloads: mpsc::Receiver<Bytes>,
+    current: Bytes,
+}
+
+impl PayloadReader {
+    pub(crate) fn new(payloads: mpsc::Receiver<Bytes>) -> Self {
+        Self {
+            payloads,
+            current: Bytes::new(),
+        }
+    }
+}
+
+impl Read for PayloadReader {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        while self.current.is_empty() {
+            match self.payloads.blocking_recv() {
+                Some(payload) => self.current = payload,
+                None => return Ok(0),
+            }
+        }
+        let bytes = buffer.len().min(self.current.len());
+        self.current.copy_to_slice(&mut buffer[..bytes]);
+        Ok(bytes)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn records_are_fetched_in_batches_of_bounded_bytes_and_number() {
+        let position = |bytes| Position {
+            shard: "0".into(),
+            sequence: 1.into(),
+            bytes,
+        };
+        for (bytes, count, batch) in [
+            (1 << 20, 9, 4),
+            (5 << 20, 3, 1),
+            (0, 100, BATCH_RECORDS),
+            (u32::MAX, 2, 1),
+        ] {
+            assert_eq!(batch_len(&vec![position(bytes); count]), batch, "{bytes}");
+        }
+    }
+}
