@@ -106,7 +106,7 @@ impl BucketLister {
         }
     }
 
-    /// One page; asked for again where the cause of a failure may pass.
+    /// One page; requested again where the cause of a failure may pass.
     async fn page(&self, prefix: &str, token: Option<&str>) -> io::Result<Answer> {
         let mut attempt = 1;
         loop {
