@@ -305,6 +305,7 @@ impl Decompressor {
         let mut unpacking = std::pin::pin!(maybe_done(unpacking));
         let both = async { tokio::join!(unpacking.as_mut(), fetching).1 };
         let fetched = tokio::select! {
+            biased;
             fetched = both => fetched,
             () = context.stop.cancelled() => {
                 // Fetching may take long and is not waited for; the unfinished file is removed.
@@ -462,7 +463,7 @@ struct ChannelReader {
 impl Read for ChannelReader {
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
         while self.current.is_empty() {
-            match self.payloads.blocking_recv() {
+            match runtime::wait_blocking(self.payloads.recv()) {
                 Some(payload) => self.current = payload,
                 None => return Ok(0),
             }

@@ -59,6 +59,7 @@ impl Scanner {
                 );
             }
             tokio::select! {
+                biased;
                 () = shutdown.cancelled() => {}
                 () = tokio::time::sleep(interval) => {}
             }
