@@ -3,11 +3,12 @@
 
 use std::collections::HashMap;
 use std::io;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, SystemTime};
 
 use streampress::consume::{Consumer, Handler};
+use streampress::destination::Destination;
 use streampress::journal::NoJournal;
 use streampress::message::Digest;
 use streampress::roles::announce::{AnnouncementFormat, Announcer};
@@ -37,6 +38,7 @@ pub const STREAM: &str = "stream";
 #[derive(Debug, Clone)]
 pub struct TestPipeline {
     source: Arc<dyn Files>,
+    root: PathBuf,
     destination: CountedFiles,
     visibility: Duration,
     url: String,
@@ -70,6 +72,7 @@ impl TestPipeline {
         };
         Ok(Self {
             source: Arc::new(source),
+            root: root.to_owned(),
             destination,
             visibility,
             url: url.to_owned(),
@@ -253,7 +256,9 @@ async fn consumer(
             (files, Arc::new(handler))
         }
         Role::Decompressor => {
-            let destination = Arc::new(pipeline.destination.clone());
+            let files = Arc::new(pipeline.destination.clone());
+            let destination =
+                Destination::with_own_journal(files, Some(&pipeline.root.join("out")));
             let journal = Arc::new(NoJournal);
             let handler = Decompressor::new(destination, stream, 1, None, journal);
             (chunks, Arc::new(handler))
@@ -283,6 +288,17 @@ struct CountedFiles {
     commits: Arc<Mutex<HashMap<String, Vec<SystemTime>>>>,
 }
 
+impl CountedFiles {
+    fn count(&self, name: String, modified: SystemTime) {
+        self.commits
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .entry(name)
+            .or_default()
+            .push(modified);
+    }
+}
+
 impl Files for CountedFiles {
     fn location(&self) -> &str {
         self.inner.location()
@@ -306,6 +322,9 @@ impl Files for CountedFiles {
     fn rename(&self, from: &FileName, to: &FileName) -> io::Result<()> {
         self.inner.rename(from, to)
     }
+    fn count_reserved(&self, folder: &str) -> io::Result<u64> {
+        self.inner.count_reserved(folder)
+    }
 }
 
 struct CountedFile {
@@ -326,13 +345,19 @@ impl io::Write for CountedFile {
 impl PendingFile for CountedFile {
     fn commit(self: Box<Self>, modified: SystemTime) -> io::Result<()> {
         self.inner.commit(modified)?;
-        self.files
-            .commits
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .entry(self.name)
-            .or_default()
-            .push(modified);
+        self.files.count(self.name, modified);
         Ok(())
+    }
+
+    fn commit_over(
+        self: Box<Self>,
+        modified: SystemTime,
+        seen: Option<&FileEntry>,
+    ) -> io::Result<FileEntry> {
+        let entry = self.inner.commit_over(modified, seen)?;
+        if !entry.name.is_reserved() {
+            self.files.count(self.name, modified);
+        }
+        Ok(entry)
     }
 }

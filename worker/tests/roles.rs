@@ -208,32 +208,3 @@ fn a_folder_is_scanned_for_files_that_do_not_change() {
         "a renamed source was taken for a new one"
     );
 }
-
-#[test]
-fn an_older_version_never_overwrites_a_newer_one() {
-    let folder = WorkFolder::with_spec("  suspend: false");
-    folder.write("data/in/a.txt", b"old");
-    folder.run_well(&[
-        "submit",
-        "data/in/a.txt",
-        "-p",
-        "pipeline.yaml",
-        "--data",
-        "data",
-    ]);
-    folder.write("data/out/a.txt", b"newer, from elsewhere");
-    let workers = [
-        folder.start(&role("compress")),
-        folder.start(&role("decompress")),
-    ];
-    eventually_blocking("it is skipped", || {
-        folder.log().contains("newer version is restored already")
-    });
-    assert_eq!(
-        text(&folder.files("data/out")["a.txt"]),
-        "newer, from elsewhere"
-    );
-    workers.into_iter().for_each(|worker| {
-        worker.stop();
-    });
-}

@@ -30,7 +30,7 @@ use streampress_transport::lease::{LeaseLock, Times};
 use streampress_transport::local::{Local, LocalOptions};
 use streampress_transport::slot_lock::HolderRequest;
 use streampress_transport::{
-    FileEntry, FileName, Ledger, SharedLedger, SlotGuard, SlotLock, SlotLocks, TransportResult,
+    FileName, Ledger, SharedLedger, SlotGuard, SlotLock, SlotLocks, TransportResult,
 };
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::mpsc;
@@ -91,6 +91,7 @@ fn context(
     RoleContext {
         backend: Backend::Embedded(local.clone()),
         locks: locks.unwrap_or_else(|| local_locks(local)),
+        destination_journal: Some(Arc::new(SqliteJournal::open(local).unwrap())),
         journal: Arc::new(SqliteJournal::open(local).unwrap()),
         data: dir.join("data"),
         threads: 1,
@@ -457,12 +458,8 @@ async fn feed(dir: PathBuf, local: Local, stop: CancellationToken) -> BTreeMap<S
             .collect();
         let path = dir.join("data/in").join(&name);
         fs::write(&path, &text).unwrap();
-        let meta = fs::metadata(&path).unwrap();
-        let entry = FileEntry {
-            name: FileName::parse(&name).unwrap(),
-            size: meta.len(),
-            modified: meta.modified().unwrap(),
-        };
+        let file_name = FileName::parse(&name).unwrap();
+        let entry = announcer.source.stat(&file_name).unwrap().unwrap();
         announcer.announce(&entry).await.unwrap();
         made.insert(name, text.into_bytes());
     }

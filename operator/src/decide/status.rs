@@ -278,7 +278,8 @@ fn working(seen: &PipelineObservation) -> Summary {
     let dead = seen.depths.dead.unwrap_or(0);
     let finished = seen.files_wanted.is_some_and(|wanted| {
         seen.progress.files_generated >= wanted
-            && files_restored + seen.progress.files_failed >= wanted
+            && files_restored + seen.progress.files_failed + seen.progress.files_superseded
+                >= wanted
     });
     let (phase, reason, message) = if dead > 0 {
         let message = format!(

@@ -15,6 +15,7 @@ impl Sqs {
         &mut self,
         request: &Value,
         base_url: &str,
+        now: Millis,
     ) -> Result<Value, ServiceError> {
         let name = text(request, "QueueName");
         let attributes = text_map(&request["Attributes"]);
@@ -39,7 +40,7 @@ impl Sqs {
         }
         self.check_redrive(name, &attributes)?;
         let tags = request["tags"].as_object().cloned().unwrap_or_default();
-        let queue = FakeQueue::new(name, attributes, tags);
+        let queue = FakeQueue::new(name, now, attributes, tags);
         self.queues.insert(name.to_owned(), queue);
         Ok(json!({"QueueUrl": url(base_url, name)}))
     }
@@ -78,6 +79,7 @@ impl Sqs {
             .collect();
         let in_flight = queue.in_flight.len();
         for (key, value) in [
+            ("CreatedTimestamp", (queue.created_at / 1000).to_string()),
             ("QueueArn", arn(name)),
             ("ApproximateNumberOfMessages", visible.to_string()),
             (

@@ -96,7 +96,7 @@ impl Sqs {
         base_url: &str,
     ) -> Result<Value, ServiceError> {
         match action {
-            "CreateQueue" => return self.create(request, base_url),
+            "CreateQueue" => return self.create(request, base_url, now),
             "GetQueueUrl" => return self.queue_url(request, base_url),
             "ListQueues" => return Ok(self.list(request, base_url)),
             _ => {}

@@ -15,6 +15,7 @@ pub(super) const DEDUP_MILLIS: Millis = 5 * 60 * 1000;
 #[derive(Debug, Default)]
 pub(super) struct FakeQueue {
     pub(super) name: String,
+    pub(super) created_at: Millis,
     pub(super) attributes: BTreeMap<String, String>,
     pub(super) tags: Map<String, Value>,
     pub(super) messages: BTreeMap<u64, FakeMessage>,
@@ -50,11 +51,13 @@ pub(super) struct FakeMessage {
 impl FakeQueue {
     pub(super) fn new(
         name: &str,
+        created_at: Millis,
         attributes: BTreeMap<String, String>,
         tags: Map<String, Value>,
     ) -> Self {
         Self {
             name: name.to_owned(),
+            created_at,
             attributes,
             tags,
             ..Self::default()

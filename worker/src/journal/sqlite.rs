@@ -4,15 +4,16 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use async_trait::async_trait;
 use rusqlite::{OptionalExtension, ToSql, params};
-use streampress_transport::TransportResult;
 use streampress_transport::local::{Database, Local, Migrations};
+use streampress_transport::{RESERVED_FOLDER, TransportResult};
 
 use super::{FileJournal, JournalFile, JournalProgress};
+use crate::destination::NameLocks;
 
 /// The journal's tables. `totals` is kept by triggers: progress is read often, and files may be many.
 const MIGRATIONS: Migrations = Migrations {
     module: "journal",
-    steps: &[TABLES],
+    steps: &[TABLES, DESTINATION],
 };
 
 /// The first version creates what is missing only: databases from before modules had versions hold these tables already.
@@ -70,10 +71,29 @@ END;
 CREATE TABLE IF NOT EXISTS meta(key TEXT PRIMARY KEY, value TEXT NOT NULL) WITHOUT ROWID;
 ";
 
+/// What is visible at the destination, by name. What earlier releases restored has no version: any version is newer.
+/// SQLite takes the other columns from the row that has the maximum.
+const DESTINATION: &str = "
+CREATE TABLE IF NOT EXISTS destination(
+  name TEXT PRIMARY KEY,
+  version TEXT,
+  hash TEXT NOT NULL,
+  bytes INTEGER NOT NULL,
+  visible INTEGER NOT NULL,
+  fingerprint TEXT,
+  replaces TEXT,
+  written_at INTEGER NOT NULL
+) WITHOUT ROWID;
+INSERT OR IGNORE INTO destination(name, hash, bytes, visible, written_at)
+  SELECT name, hash, raw_bytes, 1, max(restored_at) FROM files
+  WHERE restored_at IS NOT NULL AND name <> '' AND hash <> '' GROUP BY name;
+";
+
 /// The journal of a data folder.
 #[derive(Debug, Clone)]
 pub struct SqliteJournal {
     database: Database,
+    locks: NameLocks,
 }
 
 impl SqliteJournal {
@@ -81,7 +101,18 @@ impl SqliteJournal {
     pub fn open(local: &Local) -> TransportResult<Self> {
         Ok(Self {
             database: local.database(&MIGRATIONS)?,
+            locks: NameLocks::in_folder(&local.dir().join(RESERVED_FOLDER)),
         })
+    }
+
+    /// The tables.
+    pub(crate) fn database(&self) -> &Database {
+        &self.database
+    }
+
+    /// The locks of names at the destination.
+    pub(crate) fn locks(&self) -> &NameLocks {
+        &self.locks
     }
 
     /// Runs `sql` with the file's id, the time and `value`. A file not known yet gets a row that

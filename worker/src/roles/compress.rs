@@ -189,6 +189,7 @@ impl Compressor {
         Ok(Manifest {
             version: VERSION,
             file: file.clone(),
+            file_version: Some(context.delivery.version()),
             attempt: attempt.to_owned(),
             records: self.list_records(positions, &owner).await?,
             packed_bytes: summary.packed_bytes,

@@ -18,6 +18,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::config::legacy_env::LegacyWorker;
 use crate::consume::{Consumer, Handler};
+use crate::destination::{Destination, DestinationJournal};
 use crate::journal::FileJournal;
 use crate::legacy::READ_LOCATION;
 use crate::legacy::compressor::LegacyCompressor;
@@ -52,6 +53,8 @@ pub struct RoleContext {
     pub locks: SlotLocks,
     /// Where files' progress is recorded.
     pub journal: Arc<dyn FileJournal>,
+    /// Where a data folder keeps what was restored to a folder; without one the destination keeps it itself.
+    pub destination_journal: Option<Arc<dyn DestinationJournal>>,
     /// Stands for `/data` in locations.
     pub data: PathBuf,
     /// Threads for packing and unpacking, and files in progress at once; of small files more.
@@ -93,6 +96,18 @@ impl RoleContext {
             }
             Location::File { .. } | Location::S3 { .. } => self.files(location),
         }
+    }
+
+    /// Opens a destination.
+    fn destination(&self, location: &Location) -> Result<Destination> {
+        let files = self.files(location)?;
+        Ok(match (location, &self.destination_journal) {
+            (Location::S3 { .. }, _) => Destination::with_own_journal(files, None),
+            (Location::File { .. }, Some(journal)) => Destination::new(files, journal.clone()),
+            (Location::File { .. }, None) => {
+                Destination::with_own_journal(files, Some(&self.path(location)?))
+            }
+        })
     }
 
     /// Where a location lies on this machine.
@@ -265,7 +280,7 @@ impl RoleContext {
         report: Option<Arc<ReportLog>>,
     ) -> Result<Consumer> {
         let handler = Decompressor::new(
-            self.files(&settings.destination.location)?,
+            self.destination(&settings.destination.location)?,
             connections.stream.clone(),
             self.threads,
             report,

@@ -159,6 +159,7 @@ impl Run {
         let context = RoleContext {
             backend,
             locks,
+            destination_journal: Some(Arc::new(journal.clone())),
             journal: Arc::new(journal),
             data: options.data.clone(),
             threads: options.threads.max(1),

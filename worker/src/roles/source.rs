@@ -39,7 +39,9 @@ impl SourceFilter {
     pub(crate) fn takes(&self, name: &FileName) -> bool {
         let base = name.as_str().rsplit('/').next().unwrap_or_default();
         let stem = base.rsplit_once('.').map_or(base, |(stem, _)| stem);
-        !(self.skips_renamed && stem.ends_with(RENAMED_SUFFIX))
+        let is_renamed = self.skips_renamed && stem.ends_with(RENAMED_SUFFIX);
+        !is_renamed
+            && !name.is_reserved()
             && SourceFormat::of_name(base).is_some_and(|format| self.formats.contains(&format))
     }
 }

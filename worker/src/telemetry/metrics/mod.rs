@@ -127,7 +127,11 @@ pub struct Counts {
     pub in_flight: u64,
     /// Files done.
     pub files: u64,
-    /// Their bytes unpacked.
+    /// Versions of files that were not restored because a newer version had been.
+    pub superseded: u64,
+    /// Files of other programs that were moved out of the way.
+    pub displaced: u64,
+    /// Bytes of the files done, unpacked.
     pub raw_bytes: u64,
     /// Their bytes packed.
     pub packed_bytes: u64,
@@ -187,6 +191,20 @@ impl Meter {
             counts.last_success = Some(now_secs());
         });
         self.moved();
+    }
+
+    /// A version of a file was not restored because a newer one had been.
+    pub(crate) fn superseded(&self) {
+        self.change(|counts| {
+            counts.superseded += 1;
+            counts.last_success = Some(now_secs());
+        });
+        self.moved();
+    }
+
+    /// A file of another program was moved out of the way of a restored one.
+    pub(crate) fn displaced(&self) {
+        self.change(|counts| counts.displaced += 1);
     }
 
     /// A stage of the work on a file took so long.
@@ -356,6 +374,8 @@ mod tests {
     fn a_page_has_units_help_and_labels() {
         let meter = Meter::default();
         meter.file(100, 40);
+        meter.superseded();
+        meter.displaced();
         meter.received().dead(DeadLetterReason::HashMismatch);
         meter.stage(Stage::Pack, Duration::from_millis(30));
         let page = meter.page(&labels());
@@ -363,6 +383,8 @@ mod tests {
             "streampress_files_raw_bytes_total{pipeline=\"trades\"} 100",
             "streampress_files_packed_bytes_total{pipeline=\"trades\"} 40",
             "streampress_messages_dead_total{pipeline=\"trades\",reason=\"HashMismatch\"} 1",
+            "streampress_files_superseded_total{pipeline=\"trades\"} 1",
+            "streampress_files_displaced_total{pipeline=\"trades\"} 1",
             "streampress_slot_held{pipeline=\"trades\"} 0.0",
             "streampress_stage_duration_seconds_count{pipeline=\"trades\",stage=\"pack\"} 1",
             "# UNIT streampress_files_raw_bytes bytes",

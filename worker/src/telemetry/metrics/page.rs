@@ -165,6 +165,18 @@ impl Page {
         let counts = &self.counts;
         lines.counter("files", "Files done", None, counts.files)?;
         lines.counter(
+            "files_superseded",
+            "Versions of files that were not restored because a newer version had been",
+            None,
+            counts.superseded,
+        )?;
+        lines.counter(
+            "files_displaced",
+            "Files of other programs that were moved out of the way of a restored file",
+            None,
+            counts.displaced,
+        )?;
+        lines.counter(
             "files_raw",
             "Bytes of the files done, unpacked",
             Some(&Unit::Bytes),

@@ -14,6 +14,9 @@ pub fn all(files: &dyn Files) {
     odd_names_are_kept_and_listed_in_order(files);
     a_rename_replaces_what_is_there(files);
     what_is_not_there_is_none_or_not_found(files);
+    a_file_is_replaced_only_if_it_is_the_one_that_was_seen(files);
+    every_write_has_a_fingerprint_of_its_own(files);
+    what_is_in_a_reserved_folder_is_counted_and_not_listed(files);
     assert!(files.list().unwrap().is_empty());
 }
 
@@ -58,12 +61,11 @@ pub fn a_write_is_visible_only_when_committed(files: &dyn Files) {
     assert!(files.list().unwrap().is_empty());
     pending.write_all(b" and half").unwrap();
     pending.commit(version(1)).unwrap();
-    let entry = FileEntry {
-        name: name.clone(),
-        size: 13,
-        modified: version(1),
-    };
-    assert_eq!(files.stat(&name).unwrap().as_ref(), Some(&entry));
+    let entry = files.stat(&name).unwrap().unwrap();
+    assert_eq!(
+        (&entry.name, entry.size, entry.modified),
+        (&name, 13, version(1))
+    );
     assert_eq!(files.list().unwrap(), [entry]);
     assert_eq!(read(files, &name), b"half and half");
     files.remove(&name).unwrap();
@@ -140,6 +142,58 @@ pub fn a_rename_replaces_what_is_there(files: &dyn Files) {
     assert_eq!(names(files), ["another/to"]);
     assert_eq!(read(files, &to), b"new");
     files.remove(&to).unwrap();
+}
+
+fn write_over(
+    files: &dyn Files,
+    name: &FileName,
+    bytes: &[u8],
+    seen: Option<&FileEntry>,
+) -> io::Result<FileEntry> {
+    let mut pending = files.create(name)?;
+    pending.write_all(bytes)?;
+    pending.commit_over(version(3), seen)
+}
+
+/// Otherwise nothing changes.
+pub fn a_file_is_replaced_only_if_it_is_the_one_that_was_seen(files: &dyn Files) {
+    let name = name("folder/seen.json");
+    let first = write_over(files, &name, b"first", None).unwrap();
+    assert_eq!(files.stat(&name).unwrap(), Some(first.clone()));
+    let refused = |seen| {
+        let kind = write_over(files, &name, b"never", seen).unwrap_err().kind();
+        assert_eq!(kind, io::ErrorKind::AlreadyExists);
+    };
+    refused(None);
+    let second = write_over(files, &name, b"second", Some(&first)).unwrap();
+    refused(Some(&first));
+    assert_eq!(read(files, &name), b"second");
+    files.remove(&name).unwrap();
+    assert!(write_over(files, &name, b"never", Some(&second)).is_err());
+    assert!(files.stat(&name).unwrap().is_none());
+}
+
+/// Also where name, size and modification time are the same.
+pub fn every_write_has_a_fingerprint_of_its_own(files: &dyn Files) {
+    let name = name("same.txt");
+    let fingerprint = |bytes| {
+        write(files, &name, bytes, version(1));
+        files.stat(&name).unwrap().unwrap().fingerprint
+    };
+    assert_ne!(fingerprint(b"one"), fingerprint(b"two"));
+    files.remove(&name).unwrap();
+}
+
+/// It can be read and written by its name.
+pub fn what_is_in_a_reserved_folder_is_counted_and_not_listed(files: &dyn Files) {
+    let kept = name(".streampress/kept/a.json");
+    assert!(kept.is_reserved() && !name("a.streampress/b").is_reserved());
+    assert_eq!(files.count_reserved("kept").unwrap(), 0);
+    write(files, &kept, b"ours", version(1));
+    assert_eq!(files.count_reserved("kept").unwrap(), 1);
+    assert!(files.list().unwrap().is_empty());
+    assert_eq!(read(files, &kept), b"ours");
+    files.remove(&kept).unwrap();
 }
 
 /// Removing it is no error.

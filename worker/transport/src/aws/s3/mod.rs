@@ -28,7 +28,7 @@ use tracing::warn;
 use self::keys::{key, name};
 use self::pending::PendingObject;
 use super::Aws;
-use crate::{FileEntry, FileName, Files, PendingFile};
+use crate::{FileEntry, FileName, Files, PendingFile, RESERVED_FOLDER};
 
 /// Metadata that carries a file's version, in nanoseconds since 1970.
 const VERSION_KEY: &str = "streampress-modified-nanos";
@@ -122,7 +122,8 @@ impl S3Files {
     }
 
     async fn entry(&self, meta: ObjectMeta) -> object_store::Result<Option<FileEntry>> {
-        let Some(name) = name(&self.prefix, meta.location.as_ref()) else {
+        let name = name(&self.prefix, meta.location.as_ref());
+        let Some(name) = name.filter(|name| !name.is_reserved()) else {
             return Ok(None);
         };
         let tag = meta.e_tag.clone().unwrap_or_default();
@@ -135,6 +136,7 @@ impl S3Files {
                 name,
                 size: meta.size,
                 modified,
+                fingerprint: tag,
             }));
         }
         match self.head(&meta.location).await {
@@ -142,11 +144,12 @@ impl S3Files {
                 let tag = now.e_tag.unwrap_or_default();
                 self.versions
                     .lock()
-                    .insert(meta.location.to_string(), (tag, modified));
+                    .insert(meta.location.to_string(), (tag.clone(), modified));
                 Ok(Some(FileEntry {
                     name,
                     size: now.size,
                     modified,
+                    fingerprint: tag,
                 }))
             }
             // Removed since it was listed.
@@ -194,6 +197,7 @@ impl Files for S3Files {
                 name: name.clone(),
                 size: meta.size,
                 modified,
+                fingerprint: meta.e_tag.unwrap_or_default(),
             })),
             Err(object_store::Error::NotFound { .. }) => Ok(None),
             Err(error) => Err(said(&error, "cannot read the metadata of", name)),
@@ -237,6 +241,16 @@ impl Files for S3Files {
             self.path(name)?,
             Some(modified),
         )))
+    }
+
+    fn count_reserved(&self, folder: &str) -> io::Result<u64> {
+        let folder = FileName::parse(&format!("{RESERVED_FOLDER}/{folder}"));
+        let folder = folder.map_err(|why| io::Error::new(io::ErrorKind::InvalidInput, why))?;
+        let path = self.path(&folder)?;
+        let listed = self.store.list(Some(&path));
+        let counting = listed.try_fold(0, |count, _| async move { Ok(count + 1) });
+        let counted = self.runtime.block_on(counting);
+        counted.map_err(|error| said(&error, "cannot list", &folder))
     }
 
     fn remove(&self, name: &FileName) -> io::Result<()> {
@@ -321,6 +335,7 @@ fn said(error: &object_store::Error, step: &str, what: impl fmt::Display) -> io:
             io::ErrorKind::PermissionDenied
         }
         Error::InvalidPath { .. } => io::ErrorKind::InvalidInput,
+        Error::AlreadyExists { .. } | Error::Precondition { .. } => io::ErrorKind::AlreadyExists,
         _ => io::ErrorKind::Other,
     };
     let why = match error {

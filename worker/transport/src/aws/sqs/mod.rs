@@ -47,6 +47,9 @@ struct Inner {
     name: String,
     url: String,
     arn: String,
+    /// When the queue was created, seconds since 1970; unknown again after a poll failed, since the queue may have been
+    /// made anew meanwhile.
+    epoch: Mutex<Option<u64>>,
     aws: Aws,
     visibility_timeout: Duration,
     max_receive_count: Option<u32>,
@@ -282,7 +285,7 @@ impl Queue for SqsQueue {
                 "the queue has none; 'streampress setup' gives it one",
             ));
         };
-        // Not `send`, which reserves three attributes for reason, detail and group and so refuses a message that has them.
+        // Not `send`, which reserves four attributes for a dead letter and so refuses a message that has them.
         dead.send_all(vec![dead_letter(delivery, reason, detail)])
             .await?;
         match self.delete(&delivery.receipt).await {

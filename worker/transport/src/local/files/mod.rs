@@ -7,11 +7,13 @@ mod pending;
 
 use std::fs::{self, File};
 use std::io::{self, Read};
+use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
+use std::time::SystemTime;
 
 use self::pending::PendingLocal;
 use super::{DATABASE_NAME, SESSIONS_FOLDER, STREAM_FOLDER, sync_folder};
-use crate::{FileEntry, FileName, Files, PendingFile};
+use crate::{FileEntry, FileName, Files, PendingFile, RESERVED_FOLDER};
 
 /// Folders deeper than this are not listed; no name that fits into [`FileName`] is deeper.
 const MAX_DEPTH: usize = FileName::MAX_BYTES / 2;
@@ -29,7 +31,7 @@ impl LocalFiles {
     pub fn open(location: &str, root: &Path) -> io::Result<Self> {
         pending::make_folders(root).map_err(|e| say(e, "cannot make folder", root))?;
         let files = Self::open_existing(location, root)?;
-        files.walk(&mut |path, _| {
+        files.walk(Reserved::Included, &mut |path, _| {
             if path.file_name().is_some_and(pending::is_ours) {
                 pending::remove_if_abandoned(path);
             }
@@ -121,7 +123,11 @@ impl LocalFiles {
 
     /// Calls `each` with every entry below the root that is not a folder. Does not go into linked folders nor, in
     /// a data folder, into the transport's own.
-    fn walk(&self, each: &mut dyn FnMut(&Path, &fs::DirEntry)) -> io::Result<()> {
+    fn walk(
+        &self,
+        reserved: Reserved,
+        each: &mut dyn FnMut(&Path, &fs::DirEntry),
+    ) -> io::Result<()> {
         let mut folders = vec![(self.root.clone(), 0)];
         while let Some((folder, depth)) = folders.pop() {
             let is_data_folder = folder.join(DATABASE_NAME).exists();
@@ -133,7 +139,9 @@ impl LocalFiles {
             };
             for entry in entries {
                 let entry = entry.map_err(|e| say(e, "cannot list folder", &folder))?;
-                if is_data_folder && is_transport(&entry) {
+                if is_data_folder && is_transport(&entry)
+                    || reserved == Reserved::Skipped && entry.file_name() == RESERVED_FOLDER
+                {
                     continue;
                 }
                 let kind = entry
@@ -188,7 +196,7 @@ impl Files for LocalFiles {
 
     fn list(&self) -> io::Result<Vec<FileEntry>> {
         let mut found = Vec::new();
-        self.walk(&mut |path, entry| {
+        self.walk(Reserved::Skipped, &mut |path, entry| {
             if !pending::is_ours(&entry.file_name()) {
                 found.extend(self.entry(path, entry));
             }
@@ -231,7 +239,7 @@ impl Files for LocalFiles {
             let error = io::Error::from(io::ErrorKind::IsADirectory);
             return Err(say(error, "cannot write", &place));
         }
-        let pending = PendingLocal::begin(place, made)?;
+        let pending = PendingLocal::begin(name.clone(), place, made)?;
         Ok(Box::new(pending))
     }
 
@@ -258,6 +266,33 @@ impl Files for LocalFiles {
         }
         Ok(())
     }
+
+    fn set_modified(&self, name: &FileName, modified: SystemTime) -> io::Result<()> {
+        let Some(path) = self.existing(name)? else {
+            return Ok(());
+        };
+        let set = File::options()
+            .write(true)
+            .open(&path)
+            .and_then(|file| file.set_modified(modified));
+        set.map_err(|e| say(e, "cannot set the modification time of", &path))
+    }
+
+    fn count_reserved(&self, folder: &str) -> io::Result<u64> {
+        let path = self.root.join(RESERVED_FOLDER).join(folder);
+        match fs::read_dir(&path) {
+            Ok(entries) => Ok(entries.count() as u64),
+            Err(error) if is_absent(&error) => Ok(0),
+            Err(error) => Err(say(error, "cannot list folder", &path)),
+        }
+    }
+}
+
+/// Whether a walk goes into reserved folders.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Reserved {
+    Included,
+    Skipped,
 }
 
 fn describe(name: &FileName, meta: &fs::Metadata) -> io::Result<FileEntry> {
@@ -265,6 +300,15 @@ fn describe(name: &FileName, meta: &fs::Metadata) -> io::Result<FileEntry> {
         name: name.clone(),
         size: meta.len(),
         modified: meta.modified()?,
+        fingerprint: format!(
+            "{:x}-{:x}-{:x}.{:x}-{:x}.{:x}",
+            meta.ino(),
+            meta.len(),
+            meta.mtime(),
+            meta.mtime_nsec(),
+            meta.ctime(),
+            meta.ctime_nsec()
+        ),
     })
 }
 
