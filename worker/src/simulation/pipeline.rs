@@ -16,6 +16,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::history::Settings;
 use crate::consume::{Consumer, Handler};
+use crate::destination::Destination;
 use crate::journal::NoJournal;
 use crate::roles::announce::{AnnouncementFormat, Announcer};
 use crate::roles::compress::Compressor;
@@ -238,6 +239,7 @@ impl Pipeline {
                 let destination: Arc<dyn Files> =
                     Arc::new(self.destination.open(DESTINATION, process));
                 let stream = Arc::new(self.stream.open(process));
+                let destination = Destination::with_own_journal(destination, None);
                 let decompressor =
                     Decompressor::new(destination, stream, 1, None, Arc::new(NoJournal));
                 let lock = Arc::new(self.decompressor_slots.open(process));

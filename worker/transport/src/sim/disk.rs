@@ -11,7 +11,7 @@ use parking_lot::Mutex;
 
 use super::process::Process;
 use super::world::World;
-use crate::{FileEntry, FileName, Files, PendingFile};
+use crate::{FileEntry, FileName, Files, PendingFile, RESERVED_FOLDER};
 
 /// A file on a disk.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -313,8 +313,13 @@ impl Files for SimFiles {
     fn list(&self) -> io::Result<Vec<FileEntry>> {
         self.check_up()?;
         let state = self.disk.state.lock();
-        let entries = state.nodes.iter();
-        entries.map(|(name, node)| entry(name, node)).collect()
+        let entries = state.nodes.iter().map(|(name, node)| entry(name, node));
+        let is_listed = |entry: &io::Result<FileEntry>| {
+            entry
+                .as_ref()
+                .map_or(true, |entry| !entry.name.is_reserved())
+        };
+        entries.filter(is_listed).collect()
     }
 
     fn stat(&self, name: &FileName) -> io::Result<Option<FileEntry>> {
@@ -370,6 +375,26 @@ impl Files for SimFiles {
             false => self.change([(from, None), (to, Some(node))]),
         }
     }
+
+    fn set_modified(&self, name: &FileName, modified: SystemTime) -> io::Result<()> {
+        self.check_writable(name.as_str())?;
+        match self.disk.node(name.as_str()) {
+            Some(mut node) => {
+                node.modified = self.disk.rounded(modified);
+                node.changed = self.disk.world.now();
+                self.change([(name, Some(node))])
+            }
+            None => Ok(()),
+        }
+    }
+
+    fn count_reserved(&self, folder: &str) -> io::Result<u64> {
+        self.check_up()?;
+        let below = format!("{RESERVED_FOLDER}/{folder}/");
+        let nodes = self.disk.nodes();
+        let inside = nodes.keys().filter(|name| name.starts_with(&below));
+        Ok(inside.count() as u64)
+    }
 }
 
 /// A file that is not visible yet. Its bytes need space all the same.
@@ -402,6 +427,25 @@ impl io::Write for PendingSim {
 }
 
 impl PendingFile for PendingSim {
+    fn commit_over(
+        self: Box<Self>,
+        modified: SystemTime,
+        seen: Option<&FileEntry>,
+    ) -> io::Result<FileEntry> {
+        let (files, name) = (self.files.clone(), self.name.clone());
+        let now = files.stat(&name)?.map(|entry| entry.fingerprint);
+        if now.as_ref() != seen.map(|entry| &entry.fingerprint) {
+            return Err(fault(
+                io::ErrorKind::AlreadyExists,
+                "another file is in the place of",
+                name.as_str(),
+            ));
+        }
+        self.commit(modified)?;
+        let written = files.stat(&name)?;
+        written.ok_or_else(|| fault(io::ErrorKind::NotFound, "cannot find", name.as_str()))
+    }
+
     fn commit(self: Box<Self>, modified: SystemTime) -> io::Result<()> {
         self.files.check_writable(self.name.as_str())?;
         let disk = &self.files.disk;
@@ -431,6 +475,13 @@ fn entry(name: &str, node: &Node) -> io::Result<FileEntry> {
         name: FileName::parse(name).map_err(io::Error::other)?,
         size: node.bytes.len() as u64,
         modified: node.modified,
+        fingerprint: format!(
+            "{}-{}-{:?}-{:?}",
+            node.inode,
+            node.bytes.len(),
+            node.modified,
+            node.changed
+        ),
     })
 }
 

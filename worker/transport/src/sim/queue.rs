@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
-use std::time::{Duration, SystemTime};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use async_trait::async_trait;
 use parking_lot::Mutex;
@@ -13,8 +13,8 @@ use tokio::time::Instant;
 use super::process::Process;
 use super::world::{Service, World};
 use crate::{
-    ATTR_DETAIL, ATTR_GROUP, ATTR_REASON, Delivery, Depth, Outgoing, Queue, Receipt,
-    TransportError, TransportResult,
+    ATTR_DETAIL, ATTR_GROUP, ATTR_REASON, ATTR_VERSION, Delivery, Depth, FileVersion, Outgoing,
+    Queue, Receipt, TransportError, TransportResult,
 };
 
 /// A second message with the same deduplication id within this time is dropped.
@@ -55,6 +55,7 @@ struct State {
     next_sequence: u64,
     next_delivery: u64,
     created: SystemTime,
+    created_at: Instant,
     sends: u64,
     receives: u64,
 }
@@ -145,10 +146,11 @@ impl SimQueues {
     pub fn remake(&self) {
         for shared in [&self.queue, &self.dead] {
             let mut state = shared.state.lock();
-            let next_delivery = state.next_delivery;
+            let (next_delivery, created) = (state.next_delivery, state.created);
             *state = State::new(shared.service.world());
-            // A receipt of before must stay stale.
+            // A receipt of before must stay stale, and SQS makes no queue of the same name within a minute.
             state.next_delivery = next_delivery;
+            state.created = state.created.max(created + Duration::from_secs(1));
         }
     }
 }
@@ -232,7 +234,8 @@ impl State {
             sent_ids: BTreeMap::new(),
             next_sequence: 1,
             next_delivery: 1,
-            created: world.now(),
+            created: world.service_now(),
+            created_at: Instant::now(),
             sends: 0,
             receives: 0,
         }
@@ -260,9 +263,14 @@ impl State {
     }
 
     /// Up to `max` messages, at most one of a group; and those that were received too often.
-    fn take(&mut self, max: usize, options: QueueOptions, limited: bool) -> Taken {
+    fn take(&mut self, max: usize, name: &str, options: QueueOptions, limited: bool) -> Taken {
         self.drop_old(options.retention);
         let now = Instant::now();
+        let since_1970 = |at: Instant| {
+            let wall = self.created + at.duration_since(self.created_at);
+            wall.duration_since(UNIX_EPOCH).unwrap_or_default()
+        };
+        let epoch = since_1970(self.created_at).as_secs();
         let (mut taken, mut groups) = (Taken::default(), BTreeSet::new());
         for (sequence, stored) in &mut self.messages {
             if taken.deliveries.len() == max {
@@ -286,9 +294,13 @@ impl State {
             self.receives += 1;
             let until = now + options.visibility_timeout;
             stored.hidden_until = Some(until);
+            let sent = Sent {
+                version: FileVersion::new(name, epoch, (*sequence).into()),
+                millis: u64::try_from(since_1970(stored.sent_at).as_millis()).unwrap_or(u64::MAX),
+            };
             taken
                 .deliveries
-                .push(delivery(*sequence, stored, (now, until)));
+                .push(delivery(*sequence, stored, sent, (now, until)));
         }
         taken
     }
@@ -310,7 +322,17 @@ struct Taken {
     too_often: Vec<u64>,
 }
 
-fn delivery(sequence: u64, stored: &Stored, (now, until): (Instant, Instant)) -> Delivery {
+struct Sent {
+    version: FileVersion,
+    millis: u64,
+}
+
+fn delivery(
+    sequence: u64,
+    stored: &Stored,
+    sent: Sent,
+    (now, until): (Instant, Instant),
+) -> Delivery {
     let message = stored.message.clone();
     Delivery {
         message_id: stored.message_id.clone(),
@@ -318,6 +340,8 @@ fn delivery(sequence: u64, stored: &Stored, (now, until): (Instant, Instant)) ->
         dedup_id: message.dedup_id,
         body: message.body,
         attributes: message.attributes,
+        sent_as: sent.version,
+        sent_millis: sent.millis,
         receive_count: stored.receives,
         received_at: now,
         visibility_deadline: until,
@@ -334,15 +358,10 @@ pub struct SimQueue {
 }
 
 impl SimQueue {
-    /// When the queue was made, by the wall clock of then.
-    pub fn created(&self) -> SystemTime {
-        self.queue.state.lock().created
-    }
-
     fn take(&self, max: usize) -> Vec<Delivery> {
         let (options, limited) = (self.queue.options, self.dead.is_some());
         let mut state = self.queue.state.lock();
-        let taken = state.take(max, options, limited);
+        let taken = state.take(max, self.queue.service.name(), options, limited);
         for sequence in taken.too_often {
             if let (Some(stored), Some(dead)) = (state.messages.remove(&sequence), &self.dead) {
                 // As in SQS: with its own group, and no reason.
@@ -463,6 +482,7 @@ impl Queue for SimQueue {
         attributes.insert(ATTR_REASON.into(), reason.to_string());
         attributes.insert(ATTR_DETAIL.into(), detail.into());
         attributes.insert(ATTR_GROUP.into(), delivery.group.clone());
+        attributes.insert(ATTR_VERSION.into(), delivery.version().to_string());
         let letter = Outgoing {
             group: delivery.message_id.clone(),
             dedup_id: format!("dead-{}", delivery.message_id),

@@ -51,6 +51,11 @@ impl World {
         UNIX_EPOCH + Duration::from_nanos(u64::try_from(nanos).unwrap_or_default())
     }
 
+    /// The time by the clock of services, which never jumps.
+    pub(super) fn service_now(&self) -> SystemTime {
+        UNIX_EPOCH + Duration::from_secs(START_SECONDS) + self.elapsed()
+    }
+
     /// How long the simulation has run, by its monotonic clock.
     pub fn elapsed(&self) -> Duration {
         self.0.started.elapsed()
