@@ -213,7 +213,7 @@ impl PeerFixture {
         let out = self.files("out");
         for number in 1..=count {
             eventually("one more file is restored", async || {
-                out.list().expect("listed").len() >= number
+                out.list().expect("listed").files.len() >= number
             })
             .await;
         }

@@ -21,7 +21,9 @@ pub use streampress_crds::Role;
 use streampress_crds::api::pipeline::{OnCompressed, SourceFormat};
 use streampress_transport::aws::Aws;
 use streampress_transport::local::files::LocalFiles;
-use streampress_transport::{ChunkStream, FileEntry, FileName, Files, PendingFile, Queue};
+use streampress_transport::{
+    ChunkStream, ExactFile, FileEntry, FileName, Files, Listing, PendingFile, Queue, Retired,
+};
 use tokio::runtime::Runtime;
 use tokio_util::sync::CancellationToken;
 
@@ -121,7 +123,7 @@ impl TestPipeline {
     /// The visible files of the destination with their hashes.
     pub fn restored(&self) -> io::Result<HashMap<String, Digest>> {
         let mut all = HashMap::new();
-        for entry in self.destination.list()? {
+        for entry in self.destination.list()?.files {
             let (hash, _) =
                 streampress::roles::announce::hash(self.destination.read(&entry.name)?)?;
             all.insert(entry.name.to_string(), hash);
@@ -290,12 +292,8 @@ struct CountedFiles {
 
 impl CountedFiles {
     fn count(&self, name: String, modified: SystemTime) {
-        self.commits
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .entry(name)
-            .or_default()
-            .push(modified);
+        let mut commits = self.commits.lock().unwrap_or_else(PoisonError::into_inner);
+        commits.entry(name).or_default().push(modified);
     }
 }
 
@@ -303,7 +301,7 @@ impl Files for CountedFiles {
     fn location(&self) -> &str {
         self.inner.location()
     }
-    fn list(&self) -> io::Result<Vec<FileEntry>> {
+    fn list(&self) -> io::Result<Listing> {
         self.inner.list()
     }
     fn stat(&self, name: &FileName) -> io::Result<Option<FileEntry>> {
@@ -322,8 +320,17 @@ impl Files for CountedFiles {
     fn rename(&self, from: &FileName, to: &FileName) -> io::Result<()> {
         self.inner.rename(from, to)
     }
+    fn set_modified(&self, name: &FileName, modified: SystemTime) -> io::Result<()> {
+        self.inner.set_modified(name, modified)
+    }
     fn count_reserved(&self, folder: &str) -> io::Result<u64> {
         self.inner.count_reserved(folder)
+    }
+    fn remove_exact(&self, file: &ExactFile<'_>) -> io::Result<Retired> {
+        self.inner.remove_exact(file)
+    }
+    fn rename_exact(&self, file: &ExactFile<'_>, to: &FileName) -> io::Result<Retired> {
+        self.inner.rename_exact(file, to)
     }
 }
 

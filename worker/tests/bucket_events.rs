@@ -117,7 +117,11 @@ async fn with_events_of_a_bucket(compressor: impl Fn(&Fixture) -> Arc<dyn Handle
         dead: counts.dead.values().sum(),
         left_on_files_queue: files_queue.depth().await.expect("known").total() as usize,
         packed,
-        source: listed.iter().map(|entry| entry.name.to_string()).collect(),
+        source: listed
+            .files
+            .iter()
+            .map(|entry| entry.name.to_string())
+            .collect(),
     }
 }
 

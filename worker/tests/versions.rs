@@ -236,7 +236,7 @@ async fn a_file_of_another_program_in_the_way_is_set_aside_and_not_listed() {
         pipeline.restore(&manifest).await;
         assert_eq!(pipeline.restored().as_deref(), Some("ours"));
         assert_eq!(pipeline.displaced(), ["newer, from elsewhere"]);
-        let listed = pipeline.fixture.files("out").list().expect("listed");
+        let listed = pipeline.fixture.files("out").list().expect("listed").files;
         assert_eq!(listed.len(), 1, "{listed:?}");
     }
 }

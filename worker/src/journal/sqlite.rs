@@ -7,7 +7,7 @@ use rusqlite::{OptionalExtension, ToSql, params};
 use streampress_transport::local::{Database, Local, Migrations};
 use streampress_transport::{RESERVED_FOLDER, TransportResult};
 
-use super::{FileJournal, JournalFile, JournalProgress};
+use super::{FileJournal, JournalFile, JournalProgress, OpenFile, SourceRecord, sqlite_sources};
 use crate::destination::NameLocks;
 
 /// The journal's tables. `totals` is kept by triggers: progress is read often, and files may be many.
@@ -99,8 +99,10 @@ pub struct SqliteJournal {
 impl SqliteJournal {
     /// Opens the journal in `local`'s folder, creating its tables if they are missing. Blocks for some milliseconds.
     pub fn open(local: &Local) -> TransportResult<Self> {
+        let database = local.database(&MIGRATIONS)?;
+        local.database(&sqlite_sources::MIGRATIONS)?;
         Ok(Self {
-            database: local.database(&MIGRATIONS)?,
+            database,
             locks: NameLocks::in_folder(&local.dir().join(RESERVED_FOLDER)),
         })
     }
@@ -268,6 +270,38 @@ impl FileJournal for SqliteJournal {
             .await
     }
 
+    async fn sources(&self, location: &str) -> TransportResult<Vec<SourceRecord>> {
+        sqlite_sources::all(&self.database, location.to_owned()).await
+    }
+
+    async fn source(&self, location: &str, name: &str) -> TransportResult<Option<SourceRecord>> {
+        sqlite_sources::one(&self.database, location.to_owned(), name.to_owned()).await
+    }
+
+    async fn record_announcements(&self, records: &[SourceRecord]) -> TransportResult<()> {
+        sqlite_sources::announce(&self.database, records.to_vec()).await
+    }
+
+    async fn record_sent(&self, records: &[SourceRecord]) -> TransportResult<()> {
+        sqlite_sources::sent(&self.database, records).await
+    }
+
+    async fn record_sources(&self, records: &[SourceRecord]) -> TransportResult<()> {
+        sqlite_sources::write(&self.database, records.to_vec()).await
+    }
+
+    async fn forget_sources(&self, records: &[SourceRecord]) -> TransportResult<()> {
+        sqlite_sources::forget(&self.database, records).await
+    }
+
+    async fn was_restored(&self, name: &str, file_id: &str) -> TransportResult<bool> {
+        sqlite_sources::restored_last(&self.database, name.to_owned(), file_id.to_owned()).await
+    }
+
+    async fn open_files(&self) -> TransportResult<Vec<OpenFile>> {
+        sqlite_sources::open(&self.database).await
+    }
+
     async fn get(&self, key: &str) -> TransportResult<Option<String>> {
         let key = key.to_owned();
         self.database
@@ -296,7 +330,7 @@ impl FileJournal for SqliteJournal {
 const PROGRESS: &str = "SELECT announced, compressed, restored, superseded, failed,
   bytes_announced, bytes_raw, bytes_packed, bytes_restored FROM totals";
 
-fn to_i64(number: u64) -> i64 {
+pub(super) fn to_i64(number: u64) -> i64 {
     i64::try_from(number).unwrap_or(i64::MAX)
 }
 

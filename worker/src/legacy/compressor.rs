@@ -86,7 +86,7 @@ impl Handler for LegacyCompressor {
         if let Some(file) = handled.packed_source
             && (!self.retires_only_multi_chunk || file.bytes > self.break_bytes as u64)
         {
-            retire_source(&self.announcer.source, &file, self.on_compressed).await;
+            retire_source(&self.announcer, &file, self.on_compressed).await;
         }
     }
 

@@ -12,10 +12,11 @@ use streampress_crds::api::pipeline::{
 use streampress_crds::location::Location;
 use streampress_crds::settings::{
     CodecSettings, CompressorSettings, DecompressorSettings, GeneratorJob, GeneratorSettings,
-    QueueSettings, SchemaSource,
+    QueueSettings, Resolved, SchemaSource, SourceSettings,
 };
 use tokio_util::sync::CancellationToken;
 
+use crate::config::BadConfiguration;
 use crate::config::legacy_env::LegacyWorker;
 use crate::consume::{Consumer, Handler};
 use crate::destination::{Destination, DestinationJournal};
@@ -32,7 +33,7 @@ use crate::roles::connect::{
 };
 use crate::roles::decompress::Decompressor;
 use crate::roles::generate::GeneratorRole;
-use crate::roles::scan::Scanner;
+use crate::roles::scan::{LeftOutFiles, Scanner};
 use crate::roles::source::SourceFilter;
 use crate::runtime;
 use crate::telemetry::metrics::Meter;
@@ -176,12 +177,20 @@ impl RoleContext {
         })
     }
 
-    /// A scanner of a compressor's source.
-    pub(crate) fn scanner(&self, settings: &CompressorSettings, announcer: Announcer) -> Scanner {
+    /// A scanner of a source.
+    pub(crate) fn scanner(&self, source: &SourceSettings, announcer: Announcer) -> Scanner {
         Scanner {
             announcer,
-            filter: SourceFilter::new(&settings.source),
+            filter: SourceFilter::new(source),
+            settle: Duration::from_secs(u64::from(source.settle_seconds)),
+            retires: source.on_compressed != OnCompressed::Keep,
+            left_out: LeftOutFiles::default(),
         }
+    }
+
+    /// Opens a destination's files.
+    pub(crate) fn destination_files(&self, location: &Location) -> Result<Arc<dyn Files>> {
+        self.files(location)
     }
 
     /// A compressor.
@@ -365,6 +374,16 @@ fn hybrid_options(codec: CodecSettings, threads: usize) -> hybrid::CodecOptions 
         },
         block_size: codec.block_bytes,
         threads,
+    }
+}
+
+/// Refuses an inline schema that no generator takes. One in a ConfigMap can only be read in its cluster.
+pub(crate) fn check_schema(file: &Path, resolved: &Resolved) -> Result<(), BadConfiguration> {
+    match &resolved.generator {
+        Some(job) if !matches!(job.schema, SchemaSource::File(_)) => generator(job)
+            .map(drop)
+            .map_err(|error| BadConfiguration(format!("{}: {error:#}", file.display()))),
+        Some(_) | None => Ok(()),
     }
 }
 

@@ -228,26 +228,9 @@ impl fmt::Display for History {
 
 /// What is known to be broken, each with the reason: the generator leaves it out until it is mended.
 const LEFT_OUT: &[fn(&Step) -> bool] = &[
-    // The scanner compares size and modification time only, and one announcement counts for five minutes as long as
-    // content and modification time are the same.
-    |step| {
-        matches!(
-            step,
-            Step::Write {
-                time: Time::Same,
-                ..
-            } | Step::Copy {
-                keeps_time: true,
-                ..
-            }
-        )
-    },
-    |step| matches!(step, Step::DeleteCopy { .. }),
     // What was announced and lost is not announced again.
     |step| matches!(step, Step::Purge { .. } | Step::Remake { .. }),
 ];
-/// Changes within one second have one time, and the scanner compares nothing else.
-const LEAVES_OUT_COARSE_TIMES: bool = true;
 
 impl History {
     /// The history of a seed.
@@ -286,7 +269,7 @@ impl Generator {
             slots: random.u8(1..=2),
             scan_seconds: (random.u8(..4) > 0).then(|| random.u8(2..=15)),
             visibility_seconds: if random.bool() { 30 } else { 300 },
-            is_coarse: random.u8(..4) == 0 && !LEAVES_OUT_COARSE_TIMES,
+            is_coarse: random.u8(..4) == 0,
             is_strict: random.u8(..5) == 0,
             redrives: 3,
         }

@@ -22,13 +22,15 @@ use crate::roles::announce::{AnnouncementFormat, Announcer};
 use crate::roles::compress::Compressor;
 use crate::roles::connect::CompressorConnections;
 use crate::roles::decompress::Decompressor;
-use crate::roles::scan::Scanner;
+use crate::roles::scan::{LeftOutFiles, Scanner};
 use crate::roles::source::SourceFilter;
 use crate::telemetry::metrics::Meter;
 
 pub(super) const DAY: Duration = Duration::from_secs(24 * 3600);
 const SOURCE: &str = "file:///source";
 const DESTINATION: &str = "file:///destination";
+/// How long a file must hold still before it is announced.
+const SETTLE: Duration = Duration::from_secs(10);
 /// Files are smaller: one block, one record.
 const BLOCK_BYTES: usize = 64 << 10;
 
@@ -216,6 +218,9 @@ impl Pipeline {
                 let scanner = Scanner {
                     announcer: self.announcer(process),
                     filter: filter(),
+                    settle: SETTLE,
+                    retires: false,
+                    left_out: LeftOutFiles::default(),
                 };
                 let seconds = self.settings.scan_seconds.unwrap_or(1);
                 let interval = Duration::from_secs(seconds.into());

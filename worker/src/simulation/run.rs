@@ -312,7 +312,11 @@ impl Run {
             return;
         };
         let began = self.pipeline.world.elapsed();
-        let announced = timeout(COMMAND, announcer.announce(&entry)).await;
+        let announcing = async {
+            let read = announcer.read(&entry).await?;
+            announcer.announce_all(&[read]).await
+        };
+        let announced = timeout(COMMAND, announcing).await;
         process.kill();
         if let Ok(Ok(_)) = announced {
             // The content that it read was there then or later.

@@ -21,6 +21,29 @@ pub struct FileEntry {
     /// Changes with every change of the file: inode, size, modification and change time of a local file, the ETag of an
     /// object. Text of at most some hundred bytes, compared and never interpreted.
     pub fingerprint: String,
+    /// When the bytes or metadata of a local file last changed, by its file system's clock. A write within the same tick
+    /// leaves no trace in the fingerprint. `None` where every change of the bytes changes the fingerprint.
+    pub changed: Option<SystemTime>,
+}
+
+/// What lies at a location.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Listing {
+    /// In name order.
+    pub files: Vec<FileEntry>,
+    /// What is there but cannot be handled, in name order. It never stops the rest.
+    pub left_out: Vec<LeftOut>,
+}
+
+/// A file or folder that a listing leaves out.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct LeftOut {
+    /// Relative to the location; what is not UTF-8 is replaced.
+    pub name: String,
+    /// Why, with the way out, as a clause without a full stop.
+    pub reason: String,
+    /// Whether it is a folder, which may hold any number of files.
+    pub is_folder: bool,
 }
 
 /// A file's name below its location: relative, `/` between folders, never leaving the location.
@@ -88,8 +111,9 @@ impl<'de> Deserialize<'de> for FileName {
 pub trait Files: Send + Sync + fmt::Debug {
     /// The location as the user wrote it.
     fn location(&self) -> &str;
-    /// All files below the location, folders within included, in name order.
-    fn list(&self) -> io::Result<Vec<FileEntry>>;
+    /// All files below the location, folders within included. One that cannot be handled is named and does not stop the
+    /// rest; an error means that the location itself cannot be listed.
+    fn list(&self) -> io::Result<Listing>;
     /// `None` when there is no such file.
     fn stat(&self, name: &FileName) -> io::Result<Option<FileEntry>>;
     /// Reads from the start.
@@ -117,6 +141,31 @@ pub trait Files: Send + Sync + fmt::Debug {
     }
     /// How many files a [`RESERVED_FOLDER`]'s subfolder `folder` of this location holds.
     fn count_reserved(&self, folder: &str) -> io::Result<u64>;
+    /// Removes the file if it is still the one that `file` describes; other bytes that came under its name stay.
+    fn remove_exact(&self, file: &ExactFile<'_>) -> io::Result<Retired>;
+    /// Renames the file within the location if it is still the one that `file` describes. Never replaces a file.
+    fn rename_exact(&self, file: &ExactFile<'_>, to: &FileName) -> io::Result<Retired>;
+}
+
+/// A file as it was observed: what may be removed or renamed, and nothing else under its name.
+#[derive(Debug, Clone, Copy)]
+pub struct ExactFile<'a> {
+    /// The entry that was observed before its bytes were read.
+    pub entry: &'a FileEntry,
+    /// BLAKE3 of its bytes in lower-case hex, where the entry alone does not prove them: it had changed just before it was
+    /// observed.
+    pub hash: Option<&'a str>,
+}
+
+/// What became of a file that was to be removed or renamed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Retired {
+    /// It is removed or renamed.
+    Done,
+    /// Other bytes are under its name, or none; nothing was done.
+    Changed,
+    /// The new name is taken; nothing was done.
+    NameTaken,
 }
 
 /// A file being written, invisible until committed. Dropping it removes what was written.

@@ -41,7 +41,9 @@ pub use backoff::Backoff;
 pub use chunk_stream::{ChunkStream, Position, Record, Sequence, StreamCounts};
 pub use error::{TransportError, TransportResult, error_chain};
 pub use file_version::FileVersion;
-pub use files::{FileEntry, FileName, Files, PendingFile, RESERVED_FOLDER};
+pub use files::{
+    ExactFile, FileEntry, FileName, Files, LeftOut, Listing, PendingFile, RESERVED_FOLDER, Retired,
+};
 pub use log_filter::is_safe_to_log;
 pub use queue::{
     ATTR_DETAIL, ATTR_GROUP, ATTR_REASON, ATTR_TRACEPARENT, ATTR_VERSION, Delivery, Depth,

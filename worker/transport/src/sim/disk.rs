@@ -11,7 +11,9 @@ use parking_lot::Mutex;
 
 use super::process::Process;
 use super::world::World;
-use crate::{FileEntry, FileName, Files, PendingFile, RESERVED_FOLDER};
+use crate::{
+    ExactFile, FileEntry, FileName, Files, Listing, PendingFile, RESERVED_FOLDER, Retired,
+};
 
 /// A file on a disk.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -305,12 +307,23 @@ impl SimFiles {
     }
 }
 
+impl SimFiles {
+    fn is_exact(&self, file: &ExactFile<'_>) -> io::Result<bool> {
+        let name = file.entry.name.as_str();
+        let Some(node) = self.disk.node(name) else {
+            return Ok(false);
+        };
+        let has_hash = |hash: &str| blake3::hash(&node.bytes).to_hex().as_str() == hash;
+        Ok(entry(name, &node)? == *file.entry && file.hash.is_none_or(has_hash))
+    }
+}
+
 impl Files for SimFiles {
     fn location(&self) -> &str {
         &self.location
     }
 
-    fn list(&self) -> io::Result<Vec<FileEntry>> {
+    fn list(&self) -> io::Result<Listing> {
         self.check_up()?;
         let state = self.disk.state.lock();
         let entries = state.nodes.iter().map(|(name, node)| entry(name, node));
@@ -319,7 +332,10 @@ impl Files for SimFiles {
                 .as_ref()
                 .map_or(true, |entry| !entry.name.is_reserved())
         };
-        entries.filter(is_listed).collect()
+        Ok(Listing {
+            files: entries.filter(is_listed).collect::<io::Result<_>>()?,
+            left_out: Vec::new(),
+        })
     }
 
     fn stat(&self, name: &FileName) -> io::Result<Option<FileEntry>> {
@@ -373,6 +389,25 @@ impl Files for SimFiles {
         match from == to {
             true => Ok(()),
             false => self.change([(from, None), (to, Some(node))]),
+        }
+    }
+
+    fn remove_exact(&self, file: &ExactFile<'_>) -> io::Result<Retired> {
+        self.check_writable(file.entry.name.as_str())?;
+        match self.is_exact(file)? {
+            true => self.remove(&file.entry.name).map(|()| Retired::Done),
+            false => Ok(Retired::Changed),
+        }
+    }
+
+    fn rename_exact(&self, file: &ExactFile<'_>, to: &FileName) -> io::Result<Retired> {
+        self.check_writable(file.entry.name.as_str())?;
+        if self.disk.node(to.as_str()).is_some() {
+            return Ok(Retired::NameTaken);
+        }
+        match self.is_exact(file)? {
+            true => self.rename(&file.entry.name, to).map(|()| Retired::Done),
+            false => Ok(Retired::Changed),
         }
     }
 
@@ -482,6 +517,7 @@ fn entry(name: &str, node: &Node) -> io::Result<FileEntry> {
             node.modified,
             node.changed
         ),
+        changed: Some(node.changed),
     })
 }
 

@@ -224,6 +224,7 @@ impl PendingFile for PendingObject {
             size: meta.size,
             modified,
             fingerprint: meta.e_tag.unwrap_or_default(),
+            changed: None,
         })
     }
 }
