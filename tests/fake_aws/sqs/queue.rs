@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, HashMap, HashSet, VecDeque};
 use serde_json::{Map, Value, json};
 
 use crate::fake_aws::clock::Millis;
-use crate::fake_aws::error::ServiceError;
+use crate::fake_aws::error::FakeError;
 use crate::fake_aws::md5_hex;
 use crate::fake_aws::rate::TokenBucket;
 
@@ -100,10 +100,10 @@ impl FakeQueue {
     }
 
     /// The message that a receipt was issued for; `None` if it was deleted.
-    pub(super) fn message_of(&self, receipt: &str) -> Result<Option<u64>, ServiceError> {
+    pub(super) fn message_of(&self, receipt: &str) -> Result<Option<u64>, FakeError> {
         let known = self.receipts.get(receipt).copied();
         let invalid = || {
-            ServiceError::client(
+            FakeError::client(
                 "ReceiptHandleIsInvalid",
                 &format!("no such receipt handle on {}", self.name),
             )

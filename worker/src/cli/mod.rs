@@ -49,6 +49,11 @@ pub fn main() -> ExitCode {
     }
 }
 
+/// The command line as clap has it, for the documentation.
+pub fn command() -> clap::Command {
+    Cli::command()
+}
+
 fn dispatch(command: Command) -> Result<ExitCode> {
     match command {
         Command::Run(args) => run::command(args),

@@ -1,4 +1,4 @@
-//! `streampress submit`: announces files by hand.
+//! `streampress submit`: announces files that the command line names.
 
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;

@@ -73,12 +73,12 @@ pub(super) struct Series {
     /// A second times a power of two, so that any two series fit together.
     pub(super) width_millis: u64,
     /// By time divided by the width.
-    pub(super) buckets: BTreeMap<u64, Bucket>,
+    pub(super) buckets: BTreeMap<u64, SeriesBucket>,
 }
 
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase", default)]
-pub(super) struct Bucket {
+pub(super) struct SeriesBucket {
     pub(super) files: u64,
     pub(super) raw_bytes: u64,
     pub(super) packed_bytes: u64,
@@ -155,7 +155,7 @@ impl ReportState {
                     *sum = sum.saturating_add(share.bytes);
                 }
                 if let Some(millis) = row.restored_at_millis {
-                    self.series.add(millis, Bucket::of(row));
+                    self.series.add(millis, SeriesBucket::of(row));
                 }
             }
         }
@@ -264,7 +264,7 @@ impl StageTotal {
     }
 }
 
-impl Bucket {
+impl SeriesBucket {
     fn of(row: &ReportRow) -> Self {
         Self {
             files: 1,
@@ -290,7 +290,7 @@ impl Default for Series {
 }
 
 impl Series {
-    fn add(&mut self, millis: u64, bucket: Bucket) {
+    fn add(&mut self, millis: u64, bucket: SeriesBucket) {
         let key = millis / self.width_millis.max(1);
         self.buckets.entry(key).or_default().add(bucket);
         while self.span() > MAX_BUCKETS {

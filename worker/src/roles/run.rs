@@ -32,7 +32,7 @@ use crate::runtime::{self, blocking};
 use crate::telemetry::metrics::Meter;
 use crate::telemetry::plain_log::printable;
 
-/// Between two looks at the progress.
+/// Between two updates of the progress.
 const PROGRESS_INTERVAL: Duration = Duration::from_millis(100);
 /// Failures that the summary lists.
 const LISTED_FAILURES: u32 = 100;

@@ -116,7 +116,7 @@ impl Fixture {
     pub fn write(&self, name: &str, content: &[u8]) -> FileEntry {
         std::fs::write(self.folder().join(name), content).expect("written");
         let name = FileName::parse(name).expect("a valid name");
-        self.source.stat(&name).expect("looked").expect("there")
+        self.source.stat(&name).expect("readable").expect("there")
     }
 }
 
@@ -225,7 +225,7 @@ async fn handle(
 /// Waits until the condition holds, however long that takes: the test runner ends a test that hangs.
 pub async fn eventually(mut holds: impl FnMut() -> bool) {
     while !holds() {
-        // Between two looks at the condition.
+        // Between two checks of the condition.
         tokio::time::sleep(Duration::from_millis(5)).await;
     }
 }

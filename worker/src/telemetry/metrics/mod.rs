@@ -15,11 +15,12 @@ use parking_lot::Mutex;
 
 use prometheus_client::metrics::family::Family;
 use prometheus_client::metrics::histogram::Histogram;
+use strum::VariantArray;
 use tokio::time::Instant;
 
 use crate::message::DeadLetterReason;
 use crate::runtime;
-use streampress_transport::ChunkStream;
+use streampress_transport::{ChunkStream, StreamCounts};
 
 /// Upper bounds of the stages' histogram, in seconds: a small file's milliseconds to a large one's minutes.
 const STAGE_SECONDS: [f64; 12] = [
@@ -33,7 +34,7 @@ const LONGEST_TICK: Duration = Duration::from_secs(240);
 const LONGEST_STANDSTILL: Duration = Duration::from_secs(1800);
 
 /// A step of the work on a file, as the label `stage` of its duration.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, VariantArray)]
 pub enum Stage {
     /// In the queue, and for a thread.
     Wait,
@@ -63,7 +64,7 @@ impl Stage {
 }
 
 /// Why a message will be redelivered, as the label `cause`.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, VariantArray)]
 pub enum RetryCause {
     /// No slot was free.
     NoSlot,
@@ -101,12 +102,12 @@ type Stages = Family<StageLabel, Histogram, fn() -> Histogram>;
 /// The metrics of one worker. Cheap to clone.
 #[derive(Clone)]
 pub struct Meter {
-    shared: Arc<Shared>,
+    shared: Arc<MetricsShared>,
     stages: Stages,
 }
 
 #[derive(Default)]
-struct Shared {
+struct MetricsShared {
     counts: Mutex<Counts>,
     liveness: Mutex<Option<Liveness>>,
     stream: OnceLock<Arc<dyn ChunkStream>>,
@@ -293,6 +294,27 @@ impl Meter {
     pub fn page(&self, labels: &[(&'static str, String)]) -> String {
         let stream = self.shared.stream.get().map(|stream| stream.counts());
         page::render(labels, self.stages.clone(), self.counts(), stream)
+    }
+
+    /// A page with every metric and every value of its labels, for the documentation.
+    pub fn complete_page() -> String {
+        let meter = Self::default();
+        for stage in Stage::VARIANTS {
+            meter.stage(*stage, Duration::ZERO);
+        }
+        let counts = Counts {
+            retried: RetryCause::VARIANTS
+                .iter()
+                .map(|cause| (*cause, 0))
+                .collect(),
+            dead: DeadLetterReason::ALL
+                .iter()
+                .map(|reason| (*reason, 0))
+                .collect(),
+            last_success: Some(0.0),
+            ..Counts::default()
+        };
+        page::render(&[], meter.stages, counts, Some(StreamCounts::default()))
     }
 
     fn change(&self, change: impl FnOnce(&mut Counts)) {

@@ -445,14 +445,14 @@ mod tests {
             let mut pending = files.create_version(&name, modified).expect("begun");
             pending.write_all(&bytes).expect("written");
             assert!(
-                files.stat(&name).expect("looked").is_none(),
+                files.stat(&name).expect("readable").is_none(),
                 "visible before it was committed"
             );
             pending.commit(modified).expect("committed");
             assert_eq!(
                 files
                     .stat(&name)
-                    .expect("looked")
+                    .expect("readable")
                     .map(|entry| (entry.size, entry.modified)),
                 Some((20 << 20, modified))
             );

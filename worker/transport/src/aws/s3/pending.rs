@@ -187,8 +187,8 @@ impl Condition {
 
 impl Write for PendingObject {
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        let room = self.part_bytes().saturating_sub(self.filling.len());
-        let taken = room.min(bytes.len());
+        let free = self.part_bytes().saturating_sub(self.filling.len());
+        let taken = free.min(bytes.len());
         self.filling.extend_from_slice(&bytes[..taken]);
         if self.filling.len() >= self.part_bytes() {
             self.send_part()?;

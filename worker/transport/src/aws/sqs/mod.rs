@@ -40,10 +40,10 @@ const FRESH_SHARE: f64 = 0.7;
 /// One queue, with its dead-letter queue.
 #[derive(Clone)]
 pub struct SqsQueue {
-    inner: Arc<Inner>,
+    inner: Arc<SqsInner>,
 }
 
-struct Inner {
+struct SqsInner {
     name: String,
     url: String,
     arn: String,
@@ -87,7 +87,7 @@ impl SqsQueue {
     async fn take(&self, max: usize) -> TransportResult<Vec<Delivery>> {
         let now = Instant::now();
         let visibility_timeout = self.inner.visibility_timeout;
-        let mut taken = Taken {
+        let mut taken = TakenMessages {
             inner: &self.inner,
             deliveries: self.inner.inbox().take(max, now),
         };
@@ -137,12 +137,12 @@ impl SqsQueue {
 
 /// Messages between the inbox and a caller. What is not delivered is put back: the caller may be dropped while their
 /// visibility timeouts are extended.
-struct Taken<'a> {
-    inner: &'a Arc<Inner>,
+struct TakenMessages<'a> {
+    inner: &'a Arc<SqsInner>,
     deliveries: Vec<Delivery>,
 }
 
-impl Drop for Taken<'_> {
+impl Drop for TakenMessages<'_> {
     fn drop(&mut self) {
         if !self.deliveries.is_empty() {
             let deliveries = std::mem::take(&mut self.deliveries);
@@ -323,7 +323,7 @@ impl Queue for SqsQueue {
     }
 }
 
-impl Inner {
+impl SqsInner {
     fn inbox(&self) -> MutexGuard<'_, Inbox> {
         self.inbox.lock()
     }

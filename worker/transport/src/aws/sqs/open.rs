@@ -12,7 +12,7 @@ use tokio::sync::Notify;
 use tracing::warn;
 
 use super::batch::Changes;
-use super::{Inner, SqsQueue};
+use super::{SqsInner, SqsQueue};
 use crate::aws::Aws;
 use crate::aws::ServiceError;
 use crate::{Depth, TransportError, TransportResult};
@@ -90,7 +90,7 @@ impl Aws {
     ) -> SqsQueue {
         let name = name_of(&url).to_owned();
         SqsQueue {
-            inner: Arc::new(Inner {
+            inner: Arc::new(SqsInner {
                 changes: Changes::new(self.sqs.clone(), url.clone(), name.clone()),
                 aws: self.clone(),
                 name,

@@ -9,7 +9,7 @@ use aws_sdk_sqs::types::{Message, MessageSystemAttributeName, QueueAttributeName
 use tokio::time::Instant;
 use tracing::debug;
 
-use super::Inner;
+use super::SqsInner;
 use super::open::epoch_of;
 use crate::aws::ServiceError;
 use crate::{Backoff, Delivery, FileVersion, Receipt, Sequence, TransportResult};
@@ -22,7 +22,7 @@ const BACKOFF: Backoff = Backoff::new(Duration::from_millis(200), Duration::from
 /// SQS's longest poll.
 const MAX_WAIT_SECS: i32 = 20;
 
-impl Inner {
+impl SqsInner {
     /// Starts a long poll of its own.
     pub(super) fn start_poll(self: &Arc<Self>, max: usize, wait: Duration) {
         self.polling.fetch_add(1, Ordering::SeqCst);

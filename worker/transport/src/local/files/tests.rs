@@ -195,7 +195,7 @@ fn a_folder_that_cannot_be_listed_is_named_and_the_rest_is_listed() {
     write(&files, &name("good"), b"", version(1));
     write(&files, &name("locked/file"), b"", version(1));
     let locked = folder.path().join("locked");
-    fs::set_permissions(&locked, fs::Permissions::from_mode(0)).unwrap();
+    fs::set_permissions(&locked, fs::Permissions::from_mode(0o0)).unwrap();
     let restricted = fs::read_dir(&locked).is_err();
     let listing = files.list().unwrap();
     fs::set_permissions(&locked, fs::Permissions::from_mode(0o755)).unwrap();

@@ -205,7 +205,7 @@ struct Ready {
     message_id: String,
     message: Outgoing,
     receives: u32,
-    given_back: u32,
+    releases: u32,
     delivery: i64,
     sent_at: i64,
 }
@@ -224,7 +224,7 @@ fn read_ready(row: &rusqlite::Row<'_>) -> rusqlite::Result<Ready> {
             attributes: attributes_from_text(&attributes),
         },
         receives: row.get(6)?,
-        given_back: row.get(7)?,
+        releases: row.get(7)?,
         delivery: row.get(8)?,
         sent_at: row.get(9)?,
     })
@@ -251,7 +251,7 @@ pub(super) fn take(
         let Some(ready) = ready else { break };
         match limit {
             Some(limit)
-                if ready.receives.saturating_sub(ready.given_back) >= limit.max_receive_count =>
+                if ready.receives.saturating_sub(ready.releases) >= limit.max_receive_count =>
             {
                 let detail = format!(
                     "received {} times without success; see the worker's log",
