@@ -125,6 +125,7 @@ const LAYERS: &[(&str, &[&str])] = &[
             "config",
             "legacy",
             "roles",
+            "simulation",
             "cli",
             "lib",
         ],

@@ -7,7 +7,7 @@ use bytes::Bytes;
 use streampress_transport::ATTR_REASON;
 use streampress_transport::sim::{Node, StoredMessage};
 
-use super::record::{Event, Record, is_reserved};
+use super::record::{Event, RunRecord, is_reserved};
 use crate::message::Message;
 
 /// Messages for one content of a source file, submitted or changed, beyond which something runs in circles.
@@ -28,7 +28,7 @@ pub(super) struct Rest {
 }
 
 /// What is wrong; nothing where the promise was kept.
-pub(super) fn check(record: &Record, rest: &Rest) -> Vec<String> {
+pub(super) fn check(record: &RunRecord, rest: &Rest) -> Vec<String> {
     let mut wrong = Vec::new();
     if !rest.is_done {
         wrong.push("messages wait although nothing is in their way".to_owned());
@@ -58,7 +58,7 @@ pub(super) fn check(record: &Record, rest: &Rest) -> Vec<String> {
 }
 
 /// Only whole contents of the source become visible, and none after a newer one.
-fn what_became_visible(record: &Record, name: &str, events: &[Event]) -> Option<String> {
+fn what_became_visible(record: &RunRecord, name: &str, events: &[Event]) -> Option<String> {
     let contents = record
         .source
         .get(name)
@@ -91,7 +91,12 @@ fn what_became_visible(record: &Record, name: &str, events: &[Event]) -> Option<
 }
 
 /// What other programs wrote at the destination is there, or was moved out of the way; unless they removed it.
-fn what_others_wrote(rest: &Rest, record: &Record, name: &str, events: &[Event]) -> Option<String> {
+fn what_others_wrote(
+    rest: &Rest,
+    record: &RunRecord,
+    name: &str,
+    events: &[Event],
+) -> Option<String> {
     let mut theirs: Vec<&Bytes> = Vec::new();
     for event in events.iter().filter(|event| !event.by_pipeline) {
         if let Some(before) = &event.before
@@ -117,7 +122,7 @@ fn what_others_wrote(rest: &Rest, record: &Record, name: &str, events: &[Event])
 }
 
 /// The newest content lies at the destination, but for what others did there afterwards.
-fn what_lies_there(record: &Record, rest: &Rest, name: &str) -> Option<String> {
+fn what_lies_there(record: &RunRecord, rest: &Rest, name: &str) -> Option<String> {
     let present = rest.source.get(name).map(|node| &node.bytes);
     let (since, _) = record.source.get(name)?.last()?;
     let content = match (present, record.submitted.get(name)) {
@@ -150,7 +155,7 @@ fn what_lies_there(record: &Record, rest: &Rest, name: &str) -> Option<String> {
 
 /// Whether the content lay there after it came to the source, and others changed that to what is there now.
 fn is_left_to_others(
-    record: &Record,
+    record: &RunRecord,
     name: &str,
     since: Duration,
     content: &Bytes,
@@ -179,7 +184,7 @@ fn is_about(letter: &StoredMessage, name: &str) -> bool {
 }
 
 /// No source is removed or renamed before its content was at the destination.
-fn what_was_retired(record: &Record) -> Option<String> {
+fn what_was_retired(record: &RunRecord) -> Option<String> {
     let unseen = record.retired.iter().find(|change| {
         let Some(before) = &change.before else {
             return false;

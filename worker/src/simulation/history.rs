@@ -10,14 +10,14 @@ pub(super) const NAMES: [&str; 3] = ["a.txt", "b.csv", "folder/c.json"];
 pub(super) struct History {
     /// Of all random numbers while it runs.
     pub(super) seed: u64,
-    pub(super) settings: Settings,
+    pub(super) settings: SimSettings,
     /// Each with the milliseconds that pass before it.
-    pub(super) steps: Vec<(u64, Step)>,
+    pub(super) steps: Vec<(u64, HistoryStep)>,
 }
 
 /// How the pipeline is set up.
 #[derive(Debug, Clone, Copy, PartialEq)]
-pub(super) struct Settings {
+pub(super) struct SimSettings {
     pub(super) compressors: u8,
     pub(super) decompressors: u8,
     /// Slots of each role.
@@ -34,7 +34,7 @@ pub(super) struct Settings {
 
 /// Something that happens.
 #[derive(Debug, Clone, Copy, PartialEq)]
-pub(super) enum Step {
+pub(super) enum HistoryStep {
     /// A program writes a source file.
     Write {
         name: u8,
@@ -121,17 +121,17 @@ pub(super) enum Step {
         seconds: u32,
     },
     Down {
-        service: Service,
+        service: ServiceKind,
         seconds: u32,
     },
     /// Calls are lost before and after their effect.
     Lossy {
-        service: Service,
+        service: ServiceKind,
         percent: u8,
         seconds: u32,
     },
     Slow {
-        service: Service,
+        service: ServiceKind,
         millis: u32,
         seconds: u32,
     },
@@ -153,10 +153,10 @@ pub(super) enum Step {
         shards: u8,
     },
     Purge {
-        service: Service,
+        service: ServiceKind,
     },
     Remake {
-        service: Service,
+        service: ServiceKind,
     },
 }
 
@@ -182,7 +182,7 @@ pub(super) enum Time {
 
 /// A service.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Service {
+pub(super) enum ServiceKind {
     FilesQueue,
     ChunksQueue,
     Stream,
@@ -227,15 +227,15 @@ impl fmt::Display for History {
 }
 
 /// What is known to be broken, each with the reason: the generator leaves it out until it is mended.
-const LEFT_OUT: &[fn(&Step) -> bool] = &[
+const LEFT_OUT: &[fn(&HistoryStep) -> bool] = &[
     // What was announced and lost is not announced again.
-    |step| matches!(step, Step::Purge { .. } | Step::Remake { .. }),
+    |step| matches!(step, HistoryStep::Purge { .. } | HistoryStep::Remake { .. }),
 ];
 
 impl History {
     /// The history of a seed.
     pub(super) fn generate(seed: u64, steps: usize) -> Self {
-        let mut generator = Generator {
+        let mut generator = HistoryGenerator {
             random: fastrand::Rng::with_seed(seed),
             contents: 0,
         };
@@ -255,15 +255,15 @@ impl History {
     }
 }
 
-struct Generator {
+struct HistoryGenerator {
     random: fastrand::Rng,
     contents: u16,
 }
 
-impl Generator {
-    fn settings(&mut self) -> Settings {
+impl HistoryGenerator {
+    fn settings(&mut self) -> SimSettings {
         let random = &mut self.random;
-        Settings {
+        SimSettings {
             compressors: random.u8(1..=2),
             decompressors: random.u8(1..=3),
             slots: random.u8(1..=2),
@@ -341,28 +341,28 @@ impl Generator {
         }
     }
 
-    fn service(&mut self) -> Service {
-        use Service::{ChunksQueue, FilesQueue, Slots, Stream};
+    fn service(&mut self) -> ServiceKind {
+        use ServiceKind::{ChunksQueue, FilesQueue, Slots, Stream};
         [FilesQueue, ChunksQueue, Stream, Slots][usize::from(self.random.u8(..4))]
     }
 
-    fn step(&mut self) -> Step {
+    fn step(&mut self) -> HistoryStep {
         match self.random.u8(..100) {
             0..60 => self.life_of_a_source(),
             60..72 => self.life_of_a_copy(),
-            72..76 => Step::Redrive,
+            72..76 => HistoryStep::Redrive,
             76..88 => self.life_of_a_process(),
             _ => self.life_of_a_service(),
         }
     }
 
-    fn life_of_a_source(&mut self) -> Step {
+    fn life_of_a_source(&mut self) -> HistoryStep {
         let name = self.name();
         match self.random.u8(..20) {
             0..8 => {
                 let (content, bytes) = self.content();
                 let (how, time) = (self.how(), self.modified());
-                Step::Write {
+                HistoryStep::Write {
                     name,
                     content,
                     bytes,
@@ -370,51 +370,51 @@ impl Generator {
                     time,
                 }
             }
-            8..13 => Step::Submit { name },
+            8..13 => HistoryStep::Submit { name },
             13 => {
                 let (content, bytes) = self.content();
-                Step::Append {
+                HistoryStep::Append {
                     name,
                     content,
                     bytes: bytes.min(700),
                 }
             }
-            14 => Step::Truncate {
+            14 => HistoryStep::Truncate {
                 name,
                 bytes: self.random.u16(..100),
             },
-            15 => Step::Copy {
+            15 => HistoryStep::Copy {
                 from: self.name(),
                 to: name,
                 keeps_time: self.random.bool(),
             },
-            16 => Step::RenameOver {
+            16 => HistoryStep::RenameOver {
                 from: self.name(),
                 to: name,
             },
-            17 => Step::Touch {
+            17 => HistoryStep::Touch {
                 name,
                 time: self.modified(),
             },
-            18 => Step::Delete { name },
-            _ => Step::Protect {
+            18 => HistoryStep::Delete { name },
+            _ => HistoryStep::Protect {
                 name,
                 seconds: self.time(),
             },
         }
     }
 
-    fn life_of_a_copy(&mut self) -> Step {
+    fn life_of_a_copy(&mut self) -> HistoryStep {
         let name = self.name();
         match self.random.u8(..4) {
-            0 => Step::TouchCopy {
+            0 => HistoryStep::TouchCopy {
                 name,
                 time: self.modified(),
             },
-            1 => Step::DeleteCopy { name },
+            1 => HistoryStep::DeleteCopy { name },
             _ => {
                 let (content, bytes) = self.content();
-                Step::WriteCopy {
+                HistoryStep::WriteCopy {
                     name,
                     content,
                     bytes,
@@ -424,52 +424,52 @@ impl Generator {
         }
     }
 
-    fn life_of_a_process(&mut self) -> Step {
+    fn life_of_a_process(&mut self) -> HistoryStep {
         let role = self.role();
         match self.random.u8(..10) {
-            0..5 => Step::Kill {
+            0..5 => HistoryStep::Kill {
                 role,
                 effects: self.random.u8(..12),
             },
-            5..7 => Step::Freeze {
+            5..7 => HistoryStep::Freeze {
                 role,
                 seconds: self.time(),
             },
-            7 => Step::Restart { role },
-            8 => Step::Stop {
+            7 => HistoryStep::Restart { role },
+            8 => HistoryStep::Stop {
                 role,
                 seconds: self.time(),
             },
-            _ => Step::LoseSlots,
+            _ => HistoryStep::LoseSlots,
         }
     }
 
-    fn life_of_a_service(&mut self) -> Step {
+    fn life_of_a_service(&mut self) -> HistoryStep {
         let (service, side, seconds) = (self.service(), self.side(), self.time());
         match self.random.u8(..20) {
-            0..3 => Step::Down { service, seconds },
-            3..8 => Step::Lossy {
+            0..3 => HistoryStep::Down { service, seconds },
+            3..8 => HistoryStep::Lossy {
                 service,
                 percent: self.random.u8(1..40),
                 seconds,
             },
-            8..10 => Step::Slow {
+            8..10 => HistoryStep::Slow {
                 service,
                 millis: self.random.u32(10..5000),
                 seconds,
             },
-            10 => Step::DiskDown { side, seconds },
-            11 => Step::ReadOnly { side, seconds },
-            12..14 => Step::Full { side, seconds },
-            14 => Step::Clock {
+            10 => HistoryStep::DiskDown { side, seconds },
+            11 => HistoryStep::ReadOnly { side, seconds },
+            12..14 => HistoryStep::Full { side, seconds },
+            14 => HistoryStep::Clock {
                 millis: self.random.i64(-7_200_000..7_200_000),
             },
-            15 => Step::Reshard {
+            15 => HistoryStep::Reshard {
                 shards: self.random.u8(1..4),
             },
-            16 => Step::Purge { service },
-            17 => Step::Remake { service },
-            _ => Step::Stall {
+            16 => HistoryStep::Purge { service },
+            17 => HistoryStep::Remake { service },
+            _ => HistoryStep::Stall {
                 longest_seconds: self.random.u32(1..100),
                 seconds,
             },

@@ -1,11 +1,11 @@
 //! Histories that once broke the promise, as they were shrunk, and such as the design must survive. One that is still
 //! broken is ignored, with the reason.
 
-use super::history::{History, How, Service, Settings, Side, Step, Time};
+use super::history::{History, HistoryStep, How, ServiceKind, Side, SimSettings, Time};
 use super::run::{Outcome, run};
 
+use self::HistoryStep::*;
 use self::How::{InPlace, Replace};
-use self::Step::*;
 use self::Time::{Future, Now, Past, Same};
 
 const MINUTE: u64 = 60_000;
@@ -15,7 +15,7 @@ const SCANNER: u8 = 0;
 const COMPRESSOR: u8 = 1;
 const DECOMPRESSOR: u8 = 2;
 
-const SCANNED: Settings = Settings {
+const SCANNED: SimSettings = SimSettings {
     compressors: 1,
     decompressors: 1,
     slots: 1,
@@ -26,13 +26,13 @@ const SCANNED: Settings = Settings {
     redrives: 0,
 };
 
-const SUBMITTED: Settings = Settings {
+const SUBMITTED: SimSettings = SimSettings {
     scan_seconds: None,
     ..SCANNED
 };
 
 /// Writes a new file over `a.txt`.
-const fn write(content: u16, time: Time) -> Step {
+const fn write(content: u16, time: Time) -> HistoryStep {
     Write {
         name: 0,
         content,
@@ -42,7 +42,7 @@ const fn write(content: u16, time: Time) -> Step {
     }
 }
 
-fn outcome(settings: Settings, steps: Vec<(u64, Step)>) -> Outcome {
+fn outcome(settings: SimSettings, steps: Vec<(u64, HistoryStep)>) -> Outcome {
     let history = History {
         seed: 1,
         settings,
@@ -55,7 +55,7 @@ fn outcome(settings: Settings, steps: Vec<(u64, Step)>) -> Outcome {
 }
 
 /// The promise is kept, and there is not even a dead letter.
-fn all_is_well(settings: Settings, steps: Vec<(u64, Step)>) {
+fn all_is_well(settings: SimSettings, steps: Vec<(u64, HistoryStep)>) {
     let outcome = outcome(settings, steps);
     assert_eq!(outcome.dead_letters(), Vec::<String>::new());
 }
@@ -96,7 +96,7 @@ fn a_touched_restored_copy_does_not_keep_the_next_version_away() {
 fn content_that_returns_within_five_minutes_is_restored() {
     for settings in [
         SCANNED,
-        Settings {
+        SimSettings {
             is_coarse: true,
             ..SCANNED
         },
@@ -190,26 +190,26 @@ fn outages_of_hours_make_no_dead_letter() {
             seconds,
         },
         Down {
-            service: Service::Stream,
+            service: ServiceKind::Stream,
             seconds,
         },
         Down {
-            service: Service::ChunksQueue,
+            service: ServiceKind::ChunksQueue,
             seconds,
         },
         Down {
-            service: Service::FilesQueue,
+            service: ServiceKind::FilesQueue,
             seconds,
         },
         Down {
-            service: Service::Slots,
+            service: ServiceKind::Slots,
             seconds,
         },
     ];
     for outage in outages {
         all_is_well(
             SCANNED,
-            vec![(1, outage), (1, write(1, Now)), (20_000, write(2, Now))],
+            vec![(1, outage), (1, write(1, Now)), (3 * HOUR, write(2, Now))],
         );
     }
 }
@@ -233,7 +233,7 @@ fn a_redrive_brings_back_what_expired() {
         role: DECOMPRESSOR,
         seconds: 70 * 3600,
     };
-    let settings = Settings {
+    let settings = SimSettings {
         redrives: 1,
         ..SCANNED
     };
@@ -256,7 +256,7 @@ fn a_file_that_changes_before_it_is_packed_is_restored_as_it_is_then() {
         role: COMPRESSOR,
         seconds: 600,
     };
-    let settings = Settings {
+    let settings = SimSettings {
         redrives: 3,
         ..SCANNED
     };
@@ -280,7 +280,7 @@ fn a_killed_scanner_loses_no_file() {
 
 #[test]
 fn killed_workers_lose_no_file() {
-    let settings = Settings {
+    let settings = SimSettings {
         redrives: 3,
         ..SCANNED
     };
@@ -299,7 +299,7 @@ fn killed_workers_lose_no_file() {
 #[test]
 #[ignore = "what was announced and lost is not announced again"]
 fn a_purged_or_remade_queue_loses_no_file() {
-    for service in [Service::FilesQueue, Service::ChunksQueue] {
+    for service in [ServiceKind::FilesQueue, ServiceKind::ChunksQueue] {
         for step in [Purge { service }, Remake { service }] {
             let stopped = |role| Stop { role, seconds: 600 };
             let steps = vec![
@@ -316,7 +316,7 @@ fn a_purged_or_remade_queue_loses_no_file() {
 #[test]
 fn a_queue_made_anew_gives_later_versions() {
     let remade = Remake {
-        service: Service::FilesQueue,
+        service: ServiceKind::FilesQueue,
     };
     let steps = vec![
         (1, write(1, Now)),

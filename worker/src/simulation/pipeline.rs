@@ -8,13 +8,13 @@ use streampress_codec::hybrid;
 use streampress_crds::Role;
 use streampress_crds::api::pipeline::{OnCompressed, SourceFormat};
 use streampress_transport::sim::{
-    Process, QueueOptions, SimDisk, SimQueues, SimSlots, SimStreams, World,
+    QueueOptions, SimDisk, SimProcess, SimQueues, SimSlots, SimStreams, World,
 };
 use streampress_transport::{Files, Queue, SlotLock};
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
-use super::history::Settings;
+use super::history::SimSettings;
 use crate::consume::{Consumer, Handler};
 use crate::destination::Destination;
 use crate::journal::NoJournal;
@@ -35,8 +35,8 @@ const SETTLE: Duration = Duration::from_secs(10);
 const BLOCK_BYTES: usize = 64 << 10;
 
 /// The services, and what its processes share.
-pub(super) struct Pipeline {
-    pub(super) settings: Settings,
+pub(super) struct SimPipeline {
+    pub(super) settings: SimSettings,
     pub(super) world: World,
     pub(super) source: SimDisk,
     pub(super) destination: SimDisk,
@@ -49,7 +49,7 @@ pub(super) struct Pipeline {
 
 /// What a process does.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Task {
+enum RoleTask {
     Scan,
     Compress,
     Decompress,
@@ -57,15 +57,15 @@ enum Task {
 
 /// A process that is started again whenever it ends, unless it is to be stopped.
 pub(super) struct Supervised {
-    task: Task,
+    task: RoleTask,
     number: u8,
-    current: Mutex<(Process, CancellationToken)>,
+    current: Mutex<(SimProcess, CancellationToken)>,
     is_wanted: watch::Sender<bool>,
 }
 
 impl Supervised {
     /// The process of now.
-    pub(super) fn process(&self) -> Process {
+    pub(super) fn process(&self) -> SimProcess {
         self.current.lock().0.clone()
     }
 
@@ -83,13 +83,13 @@ impl Supervised {
     }
 
     /// Runs the process again and again, for ever.
-    async fn supervise(self: Arc<Self>, pipeline: Arc<Pipeline>) {
+    async fn supervise(self: Arc<Self>, pipeline: Arc<SimPipeline>) {
         let mut is_wanted = self.is_wanted.subscribe();
         for start in 0.. {
             // The sender is a field of this very object.
             let _ = is_wanted.wait_for(|is_wanted| *is_wanted).await;
             let name = format!("{:?}-{}.{start}", self.task, self.number);
-            let (process, shutdown) = (Process::new(&name), CancellationToken::new());
+            let (process, shutdown) = (SimProcess::new(&name), CancellationToken::new());
             *self.current.lock() = (process.clone(), shutdown.clone());
             let was_killed = tokio::select! {
                 biased;
@@ -106,9 +106,9 @@ impl Supervised {
     }
 }
 
-impl Pipeline {
+impl SimPipeline {
     /// Empty services.
-    pub(super) fn new(seed: u64, settings: Settings) -> Self {
+    pub(super) fn new(seed: u64, settings: SimSettings) -> Self {
         let world = World::new(seed);
         let options = QueueOptions {
             visibility_timeout: Duration::from_secs(settings.visibility_seconds.into()),
@@ -139,9 +139,9 @@ impl Pipeline {
     pub(super) fn start(self: &Arc<Self>) -> Vec<Arc<Supervised>> {
         let settings = self.settings;
         let tasks = [
-            (Task::Scan, u8::from(settings.scan_seconds.is_some())),
-            (Task::Compress, settings.compressors),
-            (Task::Decompress, settings.decompressors),
+            (RoleTask::Scan, u8::from(settings.scan_seconds.is_some())),
+            (RoleTask::Compress, settings.compressors),
+            (RoleTask::Decompress, settings.decompressors),
         ];
         let numbered = tasks
             .into_iter()
@@ -150,7 +150,7 @@ impl Pipeline {
             let supervised = Arc::new(Supervised {
                 task,
                 number,
-                current: Mutex::new((Process::new("none"), CancellationToken::new())),
+                current: Mutex::new((SimProcess::new("none"), CancellationToken::new())),
                 is_wanted: watch::Sender::new(true),
             });
             tokio::spawn(supervised.clone().supervise(self.clone()));
@@ -160,7 +160,7 @@ impl Pipeline {
     }
 
     /// The services of queues, stream and slots.
-    pub(super) fn services(&self) -> [&streampress_transport::sim::Service; 7] {
+    pub(super) fn services(&self) -> [&streampress_transport::sim::SimService; 7] {
         [
             self.files_queue.service(),
             self.files_queue.dead_letter_service(),
@@ -193,7 +193,7 @@ impl Pipeline {
     }
 
     /// What announces files, in a process.
-    pub(super) fn announcer(&self, process: &Process) -> Announcer {
+    pub(super) fn announcer(&self, process: &SimProcess) -> Announcer {
         Announcer {
             source: Arc::new(self.source.open(SOURCE, process)),
             files_queue: Arc::new(self.files_queue.open(process)),
@@ -204,7 +204,7 @@ impl Pipeline {
     }
 
     /// What redrive and compressors use, in a process.
-    pub(super) fn connections(&self, process: &Process) -> CompressorConnections {
+    pub(super) fn connections(&self, process: &SimProcess) -> CompressorConnections {
         CompressorConnections {
             files_queue: Arc::new(self.files_queue.open(process)),
             chunks_queue: Arc::new(self.chunks_queue.open(process)),
@@ -212,9 +212,9 @@ impl Pipeline {
         }
     }
 
-    async fn run(&self, task: Task, process: &Process, shutdown: CancellationToken) {
+    async fn run(&self, task: RoleTask, process: &SimProcess, shutdown: CancellationToken) {
         match task {
-            Task::Scan => {
+            RoleTask::Scan => {
                 let scanner = Scanner {
                     announcer: self.announcer(process),
                     filter: filter(),
@@ -226,7 +226,7 @@ impl Pipeline {
                 let interval = Duration::from_secs(seconds.into());
                 scanner.run(interval, &shutdown).await;
             }
-            Task::Compress => {
+            RoleTask::Compress => {
                 let connections = self.connections(process);
                 let compressor = self.compressor(process, &connections);
                 let lock = Arc::new(self.compressor_slots.open(process));
@@ -240,7 +240,7 @@ impl Pipeline {
                 );
                 consumer.run().await;
             }
-            Task::Decompress => {
+            RoleTask::Decompress => {
                 let destination: Arc<dyn Files> =
                     Arc::new(self.destination.open(DESTINATION, process));
                 let stream = Arc::new(self.stream.open(process));
@@ -261,7 +261,7 @@ impl Pipeline {
         }
     }
 
-    fn compressor(&self, process: &Process, connections: &CompressorConnections) -> Compressor {
+    fn compressor(&self, process: &SimProcess, connections: &CompressorConnections) -> Compressor {
         Compressor {
             announcer: self.announcer(process),
             stream: connections.stream.clone(),

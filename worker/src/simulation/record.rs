@@ -4,22 +4,22 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use bytes::Bytes;
-use streampress_transport::sim::disk::Change;
+use streampress_transport::sim::disk::DiskChange;
 
-use super::pipeline::Pipeline;
+use super::pipeline::SimPipeline;
 
 /// Reserved for the pipeline: the folder where it keeps what it moved away, and its own records.
 const RESERVED: &str = ".streampress/";
 
 /// Everything that the checker may know.
 #[derive(Debug, Default, Clone, PartialEq)]
-pub(super) struct Record {
+pub(super) struct RunRecord {
     /// Contents of a name at the source since when, oldest first; none while there was no such file.
     pub(super) source: BTreeMap<String, Vec<(Duration, Option<Bytes>)>>,
     /// By name at the destination.
     pub(super) destination: BTreeMap<String, Vec<Event>>,
     /// What the pipeline changed at the source.
-    pub(super) retired: Vec<Change>,
+    pub(super) retired: Vec<DiskChange>,
     /// Names whose present content was announced on request, and when.
     pub(super) submitted: BTreeMap<String, Duration>,
 }
@@ -33,9 +33,9 @@ pub(super) struct Event {
     pub(super) after: Option<Bytes>,
 }
 
-impl Record {
+impl RunRecord {
     /// Takes in what changed at the source since the last call.
-    pub(super) fn look_at_source(&mut self, pipeline: &Pipeline) {
+    pub(super) fn look_at_source(&mut self, pipeline: &SimPipeline) {
         let (now, nodes) = (pipeline.world.elapsed(), pipeline.source.nodes());
         self.retired.extend(pipeline.source.take_changes());
         let names = nodes.keys().cloned().chain(self.source.keys().cloned());
@@ -49,7 +49,7 @@ impl Record {
     }
 
     /// Takes in what the pipeline changed at the destination since the last call.
-    pub(super) fn look_at_destination(&mut self, pipeline: &Pipeline) {
+    pub(super) fn look_at_destination(&mut self, pipeline: &SimPipeline) {
         for change in pipeline.destination.take_changes() {
             if !change.name.starts_with(RESERVED) {
                 self.changed(
@@ -66,7 +66,12 @@ impl Record {
     }
 
     /// Another program does something to a file at the destination.
-    pub(super) fn change_copy(&mut self, pipeline: &Pipeline, name: &str, change: impl FnOnce()) {
+    pub(super) fn change_copy(
+        &mut self,
+        pipeline: &SimPipeline,
+        name: &str,
+        change: impl FnOnce(),
+    ) {
         self.look_at_destination(pipeline);
         let look = || pipeline.destination.node(name).map(|node| node.bytes);
         let before = look();

@@ -5,13 +5,13 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use bytes::Bytes;
 use streampress_transport::FileName;
-use streampress_transport::sim::{Process, SimDisk, Write};
+use streampress_transport::sim::{SimDisk, SimProcess, Write};
 use tokio::time::{sleep, timeout};
 
 use super::check::{Rest, check};
-use super::history::{History, How, NAMES, Service, Side, Step, Time, content};
-use super::pipeline::{Pipeline, Supervised};
-use super::record::Record;
+use super::history::{History, HistoryStep, How, NAMES, ServiceKind, Side, Time, content};
+use super::pipeline::{SimPipeline, Supervised};
+use super::record::RunRecord;
 use crate::roles::redrive::redrive;
 use crate::runtime::simulated;
 
@@ -27,7 +27,7 @@ const COMMAND: Duration = Duration::from_secs(600);
 pub(super) struct Outcome {
     /// What the pipeline did wrong.
     pub(super) violations: Vec<String>,
-    record: Record,
+    record: RunRecord,
     rest: Rest,
 }
 
@@ -49,12 +49,12 @@ pub(super) fn run(history: &History) -> Outcome {
         .build();
     let runtime = runtime.expect("a runtime");
     runtime.block_on(async {
-        let pipeline = Arc::new(Pipeline::new(history.seed, history.settings));
+        let pipeline = Arc::new(SimPipeline::new(history.seed, history.settings));
         let _entered = simulated::enter(&pipeline.world, history.seed);
-        let mut run = Run {
+        let mut run = HistoryRun {
             roles: pipeline.start(),
             pipeline,
-            record: Record::default(),
+            record: RunRecord::default(),
         };
         for (millis, step) in &history.steps {
             sleep(Duration::from_millis(*millis)).await;
@@ -65,19 +65,19 @@ pub(super) fn run(history: &History) -> Outcome {
     })
 }
 
-struct Run {
-    pipeline: Arc<Pipeline>,
+struct HistoryRun {
+    pipeline: Arc<SimPipeline>,
     roles: Vec<Arc<Supervised>>,
-    record: Record,
+    record: RunRecord,
 }
 
-impl Run {
-    async fn apply(&mut self, step: Step) {
+impl HistoryRun {
+    async fn apply(&mut self, step: HistoryStep) {
         let pipeline = self.pipeline.clone();
         self.record.look_at_source(&pipeline);
         self.record.look_at_destination(&pipeline);
         match step {
-            Step::Write {
+            HistoryStep::Write {
                 name,
                 content: number,
                 bytes,
@@ -92,7 +92,7 @@ impl Run {
                 let modified = self.modified(&pipeline.source, name, time);
                 pipeline.source.write(at(name), write, modified);
             }
-            Step::Append {
+            HistoryStep::Append {
                 name,
                 content: number,
                 bytes,
@@ -100,13 +100,13 @@ impl Run {
                 let write = Write::Append(content(number, bytes).into());
                 pipeline.source.write(at(name), write, None);
             }
-            Step::Truncate { name, bytes } => {
+            HistoryStep::Truncate { name, bytes } => {
                 if pipeline.source.node(at(name)).is_some() {
                     let write = Write::Truncate(bytes.into());
                     pipeline.source.write(at(name), write, None);
                 }
             }
-            Step::Copy {
+            HistoryStep::Copy {
                 from,
                 to,
                 keeps_time,
@@ -118,14 +118,14 @@ impl Run {
                         .write(at(to), Write::InPlace(node.bytes), modified);
                 }
             }
-            Step::RenameOver { from, to } => {
+            HistoryStep::RenameOver { from, to } => {
                 if from != to {
                     pipeline.source.rename(at(from), at(to));
                 }
             }
-            Step::Touch { name, time } => self.touch(&pipeline.source, name, time),
-            Step::Delete { name } => pipeline.source.remove(at(name)),
-            Step::Protect { name, seconds } => {
+            HistoryStep::Touch { name, time } => self.touch(&pipeline.source, name, time),
+            HistoryStep::Delete { name } => pipeline.source.remove(at(name)),
+            HistoryStep::Protect { name, seconds } => {
                 pipeline
                     .source
                     .touch(at(name), |node| node.is_readable = false);
@@ -135,10 +135,10 @@ impl Run {
                         .touch(at(name), |node| node.is_readable = true);
                 });
             }
-            Step::TouchCopy { name, time } => {
+            HistoryStep::TouchCopy { name, time } => {
                 self.touch(&pipeline.destination, name, time);
             }
-            Step::WriteCopy {
+            HistoryStep::WriteCopy {
                 name,
                 content: number,
                 bytes,
@@ -154,32 +154,36 @@ impl Run {
                     pipeline.destination.write(at(name), write, None);
                 });
             }
-            Step::DeleteCopy { name } => {
+            HistoryStep::DeleteCopy { name } => {
                 self.record.change_copy(&pipeline, at(name), || {
                     pipeline.destination.remove(at(name));
                 });
             }
-            Step::Submit { name } => self.submit(name).await,
-            Step::Redrive => self.redrive().await,
+            HistoryStep::Submit { name } => self.submit(name).await,
+            HistoryStep::Redrive => self.redrive().await,
             step => self.disturb(step),
         }
         self.record.look_at_source(&pipeline);
     }
 
     /// What happens to processes and services.
-    fn disturb(&mut self, step: Step) {
+    fn disturb(&mut self, step: HistoryStep) {
         let pipeline = self.pipeline.clone();
         match step {
-            Step::Kill { role, effects } => self.role(role).process().kill_after(effects.into()),
-            Step::Freeze { role, seconds } => self.role(role).process().freeze(secs(seconds)),
-            Step::Restart { role } => self.role(role).terminate(),
-            Step::Stop { role, seconds } => {
+            HistoryStep::Kill { role, effects } => {
+                self.role(role).process().kill_after(effects.into())
+            }
+            HistoryStep::Freeze { role, seconds } => {
+                self.role(role).process().freeze(secs(seconds))
+            }
+            HistoryStep::Restart { role } => self.role(role).terminate(),
+            HistoryStep::Stop { role, seconds } => {
                 let role = self.role(role);
                 role.want(false);
                 self.after(seconds, move |_| role.want(true));
             }
-            Step::Clock { millis } => pipeline.world.jump(millis),
-            Step::Stall {
+            HistoryStep::Clock { millis } => pipeline.world.jump(millis),
+            HistoryStep::Stall {
                 longest_seconds,
                 seconds,
             } => {
@@ -188,7 +192,7 @@ impl Run {
                     pipeline.world.set_stalls(0.0, Duration::ZERO)
                 });
             }
-            Step::Down { service, seconds } => {
+            HistoryStep::Down { service, seconds } => {
                 for it in services(&pipeline, service) {
                     it.set_faults(|faults| faults.down = true);
                 }
@@ -198,13 +202,13 @@ impl Run {
                     }
                 });
             }
-            Step::Lossy {
+            HistoryStep::Lossy {
                 service,
                 percent,
                 seconds,
             } => {
                 let share = f64::from(percent) / 100.0;
-                let lose = move |pipeline: &Pipeline, share: f64| {
+                let lose = move |pipeline: &SimPipeline, share: f64| {
                     for it in services(pipeline, service) {
                         it.set_faults(|faults| {
                             (faults.lost_requests, faults.lost_answers) =
@@ -215,12 +219,12 @@ impl Run {
                 lose(&pipeline, share);
                 self.after(seconds, move |pipeline| lose(pipeline, 0.0));
             }
-            Step::Slow {
+            HistoryStep::Slow {
                 service,
                 millis,
                 seconds,
             } => {
-                let slow = move |pipeline: &Pipeline, most: u64| {
+                let slow = move |pipeline: &SimPipeline, most: u64| {
                     for it in services(pipeline, service) {
                         it.set_faults(|faults| faults.latency.1 = Duration::from_millis(most));
                     }
@@ -228,44 +232,44 @@ impl Run {
                 slow(&pipeline, millis.into());
                 self.after(seconds, move |pipeline| slow(pipeline, 20));
             }
-            Step::DiskDown { side, seconds } => {
+            HistoryStep::DiskDown { side, seconds } => {
                 disk(&pipeline, side).set_faults(|faults| faults.is_down = true);
                 self.after(seconds, move |pipeline| {
                     disk(pipeline, side).set_faults(|faults| faults.is_down = false);
                 });
             }
-            Step::ReadOnly { side, seconds } => {
+            HistoryStep::ReadOnly { side, seconds } => {
                 disk(&pipeline, side).set_faults(|faults| faults.is_read_only = true);
                 self.after(seconds, move |pipeline| {
                     disk(pipeline, side).set_faults(|faults| faults.is_read_only = false);
                 });
             }
-            Step::Full { side, seconds } => {
+            HistoryStep::Full { side, seconds } => {
                 let used = disk(&pipeline, side).used_bytes();
                 disk(&pipeline, side).set_faults(|faults| faults.capacity_bytes = Some(used));
                 self.after(seconds, move |pipeline| {
                     disk(pipeline, side).set_faults(|faults| faults.capacity_bytes = None);
                 });
             }
-            Step::LoseSlots => {
+            HistoryStep::LoseSlots => {
                 pipeline.compressor_slots.take_away();
                 pipeline.decompressor_slots.take_away();
             }
-            Step::Reshard { shards } => pipeline.stream.reshard(shards.into()),
-            Step::Purge {
-                service: Service::FilesQueue,
+            HistoryStep::Reshard { shards } => pipeline.stream.reshard(shards.into()),
+            HistoryStep::Purge {
+                service: ServiceKind::FilesQueue,
             } => pipeline.files_queue.purge(),
-            Step::Purge {
-                service: Service::ChunksQueue,
+            HistoryStep::Purge {
+                service: ServiceKind::ChunksQueue,
             } => pipeline.chunks_queue.purge(),
-            Step::Remake {
-                service: Service::FilesQueue,
+            HistoryStep::Remake {
+                service: ServiceKind::FilesQueue,
             } => pipeline.files_queue.remake(),
-            Step::Remake {
-                service: Service::ChunksQueue,
+            HistoryStep::Remake {
+                service: ServiceKind::ChunksQueue,
             } => pipeline.chunks_queue.remake(),
-            Step::Remake {
-                service: Service::Stream,
+            HistoryStep::Remake {
+                service: ServiceKind::Stream,
             } => pipeline.stream.remake(),
             // What cannot be purged or made anew, and steps that `apply` has taken.
             _ => {}
@@ -293,7 +297,7 @@ impl Run {
     }
 
     /// Ends a disturbance, unless the whole world was made well before.
-    fn after(&self, seconds: u32, end: impl FnOnce(&Pipeline) + Send + 'static) {
+    fn after(&self, seconds: u32, end: impl FnOnce(&SimPipeline) + Send + 'static) {
         let pipeline = self.pipeline.clone();
         tokio::spawn(async move {
             sleep(secs(seconds)).await;
@@ -303,7 +307,7 @@ impl Run {
 
     /// `streampress submit` of a file that lies at the source.
     async fn submit(&mut self, name: u8) {
-        let process = Process::new("submit");
+        let process = SimProcess::new("submit");
         let announcer = self.pipeline.announcer(&process);
         let Ok(name) = FileName::parse(at(name)) else {
             return;
@@ -328,7 +332,7 @@ impl Run {
 
     /// `streampress redrive`.
     async fn redrive(&mut self) {
-        let process = Process::new("redrive");
+        let process = SimProcess::new("redrive");
         let connections = self.pipeline.connections(&process);
         let announcer = self.pipeline.announcer(&process);
         // What it does not reach now it finds the next time.
@@ -412,20 +416,23 @@ fn secs(seconds: u32) -> Duration {
     Duration::from_secs(seconds.into())
 }
 
-fn disk(pipeline: &Pipeline, side: Side) -> &SimDisk {
+fn disk(pipeline: &SimPipeline, side: Side) -> &SimDisk {
     match side {
         Side::Source => &pipeline.source,
         Side::Destination => &pipeline.destination,
     }
 }
 
-fn services(pipeline: &Pipeline, service: Service) -> Vec<&streampress_transport::sim::Service> {
+fn services(
+    pipeline: &SimPipeline,
+    service: ServiceKind,
+) -> Vec<&streampress_transport::sim::SimService> {
     let all = pipeline.services();
     let range = match service {
-        Service::FilesQueue => 0..2,
-        Service::ChunksQueue => 2..4,
-        Service::Stream => 4..5,
-        Service::Slots => 5..7,
+        ServiceKind::FilesQueue => 0..2,
+        ServiceKind::ChunksQueue => 2..4,
+        ServiceKind::Stream => 4..5,
+        ServiceKind::Slots => 5..7,
     };
     all[range].to_vec()
 }

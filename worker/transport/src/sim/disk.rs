@@ -9,7 +9,7 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use bytes::Bytes;
 use parking_lot::Mutex;
 
-use super::process::Process;
+use super::process::SimProcess;
 use super::world::World;
 use crate::{
     ExactFile, FileEntry, FileName, Files, Listing, PendingFile, RESERVED_FOLDER, Retired,
@@ -22,7 +22,7 @@ pub struct Node {
     pub inode: u64,
     /// What it holds.
     pub bytes: Bytes,
-    /// Set by whoever writes, in steps of the disk's granularity.
+    /// Set by the program that writes, in steps of the disk's granularity.
     pub modified: SystemTime,
     /// When content or attributes were last changed, by the wall clock.
     pub changed: SystemTime,
@@ -48,22 +48,22 @@ pub struct DiskFaults {
 pub struct SimDisk {
     world: World,
     granularity: Duration,
-    state: Arc<Mutex<State>>,
+    state: Arc<Mutex<DiskState>>,
 }
 
 #[derive(Debug, Default)]
-struct State {
+struct DiskState {
     nodes: BTreeMap<String, Node>,
     next_inode: u64,
     faults: DiskFaults,
     /// Of files that are not visible yet.
     pending_bytes: u64,
-    changes: Vec<Change>,
+    changes: Vec<DiskChange>,
 }
 
 /// A change that the pipeline made.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Change {
+pub struct DiskChange {
     /// When, since the simulation's start.
     pub at: Duration,
     /// The process that made it.
@@ -100,7 +100,7 @@ impl SimDisk {
     }
 
     /// The disk as a process sees it, under this location.
-    pub fn open(&self, location: &str, process: &Process) -> SimFiles {
+    pub fn open(&self, location: &str, process: &SimProcess) -> SimFiles {
         SimFiles {
             location: location.to_owned(),
             disk: self.clone(),
@@ -134,7 +134,7 @@ impl SimDisk {
     }
 
     /// What the pipeline changed since the last call.
-    pub fn take_changes(&self) -> Vec<Change> {
+    pub fn take_changes(&self) -> Vec<DiskChange> {
         std::mem::take(&mut self.state.lock().changes)
     }
 
@@ -200,7 +200,7 @@ impl SimDisk {
     }
 }
 
-impl State {
+impl DiskState {
     fn new_inode(&mut self) -> u64 {
         self.next_inode += 1;
         self.next_inode
@@ -242,7 +242,7 @@ impl State {
 pub struct SimFiles {
     location: String,
     disk: SimDisk,
-    process: Process,
+    process: SimProcess,
 }
 
 impl SimFiles {
@@ -286,7 +286,7 @@ impl SimFiles {
                 Some(node) => state.nodes.insert(name.clone(), node.clone()),
                 None => state.nodes.remove(&name),
             };
-            state.changes.push(Change {
+            state.changes.push(DiskChange {
                 at: self.disk.world.elapsed(),
                 process: self.process.name().to_owned(),
                 name,

@@ -10,8 +10,8 @@ use tokio::sync::mpsc;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
-use super::process::Process;
-use super::world::{Service, World};
+use super::process::SimProcess;
+use super::world::{SimService, World};
 use crate::slot_lock::HolderRequest;
 use crate::{Deadline, Ledger, SharedLedger, SlotGuard, SlotLock, TransportResult};
 
@@ -23,7 +23,7 @@ const LEASE: Duration = Duration::from_secs(15);
 #[derive(Debug, Clone)]
 pub struct SimSlots {
     role: String,
-    service: Service,
+    service: SimService,
     slots: Arc<Mutex<Vec<Slot>>>,
 }
 
@@ -53,13 +53,13 @@ impl SimSlots {
         };
         Self {
             role: role.to_owned(),
-            service: Service::new(world, &format!("the slots of {role}")),
+            service: SimService::new(world, &format!("the slots of {role}")),
             slots: Arc::new(Mutex::new((0..slots).map(|_| free()).collect())),
         }
     }
 
     /// The slots as a process sees them.
-    pub fn open(&self, process: &Process) -> SimLock {
+    pub fn open(&self, process: &SimProcess) -> SimLock {
         SimLock {
             slots: self.clone(),
             process: process.clone(),
@@ -67,7 +67,7 @@ impl SimSlots {
     }
 
     /// Their faults.
-    pub fn service(&self) -> &Service {
+    pub fn service(&self) -> &SimService {
         &self.service
     }
 
@@ -117,7 +117,7 @@ impl SimSlots {
 #[derive(Debug, Clone)]
 pub struct SimLock {
     slots: SimSlots,
-    process: Process,
+    process: SimProcess,
 }
 
 impl SimLock {

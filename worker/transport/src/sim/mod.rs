@@ -21,7 +21,7 @@ pub mod world;
 
 pub use disk::{DiskFaults, Node, SimDisk, SimFiles, Write};
 pub use lock::{SimLock, SimSlots};
-pub use process::Process;
+pub use process::SimProcess;
 pub use queue::{QueueOptions, SimQueue, SimQueues, StoredMessage};
 pub use stream::{SimStream, SimStreams};
-pub use world::{Faults, Service, World};
+pub use world::{ServiceFaults, SimService, World};

@@ -11,10 +11,10 @@ use tokio_util::sync::CancellationToken;
 /// A process; its clones are the same one. Services ask it before each call, so that a killed process has no effect any
 /// more, whatever its tasks still do while they are dropped.
 #[derive(Debug, Clone)]
-pub struct Process(Arc<State>);
+pub struct SimProcess(Arc<ProcessState>);
 
 #[derive(Debug)]
-struct State {
+struct ProcessState {
     name: String,
     killed: CancellationToken,
     thawed: Notify,
@@ -28,14 +28,14 @@ struct Life {
     effects_left: Option<u64>,
 }
 
-impl Process {
+impl SimProcess {
     /// A process that runs.
     pub fn new(name: &str) -> Self {
         let life = Life {
             frozen_until: Instant::now(),
             effects_left: None,
         };
-        Self(Arc::new(State {
+        Self(Arc::new(ProcessState {
             name: name.to_owned(),
             killed: CancellationToken::new(),
             thawed: Notify::new(),

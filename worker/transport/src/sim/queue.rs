@@ -10,8 +10,8 @@ use streampress_crds::DeadLetterReason;
 use tokio::sync::Notify;
 use tokio::time::Instant;
 
-use super::process::Process;
-use super::world::{Service, World};
+use super::process::SimProcess;
+use super::world::{SimService, World};
 use crate::{
     ATTR_DETAIL, ATTR_GROUP, ATTR_REASON, ATTR_VERSION, Delivery, Depth, FileVersion, Outgoing,
     Queue, Receipt, TransportError, TransportResult,
@@ -36,21 +36,21 @@ pub struct QueueOptions {
 /// A queue with its dead-letter queue, as the service has them. Clones are the same queue.
 #[derive(Debug, Clone)]
 pub struct SimQueues {
-    queue: Arc<Shared>,
-    dead: Arc<Shared>,
+    queue: Arc<SharedQueue>,
+    dead: Arc<SharedQueue>,
 }
 
 #[derive(Debug)]
-struct Shared {
-    service: Service,
+struct SharedQueue {
+    service: SimService,
     options: QueueOptions,
-    state: Mutex<State>,
+    state: Mutex<QueueState>,
     arrival: Notify,
 }
 
 #[derive(Debug)]
-struct State {
-    messages: BTreeMap<u64, Stored>,
+struct QueueState {
+    messages: BTreeMap<u64, QueuedMessage>,
     sent_ids: BTreeMap<String, Instant>,
     next_sequence: u64,
     next_delivery: u64,
@@ -61,7 +61,7 @@ struct State {
 }
 
 #[derive(Debug)]
-struct Stored {
+struct QueuedMessage {
     message_id: String,
     message: Outgoing,
     sent_at: Instant,
@@ -85,9 +85,9 @@ impl SimQueues {
     /// An empty queue with an empty dead-letter queue.
     pub fn new(world: &World, name: &str, options: QueueOptions) -> Self {
         let open = |name: String| {
-            let service = Service::new(world, &name);
-            Arc::new(Shared {
-                state: Mutex::new(State::new(world)),
+            let service = SimService::new(world, &name);
+            Arc::new(SharedQueue {
+                state: Mutex::new(QueueState::new(world)),
                 service,
                 options,
                 arrival: Notify::new(),
@@ -100,7 +100,7 @@ impl SimQueues {
     }
 
     /// The queue as a process sees it.
-    pub fn open(&self, process: &Process) -> SimQueue {
+    pub fn open(&self, process: &SimProcess) -> SimQueue {
         SimQueue {
             queue: self.queue.clone(),
             dead: Some(self.dead.clone()),
@@ -109,12 +109,12 @@ impl SimQueues {
     }
 
     /// The faults of the queue.
-    pub fn service(&self) -> &Service {
+    pub fn service(&self) -> &SimService {
         &self.queue.service
     }
 
     /// The faults of the dead-letter queue.
-    pub fn dead_letter_service(&self) -> &Service {
+    pub fn dead_letter_service(&self) -> &SimService {
         &self.dead.service
     }
 
@@ -147,7 +147,7 @@ impl SimQueues {
         for shared in [&self.queue, &self.dead] {
             let mut state = shared.state.lock();
             let (next_delivery, created) = (state.next_delivery, state.created);
-            *state = State::new(shared.service.world());
+            *state = QueueState::new(shared.service.world());
             // A receipt of before must stay stale, and SQS makes no queue of the same name within a minute.
             state.next_delivery = next_delivery;
             state.created = state.created.max(created + Duration::from_secs(1));
@@ -155,7 +155,7 @@ impl SimQueues {
     }
 }
 
-impl Shared {
+impl SharedQueue {
     fn stored(&self) -> Vec<StoredMessage> {
         let mut state = self.state.lock();
         state.drop_old(self.options.retention);
@@ -188,7 +188,7 @@ impl Shared {
     fn with_held<T>(
         &self,
         receipt: &Receipt,
-        change: impl FnOnce(&mut State, u64) -> T,
+        change: impl FnOnce(&mut QueueState, u64) -> T,
     ) -> TransportResult<T> {
         let parse = |text: &str| text.parse::<u64>().ok();
         let handle = receipt.0.split_once('/');
@@ -227,7 +227,7 @@ impl Shared {
     }
 }
 
-impl State {
+impl QueueState {
     fn new(world: &World) -> Self {
         Self {
             messages: BTreeMap::new(),
@@ -242,7 +242,7 @@ impl State {
     }
 
     fn insert(&mut self, message_id: String, message: Outgoing, sent_at: Instant) {
-        let stored = Stored {
+        let stored = QueuedMessage {
             message_id,
             message,
             sent_at,
@@ -263,7 +263,13 @@ impl State {
     }
 
     /// Up to `max` messages, at most one of a group; and those that were received too often.
-    fn take(&mut self, max: usize, name: &str, options: QueueOptions, limited: bool) -> Taken {
+    fn take(
+        &mut self,
+        max: usize,
+        name: &str,
+        options: QueueOptions,
+        limited: bool,
+    ) -> TakenMessages {
         self.drop_old(options.retention);
         let now = Instant::now();
         let since_1970 = |at: Instant| {
@@ -271,7 +277,7 @@ impl State {
             wall.duration_since(UNIX_EPOCH).unwrap_or_default()
         };
         let epoch = since_1970(self.created_at).as_secs();
-        let (mut taken, mut groups) = (Taken::default(), BTreeSet::new());
+        let (mut taken, mut groups) = (TakenMessages::default(), BTreeSet::new());
         for (sequence, stored) in &mut self.messages {
             if taken.deliveries.len() == max {
                 break;
@@ -317,7 +323,7 @@ impl State {
 }
 
 #[derive(Debug, Default)]
-struct Taken {
+struct TakenMessages {
     deliveries: Vec<Delivery>,
     too_often: Vec<u64>,
 }
@@ -329,7 +335,7 @@ struct Sent {
 
 fn delivery(
     sequence: u64,
-    stored: &Stored,
+    stored: &QueuedMessage,
     sent: Sent,
     (now, until): (Instant, Instant),
 ) -> Delivery {
@@ -352,9 +358,9 @@ fn delivery(
 /// A queue, or a dead-letter queue, as one process sees it.
 #[derive(Debug, Clone)]
 pub struct SimQueue {
-    queue: Arc<Shared>,
-    dead: Option<Arc<Shared>>,
-    process: Process,
+    queue: Arc<SharedQueue>,
+    dead: Option<Arc<SharedQueue>>,
+    process: SimProcess,
 }
 
 impl SimQueue {
@@ -504,7 +510,8 @@ impl Queue for SimQueue {
         let count = || {
             let (mut state, now) = (queue.state.lock(), Instant::now());
             state.drop_old(queue.options.retention);
-            let is_hidden = |stored: &&Stored| stored.hidden_until.is_some_and(|until| until > now);
+            let is_hidden =
+                |stored: &&QueuedMessage| stored.hidden_until.is_some_and(|until| until > now);
             let in_flight = state.messages.values().filter(is_hidden).count() as u64;
             Ok(Depth {
                 visible: state.messages.len() as u64 - in_flight,

@@ -9,8 +9,8 @@ use bytes::Bytes;
 use parking_lot::Mutex;
 use tokio::time::Instant;
 
-use super::process::Process;
-use super::world::{Service, World};
+use super::process::SimProcess;
+use super::world::{SimService, World};
 use crate::{
     ChunkStream, Position, Record, Sequence, StreamCounts, TransportError, TransportResult,
 };
@@ -21,22 +21,22 @@ const MAX_RECORD_BYTES: usize = 1 << 20;
 /// A stream as the service has it. Clones are the same stream.
 #[derive(Debug, Clone)]
 pub struct SimStreams {
-    service: Service,
-    state: Arc<Mutex<State>>,
+    service: SimService,
+    state: Arc<Mutex<StreamState>>,
 }
 
 #[derive(Debug)]
-struct State {
+struct StreamState {
     retention: Duration,
     shards: Vec<String>,
     next_shard: u64,
     next_sequence: u64,
-    records: BTreeMap<(String, Sequence), Stored>,
+    records: BTreeMap<(String, Sequence), StoredRecord>,
     appended: u64,
 }
 
 #[derive(Debug)]
-struct Stored {
+struct StoredRecord {
     data: Bytes,
     at: Instant,
 }
@@ -44,7 +44,7 @@ struct Stored {
 impl SimStreams {
     /// An empty stream.
     pub fn new(world: &World, name: &str, shards: u64, retention: Duration) -> Self {
-        let mut state = State {
+        let mut state = StreamState {
             retention,
             shards: Vec::new(),
             next_shard: 0,
@@ -54,13 +54,13 @@ impl SimStreams {
         };
         state.reshard(shards);
         Self {
-            service: Service::new(world, name),
+            service: SimService::new(world, name),
             state: Arc::new(Mutex::new(state)),
         }
     }
 
     /// The stream as a process sees it.
-    pub fn open(&self, process: &Process) -> SimStream {
+    pub fn open(&self, process: &SimProcess) -> SimStream {
         SimStream {
             stream: self.clone(),
             process: process.clone(),
@@ -69,7 +69,7 @@ impl SimStreams {
     }
 
     /// Its faults.
-    pub fn service(&self) -> &Service {
+    pub fn service(&self) -> &SimService {
         &self.service
     }
 
@@ -99,7 +99,7 @@ impl SimStreams {
     }
 }
 
-impl State {
+impl StreamState {
     fn reshard(&mut self, shards: u64) {
         let first = self.next_shard;
         self.next_shard += shards.max(1);
@@ -124,7 +124,7 @@ impl State {
             sequence: sequence.into(),
             bytes: u32::try_from(record.data.len()).unwrap_or(u32::MAX),
         };
-        let stored = Stored {
+        let stored = StoredRecord {
             data: record.data.clone(),
             at: Instant::now(),
         };
@@ -149,7 +149,7 @@ impl State {
 #[derive(Debug)]
 pub struct SimStream {
     stream: SimStreams,
-    process: Process,
+    process: SimProcess,
     counts: Mutex<StreamCounts>,
 }
 

@@ -36,16 +36,16 @@ impl Implementation for Simulated {
             retention: 14 * DAY,
         };
         let queues = SimQueues::new(&self.0, "queue", options);
-        Arc::new(queues.open(&Process::new("process")))
+        Arc::new(queues.open(&SimProcess::new("process")))
     }
 
     async fn stream(&self) -> Arc<dyn ChunkStream> {
-        Arc::new(SimStreams::new(&self.0, "stream", 2, DAY).open(&Process::new("process")))
+        Arc::new(SimStreams::new(&self.0, "stream", 2, DAY).open(&SimProcess::new("process")))
     }
 
     async fn locks(&self, participants: usize, slots: u32) -> Vec<Arc<dyn SlotLock>> {
         let slots = SimSlots::new(&self.0, "role", slots);
-        let open = |number| slots.open(&Process::new(&format!("process-{number}")));
+        let open = |number| slots.open(&SimProcess::new(&format!("process-{number}")));
         (0..participants)
             .map(|number| Arc::new(open(number)) as Arc<dyn SlotLock>)
             .collect()
@@ -71,7 +71,7 @@ async fn the_lock_keeps_its_contract() {
 async fn the_files_keep_their_contract() {
     for granularity in [Duration::from_nanos(1), Duration::from_secs(1)] {
         let disk = SimDisk::new(&World::new(1), granularity);
-        files::all(&disk.open("file:///data", &Process::new("process")));
+        files::all(&disk.open("file:///data", &SimProcess::new("process")));
         assert_eq!(disk.used_bytes(), 0);
     }
 }
@@ -87,7 +87,7 @@ fn options(visibility_timeout: Duration) -> QueueOptions {
 #[tokio::test(start_paused = true)]
 async fn a_deduplication_id_counts_for_five_minutes_and_a_message_for_its_retention() {
     let queues = SimQueues::new(&World::new(1), "queue", options(MINUTE));
-    let open = queues.open(&Process::new("process"));
+    let open = queues.open(&SimProcess::new("process"));
     let send = async || open.send(vec![queue::message("g", "body")]).await.unwrap();
     send().await;
     tokio::time::advance(5 * MINUTE - Duration::from_millis(1)).await;
@@ -104,7 +104,7 @@ async fn a_deduplication_id_counts_for_five_minutes_and_a_message_for_its_retent
 #[tokio::test(start_paused = true)]
 async fn a_lost_request_has_no_effect_and_a_lost_answer_has_one() {
     let queues = SimQueues::new(&World::new(1), "queue", options(MINUTE));
-    let open = queues.open(&Process::new("process"));
+    let open = queues.open(&SimProcess::new("process"));
     let send = async |body| open.send(vec![queue::message("g", body)]).await;
     let is_lost =
         |outcome: TransportResult<()>| matches!(outcome, Err(TransportError::Unavailable { .. }));
@@ -128,7 +128,7 @@ async fn a_lost_request_has_no_effect_and_a_lost_answer_has_one() {
 #[tokio::test(start_paused = true)]
 async fn a_remade_queue_is_empty_and_knows_no_receipt_of_before() {
     let queues = SimQueues::new(&World::new(1), "queue", options(MINUTE));
-    let open = queues.open(&Process::new("process"));
+    let open = queues.open(&SimProcess::new("process"));
     open.send(vec![queue::message("g", "old")]).await.unwrap();
     let old = queue::next(&(Arc::new(open.clone()) as Arc<dyn Queue>)).await;
     queues.remake();
@@ -143,7 +143,7 @@ async fn a_remade_queue_is_empty_and_knows_no_receipt_of_before() {
 #[tokio::test(start_paused = true)]
 async fn a_killed_process_has_no_effect_and_a_frozen_one_has_it_later() {
     let queues = SimQueues::new(&World::new(1), "queue", options(MINUTE));
-    let process = Process::new("process");
+    let process = SimProcess::new("process");
     let open = queues.open(&process);
     process.freeze(MINUTE);
     let frozen = tokio::time::Instant::now();
@@ -170,7 +170,7 @@ async fn a_killed_process_has_no_effect_and_a_frozen_one_has_it_later() {
 #[tokio::test(start_paused = true)]
 async fn a_record_expires_and_a_remade_stream_has_none() {
     let streams = SimStreams::new(&World::new(1), "stream", 1, DAY);
-    let open = streams.open(&Process::new("process"));
+    let open = streams.open(&SimProcess::new("process"));
     let append = async |seed| {
         let appended = open.append(vec![stream::record(seed, 10)]).await.unwrap();
         appended[0].clone()
@@ -192,7 +192,7 @@ async fn a_record_expires_and_a_remade_stream_has_none() {
 #[tokio::test(start_paused = true)]
 async fn a_holder_that_cannot_renew_is_told_before_another_can_take_over() {
     let slots = SimSlots::new(&World::new(1), "role", 1);
-    let [first, second] = ["first", "second"].map(Process::new);
+    let [first, second] = ["first", "second"].map(SimProcess::new);
     let held = slots.open(&first).try_acquire().await.unwrap().unwrap();
     tokio::time::sleep(MINUTE).await;
     assert!(held.ensure_owner(), "it is renewed");
@@ -208,7 +208,7 @@ async fn a_holder_that_cannot_renew_is_told_before_another_can_take_over() {
 #[tokio::test(start_paused = true)]
 async fn a_frozen_holder_knows_by_the_clock_and_a_killed_one_is_followed() {
     let slots = SimSlots::new(&World::new(1), "role", 1);
-    let [first, second, third] = ["first", "second", "third"].map(Process::new);
+    let [first, second, third] = ["first", "second", "third"].map(SimProcess::new);
     let held = slots.open(&first).try_acquire().await.unwrap().unwrap();
     first.freeze(MINUTE);
     tokio::time::sleep(Duration::from_secs(20)).await;
@@ -225,7 +225,7 @@ async fn a_frozen_holder_knows_by_the_clock_and_a_killed_one_is_followed() {
 #[tokio::test(start_paused = true)]
 async fn a_slot_taken_away_is_lost_at_the_next_renewal() {
     let slots = SimSlots::new(&World::new(1), "role", 1);
-    let lock = slots.open(&Process::new("process"));
+    let lock = slots.open(&SimProcess::new("process"));
     let held = lock.try_acquire().await.unwrap().unwrap();
     slots.take_away();
     held.lost().cancelled().await;
@@ -241,7 +241,7 @@ fn create(files: &SimFiles, name: &str, bytes: &[u8]) -> io::Result<()> {
 #[tokio::test(start_paused = true)]
 async fn a_disk_fills_and_an_unfinished_file_needs_its_space_too() {
     let disk = SimDisk::new(&World::new(1), Duration::from_nanos(1));
-    let open = disk.open("file:///data", &Process::new("process"));
+    let open = disk.open("file:///data", &SimProcess::new("process"));
     disk.set_faults(|faults| faults.capacity_bytes = Some(10));
     create(&open, "a", b"123456").unwrap();
     let mut pending = open.create(&files::name("b")).unwrap();
@@ -257,7 +257,7 @@ async fn a_disk_fills_and_an_unfinished_file_needs_its_space_too() {
 #[tokio::test(start_paused = true)]
 async fn a_disk_that_is_down_read_only_or_protected_refuses() {
     let disk = SimDisk::new(&World::new(1), Duration::from_nanos(1));
-    let open = disk.open("file:///data", &Process::new("process"));
+    let open = disk.open("file:///data", &SimProcess::new("process"));
     create(&open, "a", b"1").unwrap();
     disk.touch("a", |node| node.is_readable = false);
     let refused = open.read(&files::name("a")).map(drop).unwrap_err();
@@ -310,7 +310,7 @@ async fn inodes_and_times_follow_what_a_program_does_to_a_file() {
 #[tokio::test(start_paused = true)]
 async fn a_file_can_be_in_the_way_of_a_folder_and_a_folder_of_a_file() {
     let disk = SimDisk::new(&World::new(1), Duration::from_nanos(1));
-    let open = disk.open("file:///data", &Process::new("process"));
+    let open = disk.open("file:///data", &SimProcess::new("process"));
     create(&open, "a/b", b"1").unwrap();
     let folder = create(&open, "a", b"1").unwrap_err();
     assert_eq!(folder.kind(), io::ErrorKind::IsADirectory);
@@ -326,7 +326,7 @@ async fn the_same_seed_makes_the_same_faults() {
         streams.service().set_faults(|faults| {
             (faults.lost_answers, faults.latency) = (0.5, (Duration::ZERO, MINUTE));
         });
-        let open = streams.open(&Process::new("process"));
+        let open = streams.open(&SimProcess::new("process"));
         let began = tokio::time::Instant::now();
         let mut outcomes = Vec::new();
         for _ in 0..32 {

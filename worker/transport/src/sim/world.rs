@@ -7,7 +7,7 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use parking_lot::Mutex;
 use tokio::time::Instant;
 
-use super::process::Process;
+use super::process::SimProcess;
 use crate::{TransportError, TransportResult};
 
 /// The wall-clock time at which every simulation starts, in seconds since 1970.
@@ -15,10 +15,10 @@ const START_SECONDS: u64 = 1_700_000_000;
 
 /// One simulation. Clones share it.
 #[derive(Debug, Clone)]
-pub struct World(Arc<Shared>);
+pub struct World(Arc<SharedWorld>);
 
 #[derive(Debug)]
-struct Shared {
+struct SharedWorld {
     started: Instant,
     /// Milliseconds that the wall clock is ahead of the monotonic one; negative when it is behind.
     skew_millis: Mutex<i64>,
@@ -33,7 +33,7 @@ type Stalls = (f64, Duration);
 impl World {
     /// A simulation that starts now, with random numbers from `seed`.
     pub fn new(seed: u64) -> Self {
-        Self(Arc::new(Shared {
+        Self(Arc::new(SharedWorld {
             started: Instant::now(),
             skew_millis: Mutex::default(),
             random: Mutex::new(fastrand::Rng::with_seed(seed)),
@@ -108,7 +108,7 @@ impl World {
 
 /// How a service fails.
 #[derive(Debug, Clone, Copy, Default, PartialEq)]
-pub struct Faults {
+pub struct ServiceFaults {
     /// Every call fails.
     pub down: bool,
     /// Calls that fail without an effect, of 1.
@@ -121,13 +121,13 @@ pub struct Faults {
 
 /// A service's faults, which can be changed at any time. Clones share them.
 #[derive(Debug, Clone)]
-pub struct Service {
+pub struct SimService {
     world: World,
     name: String,
-    faults: Arc<Mutex<Faults>>,
+    faults: Arc<Mutex<ServiceFaults>>,
 }
 
-impl Service {
+impl SimService {
     /// A service without faults.
     pub fn new(world: &World, name: &str) -> Self {
         Self {
@@ -148,19 +148,19 @@ impl Service {
     }
 
     /// How it fails now.
-    pub fn faults(&self) -> Faults {
+    pub fn faults(&self) -> ServiceFaults {
         *self.faults.lock()
     }
 
     /// Changes how it fails from now on.
-    pub fn set_faults(&self, change: impl FnOnce(&mut Faults)) {
+    pub fn set_faults(&self, change: impl FnOnce(&mut ServiceFaults)) {
         change(&mut self.faults.lock());
     }
 
     /// Until a request of this process arrives; an error where it does not.
-    pub(super) async fn arrive(&self, process: &Process, step: &str) -> TransportResult<()> {
+    pub(super) async fn arrive(&self, process: &SimProcess, step: &str) -> TransportResult<()> {
         process.gate().await;
-        let Faults { latency, .. } = self.faults();
+        let ServiceFaults { latency, .. } = self.faults();
         self.pause(latency).await;
         process.gate().await;
         let faults = self.faults();
@@ -177,7 +177,7 @@ impl Service {
     /// One call: its request arrives or not, then it has its effect, then its answer arrives or not.
     pub(super) async fn call<T>(
         &self,
-        process: &Process,
+        process: &SimProcess,
         step: &str,
         effect: impl FnOnce() -> TransportResult<T>,
     ) -> TransportResult<T> {
