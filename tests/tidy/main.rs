@@ -99,7 +99,9 @@ const LAYERS: &[(&str, &[&str])] = &[
         &[
             "log_filter",
             "backoff",
+            "clock",
             "chunk_stream",
+            "file_version",
             "error",
             "files",
             "queue",
@@ -121,6 +123,7 @@ const LAYERS: &[(&str, &[&str])] = &[
             "telemetry",
             "consume",
             "journal",
+            "destination",
             "report",
             "config",
             "legacy",
@@ -167,6 +170,24 @@ const UPWARD_IMPORTS: &[(&str, &str, &str, &str)] = &[
         "legacy",
         "roles",
         "the original's format is an implementation of the roles' traits, which choose it",
+    ),
+    (
+        "worker/src/",
+        "telemetry",
+        "consume",
+        "outages are counted by the service that the consume loop names",
+    ),
+    (
+        "worker/src/",
+        "journal",
+        "destination",
+        "one SQLite file has the tables of both, opened once",
+    ),
+    (
+        "worker/src/",
+        "destination",
+        "roles",
+        "a file is hashed as it is for its announcement",
     ),
 ];
 
