@@ -271,6 +271,8 @@ impl SimPipeline {
                 block_size: BLOCK_BYTES,
                 threads: 1,
             },
+            format_version: Default::default(),
+            plans: Arc::default(),
             record_bytes: 400 << 10,
             on_compressed: OnCompressed::Keep,
             filter: filter(),

@@ -269,7 +269,7 @@ impl QueueState {
         name: &str,
         options: QueueOptions,
         limited: bool,
-    ) -> TakenMessages {
+    ) -> TakenDeliveries {
         self.drop_old(options.retention);
         let now = Instant::now();
         let since_1970 = |at: Instant| {
@@ -277,7 +277,7 @@ impl QueueState {
             wall.duration_since(UNIX_EPOCH).unwrap_or_default()
         };
         let epoch = since_1970(self.created_at).as_secs();
-        let (mut taken, mut groups) = (TakenMessages::default(), BTreeSet::new());
+        let (mut taken, mut groups) = (TakenDeliveries::default(), BTreeSet::new());
         for (sequence, stored) in &mut self.messages {
             if taken.deliveries.len() == max {
                 break;
@@ -323,7 +323,7 @@ impl QueueState {
 }
 
 #[derive(Debug, Default)]
-struct TakenMessages {
+struct TakenDeliveries {
     deliveries: Vec<Delivery>,
     too_often: Vec<u64>,
 }
