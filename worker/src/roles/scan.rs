@@ -506,7 +506,7 @@ mod tests {
         source.write("a.txt", "words");
         for _ in 0..3 {
             source.scanner.announcer.journal = Arc::new(SegmentJournal::new(files.clone()));
-            let mut memory = Memory::default();
+            let mut memory = ScanMemory::default();
             for _ in 0..2 {
                 let scanned = source
                     .scanner
