@@ -8,6 +8,7 @@
 //! - [`journal`]: which files were announced, and how far they are. [`report`]: the report page.
 //! - [`telemetry`]: logs, metrics, health, traces, memory limit.
 //! - `runtime`: clock, random numbers and threads, as the rest of the crate uses them.
+//! - `simulation`: whole pipelines in simulated time, and a checker of what became of files; only in tests.
 
 #![warn(unreachable_pub)]
 
@@ -21,4 +22,6 @@ pub mod message;
 pub mod report;
 pub mod roles;
 mod runtime;
+#[cfg(test)]
+mod simulation;
 pub mod telemetry;

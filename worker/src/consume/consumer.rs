@@ -95,6 +95,7 @@ impl Consumer {
             return Ok(());
         }
         let deliveries = tokio::select! {
+            biased;
             () = self.shutdown.cancelled() => return Ok(()),
             received = self.queue.receive(self.batching().first_receive(), LONG_POLL) => received?,
         };
@@ -135,6 +136,7 @@ impl Consumer {
 
     async fn pause(&self, time: Duration) {
         tokio::select! {
+            biased;
             () = self.shutdown.cancelled() => {}
             () = tokio::time::sleep(time) => {}
         }
@@ -179,6 +181,7 @@ impl Consumer {
                 .batching()
                 .next_receive(work.tasks.len(), work.all_small);
             tokio::select! {
+                biased;
                 () = self.shutdown.cancelled() => return,
                 () = work.slot.lost().cancelled() => return,
                 Some(_) = work.tasks.join_next(), if !work.tasks.is_empty() => {}

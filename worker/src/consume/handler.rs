@@ -166,6 +166,7 @@ impl MessageContext<'_> {
         work: impl Future<Output = Result<T, HandlerError>>,
     ) -> Result<T, HandlerError> {
         tokio::select! {
+            biased;
             done = work => done,
             () = self.stop.cancelled() => Err(HandlerError::Interrupted),
         }

@@ -102,6 +102,7 @@ impl MessageTask {
         let handling = self.handler.handle(message, self.context(delivery));
         tokio::pin!(keep_hidden, handling);
         tokio::select! {
+            biased;
             outcome = &mut handling => outcome,
             () = &mut keep_hidden => {
                 // Another worker may have the message now: no effect may follow. The handler stops by itself.

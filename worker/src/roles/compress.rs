@@ -284,6 +284,7 @@ impl Compressor {
         let appending = self.append_all(packed, owner, context.meter);
         let both = async { tokio::join!(packing.as_mut(), appending).1 };
         let appended = tokio::select! {
+            biased;
             appended = both => appended,
             () = context.stop.cancelled() => {
                 // Appending may take long and is not waited for: no manifest names these records.
@@ -319,8 +320,7 @@ impl Compressor {
                 .read(&name)
                 .map_err(streampress_codec::CodecError::Read)?;
             let mut sink = |frame: &[u8]| {
-                frames
-                    .blocking_send(Bytes::copy_from_slice(frame))
+                runtime::wait_blocking(frames.send(Bytes::copy_from_slice(frame)))
                     .map_err(|_| io::Error::from(io::ErrorKind::BrokenPipe))
             };
             hybrid::Packer::new(options)

@@ -255,6 +255,7 @@ impl Decompressor {
         let mut unpacking = std::pin::pin!(maybe_done(unpacking));
         let both = async { tokio::join!(unpacking.as_mut(), fetching).1 };
         let fetched = tokio::select! {
+            biased;
             fetched = both => fetched,
             () = context.stop.cancelled() => {
                 // Fetching may take long and is not waited for; the unfinished file is removed.

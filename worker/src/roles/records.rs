@@ -9,7 +9,7 @@ use tokio::sync::mpsc;
 use crate::consume::HandlerError;
 use crate::message::record::RecordOwner;
 use crate::message::{DeadLetterReason, Digest, FileRef, Manifest, Records};
-use crate::runtime::blocking;
+use crate::runtime::{self, blocking};
 use crate::telemetry::metrics::Meter;
 use streampress_codec::{CodecError, hybrid};
 use streampress_transport::{ChunkStream, FileName, Position};
@@ -159,7 +159,7 @@ impl PayloadReader {
 impl Read for PayloadReader {
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
         while self.current.is_empty() {
-            match self.payloads.blocking_recv() {
+            match runtime::wait_blocking(self.payloads.recv()) {
                 Some(payload) => self.current = payload,
                 None => return Ok(0),
             }

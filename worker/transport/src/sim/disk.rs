@@ -22,7 +22,7 @@ pub struct Node {
     pub inode: u64,
     /// What it holds.
     pub bytes: Bytes,
-    /// Set by the process that writes, in steps of the disk's granularity.
+    /// Set by the program that writes, in steps of the disk's granularity.
     pub modified: SystemTime,
     /// When content or attributes were last changed, by the wall clock.
     pub changed: SystemTime,
@@ -58,12 +58,12 @@ struct DiskState {
     faults: DiskFaults,
     /// Of files that are not visible yet.
     pending_bytes: u64,
-    changes: Vec<Change>,
+    changes: Vec<DiskChange>,
 }
 
 /// A change that the pipeline made.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Change {
+pub struct DiskChange {
     /// When, since the simulation's start.
     pub at: Duration,
     /// The process that made it.
@@ -134,7 +134,7 @@ impl SimDisk {
     }
 
     /// What the pipeline changed since the last call.
-    pub fn take_changes(&self) -> Vec<Change> {
+    pub fn take_changes(&self) -> Vec<DiskChange> {
         std::mem::take(&mut self.state.lock().changes)
     }
 
@@ -286,7 +286,7 @@ impl SimFiles {
                 Some(node) => state.nodes.insert(name.clone(), node.clone()),
                 None => state.nodes.remove(&name),
             };
-            state.changes.push(Change {
+            state.changes.push(DiskChange {
                 at: self.disk.world.elapsed(),
                 process: self.process.name().to_owned(),
                 name,

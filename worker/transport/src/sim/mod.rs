@@ -24,4 +24,4 @@ pub use lock::{SimLock, SimSlots};
 pub use process::SimProcess;
 pub use queue::{QueueOptions, SimQueue, SimQueues, StoredMessage};
 pub use stream::{SimStream, SimStreams};
-pub use world::{SimFaults, SimService, World};
+pub use world::{ServiceFaults, SimService, World};

@@ -36,12 +36,12 @@ pub struct QueueOptions {
 /// A queue with its dead-letter queue, as the service has them. Clones are the same queue.
 #[derive(Debug, Clone)]
 pub struct SimQueues {
-    queue: Arc<QueueShared>,
-    dead: Arc<QueueShared>,
+    queue: Arc<SharedQueue>,
+    dead: Arc<SharedQueue>,
 }
 
 #[derive(Debug)]
-struct QueueShared {
+struct SharedQueue {
     service: SimService,
     options: QueueOptions,
     state: Mutex<QueueState>,
@@ -86,7 +86,7 @@ impl SimQueues {
     pub fn new(world: &World, name: &str, options: QueueOptions) -> Self {
         let open = |name: String| {
             let service = SimService::new(world, &name);
-            Arc::new(QueueShared {
+            Arc::new(SharedQueue {
                 state: Mutex::new(QueueState::new(world)),
                 service,
                 options,
@@ -146,15 +146,16 @@ impl SimQueues {
     pub fn remake(&self) {
         for shared in [&self.queue, &self.dead] {
             let mut state = shared.state.lock();
-            let next_delivery = state.next_delivery;
+            let (next_delivery, created) = (state.next_delivery, state.created);
             *state = QueueState::new(shared.service.world());
-            // A receipt of before must stay stale.
+            // A receipt of before must stay stale, and SQS makes no queue of the same name within a minute.
             state.next_delivery = next_delivery;
+            state.created = state.created.max(created + Duration::from_secs(1));
         }
     }
 }
 
-impl QueueShared {
+impl SharedQueue {
     fn stored(&self) -> Vec<StoredMessage> {
         let mut state = self.state.lock();
         state.drop_old(self.options.retention);
@@ -233,7 +234,7 @@ impl QueueState {
             sent_ids: BTreeMap::new(),
             next_sequence: 1,
             next_delivery: 1,
-            created: world.now(),
+            created: world.service_now(),
             created_at: Instant::now(),
             sends: 0,
             receives: 0,
@@ -268,7 +269,7 @@ impl QueueState {
         name: &str,
         options: QueueOptions,
         limited: bool,
-    ) -> TakenMessage {
+    ) -> TakenDeliveries {
         self.drop_old(options.retention);
         let now = Instant::now();
         let since_1970 = |at: Instant| {
@@ -276,7 +277,7 @@ impl QueueState {
             wall.duration_since(UNIX_EPOCH).unwrap_or_default()
         };
         let epoch = since_1970(self.created_at).as_secs();
-        let (mut taken, mut groups) = (TakenMessage::default(), BTreeSet::new());
+        let (mut taken, mut groups) = (TakenDeliveries::default(), BTreeSet::new());
         for (sequence, stored) in &mut self.messages {
             if taken.deliveries.len() == max {
                 break;
@@ -322,7 +323,7 @@ impl QueueState {
 }
 
 #[derive(Debug, Default)]
-struct TakenMessage {
+struct TakenDeliveries {
     deliveries: Vec<Delivery>,
     too_often: Vec<u64>,
 }
@@ -357,17 +358,12 @@ fn delivery(
 /// A queue, or a dead-letter queue, as one process sees it.
 #[derive(Debug, Clone)]
 pub struct SimQueue {
-    queue: Arc<QueueShared>,
-    dead: Option<Arc<QueueShared>>,
+    queue: Arc<SharedQueue>,
+    dead: Option<Arc<SharedQueue>>,
     process: SimProcess,
 }
 
 impl SimQueue {
-    /// When the queue was made, by the wall clock of then.
-    pub fn created(&self) -> SystemTime {
-        self.queue.state.lock().created
-    }
-
     fn take(&self, max: usize) -> Vec<Delivery> {
         let (options, limited) = (self.queue.options, self.dead.is_some());
         let mut state = self.queue.state.lock();

@@ -31,12 +31,12 @@ struct StreamState {
     shards: Vec<String>,
     next_shard: u64,
     next_sequence: u64,
-    records: BTreeMap<(String, Sequence), StreamRecord>,
+    records: BTreeMap<(String, Sequence), SimRecord>,
     appended: u64,
 }
 
 #[derive(Debug)]
-struct StreamRecord {
+struct SimRecord {
     data: Bytes,
     at: Instant,
 }
@@ -124,7 +124,7 @@ impl StreamState {
             sequence: sequence.into(),
             bytes: u32::try_from(record.data.len()).unwrap_or(u32::MAX),
         };
-        let stored = StreamRecord {
+        let stored = SimRecord {
             data: record.data.clone(),
             at: Instant::now(),
         };

@@ -15,10 +15,10 @@ const START_SECONDS: u64 = 1_700_000_000;
 
 /// One simulation. Clones share it.
 #[derive(Debug, Clone)]
-pub struct World(Arc<WorldShared>);
+pub struct World(Arc<SharedWorld>);
 
 #[derive(Debug)]
-struct WorldShared {
+struct SharedWorld {
     started: Instant,
     /// Milliseconds that the wall clock is ahead of the monotonic one; negative when it is behind.
     skew_millis: Mutex<i64>,
@@ -33,7 +33,7 @@ type Stalls = (f64, Duration);
 impl World {
     /// A simulation that starts now, with random numbers from `seed`.
     pub fn new(seed: u64) -> Self {
-        Self(Arc::new(WorldShared {
+        Self(Arc::new(SharedWorld {
             started: Instant::now(),
             skew_millis: Mutex::default(),
             random: Mutex::new(fastrand::Rng::with_seed(seed)),
@@ -49,6 +49,11 @@ impl World {
         let skew = self.0.skew_millis.lock().saturating_mul(1_000_000);
         let nanos = start.saturating_add(elapsed).saturating_add(skew);
         UNIX_EPOCH + Duration::from_nanos(u64::try_from(nanos).unwrap_or_default())
+    }
+
+    /// The time by the clock of services, which never jumps.
+    pub(super) fn service_now(&self) -> SystemTime {
+        UNIX_EPOCH + Duration::from_secs(START_SECONDS) + self.elapsed()
     }
 
     /// How long the simulation has run, by its monotonic clock.
@@ -103,7 +108,7 @@ impl World {
 
 /// How a service fails.
 #[derive(Debug, Clone, Copy, Default, PartialEq)]
-pub struct SimFaults {
+pub struct ServiceFaults {
     /// Every call fails.
     pub down: bool,
     /// Calls that fail without an effect, of 1.
@@ -119,7 +124,7 @@ pub struct SimFaults {
 pub struct SimService {
     world: World,
     name: String,
-    faults: Arc<Mutex<SimFaults>>,
+    faults: Arc<Mutex<ServiceFaults>>,
 }
 
 impl SimService {
@@ -143,19 +148,19 @@ impl SimService {
     }
 
     /// How it fails now.
-    pub fn faults(&self) -> SimFaults {
+    pub fn faults(&self) -> ServiceFaults {
         *self.faults.lock()
     }
 
     /// Changes how it fails from now on.
-    pub fn set_faults(&self, change: impl FnOnce(&mut SimFaults)) {
+    pub fn set_faults(&self, change: impl FnOnce(&mut ServiceFaults)) {
         change(&mut self.faults.lock());
     }
 
     /// Until a request of this process arrives; an error where it does not.
     pub(super) async fn arrive(&self, process: &SimProcess, step: &str) -> TransportResult<()> {
         process.gate().await;
-        let SimFaults { latency, .. } = self.faults();
+        let ServiceFaults { latency, .. } = self.faults();
         self.pause(latency).await;
         process.gate().await;
         let faults = self.faults();
