@@ -16,7 +16,7 @@ use tokio::time::Instant;
 use tracing::{info, warn};
 
 use crate::consume::batching::{is_small, is_small_source};
-use crate::consume::{Handled, Handler, HandlerError, MessageContext};
+use crate::consume::{Handled, Handler, HandlerError, MessageContext, Outage};
 use crate::journal::FileJournal;
 use crate::message::record::{RecordOwner, header_bytes};
 use crate::message::trace_context::TraceContext;
@@ -25,6 +25,7 @@ use crate::message::{
     Records, Share, StageNumbers, VERSION,
 };
 use crate::roles::announce::{self, Announcer, source_missing, trace_attributes};
+use crate::roles::probe;
 use crate::roles::source::{SourceFilter, announce_event, retire_source};
 use crate::runtime::{self, blocking};
 use crate::telemetry::metrics::{Meter, Stage};
@@ -91,6 +92,13 @@ impl Handler for Compressor {
 
     fn is_small(&self, message: &Message) -> bool {
         is_small(message, self.block_bytes())
+    }
+
+    async fn probe(&self, failed: Option<&Message>, _bytes: u64) -> Result<bool, Outage> {
+        let is_readable = probe::source(&self.announcer.source, failed).await?;
+        probe::append(&*self.stream).await?;
+        probe::queue(&*self.chunks_queue).await?;
+        Ok(is_readable)
     }
 
     async fn on_acknowledged(&self, handled: Handled) {
@@ -358,7 +366,8 @@ impl Compressor {
             body: manifest.to_json(),
             attributes: trace_attributes(),
         };
-        Ok(self.chunks_queue.send(vec![message]).await?)
+        let sent = self.chunks_queue.send(vec![message]).await;
+        sent.map_err(HandlerError::sending)
     }
 }
 

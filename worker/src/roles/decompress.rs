@@ -16,7 +16,7 @@ use tokio::time::Instant;
 use tracing::info;
 
 use crate::consume::batching::{is_small, is_small_packed};
-use crate::consume::{Handled, Handler, HandlerError, MessageContext};
+use crate::consume::{Handled, Handler, HandlerError, MessageContext, Outage};
 use crate::journal::FileJournal;
 use crate::legacy::decompressor::LegacyDecompressor;
 use crate::message::record::RecordOwner;
@@ -25,6 +25,7 @@ use crate::report::log::ReportLog;
 use crate::report::{FileOutcome, ReportRow, format_of};
 use crate::roles::announce::hash;
 use crate::roles::compress::record_failure;
+use crate::roles::probe;
 use crate::runtime::{self, blocking};
 use crate::telemetry::metrics::{Meter, Stage};
 use streampress_codec::hybrid;
@@ -34,6 +35,8 @@ use streampress_transport::{ChunkStream, FileEntry, Files, PendingFile, Position
 const BATCH_BYTES: u64 = 4 << 20;
 /// And of no more than this many, in case a manifest says that they are smaller than they are.
 const BATCH_RECORDS: usize = 64;
+/// What a record is taken to have whose position does not say it, which none of ours does.
+const UNKNOWN_BYTES: u64 = BATCH_BYTES;
 /// The longest list of records in bytes; 64 MiB name some 800,000 records, at 400 KiB each 300 GiB packed.
 const LONGEST_LIST_BYTES: u64 = 64 << 20;
 /// A file of this part of a block or less is held in memory without a thread.
@@ -89,6 +92,22 @@ impl Handler for Decompressor {
 
     fn is_small(&self, message: &Message) -> bool {
         is_small(message, self.block_bytes)
+    }
+
+    fn needed_bytes(&self, message: &Message) -> u64 {
+        match message {
+            Message::Manifest(manifest) => manifest.file.bytes,
+            Message::LegacyManifest(_)
+            | Message::Announcement(_)
+            | Message::LegacyAnnouncement(_)
+            | Message::S3Event(_) => 0,
+        }
+    }
+
+    async fn probe(&self, _failed: Option<&Message>, bytes: u64) -> Result<bool, Outage> {
+        probe::destination(&self.destination, bytes).await?;
+        probe::fetch(&*self.stream).await?;
+        Ok(true)
     }
 
     async fn on_dead_lettered(&self, message: &Message, reason: DeadLetterReason, detail: &str) {
@@ -274,16 +293,29 @@ impl Decompressor {
             Records::Inline(positions) => return Ok(positions.clone()),
             Records::Indirect(list) => list,
         };
-        let list_bytes: u64 = list.iter().map(|at| u64::from(at.bytes)).sum();
-        if list_bytes > LONGEST_LIST_BYTES {
-            return Err(HandlerError::permanent(
+        let too_long = || {
+            HandlerError::permanent(
                 DeadLetterReason::UnreadableMessage,
                 "the list of records is longer than 64 MiB",
-            ));
+            )
+        };
+        let list_bytes: u64 = list.iter().map(|at| u64::from(at.bytes)).sum();
+        if list_bytes > LONGEST_LIST_BYTES {
+            return Err(too_long());
         }
-        let mut json = Vec::new();
-        for (record, index) in self.stream.fetch(list).await?.iter().zip(0..) {
-            json.extend_from_slice(&open(owner, index, record)?);
+        let (mut json, mut index) = (Vec::new(), 0);
+        let mut rest = list.as_slice();
+        while !rest.is_empty() {
+            let (batch, after) = rest.split_at(batch_len(rest));
+            rest = after;
+            for record in self.stream.fetch(batch).await? {
+                json.extend_from_slice(&open(owner, index, &record)?);
+                index += 1;
+            }
+            // Positions may say that their records are smaller than they are.
+            if json.len() as u64 > LONGEST_LIST_BYTES {
+                return Err(too_long());
+            }
         }
         serde_json::from_slice(&json).map_err(|error| {
             let detail = format!("the list of records: {error}");
@@ -420,7 +452,10 @@ impl Decompressor {
 fn batch_len(positions: &[Position]) -> usize {
     let mut bytes = 0;
     let fits = positions.iter().take_while(|position| {
-        bytes += u64::from(position.bytes);
+        bytes += match position.bytes {
+            0 => UNKNOWN_BYTES,
+            known => u64::from(known),
+        };
         bytes <= BATCH_BYTES
     });
     fits.count().clamp(1, BATCH_RECORDS)
@@ -507,7 +542,8 @@ mod tests {
         for (bytes, count, batch) in [
             (1 << 20, 9, 4),
             (5 << 20, 3, 1),
-            (0, 100, BATCH_RECORDS),
+            (1, 100, BATCH_RECORDS),
+            (0, 100, 1),
             (u32::MAX, 2, 1),
         ] {
             assert_eq!(batch_len(&vec![position(bytes); count]), batch, "{bytes}");

@@ -193,6 +193,8 @@ impl Redrive<'_> {
             Ok(()) => Ok(RedriveAction::AnnouncedAgain),
             Err(HandlerError::Permanent { detail, .. }) => Ok(RedriveAction::Left(detail)),
             Err(HandlerError::Transient(error)) => Err(error),
+            Err(HandlerError::Newer(error)) => Ok(RedriveAction::Left(error.to_string())),
+            Err(HandlerError::Outage(outage)) => Err(anyhow::anyhow!(outage.cause)),
             Err(HandlerError::Interrupted) => Ok(RedriveAction::Left("interrupted".into())),
         }
     }

@@ -98,7 +98,23 @@ pub trait Files: Send + Sync + fmt::Debug {
     fn remove(&self, name: &FileName) -> io::Result<()>;
     /// Renames within the location; replaces what is there.
     fn rename(&self, from: &FileName, to: &FileName) -> io::Result<()>;
+    /// Tests whether a file of `bytes` bytes could be written now, under a name of its own that is gone afterwards.
+    fn probe(&self, bytes: u64) -> io::Result<()> {
+        let name = FileName(format!("{PROBE_FOLDER}/probe-{:016x}", fastrand::u64(..)));
+        let mut pending = self.create(&name)?;
+        io::copy(&mut io::repeat(0).take(bytes), &mut pending)?;
+        pending.commit(SystemTime::now())?;
+        self.remove(&name)
+    }
+    /// The names of up to `most` files, any of them.
+    fn sample(&self, most: usize) -> io::Result<Vec<FileName>> {
+        let entries = self.list()?.into_iter();
+        Ok(entries.take(most).map(|entry| entry.name).collect())
+    }
 }
+
+/// A folder below a location whose files are ours: no scan and no bucket event takes them.
+const PROBE_FOLDER: &str = ".streampress";
 
 /// A file being written, invisible until committed. Dropping it removes what was written.
 pub trait PendingFile: Write + Send {

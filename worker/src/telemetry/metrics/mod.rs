@@ -17,6 +17,7 @@ use prometheus_client::metrics::family::Family;
 use prometheus_client::metrics::histogram::Histogram;
 use tokio::time::Instant;
 
+use crate::consume::Service;
 use crate::message::DeadLetterReason;
 use crate::runtime;
 use streampress_transport::ChunkStream;
@@ -71,6 +72,8 @@ pub enum RetryCause {
     NoThread,
     /// An error that may not occur again.
     Fault,
+    /// A service that every message needs was down.
+    Outage,
     /// The worker stopped, or lost its slot or the message.
     Interrupted,
     /// The work succeeded, but the message could not be deleted.
@@ -87,6 +90,7 @@ impl RetryCause {
             Self::NoSlot => "no_slot",
             Self::NoThread => "no_thread",
             Self::Fault => "fault",
+            Self::Outage => "outage",
             Self::Interrupted => "interrupted",
             Self::NotDeleted => "not_deleted",
             Self::NotDeadLettered => "not_dead_lettered",
@@ -139,6 +143,8 @@ pub struct Counts {
     pub last_success: Option<f64>,
     /// Whether queues and stream are open.
     pub ready: bool,
+    /// Services that are down, by how many consumers of this process found so.
+    pub outages: BTreeMap<Service, u32>,
 }
 
 /// When the worker last showed progress.
@@ -207,6 +213,19 @@ impl Meter {
         self.change(|counts| {
             counts.slots_held = counts.slots_held.saturating_sub(1);
             counts.slots_lost += u64::from(lost);
+        });
+    }
+
+    /// A service is down: nothing is received meanwhile.
+    pub(crate) fn outage_began(&self, service: Service) {
+        self.change(|counts| *counts.outages.entry(service).or_default() += 1);
+    }
+
+    /// The service answers again.
+    pub(crate) fn outage_ended(&self, service: Service) {
+        self.change(|counts| {
+            let found = counts.outages.entry(service).or_default();
+            *found = found.saturating_sub(1);
         });
     }
 
@@ -358,12 +377,15 @@ mod tests {
         meter.file(100, 40);
         meter.received().dead(DeadLetterReason::HashMismatch);
         meter.stage(Stage::Pack, Duration::from_millis(30));
+        meter.outage_began(Service::Destination);
         let page = meter.page(&labels());
         for line in [
             "streampress_files_raw_bytes_total{pipeline=\"trades\"} 100",
             "streampress_files_packed_bytes_total{pipeline=\"trades\"} 40",
             "streampress_messages_dead_total{pipeline=\"trades\",reason=\"HashMismatch\"} 1",
             "streampress_slot_held{pipeline=\"trades\"} 0.0",
+            "streampress_service_down{pipeline=\"trades\",service=\"destination\"} 1.0",
+            "streampress_service_down{pipeline=\"trades\",service=\"stream\"} 0.0",
             "streampress_stage_duration_seconds_count{pipeline=\"trades\",stage=\"pack\"} 1",
             "# UNIT streampress_files_raw_bytes bytes",
         ] {

@@ -13,8 +13,33 @@ pub fn all(files: &dyn Files) {
     a_new_version_replaces_the_old_as_a_whole(files);
     odd_names_are_kept_and_listed_in_order(files);
     a_rename_replaces_what_is_there(files);
+    a_probe_leaves_nothing(files);
+    a_sample_names_files_that_are_there(files);
     what_is_not_there_is_none_or_not_found(files);
     assert!(files.list().unwrap().is_empty());
+}
+
+/// However many bytes it is about.
+pub fn a_probe_leaves_nothing(files: &dyn Files) {
+    files.probe(0).unwrap();
+    files.probe(1 << 20).unwrap();
+    assert!(files.list().unwrap().is_empty());
+}
+
+/// At most so many.
+pub fn a_sample_names_files_that_are_there(files: &dyn Files) {
+    assert!(files.sample(10).unwrap().is_empty());
+    let there = [name("a"), name("folder/b"), name("c")];
+    for name in &there {
+        write(files, name, b"words", version(1));
+    }
+    assert_eq!(files.sample(2).unwrap().len(), 2);
+    let mut all = files.sample(10).unwrap();
+    all.sort();
+    assert_eq!(all, [name("a"), name("c"), name("folder/b")]);
+    for name in &there {
+        files.remove(name).unwrap();
+    }
 }
 
 /// A name that must be good.

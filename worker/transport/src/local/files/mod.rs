@@ -258,6 +258,10 @@ impl Files for LocalFiles {
         }
         Ok(())
     }
+
+    fn probe(&self, bytes: u64) -> io::Result<()> {
+        pending::probe(&self.root, bytes)
+    }
 }
 
 fn describe(name: &FileName, meta: &fs::Metadata) -> io::Result<FileEntry> {
