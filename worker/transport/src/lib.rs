@@ -14,12 +14,13 @@
 //! - `lease`: slots and leader election with Kubernetes Leases (feature `kubernetes`).
 //! - [`in_process_lock`]: slots of one process.
 //!
-//! What they share, and other packages too: [`error`], [`backoff`], [`log_filter`].
+//! What they share, and other packages too: [`error`], [`backoff`], [`clock`], [`log_filter`].
 
 #[cfg(feature = "aws")]
 pub mod aws;
 pub mod backoff;
 pub mod chunk_stream;
+pub mod clock;
 #[cfg(any(test, feature = "testing"))]
 pub mod contract_tests;
 pub mod error;
@@ -35,6 +36,7 @@ pub mod slot_lock;
 
 pub use backoff::Backoff;
 pub use chunk_stream::{ChunkStream, Position, Record, Sequence, StreamCounts};
+pub use clock::Moment;
 pub use error::{TransportError, TransportResult, error_chain};
 pub use files::{FileEntry, FileName, Files, PendingFile};
 pub use log_filter::is_safe_to_log;
