@@ -266,7 +266,7 @@ fn inspect_and_explain_say_where_the_bytes_went() {
 }
 
 #[test]
-fn bench_compares_the_codecs_asked_for() {
+fn bench_compares_the_codecs_that_the_command_line_names() {
     let folder = Folder::new();
     folder.write("a.csv", &table(2000));
     let output = folder.well(&[

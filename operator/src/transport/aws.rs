@@ -19,7 +19,7 @@ use streampress_transport::{Depth, aws};
 use tokio::time::Instant;
 
 use super::problem::{Problem, Retry};
-use super::{Contents, Depths, OWNER_TAG, PIPELINE_TAG, Plan, Provisioner, rules};
+use super::{Contents, Depths, OWNER_TAG, PIPELINE_TAG, Provisioner, TransportPlan, rules};
 
 /// Shorter than the worker's: the manager bounds the whole, and an endpoint that hangs blocks others of its kind.
 const CALLS: CallLimits = CallLimits {
@@ -50,7 +50,11 @@ struct Client {
 const COUNTED_LATE: Duration = Duration::from_secs(60);
 
 impl AwsProvisioner {
-    async fn client(&self, plan: &Plan, credentials: Option<&AwsCredentials>) -> Arc<Client> {
+    async fn client(
+        &self,
+        plan: &TransportPlan,
+        credentials: Option<&AwsCredentials>,
+    ) -> Arc<Client> {
         let options = AwsOptions {
             region: Some(plan.region.clone()),
             endpoint: plan.endpoint.clone(),
@@ -76,7 +80,7 @@ impl AwsProvisioner {
 
 /// The plan of a pipeline with policy `Create`: what another owner made is refused. A stream that is being resharded can be
 /// used, so that is not waited for. Emulators keep no keys.
-pub fn provision_plan(plan: &Plan) -> ProvisionPlan {
+pub fn provision_plan(plan: &TransportPlan) -> ProvisionPlan {
     ProvisionPlan {
         tags: [(PIPELINE_TAG.to_owned(), plan.pipeline())].into(),
         encrypted: plan.endpoint.is_none(),
@@ -90,7 +94,7 @@ pub fn provision_plan(plan: &Plan) -> ProvisionPlan {
 impl Provisioner for AwsProvisioner {
     async fn provide(
         &self,
-        plan: &Plan,
+        plan: &TransportPlan,
         credentials: Option<&AwsCredentials>,
     ) -> Result<TransportStatus, Problem> {
         let client = self.client(plan, credentials).await;
@@ -100,7 +104,7 @@ impl Provisioner for AwsProvisioner {
         }
     }
 
-    async fn depths(&self, plan: &Plan, credentials: Option<&AwsCredentials>) -> Depths {
+    async fn depths(&self, plan: &TransportPlan, credentials: Option<&AwsCredentials>) -> Depths {
         let client = self.client(plan, credentials).await;
         let [files, files_dead, chunks, chunks_dead] = plan.queues().map(|name| client.depth(name));
         let (files, files_dead, chunks, chunks_dead) =
@@ -118,7 +122,7 @@ impl Provisioner for AwsProvisioner {
 
     async fn contents(
         &self,
-        plan: &Plan,
+        plan: &TransportPlan,
         credentials: Option<&AwsCredentials>,
     ) -> Result<Contents, Problem> {
         self.client(plan, credentials).await.contents(plan).await
@@ -126,7 +130,7 @@ impl Provisioner for AwsProvisioner {
 
     async fn remove(
         &self,
-        plan: &Plan,
+        plan: &TransportPlan,
         policy: DeletionPolicy,
         credentials: Option<&AwsCredentials>,
     ) -> Result<Vec<String>, Problem> {
@@ -152,7 +156,7 @@ impl Provisioner for AwsProvisioner {
 }
 
 impl Client {
-    async fn create(&self, plan: &Plan) -> Result<TransportStatus, Problem> {
+    async fn create(&self, plan: &TransportPlan) -> Result<TransportStatus, Problem> {
         let provisioned = provision::create(
             &self.aws,
             &ProvisionPlan {
@@ -169,7 +173,7 @@ impl Client {
         })
     }
 
-    async fn adopt(&self, plan: &Plan) -> Result<TransportStatus, Problem> {
+    async fn adopt(&self, plan: &TransportPlan) -> Result<TransportStatus, Problem> {
         let mut found = Vec::new();
         for name in plan.queues() {
             let queue = provision::existing_queue(&self.aws, name).await;
@@ -188,7 +192,7 @@ impl Client {
         })
     }
 
-    async fn contents(&self, plan: &Plan) -> Result<Contents, Problem> {
+    async fn contents(&self, plan: &TransportPlan) -> Result<Contents, Problem> {
         let mut waiting = Vec::new();
         for name in plan.queues() {
             let url = provision::find_queue(&self.aws, name).await;
@@ -200,7 +204,7 @@ impl Client {
         Ok(rules::contents(plan, &waiting))
     }
 
-    fn note_emptiness(&self, plan: &Plan, depths: Depths) {
+    fn note_emptiness(&self, plan: &TransportPlan, depths: Depths) {
         let mut empty_since = self.empty_since.lock();
         if depths.are_empty() {
             empty_since
@@ -212,13 +216,13 @@ impl Client {
     }
 
     /// Whether no message can need the stream's records.
-    fn is_surely_empty(&self, plan: &Plan) -> bool {
+    fn is_surely_empty(&self, plan: &TransportPlan) -> bool {
         let empty_since = self.empty_since.lock();
         let since = empty_since.get(&plan.uid);
         since.is_some_and(|since| since.elapsed() >= COUNTED_LATE)
     }
 
-    fn forget_urls(&self, plan: &Plan) {
+    fn forget_urls(&self, plan: &TransportPlan) {
         self.empty_since.lock().remove(&plan.uid);
         let mut urls = self.urls.lock();
         for name in plan.queues() {

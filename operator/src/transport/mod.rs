@@ -69,7 +69,7 @@ pub enum TransportState {
 
 /// What a pipeline wants of its transport.
 #[derive(Clone, Debug, PartialEq)]
-pub struct Plan {
+pub struct TransportPlan {
     /// The pipeline's UID.
     pub uid: String,
     /// Its namespace.
@@ -90,11 +90,11 @@ pub struct Plan {
     pub parts: TransportSettings,
 }
 
-impl Plan {
+impl TransportPlan {
     /// The plan of a pipeline.
     pub fn of(pipeline: &CompressionPipeline, resolved: &Resolved) -> Self {
         let (meta, spec) = (&pipeline.metadata, &pipeline.spec);
-        Plan {
+        TransportPlan {
             uid: meta.uid.clone().unwrap_or_default(),
             namespace: meta.namespace.clone().unwrap_or_default(),
             name: meta.name.clone().unwrap_or_default(),
@@ -142,21 +142,21 @@ pub trait Provisioner: Send + Sync {
     /// Makes or finds queues, dead-letter queues and stream.
     async fn provide(
         &self,
-        plan: &Plan,
+        plan: &TransportPlan,
         credentials: Option<&AwsCredentials>,
     ) -> Result<TransportStatus, Problem>;
     /// Reads how many messages the queues have.
-    async fn depths(&self, plan: &Plan, credentials: Option<&AwsCredentials>) -> Depths;
+    async fn depths(&self, plan: &TransportPlan, credentials: Option<&AwsCredentials>) -> Depths;
     /// What the queues hold now. SQS counts up to a minute late, so that one look proves nothing.
     async fn contents(
         &self,
-        plan: &Plan,
+        plan: &TransportPlan,
         credentials: Option<&AwsCredentials>,
     ) -> Result<Contents, Problem>;
     /// Deletes what is this pipeline's, as the policy says. Gives what was left behind, a sentence each.
     async fn remove(
         &self,
-        plan: &Plan,
+        plan: &TransportPlan,
         policy: DeletionPolicy,
         credentials: Option<&AwsCredentials>,
     ) -> Result<Vec<String>, Problem>;

@@ -42,7 +42,7 @@ pub struct Consumer {
     pub threads: usize,
     /// One file after another, however small.
     pub strict: bool,
-    /// Between two looks at slots that others hold.
+    /// Between two attempts to take a slot that another worker holds.
     pub interval: Duration,
     /// How long it keeps a slot after the last message, so that slow arrivals do not move the slot between workers.
     pub linger: Duration,
@@ -64,14 +64,14 @@ pub(super) struct Received {
 
 /// What a consumer remembers from slot to slot.
 #[derive(Clone)]
-struct Memory {
+struct ConsumerMemory {
     health: ServiceHealth,
     failures: Arc<Mutex<Failures>>,
 }
 
 /// The messages in progress, and what they share.
 struct InProgress {
-    memory: Memory,
+    memory: ConsumerMemory,
     slot: Arc<SlotGuard>,
     stop: CancellationToken,
     threads: ThreadBudget,
@@ -83,7 +83,7 @@ struct InProgress {
 impl Consumer {
     /// Works until shut down. Transport errors are logged and retried: only shutdown ends it.
     pub async fn run(&self) {
-        let memory = Memory {
+        let memory = ConsumerMemory {
             health: ServiceHealth::new(self.role, self.meter.clone()),
             failures: Arc::default(),
         };
@@ -110,7 +110,7 @@ impl Consumer {
     }
 
     /// One tick: waits for work, takes a slot, works until there is none, releases the slot.
-    async fn tick(&self, memory: &Memory) -> TransportResult<()> {
+    async fn tick(&self, memory: &ConsumerMemory) -> TransportResult<()> {
         if memory.health.is_down() {
             tokio::select! {
                 () = memory.health.until(false) => {}
@@ -174,7 +174,7 @@ impl Consumer {
     }
 
     /// Works off the queue while it holds the slot.
-    async fn work(&self, slot: SlotGuard, first: Vec<Received>, memory: &Memory) {
+    async fn work(&self, slot: SlotGuard, first: Vec<Received>, memory: &ConsumerMemory) {
         debug!(role = %self.role, slot = slot.slot(), "Took a slot.");
         self.meter.slot_taken();
         let mut work = InProgress {

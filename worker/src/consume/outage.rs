@@ -13,7 +13,7 @@ use tokio::sync::watch;
 use tokio::time::Instant;
 use tracing::{error, info};
 
-use super::handler::{Handler, Outage, Service};
+use super::handler::{Handler, ServiceOutage};
 use crate::telemetry::metrics::Meter;
 use streampress_crds::Role;
 use streampress_transport::Backoff;
@@ -36,7 +36,7 @@ pub(super) struct ServiceHealth {
 
 #[derive(Debug, Clone, PartialEq, Eq)]
 struct Down {
-    outage: Outage,
+    outage: ServiceOutage,
     /// What a probe writes. The least that a message needed: what is larger may still not fit afterwards.
     bytes: u64,
 }
@@ -71,7 +71,7 @@ impl ServiceHealth {
     }
 
     /// A message needed `bytes` bytes of a service that is down.
-    pub(super) fn report(&self, outage: Outage, bytes: u64) {
+    pub(super) fn report(&self, outage: ServiceOutage, bytes: u64) {
         let mut began = false;
         self.down.send_modify(|down| match down {
             Some(down) => down.bytes = down.bytes.min(bytes),
@@ -118,7 +118,7 @@ impl ServiceHealth {
         }
     }
 
-    fn still_down(&self, outage: Outage) {
+    fn still_down(&self, outage: ServiceOutage) {
         let mut episode = self.episode.lock();
         episode.failures = episode.failures.saturating_add(1);
         self.down.send_if_modified(|down| {
@@ -142,21 +142,6 @@ impl ServiceHealth {
                 service = down.outage.service.label(),
                 "The service answers again; this worker goes on."
             );
-        }
-    }
-}
-
-impl Service {
-    /// All of them.
-    pub(crate) const ALL: [Self; 4] = [Self::Source, Self::Destination, Self::Stream, Self::Queue];
-
-    /// As the label `service` and in logs.
-    pub fn label(self) -> &'static str {
-        match self {
-            Self::Source => "source",
-            Self::Destination => "destination",
-            Self::Stream => "stream",
-            Self::Queue => "queue",
         }
     }
 }

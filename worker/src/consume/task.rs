@@ -10,7 +10,7 @@ use tokio_util::sync::CancellationToken;
 use tracing::{Instrument, Span, debug, error, field, info, info_span, warn};
 
 use super::consumer::Received;
-use super::handler::{Handled, Handler, HandlerError, MessageContext, Outage, ThreadBudget};
+use super::handler::{Handled, Handler, HandlerError, MessageContext, ServiceOutage, ThreadBudget};
 use super::outage::{Failures, ServiceHealth};
 use crate::message::trace_context::TraceContext;
 use crate::message::{DeadLetterReason, Message, MessageError, Subject, VERSION};
@@ -203,7 +203,7 @@ impl MessageTask {
     }
 
     /// After a failure: an outage with the bytes that did not fit, or whether a name of this message's size was written.
-    async fn probe(&self, message: &Message) -> Result<bool, (Outage, u64)> {
+    async fn probe(&self, message: &Message) -> Result<bool, (ServiceOutage, u64)> {
         let needed = self.handler.needed_bytes(message);
         let small = needed.min(SMALL_PROBE_BYTES);
         let probed = self.handler.probe(Some(message), small).await;
@@ -414,9 +414,9 @@ mod tests {
     use async_trait::async_trait;
 
     use super::*;
-    use crate::consume::handler::Service;
+    use crate::telemetry::metrics::NeededService;
     use streampress_transport::in_process_lock::InProcessLock;
-    use streampress_transport::{Depth, Outgoing, Receipt, SlotLock, TransportResult};
+    use streampress_transport::{Depth, FileVersion, Outgoing, Receipt, SlotLock, TransportResult};
 
     const LONG: Duration = Duration::from_secs(60);
     const BODY: &str = r#"{"ID": "1", "file_name": "a.json"}"#;
@@ -546,10 +546,14 @@ mod tests {
             self.needed_bytes
         }
 
-        async fn probe(&self, _failed: Option<&Message>, bytes: u64) -> Result<bool, Outage> {
+        async fn probe(
+            &self,
+            _failed: Option<&Message>,
+            bytes: u64,
+        ) -> Result<bool, ServiceOutage> {
             match *self.free_bytes.lock() {
-                Some(free) if free < bytes || free == 0 => Err(Outage {
-                    service: Service::Destination,
+                Some(free) if free < bytes || free == 0 => Err(ServiceOutage {
+                    service: NeededService::Destination,
                     cause: "no space left on device".into(),
                 }),
                 _ => Ok(true),
@@ -568,6 +572,8 @@ mod tests {
             dedup_id: "d".into(),
             body: BODY.into(),
             attributes: BTreeMap::new(),
+            sent_as: FileVersion::new("files", 1, 1.into()),
+            sent_millis: 0,
             receive_count: 1,
             received_at,
             visibility_deadline,
@@ -725,7 +731,7 @@ mod tests {
         assert!(queue.ends().is_empty(), "it waits");
         run_again_and_again(&queue, &handler, &failures, 1).await;
         assert_eq!(queue.ends(), ["dead-lettered"]);
-        assert_eq!(failures.lock().was_unproven("m"), false, "forgotten");
+        assert!(!failures.lock().was_unproven("m"), "forgotten");
     }
 
     #[tokio::test(start_paused = true)]

@@ -23,7 +23,7 @@ pub use plan::{NotOwned, Outcome, ProvisionPlan, Provisioned, ResourceOutcome};
 
 /// SQS counts messages up to a minute late.
 const COUNTED_LATE: Duration = Duration::from_secs(60);
-/// Between two looks at queues that may be empty.
+/// Between two checks of queues that may be empty.
 const LOOK_AGAIN: Duration = Duration::from_secs(5);
 
 /// A queue as it exists.
