@@ -60,7 +60,11 @@ impl Provisioner for Endpoints {
         }
     }
 
-    async fn contents(&self, plan: &Plan, _: Option<&AwsCredentials>) -> Result<Contents, Problem> {
+    async fn contents(
+        &self,
+        plan: &TransportPlan,
+        _: Option<&AwsCredentials>,
+    ) -> Result<Contents, Problem> {
         match plan.endpoint.as_deref() {
             Some("http://dead") => std::future::pending().await,
             Some("http://late") if self.began.elapsed() > LATE => {
@@ -272,7 +276,7 @@ async fn hundreds_that_are_removed_at_once_each_have_their_deadline() {
 
 #[tokio::test(start_paused = true)]
 async fn queues_are_deleted_only_once_they_were_seen_empty_for_a_minute() {
-    let fixture = Fixture::new();
+    let fixture = ManagerFixture::new();
     let plan = plan("good", "http://good");
     let remove = || fixture.manager.remove(&plan, DeletionPolicy::WhenEmpty);
     remove();
@@ -285,7 +289,7 @@ async fn queues_are_deleted_only_once_they_were_seen_empty_for_a_minute() {
 
 #[tokio::test(start_paused = true)]
 async fn a_message_that_is_counted_late_keeps_all() {
-    let fixture = Fixture::new();
+    let fixture = ManagerFixture::new();
     let plan = plan("late", "http://late");
     let remove = || fixture.manager.remove(&plan, DeletionPolicy::WhenEmpty);
     remove();
@@ -296,7 +300,7 @@ async fn a_message_that_is_counted_late_keeps_all() {
 
 #[tokio::test(start_paused = true)]
 async fn an_endpoint_that_hangs_does_not_delay_a_deletion_for_ever() {
-    let fixture = Fixture::new();
+    let fixture = ManagerFixture::new();
     let plan = plan("dead", "http://dead");
     let remove = || fixture.manager.remove(&plan, DeletionPolicy::WhenEmpty);
     remove();
