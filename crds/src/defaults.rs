@@ -81,6 +81,7 @@ impl Default for CodecSpec {
     fn default() -> Self {
         CodecSpec {
             format: CodecFormat::Hybrid,
+            format_version: 1,
             effort: CodecEffort::Balanced,
             block_size: ByteSize::written("4Mi"),
             record_size: ByteSize::written("400Ki"),

@@ -45,7 +45,8 @@ fn metrics(page: &str, has_all_values: bool) -> String {
             code(&format!("{name}{total}")),
             kind.to_owned(),
             describe(&labels, has_all_values),
-            help.to_owned(),
+            // The registry ends help texts with a full stop, collectors do not.
+            help.trim_end_matches('.').to_owned(),
         ]);
     }
     assert!(rows.len() > 4, "{page}");

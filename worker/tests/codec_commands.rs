@@ -266,6 +266,48 @@ fn inspect_and_explain_say_where_the_bytes_went() {
 }
 
 #[test]
+fn a_plan_made_from_one_file_packs_others_and_inspect_shows_it() {
+    let folder = Folder::new();
+    folder.write("first.csv", &table(4000));
+    folder.write("second.csv", &table(5000));
+    folder.well(&["train", "first.csv", "-o", "prices.plan"]);
+    let shown = folder.well(&["inspect", "prices.plan"]).stdout;
+    let shown = String::from_utf8(shown).expect("text");
+    assert!(
+        shown.contains("plan of 1 schemas") && shown.contains("transform csv"),
+        "{shown}"
+    );
+    let planned = said(&folder.well(&["pack", "second.csv", "--plan", "prices.plan", "--explain"]));
+    assert!(planned.contains("by a plan, 0 searched"), "{planned}");
+    let searched = said(&folder.well(&["pack", "second.csv", "--explain", "--force"]));
+    assert!(searched.contains("columns: 0 by a plan"), "{searched}");
+    folder.well(&["unpack", "second.csv.spk", "-o", "back"]);
+    assert!(folder.read("back") == table(5000));
+    folder.write("no.plan", b"id,name\n");
+    let refused = folder.run(&["pack", "first.csv", "--plan", "no.plan"], b"");
+    assert_eq!(refused.status.code(), Some(1));
+    assert!(said(&refused).contains("no.plan"), "{}", said(&refused));
+}
+
+#[test]
+fn version_2_is_smaller_and_both_versions_unpack() {
+    let folder = Folder::new();
+    folder.write("a.csv", &table(100));
+    let mut sizes = Vec::new();
+    for version in ["1", "2"] {
+        folder.well(&["pack", "a.csv", "--format-version", version, "--force"]);
+        sizes.push(folder.read("a.csv.spk").len());
+        let shown = folder.well(&["inspect", "a.csv.spk"]).stdout;
+        let shown = String::from_utf8(shown).expect("text");
+        let words = format!("hybrid format version {version}, 1 blocks");
+        assert!(shown.contains(&words), "{shown}");
+        folder.well(&["unpack", "a.csv.spk", "-o", "back", "--force"]);
+        assert!(folder.read("back") == table(100));
+    }
+    assert!(sizes[1] + 80 < sizes[0], "{sizes:?}");
+}
+
+#[test]
 fn bench_compares_the_codecs_that_the_command_line_names() {
     let folder = Folder::new();
     folder.write("a.csv", &table(2000));

@@ -322,6 +322,9 @@ pub struct VolumeClaim {
 pub struct CodecSpec {
     /// Hybrid: the smallest form; restores every byte. Seed: the Python original's form; restores the normalised file.
     pub format: CodecFormat,
+    /// Hybrid version to write; readers must know it.
+    #[cfg_attr(feature = "kubernetes", schemars(range(min = 1, max = 2)))]
+    pub format_version: i32,
     /// How much time packing may take. Seed ignores it.
     pub effort: CodecEffort,
     /// Size of the blocks that are packed one by one, from 64Ki to 64Mi. Larger blocks pack smaller and need more memory.

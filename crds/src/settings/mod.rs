@@ -231,12 +231,28 @@ fn is_default_settle_seconds(seconds: &u32) -> bool {
 pub struct CodecSettings {
     /// The form of the packed bytes.
     pub format: CodecFormat,
+    /// Version of the Hybrid format that is written, 1 or 2. Version 1 is not written down, so that settings stay as they
+    /// were before there were two.
+    #[serde(default = "first_version", skip_serializing_if = "is_first_version")]
+    pub format_version: u32,
     /// How much time packing may take.
     pub effort: CodecEffort,
     /// Size of a block, in bytes.
     pub block_bytes: usize,
     /// Size of the largest record on the stream, in bytes.
     pub record_bytes: usize,
+}
+
+fn first_version() -> u32 {
+    1
+}
+
+#[expect(
+    clippy::trivially_copy_pass_by_ref,
+    reason = "serde passes a reference"
+)]
+fn is_first_version(version: &u32) -> bool {
+    *version == first_version()
 }
 
 /// What a generator makes.

@@ -121,6 +121,10 @@ fn at_least_one(field: &str, value: u32) -> Result<(), SettingsError> {
 }
 
 fn check_codec(codec: &CodecSettings) -> Result<(), SettingsError> {
+    if !(1..=2).contains(&codec.format_version) {
+        let reason = format!("is {}, must be 1 or 2", codec.format_version);
+        return Err(wrong("codec.formatVersion", &reason));
+    }
     let block = codec.block_bytes as u64;
     let record = codec.record_bytes as u64;
     if !limits::BLOCK_BYTES.contains(&block) {
@@ -297,6 +301,12 @@ mod tests {
                 "/intervalSeconds",
                 0.into(),
                 "intervalSeconds: is 0",
+            ),
+            (
+                Role::Compressor,
+                "/codec/formatVersion",
+                3.into(),
+                "codec.formatVersion: is 3, must be 1 or 2",
             ),
             (
                 Role::Compressor,

@@ -166,6 +166,7 @@ impl Resolver<'_> {
             },
             codec: CodecSettings {
                 format: spec.codec.format,
+                format_version: self.count("spec.codec.formatVersion", spec.codec.format_version),
                 effort: spec.codec.effort,
                 block_bytes: self.bytes("spec.codec.blockSize", &spec.codec.block_size) as usize,
                 record_bytes: self.bytes("spec.codec.recordSize", &spec.codec.record_size) as usize,
@@ -461,6 +462,7 @@ mod tests {
                 &ROLES[..2],
             ),
             (json!({"codec": {"effort": "Max"}}), &ROLES[1..2]),
+            (json!({"codec": {"formatVersion": 2}}), &ROLES[1..2]),
             (json!({"source": {"scanSeconds": 3}}), &ROLES[1..2]),
             (json!({"compressor": {"slots": 3}}), &ROLES[1..2]),
             (json!({"transport": {"stream": {"shards": 3}}}), &ROLES[1..]),

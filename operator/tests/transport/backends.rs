@@ -185,7 +185,11 @@ impl AwsBackend {
 
     fn queue(&self, name: &str) -> Option<Resource> {
         let ask = json!({"QueueUrl": name});
-        let attributes = self.fake_aws.ask_sqs("GetQueueAttributes", &ask).ok()?;
+        let mut attributes = self.fake_aws.ask_sqs("GetQueueAttributes", &ask).ok()?;
+        // Two queues that are the same may have been created a second apart.
+        attributes["Attributes"]
+            .as_object_mut()?
+            .remove("CreatedTimestamp");
         let tags = self.fake_aws.ask_sqs("ListQueueTags", &ask).ok()?;
         Some(Resource {
             owner: text(&tags["Tags"][OWNER_TAG]),

@@ -20,6 +20,7 @@ mod run;
 mod setup;
 mod signals;
 mod submit;
+mod train;
 mod unpack;
 mod validate;
 
@@ -67,6 +68,7 @@ fn dispatch(command: Command) -> Result<ExitCode> {
         Command::Validate(args) => validate::command(args),
         Command::Pack(args) => pack::command(args),
         Command::Unpack(args) => unpack::command(args),
+        Command::Train(args) => train::command(args),
         Command::Inspect(args) => inspect::command(args),
         Command::Bench(args) => bench::command(args),
         Command::Completion { shell } => {

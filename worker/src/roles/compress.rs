@@ -30,7 +30,7 @@ use crate::roles::source::{SourceFilter, announce_event, retire_source};
 use crate::runtime::{self, blocking};
 use crate::telemetry::metrics::{Meter, Stage};
 use crate::telemetry::trace;
-use streampress_codec::hybrid;
+use streampress_codec::{FormatVersion, hybrid};
 use streampress_crds::api::pipeline::OnCompressed;
 use streampress_transport::{ChunkStream, FileName, Outgoing, Position, Queue, Record};
 
@@ -51,6 +51,10 @@ pub struct Compressor {
     pub chunks_queue: Arc<dyn Queue>,
     /// How files are packed.
     pub options: hybrid::CodecOptions,
+    /// The version of the format that is written.
+    pub format_version: FormatVersion,
+    /// What packing learned from the files before.
+    pub plans: Arc<hybrid::PlanStore>,
     /// Largest record with its header, in bytes.
     pub record_bytes: usize,
     /// What becomes of the source.
@@ -282,6 +286,7 @@ impl Compressor {
             return Err(HandlerError::Interrupted);
         };
         let summary = packed.map_err(|error| pack_error(file, error))?;
+        context.meter.planned(summary.plan_use);
         Ok((positions, PackedSummary::from(summary)))
     }
 
@@ -293,7 +298,9 @@ impl Compressor {
         threads: Option<OwnedSemaphorePermit>,
         cancel: Arc<AtomicBool>,
     ) -> Result<hybrid::Summary, streampress_codec::CodecError> {
-        let (source, options) = (self.announcer.source.clone(), self.options);
+        let source = self.announcer.source.clone();
+        let (options, version) = (self.options, self.format_version);
+        let plans = self.plans.clone();
         blocking(move || {
             let _threads = threads;
             let reader = source
@@ -304,7 +311,10 @@ impl Compressor {
                     .blocking_send(Bytes::copy_from_slice(frame))
                     .map_err(|_| io::Error::from(io::ErrorKind::BrokenPipe))
             };
-            hybrid::pack(reader, &mut sink, &options, &cancel)
+            hybrid::Packer::new(options)
+                .with_version(version)
+                .with_store(&plans)
+                .pack(reader, &mut sink, &cancel)
         })
         .await
     }

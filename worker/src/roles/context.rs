@@ -37,7 +37,7 @@ use crate::roles::scan::{LeftOutFiles, Scanner};
 use crate::roles::source::SourceFilter;
 use crate::runtime;
 use crate::telemetry::metrics::Meter;
-use streampress_codec::hybrid;
+use streampress_codec::{FormatVersion, hybrid};
 use streampress_generator::{FileFormat, Generator, GeneratorOptions, Schema};
 use streampress_transport::local::files::LocalFiles;
 use streampress_transport::{ChunkStream, Files, Queue, SlotLocks};
@@ -236,6 +236,11 @@ impl RoleContext {
             stream: connections.stream.clone(),
             chunks_queue: connections.chunks_queue.clone(),
             options: hybrid_options(settings.codec, self.threads),
+            format_version: match settings.codec.format_version {
+                2 => FormatVersion::V2,
+                _ => FormatVersion::V1,
+            },
+            plans: Arc::default(),
             record_bytes: settings.codec.record_bytes,
             on_compressed: settings.source.on_compressed,
             filter: SourceFilter::new(&settings.source),

@@ -439,6 +439,10 @@ fn unpack_error(wanted: &Wanted, error: streampress_codec::CodecError) -> Handle
     match error {
         streampress_codec::CodecError::Cancelled => HandlerError::Interrupted,
         streampress_codec::CodecError::Write(error) => destination::fault(error, "writing", wanted),
+        // A newer worker may take the message.
+        error @ streampress_codec::CodecError::Version { .. } => {
+            HandlerError::transient(error, format!("unpacking {}", wanted.name))
+        }
         error => HandlerError::permanent(
             DeadLetterReason::BadFrame,
             format!("{}: {error:#}", wanted.name),
@@ -528,6 +532,8 @@ mod tests {
                 effort: hybrid::Effort::Fast,
                 ..hybrid::CodecOptions::default()
             },
+            format_version: Default::default(),
+            plans: Arc::default(),
             record_bytes: 100,
             on_compressed: OnCompressed::Keep,
             filter: SourceFilter {

@@ -85,6 +85,8 @@ impl Fixture {
                 block_size: 1 << 20,
                 threads: 1,
             },
+            format_version: Default::default(),
+            plans: Arc::default(),
             record_bytes: 400 * 1024,
             on_compressed: OnCompressed::Keep,
             filter: SourceFilter {

@@ -40,25 +40,37 @@ pub(super) fn codecs(name: &str, threads: usize) -> Vec<BenchCodec> {
     if let Some(format) = legacy::LegacyFormat::of_name(name) {
         all.push(seed_codec(format));
     }
-    all.push(xz("xz -6", 1, 6));
     all.push(xz("xz -6 -T 4MiB", threads.max(2), 6));
-    all.push(xz(REFERENCE, 1, 9 | PRESET_EXTREME));
-    all.push(simple(
-        "bzip2 -9",
-        |raw| drain(bzip2::read::BzEncoder::new(raw, bzip2::Compression::best())),
-        |packed| drain(bzip2::read::MultiBzDecoder::new(packed)),
-    ));
-    #[cfg(feature = "bench")]
-    all.push(simple("zstd -19 --long=27", zstd_pack, |packed| {
-        let mut decoder = zstd::stream::Decoder::new(packed)?;
-        decoder.window_log_max(ZSTD_WINDOW)?;
-        drain(decoder)
-    }));
-    #[cfg(feature = "bench")]
-    all.push(simple("brotli -11 -w 24", brotli_pack, |packed| {
-        drain(brotli::Decompressor::new(packed, 64 << 10))
-    }));
+    all.extend(rivals());
     all
+}
+
+/// The codecs of other programs, on one thread.
+pub(super) fn rivals() -> Vec<BenchCodec> {
+    vec![
+        xz("xz -6", 1, 6),
+        xz(REFERENCE, 1, 9 | PRESET_EXTREME),
+        simple(
+            "bzip2 -9",
+            |raw| drain(bzip2::read::BzEncoder::new(raw, bzip2::Compression::best())),
+            |packed| drain(bzip2::read::MultiBzDecoder::new(packed)),
+        ),
+        #[cfg(feature = "bench")]
+        simple("zstd -3", |raw| Ok(zstd::encode_all(raw, 3)?), zstd_unpack),
+        #[cfg(feature = "bench")]
+        simple("zstd -19 --long=27", zstd_pack, zstd_unpack),
+        #[cfg(feature = "bench")]
+        simple("brotli -11 -w 24", brotli_pack, |packed| {
+            drain(brotli::Decompressor::new(packed, 64 << 10))
+        }),
+    ]
+}
+
+#[cfg(feature = "bench")]
+fn zstd_unpack(packed: &[u8]) -> Result<Vec<u8>> {
+    let mut decoder = zstd::stream::Decoder::new(packed)?;
+    decoder.window_log_max(ZSTD_WINDOW)?;
+    drain(decoder)
 }
 
 /// As `zstd -19 --long=27`.
@@ -90,8 +102,18 @@ fn hybrid_codec(effort: hybrid::Effort, threads: usize) -> BenchCodec {
         threads,
         ..Default::default()
     };
+    let name = format!("hybrid {}", effort.name());
+    hybrid_with(name, hybrid::Packer::new(options), threads)
+}
+
+/// The hybrid format by `packer`, unpacked on `threads` threads.
+pub(super) fn hybrid_with(
+    name: String,
+    packer: hybrid::Packer<'static>,
+    threads: usize,
+) -> BenchCodec {
     BenchCodec {
-        name: format!("hybrid {}", effort.name()),
+        name,
         threads,
         pack: Box::new(move |raw| {
             let mut packed = Vec::new();
@@ -99,7 +121,7 @@ fn hybrid_codec(effort: hybrid::Effort, threads: usize) -> BenchCodec {
                 packed.extend_from_slice(frame);
                 Ok(())
             };
-            hybrid::pack(raw, sink, &options, &AtomicBool::new(false))?;
+            packer.pack(raw, sink, &AtomicBool::new(false))?;
             Ok(packed)
         }),
         unpack: Box::new(move |packed| {

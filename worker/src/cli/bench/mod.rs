@@ -3,7 +3,9 @@
 //! memory above what it had before.
 
 mod codecs;
+mod cpu;
 mod memory;
+mod workload;
 
 use std::io::Write;
 use std::path::{Path, PathBuf};
@@ -11,7 +13,6 @@ use std::process::ExitCode;
 use std::time::Instant;
 
 use anyhow::{Context, Result, ensure};
-use streampress_generator::{FileFormat, Generator, GeneratorOptions, Schema};
 
 use self::codecs::{BenchCodec, REFERENCE, codecs};
 use super::args::BenchArgs;
@@ -35,13 +36,11 @@ pub(super) fn command(args: BenchArgs) -> Result<ExitCode> {
 
 /// Larger inputs would not fit beside their packed and restored copies on a small machine.
 const LARGEST_FILE_BYTES: u64 = 2 << 30;
-/// Size of the files made when none are named.
-const EXAMPLE_BYTES: u64 = 4 << 20;
 
 /// What to compare, and on what.
 #[derive(Debug)]
 struct BenchOptions {
-    /// The files; files made from the example schemas where there are none.
+    /// The files; the workload of a pipeline where there are none.
     files: Vec<PathBuf>,
     /// Threads for the codecs that use several.
     threads: usize,
@@ -69,19 +68,12 @@ struct CodecTotal {
 
 /// Prints a table for every file, and one over all of them.
 fn bench(options: &BenchOptions, out: &mut dyn Write) -> Result<()> {
-    let inputs: Vec<(String, Option<PathBuf>)> = match &options.files[..] {
-        [] => examples(),
-        files => files
-            .iter()
-            .map(|file| (file.display().to_string(), Some(file.clone())))
-            .collect(),
-    };
+    if options.files.is_empty() {
+        return workload::bench(&options.codecs, out);
+    }
     let mut totals: Vec<CodecTotal> = Vec::new();
-    for (number, (name, path)) in inputs.iter().enumerate() {
-        let raw = match path {
-            Some(path) => read(path)?,
-            None => example(name)?,
-        };
+    for (number, path) in options.files.iter().enumerate() {
+        let (name, raw) = (&path.display().to_string(), read(path)?);
         writeln!(out, "{name}: {} bytes", raw.len())?;
         writeln!(
             out,
@@ -104,7 +96,7 @@ fn bench(options: &BenchOptions, out: &mut dyn Write) -> Result<()> {
             out.flush()?;
         }
     }
-    show_totals(&totals, &inputs, out)
+    show_totals(&totals, &options.files, out)
 }
 
 fn wanted(name: &str, asked: &[String]) -> bool {
@@ -127,33 +119,6 @@ fn add(
             rows: vec![row],
         }),
     }
-}
-
-fn examples() -> Vec<(String, Option<PathBuf>)> {
-    let formats = ["json", "ndjson", "csv", "txt"];
-    let all = Schema::example_names()
-        .flat_map(|schema| formats.map(|format| (format!("{schema}.{format}"), None)));
-    all.collect()
-}
-
-fn example(name: &str) -> Result<Vec<u8>> {
-    let (schema, format) = name
-        .split_once('.')
-        .context("an example is a schema and a format")?;
-    let format = match format {
-        "json" => FileFormat::Json,
-        "ndjson" => FileFormat::Ndjson,
-        "csv" => FileFormat::Csv,
-        _ => FileFormat::Txt,
-    };
-    let options = GeneratorOptions {
-        format,
-        file_size_bytes: EXAMPLE_BYTES,
-        seed: 1,
-    };
-    let mut bytes = Vec::new();
-    Generator::new(&Schema::example(schema)?, options)?.file(0, &mut bytes);
-    Ok(bytes)
 }
 
 fn read(path: &Path) -> Result<Vec<u8>> {
@@ -188,11 +153,7 @@ fn speed(raw_bytes: u64, seconds: f64) -> f64 {
 }
 
 /// Sizes in relation to the reference, and speeds over all files together.
-fn show_totals(
-    totals: &[CodecTotal],
-    inputs: &[(String, Option<PathBuf>)],
-    out: &mut dyn Write,
-) -> Result<()> {
+fn show_totals(totals: &[CodecTotal], inputs: &[PathBuf], out: &mut dyn Write) -> Result<()> {
     let reference = totals.iter().find(|total| total.name == REFERENCE);
     writeln!(
         out,
@@ -234,7 +195,7 @@ fn show_totals(
             three(worst.map_or(f64::NAN, ratio)),
             speed(raw_bytes, packing),
             speed(raw_bytes, unpacking),
-            worst.map_or("-", |&(file, ..)| &inputs[file].0),
+            worst.map_or("-".into(), |&(file, ..)| inputs[file].display().to_string()),
         )?;
     }
     Ok(())

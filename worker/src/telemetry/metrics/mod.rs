@@ -20,6 +20,7 @@ use tokio::time::Instant;
 
 use crate::message::DeadLetterReason;
 use crate::runtime;
+use streampress_codec::hybrid::PlanUse;
 use streampress_transport::{ChunkStream, StreamCounts};
 
 /// Upper bounds of the stages' histogram, in seconds: a small file's milliseconds to a large one's minutes.
@@ -167,6 +168,12 @@ pub struct Counts {
     pub raw_bytes: u64,
     /// Their bytes packed.
     pub packed_bytes: u64,
+    /// Columns of packed blocks whose coding came from a plan.
+    pub plan_hits: u64,
+    /// Columns of packed blocks that were searched because no plan had them.
+    pub plan_searches: u64,
+    /// Columns of packed blocks that were searched again because their size differed from the plan.
+    pub plan_drift: u64,
     /// Slots held now.
     pub slots_held: u64,
     /// Slots that were lost while held.
@@ -239,6 +246,15 @@ impl Meter {
     /// A file of another program was moved out of the way of a restored one.
     pub(crate) fn displaced(&self) {
         self.change(|counts| counts.displaced += 1);
+    }
+
+    /// A file was packed with this use of plans.
+    pub(crate) fn planned(&self, used: PlanUse) {
+        self.change(|counts| {
+            counts.plan_hits += u64::from(used.planned_columns);
+            counts.plan_searches += u64::from(used.searched_columns);
+            counts.plan_drift += u64::from(used.drifted_columns);
+        });
     }
 
     /// A stage of the work on a file took so long.
@@ -444,6 +460,11 @@ mod tests {
         meter.file(100, 40);
         meter.superseded();
         meter.displaced();
+        meter.planned(PlanUse {
+            planned_columns: 7,
+            searched_columns: 2,
+            drifted_columns: 1,
+        });
         meter.received().dead(DeadLetterReason::HashMismatch);
         meter.stage(Stage::Pack, Duration::from_millis(30));
         meter.outage_began(NeededService::Destination);
@@ -454,6 +475,9 @@ mod tests {
             "streampress_messages_dead_total{pipeline=\"trades\",reason=\"HashMismatch\"} 1",
             "streampress_files_superseded_total{pipeline=\"trades\"} 1",
             "streampress_files_displaced_total{pipeline=\"trades\"} 1",
+            "streampress_plan_hits_total{pipeline=\"trades\"} 7",
+            "streampress_plan_searches_total{pipeline=\"trades\"} 2",
+            "streampress_plan_drift_total{pipeline=\"trades\"} 1",
             "streampress_slot_held{pipeline=\"trades\"} 0.0",
             "streampress_service_down{pipeline=\"trades\",service=\"destination\"} 1.0",
             "streampress_service_down{pipeline=\"trades\",service=\"stream\"} 0.0",

@@ -195,7 +195,27 @@ impl Page {
             "Bytes of the files done, packed",
             Some(&Unit::Bytes),
             counts.packed_bytes,
-        )
+        )?;
+        for (name, help, value) in [
+            (
+                "plan_hits",
+                "Columns that were packed as a plan says, without a search",
+                counts.plan_hits,
+            ),
+            (
+                "plan_searches",
+                "Columns whose coding was searched because no plan had it",
+                counts.plan_searches,
+            ),
+            (
+                "plan_drift",
+                "Columns that were searched again because their size differed from the plan",
+                counts.plan_drift,
+            ),
+        ] {
+            lines.counter(name, help, None, value)?;
+        }
+        Ok(())
     }
 }
 

@@ -286,7 +286,7 @@ mod tests {
         }
         // A body that leaves little space, and one that leaves none.
         for (space, kept) in [
-            (100, &[ATTR_GROUP, ATTR_REASON][..]),
+            (100, &[ATTR_GROUP, ATTR_REASON, ATTR_VERSION][..]),
             (40, &[ATTR_REASON]),
             (0, &[]),
         ] {
