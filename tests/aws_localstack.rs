@@ -45,10 +45,13 @@ fn plan(files: &str, chunks: &str, stream: &str, max_receive_count: u32) -> Prov
             retention_hours: 24,
         },
     };
-    ProvisionPlan {
+    let mut plan = ProvisionPlan {
         encrypted: false,
-        ..ProvisionPlan::new(transport, ("streampress.dev/owner", "tests"))
-    }
+        ..ProvisionPlan::new(transport.clone(), ("streampress.dev/owner", "tests"))
+    };
+    // The contract is tried with few receives.
+    plan.transport = transport;
+    plan
 }
 
 struct OnLocalStack {

@@ -72,6 +72,10 @@ impl RedrivePolicy {
     }
 }
 
+/// The `maxReceiveCount` of queues that are made: SQS counts releases, kills and outages as receives, so it decides only in
+/// the last resort. How often a file may fail is counted by the workers.
+pub const LAST_RESORT_RECEIVES: u32 = 1_000;
+
 /// What does not fit, by the attributes of a queue and those of its dead-letter queue, if that exists.
 pub fn mismatches(
     queue: &QueueSettings,
@@ -135,11 +139,11 @@ pub fn mismatches(
             true,
             "maxReceiveCount is 1, but a response to a receive can be lost; set at least 2".into(),
         );
-    } else if policy.max_receive_count != *max_receive_count {
+    } else if policy.max_receive_count < *max_receive_count {
         find(
             false,
             format!(
-                "maxReceiveCount is {}, the pipeline says {max_receive_count}; set one to the other",
+                "maxReceiveCount is {}, and SQS counts releases and outages as receives too; set it to {LAST_RESORT_RECEIVES}",
                 policy.max_receive_count
             ),
         );

@@ -63,7 +63,7 @@ enum OperatorCommand {
 /// What the process is to do.
 pub enum Task {
     /// Run pipelines.
-    Operate(OperatorOptions),
+    Operate(Box<OperatorOptions>),
     /// Release all pipelines, then end.
     Release(Installation),
 }
@@ -82,7 +82,7 @@ impl OperatorArgs {
                 namespace,
                 identity,
             }),
-            None => Task::Operate(OperatorOptions {
+            None => Task::Operate(Box::new(OperatorOptions {
                 namespace,
                 lease_namespace: self.lease_namespace,
                 lease_name: self.lease_name,
@@ -98,7 +98,7 @@ impl OperatorArgs {
                 },
                 concurrency: self.concurrency,
                 debounce: Duration::from_millis(4),
-            }),
+            })),
         }
     }
 }

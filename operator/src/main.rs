@@ -53,7 +53,7 @@ async fn start(args: OperatorArgs) -> Result<()> {
         .context("finding the API server: is there a kubeconfig or a service account?")?;
     let listen = args.listen;
     let options = match args.into_task() {
-        Task::Operate(options) => options,
+        Task::Operate(options) => *options,
         Task::Release(installation) => return release_pipelines(client, installation).await,
     };
     let shutdown = shutdown_on_signal()?;

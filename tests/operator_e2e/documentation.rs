@@ -31,7 +31,7 @@ impl Drop for Installed {
     fn drop(&mut self) {
         let remove = || -> Result<()> {
             let cluster = &self.0;
-            cluster.kubectl(&["delete", "cpl", "--all", "-A", "--timeout=50s"])?;
+            cluster.kubectl(&["delete", "cpl", "--all", "-A", "--timeout=150s"])?;
             let uninstall = [
                 "-n",
                 "streampress-system",

@@ -82,7 +82,7 @@ fn the_default_chart_serves_every_namespace_and_its_upgrades_roll_no_worker() ->
     let so_far = restored_so_far(&fixture)?;
     restored(&fixture, so_far + 2)?;
 
-    fixture.kubectl(&["delete", "cpl/stock-market", "--timeout=50s"])?;
+    fixture.kubectl(&["delete", "cpl/stock-market", "--timeout=150s"])?;
     fixture.wait("its workers to be gone", SOON, || {
         let left = fixture.pods(WORKERS)?;
         ensure!(left.is_empty(), "{} pods are left", left.len());

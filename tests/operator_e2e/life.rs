@@ -115,7 +115,7 @@ fn a_pipeline_is_edited_scaled_suspended_resumed_and_deleted_without_losing_a_fi
 
     fixture.patch("stock-market", &json!({"suspend": false}))?;
     restored(&fixture, out.len() as u64 + 3)?;
-    fixture.kubectl(&["delete", "cpl/stock-market", "--timeout=50s"])?;
+    fixture.kubectl(&["delete", "cpl/stock-market", "--timeout=150s"])?;
     fixture.wait(
         "everything of the pipeline to be gone",
         Duration::from_secs(60),

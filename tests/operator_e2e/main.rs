@@ -217,7 +217,7 @@ fn without_key(yaml: &str, key: &str) -> String {
 /// Deletes the pipelines before the namespace: without the operator their finalizers would remain.
 impl Drop for OperatorFixture {
     fn drop(&mut self) {
-        if let Err(error) = self.kubectl(&["delete", "cpl", "--all", "--timeout=50s"]) {
+        if let Err(error) = self.kubectl(&["delete", "cpl", "--all", "--timeout=150s"]) {
             eprintln!("pipelines stay: {error:#}");
         }
     }

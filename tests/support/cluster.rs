@@ -18,8 +18,8 @@ use serde_json::Value;
 pub use command::ToolOutput;
 pub use namespace::{PortForward, TestNamespace};
 
-/// How long one `kubectl` call may take that is not itself a wait.
-const ONE_CALL: Duration = Duration::from_secs(60);
+/// How long one `kubectl` call may take that is not itself a wait; deleting a pipeline watches its queues for a minute.
+const ONE_CALL: Duration = Duration::from_secs(180);
 /// The pause between two probes, at first and in the end: every probe starts a process.
 const PAUSES: [Duration; 2] = [Duration::from_millis(250), Duration::from_secs(2)];
 

@@ -16,10 +16,10 @@ use streampress_transport::aws::provision::{
 };
 use streampress_transport::aws::{AwsCredentials, AwsOptions, CallLimits, ServiceError};
 use streampress_transport::{Depth, aws};
-use tokio::time::sleep;
+use tokio::time::Instant;
 
 use super::problem::{Problem, Retry};
-use super::{Depths, OWNER_TAG, PIPELINE_TAG, Provisioner, TransportPlan, rules};
+use super::{Contents, Depths, OWNER_TAG, PIPELINE_TAG, Provisioner, TransportPlan, rules};
 
 /// Shorter than the worker's: the manager bounds the whole, and an endpoint that hangs blocks others of its kind.
 const CALLS: CallLimits = CallLimits {
@@ -27,10 +27,6 @@ const CALLS: CallLimits = CallLimits {
     attempt_timeout: Duration::from_secs(8),
     attempts: 3,
 };
-
-/// Between two counts of queues that are to be deleted when empty. SQS counts approximately and up to a minute late, but
-/// a pipeline's end does not wait that long.
-const COUNT_AGAIN_AFTER: Duration = Duration::from_secs(5);
 
 /// The most clients that are kept; beyond, all are made anew.
 const MAX_CLIENTS: usize = 256;
@@ -46,7 +42,12 @@ struct Client {
     aws: aws::Aws,
     /// Queues' URLs, by name: depths are read every few seconds.
     urls: Mutex<HashMap<String, String>>,
+    /// Since when all queues of a pipeline, by its UID, were seen empty again and again.
+    empty_since: Mutex<HashMap<String, Instant>>,
 }
+
+/// SQS counts messages up to a minute late.
+const COUNTED_LATE: Duration = Duration::from_secs(60);
 
 impl AwsProvisioner {
     async fn client(
@@ -66,6 +67,7 @@ impl AwsProvisioner {
         let client = Arc::new(Client {
             aws: aws::Aws::connect(&options).await,
             urls: Mutex::default(),
+            empty_since: Mutex::default(),
         });
         let mut clients = self.clients.lock();
         if clients.len() >= MAX_CLIENTS {
@@ -107,13 +109,23 @@ impl Provisioner for AwsProvisioner {
         let [files, files_dead, chunks, chunks_dead] = plan.queues().map(|name| client.depth(name));
         let (files, files_dead, chunks, chunks_dead) =
             futures::join!(files, files_dead, chunks, chunks_dead);
-        Depths {
+        let depths = Depths {
             files,
             chunks,
             dead: files_dead
                 .zip(chunks_dead)
                 .map(|(a, b)| a.total() + b.total()),
-        }
+        };
+        client.note_emptiness(plan, depths);
+        depths
+    }
+
+    async fn contents(
+        &self,
+        plan: &TransportPlan,
+        credentials: Option<&AwsCredentials>,
+    ) -> Result<Contents, Problem> {
+        self.client(plan, credentials).await.contents(plan).await
     }
 
     async fn remove(
@@ -126,15 +138,10 @@ impl Provisioner for AwsProvisioner {
             return Ok(left);
         }
         let client = self.client(plan, credentials).await;
-        if policy == DeletionPolicy::WhenEmpty {
-            let mut waiting = client.waiting(plan).await?;
-            if !waiting.is_empty() && rules::filled(plan, &waiting).is_none() {
-                sleep(COUNT_AGAIN_AFTER).await;
-                waiting = client.waiting(plan).await?;
-            }
-            if let Some(left) = rules::filled(plan, &waiting) {
-                return Ok(left);
-            }
+        if policy == DeletionPolicy::WhenEmpty
+            && let Contents::Filled(left) = client.contents(plan).await?
+        {
+            return Ok(left);
         }
         client.forget_urls(plan);
         let outcomes = provision::delete(&client.aws, &provision_plan(plan)).await;
@@ -150,7 +157,14 @@ impl Provisioner for AwsProvisioner {
 
 impl Client {
     async fn create(&self, plan: &TransportPlan) -> Result<TransportStatus, Problem> {
-        let provisioned = provision::create(&self.aws, &provision_plan(plan)).await;
+        let provisioned = provision::create(
+            &self.aws,
+            &ProvisionPlan {
+                lower_retention: self.is_surely_empty(plan),
+                ..provision_plan(plan)
+            },
+        )
+        .await;
         let provisioned = provisioned.map_err(problem)?;
         Ok(TransportStatus {
             files_queue_url: Some(provisioned.files_queue_url),
@@ -178,11 +192,7 @@ impl Client {
         })
     }
 
-    /// How many messages each existing queue holds; `None` where that cannot be read.
-    async fn waiting<'a>(
-        &self,
-        plan: &'a TransportPlan,
-    ) -> Result<Vec<(&'a str, Option<u64>)>, Problem> {
+    async fn contents(&self, plan: &TransportPlan) -> Result<Contents, Problem> {
         let mut waiting = Vec::new();
         for name in plan.queues() {
             let url = provision::find_queue(&self.aws, name).await;
@@ -191,10 +201,29 @@ impl Client {
                 waiting.push((name, depth.map(Depth::total)));
             }
         }
-        Ok(waiting)
+        Ok(rules::contents(plan, &waiting))
+    }
+
+    fn note_emptiness(&self, plan: &TransportPlan, depths: Depths) {
+        let mut empty_since = self.empty_since.lock();
+        if depths.are_empty() {
+            empty_since
+                .entry(plan.uid.clone())
+                .or_insert_with(Instant::now);
+        } else {
+            empty_since.remove(&plan.uid);
+        }
+    }
+
+    /// Whether no message can need the stream's records.
+    fn is_surely_empty(&self, plan: &TransportPlan) -> bool {
+        let empty_since = self.empty_since.lock();
+        let since = empty_since.get(&plan.uid);
+        since.is_some_and(|since| since.elapsed() >= COUNTED_LATE)
     }
 
     fn forget_urls(&self, plan: &TransportPlan) {
+        self.empty_since.lock().remove(&plan.uid);
         let mut urls = self.urls.lock();
         for name in plan.queues() {
             urls.remove(name);

@@ -9,7 +9,7 @@ use std::time::Duration;
 use kube::Client;
 use parking_lot::Mutex;
 use streampress_crds::Reason;
-use streampress_crds::api::pipeline::DeletionPolicy;
+use streampress_crds::api::pipeline::{DeletionPolicy, TransportPolicy};
 use streampress_crds::api::status::TransportStatus;
 use streampress_transport::Backoff;
 use streampress_transport::aws::AwsCredentials;
@@ -19,7 +19,7 @@ use tokio_util::task::AbortOnDropHandle;
 use tracing::{info, warn};
 
 use super::problem::{Problem, Retry};
-use super::{Depths, Provisioner, TransportPlan, TransportState, credentials};
+use super::{Contents, Depths, Provisioner, TransportPlan, TransportState, credentials};
 
 /// The pauses after failures.
 const PAUSES: Backoff = Backoff::new(Duration::from_secs(1), Duration::from_secs(60));
@@ -27,6 +27,9 @@ const PAUSES: Backoff = Backoff::new(Duration::from_secs(1), Duration::from_secs
 const UNREADABLE: u32 = 3;
 /// After so many reads in a row without a change, depths are read less often.
 const QUIET: u32 = 30;
+
+/// Between two checks of queues that are to be deleted when they are empty.
+const LOOK_AGAIN: Duration = Duration::from_secs(5);
 
 /// How the manager works.
 #[derive(Clone, Debug)]
@@ -41,6 +44,8 @@ pub struct ManagerOptions {
     pub call_deadline: Duration,
     /// How long deleting may take before what is left is named and the pipeline's deletion ends.
     pub removal_deadline: Duration,
+    /// For how long queues must have been seen empty before `WhenEmpty` deletes them: SQS counts up to a minute late.
+    pub empty_for: Duration,
     /// Pipelines of one endpoint that are maintained at once, and as many that are removed.
     pub concurrency: usize,
     /// Endpoints that the operator's own identity may be used with, besides AWS's own.
@@ -55,6 +60,7 @@ impl Default for ManagerOptions {
             verify_interval: Duration::from_secs(300),
             call_deadline: Duration::from_secs(30),
             removal_deadline: Duration::from_secs(20),
+            empty_for: Duration::from_secs(60),
             concurrency: 16,
             own_identity_endpoints: Vec::new(),
         }
@@ -264,6 +270,21 @@ impl ManagerInner {
     }
 }
 
+impl ManagerInner {
+    /// The permit is held for one look only: hundreds of pipelines may be watched at once.
+    async fn contents(&self, plan: &TransportPlan) -> Result<Contents, Problem> {
+        let _permit = self.permit(plan, Operation::Remove).await;
+        let deadline = self.options.removal_deadline;
+        let call = async {
+            let credentials = self.credentials(plan).await?;
+            self.provisioner.contents(plan, credentials.as_ref()).await
+        };
+        timeout(deadline, call)
+            .await
+            .unwrap_or_else(|_| Err(no_answer(plan, deadline)))
+    }
+}
+
 fn no_answer(plan: &TransportPlan, after: Duration) -> Problem {
     let endpoint = plan
         .endpoint
@@ -372,21 +393,76 @@ async fn read_depths(
     true
 }
 
-/// Deletes the transport, once. What AWS cannot do at the moment is tried again until the deadline.
+/// Deletes the transport, once.
 async fn remove(inner: Arc<ManagerInner>, plan: Arc<TransportPlan>, policy: DeletionPolicy) {
+    let watched = match (plan.policy, policy) {
+        (TransportPolicy::Create, DeletionPolicy::WhenEmpty) => stay_empty(&inner, &plan).await,
+        _ => Ok(None),
+    };
+    let left = match watched {
+        Ok(Some(left)) => left,
+        Ok(None) => remove_now(&inner, &plan, policy).await,
+        Err(problem) => left_behind(&plan, &problem),
+    };
+    inner.update(&plan, |entry| entry.removal = Some(Removal::Done(left)));
+}
+
+/// Watches queues that may be deleted only when they are empty. What is left, as soon as one is not; `None` once all were
+/// seen empty again and again for long enough, or do not exist.
+async fn stay_empty(
+    inner: &ManagerInner,
+    plan: &TransportPlan,
+) -> Result<Option<Vec<String>>, Problem> {
+    let mut empty_since = None;
+    let mut answered_at = Instant::now();
+    loop {
+        match inner.contents(plan).await {
+            Ok(Contents::Absent) => return Ok(None),
+            Ok(Contents::Filled(left)) => return Ok(Some(left)),
+            Ok(Contents::Empty) => {
+                answered_at = Instant::now();
+                if empty_since.get_or_insert(answered_at).elapsed() >= inner.options.empty_for {
+                    return Ok(None);
+                }
+            }
+            Err(problem) => {
+                // What came in meanwhile was not seen.
+                empty_since = None;
+                let patience = inner.options.removal_deadline;
+                if problem.retry != Retry::Transient || answered_at.elapsed() >= patience {
+                    return Err(problem);
+                }
+            }
+        }
+        sleep(LOOK_AGAIN.min(inner.options.empty_for)).await;
+    }
+}
+
+fn left_behind(plan: &TransportPlan, problem: &Problem) -> Vec<String> {
+    let parts = &plan.parts;
+    vec![format!(
+        "{}, {} and {} may be left behind: {}",
+        parts.files_queue.name, parts.chunks_queue.name, parts.stream.name, problem.message
+    )]
+}
+
+/// What AWS cannot do at the moment is tried again until the deadline.
+async fn remove_now(
+    inner: &ManagerInner,
+    plan: &TransportPlan,
+    policy: DeletionPolicy,
+) -> Vec<String> {
     // Outside the deadline: hundreds may be deleted at once.
-    let _permit = inner.permit(&plan, Operation::Remove).await;
+    let _permit = inner.permit(plan, Operation::Remove).await;
     let deadline = inner.options.removal_deadline;
-    let mut last = no_answer(&plan, deadline);
+    let mut last = no_answer(plan, deadline);
     let attempts = async {
         let mut failures = 0;
         loop {
             let attempt = async {
-                let credentials = inner.credentials(&plan).await?;
+                let credentials = inner.credentials(plan).await?;
                 let provisioner = &inner.provisioner;
-                provisioner
-                    .remove(&plan, policy, credentials.as_ref())
-                    .await
+                provisioner.remove(plan, policy, credentials.as_ref()).await
             };
             match attempt.await {
                 Err(problem) if problem.retry == Retry::Transient => last = problem,
@@ -397,17 +473,9 @@ async fn remove(inner: Arc<ManagerInner>, plan: Arc<TransportPlan>, policy: Dele
         }
     };
     let result = timeout(deadline, attempts).await;
-    let left = match result.unwrap_or(Err(last)) {
-        Ok(left) => left,
-        Err(problem) => {
-            let parts = &plan.parts;
-            vec![format!(
-                "{}, {} and {} may be left behind: {}",
-                parts.files_queue.name, parts.chunks_queue.name, parts.stream.name, problem.message
-            )]
-        }
-    };
-    inner.update(&plan, |entry| entry.removal = Some(Removal::Done(left)));
+    result
+        .unwrap_or(Err(last))
+        .unwrap_or_else(|problem| left_behind(plan, &problem))
 }
 
 #[cfg(test)]

@@ -6,12 +6,12 @@ use async_trait::async_trait;
 use parking_lot::{Mutex, MutexGuard};
 use streampress_crds::api::pipeline::{DeletionPolicy, TransportPolicy};
 use streampress_crds::api::status::TransportStatus;
-use streampress_crds::queue_check::RedrivePolicy;
+use streampress_crds::queue_check::{LAST_RESORT_RECEIVES, RedrivePolicy};
 
 use streampress_transport::Depth;
 use streampress_transport::aws::AwsCredentials;
 
-use super::{Depths, Provisioner, TransportPlan, rules};
+use super::{Contents, Depths, Provisioner, TransportPlan, rules};
 use crate::transport::problem::Problem;
 
 /// Queues and streams of one test.
@@ -149,7 +149,7 @@ impl MemoryState {
             )?;
             let redrive = RedrivePolicy {
                 target: arn(&queue.dead_letter_name),
-                max_receive_count: queue.max_receive_count,
+                max_receive_count: LAST_RESORT_RECEIVES,
             };
             let mut attributes = plain(&queue.name);
             attributes.insert("RedrivePolicy".into(), redrive.to_json());
@@ -158,9 +158,16 @@ impl MemoryState {
             self.create_one(plan, &queue.name, attributes)?;
         }
         let stream = &parts.stream;
+        // As at AWS, where it is lowered only while all queues are known to be empty.
+        let kept_for = self
+            .attributes(&stream.name)
+            .and_then(|now| now.get("RetentionPeriodHours")?.parse().ok());
         let attributes = [
             ("OpenShardCount", stream.shards),
-            ("RetentionPeriodHours", stream.retention_hours),
+            (
+                "RetentionPeriodHours",
+                stream.retention_hours.max(kept_for.unwrap_or(0)),
+            ),
         ]
         .map(|(key, number)| (key.to_owned(), number.to_string()));
         self.create_one(plan, &stream.name, attributes.into())
@@ -222,27 +229,37 @@ impl Provisioner for MemoryProvisioner {
         }
     }
 
+    async fn contents(
+        &self,
+        plan: &TransportPlan,
+        _: Option<&AwsCredentials>,
+    ) -> Result<Contents, Problem> {
+        self.answer().await;
+        let state = self.state();
+        let waiting: Vec<_> = plan
+            .queues()
+            .into_iter()
+            .filter_map(|name| Some((name, Some(state.waiting(name)?))))
+            .collect();
+        Ok(rules::contents(plan, &waiting))
+    }
+
     async fn remove(
         &self,
         plan: &TransportPlan,
         policy: DeletionPolicy,
-        _: Option<&AwsCredentials>,
+        credentials: Option<&AwsCredentials>,
     ) -> Result<Vec<String>, Problem> {
         self.answer().await;
         if let Some(left) = rules::kept(plan, policy) {
             return Ok(left);
         }
-        let mut state = self.state();
-        if policy == DeletionPolicy::WhenEmpty {
-            let waiting: Vec<_> = plan
-                .queues()
-                .into_iter()
-                .filter_map(|name| Some((name, Some(state.waiting(name)?))))
-                .collect();
-            if let Some(left) = rules::filled(plan, &waiting) {
-                return Ok(left);
-            }
+        if policy == DeletionPolicy::WhenEmpty
+            && let Contents::Filled(left) = self.contents(plan, credentials).await?
+        {
+            return Ok(left);
         }
+        let mut state = self.state();
         let mut left = Vec::new();
         for name in plan.queues().into_iter().chain([&*plan.parts.stream.name]) {
             match state.resources.get(name).map(|it| it.owner == plan.uid) {

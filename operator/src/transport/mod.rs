@@ -36,6 +36,25 @@ pub struct Depths {
     pub dead: Option<u64>,
 }
 
+impl Depths {
+    /// Whether all queues are known to be empty, dead-letter queues included.
+    pub fn are_empty(self) -> bool {
+        let is_empty = |depth: Option<Depth>| depth.is_some_and(|depth| depth.total() == 0);
+        is_empty(self.files) && is_empty(self.chunks) && self.dead == Some(0)
+    }
+}
+
+/// What a pipeline's queues hold, dead-letter queues included, as far as SQS's approximate counts say.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Contents {
+    /// There is no queue.
+    Absent,
+    /// Every queue is empty.
+    Empty,
+    /// Why nothing may be deleted: a sentence for each queue that holds messages, or cannot be read.
+    Filled(Vec<String>),
+}
+
 /// Whether a pipeline's queues and stream can be used.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub enum TransportState {
@@ -128,6 +147,12 @@ pub trait Provisioner: Send + Sync {
     ) -> Result<TransportStatus, Problem>;
     /// Reads how many messages the queues have.
     async fn depths(&self, plan: &TransportPlan, credentials: Option<&AwsCredentials>) -> Depths;
+    /// What the queues hold now. SQS counts up to a minute late, so that one look proves nothing.
+    async fn contents(
+        &self,
+        plan: &TransportPlan,
+        credentials: Option<&AwsCredentials>,
+    ) -> Result<Contents, Problem>;
     /// Deletes what is this pipeline's, as the policy says. Gives what was left behind, a sentence each.
     async fn remove(
         &self,

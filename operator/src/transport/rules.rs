@@ -6,8 +6,8 @@ use streampress_crds::Reason;
 use streampress_crds::api::pipeline::{DeletionPolicy, TransportPolicy};
 use streampress_crds::queue_check::mismatches;
 
-use super::TransportPlan;
 use super::problem::{Problem, Retry};
+use super::{Contents, TransportPlan};
 
 /// A queue's attributes, by SQS's names.
 pub(super) type Attributes = BTreeMap<String, String>;
@@ -96,9 +96,12 @@ pub(super) fn untagged(name: &str) -> String {
     format!("{name} does not carry this pipeline's tag")
 }
 
-/// Why nothing is deleted under `WhenEmpty`: each queue that holds messages, or whose number is unknown. `None` when all are
-/// empty. Messages refer to the stream, and a redrive needs both queues: all or nothing.
-pub(super) fn filled(plan: &TransportPlan, queues: &[(&str, Option<u64>)]) -> Option<Vec<String>> {
+/// What the existing queues hold, as `WhenEmpty` takes it. Messages refer to the stream, and a redrive needs both queues: all
+/// or nothing.
+pub(super) fn contents(plan: &TransportPlan, queues: &[(&str, Option<u64>)]) -> Contents {
+    if queues.is_empty() {
+        return Contents::Absent;
+    }
     let mut left: Vec<String> = queues
         .iter()
         .filter_map(|(name, waiting)| match waiting {
@@ -110,11 +113,11 @@ pub(super) fn filled(plan: &TransportPlan, queues: &[(&str, Option<u64>)]) -> Op
         })
         .collect();
     if left.is_empty() {
-        return None;
+        return Contents::Empty;
     }
     let stream = &plan.parts.stream.name;
     left.push(format!(
         "the other queues and the stream {stream} are kept with it"
     ));
-    Some(left)
+    Contents::Filled(left)
 }

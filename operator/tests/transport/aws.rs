@@ -10,10 +10,10 @@ use streampress_crds::api::pipeline::{DeletionPolicy, TransportPolicy};
 use streampress_operator::transport::TransportPlan;
 use streampress_operator::transport::aws::AwsProvisioner;
 use streampress_operator::transport::problem::{Problem, Retry};
-use streampress_operator::transport::{Depths, Provisioner};
+use streampress_operator::transport::{Contents, Depths, Provisioner};
 use streampress_tests::fake_aws::clock::FakeClock;
 use streampress_tests::fake_aws::faults::Faults;
-use tokio::time::timeout;
+use tokio::time::{sleep, timeout};
 
 use crate::backends::{AwsBackend, OTHERS, OURS, ProvisionerBackend, keys, names};
 
@@ -254,18 +254,26 @@ async fn a_queue_that_cannot_be_read_is_neither_empty_nor_deleted() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_message_that_sqs_counts_seconds_late_is_not_deleted_with_its_queue() {
+async fn a_message_that_sqs_counts_late_is_seen_by_a_later_look() {
     let backend = AwsBackend::start().await;
     let plan = backend.plan(OURS);
     provide(&backend, &plan).await.unwrap();
     backend.fake_aws.sqs().count_late(2000);
     let name = &plan.parts.files_queue.name;
     backend.fill(name, 1);
-    let left = remove(&backend, &plan, DeletionPolicy::WhenEmpty)
-        .await
-        .unwrap();
+    let keys = keys();
+    let look = async || {
+        let provisioner = backend.provisioner();
+        provisioner.contents(&plan, Some(&keys)).await.unwrap()
+    };
+    assert_eq!(look().await, Contents::Empty);
+    let left = loop {
+        if let Contents::Filled(left) = look().await {
+            break left;
+        }
+        sleep(Duration::from_millis(50)).await;
+    };
     assert_eq!(left[0], format!("{name} is not empty"));
-    assert_eq!(backend.resources(&plan).len(), 5);
 }
 
 #[tokio::test(flavor = "multi_thread")]

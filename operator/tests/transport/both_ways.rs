@@ -5,6 +5,7 @@ use std::time::Duration;
 use futures::future::join_all;
 use serde_json::json;
 use streampress_crds::api::pipeline::DeletionPolicy;
+use streampress_crds::queue_check::LAST_RESORT_RECEIVES;
 use streampress_operator::transport::TransportPlan;
 use streampress_operator::transport::aws::provision_plan;
 use streampress_transport::aws::provision::{self, NotOwned, Outcome, ProvisionPlan};
@@ -132,7 +133,7 @@ async fn both_ways_correct_every_setting_of_queues_and_stream() {
             }
         }
         for queue in [&plan.parts.files_queue, &plan.parts.chunks_queue] {
-            let policy = backend.redrive(&queue.dead_letter_name, queue.max_receive_count + 1);
+            let policy = backend.redrive(&queue.dead_letter_name, LAST_RESORT_RECEIVES - 1);
             let ask = json!({"QueueUrl": queue.name, "Attributes": {"RedrivePolicy": policy}});
             backend
                 .fake_aws
@@ -143,7 +144,6 @@ async fn both_ways_correct_every_setting_of_queues_and_stream() {
         }
         let stream = &plan.parts.stream.name;
         for (action, key, value) in [
-            ("IncreaseStreamRetentionPeriod", "RetentionPeriodHours", 72),
             ("DecreaseStreamRetentionPeriod", "RetentionPeriodHours", 24),
             ("UpdateShardCount", "TargetShardCount", 4),
             ("UpdateShardCount", "TargetShardCount", 1),
@@ -158,6 +158,26 @@ async fn both_ways_correct_every_setting_of_queues_and_stream() {
                 "{way:?}: {action} {value}"
             );
         }
+    }))
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn both_ways_leave_a_retention_that_was_raised() {
+    join_all(WAYS.map(async |way| {
+        let backend = AwsBackend::start().await;
+        let plan = backend.plan(OURS);
+        way.create(&backend, &plan).await;
+        let name = &plan.parts.stream.name;
+        let raised = json!({"StreamName": name, "RetentionPeriodHours": 336});
+        let action = "IncreaseStreamRetentionPeriod";
+        backend.fake_aws.ask_kinesis(action, &raised).unwrap();
+        way.create(&backend, &plan).await;
+        let stream = backend.resource(name).unwrap();
+        assert!(
+            stream.is("RetentionPeriodHours", "336"),
+            "{way:?}: {stream:?}"
+        );
     }))
     .await;
 }

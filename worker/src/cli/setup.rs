@@ -41,6 +41,7 @@ fn set_up(config: &Config, deletes: bool, event_rule: Option<String>) -> Result<
         let (verb, done) = match deletes {
             true => ("deleting", provision::delete(&aws, &plan).await),
             false => {
+                plan.lower_retention = may_lower_retention(&aws, &plan).await?;
                 let created = provision::create(&aws, &plan).await;
                 ("creating", created.map(|created| created.outcomes))
             }
@@ -57,6 +58,35 @@ fn set_up(config: &Config, deletes: bool, event_rule: Option<String>) -> Result<
         }
         Ok(ExitCode::SUCCESS)
     })
+}
+
+/// A stream keeps records for longer than planned until no message can need them, which takes a minute to know.
+#[cfg(feature = "aws")]
+async fn may_lower_retention(
+    aws: &streampress_transport::aws::Aws,
+    plan: &streampress_transport::aws::provision::ProvisionPlan,
+) -> Result<bool> {
+    use streampress_transport::aws::provision;
+
+    let planned = &plan.transport.stream;
+    let Some(hours) = provision::retention_hours(aws, &planned.name).await? else {
+        return Ok(false);
+    };
+    if hours <= planned.retention_hours {
+        return Ok(false);
+    }
+    output::note(&format!(
+        "stream {}: keeps records for {hours} hours, the pipeline says {}; watching for a minute whether all queues are empty",
+        planned.name, planned.retention_hours
+    ));
+    let are_empty = provision::stay_queues_empty(aws, plan).await?;
+    if !are_empty {
+        output::note(&format!(
+            "stream {}: its retention is not lowered, since waiting messages or dead letters need its records; run setup again when all queues are empty",
+            planned.name
+        ));
+    }
+    Ok(are_empty)
 }
 
 #[cfg(not(feature = "aws"))]

@@ -3,12 +3,14 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use parking_lot::Mutex;
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 use tracing::{debug, warn};
 
 use super::batching::Batching;
 use super::handler::{Handler, ThreadBudget};
+use super::outage::{Failures, ServiceHealth};
 use super::task::{MessageTask, release_message};
 use crate::message::{Message, MessageError};
 use crate::telemetry::metrics::{InFlight, Meter, RetryCause};
@@ -44,7 +46,8 @@ pub struct Consumer {
     pub interval: Duration,
     /// How long it keeps a slot after the last message, so that slow arrivals do not move the slot between workers.
     pub linger: Duration,
-    /// After so many receives a fault that may pass is treated as permanent.
+    /// After so many failures of its own, over at least ten minutes in which the services that all messages need were well,
+    /// a message becomes a dead letter. Receives do not count.
     pub max_receive_count: u32,
     /// What it counts.
     pub meter: Meter,
@@ -59,8 +62,16 @@ pub(super) struct Received {
     pub(super) in_flight: InFlight,
 }
 
+/// What a consumer remembers from slot to slot.
+#[derive(Clone)]
+struct ConsumerMemory {
+    health: ServiceHealth,
+    failures: Arc<Mutex<Failures>>,
+}
+
 /// The messages in progress, and what they share.
 struct InProgress {
+    memory: ConsumerMemory,
     slot: Arc<SlotGuard>,
     stop: CancellationToken,
     threads: ThreadBudget,
@@ -72,12 +83,22 @@ struct InProgress {
 impl Consumer {
     /// Works until shut down. Transport errors are logged and retried: only shutdown ends it.
     pub async fn run(&self) {
-        while !self.shutdown.is_cancelled() {
-            self.meter.ticked();
-            if let Err(error) = self.tick().await {
-                self.warn_and_pause(&error, "Cannot reach the transport; retrying.")
-                    .await;
+        let memory = ConsumerMemory {
+            health: ServiceHealth::new(self.role, self.meter.clone()),
+            failures: Arc::default(),
+        };
+        let ticking = async {
+            while !self.shutdown.is_cancelled() {
+                self.meter.ticked();
+                if let Err(error) = self.tick(&memory).await {
+                    self.warn_and_pause(&error, "Cannot reach the transport; retrying.")
+                        .await;
+                }
             }
+        };
+        tokio::select! {
+            () = ticking => {}
+            () = memory.health.probe(&*self.handler) => {}
         }
         self.meter.rests();
         if !self.queue.drain(DRAIN_TIMEOUT).await {
@@ -89,7 +110,14 @@ impl Consumer {
     }
 
     /// One tick: waits for work, takes a slot, works until there is none, releases the slot.
-    async fn tick(&self) -> TransportResult<()> {
+    async fn tick(&self, memory: &ConsumerMemory) -> TransportResult<()> {
+        if memory.health.is_down() {
+            tokio::select! {
+                () = memory.health.until(false) => {}
+                () = self.pause(self.interval) => {}
+            }
+            return Ok(());
+        }
         if self.lock.all_held_by_others().await? {
             self.pause(self.interval).await;
             return Ok(());
@@ -105,7 +133,7 @@ impl Consumer {
         let received = self.parse_all(deliveries);
         match self.lock.try_acquire().await {
             Ok(Some(slot)) => {
-                self.work(slot, received).await;
+                self.work(slot, received, memory).await;
                 Ok(())
             }
             no_slot => {
@@ -148,10 +176,11 @@ impl Consumer {
     }
 
     /// Works off the queue while it holds the slot.
-    async fn work(&self, slot: SlotGuard, first: Vec<Received>) {
+    async fn work(&self, slot: SlotGuard, first: Vec<Received>, memory: &ConsumerMemory) {
         debug!(role = %self.role, slot = slot.slot(), "Took a slot.");
         self.meter.slot_taken();
         let mut work = InProgress {
+            memory: memory.clone(),
             slot: Arc::new(slot),
             stop: CancellationToken::new(),
             threads: ThreadBudget::new(self.threads),
@@ -173,17 +202,27 @@ impl Consumer {
         }
     }
 
-    /// Receives and starts messages until there are none, the slot is lost, or the process shall end.
+    /// Receives and starts messages until there are none, the slot is lost, a service is down and no message is held any
+    /// more, or the process shall end.
     async fn work_until_idle(&self, work: &mut InProgress) {
+        let health = work.memory.health.clone();
         loop {
             self.meter.ticked();
-            let receive = self
-                .batching()
-                .next_receive(work.tasks.len(), work.all_small);
+            let is_down = health.is_down();
+            if is_down && work.tasks.is_empty() {
+                return;
+            }
+            let receive = match is_down {
+                true => 0,
+                false => self
+                    .batching()
+                    .next_receive(work.tasks.len(), work.all_small),
+            };
             tokio::select! {
                 biased;
                 () = self.shutdown.cancelled() => return,
                 () = work.slot.lost().cancelled() => return,
+                () = health.until(!is_down) => {}
                 Some(_) = work.tasks.join_next(), if !work.tasks.is_empty() => {}
                 // A tick while no message can start does nothing; a receive is a tick of its own.
                 () = tokio::time::sleep(self.interval.max(SHORTEST_TICK)), if receive == 0 => {}
@@ -237,6 +276,8 @@ impl Consumer {
             visibility_deadline: Deadline::new(received.delivery.visibility_deadline),
             meter: self.meter.clone(),
             threads: work.threads.clone(),
+            health: work.memory.health.clone(),
+            failures: work.memory.failures.clone(),
         };
         work.tasks.spawn(task.run(received));
     }

@@ -9,7 +9,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::message::{DeadLetterReason, FileRef, Message, MessageError};
 use crate::runtime;
-use crate::telemetry::metrics::{Meter, Stage};
+use crate::telemetry::metrics::{Meter, NeededService, Stage};
 use streampress_transport::{Deadline, Delivery, SlotGuard, TransportError, error_chain};
 
 /// What a role does with one message. The same message twice must have the same effect as once.
@@ -27,6 +27,19 @@ pub trait Handler: Send + Sync + 'static {
     fn is_small(&self, message: &Message) -> bool {
         let _ = message;
         false
+    }
+
+    /// Bytes that the work on the message writes at a location: what a probe must be able to write too.
+    fn needed_bytes(&self, message: &Message) -> u64 {
+        let _ = message;
+        0
+    }
+
+    /// Tests the services that every message needs, with another name than that of `failed`, the message whose work failed,
+    /// and with `bytes` bytes. Answers whether that proves that the work on another message would succeed.
+    async fn probe(&self, failed: Option<&Message>, bytes: u64) -> Result<bool, ServiceOutage> {
+        let _ = (failed, bytes);
+        Ok(true)
     }
 
     /// Called once the message is deleted: what may only happen when its effect is safe.
@@ -57,10 +70,34 @@ pub enum HandlerError {
         /// One sentence with the way out.
         detail: String,
     },
-    /// A later attempt may succeed: redelivered with back-off.
+    /// A later attempt may succeed. A probe tells whether a service is down; if none is, redelivered with back-off.
     Transient(anyhow::Error),
+    /// A service that every message needs is down, whatever a probe says.
+    Outage(ServiceOutage),
+    /// Written by a newer version of Streampress: redelivered with back-off until a worker of that version has it, and never
+    /// a dead letter.
+    Newer(anyhow::Error),
     /// The process shall end, or the slot or the message was lost: released.
     Interrupted,
+}
+
+/// A service does not do its work for any file: it is full, read-only, refuses all access, throttles or does not answer.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ServiceOutage {
+    /// Which.
+    pub service: NeededService,
+    /// What it answered, with the causes.
+    pub cause: String,
+}
+
+impl ServiceOutage {
+    /// Of `service`, because of `cause`.
+    pub fn new(service: NeededService, cause: &dyn std::error::Error) -> Self {
+        Self {
+            service,
+            cause: error_chain(cause),
+        }
+    }
 }
 
 impl HandlerError {
@@ -78,6 +115,16 @@ impl HandlerError {
         step: impl std::fmt::Display + Send + Sync + 'static,
     ) -> Self {
         Self::Transient(error.into().context(step))
+    }
+
+    /// An error of sending to a queue: a message that the queue refuses is a dead letter, all else an outage.
+    pub(crate) fn sending(error: TransportError) -> Self {
+        match error {
+            TransportError::Unavailable { .. } => {
+                Self::Outage(ServiceOutage::new(NeededService::Queue, &error))
+            }
+            error => error.into(),
+        }
     }
 
     /// A message that this role has no use for.

@@ -5,13 +5,20 @@
 //! - [`handler`]: the trait that a role implements, and what it gets for one message.
 //! - `task`: one message from its receive to its end.
 //!
-//! Effect first, then delete. A message that is not done when the worker stops is released at once. A fault that may pass
-//! leads to redelivery; a permanent fault puts the message into the dead-letter queue with its reason.
+//! - `outage`: services that all messages need, and how often a message failed although they were well.
+//!
+//! Effect first, then delete. A message that is not done when the worker stops is released at once. A permanent fault puts
+//! the message into the dead-letter queue with its reason. Any other fault is followed by a probe of the services that
+//! every message needs: where one is down nothing is received until it answers again; else the message alone waits with
+//! back-off, and is given up after so many failures of its own.
 
 pub(crate) mod batching;
 pub mod consumer;
 pub mod handler;
+mod outage;
 mod task;
 
 pub use self::consumer::Consumer;
-pub use self::handler::{Handled, Handler, HandlerError, MessageContext, ThreadBudget};
+pub use self::handler::{
+    Handled, Handler, HandlerError, MessageContext, ServiceOutage, ThreadBudget,
+};

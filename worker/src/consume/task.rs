@@ -4,25 +4,37 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use parking_lot::Mutex;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 use tracing::{Instrument, Span, debug, error, field, info, info_span, warn};
 
 use super::consumer::Received;
-use super::handler::{Handled, Handler, HandlerError, MessageContext, ThreadBudget};
+use super::handler::{Handled, Handler, HandlerError, MessageContext, ServiceOutage, ThreadBudget};
+use super::outage::{Failures, ServiceHealth};
 use crate::message::trace_context::TraceContext;
-use crate::message::{DeadLetterReason, Message, MessageError, Subject};
+use crate::message::{DeadLetterReason, Message, MessageError, Subject, VERSION};
 use crate::telemetry::metrics::{InFlight, Meter, RetryCause};
 use crate::telemetry::trace;
 use streampress_crds::Role;
 use streampress_transport::{
-    ATTR_TRACEPARENT, Backoff, Deadline, Delivery, Queue, SlotGuard, TransportError,
+    ATTR_TRACEPARENT, Backoff, Deadline, Delivery, Queue, SlotGuard, TransportError, error_chain,
 };
 
 /// SQS hides a message for at most 12 hours, counted from its receive; the work stops half an hour before.
 const MAX_HIDDEN: Duration = Duration::from_secs(11 * 3600 + 1800);
 /// Of transient errors, with jitter, so that messages that failed together are not retried together.
 const BACKOFF: Backoff = Backoff::new(Duration::from_secs(1), Duration::from_secs(60));
+/// Of a message that could be given up but for the proof that others succeed: so rarely that it is received fewer than a
+/// thousand times, SQS's last resort, within the 14 days that SQS keeps it.
+const LONG_BACKOFF: Backoff = Backoff::new(Duration::from_secs(60), Duration::from_secs(1800));
+/// The long back-off doubles after so many failures.
+const LONG_BACKOFF_STEP: u32 = 20;
+/// While a service is down a message is kept for so long, so that its work goes on at once when the outage was short. Then
+/// it is released, for a worker that may reach the service.
+const LONGEST_HOLD: Duration = Duration::from_secs(300);
+/// A probe after a failure writes no more than this first: a file that is too large for what is left of a disk is no outage.
+const SMALL_PROBE_BYTES: u64 = 64 << 10;
 
 /// The work on one message.
 pub(super) struct MessageTask {
@@ -35,6 +47,41 @@ pub(super) struct MessageTask {
     pub(super) visibility_deadline: Deadline,
     pub(super) meter: Meter,
     pub(super) threads: ThreadBudget,
+    pub(super) health: ServiceHealth,
+    pub(super) failures: Arc<Mutex<Failures>>,
+}
+
+/// How the work on a message ended.
+enum Ended {
+    Done(Handled),
+    Permanent {
+        reason: DeadLetterReason,
+        detail: String,
+    },
+    /// The services that all messages need are well. `proven`: another file of this size could be worked on.
+    Failed {
+        cause: anyhow::Error,
+        proven: bool,
+    },
+    /// A service is down, and the message was held for as long as it may be.
+    Outage,
+    /// Another version of this program must do it.
+    Newer(anyhow::Error),
+    Interrupted,
+}
+
+impl From<&MessageError> for Ended {
+    fn from(error: &MessageError) -> Self {
+        match error {
+            MessageError::Version(version) if *version > u64::from(VERSION) => {
+                Self::Newer(anyhow::anyhow!("{error}"))
+            }
+            _ => Self::Permanent {
+                reason: DeadLetterReason::UnreadableMessage,
+                detail: error_chain(error),
+            },
+        }
+    }
 }
 
 /// A message, parsed or not, and its place in the metrics.
@@ -53,16 +100,16 @@ impl MessageTask {
         } = received;
         let (span, context) = self.span(&delivery, &message);
         let work = async {
-            let outcome = match &message {
+            let ended = match &message {
                 Ok(message) => self.handle_while_hidden(&delivery, message).await,
-                Err(error) => Err(error.into()),
+                Err(error) => error.into(),
             };
             let concluding = Concluding {
                 delivery: &delivery,
                 message: &message,
                 in_flight,
             };
-            self.conclude(concluding, outcome).await;
+            self.conclude(concluding, ended).await;
         };
         trace::scope(context, work).instrument(span).await;
     }
@@ -93,13 +140,9 @@ impl MessageTask {
         (span, context)
     }
 
-    async fn handle_while_hidden(
-        &self,
-        delivery: &Delivery,
-        message: &Message,
-    ) -> Result<Handled, HandlerError> {
+    async fn handle_while_hidden(&self, delivery: &Delivery, message: &Message) -> Ended {
         let keep_hidden = self.keep_hidden(delivery);
-        let handling = self.handler.handle(message, self.context(delivery));
+        let handling = self.handle(delivery, message);
         tokio::pin!(keep_hidden, handling);
         tokio::select! {
             biased;
@@ -110,6 +153,67 @@ impl MessageTask {
                 handling.await
             }
         }
+    }
+
+    /// Handles the message, and again after each outage that was short enough to hold it meanwhile.
+    async fn handle(&self, delivery: &Delivery, message: &Message) -> Ended {
+        if let Some(ended) = self.still_too_large(delivery, message).await {
+            return ended;
+        }
+        loop {
+            let handled = self.handler.handle(message, self.context(delivery)).await;
+            let (outage, bytes) = match handled {
+                Ok(handled) => return Ended::Done(handled),
+                Err(HandlerError::Permanent { reason, detail }) => {
+                    return Ended::Permanent { reason, detail };
+                }
+                Err(HandlerError::Interrupted) => return Ended::Interrupted,
+                Err(HandlerError::Newer(cause)) => return Ended::Newer(cause),
+                Err(HandlerError::Outage(outage)) => (outage, 0),
+                Err(HandlerError::Transient(cause)) => {
+                    let probed = tokio::select! {
+                        probed = self.probe(message) => probed,
+                        () = self.stop.cancelled() => return Ended::Interrupted,
+                    };
+                    match probed {
+                        Ok(proven) => return Ended::Failed { cause, proven },
+                        Err(outage) => outage,
+                    }
+                }
+            };
+            self.health.report(outage, bytes);
+            tokio::select! {
+                () = self.health.until(false) => {}
+                () = self.stop.cancelled() => return Ended::Interrupted,
+                () = tokio::time::sleep(LONGEST_HOLD) => return Ended::Outage,
+            }
+        }
+    }
+
+    /// A file that did not fit on the disk is not fetched and unpacked again before it does.
+    async fn still_too_large(&self, delivery: &Delivery, message: &Message) -> Option<Ended> {
+        if !self.failures.lock().was_unproven(&delivery.message_id) {
+            return None;
+        }
+        let needed = self.handler.needed_bytes(message);
+        let outage = self.handler.probe(Some(message), needed).await.err()?;
+        Some(Ended::Failed {
+            cause: anyhow::anyhow!("{needed} bytes do not fit: {}", outage.cause),
+            proven: false,
+        })
+    }
+
+    /// After a failure: an outage with the bytes that did not fit, or whether a name of this message's size was written.
+    async fn probe(&self, message: &Message) -> Result<bool, (ServiceOutage, u64)> {
+        let needed = self.handler.needed_bytes(message);
+        let small = needed.min(SMALL_PROBE_BYTES);
+        let probed = self.handler.probe(Some(message), small).await;
+        let proven = probed.map_err(|outage| (outage, small))?;
+        if needed == small {
+            return Ok(proven);
+        }
+        let fits = self.handler.probe(Some(message), needed).await;
+        Ok(fits.unwrap_or(false))
     }
 
     fn context<'a>(&'a self, delivery: &'a Delivery) -> MessageContext<'a> {
@@ -169,27 +273,47 @@ impl MessageTask {
         }
     }
 
-    async fn conclude(&self, message: Concluding<'_>, outcome: Result<Handled, HandlerError>) {
-        let receive_count = message.delivery.receive_count;
-        match outcome {
-            Ok(handled) => self.acknowledge(message, handled).await,
-            Err(HandlerError::Permanent { reason, detail }) => {
+    async fn conclude(&self, message: Concluding<'_>, ended: Ended) {
+        match ended {
+            Ended::Done(handled) => self.acknowledge(message, handled).await,
+            Ended::Permanent { reason, detail } => {
                 self.dead_letter(message, reason, &detail).await;
             }
-            Err(HandlerError::Transient(cause)) if receive_count >= self.max_receive_count => {
-                let detail = format!("gave up after {receive_count} attempts: {cause:#}");
-                self.dead_letter(message, DeadLetterReason::GaveUp, &detail)
-                    .await;
+            Ended::Failed { cause, proven } => self.failed(message, &cause, proven).await,
+            Ended::Newer(cause) => {
+                let back_off = LONG_BACKOFF.equal_jitter(message.delivery.receive_count);
+                self.retry_later(message, &cause, back_off).await;
             }
-            Err(HandlerError::Transient(cause)) => self.retry_later(message, &cause).await,
-            Err(HandlerError::Interrupted) => self.release(message).await,
+            Ended::Outage => self.release(message, RetryCause::Outage).await,
+            Ended::Interrupted => self.release(message, RetryCause::Interrupted).await,
         }
+    }
+
+    async fn failed(&self, message: Concluding<'_>, cause: &anyhow::Error, proven: bool) {
+        let message_id = &message.delivery.message_id;
+        let most = self.max_receive_count;
+        let failure = self.failures.lock().failed(message_id, proven, most);
+        if failure.is_last {
+            let detail = format!(
+                "gave up after {} attempts of this worker while other files could be worked on: {cause:#}",
+                failure.count
+            );
+            let reason = DeadLetterReason::GaveUp;
+            return self.dead_letter(message, reason, &detail).await;
+        }
+        let back_off = match failure.all.checked_sub(most) {
+            None | Some(0) => BACKOFF.equal_jitter(failure.all),
+            Some(beyond) => LONG_BACKOFF.equal_jitter(beyond.div_ceil(LONG_BACKOFF_STEP)),
+        };
+        self.retry_later(message, cause, back_off).await;
     }
 
     async fn acknowledge(&self, message: Concluding<'_>, handled: Handled) {
         match self.queue.delete(&message.delivery.receipt).await {
             Ok(()) => {
                 message.in_flight.acknowledged();
+                self.failures.lock().succeeded(&message.delivery.message_id);
+                self.health.succeeded();
                 self.handler.on_acknowledged(handled).await;
             }
             // Harmless: the next worker finds the effect done and acknowledges.
@@ -204,9 +328,13 @@ impl MessageTask {
         }
     }
 
-    async fn retry_later(&self, message: Concluding<'_>, cause: &anyhow::Error) {
+    async fn retry_later(
+        &self,
+        message: Concluding<'_>,
+        cause: &anyhow::Error,
+        back_off: Duration,
+    ) {
         let delivery = message.delivery;
-        let back_off = BACKOFF.equal_jitter(delivery.receive_count);
         warn!(
             message_id = delivery.message_id,
             error = format!("{cause:#}"),
@@ -219,9 +347,9 @@ impl MessageTask {
         message.in_flight.retried(RetryCause::Fault);
     }
 
-    async fn release(&self, message: Concluding<'_>) {
+    async fn release(&self, message: Concluding<'_>, cause: RetryCause) {
         release_message(self.role, &*self.queue, message.delivery).await;
-        message.in_flight.retried(RetryCause::Interrupted);
+        message.in_flight.retried(cause);
     }
 
     async fn dead_letter(&self, message: Concluding<'_>, reason: DeadLetterReason, detail: &str) {
@@ -234,7 +362,7 @@ impl MessageTask {
                 detail,
                 "Not dead-lettered: the worker stopped or lost the message; it will be redelivered."
             );
-            return self.release(message).await;
+            return self.release(message, RetryCause::Interrupted).await;
         }
         match self.queue.dead_letter(delivery, reason, detail).await {
             Ok(()) => {
@@ -245,6 +373,7 @@ impl MessageTask {
                     "Moved a message to the dead-letter queue."
                 );
                 message.in_flight.dead(reason);
+                self.failures.lock().ended(&delivery.message_id);
                 self.slot.count(|ledger| ledger.failures += 1);
                 if let Ok(message) = message.message {
                     self.handler.on_dead_lettered(message, reason, detail).await;
@@ -285,9 +414,8 @@ mod tests {
 
     use async_trait::async_trait;
 
-    use parking_lot::Mutex;
-
     use super::*;
+    use crate::telemetry::metrics::NeededService;
     use streampress_transport::in_process_lock::InProcessLock;
     use streampress_transport::{Depth, FileVersion, Outgoing, Receipt, SlotLock, TransportResult};
 
@@ -366,12 +494,34 @@ mod tests {
         }
     }
 
-    /// Has an effect where it may, or fails permanently.
+    /// Has an effect where it may, or fails permanently, or for now.
     #[derive(Default)]
     struct TestHandler {
         fails: bool,
+        /// Fails for now.
+        fails_for_now: AtomicBool,
+        /// Its destination takes no more bytes than this at once, where there is one.
+        free_bytes: Mutex<Option<u64>>,
+        needed_bytes: u64,
         had_effect: AtomicBool,
         was_told_of_dead_letter: AtomicBool,
+    }
+
+    impl TestHandler {
+        /// A destination with so much space.
+        fn with_space(free_bytes: u64, needed_bytes: u64) -> Arc<Self> {
+            Arc::new(Self {
+                fails_for_now: true.into(),
+                free_bytes: Mutex::new(Some(free_bytes)),
+                needed_bytes,
+                ..Self::default()
+            })
+        }
+
+        fn recover(&self) {
+            *self.free_bytes.lock() = None;
+            self.fails_for_now.store(false, Ordering::SeqCst);
+        }
     }
 
     #[async_trait]
@@ -385,9 +535,30 @@ mod tests {
                 let reason = DeadLetterReason::BadName;
                 return Err(HandlerError::permanent(reason, "no attempt can succeed"));
             }
+            if self.fails_for_now.load(Ordering::SeqCst) {
+                return Err(HandlerError::Transient(anyhow::anyhow!("not now")));
+            }
             context.ensure_owner()?;
             self.had_effect.store(true, Ordering::SeqCst);
             Ok(Handled::default())
+        }
+
+        fn needed_bytes(&self, _message: &Message) -> u64 {
+            self.needed_bytes
+        }
+
+        async fn probe(
+            &self,
+            _failed: Option<&Message>,
+            bytes: u64,
+        ) -> Result<bool, ServiceOutage> {
+            match *self.free_bytes.lock() {
+                Some(free) if free < bytes || free == 0 => Err(ServiceOutage {
+                    service: NeededService::Destination,
+                    cause: "no space left on device".into(),
+                }),
+                _ => Ok(true),
+            }
         }
 
         async fn on_dead_lettered(&self, _: &Message, _: DeadLetterReason, _: &str) {
@@ -427,6 +598,8 @@ mod tests {
             visibility_deadline: Deadline::new(delivery.visibility_deadline),
             meter: Meter::default(),
             threads: ThreadBudget::new(1),
+            health: ServiceHealth::new(Role::Compressor, Meter::default()),
+            failures: Arc::default(),
         }
     }
 
@@ -522,5 +695,109 @@ mod tests {
         lost.keep_hidden(&delivery).await;
         assert_eq!(Instant::now(), now + LONG, "it ends with the timeout");
         assert_eq!(out_of_reach.extended.lock().len(), 3);
+    }
+
+    /// Receives the delivery `attempts` times, a minute after another, with what the worker remembers of its failures.
+    async fn run_again_and_again(
+        queue: &Arc<RecordingQueue>,
+        handler: &Arc<TestHandler>,
+        failures: &Arc<Mutex<Failures>>,
+        attempts: u32,
+    ) {
+        for _ in 0..attempts {
+            let now = Instant::now();
+            let delivery = Delivery {
+                // Releases and kills count as receives, too.
+                receive_count: 900,
+                ..delivery(now, now + LONG)
+            };
+            let mut task = task(queue, handler.clone(), &delivery).await;
+            task.failures = failures.clone();
+            let received = Received {
+                message: Message::parse(&delivery.body),
+                in_flight: task.meter.received(),
+                delivery,
+            };
+            task.run(received).await;
+            tokio::time::advance(LONG).await;
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_file_that_alone_fails_is_given_up_after_twenty_failures_of_its_own() {
+        let queue = RecordingQueue::new(LONG, true);
+        let handler = TestHandler::with_space(u64::MAX, 0);
+        let failures = Arc::default();
+        run_again_and_again(&queue, &handler, &failures, 19).await;
+        assert!(queue.ends().is_empty(), "it waits");
+        run_again_and_again(&queue, &handler, &failures, 1).await;
+        assert_eq!(queue.ends(), ["dead-lettered"]);
+        assert!(!failures.lock().was_unproven("m"), "forgotten");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_file_too_large_for_the_disk_is_given_up_only_if_others_were_restored_meanwhile() {
+        let queue = RecordingQueue::new(LONG, true);
+        let handler = TestHandler::with_space(1 << 20, 1 << 30);
+        let failures: Arc<Mutex<Failures>> = Arc::default();
+        run_again_and_again(&queue, &handler, &failures, 100).await;
+        assert!(queue.ends().is_empty(), "nothing says that others can");
+        for _ in 0..20 {
+            failures.lock().succeeded("another");
+            run_again_and_again(&queue, &handler, &failures, 1).await;
+        }
+        assert_eq!(queue.ends(), ["dead-lettered"]);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn while_a_service_is_down_a_message_is_held_and_then_done_without_another_receive() {
+        let queue = RecordingQueue::new(LONG, true);
+        let handler = TestHandler::with_space(0, 1000);
+        let now = Instant::now();
+        let delivery = delivery(now, now + LONG);
+        let task = task(&queue, handler.clone(), &delivery).await;
+        let health = task.health.clone();
+        let received = Received {
+            message: Message::parse(&delivery.body),
+            in_flight: task.meter.received(),
+            delivery,
+        };
+        let recovering = async {
+            health.until(true).await;
+            tokio::time::sleep(LONGEST_HOLD / 2).await;
+            assert!(queue.ends().is_empty(), "it is held");
+            assert!(queue.extended.lock().len() > 2, "and kept hidden");
+            handler.recover();
+        };
+        tokio::select! {
+            ((), ()) = async { tokio::join!(task.run(received), recovering) } => {}
+            () = health.probe(&*handler) => {}
+        }
+        assert_eq!(queue.ends(), ["deleted"]);
+        assert!(!health.is_down());
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn while_a_service_stays_down_a_message_is_released_in_the_end() {
+        let queue = RecordingQueue::new(LONG, true);
+        let handler = TestHandler::with_space(0, 1000);
+        let now = Instant::now();
+        run(&queue, handler, delivery(now, now + LONG)).await;
+        assert_eq!(queue.ends(), ["released"]);
+        assert_eq!(Instant::now(), now + LONGEST_HOLD);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_message_of_a_newer_version_is_no_dead_letter() {
+        let queue = RecordingQueue::new(LONG, true);
+        let now = Instant::now();
+        let newer = Delivery {
+            body: format!(r#"{{"version": {}}}"#, VERSION + 1),
+            receive_count: 500,
+            ..delivery(now, now + LONG)
+        };
+        run(&queue, Arc::new(TestHandler::default()), newer).await;
+        assert!(queue.ends().is_empty());
+        assert_eq!(queue.extended.lock().len(), 1, "it is hidden for a while");
     }
 }

@@ -105,6 +105,11 @@ impl NameState {
 }
 
 impl Destination {
+    /// Where the files are.
+    pub(crate) fn files(&self) -> &Arc<dyn Files> {
+        &self.files
+    }
+
     /// A location whose journal is kept elsewhere.
     pub fn new(files: Arc<dyn Files>, journal: Arc<dyn DestinationJournal>) -> Self {
         Self { files, journal }

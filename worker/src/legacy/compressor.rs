@@ -11,13 +11,14 @@ use tokio::time::Instant;
 use tracing::{info, warn};
 
 use super::{LARGEST_FILE_BYTES, PackedFile};
-use crate::consume::{Handled, Handler, HandlerError, MessageContext};
+use crate::consume::{Handled, Handler, HandlerError, MessageContext, ServiceOutage};
 use crate::journal::FileJournal;
 use crate::message::{DeadLetterReason, Digest, FileRef, LegacyManifest, Message, StageNumbers};
 use crate::report::log::ReportLog;
 use crate::roles::announce::{
     Announcer, legacy_id, legacy_journal_key, source_missing, trace_attributes,
 };
+use crate::roles::probe;
 use crate::roles::source::{SourceFilter, announce_event, retire_source};
 use crate::runtime::{self, blocking};
 use crate::telemetry::metrics::Stage;
@@ -80,6 +81,13 @@ impl Handler for LegacyCompressor {
         Ok(Handled {
             packed_source: Some(file.file),
         })
+    }
+
+    async fn probe(&self, failed: Option<&Message>, _bytes: u64) -> Result<bool, ServiceOutage> {
+        let is_readable = probe::source(&self.announcer.source, failed).await?;
+        probe::append(&*self.stream).await?;
+        probe::queue(&*self.chunks_queue).await?;
+        Ok(is_readable)
     }
 
     async fn on_acknowledged(&self, handled: Handled) {
@@ -222,7 +230,8 @@ impl LegacyCompressor {
             body: message.to_json(),
             attributes,
         };
-        Ok(self.chunks_queue.send(vec![message]).await?)
+        let sent = self.chunks_queue.send(vec![message]).await;
+        sent.map_err(HandlerError::sending)
     }
 
     /// Appends one record after another: a reader orders them by their sequence numbers, and those of one request need not

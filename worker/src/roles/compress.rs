@@ -16,7 +16,7 @@ use tokio::time::Instant;
 use tracing::{info, warn};
 
 use crate::consume::batching::{is_small, is_small_source};
-use crate::consume::{Handled, Handler, HandlerError, MessageContext};
+use crate::consume::{Handled, Handler, HandlerError, MessageContext, ServiceOutage};
 use crate::journal::FileJournal;
 use crate::message::record::{RecordOwner, header_bytes};
 use crate::message::trace_context::TraceContext;
@@ -26,6 +26,7 @@ use crate::message::{
 };
 use crate::roles::announce::{self, Announcer, source_missing, trace_attributes};
 use crate::roles::copies::find_put_aside;
+use crate::roles::probe;
 use crate::roles::source::{SourceFilter, announce_event, retire_source};
 use crate::runtime::{self, blocking};
 use crate::telemetry::metrics::{Meter, Stage};
@@ -96,6 +97,13 @@ impl Handler for Compressor {
 
     fn is_small(&self, message: &Message) -> bool {
         is_small(message, self.block_bytes())
+    }
+
+    async fn probe(&self, failed: Option<&Message>, _bytes: u64) -> Result<bool, ServiceOutage> {
+        let is_readable = probe::source(&self.announcer.source, failed).await?;
+        probe::append(&*self.stream).await?;
+        probe::queue(&*self.chunks_queue).await?;
+        Ok(is_readable)
     }
 
     async fn on_acknowledged(&self, handled: Handled) {
@@ -402,7 +410,8 @@ impl Compressor {
             body: manifest.to_json(),
             attributes: trace_attributes(),
         };
-        Ok(self.chunks_queue.send(vec![message]).await?)
+        let sent = self.chunks_queue.send(vec![message]).await;
+        sent.map_err(HandlerError::sending)
     }
 }
 

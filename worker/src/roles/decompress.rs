@@ -15,7 +15,7 @@ use tokio::time::Instant;
 use tracing::info;
 
 use crate::consume::batching::{is_small, is_small_packed};
-use crate::consume::{Handled, Handler, HandlerError, MessageContext};
+use crate::consume::{Handled, Handler, HandlerError, MessageContext, ServiceOutage};
 use crate::destination::{self, Destination, PlacedVersion, Wanted};
 use crate::journal::FileJournal;
 use crate::legacy::decompressor::LegacyDecompressor;
@@ -24,6 +24,7 @@ use crate::message::{DeadLetterReason, FileRef, Manifest, Message};
 use crate::report::log::ReportLog;
 use crate::report::{FileOutcome, ReportRow, format_of};
 use crate::roles::compress::record_failure;
+use crate::roles::probe;
 use crate::roles::record_faults::RecordFaults;
 use crate::roles::records::{self, PayloadReader};
 use crate::runtime::{self, blocking};
@@ -76,6 +77,22 @@ impl Handler for Decompressor {
 
     fn is_small(&self, message: &Message) -> bool {
         is_small(message, self.block_bytes)
+    }
+
+    fn needed_bytes(&self, message: &Message) -> u64 {
+        match message {
+            Message::Manifest(manifest) => manifest.file.bytes,
+            Message::LegacyManifest(_)
+            | Message::Announcement(_)
+            | Message::LegacyAnnouncement(_)
+            | Message::S3Event(_) => 0,
+        }
+    }
+
+    async fn probe(&self, _failed: Option<&Message>, bytes: u64) -> Result<bool, ServiceOutage> {
+        probe::destination(self.destination.files(), bytes).await?;
+        probe::fetch(&*self.stream).await?;
+        Ok(true)
     }
 
     async fn on_dead_lettered(&self, message: &Message, reason: DeadLetterReason, detail: &str) {

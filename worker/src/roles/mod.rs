@@ -3,7 +3,7 @@
 //! - [`generate`], [`scan`], [`announce`]: bring files into the pipeline. [`source`]: the source's side of a compressor.
 //! - [`compress`], [`decompress`]: the two consumers' work, with [`records`]. [`redrive`]: sends dead letters again, with
 //!   [`copies`] of what was announced.
-//! - [`connect`]: opens what they need. [`context`]: puts them together. [`run`]: all of them in one process.
+//! - `probe`: whether a service that they need is down. [`connect`]: opens what they need. [`context`]: puts them together. [`run`]: all of them in one process.
 
 pub mod announce;
 pub mod compress;
@@ -12,6 +12,7 @@ pub mod context;
 pub(crate) mod copies;
 pub mod decompress;
 pub(crate) mod generate;
+pub(crate) mod probe;
 pub(crate) mod record_faults;
 pub(crate) mod records;
 pub mod redrive;

@@ -18,6 +18,8 @@ use streampress_transport::{ChunkStream, FileName, Position};
 const BATCH_BYTES: u64 = 4 << 20;
 /// And of no more than this many, in case a manifest says that they are smaller than they are.
 const BATCH_RECORDS: usize = 64;
+/// What a record is taken to have whose position does not say it, which none of ours does.
+const UNKNOWN_BYTES: u64 = BATCH_BYTES;
 /// The longest list of records in bytes; 64 MiB name some 800,000 records, at 400 KiB each 300 GiB packed.
 const LONGEST_LIST_BYTES: u64 = 64 << 20;
 /// Payloads that wait to be unpacked.
@@ -33,16 +35,29 @@ pub(crate) async fn positions(
         Records::Inline(positions) => return Ok(positions.clone()),
         Records::Indirect(list) => list,
     };
-    let list_bytes: u64 = list.iter().map(|at| u64::from(at.bytes)).sum();
-    if list_bytes > LONGEST_LIST_BYTES {
-        return Err(HandlerError::permanent(
+    let too_long = || {
+        HandlerError::permanent(
             DeadLetterReason::UnreadableMessage,
             "the list of records is longer than 64 MiB",
-        ));
+        )
+    };
+    let list_bytes: u64 = list.iter().map(|at| u64::from(at.bytes)).sum();
+    if list_bytes > LONGEST_LIST_BYTES {
+        return Err(too_long());
     }
-    let mut json = Vec::new();
-    for (record, index) in stream.fetch(list).await?.iter().zip(0..) {
-        json.extend_from_slice(&open(owner, index, record)?);
+    let (mut json, mut index) = (Vec::new(), 0);
+    let mut rest = list.as_slice();
+    while !rest.is_empty() {
+        let (batch, after) = rest.split_at(batch_len(rest));
+        rest = after;
+        for record in stream.fetch(batch).await? {
+            json.extend_from_slice(&open(owner, index, &record)?);
+            index += 1;
+        }
+        // Positions may say that their records are smaller than they are.
+        if json.len() as u64 > LONGEST_LIST_BYTES {
+            return Err(too_long());
+        }
     }
     serde_json::from_slice(&json).map_err(|error| {
         let detail = format!("the list of records: {error}");
@@ -119,7 +134,7 @@ pub(crate) fn unpack_error(name: &FileName, error: CodecError) -> HandlerError {
         CodecError::Cancelled => HandlerError::Interrupted,
         // A worker of a newer release can read it.
         error @ CodecError::Version { .. } => {
-            HandlerError::transient(error, format!("unpacking {name}"))
+            HandlerError::Newer(anyhow::Error::new(error).context(format!("unpacking {name}")))
         }
         error => HandlerError::permanent(DeadLetterReason::BadFrame, format!("{name}: {error:#}")),
     }
@@ -129,7 +144,10 @@ pub(crate) fn unpack_error(name: &FileName, error: CodecError) -> HandlerError {
 fn batch_len(positions: &[Position]) -> usize {
     let mut bytes = 0;
     let fits = positions.iter().take_while(|position| {
-        bytes += u64::from(position.bytes);
+        bytes += match position.bytes {
+            0 => UNKNOWN_BYTES,
+            known => u64::from(known),
+        };
         bytes <= BATCH_BYTES
     });
     fits.count().clamp(1, BATCH_RECORDS)
@@ -184,7 +202,8 @@ mod tests {
         for (bytes, count, batch) in [
             (1 << 20, 9, 4),
             (5 << 20, 3, 1),
-            (0, 100, BATCH_RECORDS),
+            (1, 100, BATCH_RECORDS),
+            (0, 100, 1),
             (u32::MAX, 2, 1),
         ] {
             assert_eq!(batch_len(&vec![position(bytes); count]), batch, "{bytes}");

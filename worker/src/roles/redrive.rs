@@ -320,7 +320,8 @@ fn version_of(letter: &Delivery) -> Option<FileVersion> {
 /// What another attempt may not have.
 fn passing(error: HandlerError) -> anyhow::Error {
     match error {
-        HandlerError::Transient(error) => error,
+        HandlerError::Transient(error) | HandlerError::Newer(error) => error,
+        HandlerError::Outage(outage) => anyhow::anyhow!(outage.cause),
         HandlerError::Permanent { detail, .. } => anyhow::anyhow!(detail),
         HandlerError::Interrupted => anyhow::anyhow!("interrupted"),
     }

@@ -101,6 +101,19 @@ pub trait ChunkStream: Send + Sync + fmt::Debug {
     async fn append(&self, records: Vec<Record>) -> TransportResult<Vec<Position>>;
     /// Reads records back; the answer is index-aligned.
     async fn fetch(&self, positions: &[Position]) -> TransportResult<Vec<Bytes>>;
+    /// Tests whether it takes records now, with a small one that no manifest names.
+    async fn probe_append(&self) -> TransportResult<()> {
+        let data = Bytes::from_static(b"streampress probe");
+        let record = Record {
+            key: String::new(),
+            data,
+        };
+        self.append(vec![record]).await.map(drop)
+    }
+    /// Tests whether records can be read now. An implementation that cannot tell says that they can.
+    async fn probe_fetch(&self) -> TransportResult<()> {
+        Ok(())
+    }
     /// What this handle wrote and read so far.
     fn counts(&self) -> StreamCounts;
 }

@@ -134,6 +134,22 @@ pub trait Files: Send + Sync + fmt::Debug {
     fn remove(&self, name: &FileName) -> io::Result<()>;
     /// Renames within the location; replaces what is there.
     fn rename(&self, from: &FileName, to: &FileName) -> io::Result<()>;
+    /// Tests whether a file of `bytes` bytes could be written now, under a name of its own that is gone afterwards.
+    fn probe(&self, bytes: u64) -> io::Result<()> {
+        let name = FileName(format!(
+            "{RESERVED_FOLDER}/probe-{:016x}",
+            fastrand::u64(..)
+        ));
+        let mut pending = self.create(&name)?;
+        io::copy(&mut io::repeat(0).take(bytes), &mut pending)?;
+        pending.commit(SystemTime::now())?;
+        self.remove(&name)
+    }
+    /// The names of up to `most` files, any of them.
+    fn sample(&self, most: usize) -> io::Result<Vec<FileName>> {
+        let entries = self.list()?.files.into_iter();
+        Ok(entries.take(most).map(|entry| entry.name).collect())
+    }
     /// Sets a file's modification time where the store can do so without writing the file again.
     fn set_modified(&self, name: &FileName, modified: SystemTime) -> io::Result<()> {
         let _ = (name, modified);

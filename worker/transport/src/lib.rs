@@ -15,12 +15,13 @@
 //! - [`in_process_lock`]: slots of one process.
 //! - `sim`: all four in simulated time, for tests (feature `testing`).
 //!
-//! What they share, and other packages too: [`file_version`], [`error`], [`backoff`], [`log_filter`].
+//! What they share, and other packages too: [`file_version`], [`error`], [`backoff`], [`clock`], [`log_filter`].
 
 #[cfg(feature = "aws")]
 pub mod aws;
 pub mod backoff;
 pub mod chunk_stream;
+pub mod clock;
 #[cfg(any(test, feature = "testing"))]
 pub mod contract_tests;
 pub mod error;
@@ -39,6 +40,7 @@ pub mod slot_lock;
 
 pub use backoff::Backoff;
 pub use chunk_stream::{ChunkStream, Position, Record, Sequence, StreamCounts};
+pub use clock::Moment;
 pub use error::{TransportError, TransportResult, error_chain};
 pub use file_version::FileVersion;
 pub use files::{

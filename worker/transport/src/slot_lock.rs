@@ -10,14 +10,15 @@ use tokio::sync::{mpsc, oneshot};
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
-use crate::TransportResult;
+use crate::{Moment, TransportResult};
 
 /// The slots of one role: a worker acts only while it holds one of them, and holds it only while there is work.
 ///
 /// Contract of every implementation: at most one holder per slot believes itself to be one, except for the remainder that
 /// no lease can exclude (handlers are idempotent); a holder that cannot renew is told by [`SlotGuard::lost`] before
 /// another worker may take over; a holder that died is followed within the lease time (embedded: at once, since
-/// its file lock ends with its process); expiry is judged by the observer's monotonic clock only.
+/// its file lock ends with its process); expiry is judged by the observer's monotonic clock only, and by its holder's clock
+/// that also runs while the machine sleeps.
 #[async_trait]
 pub trait SlotLock: Send + Sync + fmt::Debug {
     /// Takes a free slot, if there is one now.
@@ -51,24 +52,42 @@ pub struct SlotGuard {
     deadline: Option<Deadline>,
 }
 
-/// Until when something is certainly held; moved on with every renewal.
+/// Until when something is certainly held; moved on with every renewal. Time that the machine sleeps counts.
 #[derive(Debug, Clone)]
-pub struct Deadline(Arc<Mutex<Instant>>);
+pub struct Deadline(Arc<Mutex<HeldUntil>>);
+
+#[derive(Debug, Clone, Copy)]
+struct HeldUntil {
+    set_at: Moment,
+    until: Instant,
+}
+
+impl HeldUntil {
+    fn new(until: Instant) -> Self {
+        Self {
+            set_at: Moment::now(),
+            until,
+        }
+    }
+}
 
 impl Deadline {
     /// Held until `until`.
     pub fn new(until: Instant) -> Self {
-        Self(Arc::new(Mutex::new(until)))
+        Self(Arc::new(Mutex::new(HeldUntil::new(until))))
     }
 
     /// Held until `until` from now on.
     pub fn set(&self, until: Instant) {
-        *self.0.lock() = until;
+        *self.0.lock() = HeldUntil::new(until);
     }
 
-    /// Until when it is held.
+    /// Until when it is held, as far as the machine does not sleep any more.
     pub fn get(&self) -> Instant {
-        *self.0.lock()
+        let HeldUntil { set_at, until } = *self.0.lock();
+        until
+            .checked_sub(set_at.slept())
+            .unwrap_or_else(Instant::now)
     }
 
     /// Whether that moment has passed.
@@ -171,5 +190,28 @@ impl SlotGuard {
     async fn request(&self, request: impl FnOnce(oneshot::Sender<bool>) -> HolderRequest) -> bool {
         let (answer, answered) = oneshot::channel();
         self.requests.send(request(answer)).await.is_ok() && answered.await.unwrap_or(false)
+    }
+}
+
+#[cfg(all(test, target_os = "linux"))]
+mod tests {
+    use std::time::Duration;
+
+    use super::*;
+    use crate::clock::tests::sleep_machine;
+
+    #[tokio::test(start_paused = true)]
+    async fn a_deadline_passes_while_the_machine_sleeps() {
+        let minute = Duration::from_secs(60);
+        let deadline = Deadline::new(Instant::now() + minute);
+        sleep_machine(minute / 2);
+        assert!(!deadline.is_expired());
+        sleep_machine(minute);
+        assert!(deadline.is_expired());
+        deadline.set(Instant::now() + minute);
+        assert!(
+            !deadline.is_expired(),
+            "a renewal counts from its own moment"
+        );
     }
 }

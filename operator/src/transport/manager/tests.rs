@@ -11,10 +11,23 @@ use super::*;
 use streampress_transport::Depth;
 
 /// Makes everything; answers about depths by what the endpoint is called.
-#[derive(Default)]
 struct Endpoints {
+    began: Instant,
     provided: AtomicU64,
     removals: AtomicU64,
+}
+
+/// After this a message is counted.
+const LATE: Duration = Duration::from_secs(50);
+
+impl Default for Endpoints {
+    fn default() -> Self {
+        Self {
+            began: Instant::now(),
+            provided: AtomicU64::new(0),
+            removals: AtomicU64::new(0),
+        }
+    }
 }
 
 #[async_trait]
@@ -44,6 +57,20 @@ impl Provisioner for Endpoints {
                 chunks: known,
                 dead: Some(0),
             },
+        }
+    }
+
+    async fn contents(
+        &self,
+        plan: &TransportPlan,
+        _: Option<&AwsCredentials>,
+    ) -> Result<Contents, Problem> {
+        match plan.endpoint.as_deref() {
+            Some("http://dead") => std::future::pending().await,
+            Some("http://late") if self.began.elapsed() > LATE => {
+                Ok(Contents::Filled(vec!["a message".into()]))
+            }
+            _ => Ok(Contents::Empty),
         }
     }
 
@@ -95,6 +122,7 @@ impl ManagerFixture {
             "http://busy",
             "http://broken",
             "http://closed",
+            "http://late",
         ];
         let options = ManagerOptions {
             own_identity_endpoints: own.map(str::to_owned).into(),
@@ -244,4 +272,41 @@ async fn hundreds_that_are_removed_at_once_each_have_their_deadline() {
             Removal::Done(Vec::new())
         );
     }
+}
+
+#[tokio::test(start_paused = true)]
+async fn queues_are_deleted_only_once_they_were_seen_empty_for_a_minute() {
+    let fixture = ManagerFixture::new();
+    let plan = plan("good", "http://good");
+    let remove = || fixture.manager.remove(&plan, DeletionPolicy::WhenEmpty);
+    remove();
+    sleep(Duration::from_secs(59)).await;
+    assert_eq!(remove(), Removal::InProgress);
+    assert_eq!(fixture.endpoints.removals.load(Ordering::Relaxed), 0);
+    sleep(Duration::from_secs(20)).await;
+    assert_eq!(remove(), Removal::Done(Vec::new()));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_message_that_is_counted_late_keeps_all() {
+    let fixture = ManagerFixture::new();
+    let plan = plan("late", "http://late");
+    let remove = || fixture.manager.remove(&plan, DeletionPolicy::WhenEmpty);
+    remove();
+    sleep(Duration::from_secs(120)).await;
+    assert_eq!(remove(), Removal::Done(vec!["a message".into()]));
+    assert_eq!(fixture.endpoints.removals.load(Ordering::Relaxed), 0);
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_endpoint_that_hangs_does_not_delay_a_deletion_for_ever() {
+    let fixture = ManagerFixture::new();
+    let plan = plan("dead", "http://dead");
+    let remove = || fixture.manager.remove(&plan, DeletionPolicy::WhenEmpty);
+    remove();
+    sleep(Duration::from_secs(60)).await;
+    let Removal::Done(left) = remove() else {
+        panic!("still waiting for an endpoint that hangs");
+    };
+    assert!(left[0].contains("may be left behind"), "{left:?}");
 }

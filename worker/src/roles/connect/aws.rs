@@ -95,7 +95,7 @@ pub(crate) fn provision_plan(config: &Config) -> Option<ProvisionPlan> {
     })
 }
 
-/// The original's transport: ten shards, two queues whose settings have URLs, five receives.
+/// The original's transport: ten shards, and two queues whose settings have URLs.
 fn legacy_transport(resolved: &Resolved) -> TransportSettings {
     let transport = resolved.transport.clone();
     let queue = |queue: QueueSettings| {
@@ -103,7 +103,6 @@ fn legacy_transport(resolved: &Resolved) -> TransportSettings {
         QueueSettings {
             name: name.to_owned(),
             dead_letter_name: format!("{}-dlq.fifo", name.trim_end_matches(".fifo")),
-            max_receive_count: 5,
             ..queue
         }
     };

@@ -13,6 +13,7 @@ use std::time::Duration;
 
 use anyhow::{Context, Result};
 use streampress_crds::location::Location;
+use streampress_crds::queue_check::LAST_RESORT_RECEIVES;
 use streampress_crds::settings::{
     CompressorSettings, DecompressorSettings, GeneratorSettings, QueueSettings, StreamSettings,
 };
@@ -155,7 +156,7 @@ pub(crate) async fn open_local(data: &Path, config: &Config) -> Result<Local> {
     let (queue, stream) = config.embedded_limits();
     let mut options = LocalOptions {
         visibility_timeout: visibility_timeout(queue),
-        max_receive_count: queue.max_receive_count,
+        max_receive_count: LAST_RESORT_RECEIVES,
         ..LocalOptions::default()
     };
     if let Some(stream) = stream {

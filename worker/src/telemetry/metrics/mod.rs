@@ -64,6 +64,34 @@ impl Stage {
     }
 }
 
+/// A service that every message of a role needs.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum NeededService {
+    /// The location of the source.
+    Source,
+    /// The location of the destination.
+    Destination,
+    /// The stream of records.
+    Stream,
+    /// A queue.
+    Queue,
+}
+
+impl NeededService {
+    /// All of them.
+    pub(crate) const ALL: [Self; 4] = [Self::Source, Self::Destination, Self::Stream, Self::Queue];
+
+    /// As the label `service` and in logs.
+    pub fn label(self) -> &'static str {
+        match self {
+            Self::Source => "source",
+            Self::Destination => "destination",
+            Self::Stream => "stream",
+            Self::Queue => "queue",
+        }
+    }
+}
+
 /// Why a message will be redelivered, as the label `cause`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, VariantArray)]
 pub enum RetryCause {
@@ -73,6 +101,8 @@ pub enum RetryCause {
     NoThread,
     /// An error that may not occur again.
     Fault,
+    /// A service that every message needs was down.
+    Outage,
     /// The worker stopped, or lost its slot or the message.
     Interrupted,
     /// The work succeeded, but the message could not be deleted.
@@ -89,6 +119,7 @@ impl RetryCause {
             Self::NoSlot => "no_slot",
             Self::NoThread => "no_thread",
             Self::Fault => "fault",
+            Self::Outage => "outage",
             Self::Interrupted => "interrupted",
             Self::NotDeleted => "not_deleted",
             Self::NotDeadLettered => "not_dead_lettered",
@@ -151,6 +182,8 @@ pub struct Counts {
     pub last_success: Option<f64>,
     /// Whether queues and stream are open.
     pub ready: bool,
+    /// Services that are down, by how many consumers of this process found so.
+    pub outages: BTreeMap<NeededService, u32>,
 }
 
 /// When the worker last showed progress.
@@ -242,6 +275,19 @@ impl Meter {
         self.change(|counts| {
             counts.slots_held = counts.slots_held.saturating_sub(1);
             counts.slots_lost += u64::from(lost);
+        });
+    }
+
+    /// A service is down: nothing is received meanwhile.
+    pub(crate) fn outage_began(&self, service: NeededService) {
+        self.change(|counts| *counts.outages.entry(service).or_default() += 1);
+    }
+
+    /// The service answers again.
+    pub(crate) fn outage_ended(&self, service: NeededService) {
+        self.change(|counts| {
+            let found = counts.outages.entry(service).or_default();
+            *found = found.saturating_sub(1);
         });
     }
 
@@ -421,6 +467,7 @@ mod tests {
         });
         meter.received().dead(DeadLetterReason::HashMismatch);
         meter.stage(Stage::Pack, Duration::from_millis(30));
+        meter.outage_began(NeededService::Destination);
         let page = meter.page(&labels());
         for line in [
             "streampress_files_raw_bytes_total{pipeline=\"trades\"} 100",
@@ -432,6 +479,8 @@ mod tests {
             "streampress_plan_searches_total{pipeline=\"trades\"} 2",
             "streampress_plan_drift_total{pipeline=\"trades\"} 1",
             "streampress_slot_held{pipeline=\"trades\"} 0.0",
+            "streampress_service_down{pipeline=\"trades\",service=\"destination\"} 1.0",
+            "streampress_service_down{pipeline=\"trades\",service=\"stream\"} 0.0",
             "streampress_stage_duration_seconds_count{pipeline=\"trades\",stage=\"pack\"} 1",
             "# UNIT streampress_files_raw_bytes bytes",
         ] {

@@ -10,7 +10,7 @@ use prometheus_client::metrics::gauge::ConstGauge;
 use prometheus_client::registry::{Registry, Unit};
 use streampress_transport::StreamCounts;
 
-use super::{Counts, Stages};
+use super::{Counts, NeededService, Stages};
 
 /// Renders the page, with `labels` on every line. Names begin with `streampress_`.
 pub(super) fn render(
@@ -114,6 +114,16 @@ impl Page {
             None,
             counts.slots_lost,
         )?;
+        let kind = ConstGauge::new(0.0).metric_type();
+        let help = "1 while the service is down and the worker therefore receives nothing";
+        let mut down = lines
+            .0
+            .encode_descriptor("service_down", help, None, kind)?;
+        for service in NeededService::ALL {
+            let is_down = counts.outages.get(&service).is_some_and(|n| *n > 0);
+            let labels = [("service", service.label())];
+            ConstGauge::new(f64::from(u8::from(is_down))).encode(down.encode_family(&labels)?)?;
+        }
         match counts.last_success {
             None => Ok(()),
             Some(secs) => lines.gauge(

@@ -15,11 +15,36 @@ pub fn all(files: &dyn Files) {
     a_rename_replaces_what_is_there(files);
     a_rename_moves_the_observed_file_and_replaces_none(files);
     what_is_not_the_observed_file_is_neither_renamed_nor_removed(files);
+    a_probe_leaves_nothing(files);
+    a_sample_names_files_that_are_there(files);
     what_is_not_there_is_none_or_not_found(files);
     a_file_is_replaced_only_if_it_is_the_one_that_was_seen(files);
     every_write_has_a_fingerprint_of_its_own(files);
     what_is_in_a_reserved_folder_is_counted_and_not_listed(files);
     assert_eq!(files.list().unwrap(), Listing::default());
+}
+
+/// However many bytes it is about.
+pub fn a_probe_leaves_nothing(files: &dyn Files) {
+    files.probe(0).unwrap();
+    files.probe(1 << 20).unwrap();
+    assert!(names(files).is_empty());
+}
+
+/// At most so many.
+pub fn a_sample_names_files_that_are_there(files: &dyn Files) {
+    assert!(files.sample(10).unwrap().is_empty());
+    let there = [name("a"), name("folder/b"), name("c")];
+    for name in &there {
+        write(files, name, b"words", version(1));
+    }
+    assert_eq!(files.sample(2).unwrap().len(), 2);
+    let mut all = files.sample(10).unwrap();
+    all.sort();
+    assert_eq!(all, [name("a"), name("c"), name("folder/b")]);
+    for name in &there {
+        files.remove(name).unwrap();
+    }
 }
 
 /// A name that must be good.

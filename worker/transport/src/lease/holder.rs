@@ -10,6 +10,7 @@ use tokio::time::{Instant, sleep, timeout, timeout_at};
 use tracing::warn;
 
 use super::rules::{self, Hold};
+use crate::Moment;
 
 /// Attempts of one write while others change the same object.
 const CONFLICTS: usize = 5;
@@ -89,7 +90,7 @@ impl LeaseCandidate {
             &self.identity,
             &self.times,
         ));
-        let requested_at = Instant::now();
+        let requested_at = Moment::now();
         let written = self.in_time(self.replace(&lease)).await;
         self.held(written, requested_at)
     }
@@ -103,7 +104,7 @@ impl LeaseCandidate {
             },
             spec: Some(rules::taken(None, &self.identity, &self.times)),
         };
-        let requested_at = Instant::now();
+        let requested_at = Moment::now();
         let params = PostParams::default();
         let written = self.in_time(self.api.create(&params, &lease)).await;
         self.held(written, requested_at)
@@ -112,7 +113,7 @@ impl LeaseCandidate {
     fn held(
         &self,
         written: Result<Lease, Error>,
-        requested_at: Instant,
+        requested_at: Moment,
     ) -> Result<Option<HeldLease>, Error> {
         match written {
             Ok(lease) => Ok(Some(HeldLease {
@@ -168,7 +169,7 @@ impl HeldLease {
 
     /// Renews, with what `change` does to the object; gives up at the deadline, even in the middle of a request.
     pub async fn renew(&mut self, change: impl Fn(&mut Lease)) -> Renewal {
-        let (requested_at, deadline) = (Instant::now(), self.deadline());
+        let (requested_at, deadline) = (Moment::now(), self.deadline());
         let write = self.write(|lease| {
             lease.spec = Some(rules::renewed(lease.spec.take().unwrap_or_default()));
             change(lease);

@@ -2,7 +2,8 @@
 //! and until when a holder may act. One implementation for the operator's lead and the workers' slots.
 //!
 //! Expiry is judged by the observer's monotonic clock alone, from the moment at which it saw the record change last: clocks of
-//! other machines do not matter. Every update carries the resource version that was read, so of several writers one
+//! other machines do not matter. A holder judges its own deadline by a clock that also runs while its machine sleeps; an
+//! observer that slept has seen nothing meanwhile and does not count it. Every update carries the resource version that was read, so of several writers one
 //! succeeds.
 
 use std::time::Duration;
@@ -12,6 +13,8 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::MicroTime;
 use k8s_openapi::jiff::Timestamp;
 use streampress_crds::lease::Times;
 use tokio::time::Instant;
+
+use crate::Moment;
 
 /// A Lease as one candidate saw it last, and since when its record has not changed.
 #[derive(Debug, Clone)]
@@ -136,12 +139,12 @@ pub fn is_same_holding(a: &Lease, b: &Lease) -> bool {
 #[derive(Debug, Clone, Copy)]
 pub struct Hold {
     times: Times,
-    renewed_at: Instant,
+    renewed_at: Moment,
 }
 
 impl Hold {
     /// Held by a write that was requested at `requested_at`: never later than what others count from.
-    pub fn new(times: Times, requested_at: Instant) -> Self {
+    pub fn new(times: Times, requested_at: Moment) -> Self {
         Self {
             times,
             renewed_at: requested_at,
@@ -149,18 +152,18 @@ impl Hold {
     }
 
     /// Renewed by a write that was requested at `requested_at`.
-    pub fn renew(&mut self, requested_at: Instant) {
+    pub fn renew(&mut self, requested_at: Moment) {
         self.renewed_at = requested_at;
     }
 
-    /// The holder stops by then, before another may follow.
+    /// The holder stops by then, before another may follow. Time that the machine slept has brought it nearer.
     pub fn deadline(&self) -> Instant {
-        self.renewed_at + self.times.deadline
+        self.renewed_at.after(self.times.deadline)
     }
 
     /// Whether the deadline has passed.
     pub fn is_expired(&self) -> bool {
-        Instant::now() >= self.deadline()
+        self.renewed_at.elapsed() >= self.times.deadline
     }
 
     /// The next attempt to renew, after one now: soon, also after a failure, and never later than the deadline.
@@ -286,14 +289,24 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn a_holder_stops_by_its_deadline_which_a_renewal_moves() {
-        let mut hold = Hold::new(TIMES, Instant::now());
+        let mut hold = Hold::new(TIMES, Moment::now());
         advance(Duration::from_secs(9)).await;
         assert!(!hold.is_expired());
         // A failed attempt is repeated by the deadline.
         assert_eq!(hold.next_renewal(), hold.deadline());
-        hold.renew(Instant::now());
+        hold.renew(Moment::now());
         assert_eq!(hold.next_renewal(), Instant::now() + TIMES.period);
         advance(TIMES.deadline).await;
         assert!(hold.is_expired());
+    }
+
+    #[cfg(target_os = "linux")]
+    #[tokio::test(start_paused = true)]
+    async fn a_holder_whose_machine_slept_past_its_deadline_knows_it_on_waking() {
+        let hold = Hold::new(TIMES, Moment::now());
+        let observed = Observation::new(held(1));
+        crate::clock::tests::sleep_machine(TIMES.lease);
+        assert!(hold.is_expired() && hold.deadline() <= Instant::now());
+        assert!(!observed.is_free(&TIMES), "it could not see a renewal");
     }
 }

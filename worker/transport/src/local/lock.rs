@@ -1,6 +1,7 @@
 //! The embedded lock: slots as rows. A slot is free when it has no holder, when its holder's process has ended (its
 //! session's file lock shows that at once), or when its record has not changed for a whole lease by the observer's own
-//! monotonic clock. The holder stops at two thirds of the lease without a renewal, before another may follow.
+//! monotonic clock. The holder stops at two thirds of the lease without a renewal, before another may follow, by a clock that
+//! also runs while the machine sleeps.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -15,7 +16,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::store::{Step, StepResult, Store};
 use crate::slot_lock::{Deadline, HolderRequest};
-use crate::{Ledger, SharedLedger, SlotGuard, SlotLock, TransportResult};
+use crate::{Ledger, Moment, SharedLedger, SlotGuard, SlotLock, TransportResult};
 
 /// The slots of one role.
 #[derive(Debug)]
@@ -46,7 +47,7 @@ impl SlotLock for LocalLock {
         let observations = Arc::clone(&self.observations);
         let store = Arc::clone(&self.store);
         // Measured from before the record was written: never later than what others count from.
-        let requested_at = Instant::now();
+        let requested_at = Moment::now();
         let granted = self
             .store
             .call(move |step| {
@@ -243,12 +244,12 @@ impl Drop for Granted {
 }
 
 /// Starts the task that renews the slot and answers its holder.
-fn hold(store: &Arc<Store>, claim: Claim, lease: Duration, since: Instant) -> SlotGuard {
+fn hold(store: &Arc<Store>, claim: Claim, lease: Duration, since: Moment) -> SlotGuard {
     let lost = CancellationToken::new();
     let ledger = SharedLedger::new(claim.ledger);
     let (sender, requests) = mpsc::channel(4);
     let renew_deadline = lease * 2 / 3;
-    let deadline = Deadline::new(since + renew_deadline);
+    let deadline = Deadline::new(since.after(renew_deadline));
     let guard = SlotGuard::new(
         format!("{}-{}", claim.role, claim.slot),
         claim.attempt.clone(),
@@ -280,7 +281,7 @@ struct LocalHolding {
     lost: CancellationToken,
     renew_deadline: Duration,
     renew_period: Duration,
-    renewed_at: Instant,
+    renewed_at: Moment,
     /// What the guard sees of it.
     deadline: Deadline,
 }
@@ -300,7 +301,7 @@ impl LocalHolding {
                 () = tokio::time::sleep_until(next_renewal) => {
                     self.renew().await;
                     // A failed renewal is tried again, but `lost` never comes later than the deadline.
-                    let deadline = self.renewed_at + self.renew_deadline;
+                    let deadline = self.renewed_at.after(self.renew_deadline);
                     next_renewal = deadline.min(Instant::now() + self.renew_period);
                 }
             }
@@ -313,12 +314,12 @@ impl LocalHolding {
     /// Renews; cancels `lost` when another holds the slot, or when the deadline passes without an answer.
     async fn renew(&mut self) -> bool {
         let (claim, ledger) = (Arc::clone(&self.claim), self.ledger.get());
-        let requested_at = Instant::now();
+        let requested_at = Moment::now();
         let renewed = self.store.call(move |step| claim.renew(step, &ledger));
-        match tokio::time::timeout_at(self.renewed_at + self.renew_deadline, renewed).await {
+        match tokio::time::timeout_at(self.renewed_at.after(self.renew_deadline), renewed).await {
             Ok(Ok(true)) => {
                 self.renewed_at = requested_at;
-                self.deadline.set(requested_at + self.renew_deadline);
+                self.deadline.set(requested_at.after(self.renew_deadline));
                 true
             }
             Ok(Ok(false)) | Err(_) => {

@@ -57,7 +57,8 @@ pub struct LocalOptions {
     pub visibility_timeout: Duration,
     /// A message received more often goes to the dead letters.
     pub max_receive_count: u32,
-    /// How long the stream keeps records at least.
+    /// How long the stream keeps records at least; those that a waiting message or a dead letter names are kept whatever their
+    /// age.
     pub retention: Duration,
     /// How long a lock slot outlives its last renewal.
     pub lease: Duration,

@@ -126,6 +126,10 @@ impl ChunkStream for KinesisStream {
         self.reader.fetch(positions).await
     }
 
+    async fn probe_fetch(&self) -> TransportResult<()> {
+        self.reader.probe().await
+    }
+
     fn counts(&self) -> StreamCounts {
         let read = self.reader.counts();
         let of = |counter: &AtomicU64| counter.load(Ordering::Relaxed);

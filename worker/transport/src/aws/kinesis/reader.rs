@@ -57,12 +57,26 @@ impl Reader {
             .map(|position| self.request(position.clone()))
             .collect();
         let mut records = Vec::with_capacity(answers.len());
-        for answered in answers {
+        for (answered, position) in answers.into_iter().zip(positions) {
             let stopped =
                 |_| TransportError::unavailable("reading records", "the worker is shutting down");
-            records.push(answered.await.map_err(stopped)??);
+            let record = answered.await.map_err(stopped)??;
+            // A position is as good as its message: what it says bounds what a caller takes into memory.
+            if position.bytes != 0 && record.len() != position.bytes as usize {
+                return Err(TransportError::Missing(position.clone()));
+            }
+            records.push(record);
         }
         Ok(records)
+    }
+
+    /// Reads at the end of some shard.
+    pub(super) async fn probe(&self) -> TransportResult<()> {
+        let shard = self.calls.some_shard().await?;
+        let read = ShardCalls::new(self.calls.clone(), shard).probe().await;
+        read.map_err(|error| {
+            TransportError::unavailable(format!("reading from {}", self.calls.stream()), error)
+        })
     }
 
     fn request(&self, position: Position) -> oneshot::Receiver<TransportResult<Bytes>> {

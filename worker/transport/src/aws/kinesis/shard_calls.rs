@@ -13,7 +13,7 @@ use super::cursor::Cursor;
 use super::limits::CALLS_PER_SECOND;
 use super::shards::Shards;
 use crate::aws::ServiceError;
-use crate::{Sequence, error_chain};
+use crate::{Sequence, TransportError, TransportResult, error_chain};
 
 /// Answers that are received at once, over all shards: each takes several times its bytes while it is decoded.
 const CONCURRENT_ANSWERS: usize = 3;
@@ -54,6 +54,18 @@ impl StreamCalls {
 
     pub(super) fn stream(&self) -> &str {
         &self.stream
+    }
+
+    /// A shard that takes records.
+    pub(super) async fn some_shard(&self) -> TransportResult<String> {
+        let listed = Shards::list(&self.client, &self.stream).await?;
+        let shard = listed.open.into_iter().next();
+        shard.map(|shard| shard.id).ok_or_else(|| {
+            TransportError::unavailable(
+                format!("reading from {}", self.stream),
+                "it has no open shard",
+            )
+        })
     }
 }
 
@@ -112,6 +124,14 @@ impl ShardCalls {
             Ok(iterator) => Ok(Some(Cursor::at(target, iterator))),
             Err(error) if error.is_absent() || error.is_refusal() => Ok(None),
             Err(error) => Err(error),
+        }
+    }
+
+    /// Reads at the end of the shard.
+    pub(super) async fn probe(&mut self) -> Result<(), ServiceError> {
+        match self.seek(ShardIteratorType::Latest, None).await? {
+            Some(iterator) => self.read(&iterator, 1).await.map(drop),
+            None => Ok(()),
         }
     }
 

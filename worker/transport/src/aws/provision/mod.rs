@@ -13,12 +13,18 @@ mod stream;
 use std::collections::BTreeMap;
 
 use streampress_crds::settings::QueueSettings;
+use tokio::time::{Duration, Instant};
 
 use crate::aws::Aws;
 
 pub use check::check;
 pub use error::{ProvisionError, ProvisionResult};
 pub use plan::{NotOwned, Outcome, ProvisionPlan, Provisioned, ResourceOutcome};
+
+/// SQS counts messages up to a minute late.
+const COUNTED_LATE: Duration = Duration::from_secs(60);
+/// Between two checks of queues that may be empty.
+const LOOK_AGAIN: Duration = Duration::from_secs(5);
 
 /// A queue as it exists.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -95,6 +101,38 @@ pub async fn existing_queue(aws: &Aws, name: &str) -> ProvisionResult<Option<Exi
     };
     let attributes = queues::attributes(aws, name, &url).await?;
     Ok(Some(ExistingQueue { url, attributes }))
+}
+
+/// For how long a stream of this name keeps records, in hours; `None` when there is none.
+pub async fn retention_hours(aws: &Aws, name: &str) -> ProvisionResult<Option<u32>> {
+    let found = stream::find(aws, name).await?;
+    Ok(found.and_then(|found| u32::try_from(found.retention_period_hours).ok()))
+}
+
+/// Whether all of the plan's queues exist and hold nothing as far as SQS counts, which it does up to a minute late.
+pub async fn are_queues_empty(aws: &Aws, plan: &ProvisionPlan) -> ProvisionResult<bool> {
+    for name in plan.queues() {
+        let Some(url) = queues::find(aws, name).await? else {
+            return Ok(false);
+        };
+        let depth = aws.queue_depth(&url).await;
+        if !depth.is_ok_and(|depth| depth.total() == 0) {
+            return Ok(false);
+        }
+    }
+    Ok(true)
+}
+
+/// Whether all of the plan's queues are seen empty for a minute; false as soon as one is not.
+pub async fn stay_queues_empty(aws: &Aws, plan: &ProvisionPlan) -> ProvisionResult<bool> {
+    let since = Instant::now();
+    while are_queues_empty(aws, plan).await? {
+        if since.elapsed() >= COUNTED_LATE {
+            return Ok(true);
+        }
+        tokio::time::sleep(LOOK_AGAIN).await;
+    }
+    Ok(false)
 }
 
 /// Whether there is a stream of this name, in whatever state.

@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::fmt;
 
+use streampress_crds::queue_check::LAST_RESORT_RECEIVES;
 use streampress_crds::settings::TransportSettings;
 
 /// What a pipeline needs on AWS, and how to treat what exists already.
@@ -20,6 +21,9 @@ pub struct ProvisionPlan {
     pub tags: BTreeMap<String, String>,
     /// What to do about a queue or stream of another owner.
     pub not_owned: NotOwned,
+    /// Whether a stream of ours that keeps records for longer than planned is brought to the plan. Only where all queues are
+    /// known to be empty: a waiting message or a dead letter needs the records that it names.
+    pub lower_retention: bool,
     /// Whether to wait until the stream has its shards. AWS doubles or halves their number with a call, and takes a minute
     /// or more for it; the stream can be used meanwhile, and without waiting the next run continues.
     pub wait_for_shards: bool,
@@ -36,8 +40,12 @@ pub enum NotOwned {
 
 impl ProvisionPlan {
     /// The plan for `transport` with the tag `owner`, a name and a value: encrypted, what others own is used as it is, and
-    /// the call waits until everything is ready.
-    pub fn new(transport: TransportSettings, owner: (&str, &str)) -> Self {
+    /// the call waits until everything is ready. The queues get SQS's count of receives as a last resort only, since workers
+    /// count a file's failures themselves.
+    pub fn new(mut transport: TransportSettings, owner: (&str, &str)) -> Self {
+        for queue in [&mut transport.files_queue, &mut transport.chunks_queue] {
+            queue.max_receive_count = LAST_RESORT_RECEIVES;
+        }
         Self {
             transport,
             event_rule: None,
@@ -45,6 +53,7 @@ impl ProvisionPlan {
             owner: (owner.0.to_owned(), owner.1.to_owned()),
             tags: BTreeMap::new(),
             not_owned: NotOwned::UseAsIs,
+            lower_retention: false,
             wait_for_shards: true,
         }
     }

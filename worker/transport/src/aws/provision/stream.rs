@@ -127,11 +127,11 @@ fn changing(name: &str) -> String {
     format!("changing the stream {name}")
 }
 
-/// Changes the retention time; false when it is as planned.
+/// Changes the retention time; false when it is as planned, or longer and must not be lowered.
 async fn retain(aws: &Aws, plan: &ProvisionPlan, hours_now: i32) -> ProvisionResult<bool> {
     let stream = &plan.transport.stream;
     let hours = i32::try_from(stream.retention_hours).unwrap_or(i32::MAX);
-    if hours_now == hours {
+    if hours_now == hours || (hours_now > hours && !plan.lower_retention) {
         return Ok(false);
     }
     await_status(aws, &stream.name, &UNCHANGING).await?;

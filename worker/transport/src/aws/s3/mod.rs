@@ -37,6 +37,9 @@ use crate::{
 
 /// Metadata that carries a file's version, in nanoseconds since 1970.
 const VERSION_KEY: &str = "streampress-modified-nanos";
+/// What a probe writes.
+const PROBE_NAME: &str = ".streampress/probe";
+const PROBE_BODY: &str = "written by streampress to see whether the bucket takes objects";
 /// Concurrent requests for objects' metadata, in a listing.
 const CONCURRENT_HEADS: usize = 16;
 
@@ -323,6 +326,34 @@ impl Files for S3Files {
         let (source, target) = (self.path(from)?, self.path(to)?);
         let renamed = self.runtime.block_on(self.store.rename(&source, &target));
         renamed.map_err(|error| said(&error, "cannot rename", from))
+    }
+
+    /// A bucket is never full. The object stays where it may not be removed, always under the same key.
+    fn probe(&self, _bytes: u64) -> io::Result<()> {
+        let name = FileName::parse(PROBE_NAME).map_err(io::Error::other)?;
+        let path = self.path(&name)?;
+        let put = self.store.put(&path, PROBE_BODY.into());
+        self.runtime
+            .block_on(put)
+            .map_err(|error| said(&error, "cannot write", &name))?;
+        let _ = self.runtime.block_on(self.store.delete(&path));
+        Ok(())
+    }
+
+    fn sample(&self, most: usize) -> io::Result<Vec<FileName>> {
+        let prefix = (!self.prefix.is_empty())
+            .then(|| Path::parse(&self.prefix))
+            .transpose()
+            .map_err(io::Error::other)?;
+        let listed = self.store.list(prefix.as_ref()).take(most);
+        let listed: Vec<ObjectMeta> = self
+            .runtime
+            .block_on(listed.try_collect())
+            .map_err(|error| said(&error, "cannot list", &self.location))?;
+        let names = listed
+            .iter()
+            .filter_map(|meta| name(&self.prefix, meta.location.as_ref()));
+        Ok(names.collect())
     }
 
     fn remove_exact(&self, file: &ExactFile<'_>) -> io::Result<Retired> {

@@ -356,6 +356,10 @@ impl Files for LocalFiles {
         Ok(())
     }
 
+    fn probe(&self, bytes: u64) -> io::Result<()> {
+        pending::probe(&self.root, bytes)
+    }
+
     fn remove_exact(&self, file: &ExactFile<'_>) -> io::Result<Retired> {
         self.retire(file, &mut |private| fs::remove_file(private).map(|()| true))
     }

@@ -3,7 +3,7 @@
 
 use std::ffi::OsStr;
 use std::fs::{self, File, OpenOptions};
-use std::io::{self, BufWriter, Write};
+use std::io::{self, BufWriter, Read, Write};
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::time::SystemTime;
@@ -20,6 +20,8 @@ const SUFFIX: &str = ".part";
 const RANDOM_DIGITS: usize = 16;
 /// Attempts to create the temporary file; each can only fail because another process cleans up at that moment.
 const ATTEMPTS: usize = 10;
+/// A probe writes no more than this of the bytes that it reserves.
+const PROBED_BYTES: u64 = 64 << 10;
 /// Callers write in small pieces.
 const BUFFER_BYTES: usize = 64 * 1024;
 
@@ -117,6 +119,36 @@ fn open_temporary(folder: &Path) -> io::Result<Option<(PathBuf, File)>> {
         .open(&path)?;
     let kept = file.try_lock().is_ok() && file.metadata()?.nlink() > 0;
     Ok(kept.then_some((path, file)))
+}
+
+/// Tests whether `bytes` bytes can be written into `folder`: they are reserved, and a part of them is written.
+pub(super) fn probe(folder: &Path, bytes: u64) -> io::Result<()> {
+    let fault = |error| say(error, "cannot write into folder", folder);
+    let (path, file) = open_temporary(folder)
+        .and_then(|opened| opened.ok_or_else(|| io::ErrorKind::Interrupted.into()))
+        .map_err(fault)?;
+    let written = reserve(&file, bytes)
+        .and_then(|()| io::copy(&mut io::repeat(0).take(bytes.min(PROBED_BYTES)), &mut &file))
+        .and_then(|_| file.sync_all());
+    let removed = fs::remove_file(&path);
+    written.and(removed).map_err(fault)
+}
+
+/// Where a file system cannot reserve, its own count of free blocks decides.
+fn reserve(file: &File, bytes: u64) -> io::Result<()> {
+    if bytes == 0 {
+        return Ok(());
+    }
+    match rustix::fs::fallocate(file, rustix::fs::FallocateFlags::empty(), 0, bytes) {
+        Err(Errno::OPNOTSUPP | Errno::NOSYS | Errno::INVAL) => {
+            let found = rustix::fs::fstatvfs(file)?;
+            match found.f_bavail.saturating_mul(found.f_frsize) >= bytes {
+                true => Ok(()),
+                false => Err(io::ErrorKind::StorageFull.into()),
+            }
+        }
+        reserved => Ok(reserved?),
+    }
 }
 
 impl PendingLocal {

@@ -18,7 +18,9 @@ use self::steps::{Handle, Limit, QueueSource};
 use super::store::{StepError, Store};
 use crate::{Delivery, Depth, Outgoing, Queue, Receipt, TransportError, TransportResult};
 
-pub(super) use self::steps::{ended_sessions, expired, reclaim, remove_old};
+pub(super) use self::steps::{
+    QuotedNames, ended_sessions, expired, quoted_names, reclaim, remove_old,
+};
 
 /// The longest visibility timeout, as SQS has it.
 const MAX_VISIBILITY: Duration = Duration::from_secs(12 * 3600);

@@ -1,6 +1,6 @@
 //! What happens to a queue's messages, each as a step of a transaction.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashSet};
 use std::time::Duration;
 
 use rusqlite::{Connection, OptionalExtension, params};
@@ -433,6 +433,36 @@ pub(in crate::local) fn remove_old(step: &mut Step<'_>) -> StepResult<()> {
         old.into_iter().try_for_each(|seq| remove(step, seq))?;
     }
     Ok(())
+}
+
+/// The texts between quotation marks in all messages that `is_name` takes, dead letters included; and of those in messages
+/// that also hold `mark`, once more.
+pub(in crate::local) fn quoted_names(
+    conn: &Connection,
+    is_name: fn(&str) -> bool,
+    mark: &str,
+) -> rusqlite::Result<QuotedNames> {
+    let mut found = QuotedNames::default();
+    let mut statement = conn.prepare_cached("SELECT body FROM messages")?;
+    let mut rows = statement.query([])?;
+    while let Some(row) = rows.next()? {
+        let body = row.get_ref(0)?.as_str()?;
+        let is_marked = body.contains(mark);
+        for name in body.split('"').filter(|text| is_name(text)) {
+            if is_marked {
+                found.marked.insert(name.to_owned());
+            }
+            found.all.insert(name.to_owned());
+        }
+    }
+    Ok(found)
+}
+
+/// See [`quoted_names`].
+#[derive(Debug, Default)]
+pub(in crate::local) struct QuotedNames {
+    pub(in crate::local) all: HashSet<String>,
+    pub(in crate::local) marked: HashSet<String>,
 }
 
 fn attributes_to_text(attributes: &BTreeMap<String, String>) -> String {

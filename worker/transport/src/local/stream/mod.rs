@@ -37,7 +37,7 @@ pub(super) struct LocalStream {
 }
 
 impl LocalStream {
-    /// Opens `folder` (which exists) and removes what is older than `retention`.
+    /// Opens `folder` (which exists) and removes what is older than `retention` and needed by no message.
     pub(super) fn open(
         folder: &Path,
         store: &Arc<Store>,
@@ -200,4 +200,9 @@ fn session_of(shard: &str) -> Option<&str> {
         !text.is_empty() && text.len() <= 16 && text.bytes().all(|b| b.is_ascii_hexdigit())
     };
     (hex(since) && hex(random) && number.parse::<u32>().is_ok()).then_some(session)
+}
+
+/// The number in a segment's name.
+fn number_of(shard: &str) -> Option<u32> {
+    shard.rsplit_once('.')?.1.parse().ok()
 }

@@ -6,16 +6,20 @@ use std::sync::{Arc, mpsc};
 use std::thread;
 use std::time::{Duration, Instant, SystemTime};
 
+use rusqlite::Connection;
 use tokio::sync::oneshot;
 
 use super::segment::{self, Hashed};
-use super::{SUFFIX, path_of, session_of, shard_name};
+use super::{SUFFIX, number_of, path_of, session_of, shard_name};
+use crate::local::queue::{QuotedNames, quoted_names};
 use crate::local::store::Store;
 use crate::local::{disk_fault, sync_folder};
 use crate::{TransportError, TransportResult};
 
 /// Between two removals of old segments.
 const SWEEP: Duration = Duration::from_secs(3600);
+/// In a message whose records are listed in the stream instead of in the message.
+const LIST_MARK: &str = "\"listed\"";
 /// Stops collecting callers for one sync beyond this, so that the first of them need not wait long.
 const MAX_GROUP_BYTES: usize = 16 * 1024 * 1024;
 
@@ -160,8 +164,8 @@ impl SegmentWriter {
         }
     }
 
-    /// Removes segments whose newest record is older than the retention time. Only their own process touches those
-    /// of a living one, since it might be about to append.
+    /// Removes segments whose newest record is older than the retention time and that no message needs. Only their own
+    /// process touches those of a living one, since it might be about to append.
     fn sweep(&mut self) {
         self.swept_at = Instant::now();
         if self
@@ -173,6 +177,7 @@ impl SegmentWriter {
         }
         let own = self.store.session().id();
         let current = self.current.as_ref().map(|segment| &*segment.name);
+        let mut candidates = Vec::new();
         for entry in fs::read_dir(&self.folder).into_iter().flatten().flatten() {
             let name = entry.file_name();
             let Some(shard) = name.to_str().and_then(|name| name.strip_suffix(SUFFIX)) else {
@@ -185,15 +190,45 @@ impl SegmentWriter {
             let modified = entry.metadata().and_then(|meta| meta.modified());
             let old = modified.is_ok_and(|modified| older(modified, self.retention));
             if old && !foreign_and_alive && Some(shard) != current {
-                let removed = fs::remove_file(entry.path());
-                tracing::debug!(
-                    shard,
-                    ok = removed.is_ok(),
-                    "Removed a segment that is older than the retention time."
-                );
+                candidates.push(shard.to_owned());
             }
         }
+        if !candidates.is_empty() {
+            let folder = self.folder.clone();
+            self.store
+                .post(move |step| Ok(remove_unneeded(step.conn, &folder, &candidates)?));
+        }
     }
+}
+
+/// Removes the segments among `candidates` that no message names, waiting or dead.
+fn remove_unneeded(
+    conn: &Connection,
+    folder: &Path,
+    candidates: &[String],
+) -> rusqlite::Result<()> {
+    let named = quoted_names(conn, |text| session_of(text).is_some(), LIST_MARK)?;
+    for shard in candidates {
+        if is_needed(shard, &named) {
+            continue;
+        }
+        let removed = fs::remove_file(path_of(folder, shard));
+        tracing::debug!(
+            shard,
+            ok = removed.is_ok(),
+            "Removed a segment that is older than the retention time."
+        );
+    }
+    Ok(())
+}
+
+/// A message that names a list of records names only the list's segments. The records are before it, in segments of the
+/// same process.
+fn is_needed(shard: &str, named: &QuotedNames) -> bool {
+    let is_before = |list: &String| {
+        session_of(list) == session_of(shard) && number_of(shard) <= number_of(list)
+    };
+    named.all.contains(shard) || named.marked.iter().any(is_before)
 }
 
 fn older(time: SystemTime, retention: Duration) -> bool {

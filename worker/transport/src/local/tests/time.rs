@@ -12,7 +12,7 @@ use crate::contract_tests::queue::{message, next};
 use crate::contract_tests::stream::record;
 use crate::contract_tests::{PATIENCE, eventually};
 use crate::local::{Local, LocalOptions};
-use crate::{ATTR_DETAIL, ATTR_REASON, Queue, TransportError};
+use crate::{ATTR_DETAIL, ATTR_REASON, Position, Queue, TransportError};
 
 /// Short for a test; the folder in memory has no slow syncs that could use it up.
 const LEASE: Duration = Duration::from_secs(3);
@@ -289,22 +289,113 @@ async fn segments_go_after_their_retention_time_but_never_under_a_living_process
     assert_ne!(rotated[0].shard, rotated_again[0].shard);
     drop(Local::open(dir.path(), options(Duration::ZERO)).unwrap());
     assert_eq!(lives.stream().fetch(&rotated).await.unwrap().len(), 1);
-    let sessions = dir.path().join("sessions");
     drop(lives);
-    eventually("both sessions end", || async {
+    sessions_end(dir.path()).await;
+    let later = Local::open(dir.path(), options(Duration::ZERO)).unwrap();
+    for gone in [&positions, &rotated, &rotated_again] {
+        until_expired(&later, gone).await;
+    }
+}
+
+/// Waits until all handles of a data folder are closed.
+async fn sessions_end(dir: &Path) {
+    let sessions = dir.join("sessions");
+    eventually("all sessions end", || async {
         let open = fs::read_dir(&sessions).unwrap().flatten();
         open.filter(|entry| entry.path().extension().is_some_and(|e| e == "lock"))
             .count()
             == 0
     })
     .await;
+}
+
+async fn until_expired(local: &Local, positions: &[Position]) {
+    eventually("the segment is removed", || async {
+        let fetched = local.stream().fetch(positions).await;
+        matches!(fetched, Err(TransportError::Expired(_)))
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn a_segment_that_a_waiting_or_dead_message_needs_is_kept_whatever_its_age() {
+    let dir = tempfile::tempdir().unwrap();
+    let options = |retention| LocalOptions {
+        retention,
+        segment_bytes: 1000,
+        ..LocalOptions::default()
+    };
+    let opened = || Local::open(dir.path(), options(Duration::ZERO)).unwrap();
+    let first = Local::open(dir.path(), options(Duration::from_secs(3600))).unwrap();
+    let mut positions = Vec::new();
+    // Each append fills a segment.
+    for number in 0..3 {
+        let record = record(number, 2000);
+        positions.push(first.stream().append(vec![record]).await.unwrap());
+    }
+    let [waits, dies, unneeded] = &positions[..] else {
+        panic!("three appends");
+    };
+    let body = |kind: &str, of: &[Position]| {
+        format!(
+            r#"{{"records":{{"{kind}":{}}}}}"#,
+            serde_json::to_string(of).unwrap()
+        )
+    };
+    let queue = first.chunks_queue();
+    for (group, body) in [("dies", body("here", dies)), ("waits", body("here", waits))] {
+        queue.send(vec![message(group, &body)]).await.unwrap();
+    }
+    let dead = next(&queue).await;
+    let reason = crate::DeadLetterReason::GaveUp;
+    queue.dead_letter(&dead, reason, "because").await.unwrap();
+    drop((first, queue));
+    sessions_end(dir.path()).await;
+
+    let second = opened();
+    until_expired(&second, unneeded).await;
+    for needed in [waits, dies] {
+        assert_eq!(second.stream().fetch(needed).await.unwrap().len(), 1);
+    }
+    let waiting = next(&second.chunks_queue()).await;
+    second
+        .chunks_queue()
+        .delete(&waiting.receipt)
+        .await
+        .unwrap();
+    drop(second);
+    sessions_end(dir.path()).await;
+    let third = opened();
+    until_expired(&third, waits).await;
+    assert_eq!(third.stream().fetch(dies).await.unwrap().len(), 1);
+}
+
+#[tokio::test]
+async fn segments_before_a_needed_list_of_records_are_kept() {
+    let dir = tempfile::tempdir().unwrap();
+    let options = |retention| LocalOptions {
+        retention,
+        segment_bytes: 1000,
+        ..LocalOptions::default()
+    };
+    let first = Local::open(dir.path(), options(Duration::from_secs(3600))).unwrap();
+    let mut positions = Vec::new();
+    for number in 0..3 {
+        let record = record(number, 2000);
+        positions.push(first.stream().append(vec![record]).await.unwrap());
+    }
+    let body = format!(
+        r#"{{"records":{{"listed":{}}}}}"#,
+        serde_json::to_string(&positions[1]).unwrap()
+    );
+    let queue = first.chunks_queue();
+    queue.send(vec![message("g", &body)]).await.unwrap();
+    drop((first, queue));
+    sessions_end(dir.path()).await;
     let later = Local::open(dir.path(), options(Duration::ZERO)).unwrap();
-    for gone in [&positions, &rotated, &rotated_again] {
-        let outcome = later.stream().fetch(gone).await;
-        assert!(
-            matches!(outcome, Err(TransportError::Expired(_))),
-            "{outcome:?}"
-        );
+    until_expired(&later, &positions[2]).await;
+    for needed in &positions[..2] {
+        assert_eq!(later.stream().fetch(needed).await.unwrap().len(), 1);
     }
 }
 

@@ -1,0 +1,143 @@
+//! What a consumer does while a location takes no file at all: nothing becomes a dead letter, and it goes on by itself.
+
+use std::io::{self, Read, Write};
+use std::sync::Arc;
+use std::time::{Duration, SystemTime};
+
+use streampress::destination::Destination;
+use streampress::roles::announce::AnnouncementFormat;
+use streampress::telemetry::metrics::NeededService;
+use streampress_transport::in_process_lock::InProcessLock;
+use streampress_transport::{ExactFile, FileEntry, FileName, Files, Listing, PendingFile, Retired};
+use tokio::time::Instant;
+
+#[path = "support/fixture.rs"]
+mod fixture;
+
+use fixture::{Fixture, RunningConsumer, eventually};
+
+const FILES: usize = 12;
+const HOUR: Duration = Duration::from_secs(3600);
+
+/// A location on a disk that has space only from a moment on.
+#[derive(Debug)]
+struct FullDisk {
+    inner: Arc<dyn Files>,
+    full_until: Instant,
+}
+
+struct FullFile;
+
+impl Write for FullFile {
+    fn write(&mut self, _bytes: &[u8]) -> io::Result<usize> {
+        Err(io::ErrorKind::StorageFull.into())
+    }
+    fn flush(&mut self) -> io::Result<()> {
+        Err(io::ErrorKind::StorageFull.into())
+    }
+}
+
+impl PendingFile for FullFile {
+    fn commit(self: Box<Self>, _modified: SystemTime) -> io::Result<()> {
+        Err(io::ErrorKind::StorageFull.into())
+    }
+    fn commit_over(
+        self: Box<Self>,
+        _modified: SystemTime,
+        _seen: Option<&FileEntry>,
+    ) -> io::Result<FileEntry> {
+        Err(io::ErrorKind::StorageFull.into())
+    }
+}
+
+impl Files for FullDisk {
+    fn location(&self) -> &str {
+        self.inner.location()
+    }
+    fn list(&self) -> io::Result<Listing> {
+        self.inner.list()
+    }
+    fn stat(&self, name: &FileName) -> io::Result<Option<FileEntry>> {
+        self.inner.stat(name)
+    }
+    fn read(&self, name: &FileName) -> io::Result<Box<dyn Read + Send>> {
+        self.inner.read(name)
+    }
+    fn create(&self, name: &FileName) -> io::Result<Box<dyn PendingFile>> {
+        if Instant::now() < self.full_until {
+            return Ok(Box::new(FullFile));
+        }
+        self.inner.create(name)
+    }
+    fn remove(&self, name: &FileName) -> io::Result<()> {
+        self.inner.remove(name)
+    }
+    fn rename(&self, from: &FileName, to: &FileName) -> io::Result<()> {
+        self.inner.rename(from, to)
+    }
+    fn count_reserved(&self, folder: &str) -> io::Result<u64> {
+        self.inner.count_reserved(folder)
+    }
+    fn remove_exact(&self, file: &ExactFile<'_>) -> io::Result<Retired> {
+        self.inner.remove_exact(file)
+    }
+    fn rename_exact(&self, file: &ExactFile<'_>, to: &FileName) -> io::Result<Retired> {
+        self.inner.rename_exact(file, to)
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_full_disk_for_an_hour_makes_no_dead_letter_and_everything_is_restored_afterwards() {
+    let fixture = Fixture::open();
+    let announcer = fixture.announcer(AnnouncementFormat::Native);
+    for number in 0..FILES {
+        let entry = fixture.write(
+            &format!("{number}.txt"),
+            format!("words {number}").as_bytes(),
+        );
+        announcer.announce(&entry).await.expect("announced");
+    }
+    let compressing = RunningConsumer::start(
+        fixture.local.files_queue(),
+        Arc::new(InProcessLock::new("compressor", 1)),
+        Arc::new(fixture.compressor(fixture.local.stream())),
+        2,
+        false,
+    );
+    compressing.conclude(FILES as u64).await;
+    compressing.stop().await;
+
+    let (restored, full_until) = (fixture.files("out"), Instant::now() + HOUR);
+    let full = Arc::new(FullDisk {
+        inner: restored.clone(),
+        full_until,
+    });
+    let folder = fixture.folder().with_file_name("out");
+    let destination = Destination::with_own_journal(full, Some(&folder));
+    let restoring = RunningConsumer::start(
+        fixture.local.chunks_queue(),
+        Arc::new(InProcessLock::new("decompressor", 1)),
+        Arc::new(fixture.decompressor(destination, fixture.local.stream())),
+        2,
+        false,
+    );
+    let counts = || restoring.meter.counts();
+    eventually(|| counts().outages.get(&NeededService::Destination) == Some(&1)).await;
+    eventually(|| counts().in_flight == 0).await;
+    let received = counts().received;
+    tokio::time::sleep_until(full_until - Duration::from_secs(1)).await;
+    assert_eq!(counts().received, received, "nothing is received meanwhile");
+
+    restoring.conclude(FILES as u64).await;
+    let after = counts();
+    assert_eq!((after.acknowledged, after.dead.len()), (FILES as u64, 0));
+    assert_eq!(after.outages.get(&NeededService::Destination), Some(&0));
+    restoring.stop().await;
+    for number in 0..FILES {
+        let name = FileName::parse(&format!("{number}.txt")).expect("a valid name");
+        let mut content = String::new();
+        let mut reader = restored.read(&name).expect("restored");
+        reader.read_to_string(&mut content).expect("read");
+        assert_eq!(content, format!("words {number}"));
+    }
+}
