@@ -63,6 +63,7 @@ impl Default for SourceSpec {
             location: "file:///data/in".into(),
             formats: vec![SourceFormat::Json, SourceFormat::Csv, SourceFormat::Txt],
             scan_seconds: 0,
+            settle_seconds: None,
             on_compressed: OnCompressed::Keep,
         }
     }

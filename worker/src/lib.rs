@@ -4,6 +4,7 @@
 //! - [`cli`]: the command line. [`config`]: what a command works by.
 //! - [`roles`]: generator, scanner, compressor, decompressor, redrive and `run`, over the one loop in [`consume`].
 //! - [`message`]: what crosses a process. [`legacy`]: the Python original's format.
+//! - [`destination`]: which version of a restored file stays, and how it becomes visible.
 //! - [`journal`]: which files were announced, and how far they are. [`report`]: the report page.
 //! - [`telemetry`]: logs, metrics, health, traces, memory limit.
 //! - `runtime`: clock, random numbers and threads, as the rest of the crate uses them.
@@ -13,6 +14,7 @@
 pub mod cli;
 mod config;
 pub mod consume;
+pub mod destination;
 pub mod journal;
 pub mod legacy;
 pub mod message;

@@ -308,7 +308,7 @@ fn version_2_is_smaller_and_both_versions_unpack() {
 }
 
 #[test]
-fn bench_compares_the_codecs_asked_for() {
+fn bench_compares_the_codecs_that_the_command_line_names() {
     let folder = Folder::new();
     folder.write("a.csv", &table(2000));
     let output = folder.well(&[

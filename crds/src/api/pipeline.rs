@@ -249,9 +249,13 @@ pub struct SourceSpec {
     /// Kinds of files to process: json (.json, .ndjson, .jsonl), csv (.csv), txt (.txt, .log).
     #[cfg_attr(feature = "kubernetes", schemars(length(min = 1, max = 3), extend("x-kubernetes-list-type" = "set")))]
     pub formats: Vec<SourceFormat>,
-    /// Announce new and changed files that were not modified for this many seconds. 0: announce only submitted and generated files.
+    /// Seconds between two scans for new and changed files. 0: no scan, only submitted and generated files are announced.
     #[cfg_attr(feature = "kubernetes", schemars(range(min = 0, max = 86_400)))]
     pub scan_seconds: i32,
+    /// Seconds that a file must hold still before a scan announces it. Default: 10, or 60 where packed files are renamed or deleted.
+    #[cfg_attr(feature = "kubernetes", schemars(range(min = 0, max = 86_400)))]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub settle_seconds: Option<i32>,
     /// What happens to a source file after it is packed and announced.
     pub on_compressed: OnCompressed,
 }

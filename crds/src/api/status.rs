@@ -139,6 +139,8 @@ pub struct ProgressStatus {
     pub files_restored: i64,
     /// Files that became dead letters.
     pub files_failed: i64,
+    /// Versions of files that were not restored because a newer version had been.
+    pub files_superseded: i64,
     /// Bytes of the files before packing.
     pub bytes_raw: i64,
     /// Bytes that the stream carried for them.

@@ -205,10 +205,24 @@ pub struct SourceSettings {
     pub location: Location,
     /// Kinds of files to process.
     pub formats: Vec<SourceFormat>,
-    /// Seconds for which a file must not be modified before it is announced; 0: no scan.
+    /// Seconds between two scans; 0: no scan.
     pub scan_seconds: u32,
+    /// Seconds that a file must hold still before a scan announces it.
+    #[serde(
+        default = "default_settle_seconds",
+        skip_serializing_if = "is_default_settle_seconds"
+    )]
+    pub settle_seconds: u32,
     /// What happens to a file after it is packed and announced.
     pub on_compressed: OnCompressed,
+}
+
+fn default_settle_seconds() -> u32 {
+    crate::limits::SETTLE_SECONDS
+}
+
+fn is_default_settle_seconds(seconds: &u32) -> bool {
+    *seconds == crate::limits::SETTLE_SECONDS
 }
 
 /// How files are packed.

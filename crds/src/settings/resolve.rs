@@ -1,11 +1,12 @@
 //! Turns a pipeline, as written, into settings with every default and name filled in.
 
 use crate::api::pipeline::{
-    AutoscalingMode, CompressionPipeline, GeneratorSchema, GeneratorSpec, Ordering, QueueSpec,
-    WorkerSpec,
+    AutoscalingMode, CompressionPipeline, GeneratorSchema, GeneratorSpec, OnCompressed, Ordering,
+    QueueSpec, WorkerSpec,
 };
 use crate::defaults;
 use crate::invalid::Invalid;
+use crate::limits;
 use crate::location::Location;
 use crate::names::{self, TransportPart};
 use crate::quantity::ByteSize;
@@ -157,6 +158,7 @@ impl Resolver<'_> {
                 location: self.location("spec.source.location", &spec.source.location),
                 formats: spec.source.formats.clone(),
                 scan_seconds: self.count("spec.source.scanSeconds", spec.source.scan_seconds),
+                settle_seconds: self.settle_seconds(),
                 on_compressed: spec.source.on_compressed,
             },
             destination: LocationSettings {
@@ -175,6 +177,16 @@ impl Resolver<'_> {
             report: spec.report.enabled.then(|| LocationSettings {
                 location: self.location("spec.report.location", &spec.report.location),
             }),
+        }
+    }
+
+    /// A file that will be renamed or deleted must hold still for longer: its writer would go on with a file that has no name.
+    fn settle_seconds(&mut self) -> u32 {
+        let source = &self.pipeline.spec.source;
+        match (source.settle_seconds, source.on_compressed) {
+            (Some(seconds), _) => self.count("spec.source.settleSeconds", seconds),
+            (None, OnCompressed::Keep) => limits::SETTLE_SECONDS,
+            (None, OnCompressed::Rename | OnCompressed::Delete) => limits::RETIRE_SETTLE_SECONDS,
         }
     }
 

@@ -28,7 +28,7 @@ use crate::state::ledger;
 use crate::state::pipeline::WatchedPipeline;
 use crate::transport::manager::TransportSnapshot;
 use crate::transport::problem::{Problem, Retry};
-use crate::transport::{Plan, TransportState};
+use crate::transport::{TransportPlan, TransportState};
 
 pub(crate) use context::Context;
 use status_writer::{STATUS_INTERVAL, write_status};
@@ -122,7 +122,9 @@ async fn carry_out(
     if pipeline.spec.transport.policy == TransportPolicy::Create && !watched.has_finalizer() {
         context.applier.add_finalizer(watched).await?;
     }
-    let transport = context.transport.maintain(&Plan::of(pipeline, resolved));
+    let transport = context
+        .transport
+        .maintain(&TransportPlan::of(pipeline, resolved));
     let state = context.cache.snapshot(&watched.key());
     let drain = context.drain(watched, pipeline, &state, &transport);
     let now = context.began.elapsed();
@@ -251,7 +253,7 @@ async fn report_error(
         return Ok(());
     }
     let state = context.cache.snapshot(&watched.key());
-    let plan = Plan::of(checked.pipeline(), checked.resolved());
+    let plan = TransportPlan::of(checked.pipeline(), checked.resolved());
     let transport = context.transport.maintain(&plan);
     let problem = Problem {
         reason: Reason::NotApplied,

@@ -49,7 +49,7 @@ pub(crate) struct PipelineObservation {
 pub(crate) struct RoleState {
     /// The role.
     pub(crate) role: Role,
-    /// Pods asked for.
+    /// Pods that the Deployment should have.
     pub(crate) desired: i32,
     /// Pods ready.
     pub(crate) ready: i32,
@@ -66,7 +66,7 @@ pub(crate) struct RoleState {
 }
 
 /// The most important thing about a pipeline.
-struct Summary {
+struct StatusSummary {
     phase: Phase,
     reason: Reason,
     message: String,
@@ -84,7 +84,7 @@ enum Readiness {
     Stalled,
 }
 
-impl Summary {
+impl StatusSummary {
     fn new(phase: Phase, reason: Reason, message: impl Into<String>, readiness: Readiness) -> Self {
         Self {
             phase,
@@ -119,9 +119,9 @@ pub(crate) fn status(
     }
 }
 
-fn summary(seen: &PipelineObservation) -> Summary {
+fn summary(seen: &PipelineObservation) -> StatusSummary {
     if let Some(doing) = &seen.deleting {
-        return Summary::new(
+        return StatusSummary::new(
             Phase::Deleting,
             Reason::Deleting,
             doing,
@@ -133,7 +133,7 @@ fn summary(seen: &PipelineObservation) -> Summary {
             "{}. What ran before keeps running.",
             seen.invalid.join("; ")
         );
-        return Summary::new(
+        return StatusSummary::new(
             Phase::Failed,
             Reason::InvalidSpec,
             message,
@@ -145,7 +145,7 @@ fn summary(seen: &PipelineObservation) -> Summary {
     }
     match &seen.transport {
         TransportState::Pending => {
-            return Summary::new(
+            return StatusSummary::new(
                 Phase::Pending,
                 Reason::MakingTransport,
                 "Queues and stream are being made.",
@@ -162,21 +162,21 @@ fn summary(seen: &PipelineObservation) -> Summary {
         .unwrap_or_else(|| working(seen))
 }
 
-fn failed(problem: &Problem) -> Summary {
+fn failed(problem: &Problem) -> StatusSummary {
     let (phase, readiness) = match problem.retry.is_lasting() {
         true => (Phase::Failed, Readiness::Stalled),
         false => (Phase::Degraded, Readiness::Reconciling),
     };
-    Summary::new(phase, problem.reason, &problem.message, readiness)
+    StatusSummary::new(phase, problem.reason, &problem.message, readiness)
 }
 
-fn not_starting(role: &RoleState) -> Option<Summary> {
+fn not_starting(role: &RoleState) -> Option<StatusSummary> {
     let why = role.stuck.as_deref()?;
     let message = format!(
         "The {} does not start: {why}. See `kubectl describe pod -l {}`.",
         role.role, role.selector
     );
-    Some(Summary::new(
+    Some(StatusSummary::new(
         Phase::Degraded,
         Reason::WorkersNotStarting,
         message,
@@ -184,7 +184,7 @@ fn not_starting(role: &RoleState) -> Option<Summary> {
     ))
 }
 
-fn waiting(role: &RoleState) -> Option<Summary> {
+fn waiting(role: &RoleState) -> Option<StatusSummary> {
     if role.rolled_out && role.ready >= role.desired {
         return None;
     }
@@ -195,7 +195,7 @@ fn waiting(role: &RoleState) -> Option<Summary> {
         role.desired,
         selector = role.selector
     );
-    Some(Summary::new(
+    Some(StatusSummary::new(
         Phase::Pending,
         Reason::WaitingForWorkers,
         message,
@@ -204,7 +204,7 @@ fn waiting(role: &RoleState) -> Option<Summary> {
 }
 
 /// Nothing when the pipeline is not suspended.
-fn suspended(drain: Drain, seen: &PipelineObservation) -> Option<Summary> {
+fn suspended(drain: Drain, seen: &PipelineObservation) -> Option<StatusSummary> {
     let (reason, message) = match drain {
         Drain::NotSuspended => return None,
         Drain::Stopping => (
@@ -237,7 +237,7 @@ fn suspended(drain: Drain, seen: &PipelineObservation) -> Option<Summary> {
         Drain::Drained => (Phase::Suspended, Readiness::Ready),
         _ => (Phase::Suspending, Readiness::Reconciling),
     };
-    Some(Summary::new(phase, reason, message, readiness))
+    Some(StatusSummary::new(phase, reason, message, readiness))
 }
 
 fn drained(seen: &PipelineObservation) -> String {
@@ -257,7 +257,7 @@ fn drained(seen: &PipelineObservation) -> String {
     )
 }
 
-fn working(seen: &PipelineObservation) -> Summary {
+fn working(seen: &PipelineObservation) -> StatusSummary {
     let ProgressStatus {
         files_restored,
         saved_percent,
@@ -278,7 +278,8 @@ fn working(seen: &PipelineObservation) -> Summary {
     let dead = seen.depths.dead.unwrap_or(0);
     let finished = seen.files_wanted.is_some_and(|wanted| {
         seen.progress.files_generated >= wanted
-            && files_restored + seen.progress.files_failed >= wanted
+            && files_restored + seen.progress.files_failed + seen.progress.files_superseded
+                >= wanted
     });
     let (phase, reason, message) = if dead > 0 {
         let message = format!(
@@ -291,12 +292,12 @@ fn working(seen: &PipelineObservation) -> Summary {
     } else {
         (Phase::Running, Reason::Running, format!("{done}."))
     };
-    Summary::new(phase, reason, message, Readiness::Ready)
+    StatusSummary::new(phase, reason, message, Readiness::Ready)
 }
 
 fn conditions(
     seen: &PipelineObservation,
-    summary: &Summary,
+    summary: &StatusSummary,
     former: &CompressionPipelineStatus,
     now: Time,
 ) -> Vec<Condition> {

@@ -11,28 +11,28 @@ use prometheus_client::metrics::histogram::Histogram;
 use prometheus_client::registry::{Registry, Unit};
 use streampress_crds::api::status::Phase;
 
-type Labels = Vec<(&'static str, String)>;
+type MetricLabels = Vec<(&'static str, String)>;
 
 /// All metrics. Cheap to clone.
 #[derive(Clone)]
 pub struct OperatorMetrics {
     registry: Arc<Registry>,
-    writes: Family<Labels, Counter>,
-    reconciles: Family<Labels, Counter>,
+    writes: Family<MetricLabels, Counter>,
+    reconciles: Family<MetricLabels, Counter>,
     seconds: Histogram,
     leads: Gauge,
     pipelines: Gauge,
-    phases: Family<Labels, Gauge>,
+    phases: Family<MetricLabels, Gauge>,
 }
 
 impl Default for OperatorMetrics {
     fn default() -> Self {
         let mut registry = Registry::with_prefix("streampress_operator");
-        let writes = Family::<Labels, Counter>::default();
-        let reconciles = Family::<Labels, Counter>::default();
+        let writes = Family::<MetricLabels, Counter>::default();
+        let reconciles = Family::<MetricLabels, Counter>::default();
         let seconds = Histogram::new([0.001, 0.005, 0.02, 0.1, 0.5, 2.0, 10.0, 30.0]);
         let (leads, pipelines) = (Gauge::default(), Gauge::default());
-        let phases = Family::<Labels, Gauge>::default();
+        let phases = Family::<MetricLabels, Gauge>::default();
         registry.register(
             "writes",
             "Writes to the API server, by kind",

@@ -76,14 +76,16 @@ pub(crate) fn sum<'a>(
     ledgers
 }
 
-/// Files that were packed and neither restored nor put into the dead-letter queue by a decompressor. An estimate: the
+/// Files that were packed and neither restored, superseded nor put into the dead-letter queue by a decompressor. An estimate: the
 /// latest counts of a killed worker are lost, and a file that failed and was restored after a redrive counts as both.
 pub(crate) fn unaccounted(ledgers: &Ledgers) -> u64 {
     let of = |role| ledgers.get(&role).copied().unwrap_or_default();
     let ended = of(Role::Decompressor);
     of(Role::Compressor)
         .files
-        .saturating_sub(ended.files.saturating_add(ended.failures))
+        .saturating_sub(ended.files)
+        .saturating_sub(ended.failures)
+        .saturating_sub(ended.superseded)
 }
 
 /// What has been done, as the status has it.
@@ -100,6 +102,7 @@ pub(crate) fn progress(ledgers: &Ledgers) -> ProgressStatus {
         files_compressed: signed(compressor.files),
         files_restored: signed(decompressor.files),
         files_failed: signed(compressor.failures.saturating_add(decompressor.failures)),
+        files_superseded: signed(decompressor.superseded),
         bytes_raw: signed(compressor.bytes_in),
         bytes_compressed: signed(compressor.bytes_out),
         saved_percent: saved_percent(compressor.bytes_in, compressor.bytes_out),
@@ -153,6 +156,29 @@ mod tests {
             (3, 0, 1)
         );
         assert_eq!(progress.saved_percent.as_deref(), Some("93.9"));
+    }
+
+    #[test]
+    fn a_superseded_version_is_neither_restored_nor_failed_nor_missing() {
+        let superseded = Ledger {
+            superseded: 2,
+            ..counted(1, 0, 0, 0)
+        };
+        let leases = [
+            ("a", Role::Compressor, counted(3, 0, 0, 0)),
+            ("b", Role::Decompressor, superseded),
+        ];
+        let sums = sum(leases.into_iter(), &Retired::default());
+        let progress = progress(&sums);
+        assert_eq!(
+            (
+                progress.files_restored,
+                progress.files_superseded,
+                progress.files_failed
+            ),
+            (1, 2, 0)
+        );
+        assert_eq!(unaccounted(&sums), 0);
     }
 
     #[test]

@@ -19,7 +19,7 @@ use streampress_transport::{Depth, aws};
 use tokio::time::sleep;
 
 use super::problem::{Problem, Retry};
-use super::{Depths, OWNER_TAG, PIPELINE_TAG, Plan, Provisioner, rules};
+use super::{Depths, OWNER_TAG, PIPELINE_TAG, Provisioner, TransportPlan, rules};
 
 /// Shorter than the worker's: the manager bounds the whole, and an endpoint that hangs blocks others of its kind.
 const CALLS: CallLimits = CallLimits {
@@ -49,7 +49,11 @@ struct Client {
 }
 
 impl AwsProvisioner {
-    async fn client(&self, plan: &Plan, credentials: Option<&AwsCredentials>) -> Arc<Client> {
+    async fn client(
+        &self,
+        plan: &TransportPlan,
+        credentials: Option<&AwsCredentials>,
+    ) -> Arc<Client> {
         let options = AwsOptions {
             region: Some(plan.region.clone()),
             endpoint: plan.endpoint.clone(),
@@ -74,7 +78,7 @@ impl AwsProvisioner {
 
 /// The plan of a pipeline with policy `Create`: what another owner made is refused. A stream that is being resharded can be
 /// used, so that is not waited for. Emulators keep no keys.
-pub fn provision_plan(plan: &Plan) -> ProvisionPlan {
+pub fn provision_plan(plan: &TransportPlan) -> ProvisionPlan {
     ProvisionPlan {
         tags: [(PIPELINE_TAG.to_owned(), plan.pipeline())].into(),
         encrypted: plan.endpoint.is_none(),
@@ -88,7 +92,7 @@ pub fn provision_plan(plan: &Plan) -> ProvisionPlan {
 impl Provisioner for AwsProvisioner {
     async fn provide(
         &self,
-        plan: &Plan,
+        plan: &TransportPlan,
         credentials: Option<&AwsCredentials>,
     ) -> Result<TransportStatus, Problem> {
         let client = self.client(plan, credentials).await;
@@ -98,7 +102,7 @@ impl Provisioner for AwsProvisioner {
         }
     }
 
-    async fn depths(&self, plan: &Plan, credentials: Option<&AwsCredentials>) -> Depths {
+    async fn depths(&self, plan: &TransportPlan, credentials: Option<&AwsCredentials>) -> Depths {
         let client = self.client(plan, credentials).await;
         let [files, files_dead, chunks, chunks_dead] = plan.queues().map(|name| client.depth(name));
         let (files, files_dead, chunks, chunks_dead) =
@@ -114,7 +118,7 @@ impl Provisioner for AwsProvisioner {
 
     async fn remove(
         &self,
-        plan: &Plan,
+        plan: &TransportPlan,
         policy: DeletionPolicy,
         credentials: Option<&AwsCredentials>,
     ) -> Result<Vec<String>, Problem> {
@@ -145,7 +149,7 @@ impl Provisioner for AwsProvisioner {
 }
 
 impl Client {
-    async fn create(&self, plan: &Plan) -> Result<TransportStatus, Problem> {
+    async fn create(&self, plan: &TransportPlan) -> Result<TransportStatus, Problem> {
         let provisioned = provision::create(&self.aws, &provision_plan(plan)).await;
         let provisioned = provisioned.map_err(problem)?;
         Ok(TransportStatus {
@@ -155,7 +159,7 @@ impl Client {
         })
     }
 
-    async fn adopt(&self, plan: &Plan) -> Result<TransportStatus, Problem> {
+    async fn adopt(&self, plan: &TransportPlan) -> Result<TransportStatus, Problem> {
         let mut found = Vec::new();
         for name in plan.queues() {
             let queue = provision::existing_queue(&self.aws, name).await;
@@ -175,7 +179,10 @@ impl Client {
     }
 
     /// How many messages each existing queue holds; `None` where that cannot be read.
-    async fn waiting<'a>(&self, plan: &'a Plan) -> Result<Vec<(&'a str, Option<u64>)>, Problem> {
+    async fn waiting<'a>(
+        &self,
+        plan: &'a TransportPlan,
+    ) -> Result<Vec<(&'a str, Option<u64>)>, Problem> {
         let mut waiting = Vec::new();
         for name in plan.queues() {
             let url = provision::find_queue(&self.aws, name).await;
@@ -187,7 +194,7 @@ impl Client {
         Ok(waiting)
     }
 
-    fn forget_urls(&self, plan: &Plan) {
+    fn forget_urls(&self, plan: &TransportPlan) {
         let mut urls = self.urls.lock();
         for name in plan.queues() {
             urls.remove(name);

@@ -19,7 +19,7 @@ use tokio_util::task::AbortOnDropHandle;
 use tracing::{info, warn};
 
 use super::problem::{Problem, Retry};
-use super::{Depths, Plan, Provisioner, TransportState, credentials};
+use super::{Depths, Provisioner, TransportPlan, TransportState, credentials};
 
 /// The pauses after failures.
 const PAUSES: Backoff = Backoff::new(Duration::from_secs(1), Duration::from_secs(60));
@@ -84,10 +84,10 @@ pub(crate) enum Removal {
 
 /// Maintains the pipelines' transports.
 pub(crate) struct TransportManager {
-    inner: Arc<Inner>,
+    inner: Arc<ManagerInner>,
 }
 
-struct Inner {
+struct ManagerInner {
     provisioner: Arc<dyn Provisioner>,
     client: Client,
     options: ManagerOptions,
@@ -108,7 +108,7 @@ enum Operation {
 
 /// State kept for one pipeline's queues and stream.
 struct Entry {
-    plan: Arc<Plan>,
+    plan: Arc<TransportPlan>,
     snapshot: TransportSnapshot,
     removal: Option<Removal>,
     _task: AbortOnDropHandle<()>,
@@ -123,7 +123,7 @@ impl TransportManager {
         notify: Notify,
     ) -> Self {
         Self {
-            inner: Arc::new(Inner {
+            inner: Arc::new(ManagerInner {
                 provisioner,
                 client,
                 options,
@@ -135,7 +135,7 @@ impl TransportManager {
     }
 
     /// What is known of the transport. Maintaining it begins, or begins anew when the plan is another.
-    pub(crate) fn maintain(&self, plan: &Plan) -> TransportSnapshot {
+    pub(crate) fn maintain(&self, plan: &TransportPlan) -> TransportSnapshot {
         let mut entries = self.inner.entries.lock();
         match entries.get(&plan.uid) {
             Some(entry) if *entry.plan == *plan && entry.removal.is_none() => {
@@ -161,8 +161,8 @@ impl TransportManager {
         }
     }
 
-    /// Begins to delete the transport, or tells how far that has come.
-    pub(crate) fn remove(&self, plan: &Plan, policy: DeletionPolicy) -> Removal {
+    /// Begins to delete the transport, or reports how far that has come.
+    pub(crate) fn remove(&self, plan: &TransportPlan, policy: DeletionPolicy) -> Removal {
         let mut entries = self.inner.entries.lock();
         if let Some(removal) = entries
             .get(&plan.uid)
@@ -199,9 +199,13 @@ impl Drop for TransportManager {
     }
 }
 
-impl Inner {
+impl ManagerInner {
     /// Waits until this pipeline may be served. `None` when the operator ends.
-    async fn permit(&self, plan: &Plan, operation: Operation) -> Option<OwnedSemaphorePermit> {
+    async fn permit(
+        &self,
+        plan: &TransportPlan,
+        operation: Operation,
+    ) -> Option<OwnedSemaphorePermit> {
         let limit = {
             let mut limits = self.limits.lock();
             // Endpoints that are not used any more.
@@ -214,7 +218,7 @@ impl Inner {
     }
 
     /// Changes what is known; notifies when that made a difference, and returns whether it did.
-    fn update(&self, plan: &Plan, change: impl FnOnce(&mut Entry)) -> bool {
+    fn update(&self, plan: &TransportPlan, change: impl FnOnce(&mut Entry)) -> bool {
         let known = |entry: &Entry| {
             let snapshot = &entry.snapshot;
             (
@@ -234,13 +238,13 @@ impl Inner {
         changed
     }
 
-    async fn credentials(&self, plan: &Plan) -> Result<Option<AwsCredentials>, Problem> {
+    async fn credentials(&self, plan: &TransportPlan) -> Result<Option<AwsCredentials>, Problem> {
         credentials::find(&self.client, plan, &self.options.own_identity_endpoints).await
     }
 
     async fn provide(
         &self,
-        plan: &Plan,
+        plan: &TransportPlan,
     ) -> Result<(Option<AwsCredentials>, TransportStatus), Problem> {
         let call = async {
             let credentials = self.credentials(plan).await?;
@@ -252,7 +256,7 @@ impl Inner {
             .unwrap_or_else(|_| Err(no_answer(plan, self.options.call_deadline)))
     }
 
-    async fn depths(&self, plan: &Plan, credentials: Option<&AwsCredentials>) -> Depths {
+    async fn depths(&self, plan: &TransportPlan, credentials: Option<&AwsCredentials>) -> Depths {
         let call = self.provisioner.depths(plan, credentials);
         timeout(self.options.call_deadline, call)
             .await
@@ -260,7 +264,7 @@ impl Inner {
     }
 }
 
-fn no_answer(plan: &Plan, after: Duration) -> Problem {
+fn no_answer(plan: &TransportPlan, after: Duration) -> Problem {
     let endpoint = plan
         .endpoint
         .clone()
@@ -287,7 +291,7 @@ fn unreadable() -> Problem {
 
 /// Makes the transport, with longer and longer pauses while that fails, and reads its depths for as long as the pipeline
 /// exists.
-async fn maintain(inner: Arc<Inner>, plan: Arc<Plan>) {
+async fn maintain(inner: Arc<ManagerInner>, plan: Arc<TransportPlan>) {
     let (mut failures, mut quiet) = (0, 0);
     let mut readable = true;
     loop {
@@ -331,8 +335,8 @@ async fn maintain(inner: Arc<Inner>, plan: Arc<Plan>) {
 /// Reads the depths until all parts are to be checked again. False when a queue could not be read several times in a row:
 /// endpoint, queues or credentials have changed. `quiet` counts the reads in a row that changed nothing.
 async fn read_depths(
-    inner: &Inner,
-    plan: &Plan,
+    inner: &ManagerInner,
+    plan: &TransportPlan,
     credentials: Option<&AwsCredentials>,
     state: TransportState,
     quiet: &mut u32,
@@ -369,7 +373,7 @@ async fn read_depths(
 }
 
 /// Deletes the transport, once. What AWS cannot do at the moment is tried again until the deadline.
-async fn remove(inner: Arc<Inner>, plan: Arc<Plan>, policy: DeletionPolicy) {
+async fn remove(inner: Arc<ManagerInner>, plan: Arc<TransportPlan>, policy: DeletionPolicy) {
     // Outside the deadline: hundreds may be deleted at once.
     let _permit = inner.permit(&plan, Operation::Remove).await;
     let deadline = inner.options.removal_deadline;

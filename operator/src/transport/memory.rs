@@ -11,13 +11,13 @@ use streampress_crds::queue_check::RedrivePolicy;
 use streampress_transport::Depth;
 use streampress_transport::aws::AwsCredentials;
 
-use super::{Depths, Plan, Provisioner, rules};
+use super::{Depths, Provisioner, TransportPlan, rules};
 use crate::transport::problem::Problem;
 
 /// Queues and streams of one test.
 #[derive(Debug, Default)]
 pub struct MemoryProvisioner {
-    state: Mutex<State>,
+    state: Mutex<MemoryState>,
 }
 
 /// A queue or a stream.
@@ -31,7 +31,7 @@ pub struct MemoryResource {
 }
 
 #[derive(Debug, Default)]
-struct State {
+struct MemoryState {
     resources: BTreeMap<String, MemoryResource>,
     hangs: bool,
     calls: u64,
@@ -39,7 +39,7 @@ struct State {
 }
 
 impl MemoryProvisioner {
-    fn state(&self) -> MutexGuard<'_, State> {
+    fn state(&self) -> MutexGuard<'_, MemoryState> {
         self.state.lock()
     }
 
@@ -111,11 +111,11 @@ impl MemoryProvisioner {
     }
 }
 
-impl State {
+impl MemoryState {
     /// Creates a queue or stream, or corrects what differs in it; another owner's is refused.
     fn create_one(
         &mut self,
-        plan: &Plan,
+        plan: &TransportPlan,
         name: &str,
         attributes: BTreeMap<String, String>,
     ) -> Result<(), Problem> {
@@ -133,7 +133,7 @@ impl State {
         Ok(())
     }
 
-    fn create(&mut self, plan: &Plan) -> Result<(), Problem> {
+    fn create(&mut self, plan: &TransportPlan) -> Result<(), Problem> {
         let parts = &plan.parts;
         for queue in [&parts.files_queue, &parts.chunks_queue] {
             let plain = |name| {
@@ -183,7 +183,7 @@ fn arn(name: &str) -> String {
 impl Provisioner for MemoryProvisioner {
     async fn provide(
         &self,
-        plan: &Plan,
+        plan: &TransportPlan,
         _: Option<&AwsCredentials>,
     ) -> Result<TransportStatus, Problem> {
         self.answer().await;
@@ -203,7 +203,7 @@ impl Provisioner for MemoryProvisioner {
         })
     }
 
-    async fn depths(&self, plan: &Plan, _: Option<&AwsCredentials>) -> Depths {
+    async fn depths(&self, plan: &TransportPlan, _: Option<&AwsCredentials>) -> Depths {
         self.answer().await;
         let state = self.state();
         let depth = |name| {
@@ -224,7 +224,7 @@ impl Provisioner for MemoryProvisioner {
 
     async fn remove(
         &self,
-        plan: &Plan,
+        plan: &TransportPlan,
         policy: DeletionPolicy,
         _: Option<&AwsCredentials>,
     ) -> Result<Vec<String>, Problem> {

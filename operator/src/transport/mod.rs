@@ -50,7 +50,7 @@ pub enum TransportState {
 
 /// What a pipeline wants of its transport.
 #[derive(Clone, Debug, PartialEq)]
-pub struct Plan {
+pub struct TransportPlan {
     /// The pipeline's UID.
     pub uid: String,
     /// Its namespace.
@@ -71,11 +71,11 @@ pub struct Plan {
     pub parts: TransportSettings,
 }
 
-impl Plan {
+impl TransportPlan {
     /// The plan of a pipeline.
     pub fn of(pipeline: &CompressionPipeline, resolved: &Resolved) -> Self {
         let (meta, spec) = (&pipeline.metadata, &pipeline.spec);
-        Plan {
+        TransportPlan {
             uid: meta.uid.clone().unwrap_or_default(),
             namespace: meta.namespace.clone().unwrap_or_default(),
             name: meta.name.clone().unwrap_or_default(),
@@ -123,15 +123,15 @@ pub trait Provisioner: Send + Sync {
     /// Makes or finds queues, dead-letter queues and stream.
     async fn provide(
         &self,
-        plan: &Plan,
+        plan: &TransportPlan,
         credentials: Option<&AwsCredentials>,
     ) -> Result<TransportStatus, Problem>;
     /// Reads how many messages the queues have.
-    async fn depths(&self, plan: &Plan, credentials: Option<&AwsCredentials>) -> Depths;
+    async fn depths(&self, plan: &TransportPlan, credentials: Option<&AwsCredentials>) -> Depths;
     /// Deletes what is this pipeline's, as the policy says. Gives what was left behind, a sentence each.
     async fn remove(
         &self,
-        plan: &Plan,
+        plan: &TransportPlan,
         policy: DeletionPolicy,
         credentials: Option<&AwsCredentials>,
     ) -> Result<Vec<String>, Problem>;

@@ -6,17 +6,17 @@ use streampress_crds::Reason;
 use streampress_crds::api::pipeline::{DeletionPolicy, TransportPolicy};
 use streampress_crds::queue_check::mismatches;
 
-use super::Plan;
+use super::TransportPlan;
 use super::problem::{Problem, Retry};
 
 /// A queue's attributes, by SQS's names.
 pub(super) type Attributes = BTreeMap<String, String>;
 
-/// Whether a pipeline can work with what exists: attributes of the queues in the order of [`Plan::queues`], `None` for a
+/// Whether a pipeline can work with what exists: attributes of the queues in the order of [`TransportPlan::queues`], `None` for a
 /// missing one. The message names all problems at once, so that they can be corrected together. What merely differs from
 /// the spec is used as it is, as with `streampress validate --live`.
 pub(super) fn adoptable(
-    plan: &Plan,
+    plan: &TransportPlan,
     queues: [Option<&Attributes>; 4],
     has_stream: bool,
 ) -> Result<(), Problem> {
@@ -79,7 +79,7 @@ fn lasting(reason: Reason, message: String) -> Problem {
 }
 
 /// What is kept whatever it holds: everything, or `None` where that is to be decided.
-pub(super) fn kept(plan: &Plan, policy: DeletionPolicy) -> Option<Vec<String>> {
+pub(super) fn kept(plan: &TransportPlan, policy: DeletionPolicy) -> Option<Vec<String>> {
     let why = if plan.policy == TransportPolicy::Adopt {
         "was adopted, and is never deleted"
     } else if policy == DeletionPolicy::Retain {
@@ -98,7 +98,7 @@ pub(super) fn untagged(name: &str) -> String {
 
 /// Why nothing is deleted under `WhenEmpty`: each queue that holds messages, or whose number is unknown. `None` when all are
 /// empty. Messages refer to the stream, and a redrive needs both queues: all or nothing.
-pub(super) fn filled(plan: &Plan, queues: &[(&str, Option<u64>)]) -> Option<Vec<String>> {
+pub(super) fn filled(plan: &TransportPlan, queues: &[(&str, Option<u64>)]) -> Option<Vec<String>> {
     let mut left: Vec<String> = queues
         .iter()
         .filter_map(|(name, waiting)| match waiting {

@@ -25,7 +25,7 @@ use tokio_util::task::AbortOnDropHandle;
 
 type ProxyError = Box<dyn std::error::Error + Send + Sync>;
 type Body = UnsyncBoxBody<Bytes, ProxyError>;
-type Rule = Box<dyn FnMut(&ProxiedRequest) -> Fault + Send>;
+type FaultRule = Box<dyn FnMut(&ProxiedRequest) -> Fault + Send>;
 
 /// A request.
 #[derive(Clone, Debug)]
@@ -108,18 +108,18 @@ pub enum Outage {
 
 /// The proxy; ends when dropped.
 pub struct Proxy {
-    inner: Arc<Inner>,
+    inner: Arc<ProxyInner>,
     port: u16,
     _task: AbortOnDropHandle<()>,
 }
 
-struct Inner {
+struct ProxyInner {
     server: Client,
     state: Mutex<ProxyState>,
 }
 
 struct ProxyState {
-    rule: Rule,
+    rule: FaultRule,
     log: Vec<ProxiedRequest>,
     outage: Option<Outage>,
     /// What runs now breaks, or falls silent, when these are cancelled.
@@ -132,7 +132,7 @@ impl Proxy {
     pub async fn start() -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let port = listener.local_addr().unwrap().port();
-        let inner = Arc::new(Inner {
+        let inner = Arc::new(ProxyInner {
             server: Client::try_default().await.expect("an API server"),
             state: Mutex::new(ProxyState {
                 rule: Box::new(|_| Fault::None),
@@ -210,7 +210,7 @@ impl Proxy {
     }
 }
 
-impl Inner {
+impl ProxyInner {
     fn state(&self) -> std::sync::MutexGuard<'_, ProxyState> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }

@@ -7,7 +7,7 @@ use futures::future::join_all;
 use serde_json::{Value, json};
 use streampress_crds::Reason;
 use streampress_crds::api::pipeline::{DeletionPolicy, TransportPolicy};
-use streampress_operator::transport::Plan;
+use streampress_operator::transport::TransportPlan;
 use streampress_operator::transport::aws::AwsProvisioner;
 use streampress_operator::transport::problem::{Problem, Retry};
 use streampress_operator::transport::{Depths, Provisioner};
@@ -15,19 +15,19 @@ use streampress_tests::fake_aws::clock::FakeClock;
 use streampress_tests::fake_aws::faults::Faults;
 use tokio::time::timeout;
 
-use crate::backends::{AwsBackend, Backend, OTHERS, OURS, keys, names};
+use crate::backends::{AwsBackend, OTHERS, OURS, ProvisionerBackend, keys, names};
 
 /// Set in the process that takes its endpoint from the SDK's own variables.
 const AS_AT_AWS: &str = "STREAMPRESS_AS_AT_AWS";
 
-async fn provide(backend: &AwsBackend, plan: &Plan) -> Result<(), Problem> {
+async fn provide(backend: &AwsBackend, plan: &TransportPlan) -> Result<(), Problem> {
     let provided = backend.provisioner().provide(plan, Some(&keys())).await;
     provided.map(drop)
 }
 
 async fn remove(
     backend: &AwsBackend,
-    plan: &Plan,
+    plan: &TransportPlan,
     policy: DeletionPolicy,
 ) -> Result<Vec<String>, Problem> {
     backend
@@ -309,7 +309,7 @@ async fn a_stream_that_changes_for_minutes_is_used_meanwhile() {
         .fake_aws
         .ask_kinesis("StartStreamEncryption", &ask)
         .unwrap();
-    let adopting = Plan {
+    let adopting = TransportPlan {
         policy: TransportPolicy::Adopt,
         ..plan.clone()
     };
@@ -331,7 +331,7 @@ async fn a_stream_that_changes_for_minutes_is_used_meanwhile() {
 async fn a_stream_at_aws_itself_is_encrypted() {
     let name = "aws::a_stream_at_aws_itself_is_encrypted";
     let backend = AwsBackend::start().await;
-    let plan = Plan {
+    let plan = TransportPlan {
         endpoint: None,
         ..backend.plan(OURS)
     };

@@ -5,12 +5,12 @@ use std::time::Duration;
 use futures::future::join_all;
 use serde_json::json;
 use streampress_crds::api::pipeline::DeletionPolicy;
-use streampress_operator::transport::Plan;
+use streampress_operator::transport::TransportPlan;
 use streampress_operator::transport::aws::provision_plan;
 use streampress_transport::aws::provision::{self, NotOwned, Outcome, ProvisionPlan};
 use streampress_transport::aws::{Aws, AwsOptions};
 
-use crate::backends::{AwsBackend, Backend, OTHERS, OURS, keys, names};
+use crate::backends::{AwsBackend, OTHERS, OURS, ProvisionerBackend, keys, names};
 
 /// One way to provision.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -22,7 +22,7 @@ enum Way {
 const WAYS: [Way; 2] = [Way::Setup, Way::Operator];
 
 /// As `streampress setup` plans; the tag differs from the operator's, so that both can be compared without it.
-fn setup_plan(plan: &Plan) -> ProvisionPlan {
+fn setup_plan(plan: &TransportPlan) -> ProvisionPlan {
     ProvisionPlan {
         not_owned: NotOwned::UseAsIs,
         wait_for_shards: true,
@@ -42,7 +42,7 @@ async fn connect(backend: &AwsBackend) -> Aws {
 
 impl Way {
     /// Until a run changes nothing more: the operator changes a stream's shards step by step, and does not wait for one.
-    async fn create(self, backend: &AwsBackend, plan: &Plan) {
+    async fn create(self, backend: &AwsBackend, plan: &TransportPlan) {
         let is_updating = || {
             let stream = backend.resource(&plan.parts.stream.name);
             stream.is_some_and(|stream| stream.is("StreamStatus", "UPDATING"))
@@ -71,7 +71,7 @@ impl Way {
     }
 
     /// Names of what was left.
-    async fn delete(self, backend: &AwsBackend, plan: &Plan) -> usize {
+    async fn delete(self, backend: &AwsBackend, plan: &TransportPlan) -> usize {
         match self {
             Way::Setup => {
                 let aws = connect(backend).await;
@@ -219,7 +219,7 @@ async fn both_ways_delete_nothing_of_another_owner() {
         way.create(&backend, &others).await;
         let before = backend.resources(&others);
         // The same names, as of a pipeline that was deleted and created again.
-        let ours = Plan {
+        let ours = TransportPlan {
             uid: OURS.into(),
             ..others.clone()
         };

@@ -62,7 +62,7 @@ fn scan(
 ) -> Result<impl Future<Output = ()> + use<>> {
     let interval = Duration::from_secs(u64::from(settings.source.scan_seconds));
     let announcer = context.announcer(settings, connections.files_queue.clone())?;
-    let scanner = context.scanner(settings, announcer);
+    let scanner = context.scanner(&settings.source, announcer);
     let shutdown = context.shutdown.clone();
     Ok(async move {
         if !interval.is_zero() {

@@ -28,11 +28,11 @@ use std::process::ExitCode;
 
 use anyhow::{Context, Result};
 use clap::{CommandFactory, Parser};
-use tracing::warn;
+use tracing::{Level, warn};
 
 use self::args::{Cli, Command, LogFormat};
 use crate::config::BadConfiguration;
-use crate::telemetry::logging::{self, LogOptions, Logging};
+use crate::telemetry::logging::{self, LogForm, LogOptions, Logging};
 
 /// Parses the arguments, runs the command, and turns its outcome into an exit code.
 pub fn main() -> ExitCode {
@@ -48,6 +48,11 @@ pub fn main() -> ExitCode {
             ExitCode::from(if bad_configuration { 64 } else { 1 })
         }
     }
+}
+
+/// The command line as clap has it, for the documentation.
+pub fn command() -> clap::Command {
+    Cli::command()
 }
 
 fn dispatch(command: Command) -> Result<ExitCode> {
@@ -74,21 +79,25 @@ fn dispatch(command: Command) -> Result<ExitCode> {
     }
 }
 
-/// A role logs what it does; other commands log only errors. Commands that start or continue a file's trace export it too,
-/// where a collector is named.
+/// A role logs what it does; `run` says in plain lines what went wrong with which file; other commands log only errors.
+/// Commands that start or continue a file's trace export it too, where a collector is named.
 fn start_logging(cli: &Cli) -> Logging {
     let is_role = matches!(
         cli.command,
         Command::Generate(_) | Command::Compress(_) | Command::Decompress(_)
     );
     let has_traces = is_role || matches!(cli.command, Command::Run(_) | Command::Submit(_));
+    let (form, default) = match (&cli.command, is_role) {
+        (_, true) => (LogForm::Text, Level::INFO),
+        (Command::Run(_), false) => (LogForm::Plain, Level::WARN),
+        (_, false) => (LogForm::Text, Level::ERROR),
+    };
     let logging = logging::start(LogOptions {
-        json: cli.log_format == LogFormat::Json,
-        default: if is_role {
-            tracing::Level::INFO
-        } else {
-            tracing::Level::ERROR
+        form: match cli.log_format {
+            LogFormat::Json => LogForm::Json,
+            LogFormat::Text => form,
         },
+        default,
         has_traces,
         writer: progress::log_writer,
     });

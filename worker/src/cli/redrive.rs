@@ -9,6 +9,7 @@ use super::args::RedriveArgs;
 use super::role::RoleCommand;
 use super::{output, runtime};
 use crate::roles::redrive::{RedriveAction, redrive};
+use crate::telemetry::plain_log::printable;
 
 pub(super) fn command(args: RedriveArgs) -> Result<ExitCode> {
     let role = RoleCommand::find(args.pipeline)?;
@@ -29,10 +30,11 @@ pub(super) fn command(args: RedriveArgs) -> Result<ExitCode> {
                     why
                 }
             };
-            output::print(&format!(
-                "{}: {action} ({}: {})\n",
+            let line = format!(
+                "{}: {action} ({}: {})",
                 letter.name, letter.reason, letter.detail
-            ));
+            );
+            output::print(&format!("{}\n", printable(&line)));
         }
         output::say(&format!("{} dead letter(s), {left} left", letters.len()));
         Ok(match left {

@@ -1,5 +1,6 @@
 //! `streampress train`: a plan from example files, for `streampress pack --plan`.
 
+use std::io::Write;
 use std::process::ExitCode;
 
 use anyhow::{Context, Result};

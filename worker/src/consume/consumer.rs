@@ -40,7 +40,7 @@ pub struct Consumer {
     pub threads: usize,
     /// One file after another, however small.
     pub strict: bool,
-    /// Between two looks at slots that others hold.
+    /// Between two attempts to take a slot that another worker holds.
     pub interval: Duration,
     /// How long it keeps a slot after the last message, so that slow arrivals do not move the slot between workers.
     pub linger: Duration,

@@ -135,6 +135,12 @@ impl MessageContext<'_> {
         self.meter.file(raw_bytes, packed_bytes);
     }
 
+    /// Counts a version that was not restored because a newer one had been.
+    pub(crate) fn count_superseded(&self) {
+        self.slot.count(|ledger| ledger.superseded += 1);
+        self.meter.superseded();
+    }
+
     fn count(&self, bytes_in: u64, bytes_out: u64) {
         self.slot.count(|ledger| {
             ledger.files += 1;

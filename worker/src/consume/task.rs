@@ -288,7 +288,7 @@ mod tests {
 
     use super::*;
     use streampress_transport::in_process_lock::InProcessLock;
-    use streampress_transport::{Depth, Outgoing, Receipt, SlotLock, TransportResult};
+    use streampress_transport::{Depth, FileVersion, Outgoing, Receipt, SlotLock, TransportResult};
 
     const LONG: Duration = Duration::from_secs(60);
     const BODY: &str = r#"{"ID": "1", "file_name": "a.json"}"#;
@@ -401,6 +401,8 @@ mod tests {
             dedup_id: "d".into(),
             body: BODY.into(),
             attributes: BTreeMap::new(),
+            sent_as: FileVersion::new("files", 1, 1.into()),
+            sent_millis: 0,
             receive_count: 1,
             received_at,
             visibility_deadline,

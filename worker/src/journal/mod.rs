@@ -3,7 +3,9 @@
 //! A worker that shares no data folder with others keeps none ([`NoJournal`]); the embedded transport's folder keeps it
 //! in its database ([`SqliteJournal`]). Callers need not know which it is.
 
+mod source;
 mod sqlite;
+mod sqlite_sources;
 #[cfg(test)]
 mod tests;
 
@@ -14,6 +16,7 @@ use async_trait::async_trait;
 use serde::Serialize;
 use streampress_transport::TransportResult;
 
+pub use source::{OpenFile, SourceRecord, SourceState};
 pub use sqlite::SqliteJournal;
 
 /// What is known of a file when it is announced.
@@ -66,8 +69,9 @@ impl JournalProgress {
 /// A journal of files.
 ///
 /// Contract: a file only moves forward (announced, compressed, restored or superseded or failed), and recording the same
-/// step again changes nothing. The one way back is [`FileJournal::record_redriven`]. What was recorded is durable. A
-/// journal that keeps nothing accepts every record and answers that it knows nothing.
+/// step again changes nothing. The ways back are [`FileJournal::record_redriven`] and
+/// [`FileJournal::record_announcements`]. What was recorded is durable. A journal that keeps nothing accepts every record
+/// and answers that it knows nothing.
 #[async_trait]
 pub trait FileJournal: Send + Sync + fmt::Debug {
     /// The file is known. Keeps what is known already, and how far it is.
@@ -82,13 +86,56 @@ pub trait FileJournal: Send + Sync + fmt::Debug {
     async fn record_failed(&self, file_id: &str, reason: &str) -> TransportResult<()>;
     /// The dead letter was sent again: the file is under way once more.
     async fn record_redriven(&self, file_id: &str) -> TransportResult<()>;
-    /// Whether a file of this name, size and version was announced before; `None` from a journal that keeps nothing.
+    /// Whether a file of this name, size and modification time was announced before; `None` from a journal that cannot tell.
     async fn was_announced(
         &self,
         name: &str,
         raw_bytes: u64,
         modified: SystemTime,
-    ) -> TransportResult<Option<bool>>;
+    ) -> TransportResult<Option<bool>> {
+        let _ = (name, raw_bytes, modified);
+        Ok(None)
+    }
+    /// The newest announcement of every name at the location.
+    async fn sources(&self, location: &str) -> TransportResult<Vec<SourceRecord>> {
+        let _ = location;
+        Ok(Vec::new())
+    }
+    /// The newest announcement of a name at the location.
+    async fn source(&self, location: &str, name: &str) -> TransportResult<Option<SourceRecord>> {
+        let _ = (location, name);
+        Ok(None)
+    }
+    /// These announcements are about to be sent and are the newest of their names. Their files are under way, also those
+    /// that were done before: this is the second way back. An announcement that is recorded already changes nothing.
+    async fn record_announcements(&self, records: &[SourceRecord]) -> TransportResult<()> {
+        let _ = records;
+        Ok(())
+    }
+    /// These announcements were sent. One that is no longer the newest of its name is left out.
+    async fn record_sent(&self, records: &[SourceRecord]) -> TransportResult<()> {
+        let _ = records;
+        Ok(())
+    }
+    /// Replaces what is known of these names, without a new announcement: the files were looked at again.
+    async fn record_sources(&self, records: &[SourceRecord]) -> TransportResult<()> {
+        let _ = records;
+        Ok(())
+    }
+    /// These files are no longer at the source: the same content that comes under their names later is new.
+    async fn forget_sources(&self, records: &[SourceRecord]) -> TransportResult<()> {
+        let _ = records;
+        Ok(())
+    }
+    /// Whether this file was restored, and is the last that was announced under its name.
+    async fn was_restored(&self, name: &str, file_id: &str) -> TransportResult<bool> {
+        let _ = (name, file_id);
+        Ok(false)
+    }
+    /// Every file that neither was restored nor replaced, in the order of announcements.
+    async fn open_files(&self) -> TransportResult<Vec<OpenFile>> {
+        Ok(Vec::new())
+    }
     /// How far the files are.
     async fn progress(&self) -> TransportResult<JournalProgress>;
     /// Name and reason of failed files, at most `limit`, oldest failure first.
@@ -127,10 +174,6 @@ impl FileJournal for NoJournal {
 
     async fn record_redriven(&self, _: &str) -> TransportResult<()> {
         Ok(())
-    }
-
-    async fn was_announced(&self, _: &str, _: u64, _: SystemTime) -> TransportResult<Option<bool>> {
-        Ok(None)
     }
 
     async fn progress(&self) -> TransportResult<JournalProgress> {

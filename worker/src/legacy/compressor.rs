@@ -24,7 +24,7 @@ use crate::telemetry::metrics::Stage;
 use streampress_codec::legacy;
 use streampress_crds::api::pipeline::OnCompressed;
 use streampress_transport::{
-    ChunkStream, FileName, Outgoing, Position, Queue, Record, TransportResult,
+    ATTR_VERSION, ChunkStream, FileName, Outgoing, Position, Queue, Record, TransportResult,
 };
 
 /// The compressor's work, format Seed.
@@ -86,7 +86,7 @@ impl Handler for LegacyCompressor {
         if let Some(file) = handled.packed_source
             && (!self.retires_only_multi_chunk || file.bytes > self.break_bytes as u64)
         {
-            retire_source(&self.announcer.source, &file, self.on_compressed).await;
+            retire_source(&self.announcer, &file, self.on_compressed).await;
         }
     }
 
@@ -212,11 +212,15 @@ impl LegacyCompressor {
                 .collect(),
             metadata: LegacyManifest::metadata_for(stages),
         };
+        let delivery = context.delivery;
+        let mut attributes = trace_attributes();
+        attributes.insert(ATTR_VERSION.to_owned(), delivery.version().to_string());
         let message = Outgoing {
             group: shard_id,
-            dedup_id: id,
+            // One announcement handled twice is one message; the same content announced again is another.
+            dedup_id: format!("{id}-{}", delivery.message_id),
             body: message.to_json(),
-            attributes: trace_attributes(),
+            attributes,
         };
         Ok(self.chunks_queue.send(vec![message]).await?)
     }

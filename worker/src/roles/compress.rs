@@ -77,9 +77,9 @@ impl Handler for Compressor {
                 Ok(Handled::default())
             }
             Message::Announcement(announcement) => {
-                self.compress(announcement, context).await?;
+                let packed = self.compress(announcement, context).await?;
                 Ok(Handled {
-                    packed_source: Some(announcement.file.clone()),
+                    packed_source: packed.then(|| announcement.file.clone()),
                 })
             }
             Message::LegacyAnnouncement(legacy) => {
@@ -99,7 +99,7 @@ impl Handler for Compressor {
 
     async fn on_acknowledged(&self, handled: Handled) {
         if let Some(file) = handled.packed_source {
-            retire_source(&self.announcer.source, &file, self.on_compressed).await;
+            retire_source(&self.announcer, &file, self.on_compressed).await;
         }
     }
 
@@ -143,20 +143,26 @@ impl Compressor {
         })
     }
 
+    /// Packs the announced file and sends its manifest; false where another version has taken its place at the source.
     async fn compress(
         &self,
         announcement: &Announcement,
         context: MessageContext<'_>,
-    ) -> Result<(), HandlerError> {
+    ) -> Result<bool, HandlerError> {
         let file = &announcement.file;
-        self.check_source(file).await?;
+        if !self.is_at_source(file).await? {
+            return Ok(false);
+        }
         let threads = context.threads_for(file.bytes, self.block_bytes()).await?;
         context.record_wait(announcement.announced_millis);
         // The message's id is part of it: a message handled twice sends a duplicate manifest, a new announcement (redrive)
         // does not.
         let attempt = format!("{}/{}", context.slot.attempt(), context.delivery.message_id);
         let packing = Instant::now();
-        let manifest = self.pack(announcement, &attempt, threads, context).await?;
+        let packed = self.pack(announcement, &attempt, threads, context).await?;
+        let Some(manifest) = packed else {
+            return Ok(false);
+        };
         context.meter.stage(Stage::Pack, packing.elapsed());
         context.ensure_owner()?;
         let announcing = Instant::now();
@@ -171,28 +177,30 @@ impl Compressor {
             packed_bytes = manifest.packed_bytes,
             "File compressed."
         );
-        Ok(())
+        Ok(true)
     }
 
-    /// Packs the file into the stream.
+    /// Packs the file into the stream; `None` where it was not the announced one.
     async fn pack(
         &self,
         announcement: &Announcement,
         attempt: &str,
         threads: OwnedSemaphorePermit,
         context: MessageContext<'_>,
-    ) -> Result<Manifest, HandlerError> {
+    ) -> Result<Option<Manifest>, HandlerError> {
         let file = &announcement.file;
         let owner = RecordOwner::new(&file.id(), attempt);
         let (positions, summary) = self
             .pack_into_stream(file, &owner, threads, context)
             .await?;
         if summary.hash != file.hash || summary.raw_bytes != file.bytes {
-            return Err(self.announce_changed(file).await);
+            self.supersede(file).await?;
+            return Ok(None);
         }
-        Ok(Manifest {
+        Ok(Some(Manifest {
             version: VERSION,
             file: file.clone(),
+            file_version: Some(context.delivery.version()),
             attempt: attempt.to_owned(),
             records: self.list_records(positions, &owner).await?,
             packed_bytes: summary.packed_bytes,
@@ -201,31 +209,37 @@ impl Compressor {
             announced_millis: announcement.announced_millis,
             compressed_millis: runtime::now_millis(),
             traceparent: trace::current().map(|context| context.to_string()),
-        })
+        }))
     }
 
-    /// A cheap check before the work: the file exists and has the announced size.
-    async fn check_source(&self, file: &FileRef) -> Result<(), HandlerError> {
-        let entry = self.announcer.source_entry(&file.name).await?;
-        if entry.size == file.bytes {
-            Ok(())
-        } else {
-            Err(self.announce_changed(file).await)
+    /// A cheap check before the work: whether the file exists and has the announced size. Where it does not, its present
+    /// content is announced.
+    async fn is_at_source(&self, file: &FileRef) -> Result<bool, HandlerError> {
+        match self.announcer.source_entry(&file.name).await {
+            Ok(entry) if entry.size == file.bytes => Ok(true),
+            Ok(_) => self.supersede(file).await.map(|()| false),
+            Err(error) => {
+                let (name, id) = (file.name.as_str(), file.id());
+                match self.journal.was_restored(name, id.as_str()).await? {
+                    true => {
+                        info!("The source file is gone and was restored before; skipped.");
+                        Ok(false)
+                    }
+                    false => Err(error),
+                }
+            }
         }
     }
 
-    /// The source differs from its announcement: its present content is announced, and this message is a dead letter.
-    async fn announce_changed(&self, file: &FileRef) -> HandlerError {
-        match self.announcer.announce_current(&file.name).await {
-            Ok(()) => HandlerError::permanent(
-                DeadLetterReason::SourceChanged,
-                format!(
-                    "{} changed after it was announced; its present content has been announced anew",
-                    file.name
-                ),
-            ),
-            Err(error) => error,
-        }
+    /// The source differs from its announcement: what it holds now takes this version's place.
+    async fn supersede(&self, file: &FileRef) -> Result<(), HandlerError> {
+        self.announcer.announce_successor(file).await?;
+        self.journal.record_superseded(file.id().as_str()).await?;
+        info!(
+            reason = DeadLetterReason::SourceChanged.as_str(),
+            "The source file changed after it was announced; its present content is announced, and this version is superseded."
+        );
+        Ok(())
     }
 
     /// Reads, packs and appends at the same time; returns once all records are durable.

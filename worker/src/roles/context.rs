@@ -12,12 +12,14 @@ use streampress_crds::api::pipeline::{
 use streampress_crds::location::Location;
 use streampress_crds::settings::{
     CodecSettings, CompressorSettings, DecompressorSettings, GeneratorJob, GeneratorSettings,
-    QueueSettings, SchemaSource,
+    QueueSettings, Resolved, SchemaSource, SourceSettings,
 };
 use tokio_util::sync::CancellationToken;
 
+use crate::config::BadConfiguration;
 use crate::config::legacy_env::LegacyWorker;
 use crate::consume::{Consumer, Handler};
+use crate::destination::{Destination, DestinationJournal};
 use crate::journal::FileJournal;
 use crate::legacy::READ_LOCATION;
 use crate::legacy::compressor::LegacyCompressor;
@@ -31,7 +33,7 @@ use crate::roles::connect::{
 };
 use crate::roles::decompress::Decompressor;
 use crate::roles::generate::GeneratorRole;
-use crate::roles::scan::Scanner;
+use crate::roles::scan::{LeftOutFiles, Scanner};
 use crate::roles::source::SourceFilter;
 use crate::runtime;
 use crate::telemetry::metrics::Meter;
@@ -52,6 +54,8 @@ pub struct RoleContext {
     pub locks: SlotLocks,
     /// Where files' progress is recorded.
     pub journal: Arc<dyn FileJournal>,
+    /// Where a data folder keeps what was restored to a folder; without one the destination keeps it itself.
+    pub destination_journal: Option<Arc<dyn DestinationJournal>>,
     /// Stands for `/data` in locations.
     pub data: PathBuf,
     /// Threads for packing and unpacking, and files in progress at once; of small files more.
@@ -93,6 +97,18 @@ impl RoleContext {
             }
             Location::File { .. } | Location::S3 { .. } => self.files(location),
         }
+    }
+
+    /// Opens a destination.
+    fn destination(&self, location: &Location) -> Result<Destination> {
+        let files = self.files(location)?;
+        Ok(match (location, &self.destination_journal) {
+            (Location::S3 { .. }, _) => Destination::with_own_journal(files, None),
+            (Location::File { .. }, Some(journal)) => Destination::new(files, journal.clone()),
+            (Location::File { .. }, None) => {
+                Destination::with_own_journal(files, Some(&self.path(location)?))
+            }
+        })
     }
 
     /// Where a location lies on this machine.
@@ -161,12 +177,20 @@ impl RoleContext {
         })
     }
 
-    /// A scanner of a compressor's source.
-    pub(crate) fn scanner(&self, settings: &CompressorSettings, announcer: Announcer) -> Scanner {
+    /// A scanner of a source.
+    pub(crate) fn scanner(&self, source: &SourceSettings, announcer: Announcer) -> Scanner {
         Scanner {
             announcer,
-            filter: SourceFilter::new(&settings.source),
+            filter: SourceFilter::new(source),
+            settle: Duration::from_secs(u64::from(source.settle_seconds)),
+            retires: source.on_compressed != OnCompressed::Keep,
+            left_out: LeftOutFiles::default(),
         }
+    }
+
+    /// Opens a destination's files.
+    pub(crate) fn destination_files(&self, location: &Location) -> Result<Arc<dyn Files>> {
+        self.files(location)
     }
 
     /// A compressor.
@@ -270,7 +294,7 @@ impl RoleContext {
         report: Option<Arc<ReportLog>>,
     ) -> Result<Consumer> {
         let handler = Decompressor::new(
-            self.files(&settings.destination.location)?,
+            self.destination(&settings.destination.location)?,
             connections.stream.clone(),
             self.threads,
             report,
@@ -355,6 +379,16 @@ fn hybrid_options(codec: CodecSettings, threads: usize) -> hybrid::CodecOptions 
         },
         block_size: codec.block_bytes,
         threads,
+    }
+}
+
+/// Refuses an inline schema that no generator takes. One in a ConfigMap can only be read in its cluster.
+pub(crate) fn check_schema(file: &Path, resolved: &Resolved) -> Result<(), BadConfiguration> {
+    match &resolved.generator {
+        Some(job) if !matches!(job.schema, SchemaSource::File(_)) => generator(job)
+            .map(drop)
+            .map_err(|error| BadConfiguration(format!("{}: {error:#}", file.display()))),
+        Some(_) | None => Ok(()),
     }
 }
 

@@ -1,8 +1,7 @@
 //! The decompressor: one manifest in, the same file out.
 //!
 //! It takes exactly the records that the manifest names, and accepts a file only by its hash. The file is written under a
-//! temporary name, checked as a whole, then made visible; an older version never overwrites a newer one; a file that is
-//! there already is acknowledged and skipped.
+//! temporary name, checked as a whole, then made visible, unless the [`Destination`] says that a newer version was.
 
 use std::io::{self, Read, Write};
 use std::sync::Arc;
@@ -17,18 +16,18 @@ use tracing::info;
 
 use crate::consume::batching::{is_small, is_small_packed};
 use crate::consume::{Handled, Handler, HandlerError, MessageContext};
+use crate::destination::{self, Destination, Placed, Wanted};
 use crate::journal::FileJournal;
 use crate::legacy::decompressor::LegacyDecompressor;
 use crate::message::record::RecordOwner;
 use crate::message::{DeadLetterReason, Digest, FileRef, Manifest, Message, Records};
 use crate::report::log::ReportLog;
 use crate::report::{FileOutcome, ReportRow, format_of};
-use crate::roles::announce::hash;
 use crate::roles::compress::record_failure;
 use crate::runtime::{self, blocking};
 use crate::telemetry::metrics::{Meter, Stage};
 use streampress_codec::hybrid;
-use streampress_transport::{ChunkStream, FileEntry, Files, PendingFile, Position};
+use streampress_transport::{ChunkStream, PendingFile, Position};
 
 /// Records are fetched in batches of about this many bytes.
 const BATCH_BYTES: u64 = 4 << 20;
@@ -43,7 +42,7 @@ const SMALL_PART: u64 = 16;
 #[derive(Debug)]
 pub struct Decompressor {
     /// Where files are restored.
-    pub destination: Arc<dyn Files>,
+    pub destination: Destination,
     /// Where records are.
     pub stream: Arc<dyn ChunkStream>,
     /// The most that a file may ask for.
@@ -59,17 +58,6 @@ pub struct Decompressor {
     legacy: LegacyDecompressor,
 }
 
-/// What the destination holds under the file's name.
-#[derive(Debug, PartialEq, Eq)]
-enum Present {
-    /// Nothing, or an older version.
-    Older,
-    /// This content.
-    Same,
-    /// A later version.
-    Newer,
-}
-
 #[async_trait]
 impl Handler for Decompressor {
     async fn handle(
@@ -78,7 +66,7 @@ impl Handler for Decompressor {
         context: MessageContext<'_>,
     ) -> Result<Handled, HandlerError> {
         match message {
-            Message::Manifest(manifest) => self.restore_unless_present(manifest, context).await?,
+            Message::Manifest(manifest) => self.restore(manifest, context).await?,
             Message::LegacyManifest(manifest) => self.legacy.restore(manifest, context).await?,
             Message::Announcement(_) | Message::LegacyAnnouncement(_) | Message::S3Event(_) => {
                 return Err(HandlerError::unexpected(message));
@@ -112,7 +100,7 @@ impl Handler for Decompressor {
 impl Decompressor {
     /// A decompressor with the usual limits.
     pub fn new(
-        destination: Arc<dyn Files>,
+        destination: Destination,
         stream: Arc<dyn ChunkStream>,
         threads: usize,
         report: Option<Arc<ReportLog>>,
@@ -135,68 +123,68 @@ impl Decompressor {
         }
     }
 
-    async fn restore_unless_present(
+    async fn restore(
         &self,
         manifest: &Manifest,
         context: MessageContext<'_>,
     ) -> Result<(), HandlerError> {
         let file = &manifest.file;
-        match context.or_stop(self.present(file)).await? {
-            Present::Same => {
-                context.record_wait(manifest.compressed_millis);
-                info!("The file is restored already; skipped.");
-                // The worker that made it visible may have been killed before it recorded that.
-                let slot = context.slot.slot();
-                self.report(manifest, 0.0, slot, FileOutcome::Restored)
-                    .await;
-                Ok(self.journal.record_restored(file.id().as_str()).await?)
+        let version = manifest.file_version.clone();
+        let wanted = Wanted::new(file, version.unwrap_or_else(|| context.delivery.version()));
+        let checking = self.destination.needs_content(&wanted);
+        if context.or_stop(checking).await? {
+            return self.unpack_and_place(manifest, &wanted, context).await;
+        }
+        context.record_wait(manifest.compressed_millis);
+        match self.destination.place(&wanted, None, context).await? {
+            // Another worker or program changed it since.
+            Placed::NeedsContent | Placed::Written => {
+                self.unpack_and_place(manifest, &wanted, context).await
             }
-            Present::Newer => {
-                context.record_wait(manifest.compressed_millis);
-                self.skip_superseded(file).await
-            }
-            Present::Older => self.restore(manifest, context).await,
+            placed => self.conclude(manifest, placed, 0.0, context).await,
         }
     }
 
-    async fn present(&self, file: &FileRef) -> Result<Present, HandlerError> {
-        let (destination, wanted) = (self.destination.clone(), file.clone());
-        blocking(move || -> io::Result<Present> {
-            let Some(found) = destination.stat(&wanted.name)? else {
-                return Ok(Present::Older);
-            };
-            if found.size == wanted.bytes && hash(destination.read(&wanted.name)?)?.0 == wanted.hash
-            {
-                return Ok(Present::Same);
-            }
-            Ok(match is_newer(&found, &wanted) {
-                true => Present::Newer,
-                false => Present::Older,
-            })
-        })
-        .await
-        .map_err(|error| stat_error(file, error))
-    }
-
-    async fn skip_superseded(&self, file: &FileRef) -> Result<(), HandlerError> {
-        info!("A newer version is restored already; skipped.");
-        Ok(self.journal.record_superseded(file.id().as_str()).await?)
-    }
-
-    /// Whether a newer version has become visible while this one was unpacked: a worker can receive this message when its
-    /// visibility timeout ends, and then the next message of its group.
-    async fn is_superseded(&self, file: &FileRef) -> Result<bool, HandlerError> {
-        let (destination, wanted) = (self.destination.clone(), file.clone());
-        let newer = blocking(move || -> io::Result<bool> {
-            let found = destination.stat(&wanted.name)?;
-            Ok(found.is_some_and(|found| is_newer(&found, &wanted)))
-        });
-        newer.await.map_err(|error| stat_error(file, error))
-    }
-
-    async fn restore(
+    /// Records what became of the file.
+    async fn conclude(
         &self,
         manifest: &Manifest,
+        placed: Placed,
+        seconds: f64,
+        context: MessageContext<'_>,
+    ) -> Result<(), HandlerError> {
+        let file = &manifest.file;
+        match placed {
+            Placed::Superseded => {
+                info!("A newer version was restored already; skipped.");
+                context.count_superseded();
+                let slot = context.slot.slot();
+                self.report(manifest, seconds, slot, FileOutcome::Superseded)
+                    .await;
+                return Ok(self.journal.record_superseded(file.id().as_str()).await?);
+            }
+            // Content was given.
+            Placed::NeedsContent => return Err(HandlerError::Interrupted),
+            Placed::Written => {
+                context.count_restored(manifest.packed_bytes, file.bytes);
+                info!(
+                    raw_bytes = file.bytes,
+                    packed_bytes = manifest.packed_bytes,
+                    "File restored."
+                );
+            }
+            Placed::InPlace => info!("The file is restored already; skipped."),
+        }
+        let slot = context.slot.slot();
+        self.report(manifest, seconds, slot, FileOutcome::Restored)
+            .await;
+        Ok(self.journal.record_restored(file.id().as_str()).await?)
+    }
+
+    async fn unpack_and_place(
+        &self,
+        manifest: &Manifest,
+        wanted: &Wanted,
         context: MessageContext<'_>,
     ) -> Result<(), HandlerError> {
         let file = &manifest.file;
@@ -226,42 +214,20 @@ impl Decompressor {
                 None => Ok(()),
             }
         };
-        let pending = self.unpack(file, fetched, fetching, context).await?;
+        let pending = self
+            .unpack(file, wanted, (fetched, fetching), context)
+            .await?;
         context.meter.stage(Stage::Unpack, started.elapsed());
         // A file in a bucket stays in memory until it is visible, so a file that is not small keeps its thread until then.
         let _threads = (file.bytes > self.block_bytes / SMALL_PART).then_some(threads);
-        if self.is_superseded(file).await? {
-            return self.skip_superseded(file).await;
-        }
-        self.commit(file, pending, context).await?;
-        context.count_restored(manifest.packed_bytes, file.bytes);
-        let (seconds, slot) = (started.elapsed().as_secs_f64(), context.slot.slot());
-        self.report(manifest, seconds, slot, FileOutcome::Restored)
-            .await;
-        self.journal.record_restored(file.id().as_str()).await?;
-        info!(
-            raw_bytes = file.bytes,
-            packed_bytes = manifest.packed_bytes,
-            "File restored."
-        );
-        Ok(())
-    }
-
-    /// Makes the file visible.
-    async fn commit(
-        &self,
-        file: &FileRef,
-        pending: Box<dyn PendingFile>,
-        context: MessageContext<'_>,
-    ) -> Result<(), HandlerError> {
-        context.ensure_owner()?;
-        let (modified, started) = (runtime::from_nanos(file.modified_nanos), Instant::now());
-        let name = file.name.clone();
-        blocking(move || pending.commit(modified))
-            .await
-            .map_err(|error| HandlerError::transient(error, format!("making {name} visible")))?;
-        context.meter.stage(Stage::Commit, started.elapsed());
-        Ok(())
+        let placing = Instant::now();
+        let placed = self
+            .destination
+            .place(wanted, Some(pending), context)
+            .await?;
+        context.meter.stage(Stage::Commit, placing.elapsed());
+        let seconds = started.elapsed().as_secs_f64();
+        self.conclude(manifest, placed, seconds, context).await
     }
 
     /// The positions of the file's records, from the message or from the list that the message names.
@@ -295,12 +261,15 @@ impl Decompressor {
     async fn unpack(
         &self,
         file: &FileRef,
-        payloads: mpsc::Receiver<Bytes>,
-        fetching: impl Future<Output = Result<(), HandlerError>>,
+        wanted: &Wanted,
+        (payloads, fetching): (
+            mpsc::Receiver<Bytes>,
+            impl Future<Output = Result<(), HandlerError>>,
+        ),
         context: MessageContext<'_>,
     ) -> Result<Box<dyn PendingFile>, HandlerError> {
         let cancel = Arc::new(AtomicBool::new(false));
-        let unpacking = self.unpack_blocks(file, payloads, cancel.clone());
+        let unpacking = self.unpack_blocks(wanted, payloads, cancel.clone());
         // It may end before the work is stopped.
         let mut unpacking = std::pin::pin!(maybe_done(unpacking));
         let both = async { tokio::join!(unpacking.as_mut(), fetching).1 };
@@ -317,7 +286,7 @@ impl Decompressor {
         let Some(unpacked) = unpacking.take_output() else {
             return Err(HandlerError::Interrupted);
         };
-        let (pending, summary) = unpacked.map_err(|error| unpack_error(file, error))?;
+        let (pending, summary) = unpacked.map_err(|error| unpack_error(wanted, error))?;
         if summary.raw_bytes != file.bytes || Digest::from(summary.hash) != file.hash {
             let detail = format!(
                 "{} has another hash after unpacking than it was announced with; nothing was written; redrive announces the source again",
@@ -334,16 +303,15 @@ impl Decompressor {
     /// Unpacks on a blocking thread into a file that is not visible yet.
     async fn unpack_blocks(
         &self,
-        file: &FileRef,
+        wanted: &Wanted,
         payloads: mpsc::Receiver<Bytes>,
         cancel: Arc<AtomicBool>,
     ) -> Result<(Box<dyn PendingFile>, hybrid::Summary), streampress_codec::CodecError> {
-        let (destination, name) = (self.destination.clone(), file.name.clone());
+        let (destination, wanted) = (self.destination.clone(), wanted.clone());
         let (limits, threads) = (self.limits, self.threads);
-        let modified = runtime::from_nanos(file.modified_nanos);
         blocking(move || {
             let mut pending = destination
-                .create_version(&name, modified)
+                .create(&wanted)
                 .map_err(streampress_codec::CodecError::Write)?;
             let reader = ChannelReader {
                 payloads,
@@ -432,27 +400,17 @@ fn open(owner: &RecordOwner, index: u32, record: &Bytes) -> Result<Bytes, Handle
         .map_err(|error| HandlerError::permanent(DeadLetterReason::RecordDamaged, error))
 }
 
-fn is_newer(found: &FileEntry, wanted: &FileRef) -> bool {
-    runtime::nanos(found.modified) > wanted.modified_nanos
-}
-
-fn stat_error(file: &FileRef, error: io::Error) -> HandlerError {
-    HandlerError::transient(error, format!("looking at the restored {}", file.name))
-}
-
-fn unpack_error(file: &FileRef, error: streampress_codec::CodecError) -> HandlerError {
+fn unpack_error(wanted: &Wanted, error: streampress_codec::CodecError) -> HandlerError {
     match error {
         streampress_codec::CodecError::Cancelled => HandlerError::Interrupted,
-        streampress_codec::CodecError::Write(error) => {
-            HandlerError::transient(error, format!("writing {}", file.name))
-        }
+        streampress_codec::CodecError::Write(error) => destination::fault(error, "writing", wanted),
         // A newer worker may take the message.
         error @ streampress_codec::CodecError::Version { .. } => {
-            HandlerError::transient(error, format!("unpacking {}", file.name))
+            HandlerError::transient(error, format!("unpacking {}", wanted.name))
         }
         error => HandlerError::permanent(
             DeadLetterReason::BadFrame,
-            format!("{}: {error:#}", file.name),
+            format!("{}: {error:#}", wanted.name),
         ),
     }
 }
@@ -487,7 +445,7 @@ mod tests {
     use streampress_transport::in_process_lock::InProcessLock;
     use streampress_transport::local::files::LocalFiles;
     use streampress_transport::local::{Local, LocalOptions};
-    use streampress_transport::{FileName, Queue};
+    use streampress_transport::{FileName, Files, Queue};
     use tokio_util::sync::CancellationToken;
 
     use super::*;
@@ -538,6 +496,8 @@ mod tests {
                 effort: hybrid::Effort::Fast,
                 ..hybrid::CodecOptions::default()
             },
+            format_version: Default::default(),
+            plans: Arc::default(),
             record_bytes: 100,
             on_compressed: OnCompressed::Keep,
             filter: SourceFilter {
@@ -603,6 +563,8 @@ mod tests {
         let released = chunks.release(&deliveries[0].receipt).await;
         released.expect("released");
         let journal = Arc::new(NoJournal);
+        let destination =
+            Destination::with_own_journal(destination, Some(&root.path().join("out")));
         let decompressor = Decompressor::new(destination, local.stream(), 1, None, journal);
         consume_one(Role::Decompressor, chunks, Arc::new(decompressor)).await;
         let restored = std::fs::read(root.path().join("out/a.txt")).expect("restored");

@@ -25,10 +25,10 @@ use streampress_transport::{FileName, Files, SlotGuard, SlotLock};
 
 /// Without a rate, the generator waits while so many files wait to be compressed: the disk is not endless.
 const MAX_WAITING: u64 = 64;
-/// Between two looks at a slot or a full queue.
+/// Between two attempts to take a slot or to send to a full queue.
 const PAUSE: Duration = Duration::from_millis(100);
-/// After so many of these looks the log says what the generator waits for: 5 s.
-const LOOKS_BEFORE_LOG: u32 = 50;
+/// After so many of these attempts the log says what the generator waits for: 5 s.
+const ATTEMPTS_BEFORE_LOG: u32 = 50;
 
 /// The generator's work.
 pub(crate) struct GeneratorRole {
@@ -160,13 +160,13 @@ impl GeneratorRole {
     }
 
     async fn wait_for_queue(&self, slot: &SlotGuard) {
-        let mut looks = 0;
+        let mut attempts = 0;
         // An unknown depth is not zero: without an answer it waits.
         while !self.is_stopped(slot)
             && !matches!(self.announcer.files_queue.depth().await, Ok(depth) if depth.total() < MAX_WAITING)
         {
-            looks += 1;
-            if looks == LOOKS_BEFORE_LOG {
+            attempts += 1;
+            if attempts == ATTEMPTS_BEFORE_LOG {
                 info!(
                     max_waiting = MAX_WAITING,
                     "Waiting until fewer files wait in the files queue."

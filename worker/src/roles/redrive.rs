@@ -15,8 +15,8 @@ use crate::roles::connect::CompressorConnections;
 use crate::runtime;
 use crate::telemetry::trace;
 use streampress_transport::{
-    ATTR_DETAIL, ATTR_GROUP, ATTR_REASON, ATTR_TRACEPARENT, ChunkStream, Delivery, Outgoing,
-    Position, Queue, Receipt, TransportError,
+    ATTR_DETAIL, ATTR_GROUP, ATTR_REASON, ATTR_TRACEPARENT, ATTR_VERSION, ChunkStream, Delivery,
+    Outgoing, Position, Queue, Receipt, TransportError,
 };
 
 /// How long one receive waits before the queue counts as empty.
@@ -233,12 +233,16 @@ fn describe(letter: &Delivery, message: Option<&Message>, action: RedriveAction)
     }
 }
 
-/// The attributes that the message had before it became a dead letter.
+/// The attributes that the message had before it became a dead letter, and its version.
 fn original_attributes(attributes: &BTreeMap<String, String>) -> BTreeMap<String, String> {
-    let of_dead_letter = |name: &str| [ATTR_REASON, ATTR_DETAIL, ATTR_GROUP].contains(&name);
-    attributes
+    let own = [ATTR_REASON, ATTR_DETAIL, ATTR_GROUP, ATTR_VERSION];
+    let version = attributes.get_key_value(ATTR_VERSION);
+    let others = attributes
         .iter()
-        .filter(|(name, _)| !of_dead_letter(name))
+        .filter(|(name, _)| !own.contains(&name.as_str()));
+    version
+        .into_iter()
+        .chain(others)
         .map(|(name, value)| (name.clone(), value.clone()))
         .take(Outgoing::MAX_ATTRIBUTES)
         .collect()

@@ -90,13 +90,13 @@ impl TableLayout {
     }
 }
 
-/// What a look at a block shows.
+/// What reading a block shows.
 pub(crate) struct Structure {
     /// The tables that fit it.
     pub(crate) layouts: Vec<TableLayout>,
     /// Hashes of features of its schema, sorted.
     pub(crate) sketch: Vec<u64>,
-    /// The table of JSON, which the look has split already.
+    /// The table of JSON, which that reading has split already.
     json: Option<ColumnTable>,
 }
 

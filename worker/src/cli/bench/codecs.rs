@@ -18,7 +18,7 @@ pub(super) const REFERENCE: &str = "xz -9e";
 type Transformation = Box<dyn Fn(&[u8]) -> Result<Vec<u8>>>;
 
 /// One way to pack.
-pub(super) struct Codec {
+pub(super) struct BenchCodec {
     /// Its name in the table.
     pub(super) name: String,
     /// Threads that it may use both ways.
@@ -32,8 +32,8 @@ pub(super) struct Codec {
 }
 
 /// All of them; the seed format only for a name whose ending it knows.
-pub(super) fn codecs(name: &str, threads: usize) -> Vec<Codec> {
-    let mut all: Vec<Codec> = hybrid::Effort::ALL
+pub(super) fn codecs(name: &str, threads: usize) -> Vec<BenchCodec> {
+    let mut all: Vec<BenchCodec> = hybrid::Effort::ALL
         .iter()
         .map(|effort| hybrid_codec(*effort, threads))
         .collect();
@@ -46,7 +46,7 @@ pub(super) fn codecs(name: &str, threads: usize) -> Vec<Codec> {
 }
 
 /// The codecs of other programs, on one thread.
-pub(super) fn rivals() -> Vec<Codec> {
+pub(super) fn rivals() -> Vec<BenchCodec> {
     vec![
         xz("xz -6", 1, 6),
         xz(REFERENCE, 1, 9 | PRESET_EXTREME),
@@ -96,7 +96,7 @@ fn brotli_pack(raw: &[u8]) -> Result<Vec<u8>> {
     Ok(packed)
 }
 
-fn hybrid_codec(effort: hybrid::Effort, threads: usize) -> Codec {
+fn hybrid_codec(effort: hybrid::Effort, threads: usize) -> BenchCodec {
     let options = hybrid::CodecOptions {
         effort,
         threads,
@@ -107,8 +107,12 @@ fn hybrid_codec(effort: hybrid::Effort, threads: usize) -> Codec {
 }
 
 /// The hybrid format by `packer`, unpacked on `threads` threads.
-pub(super) fn hybrid_with(name: String, packer: hybrid::Packer<'static>, threads: usize) -> Codec {
-    Codec {
+pub(super) fn hybrid_with(
+    name: String,
+    packer: hybrid::Packer<'static>,
+    threads: usize,
+) -> BenchCodec {
+    BenchCodec {
         name,
         threads,
         pack: Box::new(move |raw| {
@@ -136,8 +140,8 @@ pub(super) fn hybrid_with(name: String, packer: hybrid::Packer<'static>, threads
 }
 
 /// One byte for the number of stages, then the records; the message is not counted.
-fn seed_codec(format: legacy::LegacyFormat) -> Codec {
-    Codec {
+fn seed_codec(format: legacy::LegacyFormat) -> BenchCodec {
+    BenchCodec {
         name: "seed".to_owned(),
         threads: 1,
         pack: Box::new(move |raw| {
@@ -179,7 +183,7 @@ fn seed_codec(format: legacy::LegacyFormat) -> Codec {
 
 /// The whole file as one stream, or in blocks of 4 MiB over several threads both ways, as
 /// `xz -T2 --block-size=4MiB` and `xz -d -T2`.
-fn xz(name: &str, threads: usize, preset: u32) -> Codec {
+fn xz(name: &str, threads: usize, preset: u32) -> BenchCodec {
     let pack = move |raw: &[u8]| -> Result<Vec<u8>> {
         let stream = match threads {
             1 => Stream::new_stream_encoder(&filters(preset)?, Check::Crc64)?,
@@ -203,7 +207,7 @@ fn xz(name: &str, threads: usize, preset: u32) -> Codec {
         };
         drain(xz2::read::XzDecoder::new_stream(packed, stream))
     };
-    Codec {
+    BenchCodec {
         threads,
         ..simple(name, pack, unpack)
     }
@@ -219,8 +223,8 @@ fn simple(
     name: &str,
     pack: impl Fn(&[u8]) -> Result<Vec<u8>> + 'static,
     unpack: impl Fn(&[u8]) -> Result<Vec<u8>> + 'static,
-) -> Codec {
-    Codec {
+) -> BenchCodec {
+    BenchCodec {
         name: name.to_owned(),
         threads: 1,
         pack: Box::new(pack),

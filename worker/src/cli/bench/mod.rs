@@ -14,7 +14,7 @@ use std::time::Instant;
 
 use anyhow::{Context, Result, ensure};
 
-use self::codecs::{Codec, REFERENCE, codecs};
+use self::codecs::{BenchCodec, REFERENCE, codecs};
 use super::args::BenchArgs;
 use super::{output, threads};
 
@@ -103,7 +103,13 @@ fn wanted(name: &str, asked: &[String]) -> bool {
     asked.is_empty() || asked.iter().any(|asked| name.starts_with(asked.as_str()))
 }
 
-fn add(totals: &mut Vec<CodecTotal>, codec: Codec, file: usize, raw_bytes: u64, row: CodecResult) {
+fn add(
+    totals: &mut Vec<CodecTotal>,
+    codec: BenchCodec,
+    file: usize,
+    raw_bytes: u64,
+    row: CodecResult,
+) {
     let row = (file, raw_bytes, row);
     match totals.iter_mut().find(|total| total.name == codec.name) {
         Some(total) => total.rows.push(row),
@@ -126,7 +132,7 @@ fn read(path: &Path) -> Result<Vec<u8>> {
     std::fs::read(path).with_context(reading)
 }
 
-fn line(codec: &Codec, raw_bytes: u64, row: &CodecResult) -> String {
+fn line(codec: &BenchCodec, raw_bytes: u64, row: &CodecResult) -> String {
     let peak = row.peak_bytes.map_or("-".to_owned(), |bytes| {
         format!("{:.0}", bytes as f64 / f64::from(1 << 20))
     });
@@ -214,7 +220,7 @@ fn three(number: f64) -> String {
     }
 }
 
-fn measure(codec: &Codec, raw: &[u8], rounds: usize) -> Result<CodecResult> {
+fn measure(codec: &BenchCodec, raw: &[u8], rounds: usize) -> Result<CodecResult> {
     let mut best: Option<CodecResult> = None;
     for _ in 0..rounds {
         let row = measure_once(codec, raw)?;
@@ -230,7 +236,7 @@ fn measure(codec: &Codec, raw: &[u8], rounds: usize) -> Result<CodecResult> {
     best.context("no round was run")
 }
 
-fn measure_once(codec: &Codec, raw: &[u8]) -> Result<CodecResult> {
+fn measure_once(codec: &BenchCodec, raw: &[u8]) -> Result<CodecResult> {
     let before = memory::reset_peak();
     let started = Instant::now();
     let packed = (codec.pack)(raw)?;

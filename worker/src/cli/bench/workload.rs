@@ -9,7 +9,7 @@ use streampress_codec::FormatVersion;
 use streampress_codec::hybrid::{CodecOptions, Effort, Packer, Plan, PlanStore};
 use streampress_generator::{FileFormat, Generator, GeneratorOptions, Schema};
 
-use super::codecs::{Codec, REFERENCE, hybrid_with, rivals};
+use super::codecs::{BenchCodec, REFERENCE, hybrid_with, rivals};
 use super::{cpu, wanted};
 
 /// Bytes of a file, and how many files of each set are measured.
@@ -141,7 +141,7 @@ fn table(size: &str, sets: &[FileSet], only: &[String], out: &mut dyn Write) -> 
 }
 
 /// Ours with and without a plan of the first file, then the others.
-fn contenders(set: &FileSet) -> Result<Vec<Codec>> {
+fn contenders(set: &FileSet) -> Result<Vec<BenchCodec>> {
     let mut all = Vec::new();
     for effort in Effort::ALL {
         let plan = learned(&set.first, effort)?;
@@ -180,7 +180,7 @@ fn learned(first: &[u8], effort: Effort) -> Result<Plan> {
     Ok(store.plan())
 }
 
-fn measure(codec: &Codec, raw: &[u8], row: &mut WorkloadRow) -> Result<()> {
+fn measure(codec: &BenchCodec, raw: &[u8], row: &mut WorkloadRow) -> Result<()> {
     let (packed, pack_seconds) = repeated(|| (codec.pack)(raw))?;
     let (restored, unpack_seconds) = repeated(|| (codec.unpack)(&packed))?;
     ensure!(restored == raw, "{} did not restore a file", codec.name);

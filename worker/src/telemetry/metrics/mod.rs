@@ -15,12 +15,13 @@ use parking_lot::Mutex;
 
 use prometheus_client::metrics::family::Family;
 use prometheus_client::metrics::histogram::Histogram;
+use strum::VariantArray;
 use tokio::time::Instant;
 
 use crate::message::DeadLetterReason;
 use crate::runtime;
 use streampress_codec::hybrid::PlanUse;
-use streampress_transport::ChunkStream;
+use streampress_transport::{ChunkStream, StreamCounts};
 
 /// Upper bounds of the stages' histogram, in seconds: a small file's milliseconds to a large one's minutes.
 const STAGE_SECONDS: [f64; 12] = [
@@ -34,7 +35,7 @@ const LONGEST_TICK: Duration = Duration::from_secs(240);
 const LONGEST_STANDSTILL: Duration = Duration::from_secs(1800);
 
 /// A step of the work on a file, as the label `stage` of its duration.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, VariantArray)]
 pub enum Stage {
     /// In the queue, and for a thread.
     Wait,
@@ -64,7 +65,7 @@ impl Stage {
 }
 
 /// Why a message will be redelivered, as the label `cause`.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, VariantArray)]
 pub enum RetryCause {
     /// No slot was free.
     NoSlot,
@@ -102,12 +103,12 @@ type Stages = Family<StageLabel, Histogram, fn() -> Histogram>;
 /// The metrics of one worker. Cheap to clone.
 #[derive(Clone)]
 pub struct Meter {
-    shared: Arc<Shared>,
+    shared: Arc<MetricsShared>,
     stages: Stages,
 }
 
 #[derive(Default)]
-struct Shared {
+struct MetricsShared {
     counts: Mutex<Counts>,
     liveness: Mutex<Option<Liveness>>,
     stream: OnceLock<Arc<dyn ChunkStream>>,
@@ -128,7 +129,11 @@ pub struct Counts {
     pub in_flight: u64,
     /// Files done.
     pub files: u64,
-    /// Their bytes unpacked.
+    /// Versions of files that were not restored because a newer version had been.
+    pub superseded: u64,
+    /// Files of other programs that were moved out of the way.
+    pub displaced: u64,
+    /// Bytes of the files done, unpacked.
     pub raw_bytes: u64,
     /// Their bytes packed.
     pub packed_bytes: u64,
@@ -194,6 +199,20 @@ impl Meter {
             counts.last_success = Some(now_secs());
         });
         self.moved();
+    }
+
+    /// A version of a file was not restored because a newer one had been.
+    pub(crate) fn superseded(&self) {
+        self.change(|counts| {
+            counts.superseded += 1;
+            counts.last_success = Some(now_secs());
+        });
+        self.moved();
+    }
+
+    /// A file of another program was moved out of the way of a restored one.
+    pub(crate) fn displaced(&self) {
+        self.change(|counts| counts.displaced += 1);
     }
 
     /// A file was packed with this use of plans.
@@ -293,6 +312,27 @@ impl Meter {
         page::render(labels, self.stages.clone(), self.counts(), stream)
     }
 
+    /// A page with every metric and every value of its labels, for the documentation.
+    pub fn complete_page() -> String {
+        let meter = Self::default();
+        for stage in Stage::VARIANTS {
+            meter.stage(*stage, Duration::ZERO);
+        }
+        let counts = Counts {
+            retried: RetryCause::VARIANTS
+                .iter()
+                .map(|cause| (*cause, 0))
+                .collect(),
+            dead: DeadLetterReason::ALL
+                .iter()
+                .map(|reason| (*reason, 0))
+                .collect(),
+            last_success: Some(0.0),
+            ..Counts::default()
+        };
+        page::render(&[], meter.stages, counts, Some(StreamCounts::default()))
+    }
+
     fn change(&self, change: impl FnOnce(&mut Counts)) {
         change(&mut self.shared.counts.lock());
     }
@@ -372,6 +412,8 @@ mod tests {
     fn a_page_has_units_help_and_labels() {
         let meter = Meter::default();
         meter.file(100, 40);
+        meter.superseded();
+        meter.displaced();
         meter.planned(PlanUse {
             planned_columns: 7,
             searched_columns: 2,
@@ -384,6 +426,8 @@ mod tests {
             "streampress_files_raw_bytes_total{pipeline=\"trades\"} 100",
             "streampress_files_packed_bytes_total{pipeline=\"trades\"} 40",
             "streampress_messages_dead_total{pipeline=\"trades\",reason=\"HashMismatch\"} 1",
+            "streampress_files_superseded_total{pipeline=\"trades\"} 1",
+            "streampress_files_displaced_total{pipeline=\"trades\"} 1",
             "streampress_plan_hits_total{pipeline=\"trades\"} 7",
             "streampress_plan_searches_total{pipeline=\"trades\"} 2",
             "streampress_plan_drift_total{pipeline=\"trades\"} 1",

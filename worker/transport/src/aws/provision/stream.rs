@@ -6,7 +6,7 @@ use aws_sdk_kinesis::types::{EncryptionType, ScalingType, StreamDescriptionSumma
 use tokio::time::{Duration, Instant};
 use tracing::warn;
 
-use super::error::Step;
+use super::error::ProvisionStep;
 use super::{NotOwned, Outcome, ProvisionError, ProvisionPlan, ProvisionResult, ResourceOutcome};
 use crate::aws::{Aws, ServiceError};
 

@@ -19,7 +19,8 @@ use futures::{StreamExt, TryStreamExt};
 use object_store::aws::{AmazonS3Builder, Checksum};
 use object_store::path::Path;
 use object_store::{
-    Attribute, AttributeValue, Attributes, GetOptions, ObjectMeta, ObjectStore, ObjectStoreExt,
+    Attribute, AttributeValue, Attributes, GetOptions, GetResult, ObjectMeta, ObjectStore,
+    ObjectStoreExt,
 };
 use parking_lot::Mutex;
 use tokio::runtime::Handle;
@@ -28,7 +29,9 @@ use tracing::warn;
 use self::keys::{key, name};
 use self::pending::PendingObject;
 use super::Aws;
-use crate::{FileEntry, FileName, Files, PendingFile};
+use crate::{
+    ExactFile, FileEntry, FileName, Files, Listing, PendingFile, RESERVED_FOLDER, Retired,
+};
 
 /// Metadata that carries a file's version, in nanoseconds since 1970.
 const VERSION_KEY: &str = "streampress-modified-nanos";
@@ -122,7 +125,8 @@ impl S3Files {
     }
 
     async fn entry(&self, meta: ObjectMeta) -> object_store::Result<Option<FileEntry>> {
-        let Some(name) = name(&self.prefix, meta.location.as_ref()) else {
+        let name = name(&self.prefix, meta.location.as_ref());
+        let Some(name) = name.filter(|name| !name.is_reserved()) else {
             return Ok(None);
         };
         let tag = meta.e_tag.clone().unwrap_or_default();
@@ -131,23 +135,15 @@ impl S3Files {
             && seen_tag == tag
             && !tag.is_empty()
         {
-            return Ok(Some(FileEntry {
-                name,
-                size: meta.size,
-                modified,
-            }));
+            return Ok(Some(described(name, meta, modified)));
         }
         match self.head(&meta.location).await {
             Ok((now, modified)) => {
-                let tag = now.e_tag.unwrap_or_default();
+                let tag = now.e_tag.clone().unwrap_or_default();
                 self.versions
                     .lock()
                     .insert(meta.location.to_string(), (tag, modified));
-                Ok(Some(FileEntry {
-                    name,
-                    size: now.size,
-                    modified,
-                }))
+                Ok(Some(described(name, now, modified)))
             }
             // Removed since it was listed.
             Err(object_store::Error::NotFound { .. }) => Ok(None),
@@ -181,20 +177,21 @@ impl Files for S3Files {
         &self.location
     }
 
-    fn list(&self) -> io::Result<Vec<FileEntry>> {
-        self.runtime
+    fn list(&self) -> io::Result<Listing> {
+        let files = self
+            .runtime
             .block_on(self.list_all())
-            .map_err(|error| said(&error, "cannot list", &self.location))
+            .map_err(|error| said(&error, "cannot list", &self.location))?;
+        Ok(Listing {
+            files,
+            left_out: Vec::new(),
+        })
     }
 
     fn stat(&self, name: &FileName) -> io::Result<Option<FileEntry>> {
         let path = self.path(name)?;
         match self.runtime.block_on(self.head(&path)) {
-            Ok((meta, modified)) => Ok(Some(FileEntry {
-                name: name.clone(),
-                size: meta.size,
-                modified,
-            })),
+            Ok((meta, modified)) => Ok(Some(described(name.clone(), meta, modified))),
             Err(object_store::Error::NotFound { .. }) => Ok(None),
             Err(error) => Err(said(&error, "cannot read the metadata of", name)),
         }
@@ -206,13 +203,7 @@ impl Files for S3Files {
             .runtime
             .block_on(self.store.get(&path))
             .map_err(|error| said(&error, "cannot read", name))?;
-        Ok(Box::new(Reading {
-            name: name.clone(),
-            left: answer.meta.size,
-            chunks: answer.into_stream(),
-            buffered: Bytes::new(),
-            runtime: self.runtime.clone(),
-        }))
+        Ok(Box::new(self.reading(name, answer)))
     }
 
     fn create(&self, name: &FileName) -> io::Result<Box<dyn PendingFile>> {
@@ -239,6 +230,16 @@ impl Files for S3Files {
         )))
     }
 
+    fn count_reserved(&self, folder: &str) -> io::Result<u64> {
+        let folder = FileName::parse(&format!("{RESERVED_FOLDER}/{folder}"));
+        let folder = folder.map_err(|why| io::Error::new(io::ErrorKind::InvalidInput, why))?;
+        let path = self.path(&folder)?;
+        let listed = self.store.list(Some(&path));
+        let counting = listed.try_fold(0, |count, _| async move { Ok(count + 1) });
+        let counted = self.runtime.block_on(counting);
+        counted.map_err(|error| said(&error, "cannot list", &folder))
+    }
+
     fn remove(&self, name: &FileName) -> io::Result<()> {
         let path = self.path(name)?;
         match self.runtime.block_on(self.store.delete(&path)) {
@@ -251,6 +252,79 @@ impl Files for S3Files {
         let (source, target) = (self.path(from)?, self.path(to)?);
         let renamed = self.runtime.block_on(self.store.rename(&source, &target));
         renamed.map_err(|error| said(&error, "cannot rename", from))
+    }
+
+    fn remove_exact(&self, file: &ExactFile<'_>) -> io::Result<Retired> {
+        match self.is_exact(file)? {
+            true => self.remove(&file.entry.name).map(|()| Retired::Done),
+            false => Ok(Retired::Changed),
+        }
+    }
+
+    fn rename_exact(&self, file: &ExactFile<'_>, to: &FileName) -> io::Result<Retired> {
+        if !self.is_exact(file)? {
+            return Ok(Retired::Changed);
+        }
+        match self.copy_new(file.entry, to) {
+            Ok(()) => self.remove_exact(file),
+            Err(error) if error.kind() == io::ErrorKind::AlreadyExists => Ok(Retired::NameTaken),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(Retired::Changed),
+            Err(error) => Err(error),
+        }
+    }
+}
+
+impl S3Files {
+    fn is_exact(&self, file: &ExactFile<'_>) -> io::Result<bool> {
+        if self.stat(&file.entry.name)?.as_ref() != Some(file.entry) {
+            return Ok(false);
+        }
+        let Some(hash) = file.hash else {
+            return Ok(true);
+        };
+        let mut hasher = blake3::Hasher::new();
+        hasher.update_reader(self.read(&file.entry.name)?)?;
+        Ok(hasher.finalize().to_hex().as_str() == hash)
+    }
+
+    /// Copies exactly this object to a free name: an error of kind `AlreadyExists` where it is taken, and of kind `NotFound`
+    /// where the object is another one by now.
+    fn copy_new(&self, from: &FileEntry, to: &FileName) -> io::Result<()> {
+        let source = self.path(&from.name)?;
+        let options = GetOptions {
+            if_match: Some(from.fingerprint.clone()),
+            ..GetOptions::default()
+        };
+        let answer = match self.runtime.block_on(self.store.get_opts(&source, options)) {
+            Err(object_store::Error::Precondition { .. }) => {
+                return Err(io::ErrorKind::NotFound.into());
+            }
+            answer => answer.map_err(|error| said(&error, "cannot read", &from.name))?,
+        };
+        let mut reading = self.reading(&from.name, answer);
+        let mut pending = self.create_version(to, from.modified)?;
+        io::copy(&mut reading, &mut pending)?;
+        pending.commit_over(from.modified, None).map(drop)
+    }
+
+    fn reading(&self, name: &FileName, answer: GetResult) -> Reading {
+        Reading {
+            name: name.clone(),
+            left: answer.meta.size,
+            chunks: answer.into_stream(),
+            buffered: Bytes::new(),
+            runtime: self.runtime.clone(),
+        }
+    }
+}
+
+fn described(name: FileName, meta: ObjectMeta, modified: SystemTime) -> FileEntry {
+    FileEntry {
+        name,
+        size: meta.size,
+        modified,
+        fingerprint: meta.e_tag.unwrap_or_default(),
+        changed: None,
     }
 }
 
@@ -317,6 +391,7 @@ fn said(error: &object_store::Error, step: &str, what: impl fmt::Display) -> io:
     use object_store::Error;
     let kind = match error {
         Error::NotFound { .. } => io::ErrorKind::NotFound,
+        Error::AlreadyExists { .. } | Error::Precondition { .. } => io::ErrorKind::AlreadyExists,
         Error::PermissionDenied { .. } | Error::Unauthenticated { .. } => {
             io::ErrorKind::PermissionDenied
         }
@@ -370,14 +445,14 @@ mod tests {
             let mut pending = files.create_version(&name, modified).expect("begun");
             pending.write_all(&bytes).expect("written");
             assert!(
-                files.stat(&name).expect("looked").is_none(),
+                files.stat(&name).expect("readable").is_none(),
                 "visible before it was committed"
             );
             pending.commit(modified).expect("committed");
             assert_eq!(
                 files
                     .stat(&name)
-                    .expect("looked")
+                    .expect("readable")
                     .map(|entry| (entry.size, entry.modified)),
                 Some((20 << 20, modified))
             );
@@ -445,7 +520,7 @@ mod tests {
                 .expect("begun");
             pending.write_all(&vec![1; 20 << 20]).expect("written");
             drop(pending);
-            assert!(files.list().expect("listed").is_empty());
+            assert_eq!(files.list().expect("listed"), Listing::default());
         })
         .await;
     }

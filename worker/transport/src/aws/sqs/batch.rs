@@ -40,7 +40,7 @@ impl Change {
 }
 
 #[derive(Debug)]
-struct Entry {
+struct BatchEntry {
     receipt: String,
     change: Change,
     tries: u32,
@@ -53,12 +53,12 @@ pub(super) struct Changes {
     client: Client,
     url: String,
     name: String,
-    state: Mutex<State>,
+    state: Mutex<BatchState>,
 }
 
 #[derive(Debug, Default)]
-struct State {
-    waiting: VecDeque<Entry>,
+struct BatchState {
+    waiting: VecDeque<BatchEntry>,
     under_way: bool,
 }
 
@@ -82,7 +82,7 @@ impl Changes {
             let mut state = self.lock();
             for (receipt, change) in changes {
                 let (answer, answered) = oneshot::channel();
-                state.waiting.push_back(Entry {
+                state.waiting.push_back(BatchEntry {
                     receipt,
                     change,
                     tries: 0,
@@ -120,7 +120,7 @@ impl Changes {
             .unwrap_or(Ok(()))
     }
 
-    fn lock(&self) -> parking_lot::MutexGuard<'_, State> {
+    fn lock(&self) -> parking_lot::MutexGuard<'_, BatchState> {
         self.state.lock()
     }
 
@@ -153,7 +153,7 @@ impl Changes {
     }
 
     /// Sends one batch and answers its entries; returns those to be sent again.
-    async fn perform(&self, batch: Vec<Entry>) -> Vec<Entry> {
+    async fn perform(&self, batch: Vec<BatchEntry>) -> Vec<BatchEntry> {
         match self.call(&batch).await {
             Err(error) => {
                 for entry in batch {
@@ -186,7 +186,7 @@ impl Changes {
         }
     }
 
-    async fn call(&self, batch: &[Entry]) -> Result<Vec<BatchResultErrorEntry>, ServiceError> {
+    async fn call(&self, batch: &[BatchEntry]) -> Result<Vec<BatchResultErrorEntry>, ServiceError> {
         let ids = (0..).map(|index: usize| index.to_string());
         if batch
             .first()
