@@ -173,6 +173,27 @@ fn golden_files_stay_readable() {
 }
 
 #[test]
+fn golden_files_of_version_2_stay_readable() {
+    let folder = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("testdata/hybrid");
+    for name in [
+        "rows.ndjson",
+        "rows.csv",
+        "lines.log",
+        "words.txt",
+        "blocks.csv",
+    ] {
+        let raw = std::fs::read(folder.join(name)).expect("raw file");
+        let packed = std::fs::read(folder.join(format!("{name}.v2.spk"))).expect("packed file");
+        assert_eq!(packed[4], 2, "{name}");
+        let (mut back, cancel) = (Vec::new(), AtomicBool::new(false));
+        let summary = hybrid::unpack(&packed[..], &mut back, &Limits::default(), 1, &cancel)
+            .expect("unpacks");
+        assert!(back == raw, "{name}");
+        assert_eq!(summary.blocks > 1, name == "blocks.csv");
+    }
+}
+
+#[test]
 fn a_table_over_several_blocks_round_trips() {
     let raw = json_rows().repeat(4);
     let options = CodecOptions {

@@ -286,7 +286,9 @@ impl Attempt {
 /// A column has drifted if it is larger than planned by more than this share and these bytes.
 const DRIFT_SHARE: u64 = 32;
 const DRIFT_BYTES: u64 = 32;
-/// Drifted columns are searched if together they are larger by this share of the block.
+/// A column has changed, too, if it is smaller than planned by more than this share.
+const SHRUNK_SHARE: u64 = 4;
+/// Drifted columns are searched if together they may gain this share of the block.
 const DRIFT_TOTAL_SHARE: u64 = 128;
 
 impl TableEncoder<'_> {
@@ -336,23 +338,29 @@ impl TableEncoder<'_> {
         Some(Attempt { columns, written })
     }
 
-    /// The columns that are larger than the plan expects, if together they matter.
+    /// The columns whose size differs from what the plan expects, if together they matter.
     fn drifted(&self, attempt: &Attempt, plan: &SchemaPlan) -> Vec<usize> {
         let packed = attempt.packed_columns();
-        let excess = |number: usize| {
+        // What a search may gain: the excess, or half of a column that has become much smaller, for
+        // which another coding may be smaller still.
+        let gain = |number: usize| {
             let stats = plan.columns.get(&self.table.keys[number])?;
             let expected = stats.expected(self.table.columns[number].len());
-            let tolerated = expected + expected / DRIFT_SHARE + DRIFT_BYTES;
-            (packed[number] > tolerated).then(|| packed[number] - expected)
+            let size = packed[number];
+            if size > expected + expected / DRIFT_SHARE + DRIFT_BYTES {
+                return Some(size - expected);
+            }
+            let is_much_smaller = size + expected / SHRUNK_SHARE + DRIFT_BYTES < expected;
+            is_much_smaller.then_some(size / 2)
         };
-        let larger: Vec<(usize, u64)> = (0..packed.len())
-            .filter_map(|number| Some((number, excess(number)?)))
+        let changed: Vec<(usize, u64)> = (0..packed.len())
+            .filter_map(|number| Some((number, gain(number)?)))
             .collect();
-        let sum: u64 = larger.iter().map(|(_, excess)| excess).sum();
+        let sum: u64 = changed.iter().map(|(_, gain)| gain).sum();
         if sum * DRIFT_TOTAL_SHARE < attempt.written.payload.len() as u64 {
             return Vec::new();
         }
-        larger.into_iter().map(|(number, _)| number).collect()
+        changed.into_iter().map(|(number, _)| number).collect()
     }
 
     /// Searches the drifted columns without the plan and keeps what is smaller.
