@@ -79,9 +79,9 @@ mod tests {
 
     /// Names, and whether they can be read.
     #[derive(Debug)]
-    struct Source(BTreeMap<&'static str, bool>);
+    struct ProbedFiles(BTreeMap<&'static str, bool>);
 
-    impl Files for Source {
+    impl Files for ProbedFiles {
         fn location(&self) -> &str {
             "file:///data/in"
         }
@@ -137,7 +137,7 @@ mod tests {
 
     /// What a probe says after `failed` could not be read.
     async fn probed(files: &[(&'static str, bool)], failed: &str) -> Result<bool, ServiceOutage> {
-        let files: Arc<dyn Files> = Arc::new(Source(files.iter().copied().collect()));
+        let files: Arc<dyn Files> = Arc::new(ProbedFiles(files.iter().copied().collect()));
         let body = format!(r#"{{"ID": "1", "file_name": "{failed}"}}"#);
         let message = Message::parse(&body).expect("readable");
         source(&files, Some(&message)).await
