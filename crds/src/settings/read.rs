@@ -334,7 +334,9 @@ mod tests {
             ),
         ] {
             let error = edited(role, |settings| {
-                *settings.pointer_mut(pointer).expect("a field") = value;
+                // A field with its default value is left out.
+                let (parent, field) = pointer.rsplit_once('/').expect("a pointer");
+                settings.pointer_mut(parent).expect("an object")[field] = value;
             })
             .expect_err(pointer);
             assert!(error.contains(expected), "{error}");

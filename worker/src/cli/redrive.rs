@@ -39,7 +39,10 @@ pub(super) fn command(args: RedriveArgs) -> Result<ExitCode> {
             );
             output::print(&format!("{}\n", printable(&line)));
         }
-        output::say(&format!("{} dead letter(s), {left} left", letters.len()));
+        output::say(&match args.list {
+            true => format!("{} dead letter(s)", letters.len()),
+            false => format!("{} dead letter(s), {left} left", letters.len()),
+        });
         Ok(match left {
             0 => ExitCode::SUCCESS,
             _ => ExitCode::FAILURE,

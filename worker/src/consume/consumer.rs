@@ -97,6 +97,7 @@ impl Consumer {
             }
         };
         tokio::select! {
+            biased;
             () = ticking => {}
             () = memory.health.probe(&*self.handler) => {}
         }
@@ -113,6 +114,7 @@ impl Consumer {
     async fn tick(&self, memory: &ConsumerMemory) -> TransportResult<()> {
         if memory.health.is_down() {
             tokio::select! {
+                biased;
                 () = memory.health.until(false) => {}
                 () = self.pause(self.interval) => {}
             }
@@ -123,7 +125,7 @@ impl Consumer {
             return Ok(());
         }
         let deliveries = tokio::select! {
-            biased;
+           biased;
             () = self.shutdown.cancelled() => return Ok(()),
             received = self.queue.receive(self.batching().first_receive(), LONG_POLL) => received?,
         };
@@ -164,7 +166,7 @@ impl Consumer {
 
     async fn pause(&self, time: Duration) {
         tokio::select! {
-            biased;
+           biased;
             () = self.shutdown.cancelled() => {}
             () = tokio::time::sleep(time) => {}
         }
@@ -219,7 +221,7 @@ impl Consumer {
                     .next_receive(work.tasks.len(), work.all_small),
             };
             tokio::select! {
-                biased;
+               biased;
                 () = self.shutdown.cancelled() => return,
                 () = work.slot.lost().cancelled() => return,
                 () = health.until(!is_down) => {}

@@ -4,7 +4,7 @@
 //! While a service is down its faults are no fault of a file: the consumer receives nothing, and one task probes the
 //! service until it answers again.
 
-use std::collections::HashMap;
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -150,7 +150,7 @@ impl ServiceHealth {
 /// that: releases, kills and lost responses raise their count too.
 #[derive(Debug, Default)]
 pub(super) struct Failures {
-    by_message: HashMap<String, Failed>,
+    by_message: BTreeMap<String, Failed>,
     successes: u64,
 }
 

@@ -145,7 +145,7 @@ impl MessageTask {
         let handling = self.handle(delivery, message);
         tokio::pin!(keep_hidden, handling);
         tokio::select! {
-            biased;
+           biased;
             outcome = &mut handling => outcome,
             () = &mut keep_hidden => {
                 // Another worker may have the message now: no effect may follow. The handler stops by itself.
@@ -172,6 +172,7 @@ impl MessageTask {
                 Err(HandlerError::Outage(outage)) => (outage, 0),
                 Err(HandlerError::Transient(cause)) => {
                     let probed = tokio::select! {
+                        biased;
                         probed = self.probe(message) => probed,
                         () = self.stop.cancelled() => return Ended::Interrupted,
                     };
@@ -183,6 +184,7 @@ impl MessageTask {
             };
             self.health.report(outage, bytes);
             tokio::select! {
+                biased;
                 () = self.health.until(false) => {}
                 () = self.stop.cancelled() => return Ended::Interrupted,
                 () = tokio::time::sleep(LONGEST_HOLD) => return Ended::Outage,
@@ -770,6 +772,7 @@ mod tests {
             handler.recover();
         };
         tokio::select! {
+            biased;
             ((), ()) = async { tokio::join!(task.run(received), recovering) } => {}
             () = health.probe(&*handler) => {}
         }

@@ -140,7 +140,7 @@ impl GeneratorRole {
 async fn stop_when_lost(slot: &SlotGuard, stop: &CancellationToken, has_scan: bool) {
     if has_scan {
         tokio::select! {
-            biased;
+           biased;
             () = stop.cancelled() => {}
             () = slot.lost().cancelled() => stop.cancel(),
         }
@@ -149,7 +149,7 @@ async fn stop_when_lost(slot: &SlotGuard, stop: &CancellationToken, has_scan: bo
 
 async fn pause(stop: &CancellationToken, time: Duration) {
     tokio::select! {
-        biased;
+       biased;
         () = stop.cancelled() => {}
         () = tokio::time::sleep(time) => {}
     }
@@ -212,6 +212,7 @@ impl FileMaker {
             let due = started
                 + Duration::from_secs_f64(made as f64 * 60.0 / f64::from(self.files_per_minute));
             tokio::select! {
+                biased;
                 () = self.shutdown.cancelled() => {}
                 () = slot.lost().cancelled() => {}
                 () = tokio::time::sleep_until(due) => {}

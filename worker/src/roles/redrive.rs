@@ -94,6 +94,7 @@ impl Redrive<'_> {
         // Letters stay hidden until all have been received, so that none is received twice.
         let hidden = Mutex::default();
         let outcome = tokio::select! {
+            biased;
             outcome = self.redrive_waiting(&*dead, &hidden, all) => outcome,
             never = keep_hidden(&*dead, &hidden) => match never {},
         };

@@ -533,7 +533,7 @@ impl Watch<'_> {
                 self.conclude_idle(progress).await?;
             }
             tokio::select! {
-                biased;
+               biased;
                 () = stop.cancelled() => return Ok(false),
                 result = &mut self.announced, if !all_announced => match result {
                     Ok(result) => {

@@ -3,7 +3,7 @@
 //! What was announced of each name is in the journal, so a file that did not change is neither announced nor read again,
 //! whichever process announced it.
 
-use std::collections::{BTreeMap, HashMap, HashSet};
+use std::collections::{BTreeMap, BTreeSet};
 use std::io;
 use std::sync::Arc;
 use std::time::Duration;
@@ -59,7 +59,7 @@ impl LeftOutFiles {
         }
     }
 
-    fn retain(&self, names: &HashSet<String>) {
+    fn retain(&self, names: &BTreeSet<String>) {
         self.0.lock().retain(|name, _| names.contains(name));
     }
 }
@@ -81,16 +81,16 @@ pub(crate) struct Scanner {
 }
 
 /// What a scan knows of each name.
-type Known = HashMap<String, SourceRecord>;
+type Known = BTreeMap<String, SourceRecord>;
 
 /// What a repeated scan keeps from one time to the next.
 #[derive(Default)]
 struct ScanMemory {
     known: Option<Known>,
     /// Files that may be announced once they hold still.
-    still: HashMap<String, Stillness>,
+    still: BTreeMap<String, Stillness>,
     /// Files that the filter does not take.
-    skipped: HashSet<String>,
+    skipped: BTreeSet<String>,
 }
 
 /// Since when a file that is to be announced has had its fingerprint.
@@ -105,7 +105,7 @@ impl Scanner {
         let mut known = self.load().await?;
         let mut result = ScanResult::default();
         let listing = self.list().await?;
-        self.leave_out(&listing, &mut HashSet::new());
+        self.leave_out(&listing, &mut BTreeSet::new());
         let mut batch = Batch::default();
         for entry in listing.files {
             if shutdown.is_cancelled() {
@@ -164,7 +164,7 @@ impl Scanner {
             None => known.insert(self.load().await?),
         };
         let listing = self.list().await?;
-        let mut present = HashSet::new();
+        let mut present = BTreeSet::new();
         self.leave_out(&listing, &mut present);
         let mut batch = Batch::default();
         for entry in listing.files {
@@ -197,7 +197,7 @@ impl Scanner {
         self.left_out.retain(&present);
         if self.retires {
             // A name whose file was renamed or deleted is free: the same content that comes later is a new file.
-            let gone = known.extract_if(|name, _| !present.contains(name));
+            let gone = known.extract_if(.., |name, _| !present.contains(name));
             let gone: Vec<_> = gone.map(|(_, record)| record).collect();
             self.announcer.journal.forget_sources(&gone).await?;
         }
@@ -237,7 +237,7 @@ impl Scanner {
     }
 
     /// Names what the listing left out: of files only those that the filter takes.
-    fn leave_out(&self, listing: &Listing, present: &mut HashSet<String>) {
+    fn leave_out(&self, listing: &Listing, present: &mut BTreeSet<String>) {
         for left_out in &listing.left_out {
             if left_out.is_folder || self.filter.takes_kind(&left_out.name) {
                 self.left_out.add(&left_out.name, &left_out.reason);
@@ -260,7 +260,7 @@ impl Scanner {
     }
 
     /// Whether the file has not changed for the settle time, as far as this scanner or the file's own times tell.
-    fn holds_still(&self, entry: &FileEntry, still: &mut HashMap<String, Stillness>) -> bool {
+    fn holds_still(&self, entry: &FileEntry, still: &mut BTreeMap<String, Stillness>) -> bool {
         // An object appears as a whole.
         let Some(changed) = entry.changed else {
             return true;
@@ -285,8 +285,8 @@ impl Scanner {
 
     /// Announces these names' files as they are now, although the journal knows them; answers the names that are not at the
     /// source or cannot be read.
-    pub(crate) async fn announce_names(&self, names: &[String]) -> Result<HashSet<String>> {
-        let mut missing = HashSet::new();
+    pub(crate) async fn announce_names(&self, names: &[String]) -> Result<BTreeSet<String>> {
+        let mut missing = BTreeSet::new();
         let mut batch = Batch::default();
         for name in names {
             match self.read_name(name).await? {
@@ -564,7 +564,7 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn a_file_that_grows_is_not_taken_until_it_holds_still() {
         let source = Source::open();
-        let mut still = HashMap::new();
+        let mut still = BTreeMap::new();
         let entry = source.write("a.txt", "half");
         let scanner = &source.scanner;
         assert!(!scanner.holds_still(&entry, &mut still));

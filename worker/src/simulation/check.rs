@@ -64,6 +64,10 @@ fn what_became_visible(record: &RunRecord, name: &str, events: &[Event]) -> Opti
         .get(name)
         .map(Vec::as_slice)
         .unwrap_or_default();
+    let put_by_others = |until: Duration, content: &Bytes| {
+        let mut earlier = events.iter().take_while(|event| event.at <= until);
+        earlier.any(|event| !event.by_pipeline && event.after.as_ref() == Some(content))
+    };
     // The earliest place in the history of contents where what is visible now may be from.
     let mut newest = 0;
     for event in events.iter().filter(|event| event.by_pipeline) {
@@ -78,6 +82,8 @@ fn what_became_visible(record: &RunRecord, name: &str, events: &[Event]) -> Opti
                     shown(after)
                 ));
             }
+            // A file of another program was moved, found to be another one than was looked at, and put back.
+            None if put_by_others(event.at, after) => {}
             None => {
                 return Some(format!(
                     "{name}: at {:?} {} became visible, which never lay at the source",
