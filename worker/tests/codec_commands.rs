@@ -333,3 +333,48 @@ fn the_seed_format_comes_back_normalised() {
     assert!(!folder.read("back").is_empty());
     assert!(Path::new(&folder.path("a.csv.seed")).exists());
 }
+
+#[test]
+fn output_that_is_lost_is_an_error_and_a_closed_pipe_is_none() {
+    let folder = Folder::new();
+    folder.write("a.csv", b"1\n");
+    folder.well(&["pack", "a.csv"]);
+    for args in [&["inspect", "a.csv.spk"][..], &["completion", "bash"]] {
+        let start = |stdout: Stdio| {
+            let mut command = Command::new(env!("CARGO_BIN_EXE_streampress"));
+            command.current_dir(folder.0.path()).args(args);
+            command
+                .stdout(stdout)
+                .stderr(Stdio::piped())
+                .output()
+                .expect("it ends")
+        };
+        let full = fs::File::options().write(true).open("/dev/full");
+        let lost = start(full.expect("opens").into());
+        assert_eq!(lost.status.code(), Some(1), "{args:?}");
+        assert!(said(&lost).contains("standard output"), "{}", said(&lost));
+        let (reader, writer) = std::io::pipe().expect("a pipe");
+        drop(reader);
+        assert!(start(writer.into()).status.success(), "{args:?}");
+    }
+}
+
+#[cfg(unix)]
+#[test]
+fn a_file_has_no_more_permissions_than_its_input_and_a_pipe_is_not_replaced() {
+    use std::os::unix::fs::{FileTypeExt as _, PermissionsExt as _};
+    let folder = Folder::new();
+    let mode = |name: &str| {
+        let data = fs::metadata(folder.path(name)).expect("there");
+        data.permissions().mode() & 0o777
+    };
+    folder.write("secret.json", b"{}");
+    let private = fs::Permissions::from_mode(0o600);
+    fs::set_permissions(folder.path("secret.json"), private).expect("set");
+    folder.well(&["pack", "secret.json"]);
+    folder.well(&["unpack", "secret.json.spk", "-o", "back.json"]);
+    assert_eq!((mode("secret.json.spk"), mode("back.json")), (0o600, 0o600));
+    folder.well(&["pack", "secret.json", "-o", "/dev/null", "--force"]);
+    let kind = fs::metadata("/dev/null").expect("there").file_type();
+    assert!(kind.is_char_device());
+}

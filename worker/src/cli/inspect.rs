@@ -14,7 +14,7 @@ use super::args::InspectArgs;
 use super::{output, unpack};
 
 pub(super) fn command(args: InspectArgs) -> Result<ExitCode> {
-    output::print(&inspect(&args.file)?.to_string());
+    output::print(&inspect(&args.file)?.to_string())?;
     Ok(ExitCode::SUCCESS)
 }
 

@@ -73,7 +73,9 @@ fn dispatch(command: Command) -> Result<ExitCode> {
         Command::Bench(args) => bench::command(args),
         Command::Completion { shell } => {
             let mut command = Cli::command();
-            clap_complete::generate(shell, &mut command, "streampress", &mut std::io::stdout());
+            let mut script = Vec::new();
+            clap_complete::generate(shell, &mut command, "streampress", &mut script);
+            output::print(&String::from_utf8_lossy(&script))?;
             Ok(ExitCode::SUCCESS)
         }
     }

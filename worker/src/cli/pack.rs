@@ -86,7 +86,7 @@ fn pack(
 ) -> Result<PackOutcome> {
     let output = output_path(options)?;
     let input = output::open(&options.input)?;
-    let writer = Output::create(&output, options.force)?;
+    let writer = Output::create(&output, options.force, &options.input)?;
     let outcome = match options.format {
         CodecFormat::Hybrid => pack_hybrid(options, input, writer, output, explain, cancel),
         CodecFormat::Seed => pack_seed(options, input, writer, output),

@@ -37,7 +37,7 @@ pub(super) fn command(args: RedriveArgs) -> Result<ExitCode> {
                 "{}: {action} ({}: {})",
                 letter.name, letter.reason, letter.detail
             );
-            output::print(&format!("{}\n", printable(&line)));
+            output::print(&format!("{}\n", printable(&line)))?;
         }
         output::say(&match args.list {
             true => format!("{} dead letter(s)", letters.len()),

@@ -53,8 +53,8 @@ pub(super) fn command(args: RunArgs) -> Result<ExitCode> {
 /// Prints the summary, and what to do next where not every file is restored.
 fn print_outcome(summary: &RunSummary, json: bool) -> Result<()> {
     match json {
-        true => output::print(&format!("{}\n", serde_json::to_string(summary)?)),
-        false => output::print(&summary_table(summary)),
+        true => output::print(&format!("{}\n", serde_json::to_string(summary)?))?,
+        false => output::print(&summary_table(summary))?,
     }
     if summary.interrupted {
         output::say(

@@ -39,7 +39,10 @@ pub(super) fn command(args: SubmitArgs) -> Result<ExitCode> {
             match submitter.submit(submission).await {
                 Ok(text) => {
                     let text = format!("{shown}: {text}");
-                    output::print(&format!("{}\n", printable(&text)));
+                    if let Err(error) = output::print(&format!("{}\n", printable(&text))) {
+                        failed = true;
+                        output::error(&format!("{error:#}"));
+                    }
                 }
                 Err(error) => {
                     failed = true;

@@ -1,6 +1,7 @@
 //! `streampress train`: a plan from example files, for `streampress pack --plan`.
 
 use std::io::Write;
+use std::path::Path;
 use std::process::ExitCode;
 
 use anyhow::{Context, Result};
@@ -11,7 +12,7 @@ use super::output::{self, Output};
 use super::signals::cancel_on_signal;
 
 pub(super) fn command(args: TrainArgs) -> Result<ExitCode> {
-    let mut writer = Output::create(&args.output, args.force)?;
+    let mut writer = Output::create(&args.output, args.force, Path::new("-"))?;
     let cancel = cancel_on_signal()?;
     let store = PlanStore::default();
     let packer = Packer::new(CodecOptions {

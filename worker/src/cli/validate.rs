@@ -38,7 +38,7 @@ fn validate(file: &Path, live: bool) -> Result<bool> {
             }
             let valid = !live || validate_live(file)?;
             if valid {
-                output::print(&format!("{}: good\n", file.display()));
+                output::print(&format!("{}: good\n", file.display()))?;
             }
             Ok(valid)
         }
