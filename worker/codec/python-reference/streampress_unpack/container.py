@@ -77,6 +77,9 @@ class Header(Reader):
         super().__init__(b'', 'a header')
         self.source, self.start = source, source.place
 
+    def fail(self, message):
+        raise Damaged(f'a header: {message}', self.start)
+
     def take(self, count):
         self.data += self.source.take(count, 'a header')
         return super().take(count)
