@@ -1,7 +1,7 @@
 //! Sends dead letters again, each under a new deduplication id, then deletes them. A manifest's records are tried first,
 //! whatever the letter's reason: where they do not hold the file any more, its source is announced again instead.
 
-use std::collections::{BTreeMap, HashSet};
+use std::collections::{BTreeMap, BTreeSet};
 use std::convert::Infallible;
 use std::path::Path;
 use std::sync::Arc;
@@ -112,7 +112,7 @@ impl Redrive<'_> {
     async fn redrive_waiting(
         &self,
         dead: &dyn Queue,
-        hidden: &Mutex<HashSet<Receipt>>,
+        hidden: &Mutex<BTreeSet<Receipt>>,
         all: &mut Vec<RedrivenLetter>,
     ) -> Result<()> {
         let mut waiting = dead.depth().await.context("counting dead letters")?.total();
@@ -300,7 +300,7 @@ fn trace_of(letter: &Delivery) -> TraceContext {
 }
 
 /// Extends the visibility timeout of all letters that are held, again and again.
-async fn keep_hidden(dead: &dyn Queue, hidden: &Mutex<HashSet<Receipt>>) -> Infallible {
+async fn keep_hidden(dead: &dyn Queue, hidden: &Mutex<BTreeSet<Receipt>>) -> Infallible {
     loop {
         tokio::time::sleep(dead.visibility_timeout() / 3).await;
         let receipts: Vec<Receipt> = hidden.lock().iter().cloned().collect();

@@ -118,7 +118,7 @@ impl Delivery {
 }
 
 /// Identifies one delivery of one message.
-#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Receipt(pub String);
 
 /// How many messages a queue holds. Unknown is an error of [`Queue::depth`], never zero.
