@@ -206,7 +206,7 @@ impl Decompressor {
     ) -> Result<(), HandlerError> {
         let file = &manifest.file;
         let owner = RecordOwner::new(&file.id(), &manifest.attempt);
-        let (payloads, fetched) = mpsc::channel::<Bytes>(16);
+        let (payloads, fetched) = mpsc::channel::<Bytes>(records::WAITING_PAYLOADS);
         // A small file's record is fetched before it takes a thread, so that the records of several files are requested at
         // once and no thread waits for the stream.
         let (threads, unfetched) = if is_small_packed(manifest, self.block_bytes) {

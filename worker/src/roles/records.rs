@@ -23,7 +23,7 @@ const UNKNOWN_BYTES: u64 = BATCH_BYTES;
 /// The longest list of records in bytes; 64 MiB name some 800,000 records, at 400 KiB each 300 GiB packed.
 const LONGEST_LIST_BYTES: u64 = 64 << 20;
 /// Payloads that wait to be unpacked.
-const WAITING_PAYLOADS: usize = 16;
+pub(crate) const WAITING_PAYLOADS: usize = 16;
 
 /// The positions of the file's records, from the message or from the list that the message names.
 pub(crate) async fn positions(
@@ -106,8 +106,13 @@ pub(crate) async fn verify(
         hybrid::unpack(reader, &mut io::sink(), &limits, 1, &never)
     });
     let meter = Meter::default();
+    let is_short = positions.len() <= WAITING_PAYLOADS;
     let fetching = fetch_all(stream, &owner, positions, payloads, &meter);
-    let (unpacked, fetched) = tokio::join!(unpacking, fetching);
+    // What fits the channel is fetched before it takes a thread, so that no thread waits for the stream.
+    let (fetched, unpacked) = match is_short {
+        true => (fetching.await, unpacking.await),
+        false => tokio::join!(fetching, unpacking),
+    };
     fetched?;
     let summary = unpacked.map_err(|error| unpack_error(&file.name, error))?;
     check_content(file, &summary)

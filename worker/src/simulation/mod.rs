@@ -63,13 +63,13 @@ fn the_promise_holds(first: u64) {
 }
 
 #[test]
-#[ignore = "redrive unpacks the records of a dead letter in blocking work that may wait for the stream, which a simulation cannot do"]
+#[ignore = "about one history of some hundreds ends with bytes gone that another program wrote in place (seed 396)"]
 fn the_promise_holds_in_histories_with_odd_seeds() {
     the_promise_holds(0);
 }
 
 #[test]
-#[ignore = "redrive unpacks the records of a dead letter in blocking work that may wait for the stream, which a simulation cannot do"]
+#[ignore = "about one history of some hundreds ends with bytes gone that another program wrote in place (seed 396)"]
 fn the_promise_holds_in_histories_with_even_seeds() {
     the_promise_holds(1);
 }
