@@ -73,21 +73,39 @@ impl JournalProgress {
 /// Contract: a file only moves forward (announced, compressed, restored or superseded or failed), and recording the same
 /// step again changes nothing. The ways back are [`FileJournal::record_redriven`] and
 /// [`FileJournal::record_announcements`]. What was recorded is durable. A journal that keeps nothing accepts every record
-/// and answers that it knows nothing.
+/// and answers that it knows nothing: the default of every method.
 #[async_trait]
 pub trait FileJournal: Send + Sync + fmt::Debug {
     /// The file is known. Keeps what is known already, and how far it is.
-    async fn record_announced(&self, file: &JournalFile) -> TransportResult<()>;
+    async fn record_announced(&self, file: &JournalFile) -> TransportResult<()> {
+        let _ = file;
+        Ok(())
+    }
     /// The file's bytes are in the stream; there they take `packed_bytes`.
-    async fn record_compressed(&self, file_id: &str, packed_bytes: u64) -> TransportResult<()>;
+    async fn record_compressed(&self, file_id: &str, packed_bytes: u64) -> TransportResult<()> {
+        let _ = (file_id, packed_bytes);
+        Ok(())
+    }
     /// The file is at its destination and its hash is right. A failure recorded before no longer counts.
-    async fn record_restored(&self, file_id: &str) -> TransportResult<()>;
+    async fn record_restored(&self, file_id: &str) -> TransportResult<()> {
+        let _ = file_id;
+        Ok(())
+    }
     /// A newer version of the same name is at the destination already.
-    async fn record_superseded(&self, file_id: &str) -> TransportResult<()>;
+    async fn record_superseded(&self, file_id: &str) -> TransportResult<()> {
+        let _ = file_id;
+        Ok(())
+    }
     /// The file is a dead letter now. A file that is done already stays done.
-    async fn record_failed(&self, file_id: &str, reason: &str) -> TransportResult<()>;
+    async fn record_failed(&self, file_id: &str, reason: &str) -> TransportResult<()> {
+        let _ = (file_id, reason);
+        Ok(())
+    }
     /// The dead letter was sent again: the file is under way once more.
-    async fn record_redriven(&self, file_id: &str) -> TransportResult<()>;
+    async fn record_redriven(&self, file_id: &str) -> TransportResult<()> {
+        let _ = file_id;
+        Ok(())
+    }
     /// Whether a file of this name, size and modification time was announced before; `None` from a journal that cannot tell.
     async fn was_announced(
         &self,
@@ -143,13 +161,24 @@ pub trait FileJournal: Send + Sync + fmt::Debug {
         Ok(Vec::new())
     }
     /// How far the files are.
-    async fn progress(&self) -> TransportResult<JournalProgress>;
+    async fn progress(&self) -> TransportResult<JournalProgress> {
+        Ok(JournalProgress::default())
+    }
     /// Name and reason of failed files, at most `limit`, oldest failure first.
-    async fn failures(&self, limit: u32) -> TransportResult<Vec<(String, String)>>;
+    async fn failures(&self, limit: u32) -> TransportResult<Vec<(String, String)>> {
+        let _ = limit;
+        Ok(Vec::new())
+    }
     /// A small value kept under `key`.
-    async fn get(&self, key: &str) -> TransportResult<Option<String>>;
+    async fn get(&self, key: &str) -> TransportResult<Option<String>> {
+        let _ = key;
+        Ok(None)
+    }
     /// Keeps a small value under `key`.
-    async fn set(&self, key: &str, value: &str) -> TransportResult<()>;
+    async fn set(&self, key: &str, value: &str) -> TransportResult<()> {
+        let _ = (key, value);
+        Ok(())
+    }
 }
 
 /// The journal of a worker that keeps none.
@@ -157,44 +186,4 @@ pub trait FileJournal: Send + Sync + fmt::Debug {
 pub struct NoJournal;
 
 #[async_trait]
-impl FileJournal for NoJournal {
-    async fn record_announced(&self, _: &JournalFile) -> TransportResult<()> {
-        Ok(())
-    }
-
-    async fn record_compressed(&self, _: &str, _: u64) -> TransportResult<()> {
-        Ok(())
-    }
-
-    async fn record_restored(&self, _: &str) -> TransportResult<()> {
-        Ok(())
-    }
-
-    async fn record_superseded(&self, _: &str) -> TransportResult<()> {
-        Ok(())
-    }
-
-    async fn record_failed(&self, _: &str, _: &str) -> TransportResult<()> {
-        Ok(())
-    }
-
-    async fn record_redriven(&self, _: &str) -> TransportResult<()> {
-        Ok(())
-    }
-
-    async fn progress(&self) -> TransportResult<JournalProgress> {
-        Ok(JournalProgress::default())
-    }
-
-    async fn failures(&self, _: u32) -> TransportResult<Vec<(String, String)>> {
-        Ok(Vec::new())
-    }
-
-    async fn get(&self, _: &str) -> TransportResult<Option<String>> {
-        Ok(None)
-    }
-
-    async fn set(&self, _: &str, _: &str) -> TransportResult<()> {
-        Ok(())
-    }
-}
+impl FileJournal for NoJournal {}

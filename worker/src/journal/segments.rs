@@ -13,7 +13,7 @@ use serde::{Deserialize, Serialize};
 use streampress_transport::{FileName, Files, RESERVED_FOLDER, TransportError, TransportResult};
 use tokio::sync::Mutex;
 
-use super::{FileJournal, JournalFile, JournalProgress, SourceRecord, SourceState};
+use super::{FileJournal, SourceRecord, SourceState};
 use crate::runtime::{self, blocking};
 
 /// The version of the files' form.
@@ -225,30 +225,6 @@ fn write(
 
 #[async_trait]
 impl FileJournal for SegmentJournal {
-    async fn record_announced(&self, _: &JournalFile) -> TransportResult<()> {
-        Ok(())
-    }
-
-    async fn record_compressed(&self, _: &str, _: u64) -> TransportResult<()> {
-        Ok(())
-    }
-
-    async fn record_restored(&self, _: &str) -> TransportResult<()> {
-        Ok(())
-    }
-
-    async fn record_superseded(&self, _: &str) -> TransportResult<()> {
-        Ok(())
-    }
-
-    async fn record_failed(&self, _: &str, _: &str) -> TransportResult<()> {
-        Ok(())
-    }
-
-    async fn record_redriven(&self, _: &str) -> TransportResult<()> {
-        Ok(())
-    }
-
     async fn sources(&self, _: &str) -> TransportResult<Vec<SourceRecord>> {
         let mut state = self.state.lock().await;
         self.load(&mut state).await?;
@@ -309,22 +285,6 @@ impl FileJournal for SegmentJournal {
     async fn flush_sources(&self) -> TransportResult<()> {
         let mut state = self.state.lock().await;
         self.append(&mut state, Vec::new()).await
-    }
-
-    async fn progress(&self) -> TransportResult<JournalProgress> {
-        Ok(JournalProgress::default())
-    }
-
-    async fn failures(&self, _: u32) -> TransportResult<Vec<(String, String)>> {
-        Ok(Vec::new())
-    }
-
-    async fn get(&self, _: &str) -> TransportResult<Option<String>> {
-        Ok(None)
-    }
-
-    async fn set(&self, _: &str, _: &str) -> TransportResult<()> {
-        Ok(())
     }
 }
 
