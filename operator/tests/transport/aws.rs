@@ -15,7 +15,9 @@ use streampress_tests::fake_aws::clock::FakeClock;
 use streampress_tests::fake_aws::faults::Faults;
 use tokio::time::{sleep, timeout};
 
-use crate::backends::{AwsBackend, OTHERS, OURS, ProvisionerBackend, keys, names};
+use crate::backends::{
+    AwsBackend, OTHERS, OURS, PROVISIONING_CALLS, ProvisionerBackend, keys, names,
+};
 
 /// Set in the process that takes its endpoint from the SDK's own variables.
 const AS_AT_AWS: &str = "STREAMPRESS_AS_AT_AWS";
@@ -115,20 +117,7 @@ async fn with_faults_the_same_exists_in_the_end_and_nothing_of_others_is_deleted
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_lost_answer_leaves_nothing_behind_and_is_no_error() {
-    let calls = [
-        "DescribeStreamSummary",
-        "CreateStream",
-        "AddTagsToStream",
-        "GetQueueUrl",
-        "CreateQueue",
-        "ListQueueTags",
-        "GetQueueAttributes",
-        "ListTagsForStream",
-        "IncreaseStreamRetentionPeriod",
-        "DeleteQueue",
-        "DeleteStream",
-    ];
-    join_all(calls.map(async |call| {
+    join_all(PROVISIONING_CALLS.map(async |call| {
         let backend = AwsBackend::start().await;
         let plan = backend.plan(OURS);
         backend.fake_aws.lose_next(call);

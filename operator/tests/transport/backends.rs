@@ -12,6 +12,20 @@ use streampress_operator::transport::{OWNER_TAG, Provisioner, TransportPlan};
 use streampress_tests::fake_aws::{FakeAws, FakeAwsOptions, sqs};
 use streampress_transport::aws::AwsCredentials;
 
+/// The calls of creating and deleting a pipeline's queues and stream.
+pub const PROVISIONING_CALLS: [&str; 11] = [
+    "DescribeStreamSummary",
+    "CreateStream",
+    "AddTagsToStream",
+    "GetQueueUrl",
+    "CreateQueue",
+    "ListQueueTags",
+    "GetQueueAttributes",
+    "ListTagsForStream",
+    "IncreaseStreamRetentionPeriod",
+    "DeleteQueue",
+    "DeleteStream",
+];
 /// The UIDs of the pipeline of these tests, and of another of the same name at another time, whose queues have other names.
 pub const OURS: &str = "uid-1";
 pub const OTHERS: &str = "uid-2";

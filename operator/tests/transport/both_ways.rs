@@ -11,7 +11,9 @@ use streampress_operator::transport::aws::provision_plan;
 use streampress_transport::aws::provision::{self, NotOwned, Outcome, ProvisionPlan};
 use streampress_transport::aws::{Aws, AwsOptions};
 
-use crate::backends::{AwsBackend, OTHERS, OURS, ProvisionerBackend, keys, names};
+use crate::backends::{
+    AwsBackend, OTHERS, OURS, PROVISIONING_CALLS, ProvisionerBackend, keys, names,
+};
 
 /// One way to provision.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -202,22 +204,9 @@ async fn both_ways_reach_any_number_of_shards() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn both_ways_survive_lost_answers() {
-    let calls = [
-        "DescribeStreamSummary",
-        "CreateStream",
-        "AddTagsToStream",
-        "GetQueueUrl",
-        "CreateQueue",
-        "ListQueueTags",
-        "GetQueueAttributes",
-        "ListTagsForStream",
-        "IncreaseStreamRetentionPeriod",
-        "DeleteQueue",
-        "DeleteStream",
-    ];
     let cases = WAYS
         .into_iter()
-        .flat_map(|way| calls.map(|call| (way, call)));
+        .flat_map(|way| PROVISIONING_CALLS.map(|call| (way, call)));
     join_all(cases.map(async |(way, call)| {
         let backend = AwsBackend::start().await;
         let plan = backend.plan(OURS);

@@ -24,6 +24,26 @@ pub fn all(files: &dyn Files) {
     assert_eq!(files.list().unwrap(), Listing::default());
 }
 
+/// In a bucket in several parts; leaves the location as it was.
+pub fn a_large_file_is_visible_only_as_a_whole_and_carries_its_version(files: &dyn Files) {
+    let (name, modified) = (name("large.bin"), version(7));
+    let bytes: Vec<u8> = (0..20u32 << 20).map(|i| (i % 251) as u8).collect();
+    let mut pending = files.create_version(&name, modified).unwrap();
+    pending.write_all(&bytes).unwrap();
+    assert!(
+        files.stat(&name).unwrap().is_none(),
+        "visible before it was committed"
+    );
+    pending.commit(modified).unwrap();
+    let entry = files.stat(&name).unwrap();
+    assert_eq!(
+        entry.map(|entry| (entry.size, entry.modified)),
+        Some((20 << 20, modified))
+    );
+    assert!(read(files, &name) == bytes);
+    files.remove(&name).unwrap();
+}
+
 /// However many bytes it is about.
 pub fn a_probe_leaves_nothing(files: &dyn Files) {
     files.probe(0).unwrap();

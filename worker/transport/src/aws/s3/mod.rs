@@ -539,26 +539,7 @@ mod tests {
     #[tokio::test(flavor = "multi_thread")]
     async fn a_large_file_goes_up_in_parts_and_carries_its_version() {
         check(|files| {
-            let (name, modified) = (
-                contract_files::name("large.bin"),
-                contract_files::version(7),
-            );
-            let bytes: Vec<u8> = (0..20u32 << 20).map(|i| (i % 251) as u8).collect();
-            let mut pending = files.create_version(&name, modified).expect("begun");
-            pending.write_all(&bytes).expect("written");
-            assert!(
-                files.stat(&name).expect("readable").is_none(),
-                "visible before it was committed"
-            );
-            pending.commit(modified).expect("committed");
-            assert_eq!(
-                files
-                    .stat(&name)
-                    .expect("readable")
-                    .map(|entry| (entry.size, entry.modified)),
-                Some((20 << 20, modified))
-            );
-            assert!(contract_files::read(files, &name) == bytes);
+            contract_files::a_large_file_is_visible_only_as_a_whole_and_carries_its_version(files);
         })
         .await;
     }
