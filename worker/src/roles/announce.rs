@@ -3,7 +3,7 @@
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
-use std::time::{Duration, SystemTime};
+use std::time::SystemTime;
 
 use anyhow::{Context, Result, bail};
 use tracing::{Span, field, info, info_span};
@@ -15,15 +15,12 @@ use crate::message::trace_context::TraceContext;
 use crate::message::{
     Announcement, DeadLetterReason, Digest, FileRef, LegacyAnnouncement, STRICT_GROUP, VERSION,
 };
-use crate::runtime::{self, blocking};
+use crate::runtime::{self, CLOCK_TICK, blocking};
 use crate::telemetry::trace;
 use streampress_transport::{
     ATTR_VERSION, FileEntry, FileName, FileVersion, Files, Outgoing, Queue, TransportResult,
 };
 
-/// Two changes of a file within this time may leave the same change time: file systems' clocks tick between every few
-/// milliseconds and, on FAT, every two seconds.
-const CLOCK_TICK: Duration = Duration::from_secs(2);
 /// A file is read again when it changed meanwhile, this often in all.
 const READ_ATTEMPTS: usize = 3;
 

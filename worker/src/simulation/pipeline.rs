@@ -17,7 +17,7 @@ use tokio_util::sync::CancellationToken;
 use super::history::SimSettings;
 use crate::consume::{Consumer, Handler};
 use crate::destination::Destination;
-use crate::journal::NoJournal;
+use crate::journal::{NoJournal, SegmentJournal};
 use crate::roles::announce::{AnnouncementFormat, Announcer};
 use crate::roles::compress::Compressor;
 use crate::roles::connect::CompressorConnections;
@@ -215,8 +215,12 @@ impl SimPipeline {
     async fn run(&self, task: RoleTask, process: &SimProcess, shutdown: CancellationToken) {
         match task {
             RoleTask::Scan => {
+                let announcer = self.announcer(process);
                 let scanner = Scanner {
-                    announcer: self.announcer(process),
+                    announcer: Announcer {
+                        journal: Arc::new(SegmentJournal::new(announcer.source.clone())),
+                        ..announcer
+                    },
                     filter: filter(),
                     settle: SETTLE,
                     retires: false,
