@@ -345,6 +345,11 @@ async fn processes_share_the_work_and_no_message_is_done_twice() {
         let local = local.clone();
         async move { produce(&local, 0, drop).await }
     });
+    // Until each has had one, however the machine divides its time between them.
+    let first: Vec<Vec<String>> = others
+        .iter_mut()
+        .map(|other| other.lines_until("got ", 1))
+        .collect();
     eventually("enough were done", || async {
         let depth = local.chunks_queue().depth().await.unwrap();
         let sent: i64 = local
@@ -366,7 +371,11 @@ async fn processes_share_the_work_and_no_message_is_done_twice() {
     .await;
     let shares: Vec<Vec<u64>> = others
         .iter_mut()
-        .map(|o| numbers(&o.kill(), "got "))
+        .zip(first)
+        .map(|(other, mut said)| {
+            said.extend(other.kill());
+            numbers(&said, "got ")
+        })
         .collect();
     let all: Vec<u64> = shares.iter().flatten().copied().collect();
     let distinct: BTreeSet<u64> = all.iter().copied().collect();
