@@ -75,7 +75,7 @@ fn network_policies_are_not_enforced_here_but_are_on_kind() -> Result<()> {
     cluster.wait_condition(&ns.name, "deployment/web", "Available", SOON)?;
     cluster.apply(
         &ns.name,
-        &one_shot("asks", "timeout 5 wget -qO- http://web", json!({})).to_string(),
+        &one_shot("asks", "timeout 20 wget -qO- http://web", json!({})).to_string(),
     )?;
     let (code, log) = cluster.wait_pod_end(&ns.name, "asks", SOON)?;
     ensure!(
