@@ -112,7 +112,7 @@ fn pods_of_a_drained_node_are_scheduled_again_after_uncordon() -> Result<()> {
             &node,
             "--pod-selector=app=drained",
             "--delete-emptydir-data",
-            "--timeout=50s",
+            "--timeout=170s",
         ])?;
         cluster.wait_for(
             &ns.name,

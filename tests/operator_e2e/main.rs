@@ -71,7 +71,7 @@ impl OperatorFixture {
             "crd",
             CRD_NAME,
             "--ignore-not-found",
-            "--timeout=50s",
+            "--timeout=170s",
         ])?;
         Ok(Self {
             namespace: TestNamespace::create(&cluster, prefix)?,
