@@ -156,6 +156,8 @@ impl RunObserver for Lines {
         };
         if has_news {
             *last = Some((Instant::now(), progress));
+            // A folder that has files of earlier runs has more than this one makes.
+            let total = total.filter(|total| *total >= progress.announced);
             let of = total.map_or(String::new(), |total| format!(" of {total}"));
             let JournalProgress {
                 announced,
