@@ -5,7 +5,7 @@ use maud::{DOCTYPE, Markup, PreEscaped, html};
 use super::chart::{Chart, bar};
 use super::figures::{self, count, count_files, duration, quotient, ratio, saving, shown, size};
 use super::state::ReportState;
-use super::tables;
+use super::{LeftOutSummary, tables};
 
 const STYLE: &str = include_str!("report.css");
 const SCRIPT: &str = include_str!("report.js");
@@ -20,6 +20,8 @@ pub struct ReportMeta {
     pub pipeline: String,
     /// When the page was made, in milliseconds since 1970.
     pub generated_at_millis: u64,
+    /// What the last `run` could not take from the source.
+    pub left_out: LeftOutSummary,
 }
 
 /// Makes the page. It stays under 300 kB however many files there were.
@@ -43,14 +45,20 @@ pub fn render(state: &ReportState, meta: &ReportMeta) -> String {
                 style nonce=(nonce) { (PreEscaped(STYLE)) }
             }
             body {
-                (header(state, &pipeline))
-                main { (content(state)) }
+                (header(state, meta, &pipeline))
+                main { (content(state, meta)) }
                 footer {
                     p {
                         "1 MB is 1,000,000 bytes. Every file counted as identical was compared "
                         "with the hash taken before it was compressed."
+                        @if state.files_normalised > 0 {
+                            " The original's format keeps a normal form of a file: that form was compared."
+                        }
                     }
-                    p { "Made by Streampress at " (time_element(meta.generated_at_millis)) " UTC." }
+                    p {
+                        "Pipeline " (pipeline) ". Made by Streampress " (env!("CARGO_PKG_VERSION")) " at "
+                        (time_element(meta.generated_at_millis)) " UTC."
+                    }
                 }
                 script nonce=(nonce) { (PreEscaped(SCRIPT)) }
             }
@@ -67,14 +75,19 @@ fn nonce(state: &ReportState, meta: &ReportMeta) -> String {
     hasher.finalize().to_hex()[..32].to_owned()
 }
 
-fn header(state: &ReportState, pipeline: &str) -> Markup {
-    let (class, verdict) = match (state.files(), state.files_failed) {
-        (0, _) => ("wait", "Waiting for the first file".to_owned()),
-        (_, 0) => (
+fn header(state: &ReportState, meta: &ReportMeta, pipeline: &str) -> Markup {
+    let (class, verdict) = match (state.files(), state.files_failed, meta.left_out.count) {
+        (_, 0, 1..) => ("bad", format!("{} left out", count(meta.left_out.count))),
+        (0, _, _) => ("wait", "Waiting for the first file".to_owned()),
+        (_, 0, 0) if state.files_normalised > 0 => (
+            "ok",
+            format!("{} came back, normalised", all_files(state.files_restored)),
+        ),
+        (_, 0, 0) => (
             "ok",
             format!("{} came back identical", all_files(state.files_restored)),
         ),
-        (_, failed) => ("bad", format!("{} failed", count_files(failed))),
+        (_, failed, _) => ("bad", format!("{} failed", count_files(failed))),
     };
     html! {
         header {
@@ -104,10 +117,11 @@ fn all_files(restored: u64) -> String {
     }
 }
 
-fn content(state: &ReportState) -> Markup {
+fn content(state: &ReportState, meta: &ReportMeta) -> Markup {
     html! {
         @if state.files_failed > 0 { (tables::failures(state)) }
-        (tiles(state))
+        @if meta.left_out.count > 0 { (tables::left_out(&meta.left_out)) }
+        (tiles(state, meta))
         @if state.files() == 0 {
             section class="card empty" {
                 h2 { "No files yet" }
@@ -122,7 +136,7 @@ fn content(state: &ReportState) -> Markup {
     }
 }
 
-fn tiles(state: &ReportState) -> Markup {
+fn tiles(state: &ReportState, meta: &ReportMeta) -> Markup {
     let saved = saving(state.raw_bytes, state.packed_bytes);
     let (saved, times) = match quotient(state.raw_bytes, state.packed_bytes) {
         Some(_) => {
@@ -132,8 +146,9 @@ fn tiles(state: &ReportState) -> Markup {
         None => (saved, "nothing compressed yet".to_owned()),
     };
     let records = format!("{} stream records", count(state.records));
-    let failed_hint = match state.files_failed {
-        0 => "nothing lost, nothing altered",
+    let failed_hint = match (state.files_failed, state.files_normalised) {
+        (0, 0) => "nothing lost, nothing altered",
+        (0, _) => "nothing lost",
         _ => "see the reasons above",
     };
     html! {
@@ -142,9 +157,12 @@ fn tiles(state: &ReportState) -> Markup {
             (tile("Original size", &size(state.raw_bytes), "before compression", false))
             (tile("On the stream", &size(state.packed_bytes), "what is stored and paid for", false))
             (tile("Space saved", &saved, &times, false))
-            (tile("Throughput", &throughput(state), "from announced to restored", false))
+            (tile("Throughput", &throughput(state), "while files were worked on", false))
             @if state.files_superseded > 0 {
                 (tile("Superseded", &count(state.files_superseded), "a newer version was restored", false))
+            }
+            @if meta.left_out.count > 0 {
+                (tile("Left out", &count(meta.left_out.count), "see the reasons above", true))
             }
             (tile("Failed", &count(state.files_failed), failed_hint, state.files_failed > 0))
         }
@@ -161,10 +179,11 @@ fn tile(label: &str, value: &str, hint: &str, is_bad: bool) -> Markup {
     }
 }
 
-/// Over the whole time, waiting included.
+/// Over the time in which files were worked on.
 fn throughput(state: &ReportState) -> String {
     let ends = state.first_at_millis.zip(state.last_at_millis);
-    let millis = ends.map_or(0, |(first, last)| last.saturating_sub(first));
+    let whole = ends.map_or(0, |(first, last)| last.saturating_sub(first));
+    let millis = state.series.working_millis().min(whole);
     figures::speed(state.raw_bytes, millis as f64 / 1e3)
 }
 
@@ -175,13 +194,15 @@ fn charts(state: &ReportState) -> Markup {
         title: "Throughput",
         overall: throughput(state),
         unit: "MB/s",
-        value: &|bucket| Some(bucket.map_or(0.0, |b| b.raw_bytes as f64 / 1e6 / seconds)),
+        axis_unit: "MB/s",
+        value: &|bucket| bucket.map(|b| b.raw_bytes as f64 / 1e6 / seconds),
     };
     let ratio = Chart {
         id: "ratio",
         title: "Compression ratio",
         overall: ratio(state.raw_bytes, state.packed_bytes),
         unit: "times smaller",
+        axis_unit: "times",
         value: &|bucket| bucket.and_then(|b| quotient(b.raw_bytes, b.packed_bytes)),
     };
     html! {
@@ -206,7 +227,7 @@ fn shares(state: &ReportState) -> Markup {
                     @for (label, bytes) in shares {
                         @let share = quotient(*bytes, sum).unwrap_or(0.0);
                         li {
-                            span.label { (shown(label, 60)) }
+                            span.label { (shown(&share_name(label), 80)) }
                             (bar(share))
                             span.n { (size(*bytes)) " · " (format!("{:.1}", share * 100.0)) " %" }
                         }
@@ -214,6 +235,36 @@ fn shares(state: &ReportState) -> Markup {
                 }
             }
         }
+    }
+}
+
+/// What a share of the packed bytes holds: manifests name it by transform and codec, as `json · lzma`.
+fn share_name(label: &str) -> String {
+    let Some((transform, codec)) = label.split_once(" · ") else {
+        return label.to_owned();
+    };
+    let values = match transform {
+        "json" => "JSON values",
+        "csv" => "Values of tables",
+        "text" => "Values of log lines",
+        "none" => "Bytes without a structure",
+        _ => return label.to_owned(),
+    };
+    match codec {
+        "stored" => format!("{values}, kept as they are: random identifiers and the like"),
+        "lzma" => format!("{values}, packed with LZMA"),
+        "bz2" => format!("{values}, packed with BZ2"),
+        "fill" => format!("{values}, one byte repeated"),
+        "columns" | "compact columns" => format!("Structure of the {}", structure(transform)),
+        _ => label.to_owned(),
+    }
+}
+
+fn structure(transform: &str) -> &'static str {
+    match transform {
+        "json" => "JSON",
+        "csv" => "tables",
+        _ => "lines",
     }
 }
 

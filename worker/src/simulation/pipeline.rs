@@ -282,6 +282,7 @@ impl SimPipeline {
             on_compressed: OnCompressed::Keep,
             filter: filter(),
             journal: Arc::new(NoJournal),
+            report: None,
         }
     }
 
