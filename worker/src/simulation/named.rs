@@ -325,26 +325,27 @@ fn a_queue_made_anew_gives_later_versions() {
 }
 
 #[test]
-fn bytes_that_another_program_writes_in_place_while_a_version_is_adopted_are_kept() {
-    // Whether the adoption stalls while the other program writes is a matter of chance.
-    for seed in 1..=40 {
-        let stalls = Stall {
-            longest_seconds: 100,
-            seconds: 600,
-        };
-        let foreign = WriteCopy {
-            name: 0,
-            content: 9,
-            bytes: 40,
-            how: InPlace,
-        };
+fn bytes_that_another_program_writes_in_place_while_a_stalled_worker_settles_a_version_are_kept() {
+    let stalls = Stall {
+        longest_seconds: 100,
+        seconds: 600,
+    };
+    let foreign = WriteCopy {
+        name: 0,
+        content: 9,
+        bytes: 40,
+        how: InPlace,
+    };
+    // Equal content is adopted, other content replaces the first. Whether the worker stalls just then is a matter of chance.
+    for (second, seed) in (1..=2).flat_map(|second| (1..=40).map(move |seed| (second, seed))) {
         let steps = vec![
             (1, write(1, Now)),
             (1, Submit { name: 0 }),
             (MINUTE, stalls),
+            (1, write(second, Now)),
             (1, Submit { name: 0 }),
             (10_000, foreign),
-            (20 * MINUTE, write(2, Now)),
+            (20 * MINUTE, write(3, Now)),
             (1, Submit { name: 0 }),
         ];
         let history = History {
@@ -582,4 +583,51 @@ fn one_unreadable_file_does_not_keep_healthy_ones_away() {
         assert!(restored.as_millis() < longest.into(), "{restored:?}");
         assert_eq!(outcome.dead_letters(), Vec::<String>::new());
     }
+}
+
+#[test]
+fn what_others_made_of_a_copy_stays_when_content_comes_and_goes_between_two_scans() {
+    let settings = SimSettings {
+        scan_seconds: Some(15),
+        ..SCANNED
+    };
+    let foreign = WriteCopy {
+        name: 0,
+        content: 9,
+        bytes: 300,
+        how: InPlace,
+    };
+    let steps = vec![
+        (1, write(1, Now)),
+        (MINUTE, foreign),
+        (MINUTE, write(2, Now)),
+        (5000, write(1, Now)),
+    ];
+    all_is_well(settings, steps);
+}
+
+#[test]
+fn a_source_that_was_deleted_and_written_anew_is_restored_where_its_copy_is_gone() {
+    let steps = vec![
+        (1, write(1, Now)),
+        (MINUTE, Delete { name: 0 }),
+        (1, DeleteCopy { name: 0 }),
+        (5 * MINUTE, write(1, Now)),
+    ];
+    assert!(outcome(SCANNED, steps).has("a.txt"));
+}
+
+#[test]
+fn a_scan_sends_what_a_submit_recorded_and_could_not_send() {
+    let down = Down {
+        service: ServiceKind::FilesQueue,
+        seconds: 3600,
+    };
+    let steps = vec![
+        (1, down),
+        (1, write(1, Now)),
+        (5000, Submit { name: 0 }),
+        (2 * HOUR, Touch { name: 1, time: Now }),
+    ];
+    all_is_well(SCANNED, steps);
 }

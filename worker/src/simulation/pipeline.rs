@@ -45,6 +45,8 @@ pub(super) struct SimPipeline {
     pub(super) stream: SimStreams,
     pub(super) compressor_slots: SimSlots,
     pub(super) decompressor_slots: SimSlots,
+    /// What was announced, as a data folder keeps it: shared by all processes, and never out of reach.
+    journal: Arc<SegmentJournal>,
 }
 
 /// What a process does.
@@ -129,6 +131,9 @@ impl SimPipeline {
             stream: SimStreams::new(&world, "stream", 2, DAY),
             compressor_slots: slots(Role::Compressor),
             decompressor_slots: slots(Role::Decompressor),
+            journal: Arc::new(SegmentJournal::new(Arc::new(
+                SimDisk::new(&world, step).open("file:///data", &SimProcess::new("journal")),
+            ))),
             world,
         };
         pipeline.heal();
@@ -199,7 +204,7 @@ impl SimPipeline {
             files_queue: Arc::new(self.files_queue.open(process)),
             strict: self.settings.is_strict,
             format: AnnouncementFormat::Native,
-            journal: Arc::new(NoJournal),
+            journal: self.journal.clone(),
         }
     }
 
@@ -215,12 +220,8 @@ impl SimPipeline {
     async fn run(&self, task: RoleTask, process: &SimProcess, shutdown: CancellationToken) {
         match task {
             RoleTask::Scan => {
-                let announcer = self.announcer(process);
                 let scanner = Scanner {
-                    announcer: Announcer {
-                        journal: Arc::new(SegmentJournal::new(announcer.source.clone())),
-                        ..announcer
-                    },
+                    announcer: self.announcer(process),
                     filter: filter(),
                     settle: SETTLE,
                     retires: false,

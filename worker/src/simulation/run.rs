@@ -39,6 +39,11 @@ impl Outcome {
         restored.map(|event| event.at)
     }
 
+    /// Whether a file of this name is at the destination.
+    pub(super) fn has(&self, name: &str) -> bool {
+        self.rest.destination.contains_key(name)
+    }
+
     /// Reason and detail of each dead letter that is left.
     pub(super) fn dead_letters(&self) -> Vec<String> {
         let letters = self.rest.dead_letters.iter();
