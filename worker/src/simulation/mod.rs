@@ -25,7 +25,7 @@ use self::run::run;
 use self::shrink::shrink;
 
 /// How many histories are tried, unless the environment says.
-const HISTORIES: u64 = 200;
+const HISTORIES: u64 = 400;
 /// Steps of a history.
 const STEPS: usize = 200;
 

@@ -31,6 +31,12 @@ const SUBMITTED: SimSettings = SimSettings {
     ..SCANNED
 };
 
+/// Longer than the stream keeps records.
+const WEEKEND: HistoryStep = Stop {
+    role: DECOMPRESSOR,
+    seconds: 70 * 3600,
+};
+
 /// Writes a new file over `a.txt`.
 const fn write(content: u16, time: Time) -> HistoryStep {
     Write {
@@ -39,6 +45,17 @@ const fn write(content: u16, time: Time) -> HistoryStep {
         bytes: 40,
         how: Replace,
         time,
+    }
+}
+
+/// Writes a new `b.csv`.
+const fn write_other(content: u16) -> HistoryStep {
+    Write {
+        name: 1,
+        content,
+        bytes: 40,
+        how: Replace,
+        time: Now,
     }
 }
 
@@ -167,7 +184,7 @@ fn a_full_disk_makes_no_dead_letter() {
     };
     all_is_well(
         SCANNED,
-        vec![(1, full), (1, write(1, Now)), (2 * HOUR, write(2, Now))],
+        vec![(1, full), (1, write(1, Now)), (2 * HOUR, write_other(2))],
     );
 }
 
@@ -207,7 +224,7 @@ fn outages_of_hours_make_no_dead_letter() {
     for outage in outages {
         all_is_well(
             SCANNED,
-            vec![(1, outage), (1, write(1, Now)), (3 * HOUR, write(2, Now))],
+            vec![(1, outage), (1, write(1, Now)), (3 * HOUR, write_other(2))],
         );
     }
 }
@@ -215,27 +232,28 @@ fn outages_of_hours_make_no_dead_letter() {
 #[test]
 #[ignore = "an expired record is a dead letter, and the source is not announced again"]
 fn a_weekend_without_decompressors_mends_itself() {
-    let weekend = Stop {
-        role: DECOMPRESSOR,
-        seconds: 70 * 3600,
-    };
     all_is_well(
         SCANNED,
-        vec![(1, weekend), (1, write(1, Now)), (71 * HOUR, write(2, Now))],
+        vec![
+            (1, WEEKEND),
+            (1, write(1, Now)),
+            (71 * HOUR, write_other(2)),
+        ],
     );
 }
 
 #[test]
 fn a_redrive_brings_back_what_expired() {
-    let weekend = Stop {
-        role: DECOMPRESSOR,
-        seconds: 70 * 3600,
-    };
     let settings = SimSettings {
         redrives: 1,
         ..SCANNED
     };
-    all_is_well(settings, vec![(1, weekend), (1, write(1, Now))]);
+    let steps = vec![
+        (1, WEEKEND),
+        (1, write(1, Now)),
+        (71 * HOUR, write_other(2)),
+    ];
+    all_is_well(settings, steps);
 }
 
 #[test]
@@ -284,11 +302,10 @@ fn killed_workers_lose_no_file() {
     };
     for role in [COMPRESSOR, DECOMPRESSOR] {
         for effects in 0..12 {
-            let steps = vec![
-                (1, Kill { role, effects }),
-                (1, write(1, Now)),
-                (20_000, write(2, Now)),
-            ];
+            let kill = Kill { role, effects };
+            let steps = vec![(1, kill), (1, write(1, Now)), (20_000, write(2, Now))];
+            outcome(settings, steps);
+            let steps = vec![(1, write(1, Now)), (MINUTE, kill), (1, write(2, Now))];
             outcome(settings, steps);
         }
     }
@@ -563,19 +580,12 @@ fn one_unreadable_file_does_not_keep_healthy_ones_away() {
             name: 0,
             seconds: 7200,
         };
-        let healthy = Write {
-            name: 1,
-            content: 2,
-            bytes: 40,
-            how: Replace,
-            time: Now,
-        };
         // It is announced, and cannot be read when it is to be packed.
         let steps = vec![
             (1, stopped),
             (1, write(1, Now)),
             (20_000, unreadable),
-            (1, healthy),
+            (1, write_other(2)),
             (2 * HOUR, write(3, Now)),
         ];
         let outcome = outcome(settings, steps);
@@ -630,4 +640,54 @@ fn a_scan_sends_what_a_submit_recorded_and_could_not_send() {
         (2 * HOUR, Touch { name: 1, time: Now }),
     ];
     all_is_well(SCANNED, steps);
+}
+
+#[test]
+fn a_dead_letter_that_is_redriven_within_five_minutes_is_restored() {
+    let obstructed = Obstruct {
+        name: 0,
+        seconds: 60,
+    };
+    let steps = vec![(1, obstructed), (1, write(1, Now)), (100_000, Redrive)];
+    all_is_well(SCANNED, steps);
+}
+
+#[test]
+fn a_redrive_that_cannot_read_the_source_leaves_the_dead_letter() {
+    let settings = SimSettings {
+        redrives: 1,
+        ..SCANNED
+    };
+    let source_down = DiskDown {
+        side: Side::Source,
+        seconds: 600,
+    };
+    let steps = vec![
+        (1, WEEKEND),
+        (1, write(1, Now)),
+        (71 * HOUR, source_down),
+        (1000, Redrive),
+        (HOUR, write_other(2)),
+    ];
+    all_is_well(settings, steps);
+}
+
+#[test]
+fn a_redrive_announces_what_took_the_place_of_an_expired_file() {
+    let settings = SimSettings {
+        redrives: 1,
+        ..SUBMITTED
+    };
+    // The processes of a pipeline without a scanner.
+    let weekend = Stop {
+        role: 1,
+        seconds: 70 * 3600,
+    };
+    let steps = vec![
+        (1, weekend),
+        (1, write(1, Now)),
+        (1, Submit { name: 0 }),
+        (71 * HOUR, write(2, Now)),
+    ];
+    assert!(outcome(settings, steps).has("a.txt"));
 }
