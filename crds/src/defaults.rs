@@ -32,6 +32,7 @@ impl Default for TransportSpec {
             deletion_policy: DeletionPolicy::WhenEmpty,
             files_queue: QueueSpec::default(),
             chunks_queue: QueueSpec::default(),
+            receipts_queue: QueueSpec::default(),
             stream: StreamSpec::default(),
         }
     }

@@ -3,7 +3,8 @@
 use super::{Rule, RuleCheck, RuleScope};
 use crate::api::pipeline::{
     AutoscalingMode, CodecFormat, CompressionPipeline, CompressionPipelineSpec, GeneratedFormat,
-    GeneratorSchema, GeneratorSpec, OnCompressed, Ordering, QueueSpec, TransportPolicy, WorkerSpec,
+    GeneratorSchema, GeneratorSpec, OnCompressed, Ordering, QueueSpec, TransportPolicy,
+    TransportSpec, WorkerSpec,
 };
 use crate::limits;
 use crate::location::Location;
@@ -182,6 +183,26 @@ pub const RULES: &[Rule] = &[
     },
     Rule {
         at: &["spec.transport"],
+        field: "receiptsQueue.name",
+        cel: "self.policy == 'Adopt' || !has(self.receiptsQueue.name) || self.receiptsQueue.name.size() <= 76",
+        rule: "must be at most 76 characters with policy Create",
+        help: "use a shorter name: its dead-letter queue adds -dlq, and SQS takes 80 characters",
+        holds: RuleCheck::Transport(|t| {
+            t.policy == TransportPolicy::Adopt || dead_letters_fit(&t.receipts_queue)
+        }),
+        scope: RuleScope::Everywhere,
+    },
+    Rule {
+        at: &["spec.transport"],
+        field: "receiptsQueue.name",
+        cel: "!has(self.receiptsQueue.name) || ((!has(self.filesQueue.name) || self.receiptsQueue.name != self.filesQueue.name) && (!has(self.chunksQueue.name) || self.receiptsQueue.name != self.chunksQueue.name))",
+        rule: "must not be filesQueue's or chunksQueue's name",
+        help: "use three queues; otherwise each role would receive the other's messages",
+        holds: RuleCheck::Transport(receipts_are_apart),
+        scope: RuleScope::Everywhere,
+    },
+    Rule {
+        at: &["spec.transport"],
         field: "chunksQueue.name",
         cel: "!has(self.filesQueue.name) || !has(self.chunksQueue.name) || self.filesQueue.name != self.chunksQueue.name",
         rule: "must not be filesQueue's name",
@@ -283,6 +304,15 @@ pub const RULES: &[Rule] = &[
         scope: RuleScope::Change,
     },
     Rule {
+        at: &["spec.transport"],
+        field: "receiptsQueue.name",
+        cel: "has(oldSelf.receiptsQueue.name) ? has(self.receiptsQueue.name) && self.receiptsQueue.name == oldSelf.receiptsQueue.name : self.policy == 'Adopt' || !has(self.receiptsQueue.name)",
+        rule: "cannot be changed or removed later; with policy Create, it cannot be set later either",
+        help: "create a new pipeline; otherwise receipts in the old queue would be lost",
+        holds: RuleCheck::ApiServer,
+        scope: RuleScope::Change,
+    },
+    Rule {
         at: &["spec.transport.stream"],
         field: "name",
         cel: "has(self.name) == has(oldSelf.name) && (!has(self.name) || self.name == oldSelf.name)",
@@ -361,6 +391,12 @@ fn generated_files_are_taken(spec: &CompressionPipelineSpec) -> bool {
 fn seed_reads_it(spec: &CompressionPipelineSpec) -> bool {
     let ndjson = |generator: &GeneratorSpec| generator.format == GeneratedFormat::Ndjson;
     spec.codec.format != CodecFormat::Seed || !spec.generator.as_ref().is_some_and(ndjson)
+}
+
+fn receipts_are_apart(transport: &TransportSpec) -> bool {
+    let others = [&transport.files_queue, &transport.chunks_queue];
+    let name = &transport.receipts_queue.name;
+    name.is_none() || others.iter().all(|other| other.name != *name)
 }
 
 fn dead_letters_fit(queue: &QueueSpec) -> bool {

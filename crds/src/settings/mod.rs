@@ -78,7 +78,7 @@ pub struct CompressorSettings {
     pub interval_seconds: u32,
     /// Where the queues and the stream are.
     pub aws: AwsSettings,
-    /// Both queues and the stream.
+    /// The queues and the stream.
     pub transport: TransportSettings,
     /// Where files are found, and what happens to them after packing.
     pub source: SourceSettings,
@@ -99,7 +99,7 @@ pub struct DecompressorSettings {
     pub interval_seconds: u32,
     /// Where the queues and the stream are.
     pub aws: AwsSettings,
-    /// The queue of packed files, and the stream.
+    /// The queue of packed files, that of receipts, and the stream.
     pub transport: DecompressorTransport,
     /// Where restored files go.
     pub destination: LocationSettings,
@@ -145,7 +145,7 @@ pub struct GeneratorTransport {
     pub files_queue: QueueSettings,
 }
 
-/// Both queues and the stream; a compressor needs all of them.
+/// The queues and the stream; a compressor needs all of them.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct TransportSettings {
@@ -153,8 +153,26 @@ pub struct TransportSettings {
     pub files_queue: QueueSettings,
     /// Announces packed files.
     pub chunks_queue: QueueSettings,
+    /// Tells what became of each file, where the pipeline has such a queue.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub receipts_queue: Option<QueueSettings>,
     /// Carries packed bytes.
     pub stream: StreamSettings,
+}
+
+impl TransportSettings {
+    /// The pipeline's queues: files, chunks and, where there is one, receipts.
+    pub fn queues(&self) -> impl Iterator<Item = &QueueSettings> {
+        [&self.files_queue, &self.chunks_queue]
+            .into_iter()
+            .chain(&self.receipts_queue)
+    }
+
+    /// The names of all queues in the order of [`TransportSettings::queues`], each followed by its dead-letter queue.
+    pub fn queue_names(&self) -> impl Iterator<Item = &str> {
+        self.queues()
+            .flat_map(|queue| [&*queue.name, &*queue.dead_letter_name])
+    }
 }
 
 /// What a decompressor reads from.
@@ -163,6 +181,9 @@ pub struct TransportSettings {
 pub struct DecompressorTransport {
     /// Announces packed files.
     pub chunks_queue: QueueSettings,
+    /// Takes what became of each file, where the pipeline has such a queue.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub receipts_queue: Option<QueueSettings>,
     /// Carries packed bytes.
     pub stream: StreamSettings,
 }

@@ -1,8 +1,8 @@
 //! Turns a pipeline, as written, into settings with every default and name filled in.
 
 use crate::api::pipeline::{
-    AutoscalingMode, CompressionPipeline, GeneratorSchema, GeneratorSpec, OnCompressed, Ordering,
-    QueueSpec, WorkerSpec,
+    AutoscalingMode, CodecFormat, CompressionPipeline, GeneratorSchema, GeneratorSpec,
+    OnCompressed, Ordering, QueueSpec, TransportPolicy, WorkerSpec,
 };
 use crate::defaults;
 use crate::invalid::Invalid;
@@ -24,7 +24,7 @@ pub struct Resolved {
     pub identity: Identity,
     /// Where AWS is.
     pub aws: AwsSettings,
-    /// Both queues and the stream.
+    /// The queues and the stream.
     pub transport: TransportSettings,
     /// Where files are found, and what becomes of them.
     pub source: SourceSettings,
@@ -117,6 +117,7 @@ impl Resolved {
             aws: self.aws.clone(),
             transport: DecompressorTransport {
                 chunks_queue: self.transport.chunks_queue.clone(),
+                receipts_queue: self.transport.receipts_queue.clone(),
                 stream: self.transport.stream.clone(),
             },
             destination: self.destination.clone(),
@@ -212,6 +213,7 @@ impl Resolver<'_> {
                 TransportPart::ChunksQueue,
                 &spec.chunks_queue,
             ),
+            receipts_queue: self.receipts_queue(&spec.receipts_queue),
             stream: StreamSettings {
                 name: self.name_or_default(&spec.stream.name, TransportPart::Stream),
                 shards: self.count("spec.transport.stream.shards", spec.stream.shards),
@@ -221,6 +223,19 @@ impl Resolver<'_> {
                 ),
             },
         }
+    }
+
+    /// The original's format has no receipts, and of existing queues only those that are named are used.
+    fn receipts_queue(&mut self, queue: &QueueSpec) -> Option<QueueSettings> {
+        let spec = &self.pipeline.spec;
+        let is_named = queue.name.is_some() || spec.transport.policy == TransportPolicy::Create;
+        (is_named && spec.codec.format == CodecFormat::Hybrid).then(|| {
+            self.queue(
+                "spec.transport.receiptsQueue",
+                TransportPart::ReceiptsQueue,
+                queue,
+            )
+        })
     }
 
     fn queue(&mut self, field: &str, part: TransportPart, queue: &QueueSpec) -> QueueSettings {
@@ -412,7 +427,7 @@ mod tests {
             "slots": 1,
             "intervalSeconds": 1,
             "aws": {"region": "us-east-1"},
-            "transport": {"filesQueue": queue("files"), "chunksQueue": queue("chunks"), "stream": stream},
+            "transport": {"filesQueue": queue("files"), "chunksQueue": queue("chunks"), "receiptsQueue": queue("receipts"), "stream": stream},
             "source": {"location": "file:///data/in", "formats": ["json", "csv", "txt"], "scanSeconds": 0, "onCompressed": "Keep"},
             "codec": {"format": "Hybrid", "effort": "Balanced", "blockBytes": 4_194_304, "recordBytes": 409_600}
         });
@@ -428,7 +443,7 @@ mod tests {
             "slots": 1,
             "intervalSeconds": 1,
             "aws": {"region": "us-east-1"},
-            "transport": {"chunksQueue": queue("chunks"), "stream": stream},
+            "transport": {"chunksQueue": queue("chunks"), "receiptsQueue": queue("receipts"), "stream": stream},
             "destination": {"location": "file:///data/out"},
             "report": {"location": "file:///data/reports/results.html"}
         });
@@ -524,6 +539,27 @@ mod tests {
             (&*transport.chunks_queue.name, &*transport.stream.name),
             ("b.fifo", "c")
         );
+    }
+
+    #[test]
+    fn there_are_receipts_unless_existing_queues_lack_them_or_the_format_has_none() {
+        let seed = json!({"format": "Seed"});
+        let adopted = json!({"policy": "Adopt", "filesQueue": {"name": "a.fifo"}, "chunksQueue": {"name": "b.fifo"}, "stream": {"name": "c"}});
+        let mut named = adopted.clone();
+        named["receiptsQueue"] = json!({"name": "r.fifo"});
+        for (spec, receipts) in [
+            (json!({}), Some("sales-shop-0f1c2d3e-receipts.fifo")),
+            (json!({"codec": &seed}), None),
+            (json!({"transport": &adopted}), None),
+            (json!({"transport": &named}), Some("r.fifo")),
+            (json!({"transport": &named, "codec": &seed}), None),
+        ] {
+            let resolved = resolved(spec.clone());
+            let of_decompressor = resolved.decompressor_settings().transport.receipts_queue;
+            let queue = resolved.transport.receipts_queue;
+            assert_eq!(queue.as_ref().map(|it| &*it.name), receipts, "{spec}");
+            assert_eq!(of_decompressor, queue);
+        }
     }
 
     #[test]

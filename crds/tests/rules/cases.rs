@@ -227,6 +227,15 @@ pub fn spec_cases() -> Vec<Case> {
             ),
         ]);
     }
+    for other in ["filesQueue", "chunksQueue"] {
+        let named = |receipts: &str| json!({"transport": {other: {"name": "a.fifo"}, "receiptsQueue": {"name": receipts}}});
+        cases.push(case(
+            "spec.transport.receiptsQueue.name",
+            "must not be filesQueue's or chunksQueue's name",
+            named("b.fifo"),
+            named("a.fifo"),
+        ));
+    }
     for (part, field) in [
         ("filesQueue", "spec.transport.filesQueue.name"),
         ("chunksQueue", "spec.transport.chunksQueue.name"),
@@ -242,6 +251,7 @@ pub fn spec_cases() -> Vec<Case> {
     for (part, field) in [
         ("filesQueue", "spec.transport.filesQueue.name"),
         ("chunksQueue", "spec.transport.chunksQueue.name"),
+        ("receiptsQueue", "spec.transport.receiptsQueue.name"),
     ] {
         let named = |length| json!({"transport": {part: {"name": queue(length)}}});
         cases.push(case(
@@ -258,6 +268,15 @@ pub fn spec_cases() -> Vec<Case> {
 pub fn change_cases() -> Vec<(&'static str, &'static str, Value, Value, Value)> {
     let named = |part: &str, name: &str| json!({"transport": {part: {"name": name}}});
     let never = "cannot be changed, set or removed later";
+    let adopted = |receipts: Option<&str>| {
+        let mut transport = json!({"policy": "Adopt", "filesQueue": {"name": "f.fifo"}, "chunksQueue": {"name": "c.fifo"}, "stream": {"name": "s"}});
+        if let Some(name) = receipts {
+            transport["receiptsQueue"] = json!({ "name": name });
+        }
+        json!({ "transport": transport })
+    };
+    let receipts =
+        "cannot be changed or removed later; with policy Create, it cannot be set later either";
     vec![
         (
             "spec.transport.policy",
@@ -279,6 +298,20 @@ pub fn change_cases() -> Vec<(&'static str, &'static str, Value, Value, Value)> 
             json!({}),
             json!({"suspend": true}),
             named("chunksQueue", "b.fifo"),
+        ),
+        (
+            "spec.transport.receiptsQueue.name",
+            receipts,
+            adopted(Some("a.fifo")),
+            adopted(Some("a.fifo")),
+            adopted(Some("b.fifo")),
+        ),
+        (
+            "spec.transport.receiptsQueue.name",
+            receipts,
+            adopted(None),
+            adopted(Some("a.fifo")),
+            json!({"transport": {"receiptsQueue": {"name": "b.fifo"}}}),
         ),
         (
             "spec.transport.stream.name",

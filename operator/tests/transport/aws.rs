@@ -224,6 +224,7 @@ async fn a_queue_that_cannot_be_read_is_neither_empty_nor_deleted() {
         Depths {
             files: known,
             chunks: known,
+            receipts: known,
             dead: None
         }
     );
@@ -234,7 +235,7 @@ async fn a_queue_that_cannot_be_read_is_neither_empty_nor_deleted() {
         left[0],
         format!("whether {name} is empty is not known: it cannot be read")
     );
-    assert_eq!(backend.resources(&plan).len(), 5);
+    assert_eq!(backend.resources(&plan).len(), 7);
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -55,6 +55,7 @@ impl Provisioner for Endpoints {
             _ => Depths {
                 files: known,
                 chunks: known,
+                receipts: known,
                 dead: Some(0),
             },
         }
