@@ -2,8 +2,8 @@
 
 use crate::api::pipeline::{
     AutoscalingMode, AutoscalingSpec, AwsSpec, CodecEffort, CodecFormat, CodecSpec, DeletionPolicy,
-    DestinationSpec, GeneratedFormat, GeneratorSchema, GeneratorSpec, OnCompressed, QueueSpec,
-    ReportSpec, ResourcesSpec, SourceFormat, SourceSpec, StreamSpec, TransportPolicy,
+    DestinationSpec, GeneratedFormat, GeneratorSchema, GeneratorSpec, OnCompressed, OnRestored,
+    QueueSpec, ReportSpec, ResourcesSpec, SourceFormat, SourceSpec, StreamSpec, TransportPolicy,
     TransportSpec, WorkerSpec,
 };
 use crate::quantity::ByteSize;
@@ -66,6 +66,8 @@ impl Default for SourceSpec {
             scan_seconds: 0,
             settle_seconds: None,
             on_compressed: OnCompressed::Keep,
+            on_restored: OnRestored::Keep,
+            writers_rename: false,
         }
     }
 }

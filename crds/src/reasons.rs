@@ -65,6 +65,27 @@ impl DeadLetterReason {
         self.into()
     }
 
+    /// Whether it says that the file's records cannot be used, so that packing the file again helps.
+    pub const fn is_of_records(self) -> bool {
+        match self {
+            Self::RecordMissing
+            | Self::Expired
+            | Self::RecordDamaged
+            | Self::BadFrame
+            | Self::HashMismatch => true,
+            Self::UnreadableMessage
+            | Self::BadName
+            | Self::SourceMissing
+            | Self::SourceChanged
+            | Self::TooLarge
+            | Self::UnknownFormat
+            | Self::NotSeedFormat
+            | Self::Refused
+            | Self::GaveUp
+            | Self::ReceivedTooOften => false,
+        }
+    }
+
     /// What it means, in one clause without a full stop.
     pub const fn meaning(self) -> &'static str {
         match self {

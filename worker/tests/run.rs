@@ -210,6 +210,22 @@ fn a_mistyped_command_ends_with_code_2() {
 }
 
 #[test]
+fn a_run_deletes_a_source_file_once_it_was_restored_if_the_pipeline_says_so() {
+    let folder = WorkFolder::with_spec("  source: {onRestored: Delete}");
+    for number in 0..20 {
+        folder.write(
+            &format!("data/in/{number}.csv"),
+            format!("a,b\n{number},2\n"),
+        );
+    }
+    let files = folder.files("data/in");
+    let summary = folder.run_summary(&[]);
+    assert_eq!(summary["filesRestored"], 20, "{summary}");
+    assert_eq!(folder.files("data/out"), files);
+    assert!(folder.files("data/in").is_empty());
+}
+
+#[test]
 fn a_run_that_scans_and_is_stopped_after_all_is_restored_succeeds() {
     let folder = WorkFolder::with_spec("  source: {scanSeconds: 1, settleSeconds: 1}");
     for name in ["a.json", "b.csv"] {

@@ -254,12 +254,29 @@ pub struct SourceSpec {
     /// Seconds between two scans for new and changed files. 0: no scan, only submitted and generated files are announced.
     #[cfg_attr(feature = "kubernetes", schemars(range(min = 0, max = 86_400)))]
     pub scan_seconds: i32,
-    /// Seconds that a file must hold still before a scan announces it. Default: 10, or 60 where packed files are renamed or deleted.
+    /// Seconds that a file must hold still before a scan announces it. Default: 10, or 60 where packed or restored files are renamed or deleted.
     #[cfg_attr(feature = "kubernetes", schemars(range(min = 0, max = 86_400)))]
     #[serde(skip_serializing_if = "Option::is_none")]
     pub settle_seconds: Option<i32>,
     /// What happens to a source file after it is packed and announced.
     pub on_compressed: OnCompressed,
+    /// What happens to a source file once a receipt says that it was restored. Needs receipts.
+    pub on_restored: OnRestored,
+    /// A promise: writers write a file elsewhere and rename it into the source. On a volume, onRestored: Delete needs it.
+    pub writers_rename: bool,
+}
+
+/// What happens to a source file once a receipt says that it was restored.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "kubernetes", derive(JsonSchema))]
+pub enum OnRestored {
+    /// The file is kept.
+    #[default]
+    Keep,
+    /// The file gets `_delete` before its extension.
+    Rename,
+    /// The file is deleted, unless it changed since.
+    Delete,
 }
 
 /// A kind of text file.

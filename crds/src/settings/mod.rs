@@ -12,7 +12,8 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
 use crate::api::pipeline::{
-    CodecEffort, CodecFormat, Example, GeneratedFormat, OnCompressed, Ordering, SourceFormat,
+    CodecEffort, CodecFormat, Example, GeneratedFormat, OnCompressed, OnRestored, Ordering,
+    SourceFormat,
 };
 use crate::location::Location;
 
@@ -240,6 +241,17 @@ pub struct SourceSettings {
     pub settle_seconds: u32,
     /// What happens to a file after it is packed and announced.
     pub on_compressed: OnCompressed,
+    /// What happens to a file once a receipt says that it was restored.
+    #[serde(default, skip_serializing_if = "is_kept")]
+    pub on_restored: OnRestored,
+}
+
+#[expect(
+    clippy::trivially_copy_pass_by_ref,
+    reason = "serde passes a reference"
+)]
+fn is_kept(on_restored: &OnRestored) -> bool {
+    *on_restored == OnRestored::Keep
 }
 
 fn default_settle_seconds() -> u32 {

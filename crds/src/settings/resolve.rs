@@ -2,7 +2,7 @@
 
 use crate::api::pipeline::{
     AutoscalingMode, CodecFormat, CompressionPipeline, GeneratorSchema, GeneratorSpec,
-    OnCompressed, Ordering, QueueSpec, TransportPolicy, WorkerSpec,
+    OnCompressed, OnRestored, Ordering, QueueSpec, TransportPolicy, WorkerSpec,
 };
 use crate::defaults;
 use crate::invalid::Invalid;
@@ -161,6 +161,7 @@ impl Resolver<'_> {
                 scan_seconds: self.count("spec.source.scanSeconds", spec.source.scan_seconds),
                 settle_seconds: self.settle_seconds(),
                 on_compressed: spec.source.on_compressed,
+                on_restored: spec.source.on_restored,
             },
             destination: LocationSettings {
                 location: self.location("spec.destination.location", &spec.destination.location),
@@ -184,10 +185,12 @@ impl Resolver<'_> {
     /// A file that will be renamed or deleted must hold still for longer: its writer would go on with a file that has no name.
     fn settle_seconds(&mut self) -> u32 {
         let source = &self.pipeline.spec.source;
-        match (source.settle_seconds, source.on_compressed) {
+        let is_kept =
+            source.on_compressed == OnCompressed::Keep && source.on_restored == OnRestored::Keep;
+        match (source.settle_seconds, is_kept) {
             (Some(seconds), _) => self.count("spec.source.settleSeconds", seconds),
-            (None, OnCompressed::Keep) => limits::SETTLE_SECONDS,
-            (None, OnCompressed::Rename | OnCompressed::Delete) => limits::RETIRE_SETTLE_SECONDS,
+            (None, true) => limits::SETTLE_SECONDS,
+            (None, false) => limits::RETIRE_SETTLE_SECONDS,
         }
     }
 
@@ -479,6 +482,7 @@ mod tests {
             (json!({"codec": {"effort": "Max"}}), &ROLES[1..2]),
             (json!({"codec": {"formatVersion": 2}}), &ROLES[1..2]),
             (json!({"source": {"scanSeconds": 3}}), &ROLES[..2]),
+            (json!({"source": {"onRestored": "Rename"}}), &ROLES[1..2]),
             (json!({"compressor": {"slots": 3}}), &ROLES[1..2]),
             (json!({"transport": {"stream": {"shards": 3}}}), &ROLES[1..]),
             (json!({"decompressor": {"intervalSeconds": 3}}), &ROLES[2..]),

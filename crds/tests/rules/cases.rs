@@ -227,6 +227,47 @@ pub fn spec_cases() -> Vec<Case> {
             ),
         ]);
     }
+    let restored = |mut spec: Value, action: &str| {
+        spec["source"] = json!({"onRestored": action, "writersRename": true});
+        spec
+    };
+    let mut adopted_receipts = adopt("");
+    adopted_receipts["transport"]["receiptsQueue"] = json!({"name": "receipts.fifo"});
+    for (keeps, breaks) in [
+        (
+            restored(json!({}), "Rename"),
+            restored(seed(json!({})), "Rename"),
+        ),
+        (
+            restored(adopted_receipts, "Delete"),
+            restored(adopt(""), "Delete"),
+        ),
+    ] {
+        cases.push(case(
+            "spec.source.onRestored",
+            "must be Keep without receipts",
+            keeps,
+            breaks,
+        ));
+    }
+    cases.push(case(
+        "spec.source.onRestored",
+        "must be Keep where onCompressed renames or deletes",
+        json!({"source": {"onRestored": "Rename"}}),
+        json!({"source": {"onRestored": "Rename", "onCompressed": "Rename"}}),
+    ));
+    cases.push(case(
+        "spec.source.writersRename",
+        "must be true with onRestored Delete on a volume",
+        json!({"source": {"onRestored": "Rename"}}),
+        json!({"source": {"onRestored": "Delete"}}),
+    ));
+    cases.push(case(
+        "spec.source.settleSeconds",
+        "must be at least 60 where scanned files are renamed or deleted",
+        json!({"source": {"onRestored": "Rename", "scanSeconds": 5, "settleSeconds": 60}}),
+        json!({"source": {"onRestored": "Rename", "scanSeconds": 5, "settleSeconds": 59}}),
+    ));
     for other in ["filesQueue", "chunksQueue"] {
         let named = |receipts: &str| json!({"transport": {other: {"name": "a.fifo"}, "receiptsQueue": {"name": receipts}}});
         cases.push(case(

@@ -212,7 +212,7 @@ async fn both_ways_survive_lost_answers() {
         let plan = backend.plan(OURS);
         backend.fake_aws.lose_next(call);
         way.create(&backend, &plan).await;
-        assert_eq!(backend.resources(&plan).len(), 5, "{way:?}: {call}");
+        assert_eq!(backend.resources(&plan).len(), 7, "{way:?}: {call}");
         backend.fake_aws.lose_next(call);
         assert_eq!(way.delete(&backend, &plan).await, 0, "{way:?}: {call}");
         assert!(backend.resources(&plan).is_empty(), "{way:?}: {call}");

@@ -11,7 +11,7 @@ use std::time::Duration;
 use anyhow::{Context, Result, bail};
 use serde::Serialize;
 use streampress_crds::DeadLetterReason as Reason;
-use streampress_crds::api::pipeline::{CodecFormat, OnCompressed};
+use streampress_crds::api::pipeline::{CodecFormat, OnCompressed, OnRestored};
 use streampress_crds::location::Location;
 use streampress_crds::settings::Resolved;
 use streampress_transport::{FileEntry, TransportError};
@@ -46,6 +46,8 @@ const RETRY_AFTER: Duration = Duration::from_secs(2);
 const IDLE: Duration = Duration::from_secs(3);
 /// SQS counts its messages with a delay of up to a minute.
 const AWS_IDLE: Duration = Duration::from_secs(60);
+/// How long a run waits for its receipts once all files are done.
+const RECEIPTS_PATIENCE: Duration = Duration::from_secs(30);
 /// Why a file failed that no message is about any more.
 const NO_MESSAGE: &str = "SourceMissing: no message of this file is left, and its source is not in this folder; run with the folder that it was announced from";
 
@@ -151,6 +153,7 @@ pub(crate) async fn run(
         observer,
         announced,
         tries: Tries::default(),
+        done_since: None,
         outage: None,
     };
     let mut is_done = watch.until_done(&stop).await?;
@@ -498,6 +501,12 @@ fn take_input(
             "source.onCompressed is ignored: files under --input are never renamed or deleted",
         );
     }
+    if resolved.source.on_restored != OnRestored::Keep {
+        resolved.source.on_restored = OnRestored::Keep;
+        observer.notice(
+            "source.onRestored is ignored: files under --input are never renamed or deleted",
+        );
+    }
     Ok(FileInput::Once)
 }
 
@@ -587,6 +596,8 @@ struct Watch<'a> {
     announced: oneshot::Receiver<Result<ScanResult>>,
     total: Option<u64>,
     tries: Tries,
+    /// Since when all files are done.
+    done_since: Option<Instant>,
     /// Why the journal cannot be used at present.
     outage: Option<String>,
 }
@@ -645,7 +656,7 @@ impl Watch<'_> {
             return Ok(false);
         }
         if progress.unfinished() == 0 {
-            return Ok(true);
+            return Ok(self.receipts_are_taken().await);
         }
         self.conclude_idle(progress).await?;
         Ok(false)
@@ -739,10 +750,30 @@ impl Watch<'_> {
         Ok(())
     }
 
-    /// Whether no message is in either queue. Unknown is not empty.
+    /// Whether nothing remains to be done at the source for the files that are done. Where that takes long, as when a source
+    /// file cannot be deleted, the next run continues.
+    async fn receipts_are_taken(&mut self) -> bool {
+        let Some(queue) = &self.run.connections.receipts_queue else {
+            return true;
+        };
+        let since = *self.done_since.get_or_insert_with(Instant::now);
+        if matches!(queue.depth().await, Ok(depth) if depth.total() == 0) {
+            return true;
+        }
+        let is_late = since.elapsed() >= RECEIPTS_PATIENCE;
+        if is_late {
+            self.observer.notice(
+                "the receipts of some restored files were not acted on yet; the next run continues with them",
+            );
+        }
+        is_late
+    }
+
+    /// Whether no message is in any queue. Unknown is not empty.
     async fn queues_are_empty(&self) -> bool {
         let connections = &self.run.connections;
-        for queue in [&connections.files_queue, &connections.chunks_queue] {
+        let queues = [&connections.files_queue, &connections.chunks_queue];
+        for queue in queues.into_iter().chain(&connections.receipts_queue) {
             if !matches!(queue.depth().await, Ok(depth) if depth.total() == 0) {
                 return false;
             }
@@ -756,23 +787,9 @@ fn spoils_records(failure: &str) -> bool {
     let reason = failure
         .split_once(':')
         .map_or(failure, |(reason, _)| reason);
-    reason.parse().is_ok_and(|reason: Reason| match reason {
-        Reason::RecordMissing
-        | Reason::Expired
-        | Reason::RecordDamaged
-        | Reason::BadFrame
-        | Reason::HashMismatch => true,
-        Reason::UnreadableMessage
-        | Reason::BadName
-        | Reason::SourceMissing
-        | Reason::SourceChanged
-        | Reason::TooLarge
-        | Reason::UnknownFormat
-        | Reason::NotSeedFormat
-        | Reason::Refused
-        | Reason::GaveUp
-        | Reason::ReceivedTooOften => false,
-    })
+    reason
+        .parse()
+        .is_ok_and(|reason: Reason| reason.is_of_records())
 }
 
 fn notice_not_taken(result: &ScanResult, observer: &dyn RunObserver) {
