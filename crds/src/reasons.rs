@@ -121,11 +121,11 @@ impl DeadLetterReason {
     pub const fn remedy(self) -> &'static str {
         match self {
             Self::UnreadableMessage => {
-                "find out who sent it to the queue; delete the dead letter if no file depends on it"
+                "find out who sent it to the queue; where no file depends on it, delete the message in the dead-letter queue"
             }
             Self::BadName => "rename the file at the source and announce it again",
             Self::SourceMissing => "put the file back and run `streampress redrive`",
-            Self::SourceChanged => "none needed; delete the dead letter",
+            Self::SourceChanged => "none needed; `streampress redrive` removes it",
             Self::RecordMissing
             | Self::Expired
             | Self::RecordDamaged

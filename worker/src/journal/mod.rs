@@ -116,6 +116,10 @@ pub trait FileJournal: Send + Sync + fmt::Debug {
         let _ = (name, raw_bytes, modified);
         Ok(None)
     }
+    /// The locations that files were announced from.
+    async fn locations(&self) -> TransportResult<Vec<String>> {
+        Ok(Vec::new())
+    }
     /// The newest announcement of every name at the location.
     async fn sources(&self, location: &str) -> TransportResult<Vec<SourceRecord>> {
         let _ = location;

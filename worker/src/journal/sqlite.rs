@@ -263,6 +263,10 @@ impl FileJournal for SqliteJournal {
             .await
     }
 
+    async fn locations(&self) -> TransportResult<Vec<String>> {
+        sqlite_sources::locations(&self.database).await
+    }
+
     async fn sources(&self, location: &str) -> TransportResult<Vec<SourceRecord>> {
         sqlite_sources::all(&self.database, location.to_owned()).await
     }

@@ -68,6 +68,17 @@ fn read_record(row: &Row<'_>) -> rusqlite::Result<SourceRecord> {
     })
 }
 
+/// See [`super::FileJournal::locations`].
+pub(super) async fn locations(database: &Database) -> TransportResult<Vec<String>> {
+    database
+        .read(|step| {
+            step.prepare_cached("SELECT DISTINCT location FROM sources ORDER BY location")?
+                .query_map([], |row| row.get(0))?
+                .collect()
+        })
+        .await
+}
+
 /// See [`super::FileJournal::sources`].
 pub(super) async fn all(
     database: &Database,

@@ -53,6 +53,9 @@ pub enum RedriveAction {
     AnnouncedAgain,
     /// The source has other content now, which was announced and takes this version's place.
     ReplacementAnnounced,
+    /// Nothing: the file was restored since, by another announcement of the same content. The letter is removed, unless it is
+    /// only listed.
+    RestoredSince,
     /// Left in the dead-letter queue, for this cause.
     Left(String),
 }
@@ -130,10 +133,11 @@ impl Redrive<'_> {
             for letter in letters {
                 let message = Message::parse(&letter.body).ok();
                 let action = match self.list_only {
+                    _ if self.was_restored(message.as_ref()).await? => RedriveAction::RestoredSince,
                     true => RedriveAction::Listed,
                     false => self.redrive(&letter, message.as_ref()).await?,
                 };
-                if !matches!(action, RedriveAction::Listed | RedriveAction::Left(_)) {
+                if !self.list_only && !matches!(action, RedriveAction::Left(_)) {
                     dead.delete(&letter.receipt)
                         .await
                         .context("deleting a dead letter that was sent again")?;
@@ -148,6 +152,21 @@ impl Redrive<'_> {
             }
         }
         Ok(())
+    }
+
+    /// Whether the journal says that the newest content of the file's name is the letter's, and restored.
+    async fn was_restored(&self, message: Option<&Message>) -> Result<bool> {
+        let file = match message {
+            Some(Message::Announcement(it)) => &it.file,
+            Some(Message::Manifest(it)) => &it.file,
+            _ => return Ok(false),
+        };
+        let (name, id) = (file.name.as_str(), file.id());
+        Ok(self
+            .announcer
+            .journal
+            .was_restored(name, id.as_str())
+            .await?)
     }
 
     async fn redrive(&self, letter: &Delivery, message: Option<&Message>) -> Result<RedriveAction> {

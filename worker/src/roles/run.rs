@@ -9,6 +9,7 @@ use std::sync::atomic::Ordering::Relaxed;
 use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
+use parking_lot::Mutex;
 use serde::Serialize;
 use streampress_crds::DeadLetterReason as Reason;
 use streampress_crds::api::pipeline::{CodecFormat, OnCompressed, OnRestored};
@@ -85,6 +86,8 @@ pub(crate) struct RunSummary {
     pub(crate) files_left_out: u64,
     /// Files that were restored once and are now at neither the destination nor the source.
     pub(crate) files_gone: u64,
+    /// Files that were restored once and that others changed at the destination before this run.
+    pub(crate) files_altered: u64,
     /// Bytes of the packed files before packing.
     pub(crate) bytes_raw: u64,
     /// And after.
@@ -145,6 +148,7 @@ pub(crate) async fn run(
     let report = run.context.report(&run.resolved.decompressor_settings())?;
     let mut roles = JoinSet::new();
     run.spawn_workers(report.as_ref().map(|report| report.log.clone()), &mut roles)?;
+    run.notice_other_locations(observer).await?;
     let again = run.check_destination(observer).await?;
     let announced = run.spawn_source(input, again, &mut roles)?;
     let mut watch = Watch {
@@ -182,6 +186,8 @@ struct Run {
     scanner: Arc<Scanner>,
     /// Files that were restored once and are now at neither the destination nor the source.
     gone: Arc<AtomicU64>,
+    /// Restored files that others had changed at the destination when the run began.
+    altered: Mutex<Vec<SourceRecord>>,
     is_aws: bool,
 }
 
@@ -226,6 +232,7 @@ impl Run {
             connections,
             scanner,
             gone: Arc::default(),
+            altered: Mutex::default(),
             is_aws: options.aws,
         })
     }
@@ -265,6 +272,21 @@ impl Run {
         Ok(())
     }
 
+    /// Equal names of two locations are one file at the destination.
+    async fn notice_other_locations(&self, observer: &dyn RunObserver) -> Result<()> {
+        let own = self.scanner.announcer.source.location();
+        let mut all = self.journal().locations().await?;
+        all.retain(|location| location != own);
+        if let Some(other) = all.first() {
+            observer.notice(&format!(
+                "this data folder also has files of {}; where names are equal, the files of {} take their place; another --data keeps both",
+                printable(other),
+                printable(own)
+            ));
+        }
+        Ok(())
+    }
+
     /// Compares what was restored before with the destination; answers the names to be announced again: what is gone from
     /// there or was replaced by another location's file, and what failed.
     async fn check_destination(&self, observer: &dyn RunObserver) -> Result<Again> {
@@ -292,18 +314,19 @@ impl Run {
                 SourceState::Dead | SourceState::Superseded => again.others.push(record.name),
                 SourceState::Restored => match found.get(record.name.as_str()) {
                     None => again.gone.push(record.name),
-                    Some(entry) if self.is_altered(&record, entry) => altered.push(record.name),
+                    Some(entry) if self.is_altered(&record, entry) => altered.push(record),
                     Some(_) => {}
                 },
             }
         }
         if let Some(first) = altered.first() {
             observer.notice(&format!(
-                "{} restored file(s) were changed at the destination by others, for example {}; they stay as they are",
+                "{} restored file(s) were changed at the destination by others, for example {}; they stay as they are: remove such a file, and the next run restores it",
                 altered.len(),
-                printable(first)
+                printable(&first.name)
             ));
         }
+        *self.altered.lock() = altered;
         Ok(again)
     }
 
@@ -410,6 +433,20 @@ impl Run {
         }
     }
 
+    /// How many of the files that others had changed were not announced anew since.
+    async fn still_altered(&self) -> Result<u64> {
+        let records = self.altered.lock().clone();
+        let mut count = 0;
+        for record in records {
+            let newest = self
+                .journal()
+                .source(&record.location, &record.name)
+                .await?;
+            count += u64::from(newest.is_some_and(|it| it.announcement == record.announcement));
+        }
+        Ok(count)
+    }
+
     async fn summary(
         &self,
         report: Option<PathBuf>,
@@ -418,15 +455,16 @@ impl Run {
     ) -> Result<RunSummary> {
         let progress = self.journal().progress().await?;
         let left_out = self.left_out();
-        let gone = self.gone.load(Relaxed);
+        let (gone, altered) = (self.gone.load(Relaxed), self.still_altered().await?);
         Ok(RunSummary {
             files_generated: progress.announced,
             files_compressed: progress.compressed,
-            files_restored: progress.restored.saturating_sub(gone),
+            files_restored: progress.restored.saturating_sub(gone + altered),
             files_failed: progress.failed,
             files_superseded: progress.superseded,
             files_left_out: left_out.count,
             files_gone: gone,
+            files_altered: altered,
             bytes_raw: progress.bytes_raw,
             bytes_compressed: progress.bytes_packed,
             seconds: started.elapsed().as_secs_f64(),
