@@ -14,7 +14,7 @@ pub struct SourceRecord {
     pub announcement: String,
     /// Derived from location, name and content hash.
     pub file_id: String,
-    /// Hash of the content.
+    /// Hash of the content; empty once the file was seen to be gone.
     pub hash: String,
     /// Size of the content in bytes.
     pub bytes: u64,

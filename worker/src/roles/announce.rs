@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use std::io;
 use std::path::Path;
 use std::sync::Arc;
-use std::time::{Duration, SystemTime};
+use std::time::SystemTime;
 
 use anyhow::{Context, Result, bail};
 use tracing::{Span, field, info, info_span};
@@ -18,7 +18,7 @@ use crate::message::{
     Announcement, DeadLetterReason, Digest, FileRef, LegacyAnnouncement, STRICT_GROUP,
     SourceObservation, VERSION,
 };
-use crate::runtime::{self, blocking};
+use crate::runtime::{self, CLOCK_TICK, blocking};
 use crate::telemetry::trace;
 use streampress_crds::Location;
 use streampress_transport::local::files::LocalFiles;
@@ -26,9 +26,6 @@ use streampress_transport::{
     ATTR_VERSION, FileEntry, FileName, FileVersion, Files, Outgoing, Queue, TransportResult,
 };
 
-/// Two changes of a file within this time may leave the same change time: file systems' clocks tick between every few
-/// milliseconds and, on FAT, every two seconds.
-const CLOCK_TICK: Duration = Duration::from_secs(2);
 /// A file is read again when it changed meanwhile, this often in all.
 const READ_ATTEMPTS: usize = 3;
 

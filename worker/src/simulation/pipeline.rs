@@ -18,7 +18,7 @@ use super::history::SimSettings;
 use crate::consume::joined::JoinedQueue;
 use crate::consume::{Consumer, Handler};
 use crate::destination::Destination;
-use crate::journal::NoJournal;
+use crate::journal::{NoJournal, SegmentJournal};
 use crate::roles::announce::{AnnouncementFormat, Announcer};
 use crate::roles::compress::Compressor;
 use crate::roles::connect::CompressorConnections;
@@ -48,6 +48,8 @@ pub(super) struct SimPipeline {
     pub(super) stream: SimStreams,
     pub(super) compressor_slots: SimSlots,
     pub(super) decompressor_slots: SimSlots,
+    /// What was announced, as a data folder keeps it: shared by all processes, and never out of reach.
+    journal: Arc<SegmentJournal>,
 }
 
 /// What a process does.
@@ -133,6 +135,9 @@ impl SimPipeline {
             stream: SimStreams::new(&world, "stream", 2, DAY),
             compressor_slots: slots(Role::Compressor),
             decompressor_slots: slots(Role::Decompressor),
+            journal: Arc::new(SegmentJournal::new(Arc::new(
+                SimDisk::new(&world, step).open("file:///data", &SimProcess::new("journal")),
+            ))),
             world,
         };
         pipeline.heal();
@@ -206,7 +211,7 @@ impl SimPipeline {
             files_queue: Arc::new(self.files_queue.open(process)),
             strict: self.settings.is_strict,
             format: AnnouncementFormat::Native,
-            journal: Arc::new(NoJournal),
+            journal: self.journal.clone(),
         }
     }
 
