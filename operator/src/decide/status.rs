@@ -142,7 +142,7 @@ pub(crate) fn status(
         conditions,
         roles: Some(roles(seen)),
         progress: Some(seen.progress.clone()),
-        backlog: Some(backlog(&seen.depths)),
+        backlog: Some(backlog(seen)),
         transport: match &seen.transport {
             TransportState::Ready(transport) => Some(transport.clone()),
             // What was made still exists while it cannot be looked up.
@@ -335,9 +335,9 @@ fn working(seen: &PipelineObservation) -> StatusSummary {
         saved_percent,
         ..
     } = &seen.progress;
-    let left =
-        [seen.depths.files, seen.depths.chunks].map(|depth| depth.map(|depth| depth.total()));
-    let idle = left == [Some(0); 2]
+    let depths = [seen.depths.files, seen.depths.chunks, seen.depths.receipts];
+    let left = depths.map(|depth| depth.map(|depth| depth.total()));
+    let idle = left == [Some(0); 3]
         && seen
             .roles
             .iter()
@@ -462,11 +462,18 @@ fn roles(seen: &PipelineObservation) -> RolesStatus {
     }
 }
 
-fn backlog(depths: &Depths) -> BacklogStatus {
+fn backlog(seen: &PipelineObservation) -> BacklogStatus {
+    let depths = &seen.depths;
+    let has_receipts = match &seen.transport {
+        TransportState::Ready(transport) => transport.receipts_queue_url.is_some(),
+        TransportState::Pending | TransportState::Failed(_) => false,
+    };
+    let receipts = depths.receipts.filter(|_| has_receipts);
     let signed = |n: u64| i64::try_from(n).unwrap_or(i64::MAX);
     BacklogStatus {
         files: depths.files.map(|depth| signed(depth.total())),
         chunks: depths.chunks.map(|depth| signed(depth.total())),
+        receipts: receipts.map(|depth| signed(depth.total())),
         dead: depths.dead.map(signed),
     }
 }

@@ -44,6 +44,21 @@ pub enum SourceState {
     Dead,
 }
 
+/// What became of an announcement.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct SourceReceipt {
+    /// The location, as the pipeline's source names it.
+    pub location: String,
+    /// Relative to the location.
+    pub name: String,
+    /// Derived from location, name and content hash.
+    pub file_id: String,
+    /// The announcement's own id.
+    pub announcement: String,
+    /// [`SourceState::Restored`] or [`SourceState::Superseded`].
+    pub state: SourceState,
+}
+
 /// A file that neither was restored nor replaced.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct OpenFile {

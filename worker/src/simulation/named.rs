@@ -230,7 +230,6 @@ fn outages_of_hours_make_no_dead_letter() {
 }
 
 #[test]
-#[ignore = "an expired record is a dead letter, and the source is not announced again"]
 fn a_weekend_without_decompressors_mends_itself() {
     all_is_well(
         SCANNED,

@@ -42,6 +42,7 @@ fn well() -> PipelineObservation {
         depths: Depths {
             files: Some(Depth::default()),
             chunks: Some(Depth::default()),
+            receipts: Some(Depth::default()),
             dead: Some(0),
         },
         roles: vec![role(Role::Compressor), role(Role::Decompressor)],
@@ -387,6 +388,33 @@ fn a_depth_that_is_not_known_is_left_out() {
     });
     let backlog = status.backlog.unwrap_or_default();
     assert_eq!((backlog.files, backlog.chunks), (None, Some(0)));
+}
+
+#[test]
+fn waiting_receipts_are_shown_where_there_is_a_queue_for_them() {
+    let waiting = |url: Option<&str>| PipelineObservation {
+        transport: TransportState::Ready(TransportStatus {
+            receipts_queue_url: url.map(str::to_owned),
+            ..TransportStatus::default()
+        }),
+        depths: Depths {
+            receipts: Some(Depth {
+                visible: 3,
+                in_flight: 1,
+                delayed: 0,
+            }),
+            ..well().depths
+        },
+        ..well()
+    };
+    let shown = |url| {
+        status_of(&waiting(url))
+            .backlog
+            .unwrap_or_default()
+            .receipts
+    };
+    assert_eq!(shown(Some("https://sqs/receipts.fifo")), Some(4));
+    assert_eq!(shown(None), None);
 }
 
 #[test]
