@@ -134,6 +134,8 @@ impl MessageTask {
             file_id = subject.file_id,
             file_name = subject.file_name,
             attempt = delivery.receive_count,
+            // Told apart from the file's own message, which the same role receives.
+            kind = matches!(message, Ok(Message::Receipt(_))).then_some("receipt"),
             trace_id = field::Empty,
         );
         let context = trace::enter(&span, carried);

@@ -126,7 +126,7 @@ pub(crate) fn exported_context(span: &Span, carried: Option<TraceContext>) -> Op
     })
 }
 
-/// Names each span by its role: a span within `tracing` has a fixed name, and collectors group by name.
+/// Names each span by its role or its message: a span within `tracing` has a fixed name, and collectors group by name.
 #[derive(Debug)]
 struct NamedByRole;
 
@@ -135,11 +135,14 @@ impl SpanProcessor for NamedByRole {
         let Some(data) = span.exported_data() else {
             return;
         };
-        let role = data
-            .attributes
-            .iter()
-            .find(|attribute| attribute.key.as_str() == "role");
-        match role.map(|role| role.value.as_str().into_owned()).as_deref() {
+        let attribute = |name: &str| {
+            let mut all = data.attributes.iter();
+            let found = all.find(|attribute| attribute.key.as_str() == name);
+            found.map(|attribute| attribute.value.as_str().into_owned())
+        };
+        // A compressor also takes receipts.
+        match attribute("kind").or_else(|| attribute("role")).as_deref() {
+            Some("receipt") => span.update_name("receipt"),
             Some("generator") => span.update_name("generate"),
             Some("compressor") => span.update_name("compress"),
             Some("decompressor") => span.update_name("decompress"),
