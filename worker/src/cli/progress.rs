@@ -193,10 +193,19 @@ fn saved(raw: u64, packed: u64) -> String {
     }
     let percent = 100.0 * (1.0 - packed as f64 / raw as f64);
     format!(
-        "{} to {}, {percent:.1} % saved",
+        "{} to {}, {}",
         DecimalBytes(raw),
-        DecimalBytes(packed)
+        DecimalBytes(packed),
+        saved_text(percent)
     )
+}
+
+/// Files of a few bytes become larger.
+fn saved_text(percent: f64) -> String {
+    match percent < 0.0 {
+        true => format!("{:.1} % larger", -percent),
+        false => format!("{percent:.1} % saved"),
+    }
 }
 
 /// The table at the end of a run.
@@ -209,7 +218,8 @@ pub(super) fn summary_table(summary: &RunSummary) -> String {
     row("raw", DecimalBytes(summary.bytes_raw).to_string());
     let percent = summary.saved_percent().map_or(String::new(), |saved| {
         format!(
-            ", {saved:.1} % saved, ratio {:.2}",
+            ", {}, ratio {:.2}",
+            saved_text(saved),
             summary.bytes_raw as f64 / summary.bytes_compressed.max(1) as f64
         )
     });
