@@ -1,0 +1,577 @@
+//! Receipts from a decompressor to the source and back.
+
+use std::path::Path;
+
+use bytes::Bytes;
+use streampress_codec::hybrid;
+use streampress_crds::Role;
+use streampress_crds::api::pipeline::{OnCompressed, SourceFormat};
+use streampress_transport::in_process_lock::InProcessLock;
+use streampress_transport::local::files::LocalFiles;
+use streampress_transport::local::{Local, LocalOptions};
+use streampress_transport::{ChunkStream, FileName, Files, Position, Record, StreamCounts};
+use tokio_util::sync::CancellationToken;
+
+use super::*;
+use crate::consume::joined::JoinedQueue;
+use crate::consume::{Consumer, Handler};
+use crate::destination::Destination;
+use crate::journal::{FileJournal, NoJournal, SqliteJournal};
+use crate::roles::announce::AnnouncementFormat;
+use crate::roles::compress::Compressor;
+use crate::roles::decompress::Decompressor;
+use crate::roles::source::SourceFilter;
+use crate::telemetry::metrics::Meter;
+
+/// Files, chunks and receipts of one data folder; the two sides share no journal.
+struct Sides {
+    root: tempfile::TempDir,
+    local: Local,
+    journal: SqliteJournal,
+    announcer: Announcer,
+    is_stream_lost: Arc<Mutex<bool>>,
+    on_restored: OnRestored,
+}
+
+/// A stream whose records have all expired while it is lost.
+#[derive(Debug)]
+struct LosableStream {
+    inner: Arc<dyn ChunkStream>,
+    is_lost: Arc<Mutex<bool>>,
+}
+
+#[async_trait]
+impl ChunkStream for LosableStream {
+    fn max_record_bytes(&self) -> usize {
+        self.inner.max_record_bytes()
+    }
+    async fn append(&self, records: Vec<Record>) -> TransportResult<Vec<Position>> {
+        self.inner.append(records).await
+    }
+    async fn fetch(&self, positions: &[Position]) -> TransportResult<Vec<Bytes>> {
+        let is_lost = *self.is_lost.lock();
+        if is_lost {
+            return Err(TransportError::Expired(positions[0].clone()));
+        }
+        self.inner.fetch(positions).await
+    }
+    fn counts(&self) -> StreamCounts {
+        self.inner.counts()
+    }
+}
+
+/// A queue that refuses what is sent while it is down, and counts calls of `send`.
+#[derive(Debug)]
+struct Flaky {
+    inner: Arc<dyn Queue>,
+    is_down: Mutex<bool>,
+    sends: Mutex<usize>,
+    refused: Mutex<usize>,
+    gate: tokio::sync::Semaphore,
+}
+
+impl Flaky {
+    fn new(inner: Arc<dyn Queue>) -> Arc<Self> {
+        Arc::new(Self {
+            inner,
+            is_down: Mutex::new(false),
+            sends: Mutex::new(0),
+            refused: Mutex::new(0),
+            gate: tokio::sync::Semaphore::new(1_000_000),
+        })
+    }
+}
+
+#[async_trait]
+impl Queue for Flaky {
+    fn name(&self) -> &str {
+        self.inner.name()
+    }
+    fn visibility_timeout(&self) -> Duration {
+        self.inner.visibility_timeout()
+    }
+    async fn send(&self, messages: Vec<Outgoing>) -> TransportResult<()> {
+        if let Ok(permit) = self.gate.acquire().await {
+            permit.forget();
+        }
+        *self.sends.lock() += 1;
+        if *self.is_down.lock() {
+            *self.refused.lock() += 1;
+            return Err(TransportError::unavailable("sending", "the queue is down"));
+        }
+        self.inner.send(messages).await
+    }
+    async fn receive(&self, max: usize, wait: Duration) -> TransportResult<Vec<Delivery>> {
+        self.inner.receive(max, wait).await
+    }
+    async fn extend(&self, receipt: &Receipt, hidden_for: Duration) -> TransportResult<()> {
+        self.inner.extend(receipt, hidden_for).await
+    }
+    async fn delete(&self, receipt: &Receipt) -> TransportResult<()> {
+        self.inner.delete(receipt).await
+    }
+    async fn release(&self, receipt: &Receipt) -> TransportResult<()> {
+        self.inner.release(receipt).await
+    }
+    async fn dead_letter(
+        &self,
+        delivery: &Delivery,
+        reason: DeadLetterReason,
+        detail: &str,
+    ) -> TransportResult<()> {
+        self.inner.dead_letter(delivery, reason, detail).await
+    }
+    async fn depth(&self) -> TransportResult<Depth> {
+        self.inner.depth().await
+    }
+    fn dead_letters(&self) -> Option<Arc<dyn Queue>> {
+        self.inner.dead_letters()
+    }
+}
+
+fn files(folder: &Path) -> Arc<dyn Files> {
+    Arc::new(LocalFiles::open("file:///data/in", folder).expect("opens"))
+}
+
+impl Sides {
+    fn open() -> Self {
+        let root = tempfile::tempdir().expect("a folder");
+        let folder = root.path().join("data");
+        let local = Local::open(&folder, LocalOptions::default()).expect("opens");
+        let journal = SqliteJournal::open(&local).expect("opens");
+        let announcer = Announcer {
+            source: files(&root.path().join("in")),
+            files_queue: local.files_queue(),
+            strict: false,
+            format: AnnouncementFormat::Native,
+            journal: Arc::new(journal.clone()),
+        };
+        Self {
+            root,
+            local,
+            journal,
+            announcer,
+            is_stream_lost: Arc::default(),
+            on_restored: OnRestored::Keep,
+        }
+    }
+
+    async fn announce(&self, name: &str, content: &str) {
+        std::fs::write(self.root.path().join("in").join(name), content).expect("written");
+        let name = FileName::parse(name).expect("a valid name");
+        self.announcer
+            .announce_current(&name)
+            .await
+            .expect("announced");
+    }
+
+    fn restored(&self, name: &str) -> Option<String> {
+        std::fs::read_to_string(self.root.path().join("out").join(name)).ok()
+    }
+
+    async fn state(&self, name: &str) -> SourceState {
+        let source = self.journal.source("file:///data/in", name).await;
+        source.expect("read").expect("announced").state
+    }
+
+    fn compressor(&self) -> Compressor {
+        Compressor {
+            announcer: self.announcer.clone(),
+            stream: self.local.stream(),
+            chunks_queue: self.local.chunks_queue(),
+            options: hybrid::CodecOptions {
+                effort: hybrid::Effort::Fast,
+                ..hybrid::CodecOptions::default()
+            },
+            format_version: Default::default(),
+            plans: Arc::default(),
+            record_bytes: 400 << 10,
+            on_compressed: OnCompressed::Keep,
+            on_restored: self.on_restored,
+            report: None,
+            filter: SourceFilter {
+                formats: vec![SourceFormat::Txt],
+                skips_renamed: false,
+            },
+            journal: Arc::new(self.journal.clone()),
+        }
+    }
+
+    /// Works as a compressor until the condition holds.
+    async fn compress_until(&self, holds: impl AsyncFnMut() -> bool) {
+        let (receipts, chunks) = (self.local.receipts_queue(), self.local.chunks_queue());
+        let receipts = SourceSideReceipts::new(receipts, chunks);
+        let queue = JoinedQueue::new(self.local.files_queue(), Arc::new(receipts));
+        let handler = Arc::new(self.compressor());
+        consume_until(Role::Compressor, Arc::new(queue), handler, holds).await;
+    }
+
+    /// Works as a decompressor that has no journal of the source until the condition holds.
+    async fn restore_until(&self, receipts: Arc<dyn Queue>, holds: impl AsyncFnMut() -> bool) {
+        let out = self.root.path().join("out");
+        let destination = Destination::with_own_journal(files(&out), Some(&out));
+        let stream = Arc::new(LosableStream {
+            inner: self.local.stream(),
+            is_lost: self.is_stream_lost.clone(),
+        });
+        let journal = Arc::new(NoJournal);
+        let mut decompressor = Decompressor::new(destination, stream, 1, None, journal);
+        decompressor.receipts = Some(ReceiptSender::new(receipts, false));
+        let queue = self.local.chunks_queue();
+        consume_until(Role::Decompressor, queue, Arc::new(decompressor), holds).await;
+    }
+
+    async fn waiting(&self) -> [u64; 3] {
+        let mut waiting = [0; 3];
+        let queues = [
+            self.local.files_queue(),
+            self.local.chunks_queue(),
+            self.local.receipts_queue(),
+        ];
+        for (queue, waiting) in queues.iter().zip(&mut waiting) {
+            *waiting = total(&**queue).await;
+        }
+        waiting
+    }
+
+    /// How often the file of the manifest that waits was sent again, and its version.
+    async fn waiting_manifest(&self) -> (u32, String) {
+        let chunks = self.local.chunks_queue();
+        let deliveries = chunks.receive(1, Duration::ZERO).await.expect("received");
+        let Ok(Message::Manifest(manifest)) = Message::parse(&deliveries[0].body) else {
+            panic!("no manifest: {}", deliveries[0].body);
+        };
+        let released = chunks.release(&deliveries[0].receipt).await;
+        released.expect("released");
+        let version = manifest.file_version.expect("known");
+        (manifest.repeats, version.to_string())
+    }
+
+    /// Restores while the stream holds no record.
+    async fn fail_to_restore(&self) {
+        *self.is_stream_lost.lock() = true;
+        let receipts = self.local.receipts_queue();
+        let failed = async || self.waiting().await == [0, 0, 1];
+        self.restore_until(receipts, failed).await;
+        *self.is_stream_lost.lock() = false;
+    }
+
+    /// The dead letters of the chunks queue: the file's name, the reason and the detail of each.
+    async fn dead(&self) -> Vec<(String, String, String)> {
+        let dead = self.local.chunks_queue().dead_letters();
+        let letters = dead
+            .expect("dead letters")
+            .receive(10, Duration::ZERO)
+            .await;
+        let letters = letters.expect("received");
+        let describe = |letter: &Delivery| {
+            let message = Message::parse(&letter.body).expect("readable");
+            assert_eq!(message.kind(), "manifest");
+            let attribute = |name| letter.attributes[name].clone();
+            assert!(letter.attributes.contains_key(ATTR_VERSION));
+            let name = message.subject().file_name.expect("named");
+            (name, attribute(ATTR_REASON), attribute(ATTR_DETAIL))
+        };
+        letters.iter().map(describe).collect()
+    }
+}
+
+async fn total(queue: &dyn Queue) -> u64 {
+    queue.depth().await.expect("known").total()
+}
+
+async fn consume_until(
+    role: Role,
+    queue: Arc<dyn Queue>,
+    handler: Arc<dyn Handler>,
+    mut holds: impl AsyncFnMut() -> bool,
+) {
+    let shutdown = CancellationToken::new();
+    let consumer = Consumer {
+        role,
+        queue,
+        lock: Arc::new(InProcessLock::new(role.as_str(), 1)),
+        handler,
+        threads: 1,
+        strict: false,
+        interval: Duration::from_millis(10),
+        linger: Duration::from_millis(1),
+        max_receive_count: 20,
+        meter: Meter::default(),
+        shutdown: shutdown.clone(),
+    };
+    let watching = async {
+        while !holds().await {
+            // Between two checks of the condition.
+            tokio::time::sleep(Duration::from_millis(2)).await;
+        }
+        shutdown.cancel();
+    };
+    tokio::join!(consumer.run(), watching);
+}
+
+#[tokio::test]
+async fn a_receipt_tells_the_sources_journal_that_its_file_was_restored() {
+    let sides = Sides::open();
+    sides.announce("a.txt", "words").await;
+    sides
+        .compress_until(async || sides.waiting().await == [0, 1, 0])
+        .await;
+    assert_eq!(sides.state("a.txt").await, SourceState::Sent);
+    let receipts = sides.local.receipts_queue();
+    sides
+        .restore_until(receipts, async || sides.waiting().await == [0, 0, 1])
+        .await;
+    assert_eq!(sides.restored("a.txt").as_deref(), Some("words"));
+    assert_eq!(sides.state("a.txt").await, SourceState::Sent, "not yet");
+    sides
+        .compress_until(async || sides.waiting().await == [0, 0, 0])
+        .await;
+    assert_eq!(sides.state("a.txt").await, SourceState::Restored);
+}
+
+#[tokio::test]
+async fn a_late_receipt_says_nothing_of_a_later_announcement_of_the_same_content() {
+    let sides = Sides::open();
+    sides.announce("a.txt", "one").await;
+    sides
+        .compress_until(async || sides.waiting().await == [0, 1, 0])
+        .await;
+    let receipts = sides.local.receipts_queue();
+    sides
+        .restore_until(receipts, async || sides.waiting().await == [0, 0, 1])
+        .await;
+    // The source goes to other content and back before the receipt arrives.
+    sides.announce("a.txt", "two").await;
+    sides.announce("a.txt", "one").await;
+    sides
+        .compress_until(async || sides.waiting().await[2] == 0)
+        .await;
+    assert_eq!(sides.state("a.txt").await, SourceState::Sent);
+}
+
+#[tokio::test]
+async fn a_file_whose_records_are_gone_is_packed_again_with_its_version() {
+    let sides = Sides::open();
+    sides.announce("a.txt", "words").await;
+    let is_packed = async || sides.waiting().await == [0, 1, 0];
+    sides.compress_until(is_packed).await;
+    let (repeats, version) = sides.waiting_manifest().await;
+    assert_eq!(repeats, 0);
+    sides.fail_to_restore().await;
+    assert_eq!(sides.restored("a.txt"), None);
+    sides.compress_until(is_packed).await;
+    assert_eq!(sides.waiting_manifest().await, (1, version));
+    let receipts = sides.local.receipts_queue();
+    sides
+        .restore_until(receipts, async || sides.waiting().await == [0, 0, 1])
+        .await;
+    assert_eq!(sides.restored("a.txt").as_deref(), Some("words"));
+    assert!(sides.dead().await.is_empty());
+}
+
+#[tokio::test]
+async fn after_three_repeats_the_manifest_is_a_dead_letter_with_its_reason() {
+    let sides = Sides::open();
+    sides.announce("a.txt", "words").await;
+    for repeats in 0..=MOST_REPEATS {
+        let is_packed = async || sides.waiting().await == [0, 1, 0];
+        sides.compress_until(is_packed).await;
+        assert_eq!(sides.waiting_manifest().await.0, repeats);
+        sides.fail_to_restore().await;
+    }
+    sides
+        .compress_until(async || sides.waiting().await == [0, 0, 0])
+        .await;
+    let dead = sides.dead().await;
+    let (name, reason) = (&*dead[0].0, &*dead[0].1);
+    assert_eq!((dead.len(), name, reason), (1, "a.txt", "Expired"));
+    assert!(dead[0].2.contains("3 times in vain"), "{dead:?}");
+    assert_eq!(sides.state("a.txt").await, SourceState::Dead);
+}
+
+#[tokio::test]
+async fn a_file_that_is_gone_is_a_dead_letter_and_changed_content_takes_its_place() {
+    for (change, announced, dead) in [(None, 0, 1), (Some("other"), 1, 0)] {
+        let sides = Sides::open();
+        sides.announce("a.txt", "words").await;
+        sides
+            .compress_until(async || sides.waiting().await == [0, 1, 0])
+            .await;
+        let path = sides.root.path().join("in/a.txt");
+        match change {
+            None => std::fs::remove_file(path).expect("removed"),
+            Some(content) => std::fs::write(path, content).expect("written"),
+        }
+        sides.fail_to_restore().await;
+        // What is announced in its place is packed at once.
+        sides
+            .compress_until(async || sides.waiting().await == [0, announced, 0])
+            .await;
+        assert_eq!(sides.dead().await.len(), dead, "{change:?}");
+    }
+}
+
+/// Restores the file, then changes the source, then lets the receipt arrive; the names at the source afterwards.
+async fn left_at_the_source(
+    on_restored: OnRestored,
+    content: &str,
+    change: impl FnOnce(&Path),
+) -> Vec<String> {
+    let sides = Sides {
+        on_restored,
+        ..Sides::open()
+    };
+    sides.announce("a.txt", content).await;
+    sides
+        .compress_until(async || sides.waiting().await == [0, 1, 0])
+        .await;
+    let receipts = sides.local.receipts_queue();
+    sides
+        .restore_until(receipts, async || sides.waiting().await == [0, 0, 1])
+        .await;
+    let folder = sides.root.path().join("in");
+    change(&folder.join("a.txt"));
+    sides
+        .compress_until(async || sides.waiting().await == [0, 0, 0])
+        .await;
+    let listed = std::fs::read_dir(folder).expect("listed");
+    let name = |entry: std::io::Result<std::fs::DirEntry>| {
+        let name = entry.expect("listed").file_name();
+        name.into_string().expect("UTF-8")
+    };
+    let mut names: Vec<String> = listed.map(name).collect();
+    names.sort();
+    names
+}
+
+#[tokio::test]
+async fn a_restored_file_is_renamed_or_deleted_only_where_that_is_wanted() {
+    for (on_restored, left) in [
+        (OnRestored::Keep, &["a.txt"][..]),
+        (OnRestored::Rename, &["a_delete.txt"]),
+        (OnRestored::Delete, &[]),
+    ] {
+        let names = left_at_the_source(on_restored, "words", |_| {}).await;
+        assert_eq!(names, left, "{on_restored:?}");
+    }
+}
+
+#[tokio::test]
+async fn a_source_that_changed_after_its_announcement_stays() {
+    let overwrite = |path: &Path| std::fs::write(path, "worms").expect("written");
+    let same_time = |path: &Path| {
+        let modified = path.metadata().and_then(|it| it.modified());
+        std::fs::write(path, "worms").expect("written");
+        let file = std::fs::File::options().write(true).open(path);
+        let set = file.expect("opened").set_modified(modified.expect("known"));
+        set.expect("set");
+    };
+    let replace = |path: &Path| {
+        let other = path.with_file_name("other");
+        std::fs::write(&other, "words").expect("written");
+        std::fs::rename(other, path).expect("renamed");
+    };
+    for on_restored in [OnRestored::Rename, OnRestored::Delete] {
+        for change in [&overwrite as &dyn Fn(&Path), &same_time, &replace] {
+            let names = left_at_the_source(on_restored, "words", change).await;
+            assert_eq!(names, ["a.txt"], "{on_restored:?}");
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_late_receipt_deletes_no_source_that_was_announced_again() {
+    let sides = Sides {
+        on_restored: OnRestored::Delete,
+        ..Sides::open()
+    };
+    sides.announce("a.txt", "one").await;
+    sides
+        .compress_until(async || sides.waiting().await == [0, 1, 0])
+        .await;
+    let receipts = sides.local.receipts_queue();
+    sides
+        .restore_until(receipts, async || sides.waiting().await == [0, 0, 1])
+        .await;
+    // The same file with the same content is announced again: nothing at the source tells the two apart.
+    let name = FileName::parse("a.txt").expect("a valid name");
+    let announced = sides.announcer.announce_current(&name).await;
+    announced.expect("announced");
+    sides
+        .compress_until(async || sides.waiting().await == [0, 1, 0])
+        .await;
+    assert!(sides.root.path().join("in/a.txt").exists());
+}
+
+#[tokio::test]
+async fn while_the_receipts_queue_is_down_files_are_restored_and_their_receipts_follow() {
+    let sides = Sides::open();
+    for name in ["a.txt", "b.txt", "c.txt"] {
+        sides.announce(name, name).await;
+    }
+    sides
+        .compress_until(async || sides.waiting().await == [0, 3, 0])
+        .await;
+    let receipts = Flaky::new(sides.local.receipts_queue());
+    *receipts.is_down.lock() = true;
+    let (watched, mut was_down) = (receipts.clone(), false);
+    sides
+        .restore_until(receipts.clone(), async || {
+            let waiting = sides.waiting().await;
+            if !was_down && waiting == [0, 0, 0] {
+                was_down = true;
+                *watched.is_down.lock() = false;
+            }
+            waiting == [0, 0, 3]
+        })
+        .await;
+    assert!(was_down && *receipts.refused.lock() > 0);
+    for name in ["a.txt", "b.txt", "c.txt"] {
+        assert_eq!(sides.restored(name).as_deref(), Some(name));
+    }
+}
+
+#[tokio::test]
+async fn while_the_receipts_queue_is_down_the_message_of_an_unusable_file_waits() {
+    let sides = Sides::open();
+    sides.announce("a.txt", "words").await;
+    sides
+        .compress_until(async || sides.waiting().await == [0, 1, 0])
+        .await;
+    *sides.is_stream_lost.lock() = true;
+    let receipts = Flaky::new(sides.local.receipts_queue());
+    *receipts.is_down.lock() = true;
+    let watched = receipts.clone();
+    sides
+        .restore_until(receipts, async || *watched.refused.lock() > 0)
+        .await;
+    assert_eq!(sides.waiting().await, [0, 1, 0]);
+    assert!(sides.dead().await.is_empty());
+}
+
+#[tokio::test]
+async fn receipts_of_files_that_are_done_together_are_one_batch() {
+    let sides = Sides::open();
+    let queue = Flaky::new(sides.local.receipts_queue());
+    let permits = queue.gate.available_permits();
+    queue.gate.forget_permits(permits);
+    let sender = ReceiptSender::new(queue.clone(), false);
+    let message = |number: usize| Outgoing {
+        group: format!("g{number}"),
+        dedup_id: format!("d{number}"),
+        body: "{}".into(),
+        attributes: BTreeMap::new(),
+    };
+    let sends = (0..9).map(|number| sender.send(message(number)));
+    let (outcomes, ()) = tokio::join!(futures::future::join_all(sends), async {
+        // The first is on its way, and the others wait for it.
+        while sender.waiting.lock().len() < 8 {
+            tokio::task::yield_now().await;
+        }
+        queue.gate.add_permits(2);
+    });
+    assert!(outcomes.iter().all(Result::is_ok), "{outcomes:?}");
+    assert_eq!(*queue.sends.lock(), 2);
+    assert_eq!(total(&*queue).await, 9);
+}
