@@ -53,6 +53,7 @@ impl Default for StreamSpec {
             name: None,
             shards: 2,
             retention_hours: 24,
+            extend_retention: true,
         }
     }
 }

@@ -192,6 +192,8 @@ pub enum Reason {
     DepthUnknown,
     /// Some files could not be processed.
     DeadLetters,
+    /// What waits may outlast the stream's retention.
+    RetentionAtRisk,
     /// Suspending: generator and compressors finish their present work.
     StoppingIntake,
     /// Suspending: packed files are still being restored.
@@ -255,6 +257,9 @@ impl Reason {
                 "a queue cannot be read at the moment; nothing is scaled down meanwhile"
             }
             Self::DeadLetters => "some files could not be processed; the others go on",
+            Self::RetentionAtRisk => {
+                "packed files or dead letters have needed the stream's records for half of its retention or longer"
+            }
             Self::StoppingIntake => {
                 "suspending: generator and compressors finish their present work"
             }
@@ -309,6 +314,9 @@ impl Reason {
             Self::DepthUnknown => "see the condition `TransportReady`",
             Self::DeadLetters => {
                 "`streampress redrive --list` shows the reasons, `streampress redrive` sends the files again"
+            }
+            Self::RetentionAtRisk => {
+                "let decompressors run and redrive dead letters before the records expire; `transport.stream.retentionHours` may be raised meanwhile"
             }
             Self::StoppingIntake | Self::RestoringFiles | Self::Settling => "wait",
             Self::Drained => "set `spec.suspend` to false to go on",

@@ -121,6 +121,11 @@ fn the_chart_brings_the_dashboard_and_names_metrics_that_exist() {
     metrics.wrote("Lease");
     metrics.reconciled("ok", std::time::Duration::ZERO);
     metrics.phase(None, Some(streampress_crds::api::status::Phase::Running));
+    let with_retention = streampress_crds::CompressionPipelineStatus {
+        retention: Some(streampress_crds::api::status::RetentionStatus::default()),
+        ..streampress_crds::CompressionPipelineStatus::default()
+    };
+    metrics.pipeline("shop", "orders", &with_retention);
     let page = metrics.text();
     for file in [
         "deploy/dashboards/streampress.json",

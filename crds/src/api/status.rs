@@ -26,7 +26,7 @@ pub struct CompressionPipelineStatus {
     #[serde(skip_serializing_if = "Option::is_none")]
     #[cfg_attr(feature = "kubernetes", schemars(length(max = 1024)))]
     pub message: Option<String>,
-    /// Ready, Reconciling, Stalled, TransportReady and Drained.
+    /// Ready, Reconciling, Stalled, TransportReady, Drained and RetentionAtRisk.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     #[cfg_attr(feature = "kubernetes", schemars(
         length(max = 16),
@@ -46,6 +46,9 @@ pub struct CompressionPipelineStatus {
     /// What waits in the queues.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub backlog: Option<BacklogStatus>,
+    /// For how long the stream keeps records, and whether that is long enough for what waits.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub retention: Option<RetentionStatus>,
     /// The queues and the stream in use.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub transport: Option<TransportStatus>,
@@ -163,6 +166,31 @@ pub struct BacklogStatus {
     /// Dead letters of both queues.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub dead: Option<i64>,
+    /// For how long packed files have waited or been dead letters at most, in seconds, as far as seen from the queues.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub oldest_seconds: Option<i64>,
+}
+
+/// For how long the stream keeps records, and whether that is long enough for what waits.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(feature = "kubernetes", derive(JsonSchema))]
+#[serde(rename_all = "camelCase", default)]
+pub struct RetentionStatus {
+    /// For how long the stream keeps records, in hours.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub hours: Option<i64>,
+    /// Whether packed files or dead letters have needed its records for half of that or longer.
+    pub at_risk: bool,
+    /// Since when, at the earliest.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[cfg_attr(feature = "kubernetes", schemars(length(max = 40)))]
+    pub waiting_since: Option<String>,
+    /// The hours to which the operator has extended it for what waits.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub extended_hours: Option<i64>,
+    /// The hours that the operator last planned; it lowers only what it raised itself.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub planned_hours: Option<i64>,
 }
 
 /// The queues and the stream in use.
@@ -182,4 +210,7 @@ pub struct TransportStatus {
     #[serde(rename = "streamARN", skip_serializing_if = "Option::is_none")]
     #[cfg_attr(feature = "kubernetes", schemars(length(max = 2048)))]
     pub stream_arn: Option<String>,
+    /// For how long the stream keeps records, in hours. Not written: `status.retention` has it.
+    #[serde(skip)]
+    pub retention_hours: Option<u32>,
 }

@@ -4,8 +4,10 @@ use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::Duration;
 
+use k8s_openapi::jiff::Timestamp;
 use parking_lot::Mutex;
-use streampress_crds::api::status::Phase;
+use streampress_crds::api::pipeline::TransportPolicy;
+use streampress_crds::api::status::{Phase, RetentionStatus};
 use streampress_crds::{CompressionPipeline, CompressionPipelineStatus};
 use tokio::time::Instant;
 
@@ -13,11 +15,13 @@ use crate::apply::applier::Applier;
 use crate::apply::events::EventPublisher;
 use crate::decide::drain::{Drain, DrainFacts, drain};
 use crate::decide::replicas::ScalingHistories;
+use crate::decide::retention::{Checkpoint, RetentionFacts, retention};
 use crate::http::metrics::OperatorMetrics;
 use crate::resources::WorkerDefaults;
 use crate::state::cache::ObjectCache;
 use crate::state::cluster_state::ClusterState;
 use crate::state::pipeline::WatchedPipeline;
+use crate::transport::TransportState;
 use crate::transport::manager::{TransportManager, TransportSnapshot};
 
 /// Everything that reconciling needs.
@@ -45,6 +49,9 @@ pub(crate) struct Context {
 pub(crate) struct PipelineMemo {
     pub(super) scaling: ScalingHistories,
     pub(super) empty_since: Option<Duration>,
+    pub(super) checkpoint: Option<Checkpoint>,
+    /// Namespace and name, once there are metrics of it.
+    pub(super) measured: Option<(String, String)>,
     pub(super) written: Option<WrittenStatus>,
     pub(super) failures: u32,
     pub(super) phase: Option<Phase>,
@@ -93,6 +100,9 @@ impl Context {
             let stays = exists(uid);
             if !stays {
                 self.metrics.phase(memo.phase, None);
+                if let Some((namespace, name)) = &memo.measured {
+                    self.metrics.forget(namespace, name);
+                }
             }
             stays
         });
@@ -118,5 +128,30 @@ impl Context {
         };
         let now = self.began.elapsed();
         self.memo(watched, |memo| drain(&facts, &mut memo.empty_since, now))
+    }
+
+    /// Whether the stream keeps records for long enough; `former` is what the status said before.
+    pub(super) fn retention(
+        &self,
+        watched: &WatchedPipeline,
+        pipeline: &CompressionPipeline,
+        transport: &TransportSnapshot,
+        concluded: u64,
+        former: &RetentionStatus,
+    ) -> RetentionStatus {
+        let spec = &pipeline.spec.transport;
+        let facts = RetentionFacts {
+            hours: match &transport.state {
+                TransportState::Ready(status) => status.retention_hours,
+                TransportState::Pending | TransportState::Failed(_) => None,
+            },
+            spec_hours: u32::try_from(spec.stream.retention_hours).unwrap_or(0),
+            extends: spec.policy == TransportPolicy::Create && spec.stream.extend_retention,
+            depths: transport.depths,
+            concluded,
+        };
+        self.memo(watched, |memo| {
+            retention(&facts, former, &mut memo.checkpoint, Timestamp::now())
+        })
     }
 }

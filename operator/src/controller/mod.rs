@@ -13,6 +13,7 @@ use std::time::Duration;
 use kube::Resource;
 use kube::runtime::controller::Action;
 use streampress_crds::api::pipeline::TransportPolicy;
+use streampress_crds::api::status::RetentionStatus;
 use streampress_crds::{CheckedPipeline, Reason};
 use streampress_transport::error_chain;
 use tokio::time::{Instant, timeout};
@@ -21,6 +22,7 @@ use tracing::{debug, warn};
 use crate::apply::WriteError;
 use crate::decide::drain::Drain;
 use crate::decide::replicas::replicas;
+use crate::decide::retention::planned;
 use crate::decide::status::PipelineObservation;
 use crate::resources::{ObjectKind, OwnedObject, Replicas, build};
 use crate::state::cluster_state::ClusterState;
@@ -31,7 +33,7 @@ use crate::transport::problem::{Problem, Retry};
 use crate::transport::{Plan, TransportState};
 
 pub(crate) use context::Context;
-use status_writer::{STATUS_INTERVAL, write_status};
+use status_writer::{STATUS_INTERVAL, former, write_status};
 
 /// How long one reconcile may take.
 const DEADLINE: Duration = Duration::from_secs(30);
@@ -122,7 +124,8 @@ async fn carry_out(
     if pipeline.spec.transport.policy == TransportPolicy::Create && !watched.has_finalizer() {
         context.applier.add_finalizer(watched).await?;
     }
-    let transport = context.transport.maintain(&Plan::of(pipeline, resolved));
+    let former = former(watched, context).0.retention.unwrap_or_default();
+    let transport = context.transport.maintain(&plan(checked, &former));
     let state = context.cache.snapshot(&watched.key());
     let drain = context.drain(watched, pipeline, &state, &transport);
     let now = context.began.elapsed();
@@ -161,9 +164,12 @@ async fn carry_out(
     let leaving = prune::prune(watched.uid(), &desired, resolved, &state, context).await?;
 
     let state = context.cache.snapshot(&watched.key());
+    let concluded = ledger::concluded(&state.ledgers());
+    let retention = context.retention(watched, pipeline, &transport, concluded, &former);
     let seen = PipelineObservation {
         not_applied,
         drain: Some(drain),
+        retention: Some(retention),
         ..observation(watched, checked, &state, &replicas, transport)
     };
     let has_messages = [seen.depths.files, seen.depths.chunks]
@@ -183,6 +189,15 @@ async fn carry_out(
     Ok(Action::requeue(
         next.into_iter().flatten().fold(RESYNC, Duration::min),
     ))
+}
+
+/// The pipeline's plan, with the retention that the status says: what waits may have needed a longer one.
+fn plan(checked: &CheckedPipeline, retention: &RetentionStatus) -> Plan {
+    let mut plan = Plan::of(checked.pipeline(), checked.resolved());
+    let stream = &mut plan.parts.stream;
+    (stream.retention_hours, plan.lower_retention_from) =
+        planned(stream.retention_hours, retention);
+    plan
 }
 
 fn refused(error: &WriteError) -> Problem {
@@ -251,8 +266,8 @@ async fn report_error(
         return Ok(());
     }
     let state = context.cache.snapshot(&watched.key());
-    let plan = Plan::of(checked.pipeline(), checked.resolved());
-    let transport = context.transport.maintain(&plan);
+    let former = former(watched, context).0.retention.unwrap_or_default();
+    let transport = context.transport.maintain(&plan(checked, &former));
     let problem = Problem {
         reason: Reason::NotApplied,
         message: format!(

@@ -34,12 +34,22 @@ pub(super) async fn write_status(
             roles: former.roles.clone(),
             progress: former.progress.clone(),
             backlog: former.backlog.clone(),
+            retention: former.retention.clone(),
             ..new
         };
     }
     let before = context.memo(pipeline, |memo| {
+        let named = (
+            pipeline.namespace().unwrap_or_default(),
+            pipeline.name_any(),
+        );
+        memo.measured = Some(named);
         std::mem::replace(&mut memo.phase, new.phase)
     });
+    let namespace = pipeline.namespace().unwrap_or_default();
+    context
+        .metrics
+        .pipeline(&namespace, &pipeline.name_any(), &new);
     context.metrics.phase(before, new.phase);
     if new == former {
         return Ok(None);
@@ -77,7 +87,7 @@ pub(super) async fn write_status(
 }
 
 /// The status that was written last, and when by this process.
-fn former(
+pub(super) fn former(
     pipeline: &WatchedPipeline,
     context: &Context,
 ) -> (CompressionPipelineStatus, Option<Instant>) {

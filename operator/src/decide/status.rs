@@ -3,15 +3,18 @@
 
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, Time};
 use streampress_crds::api::status::{
-    BacklogStatus, CompressionPipelineStatus, Phase, ProgressStatus, RoleStatus, RolesStatus,
-    SlotStatus,
+    BacklogStatus, CompressionPipelineStatus, Phase, ProgressStatus, RetentionStatus, RoleStatus,
+    RolesStatus, SlotStatus, TransportStatus,
 };
 use streampress_crds::{Reason, Role};
 
 use crate::decide::drain::Drain;
+use crate::decide::retention::rounded_seconds;
 use crate::transport::problem::Problem;
 use crate::transport::{Depths, TransportState};
 
+/// The type of the condition that says whether what waits may outlast the stream's retention.
+pub(crate) const RETENTION_AT_RISK: &str = "RetentionAtRisk";
 /// The most characters that the schema takes in `status.message`.
 const MESSAGE_CHARS: usize = 1024;
 /// The most characters in a condition's message, well below what the API server takes.
@@ -42,6 +45,8 @@ pub(crate) struct PipelineObservation {
     pub(crate) files_wanted: Option<i64>,
     /// How far suspending has come.
     pub(crate) drain: Option<Drain>,
+    /// Whether the stream keeps records for long enough; `None` where that was not looked at.
+    pub(crate) retention: Option<RetentionStatus>,
 }
 
 /// The workers of one role.
@@ -102,7 +107,11 @@ pub(crate) fn status(
     now: Time,
 ) -> CompressionPipelineStatus {
     let summary = summary(seen);
-    let conditions = conditions(seen, &summary, former, now);
+    let retention = seen.retention.clone().or_else(|| former.retention.clone());
+    let oldest_seconds = retention
+        .as_ref()
+        .and_then(|it| rounded_seconds(it.waiting_since.as_deref(), now.0));
+    let conditions = conditions(seen, &summary, retention.as_ref(), former, now);
     CompressionPipelineStatus {
         observed_generation: seen.generation,
         phase: Some(summary.phase),
@@ -110,9 +119,16 @@ pub(crate) fn status(
         conditions,
         roles: Some(roles(seen)),
         progress: Some(seen.progress.clone()),
-        backlog: Some(backlog(&seen.depths)),
+        backlog: Some(BacklogStatus {
+            oldest_seconds,
+            ..backlog(&seen.depths)
+        }),
+        retention,
         transport: match &seen.transport {
-            TransportState::Ready(transport) => Some(transport.clone()),
+            TransportState::Ready(transport) => Some(TransportStatus {
+                retention_hours: None,
+                ..transport.clone()
+            }),
             // What was made still exists while it cannot be looked up.
             TransportState::Pending | TransportState::Failed(_) => former.transport.clone(),
         },
@@ -297,6 +313,7 @@ fn working(seen: &PipelineObservation) -> Summary {
 fn conditions(
     seen: &PipelineObservation,
     summary: &Summary,
+    retention: Option<&RetentionStatus>,
     former: &CompressionPipelineStatus,
     now: Time,
 ) -> Vec<Condition> {
@@ -365,7 +382,33 @@ fn conditions(
         condition("Stalled", Some(is(Readiness::Stalled)), stalled),
         condition("TransportReady", has_transport, transport),
         condition("Drained", Some(is_drained), drained),
+        condition(
+            RETENTION_AT_RISK,
+            retention.map(|it| it.at_risk),
+            at_risk(retention),
+        ),
     ]
+}
+
+fn at_risk(retention: Option<&RetentionStatus>) -> (Reason, &'static str) {
+    match retention {
+        None => (
+            Reason::MakingTransport,
+            "For how long the stream keeps records is not known yet.",
+        ),
+        Some(retention) if !retention.at_risk => (
+            Reason::Ready,
+            "Nothing has waited for half of the stream's retention.",
+        ),
+        Some(retention) if retention.extended_hours.is_some() => (
+            Reason::RetentionAtRisk,
+            "Packed files or dead letters have needed the stream's records for half of its retention or longer: let decompressors run, and redrive dead letters. The retention is being extended in steps, up to 14 days; AWS bills what exceeds a day by the shard and hour, and what exceeds seven days by the GB.",
+        ),
+        Some(_) => (
+            Reason::RetentionAtRisk,
+            "Packed files or dead letters have needed the stream's records for half of its retention or longer, and the operator does not extend it: let decompressors run, redrive dead letters, or raise the retention before the records expire.",
+        ),
+    }
 }
 
 fn roles(seen: &PipelineObservation) -> RolesStatus {
@@ -394,6 +437,7 @@ fn backlog(depths: &Depths) -> BacklogStatus {
         files: depths.files.map(|depth| signed(depth.total())),
         chunks: depths.chunks.map(|depth| signed(depth.total())),
         dead: depths.dead.map(signed),
+        oldest_seconds: None,
     }
 }
 

@@ -1,4 +1,5 @@
-//! The operator's own metrics, for Prometheus. Names begin with `streampress_operator_`; no metric has a pipeline as label.
+//! The operator's own metrics, for Prometheus. Names begin with `streampress_operator_`; those of one
+//! pipeline carry `namespace` and `pipeline`.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -9,6 +10,7 @@ use prometheus_client::metrics::family::Family;
 use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::metrics::histogram::Histogram;
 use prometheus_client::registry::{Registry, Unit};
+use streampress_crds::CompressionPipelineStatus;
 use streampress_crds::api::status::Phase;
 
 type Labels = Vec<(&'static str, String)>;
@@ -23,7 +25,14 @@ pub struct OperatorMetrics {
     leads: Gauge,
     pipelines: Gauge,
     phases: Family<Labels, Gauge>,
+    backlog: Family<Labels, Gauge>,
+    dead_letters: Family<Labels, Gauge>,
+    oldest: Family<Labels, Gauge>,
+    at_risk: Family<Labels, Gauge>,
 }
+
+/// The queues of the metric of backlogs.
+const QUEUES: [&str; 2] = ["files", "chunks"];
 
 impl Default for OperatorMetrics {
     fn default() -> Self {
@@ -52,6 +61,30 @@ impl Default for OperatorMetrics {
         registry.register("leads", "1 while this operator leads", leads.clone());
         registry.register("pipelines", "Pipelines followed", pipelines.clone());
         registry.register("phases", "Pipelines, by phase", phases.clone());
+        let pipeline = || Family::<Labels, Gauge>::default();
+        let (backlog, dead_letters, oldest, at_risk) =
+            (pipeline(), pipeline(), pipeline(), pipeline());
+        registry.register(
+            "pipeline_backlog",
+            "Messages that wait or are in flight, by queue; missing while it is not known",
+            backlog.clone(),
+        );
+        registry.register(
+            "pipeline_dead_letters",
+            "Dead letters of both queues; missing while their number is not known",
+            dead_letters.clone(),
+        );
+        registry.register_with_unit(
+            "pipeline_oldest",
+            "For how long packed files have waited or been dead letters at most",
+            Unit::Seconds,
+            oldest.clone(),
+        );
+        registry.register(
+            "pipeline_retention_at_risk",
+            "1 while packed files or dead letters have needed the stream for half of its retention or longer",
+            at_risk.clone(),
+        );
         Self {
             registry: Arc::new(registry),
             writes,
@@ -60,6 +93,10 @@ impl Default for OperatorMetrics {
             leads,
             pipelines,
             phases,
+            backlog,
+            dead_letters,
+            oldest,
+            at_risk,
         }
     }
 }
@@ -115,11 +152,99 @@ impl OperatorMetrics {
         }
     }
 
+    /// Sets the figures of one pipeline to those of its status; what is not known is left out, never 0.
+    pub fn pipeline(&self, namespace: &str, name: &str, status: &CompressionPipelineStatus) {
+        let backlog = status.backlog.clone().unwrap_or_default();
+        for (queue, depth) in QUEUES.into_iter().zip([backlog.files, backlog.chunks]) {
+            set(&self.backlog, of_queue(namespace, name, queue), depth);
+        }
+        let labels = || of_pipeline(namespace, name);
+        set(&self.dead_letters, labels(), backlog.dead);
+        set(&self.oldest, labels(), backlog.oldest_seconds);
+        let at_risk = status.retention.as_ref().map(|it| it.at_risk.into());
+        set(&self.at_risk, labels(), at_risk);
+    }
+
+    /// Forgets the figures of a pipeline that is gone.
+    pub fn forget(&self, namespace: &str, name: &str) {
+        self.pipeline(namespace, name, &CompressionPipelineStatus::default());
+    }
+
     /// All metrics in Prometheus' text format.
     pub fn text(&self) -> String {
         let mut text = String::new();
         // Writing into a String does not fail.
         let _ = encode(&mut text, &self.registry);
         text
+    }
+}
+
+fn of_pipeline(namespace: &str, name: &str) -> Labels {
+    vec![
+        ("namespace", namespace.to_owned()),
+        ("pipeline", name.to_owned()),
+    ]
+}
+
+fn of_queue(namespace: &str, name: &str, queue: &str) -> Labels {
+    let mut labels = of_pipeline(namespace, name);
+    labels.push(("queue", queue.to_owned()));
+    labels
+}
+
+fn set(family: &Family<Labels, Gauge>, labels: Labels, value: Option<i64>) {
+    match value {
+        Some(value) => {
+            family.get_or_create(&labels).set(value);
+        }
+        None => {
+            family.remove(&labels);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use streampress_crds::api::status::{BacklogStatus, RetentionStatus};
+
+    use super::*;
+
+    #[test]
+    fn a_pipelines_figures_carry_its_name_and_unknown_ones_are_left_out() {
+        let metrics = OperatorMetrics::default();
+        let mut status = CompressionPipelineStatus {
+            backlog: Some(BacklogStatus {
+                files: Some(3),
+                chunks: None,
+                dead: Some(2),
+                oldest_seconds: Some(120),
+            }),
+            retention: Some(RetentionStatus {
+                at_risk: true,
+                ..RetentionStatus::default()
+            }),
+            ..CompressionPipelineStatus::default()
+        };
+        metrics.pipeline("shop", "orders", &status);
+        let page = metrics.text();
+        let of = "namespace=\"shop\",pipeline=\"orders\"";
+        for line in [
+            format!("streampress_operator_pipeline_backlog{{{of},queue=\"files\"}} 3"),
+            format!("streampress_operator_pipeline_dead_letters{{{of}}} 2"),
+            format!("streampress_operator_pipeline_oldest_seconds{{{of}}} 120"),
+            format!("streampress_operator_pipeline_retention_at_risk{{{of}}} 1"),
+        ] {
+            assert!(page.lines().any(|is| is == line), "{line}\n{page}");
+        }
+        assert!(!page.contains("queue=\"chunks\""), "{page}");
+        status.backlog = None;
+        metrics.pipeline("shop", "orders", &status);
+        assert!(
+            !metrics.text().contains("dead_letters{"),
+            "{}",
+            metrics.text()
+        );
+        metrics.forget("shop", "orders");
+        assert!(!metrics.text().contains("orders"), "{}", metrics.text());
     }
 }

@@ -76,6 +76,12 @@ pub(crate) fn sum<'a>(
     ledgers
 }
 
+/// Files that decompressors restored or put into the dead-letter queue.
+pub(crate) fn concluded(ledgers: &Ledgers) -> u64 {
+    let decompressor = ledgers.get(&Role::Decompressor);
+    decompressor.map_or(0, |it| it.files.saturating_add(it.failures))
+}
+
 /// Files that were packed and neither restored nor put into the dead-letter queue by a decompressor. An estimate: the
 /// latest counts of a killed worker are lost, and a file that failed and was restored after a redrive counts as both.
 pub(crate) fn unaccounted(ledgers: &Ledgers) -> u64 {

@@ -111,6 +111,7 @@ impl Provisioner for AwsProvisioner {
             dead: files_dead
                 .zip(chunks_dead)
                 .map(|(a, b)| a.total() + b.total()),
+            dead_chunks: chunks_dead.map(Depth::total),
         };
         client.note_emptiness(plan, depths);
         depths
@@ -156,7 +157,9 @@ impl Client {
         let provisioned = provision::create(
             &self.aws,
             &ProvisionPlan {
-                lower_retention: self.is_surely_empty(plan),
+                lower_retention_from: plan
+                    .lower_retention_from
+                    .filter(|_| self.is_surely_empty(plan)),
                 ..provision_plan(plan)
             },
         )
@@ -166,6 +169,7 @@ impl Client {
             files_queue_url: Some(provisioned.files_queue_url),
             chunks_queue_url: Some(provisioned.chunks_queue_url),
             stream_arn: Some(provisioned.stream_arn),
+            retention_hours: provisioned.retention_hours,
         })
     }
 
@@ -180,11 +184,13 @@ impl Client {
         let attributes = [0, 1, 2, 3].map(|queue: usize| Some(&found[queue].as_ref()?.attributes));
         rules::adoptable(plan, attributes, has_stream.map_err(problem)?)?;
         let stream_arn = provision::usable_stream(&self.aws, name).await;
+        let retention_hours = provision::retention_hours(&self.aws, name).await;
         let url = |queue: usize| Some(found[queue].as_ref()?.url.clone());
         Ok(TransportStatus {
             files_queue_url: url(0),
             chunks_queue_url: url(2),
             stream_arn: Some(stream_arn.map_err(problem)?),
+            retention_hours: retention_hours.map_err(problem)?,
         })
     }
 

@@ -161,7 +161,8 @@ impl State {
         // As at AWS, where it is lowered only while all queues are known to be empty.
         let kept_for = self
             .attributes(&stream.name)
-            .and_then(|now| now.get("RetentionPeriodHours")?.parse().ok());
+            .and_then(|now| now.get("RetentionPeriodHours")?.parse().ok())
+            .filter(|_| plan.lower_retention_from.is_none());
         let attributes = [
             ("OpenShardCount", stream.shards),
             (
@@ -207,6 +208,9 @@ impl Provisioner for MemoryProvisioner {
             files_queue_url: Some(format!("memory://{}", plan.parts.files_queue.name)),
             chunks_queue_url: Some(format!("memory://{}", plan.parts.chunks_queue.name)),
             stream_arn: Some(format!("memory://{}", plan.parts.stream.name)),
+            retention_hours: state
+                .attributes(&plan.parts.stream.name)
+                .and_then(|now| now.get("RetentionPeriodHours")?.parse().ok()),
         })
     }
 
@@ -226,6 +230,7 @@ impl Provisioner for MemoryProvisioner {
             dead: files_dead
                 .zip(chunks_dead)
                 .map(|(a, b)| a.total() + b.total()),
+            dead_chunks: chunks_dead.map(Depth::total),
         }
     }
 

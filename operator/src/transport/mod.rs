@@ -34,6 +34,8 @@ pub struct Depths {
     pub chunks: Option<Depth>,
     /// Dead letters of both queues.
     pub dead: Option<u64>,
+    /// Of these, packed files, which need the stream's records.
+    pub dead_chunks: Option<u64>,
 }
 
 impl Depths {
@@ -88,6 +90,9 @@ pub struct Plan {
     pub eager: bool,
     /// Names and settings of queues and stream.
     pub parts: TransportSettings,
+    /// The retention in hours from which the stream may be brought to a lower planned one, once all queues are empty. A
+    /// stream that others gave another one keeps it.
+    pub lower_retention_from: Option<u32>,
 }
 
 impl Plan {
@@ -110,6 +115,7 @@ impl Plan {
                 .iter()
                 .any(|worker| worker.autoscaling.mode == AutoscalingMode::Internal),
             parts: resolved.transport.clone(),
+            lower_retention_from: None,
         }
     }
 

@@ -240,7 +240,8 @@ async fn a_queue_that_cannot_be_read_is_neither_empty_nor_deleted() {
         Depths {
             files: known,
             chunks: known,
-            dead: None
+            dead: None,
+            dead_chunks: None,
         }
     );
     let left = remove(&backend, &plan, DeletionPolicy::WhenEmpty)

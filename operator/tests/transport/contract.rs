@@ -253,6 +253,7 @@ pub async fn depths_are_counted_and_a_missing_queue_is_not_zero(backend: &dyn Ba
         files: visible(0),
         chunks: visible(0),
         dead: Some(0),
+        dead_chunks: Some(0),
     };
     assert_eq!(depths(backend, &plan).await, nothing);
     let [files, files_dead, chunks, chunks_dead] = plan.queues();
@@ -263,14 +264,23 @@ pub async fn depths_are_counted_and_a_missing_queue_is_not_zero(backend: &dyn Ba
         files: visible(1),
         chunks: visible(3),
         dead: Some(2 + 4),
+        dead_chunks: Some(4),
     };
     assert_eq!(depths(backend, &plan).await, full);
     backend.delete(chunks_dead);
-    assert_eq!(depths(backend, &plan).await, Depths { dead: None, ..full });
+    assert_eq!(
+        depths(backend, &plan).await,
+        Depths {
+            dead: None,
+            dead_chunks: None,
+            ..full
+        }
+    );
     backend.delete(files);
     let half = Depths {
         files: None,
         dead: None,
+        dead_chunks: None,
         ..full
     };
     assert_eq!(depths(backend, &plan).await, half);

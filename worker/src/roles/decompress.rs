@@ -513,12 +513,15 @@ mod tests {
     use std::path::Path;
     use std::time::Duration;
 
+    use parking_lot::Mutex;
     use streampress_crds::Role;
     use streampress_crds::api::pipeline::{OnCompressed, SourceFormat};
     use streampress_transport::in_process_lock::InProcessLock;
     use streampress_transport::local::files::LocalFiles;
     use streampress_transport::local::{Local, LocalOptions};
-    use streampress_transport::{FileName, Queue};
+    use streampress_transport::{
+        FileName, Queue, Record, StreamCounts, TransportError, TransportResult,
+    };
     use tokio_util::sync::CancellationToken;
 
     use super::*;
@@ -548,6 +551,101 @@ mod tests {
         ] {
             assert_eq!(batch_len(&vec![position(bytes); count]), batch, "{bytes}");
         }
+    }
+
+    /// Answers every position with a record of this many bytes of a list; remembers the most that were fetched at once.
+    #[derive(Debug)]
+    struct ListStream {
+        owner: RecordOwner,
+        payload: Vec<u8>,
+        fetched: Mutex<Vec<usize>>,
+    }
+
+    impl ListStream {
+        fn new(owner: &RecordOwner, payload_bytes: usize) -> Arc<Self> {
+            Arc::new(Self {
+                owner: owner.clone(),
+                payload: vec![b' '; payload_bytes],
+                fetched: Mutex::default(),
+            })
+        }
+    }
+
+    #[async_trait]
+    impl ChunkStream for ListStream {
+        fn max_record_bytes(&self) -> usize {
+            1 << 20
+        }
+        async fn append(&self, _: Vec<Record>) -> TransportResult<Vec<Position>> {
+            Err(TransportError::Stale)
+        }
+        async fn fetch(&self, positions: &[Position]) -> TransportResult<Vec<Bytes>> {
+            let mut fetched = self.fetched.lock();
+            let first = fetched.iter().sum::<usize>();
+            fetched.push(positions.len());
+            let indices = (first..first + positions.len()).map(|i| u32::try_from(i).expect("few"));
+            Ok(indices
+                .map(|index| self.owner.seal(index, &self.payload, None))
+                .collect())
+        }
+        fn counts(&self) -> StreamCounts {
+            StreamCounts::default()
+        }
+    }
+
+    /// Why a list of `count` records, each said to have `said_bytes` bytes, cannot be used; and what was fetched of it.
+    async fn list_error(
+        count: usize,
+        said_bytes: u32,
+        payload_bytes: usize,
+    ) -> (DeadLetterReason, Vec<usize>) {
+        let root = tempfile::tempdir().expect("a folder");
+        let file = FileRef {
+            location: "file:///data/in".into(),
+            name: FileName::parse("a.txt").expect("a valid name"),
+            bytes: 1,
+            hash: Digest::of(b"1"),
+            modified_nanos: 0,
+        };
+        let manifest = Manifest {
+            version: crate::message::VERSION,
+            file: file.clone(),
+            attempt: "attempt".into(),
+            records: Records::Indirect(vec![position(said_bytes); count]),
+            packed_bytes: 1,
+            stages: Vec::new(),
+            shares: Vec::new(),
+            announced_millis: 0,
+            compressed_millis: 0,
+            traceparent: None,
+        };
+        let owner = RecordOwner::new(&file.id(), &manifest.attempt);
+        let stream = ListStream::new(&owner, payload_bytes);
+        let journal = Arc::new(NoJournal);
+        let decompressor = Decompressor::new(files(root.path()), stream.clone(), 1, None, journal);
+        match decompressor.positions(&manifest, &owner).await {
+            Err(HandlerError::Permanent { reason, .. }) => (reason, stream.fetched.lock().clone()),
+            other => panic!("{other:?}"),
+        }
+    }
+
+    #[tokio::test]
+    async fn a_list_of_records_is_fetched_in_batches_and_no_longer_than_a_list_may_be() {
+        let (reason, fetched) = list_error(600, 100, 100).await;
+        assert_eq!(
+            reason,
+            DeadLetterReason::RecordDamaged,
+            "spaces are no list"
+        );
+        assert_eq!(fetched.iter().sum::<usize>(), 600);
+        assert!(
+            fetched.iter().all(|batch| *batch <= BATCH_RECORDS),
+            "{fetched:?}"
+        );
+        // Its positions say that it is short.
+        let (reason, fetched) = list_error(600, 1, 1 << 20).await;
+        assert_eq!(reason, DeadLetterReason::UnreadableMessage);
+        assert_eq!(fetched, [BATCH_RECORDS, BATCH_RECORDS]);
     }
 
     fn files(folder: &Path) -> Arc<dyn Files> {

@@ -43,6 +43,7 @@ fn well() -> PipelineObservation {
             files: Some(Depth::default()),
             chunks: Some(Depth::default()),
             dead: Some(0),
+            dead_chunks: Some(0),
         },
         roles: vec![role(Role::Compressor), role(Role::Decompressor)],
         progress: ProgressStatus {

@@ -56,6 +56,7 @@ impl Provisioner for Endpoints {
                 files: known,
                 chunks: known,
                 dead: Some(0),
+                dead_chunks: Some(0),
             },
         }
     }

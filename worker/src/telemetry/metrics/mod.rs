@@ -269,6 +269,9 @@ impl Meter {
 
     /// What makes no progress although it should, as a sentence; `None` when all is well.
     pub(crate) fn stuck(&self) -> Option<String> {
+        if self.shared.stream.get().is_some_and(|s| s.has_ended()) {
+            return Some("the task that writes to the stream has ended".to_owned());
+        }
         let liveness = (*self.shared.liveness.lock())?;
         if liveness.ticked.elapsed() > LONGEST_TICK {
             return Some(format!(
@@ -349,6 +352,8 @@ impl Drop for InFlight {
 
 #[cfg(test)]
 mod tests {
+    use streampress_transport::{Position, Record, StreamCounts, TransportError, TransportResult};
+
     use super::*;
 
     fn labels() -> [(&'static str, String); 1] {
@@ -428,6 +433,38 @@ mod tests {
         meter.rests();
         tokio::time::advance(2 * LONGEST_TICK).await;
         assert_eq!(meter.stuck(), None);
+    }
+
+    /// A stream whose writer has ended.
+    #[derive(Debug)]
+    struct EndedStream;
+
+    #[async_trait::async_trait]
+    impl ChunkStream for EndedStream {
+        fn max_record_bytes(&self) -> usize {
+            1
+        }
+        async fn append(&self, _: Vec<Record>) -> TransportResult<Vec<Position>> {
+            Err(TransportError::Stale)
+        }
+        async fn fetch(&self, _: &[Position]) -> TransportResult<Vec<bytes::Bytes>> {
+            Err(TransportError::Stale)
+        }
+        fn has_ended(&self) -> bool {
+            true
+        }
+        fn counts(&self) -> StreamCounts {
+            StreamCounts::default()
+        }
+    }
+
+    #[test]
+    fn a_worker_whose_streams_writer_has_ended_is_not_alive() {
+        let meter = Meter::default();
+        assert_eq!(meter.stuck(), None);
+        let ended: Arc<dyn ChunkStream> = Arc::new(EndedStream);
+        meter.watch(&ended);
+        assert!(meter.stuck().is_some_and(|text| text.contains("has ended")));
     }
 
     #[tokio::test(start_paused = true)]

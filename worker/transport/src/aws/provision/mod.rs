@@ -51,6 +51,7 @@ pub async fn create(aws: &Aws, plan: &ProvisionPlan) -> ProvisionResult<Provisio
         files_queue_url: files.url,
         chunks_queue_url: chunks.url,
         stream_arn,
+        retention_hours: retention_hours(aws, &plan.transport.stream.name).await?,
     })
 }
 

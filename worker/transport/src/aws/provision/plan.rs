@@ -21,9 +21,10 @@ pub struct ProvisionPlan {
     pub tags: BTreeMap<String, String>,
     /// What to do about a queue or stream of another owner.
     pub not_owned: NotOwned,
-    /// Whether a stream of ours that keeps records for longer than planned is brought to the plan. Only where all queues are
-    /// known to be empty: a waiting message or a dead letter needs the records that it names.
-    pub lower_retention: bool,
+    /// The retention in hours from which a stream of ours is brought to a lower planned one. Only where all queues are known to
+    /// be empty: a waiting message or a dead letter needs the records that it names. Another retention was given by others
+    /// and stays.
+    pub lower_retention_from: Option<u32>,
     /// Whether to wait until the stream has its shards. AWS doubles or halves their number with a call, and takes a minute
     /// or more for it; the stream can be used meanwhile, and without waiting the next run continues.
     pub wait_for_shards: bool,
@@ -53,7 +54,7 @@ impl ProvisionPlan {
             owner: (owner.0.to_owned(), owner.1.to_owned()),
             tags: BTreeMap::new(),
             not_owned: NotOwned::UseAsIs,
-            lower_retention: false,
+            lower_retention_from: None,
             wait_for_shards: true,
         }
     }
@@ -129,4 +130,6 @@ pub struct Provisioned {
     pub chunks_queue_url: String,
     /// The stream's ARN.
     pub stream_arn: String,
+    /// For how long the stream keeps records, in hours.
+    pub retention_hours: Option<u32>,
 }

@@ -131,7 +131,8 @@ fn changing(name: &str) -> String {
 async fn retain(aws: &Aws, plan: &ProvisionPlan, hours_now: i32) -> ProvisionResult<bool> {
     let stream = &plan.transport.stream;
     let hours = i32::try_from(stream.retention_hours).unwrap_or(i32::MAX);
-    if hours_now == hours || (hours_now > hours && !plan.lower_retention) {
+    let may_lower = plan.lower_retention_from.map(i64::from) == Some(i64::from(hours_now));
+    if hours_now == hours || (hours_now > hours && !may_lower) {
         return Ok(false);
     }
     await_status(aws, &stream.name, &UNCHANGING).await?;
