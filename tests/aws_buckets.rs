@@ -55,7 +55,7 @@ impl BucketFixture {
     async fn restored(&self) -> Option<usize> {
         let (source, destination) = (self.files["in"].clone(), self.files["out"].clone());
         let compared = tokio::task::spawn_blocking(move || {
-            let all = source.list().expect("listed");
+            let all = source.list().expect("listed").files;
             let same = all.iter().all(|entry| {
                 let there = destination.stat(&entry.name).expect("readable");
                 there.is_some_and(|there| {

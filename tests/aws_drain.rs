@@ -25,7 +25,7 @@ fn sandbox(cloud: &Cloud, more: &str) -> Sandbox {
 }
 
 fn in_progress(worker: &RunningProgram) -> f64 {
-    metric(&worker.get("/metrics"), "streampress_messages_in_hand")
+    metric(&worker.get("/metrics"), "streampress_messages_in_flight")
 }
 
 fn wait_for_work(worker: &RunningProgram) {

@@ -142,28 +142,9 @@ async fn a_bucket_keeps_the_contract_of_files() {
         .expect("opens");
     let checks = tokio::task::spawn_blocking(move || {
         contract_tests::files::all(&files);
-        let (name, modified) = (
-            contract_tests::files::name("large.bin"),
-            contract_tests::files::version(9),
+        contract_tests::files::a_large_file_is_visible_only_as_a_whole_and_carries_its_version(
+            &files,
         );
-        let bytes: Vec<u8> = (0..20u32 << 20).map(|i| (i % 251) as u8).collect();
-        use streampress_transport::Files;
-        let mut pending = files.create_version(&name, modified).expect("begun");
-        std::io::Write::write_all(&mut pending, &bytes).expect("written");
-        assert!(
-            files.stat(&name).expect("readable").is_none(),
-            "visible before it was committed"
-        );
-        pending.commit(modified).expect("committed");
-        assert_eq!(
-            files
-                .stat(&name)
-                .expect("readable")
-                .map(|entry| (entry.size, entry.modified)),
-            Some((20 << 20, modified))
-        );
-        assert!(contract_tests::files::read(&files, &name) == bytes);
-        files.remove(&name).expect("removed");
     });
     checks.await.expect("the checks hold");
 }

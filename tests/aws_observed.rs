@@ -140,7 +140,7 @@ fn assert_sums_hold(page: &str) {
         of("messages_acknowledged_total")
             + of("messages_retried_total")
             + of("messages_dead_total")
-            + of("messages_in_hand"),
+            + of("messages_in_flight"),
         "{page}"
     );
     assert_eq!(

@@ -11,6 +11,7 @@ use std::time::{Duration, SystemTime};
 
 use serde_json::Value;
 use streampress::consume::{Consumer, Handler};
+use streampress::destination::Destination;
 use streampress::journal::NoJournal;
 use streampress::legacy::READ_LOCATION;
 use streampress::legacy::compressor::LegacyCompressor;
@@ -159,7 +160,9 @@ impl PeerFixture {
     async fn decompressor(&self, shutdown: &CancellationToken) -> Consumer {
         let stream = Arc::new(self.aws.stream(&self.names[2]).await.expect("opens"));
         let journal = Arc::new(NoJournal);
-        let handler = Decompressor::new(self.files("out"), stream, 1, None, journal);
+        let folder = self.root.path().join("out");
+        let destination = Destination::with_own_journal(self.files("out"), Some(&folder));
+        let handler = Decompressor::new(destination, stream, 1, None, journal);
         consumer(self.queue(1).await, Arc::new(handler), shutdown)
     }
 
@@ -210,7 +213,7 @@ impl PeerFixture {
         let out = self.files("out");
         for number in 1..=count {
             eventually("one more file is restored", async || {
-                out.list().expect("listed").len() >= number
+                out.list().expect("listed").files.len() >= number
             })
             .await;
         }

@@ -7,6 +7,8 @@
 //! - [`console`]: the console blocks of README.md and docs/.
 //! - [`cluster`]: the Kubernetes of `tests/cluster`, through kubectl and helm.
 //! - [`eventually`], [`eventually_blocking`]: waiting for a condition.
+//!
+//! Except for the fake AWS these modules lie in `support`.
 
 pub mod fake_aws;
 mod support;

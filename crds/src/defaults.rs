@@ -64,6 +64,7 @@ impl Default for SourceSpec {
             location: "file:///data/in".into(),
             formats: vec![SourceFormat::Json, SourceFormat::Csv, SourceFormat::Txt],
             scan_seconds: 0,
+            settle_seconds: None,
             on_compressed: OnCompressed::Keep,
         }
     }
@@ -81,6 +82,7 @@ impl Default for CodecSpec {
     fn default() -> Self {
         CodecSpec {
             format: CodecFormat::Hybrid,
+            format_version: 1,
             effort: CodecEffort::Balanced,
             block_size: ByteSize::written("4Mi"),
             record_size: ByteSize::written("400Ki"),

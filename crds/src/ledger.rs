@@ -17,6 +17,8 @@ pub struct Ledger {
     pub bytes_out: u64,
     /// Files that went to the dead-letter queue.
     pub failures: u64,
+    /// Versions of files that were not restored because a newer version had been.
+    pub superseded: u64,
     /// The number of the generator's next file.
     pub index: u64,
 }
@@ -29,6 +31,7 @@ impl Ledger {
             bytes_in: self.bytes_in.saturating_add(other.bytes_in),
             bytes_out: self.bytes_out.saturating_add(other.bytes_out),
             failures: self.failures.saturating_add(other.failures),
+            superseded: self.superseded.saturating_add(other.superseded),
             index: self.index.max(other.index),
         }
     }

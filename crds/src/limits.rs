@@ -26,3 +26,9 @@ pub(crate) const QUEUE_CHARS: usize = 80;
 
 /// Characters that `-dlq` adds to a queue's name.
 pub(crate) const DEAD_LETTER_CHARS: usize = 4;
+
+/// Seconds that a scanned file must hold still: a writer that flushes its lines pauses for less.
+pub(crate) const SETTLE_SECONDS: u32 = 10;
+
+/// The same for a file that will be renamed or deleted, which takes it from its writer.
+pub(crate) const RETIRE_SETTLE_SECONDS: u32 = 60;

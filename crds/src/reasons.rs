@@ -194,6 +194,8 @@ pub enum Reason {
     DeadLetters,
     /// What waits may outlast the stream's retention.
     RetentionAtRisk,
+    /// What waits is younger than half of the stream's retention.
+    WithinRetention,
     /// Suspending: generator and compressors finish their present work.
     StoppingIntake,
     /// Suspending: packed files are still being restored.
@@ -258,8 +260,9 @@ impl Reason {
             }
             Self::DeadLetters => "some files could not be processed; the others go on",
             Self::RetentionAtRisk => {
-                "packed files or dead letters have needed the stream's records for half of its retention or longer"
+                "packed files or their dead letters have waited for half of the stream's retention or longer"
             }
+            Self::WithinRetention => "no packed file has waited for half of the stream's retention",
             Self::StoppingIntake => {
                 "suspending: generator and compressors finish their present work"
             }
@@ -284,6 +287,7 @@ impl Reason {
             | Self::Settled
             | Self::NotStalled
             | Self::NotSuspended
+            | Self::WithinRetention
             | Self::Changed => "none needed",
             Self::InvalidSpec => "correct the field that the message names",
             Self::MakingTransport => "wait; a stream takes up to a minute on AWS",

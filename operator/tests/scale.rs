@@ -416,7 +416,7 @@ async fn hundreds_of_pipelines() {
         asked.push(write.unwrap().at.saturating_duration_since(began));
     }
     println!(
-        "spec change to Deployment patched, {count} pipelines: {} (load {})\n  of which until the operator asked for it: {}",
+        "spec change to Deployment patched, {count} pipelines: {} (load {})\n  of which until the operator wrote it: {}",
         percentiles(took),
         load(),
         percentiles(asked)

@@ -2,7 +2,7 @@
 
 /// What a call is refused with.
 #[derive(Debug, Clone)]
-pub struct ServiceError {
+pub struct FakeError {
     /// HTTP status.
     pub status: u16,
     /// The error code, such as `QueueDoesNotExist`.
@@ -13,7 +13,7 @@ pub struct ServiceError {
     pub query_code: Option<String>,
 }
 
-impl ServiceError {
+impl FakeError {
     /// The caller made the mistake: status 400.
     pub fn client(code: &str, message: &str) -> Self {
         Self {

@@ -23,11 +23,11 @@ use serde_json::Value;
 use tokio::net::TcpListener;
 use tokio::task::JoinHandle;
 
-use error::ServiceError;
+use error::FakeError;
 use faults::{FaultInjector, Faults};
 use kinesis::Kinesis;
 pub use server::Signer;
-use server::{Shared, lock};
+use server::{ServerShared, lock};
 use sqs::Sqs;
 
 /// How the server behaves.
@@ -56,7 +56,7 @@ impl Default for FakeAwsOptions {
 pub struct FakeAws {
     /// Where it listens.
     pub url: String,
-    shared: Arc<Shared>,
+    shared: Arc<ServerShared>,
     server: JoinHandle<()>,
 }
 
@@ -65,7 +65,7 @@ impl FakeAws {
     pub async fn start(options: FakeAwsOptions) -> anyhow::Result<Self> {
         let listener = TcpListener::bind("127.0.0.1:0").await?;
         let url = format!("http://{}", listener.local_addr()?);
-        let shared = Arc::new(Shared::new(url.clone(), options));
+        let shared = Arc::new(ServerShared::new(url.clone(), options));
         let router = server::router(shared.clone());
         let server = tokio::spawn(async move {
             // Ends only when aborted.
@@ -99,14 +99,14 @@ impl FakeAws {
     }
 
     /// Makes a call of SQS without HTTP and without faults, to prepare a test.
-    pub fn ask_sqs(&self, action: &str, request: &Value) -> Result<Value, ServiceError> {
+    pub fn ask_sqs(&self, action: &str, request: &Value) -> Result<Value, FakeError> {
         let now = self.shared.clock.now();
         let no_faults = FaultInjector::new(Faults::default(), 0);
         self.sqs().call(action, request, now, &no_faults, &self.url)
     }
 
     /// Makes a call of Kinesis without HTTP and without faults.
-    pub fn ask_kinesis(&self, action: &str, request: &Value) -> Result<Value, ServiceError> {
+    pub fn ask_kinesis(&self, action: &str, request: &Value) -> Result<Value, FakeError> {
         let now = self.shared.clock.now();
         let no_faults = FaultInjector::new(Faults::default(), 0);
         self.kinesis().call(action, request, now, &no_faults)
@@ -155,7 +155,7 @@ impl FakeAws {
     }
 
     /// Splits or merges a stream's shards.
-    pub fn reshard(&self, stream: &str, target: usize) -> Result<(), ServiceError> {
+    pub fn reshard(&self, stream: &str, target: usize) -> Result<(), FakeError> {
         let now = self.shared.clock.now();
         self.kinesis().reshard(stream, target, now)
     }

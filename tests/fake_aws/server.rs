@@ -13,7 +13,7 @@ use serde_json::{Value, json};
 
 use super::FakeAwsOptions;
 use super::clock::FakeClock;
-use super::error::ServiceError;
+use super::error::FakeError;
 use super::faults::FaultInjector;
 use super::kinesis::{self, Kinesis};
 use super::sqs::Sqs;
@@ -49,7 +49,7 @@ impl Signer {
 
 /// The state that requests and the test share.
 #[derive(Debug)]
-pub(super) struct Shared {
+pub(super) struct ServerShared {
     base_url: String,
     pub(super) clock: FakeClock,
     pub(super) faults: FaultInjector,
@@ -67,11 +67,11 @@ pub(super) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-pub(super) fn router(shared: Arc<Shared>) -> Router {
+pub(super) fn router(shared: Arc<ServerShared>) -> Router {
     Router::new().fallback(respond).with_state(shared)
 }
 
-async fn respond(State(shared): State<Arc<Shared>>, request: Request) -> Response {
+async fn respond(State(shared): State<Arc<ServerShared>>, request: Request) -> Response {
     let (parts, body) = request.into_parts();
     let target = parts
         .headers
@@ -87,7 +87,7 @@ async fn respond(State(shared): State<Arc<Shared>>, request: Request) -> Respons
         return empty_bucket(&parts.method, parts.uri.query().unwrap_or_default());
     }
     let Some((service, action)) = target.split_once('.') else {
-        return error_response(&ServiceError::client(
+        return error_response(&FakeError::client(
             "UnknownOperationException",
             "no X-Amz-Target",
         ));
@@ -98,14 +98,14 @@ async fn respond(State(shared): State<Arc<Shared>>, request: Request) -> Respons
     let request: Value = match serde_json::from_slice(&bytes) {
         Ok(request) => request,
         Err(error) => {
-            return error_response(&ServiceError::client(
+            return error_response(&FakeError::client(
                 "SerializationException",
                 &error.to_string(),
             ));
         }
     };
     if signer.is_none() {
-        return error_response(&ServiceError::client(
+        return error_response(&FakeError::client(
             "MissingAuthenticationToken",
             "the request is not signed",
         ));
@@ -116,7 +116,7 @@ async fn respond(State(shared): State<Arc<Shared>>, request: Request) -> Respons
         return broken_connection();
     }
     let outcome = if shared.faults.draw(|faults| faults.server_error) {
-        Err(ServiceError::server("InternalFailure"))
+        Err(FakeError::server("InternalFailure"))
     } else {
         shared.perform(service, action, &request).await
     };
@@ -134,7 +134,7 @@ async fn respond(State(shared): State<Arc<Shared>>, request: Request) -> Respons
     }
 }
 
-impl Shared {
+impl ServerShared {
     pub(super) fn new(base_url: String, options: FakeAwsOptions) -> Self {
         Self {
             base_url,
@@ -151,7 +151,7 @@ impl Shared {
     }
 
     /// Checks the permission first, as IAM does; a batch needs the permission of its entries.
-    fn authorize(&self, action: &str, request: &Value) -> Result<(), ServiceError> {
+    fn authorize(&self, action: &str, request: &Value) -> Result<(), FakeError> {
         let resource = resource(request);
         let permission = (
             action.trim_end_matches("Batch").to_owned(),
@@ -161,7 +161,7 @@ impl Shared {
             return Ok(());
         }
         let message = format!("User is not authorized to perform {action} on {resource}");
-        Err(ServiceError::client("AccessDeniedException", &message))
+        Err(FakeError::client("AccessDeniedException", &message))
     }
 
     async fn perform(
@@ -169,11 +169,11 @@ impl Shared {
         service: &str,
         action: &str,
         request: &Value,
-    ) -> Result<Value, ServiceError> {
+    ) -> Result<Value, FakeError> {
         self.authorize(action, request)?;
         if service == "AmazonSQS" {
             if self.faults.draw(|faults| faults.throttle) {
-                return Err(ServiceError::client("RequestThrottled", "injected"));
+                return Err(FakeError::client("RequestThrottled", "injected"));
             }
             if action == "ReceiveMessage" {
                 return self.long_poll(request).await;
@@ -183,7 +183,7 @@ impl Shared {
         }
         // PutRecords is throttled per record, which `Kinesis` draws.
         if action != "PutRecords" && self.faults.draw(|faults| faults.throttle) {
-            return Err(ServiceError::client(
+            return Err(FakeError::client(
                 "ProvisionedThroughputExceededException",
                 "injected",
             ));
@@ -192,7 +192,7 @@ impl Shared {
     }
 
     /// Answers ReceiveMessage once there are messages or its wait time is over.
-    async fn long_poll(&self, request: &Value) -> Result<Value, ServiceError> {
+    async fn long_poll(&self, request: &Value) -> Result<Value, FakeError> {
         let wait_secs = request["WaitTimeSeconds"].as_u64().unwrap_or(0).min(20);
         let until = self.clock.now() + wait_secs * 1000;
         let mut first_try = true;
@@ -243,7 +243,7 @@ fn empty_bucket(method: &Method, query: &str) -> Response {
         .expect("a well-formed response")
 }
 
-fn error_response(error: &ServiceError) -> Response {
+fn error_response(error: &FakeError) -> Response {
     let body = json!({"__type": error.code, "message": error.message});
     json_response(error.status, &body, error.query_code.as_deref())
 }
@@ -261,7 +261,7 @@ fn json_response(status: u16, body: &Value, query_code: Option<&str>) -> Respons
         .expect("a well-formed response")
 }
 
-/// A response that breaks off: the client sees a broken connection and cannot tell whether the call had its effect.
+/// A response that breaks off: the client sees a broken connection and cannot know whether the call had its effect.
 fn broken_connection() -> Response {
     let cut = futures::stream::once(async {
         Err::<axum::body::Bytes, _>(std::io::Error::other("the connection broke"))

@@ -91,7 +91,7 @@ fn objects_of_a_bucket_are_restored_and_so_is_a_file_submitted_from_outside() ->
         cloud.files(&at("in"), &bucket, "in")?,
         cloud.files(&at("out"), &bucket, "out")?,
     );
-    let names = sources.list()?;
+    let names = sources.list()?.files;
     ensure!(
         names.len() == 9,
         "{} objects are at the source",

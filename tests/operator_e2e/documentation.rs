@@ -38,9 +38,12 @@ impl Drop for Installed {
                 "uninstall",
                 "streampress",
                 "--wait",
+                "--ignore-not-found",
             ];
             cluster.helm(&uninstall, SOON)?;
-            cluster.kubectl(&["delete", "namespace", "streampress-system", "--wait=false"])?;
+            // The next page installs into it again.
+            let namespace = ["namespace", "streampress-system"];
+            cluster.kubectl(&[&["delete"], &namespace[..], &["--timeout=50s"]].concat())?;
             cluster
                 .kubectl(&["delete", "crd", CRD_NAME, "--timeout=50s"])
                 .map(drop)

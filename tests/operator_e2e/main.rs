@@ -231,17 +231,16 @@ fn status<'a>(pipeline: &'a Value, path: &str) -> &'a Value {
 
 fn files(folder: &Path) -> Result<BTreeMap<String, Vec<u8>>> {
     let entries = std::fs::read_dir(folder).with_context(|| folder.display().to_string())?;
-    entries
-        .map(|entry| {
-            let path = entry?.path();
-            let name = path
-                .file_name()
-                .unwrap_or_default()
-                .to_string_lossy()
-                .into_owned();
-            Ok((name, std::fs::read(path)?))
-        })
-        .collect()
+    let mut files = BTreeMap::new();
+    for entry in entries {
+        let entry = entry?;
+        let name = entry.file_name().to_string_lossy().into_owned();
+        // The pipeline's own records are in a reserved folder.
+        if name != ".streampress" {
+            files.insert(name, std::fs::read(entry.path())?);
+        }
+    }
+    Ok(files)
 }
 
 /// Every file of the source was restored unchanged, and no other file.

@@ -28,12 +28,12 @@ const METADATA_TTL: &str = "x-aws-ec2-metadata-token-ttl-seconds";
 pub struct CredentialIssuer {
     /// Where it listens. STS is at the root, the container's agent at `/container`.
     pub url: String,
-    shared: Arc<Shared>,
+    shared: Arc<IssuerShared>,
     server: JoinHandle<()>,
 }
 
 #[derive(Debug)]
-struct Shared {
+struct IssuerShared {
     /// How long credentials are valid.
     valid_for: Duration,
     issued: AtomicU32,
@@ -58,7 +58,7 @@ impl CredentialIssuer {
     pub async fn start(valid_for: Duration) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").await.expect("a free port");
         let url = format!("http://{}", listener.local_addr().expect("bound"));
-        let shared = Arc::new(Shared {
+        let shared = Arc::new(IssuerShared {
             valid_for,
             issued: AtomicU32::new(0),
         });
@@ -113,7 +113,7 @@ impl Drop for CredentialIssuer {
     }
 }
 
-impl Shared {
+impl IssuerShared {
     fn issue(&self) -> IssuedKeys {
         let number = self.issued.fetch_add(1, Ordering::SeqCst);
         IssuedKeys {
@@ -141,7 +141,7 @@ fn require(headers: &HeaderMap, name: &str, expected: &str) -> Result<(), Status
 }
 
 async fn assume_role(
-    State(shared): State<Arc<Shared>>,
+    State(shared): State<Arc<IssuerShared>>,
     form: String,
 ) -> Result<String, (StatusCode, &'static str)> {
     let fields: HashMap<&str, &str> = form
@@ -165,7 +165,7 @@ async fn assume_role(
     ))
 }
 
-async fn container(State(shared): State<Arc<Shared>>, headers: HeaderMap) -> IssuerResponse {
+async fn container(State(shared): State<Arc<IssuerShared>>, headers: HeaderMap) -> IssuerResponse {
     require(&headers, "authorization", CONTAINER_TOKEN)?;
     Ok(shared.issue_json())
 }
@@ -183,7 +183,10 @@ async fn metadata_roles(headers: HeaderMap) -> IssuerResponse {
     Ok("role".to_owned())
 }
 
-async fn metadata_keys(State(shared): State<Arc<Shared>>, headers: HeaderMap) -> IssuerResponse {
+async fn metadata_keys(
+    State(shared): State<Arc<IssuerShared>>,
+    headers: HeaderMap,
+) -> IssuerResponse {
     require(&headers, "x-aws-ec2-metadata-token", METADATA_TOKEN)?;
     Ok(shared.issue_json())
 }

@@ -3,11 +3,12 @@
 
 use std::collections::HashMap;
 use std::io;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, SystemTime};
 
 use streampress::consume::{Consumer, Handler};
+use streampress::destination::Destination;
 use streampress::journal::NoJournal;
 use streampress::message::Digest;
 use streampress::roles::announce::{AnnouncementFormat, Announcer};
@@ -20,7 +21,9 @@ pub use streampress_crds::Role;
 use streampress_crds::api::pipeline::{OnCompressed, SourceFormat};
 use streampress_transport::aws::Aws;
 use streampress_transport::local::files::LocalFiles;
-use streampress_transport::{ChunkStream, FileEntry, FileName, Files, PendingFile, Queue};
+use streampress_transport::{
+    ChunkStream, ExactFile, FileEntry, FileName, Files, Listing, PendingFile, Queue, Retired,
+};
 use tokio::runtime::Runtime;
 use tokio_util::sync::CancellationToken;
 
@@ -37,6 +40,7 @@ pub const STREAM: &str = "stream";
 #[derive(Debug, Clone)]
 pub struct TestPipeline {
     source: Arc<dyn Files>,
+    root: PathBuf,
     destination: CountedFiles,
     visibility: Duration,
     url: String,
@@ -70,6 +74,7 @@ impl TestPipeline {
         };
         Ok(Self {
             source: Arc::new(source),
+            root: root.to_owned(),
             destination,
             visibility,
             url: url.to_owned(),
@@ -118,7 +123,7 @@ impl TestPipeline {
     /// The visible files of the destination with their hashes.
     pub fn restored(&self) -> io::Result<HashMap<String, Digest>> {
         let mut all = HashMap::new();
-        for entry in self.destination.list()? {
+        for entry in self.destination.list()?.files {
             let (hash, _) =
                 streampress::roles::announce::hash(self.destination.read(&entry.name)?)?;
             all.insert(entry.name.to_string(), hash);
@@ -242,6 +247,8 @@ async fn consumer(
                     block_size: 1 << 20,
                     threads: 1,
                 },
+                format_version: Default::default(),
+                plans: Arc::default(),
                 record_bytes: 400 * 1024,
                 on_compressed: OnCompressed::Keep,
                 filter: SourceFilter {
@@ -253,7 +260,9 @@ async fn consumer(
             (files, Arc::new(handler))
         }
         Role::Decompressor => {
-            let destination = Arc::new(pipeline.destination.clone());
+            let files = Arc::new(pipeline.destination.clone());
+            let destination =
+                Destination::with_own_journal(files, Some(&pipeline.root.join("out")));
             let journal = Arc::new(NoJournal);
             let handler = Decompressor::new(destination, stream, 1, None, journal);
             (chunks, Arc::new(handler))
@@ -283,11 +292,18 @@ struct CountedFiles {
     commits: Arc<Mutex<HashMap<String, Vec<SystemTime>>>>,
 }
 
+impl CountedFiles {
+    fn count(&self, name: String, modified: SystemTime) {
+        let mut commits = self.commits.lock().unwrap_or_else(PoisonError::into_inner);
+        commits.entry(name).or_default().push(modified);
+    }
+}
+
 impl Files for CountedFiles {
     fn location(&self) -> &str {
         self.inner.location()
     }
-    fn list(&self) -> io::Result<Vec<FileEntry>> {
+    fn list(&self) -> io::Result<Listing> {
         self.inner.list()
     }
     fn stat(&self, name: &FileName) -> io::Result<Option<FileEntry>> {
@@ -305,6 +321,18 @@ impl Files for CountedFiles {
     }
     fn rename(&self, from: &FileName, to: &FileName) -> io::Result<()> {
         self.inner.rename(from, to)
+    }
+    fn set_modified(&self, name: &FileName, modified: SystemTime) -> io::Result<()> {
+        self.inner.set_modified(name, modified)
+    }
+    fn count_reserved(&self, folder: &str) -> io::Result<u64> {
+        self.inner.count_reserved(folder)
+    }
+    fn remove_exact(&self, file: &ExactFile<'_>) -> io::Result<Retired> {
+        self.inner.remove_exact(file)
+    }
+    fn rename_exact(&self, file: &ExactFile<'_>, to: &FileName) -> io::Result<Retired> {
+        self.inner.rename_exact(file, to)
     }
 }
 
@@ -326,13 +354,19 @@ impl io::Write for CountedFile {
 impl PendingFile for CountedFile {
     fn commit(self: Box<Self>, modified: SystemTime) -> io::Result<()> {
         self.inner.commit(modified)?;
-        self.files
-            .commits
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .entry(self.name)
-            .or_default()
-            .push(modified);
+        self.files.count(self.name, modified);
         Ok(())
+    }
+
+    fn commit_over(
+        self: Box<Self>,
+        modified: SystemTime,
+        seen: Option<&FileEntry>,
+    ) -> io::Result<FileEntry> {
+        let entry = self.inner.commit_over(modified, seen)?;
+        if !entry.name.is_reserved() {
+            self.files.count(self.name, modified);
+        }
+        Ok(entry)
     }
 }

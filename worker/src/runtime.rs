@@ -1,11 +1,15 @@
 //! What the worker takes from the machine it runs on: the wall clock, random numbers, and threads for blocking work.
 //! Nothing else in this crate asks for them, so that a simulation can replace them here. Durations are measured with
-//! `tokio::time::Instant`, which follows tokio's paused clock.
+//! `tokio::time::Instant`, which follows tokio's paused clock. Random numbers are of `fastrand`, which a simulation seeds.
 
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 /// The wall-clock time.
 pub(crate) fn now() -> SystemTime {
+    #[cfg(test)]
+    if let Some(world) = simulated::world() {
+        return world.now();
+    }
     SystemTime::now()
 }
 
@@ -42,6 +46,11 @@ pub(crate) fn random_nonzero_u128() -> u128 {
 
 /// Runs file work and CPU work off the async threads. A panic in it is a bug and continues in the caller.
 pub(crate) async fn blocking<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> T {
+    #[cfg(test)]
+    if let Some(world) = simulated::world() {
+        world.stall().await;
+        return work();
+    }
     match tokio::task::spawn_blocking(work).await {
         Ok(value) => value,
         Err(error) => match error.try_into_panic() {
@@ -49,5 +58,55 @@ pub(crate) async fn blocking<T: Send + 'static>(work: impl FnOnce() -> T + Send 
             // Only a runtime that is shutting down cancels blocking work, and it drops the caller too.
             Err(_) => std::future::pending().await,
         },
+    }
+}
+
+/// Waits for `future` in work of [`blocking`].
+pub(crate) fn wait_blocking<T>(future: impl Future<Output = T>) -> T {
+    #[cfg(test)]
+    if simulated::world().is_some() {
+        return simulated::wait(future);
+    }
+    tokio::runtime::Handle::current().block_on(future)
+}
+
+/// The clock and the threads of a simulation, which runs on one thread: blocking work is done where it is awaited.
+#[cfg(test)]
+pub(crate) mod simulated {
+    use std::cell::RefCell;
+
+    use futures::FutureExt;
+    use streampress_transport::sim::World;
+
+    thread_local! {
+        static WORLD: RefCell<Option<World>> = const { RefCell::new(None) };
+    }
+
+    /// While it lives, its thread is in a simulation.
+    pub(crate) struct Entered(());
+
+    /// Enters a simulation on this thread; random numbers follow from `seed`.
+    pub(crate) fn enter(world: &World, seed: u64) -> Entered {
+        fastrand::seed(seed);
+        WORLD.set(Some(world.clone()));
+        Entered(())
+    }
+
+    impl Drop for Entered {
+        fn drop(&mut self) {
+            WORLD.set(None);
+        }
+    }
+
+    pub(super) fn world() -> Option<World> {
+        WORLD.with_borrow(Clone::clone)
+    }
+
+    /// Files are so small in a simulation that their channels never fill: what would wait would wait for itself.
+    pub(super) fn wait<T>(future: impl Future<Output = T>) -> T {
+        let Some(value) = future.now_or_never() else {
+            unreachable!("blocking work waits in a simulation: is a file larger than a block?");
+        };
+        value
     }
 }

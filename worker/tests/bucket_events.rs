@@ -69,7 +69,7 @@ fn legacy_compressor(fixture: &Fixture) -> Arc<dyn Handler> {
 }
 
 /// What a compressor did with the bucket's events.
-struct Outcome {
+struct BucketOutcome {
     /// Messages of the files queue: events, and the announcements that follow from them.
     acknowledged: u64,
     dead: u64,
@@ -81,7 +81,9 @@ struct Outcome {
 
 /// Two objects at the source, one more that was renamed before, and an event of each; then the event of the object that is
 /// renamed meanwhile.
-async fn with_events_of_a_bucket(compressor: impl Fn(&Fixture) -> Arc<dyn Handler>) -> Outcome {
+async fn with_events_of_a_bucket(
+    compressor: impl Fn(&Fixture) -> Arc<dyn Handler>,
+) -> BucketOutcome {
     let fixture = Fixture::with_source("s3://bucket/in");
     for name in ["a.json", "b.csv", "x_delete.json"] {
         fixture.write(name, TRADES);
@@ -112,12 +114,16 @@ async fn with_events_of_a_bucket(compressor: impl Fn(&Fixture) -> Arc<dyn Handle
         packed.extend(received.expect("received").into_iter().map(|it| it.body));
     }
     let listed = fixture.source.list().expect("listed");
-    Outcome {
+    BucketOutcome {
         acknowledged: counts.acknowledged,
         dead: counts.dead.values().sum(),
         left_on_files_queue: files_queue.depth().await.expect("known").total() as usize,
         packed,
-        source: listed.iter().map(|entry| entry.name.to_string()).collect(),
+        source: listed
+            .files
+            .iter()
+            .map(|entry| entry.name.to_string())
+            .collect(),
     }
 }
 

@@ -266,7 +266,49 @@ fn inspect_and_explain_say_where_the_bytes_went() {
 }
 
 #[test]
-fn bench_compares_the_codecs_asked_for() {
+fn a_plan_made_from_one_file_packs_others_and_inspect_shows_it() {
+    let folder = Folder::new();
+    folder.write("first.csv", &table(4000));
+    folder.write("second.csv", &table(5000));
+    folder.well(&["train", "first.csv", "-o", "prices.plan"]);
+    let shown = folder.well(&["inspect", "prices.plan"]).stdout;
+    let shown = String::from_utf8(shown).expect("text");
+    assert!(
+        shown.contains("plan of 1 schemas") && shown.contains("transform csv"),
+        "{shown}"
+    );
+    let planned = said(&folder.well(&["pack", "second.csv", "--plan", "prices.plan", "--explain"]));
+    assert!(planned.contains("by a plan, 0 searched"), "{planned}");
+    let searched = said(&folder.well(&["pack", "second.csv", "--explain", "--force"]));
+    assert!(searched.contains("columns: 0 by a plan"), "{searched}");
+    folder.well(&["unpack", "second.csv.spk", "-o", "back"]);
+    assert!(folder.read("back") == table(5000));
+    folder.write("no.plan", b"id,name\n");
+    let refused = folder.run(&["pack", "first.csv", "--plan", "no.plan"], b"");
+    assert_eq!(refused.status.code(), Some(1));
+    assert!(said(&refused).contains("no.plan"), "{}", said(&refused));
+}
+
+#[test]
+fn version_2_is_smaller_and_both_versions_unpack() {
+    let folder = Folder::new();
+    folder.write("a.csv", &table(100));
+    let mut sizes = Vec::new();
+    for version in ["1", "2"] {
+        folder.well(&["pack", "a.csv", "--format-version", version, "--force"]);
+        sizes.push(folder.read("a.csv.spk").len());
+        let shown = folder.well(&["inspect", "a.csv.spk"]).stdout;
+        let shown = String::from_utf8(shown).expect("text");
+        let words = format!("hybrid format version {version}, 1 blocks");
+        assert!(shown.contains(&words), "{shown}");
+        folder.well(&["unpack", "a.csv.spk", "-o", "back", "--force"]);
+        assert!(folder.read("back") == table(100));
+    }
+    assert!(sizes[1] + 80 < sizes[0], "{sizes:?}");
+}
+
+#[test]
+fn bench_compares_the_codecs_that_the_command_line_names() {
     let folder = Folder::new();
     folder.write("a.csv", &table(2000));
     let output = folder.well(&[
@@ -290,4 +332,49 @@ fn the_seed_format_comes_back_normalised() {
     folder.well(&["unpack", "a.csv.seed", "-o", "back"]);
     assert!(!folder.read("back").is_empty());
     assert!(Path::new(&folder.path("a.csv.seed")).exists());
+}
+
+#[test]
+fn output_that_is_lost_is_an_error_and_a_closed_pipe_is_none() {
+    let folder = Folder::new();
+    folder.write("a.csv", b"1\n");
+    folder.well(&["pack", "a.csv"]);
+    for args in [&["inspect", "a.csv.spk"][..], &["completion", "bash"]] {
+        let start = |stdout: Stdio| {
+            let mut command = Command::new(env!("CARGO_BIN_EXE_streampress"));
+            command.current_dir(folder.0.path()).args(args);
+            command
+                .stdout(stdout)
+                .stderr(Stdio::piped())
+                .output()
+                .expect("it ends")
+        };
+        let full = fs::File::options().write(true).open("/dev/full");
+        let lost = start(full.expect("opens").into());
+        assert_eq!(lost.status.code(), Some(1), "{args:?}");
+        assert!(said(&lost).contains("standard output"), "{}", said(&lost));
+        let (reader, writer) = std::io::pipe().expect("a pipe");
+        drop(reader);
+        assert!(start(writer.into()).status.success(), "{args:?}");
+    }
+}
+
+#[cfg(unix)]
+#[test]
+fn a_file_has_no_more_permissions_than_its_input_and_a_pipe_is_not_replaced() {
+    use std::os::unix::fs::{FileTypeExt as _, PermissionsExt as _};
+    let folder = Folder::new();
+    let mode = |name: &str| {
+        let data = fs::metadata(folder.path(name)).expect("there");
+        data.permissions().mode() & 0o777
+    };
+    folder.write("secret.json", b"{}");
+    let private = fs::Permissions::from_mode(0o600);
+    fs::set_permissions(folder.path("secret.json"), private).expect("set");
+    folder.well(&["pack", "secret.json"]);
+    folder.well(&["unpack", "secret.json.spk", "-o", "back.json"]);
+    assert_eq!((mode("secret.json.spk"), mode("back.json")), (0o600, 0o600));
+    folder.well(&["pack", "secret.json", "-o", "/dev/null", "--force"]);
+    let kind = fs::metadata("/dev/null").expect("there").file_type();
+    assert!(kind.is_char_device());
 }

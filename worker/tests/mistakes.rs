@@ -116,10 +116,10 @@ fn a_build_without_aws_says_how_to_get_one() {
     ] {
         let output = folder.run(args);
         let said = text(&output.stderr);
-        let told = said
+        let lines = said
             .lines()
             .filter(|line| line.contains("cargo install --path worker --features aws"));
-        assert_eq!(told.count(), 1, "{args:?} said {said}");
+        assert_eq!(lines.count(), 1, "{args:?} said {said}");
         assert_eq!(output.status.code(), Some(1), "{args:?} said {said}");
     }
 }

@@ -4,10 +4,11 @@ use std::io::{self, Read, Write};
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
-use streampress::consume::Service;
+use streampress::destination::Destination;
 use streampress::roles::announce::AnnouncementFormat;
+use streampress::telemetry::metrics::NeededService;
 use streampress_transport::in_process_lock::InProcessLock;
-use streampress_transport::{FileEntry, FileName, Files, PendingFile};
+use streampress_transport::{ExactFile, FileEntry, FileName, Files, Listing, PendingFile, Retired};
 use tokio::time::Instant;
 
 #[path = "support/fixture.rs"]
@@ -40,13 +41,20 @@ impl PendingFile for FullFile {
     fn commit(self: Box<Self>, _modified: SystemTime) -> io::Result<()> {
         Err(io::ErrorKind::StorageFull.into())
     }
+    fn commit_over(
+        self: Box<Self>,
+        _modified: SystemTime,
+        _seen: Option<&FileEntry>,
+    ) -> io::Result<FileEntry> {
+        Err(io::ErrorKind::StorageFull.into())
+    }
 }
 
 impl Files for FullDisk {
     fn location(&self) -> &str {
         self.inner.location()
     }
-    fn list(&self) -> io::Result<Vec<FileEntry>> {
+    fn list(&self) -> io::Result<Listing> {
         self.inner.list()
     }
     fn stat(&self, name: &FileName) -> io::Result<Option<FileEntry>> {
@@ -66,6 +74,15 @@ impl Files for FullDisk {
     }
     fn rename(&self, from: &FileName, to: &FileName) -> io::Result<()> {
         self.inner.rename(from, to)
+    }
+    fn count_reserved(&self, folder: &str) -> io::Result<u64> {
+        self.inner.count_reserved(folder)
+    }
+    fn remove_exact(&self, file: &ExactFile<'_>) -> io::Result<Retired> {
+        self.inner.remove_exact(file)
+    }
+    fn rename_exact(&self, file: &ExactFile<'_>, to: &FileName) -> io::Result<Retired> {
+        self.inner.rename_exact(file, to)
     }
 }
 
@@ -95,15 +112,17 @@ async fn a_full_disk_for_an_hour_makes_no_dead_letter_and_everything_is_restored
         inner: restored.clone(),
         full_until,
     });
+    let folder = fixture.folder().with_file_name("out");
+    let destination = Destination::with_own_journal(full, Some(&folder));
     let restoring = RunningConsumer::start(
         fixture.local.chunks_queue(),
         Arc::new(InProcessLock::new("decompressor", 1)),
-        Arc::new(fixture.decompressor(full, fixture.local.stream())),
+        Arc::new(fixture.decompressor(destination, fixture.local.stream())),
         2,
         false,
     );
     let counts = || restoring.meter.counts();
-    eventually(|| counts().outages.get(&Service::Destination) == Some(&1)).await;
+    eventually(|| counts().outages.get(&NeededService::Destination) == Some(&1)).await;
     eventually(|| counts().in_flight == 0).await;
     let received = counts().received;
     tokio::time::sleep_until(full_until - Duration::from_secs(1)).await;
@@ -112,7 +131,7 @@ async fn a_full_disk_for_an_hour_makes_no_dead_letter_and_everything_is_restored
     restoring.conclude(FILES as u64).await;
     let after = counts();
     assert_eq!((after.acknowledged, after.dead.len()), (FILES as u64, 0));
-    assert_eq!(after.outages.get(&Service::Destination), Some(&0));
+    assert_eq!(after.outages.get(&NeededService::Destination), Some(&0));
     restoring.stop().await;
     for number in 0..FILES {
         let name = FileName::parse(&format!("{number}.txt")).expect("a valid name");

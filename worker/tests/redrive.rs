@@ -6,20 +6,21 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use bytes::Bytes;
-use streampress::journal::SqliteJournal;
-use streampress::message::{Manifest, Records, STRICT_GROUP, VERSION};
+use streampress::journal::{FileJournal, SqliteJournal};
+use streampress::message::{Manifest, Message, Records, STRICT_GROUP, VERSION};
 use streampress::roles::announce::{AnnouncementFormat, Announcer};
 use streampress::roles::connect::CompressorConnections;
 use streampress::roles::redrive::{RedriveAction, redrive};
 use streampress_transport::{
-    ChunkStream, DeadLetterReason, Outgoing, Position, Record, Sequence, StreamCounts,
-    TransportError, TransportResult,
+    ATTR_DETAIL, ATTR_GROUP, ATTR_REASON, ChunkStream, DeadLetterReason, Delivery, FileName,
+    FileVersion, Outgoing, Position, Queue, Record, Sequence, StreamCounts, TransportError,
+    TransportResult,
 };
 
 #[path = "support/fixture.rs"]
 mod fixture;
 
-use fixture::Fixture;
+use fixture::{Fixture, complete_next};
 
 /// A stream that cannot be reached.
 #[derive(Debug)]
@@ -62,6 +63,7 @@ async fn a_redrive_that_fails_in_the_middle_leaves_no_letter_hidden() {
         let file = announcer.identify(&entry).await.expect("read");
         let manifest = Manifest {
             version: VERSION,
+            file_version: None,
             attempt: "compressor-0/a/1".into(),
             records: Records::Inline(vec![Position {
                 shard: "0".into(),
@@ -150,8 +152,163 @@ async fn a_dead_letter_that_cannot_be_sent_again_does_not_block_others_of_its_gr
         let deliveries = queue.receive(10, Duration::ZERO).await.expect("received");
         assert_eq!(deliveries.len(), 1);
         assert_eq!(deliveries[0].group, STRICT_GROUP);
-        let of_dead_letter = |name: &String| name.starts_with("streampress-");
-        assert!(!deliveries[0].attributes.keys().any(of_dead_letter));
+        for of_dead_letter in [ATTR_REASON, ATTR_DETAIL, ATTR_GROUP] {
+            assert!(!deliveries[0].attributes.contains_key(of_dead_letter));
+        }
+        // A repeat is as old as the first announcement.
+        assert!(deliveries[0].version() < deliveries[0].sent_as);
         queue.delete(&deliveries[0].receipt).await.expect("deleted");
+    }
+}
+
+/// Packs a file and makes a dead letter of its manifest. With `loses_records` the stream does not hold them.
+async fn dead_manifest(
+    fixture: &Fixture,
+    announcer: &Announcer,
+    loses_records: bool,
+) -> FileVersion {
+    let entry = fixture.write("a.txt", b"content");
+    announcer.announce(&entry).await.expect("announced");
+    let local = &fixture.local;
+    let compressor = fixture.compressor(local.stream());
+    complete_next(&compressor, &*local.files_queue())
+        .await
+        .expect("compressed");
+    let queue = local.chunks_queue();
+    let deliveries = queue.receive(1, Duration::ZERO).await.expect("received");
+    let mut manifest = match Message::parse(&deliveries[0].body) {
+        Ok(Message::Manifest(manifest)) => manifest,
+        other => panic!("{other:?}"),
+    };
+    let version = manifest.file_version.clone().expect("a version");
+    if loses_records {
+        manifest.records = Records::Inline(vec![Position {
+            shard: "gone".into(),
+            sequence: 1.into(),
+            bytes: 1,
+        }]);
+        queue.delete(&deliveries[0].receipt).await.expect("deleted");
+        let again = Outgoing {
+            group: deliveries[0].group.clone(),
+            dedup_id: "without-records".into(),
+            body: manifest.to_json(),
+            attributes: BTreeMap::new(),
+        };
+        queue.send(vec![again]).await.expect("sent");
+    } else {
+        queue
+            .release(&deliveries[0].receipt)
+            .await
+            .expect("released");
+    }
+    let deliveries = queue.receive(1, Duration::ZERO).await.expect("received");
+    queue
+        .dead_letter(&deliveries[0], DeadLetterReason::BadFrame, "not readable")
+        .await
+        .expect("dead-lettered");
+    version
+}
+
+async fn redrive_one(fixture: &Fixture, announcer: &Announcer) -> RedriveAction {
+    let connections = connections(fixture, fixture.local.stream());
+    let mut letters = redrive(&connections, announcer, false)
+        .await
+        .expect("redriven");
+    assert_eq!(letters.len(), 1);
+    letters.remove(0).action
+}
+
+async fn next(queue: &dyn Queue) -> Delivery {
+    let mut deliveries = queue.receive(1, Duration::ZERO).await.expect("received");
+    deliveries.pop().expect("a message")
+}
+
+#[tokio::test]
+async fn good_records_are_sent_again_whatever_the_reason_and_without_a_source() {
+    let fixture = Fixture::open();
+    let announcer = fixture.announcer(AnnouncementFormat::Native);
+    let version = dead_manifest(&fixture, &announcer, false).await;
+    std::fs::remove_file(fixture.folder().join("a.txt")).expect("removed");
+    assert_eq!(
+        redrive_one(&fixture, &announcer).await,
+        RedriveAction::SentAgain
+    );
+    let local = &fixture.local;
+    let decompressor = fixture.decompressor(fixture.destination("out"), local.stream());
+    complete_next(&decompressor, &*local.chunks_queue())
+        .await
+        .expect("restored");
+    let destination = fixture.destination("out");
+    let name = FileName::parse("a.txt").expect("a valid name");
+    let stored = destination.journal().load(&name).await.expect("read");
+    let entry = stored.expect("restored").entry;
+    assert_eq!(entry.version, Some(version));
+}
+
+#[tokio::test]
+async fn lost_records_are_announced_from_a_copy_that_was_put_aside_as_a_repeat() {
+    let fixture = Fixture::open();
+    let announcer = fixture.announcer(AnnouncementFormat::Native);
+    let version = dead_manifest(&fixture, &announcer, true).await;
+    let folder = fixture.folder();
+    std::fs::rename(folder.join("a.txt"), folder.join("a_delete.txt")).expect("put aside");
+    assert_eq!(
+        redrive_one(&fixture, &announcer).await,
+        RedriveAction::AnnouncedAgain
+    );
+    let local = &fixture.local;
+    let compressor = fixture.compressor(local.stream());
+    complete_next(&compressor, &*local.files_queue())
+        .await
+        .expect("compressed from the copy");
+    let delivery = next(&*local.chunks_queue()).await;
+    let Ok(Message::Manifest(manifest)) = Message::parse(&delivery.body) else {
+        panic!("{delivery:?}");
+    };
+    assert_eq!(manifest.file.name.as_str(), "a.txt");
+    assert_eq!(manifest.file_version, Some(version));
+}
+
+#[tokio::test]
+async fn a_source_that_changed_takes_the_place_of_a_version_whose_records_are_lost() {
+    let fixture = Fixture::open();
+    let journal = Arc::new(SqliteJournal::open(&fixture.local).expect("opens"));
+    let announcer = Announcer {
+        journal: journal.clone(),
+        ..fixture.announcer(AnnouncementFormat::Native)
+    };
+    let version = dead_manifest(&fixture, &announcer, true).await;
+    fixture.write("a.txt", b"other content by now");
+    assert_eq!(
+        redrive_one(&fixture, &announcer).await,
+        RedriveAction::ReplacementAnnounced
+    );
+    let announced = next(&*fixture.local.files_queue()).await;
+    assert!(announced.version() > version);
+    let progress = journal.progress().await.expect("known");
+    assert_eq!((progress.superseded, progress.failed), (1, 0));
+    assert_eq!(
+        progress.unfinished(),
+        1,
+        "only the new content is under way"
+    );
+}
+
+#[tokio::test]
+async fn a_letter_without_records_and_source_stays_with_both_reasons() {
+    let fixture = Fixture::open();
+    let announcer = fixture.announcer(AnnouncementFormat::Native);
+    dead_manifest(&fixture, &announcer, true).await;
+    std::fs::remove_file(fixture.folder().join("a.txt")).expect("removed");
+    for _ in 0..2 {
+        match redrive_one(&fixture, &announcer).await {
+            RedriveAction::Left(why) => {
+                assert!(
+                    why.contains("record") && why.contains("a.txt is not in"),
+                    "{why}"
+                );
+            }
+            other => panic!("{other:?}"),
+        }
     }
 }

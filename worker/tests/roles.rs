@@ -82,7 +82,7 @@ fn with_one_slot_the_second_compressor_takes_over_when_the_first_is_killed() {
 }
 
 #[test]
-fn a_submitted_file_is_restored_and_submitting_it_twice_is_one_file() {
+fn a_file_is_announced_each_time_that_it_is_submitted() {
     let folder = WorkFolder::with_spec("  suspend: false");
     let workers = [
         folder.start(&role("compress")),
@@ -101,18 +101,13 @@ fn a_submitted_file_is_restored_and_submitting_it_twice_is_one_file() {
         assert!(said.contains("announced as note.txt"), "{said}");
     }
     eventually_blocking("it is restored", || {
-        folder.files("data/out").contains_key("note.txt")
+        folder.log().matches("File compressed").count() == 2
+            && folder.files("data/out").contains_key("note.txt")
     });
     assert_eq!(folder.files("data/out")["note.txt"], b"a note\n");
     workers.into_iter().for_each(|worker| {
         worker.stop();
     });
-    assert_eq!(
-        folder.log().matches("File compressed").count(),
-        1,
-        "{}",
-        folder.log()
-    );
 }
 
 #[test]
@@ -179,61 +174,28 @@ fn a_source_that_changed_after_it_was_announced_is_announced_anew() {
 }
 
 #[test]
-fn a_folder_is_scanned_for_files_that_do_not_change() {
-    let folder = WorkFolder::with_spec("  source: {scanSeconds: 1, onCompressed: Rename}");
+fn a_folder_is_scanned_by_the_generator_role() {
+    let folder = WorkFolder::with_spec("  source: {scanSeconds: 1, settleSeconds: 1}");
     let workers = [
         folder.start(&role("compress")),
         folder.start(&role("decompress")),
     ];
-    folder.write("data/in/first.log", b"one line\n");
-    eventually_blocking("the first is restored", || {
-        folder.files("data/out").contains_key("first.log")
-    });
-    folder.write("data/in/sub/second.json", b"[1, 2]\n");
-    eventually_blocking("the second is restored", || {
-        folder.files("data/out").contains_key("sub/second.json")
-    });
-    eventually_blocking("sources are renamed", || {
-        folder
-            .files("data/in")
-            .keys()
-            .all(|name| name.contains("_delete"))
-    });
+    for (name, content) in [
+        ("first.log", &b"one line\n"[..]),
+        ("sub/second.json", b"[1, 2]\n"),
+    ] {
+        // A scanner that starts anew announces nothing that was announced.
+        let scanner = folder.start(&role("generate"));
+        folder.write(&format!("data/in/{name}"), content);
+        eventually_blocking("it is restored", || {
+            folder.files("data/out").contains_key(name)
+        });
+        assert_eq!(scanner.stop(), Some(0), "{}", folder.log());
+    }
     workers.into_iter().for_each(|worker| {
         worker.stop();
     });
-    assert_eq!(
-        folder.files("data/out").len(),
-        2,
-        "a renamed source was taken for a new one"
-    );
-}
-
-#[test]
-fn an_older_version_never_overwrites_a_newer_one() {
-    let folder = WorkFolder::with_spec("  suspend: false");
-    folder.write("data/in/a.txt", b"old");
-    folder.run_well(&[
-        "submit",
-        "data/in/a.txt",
-        "-p",
-        "pipeline.yaml",
-        "--data",
-        "data",
-    ]);
-    folder.write("data/out/a.txt", b"newer, from elsewhere");
-    let workers = [
-        folder.start(&role("compress")),
-        folder.start(&role("decompress")),
-    ];
-    eventually_blocking("it is skipped", || {
-        folder.log().contains("newer version is restored already")
-    });
-    assert_eq!(
-        text(&folder.files("data/out")["a.txt"]),
-        "newer, from elsewhere"
-    );
-    workers.into_iter().for_each(|worker| {
-        worker.stop();
-    });
+    assert_eq!(folder.files("data/out"), folder.files("data/in"));
+    let log = folder.log();
+    assert_eq!(log.matches("File announced").count(), 2, "{log}");
 }

@@ -101,6 +101,7 @@ async fn restore(records: usize) {
     let first = RecordOwner::new(&file.id(), "attempt").seal(0, &[7; 4096], None);
     let manifest = Manifest {
         version: VERSION,
+        file_version: None,
         file,
         attempt: "attempt".into(),
         records: Records::Inline((0..records as u64).map(position).collect()),
@@ -123,7 +124,7 @@ async fn restore(records: usize) {
         first: Mutex::new((records > 1).then_some(first)),
         ..StalledStream::default()
     });
-    let decompressor = fixture.decompressor(fixture.files("out"), stream.clone());
+    let decompressor = fixture.decompressor(fixture.destination("out"), stream.clone());
     stop_while_it_waits(&decompressor, &stream, &*queue).await;
 }
 

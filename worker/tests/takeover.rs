@@ -20,6 +20,7 @@ use kube::api::PostParams;
 use kube::{Api, Client};
 use rustix::process::{Pid, Signal, kill_process};
 use rustix::time::{ClockId, clock_gettime};
+use streampress::destination::DatabaseJournal;
 use streampress::journal::SqliteJournal;
 use streampress::roles::connect::{Backend, local_locks};
 use streampress::roles::context::RoleContext;
@@ -30,7 +31,7 @@ use streampress_transport::lease::{LeaseLock, Times};
 use streampress_transport::local::{Local, LocalOptions};
 use streampress_transport::slot_lock::HolderRequest;
 use streampress_transport::{
-    FileEntry, FileName, Ledger, SharedLedger, SlotGuard, SlotLock, SlotLocks, TransportResult,
+    FileName, Ledger, SharedLedger, SlotGuard, SlotLock, SlotLocks, TransportResult,
 };
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::mpsc;
@@ -91,6 +92,10 @@ fn context(
     RoleContext {
         backend: Backend::Embedded(local.clone()),
         locks: locks.unwrap_or_else(|| local_locks(local)),
+        destination_journal: Some(Arc::new(DatabaseJournal::new(
+            SqliteJournal::open(local).unwrap(),
+            local.dir(),
+        ))),
         journal: Arc::new(SqliteJournal::open(local).unwrap()),
         data: dir.join("data"),
         threads: 1,
@@ -457,12 +462,8 @@ async fn feed(dir: PathBuf, local: Local, stop: CancellationToken) -> BTreeMap<S
             .collect();
         let path = dir.join("data/in").join(&name);
         fs::write(&path, &text).unwrap();
-        let meta = fs::metadata(&path).unwrap();
-        let entry = FileEntry {
-            name: FileName::parse(&name).unwrap(),
-            size: meta.len(),
-            modified: meta.modified().unwrap(),
-        };
+        let file_name = FileName::parse(&name).unwrap();
+        let entry = announcer.source.stat(&file_name).unwrap().unwrap();
         announcer.announce(&entry).await.unwrap();
         made.insert(name, text.into_bytes());
     }
@@ -589,7 +590,7 @@ async fn takeovers(cycles: usize, sites: usize, times: Times, blows: &'static [B
         began.elapsed()
     );
     println!(
-        "two believed in the same slot for {} ns in all, {} ns of it without freezing; a frozen process looked once more {} times",
+        "two believed in the same slot for {} ns in all, {} ns of it without freezing; a frozen process read the slot once more {} times",
         shared.nanos, shared.awake_nanos, shared.late
     );
     for (blow, mut took) in waits {
@@ -604,7 +605,7 @@ async fn takeovers(cycles: usize, sites: usize, times: Times, blows: &'static [B
 }
 
 /// The result of one pipeline.
-struct Outcome {
+struct TakeoverOutcome {
     files: usize,
     holdings: usize,
     overlap: Overlap,
@@ -617,7 +618,7 @@ async fn one_pipeline(
     cycles: usize,
     times: Times,
     blows: &[Blow],
-) -> Outcome {
+) -> TakeoverOutcome {
     let dir = tempfile::tempdir().unwrap();
     let dir = dir.path();
     for folder in ["beliefs", "data/in", "data/out"] {
@@ -673,7 +674,7 @@ async fn one_pipeline(
     }
     let beliefs = beliefs(dir);
     let overlap = overlap(&beliefs);
-    Outcome {
+    TakeoverOutcome {
         files: made.len(),
         holdings: beliefs.len(),
         overlap,
@@ -699,18 +700,18 @@ fn logs(dir: &Path) -> String {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn slots_change_hands_without_loss_or_overlap() {
+async fn slots_change_holders_without_loss_or_overlap() {
     takeovers(32, 1, FAST, &ALL).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
 #[ignore = "takes minutes"]
-async fn slots_change_hands_a_thousand_times_without_loss_or_overlap() {
+async fn slots_change_holders_a_thousand_times_without_loss_or_overlap() {
     takeovers(1000, 2, FAST, &ALL).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
 #[ignore = "takes minutes"]
-async fn slots_change_hands_with_the_times_of_production() {
+async fn slots_change_holders_with_the_times_of_production() {
     takeovers(12, 1, Times::default(), &[Blow::Kill, Blow::End]).await;
 }

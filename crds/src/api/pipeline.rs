@@ -236,7 +236,7 @@ pub struct StreamSpec {
     /// Retention period of the stream in hours: the time within which files must be restored. A lower value is carried out once all queues are empty.
     #[cfg_attr(feature = "kubernetes", schemars(range(min = 24, max = 8_760)))]
     pub retention_hours: i32,
-    /// Extend the retention in steps, up to 14 days, while packed files or dead letters have needed the records for half of it; AWS bills what exceeds a day. With policy Create. It goes back when nothing needs it.
+    /// With policy Create: double the retention, up to 14 days, each time that packed files or their dead letters have waited for half of it, and set it back when nothing waits. AWS bills what exceeds a day.
     pub extend_retention: bool,
 }
 
@@ -251,9 +251,13 @@ pub struct SourceSpec {
     /// Kinds of files to process: json (.json, .ndjson, .jsonl), csv (.csv), txt (.txt, .log).
     #[cfg_attr(feature = "kubernetes", schemars(length(min = 1, max = 3), extend("x-kubernetes-list-type" = "set")))]
     pub formats: Vec<SourceFormat>,
-    /// Announce new and changed files that were not modified for this many seconds. 0: announce only submitted and generated files.
+    /// Seconds between two scans for new and changed files. 0: no scan, only submitted and generated files are announced.
     #[cfg_attr(feature = "kubernetes", schemars(range(min = 0, max = 86_400)))]
     pub scan_seconds: i32,
+    /// Seconds that a file must hold still before a scan announces it. Default: 10, or 60 where packed files are renamed or deleted.
+    #[cfg_attr(feature = "kubernetes", schemars(range(min = 0, max = 86_400)))]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub settle_seconds: Option<i32>,
     /// What happens to a source file after it is packed and announced.
     pub on_compressed: OnCompressed,
 }
@@ -320,6 +324,9 @@ pub struct VolumeClaim {
 pub struct CodecSpec {
     /// Hybrid: the smallest form; restores every byte. Seed: the Python original's form; restores the normalised file.
     pub format: CodecFormat,
+    /// Hybrid version to write; readers must know it.
+    #[cfg_attr(feature = "kubernetes", schemars(range(min = 1, max = 2)))]
+    pub format_version: i32,
     /// How much time packing may take. Seed ignores it.
     pub effort: CodecEffort,
     /// Size of the blocks that are packed one by one, from 64Ki to 64Mi. Larger blocks pack smaller and need more memory.

@@ -142,6 +142,8 @@ pub struct ProgressStatus {
     pub files_restored: i64,
     /// Files that became dead letters.
     pub files_failed: i64,
+    /// Versions of files that were not restored because a newer version had been.
+    pub files_superseded: i64,
     /// Bytes of the files before packing.
     pub bytes_raw: i64,
     /// Bytes that the stream carried for them.
@@ -166,9 +168,10 @@ pub struct BacklogStatus {
     /// Dead letters of both queues.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub dead: Option<i64>,
-    /// For how long packed files have waited or been dead letters at most, in seconds, as far as seen from the queues.
+    /// Since when the oldest packed file or packed file's dead letter has waited, at the earliest. SQS tells no message's age: the operator infers it from the number of messages and of files that were restored.
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub oldest_seconds: Option<i64>,
+    #[cfg_attr(feature = "kubernetes", schemars(length(max = 40)))]
+    pub waiting_since: Option<String>,
 }
 
 /// For how long the stream keeps records, and whether that is long enough for what waits.
@@ -179,16 +182,9 @@ pub struct RetentionStatus {
     /// For how long the stream keeps records, in hours.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub hours: Option<i64>,
-    /// Whether packed files or dead letters have needed its records for half of that or longer.
+    /// Whether packed files or their dead letters have waited for half of that or longer.
     pub at_risk: bool,
-    /// Since when, at the earliest.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    #[cfg_attr(feature = "kubernetes", schemars(length(max = 40)))]
-    pub waiting_since: Option<String>,
-    /// The hours to which the operator has extended it for what waits.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub extended_hours: Option<i64>,
-    /// The hours that the operator last planned; it lowers only what it raised itself.
+    /// The retention that the operator gives the stream, in hours: that of the spec, or more while something that waits needs it. It lowers only a retention of just so many hours: one that others gave the stream stays. Left out with policy Adopt.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub planned_hours: Option<i64>,
 }
@@ -210,7 +206,4 @@ pub struct TransportStatus {
     #[serde(rename = "streamARN", skip_serializing_if = "Option::is_none")]
     #[cfg_attr(feature = "kubernetes", schemars(length(max = 2048)))]
     pub stream_arn: Option<String>,
-    /// For how long the stream keeps records, in hours. Not written: `status.retention` has it.
-    #[serde(skip)]
-    pub retention_hours: Option<u32>,
 }

@@ -43,6 +43,24 @@ pub const RULES: &[Rule] = &[
     },
     Rule {
         at: &["spec"],
+        field: "report.location",
+        cel: "!self.report.enabled || (!self.report.location.startsWith(self.source.location.endsWith('/') ? self.source.location : self.source.location + '/') && !self.report.location.startsWith(self.destination.location.endsWith('/') ? self.destination.location : self.destination.location + '/'))",
+        rule: "must not be inside source.location or destination.location",
+        help: "write the report to another folder or prefix; otherwise its own files would be taken for the source's or the restored ones",
+        holds: RuleCheck::Spec(report_is_apart),
+        scope: RuleScope::Everywhere,
+    },
+    Rule {
+        at: &["spec"],
+        field: "source.settleSeconds",
+        cel: "!has(self.source.settleSeconds) || self.source.settleSeconds >= 60 || self.source.scanSeconds == 0 || self.source.onCompressed == 'Keep'",
+        rule: "must be at least 60 where scanned files are renamed or deleted",
+        help: "leave it out or set 60 or more: a writer that pauses would go on with a file that has no name any more; or use onCompressed: Keep",
+        holds: RuleCheck::Spec(retired_files_hold_still),
+        scope: RuleScope::Everywhere,
+    },
+    Rule {
+        at: &["spec"],
         field: "compressor.slots",
         cel: "self.ordering != 'Strict' || !has(self.compressor.slots) || self.compressor.slots == 1",
         rule: "must be 1 with ordering Strict",
@@ -305,6 +323,23 @@ fn locations_are_apart(spec: &CompressionPipelineSpec) -> bool {
         }
         _ => true,
     }
+}
+
+fn report_is_apart(spec: &CompressionPipelineSpec) -> bool {
+    let Ok(report) = Location::parse(&spec.report.location) else {
+        return true;
+    };
+    let around = |location: &str| Location::parse(location).is_ok_and(|it| it.contains(&report));
+    !spec.report.enabled || !(around(&spec.source.location) || around(&spec.destination.location))
+}
+
+fn retired_files_hold_still(spec: &CompressionPipelineSpec) -> bool {
+    let source = &spec.source;
+    source.settle_seconds.is_none_or(|seconds| {
+        i64::from(seconds) >= i64::from(limits::RETIRE_SETTLE_SECONDS)
+            || source.scan_seconds == 0
+            || source.on_compressed == OnCompressed::Keep
+    })
 }
 
 fn one_slot(ordering: Ordering, worker: &WorkerSpec) -> bool {

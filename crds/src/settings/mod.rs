@@ -42,7 +42,7 @@ pub enum Settings {
     Decompressor(DecompressorSettings),
 }
 
-/// What a generator needs.
+/// What the generator role needs: it makes files, scans the source, or both.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct GeneratorSettings {
@@ -55,8 +55,12 @@ pub struct GeneratorSettings {
     pub transport: GeneratorTransport,
     /// Where files are written.
     pub source: LocationSettings,
-    /// What files look like.
-    pub generator: GeneratorJob,
+    /// What files look like; without it, none are made.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub generator: Option<GeneratorJob>,
+    /// Which of the source's files are announced; without it, there is no scan.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub scan: Option<SourceSettings>,
     /// The pipeline's codec: with Seed, files are announced as the Python original does.
     pub codec_format: CodecFormat,
 }
@@ -205,10 +209,24 @@ pub struct SourceSettings {
     pub location: Location,
     /// Kinds of files to process.
     pub formats: Vec<SourceFormat>,
-    /// Seconds for which a file must not be modified before it is announced; 0: no scan.
+    /// Seconds between two scans; 0: no scan.
     pub scan_seconds: u32,
+    /// Seconds that a file must hold still before a scan announces it.
+    #[serde(
+        default = "default_settle_seconds",
+        skip_serializing_if = "is_default_settle_seconds"
+    )]
+    pub settle_seconds: u32,
     /// What happens to a file after it is packed and announced.
     pub on_compressed: OnCompressed,
+}
+
+fn default_settle_seconds() -> u32 {
+    crate::limits::SETTLE_SECONDS
+}
+
+fn is_default_settle_seconds(seconds: &u32) -> bool {
+    *seconds == crate::limits::SETTLE_SECONDS
 }
 
 /// How files are packed.
@@ -217,12 +235,28 @@ pub struct SourceSettings {
 pub struct CodecSettings {
     /// The form of the packed bytes.
     pub format: CodecFormat,
+    /// Version of the Hybrid format that is written, 1 or 2. Version 1 is not written down, so that settings stay as they
+    /// were before there were two.
+    #[serde(default = "first_version", skip_serializing_if = "is_first_version")]
+    pub format_version: u32,
     /// How much time packing may take.
     pub effort: CodecEffort,
     /// Size of a block, in bytes.
     pub block_bytes: usize,
     /// Size of the largest record on the stream, in bytes.
     pub record_bytes: usize,
+}
+
+fn first_version() -> u32 {
+    1
+}
+
+#[expect(
+    clippy::trivially_copy_pass_by_ref,
+    reason = "serde passes a reference"
+)]
+fn is_first_version(version: &u32) -> bool {
+    *version == first_version()
 }
 
 /// What a generator makes.

@@ -121,6 +121,10 @@ fn at_least_one(field: &str, value: u32) -> Result<(), SettingsError> {
 }
 
 fn check_codec(codec: &CodecSettings) -> Result<(), SettingsError> {
+    if !(1..=2).contains(&codec.format_version) {
+        let reason = format!("is {}, must be 1 or 2", codec.format_version);
+        return Err(wrong("codec.formatVersion", &reason));
+    }
     let block = codec.block_bytes as u64;
     let record = codec.record_bytes as u64;
     if !limits::BLOCK_BYTES.contains(&block) {
@@ -300,6 +304,12 @@ mod tests {
             ),
             (
                 Role::Compressor,
+                "/codec/formatVersion",
+                3.into(),
+                "codec.formatVersion: is 3, must be 1 or 2",
+            ),
+            (
+                Role::Compressor,
                 "/codec/blockBytes",
                 1.into(),
                 "codec.blockBytes: is 1, must be",
@@ -324,7 +334,9 @@ mod tests {
             ),
         ] {
             let error = edited(role, |settings| {
-                *settings.pointer_mut(pointer).expect("a field") = value;
+                // A field with its default value is left out.
+                let (parent, field) = pointer.rsplit_once('/').expect("a pointer");
+                settings.pointer_mut(parent).expect("an object")[field] = value;
             })
             .expect_err(pointer);
             assert!(error.contains(expected), "{error}");

@@ -1,11 +1,12 @@
 //! Turns a pipeline, as written, into settings with every default and name filled in.
 
 use crate::api::pipeline::{
-    AutoscalingMode, CompressionPipeline, GeneratorSchema, GeneratorSpec, Ordering, QueueSpec,
-    WorkerSpec,
+    AutoscalingMode, CompressionPipeline, GeneratorSchema, GeneratorSpec, OnCompressed, Ordering,
+    QueueSpec, WorkerSpec,
 };
 use crate::defaults;
 use crate::invalid::Invalid;
+use crate::limits;
 use crate::location::Location;
 use crate::names::{self, TransportPart};
 use crate::quantity::ByteSize;
@@ -54,15 +55,15 @@ impl Resolved {
     /// Whether the pipeline has workers of this role.
     pub fn has_role(&self, role: Role) -> bool {
         match role {
-            Role::Generator => self.generator.is_some(),
+            Role::Generator => self.generator.is_some() || self.source.scan_seconds > 0,
             Role::Compressor | Role::Decompressor => true,
         }
     }
 
-    /// Workers of this role that may work at once: one generator where the pipeline has one.
+    /// Workers of this role that may work at once: one generator where the pipeline has a generator or scans its source.
     pub fn slots(&self, role: Role) -> u32 {
         match role {
-            Role::Generator => u32::from(self.generator.is_some()),
+            Role::Generator => u32::from(self.has_role(role)),
             Role::Compressor => self.compressor.slots,
             Role::Decompressor => self.decompressor.slots,
         }
@@ -77,10 +78,9 @@ impl Resolved {
         }
     }
 
-    /// What a generator needs, where the pipeline has one.
+    /// What the generator role needs, where the pipeline has a generator or scans its source.
     pub fn generator_settings(&self) -> Option<GeneratorSettings> {
-        let generator = self.generator.clone()?;
-        Some(GeneratorSettings {
+        self.has_role(Role::Generator).then(|| GeneratorSettings {
             identity: self.identity.clone(),
             aws: self.aws.clone(),
             transport: GeneratorTransport {
@@ -89,7 +89,8 @@ impl Resolved {
             source: LocationSettings {
                 location: self.source.location.clone(),
             },
-            generator,
+            generator: self.generator.clone(),
+            scan: (self.source.scan_seconds > 0).then(|| self.source.clone()),
             codec_format: self.codec.format,
         })
     }
@@ -157,6 +158,7 @@ impl Resolver<'_> {
                 location: self.location("spec.source.location", &spec.source.location),
                 formats: spec.source.formats.clone(),
                 scan_seconds: self.count("spec.source.scanSeconds", spec.source.scan_seconds),
+                settle_seconds: self.settle_seconds(),
                 on_compressed: spec.source.on_compressed,
             },
             destination: LocationSettings {
@@ -164,6 +166,7 @@ impl Resolver<'_> {
             },
             codec: CodecSettings {
                 format: spec.codec.format,
+                format_version: self.count("spec.codec.formatVersion", spec.codec.format_version),
                 effort: spec.codec.effort,
                 block_bytes: self.bytes("spec.codec.blockSize", &spec.codec.block_size) as usize,
                 record_bytes: self.bytes("spec.codec.recordSize", &spec.codec.record_size) as usize,
@@ -174,6 +177,16 @@ impl Resolver<'_> {
             report: spec.report.enabled.then(|| LocationSettings {
                 location: self.location("spec.report.location", &spec.report.location),
             }),
+        }
+    }
+
+    /// A file that will be renamed or deleted must hold still for longer: its writer would go on with a file that has no name.
+    fn settle_seconds(&mut self) -> u32 {
+        let source = &self.pipeline.spec.source;
+        match (source.settle_seconds, source.on_compressed) {
+            (Some(seconds), _) => self.count("spec.source.settleSeconds", seconds),
+            (None, OnCompressed::Keep) => limits::SETTLE_SECONDS,
+            (None, OnCompressed::Rename | OnCompressed::Delete) => limits::RETIRE_SETTLE_SECONDS,
         }
     }
 
@@ -449,7 +462,8 @@ mod tests {
                 &ROLES[..2],
             ),
             (json!({"codec": {"effort": "Max"}}), &ROLES[1..2]),
-            (json!({"source": {"scanSeconds": 3}}), &ROLES[1..2]),
+            (json!({"codec": {"formatVersion": 2}}), &ROLES[1..2]),
+            (json!({"source": {"scanSeconds": 3}}), &ROLES[..2]),
             (json!({"compressor": {"slots": 3}}), &ROLES[1..2]),
             (json!({"transport": {"stream": {"shards": 3}}}), &ROLES[1..]),
             (json!({"decompressor": {"intervalSeconds": 3}}), &ROLES[2..]),

@@ -78,6 +78,30 @@ pub fn spec_cases() -> Vec<Case> {
             places("file:///data/x/in", "file:///data/x"),
         ),
         case(
+            "spec.report.location",
+            "must not be inside source.location or destination.location",
+            json!({"report": {"location": "file:///data/in2/results.html"}}),
+            json!({"report": {"location": "file:///data/in/results.html"}}),
+        ),
+        case(
+            "spec.report.location",
+            "must not be inside source.location or destination.location",
+            json!({"report": {"enabled": false, "location": "file:///data/out/results.html"}}),
+            json!({"report": {"location": "file:///data/out/results.html"}}),
+        ),
+        case(
+            "spec.source.settleSeconds",
+            "must be at least 60 where scanned files are renamed or deleted",
+            json!({"source": {"scanSeconds": 1, "settleSeconds": 60, "onCompressed": "Rename"}}),
+            json!({"source": {"scanSeconds": 1, "settleSeconds": 59, "onCompressed": "Rename"}}),
+        ),
+        case(
+            "spec.source.settleSeconds",
+            "must be at least 60 where scanned files are renamed or deleted",
+            json!({"source": {"scanSeconds": 1, "settleSeconds": 0}}),
+            json!({"source": {"scanSeconds": 1, "settleSeconds": 0, "onCompressed": "Delete"}}),
+        ),
+        case(
             "spec.generator.format",
             "must be among source.formats (ndjson counts as json)",
             json!({"source": {"formats": ["json"]}, "generator": {"schema": {"example": "iot-sensors"}, "format": "ndjson"}}),

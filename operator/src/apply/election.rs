@@ -7,7 +7,9 @@ use std::time::Duration;
 use k8s_openapi::api::coordination::v1::Lease;
 use kube::{Api, Error};
 use parking_lot::Mutex;
-use streampress_transport::lease::{Candidate, HeldLease, LossCause, Observation, Renewal, Times};
+use streampress_transport::lease::{
+    HeldLease, LeaseCandidate, LossCause, Observation, Renewal, Times,
+};
 use tokio::time::{Instant, sleep, sleep_until, timeout};
 use tracing::{info, warn};
 
@@ -40,7 +42,7 @@ const RELEASE_DEADLINE: Duration = Duration::from_secs(2);
 
 /// One candidate.
 pub(crate) struct Election {
-    candidate: Candidate,
+    candidate: LeaseCandidate,
     /// The Lease's name.
     name: String,
     leadership: Leadership,
@@ -58,7 +60,7 @@ impl Election {
         leadership: Leadership,
     ) -> Self {
         Self {
-            candidate: Candidate::new(api, identity, times),
+            candidate: LeaseCandidate::new(api, identity, times),
             name,
             leadership,
             observed: None,

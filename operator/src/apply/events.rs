@@ -50,13 +50,10 @@ impl EventPublisher {
     ) {
         if let Some(at_risk) = condition_of(new, RETENTION_AT_RISK).filter(|it| it.status == "True")
             && (condition_of(former, RETENTION_AT_RISK).is_none_or(|was| was.status != "True")
-                || extended_hours(former) != extended_hours(new))
+                || planned_hours(former) != planned_hours(new))
         {
-            let note = match extended_hours(new) {
-                None => at_risk.message.clone(),
-                Some(hours) => format!("{} Next: {hours} hours.", at_risk.message),
-            };
-            self.warn(pipeline, Reason::RetentionAtRisk, &note).await;
+            self.warn(pipeline, Reason::RetentionAtRisk, &at_risk.message)
+                .await;
         }
         let (was_ready, ready) = (condition_of(former, "Ready"), condition_of(new, "Ready"));
         let same_reason = was_ready.map(|was| &was.reason) == ready.map(|is| &is.reason);
@@ -115,6 +112,6 @@ fn condition_of<'a>(status: &'a CompressionPipelineStatus, type_: &str) -> Optio
     conditions.find(|condition| condition.type_ == type_)
 }
 
-fn extended_hours(status: &CompressionPipelineStatus) -> Option<i64> {
-    status.retention.as_ref()?.extended_hours
+fn planned_hours(status: &CompressionPipelineStatus) -> Option<i64> {
+    status.retention.as_ref()?.planned_hours
 }

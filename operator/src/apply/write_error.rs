@@ -44,7 +44,7 @@ impl WriteError {
     }
 
     /// Whether the object does not exist any more. A conflict is not that: the next reconcile, with what the watch has
-    /// brought by then, tells whether it is another object of the same name.
+    /// brought by then, shows whether it is another object of the same name.
     pub(crate) fn is_gone(&self) -> bool {
         self.code() == Some(404)
     }

@@ -15,7 +15,7 @@ use super::{Context, ReconcileError};
 use crate::decide::status::PipelineObservation;
 use crate::resources::ObjectKind;
 use crate::state::pipeline::WatchedPipeline;
-use crate::transport::Plan;
+use crate::transport::TransportPlan;
 use crate::transport::manager::Removal;
 
 /// How long workers of a deleted pipeline may take before its queues are deleted: most of the time that a pod gets.
@@ -46,7 +46,7 @@ pub(super) async fn delete(
                 let doing = "Workers are finishing the files that they have begun.";
                 return wait(pipeline, doing, left.min(Duration::from_secs(1)), context).await;
             }
-            let plan = Plan::of(checked.pipeline(), checked.resolved());
+            let plan = TransportPlan::of(checked.pipeline(), checked.resolved());
             let policy = checked.pipeline().spec.transport.deletion_policy;
             match context.transport.remove(&plan, policy) {
                 Removal::Done(left) => left,

@@ -13,8 +13,7 @@ use std::time::Duration;
 use kube::Resource;
 use kube::runtime::controller::Action;
 use streampress_crds::api::pipeline::TransportPolicy;
-use streampress_crds::api::status::RetentionStatus;
-use streampress_crds::{CheckedPipeline, Reason};
+use streampress_crds::{CheckedPipeline, CompressionPipeline, Reason};
 use streampress_transport::error_chain;
 use tokio::time::{Instant, timeout};
 use tracing::{debug, warn};
@@ -22,7 +21,7 @@ use tracing::{debug, warn};
 use crate::apply::WriteError;
 use crate::decide::drain::Drain;
 use crate::decide::replicas::replicas;
-use crate::decide::retention::planned;
+use crate::decide::retention::{self, RetentionSpec};
 use crate::decide::status::PipelineObservation;
 use crate::resources::{ObjectKind, OwnedObject, Replicas, build};
 use crate::state::cluster_state::ClusterState;
@@ -30,7 +29,7 @@ use crate::state::ledger;
 use crate::state::pipeline::WatchedPipeline;
 use crate::transport::manager::TransportSnapshot;
 use crate::transport::problem::{Problem, Retry};
-use crate::transport::{Plan, TransportState};
+use crate::transport::{TransportPlan, TransportState};
 
 pub(crate) use context::Context;
 use status_writer::{STATUS_INTERVAL, former, write_status};
@@ -124,8 +123,9 @@ async fn carry_out(
     if pipeline.spec.transport.policy == TransportPolicy::Create && !watched.has_finalizer() {
         context.applier.add_finalizer(watched).await?;
     }
-    let former = former(watched, context).0.retention.unwrap_or_default();
-    let transport = context.transport.maintain(&plan(checked, &former));
+    let transport = context
+        .transport
+        .maintain(&transport_plan(watched, checked, context));
     let state = context.cache.snapshot(&watched.key());
     let drain = context.drain(watched, pipeline, &state, &transport);
     let now = context.began.elapsed();
@@ -165,7 +165,7 @@ async fn carry_out(
 
     let state = context.cache.snapshot(&watched.key());
     let concluded = ledger::concluded(&state.ledgers());
-    let retention = context.retention(watched, pipeline, &transport, concluded, &former);
+    let (retention, retention_after) = context.retention(watched, pipeline, &transport, concluded);
     let seen = PipelineObservation {
         not_applied,
         drain: Some(drain),
@@ -182,6 +182,7 @@ async fn carry_out(
     let next = [
         scale_after,
         drain_after(drain),
+        retention_after,
         write_after,
         is_refused.then_some(REFUSED_RETRY),
         is_busy.then_some(STATUS_INTERVAL),
@@ -191,13 +192,30 @@ async fn carry_out(
     ))
 }
 
-/// The pipeline's plan, with the retention that the status says: what waits may have needed a longer one.
-fn plan(checked: &CheckedPipeline, retention: &RetentionStatus) -> Plan {
-    let mut plan = Plan::of(checked.pipeline(), checked.resolved());
-    let stream = &mut plan.parts.stream;
-    (stream.retention_hours, plan.lower_retention_from) =
-        planned(stream.retention_hours, retention);
-    plan
+/// The pipeline's plan. What is done about the stream's retention follows from the status that was written.
+fn transport_plan(
+    watched: &WatchedPipeline,
+    checked: &CheckedPipeline,
+    context: &Context,
+) -> TransportPlan {
+    let pipeline = checked.pipeline();
+    let (written, _) = former(watched, context);
+    TransportPlan {
+        retention: retention::plan(retention_spec(pipeline), &written),
+        ..TransportPlan::of(pipeline, checked.resolved())
+    }
+}
+
+/// What a pipeline's spec says of the retention.
+fn retention_spec(pipeline: &CompressionPipeline) -> RetentionSpec {
+    let transport = &pipeline.spec.transport;
+    let stream = &transport.stream;
+    RetentionSpec {
+        hours: u32::try_from(stream.retention_hours).unwrap_or(0),
+        shards: u32::try_from(stream.shards).unwrap_or(0),
+        is_own: transport.policy == TransportPolicy::Create,
+        extend: stream.extend_retention,
+    }
 }
 
 fn refused(error: &WriteError) -> Problem {
@@ -266,8 +284,8 @@ async fn report_error(
         return Ok(());
     }
     let state = context.cache.snapshot(&watched.key());
-    let former = former(watched, context).0.retention.unwrap_or_default();
-    let transport = context.transport.maintain(&plan(checked, &former));
+    let plan = transport_plan(watched, checked, context);
+    let transport = context.transport.maintain(&plan);
     let problem = Problem {
         reason: Reason::NotApplied,
         message: format!(

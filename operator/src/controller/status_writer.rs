@@ -38,18 +38,15 @@ pub(super) async fn write_status(
             ..new
         };
     }
+    let (namespace, name) = (
+        pipeline.namespace().unwrap_or_default(),
+        pipeline.name_any(),
+    );
+    context.metrics.pipeline(&namespace, &name, &new);
     let before = context.memo(pipeline, |memo| {
-        let named = (
-            pipeline.namespace().unwrap_or_default(),
-            pipeline.name_any(),
-        );
-        memo.measured = Some(named);
+        memo.measured = Some((namespace, name));
         std::mem::replace(&mut memo.phase, new.phase)
     });
-    let namespace = pipeline.namespace().unwrap_or_default();
-    context
-        .metrics
-        .pipeline(&namespace, &pipeline.name_any(), &new);
     context.metrics.phase(before, new.phase);
     if new == former {
         return Ok(None);

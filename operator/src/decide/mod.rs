@@ -1,5 +1,5 @@
-//! Pure decisions: how many pods, how far suspending has come, whether records expire too soon, and what to
-//! report.
+//! Pure decisions: how many pods, how far suspending has come, for how long records are kept, and what
+//! to report.
 
 pub(crate) mod autoscale;
 pub(crate) mod drain;

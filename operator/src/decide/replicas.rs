@@ -28,7 +28,7 @@ pub(crate) fn replicas(
 ) -> (Replicas, Option<Duration>) {
     let mut replicas = Replicas::new();
     let mut decide_again: Option<Duration> = None;
-    if spec.generator.is_some() {
+    if spec.generator.is_some() || spec.source.scan_seconds > 0 {
         replicas.insert(Role::Generator, i32::from(drain.takes_in()));
     }
     let workers = [
@@ -122,6 +122,18 @@ mod tests {
             Duration::ZERO,
         )
         .0
+    }
+
+    #[test]
+    fn a_scan_needs_a_generator_pod_although_no_compressor_runs() {
+        let mut scanned = spec(AutoscalingMode::Internal);
+        scanned.generator = None;
+        scanned.compressor.autoscaling.min = 0;
+        let idle = |spec: &CompressionPipelineSpec| planned(spec, Drain::NotSuspended, 0);
+        assert_eq!(idle(&scanned).get(&Role::Generator), None);
+        scanned.source.scan_seconds = 5;
+        assert_eq!(idle(&scanned).get(&Role::Generator), Some(&1));
+        assert_eq!(idle(&scanned).get(&Role::Compressor), Some(&0));
     }
 
     #[test]

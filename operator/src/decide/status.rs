@@ -3,18 +3,21 @@
 
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, Time};
 use streampress_crds::api::status::{
-    BacklogStatus, CompressionPipelineStatus, Phase, ProgressStatus, RetentionStatus, RoleStatus,
-    RolesStatus, SlotStatus, TransportStatus,
+    BacklogStatus, CompressionPipelineStatus, Phase, ProgressStatus, RoleStatus, RolesStatus,
+    SlotStatus,
 };
 use streampress_crds::{Reason, Role};
 
 use crate::decide::drain::Drain;
-use crate::decide::retention::rounded_seconds;
+use crate::decide::retention::RetentionReport;
 use crate::transport::problem::Problem;
 use crate::transport::{Depths, TransportState};
 
 /// The type of the condition that says whether what waits may outlast the stream's retention.
 pub(crate) const RETENTION_AT_RISK: &str = "RetentionAtRisk";
+/// Added to `status.message` while that is so.
+const RECORDS_MAY_EXPIRE: &str =
+    "Records may expire before their files are restored: see condition RetentionAtRisk.";
 /// The most characters that the schema takes in `status.message`.
 const MESSAGE_CHARS: usize = 1024;
 /// The most characters in a condition's message, well below what the API server takes.
@@ -45,8 +48,8 @@ pub(crate) struct PipelineObservation {
     pub(crate) files_wanted: Option<i64>,
     /// How far suspending has come.
     pub(crate) drain: Option<Drain>,
-    /// Whether the stream keeps records for long enough; `None` where that was not looked at.
-    pub(crate) retention: Option<RetentionStatus>,
+    /// The stream's retention; `None` where it was not looked at.
+    pub(crate) retention: Option<RetentionReport>,
 }
 
 /// The workers of one role.
@@ -54,7 +57,7 @@ pub(crate) struct PipelineObservation {
 pub(crate) struct RoleState {
     /// The role.
     pub(crate) role: Role,
-    /// Pods asked for.
+    /// Pods that the Deployment should have.
     pub(crate) desired: i32,
     /// Pods ready.
     pub(crate) ready: i32,
@@ -71,7 +74,7 @@ pub(crate) struct RoleState {
 }
 
 /// The most important thing about a pipeline.
-struct Summary {
+struct StatusSummary {
     phase: Phase,
     reason: Reason,
     message: String,
@@ -89,7 +92,7 @@ enum Readiness {
     Stalled,
 }
 
-impl Summary {
+impl StatusSummary {
     fn new(phase: Phase, reason: Reason, message: impl Into<String>, readiness: Readiness) -> Self {
         Self {
             phase,
@@ -107,37 +110,46 @@ pub(crate) fn status(
     now: Time,
 ) -> CompressionPipelineStatus {
     let summary = summary(seen);
-    let retention = seen.retention.clone().or_else(|| former.retention.clone());
-    let oldest_seconds = retention
-        .as_ref()
-        .and_then(|it| rounded_seconds(it.waiting_since.as_deref(), now.0));
-    let conditions = conditions(seen, &summary, retention.as_ref(), former, now);
+    let conditions = conditions(seen, &summary, former, now);
+    let message = match &seen.retention {
+        Some(retention) if retention.status.at_risk => {
+            &format!("{} {RECORDS_MAY_EXPIRE}", summary.message)
+        }
+        _ => &summary.message,
+    };
+    let retention = seen.retention.as_ref();
     CompressionPipelineStatus {
         observed_generation: seen.generation,
         phase: Some(summary.phase),
-        message: Some(clip(&summary.message, MESSAGE_CHARS)),
+        message: Some(clip(message, MESSAGE_CHARS)),
         conditions,
         roles: Some(roles(seen)),
         progress: Some(seen.progress.clone()),
         backlog: Some(BacklogStatus {
-            oldest_seconds,
+            waiting_since: match retention {
+                Some(retention) => retention.waiting_since.map(|since| since.to_string()),
+                None => former
+                    .backlog
+                    .as_ref()
+                    .and_then(|backlog| backlog.waiting_since.clone()),
+            },
             ..backlog(&seen.depths)
         }),
-        retention,
+        retention: match retention {
+            Some(retention) => Some(retention.status.clone()),
+            None => former.retention.clone(),
+        },
         transport: match &seen.transport {
-            TransportState::Ready(transport) => Some(TransportStatus {
-                retention_hours: None,
-                ..transport.clone()
-            }),
+            TransportState::Ready(ready) => Some(ready.status.clone()),
             // What was made still exists while it cannot be looked up.
             TransportState::Pending | TransportState::Failed(_) => former.transport.clone(),
         },
     }
 }
 
-fn summary(seen: &PipelineObservation) -> Summary {
+fn summary(seen: &PipelineObservation) -> StatusSummary {
     if let Some(doing) = &seen.deleting {
-        return Summary::new(
+        return StatusSummary::new(
             Phase::Deleting,
             Reason::Deleting,
             doing,
@@ -149,7 +161,7 @@ fn summary(seen: &PipelineObservation) -> Summary {
             "{}. What ran before keeps running.",
             seen.invalid.join("; ")
         );
-        return Summary::new(
+        return StatusSummary::new(
             Phase::Failed,
             Reason::InvalidSpec,
             message,
@@ -161,7 +173,7 @@ fn summary(seen: &PipelineObservation) -> Summary {
     }
     match &seen.transport {
         TransportState::Pending => {
-            return Summary::new(
+            return StatusSummary::new(
                 Phase::Pending,
                 Reason::MakingTransport,
                 "Queues and stream are being made.",
@@ -178,21 +190,21 @@ fn summary(seen: &PipelineObservation) -> Summary {
         .unwrap_or_else(|| working(seen))
 }
 
-fn failed(problem: &Problem) -> Summary {
+fn failed(problem: &Problem) -> StatusSummary {
     let (phase, readiness) = match problem.retry.is_lasting() {
         true => (Phase::Failed, Readiness::Stalled),
         false => (Phase::Degraded, Readiness::Reconciling),
     };
-    Summary::new(phase, problem.reason, &problem.message, readiness)
+    StatusSummary::new(phase, problem.reason, &problem.message, readiness)
 }
 
-fn not_starting(role: &RoleState) -> Option<Summary> {
+fn not_starting(role: &RoleState) -> Option<StatusSummary> {
     let why = role.stuck.as_deref()?;
     let message = format!(
         "The {} does not start: {why}. See `kubectl describe pod -l {}`.",
         role.role, role.selector
     );
-    Some(Summary::new(
+    Some(StatusSummary::new(
         Phase::Degraded,
         Reason::WorkersNotStarting,
         message,
@@ -200,7 +212,7 @@ fn not_starting(role: &RoleState) -> Option<Summary> {
     ))
 }
 
-fn waiting(role: &RoleState) -> Option<Summary> {
+fn waiting(role: &RoleState) -> Option<StatusSummary> {
     if role.rolled_out && role.ready >= role.desired {
         return None;
     }
@@ -211,7 +223,7 @@ fn waiting(role: &RoleState) -> Option<Summary> {
         role.desired,
         selector = role.selector
     );
-    Some(Summary::new(
+    Some(StatusSummary::new(
         Phase::Pending,
         Reason::WaitingForWorkers,
         message,
@@ -220,7 +232,7 @@ fn waiting(role: &RoleState) -> Option<Summary> {
 }
 
 /// Nothing when the pipeline is not suspended.
-fn suspended(drain: Drain, seen: &PipelineObservation) -> Option<Summary> {
+fn suspended(drain: Drain, seen: &PipelineObservation) -> Option<StatusSummary> {
     let (reason, message) = match drain {
         Drain::NotSuspended => return None,
         Drain::Stopping => (
@@ -253,7 +265,7 @@ fn suspended(drain: Drain, seen: &PipelineObservation) -> Option<Summary> {
         Drain::Drained => (Phase::Suspended, Readiness::Ready),
         _ => (Phase::Suspending, Readiness::Reconciling),
     };
-    Some(Summary::new(phase, reason, message, readiness))
+    Some(StatusSummary::new(phase, reason, message, readiness))
 }
 
 fn drained(seen: &PipelineObservation) -> String {
@@ -273,7 +285,7 @@ fn drained(seen: &PipelineObservation) -> String {
     )
 }
 
-fn working(seen: &PipelineObservation) -> Summary {
+fn working(seen: &PipelineObservation) -> StatusSummary {
     let ProgressStatus {
         files_restored,
         saved_percent,
@@ -294,7 +306,8 @@ fn working(seen: &PipelineObservation) -> Summary {
     let dead = seen.depths.dead.unwrap_or(0);
     let finished = seen.files_wanted.is_some_and(|wanted| {
         seen.progress.files_generated >= wanted
-            && files_restored + seen.progress.files_failed >= wanted
+            && files_restored + seen.progress.files_failed + seen.progress.files_superseded
+                >= wanted
     });
     let (phase, reason, message) = if dead > 0 {
         let message = format!(
@@ -307,13 +320,12 @@ fn working(seen: &PipelineObservation) -> Summary {
     } else {
         (Phase::Running, Reason::Running, format!("{done}."))
     };
-    Summary::new(phase, reason, message, Readiness::Ready)
+    StatusSummary::new(phase, reason, message, Readiness::Ready)
 }
 
 fn conditions(
     seen: &PipelineObservation,
-    summary: &Summary,
-    retention: Option<&RetentionStatus>,
+    summary: &StatusSummary,
     former: &CompressionPipelineStatus,
     now: Time,
 ) -> Vec<Condition> {
@@ -376,37 +388,44 @@ fn conditions(
         Some(Drain::Drained) => (true, (Reason::Drained, "Nothing is in flight.")),
         Some(_) => (false, summarized),
     };
-    vec![
+    let mut conditions = vec![
         condition("Ready", Some(is(Readiness::Ready)), ready),
         condition("Reconciling", Some(is(Readiness::Reconciling)), reconciling),
         condition("Stalled", Some(is(Readiness::Stalled)), stalled),
         condition("TransportReady", has_transport, transport),
         condition("Drained", Some(is_drained), drained),
-        condition(
-            RETENTION_AT_RISK,
-            retention.map(|it| it.at_risk),
-            at_risk(retention),
-        ),
-    ]
+    ];
+    conditions.extend(match &seen.retention {
+        Some(retention) => {
+            let (at_risk, why) = retention_at_risk(retention);
+            Some(condition(RETENTION_AT_RISK, at_risk, why))
+        }
+        // It was not looked at: what was seen last stays.
+        None => former
+            .conditions
+            .iter()
+            .find(|condition| condition.type_ == RETENTION_AT_RISK)
+            .cloned(),
+    });
+    conditions
 }
 
-fn at_risk(retention: Option<&RetentionStatus>) -> (Reason, &'static str) {
-    match retention {
-        None => (
-            Reason::MakingTransport,
-            "For how long the stream keeps records is not known yet.",
+fn retention_at_risk(retention: &RetentionReport) -> (Option<bool>, (Reason, &str)) {
+    match &retention.status {
+        status if status.at_risk => (Some(true), (Reason::RetentionAtRisk, &retention.message)),
+        status if status.hours.is_some() => (
+            Some(false),
+            (
+                Reason::WithinRetention,
+                "No packed file has waited for half of the stream's retention.",
+            ),
         ),
-        Some(retention) if !retention.at_risk => (
-            Reason::Ready,
-            "Nothing has waited for half of the stream's retention.",
-        ),
-        Some(retention) if retention.extended_hours.is_some() => (
-            Reason::RetentionAtRisk,
-            "Packed files or dead letters have needed the stream's records for half of its retention or longer: let decompressors run, and redrive dead letters. The retention is being extended in steps, up to 14 days; AWS bills what exceeds a day by the shard and hour, and what exceeds seven days by the GB.",
-        ),
-        Some(_) => (
-            Reason::RetentionAtRisk,
-            "Packed files or dead letters have needed the stream's records for half of its retention or longer, and the operator does not extend it: let decompressors run, redrive dead letters, or raise the retention before the records expire.",
+        _ => (
+            None,
+            (
+                Reason::MakingTransport,
+                "For how long the stream keeps records is not known yet.",
+            ),
         ),
     }
 }
@@ -437,7 +456,7 @@ fn backlog(depths: &Depths) -> BacklogStatus {
         files: depths.files.map(|depth| signed(depth.total())),
         chunks: depths.chunks.map(|depth| signed(depth.total())),
         dead: depths.dead.map(signed),
-        oldest_seconds: None,
+        waiting_since: None,
     }
 }
 

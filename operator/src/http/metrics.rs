@@ -1,9 +1,10 @@
-//! The operator's own metrics, for Prometheus. Names begin with `streampress_operator_`; those of one
-//! pipeline carry `namespace` and `pipeline`.
+//! The operator's own metrics, for Prometheus. Names begin with `streampress_operator_`; those of one pipeline carry the
+//! labels `namespace` and `pipeline`.
 
 use std::sync::Arc;
 use std::time::Duration;
 
+use k8s_openapi::jiff::Timestamp;
 use prometheus_client::encoding::text::encode;
 use prometheus_client::metrics::counter::Counter;
 use prometheus_client::metrics::family::Family;
@@ -13,22 +14,22 @@ use prometheus_client::registry::{Registry, Unit};
 use streampress_crds::CompressionPipelineStatus;
 use streampress_crds::api::status::Phase;
 
-type Labels = Vec<(&'static str, String)>;
+type MetricLabels = Vec<(&'static str, String)>;
 
 /// All metrics. Cheap to clone.
 #[derive(Clone)]
 pub struct OperatorMetrics {
     registry: Arc<Registry>,
-    writes: Family<Labels, Counter>,
-    reconciles: Family<Labels, Counter>,
+    writes: Family<MetricLabels, Counter>,
+    reconciles: Family<MetricLabels, Counter>,
     seconds: Histogram,
     leads: Gauge,
     pipelines: Gauge,
-    phases: Family<Labels, Gauge>,
-    backlog: Family<Labels, Gauge>,
-    dead_letters: Family<Labels, Gauge>,
-    oldest: Family<Labels, Gauge>,
-    at_risk: Family<Labels, Gauge>,
+    phases: Family<MetricLabels, Gauge>,
+    backlog: Family<MetricLabels, Gauge>,
+    dead_letters: Family<MetricLabels, Gauge>,
+    waiting_since: Family<MetricLabels, Gauge>,
+    at_risk: Family<MetricLabels, Gauge>,
 }
 
 /// The queues of the metric of backlogs.
@@ -37,11 +38,11 @@ const QUEUES: [&str; 2] = ["files", "chunks"];
 impl Default for OperatorMetrics {
     fn default() -> Self {
         let mut registry = Registry::with_prefix("streampress_operator");
-        let writes = Family::<Labels, Counter>::default();
-        let reconciles = Family::<Labels, Counter>::default();
+        let writes = Family::<MetricLabels, Counter>::default();
+        let reconciles = Family::<MetricLabels, Counter>::default();
         let seconds = Histogram::new([0.001, 0.005, 0.02, 0.1, 0.5, 2.0, 10.0, 30.0]);
         let (leads, pipelines) = (Gauge::default(), Gauge::default());
-        let phases = Family::<Labels, Gauge>::default();
+        let phases = Family::<MetricLabels, Gauge>::default();
         registry.register(
             "writes",
             "Writes to the API server, by kind",
@@ -61,28 +62,29 @@ impl Default for OperatorMetrics {
         registry.register("leads", "1 while this operator leads", leads.clone());
         registry.register("pipelines", "Pipelines followed", pipelines.clone());
         registry.register("phases", "Pipelines, by phase", phases.clone());
-        let pipeline = || Family::<Labels, Gauge>::default();
-        let (backlog, dead_letters, oldest, at_risk) =
-            (pipeline(), pipeline(), pipeline(), pipeline());
+        let backlog = Family::<MetricLabels, Gauge>::default();
         registry.register(
             "pipeline_backlog",
-            "Messages that wait or are in flight, by queue; missing while it is not known",
+            "Messages that wait or are in flight, by queue; left out while their number is not known",
             backlog.clone(),
         );
+        let dead_letters = Family::<MetricLabels, Gauge>::default();
         registry.register(
             "pipeline_dead_letters",
-            "Dead letters of both queues; missing while their number is not known",
+            "Dead letters of both queues; left out while their number is not known",
             dead_letters.clone(),
         );
+        let waiting_since = Family::<MetricLabels, Gauge>::default();
         registry.register_with_unit(
-            "pipeline_oldest",
-            "For how long packed files have waited or been dead letters at most",
+            "pipeline_waiting_since_timestamp",
+            "Unix time since which the oldest packed file or dead letter has waited; left out while none does",
             Unit::Seconds,
-            oldest.clone(),
+            waiting_since.clone(),
         );
+        let at_risk = Family::<MetricLabels, Gauge>::default();
         registry.register(
             "pipeline_retention_at_risk",
-            "1 while packed files or dead letters have needed the stream for half of its retention or longer",
+            "1 while packed files or dead letters have waited for half of the stream's retention or longer",
             at_risk.clone(),
         );
         Self {
@@ -95,7 +97,7 @@ impl Default for OperatorMetrics {
             phases,
             backlog,
             dead_letters,
-            oldest,
+            waiting_since,
             at_risk,
         }
     }
@@ -152,20 +154,24 @@ impl OperatorMetrics {
         }
     }
 
-    /// Sets the figures of one pipeline to those of its status; what is not known is left out, never 0.
+    /// Sets the metrics of one pipeline to the figures of its status. What is not known is left out, never 0.
     pub fn pipeline(&self, namespace: &str, name: &str, status: &CompressionPipelineStatus) {
         let backlog = status.backlog.clone().unwrap_or_default();
         for (queue, depth) in QUEUES.into_iter().zip([backlog.files, backlog.chunks]) {
-            set(&self.backlog, of_queue(namespace, name, queue), depth);
+            let mut labels = labels_of(namespace, name);
+            labels.push(("queue", queue.to_owned()));
+            set(&self.backlog, labels, depth);
         }
-        let labels = || of_pipeline(namespace, name);
+        let labels = || labels_of(namespace, name);
         set(&self.dead_letters, labels(), backlog.dead);
-        set(&self.oldest, labels(), backlog.oldest_seconds);
+        let since = backlog.waiting_since.and_then(|since| since.parse().ok());
+        let since = since.map(|since: Timestamp| since.as_second());
+        set(&self.waiting_since, labels(), since);
         let at_risk = status.retention.as_ref().map(|it| it.at_risk.into());
         set(&self.at_risk, labels(), at_risk);
     }
 
-    /// Forgets the figures of a pipeline that is gone.
+    /// Removes the metrics of a pipeline that is gone.
     pub fn forget(&self, namespace: &str, name: &str) {
         self.pipeline(namespace, name, &CompressionPipelineStatus::default());
     }
@@ -179,20 +185,14 @@ impl OperatorMetrics {
     }
 }
 
-fn of_pipeline(namespace: &str, name: &str) -> Labels {
+fn labels_of(namespace: &str, pipeline: &str) -> MetricLabels {
     vec![
         ("namespace", namespace.to_owned()),
-        ("pipeline", name.to_owned()),
+        ("pipeline", pipeline.to_owned()),
     ]
 }
 
-fn of_queue(namespace: &str, name: &str, queue: &str) -> Labels {
-    let mut labels = of_pipeline(namespace, name);
-    labels.push(("queue", queue.to_owned()));
-    labels
-}
-
-fn set(family: &Family<Labels, Gauge>, labels: Labels, value: Option<i64>) {
+fn set(family: &Family<MetricLabels, Gauge>, labels: MetricLabels, value: Option<i64>) {
     match value {
         Some(value) => {
             family.get_or_create(&labels).set(value);
@@ -210,14 +210,14 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_pipelines_figures_carry_its_name_and_unknown_ones_are_left_out() {
+    fn the_metrics_of_a_pipeline_carry_its_name_and_leave_out_what_is_not_known() {
         let metrics = OperatorMetrics::default();
         let mut status = CompressionPipelineStatus {
             backlog: Some(BacklogStatus {
                 files: Some(3),
                 chunks: None,
                 dead: Some(2),
-                oldest_seconds: Some(120),
+                waiting_since: Some("2023-11-14T22:13:20Z".into()),
             }),
             retention: Some(RetentionStatus {
                 at_risk: true,
@@ -231,7 +231,9 @@ mod tests {
         for line in [
             format!("streampress_operator_pipeline_backlog{{{of},queue=\"files\"}} 3"),
             format!("streampress_operator_pipeline_dead_letters{{{of}}} 2"),
-            format!("streampress_operator_pipeline_oldest_seconds{{{of}}} 120"),
+            format!(
+                "streampress_operator_pipeline_waiting_since_timestamp_seconds{{{of}}} 1700000000"
+            ),
             format!("streampress_operator_pipeline_retention_at_risk{{{of}}} 1"),
         ] {
             assert!(page.lines().any(|is| is == line), "{line}\n{page}");
@@ -239,11 +241,8 @@ mod tests {
         assert!(!page.contains("queue=\"chunks\""), "{page}");
         status.backlog = None;
         metrics.pipeline("shop", "orders", &status);
-        assert!(
-            !metrics.text().contains("dead_letters{"),
-            "{}",
-            metrics.text()
-        );
+        let page = metrics.text();
+        assert!(!page.contains("pipeline_dead_letters{"), "{page}");
         metrics.forget("shop", "orders");
         assert!(!metrics.text().contains("orders"), "{}", metrics.text());
     }

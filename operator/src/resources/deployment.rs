@@ -355,7 +355,7 @@ fn mounts(settings: &Settings) -> Vec<VolumeMount> {
 
 fn schema_file(settings: &Settings) -> Option<&str> {
     match settings {
-        Settings::Generator(generator) => match &generator.generator.schema {
+        Settings::Generator(generator) => match &generator.generator.as_ref()?.schema {
             SchemaSource::File(path) => Some(path),
             SchemaSource::Example(_) | SchemaSource::Inline(_) => None,
         },

@@ -1,6 +1,6 @@
 //! Everything a pipeline consists of in the cluster, from its spec. Pure: the same pipeline and replicas give the same
 //! objects, field by field, so that nothing rolls without a reason. `deployment.rs` makes the pods, `access.rs` what
-//! workers may do and who may reach them, `slots.rs` the Leases; `compare.rs` tells whether an object in the cluster is
+//! workers may do and who may reach them, `slots.rs` the Leases; `compare.rs` says whether an object in the cluster is
 //! as it should be.
 
 mod access;

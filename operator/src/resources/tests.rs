@@ -78,6 +78,10 @@ fn a_pipeline_is_these_objects_in_this_order() {
     ];
     let spec = json!({"generator": {"schema": {"example": "stock-market"}}, "compressor": {"replicas": 2, "slots": 2}});
     assert_eq!(names(&built(spec)), expected);
+    let scanned = names(&built(json!({"source": {"scanSeconds": 5}})));
+    for object in ["Lease stock-generator-0", "Deployment stock-generator"] {
+        assert!(scanned.iter().any(|name| name == object), "{scanned:?}");
+    }
     let without = names(&built(json!({})));
     assert!(
         !without.iter().any(|name| name.contains("generator")),

@@ -62,11 +62,11 @@ struct CachedObject {
 /// All objects seen.
 #[derive(Default)]
 pub(crate) struct ObjectCache {
-    inner: Mutex<Inner>,
+    inner: Mutex<CacheInner>,
 }
 
 #[derive(Default)]
-struct Inner {
+struct CacheInner {
     objects: HashMap<ObjectKey, CachedObject>,
     of_pipeline: HashMap<PipelineKey, Vec<ObjectKey>>,
     /// What has come of a list that is not complete yet.
@@ -131,7 +131,7 @@ impl ObjectCache {
     }
 }
 
-impl Inner {
+impl CacheInner {
     /// Gives the pipelines for which there is something new.
     fn put(&mut self, kind: ObjectKind, object: &DynamicObject) -> Vec<PipelineKey> {
         let version = object

@@ -7,7 +7,7 @@ use streampress_crds::api::status::SlotStatus;
 use streampress_crds::{Resolved, Role};
 
 use super::cache::PipelineKey;
-use super::ledger::{self, Ledgers, Retired};
+use super::ledger::{self, Ledgers, RetiredSlots};
 use super::live_object::{DeploymentState, Details, LeaseState, LiveObject};
 use crate::decide::drain::DrainFacts;
 use crate::decide::status::RoleState;
@@ -78,7 +78,7 @@ impl ClusterState {
     }
 
     /// What deleted slots have counted, from the Lease that notes it.
-    pub(crate) fn retired(&self) -> Retired {
+    pub(crate) fn retired(&self) -> RetiredSlots {
         let keeper = names::slot(&self.pipeline.name, Role::Compressor, 0);
         let retired = self
             .lease(&keeper)

@@ -14,12 +14,12 @@ pub(crate) type Ledgers = BTreeMap<Role, Ledger>;
 /// counts it once.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[serde(default)]
-pub(crate) struct Retired {
+pub(crate) struct RetiredSlots {
     total: BTreeMap<Role, Ledger>,
     leaving: BTreeMap<String, (Role, Ledger)>,
 }
 
-impl Retired {
+impl RetiredSlots {
     /// Adds a Lease that is about to be deleted.
     pub(crate) fn add(&mut self, uid: &str, role: Role, ledger: Ledger) {
         self.leaving.insert(uid.to_owned(), (role, ledger));
@@ -63,7 +63,7 @@ impl Retired {
 /// The sums over all Leases of a pipeline, each with its UID, and what slots before them have counted.
 pub(crate) fn sum<'a>(
     leases: impl Iterator<Item = (&'a str, Role, Ledger)> + Clone,
-    retired: &Retired,
+    retired: &RetiredSlots,
 ) -> Ledgers {
     let mut ledgers = Ledgers::new();
     for (_, role, counted) in leases.clone() {
@@ -76,20 +76,25 @@ pub(crate) fn sum<'a>(
     ledgers
 }
 
-/// Files that decompressors restored or put into the dead-letter queue.
+/// Files that decompressors restored, refused as superseded or put into the dead-letter queue.
 pub(crate) fn concluded(ledgers: &Ledgers) -> u64 {
-    let decompressor = ledgers.get(&Role::Decompressor);
-    decompressor.map_or(0, |it| it.files.saturating_add(it.failures))
+    let ledger = ledgers.get(&Role::Decompressor);
+    ledger.map_or(0, |ledger| {
+        let ended = ledger.files.saturating_add(ledger.failures);
+        ended.saturating_add(ledger.superseded)
+    })
 }
 
-/// Files that were packed and neither restored nor put into the dead-letter queue by a decompressor. An estimate: the
+/// Files that were packed and neither restored, superseded nor put into the dead-letter queue by a decompressor. An estimate: the
 /// latest counts of a killed worker are lost, and a file that failed and was restored after a redrive counts as both.
 pub(crate) fn unaccounted(ledgers: &Ledgers) -> u64 {
     let of = |role| ledgers.get(&role).copied().unwrap_or_default();
     let ended = of(Role::Decompressor);
     of(Role::Compressor)
         .files
-        .saturating_sub(ended.files.saturating_add(ended.failures))
+        .saturating_sub(ended.files)
+        .saturating_sub(ended.failures)
+        .saturating_sub(ended.superseded)
 }
 
 /// What has been done, as the status has it.
@@ -106,6 +111,11 @@ pub(crate) fn progress(ledgers: &Ledgers) -> ProgressStatus {
         files_compressed: signed(compressor.files),
         files_restored: signed(decompressor.files),
         files_failed: signed(compressor.failures.saturating_add(decompressor.failures)),
+        files_superseded: signed(
+            compressor
+                .superseded
+                .saturating_add(decompressor.superseded),
+        ),
         bytes_raw: signed(compressor.bytes_in),
         bytes_compressed: signed(compressor.bytes_out),
         saved_percent: saved_percent(compressor.bytes_in, compressor.bytes_out),
@@ -148,7 +158,7 @@ mod tests {
             ("b", Role::Compressor, counted(1, 1000, 31, 1)),
             ("c", Role::Decompressor, Ledger::default()),
         ];
-        let sums = sum(leases.into_iter(), &Retired::default());
+        let sums = sum(leases.into_iter(), &RetiredSlots::default());
         let progress = progress(&sums);
         assert_eq!(
             (
@@ -162,12 +172,35 @@ mod tests {
     }
 
     #[test]
+    fn a_superseded_version_is_neither_restored_nor_failed_nor_missing() {
+        let superseded = Ledger {
+            superseded: 2,
+            ..counted(1, 0, 0, 0)
+        };
+        let leases = [
+            ("a", Role::Compressor, counted(3, 0, 0, 0)),
+            ("b", Role::Decompressor, superseded),
+        ];
+        let sums = sum(leases.into_iter(), &RetiredSlots::default());
+        let progress = progress(&sums);
+        assert_eq!(
+            (
+                progress.files_restored,
+                progress.files_superseded,
+                progress.files_failed
+            ),
+            (1, 2, 0)
+        );
+        assert_eq!((unaccounted(&sums), concluded(&sums)), (0, 3));
+    }
+
+    #[test]
     fn a_retired_slot_counts_once_before_while_and_after_it_goes() {
         let going = counted(5, 0, 0, 0);
-        let mut retired = Retired::default();
+        let mut retired = RetiredSlots::default();
         retired.add("b", Role::Compressor, going);
         retired.add("b", Role::Compressor, going);
-        let files = |leases: &[(&str, Role, Ledger)], retired: &Retired| {
+        let files = |leases: &[(&str, Role, Ledger)], retired: &RetiredSlots| {
             sum(leases.iter().copied(), retired)[&Role::Compressor].files
         };
         assert_eq!(files(&[("b", Role::Compressor, going)], &retired), 5);
@@ -176,7 +209,10 @@ mod tests {
         retired.settle(|_| false);
         assert_eq!(files(&[], &retired), 5);
         let text = serde_json::to_string(&retired).expect("numbers have a JSON form");
-        assert_eq!(serde_json::from_str::<Retired>(&text).ok(), Some(retired));
+        assert_eq!(
+            serde_json::from_str::<RetiredSlots>(&text).ok(),
+            Some(retired)
+        );
     }
 
     #[test]

@@ -12,7 +12,7 @@ use serde::de::DeserializeOwned;
 use streampress_crds::ledger::{LEDGER, Ledger};
 use streampress_crds::{CompressionPipeline, Role};
 
-use super::ledger::Retired;
+use super::ledger::RetiredSlots;
 use crate::resources::compare::FieldsDigest;
 use crate::resources::{ObjectKind, WORKER, names};
 
@@ -76,7 +76,7 @@ pub(crate) struct LeaseState {
     /// What its holders have counted.
     pub(crate) counted: Ledger,
     /// What deleted slots have counted.
-    pub(crate) retired: Option<Box<Retired>>,
+    pub(crate) retired: Option<Box<RetiredSlots>>,
 }
 
 impl LiveObject {

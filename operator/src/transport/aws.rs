@@ -19,7 +19,9 @@ use streampress_transport::{Depth, aws};
 use tokio::time::Instant;
 
 use super::problem::{Problem, Retry};
-use super::{Contents, Depths, OWNER_TAG, PIPELINE_TAG, Plan, Provisioner, rules};
+use super::{
+    Contents, Depths, OWNER_TAG, PIPELINE_TAG, Provisioner, ReadyTransport, TransportPlan, rules,
+};
 
 /// Shorter than the worker's: the manager bounds the whole, and an endpoint that hangs blocks others of its kind.
 const CALLS: CallLimits = CallLimits {
@@ -50,7 +52,11 @@ struct Client {
 const COUNTED_LATE: Duration = Duration::from_secs(60);
 
 impl AwsProvisioner {
-    async fn client(&self, plan: &Plan, credentials: Option<&AwsCredentials>) -> Arc<Client> {
+    async fn client(
+        &self,
+        plan: &TransportPlan,
+        credentials: Option<&AwsCredentials>,
+    ) -> Arc<Client> {
         let options = AwsOptions {
             region: Some(plan.region.clone()),
             endpoint: plan.endpoint.clone(),
@@ -76,7 +82,7 @@ impl AwsProvisioner {
 
 /// The plan of a pipeline with policy `Create`: what another owner made is refused. A stream that is being resharded can be
 /// used, so that is not waited for. Emulators keep no keys.
-pub fn provision_plan(plan: &Plan) -> ProvisionPlan {
+pub fn provision_plan(plan: &TransportPlan) -> ProvisionPlan {
     ProvisionPlan {
         tags: [(PIPELINE_TAG.to_owned(), plan.pipeline())].into(),
         encrypted: plan.endpoint.is_none(),
@@ -90,9 +96,9 @@ pub fn provision_plan(plan: &Plan) -> ProvisionPlan {
 impl Provisioner for AwsProvisioner {
     async fn provide(
         &self,
-        plan: &Plan,
+        plan: &TransportPlan,
         credentials: Option<&AwsCredentials>,
-    ) -> Result<TransportStatus, Problem> {
+    ) -> Result<ReadyTransport, Problem> {
         let client = self.client(plan, credentials).await;
         match plan.policy {
             TransportPolicy::Create => client.create(plan).await,
@@ -100,7 +106,7 @@ impl Provisioner for AwsProvisioner {
         }
     }
 
-    async fn depths(&self, plan: &Plan, credentials: Option<&AwsCredentials>) -> Depths {
+    async fn depths(&self, plan: &TransportPlan, credentials: Option<&AwsCredentials>) -> Depths {
         let client = self.client(plan, credentials).await;
         let [files, files_dead, chunks, chunks_dead] = plan.queues().map(|name| client.depth(name));
         let (files, files_dead, chunks, chunks_dead) =
@@ -119,7 +125,7 @@ impl Provisioner for AwsProvisioner {
 
     async fn contents(
         &self,
-        plan: &Plan,
+        plan: &TransportPlan,
         credentials: Option<&AwsCredentials>,
     ) -> Result<Contents, Problem> {
         self.client(plan, credentials).await.contents(plan).await
@@ -127,7 +133,7 @@ impl Provisioner for AwsProvisioner {
 
     async fn remove(
         &self,
-        plan: &Plan,
+        plan: &TransportPlan,
         policy: DeletionPolicy,
         credentials: Option<&AwsCredentials>,
     ) -> Result<Vec<String>, Problem> {
@@ -153,27 +159,30 @@ impl Provisioner for AwsProvisioner {
 }
 
 impl Client {
-    async fn create(&self, plan: &Plan) -> Result<TransportStatus, Problem> {
-        let provisioned = provision::create(
-            &self.aws,
-            &ProvisionPlan {
-                lower_retention_from: plan
-                    .lower_retention_from
-                    .filter(|_| self.is_surely_empty(plan)),
-                ..provision_plan(plan)
-            },
-        )
-        .await;
+    async fn create(&self, plan: &TransportPlan) -> Result<ReadyTransport, Problem> {
+        let retention = plan.retention;
+        let provision_plan = ProvisionPlan {
+            extend_retention_to: retention.extend_to,
+            lower_retention_from: retention.lower_from.filter(|_| self.is_surely_empty(plan)),
+            ..provision_plan(plan)
+        };
+        let provisioned = provision::create(&self.aws, &provision_plan).await;
         let provisioned = provisioned.map_err(problem)?;
-        Ok(TransportStatus {
-            files_queue_url: Some(provisioned.files_queue_url),
-            chunks_queue_url: Some(provisioned.chunks_queue_url),
-            stream_arn: Some(provisioned.stream_arn),
-            retention_hours: provisioned.retention_hours,
+        Ok(ReadyTransport {
+            status: TransportStatus {
+                files_queue_url: Some(provisioned.files_queue_url),
+                chunks_queue_url: Some(provisioned.chunks_queue_url),
+                stream_arn: Some(provisioned.stream.arn),
+            },
+            retention_hours: Some(provisioned.stream.retention_hours),
+            not_extended: provisioned
+                .stream
+                .not_extended
+                .map(|error| problem(error).message),
         })
     }
 
-    async fn adopt(&self, plan: &Plan) -> Result<TransportStatus, Problem> {
+    async fn adopt(&self, plan: &TransportPlan) -> Result<ReadyTransport, Problem> {
         let mut found = Vec::new();
         for name in plan.queues() {
             let queue = provision::existing_queue(&self.aws, name).await;
@@ -183,18 +192,21 @@ impl Client {
         let has_stream = provision::stream_exists(&self.aws, name).await;
         let attributes = [0, 1, 2, 3].map(|queue: usize| Some(&found[queue].as_ref()?.attributes));
         rules::adoptable(plan, attributes, has_stream.map_err(problem)?)?;
-        let stream_arn = provision::usable_stream(&self.aws, name).await;
-        let retention_hours = provision::retention_hours(&self.aws, name).await;
+        let stream = provision::usable_stream(&self.aws, name).await;
+        let stream = stream.map_err(problem)?;
         let url = |queue: usize| Some(found[queue].as_ref()?.url.clone());
-        Ok(TransportStatus {
-            files_queue_url: url(0),
-            chunks_queue_url: url(2),
-            stream_arn: Some(stream_arn.map_err(problem)?),
-            retention_hours: retention_hours.map_err(problem)?,
+        Ok(ReadyTransport {
+            status: TransportStatus {
+                files_queue_url: url(0),
+                chunks_queue_url: url(2),
+                stream_arn: Some(stream.arn),
+            },
+            retention_hours: Some(stream.retention_hours),
+            not_extended: None,
         })
     }
 
-    async fn contents(&self, plan: &Plan) -> Result<Contents, Problem> {
+    async fn contents(&self, plan: &TransportPlan) -> Result<Contents, Problem> {
         let mut waiting = Vec::new();
         for name in plan.queues() {
             let url = provision::find_queue(&self.aws, name).await;
@@ -206,7 +218,7 @@ impl Client {
         Ok(rules::contents(plan, &waiting))
     }
 
-    fn note_emptiness(&self, plan: &Plan, depths: Depths) {
+    fn note_emptiness(&self, plan: &TransportPlan, depths: Depths) {
         let mut empty_since = self.empty_since.lock();
         if depths.are_empty() {
             empty_since
@@ -218,13 +230,13 @@ impl Client {
     }
 
     /// Whether no message can need the stream's records.
-    fn is_surely_empty(&self, plan: &Plan) -> bool {
+    fn is_surely_empty(&self, plan: &TransportPlan) -> bool {
         let empty_since = self.empty_since.lock();
         let since = empty_since.get(&plan.uid);
         since.is_some_and(|since| since.elapsed() >= COUNTED_LATE)
     }
 
-    fn forget_urls(&self, plan: &Plan) {
+    fn forget_urls(&self, plan: &TransportPlan) {
         self.empty_since.lock().remove(&plan.uid);
         let mut urls = self.urls.lock();
         for name in plan.queues() {

@@ -5,14 +5,14 @@ use kube::{Api, Client};
 use streampress_crds::Reason;
 use streampress_transport::aws::AwsCredentials;
 
-use super::Plan;
+use super::TransportPlan;
 use super::problem::{Problem, Retry};
 
 /// The identity to use. Without a Secret it is the operator's own (`None`), which is used with AWS's own endpoints and with
 /// those in `allowed` only.
 pub(super) async fn find(
     client: &Client,
-    plan: &Plan,
+    plan: &TransportPlan,
     allowed: &[String],
 ) -> Result<Option<AwsCredentials>, Problem> {
     let Some(name) = &plan.secret else {

@@ -10,7 +10,6 @@ use kube::Client;
 use parking_lot::Mutex;
 use streampress_crds::Reason;
 use streampress_crds::api::pipeline::{DeletionPolicy, TransportPolicy};
-use streampress_crds::api::status::TransportStatus;
 use streampress_transport::Backoff;
 use streampress_transport::aws::AwsCredentials;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
@@ -19,7 +18,9 @@ use tokio_util::task::AbortOnDropHandle;
 use tracing::{info, warn};
 
 use super::problem::{Problem, Retry};
-use super::{Contents, Depths, Plan, Provisioner, TransportState, credentials};
+use super::{
+    Contents, Depths, Provisioner, ReadyTransport, TransportPlan, TransportState, credentials,
+};
 
 /// The pauses after failures.
 const PAUSES: Backoff = Backoff::new(Duration::from_secs(1), Duration::from_secs(60));
@@ -28,7 +29,7 @@ const UNREADABLE: u32 = 3;
 /// After so many reads in a row without a change, depths are read less often.
 const QUIET: u32 = 30;
 
-/// Between two looks at queues that are to be deleted when they are empty.
+/// Between two checks of queues that are to be deleted when they are empty.
 const LOOK_AGAIN: Duration = Duration::from_secs(5);
 
 /// How the manager works.
@@ -90,10 +91,10 @@ pub(crate) enum Removal {
 
 /// Maintains the pipelines' transports.
 pub(crate) struct TransportManager {
-    inner: Arc<Inner>,
+    inner: Arc<ManagerInner>,
 }
 
-struct Inner {
+struct ManagerInner {
     provisioner: Arc<dyn Provisioner>,
     client: Client,
     options: ManagerOptions,
@@ -114,7 +115,7 @@ enum Operation {
 
 /// State kept for one pipeline's queues and stream.
 struct Entry {
-    plan: Arc<Plan>,
+    plan: Arc<TransportPlan>,
     snapshot: TransportSnapshot,
     removal: Option<Removal>,
     _task: AbortOnDropHandle<()>,
@@ -129,7 +130,7 @@ impl TransportManager {
         notify: Notify,
     ) -> Self {
         Self {
-            inner: Arc::new(Inner {
+            inner: Arc::new(ManagerInner {
                 provisioner,
                 client,
                 options,
@@ -141,7 +142,7 @@ impl TransportManager {
     }
 
     /// What is known of the transport. Maintaining it begins, or begins anew when the plan is another.
-    pub(crate) fn maintain(&self, plan: &Plan) -> TransportSnapshot {
+    pub(crate) fn maintain(&self, plan: &TransportPlan) -> TransportSnapshot {
         let mut entries = self.inner.entries.lock();
         match entries.get(&plan.uid) {
             Some(entry) if *entry.plan == *plan && entry.removal.is_none() => {
@@ -167,8 +168,8 @@ impl TransportManager {
         }
     }
 
-    /// Begins to delete the transport, or tells how far that has come.
-    pub(crate) fn remove(&self, plan: &Plan, policy: DeletionPolicy) -> Removal {
+    /// Begins to delete the transport, or reports how far that has come.
+    pub(crate) fn remove(&self, plan: &TransportPlan, policy: DeletionPolicy) -> Removal {
         let mut entries = self.inner.entries.lock();
         if let Some(removal) = entries
             .get(&plan.uid)
@@ -205,9 +206,13 @@ impl Drop for TransportManager {
     }
 }
 
-impl Inner {
+impl ManagerInner {
     /// Waits until this pipeline may be served. `None` when the operator ends.
-    async fn permit(&self, plan: &Plan, operation: Operation) -> Option<OwnedSemaphorePermit> {
+    async fn permit(
+        &self,
+        plan: &TransportPlan,
+        operation: Operation,
+    ) -> Option<OwnedSemaphorePermit> {
         let limit = {
             let mut limits = self.limits.lock();
             // Endpoints that are not used any more.
@@ -220,7 +225,7 @@ impl Inner {
     }
 
     /// Changes what is known; notifies when that made a difference, and returns whether it did.
-    fn update(&self, plan: &Plan, change: impl FnOnce(&mut Entry)) -> bool {
+    fn update(&self, plan: &TransportPlan, change: impl FnOnce(&mut Entry)) -> bool {
         let known = |entry: &Entry| {
             let snapshot = &entry.snapshot;
             (
@@ -240,25 +245,25 @@ impl Inner {
         changed
     }
 
-    async fn credentials(&self, plan: &Plan) -> Result<Option<AwsCredentials>, Problem> {
+    async fn credentials(&self, plan: &TransportPlan) -> Result<Option<AwsCredentials>, Problem> {
         credentials::find(&self.client, plan, &self.options.own_identity_endpoints).await
     }
 
     async fn provide(
         &self,
-        plan: &Plan,
-    ) -> Result<(Option<AwsCredentials>, TransportStatus), Problem> {
+        plan: &TransportPlan,
+    ) -> Result<(Option<AwsCredentials>, ReadyTransport), Problem> {
         let call = async {
             let credentials = self.credentials(plan).await?;
-            let status = self.provisioner.provide(plan, credentials.as_ref()).await?;
-            Ok((credentials, status))
+            let ready = self.provisioner.provide(plan, credentials.as_ref()).await?;
+            Ok((credentials, ready))
         };
         timeout(self.options.call_deadline, call)
             .await
             .unwrap_or_else(|_| Err(no_answer(plan, self.options.call_deadline)))
     }
 
-    async fn depths(&self, plan: &Plan, credentials: Option<&AwsCredentials>) -> Depths {
+    async fn depths(&self, plan: &TransportPlan, credentials: Option<&AwsCredentials>) -> Depths {
         let call = self.provisioner.depths(plan, credentials);
         timeout(self.options.call_deadline, call)
             .await
@@ -266,9 +271,9 @@ impl Inner {
     }
 }
 
-impl Inner {
+impl ManagerInner {
     /// The permit is held for one look only: hundreds of pipelines may be watched at once.
-    async fn contents(&self, plan: &Plan) -> Result<Contents, Problem> {
+    async fn contents(&self, plan: &TransportPlan) -> Result<Contents, Problem> {
         let _permit = self.permit(plan, Operation::Remove).await;
         let deadline = self.options.removal_deadline;
         let call = async {
@@ -281,7 +286,7 @@ impl Inner {
     }
 }
 
-fn no_answer(plan: &Plan, after: Duration) -> Problem {
+fn no_answer(plan: &TransportPlan, after: Duration) -> Problem {
     let endpoint = plan
         .endpoint
         .clone()
@@ -308,7 +313,7 @@ fn unreadable() -> Problem {
 
 /// Makes the transport, with longer and longer pauses while that fails, and reads its depths for as long as the pipeline
 /// exists.
-async fn maintain(inner: Arc<Inner>, plan: Arc<Plan>) {
+async fn maintain(inner: Arc<ManagerInner>, plan: Arc<TransportPlan>) {
     let (mut failures, mut quiet) = (0, 0);
     let mut readable = true;
     loop {
@@ -320,8 +325,8 @@ async fn maintain(inner: Arc<Inner>, plan: Arc<Plan>) {
             Box::pin(inner.provide(&plan)).await
         };
         match provided {
-            Ok((credentials, status)) => {
-                let state = TransportState::Ready(status);
+            Ok((credentials, ready)) => {
+                let state = TransportState::Ready(ready);
                 // Queues that exist and cannot be read are no better than before.
                 if readable && inner.update(&plan, |entry| entry.snapshot.state = state.clone()) {
                     info!(pipeline = %plan.pipeline(), "Queues and stream are ready.");
@@ -352,8 +357,8 @@ async fn maintain(inner: Arc<Inner>, plan: Arc<Plan>) {
 /// Reads the depths until all parts are to be checked again. False when a queue could not be read several times in a row:
 /// endpoint, queues or credentials have changed. `quiet` counts the reads in a row that changed nothing.
 async fn read_depths(
-    inner: &Inner,
-    plan: &Plan,
+    inner: &ManagerInner,
+    plan: &TransportPlan,
     credentials: Option<&AwsCredentials>,
     state: TransportState,
     quiet: &mut u32,
@@ -390,7 +395,7 @@ async fn read_depths(
 }
 
 /// Deletes the transport, once.
-async fn remove(inner: Arc<Inner>, plan: Arc<Plan>, policy: DeletionPolicy) {
+async fn remove(inner: Arc<ManagerInner>, plan: Arc<TransportPlan>, policy: DeletionPolicy) {
     let watched = match (plan.policy, policy) {
         (TransportPolicy::Create, DeletionPolicy::WhenEmpty) => stay_empty(&inner, &plan).await,
         _ => Ok(None),
@@ -405,7 +410,10 @@ async fn remove(inner: Arc<Inner>, plan: Arc<Plan>, policy: DeletionPolicy) {
 
 /// Watches queues that may be deleted only when they are empty. What is left, as soon as one is not; `None` once all were
 /// seen empty again and again for long enough, or do not exist.
-async fn stay_empty(inner: &Inner, plan: &Plan) -> Result<Option<Vec<String>>, Problem> {
+async fn stay_empty(
+    inner: &ManagerInner,
+    plan: &TransportPlan,
+) -> Result<Option<Vec<String>>, Problem> {
     let mut empty_since = None;
     let mut answered_at = Instant::now();
     loop {
@@ -431,7 +439,7 @@ async fn stay_empty(inner: &Inner, plan: &Plan) -> Result<Option<Vec<String>>, P
     }
 }
 
-fn left_behind(plan: &Plan, problem: &Problem) -> Vec<String> {
+fn left_behind(plan: &TransportPlan, problem: &Problem) -> Vec<String> {
     let parts = &plan.parts;
     vec![format!(
         "{}, {} and {} may be left behind: {}",
@@ -440,7 +448,11 @@ fn left_behind(plan: &Plan, problem: &Problem) -> Vec<String> {
 }
 
 /// What AWS cannot do at the moment is tried again until the deadline.
-async fn remove_now(inner: &Inner, plan: &Plan, policy: DeletionPolicy) -> Vec<String> {
+async fn remove_now(
+    inner: &ManagerInner,
+    plan: &TransportPlan,
+    policy: DeletionPolicy,
+) -> Vec<String> {
     // Outside the deadline: hundreds may be deleted at once.
     let _permit = inner.permit(plan, Operation::Remove).await;
     let deadline = inner.options.removal_deadline;

@@ -11,13 +11,13 @@ use streampress_crds::queue_check::{LAST_RESORT_RECEIVES, RedrivePolicy};
 use streampress_transport::Depth;
 use streampress_transport::aws::AwsCredentials;
 
-use super::{Contents, Depths, Plan, Provisioner, rules};
+use super::{Contents, Depths, Provisioner, ReadyTransport, TransportPlan, rules};
 use crate::transport::problem::Problem;
 
 /// Queues and streams of one test.
 #[derive(Debug, Default)]
 pub struct MemoryProvisioner {
-    state: Mutex<State>,
+    state: Mutex<MemoryState>,
 }
 
 /// A queue or a stream.
@@ -31,7 +31,7 @@ pub struct MemoryResource {
 }
 
 #[derive(Debug, Default)]
-struct State {
+struct MemoryState {
     resources: BTreeMap<String, MemoryResource>,
     hangs: bool,
     calls: u64,
@@ -39,7 +39,7 @@ struct State {
 }
 
 impl MemoryProvisioner {
-    fn state(&self) -> MutexGuard<'_, State> {
+    fn state(&self) -> MutexGuard<'_, MemoryState> {
         self.state.lock()
     }
 
@@ -111,11 +111,11 @@ impl MemoryProvisioner {
     }
 }
 
-impl State {
+impl MemoryState {
     /// Creates a queue or stream, or corrects what differs in it; another owner's is refused.
     fn create_one(
         &mut self,
-        plan: &Plan,
+        plan: &TransportPlan,
         name: &str,
         attributes: BTreeMap<String, String>,
     ) -> Result<(), Problem> {
@@ -133,7 +133,7 @@ impl State {
         Ok(())
     }
 
-    fn create(&mut self, plan: &Plan) -> Result<(), Problem> {
+    fn create(&mut self, plan: &TransportPlan) -> Result<(), Problem> {
         let parts = &plan.parts;
         for queue in [&parts.files_queue, &parts.chunks_queue] {
             let plain = |name| {
@@ -158,17 +158,16 @@ impl State {
             self.create_one(plan, &queue.name, attributes)?;
         }
         let stream = &parts.stream;
-        // As at AWS, where it is lowered only while all queues are known to be empty.
-        let kept_for = self
-            .attributes(&stream.name)
-            .and_then(|now| now.get("RetentionPeriodHours")?.parse().ok())
-            .filter(|_| plan.lower_retention_from.is_none());
+        let wanted = stream
+            .retention_hours
+            .max(plan.retention.extend_to.unwrap_or(0));
+        let hours = match self.retention_hours(&stream.name) {
+            Some(now) if now > wanted && plan.retention.lower_from != Some(now) => now,
+            _ => wanted,
+        };
         let attributes = [
             ("OpenShardCount", stream.shards),
-            (
-                "RetentionPeriodHours",
-                stream.retention_hours.max(kept_for.unwrap_or(0)),
-            ),
+            ("RetentionPeriodHours", hours),
         ]
         .map(|(key, number)| (key.to_owned(), number.to_string()));
         self.create_one(plan, &stream.name, attributes.into())
@@ -176,6 +175,11 @@ impl State {
 
     fn attributes(&self, name: &str) -> Option<&BTreeMap<String, String>> {
         self.resources.get(name).map(|it| &it.attributes)
+    }
+
+    fn retention_hours(&self, stream: &str) -> Option<u32> {
+        let attributes = self.attributes(stream)?;
+        attributes.get("RetentionPeriodHours")?.parse().ok()
     }
 
     fn waiting(&self, name: &str) -> Option<u64> {
@@ -191,9 +195,9 @@ fn arn(name: &str) -> String {
 impl Provisioner for MemoryProvisioner {
     async fn provide(
         &self,
-        plan: &Plan,
+        plan: &TransportPlan,
         _: Option<&AwsCredentials>,
-    ) -> Result<TransportStatus, Problem> {
+    ) -> Result<ReadyTransport, Problem> {
         self.answer().await;
         let mut state = self.state();
         match plan.policy {
@@ -204,17 +208,18 @@ impl Provisioner for MemoryProvisioner {
                 rules::adoptable(plan, queues, has_stream)?;
             }
         }
-        Ok(TransportStatus {
-            files_queue_url: Some(format!("memory://{}", plan.parts.files_queue.name)),
-            chunks_queue_url: Some(format!("memory://{}", plan.parts.chunks_queue.name)),
-            stream_arn: Some(format!("memory://{}", plan.parts.stream.name)),
-            retention_hours: state
-                .attributes(&plan.parts.stream.name)
-                .and_then(|now| now.get("RetentionPeriodHours")?.parse().ok()),
+        Ok(ReadyTransport {
+            status: TransportStatus {
+                files_queue_url: Some(format!("memory://{}", plan.parts.files_queue.name)),
+                chunks_queue_url: Some(format!("memory://{}", plan.parts.chunks_queue.name)),
+                stream_arn: Some(format!("memory://{}", plan.parts.stream.name)),
+            },
+            retention_hours: state.retention_hours(&plan.parts.stream.name),
+            not_extended: None,
         })
     }
 
-    async fn depths(&self, plan: &Plan, _: Option<&AwsCredentials>) -> Depths {
+    async fn depths(&self, plan: &TransportPlan, _: Option<&AwsCredentials>) -> Depths {
         self.answer().await;
         let state = self.state();
         let depth = |name| {
@@ -234,7 +239,11 @@ impl Provisioner for MemoryProvisioner {
         }
     }
 
-    async fn contents(&self, plan: &Plan, _: Option<&AwsCredentials>) -> Result<Contents, Problem> {
+    async fn contents(
+        &self,
+        plan: &TransportPlan,
+        _: Option<&AwsCredentials>,
+    ) -> Result<Contents, Problem> {
         self.answer().await;
         let state = self.state();
         let waiting: Vec<_> = plan
@@ -247,7 +256,7 @@ impl Provisioner for MemoryProvisioner {
 
     async fn remove(
         &self,
-        plan: &Plan,
+        plan: &TransportPlan,
         policy: DeletionPolicy,
         credentials: Option<&AwsCredentials>,
     ) -> Result<Vec<String>, Problem> {

@@ -57,6 +57,27 @@ pub enum Contents {
     Filled(Vec<String>),
 }
 
+/// Queues and stream that can be used.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct ReadyTransport {
+    /// Their addresses.
+    pub status: TransportStatus,
+    /// For how long the stream keeps records, in hours; `None` where that is not known.
+    pub retention_hours: Option<u32>,
+    /// Why the stream could not be given the longer retention of the plan, in a sentence.
+    pub not_extended: Option<String>,
+}
+
+/// What is to be done about the retention of a stream with policy `Create`, besides giving it at least that of the spec.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct RetentionPlan {
+    /// Extend it to so many hours, for what waits.
+    pub extend_to: Option<u32>,
+    /// Lower it from exactly so many hours to those of the spec once all queues are known to be empty. Another retention was
+    /// given by others and stays.
+    pub lower_from: Option<u32>,
+}
+
 /// Whether a pipeline's queues and stream can be used.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub enum TransportState {
@@ -64,14 +85,14 @@ pub enum TransportState {
     #[default]
     Pending,
     /// They exist.
-    Ready(TransportStatus),
+    Ready(ReadyTransport),
     /// They cannot be used; they may have been usable before.
     Failed(Problem),
 }
 
 /// What a pipeline wants of its transport.
 #[derive(Clone, Debug, PartialEq)]
-pub struct Plan {
+pub struct TransportPlan {
     /// The pipeline's UID.
     pub uid: String,
     /// Its namespace.
@@ -90,16 +111,15 @@ pub struct Plan {
     pub eager: bool,
     /// Names and settings of queues and stream.
     pub parts: TransportSettings,
-    /// The retention in hours from which the stream may be brought to a lower planned one, once all queues are empty. A
-    /// stream that others gave another one keeps it.
-    pub lower_retention_from: Option<u32>,
+    /// What is to be done about the stream's retention.
+    pub retention: RetentionPlan,
 }
 
-impl Plan {
+impl TransportPlan {
     /// The plan of a pipeline.
     pub fn of(pipeline: &CompressionPipeline, resolved: &Resolved) -> Self {
         let (meta, spec) = (&pipeline.metadata, &pipeline.spec);
-        Plan {
+        TransportPlan {
             uid: meta.uid.clone().unwrap_or_default(),
             namespace: meta.namespace.clone().unwrap_or_default(),
             name: meta.name.clone().unwrap_or_default(),
@@ -115,7 +135,7 @@ impl Plan {
                 .iter()
                 .any(|worker| worker.autoscaling.mode == AutoscalingMode::Internal),
             parts: resolved.transport.clone(),
-            lower_retention_from: None,
+            retention: RetentionPlan::default(),
         }
     }
 
@@ -139,8 +159,9 @@ impl Plan {
 /// Makes, reads and deletes queues and streams.
 ///
 /// Contract of both implementations, which `tests/transport` tries: `provide` may be called again and again and then
-/// changes nothing; under `Create` what carries another pipeline's tag is refused as it is; under `Adopt` nothing is ever
-/// made or changed, and what is missing or does not fit is refused by name. `remove` deletes only what carries this
+/// changes nothing; under `Create` what carries another pipeline's tag is refused as it is, and a retention that cannot be
+/// extended beyond the spec's is no failure; under `Adopt` nothing is ever made or changed, and what is missing or does not
+/// fit is refused by name. `remove` deletes only what carries this
 /// pipeline's UID in [`OWNER_TAG`], under `WhenEmpty` all or nothing, and says what it left and why. Calls may take any
 /// time: the caller bounds them.
 #[async_trait]
@@ -148,21 +169,21 @@ pub trait Provisioner: Send + Sync {
     /// Makes or finds queues, dead-letter queues and stream.
     async fn provide(
         &self,
-        plan: &Plan,
+        plan: &TransportPlan,
         credentials: Option<&AwsCredentials>,
-    ) -> Result<TransportStatus, Problem>;
+    ) -> Result<ReadyTransport, Problem>;
     /// Reads how many messages the queues have.
-    async fn depths(&self, plan: &Plan, credentials: Option<&AwsCredentials>) -> Depths;
+    async fn depths(&self, plan: &TransportPlan, credentials: Option<&AwsCredentials>) -> Depths;
     /// What the queues hold now. SQS counts up to a minute late, so that one look proves nothing.
     async fn contents(
         &self,
-        plan: &Plan,
+        plan: &TransportPlan,
         credentials: Option<&AwsCredentials>,
     ) -> Result<Contents, Problem>;
     /// Deletes what is this pipeline's, as the policy says. Gives what was left behind, a sentence each.
     async fn remove(
         &self,
-        plan: &Plan,
+        plan: &TransportPlan,
         policy: DeletionPolicy,
         credentials: Option<&AwsCredentials>,
     ) -> Result<Vec<String>, Problem>;

@@ -7,16 +7,16 @@ use streampress_crds::api::pipeline::{DeletionPolicy, TransportPolicy};
 use streampress_crds::queue_check::mismatches;
 
 use super::problem::{Problem, Retry};
-use super::{Contents, Plan};
+use super::{Contents, TransportPlan};
 
 /// A queue's attributes, by SQS's names.
 pub(super) type Attributes = BTreeMap<String, String>;
 
-/// Whether a pipeline can work with what exists: attributes of the queues in the order of [`Plan::queues`], `None` for a
+/// Whether a pipeline can work with what exists: attributes of the queues in the order of [`TransportPlan::queues`], `None` for a
 /// missing one. The message names all problems at once, so that they can be corrected together. What merely differs from
 /// the spec is used as it is, as with `streampress validate --live`.
 pub(super) fn adoptable(
-    plan: &Plan,
+    plan: &TransportPlan,
     queues: [Option<&Attributes>; 4],
     has_stream: bool,
 ) -> Result<(), Problem> {
@@ -79,7 +79,7 @@ fn lasting(reason: Reason, message: String) -> Problem {
 }
 
 /// What is kept whatever it holds: everything, or `None` where that is to be decided.
-pub(super) fn kept(plan: &Plan, policy: DeletionPolicy) -> Option<Vec<String>> {
+pub(super) fn kept(plan: &TransportPlan, policy: DeletionPolicy) -> Option<Vec<String>> {
     let why = if plan.policy == TransportPolicy::Adopt {
         "was adopted, and is never deleted"
     } else if policy == DeletionPolicy::Retain {
@@ -98,7 +98,7 @@ pub(super) fn untagged(name: &str) -> String {
 
 /// What the existing queues hold, as `WhenEmpty` takes it. Messages refer to the stream, and a redrive needs both queues: all
 /// or nothing.
-pub(super) fn contents(plan: &Plan, queues: &[(&str, Option<u64>)]) -> Contents {
+pub(super) fn contents(plan: &TransportPlan, queues: &[(&str, Option<u64>)]) -> Contents {
     if queues.is_empty() {
         return Contents::Absent;
     }

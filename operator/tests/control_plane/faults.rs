@@ -12,7 +12,7 @@ use streampress_operator::resources::names;
 use tokio::time::{Instant, sleep};
 
 use crate::support::cluster::eventually_within;
-use crate::support::proxy::{Outage, ProxiedRequest};
+use crate::support::proxy::{ApiOutage, ProxiedRequest};
 use crate::support::{Fault, PATIENCE, Proxy, TestCluster, condition, eventually, full};
 
 /// A watch whose connection is silent is replaced after 30 s.
@@ -24,26 +24,31 @@ const FAULTS_PER_STEP: usize = 30;
 
 /// A change of the pipeline `stock`.
 #[derive(Clone, Copy, Debug, PartialEq)]
-enum Step {
+enum LifeStep {
     Create,
     Update,
     Suspend,
     Delete,
 }
 
-const STEPS: [Step; 4] = [Step::Create, Step::Update, Step::Suspend, Step::Delete];
+const STEPS: [LifeStep; 4] = [
+    LifeStep::Create,
+    LifeStep::Update,
+    LifeStep::Suspend,
+    LifeStep::Delete,
+];
 
-impl Step {
+impl LifeStep {
     /// Makes the change.
     async fn make(self, cluster: &TestCluster) {
         match self {
-            Step::Create => cluster.create("stock", full()).await,
+            LifeStep::Create => cluster.create("stock", full()).await,
             // A role and a slot are removed, a template changes.
-            Step::Update => {
+            LifeStep::Update => {
                 cluster.edit("stock", json!({"generator": null, "compressor": {"replicas": 3, "slots": 1}, "codec": {"effort": "Max"}})).await;
             }
-            Step::Suspend => cluster.edit("stock", json!({"suspend": true})).await,
-            Step::Delete => {
+            LifeStep::Suspend => cluster.edit("stock", json!({"suspend": true})).await,
+            LifeStep::Delete => {
                 let pipelines = cluster.pipelines();
                 // It may have been deleted already.
                 let _ = pipelines.delete("stock", &Default::default()).await;
@@ -58,17 +63,17 @@ impl Step {
             && condition(pipeline, "TransportReady") == "True";
         is_observed
             && match self {
-                Step::Create | Step::Update => {
+                LifeStep::Create | LifeStep::Update => {
                     condition(pipeline, "Reconciling") == "True" && status["phase"] == "Pending"
                 }
                 // Settling takes a minute more, in which nothing is written.
-                Step::Suspend => reason(pipeline, "Drained") == "Settling",
-                Step::Delete => false,
+                LifeStep::Suspend => reason(pipeline, "Drained") == "Settling",
+                LifeStep::Delete => false,
             }
     }
 
     async fn wait(self, cluster: &TestCluster) {
-        if self == Step::Delete {
+        if self == LifeStep::Delete {
             eventually_within(
                 PATIENCE,
                 "the pipeline and its objects are gone",
@@ -217,7 +222,7 @@ async fn rested(
         let now = state(cluster).await;
         match expected {
             Some(expected) if now != *expected && began.elapsed() < LONGEST_SILENCE => {}
-            // Nothing tells when the controllers are at rest.
+            // No signal says when the controllers are at rest.
             None if began.elapsed() < Duration::from_secs(3) => {}
             _ => return now,
         }
@@ -226,7 +231,7 @@ async fn rested(
 }
 
 /// A pipeline just before a step, without an operator.
-async fn prepared(step: Step) -> TestCluster {
+async fn prepared(step: LifeStep) -> TestCluster {
     let mut cluster = TestCluster::new().await;
     for before in STEPS.into_iter().take_while(|before| *before != step) {
         before.make(&cluster).await;
@@ -239,7 +244,7 @@ async fn prepared(step: Step) -> TestCluster {
 /// Makes a step with an operator that is killed after its `k`th write, whose answer it never gets, and then with
 /// another one. Gives how many writes the first one made.
 async fn killed_after(
-    step: Step,
+    step: LifeStep,
     k: usize,
     expected: Option<&BTreeMap<String, String>>,
 ) -> (usize, BTreeMap<String, String>) {
@@ -426,9 +431,9 @@ async fn through_outages(count: u32, checked_every: u32) {
     let mut slowest = Duration::ZERO;
     for number in 1..=count {
         let outage = if random.bool() {
-            Outage::Refused
+            ApiOutage::Refused
         } else {
-            Outage::Silent
+            ApiOutage::Silent
         };
         proxy.fail(outage);
         let away = Duration::from_millis(random.u64(10..600));

@@ -99,7 +99,7 @@ async fn a_leader_that_was_frozen_past_its_lease_writes_nothing_after_it_wakes()
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_leader_that_is_ended_hands_over_at_once() {
+async fn a_leader_that_ends_releases_its_lease_at_once() {
     let cluster = TestCluster::empty().await;
     let dir = tempfile::tempdir().unwrap();
     let proxy = Proxy::start().await;

@@ -1,6 +1,6 @@
 //! The operator against a real API server without nodes. `tests/cluster up --control-plane`, then
-//! `tests/cluster exec cargo test -p streampress-operator --features cluster --test control_plane`. What takes many
-//! minutes is ignored unless asked for (`-- --ignored`); `tests/run --long` asks for it.
+//! `tests/cluster exec cargo test -p streampress-operator --features cluster --test control_plane`. Tests that
+//! take many minutes are ignored by default; `-- --ignored` and `tests/run --long` run them.
 //! Every test has an operator and a namespace of its own.
 #![expect(clippy::unwrap_used, reason = "tests end by panicking")]
 

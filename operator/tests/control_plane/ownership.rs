@@ -160,7 +160,7 @@ async fn pods_stay_as_many_when_others_begin_to_scale_them() {
         .create("stock", json!({"compressor": {"replicas": 5}}))
         .await;
     cluster.settled("stock").await;
-    eventually("five are asked for", async || {
+    eventually("the Deployment has five replicas", async || {
         cluster.replicas("stock-compressor").await == 5
     })
     .await;

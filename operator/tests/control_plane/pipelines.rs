@@ -297,11 +297,11 @@ async fn a_first_message_starts_the_first_pod_and_an_hpas_replicas_are_left_alon
         .replace("memory://", "");
     let began = Instant::now();
     cluster.transport.put(&queue, 1);
-    eventually("the first pod is asked for", async || {
+    eventually("the first pod is requested", async || {
         cluster.replicas("inner-compressor").await == 1
     })
     .await;
-    println!("the first pod was asked for after {:?}", began.elapsed());
+    println!("the first pod was requested after {:?}", began.elapsed());
     eventually("the other's workers are there", async || {
         cluster.replicas("outer-compressor").await != Value::Null
     })
@@ -434,7 +434,7 @@ async fn an_object_that_only_looks_like_ours_is_kept() {
     cluster
         .edit("stock", json!({"compressor": {"slots": 2}}))
         .await;
-    eventually("the operator has looked", async || {
+    eventually("the operator has reconciled", async || {
         cluster.names(ObjectKind::Lease).await.len() == 3
     })
     .await;

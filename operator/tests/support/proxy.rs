@@ -25,7 +25,7 @@ use tokio_util::task::AbortOnDropHandle;
 
 type ProxyError = Box<dyn std::error::Error + Send + Sync>;
 type Body = UnsyncBoxBody<Bytes, ProxyError>;
-type Rule = Box<dyn FnMut(&ProxiedRequest) -> Fault + Send>;
+type FaultRule = Box<dyn FnMut(&ProxiedRequest) -> Fault + Send>;
 
 /// A request.
 #[derive(Clone, Debug)]
@@ -99,7 +99,7 @@ pub enum Fault {
 
 /// All connections at once.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Outage {
+pub enum ApiOutage {
     /// They break, and new ones do too.
     Refused,
     /// They are silent, and those that existed before stay so for ever.
@@ -108,20 +108,20 @@ pub enum Outage {
 
 /// The proxy; ends when dropped.
 pub struct Proxy {
-    inner: Arc<Inner>,
+    inner: Arc<ProxyInner>,
     port: u16,
     _task: AbortOnDropHandle<()>,
 }
 
-struct Inner {
+struct ProxyInner {
     server: Client,
     state: Mutex<ProxyState>,
 }
 
 struct ProxyState {
-    rule: Rule,
+    rule: FaultRule,
     log: Vec<ProxiedRequest>,
-    outage: Option<Outage>,
+    outage: Option<ApiOutage>,
     /// What runs now breaks, or falls silent, when these are cancelled.
     broken: CancellationToken,
     silent: CancellationToken,
@@ -132,7 +132,7 @@ impl Proxy {
     pub async fn start() -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let port = listener.local_addr().unwrap().port();
-        let inner = Arc::new(Inner {
+        let inner = Arc::new(ProxyInner {
             server: Client::try_default().await.expect("an API server"),
             state: Mutex::new(ProxyState {
                 rule: Box::new(|_| Fault::None),
@@ -190,12 +190,12 @@ impl Proxy {
     }
 
     /// An outage begins, of running requests and of new ones.
-    pub fn fail(&self, outage: Outage) {
+    pub fn fail(&self, outage: ApiOutage) {
         let mut state = self.inner.state();
         state.outage = Some(outage);
         match outage {
-            Outage::Refused => std::mem::take(&mut state.broken).cancel(),
-            Outage::Silent => std::mem::take(&mut state.silent).cancel(),
+            ApiOutage::Refused => std::mem::take(&mut state.broken).cancel(),
+            ApiOutage::Silent => std::mem::take(&mut state.silent).cancel(),
         }
     }
 
@@ -210,7 +210,7 @@ impl Proxy {
     }
 }
 
-impl Inner {
+impl ProxyInner {
     fn state(&self) -> std::sync::MutexGuard<'_, ProxyState> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -228,8 +228,8 @@ impl Inner {
             let mut state = self.state();
             state.log.push(seen.clone());
             let fault = match state.outage {
-                Some(Outage::Refused) => Fault::Refuse,
-                Some(Outage::Silent) => Fault::Hang,
+                Some(ApiOutage::Refused) => Fault::Refuse,
+                Some(ApiOutage::Silent) => Fault::Hang,
                 None => (state.rule)(&seen),
             };
             (fault, state.broken.clone(), state.silent.clone())

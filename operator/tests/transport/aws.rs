@@ -7,27 +7,29 @@ use futures::future::join_all;
 use serde_json::{Value, json};
 use streampress_crds::Reason;
 use streampress_crds::api::pipeline::{DeletionPolicy, TransportPolicy};
-use streampress_operator::transport::Plan;
+use streampress_operator::transport::TransportPlan;
 use streampress_operator::transport::aws::AwsProvisioner;
 use streampress_operator::transport::problem::{Problem, Retry};
-use streampress_operator::transport::{Contents, Depths, Provisioner};
+use streampress_operator::transport::{Contents, Depths, Provisioner, RetentionPlan};
 use streampress_tests::fake_aws::clock::FakeClock;
 use streampress_tests::fake_aws::faults::Faults;
 use tokio::time::{sleep, timeout};
 
-use crate::backends::{AwsBackend, Backend, OTHERS, OURS, keys, names};
+use crate::backends::{
+    AwsBackend, OTHERS, OURS, PROVISIONING_CALLS, ProvisionerBackend, keys, names,
+};
 
 /// Set in the process that takes its endpoint from the SDK's own variables.
 const AS_AT_AWS: &str = "STREAMPRESS_AS_AT_AWS";
 
-async fn provide(backend: &AwsBackend, plan: &Plan) -> Result<(), Problem> {
+async fn provide(backend: &AwsBackend, plan: &TransportPlan) -> Result<(), Problem> {
     let provided = backend.provisioner().provide(plan, Some(&keys())).await;
     provided.map(drop)
 }
 
 async fn remove(
     backend: &AwsBackend,
-    plan: &Plan,
+    plan: &TransportPlan,
     policy: DeletionPolicy,
 ) -> Result<Vec<String>, Problem> {
     backend
@@ -115,20 +117,7 @@ async fn with_faults_the_same_exists_in_the_end_and_nothing_of_others_is_deleted
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_lost_answer_leaves_nothing_behind_and_is_no_error() {
-    let calls = [
-        "DescribeStreamSummary",
-        "CreateStream",
-        "AddTagsToStream",
-        "GetQueueUrl",
-        "CreateQueue",
-        "ListQueueTags",
-        "GetQueueAttributes",
-        "ListTagsForStream",
-        "IncreaseStreamRetentionPeriod",
-        "DeleteQueue",
-        "DeleteStream",
-    ];
-    join_all(calls.map(async |call| {
+    join_all(PROVISIONING_CALLS.map(async |call| {
         let backend = AwsBackend::start().await;
         let plan = backend.plan(OURS);
         backend.fake_aws.lose_next(call);
@@ -174,8 +163,6 @@ async fn a_call_that_is_refused_is_named_with_its_permission_and_the_way_out() {
     };
     let mut changed = plan.clone();
     changed.parts.files_queue.visibility_timeout_seconds += 1;
-    let mut shorter = plan.clone();
-    shorter.parts.stream.retention_hours = 24;
     for (service, action, part) in [
         ("kinesis", "DescribeStreamSummary", stream),
         ("kinesis", "CreateStream", stream),
@@ -193,15 +180,10 @@ async fn a_call_that_is_refused_is_named_with_its_permission_and_the_way_out() {
         backend.fake_aws.allow_all();
     }
     provide(&backend, &plan).await.unwrap();
-    for (service, action, part, wanted) in [
-        ("sqs", "SetQueueAttributes", queue, &changed),
-        ("kinesis", "DecreaseStreamRetentionPeriod", stream, &shorter),
-    ] {
-        backend.fake_aws.deny(action, part);
-        let problem = provide(&backend, wanted).await.unwrap_err();
-        refused(&format!("{service}:{action}"), problem);
-        backend.fake_aws.allow_all();
-    }
+    backend.fake_aws.deny("SetQueueAttributes", queue);
+    let problem = provide(&backend, &changed).await.unwrap_err();
+    refused("sqs:SetQueueAttributes", problem);
+    backend.fake_aws.allow_all();
     // What cannot be found out is not deleted.
     for (service, action, part) in [
         ("sqs", "GetQueueUrl", queue),
@@ -224,6 +206,101 @@ async fn a_call_that_is_refused_is_named_with_its_permission_and_the_way_out() {
         backend.fake_aws.allow_all();
     }
     assert!(granted("sqs:TagQueue"), "CreateQueue with tags needs it");
+    // Called only after all queues were empty for a minute.
+    assert!(granted("kinesis:DecreaseStreamRetentionPeriod"));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_refused_extension_of_the_retention_is_named_and_fails_nothing_else() {
+    let backend = AwsBackend::start().await;
+    let mut plan = backend.plan(OURS);
+    provide(&backend, &plan).await.unwrap();
+    let stream = &plan.parts.stream.name;
+    backend
+        .fake_aws
+        .deny("IncreaseStreamRetentionPeriod", stream);
+    plan.retention.extend_to = Some(96);
+    let keys = keys();
+    let ready = backend.provisioner().provide(&plan, Some(&keys));
+    let ready = ready.await.unwrap();
+    assert_eq!(ready.retention_hours, Some(48));
+    let why = ready.not_extended.unwrap();
+    assert!(
+        why.contains("permission kinesis:IncreaseStreamRetentionPeriod"),
+        "{why}"
+    );
+    backend.fake_aws.allow_all();
+    let ready = backend.provisioner().provide(&plan, Some(&keys));
+    let ready = ready.await.unwrap();
+    assert_eq!(
+        (ready.retention_hours, ready.not_extended),
+        (Some(96), None)
+    );
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_stream_that_is_being_changed_is_not_waited_for_to_extend_its_retention() {
+    let backend = AwsBackend::start().await;
+    let mut plan = backend.plan(OURS);
+    provide(&backend, &plan).await.unwrap();
+    backend.fake_aws.kinesis().take_time(600_000);
+    let ask = json!({"StreamName": plan.parts.stream.name});
+    backend
+        .fake_aws
+        .ask_kinesis("StartStreamEncryption", &ask)
+        .unwrap();
+    plan.retention.extend_to = Some(96);
+    let keys = keys();
+    let ready = backend.provisioner().provide(&plan, Some(&keys));
+    let ready = timeout(Duration::from_secs(30), ready).await;
+    let ready = ready.expect("waits for the change").unwrap();
+    assert_eq!(ready.retention_hours, Some(48));
+    let why = ready.not_extended.unwrap();
+    assert!(why.contains("is being changed"), "{why}");
+}
+
+/// Lets a minute pass for the provisioner, which the fake AWS does not notice.
+async fn pass_a_minute() {
+    tokio::time::pause();
+    tokio::time::advance(Duration::from_secs(61)).await;
+    tokio::time::resume();
+}
+
+#[tokio::test]
+async fn an_extended_retention_goes_back_only_after_all_queues_were_empty_for_a_minute() {
+    let backend = AwsBackend::start().await;
+    let mut plan = backend.plan(OURS);
+    let keys = keys();
+    let hours = async |plan: &TransportPlan| {
+        let ready = backend.provisioner().provide(plan, Some(&keys)).await;
+        ready.unwrap().retention_hours.unwrap()
+    };
+    let dead_letters = plan.parts.chunks_queue.dead_letter_name.clone();
+    plan.retention.extend_to = Some(96);
+    assert_eq!(hours(&plan).await, 96);
+    backend.fill(&dead_letters, 1);
+    plan.retention = RetentionPlan {
+        extend_to: None,
+        lower_from: Some(96),
+    };
+    let look = async || backend.provisioner().depths(&plan, Some(&keys)).await;
+    assert_eq!(look().await.dead_chunks, Some(1));
+    pass_a_minute().await;
+    assert_eq!(hours(&plan).await, 96, "a dead letter needs its records");
+    backend.delete(&dead_letters);
+    assert_eq!(hours(&plan).await, 96, "the queue is created again");
+    assert_eq!(look().await.dead_chunks, Some(0));
+    assert_eq!(hours(&plan).await, 96, "seen empty once");
+    pass_a_minute().await;
+    let others = TransportPlan {
+        retention: RetentionPlan {
+            extend_to: None,
+            lower_from: Some(72),
+        },
+        ..plan.clone()
+    };
+    assert_eq!(hours(&others).await, 96, "others gave it these hours");
+    assert_eq!(hours(&plan).await, 48);
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -318,7 +395,7 @@ async fn a_stream_that_changes_for_minutes_is_used_meanwhile() {
         .fake_aws
         .ask_kinesis("StartStreamEncryption", &ask)
         .unwrap();
-    let adopting = Plan {
+    let adopting = TransportPlan {
         policy: TransportPolicy::Adopt,
         ..plan.clone()
     };
@@ -340,7 +417,7 @@ async fn a_stream_that_changes_for_minutes_is_used_meanwhile() {
 async fn a_stream_at_aws_itself_is_encrypted() {
     let name = "aws::a_stream_at_aws_itself_is_encrypted";
     let backend = AwsBackend::start().await;
-    let plan = Plan {
+    let plan = TransportPlan {
         endpoint: None,
         ..backend.plan(OURS)
     };

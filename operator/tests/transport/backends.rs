@@ -8,16 +8,30 @@ use streampress_crds::CheckedPipeline;
 use streampress_crds::api::pipeline::{CompressionPipeline, TransportPolicy};
 use streampress_operator::transport::aws::AwsProvisioner;
 use streampress_operator::transport::memory::MemoryProvisioner;
-use streampress_operator::transport::{OWNER_TAG, Plan, Provisioner};
+use streampress_operator::transport::{OWNER_TAG, Provisioner, TransportPlan};
 use streampress_tests::fake_aws::{FakeAws, FakeAwsOptions, sqs};
 use streampress_transport::aws::AwsCredentials;
 
+/// The calls of creating and deleting a pipeline's queues and stream.
+pub const PROVISIONING_CALLS: [&str; 11] = [
+    "DescribeStreamSummary",
+    "CreateStream",
+    "AddTagsToStream",
+    "GetQueueUrl",
+    "CreateQueue",
+    "ListQueueTags",
+    "GetQueueAttributes",
+    "ListTagsForStream",
+    "IncreaseStreamRetentionPeriod",
+    "DeleteQueue",
+    "DeleteStream",
+];
 /// The UIDs of the pipeline of these tests, and of another of the same name at another time, whose queues have other names.
 pub const OURS: &str = "uid-1";
 pub const OTHERS: &str = "uid-2";
 
 /// Calls that change nothing.
-const LOOKS: [&str; 5] = [
+const READS: [&str; 5] = [
     "GetQueueUrl",
     "GetQueueAttributes",
     "ListQueueTags",
@@ -40,7 +54,7 @@ impl Resource {
 }
 
 /// One backend, and access to what it keeps that is not its own.
-pub trait Backend {
+pub trait ProvisionerBackend {
     fn provisioner(&self) -> &dyn Provisioner;
     fn endpoint(&self) -> &str;
     fn resource(&self, name: &str) -> Option<Resource>;
@@ -55,7 +69,7 @@ pub trait Backend {
     fn changes(&self) -> u64;
 
     /// Two shards and 48 hours, like a pipeline of namespace `n`.
-    fn plan(&self, uid: &str) -> Plan {
+    fn plan(&self, uid: &str) -> TransportPlan {
         let pipeline: CompressionPipeline = serde_json::from_value(json!({
             "apiVersion": "streampress.dev/v1alpha1", "kind": "CompressionPipeline",
             "metadata": {"name": "stock", "namespace": "n", "uid": uid},
@@ -67,19 +81,19 @@ pub trait Backend {
         }))
         .unwrap();
         let checked = CheckedPipeline::in_cluster(pipeline).unwrap();
-        Plan::of(checked.pipeline(), checked.resolved())
+        TransportPlan::of(checked.pipeline(), checked.resolved())
     }
 
     /// The same names, to be adopted.
-    fn adoption(&self) -> Plan {
-        Plan {
+    fn adoption(&self) -> TransportPlan {
+        TransportPlan {
             policy: TransportPolicy::Adopt,
             ..self.plan(OURS)
         }
     }
 
     /// Which of a plan's queues and stream exist.
-    fn resources(&self, plan: &Plan) -> BTreeMap<String, Resource> {
+    fn resources(&self, plan: &TransportPlan) -> BTreeMap<String, Resource> {
         names(plan)
             .into_iter()
             .filter_map(|name| Some((name.clone(), self.resource(&name)?)))
@@ -87,7 +101,7 @@ pub trait Backend {
     }
 
     /// Another owner created all that a plan needs, without a tag.
-    fn make_all(&self, plan: &Plan) {
+    fn make_all(&self, plan: &TransportPlan) {
         for queue in [&plan.parts.files_queue, &plan.parts.chunks_queue] {
             self.make_queue(&queue.dead_letter_name, "", &[]);
             let policy = self.redrive(&queue.dead_letter_name, queue.max_receive_count);
@@ -102,7 +116,7 @@ pub trait Backend {
 }
 
 /// All names of a plan, the stream last.
-pub fn names(plan: &Plan) -> Vec<String> {
+pub fn names(plan: &TransportPlan) -> Vec<String> {
     let all = plan.queues().into_iter().chain([&*plan.parts.stream.name]);
     all.map(str::to_owned).collect()
 }
@@ -115,7 +129,7 @@ pub fn keys() -> AwsCredentials {
 #[derive(Default)]
 pub struct MemoryBackend(MemoryProvisioner);
 
-impl Backend for MemoryBackend {
+impl ProvisionerBackend for MemoryBackend {
     fn provisioner(&self) -> &dyn Provisioner {
         &self.0
     }
@@ -185,7 +199,11 @@ impl AwsBackend {
 
     fn queue(&self, name: &str) -> Option<Resource> {
         let ask = json!({"QueueUrl": name});
-        let attributes = self.fake_aws.ask_sqs("GetQueueAttributes", &ask).ok()?;
+        let mut attributes = self.fake_aws.ask_sqs("GetQueueAttributes", &ask).ok()?;
+        // Two queues that are the same may have been created a second apart.
+        attributes["Attributes"]
+            .as_object_mut()?
+            .remove("CreatedTimestamp");
         let tags = self.fake_aws.ask_sqs("ListQueueTags", &ask).ok()?;
         Some(Resource {
             owner: text(&tags["Tags"][OWNER_TAG]),
@@ -226,7 +244,7 @@ fn texts(all: &Map<String, Value>) -> BTreeMap<String, String> {
         .collect()
 }
 
-impl Backend for AwsBackend {
+impl ProvisionerBackend for AwsBackend {
     fn provisioner(&self) -> &dyn Provisioner {
         &self.aws
     }
@@ -285,7 +303,7 @@ impl Backend for AwsBackend {
 
     fn changes(&self) -> u64 {
         let called = self.fake_aws.called();
-        let changes = called.iter().filter(|action| !LOOKS.contains(&&***action));
+        let changes = called.iter().filter(|action| !READS.contains(&&***action));
         changes.map(|action| self.fake_aws.calls(action)).sum()
     }
 }

@@ -6,12 +6,14 @@ use futures::future::join_all;
 use serde_json::json;
 use streampress_crds::api::pipeline::DeletionPolicy;
 use streampress_crds::queue_check::LAST_RESORT_RECEIVES;
-use streampress_operator::transport::Plan;
+use streampress_operator::transport::TransportPlan;
 use streampress_operator::transport::aws::provision_plan;
 use streampress_transport::aws::provision::{self, NotOwned, Outcome, ProvisionPlan};
 use streampress_transport::aws::{Aws, AwsOptions};
 
-use crate::backends::{AwsBackend, Backend, OTHERS, OURS, keys, names};
+use crate::backends::{
+    AwsBackend, OTHERS, OURS, PROVISIONING_CALLS, ProvisionerBackend, keys, names,
+};
 
 /// One way to provision.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -23,7 +25,7 @@ enum Way {
 const WAYS: [Way; 2] = [Way::Setup, Way::Operator];
 
 /// As `streampress setup` plans; the tag differs from the operator's, so that both can be compared without it.
-fn setup_plan(plan: &Plan) -> ProvisionPlan {
+fn setup_plan(plan: &TransportPlan) -> ProvisionPlan {
     ProvisionPlan {
         not_owned: NotOwned::UseAsIs,
         wait_for_shards: true,
@@ -43,7 +45,7 @@ async fn connect(backend: &AwsBackend) -> Aws {
 
 impl Way {
     /// Until a run changes nothing more: the operator changes a stream's shards step by step, and does not wait for one.
-    async fn create(self, backend: &AwsBackend, plan: &Plan) {
+    async fn create(self, backend: &AwsBackend, plan: &TransportPlan) {
         let is_updating = || {
             let stream = backend.resource(&plan.parts.stream.name);
             stream.is_some_and(|stream| stream.is("StreamStatus", "UPDATING"))
@@ -72,7 +74,7 @@ impl Way {
     }
 
     /// Names of what was left.
-    async fn delete(self, backend: &AwsBackend, plan: &Plan) -> usize {
+    async fn delete(self, backend: &AwsBackend, plan: &TransportPlan) -> usize {
         match self {
             Way::Setup => {
                 let aws = connect(backend).await;
@@ -202,22 +204,9 @@ async fn both_ways_reach_any_number_of_shards() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn both_ways_survive_lost_answers() {
-    let calls = [
-        "DescribeStreamSummary",
-        "CreateStream",
-        "AddTagsToStream",
-        "GetQueueUrl",
-        "CreateQueue",
-        "ListQueueTags",
-        "GetQueueAttributes",
-        "ListTagsForStream",
-        "IncreaseStreamRetentionPeriod",
-        "DeleteQueue",
-        "DeleteStream",
-    ];
     let cases = WAYS
         .into_iter()
-        .flat_map(|way| calls.map(|call| (way, call)));
+        .flat_map(|way| PROVISIONING_CALLS.map(|call| (way, call)));
     join_all(cases.map(async |(way, call)| {
         let backend = AwsBackend::start().await;
         let plan = backend.plan(OURS);
@@ -239,7 +228,7 @@ async fn both_ways_delete_nothing_of_another_owner() {
         way.create(&backend, &others).await;
         let before = backend.resources(&others);
         // The same names, as of a pipeline that was deleted and created again.
-        let ours = Plan {
+        let ours = TransportPlan {
             uid: OURS.into(),
             ..others.clone()
         };

@@ -2,37 +2,45 @@
 
 use streampress_crds::Reason;
 use streampress_crds::api::pipeline::DeletionPolicy;
-use streampress_crds::api::status::TransportStatus;
 use streampress_crds::queue_check::{LAST_RESORT_RECEIVES, RedrivePolicy};
 use streampress_operator::transport::problem::{Problem, Retry};
-use streampress_operator::transport::{Depths, Plan};
+use streampress_operator::transport::{Depths, ReadyTransport, RetentionPlan, TransportPlan};
 use streampress_transport::Depth;
 
-use crate::backends::{Backend, OTHERS, OURS, Resource, keys, names};
+use crate::backends::{OTHERS, OURS, ProvisionerBackend, Resource, keys, names};
 
-async fn provide(backend: &dyn Backend, plan: &Plan) -> Result<TransportStatus, Problem> {
+async fn provide(
+    backend: &dyn ProvisionerBackend,
+    plan: &TransportPlan,
+) -> Result<ReadyTransport, Problem> {
     backend.provisioner().provide(plan, Some(&keys())).await
 }
 
-async fn remove(backend: &dyn Backend, plan: &Plan, policy: DeletionPolicy) -> Vec<String> {
+async fn remove(
+    backend: &dyn ProvisionerBackend,
+    plan: &TransportPlan,
+    policy: DeletionPolicy,
+) -> Vec<String> {
     let keys = keys();
     let removed = backend.provisioner().remove(plan, policy, Some(&keys));
     removed.await.unwrap()
 }
 
-async fn depths(backend: &dyn Backend, plan: &Plan) -> Depths {
+async fn depths(backend: &dyn ProvisionerBackend, plan: &TransportPlan) -> Depths {
     backend.provisioner().depths(plan, Some(&keys())).await
 }
 
-fn made(backend: &dyn Backend, name: &str) -> Resource {
+fn made(backend: &dyn ProvisionerBackend, name: &str) -> Resource {
     backend
         .resource(name)
         .unwrap_or_else(|| panic!("no {name}"))
 }
 
-pub async fn everything_is_created_as_specified_and_carries_our_tag(backend: &dyn Backend) {
+pub async fn everything_is_created_as_specified_and_carries_our_tag(
+    backend: &dyn ProvisionerBackend,
+) {
     let plan = backend.plan(OURS);
-    let status = provide(backend, &plan).await.unwrap();
+    let ready = provide(backend, &plan).await.unwrap();
     for name in names(&plan) {
         assert_eq!(made(backend, &name).owner, OURS, "{name}");
     }
@@ -58,16 +66,18 @@ pub async fn everything_is_created_as_specified_and_carries_our_tag(backend: &dy
     let stream = made(backend, &plan.parts.stream.name);
     assert!(stream.is("OpenShardCount", "2"), "{stream:?}");
     assert!(stream.is("RetentionPeriodHours", "48"), "{stream:?}");
-    for (told, name) in [
+    assert_eq!(ready.retention_hours, Some(48));
+    let status = ready.status;
+    for (url, name) in [
         (status.files_queue_url, &plan.parts.files_queue.name),
         (status.chunks_queue_url, &plan.parts.chunks_queue.name),
         (status.stream_arn, &plan.parts.stream.name),
     ] {
-        assert!(told.is_some_and(|told| told.ends_with(&format!("/{name}"))));
+        assert!(url.is_some_and(|url| url.ends_with(&format!("/{name}"))));
     }
 }
 
-pub async fn creating_again_changes_nothing(backend: &dyn Backend) {
+pub async fn creating_again_changes_nothing(backend: &dyn ProvisionerBackend) {
     let plan = backend.plan(OURS);
     let first = provide(backend, &plan).await.unwrap();
     let before = (backend.resources(&plan), backend.changes());
@@ -75,7 +85,7 @@ pub async fn creating_again_changes_nothing(backend: &dyn Backend) {
     assert_eq!((backend.resources(&plan), backend.changes()), before);
 }
 
-pub async fn what_differs_is_corrected_in_what_is_ours(backend: &dyn Backend) {
+pub async fn what_differs_is_corrected_in_what_is_ours(backend: &dyn ProvisionerBackend) {
     let mut plan = backend.plan(OURS);
     provide(backend, &plan).await.unwrap();
     plan.parts.chunks_queue.visibility_timeout_seconds = 77;
@@ -93,7 +103,39 @@ pub async fn what_differs_is_corrected_in_what_is_ours(backend: &dyn Backend) {
     assert_eq!(backend.changes(), before);
 }
 
-pub async fn what_was_deleted_is_created_again(backend: &dyn Backend) {
+pub async fn a_retention_is_extended_for_what_waits_and_stays_until_it_is_to_be_lowered(
+    backend: &dyn ProvisionerBackend,
+) {
+    let mut plan = backend.plan(OURS);
+    provide(backend, &plan).await.unwrap();
+    let of = |extend_to, lower_from| RetentionPlan {
+        extend_to,
+        lower_from,
+    };
+    for (retention, hours) in [
+        (of(Some(96), None), 96),
+        (of(Some(96), None), 96),
+        (of(None, None), 96),
+        // Others gave it these hours.
+        (of(None, Some(72)), 96),
+        (of(Some(72), None), 96),
+    ] {
+        plan.retention = retention;
+        let ready = provide(backend, &plan).await.unwrap();
+        assert_eq!(
+            (ready.retention_hours, ready.not_extended),
+            (Some(hours), None),
+            "{retention:?}"
+        );
+        let stream = made(backend, &plan.parts.stream.name);
+        assert!(
+            stream.is("RetentionPeriodHours", &hours.to_string()),
+            "{retention:?}: {stream:?}"
+        );
+    }
+}
+
+pub async fn what_was_deleted_is_created_again(backend: &dyn ProvisionerBackend) {
     let plan = backend.plan(OURS);
     provide(backend, &plan).await.unwrap();
     let before = backend.resources(&plan);
@@ -104,7 +146,7 @@ pub async fn what_was_deleted_is_created_again(backend: &dyn Backend) {
     }
 }
 
-pub async fn what_another_owner_has_is_refused_and_left_as_it_is(backend: &dyn Backend) {
+pub async fn what_another_owner_has_is_refused_and_left_as_it_is(backend: &dyn ProvisionerBackend) {
     let plan = backend.plan(OURS);
     let stream = &plan.parts.stream.name;
     for (owner, name) in ["", OTHERS]
@@ -139,7 +181,9 @@ pub async fn what_another_owner_has_is_refused_and_left_as_it_is(backend: &dyn B
     }
 }
 
-pub async fn adopting_names_all_that_is_missing_and_creates_nothing(backend: &dyn Backend) {
+pub async fn adopting_names_all_that_is_missing_and_creates_nothing(
+    backend: &dyn ProvisionerBackend,
+) {
     let plan = backend.adoption();
     let check = async |missing: &[String]| {
         let problem = provide(backend, &plan).await.unwrap_err();
@@ -147,8 +191,12 @@ pub async fn adopting_names_all_that_is_missing_and_creates_nothing(backend: &dy
             (problem.reason, problem.retry),
             (Reason::TransportMissing, Retry::AfterChange)
         );
-        let told = format!("There is no {}: ", missing.join(", no "));
-        assert!(problem.message.starts_with(&told), "{}", problem.message);
+        let expected = format!("There is no {}: ", missing.join(", no "));
+        assert!(
+            problem.message.starts_with(&expected),
+            "{}",
+            problem.message
+        );
         for way_out in ["streampress setup", "spec.transport", "policy Create"] {
             assert!(problem.message.contains(way_out), "{}", problem.message);
         }
@@ -170,22 +218,25 @@ pub async fn adopting_names_all_that_is_missing_and_creates_nothing(backend: &dy
     provide(backend, &plan).await.unwrap();
 }
 
-pub async fn adopting_changes_nothing_even_where_it_differs(backend: &dyn Backend) {
+pub async fn adopting_changes_nothing_even_where_it_differs(backend: &dyn ProvisionerBackend) {
     let mut plan = backend.adoption();
     backend.make_all(&plan);
     let before = backend.resources(&plan);
     plan.parts.files_queue.max_receive_count += 1;
     plan.parts.chunks_queue.visibility_timeout_seconds += 1;
-    let status = provide(backend, &plan).await.unwrap();
+    plan.retention.extend_to = Some(96);
+    let ready = provide(backend, &plan).await.unwrap();
     assert_eq!((backend.resources(&plan), backend.changes()), (before, 0));
+    assert_eq!(ready.retention_hours, Some(24));
     assert!(
-        status
+        ready
+            .status
             .stream_arn
             .is_some_and(|arn| arn.ends_with(&*plan.parts.stream.name))
     );
 }
 
-pub async fn adopting_refuses_what_a_pipeline_cannot_work_with(backend: &dyn Backend) {
+pub async fn adopting_refuses_what_a_pipeline_cannot_work_with(backend: &dyn ProvisionerBackend) {
     let plan = backend.adoption();
     let queue = &plan.parts.files_queue;
     let (name, dead) = (&queue.name, &queue.dead_letter_name);
@@ -239,7 +290,7 @@ pub async fn adopting_refuses_what_a_pipeline_cannot_work_with(backend: &dyn Bac
     assert_eq!(backend.changes(), 0);
 }
 
-pub async fn depths_are_counted_and_a_missing_queue_is_not_zero(backend: &dyn Backend) {
+pub async fn depths_are_counted_and_a_missing_queue_is_not_zero(backend: &dyn ProvisionerBackend) {
     let plan = backend.plan(OURS);
     assert_eq!(depths(backend, &plan).await, Depths::default());
     provide(backend, &plan).await.unwrap();
@@ -286,12 +337,12 @@ pub async fn depths_are_counted_and_a_missing_queue_is_not_zero(backend: &dyn Ba
     assert_eq!(depths(backend, &plan).await, half);
 }
 
-pub async fn deleting_takes_what_is_ours_and_names_what_is_not(backend: &dyn Backend) {
+pub async fn deleting_takes_what_is_ours_and_names_what_is_not(backend: &dyn ProvisionerBackend) {
     let plan = backend.plan(OURS);
     provide(backend, &plan).await.unwrap();
     backend.fill(&plan.parts.files_queue.name, 3);
     // A pipeline of the same name at another time: nothing of it is deleted.
-    let others = Plan {
+    let others = TransportPlan {
         uid: OTHERS.into(),
         ..plan.clone()
     };
@@ -310,7 +361,7 @@ pub async fn deleting_takes_what_is_ours_and_names_what_is_not(backend: &dyn Bac
     assert!(backend.resources(&plan).is_empty());
 }
 
-pub async fn deleting_again_finds_nothing(backend: &dyn Backend) {
+pub async fn deleting_again_finds_nothing(backend: &dyn ProvisionerBackend) {
     let plan = backend.plan(OURS);
     provide(backend, &plan).await.unwrap();
     // As when an operator ended between two calls.
@@ -323,7 +374,7 @@ pub async fn deleting_again_finds_nothing(backend: &dyn Backend) {
     }
 }
 
-pub async fn retaining_leaves_all_and_names_each(backend: &dyn Backend) {
+pub async fn retaining_leaves_all_and_names_each(backend: &dyn ProvisionerBackend) {
     let plan = backend.plan(OURS);
     provide(backend, &plan).await.unwrap();
     let before = (backend.resources(&plan), backend.changes());
@@ -333,7 +384,7 @@ pub async fn retaining_leaves_all_and_names_each(backend: &dyn Backend) {
     assert_eq!((backend.resources(&plan), backend.changes()), before);
 }
 
-pub async fn what_was_adopted_is_never_deleted(backend: &dyn Backend) {
+pub async fn what_was_adopted_is_never_deleted(backend: &dyn ProvisionerBackend) {
     let plan = backend.adoption();
     backend.make_all(&plan);
     let before = backend.resources(&plan);
@@ -352,7 +403,7 @@ pub async fn what_was_adopted_is_never_deleted(backend: &dyn Backend) {
     }
 }
 
-pub async fn when_empty_deletes_what_is_empty(backend: &dyn Backend) {
+pub async fn when_empty_deletes_what_is_empty(backend: &dyn ProvisionerBackend) {
     let plan = backend.plan(OURS);
     provide(backend, &plan).await.unwrap();
     let left = remove(backend, &plan, DeletionPolicy::WhenEmpty).await;
@@ -360,7 +411,7 @@ pub async fn when_empty_deletes_what_is_empty(backend: &dyn Backend) {
     assert!(backend.resources(&plan).is_empty());
 }
 
-pub async fn when_empty_keeps_all_for_one_message_in_any_queue(backend: &dyn Backend) {
+pub async fn when_empty_keeps_all_for_one_message_in_any_queue(backend: &dyn ProvisionerBackend) {
     let plan = backend.plan(OURS);
     let stream = &plan.parts.stream.name;
     for queue in plan.queues() {
@@ -368,11 +419,11 @@ pub async fn when_empty_keeps_all_for_one_message_in_any_queue(backend: &dyn Bac
         backend.fill(queue, 1);
         let before = backend.resources(&plan);
         let left = remove(backend, &plan, DeletionPolicy::WhenEmpty).await;
-        let told = [
+        let expected = [
             format!("{queue} is not empty"),
             format!("the other queues and the stream {stream} are kept with it"),
         ];
-        assert_eq!(left, told);
+        assert_eq!(left, expected);
         assert_eq!(backend.resources(&plan), before);
         backend.delete(queue);
     }

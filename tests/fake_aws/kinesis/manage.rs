@@ -5,7 +5,7 @@ use serde_json::{Value, json};
 use super::shard::{FakeShard, FakeStream};
 use super::{Kinesis, no_stream};
 use crate::fake_aws::clock::Millis;
-use crate::fake_aws::error::ServiceError;
+use crate::fake_aws::error::FakeError;
 use crate::fake_aws::rate::TokenBucket;
 
 impl Kinesis {
@@ -15,7 +15,7 @@ impl Kinesis {
         name: &str,
         action: &str,
         now: Millis,
-    ) -> Result<(), ServiceError> {
+    ) -> Result<(), FakeError> {
         let status = self.streams.get(name).map(|stream| stream.status(now));
         let refused = match action {
             "AddTagsToStream" | "DeleteStream" => status == Some("CREATING"),
@@ -28,7 +28,7 @@ impl Kinesis {
         if !refused {
             return Ok(());
         }
-        Err(ServiceError::client(
+        Err(FakeError::client(
             "ResourceInUseException",
             &format!(
                 "Stream {name} is not ACTIVE, instead in state {}.",
@@ -43,7 +43,7 @@ impl Kinesis {
         name: &str,
         now: Millis,
         apply: impl FnOnce(&mut FakeStream),
-    ) -> Result<Value, ServiceError> {
+    ) -> Result<Value, FakeError> {
         let until = now + self.change_millis;
         let stream = self.stream(name)?;
         apply(stream);
@@ -52,14 +52,14 @@ impl Kinesis {
     }
 
     /// Splits or merges until there are `target` open shards.
-    pub fn reshard(&mut self, name: &str, target: usize, now: Millis) -> Result<(), ServiceError> {
+    pub fn reshard(&mut self, name: &str, target: usize, now: Millis) -> Result<(), FakeError> {
         let sequence = self.next_sequence();
         let stream = self.streams.get_mut(name).ok_or_else(|| no_stream(name))?;
         let open: Vec<usize> = (0..stream.shards.len())
             .filter(|i| stream.shards[*i].closed.is_none())
             .collect();
         if target == 0 || target > open.len() * 2 || target * 2 < open.len() {
-            return Err(ServiceError::client(
+            return Err(FakeError::client(
                 "InvalidArgumentException",
                 "the count can be doubled or halved at most",
             ));
@@ -89,9 +89,9 @@ impl Kinesis {
         name: &str,
         request: &Value,
         now: Millis,
-    ) -> Result<Value, ServiceError> {
+    ) -> Result<Value, FakeError> {
         if self.streams.contains_key(name) {
-            return Err(ServiceError::client(
+            return Err(FakeError::client(
                 "ResourceInUseException",
                 &format!("stream {name} already exists"),
             ));
@@ -104,7 +104,7 @@ impl Kinesis {
             .ok()
             .filter(|n| (1..=10_000).contains(n));
         let count = count
-            .ok_or_else(|| ServiceError::client("ValidationException", "ShardCount is missing"))?;
+            .ok_or_else(|| FakeError::client("ValidationException", "ShardCount is missing"))?;
         let first = self.next_sequence();
         let shards = hash_ranges(count)
             .into_iter()
@@ -125,7 +125,7 @@ impl Kinesis {
         Ok(json!({}))
     }
 
-    pub(super) fn describe(&mut self, name: &str, now: Millis) -> Result<Value, ServiceError> {
+    pub(super) fn describe(&mut self, name: &str, now: Millis) -> Result<Value, FakeError> {
         let stream = self.stream(name)?;
         Ok(json!({"StreamDescriptionSummary": {
             "StreamName": name, "StreamARN": arn(name), "StreamCreationTimestamp": 1_700_000_000,
@@ -138,7 +138,7 @@ impl Kinesis {
         }}))
     }
 
-    pub(super) fn tags(&mut self, name: &str) -> Result<Value, ServiceError> {
+    pub(super) fn tags(&mut self, name: &str) -> Result<Value, FakeError> {
         let tags = self.stream(name)?.tags.iter();
         let tags: Vec<_> = tags.map(|(k, v)| json!({"Key": k, "Value": v})).collect();
         Ok(json!({"Tags": tags, "HasMoreTags": false}))
@@ -150,7 +150,7 @@ impl Kinesis {
         name: &str,
         request: &Value,
         now: Millis,
-    ) -> Result<Value, ServiceError> {
+    ) -> Result<Value, FakeError> {
         let token = request["NextToken"].as_str();
         let (name, from) = match token.and_then(|token| token.split_once('/')) {
             Some((name, from)) => (name.to_owned(), from.parse().unwrap_or(0)),
@@ -159,10 +159,7 @@ impl Kinesis {
         let enforce_rates = self.enforce_rates;
         let stream = self.stream(&name)?;
         if enforce_rates && !stream.list_rate.take(1.0, now) {
-            return Err(ServiceError::client(
-                "LimitExceededException",
-                "rate exceeded",
-            ));
+            return Err(FakeError::client("LimitExceededException", "rate exceeded"));
         }
         stream.trim(now);
         let page = usize::try_from(request["MaxResults"].as_u64().unwrap_or(1000))

@@ -17,7 +17,7 @@ use std::collections::BTreeMap;
 use serde_json::{Value, json};
 
 use super::clock::Millis;
-use super::error::ServiceError;
+use super::error::FakeError;
 use super::faults::FaultInjector;
 use shard::FakeStream;
 
@@ -84,7 +84,7 @@ impl Kinesis {
         request: &Value,
         now: Millis,
         faults: &FaultInjector,
-    ) -> Result<Value, ServiceError> {
+    ) -> Result<Value, FakeError> {
         let name = stream_name(request);
         self.check_status(&name, action, now)?;
         match action {
@@ -117,7 +117,7 @@ impl Kinesis {
                 self.reshard(&name, usize::try_from(target).unwrap_or(1), now)?;
                 Ok(json!({"StreamName": name, "TargetShardCount": target}))
             }
-            other => Err(ServiceError::client(
+            other => Err(FakeError::client(
                 "UnknownOperationException",
                 &format!("the fake AWS does not implement {other}"),
             )),
@@ -146,7 +146,7 @@ impl Kinesis {
         self.next_sequence
     }
 
-    fn stream(&mut self, name: &str) -> Result<&mut FakeStream, ServiceError> {
+    fn stream(&mut self, name: &str) -> Result<&mut FakeStream, FakeError> {
         self.streams.get_mut(name).ok_or_else(|| no_stream(name))
     }
 }
@@ -161,8 +161,8 @@ fn stream_name(request: &Value) -> String {
         .to_owned()
 }
 
-fn no_stream(name: &str) -> ServiceError {
-    ServiceError::client(
+fn no_stream(name: &str) -> FakeError {
+    FakeError::client(
         "ResourceNotFoundException",
         &format!("Stream {name} under account 000000000000 not found."),
     )

@@ -7,7 +7,7 @@ use serde_json::{Value, json};
 use super::shard::StoredRecord;
 use super::{Kinesis, no_stream};
 use crate::fake_aws::clock::Millis;
-use crate::fake_aws::error::ServiceError;
+use crate::fake_aws::error::FakeError;
 use crate::fake_aws::faults::FaultInjector;
 use crate::fake_aws::{md5, text};
 
@@ -20,7 +20,7 @@ impl Kinesis {
         request: &Value,
         now: Millis,
         faults: &FaultInjector,
-    ) -> Result<Value, ServiceError> {
+    ) -> Result<Value, FakeError> {
         let records = request["Records"].as_array().cloned().unwrap_or_default();
         let largest_record = self.stream(name)?.largest_record;
         let sizes = check_records(&records, largest_record)?;
@@ -42,11 +42,11 @@ impl Kinesis {
         bytes: usize,
         now: Millis,
         faults: &FaultInjector,
-    ) -> Result<Value, ServiceError> {
+    ) -> Result<Value, FakeError> {
         let hash = match record["ExplicitHashKey"].as_str() {
             Some(digits) => digits
                 .parse()
-                .map_err(|_| ServiceError::client("InvalidArgumentException", "ExplicitHashKey"))?,
+                .map_err(|_| FakeError::client("InvalidArgumentException", "ExplicitHashKey"))?,
             None => u128::from_be_bytes(md5(text(record, "PartitionKey").as_bytes())),
         };
         if faults.draw(|faults| faults.entry_failure) {
@@ -88,21 +88,18 @@ impl Kinesis {
 }
 
 /// The limits of a request and its records; the size of each record's data.
-fn check_records(records: &[Value], largest: usize) -> Result<Vec<usize>, ServiceError> {
+fn check_records(records: &[Value], largest: usize) -> Result<Vec<usize>, FakeError> {
     if records.is_empty() || records.len() > 500 {
-        return Err(ServiceError::client(
-            "ValidationException",
-            "1 to 500 records",
-        ));
+        return Err(FakeError::client("ValidationException", "1 to 500 records"));
     }
     let (mut sizes, mut total) = (Vec::new(), 0);
     for record in records {
         let data = STANDARD
             .decode(text(record, "Data"))
-            .map_err(|_| ServiceError::client("SerializationException", "Data is not base64"))?;
+            .map_err(|_| FakeError::client("SerializationException", "Data is not base64"))?;
         let key = text(record, "PartitionKey");
         if data.len() + key.len() > largest || !(1..=256).contains(&key.len()) {
-            return Err(ServiceError::client(
+            return Err(FakeError::client(
                 "ValidationException",
                 &format!("a record has at most {largest} bytes and a key of 1 to 256 characters"),
             ));
@@ -111,7 +108,7 @@ fn check_records(records: &[Value], largest: usize) -> Result<Vec<usize>, Servic
         sizes.push(data.len());
     }
     if total > LARGEST_REQUEST {
-        return Err(ServiceError::client(
+        return Err(FakeError::client(
             "InvalidArgumentException",
             "the request is longer than 10485760 bytes",
         ));

@@ -6,7 +6,7 @@ use serde_json::{Value, json};
 
 use super::{Kinesis, no_stream};
 use crate::fake_aws::clock::Millis;
-use crate::fake_aws::error::ServiceError;
+use crate::fake_aws::error::FakeError;
 use crate::fake_aws::faults::FaultInjector;
 use crate::fake_aws::text;
 
@@ -19,20 +19,20 @@ impl Kinesis {
         name: &str,
         request: &Value,
         now: Millis,
-    ) -> Result<Value, ServiceError> {
+    ) -> Result<Value, FakeError> {
         let enforce_rates = self.enforce_rates;
         let shard_id = text(request, "ShardId").to_owned();
         let stream = self.stream(name)?;
         stream.trim(now);
         let shard = stream.shards.iter_mut().find(|shard| shard.id == shard_id);
         let shard = shard.ok_or_else(|| {
-            ServiceError::client(
+            FakeError::client(
                 "ResourceNotFoundException",
                 &format!("Shard {shard_id} in stream {name} does not exist"),
             )
         })?;
         if enforce_rates && !shard.seeks.take(1.0, now) {
-            return Err(ServiceError::client(
+            return Err(FakeError::client(
                 "ProvisionedThroughputExceededException",
                 "Rate exceeded for GetShardIterator",
             ));
@@ -46,7 +46,7 @@ impl Kinesis {
             ("TRIM_HORIZON", _) => 0,
             ("LATEST", _) => u128::MAX,
             _ => {
-                return Err(ServiceError::client(
+                return Err(FakeError::client(
                     "InvalidArgumentException",
                     "no such iterator type, or no sequence number",
                 ));
@@ -56,7 +56,7 @@ impl Kinesis {
             .closed
             .is_some_and(|closed| from > closed && from != u128::MAX);
         if sequence.is_some() && (from < shard.first || beyond) {
-            return Err(ServiceError::client(
+            return Err(FakeError::client(
                 "InvalidArgumentException",
                 &format!(
                     "StartingSequenceNumber {from} used in GetShardIterator on shard {shard_id} is invalid"
@@ -77,10 +77,10 @@ impl Kinesis {
         request: &Value,
         now: Millis,
         faults: &FaultInjector,
-    ) -> Result<Value, ServiceError> {
+    ) -> Result<Value, FakeError> {
         let (name, shard_id, from, issued) = parse_iterator(text(request, "ShardIterator"))?;
         if issued + ITERATOR_MILLIS < now {
-            return Err(ServiceError::client(
+            return Err(FakeError::client(
                 "ExpiredIteratorException",
                 "Iterator expired. It was created more than 5 minutes ago.",
             ));
@@ -88,7 +88,7 @@ impl Kinesis {
         let limit = request["Limit"].as_u64().unwrap_or(10_000);
         let limit = usize::try_from(limit).unwrap_or(usize::MAX);
         if !(1..=10_000).contains(&limit) {
-            return Err(ServiceError::client(
+            return Err(FakeError::client(
                 "ValidationException",
                 "Limit is 1 to 10000",
             ));
@@ -108,12 +108,11 @@ impl Kinesis {
             .map(|shard| json!({"ShardId": shard.id, "ParentShards": shard.parents, "HashKeyRange": shard.hash_range()}))
             .collect();
         let shard = stream.shards.iter_mut().find(|shard| shard.id == shard_id);
-        let shard = shard.ok_or_else(|| {
-            ServiceError::client("ResourceNotFoundException", "the shard is gone")
-        })?;
+        let shard = shard
+            .ok_or_else(|| FakeError::client("ResourceNotFoundException", "the shard is gone"))?;
         if enforce_rates && (!shard.read_bytes.is_open(now) || !shard.reads.take(1.0, now)) {
             self.counts.reads_over_rate += 1;
-            return Err(ServiceError::client(
+            return Err(FakeError::client(
                 "ProvisionedThroughputExceededException",
                 &format!("Rate exceeded for shard {shard_id}"),
             ));
@@ -166,8 +165,8 @@ pub fn stream_of_iterator(token: &str) -> Option<String> {
 }
 
 /// Stream, shard, next sequence number and time of issue.
-fn parse_iterator(token: &str) -> Result<(String, String, u128, Millis), ServiceError> {
-    let invalid = || ServiceError::client("InvalidArgumentException", "Invalid ShardIterator.");
+fn parse_iterator(token: &str) -> Result<(String, String, u128, Millis), FakeError> {
+    let invalid = || FakeError::client("InvalidArgumentException", "Invalid ShardIterator.");
     let decoded =
         String::from_utf8(STANDARD.decode(token).map_err(|_| invalid())?).map_err(|_| invalid())?;
     let parts: Vec<&str> = decoded.split('/').collect();

@@ -24,17 +24,12 @@ impl StreamFixture {
         fixture
     }
 
-    fn call(
-        &mut self,
-        action: &str,
-        mut request: Value,
-        now: Millis,
-    ) -> Result<Value, ServiceError> {
+    fn call(&mut self, action: &str, mut request: Value, now: Millis) -> Result<Value, FakeError> {
         request["StreamName"] = json!("s");
         self.kinesis.call(action, &request, now, &self.faults)
     }
 
-    fn put(&mut self, sizes: &[usize], now: Millis) -> Result<Value, ServiceError> {
+    fn put(&mut self, sizes: &[usize], now: Millis) -> Result<Value, FakeError> {
         let records: Vec<_> = sizes
             .iter()
             .map(|size| json!({"PartitionKey": "k", "Data": STANDARD.encode(vec![7; *size])}))
@@ -42,13 +37,13 @@ impl StreamFixture {
         self.call("PutRecords", json!({"Records": records}), now)
     }
 
-    fn seek(&mut self, kind: &str, at: &Value, now: Millis) -> Result<String, ServiceError> {
+    fn seek(&mut self, kind: &str, at: &Value, now: Millis) -> Result<String, FakeError> {
         let request = json!({"ShardId": "shardId-000000000000", "ShardIteratorType": kind, "StartingSequenceNumber": at});
         self.call("GetShardIterator", request, now)
             .map(|answer| text(&answer, "ShardIterator").to_owned())
     }
 
-    fn read(&mut self, iterator: &str, limit: u64, now: Millis) -> Result<Value, ServiceError> {
+    fn read(&mut self, iterator: &str, limit: u64, now: Millis) -> Result<Value, FakeError> {
         self.call(
             "GetRecords",
             json!({"ShardIterator": iterator, "Limit": limit}),

@@ -7,7 +7,7 @@ use serde_json::{Map, Value, json};
 use super::Sqs;
 use super::queue::FakeQueue;
 use crate::fake_aws::clock::Millis;
-use crate::fake_aws::error::ServiceError;
+use crate::fake_aws::error::FakeError;
 use crate::fake_aws::text;
 
 impl Sqs {
@@ -15,12 +15,13 @@ impl Sqs {
         &mut self,
         request: &Value,
         base_url: &str,
-    ) -> Result<Value, ServiceError> {
+        now: Millis,
+    ) -> Result<Value, FakeError> {
         let name = text(request, "QueueName");
         let attributes = text_map(&request["Attributes"]);
         let fifo = attributes.get("FifoQueue").is_some_and(|v| v == "true");
         if !is_valid_name(name) || fifo != name.ends_with(".fifo") {
-            return Err(ServiceError::client(
+            return Err(FakeError::client(
                 "InvalidParameterValue",
                 "a FIFO queue's name has at most 80 characters and ends in .fifo",
             ));
@@ -30,7 +31,7 @@ impl Sqs {
                 .iter()
                 .any(|(key, value)| existing.attributes.get(key) != Some(value));
             if differs {
-                return Err(ServiceError::client(
+                return Err(FakeError::client(
                     "QueueNameExists",
                     "a queue of this name exists with other attributes",
                 ));
@@ -39,7 +40,7 @@ impl Sqs {
         }
         self.check_redrive(name, &attributes)?;
         let tags = request["tags"].as_object().cloned().unwrap_or_default();
-        let queue = FakeQueue::new(name, attributes, tags);
+        let queue = FakeQueue::new(name, now, attributes, tags);
         self.queues.insert(name.to_owned(), queue);
         Ok(json!({"QueueUrl": url(base_url, name)}))
     }
@@ -48,7 +49,7 @@ impl Sqs {
         &mut self,
         request: &Value,
         base_url: &str,
-    ) -> Result<Value, ServiceError> {
+    ) -> Result<Value, FakeError> {
         let name = text(request, "QueueName");
         self.queue(name)?;
         Ok(json!({"QueueUrl": url(base_url, name)}))
@@ -61,7 +62,7 @@ impl Sqs {
         json!({"QueueUrls": urls})
     }
 
-    pub(super) fn attributes(&mut self, name: &str, now: Millis) -> Result<Value, ServiceError> {
+    pub(super) fn attributes(&mut self, name: &str, now: Millis) -> Result<Value, FakeError> {
         let count_delay = self.count_delay;
         let queue = self.queue(name)?;
         queue.expire_visibility(now);
@@ -78,6 +79,7 @@ impl Sqs {
             .collect();
         let in_flight = queue.in_flight.len();
         for (key, value) in [
+            ("CreatedTimestamp", (queue.created_at / 1000).to_string()),
             ("QueueArn", arn(name)),
             ("ApproximateNumberOfMessages", visible.to_string()),
             (
@@ -102,7 +104,7 @@ impl Sqs {
         &mut self,
         name: &str,
         request: &Value,
-    ) -> Result<Value, ServiceError> {
+    ) -> Result<Value, FakeError> {
         let changes = text_map(&request["Attributes"]);
         self.check_redrive(name, &changes)?;
         self.queue(name)?.attributes.extend(changes);
@@ -114,19 +116,19 @@ impl Sqs {
         &self,
         name: &str,
         attributes: &BTreeMap<String, String>,
-    ) -> Result<(), ServiceError> {
+    ) -> Result<(), FakeError> {
         let policy = attributes.get("RedrivePolicy");
         let Some(policy) = policy.filter(|policy| !policy.is_empty()) else {
             return Ok(());
         };
         let (target, max_receive_count) = redrive(policy).ok_or_else(|| {
-            ServiceError::client("InvalidParameterValue", "the RedrivePolicy is not valid")
+            FakeError::client("InvalidParameterValue", "the RedrivePolicy is not valid")
         })?;
         if !self.queues.contains_key(&target)
             || target.ends_with(".fifo") != name.ends_with(".fifo")
             || !(1..=1000).contains(&max_receive_count)
         {
-            return Err(ServiceError::client(
+            return Err(FakeError::client(
                 "InvalidParameterValue",
                 "the dead-letter queue must exist, be of the same kind and be named by its ARN",
             ));

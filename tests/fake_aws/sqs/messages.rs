@@ -7,7 +7,7 @@ use serde_json::{Value, json};
 use super::queue::{DEDUP_MILLIS, FakeMessage};
 use super::{Sqs, manage, queue_name};
 use crate::fake_aws::clock::Millis;
-use crate::fake_aws::error::ServiceError;
+use crate::fake_aws::error::FakeError;
 use crate::fake_aws::faults::FaultInjector;
 use crate::fake_aws::{md5_hex, text};
 
@@ -22,7 +22,7 @@ impl Sqs {
         request: &Value,
         now: Millis,
         first_try: bool,
-    ) -> Result<Option<Value>, ServiceError> {
+    ) -> Result<Option<Value>, FakeError> {
         let name = queue_name(request);
         if first_try {
             self.charge(&name, "ReceiveMessage", now)?;
@@ -30,7 +30,7 @@ impl Sqs {
         let max = request["MaxNumberOfMessages"].as_u64().unwrap_or(1);
         let wait_secs = request["WaitTimeSeconds"].as_u64().unwrap_or(0);
         if !(1..=10).contains(&max) || wait_secs > 20 {
-            return Err(ServiceError::client(
+            return Err(FakeError::client(
                 "InvalidParameterValue",
                 "1 to 10 messages and 0 to 20 seconds",
             ));
@@ -70,7 +70,7 @@ impl Sqs {
         name: &str,
         request: &Value,
         now: Millis,
-    ) -> Result<Value, ServiceError> {
+    ) -> Result<Value, FakeError> {
         let number = self.next_id;
         self.next_id += 1;
         let queue = self.queue(name)?;
@@ -124,11 +124,11 @@ impl Sqs {
         request: &Value,
         now: Millis,
         faults: &FaultInjector,
-    ) -> Result<Value, ServiceError> {
+    ) -> Result<Value, FakeError> {
         let entries = entries(request);
         let bodies = entries.iter().map(|e| text(e, "MessageBody").len());
         if bodies.sum::<usize>() > LARGEST_BODY {
-            return Err(ServiceError::client(
+            return Err(FakeError::client(
                 "BatchRequestTooLong",
                 "the batch is longer than 1048576 bytes",
             ));
@@ -144,7 +144,7 @@ impl Sqs {
         request: &Value,
         now: Millis,
         faults: &FaultInjector,
-    ) -> Result<Value, ServiceError> {
+    ) -> Result<Value, FakeError> {
         let queue = self.queue(name)?;
         queue.expire_visibility(now);
         let receipt = text(request, "ReceiptHandle");
@@ -155,7 +155,7 @@ impl Sqs {
             return Ok(json!({}));
         };
         if message.receipt != receipt || message.visible_at <= now {
-            return Err(ServiceError::client(
+            return Err(FakeError::client(
                 "InvalidParameterValue",
                 "Value for parameter ReceiptHandle is invalid. Reason: The receipt handle has expired.",
             ));
@@ -175,7 +175,7 @@ impl Sqs {
         name: &str,
         request: &Value,
         now: Millis,
-    ) -> Result<Value, ServiceError> {
+    ) -> Result<Value, FakeError> {
         let queue = self.queue(name)?;
         queue.expire_visibility(now);
         let receipt = text(request, "ReceiptHandle");
@@ -187,7 +187,7 @@ impl Sqs {
         let message = number.and_then(|number| queue.messages.get_mut(&number));
         let Some(message) = message.filter(|m| m.receipt == receipt && m.visible_at > now) else {
             return Err(
-                ServiceError::client("MessageNotInflight", "the message is not in flight")
+                FakeError::client("MessageNotInflight", "the message is not in flight")
                     .with_query_code("AWS.SimpleQueueService.MessageNotInflight"),
             );
         };
@@ -195,7 +195,7 @@ impl Sqs {
             || now + millis > message.received_at + LONGEST_VISIBILITY_MILLIS
         {
             let secs = millis / 1000;
-            return Err(ServiceError::client(
+            return Err(FakeError::client(
                 "InvalidParameterValue",
                 &format!(
                     "Value {secs} for parameter VisibilityTimeout is invalid. Reason: Total VisibilityTimeout for the message is beyond the limit [43200 seconds]"
@@ -212,14 +212,14 @@ impl Sqs {
         &mut self,
         request: &Value,
         faults: &FaultInjector,
-        mut one: impl FnMut(&mut Self, &Value) -> Result<Value, ServiceError>,
-    ) -> Result<Value, ServiceError> {
+        mut one: impl FnMut(&mut Self, &Value) -> Result<Value, FakeError>,
+    ) -> Result<Value, FakeError> {
         let entries = entries(request);
         check_batch(&entries)?;
         let (mut done, mut failed) = (Vec::new(), Vec::new());
         for entry in &entries {
             let answer = if faults.draw(|faults| faults.entry_failure) {
-                Err(ServiceError::server("InternalError"))
+                Err(FakeError::server("InternalError"))
             } else {
                 one(self, entry)
             };
@@ -235,7 +235,7 @@ impl Sqs {
     }
 
     /// Drops messages that are older than the retention time.
-    fn expire_messages(&mut self, name: &str, now: Millis) -> Result<(), ServiceError> {
+    fn expire_messages(&mut self, name: &str, now: Millis) -> Result<(), FakeError> {
         let queue = self.queue(name)?;
         queue.expire_visibility(now);
         let retention = queue.number("MessageRetentionPeriod", 345_600) * 1000;
@@ -252,7 +252,7 @@ impl Sqs {
     }
 
     /// Moves visible messages that were received as often as the redrive policy allows.
-    fn move_dead_letters(&mut self, name: &str) -> Result<(), ServiceError> {
+    fn move_dead_letters(&mut self, name: &str) -> Result<(), FakeError> {
         let queue = self.queue(name)?;
         let policy = queue.attributes.get("RedrivePolicy");
         let Some((target, max_receive_count)) = policy.and_then(|policy| manage::redrive(policy))
@@ -278,17 +278,17 @@ impl Sqs {
 }
 
 /// The limits of one message.
-fn check_message(request: &Value) -> Result<(), ServiceError> {
+fn check_message(request: &Value) -> Result<(), FakeError> {
     let body = text(request, "MessageBody");
     if body.is_empty() || body.len() > LARGEST_BODY {
-        return Err(ServiceError::client(
+        return Err(FakeError::client(
             "InvalidParameterValue",
             "a message has 1 to 1048576 bytes",
         ));
     }
     let is_control = |c: char| c < ' ' && !matches!(c, '\t' | '\n' | '\r');
     if body.chars().any(is_control) {
-        return Err(ServiceError::client(
+        return Err(FakeError::client(
             "InvalidMessageContents",
             "control characters",
         ));
@@ -296,14 +296,14 @@ fn check_message(request: &Value) -> Result<(), ServiceError> {
     let is_id =
         |id: &str| (1..=128).contains(&id.len()) && id.bytes().all(|b| b.is_ascii_graphic());
     if !is_id(text(request, "MessageGroupId")) || !is_id(text(request, "MessageDeduplicationId")) {
-        return Err(ServiceError::client(
+        return Err(FakeError::client(
             "InvalidParameterValue",
             "group and deduplication ids have 1 to 128 printable characters",
         ));
     }
     let attributes = request["MessageAttributes"].as_object();
     if attributes.is_some_and(|all| all.len() > 10) {
-        return Err(ServiceError::client(
+        return Err(FakeError::client(
             "InvalidParameterValue",
             "at most 10 attributes",
         ));
@@ -311,18 +311,18 @@ fn check_message(request: &Value) -> Result<(), ServiceError> {
     Ok(())
 }
 
-fn check_batch(entries: &[Value]) -> Result<(), ServiceError> {
+fn check_batch(entries: &[Value]) -> Result<(), FakeError> {
     if entries.is_empty() || entries.len() > 10 {
         let code = if entries.is_empty() {
             "EmptyBatchRequest"
         } else {
             "TooManyEntriesInBatchRequest"
         };
-        return Err(ServiceError::client(code, "a batch has 1 to 10 entries"));
+        return Err(FakeError::client(code, "a batch has 1 to 10 entries"));
     }
     let ids: HashSet<_> = entries.iter().map(|entry| text(entry, "Id")).collect();
     if ids.len() != entries.len() {
-        return Err(ServiceError::client(
+        return Err(FakeError::client(
             "BatchEntryIdsNotDistinct",
             "ids of a batch must differ",
         ));

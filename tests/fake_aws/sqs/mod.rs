@@ -16,7 +16,7 @@ use std::collections::BTreeMap;
 use serde_json::{Value, json};
 
 use super::clock::Millis;
-use super::error::ServiceError;
+use super::error::FakeError;
 use super::faults::FaultInjector;
 use super::rate::TokenBucket;
 use super::text;
@@ -94,9 +94,9 @@ impl Sqs {
         now: Millis,
         faults: &FaultInjector,
         base_url: &str,
-    ) -> Result<Value, ServiceError> {
+    ) -> Result<Value, FakeError> {
         match action {
-            "CreateQueue" => return self.create(request, base_url),
+            "CreateQueue" => return self.create(request, base_url, now),
             "GetQueueUrl" => return self.queue_url(request, base_url),
             "ListQueues" => return Ok(self.list(request, base_url)),
             _ => {}
@@ -127,22 +127,22 @@ impl Sqs {
             "ChangeMessageVisibilityBatch" => self.batch(request, faults, |queues, entry| {
                 queues.change_visibility(&name, entry, now)
             }),
-            other => Err(ServiceError::client(
+            other => Err(FakeError::client(
                 "UnsupportedOperation",
                 &format!("the fake AWS does not implement {other}"),
             )),
         }
     }
 
-    fn queue(&mut self, name: &str) -> Result<&mut FakeQueue, ServiceError> {
+    fn queue(&mut self, name: &str) -> Result<&mut FakeQueue, FakeError> {
         self.queues.get_mut(name).ok_or_else(|| {
-            ServiceError::client("QueueDoesNotExist", &format!("there is no queue {name}"))
+            FakeError::client("QueueDoesNotExist", &format!("there is no queue {name}"))
                 .with_query_code("AWS.SimpleQueueService.NonExistentQueue")
         })
     }
 
     /// Charges a call to the queue's rate for that action.
-    fn charge(&mut self, name: &str, action: &str, now: Millis) -> Result<(), ServiceError> {
+    fn charge(&mut self, name: &str, action: &str, now: Millis) -> Result<(), FakeError> {
         if !self.enforce_rates {
             return Ok(());
         }
@@ -153,7 +153,7 @@ impl Sqs {
         if bucket.take(1.0, now) {
             Ok(())
         } else {
-            Err(ServiceError::client("RequestThrottled", "rate exceeded"))
+            Err(FakeError::client("RequestThrottled", "rate exceeded"))
         }
     }
 }

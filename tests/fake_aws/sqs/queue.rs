@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, HashMap, HashSet, VecDeque};
 use serde_json::{Map, Value, json};
 
 use crate::fake_aws::clock::Millis;
-use crate::fake_aws::error::ServiceError;
+use crate::fake_aws::error::FakeError;
 use crate::fake_aws::md5_hex;
 use crate::fake_aws::rate::TokenBucket;
 
@@ -15,6 +15,7 @@ pub(super) const DEDUP_MILLIS: Millis = 5 * 60 * 1000;
 #[derive(Debug, Default)]
 pub(super) struct FakeQueue {
     pub(super) name: String,
+    pub(super) created_at: Millis,
     pub(super) attributes: BTreeMap<String, String>,
     pub(super) tags: Map<String, Value>,
     pub(super) messages: BTreeMap<u64, FakeMessage>,
@@ -50,11 +51,13 @@ pub(super) struct FakeMessage {
 impl FakeQueue {
     pub(super) fn new(
         name: &str,
+        created_at: Millis,
         attributes: BTreeMap<String, String>,
         tags: Map<String, Value>,
     ) -> Self {
         Self {
             name: name.to_owned(),
+            created_at,
             attributes,
             tags,
             ..Self::default()
@@ -97,10 +100,10 @@ impl FakeQueue {
     }
 
     /// The message that a receipt was issued for; `None` if it was deleted.
-    pub(super) fn message_of(&self, receipt: &str) -> Result<Option<u64>, ServiceError> {
+    pub(super) fn message_of(&self, receipt: &str) -> Result<Option<u64>, FakeError> {
         let known = self.receipts.get(receipt).copied();
         let invalid = || {
-            ServiceError::client(
+            FakeError::client(
                 "ReceiptHandleIsInvalid",
                 &format!("no such receipt handle on {}", self.name),
             )

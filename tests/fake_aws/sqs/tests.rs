@@ -36,12 +36,12 @@ impl QueueFixture {
         fixture
     }
 
-    fn call(&mut self, action: &str, request: Value, now: Millis) -> Result<Value, ServiceError> {
+    fn call(&mut self, action: &str, request: Value, now: Millis) -> Result<Value, FakeError> {
         self.sqs
             .call(action, &request, now, &self.faults, "http://localhost")
     }
 
-    fn send(&mut self, group: &str, dedup: &str, now: Millis) -> Result<Value, ServiceError> {
+    fn send(&mut self, group: &str, dedup: &str, now: Millis) -> Result<Value, FakeError> {
         self.call("SendMessage", json!({"QueueUrl": "q.fifo", "MessageBody": dedup, "MessageGroupId": group, "MessageDeduplicationId": dedup}), now)
     }
 
@@ -78,7 +78,7 @@ impl QueueFixture {
             .collect()
     }
 
-    fn delete(&mut self, receipt: &str, now: Millis) -> Result<Value, ServiceError> {
+    fn delete(&mut self, receipt: &str, now: Millis) -> Result<Value, FakeError> {
         self.call(
             "DeleteMessage",
             json!({"QueueUrl": "q.fifo", "ReceiptHandle": receipt}),
@@ -91,7 +91,7 @@ impl QueueFixture {
         receipt: &str,
         secs: u64,
         now: Millis,
-    ) -> Result<Value, ServiceError> {
+    ) -> Result<Value, FakeError> {
         self.call(
             "ChangeMessageVisibility",
             json!({"QueueUrl": "q.fifo", "ReceiptHandle": receipt, "VisibilityTimeout": secs}),

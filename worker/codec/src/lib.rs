@@ -27,7 +27,7 @@
 //! runtime, network or command line. `FORMAT.md` specifies the packed bytes.
 //!
 //! # Modules, lowest first
-//! - `types`: [`Effort`], [`Transform`], [`Codec`], [`StreamInfo`].
+//! - `types`: [`Effort`], [`Transform`], [`Codec`], [`FormatVersion`], [`StreamInfo`].
 //! - `error`: [`CodecError`] for callers, [`Damage`] for a payload that cannot be decoded.
 //! - `bytes`, `bits` and `hash`: varints, bounded field reading, bit packing, hashing.
 //! - `entropy`: one stream of bytes through LZMA, BZ2 or neither, and estimates of its size.
@@ -50,7 +50,7 @@ mod transform;
 mod types;
 
 pub use error::{CodecError, Damage};
-pub use types::{Codec, Effort, StreamInfo, Transform};
+pub use types::{Codec, Effort, FormatVersion, StreamInfo, Transform};
 
 /// Entry points below the frames, for this package's fuzz targets and tests. No part of the API.
 #[doc(hidden)]

@@ -77,16 +77,19 @@ pub enum Codec {
     Columns = 3,
     /// One repeated byte, which is the parameter byte. The payload is empty.
     Fill = 4,
+    /// As columns, with a compact directory. Only in version 2.
+    CompactColumns = 5,
 }
 
 impl Codec {
     /// Every codec, by number.
-    pub const ALL: [Self; 5] = [
+    pub const ALL: [Self; 6] = [
         Self::Stored,
         Self::Lzma,
         Self::Bz2,
         Self::Columns,
         Self::Fill,
+        Self::CompactColumns,
     ];
 
     /// The codec of a format byte.
@@ -102,6 +105,27 @@ impl Codec {
             Self::Bz2 => "bz2",
             Self::Columns => "columns",
             Self::Fill => "fill",
+            Self::CompactColumns => "compact columns",
+        }
+    }
+}
+
+/// A version of the packed format. Readers accept both.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default)]
+pub enum FormatVersion {
+    /// The first version.
+    #[default]
+    V1,
+    /// Smaller frames and directories, and further column codings.
+    V2,
+}
+
+impl FormatVersion {
+    /// The version byte.
+    pub fn number(self) -> u8 {
+        match self {
+            Self::V1 => 1,
+            Self::V2 => 2,
         }
     }
 }

@@ -7,7 +7,7 @@ use std::{path::PathBuf, sync::atomic::AtomicBool};
 
 use proptest::prelude::*;
 use streampress_codec::{
-    Transform,
+    FormatVersion, Transform,
     hybrid::{self, CodecOptions, Effort, Limits},
     internals::{bz2, decode_table, encode_block, encode_table, inspect_table},
 };
@@ -15,11 +15,14 @@ use streampress_codec::{
 fn check(raw: &[u8]) {
     for effort in Effort::ALL {
         for transform in Transform::ALL {
-            if let Some(encoded) = encode_table(transform, raw, effort) {
-                let back = decode_table(transform, &encoded.payload, raw.len());
+            for version in [FormatVersion::V1, FormatVersion::V2] {
+                let Some(encoded) = encode_table(transform, raw, effort, version) else {
+                    continue;
+                };
+                let back = decode_table(transform, version, &encoded.payload, raw.len());
                 assert_eq!(back.as_deref(), Ok(raw), "{transform:?} {effort:?}");
-                let streams =
-                    inspect_table(transform, &encoded.payload, raw.len()).expect("inspects");
+                let streams = inspect_table(transform, version, &encoded.payload, raw.len())
+                    .expect("inspects");
                 let sum: u64 = streams.iter().map(|stream| stream.packed_bytes).sum();
                 assert_eq!(sum, encoded.payload.len() as u64);
             }
@@ -133,7 +136,13 @@ fn a_map_with_many_keys_is_one_path() {
             .collect::<Vec<_>>()
             .join(", ")
     );
-    let encoded = encode_table(Transform::Json, raw.as_bytes(), Effort::Balanced).expect("fits");
+    let encoded = encode_table(
+        Transform::Json,
+        raw.as_bytes(),
+        Effort::Balanced,
+        FormatVersion::V1,
+    )
+    .expect("fits");
     assert!(encoded.streams.len() < 12, "{:?}", encoded.streams);
     check(raw.as_bytes());
 }
@@ -160,6 +169,27 @@ fn golden_files_stay_readable() {
         )
         .expect("unpacks");
         assert!(back == raw, "{name}");
+    }
+}
+
+#[test]
+fn golden_files_of_version_2_stay_readable() {
+    let folder = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("testdata/hybrid");
+    for name in [
+        "rows.ndjson",
+        "rows.csv",
+        "lines.log",
+        "words.txt",
+        "blocks.csv",
+    ] {
+        let raw = std::fs::read(folder.join(name)).expect("raw file");
+        let packed = std::fs::read(folder.join(format!("{name}.v2.spk"))).expect("packed file");
+        assert_eq!(packed[4], 2, "{name}");
+        let (mut back, cancel) = (Vec::new(), AtomicBool::new(false));
+        let summary = hybrid::unpack(&packed[..], &mut back, &Limits::default(), 1, &cancel)
+            .expect("unpacks");
+        assert!(back == raw, "{name}");
+        assert_eq!(summary.blocks > 1, name == "blocks.csv");
     }
 }
 

@@ -2,7 +2,7 @@
 
 use crate::clock;
 use crate::kinds::{
-    Cell, Choice, Distribution, TemplatePart, TextClass, TextTemplate, ValueKind, scale,
+    Cell, Distribution, TemplatePart, TextClass, TextTemplate, ValueKind, WeightedChoice, scale,
 };
 use crate::pools::WORDS;
 use crate::random::Random;
@@ -329,7 +329,7 @@ impl Cell {
     }
 }
 
-impl Choice {
+impl WeightedChoice {
     fn draw(&self, rng: &mut Random) -> Option<&Cell> {
         let index = match self.cumulative.last() {
             None => rng.index(self.cells.len()),

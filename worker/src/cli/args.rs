@@ -68,7 +68,9 @@ pub(crate) enum Command {
     Pack(PackArgs),
     /// Unpack one file
     Unpack(UnpackArgs),
-    /// Show the blocks and streams of a packed file
+    /// Make a plan from files, with which further files of their schemas are packed many times faster
+    Train(TrainArgs),
+    /// Show the blocks and streams of a packed file, or the schemas of a plan
     Inspect(InspectArgs),
     /// Compare codecs on files: size, speed, memory
     Bench(BenchArgs),
@@ -209,10 +211,38 @@ pub(crate) struct PackArgs {
     /// Threads [default: all cores]
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=1024))]
     pub(crate) threads: Option<u16>,
+    /// The version of the hybrid format: 2 is smaller, but programs before it cannot read it
+    #[arg(long, value_name = "N", default_value_t = 1, value_parser = clap::value_parser!(u8).range(1..=2))]
+    pub(crate) format_version: u8,
+    /// A plan made by 'streampress train' from files like this one: packing is then many times faster
+    #[arg(long, value_name = "PLAN", value_hint = ValueHint::FilePath)]
+    pub(crate) plan: Option<PathBuf>,
     /// Show for every block what was tried and what was chosen
     #[arg(long)]
     pub(crate) explain: bool,
     /// Overwrite OUT
+    #[arg(short, long)]
+    pub(crate) force: bool,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct TrainArgs {
+    /// Files like those to be packed with the plan
+    #[arg(required = true, value_hint = ValueHint::FilePath)]
+    pub(crate) files: Vec<PathBuf>,
+    /// The plan
+    #[arg(short, long, value_name = "PLAN", value_hint = ValueHint::FilePath)]
+    pub(crate) output: PathBuf,
+    /// How much time the search may take
+    #[arg(long, default_value = "balanced", value_parser = effort_parser())]
+    pub(crate) effort: hybrid::Effort,
+    /// Bytes packed at once, from 64Ki to 64Mi
+    #[arg(long, value_name = "SIZE", default_value = "4Mi", value_parser = block_size)]
+    pub(crate) block_size: usize,
+    /// Threads [default: all cores]
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=1024))]
+    pub(crate) threads: Option<u16>,
+    /// Overwrite PLAN
     #[arg(short, long)]
     pub(crate) force: bool,
 }
@@ -241,14 +271,14 @@ pub(crate) struct UnpackArgs {
 
 #[derive(Debug, Args)]
 pub(crate) struct InspectArgs {
-    /// The packed file; - is standard input
+    /// The packed file or plan; - is standard input
     #[arg(value_hint = ValueHint::FilePath)]
     pub(crate) file: PathBuf,
 }
 
 #[derive(Debug, Args)]
 pub(crate) struct BenchArgs {
-    /// The files [default: files generated from the example schemas]
+    /// The files [default: small and large files of the example schemas, new and known, by processor time]
     #[arg(value_hint = ValueHint::FilePath)]
     pub(crate) files: Vec<PathBuf>,
     /// Threads [default: all cores]

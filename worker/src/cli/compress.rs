@@ -1,7 +1,6 @@
 //! `streampress compress`: the compressor role.
 
 use std::process::ExitCode;
-use std::time::Duration;
 
 use anyhow::Result;
 use streampress_crds::Role;
@@ -28,9 +27,8 @@ pub(super) fn command(args: RoleArgs) -> Result<ExitCode> {
         let context = role.serve(process, shutdown_on_signal()).await?;
         let connections = context.backend.compressor(&settings).await?;
         context.meter.ready();
-        let scan = scan(&context, &settings, &connections)?;
         let consumer = consumer(&context, &role.config, &settings, connections)?;
-        tokio::join!(consumer.run(), scan);
+        consumer.run().await;
         Ok(ExitCode::SUCCESS)
     })
 }
@@ -52,21 +50,4 @@ fn consumer(
     let report = context.report(&legacy.resolved.decompressor_settings())?;
     let report = report.map(|report| report.log);
     context.legacy_compressor(settings, connections, &legacy.worker, report)
-}
-
-/// Scans for new files beside the work, where the pipeline asks for it.
-fn scan(
-    context: &RoleContext,
-    settings: &CompressorSettings,
-    connections: &CompressorConnections,
-) -> Result<impl Future<Output = ()> + use<>> {
-    let interval = Duration::from_secs(u64::from(settings.source.scan_seconds));
-    let announcer = context.announcer(settings, connections.files_queue.clone())?;
-    let scanner = context.scanner(settings, announcer);
-    let shutdown = context.shutdown.clone();
-    Ok(async move {
-        if !interval.is_zero() {
-            scanner.run(interval, &shutdown).await;
-        }
-    })
 }

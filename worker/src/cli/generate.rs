@@ -1,4 +1,4 @@
-//! `streampress generate`: the generator role.
+//! `streampress generate`: the generator role. It makes files, scans the source for files of others, or both.
 
 use std::process::ExitCode;
 
@@ -9,11 +9,22 @@ use tracing::info;
 use super::args::GenerateArgs;
 use super::role::{ProcessOptions, RoleCommand, shutdown_on_signal};
 use super::{output, runtime};
+use crate::config::BadConfiguration;
 
 pub(super) fn command(args: GenerateArgs) -> Result<ExitCode> {
     let role = RoleCommand::find(args.pipeline)?;
     let mut settings = role.config.generator(&role.data, &mut output::note)?;
-    settings.generator.files = args.files.unwrap_or(settings.generator.files);
+    if let Some(files) = args.files {
+        let Some(job) = &mut settings.generator else {
+            return Err(BadConfiguration(
+                "--files needs a generator, and there is no spec.generator".to_owned(),
+            )
+            .into());
+        };
+        job.files = files;
+        // A scan has no end, and the command shall end.
+        settings.scan = None;
+    }
     runtime()?.block_on(async {
         let shutdown = shutdown_on_signal();
         let process = ProcessOptions {

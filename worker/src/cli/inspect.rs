@@ -6,15 +6,15 @@ use std::path::Path;
 use std::process::ExitCode;
 
 use anyhow::{Context, Result, bail};
-use streampress_codec::hybrid::frame::{self, BlockHeader, EndFrame};
-use streampress_codec::hybrid::{FrameReader, Limits};
+use streampress_codec::hybrid::frame::{BlockHeader, EndFrame};
+use streampress_codec::hybrid::{FrameReader, Limits, Plan};
 use streampress_codec::{CodecError, StreamInfo};
 
 use super::args::InspectArgs;
 use super::{output, unpack};
 
 pub(super) fn command(args: InspectArgs) -> Result<ExitCode> {
-    output::print(&inspect(&args.file)?.to_string());
+    output::print(&inspect(&args.file)?.to_string())?;
     Ok(ExitCode::SUCCESS)
 }
 
@@ -23,13 +23,17 @@ pub(super) fn command(args: InspectArgs) -> Result<ExitCode> {
 enum Inspection {
     /// A hybrid file.
     Hybrid {
-        /// The block size that it was packed with.
-        block_size: u32,
+        /// The block size that it was packed with; version 2 does not keep it.
+        block_size: Option<u32>,
+        /// Bytes of the file.
+        packed_bytes: u64,
         /// Every block in order.
         blocks: Vec<InspectedBlock>,
         /// The hash and index after the blocks.
         end: EndFrame,
     },
+    /// A plan file.
+    Plan(Plan),
     /// A seed file.
     Seed {
         /// Its message, as JSON.
@@ -61,8 +65,12 @@ fn inspect(path: &Path) -> Result<Inspection> {
             .read_to_end(&mut first)
             .context("reading the input")?;
         let is_seed = unpack::is_seed_start(&first, path);
-        let whole = first.as_slice().chain(input);
-        if is_seed {
+        let mut whole = first.as_slice().chain(input);
+        if Plan::is_plan_file(&first) {
+            let mut bytes = Vec::new();
+            whole.read_to_end(&mut bytes).context("reading the plan")?;
+            Ok(Inspection::Plan(Plan::from_bytes(&bytes)?))
+        } else if is_seed {
             inspect_seed(whole)
         } else {
             inspect_hybrid(whole)
@@ -95,6 +103,7 @@ fn inspect_hybrid(input: impl Read) -> Result<Inspection> {
     };
     Ok(Inspection::Hybrid {
         block_size: frames.block_size,
+        packed_bytes: frames.bytes_read(),
         blocks,
         end,
     })
@@ -103,6 +112,7 @@ fn inspect_hybrid(input: impl Read) -> Result<Inspection> {
 impl fmt::Display for Inspection {
     fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
+            Self::Plan(plan) => show_plan(out, plan),
             Self::Seed {
                 message,
                 record_bytes,
@@ -116,38 +126,58 @@ impl fmt::Display for Inspection {
             }
             Self::Hybrid {
                 block_size,
+                packed_bytes,
                 blocks,
                 end,
-            } => show_hybrid(out, *block_size, blocks, end),
+            } => show_hybrid(out, *block_size, *packed_bytes, blocks, end),
         }
     }
 }
 
+fn show_plan(out: &mut fmt::Formatter<'_>, plan: &Plan) -> fmt::Result {
+    writeln!(
+        out,
+        "plan of {} schemas, {} bytes of memory",
+        plan.schema_count(),
+        plan.memory_bytes()
+    )?;
+    for (number, schema) in plan.summaries().iter().enumerate() {
+        writeln!(
+            out,
+            "schema {number}: transform {}, {} columns, {} choices, packs to {:.1} %",
+            schema.transform.name(),
+            schema.columns,
+            schema.choices,
+            schema.packed_share * 100.0
+        )?;
+    }
+    Ok(())
+}
+
 fn show_hybrid(
     out: &mut fmt::Formatter<'_>,
-    block_size: u32,
+    block_size: Option<u32>,
+    packed_bytes: u64,
     blocks: &[InspectedBlock],
     end: &EndFrame,
 ) -> fmt::Result {
-    let packed: u64 = blocks
+    let payloads: u64 = blocks
         .iter()
         .map(|block| u64::from(block.header.packed_len))
         .sum();
-    let frames = frame::FILE_HEADER_BYTES
-        + blocks.len() * frame::BLOCK_HEADER_BYTES
-        + EndFrame::byte_len(blocks.len());
+    let frames = packed_bytes - payloads;
+    let largest = blocks.iter().map(|block| block.header.raw_len).max();
     writeln!(
         out,
-        "hybrid format version {}, {} blocks of at most {block_size} bytes",
-        frame::VERSION,
-        blocks.len()
+        "hybrid format version {}, {} blocks of at most {} bytes",
+        end.version.number(),
+        blocks.len(),
+        block_size.or(largest).unwrap_or_default()
     )?;
     writeln!(
         out,
         "{} raw bytes -> {} packed bytes, {frames} of them frames; blake3 {}",
-        end.raw_bytes,
-        packed + frames as u64,
-        blake3::Hash::from_bytes(end.hash)
+        end.raw_bytes, packed_bytes, end.hash
     )?;
     for block in blocks {
         let header = &block.header;

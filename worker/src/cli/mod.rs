@@ -20,6 +20,7 @@ mod run;
 mod setup;
 mod signals;
 mod submit;
+mod train;
 mod unpack;
 mod validate;
 
@@ -27,11 +28,11 @@ use std::process::ExitCode;
 
 use anyhow::{Context, Result};
 use clap::{CommandFactory, Parser};
-use tracing::warn;
+use tracing::{Level, warn};
 
 use self::args::{Cli, Command, LogFormat};
 use crate::config::BadConfiguration;
-use crate::telemetry::logging::{self, LogOptions, Logging};
+use crate::telemetry::logging::{self, LogForm, LogOptions, Logging};
 
 /// Parses the arguments, runs the command, and turns its outcome into an exit code.
 pub fn main() -> ExitCode {
@@ -49,6 +50,11 @@ pub fn main() -> ExitCode {
     }
 }
 
+/// The command line as clap has it, for the documentation.
+pub fn command() -> clap::Command {
+    Cli::command()
+}
+
 fn dispatch(command: Command) -> Result<ExitCode> {
     match command {
         Command::Run(args) => run::command(args),
@@ -62,31 +68,38 @@ fn dispatch(command: Command) -> Result<ExitCode> {
         Command::Validate(args) => validate::command(args),
         Command::Pack(args) => pack::command(args),
         Command::Unpack(args) => unpack::command(args),
+        Command::Train(args) => train::command(args),
         Command::Inspect(args) => inspect::command(args),
         Command::Bench(args) => bench::command(args),
         Command::Completion { shell } => {
             let mut command = Cli::command();
-            clap_complete::generate(shell, &mut command, "streampress", &mut std::io::stdout());
+            let mut script = Vec::new();
+            clap_complete::generate(shell, &mut command, "streampress", &mut script);
+            output::print(&String::from_utf8_lossy(&script))?;
             Ok(ExitCode::SUCCESS)
         }
     }
 }
 
-/// A role logs what it does; other commands log only errors. Commands that start or continue a file's trace export it too,
-/// where a collector is named.
+/// A role logs what it does; `run` says in plain lines what went wrong with which file; other commands log only errors.
+/// Commands that start or continue a file's trace export it too, where a collector is named.
 fn start_logging(cli: &Cli) -> Logging {
     let is_role = matches!(
         cli.command,
         Command::Generate(_) | Command::Compress(_) | Command::Decompress(_)
     );
     let has_traces = is_role || matches!(cli.command, Command::Run(_) | Command::Submit(_));
+    let (form, default) = match (&cli.command, is_role) {
+        (_, true) => (LogForm::Text, Level::INFO),
+        (Command::Run(_), false) => (LogForm::Plain, Level::WARN),
+        (_, false) => (LogForm::Text, Level::ERROR),
+    };
     let logging = logging::start(LogOptions {
-        json: cli.log_format == LogFormat::Json,
-        default: if is_role {
-            tracing::Level::INFO
-        } else {
-            tracing::Level::ERROR
+        form: match cli.log_format {
+            LogFormat::Json => LogForm::Json,
+            LogFormat::Text => form,
         },
+        default,
         has_traces,
         writer: progress::log_writer,
     });

@@ -14,9 +14,18 @@ use tempfile::NamedTempFile;
 const ERROR: Style = AnsiColor::Red.on_default().bold();
 const NOTE: Style = AnsiColor::Cyan.on_default().bold();
 
-/// Prints to standard output. A closed pipe is not an error.
-pub(super) fn print(text: &str) {
-    let _ = io::stdout().lock().write_all(text.as_bytes());
+/// Prints to standard output. A closed pipe is not an error: its reader has what it wanted.
+pub(super) fn print(text: &str) -> Result<()> {
+    let mut stdout = io::stdout().lock();
+    let written = stdout
+        .write_all(text.as_bytes())
+        .and_then(|()| stdout.flush());
+    match written {
+        Err(error) if error.kind() != io::ErrorKind::BrokenPipe => {
+            Err(error).context("writing to standard output")
+        }
+        _ => Ok(()),
+    }
 }
 
 /// Prints a line to standard error.
@@ -60,8 +69,8 @@ pub(super) fn open(path: &Path) -> Result<Box<dyn Read>> {
 
 /// An output that becomes visible when it is finished.
 pub(super) enum Output {
-    /// Standard output: visible at once.
-    Stream(io::StdoutLock<'static>),
+    /// Standard output, a device or a pipe: visible at once.
+    Stream(Box<dyn Write>),
     /// A temporary file in the folder of the final one.
     File {
         temporary: BufWriter<NamedTempFile>,
@@ -72,10 +81,20 @@ pub(super) enum Output {
 }
 
 impl Output {
-    /// Prepares to write `path`, or standard output for `-`.
-    pub(super) fn create(path: &Path, force: bool) -> Result<Self> {
+    /// Prepares to write `path`, or standard output for `-`. The file gets no more permissions than `input` has, where that
+    /// is a file, and than the umask leaves.
+    pub(super) fn create(path: &Path, force: bool, input: &Path) -> Result<Self> {
         if is_stream(path) {
-            return Ok(Self::Stream(io::stdout().lock()));
+            return Ok(Self::Stream(Box::new(io::stdout().lock())));
+        }
+        if path
+            .metadata()
+            .is_ok_and(|data| !data.is_file() && !data.is_dir())
+        {
+            // A device or a pipe is written into, not replaced.
+            let device = File::options().write(true).open(path);
+            let device = device.with_context(|| format!("opening {}", path.display()))?;
+            return Ok(Self::Stream(Box::new(device)));
         }
         if !force && path.symlink_metadata().is_ok() {
             bail!(
@@ -87,7 +106,7 @@ impl Output {
             .parent()
             .filter(|folder| !folder.as_os_str().is_empty())
             .unwrap_or(Path::new("."));
-        let temporary = tempfile::Builder::new()
+        let temporary = temporary_builder(input)
             .prefix(".streampress-")
             .tempfile_in(folder)
             .with_context(|| format!("creating a file in {}", folder.display()))?;
@@ -113,7 +132,6 @@ impl Output {
                     .map_err(io::IntoInnerError::into_error)
                     .with_context(naming)?;
                 file.as_file().sync_all().with_context(naming)?;
-                open_up(file.as_file()).with_context(naming)?;
                 if force {
                     file.persist(&path).with_context(naming)?;
                 } else {
@@ -125,16 +143,20 @@ impl Output {
     }
 }
 
-/// Temporary files are private; a finished file gets the usual mode of a new file.
+/// Makes files with the permissions of `input`, less what the umask takes.
 #[cfg(unix)]
-fn open_up(file: &File) -> io::Result<()> {
-    use std::os::unix::fs::PermissionsExt as _;
-    file.set_permissions(std::fs::Permissions::from_mode(0o644))
+fn temporary_builder(input: &Path) -> tempfile::Builder<'static, 'static> {
+    use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _};
+    let of_input = input.metadata().ok().filter(|data| data.is_file());
+    let mode = of_input.map_or(0o666, |data| data.mode() & 0o666 | 0o600);
+    let mut builder = tempfile::Builder::new();
+    builder.permissions(std::fs::Permissions::from_mode(mode));
+    builder
 }
 
 #[cfg(not(unix))]
-fn open_up(_: &File) -> io::Result<()> {
-    Ok(())
+fn temporary_builder(_: &Path) -> tempfile::Builder<'static, 'static> {
+    tempfile::Builder::new()
 }
 
 impl Write for Output {

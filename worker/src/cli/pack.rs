@@ -6,7 +6,7 @@ use std::process::ExitCode;
 use std::sync::atomic::AtomicBool;
 
 use anyhow::{Context, Result, anyhow};
-use streampress_codec::{hybrid, legacy};
+use streampress_codec::{FormatVersion, hybrid, legacy};
 use streampress_crds::api::pipeline::CodecFormat;
 
 use super::args::PackArgs;
@@ -28,6 +28,11 @@ pub(super) fn command(args: PackArgs) -> Result<ExitCode> {
             // 0 is all cores.
             threads: args.threads.map_or(0, usize::from),
         },
+        version: match args.format_version {
+            2 => FormatVersion::V2,
+            _ => FormatVersion::V1,
+        },
+        plan: args.plan,
         input: args.input,
         output: args.output,
         format: args.format,
@@ -57,8 +62,11 @@ struct PackOptions {
     /// Unless given, beside the input with `.spk` or `.seed` behind its name.
     output: Option<PathBuf>,
     format: CodecFormat,
-    /// For the hybrid format.
+    /// For the hybrid format, as version and plan.
     hybrid: hybrid::CodecOptions,
+    version: FormatVersion,
+    /// A plan file.
+    plan: Option<PathBuf>,
     /// Overwrite an existing output.
     force: bool,
 }
@@ -78,7 +86,7 @@ fn pack(
 ) -> Result<PackOutcome> {
     let output = output_path(options)?;
     let input = output::open(&options.input)?;
-    let writer = Output::create(&output, options.force)?;
+    let writer = Output::create(&output, options.force, &options.input)?;
     let outcome = match options.format {
         CodecFormat::Hybrid => pack_hybrid(options, input, writer, output, explain, cancel),
         CodecFormat::Seed => pack_seed(options, input, writer, output),
@@ -116,10 +124,13 @@ fn pack_hybrid(
     cancel: &AtomicBool,
 ) -> Result<PackOutcome> {
     let mut explained = Ok(());
-    let summary = hybrid::pack_observed(
+    let mut packer = hybrid::Packer::new(options.hybrid).with_version(options.version);
+    if let Some(path) = &options.plan {
+        packer = packer.with_plan(read_plan(path)?);
+    }
+    let summary = packer.pack_observed(
         input,
         |frame| writer.write_all(frame),
-        &options.hybrid,
         cancel,
         |block| {
             if let (Some(out), Ok(())) = (&mut explain, &explained) {
@@ -136,6 +147,12 @@ fn pack_hybrid(
     })
 }
 
+fn read_plan(path: &Path) -> Result<hybrid::Plan> {
+    let reading = || format!("reading the plan {}", path.display());
+    let bytes = std::fs::read(path).with_context(reading)?;
+    hybrid::Plan::from_bytes(&bytes).with_context(reading)
+}
+
 fn explain_block(out: &mut dyn Write, block: &hybrid::PackedBlock) -> std::io::Result<()> {
     let header = &block.header;
     writeln!(
@@ -145,6 +162,12 @@ fn explain_block(out: &mut dyn Write, block: &hybrid::PackedBlock) -> std::io::R
         header.raw_len,
         header.packed_len,
         header.coding.transform.name()
+    )?;
+    let used = block.plan_use;
+    writeln!(
+        out,
+        "  columns: {} by a plan, {} searched, {} searched again",
+        used.planned_columns, used.searched_columns, used.drifted_columns
     )?;
     for line in &block.tried {
         writeln!(out, "  tried {line}")?;

@@ -13,6 +13,7 @@ use parking_lot::Mutex;
 use super::output;
 use crate::journal::JournalProgress;
 use crate::roles::run::{RunObserver, RunSummary};
+use crate::telemetry::plain_log::printable;
 
 /// The shortest time between two plain lines.
 const LINE_INTERVAL: Duration = Duration::from_secs(2);
@@ -219,8 +220,14 @@ pub(super) fn summary_table(summary: &RunSummary) -> String {
     if let Some(report) = &summary.report {
         row("report", report.display().to_string());
     }
-    for (name, reason) in &summary.failures {
-        let _ = writeln!(table, "  failed: {name}: {reason}");
+    for (what, files) in [
+        ("failed", &summary.failures),
+        ("left out", &summary.left_out),
+    ] {
+        for (name, reason) in files {
+            let (name, reason) = (printable(name), printable(reason));
+            let _ = writeln!(table, "  {what}: {name}: {reason}");
+        }
     }
     table
 }
@@ -231,12 +238,20 @@ fn files_line(summary: &RunSummary) -> String {
         files_restored,
         files_failed,
         files_superseded,
+        files_left_out,
+        files_gone,
         ..
     } = summary;
     let mut line = format!("{files_generated} announced, {files_restored} restored identical");
     if *files_superseded > 0 {
         let _ = write!(line, ", {files_superseded} superseded by a newer version");
     }
+    if *files_gone > 0 {
+        let _ = write!(line, ", {files_gone} restored before and gone since");
+    }
     let _ = write!(line, ", {files_failed} failed");
+    if *files_left_out > 0 {
+        let _ = write!(line, ", {files_left_out} left out");
+    }
     line
 }

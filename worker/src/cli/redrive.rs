@@ -9,6 +9,7 @@ use super::args::RedriveArgs;
 use super::role::RoleCommand;
 use super::{output, runtime};
 use crate::roles::redrive::{RedriveAction, redrive};
+use crate::telemetry::plain_log::printable;
 
 pub(super) fn command(args: RedriveArgs) -> Result<ExitCode> {
     let role = RoleCommand::find(args.pipeline)?;
@@ -24,17 +25,24 @@ pub(super) fn command(args: RedriveArgs) -> Result<ExitCode> {
                 RedriveAction::Listed => "dead",
                 RedriveAction::SentAgain => "sent again",
                 RedriveAction::AnnouncedAgain => "source announced again",
+                RedriveAction::ReplacementAnnounced => {
+                    "the source has other content now, which was announced in its place"
+                }
                 RedriveAction::Left(why) => {
                     left += 1;
                     why
                 }
             };
-            output::print(&format!(
-                "{}: {action} ({}: {})\n",
+            let line = format!(
+                "{}: {action} ({}: {})",
                 letter.name, letter.reason, letter.detail
-            ));
+            );
+            output::print(&format!("{}\n", printable(&line)))?;
         }
-        output::say(&format!("{} dead letter(s), {left} left", letters.len()));
+        output::say(&match args.list {
+            true => format!("{} dead letter(s)", letters.len()),
+            false => format!("{} dead letter(s), {left} left", letters.len()),
+        });
         Ok(match left {
             0 => ExitCode::SUCCESS,
             _ => ExitCode::FAILURE,

@@ -28,7 +28,7 @@ pub(super) fn command(args: PipelineArgs) -> Result<ExitCode> {
         }
         None => (location.to_string(), in_bucket(&config, &location, title)?),
     };
-    output::print(&format!("{page}: {files} file(s)\n"));
+    output::print(&format!("{page}: {files} file(s)\n"))?;
     Ok(ExitCode::SUCCESS)
 }
 

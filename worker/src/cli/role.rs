@@ -15,6 +15,7 @@ use tracing::info;
 use super::args::PipelineArgs;
 use super::{output, signals, threads};
 use crate::config::{Config, settings};
+use crate::destination::{DatabaseJournal, DestinationJournal};
 use crate::journal::{FileJournal, NoJournal, SqliteJournal};
 use crate::roles::connect::{self, Backend};
 use crate::roles::context::RoleContext;
@@ -95,10 +96,10 @@ impl RoleCommand {
         threads: usize,
         shutdown: CancellationToken,
     ) -> Result<RoleContext> {
-        let (backend, locks, journal): (_, _, Arc<dyn FileJournal>) = match self.transport {
+        let (backend, locks, journal) = match self.transport {
             TransportChoice::Embedded => {
                 let (backend, locks, journal) = self.open_embedded().await?;
-                (backend, locks, Arc::new(journal))
+                (backend, locks, Some(journal))
             }
             TransportChoice::Aws => {
                 let locks = self.aws_locks().await?;
@@ -107,13 +108,22 @@ impl RoleCommand {
                     pipeline = self.config.identity().pipeline,
                     "Using queues and stream on AWS."
                 );
-                (Backend::Aws(aws), locks, Arc::new(NoJournal))
+                (Backend::Aws(aws), locks, None)
             }
+        };
+        let destination_journal = journal
+            .clone()
+            .map(|journal| DatabaseJournal::new(journal, &self.data))
+            .map(|journal| Arc::new(journal) as Arc<dyn DestinationJournal>);
+        let journal: Arc<dyn FileJournal> = match journal {
+            Some(journal) => Arc::new(journal),
+            None => Arc::new(NoJournal),
         };
         Ok(RoleContext {
             backend,
             locks,
             journal,
+            destination_journal,
             data: self.data.clone(),
             threads,
             meter: Meter::default(),

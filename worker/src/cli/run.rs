@@ -1,6 +1,5 @@
 //! `streampress run`: a whole pipeline in this process.
 
-use std::path::Path;
 use std::process::ExitCode;
 
 use anyhow::Result;
@@ -9,11 +8,13 @@ use super::args::RunArgs;
 use super::progress::{observer, summary_table};
 use super::{output, runtime, signals, threads};
 use crate::config::{BadConfiguration, settings};
+use crate::roles::context::check_schema;
 use crate::roles::run::{RunOptions, RunSummary, run};
 
 pub(super) fn command(args: RunArgs) -> Result<ExitCode> {
     let observer = observer();
     let mut resolved = settings::load_pipeline(&args.file, &mut |text| observer.notice(text))?;
+    check_schema(&args.file, &resolved)?;
     match (args.files, &mut resolved.generator) {
         (Some(files), Some(job)) => job.files = files,
         (Some(_), None) => {
@@ -42,7 +43,7 @@ pub(super) fn command(args: RunArgs) -> Result<ExitCode> {
         });
         run(options, &*observer, shutdown).await
     })?;
-    print_outcome(&summary, &args.file, args.json)?;
+    print_outcome(&summary, args.json)?;
     Ok(match summary.is_success() {
         true => ExitCode::SUCCESS,
         false => ExitCode::FAILURE,
@@ -50,20 +51,26 @@ pub(super) fn command(args: RunArgs) -> Result<ExitCode> {
 }
 
 /// Prints the summary, and what to do next where not every file is restored.
-fn print_outcome(summary: &RunSummary, file: &Path, json: bool) -> Result<()> {
+fn print_outcome(summary: &RunSummary, json: bool) -> Result<()> {
     match json {
-        true => output::print(&format!("{}\n", serde_json::to_string(summary)?)),
-        false => output::print(&summary_table(summary)),
+        true => output::print(&format!("{}\n", serde_json::to_string(summary)?))?,
+        false => output::print(&summary_table(summary))?,
     }
     if summary.interrupted {
         output::say(
             "stopped before all files were restored; the same command goes on where it stopped",
         );
-    } else if summary.files_failed > 0 {
+    }
+    if summary.files_failed > 0 {
         output::say(&format!(
-            "{} file(s) failed; correct the cause, then: streampress redrive {} and the same command again",
-            summary.files_failed,
-            file.display()
+            "{} file(s) failed; correct the causes, then the same command again: it announces failed files again",
+            summary.files_failed
+        ));
+    }
+    if summary.files_left_out > 0 {
+        output::say(&format!(
+            "{} file(s) or folder(s) were left out; correct the causes, then the same command again",
+            summary.files_left_out
         ));
     }
     Ok(())

@@ -54,7 +54,7 @@ fn set_up(config: &Config, deletes: bool, event_rule: Option<String>) -> Result<
             )
         })?;
         for line in lines {
-            output::print(&format!("{line}\n"));
+            output::print(&format!("{line}\n"))?;
         }
         Ok(ExitCode::SUCCESS)
     })

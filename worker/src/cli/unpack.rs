@@ -76,7 +76,7 @@ fn unpack(options: &UnpackOptions, cancel: &AtomicBool) -> Result<UnpackOutcome>
             .with_context(|| format!("unpacking block {number} of {}", options.input.display()));
     }
     let mut input = output::open(&options.input)?;
-    let mut writer = Output::create(&output, options.force)?;
+    let mut writer = Output::create(&output, options.force, &options.input)?;
     let work = || -> Result<UnpackOutcome> {
         let mut first = Vec::new();
         input
@@ -119,7 +119,7 @@ fn unpack_block(options: &UnpackOptions, number: u32, output: PathBuf) -> Result
         .index
         .get(number as usize)
         .map_or(0, |&(_, packed)| u64::from(packed));
-    let writer = Output::create(&output, options.force)?;
+    let writer = Output::create(&output, options.force, &options.input)?;
     write_whole(&raw, packed_bytes, writer, output)
 }
 

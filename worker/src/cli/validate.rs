@@ -9,6 +9,7 @@ use streampress_crds::document;
 use super::args::ValidateArgs;
 use super::output;
 use crate::config::settings;
+use crate::roles::context::check_schema;
 
 pub(super) fn command(args: ValidateArgs) -> Result<ExitCode> {
     let mut valid = true;
@@ -21,13 +22,23 @@ pub(super) fn command(args: ValidateArgs) -> Result<ExitCode> {
 fn validate(file: &Path, live: bool) -> Result<bool> {
     let text = settings::read_text(file)?;
     match document::load(&text, &file.display().to_string()) {
+        Ok(loaded) if loaded.pipelines.is_empty() => {
+            output::say(&settings::no_pipeline(file));
+            Ok(false)
+        }
         Ok(loaded) => {
+            for pipeline in &loaded.pipelines {
+                if let Err(error) = check_schema(file, pipeline.resolved()) {
+                    output::say(&error.to_string());
+                    return Ok(false);
+                }
+            }
             for notice in &loaded.notices {
                 output::note(&notice.to_string());
             }
             let valid = !live || validate_live(file)?;
             if valid {
-                output::print(&format!("{}: good\n", file.display()));
+                output::print(&format!("{}: good\n", file.display()))?;
             }
             Ok(valid)
         }

@@ -192,15 +192,20 @@ pub(crate) fn load_pipeline(
     let mut pipelines = loaded.pipelines.into_iter();
     match (pipelines.next(), pipelines.next()) {
         (Some(pipeline), None) => Ok(pipeline.into_parts().1),
-        (None, _) => Err(BadConfiguration(format!(
-            "{}: has no CompressionPipeline; add a document with apiVersion streampress.dev/v1alpha1 and that kind",
-            file.display()
-        ))),
+        (None, _) => Err(BadConfiguration(no_pipeline(file))),
         (Some(_), Some(_)) => Err(BadConfiguration(format!(
             "{}: has more than one CompressionPipeline; put each into a file of its own",
             file.display()
         ))),
     }
+}
+
+/// What is wrong with a file in which there is no pipeline.
+pub(crate) fn no_pipeline(file: &Path) -> String {
+    format!(
+        "{}: has no CompressionPipeline; add a document with apiVersion streampress.dev/v1alpha1 and that kind",
+        file.display()
+    )
 }
 
 /// The text of a file, or of standard input for `-`.
@@ -292,14 +297,15 @@ impl LegacyConfig {
             source: LocationSettings {
                 location: self.resolved.source.location.clone(),
             },
-            generator: GeneratorJob {
+            scan: None,
+            generator: Some(GeneratorJob {
                 schema,
                 file_bytes: generator.max_file_bytes.min(1_000_000),
                 files_per_minute: 60,
                 files: 0,
                 format: GeneratedFormat::Json,
                 seed: 0,
-            },
+            }),
             codec_format: CodecFormat::Seed,
         }
     }

@@ -42,7 +42,7 @@ pub struct Consumer {
     pub threads: usize,
     /// One file after another, however small.
     pub strict: bool,
-    /// Between two looks at slots that others hold.
+    /// Between two attempts to take a slot that another worker holds.
     pub interval: Duration,
     /// How long it keeps a slot after the last message, so that slow arrivals do not move the slot between workers.
     pub linger: Duration,
@@ -64,14 +64,14 @@ pub(super) struct Received {
 
 /// What a consumer remembers from slot to slot.
 #[derive(Clone)]
-struct Memory {
+struct ConsumerMemory {
     health: ServiceHealth,
     failures: Arc<Mutex<Failures>>,
 }
 
 /// The messages in progress, and what they share.
 struct InProgress {
-    memory: Memory,
+    memory: ConsumerMemory,
     slot: Arc<SlotGuard>,
     stop: CancellationToken,
     threads: ThreadBudget,
@@ -83,7 +83,7 @@ struct InProgress {
 impl Consumer {
     /// Works until shut down. Transport errors are logged and retried: only shutdown ends it.
     pub async fn run(&self) {
-        let memory = Memory {
+        let memory = ConsumerMemory {
             health: ServiceHealth::new(self.role, self.meter.clone()),
             failures: Arc::default(),
         };
@@ -97,6 +97,7 @@ impl Consumer {
             }
         };
         tokio::select! {
+            biased;
             () = ticking => {}
             () = memory.health.probe(&*self.handler) => {}
         }
@@ -110,9 +111,10 @@ impl Consumer {
     }
 
     /// One tick: waits for work, takes a slot, works until there is none, releases the slot.
-    async fn tick(&self, memory: &Memory) -> TransportResult<()> {
+    async fn tick(&self, memory: &ConsumerMemory) -> TransportResult<()> {
         if memory.health.is_down() {
             tokio::select! {
+                biased;
                 () = memory.health.until(false) => {}
                 () = self.pause(self.interval) => {}
             }
@@ -123,6 +125,7 @@ impl Consumer {
             return Ok(());
         }
         let deliveries = tokio::select! {
+           biased;
             () = self.shutdown.cancelled() => return Ok(()),
             received = self.queue.receive(self.batching().first_receive(), LONG_POLL) => received?,
         };
@@ -163,6 +166,7 @@ impl Consumer {
 
     async fn pause(&self, time: Duration) {
         tokio::select! {
+           biased;
             () = self.shutdown.cancelled() => {}
             () = tokio::time::sleep(time) => {}
         }
@@ -174,7 +178,7 @@ impl Consumer {
     }
 
     /// Works off the queue while it holds the slot.
-    async fn work(&self, slot: SlotGuard, first: Vec<Received>, memory: &Memory) {
+    async fn work(&self, slot: SlotGuard, first: Vec<Received>, memory: &ConsumerMemory) {
         debug!(role = %self.role, slot = slot.slot(), "Took a slot.");
         self.meter.slot_taken();
         let mut work = InProgress {
@@ -217,6 +221,7 @@ impl Consumer {
                     .next_receive(work.tasks.len(), work.all_small),
             };
             tokio::select! {
+               biased;
                 () = self.shutdown.cancelled() => return,
                 () = work.slot.lost().cancelled() => return,
                 () = health.until(!is_down) => {}

@@ -9,7 +9,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::message::{DeadLetterReason, FileRef, Message, MessageError};
 use crate::runtime;
-use crate::telemetry::metrics::{Meter, Stage};
+use crate::telemetry::metrics::{Meter, NeededService, Stage};
 use streampress_transport::{Deadline, Delivery, SlotGuard, TransportError, error_chain};
 
 /// What a role does with one message. The same message twice must have the same effect as once.
@@ -37,7 +37,7 @@ pub trait Handler: Send + Sync + 'static {
 
     /// Tests the services that every message needs, with another name than that of `failed`, the message whose work failed,
     /// and with `bytes` bytes. Answers whether that proves that the work on another message would succeed.
-    async fn probe(&self, failed: Option<&Message>, bytes: u64) -> Result<bool, Outage> {
+    async fn probe(&self, failed: Option<&Message>, bytes: u64) -> Result<bool, ServiceOutage> {
         let _ = (failed, bytes);
         Ok(true)
     }
@@ -73,7 +73,7 @@ pub enum HandlerError {
     /// A later attempt may succeed. A probe tells whether a service is down; if none is, redelivered with back-off.
     Transient(anyhow::Error),
     /// A service that every message needs is down, whatever a probe says.
-    Outage(Outage),
+    Outage(ServiceOutage),
     /// Written by a newer version of Streampress: redelivered with back-off until a worker of that version has it, and never
     /// a dead letter.
     Newer(anyhow::Error),
@@ -81,31 +81,18 @@ pub enum HandlerError {
     Interrupted,
 }
 
-/// A service that every message of a role needs.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-pub enum Service {
-    /// The location of the source.
-    Source,
-    /// The location of the destination.
-    Destination,
-    /// The stream of records.
-    Stream,
-    /// A queue.
-    Queue,
-}
-
 /// A service does not do its work for any file: it is full, read-only, refuses all access, throttles or does not answer.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Outage {
+pub struct ServiceOutage {
     /// Which.
-    pub service: Service,
+    pub service: NeededService,
     /// What it answered, with the causes.
     pub cause: String,
 }
 
-impl Outage {
+impl ServiceOutage {
     /// Of `service`, because of `cause`.
-    pub fn new(service: Service, cause: &dyn std::error::Error) -> Self {
+    pub fn new(service: NeededService, cause: &dyn std::error::Error) -> Self {
         Self {
             service,
             cause: error_chain(cause),
@@ -133,7 +120,9 @@ impl HandlerError {
     /// An error of sending to a queue: a message that the queue refuses is a dead letter, all else an outage.
     pub(crate) fn sending(error: TransportError) -> Self {
         match error {
-            TransportError::Unavailable { .. } => Self::Outage(Outage::new(Service::Queue, &error)),
+            TransportError::Unavailable { .. } => {
+                Self::Outage(ServiceOutage::new(NeededService::Queue, &error))
+            }
             error => error.into(),
         }
     }
@@ -193,6 +182,12 @@ impl MessageContext<'_> {
         self.meter.file(raw_bytes, packed_bytes);
     }
 
+    /// Counts a version that was not restored because a newer one had been.
+    pub(crate) fn count_superseded(&self) {
+        self.slot.count(|ledger| ledger.superseded += 1);
+        self.meter.superseded();
+    }
+
     fn count(&self, bytes_in: u64, bytes_out: u64) {
         self.slot.count(|ledger| {
             ledger.files += 1;
@@ -218,6 +213,7 @@ impl MessageContext<'_> {
         work: impl Future<Output = Result<T, HandlerError>>,
     ) -> Result<T, HandlerError> {
         tokio::select! {
+            biased;
             done = work => done,
             () = self.stop.cancelled() => Err(HandlerError::Interrupted),
         }

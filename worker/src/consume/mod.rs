@@ -20,5 +20,5 @@ mod task;
 
 pub use self::consumer::Consumer;
 pub use self::handler::{
-    Handled, Handler, HandlerError, MessageContext, Outage, Service, ThreadBudget,
+    Handled, Handler, HandlerError, MessageContext, ServiceOutage, ThreadBudget,
 };

@@ -4,7 +4,7 @@
 //! While a service is down its faults are no fault of a file: the consumer receives nothing, and one task probes the
 //! service until it answers again.
 
-use std::collections::HashMap;
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -13,7 +13,7 @@ use tokio::sync::watch;
 use tokio::time::Instant;
 use tracing::{error, info};
 
-use super::handler::{Handler, Outage, Service};
+use super::handler::{Handler, ServiceOutage};
 use crate::telemetry::metrics::Meter;
 use streampress_crds::Role;
 use streampress_transport::Backoff;
@@ -36,7 +36,7 @@ pub(super) struct ServiceHealth {
 
 #[derive(Debug, Clone, PartialEq, Eq)]
 struct Down {
-    outage: Outage,
+    outage: ServiceOutage,
     /// What a probe writes. The least that a message needed: what is larger may still not fit afterwards.
     bytes: u64,
 }
@@ -71,7 +71,7 @@ impl ServiceHealth {
     }
 
     /// A message needed `bytes` bytes of a service that is down.
-    pub(super) fn report(&self, outage: Outage, bytes: u64) {
+    pub(super) fn report(&self, outage: ServiceOutage, bytes: u64) {
         let mut began = false;
         self.down.send_modify(|down| match down {
             Some(down) => down.bytes = down.bytes.min(bytes),
@@ -118,7 +118,7 @@ impl ServiceHealth {
         }
     }
 
-    fn still_down(&self, outage: Outage) {
+    fn still_down(&self, outage: ServiceOutage) {
         let mut episode = self.episode.lock();
         episode.failures = episode.failures.saturating_add(1);
         self.down.send_if_modified(|down| {
@@ -146,26 +146,11 @@ impl ServiceHealth {
     }
 }
 
-impl Service {
-    /// All of them.
-    pub(crate) const ALL: [Self; 4] = [Self::Source, Self::Destination, Self::Stream, Self::Queue];
-
-    /// As the label `service` and in logs.
-    pub fn label(self) -> &'static str {
-        match self {
-            Self::Source => "source",
-            Self::Destination => "destination",
-            Self::Stream => "stream",
-            Self::Queue => "queue",
-        }
-    }
-}
-
 /// How often this worker failed on each message although the services that all need were well. Receives are no measure of
 /// that: releases, kills and lost responses raise their count too.
 #[derive(Debug, Default)]
 pub(super) struct Failures {
-    by_message: HashMap<String, Failed>,
+    by_message: BTreeMap<String, Failed>,
     successes: u64,
 }
 

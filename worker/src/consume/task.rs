@@ -10,7 +10,7 @@ use tokio_util::sync::CancellationToken;
 use tracing::{Instrument, Span, debug, error, field, info, info_span, warn};
 
 use super::consumer::Received;
-use super::handler::{Handled, Handler, HandlerError, MessageContext, Outage, ThreadBudget};
+use super::handler::{Handled, Handler, HandlerError, MessageContext, ServiceOutage, ThreadBudget};
 use super::outage::{Failures, ServiceHealth};
 use crate::message::trace_context::TraceContext;
 use crate::message::{DeadLetterReason, Message, MessageError, Subject, VERSION};
@@ -145,6 +145,7 @@ impl MessageTask {
         let handling = self.handle(delivery, message);
         tokio::pin!(keep_hidden, handling);
         tokio::select! {
+           biased;
             outcome = &mut handling => outcome,
             () = &mut keep_hidden => {
                 // Another worker may have the message now: no effect may follow. The handler stops by itself.
@@ -171,6 +172,7 @@ impl MessageTask {
                 Err(HandlerError::Outage(outage)) => (outage, 0),
                 Err(HandlerError::Transient(cause)) => {
                     let probed = tokio::select! {
+                        biased;
                         probed = self.probe(message) => probed,
                         () = self.stop.cancelled() => return Ended::Interrupted,
                     };
@@ -182,6 +184,7 @@ impl MessageTask {
             };
             self.health.report(outage, bytes);
             tokio::select! {
+                biased;
                 () = self.health.until(false) => {}
                 () = self.stop.cancelled() => return Ended::Interrupted,
                 () = tokio::time::sleep(LONGEST_HOLD) => return Ended::Outage,
@@ -203,7 +206,7 @@ impl MessageTask {
     }
 
     /// After a failure: an outage with the bytes that did not fit, or whether a name of this message's size was written.
-    async fn probe(&self, message: &Message) -> Result<bool, (Outage, u64)> {
+    async fn probe(&self, message: &Message) -> Result<bool, (ServiceOutage, u64)> {
         let needed = self.handler.needed_bytes(message);
         let small = needed.min(SMALL_PROBE_BYTES);
         let probed = self.handler.probe(Some(message), small).await;
@@ -414,9 +417,9 @@ mod tests {
     use async_trait::async_trait;
 
     use super::*;
-    use crate::consume::handler::Service;
+    use crate::telemetry::metrics::NeededService;
     use streampress_transport::in_process_lock::InProcessLock;
-    use streampress_transport::{Depth, Outgoing, Receipt, SlotLock, TransportResult};
+    use streampress_transport::{Depth, FileVersion, Outgoing, Receipt, SlotLock, TransportResult};
 
     const LONG: Duration = Duration::from_secs(60);
     const BODY: &str = r#"{"ID": "1", "file_name": "a.json"}"#;
@@ -546,10 +549,14 @@ mod tests {
             self.needed_bytes
         }
 
-        async fn probe(&self, _failed: Option<&Message>, bytes: u64) -> Result<bool, Outage> {
+        async fn probe(
+            &self,
+            _failed: Option<&Message>,
+            bytes: u64,
+        ) -> Result<bool, ServiceOutage> {
             match *self.free_bytes.lock() {
-                Some(free) if free < bytes || free == 0 => Err(Outage {
-                    service: Service::Destination,
+                Some(free) if free < bytes || free == 0 => Err(ServiceOutage {
+                    service: NeededService::Destination,
                     cause: "no space left on device".into(),
                 }),
                 _ => Ok(true),
@@ -568,6 +575,8 @@ mod tests {
             dedup_id: "d".into(),
             body: BODY.into(),
             attributes: BTreeMap::new(),
+            sent_as: FileVersion::new("files", 1, 1.into()),
+            sent_millis: 0,
             receive_count: 1,
             received_at,
             visibility_deadline,
@@ -725,7 +734,7 @@ mod tests {
         assert!(queue.ends().is_empty(), "it waits");
         run_again_and_again(&queue, &handler, &failures, 1).await;
         assert_eq!(queue.ends(), ["dead-lettered"]);
-        assert_eq!(failures.lock().was_unproven("m"), false, "forgotten");
+        assert!(!failures.lock().was_unproven("m"), "forgotten");
     }
 
     #[tokio::test(start_paused = true)]
@@ -763,6 +772,7 @@ mod tests {
             handler.recover();
         };
         tokio::select! {
+            biased;
             ((), ()) = async { tokio::join!(task.run(received), recovering) } => {}
             () = health.probe(&*handler) => {}
         }

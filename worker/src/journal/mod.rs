@@ -3,7 +3,10 @@
 //! A worker that shares no data folder with others keeps none ([`NoJournal`]); the embedded transport's folder keeps it
 //! in its database ([`SqliteJournal`]). Callers need not know which it is.
 
+mod segments;
+mod source;
 mod sqlite;
+mod sqlite_sources;
 #[cfg(test)]
 mod tests;
 
@@ -14,6 +17,8 @@ use async_trait::async_trait;
 use serde::Serialize;
 use streampress_transport::TransportResult;
 
+pub use segments::SegmentJournal;
+pub use source::{OpenFile, SourceRecord, SourceState};
 pub use sqlite::SqliteJournal;
 
 /// What is known of a file when it is announced.
@@ -66,37 +71,114 @@ impl JournalProgress {
 /// A journal of files.
 ///
 /// Contract: a file only moves forward (announced, compressed, restored or superseded or failed), and recording the same
-/// step again changes nothing. The one way back is [`FileJournal::record_redriven`]. What was recorded is durable. A
-/// journal that keeps nothing accepts every record and answers that it knows nothing.
+/// step again changes nothing. The ways back are [`FileJournal::record_redriven`] and
+/// [`FileJournal::record_announcements`]. What was recorded is durable. A journal that keeps nothing accepts every record
+/// and answers that it knows nothing: the default of every method.
 #[async_trait]
 pub trait FileJournal: Send + Sync + fmt::Debug {
     /// The file is known. Keeps what is known already, and how far it is.
-    async fn record_announced(&self, file: &JournalFile) -> TransportResult<()>;
+    async fn record_announced(&self, file: &JournalFile) -> TransportResult<()> {
+        let _ = file;
+        Ok(())
+    }
     /// The file's bytes are in the stream; there they take `packed_bytes`.
-    async fn record_compressed(&self, file_id: &str, packed_bytes: u64) -> TransportResult<()>;
+    async fn record_compressed(&self, file_id: &str, packed_bytes: u64) -> TransportResult<()> {
+        let _ = (file_id, packed_bytes);
+        Ok(())
+    }
     /// The file is at its destination and its hash is right. A failure recorded before no longer counts.
-    async fn record_restored(&self, file_id: &str) -> TransportResult<()>;
+    async fn record_restored(&self, file_id: &str) -> TransportResult<()> {
+        let _ = file_id;
+        Ok(())
+    }
     /// A newer version of the same name is at the destination already.
-    async fn record_superseded(&self, file_id: &str) -> TransportResult<()>;
+    async fn record_superseded(&self, file_id: &str) -> TransportResult<()> {
+        let _ = file_id;
+        Ok(())
+    }
     /// The file is a dead letter now. A file that is done already stays done.
-    async fn record_failed(&self, file_id: &str, reason: &str) -> TransportResult<()>;
+    async fn record_failed(&self, file_id: &str, reason: &str) -> TransportResult<()> {
+        let _ = (file_id, reason);
+        Ok(())
+    }
     /// The dead letter was sent again: the file is under way once more.
-    async fn record_redriven(&self, file_id: &str) -> TransportResult<()>;
-    /// Whether a file of this name, size and version was announced before; `None` from a journal that keeps nothing.
+    async fn record_redriven(&self, file_id: &str) -> TransportResult<()> {
+        let _ = file_id;
+        Ok(())
+    }
+    /// Whether a file of this name, size and modification time was announced before; `None` from a journal that cannot tell.
     async fn was_announced(
         &self,
         name: &str,
         raw_bytes: u64,
         modified: SystemTime,
-    ) -> TransportResult<Option<bool>>;
+    ) -> TransportResult<Option<bool>> {
+        let _ = (name, raw_bytes, modified);
+        Ok(None)
+    }
+    /// The newest announcement of every name at the location.
+    async fn sources(&self, location: &str) -> TransportResult<Vec<SourceRecord>> {
+        let _ = location;
+        Ok(Vec::new())
+    }
+    /// The newest announcement of a name at the location.
+    async fn source(&self, location: &str, name: &str) -> TransportResult<Option<SourceRecord>> {
+        let _ = (location, name);
+        Ok(None)
+    }
+    /// These announcements are about to be sent and are the newest of their names. Their files are under way, also those
+    /// that were done before: this is the second way back. An announcement that is recorded already changes nothing.
+    async fn record_announcements(&self, records: &[SourceRecord]) -> TransportResult<()> {
+        let _ = records;
+        Ok(())
+    }
+    /// These announcements were sent. One that is no longer the newest of its name is left out.
+    async fn record_sent(&self, records: &[SourceRecord]) -> TransportResult<()> {
+        let _ = records;
+        Ok(())
+    }
+    /// Replaces what is known of these names, without a new announcement: the files were looked at again.
+    async fn record_sources(&self, records: &[SourceRecord]) -> TransportResult<()> {
+        let _ = records;
+        Ok(())
+    }
+    /// These files are no longer at the source: the same content that comes under their names later is new.
+    async fn forget_sources(&self, records: &[SourceRecord]) -> TransportResult<()> {
+        let _ = records;
+        Ok(())
+    }
+    /// Makes durable what may have been kept in memory: that announcements were sent.
+    async fn flush_sources(&self) -> TransportResult<()> {
+        Ok(())
+    }
+    /// Whether this file was restored, and is the last that was announced under its name.
+    async fn was_restored(&self, name: &str, file_id: &str) -> TransportResult<bool> {
+        let _ = (name, file_id);
+        Ok(false)
+    }
+    /// Every file that neither was restored nor replaced, in the order of announcements.
+    async fn open_files(&self) -> TransportResult<Vec<OpenFile>> {
+        Ok(Vec::new())
+    }
     /// How far the files are.
-    async fn progress(&self) -> TransportResult<JournalProgress>;
+    async fn progress(&self) -> TransportResult<JournalProgress> {
+        Ok(JournalProgress::default())
+    }
     /// Name and reason of failed files, at most `limit`, oldest failure first.
-    async fn failures(&self, limit: u32) -> TransportResult<Vec<(String, String)>>;
+    async fn failures(&self, limit: u32) -> TransportResult<Vec<(String, String)>> {
+        let _ = limit;
+        Ok(Vec::new())
+    }
     /// A small value kept under `key`.
-    async fn get(&self, key: &str) -> TransportResult<Option<String>>;
+    async fn get(&self, key: &str) -> TransportResult<Option<String>> {
+        let _ = key;
+        Ok(None)
+    }
     /// Keeps a small value under `key`.
-    async fn set(&self, key: &str, value: &str) -> TransportResult<()>;
+    async fn set(&self, key: &str, value: &str) -> TransportResult<()> {
+        let _ = (key, value);
+        Ok(())
+    }
 }
 
 /// The journal of a worker that keeps none.
@@ -104,48 +186,4 @@ pub trait FileJournal: Send + Sync + fmt::Debug {
 pub struct NoJournal;
 
 #[async_trait]
-impl FileJournal for NoJournal {
-    async fn record_announced(&self, _: &JournalFile) -> TransportResult<()> {
-        Ok(())
-    }
-
-    async fn record_compressed(&self, _: &str, _: u64) -> TransportResult<()> {
-        Ok(())
-    }
-
-    async fn record_restored(&self, _: &str) -> TransportResult<()> {
-        Ok(())
-    }
-
-    async fn record_superseded(&self, _: &str) -> TransportResult<()> {
-        Ok(())
-    }
-
-    async fn record_failed(&self, _: &str, _: &str) -> TransportResult<()> {
-        Ok(())
-    }
-
-    async fn record_redriven(&self, _: &str) -> TransportResult<()> {
-        Ok(())
-    }
-
-    async fn was_announced(&self, _: &str, _: u64, _: SystemTime) -> TransportResult<Option<bool>> {
-        Ok(None)
-    }
-
-    async fn progress(&self) -> TransportResult<JournalProgress> {
-        Ok(JournalProgress::default())
-    }
-
-    async fn failures(&self, _: u32) -> TransportResult<Vec<(String, String)>> {
-        Ok(Vec::new())
-    }
-
-    async fn get(&self, _: &str) -> TransportResult<Option<String>> {
-        Ok(None)
-    }
-
-    async fn set(&self, _: &str, _: &str) -> TransportResult<()> {
-        Ok(())
-    }
-}
+impl FileJournal for NoJournal {}

@@ -7,12 +7,12 @@ use rusqlite::{OptionalExtension, ToSql, params};
 use streampress_transport::TransportResult;
 use streampress_transport::local::{Database, Local, Migrations};
 
-use super::{FileJournal, JournalFile, JournalProgress};
+use super::{FileJournal, JournalFile, JournalProgress, OpenFile, SourceRecord, sqlite_sources};
 
 /// The journal's tables. `totals` is kept by triggers: progress is read often, and files may be many.
 const MIGRATIONS: Migrations = Migrations {
     module: "journal",
-    steps: &[TABLES],
+    steps: &[TABLES, DESTINATION],
 };
 
 /// The first version creates what is missing only: databases from before modules had versions hold these tables already.
@@ -70,6 +70,24 @@ END;
 CREATE TABLE IF NOT EXISTS meta(key TEXT PRIMARY KEY, value TEXT NOT NULL) WITHOUT ROWID;
 ";
 
+/// What is visible at the destination, by name. What earlier releases restored has no version: any version is newer.
+/// SQLite takes the other columns from the row that has the maximum.
+const DESTINATION: &str = "
+CREATE TABLE IF NOT EXISTS destination(
+  name TEXT PRIMARY KEY,
+  version TEXT,
+  hash TEXT NOT NULL,
+  bytes INTEGER NOT NULL,
+  visible INTEGER NOT NULL,
+  fingerprint TEXT,
+  replaces TEXT,
+  written_at INTEGER NOT NULL
+) WITHOUT ROWID;
+INSERT OR IGNORE INTO destination(name, hash, bytes, visible, written_at)
+  SELECT name, hash, raw_bytes, 1, max(restored_at) FROM files
+  WHERE restored_at IS NOT NULL AND name <> '' AND hash <> '' GROUP BY name;
+";
+
 /// The journal of a data folder.
 #[derive(Debug, Clone)]
 pub struct SqliteJournal {
@@ -79,9 +97,14 @@ pub struct SqliteJournal {
 impl SqliteJournal {
     /// Opens the journal in `local`'s folder, creating its tables if they are missing. Blocks for some milliseconds.
     pub fn open(local: &Local) -> TransportResult<Self> {
-        Ok(Self {
-            database: local.database(&MIGRATIONS)?,
-        })
+        let database = local.database(&MIGRATIONS)?;
+        local.database(&sqlite_sources::MIGRATIONS)?;
+        Ok(Self { database })
+    }
+
+    /// The tables.
+    pub(crate) fn database(&self) -> &Database {
+        &self.database
     }
 
     /// Runs `sql` with the file's id, the time and `value`. A file not known yet gets a row that
@@ -237,6 +260,38 @@ impl FileJournal for SqliteJournal {
             .await
     }
 
+    async fn sources(&self, location: &str) -> TransportResult<Vec<SourceRecord>> {
+        sqlite_sources::all(&self.database, location.to_owned()).await
+    }
+
+    async fn source(&self, location: &str, name: &str) -> TransportResult<Option<SourceRecord>> {
+        sqlite_sources::one(&self.database, location.to_owned(), name.to_owned()).await
+    }
+
+    async fn record_announcements(&self, records: &[SourceRecord]) -> TransportResult<()> {
+        sqlite_sources::announce(&self.database, records.to_vec()).await
+    }
+
+    async fn record_sent(&self, records: &[SourceRecord]) -> TransportResult<()> {
+        sqlite_sources::sent(&self.database, records).await
+    }
+
+    async fn record_sources(&self, records: &[SourceRecord]) -> TransportResult<()> {
+        sqlite_sources::write(&self.database, records.to_vec()).await
+    }
+
+    async fn forget_sources(&self, records: &[SourceRecord]) -> TransportResult<()> {
+        sqlite_sources::forget(&self.database, records).await
+    }
+
+    async fn was_restored(&self, name: &str, file_id: &str) -> TransportResult<bool> {
+        sqlite_sources::restored_last(&self.database, name.to_owned(), file_id.to_owned()).await
+    }
+
+    async fn open_files(&self) -> TransportResult<Vec<OpenFile>> {
+        sqlite_sources::open(&self.database).await
+    }
+
     async fn get(&self, key: &str) -> TransportResult<Option<String>> {
         let key = key.to_owned();
         self.database
@@ -265,7 +320,7 @@ impl FileJournal for SqliteJournal {
 const PROGRESS: &str = "SELECT announced, compressed, restored, superseded, failed,
   bytes_announced, bytes_raw, bytes_packed, bytes_restored FROM totals";
 
-fn to_i64(number: u64) -> i64 {
+pub(super) fn to_i64(number: u64) -> i64 {
     i64::try_from(number).unwrap_or(i64::MAX)
 }
 

@@ -143,7 +143,9 @@ async fn a_journal_from_before_modules_had_versions_is_kept() {
     journal.record_restored("a").await.unwrap();
     drop(journal);
     let database = rusqlite::Connection::open(dir.path().join("streampress.db")).unwrap();
-    database.execute_batch("DROP TABLE modules").unwrap();
+    database
+        .execute_batch("DROP TABLE modules; DROP TABLE sources; DROP TABLE destination")
+        .unwrap();
     drop(database);
     let local = Local::open(dir.path(), LocalOptions::default()).unwrap();
     let journal = SqliteJournal::open(&local).unwrap();

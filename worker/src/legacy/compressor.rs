@@ -11,7 +11,7 @@ use tokio::time::Instant;
 use tracing::{info, warn};
 
 use super::{LARGEST_FILE_BYTES, PackedFile};
-use crate::consume::{Handled, Handler, HandlerError, MessageContext, Outage};
+use crate::consume::{Handled, Handler, HandlerError, MessageContext, ServiceOutage};
 use crate::journal::FileJournal;
 use crate::message::{DeadLetterReason, Digest, FileRef, LegacyManifest, Message, StageNumbers};
 use crate::report::log::ReportLog;
@@ -25,7 +25,7 @@ use crate::telemetry::metrics::Stage;
 use streampress_codec::legacy;
 use streampress_crds::api::pipeline::OnCompressed;
 use streampress_transport::{
-    ChunkStream, FileName, Outgoing, Position, Queue, Record, TransportResult,
+    ATTR_VERSION, ChunkStream, FileName, Outgoing, Position, Queue, Record, TransportResult,
 };
 
 /// The compressor's work, format Seed.
@@ -83,7 +83,7 @@ impl Handler for LegacyCompressor {
         })
     }
 
-    async fn probe(&self, failed: Option<&Message>, _bytes: u64) -> Result<bool, Outage> {
+    async fn probe(&self, failed: Option<&Message>, _bytes: u64) -> Result<bool, ServiceOutage> {
         let is_readable = probe::source(&self.announcer.source, failed).await?;
         probe::append(&*self.stream).await?;
         probe::queue(&*self.chunks_queue).await?;
@@ -94,7 +94,7 @@ impl Handler for LegacyCompressor {
         if let Some(file) = handled.packed_source
             && (!self.retires_only_multi_chunk || file.bytes > self.break_bytes as u64)
         {
-            retire_source(&self.announcer.source, &file, self.on_compressed).await;
+            retire_source(&self.announcer, &file, self.on_compressed).await;
         }
     }
 
@@ -220,11 +220,15 @@ impl LegacyCompressor {
                 .collect(),
             metadata: LegacyManifest::metadata_for(stages),
         };
+        let delivery = context.delivery;
+        let mut attributes = trace_attributes();
+        attributes.insert(ATTR_VERSION.to_owned(), delivery.version().to_string());
         let message = Outgoing {
             group: shard_id,
-            dedup_id: id,
+            // One announcement handled twice is one message; the same content announced again is another.
+            dedup_id: format!("{id}-{}", delivery.message_id),
             body: message.to_json(),
-            attributes: trace_attributes(),
+            attributes,
         };
         let sent = self.chunks_queue.send(vec![message]).await;
         sent.map_err(HandlerError::sending)

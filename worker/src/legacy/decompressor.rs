@@ -1,22 +1,22 @@
 //! The decompressor's work in the Python original's format.
 
-use std::io::Write;
+use std::io::{self, Write};
 use std::sync::Arc;
 
-use anyhow::Context;
 use tokio::time::Instant;
 use tracing::{info, warn};
 
 use super::{LARGEST_FILE_BYTES, PackedFile, READ_LOCATION};
 use crate::consume::{HandlerError, MessageContext};
+use crate::destination::{self, Destination, PlacedVersion, Wanted};
 use crate::journal::FileJournal;
 use crate::message::{DeadLetterReason, Digest, LegacyManifest};
 use crate::report::log::ReportLog;
-use crate::roles::announce::hash;
+use crate::report::{FileOutcome, ReportRow};
 use crate::runtime::{self, blocking};
 use crate::telemetry::metrics::Stage;
 use streampress_codec::legacy;
-use streampress_transport::{ChunkStream, FileName, Files, Position, Sequence};
+use streampress_transport::{ChunkStream, FileName, PendingFile, Position, Sequence};
 
 /// Records fetched at once; they are of up to 1 MiB.
 const FETCHED_AT_ONCE: usize = 32;
@@ -24,7 +24,7 @@ const FETCHED_AT_ONCE: usize = 32;
 /// The decompressor's work, format Seed.
 #[derive(Debug)]
 pub(crate) struct LegacyDecompressor {
-    pub(crate) destination: Arc<dyn Files>,
+    pub(crate) destination: Destination,
     pub(crate) stream: Arc<dyn ChunkStream>,
     pub(crate) report: Option<Arc<ReportLog>>,
     pub(crate) journal: Arc<dyn FileJournal>,
@@ -51,10 +51,23 @@ impl LegacyDecompressor {
             ));
         }
         context.meter.stage(Stage::Unpack, started.elapsed());
-        context.ensure_owner()?;
         let (bytes, writing) = (restored.len() as u64, Instant::now());
-        self.write(&name, restored).await?;
+        let placed = self.write(name, restored, context).await?;
         context.meter.stage(Stage::Commit, writing.elapsed());
+        if placed == PlacedVersion::Superseded {
+            info!("A newer version was restored already; skipped.");
+            context.count_superseded();
+            if let Some(packed) = &packed {
+                let file_id = packed.file.id();
+                self.journal.record_superseded(file_id.as_str()).await?;
+                if let Some(report) = &self.report {
+                    let row = packed.report_row(0.0, context.slot.slot());
+                    let outcome = FileOutcome::Superseded;
+                    report.add(ReportRow { outcome, ..row }).await;
+                }
+            }
+            return Ok(());
+        }
         let packed_bytes = packed.as_ref().map_or(0, |packed| packed.packed_bytes);
         context.count_restored(packed_bytes, bytes);
         if let Some(packed) = &packed {
@@ -132,22 +145,38 @@ impl LegacyDecompressor {
         Ok(records)
     }
 
-    async fn write(&self, name: &FileName, content: Vec<u8>) -> Result<(), HandlerError> {
-        let (destination, at) = (self.destination.clone(), name.clone());
-        blocking(move || -> anyhow::Result<()> {
-            let present = destination
-                .stat(&at)?
-                .is_some_and(|found| found.size == content.len() as u64);
-            if present && hash(destination.read(&at)?)?.0 == Digest::of(&content) {
-                return Ok(());
+    /// The format has no modification time: the file gets the time at which it is restored.
+    async fn write(
+        &self,
+        name: FileName,
+        content: Vec<u8>,
+        context: MessageContext<'_>,
+    ) -> Result<PlacedVersion, HandlerError> {
+        let wanted = Wanted {
+            version: context.delivery.version(),
+            hash: Digest::of(&content),
+            bytes: content.len() as u64,
+            modified_nanos: runtime::nanos(runtime::now()),
+            name,
+        };
+        if !self.destination.needs_content(&wanted).await? {
+            let placed = self.destination.place(&wanted, None, context).await?;
+            if placed != PlacedVersion::NeedsContent {
+                return Ok(placed);
             }
-            let mut pending = destination.create(&at)?;
+        }
+        let (destination, creating) = (self.destination.clone(), wanted.clone());
+        let writing = blocking(move || -> io::Result<Box<dyn PendingFile>> {
+            let mut pending = destination.create(&creating)?;
             pending.write_all(&content)?;
-            Ok(pending.commit(runtime::now())?)
-        })
-        .await
-        .with_context(|| format!("writing {name}"))
-        .map_err(HandlerError::Transient)
+            Ok(pending)
+        });
+        let pending = writing
+            .await
+            .map_err(|error| destination::fault(error, "writing", &wanted))?;
+        self.destination
+            .place(&wanted, Some(pending), context)
+            .await
     }
 }
 

@@ -1,6 +1,8 @@
 //! The identity of a file. A file is its location, name and content; its group is its location and name, so that
 //! versions of one name stay in order. Deduplication ids follow from both and are never random.
 
+use std::io::{self, Read};
+
 use serde::{Deserialize, Serialize};
 use streampress_transport::FileName;
 
@@ -45,6 +47,13 @@ impl From<Digest> for String {
     fn from(digest: Digest) -> Self {
         digest.0
     }
+}
+
+/// BLAKE3 and length of everything that `reader` yields.
+pub fn hash(mut reader: impl Read) -> io::Result<(Digest, u64)> {
+    let mut hasher = blake3::Hasher::new();
+    io::copy(&mut reader, &mut hasher)?;
+    Ok((hasher.finalize().into(), hasher.count()))
 }
 
 /// One version of a source's file.

@@ -1,7 +1,7 @@
 //! "This file is packed, and its records are these": a message of the chunks queue.
 
 use serde::{Deserialize, Serialize};
-use streampress_transport::Position;
+use streampress_transport::{FileVersion, Position};
 
 use super::{FileRef, MessageError, to_json};
 
@@ -13,6 +13,9 @@ pub struct Manifest {
     pub version: u32,
     /// The file, with the hash that the restored file must have.
     pub file: FileRef,
+    /// The version that was announced. Releases before versions neither write nor read it.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub file_version: Option<FileVersion>,
     /// The attempt that wrote the records: slot, holder and transition. Records of other attempts are not this file's.
     pub attempt: String,
     /// The records, exactly these and in this order.

@@ -15,7 +15,7 @@ use serde::Serialize;
 use serde_json::Value;
 
 pub use self::announcement::Announcement;
-pub use self::file::{Digest, FileRef};
+pub use self::file::{Digest, FileRef, hash};
 pub use self::legacy::{LegacyAnnouncement, LegacyManifest};
 pub use self::manifest::{Manifest, Records, Share, StageNumbers};
 pub use self::s3_event::S3Event;
@@ -197,7 +197,7 @@ pub(crate) mod parse_count {
 
 #[cfg(test)]
 mod tests {
-    use streampress_transport::{FileName, Position};
+    use streampress_transport::{FileName, FileVersion, Position};
 
     use super::*;
 
@@ -215,6 +215,7 @@ mod tests {
         Manifest {
             version: VERSION,
             file: file("a.json"),
+            file_version: Some(FileVersion::new("files", 5, 7.into())),
             attempt: "compressor-0/a/1".into(),
             records: Records::Inline(positions),
             packed_bytes: u64::MAX,

@@ -6,7 +6,7 @@ use std::fmt::Write as _;
 use maud::{Markup, html};
 
 use super::figures;
-use super::state::{Bucket, Series};
+use super::state::{Series, SeriesBucket};
 
 const WIDTH: f64 = 1000.0;
 const HEIGHT: f64 = 200.0;
@@ -19,7 +19,7 @@ pub(super) struct Chart<'a> {
     pub(super) overall: String,
     pub(super) unit: &'a str,
     /// The value of a bucket; `None` where there is none.
-    pub(super) value: &'a dyn Fn(Option<&Bucket>) -> Option<f64>,
+    pub(super) value: &'a dyn Fn(Option<&SeriesBucket>) -> Option<f64>,
 }
 
 impl Chart<'_> {

@@ -245,7 +245,7 @@ impl LogState {
         }
         let folder = format!("{}/", self.folder().display());
         let mut states = Vec::new();
-        for entry in files.list()? {
+        for entry in files.list()?.files {
             if !entry.name.as_str().starts_with(&folder) || entry.size > LARGEST_STATE_BYTES {
                 continue;
             }

@@ -63,6 +63,8 @@ pub enum FileOutcome {
     /// It was restored byte for byte.
     #[default]
     Restored,
+    /// A newer version of the file had been restored.
+    Superseded,
     /// It is a dead letter.
     #[serde(rename_all = "camelCase")]
     Failed {

@@ -143,6 +143,9 @@ fn tiles(state: &ReportState) -> Markup {
             (tile("On the stream", &size(state.packed_bytes), "what is stored and paid for", false))
             (tile("Space saved", &saved, &times, false))
             (tile("Throughput", &throughput(state), "from announced to restored", false))
+            @if state.files_superseded > 0 {
+                (tile("Superseded", &count(state.files_superseded), "a newer version was restored", false))
+            }
             (tile("Failed", &count(state.files_failed), failed_hint, state.files_failed > 0))
         }
     }

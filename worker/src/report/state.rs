@@ -29,6 +29,8 @@ pub struct ReportState {
     pub files_restored: u64,
     /// Files that are dead letters.
     pub files_failed: u64,
+    /// Versions that a newer version of the same file replaced.
+    pub files_superseded: u64,
     /// Bytes of the restored files.
     pub raw_bytes: u64,
     /// Their packed bytes in the stream.
@@ -50,6 +52,8 @@ pub struct ReportState {
     pub(super) series: Series,
     /// Hash of each remembered file id, oldest first, and whether it had failed.
     remembered: VecDeque<(u64, bool)>,
+    /// Hash of each remembered file id that counts as superseded.
+    superseded: VecDeque<u64>,
 }
 
 /// One step, summed over all files.
@@ -69,12 +73,12 @@ pub(super) struct Series {
     /// A second times a power of two, so that any two series fit together.
     pub(super) width_millis: u64,
     /// By time divided by the width.
-    pub(super) buckets: BTreeMap<u64, Bucket>,
+    pub(super) buckets: BTreeMap<u64, SeriesBucket>,
 }
 
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase", default)]
-pub(super) struct Bucket {
+pub(super) struct SeriesBucket {
     pub(super) files: u64,
     pub(super) raw_bytes: u64,
     pub(super) packed_bytes: u64,
@@ -92,10 +96,12 @@ pub(super) struct FoldedRows {
 }
 
 impl ReportState {
-    /// Counts one row. A second row of a file changes nothing, unless the file had failed and is restored now.
+    /// Counts one row. A second row of a file changes nothing, unless the file had failed and did not this time, or was
+    /// superseded and is restored now, as content that returns to an earlier one.
     pub fn fold(&mut self, row: &ReportRow) {
         let id = short_hash(&row.file_id);
         let failed = matches!(row.outcome, FileOutcome::Failed { .. });
+        let was_superseded = self.superseded.iter().position(|known| *known == id);
         match self.remembered.iter_mut().find(|(known, _)| *known == id) {
             Some((_, had_failed)) if *had_failed && !failed => {
                 *had_failed = false;
@@ -103,11 +109,19 @@ impl ReportState {
                 self.failures.retain(|other| other.file_id != row.file_id);
                 self.recent.retain(|other| other.file_id != row.file_id);
             }
+            Some(_) if row.outcome == FileOutcome::Restored && was_superseded.is_some() => {
+                self.superseded.retain(|known| *known != id);
+                self.files_superseded = self.files_superseded.saturating_sub(1);
+            }
             Some(_) => return,
             None => {
                 self.remembered.push_back((id, failed));
                 keep_last(&mut self.remembered, REMEMBERED_IDS);
             }
+        }
+        if row.outcome == FileOutcome::Superseded {
+            self.superseded.push_back(id);
+            keep_last(&mut self.superseded, REMEMBERED_IDS);
         }
         self.count(row);
         let row = shortened(row);
@@ -125,6 +139,7 @@ impl ReportState {
         self.last_at_millis = self.last_at_millis.max(last);
         match row.outcome {
             FileOutcome::Failed { .. } => self.files_failed += 1,
+            FileOutcome::Superseded => self.files_superseded += 1,
             FileOutcome::Restored => {
                 self.files_restored += 1;
                 self.raw_bytes = self.raw_bytes.saturating_add(row.raw_bytes);
@@ -140,7 +155,7 @@ impl ReportState {
                     *sum = sum.saturating_add(share.bytes);
                 }
                 if let Some(millis) = row.restored_at_millis {
-                    self.series.add(millis, Bucket::of(row));
+                    self.series.add(millis, SeriesBucket::of(row));
                 }
             }
         }
@@ -158,12 +173,14 @@ impl ReportState {
         keep_last(&mut merged.recent, RECENT_ROWS);
         keep_last(&mut merged.failures, KEPT_FAILURES);
         keep_last(&mut merged.remembered, REMEMBERED_IDS);
+        keep_last(&mut merged.superseded, REMEMBERED_IDS);
         merged
     }
 
     fn absorb(&mut self, other: Self) {
         self.files_restored = self.files_restored.saturating_add(other.files_restored);
         self.files_failed = self.files_failed.saturating_add(other.files_failed);
+        self.files_superseded = self.files_superseded.saturating_add(other.files_superseded);
         self.raw_bytes = self.raw_bytes.saturating_add(other.raw_bytes);
         self.packed_bytes = self.packed_bytes.saturating_add(other.packed_bytes);
         self.records = self.records.saturating_add(other.records);
@@ -193,11 +210,14 @@ impl ReportState {
         }
         self.series.absorb(other.series);
         self.remembered.extend(other.remembered);
+        self.superseded.extend(other.superseded);
     }
 
     /// Files of any outcome.
     pub(super) fn files(&self) -> u64 {
-        self.files_restored.saturating_add(self.files_failed)
+        self.files_restored
+            .saturating_add(self.files_failed)
+            .saturating_add(self.files_superseded)
     }
 }
 
@@ -244,7 +264,7 @@ impl StageTotal {
     }
 }
 
-impl Bucket {
+impl SeriesBucket {
     fn of(row: &ReportRow) -> Self {
         Self {
             files: 1,
@@ -270,7 +290,7 @@ impl Default for Series {
 }
 
 impl Series {
-    fn add(&mut self, millis: u64, bucket: Bucket) {
+    fn add(&mut self, millis: u64, bucket: SeriesBucket) {
         let key = millis / self.width_millis.max(1);
         self.buckets.entry(key).or_default().add(bucket);
         while self.span() > MAX_BUCKETS {

@@ -231,6 +231,7 @@ const FILE_COLUMNS: [(&str, &str); 12] = [
 fn file_row(row: &ReportRow) -> Markup {
     let (mark, outcome) = match row.outcome {
         FileOutcome::Restored => ("ok", "identical"),
+        FileOutcome::Superseded => ("same", "superseded"),
         FileOutcome::Failed { .. } => ("bad", "failed"),
     };
     let (raw, packed) = (row.raw_bytes, row.packed_bytes);

@@ -90,6 +90,21 @@ fn a_failed_file_that_is_restored_later_is_no_failure() {
 }
 
 #[test]
+fn a_superseded_version_is_shown_as_such_until_the_same_content_is_restored() {
+    let superseded = |number| ReportRow {
+        outcome: FileOutcome::Superseded,
+        ..row(number)
+    };
+    let state = folded([row(0), superseded(1), superseded(1)]);
+    assert_eq!((state.files_restored, state.files_superseded), (1, 1));
+    assert_eq!((state.files_failed, state.raw_bytes), (0, 1_000_000));
+    assert!(page(&state).contains("a newer version was restored"));
+    assert!(!page(&folded([row(0)])).contains("Superseded"));
+    let restored = folded([superseded(1), row(1), superseded(1)]);
+    assert_eq!((restored.files_restored, restored.files_superseded), (1, 0));
+}
+
+#[test]
 fn ten_thousand_files_leave_state_and_page_small() {
     let mut state = folded((0..10_000).map(row));
     state.fold(&failed(20_000));

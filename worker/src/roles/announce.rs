@@ -2,20 +2,30 @@
 //! files are all announced here.
 
 use std::collections::BTreeMap;
-use std::io::{self, Read};
 use std::sync::Arc;
+use std::time::{Duration, SystemTime};
 
-use anyhow::{Context, Result};
-use tracing::{Instrument, field, info_span};
+use anyhow::{Context, Result, bail};
+use tracing::{Span, field, info, info_span};
 
 use crate::consume::HandlerError;
-use crate::journal::{FileJournal, JournalFile};
+use crate::journal::{FileJournal, SourceRecord, SourceState};
+pub use crate::message::hash;
+use crate::message::trace_context::TraceContext;
 use crate::message::{
     Announcement, DeadLetterReason, Digest, FileRef, LegacyAnnouncement, STRICT_GROUP, VERSION,
 };
 use crate::runtime::{self, blocking};
 use crate::telemetry::trace;
-use streampress_transport::{FileEntry, FileName, Files, Outgoing, Queue, TransportResult};
+use streampress_transport::{
+    ATTR_VERSION, FileEntry, FileName, FileVersion, Files, Outgoing, Queue, TransportResult,
+};
+
+/// Two changes of a file within this time may leave the same change time: file systems' clocks tick between every few
+/// milliseconds and, on FAT, every two seconds.
+const CLOCK_TICK: Duration = Duration::from_secs(2);
+/// A file is read again when it changed meanwhile, this often in all.
+const READ_ATTEMPTS: usize = 3;
 
 /// The form that announcements are written in.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -41,44 +51,107 @@ pub struct Announcer {
     pub journal: Arc<dyn FileJournal>,
 }
 
+/// A source file as it was read.
+#[derive(Debug, Clone)]
+pub(crate) struct ReadSource {
+    /// What it is.
+    pub(crate) file: FileRef,
+    /// Its fingerprint before it was read.
+    pub(crate) fingerprint: String,
+    /// Whether an equal fingerprint proves equal content.
+    pub(crate) is_settled: bool,
+}
+
+/// An announcement to be sent.
+struct NewAnnouncement {
+    record: SourceRecord,
+    file: FileRef,
+}
+
 impl Announcer {
-    /// Hashes the file as it is now and announces it.
+    /// Hashes the file as it is now and announces it. The same file of the same modification time is one announcement
+    /// within five minutes, as a bucket's event that is delivered twice must be.
     pub async fn announce(&self, entry: &FileEntry) -> Result<FileRef> {
-        let file = self.identify(entry).await?;
-        self.announce_known(&file).await?;
-        Ok(file)
+        let read = self.read(entry).await?;
+        let id = announcement_of(&read.file);
+        self.send_all(vec![new_announcement(&read, id)]).await?;
+        Ok(read.file)
+    }
+
+    /// Announces files that were read, each as a new announcement.
+    pub(crate) async fn announce_all(&self, read: &[ReadSource]) -> Result<Vec<SourceRecord>> {
+        let new = read.iter().map(|read| new_announcement(read, random_id()));
+        self.send_all(new.collect()).await
     }
 
     /// Hashes the file as it is now.
     pub async fn identify(&self, entry: &FileEntry) -> Result<FileRef> {
+        Ok(self.read(entry).await?.file)
+    }
+
+    /// Hashes the file as it is now.
+    pub(crate) async fn read(&self, entry: &FileEntry) -> Result<ReadSource> {
         let source = self.source.clone();
-        let (name, location) = (entry.name.clone(), self.source.location().to_owned());
-        let modified_nanos = runtime::nanos(entry.modified);
-        blocking(move || -> Result<FileRef> {
-            let reader = source
-                .read(&name)
-                .with_context(|| format!("opening {name}"))?;
-            let (hash, bytes) = hash(reader).with_context(|| format!("reading {name}"))?;
-            Ok(FileRef {
-                location,
-                name,
-                bytes,
-                hash,
-                modified_nanos,
-            })
+        let (entry, location) = (entry.clone(), self.source.location().to_owned());
+        blocking(move || -> Result<ReadSource> {
+            let (mut entry, name) = (entry.clone(), entry.name);
+            for _ in 0..READ_ATTEMPTS {
+                let observed_at = runtime::now();
+                let reader = source
+                    .read(&name)
+                    .with_context(|| format!("opening {name}"))?;
+                let (hash, bytes) = hash(reader).with_context(|| format!("reading {name}"))?;
+                let now = source.stat(&name)?;
+                let now = now.with_context(|| format!("{name} was removed while it was read"))?;
+                if now.fingerprint == entry.fingerprint && now.size == bytes {
+                    return Ok(ReadSource {
+                        file: FileRef {
+                            location,
+                            name,
+                            bytes,
+                            hash,
+                            modified_nanos: runtime::nanos(entry.modified),
+                        },
+                        is_settled: is_settled(&entry, observed_at),
+                        fingerprint: entry.fingerprint,
+                    });
+                }
+                entry = now;
+            }
+            bail!("{name} changes while it is read; it can be taken once its writer has ended")
         })
         .await
     }
 
     /// Announces a file whose content is known. The same file again within five minutes is one message.
     pub(crate) async fn announce_known(&self, file: &FileRef) -> Result<()> {
-        self.send(file, file.dedup_id()).await
+        let read = ReadSource {
+            file: file.clone(),
+            fingerprint: String::new(),
+            is_settled: false,
+        };
+        let id = announcement_of(file);
+        self.send_all(vec![new_announcement(&read, id)])
+            .await
+            .map(drop)
     }
 
-    /// Announces the file again although it was announced before, as after a redrive.
-    pub(crate) async fn announce_again(&self, file: &FileRef) -> Result<()> {
-        let dedup_id = format!("{}-{:x}", file.dedup_id(), runtime::random_u64());
-        self.send(file, dedup_id).await
+    /// Announces a version again, so that it never replaces a later one. Without its version it is announced as new.
+    pub(crate) async fn announce_repeat(
+        &self,
+        file: &FileRef,
+        version: Option<FileVersion>,
+    ) -> Result<()> {
+        let (span, context) = announcing_span(file);
+        let mut message = self.message(file, dedup_id(file, &random_id()), context);
+        if let Some(version) = version {
+            let attributes = &mut message.attributes;
+            attributes.insert(ATTR_VERSION.to_owned(), version.to_string());
+        }
+        let sent = self.files_queue.send(vec![message]).await;
+        sent.with_context(|| format!("announcing {} again", file.name))?;
+        span.in_scope(|| info!(raw_bytes = file.bytes, "File announced again."));
+        Ok(())
     }
 
     /// The entry of a source file; an error with a dead letter's reason where it does not exist.
@@ -94,60 +167,97 @@ impl Announcer {
     pub(crate) async fn announce_current(&self, name: &FileName) -> Result<(), HandlerError> {
         let entry = self.source_entry(name).await?;
         let announcing = async {
-            let current = self.identify(&entry).await?;
-            self.announce_again(&current).await
+            let read = self.read(&entry).await?;
+            self.announce_all(&[read]).await.map(drop)
         };
         announcing.await.map_err(HandlerError::Transient)
     }
 
-    async fn record(&self, file: &FileRef) -> TransportResult<()> {
-        let known = JournalFile {
-            file_id: file.id().as_str().to_owned(),
-            name: file.name.as_str().to_owned(),
-            raw_bytes: file.bytes,
-            modified: runtime::from_nanos(file.modified_nanos),
-            hash: file.hash.as_str().to_owned(),
-        };
-        self.journal.record_announced(&known).await?;
-        match self.format {
-            AnnouncementFormat::Native => Ok(()),
-            AnnouncementFormat::Legacy => {
-                let key = legacy_journal_key(&legacy_id(file));
-                self.journal.set(&key, file.id().as_str()).await
+    /// Announces what the source holds in place of the announced file, unless the journal says that it is under way. An
+    /// error where the source holds the announced content again: then that is to be taken.
+    pub(crate) async fn announce_successor(&self, announced: &FileRef) -> Result<(), HandlerError> {
+        let entry = self.source_entry(&announced.name).await?;
+        let announcing = async {
+            let read = self.read(&entry).await?;
+            if read.file.hash == announced.hash {
+                bail!("{} changed while it was read", announced.name);
             }
+            let newest = self.newest(&announced.name).await?;
+            let is_under_way = newest.is_some_and(|newest| {
+                newest.hash == read.file.hash.as_str()
+                    && matches!(newest.state, SourceState::Writing | SourceState::Sent)
+            });
+            match is_under_way {
+                true => Ok(()),
+                false => self.announce_all(&[read]).await.map(drop),
+            }
+        };
+        announcing.await.map_err(HandlerError::Transient)
+    }
+
+    /// The newest announcement of the name, as far as the journal knows.
+    pub(crate) async fn newest(&self, name: &FileName) -> TransportResult<Option<SourceRecord>> {
+        let location = self.source.location();
+        self.journal.source(location, name.as_str()).await
+    }
+
+    /// Sends announcements that a process recorded before it ended, under their own ids: each is one message, whether or
+    /// not it had been sent.
+    pub(crate) async fn send_recorded(&self, records: &[SourceRecord]) -> Result<()> {
+        let recorded = records.iter().filter_map(|record| {
+            let file = FileRef {
+                location: record.location.clone(),
+                name: FileName::parse(&record.name).ok()?,
+                bytes: record.bytes,
+                hash: Digest::try_from(record.hash.clone()).ok()?,
+                modified_nanos: record.modified_nanos,
+            };
+            let record = record.clone();
+            Some(NewAnnouncement { record, file })
+        });
+        self.send_all(recorded.collect()).await.map(drop)
+    }
+
+    /// Records the announcements, sends them, and records that. What was recorded and not sent is sent by
+    /// [`Announcer::send_recorded`].
+    async fn send_all(&self, announcements: Vec<NewAnnouncement>) -> Result<Vec<SourceRecord>> {
+        if announcements.is_empty() {
+            return Ok(Vec::new());
         }
-    }
-
-    /// Continues the trace of the work in progress, as for a generated file; else starts one.
-    async fn send(&self, file: &FileRef, dedup_id: String) -> Result<()> {
-        if trace::current().is_some() {
-            return self.send_within_trace(file, dedup_id).await;
+        let mut records: Vec<_> = announcements.iter().map(|it| it.record.clone()).collect();
+        self.journal
+            .record_announcements(&records)
+            .await
+            .context("recording announcements in the journal")?;
+        let mut messages = Vec::with_capacity(announcements.len());
+        let mut spans = Vec::with_capacity(announcements.len());
+        for NewAnnouncement { record, file } in &announcements {
+            if self.format == AnnouncementFormat::Legacy {
+                let key = legacy_journal_key(&legacy_id(file));
+                self.journal.set(&key, file.id().as_str()).await?;
+            }
+            let (span, context) = announcing_span(file);
+            let dedup_id = dedup_id(file, &record.announcement);
+            messages.push(self.message(file, dedup_id, context));
+            spans.push(span);
         }
-        let span = info_span!(
-            "announce",
-            file_id = file.id().as_str(),
-            file_name = file.name.as_str(),
-            trace_id = field::Empty,
-        );
-        let context = trace::enter(&span, None);
-        trace::scope(context, self.send_within_trace(file, dedup_id))
-            .instrument(span)
-            .await
+        let sent = self.files_queue.send(messages).await;
+        sent.with_context(|| match &announcements[..] {
+            [one] => format!("announcing {}", one.file.name),
+            several => format!("announcing {} files", several.len()),
+        })?;
+        for (span, announcement) in spans.iter().zip(&announcements) {
+            span.in_scope(|| info!(raw_bytes = announcement.file.bytes, "File announced."));
+        }
+        let recorded = self.journal.record_sent(&records).await;
+        recorded.context("recording announcements in the journal")?;
+        for record in &mut records {
+            record.state = SourceState::Sent;
+        }
+        Ok(records)
     }
 
-    async fn send_within_trace(&self, file: &FileRef, dedup_id: String) -> Result<()> {
-        self.record(file)
-            .await
-            .context("recording the file in the journal")?;
-        let message = self.message(file, dedup_id);
-        self.files_queue
-            .send(vec![message])
-            .await
-            .with_context(|| format!("announcing {}", file.name))
-    }
-
-    fn message(&self, file: &FileRef, dedup_id: String) -> Outgoing {
-        let context = trace::current_or_new();
+    fn message(&self, file: &FileRef, dedup_id: String, context: TraceContext) -> Outgoing {
         let (group, body) = match self.format {
             AnnouncementFormat::Native => {
                 let announcement = Announcement {
@@ -175,6 +285,71 @@ impl Announcer {
     }
 }
 
+/// Continues the trace of the work in progress, as for a generated file; else starts one.
+fn announcing_span(file: &FileRef) -> (Span, TraceContext) {
+    if let Some(context) = trace::current() {
+        return (Span::current(), context);
+    }
+    let span = info_span!(
+        "announce",
+        file_id = file.id().as_str(),
+        file_name = file.name.as_str(),
+        trace_id = field::Empty,
+    );
+    let context = trace::enter(&span, None);
+    (span, context)
+}
+
+/// A file that had changed shortly before it was observed may change again within the same tick of its file system's clock.
+fn is_settled(entry: &FileEntry, observed_at: SystemTime) -> bool {
+    entry.changed.is_none_or(|changed| {
+        observed_at
+            .duration_since(changed)
+            .is_ok_and(|age| age >= CLOCK_TICK)
+    })
+}
+
+impl ReadSource {
+    /// As the journal keeps it under the announcement's id.
+    pub(crate) fn record(&self, announcement: String) -> SourceRecord {
+        let file = &self.file;
+        SourceRecord {
+            location: file.location.clone(),
+            name: file.name.as_str().to_owned(),
+            announcement,
+            file_id: file.id().as_str().to_owned(),
+            hash: file.hash.as_str().to_owned(),
+            bytes: file.bytes,
+            modified_nanos: file.modified_nanos,
+            fingerprint: self.fingerprint.clone(),
+            is_settled: self.is_settled,
+            state: SourceState::Writing,
+        }
+    }
+}
+
+fn new_announcement(read: &ReadSource, announcement: String) -> NewAnnouncement {
+    NewAnnouncement {
+        record: read.record(announcement),
+        file: read.file.clone(),
+    }
+}
+
+/// The id of an announcement that follows from the file alone.
+fn announcement_of(file: &FileRef) -> String {
+    format!("{:x}", file.modified_nanos)
+}
+
+/// The id of an announcement that is none of before.
+fn random_id() -> String {
+    format!("{:016x}", runtime::random_u64())
+}
+
+/// File id and announcement id: the same announcement sent twice is one message, the same content announced twice is two.
+fn dedup_id(file: &FileRef, announcement: &str) -> String {
+    format!("{}-{announcement}", &file.id().as_str()[..40])
+}
+
 /// The group of a file's messages.
 pub(crate) fn group(file: &FileRef, strict: bool) -> String {
     match strict {
@@ -192,7 +367,9 @@ pub(crate) fn trace_attributes() -> BTreeMap<String, String> {
 pub(crate) fn source_missing(name: &FileName, location: &str) -> HandlerError {
     HandlerError::permanent(
         DeadLetterReason::SourceMissing,
-        format!("{name} is not in {location}; put it back and run 'streampress redrive'"),
+        format!(
+            "{name} is not in {location}; put it back, then 'streampress redrive' with the same FILE and --data"
+        ),
     )
 }
 
@@ -204,13 +381,6 @@ pub(crate) fn legacy_id(file: &FileRef) -> String {
 /// The journal's key for the file of the original's announcement `id`.
 pub(crate) fn legacy_journal_key(id: &str) -> String {
     format!("seed-file/{id}")
-}
-
-/// BLAKE3 and length of everything that `reader` yields.
-pub fn hash(mut reader: impl Read) -> io::Result<(Digest, u64)> {
-    let mut hasher = blake3::Hasher::new();
-    io::copy(&mut reader, &mut hasher)?;
-    Ok((hasher.finalize().into(), hasher.count()))
 }
 
 #[cfg(test)]
@@ -242,7 +412,7 @@ mod tests {
             let file = announcer.announce(&entry).await.expect("announced");
             announcer.announce_known(&file).await.expect("announced");
             assert_eq!(waiting().await, 1, "{format:?}");
-            announcer.announce_again(&file).await.expect("announced");
+            announcer.announce_current(&name).await.expect("announced");
             assert_eq!(waiting().await, 2, "{format:?}");
         }
     }

@@ -16,7 +16,7 @@ use tokio::time::Instant;
 use tracing::{info, warn};
 
 use crate::consume::batching::{is_small, is_small_source};
-use crate::consume::{Handled, Handler, HandlerError, MessageContext, Outage};
+use crate::consume::{Handled, Handler, HandlerError, MessageContext, ServiceOutage};
 use crate::journal::FileJournal;
 use crate::message::record::{RecordOwner, header_bytes};
 use crate::message::trace_context::TraceContext;
@@ -25,12 +25,13 @@ use crate::message::{
     Records, Share, StageNumbers, VERSION,
 };
 use crate::roles::announce::{self, Announcer, source_missing, trace_attributes};
+use crate::roles::copies::find_put_aside;
 use crate::roles::probe;
 use crate::roles::source::{SourceFilter, announce_event, retire_source};
 use crate::runtime::{self, blocking};
 use crate::telemetry::metrics::{Meter, Stage};
 use crate::telemetry::trace;
-use streampress_codec::hybrid;
+use streampress_codec::{FormatVersion, hybrid};
 use streampress_crds::api::pipeline::OnCompressed;
 use streampress_transport::{ChunkStream, FileName, Outgoing, Position, Queue, Record};
 
@@ -51,6 +52,10 @@ pub struct Compressor {
     pub chunks_queue: Arc<dyn Queue>,
     /// How files are packed.
     pub options: hybrid::CodecOptions,
+    /// The version of the format that is written.
+    pub format_version: FormatVersion,
+    /// What packing learned from the files before.
+    pub plans: Arc<hybrid::PlanStore>,
     /// Largest record with its header, in bytes.
     pub record_bytes: usize,
     /// What becomes of the source.
@@ -74,9 +79,9 @@ impl Handler for Compressor {
                 Ok(Handled::default())
             }
             Message::Announcement(announcement) => {
-                self.compress(announcement, context).await?;
+                let packed = self.compress(announcement, context).await?;
                 Ok(Handled {
-                    packed_source: Some(announcement.file.clone()),
+                    packed_source: packed.then(|| announcement.file.clone()),
                 })
             }
             Message::LegacyAnnouncement(legacy) => {
@@ -94,7 +99,7 @@ impl Handler for Compressor {
         is_small(message, self.block_bytes())
     }
 
-    async fn probe(&self, failed: Option<&Message>, _bytes: u64) -> Result<bool, Outage> {
+    async fn probe(&self, failed: Option<&Message>, _bytes: u64) -> Result<bool, ServiceOutage> {
         let is_readable = probe::source(&self.announcer.source, failed).await?;
         probe::append(&*self.stream).await?;
         probe::queue(&*self.chunks_queue).await?;
@@ -103,7 +108,7 @@ impl Handler for Compressor {
 
     async fn on_acknowledged(&self, handled: Handled) {
         if let Some(file) = handled.packed_source {
-            retire_source(&self.announcer.source, &file, self.on_compressed).await;
+            retire_source(&self.announcer, &file, self.on_compressed).await;
         }
     }
 
@@ -147,20 +152,28 @@ impl Compressor {
         })
     }
 
+    /// Packs the announced file and sends its manifest; false where another version has taken its place at the source.
     async fn compress(
         &self,
         announcement: &Announcement,
         context: MessageContext<'_>,
-    ) -> Result<(), HandlerError> {
+    ) -> Result<bool, HandlerError> {
         let file = &announcement.file;
-        self.check_source(file).await?;
+        let Some(source) = self.find_source(file, context).await? else {
+            return Ok(false);
+        };
         let threads = context.threads_for(file.bytes, self.block_bytes()).await?;
         context.record_wait(announcement.announced_millis);
         // The message's id is part of it: a message handled twice sends a duplicate manifest, a new announcement (redrive)
         // does not.
         let attempt = format!("{}/{}", context.slot.attempt(), context.delivery.message_id);
         let packing = Instant::now();
-        let manifest = self.pack(announcement, &attempt, threads, context).await?;
+        let packed = self
+            .pack(announcement, source, &attempt, threads, context)
+            .await?;
+        let Some(manifest) = packed else {
+            return Ok(false);
+        };
         context.meter.stage(Stage::Pack, packing.elapsed());
         context.ensure_owner()?;
         let announcing = Instant::now();
@@ -175,28 +188,31 @@ impl Compressor {
             packed_bytes = manifest.packed_bytes,
             "File compressed."
         );
-        Ok(())
+        Ok(true)
     }
 
-    /// Packs the file into the stream.
+    /// Packs the file into the stream, from the name `source`; `None` where it was not the announced one.
     async fn pack(
         &self,
         announcement: &Announcement,
+        source: FileName,
         attempt: &str,
         threads: OwnedSemaphorePermit,
         context: MessageContext<'_>,
-    ) -> Result<Manifest, HandlerError> {
+    ) -> Result<Option<Manifest>, HandlerError> {
         let file = &announcement.file;
         let owner = RecordOwner::new(&file.id(), attempt);
         let (positions, summary) = self
-            .pack_into_stream(file, &owner, threads, context)
+            .pack_into_stream(file, source, &owner, threads, context)
             .await?;
         if summary.hash != file.hash || summary.raw_bytes != file.bytes {
-            return Err(self.announce_changed(file).await);
+            self.supersede(file, context).await?;
+            return Ok(None);
         }
-        Ok(Manifest {
+        Ok(Some(Manifest {
             version: VERSION,
             file: file.clone(),
+            file_version: Some(context.delivery.version()),
             attempt: attempt.to_owned(),
             records: self.list_records(positions, &owner).await?,
             packed_bytes: summary.packed_bytes,
@@ -205,37 +221,59 @@ impl Compressor {
             announced_millis: announcement.announced_millis,
             compressed_millis: runtime::now_millis(),
             traceparent: trace::current().map(|context| context.to_string()),
-        })
+        }))
     }
 
-    /// A cheap check before the work: the file exists and has the announced size.
-    async fn check_source(&self, file: &FileRef) -> Result<(), HandlerError> {
-        let entry = self.announcer.source_entry(&file.name).await?;
-        if entry.size == file.bytes {
-            Ok(())
-        } else {
-            Err(self.announce_changed(file).await)
+    /// The name to read the file from: its own, by a cheap check of its size, or where its content was put aside. `None`
+    /// where there is nothing to pack: its present content is announced, or it was restored before.
+    async fn find_source(
+        &self,
+        file: &FileRef,
+        context: MessageContext<'_>,
+    ) -> Result<Option<FileName>, HandlerError> {
+        let entry = self.announcer.source_entry(&file.name).await;
+        if entry.as_ref().is_ok_and(|entry| entry.size == file.bytes) {
+            return Ok(Some(file.name.clone()));
+        }
+        let put_aside = find_put_aside(&self.announcer, file).await;
+        let put_aside = put_aside.map_err(HandlerError::Transient)?;
+        match entry {
+            _ if put_aside.is_some() => Ok(put_aside),
+            Ok(_) => self.supersede(file, context).await.map(|()| None),
+            Err(error) => {
+                let (name, id) = (file.name.as_str(), file.id());
+                match self.journal.was_restored(name, id.as_str()).await? {
+                    true => {
+                        info!("The source file is gone and was restored before; skipped.");
+                        Ok(None)
+                    }
+                    false => Err(error),
+                }
+            }
         }
     }
 
-    /// The source differs from its announcement: its present content is announced, and this message is a dead letter.
-    async fn announce_changed(&self, file: &FileRef) -> HandlerError {
-        match self.announcer.announce_current(&file.name).await {
-            Ok(()) => HandlerError::permanent(
-                DeadLetterReason::SourceChanged,
-                format!(
-                    "{} changed after it was announced; its present content has been announced anew",
-                    file.name
-                ),
-            ),
-            Err(error) => error,
-        }
+    /// The source differs from its announcement: what it holds now takes this version's place.
+    async fn supersede(
+        &self,
+        file: &FileRef,
+        context: MessageContext<'_>,
+    ) -> Result<(), HandlerError> {
+        self.announcer.announce_successor(file).await?;
+        context.count_superseded();
+        self.journal.record_superseded(file.id().as_str()).await?;
+        info!(
+            reason = DeadLetterReason::SourceChanged.as_str(),
+            "The source file changed after it was announced; its present content is announced, and this version is superseded."
+        );
+        Ok(())
     }
 
     /// Reads, packs and appends at the same time; returns once all records are durable.
     async fn pack_into_stream(
         &self,
         file: &FileRef,
+        source: FileName,
         owner: &RecordOwner,
         threads: OwnedSemaphorePermit,
         context: MessageContext<'_>,
@@ -248,12 +286,13 @@ impl Compressor {
             true => (Some(threads), None),
             false => (None, Some(threads)),
         };
-        let packing = self.pack_blocks(file.name.clone(), frames, until_packed, cancel.clone());
+        let packing = self.pack_blocks(source, frames, until_packed, cancel.clone());
         // It may end before the work is stopped.
         let mut packing = std::pin::pin!(maybe_done(packing));
         let appending = self.append_all(packed, owner, context.meter);
         let both = async { tokio::join!(packing.as_mut(), appending).1 };
         let appended = tokio::select! {
+            biased;
             appended = both => appended,
             () = context.stop.cancelled() => {
                 // Appending may take long and is not waited for: no manifest names these records.
@@ -268,6 +307,7 @@ impl Compressor {
             return Err(HandlerError::Interrupted);
         };
         let summary = packed.map_err(|error| pack_error(file, error))?;
+        context.meter.planned(summary.plan_use);
         Ok((positions, PackedSummary::from(summary)))
     }
 
@@ -279,18 +319,22 @@ impl Compressor {
         threads: Option<OwnedSemaphorePermit>,
         cancel: Arc<AtomicBool>,
     ) -> Result<hybrid::Summary, streampress_codec::CodecError> {
-        let (source, options) = (self.announcer.source.clone(), self.options);
+        let source = self.announcer.source.clone();
+        let (options, version) = (self.options, self.format_version);
+        let plans = self.plans.clone();
         blocking(move || {
             let _threads = threads;
             let reader = source
                 .read(&name)
                 .map_err(streampress_codec::CodecError::Read)?;
             let mut sink = |frame: &[u8]| {
-                frames
-                    .blocking_send(Bytes::copy_from_slice(frame))
+                runtime::wait_blocking(frames.send(Bytes::copy_from_slice(frame)))
                     .map_err(|_| io::Error::from(io::ErrorKind::BrokenPipe))
             };
-            hybrid::pack(reader, &mut sink, &options, &cancel)
+            hybrid::Packer::new(options)
+                .with_version(version)
+                .with_store(&plans)
+                .pack(reader, &mut sink, &cancel)
         })
         .await
     }

@@ -12,13 +12,15 @@ use streampress_crds::api::pipeline::{
 use streampress_crds::location::Location;
 use streampress_crds::settings::{
     CodecSettings, CompressorSettings, DecompressorSettings, GeneratorJob, GeneratorSettings,
-    QueueSettings, SchemaSource,
+    QueueSettings, Resolved, SchemaSource, SourceSettings,
 };
 use tokio_util::sync::CancellationToken;
 
+use crate::config::BadConfiguration;
 use crate::config::legacy_env::LegacyWorker;
 use crate::consume::{Consumer, Handler};
-use crate::journal::FileJournal;
+use crate::destination::{Destination, DestinationJournal};
+use crate::journal::{FileJournal, SegmentJournal};
 use crate::legacy::READ_LOCATION;
 use crate::legacy::compressor::LegacyCompressor;
 use crate::message::Digest;
@@ -30,12 +32,12 @@ use crate::roles::connect::{
     page_in_bucket,
 };
 use crate::roles::decompress::Decompressor;
-use crate::roles::generate::GeneratorRole;
-use crate::roles::scan::Scanner;
+use crate::roles::generate::{FileMaker, GeneratorRole, SourceScan};
+use crate::roles::scan::{LeftOutFiles, Scanner};
 use crate::roles::source::SourceFilter;
 use crate::runtime;
 use crate::telemetry::metrics::Meter;
-use streampress_codec::hybrid;
+use streampress_codec::{FormatVersion, hybrid};
 use streampress_generator::{FileFormat, Generator, GeneratorOptions, Schema};
 use streampress_transport::local::files::LocalFiles;
 use streampress_transport::{ChunkStream, Files, Queue, SlotLocks};
@@ -52,6 +54,8 @@ pub struct RoleContext {
     pub locks: SlotLocks,
     /// Where files' progress is recorded.
     pub journal: Arc<dyn FileJournal>,
+    /// Where a data folder keeps what was restored to a folder; without one the destination keeps it itself.
+    pub destination_journal: Option<Arc<dyn DestinationJournal>>,
     /// Stands for `/data` in locations.
     pub data: PathBuf,
     /// Threads for packing and unpacking, and files in progress at once; of small files more.
@@ -95,6 +99,18 @@ impl RoleContext {
         }
     }
 
+    /// Opens a destination.
+    fn destination(&self, location: &Location) -> Result<Destination> {
+        let files = self.files(location)?;
+        Ok(match (location, &self.destination_journal) {
+            (Location::S3 { .. }, _) => Destination::with_own_journal(files, None),
+            (Location::File { .. }, Some(journal)) => Destination::new(files, journal.clone()),
+            (Location::File { .. }, None) => {
+                Destination::with_own_journal(files, Some(&self.path(location)?))
+            }
+        })
+    }
+
     /// Where a location lies on this machine.
     pub(crate) fn path(&self, location: &Location) -> Result<PathBuf> {
         match (location.below_data(), location) {
@@ -134,39 +150,73 @@ impl RoleContext {
         Ok(self.announcer_of(source, files_queue, ordering, format))
     }
 
-    /// A generator.
+    /// The generator role.
     pub(crate) fn generator(
         &self,
         settings: &GeneratorSettings,
         connections: GeneratorConnections,
     ) -> Result<GeneratorRole> {
-        let source = self.files(&settings.source.location)?;
-        let job = &settings.generator;
+        let announcer = self.announcer_of(
+            self.files(&settings.source.location)?,
+            connections.files_queue,
+            settings.identity.ordering,
+            settings.codec_format,
+        );
         // In a data folder another schema, size or seed is another generator, which starts at its own first file.
-        let slot = format!("{}-{}", Role::Generator, &job_digest(job).as_str()[..8]);
+        let slot = match &settings.generator {
+            Some(job) => format!("{}-{}", Role::Generator, &job_digest(job).as_str()[..8]),
+            None => format!("{}-scan", Role::Generator),
+        };
+        let maker = match &settings.generator {
+            Some(job) => Some(FileMaker {
+                generator: Arc::new(generator(job)?),
+                prefix: settings.identity.pipeline.clone(),
+                announcer: announcer.clone(),
+                files: job.files,
+                files_per_minute: job.files_per_minute,
+                meter: self.meter.clone(),
+                shutdown: self.shutdown.clone(),
+            }),
+            None => None,
+        };
         Ok(GeneratorRole {
-            generator: Arc::new(generator(job)?),
-            prefix: settings.identity.pipeline.clone(),
-            announcer: self.announcer_of(
-                source,
-                connections.files_queue,
-                settings.identity.ordering,
-                settings.codec_format,
-            ),
+            maker,
+            scan: settings.scan.as_ref().map(|source| SourceScan {
+                scanner: self.scanner(source, self.remembering(announcer)),
+                interval: Duration::from_secs(u64::from(source.scan_seconds)),
+            }),
             lock: (self.locks)(&slot, 1),
-            files: job.files,
-            files_per_minute: job.files_per_minute,
             meter: self.meter.clone(),
             shutdown: self.shutdown.clone(),
         })
     }
 
-    /// A scanner of a compressor's source.
-    pub(crate) fn scanner(&self, settings: &CompressorSettings, announcer: Announcer) -> Scanner {
+    /// An announcer that remembers what it announced: in the data folder, or without one at the source itself.
+    fn remembering(&self, announcer: Announcer) -> Announcer {
+        match self.backend {
+            Backend::Embedded(_) => announcer,
+            Backend::Aws(_) => Announcer {
+                journal: Arc::new(SegmentJournal::new(announcer.source.clone())),
+                ..announcer
+            },
+        }
+    }
+
+    /// A scanner of a source.
+    pub(crate) fn scanner(&self, source: &SourceSettings, announcer: Announcer) -> Scanner {
         Scanner {
             announcer,
-            filter: SourceFilter::new(&settings.source),
+            filter: SourceFilter::new(source),
+            settle: Duration::from_secs(u64::from(source.settle_seconds)),
+            retires: source.on_compressed != OnCompressed::Keep,
+            left_out: LeftOutFiles::default(),
+            meter: self.meter.clone(),
         }
+    }
+
+    /// Opens a destination's files.
+    pub(crate) fn destination_files(&self, location: &Location) -> Result<Arc<dyn Files>> {
+        self.files(location)
     }
 
     /// A compressor.
@@ -212,6 +262,11 @@ impl RoleContext {
             stream: connections.stream.clone(),
             chunks_queue: connections.chunks_queue.clone(),
             options: hybrid_options(settings.codec, self.threads),
+            format_version: match settings.codec.format_version {
+                2 => FormatVersion::V2,
+                _ => FormatVersion::V1,
+            },
+            plans: Arc::default(),
             record_bytes: settings.codec.record_bytes,
             on_compressed: settings.source.on_compressed,
             filter: SourceFilter::new(&settings.source),
@@ -265,7 +320,7 @@ impl RoleContext {
         report: Option<Arc<ReportLog>>,
     ) -> Result<Consumer> {
         let handler = Decompressor::new(
-            self.files(&settings.destination.location)?,
+            self.destination(&settings.destination.location)?,
             connections.stream.clone(),
             self.threads,
             report,
@@ -350,6 +405,16 @@ fn hybrid_options(codec: CodecSettings, threads: usize) -> hybrid::CodecOptions 
         },
         block_size: codec.block_bytes,
         threads,
+    }
+}
+
+/// Refuses an inline schema that no generator takes. One in a ConfigMap can only be read in its cluster.
+pub(crate) fn check_schema(file: &Path, resolved: &Resolved) -> Result<(), BadConfiguration> {
+    match &resolved.generator {
+        Some(job) if !matches!(job.schema, SchemaSource::File(_)) => generator(job)
+            .map(drop)
+            .map_err(|error| BadConfiguration(format!("{}: {error:#}", file.display()))),
+        Some(_) | None => Ok(()),
     }
 }
 

@@ -1,44 +1,37 @@
 //! The decompressor: one manifest in, the same file out.
 //!
 //! It takes exactly the records that the manifest names, and accepts a file only by its hash. The file is written under a
-//! temporary name, checked as a whole, then made visible; an older version never overwrites a newer one; a file that is
-//! there already is acknowledged and skipped.
+//! temporary name, checked as a whole, then made visible, unless the [`Destination`] says that a newer version was.
 
-use std::io::{self, Read, Write};
+use std::io::Write;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use async_trait::async_trait;
-use bytes::{Buf, Bytes};
+use bytes::Bytes;
 use futures::future::maybe_done;
 use tokio::sync::mpsc;
 use tokio::time::Instant;
 use tracing::info;
 
 use crate::consume::batching::{is_small, is_small_packed};
-use crate::consume::{Handled, Handler, HandlerError, MessageContext, Outage};
+use crate::consume::{Handled, Handler, HandlerError, MessageContext, ServiceOutage};
+use crate::destination::{self, Destination, PlacedVersion, Wanted};
 use crate::journal::FileJournal;
 use crate::legacy::decompressor::LegacyDecompressor;
 use crate::message::record::RecordOwner;
-use crate::message::{DeadLetterReason, Digest, FileRef, Manifest, Message, Records};
+use crate::message::{DeadLetterReason, FileRef, Manifest, Message};
 use crate::report::log::ReportLog;
 use crate::report::{FileOutcome, ReportRow, format_of};
-use crate::roles::announce::hash;
 use crate::roles::compress::record_failure;
 use crate::roles::probe;
+use crate::roles::record_faults::RecordFaults;
+use crate::roles::records::{self, PayloadReader};
 use crate::runtime::{self, blocking};
-use crate::telemetry::metrics::{Meter, Stage};
-use streampress_codec::hybrid;
-use streampress_transport::{ChunkStream, FileEntry, Files, PendingFile, Position};
+use crate::telemetry::metrics::Stage;
+use streampress_codec::{CodecError, hybrid};
+use streampress_transport::{ChunkStream, PendingFile};
 
-/// Records are fetched in batches of about this many bytes.
-const BATCH_BYTES: u64 = 4 << 20;
-/// And of no more than this many, in case a manifest says that they are smaller than they are.
-const BATCH_RECORDS: usize = 64;
-/// What a record is taken to have whose position does not say it, which none of ours does.
-const UNKNOWN_BYTES: u64 = BATCH_BYTES;
-/// The longest list of records in bytes; 64 MiB name some 800,000 records, at 400 KiB each 300 GiB packed.
-const LONGEST_LIST_BYTES: u64 = 64 << 20;
 /// A file of this part of a block or less is held in memory without a thread.
 const SMALL_PART: u64 = 16;
 
@@ -46,7 +39,7 @@ const SMALL_PART: u64 = 16;
 #[derive(Debug)]
 pub struct Decompressor {
     /// Where files are restored.
-    pub destination: Arc<dyn Files>,
+    pub destination: Destination,
     /// Where records are.
     pub stream: Arc<dyn ChunkStream>,
     /// The most that a file may ask for.
@@ -60,17 +53,7 @@ pub struct Decompressor {
     /// Where files' progress is recorded.
     pub journal: Arc<dyn FileJournal>,
     legacy: LegacyDecompressor,
-}
-
-/// What the destination holds under the file's name.
-#[derive(Debug, PartialEq, Eq)]
-enum Present {
-    /// Nothing, or an older version.
-    Older,
-    /// This content.
-    Same,
-    /// A later version.
-    Newer,
+    record_faults: RecordFaults,
 }
 
 #[async_trait]
@@ -80,14 +63,16 @@ impl Handler for Decompressor {
         message: &Message,
         context: MessageContext<'_>,
     ) -> Result<Handled, HandlerError> {
-        match message {
-            Message::Manifest(manifest) => self.restore_unless_present(manifest, context).await?,
-            Message::LegacyManifest(manifest) => self.legacy.restore(manifest, context).await?,
+        let restored = match message {
+            Message::Manifest(manifest) => self.restore(manifest, context).await,
+            Message::LegacyManifest(manifest) => self.legacy.restore(manifest, context).await,
             Message::Announcement(_) | Message::LegacyAnnouncement(_) | Message::S3Event(_) => {
-                return Err(HandlerError::unexpected(message));
+                Err(HandlerError::unexpected(message))
             }
-        }
-        Ok(Handled::default())
+        };
+        let message_id = &context.delivery.message_id;
+        let restored = self.record_faults.judge(message_id, restored);
+        restored.map(|()| Handled::default())
     }
 
     fn is_small(&self, message: &Message) -> bool {
@@ -104,8 +89,8 @@ impl Handler for Decompressor {
         }
     }
 
-    async fn probe(&self, _failed: Option<&Message>, bytes: u64) -> Result<bool, Outage> {
-        probe::destination(&self.destination, bytes).await?;
+    async fn probe(&self, _failed: Option<&Message>, bytes: u64) -> Result<bool, ServiceOutage> {
+        probe::destination(self.destination.files(), bytes).await?;
         probe::fetch(&*self.stream).await?;
         Ok(true)
     }
@@ -131,7 +116,7 @@ impl Handler for Decompressor {
 impl Decompressor {
     /// A decompressor with the usual limits.
     pub fn new(
-        destination: Arc<dyn Files>,
+        destination: Destination,
         stream: Arc<dyn ChunkStream>,
         threads: usize,
         report: Option<Arc<ReportLog>>,
@@ -151,66 +136,8 @@ impl Decompressor {
             stream,
             report,
             journal,
+            record_faults: RecordFaults::default(),
         }
-    }
-
-    async fn restore_unless_present(
-        &self,
-        manifest: &Manifest,
-        context: MessageContext<'_>,
-    ) -> Result<(), HandlerError> {
-        let file = &manifest.file;
-        match context.or_stop(self.present(file)).await? {
-            Present::Same => {
-                context.record_wait(manifest.compressed_millis);
-                info!("The file is restored already; skipped.");
-                // The worker that made it visible may have been killed before it recorded that.
-                let slot = context.slot.slot();
-                self.report(manifest, 0.0, slot, FileOutcome::Restored)
-                    .await;
-                Ok(self.journal.record_restored(file.id().as_str()).await?)
-            }
-            Present::Newer => {
-                context.record_wait(manifest.compressed_millis);
-                self.skip_superseded(file).await
-            }
-            Present::Older => self.restore(manifest, context).await,
-        }
-    }
-
-    async fn present(&self, file: &FileRef) -> Result<Present, HandlerError> {
-        let (destination, wanted) = (self.destination.clone(), file.clone());
-        blocking(move || -> io::Result<Present> {
-            let Some(found) = destination.stat(&wanted.name)? else {
-                return Ok(Present::Older);
-            };
-            if found.size == wanted.bytes && hash(destination.read(&wanted.name)?)?.0 == wanted.hash
-            {
-                return Ok(Present::Same);
-            }
-            Ok(match is_newer(&found, &wanted) {
-                true => Present::Newer,
-                false => Present::Older,
-            })
-        })
-        .await
-        .map_err(|error| stat_error(file, error))
-    }
-
-    async fn skip_superseded(&self, file: &FileRef) -> Result<(), HandlerError> {
-        info!("A newer version is restored already; skipped.");
-        Ok(self.journal.record_superseded(file.id().as_str()).await?)
-    }
-
-    /// Whether a newer version has become visible while this one was unpacked: a worker can receive this message when its
-    /// visibility timeout ends, and then the next message of its group.
-    async fn is_superseded(&self, file: &FileRef) -> Result<bool, HandlerError> {
-        let (destination, wanted) = (self.destination.clone(), file.clone());
-        let newer = blocking(move || -> io::Result<bool> {
-            let found = destination.stat(&wanted.name)?;
-            Ok(found.is_some_and(|found| is_newer(&found, &wanted)))
-        });
-        newer.await.map_err(|error| stat_error(file, error))
     }
 
     async fn restore(
@@ -219,19 +146,86 @@ impl Decompressor {
         context: MessageContext<'_>,
     ) -> Result<(), HandlerError> {
         let file = &manifest.file;
+        let version = manifest.file_version.clone();
+        let wanted = Wanted::new(file, version.unwrap_or_else(|| context.delivery.version()));
+        let checking = self.destination.needs_content(&wanted);
+        if context.or_stop(checking).await? {
+            return self.unpack_and_place(manifest, &wanted, context).await;
+        }
+        context.record_wait(manifest.compressed_millis);
+        match self.destination.place(&wanted, None, context).await? {
+            // Another worker or program changed it since.
+            PlacedVersion::NeedsContent | PlacedVersion::Written => {
+                self.unpack_and_place(manifest, &wanted, context).await
+            }
+            placed => self.conclude(manifest, placed, 0.0, context).await,
+        }
+    }
+
+    /// Records what became of the file.
+    async fn conclude(
+        &self,
+        manifest: &Manifest,
+        placed: PlacedVersion,
+        seconds: f64,
+        context: MessageContext<'_>,
+    ) -> Result<(), HandlerError> {
+        let file = &manifest.file;
+        match placed {
+            PlacedVersion::Superseded => {
+                info!("A newer version was restored already; skipped.");
+                context.count_superseded();
+                let slot = context.slot.slot();
+                self.report(manifest, seconds, slot, FileOutcome::Superseded)
+                    .await;
+                return Ok(self.journal.record_superseded(file.id().as_str()).await?);
+            }
+            // Content was given.
+            PlacedVersion::NeedsContent => return Err(HandlerError::Interrupted),
+            PlacedVersion::Written => {
+                context.count_restored(manifest.packed_bytes, file.bytes);
+                info!(
+                    raw_bytes = file.bytes,
+                    packed_bytes = manifest.packed_bytes,
+                    "File restored."
+                );
+            }
+            PlacedVersion::InPlace => info!("The file is restored already; skipped."),
+        }
+        let slot = context.slot.slot();
+        self.report(manifest, seconds, slot, FileOutcome::Restored)
+            .await;
+        Ok(self.journal.record_restored(file.id().as_str()).await?)
+    }
+
+    async fn unpack_and_place(
+        &self,
+        manifest: &Manifest,
+        wanted: &Wanted,
+        context: MessageContext<'_>,
+    ) -> Result<(), HandlerError> {
+        let file = &manifest.file;
         let owner = RecordOwner::new(&file.id(), &manifest.attempt);
-        let (payloads, fetched) = mpsc::channel::<Bytes>(16);
+        let (payloads, fetched) = mpsc::channel::<Bytes>(records::WAITING_PAYLOADS);
         // A small file's record is fetched before it takes a thread, so that the records of several files are requested at
         // once and no thread waits for the stream.
         let (threads, unfetched) = if is_small_packed(manifest, self.block_bytes) {
-            let positions = self.positions(manifest, &owner).await?;
+            let positions = records::positions(&*self.stream, manifest, &owner).await?;
             context
-                .or_stop(self.fetch_all(&owner, positions, payloads, context.meter))
+                .or_stop(records::fetch_all(
+                    &*self.stream,
+                    &owner,
+                    positions,
+                    payloads,
+                    context.meter,
+                ))
                 .await?;
             (context.one_thread().await?, None)
         } else {
             let threads = context.threads_for(file.bytes, self.block_bytes).await?;
-            let positions = context.or_stop(self.positions(manifest, &owner)).await?;
+            let positions = context
+                .or_stop(records::positions(&*self.stream, manifest, &owner))
+                .await?;
             (threads, Some((positions, payloads)))
         };
         context.record_wait(manifest.compressed_millis);
@@ -239,104 +233,46 @@ impl Decompressor {
         let fetching = async {
             match unfetched {
                 Some((positions, payloads)) => {
-                    self.fetch_all(&owner, positions, payloads, context.meter)
+                    records::fetch_all(&*self.stream, &owner, positions, payloads, context.meter)
                         .await
                 }
                 None => Ok(()),
             }
         };
-        let pending = self.unpack(file, fetched, fetching, context).await?;
+        let pending = self
+            .unpack(file, wanted, (fetched, fetching), context)
+            .await?;
         context.meter.stage(Stage::Unpack, started.elapsed());
         // A file in a bucket stays in memory until it is visible, so a file that is not small keeps its thread until then.
         let _threads = (file.bytes > self.block_bytes / SMALL_PART).then_some(threads);
-        if self.is_superseded(file).await? {
-            return self.skip_superseded(file).await;
-        }
-        self.commit(file, pending, context).await?;
-        context.count_restored(manifest.packed_bytes, file.bytes);
-        let (seconds, slot) = (started.elapsed().as_secs_f64(), context.slot.slot());
-        self.report(manifest, seconds, slot, FileOutcome::Restored)
-            .await;
-        self.journal.record_restored(file.id().as_str()).await?;
-        info!(
-            raw_bytes = file.bytes,
-            packed_bytes = manifest.packed_bytes,
-            "File restored."
-        );
-        Ok(())
-    }
-
-    /// Makes the file visible.
-    async fn commit(
-        &self,
-        file: &FileRef,
-        pending: Box<dyn PendingFile>,
-        context: MessageContext<'_>,
-    ) -> Result<(), HandlerError> {
-        context.ensure_owner()?;
-        let (modified, started) = (runtime::from_nanos(file.modified_nanos), Instant::now());
-        let name = file.name.clone();
-        blocking(move || pending.commit(modified))
-            .await
-            .map_err(|error| HandlerError::transient(error, format!("making {name} visible")))?;
-        context.meter.stage(Stage::Commit, started.elapsed());
-        Ok(())
-    }
-
-    /// The positions of the file's records, from the message or from the list that the message names.
-    async fn positions(
-        &self,
-        manifest: &Manifest,
-        owner: &RecordOwner,
-    ) -> Result<Vec<Position>, HandlerError> {
-        let list = match &manifest.records {
-            Records::Inline(positions) => return Ok(positions.clone()),
-            Records::Indirect(list) => list,
-        };
-        let too_long = || {
-            HandlerError::permanent(
-                DeadLetterReason::UnreadableMessage,
-                "the list of records is longer than 64 MiB",
-            )
-        };
-        let list_bytes: u64 = list.iter().map(|at| u64::from(at.bytes)).sum();
-        if list_bytes > LONGEST_LIST_BYTES {
-            return Err(too_long());
-        }
-        let (mut json, mut index) = (Vec::new(), 0);
-        let mut rest = list.as_slice();
-        while !rest.is_empty() {
-            let (batch, after) = rest.split_at(batch_len(rest));
-            rest = after;
-            for record in self.stream.fetch(batch).await? {
-                json.extend_from_slice(&open(owner, index, &record)?);
-                index += 1;
-            }
-            // Positions may say that their records are smaller than they are.
-            if json.len() as u64 > LONGEST_LIST_BYTES {
-                return Err(too_long());
-            }
-        }
-        serde_json::from_slice(&json).map_err(|error| {
-            let detail = format!("the list of records: {error}");
-            HandlerError::permanent(DeadLetterReason::RecordDamaged, detail)
-        })
+        let placing = Instant::now();
+        let placed = self
+            .destination
+            .place(wanted, Some(pending), context)
+            .await?;
+        context.meter.stage(Stage::Commit, placing.elapsed());
+        let seconds = started.elapsed().as_secs_f64();
+        self.conclude(manifest, placed, seconds, context).await
     }
 
     /// Unpacks and writes what `fetching` sends to `payloads`; returns the whole file, checked and not yet visible.
     async fn unpack(
         &self,
         file: &FileRef,
-        payloads: mpsc::Receiver<Bytes>,
-        fetching: impl Future<Output = Result<(), HandlerError>>,
+        wanted: &Wanted,
+        (payloads, fetching): (
+            mpsc::Receiver<Bytes>,
+            impl Future<Output = Result<(), HandlerError>>,
+        ),
         context: MessageContext<'_>,
     ) -> Result<Box<dyn PendingFile>, HandlerError> {
         let cancel = Arc::new(AtomicBool::new(false));
-        let unpacking = self.unpack_blocks(file, payloads, cancel.clone());
+        let unpacking = self.unpack_blocks(wanted, payloads, cancel.clone());
         // It may end before the work is stopped.
         let mut unpacking = std::pin::pin!(maybe_done(unpacking));
         let both = async { tokio::join!(unpacking.as_mut(), fetching).1 };
         let fetched = tokio::select! {
+            biased;
             fetched = both => fetched,
             () = context.stop.cancelled() => {
                 // Fetching may take long and is not waited for; the unfinished file is removed.
@@ -349,70 +285,28 @@ impl Decompressor {
         let Some(unpacked) = unpacking.take_output() else {
             return Err(HandlerError::Interrupted);
         };
-        let (pending, summary) = unpacked.map_err(|error| unpack_error(file, error))?;
-        if summary.raw_bytes != file.bytes || Digest::from(summary.hash) != file.hash {
-            let detail = format!(
-                "{} has another hash after unpacking than it was announced with; nothing was written; redrive announces the source again",
-                file.name
-            );
-            return Err(HandlerError::permanent(
-                DeadLetterReason::HashMismatch,
-                detail,
-            ));
-        }
+        let (pending, summary) = unpacked.map_err(|error| unpack_error(wanted, error))?;
+        records::check_content(file, &summary)?;
         Ok(pending)
     }
 
     /// Unpacks on a blocking thread into a file that is not visible yet.
     async fn unpack_blocks(
         &self,
-        file: &FileRef,
+        wanted: &Wanted,
         payloads: mpsc::Receiver<Bytes>,
         cancel: Arc<AtomicBool>,
-    ) -> Result<(Box<dyn PendingFile>, hybrid::Summary), streampress_codec::CodecError> {
-        let (destination, name) = (self.destination.clone(), file.name.clone());
+    ) -> Result<(Box<dyn PendingFile>, hybrid::Summary), CodecError> {
+        let (destination, wanted) = (self.destination.clone(), wanted.clone());
         let (limits, threads) = (self.limits, self.threads);
-        let modified = runtime::from_nanos(file.modified_nanos);
         blocking(move || {
-            let mut pending = destination
-                .create_version(&name, modified)
-                .map_err(streampress_codec::CodecError::Write)?;
-            let reader = ChannelReader {
-                payloads,
-                current: Bytes::new(),
-            };
+            let mut pending = destination.create(&wanted).map_err(CodecError::Write)?;
+            let reader = PayloadReader::new(payloads);
             let summary = hybrid::unpack(reader, &mut pending, &limits, threads, &cancel)?;
-            pending
-                .flush()
-                .map_err(streampress_codec::CodecError::Write)?;
+            pending.flush().map_err(CodecError::Write)?;
             Ok((pending, summary))
         })
         .await
-    }
-
-    async fn fetch_all(
-        &self,
-        owner: &RecordOwner,
-        positions: Vec<Position>,
-        payloads: mpsc::Sender<Bytes>,
-        meter: &Meter,
-    ) -> Result<(), HandlerError> {
-        let mut index = 0;
-        let mut rest = positions.as_slice();
-        while !rest.is_empty() {
-            let (batch, after) = rest.split_at(batch_len(rest));
-            rest = after;
-            for record in self.stream.fetch(batch).await? {
-                meter.moved();
-                let payload = open(owner, index, &record)?;
-                index += 1;
-                if payloads.send(payload).await.is_err() {
-                    // Unpacking ended early and has the error.
-                    return Ok(());
-                }
-            }
-        }
-        Ok(())
     }
 
     /// Adds the file's row to the report, where there is one. Its times span from one message to the next.
@@ -448,63 +342,10 @@ impl Decompressor {
     }
 }
 
-/// How many of the next records are fetched in one call; at least one.
-fn batch_len(positions: &[Position]) -> usize {
-    let mut bytes = 0;
-    let fits = positions.iter().take_while(|position| {
-        bytes += match position.bytes {
-            0 => UNKNOWN_BYTES,
-            known => u64::from(known),
-        };
-        bytes <= BATCH_BYTES
-    });
-    fits.count().clamp(1, BATCH_RECORDS)
-}
-
-fn open(owner: &RecordOwner, index: u32, record: &Bytes) -> Result<Bytes, HandlerError> {
-    owner
-        .open(index, record)
-        .map_err(|error| HandlerError::permanent(DeadLetterReason::RecordDamaged, error))
-}
-
-fn is_newer(found: &FileEntry, wanted: &FileRef) -> bool {
-    runtime::nanos(found.modified) > wanted.modified_nanos
-}
-
-fn stat_error(file: &FileRef, error: io::Error) -> HandlerError {
-    HandlerError::transient(error, format!("looking at the restored {}", file.name))
-}
-
-fn unpack_error(file: &FileRef, error: streampress_codec::CodecError) -> HandlerError {
+fn unpack_error(wanted: &Wanted, error: CodecError) -> HandlerError {
     match error {
-        streampress_codec::CodecError::Cancelled => HandlerError::Interrupted,
-        streampress_codec::CodecError::Write(error) => {
-            HandlerError::transient(error, format!("writing {}", file.name))
-        }
-        error => HandlerError::permanent(
-            DeadLetterReason::BadFrame,
-            format!("{}: {error:#}", file.name),
-        ),
-    }
-}
-
-/// Reads the payloads as one stream of bytes; ends when the fetching side is done or failed.
-struct ChannelReader {
-    payloads: mpsc::Receiver<Bytes>,
-    current: Bytes,
-}
-
-impl Read for ChannelReader {
-    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
-        while self.current.is_empty() {
-            match self.payloads.blocking_recv() {
-                Some(payload) => self.current = payload,
-                None => return Ok(0),
-            }
-        }
-        let bytes = buffer.len().min(self.current.len());
-        self.current.copy_to_slice(&mut buffer[..bytes]);
-        Ok(bytes)
+        CodecError::Write(error) => destination::fault(error, "writing", wanted),
+        error => records::unpack_error(&wanted.name, error),
     }
 }
 
@@ -513,15 +354,12 @@ mod tests {
     use std::path::Path;
     use std::time::Duration;
 
-    use parking_lot::Mutex;
     use streampress_crds::Role;
     use streampress_crds::api::pipeline::{OnCompressed, SourceFormat};
     use streampress_transport::in_process_lock::InProcessLock;
     use streampress_transport::local::files::LocalFiles;
     use streampress_transport::local::{Local, LocalOptions};
-    use streampress_transport::{
-        FileName, Queue, Record, StreamCounts, TransportError, TransportResult,
-    };
+    use streampress_transport::{FileName, Files, Queue};
     use tokio_util::sync::CancellationToken;
 
     use super::*;
@@ -531,122 +369,7 @@ mod tests {
     use crate::roles::announce::{AnnouncementFormat, Announcer};
     use crate::roles::compress::Compressor;
     use crate::roles::source::SourceFilter;
-
-    fn position(bytes: u32) -> Position {
-        Position {
-            shard: "0".into(),
-            sequence: 1.into(),
-            bytes,
-        }
-    }
-
-    #[test]
-    fn records_are_fetched_in_batches_of_bounded_bytes_and_number() {
-        for (bytes, count, batch) in [
-            (1 << 20, 9, 4),
-            (5 << 20, 3, 1),
-            (1, 100, BATCH_RECORDS),
-            (0, 100, 1),
-            (u32::MAX, 2, 1),
-        ] {
-            assert_eq!(batch_len(&vec![position(bytes); count]), batch, "{bytes}");
-        }
-    }
-
-    /// Answers every position with a record of this many bytes of a list; remembers the most that were fetched at once.
-    #[derive(Debug)]
-    struct ListStream {
-        owner: RecordOwner,
-        payload: Vec<u8>,
-        fetched: Mutex<Vec<usize>>,
-    }
-
-    impl ListStream {
-        fn new(owner: &RecordOwner, payload_bytes: usize) -> Arc<Self> {
-            Arc::new(Self {
-                owner: owner.clone(),
-                payload: vec![b' '; payload_bytes],
-                fetched: Mutex::default(),
-            })
-        }
-    }
-
-    #[async_trait]
-    impl ChunkStream for ListStream {
-        fn max_record_bytes(&self) -> usize {
-            1 << 20
-        }
-        async fn append(&self, _: Vec<Record>) -> TransportResult<Vec<Position>> {
-            Err(TransportError::Stale)
-        }
-        async fn fetch(&self, positions: &[Position]) -> TransportResult<Vec<Bytes>> {
-            let mut fetched = self.fetched.lock();
-            let first = fetched.iter().sum::<usize>();
-            fetched.push(positions.len());
-            let indices = (first..first + positions.len()).map(|i| u32::try_from(i).expect("few"));
-            Ok(indices
-                .map(|index| self.owner.seal(index, &self.payload, None))
-                .collect())
-        }
-        fn counts(&self) -> StreamCounts {
-            StreamCounts::default()
-        }
-    }
-
-    /// Why a list of `count` records, each said to have `said_bytes` bytes, cannot be used; and what was fetched of it.
-    async fn list_error(
-        count: usize,
-        said_bytes: u32,
-        payload_bytes: usize,
-    ) -> (DeadLetterReason, Vec<usize>) {
-        let root = tempfile::tempdir().expect("a folder");
-        let file = FileRef {
-            location: "file:///data/in".into(),
-            name: FileName::parse("a.txt").expect("a valid name"),
-            bytes: 1,
-            hash: Digest::of(b"1"),
-            modified_nanos: 0,
-        };
-        let manifest = Manifest {
-            version: crate::message::VERSION,
-            file: file.clone(),
-            attempt: "attempt".into(),
-            records: Records::Indirect(vec![position(said_bytes); count]),
-            packed_bytes: 1,
-            stages: Vec::new(),
-            shares: Vec::new(),
-            announced_millis: 0,
-            compressed_millis: 0,
-            traceparent: None,
-        };
-        let owner = RecordOwner::new(&file.id(), &manifest.attempt);
-        let stream = ListStream::new(&owner, payload_bytes);
-        let journal = Arc::new(NoJournal);
-        let decompressor = Decompressor::new(files(root.path()), stream.clone(), 1, None, journal);
-        match decompressor.positions(&manifest, &owner).await {
-            Err(HandlerError::Permanent { reason, .. }) => (reason, stream.fetched.lock().clone()),
-            other => panic!("{other:?}"),
-        }
-    }
-
-    #[tokio::test]
-    async fn a_list_of_records_is_fetched_in_batches_and_no_longer_than_a_list_may_be() {
-        let (reason, fetched) = list_error(600, 100, 100).await;
-        assert_eq!(
-            reason,
-            DeadLetterReason::RecordDamaged,
-            "spaces are no list"
-        );
-        assert_eq!(fetched.iter().sum::<usize>(), 600);
-        assert!(
-            fetched.iter().all(|batch| *batch <= BATCH_RECORDS),
-            "{fetched:?}"
-        );
-        // Its positions say that it is short.
-        let (reason, fetched) = list_error(600, 1, 1 << 20).await;
-        assert_eq!(reason, DeadLetterReason::UnreadableMessage);
-        assert_eq!(fetched, [BATCH_RECORDS, BATCH_RECORDS]);
-    }
+    use crate::telemetry::metrics::Meter;
 
     fn files(folder: &Path) -> Arc<dyn Files> {
         Arc::new(LocalFiles::open("file:///data", folder).expect("opens"))
@@ -668,6 +391,8 @@ mod tests {
                 effort: hybrid::Effort::Fast,
                 ..hybrid::CodecOptions::default()
             },
+            format_version: Default::default(),
+            plans: Arc::default(),
             record_bytes: 100,
             on_compressed: OnCompressed::Keep,
             filter: SourceFilter {
@@ -733,6 +458,8 @@ mod tests {
         let released = chunks.release(&deliveries[0].receipt).await;
         released.expect("released");
         let journal = Arc::new(NoJournal);
+        let destination =
+            Destination::with_own_journal(destination, Some(&root.path().join("out")));
         let decompressor = Decompressor::new(destination, local.stream(), 1, None, journal);
         consume_one(Role::Decompressor, chunks, Arc::new(decompressor)).await;
         let restored = std::fs::read(root.path().join("out/a.txt")).expect("restored");

@@ -1,5 +1,5 @@
-//! The generator role: makes files at the source and announces them. It has one slot; the next file's number is in the
-//! slot's ledger.
+//! The generator role: makes files at the source and announces them, and scans the source for files of others. It has one
+//! slot, so that one process scans at a time; the next file's number is in the slot's ledger.
 //!
 //! File number n has the same bytes whichever process makes it. A generator that was killed is followed by one that makes
 //! its last files again, finds them at the source, and continues.
@@ -15,6 +15,7 @@ use tracing::{Instrument, field, info, info_span, warn};
 
 use crate::message::{Digest, FileRef};
 use crate::roles::announce::{self, Announcer};
+use crate::roles::scan::Scanner;
 use crate::runtime::{self, blocking};
 use crate::telemetry::metrics::{Meter, Stage};
 use crate::telemetry::trace;
@@ -25,21 +26,41 @@ use streampress_transport::{FileName, Files, SlotGuard, SlotLock};
 
 /// Without a rate, the generator waits while so many files wait to be compressed: the disk is not endless.
 const MAX_WAITING: u64 = 64;
-/// Between two looks at a slot or a full queue.
+/// Between two attempts to take a slot or to send to a full queue.
 const PAUSE: Duration = Duration::from_millis(100);
-/// After so many of these looks the log says what the generator waits for: 5 s.
-const LOOKS_BEFORE_LOG: u32 = 50;
+/// After so many of these attempts the log says what the generator waits for: 5 s.
+const ATTEMPTS_BEFORE_LOG: u32 = 50;
 
-/// The generator's work.
+/// The generator's work: to make files, to scan the source, or both, under one slot.
 pub(crate) struct GeneratorRole {
+    /// Makes files.
+    pub(crate) maker: Option<FileMaker>,
+    /// Announces files of others.
+    pub(crate) scan: Option<SourceScan>,
+    /// The generator's one slot.
+    pub(crate) lock: Arc<dyn SlotLock>,
+    /// What it counts.
+    pub(crate) meter: Meter,
+    /// Cancelled when the process shall end.
+    pub(crate) shutdown: CancellationToken,
+}
+
+/// A scan of the source that is repeated.
+pub(crate) struct SourceScan {
+    /// Scans once.
+    pub(crate) scanner: Scanner,
+    /// Between two scans.
+    pub(crate) interval: Duration,
+}
+
+/// Makes files and announces them.
+pub(crate) struct FileMaker {
     /// Makes the bytes.
     pub(crate) generator: Arc<Generator>,
     /// Begins every file's name.
     pub(crate) prefix: String,
     /// Where files go and how they are announced.
     pub(crate) announcer: Announcer,
-    /// The generator's one slot.
-    pub(crate) lock: Arc<dyn SlotLock>,
     /// Files to make in all; 0 is endless.
     pub(crate) files: u64,
     /// Files a minute; 0 is as fast as possible.
@@ -51,32 +72,53 @@ pub(crate) struct GeneratorRole {
 }
 
 impl GeneratorRole {
-    /// Makes files until all are made or it is shut down. Errors are logged and retried.
+    /// Works until all files are made, where there is no scan, or it is shut down. Errors are logged and retried.
     pub(crate) async fn run(&self) {
         while !self.shutdown.is_cancelled() {
             self.meter.ticked();
             let Some(slot) = self.try_acquire().await else {
-                self.pause(PAUSE * 10).await;
+                pause(&self.shutdown, PAUSE * 10).await;
                 continue;
             };
             self.meter.slot_taken();
-            let made = self.make_all(&slot).await;
+            let stop = self.shutdown.child_token();
+            let (is_done, (), ()) = tokio::join!(
+                self.make(&slot, &stop),
+                self.scan(&stop),
+                stop_when_lost(&slot, &stop, self.scan.is_some())
+            );
             self.meter.slot_left(slot.lost().is_cancelled());
             slot.release().await;
-            match made {
-                Ok(true) => {
-                    self.meter.rests();
-                    return;
-                }
-                Ok(false) => {}
+            if is_done && self.scan.is_none() {
+                self.meter.rests();
+                return;
+            }
+        }
+    }
+
+    /// True when all files are made; false when stopped before.
+    async fn make(&self, slot: &SlotGuard, stop: &CancellationToken) -> bool {
+        let Some(maker) = &self.maker else {
+            return true;
+        };
+        while !stop.is_cancelled() && !slot.lost().is_cancelled() {
+            match maker.make_all(slot).await {
+                Ok(is_done) => return is_done,
                 Err(error) => {
                     warn!(
                         error = format!("{error:#}"),
                         "Could not make a file; retrying."
                     );
-                    self.pause(PAUSE * 20).await;
+                    pause(stop, PAUSE * 20).await;
                 }
             }
+        }
+        false
+    }
+
+    async fn scan(&self, stop: &CancellationToken) {
+        if let Some(scan) = &self.scan {
+            scan.scanner.run(scan.interval, stop).await;
         }
     }
 
@@ -92,7 +134,28 @@ impl GeneratorRole {
             }
         }
     }
+}
 
+/// A scan must end with the slot; without one there is nothing to stop.
+async fn stop_when_lost(slot: &SlotGuard, stop: &CancellationToken, has_scan: bool) {
+    if has_scan {
+        tokio::select! {
+           biased;
+            () = stop.cancelled() => {}
+            () = slot.lost().cancelled() => stop.cancel(),
+        }
+    }
+}
+
+async fn pause(stop: &CancellationToken, time: Duration) {
+    tokio::select! {
+       biased;
+        () = stop.cancelled() => {}
+        () = tokio::time::sleep(time) => {}
+    }
+}
+
+impl FileMaker {
     /// True when all files are made, false when stopped before.
     async fn make_all(&self, slot: &SlotGuard) -> Result<bool> {
         let first = slot.ledger().index;
@@ -149,6 +212,7 @@ impl GeneratorRole {
             let due = started
                 + Duration::from_secs_f64(made as f64 * 60.0 / f64::from(self.files_per_minute));
             tokio::select! {
+                biased;
                 () = self.shutdown.cancelled() => {}
                 () = slot.lost().cancelled() => {}
                 () = tokio::time::sleep_until(due) => {}
@@ -160,32 +224,25 @@ impl GeneratorRole {
     }
 
     async fn wait_for_queue(&self, slot: &SlotGuard) {
-        let mut looks = 0;
+        let mut attempts = 0;
         // An unknown depth is not zero: without an answer it waits.
         while !self.is_stopped(slot)
             && !matches!(self.announcer.files_queue.depth().await, Ok(depth) if depth.total() < MAX_WAITING)
         {
-            looks += 1;
-            if looks == LOOKS_BEFORE_LOG {
+            attempts += 1;
+            if attempts == ATTEMPTS_BEFORE_LOG {
                 info!(
                     max_waiting = MAX_WAITING,
                     "Waiting until fewer files wait in the files queue."
                 );
             }
             self.meter.ticked();
-            self.pause(PAUSE).await;
+            pause(&self.shutdown, PAUSE).await;
         }
     }
 
     fn is_stopped(&self, slot: &SlotGuard) -> bool {
         self.shutdown.is_cancelled() || slot.lost().is_cancelled()
-    }
-
-    async fn pause(&self, time: Duration) {
-        tokio::select! {
-            () = self.shutdown.cancelled() => {}
-            () = tokio::time::sleep(time) => {}
-        }
     }
 
     /// Makes the file visible at the source, unless it exists already.

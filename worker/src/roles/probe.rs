@@ -4,9 +4,10 @@
 use std::io::{self, Read};
 use std::sync::Arc;
 
-use crate::consume::{Outage, Service};
+use crate::consume::ServiceOutage;
 use crate::message::Message;
 use crate::runtime::blocking;
+use crate::telemetry::metrics::NeededService;
 use streampress_transport::{ChunkStream, FileName, Files, Queue};
 
 /// Files of a source among which a probe chooses, and so many that it tries.
@@ -14,37 +15,37 @@ const LISTED: usize = 1000;
 const TRIED: usize = 16;
 
 /// The destination takes a file of `bytes` bytes.
-pub(crate) async fn destination(files: &Arc<dyn Files>, bytes: u64) -> Result<(), Outage> {
+pub(crate) async fn destination(files: &Arc<dyn Files>, bytes: u64) -> Result<(), ServiceOutage> {
     let files = files.clone();
     let probed = blocking(move || files.probe(bytes)).await;
-    probed.map_err(|error| Outage::new(Service::Destination, &error))
+    probed.map_err(|error| ServiceOutage::new(NeededService::Destination, &error))
 }
 
 /// The stream takes records.
-pub(crate) async fn append(stream: &dyn ChunkStream) -> Result<(), Outage> {
+pub(crate) async fn append(stream: &dyn ChunkStream) -> Result<(), ServiceOutage> {
     let probed = stream.probe_append().await;
-    probed.map_err(|error| Outage::new(Service::Stream, &error))
+    probed.map_err(|error| ServiceOutage::new(NeededService::Stream, &error))
 }
 
 /// The stream's records can be read.
-pub(crate) async fn fetch(stream: &dyn ChunkStream) -> Result<(), Outage> {
+pub(crate) async fn fetch(stream: &dyn ChunkStream) -> Result<(), ServiceOutage> {
     let probed = stream.probe_fetch().await;
-    probed.map_err(|error| Outage::new(Service::Stream, &error))
+    probed.map_err(|error| ServiceOutage::new(NeededService::Stream, &error))
 }
 
 /// The queue answers.
-pub(crate) async fn queue(queue: &dyn Queue) -> Result<(), Outage> {
+pub(crate) async fn queue(queue: &dyn Queue) -> Result<(), ServiceOutage> {
     let probed = queue.depth().await;
     probed
         .map(drop)
-        .map_err(|error| Outage::new(Service::Queue, &error))
+        .map_err(|error| ServiceOutage::new(NeededService::Queue, &error))
 }
 
 /// Whether another file of the source can be read than that of the message that failed; true where there is no other.
 pub(crate) async fn source(
     source: &Arc<dyn Files>,
     failed: Option<&Message>,
-) -> Result<bool, Outage> {
+) -> Result<bool, ServiceOutage> {
     let source = source.clone();
     let failed = failed.and_then(|message| message.subject().file_name);
     let probed = blocking(move || -> io::Result<bool> {
@@ -57,7 +58,7 @@ pub(crate) async fn source(
     });
     probed
         .await
-        .map_err(|error| Outage::new(Service::Source, &error))
+        .map_err(|error| ServiceOutage::new(NeededService::Source, &error))
 }
 
 fn can_be_read(source: &dyn Files, name: &FileName) -> bool {
@@ -71,20 +72,20 @@ mod tests {
     use std::io::Cursor;
 
     use super::*;
-    use streampress_transport::{FileEntry, PendingFile};
+    use streampress_transport::{ExactFile, FileEntry, Listing, PendingFile, Retired};
 
     /// A source with a file of this name cannot be listed.
     const UNLISTABLE: &str = "unlistable";
 
     /// Names, and whether they can be read.
     #[derive(Debug)]
-    struct Source(BTreeMap<&'static str, bool>);
+    struct ProbedFiles(BTreeMap<&'static str, bool>);
 
-    impl Files for Source {
+    impl Files for ProbedFiles {
         fn location(&self) -> &str {
             "file:///data/in"
         }
-        fn list(&self) -> io::Result<Vec<FileEntry>> {
+        fn list(&self) -> io::Result<Listing> {
             if self.0.contains_key(UNLISTABLE) {
                 return Err(io::ErrorKind::PermissionDenied.into());
             }
@@ -92,8 +93,13 @@ mod tests {
                 name: name(found),
                 size: 1,
                 modified: std::time::UNIX_EPOCH,
+                fingerprint: String::new(),
+                changed: None,
             };
-            Ok(self.0.keys().map(entry).collect())
+            Ok(Listing {
+                files: self.0.keys().map(entry).collect(),
+                ..Listing::default()
+            })
         }
         fn stat(&self, _name: &FileName) -> io::Result<Option<FileEntry>> {
             Ok(None)
@@ -114,6 +120,15 @@ mod tests {
         fn rename(&self, _from: &FileName, _to: &FileName) -> io::Result<()> {
             Ok(())
         }
+        fn count_reserved(&self, _folder: &str) -> io::Result<u64> {
+            Ok(0)
+        }
+        fn remove_exact(&self, _file: &ExactFile<'_>) -> io::Result<Retired> {
+            Ok(Retired::Changed)
+        }
+        fn rename_exact(&self, _file: &ExactFile<'_>, _to: &FileName) -> io::Result<Retired> {
+            Ok(Retired::Changed)
+        }
     }
 
     fn name(text: &str) -> FileName {
@@ -121,8 +136,8 @@ mod tests {
     }
 
     /// What a probe says after `failed` could not be read.
-    async fn probed(files: &[(&'static str, bool)], failed: &str) -> Result<bool, Outage> {
-        let files: Arc<dyn Files> = Arc::new(Source(files.iter().copied().collect()));
+    async fn probed(files: &[(&'static str, bool)], failed: &str) -> Result<bool, ServiceOutage> {
+        let files: Arc<dyn Files> = Arc::new(ProbedFiles(files.iter().copied().collect()));
         let body = format!(r#"{{"ID": "1", "file_name": "{failed}"}}"#);
         let message = Message::parse(&body).expect("readable");
         source(&files, Some(&message)).await
@@ -147,6 +162,6 @@ mod tests {
     #[tokio::test]
     async fn a_source_that_cannot_be_listed_is_down() {
         let outage = probed(&[(UNLISTABLE, true)], "a").await.expect_err("down");
-        assert_eq!(outage.service, Service::Source);
+        assert_eq!(outage.service, NeededService::Source);
     }
 }

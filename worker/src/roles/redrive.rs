@@ -1,22 +1,30 @@
-//! Sends dead letters again, each under a new deduplication id, then deletes them. Where a file's records are missing or
-//! damaged, its source is announced again instead.
+//! Sends dead letters again, each under a new deduplication id, then deletes them. A manifest's records are tried first,
+//! whatever the letter's reason: where they do not hold the file any more, its source is announced again instead.
 
-use std::collections::{BTreeMap, HashSet};
+use std::collections::{BTreeMap, BTreeSet};
+use std::convert::Infallible;
+use std::path::Path;
+use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::{Context, Result};
-use tracing::info;
+use parking_lot::Mutex;
+use tracing::{debug, info};
 
 use crate::consume::HandlerError;
 use crate::message::trace_context::TraceContext;
-use crate::message::{DeadLetterReason, FileRef, Manifest, Message};
-use crate::roles::announce::Announcer;
+use crate::message::{FileRef, Manifest, Message};
+use crate::roles::announce::{AnnouncementFormat, Announcer};
 use crate::roles::connect::CompressorConnections;
+use crate::roles::copies::find_copy;
+use crate::roles::records;
 use crate::runtime;
 use crate::telemetry::trace;
+use streampress_crds::Location;
+use streampress_transport::local::files::LocalFiles;
 use streampress_transport::{
-    ATTR_DETAIL, ATTR_GROUP, ATTR_REASON, ATTR_TRACEPARENT, ChunkStream, Delivery, Outgoing,
-    Position, Queue, Receipt, TransportError,
+    ATTR_DETAIL, ATTR_GROUP, ATTR_REASON, ATTR_TRACEPARENT, ATTR_VERSION, ChunkStream, Delivery,
+    FileVersion, Outgoing, Queue, Receipt,
 };
 
 /// How long one receive waits before the queue counts as empty.
@@ -42,8 +50,10 @@ pub enum RedriveAction {
     Listed,
     /// Sent again unchanged.
     SentAgain,
-    /// Its source was announced again.
+    /// Its source was announced again, with the version of its first announcement.
     AnnouncedAgain,
+    /// The source has other content now, which was announced and takes this version's place.
+    ReplacementAnnounced,
     /// Left in the dead-letter queue, for this cause.
     Left(String),
 }
@@ -82,10 +92,14 @@ impl Redrive<'_> {
             .dead_letters()
             .with_context(|| format!("{} has no dead-letter queue", self.queue.name()))?;
         // Letters stay hidden until all have been received, so that none is received twice.
-        let mut hidden = HashSet::new();
-        let outcome = self.redrive_waiting(&*dead, &mut hidden, all).await;
+        let hidden = Mutex::default();
+        let outcome = tokio::select! {
+            biased;
+            outcome = self.redrive_waiting(&*dead, &hidden, all) => outcome,
+            never = keep_hidden(&*dead, &hidden) => match never {},
+        };
         // After an error too: a letter that stays hidden would be missing from the next list.
-        for receipt in hidden {
+        for receipt in hidden.into_inner() {
             let released = dead.release(&receipt).await;
             if outcome.is_ok() {
                 released.context("releasing a dead letter")?;
@@ -98,7 +112,7 @@ impl Redrive<'_> {
     async fn redrive_waiting(
         &self,
         dead: &dyn Queue,
-        hidden: &mut HashSet<Receipt>,
+        hidden: &Mutex<BTreeSet<Receipt>>,
         all: &mut Vec<RedrivenLetter>,
     ) -> Result<()> {
         let mut waiting = dead.depth().await.context("counting dead letters")?.total();
@@ -111,21 +125,19 @@ impl Redrive<'_> {
                 break;
             }
             waiting = waiting.saturating_sub(letters.len() as u64);
-            hidden.extend(letters.iter().map(|letter| letter.receipt.clone()));
+            let receipts = letters.iter().map(|letter| letter.receipt.clone());
+            hidden.lock().extend(receipts);
             for letter in letters {
                 let message = Message::parse(&letter.body).ok();
                 let action = match self.list_only {
                     true => RedriveAction::Listed,
-                    false => self.send_again(&letter, message.as_ref()).await?,
+                    false => self.redrive(&letter, message.as_ref()).await?,
                 };
-                if matches!(
-                    action,
-                    RedriveAction::SentAgain | RedriveAction::AnnouncedAgain
-                ) {
+                if !matches!(action, RedriveAction::Listed | RedriveAction::Left(_)) {
                     dead.delete(&letter.receipt)
                         .await
                         .context("deleting a dead letter that was sent again")?;
-                    hidden.remove(&letter.receipt);
+                    hidden.lock().remove(&letter.receipt);
                     info!(
                         message_id = letter.message_id,
                         ?action,
@@ -138,86 +150,181 @@ impl Redrive<'_> {
         Ok(())
     }
 
-    async fn send_again(
+    async fn redrive(&self, letter: &Delivery, message: Option<&Message>) -> Result<RedriveAction> {
+        match message {
+            Some(Message::Manifest(manifest)) => {
+                match records::verify(self.stream, manifest).await {
+                    Ok(()) => self.send_again(letter, Some(&manifest.file)).await,
+                    Err(HandlerError::Permanent { detail, .. }) => {
+                        Ok(self.announce_file_of(letter, manifest, &detail).await)
+                    }
+                    Err(error) => Err(passing(error)),
+                }
+            }
+            Some(Message::Announcement(announcement)) => {
+                let redriven = self.announce_again(letter, &announcement.file).await;
+                Ok(redriven.unwrap_or_else(left))
+            }
+            Some(
+                Message::LegacyAnnouncement(_) | Message::LegacyManifest(_) | Message::S3Event(_),
+            )
+            | None => self.send_again(letter, None).await,
+        }
+    }
+
+    /// The records do not hold the file, for the reason `why`.
+    async fn announce_file_of(
         &self,
         letter: &Delivery,
-        message: Option<&Message>,
-    ) -> Result<RedriveAction> {
-        let file = message.and_then(Message::file);
+        manifest: &Manifest,
+        why: &str,
+    ) -> RedriveAction {
+        // Not the letter's own: an earlier release's manifest only has a place in the chunks queue.
+        let (file, version) = (&manifest.file, manifest.file_version.clone());
+        let announcing = async {
+            let announcer = self.announcer_of(file)?;
+            match source_has(&announcer, file, version.as_ref()).await? {
+                true => repeat(&announcer, letter, file, version).await,
+                false => replace(&announcer, letter, file, why).await,
+            }
+        };
+        announcing.await.unwrap_or_else(left)
+    }
+
+    async fn announce_again(&self, letter: &Delivery, file: &FileRef) -> Result<RedriveAction> {
+        let announcer = self.announcer_of(file)?;
+        if source_has(&announcer, file, version_of(letter).as_ref()).await? {
+            return self.send_again(letter, Some(file)).await;
+        }
+        let why = "the source does not hold the announced content";
+        replace(&announcer, letter, file, why).await
+    }
+
+    /// The announcer for the location that the file was announced from, which may be the folder of `run --input`.
+    fn announcer_of(&self, file: &FileRef) -> Result<Announcer> {
+        let announcer = self.announcer.clone();
+        let users_own = Location::parse(&file.location)
+            .ok()
+            .filter(|location| location.below_data().is_none());
+        match users_own {
+            Some(Location::File { path }) if file.location != announcer.source.location() => {
+                let files = LocalFiles::open_existing(&file.location, Path::new(&path));
+                let source = files.with_context(|| format!("opening {}", file.location))?;
+                Ok(Announcer {
+                    source: Arc::new(source),
+                    ..announcer
+                })
+            }
+            Some(Location::File { .. } | Location::S3 { .. }) | None => Ok(announcer),
+        }
+    }
+
+    /// Sends the message again as it was, with the version that it had.
+    async fn send_again(&self, letter: &Delivery, file: Option<&FileRef>) -> Result<RedriveAction> {
         if let Some(file) = file {
             let journal = &self.announcer.journal;
             journal.record_redriven(file.id().as_str()).await?;
         }
-        match file {
-            Some(file) if self.needs_source(letter, message).await? => {
-                self.announce_source(letter, file).await
-            }
-            _ => {
-                let again = Outgoing {
-                    group: letter.original_group().to_owned(),
-                    dedup_id: fresh_dedup_id(&letter.dedup_id),
-                    body: letter.body.clone(),
-                    attributes: original_attributes(&letter.attributes),
-                };
-                self.queue
-                    .send(vec![again])
-                    .await
-                    .context("sending a dead letter again")?;
-                Ok(RedriveAction::SentAgain)
-            }
-        }
+        let again = Outgoing {
+            group: letter.original_group().to_owned(),
+            dedup_id: fresh_dedup_id(&letter.dedup_id),
+            body: letter.body.clone(),
+            attributes: original_attributes(&letter.attributes),
+        };
+        self.queue
+            .send(vec![again])
+            .await
+            .context("sending a dead letter again")?;
+        Ok(RedriveAction::SentAgain)
     }
+}
 
-    /// Whether the same message cannot succeed, so that the source must be announced again.
-    async fn needs_source(&self, letter: &Delivery, message: Option<&Message>) -> Result<bool> {
-        let reason = letter
-            .attributes
-            .get(ATTR_REASON)
-            .and_then(|reason| reason.parse::<DeadLetterReason>().ok());
-        match message {
-            Some(Message::Manifest(manifest)) => {
-                Ok(reason.is_some_and(spoils_records)
-                    || !records_exist(self.stream, manifest).await?)
-            }
-            _ => Ok(reason == Some(DeadLetterReason::SourceChanged)),
+/// Whether the source holds the file's content. A copy that was put aside counts only with its version: without one it
+/// cannot be told from content that was replaced long ago.
+async fn source_has(
+    announcer: &Announcer,
+    file: &FileRef,
+    version: Option<&FileVersion>,
+) -> Result<bool> {
+    let copy = find_copy(announcer, file).await?;
+    let is_native = announcer.format == AnnouncementFormat::Native;
+    Ok(copy.is_some_and(|copy| copy == file.name || (version.is_some() && is_native)))
+}
+
+/// Announces the file again, with the version of its first announcement.
+async fn repeat(
+    announcer: &Announcer,
+    letter: &Delivery,
+    file: &FileRef,
+    version: Option<FileVersion>,
+) -> Result<RedriveAction> {
+    let id = file.id();
+    announcer.journal.record_redriven(id.as_str()).await?;
+    let repeating = announcer.announce_repeat(file, version);
+    trace::scope(trace_of(letter), repeating).await?;
+    Ok(RedriveAction::AnnouncedAgain)
+}
+
+/// Announces what the source holds now in place of the file. `why` says what is wrong with the file.
+async fn replace(
+    announcer: &Announcer,
+    letter: &Delivery,
+    file: &FileRef,
+    why: &str,
+) -> Result<RedriveAction> {
+    let replacing = announcer.announce_current(&file.name);
+    match trace::scope(trace_of(letter), replacing).await {
+        Ok(()) => {
+            let id = file.id();
+            announcer.journal.record_superseded(id.as_str()).await?;
+            Ok(RedriveAction::ReplacementAnnounced)
         }
+        Err(HandlerError::Permanent { detail, .. }) => {
+            Ok(RedriveAction::Left(format!("{why}; {detail}")))
+        }
+        Err(error) => Err(passing(error)),
     }
+}
 
-    /// Announces the file's present content within the trace of the dead letter.
-    async fn announce_source(&self, letter: &Delivery, file: &FileRef) -> Result<RedriveAction> {
-        let carried = letter.attributes.get(ATTR_TRACEPARENT);
-        let context = carried
-            .and_then(|carried| TraceContext::parse(carried))
-            .map_or_else(TraceContext::start, TraceContext::child);
-        match trace::scope(context, self.announcer.announce_current(&file.name)).await {
-            Ok(()) => Ok(RedriveAction::AnnouncedAgain),
-            Err(HandlerError::Permanent { detail, .. }) => Ok(RedriveAction::Left(detail)),
-            Err(HandlerError::Transient(error)) => Err(error),
-            Err(HandlerError::Newer(error)) => Ok(RedriveAction::Left(error.to_string())),
-            Err(HandlerError::Outage(outage)) => Err(anyhow::anyhow!(outage.cause)),
-            Err(HandlerError::Interrupted) => Ok(RedriveAction::Left("interrupted".into())),
+/// One file's fault at the source does not stop the redrive of others.
+fn left(error: anyhow::Error) -> RedriveAction {
+    RedriveAction::Left(format!("{error:#}"))
+}
+
+/// The trace of a dead letter's message, or a new one.
+fn trace_of(letter: &Delivery) -> TraceContext {
+    let carried = letter.attributes.get(ATTR_TRACEPARENT);
+    carried
+        .and_then(|carried| TraceContext::parse(carried))
+        .map_or_else(TraceContext::start, TraceContext::child)
+}
+
+/// Extends the visibility timeout of all letters that are held, again and again.
+async fn keep_hidden(dead: &dyn Queue, hidden: &Mutex<BTreeSet<Receipt>>) -> Infallible {
+    loop {
+        tokio::time::sleep(dead.visibility_timeout() / 3).await;
+        let receipts: Vec<Receipt> = hidden.lock().iter().cloned().collect();
+        for receipt in receipts {
+            // A letter that is received again meanwhile is redriven twice, which is harmless.
+            if let Err(error) = dead.extend(&receipt, dead.visibility_timeout()).await {
+                debug!(%error, "Could not extend the visibility timeout of a dead letter.");
+            }
         }
     }
 }
 
-/// Whether the reason says that the records cannot be used: the same manifest would fail again.
-fn spoils_records(reason: DeadLetterReason) -> bool {
-    use DeadLetterReason as Reason;
-    match reason {
-        Reason::RecordDamaged | Reason::RecordMissing | Reason::BadFrame | Reason::HashMismatch => {
-            true
-        }
-        Reason::UnreadableMessage
-        | Reason::BadName
-        | Reason::SourceMissing
-        | Reason::SourceChanged
-        | Reason::Expired
-        | Reason::TooLarge
-        | Reason::UnknownFormat
-        | Reason::NotSeedFormat
-        | Reason::Refused
-        | Reason::GaveUp
-        | Reason::ReceivedTooOften => false,
+/// The version that a dead letter carries; one that SQS moved by itself carries none.
+fn version_of(letter: &Delivery) -> Option<FileVersion> {
+    letter.attributes.get(ATTR_VERSION)?.parse().ok()
+}
+
+/// What another attempt may not have.
+fn passing(error: HandlerError) -> anyhow::Error {
+    match error {
+        HandlerError::Transient(error) | HandlerError::Newer(error) => error,
+        HandlerError::Outage(outage) => anyhow::anyhow!(outage.cause),
+        HandlerError::Permanent { detail, .. } => anyhow::anyhow!(detail),
+        HandlerError::Interrupted => anyhow::anyhow!("interrupted"),
     }
 }
 
@@ -235,33 +342,19 @@ fn describe(letter: &Delivery, message: Option<&Message>, action: RedriveAction)
     }
 }
 
-/// The attributes that the message had before it became a dead letter.
+/// The attributes that the message had before it became a dead letter, and its version.
 fn original_attributes(attributes: &BTreeMap<String, String>) -> BTreeMap<String, String> {
-    let of_dead_letter = |name: &str| [ATTR_REASON, ATTR_DETAIL, ATTR_GROUP].contains(&name);
-    attributes
+    let own = [ATTR_REASON, ATTR_DETAIL, ATTR_GROUP, ATTR_VERSION];
+    let version = attributes.get_key_value(ATTR_VERSION);
+    let others = attributes
         .iter()
-        .filter(|(name, _)| !of_dead_letter(name))
+        .filter(|(name, _)| !own.contains(&name.as_str()));
+    version
+        .into_iter()
+        .chain(others)
         .map(|(name, value)| (name.clone(), value.clone()))
         .take(Outgoing::MAX_ATTRIBUTES)
         .collect()
-}
-
-/// Whether the stream still has the file's records. A stream drops its oldest records first, so the first of every shard
-/// answers for all.
-async fn records_exist(stream: &dyn ChunkStream, manifest: &Manifest) -> Result<bool> {
-    let mut oldest: BTreeMap<&str, &Position> = BTreeMap::new();
-    for position in manifest.records.positions() {
-        let first = oldest.entry(&position.shard).or_insert(position);
-        if position.sequence < first.sequence {
-            *first = position;
-        }
-    }
-    let oldest: Vec<Position> = oldest.into_values().cloned().collect();
-    match stream.fetch(&oldest).await {
-        Ok(_) => Ok(true),
-        Err(TransportError::Expired(_) | TransportError::Missing(_)) => Ok(false),
-        Err(error) => Err(error).context("looking for the records of a dead letter"),
-    }
 }
 
 /// The queue remembers ids for five minutes; a redrive may come sooner.

@@ -1,34 +1,50 @@
 //! `streampress run`: generator, compressor and decompressor in one process on the embedded transport, from the first file
 //! to the last, with progress while it works and a summary at the end.
 
+use std::collections::{HashMap, HashSet};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::sync::atomic::AtomicU64;
+use std::sync::atomic::Ordering::Relaxed;
 use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
 use serde::Serialize;
-use streampress_crds::api::pipeline::OnCompressed;
+use streampress_crds::DeadLetterReason as Reason;
+use streampress_crds::api::pipeline::{CodecFormat, OnCompressed};
 use streampress_crds::location::Location;
 use streampress_crds::settings::Resolved;
+use streampress_transport::FileEntry;
 use tokio::sync::oneshot;
 use tokio::task::JoinSet;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
-use crate::config::Config;
-use crate::journal::{FileJournal, JournalProgress, SqliteJournal};
+use crate::config::{BadConfiguration, Config};
+use crate::destination::DatabaseJournal;
+use crate::journal::{
+    FileJournal, JournalProgress, OpenFile, SourceRecord, SourceState, SqliteJournal,
+};
 use crate::report::log::ReportLog;
-use crate::roles::announce::Announcer;
 use crate::roles::connect::{self, Backend, CompressorConnections};
 use crate::roles::context::RoleContext;
 use crate::roles::scan::{ScanResult, Scanner};
-use crate::runtime::blocking;
+use crate::runtime::{self, blocking};
 use crate::telemetry::metrics::Meter;
+use crate::telemetry::plain_log::printable;
 
-/// Between two looks at the progress.
+/// Between two updates of the progress.
 const PROGRESS_INTERVAL: Duration = Duration::from_millis(100);
 /// Failures that the summary lists.
 const LISTED_FAILURES: u32 = 100;
+/// File systems keep modification times in steps of up to so much.
+const TIME_TOLERANCE: Duration = Duration::from_secs(2);
+/// So long after the last message of an embedded queue every outcome is in the journal.
+const IDLE: Duration = Duration::from_secs(3);
+/// SQS counts its messages with a delay of up to a minute.
+const AWS_IDLE: Duration = Duration::from_secs(60);
+/// Why a file failed that no message is about any more.
+const NO_MESSAGE: &str = "SourceMissing: no message of this file is left, and its source is not in this folder; run with the folder that it was announced from";
 
 /// What to run.
 pub(crate) struct RunOptions {
@@ -58,6 +74,10 @@ pub(crate) struct RunSummary {
     pub(crate) files_failed: u64,
     /// Versions that a newer version of the same file replaced.
     pub(crate) files_superseded: u64,
+    /// Files and folders at the source that could not be taken.
+    pub(crate) files_left_out: u64,
+    /// Files that were restored once and are now at neither the destination nor the source.
+    pub(crate) files_gone: u64,
     /// Bytes of the packed files before packing.
     pub(crate) bytes_raw: u64,
     /// And after.
@@ -72,12 +92,14 @@ pub(crate) struct RunSummary {
     pub(crate) interrupted: bool,
     /// Failed files with their reasons, the first hundred.
     pub(crate) failures: Vec<(String, String)>,
+    /// Files and folders that were left out with their reasons, the first hundred.
+    pub(crate) left_out: Vec<(String, String)>,
 }
 
 impl RunSummary {
     /// Every file was restored identical.
     pub(crate) fn is_success(&self) -> bool {
-        self.files_failed == 0 && !self.interrupted
+        self.files_failed == 0 && self.files_left_out == 0 && !self.interrupted
     }
 
     /// How many per cent of the bytes were saved; nothing where nothing was packed.
@@ -107,7 +129,7 @@ pub(crate) async fn run(
 ) -> Result<RunSummary> {
     let started = Instant::now();
     let mut resolved = options.resolved.clone();
-    let input = take_input(&mut resolved, options.input.as_deref(), observer)?;
+    let input = take_input(&mut resolved, &options, observer)?;
     // The roles have a token of their own: they also stop when all is done.
     let stop = shutdown.child_token();
     let run = Run::open(&options, resolved, stop.clone()).await?;
@@ -116,9 +138,16 @@ pub(crate) async fn run(
     let report = run.context.report(&run.resolved.decompressor_settings())?;
     let mut roles = JoinSet::new();
     run.spawn_workers(report.as_ref().map(|report| report.log.clone()), &mut roles)?;
-    let announced = run.spawn_source(input, &mut roles)?;
-    let total = run.total(input);
-    let finite = watch(run.journal(), announced, total, observer, &stop).await?;
+    let again = run.check_destination(observer).await?;
+    let announced = run.spawn_source(input, again, &mut roles)?;
+    let mut watch = Watch {
+        total: run.total(input),
+        run: &run,
+        observer,
+        announced,
+        tries: Tries::default(),
+    };
+    let finite = watch.until_done(&stop).await?;
     stop.cancel();
     while let Some(ended) = roles.join_next().await {
         ended.context("a role ended unexpectedly")?;
@@ -136,6 +165,10 @@ struct Run {
     context: RoleContext,
     resolved: Resolved,
     connections: CompressorConnections,
+    scanner: Arc<Scanner>,
+    /// Files that were restored once and are now at neither the destination nor the source.
+    gone: Arc<AtomicU64>,
+    is_aws: bool,
 }
 
 impl Run {
@@ -159,6 +192,10 @@ impl Run {
         let context = RoleContext {
             backend,
             locks,
+            destination_journal: Some(Arc::new(DatabaseJournal::new(
+                journal.clone(),
+                &options.data,
+            ))),
             journal: Arc::new(journal),
             data: options.data.clone(),
             threads: options.threads.max(1),
@@ -166,10 +203,16 @@ impl Run {
             meter: Meter::default(),
             shutdown,
         };
+        let compressor = resolved.compressor_settings();
+        let announcer = context.announcer(&compressor, connections.files_queue.clone())?;
+        let scanner = Arc::new(context.scanner(&compressor.source, announcer));
         Ok(Self {
             context,
             resolved,
             connections,
+            scanner,
+            gone: Arc::default(),
+            is_aws: options.aws,
         })
     }
 
@@ -198,23 +241,87 @@ impl Run {
         Ok(())
     }
 
+    /// Compares what was restored before with the destination; answers the names to be announced again: what is gone from
+    /// there or was replaced by another location's file, and what failed.
+    async fn check_destination(&self, observer: &dyn RunObserver) -> Result<Again> {
+        let location = self.scanner.announcer.source.location();
+        let records = self.journal().sources(location).await?;
+        let mut again = Again::default();
+        if records.is_empty() {
+            return Ok(again);
+        }
+        let destination = self
+            .context
+            .destination_files(&self.resolved.destination.location)?;
+        let shown = destination.location().to_owned();
+        let listed = blocking(move || destination.list()).await;
+        let listed = listed.with_context(|| format!("listing {shown}"))?;
+        let found: HashMap<_, _> = listed
+            .files
+            .iter()
+            .map(|entry| (entry.name.as_str(), entry))
+            .collect();
+        let mut altered = Vec::new();
+        for record in records {
+            match record.state {
+                SourceState::Writing | SourceState::Sent => {}
+                SourceState::Dead | SourceState::Superseded => again.others.push(record.name),
+                SourceState::Restored => match found.get(record.name.as_str()) {
+                    None => again.gone.push(record.name),
+                    Some(entry) if self.is_altered(&record, entry) => altered.push(record.name),
+                    Some(_) => {}
+                },
+            }
+        }
+        if let Some(first) = altered.first() {
+            observer.notice(&format!(
+                "{} restored file(s) were changed at the destination by others, for example {}; they stay as they are",
+                altered.len(),
+                printable(first)
+            ));
+        }
+        Ok(again)
+    }
+
+    /// Whether a restored file is no longer as it was made. The original's format restores a normalised file, whose size is
+    /// not recorded.
+    fn is_altered(&self, record: &SourceRecord, entry: &FileEntry) -> bool {
+        let restored_at = runtime::from_nanos(record.modified_nanos);
+        let apart = match entry.modified.duration_since(restored_at) {
+            Ok(later) => later,
+            Err(earlier) => earlier.duration(),
+        };
+        self.resolved.codec.format == CodecFormat::Hybrid
+            && (entry.size != record.bytes || apart > TIME_TOLERANCE)
+    }
+
     /// Starts what announces files. The receiver gets a value when all are announced, never for an endless source.
     fn spawn_source(
         &self,
         input: FileInput,
+        again: Again,
         roles: &mut JoinSet<()>,
     ) -> Result<oneshot::Receiver<Result<ScanResult>>> {
         let (done, announced) = oneshot::channel();
-        let compressor = self.resolved.compressor_settings();
-        let announcer = self
-            .context
-            .announcer(&compressor, self.connections.files_queue.clone())?;
         let stop = self.context.shutdown.clone();
+        let (scanner, gone) = (self.scanner.clone(), self.gone.clone());
+        let announce_again = async move {
+            let missing = scanner.announce_names(&again.gone).await?;
+            gone.store(missing.len() as u64, Relaxed);
+            scanner.announce_names(&again.others).await?;
+            anyhow::Ok(scanner)
+        };
         match (input, self.resolved.generator_settings()) {
-            (FileInput::Generated, Some(settings)) => {
+            (FileInput::Generated, Some(mut settings)) => {
+                // A scan would never end.
+                settings.scan = None;
                 let connections = self.connections.for_generator();
                 let generator = self.context.generator(&settings, connections)?;
                 roles.spawn(async move {
+                    if let Err(error) = announce_again.await {
+                        let _ = done.send(Err(error));
+                        return;
+                    }
                     generator.run().await;
                     if !stop.is_cancelled() {
                         // The receiver is gone when the run has ended early.
@@ -223,17 +330,23 @@ impl Run {
                 });
             }
             (FileInput::Generated | FileInput::Once, _) => {
-                let scanner = self.context.scanner(&compressor, announcer.clone());
                 roles.spawn(async move {
-                    let _ = done.send(announce_all(&scanner, &announcer, &stop).await);
+                    let scan = async { announce_all(&*announce_again.await?, &stop).await };
+                    let _ = done.send(scan.await);
                 });
             }
             (FileInput::Watched, _) => {
-                let scanner = self.context.scanner(&compressor, announcer);
                 let interval = Duration::from_secs(u64::from(self.resolved.source.scan_seconds));
                 roles.spawn(async move {
-                    scanner.run(interval, &stop).await;
-                    drop(done);
+                    match announce_again.await {
+                        Ok(scanner) => {
+                            scanner.run(interval, &stop).await;
+                            drop(done);
+                        }
+                        Err(error) => {
+                            let _ = done.send(Err(error));
+                        }
+                    }
                 });
             }
         }
@@ -247,12 +360,16 @@ impl Run {
         finite: bool,
     ) -> Result<RunSummary> {
         let progress = self.journal().progress().await?;
+        let left_out = self.scanner.left_out.all();
+        let gone = self.gone.load(Relaxed);
         Ok(RunSummary {
             files_generated: progress.announced,
             files_compressed: progress.compressed,
-            files_restored: progress.restored,
+            files_restored: progress.restored.saturating_sub(gone),
             files_failed: progress.failed,
             files_superseded: progress.superseded,
+            files_left_out: left_out.len() as u64,
+            files_gone: gone,
             bytes_raw: progress.bytes_raw,
             bytes_compressed: progress.bytes_packed,
             seconds: started.elapsed().as_secs_f64(),
@@ -261,6 +378,10 @@ impl Run {
             output: self.output()?,
             interrupted: !finite,
             failures: self.journal().failures(LISTED_FAILURES).await?,
+            left_out: left_out
+                .into_iter()
+                .take(LISTED_FAILURES as usize)
+                .collect(),
         })
     }
 
@@ -287,10 +408,10 @@ enum FileInput {
 /// Decides where files come from. The user's own files under --input are only read.
 fn take_input(
     resolved: &mut Resolved,
-    folder: Option<&Path>,
+    options: &RunOptions,
     observer: &dyn RunObserver,
 ) -> Result<FileInput> {
-    let Some(folder) = folder else {
+    let Some(folder) = options.input.as_deref() else {
         let scan = resolved.source.scan_seconds > 0;
         return Ok(match (&resolved.generator, scan) {
             (Some(_), _) => FileInput::Generated,
@@ -307,6 +428,7 @@ fn take_input(
             folder.display()
         );
     }
+    refuse_own_output(resolved, &folder, &options.data)?;
     let path = folder.to_str().with_context(|| {
         format!(
             "--input {} is not UTF-8; rename the folder",
@@ -327,13 +449,34 @@ fn take_input(
     Ok(FileInput::Once)
 }
 
-async fn announce_all(
-    scanner: &Scanner,
-    announcer: &Announcer,
-    stop: &CancellationToken,
-) -> Result<ScanResult> {
+/// Refuses an input folder in which the run would find what it writes itself. A data folder below the input folder is not
+/// scanned.
+fn refuse_own_output(resolved: &Resolved, input: &Path, data: &Path) -> Result<()> {
+    let Ok(data) = data.canonicalize() else {
+        return Ok(());
+    };
+    let report = resolved.report.as_ref().map(|report| &report.location);
+    for location in [&resolved.destination.location].into_iter().chain(report) {
+        let Some(below) = location.below_data() else {
+            continue;
+        };
+        let own = data.join(below);
+        if input.starts_with(&own) || (input.starts_with(&data) && own.starts_with(input)) {
+            return Err(BadConfiguration(format!(
+                "--input {} holds what this pipeline writes ({location}); name another folder",
+                input.display()
+            ))
+            .into());
+        }
+    }
+    Ok(())
+}
+
+async fn announce_all(scanner: &Scanner, stop: &CancellationToken) -> Result<ScanResult> {
     let result = scanner.once(stop).await?;
-    if result.announced + result.known == 0 {
+    let announcer = &scanner.announcer;
+    let sources = announcer.journal.sources(announcer.source.location());
+    if sources.await?.is_empty() && scanner.left_out.all().is_empty() {
         bail!(
             "no file to take in {}: it takes {:?} files; name another folder with --input, or give the pipeline a generator",
             announcer.source.location(),
@@ -343,41 +486,184 @@ async fn announce_all(
     Ok(result)
 }
 
-/// Watches the journal until every announced file is restored, superseded or failed. False when stopped before.
-async fn watch(
-    journal: &dyn FileJournal,
-    mut announced: oneshot::Receiver<Result<ScanResult>>,
+/// Names that are to be announced again although their files did not change.
+#[derive(Debug, Default)]
+struct Again {
+    /// Their restored files are gone.
+    gone: Vec<String>,
+    /// They failed, or another location's file took their place.
+    others: Vec<String>,
+}
+
+/// Watches a run to its end.
+struct Watch<'a> {
+    run: &'a Run,
+    observer: &'a dyn RunObserver,
+    announced: oneshot::Receiver<Result<ScanResult>>,
     total: Option<u64>,
-    observer: &dyn RunObserver,
-    stop: &CancellationToken,
-) -> Result<bool> {
-    let mut all_announced = false;
-    loop {
-        let progress = journal.progress().await?;
-        let total = match all_announced {
-            true => Some(progress.announced),
-            false => total,
-        };
-        observer.progress(progress, total);
-        if all_announced && progress.unfinished() == 0 {
-            return Ok(true);
-        }
-        tokio::select! {
-            () = stop.cancelled() => return Ok(false),
-            result = &mut announced, if !all_announced => match result {
-                Ok(result) => {
-                    all_announced = true;
-                    notice_not_taken(&result?, observer);
+    tries: Tries,
+}
+
+/// What was tried for files that failed or went missing.
+#[derive(Debug, Default)]
+struct Tries {
+    /// Failures that were looked at.
+    failed: u64,
+    /// Files that were announced again, by id: each once in a run.
+    announced: HashSet<String>,
+    /// Since when nothing has been under way although files are unfinished.
+    idle: Option<(Instant, JournalProgress)>,
+}
+
+impl Watch<'_> {
+    /// Watches the journal until every announced file is restored, superseded or failed. False when stopped before.
+    async fn until_done(&mut self, stop: &CancellationToken) -> Result<bool> {
+        let mut all_announced = false;
+        loop {
+            let progress = self.run.journal().progress().await?;
+            if all_announced {
+                self.total = Some(progress.announced);
+            }
+            self.observer.progress(progress, self.total);
+            let again = self.announce_failed(progress).await?;
+            if all_announced && !again {
+                if progress.unfinished() == 0 {
+                    return Ok(true);
                 }
-                // A source sends nothing only when it was stopped.
-                Err(_) => {
-                    stop.cancelled().await;
-                    return Ok(false);
-                }
-            },
-            () = tokio::time::sleep(PROGRESS_INTERVAL) => {}
+                self.conclude_idle(progress).await?;
+            }
+            tokio::select! {
+               biased;
+                () = stop.cancelled() => return Ok(false),
+                result = &mut self.announced, if !all_announced => match result {
+                    Ok(result) => {
+                        all_announced = true;
+                        notice_not_taken(&result?, self.observer);
+                    }
+                    // A source sends nothing only when it was stopped.
+                    Err(_) => {
+                        stop.cancelled().await;
+                        return Ok(false);
+                    }
+                },
+                () = tokio::time::sleep(PROGRESS_INTERVAL) => {}
+            }
         }
     }
+
+    /// Announces files again that failed because their records cannot be used, each once; true where there were such.
+    async fn announce_failed(&mut self, progress: JournalProgress) -> Result<bool> {
+        if progress.failed == self.tries.failed {
+            return Ok(false);
+        }
+        self.tries.failed = progress.failed;
+        let mut names = Vec::new();
+        for file in self.run.journal().open_files().await? {
+            let is_spoiled = file.reason.as_deref().is_some_and(spoils_records);
+            if is_spoiled
+                && self.is_newest(&file).await?
+                && self.tries.announced.insert(file.file_id)
+            {
+                names.push(file.name);
+            }
+        }
+        let missing = self.run.scanner.announce_names(&names).await?;
+        Ok(missing.len() < names.len())
+    }
+
+    async fn is_newest(&self, file: &OpenFile) -> Result<bool> {
+        let newest = self.newest(file).await?;
+        Ok(newest.is_some_and(|newest| newest.file_id == file.file_id))
+    }
+
+    async fn newest(&self, file: &OpenFile) -> Result<Option<SourceRecord>> {
+        let location = self.run.scanner.announcer.source.location();
+        let newest = self.run.journal().source(location, &file.name);
+        Ok(newest.await?)
+    }
+
+    /// Where both queues have been empty for a while and files are unfinished, no message of theirs exists any more: their
+    /// sources are announced again, once, and what then is still unfinished has failed.
+    async fn conclude_idle(&mut self, progress: JournalProgress) -> Result<()> {
+        let now = Instant::now();
+        let since = match self.tries.idle {
+            Some((since, then)) if then == progress => since,
+            _ => now,
+        };
+        if !self.queues_are_empty().await {
+            self.tries.idle = None;
+            return Ok(());
+        }
+        self.tries.idle = Some((since, progress));
+        let long_enough = match self.run.is_aws {
+            true => AWS_IDLE,
+            false => IDLE,
+        };
+        if now.duration_since(since) < long_enough {
+            return Ok(());
+        }
+        self.tries.idle = None;
+        let journal = self.run.journal();
+        let mut names = Vec::new();
+        for file in journal.open_files().await? {
+            if file.reason.is_some() {
+                continue;
+            }
+            match self.newest(&file).await? {
+                Some(newest) if newest.file_id != file.file_id => {
+                    journal.record_superseded(&file.file_id).await?;
+                }
+                Some(_) if self.tries.announced.insert(file.file_id.clone()) => {
+                    names.push((file.name, file.file_id));
+                }
+                Some(_) | None => journal.record_failed(&file.file_id, NO_MESSAGE).await?,
+            }
+        }
+        let only_names: Vec<_> = names.iter().map(|(name, _)| name.clone()).collect();
+        let missing = self.run.scanner.announce_names(&only_names).await?;
+        for (name, file_id) in names {
+            if missing.contains(&name) {
+                let reason = format!("{}: {name} is not at the source", Reason::SourceMissing);
+                journal.record_failed(&file_id, &reason).await?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Whether no message is in either queue. Unknown is not empty.
+    async fn queues_are_empty(&self) -> bool {
+        let connections = &self.run.connections;
+        for queue in [&connections.files_queue, &connections.chunks_queue] {
+            if !matches!(queue.depth().await, Ok(depth) if depth.total() == 0) {
+                return false;
+            }
+        }
+        true
+    }
+}
+
+/// Whether a recorded failure says that the file's records cannot be used, so that packing it again helps.
+fn spoils_records(failure: &str) -> bool {
+    let reason = failure
+        .split_once(':')
+        .map_or(failure, |(reason, _)| reason);
+    reason.parse().is_ok_and(|reason: Reason| match reason {
+        Reason::RecordMissing
+        | Reason::Expired
+        | Reason::RecordDamaged
+        | Reason::BadFrame
+        | Reason::HashMismatch => true,
+        Reason::UnreadableMessage
+        | Reason::BadName
+        | Reason::SourceMissing
+        | Reason::SourceChanged
+        | Reason::TooLarge
+        | Reason::UnknownFormat
+        | Reason::NotSeedFormat
+        | Reason::Refused
+        | Reason::GaveUp
+        | Reason::ReceivedTooOften => false,
+    })
 }
 
 fn notice_not_taken(result: &ScanResult, observer: &dyn RunObserver) {

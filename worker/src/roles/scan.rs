@@ -1,16 +1,30 @@
 //! Announces the files at the source: once for the user's own files, or repeatedly for files that arrive.
+//!
+//! What was announced of each name is in the journal, so a file that did not change is neither announced nor read again,
+//! whichever process announced it.
 
-use std::collections::HashMap;
-use std::time::{Duration, SystemTime};
+use std::collections::{BTreeMap, BTreeSet};
+use std::io;
+use std::sync::Arc;
+use std::time::Duration;
 
 use anyhow::{Context, Result};
+use parking_lot::Mutex;
+use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
-use tracing::{info, warn};
+use tracing::warn;
 
-use crate::roles::announce::Announcer;
-use crate::roles::source::SourceFilter;
-use crate::runtime::blocking;
-use streampress_transport::{FileEntry, FileName};
+use crate::journal::{SourceRecord, SourceState};
+use crate::roles::announce::{Announcer, ReadSource};
+use crate::roles::source::{SourceFilter, is_users_own};
+use crate::runtime::{self, blocking};
+use crate::telemetry::metrics::Meter;
+use streampress_transport::{FileEntry, FileName, Listing};
+
+/// Files are announced in batches of at most this many.
+const BATCH_FILES: usize = 64;
+/// And of about this many bytes, so that a compressor has work while the next batch is read.
+const BATCH_BYTES: u64 = 8 << 20;
 
 /// The result of one scan.
 #[derive(Debug, Default, PartialEq, Eq)]
@@ -23,115 +37,544 @@ pub(crate) struct ScanResult {
     pub(crate) not_taken: Vec<FileName>,
 }
 
+/// Files that cannot be taken, each with the reason. Shared with the process that counts them.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct LeftOutFiles(Arc<Mutex<BTreeMap<String, String>>>);
+
+impl LeftOutFiles {
+    /// Name and reason of each, by name.
+    pub(crate) fn all(&self) -> Vec<(String, String)> {
+        let files = self.0.lock();
+        files
+            .iter()
+            .map(|(name, reason)| (name.clone(), reason.clone()))
+            .collect()
+    }
+
+    /// Adds a file; the log says each reason once.
+    fn add(&self, name: &str, reason: &str) {
+        let before = self.0.lock().insert(name.to_owned(), reason.to_owned());
+        if before.as_deref() != Some(reason) {
+            warn!(file_name = name, reason, "Left out.");
+        }
+    }
+
+    fn retain(&self, names: &BTreeSet<String>) {
+        self.0.lock().retain(|name, _| names.contains(name));
+    }
+}
+
 /// Scans the source.
 pub(crate) struct Scanner {
     /// How files are announced, and where they are.
     pub(crate) announcer: Announcer,
     /// Which of the files are taken.
     pub(crate) filter: SourceFilter,
+    /// How long a file must hold still before a repeated scan takes it.
+    pub(crate) settle: Duration,
+    /// Whether packed files are renamed or deleted.
+    pub(crate) retires: bool,
+    /// What cannot be taken.
+    pub(crate) left_out: LeftOutFiles,
+    /// Told that the scan goes on.
+    pub(crate) meter: Meter,
 }
 
-/// Size and modification time.
-type Version = (u64, SystemTime);
+/// What a scan knows of each name.
+type Known = BTreeMap<String, SourceRecord>;
+
+/// What a repeated scan keeps from one time to the next.
+#[derive(Default)]
+struct ScanMemory {
+    known: Option<Known>,
+    /// Files that may be announced once they hold still.
+    still: BTreeMap<String, Stillness>,
+    /// Files that the filter does not take.
+    skipped: BTreeSet<String>,
+}
+
+/// Since when a file that is to be announced has had its fingerprint.
+struct Stillness {
+    fingerprint: String,
+    since: Instant,
+}
 
 impl Scanner {
     /// Announces every file that is new or changed. Stops early on shutdown.
     pub(crate) async fn once(&self, shutdown: &CancellationToken) -> Result<ScanResult> {
+        let mut known = self.load().await?;
         let mut result = ScanResult::default();
-        for entry in self.list().await? {
+        let listing = self.list().await?;
+        self.leave_out(&listing, &mut BTreeSet::new());
+        let mut batch = Batch::default();
+        for entry in listing.files {
             if shutdown.is_cancelled() {
                 break;
             }
-            self.take(entry, &mut result).await?;
+            if !self.filter.takes(&entry.name) {
+                if !self.leave_out_like_renamed(&entry).await? {
+                    result.not_taken.push(entry.name);
+                }
+                continue;
+            }
+            match self.new_content(&entry, &mut known).await? {
+                Some(read) => {
+                    result.announced += 1;
+                    batch.add(read);
+                }
+                None => result.known += 1,
+            }
+            if batch.is_full() {
+                self.announce(&mut batch, &mut known).await?;
+            }
         }
+        self.announce(&mut batch, &mut known).await?;
         Ok(result)
     }
 
-    /// Scans every `interval`; announces a file once two scans in a row found it the same. Errors are logged and retried.
+    /// Scans every `interval`. Errors are logged and retried.
     pub(crate) async fn run(&self, interval: Duration, shutdown: &CancellationToken) {
-        let mut last_scan: HashMap<FileName, Version> = HashMap::new();
-        let mut announced: HashMap<FileName, Version> = HashMap::new();
+        let mut memory = ScanMemory::default();
         while !shutdown.is_cancelled() {
-            if let Err(error) = self.scan(&mut last_scan, &mut announced).await {
+            self.meter.ticked();
+            if let Err(error) = self.scan(&mut memory, shutdown).await {
                 warn!(
                     error = format!("{error:#}"),
                     "Could not scan the source; retrying."
                 );
+                // What was recorded and not sent is sent when it is loaded.
+                memory.known = None;
             }
             tokio::select! {
+                biased;
                 () = shutdown.cancelled() => {}
                 () = tokio::time::sleep(interval) => {}
             }
         }
     }
 
-    async fn scan(
-        &self,
-        last_scan: &mut HashMap<FileName, Version>,
-        announced: &mut HashMap<FileName, Version>,
-    ) -> Result<()> {
-        let entries = self.list().await?;
-        let present: HashMap<_, _> = entries
-            .iter()
-            .map(|entry| (entry.name.clone(), (entry.size, entry.modified)))
-            .collect();
-        announced.retain(|name, _| present.contains_key(name));
-        for entry in entries {
-            let version = (entry.size, entry.modified);
-            let still = last_scan.get(&entry.name) == Some(&version);
-            if !still || announced.get(&entry.name) == Some(&version) {
+    async fn scan(&self, memory: &mut ScanMemory, shutdown: &CancellationToken) -> Result<()> {
+        let ScanMemory {
+            known,
+            still,
+            skipped,
+        } = memory;
+        let known = match known {
+            Some(known) => known,
+            None => known.insert(self.load().await?),
+        };
+        let listing = self.list().await?;
+        let mut present = BTreeSet::new();
+        self.leave_out(&listing, &mut present);
+        let mut batch = Batch::default();
+        for entry in listing.files {
+            if shutdown.is_cancelled() {
+                break;
+            }
+            let name = entry.name.as_str().to_owned();
+            if !self.filter.takes(&entry.name) {
+                if !skipped.contains(&name) {
+                    self.leave_out_like_renamed(&entry).await?;
+                    skipped.insert(name.clone());
+                }
+                present.insert(name);
                 continue;
             }
-            let name = entry.name.clone();
-            // One unreadable file must not stop the others.
-            match self.take(entry, &mut ScanResult::default()).await {
-                Ok(()) => {
-                    announced.insert(name, version);
+            if !is_known(&entry, known.get(&name)) && self.holds_still(&entry, still) {
+                if let Some(read) = self.new_content(&entry, known).await? {
+                    batch.add(read);
                 }
-                Err(error) => {
-                    warn!(
-                        file_name = name.as_str(),
-                        error = format!("{error:#}"),
-                        "Could not announce a file; retrying at the next scan."
-                    );
+                if batch.is_full() {
+                    self.announce(&mut batch, known).await?;
                 }
             }
+            present.insert(name);
         }
-        *last_scan = present;
+        self.announce(&mut batch, known).await?;
+        self.announcer.journal.flush_sources().await?;
+        still.retain(|name, _| present.contains(name));
+        skipped.retain(|name| present.contains(name));
+        self.left_out.retain(&present);
+        if self.retires {
+            // A name whose file was renamed or deleted is free: the same content that comes later is a new file.
+            let gone = known.extract_if(.., |name, _| !present.contains(name));
+            let gone: Vec<_> = gone.map(|(_, record)| record).collect();
+            self.announcer.journal.forget_sources(&gone).await?;
+        }
         Ok(())
     }
 
-    async fn list(&self) -> Result<Vec<FileEntry>> {
+    /// What the journal knows, after sending what an ended process had recorded and may not have sent.
+    async fn load(&self) -> Result<Known> {
+        let location = self.announcer.source.location();
+        let journal = &self.announcer.journal;
+        let records = journal.sources(location).await;
+        let mut records = records.context("reading the journal of the source")?;
+        let unsent: Vec<_> = records
+            .iter()
+            .filter(|record| record.state == SourceState::Writing)
+            .cloned()
+            .collect();
+        for batch in unsent.chunks(BATCH_FILES) {
+            self.announcer.send_recorded(batch).await?;
+        }
+        for record in &mut records {
+            if record.state == SourceState::Writing {
+                record.state = SourceState::Sent;
+            }
+        }
+        let by_name = records
+            .into_iter()
+            .map(|record| (record.name.clone(), record));
+        Ok(by_name.collect())
+    }
+
+    async fn list(&self) -> Result<Listing> {
         let source = self.announcer.source.clone();
         blocking(move || source.list())
             .await
             .with_context(|| format!("listing {}", self.announcer.source.location()))
     }
 
-    async fn take(&self, entry: FileEntry, result: &mut ScanResult) -> Result<()> {
-        if !self.filter.takes(&entry.name) {
-            result.not_taken.push(entry.name);
-        } else if self.is_known(&entry).await? {
-            result.known += 1;
-        } else {
-            let file = self.announcer.announce(&entry).await?;
-            info!(
-                file_id = file.id().as_str(),
-                file_name = file.name.as_str(),
-                raw_bytes = file.bytes,
-                "File announced."
-            );
-            result.announced += 1;
+    /// Names what the listing left out: of files only those that the filter takes.
+    fn leave_out(&self, listing: &Listing, present: &mut BTreeSet<String>) {
+        for left_out in &listing.left_out {
+            if left_out.is_folder || self.filter.takes_kind(&left_out.name) {
+                self.left_out.add(&left_out.name, &left_out.reason);
+                present.insert(left_out.name.clone());
+            }
         }
-        Ok(())
     }
 
-    /// Whether the journal says that this version was announced; a journal that keeps nothing never says so.
-    async fn is_known(&self, entry: &FileEntry) -> Result<bool> {
+    /// Names a file that is not taken only because it has the name of a renamed source, and is none.
+    async fn leave_out_like_renamed(&self, entry: &FileEntry) -> Result<bool> {
+        let like_renamed = self.filter.takes_kind(entry.name.as_str())
+            && self.filter.has_renamed_form(&entry.name);
+        if !like_renamed || !is_users_own(&self.announcer, entry).await? {
+            return Ok(false);
+        }
+        let reason =
+            "has the name of a source that was renamed after it was packed: give it another name";
+        self.left_out.add(entry.name.as_str(), reason);
+        Ok(true)
+    }
+
+    /// Whether the file has not changed for the settle time, as far as this scanner or the file's own times tell.
+    fn holds_still(&self, entry: &FileEntry, still: &mut BTreeMap<String, Stillness>) -> bool {
+        // An object appears as a whole.
+        let Some(changed) = entry.changed else {
+            return true;
+        };
+        let age = runtime::now().duration_since(changed);
+        if age.is_ok_and(|age| age >= self.settle) {
+            return true;
+        }
+        let since = still.entry(entry.name.as_str().to_owned());
+        let seen = since.or_insert_with(|| Stillness {
+            fingerprint: entry.fingerprint.clone(),
+            since: Instant::now(),
+        });
+        if seen.fingerprint != entry.fingerprint {
+            *seen = Stillness {
+                fingerprint: entry.fingerprint.clone(),
+                since: Instant::now(),
+            };
+        }
+        seen.since.elapsed() >= self.settle
+    }
+
+    /// Announces these names' files as they are now, although the journal knows them; answers the names that are not at the
+    /// source or cannot be read.
+    pub(crate) async fn announce_names(&self, names: &[String]) -> Result<BTreeSet<String>> {
+        let mut missing = BTreeSet::new();
+        let mut batch = Batch::default();
+        for name in names {
+            match self.read_name(name).await? {
+                Some(read) => batch.add(read),
+                None => {
+                    missing.insert(name.clone());
+                }
+            }
+            if batch.is_full() {
+                self.announce(&mut batch, &mut Known::new()).await?;
+            }
+        }
+        self.announce(&mut batch, &mut Known::new()).await?;
+        Ok(missing)
+    }
+
+    async fn read_name(&self, name: &str) -> Result<Option<ReadSource>> {
+        let Ok(name) = FileName::parse(name) else {
+            return Ok(None);
+        };
+        let (source, wanted) = (self.announcer.source.clone(), name.clone());
+        match blocking(move || source.stat(&wanted)).await {
+            Ok(Some(entry)) => self.read(&entry).await,
+            Ok(None) => Ok(None),
+            Err(error) => {
+                self.left_out.add(name.as_str(), &error.to_string());
+                Ok(None)
+            }
+        }
+    }
+
+    /// Reads a file; `None` where it is gone or cannot be read, which [`Scanner::left_out`] then says.
+    async fn read(&self, entry: &FileEntry) -> Result<Option<ReadSource>> {
+        match self.announcer.read(entry).await {
+            Ok(read) => Ok(Some(read)),
+            Err(error) if is_not_found(&error) => Ok(None),
+            Err(error) => {
+                let reason = format!("{error:#}; once it can be read it is taken");
+                self.left_out.add(entry.name.as_str(), &reason);
+                Ok(None)
+            }
+        }
+    }
+
+    /// Reads the file unless its fingerprint says that it has not changed; `None` where its content was announced already
+    /// or it cannot be read.
+    async fn new_content(
+        &self,
+        entry: &FileEntry,
+        known: &mut Known,
+    ) -> Result<Option<ReadSource>> {
+        self.meter.ticked();
+        let name = entry.name.as_str();
+        if is_known(entry, known.get(name)) {
+            return Ok(None);
+        }
+        let Some(read) = self.read(entry).await? else {
+            return Ok(None);
+        };
+        // Another process may have announced it since this one looked.
+        let newest = match self.announcer.newest(&entry.name).await? {
+            Some(newest) if newest.hash == read.file.hash.as_str() => Some(newest),
+            None if self.was_restored(&read).await? => Some(read.record(String::new())),
+            Some(_) | None => None,
+        };
+        let Some(newest) = newest else {
+            return Ok(Some(read));
+        };
+        let record = SourceRecord {
+            state: newest.state,
+            ..read.record(newest.announcement)
+        };
         let journal = &self.announcer.journal;
-        let known = journal
-            .was_announced(entry.name.as_str(), entry.size, entry.modified)
+        journal
+            .record_sources(std::slice::from_ref(&record))
             .await?;
-        Ok(known == Some(true))
+        known.insert(name.to_owned(), record);
+        Ok(None)
+    }
+
+    /// Whether a release that kept no record of sources has restored the file.
+    async fn was_restored(&self, read: &ReadSource) -> Result<bool> {
+        let (journal, file) = (&self.announcer.journal, &read.file);
+        let id = file.id();
+        Ok(journal
+            .was_restored(file.name.as_str(), id.as_str())
+            .await?)
+    }
+
+    async fn announce(&self, batch: &mut Batch, known: &mut Known) -> Result<()> {
+        let files = std::mem::take(batch).files;
+        let announced = self.announcer.announce_all(&files).await?;
+        known.extend(announced.into_iter().map(|it| (it.name.clone(), it)));
+        Ok(())
+    }
+}
+
+/// Files that were read and are to be announced.
+#[derive(Default)]
+struct Batch {
+    files: Vec<ReadSource>,
+    bytes: u64,
+}
+
+impl Batch {
+    fn add(&mut self, read: ReadSource) {
+        self.bytes += read.file.bytes;
+        self.files.push(read);
+    }
+
+    fn is_full(&self) -> bool {
+        self.files.len() >= BATCH_FILES || self.bytes >= BATCH_BYTES
+    }
+}
+
+/// Whether the fingerprint proves that the file's content is what was announced last.
+fn is_known(entry: &FileEntry, record: Option<&SourceRecord>) -> bool {
+    record.is_some_and(|record| record.is_settled && record.fingerprint == entry.fingerprint)
+}
+
+fn is_not_found(error: &anyhow::Error) -> bool {
+    error.chain().any(|cause| {
+        cause
+            .downcast_ref::<io::Error>()
+            .is_some_and(|cause| cause.kind() == io::ErrorKind::NotFound)
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use streampress_crds::api::pipeline::SourceFormat;
+    use streampress_transport::local::files::LocalFiles;
+    use streampress_transport::local::{Local, LocalOptions};
+
+    use super::*;
+    use crate::journal::{FileJournal, SegmentJournal, SqliteJournal};
+    use crate::roles::announce::AnnouncementFormat;
+
+    struct Source {
+        root: tempfile::TempDir,
+        journal: SqliteJournal,
+        scanner: Scanner,
+    }
+
+    impl Source {
+        fn open() -> Self {
+            let root = tempfile::tempdir().expect("a folder");
+            let data = root.path().join("data");
+            let local = Local::open(&data, LocalOptions::default()).expect("opens");
+            let source = LocalFiles::open("file:///data/in", &data.join("in")).expect("opens");
+            let journal = SqliteJournal::open(&local).expect("opens");
+            let announcer = Announcer {
+                source: Arc::new(source),
+                files_queue: local.files_queue(),
+                strict: false,
+                format: AnnouncementFormat::Native,
+                journal: Arc::new(journal.clone()),
+            };
+            let scanner = Scanner {
+                announcer,
+                filter: SourceFilter {
+                    formats: vec![SourceFormat::Txt],
+                    skips_renamed: false,
+                },
+                settle: Duration::from_secs(10),
+                retires: false,
+                left_out: LeftOutFiles::default(),
+                meter: Meter::default(),
+            };
+            Self {
+                root,
+                journal,
+                scanner,
+            }
+        }
+
+        fn write(&self, name: &str, content: &str) -> FileEntry {
+            let path = self.root.path().join("data/in").join(name);
+            std::fs::write(path, content).expect("written");
+            let name = FileName::parse(name).expect("a valid name");
+            let entry = self.scanner.announcer.source.stat(&name);
+            entry.expect("looked").expect("there")
+        }
+
+        async fn scan(&self) -> ScanResult {
+            let scanned = self.scanner.once(&CancellationToken::new()).await;
+            scanned.expect("scanned")
+        }
+
+        async fn messages(&self) -> u64 {
+            let depth = self.scanner.announcer.files_queue.depth().await;
+            depth.expect("known").total()
+        }
+    }
+
+    #[tokio::test]
+    async fn what_was_recorded_and_not_sent_is_sent_once_by_the_next_scan() {
+        let source = Source::open();
+        let entry = source.write("a.txt", "words");
+        let read = source.scanner.announcer.read(&entry).await.expect("read");
+        let record = read.record("an-announcement".into());
+        let recorded = source.journal.record_announcements(&[record]).await;
+        recorded.expect("recorded");
+        assert_eq!(source.messages().await, 0);
+        for _ in 0..2 {
+            let result = source.scan().await;
+            assert_eq!((result.announced, result.known), (0, 1));
+            assert_eq!(source.messages().await, 1);
+        }
+    }
+
+    #[tokio::test]
+    async fn a_restart_announces_nothing_that_was_announced() {
+        let mut source = Source::open();
+        let files = source.scanner.announcer.source.clone();
+        source.scanner.settle = Duration::ZERO;
+        source.write("a.txt", "words");
+        for _ in 0..3 {
+            source.scanner.announcer.journal = Arc::new(SegmentJournal::new(files.clone()));
+            let mut memory = ScanMemory::default();
+            for _ in 0..2 {
+                let scanned = source
+                    .scanner
+                    .scan(&mut memory, &CancellationToken::new())
+                    .await;
+                scanned.expect("scanned");
+            }
+        }
+        assert_eq!(source.messages().await, 1);
+    }
+
+    #[tokio::test]
+    async fn the_newest_content_of_a_name_decides_what_is_known() {
+        let source = Source::open();
+        for (content, announced) in [("one", 1), ("one", 0), ("two", 1), ("one", 1), ("one", 0)] {
+            source.write("a.txt", content);
+            assert_eq!(source.scan().await.announced, announced, "{content}");
+        }
+        assert_eq!(source.messages().await, 3);
+    }
+
+    #[tokio::test]
+    async fn other_content_of_the_same_size_and_time_is_announced() {
+        let source = Source::open();
+        let first = source.write("a.txt", "one");
+        source.scan().await;
+        let path = source.root.path().join("data/in/a.txt");
+        let file = std::fs::File::options().write(true).open(path);
+        let mut file = file.expect("opened");
+        std::io::Write::write_all(&mut file, b"two").expect("written");
+        file.set_modified(first.modified).expect("set");
+        assert_eq!(source.scan().await.announced, 1);
+    }
+
+    #[tokio::test]
+    async fn an_untouched_file_is_not_read_again() {
+        let source = Source::open();
+        let entry = source.write("a.txt", "words");
+        source.scan().await;
+        // As if the file had been old when it was read.
+        let location = source.scanner.announcer.source.location();
+        let mut records = source.journal.sources(location).await.expect("read");
+        records[0].is_settled = true;
+        let written = source.journal.record_sources(&records).await;
+        written.expect("written");
+        let mut known: Known = [("a.txt".to_owned(), records.remove(0))].into();
+        let path = source.root.path().join("data/in/a.txt");
+        std::fs::remove_file(path).expect("removed");
+        // A read of it would fail now.
+        let new = source.scanner.new_content(&entry, &mut known).await;
+        assert!(new.expect("known").is_none());
+        assert!(source.scanner.left_out.all().is_empty());
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_file_that_grows_is_not_taken_until_it_holds_still() {
+        let source = Source::open();
+        let mut still = BTreeMap::new();
+        let entry = source.write("a.txt", "half");
+        let scanner = &source.scanner;
+        assert!(!scanner.holds_still(&entry, &mut still));
+        tokio::time::advance(Duration::from_secs(9)).await;
+        assert!(!scanner.holds_still(&entry, &mut still));
+        let entry = source.write("a.txt", "half and more");
+        assert!(!scanner.holds_still(&entry, &mut still));
+        tokio::time::advance(Duration::from_secs(9)).await;
+        assert!(!scanner.holds_still(&entry, &mut still));
+        tokio::time::advance(Duration::from_secs(1)).await;
+        assert!(scanner.holds_still(&entry, &mut still));
     }
 }

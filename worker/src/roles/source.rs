@@ -2,7 +2,6 @@
 //! source once it is packed.
 
 use std::io;
-use std::sync::Arc;
 
 use tracing::{info, warn};
 
@@ -12,10 +11,12 @@ use crate::roles::announce::Announcer;
 use crate::runtime::{self, blocking};
 use streampress_crds::api::pipeline::{OnCompressed, SourceFormat};
 use streampress_crds::settings::SourceSettings;
-use streampress_transport::{FileName, Files};
+use streampress_transport::{ExactFile, FileEntry, FileName, Files, Retired, TransportResult};
 
 /// The suffix of a renamed source's stem, as the original's.
 const RENAMED_SUFFIX: &str = "_delete";
+/// Names that are tried for a renamed source.
+pub(crate) const RENAMED_NAMES: u32 = 1000;
 
 /// Which files at the source are taken, however they are found.
 #[derive(Debug, Clone)]
@@ -37,10 +38,18 @@ impl SourceFilter {
 
     /// Whether the file is of a kind that is taken, and not one that was renamed after it was packed.
     pub(crate) fn takes(&self, name: &FileName) -> bool {
-        let base = name.as_str().rsplit('/').next().unwrap_or_default();
-        let stem = base.rsplit_once('.').map_or(base, |(stem, _)| stem);
-        !(self.skips_renamed && stem.ends_with(RENAMED_SUFFIX))
-            && SourceFormat::of_name(base).is_some_and(|format| self.formats.contains(&format))
+        self.takes_kind(name.as_str()) && !name.is_reserved() && !self.has_renamed_form(name)
+    }
+
+    /// Whether the file is of a kind that is taken; the name need not be a valid one.
+    pub(crate) fn takes_kind(&self, name: &str) -> bool {
+        let base = name.rsplit('/').next().unwrap_or_default();
+        SourceFormat::of_name(base).is_some_and(|format| self.formats.contains(&format))
+    }
+
+    /// Whether the name is that of a file that was renamed after it was packed, where such files are skipped.
+    pub(crate) fn has_renamed_form(&self, name: &FileName) -> bool {
+        self.skips_renamed && original_name(name).is_some()
     }
 }
 
@@ -70,50 +79,139 @@ pub(crate) async fn announce_event(
     announced.map(drop).map_err(HandlerError::Transient)
 }
 
-/// Renames or deletes the source of an acknowledged file, unless it has changed since.
+/// Renames or deletes the source of an acknowledged file, if it still is exactly the file that was packed.
 pub(crate) async fn retire_source(
-    source: &Arc<dyn Files>,
+    announcer: &Announcer,
     file: &FileRef,
     on_compressed: OnCompressed,
 ) {
     if on_compressed == OnCompressed::Keep {
         return;
     }
-    let (source, file) = (source.clone(), file.clone());
-    let retired = blocking(move || -> io::Result<()> {
-        let unchanged = source.stat(&file.name)?.is_some_and(|now| {
-            now.size == file.bytes && runtime::nanos(now.modified) == file.modified_nanos
-        });
-        match on_compressed {
-            OnCompressed::Rename if unchanged => source.rename(&file.name, &renamed(&file.name)),
-            OnCompressed::Delete if unchanged => source.remove(&file.name),
-            OnCompressed::Keep | OnCompressed::Rename | OnCompressed::Delete => Ok(()),
-        }
+    let (source, packed) = (announcer.source.clone(), file.clone());
+    let retired = blocking(move || match on_compressed {
+        OnCompressed::Keep => Ok(Retired::Changed),
+        OnCompressed::Rename => rename_exact(&*source, &packed),
+        OnCompressed::Delete => with_exact(&*source, &packed, |exact| source.remove_exact(exact)),
     });
-    if let Err(error) = retired.await {
-        warn!(%error, "Could not rename or delete a packed source file; it stays where it is.");
+    match retired.await {
+        Ok(Retired::Done) => {
+            if let Err(error) = forget(announcer, file).await {
+                warn!(%error, "Could not record that a packed source file was renamed or deleted.");
+            }
+        }
+        Ok(Retired::Changed) => {
+            info!("The source file changed after it was packed; it stays where it is.");
+        }
+        Ok(Retired::NameTaken) => {
+            warn!(
+                "Every name for a renamed source file is taken; the packed file stays where it is."
+            );
+        }
+        Err(error) => {
+            warn!(%error, "Could not rename or delete a packed source file; it stays where it is.");
+        }
     }
 }
 
-/// `a/b.json` becomes `a/b_delete.json`.
-fn renamed(name: &FileName) -> FileName {
-    let (folder, base) = name
-        .as_str()
-        .rsplit_once('/')
-        .map_or(("", name.as_str()), |(folder, base)| (folder, base));
-    let base = match base.rsplit_once('.') {
-        Some((stem, extension)) if !stem.is_empty() => {
-            format!("{stem}{RENAMED_SUFFIX}.{extension}")
+/// The name is free: the same content that comes under it later is a new file.
+async fn forget(announcer: &Announcer, file: &FileRef) -> TransportResult<()> {
+    match announcer.newest(&file.name).await? {
+        Some(newest) if newest.hash == file.hash.as_str() => {
+            announcer.journal.forget_sources(&[newest]).await
         }
-        _ => format!("{base}{RENAMED_SUFFIX}"),
+        Some(_) | None => Ok(()),
+    }
+}
+
+/// Calls `retire` for the source's file if that has the size and modification time of the packed one. The hash is compared
+/// too: a file's times may stay the same while its content changes.
+fn with_exact(
+    source: &dyn Files,
+    packed: &FileRef,
+    retire: impl Fn(&ExactFile<'_>) -> io::Result<Retired>,
+) -> io::Result<Retired> {
+    match source.stat(&packed.name)? {
+        Some(entry)
+            if entry.size == packed.bytes
+                && runtime::nanos(entry.modified) == packed.modified_nanos =>
+        {
+            retire(&ExactFile {
+                entry: &entry,
+                hash: Some(packed.hash.as_str()),
+            })
+        }
+        Some(_) | None => Ok(Retired::Changed),
+    }
+}
+
+/// Renames the packed file to the first free one of its names.
+fn rename_exact(source: &dyn Files, packed: &FileRef) -> io::Result<Retired> {
+    for number in 0..RENAMED_NAMES {
+        let to = renamed(&packed.name, number);
+        let retired = with_exact(source, packed, |exact| source.rename_exact(exact, &to))?;
+        if retired != Retired::NameTaken {
+            return Ok(retired);
+        }
+    }
+    Ok(Retired::NameTaken)
+}
+
+/// `a/b.json` becomes `a/b_delete.json`, or `a/b-1_delete.json` where that is taken.
+pub(crate) fn renamed(name: &FileName, number: u32) -> FileName {
+    let suffix = match number {
+        0 => RENAMED_SUFFIX.to_owned(),
+        number => format!("-{number}{RENAMED_SUFFIX}"),
     };
-    let full = if folder.is_empty() {
-        base
-    } else {
-        format!("{folder}/{base}")
+    let (folder, base) = split_folder(name.as_str());
+    let base = match base.rsplit_once('.') {
+        Some((stem, extension)) if !stem.is_empty() => format!("{stem}{suffix}.{extension}"),
+        _ => format!("{base}{suffix}"),
     };
     // A name of the greatest length cannot grow; it stays as it is.
-    FileName::parse(&full).unwrap_or_else(|_| name.clone())
+    FileName::parse(&format!("{folder}{base}")).unwrap_or_else(|_| name.clone())
+}
+
+/// The name that a file of this name had if it was renamed after it was packed; `None` for a name of another form.
+fn original_name(name: &FileName) -> Option<String> {
+    let (folder, base) = split_folder(name.as_str());
+    let (stem, extension) = match base.rsplit_once('.') {
+        Some((stem, extension)) if !stem.is_empty() => (stem, format!(".{extension}")),
+        _ => (base, String::new()),
+    };
+    let stem = stem.strip_suffix(RENAMED_SUFFIX)?;
+    let is_number = |text: &str| !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_digit());
+    let stem = match stem.rsplit_once('-') {
+        Some((stem, number)) if is_number(number) => stem,
+        _ => stem,
+    };
+    Some(format!("{folder}{stem}{extension}"))
+}
+
+/// The folder with its slash, and the rest.
+fn split_folder(name: &str) -> (&str, &str) {
+    name.split_at(name.rfind('/').map_or(0, |slash| slash + 1))
+}
+
+/// Whether a file whose name has the form of a renamed source may be the user's own: no file that was announced had its
+/// size and modification time under the name that it would have had. Where the journal cannot tell, it counts as renamed.
+pub(crate) async fn is_users_own(
+    announcer: &Announcer,
+    entry: &FileEntry,
+) -> TransportResult<bool> {
+    let journal = &announcer.journal;
+    let Some(original) = original_name(&entry.name) else {
+        return Ok(true);
+    };
+    // A name such as `a-1_delete.csv` may be the second of `a.csv` or the first of `a-1.csv`.
+    let plain = entry.name.as_str().replacen(RENAMED_SUFFIX, "", 1);
+    for name in [&original, &plain] {
+        let announced = journal.was_announced(name, entry.size, entry.modified);
+        if announced.await? != Some(false) {
+            return Ok(false);
+        }
+    }
+    Ok(true)
 }
 
 #[cfg(test)]
@@ -122,13 +220,19 @@ mod tests {
 
     #[test]
     fn a_renamed_source_keeps_its_folder_and_extension() {
-        for (from, to) in [
-            ("a.json", "a_delete.json"),
-            ("x.y/b", "x.y/b_delete"),
-            (".log", ".log_delete"),
-            ("d/a.tar.csv", "d/a.tar_delete.csv"),
+        let name = |text: &str| FileName::parse(text).expect("valid");
+        for (from, first, second) in [
+            ("a.json", "a_delete.json", "a-1_delete.json"),
+            ("x.y/b", "x.y/b_delete", "x.y/b-1_delete"),
+            (".log", ".log_delete", ".log-1_delete"),
+            ("d/a.tar.csv", "d/a.tar_delete.csv", "d/a.tar-1_delete.csv"),
         ] {
-            assert_eq!(renamed(&FileName::parse(from).expect("valid")).as_str(), to);
+            for (number, to) in [(0, first), (1, second)] {
+                let renamed = renamed(&name(from), number);
+                assert_eq!(renamed.as_str(), to);
+                assert_eq!(original_name(&renamed).as_deref(), Some(from));
+            }
         }
+        assert_eq!(original_name(&name("a_deleted.csv")), None);
     }
 }

@@ -3,6 +3,7 @@
 
 use std::path::Path;
 
+use streampress_codec::hybrid;
 use streampress_crds::api::pipeline::CodecEffort;
 
 /// For the program itself, records being sent, answers being read, and the kernel's buffers of the process.
@@ -27,7 +28,8 @@ pub(crate) fn threads_within(
         return cores.max(1);
     };
     let block = (block_bytes as u64).max(1) * share(effort);
-    let fit = limit.saturating_sub(BESIDES_BYTES) / block;
+    let plans = hybrid::PlanStore::MAX_BYTES as u64;
+    let fit = limit.saturating_sub(BESIDES_BYTES + plans) / block;
     usize::try_from(fit)
         .unwrap_or(usize::MAX)
         .clamp(1, cores.max(1))

@@ -5,4 +5,5 @@ pub(crate) mod logging;
 pub(crate) mod memory_limit;
 pub mod metrics;
 mod otlp;
+pub(crate) mod plain_log;
 pub mod trace;

@@ -48,11 +48,6 @@ pub fn current() -> Option<TraceContext> {
     CURRENT.try_with(|context| *context).ok()
 }
 
-/// As [`current`]; outside of [`scope`] it starts a trace.
-pub(crate) fn current_or_new() -> TraceContext {
-    current().unwrap_or_else(TraceContext::start)
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;

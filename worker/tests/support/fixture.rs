@@ -8,6 +8,7 @@ use std::time::Duration;
 use streampress::consume::{
     Consumer, Handled, Handler, HandlerError, MessageContext, ThreadBudget,
 };
+use streampress::destination::Destination;
 use streampress::journal::NoJournal;
 use streampress::message::Message;
 use streampress::roles::announce::{AnnouncementFormat, Announcer};
@@ -18,10 +19,11 @@ use streampress::telemetry::metrics::Meter;
 use streampress_codec::hybrid;
 use streampress_crds::Role;
 use streampress_crds::api::pipeline::{OnCompressed, SourceFormat};
+use streampress_transport::in_process_lock::InProcessLock;
 use streampress_transport::local::files::LocalFiles;
 use streampress_transport::local::{Local, LocalOptions};
 use streampress_transport::{
-    ChunkStream, Deadline, FileEntry, FileName, Files, Queue, SlotGuard, SlotLock,
+    ChunkStream, Deadline, Delivery, FileEntry, FileName, Files, Queue, SlotGuard, SlotLock,
 };
 use tokio_util::sync::CancellationToken;
 
@@ -83,6 +85,8 @@ impl Fixture {
                 block_size: 1 << 20,
                 threads: 1,
             },
+            format_version: Default::default(),
+            plans: Arc::default(),
             record_bytes: 400 * 1024,
             on_compressed: OnCompressed::Keep,
             filter: SourceFilter {
@@ -93,10 +97,15 @@ impl Fixture {
         }
     }
 
+    /// The folder `name` as a destination.
+    pub fn destination(&self, name: &str) -> Destination {
+        Destination::with_own_journal(self.files(name), Some(&self.root.path().join(name)))
+    }
+
     /// A decompressor that restores to `destination`.
     pub fn decompressor(
         &self,
-        destination: Arc<dyn Files>,
+        destination: Destination,
         stream: Arc<dyn ChunkStream>,
     ) -> Decompressor {
         let journal = Arc::new(NoJournal);
@@ -109,7 +118,7 @@ impl Fixture {
     pub fn write(&self, name: &str, content: &[u8]) -> FileEntry {
         std::fs::write(self.folder().join(name), content).expect("written");
         let name = FileName::parse(name).expect("a valid name");
-        self.source.stat(&name).expect("looked").expect("there")
+        self.source.stat(&name).expect("readable").expect("there")
     }
 }
 
@@ -171,7 +180,7 @@ impl RunningConsumer {
     }
 }
 
-/// Handles the queue's next message.
+/// Handles the queue's next message, which stays hidden.
 pub async fn handle_next(
     handler: &dyn Handler,
     queue: &dyn Queue,
@@ -180,9 +189,32 @@ pub async fn handle_next(
 ) -> Result<Handled, HandlerError> {
     let mut deliveries = queue.receive(1, Duration::ZERO).await.expect("received");
     let delivery = deliveries.pop().expect("a message");
+    handle(handler, &delivery, slot, stop).await
+}
+
+/// Handles the queue's next message and deletes it.
+pub async fn complete_next(
+    handler: &dyn Handler,
+    queue: &dyn Queue,
+) -> Result<Handled, HandlerError> {
+    let mut deliveries = queue.receive(1, Duration::ZERO).await.expect("received");
+    let delivery = deliveries.pop().expect("a message");
+    let slot = InProcessLock::new("test", 1).try_acquire().await;
+    let slot = slot.expect("asked").expect("free");
+    let handled = handle(handler, &delivery, &slot, &CancellationToken::new()).await?;
+    queue.delete(&delivery.receipt).await.expect("deleted");
+    Ok(handled)
+}
+
+async fn handle(
+    handler: &dyn Handler,
+    delivery: &Delivery,
+    slot: &SlotGuard,
+    stop: &CancellationToken,
+) -> Result<Handled, HandlerError> {
     let message = Message::parse(&delivery.body).expect("readable");
     let context = MessageContext {
-        delivery: &delivery,
+        delivery,
         visibility_deadline: &Deadline::new(delivery.visibility_deadline),
         slot,
         threads: &ThreadBudget::new(1),
@@ -195,7 +227,7 @@ pub async fn handle_next(
 /// Waits until the condition holds, however long that takes: the test runner ends a test that hangs.
 pub async fn eventually(mut holds: impl FnMut() -> bool) {
     while !holds() {
-        // Between two looks at the condition.
+        // Between two checks of the condition.
         tokio::time::sleep(Duration::from_millis(5)).await;
     }
 }

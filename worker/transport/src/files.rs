@@ -6,6 +6,9 @@ use std::time::SystemTime;
 
 use serde::{Deserialize, Serialize};
 
+/// The folder in a location that holds what Streampress itself keeps there. No listing shows what is in it.
+pub const RESERVED_FOLDER: &str = ".streampress";
+
 /// A file at a location, as a listing shows it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct FileEntry {
@@ -13,8 +16,34 @@ pub struct FileEntry {
     pub name: FileName,
     /// Bytes.
     pub size: u64,
-    /// The version: the file's modification time.
+    /// The modification time. It is kept as metadata and says nothing of which version is newer.
     pub modified: SystemTime,
+    /// Changes with every change of the file: inode, size, modification and change time of a local file, the ETag of an
+    /// object. Text of at most some hundred bytes, compared and never interpreted.
+    pub fingerprint: String,
+    /// When the bytes or metadata of a local file last changed, by its file system's clock. A write within the same tick
+    /// leaves no trace in the fingerprint. `None` where every change of the bytes changes the fingerprint.
+    pub changed: Option<SystemTime>,
+}
+
+/// What lies at a location.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Listing {
+    /// In name order.
+    pub files: Vec<FileEntry>,
+    /// What is there but cannot be handled, in name order. It never stops the rest.
+    pub left_out: Vec<LeftOut>,
+}
+
+/// A file or folder that a listing leaves out.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct LeftOut {
+    /// Relative to the location; what is not UTF-8 is replaced.
+    pub name: String,
+    /// Why, with the way out, as a clause without a full stop.
+    pub reason: String,
+    /// Whether it is a folder, which may hold any number of files.
+    pub is_folder: bool,
 }
 
 /// A file's name below its location: relative, `/` between folders, never leaving the location.
@@ -55,6 +84,11 @@ impl FileName {
     pub fn as_str(&self) -> &str {
         &self.0
     }
+
+    /// Whether it lies in a folder that Streampress keeps for itself: no file of a source or a destination.
+    pub fn is_reserved(&self) -> bool {
+        self.0.split('/').any(|part| part == RESERVED_FOLDER)
+    }
 }
 
 impl fmt::Display for FileName {
@@ -72,12 +106,14 @@ impl<'de> Deserialize<'de> for FileName {
 /// A location that holds files: a folder, or a bucket with a prefix. Blocking: call it from a blocking thread.
 ///
 /// Contract of every implementation: a write is visible whole or not at all, and survives power loss once `commit`
-/// returned; odd names (spaces, `#`, `%`, unicode, 255 bytes a part) are kept; our own unfinished files are never listed.
+/// returned; odd names (spaces, `#`, `%`, unicode, 255 bytes a part) are kept; our own unfinished files and what is in a
+/// [`RESERVED_FOLDER`] are never listed, but the latter can be read and written by name.
 pub trait Files: Send + Sync + fmt::Debug {
     /// The location as the user wrote it.
     fn location(&self) -> &str;
-    /// All files below the location, folders within included, in name order.
-    fn list(&self) -> io::Result<Vec<FileEntry>>;
+    /// All files below the location, folders within included. One that cannot be handled is named and does not stop the
+    /// rest; an error means that the location itself cannot be listed.
+    fn list(&self) -> io::Result<Listing>;
     /// `None` when there is no such file.
     fn stat(&self, name: &FileName) -> io::Result<Option<FileEntry>>;
     /// Reads from the start.
@@ -100,24 +136,64 @@ pub trait Files: Send + Sync + fmt::Debug {
     fn rename(&self, from: &FileName, to: &FileName) -> io::Result<()>;
     /// Tests whether a file of `bytes` bytes could be written now, under a name of its own that is gone afterwards.
     fn probe(&self, bytes: u64) -> io::Result<()> {
-        let name = FileName(format!("{PROBE_FOLDER}/probe-{:016x}", fastrand::u64(..)));
+        let name = FileName(format!(
+            "{RESERVED_FOLDER}/probe-{:016x}",
+            fastrand::u64(..)
+        ));
         let mut pending = self.create(&name)?;
         io::copy(&mut io::repeat(0).take(bytes), &mut pending)?;
-        pending.commit(SystemTime::now())?;
+        // Any time will do: the file is gone at once.
+        pending.commit(SystemTime::UNIX_EPOCH)?;
         self.remove(&name)
     }
     /// The names of up to `most` files, any of them.
     fn sample(&self, most: usize) -> io::Result<Vec<FileName>> {
-        let entries = self.list()?.into_iter();
+        let entries = self.list()?.files.into_iter();
         Ok(entries.take(most).map(|entry| entry.name).collect())
     }
+    /// Sets a file's modification time where the store can do so without writing the file again.
+    fn set_modified(&self, name: &FileName, modified: SystemTime) -> io::Result<()> {
+        let _ = (name, modified);
+        Ok(())
+    }
+    /// How many files a [`RESERVED_FOLDER`]'s subfolder `folder` of this location holds.
+    fn count_reserved(&self, folder: &str) -> io::Result<u64>;
+    /// Removes the file if it is still the one that `file` describes; other bytes that came under its name stay.
+    fn remove_exact(&self, file: &ExactFile<'_>) -> io::Result<Retired>;
+    /// Renames the file within the location if it is still the one that `file` describes. Never replaces a file.
+    fn rename_exact(&self, file: &ExactFile<'_>, to: &FileName) -> io::Result<Retired>;
 }
 
-/// A folder below a location whose files are ours: no scan and no bucket event takes them.
-const PROBE_FOLDER: &str = ".streampress";
+/// A file as it was observed: what may be removed or renamed, and nothing else under its name.
+#[derive(Debug, Clone, Copy)]
+pub struct ExactFile<'a> {
+    /// The entry that was observed before its bytes were read.
+    pub entry: &'a FileEntry,
+    /// BLAKE3 of its bytes in lower-case hex, where the entry alone does not prove them: it had changed just before it was
+    /// observed.
+    pub hash: Option<&'a str>,
+}
+
+/// What became of a file that was to be removed or renamed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Retired {
+    /// It is removed or renamed.
+    Done,
+    /// Other bytes are under its name, or none; nothing was done.
+    Changed,
+    /// The new name is taken; nothing was done.
+    NameTaken,
+}
 
 /// A file being written, invisible until committed. Dropping it removes what was written.
 pub trait PendingFile: Write + Send {
     /// Makes the file visible as a whole, with this modification time.
     fn commit(self: Box<Self>, modified: SystemTime) -> io::Result<()>;
+    /// The same only if the name still holds the file that was `seen`, or nothing where that is `None`; answers the new
+    /// file's entry. [`io::ErrorKind::AlreadyExists`] when it holds something else: then nothing was changed.
+    fn commit_over(
+        self: Box<Self>,
+        modified: SystemTime,
+        seen: Option<&FileEntry>,
+    ) -> io::Result<FileEntry>;
 }

@@ -13,8 +13,9 @@
 //! - `aws`: SQS, Kinesis and S3, and the provisioning of queues and stream.
 //! - `lease`: slots and leader election with Kubernetes Leases (feature `kubernetes`).
 //! - [`in_process_lock`]: slots of one process.
+//! - `sim`: all four in simulated time, for tests (feature `testing`).
 //!
-//! What they share, and other packages too: [`error`], [`backoff`], [`clock`], [`log_filter`].
+//! What they share, and other packages too: [`file_version`], [`error`], [`backoff`], [`clock`], [`log_filter`].
 
 #[cfg(feature = "aws")]
 pub mod aws;
@@ -24,6 +25,7 @@ pub mod clock;
 #[cfg(any(test, feature = "testing"))]
 pub mod contract_tests;
 pub mod error;
+pub mod file_version;
 pub mod files;
 pub mod in_process_lock;
 #[cfg(feature = "kubernetes")]
@@ -32,17 +34,22 @@ pub mod lease;
 pub mod local;
 pub mod log_filter;
 pub mod queue;
+#[cfg(any(test, feature = "testing"))]
+pub mod sim;
 pub mod slot_lock;
 
 pub use backoff::Backoff;
 pub use chunk_stream::{ChunkStream, Position, Record, Sequence, StreamCounts};
 pub use clock::Moment;
 pub use error::{TransportError, TransportResult, error_chain};
-pub use files::{FileEntry, FileName, Files, PendingFile};
+pub use file_version::FileVersion;
+pub use files::{
+    ExactFile, FileEntry, FileName, Files, LeftOut, Listing, PendingFile, RESERVED_FOLDER, Retired,
+};
 pub use log_filter::is_safe_to_log;
 pub use queue::{
-    ATTR_DETAIL, ATTR_GROUP, ATTR_REASON, ATTR_TRACEPARENT, Delivery, Depth, Outgoing, Queue,
-    Receipt,
+    ATTR_DETAIL, ATTR_GROUP, ATTR_REASON, ATTR_TRACEPARENT, ATTR_VERSION, Delivery, Depth,
+    Outgoing, Queue, Receipt,
 };
 pub use slot_lock::{Deadline, Ledger, SharedLedger, SlotGuard, SlotLock, SlotLocks};
 pub use streampress_crds::DeadLetterReason;

@@ -10,7 +10,7 @@ use serde::Serialize;
 use streampress_crds::DeadLetterReason;
 use tokio::time::Instant;
 
-use crate::{TransportError, TransportResult};
+use crate::{FileVersion, TransportError, TransportResult};
 
 /// A message to be sent.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -31,8 +31,8 @@ impl Outgoing {
     pub const MAX_BYTES: usize = 1024 * 1024;
     /// The most characters of a group or a deduplication id.
     pub const MAX_ID_CHARS: usize = 128;
-    /// The most attributes. Three of SQS's ten are left for a dead letter's reason, detail and group.
-    pub const MAX_ATTRIBUTES: usize = 7;
+    /// The most attributes. Four of SQS's ten are left for a dead letter's reason, detail, group and version.
+    pub const MAX_ATTRIBUTES: usize = 6;
 
     /// Refuses what SQS would refuse, so that all implementations refuse the same.
     pub fn check(&self) -> TransportResult<()> {
@@ -87,6 +87,11 @@ pub struct Delivery {
     pub body: String,
     /// See [`Outgoing::attributes`].
     pub attributes: BTreeMap<String, String>,
+    /// The queue's name and creation time, and the sequence number that the queue gave to the message. Stays the same
+    /// over redeliveries, and grows in the order sent.
+    pub sent_as: FileVersion,
+    /// When it was sent, milliseconds since 1970.
+    pub sent_millis: u64,
     /// How often it has been received, this time included: 1 at the first.
     pub receive_count: u32,
     /// When it was received, or a little before. SQS keeps a message invisible for 12 hours from then at most.
@@ -102,10 +107,18 @@ impl Delivery {
     pub fn original_group(&self) -> &str {
         self.attributes.get(ATTR_GROUP).unwrap_or(&self.group)
     }
+
+    /// The version of the file that it is about: as [`ATTR_VERSION`] says, or the message's own place in its queue.
+    pub fn version(&self) -> FileVersion {
+        let carried = self.attributes.get(ATTR_VERSION);
+        carried
+            .and_then(|text| text.parse().ok())
+            .unwrap_or_else(|| self.sent_as.clone())
+    }
 }
 
 /// Identifies one delivery of one message.
-#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Receipt(pub String);
 
 /// How many messages a queue holds. Unknown is an error of [`Queue::depth`], never zero.
@@ -136,6 +149,9 @@ pub const ATTR_DETAIL: &str = "streampress-detail";
 pub const ATTR_TRACEPARENT: &str = "traceparent";
 /// Attribute of a dead letter: the group that it had.
 pub const ATTR_GROUP: &str = "streampress-group";
+/// Attribute of a repeated message, a dead letter too: the [`FileVersion`] of the first announcement. A message without it
+/// is its own first announcement.
+pub const ATTR_VERSION: &str = "streampress-version";
 
 /// A FIFO queue: at least once, in order per group, with visibility timeout and dead-letter queue.
 ///
@@ -167,8 +183,9 @@ pub trait Queue: Send + Sync + fmt::Debug {
     /// Makes the message visible at once: it is received again with `receive_count` one higher. Whether the receive also
     /// counts towards `max_receive_count` depends on the implementation: SQS counts it, embedded does not.
     async fn release(&self, receipt: &Receipt) -> TransportResult<()>;
-    /// Sends the message to the dead-letter queue with [`ATTR_REASON`] and [`ATTR_DETAIL`], then deletes it here. There it
-    /// is a group of its own, so that no dead letter blocks another; [`ATTR_GROUP`] says which it had. A crash between
+    /// Sends the message to the dead-letter queue with [`ATTR_REASON`], [`ATTR_DETAIL`] and [`ATTR_VERSION`], then deletes
+    /// it here. There it is a group of its own, so that no dead letter blocks another; [`ATTR_GROUP`] says which it had. A
+    /// crash between
     /// the two leaves both; doing it twice makes one dead letter (deduplicated).
     async fn dead_letter(
         &self,

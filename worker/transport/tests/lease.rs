@@ -63,10 +63,10 @@ async fn lock(slots: &[String], times: Times) -> LeaseLock {
     LeaseLock::new(client().await, "default", slots.to_vec(), "pod", times)
 }
 
-struct Cluster;
+struct ApiServer;
 
 #[async_trait]
-impl Implementation for Cluster {
+impl Implementation for ApiServer {
     fn short(&self) -> Duration {
         Duration::from_secs(1)
     }
@@ -91,7 +91,7 @@ impl Implementation for Cluster {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn leases_keep_the_contract_of_locks() {
-    contract_tests::lock::all(&Cluster).await;
+    contract_tests::lock::all(&ApiServer).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]

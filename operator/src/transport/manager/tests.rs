@@ -5,7 +5,6 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use async_trait::async_trait;
 use streampress_crds::CheckedPipeline;
 use streampress_crds::api::pipeline::CompressionPipeline;
-use streampress_crds::api::status::TransportStatus;
 
 use super::*;
 use streampress_transport::Depth;
@@ -34,17 +33,17 @@ impl Default for Endpoints {
 impl Provisioner for Endpoints {
     async fn provide(
         &self,
-        plan: &Plan,
+        plan: &TransportPlan,
         _: Option<&AwsCredentials>,
-    ) -> Result<TransportStatus, Problem> {
+    ) -> Result<ReadyTransport, Problem> {
         if plan.endpoint.as_deref() == Some("http://dead") {
             std::future::pending::<()>().await;
         }
         self.provided.fetch_add(1, Ordering::Relaxed);
-        Ok(TransportStatus::default())
+        Ok(ReadyTransport::default())
     }
 
-    async fn depths(&self, plan: &Plan, _: Option<&AwsCredentials>) -> Depths {
+    async fn depths(&self, plan: &TransportPlan, _: Option<&AwsCredentials>) -> Depths {
         let known = Some(Depth::default());
         match plan.endpoint.as_deref() {
             Some("http://dumb") => Depths::default(),
@@ -61,7 +60,11 @@ impl Provisioner for Endpoints {
         }
     }
 
-    async fn contents(&self, plan: &Plan, _: Option<&AwsCredentials>) -> Result<Contents, Problem> {
+    async fn contents(
+        &self,
+        plan: &TransportPlan,
+        _: Option<&AwsCredentials>,
+    ) -> Result<Contents, Problem> {
         match plan.endpoint.as_deref() {
             Some("http://dead") => std::future::pending().await,
             Some("http://late") if self.began.elapsed() > LATE => {
@@ -73,7 +76,7 @@ impl Provisioner for Endpoints {
 
     async fn remove(
         &self,
-        plan: &Plan,
+        plan: &TransportPlan,
         _: DeletionPolicy,
         _: Option<&AwsCredentials>,
     ) -> Result<Vec<String>, Problem> {
@@ -100,13 +103,13 @@ impl Provisioner for Endpoints {
     }
 }
 
-struct Fixture {
+struct ManagerFixture {
     manager: TransportManager,
     endpoints: Arc<Endpoints>,
     notified: Arc<AtomicU64>,
 }
 
-impl Fixture {
+impl ManagerFixture {
     fn new() -> Self {
         let (endpoints, notified) = (Arc::new(Endpoints::default()), Arc::default());
         let address = "http://127.0.0.1:1".parse().expect("an address");
@@ -137,7 +140,7 @@ impl Fixture {
     }
 }
 
-fn plan(name: &str, endpoint: &str) -> Plan {
+fn plan(name: &str, endpoint: &str) -> TransportPlan {
     let pipeline: CompressionPipeline = serde_json::from_value(serde_json::json!({
         "apiVersion": "streampress.dev/v1alpha1", "kind": "CompressionPipeline",
         "metadata": {"name": name, "namespace": "n", "uid": name},
@@ -145,13 +148,13 @@ fn plan(name: &str, endpoint: &str) -> Plan {
     }))
     .expect("a pipeline");
     let checked = CheckedPipeline::in_cluster(pipeline).expect("valid");
-    Plan::of(checked.pipeline(), checked.resolved())
+    TransportPlan::of(checked.pipeline(), checked.resolved())
 }
 
 #[tokio::test(start_paused = true)]
 async fn queues_that_cannot_be_read_are_looked_up_again_for_ever_and_reported_once() {
     for endpoint in ["http://dumb", "http://half"] {
-        let fixture = Fixture::new();
+        let fixture = ManagerFixture::new();
         let plan = plan("a", endpoint);
         fixture.manager.maintain(&plan);
         sleep(Duration::from_secs(600)).await;
@@ -167,14 +170,14 @@ async fn queues_that_cannot_be_read_are_looked_up_again_for_ever_and_reported_on
             "{endpoint}"
         );
         // Every minute or so.
-        let looked = fixture.endpoints.provided.load(Ordering::Relaxed);
-        assert!((30_000..60_000).contains(&looked), "{looked} times");
+        let reads = fixture.endpoints.provided.load(Ordering::Relaxed);
+        assert!((30_000..60_000).contains(&reads), "{reads} times");
     }
 }
 
 #[tokio::test(start_paused = true)]
 async fn when_the_manager_is_dropped_nothing_is_made_any_more() {
-    let fixture = Fixture::new();
+    let fixture = ManagerFixture::new();
     fixture.manager.maintain(&plan("a", "http://dumb"));
     sleep(Duration::from_secs(600)).await;
     let made = || fixture.endpoints.provided.load(Ordering::Relaxed);
@@ -186,7 +189,7 @@ async fn when_the_manager_is_dropped_nothing_is_made_any_more() {
 
 #[tokio::test(start_paused = true)]
 async fn a_part_that_was_deleted_is_looked_up_again_within_minutes() {
-    let fixture = Fixture::new();
+    let fixture = ManagerFixture::new();
     let plan = plan("a", "http://good");
     fixture.manager.maintain(&plan);
     sleep(Duration::from_secs(3600)).await;
@@ -194,13 +197,13 @@ async fn a_part_that_was_deleted_is_looked_up_again_within_minutes() {
         fixture.manager.maintain(&plan).state,
         TransportState::Ready(_)
     ));
-    let looked = fixture.endpoints.provided.load(Ordering::Relaxed);
-    assert!((11..=13).contains(&looked), "{looked} times in an hour");
+    let reads = fixture.endpoints.provided.load(Ordering::Relaxed);
+    assert!((11..=13).contains(&reads), "{reads} times in an hour");
 }
 
 #[tokio::test(start_paused = true)]
 async fn endpoints_that_hang_delay_neither_other_pipelines_nor_their_removal() {
-    let fixture = Fixture::new();
+    let fixture = ManagerFixture::new();
     for number in 0..100 {
         fixture
             .manager
@@ -240,7 +243,7 @@ async fn a_removal_that_fails_is_tried_until_its_deadline_and_one_that_is_refuse
         ("broken", 21, left("broken"), 3),
         ("closed", 6, left("closed"), 1),
     ] {
-        let fixture = Fixture::new();
+        let fixture = ManagerFixture::new();
         let plan = plan(what, &format!("http://{what}"));
         fixture.manager.remove(&plan, DeletionPolicy::Delete);
         sleep(Duration::from_secs(after)).await;
@@ -255,8 +258,8 @@ async fn a_removal_that_fails_is_tried_until_its_deadline_and_one_that_is_refuse
 
 #[tokio::test(start_paused = true)]
 async fn hundreds_that_are_removed_at_once_each_have_their_deadline() {
-    let fixture = Fixture::new();
-    let plans: Vec<Plan> = (0..200)
+    let fixture = ManagerFixture::new();
+    let plans: Vec<TransportPlan> = (0..200)
         .map(|number| plan(&format!("p{number}"), "http://good"))
         .collect();
     for plan in &plans {
@@ -273,7 +276,7 @@ async fn hundreds_that_are_removed_at_once_each_have_their_deadline() {
 
 #[tokio::test(start_paused = true)]
 async fn queues_are_deleted_only_once_they_were_seen_empty_for_a_minute() {
-    let fixture = Fixture::new();
+    let fixture = ManagerFixture::new();
     let plan = plan("good", "http://good");
     let remove = || fixture.manager.remove(&plan, DeletionPolicy::WhenEmpty);
     remove();
@@ -286,7 +289,7 @@ async fn queues_are_deleted_only_once_they_were_seen_empty_for_a_minute() {
 
 #[tokio::test(start_paused = true)]
 async fn a_message_that_is_counted_late_keeps_all() {
-    let fixture = Fixture::new();
+    let fixture = ManagerFixture::new();
     let plan = plan("late", "http://late");
     let remove = || fixture.manager.remove(&plan, DeletionPolicy::WhenEmpty);
     remove();
@@ -297,7 +300,7 @@ async fn a_message_that_is_counted_late_keeps_all() {
 
 #[tokio::test(start_paused = true)]
 async fn an_endpoint_that_hangs_does_not_delay_a_deletion_for_ever() {
-    let fixture = Fixture::new();
+    let fixture = ManagerFixture::new();
     let plan = plan("dead", "http://dead");
     let remove = || fixture.manager.remove(&plan, DeletionPolicy::WhenEmpty);
     remove();

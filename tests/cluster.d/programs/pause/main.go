@@ -1,4 +1,4 @@
-// The container that holds a pod's namespaces: it waits to be told to end, and reaps nothing because
+// The container that holds a pod's namespaces: it waits for the signal to end, and reaps nothing because
 // containerd gives each container its own pid namespace.
 package main
 

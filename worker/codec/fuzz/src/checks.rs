@@ -4,8 +4,8 @@
 use std::{io::Cursor, sync::atomic::AtomicBool};
 
 use streampress_codec::{
-    Codec, Transform,
-    hybrid::{Blocks, CodecOptions, Effort, Limits, pack, unpack, unpack_keep_going},
+    Codec, FormatVersion, Transform,
+    hybrid::{Blocks, CodecOptions, Effort, Limits, Packer, unpack, unpack_keep_going},
     internals::{
         decode_stream, decode_table, encode_table, file_header, inspect_table, put_varint,
     },
@@ -26,13 +26,19 @@ pub fn round_trip(data: &[u8]) {
         block_size: 4096,
         threads: 1,
     };
+    for version in [FormatVersion::V1, FormatVersion::V2] {
+        file_round_trip(raw, Packer::new(options).with_version(version));
+    }
+}
+
+fn file_round_trip(raw: &[u8], packer: Packer<'_>) {
     let cancel = AtomicBool::new(false);
     let (mut packed, mut back) = (Vec::new(), Vec::new());
     let sink = |frame: &[u8]| {
         packed.extend_from_slice(frame);
         Ok(())
     };
-    pack(raw, sink, &options, &cancel).expect("packs");
+    packer.pack(raw, sink, &cancel).expect("packs");
     unpack(&packed[..], &mut back, &Limits::default(), 1, &cancel).expect("unpacks");
     assert_eq!(back, raw);
     let mut blocks = Blocks::open(Cursor::new(&packed), &Limits::default()).expect("opens");
@@ -50,10 +56,12 @@ pub fn transform(transform: Transform, data: &[u8]) {
 }
 
 fn table_round_trip(transform: Transform, raw: &[u8], effort: Effort) {
-    if let Some(encoded) = encode_table(transform, raw, effort) {
-        let back = decode_table(transform, &encoded.payload, raw.len());
-        assert_eq!(back.as_deref(), Ok(raw));
-        assert!(inspect_table(transform, &encoded.payload, raw.len()).is_ok());
+    for version in [FormatVersion::V1, FormatVersion::V2] {
+        if let Some(encoded) = encode_table(transform, raw, effort, version) {
+            let back = decode_table(transform, version, &encoded.payload, raw.len());
+            assert_eq!(back.as_deref(), Ok(raw));
+            assert!(inspect_table(transform, version, &encoded.payload, raw.len()).is_ok());
+        }
     }
 }
 
@@ -65,7 +73,8 @@ pub fn hostile_file(data: &[u8]) {
     };
     let cancel = AtomicBool::new(false);
     let with_header = [&file_header(4096)[..], data].concat();
-    for bytes in [data, &with_header] {
+    let with_compact_header = [b"\x89SPK\x02", data].concat();
+    for bytes in [data, &with_header, &with_compact_header] {
         let _ = unpack(bytes, std::io::sink(), &limits, 1, &cancel);
         let _ = unpack_keep_going(bytes, std::io::sink(), &limits, 1, &cancel);
         if let Ok(mut blocks) = Blocks::open(Cursor::new(bytes), &limits) {
@@ -83,21 +92,29 @@ pub fn hostile_block(data: &[u8]) {
         return;
     };
     let raw_len = usize::from(u16::from_le_bytes([a, b]));
-    if let Some(codec) = Codec::from_byte(choice % 5)
-        && let Ok(raw) = decode_stream(codec, params, payload, raw_len)
-    {
-        assert_eq!(raw.len(), raw_len);
+    for version in [FormatVersion::V1, FormatVersion::V2] {
+        if let Some(codec) = Codec::from_byte(choice % 5)
+            && let Ok(raw) = decode_stream(codec, params, payload, raw_len, version)
+        {
+            assert_eq!(raw.len(), raw_len);
+        }
     }
     let transform = Transform::ALL[usize::from(choice / 5) % Transform::ALL.len()];
-    if let Ok(raw) = decode_table(transform, payload, raw_len) {
-        assert!(raw.len() <= raw_len);
+    for version in [FormatVersion::V1, FormatVersion::V2] {
+        if let Ok(raw) = decode_table(transform, version, payload, raw_len) {
+            assert!(raw.len() <= raw_len);
+        }
     }
     // A stored directory, so that the fuzzer reaches the plan without a codec.
     let mut stored = vec![0, 0];
     put_varint(&mut stored, payload.len() as u64);
     put_varint(&mut stored, payload.len() as u64);
     stored.extend_from_slice(payload);
-    let _ = decode_table(transform, &stored, raw_len);
+    let _ = decode_table(transform, FormatVersion::V1, &stored, raw_len);
+    let mut compact = vec![0];
+    put_varint(&mut compact, payload.len() as u64);
+    compact.extend_from_slice(payload);
+    let _ = decode_table(transform, FormatVersion::V2, &compact, raw_len);
     hostile_plan(transform, payload, raw_len);
 }
 
@@ -136,7 +153,8 @@ fn hostile_plan(transform: Transform, data: &[u8], raw_len: usize) {
     put_varint(&mut payload, directory.len() as u64);
     payload.extend(directory);
     payload.extend(streams.concat());
-    if let Ok(raw) = decode_table(transform, &payload, raw_len) {
+    hostile_compact_plan(transform, rest, &streams, raw_len);
+    if let Ok(raw) = decode_table(transform, FormatVersion::V1, &payload, raw_len) {
         assert!(raw.len() <= raw_len);
     }
 }
@@ -160,5 +178,24 @@ pub fn legacy_format(data: &[u8]) {
             .map(<[u8]>::to_vec)
             .collect();
         let _ = legacy::unpack(&legacy::PackedRecords { stages, records }, 1 << 20);
+    }
+}
+
+/// As [`hostile_plan`] with a compact directory, whose shared groups are the first streams.
+fn hostile_compact_plan(transform: Transform, plan: &[u8], streams: &[&[u8]], raw_len: usize) {
+    let kinds = streams.len().min(7);
+    let mut directory = vec![(1u8 << kinds) - 1];
+    for stream in &streams[..kinds] {
+        directory.push(0);
+        put_varint(&mut directory, stream.len() as u64);
+    }
+    directory.push(0);
+    directory.extend_from_slice(plan);
+    let mut payload = vec![0];
+    put_varint(&mut payload, directory.len() as u64);
+    payload.extend(directory);
+    payload.extend(streams[..kinds].concat());
+    if let Ok(raw) = decode_table(transform, FormatVersion::V2, &payload, raw_len) {
+        assert!(raw.len() <= raw_len);
     }
 }

@@ -5,10 +5,10 @@ use std::sync::Arc;
 use rayon::prelude::*;
 
 use crate::{
-    Codec, Damage, Effort, StreamInfo, Transform,
-    entropy::{self, Coded, LzmaProps, Search},
+    Codec, Damage, Effort, FormatVersion, StreamInfo, Transform,
+    entropy::{self, Coded, Coder, LzmaProps, Search},
     transform::{
-        self, EncodedTable, Structure, TableLayout,
+        self, EncodedTable, Structure, TableLayout, TableSettings,
         plan::{Outcome, PlanUse, SchemaPlan, most_similar},
     },
 };
@@ -45,7 +45,7 @@ pub struct EncodedBlock {
 
 /// Packs one block without a plan. It cannot fail: bytes that nothing shrinks are stored.
 pub fn encode(raw: &[u8], effort: Effort) -> EncodedBlock {
-    encode_planned(raw, effort, &[], None)
+    encode_planned(raw, effort, FormatVersion::V1, &[], None)
 }
 
 /// Packs one block with the plan among `plans` that fits it, if any, and searches the column `refresh`
@@ -53,12 +53,14 @@ pub fn encode(raw: &[u8], effort: Effort) -> EncodedBlock {
 pub(crate) fn encode_planned(
     raw: &[u8],
     effort: Effort,
+    version: FormatVersion,
     plans: &[Arc<SchemaPlan>],
     refresh: Option<usize>,
 ) -> EncodedBlock {
     BlockEncoder {
         raw,
         effort,
+        version,
         plans,
         refresh,
         tried: Vec::new(),
@@ -70,6 +72,7 @@ pub(crate) fn encode_planned(
 struct BlockEncoder<'a> {
     raw: &'a [u8],
     effort: Effort,
+    version: FormatVersion,
     plans: &'a [Arc<SchemaPlan>],
     refresh: Option<usize>,
     tried: Vec<String>,
@@ -109,7 +112,7 @@ impl BlockEncoder<'_> {
     ) -> Option<EncodedBlock> {
         match plan.outcome {
             Outcome::Plain(coder) => {
-                let plain = entropy::encode_as(self.raw, coder, self.effort);
+                let plain = entropy::encode_as(self.raw, coder, self.effort, self.version);
                 let planned = plan.is_as_planned(plain.bytes.len(), self.raw.len());
                 planned.then(|| EncodedBlock {
                     base: Some(Arc::clone(plan)),
@@ -163,7 +166,7 @@ impl BlockEncoder<'_> {
             .into_par_iter()
             .map(|layout| {
                 let encoded = transform::split_lines(layout, sample).and_then(|table| {
-                    transform::encode_table(layout, table, sample, self.effort, None, None)
+                    transform::encode_table(layout, table, sample, self.settings(None))
                 });
                 let size = encoded.map_or(usize::MAX, |encoded| encoded.payload.len());
                 // Rows are faster than templates, both ways.
@@ -184,14 +187,11 @@ impl BlockEncoder<'_> {
         table: transform::ColumnTable,
         base: Option<Arc<SchemaPlan>>,
     ) -> Option<TableBlock> {
-        let encoded = transform::encode_table(
-            layout,
-            table,
-            self.raw,
-            self.effort,
-            base.as_deref(),
-            self.refresh,
-        )?;
+        let settings = TableSettings {
+            refresh: self.refresh,
+            ..self.settings(base.as_deref())
+        };
+        let encoded = transform::encode_table(layout, table, self.raw, settings)?;
         self.tried.push(format!(
             "{}: {} streams, {} bytes",
             layout.transform().name(),
@@ -203,6 +203,15 @@ impl BlockEncoder<'_> {
             encoded,
             base,
         })
+    }
+
+    fn settings<'s>(&self, base: Option<&'s SchemaPlan>) -> TableSettings<'s> {
+        TableSettings {
+            effort: self.effort,
+            version: self.version,
+            base,
+            refresh: None,
+        }
     }
 
     /// The table, or the bytes without a transform if they are smaller. The plan learns which.
@@ -232,7 +241,7 @@ impl BlockEncoder<'_> {
     }
 
     fn plain(&mut self, table_len: usize) -> Coded {
-        let plain = code_plain(self.raw, table_len, self.effort);
+        let plain = code_plain(self.raw, table_len, self.effort, self.version);
         self.tried.push(format!(
             "none: {} {} bytes",
             plain.codec.name(),
@@ -245,7 +254,10 @@ impl BlockEncoder<'_> {
         EncodedBlock {
             coding: BlockCoding {
                 transform: table.layout.transform(),
-                codec: Codec::Columns,
+                codec: match self.version {
+                    FormatVersion::V1 => Codec::Columns,
+                    FormatVersion::V2 => Codec::CompactColumns,
+                },
                 params: 0,
             },
             payload: table.encoded.payload,
@@ -303,16 +315,26 @@ fn line_sample(raw: &[u8]) -> &[u8] {
     &raw[start..end]
 }
 
+/// Up to so many bytes all settings of LZMA are tried.
+const SMALL_BYTES: usize = 32 << 10;
+
 /// Codes the bytes without a transform. The second LZMA setting runs only if it could win.
-fn code_plain(raw: &[u8], table_len: usize, effort: Effort) -> Coded {
-    let first = entropy::encode(raw, effort, &[LzmaProps::TEXT], Search::Preset);
+fn code_plain(raw: &[u8], table_len: usize, effort: Effort, version: FormatVersion) -> Coded {
+    let props = match raw.len() {
+        ..=SMALL_BYTES if effort != Effort::Fast => &LzmaProps::SMALL[..],
+        _ => &[LzmaProps::TEXT],
+    };
+    let first = entropy::encode(raw, effort, version, props, Search::Preset);
     if effort != Effort::Max || first.bytes.len() > table_len.saturating_add(table_len / 20) {
         return first;
     }
-    let second = entropy::lzma(raw, LzmaProps::PROSE, effort, Search::Preset);
-    second
-        .filter(|second| second.bytes.len() < first.bytes.len())
-        .unwrap_or(first)
+    let prose = Coder::Lzma(LzmaProps::PROSE, Search::Preset);
+    let second = entropy::encode_as(raw, prose, effort, version);
+    if second.bytes.len() < first.bytes.len() {
+        second
+    } else {
+        first
+    }
 }
 
 /// Smaller blocks do not repay a directory.
@@ -344,24 +366,26 @@ fn plain_stream(codec: Codec, raw_len: usize, packed_len: usize) -> StreamInfo {
 
 /// Restores one block of `raw_len` bytes. The caller compares its hash.
 pub(crate) fn decode(
+    version: FormatVersion,
     coding: BlockCoding,
     payload: &[u8],
     raw_len: usize,
 ) -> Result<Vec<u8>, Damage> {
     match coding.transform {
-        Transform::None => entropy::decode(coding.codec, coding.params, payload, raw_len),
-        transform => transform::decode(transform, payload, raw_len),
+        Transform::None => entropy::decode(coding.codec, coding.params, payload, raw_len, version),
+        transform => transform::decode(transform, version, payload, raw_len),
     }
 }
 
 /// The streams of a payload, by decoding it.
 pub(crate) fn inspect(
+    version: FormatVersion,
     coding: BlockCoding,
     payload: &[u8],
     raw_len: usize,
 ) -> Result<Vec<StreamInfo>, Damage> {
     match coding.transform {
         Transform::None => Ok(vec![plain_stream(coding.codec, raw_len, payload.len())]),
-        transform => transform::inspect(transform, payload, raw_len),
+        transform => transform::inspect(transform, version, payload, raw_len),
     }
 }

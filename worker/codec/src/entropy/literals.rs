@@ -124,12 +124,21 @@ pub(super) fn literals(raw: &[u8], lc: u8) -> Coded {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::entropy::{cost::literals_bytes, decode};
+    use crate::{
+        FormatVersion,
+        entropy::{cost::literals_bytes, decode},
+    };
 
     fn check(raw: &[u8]) {
         for lc in 0..=4 {
             let coded = literals(raw, lc);
-            let back = decode(coded.codec, coded.params, &coded.bytes, raw.len());
+            let back = decode(
+                coded.codec,
+                coded.params,
+                &coded.bytes,
+                raw.len(),
+                FormatVersion::V1,
+            );
             assert!(back.as_deref() == Ok(raw), "{} bytes, lc {lc}", raw.len());
         }
     }

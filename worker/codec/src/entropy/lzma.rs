@@ -36,6 +36,20 @@ impl LzmaProps {
         pb: 0,
     };
 
+    /// For few bytes, where each setting is quickly tried: contexts learn slowly, so that fewer of them
+    /// can be smaller.
+    pub(crate) const SMALL: [Self; 5] = [
+        Self::BYTES,
+        Self::with_contexts(1),
+        Self::with_contexts(2),
+        Self::with_contexts(3),
+        Self::PROSE,
+    ];
+
+    const fn with_contexts(lc: u8) -> Self {
+        Self { lc, lp: 0, pb: 0 }
+    }
+
     pub(super) fn to_byte(self) -> u8 {
         (self.pb * 5 + self.lp) * 9 + self.lc
     }

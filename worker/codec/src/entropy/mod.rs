@@ -7,12 +7,13 @@ mod bz2;
 pub(crate) mod cost;
 mod literals;
 mod lzma;
+mod short;
 
 pub use bz2::bz2;
 pub(crate) use bz2::bz2_bytes;
 pub(crate) use lzma::{LzmaProps, Search, lzma};
 
-use crate::{Codec, Damage, Effort};
+use crate::{Codec, Damage, Effort, FormatVersion};
 use literals::literals;
 
 /// A way to code a stream.
@@ -86,25 +87,31 @@ const PROBE_BYTES: usize = 48 << 10;
 const PROBE_MARGIN: f64 = 1.06;
 
 /// Codes `raw` with the candidates of `effort`; the result is never longer than `raw`.
-pub(crate) fn encode(raw: &[u8], effort: Effort, props: &[LzmaProps], search: Search) -> Coded {
+pub(crate) fn encode(
+    raw: &[u8],
+    effort: Effort,
+    version: FormatVersion,
+    props: &[LzmaProps],
+    search: Search,
+) -> Coded {
     let mut best = Coded::stored(raw);
     if raw.len() < MIN_CODED_BYTES {
         return best;
     }
     let (try_lzma, try_bz2) = candidates(raw, effort, search);
     if try_bz2 {
-        keep_smaller(&mut best, bz2(raw));
+        keep_smaller(&mut best, bz2(raw), raw, version);
     }
     if try_lzma {
         for &props in props {
-            keep_smaller(&mut best, lzma(raw, props, effort, search));
+            keep_smaller(&mut best, lzma(raw, props, effort, search), raw, version);
         }
     }
     best
 }
 
 /// Codes `raw` with `coder`; the result is never longer than `raw`.
-pub(crate) fn encode_as(raw: &[u8], coder: Coder, effort: Effort) -> Coded {
+pub(crate) fn encode_as(raw: &[u8], coder: Coder, effort: Effort, version: FormatVersion) -> Coded {
     let coded = match coder {
         _ if raw.len() < MIN_CODED_BYTES => None,
         Coder::Stored => None,
@@ -112,12 +119,17 @@ pub(crate) fn encode_as(raw: &[u8], coder: Coder, effort: Effort) -> Coded {
         Coder::Literals(lc) => Some(literals(raw, lc)),
         Coder::Lzma(props, search) => lzma(raw, props, effort, search),
     };
-    coded
-        .filter(|coded| coded.bytes.len() < raw.len())
-        .unwrap_or_else(|| Coded::stored(raw))
+    let mut best = Coded::stored(raw);
+    keep_smaller(&mut best, coded, raw, version);
+    best
 }
 
-fn keep_smaller(best: &mut Coded, coded: Option<Coded>) {
+/// Keeps `coded`, in the form of `version`, if it is smaller.
+fn keep_smaller(best: &mut Coded, coded: Option<Coded>, raw: &[u8], version: FormatVersion) {
+    let coded = coded.and_then(|coded| match version {
+        FormatVersion::V1 => Some(coded),
+        FormatVersion::V2 => short::shorten(coded, raw.len()),
+    });
     if let Some(coded) = coded.filter(|coded| coded.bytes.len() < best.bytes.len()) {
         *best = coded;
     }
@@ -125,7 +137,12 @@ fn keep_smaller(best: &mut Coded, coded: Option<Coded>) {
 
 /// As [`encode`] for bytes that hardly depend on the bytes before them. Literals are fast to code;
 /// the match searches run only if a sample gains by them.
-pub(crate) fn encode_bytes(raw: &[u8], effort: Effort, props: &[LzmaProps]) -> Coded {
+pub(crate) fn encode_bytes(
+    raw: &[u8],
+    effort: Effort,
+    version: FormatVersion,
+    props: &[LzmaProps],
+) -> Coded {
     /// The sample in bytes, and the ratio to its literals below which a search runs.
     const SAMPLE: usize = 16 << 10;
     const GAIN: (usize, usize) = (97, 100);
@@ -139,7 +156,7 @@ pub(crate) fn encode_bytes(raw: &[u8], effort: Effort, props: &[LzmaProps]) -> C
         &[0]
     };
     for &lc in contexts {
-        keep_smaller(&mut best, Some(literals(raw, lc)));
+        keep_smaller(&mut best, Some(literals(raw, lc)), raw, version);
     }
     let start = raw.len().saturating_sub(SAMPLE) / 2;
     let sample = &raw[start..raw.len().min(start + SAMPLE)];
@@ -148,12 +165,13 @@ pub(crate) fn encode_bytes(raw: &[u8], effort: Effort, props: &[LzmaProps]) -> C
         coded.is_some_and(|coded| coded.bytes.len() * GAIN.1 < alone.min(sample.len()) * GAIN.0)
     };
     if effort == Effort::Max || gains(bz2(sample)) {
-        keep_smaller(&mut best, bz2(raw));
+        keep_smaller(&mut best, bz2(raw), raw, version);
     }
     let first = props.first().copied().unwrap_or(LzmaProps::BYTES);
     if effort == Effort::Max || gains(lzma(sample, first, effort, Search::Short)) {
         for &props in props {
-            keep_smaller(&mut best, lzma(raw, props, effort, Search::Short));
+            let coded = lzma(raw, props, effort, Search::Short);
+            keep_smaller(&mut best, coded, raw, version);
         }
     }
     best
@@ -182,15 +200,29 @@ fn candidates(raw: &[u8], effort: Effort, search: Search) -> (bool, bool) {
 
 /// Restores exactly `raw_len` bytes. Memory grows with the decoded bytes, so a false length costs
 /// nothing.
-pub fn decode(codec: Codec, params: u8, packed: &[u8], raw_len: usize) -> Result<Vec<u8>, Damage> {
+pub fn decode(
+    codec: Codec,
+    params: u8,
+    packed: &[u8],
+    raw_len: usize,
+    version: FormatVersion,
+) -> Result<Vec<u8>, Damage> {
     match codec {
         Codec::Stored if packed.len() == raw_len => Ok(packed.to_vec()),
         Codec::Stored => Err(Damage::new("stored bytes do not have the promised length")),
-        Codec::Lzma => lzma::decode(params, packed, raw_len),
-        Codec::Bz2 => bz2::decode(packed, raw_len),
+        Codec::Lzma => match version {
+            FormatVersion::V1 => lzma::decode(params, packed, raw_len),
+            FormatVersion::V2 => short::decode_lzma(params, packed, raw_len),
+        },
+        Codec::Bz2 => match version {
+            FormatVersion::V1 => bz2::decode(packed, raw_len),
+            FormatVersion::V2 => short::decode_bz2(packed, raw_len),
+        },
         Codec::Fill if packed.is_empty() => Ok(vec![params; raw_len]),
         Codec::Fill => Err(Damage::new("a fill with a payload")),
-        Codec::Columns => Err(Damage::new("columns inside a single stream")),
+        Codec::Columns | Codec::CompactColumns => {
+            Err(Damage::new("columns inside a single stream"))
+        }
     }
 }
 
@@ -242,12 +274,20 @@ mod tests {
             let coded = encode(
                 raw,
                 effort,
+                FormatVersion::V1,
                 &[LzmaProps::TEXT, LzmaProps::BYTES],
                 Search::Preset,
             );
             assert!(coded.bytes.len() <= raw.len());
             assert_eq!(
-                decode(coded.codec, coded.params, &coded.bytes, raw.len()).as_deref(),
+                decode(
+                    coded.codec,
+                    coded.params,
+                    &coded.bytes,
+                    raw.len(),
+                    FormatVersion::V1
+                )
+                .as_deref(),
                 Ok(raw)
             );
         }
@@ -259,7 +299,14 @@ mod tests {
         .flatten()
         {
             assert_eq!(
-                decode(coded.codec, coded.params, &coded.bytes, raw.len()).as_deref(),
+                decode(
+                    coded.codec,
+                    coded.params,
+                    &coded.bytes,
+                    raw.len(),
+                    FormatVersion::V1
+                )
+                .as_deref(),
                 Ok(raw)
             );
         }
@@ -290,7 +337,9 @@ mod tests {
         .into_iter()
         .flatten()
         {
-            let decode = |bytes: &[u8], len| decode(coded.codec, coded.params, bytes, len);
+            let decode = |bytes: &[u8], len| {
+                decode(coded.codec, coded.params, bytes, len, FormatVersion::V1)
+            };
             assert!(decode(&coded.bytes, raw.len() - 1).is_err());
             assert!(decode(&coded.bytes, raw.len() + 1).is_err());
             assert!(decode(&coded.bytes[..coded.bytes.len() - 1], raw.len()).is_err());

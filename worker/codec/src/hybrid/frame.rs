@@ -1,8 +1,11 @@
-//! The byte layout around blocks: file header, block header, end frame. `FORMAT.md` specifies it.
-//! All numbers are little-endian.
+//! The headers of blocks and files, and their layout in version 1. `FORMAT.md` specifies it. All
+//! numbers are little-endian.
 
+use std::fmt;
+
+use super::compact_frame;
 use crate::{
-    Codec, CodecError, Damage, Transform,
+    Codec, CodecError, Damage, FormatVersion, Transform,
     block::{self, BlockCoding},
 };
 
@@ -14,13 +17,15 @@ pub(super) const BLOCK_MAGIC: [u8; 4] = *b"SPKB";
 pub(super) const END_MAGIC: [u8; 4] = *b"SPKE";
 /// The last bytes of the end frame, and so of the file.
 pub(super) const TAIL_MAGIC: [u8; 4] = *b"SPKX";
-/// The version that is written. Readers accept every version up to it.
-pub const VERSION: u8 = 1;
+/// The newest version. Readers accept every version up to it.
+pub const NEWEST_VERSION: u8 = 2;
+/// The version of the layout in this file.
+const VERSION: u8 = 1;
 
 /// Bytes of the file header.
-pub const FILE_HEADER_BYTES: usize = 16;
+pub(super) const FILE_HEADER_BYTES: usize = 16;
 /// Bytes of a block header.
-pub const BLOCK_HEADER_BYTES: usize = 40;
+pub(super) const BLOCK_HEADER_BYTES: usize = 40;
 /// Bytes of the fixed part of the end frame, before the index.
 pub(super) const END_FIXED_BYTES: usize = 52;
 /// Bytes of one entry of the index.
@@ -40,11 +45,60 @@ fn check(bytes: &[u8]) -> [u8; 4] {
     [a, b, c, d]
 }
 
-/// The first sixteen bytes of the BLAKE3 hash of a block's raw bytes.
-pub(super) fn block_hash(raw: &[u8]) -> [u8; 16] {
-    let mut short = [0; 16];
-    short.copy_from_slice(&blake3::hash(raw).as_bytes()[..16]);
-    short
+/// The first bytes of a BLAKE3 hash. It displays as hexadecimal digits.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub struct HashPrefix {
+    bytes: [u8; 32],
+    len: usize,
+}
+
+impl HashPrefix {
+    /// The first `len` bytes of a hash.
+    pub(super) fn of(hash: &blake3::Hash, len: usize) -> Self {
+        Self::from_bytes(&hash.as_bytes()[..len])
+    }
+
+    /// At most 32 bytes.
+    pub(super) fn from_bytes(prefix: &[u8]) -> Self {
+        let mut bytes = [0; 32];
+        bytes[..prefix.len()].copy_from_slice(prefix);
+        Self {
+            bytes,
+            len: prefix.len(),
+        }
+    }
+
+    /// The bytes.
+    pub fn bytes(&self) -> &[u8] {
+        &self.bytes[..self.len]
+    }
+
+    /// Whether `hash` begins with these bytes.
+    pub fn matches(&self, hash: &blake3::Hash) -> bool {
+        hash.as_bytes().starts_with(self.bytes())
+    }
+}
+
+impl fmt::Display for HashPrefix {
+    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.bytes()
+            .iter()
+            .try_for_each(|byte| write!(out, "{byte:02x}"))
+    }
+}
+
+impl fmt::Debug for HashPrefix {
+    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Display::fmt(self, out)
+    }
+}
+
+/// Bytes of the hash of a block.
+const BLOCK_HASH_BYTES: usize = 16;
+
+/// The hash of a block's raw bytes.
+pub(super) fn block_hash(raw: &[u8]) -> HashPrefix {
+    HashPrefix::of(&blake3::hash(raw), BLOCK_HASH_BYTES)
 }
 
 fn u32_at(bytes: &[u8], at: usize) -> u32 {
@@ -64,17 +118,24 @@ pub fn file_header(block_size: u32) -> [u8; FILE_HEADER_BYTES] {
     bytes
 }
 
-/// Reads the file header and returns the block size in bytes.
+/// Fails if the first bytes of a file name a version that this program does not read. A file may be
+/// shorter than the header of version 1.
+pub(super) fn check_version(first: &[u8]) -> Result<(), CodecError> {
+    match first.strip_prefix(&FILE_MAGIC) {
+        Some(&[found, ..]) if !(1..=NEWEST_VERSION).contains(&found) => Err(CodecError::Version {
+            found,
+            known: NEWEST_VERSION,
+        }),
+        _ => Ok(()),
+    }
+}
+
+/// Reads the file header of version 1 and returns the block size in bytes.
 pub(super) fn parse_file_header(bytes: &[u8; FILE_HEADER_BYTES]) -> Result<u32, CodecError> {
     if bytes[..4] != FILE_MAGIC {
         return Err(CodecError::NotPacked);
     }
-    if bytes[4] == 0 || bytes[4] > VERSION {
-        return Err(CodecError::Version {
-            found: bytes[4],
-            known: VERSION,
-        });
-    }
+    check_version(bytes)?;
     if bytes[12..] != check(&bytes[..12]) || bytes[5..8] != [0; 3] {
         return Err(CodecError::Damaged {
             offset: 0,
@@ -88,6 +149,8 @@ pub(super) fn parse_file_header(bytes: &[u8; FILE_HEADER_BYTES]) -> Result<u32, 
 /// The header of a block.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct BlockHeader {
+    /// The version of the format.
+    pub version: FormatVersion,
     /// How the payload is coded.
     pub coding: BlockCoding,
     /// The number of the block, from 0.
@@ -96,13 +159,22 @@ pub struct BlockHeader {
     pub raw_len: u32,
     /// Bytes of the payload.
     pub packed_len: u32,
-    /// The first sixteen bytes of the BLAKE3 hash of the raw bytes.
-    pub hash: [u8; 16],
+    /// The hash of the raw bytes.
+    pub hash: HashPrefix,
+    /// Version 2: the block is the whole file.
+    pub is_single: bool,
 }
 
 impl BlockHeader {
     /// The bytes of this header.
-    pub(super) fn to_bytes(self) -> [u8; BLOCK_HEADER_BYTES] {
+    pub(super) fn to_bytes(self) -> Vec<u8> {
+        match self.version {
+            FormatVersion::V1 => self.to_fixed_bytes().to_vec(),
+            FormatVersion::V2 => compact_frame::block_header(&self),
+        }
+    }
+
+    fn to_fixed_bytes(self) -> [u8; BLOCK_HEADER_BYTES] {
         let mut bytes = [0; BLOCK_HEADER_BYTES];
         bytes[..4].copy_from_slice(&BLOCK_MAGIC);
         bytes[4] = VERSION;
@@ -112,7 +184,7 @@ impl BlockHeader {
         bytes[8..12].copy_from_slice(&self.index.to_le_bytes());
         bytes[12..16].copy_from_slice(&self.raw_len.to_le_bytes());
         bytes[16..20].copy_from_slice(&self.packed_len.to_le_bytes());
-        bytes[20..36].copy_from_slice(&self.hash);
+        bytes[20..36].copy_from_slice(self.hash.bytes());
         let sum = check(&bytes[..36]);
         bytes[36..].copy_from_slice(&sum);
         bytes
@@ -123,33 +195,34 @@ impl BlockHeader {
         if bytes[36..] != check(&bytes[..36]) {
             return Err(Damage::new("the block header does not match its check"));
         }
-        if bytes[4] == 0 || bytes[4] > VERSION {
+        if bytes[4] != VERSION {
             return Err(Damage::new(format!(
-                "the block has format version {}, known is {VERSION}",
+                "the block has format version {} in a file of version {VERSION}",
                 bytes[4]
             )));
         }
-        let mut hash = [0; 16];
-        hash.copy_from_slice(&bytes[20..36]);
         Ok(Self {
+            version: FormatVersion::V1,
             coding: BlockCoding {
                 transform: Transform::from_byte(bytes[5])
                     .ok_or_else(|| Damage::new(format!("unknown transform {}", bytes[5])))?,
                 codec: Codec::from_byte(bytes[6])
+                    .filter(|codec| *codec != Codec::CompactColumns)
                     .ok_or_else(|| Damage::new(format!("unknown codec {}", bytes[6])))?,
                 params: bytes[7],
             },
             index: u32_at(bytes, 8),
             raw_len: u32_at(bytes, 12),
             packed_len: u32_at(bytes, 16),
-            hash,
+            hash: HashPrefix::from_bytes(&bytes[20..36]),
+            is_single: false,
         })
     }
 
     /// The raw bytes of a payload, whose hash matches this header.
     pub(super) fn decode(&self, payload: &[u8]) -> Result<Vec<u8>, Damage> {
-        let raw = block::decode(self.coding, payload, self.raw_len as usize)?;
-        if block_hash(&raw) != self.hash {
+        let raw = block::decode(self.version, self.coding, payload, self.raw_len as usize)?;
+        if !self.hash.matches(&blake3::hash(&raw)) {
             return Err(Damage::new("the restored bytes do not match their hash"));
         }
         Ok(raw)
@@ -159,10 +232,12 @@ impl BlockHeader {
 /// The frame after the last block: the hash of the file and the index of its blocks.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct EndFrame {
+    /// The version of the format.
+    pub version: FormatVersion,
     /// Bytes of the whole raw file.
     pub raw_bytes: u64,
-    /// BLAKE3 of the whole raw file.
-    pub hash: [u8; 32],
+    /// The hash of the whole raw file.
+    pub hash: HashPrefix,
     /// Raw and packed length of every block, in order. Packed is without the block header.
     pub index: Vec<(u32, u32)>,
 }
@@ -170,12 +245,15 @@ pub struct EndFrame {
 impl EndFrame {
     /// The bytes of this frame.
     pub(super) fn to_bytes(&self) -> Vec<u8> {
+        if self.version == FormatVersion::V2 {
+            return compact_frame::end_frame(self);
+        }
         let mut bytes = Vec::with_capacity(Self::byte_len(self.index.len()));
         bytes.extend(END_MAGIC);
         bytes.extend([VERSION, 0, 0, 0]);
         bytes.extend((self.index.len() as u32).to_le_bytes());
         bytes.extend(self.raw_bytes.to_le_bytes());
-        bytes.extend(self.hash);
+        bytes.extend_from_slice(self.hash.bytes());
         for (raw, packed) in &self.index {
             bytes.extend(raw.to_le_bytes());
             bytes.extend(packed.to_le_bytes());
@@ -186,8 +264,8 @@ impl EndFrame {
         bytes
     }
 
-    /// Bytes of an end frame over `blocks` blocks.
-    pub fn byte_len(blocks: usize) -> usize {
+    /// Bytes of an end frame of version 1 over `blocks` blocks.
+    pub(super) fn byte_len(blocks: usize) -> usize {
         END_FIXED_BYTES + blocks * INDEX_ENTRY_BYTES + END_TAIL_BYTES
     }
 
@@ -214,21 +292,20 @@ impl EndFrame {
         {
             return Err(Damage::new("the end frame does not match its check"));
         }
-        if body[4] == 0 || body[4] > VERSION {
+        if body[4] != VERSION {
             return Err(Damage::new(format!(
-                "the end frame has format version {}, known is {VERSION}",
+                "the end frame has format version {} in a file of version {VERSION}",
                 body[4]
             )));
         }
-        let mut hash = [0; 32];
-        hash.copy_from_slice(&body[20..52]);
         let index = body[END_FIXED_BYTES..]
             .chunks_exact(INDEX_ENTRY_BYTES)
             .map(|entry| (u32_at(entry, 0), u32_at(entry, 4)))
             .collect();
         Ok(Self {
+            version: FormatVersion::V1,
             raw_bytes: u64::from(u32_at(body, 12)) | u64::from(u32_at(body, 16)) << 32,
-            hash,
+            hash: HashPrefix::from_bytes(&body[20..52]),
             index,
         })
     }
@@ -240,6 +317,8 @@ mod tests {
 
     fn header() -> BlockHeader {
         BlockHeader {
+            version: FormatVersion::V1,
+            is_single: false,
             coding: BlockCoding {
                 transform: Transform::None,
                 codec: Codec::Lzma,
@@ -255,10 +334,11 @@ mod tests {
     #[test]
     fn headers_round_trip() {
         assert_eq!(parse_file_header(&file_header(4 << 20)).ok(), Some(4 << 20));
-        assert_eq!(BlockHeader::parse(&header().to_bytes()), Ok(header()));
+        assert_eq!(BlockHeader::parse(&header().to_fixed_bytes()), Ok(header()));
         let end = EndFrame {
+            version: FormatVersion::V1,
             raw_bytes: 1 << 40,
-            hash: [9; 32],
+            hash: HashPrefix::from_bytes(&[9; 32]),
             index: vec![(1, 2), (3, 4)],
         };
         assert_eq!(EndFrame::parse(&end.to_bytes()), Ok(end));
@@ -266,7 +346,7 @@ mod tests {
 
     #[test]
     fn every_flipped_bit_of_a_header_is_detected() {
-        let good = header().to_bytes();
+        let good = header().to_fixed_bytes();
         for bit in 32..good.len() * 8 {
             let mut bad = good;
             bad[bit / 8] ^= 1 << (bit % 8);
@@ -283,10 +363,10 @@ mod tests {
     #[test]
     fn a_newer_version_is_named() {
         let mut bytes = file_header(1 << 20);
-        bytes[4] = VERSION + 1;
+        bytes[4] = NEWEST_VERSION + 1;
         assert!(matches!(
             parse_file_header(&bytes),
-            Err(CodecError::Version { found: 2, known: 1 })
+            Err(CodecError::Version { found: 3, known: 2 })
         ));
     }
 }

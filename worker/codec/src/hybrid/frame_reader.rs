@@ -6,8 +6,11 @@ use std::{
     time::{Duration, Instant},
 };
 
-use super::frame::{self, BLOCK_HEADER_BYTES, BlockHeader, EndFrame};
-use crate::{CodecError, Damage, StreamInfo, block};
+use super::{
+    compact_frame::{self, CompactFrame},
+    frame::{self, BLOCK_HEADER_BYTES, BlockHeader, EndFrame},
+};
+use crate::{CodecError, Damage, FormatVersion, StreamInfo, block};
 
 /// One block of a packed file, not yet decoded.
 #[derive(Debug, Clone)]
@@ -37,8 +40,13 @@ impl BlockFrame {
     /// If the payload is damaged.
     pub fn streams(&self) -> Result<Vec<StreamInfo>, DamagedFrame> {
         let header = &self.header;
-        block::inspect(header.coding, &self.payload, header.raw_len as usize)
-            .map_err(|damage| self.damaged(damage))
+        block::inspect(
+            header.version,
+            header.coding,
+            &self.payload,
+            header.raw_len as usize,
+        )
+        .map_err(|damage| self.damaged(damage))
     }
 
     fn damaged(&self, damage: Damage) -> DamagedFrame {
@@ -92,8 +100,9 @@ pub struct FrameReader<R> {
     pub(super) seen: Vec<(u32, u32)>,
     pub(super) end: Option<EndFrame>,
     pub(super) read_time: Duration,
-    /// The block size that the packer used, in bytes.
-    pub block_size: u32,
+    version: FormatVersion,
+    /// The block size that the packer used, in bytes; `None` in version 2, which does not keep it.
+    pub block_size: Option<u32>,
 }
 
 impl<R: Read> FrameReader<R> {
@@ -113,25 +122,42 @@ impl<R: Read> FrameReader<R> {
             seen: Vec::new(),
             end: None,
             read_time: Duration::ZERO,
-            block_size: 0,
+            version: FormatVersion::V1,
+            block_size: None,
         };
+        frames.read_file_header()?;
+        Ok(frames)
+    }
+
+    fn read_file_header(&mut self) -> Result<(), CodecError> {
         let mut header = [0; frame::FILE_HEADER_BYTES];
-        let got = frames.fill(&mut header)?;
+        let (start, rest) = header.split_at_mut(compact_frame::FILE_HEADER_BYTES);
+        let got = self.fill(start)?;
+        if *start == compact_frame::file_header() {
+            self.version = FormatVersion::V2;
+            return Ok(());
+        }
+        frame::check_version(&start[..got])?;
+        let got = got + self.fill(rest)?;
         if got < header.len() {
-            return Err(
-                if header[..got.min(4)] == frame::FILE_MAGIC[..got.min(4)] && got > 0 {
-                    frames.cut_short(0)
-                } else {
-                    CodecError::NotPacked
-                },
-            );
+            let begins = header[..got.min(4)] == frame::FILE_MAGIC[..got.min(4)] && got > 0;
+            return Err(if begins {
+                self.cut_short(0)
+            } else {
+                CodecError::NotPacked
+            });
         }
         match frame::parse_file_header(&header) {
-            Ok(block_size) => frames.block_size = block_size,
-            Err(CodecError::Damaged { .. }) if keep_going => {}
+            Ok(block_size) => self.block_size = Some(block_size),
+            Err(CodecError::Damaged { .. }) if self.keep_going => {}
             Err(error) => return Err(error),
         }
-        Ok(frames)
+        Ok(())
+    }
+
+    /// The number of bytes of the packed file that were read.
+    pub fn bytes_read(&self) -> u64 {
+        self.offset
     }
 
     /// The end frame, after [`Self::next_frame`] returned `None`.
@@ -166,6 +192,102 @@ impl<R: Read> FrameReader<R> {
     }
 
     fn read_frame(&mut self, offset: u64) -> Result<Option<BlockFrame>, CodecError> {
+        match self.version {
+            FormatVersion::V1 => self.read_fixed_frame(offset),
+            FormatVersion::V2 => self.read_compact_frame(offset),
+        }
+    }
+
+    fn read_compact_frame(&mut self, offset: u64) -> Result<Option<BlockFrame>, CodecError> {
+        let mut bytes = [0; compact_frame::MAX_HEADER_BYTES];
+        let got = self.fill(&mut bytes)?;
+        if got == 0 {
+            self.end_offset = offset;
+            return if self.keep_going {
+                Ok(None)
+            } else {
+                Err(self.cut_short(offset))
+            };
+        }
+        let parsed = compact_frame::parse(&bytes[..got], self.seen.len() as u32);
+        let header_len = match &parsed {
+            Ok(CompactFrame::Block(_, len) | CompactFrame::End(_, len)) => *len,
+            Err(_) => 0,
+        };
+        self.unread(&bytes[header_len..got]);
+        match parsed {
+            Ok(CompactFrame::Block(header, _)) => self.read_payload(header, offset).map(Some),
+            Ok(CompactFrame::End(end, _)) => {
+                self.end_offset = offset;
+                self.check_count(end.blocks as usize, offset)?;
+                self.check_nothing_follows()?;
+                self.end = Some(EndFrame {
+                    version: FormatVersion::V2,
+                    raw_bytes: self.seen.iter().map(|&(raw, _)| u64::from(raw)).sum(),
+                    hash: end.hash,
+                    index: self.seen.clone(),
+                });
+                Ok(None)
+            }
+            Err(_) if got < bytes.len() && !self.keep_going => Err(self.cut_or_damaged(offset)),
+            Err(damage) => Err(damaged(offset, damage.0)),
+        }
+    }
+
+    /// An error of a header near the end of the file.
+    fn cut_or_damaged(&self, offset: u64) -> CodecError {
+        damaged(
+            offset,
+            "neither a block nor the end frame begins here, or the file was cut short",
+        )
+    }
+
+    fn check_nothing_follows(&mut self) -> Result<(), CodecError> {
+        if self.fill(&mut [0])? > 0 {
+            return Err(damaged(self.offset - 1, "bytes follow the end frame"));
+        }
+        Ok(())
+    }
+
+    fn check_count(&self, blocks: usize, offset: u64) -> Result<(), CodecError> {
+        if blocks != self.seen.len() && !self.keep_going {
+            return Err(damaged(
+                offset,
+                format!(
+                    "the end frame lists {blocks} blocks, {} were read",
+                    self.seen.len()
+                ),
+            ));
+        }
+        Ok(())
+    }
+
+    /// The block of a header. A single block is the end, too.
+    fn read_payload(&mut self, header: BlockHeader, offset: u64) -> Result<BlockFrame, CodecError> {
+        self.check_header(&header, offset)?;
+        self.seen.push((header.raw_len, header.packed_len));
+        let payload = self.read_vec(header.packed_len as usize)?;
+        if payload.len() < header.packed_len as usize {
+            return Err(self.cut_short(offset));
+        }
+        if header.is_single {
+            self.end_offset = offset;
+            self.check_nothing_follows()?;
+            self.end = Some(EndFrame {
+                version: FormatVersion::V2,
+                raw_bytes: header.raw_len.into(),
+                hash: header.hash,
+                index: self.seen.clone(),
+            });
+        }
+        Ok(BlockFrame {
+            offset,
+            header,
+            payload,
+        })
+    }
+
+    fn read_fixed_frame(&mut self, offset: u64) -> Result<Option<BlockFrame>, CodecError> {
         let mut magic = [0; 4];
         let got = self.fill(&mut magic)?;
         if got == 0 && self.keep_going {
@@ -202,17 +324,7 @@ impl<R: Read> FrameReader<R> {
                 return Err(damaged(offset, damage.0));
             }
         };
-        self.check_header(&header, offset)?;
-        self.seen.push((header.raw_len, header.packed_len));
-        let payload = self.read_vec(header.packed_len as usize)?;
-        if payload.len() < header.packed_len as usize {
-            return Err(self.cut_short(offset));
-        }
-        Ok(BlockFrame {
-            offset,
-            header,
-            payload,
-        })
+        self.read_payload(header, offset)
     }
 
     fn check_header(&self, header: &BlockHeader, offset: u64) -> Result<(), CodecError> {
@@ -250,15 +362,7 @@ impl<R: Read> FrameReader<R> {
             return Err(self.cut_short(offset));
         }
         let blocks = EndFrame::block_count(&fixed) as usize;
-        if blocks != self.seen.len() && !self.keep_going {
-            return Err(damaged(
-                offset,
-                format!(
-                    "the end frame lists {blocks} blocks, {} were read",
-                    self.seen.len()
-                ),
-            ));
-        }
+        self.check_count(blocks, offset)?;
         let rest_len = EndFrame::byte_len(blocks) - frame::END_FIXED_BYTES;
         let rest = self.read_vec(rest_len)?;
         if rest.len() < rest_len {
@@ -266,9 +370,7 @@ impl<R: Read> FrameReader<R> {
         }
         let end = EndFrame::parse(&[&fixed[..], &rest].concat())
             .map_err(|damage| damaged(offset, damage.0))?;
-        if self.fill(&mut [0])? > 0 {
-            return Err(damaged(self.offset - 1, "bytes follow the end frame"));
-        }
+        self.check_nothing_follows()?;
         self.end = Some(end);
         Ok(())
     }
@@ -282,8 +384,13 @@ impl<R: Read> FrameReader<R> {
             let more = self.read_vec(STEP)?;
             let ended = more.len() < STEP;
             window.extend(more);
-            while at + BLOCK_HEADER_BYTES <= window.len() {
-                if starts_frame(&window[at..]) {
+            // The end frame of version 2 is shorter than a block header.
+            let needed = match self.version {
+                FormatVersion::V2 if ended => 1,
+                _ => BLOCK_HEADER_BYTES,
+            };
+            while at + needed <= window.len() {
+                if self.starts_frame(&window[at..]) {
                     self.unread(&window[at..]);
                     return Ok(());
                 }
@@ -295,6 +402,19 @@ impl<R: Read> FrameReader<R> {
             window.drain(..at);
             at = 0;
         }
+    }
+
+    fn starts_frame(&self, bytes: &[u8]) -> bool {
+        if self.version == FormatVersion::V2 {
+            return compact_frame::parse(bytes, 0).is_ok();
+        }
+        if bytes.starts_with(&frame::END_MAGIC) {
+            return true;
+        }
+        let Some(header) = bytes.first_chunk::<BLOCK_HEADER_BYTES>() else {
+            return false;
+        };
+        bytes.starts_with(&frame::BLOCK_MAGIC) && BlockHeader::parse(header).is_ok()
     }
 
     /// Reads until `buffer` is full or the input ends; returns the number of bytes read.
@@ -341,16 +461,6 @@ impl<R: Read> FrameReader<R> {
             format!("the file ends inside this part, at byte {}", self.offset),
         )
     }
-}
-
-fn starts_frame(bytes: &[u8]) -> bool {
-    if bytes.starts_with(&frame::END_MAGIC) {
-        return true;
-    }
-    let Some(header) = bytes.first_chunk::<BLOCK_HEADER_BYTES>() else {
-        return false;
-    };
-    bytes.starts_with(&frame::BLOCK_MAGIC) && BlockHeader::parse(header).is_ok()
 }
 
 pub(super) fn damaged(offset: u64, reason: impl Into<String>) -> CodecError {

@@ -1,6 +1,7 @@
 //! Whole files as framed blocks (`FORMAT.md`), over several threads and with bounded memory.
 
 mod boundary;
+mod compact_frame;
 pub mod frame;
 mod frame_reader;
 mod pack;
@@ -14,7 +15,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 pub use frame_reader::{BlockFrame, DamagedFrame, FrameReader};
 pub use pack::{PackedBlock, Packer, pack, pack_observed};
-pub use plan::{Plan, PlanStore};
+pub use plan::{Plan, PlanStore, SchemaSummary};
 pub use random_access::Blocks;
 pub use summary::{CodecShare, Summary};
 pub use unpack::{unpack, unpack_keep_going};

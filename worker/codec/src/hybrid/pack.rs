@@ -11,11 +11,12 @@ use std::{
 use super::{
     CodecOptions, Plan, PlanStore, Summary,
     boundary::BoundaryFinder,
-    frame::{self, BlockHeader, EndFrame, block_hash},
+    compact_frame,
+    frame::{self, BlockHeader, EndFrame, HashPrefix},
     parallel, stop_if, thread_count,
 };
 use crate::{
-    CodecError, Effort, StreamInfo, block,
+    CodecError, Effort, FormatVersion, StreamInfo, block,
     transform::plan::{PlanUse, SchemaPlan},
 };
 
@@ -69,6 +70,7 @@ pub fn pack_observed(
 #[derive(Debug, Clone)]
 pub struct Packer<'p> {
     options: CodecOptions,
+    version: FormatVersion,
     plans: PlanSource<'p>,
 }
 
@@ -84,8 +86,14 @@ impl<'p> Packer<'p> {
     pub fn new(options: CodecOptions) -> Self {
         Self {
             options,
+            version: FormatVersion::default(),
             plans: PlanSource::Fixed(Plan::default()),
         }
+    }
+
+    /// Writes this version of the format; version 1 by default.
+    pub fn with_version(self, version: FormatVersion) -> Self {
+        Self { version, ..self }
     }
 
     /// Starts every file with `plan`.
@@ -142,13 +150,21 @@ impl<'p> Packer<'p> {
         let mut output = FrameOutput {
             sink,
             observe,
+            version: self.version,
+            is_single: false,
             summary: Summary::new(),
             index: Vec::new(),
         };
-        output.write(&frame::file_header(self.options.block_size as u32))?;
+        match self.version {
+            FormatVersion::V1 => output.write(&frame::file_header(self.options.block_size as u32)),
+            FormatVersion::V2 => output.write(&compact_frame::file_header()),
+        }?;
         let work = |job: BlockJob| {
             let started = Instant::now();
-            (pack_block(&job, self.options.effort), started.elapsed())
+            (
+                pack_block(&job, self.options.effort, self.version),
+                started.elapsed(),
+            )
         };
         let mut emit = |(packed, code_time): (PlannedBlock, Duration)| {
             stop_if(cancel)?;
@@ -160,13 +176,19 @@ impl<'p> Packer<'p> {
         };
         let mut next = || {
             stop_if(cancel)?;
-            let Some((number, raw)) = source.next_block()? else {
+            let Some(SourceBlock {
+                number,
+                raw,
+                is_single,
+            }) = source.next_block()?
+            else {
                 return Ok(None);
             };
             let plan = plans.borrow_mut().of_block(number);
             Ok(Some(BlockJob {
                 number,
                 raw,
+                is_single,
                 plan,
                 refresh: refresh.take(),
             }))
@@ -229,6 +251,7 @@ impl PlanVersions {
 struct BlockJob {
     number: u32,
     raw: Vec<u8>,
+    is_single: bool,
     plan: Arc<Plan>,
     refresh: Option<usize>,
 }
@@ -240,17 +263,22 @@ struct PlannedBlock {
     learned: Option<SchemaPlan>,
 }
 
-fn pack_block(job: &BlockJob, effort: Effort) -> PlannedBlock {
+fn pack_block(job: &BlockJob, effort: Effort, version: FormatVersion) -> PlannedBlock {
     let raw = &job.raw[..];
-    let encoded = block::encode_planned(raw, effort, job.plan.schemas(), job.refresh);
+    let encoded = block::encode_planned(raw, effort, version, job.plan.schemas(), job.refresh);
     PlannedBlock {
         block: PackedBlock {
             header: BlockHeader {
+                version,
+                is_single: job.is_single && version == FormatVersion::V2,
                 coding: encoded.coding,
                 index: job.number,
                 raw_len: raw.len() as u32,
                 packed_len: encoded.payload.len() as u32,
-                hash: block_hash(raw),
+                hash: match version {
+                    FormatVersion::V1 => frame::block_hash(raw),
+                    FormatVersion::V2 => compact_frame::block_hash(raw, job.is_single),
+                },
             },
             payload: encoded.payload,
             streams: encoded.streams,
@@ -266,6 +294,8 @@ fn pack_block(job: &BlockJob, effort: Effort) -> PlannedBlock {
 struct FrameOutput<S, O> {
     sink: S,
     observe: O,
+    version: FormatVersion,
+    is_single: bool,
     summary: Summary,
     index: Vec<(u32, u32)>,
 }
@@ -294,7 +324,8 @@ impl<S: FnMut(&[u8]) -> io::Result<()>, O: FnMut(&PackedBlock)> FrameOutput<S, O
         }
         self.index
             .push((block.header.raw_len, block.header.packed_len));
-        let mut bytes = block.header.to_bytes().to_vec();
+        self.is_single = block.header.is_single;
+        let mut bytes = block.header.to_bytes();
         bytes.extend(block.payload);
         self.write(&bytes)
     }
@@ -304,9 +335,16 @@ impl<S: FnMut(&[u8]) -> io::Result<()>, O: FnMut(&PackedBlock)> FrameOutput<S, O
         self.summary.hash = source.hasher.finalize();
         self.summary.read_time = source.read_time;
         self.summary.blocks = self.index.len() as u32;
+        if self.is_single {
+            return Ok(self.summary);
+        }
         let end = EndFrame {
+            version: self.version,
             raw_bytes: self.summary.raw_bytes,
-            hash: *self.summary.hash.as_bytes(),
+            hash: match self.version {
+                FormatVersion::V1 => HashPrefix::from_bytes(self.summary.hash.as_bytes()),
+                FormatVersion::V2 => compact_frame::file_hash(&self.summary.hash),
+            },
             index: std::mem::take(&mut self.index),
         };
         self.write(&end.to_bytes())?;
@@ -323,6 +361,14 @@ fn check_options(options: &CodecOptions) -> Result<(), CodecError> {
         )));
     }
     Ok(())
+}
+
+/// A block of the raw file.
+struct SourceBlock {
+    number: u32,
+    raw: Vec<u8>,
+    /// It is the whole file.
+    is_single: bool,
 }
 
 /// The raw file, split into blocks and hashed while it is read.
@@ -352,7 +398,7 @@ impl<R: Read> BlockSource<R> {
         }
     }
 
-    fn next_block(&mut self) -> Result<Option<(u32, Vec<u8>)>, CodecError> {
+    fn next_block(&mut self) -> Result<Option<SourceBlock>, CodecError> {
         let started = Instant::now();
         let mut window = std::mem::take(&mut self.carry);
         // One byte more than a block shows whether another block follows.
@@ -361,7 +407,8 @@ impl<R: Read> BlockSource<R> {
             .take(wanted)
             .read_to_end(&mut window)
             .map_err(CodecError::Read)?;
-        if window.len() > self.block_size {
+        let is_last = window.len() <= self.block_size;
+        if !is_last {
             let end = self.boundaries.find(&window[..self.block_size]);
             self.carry = window.split_off(end);
         }
@@ -375,6 +422,10 @@ impl<R: Read> BlockSource<R> {
         self.blocks = number.checked_add(1).ok_or_else(|| {
             CodecError::Options("more than 4 billion blocks: use a larger block size".into())
         })?;
-        Ok(Some((number, window)))
+        Ok(Some(SourceBlock {
+            number,
+            raw: window,
+            is_single: is_last && number == 0,
+        }))
     }
 }

@@ -6,7 +6,7 @@ use std::sync::{
 };
 
 use crate::{
-    CodecError, Damage,
+    CodecError, Damage, Transform,
     bytes::{FieldReader, put_varint},
     transform::plan::{SchemaPlan, most_similar},
 };
@@ -21,6 +21,8 @@ const CHECK_BYTES: usize = 8;
 const MAX_SCHEMA_BYTES: usize = 1 << 20;
 /// The largest number of schemas in a plan.
 const MAX_SCHEMAS: usize = 32;
+/// The least recently used schemas of a plan are dropped above this memory.
+const MAX_PLAN_BYTES: usize = 4 << 20;
 
 /// The choices of the encoder for the schemas that it has seen. With a plan, packing needs no search.
 /// The restored bytes never depend on it.
@@ -28,6 +30,21 @@ const MAX_SCHEMAS: usize = 32;
 pub struct Plan {
     /// The least recently used first.
     schemas: Vec<Arc<SchemaPlan>>,
+}
+
+/// What a plan knows of one schema.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct SchemaSummary {
+    /// How its blocks are arranged.
+    pub transform: Transform,
+    /// Columns with a known size.
+    pub columns: usize,
+    /// Choices of codings, predictions, layouts and coders.
+    pub choices: usize,
+    /// Memory in bytes, roughly.
+    pub memory_bytes: usize,
+    /// Packed bytes of a raw byte, in the last block that was searched.
+    pub packed_share: f64,
 }
 
 impl Plan {
@@ -39,6 +56,25 @@ impl Plan {
     /// The memory of the plan in bytes, roughly.
     pub fn memory_bytes(&self) -> usize {
         self.schemas.iter().map(|schema| schema.memory()).sum()
+    }
+
+    /// A description of each schema, the least recently used first.
+    pub fn summaries(&self) -> Vec<SchemaSummary> {
+        self.schemas
+            .iter()
+            .map(|schema| SchemaSummary {
+                transform: schema.outcome.transform(),
+                columns: schema.columns.len(),
+                choices: schema.choices.len(),
+                memory_bytes: schema.memory(),
+                packed_share: schema.ratio as f64 / f64::from(1 << 16),
+            })
+            .collect()
+    }
+
+    /// Whether `first`, the first bytes of a file, are those of a plan file.
+    pub fn is_plan_file(first: &[u8]) -> bool {
+        first.starts_with(&MAGIC)
     }
 
     /// The plan as a file.
@@ -104,7 +140,7 @@ impl Plan {
             schema = learned.clone();
         }
         self.schemas.push(Arc::new(schema));
-        if self.schemas.len() > MAX_SCHEMAS {
+        while self.schemas.len() > MAX_SCHEMAS || self.memory_bytes() > MAX_PLAN_BYTES {
             self.schemas.remove(0);
         }
     }
@@ -133,6 +169,9 @@ pub struct PlanStore {
 }
 
 impl PlanStore {
+    /// The most memory of a store, in bytes.
+    pub const MAX_BYTES: usize = MAX_PLAN_BYTES;
+
     /// A store that begins with `plan`.
     pub fn new(plan: Plan) -> Self {
         Self {

@@ -4,13 +4,14 @@ use std::io::{Read, Seek, SeekFrom};
 
 use super::{
     Limits,
+    compact_frame::{self, CompactFrame},
     frame::{
         self, BLOCK_HEADER_BYTES, BlockHeader, END_TAIL_BYTES, EndFrame, FILE_HEADER_BYTES,
-        TAIL_MAGIC,
+        HashPrefix, TAIL_MAGIC,
     },
     frame_reader::damaged,
 };
-use crate::CodecError;
+use crate::{CodecError, FormatVersion};
 
 /// The last bytes of a file: the end frame's length and its magic.
 const TAIL_BYTES: usize = 8;
@@ -26,46 +27,104 @@ pub struct Blocks<R> {
 }
 
 impl<R: Read + Seek> Blocks<R> {
-    /// Reads the header and the index, which must match the file's length to the byte.
+    /// Reads the header and the index, which must match the file's length to the byte. Version 2 has no
+    /// index: the headers of all blocks are read.
     ///
     /// # Errors
     /// If the file is not packed, is cut short, or does not match its index.
     pub fn open(mut reader: R, limits: &Limits) -> Result<Self, CodecError> {
-        let mut header = [0; FILE_HEADER_BYTES];
         reader.seek(SeekFrom::Start(0)).map_err(CodecError::Read)?;
         let first = read_up_to(&mut reader, FILE_HEADER_BYTES)?;
-        if first.len() < header.len() {
-            return Err(CodecError::NotPacked);
-        }
-        header.copy_from_slice(&first);
-        frame::parse_file_header(&header)?;
         let file_len = reader.seek(SeekFrom::End(0)).map_err(CodecError::Read)?;
-        let end = read_end(&mut reader, file_len)?;
-        let end_start = file_len - EndFrame::byte_len(end.index.len()) as u64;
-        let mut starts = Vec::with_capacity(end.index.len());
+        let mut blocks = Self {
+            reader,
+            block_limit: limits.block_bytes,
+            end: EndFrame {
+                version: FormatVersion::V2,
+                raw_bytes: 0,
+                hash: HashPrefix::from_bytes(&[]),
+                index: Vec::new(),
+            },
+            starts: Vec::new(),
+        };
+        if first.starts_with(&compact_frame::file_header()) {
+            blocks.read_headers(file_len)?;
+        } else {
+            frame::check_version(&first)?;
+            let header = first.first_chunk().ok_or(CodecError::NotPacked)?;
+            frame::parse_file_header(header)?;
+            blocks.read_index(file_len)?;
+        }
+        if blocks.end.raw_bytes > limits.total_bytes {
+            return Err(CodecError::TooLarge {
+                what: "the raw file",
+                value: blocks.end.raw_bytes,
+                limit: limits.total_bytes,
+                offset: file_len,
+            });
+        }
+        Ok(blocks)
+    }
+
+    /// Reads the end frame of version 1.
+    fn read_index(&mut self, file_len: u64) -> Result<(), CodecError> {
+        self.end = read_end(&mut self.reader, file_len)?;
+        let end_start = file_len - EndFrame::byte_len(self.end.index.len()) as u64;
         let (mut packed_at, mut raw_at) = (FILE_HEADER_BYTES as u64, 0u64);
-        for &(raw, packed) in &end.index {
-            starts.push((packed_at, raw_at));
+        for &(raw, packed) in &self.end.index {
+            self.starts.push((packed_at, raw_at));
             packed_at += BLOCK_HEADER_BYTES as u64 + u64::from(packed);
             raw_at += u64::from(raw);
         }
-        if packed_at != end_start || raw_at != end.raw_bytes {
+        if packed_at != end_start || raw_at != self.end.raw_bytes {
             return Err(damaged(end_start, "the index does not fit the file"));
         }
-        if raw_at > limits.total_bytes {
-            return Err(CodecError::TooLarge {
-                what: "the raw file",
-                value: raw_at,
-                limit: limits.total_bytes,
-                offset: end_start,
-            });
+        Ok(())
+    }
+
+    /// Reads the headers of version 2.
+    fn read_headers(&mut self, file_len: u64) -> Result<(), CodecError> {
+        let mut offset = compact_frame::FILE_HEADER_BYTES as u64;
+        loop {
+            let (frame, header_end) = self.compact_frame_at(offset)?;
+            let next = match frame {
+                CompactFrame::Block(header, _) => {
+                    self.starts.push((offset, self.end.raw_bytes));
+                    self.end.index.push((header.raw_len, header.packed_len));
+                    self.end.raw_bytes += u64::from(header.raw_len);
+                    self.end.hash = header.hash;
+                    let next = header_end + u64::from(header.packed_len);
+                    if !header.is_single {
+                        offset = next;
+                        continue;
+                    }
+                    next
+                }
+                CompactFrame::End(end, _) if end.blocks as usize == self.starts.len() => {
+                    self.end.hash = end.hash;
+                    header_end
+                }
+                CompactFrame::End(..) => {
+                    return Err(damaged(offset, "the end frame lists other blocks"));
+                }
+            };
+            if next != file_len {
+                return Err(damaged(offset, "the last frame does not end the file"));
+            }
+            return Ok(());
         }
-        Ok(Self {
-            reader,
-            block_limit: limits.block_bytes,
-            end,
-            starts,
-        })
+    }
+
+    /// The header at `offset` of a file of version 2, and its end.
+    fn compact_frame_at(&mut self, offset: u64) -> Result<(CompactFrame, u64), CodecError> {
+        self.reader
+            .seek(SeekFrom::Start(offset))
+            .map_err(CodecError::Read)?;
+        let bytes = read_up_to(&mut self.reader, compact_frame::MAX_HEADER_BYTES)?;
+        let frame = compact_frame::parse(&bytes, self.starts.len() as u32)
+            .map_err(|damage| damaged(offset, damage.0))?;
+        let (CompactFrame::Block(_, len) | CompactFrame::End(_, len)) = frame;
+        Ok((frame, offset + len as u64))
     }
 
     /// The number of blocks.
@@ -120,11 +179,33 @@ impl<R: Read + Seek> Blocks<R> {
                 });
             }
         }
-        let wrong = |reason: String| CodecError::Damaged {
-            offset,
-            block: Some(number),
-            reason,
+        match self.end.version {
+            FormatVersion::V1 => self.read_fixed(number, offset, raw_len, packed_len),
+            FormatVersion::V2 => self.read_compact(number, offset),
+        }
+    }
+
+    fn read_compact(&mut self, number: u32, offset: u64) -> Result<Vec<u8>, CodecError> {
+        let (frame, payload_start) = self.compact_frame_at(offset)?;
+        let CompactFrame::Block(header, _) = frame else {
+            return Err(wrong(number, offset, "no block begins here"));
         };
+        self.reader
+            .seek(SeekFrom::Start(payload_start))
+            .map_err(CodecError::Read)?;
+        let payload = read_up_to(&mut self.reader, header.packed_len as usize)?;
+        header
+            .decode(&payload)
+            .map_err(|damage| wrong(number, offset, damage.0))
+    }
+
+    fn read_fixed(
+        &mut self,
+        number: u32,
+        offset: u64,
+        raw_len: u32,
+        packed_len: u32,
+    ) -> Result<Vec<u8>, CodecError> {
         self.reader
             .seek(SeekFrom::Start(offset))
             .map_err(CodecError::Read)?;
@@ -134,18 +215,31 @@ impl<R: Read + Seek> Blocks<R> {
             bytes.split_first_chunk::<BLOCK_HEADER_BYTES>(),
             bytes.len() == whole_len,
         ) else {
-            return Err(wrong("the file ends inside this block".into()));
+            return Err(wrong(number, offset, "the file ends inside this block"));
         };
         if header[..4] != frame::BLOCK_MAGIC {
-            return Err(wrong("no block begins here".into()));
+            return Err(wrong(number, offset, "no block begins here"));
         }
-        let header = BlockHeader::parse(header).map_err(|damage| wrong(damage.0))?;
+        let header =
+            BlockHeader::parse(header).map_err(|damage| wrong(number, offset, damage.0))?;
         if (header.index, header.raw_len, header.packed_len) != (number, raw_len, packed_len) {
             return Err(wrong(
-                "the block is not the one that the index lists".into(),
+                number,
+                offset,
+                "the block is not the one that the index lists",
             ));
         }
-        header.decode(payload).map_err(|damage| wrong(damage.0))
+        header
+            .decode(payload)
+            .map_err(|damage| wrong(number, offset, damage.0))
+    }
+}
+
+fn wrong(number: u32, offset: u64, reason: impl Into<String>) -> CodecError {
+    CodecError::Damaged {
+        offset,
+        block: Some(number),
+        reason: reason.into(),
     }
 }
 

@@ -117,9 +117,7 @@ impl<R: Read> Unpacking<R> {
             Some(end) if end.index != self.frames.seen => {
                 Some("the end frame lists other blocks".into())
             }
-            Some(end)
-                if end.raw_bytes != summary.raw_bytes || end.hash != *summary.hash.as_bytes() =>
-            {
+            Some(end) if end.raw_bytes != summary.raw_bytes || !end.hash.matches(&summary.hash) => {
                 Some("the whole file does not match its hash".into())
             }
             Some(_) => None,

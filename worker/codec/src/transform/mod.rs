@@ -22,7 +22,7 @@ use self::{
     values::ColumnValues,
 };
 use crate::{
-    Codec, Damage, Effort, StreamInfo, Transform,
+    Codec, Damage, Effort, FormatVersion, StreamInfo, Transform,
     bytes::{FieldReader, put_varint},
 };
 
@@ -90,13 +90,13 @@ impl TableLayout {
     }
 }
 
-/// What a look at a block shows.
+/// What reading a block shows.
 pub(crate) struct Structure {
     /// The tables that fit it.
     pub(crate) layouts: Vec<TableLayout>,
     /// Hashes of features of its schema, sorted.
     pub(crate) sketch: Vec<u64>,
-    /// The table of JSON, which the look has split already.
+    /// The table of JSON, which that reading has split already.
     json: Option<ColumnTable>,
 }
 
@@ -146,7 +146,12 @@ pub(crate) fn split_lines(layout: TableLayout, raw: &[u8]) -> Option<ColumnTable
 }
 
 /// Splits and codes a block without a plan, in the first layout of the transform.
-pub fn encode(transform: Transform, raw: &[u8], effort: Effort) -> Option<EncodedTable> {
+pub fn encode(
+    transform: Transform,
+    raw: &[u8],
+    effort: Effort,
+    version: FormatVersion,
+) -> Option<EncodedTable> {
     let mut structure = match transform {
         Transform::Json => Structure::of(raw),
         _ => Structure::of_lines(raw),
@@ -154,7 +159,13 @@ pub fn encode(transform: Transform, raw: &[u8], effort: Effort) -> Option<Encode
     let mut layouts = structure.layouts.clone().into_iter();
     let layout = layouts.find(|layout| layout.transform() == transform)?;
     let table = structure.split(layout, raw)?;
-    encode_table(layout, table, raw, effort, None, None)
+    let settings = TableSettings {
+        effort,
+        version,
+        base: None,
+        refresh: None,
+    };
+    encode_table(layout, table, raw, settings)
 }
 
 /// Codes the table of a block with the choices of `base`, searches what it has no choice for, what has
@@ -164,16 +175,21 @@ pub(crate) fn encode_table(
     layout: TableLayout,
     table: ColumnTable,
     raw: &[u8],
-    effort: Effort,
-    base: Option<&SchemaPlan>,
-    refresh: Option<usize>,
+    settings: TableSettings<'_>,
 ) -> Option<EncodedTable> {
     let none = Choices::default();
+    let TableSettings {
+        effort,
+        version,
+        base,
+        refresh,
+    } = settings;
     let transform = layout.transform();
     let encoder = TableEncoder {
         lookup: TableLookup::new(&table.keys, true),
         table: &table,
         effort,
+        version,
         choices: base.map_or(&none, |plan| &plan.choices),
         raw_limit: streams::raw_limit(raw.len()),
     };
@@ -195,7 +211,7 @@ pub(crate) fn encode_table(
     let payload = attempt.written.payload;
     drop(attempt.columns);
     drop(encoder);
-    if !decodes_to(transform, &payload, raw) {
+    if !decodes_to(transform, version, &payload, raw) {
         return None;
     }
     Some(EncodedTable {
@@ -206,11 +222,25 @@ pub(crate) fn encode_table(
     })
 }
 
+/// How a table is encoded.
+#[derive(Clone, Copy)]
+pub(crate) struct TableSettings<'a> {
+    /// How much is tried.
+    pub(crate) effort: Effort,
+    /// The version of the payload.
+    pub(crate) version: FormatVersion,
+    /// The choices to use.
+    pub(crate) base: Option<&'a SchemaPlan>,
+    /// A column to search again.
+    pub(crate) refresh: Option<usize>,
+}
+
 /// Encodes the columns of one table.
 struct TableEncoder<'a> {
     table: &'a ColumnTable,
     lookup: TableLookup,
     effort: Effort,
+    version: FormatVersion,
     choices: &'a Choices<'a>,
     raw_limit: usize,
 }
@@ -256,7 +286,9 @@ impl Attempt {
 /// A column has drifted if it is larger than planned by more than this share and these bytes.
 const DRIFT_SHARE: u64 = 32;
 const DRIFT_BYTES: u64 = 32;
-/// Drifted columns are searched if together they are larger by this share of the block.
+/// A column has changed, too, if it is smaller than planned by more than this share.
+const SHRUNK_SHARE: u64 = 4;
+/// Drifted columns are searched if together they may gain this share of the block.
 const DRIFT_TOTAL_SHARE: u64 = 128;
 
 impl TableEncoder<'_> {
@@ -269,7 +301,10 @@ impl TableEncoder<'_> {
             Some(&self.lookup),
         );
         let key = plan::column_place(self.table.keys[number]);
-        column::encode(values, &EncodeContext::new(self.effort, refs, key, choices))
+        column::encode(
+            values,
+            &EncodeContext::new(self.effort, self.version, refs, key, choices),
+        )
     }
 
     fn encode_columns(&self) -> Vec<EncodedColumn> {
@@ -281,7 +316,7 @@ impl TableEncoder<'_> {
 
     /// Codes the streams; `None` if they are too long.
     fn write(&self, mut columns: Vec<EncodedColumn>) -> Option<Attempt> {
-        let mut plan = plan_head(self.table);
+        let mut plan = plan_head(self.table, self.version);
         let mut raw_streams: Vec<RawStream> = Vec::new();
         let counts: Vec<usize> = columns.iter().map(|column| column.streams.len()).collect();
         for column in &mut columns {
@@ -293,8 +328,9 @@ impl TableEncoder<'_> {
                 .iter()
                 .map(|stream| stream.bytes.len())
                 .sum::<usize>();
-        let written = (size <= self.raw_limit)
-            .then(|| streams::write(&plan, &raw_streams, self.effort, self.choices))?;
+        let written = (size <= self.raw_limit).then(|| {
+            streams::write(&plan, &raw_streams, self.effort, self.choices, self.version)
+        })?;
         let mut raw_streams = raw_streams.into_iter();
         for (column, count) in columns.iter_mut().zip(counts) {
             column.streams.extend(raw_streams.by_ref().take(count));
@@ -302,23 +338,29 @@ impl TableEncoder<'_> {
         Some(Attempt { columns, written })
     }
 
-    /// The columns that are larger than the plan expects, if together they matter.
+    /// The columns whose size differs from what the plan expects, if together they matter.
     fn drifted(&self, attempt: &Attempt, plan: &SchemaPlan) -> Vec<usize> {
         let packed = attempt.packed_columns();
-        let excess = |number: usize| {
+        // What a search may gain: the excess, or half of a column that has become much smaller, for
+        // which another coding may be smaller still.
+        let gain = |number: usize| {
             let stats = plan.columns.get(&self.table.keys[number])?;
             let expected = stats.expected(self.table.columns[number].len());
-            let tolerated = expected + expected / DRIFT_SHARE + DRIFT_BYTES;
-            (packed[number] > tolerated).then(|| packed[number] - expected)
+            let size = packed[number];
+            if size > expected + expected / DRIFT_SHARE + DRIFT_BYTES {
+                return Some(size - expected);
+            }
+            let is_much_smaller = size + expected / SHRUNK_SHARE + DRIFT_BYTES < expected;
+            is_much_smaller.then_some(size / 2)
         };
-        let larger: Vec<(usize, u64)> = (0..packed.len())
-            .filter_map(|number| Some((number, excess(number)?)))
+        let changed: Vec<(usize, u64)> = (0..packed.len())
+            .filter_map(|number| Some((number, gain(number)?)))
             .collect();
-        let sum: u64 = larger.iter().map(|(_, excess)| excess).sum();
+        let sum: u64 = changed.iter().map(|(_, gain)| gain).sum();
         if sum * DRIFT_TOTAL_SHARE < attempt.written.payload.len() as u64 {
             return Vec::new();
         }
-        larger.into_iter().map(|(number, _)| number).collect()
+        changed.into_iter().map(|(number, _)| number).collect()
     }
 
     /// Searches the drifted columns without the plan and keeps what is smaller.
@@ -388,20 +430,60 @@ impl TableEncoder<'_> {
 }
 
 /// The plan without the codings of the columns.
-fn plan_head(table: &ColumnTable) -> Vec<u8> {
+fn plan_head(table: &ColumnTable, version: FormatVersion) -> Vec<u8> {
     let mut plan = Vec::new();
     put_varint(&mut plan, table.head.len() as u64);
     plan.extend_from_slice(&table.head);
     put_varint(&mut plan, table.columns.len() as u64);
+    let mut last = 0;
     for values in &table.columns {
-        put_varint(&mut plan, values.len() as u64);
+        let count = values.len() as u64;
+        match version {
+            FormatVersion::V1 => put_varint(&mut plan, count),
+            FormatVersion::V2 if count == 0 => plan.push(COUNT_ZERO),
+            FormatVersion::V2 if count == last => plan.push(COUNT_AS_BEFORE),
+            FormatVersion::V2 => put_varint(&mut plan, count + u64::from(COUNT_AS_BEFORE)),
+        }
+        if count > 0 {
+            last = count;
+        }
     }
     plan
 }
 
+/// Version 2: the count of a column is 0, that of the last column with values, or follows plus 1.
+const COUNT_ZERO: u8 = 0;
+const COUNT_AS_BEFORE: u8 = 1;
+
+/// Reads the number of values of each column.
+fn read_counts(
+    count: usize,
+    version: FormatVersion,
+    plan: &mut FieldReader<'_>,
+    raw_len: usize,
+) -> Result<Vec<usize>, Damage> {
+    let mut last = 0;
+    (0..count)
+        .map(|_| {
+            let limit = raw_len + 1 + usize::from(COUNT_AS_BEFORE);
+            let number = plan.size(limit, "a column")?;
+            let count = match (version, number) {
+                (FormatVersion::V1, number) => number,
+                (FormatVersion::V2, 0) => 0,
+                (FormatVersion::V2, 1) => last,
+                (FormatVersion::V2, number) => number - 1,
+            };
+            if count > 0 {
+                last = count;
+            }
+            Ok(count)
+        })
+        .collect()
+}
+
 /// Whether the payload restores `raw`. A payload that does not is never written.
-fn decodes_to(transform: Transform, payload: &[u8], raw: &[u8]) -> bool {
-    let restored = decode(transform, payload, raw.len());
+fn decodes_to(transform: Transform, version: FormatVersion, payload: &[u8], raw: &[u8]) -> bool {
+    let restored = decode(transform, version, payload, raw.len());
     let equal = restored.as_deref() == Ok(raw);
     debug_assert!(
         equal,
@@ -423,18 +505,35 @@ fn stream_info(name: String, coding: &str, placed: &Placed) -> StreamInfo {
 }
 
 /// Restores a block from its payload.
-pub fn decode(transform: Transform, payload: &[u8], raw_len: usize) -> Result<Vec<u8>, Damage> {
-    let mut source = StreamSource::read(payload, raw_len)?;
+pub fn decode(
+    transform: Transform,
+    version: FormatVersion,
+    payload: &[u8],
+    raw_len: usize,
+) -> Result<Vec<u8>, Damage> {
+    let mut source = read_source(version, payload, raw_len)?;
     Ok(rebuild(transform, &mut source, raw_len)?.0)
+}
+
+fn read_source(
+    version: FormatVersion,
+    payload: &[u8],
+    raw_len: usize,
+) -> Result<StreamSource, Damage> {
+    match version {
+        FormatVersion::V1 => StreamSource::read(payload, raw_len),
+        FormatVersion::V2 => StreamSource::read_compact(payload, raw_len),
+    }
 }
 
 /// The sizes of a payload's streams.
 pub fn inspect(
     transform: Transform,
+    version: FormatVersion,
     payload: &[u8],
     raw_len: usize,
 ) -> Result<Vec<StreamInfo>, Damage> {
-    let mut source = StreamSource::read(payload, raw_len)?;
+    let mut source = read_source(version, payload, raw_len)?;
     let (_, names) = rebuild(transform, &mut source, raw_len)?;
     let streams = source
         .taken
@@ -474,9 +573,7 @@ fn rebuild(
     let head_len = plan.size(plan.remaining(), "the head")?;
     let head = plan.take(head_len)?;
     let count = plan.size(MAX_COLUMNS, "the number of columns")?;
-    let counts = (0..count)
-        .map(|_| plan.size(raw_len + 1, "a column"))
-        .collect::<Result<Vec<_>, _>>()?;
+    let counts = read_counts(count, source.version, &mut plan, raw_len)?;
     // Every value takes a byte of the block or a separator, and is in three columns at most. Empty
     // values take memory too.
     let values = counts.iter().sum::<usize>();

@@ -8,7 +8,7 @@ use super::{
     csv::RowLayout,
 };
 use crate::{
-    Damage,
+    Damage, Transform,
     bytes::{FieldReader, put_varint},
     entropy::Coder,
     hash::IdentityState,
@@ -36,6 +36,16 @@ pub(crate) enum Outcome {
     Table(TableLayout),
     /// The bytes without a transform.
     Plain(Coder),
+}
+
+impl Outcome {
+    /// The transform of the block.
+    pub(crate) fn transform(self) -> Transform {
+        match self {
+            Self::Table(layout) => layout.transform(),
+            Self::Plain(_) => Transform::None,
+        }
+    }
 }
 
 impl Default for Outcome {

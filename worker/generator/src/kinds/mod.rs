@@ -41,7 +41,7 @@ pub(crate) enum ValueKind {
     Bool {
         ratio: f64,
     },
-    Choice(Choice),
+    Choice(WeightedChoice),
     Name(NamePool),
     Words {
         min: u32,
@@ -127,7 +127,7 @@ pub(crate) struct Cell {
 
 /// One of several constants.
 #[derive(Debug, Clone)]
-pub(crate) struct Choice {
+pub(crate) struct WeightedChoice {
     pub(crate) cells: Vec<Cell>,
     /// Sum of the weights up to each one; empty if all weights are equal.
     pub(crate) cumulative: Vec<u64>,

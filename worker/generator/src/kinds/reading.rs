@@ -1,8 +1,8 @@
 //! Reads the kinds from a schema: which members each has, and within which bounds.
 
 use super::{
-    Cell, Choice, Distribution, MAX_TEXT_BYTES, ReadScope, TextClass, TextTemplate, TickPart,
-    ValueKind,
+    Cell, Distribution, MAX_TEXT_BYTES, ReadScope, TextClass, TextTemplate, TickPart, ValueKind,
+    WeightedChoice,
 };
 use crate::clock::{MAX_STEP_MILLIS, TimeFormat};
 use crate::error::SchemaError;
@@ -35,7 +35,7 @@ impl ValueKind {
             "bool" => Self::Bool {
                 ratio: reader.number_in("ratio", 0.0, 1.0)?.unwrap_or(0.5),
             },
-            "enum" => Self::Choice(Choice::read(&mut reader)?),
+            "enum" => Self::Choice(WeightedChoice::read(&mut reader)?),
             "name" => {
                 let pool = reader.choice("pool", &NamePool::NAMES)?;
                 Self::Name(reader.require("pool", pool)?)
@@ -273,7 +273,7 @@ impl Cell {
     }
 }
 
-impl Choice {
+impl WeightedChoice {
     fn read(reader: &mut ObjectReader<'_>) -> Result<Self, SchemaError> {
         let values = reader.list("values")?;
         let values = reader.require("values", values)?;

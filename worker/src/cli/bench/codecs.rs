@@ -18,7 +18,7 @@ pub(super) const REFERENCE: &str = "xz -9e";
 type Transformation = Box<dyn Fn(&[u8]) -> Result<Vec<u8>>>;
 
 /// One way to pack.
-pub(super) struct Codec {
+pub(super) struct BenchCodec {
     /// Its name in the table.
     pub(super) name: String,
     /// Threads that it may use both ways.
@@ -32,33 +32,45 @@ pub(super) struct Codec {
 }
 
 /// All of them; the seed format only for a name whose ending it knows.
-pub(super) fn codecs(name: &str, threads: usize) -> Vec<Codec> {
-    let mut all: Vec<Codec> = hybrid::Effort::ALL
+pub(super) fn codecs(name: &str, threads: usize) -> Vec<BenchCodec> {
+    let mut all: Vec<BenchCodec> = hybrid::Effort::ALL
         .iter()
         .map(|effort| hybrid_codec(*effort, threads))
         .collect();
     if let Some(format) = legacy::LegacyFormat::of_name(name) {
         all.push(seed_codec(format));
     }
-    all.push(xz("xz -6", 1, 6));
     all.push(xz("xz -6 -T 4MiB", threads.max(2), 6));
-    all.push(xz(REFERENCE, 1, 9 | PRESET_EXTREME));
-    all.push(simple(
-        "bzip2 -9",
-        |raw| drain(bzip2::read::BzEncoder::new(raw, bzip2::Compression::best())),
-        |packed| drain(bzip2::read::MultiBzDecoder::new(packed)),
-    ));
-    #[cfg(feature = "bench")]
-    all.push(simple("zstd -19 --long=27", zstd_pack, |packed| {
-        let mut decoder = zstd::stream::Decoder::new(packed)?;
-        decoder.window_log_max(ZSTD_WINDOW)?;
-        drain(decoder)
-    }));
-    #[cfg(feature = "bench")]
-    all.push(simple("brotli -11 -w 24", brotli_pack, |packed| {
-        drain(brotli::Decompressor::new(packed, 64 << 10))
-    }));
+    all.extend(rivals());
     all
+}
+
+/// The codecs of other programs, on one thread.
+pub(super) fn rivals() -> Vec<BenchCodec> {
+    vec![
+        xz("xz -6", 1, 6),
+        xz(REFERENCE, 1, 9 | PRESET_EXTREME),
+        simple(
+            "bzip2 -9",
+            |raw| drain(bzip2::read::BzEncoder::new(raw, bzip2::Compression::best())),
+            |packed| drain(bzip2::read::MultiBzDecoder::new(packed)),
+        ),
+        #[cfg(feature = "bench")]
+        simple("zstd -3", |raw| Ok(zstd::encode_all(raw, 3)?), zstd_unpack),
+        #[cfg(feature = "bench")]
+        simple("zstd -19 --long=27", zstd_pack, zstd_unpack),
+        #[cfg(feature = "bench")]
+        simple("brotli -11 -w 24", brotli_pack, |packed| {
+            drain(brotli::Decompressor::new(packed, 64 << 10))
+        }),
+    ]
+}
+
+#[cfg(feature = "bench")]
+fn zstd_unpack(packed: &[u8]) -> Result<Vec<u8>> {
+    let mut decoder = zstd::stream::Decoder::new(packed)?;
+    decoder.window_log_max(ZSTD_WINDOW)?;
+    drain(decoder)
 }
 
 /// As `zstd -19 --long=27`.
@@ -84,14 +96,24 @@ fn brotli_pack(raw: &[u8]) -> Result<Vec<u8>> {
     Ok(packed)
 }
 
-fn hybrid_codec(effort: hybrid::Effort, threads: usize) -> Codec {
+fn hybrid_codec(effort: hybrid::Effort, threads: usize) -> BenchCodec {
     let options = hybrid::CodecOptions {
         effort,
         threads,
         ..Default::default()
     };
-    Codec {
-        name: format!("hybrid {}", effort.name()),
+    let name = format!("hybrid {}", effort.name());
+    hybrid_with(name, hybrid::Packer::new(options), threads)
+}
+
+/// The hybrid format by `packer`, unpacked on `threads` threads.
+pub(super) fn hybrid_with(
+    name: String,
+    packer: hybrid::Packer<'static>,
+    threads: usize,
+) -> BenchCodec {
+    BenchCodec {
+        name,
         threads,
         pack: Box::new(move |raw| {
             let mut packed = Vec::new();
@@ -99,7 +121,7 @@ fn hybrid_codec(effort: hybrid::Effort, threads: usize) -> Codec {
                 packed.extend_from_slice(frame);
                 Ok(())
             };
-            hybrid::pack(raw, sink, &options, &AtomicBool::new(false))?;
+            packer.pack(raw, sink, &AtomicBool::new(false))?;
             Ok(packed)
         }),
         unpack: Box::new(move |packed| {
@@ -118,8 +140,8 @@ fn hybrid_codec(effort: hybrid::Effort, threads: usize) -> Codec {
 }
 
 /// One byte for the number of stages, then the records; the message is not counted.
-fn seed_codec(format: legacy::LegacyFormat) -> Codec {
-    Codec {
+fn seed_codec(format: legacy::LegacyFormat) -> BenchCodec {
+    BenchCodec {
         name: "seed".to_owned(),
         threads: 1,
         pack: Box::new(move |raw| {
@@ -161,7 +183,7 @@ fn seed_codec(format: legacy::LegacyFormat) -> Codec {
 
 /// The whole file as one stream, or in blocks of 4 MiB over several threads both ways, as
 /// `xz -T2 --block-size=4MiB` and `xz -d -T2`.
-fn xz(name: &str, threads: usize, preset: u32) -> Codec {
+fn xz(name: &str, threads: usize, preset: u32) -> BenchCodec {
     let pack = move |raw: &[u8]| -> Result<Vec<u8>> {
         let stream = match threads {
             1 => Stream::new_stream_encoder(&filters(preset)?, Check::Crc64)?,
@@ -185,7 +207,7 @@ fn xz(name: &str, threads: usize, preset: u32) -> Codec {
         };
         drain(xz2::read::XzDecoder::new_stream(packed, stream))
     };
-    Codec {
+    BenchCodec {
         threads,
         ..simple(name, pack, unpack)
     }
@@ -201,8 +223,8 @@ fn simple(
     name: &str,
     pack: impl Fn(&[u8]) -> Result<Vec<u8>> + 'static,
     unpack: impl Fn(&[u8]) -> Result<Vec<u8>> + 'static,
-) -> Codec {
-    Codec {
+) -> BenchCodec {
+    BenchCodec {
         name: name.to_owned(),
         threads: 1,
         pack: Box::new(pack),

@@ -3,7 +3,9 @@
 //! memory above what it had before.
 
 mod codecs;
+mod cpu;
 mod memory;
+mod workload;
 
 use std::io::Write;
 use std::path::{Path, PathBuf};
@@ -11,9 +13,8 @@ use std::process::ExitCode;
 use std::time::Instant;
 
 use anyhow::{Context, Result, ensure};
-use streampress_generator::{FileFormat, Generator, GeneratorOptions, Schema};
 
-use self::codecs::{Codec, REFERENCE, codecs};
+use self::codecs::{BenchCodec, REFERENCE, codecs};
 use super::args::BenchArgs;
 use super::{output, threads};
 
@@ -35,13 +36,11 @@ pub(super) fn command(args: BenchArgs) -> Result<ExitCode> {
 
 /// Larger inputs would not fit beside their packed and restored copies on a small machine.
 const LARGEST_FILE_BYTES: u64 = 2 << 30;
-/// Size of the files made when none are named.
-const EXAMPLE_BYTES: u64 = 4 << 20;
 
 /// What to compare, and on what.
 #[derive(Debug)]
 struct BenchOptions {
-    /// The files; files made from the example schemas where there are none.
+    /// The files; the workload of a pipeline where there are none.
     files: Vec<PathBuf>,
     /// Threads for the codecs that use several.
     threads: usize,
@@ -69,19 +68,12 @@ struct CodecTotal {
 
 /// Prints a table for every file, and one over all of them.
 fn bench(options: &BenchOptions, out: &mut dyn Write) -> Result<()> {
-    let inputs: Vec<(String, Option<PathBuf>)> = match &options.files[..] {
-        [] => examples(),
-        files => files
-            .iter()
-            .map(|file| (file.display().to_string(), Some(file.clone())))
-            .collect(),
-    };
+    if options.files.is_empty() {
+        return workload::bench(&options.codecs, out);
+    }
     let mut totals: Vec<CodecTotal> = Vec::new();
-    for (number, (name, path)) in inputs.iter().enumerate() {
-        let raw = match path {
-            Some(path) => read(path)?,
-            None => example(name)?,
-        };
+    for (number, path) in options.files.iter().enumerate() {
+        let (name, raw) = (&path.display().to_string(), read(path)?);
         writeln!(out, "{name}: {} bytes", raw.len())?;
         writeln!(
             out,
@@ -104,14 +96,20 @@ fn bench(options: &BenchOptions, out: &mut dyn Write) -> Result<()> {
             out.flush()?;
         }
     }
-    show_totals(&totals, &inputs, out)
+    show_totals(&totals, &options.files, out)
 }
 
 fn wanted(name: &str, asked: &[String]) -> bool {
     asked.is_empty() || asked.iter().any(|asked| name.starts_with(asked.as_str()))
 }
 
-fn add(totals: &mut Vec<CodecTotal>, codec: Codec, file: usize, raw_bytes: u64, row: CodecResult) {
+fn add(
+    totals: &mut Vec<CodecTotal>,
+    codec: BenchCodec,
+    file: usize,
+    raw_bytes: u64,
+    row: CodecResult,
+) {
     let row = (file, raw_bytes, row);
     match totals.iter_mut().find(|total| total.name == codec.name) {
         Some(total) => total.rows.push(row),
@@ -121,33 +119,6 @@ fn add(totals: &mut Vec<CodecTotal>, codec: Codec, file: usize, raw_bytes: u64, 
             rows: vec![row],
         }),
     }
-}
-
-fn examples() -> Vec<(String, Option<PathBuf>)> {
-    let formats = ["json", "ndjson", "csv", "txt"];
-    let all = Schema::example_names()
-        .flat_map(|schema| formats.map(|format| (format!("{schema}.{format}"), None)));
-    all.collect()
-}
-
-fn example(name: &str) -> Result<Vec<u8>> {
-    let (schema, format) = name
-        .split_once('.')
-        .context("an example is a schema and a format")?;
-    let format = match format {
-        "json" => FileFormat::Json,
-        "ndjson" => FileFormat::Ndjson,
-        "csv" => FileFormat::Csv,
-        _ => FileFormat::Txt,
-    };
-    let options = GeneratorOptions {
-        format,
-        file_size_bytes: EXAMPLE_BYTES,
-        seed: 1,
-    };
-    let mut bytes = Vec::new();
-    Generator::new(&Schema::example(schema)?, options)?.file(0, &mut bytes);
-    Ok(bytes)
 }
 
 fn read(path: &Path) -> Result<Vec<u8>> {
@@ -161,7 +132,7 @@ fn read(path: &Path) -> Result<Vec<u8>> {
     std::fs::read(path).with_context(reading)
 }
 
-fn line(codec: &Codec, raw_bytes: u64, row: &CodecResult) -> String {
+fn line(codec: &BenchCodec, raw_bytes: u64, row: &CodecResult) -> String {
     let peak = row.peak_bytes.map_or("-".to_owned(), |bytes| {
         format!("{:.0}", bytes as f64 / f64::from(1 << 20))
     });
@@ -182,11 +153,7 @@ fn speed(raw_bytes: u64, seconds: f64) -> f64 {
 }
 
 /// Sizes in relation to the reference, and speeds over all files together.
-fn show_totals(
-    totals: &[CodecTotal],
-    inputs: &[(String, Option<PathBuf>)],
-    out: &mut dyn Write,
-) -> Result<()> {
+fn show_totals(totals: &[CodecTotal], inputs: &[PathBuf], out: &mut dyn Write) -> Result<()> {
     let reference = totals.iter().find(|total| total.name == REFERENCE);
     writeln!(
         out,
@@ -228,7 +195,7 @@ fn show_totals(
             three(worst.map_or(f64::NAN, ratio)),
             speed(raw_bytes, packing),
             speed(raw_bytes, unpacking),
-            worst.map_or("-", |&(file, ..)| &inputs[file].0),
+            worst.map_or("-".into(), |&(file, ..)| inputs[file].display().to_string()),
         )?;
     }
     Ok(())
@@ -253,7 +220,7 @@ fn three(number: f64) -> String {
     }
 }
 
-fn measure(codec: &Codec, raw: &[u8], rounds: usize) -> Result<CodecResult> {
+fn measure(codec: &BenchCodec, raw: &[u8], rounds: usize) -> Result<CodecResult> {
     let mut best: Option<CodecResult> = None;
     for _ in 0..rounds {
         let row = measure_once(codec, raw)?;
@@ -269,7 +236,7 @@ fn measure(codec: &Codec, raw: &[u8], rounds: usize) -> Result<CodecResult> {
     best.context("no round was run")
 }
 
-fn measure_once(codec: &Codec, raw: &[u8]) -> Result<CodecResult> {
+fn measure_once(codec: &BenchCodec, raw: &[u8]) -> Result<CodecResult> {
     let before = memory::reset_peak();
     let started = Instant::now();
     let packed = (codec.pack)(raw)?;

@@ -15,12 +15,13 @@ use parking_lot::Mutex;
 
 use prometheus_client::metrics::family::Family;
 use prometheus_client::metrics::histogram::Histogram;
+use strum::VariantArray;
 use tokio::time::Instant;
 
-use crate::consume::Service;
 use crate::message::DeadLetterReason;
 use crate::runtime;
-use streampress_transport::ChunkStream;
+use streampress_codec::hybrid::PlanUse;
+use streampress_transport::{ChunkStream, StreamCounts};
 
 /// Upper bounds of the stages' histogram, in seconds: a small file's milliseconds to a large one's minutes.
 const STAGE_SECONDS: [f64; 12] = [
@@ -34,7 +35,7 @@ const LONGEST_TICK: Duration = Duration::from_secs(240);
 const LONGEST_STANDSTILL: Duration = Duration::from_secs(1800);
 
 /// A step of the work on a file, as the label `stage` of its duration.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, VariantArray)]
 pub enum Stage {
     /// In the queue, and for a thread.
     Wait,
@@ -63,8 +64,36 @@ impl Stage {
     }
 }
 
-/// Why a message will be redelivered, as the label `cause`.
+/// A service that every message of a role needs.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum NeededService {
+    /// The location of the source.
+    Source,
+    /// The location of the destination.
+    Destination,
+    /// The stream of records.
+    Stream,
+    /// A queue.
+    Queue,
+}
+
+impl NeededService {
+    /// All of them.
+    pub(crate) const ALL: [Self; 4] = [Self::Source, Self::Destination, Self::Stream, Self::Queue];
+
+    /// As the label `service` and in logs.
+    pub fn label(self) -> &'static str {
+        match self {
+            Self::Source => "source",
+            Self::Destination => "destination",
+            Self::Stream => "stream",
+            Self::Queue => "queue",
+        }
+    }
+}
+
+/// Why a message will be redelivered, as the label `cause`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, VariantArray)]
 pub enum RetryCause {
     /// No slot was free.
     NoSlot,
@@ -105,12 +134,12 @@ type Stages = Family<StageLabel, Histogram, fn() -> Histogram>;
 /// The metrics of one worker. Cheap to clone.
 #[derive(Clone)]
 pub struct Meter {
-    shared: Arc<Shared>,
+    shared: Arc<MetricsShared>,
     stages: Stages,
 }
 
 #[derive(Default)]
-struct Shared {
+struct MetricsShared {
     counts: Mutex<Counts>,
     liveness: Mutex<Option<Liveness>>,
     stream: OnceLock<Arc<dyn ChunkStream>>,
@@ -131,10 +160,20 @@ pub struct Counts {
     pub in_flight: u64,
     /// Files done.
     pub files: u64,
-    /// Their bytes unpacked.
+    /// Versions of files that were not restored because a newer version had been.
+    pub superseded: u64,
+    /// Files of other programs that were moved out of the way.
+    pub displaced: u64,
+    /// Bytes of the files done, unpacked.
     pub raw_bytes: u64,
     /// Their bytes packed.
     pub packed_bytes: u64,
+    /// Columns of packed blocks whose coding came from a plan.
+    pub plan_hits: u64,
+    /// Columns of packed blocks that were searched because no plan had them.
+    pub plan_searches: u64,
+    /// Columns of packed blocks that were searched again because their size differed from the plan.
+    pub plan_drift: u64,
     /// Slots held now.
     pub slots_held: u64,
     /// Slots that were lost while held.
@@ -144,7 +183,7 @@ pub struct Counts {
     /// Whether queues and stream are open.
     pub ready: bool,
     /// Services that are down, by how many consumers of this process found so.
-    pub outages: BTreeMap<Service, u32>,
+    pub outages: BTreeMap<NeededService, u32>,
 }
 
 /// When the worker last showed progress.
@@ -195,6 +234,29 @@ impl Meter {
         self.moved();
     }
 
+    /// A version of a file was not restored because a newer one had been.
+    pub(crate) fn superseded(&self) {
+        self.change(|counts| {
+            counts.superseded += 1;
+            counts.last_success = Some(now_secs());
+        });
+        self.moved();
+    }
+
+    /// A file of another program was moved out of the way of a restored one.
+    pub(crate) fn displaced(&self) {
+        self.change(|counts| counts.displaced += 1);
+    }
+
+    /// A file was packed with this use of plans.
+    pub(crate) fn planned(&self, used: PlanUse) {
+        self.change(|counts| {
+            counts.plan_hits += u64::from(used.planned_columns);
+            counts.plan_searches += u64::from(used.searched_columns);
+            counts.plan_drift += u64::from(used.drifted_columns);
+        });
+    }
+
     /// A stage of the work on a file took so long.
     pub(crate) fn stage(&self, stage: Stage, took: Duration) {
         self.stages
@@ -217,12 +279,12 @@ impl Meter {
     }
 
     /// A service is down: nothing is received meanwhile.
-    pub(crate) fn outage_began(&self, service: Service) {
+    pub(crate) fn outage_began(&self, service: NeededService) {
         self.change(|counts| *counts.outages.entry(service).or_default() += 1);
     }
 
     /// The service answers again.
-    pub(crate) fn outage_ended(&self, service: Service) {
+    pub(crate) fn outage_ended(&self, service: NeededService) {
         self.change(|counts| {
             let found = counts.outages.entry(service).or_default();
             *found = found.saturating_sub(1);
@@ -297,6 +359,27 @@ impl Meter {
     pub fn page(&self, labels: &[(&'static str, String)]) -> String {
         let stream = self.shared.stream.get().map(|stream| stream.counts());
         page::render(labels, self.stages.clone(), self.counts(), stream)
+    }
+
+    /// A page with every metric and every value of its labels, for the documentation.
+    pub fn complete_page() -> String {
+        let meter = Self::default();
+        for stage in Stage::VARIANTS {
+            meter.stage(*stage, Duration::ZERO);
+        }
+        let counts = Counts {
+            retried: RetryCause::VARIANTS
+                .iter()
+                .map(|cause| (*cause, 0))
+                .collect(),
+            dead: DeadLetterReason::ALL
+                .iter()
+                .map(|reason| (*reason, 0))
+                .collect(),
+            last_success: Some(0.0),
+            ..Counts::default()
+        };
+        page::render(&[], meter.stages, counts, Some(StreamCounts::default()))
     }
 
     fn change(&self, change: impl FnOnce(&mut Counts)) {
@@ -380,14 +463,26 @@ mod tests {
     fn a_page_has_units_help_and_labels() {
         let meter = Meter::default();
         meter.file(100, 40);
+        meter.superseded();
+        meter.displaced();
+        meter.planned(PlanUse {
+            planned_columns: 7,
+            searched_columns: 2,
+            drifted_columns: 1,
+        });
         meter.received().dead(DeadLetterReason::HashMismatch);
         meter.stage(Stage::Pack, Duration::from_millis(30));
-        meter.outage_began(Service::Destination);
+        meter.outage_began(NeededService::Destination);
         let page = meter.page(&labels());
         for line in [
             "streampress_files_raw_bytes_total{pipeline=\"trades\"} 100",
             "streampress_files_packed_bytes_total{pipeline=\"trades\"} 40",
             "streampress_messages_dead_total{pipeline=\"trades\",reason=\"HashMismatch\"} 1",
+            "streampress_files_superseded_total{pipeline=\"trades\"} 1",
+            "streampress_files_displaced_total{pipeline=\"trades\"} 1",
+            "streampress_plan_hits_total{pipeline=\"trades\"} 7",
+            "streampress_plan_searches_total{pipeline=\"trades\"} 2",
+            "streampress_plan_drift_total{pipeline=\"trades\"} 1",
             "streampress_slot_held{pipeline=\"trades\"} 0.0",
             "streampress_service_down{pipeline=\"trades\",service=\"destination\"} 1.0",
             "streampress_service_down{pipeline=\"trades\",service=\"stream\"} 0.0",

@@ -10,8 +10,7 @@ use prometheus_client::metrics::gauge::ConstGauge;
 use prometheus_client::registry::{Registry, Unit};
 use streampress_transport::StreamCounts;
 
-use super::{Counts, Stages};
-use crate::consume::Service;
+use super::{Counts, NeededService, Stages};
 
 /// Renders the page, with `labels` on every line. Names begin with `streampress_`.
 pub(super) fn render(
@@ -44,13 +43,11 @@ struct Page {
     stream: Option<StreamCounts>,
 }
 
-type Written = Result<(), fmt::Error>;
-
 /// Writes lines of one page.
-struct Lines<'a>(DescriptorEncoder<'a>);
+struct MetricLines<'a>(DescriptorEncoder<'a>);
 
-impl Lines<'_> {
-    fn counter(&mut self, name: &str, help: &str, unit: Option<&Unit>, value: u64) -> Written {
+impl MetricLines<'_> {
+    fn counter(&mut self, name: &str, help: &str, unit: Option<&Unit>, value: u64) -> fmt::Result {
         let metric = ConstCounter::new(value);
         let line = self
             .0
@@ -64,7 +61,7 @@ impl Lines<'_> {
         help: &str,
         label: &'static str,
         values: impl Iterator<Item = (&'static str, u64)>,
-    ) -> Written {
+    ) -> fmt::Result {
         let kind = ConstCounter::new(0u64).metric_type();
         let mut family = self.0.encode_descriptor(name, help, None, kind)?;
         for (value, count) in values {
@@ -74,7 +71,7 @@ impl Lines<'_> {
         Ok(())
     }
 
-    fn gauge(&mut self, name: &str, help: &str, unit: Option<&Unit>, value: f64) -> Written {
+    fn gauge(&mut self, name: &str, help: &str, unit: Option<&Unit>, value: f64) -> fmt::Result {
         let metric = ConstGauge::new(value);
         let line = self
             .0
@@ -84,8 +81,8 @@ impl Lines<'_> {
 }
 
 impl Collector for Page {
-    fn encode(&self, encoder: DescriptorEncoder<'_>) -> Written {
-        let mut lines = Lines(encoder);
+    fn encode(&self, encoder: DescriptorEncoder<'_>) -> fmt::Result {
+        let mut lines = MetricLines(encoder);
         self.worker(&mut lines)?;
         self.messages(&mut lines)?;
         self.files(&mut lines)?;
@@ -97,7 +94,7 @@ impl Collector for Page {
 }
 
 impl Page {
-    fn worker(&self, lines: &mut Lines<'_>) -> Written {
+    fn worker(&self, lines: &mut MetricLines<'_>) -> fmt::Result {
         let counts = &self.counts;
         lines.gauge(
             "worker_ready",
@@ -122,7 +119,7 @@ impl Page {
         let mut down = lines
             .0
             .encode_descriptor("service_down", help, None, kind)?;
-        for service in Service::ALL {
+        for service in NeededService::ALL {
             let is_down = counts.outages.get(&service).is_some_and(|n| *n > 0);
             let labels = [("service", service.label())];
             ConstGauge::new(f64::from(u8::from(is_down))).encode(down.encode_family(&labels)?)?;
@@ -138,11 +135,11 @@ impl Page {
         }
     }
 
-    fn messages(&self, lines: &mut Lines<'_>) -> Written {
+    fn messages(&self, lines: &mut MetricLines<'_>) -> fmt::Result {
         let counts = &self.counts;
         lines.counter(
             "messages_received",
-            "Messages received, redeliveries too; the sum of acknowledged, retried, dead and in hand",
+            "Messages received, redeliveries too; the sum of acknowledged, retried, dead and in flight",
             None,
             counts.received,
         )?;
@@ -165,16 +162,28 @@ impl Page {
             counts.dead.iter().map(|(reason, n)| (reason.as_str(), *n)),
         )?;
         lines.gauge(
-            "messages_in_hand",
+            "messages_in_flight",
             "Messages being worked on",
             None,
             counts.in_flight as f64,
         )
     }
 
-    fn files(&self, lines: &mut Lines<'_>) -> Written {
+    fn files(&self, lines: &mut MetricLines<'_>) -> fmt::Result {
         let counts = &self.counts;
         lines.counter("files", "Files done", None, counts.files)?;
+        lines.counter(
+            "files_superseded",
+            "Versions of files that were not restored because a newer version had been",
+            None,
+            counts.superseded,
+        )?;
+        lines.counter(
+            "files_displaced",
+            "Files of other programs that were moved out of the way of a restored file",
+            None,
+            counts.displaced,
+        )?;
         lines.counter(
             "files_raw",
             "Bytes of the files done, unpacked",
@@ -186,12 +195,32 @@ impl Page {
             "Bytes of the files done, packed",
             Some(&Unit::Bytes),
             counts.packed_bytes,
-        )
+        )?;
+        for (name, help, value) in [
+            (
+                "plan_hits",
+                "Columns that were packed as a plan says, without a search",
+                counts.plan_hits,
+            ),
+            (
+                "plan_searches",
+                "Columns whose coding was searched because no plan had it",
+                counts.plan_searches,
+            ),
+            (
+                "plan_drift",
+                "Columns that were searched again because their size differed from the plan",
+                counts.plan_drift,
+            ),
+        ] {
+            lines.counter(name, help, None, value)?;
+        }
+        Ok(())
     }
 }
 
 /// The stream's metrics.
-fn records(stream: &StreamCounts, lines: &mut Lines<'_>) -> Written {
+fn records(stream: &StreamCounts, lines: &mut MetricLines<'_>) -> fmt::Result {
     for (name, help, value) in [
         (
             "stream_records_sent",

@@ -8,21 +8,21 @@ const PATIENCE: Duration = Duration::from_secs(120);
 const PAUSE: Duration = Duration::from_millis(20);
 
 /// What a probe returns: a condition that holds, or a value that is there.
-pub trait Condition {
+pub trait Awaited {
     /// The value that was waited for.
     type Value;
     /// The value, once it is there.
     fn met(self) -> Option<Self::Value>;
 }
 
-impl Condition for bool {
+impl Awaited for bool {
     type Value = ();
     fn met(self) -> Option<()> {
         self.then_some(())
     }
 }
 
-impl<T> Condition for Option<T> {
+impl<T> Awaited for Option<T> {
     type Value = T;
     fn met(self) -> Option<T> {
         self
@@ -30,7 +30,7 @@ impl<T> Condition for Option<T> {
 }
 
 /// Probes until the condition holds and returns the value found; panics with `what` after two minutes.
-pub async fn eventually<C: Condition>(what: &str, mut probe: impl AsyncFnMut() -> C) -> C::Value {
+pub async fn eventually<C: Awaited>(what: &str, mut probe: impl AsyncFnMut() -> C) -> C::Value {
     let polling = async {
         loop {
             if let Some(value) = probe().await.met() {
@@ -47,7 +47,7 @@ pub async fn eventually<C: Condition>(what: &str, mut probe: impl AsyncFnMut() -
 
 /// The same for tests without a runtime, and for probes that block.
 #[track_caller]
-pub fn eventually_blocking<C: Condition>(what: &str, mut probe: impl FnMut() -> C) -> C::Value {
+pub fn eventually_blocking<C: Awaited>(what: &str, mut probe: impl FnMut() -> C) -> C::Value {
     let began = Instant::now();
     loop {
         if let Some(value) = probe().met() {

@@ -4,7 +4,7 @@
 use std::io::{self, Read, Write};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-use crate::{FileEntry, FileName, Files};
+use crate::{ExactFile, FileEntry, FileName, Files, Listing, Retired};
 
 /// Everything that a location promises; leaves it empty.
 pub fn all(files: &dyn Files) {
@@ -13,17 +13,42 @@ pub fn all(files: &dyn Files) {
     a_new_version_replaces_the_old_as_a_whole(files);
     odd_names_are_kept_and_listed_in_order(files);
     a_rename_replaces_what_is_there(files);
+    a_rename_moves_the_observed_file_and_replaces_none(files);
+    what_is_not_the_observed_file_is_neither_renamed_nor_removed(files);
     a_probe_leaves_nothing(files);
     a_sample_names_files_that_are_there(files);
     what_is_not_there_is_none_or_not_found(files);
-    assert!(files.list().unwrap().is_empty());
+    a_file_is_replaced_only_if_it_is_the_one_that_was_seen(files);
+    every_write_has_a_fingerprint_of_its_own(files);
+    what_is_in_a_reserved_folder_is_counted_and_not_listed(files);
+    assert_eq!(files.list().unwrap(), Listing::default());
+}
+
+/// In a bucket in several parts; leaves the location as it was.
+pub fn a_large_file_is_visible_only_as_a_whole_and_carries_its_version(files: &dyn Files) {
+    let (name, modified) = (name("large.bin"), version(7));
+    let bytes: Vec<u8> = (0..20u32 << 20).map(|i| (i % 251) as u8).collect();
+    let mut pending = files.create_version(&name, modified).unwrap();
+    pending.write_all(&bytes).unwrap();
+    assert!(
+        files.stat(&name).unwrap().is_none(),
+        "visible before it was committed"
+    );
+    pending.commit(modified).unwrap();
+    let entry = files.stat(&name).unwrap();
+    assert_eq!(
+        entry.map(|entry| (entry.size, entry.modified)),
+        Some((20 << 20, modified))
+    );
+    assert!(read(files, &name) == bytes);
+    files.remove(&name).unwrap();
 }
 
 /// However many bytes it is about.
 pub fn a_probe_leaves_nothing(files: &dyn Files) {
     files.probe(0).unwrap();
     files.probe(1 << 20).unwrap();
-    assert!(files.list().unwrap().is_empty());
+    assert!(names(files).is_empty());
 }
 
 /// At most so many.
@@ -67,7 +92,7 @@ pub fn read(files: &dyn Files, name: &FileName) -> Vec<u8> {
 }
 
 fn names(files: &dyn Files) -> Vec<String> {
-    let entries = files.list().unwrap().into_iter();
+    let entries = files.list().unwrap().files.into_iter();
     entries
         .map(|entry| entry.name.as_str().to_owned())
         .collect()
@@ -80,16 +105,15 @@ pub fn a_write_is_visible_only_when_committed(files: &dyn Files) {
     pending.write_all(b"half").unwrap();
     pending.flush().unwrap();
     assert!(files.stat(&name).unwrap().is_none());
-    assert!(files.list().unwrap().is_empty());
+    assert_eq!(files.list().unwrap(), Listing::default());
     pending.write_all(b" and half").unwrap();
     pending.commit(version(1)).unwrap();
-    let entry = FileEntry {
-        name: name.clone(),
-        size: 13,
-        modified: version(1),
-    };
-    assert_eq!(files.stat(&name).unwrap().as_ref(), Some(&entry));
-    assert_eq!(files.list().unwrap(), [entry]);
+    let entry = files.stat(&name).unwrap().unwrap();
+    assert_eq!(
+        (&entry.name, entry.size, entry.modified),
+        (&name, 13, version(1))
+    );
+    assert_eq!(files.list().unwrap().files, [entry]);
     assert_eq!(read(files, &name), b"half and half");
     files.remove(&name).unwrap();
 }
@@ -165,6 +189,129 @@ pub fn a_rename_replaces_what_is_there(files: &dyn Files) {
     assert_eq!(names(files), ["another/to"]);
     assert_eq!(read(files, &to), b"new");
     files.remove(&to).unwrap();
+}
+
+/// Where the other does, this one never replaces.
+pub fn a_rename_moves_the_observed_file_and_replaces_none(files: &dyn Files) {
+    let (from, to) = (name("from"), name("another/to"));
+    write(files, &from, b"new", version(5));
+    write(files, &to, b"old", version(1));
+    let entry = files.stat(&from).unwrap().unwrap();
+    let hash = blake3::hash(b"new").to_hex();
+    for hash in [None, Some(hash.as_str())] {
+        let exact = ExactFile {
+            entry: &entry,
+            hash,
+        };
+        let taken = files.rename_exact(&exact, &to).unwrap();
+        assert_eq!(taken, Retired::NameTaken);
+    }
+    assert_eq!(names(files), ["another/to", "from"]);
+    assert_eq!(read(files, &to), b"old");
+    files.remove(&to).unwrap();
+    // An attempt that was refused may have touched the file.
+    let entry = files.stat(&from).unwrap().unwrap();
+    let exact = ExactFile {
+        entry: &entry,
+        hash: Some(hash.as_str()),
+    };
+    assert_eq!(files.rename_exact(&exact, &to).unwrap(), Retired::Done);
+    assert_eq!(names(files), ["another/to"]);
+    assert_eq!(read(files, &to), b"new");
+    assert_eq!(files.stat(&to).unwrap().unwrap().modified, version(5));
+    files.remove(&to).unwrap();
+}
+
+/// Replaced, of another hash, or gone.
+pub fn what_is_not_the_observed_file_is_neither_renamed_nor_removed(files: &dyn Files) {
+    let (name, to) = (name("file.csv"), name("file_delete.csv"));
+    let refused = |exact: &ExactFile<'_>| {
+        assert_eq!(files.remove_exact(exact).unwrap(), Retired::Changed);
+        assert_eq!(files.rename_exact(exact, &to).unwrap(), Retired::Changed);
+    };
+    write(files, &name, b"one", version(1));
+    let entry = files.stat(&name).unwrap().unwrap();
+    write(files, &name, b"two", version(1));
+    refused(&ExactFile {
+        entry: &entry,
+        hash: None,
+    });
+    let now = files.stat(&name).unwrap().unwrap();
+    let other = blake3::hash(b"one").to_hex();
+    assert_eq!(
+        files
+            .remove_exact(&ExactFile {
+                entry: &now,
+                hash: Some(other.as_str()),
+            })
+            .unwrap(),
+        Retired::Changed
+    );
+    assert_eq!(names(files), ["file.csv"]);
+    assert_eq!(read(files, &name), b"two");
+    let now = files.stat(&name).unwrap().unwrap();
+    let exact = ExactFile {
+        entry: &now,
+        hash: None,
+    };
+    assert_eq!(files.remove_exact(&exact).unwrap(), Retired::Done);
+    refused(&exact);
+    assert_eq!(files.list().unwrap(), Listing::default());
+}
+
+fn write_over(
+    files: &dyn Files,
+    name: &FileName,
+    bytes: &[u8],
+    seen: Option<&FileEntry>,
+) -> io::Result<FileEntry> {
+    let mut pending = files.create(name)?;
+    pending.write_all(bytes)?;
+    pending.commit_over(version(3), seen)
+}
+
+/// Otherwise nothing changes.
+pub fn a_file_is_replaced_only_if_it_is_the_one_that_was_seen(files: &dyn Files) {
+    let name = name("folder/seen.json");
+    let first = write_over(files, &name, b"first", None).unwrap();
+    assert_eq!(files.stat(&name).unwrap(), Some(first.clone()));
+    let refused = |seen| {
+        let kind = write_over(files, &name, b"never", seen).unwrap_err().kind();
+        assert_eq!(kind, io::ErrorKind::AlreadyExists);
+    };
+    refused(None);
+    let second = write_over(files, &name, b"second", Some(&first)).unwrap();
+    refused(Some(&first));
+    assert_eq!(read(files, &name), b"second");
+    files.remove(&name).unwrap();
+    assert!(write_over(files, &name, b"never", Some(&second)).is_err());
+    assert!(files.stat(&name).unwrap().is_none());
+}
+
+/// Also where name, size and modification time are the same.
+pub fn every_write_has_a_fingerprint_of_its_own(files: &dyn Files) {
+    let name = name("same.txt");
+    let fingerprint = |bytes| {
+        write(files, &name, bytes, version(1));
+        files.stat(&name).unwrap().unwrap().fingerprint
+    };
+    assert_ne!(fingerprint(b"one"), fingerprint(b"two"));
+    let entry = files.stat(&name).unwrap().unwrap();
+    assert_eq!(files.stat(&name).unwrap(), Some(entry.clone()));
+    assert_eq!(files.list().unwrap().files, [entry]);
+    files.remove(&name).unwrap();
+}
+
+/// It can be read and written by its name.
+pub fn what_is_in_a_reserved_folder_is_counted_and_not_listed(files: &dyn Files) {
+    let kept = name(".streampress/kept/a.json");
+    assert!(kept.is_reserved() && !name("a.streampress/b").is_reserved());
+    assert_eq!(files.count_reserved("kept").unwrap(), 0);
+    write(files, &kept, b"ours", version(1));
+    assert_eq!(files.count_reserved("kept").unwrap(), 1);
+    assert_eq!(files.list().unwrap(), Listing::default());
+    assert_eq!(read(files, &kept), b"ours");
+    files.remove(&kept).unwrap();
 }
 
 /// Removing it is no error.

@@ -13,7 +13,7 @@ use std::time::Duration;
 use async_trait::async_trait;
 
 use crate::{ChunkStream, Queue, SlotLock};
-pub use eventually::{Condition, eventually, eventually_blocking};
+pub use eventually::{Awaited, eventually, eventually_blocking};
 
 /// Longer than anything that works takes, also on a loaded machine; failing checks end after this.
 pub const PATIENCE: Duration = Duration::from_secs(60);

@@ -19,7 +19,7 @@ const RELEASE_AGAIN_AFTER: Duration = Duration::from_millis(200);
 
 /// One that may hold Leases, under an identity of its own.
 #[derive(Clone)]
-pub struct Candidate {
+pub struct LeaseCandidate {
     api: Api<Lease>,
     identity: String,
     times: Times,
@@ -27,7 +27,7 @@ pub struct Candidate {
 
 /// A Lease that this process holds.
 pub struct HeldLease {
-    candidate: Candidate,
+    candidate: LeaseCandidate,
     /// As last written.
     lease: Lease,
     hold: Hold,
@@ -53,7 +53,7 @@ pub enum LossCause {
     Taken,
 }
 
-impl Candidate {
+impl LeaseCandidate {
     /// A candidate for Leases of `api`.
     pub fn new(api: Api<Lease>, identity: String, times: Times) -> Self {
         Self {
@@ -175,13 +175,13 @@ impl HeldLease {
             change(lease);
         });
         match timeout_at(deadline, write).await {
-            Ok(Written::Done) => {
+            Ok(WriteOutcome::Done) => {
                 self.hold.renew(requested_at);
                 Renewal::Renewed
             }
-            Ok(Written::NotOurs) => Renewal::Lost(LossCause::Taken),
-            Ok(Written::Failed) if !self.hold.is_expired() => Renewal::Failed,
-            Ok(Written::Failed) | Err(_) => Renewal::Lost(LossCause::Deadline),
+            Ok(WriteOutcome::NotOurs) => Renewal::Lost(LossCause::Taken),
+            Ok(WriteOutcome::Failed) if !self.hold.is_expired() => Renewal::Failed,
+            Ok(WriteOutcome::Failed) | Err(_) => Renewal::Lost(LossCause::Deadline),
         }
     }
 
@@ -198,9 +198,9 @@ impl HeldLease {
                     })
                     .await;
                 match written {
-                    Written::Done => return true,
-                    Written::NotOurs => return false,
-                    Written::Failed => sleep(RELEASE_AGAIN_AFTER).await,
+                    WriteOutcome::Done => return true,
+                    WriteOutcome::NotOurs => return false,
+                    WriteOutcome::Failed => sleep(RELEASE_AGAIN_AFTER).await,
                 }
             }
         };
@@ -209,7 +209,7 @@ impl HeldLease {
     }
 
     /// Writes the Lease as last written with a change. A conflict is not yet a loss: labels may have been changed.
-    async fn write(&mut self, change: impl Fn(&mut Lease)) -> Written {
+    async fn write(&mut self, change: impl Fn(&mut Lease)) -> WriteOutcome {
         for _ in 0..CONFLICTS {
             let mut lease = self.lease.clone();
             change(&mut lease);
@@ -217,28 +217,28 @@ impl HeldLease {
             match written {
                 Ok(written) => {
                     self.lease = written;
-                    return Written::Done;
+                    return WriteOutcome::Done;
                 }
-                Err(error) if is_code(&error, 404) => return Written::NotOurs,
+                Err(error) if is_code(&error, 404) => return WriteOutcome::NotOurs,
                 Err(error) if is_code(&error, 409) => match self.candidate.get(self.name()).await {
                     Ok(Some(now)) if rules::is_same_holding(&self.lease, &now) => self.lease = now,
-                    Ok(_) => return Written::NotOurs,
+                    Ok(_) => return WriteOutcome::NotOurs,
                     Err(error) => return self.failed(&error),
                 },
                 Err(error) => return self.failed(&error),
             }
         }
-        Written::Failed
+        WriteOutcome::Failed
     }
 
-    fn failed(&self, error: &Error) -> Written {
+    fn failed(&self, error: &Error) -> WriteOutcome {
         warn!(lease = self.name(), %error, "Could not write the Lease; trying again.");
-        Written::Failed
+        WriteOutcome::Failed
     }
 }
 
 /// How one write ended.
-enum Written {
+enum WriteOutcome {
     Done,
     /// It may succeed later.
     Failed,

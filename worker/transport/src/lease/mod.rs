@@ -8,7 +8,7 @@ mod slots;
 #[cfg(test)]
 mod tests;
 
-pub use holder::{Candidate, HeldLease, LossCause, Renewal};
+pub use holder::{HeldLease, LeaseCandidate, LossCause, Renewal};
 pub use rules::Observation;
 pub use slots::{LeaseLock, in_cluster};
 pub use streampress_crds::lease::Times;

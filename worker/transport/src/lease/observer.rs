@@ -13,7 +13,7 @@ use tokio::sync::watch;
 use tokio::time::{Instant, sleep, timeout};
 use tracing::warn;
 
-use super::holder::{Candidate, is_code};
+use super::holder::{LeaseCandidate, is_code};
 use super::rules::Observation;
 use crate::{TransportError, TransportResult};
 
@@ -27,7 +27,7 @@ const AFTER_END: Duration = Duration::from_millis(100);
 
 /// The Leases of some slots, as seen last.
 pub(super) struct Observer {
-    candidate: Candidate,
+    candidate: LeaseCandidate,
     slots: Vec<String>,
     observations: Mutex<HashMap<String, Observation>>,
     /// How many slots have been seen, or why not.
@@ -35,7 +35,7 @@ pub(super) struct Observer {
 }
 
 impl Observer {
-    pub(super) fn new(candidate: Candidate, slots: Vec<String>) -> Arc<Self> {
+    pub(super) fn new(candidate: LeaseCandidate, slots: Vec<String>) -> Arc<Self> {
         Arc::new(Self {
             candidate,
             slots,
@@ -44,7 +44,7 @@ impl Observer {
         })
     }
 
-    pub(super) fn candidate(&self) -> &Candidate {
+    pub(super) fn candidate(&self) -> &LeaseCandidate {
         &self.candidate
     }
 

@@ -14,7 +14,7 @@ use tokio_util::sync::CancellationToken;
 use tracing::{debug, info, warn};
 
 use super::Times;
-use super::holder::{Candidate, HeldLease, LossCause, Renewal};
+use super::holder::{HeldLease, LeaseCandidate, LossCause, Renewal};
 use super::observer::Observer;
 use crate::slot_lock::{Deadline, HolderRequest};
 use crate::{
@@ -75,7 +75,7 @@ impl LeaseLock {
         // Pod names have no underscore: before it is the pod, behind it this very process.
         let process = uuid::Uuid::new_v4().simple().to_string();
         let identity = format!("{pod}_{}", &process[..8]);
-        let candidate = Candidate::new(Api::namespaced(client, namespace), identity, times);
+        let candidate = LeaseCandidate::new(Api::namespaced(client, namespace), identity, times);
         let observer = Observer::new(candidate, slots);
         let mut follow = JoinSet::new();
         for slot in observer.slots() {

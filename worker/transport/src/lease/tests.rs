@@ -15,7 +15,7 @@ use kube::{Api, Client};
 use parking_lot::Mutex;
 use tokio::time::Instant;
 
-use super::{Candidate, HeldLease, LossCause, Renewal, Times};
+use super::{HeldLease, LeaseCandidate, LossCause, Renewal, Times};
 
 const NAME: &str = "slot-0";
 
@@ -29,10 +29,10 @@ enum Mood {
 }
 
 #[derive(Clone, Default)]
-struct Server(Arc<Mutex<State>>);
+struct Server(Arc<Mutex<ServerState>>);
 
 #[derive(Default)]
-struct State {
+struct ServerState {
     lease: Option<Lease>,
     version: u64,
     mood: Mood,
@@ -99,12 +99,12 @@ impl Server {
         Ok(object(&self.put(lease)))
     }
 
-    fn candidate(&self, identity: &str) -> Candidate {
+    fn candidate(&self, identity: &str) -> LeaseCandidate {
         let server = self.clone();
         let service = tower::service_fn(move |request| server.clone().answer(request));
         let client = Client::new(service, "default");
         let times = Times::default();
-        Candidate::new(Api::default_namespaced(client), identity.into(), times)
+        LeaseCandidate::new(Api::default_namespaced(client), identity.into(), times)
     }
 
     async fn held(&self) -> HeldLease {

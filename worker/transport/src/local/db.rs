@@ -2,7 +2,7 @@
 //! Knows what the tables look like, not what they mean.
 
 use std::path::Path;
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use rusqlite::{Connection, ErrorCode, OpenFlags};
 
@@ -64,12 +64,30 @@ CREATE TABLE slots(
 ) WITHOUT ROWID;
 ";
 
-/// Opens `dir`'s database and brings its schema up to date. The caller holds the folder's opening lock.
-pub(super) fn open(dir: &Path) -> TransportResult<Connection> {
+/// Opens `dir`'s database and brings its schema up to date; answers its epoch too, the second in which it was created. The
+/// caller holds the folder's opening lock.
+pub(super) fn open(dir: &Path) -> TransportResult<(Connection, u64)> {
     let path = dir.join(FILE_NAME);
     let mut conn = connect(dir)?;
     prepare(&mut conn, &path)?;
-    Ok(conn)
+    let epoch = epoch(&conn).map_err(|e| explain(&path, e))?;
+    Ok((conn, epoch))
+}
+
+/// The database's own epoch. Databases of earlier releases get it when they are first opened by this one: their sequence
+/// numbers go on.
+fn epoch(conn: &Connection) -> rusqlite::Result<u64> {
+    let now = SystemTime::now().duration_since(UNIX_EPOCH);
+    let seconds = i64::try_from(now.unwrap_or_default().as_secs()).unwrap_or(i64::MAX);
+    conn.execute_batch("CREATE TABLE IF NOT EXISTS epoch(seconds INTEGER NOT NULL)")?;
+    conn.execute(
+        "INSERT INTO epoch SELECT ?1 WHERE NOT EXISTS (SELECT 1 FROM epoch)",
+        [seconds],
+    )?;
+    let epoch = conn.query_row("SELECT min(seconds) FROM epoch", [], |row| {
+        row.get::<_, i64>(0)
+    })?;
+    Ok(u64::try_from(epoch).unwrap_or(0))
 }
 
 /// A connection that waits for other writers, to a database that may not be ours yet.

@@ -52,7 +52,7 @@ impl SlotLock for LocalLock {
             .store
             .call(move |step| {
                 for slot in 0..slots {
-                    let record = Record::read(step, &role, slot)?;
+                    let record = SlotRecord::read(step, &role, slot)?;
                     if observations.lock().is_free(step, slot, record.as_ref()) {
                         let claim = Claim::take(step, &role, slot, record, lease_ms)?;
                         return Ok(Some(Granted {
@@ -76,7 +76,7 @@ impl SlotLock for LocalLock {
         self.store
             .call_unsynced(move |step| {
                 for slot in 0..slots {
-                    let record = Record::read(step, &role, slot)?;
+                    let record = SlotRecord::read(step, &role, slot)?;
                     if observations.lock().is_free(step, slot, record.as_ref()) {
                         return Ok(false);
                     }
@@ -105,7 +105,7 @@ impl SlotLock for LocalLock {
 }
 
 /// A slot's row.
-struct Record {
+struct SlotRecord {
     attempt: Option<String>,
     session: Option<String>,
     transitions: i64,
@@ -114,7 +114,7 @@ struct Record {
     ledger: Ledger,
 }
 
-impl Record {
+impl SlotRecord {
     fn read(step: &Step<'_>, role: &str, slot: u32) -> StepResult<Option<Self>> {
         let record = step
             .conn
@@ -141,7 +141,7 @@ impl Record {
 struct Observations(HashMap<u32, (i64, i64, Instant)>);
 
 impl Observations {
-    fn is_free(&mut self, step: &Step<'_>, slot: u32, record: Option<&Record>) -> bool {
+    fn is_free(&mut self, step: &Step<'_>, slot: u32, record: Option<&SlotRecord>) -> bool {
         let Some(record) = record.filter(|record| record.attempt.is_some()) else {
             return true;
         };
@@ -179,7 +179,7 @@ impl Claim {
         step: &Step<'_>,
         role: &Arc<str>,
         slot: u32,
-        record: Option<Record>,
+        record: Option<SlotRecord>,
         lease_ms: i64,
     ) -> StepResult<Self> {
         let transitions = record.as_ref().map_or(0, |record| record.transitions) + 1;
@@ -258,7 +258,7 @@ fn hold(store: &Arc<Store>, claim: Claim, lease: Duration, since: Moment) -> Slo
         sender,
     )
     .with_deadline(deadline.clone());
-    let holding = Holding {
+    let holding = LocalHolding {
         store: Arc::clone(store),
         claim: Arc::new(claim),
         ledger,
@@ -274,7 +274,7 @@ fn hold(store: &Arc<Store>, claim: Claim, lease: Duration, since: Moment) -> Slo
 }
 
 /// The renewing task of a held slot.
-struct Holding {
+struct LocalHolding {
     store: Arc<Store>,
     claim: Arc<Claim>,
     ledger: SharedLedger,
@@ -286,7 +286,7 @@ struct Holding {
     deadline: Deadline,
 }
 
-impl Holding {
+impl LocalHolding {
     async fn keep(mut self, mut requests: mpsc::Receiver<HolderRequest>) {
         let mut next_renewal = Instant::now() + self.renew_period;
         loop {

@@ -101,7 +101,7 @@ impl Local {
         let _opening = opening_lock(&sessions)?;
         let session = Session::begin(&sessions)
             .map_err(|e| disk_fault("beginning a session", &sessions, e))?;
-        let conn = db::open(dir)?;
+        let (conn, epoch) = db::open(dir)?;
         session.sweep();
         for folder in [dir, &sessions] {
             sync_folder(folder).map_err(|e| disk_fault("syncing the data folder", folder, e))?;
@@ -119,6 +119,7 @@ impl Local {
                 &store,
                 queue,
                 dead,
+                epoch,
                 options.visibility_timeout,
                 options.max_receive_count,
             ))

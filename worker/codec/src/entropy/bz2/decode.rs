@@ -53,6 +53,17 @@ pub(in crate::entropy) fn decode(packed: &[u8], raw_len: usize) -> Result<Vec<u8
     super::super::exact(out, bits.bytes_read(), packed.len())
 }
 
+/// Restores exactly `raw_len` bytes from a block without the stream around it.
+pub(in crate::entropy) fn decode_block(packed: &[u8], raw_len: usize) -> Result<Vec<u8>, Damage> {
+    let mut bits = BitSource::new(packed);
+    // Shortened runs of four make a block longer by a quarter at most.
+    let mut decoder = BlockDecoder::new(raw_len + raw_len / 4 + 1);
+    let mut out = Vec::new();
+    decoder.block(&mut bits, &mut out, raw_len)?;
+    super::super::finished(true, false, out.len(), raw_len)?;
+    super::super::exact(out, bits.bytes_read(), packed.len())
+}
+
 /// The buffers of a decoder, reused from block to block.
 struct BlockDecoder {
     max_block: usize,

@@ -68,6 +68,35 @@ pub fn bz2(raw: &[u8]) -> Option<Coded> {
     })
 }
 
+/// Bytes before the block of a stream: the header of the stream, magic number and checksum.
+const BEFORE_BLOCK: usize = 4 + 6 + 4;
+/// Bits after the last block: magic number and checksum.
+const AFTER_BLOCK: usize = 48 + 32;
+
+/// The only block of a stream, without what is around it; zero bits complete the last byte.
+pub(in crate::entropy) fn without_stream(stream: &[u8]) -> Option<Vec<u8>> {
+    let padding = (0..8).find(|&padding| ends_in_magic(stream, padding))?;
+    let bits = (stream.len() * 8).checked_sub(padding + AFTER_BLOCK)?;
+    let mut block = stream.get(BEFORE_BLOCK..bits.div_ceil(8))?.to_vec();
+    if let (Some(last), used @ 1..) = (block.last_mut(), bits % 8) {
+        *last &= 0xff << (8 - used);
+    }
+    Some(block)
+}
+
+/// Whether the magic number of the end is where `padding` bits after its checksum put it.
+fn ends_in_magic(stream: &[u8], padding: usize) -> bool {
+    // The checksum and the padding take five bytes, the magic number up to seven more.
+    let Some(tail) = stream.last_chunk::<12>() else {
+        return false;
+    };
+    let tail = tail
+        .iter()
+        .fold(0u128, |all, &byte| all << 8 | u128::from(byte));
+    let magic = (tail >> (padding + 32)) as u64 & ((1 << 48) - 1);
+    magic == END_MAGIC && tail & ((1 << padding) - 1) == 0
+}
+
 /// The size of [`bz2`] in bytes, estimated with fewer refinements of the tables.
 pub(crate) fn bz2_bytes(raw: &[u8]) -> usize {
     const STREAM_BITS: u64 = 32 + 80;

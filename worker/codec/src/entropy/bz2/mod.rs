@@ -11,9 +11,10 @@ mod encode;
 mod huffman;
 mod symbols;
 
-pub(super) use decode::decode;
+pub(super) use decode::{decode, decode_block};
 pub use encode::bz2;
 pub(crate) use encode::bz2_bytes;
+pub(super) use encode::without_stream;
 
 /// The magic number of a block: the digits of pi.
 const BLOCK_MAGIC: u64 = 0x3141_5926_5359;

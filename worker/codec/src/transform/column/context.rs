@@ -3,7 +3,7 @@
 
 use super::references::ColumnRefs;
 use crate::transform::choices::{Choice, ChoiceKey, Choices};
-use crate::{Damage, Effort, transform::streams::RawStream};
+use crate::{Damage, Effort, FormatVersion, transform::streams::RawStream};
 
 /// The codings of a column. The numbers are part of the format.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -25,10 +25,12 @@ pub(crate) enum Tag {
     Ranked = 11,
     Sparse = 12,
     Mapped = 13,
+    /// Text with lengths; only in version 2.
+    LongText = 14,
 }
 
 impl Tag {
-    const ALL: [Self; 14] = [
+    const ALL: [Self; 15] = [
         Self::Empty,
         Self::Constant,
         Self::Text,
@@ -43,6 +45,7 @@ impl Tag {
         Self::Ranked,
         Self::Sparse,
         Self::Mapped,
+        Self::LongText,
     ];
 
     /// The coding of a format byte.
@@ -109,6 +112,8 @@ impl EncodedColumn {
 pub(crate) struct EncodeContext<'a> {
     /// How much is tried.
     pub effort: Effort,
+    /// The version of the payload.
+    pub version: FormatVersion,
     /// Columns that the decoder has before this one.
     pub refs: ColumnRefs<'a>,
     /// The codings around this column, outermost first.
@@ -123,12 +128,14 @@ impl<'a> EncodeContext<'a> {
     /// The context of a column of the table.
     pub(crate) fn new(
         effort: Effort,
+        version: FormatVersion,
         refs: ColumnRefs<'a>,
         key: ChoiceKey,
         choices: &'a Choices<'a>,
     ) -> Self {
         Self {
             effort,
+            version,
             refs,
             outer: Vec::new(),
             key,
@@ -142,6 +149,7 @@ impl<'a> EncodeContext<'a> {
         outer.push(tag);
         Self {
             effort: self.effort,
+            version: self.version,
             refs,
             outer,
             key: self.key.child(position),

@@ -10,7 +10,7 @@ use crate::{
     Damage,
     bytes::{FieldReader, put_varint},
     transform::{
-        streams::{RawStream, StreamKind, StreamSource},
+        streams::{Extent, RawStream, StreamKind, StreamSource},
         values::ColumnValues,
     },
 };
@@ -96,7 +96,7 @@ pub(super) fn decode(
 ) -> Result<ColumnValues, Damage> {
     let from = plan.size(u32::MAX as usize, "a copied column")? as u32;
     let others = plan.size(count, "the values that are not copied")?;
-    let marks = source.next("copy marks")?;
+    let marks = source.next("copy marks", StreamKind::Bytes, Extent::Bytes(count))?;
     let rows: Vec<u32> = (0..marks.len() as u32)
         .filter(|&row| marks[row as usize] == OTHER)
         .collect();

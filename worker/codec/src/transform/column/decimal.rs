@@ -1,7 +1,7 @@
 //! Decimal numbers as text and as scaled integers, with the notation in a few parameters.
 
 use crate::{
-    Damage,
+    Damage, FormatVersion,
     bytes::{FieldReader, unzigzag, zigzag},
     transform::values::ColumnValues,
 };
@@ -308,20 +308,32 @@ impl NumberFormat {
         self.style == DecimalStyle::Listed
     }
 
-    /// Appends the parameters.
-    pub(super) fn put(self, plan: &mut Vec<u8>) {
-        plan.extend([
-            self.decimals,
-            self.style as u8,
-            self.width,
-            self.print as u8,
-        ]);
+    /// Appends the parameters. In version 2 exact numbers without leading zeros take one byte.
+    pub(super) fn put(self, version: FormatVersion, plan: &mut Vec<u8>) {
+        let simple = self.width == 0 && self.print == FloatPrint::Exact;
+        match version {
+            FormatVersion::V2 if simple => plan.push((self.style as u8) << 5 | self.decimals),
+            FormatVersion::V2 => plan.extend([
+                0x80 | (self.style as u8) << 5 | self.decimals,
+                self.width,
+                self.print as u8,
+            ]),
+            FormatVersion::V1 => plan.extend([
+                self.decimals,
+                self.style as u8,
+                self.width,
+                self.print as u8,
+            ]),
+        }
     }
 
     /// Reads the parameters.
-    pub(super) fn read(plan: &mut FieldReader<'_>) -> Result<Self, Damage> {
-        let (decimals, style, width, print) =
-            (plan.byte()?, plan.byte()?, plan.byte()?, plan.byte()?);
+    pub(super) fn read(version: FormatVersion, plan: &mut FieldReader<'_>) -> Result<Self, Damage> {
+        let (decimals, style, width, print) = match (version, plan.byte()?) {
+            (FormatVersion::V1, decimals) => (decimals, plan.byte()?, plan.byte()?, plan.byte()?),
+            (FormatVersion::V2, byte @ ..0x80) => (byte & 0x1f, byte >> 5, 0, 0),
+            (FormatVersion::V2, byte) => (byte & 0x1f, byte >> 5 & 3, plan.byte()?, plan.byte()?),
+        };
         let style = [
             DecimalStyle::Fixed,
             DecimalStyle::Natural,

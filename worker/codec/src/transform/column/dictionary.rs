@@ -12,7 +12,7 @@ use crate::{
     bytes::{FieldReader, put_varint},
     hash::SeededState,
     transform::{
-        streams::{RawStream, StreamKind, StreamSource},
+        streams::{Extent, RawStream, StreamKind, StreamSource},
         values::ColumnValues,
     },
 };
@@ -111,11 +111,11 @@ pub(super) fn decode(
 
 fn read_bytes(count: usize, two: bool, source: &mut StreamSource) -> Result<Vec<i64>, Damage> {
     let high = if two {
-        source.next("index")?
+        source.next("index", StreamKind::Bytes, Extent::Bytes(count))?
     } else {
         vec![0; count]
     };
-    let low = source.next("index")?;
+    let low = source.next("index", StreamKind::Bytes, Extent::Bytes(count))?;
     if high.len() != count || low.len() != count {
         return Err(Damage::new(
             "a dictionary's indexes are not as many as its values",

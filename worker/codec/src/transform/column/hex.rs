@@ -7,7 +7,7 @@ use crate::{
     bits::{BitReader, BitWriter},
     bytes::{FieldReader, put_varint},
     transform::{
-        streams::{RawStream, StreamKind, StreamSource},
+        streams::{Extent, RawStream, StreamKind, StreamSource},
         values::ColumnValues,
     },
 };
@@ -176,13 +176,14 @@ impl VaryingBits<'_> {
         bits.finish()
     }
 
+    /// The bytes of `count` numbers.
+    fn packed_len(&self, count: usize) -> usize {
+        let per_number: u32 = self.varying.iter().map(|byte| byte.count_ones()).sum();
+        (count * per_number as usize).div_ceil(8)
+    }
+
     fn unpack(&self, count: usize, packed: &[u8]) -> Result<Vec<u8>, Damage> {
-        let per_number: usize = self
-            .varying
-            .iter()
-            .map(|byte| byte.count_ones() as usize)
-            .sum();
-        if packed.len() != (count * per_number).div_ceil(8) {
+        if packed.len() != self.packed_len(count) {
             return Err(not_as_many());
         }
         let mut bits = BitReader::new(packed);
@@ -234,13 +235,14 @@ pub(super) fn decode(
         return Err(not_as_many());
     }
     let bytes = if flags & MASKED == 0 {
-        source.next("hex")?
+        source.next("hex", StreamKind::Rows(8), Extent::Bytes(count * width))?
     } else {
         let bits = VaryingBits {
             varying: plan.take(width)?,
             first: plan.take(width)?,
         };
-        bits.unpack(count, &source.next("hex bits")?)?
+        let extent = Extent::Bytes(bits.packed_len(count));
+        bits.unpack(count, &source.next("hex bits", StreamKind::Packed, extent)?)?
     };
     if bytes.len() != count * width {
         return Err(not_as_many());
@@ -267,7 +269,7 @@ pub(super) fn decode(
 mod tests {
     use super::*;
     use crate::{
-        Effort,
+        Effort, FormatVersion,
         transform::{
             choices::{ChoiceKey, Choices},
             column::ColumnRefs,
@@ -279,7 +281,8 @@ mod tests {
         assert!(fits(&values));
         let choices = Choices::default();
         let refs = ColumnRefs::default();
-        let context = EncodeContext::new(Effort::Max, refs, ChoiceKey(0), &choices);
+        let context =
+            EncodeContext::new(Effort::Max, FormatVersion::V1, refs, ChoiceKey(0), &choices);
         let column = encode(&values, &context).expect("fits");
         assert_eq!(column.streams[0].coding, stream);
         let known = DecodeContext {

@@ -33,7 +33,7 @@ use super::{
     values::ColumnValues,
 };
 use crate::{
-    Damage, Effort,
+    Damage, Effort, FormatVersion,
     bytes::{FieldReader, put_varint},
 };
 
@@ -56,7 +56,10 @@ fn sample_bytes(effort: Effort, all: usize) -> usize {
 /// Encodes a column in its smallest known coding.
 pub(super) fn encode(values: &ColumnValues, context: &EncodeContext<'_>) -> EncodedColumn {
     if values.is_empty() {
-        return EncodedColumn::of(Tag::Empty);
+        return match context.version {
+            FormatVersion::V1 => EncodedColumn::of(Tag::Empty),
+            FormatVersion::V2 => EncodedColumn::default(),
+        };
     }
     let first = values.get(0);
     if first.len() <= CONSTANT_LIMIT && values.iter().all(|value| value == first) {
@@ -128,7 +131,7 @@ fn search_among<'c>(
 }
 
 fn encode_text(values: &ColumnValues, context: &EncodeContext<'_>) -> EncodedColumn {
-    let mut column = text::encode(values);
+    let mut column = text::encode(values, context.version);
     column.set_stream_keys(context.key.child(Candidate::Text.position()));
     column
 }
@@ -261,7 +264,7 @@ fn encode_as(
     };
     let column = |key: &u64| context.refs.column(*key);
     let mut encoded = match candidate {
-        Candidate::Text => Some(text::encode(values)),
+        Candidate::Text => Some(text::encode(values, context.version)),
         Candidate::Dictionary => {
             dictionary::encode(values, dictionary::EntryOrder::Sorted, context)
         }
@@ -327,11 +330,15 @@ pub(super) fn decode(
             "a column has more values than its block has bytes",
         ));
     }
+    if count == 0 && source.version == FormatVersion::V2 {
+        return Ok(ColumnValues::default());
+    }
     match Tag::from_byte(plan.byte()?)? {
         Tag::Empty if count == 0 => Ok(ColumnValues::default()),
         Tag::Empty => Err(Damage::new("an empty column that should hold values")),
         Tag::Constant => decode_constant(count, plan, context),
         Tag::Text => text::decode(count, source, context),
+        Tag::LongText => text::decode_long(count, source, context),
         Tag::Dictionary => {
             dictionary::decode(count, dictionary::EntryOrder::Sorted, plan, source, context)
         }

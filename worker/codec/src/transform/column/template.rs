@@ -311,7 +311,7 @@ pub(super) fn encode(
     let mut column = EncodedColumn::of(Tag::Template);
     column.plan.push(cut.rule as u8);
     put_varint(&mut column.plan, templates.len() as u64);
-    let mut texts = super::text::encode(&templates);
+    let mut texts = super::text::encode(&templates, context.version);
     texts.set_stream_keys(context.key.child(TEMPLATES));
     column.append(texts);
     let inside = |position: u64, refs| context.inside(Tag::Template, position, refs);
@@ -442,6 +442,7 @@ fn number_of(id: &[u8], templates: usize) -> Result<usize, Damage> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::FormatVersion;
     use crate::transform::column::ColumnRefs;
 
     fn decode_templates(templates: &[&[u8]], uses: &[&[u8]]) -> Result<ColumnValues, Damage> {
@@ -451,6 +452,7 @@ mod tests {
         for values in [templates, uses] {
             column.append(super::super::text::encode(
                 &values.iter().copied().collect(),
+                FormatVersion::V1,
             ));
         }
         let mut plan = FieldReader::new(&column.plan);

@@ -6,7 +6,7 @@ use rayon::prelude::*;
 
 use super::{RawStream, StreamKind, TINY, is_fill};
 use crate::{
-    Codec, Effort,
+    Codec, Effort, FormatVersion,
     entropy::{self, Coded, Coder},
     transform::choices::{Choice, ChoiceKey, Choices},
 };
@@ -19,6 +19,14 @@ pub(super) struct StreamGroup {
     pub(super) coded: Coded,
     /// The place of the choice of its coder.
     place: Option<ChoiceKey>,
+    shared: bool,
+}
+
+impl StreamGroup {
+    /// Whether it is the group for streams of its kind.
+    pub(super) fn is_shared(&self) -> bool {
+        self.shared
+    }
 }
 
 /// The place of the choice of a solid group and its coder.
@@ -39,6 +47,7 @@ fn small_group(kind: StreamKind) -> ChoiceKey {
 pub(super) struct Grouping<'a> {
     pub(super) streams: &'a [RawStream],
     pub(super) effort: Effort,
+    pub(super) version: FormatVersion,
     pub(super) choices: &'a Choices<'a>,
 }
 
@@ -47,7 +56,17 @@ impl Grouping<'_> {
     pub(super) fn run(&self) -> (Vec<StreamGroup>, Vec<(ChoiceKey, Choice)>) {
         let (solid, others): (Vec<usize>, Vec<usize>) =
             (0..self.streams.len()).partition(|&number| self.was_solid(number));
+        let mut solid = solid;
         let mut members: Vec<(Option<ChoiceKey>, Vec<usize>)> = self.separate(&others);
+        if !solid.is_empty()
+            && let Some(at) = members
+                .iter()
+                .position(|(place, _)| *place == Some(small_group(StreamKind::Text)))
+        {
+            // Text has one shared group.
+            solid.extend(members.swap_remove(at).1);
+            solid.sort_unstable();
+        }
         let solid_known = self.choices.get(SOLID).is_some();
         if !solid.is_empty() {
             members.push((Some(SOLID), solid));
@@ -110,10 +129,12 @@ impl Grouping<'_> {
             [member] => self.code_bytes(&self.streams[member].bytes, kind, coder),
             _ => self.code_bytes(&self.joined(&members), kind, coder),
         };
+        let shared = place == Some(SOLID) || place == Some(small_group(kind));
         StreamGroup {
             members,
             coded,
             place,
+            shared,
         }
     }
 
@@ -138,12 +159,23 @@ impl Grouping<'_> {
             return Coded::stored(bytes);
         }
         if let Some(coder) = coder {
-            return entropy::encode_as(bytes, coder, self.effort);
+            return entropy::encode_as(bytes, coder, self.effort, self.version);
         }
         if kind == StreamKind::Bytes {
-            return entropy::encode_bytes(bytes, self.effort, &kind.props(self.effort));
+            return entropy::encode_bytes(
+                bytes,
+                self.effort,
+                self.version,
+                &kind.props(self.effort),
+            );
         }
-        entropy::encode(bytes, self.effort, &kind.props(self.effort), kind.search())
+        entropy::encode(
+            bytes,
+            self.effort,
+            self.version,
+            &kind.props(self.effort),
+            kind.search(),
+        )
     }
 
     /// The choices of a group that were not made before.
@@ -227,7 +259,7 @@ const SMALL_BZ2_BYTES: usize = 3000;
 const GROUP_BYTES: usize = 4;
 
 fn is_small(group: &StreamGroup) -> bool {
-    group.coded.codec != Codec::Bz2 || group.coded.bytes.len() < SMALL_BZ2_BYTES
+    group.shared || group.coded.codec != Codec::Bz2 || group.coded.bytes.len() < SMALL_BZ2_BYTES
 }
 
 fn size(group: &StreamGroup) -> usize {

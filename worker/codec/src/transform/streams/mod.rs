@@ -3,17 +3,18 @@
 //! Small streams of one kind share a group and its headers. All text is also tried as one solid
 //! group, where equal text in several columns is found.
 
+mod compact;
 mod groups;
 mod source;
 
 use std::sync::OnceLock;
 
-pub(crate) use source::{StreamSource, raw_limit};
+pub(super) use source::{Extent, StreamSource, raw_limit};
 
 use self::groups::{Grouping, StreamGroup};
 use super::choices::{Choice, ChoiceKey, Choices};
 use crate::{
-    Codec, Effort,
+    Codec, Effort, FormatVersion,
     bytes::put_varint,
     entropy::{
         self, LzmaProps, Search,
@@ -72,6 +73,17 @@ impl StreamKind {
         }
     }
 }
+
+/// The kinds whose small streams share a group, in the order of version 2.
+const SHARED_KINDS: [StreamKind; 7] = [
+    StreamKind::Text,
+    StreamKind::Bytes,
+    StreamKind::Packed,
+    StreamKind::Rows(1),
+    StreamKind::Rows(2),
+    StreamKind::Rows(4),
+    StreamKind::Rows(8),
+];
 
 /// One stream before coding.
 #[derive(Debug, Clone)]
@@ -177,24 +189,36 @@ pub(super) fn write(
     streams: &[RawStream],
     effort: Effort,
     choices: &Choices<'_>,
+    version: FormatVersion,
 ) -> WrittenStreams {
     let grouping = Grouping {
         streams,
         effort,
+        version,
         choices,
     };
     let (groups, mut made) = grouping.run();
     let mut of_stream = vec![0; streams.len()];
+    for (number, group) in groups.iter().enumerate() {
+        for &member in &group.members {
+            of_stream[member] = number;
+        }
+    }
+    let placed = place(streams, &groups, &of_stream);
+    if version == FormatVersion::V2 {
+        return WrittenStreams {
+            payload: compact::write(plan, streams, &groups, effort),
+            placed,
+            choices: made,
+        };
+    }
     let mut directory = Vec::new();
     put_varint(&mut directory, plan.len() as u64);
     directory.extend_from_slice(plan);
     put_varint(&mut directory, groups.len() as u64);
-    for (number, group) in groups.iter().enumerate() {
+    for group in &groups {
         directory.extend([group.coded.codec as u8, group.coded.params]);
         put_varint(&mut directory, group.coded.bytes.len() as u64);
-        for &member in &group.members {
-            of_stream[member] = number;
-        }
     }
     put_varint(&mut directory, streams.len() as u64);
     for (stream, group) in streams.iter().zip(&of_stream) {
@@ -202,10 +226,11 @@ pub(super) fn write(
         put_varint(&mut directory, stream.bytes.len() as u64);
     }
     let coded = match choices.get(DIRECTORY) {
-        Some(&Choice::Stream(coder, _)) => entropy::encode_as(&directory, coder, effort),
+        Some(&Choice::Stream(coder, _)) => entropy::encode_as(&directory, coder, effort, version),
         _ => entropy::encode(
             &directory,
             effort,
+            version,
             &[LzmaProps::BYTES, LzmaProps::TEXT],
             Search::Preset,
         ),
@@ -222,7 +247,7 @@ pub(super) fn write(
     }
     WrittenStreams {
         payload,
-        placed: place(streams, &groups, &of_stream),
+        placed,
         choices: made,
     }
 }
@@ -276,12 +301,23 @@ mod tests {
         for effort in Effort::ALL {
             let WrittenStreams {
                 payload, placed, ..
-            } = write(b"plan", &streams, effort, &Choices::default());
+            } = write(
+                b"plan",
+                &streams,
+                effort,
+                &Choices::default(),
+                FormatVersion::V1,
+            );
             assert_eq!(placed.len(), streams.len());
             let mut source = StreamSource::read(&payload, 100_000).expect("reads");
             assert_eq!(source.plan, b"plan");
             for stream in &streams {
-                assert_eq!(source.next("test").as_ref(), Ok(&stream.bytes));
+                assert_eq!(
+                    source
+                        .next("test", StreamKind::Text, Extent::Bytes(0))
+                        .as_ref(),
+                    Ok(&stream.bytes)
+                );
             }
             assert_eq!(source.finish(), Ok(()));
             assert!(StreamSource::read(&payload[..payload.len() - 1], 100_000).is_err());

@@ -25,7 +25,7 @@ use tracing::debug;
 use self::limits::{DEFAULT_RECORD_BYTES, MAX_KEY_CHARS};
 use self::reader::Reader;
 use self::shards::Shards;
-use self::writer::Writer;
+use self::writer::StreamWriter;
 use super::Aws;
 use super::service_error::transport_error;
 use crate::{ChunkStream, Position, Record, StreamCounts, TransportError, TransportResult};
@@ -35,7 +35,7 @@ use crate::{ChunkStream, Position, Record, StreamCounts, TransportError, Transpo
 pub struct KinesisStream {
     name: String,
     largest_record: usize,
-    writer: Writer,
+    writer: StreamWriter,
     reader: Reader,
 }
 
@@ -81,7 +81,7 @@ impl Aws {
         Ok(KinesisStream {
             name: name.to_owned(),
             largest_record,
-            writer: Writer::start(self.kinesis.clone(), name.to_owned(), shards),
+            writer: StreamWriter::start(self.kinesis.clone(), name.to_owned(), shards),
             reader: Reader::new(self.kinesis.clone(), name.to_owned()),
         })
     }

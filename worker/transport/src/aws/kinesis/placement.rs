@@ -27,14 +27,14 @@ const WAIT_FOR_A_RUN: Duration = Duration::from_millis(250);
 
 /// Where records without a key went last.
 #[derive(Debug, Clone)]
-pub(super) struct Run {
+pub(super) struct ShardRun {
     /// By the place in the list of open shards.
     shard: usize,
     records: usize,
     bytes: usize,
 }
 
-impl Run {
+impl ShardRun {
     /// After another record went to a shard.
     fn with(before: Option<Self>, shard: usize, bytes: usize) -> Self {
         let goes_on = before.filter(|run| run.shard == shard && !run.is_full());
@@ -56,17 +56,17 @@ impl Run {
 pub(super) struct Placement {
     shards: Shards,
     limits: HashMap<String, RateLimit>,
-    run: Option<Run>,
+    run: Option<ShardRun>,
 }
 
 /// Records that may go in one request now.
-pub(super) struct Choice {
+pub(super) struct PutSelection {
     /// Their indexes in the waiting records, ascending, with their targets.
     pub(super) chosen: Vec<(usize, Target)>,
     /// When another record may go.
     pub(super) next_at: Option<Instant>,
     /// The run that they continue.
-    pub(super) run: Option<Run>,
+    pub(super) run: Option<ShardRun>,
 }
 
 /// Where a record is to go.
@@ -92,7 +92,7 @@ impl Placement {
         &mut self,
         waiting: impl Iterator<Item = &'a Item>,
         now: Instant,
-    ) -> Choice {
+    ) -> PutSelection {
         let mut trial: Vec<RateLimit> = Vec::with_capacity(self.shards.open.len());
         for shard in &self.shards.open {
             let limit = self
@@ -126,7 +126,7 @@ impl Placement {
                 }
                 trial[shard].take(item.data.len());
                 if item.hash.is_none() {
-                    run = Some(Run::with(run.take(), shard, item.data.len()));
+                    run = Some(ShardRun::with(run.take(), shard, item.data.len()));
                 }
             }
             bytes += item.weight();
@@ -139,7 +139,7 @@ impl Placement {
                 break;
             }
         }
-        Choice {
+        PutSelection {
             chosen,
             next_at,
             run,
@@ -147,7 +147,7 @@ impl Placement {
     }
 
     /// A choice is sent that continued this run.
-    pub(super) fn go_on(&mut self, run: Option<Run>) {
+    pub(super) fn go_on(&mut self, run: Option<ShardRun>) {
         self.run = run;
     }
 
@@ -190,7 +190,7 @@ impl Placement {
 /// that lasts. Else it is the shard with the most capacity; among several, the next in turn.
 fn next_shard(
     limits: &mut [RateLimit],
-    run: Option<&Run>,
+    run: Option<&ShardRun>,
     item: &Item,
     now: Instant,
 ) -> Option<(usize, f64)> {

@@ -16,7 +16,7 @@ use tokio::time::{Duration, Instant};
 use tracing::{debug, warn};
 
 use super::limits::{REQUEST_BYTES, REQUEST_RECORDS};
-use super::placement::{ANY_KEY, Choice, Placement};
+use super::placement::{ANY_KEY, Placement, PutSelection};
 use super::shards::Shards;
 use super::writer::{Item, PutCounts};
 use crate::aws::ServiceError;
@@ -137,7 +137,7 @@ impl PutTask {
         far
     }
 
-    fn take_out(&mut self, choice: Choice) -> Vec<Addressed> {
+    fn take_out(&mut self, choice: PutSelection) -> Vec<Addressed> {
         let mut batch = Vec::with_capacity(choice.chosen.len());
         // From the end, so that the indexes before stay what they were.
         for (index, target) in choice.chosen.into_iter().rev() {

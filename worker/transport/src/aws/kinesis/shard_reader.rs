@@ -72,7 +72,7 @@ pub(super) struct ShardReader {
 }
 
 /// How one step ended.
-enum Step {
+enum ReadStep {
     Done,
     /// Try again after a pause.
     Failed(ServiceError),
@@ -125,11 +125,11 @@ impl ShardReader {
                 continue;
             };
             match self.step(&target).await {
-                Step::Done => {
+                ReadStep::Done => {
                     self.failing_since = None;
                     self.failures = 0;
                 }
-                Step::Failed(error) => self.pause(error).await,
+                ReadStep::Failed(error) => self.pause(error).await,
             }
         }
     }
@@ -162,7 +162,7 @@ impl ShardReader {
     }
 
     /// Seeks where necessary, reads once, serves.
-    async fn step(&mut self, target: &Sequence) -> Step {
+    async fn step(&mut self, target: &Sequence) -> ReadStep {
         if !self.ahead.is_alone() {
             return self.read_requested(target).await;
         }
@@ -174,31 +174,31 @@ impl ShardReader {
             match self.calls.seek_to(target).await {
                 Ok(Some(cursor)) => self.front = Some(cursor),
                 Ok(None) => return self.fail_missing(target).await,
-                Err(error) => return Step::Failed(error),
+                Err(error) => return ReadStep::Failed(error),
             }
         }
         match self.front.take() {
             Some(cursor) => self.read_forward(cursor, target).await,
-            None => Step::Done,
+            None => ReadStep::Done,
         }
     }
 
     /// Where other processes read too, or may: seeks, and reads from the first requested record to the last.
-    async fn read_requested(&mut self, target: &Sequence) -> Step {
+    async fn read_requested(&mut self, target: &Sequence) -> ReadStep {
         let kept = self.front.take();
         let cursor = match kept.filter(|kept| kept.unread && kept.leads_to(target)) {
             Some(cursor) => cursor,
             None => match self.calls.seek_to(target).await {
                 Ok(Some(cursor)) => cursor,
                 Ok(None) => return self.fail_missing(target).await,
-                Err(error) => return Step::Failed(error),
+                Err(error) => return ReadStep::Failed(error),
             },
         };
         self.read_forward(cursor, target).await
     }
 
     /// Reads once at the forward cursor, and serves.
-    async fn read_forward(&mut self, cursor: Cursor, target: &Sequence) -> Step {
+    async fn read_forward(&mut self, cursor: Cursor, target: &Sequence) -> ReadStep {
         let Some(iterator) = &cursor.iterator else {
             // The shard is closed: nothing follows, ever.
             self.front = Some(cursor);
@@ -219,12 +219,12 @@ impl ShardReader {
                     shard = self.calls.shard,
                     "An iterator expired; seeking again."
                 );
-                Step::Done
+                ReadStep::Done
             }
             Err(error) if error.is_absent() => self.fail_missing(target).await,
             Err(error) => {
                 self.front = Some(cursor);
-                Step::Failed(error)
+                ReadStep::Failed(error)
             }
         }
     }
@@ -244,7 +244,7 @@ impl ShardReader {
     /// Reads requests behind the forward cursor and leaves that where it is, so that requests ahead need not wait until all
     /// in between was read again. Only when no request is ahead any more, and after long success, the forward cursor moves
     /// back.
-    async fn read_behind(&mut self, target: &Sequence) -> Step {
+    async fn read_behind(&mut self, target: &Sequence) -> ReadStep {
         let is_behind = |sequence: &&Sequence| {
             let front = self.front.as_ref();
             front.is_none_or(|front| !front.is_before(sequence))
@@ -260,7 +260,7 @@ impl ShardReader {
                     cursor
                 }
                 Ok(None) => return self.fail_missing(target).await,
-                Err(error) => return Step::Failed(error),
+                Err(error) => return ReadStep::Failed(error),
             },
         };
         let Some(iterator) = &cursor.iterator else {
@@ -287,9 +287,9 @@ impl ShardReader {
                 }
                 step
             }
-            Err(error) if is_expired_iterator(&error) => Step::Done,
+            Err(error) if is_expired_iterator(&error) => ReadStep::Done,
             Err(error) if error.is_absent() => self.fail_missing(target).await,
-            Err(error) => Step::Failed(error),
+            Err(error) => ReadStep::Failed(error),
         }
     }
 
@@ -298,7 +298,7 @@ impl ShardReader {
         &mut self,
         cursor: Cursor,
         answer: GetRecordsOutput,
-    ) -> (Step, Cursor, AnswerStats) {
+    ) -> (ReadStep, Cursor, AnswerStats) {
         let at_tip = answer.millis_behind_latest.unwrap_or(0) == 0;
         let next = answer.next_shard_iterator;
         let lengths = answer
@@ -360,14 +360,14 @@ impl ShardReader {
             .cloned()
             .collect();
         for sequence in missing {
-            if let Step::Failed(error) = self.fail_missing(&sequence).await {
-                return (Step::Failed(error), onward, stats);
+            if let ReadStep::Failed(error) = self.fail_missing(&sequence).await {
+                return (ReadStep::Failed(error), onward, stats);
             }
         }
         let step = if empty && at_tip && !closed {
             self.missing_at_tip(&onward).await
         } else {
-            Step::Done
+            ReadStep::Done
         };
         (step, onward, stats)
     }
@@ -385,7 +385,7 @@ impl ShardReader {
     }
 
     /// At the tip of an open shard without a record: records may take a moment to appear, but not for ever.
-    async fn missing_at_tip(&mut self, at: &Cursor) -> Step {
+    async fn missing_at_tip(&mut self, at: &Cursor) -> ReadStep {
         let mut late = Vec::new();
         for (sequence, requests) in &mut self.requests {
             if !at.is_before(sequence) {
@@ -401,18 +401,18 @@ impl ShardReader {
         }
         late.dedup();
         for sequence in late {
-            if let Step::Failed(error) = self.fail_missing(&sequence).await {
-                return Step::Failed(error);
+            if let ReadStep::Failed(error) = self.fail_missing(&sequence).await {
+                return ReadStep::Failed(error);
             }
         }
-        Step::Done
+        ReadStep::Done
     }
 
     /// Answers requests for a record that is not there: expired, or never written.
-    async fn fail_missing(&mut self, sequence: &Sequence) -> Step {
+    async fn fail_missing(&mut self, sequence: &Sequence) -> ReadStep {
         let expired = match self.calls.is_expired(sequence).await {
             Ok(expired) => expired,
-            Err(error) => return Step::Failed(error),
+            Err(error) => return ReadStep::Failed(error),
         };
         for request in self.requests.remove(sequence).unwrap_or_default() {
             let position = request.position.clone();
@@ -422,7 +422,7 @@ impl ShardReader {
                 TransportError::Missing(position)
             }));
         }
-        Step::Done
+        ReadStep::Done
     }
 
     fn answer_limit(&self) -> i32 {

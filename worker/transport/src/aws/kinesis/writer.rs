@@ -48,7 +48,7 @@ impl PutCounts {
 
 /// Access to the task.
 #[derive(Debug, Clone)]
-pub(super) struct Writer {
+pub(super) struct StreamWriter {
     items: mpsc::UnboundedSender<Item>,
     budget: Arc<Semaphore>,
     pub(super) counts: Arc<PutCounts>,
@@ -79,7 +79,7 @@ impl Item {
     }
 }
 
-impl Writer {
+impl StreamWriter {
     /// Starts the task; it ends when the last handle is dropped and all records are answered.
     pub(super) fn start(client: Client, stream: String, shards: Shards) -> Self {
         let (items, queued) = mpsc::unbounded_channel();

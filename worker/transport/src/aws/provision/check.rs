@@ -1,5 +1,5 @@
 //! Whether what exists fits what is planned. Changes nothing: besides reading it only makes calls that are certain to be
-//! refused, which tell whether the credentials may make them.
+//! refused, which show whether the credentials may make them.
 
 use aws_sdk_kinesis::primitives::Blob;
 use aws_sdk_kinesis::types::{EncryptionType, PutRecordsRequestEntry, ShardIteratorType};

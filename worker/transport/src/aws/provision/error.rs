@@ -78,12 +78,12 @@ impl std::error::Error for ProvisionError {
 }
 
 /// An answer of AWS to one call.
-pub(super) trait Step<T> {
+pub(super) trait ProvisionStep<T> {
     /// Names the step in an error, and the permission that it takes.
     fn step(self, permission: &'static str, step: impl FnOnce() -> String) -> ProvisionResult<T>;
 }
 
-impl<T> Step<T> for Result<T, ServiceError> {
+impl<T> ProvisionStep<T> for Result<T, ServiceError> {
     fn step(self, permission: &'static str, step: impl FnOnce() -> String) -> ProvisionResult<T> {
         self.map_err(|error| ProvisionError::Call {
             step: step(),
@@ -93,7 +93,7 @@ impl<T> Step<T> for Result<T, ServiceError> {
     }
 }
 
-impl<T, E, R> Step<T> for Result<T, SdkError<E, R>>
+impl<T, E, R> ProvisionStep<T> for Result<T, SdkError<E, R>>
 where
     E: ProvideErrorMetadata + std::error::Error + 'static,
     R: fmt::Debug,

@@ -19,11 +19,11 @@ use crate::aws::Aws;
 
 pub use check::check;
 pub use error::{ProvisionError, ProvisionResult};
-pub use plan::{NotOwned, Outcome, ProvisionPlan, Provisioned, ResourceOutcome};
+pub use plan::{NotOwned, Outcome, ProvisionPlan, Provisioned, ResourceOutcome, UsableStream};
 
 /// SQS counts messages up to a minute late.
 const COUNTED_LATE: Duration = Duration::from_secs(60);
-/// Between two looks at queues that may be empty.
+/// Between two checks of queues that may be empty.
 const LOOK_AGAIN: Duration = Duration::from_secs(5);
 
 /// A queue as it exists.
@@ -44,14 +44,13 @@ pub async fn create(aws: &Aws, plan: &ProvisionPlan) -> ProvisionResult<Provisio
     outcomes.extend(files.outcomes);
     let chunks = create_queue(aws, plan, Of::Chunks).await?;
     outcomes.extend(chunks.outcomes);
-    let (outcome, stream_arn) = stream::finish(aws, plan, begun).await?;
+    let (outcome, stream) = stream::finish(aws, plan, begun).await?;
     outcomes.push(outcome);
     Ok(Provisioned {
         outcomes,
         files_queue_url: files.url,
         chunks_queue_url: chunks.url,
-        stream_arn,
-        retention_hours: retention_hours(aws, &plan.transport.stream.name).await?,
+        stream,
     })
 }
 
@@ -141,10 +140,10 @@ pub async fn stream_exists(aws: &Aws, name: &str) -> ProvisionResult<bool> {
     Ok(stream::find(aws, name).await?.is_some())
 }
 
-/// The ARN of the stream of this name, after waiting until it can be used. A stream that is being changed can.
-pub async fn usable_stream(aws: &Aws, name: &str) -> ProvisionResult<String> {
-    let stream = stream::await_status(aws, name, &stream::USABLE).await?;
-    Ok(stream.stream_arn)
+/// The stream of this name, after waiting until it can be used. A stream that is being changed can.
+pub async fn usable_stream(aws: &Aws, name: &str) -> ProvisionResult<UsableStream> {
+    let found = stream::await_status(aws, name, &stream::USABLE).await?;
+    Ok(stream::usable(found))
 }
 
 /// One of a pipeline's two queues.

@@ -7,7 +7,7 @@ use serde_json::{Map, Value, json};
 use streampress_crds::queue_check::RedrivePolicy;
 use streampress_crds::settings::QueueSettings;
 
-use super::error::Step;
+use super::error::ProvisionStep;
 use super::{NotOwned, Outcome, ProvisionError, ProvisionPlan, ProvisionResult, ResourceOutcome};
 use crate::aws::{Aws, ServiceError};
 
@@ -16,7 +16,7 @@ const EVENTS_SID: &str = "StreampressBucketEvents";
 /// The longest retention that SQS has: 14 days.
 const RETENTION_SECS: &str = "1209600";
 
-type Settings = Vec<(QueueAttributeName, String)>;
+type QueueAttributes = Vec<(QueueAttributeName, String)>;
 
 /// A queue with its dead-letter queue, ready for use.
 pub(super) struct CreatedPair {
@@ -67,7 +67,7 @@ pub(super) async fn create(
 }
 
 /// What both a queue and its dead-letter queue have. High throughput: order and deduplication by group.
-fn common_settings(queue: &QueueSettings, event_rule: Option<&str>) -> Settings {
+fn common_settings(queue: &QueueSettings, event_rule: Option<&str>) -> QueueAttributes {
     let mut settings = vec![
         (
             QueueAttributeName::VisibilityTimeout,
@@ -100,7 +100,7 @@ async fn create_one(
     aws: &Aws,
     plan: &ProvisionPlan,
     name: &str,
-    settings: Settings,
+    settings: QueueAttributes,
 ) -> ProvisionResult<(Outcome, String)> {
     if let Some(url) = find(aws, name).await? {
         let outcome = match is_owned(aws, plan, name, &url).await? {
@@ -131,7 +131,12 @@ async fn create_one(
 }
 
 /// Changes settings that differ.
-async fn align(aws: &Aws, name: &str, url: &str, settings: Settings) -> ProvisionResult<Outcome> {
+async fn align(
+    aws: &Aws,
+    name: &str,
+    url: &str,
+    settings: QueueAttributes,
+) -> ProvisionResult<Outcome> {
     let existing = attributes(aws, name, url).await?;
     let differs = |name: &QueueAttributeName, planned: &String| match existing.get(name.as_str()) {
         // SQS writes the policy's count as text or as a number.
@@ -141,7 +146,7 @@ async fn align(aws: &Aws, name: &str, url: &str, settings: Settings) -> Provisio
         Some(now) => now != planned,
         None => true,
     };
-    let changes: Settings = settings
+    let changes: QueueAttributes = settings
         .into_iter()
         .filter(|(name, planned)| differs(name, planned))
         .collect();
@@ -156,7 +161,7 @@ async fn align(aws: &Aws, name: &str, url: &str, settings: Settings) -> Provisio
     Ok(Outcome::Changed(names))
 }
 
-async fn set(aws: &Aws, name: &str, url: &str, settings: Settings) -> ProvisionResult<()> {
+async fn set(aws: &Aws, name: &str, url: &str, settings: QueueAttributes) -> ProvisionResult<()> {
     let answer = aws
         .sqs
         .set_queue_attributes()

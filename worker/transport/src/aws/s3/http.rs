@@ -83,7 +83,7 @@ impl HttpService for Hyper {
             HttpError::new(kind, error)
         })?;
         Ok(answer.map(|body| {
-            HttpResponseBody::new(Watched {
+            HttpResponseBody::new(WatchedBody {
                 body,
                 piece_within: self.piece_within,
                 waiting: None,
@@ -94,13 +94,13 @@ impl HttpService for Hyper {
 
 /// A body that ends with an error when it stalls; object_store then requests the rest. Only waiting counts, not the time
 /// that the reader takes between pieces.
-struct Watched {
+struct WatchedBody {
     body: Incoming,
     piece_within: Duration,
     waiting: Option<Pin<Box<Sleep>>>,
 }
 
-impl Body for Watched {
+impl Body for WatchedBody {
     type Data = Bytes;
     type Error = HttpError;
 

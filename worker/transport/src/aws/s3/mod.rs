@@ -5,6 +5,7 @@
 
 mod http;
 mod keys;
+mod list;
 mod pending;
 
 use std::collections::HashMap;
@@ -15,20 +16,24 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use bytes::{Buf, Bytes};
 use futures::stream::BoxStream;
-use futures::{StreamExt, TryStreamExt};
+use futures::{StreamExt, TryStreamExt, stream};
 use object_store::aws::{AmazonS3Builder, Checksum};
 use object_store::path::Path;
 use object_store::{
-    Attribute, AttributeValue, Attributes, GetOptions, ObjectMeta, ObjectStore, ObjectStoreExt,
+    Attribute, AttributeValue, Attributes, GetOptions, GetResult, ObjectMeta, ObjectStore,
+    ObjectStoreExt,
 };
 use parking_lot::Mutex;
 use tokio::runtime::Handle;
 use tracing::warn;
 
 use self::keys::{key, name};
+use self::list::{BucketLister, ListedObject};
 use self::pending::PendingObject;
 use super::Aws;
-use crate::{FileEntry, FileName, Files, PendingFile};
+use crate::{
+    ExactFile, FileEntry, FileName, Files, LeftOut, Listing, PendingFile, RESERVED_FOLDER, Retired,
+};
 
 /// Metadata that carries a file's version, in nanoseconds since 1970.
 const VERSION_KEY: &str = "streampress-modified-nanos";
@@ -43,6 +48,8 @@ pub struct S3Files {
     location: String,
     prefix: String,
     store: Arc<dyn ObjectStore>,
+    /// Lists the bucket; without one, the store does.
+    lister: Option<BucketLister>,
     runtime: Handle,
     /// Versions from earlier listings, by key and with S3's tag: an object's metadata is requested once.
     versions: Mutex<HashMap<String, (String, SystemTime)>>,
@@ -71,18 +78,26 @@ impl Aws {
             .with_http_connector(http::Connector {
                 piece_within: http::PIECE_WITHIN,
             });
-        if let Some(chain) = http::Chain::of(&self.sdk) {
-            builder = builder.with_credentials(chain);
+        let chain = http::Chain::of(&self.sdk);
+        if let Some(chain) = &chain {
+            builder = builder.with_credentials(chain.clone());
         }
         if let Some(endpoint) = &self.endpoint {
             builder = builder
                 .with_endpoint(endpoint)
                 .with_allow_http(endpoint.starts_with("http://"));
         }
-        let store = builder
-            .build()
-            .map_err(|error| said(&error, "cannot open", location))?;
-        Ok(S3Files::over(Arc::new(store), location, prefix))
+        let connector = http::Connector {
+            piece_within: http::PIECE_WITHIN,
+        };
+        let endpoint = self.endpoint.as_deref();
+        let lister = BucketLister::new(&connector, chain, region, endpoint, bucket);
+        let fault = |error| said(&error, "cannot open", location);
+        let store = builder.build().map_err(fault)?;
+        Ok(S3Files {
+            lister: Some(lister.map_err(fault)?),
+            ..S3Files::over(Arc::new(store), location, prefix)
+        })
     }
 }
 
@@ -93,6 +108,7 @@ impl S3Files {
             location: location.to_owned(),
             prefix: prefix.trim_matches('/').to_owned(),
             store,
+            lister: None,
             runtime: Handle::current(),
             versions: Mutex::default(),
         }
@@ -124,58 +140,116 @@ impl S3Files {
         Ok((answer.meta, version))
     }
 
-    async fn entry(&self, meta: ObjectMeta) -> object_store::Result<Option<FileEntry>> {
-        let Some(name) = name(&self.prefix, meta.location.as_ref()) else {
+    /// The object as a listing shows it, or why it cannot be handled; `None` for what is no file, or is gone again.
+    async fn entry(
+        &self,
+        object: ListedObject,
+    ) -> object_store::Result<Option<Result<FileEntry, LeftOut>>> {
+        let below = match self.prefix.is_empty() {
+            true => Some(object.key.as_str()),
+            false => object
+                .key
+                .strip_prefix(&self.prefix)
+                .and_then(|below| below.strip_prefix('/')),
+        };
+        // A folder's marker has no content and ends with a slash.
+        let Some(below) = below.filter(|below| !below.ends_with('/') || object.size > 0) else {
             return Ok(None);
         };
-        let tag = meta.e_tag.clone().unwrap_or_default();
-        let seen = self.versions.lock().get(meta.location.as_ref()).cloned();
-        if let Some((seen_tag, modified)) = seen
-            && seen_tag == tag
+        let leave_out = |reason: String| {
+            Ok(Some(Err(LeftOut {
+                name: below.to_owned(),
+                reason,
+                is_folder: false,
+            })))
+        };
+        // A key that another writer chose may not be the key that its name has here.
+        let named = name(&self.prefix, &object.key);
+        let Some((name, path)) = named.and_then(|name| {
+            let path = self.path(&name).ok()?;
+            (path.as_ref() == object.key).then_some((name, path))
+        }) else {
+            return leave_out(
+                "has a key that cannot be a file's name (an empty part, '.', '..', a control character, or too long): copy the object to another key".to_owned(),
+            );
+        };
+        if name.is_reserved() {
+            return Ok(None);
+        }
+        let seen = self.versions.lock().get(&object.key).cloned();
+        if let Some((tag, modified)) = seen
+            && tag == object.tag
             && !tag.is_empty()
         {
-            return Ok(Some(FileEntry {
+            return Ok(Some(Ok(FileEntry {
                 name,
-                size: meta.size,
+                size: object.size,
                 modified,
-            }));
+                fingerprint: tag,
+                changed: None,
+            })));
         }
-        match self.head(&meta.location).await {
+        match self.head(&path).await {
             Ok((now, modified)) => {
-                let tag = now.e_tag.unwrap_or_default();
-                self.versions
-                    .lock()
-                    .insert(meta.location.to_string(), (tag, modified));
-                Ok(Some(FileEntry {
-                    name,
-                    size: now.size,
-                    modified,
-                }))
+                let tag = now.e_tag.clone().unwrap_or_default();
+                self.versions.lock().insert(object.key, (tag, modified));
+                Ok(Some(Ok(described(name, now, modified))))
             }
             // Removed since it was listed.
             Err(object_store::Error::NotFound { .. }) => Ok(None),
+            Err(error @ object_store::Error::PermissionDenied { .. }) => {
+                leave_out(format!("cannot be read: {error}; allow it"))
+            }
             Err(error) => Err(error),
         }
     }
 
-    async fn list_all(&self) -> object_store::Result<Vec<FileEntry>> {
-        let prefix = (!self.prefix.is_empty())
-            .then(|| Path::parse(&self.prefix))
-            .transpose()?;
-        let listed = self.store.list(prefix.as_ref());
-        let entries = listed
-            .map_ok(|meta| self.entry(meta))
-            .try_buffer_unordered(CONCURRENT_HEADS);
-        let mut entries: Vec<FileEntry> = entries
-            .try_filter_map(|entry| async { Ok(entry) })
+    /// All objects below the prefix.
+    async fn objects(&self) -> io::Result<Vec<ListedObject>> {
+        if let Some(lister) = &self.lister {
+            let prefix = match self.prefix.as_str() {
+                "" => String::new(),
+                prefix => format!("{prefix}/"),
+            };
+            let listed = lister.all(&prefix).await;
+            return listed.map_err(|error| {
+                let text = format!("cannot list {}: {error}", self.location);
+                io::Error::new(error.kind(), text)
+            });
+        }
+        let prefix = Path::from(self.prefix.as_str());
+        let listed = self.store.list(Some(&prefix)).map_ok(|meta| ListedObject {
+            key: meta.location.to_string(),
+            size: meta.size,
+            tag: meta.e_tag.unwrap_or_default(),
+        });
+        let listed: object_store::Result<Vec<_>> = listed.try_collect().await;
+        listed.map_err(|error| said(&error, "cannot list", &self.location))
+    }
+
+    async fn list_all(&self) -> io::Result<Listing> {
+        let objects = stream::iter(self.objects().await?);
+        let entries = objects
+            .map(|object| self.entry(object))
+            .buffer_unordered(CONCURRENT_HEADS);
+        let entries: Vec<_> = entries
             .try_collect()
-            .await?;
-        entries.sort_by(|a, b| a.name.cmp(&b.name));
+            .await
+            .map_err(|error: object_store::Error| said(&error, "cannot list", &self.location))?;
+        let mut listing = Listing::default();
+        for entry in entries.into_iter().flatten() {
+            match entry {
+                Ok(entry) => listing.files.push(entry),
+                Err(left_out) => listing.left_out.push(left_out),
+            }
+        }
+        listing.files.sort_by(|a, b| a.name.cmp(&b.name));
+        listing.left_out.sort_by(|a, b| a.name.cmp(&b.name));
         let mut versions = self.versions.lock();
-        if versions.len() > 2 * entries.len() + 1000 {
+        if versions.len() > 2 * listing.files.len() + 1000 {
             versions.clear();
         }
-        Ok(entries)
+        Ok(listing)
     }
 }
 
@@ -184,20 +258,14 @@ impl Files for S3Files {
         &self.location
     }
 
-    fn list(&self) -> io::Result<Vec<FileEntry>> {
-        self.runtime
-            .block_on(self.list_all())
-            .map_err(|error| said(&error, "cannot list", &self.location))
+    fn list(&self) -> io::Result<Listing> {
+        self.runtime.block_on(self.list_all())
     }
 
     fn stat(&self, name: &FileName) -> io::Result<Option<FileEntry>> {
         let path = self.path(name)?;
         match self.runtime.block_on(self.head(&path)) {
-            Ok((meta, modified)) => Ok(Some(FileEntry {
-                name: name.clone(),
-                size: meta.size,
-                modified,
-            })),
+            Ok((meta, modified)) => Ok(Some(described(name.clone(), meta, modified))),
             Err(object_store::Error::NotFound { .. }) => Ok(None),
             Err(error) => Err(said(&error, "cannot read the metadata of", name)),
         }
@@ -209,13 +277,7 @@ impl Files for S3Files {
             .runtime
             .block_on(self.store.get(&path))
             .map_err(|error| said(&error, "cannot read", name))?;
-        Ok(Box::new(Reading {
-            name: name.clone(),
-            left: answer.meta.size,
-            chunks: answer.into_stream(),
-            buffered: Bytes::new(),
-            runtime: self.runtime.clone(),
-        }))
+        Ok(Box::new(self.reading(name, answer)))
     }
 
     fn create(&self, name: &FileName) -> io::Result<Box<dyn PendingFile>> {
@@ -240,6 +302,16 @@ impl Files for S3Files {
             self.path(name)?,
             Some(modified),
         )))
+    }
+
+    fn count_reserved(&self, folder: &str) -> io::Result<u64> {
+        let folder = FileName::parse(&format!("{RESERVED_FOLDER}/{folder}"));
+        let folder = folder.map_err(|why| io::Error::new(io::ErrorKind::InvalidInput, why))?;
+        let path = self.path(&folder)?;
+        let listed = self.store.list(Some(&path));
+        let counting = listed.try_fold(0, |count, _| async move { Ok(count + 1) });
+        let counted = self.runtime.block_on(counting);
+        counted.map_err(|error| said(&error, "cannot list", &folder))
     }
 
     fn remove(&self, name: &FileName) -> io::Result<()> {
@@ -282,6 +354,79 @@ impl Files for S3Files {
             .iter()
             .filter_map(|meta| name(&self.prefix, meta.location.as_ref()));
         Ok(names.collect())
+    }
+
+    fn remove_exact(&self, file: &ExactFile<'_>) -> io::Result<Retired> {
+        match self.is_exact(file)? {
+            true => self.remove(&file.entry.name).map(|()| Retired::Done),
+            false => Ok(Retired::Changed),
+        }
+    }
+
+    fn rename_exact(&self, file: &ExactFile<'_>, to: &FileName) -> io::Result<Retired> {
+        if !self.is_exact(file)? {
+            return Ok(Retired::Changed);
+        }
+        match self.copy_new(file.entry, to) {
+            Ok(()) => self.remove_exact(file),
+            Err(error) if error.kind() == io::ErrorKind::AlreadyExists => Ok(Retired::NameTaken),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(Retired::Changed),
+            Err(error) => Err(error),
+        }
+    }
+}
+
+impl S3Files {
+    fn is_exact(&self, file: &ExactFile<'_>) -> io::Result<bool> {
+        if self.stat(&file.entry.name)?.as_ref() != Some(file.entry) {
+            return Ok(false);
+        }
+        let Some(hash) = file.hash else {
+            return Ok(true);
+        };
+        let mut hasher = blake3::Hasher::new();
+        hasher.update_reader(self.read(&file.entry.name)?)?;
+        Ok(hasher.finalize().to_hex().as_str() == hash)
+    }
+
+    /// Copies exactly this object to a free name: an error of kind `AlreadyExists` where it is taken, and of kind `NotFound`
+    /// where the object is another one by now.
+    fn copy_new(&self, from: &FileEntry, to: &FileName) -> io::Result<()> {
+        let source = self.path(&from.name)?;
+        let options = GetOptions {
+            if_match: Some(from.fingerprint.clone()),
+            ..GetOptions::default()
+        };
+        let answer = match self.runtime.block_on(self.store.get_opts(&source, options)) {
+            Err(object_store::Error::Precondition { .. }) => {
+                return Err(io::ErrorKind::NotFound.into());
+            }
+            answer => answer.map_err(|error| said(&error, "cannot read", &from.name))?,
+        };
+        let mut reading = self.reading(&from.name, answer);
+        let mut pending = self.create_version(to, from.modified)?;
+        io::copy(&mut reading, &mut pending)?;
+        pending.commit_over(from.modified, None).map(drop)
+    }
+
+    fn reading(&self, name: &FileName, answer: GetResult) -> Reading {
+        Reading {
+            name: name.clone(),
+            left: answer.meta.size,
+            chunks: answer.into_stream(),
+            buffered: Bytes::new(),
+            runtime: self.runtime.clone(),
+        }
+    }
+}
+
+fn described(name: FileName, meta: ObjectMeta, modified: SystemTime) -> FileEntry {
+    FileEntry {
+        name,
+        size: meta.size,
+        modified,
+        fingerprint: meta.e_tag.unwrap_or_default(),
+        changed: None,
     }
 }
 
@@ -348,6 +493,7 @@ fn said(error: &object_store::Error, step: &str, what: impl fmt::Display) -> io:
     use object_store::Error;
     let kind = match error {
         Error::NotFound { .. } => io::ErrorKind::NotFound,
+        Error::AlreadyExists { .. } | Error::Precondition { .. } => io::ErrorKind::AlreadyExists,
         Error::PermissionDenied { .. } | Error::Unauthenticated { .. } => {
             io::ErrorKind::PermissionDenied
         }
@@ -393,26 +539,7 @@ mod tests {
     #[tokio::test(flavor = "multi_thread")]
     async fn a_large_file_goes_up_in_parts_and_carries_its_version() {
         check(|files| {
-            let (name, modified) = (
-                contract_files::name("large.bin"),
-                contract_files::version(7),
-            );
-            let bytes: Vec<u8> = (0..20u32 << 20).map(|i| (i % 251) as u8).collect();
-            let mut pending = files.create_version(&name, modified).expect("begun");
-            pending.write_all(&bytes).expect("written");
-            assert!(
-                files.stat(&name).expect("looked").is_none(),
-                "visible before it was committed"
-            );
-            pending.commit(modified).expect("committed");
-            assert_eq!(
-                files
-                    .stat(&name)
-                    .expect("looked")
-                    .map(|entry| (entry.size, entry.modified)),
-                Some((20 << 20, modified))
-            );
-            assert!(contract_files::read(files, &name) == bytes);
+            contract_files::a_large_file_is_visible_only_as_a_whole_and_carries_its_version(files);
         })
         .await;
     }
@@ -476,7 +603,7 @@ mod tests {
                 .expect("begun");
             pending.write_all(&vec![1; 20 << 20]).expect("written");
             drop(pending);
-            assert!(files.list().expect("listed").is_empty());
+            assert_eq!(files.list().expect("listed"), Listing::default());
         })
         .await;
     }

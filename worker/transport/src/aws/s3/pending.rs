@@ -6,13 +6,16 @@ use std::sync::Arc;
 use std::time::SystemTime;
 
 use object_store::path::Path;
-use object_store::{MultipartUpload, ObjectStore, PutMultipartOptions, PutOptions, PutPayload};
+use object_store::{
+    MultipartUpload, ObjectStore, ObjectStoreExt, PutMode, PutMultipartOptions, PutOptions,
+    PutPayload, UpdateVersion,
+};
 use tokio::runtime::Handle;
 use tokio::task::JoinSet;
 use tracing::warn;
 
 use super::{attributes_of, said};
-use crate::{FileName, PendingFile};
+use crate::{FileEntry, FileName, PendingFile};
 
 /// S3 takes parts from 5 MiB on.
 const PART_BYTES: usize = 8 << 20;
@@ -96,11 +99,14 @@ impl PendingObject {
         }
     }
 
-    fn complete(&mut self, modified: SystemTime) -> io::Result<()> {
+    /// Uploads what is left and makes the object visible. Only a put in one request can have a condition at S3; for an
+    /// upload in parts it is checked right before.
+    fn complete(&mut self, modified: SystemTime, condition: PutCondition) -> io::Result<()> {
         if self.upload.is_none() {
             let bytes = PutPayload::from(std::mem::take(&mut self.filling));
             let options = PutOptions {
                 attributes: attributes_of(modified),
+                mode: condition.put_mode(),
                 ..PutOptions::default()
             };
             let put = self
@@ -121,6 +127,7 @@ impl PendingObject {
         while !self.under_way.is_empty() {
             self.await_one_part()?;
         }
+        self.check(&condition)?;
         let Some(upload) = &mut self.upload else {
             return Ok(());
         };
@@ -129,12 +136,59 @@ impl PendingObject {
         self.upload = None;
         Ok(())
     }
+
+    fn check(&self, condition: &PutCondition) -> io::Result<()> {
+        let found = match condition {
+            PutCondition::None => return Ok(()),
+            PutCondition::Absent | PutCondition::Tag(_) => self.tag()?,
+        };
+        match (condition, found) {
+            (PutCondition::Absent, None) => Ok(()),
+            (PutCondition::Tag(tag), Some(found)) if *tag == found => Ok(()),
+            _ => Err(io::Error::new(
+                io::ErrorKind::AlreadyExists,
+                format!("{} was changed by another writer", self.name),
+            )),
+        }
+    }
+
+    /// The object's present tag.
+    fn tag(&self) -> io::Result<Option<String>> {
+        match self.runtime.block_on(self.store.head(&self.path)) {
+            Ok(meta) => Ok(Some(meta.e_tag.unwrap_or_default())),
+            Err(object_store::Error::NotFound { .. }) => Ok(None),
+            Err(error) => Err(self.said(&error)),
+        }
+    }
+}
+
+/// What must be in the object's place for it to become visible.
+enum PutCondition {
+    /// Anything.
+    None,
+    /// No object.
+    Absent,
+    /// The object with this tag.
+    Tag(String),
+}
+
+impl PutCondition {
+    fn put_mode(&self) -> PutMode {
+        match self {
+            Self::None => PutMode::Overwrite,
+            Self::Absent => PutMode::Create,
+            Self::Tag(tag) => PutMode::Update(UpdateVersion {
+                e_tag: Some(tag.clone()),
+                version: None,
+            }),
+        }
+    }
 }
 
 impl Write for PendingObject {
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        let room = self.part_bytes().saturating_sub(self.filling.len());
-        let taken = room.min(bytes.len());
+        let free = self.part_bytes().saturating_sub(self.filling.len());
+        let taken = free.min(bytes.len());
         self.filling.extend_from_slice(&bytes[..taken]);
         if self.filling.len() >= self.part_bytes() {
             self.send_part()?;
@@ -150,7 +204,28 @@ impl Write for PendingObject {
 
 impl PendingFile for PendingObject {
     fn commit(mut self: Box<Self>, modified: SystemTime) -> io::Result<()> {
-        self.complete(modified)
+        self.complete(modified, PutCondition::None)
+    }
+
+    fn commit_over(
+        mut self: Box<Self>,
+        modified: SystemTime,
+        seen: Option<&FileEntry>,
+    ) -> io::Result<FileEntry> {
+        let condition = match seen {
+            None => PutCondition::Absent,
+            Some(entry) => PutCondition::Tag(entry.fingerprint.clone()),
+        };
+        self.complete(modified, condition)?;
+        let head = self.runtime.block_on(self.store.head(&self.path));
+        let meta = head.map_err(|error| self.said(&error))?;
+        Ok(FileEntry {
+            name: self.name.clone(),
+            size: meta.size,
+            modified,
+            fingerprint: meta.e_tag.unwrap_or_default(),
+            changed: None,
+        })
     }
 }
 

@@ -25,7 +25,7 @@ const BACKOFF: Backoff = Backoff::new(Duration::from_millis(150), Duration::from
 
 /// A change of a delivery.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Change {
+pub(super) enum BatchChange {
     Delete,
     /// Counted from now; 0 makes the message visible at once.
     SetVisibility {
@@ -33,16 +33,16 @@ pub(super) enum Change {
     },
 }
 
-impl Change {
+impl BatchChange {
     fn is_same_call(self, other: Self) -> bool {
         (self == Self::Delete) == (other == Self::Delete)
     }
 }
 
 #[derive(Debug)]
-struct Entry {
+struct BatchEntry {
     receipt: String,
-    change: Change,
+    change: BatchChange,
     tries: u32,
     answer: oneshot::Sender<TransportResult<()>>,
 }
@@ -53,12 +53,12 @@ pub(super) struct Changes {
     client: Client,
     url: String,
     name: String,
-    state: Mutex<State>,
+    state: Mutex<BatchState>,
 }
 
 #[derive(Debug, Default)]
-struct State {
-    waiting: VecDeque<Entry>,
+struct BatchState {
+    waiting: VecDeque<BatchEntry>,
     under_way: bool,
 }
 
@@ -75,14 +75,14 @@ impl Changes {
     /// Requests changes, in this order; the answers come in the same order.
     pub(super) async fn request(
         self: &Arc<Self>,
-        changes: Vec<(String, Change)>,
+        changes: Vec<(String, BatchChange)>,
     ) -> Vec<TransportResult<()>> {
         let mut answers = Vec::with_capacity(changes.len());
         {
             let mut state = self.lock();
             for (receipt, change) in changes {
                 let (answer, answered) = oneshot::channel();
-                state.waiting.push_back(Entry {
+                state.waiting.push_back(BatchEntry {
                     receipt,
                     change,
                     tries: 0,
@@ -112,7 +112,7 @@ impl Changes {
     pub(super) async fn request_one(
         self: &Arc<Self>,
         receipt: &str,
-        change: Change,
+        change: BatchChange,
     ) -> TransportResult<()> {
         self.request(vec![(receipt.to_owned(), change)])
             .await
@@ -120,7 +120,7 @@ impl Changes {
             .unwrap_or(Ok(()))
     }
 
-    fn lock(&self) -> parking_lot::MutexGuard<'_, State> {
+    fn lock(&self) -> parking_lot::MutexGuard<'_, BatchState> {
         self.state.lock()
     }
 
@@ -153,7 +153,7 @@ impl Changes {
     }
 
     /// Sends one batch and answers its entries; returns those to be sent again.
-    async fn perform(&self, batch: Vec<Entry>) -> Vec<Entry> {
+    async fn perform(&self, batch: Vec<BatchEntry>) -> Vec<BatchEntry> {
         match self.call(&batch).await {
             Err(error) => {
                 for entry in batch {
@@ -186,11 +186,11 @@ impl Changes {
         }
     }
 
-    async fn call(&self, batch: &[Entry]) -> Result<Vec<BatchResultErrorEntry>, ServiceError> {
+    async fn call(&self, batch: &[BatchEntry]) -> Result<Vec<BatchResultErrorEntry>, ServiceError> {
         let ids = (0..).map(|index: usize| index.to_string());
         if batch
             .first()
-            .is_some_and(|entry| entry.change == Change::Delete)
+            .is_some_and(|entry| entry.change == BatchChange::Delete)
         {
             let entries = batch.iter().zip(ids).map(|(entry, id)| {
                 DeleteMessageBatchRequestEntry::builder()
@@ -214,8 +214,8 @@ impl Changes {
         }
         let entries = batch.iter().zip(ids).map(|(entry, id)| {
             let secs = match entry.change {
-                Change::SetVisibility { secs } => secs,
-                Change::Delete => 0,
+                BatchChange::SetVisibility { secs } => secs,
+                BatchChange::Delete => 0,
             };
             ChangeMessageVisibilityBatchRequestEntry::builder()
                 .id(id)

@@ -194,6 +194,8 @@ mod tests {
             dedup_id: id.into(),
             body: id.into(),
             attributes: Default::default(),
+            sent_as: crate::FileVersion::new(group, 1, 1.into()),
+            sent_millis: 0,
             receive_count: 1,
             received_at: now,
             visibility_deadline: now + Duration::from_secs(60),

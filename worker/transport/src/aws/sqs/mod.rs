@@ -21,7 +21,7 @@ use tokio::sync::Notify;
 use tokio::time::Instant;
 use tracing::debug;
 
-use self::batch::{BATCH, Change, Changes};
+use self::batch::{BATCH, BatchChange, Changes};
 use self::inbox::Inbox;
 use self::poll::WaitingReceiver;
 use self::send::dead_letter;
@@ -40,13 +40,16 @@ const FRESH_SHARE: f64 = 0.7;
 /// One queue, with its dead-letter queue.
 #[derive(Clone)]
 pub struct SqsQueue {
-    inner: Arc<Inner>,
+    inner: Arc<SqsInner>,
 }
 
-struct Inner {
+struct SqsInner {
     name: String,
     url: String,
     arn: String,
+    /// When the queue was created, seconds since 1970; unknown again after a poll failed, since the queue may have been
+    /// made anew meanwhile.
+    epoch: Mutex<Option<u64>>,
     aws: Aws,
     visibility_timeout: Duration,
     max_receive_count: Option<u32>,
@@ -84,7 +87,7 @@ impl SqsQueue {
     async fn take(&self, max: usize) -> TransportResult<Vec<Delivery>> {
         let now = Instant::now();
         let visibility_timeout = self.inner.visibility_timeout;
-        let mut taken = Taken {
+        let mut taken = TakenMessages {
             inner: &self.inner,
             deliveries: self.inner.inbox().take(max, now),
         };
@@ -134,12 +137,12 @@ impl SqsQueue {
 
 /// Messages between the inbox and a caller. What is not delivered is put back: the caller may be dropped while their
 /// visibility timeouts are extended.
-struct Taken<'a> {
-    inner: &'a Arc<Inner>,
+struct TakenMessages<'a> {
+    inner: &'a Arc<SqsInner>,
     deliveries: Vec<Delivery>,
 }
 
-impl Drop for Taken<'_> {
+impl Drop for TakenMessages<'_> {
     fn drop(&mut self) {
         if !self.deliveries.is_empty() {
             let deliveries = std::mem::take(&mut self.deliveries);
@@ -219,7 +222,7 @@ impl Queue for SqsQueue {
             .request(
                 receipts
                     .into_iter()
-                    .map(|receipt| (receipt, Change::SetVisibility { secs }))
+                    .map(|receipt| (receipt, BatchChange::SetVisibility { secs }))
                     .collect(),
             )
             .await;
@@ -240,7 +243,7 @@ impl Queue for SqsQueue {
         let outcome = self
             .inner
             .changes
-            .request_one(&receipt.0, Change::Delete)
+            .request_one(&receipt.0, BatchChange::Delete)
             .await;
         match &outcome {
             Ok(()) => {
@@ -282,7 +285,7 @@ impl Queue for SqsQueue {
                 "the queue has none; 'streampress setup' gives it one",
             ));
         };
-        // Not `send`, which reserves three attributes for reason, detail and group and so refuses a message that has them.
+        // Not `send`, which reserves four attributes for a dead letter and so refuses a message that has them.
         dead.send_all(vec![dead_letter(delivery, reason, detail)])
             .await?;
         match self.delete(&delivery.receipt).await {
@@ -320,14 +323,14 @@ impl Queue for SqsQueue {
     }
 }
 
-impl Inner {
+impl SqsInner {
     fn inbox(&self) -> MutexGuard<'_, Inbox> {
         self.inbox.lock()
     }
 
     /// Makes messages visible, in this order.
     async fn release_all(&self, receipts: Vec<String>) -> Vec<TransportResult<()>> {
-        let visible = |receipt| (receipt, Change::SetVisibility { secs: 0 });
+        let visible = |receipt| (receipt, BatchChange::SetVisibility { secs: 0 });
         let changes = receipts.into_iter().map(visible).collect();
         self.changes.request(changes).await
     }

@@ -12,7 +12,7 @@ use tokio::sync::Notify;
 use tracing::warn;
 
 use super::batch::Changes;
-use super::{Inner, SqsQueue};
+use super::{SqsInner, SqsQueue};
 use crate::aws::Aws;
 use crate::aws::ServiceError;
 use crate::{Depth, TransportError, TransportResult};
@@ -64,6 +64,7 @@ impl Aws {
                     visibility_timeout,
                     None,
                     None,
+                    None,
                 )))
             }
         };
@@ -74,6 +75,7 @@ impl Aws {
             visibility_timeout,
             policy.map(|policy| policy.max_receive_count),
             dead,
+            Some(epoch_of(&attributes)),
         ))
     }
 
@@ -84,15 +86,17 @@ impl Aws {
         visibility_timeout: Duration,
         max_receive_count: Option<u32>,
         dead: Option<Arc<SqsQueue>>,
+        epoch: Option<u64>,
     ) -> SqsQueue {
         let name = name_of(&url).to_owned();
         SqsQueue {
-            inner: Arc::new(Inner {
+            inner: Arc::new(SqsInner {
                 changes: Changes::new(self.sqs.clone(), url.clone(), name.clone()),
                 aws: self.clone(),
                 name,
                 url,
                 arn,
+                epoch: Mutex::new(epoch),
                 visibility_timeout,
                 max_receive_count,
                 dead,
@@ -188,6 +192,14 @@ impl Aws {
             delayed: count(&counts[2])?,
         })
     }
+}
+
+/// When a queue with these attributes was created, in seconds since 1970; 0 for one that does not tell.
+pub(super) fn epoch_of(attributes: &BTreeMap<String, String>) -> u64 {
+    let created = attributes.get("CreatedTimestamp");
+    // SQS tells seconds; some emulators add a fraction.
+    let seconds = created.and_then(|text| text.split('.').next()?.parse().ok());
+    seconds.unwrap_or(0)
 }
 
 /// The last part of a queue's URL.

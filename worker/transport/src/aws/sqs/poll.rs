@@ -5,13 +5,14 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
-use aws_sdk_sqs::types::{Message, MessageSystemAttributeName};
+use aws_sdk_sqs::types::{Message, MessageSystemAttributeName, QueueAttributeName};
 use tokio::time::Instant;
 use tracing::debug;
 
-use super::Inner;
+use super::SqsInner;
+use super::open::epoch_of;
 use crate::aws::ServiceError;
-use crate::{Backoff, Delivery, Receipt, TransportResult};
+use crate::{Backoff, Delivery, FileVersion, Receipt, Sequence, TransportResult};
 
 /// How long a polled message waits for a receive before it is released.
 const GRACE: Duration = Duration::from_secs(1);
@@ -21,7 +22,7 @@ const BACKOFF: Backoff = Backoff::new(Duration::from_millis(200), Duration::from
 /// SQS's longest poll.
 const MAX_WAIT_SECS: i32 = 20;
 
-impl Inner {
+impl SqsInner {
     /// Starts a long poll of its own.
     pub(super) fn start_poll(self: &Arc<Self>, max: usize, wait: Duration) {
         self.polling.fetch_add(1, Ordering::SeqCst);
@@ -40,6 +41,8 @@ impl Inner {
     }
 
     async fn poll(&self, max: usize, wait: Duration) -> TransportResult<()> {
+        // Before the receive: what is received must not stay hidden because this fails.
+        self.epoch().await?;
         let requested_at = Instant::now();
         let messages = self.receive_message(max, wait).await?;
         // Invisible since some moment between request and answer. The earliest possible one counts, unless the poll only
@@ -50,11 +53,13 @@ impl Inner {
         } else {
             now
         };
-        let received = |message| delivery(message, since, since + self.visibility_timeout);
-        let deliveries: Vec<_> = messages.into_iter().filter_map(received).collect();
-        if deliveries.is_empty() {
+        if messages.is_empty() {
             return Ok(());
         }
+        let epoch = self.epoch().await?;
+        let hidden = (since, since + self.visibility_timeout);
+        let received = |message| delivery(message, (&self.name, epoch), hidden);
+        let deliveries = messages.into_iter().filter_map(received).collect();
         let mut inbox = self.inbox();
         inbox.forget_expired(now);
         inbox.arrived(deliveries, now);
@@ -92,12 +97,27 @@ impl Inner {
                 Ok(answer) => return Ok(answer.messages.unwrap_or_default()),
                 Err(error) => ServiceError::from_sdk(&error),
             };
+            *self.epoch.lock() = None;
             tries += 1;
             if tries == TRIES || error.is_refusal() || error.is_absent() || error.is_denied() {
                 return Err(error.into_transport_error(format!("receiving from {}", self.name)));
             }
             tokio::time::sleep(BACKOFF.full_jitter(tries)).await;
         }
+    }
+
+    /// When the queue was created, in seconds since 1970. A queue that does not tell has the epoch 0.
+    async fn epoch(&self) -> TransportResult<u64> {
+        if let Some(known) = *self.epoch.lock() {
+            return Ok(known);
+        }
+        let which = [QueueAttributeName::CreatedTimestamp];
+        let step = || format!("reading the creation time of {}", self.name);
+        let attributes = self.aws.attributes_of(&self.url, &which).await;
+        let attributes = attributes.map_err(|error| error.into_transport_error(step()))?;
+        let epoch = epoch_of(&attributes);
+        *self.epoch.lock() = Some(epoch);
+        Ok(epoch)
     }
 
     /// Messages are ready: a waiting receive takes them now, or they are released soon.
@@ -150,8 +170,8 @@ impl Drop for WaitingReceiver<'_> {
 /// `None` only for an answer without a receipt, which can neither be extended nor deleted.
 fn delivery(
     message: Message,
-    received_at: Instant,
-    visibility_deadline: Instant,
+    (queue, epoch): (&str, u64),
+    (received_at, visibility_deadline): (Instant, Instant),
 ) -> Option<Delivery> {
     let mut system = message.attributes.unwrap_or_default();
     let mut take = |name: MessageSystemAttributeName| system.remove(&name).unwrap_or_default();
@@ -161,6 +181,15 @@ fn delivery(
         group: take(MessageSystemAttributeName::MessageGroupId),
         dedup_id: take(MessageSystemAttributeName::MessageDeduplicationId),
         body: message.body.unwrap_or_default(),
+        sent_as: FileVersion::new(
+            queue,
+            epoch,
+            Sequence::parse(&take(MessageSystemAttributeName::SequenceNumber))
+                .unwrap_or_else(|| 0.into()),
+        ),
+        sent_millis: take(MessageSystemAttributeName::SentTimestamp)
+            .parse()
+            .unwrap_or(0),
         attributes: attributes
             .into_iter()
             .filter_map(|(key, value)| Some((key, value.string_value?)))

@@ -13,8 +13,8 @@ use super::batch::{self, BATCH};
 use crate::ATTR_TRACEPARENT;
 use crate::aws::service_error::ServiceError;
 use crate::{
-    ATTR_DETAIL, ATTR_GROUP, ATTR_REASON, Backoff, Delivery, Outgoing, TransportError,
-    TransportResult,
+    ATTR_DETAIL, ATTR_GROUP, ATTR_REASON, ATTR_VERSION, Backoff, Delivery, Outgoing,
+    TransportError, TransportResult,
 };
 
 /// Attempts of a message that failed inside a batch.
@@ -24,7 +24,7 @@ const BACKOFF: Backoff = Backoff::new(Duration::from_millis(200), Duration::from
 const THROTTLED_PATIENCE: Duration = Duration::from_secs(60);
 /// Dead letters carry a detail of at most this many bytes.
 const LONGEST_DETAIL_BYTES: usize = 1000;
-/// SQS takes ten; [`Outgoing`] reserves three of them for a dead letter.
+/// SQS takes ten; [`Outgoing`] reserves four of them for a dead letter.
 const MOST_ATTRIBUTES: usize = 10;
 
 impl SqsQueue {
@@ -177,10 +177,12 @@ pub(super) fn dead_letter(delivery: &Delivery, reason: DeadLetterReason, detail:
     add(ATTR_REASON, reason.as_str());
     add(ATTR_DETAIL, detail);
     add(ATTR_GROUP, &delivery.group);
+    add(ATTR_VERSION, &delivery.version().to_string());
     // Attributes of others are dropped first, the reason last.
     let worth = |name: &str| match name {
-        ATTR_REASON => 4,
-        ATTR_GROUP => 3,
+        ATTR_REASON => 5,
+        ATTR_GROUP => 4,
+        ATTR_VERSION => 3,
         ATTR_DETAIL => 2,
         ATTR_TRACEPARENT => 1,
         _ => 0,
@@ -262,6 +264,8 @@ mod tests {
                 .map(|number| (format!("a{number}"), "theirs".to_owned()))
                 .chain([(ATTR_TRACEPARENT.to_owned(), "trace".to_owned())])
                 .collect(),
+            sent_as: crate::FileVersion::new("q", 1, 7.into()),
+            sent_millis: 0,
             receive_count: 1,
             received_at: tokio::time::Instant::now(),
             visibility_deadline: tokio::time::Instant::now(),
@@ -277,11 +281,13 @@ mod tests {
             assert_eq!(letter.attributes[ATTR_DETAIL], "why");
             assert_eq!(letter.attributes[ATTR_GROUP], "g");
             assert!(letter.attributes.contains_key(ATTR_TRACEPARENT));
-            assert_eq!(letter.attributes.len(), (attributes + 4).min(10));
+            assert_eq!(letter.attributes[ATTR_VERSION], "q:1:7");
+            assert_eq!(letter.attributes.len(), (attributes + 5).min(10));
         }
         // A body that leaves little space, and one that leaves none.
         for (space, kept) in [
-            (100, &[ATTR_GROUP, ATTR_REASON][..]),
+            (100, &[ATTR_GROUP, ATTR_REASON, ATTR_VERSION][..]),
+            (60, &[ATTR_GROUP, ATTR_REASON]),
             (40, &[ATTR_REASON]),
             (0, &[]),
         ] {

@@ -3,15 +3,21 @@
 //! through, and one in the place of a file to be written is replaced, not followed. Checks are made at the time of the
 //! call: a process that can replace folders by links meanwhile can write to the location anyway.
 
+mod aside;
 mod pending;
 
 use std::fs::{self, File};
 use std::io::{self, Read};
+use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
+use self::aside::{Aside, rename_new};
 use self::pending::PendingLocal;
 use super::{DATABASE_NAME, SESSIONS_FOLDER, STREAM_FOLDER, sync_folder};
-use crate::{FileEntry, FileName, Files, PendingFile};
+use crate::{
+    ExactFile, FileEntry, FileName, Files, LeftOut, Listing, PendingFile, RESERVED_FOLDER, Retired,
+};
 
 /// Folders deeper than this are not listed; no name that fits into [`FileName`] is deeper.
 const MAX_DEPTH: usize = FileName::MAX_BYTES / 2;
@@ -29,8 +35,10 @@ impl LocalFiles {
     pub fn open(location: &str, root: &Path) -> io::Result<Self> {
         pending::make_folders(root).map_err(|e| say(e, "cannot make folder", root))?;
         let files = Self::open_existing(location, root)?;
-        files.walk(&mut |path, _| {
-            if path.file_name().is_some_and(pending::is_ours) {
+        files.walk(Reserved::Included, &mut |found| {
+            if let Found::Entry(path, _) = found
+                && path.file_name().is_some_and(pending::is_ours)
+            {
                 pending::remove_if_abandoned(path);
             }
         })?;
@@ -119,66 +127,141 @@ impl LocalFiles {
         }
     }
 
-    /// Calls `each` with every entry below the root that is not a folder. Does not go into linked folders nor, in
-    /// a data folder, into the transport's own.
-    fn walk(&self, each: &mut dyn FnMut(&Path, &fs::DirEntry)) -> io::Result<()> {
+    /// Calls `each` with every entry below the root that is not a folder, and with every folder that cannot be listed. Puts
+    /// back files that an ended process had set aside. Does not go into linked folders nor into data folders of
+    /// Streampress; where the root is one, not into its transport's own.
+    fn walk(&self, reserved: Reserved, each: &mut dyn FnMut(Found<'_>)) -> io::Result<()> {
         let mut folders = vec![(self.root.clone(), 0)];
         while let Some((folder, depth)) = folders.pop() {
             let is_data_folder = folder.join(DATABASE_NAME).exists();
-            let entries = match fs::read_dir(&folder) {
+            if is_data_folder && depth > 0 {
+                continue;
+            }
+            let listed = fs::read_dir(&folder).and_then(Iterator::collect::<io::Result<Vec<_>>>);
+            let entries = match listed {
                 Ok(entries) => entries,
                 // Removed since it was seen.
                 Err(error) if is_absent(&error) && depth > 0 => continue,
+                Err(error) if depth > 0 => {
+                    each(Found::Unlisted(&folder, &error));
+                    continue;
+                }
                 Err(error) => return Err(say(error, "cannot list folder", &folder)),
             };
             for entry in entries {
-                let entry = entry.map_err(|e| say(e, "cannot list folder", &folder))?;
-                if is_data_folder && is_transport(&entry) {
+                if is_data_folder && is_transport(&entry)
+                    || reserved == Reserved::Skipped && entry.file_name() == RESERVED_FOLDER
+                {
                     continue;
                 }
-                let kind = entry
-                    .file_type()
-                    .map_err(|e| say(e, "cannot open", &entry.path()))?;
-                if kind.is_dir() && depth < MAX_DEPTH {
+                let is_folder = entry.file_type().is_ok_and(|kind| kind.is_dir());
+                if is_folder && aside::is_ours(&entry.file_name()) {
+                    aside::put_back_abandoned(&entry.path());
+                    continue;
+                }
+                if is_folder && depth < MAX_DEPTH {
                     folders.push((entry.path(), depth + 1));
                 } else {
-                    each(&entry.path(), &entry);
+                    each(Found::Entry(&entry.path(), &entry));
                 }
             }
         }
         Ok(())
     }
 
-    /// The entry as a listing shows it; `None` with a warning for what cannot be handled.
-    fn entry(&self, path: &Path, entry: &fs::DirEntry) -> Option<FileEntry> {
-        let skip = |why: &str| {
-            tracing::warn!(path = %path.display(), "Skipped: {why}.");
-            None
-        };
+    /// The entry as a listing shows it, or why it cannot be handled; `None` for what needs no word: it is gone again, or is
+    /// a link to nothing or to a folder inside the location, which is listed by its own name.
+    fn entry(&self, path: &Path, entry: &fs::DirEntry) -> Option<Result<FileEntry, LeftOut>> {
         let below = path.strip_prefix(&self.root).ok()?;
+        let leave_out = |reason: String| {
+            Some(Err(LeftOut {
+                name: below.to_string_lossy().into_owned(),
+                reason,
+                is_folder: false,
+            }))
+        };
+        let kind = match entry.file_type() {
+            Ok(kind) => kind,
+            Err(error) if is_absent(&error) => return None,
+            Err(error) => return leave_out(format!("cannot be opened: {error}")),
+        };
+        if !kind.is_file() && !kind.is_symlink() {
+            return leave_out("is no regular file: copy its content into one".to_owned());
+        }
         let Some(name) = below.to_str() else {
-            return skip("its name is not UTF-8; rename it");
+            return leave_out("has a name that is not UTF-8: rename it".to_owned());
         };
         let name = match FileName::parse(name) {
             Ok(name) => name,
-            Err(why) => return skip(&why),
+            Err(why) => return leave_out(why),
         };
-        let found = match entry.file_type() {
+        if kind.is_symlink() && self.is_link_to_inner_folder(&name) {
+            return None;
+        }
+        let found = match kind.is_file() {
             // No link on the way here: the walk does not go into linked folders.
-            Ok(kind) if kind.is_file() => entry
+            true => entry
                 .metadata()
                 .and_then(|meta| describe(&name, &meta))
                 .map(Some),
-            Ok(kind) if kind.is_symlink() => self.stat(&name),
-            _ => return skip("it is not a file"),
+            false => self.stat(&name),
         };
         match found {
-            Ok(entry) => entry,
-            // Removed since it was seen.
+            Ok(entry) => entry.map(Ok),
             Err(error) if is_absent(&error) => None,
-            Err(error) => skip(&error.to_string()),
+            Err(error) => leave_out(error.to_string()),
         }
     }
+
+    fn is_link_to_inner_folder(&self, name: &FileName) -> bool {
+        matches!(self.existing(name), Ok(Some(path)) if path.is_dir())
+    }
+}
+
+impl LocalFiles {
+    /// Takes the file out of others' reach, compares it, and lets `finish` remove or rename it; what is not the expected file
+    /// and what `finish` refuses (false) goes back to its name.
+    fn retire(
+        &self,
+        file: &ExactFile<'_>,
+        finish: &mut dyn FnMut(&Path) -> io::Result<bool>,
+    ) -> io::Result<Retired> {
+        let name = &file.entry.name;
+        let Some(place) = self.place(name)? else {
+            return Ok(Retired::Changed);
+        };
+        match place.symlink_metadata() {
+            Ok(meta) if meta.is_symlink() => {
+                let why = format!("{name} is a symbolic link; it stays");
+                return Err(io::Error::new(io::ErrorKind::InvalidInput, why));
+            }
+            Ok(meta) if describe(name, &meta)? == *file.entry => {}
+            Ok(_) => return Ok(Retired::Changed),
+            Err(error) if is_absent(&error) => return Ok(Retired::Changed),
+            Err(error) => return Err(say(error, "cannot open", &place)),
+        }
+        let Some(aside) = Aside::take(&place)? else {
+            return Ok(Retired::Changed);
+        };
+        let outcome = match aside.is(file) {
+            Ok(true) => finish(&aside.path()).map(|done| match done {
+                true => Retired::Done,
+                false => Retired::NameTaken,
+            }),
+            Ok(false) => Ok(Retired::Changed),
+            Err(error) => Err(error),
+        };
+        aside.end()?;
+        outcome.map_err(|error| say(error, "cannot remove or rename", &place))
+    }
+}
+
+/// What a walk comes across.
+enum Found<'a> {
+    /// Anything but a folder.
+    Entry(&'a Path, &'a fs::DirEntry),
+    /// A folder whose entries cannot be read.
+    Unlisted(&'a Path, &'a io::Error),
 }
 
 impl Files for LocalFiles {
@@ -186,15 +269,29 @@ impl Files for LocalFiles {
         &self.location
     }
 
-    fn list(&self) -> io::Result<Vec<FileEntry>> {
-        let mut found = Vec::new();
-        self.walk(&mut |path, entry| {
-            if !pending::is_ours(&entry.file_name()) {
-                found.extend(self.entry(path, entry));
+    fn list(&self) -> io::Result<Listing> {
+        let mut listing = Listing::default();
+        self.walk(Reserved::Skipped, &mut |found| match found {
+            Found::Entry(path, entry) if !pending::is_ours(&entry.file_name()) => {
+                match self.entry(path, entry) {
+                    Some(Ok(entry)) => listing.files.push(entry),
+                    Some(Err(left_out)) => listing.left_out.push(left_out),
+                    None => {}
+                }
+            }
+            Found::Entry(..) => {}
+            Found::Unlisted(folder, error) => {
+                let below = folder.strip_prefix(&self.root).unwrap_or(folder);
+                listing.left_out.push(LeftOut {
+                    name: below.to_string_lossy().into_owned(),
+                    reason: format!("cannot be listed: {error}; make the folder readable"),
+                    is_folder: true,
+                });
             }
         })?;
-        found.sort_by(|a, b| a.name.cmp(&b.name));
-        Ok(found)
+        listing.files.sort_by(|a, b| a.name.cmp(&b.name));
+        listing.left_out.sort_by(|a, b| a.name.cmp(&b.name));
+        Ok(listing)
     }
 
     fn stat(&self, name: &FileName) -> io::Result<Option<FileEntry>> {
@@ -231,7 +328,7 @@ impl Files for LocalFiles {
             let error = io::Error::from(io::ErrorKind::IsADirectory);
             return Err(say(error, "cannot write", &place));
         }
-        let pending = PendingLocal::begin(place, made)?;
+        let pending = PendingLocal::begin(name.clone(), place, made)?;
         Ok(Box::new(pending))
     }
 
@@ -262,6 +359,49 @@ impl Files for LocalFiles {
     fn probe(&self, bytes: u64) -> io::Result<()> {
         pending::probe(&self.root, bytes)
     }
+
+    fn remove_exact(&self, file: &ExactFile<'_>) -> io::Result<Retired> {
+        self.retire(file, &mut |private| fs::remove_file(private).map(|()| true))
+    }
+
+    fn rename_exact(&self, file: &ExactFile<'_>, to: &FileName) -> io::Result<Retired> {
+        let (new, _) = self.prepare(to)?;
+        if new.symlink_metadata().is_ok() {
+            return Ok(Retired::NameTaken);
+        }
+        self.retire(file, &mut |private| match rename_new(private, &new) {
+            Ok(()) => sync_folder(new.parent().unwrap_or(&self.root)).map(|()| true),
+            Err(error) if error.kind() == io::ErrorKind::AlreadyExists => Ok(false),
+            Err(error) => Err(error),
+        })
+    }
+
+    fn set_modified(&self, name: &FileName, modified: SystemTime) -> io::Result<()> {
+        let Some(path) = self.existing(name)? else {
+            return Ok(());
+        };
+        let set = File::options()
+            .write(true)
+            .open(&path)
+            .and_then(|file| file.set_modified(modified));
+        set.map_err(|e| say(e, "cannot set the modification time of", &path))
+    }
+
+    fn count_reserved(&self, folder: &str) -> io::Result<u64> {
+        let path = self.root.join(RESERVED_FOLDER).join(folder);
+        match fs::read_dir(&path) {
+            Ok(entries) => Ok(entries.count() as u64),
+            Err(error) if is_absent(&error) => Ok(0),
+            Err(error) => Err(say(error, "cannot list folder", &path)),
+        }
+    }
+}
+
+/// Whether a walk goes into reserved folders.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Reserved {
+    Included,
+    Skipped,
 }
 
 fn describe(name: &FileName, meta: &fs::Metadata) -> io::Result<FileEntry> {
@@ -269,7 +409,24 @@ fn describe(name: &FileName, meta: &fs::Metadata) -> io::Result<FileEntry> {
         name: name.clone(),
         size: meta.len(),
         modified: meta.modified()?,
+        fingerprint: format!(
+            "{:x}-{:x}-{:x}.{:x}-{:x}.{:x}",
+            meta.ino(),
+            meta.len(),
+            meta.mtime(),
+            meta.mtime_nsec(),
+            meta.ctime(),
+            meta.ctime_nsec()
+        ),
+        changed: Some(change_time(meta)),
     })
+}
+
+/// The change time; for one before 1970, which no clock of today sets, 1970.
+fn change_time(meta: &fs::Metadata) -> SystemTime {
+    let seconds = u64::try_from(meta.ctime()).unwrap_or(0);
+    let nanos = u32::try_from(meta.ctime_nsec()).unwrap_or(0);
+    UNIX_EPOCH + Duration::new(seconds, nanos)
 }
 
 fn is_transport(entry: &fs::DirEntry) -> bool {

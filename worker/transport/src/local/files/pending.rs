@@ -8,11 +8,12 @@ use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::time::SystemTime;
 
+use rustix::fs::{CWD, RenameFlags, renameat_with};
 use rustix::io::Errno;
 
-use super::say;
-use crate::PendingFile;
+use super::{describe, say};
 use crate::local::sync_folder;
+use crate::{FileEntry, FileName, PendingFile};
 
 const PREFIX: &str = ".streampress-";
 const SUFFIX: &str = ".part";
@@ -57,6 +58,9 @@ pub(super) fn make_folders(folder: &Path) -> io::Result<Vec<PathBuf>> {
         match fs::create_dir(path) {
             Ok(()) => made.push(path.to_owned()),
             Err(error) if error.kind() == io::ErrorKind::AlreadyExists && path.is_dir() => {}
+            Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {
+                return Err(io::ErrorKind::NotADirectory.into());
+            }
             Err(error) => return Err(error),
         }
         if let Some(above) = path.parent().filter(|above| !above.as_os_str().is_empty()) {
@@ -68,6 +72,7 @@ pub(super) fn make_folders(folder: &Path) -> io::Result<Vec<PathBuf>> {
 
 /// See the module.
 pub(super) struct PendingLocal {
+    name: FileName,
     place: PathBuf,
     temporary: PathBuf,
     file: BufWriter<File>,
@@ -76,14 +81,15 @@ pub(super) struct PendingLocal {
 }
 
 impl PendingLocal {
-    /// Begins a new version of the file at `place`; `made` are the folders that were made for it.
-    pub(super) fn begin(place: PathBuf, made: Vec<PathBuf>) -> io::Result<Self> {
+    /// Begins a new version of the file `name` at `place`; `made` are the folders that were made for it.
+    pub(super) fn begin(name: FileName, place: PathBuf, made: Vec<PathBuf>) -> io::Result<Self> {
         let folder = place.parent().unwrap_or(Path::new("."));
         let mut last = io::Error::from(io::ErrorKind::AlreadyExists);
         for _ in 0..ATTEMPTS {
             match open_temporary(folder) {
                 Ok(Some((temporary, file))) => {
                     return Ok(Self {
+                        name,
                         place,
                         temporary,
                         file: BufWriter::with_capacity(BUFFER_BYTES, file),
@@ -145,6 +151,25 @@ fn reserve(file: &File, bytes: u64) -> io::Result<()> {
     }
 }
 
+impl PendingLocal {
+    /// Makes the content durable, then visible by `rename`.
+    fn complete(
+        &mut self,
+        modified: SystemTime,
+        rename: impl FnOnce(&Self) -> io::Result<()>,
+    ) -> io::Result<()> {
+        let place = self.place.clone();
+        let fault = |error| say(error, "cannot write", &place);
+        self.file.flush().map_err(fault)?;
+        let file = self.file.get_ref();
+        file.set_modified(modified).map_err(fault)?;
+        file.sync_all().map_err(fault)?;
+        rename(self).map_err(fault)?;
+        self.done = true;
+        sync_folder(self.place.parent().unwrap_or(Path::new(".")))
+    }
+}
+
 impl Write for PendingLocal {
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
         self.file.write(bytes)
@@ -157,14 +182,46 @@ impl Write for PendingLocal {
 
 impl PendingFile for PendingLocal {
     fn commit(mut self: Box<Self>, modified: SystemTime) -> io::Result<()> {
-        let fault = |error| say(error, "cannot write", &self.place);
-        self.file.flush().map_err(fault)?;
-        let file = self.file.get_ref();
-        file.set_modified(modified).map_err(fault)?;
-        file.sync_all().map_err(fault)?;
-        fs::rename(&self.temporary, &self.place).map_err(fault)?;
-        self.done = true;
-        sync_folder(self.place.parent().unwrap_or(Path::new(".")))
+        self.complete(modified, |pending| {
+            fs::rename(&pending.temporary, &pending.place)
+        })
+    }
+
+    fn commit_over(
+        mut self: Box<Self>,
+        modified: SystemTime,
+        seen: Option<&FileEntry>,
+    ) -> io::Result<FileEntry> {
+        self.complete(modified, |pending| match seen {
+            None => rename_to_free_name(&pending.temporary, &pending.place),
+            // Another program's write in this very moment is not seen; ours are kept apart by the caller's lock.
+            Some(seen) => match fs::metadata(&pending.place) {
+                Ok(now) if describe(&pending.name, &now)?.fingerprint == seen.fingerprint => {
+                    fs::rename(&pending.temporary, &pending.place)
+                }
+                Ok(_) => Err(io::ErrorKind::AlreadyExists.into()),
+                Err(error) if error.kind() == io::ErrorKind::NotFound => {
+                    Err(io::ErrorKind::AlreadyExists.into())
+                }
+                Err(error) => Err(error),
+            },
+        })?;
+        let meta = fs::metadata(&self.place).map_err(|e| say(e, "cannot open", &self.place))?;
+        describe(&self.name, &meta)
+    }
+}
+
+/// Renames unless the new name is taken. A link that leads nowhere is replaced, as every link in the place of a file is.
+fn rename_to_free_name(from: &Path, to: &Path) -> io::Result<()> {
+    let kind = || to.symlink_metadata().map(|meta| meta.file_type());
+    match renameat_with(CWD, from, CWD, to, RenameFlags::NOREPLACE) {
+        Err(Errno::EXIST) if kind().is_ok_and(|kind| kind.is_symlink()) => fs::rename(from, to),
+        // Some file systems, as NFS, cannot rename this way.
+        Err(Errno::INVAL | Errno::NOSYS | Errno::NOTSUP) if kind().is_err() => fs::rename(from, to),
+        Err(Errno::INVAL | Errno::NOSYS | Errno::NOTSUP) => {
+            Err(io::ErrorKind::AlreadyExists.into())
+        }
+        renamed => Ok(renamed?),
     }
 }
 

@@ -5,7 +5,7 @@ use std::ffi::OsStr;
 use std::fs;
 use std::io::{ErrorKind, Write};
 use std::os::unix::ffi::OsStrExt;
-use std::os::unix::fs::symlink;
+use std::os::unix::fs::{PermissionsExt, symlink};
 use std::path::Path;
 use std::process::Command;
 
@@ -17,7 +17,7 @@ use crate::contract_tests::{
     files::{name, read, version, write},
 };
 use crate::local::{Local, LocalOptions};
-use crate::{FileName, Files};
+use crate::{ExactFile, FileName, Files};
 
 fn open(folder: &Path) -> LocalFiles {
     LocalFiles::open("file:///data/out", folder).unwrap()
@@ -33,10 +33,15 @@ fn inside_and_outside() -> (TempDir, LocalFiles, std::path::PathBuf) {
 }
 
 fn names(files: &LocalFiles) -> Vec<String> {
-    let entries = files.list().unwrap().into_iter();
+    let entries = files.list().unwrap().files.into_iter();
     entries
         .map(|entry| entry.name.as_str().to_owned())
         .collect()
+}
+
+fn left_out(files: &LocalFiles) -> Vec<String> {
+    let left_out = files.list().unwrap().left_out.into_iter();
+    left_out.map(|left_out| left_out.name).collect()
 }
 
 fn entries(folder: &Path) -> usize {
@@ -105,6 +110,7 @@ fn nothing_is_read_listed_written_or_removed_through_a_link_that_leads_outside()
     symlink(&outside, files.root.join("folder")).unwrap();
     symlink(outside.join("secret"), files.root.join("file")).unwrap();
     assert!(names(&files).is_empty());
+    assert_eq!(left_out(&files), ["file", "folder"]);
     let (file, below) = (name("file"), name("folder/secret"));
     let refused = |outcome: std::io::Result<()>| {
         let error = outcome.expect_err("should be refused");
@@ -115,10 +121,17 @@ fn nothing_is_read_listed_written_or_removed_through_a_link_that_leads_outside()
         refused(files.read(leads_out).map(drop));
         refused(files.stat(leads_out).map(drop));
     }
+    write(&files, &name("ours"), b"ours", version(1));
+    let ours = files.stat(&name("ours")).unwrap().unwrap();
+    let exact = ExactFile {
+        entry: &ours,
+        hash: None,
+    };
     for new in [&below, &name("folder/new"), &name("folder/deeper/new")] {
         refused(files.create(new).map(drop));
-        refused(files.rename(&file, new));
+        refused(files.rename_exact(&exact, new).map(drop));
     }
+    assert_eq!(names(&files), ["ours"]);
     refused(files.remove(&below));
     assert_eq!(entries(&outside), 1);
     assert_eq!(fs::read(outside.join("secret")).unwrap(), b"theirs");
@@ -134,6 +147,7 @@ fn a_link_that_stays_inside_is_followed() {
     symlink("real", files.root.join("folder")).unwrap();
     symlink("loop", files.root.join("loop")).unwrap();
     assert_eq!(names(&files), ["link", "real/file"]);
+    assert_eq!(left_out(&files), ["loop"]);
     assert_eq!(read(&files, &name("link")), b"bytes");
     assert_eq!(read(&files, &name("folder/file")), b"bytes");
 }
@@ -150,6 +164,7 @@ fn what_is_no_file_is_skipped_and_never_opened() {
     assert!(made.success());
     fs::create_dir(folder.path().join("folder")).unwrap();
     assert_eq!(names(&files), ["file"]);
+    assert_eq!(left_out(&files), ["pipe"]);
     for no_file in ["pipe", "folder"] {
         let error = files.read(&name(no_file)).map(drop).unwrap_err();
         assert!(error.to_string().contains("is not a file"), "{error}");
@@ -170,6 +185,52 @@ fn names_that_are_not_utf_8_are_skipped_and_the_rest_is_listed() {
     fs::create_dir(&odd_folder).unwrap();
     fs::write(odd_folder.join("inside"), "").unwrap();
     assert_eq!(names(&files), ["good"]);
+    assert_eq!(left_out(&files), ["bad\u{fffd}", "odd\u{fffd}/inside"]);
+}
+
+#[test]
+fn a_folder_that_cannot_be_listed_is_named_and_the_rest_is_listed() {
+    let folder = tempfile::tempdir().unwrap();
+    let files = open(folder.path());
+    write(&files, &name("good"), b"", version(1));
+    write(&files, &name("locked/file"), b"", version(1));
+    let locked = folder.path().join("locked");
+    fs::set_permissions(&locked, fs::Permissions::from_mode(0o0)).unwrap();
+    let restricted = fs::read_dir(&locked).is_err();
+    let listing = files.list().unwrap();
+    fs::set_permissions(&locked, fs::Permissions::from_mode(0o755)).unwrap();
+    // The superuser may list every folder.
+    if restricted {
+        assert_eq!(listing.files.len(), 1);
+        assert_eq!(listing.left_out.len(), 1);
+        assert!(listing.left_out[0].is_folder && listing.left_out[0].name == "locked");
+        assert!(listing.left_out[0].reason.contains("readable"));
+    } else {
+        assert_eq!(listing.files.len(), 2);
+    }
+}
+
+#[test]
+fn a_data_folder_below_a_location_is_not_listed() {
+    let folder = tempfile::tempdir().unwrap();
+    let files = open(folder.path());
+    write(&files, &name("mine.csv"), b"", version(1));
+    let data = folder.path().join("streampress-data/p");
+    let _local = Local::open(&data, LocalOptions::default()).unwrap();
+    write(
+        &files,
+        &name("streampress-data/p/out/mine.csv"),
+        b"",
+        version(1),
+    );
+    assert_eq!(names(&files), ["mine.csv"]);
+    assert!(left_out(&files).is_empty());
+    let out = open(&data.join("out"));
+    assert_eq!(
+        names(&out),
+        ["mine.csv"],
+        "a folder inside is listed by its own name"
+    );
 }
 
 #[test]
@@ -194,6 +255,31 @@ fn an_ended_processs_unfinished_file_is_removed_and_a_living_ones_is_not() {
     assert!(!left.exists() && theirs.exists());
     alive.commit(version(1)).unwrap();
     assert_eq!(read(&again, &name("deep/alive")), b"still writing");
+}
+
+#[test]
+fn a_file_that_an_ended_process_had_set_aside_goes_back_and_replaces_none() {
+    let folder = tempfile::tempdir().unwrap();
+    let files = open(folder.path());
+    let aside = folder
+        .path()
+        .join("sub/.streampress-0123456789abcdef.aside");
+    fs::create_dir_all(&aside).unwrap();
+    fs::write(aside.join("a.csv"), "the older").unwrap();
+    let held = fs::File::open(&aside).unwrap();
+    held.lock().unwrap();
+    assert!(names(&files).is_empty(), "its process still works on it");
+    drop(held);
+    // The listing that puts it back may have read the folder before.
+    files.list().unwrap();
+    assert_eq!(names(&files), ["sub/a.csv"]);
+    fs::create_dir(&aside).unwrap();
+    fs::write(aside.join("a.csv"), "older still").unwrap();
+    files.list().unwrap();
+    assert_eq!(names(&files), ["sub/a.csv", "sub/a.kept-1.csv"]);
+    assert_eq!(read(&files, &name("sub/a.csv")), b"the older");
+    assert_eq!(read(&files, &name("sub/a.kept-1.csv")), b"older still");
+    assert!(!aside.exists());
 }
 
 #[test]

@@ -14,7 +14,7 @@ use async_trait::async_trait;
 use streampress_crds::DeadLetterReason;
 use tokio::time::Instant;
 
-use self::steps::{Handle, Limit};
+use self::steps::{Handle, Limit, QueueSource};
 use super::store::{StepError, Store};
 use crate::{Delivery, Depth, Outgoing, Queue, Receipt, TransportError, TransportResult};
 
@@ -41,6 +41,7 @@ pub(super) struct LocalQueue {
     number: i64,
     name: &'static str,
     visibility_timeout: Duration,
+    epoch: u64,
     limit: Option<Limit>,
     dead: Option<Arc<LocalQueue>>,
 }
@@ -51,6 +52,7 @@ impl LocalQueue {
         store: &Arc<Store>,
         (which, name): (Which, &'static str),
         (dead, dead_name): (Which, &'static str),
+        epoch: u64,
         visibility_timeout: Duration,
         max_receive_count: u32,
     ) -> Self {
@@ -59,6 +61,7 @@ impl LocalQueue {
             number: dead as i64,
             name: dead_name,
             visibility_timeout,
+            epoch,
             limit: None,
             dead: None,
         };
@@ -67,6 +70,7 @@ impl LocalQueue {
             number: which as i64,
             name,
             visibility_timeout,
+            epoch,
             limit: Some(Limit {
                 max_receive_count,
                 dead_queue: dead as i64,
@@ -77,7 +81,7 @@ impl LocalQueue {
 
     /// Without a sync: should power loss undo a receive, the message is as if it had never been received.
     async fn take(&self, max: usize) -> TransportResult<Taken> {
-        let (queue, limit) = (self.number, self.limit);
+        let (queue, limit) = (self.source(), self.limit);
         let visibility_ms = millis(self.visibility_timeout);
         let (store, requested_at) = (Arc::clone(&self.store), Instant::now());
         self.store
@@ -87,6 +91,14 @@ impl LocalQueue {
                 Ok(Taken { store, deliveries })
             })
             .await
+    }
+
+    fn source(&self) -> QueueSource {
+        QueueSource {
+            number: self.number,
+            name: self.name,
+            epoch: self.epoch,
+        }
     }
 
     fn handle(&self, receipt: &Receipt) -> TransportResult<Handle> {
@@ -176,11 +188,12 @@ impl Queue for LocalQueue {
             )));
         };
         let handle = self.handle(&delivery.receipt)?;
-        let detail = detail.to_owned();
+        let (detail, source) = (detail.to_owned(), self.source());
         self.store
             .call(move |step| {
                 handle.check(step)?;
-                steps::dead_letter(step, handle.seq, limit.dead_queue, reason, &detail)
+                let reason = (reason, detail.as_str());
+                steps::dead_letter(step, source, handle.seq, limit.dead_queue, reason)
             })
             .await
     }

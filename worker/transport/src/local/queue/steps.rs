@@ -11,8 +11,8 @@ use super::Which;
 use crate::local::session::Session;
 use crate::local::store::{Step, StepResult};
 use crate::{
-    ATTR_DETAIL, ATTR_GROUP, ATTR_REASON, Delivery, Depth, Outgoing, Receipt, TransportError,
-    TransportResult,
+    ATTR_DETAIL, ATTR_GROUP, ATTR_REASON, ATTR_VERSION, Delivery, Depth, FileVersion, Outgoing,
+    Receipt, TransportError, TransportResult,
 };
 
 /// A second message with the same deduplication id within this time is dropped.
@@ -29,6 +29,22 @@ const DEAD: [i64; 2] = [Which::FilesDead as i64, Which::ChunksDead as i64];
 pub(super) struct Limit {
     pub(super) max_receive_count: u32,
     pub(super) dead_queue: i64,
+}
+
+/// A queue as its messages name it.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct QueueSource {
+    pub(super) number: i64,
+    pub(super) name: &'static str,
+    pub(super) epoch: u64,
+}
+
+impl QueueSource {
+    /// The version that the message with this row id announces.
+    fn version(self, seq: i64) -> FileVersion {
+        let sequence = u64::try_from(seq).unwrap_or(0).into();
+        FileVersion::new(self.name, self.epoch, sequence)
+    }
 }
 
 /// A parsed receipt.
@@ -189,12 +205,12 @@ struct Ready {
     message_id: String,
     message: Outgoing,
     receives: u32,
-    given_back: u32,
+    releases: u32,
     delivery: i64,
+    sent_at: i64,
 }
 
-const READY_COLUMNS: &str =
-    "seq, message_id, group_id, dedup_id, body, attributes, receives, given_back, delivery";
+const READY_COLUMNS: &str = "seq, message_id, group_id, dedup_id, body, attributes, receives, given_back, delivery, sent_at";
 
 fn read_ready(row: &rusqlite::Row<'_>) -> rusqlite::Result<Ready> {
     let attributes: String = row.get(5)?;
@@ -208,19 +224,20 @@ fn read_ready(row: &rusqlite::Row<'_>) -> rusqlite::Result<Ready> {
             attributes: attributes_from_text(&attributes),
         },
         receives: row.get(6)?,
-        given_back: row.get(7)?,
+        releases: row.get(7)?,
         delivery: row.get(8)?,
+        sent_at: row.get(9)?,
     })
 }
 
 pub(super) fn take(
     step: &mut Step<'_>,
-    queue: i64,
+    queue: QueueSource,
     max: usize,
     (requested_at, visibility_ms): (Instant, i64),
     limit: Option<Limit>,
 ) -> StepResult<Vec<Delivery>> {
-    expire(step, queue)?;
+    expire(step, queue.number)?;
     let mut deliveries = Vec::new();
     while deliveries.len() < max {
         // A dead letter makes the next of its group receivable: query again until the batch is full or none is left.
@@ -229,24 +246,19 @@ pub(super) fn take(
             .prepare_cached(&format!(
                 "SELECT {READY_COLUMNS} FROM messages WHERE queue = ?1 AND state = 1 ORDER BY seq LIMIT 1"
             ))?
-            .query_row([queue], read_ready)
+            .query_row([queue.number], read_ready)
             .optional()?;
         let Some(ready) = ready else { break };
         match limit {
             Some(limit)
-                if ready.receives.saturating_sub(ready.given_back) >= limit.max_receive_count =>
+                if ready.receives.saturating_sub(ready.releases) >= limit.max_receive_count =>
             {
                 let detail = format!(
                     "received {} times without success; see the worker's log",
                     ready.receives
                 );
-                dead_letter(
-                    step,
-                    ready.seq,
-                    limit.dead_queue,
-                    DeadLetterReason::ReceivedTooOften,
-                    &detail,
-                )?;
+                let reason = (DeadLetterReason::ReceivedTooOften, detail.as_str());
+                dead_letter(step, queue, ready.seq, limit.dead_queue, reason)?;
             }
             _ => deliveries.push(deliver(step, queue, ready, (requested_at, visibility_ms))?),
         }
@@ -256,7 +268,7 @@ pub(super) fn take(
 
 fn deliver(
     step: &Step<'_>,
-    queue: i64,
+    queue: QueueSource,
     ready: Ready,
     (requested_at, visibility_ms): (Instant, i64),
 ) -> StepResult<Delivery> {
@@ -267,7 +279,7 @@ fn deliver(
         )?
         .execute(params![ready.seq, step.session.id(), step.now, visibility_ms])?;
     let handle = Handle {
-        queue,
+        queue: queue.number,
         seq: ready.seq,
         delivery: ready.delivery + 1,
     };
@@ -277,6 +289,8 @@ fn deliver(
         dedup_id: ready.message.dedup_id,
         body: ready.message.body,
         attributes: ready.message.attributes,
+        sent_as: queue.version(ready.seq),
+        sent_millis: u64::try_from(ready.sent_at).unwrap_or(0),
         receive_count: ready.receives + 1,
         received_at: requested_at,
         visibility_deadline: requested_at
@@ -309,10 +323,10 @@ pub(in crate::local) fn expired(conn: &Connection, now: i64) -> rusqlite::Result
 /// so nothing is deduplicated, which could drop a later dead letter of the same id.
 pub(super) fn dead_letter(
     step: &mut Step<'_>,
+    queue: QueueSource,
     seq: i64,
     dead: i64,
-    reason: DeadLetterReason,
-    detail: &str,
+    (reason, detail): (DeadLetterReason, &str),
 ) -> StepResult<()> {
     let row = step
         .conn
@@ -335,6 +349,10 @@ pub(super) fn dead_letter(
     message.attributes.insert(ATTR_DETAIL.into(), detail.into());
     let group = std::mem::replace(&mut message.group, message_id.clone());
     message.attributes.insert(ATTR_GROUP.into(), group);
+    message
+        .attributes
+        .entry(ATTR_VERSION.into())
+        .or_insert_with(|| queue.version(seq).to_string());
     remove(step, seq)?;
     insert(step, dead, &message_id, &message)
 }

@@ -12,7 +12,7 @@ use crate::{ATTR_REASON, DeadLetterReason, Delivery, TransportError};
 const MAX_RECEIVES: u32 = 2;
 
 #[derive(Debug, Clone)]
-enum Step {
+enum ModelStep {
     Send {
         group: u8,
         body: u8,
@@ -28,22 +28,22 @@ enum Step {
     Restart,
 }
 
-fn steps() -> impl Strategy<Value = Vec<Step>> {
+fn steps() -> impl Strategy<Value = Vec<ModelStep>> {
     let index = any::<prop::sample::Index>;
     let step = prop_oneof![
-        5 => (0..3u8, 0..30u8).prop_map(|(group, body)| Step::Send { group, body }),
-        5 => (1..4usize).prop_map(|max| Step::Receive { max }),
-        2 => index().prop_map(Step::Delete),
-        2 => index().prop_map(Step::Release),
-        3 => index().prop_map(Step::Expire),
-        1 => index().prop_map(Step::DeadLetter),
-        1 => Just(Step::Restart),
+        5 => (0..3u8, 0..30u8).prop_map(|(group, body)| ModelStep::Send { group, body }),
+        5 => (1..4usize).prop_map(|max| ModelStep::Receive { max }),
+        2 => index().prop_map(ModelStep::Delete),
+        2 => index().prop_map(ModelStep::Release),
+        3 => index().prop_map(ModelStep::Expire),
+        1 => index().prop_map(ModelStep::DeadLetter),
+        1 => Just(ModelStep::Restart),
     ];
     prop::collection::vec(step, 1..40)
 }
 
 #[derive(Debug, Clone)]
-struct Entry {
+struct ModelEntry {
     group: String,
     body: String,
     receives: u32,
@@ -53,7 +53,7 @@ struct Entry {
 
 #[derive(Debug, Default)]
 struct Model {
-    entries: Vec<Entry>,
+    entries: Vec<ModelEntry>,
     dead: Vec<(String, &'static str)>,
     ever_sent: Vec<String>,
 }
@@ -64,7 +64,7 @@ impl Model {
             return;
         }
         self.ever_sent.push(body.into());
-        self.entries.push(Entry {
+        self.entries.push(ModelEntry {
             group: group.into(),
             body: body.into(),
             receives: 0,
@@ -100,7 +100,7 @@ impl Model {
         got
     }
 
-    fn held(&mut self, body: &str) -> &mut Entry {
+    fn held(&mut self, body: &str) -> &mut ModelEntry {
         let entry = self.entries.iter_mut().find(|e| e.body == body).unwrap();
         assert!(entry.held);
         entry
@@ -118,7 +118,7 @@ impl Model {
     }
 }
 
-async fn play(steps: Vec<Step>) {
+async fn play(steps: Vec<ModelStep>) {
     let dir = memory_folder();
     let open = || {
         let options = LocalOptions {
@@ -137,12 +137,12 @@ async fn play(steps: Vec<Step>) {
             count => Some(in_flight.swap_remove(index.index(count))),
         };
         match step {
-            Step::Send { group, body } => {
+            ModelStep::Send { group, body } => {
                 let (group, body) = (format!("g{group}"), format!("b{body}"));
                 queue.send(vec![message(&group, &body)]).await.unwrap();
                 model.send(&group, &body);
             }
-            Step::Receive { max } => {
+            ModelStep::Receive { max } => {
                 let mut got = queue.receive(max, Duration::ZERO).await.unwrap();
                 let mut seen: Vec<_> = got
                     .iter()
@@ -154,7 +154,7 @@ async fn play(steps: Vec<Step>) {
                 assert_eq!(seen, expected);
                 in_flight.append(&mut got);
             }
-            Step::Delete(index) => {
+            ModelStep::Delete(index) => {
                 if let Some(delivery) = taken(index) {
                     queue.delete(&delivery.receipt).await.unwrap();
                     model.remove(&delivery.body);
@@ -164,13 +164,13 @@ async fn play(steps: Vec<Step>) {
                     ));
                 }
             }
-            Step::Release(index) => {
+            ModelStep::Release(index) => {
                 if let Some(delivery) = taken(index) {
                     queue.release(&delivery.receipt).await.unwrap();
                     model.release(&delivery.body, false);
                 }
             }
-            Step::Expire(index) => {
+            ModelStep::Expire(index) => {
                 if let Some(delivery) = taken(index) {
                     queue
                         .extend(&delivery.receipt, Duration::ZERO)
@@ -179,7 +179,7 @@ async fn play(steps: Vec<Step>) {
                     model.release(&delivery.body, true);
                 }
             }
-            Step::DeadLetter(index) => {
+            ModelStep::DeadLetter(index) => {
                 if let Some(delivery) = taken(index) {
                     queue
                         .dead_letter(&delivery, DeadLetterReason::BadName, "it was bad")
@@ -189,7 +189,7 @@ async fn play(steps: Vec<Step>) {
                     model.dead.push((delivery.body, "BadName"));
                 }
             }
-            Step::Restart => {
+            ModelStep::Restart => {
                 drop((queue, local));
                 // Ended once its session file is gone.
                 let sessions = dir.path().join("sessions");

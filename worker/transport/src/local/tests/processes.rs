@@ -217,6 +217,17 @@ impl Other {
         assert!(found, "the process ended before it said {ending:?}");
     }
 
+    /// Reads lines until so many of them begin with `word`.
+    fn lines_until(&mut self, word: &str, count: usize) -> Vec<String> {
+        let (mut said, mut found) = (Vec::new(), 0);
+        while found < count {
+            let line = self.lines.next().unwrap().unwrap();
+            found += usize::from(line.starts_with(word));
+            said.push(line);
+        }
+        said
+    }
+
     /// Kill -9; answers what it said.
     fn kill(&mut self) -> Vec<String> {
         self.child.kill().unwrap();
@@ -246,9 +257,10 @@ async fn killed_at_any_moment_nothing_is_lost_altered_or_out_of_order() {
     let mut next_number = 0;
     for _ in 0..KILLS {
         let mut other = Other::start("pass", dir.path(), next_number);
-        // The moment of the kill is what is varied.
-        std::thread::sleep(Duration::from_micros(fastrand::u64(0..40_000)));
-        let said = other.kill();
+        // The moment of the kill is what is varied: after some progress, however slow the machine is, and a little more.
+        let mut said = other.lines_until("sent ", fastrand::usize(0..=5));
+        std::thread::sleep(Duration::from_micros(fastrand::u64(0..5_000)));
+        said.extend(other.kill());
         sent.extend(numbers(&said, "sent "));
         got.extend(numbers(&said, "got "));
         // The one that was under way is sent again, as a user would do.
@@ -416,23 +428,21 @@ fn after_a_failed_append_the_stream_goes_on_in_a_new_segment() {
     Other::start_as(limited, "append", dir.path(), 0).wait_for("went on");
 }
 
-/// User and system time in clock ticks of 10 ms, and resident kilobytes.
-fn cost(pid: u32) -> (u64, u64) {
-    let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).unwrap();
-    let fields: Vec<&str> = stat
-        .rsplit(')')
-        .next()
-        .unwrap()
-        .split_whitespace()
-        .collect();
-    let ticks = fields[11].parse::<u64>().unwrap() + fields[12].parse::<u64>().unwrap();
+/// The time on a CPU of all threads, which other processes do not lengthen, and resident kilobytes.
+fn cost(pid: u32) -> (Duration, u64) {
+    let threads = std::fs::read_dir(format!("/proc/{pid}/task")).unwrap();
+    let nanoseconds = threads.map(|thread| {
+        let statistics = std::fs::read_to_string(thread.unwrap().path().join("schedstat")).unwrap();
+        let on_cpu = statistics.split_whitespace().next().unwrap();
+        on_cpu.parse::<u64>().unwrap()
+    });
     let status = std::fs::read_to_string(format!("/proc/{pid}/status")).unwrap();
     let resident = status
         .lines()
         .find_map(|line| line.strip_prefix("VmRSS:"))
         .unwrap();
     (
-        ticks,
+        Duration::from_nanos(nanoseconds.sum()),
         resident.trim().trim_end_matches(" kB").parse().unwrap(),
     )
 }
@@ -446,8 +456,8 @@ fn an_idle_process_costs_next_to_nothing() {
     std::thread::sleep(Duration::from_secs(3));
     let (after, resident) = cost(other.child.id());
     assert!(
-        after - before <= 3,
-        "{} ticks of 10 ms in 3 s",
+        after - before <= Duration::from_millis(90),
+        "{:?} of CPU time in 3 s",
         after - before
     );
     assert!(resident < 30_000, "{resident} kB resident");

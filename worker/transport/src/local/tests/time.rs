@@ -124,7 +124,7 @@ async fn a_slot_in_use_outlives_its_lease() {
     // Eight renewals take longer than a lease.
     while renewals(dir.path()) < 8 {
         assert!(other.all_held_by_others().await.unwrap());
-        // Between two looks; each is a transaction of its own.
+        // Between two reads; each is a transaction of its own.
         tokio::time::sleep(Duration::from_millis(20)).await;
     }
     assert!(!held.lost().is_cancelled());

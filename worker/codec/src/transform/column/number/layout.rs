@@ -4,11 +4,11 @@
 use super::super::context::{EncodeContext, EncodedColumn};
 use crate::transform::choices::{Choice, LayoutChoice};
 use crate::{
-    Damage, Effort,
+    Damage, Effort, FormatVersion,
     bits::{BitReader, BitWriter},
     bytes::{FieldReader, put_varint, unzigzag, zigzag},
     entropy::cost::{entropy_bytes, literals_bytes},
-    transform::streams::{RawStream, StreamKind, StreamSource},
+    transform::streams::{Extent, RawStream, StreamKind, StreamSource},
 };
 
 /// The map from signed to unsigned integers.
@@ -63,6 +63,8 @@ fn unsigned(numbers: &[i64], sign: SignMapping) -> Vec<u64> {
     numbers.iter().map(|&number| sign.apply(number)).collect()
 }
 
+/// Version 2: added to a layout if the smallest integer follows.
+const BY_SMALLEST: u8 = 0x10;
 const PLANES: u8 = 0;
 const ROWS: u8 = 1;
 const BUCKETS: u8 = 2;
@@ -92,8 +94,7 @@ pub(crate) fn put(numbers: &[i64], context: &EncodeContext<'_>, column: &mut Enc
         let sign = if zigzag { by_zigzag } else { by_smallest };
         let mapped = unsigned(numbers, sign);
         if let Some(layout) = IntegerLayout::chosen(choice, sign, &mapped) {
-            sign.put(&mut column.plan);
-            layout.put(&mapped, column);
+            layout.put_all(sign, &mapped, context.version, column);
             return;
         }
     }
@@ -122,8 +123,7 @@ fn search(numbers: &[i64], context: &EncodeContext<'_>, column: &mut EncodedColu
         }
     }
     if let Some((_, sign, layout)) = best {
-        sign.put(&mut column.plan);
-        layout.put(&unsigned(numbers, sign), column);
+        layout.put_all(sign, &unsigned(numbers, sign), context.version, column);
         let zigzag = sign == SignMapping::Zigzag;
         column.choices.push((
             context.key.child(INTEGERS),
@@ -211,6 +211,27 @@ impl IntegerLayout {
         }
     }
 
+    /// Appends the sign mapping, the layout and the integers. Version 2 has one byte for both.
+    fn put_all(
+        &self,
+        sign: SignMapping,
+        numbers: &[u64],
+        version: FormatVersion,
+        column: &mut EncodedColumn,
+    ) {
+        let start = column.plan.len();
+        if version == FormatVersion::V1 {
+            sign.put(&mut column.plan);
+            self.put(numbers, column);
+            return;
+        }
+        self.put(numbers, column);
+        if let SignMapping::From(smallest) = sign {
+            column.plan[start] |= BY_SMALLEST;
+            put_varint(&mut column.plan, zigzag(smallest));
+        }
+    }
+
     fn choice(&self) -> LayoutChoice {
         match self {
             Self::Planes => LayoutChoice::Planes,
@@ -232,12 +253,11 @@ impl IntegerLayout {
             }
             Self::Rows => {
                 column.plan.extend([ROWS, width as u8]);
-                let aligned = if width.is_power_of_two() { width } else { 1 };
                 let bytes = numbers
                     .iter()
                     .flat_map(|number| number.to_be_bytes()[8 - width..].to_vec())
                     .collect();
-                push(column, "rows", StreamKind::Rows(aligned as u8), bytes);
+                push(column, "rows", StreamKind::Rows(alignment(width)), bytes);
             }
             Self::Buckets(buckets) => buckets.put(numbers, column),
             Self::RadixGroups(groups) => groups.put(numbers, column),
@@ -257,6 +277,15 @@ impl IntegerLayout {
 
 fn push(column: &mut EncodedColumn, coding: &'static str, kind: StreamKind, bytes: Vec<u8>) {
     column.streams.push(RawStream::new(coding, kind, bytes));
+}
+
+/// The alignment of integers of `width` bytes, for the coder.
+fn alignment(width: usize) -> u8 {
+    if width.is_power_of_two() {
+        width as u8
+    } else {
+        1
+    }
 }
 
 fn width_of(numbers: &[u64]) -> usize {
@@ -344,13 +373,18 @@ impl Buckets {
     }
 
     fn read(self, count: usize, source: &mut StreamSource) -> Result<Vec<u64>, Damage> {
-        let buckets = source.next("buckets")?;
-        let bits = source.next("bits")?;
+        let buckets = source.next("buckets", StreamKind::Bytes, Extent::Bytes(count))?;
         if buckets.len() != count {
             return Err(Damage::new(
                 "the number of buckets does not match the column",
             ));
         }
+        let low_bits = buckets.iter().try_fold(0usize, |sum, &bucket| {
+            let (_, below) = self.start(u32::from(bucket))?;
+            Ok::<_, Damage>(sum + below as usize)
+        })?;
+        let extent = Extent::Bytes(low_bits.div_ceil(8));
+        let bits = source.next("bits", StreamKind::Packed, extent)?;
         let mut bits = BitReader::new(&bits);
         let numbers = buckets
             .into_iter()
@@ -421,7 +455,8 @@ impl RadixGroups {
             return Err(Damage::new("groups of numbers out of range"));
         }
         let together = usize::from(together);
-        let bytes = source.next("groups")?;
+        let extent = Extent::Bytes(count.div_ceil(together));
+        let bytes = source.next("groups", StreamKind::Bytes, extent)?;
         if bytes.len() != count.div_ceil(together) {
             return Err(Damage::new(
                 "the number of groups does not match the column",
@@ -480,13 +515,14 @@ fn put_digits(numbers: &[u64], base: u64) -> Vec<u8> {
 }
 
 fn read_digits(count: usize, base: u64, source: &mut StreamSource) -> Result<Vec<u64>, Damage> {
-    let bytes = source.next("digits")?;
     if base < 2 {
         return Err(Damage::new("digits with a base below two"));
     }
     let together = digits_together(base);
     let (whole, rest) = (bits_of(base, together), bits_of(base, count % together));
     let needed = (count / together) as u64 * u64::from(whole) + u64::from(rest);
+    let extent = Extent::Bytes(needed.div_ceil(8) as usize);
+    let bytes = source.next("digits", StreamKind::Packed, extent)?;
     if bytes.len() as u64 != needed.div_ceil(8) {
         return Err(Damage::new(
             "the number of digits does not match the column",
@@ -514,20 +550,42 @@ pub(crate) fn read(
     plan: &mut FieldReader<'_>,
     source: &mut StreamSource,
 ) -> Result<Vec<i64>, Damage> {
+    if source.version == FormatVersion::V2 {
+        let byte = plan.byte()?;
+        let numbers = read_layout(byte & !BY_SMALLEST, count, plan, source)?;
+        let sign = match byte & BY_SMALLEST {
+            0 => SignMapping::Zigzag,
+            _ => SignMapping::From(unzigzag(plan.varint()?)),
+        };
+        return Ok(numbers
+            .into_iter()
+            .map(|number| sign.undo(number))
+            .collect());
+    }
     let sign = SignMapping::read(plan)?;
-    let numbers = match plan.byte()? {
-        PLANES => read_planes(count, width(plan)?, source)?,
-        ROWS => read_rows(count, width(plan)?, source)?,
-        BUCKETS => Buckets(plan.size(MAX_PRECISION as usize, "the precision of buckets")? as u32)
-            .read(count, source)?,
-        GROUPS => RadixGroups::read(count, plan, source)?,
-        DIGITS => read_digits(count, plan.varint()?, source)?,
-        _ => return Err(Damage::new("numbers in an unknown layout")),
-    };
+    let layout = plan.byte()?;
+    let numbers = read_layout(layout, count, plan, source)?;
     Ok(numbers
         .into_iter()
         .map(|number| sign.undo(number))
         .collect())
+}
+
+fn read_layout(
+    layout: u8,
+    count: usize,
+    plan: &mut FieldReader<'_>,
+    source: &mut StreamSource,
+) -> Result<Vec<u64>, Damage> {
+    match layout {
+        PLANES => read_planes(count, width(plan)?, source),
+        ROWS => read_rows(count, width(plan)?, source),
+        BUCKETS => Buckets(plan.size(MAX_PRECISION as usize, "the precision of buckets")? as u32)
+            .read(count, source),
+        GROUPS => RadixGroups::read(count, plan, source),
+        DIGITS => read_digits(count, plan.varint()?, source),
+        _ => Err(Damage::new("numbers in an unknown layout")),
+    }
 }
 
 fn width(plan: &mut FieldReader<'_>) -> Result<usize, Damage> {
@@ -542,7 +600,7 @@ fn width(plan: &mut FieldReader<'_>) -> Result<usize, Damage> {
 fn read_planes(count: usize, width: usize, source: &mut StreamSource) -> Result<Vec<u64>, Damage> {
     let mut numbers = vec![0u64; count];
     for _ in 0..width {
-        let plane = source.next("plane")?;
+        let plane = source.next("plane", StreamKind::Bytes, Extent::Bytes(count))?;
         if plane.len() != count {
             return Err(Damage::new(
                 "the length of a plane does not match the column",
@@ -556,7 +614,8 @@ fn read_planes(count: usize, width: usize, source: &mut StreamSource) -> Result<
 }
 
 fn read_rows(count: usize, width: usize, source: &mut StreamSource) -> Result<Vec<u64>, Damage> {
-    let bytes = source.next("rows")?;
+    let kind = StreamKind::Rows(alignment(width));
+    let bytes = source.next("rows", kind, Extent::Bytes(count * width))?;
     if bytes.len() != count * width {
         return Err(Damage::new("the number of rows does not match the column"));
     }
@@ -649,7 +708,13 @@ mod tests {
             let mut column = EncodedColumn::default();
             let choices = Choices::default();
             let refs = Default::default();
-            let context = EncodeContext::new(Effort::Balanced, refs, ChoiceKey(0), &choices);
+            let context = EncodeContext::new(
+                Effort::Balanced,
+                FormatVersion::V1,
+                refs,
+                ChoiceKey(0),
+                &choices,
+            );
             put(&numbers, &context, &mut column);
             let floor = 20_000.0 * (base as f64).log2() / 8.0;
             let cost = column.cost(Effort::Balanced) as f64;

@@ -17,7 +17,7 @@ use crate::{
     Damage,
     bytes::FieldReader,
     transform::{
-        streams::{RawStream, StreamKind, StreamSource},
+        streams::{Extent, RawStream, StreamKind, StreamSource},
         values::ColumnValues,
     },
 };
@@ -26,7 +26,7 @@ use crate::{
 pub(super) fn encode(values: &ColumnValues, context: &EncodeContext<'_>) -> Option<EncodedColumn> {
     let scaled = decimal::scale(values)?;
     let mut column = EncodedColumn::of(Tag::Number);
-    scaled.format.put(&mut column.plan);
+    scaled.format.put(context.version, &mut column.plan);
     if scaled.format.is_listed() {
         column.streams.push(RawStream::new(
             "decimals or noise",
@@ -59,9 +59,9 @@ pub(super) fn decode(
     source: &mut StreamSource,
     context: &DecodeContext<'_>,
 ) -> Result<ColumnValues, Damage> {
-    let format = decimal::NumberFormat::read(plan)?;
+    let format = decimal::NumberFormat::read(source.version, plan)?;
     let listed = if format.is_listed() {
-        Some(source.next("decimals or noise")?)
+        Some(source.next("decimals or noise", StreamKind::Bytes, Extent::Bytes(count))?)
     } else {
         None
     };

@@ -1,0 +1,320 @@
+//! The compact directory of version 2. Streams have no lengths: the decoder knows the extent of each.
+//! Streams of a kind share a group unless they are listed as alone in one.
+
+use std::collections::VecDeque;
+
+use super::{RawStream, SHARED_KINDS, groups::StreamGroup, source::DecodedGroup};
+use crate::{
+    Codec, Damage, Effort, FormatVersion,
+    bytes::{FieldReader, put_varint},
+    entropy::{self, Coded, LzmaProps, Search},
+};
+
+/// The first byte of a payload whose directory and shared groups are coded together.
+const JOINT: u8 = 0xff;
+/// Coder bytes; larger ones are LZMA with the parameter byte above [`LZMA`].
+const STORED: u8 = 0;
+const BZ2: u8 = 1;
+const FILL: u8 = 2;
+const LZMA: u8 = 3;
+/// More bytes of directory and shared groups are not tried together.
+const MAX_JOINT: usize = 32 << 10;
+
+/// Writes a payload.
+pub(super) fn write(
+    plan: &[u8],
+    streams: &[RawStream],
+    groups: &[StreamGroup],
+    effort: Effort,
+) -> Vec<u8> {
+    let parts = Parts::of(streams, groups);
+    let separate = parts.separate(plan, effort);
+    let shared_bytes: usize = parts
+        .shared
+        .iter()
+        .flatten()
+        .map(|group| group.raw_len)
+        .sum();
+    if plan.len() + shared_bytes > MAX_JOINT {
+        return separate;
+    }
+    let joint = parts.joint(plan, streams, effort);
+    if joint.len() < separate.len() {
+        joint
+    } else {
+        separate
+    }
+}
+
+/// A group and its raw length.
+struct Part<'a> {
+    group: &'a StreamGroup,
+    raw_len: usize,
+}
+
+struct Parts<'a> {
+    /// The shared group of each kind.
+    shared: Vec<Option<Part<'a>>>,
+    /// The streams that are alone in a group, by their number.
+    alone: Vec<(usize, Part<'a>)>,
+}
+
+impl<'a> Parts<'a> {
+    fn of(streams: &[RawStream], groups: &'a [StreamGroup]) -> Self {
+        let mut parts = Self {
+            shared: SHARED_KINDS.iter().map(|_| None).collect(),
+            alone: Vec::new(),
+        };
+        for group in groups {
+            let lengths = group
+                .members
+                .iter()
+                .map(|&member| streams[member].bytes.len());
+            let part = Part {
+                group,
+                raw_len: lengths.sum(),
+            };
+            let kind = group.members.first().map(|&member| streams[member].kind);
+            let shared = SHARED_KINDS.iter().position(|&shared| Some(shared) == kind);
+            match (shared, &group.members[..]) {
+                (Some(kind), _) if group.is_shared() => parts.shared[kind] = Some(part),
+                (_, &[member]) => parts.alone.push((member, part)),
+                _ => {}
+            }
+        }
+        parts.alone.sort_by_key(|(member, _)| *member);
+        parts
+    }
+
+    fn mask(&self) -> u8 {
+        let used = self.shared.iter().enumerate();
+        used.fold(0, |mask, (kind, part)| {
+            mask | u8::from(part.is_some()) << kind
+        })
+    }
+
+    fn put_alone(&self, directory: &mut Vec<u8>) {
+        put_varint(directory, self.alone.len() as u64);
+        let mut next = 0;
+        for (number, part) in &self.alone {
+            put_varint(directory, (number - next) as u64);
+            next = number + 1;
+            put_group(&part.group.coded, part.raw_len, directory);
+        }
+    }
+
+    /// The directory coded alone, then all groups.
+    fn separate(&self, plan: &[u8], effort: Effort) -> Vec<u8> {
+        let mut directory = vec![self.mask()];
+        for part in self.shared.iter().flatten() {
+            put_group(&part.group.coded, part.raw_len, &mut directory);
+        }
+        self.put_alone(&mut directory);
+        directory.extend_from_slice(plan);
+        let coded = code(&directory, effort);
+        let mut payload = Vec::new();
+        put_group(&coded, directory.len(), &mut payload);
+        payload.extend(coded.bytes);
+        for part in self.shared.iter().flatten() {
+            payload.extend_from_slice(&part.group.coded.bytes);
+        }
+        self.put_alone_bytes(&mut payload);
+        payload
+    }
+
+    /// The directory and the shared groups coded together.
+    fn joint(&self, plan: &[u8], streams: &[RawStream], effort: Effort) -> Vec<u8> {
+        let mut joint = vec![self.mask()];
+        for part in self.shared.iter().flatten() {
+            put_varint(&mut joint, part.raw_len as u64);
+        }
+        self.put_alone(&mut joint);
+        put_varint(&mut joint, plan.len() as u64);
+        joint.extend_from_slice(plan);
+        for part in self.shared.iter().flatten() {
+            for &member in &part.group.members {
+                joint.extend_from_slice(&streams[member].bytes);
+            }
+        }
+        let coded = code(&joint, effort);
+        let mut payload = vec![JOINT];
+        put_group(&coded, joint.len(), &mut payload);
+        payload.extend(coded.bytes);
+        self.put_alone_bytes(&mut payload);
+        payload
+    }
+
+    fn put_alone_bytes(&self, payload: &mut Vec<u8>) {
+        for (_, part) in &self.alone {
+            payload.extend_from_slice(&part.group.coded.bytes);
+        }
+    }
+}
+
+fn code(bytes: &[u8], effort: Effort) -> Coded {
+    let few = [LzmaProps::BYTES, LzmaProps::TEXT];
+    let props = match bytes.len() {
+        ..=MAX_JOINT if effort != Effort::Fast => &LzmaProps::SMALL[..],
+        _ => &few,
+    };
+    entropy::encode(bytes, effort, FormatVersion::V2, props, Search::Preset)
+}
+
+/// Appends coder, raw length, and packed length unless it follows from them.
+fn put_group(coded: &Coded, raw_len: usize, out: &mut Vec<u8>) {
+    match coded.codec {
+        Codec::Bz2 => out.push(BZ2),
+        Codec::Fill => out.extend([FILL, coded.params]),
+        Codec::Lzma => out.push(LZMA + coded.params),
+        Codec::Stored | Codec::Columns | Codec::CompactColumns => out.push(STORED),
+    }
+    put_varint(out, raw_len as u64);
+    if matches!(coded.codec, Codec::Bz2 | Codec::Lzma) {
+        put_varint(out, coded.bytes.len() as u64);
+    }
+}
+
+/// The fields of [`put_group`].
+struct GroupHeader {
+    codec: Codec,
+    params: u8,
+    raw_len: usize,
+    packed_len: usize,
+}
+
+impl GroupHeader {
+    /// Reads a header; `limit` bounds the raw length and is reduced by it.
+    fn read(fields: &mut FieldReader<'_>, limit: &mut usize) -> Result<Self, Damage> {
+        let (codec, params) = match fields.byte()? {
+            STORED => (Codec::Stored, 0),
+            BZ2 => (Codec::Bz2, 0),
+            FILL => (Codec::Fill, fields.byte()?),
+            JOINT => return Err(Damage::new("an unknown coder")),
+            byte => (Codec::Lzma, byte - LZMA),
+        };
+        let raw_len = fields.size(*limit, "a group")?;
+        *limit -= raw_len;
+        let packed_len = match codec {
+            Codec::Stored => raw_len,
+            Codec::Fill => 0,
+            _ => fields.size(usize::MAX, "a packed group")?,
+        };
+        Ok(Self {
+            codec,
+            params,
+            raw_len,
+            packed_len,
+        })
+    }
+
+    fn decode(&self, payload: &mut FieldReader<'_>) -> Result<DecodedGroup, Damage> {
+        let packed = payload.take(self.packed_len)?;
+        Ok(DecodedGroup {
+            bytes: entropy::decode(
+                self.codec,
+                self.params,
+                packed,
+                self.raw_len,
+                FormatVersion::V2,
+            )?,
+            used: 0,
+            codec: Some(self.codec),
+            packed_len: self.packed_len,
+        })
+    }
+}
+
+/// A decoded directory and its groups.
+pub(super) struct Directory {
+    pub(super) plan: Vec<u8>,
+    pub(super) shared: Vec<DecodedGroup>,
+    pub(super) alone: VecDeque<(usize, DecodedGroup)>,
+}
+
+/// Reads a payload. `limit` bounds the raw bytes of all groups.
+pub(super) fn read(payload: &[u8], mut limit: usize) -> Result<Directory, Damage> {
+    let mut payload = FieldReader::new(payload);
+    let is_joint = payload.clone().byte()? == JOINT;
+    if is_joint {
+        payload.byte()?;
+    }
+    let limit = &mut limit;
+    let header = GroupHeader::read(&mut payload, limit)?;
+    let bytes = header.decode(&mut payload)?.bytes;
+    let mut fields = FieldReader::new(&bytes);
+    let mask = fields.byte()?;
+    if mask >> SHARED_KINDS.len() != 0 {
+        return Err(Damage::new("an unknown kind of streams"));
+    }
+    let is_used = |kind: usize| mask >> kind & 1 == 1;
+    let directory = if is_joint {
+        let lengths = (0..SHARED_KINDS.len())
+            .map(|kind| match is_used(kind) {
+                true => fields.size(bytes.len(), "a group").map(Some),
+                false => Ok(None),
+            })
+            .collect::<Result<Vec<Option<usize>>, _>>()?;
+        let alone = read_alone(&mut fields, &mut payload, limit)?;
+        let plan_len = fields.size(fields.remaining(), "the plan")?;
+        let plan = fields.take(plan_len)?.to_vec();
+        let shared = lengths
+            .into_iter()
+            .map(|len| {
+                let bytes = fields.take(len.unwrap_or(0))?.to_vec();
+                Ok(DecodedGroup {
+                    packed_len: header.packed_len * bytes.len() / header.raw_len.max(1),
+                    bytes,
+                    used: 0,
+                    codec: Some(header.codec),
+                })
+            })
+            .collect::<Result<_, Damage>>()?;
+        Directory {
+            plan,
+            shared,
+            alone,
+        }
+    } else {
+        let headers = (0..SHARED_KINDS.len())
+            .map(|kind| match is_used(kind) {
+                true => GroupHeader::read(&mut fields, limit).map(Some),
+                false => Ok(None),
+            })
+            .collect::<Result<Vec<Option<GroupHeader>>, _>>()?;
+        let mut shared = Vec::new();
+        for header in headers {
+            shared.push(match header {
+                Some(header) => header.decode(&mut payload)?,
+                None => DecodedGroup::default(),
+            });
+        }
+        let alone = read_alone(&mut fields, &mut payload, limit)?;
+        Directory {
+            plan: fields.rest().to_vec(),
+            shared,
+            alone,
+        }
+    };
+    if payload.remaining() + fields.remaining() > 0 {
+        return Err(Damage::new("unread bytes after the streams"));
+    }
+    Ok(directory)
+}
+
+fn read_alone(
+    fields: &mut FieldReader<'_>,
+    payload: &mut FieldReader<'_>,
+    limit: &mut usize,
+) -> Result<VecDeque<(usize, DecodedGroup)>, Damage> {
+    let mut next = 0usize;
+    // Each takes a byte of the directory at least.
+    (0..fields.size(fields.remaining(), "the number of groups")?)
+        .map(|_| {
+            let gap = fields.size(u32::MAX as usize, "a stream's number")?;
+            let number = next.saturating_add(gap);
+            next = number.saturating_add(1);
+            let group = GroupHeader::read(fields, limit)?.decode(payload)?;
+            Ok((number, group))
+        })
+        .collect()
+}

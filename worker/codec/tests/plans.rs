@@ -1,0 +1,256 @@
+//! Plans: files of a known schema are packed without a search, about as small as with one, whatever
+//! comes between them; the restored bytes never depend on a plan.
+
+#![expect(clippy::expect_used, reason = "a test fails by panicking")]
+
+use std::sync::atomic::AtomicBool;
+
+use fastrand::Rng;
+use streampress_codec::hybrid::{
+    CodecOptions, Effort, Limits, Packer, Plan, PlanStore, Summary, unpack,
+};
+
+static RUN: AtomicBool = AtomicBool::new(false);
+
+const OPTIONS: CodecOptions = CodecOptions {
+    effort: Effort::Balanced,
+    block_size: 1 << 20,
+    threads: 1,
+};
+
+fn pack(packer: &Packer<'_>, raw: &[u8]) -> (Vec<u8>, Summary) {
+    let mut packed = Vec::new();
+    let sink = |frame: &[u8]| {
+        packed.extend_from_slice(frame);
+        Ok(())
+    };
+    let summary = packer.pack(raw, sink, &RUN).expect("packs");
+    let mut back = Vec::new();
+    unpack(&packed[..], &mut back, &Limits::default(), 1, &RUN).expect("unpacks");
+    assert!(back == raw);
+    (packed, summary)
+}
+
+/// The bytes of all files with a store from file to file, and with a search for each.
+fn with_and_without_store(files: &[Vec<u8>]) -> (usize, usize) {
+    let store = PlanStore::default();
+    let stored = Packer::new(OPTIONS).with_store(&store);
+    let fresh = Packer::new(OPTIONS);
+    files.iter().fold((0, 0), |(with, without), raw| {
+        (
+            with + pack(&stored, raw).0.len(),
+            without + pack(&fresh, raw).0.len(),
+        )
+    })
+}
+
+fn orders(rng: &mut Rng, rows: usize) -> Vec<u8> {
+    let mut text = String::from("id,placed,customer,price,quantity,state\n");
+    let mut id = rng.u32(1000..9999);
+    for _ in 0..rows {
+        id += rng.u32(1..4);
+        text += &format!(
+            "{id},2026-03-{:02}T{:02}:{:02}:{:02}Z,{},{}.{:02},{},{}\n",
+            rng.u32(1..29),
+            rng.u32(0..24),
+            rng.u32(0..60),
+            rng.u32(0..60),
+            rng.choice(["Ada", "Priya", "Chen", "Omar", "Lena"])
+                .expect("some"),
+            rng.u32(1..500),
+            rng.u32(0..100),
+            rng.u32(1..9),
+            rng.choice(["open", "paid", "sent"]).expect("some"),
+        );
+    }
+    text.into_bytes()
+}
+
+fn readings(rng: &mut Rng, rows: usize) -> Vec<u8> {
+    let mut text = String::new();
+    let mut celsius = 200i32;
+    for row in 0..rows {
+        celsius += rng.i32(-3..4);
+        text += &format!(
+            "{{\"sensor\":\"s-{:03}\",\"seconds\":{},\"celsius\":{}.{},\"ok\":{}}}\n",
+            rng.u32(0..40),
+            1_700_000_000 + row * 15,
+            celsius / 10,
+            celsius.rem_euclid(10),
+            rng.u32(0..50) > 0,
+        );
+    }
+    text.into_bytes()
+}
+
+#[test]
+fn a_known_schema_needs_no_search_and_is_as_small() {
+    let mut rng = Rng::with_seed(1);
+    let files: Vec<Vec<u8>> = (0..4).map(|_| orders(&mut rng, 2000)).collect();
+    let store = PlanStore::default();
+    let stored = Packer::new(OPTIONS).with_store(&store);
+    let first = pack(&stored, &files[0]).1.plan_use;
+    assert!(first.searched_columns > 0 && first.planned_columns == 0);
+    let mut sizes = (0, 0);
+    for raw in &files[1..] {
+        let (packed, summary) = pack(&stored, raw);
+        assert_eq!(summary.plan_use.searched_columns, 0);
+        assert!(summary.plan_use.planned_columns >= 6);
+        sizes.0 += packed.len();
+        sizes.1 += pack(&Packer::new(OPTIONS), raw).0.len();
+    }
+    assert!(sizes.0 * 1000 <= sizes.1 * 1005, "{sizes:?}");
+}
+
+#[test]
+fn alternating_schemas_lose_at_most_two_per_cent() {
+    let mut rng = Rng::with_seed(2);
+    let files: Vec<Vec<u8>> = (0..8)
+        .map(|number| match number % 2 {
+            0 => orders(&mut rng, 1500),
+            _ => readings(&mut rng, 1500),
+        })
+        .collect();
+    let (with, without) = with_and_without_store(&files);
+    assert!(with * 100 <= without * 102, "{with} {without}");
+}
+
+#[test]
+fn drifting_data_loses_at_most_five_per_cent() {
+    // Each file has the columns of the first, but other values in one more of them.
+    let drifted = |rng: &mut Rng, changed: usize| {
+        let raw = orders(rng, 2000);
+        let text = String::from_utf8(raw).expect("text");
+        let mut out = String::new();
+        for (row, line) in text.lines().enumerate() {
+            let mut fields: Vec<String> = line.split(',').map(str::to_owned).collect();
+            if row > 0 {
+                for (at, field) in fields.iter_mut().enumerate().skip(1).take(changed) {
+                    *field = match at {
+                        1 => (1_700_000_000 + row * 30).to_string(),
+                        2 => format!("{:016x}", rng.u64(..)),
+                        3 => format!("{}", row / 7 * 100),
+                        4 => format!("box {} of {}", rng.u32(1..4), rng.u32(4..9)),
+                        _ => format!("{:02}:{:02}", rng.u32(0..24), rng.u32(0..60)),
+                    };
+                }
+            }
+            out += &fields.join(",");
+            out.push('\n');
+        }
+        out.into_bytes()
+    };
+    let mut rng = Rng::with_seed(3);
+    let files: Vec<Vec<u8>> = [0, 0, 1, 2, 3, 4, 5, 5, 0, 3]
+        .map(|changed| drifted(&mut rng, changed))
+        .to_vec();
+    let (with, without) = with_and_without_store(&files);
+    assert!(with * 100 <= without * 105, "{with} {without}");
+}
+
+#[test]
+fn a_first_file_that_says_nothing_of_the_others_costs_them_at_most_five_per_cent() {
+    // All rows equal, then few values, then many.
+    let file = |rng: &mut Rng, most: u64| {
+        let mut text = String::from("key,value,note\n");
+        for _ in 0..4000 {
+            text += &format!(
+                "{},{},n{}\n",
+                rng.u64(0..most),
+                rng.u64(0..most * 100),
+                rng.u64(0..most)
+            );
+        }
+        text.into_bytes()
+    };
+    let mut rng = Rng::with_seed(4);
+    let files: Vec<Vec<u8>> = [1, 1, 4, 1000, 1_000_000, 20]
+        .map(|most| file(&mut rng, most))
+        .to_vec();
+    let (with, without) = with_and_without_store(&files);
+    assert!(with * 100 <= without * 105, "{with} {without}");
+}
+
+#[test]
+fn the_packed_bytes_follow_from_input_options_and_plan() {
+    let mut rng = Rng::with_seed(5);
+    let (first, second) = (orders(&mut rng, 1000), orders(&mut rng, 3000));
+    let store = PlanStore::default();
+    pack(&Packer::new(OPTIONS).with_store(&store), &first);
+    let plan = store.plan();
+    let read = Plan::from_bytes(&plan.to_bytes()).expect("a plan file");
+    assert_eq!(read.to_bytes(), plan.to_bytes());
+    assert_eq!(read.schema_count(), 1);
+    let options = CodecOptions {
+        block_size: 16 << 10,
+        ..OPTIONS
+    };
+    let planned = |plan: &Plan, threads| {
+        let options = CodecOptions { threads, ..options };
+        pack(&Packer::new(options).with_plan(plan.clone()), &second).0
+    };
+    let packed = planned(&plan, 1);
+    assert!(packed == planned(&plan, 4) && packed == planned(&read, 1));
+}
+
+#[test]
+fn a_damaged_or_foreign_plan_is_refused() {
+    let store = PlanStore::default();
+    let raw = orders(&mut Rng::with_seed(6), 300);
+    pack(&Packer::new(OPTIONS).with_store(&store), &raw);
+    let good = store.plan().to_bytes();
+    assert!(Plan::is_plan_file(&good) && !Plan::is_plan_file(&raw));
+    for at in 0..good.len() {
+        let mut bad = good.clone();
+        bad[at] ^= 4;
+        assert!(Plan::from_bytes(&bad).is_err(), "byte {at}");
+        assert!(Plan::from_bytes(&good[..at]).is_err(), "{at} bytes");
+    }
+}
+
+#[test]
+fn a_plan_of_another_schema_does_no_harm() {
+    let mut rng = Rng::with_seed(7);
+    let store = PlanStore::default();
+    let packer = Packer::new(OPTIONS).with_store(&store);
+    pack(&packer, &orders(&mut rng, 1000));
+    let other = readings(&mut rng, 2000);
+    let planned = Packer::new(OPTIONS).with_plan(store.plan());
+    assert!(pack(&planned, &other).0 == pack(&Packer::new(OPTIONS), &other).0);
+}
+
+#[test]
+fn a_store_keeps_the_schemas_that_were_used_last_and_is_bounded() {
+    let mut rng = Rng::with_seed(8);
+    let store = PlanStore::default();
+    let fast = CodecOptions {
+        effort: Effort::Fast,
+        ..OPTIONS
+    };
+    let packer = Packer::new(fast).with_store(&store);
+    let mut schema = |number: usize| {
+        let names: Vec<String> = (0..30)
+            .map(|field| format!("\"f{number}x{field}\""))
+            .collect();
+        let row = |rng: &mut Rng| {
+            let fields = names.iter().map(|name| format!("{name}:{}", rng.u16(..)));
+            format!("{{{}}}\n", fields.collect::<Vec<_>>().join(","))
+        };
+        (0..60)
+            .map(|_| row(&mut rng))
+            .collect::<String>()
+            .into_bytes()
+    };
+    let known = |summary: &Summary| summary.plan_use.planned_columns > 30;
+    pack(&packer, &schema(0));
+    for number in 1..40 {
+        pack(&packer, &schema(number));
+        // Used again and again, so that it stays.
+        assert!(known(&pack(&packer, &schema(0)).1), "{number}");
+    }
+    let plan = store.plan();
+    assert!(plan.schema_count() <= 32);
+    assert!(plan.memory_bytes() <= PlanStore::MAX_BYTES);
+    assert!(known(&pack(&packer, &schema(39)).1));
+    assert!(!known(&pack(&packer, &schema(1)).1));
+}

@@ -1,0 +1,242 @@
+//! The workload of a pipeline: many files of one schema, of three sizes, on one thread. A file is *known* if a file of
+//! its schema was packed before. Speeds are raw bytes per second of processor time, so that other programs on the machine
+//! hardly change them; sizes are in relation to `xz -9e` of the same file. The tables are Markdown.
+
+use std::io::Write;
+
+use anyhow::{Result, ensure};
+use streampress_codec::FormatVersion;
+use streampress_codec::hybrid::{CodecOptions, Effort, Packer, Plan, PlanStore};
+use streampress_generator::{FileFormat, Generator, GeneratorOptions, Schema};
+
+use super::codecs::{BenchCodec, REFERENCE, hybrid_with, rivals};
+use super::{cpu, wanted};
+
+/// Bytes of a file, and how many files of each set are measured.
+const SIZES: [(u64, &str, u64); 3] = [
+    (1 << 20, "1 MiB", 1),
+    (64 << 10, "64 KiB", 2),
+    (4 << 10, "4 KiB", 4),
+];
+const FORMATS: [FileFormat; 4] = [
+    FileFormat::Json,
+    FileFormat::Ndjson,
+    FileFormat::Csv,
+    FileFormat::Txt,
+];
+/// A measurement is repeated until it has taken this long: the system counts in hundredths of a second.
+const LEAST_SECONDS: f64 = 0.1;
+
+/// Files of one schema and format.
+struct FileSet {
+    /// The file before the others.
+    first: Vec<u8>,
+    files: Vec<Vec<u8>>,
+}
+
+/// One codec's results.
+#[derive(Default)]
+struct WorkloadRow {
+    name: String,
+    raw_bytes: u64,
+    packed_bytes: u64,
+    pack_seconds: f64,
+    unpack_seconds: f64,
+    /// Packed bytes of each file.
+    sizes: Vec<u64>,
+}
+
+/// Prints a table for each size of files.
+pub(super) fn bench(codecs: &[String], out: &mut dyn Write) -> Result<()> {
+    writeln!(out, "# Benchmarks of the workload")?;
+    writeln!(
+        out,
+        "`streampress bench` {} on files of its example schemas (JSON, lines of JSON, CSV, text), one thread. *Known*: a file of the\nschema was packed before. Sizes count every header and are in relation to `{REFERENCE}` of the same file: the geometric mean\nand the worst. Speeds are raw MB per second of processor time; every result was unpacked and compared.",
+        env!("CARGO_PKG_VERSION")
+    )?;
+    for (bytes, name, files) in SIZES {
+        let sets = sets(bytes, files)?;
+        table(name, &sets, codecs, out)?;
+    }
+    Ok(())
+}
+
+fn sets(file_bytes: u64, files: u64) -> Result<Vec<FileSet>> {
+    let mut sets = Vec::new();
+    for schema in Schema::example_names() {
+        for format in FORMATS {
+            let options = GeneratorOptions {
+                format,
+                file_size_bytes: file_bytes,
+                seed: 1,
+            };
+            let generator = Generator::new(&Schema::example(schema)?, options)?;
+            let file = |index| {
+                let mut bytes = Vec::new();
+                generator.file(index, &mut bytes);
+                bytes
+            };
+            sets.push(FileSet {
+                first: file(0),
+                files: (1..=files).map(file).collect(),
+            });
+        }
+    }
+    Ok(sets)
+}
+
+fn table(size: &str, sets: &[FileSet], only: &[String], out: &mut dyn Write) -> Result<()> {
+    let mut rows: Vec<WorkloadRow> = Vec::new();
+    for set in sets {
+        let all = contenders(set)?;
+        for (number, codec) in all
+            .iter()
+            .filter(|codec| codec.name == REFERENCE || wanted(&codec.name, only))
+            .enumerate()
+        {
+            if rows.len() == number {
+                rows.push(WorkloadRow {
+                    name: codec.name.clone(),
+                    ..WorkloadRow::default()
+                });
+            }
+            for raw in &set.files {
+                measure(codec, raw, &mut rows[number])?;
+            }
+        }
+    }
+    let reference: Vec<u64> = rows
+        .iter()
+        .find(|row| row.name == REFERENCE)
+        .map(|row| row.sizes.clone())
+        .unwrap_or_default();
+    writeln!(
+        out,
+        "\n## Files of {size}: {} schemas and formats, {} files\n| codec | bytes | mean | worst | pack MB/s | unpack MB/s |\n|---|---:|---:|---:|---:|---:|",
+        sets.len(),
+        reference.len()
+    )?;
+    for row in &rows {
+        let ratios: Vec<f64> = row
+            .sizes
+            .iter()
+            .zip(&reference)
+            .map(|(&ours, &theirs)| ours as f64 / theirs as f64)
+            .collect();
+        let logs: f64 = ratios.iter().map(|ratio| ratio.ln()).sum();
+        let mean = (logs / ratios.len().max(1) as f64).exp();
+        let worst = ratios.iter().copied().fold(0.0, f64::max);
+        let speed = |seconds: f64| row.raw_bytes as f64 / 1e6 / seconds.max(1e-9);
+        writeln!(
+            out,
+            "| {} | {} | {mean:.3} | {worst:.3} | {:.1} | {:.1} |",
+            row.name,
+            row.packed_bytes,
+            speed(row.pack_seconds),
+            speed(row.unpack_seconds)
+        )?;
+        out.flush()?;
+    }
+    Ok(())
+}
+
+/// Ours with and without a plan of the first file, then the others.
+fn contenders(set: &FileSet) -> Result<Vec<BenchCodec>> {
+    let mut all = Vec::new();
+    for effort in Effort::ALL {
+        let plan = learned(&set.first, effort)?;
+        for version in [FormatVersion::V1, FormatVersion::V2] {
+            // Efforts differ alike in both versions.
+            if version == FormatVersion::V2 && effort != Effort::Balanced {
+                continue;
+            }
+            let suffix = match version {
+                FormatVersion::V1 => "",
+                FormatVersion::V2 => ", version 2",
+            };
+            let packer = Packer::new(options(effort)).with_version(version);
+            let name = format!("hybrid {}{suffix}", effort.name());
+            all.push(hybrid_with(name.clone(), packer.clone(), 1));
+            let known = packer.with_plan(plan.clone());
+            all.push(hybrid_with(format!("{name}, known"), known, 1));
+        }
+    }
+    all.extend(rivals());
+    Ok(all)
+}
+
+fn options(effort: Effort) -> CodecOptions {
+    CodecOptions {
+        effort,
+        threads: 1,
+        ..CodecOptions::default()
+    }
+}
+
+fn learned(first: &[u8], effort: Effort) -> Result<Plan> {
+    let store = PlanStore::default();
+    let packer = Packer::new(options(effort)).with_store(&store);
+    packer.pack(first, |_| Ok(()), &false.into())?;
+    Ok(store.plan())
+}
+
+fn measure(codec: &BenchCodec, raw: &[u8], row: &mut WorkloadRow) -> Result<()> {
+    let (packed, pack_seconds) = repeated(|| (codec.pack)(raw))?;
+    let (restored, unpack_seconds) = repeated(|| (codec.unpack)(&packed))?;
+    ensure!(restored == raw, "{} did not restore a file", codec.name);
+    row.raw_bytes += raw.len() as u64;
+    row.packed_bytes += packed.len() as u64;
+    row.pack_seconds += pack_seconds;
+    row.unpack_seconds += unpack_seconds;
+    row.sizes.push(packed.len() as u64);
+    Ok(())
+}
+
+/// The result of `work`, and its processor time in seconds.
+fn repeated(work: impl Fn() -> Result<Vec<u8>>) -> Result<(Vec<u8>, f64)> {
+    let started = cpu::seconds();
+    let mut rounds = 0.0;
+    loop {
+        let result = work()?;
+        rounds += 1.0;
+        let seconds = cpu::seconds() - started;
+        if seconds >= LEAST_SECONDS {
+            return Ok((result, seconds / rounds));
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_table_has_every_codec_and_a_known_file_is_packed_as_small() {
+        let sets = &sets(8 << 10, 1).expect("made")[..1];
+        let mut out = Vec::new();
+        table("8 KiB", sets, &["hybrid balanced".to_owned()], &mut out).expect("measured");
+        let text = String::from_utf8(out).expect("text");
+        let rows: Vec<Vec<&str>> = text
+            .lines()
+            .filter(|line| line.starts_with("| hybrid") || line.starts_with("| xz"))
+            .map(|line| line.split('|').map(str::trim).collect())
+            .collect();
+        let names: Vec<&str> = rows.iter().map(|row| row[1]).collect();
+        assert_eq!(
+            names,
+            [
+                "hybrid balanced",
+                "hybrid balanced, known",
+                "hybrid balanced, version 2",
+                "hybrid balanced, version 2, known",
+                REFERENCE
+            ],
+            "{text}"
+        );
+        let bytes: Vec<f64> = rows
+            .iter()
+            .map(|row| row[2].parse().expect("a number"))
+            .collect();
+        assert!(bytes[1] <= bytes[0] * 1.05 && bytes[2] < bytes[0], "{text}");
+    }
+}

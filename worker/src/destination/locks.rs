@@ -1,0 +1,84 @@
+//! Locks of names, so that one worker at a time decides what is visible under a name. They hold between the processes
+//! that share the folder, and end with the process that holds them.
+
+use std::fs::{self, File, TryLockError};
+use std::io;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Duration;
+
+use crate::message::Digest;
+use crate::runtime::blocking;
+use streampress_transport::FileName;
+
+/// Between two attempts: another worker's write of one file takes some milliseconds.
+const POLL: Duration = Duration::from_millis(5);
+
+/// A folder of lock files, each shared by the names whose hash begins alike.
+#[derive(Debug, Clone)]
+pub struct NameLocks {
+    folder: Arc<PathBuf>,
+}
+
+/// A held lock; nothing where the location's conditional writes take its place.
+#[derive(Debug)]
+pub struct NameLock {
+    _file: Option<File>,
+}
+
+impl NameLock {
+    /// The lock of a location that needs none.
+    pub fn none() -> Self {
+        Self { _file: None }
+    }
+}
+
+impl NameLocks {
+    /// Locks in `folder`'s subfolder `locks`, which is created at the first lock.
+    pub fn in_folder(folder: &Path) -> Self {
+        Self {
+            folder: Arc::new(folder.join("locks")),
+        }
+    }
+
+    /// Waits for the name's lock.
+    pub async fn lock(&self, name: &FileName) -> io::Result<NameLock> {
+        let path = self.path(name);
+        loop {
+            let wanted = path.clone();
+            match blocking(move || try_lock(&wanted)).await? {
+                Some(file) => return Ok(NameLock { _file: Some(file) }),
+                None => tokio::time::sleep(POLL).await,
+            }
+        }
+    }
+
+    fn path(&self, name: &FileName) -> PathBuf {
+        let digest = Digest::of(name.as_str().as_bytes());
+        let shard = &digest.as_str()[..2];
+        self.folder.join(format!("{shard}.lock"))
+    }
+}
+
+/// `None` while another worker holds the lock.
+fn try_lock(path: &Path) -> io::Result<Option<File>> {
+    let open = || {
+        File::options()
+            .write(true)
+            .create(true)
+            .truncate(false)
+            .open(path)
+    };
+    let file = match open() {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => {
+            fs::create_dir_all(path.parent().unwrap_or(Path::new(".")))?;
+            open()?
+        }
+        opened => opened?,
+    };
+    match file.try_lock() {
+        Ok(()) => Ok(Some(file)),
+        Err(TryLockError::WouldBlock) => Ok(None),
+        Err(TryLockError::Error(error)) => Err(error),
+    }
+}

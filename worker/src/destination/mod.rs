@@ -1,0 +1,347 @@
+//! The destination of restored files: which version of a file stays there, and how it gets there.
+//!
+//! `decide` has the rule, as one pure function. `journal` says what is kept of every name, so that the rule holds when a
+//! restored file was moved away, touched or edited; `files_journal` keeps it at the destination itself, `sqlite_journal`
+//! in a data folder. `locks` lets one worker at a time settle a name.
+
+mod decide;
+mod files_journal;
+mod journal;
+mod locks;
+mod sqlite_journal;
+
+use std::io;
+use std::path::Path;
+use std::sync::Arc;
+
+use tracing::{info, warn};
+
+use self::decide::{Decision, decide};
+pub use self::decide::{EntryState, JournalEntry};
+pub use self::files_journal::FilesJournal;
+pub use self::journal::{DestinationJournal, StoredEntry};
+pub use self::locks::{NameLock, NameLocks};
+pub use self::sqlite_journal::DatabaseJournal;
+use crate::consume::{HandlerError, MessageContext};
+use crate::message::{DeadLetterReason, Digest, FileRef, hash};
+use crate::runtime::{self, blocking};
+use streampress_transport::{
+    FileEntry, FileName, FileVersion, Files, PendingFile, RESERVED_FOLDER,
+};
+
+/// The folder below [`RESERVED_FOLDER`] for what others wrote under the name of a restored file.
+const DISPLACED: &str = "displaced";
+/// The most files in it. Nothing in it is ever removed by Streampress.
+const MOST_DISPLACED: u64 = 10_000;
+/// How much of a displaced file's own name its new name has, in bytes.
+const LONGEST_STEM_BYTES: usize = 100;
+
+/// A version of a file that is to be at the destination.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Wanted {
+    /// Its name there.
+    pub name: FileName,
+    /// The version that was announced.
+    pub version: FileVersion,
+    /// Hash of its content.
+    pub hash: Digest,
+    /// Its size in bytes.
+    pub bytes: u64,
+    /// The modification time that it gets, nanoseconds since 1970.
+    pub modified_nanos: u64,
+}
+
+impl Wanted {
+    /// This version of an announced file.
+    pub fn new(file: &FileRef, version: FileVersion) -> Self {
+        Self {
+            name: file.name.clone(),
+            version,
+            hash: file.hash.clone(),
+            bytes: file.bytes,
+            modified_nanos: file.modified_nanos,
+        }
+    }
+}
+
+/// What became of a wanted version.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum PlacedVersion {
+    /// It is to be written, and no content was given.
+    NeedsContent,
+    /// It was written and is visible.
+    Written,
+    /// It lies there already; or it lay there, and others changed it since.
+    InPlace,
+    /// A newer version was visible there before.
+    Superseded,
+}
+
+/// A location that files are restored to, with the journal of what was restored there.
+#[derive(Debug, Clone)]
+pub struct Destination {
+    files: Arc<dyn Files>,
+    journal: Arc<dyn DestinationJournal>,
+}
+
+/// What the destination holds under a name.
+struct NameState {
+    stored: Option<StoredEntry>,
+    present: Option<(FileEntry, Digest)>,
+}
+
+impl NameState {
+    fn entry(&self) -> Option<&JournalEntry> {
+        self.stored.as_ref().map(|stored| &stored.entry)
+    }
+
+    fn hash(&self) -> Option<&Digest> {
+        self.present.as_ref().map(|(_, hash)| hash)
+    }
+
+    fn file(&self) -> Option<&FileEntry> {
+        self.present.as_ref().map(|(file, _)| file)
+    }
+}
+
+impl Destination {
+    /// Where the files are.
+    pub(crate) fn files(&self) -> &Arc<dyn Files> {
+        &self.files
+    }
+
+    /// A location whose journal is kept elsewhere.
+    pub fn new(files: Arc<dyn Files>, journal: Arc<dyn DestinationJournal>) -> Self {
+        Self { files, journal }
+    }
+
+    /// A location that keeps its journal itself. `folder` is its folder on this machine or on a shared volume; a bucket
+    /// has none, and its conditional writes keep workers apart.
+    pub fn with_own_journal(files: Arc<dyn Files>, folder: Option<&Path>) -> Self {
+        let locks = folder.map(|folder| NameLocks::in_folder(&folder.join(RESERVED_FOLDER)));
+        let journal = Arc::new(FilesJournal::new(files.clone(), locks));
+        Self::new(files, journal)
+    }
+
+    /// Its journal.
+    pub fn journal(&self) -> &dyn DestinationJournal {
+        &*self.journal
+    }
+
+    /// Begins to write the wanted version; nothing is visible before [`Destination::place`]. Blocking.
+    pub fn create(&self, wanted: &Wanted) -> io::Result<Box<dyn PendingFile>> {
+        let modified = runtime::from_nanos(wanted.modified_nanos);
+        self.files.create_version(&wanted.name, modified)
+    }
+
+    /// Whether content has to be fetched and unpacked for the wanted version. A later [`Destination::place`] decides.
+    pub async fn needs_content(&self, wanted: &Wanted) -> Result<bool, HandlerError> {
+        if wanted.name.is_reserved() {
+            return Err(bad_name(
+                wanted,
+                "lies in a folder that is reserved for Streampress",
+            ));
+        }
+        let found = self.find(wanted).await?;
+        let decision = decide(found.entry(), wanted, found.hash());
+        Ok(matches!(decision, Decision::Write { .. }))
+    }
+
+    /// Settles what is visible under the name: the wanted version with this content, or what is there. The content must
+    /// have been checked. Holds the name's lock, so that of two workers with two versions the newer one's stays.
+    pub async fn place(
+        &self,
+        wanted: &Wanted,
+        content: Option<Box<dyn PendingFile>>,
+        context: MessageContext<'_>,
+    ) -> Result<PlacedVersion, HandlerError> {
+        let locking = async {
+            let lock = self.journal.lock(&wanted.name).await;
+            lock.map_err(|error| fault(error, "locking the name of", wanted))
+        };
+        let _lock = context.or_stop(locking).await?;
+        let found = self.find(wanted).await?;
+        match decide(found.entry(), wanted, found.hash()) {
+            Decision::Superseded => Ok(PlacedVersion::Superseded),
+            Decision::InPlace => Ok(PlacedVersion::InPlace),
+            Decision::LeaveChanged => {
+                info!(
+                    "The restored file was changed at the destination since; it is left as it is."
+                );
+                Ok(PlacedVersion::InPlace)
+            }
+            Decision::Adopt => {
+                context.ensure_owner()?;
+                self.adopt(wanted, found).await?;
+                Ok(PlacedVersion::InPlace)
+            }
+            Decision::Write { displaces } => match content {
+                Some(content) => {
+                    self.write(wanted, content, found, displaces, context)
+                        .await?;
+                    Ok(PlacedVersion::Written)
+                }
+                None => Ok(PlacedVersion::NeedsContent),
+            },
+        }
+    }
+
+    /// What the journal and the location hold under the name. The content of a file is read only where its fingerprint
+    /// is not the one that it had when it was made visible.
+    async fn find(&self, wanted: &Wanted) -> Result<NameState, HandlerError> {
+        let stored = self.journal.load(&wanted.name).await?;
+        let known = stored.as_ref().map(|stored| stored.entry.clone());
+        let (files, name) = (self.files.clone(), wanted.name.clone());
+        let looking = blocking(move || -> io::Result<Option<(FileEntry, Digest)>> {
+            let Some(file) = files.stat(&name)? else {
+                return Ok(None);
+            };
+            let unchanged =
+                known.filter(|entry| entry.fingerprint.as_ref() == Some(&file.fingerprint));
+            let hash = match unchanged {
+                Some(entry) => entry.hash,
+                None => hash(files.read(&name)?)?.0,
+            };
+            Ok(Some((file, hash)))
+        });
+        let present = match looking.await {
+            Ok(present) => present,
+            // Removed since it was seen.
+            Err(error) if error.kind() == io::ErrorKind::NotFound => None,
+            Err(error) => return Err(fault(error, "looking at the restored", wanted)),
+        };
+        Ok(NameState { stored, present })
+    }
+
+    /// The content is there and not ours by the journal: an earlier release wrote it, a worker that was killed, or another
+    /// program the same bytes.
+    async fn adopt(&self, wanted: &Wanted, found: NameState) -> Result<(), HandlerError> {
+        let (files, name) = (self.files.clone(), wanted.name.clone());
+        let modified = runtime::from_nanos(wanted.modified_nanos);
+        let adopting = blocking(move || -> io::Result<Option<FileEntry>> {
+            files.set_modified(&name, modified)?;
+            files.stat(&name)
+        });
+        let file = adopting
+            .await
+            .map_err(|error| fault(error, "adopting", wanted))?;
+        let fingerprint = file.map(|file| file.fingerprint);
+        let visible = JournalEntry::visible(wanted, fingerprint);
+        self.journal
+            .store(&wanted.name, &visible, found.stored.as_ref())
+            .await?;
+        Ok(())
+    }
+
+    /// Intent, file, entry, in this order: whenever this process ends, the next worker knows whose bytes it finds.
+    async fn write(
+        &self,
+        wanted: &Wanted,
+        content: Box<dyn PendingFile>,
+        found: NameState,
+        displaces: bool,
+        context: MessageContext<'_>,
+    ) -> Result<(), HandlerError> {
+        context.ensure_owner()?;
+        let replaced = found.hash().filter(|_| !displaces).cloned();
+        let intent = JournalEntry::intent(wanted, replaced);
+        let stored = self
+            .journal
+            .store(&wanted.name, &intent, found.stored.as_ref())
+            .await?;
+        if displaces {
+            self.displace(wanted, context).await?;
+        }
+        let seen = found.file().filter(|_| !displaces).cloned();
+        context.ensure_owner()?;
+        let modified = runtime::from_nanos(wanted.modified_nanos);
+        let file = blocking(move || content.commit_over(modified, seen.as_ref()))
+            .await
+            .map_err(|error| fault(error, "making visible", wanted))?;
+        let visible = JournalEntry::visible(wanted, Some(file.fingerprint));
+        self.journal
+            .store(&wanted.name, &visible, Some(&stored))
+            .await?;
+        Ok(())
+    }
+
+    /// Moves what others wrote under the name out of the way.
+    async fn displace(
+        &self,
+        wanted: &Wanted,
+        context: MessageContext<'_>,
+    ) -> Result<(), HandlerError> {
+        let (files, name) = (self.files.clone(), wanted.name.clone());
+        let displacing = blocking(move || -> io::Result<FileName> {
+            let count = files.count_reserved(DISPLACED)?;
+            if count >= MOST_DISPLACED {
+                return Err(io::Error::other(format!(
+                    "{RESERVED_FOLDER}/{DISPLACED} already holds {count} files; look through them and remove what is not needed"
+                )));
+            }
+            let target = displaced_name(&name, runtime::now_millis(), runtime::random_u64());
+            let target = FileName::parse(&target).map_err(io::Error::other)?;
+            files.rename(&name, &target)?;
+            Ok(target)
+        });
+        match displacing.await {
+            Ok(target) => {
+                context.meter.displaced();
+                warn!(
+                    moved_to = target.as_str(),
+                    "A file that Streampress did not write had the name of a restored file; moved it."
+                );
+                Ok(())
+            }
+            // Removed since it was seen.
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
+            Err(error) => Err(fault(error, "moving a file out of the way of", wanted)),
+        }
+    }
+}
+
+/// A name of its own and of bounded length for a displaced file.
+fn displaced_name(name: &FileName, millis: u64, random: u64) -> String {
+    let base = name.as_str().rsplit('/').next().unwrap_or_default();
+    let stem = &base[..base.floor_char_boundary(LONGEST_STEM_BYTES)];
+    format!("{RESERVED_FOLDER}/{DISPLACED}/{millis}-{random:016x}-{stem}")
+}
+
+/// A fault at the destination. What lies in the way of the name stays there at every attempt.
+pub(crate) fn fault(error: io::Error, step: &str, wanted: &Wanted) -> HandlerError {
+    match error.kind() {
+        io::ErrorKind::InvalidInput
+        | io::ErrorKind::IsADirectory
+        | io::ErrorKind::NotADirectory => bad_name(wanted, &error.to_string()),
+        _ => HandlerError::transient(error, format!("{step} {}", wanted.name)),
+    }
+}
+
+/// The dead letter of a file that cannot have its name at the destination.
+fn bad_name(wanted: &Wanted, why: &str) -> HandlerError {
+    let detail = format!(
+        "{} cannot be restored under its name: {why}; make the name free, then 'streampress redrive' with the same FILE and --data",
+        wanted.name
+    );
+    HandlerError::permanent(DeadLetterReason::BadName, detail)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_displaced_file_has_a_name_that_is_valid_and_reserved() {
+        for name in ["a.csv", "deep/er/b.json", &"ü".repeat(127)] {
+            let name = FileName::parse(name).expect("a valid name");
+            let displaced = displaced_name(&name, u64::MAX, u64::MAX);
+            let displaced = FileName::parse(&displaced).expect("a valid name");
+            assert!(displaced.is_reserved(), "{displaced}");
+        }
+        let name = FileName::parse("deep/a.csv").expect("a valid name");
+        assert_eq!(
+            displaced_name(&name, 5, 255),
+            ".streampress/displaced/5-00000000000000ff-a.csv"
+        );
+    }
+}

@@ -1,0 +1,56 @@
+//! What the journal knows of a source: for each name at a location, what was last announced under it, and how far that is.
+
+use serde::{Deserialize, Serialize};
+
+/// The newest announcement of a name at a location.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct SourceRecord {
+    /// The location, as the pipeline's source names it.
+    pub location: String,
+    /// Relative to the location.
+    pub name: String,
+    /// The announcement's own id: a send that is repeated has the same, a new announcement of the same content another.
+    pub announcement: String,
+    /// Derived from location, name and content hash.
+    pub file_id: String,
+    /// Hash of the content.
+    pub hash: String,
+    /// Size of the content in bytes.
+    pub bytes: u64,
+    /// The modification time, in nanoseconds since 1970.
+    pub modified_nanos: u64,
+    /// The file's fingerprint, taken before its content was read.
+    pub fingerprint: String,
+    /// Whether an equal fingerprint proves equal content. False for a file that had changed so shortly before that
+    /// another write might have left no trace.
+    pub is_settled: bool,
+    /// How far it is.
+    pub state: SourceState,
+}
+
+/// How far an announcement is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub enum SourceState {
+    /// It is to be sent, and may have been.
+    Writing,
+    /// It was sent.
+    Sent,
+    /// The file is at its destination, hash checked.
+    Restored,
+    /// A newer version of the file replaced it.
+    Superseded,
+    /// Its message is a dead letter.
+    Dead,
+}
+
+/// A file that neither was restored nor replaced.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct OpenFile {
+    /// Derived from location, name and content hash.
+    pub file_id: String,
+    /// Relative to its location; empty where only its id is known.
+    pub name: String,
+    /// Why its message is a dead letter; `None` for a file under way.
+    pub reason: Option<String>,
+}

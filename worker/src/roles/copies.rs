@@ -1,0 +1,55 @@
+//! Where a source still holds content that was announced: under the file's own name, or where it was put aside once it
+//! had been packed.
+
+use std::io;
+
+use anyhow::{Context, Result};
+
+use crate::message::{FileRef, hash};
+use crate::roles::announce::Announcer;
+use crate::roles::source::{RENAMED_NAMES, renamed};
+use crate::runtime::blocking;
+use streampress_transport::{FileName, Files};
+
+/// The name at the source whose content is the announced one.
+pub(crate) async fn find_copy(announcer: &Announcer, file: &FileRef) -> Result<Option<FileName>> {
+    let (source, wanted) = (announcer.source.clone(), file.clone());
+    let at_its_name = blocking(move || is_copy(&*source, &wanted, &wanted.name));
+    match looked(at_its_name.await, file)? {
+        Some(true) => Ok(Some(file.name.clone())),
+        Some(false) | None => find_put_aside(announcer, file).await,
+    }
+}
+
+/// The same, only where the file was put aside.
+pub(crate) async fn find_put_aside(
+    announcer: &Announcer,
+    file: &FileRef,
+) -> Result<Option<FileName>> {
+    let (source, wanted) = (announcer.source.clone(), file.clone());
+    let finding = blocking(move || -> io::Result<Option<FileName>> {
+        for number in 0..RENAMED_NAMES {
+            let name = renamed(&wanted.name, number);
+            match is_copy(&*source, &wanted, &name)? {
+                Some(true) => return Ok(Some(name)),
+                Some(false) => {}
+                None => break,
+            }
+        }
+        Ok(None)
+    });
+    looked(finding.await, file)
+}
+
+/// Whether the name holds the announced content; `None` where there is no such file.
+fn is_copy(source: &dyn Files, file: &FileRef, name: &FileName) -> io::Result<Option<bool>> {
+    let Some(entry) = source.stat(name)? else {
+        return Ok(None);
+    };
+    let is_same = entry.size == file.bytes && hash(source.read(name)?)?.0 == file.hash;
+    Ok(Some(is_same))
+}
+
+fn looked<T>(found: io::Result<T>, file: &FileRef) -> Result<T> {
+    found.with_context(|| format!("looking for the announced content of {}", file.name))
+}

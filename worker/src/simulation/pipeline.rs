@@ -1,0 +1,313 @@
+//! A pipeline of the roles' own types on services in simulated time, with its processes.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use parking_lot::Mutex;
+use streampress_codec::hybrid;
+use streampress_crds::Role;
+use streampress_crds::api::pipeline::{OnCompressed, SourceFormat};
+use streampress_transport::sim::{
+    QueueOptions, SimDisk, SimProcess, SimQueues, SimSlots, SimStreams, World,
+};
+use streampress_transport::{Files, Queue, SlotLock};
+use tokio::sync::watch;
+use tokio_util::sync::CancellationToken;
+
+use super::history::SimSettings;
+use crate::consume::{Consumer, Handler};
+use crate::destination::Destination;
+use crate::journal::NoJournal;
+use crate::roles::announce::{AnnouncementFormat, Announcer};
+use crate::roles::compress::Compressor;
+use crate::roles::connect::CompressorConnections;
+use crate::roles::decompress::Decompressor;
+use crate::roles::scan::{LeftOutFiles, Scanner};
+use crate::roles::source::SourceFilter;
+use crate::telemetry::metrics::Meter;
+
+pub(super) const DAY: Duration = Duration::from_secs(24 * 3600);
+const SOURCE: &str = "file:///source";
+const DESTINATION: &str = "file:///destination";
+/// How long a file must hold still before it is announced.
+const SETTLE: Duration = Duration::from_secs(10);
+/// Files are smaller: one block, one record.
+const BLOCK_BYTES: usize = 64 << 10;
+
+/// The services, and what its processes share.
+pub(super) struct SimPipeline {
+    pub(super) settings: SimSettings,
+    pub(super) world: World,
+    pub(super) source: SimDisk,
+    pub(super) destination: SimDisk,
+    pub(super) files_queue: SimQueues,
+    pub(super) chunks_queue: SimQueues,
+    pub(super) stream: SimStreams,
+    pub(super) compressor_slots: SimSlots,
+    pub(super) decompressor_slots: SimSlots,
+}
+
+/// What a process does.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum RoleTask {
+    Scan,
+    Compress,
+    Decompress,
+}
+
+/// A process that is started again whenever it ends, unless it is to be stopped.
+pub(super) struct Supervised {
+    task: RoleTask,
+    number: u8,
+    current: Mutex<(SimProcess, CancellationToken)>,
+    is_wanted: watch::Sender<bool>,
+}
+
+impl Supervised {
+    /// The process of now.
+    pub(super) fn process(&self) -> SimProcess {
+        self.current.lock().0.clone()
+    }
+
+    /// Ends the process of now as SIGTERM does.
+    pub(super) fn terminate(&self) {
+        self.current.lock().1.cancel();
+    }
+
+    /// Whether the process is to run.
+    pub(super) fn want(&self, is_wanted: bool) {
+        self.is_wanted.send_replace(is_wanted);
+        if !is_wanted {
+            self.terminate();
+        }
+    }
+
+    /// Runs the process again and again, for ever.
+    async fn supervise(self: Arc<Self>, pipeline: Arc<SimPipeline>) {
+        let mut is_wanted = self.is_wanted.subscribe();
+        for start in 0.. {
+            // The sender is a field of this very object.
+            let _ = is_wanted.wait_for(|is_wanted| *is_wanted).await;
+            let name = format!("{:?}-{}.{start}", self.task, self.number);
+            let (process, shutdown) = (SimProcess::new(&name), CancellationToken::new());
+            *self.current.lock() = (process.clone(), shutdown.clone());
+            let was_killed = tokio::select! {
+                biased;
+                () = process.killed().cancelled() => true,
+                () = pipeline.run(self.task, &process, shutdown) => false,
+            };
+            let pause = if was_killed {
+                1 + pipeline.world.below(20)
+            } else {
+                1
+            };
+            tokio::time::sleep(Duration::from_secs(pause)).await;
+        }
+    }
+}
+
+impl SimPipeline {
+    /// Empty services.
+    pub(super) fn new(seed: u64, settings: SimSettings) -> Self {
+        let world = World::new(seed);
+        let options = QueueOptions {
+            visibility_timeout: Duration::from_secs(settings.visibility_seconds.into()),
+            max_receive_count: 1000,
+            retention: 14 * DAY,
+        };
+        let step = match settings.is_coarse {
+            true => Duration::from_secs(1),
+            false => Duration::from_nanos(1),
+        };
+        let slots = |role: Role| SimSlots::new(&world, role.as_str(), settings.slots.into());
+        let pipeline = Self {
+            settings,
+            source: SimDisk::new(&world, step),
+            destination: SimDisk::new(&world, step),
+            files_queue: SimQueues::new(&world, "files", options),
+            chunks_queue: SimQueues::new(&world, "chunks", options),
+            stream: SimStreams::new(&world, "stream", 2, DAY),
+            compressor_slots: slots(Role::Compressor),
+            decompressor_slots: slots(Role::Decompressor),
+            world,
+        };
+        pipeline.heal();
+        pipeline
+    }
+
+    /// Starts all processes: the scanner, where there is one, the compressors, then the decompressors.
+    pub(super) fn start(self: &Arc<Self>) -> Vec<Arc<Supervised>> {
+        let settings = self.settings;
+        let tasks = [
+            (RoleTask::Scan, u8::from(settings.scan_seconds.is_some())),
+            (RoleTask::Compress, settings.compressors),
+            (RoleTask::Decompress, settings.decompressors),
+        ];
+        let numbered = tasks
+            .into_iter()
+            .flat_map(|(task, count)| (0..count).map(move |number| (task, number)));
+        let start = |(task, number)| {
+            let supervised = Arc::new(Supervised {
+                task,
+                number,
+                current: Mutex::new((SimProcess::new("none"), CancellationToken::new())),
+                is_wanted: watch::Sender::new(true),
+            });
+            tokio::spawn(supervised.clone().supervise(self.clone()));
+            supervised
+        };
+        numbered.map(start).collect()
+    }
+
+    /// The services of queues, stream and slots.
+    pub(super) fn services(&self) -> [&streampress_transport::sim::SimService; 7] {
+        [
+            self.files_queue.service(),
+            self.files_queue.dead_letter_service(),
+            self.chunks_queue.service(),
+            self.chunks_queue.dead_letter_service(),
+            self.stream.service(),
+            self.compressor_slots.service(),
+            self.decompressor_slots.service(),
+        ]
+    }
+
+    /// Everything works, and calls take some milliseconds.
+    pub(super) fn heal(&self) {
+        let some = (Duration::from_millis(1), Duration::from_millis(20));
+        for service in self.services() {
+            service.set_faults(|faults| {
+                *faults = Default::default();
+                faults.latency = some;
+            });
+        }
+        for disk in [&self.source, &self.destination] {
+            disk.set_faults(|faults| *faults = Default::default());
+        }
+        self.world.set_stalls(0.0, Duration::ZERO);
+    }
+
+    /// Messages that are not done.
+    pub(super) fn waiting(&self) -> usize {
+        self.files_queue.messages().len() + self.chunks_queue.messages().len()
+    }
+
+    /// What announces files, in a process.
+    pub(super) fn announcer(&self, process: &SimProcess) -> Announcer {
+        Announcer {
+            source: Arc::new(self.source.open(SOURCE, process)),
+            files_queue: Arc::new(self.files_queue.open(process)),
+            strict: self.settings.is_strict,
+            format: AnnouncementFormat::Native,
+            journal: Arc::new(NoJournal),
+        }
+    }
+
+    /// What redrive and compressors use, in a process.
+    pub(super) fn connections(&self, process: &SimProcess) -> CompressorConnections {
+        CompressorConnections {
+            files_queue: Arc::new(self.files_queue.open(process)),
+            chunks_queue: Arc::new(self.chunks_queue.open(process)),
+            stream: Arc::new(self.stream.open(process)),
+        }
+    }
+
+    async fn run(&self, task: RoleTask, process: &SimProcess, shutdown: CancellationToken) {
+        match task {
+            RoleTask::Scan => {
+                let scanner = Scanner {
+                    announcer: self.announcer(process),
+                    filter: filter(),
+                    settle: SETTLE,
+                    retires: false,
+                    left_out: LeftOutFiles::default(),
+                    meter: Meter::default(),
+                };
+                let seconds = self.settings.scan_seconds.unwrap_or(1);
+                let interval = Duration::from_secs(seconds.into());
+                scanner.run(interval, &shutdown).await;
+            }
+            RoleTask::Compress => {
+                let connections = self.connections(process);
+                let compressor = self.compressor(process, &connections);
+                let lock = Arc::new(self.compressor_slots.open(process));
+                let queue = connections.files_queue;
+                let consumer = self.consumer(
+                    Role::Compressor,
+                    queue,
+                    lock,
+                    Arc::new(compressor),
+                    shutdown,
+                );
+                consumer.run().await;
+            }
+            RoleTask::Decompress => {
+                let destination: Arc<dyn Files> =
+                    Arc::new(self.destination.open(DESTINATION, process));
+                let stream = Arc::new(self.stream.open(process));
+                let destination = Destination::with_own_journal(destination, None);
+                let decompressor =
+                    Decompressor::new(destination, stream, 1, None, Arc::new(NoJournal));
+                let lock = Arc::new(self.decompressor_slots.open(process));
+                let queue = Arc::new(self.chunks_queue.open(process));
+                let consumer = self.consumer(
+                    Role::Decompressor,
+                    queue,
+                    lock,
+                    Arc::new(decompressor),
+                    shutdown,
+                );
+                consumer.run().await;
+            }
+        }
+    }
+
+    fn compressor(&self, process: &SimProcess, connections: &CompressorConnections) -> Compressor {
+        Compressor {
+            announcer: self.announcer(process),
+            stream: connections.stream.clone(),
+            chunks_queue: connections.chunks_queue.clone(),
+            options: hybrid::CodecOptions {
+                effort: hybrid::Effort::Fast,
+                block_size: BLOCK_BYTES,
+                threads: 1,
+            },
+            format_version: Default::default(),
+            plans: Arc::default(),
+            record_bytes: 400 << 10,
+            on_compressed: OnCompressed::Keep,
+            filter: filter(),
+            journal: Arc::new(NoJournal),
+        }
+    }
+
+    fn consumer(
+        &self,
+        role: Role,
+        queue: Arc<dyn Queue>,
+        lock: Arc<dyn SlotLock>,
+        handler: Arc<dyn Handler>,
+        shutdown: CancellationToken,
+    ) -> Consumer {
+        Consumer {
+            role,
+            queue,
+            lock,
+            handler,
+            threads: 2,
+            strict: self.settings.is_strict,
+            interval: Duration::from_secs(1),
+            linger: Duration::from_secs(1),
+            max_receive_count: 20,
+            meter: Meter::default(),
+            shutdown,
+        }
+    }
+}
+
+fn filter() -> SourceFilter {
+    SourceFilter {
+        formats: vec![SourceFormat::Txt, SourceFormat::Csv, SourceFormat::Json],
+        skips_renamed: false,
+    }
+}

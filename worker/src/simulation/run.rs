@@ -1,0 +1,438 @@
+//! Runs a history, makes the world well again, and waits until all is done.
+
+use std::sync::Arc;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use bytes::Bytes;
+use streampress_transport::FileName;
+use streampress_transport::sim::{SimDisk, SimProcess, Write};
+use tokio::time::{sleep, timeout};
+
+use super::check::{Rest, check};
+use super::history::{History, HistoryStep, How, NAMES, ServiceKind, Side, Time, content};
+use super::pipeline::{SimPipeline, Supervised};
+use super::record::RunRecord;
+use crate::roles::redrive::redrive;
+use crate::runtime::simulated;
+
+/// How long a well world may need for everything that waits.
+const PATIENCE: Duration = Duration::from_secs(4 * 3600);
+/// All is done when nothing waited for so long.
+const REST: Duration = Duration::from_secs(120);
+/// A command that takes longer is given up.
+const COMMAND: Duration = Duration::from_secs(600);
+
+/// How a run ended.
+#[derive(Debug, Clone, PartialEq)]
+pub(super) struct Outcome {
+    /// What the pipeline did wrong.
+    pub(super) violations: Vec<String>,
+    record: RunRecord,
+    rest: Rest,
+}
+
+impl Outcome {
+    /// Reason and detail of each dead letter that is left.
+    pub(super) fn dead_letters(&self) -> Vec<String> {
+        let letters = self.rest.dead_letters.iter();
+        letters
+            .map(|letter| format!("{:?}", letter.message.attributes))
+            .collect()
+    }
+}
+
+/// Runs the history from its start to the rest after it.
+pub(super) fn run(history: &History) -> Outcome {
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_time()
+        .start_paused(true)
+        .build();
+    let runtime = runtime.expect("a runtime");
+    runtime.block_on(async {
+        let pipeline = Arc::new(SimPipeline::new(history.seed, history.settings));
+        let _entered = simulated::enter(&pipeline.world, history.seed);
+        let mut run = HistoryRun {
+            roles: pipeline.start(),
+            pipeline,
+            record: RunRecord::default(),
+        };
+        for (millis, step) in &history.steps {
+            sleep(Duration::from_millis(*millis)).await;
+            run.apply(*step).await;
+        }
+        let is_done = run.come_to_rest().await;
+        run.outcome(is_done)
+    })
+}
+
+struct HistoryRun {
+    pipeline: Arc<SimPipeline>,
+    roles: Vec<Arc<Supervised>>,
+    record: RunRecord,
+}
+
+impl HistoryRun {
+    async fn apply(&mut self, step: HistoryStep) {
+        let pipeline = self.pipeline.clone();
+        self.record.look_at_source(&pipeline);
+        self.record.look_at_destination(&pipeline);
+        match step {
+            HistoryStep::Write {
+                name,
+                content: number,
+                bytes,
+                how,
+                time,
+            } => {
+                let bytes = content(number, bytes).into();
+                let write = match how {
+                    How::Replace => Write::Replace(bytes),
+                    How::InPlace => Write::InPlace(bytes),
+                };
+                let modified = self.modified(&pipeline.source, name, time);
+                pipeline.source.write(at(name), write, modified);
+            }
+            HistoryStep::Append {
+                name,
+                content: number,
+                bytes,
+            } => {
+                let write = Write::Append(content(number, bytes).into());
+                pipeline.source.write(at(name), write, None);
+            }
+            HistoryStep::Truncate { name, bytes } => {
+                if pipeline.source.node(at(name)).is_some() {
+                    let write = Write::Truncate(bytes.into());
+                    pipeline.source.write(at(name), write, None);
+                }
+            }
+            HistoryStep::Copy {
+                from,
+                to,
+                keeps_time,
+            } => {
+                if let Some(node) = pipeline.source.node(at(from)) {
+                    let modified = keeps_time.then_some(node.modified);
+                    pipeline
+                        .source
+                        .write(at(to), Write::InPlace(node.bytes), modified);
+                }
+            }
+            HistoryStep::RenameOver { from, to } => {
+                if from != to {
+                    pipeline.source.rename(at(from), at(to));
+                }
+            }
+            HistoryStep::Touch { name, time } => self.touch(&pipeline.source, name, time),
+            HistoryStep::Delete { name } => pipeline.source.remove(at(name)),
+            HistoryStep::Protect { name, seconds } => {
+                pipeline
+                    .source
+                    .touch(at(name), |node| node.is_readable = false);
+                self.after(seconds, move |pipeline| {
+                    pipeline
+                        .source
+                        .touch(at(name), |node| node.is_readable = true);
+                });
+            }
+            HistoryStep::TouchCopy { name, time } => {
+                self.touch(&pipeline.destination, name, time);
+            }
+            HistoryStep::WriteCopy {
+                name,
+                content: number,
+                bytes,
+                how,
+            } => {
+                // Numbers of their own: no source has such content.
+                let bytes: Bytes = content(number.saturating_add(30_000), bytes).into();
+                let write = match how {
+                    How::Replace => Write::Replace(bytes),
+                    How::InPlace => Write::InPlace(bytes),
+                };
+                self.record.change_copy(&pipeline, at(name), || {
+                    pipeline.destination.write(at(name), write, None);
+                });
+            }
+            HistoryStep::DeleteCopy { name } => {
+                self.record.change_copy(&pipeline, at(name), || {
+                    pipeline.destination.remove(at(name));
+                });
+            }
+            HistoryStep::Submit { name } => self.submit(name).await,
+            HistoryStep::Redrive => self.redrive().await,
+            step => self.disturb(step),
+        }
+        self.record.look_at_source(&pipeline);
+    }
+
+    /// What happens to processes and services.
+    fn disturb(&mut self, step: HistoryStep) {
+        let pipeline = self.pipeline.clone();
+        match step {
+            HistoryStep::Kill { role, effects } => {
+                self.role(role).process().kill_after(effects.into())
+            }
+            HistoryStep::Freeze { role, seconds } => {
+                self.role(role).process().freeze(secs(seconds))
+            }
+            HistoryStep::Restart { role } => self.role(role).terminate(),
+            HistoryStep::Stop { role, seconds } => {
+                let role = self.role(role);
+                role.want(false);
+                self.after(seconds, move |_| role.want(true));
+            }
+            HistoryStep::Clock { millis } => pipeline.world.jump(millis),
+            HistoryStep::Stall {
+                longest_seconds,
+                seconds,
+            } => {
+                pipeline.world.set_stalls(0.1, secs(longest_seconds));
+                self.after(seconds, |pipeline| {
+                    pipeline.world.set_stalls(0.0, Duration::ZERO)
+                });
+            }
+            HistoryStep::Down { service, seconds } => {
+                for it in services(&pipeline, service) {
+                    it.set_faults(|faults| faults.down = true);
+                }
+                self.after(seconds, move |pipeline| {
+                    for it in services(pipeline, service) {
+                        it.set_faults(|faults| faults.down = false);
+                    }
+                });
+            }
+            HistoryStep::Lossy {
+                service,
+                percent,
+                seconds,
+            } => {
+                let share = f64::from(percent) / 100.0;
+                let lose = move |pipeline: &SimPipeline, share: f64| {
+                    for it in services(pipeline, service) {
+                        it.set_faults(|faults| {
+                            (faults.lost_requests, faults.lost_answers) =
+                                (share / 2.0, share / 2.0);
+                        });
+                    }
+                };
+                lose(&pipeline, share);
+                self.after(seconds, move |pipeline| lose(pipeline, 0.0));
+            }
+            HistoryStep::Slow {
+                service,
+                millis,
+                seconds,
+            } => {
+                let slow = move |pipeline: &SimPipeline, most: u64| {
+                    for it in services(pipeline, service) {
+                        it.set_faults(|faults| faults.latency.1 = Duration::from_millis(most));
+                    }
+                };
+                slow(&pipeline, millis.into());
+                self.after(seconds, move |pipeline| slow(pipeline, 20));
+            }
+            HistoryStep::DiskDown { side, seconds } => {
+                disk(&pipeline, side).set_faults(|faults| faults.is_down = true);
+                self.after(seconds, move |pipeline| {
+                    disk(pipeline, side).set_faults(|faults| faults.is_down = false);
+                });
+            }
+            HistoryStep::ReadOnly { side, seconds } => {
+                disk(&pipeline, side).set_faults(|faults| faults.is_read_only = true);
+                self.after(seconds, move |pipeline| {
+                    disk(pipeline, side).set_faults(|faults| faults.is_read_only = false);
+                });
+            }
+            HistoryStep::Full { side, seconds } => {
+                let used = disk(&pipeline, side).used_bytes();
+                disk(&pipeline, side).set_faults(|faults| faults.capacity_bytes = Some(used));
+                self.after(seconds, move |pipeline| {
+                    disk(pipeline, side).set_faults(|faults| faults.capacity_bytes = None);
+                });
+            }
+            HistoryStep::LoseSlots => {
+                pipeline.compressor_slots.take_away();
+                pipeline.decompressor_slots.take_away();
+            }
+            HistoryStep::Reshard { shards } => pipeline.stream.reshard(shards.into()),
+            HistoryStep::Purge {
+                service: ServiceKind::FilesQueue,
+            } => pipeline.files_queue.purge(),
+            HistoryStep::Purge {
+                service: ServiceKind::ChunksQueue,
+            } => pipeline.chunks_queue.purge(),
+            HistoryStep::Remake {
+                service: ServiceKind::FilesQueue,
+            } => pipeline.files_queue.remake(),
+            HistoryStep::Remake {
+                service: ServiceKind::ChunksQueue,
+            } => pipeline.chunks_queue.remake(),
+            HistoryStep::Remake {
+                service: ServiceKind::Stream,
+            } => pipeline.stream.remake(),
+            // What cannot be purged or made anew, and steps that `apply` has taken.
+            _ => {}
+        }
+    }
+
+    fn role(&self, number: u8) -> Arc<Supervised> {
+        self.roles[usize::from(number) % self.roles.len()].clone()
+    }
+
+    fn modified(&self, disk: &SimDisk, name: u8, time: Time) -> Option<SystemTime> {
+        let now = self.pipeline.world.now();
+        match time {
+            Time::Now => None,
+            Time::Same => disk.node(at(name)).map(|node| node.modified),
+            Time::Past(seconds) => Some(now.checked_sub(secs(seconds)).unwrap_or(UNIX_EPOCH)),
+            Time::Future(seconds) => Some(now + secs(seconds)),
+        }
+    }
+
+    fn touch(&self, disk: &SimDisk, name: u8, time: Time) {
+        let modified = self.modified(disk, name, time);
+        let modified = modified.unwrap_or_else(|| self.pipeline.world.now());
+        disk.touch(at(name), |node| node.modified = modified);
+    }
+
+    /// Ends a disturbance, unless the whole world was made well before.
+    fn after(&self, seconds: u32, end: impl FnOnce(&SimPipeline) + Send + 'static) {
+        let pipeline = self.pipeline.clone();
+        tokio::spawn(async move {
+            sleep(secs(seconds)).await;
+            end(&pipeline);
+        });
+    }
+
+    /// `streampress submit` of a file that lies at the source.
+    async fn submit(&mut self, name: u8) {
+        let process = SimProcess::new("submit");
+        let announcer = self.pipeline.announcer(&process);
+        let Ok(name) = FileName::parse(at(name)) else {
+            return;
+        };
+        let Ok(Some(entry)) = announcer.source.stat(&name) else {
+            return;
+        };
+        let began = self.pipeline.world.elapsed();
+        let announcing = async {
+            let read = announcer.read(&entry).await?;
+            announcer.announce_all(&[read]).await
+        };
+        let announced = timeout(COMMAND, announcing).await;
+        process.kill();
+        if let Ok(Ok(_)) = announced {
+            // The content that it read was there then or later.
+            self.record
+                .submitted
+                .insert(name.as_str().to_owned(), began);
+        }
+    }
+
+    /// `streampress redrive`.
+    async fn redrive(&mut self) {
+        let process = SimProcess::new("redrive");
+        let connections = self.pipeline.connections(&process);
+        let announcer = self.pipeline.announcer(&process);
+        // What it does not reach now it finds the next time.
+        let _ = timeout(COMMAND, redrive(&connections, &announcer, false)).await;
+        process.kill();
+    }
+
+    /// Makes the world well, waits until nothing waits any more, and redrives what became a dead letter meanwhile.
+    async fn come_to_rest(&mut self) -> bool {
+        let pipeline = self.pipeline.clone();
+        for redrives_left in (0..=pipeline.settings.redrives).rev() {
+            self.make_well();
+            let is_done = timeout(PATIENCE, self.nothing_waits()).await.is_ok();
+            let dead = [&pipeline.files_queue, &pipeline.chunks_queue];
+            let all_alive = dead.iter().all(|queue| queue.dead_letters().is_empty());
+            if !is_done || all_alive || redrives_left == 0 {
+                return is_done;
+            }
+            self.redrive().await;
+        }
+        true
+    }
+
+    fn make_well(&self) {
+        let pipeline = &self.pipeline;
+        pipeline.heal();
+        for role in &self.roles {
+            role.process().thaw();
+            role.want(true);
+        }
+        for name in NAMES {
+            if pipeline
+                .source
+                .node(name)
+                .is_some_and(|node| !node.is_readable)
+            {
+                pipeline.source.touch(name, |node| node.is_readable = true);
+            }
+        }
+    }
+
+    async fn nothing_waits(&self) {
+        let mut calm = Duration::ZERO;
+        while calm < REST {
+            sleep(Duration::from_secs(5)).await;
+            match self.pipeline.waiting() {
+                0 => calm += Duration::from_secs(5),
+                _ => calm = Duration::ZERO,
+            }
+        }
+    }
+
+    fn outcome(mut self, is_done: bool) -> Outcome {
+        let pipeline = &self.pipeline;
+        self.record.look_at_source(pipeline);
+        self.record.look_at_destination(pipeline);
+        let rest = Rest {
+            is_done,
+            source: pipeline.source.nodes(),
+            destination: pipeline.destination.nodes(),
+            dead_letters: [&pipeline.files_queue, &pipeline.chunks_queue]
+                .into_iter()
+                .flat_map(|queue| queue.dead_letters())
+                .collect(),
+            sends: pipeline.files_queue.traffic().0 + pipeline.chunks_queue.traffic().0,
+            is_scanned: pipeline.settings.scan_seconds.is_some(),
+        };
+        Outcome {
+            violations: check(&self.record, &rest),
+            record: self.record,
+            rest,
+        }
+    }
+}
+
+fn at(name: u8) -> &'static str {
+    NAMES[usize::from(name) % NAMES.len()]
+}
+
+fn secs(seconds: u32) -> Duration {
+    Duration::from_secs(seconds.into())
+}
+
+fn disk(pipeline: &SimPipeline, side: Side) -> &SimDisk {
+    match side {
+        Side::Source => &pipeline.source,
+        Side::Destination => &pipeline.destination,
+    }
+}
+
+fn services(
+    pipeline: &SimPipeline,
+    service: ServiceKind,
+) -> Vec<&streampress_transport::sim::SimService> {
+    let all = pipeline.services();
+    let range = match service {
+        ServiceKind::FilesQueue => 0..2,
+        ServiceKind::ChunksQueue => 2..4,
+        ServiceKind::Stream => 4..5,
+        ServiceKind::Slots => 5..7,
+    };
+    all[range].to_vec()
+}

@@ -1,0 +1,385 @@
+//! What `streampress run` and `submit` do with the files of a source: which they announce, which they leave out, and that
+//! what they say is true.
+
+mod support;
+
+use std::ffi::OsStr;
+use std::fs;
+use std::os::unix::ffi::OsStrExt;
+use std::os::unix::fs::{MetadataExt, symlink};
+use std::process::{Command, Output};
+
+use serde_json::Value;
+use support::{WorkFolder, text};
+
+const SUBMIT: [&str; 4] = ["-p", "pipeline.yaml", "--data", "data"];
+
+fn folder() -> WorkFolder {
+    WorkFolder::with_spec("  suspend: false")
+}
+
+fn run(folder: &WorkFolder, args: &[&str]) -> Output {
+    let all = [&["run", "pipeline.yaml", "--data", "data", "--json"], args].concat();
+    folder.run(&all)
+}
+
+fn summary(output: &Output) -> Value {
+    serde_json::from_slice(&output.stdout)
+        .unwrap_or_else(|error| panic!("{error}: {}", text(&output.stderr)))
+}
+
+fn submit(folder: &WorkFolder, files: &[&str]) -> Output {
+    folder.run(&[&["submit"], files, &SUBMIT].concat())
+}
+
+#[test]
+fn content_that_comes_back_is_restored_again_each_time() {
+    let folder = folder();
+    for content in ["first", "second", "first", "second, longer", "first"] {
+        folder.write("in/a.txt", content);
+        let output = run(&folder, &["--input", "in"]);
+        assert!(output.status.success(), "{}", text(&output.stderr));
+        assert_eq!(text(&folder.files("data/out")["a.txt"]), content);
+    }
+}
+
+#[test]
+fn a_run_without_changes_announces_nothing() {
+    let folder = folder();
+    folder.write("in/a.txt", "words");
+    folder.run_summary(&["--input", "in"]);
+    let inode = || {
+        fs::metadata(folder.path("data/out/a.txt"))
+            .expect("restored")
+            .ino()
+    };
+    let before = inode();
+    let summary = folder.run_summary(&["--input", "in"]);
+    assert_eq!(summary["filesGenerated"], 1, "{summary}");
+    assert_eq!(inode(), before, "the file was restored a second time");
+}
+
+#[test]
+fn what_is_gone_from_the_destination_is_restored_again() {
+    let folder = folder();
+    folder.write("in/a.txt", "one");
+    folder.write("in/b.txt", "two");
+    folder.run_summary(&["--input", "in"]);
+    fs::remove_dir_all(folder.path("data/out")).expect("removed");
+    assert_eq!(folder.run_summary(&["--input", "in"])["filesRestored"], 2);
+    assert_eq!(folder.files("data/out"), folder.files("in"));
+}
+
+#[test]
+fn generated_files_that_are_gone_from_the_destination_are_restored_again() {
+    let folder = WorkFolder::with_generator(3);
+    folder.run_summary(&[]);
+    fs::remove_dir_all(folder.path("data/out")).expect("removed");
+    assert_eq!(folder.run_summary(&[])["filesRestored"], 3);
+    assert_eq!(folder.files("data/out"), folder.files("data/in"));
+}
+
+#[test]
+fn what_is_gone_from_both_sides_is_not_called_restored() {
+    let folder = folder();
+    folder.write("in/a.txt", "one");
+    folder.write("in/b.txt", "two");
+    folder.run_summary(&["--input", "in"]);
+    for gone in ["data/out/a.txt", "in/a.txt"] {
+        fs::remove_file(folder.path(gone)).expect("removed");
+    }
+    let summary = folder.run_summary(&["--input", "in"]);
+    assert_eq!(summary["filesRestored"], 1, "{summary}");
+    assert_eq!(summary["filesGone"], 1, "{summary}");
+}
+
+#[test]
+fn a_restored_copy_that_others_changed_stays_and_is_named() {
+    let folder = folder();
+    folder.write("in/a.txt", "one");
+    folder.run_summary(&["--input", "in"]);
+    folder.write("data/out/a.txt", "edited by a user");
+    let output = run(&folder, &["--input", "in"]);
+    let said = text(&output.stderr);
+    assert!(
+        said.contains("changed at the destination by others") && said.contains("a.txt"),
+        "{said}"
+    );
+    assert_eq!(text(&folder.files("data/out")["a.txt"]), "edited by a user");
+}
+
+#[test]
+fn another_input_folder_is_another_source() {
+    let folder = folder();
+    folder.write("A/app.log", "host A\n");
+    folder.run_summary(&["--input", "A"]);
+    // The mtime is later, since an older one loses against the restored file's.
+    folder.write("B/app.log", "host B\n");
+    folder.run_summary(&["--input", "B"]);
+    assert_eq!(text(&folder.files("data/out")["app.log"]), "host B\n");
+}
+
+#[test]
+fn a_source_that_changed_after_it_was_announced_is_no_failure() {
+    let folder = folder();
+    folder.write("data/in/a.csv", "one\n");
+    assert!(submit(&folder, &["data/in/a.csv"]).status.success());
+    folder.write("data/in/a.csv", "two, longer\n");
+    let summary = folder.run_summary(&[]);
+    assert_eq!(summary["filesFailed"], 0, "{summary}");
+    assert_eq!(summary["filesSuperseded"], 1, "{summary}");
+    assert_eq!(summary["filesRestored"], 1, "{summary}");
+    assert_eq!(text(&folder.files("data/out")["a.csv"]), "two, longer\n");
+    folder.run_well(&["redrive", "pipeline.yaml", "--data", "data"]);
+    assert_eq!(folder.run_summary(&[])["filesRestored"], 1);
+}
+
+#[test]
+fn a_source_that_vanished_fails_with_its_reason_and_is_taken_when_it_is_back() {
+    let folder = folder();
+    folder.write("data/in/a.csv", "one\n");
+    folder.write("data/in/b.csv", "two\n");
+    assert!(
+        submit(&folder, &["data/in/a.csv", "data/in/b.csv"])
+            .status
+            .success()
+    );
+    fs::rename(folder.path("data/in/a.csv"), folder.path("aside")).expect("moved away");
+    let output = run(&folder, &[]);
+    assert_eq!(output.status.code(), Some(1), "{}", text(&output.stderr));
+    let said = text(&output.stderr);
+    assert!(
+        said.contains("failed: a.csv") && said.contains("SourceMissing"),
+        "{said}"
+    );
+    assert_eq!(summary(&output)["filesRestored"], 1);
+    fs::rename(folder.path("aside"), folder.path("data/in/a.csv")).expect("moved back");
+    assert_eq!(folder.run_summary(&[])["filesRestored"], 2);
+}
+
+#[test]
+fn records_that_are_gone_are_made_again_by_the_same_command() {
+    let folder = folder();
+    folder.write("data/in/a.txt", "words and more words");
+    assert!(submit(&folder, &["data/in/a.txt"]).status.success());
+    let compressor = folder.start(&["compress", "pipeline.yaml", "--data", "data"]);
+    streampress_transport::contract_tests::eventually_blocking("it is compressed", || {
+        folder.log().contains("File compressed")
+    });
+    compressor.stop();
+    let segments = fs::read_dir(folder.path("data/stream")).expect("the stream's folder");
+    let mut removed = 0;
+    for segment in segments {
+        fs::remove_file(segment.expect("an entry").path()).expect("removed");
+        removed += 1;
+    }
+    assert!(removed > 0);
+    let summary = folder.run_summary(&[]);
+    assert_eq!(summary["filesRestored"], 1, "{summary}");
+    assert_eq!(
+        text(&folder.files("data/out")["a.txt"]),
+        "words and more words"
+    );
+}
+
+#[test]
+fn what_cannot_be_taken_is_named_and_the_rest_is_restored() {
+    let folder = folder();
+    folder.write("in/good.csv", "1,2\n");
+    folder.write("in/picture.png", "of no kind that is taken");
+    fs::write(
+        folder.path("in").join(OsStr::from_bytes(b"bad\xff.csv")),
+        "x",
+    )
+    .expect("written");
+    folder.write("outside.csv", "elsewhere");
+    symlink(folder.path("outside.csv"), folder.path("in/link.csv")).expect("linked");
+    let made = Command::new("mkfifo")
+        .arg(folder.path("in/pipe.csv"))
+        .status()
+        .expect("mkfifo runs");
+    assert!(made.success());
+    let output = run(&folder, &["--input", "in"]);
+    assert_eq!(output.status.code(), Some(1), "{}", text(&output.stderr));
+    let summary = summary(&output);
+    assert_eq!(summary["filesRestored"], 1, "{summary}");
+    assert_eq!(summary["filesLeftOut"], 3, "{summary}");
+    let said = text(&output.stderr);
+    for (name, way_out) in [
+        ("bad\u{fffd}.csv", "rename it"),
+        ("link.csv", "replace the link"),
+        ("pipe.csv", "copy its content"),
+    ] {
+        let line = said.lines().find(|line| line.contains(name));
+        assert!(line.is_some_and(|line| line.contains(way_out)), "{said}");
+    }
+    fs::remove_file(folder.path("in/pipe.csv")).expect("removed");
+    fs::remove_file(folder.path("in/link.csv")).expect("removed");
+    fs::remove_file(folder.path("in").join(OsStr::from_bytes(b"bad\xff.csv"))).expect("removed");
+    assert_eq!(folder.run_summary(&["--input", "in"])["filesRestored"], 1);
+}
+
+#[test]
+fn a_run_over_its_own_working_folder_takes_only_the_users_files() {
+    let folder = folder();
+    folder.write("mine.csv", "1,2\n");
+    for _ in 0..2 {
+        folder.run_well(&["run", "pipeline.yaml", "--input", "."]);
+        let restored = folder.files("streampress-data/test/out");
+        let names: Vec<_> = restored.keys().map(String::as_str).collect();
+        assert_eq!(names, ["mine.csv"]);
+    }
+    let output = run(&folder, &["--input", "data"]);
+    assert_eq!(output.status.code(), Some(1), "there is no such folder yet");
+    folder.run_summary(&["--input", "."]);
+    for own in ["data", "data/out", "data/reports"] {
+        let output = run(&folder, &["--input", own]);
+        assert_eq!(output.status.code(), Some(64), "{}", text(&output.stderr));
+    }
+}
+
+#[test]
+fn a_renamed_source_replaces_no_file_and_a_file_of_that_form_is_named() {
+    let folder = WorkFolder::with_spec("  source: {onCompressed: Rename}");
+    folder.write("data/in/users.csv", "all users\n");
+    folder.write("data/in/users_delete.csv", "ids to delete: 7,9\n");
+    let output = run(&folder, &[]);
+    assert_eq!(output.status.code(), Some(1), "{}", text(&output.stderr));
+    let said = text(&output.stderr);
+    assert!(
+        said.lines()
+            .any(|line| line.contains("users_delete.csv") && line.contains("another name")),
+        "{said}"
+    );
+    let sources = folder.files("data/in");
+    assert_eq!(text(&sources["users_delete.csv"]), "ids to delete: 7,9\n");
+    assert_eq!(text(&sources["users-1_delete.csv"]), "all users\n");
+    assert_eq!(sources.len(), 2);
+    fs::rename(
+        folder.path("data/in/users_delete.csv"),
+        folder.path("data/in/ids.csv"),
+    )
+    .expect("renamed");
+    let summary = folder.run_summary(&[]);
+    assert_eq!(summary["filesLeftOut"], 0, "{summary}");
+    assert_eq!(
+        text(&folder.files("data/out")["ids.csv"]),
+        "ids to delete: 7,9\n"
+    );
+}
+
+#[test]
+fn a_deleted_source_that_comes_again_is_taken_again() {
+    let folder = WorkFolder::with_spec("  source: {onCompressed: Delete}");
+    for _ in 0..2 {
+        folder.write("data/in/daily.csv", "1,2\n");
+        assert!(run(&folder, &[]).status.success());
+        assert!(folder.files("data/in").is_empty());
+        assert_eq!(text(&folder.files("data/out")["daily.csv"]), "1,2\n");
+        fs::remove_file(folder.path("data/out/daily.csv")).expect("a consumer takes it");
+    }
+}
+
+#[test]
+fn submit_replaces_no_file_of_the_source() {
+    let folder = folder();
+    folder.write("data/in/x.csv", "mine, at the source");
+    folder.write("a/x.csv", "another");
+    let output = submit(&folder, &["a/x.csv"]);
+    assert_eq!(output.status.code(), Some(1));
+    let said = text(&output.stderr);
+    assert!(said.contains("not replaced"), "{said}");
+    assert_eq!(
+        text(&folder.files("data/in")["x.csv"]),
+        "mine, at the source"
+    );
+    folder.write("b/x.csv", "mine, at the source");
+    let output = submit(&folder, &["b/x.csv"]);
+    assert!(output.status.success(), "{}", text(&output.stderr));
+}
+
+#[test]
+fn two_files_of_one_name_are_refused_before_anything_is_copied() {
+    let folder = folder();
+    folder.write("a/x.csv", "from a");
+    folder.write("b/x.csv", "from b");
+    folder.write("c/y.csv", "from c");
+    let output = submit(&folder, &["c/y.csv", "a/x.csv", "b/x.csv"]);
+    assert_eq!(output.status.code(), Some(1));
+    let said = text(&output.stderr);
+    assert!(said.contains("a/x.csv and b/x.csv"), "{said}");
+    assert!(folder.files("data/in").is_empty());
+    // One file named twice is one.
+    let output = submit(&folder, &["c/y.csv", "c/y.csv"]);
+    assert!(output.status.success(), "{}", text(&output.stderr));
+    assert_eq!(text(&output.stdout).matches("announced").count(), 1);
+}
+
+#[test]
+fn submit_announces_every_time_and_a_lost_copy_is_restored() {
+    let folder = folder();
+    folder.write("data/in/a.txt", "words");
+    for _ in 0..2 {
+        assert!(submit(&folder, &["data/in/a.txt"]).status.success());
+        folder.run_summary(&[]);
+        assert_eq!(text(&folder.files("data/out")["a.txt"]), "words");
+        fs::remove_file(folder.path("data/out/a.txt")).expect("lost");
+    }
+}
+
+#[test]
+fn a_name_cannot_write_to_the_terminal() {
+    let folder = folder();
+    folder.write("data/in/\u{1b}[2Jx.csv", "1");
+    let output = submit(&folder, &["data/in/\u{1b}[2Jx.csv"]);
+    assert!(output.status.success(), "{}", text(&output.stderr));
+    fs::remove_file(folder.path("data/in/\u{1b}[2Jx.csv")).expect("removed");
+    let ran = folder.run(&["run", "pipeline.yaml", "--data", "data"]);
+    let listed = folder.run(&["redrive", "pipeline.yaml", "--data", "data", "--list"]);
+    for said in [&output.stdout, &ran.stdout, &ran.stderr, &listed.stdout] {
+        // Escaped, not dropped.
+        assert!(text(said).contains("[2Jx.csv"), "{}", text(said));
+        assert!(!said.contains(&0x1b), "{}", text(said));
+    }
+}
+
+#[test]
+fn a_file_without_a_pipeline_is_not_good() {
+    let folder = folder();
+    folder.write("empty.yaml", "");
+    folder.write(
+        "other.yaml",
+        "apiVersion: v1\nkind: ConfigMap\nmetadata: {name: a}\n",
+    );
+    for file in ["empty.yaml", "other.yaml"] {
+        let output = folder.run(&["validate", file]);
+        assert_eq!(output.status.code(), Some(64), "{file}");
+        assert!(text(&output.stderr).contains("no CompressionPipeline"));
+    }
+}
+
+#[test]
+fn an_inline_schema_that_no_generator_takes_fails_validation_and_run_alike() {
+    let folder = WorkFolder::with_spec(
+        "  generator: {schema: {inline: {fields: [{name: a, kind: int, min: 5, max: 1}]}}, files: 1}",
+    );
+    for command in [
+        &["validate", "pipeline.yaml"][..],
+        &["run", "pipeline.yaml"],
+    ] {
+        let output = folder.run(command);
+        assert_eq!(output.status.code(), Some(64), "{command:?}");
+    }
+}
+
+#[test]
+fn a_report_inside_the_source_or_the_destination_fails_validation() {
+    for inside in ["in", "out"] {
+        let folder = WorkFolder::with_spec(&format!(
+            "  report: {{location: \"file:///data/{inside}/results.html\"}}"
+        ));
+        let output = folder.run(&["validate", "pipeline.yaml"]);
+        assert_eq!(output.status.code(), Some(64), "{inside}");
+        assert!(text(&output.stderr).contains("spec.report.location"));
+    }
+}
