@@ -93,12 +93,13 @@ async fn failed_entries_of_batches_are_noticed() {
             .expect("received");
         let deletes = join_all(got.iter().map(|delivery| queue.delete(&delivery.receipt))).await;
         for (delivery, deleted) in got.iter().zip(deletes) {
-            // One in 0.3^4 fails four times; the caller learns of it and repeats the delete.
+            // One in 0.3^4 fails four times; the caller learns of it and repeats the delete. How often depends on how the
+            // deletes are batched.
             if deleted.is_err() {
-                queue
-                    .delete(&delivery.receipt)
-                    .await
-                    .expect("deleted by the second call");
+                eventually("deleted by another call", async || {
+                    queue.delete(&delivery.receipt).await.is_ok()
+                })
+                .await;
             }
             seen.push(delivery.body.clone());
         }
@@ -364,7 +365,10 @@ async fn awaiting_another_record_first_does_not_make_a_record_missing() {
         tokio::spawn(async move { stream.fetch(&[position]).await })
     };
     let in_vain = fetch(&never);
-    read_again(&cloud, 20).await;
+    read_again(&cloud, 3).await;
+    // Half of the time that a record may take to appear, by the client's clock, which is real: on a busy machine so many
+    // reads would take all of it.
+    tokio::time::sleep(Duration::from_secs(4)).await;
     let fetching = fetch(&positions[1]);
     let in_vain = in_vain.await.expect("no panic");
     assert!(
@@ -698,7 +702,8 @@ async fn a_receive_that_is_dropped_while_it_extends_a_message_leaves_nothing_in_
     let queue = nearly_expired(&cloud).await;
     cloud.fake_aws.set_faults(Faults {
         delay: 1.0,
-        delay_for: Duration::from_secs(2),
+        // Longer than it takes to drop the receive.
+        delay_for: Duration::from_secs(10),
         ..Faults::default()
     });
     let changes = || cloud.fake_aws.calls("ChangeMessageVisibilityBatch");

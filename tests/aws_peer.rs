@@ -35,6 +35,8 @@ use tokio_util::sync::CancellationToken;
 
 const PROGRAM: &str = env!("CARGO_BIN_EXE_streampress-program");
 const MINUTE: Duration = Duration::from_secs(60);
+/// Bounds a hang: on a busy machine Python and LocalStack take their time.
+const PEER_ENDS: Duration = Duration::from_secs(600);
 
 fn url() -> String {
     std::env::var("STREAMPRESS_LOCALSTACK").unwrap_or_else(|_| "http://localhost:4566".into())
@@ -343,7 +345,7 @@ async fn a_peer_restores_what_our_compressor_packs_and_our_decompressor_what_the
         }
         let working = tokio::spawn(async move { worker.run().await });
         let mut peer = fixture.peer(role.0, role.1, cases.len(), &[]);
-        let ended = tokio::time::timeout(2 * MINUTE, peer.wait())
+        let ended = tokio::time::timeout(PEER_ENDS, peer.wait())
             .await
             .expect("the peer ends")
             .expect("known");
@@ -389,7 +391,7 @@ async fn a_peer_restores_the_files_of_a_compressor_configured_by_the_originals_v
     }
     let compressor = sandbox.start("compress.log", &["compress"]);
     let mut peer = fixture.peer("decompress", "out", cases.len(), &[]);
-    let ended = tokio::time::timeout(2 * MINUTE, peer.wait()).await;
+    let ended = tokio::time::timeout(PEER_ENDS, peer.wait()).await;
     assert!(
         ended.is_ok_and(|ended| ended.expect("known").success()),
         "the peer did not restore all\n{}",

@@ -14,7 +14,7 @@ use opentelemetry_proto::tonic::trace::v1::Span;
 use prost::Message;
 use streampress_tests::eventually_blocking;
 use streampress_tests::sandbox::{RunningProgram, Sandbox};
-use tokio::net::TcpListener;
+use tokio::net::{TcpListener, TcpSocket};
 
 const PROGRAM: &str = env!("CARGO_BIN_EXE_streampress-program");
 const KEY: &str = "a-key-that-must-not-be-logged";
@@ -175,20 +175,26 @@ async fn generating_compressing_and_restoring_a_file_are_spans_of_one_trace() {
 #[tokio::test(flavor = "multi_thread")]
 async fn work_continues_when_the_collector_refuses_is_down_or_never_responds() {
     let refuses = serve(Router::new().fallback(|| async { StatusCode::FORBIDDEN })).await;
-    // Bound and closed again: nothing listens there.
-    let closed = TcpListener::bind("127.0.0.1:0").await.expect("a free port");
+    // Bound for as long as the test runs, so that no other program can listen there, and not listening itself.
+    let closed = TcpSocket::new_v4().expect("a socket");
+    let any = SocketAddr::from(([127, 0, 0, 1], 0));
+    closed.bind(any).expect("a free port");
     let down = closed.local_addr().expect("bound");
-    drop(closed);
     let listener = TcpListener::bind("127.0.0.1:0").await.expect("a free port");
     let silent = listener.local_addr().expect("bound");
     // Small intervals between batches, so that more than one fails.
     let often = ("OTEL_BSP_SCHEDULE_DELAY", "20");
-    for (address, says) in [(refuses, "403"), (down, "refused"), (silent, "no answer")] {
+    // A collector that answers has the time to do so, on a busy machine too.
+    for (address, timeout_millis, says) in [
+        (refuses, "60000", "403"),
+        (down, "60000", "refused"),
+        (silent, "300", "no answer"),
+    ] {
         let sandbox = Sandbox::new(PROGRAM, "http://endpoint.invalid", "traced", GENERATOR);
         let logs = process_two_files(
             &sandbox,
             address,
-            &[often, ("OTEL_EXPORTER_OTLP_TIMEOUT", "300")],
+            &[often, ("OTEL_EXPORTER_OTLP_TIMEOUT", timeout_millis)],
         );
         for log in &logs {
             assert!(!log.contains(KEY), "{log}");

@@ -42,7 +42,7 @@ E
         bin=$1 temp=$2
         mount -t tmpfs tmpfs /run
         "$bin/containerd" -c "$temp/containerd.toml" >"$temp/log" 2>&1 </dev/null &
-        for _ in $(seq 100); do [ -S "$temp/state/containerd.sock" ] && break; sleep 0.1; done
+        for _ in $(seq 600); do [ -S "$temp/state/containerd.sock" ] && break; sleep 0.1; done
         while read -r archive; do
             "$bin/ctr" -a "$temp/state/containerd.sock" -n k8s.io images import --local "$archive"
         done >>"$temp/log" 2>&1

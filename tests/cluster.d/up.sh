@@ -31,11 +31,11 @@ up() {
     make_cgroup
     start_node "$node" "$(store_dir $store)"
     WATCHDOG=nothing_has_ended
-    wait_for 120 "the API server" kubectl get --raw /readyz || give_up
-    wait_for 60 "the default service account" kubectl get serviceaccount default || give_up
+    wait_for 300 "the API server" kubectl get --raw /readyz || give_up
+    wait_for 180 "the default service account" kubectl get serviceaccount default || give_up
     if [ "$node" != none ]; then
-        wait_for 120 "node $node to be Ready" node_is_ready || give_up
-        wait_for 60 "cluster DNS to answer for kubernetes.default" dns_answers || give_up
+        wait_for 300 "node $node to be Ready" node_is_ready || give_up
+        wait_for 180 "cluster DNS to answer for kubernetes.default" dns_answers || give_up
     fi
     WATCHDOG=
     say "cluster $NAME is up after $(seconds_since "$began") s ($([ "$node" = none ] && echo "control plane only" || echo "node Ready, DNS answers"))"
@@ -159,7 +159,7 @@ start_node() {
         exec setsid unshare --pid --mount --net --fork --kill-child --mount-proc bash "$HERE/node.sh" >"$RUN/log/node.log" 2>&1 </dev/null
     ) &
     disown
-    wait_for 10 "the cluster's first process" node_runs || give_up
+    wait_for 60 "the cluster's first process" node_runs || give_up
     namespace_of "$(first_process)" >"$RUN/namespace"
 }
 

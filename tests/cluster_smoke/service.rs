@@ -75,7 +75,7 @@ fn network_policies_are_not_enforced_here_but_are_on_kind() -> Result<()> {
     cluster.wait_condition(&ns.name, "deployment/web", "Available", SOON)?;
     cluster.apply(
         &ns.name,
-        &one_shot("asks", "timeout 5 wget -qO- http://web", json!({})).to_string(),
+        &one_shot("asks", "timeout 20 wget -qO- http://web", json!({})).to_string(),
     )?;
     let (code, log) = cluster.wait_pod_end(&ns.name, "asks", SOON)?;
     ensure!(
@@ -112,7 +112,7 @@ fn pods_of_a_drained_node_are_scheduled_again_after_uncordon() -> Result<()> {
             &node,
             "--pod-selector=app=drained",
             "--delete-emptydir-data",
-            "--timeout=50s",
+            "--timeout=170s",
         ])?;
         cluster.wait_for(
             &ns.name,

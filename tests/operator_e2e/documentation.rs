@@ -43,9 +43,9 @@ impl Drop for Installed {
             cluster.helm(&uninstall, SOON)?;
             // The next page installs into it again.
             let namespace = ["namespace", "streampress-system"];
-            cluster.kubectl(&[&["delete"], &namespace[..], &["--timeout=50s"]].concat())?;
+            cluster.kubectl(&[&["delete"], &namespace[..], &["--timeout=170s"]].concat())?;
             cluster
-                .kubectl(&["delete", "crd", CRD_NAME, "--timeout=50s"])
+                .kubectl(&["delete", "crd", CRD_NAME, "--timeout=170s"])
                 .map(drop)
         };
         if let Err(error) = remove() {
@@ -62,7 +62,7 @@ fn commands_for_kind_run_as_written() -> Result<()> {
         "crd",
         CRD_NAME,
         "--ignore-not-found",
-        "--timeout=50s",
+        "--timeout=170s",
     ])?;
     let programs = tempfile::tempdir()?;
     for (name, script) in [("kind", KIND), ("docker", DOCKER)] {

@@ -91,6 +91,6 @@ fn the_default_chart_serves_every_namespace_and_its_upgrades_roll_no_worker() ->
     fixture.helm(&["uninstall", "streampress", "--wait", "--timeout=120s"])?;
     fixture
         .cluster
-        .kubectl(&["delete", "crd", CRD_NAME, "--timeout=50s"])
+        .kubectl(&["delete", "crd", CRD_NAME, "--timeout=170s"])
         .map(drop)
 }

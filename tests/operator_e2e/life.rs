@@ -1,7 +1,6 @@
 //! A pipeline is edited, scaled, suspended, resumed and deleted; and an operator is uninstalled before its pipelines.
 
 use std::collections::BTreeSet;
-use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
 use serde_json::{Value, json};
@@ -116,22 +115,19 @@ fn a_pipeline_is_edited_scaled_suspended_resumed_and_deleted_without_losing_a_fi
     fixture.patch("stock-market", &json!({"suspend": false}))?;
     restored(&fixture, out.len() as u64 + 3)?;
     fixture.kubectl(&["delete", "cpl/stock-market", "--timeout=150s"])?;
-    fixture.wait(
-        "everything of the pipeline to be gone",
-        Duration::from_secs(60),
-        || {
-            let left = fixture.kubectl(&[
-                "get",
-                "deployments,leases,configmaps,services,pods,roles",
-                "-l",
-                "app.kubernetes.io/instance=stock-market",
-                "-o",
-                "name",
-            ])?;
-            ensure!(left.trim().is_empty(), "there is still {left}");
-            Ok(())
-        },
-    )
+    // A worker alone may take a minute to end.
+    fixture.wait("everything of the pipeline to be gone", SOON * 2, || {
+        let left = fixture.kubectl(&[
+            "get",
+            "deployments,leases,configmaps,services,pods,roles",
+            "-l",
+            "app.kubernetes.io/instance=stock-market",
+            "-o",
+            "name",
+        ])?;
+        ensure!(left.trim().is_empty(), "there is still {left}");
+        Ok(())
+    })
 }
 
 #[test]

@@ -71,7 +71,7 @@ impl OperatorFixture {
             "crd",
             CRD_NAME,
             "--ignore-not-found",
-            "--timeout=50s",
+            "--timeout=170s",
         ])?;
         Ok(Self {
             namespace: TestNamespace::create(&cluster, prefix)?,
@@ -152,7 +152,7 @@ impl OperatorFixture {
     /// Waits with `kubectl wait`, as users do.
     fn wait_ready(&self, name: &str) -> Result<()> {
         let object = format!("cpl/{name}");
-        self.kubectl(&["wait", &object, "--for=condition=Ready", "--timeout=55s"])
+        self.kubectl(&["wait", &object, "--for=condition=Ready", "--timeout=170s"])
             .map(drop)
     }
 

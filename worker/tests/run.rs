@@ -78,7 +78,10 @@ fn an_input_folder_without_files_to_take_is_an_error_with_a_remedy() {
 
 #[test]
 fn a_stopped_run_continues_where_it_stopped() {
-    let folder = WorkFolder::with_generator(60);
+    // Ten files a second: it has not made all of them when the signal arrives, however quick the machine is.
+    let folder = WorkFolder::with_spec(
+        "  generator: {schema: {example: stock-market}, fileSize: 64Ki, filesPerMinute: 600, files: 60}",
+    );
     let running = folder.start(&["run", "pipeline.yaml", "--data", "data"]);
     eventually_blocking("a file is restored", || {
         !folder.files("data/out").is_empty()

@@ -22,7 +22,7 @@ use crate::apply::WriteError;
 use crate::decide::drain::Drain;
 use crate::decide::replicas::replicas;
 use crate::decide::retention::{self, RetentionSpec};
-use crate::decide::status::PipelineObservation;
+use crate::decide::status::{PipelineObservation, RoleState, SCALING_TIME};
 use crate::resources::{ObjectKind, OwnedObject, Replicas, build};
 use crate::state::cluster_state::ClusterState;
 use crate::state::ledger;
@@ -178,6 +178,7 @@ async fn carry_out(
         .any(|depth| depth.total() > 0);
     let is_busy = leaving || has_messages || state.held_slots() > 0;
     let is_refused = seen.not_applied.is_some();
+    let is_scaling = seen.roles.iter().any(RoleState::is_incomplete);
     let write_after = write_status(watched, seen, context).await?;
     let next = [
         scale_after,
@@ -186,6 +187,7 @@ async fn carry_out(
         write_after,
         is_refused.then_some(REFUSED_RETRY),
         is_busy.then_some(STATUS_INTERVAL),
+        is_scaling.then_some(SCALING_TIME),
     ];
     Ok(Action::requeue(
         next.into_iter().flatten().fold(RESYNC, Duration::min),

@@ -1,6 +1,8 @@
 //! What the operator reports of a pipeline: phase, message, conditions and figures, all from one observation, so that they
 //! never contradict each other. Pure; the same observation of the same former status gives the same status.
 
+use std::time::Duration;
+
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, Time};
 use streampress_crds::api::status::{
     BacklogStatus, CompressionPipelineStatus, Phase, ProgressStatus, RoleStatus, RolesStatus,
@@ -16,12 +18,15 @@ use crate::transport::{Depths, TransportState};
 /// The type of the condition that says whether what waits may outlast the stream's retention.
 pub(crate) const RETENTION_AT_RISK: &str = "RetentionAtRisk";
 /// Added to `status.message` while that is so.
-const RECORDS_MAY_EXPIRE: &str =
-    "Records may expire before their files are restored: see condition RetentionAtRisk.";
+const RECORDS_MAY_EXPIRE: &str = "Records may expire, see condition RetentionAtRisk.";
 /// The most characters that the schema takes in `status.message`.
 const MESSAGE_CHARS: usize = 1024;
 /// The most characters in a condition's message, well below what the API server takes.
 const CONDITION_CHARS: usize = 4096;
+
+/// A pipeline that worked may be without a ready pod of a role for so long before it counts as not working: pods that are
+/// made from zero, or again, need about this time.
+pub(crate) const SCALING_TIME: Duration = Duration::from_secs(120);
 
 /// What is known of a pipeline at one moment.
 #[derive(Clone, Debug, Default)]
@@ -73,12 +78,24 @@ pub(crate) struct RoleState {
     pub(crate) slots: Vec<SlotStatus>,
 }
 
+impl RoleState {
+    /// Pods are missing, or do not run the latest spec.
+    pub(crate) fn is_incomplete(&self) -> bool {
+        !self.rolled_out || self.ready < self.desired
+    }
+}
+
 /// The most important thing about a pipeline.
 struct StatusSummary {
     phase: Phase,
     reason: Reason,
+    /// One sentence that fits a line of `kubectl get`.
     message: String,
+    /// What to do about it, for the conditions; empty where the message says all.
+    advice: String,
     readiness: Readiness,
+    /// What is still being done to a pipeline that works, for the condition Reconciling.
+    scaling: Option<String>,
 }
 
 /// What the conditions Ready, Reconciling and Stalled say together.
@@ -98,8 +115,22 @@ impl StatusSummary {
             phase,
             reason,
             message: message.into(),
+            advice: String::new(),
             readiness,
+            scaling: None,
         }
+    }
+
+    fn with_advice(self, advice: String) -> Self {
+        Self { advice, ..self }
+    }
+
+    /// Message and advice.
+    fn details(&self) -> String {
+        [self.message.as_str(), &self.advice]
+            .join(" ")
+            .trim_end()
+            .to_owned()
     }
 }
 
@@ -109,7 +140,7 @@ pub(crate) fn status(
     former: &CompressionPipelineStatus,
     now: Time,
 ) -> CompressionPipelineStatus {
-    let summary = summary(seen);
+    let summary = summary(seen, former, &now);
     let conditions = conditions(seen, &summary, former, now);
     let message = match &seen.retention {
         Some(retention) if retention.status.at_risk => {
@@ -147,7 +178,11 @@ pub(crate) fn status(
     }
 }
 
-fn summary(seen: &PipelineObservation) -> StatusSummary {
+fn summary(
+    seen: &PipelineObservation,
+    former: &CompressionPipelineStatus,
+    now: &Time,
+) -> StatusSummary {
     if let Some(doing) = &seen.deleting {
         return StatusSummary::new(
             Phase::Deleting,
@@ -183,11 +218,51 @@ fn summary(seen: &PipelineObservation) -> StatusSummary {
         TransportState::Failed(problem) => return failed(problem),
         TransportState::Ready(_) => {}
     }
-    let suspended = seen.drain.and_then(|drain| suspended(drain, seen));
-    suspended
-        .or_else(|| seen.roles.iter().find_map(not_starting))
-        .or_else(|| seen.roles.iter().find_map(waiting))
-        .unwrap_or_else(|| working(seen))
+    if let Some(suspended) = seen.drain.and_then(|drain| suspended(drain, seen)) {
+        return suspended;
+    }
+    if let Some(not_starting) = seen.roles.iter().find_map(not_starting) {
+        return not_starting;
+    }
+    let Some(incomplete) = seen.roles.iter().find(|role| role.is_incomplete()) else {
+        return working(seen);
+    };
+    let waiting = waiting(incomplete);
+    if !keeps_working(seen, former, now) {
+        return waiting;
+    }
+    StatusSummary {
+        scaling: Some(waiting.details()),
+        ..working(seen)
+    }
+}
+
+/// A pipeline that worked, and whose pods are only being made, renewed or removed, still works.
+fn keeps_working(
+    seen: &PipelineObservation,
+    former: &CompressionPipelineStatus,
+    now: &Time,
+) -> bool {
+    let worked = matches!(
+        former.phase,
+        Some(Phase::Running | Phase::Completed | Phase::Degraded)
+    ) && is_true(former, "Ready").is_some();
+    let without_pods = seen
+        .roles
+        .iter()
+        .any(|role| role.desired > 0 && role.ready == 0);
+    // Since when pods are missing.
+    let since = is_true(former, "Reconciling").map_or(now.0, |since| since.0);
+    worked && (!without_pods || now.0.duration_since(since).unsigned_abs() < SCALING_TIME)
+}
+
+/// Since when a condition holds.
+fn is_true<'a>(status: &'a CompressionPipelineStatus, type_: &str) -> Option<&'a Time> {
+    let condition = status
+        .conditions
+        .iter()
+        .find(|condition| condition.type_ == type_ && condition.status == "True");
+    condition.map(|condition| &condition.last_transition_time)
 }
 
 fn failed(problem: &Problem) -> StatusSummary {
@@ -200,34 +275,30 @@ fn failed(problem: &Problem) -> StatusSummary {
 
 fn not_starting(role: &RoleState) -> Option<StatusSummary> {
     let why = role.stuck.as_deref()?;
-    let message = format!(
-        "The {} does not start: {why}. See `kubectl describe pod -l {}`.",
-        role.role, role.selector
-    );
-    Some(StatusSummary::new(
+    let message = format!("The {} does not start: {why}.", role.role);
+    let summary = StatusSummary::new(
         Phase::Degraded,
         Reason::WorkersNotStarting,
         message,
         Readiness::Stalled,
-    ))
+    );
+    Some(summary.with_advice(format!("See `kubectl describe pod -l {}`.", role.selector)))
 }
 
-fn waiting(role: &RoleState) -> Option<StatusSummary> {
-    if role.rolled_out && role.ready >= role.desired {
-        return None;
-    }
+fn waiting(role: &RoleState) -> StatusSummary {
     let message = format!(
-        "Waiting for the {}: {} of {} pods are ready. If that lasts, `kubectl describe pod -l {selector}` and `kubectl logs -l {selector}` say why.",
-        role.role,
-        role.ready,
-        role.desired,
-        selector = role.selector
+        "Waiting for the {}: {} of {} pods are ready.",
+        role.role, role.ready, role.desired,
     );
-    Some(StatusSummary::new(
+    let summary = StatusSummary::new(
         Phase::Pending,
         Reason::WaitingForWorkers,
         message,
         Readiness::Reconciling,
+    );
+    summary.with_advice(format!(
+        "If that lasts, `kubectl describe pod -l {selector}` and `kubectl logs -l {selector}` say why.",
+        selector = role.selector
     ))
 }
 
@@ -310,9 +381,7 @@ fn working(seen: &PipelineObservation) -> StatusSummary {
                 >= wanted
     });
     let (phase, reason, message) = if dead > 0 {
-        let message = format!(
-            "{done}; {dead} dead letters need attention: list them with `streampress redrive --list`, send them again with `streampress redrive`."
-        );
+        let message = format!("{dead} dead letters: see `streampress redrive --list`; {done}.");
         (Phase::Degraded, Reason::DeadLetters, message)
     } else if finished && idle {
         let message = format!("All files of the generator are restored: {done}.");
@@ -351,7 +420,8 @@ fn conditions(
             ),
         }
     };
-    let summarized = (summary.reason, summary.message.as_str());
+    let details = summary.details();
+    let summarized = (summary.reason, details.as_str());
     let is = |readiness| summary.readiness == readiness;
     let ready = match is(Readiness::Ready) {
         // Sentences with figures stand in `message` alone: conditions change only when something happens.
@@ -364,9 +434,11 @@ fn conditions(
         }
         false => summarized,
     };
-    let reconciling = match is(Readiness::Reconciling) {
-        true => summarized,
-        false => (Reason::Settled, "Everything is as the spec says."),
+    let is_reconciling = is(Readiness::Reconciling) || summary.scaling.is_some();
+    let reconciling = match &summary.scaling {
+        Some(scaling) => (Reason::WaitingForWorkers, scaling.as_str()),
+        None if is_reconciling => summarized,
+        None => (Reason::Settled, "Everything is as the spec says."),
     };
     let stalled = match is(Readiness::Stalled) {
         true => summarized,
@@ -390,7 +462,7 @@ fn conditions(
     };
     let mut conditions = vec![
         condition("Ready", Some(is(Readiness::Ready)), ready),
-        condition("Reconciling", Some(is(Readiness::Reconciling)), reconciling),
+        condition("Reconciling", Some(is_reconciling), reconciling),
         condition("Stalled", Some(is(Readiness::Stalled)), stalled),
         condition("TransportReady", has_transport, transport),
         condition("Drained", Some(is_drained), drained),

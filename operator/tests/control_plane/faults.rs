@@ -218,13 +218,19 @@ async fn rested(
     expected: Option<&BTreeMap<String, String>>,
 ) -> BTreeMap<String, String> {
     let began = Instant::now();
+    let (mut before, mut unchanged_since) = (BTreeMap::new(), began);
     loop {
         let now = state(cluster).await;
-        match expected {
-            Some(expected) if now != *expected && began.elapsed() < LONGEST_SILENCE => {}
+        if now != before {
+            (before, unchanged_since) = (now.clone(), Instant::now());
+        }
+        let is_awaited = match expected {
+            Some(expected) => now != *expected,
             // No signal says when the controllers are at rest.
-            None if began.elapsed() < Duration::from_secs(3) => {}
-            _ => return now,
+            None => unchanged_since.elapsed() < Duration::from_secs(3),
+        };
+        if !is_awaited || began.elapsed() >= LONGEST_SILENCE {
+            return now;
         }
         sleep(Duration::from_millis(100)).await;
     }

@@ -11,9 +11,9 @@ use streampress_operator::transport::TransportPlan;
 use streampress_operator::transport::aws::AwsProvisioner;
 use streampress_operator::transport::problem::{Problem, Retry};
 use streampress_operator::transport::{Contents, Depths, Provisioner, RetentionPlan};
-use streampress_tests::fake_aws::clock::FakeClock;
+use streampress_tests::fake_aws::clock::{FakeClock, millis};
 use streampress_tests::fake_aws::faults::Faults;
-use tokio::time::{sleep, timeout};
+use tokio::time::timeout;
 
 use crate::backends::{
     AwsBackend, OTHERS, OURS, PROVISIONING_CALLS, ProvisionerBackend, keys, names,
@@ -336,7 +336,9 @@ async fn a_message_that_sqs_counts_late_is_seen_by_a_later_look() {
     let backend = AwsBackend::start().await;
     let plan = backend.plan(OURS);
     provide(&backend, &plan).await.unwrap();
-    backend.fake_aws.sqs().count_late(2000);
+    // By the fake's clock, so that the first look is never too late.
+    let late = Duration::from_secs(3600);
+    backend.fake_aws.sqs().count_late(millis(late));
     let name = &plan.parts.files_queue.name;
     backend.fill(name, 1);
     let keys = keys();
@@ -345,11 +347,9 @@ async fn a_message_that_sqs_counts_late_is_seen_by_a_later_look() {
         provisioner.contents(&plan, Some(&keys)).await.unwrap()
     };
     assert_eq!(look().await, Contents::Empty);
-    let left = loop {
-        if let Contents::Filled(left) = look().await {
-            break left;
-        }
-        sleep(Duration::from_millis(50)).await;
+    backend.fake_aws.advance(late);
+    let Contents::Filled(left) = look().await else {
+        panic!("it is not counted");
     };
     assert_eq!(left[0], format!("{name} is not empty"));
 }

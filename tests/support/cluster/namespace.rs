@@ -11,7 +11,7 @@ use anyhow::{Context, Result, bail};
 use super::Cluster;
 
 /// How long kubectl may take to open a forwarded port.
-const FORWARD: Duration = Duration::from_secs(20);
+const FORWARD: Duration = Duration::from_secs(120);
 
 /// A namespace of one test, of the `restricted` pod security level. Dropping it deletes it without waiting.
 #[derive(Debug)]
@@ -44,7 +44,7 @@ impl TestNamespace {
         cluster.wait_for(
             &created.name,
             "the default service account",
-            Duration::from_secs(30),
+            Duration::from_secs(120),
             || cluster.get(&created.name, "serviceaccount/default"),
         )?;
         Ok(created)

@@ -7,7 +7,7 @@ use std::path::Path;
 use std::sync::OnceLock;
 use std::time::{Duration, Instant};
 
-use indicatif::{HumanBytes, MultiProgress, ProgressBar, ProgressStyle};
+use indicatif::{DecimalBytes, MultiProgress, ProgressBar, ProgressStyle};
 use parking_lot::Mutex;
 
 use super::output;
@@ -105,7 +105,7 @@ impl RunObserver for Bars {
             bar.set_position(position);
         }
         self.announced
-            .set_message(HumanBytes(progress.bytes_announced).to_string());
+            .set_message(DecimalBytes(progress.bytes_announced).to_string());
         self.packed
             .set_message(saved(progress.bytes_raw, progress.bytes_packed));
         let failed = if progress.failed > 0 {
@@ -114,7 +114,7 @@ impl RunObserver for Bars {
             String::new()
         };
         self.restored
-            .set_message(format!("{}{failed}", HumanBytes(progress.bytes_restored)));
+            .set_message(format!("{}{failed}", DecimalBytes(progress.bytes_restored)));
     }
 
     fn finished(&self) {
@@ -187,13 +187,13 @@ fn start_line(data: &Path, resumed: JournalProgress) -> String {
 
 fn saved(raw: u64, packed: u64) -> String {
     if raw == 0 || packed == 0 {
-        return format!("{} to {}", HumanBytes(raw), HumanBytes(packed));
+        return format!("{} to {}", DecimalBytes(raw), DecimalBytes(packed));
     }
     let percent = 100.0 * (1.0 - packed as f64 / raw as f64);
     format!(
         "{} to {}, {percent:.1} % saved",
-        HumanBytes(raw),
-        HumanBytes(packed)
+        DecimalBytes(raw),
+        DecimalBytes(packed)
     )
 }
 
@@ -204,7 +204,7 @@ pub(super) fn summary_table(summary: &RunSummary) -> String {
         let _ = writeln!(table, "  {name:<12} {value}");
     };
     row("files", files_line(summary));
-    row("raw", HumanBytes(summary.bytes_raw).to_string());
+    row("raw", DecimalBytes(summary.bytes_raw).to_string());
     let percent = summary.saved_percent().map_or(String::new(), |saved| {
         format!(
             ", {saved:.1} % saved, ratio {:.2}",
@@ -213,7 +213,7 @@ pub(super) fn summary_table(summary: &RunSummary) -> String {
     });
     row(
         "compressed",
-        format!("{}{percent}", HumanBytes(summary.bytes_compressed)),
+        format!("{}{percent}", DecimalBytes(summary.bytes_compressed)),
     );
     row("time", format!("{:.1} s", summary.seconds));
     row("restored to", summary.output.display().to_string());

@@ -18,6 +18,8 @@ pub(super) struct Chart<'a> {
     /// The value overall, in large letters beside the title.
     pub(super) overall: String,
     pub(super) unit: &'a str,
+    /// The unit on the axis.
+    pub(super) axis_unit: &'a str,
     /// The value of a bucket; `None` where there is none.
     pub(super) value: &'a dyn Fn(Option<&SeriesBucket>) -> Option<f64>,
 }
@@ -41,7 +43,7 @@ impl Chart<'_> {
                 figcaption { h2 id=(title_id) { (self.title) } p.big { (self.overall) } }
                 div.plot {
                     div.y aria-hidden="true" {
-                        span { (short(top)) }
+                        span { (short(top)) " " (self.axis_unit) }
                         span { (short(top / 2.0)) }
                         span { "0" }
                     }
@@ -52,21 +54,21 @@ impl Chart<'_> {
                         (line(&points, top))
                         (self.hints(series, &points))
                     }
-                    div.x { span { (from) } span { (to) } }
+                    div.x { span { (from) } span { (to) " UTC" } }
                 }
             }
         }
     }
 
     fn points(&self, series: &Series) -> Vec<Option<f64>> {
-        let first = series.buckets.keys().next().copied().unwrap_or(0);
+        let first = series.first_key().unwrap_or(0);
         let value = |n| (self.value)(series.buckets.get(&(first + n)));
         (0..series.span()).map(value).collect()
     }
 
     /// Invisible boxes that show the value under the pointer.
     fn hints(&self, series: &Series, points: &[Option<f64>]) -> Markup {
-        let first = series.buckets.keys().next().copied().unwrap_or(0);
+        let first = series.first_key().unwrap_or(0);
         let step = WIDTH / points.len().max(1) as f64;
         html! {
             @for (n, point) in points.iter().enumerate() {
@@ -81,29 +83,32 @@ impl Chart<'_> {
     }
 }
 
-/// The line and the area under it; it runs straight over points without a value.
+/// The lines and the areas under them; a line ends where a point has no value.
 fn line(points: &[Option<f64>], top: f64) -> Markup {
     let step = WIDTH / points.len().max(1) as f64;
-    let known = points.iter().enumerate();
-    let known = known.filter_map(|(n, point)| point.map(|value| (n, value)));
-    let position = |(n, value): (usize, f64)| {
-        let x = (n as f64 + 0.5) * step;
-        let y = HEIGHT - value / top.max(f64::MIN_POSITIVE) * (HEIGHT - 8.0) - 1.0;
-        (x, y)
-    };
-    let positions: Vec<_> = known.map(position).collect();
-    let (Some(first), Some(last)) = (positions.first(), positions.last()) else {
-        return html! {};
-    };
-    // From edge to edge, so that a single point is a line too.
-    let mut path = format!("M0 {:.1}", first.1);
-    for (x, y) in &positions {
-        let _ = write!(path, "L{x:.1} {y:.1}");
+    let height = |value: f64| HEIGHT - value / top.max(f64::MIN_POSITIVE) * (HEIGHT - 8.0) - 1.0;
+    let mut parts = Vec::new();
+    let mut begin = 0;
+    for part in points.split(Option::is_none) {
+        let values: Vec<f64> = part.iter().copied().flatten().collect();
+        if let (Some(first), Some(last)) = (values.first(), values.last()) {
+            // From edge to edge, so that a single point is a line too.
+            let (left, right) = (begin as f64 * step, (begin + part.len()) as f64 * step);
+            let mut path = format!("M{left:.1} {:.1}", height(*first));
+            for (n, value) in values.iter().enumerate() {
+                let x = left + (n as f64 + 0.5) * step;
+                let _ = write!(path, "L{x:.1} {:.1}", height(*value));
+            }
+            let _ = write!(path, "L{right:.1} {:.1}", height(*last));
+            parts.push((left, right, path));
+        }
+        begin += part.len() + 1;
     }
-    let _ = write!(path, "L{WIDTH} {:.1}", last.1);
     html! {
-        path.area d={ (path) "L" (WIDTH) " " (HEIGHT) "L0 " (HEIGHT) "Z" } {}
-        path.line d=(path) {}
+        @for (left, right, path) in &parts {
+            path.area d={ (path) "L" (format!("{right:.1}")) " " (HEIGHT) "L" (format!("{left:.1}")) " " (HEIGHT) "Z" } {}
+            path.line d=(path) {}
+        }
     }
 }
 
@@ -160,6 +165,30 @@ pub(super) fn bar(share: f64) -> Markup {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_line_breaks_where_nothing_is_known() {
+        let lines = |points: &[Option<f64>]| {
+            let drawn = line(points, 4.0).into_string();
+            let count = |text: &str| drawn.matches(text).count();
+            (count("class=\"line\""), count("class=\"area\""), count("L"))
+        };
+        // Each area has two corners more than its line.
+        assert_eq!(lines(&[Some(1.0), Some(2.0)]), (1, 1, 3 + 3 + 2));
+        assert_eq!(
+            lines(&[Some(1.0), None, None, Some(2.0)]),
+            (2, 2, 2 * (2 + 2 + 2))
+        );
+        assert_eq!(lines(&[None, Some(1.0), None]), (1, 1, 2 + 2 + 2));
+        assert_eq!(lines(&[None, None]), (0, 0, 0));
+        assert_eq!(lines(&[]), (0, 0, 0));
+        let gap = line(&[Some(4.0), None, Some(4.0), Some(4.0)], 4.0).into_string();
+        assert!(gap.contains("M0.0 7.0L125.0 7.0L250.0 7.0\""), "{gap}");
+        assert!(
+            gap.contains("M500.0 7.0L625.0 7.0L875.0 7.0L1000.0 7.0\""),
+            "{gap}"
+        );
+    }
 
     #[test]
     fn axes_end_at_round_numbers() {

@@ -50,7 +50,10 @@ pub fn render(state: &ReportState, meta: &ReportMeta) -> String {
                         "1 MB is 1,000,000 bytes. Every file counted as identical was compared "
                         "with the hash taken before it was compressed."
                     }
-                    p { "Made by Streampress at " (time_element(meta.generated_at_millis)) " UTC." }
+                    p {
+                        "Pipeline " (pipeline) ". Made by Streampress " (env!("CARGO_PKG_VERSION")) " at "
+                        (time_element(meta.generated_at_millis)) " UTC."
+                    }
                 }
                 script nonce=(nonce) { (PreEscaped(SCRIPT)) }
             }
@@ -142,7 +145,7 @@ fn tiles(state: &ReportState) -> Markup {
             (tile("Original size", &size(state.raw_bytes), "before compression", false))
             (tile("On the stream", &size(state.packed_bytes), "what is stored and paid for", false))
             (tile("Space saved", &saved, &times, false))
-            (tile("Throughput", &throughput(state), "from announced to restored", false))
+            (tile("Throughput", &throughput(state), "while files were worked on", false))
             @if state.files_superseded > 0 {
                 (tile("Superseded", &count(state.files_superseded), "a newer version was restored", false))
             }
@@ -161,10 +164,11 @@ fn tile(label: &str, value: &str, hint: &str, is_bad: bool) -> Markup {
     }
 }
 
-/// Over the whole time, waiting included.
+/// Over the time in which files were worked on.
 fn throughput(state: &ReportState) -> String {
     let ends = state.first_at_millis.zip(state.last_at_millis);
-    let millis = ends.map_or(0, |(first, last)| last.saturating_sub(first));
+    let whole = ends.map_or(0, |(first, last)| last.saturating_sub(first));
+    let millis = state.series.working_millis().min(whole);
     figures::speed(state.raw_bytes, millis as f64 / 1e3)
 }
 
@@ -175,13 +179,15 @@ fn charts(state: &ReportState) -> Markup {
         title: "Throughput",
         overall: throughput(state),
         unit: "MB/s",
-        value: &|bucket| Some(bucket.map_or(0.0, |b| b.raw_bytes as f64 / 1e6 / seconds)),
+        axis_unit: "MB/s",
+        value: &|bucket| bucket.map(|b| b.raw_bytes as f64 / 1e6 / seconds),
     };
     let ratio = Chart {
         id: "ratio",
         title: "Compression ratio",
         overall: ratio(state.raw_bytes, state.packed_bytes),
         unit: "times smaller",
+        axis_unit: "times",
         value: &|bucket| bucket.and_then(|b| quotient(b.raw_bytes, b.packed_bytes)),
     };
     html! {
@@ -206,7 +212,7 @@ fn shares(state: &ReportState) -> Markup {
                     @for (label, bytes) in shares {
                         @let share = quotient(*bytes, sum).unwrap_or(0.0);
                         li {
-                            span.label { (shown(label, 60)) }
+                            span.label { (shown(&share_name(label), 80)) }
                             (bar(share))
                             span.n { (size(*bytes)) " · " (format!("{:.1}", share * 100.0)) " %" }
                         }
@@ -214,6 +220,36 @@ fn shares(state: &ReportState) -> Markup {
                 }
             }
         }
+    }
+}
+
+/// What a share of the packed bytes holds: manifests name it by transform and codec, as `json · lzma`.
+fn share_name(label: &str) -> String {
+    let Some((transform, codec)) = label.split_once(" · ") else {
+        return label.to_owned();
+    };
+    let values = match transform {
+        "json" => "JSON values",
+        "csv" => "Values of tables",
+        "text" => "Values of log lines",
+        "none" => "Bytes without a structure",
+        _ => return label.to_owned(),
+    };
+    match codec {
+        "stored" => format!("{values}, kept as they are: random identifiers and the like"),
+        "lzma" => format!("{values}, packed with LZMA"),
+        "bz2" => format!("{values}, packed with BZ2"),
+        "fill" => format!("{values}, one byte repeated"),
+        "columns" | "compact columns" => format!("Structure of the {}", structure(transform)),
+        _ => label.to_owned(),
+    }
+}
+
+fn structure(transform: &str) -> &'static str {
+    match transform {
+        "json" => "JSON",
+        "csv" => "tables",
+        _ => "lines",
     }
 }
 

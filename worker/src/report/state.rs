@@ -18,6 +18,8 @@ pub(super) const MAX_BUCKETS: u64 = 240;
 /// Different stages and shares counted by name; the rest is summed as [`OTHER`].
 const MAX_LABELS: usize = 24;
 const OTHER: &str = "other";
+/// The work on one file counts for no longer: one wrong figure must not make all buckets wide.
+const LONGEST_WORK_MILLIS: u64 = 24 * 3600 * 1000;
 /// Longer texts are cut: the state stays small whatever names and reasons come.
 const MAX_TEXT_CHARS: usize = 512;
 
@@ -66,13 +68,13 @@ pub(super) struct StageTotal {
     pub(super) seconds: f64,
 }
 
-/// Sums over time, in buckets that become wider over time.
+/// Sums over the time in which files were worked on, in buckets that become wider over time.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase", default)]
 pub(super) struct Series {
     /// A second times a power of two, so that any two series fit together.
     pub(super) width_millis: u64,
-    /// By time divided by the width.
+    /// By time divided by the width. A time without a bucket is one in which no file was worked on.
     pub(super) buckets: BTreeMap<u64, SeriesBucket>,
 }
 
@@ -154,8 +156,9 @@ impl ReportState {
                     let sum = entry(&mut self.shares, &share.label);
                     *sum = sum.saturating_add(share.bytes);
                 }
-                if let Some(millis) = row.restored_at_millis {
-                    self.series.add(millis, SeriesBucket::of(row));
+                if let Some(restored) = row.restored_at_millis {
+                    self.series
+                        .add(work_began(row, restored), restored, SeriesBucket::of(row));
                 }
             }
         }
@@ -264,6 +267,17 @@ impl StageTotal {
     }
 }
 
+/// When the work on a file began, in milliseconds since 1970: so long before it was restored as packing and restoring it
+/// took. Time in queues does not count.
+fn work_began(row: &ReportRow, restored: u64) -> u64 {
+    let seconds = sane(row.seconds_compress) + sane(row.seconds_restore);
+    let millis = (seconds * 1e3).min(LONGEST_WORK_MILLIS as f64) as u64;
+    let began = restored.saturating_sub(millis);
+    // No work was done before the file was announced, unless clocks differ.
+    row.announced_at_millis
+        .map_or(began, |announced| began.max(announced.min(restored)))
+}
+
 impl SeriesBucket {
     fn of(row: &ReportRow) -> Self {
         Self {
@@ -290,12 +304,45 @@ impl Default for Series {
 }
 
 impl Series {
-    fn add(&mut self, millis: u64, bucket: SeriesBucket) {
-        let key = millis / self.width_millis.max(1);
-        self.buckets.entry(key).or_default().add(bucket);
-        while self.span() > MAX_BUCKETS {
+    /// Adds a file that was worked on from `began` to `ended`. Its bytes are spread evenly over that time.
+    fn add(&mut self, began: u64, ended: u64, file: SeriesBucket) {
+        let key = |series: &Self, millis: u64| millis / series.width_millis.max(1);
+        let (first, last) = loop {
+            let (first, last) = (key(self, began), key(self, ended));
+            let from = self.first_key().map_or(first, |key| key.min(first));
+            let to = self.last_key().map_or(last, |key| key.max(last));
+            if to - from < MAX_BUCKETS {
+                break (first, last);
+            }
             self.widen();
+        };
+        let count = last - first + 1;
+        for key in first..=last {
+            let nth = key - first;
+            // The shares add up to the whole.
+            let share = |bytes: u64| {
+                let until = |n: u64| (u128::from(bytes) * u128::from(n) / u128::from(count)) as u64;
+                until(nth + 1) - until(nth)
+            };
+            self.buckets.entry(key).or_default().add(SeriesBucket {
+                files: if key == last { file.files } else { 0 },
+                raw_bytes: share(file.raw_bytes),
+                packed_bytes: share(file.packed_bytes),
+            });
         }
+    }
+
+    pub(super) fn first_key(&self) -> Option<u64> {
+        self.buckets.keys().next().copied()
+    }
+
+    fn last_key(&self) -> Option<u64> {
+        self.buckets.keys().next_back().copied()
+    }
+
+    /// The time in which files were worked on, in milliseconds; to one bucket's width at each end.
+    pub(super) fn working_millis(&self) -> u64 {
+        (self.buckets.len() as u64).saturating_mul(self.width_millis)
     }
 
     fn absorb(&mut self, mut other: Self) {
@@ -315,11 +362,8 @@ impl Series {
 
     /// Buckets from the first to the last, empty ones included.
     pub(super) fn span(&self) -> u64 {
-        let first = self.buckets.first_key_value();
-        let last = self.buckets.last_key_value();
-        first.zip(last).map_or(0, |((first, _), (last, _))| {
-            (last - first).saturating_add(1)
-        })
+        let ends = self.first_key().zip(self.last_key());
+        ends.map_or(0, |(first, last)| (last - first).saturating_add(1))
     }
 
     fn widen(&mut self) {

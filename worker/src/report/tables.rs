@@ -83,13 +83,14 @@ pub(super) fn steps(state: &ReportState) -> Markup {
                             (step_row(&shown(stage, 24), &shown(what, 48), stage_total, ""))
                         }
                         (step_row("Total", &files, &total, "total"))
-                        (improvement_row(state, &total))
+                        @if let Some(figures) = improvement(state, &total) { (improvement_row(figures)) }
                         (step_row("Restore", &files, &restored, "restore"))
                     }
                 }
             }
             p.note {
-                "Improvement is the total against the first step alone. Times are added up over all workers."
+                @if state.stages.len() > 1 { "Improvement is the total against the first step alone. " }
+                "Times are added up over all workers."
             }
         }
     }
@@ -141,9 +142,7 @@ fn step_row(stage: &str, name: &str, total: &StageTotal, class: &str) -> Markup 
     }
 }
 
-fn improvement_row(state: &ReportState, total: &StageTotal) -> Markup {
-    let [compressed, better, points] =
-        improvement(state, total).unwrap_or([none(), none(), none()]);
+fn improvement_row([compressed, better, points]: [String; 3]) -> Markup {
     html! {
         tr.improvement {
             th scope="row" { "Improvement" }

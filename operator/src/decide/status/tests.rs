@@ -206,6 +206,59 @@ fn each_observation_has_its_phase_conditions_and_message() {
 }
 
 #[test]
+fn a_pipeline_that_works_stays_ready_while_its_pods_are_made_from_zero_or_renewed() {
+    let short = |desired, ready| PipelineObservation {
+        roles: vec![
+            RoleState {
+                desired,
+                ready,
+                rolled_out: false,
+                ..role(Role::Compressor)
+            },
+            role(Role::Decompressor),
+        ],
+        ..well()
+    };
+    let message = |status: &CompressionPipelineStatus, type_: &str| {
+        let mut all = status.conditions.iter();
+        let found = all.find(|condition| condition.type_ == type_);
+        found
+            .map(|condition| condition.message.clone())
+            .unwrap_or_default()
+    };
+    let works = status_of(&well());
+    for (desired, ready) in [(2, 1), (1, 0), (1, 1)] {
+        let scaling = status(&short(desired, ready), &works, at(100));
+        assert_eq!(scaling.phase, Some(Phase::Running));
+        assert_eq!(scaling.message.as_deref(), Some("7 files restored."));
+        assert_eq!(holds(&scaling, "Ready"), "True");
+        assert_eq!(holds(&scaling, "Reconciling"), "True");
+        let says = message(&scaling, "Reconciling");
+        assert!(says.contains(&format!("{ready} of {desired} pods")) && says.contains("kubectl"));
+        assert_eq!(status(&short(desired, ready), &scaling, at(219)), scaling);
+    }
+    // Some pods work for as long as it takes; no pod at all counts once the time for it is over.
+    let slow = status(&short(2, 1), &works, at(100));
+    assert_eq!(
+        status(&short(2, 1), &slow, at(9_000)).phase,
+        Some(Phase::Running)
+    );
+    let none = status(&short(1, 0), &works, at(100));
+    let waiting = status(&short(1, 0), &none, at(220));
+    assert_eq!(waiting.phase, Some(Phase::Pending));
+    assert_eq!(holds(&waiting, "Ready"), "False");
+    assert_eq!(
+        waiting.message.as_deref(),
+        Some("Waiting for the compressor: 0 of 1 pods are ready.")
+    );
+    // It does not become ready by waiting.
+    assert_eq!(
+        status(&short(1, 0), &waiting, at(221)).phase,
+        Some(Phase::Pending)
+    );
+}
+
+#[test]
 fn suspending_says_how_far_it_is() {
     let suspended = |drain| PipelineObservation {
         drain: Some(drain),

@@ -9,7 +9,7 @@ use crate::{
     entropy::{self, Coded, Coder, LzmaProps, Search},
     transform::{
         self, EncodedTable, Structure, TableLayout, TableSettings,
-        plan::{Outcome, PlanUse, SchemaPlan, most_similar},
+        plan::{PlanUse, Representation, SchemaPlan, most_similar},
     },
 };
 
@@ -110,8 +110,8 @@ impl BlockEncoder<'_> {
         plan: &Arc<SchemaPlan>,
         structure: &mut Structure,
     ) -> Option<EncodedBlock> {
-        match plan.outcome {
-            Outcome::Plain(coder) => {
+        match plan.representation {
+            Representation::Plain(coder) => {
                 let plain = entropy::encode_as(self.raw, coder, self.effort, self.version);
                 let planned = plan.is_as_planned(plain.bytes.len(), self.raw.len());
                 planned.then(|| EncodedBlock {
@@ -119,7 +119,7 @@ impl BlockEncoder<'_> {
                     ..self.plain_block(plain)
                 })
             }
-            Outcome::Table(layout) => {
+            Representation::Table(layout) => {
                 let table = structure.split(layout, self.raw)?;
                 let base = Some(Arc::clone(plan));
                 let mut table = self.encode_table(layout, table, base)?;
@@ -129,7 +129,7 @@ impl BlockEncoder<'_> {
                 }
                 self.tried.push("none: excluded by the plan".into());
                 if let Some(learned) = &mut table.encoded.learned {
-                    (learned.outcome, learned.ratio) = (plan.outcome, plan.ratio);
+                    (learned.representation, learned.ratio) = (plan.representation, plan.ratio);
                 }
                 Some(self.table_block(table))
             }
@@ -223,14 +223,18 @@ impl BlockEncoder<'_> {
         } else {
             let plain = self.plain(table_len);
             if plain.bytes.len() <= table_len {
-                learned.set_outcome(Outcome::Plain(plain.coder), plain.bytes.len(), raw_len);
+                learned.set_representation(
+                    Representation::Plain(plain.coder),
+                    plain.bytes.len(),
+                    raw_len,
+                );
                 return EncodedBlock {
                     learned: Some(learned),
                     ..self.plain_block(plain)
                 };
             }
         }
-        learned.set_outcome(Outcome::Table(table.layout), table_len, raw_len);
+        learned.set_representation(Representation::Table(table.layout), table_len, raw_len);
         table.encoded.learned = Some(learned);
         self.table_block(table)
     }

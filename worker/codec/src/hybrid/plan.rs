@@ -63,7 +63,7 @@ impl Plan {
         self.schemas
             .iter()
             .map(|schema| SchemaSummary {
-                transform: schema.outcome.transform(),
+                transform: schema.representation.transform(),
                 columns: schema.columns.len(),
                 choices: schema.choices.len(),
                 memory_bytes: schema.memory(),

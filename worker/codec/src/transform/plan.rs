@@ -24,21 +24,21 @@ pub(crate) struct SchemaPlan {
     /// The sizes of columns by key, when they were searched.
     pub(crate) columns: HashMap<u64, ColumnStats, IdentityState>,
     /// The smallest representation of the block.
-    pub(crate) outcome: Outcome,
+    pub(crate) representation: Representation,
     /// Packed bytes of 2^16 raw bytes.
     pub(crate) ratio: u64,
 }
 
 /// The smallest representation of a block.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Outcome {
+pub(crate) enum Representation {
     /// A table.
     Table(TableLayout),
     /// The bytes without a transform.
     Plain(Coder),
 }
 
-impl Outcome {
+impl Representation {
     /// The transform of the block.
     pub(crate) fn transform(self) -> Transform {
         match self {
@@ -48,7 +48,7 @@ impl Outcome {
     }
 }
 
-impl Default for Outcome {
+impl Default for Representation {
     fn default() -> Self {
         Self::Table(TableLayout::Lines)
     }
@@ -85,8 +85,13 @@ const MIN_SIMILARITY: (usize, usize) = (2, 5);
 
 impl SchemaPlan {
     /// Sets the representation that was smallest for a block.
-    pub(crate) fn set_outcome(&mut self, outcome: Outcome, packed: usize, raw: usize) {
-        self.outcome = outcome;
+    pub(crate) fn set_representation(
+        &mut self,
+        representation: Representation,
+        packed: usize,
+        raw: usize,
+    ) {
+        self.representation = representation;
         self.ratio = ((packed as u64) << 16) / (raw.max(1) as u64);
     }
 
@@ -101,7 +106,7 @@ impl SchemaPlan {
         self.add_features(&learned.sketch);
         self.choices.extend(learned.choices.iter());
         self.columns.extend(&learned.columns);
-        (self.outcome, self.ratio) = (learned.outcome, learned.ratio);
+        (self.representation, self.ratio) = (learned.representation, learned.ratio);
     }
 
     /// Adds the features of a further block.
@@ -140,14 +145,14 @@ impl SchemaPlan {
 
     /// Appends the plan.
     pub(crate) fn put(&self, out: &mut Vec<u8>) {
-        match self.outcome {
-            Outcome::Table(TableLayout::Json) => out.push(0),
-            Outcome::Table(TableLayout::Rows(layout)) => {
+        match self.representation {
+            Representation::Table(TableLayout::Json) => out.push(0),
+            Representation::Table(TableLayout::Rows(layout)) => {
                 out.extend([1, layout.delimiter]);
                 put_varint(out, layout.max_fields.into());
             }
-            Outcome::Table(TableLayout::Lines) => out.push(2),
-            Outcome::Plain(coder) => {
+            Representation::Table(TableLayout::Lines) => out.push(2),
+            Representation::Plain(coder) => {
                 out.push(3);
                 out.extend(coder.to_bytes());
             }
@@ -169,18 +174,18 @@ impl SchemaPlan {
 
     /// Reads what [`Self::put`] wrote.
     pub(crate) fn read(fields: &mut FieldReader<'_>) -> Result<Self, Damage> {
-        let outcome = match fields.byte()? {
-            0 => Outcome::Table(TableLayout::Json),
-            1 => Outcome::Table(TableLayout::Rows(RowLayout {
+        let representation = match fields.byte()? {
+            0 => Representation::Table(TableLayout::Json),
+            1 => Representation::Table(TableLayout::Rows(RowLayout {
                 delimiter: fields.byte()?,
                 max_fields: fields.size(u16::MAX.into(), "the number of fields")? as u16,
             })),
-            2 => Outcome::Table(TableLayout::Lines),
-            3 => Outcome::Plain(
+            2 => Representation::Table(TableLayout::Lines),
+            3 => Representation::Plain(
                 Coder::from_bytes([fields.byte()?, fields.byte()?])
                     .ok_or_else(|| Damage::new("an unknown coder"))?,
             ),
-            _ => return Err(Damage::new("an unknown outcome")),
+            _ => return Err(Damage::new("an unknown representation")),
         };
         let ratio = fields.varint()?;
         let features = fields.size(fields.remaining() / 8, "the number of features")?;
@@ -198,7 +203,7 @@ impl SchemaPlan {
             sketch,
             choices,
             columns,
-            outcome,
+            representation,
             ratio,
         })
     }
