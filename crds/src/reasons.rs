@@ -192,6 +192,8 @@ pub enum Reason {
     DepthUnknown,
     /// Some files could not be processed.
     DeadLetters,
+    /// A service that workers need is down.
+    ServiceDown,
     /// What waits may outlast the stream's retention.
     RetentionAtRisk,
     /// What waits is younger than half of the stream's retention.
@@ -259,6 +261,9 @@ impl Reason {
                 "a queue cannot be read at the moment; nothing is scaled down meanwhile"
             }
             Self::DeadLetters => "some files could not be processed; the others go on",
+            Self::ServiceDown => {
+                "workers cannot use the source, the destination, the stream or a queue; they receive nothing meanwhile"
+            }
             Self::RetentionAtRisk => {
                 "packed files or their dead letters have waited for half of the stream's retention or longer"
             }
@@ -318,6 +323,9 @@ impl Reason {
             Self::DepthUnknown => "see the condition `TransportReady`",
             Self::DeadLetters => {
                 "`streampress redrive --list` shows the reasons, `streampress redrive` sends the files again"
+            }
+            Self::ServiceDown => {
+                "remove the cause that the message names; workers continue by themselves"
             }
             Self::RetentionAtRisk => {
                 "let decompressors run and redrive dead letters before the records expire; `transport.stream.retentionHours` may be raised meanwhile"

@@ -26,7 +26,7 @@ pub struct CompressionPipelineStatus {
     #[serde(skip_serializing_if = "Option::is_none")]
     #[cfg_attr(feature = "kubernetes", schemars(length(max = 1024)))]
     pub message: Option<String>,
-    /// Ready, Reconciling, Stalled, TransportReady, Drained and RetentionAtRisk.
+    /// Ready, Reconciling, Stalled, TransportReady, Drained, SourceAvailable, DestinationAvailable and RetentionAtRisk.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     #[cfg_attr(feature = "kubernetes", schemars(
         length(max = 16),

@@ -67,7 +67,11 @@ impl EventPublisher {
             Some(Phase::Pending | Phase::Suspending | Phase::Deleting) | None => return,
         };
         let dead = new.backlog.as_ref().and_then(|backlog| backlog.dead);
+        let is_down = new.conditions.iter().any(|condition| {
+            condition.status == "False" && condition.reason == Reason::ServiceDown.as_str()
+        });
         let reason = match new.phase {
+            Some(Phase::Degraded) if is_down => Reason::ServiceDown.as_str(),
             Some(Phase::Degraded) if dead.unwrap_or(0) > 0 => Reason::DeadLetters.as_str(),
             Some(Phase::Completed) => Reason::Completed.as_str(),
             Some(Phase::Running) => Reason::Running.as_str(),

@@ -8,6 +8,7 @@ use streampress_crds::api::status::{
     BacklogStatus, CompressionPipelineStatus, Phase, ProgressStatus, RoleStatus, RolesStatus,
     SlotStatus,
 };
+use streampress_crds::slot_health::NeededService;
 use streampress_crds::{Reason, Role};
 
 use crate::decide::drain::Drain;
@@ -53,8 +54,37 @@ pub(crate) struct PipelineObservation {
     pub(crate) files_wanted: Option<i64>,
     /// How far suspending has come.
     pub(crate) drain: Option<Drain>,
+    /// The services that workers reported to be down.
+    pub(crate) outages: Vec<RoleOutage>,
     /// The stream's retention; `None` where it was not looked at.
     pub(crate) retention: Option<RetentionReport>,
+}
+
+/// A service is down that a role's workers need.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct RoleOutage {
+    /// The role.
+    pub(crate) role: Role,
+    /// The service.
+    pub(crate) service: NeededService,
+    /// What it answered.
+    pub(crate) cause: String,
+}
+
+impl RoleOutage {
+    fn message(&self) -> String {
+        let (role, service) = (self.role, self.service.label());
+        let cause = self.cause.trim_end_matches('.');
+        format!("The {role} cannot use the {service}: {cause}.")
+    }
+
+    /// The message of its condition.
+    fn details(&self) -> String {
+        let message = self.message();
+        format!(
+            "{message} Workers receive nothing until it answers again, and then continue by themselves; no file is lost."
+        )
+    }
 }
 
 /// The workers of one role.
@@ -380,7 +410,9 @@ fn working(seen: &PipelineObservation) -> StatusSummary {
             && files_restored + seen.progress.files_failed + seen.progress.files_superseded
                 >= wanted
     });
-    let (phase, reason, message) = if dead > 0 {
+    let (phase, reason, message) = if let Some(outage) = outages(seen).next() {
+        (Phase::Degraded, Reason::ServiceDown, outage.message())
+    } else if dead > 0 {
         let message = format!("{dead} dead letters: see `streampress redrive --list`; {done}.");
         (Phase::Degraded, Reason::DeadLetters, message)
     } else if finished && idle {
@@ -390,6 +422,18 @@ fn working(seen: &PipelineObservation) -> StatusSummary {
         (Phase::Running, Reason::Running, format!("{done}."))
     };
     StatusSummary::new(phase, reason, message, Readiness::Ready)
+}
+
+/// The outages that concern something: a role whose queue is empty needs no service.
+fn outages(seen: &PipelineObservation) -> impl Iterator<Item = &RoleOutage> {
+    seen.outages.iter().filter(|outage| {
+        let depth = match outage.role {
+            Role::Generator => None,
+            Role::Compressor => seen.depths.files,
+            Role::Decompressor => seen.depths.chunks,
+        };
+        depth.is_none_or(|depth| depth.total() > 0)
+    })
 }
 
 fn conditions(
@@ -430,7 +474,11 @@ fn conditions(
                 Phase::Suspended => summary.reason,
                 _ => Reason::Ready,
             };
-            (reason, "Workers, queues and stream are in order.")
+            let message = match outages(seen).next() {
+                None => "Workers, queues and stream are in order.",
+                Some(_) => "Workers run; a service that they need is down, see status.message.",
+            };
+            (reason, message)
         }
         false => summarized,
     };
@@ -444,12 +492,24 @@ fn conditions(
         true => summarized,
         false => (Reason::NotStalled, "Nothing needs a change by a person."),
     };
+    let down = |service| {
+        let outage = outages(seen).find(|outage| outage.service == service);
+        outage.map(RoleOutage::details)
+    };
+    let transport_outage = down(NeededService::Stream).or_else(|| down(NeededService::Queue));
+    let available = |type_, service, fine| match down(service) {
+        None => condition(type_, Some(true), (Reason::Ready, fine)),
+        Some(message) => condition(type_, Some(false), (Reason::ServiceDown, &message)),
+    };
     let (has_transport, transport) = match &seen.transport {
         TransportState::Pending => (
             None,
             (Reason::MakingTransport, "Queues and stream are being made."),
         ),
-        TransportState::Ready(_) => (Some(true), (Reason::Ready, "Queues and stream exist.")),
+        TransportState::Ready(_) => match &transport_outage {
+            None => (Some(true), (Reason::Ready, "Queues and stream exist.")),
+            Some(message) => (Some(false), (Reason::ServiceDown, message.as_str())),
+        },
         TransportState::Failed(problem) => (Some(false), (problem.reason, &*problem.message)),
     };
     let (is_drained, drained) = match seen.drain {
@@ -466,6 +526,16 @@ fn conditions(
         condition("Stalled", Some(is(Readiness::Stalled)), stalled),
         condition("TransportReady", has_transport, transport),
         condition("Drained", Some(is_drained), drained),
+        available(
+            "SourceAvailable",
+            NeededService::Source,
+            "No compressor reports that the source is down.",
+        ),
+        available(
+            "DestinationAvailable",
+            NeededService::Destination,
+            "No decompressor reports that the destination is down.",
+        ),
     ];
     conditions.extend(match &seen.retention {
         Some(retention) => {

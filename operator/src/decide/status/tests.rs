@@ -7,10 +7,11 @@ use k8s_openapi::jiff::Timestamp;
 use streampress_crds::api::status::{
     CompressionPipelineStatus, Phase, ProgressStatus, RetentionStatus, SlotStatus,
 };
+use streampress_crds::slot_health::NeededService;
 use streampress_crds::{Reason, Role};
 use streampress_transport::Depth;
 
-use super::{PipelineObservation, RETENTION_AT_RISK, RoleState, status};
+use super::{PipelineObservation, RETENTION_AT_RISK, RoleOutage, RoleState, status};
 use crate::decide::drain::Drain;
 use crate::decide::retention::RetentionReport;
 use crate::transport::problem::{Problem, Retry};
@@ -432,6 +433,48 @@ fn records_that_may_expire_are_said_in_every_phase() {
 }
 
 #[test]
+fn an_outage_is_named_by_its_condition_and_the_pipeline_stays_ready() {
+    let seen = |service, waiting| PipelineObservation {
+        outages: vec![RoleOutage {
+            role: Role::Decompressor,
+            service,
+            cause: "No space left on device.".into(),
+        }],
+        depths: Depths {
+            chunks: Some(Depth {
+                visible: waiting,
+                ..Depth::default()
+            }),
+            ..well().depths
+        },
+        ..well()
+    };
+    for (service, condition) in [
+        (NeededService::Destination, "DestinationAvailable"),
+        (NeededService::Source, "SourceAvailable"),
+        (NeededService::Stream, "TransportReady"),
+        (NeededService::Queue, "TransportReady"),
+    ] {
+        check(
+            seen(service, 1),
+            Phase::Degraded,
+            "True",
+            "False",
+            "False",
+            "decompressor cannot use the ",
+        );
+        let status = status_of(&seen(service, 1));
+        for other in ["DestinationAvailable", "SourceAvailable", "TransportReady"] {
+            let expected = if other == condition { "False" } else { "True" };
+            assert_eq!(holds(&status, other), expected, "{service:?}: {other}");
+        }
+        let idle = status_of(&seen(service, 0));
+        assert_eq!(idle.phase, Some(Phase::Running), "nothing needs it");
+        assert_eq!(holds(&idle, condition), "True");
+    }
+}
+
+#[test]
 fn a_retention_that_is_not_looked_at_stays_as_it_was_seen_last() {
     let before = status_of(&PipelineObservation {
         retention: at_risk(),
@@ -445,7 +488,7 @@ fn a_retention_that_is_not_looked_at_stays_as_it_was_seen_last() {
     assert_eq!(after.retention, before.retention);
     assert_eq!(after.backlog, before.backlog);
     assert_eq!(after.conditions, before.conditions);
-    assert_eq!(status_of(&unseen).conditions.len(), 5);
+    assert_eq!(status_of(&unseen).conditions.len(), 7);
 }
 
 #[test]
@@ -488,7 +531,7 @@ fn the_same_observation_changes_nothing_and_transitions_keep_their_time() {
 fn every_condition_names_the_generation_that_was_read() {
     let status = status_of(&well());
     assert_eq!(status.observed_generation, Some(3));
-    assert_eq!(status.conditions.len(), 6);
+    assert_eq!(status.conditions.len(), 8);
     assert!(
         status
             .conditions

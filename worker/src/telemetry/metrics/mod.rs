@@ -21,6 +21,7 @@ use tokio::time::Instant;
 use crate::message::DeadLetterReason;
 use crate::runtime;
 use streampress_codec::hybrid::PlanUse;
+pub use streampress_crds::slot_health::NeededService;
 use streampress_transport::{ChunkStream, StreamCounts};
 
 /// Upper bounds of the stages' histogram, in seconds: a small file's milliseconds to a large one's minutes.
@@ -60,34 +61,6 @@ impl Stage {
             Self::Announce => "announce",
             Self::Unpack => "unpack",
             Self::Commit => "commit",
-        }
-    }
-}
-
-/// A service that every message of a role needs.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-pub enum NeededService {
-    /// The location of the source.
-    Source,
-    /// The location of the destination.
-    Destination,
-    /// The stream of records.
-    Stream,
-    /// A queue.
-    Queue,
-}
-
-impl NeededService {
-    /// All of them.
-    pub(crate) const ALL: [Self; 4] = [Self::Source, Self::Destination, Self::Stream, Self::Queue];
-
-    /// As the label `service` and in logs.
-    pub fn label(self) -> &'static str {
-        match self {
-            Self::Source => "source",
-            Self::Destination => "destination",
-            Self::Stream => "stream",
-            Self::Queue => "queue",
         }
     }
 }
