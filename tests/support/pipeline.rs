@@ -256,6 +256,7 @@ async fn consumer(
                     skips_renamed: false,
                 },
                 journal: Arc::new(NoJournal),
+                report: None,
             };
             (files, Arc::new(handler))
         }

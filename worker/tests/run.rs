@@ -143,6 +143,7 @@ fn a_seed_pipeline_restores_the_normalised_form() {
     );
     let summary = folder.run_summary(&["--input", "in"]);
     assert_eq!(summary["filesRestored"], 4, "{summary}");
+    assert_eq!(summary["normalised"], true, "{summary}");
     let restored = folder.files("data/out");
     assert_eq!(text(&restored["a.json"]), "{\"a\":1.5,\"b\":\"\\u00e9\"}");
     assert_eq!(text(&restored["b.txt"]), "two spaces and a tab");
@@ -206,4 +207,69 @@ fn a_mistyped_command_ends_with_code_2() {
             .code(),
         Some(2)
     );
+}
+
+#[test]
+fn a_run_that_scans_and_is_stopped_after_all_is_restored_succeeds() {
+    let folder = WorkFolder::with_spec("  source: {scanSeconds: 1, settleSeconds: 1}");
+    for name in ["a.json", "b.csv"] {
+        folder.write(&format!("data/in/{name}"), b"1\n");
+    }
+    let running = folder.start(&["run", "pipeline.yaml", "--data", "data"]);
+    // Counted by the journal, not only visible.
+    eventually_blocking("both files count as restored", || {
+        folder.log().contains("restored 2")
+    });
+    assert_eq!(running.stop(), Some(0), "{}", folder.log());
+    assert!(!folder.log().contains("stopped before"), "{}", folder.log());
+}
+
+#[cfg(target_os = "linux")]
+#[test]
+fn messages_that_cannot_be_written_do_not_end_the_run() {
+    let folder = WorkFolder::with_generator(3);
+    let full = std::fs::File::options().write(true).open("/dev/full");
+    let output = folder
+        .command(&["run", "pipeline.yaml", "--data", "data", "--json"])
+        .stderr(full.expect("a device that is always full"))
+        .output()
+        .expect("streampress starts");
+    assert_eq!(output.status.code(), Some(0));
+    assert!(text(&output.stdout).contains("\"filesRestored\":3"));
+}
+
+#[test]
+fn the_page_is_no_better_than_the_exit_code() {
+    let folder = WorkFolder::with_spec("  suspend: false");
+    folder.write("in/good.json", b"[1]\n");
+    std::os::unix::fs::symlink("nowhere", folder.path("in/broken.json")).expect("a link");
+    let args = ["run", "pipeline.yaml", "--data", "data", "--input", "in"];
+    let page = || text(&std::fs::read(folder.path("data/reports/results.html")).expect("a page"));
+    let output = folder.run(&args);
+    assert_eq!(output.status.code(), Some(1), "{}", text(&output.stderr));
+    assert!(text(&output.stdout).contains("left out: broken.json: is a symbolic link to nothing"));
+    assert!(page().contains("1 left out") && page().contains("broken.json"));
+    // A page that is rendered later says the same; a run that takes everything clears it.
+    folder.run_well(&["report", "pipeline.yaml", "--data", "data"]);
+    assert!(page().contains("1 left out"));
+    std::fs::remove_file(folder.path("in/broken.json")).expect("removed");
+    assert_eq!(folder.run(&args).status.code(), Some(0));
+    assert!(!page().contains("left out") && page().contains("came back identical"));
+}
+
+#[test]
+fn a_file_that_the_compressor_cannot_take_is_on_the_page() {
+    let folder = WorkFolder::with_spec("  suspend: false");
+    for name in ["kept.json", "gone.json"] {
+        folder.write(&format!("data/in/{name}"), b"[1]\n");
+    }
+    let submit = ["submit", "-p", "pipeline.yaml", "--data", "data"];
+    folder.run_well(&[&submit[..], &["data/in/kept.json", "data/in/gone.json"]].concat());
+    std::fs::remove_file(folder.path("data/in/gone.json")).expect("removed");
+    let output = folder.run(&["run", "pipeline.yaml", "--data", "data"]);
+    assert_eq!(output.status.code(), Some(1), "{}", text(&output.stdout));
+    let page = std::fs::read(folder.path("data/reports/results.html")).expect("a page");
+    let page = text(&page);
+    assert!(page.contains("1 file failed") && page.contains("SourceMissing"));
+    assert!(page.contains("gone.json") && !page.contains("came back identical"));
 }

@@ -147,7 +147,7 @@ async fn a_contender() {
         "compressor" => {
             let settings = resolved.compressor_settings();
             let connections = context.backend.compressor(&settings).await.unwrap();
-            context.compressor(&settings, connections).unwrap()
+            context.compressor(&settings, connections, None).unwrap()
         }
         _ => {
             let settings = resolved.decompressor_settings();

@@ -103,6 +103,29 @@ fn a_known_schema_needs_no_search_and_is_as_small() {
 }
 
 #[test]
+fn bytes_without_a_structure_teach_nothing_about_others() {
+    let mut rng = Rng::with_seed(5);
+    let random: Vec<u8> = (0..50_000).map(|_| rng.u8(..)).collect();
+    let wide: Vec<u8> = "h\u{e9}llo "
+        .repeat(9000)
+        .encode_utf16()
+        .flat_map(u16::to_le_bytes)
+        .collect();
+    let files = [random.clone(), vec![0; 300_000], wide, random];
+    let (with, without) = with_and_without_store(&files);
+    assert!(with <= without + 8, "{with} {without}");
+    // The blocks of one file, too.
+    let mut mixed: Vec<u8> = (0..OPTIONS.block_size).map(|_| rng.u8(..)).collect();
+    mixed.resize(3 * OPTIONS.block_size, 0);
+    let packed = pack(&Packer::new(OPTIONS), &mixed).0;
+    assert!(
+        packed.len() < OPTIONS.block_size + OPTIONS.block_size / 50,
+        "{}",
+        packed.len()
+    );
+}
+
+#[test]
 fn alternating_schemas_lose_at_most_two_per_cent() {
     let mut rng = Rng::with_seed(2);
     let files: Vec<Vec<u8>> = (0..8)

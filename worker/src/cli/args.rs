@@ -48,7 +48,7 @@ pub(crate) enum LogFormat {
 pub(crate) enum Command {
     /// Run a whole pipeline in this process: generate, compress, stream, restore, verify, report
     Run(RunArgs),
-    /// Generate files and announce them, as the generator's pod does
+    /// Generate files and announce them, and scan the source (`scanSeconds`), as the generator's pod does
     Generate(GenerateArgs),
     /// Compress announced files, as a compressor's pod does
     Compress(RoleArgs),
@@ -214,7 +214,7 @@ pub(crate) struct PackArgs {
     /// The version of the hybrid format: 2 is smaller, but programs before it cannot read it
     #[arg(long, value_name = "N", default_value_t = 1, value_parser = clap::value_parser!(u8).range(1..=2))]
     pub(crate) format_version: u8,
-    /// A plan made by 'streampress train' from files like this one: packing is then many times faster
+    /// A plan made by 'streampress train' from files like this one: packing is then many times faster (hybrid format)
     #[arg(long, value_name = "PLAN", value_hint = ValueHint::FilePath)]
     pub(crate) plan: Option<PathBuf>,
     /// Show for every block what was tried and what was chosen

@@ -4,6 +4,7 @@ use std::process::ExitCode;
 
 use anyhow::Result;
 use streampress_crds::Role;
+use streampress_crds::location::Location;
 use streampress_crds::settings::CompressorSettings;
 
 use super::args::RoleArgs;
@@ -39,8 +40,24 @@ fn consumer(
     settings: &CompressorSettings,
     connections: CompressorConnections,
 ) -> Result<Consumer> {
-    let Config::Legacy(legacy) = config else {
-        return context.compressor(settings, connections);
+    let legacy = match config {
+        Config::Legacy(legacy) => legacy,
+        Config::File(resolved) => {
+            if resolved.source.scan_seconds > 0 {
+                output::note(
+                    "source.scanSeconds: this command does not scan; `streampress generate` with the same arguments does",
+                );
+            }
+            let mut decompressor = resolved.decompressor_settings();
+            // A page in a bucket is the decompressor's alone: a compressor needs no right to write there.
+            decompressor.report = decompressor
+                .report
+                .filter(|report| matches!(report.location, Location::File { .. }));
+            let report = context.report(&decompressor)?.map(|report| report.log);
+            return context.compressor(settings, connections, report);
+        }
+        // A pod knows only what its role needs: the dead letters that it makes are counted in the pipeline's status.
+        Config::Variable(_) => return context.compressor(settings, connections, None),
     };
     if !legacy.worker.push {
         output::note(

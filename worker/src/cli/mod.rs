@@ -37,6 +37,9 @@ use crate::telemetry::logging::{self, LogForm, LogOptions, Logging};
 /// Parses the arguments, runs the command, and turns its outcome into an exit code.
 pub fn main() -> ExitCode {
     let cli = Cli::parse();
+    if cli.log_format == LogFormat::Json {
+        output::use_json();
+    }
     let logging = start_logging(&cli);
     let outcome = dispatch(cli.command);
     logging.end();

@@ -4,11 +4,12 @@
 use std::fs::File;
 use std::io::{self, BufReader, BufWriter, Read, Write};
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 
-use anstream::eprintln;
 use clap::builder::styling::{AnsiColor, Style};
 
 use anyhow::{Context, Result, bail};
+use serde_json::json;
 use tempfile::NamedTempFile;
 
 const ERROR: Style = AnsiColor::Red.on_default().bold();
@@ -28,25 +29,58 @@ pub(super) fn print(text: &str) -> Result<()> {
     }
 }
 
-/// Prints a line to standard error.
+/// Whether what commands say is JSON, as their log is.
+static IS_JSON: AtomicBool = AtomicBool::new(false);
+
+/// From now on lines on standard error are JSON, in the form of the log.
+pub(super) fn use_json() {
+    IS_JSON.store(true, Relaxed);
+}
+
+/// Prints a line to standard error. A line that cannot be written is lost: it must not end the work that it tells of.
 pub(super) fn say(text: &str) {
-    eprintln!("{text}");
+    write("INFO", text, text);
+}
+
+fn write(level: &str, text: &str, styled: &str) {
+    let _ = match IS_JSON.load(Relaxed) {
+        true => {
+            let timestamp = jiff::Timestamp::now();
+            let line = json!({
+                "timestamp": format!("{timestamp:.6}"), "level": level,
+                "fields": {"message": text}, "target": "streampress",
+            });
+            writeln!(io::stderr(), "{line}")
+        }
+        false => writeln!(anstream::stderr(), "{styled}"),
+    };
 }
 
 /// Prints an error to standard error.
 pub(super) fn error(text: &str) {
-    eprintln!("{ERROR}error:{ERROR:#} {text}");
+    write("ERROR", text, &format!("{ERROR}error:{ERROR:#} {text}"));
 }
 
 /// Prints a notice to standard error.
 pub(super) fn note(text: &str) {
-    eprintln!("{NOTE}note:{NOTE:#} {text}");
+    write("INFO", text, &format!("{NOTE}note:{NOTE:#} {text}"));
 }
 
 /// Prints the result of a command that wrote `output`, unless the data itself went to standard output.
 pub(super) fn result(output: &Path, text: &str) {
     if !is_stream(output) {
         say(&format!("{}: {text}", output.display()));
+    }
+}
+
+/// Fails where the output would replace the input, which may be the only copy.
+pub(super) fn ensure_differ(output: &Path, input: &Path) -> Result<()> {
+    match (output.canonicalize(), input.canonicalize()) {
+        (Ok(out), Ok(found)) if out == found => bail!(
+            "{} is the input too: choose another name with -o",
+            output.display()
+        ),
+        _ => Ok(()),
     }
 }
 
@@ -102,10 +136,21 @@ impl Output {
                 path.display()
             );
         }
+        if path.is_dir() {
+            bail!("{} is a folder: name a file with -o", path.display());
+        }
+        ensure_differ(path, input)?;
         let folder = path
             .parent()
             .filter(|folder| !folder.as_os_str().is_empty())
             .unwrap_or(Path::new("."));
+        if !folder.is_dir() {
+            bail!(
+                "there is no folder {} for {}: make it first",
+                folder.display(),
+                path.display()
+            );
+        }
         let temporary = temporary_builder(input)
             .prefix(".streampress-")
             .tempfile_in(folder)

@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::sync::atomic::AtomicBool;
 
-use anyhow::{Context, Result, anyhow};
+use anyhow::{Context, Result, anyhow, bail};
 use streampress_codec::{FormatVersion, hybrid, legacy};
 use streampress_crds::api::pipeline::CodecFormat;
 
@@ -21,6 +21,11 @@ pub(super) const HYBRID_ENDING: &str = "spk";
 pub(super) const SEED_ENDING: &str = "seed";
 
 pub(super) fn command(args: PackArgs) -> Result<ExitCode> {
+    if args.format == CodecFormat::Seed && (args.plan.is_some() || args.explain) {
+        bail!(
+            "--plan and --explain are of the hybrid format: leave them out, or leave out --format seed"
+        );
+    }
     let options = PackOptions {
         hybrid: hybrid::CodecOptions {
             effort: args.effort,

@@ -138,7 +138,7 @@ impl Lines {
 
 impl RunObserver for Lines {
     fn started(&self, data: &Path, resumed: JournalProgress) {
-        eprintln!("{}", start_line(data, resumed));
+        output::say(&start_line(data, resumed));
     }
 
     fn notice(&self, text: &str) {
@@ -156,6 +156,8 @@ impl RunObserver for Lines {
         };
         if has_news {
             *last = Some((Instant::now(), progress));
+            // A folder that has files of earlier runs has more than this one makes.
+            let total = total.filter(|total| *total >= progress.announced);
             let of = total.map_or(String::new(), |total| format!(" of {total}"));
             let JournalProgress {
                 announced,
@@ -164,10 +166,10 @@ impl RunObserver for Lines {
                 failed,
                 ..
             } = progress;
-            eprintln!(
+            output::say(&format!(
                 "announced {announced}{of}, compressed {compressed} ({}), restored {restored}, failed {failed}",
                 saved(progress.bytes_raw, progress.bytes_packed)
-            );
+            ));
         }
     }
 
@@ -240,9 +242,14 @@ fn files_line(summary: &RunSummary) -> String {
         files_superseded,
         files_left_out,
         files_gone,
+        normalised,
         ..
     } = summary;
-    let mut line = format!("{files_generated} announced, {files_restored} restored identical");
+    let how = match normalised {
+        true => "restored in the original's normal form",
+        false => "restored identical",
+    };
+    let mut line = format!("{files_generated} announced, {files_restored} {how}");
     if *files_superseded > 0 {
         let _ = write!(line, ", {files_superseded} superseded by a newer version");
     }

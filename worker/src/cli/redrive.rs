@@ -14,6 +14,7 @@ use crate::telemetry::plain_log::printable;
 pub(super) fn command(args: RedriveArgs) -> Result<ExitCode> {
     let role = RoleCommand::find(args.pipeline)?;
     let settings = role.config.compressor()?;
+    role.ensure_data_exists()?;
     runtime()?.block_on(async {
         let context = role.context(1, CancellationToken::new()).await?;
         let connections = context.backend.compressor(&settings).await?;

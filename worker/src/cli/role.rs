@@ -4,11 +4,12 @@ use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, bail};
 use streampress_crds::Role;
 use streampress_crds::api::pipeline::CodecEffort;
 use streampress_crds::location::DATA;
 use streampress_transport::SlotLocks;
+use streampress_transport::local::Local;
 use tokio_util::sync::CancellationToken;
 use tracing::info;
 
@@ -68,6 +69,17 @@ impl RoleCommand {
             transport,
             data,
         })
+    }
+
+    /// Fails where nothing ever ran in the data folder, so that a mistyped --data does not look like an empty one.
+    pub(super) fn ensure_data_exists(&self) -> Result<()> {
+        if self.transport == TransportChoice::Embedded && !Local::exists(&self.data) {
+            bail!(
+                "there is no data folder {}: nothing ran there yet, or the data is in another folder (--data)",
+                self.data.display()
+            );
+        }
+        Ok(())
     }
 
     /// For a role that is this process: health and metrics are served.

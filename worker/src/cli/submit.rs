@@ -5,7 +5,7 @@ use std::process::ExitCode;
 
 use anyhow::{Context, Result, bail};
 use streampress_crds::location::Location;
-use streampress_transport::{FileEntry, FileName, Files};
+use streampress_transport::{FileEntry, FileName, Files, RESERVED_FOLDER};
 use tokio_util::sync::CancellationToken;
 
 use super::args::{PipelineArgs, SubmitArgs};
@@ -152,6 +152,11 @@ impl Submitter {
     /// other.
     async fn submit(&self, submission: Submission) -> Result<String> {
         let name = submission.name?;
+        if name.is_reserved() {
+            bail!(
+                "it lies in Streampress's own folder {RESERVED_FOLDER}; copy it elsewhere and submit the copy"
+            );
+        }
         let (files, at) = (self.announcer.source.clone(), name.clone());
         let copied_from = submission.copied_from;
         let (entry, how) = blocking(move || -> Result<(FileEntry, &'static str)> {

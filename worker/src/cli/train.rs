@@ -12,6 +12,9 @@ use super::output::{self, Output};
 use super::signals::cancel_on_signal;
 
 pub(super) fn command(args: TrainArgs) -> Result<ExitCode> {
+    for file in &args.files {
+        output::ensure_differ(&args.output, file)?;
+    }
     let mut writer = Output::create(&args.output, args.force, Path::new("-"))?;
     let cancel = cancel_on_signal()?;
     let store = PlanStore::default();

@@ -166,10 +166,16 @@ impl Config {
     }
 
     fn no_role(&self, role: Role) -> BadConfiguration {
-        BadConfiguration(format!(
-            "pipeline {} has no {role}; give a FILE.yaml that has one, or unset STREAMPRESS_PIPELINE",
-            self.identity().pipeline
-        ))
+        let pipeline = &self.identity().pipeline;
+        BadConfiguration(match self {
+            // Every YAML has the other roles.
+            Self::File(_) | Self::Legacy(_) => format!(
+                "pipeline {pipeline} has nothing to generate and nothing to scan: add spec.generator or spec.source.scanSeconds"
+            ),
+            Self::Variable(_) => format!(
+                "STREAMPRESS_PIPELINE has pipeline {pipeline} without its {role}; give its FILE.yaml, or unset the variable"
+            ),
+        })
     }
 }
 

@@ -11,7 +11,7 @@ use std::time::Duration;
 use parking_lot::Mutex;
 use tokio::sync::watch;
 use tokio::time::Instant;
-use tracing::{error, info};
+use tracing::{info, warn};
 
 use super::handler::{Handler, ServiceOutage};
 use crate::telemetry::metrics::Meter;
@@ -90,7 +90,7 @@ impl ServiceHealth {
         let mut episode = self.episode.lock();
         episode.failures = episode.failures.saturating_add(1);
         if !std::mem::replace(&mut episode.said_down, true) {
-            error!(
+            warn!(
                 role = %self.role,
                 service = outage.service.label(),
                 cause = outage.cause,

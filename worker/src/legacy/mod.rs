@@ -58,6 +58,7 @@ impl PackedFile {
             seconds_compress: self.stages.iter().map(|stage| stage.seconds).sum(),
             seconds_restore,
             outcome: FileOutcome::Restored,
+            is_normalised: true,
             slot: slot.to_owned(),
             ..ReportRow::default()
         }

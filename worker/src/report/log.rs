@@ -19,7 +19,7 @@ use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 use tracing::warn;
 
-use super::{ReportMeta, ReportRow, ReportState, page, state};
+use super::{LeftOutSummary, ReportMeta, ReportRow, ReportState, page, state};
 use crate::runtime::{self, blocking};
 use streampress_transport::{FileName, Files};
 
@@ -27,6 +27,8 @@ use streampress_transport::{FileName, Files};
 const RENDER_EVERY: Duration = Duration::from_secs(2);
 /// The same in a bucket, where each rendering costs some requests.
 const RENDER_EVERY_IN_BUCKET: Duration = Duration::from_secs(15);
+/// The file beside the page that says what was left out.
+const LEFT_OUT: &str = "left-out.json";
 /// A writer's sums are bounded; a larger file is not a writer's.
 const LARGEST_STATE_BYTES: u64 = 4 << 20;
 /// Above this size a writer's lines are replaced by one line with their sums, so that an endless pipeline's report stays
@@ -54,6 +56,7 @@ struct LogState {
     read: HashMap<PathBuf, u64>,
     rendered: Option<Instant>,
     changed: bool,
+    left_out: LeftOutSummary,
 }
 
 impl ReportLog {
@@ -84,6 +87,7 @@ impl ReportLog {
             read: HashMap::new(),
             rendered: None,
             changed: false,
+            left_out: LeftOutSummary::default(),
         };
         Self {
             shared: Arc::new(Mutex::new(inner)),
@@ -115,6 +119,16 @@ impl ReportLog {
             } else {
                 Ok(())
             }
+        })
+        .await;
+    }
+
+    /// Sets what the page says was left out at the source. It stays until the next run sets it.
+    pub(crate) async fn set_left_out(&self, left_out: LeftOutSummary) {
+        self.with(move |inner| {
+            inner.changed |= inner.bucket.is_some() && inner.left_out != left_out;
+            inner.left_out = left_out;
+            inner.store_left_out()
         })
         .await;
     }
@@ -220,11 +234,13 @@ impl LogState {
             None => {
                 self.compact()?;
                 self.catch_up()?;
+                self.left_out = self.stored_left_out()?;
             }
         }
         let meta = ReportMeta {
             pipeline: self.title.clone(),
             generated_at_millis: runtime::now_millis(),
+            left_out: self.left_out.clone(),
         };
         let html = page::render(&self.combined, &meta);
         self.put(&self.page, html.as_bytes())
@@ -232,6 +248,29 @@ impl LogState {
         self.rendered = Some(Instant::now());
         self.changed = false;
         Ok(())
+    }
+
+    /// Keeps what was left out beside the page, for the next rendering.
+    fn store_left_out(&mut self) -> Result<()> {
+        if self.bucket.is_some() || self.stored_left_out()? == self.left_out {
+            return Ok(());
+        }
+        let path = self.folder().join(LEFT_OUT);
+        let json = serde_json::to_vec(&self.left_out).context("writing names as JSON")?;
+        write_whole(&path, &json).with_context(|| format!("writing {}", path.display()))?;
+        self.changed = true;
+        Ok(())
+    }
+
+    fn stored_left_out(&self) -> Result<LeftOutSummary> {
+        let path = self.folder().join(LEFT_OUT);
+        match fs::read(&path) {
+            Ok(json) => {
+                serde_json::from_slice(&json).with_context(|| format!("reading {}", path.display()))
+            }
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(LeftOutSummary::default()),
+            Err(error) => Err(error).with_context(|| format!("reading {}", path.display())),
+        }
     }
 
     /// Puts this writer's sums into the bucket and reads those of all writers.

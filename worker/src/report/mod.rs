@@ -15,6 +15,7 @@ mod tables;
 mod tests;
 
 use serde::{Deserialize, Serialize};
+use streampress_crds::DeadLetterReason;
 
 pub use self::page::{ReportMeta, render};
 pub use self::state::ReportState;
@@ -52,8 +53,20 @@ pub struct ReportRow {
     pub seconds_restore: f64,
     /// How it ended.
     pub outcome: FileOutcome,
+    /// The original's format restores a normal form of the file, not its bytes.
+    pub is_normalised: bool,
     /// The slot that did the last step.
     pub slot: String,
+}
+
+/// Files and folders of the source that could not be taken.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+pub struct LeftOutSummary {
+    /// How many there are.
+    pub count: u64,
+    /// The first of them: name and reason.
+    pub listed: Vec<(String, String)>,
 }
 
 /// How a file ended.
@@ -73,6 +86,16 @@ pub enum FileOutcome {
         /// What to do about it.
         way_out: String,
     },
+}
+
+impl FileOutcome {
+    /// A dead letter: its reason, and what to do about it.
+    pub(crate) fn failed(reason: DeadLetterReason, way_out: &str) -> Self {
+        Self::Failed {
+            reason: reason.to_string(),
+            way_out: way_out.to_owned(),
+        }
+    }
 }
 
 /// What the report calls a file's kind: its extension.

@@ -5,7 +5,7 @@ use maud::{DOCTYPE, Markup, PreEscaped, html};
 use super::chart::{Chart, bar};
 use super::figures::{self, count, count_files, duration, quotient, ratio, saving, shown, size};
 use super::state::ReportState;
-use super::tables;
+use super::{LeftOutSummary, tables};
 
 const STYLE: &str = include_str!("report.css");
 const SCRIPT: &str = include_str!("report.js");
@@ -20,6 +20,8 @@ pub struct ReportMeta {
     pub pipeline: String,
     /// When the page was made, in milliseconds since 1970.
     pub generated_at_millis: u64,
+    /// What the last `run` could not take from the source.
+    pub left_out: LeftOutSummary,
 }
 
 /// Makes the page. It stays under 300 kB however many files there were.
@@ -43,12 +45,15 @@ pub fn render(state: &ReportState, meta: &ReportMeta) -> String {
                 style nonce=(nonce) { (PreEscaped(STYLE)) }
             }
             body {
-                (header(state, &pipeline))
-                main { (content(state)) }
+                (header(state, meta, &pipeline))
+                main { (content(state, meta)) }
                 footer {
                     p {
                         "1 MB is 1,000,000 bytes. Every file counted as identical was compared "
                         "with the hash taken before it was compressed."
+                        @if state.files_normalised > 0 {
+                            " The original's format keeps a normal form of a file: that form was compared."
+                        }
                     }
                     p {
                         "Pipeline " (pipeline) ". Made by Streampress " (env!("CARGO_PKG_VERSION")) " at "
@@ -70,14 +75,19 @@ fn nonce(state: &ReportState, meta: &ReportMeta) -> String {
     hasher.finalize().to_hex()[..32].to_owned()
 }
 
-fn header(state: &ReportState, pipeline: &str) -> Markup {
-    let (class, verdict) = match (state.files(), state.files_failed) {
-        (0, _) => ("wait", "Waiting for the first file".to_owned()),
-        (_, 0) => (
+fn header(state: &ReportState, meta: &ReportMeta, pipeline: &str) -> Markup {
+    let (class, verdict) = match (state.files(), state.files_failed, meta.left_out.count) {
+        (_, 0, 1..) => ("bad", format!("{} left out", count(meta.left_out.count))),
+        (0, _, _) => ("wait", "Waiting for the first file".to_owned()),
+        (_, 0, 0) if state.files_normalised > 0 => (
+            "ok",
+            format!("{} came back, normalised", all_files(state.files_restored)),
+        ),
+        (_, 0, 0) => (
             "ok",
             format!("{} came back identical", all_files(state.files_restored)),
         ),
-        (_, failed) => ("bad", format!("{} failed", count_files(failed))),
+        (_, failed, _) => ("bad", format!("{} failed", count_files(failed))),
     };
     html! {
         header {
@@ -107,10 +117,11 @@ fn all_files(restored: u64) -> String {
     }
 }
 
-fn content(state: &ReportState) -> Markup {
+fn content(state: &ReportState, meta: &ReportMeta) -> Markup {
     html! {
         @if state.files_failed > 0 { (tables::failures(state)) }
-        (tiles(state))
+        @if meta.left_out.count > 0 { (tables::left_out(&meta.left_out)) }
+        (tiles(state, meta))
         @if state.files() == 0 {
             section class="card empty" {
                 h2 { "No files yet" }
@@ -125,7 +136,7 @@ fn content(state: &ReportState) -> Markup {
     }
 }
 
-fn tiles(state: &ReportState) -> Markup {
+fn tiles(state: &ReportState, meta: &ReportMeta) -> Markup {
     let saved = saving(state.raw_bytes, state.packed_bytes);
     let (saved, times) = match quotient(state.raw_bytes, state.packed_bytes) {
         Some(_) => {
@@ -135,8 +146,9 @@ fn tiles(state: &ReportState) -> Markup {
         None => (saved, "nothing compressed yet".to_owned()),
     };
     let records = format!("{} stream records", count(state.records));
-    let failed_hint = match state.files_failed {
-        0 => "nothing lost, nothing altered",
+    let failed_hint = match (state.files_failed, state.files_normalised) {
+        (0, 0) => "nothing lost, nothing altered",
+        (0, _) => "nothing lost",
         _ => "see the reasons above",
     };
     html! {
@@ -148,6 +160,9 @@ fn tiles(state: &ReportState) -> Markup {
             (tile("Throughput", &throughput(state), "while files were worked on", false))
             @if state.files_superseded > 0 {
                 (tile("Superseded", &count(state.files_superseded), "a newer version was restored", false))
+            }
+            @if meta.left_out.count > 0 {
+                (tile("Left out", &count(meta.left_out.count), "see the reasons above", true))
             }
             (tile("Failed", &count(state.files_failed), failed_hint, state.files_failed > 0))
         }

@@ -29,6 +29,8 @@ const MAX_TEXT_CHARS: usize = 512;
 pub struct ReportState {
     /// Files restored byte for byte.
     pub files_restored: u64,
+    /// Those of them that were restored in the normal form of the original's format.
+    pub files_normalised: u64,
     /// Files that are dead letters.
     pub files_failed: u64,
     /// Versions that a newer version of the same file replaced.
@@ -144,6 +146,7 @@ impl ReportState {
             FileOutcome::Superseded => self.files_superseded += 1,
             FileOutcome::Restored => {
                 self.files_restored += 1;
+                self.files_normalised += u64::from(row.is_normalised);
                 self.raw_bytes = self.raw_bytes.saturating_add(row.raw_bytes);
                 self.packed_bytes = self.packed_bytes.saturating_add(row.packed_bytes);
                 self.records = self.records.saturating_add(row.records);
@@ -182,6 +185,7 @@ impl ReportState {
 
     fn absorb(&mut self, other: Self) {
         self.files_restored = self.files_restored.saturating_add(other.files_restored);
+        self.files_normalised = self.files_normalised.saturating_add(other.files_normalised);
         self.files_failed = self.files_failed.saturating_add(other.files_failed);
         self.files_superseded = self.files_superseded.saturating_add(other.files_superseded);
         self.raw_bytes = self.raw_bytes.saturating_add(other.raw_bytes);

@@ -6,7 +6,7 @@ use super::figures::{
     count, count_files, duration, megabytes, none, ratio, saving, shown, speed, time,
 };
 use super::state::{ReportState, StageTotal};
-use super::{FileOutcome, ReportRow};
+use super::{FileOutcome, LeftOutSummary, ReportRow};
 
 /// Shown of a name; the middle of a longer one is cut out.
 const NAME_CHARS: usize = 64;
@@ -32,6 +32,28 @@ pub(super) fn failures(state: &ReportState) -> Markup {
                         p { strong { (shown(reason, REASON_CHARS)) } }
                         p.way { (shown(way_out, REASON_CHARS)) }
                         p.names { @for name in names { bdi { (shown(name, NAME_CHARS)) } } }
+                    }
+                }
+            }
+            @if more > 0 { p { (count(more)) " more." } }
+        }
+    }
+}
+
+/// What could not be taken from the source.
+pub(super) fn left_out(left_out: &LeftOutSummary) -> Markup {
+    let more = left_out
+        .count
+        .saturating_sub(left_out.listed.len().min(SHOWN_FAILURES) as u64);
+    html! {
+        section class="card failed" aria-labelledby="left-out-title" {
+            h2 #left-out-title { (count(left_out.count)) " left out" }
+            p { "These files and folders of the source were not taken. Correct what is named here, then the same command again." }
+            ul {
+                @for (name, reason) in left_out.listed.iter().take(SHOWN_FAILURES) {
+                    li {
+                        p.names { bdi { (shown(name, NAME_CHARS)) } }
+                        p { (shown(reason, REASON_CHARS)) }
                     }
                 }
             }
@@ -229,6 +251,7 @@ const FILE_COLUMNS: [(&str, &str); 12] = [
 
 fn file_row(row: &ReportRow) -> Markup {
     let (mark, outcome) = match row.outcome {
+        FileOutcome::Restored if row.is_normalised => ("ok", "normalised"),
         FileOutcome::Restored => ("ok", "identical"),
         FileOutcome::Superseded => ("same", "superseded"),
         FileOutcome::Failed { .. } => ("bad", "failed"),

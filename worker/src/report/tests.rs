@@ -25,6 +25,7 @@ fn row(n: u64) -> ReportRow {
         seconds_compress: 0.25,
         seconds_restore: 0.04,
         outcome: FileOutcome::Restored,
+        is_normalised: false,
         slot: "decompressor-0".to_owned(),
     }
 }
@@ -63,6 +64,7 @@ fn page(state: &ReportState) -> String {
     let meta = ReportMeta {
         pipeline: "stock-market".to_owned(),
         generated_at_millis: START,
+        left_out: LeftOutSummary::default(),
     };
     render(state, &meta)
 }
@@ -283,6 +285,93 @@ fn the_page_loads_nothing_and_runs_no_foreign_script() {
     let other = render(&folded([row(2)]), &ReportMeta::default());
     let nonce = |html: &str| html.split("nonce=\"").nth(1).unwrap()[..32].to_owned();
     assert_ne!(nonce(&html), nonce(&other), "each page has its own");
+}
+
+#[test]
+fn what_was_left_out_is_on_the_page_and_makes_it_red() {
+    let meta = ReportMeta {
+        left_out: LeftOutSummary {
+            count: 2,
+            listed: vec![
+                (
+                    "odd\u{1b}.json".to_owned(),
+                    "has a name that is not UTF-8: rename it".to_owned(),
+                ),
+                ("pipe.json".to_owned(), "is no regular file".to_owned()),
+            ],
+        },
+        ..ReportMeta::default()
+    };
+    for state in [folded([row(1)]), ReportState::default()] {
+        let html = render(&state, &meta);
+        assert!(html.contains("verdict bad") && html.contains("2 left out"));
+        assert!(html.contains("is no regular file") && html.contains("odd\u{fffd}.json"));
+        assert!(!html.contains("came back identical"));
+    }
+}
+
+#[test]
+fn files_of_the_originals_format_are_called_normalised_and_not_identical() {
+    let html = page(&folded([ReportRow {
+        is_normalised: true,
+        ..row(1)
+    }]));
+    assert!(html.contains("The file came back, normalised"));
+    assert!(!html.contains("nothing altered") && !html.contains(">identical<"));
+}
+
+#[test]
+fn rates_count_the_time_in_which_files_were_worked_on() {
+    // Two files, each worked on for 290 ms, an hour apart.
+    let later = ReportRow {
+        announced_at_millis: Some(START + 3_600_000),
+        restored_at_millis: Some(START + 3_600_400),
+        ..row(2)
+    };
+    let state = folded([row(0), later]);
+    let (busy, whole) = (state.series.working_millis(), 3_600_400);
+    assert!(
+        busy <= 2 * state.series.width_millis * 2 && busy < whole / 20,
+        "{busy}"
+    );
+    let bytes: u64 = state
+        .series
+        .buckets
+        .values()
+        .map(|bucket| bucket.raw_bytes)
+        .sum();
+    assert_eq!(bytes, 2_000_000);
+    assert!(!page(&state).contains(">0.0 MB/s<"));
+}
+
+#[test]
+fn the_bytes_of_a_long_work_are_spread_over_it() {
+    let slow = ReportRow {
+        announced_at_millis: Some(START),
+        restored_at_millis: Some(START + 60_000),
+        seconds_compress: 50.0,
+        seconds_restore: 3.0,
+        ..row(0)
+    };
+    let state = folded([slow.clone()]);
+    let buckets = &state.series.buckets;
+    assert_eq!(buckets.len(), 54);
+    assert_eq!(buckets.values().map(|bucket| bucket.files).sum::<u64>(), 1);
+    assert_eq!(
+        buckets
+            .values()
+            .map(|bucket| bucket.packed_bytes)
+            .sum::<u64>(),
+        200_000
+    );
+    assert!(buckets.values().all(|bucket| bucket.raw_bytes > 18_000));
+    // A wrong figure makes no bucket wider than a day's work needs.
+    let wrong = ReportRow {
+        announced_at_millis: None,
+        seconds_compress: 1e300,
+        ..slow
+    };
+    assert!(folded([wrong]).series.width_millis <= 512_000);
 }
 
 #[test]

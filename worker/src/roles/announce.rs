@@ -2,6 +2,7 @@
 //! files are all announced here.
 
 use std::collections::BTreeMap;
+use std::io;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
@@ -157,10 +158,23 @@ impl Announcer {
     /// The entry of a source file; an error with a dead letter's reason where it does not exist.
     pub(crate) async fn source_entry(&self, name: &FileName) -> Result<FileEntry, HandlerError> {
         let (source, wanted) = (self.source.clone(), name.clone());
-        let found = blocking(move || source.stat(&wanted))
-            .await
-            .map_err(|error| HandlerError::transient(error, format!("looking for {name}")))?;
-        found.ok_or_else(|| source_missing(name, self.source.location()))
+        match blocking(move || source.stat(&wanted)).await {
+            Ok(Some(entry)) => Ok(entry),
+            Ok(None) => Err(source_missing(name, self.source.location())),
+            // A folder or a pipe took its place: waiting does not help.
+            Err(error) if error.kind() == io::ErrorKind::InvalidInput => {
+                Err(HandlerError::permanent(
+                    DeadLetterReason::SourceMissing,
+                    format!(
+                        "{error}; put the file back, then 'streampress redrive' with the same FILE and --data"
+                    ),
+                ))
+            }
+            Err(error) => Err(HandlerError::transient(
+                error,
+                format!("looking for {name}"),
+            )),
+        }
     }
 
     /// Announces what the source now holds under this name, even if that was announced a moment ago.

@@ -24,6 +24,8 @@ use crate::message::{
     Announcement, DeadLetterReason, Digest, FileRef, LegacyAnnouncement, Manifest, Message,
     Records, Share, StageNumbers, VERSION,
 };
+use crate::report::log::ReportLog;
+use crate::report::{FileOutcome, ReportRow, format_of};
 use crate::roles::announce::{self, Announcer, source_missing, trace_attributes};
 use crate::roles::copies::find_put_aside;
 use crate::roles::probe;
@@ -64,6 +66,8 @@ pub struct Compressor {
     pub filter: SourceFilter,
     /// Where files' progress is recorded.
     pub journal: Arc<dyn FileJournal>,
+    /// The report that names files which could not be packed, where one is wanted and can be written here.
+    pub report: Option<Arc<ReportLog>>,
 }
 
 #[async_trait]
@@ -117,6 +121,19 @@ impl Handler for Compressor {
             return;
         };
         record_failure(&*self.journal, &announcement.file, reason, detail).await;
+        if let Some(report) = &self.report {
+            report
+                .add(ReportRow {
+                    file_id: announcement.file.id().as_str().to_owned(),
+                    name: announcement.file.name.as_str().to_owned(),
+                    format: format_of(announcement.file.name.as_str()),
+                    raw_bytes: announcement.file.bytes,
+                    restored_at_millis: Some(runtime::now_millis()),
+                    outcome: FileOutcome::failed(reason, detail),
+                    ..ReportRow::default()
+                })
+                .await;
+        }
     }
 }
 

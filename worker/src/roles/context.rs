@@ -224,9 +224,13 @@ impl RoleContext {
         &self,
         settings: &CompressorSettings,
         connections: CompressorConnections,
+        report: Option<Arc<ReportLog>>,
     ) -> Result<Consumer> {
         let handler: Arc<dyn Handler> = match settings.codec.format {
-            CodecFormat::Hybrid => Arc::new(self.hybrid_handler(settings, &connections)?),
+            CodecFormat::Hybrid => Arc::new(Compressor {
+                report,
+                ..self.hybrid_handler(settings, &connections)?
+            }),
             CodecFormat::Seed => Arc::new(self.legacy_handler(settings, &connections)?),
         };
         Ok(self.compressor_with(settings, connections, handler))
@@ -271,6 +275,7 @@ impl RoleContext {
             on_compressed: settings.source.on_compressed,
             filter: SourceFilter::new(&settings.source),
             journal: self.journal.clone(),
+            report: None,
         })
     }
 

@@ -99,10 +99,7 @@ impl Handler for Decompressor {
         match message {
             Message::Manifest(manifest) => {
                 record_failure(&*self.journal, &manifest.file, reason, detail).await;
-                let outcome = FileOutcome::Failed {
-                    reason: reason.to_string(),
-                    way_out: detail.to_owned(),
-                };
+                let outcome = FileOutcome::failed(reason, detail);
                 self.report(manifest, 0.0, "", outcome).await;
             }
             Message::LegacyManifest(manifest) => {
@@ -336,6 +333,7 @@ impl Decompressor {
             seconds_compress: manifest.stages.iter().map(|stage| stage.seconds).sum(),
             seconds_restore,
             outcome,
+            is_normalised: false,
             slot: slot.to_owned(),
         };
         report.add(row).await;
@@ -400,6 +398,7 @@ mod tests {
                 skips_renamed: false,
             },
             journal: Arc::new(NoJournal),
+            report: None,
         }
     }
 

@@ -14,7 +14,7 @@ use streampress_crds::DeadLetterReason as Reason;
 use streampress_crds::api::pipeline::{CodecFormat, OnCompressed};
 use streampress_crds::location::Location;
 use streampress_crds::settings::Resolved;
-use streampress_transport::FileEntry;
+use streampress_transport::{FileEntry, TransportError};
 use tokio::sync::oneshot;
 use tokio::task::JoinSet;
 use tokio::time::Instant;
@@ -25,6 +25,7 @@ use crate::destination::DatabaseJournal;
 use crate::journal::{
     FileJournal, JournalProgress, OpenFile, SourceRecord, SourceState, SqliteJournal,
 };
+use crate::report::LeftOutSummary;
 use crate::report::log::ReportLog;
 use crate::roles::connect::{self, Backend, CompressorConnections};
 use crate::roles::context::RoleContext;
@@ -39,6 +40,8 @@ const PROGRESS_INTERVAL: Duration = Duration::from_millis(100);
 const LISTED_FAILURES: u32 = 100;
 /// File systems keep modification times in steps of up to so much.
 const TIME_TOLERANCE: Duration = Duration::from_secs(2);
+/// Between two tries of what failed because a disk or a service is down.
+const RETRY_AFTER: Duration = Duration::from_secs(2);
 /// So long after the last message of an embedded queue every outcome is in the journal.
 const IDLE: Duration = Duration::from_secs(3);
 /// SQS counts its messages with a delay of up to a minute.
@@ -68,8 +71,10 @@ pub(crate) struct RunSummary {
     pub(crate) files_generated: u64,
     /// Files packed.
     pub(crate) files_compressed: u64,
-    /// Files restored identical, hash checked.
+    /// Files restored, hash checked: identical, or in the original's normal form.
     pub(crate) files_restored: u64,
+    /// Whether files are restored in the normal form of the original's format (`codec.format: Seed`).
+    pub(crate) normalised: bool,
     /// Files in the dead-letter queue.
     pub(crate) files_failed: u64,
     /// Versions that a newer version of the same file replaced.
@@ -97,7 +102,7 @@ pub(crate) struct RunSummary {
 }
 
 impl RunSummary {
-    /// Every file was restored identical.
+    /// Every file was restored.
     pub(crate) fn is_success(&self) -> bool {
         self.files_failed == 0 && self.files_left_out == 0 && !self.interrupted
     }
@@ -146,17 +151,23 @@ pub(crate) async fn run(
         observer,
         announced,
         tries: Tries::default(),
+        outage: None,
     };
-    let finite = watch.until_done(&stop).await?;
+    let mut is_done = watch.until_done(&stop).await?;
     stop.cancel();
     while let Some(ended) = roles.join_next().await {
         ended.context("a role ended unexpectedly")?;
     }
     if let Some(report) = &report {
+        report.log.set_left_out(run.left_out()).await;
         report.log.finish().await;
     }
     observer.finished();
-    run.summary(report.map(|report| report.page), started, finite)
+    if run.is_endless(input) {
+        // Such a run ends only by a signal: what was found until then counts.
+        is_done = run.journal().progress().await?.unfinished() == 0;
+    }
+    run.summary(report.map(|report| report.page), started, is_done)
         .await
 }
 
@@ -226,10 +237,20 @@ impl Run {
         (input == FileInput::Generated && job.files > 0).then_some(job.files)
     }
 
+    /// Whether files come until a signal ends the run.
+    fn is_endless(&self, input: FileInput) -> bool {
+        match (input, &self.resolved.generator) {
+            (FileInput::Watched, _) => true,
+            (FileInput::Generated, Some(generator)) => generator.files == 0,
+            (FileInput::Generated, None) | (FileInput::Once, _) => false,
+        }
+    }
+
     fn spawn_workers(&self, report: Option<Arc<ReportLog>>, roles: &mut JoinSet<()>) -> Result<()> {
         let compressor = self.context.compressor(
             &self.resolved.compressor_settings(),
             self.connections.clone(),
+            report.clone(),
         )?;
         roles.spawn(async move { compressor.run().await });
         let decompressor = self.context.decompressor(
@@ -305,10 +326,19 @@ impl Run {
         let (done, announced) = oneshot::channel();
         let stop = self.context.shutdown.clone();
         let (scanner, gone) = (self.scanner.clone(), self.gone.clone());
+        let again = Arc::new(again);
+        let stopped = stop.clone();
         let announce_again = async move {
-            let missing = scanner.announce_names(&again.gone).await?;
-            gone.store(missing.len() as u64, Relaxed);
-            scanner.announce_names(&again.others).await?;
+            let announce = || {
+                let (scanner, again, gone) = (scanner.clone(), again.clone(), gone.clone());
+                async move {
+                    let missing = scanner.announce_names(&again.gone).await?;
+                    gone.store(missing.len() as u64, Relaxed);
+                    scanner.announce_names(&again.others).await?;
+                    anyhow::Ok(())
+                }
+            };
+            persist(&stopped, announce).await?;
             anyhow::Ok(scanner)
         };
         match (input, self.resolved.generator_settings()) {
@@ -331,8 +361,23 @@ impl Run {
             }
             (FileInput::Generated | FileInput::Once, _) => {
                 roles.spawn(async move {
-                    let scan = async { announce_all(&*announce_again.await?, &stop).await };
-                    let _ = done.send(scan.await);
+                    let scan = async {
+                        let scanner = announce_again.await?;
+                        let announce = || {
+                            let (scanner, stop) = (scanner.clone(), stop.clone());
+                            async move { announce_all(&scanner, &stop).await }
+                        };
+                        persist(&stop, announce).await
+                    };
+                    match scan.await {
+                        Ok(None) => drop(done),
+                        Ok(Some(result)) => {
+                            let _ = done.send(Ok(result));
+                        }
+                        Err(error) => {
+                            let _ = done.send(Err(error));
+                        }
+                    }
                 });
             }
             (FileInput::Watched, _) => {
@@ -353,6 +398,15 @@ impl Run {
         Ok(announced)
     }
 
+    /// What could not be taken from the source; the first hundred are listed.
+    fn left_out(&self) -> LeftOutSummary {
+        let all = self.scanner.left_out.all();
+        LeftOutSummary {
+            count: all.len() as u64,
+            listed: all.into_iter().take(LISTED_FAILURES as usize).collect(),
+        }
+    }
+
     async fn summary(
         &self,
         report: Option<PathBuf>,
@@ -360,7 +414,7 @@ impl Run {
         finite: bool,
     ) -> Result<RunSummary> {
         let progress = self.journal().progress().await?;
-        let left_out = self.scanner.left_out.all();
+        let left_out = self.left_out();
         let gone = self.gone.load(Relaxed);
         Ok(RunSummary {
             files_generated: progress.announced,
@@ -368,7 +422,7 @@ impl Run {
             files_restored: progress.restored.saturating_sub(gone),
             files_failed: progress.failed,
             files_superseded: progress.superseded,
-            files_left_out: left_out.len() as u64,
+            files_left_out: left_out.count,
             files_gone: gone,
             bytes_raw: progress.bytes_raw,
             bytes_compressed: progress.bytes_packed,
@@ -378,10 +432,8 @@ impl Run {
             output: self.output()?,
             interrupted: !finite,
             failures: self.journal().failures(LISTED_FAILURES).await?,
-            left_out: left_out
-                .into_iter()
-                .take(LISTED_FAILURES as usize)
-                .collect(),
+            left_out: left_out.listed,
+            normalised: self.resolved.codec.format == CodecFormat::Seed,
         })
     }
 
@@ -472,15 +524,48 @@ fn refuse_own_output(resolved: &Resolved, input: &Path, data: &Path) -> Result<(
     Ok(())
 }
 
+/// Repeats work that failed because a disk or a service is down for now, until it succeeds; nothing when stopped before.
+async fn persist<T, F: Future<Output = Result<T>>>(
+    stop: &CancellationToken,
+    work: impl Fn() -> F,
+) -> Result<Option<T>> {
+    loop {
+        match work().await {
+            Err(error) if may_pass(&error) => tokio::select! {
+                biased;
+                () = stop.cancelled() => return Ok(None),
+                () = tokio::time::sleep(RETRY_AFTER) => {}
+            },
+            done => return done.map(Some),
+        }
+    }
+}
+
+/// Whether the same may succeed later, as after a disk that is full for now.
+fn may_pass(error: &anyhow::Error) -> bool {
+    error.chain().any(|cause| {
+        matches!(
+            cause.downcast_ref(),
+            Some(TransportError::Unavailable { .. })
+        )
+    })
+}
+
 async fn announce_all(scanner: &Scanner, stop: &CancellationToken) -> Result<ScanResult> {
     let result = scanner.once(stop).await?;
     let announcer = &scanner.announcer;
     let sources = announcer.journal.sources(announcer.source.location());
+    let formats: Vec<String> = scanner
+        .filter
+        .formats
+        .iter()
+        .map(|format| format!("{format:?}").to_ascii_lowercase())
+        .collect();
     if sources.await?.is_empty() && scanner.left_out.all().is_empty() {
         bail!(
-            "no file to take in {}: it takes {:?} files; name another folder with --input, or give the pipeline a generator",
+            "no file to take in {}: it takes {} files; name another folder with --input, or give the pipeline a generator",
             announcer.source.location(),
-            scanner.filter.formats
+            formats.join(", ")
         );
     }
     Ok(result)
@@ -502,6 +587,8 @@ struct Watch<'a> {
     announced: oneshot::Receiver<Result<ScanResult>>,
     total: Option<u64>,
     tries: Tries,
+    /// Why the journal cannot be used at present.
+    outage: Option<String>,
 }
 
 /// What was tried for files that failed or went missing.
@@ -516,21 +603,16 @@ struct Tries {
 }
 
 impl Watch<'_> {
-    /// Watches the journal until every announced file is restored, superseded or failed. False when stopped before.
+    /// Watches the journal until every announced file is restored, superseded or failed. False when stopped before. While
+    /// the journal cannot be used (its disk is full) it waits.
     async fn until_done(&mut self, stop: &CancellationToken) -> Result<bool> {
         let mut all_announced = false;
         loop {
-            let progress = self.run.journal().progress().await?;
-            if all_announced {
-                self.total = Some(progress.announced);
-            }
-            self.observer.progress(progress, self.total);
-            let again = self.announce_failed(progress).await?;
-            if all_announced && !again {
-                if progress.unfinished() == 0 {
-                    return Ok(true);
-                }
-                self.conclude_idle(progress).await?;
+            match self.is_done(all_announced).await {
+                Ok(true) => return Ok(true),
+                Ok(false) => self.outage = None,
+                Err(error) if may_pass(&error) => self.report_outage(&error),
+                Err(error) => return Err(error),
             }
             tokio::select! {
                biased;
@@ -548,6 +630,33 @@ impl Watch<'_> {
                 },
                 () = tokio::time::sleep(PROGRESS_INTERVAL) => {}
             }
+        }
+    }
+
+    /// Reads the progress once, and announces again what needs it.
+    async fn is_done(&mut self, all_announced: bool) -> Result<bool> {
+        let progress = self.run.journal().progress().await?;
+        if all_announced {
+            self.total = Some(progress.announced);
+        }
+        self.observer.progress(progress, self.total);
+        let again = self.announce_failed(progress).await?;
+        if !all_announced || again {
+            return Ok(false);
+        }
+        if progress.unfinished() == 0 {
+            return Ok(true);
+        }
+        self.conclude_idle(progress).await?;
+        Ok(false)
+    }
+
+    fn report_outage(&mut self, error: &anyhow::Error) {
+        let cause = format!("{error:#}");
+        if self.outage.as_ref() != Some(&cause) {
+            let notice = format!("the run waits, and continues by itself: {cause}");
+            self.observer.notice(&notice);
+            self.outage = Some(cause);
         }
     }
 

@@ -278,6 +278,7 @@ impl SimPipeline {
             on_compressed: OnCompressed::Keep,
             filter: filter(),
             journal: Arc::new(NoJournal),
+            report: None,
         }
     }
 

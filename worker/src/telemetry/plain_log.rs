@@ -48,7 +48,7 @@ impl PlainLines {
 struct LineFields {
     message: String,
     file_name: Option<String>,
-    /// Reason, detail and error, in the order of the event's fields.
+    /// Service, cause, reason, detail and error, in the order of the event's fields.
     causes: Vec<String>,
 }
 
@@ -57,7 +57,9 @@ impl Visit for LineFields {
         match field.name() {
             "message" => value.clone_into(&mut self.message),
             "file_name" => self.file_name = Some(value.to_owned()),
-            "reason" | "detail" | "error" => self.causes.push(value.to_owned()),
+            "service" | "cause" | "reason" | "detail" | "error" => {
+                self.causes.push(value.to_owned())
+            }
             _ => {}
         }
     }

@@ -94,6 +94,7 @@ impl Fixture {
                 skips_renamed: false,
             },
             journal: Arc::new(NoJournal),
+            report: None,
         }
     }
 

@@ -111,8 +111,9 @@ impl BlockEncoder<'_> {
         structure: &mut Structure,
     ) -> Option<EncodedBlock> {
         match plan.representation {
-            Representation::Plain(coder) => {
-                let plain = entropy::encode_as(self.raw, coder, self.effort, self.version);
+            // The plan says that no table pays, but not which coder does: bytes that were random may be a run now.
+            Representation::Plain(_) => {
+                let plain = self.plain(usize::MAX);
                 let planned = plan.is_as_planned(plain.bytes.len(), self.raw.len());
                 planned.then(|| EncodedBlock {
                     base: Some(Arc::clone(plan)),

@@ -126,6 +126,10 @@ impl Plan {
 
     /// Adds what a block learned, and moves its schema to the end.
     pub(super) fn merge(&mut self, learned: &SchemaPlan) {
+        if learned.sketch.is_empty() {
+            // Bytes without a structure have nothing to be recognised by.
+            return;
+        }
         let known = most_similar(&self.schemas, &learned.sketch).cloned();
         let mut schema = match known {
             Some(known) => {

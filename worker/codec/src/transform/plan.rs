@@ -209,7 +209,7 @@ impl SchemaPlan {
     }
 }
 
-/// The plan among `plans` whose schema is most similar.
+/// The plan among `plans` whose schema is most similar. Blocks without a structure have no schema in common: none fits.
 pub(crate) fn most_similar<'p>(
     plans: &'p [Arc<SchemaPlan>],
     sketch: &[u64],
@@ -218,7 +218,7 @@ pub(crate) fn most_similar<'p>(
         .iter()
         .enumerate()
         .map(|(index, plan)| (plan.similarity(sketch), index, plan))
-        .filter(|((equal, all), ..)| equal * MIN_SIMILARITY.1 >= all * MIN_SIMILARITY.0)
+        .filter(|((equal, all), ..)| *all > 0 && equal * MIN_SIMILARITY.1 >= all * MIN_SIMILARITY.0)
         // The first one of equals.
         .max_by(|((a, of_a), i, _), ((b, of_b), j, _)| (a * of_b).cmp(&(b * of_a)).then(j.cmp(i)))
         .map(|(_, _, plan)| plan)

@@ -12,7 +12,7 @@ use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::time::Instant;
 
-use anyhow::{Context, Result, ensure};
+use anyhow::{Context, Result, bail, ensure};
 
 use self::codecs::{BenchCodec, REFERENCE, codecs};
 use super::args::BenchArgs;
@@ -74,6 +74,7 @@ fn bench(options: &BenchOptions, out: &mut dyn Write) -> Result<()> {
     let mut totals: Vec<CodecTotal> = Vec::new();
     for (number, path) in options.files.iter().enumerate() {
         let (name, raw) = (&path.display().to_string(), read(path)?);
+        ensure_known(&codecs(name, options.threads), &options.codecs)?;
         writeln!(out, "{name}: {} bytes", raw.len())?;
         writeln!(
             out,
@@ -97,6 +98,21 @@ fn bench(options: &BenchOptions, out: &mut dyn Write) -> Result<()> {
         }
     }
     show_totals(&totals, &options.files, out)
+}
+
+/// Fails where a codec was asked for by a name that none has.
+fn ensure_known(all: &[BenchCodec], asked: &[String]) -> Result<()> {
+    let is_unknown = |asked: &&String| !all.iter().any(|codec| codec.name.starts_with(&***asked));
+    match asked.iter().find(is_unknown) {
+        None => Ok(()),
+        Some(unknown) => {
+            let names: Vec<&str> = all.iter().map(|codec| codec.name.as_str()).collect();
+            bail!(
+                "--codec {unknown}: no codec's name starts so; there are {}",
+                names.join(", ")
+            )
+        }
+    }
 }
 
 fn wanted(name: &str, asked: &[String]) -> bool {
@@ -308,5 +324,9 @@ mod tests {
         let asked = ["hybrid".to_owned(), "xz -9".to_owned()];
         assert!(wanted("hybrid fast", &asked) && wanted("xz -9e", &asked));
         assert!(!wanted("xz -6", &asked) && wanted("xz -6", &[]));
+        let all = codecs("a.json", 1);
+        ensure_known(&all, &asked).expect("both exist");
+        let unknown = ensure_known(&all, &["nope".to_owned()]).expect_err("none starts so");
+        assert!(unknown.to_string().contains("xz -6"), "{unknown}");
     }
 }

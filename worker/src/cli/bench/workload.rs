@@ -10,7 +10,7 @@ use streampress_codec::hybrid::{CodecOptions, Effort, Packer, Plan, PlanStore};
 use streampress_generator::{FileFormat, Generator, GeneratorOptions, Schema};
 
 use super::codecs::{BenchCodec, REFERENCE, hybrid_with, rivals};
-use super::{cpu, wanted};
+use super::{cpu, ensure_known, wanted};
 
 /// Bytes of a file, and how many files of each set are measured.
 const SIZES: [(u64, &str, u64); 3] = [
@@ -89,6 +89,7 @@ fn table(size: &str, sets: &[FileSet], only: &[String], out: &mut dyn Write) -> 
     let mut rows: Vec<WorkloadRow> = Vec::new();
     for set in sets {
         let all = contenders(set)?;
+        ensure_known(&all, only)?;
         for (number, codec) in all
             .iter()
             .filter(|codec| codec.name == REFERENCE || wanted(&codec.name, only))

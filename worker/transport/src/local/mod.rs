@@ -89,6 +89,11 @@ pub struct Local {
 }
 
 impl Local {
+    /// Whether `dir` is a data folder.
+    pub fn exists(dir: &Path) -> bool {
+        dir.join(db::FILE_NAME).exists()
+    }
+
     /// Opens `dir`, creating it if it is missing. Blocks for some milliseconds. The error names the path and the way
     /// out: not writable, disk full, damaged, another program's, or a newer version's.
     pub fn open(dir: &Path, options: LocalOptions) -> TransportResult<Self> {

@@ -100,7 +100,8 @@ impl LocalFiles {
             "{name} leads out of {} through a symbolic link; replace the link by what it points at",
             self.root.display()
         );
-        Err(io::Error::new(io::ErrorKind::PermissionDenied, why))
+        // Not a missing permission: waiting does not help.
+        Err(io::Error::new(io::ErrorKind::InvalidInput, why))
     }
 
     /// The file's place in a folder that exists, created if necessary; and the folders that were created for it.
@@ -170,14 +171,15 @@ impl LocalFiles {
     }
 
     /// The entry as a listing shows it, or why it cannot be handled; `None` for what needs no word: it is gone again, or is
-    /// a link to nothing or to a folder inside the location, which is listed by its own name.
+    /// a link to a folder inside the location, which is listed by its own name.
     fn entry(&self, path: &Path, entry: &fs::DirEntry) -> Option<Result<FileEntry, LeftOut>> {
         let below = path.strip_prefix(&self.root).ok()?;
         let leave_out = |reason: String| {
             Some(Err(LeftOut {
                 name: below.to_string_lossy().into_owned(),
                 reason,
-                is_folder: false,
+                // Of a link what it leads to.
+                is_folder: path.is_dir(),
             }))
         };
         let kind = match entry.file_type() {
@@ -207,7 +209,11 @@ impl LocalFiles {
             false => self.stat(&name),
         };
         match found {
-            Ok(entry) => entry.map(Ok),
+            Ok(Some(entry)) => Some(Ok(entry)),
+            Ok(None) if path.symlink_metadata().is_ok_and(|meta| meta.is_symlink()) => {
+                leave_out("is a symbolic link to nothing: remove it, or make its target".to_owned())
+            }
+            Ok(None) => None,
             Err(error) if is_absent(&error) => None,
             Err(error) => leave_out(error.to_string()),
         }

@@ -7,7 +7,6 @@ use rusqlite::{Connection, OptionalExtension, params};
 use streampress_crds::DeadLetterReason;
 use tokio::time::Instant;
 
-use super::Which;
 use crate::local::session::Session;
 use crate::local::store::{Step, StepResult};
 use crate::{
@@ -19,10 +18,6 @@ use crate::{
 const DEDUP_MS: i64 = 5 * 60 * 1000;
 /// A time stamp further in the future than this means that the clock was set back.
 const CLOCK_SLACK_MS: i64 = 2000;
-/// Dead letters are kept for as long as SQS keeps any message at most: 14 days.
-const DEAD_LETTER_MS: i64 = 14 * 24 * 3600 * 1000;
-/// The numbers of the queues that hold dead letters.
-const DEAD: [i64; 2] = [Which::FilesDead as i64, Which::ChunksDead as i64];
 
 /// After how many receives a message becomes a dead letter, and where.
 #[derive(Debug, Clone, Copy)]
@@ -409,29 +404,12 @@ pub(in crate::local) fn reclaim(step: &mut Step<'_>) -> StepResult<()> {
     Ok(())
 }
 
-/// Removes deduplication ids that no longer count, and dead letters older than 14 days.
+/// Removes deduplication ids that no longer count. Dead letters stay until they are sent again: nothing here forces a limit, and a
+/// clock that is wrong once must not remove them.
 pub(in crate::local) fn remove_old(step: &mut Step<'_>) -> StepResult<()> {
     step.conn
         .prepare_cached("DELETE FROM dedup WHERE sent_at < ?1")?
         .execute([step.now - DEDUP_MS])?;
-    for queue in DEAD {
-        let old = step
-            .conn
-            .prepare_cached(
-                "SELECT seq FROM messages WHERE queue = ?1 AND state = 1 AND sent_at < ?2",
-            )?
-            .query_map([queue, step.now - DEAD_LETTER_MS], |row| {
-                row.get::<_, i64>(0)
-            })?
-            .collect::<rusqlite::Result<Vec<_>>>()?;
-        if !old.is_empty() {
-            tracing::warn!(
-                removed = old.len(),
-                "Removed dead letters that were older than 14 days."
-            );
-        }
-        old.into_iter().try_for_each(|seq| remove(step, seq))?;
-    }
     Ok(())
 }
 

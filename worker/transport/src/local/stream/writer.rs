@@ -62,11 +62,15 @@ pub(super) struct SegmentWriter {
     current: Option<Segment>,
     number: u32,
     swept_at: Instant,
+    /// The last append failed: the log says so once.
+    is_failing: bool,
 }
 
 struct Segment {
     name: Arc<str>,
     file: File,
+    /// Where the first record is.
+    start: u64,
     /// The end of what is durable.
     end: u64,
     last_append: SystemTime,
@@ -87,6 +91,7 @@ impl SegmentWriter {
             current: None,
             number: 0,
             swept_at: Instant::now(),
+            is_failing: false,
         }
     }
 
@@ -126,9 +131,12 @@ impl SegmentWriter {
     fn append(&mut self, group: Vec<Append>) {
         let outcome = self.write(&group);
         if let Err(error) = &outcome {
-            tracing::warn!(%error, "Could not append to the stream.");
+            if !self.is_failing {
+                tracing::warn!(%error, "Could not append to the stream.");
+            }
             self.abandon();
         }
+        self.is_failing = outcome.is_err();
         match outcome {
             Ok((name, starts)) => {
                 for (append, starts) in group.into_iter().zip(starts) {
@@ -178,7 +186,10 @@ impl SegmentWriter {
     fn abandon(&mut self) {
         if let Some(segment) = self.current.take() {
             // Frees space on a full disk; what was acknowledged stays.
-            let _ = segment.file.set_len(segment.end);
+            let _ = match segment.end > segment.start {
+                true => segment.file.set_len(segment.end),
+                false => fs::remove_file(path_of(&self.folder, &segment.name)),
+            };
         }
     }
 
@@ -257,16 +268,21 @@ fn older(time: SystemTime, retention: Duration) -> bool {
 fn begin(folder: &Path, session: &str, number: &mut u32) -> std::io::Result<Segment> {
     *number += 1;
     let name = shard_name(session, *number);
+    let path = path_of(folder, &name);
     let mut file = OpenOptions::new()
         .append(true)
         .create_new(true)
-        .open(path_of(folder, &name))?;
-    let end = segment::begin(&mut file)?;
-    sync_folder(folder)?;
+        .open(&path)?;
+    let begun = segment::begin(&mut file).and_then(|start| sync_folder(folder).map(|()| start));
+    let start = begun.inspect_err(|_| {
+        // Nothing names it yet; a full disk must not fill with empty segments.
+        let _ = fs::remove_file(&path);
+    })?;
     Ok(Segment {
         name: name.into(),
         file,
-        end,
+        start,
+        end: start,
         last_append: SystemTime::now(),
     })
 }

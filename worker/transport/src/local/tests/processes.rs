@@ -153,6 +153,18 @@ async fn append_beyond_the_limit(local: &Local) {
     let given_up = local.dir().join(format!("stream/{}.seg", before[0].shard));
     let left = std::fs::metadata(given_up).unwrap().len();
     assert!(left < 2000, "{left} bytes are still in the way");
+    // Appends that fail one after another leave no segments behind.
+    let segments = || {
+        std::fs::read_dir(local.dir().join("stream"))
+            .unwrap()
+            .count()
+    };
+    assert_eq!(segments(), 2);
+    for _ in 0..3 {
+        let too_large = vec![record(3, 2 * FILE_LIMIT)];
+        stream.append(too_large).await.expect_err("should not fit");
+    }
+    assert_eq!(segments(), 2);
     say("went on");
 }
 
