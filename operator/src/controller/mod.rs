@@ -253,7 +253,7 @@ fn observation(
         roles: state.roles(checked.resolved(), replicas),
         progress: ledger::progress(&ledgers),
         unaccounted: ledger::unaccounted(&ledgers),
-        outages: state.outages(),
+        outages: Some(state.outages()),
         files_wanted: generator
             .map(|generator| generator.files)
             .filter(|files| *files > 0),

@@ -54,8 +54,8 @@ pub(crate) struct PipelineObservation {
     pub(crate) files_wanted: Option<i64>,
     /// How far suspending has come.
     pub(crate) drain: Option<Drain>,
-    /// The services that workers reported to be down.
-    pub(crate) outages: Vec<RoleOutage>,
+    /// The services that workers reported to be down; `None` where that was not looked at.
+    pub(crate) outages: Option<Vec<RoleOutage>>,
     /// The stream's retention; `None` where it was not looked at.
     pub(crate) retention: Option<RetentionReport>,
 }
@@ -426,7 +426,7 @@ fn working(seen: &PipelineObservation) -> StatusSummary {
 
 /// The outages that concern something: a role whose queue is empty needs no service.
 fn outages(seen: &PipelineObservation) -> impl Iterator<Item = &RoleOutage> {
-    seen.outages.iter().filter(|outage| {
+    seen.outages.iter().flatten().filter(|outage| {
         let depth = match outage.role {
             Role::Generator => None,
             Role::Compressor => seen.depths.files,
@@ -497,9 +497,21 @@ fn conditions(
         outage.map(RoleOutage::details)
     };
     let transport_outage = down(NeededService::Stream).or_else(|| down(NeededService::Queue));
-    let available = |type_, service, fine| match down(service) {
-        None => condition(type_, Some(true), (Reason::Ready, fine)),
-        Some(message) => condition(type_, Some(false), (Reason::ServiceDown, &message)),
+    // What was not looked at stays as it was seen last.
+    let kept = |type_: &str| {
+        let mut conditions = former.conditions.iter();
+        conditions
+            .find(|condition| condition.type_ == type_)
+            .cloned()
+    };
+    let available = |type_, service, fine| match (&seen.outages, down(service)) {
+        (None, _) => kept(type_),
+        (_, None) => Some(condition(type_, Some(true), (Reason::Ready, fine))),
+        (_, Some(message)) => Some(condition(
+            type_,
+            Some(false),
+            (Reason::ServiceDown, &message),
+        )),
     };
     let (has_transport, transport) = match &seen.transport {
         TransportState::Pending => (
@@ -526,28 +538,23 @@ fn conditions(
         condition("Stalled", Some(is(Readiness::Stalled)), stalled),
         condition("TransportReady", has_transport, transport),
         condition("Drained", Some(is_drained), drained),
-        available(
-            "SourceAvailable",
-            NeededService::Source,
-            "No compressor reports that the source is down.",
-        ),
-        available(
-            "DestinationAvailable",
-            NeededService::Destination,
-            "No decompressor reports that the destination is down.",
-        ),
     ];
+    conditions.extend(available(
+        "SourceAvailable",
+        NeededService::Source,
+        "No compressor reports that the source is down.",
+    ));
+    conditions.extend(available(
+        "DestinationAvailable",
+        NeededService::Destination,
+        "No decompressor reports that the destination is down.",
+    ));
     conditions.extend(match &seen.retention {
         Some(retention) => {
             let (at_risk, why) = retention_at_risk(retention);
             Some(condition(RETENTION_AT_RISK, at_risk, why))
         }
-        // It was not looked at: what was seen last stays.
-        None => former
-            .conditions
-            .iter()
-            .find(|condition| condition.type_ == RETENTION_AT_RISK)
-            .cloned(),
+        None => kept(RETENTION_AT_RISK),
     });
     conditions
 }
