@@ -180,6 +180,10 @@ async fn carry_out(
     let is_refused = seen.not_applied.is_some();
     let is_scaling = seen.roles.iter().any(RoleState::is_incomplete);
     let write_after = write_status(watched, seen, context).await?;
+    // The status that was written now may want another retention.
+    context
+        .transport
+        .maintain(&transport_plan(watched, checked, context));
     let next = [
         scale_after,
         drain_after(drain),

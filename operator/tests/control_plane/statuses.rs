@@ -8,6 +8,7 @@ use kube::Api;
 use kube::api::{Patch, PatchParams};
 use serde_json::json;
 use streampress_operator::resources::ObjectKind;
+use streampress_operator::resources::names::MANAGER;
 use tokio::time::sleep;
 
 use crate::support::{Proxy, TestCluster, eventually};
@@ -84,10 +85,16 @@ async fn the_retention_is_extended_for_what_has_waited_and_a_pipeline_at_rest_wr
     // An operator that was away for most of a day.
     cluster.stop().await;
     let since = Timestamp::now() - SignedDuration::from_hours(20);
-    let waited = json!({"status": {"backlog": {"waitingSince": since.to_string()}}});
+    let mut status = stock["status"].clone();
+    status["backlog"]["waitingSince"] = json!(since.to_string());
+    let waited = json!({
+        "apiVersion": stock["apiVersion"], "kind": stock["kind"],
+        "metadata": {"name": "stock"}, "status": status,
+    });
+    let as_operator = PatchParams::apply(MANAGER).force();
     cluster
         .pipelines()
-        .patch_status("stock", &PatchParams::default(), &Patch::Merge(waited))
+        .patch_status("stock", &as_operator, &Patch::Apply(waited))
         .await
         .unwrap();
     cluster.start();
