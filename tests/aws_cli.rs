@@ -27,12 +27,14 @@ async fn setup_twice_creates_everything_once() {
         "queue cli-files-dlq.fifo: created",
         "queue cli-chunks.fifo: created",
         "queue cli-chunks-dlq.fifo: created",
+        "queue cli-receipts.fifo: created",
+        "queue cli-receipts-dlq.fifo: created",
         "stream cli-stream: created",
     ] {
         assert!(first.contains(what), "{what}\n{first}");
     }
     let second = setup(&sandbox);
-    assert_eq!(second.matches(": exists already").count(), 5, "{second}");
+    assert_eq!(second.matches(": exists already").count(), 7, "{second}");
     assert_eq!(cloud.fake_aws.calls("CreateStream"), 1);
 }
 
@@ -49,7 +51,7 @@ async fn setup_delete_removes_only_what_setup_created() {
     let gone = sandbox
         .run(&["setup", "pipeline.yaml", "--delete"])
         .success();
-    assert_eq!(gone.matches(": deleted").count(), 3, "{gone}");
+    assert_eq!(gone.matches(": deleted").count(), 5, "{gone}");
     assert_eq!(gone.matches("left as it is").count(), 2, "{gone}");
     let there = |name: &str| {
         let request = json!({"QueueName": name});
@@ -60,7 +62,7 @@ async fn setup_delete_removes_only_what_setup_created() {
     let again = sandbox
         .run(&["setup", "pipeline.yaml", "--delete"])
         .success();
-    assert_eq!(again.matches(": does not exist").count(), 3, "{again}");
+    assert_eq!(again.matches(": does not exist").count(), 5, "{again}");
 }
 
 #[tokio::test(flavor = "multi_thread")]

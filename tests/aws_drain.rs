@@ -127,3 +127,24 @@ async fn a_last_poll_whose_response_is_lost_is_repeated_and_its_message_released
         (0, 1)
     );
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_submit_that_waits_on_aws_ends_with_the_receipt() {
+    let cloud = Cloud::start().await;
+    let sandbox = sandbox(&cloud, "");
+    let submit = ["submit", "a.txt", "-p", "pipeline.yaml", "--aws", "--wait"];
+    sandbox.write(&sandbox.path("a.txt"), "a line\n");
+    let workers = ["compress", "decompress"].map(|role| {
+        let args = [role, "pipeline.yaml", "--aws", "--listen", "127.0.0.1:0"];
+        sandbox.start(&format!("{role}.log"), &args)
+    });
+    let said = sandbox.run(&submit).success();
+    assert!(said.contains("a.txt: restored"), "{said}");
+    let replies = sandbox.data("in").join(".streampress/replies");
+    let left = std::fs::read_dir(replies).map_or(0, Iterator::count);
+    assert_eq!(left, 0, "the reply was taken");
+    for mut worker in workers {
+        worker.terminate();
+        assert_eq!(worker.wait(), Some(0), "{}", worker.log());
+    }
+}

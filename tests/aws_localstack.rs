@@ -39,6 +39,7 @@ fn plan(files: &str, chunks: &str, stream: &str, max_receive_count: u32) -> Prov
     let transport = TransportSettings {
         files_queue: queue(files),
         chunks_queue: queue(chunks),
+        receipts_queue: None,
         stream: StreamSettings {
             name: stream.into(),
             shards: 2,

@@ -334,6 +334,8 @@ fn announcement(sandbox: &Sandbox, name: &str, traceparent: Option<&str>) -> Ann
             modified_nanos: 1,
         },
         announced_millis: 1,
+        observed: None,
+        repeats: 0,
         traceparent: traceparent.map(str::to_owned),
     }
 }

@@ -67,6 +67,7 @@ impl PeerFixture {
         let transport = TransportSettings {
             files_queue: queue(&names[0]),
             chunks_queue: queue(&names[1]),
+            receipts_queue: None,
             stream: StreamSettings {
                 name: names[2].clone(),
                 shards: 4,

@@ -27,6 +27,7 @@ fn plan() -> ProvisionPlan {
     let transport = TransportSettings {
         files_queue: queue("files"),
         chunks_queue: queue("chunks"),
+        receipts_queue: Some(queue("receipts")),
         stream: StreamSettings {
             name: "stream".into(),
             shards: 2,
@@ -98,14 +99,14 @@ async fn tagged_queues_and_streams_are_changed_to_the_planned_settings() {
         Outcome::Changed(vec!["RedrivePolicy".into()])
     );
     assert_eq!(
-        done[4].outcome,
+        done[6].outcome,
         Outcome::Changed(vec!["shards".into()]),
         "a waiting message may need what is older than the lower retention"
     );
     changed.lower_retention_from = Some(48);
     let done = create(&cloud.aws, &changed).await.expect("made");
     let lowered = Outcome::Changed(vec!["retention".into()]);
-    assert_eq!(done[4].outcome, lowered);
+    assert_eq!(done[6].outcome, lowered);
     assert_eq!(check(&cloud.aws, &changed).await.expect("readable"), []);
 }
 
@@ -120,6 +121,8 @@ async fn queues_and_streams_without_our_tag_are_neither_changed_nor_removed() {
         [
             &Outcome::NotOwned,
             &Outcome::NotOwned,
+            &Outcome::Created,
+            &Outcome::Created,
             &Outcome::Created,
             &Outcome::Created,
             &Outcome::NotOwned
@@ -138,6 +141,8 @@ async fn queues_and_streams_without_our_tag_are_neither_changed_nor_removed() {
         [
             &Outcome::NotOwned,
             &Outcome::NotOwned,
+            &Outcome::Deleted,
+            &Outcome::Deleted,
             &Outcome::Deleted,
             &Outcome::Deleted,
             &Outcome::NotOwned
@@ -166,7 +171,7 @@ async fn missing_queues_and_streams_are_reported_with_the_remedy() {
             .iter()
             .filter(|finding| finding.fatal && finding.problem.contains("streampress setup"))
             .count(),
-        3
+        4
     );
     create(&cloud.aws, &plan()).await.expect("made");
     let findings = provision::check(&cloud.aws, &plan(), 2 << 20).await;
@@ -252,7 +257,7 @@ async fn a_missing_permission_is_reported_with_its_resource_and_the_remedy() {
         ("kinesis", "GetRecords", "stream"),
         ("kinesis", "PutRecords", "stream"),
     ];
-    for queue in ["files.fifo", "chunks.fifo"] {
+    for queue in ["files.fifo", "chunks.fifo", "receipts.fifo"] {
         let actions = [
             "ReceiveMessage",
             "ChangeMessageVisibility",
@@ -263,7 +268,7 @@ async fn a_missing_permission_is_reported_with_its_resource_and_the_remedy() {
             denials.push(("sqs", action, queue));
         }
     }
-    for dead_letters in ["files-dlq.fifo", "chunks-dlq.fifo"] {
+    for dead_letters in ["files-dlq.fifo", "chunks-dlq.fifo", "receipts-dlq.fifo"] {
         denials.push(("sqs", "SendMessage", dead_letters));
     }
     for (service, action, resource) in denials {

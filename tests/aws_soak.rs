@@ -358,6 +358,7 @@ async fn redrive_until_restored(soak: &mut Soak, died: &[(String, String)]) {
     let connections = CompressorConnections {
         files_queue: Arc::new(files_queue),
         chunks_queue: Arc::new(aws.queue(CHUNKS, LONG).await.expect("opens")),
+        receipts_queue: None,
         stream: Arc::new(aws.stream(STREAM).await.expect("opens")),
     };
     let redriven = redrive(&connections, &soak.announcer, false)

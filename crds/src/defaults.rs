@@ -2,8 +2,8 @@
 
 use crate::api::pipeline::{
     AutoscalingMode, AutoscalingSpec, AwsSpec, CodecEffort, CodecFormat, CodecSpec, DeletionPolicy,
-    DestinationSpec, GeneratedFormat, GeneratorSchema, GeneratorSpec, OnCompressed, QueueSpec,
-    ReportSpec, ResourcesSpec, SourceFormat, SourceSpec, StreamSpec, TransportPolicy,
+    DestinationSpec, GeneratedFormat, GeneratorSchema, GeneratorSpec, OnCompressed, OnRestored,
+    QueueSpec, ReportSpec, ResourcesSpec, SourceFormat, SourceSpec, StreamSpec, TransportPolicy,
     TransportSpec, WorkerSpec,
 };
 use crate::quantity::ByteSize;
@@ -32,6 +32,7 @@ impl Default for TransportSpec {
             deletion_policy: DeletionPolicy::WhenEmpty,
             files_queue: QueueSpec::default(),
             chunks_queue: QueueSpec::default(),
+            receipts_queue: QueueSpec::default(),
             stream: StreamSpec::default(),
         }
     }
@@ -66,6 +67,8 @@ impl Default for SourceSpec {
             scan_seconds: 0,
             settle_seconds: None,
             on_compressed: OnCompressed::Keep,
+            on_restored: OnRestored::Keep,
+            writers_rename: false,
         }
     }
 }

@@ -19,6 +19,8 @@ pub struct Ledger {
     pub failures: u64,
     /// Versions of files that were not restored because a newer version had been.
     pub superseded: u64,
+    /// Packed files whose records could not be used, so that they are packed and sent again.
+    pub sent_again: u64,
     /// The number of the generator's next file.
     pub index: u64,
 }
@@ -32,6 +34,7 @@ impl Ledger {
             bytes_out: self.bytes_out.saturating_add(other.bytes_out),
             failures: self.failures.saturating_add(other.failures),
             superseded: self.superseded.saturating_add(other.superseded),
+            sent_again: self.sent_again.saturating_add(other.sent_again),
             index: self.index.max(other.index),
         }
     }

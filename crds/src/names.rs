@@ -36,6 +36,7 @@ pub fn metrics(pipeline: &str) -> String {
 pub(crate) enum TransportPart {
     FilesQueue,
     ChunksQueue,
+    ReceiptsQueue,
     Stream,
 }
 
@@ -47,6 +48,7 @@ pub(crate) fn transport(namespace: &str, pipeline: &str, uid: &str, part: Transp
     let end = match part {
         TransportPart::FilesQueue => "-files.fifo",
         TransportPart::ChunksQueue => "-chunks.fifo",
+        TransportPart::ReceiptsQueue => "-receipts.fifo",
         TransportPart::Stream => "-stream",
     };
     let uid: String = uid
@@ -103,7 +105,11 @@ mod tests {
     fn default_names_fit_what_aws_takes_and_stay_apart() {
         let (namespace, pipeline) = ("s".repeat(63), "n".repeat(50));
         let name = |part| transport(&namespace, &pipeline, "0f1c2d3e-aaaa", part);
-        for part in [TransportPart::FilesQueue, TransportPart::ChunksQueue] {
+        for part in [
+            TransportPart::FilesQueue,
+            TransportPart::ChunksQueue,
+            TransportPart::ReceiptsQueue,
+        ] {
             let dead = dead_letter_queue(&name(part));
             assert!(dead.len() <= limits::QUEUE_CHARS, "{dead}");
             assert!(dead.contains("-0f1c2d3e-"), "{dead}");

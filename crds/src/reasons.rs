@@ -65,6 +65,27 @@ impl DeadLetterReason {
         self.into()
     }
 
+    /// Whether it says that the file's records cannot be used, so that packing the file again helps.
+    pub const fn is_of_records(self) -> bool {
+        match self {
+            Self::RecordMissing
+            | Self::Expired
+            | Self::RecordDamaged
+            | Self::BadFrame
+            | Self::HashMismatch => true,
+            Self::UnreadableMessage
+            | Self::BadName
+            | Self::SourceMissing
+            | Self::SourceChanged
+            | Self::TooLarge
+            | Self::UnknownFormat
+            | Self::NotSeedFormat
+            | Self::Refused
+            | Self::GaveUp
+            | Self::ReceivedTooOften => false,
+        }
+    }
+
     /// What it means, in one clause without a full stop.
     pub const fn meaning(self) -> &'static str {
         match self {
@@ -100,11 +121,11 @@ impl DeadLetterReason {
     pub const fn remedy(self) -> &'static str {
         match self {
             Self::UnreadableMessage => {
-                "find out who sent it to the queue; delete the dead letter if no file depends on it"
+                "find out who sent it to the queue; where no file depends on it, delete the message in the dead-letter queue"
             }
             Self::BadName => "rename the file at the source and announce it again",
             Self::SourceMissing => "put the file back and run `streampress redrive`",
-            Self::SourceChanged => "none needed; delete the dead letter",
+            Self::SourceChanged => "none needed; `streampress redrive` removes it",
             Self::RecordMissing
             | Self::Expired
             | Self::RecordDamaged

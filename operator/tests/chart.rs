@@ -125,6 +125,7 @@ fn the_chart_brings_the_dashboard_and_names_metrics_that_exist() {
         backlog: Some(streampress_crds::api::status::BacklogStatus {
             files: Some(1),
             chunks: Some(1),
+            receipts: None,
             dead: Some(1),
             waiting_since: Some("2026-01-01T00:00:00Z".into()),
         }),

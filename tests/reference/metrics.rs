@@ -17,6 +17,7 @@ pub fn page() -> String {
         backlog: Some(BacklogStatus {
             files: Some(1),
             chunks: Some(1),
+            receipts: None,
             dead: Some(1),
             waiting_since: Some("2026-01-01T00:00:00Z".into()),
         }),

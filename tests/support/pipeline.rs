@@ -18,7 +18,7 @@ use streampress::roles::source::SourceFilter;
 use streampress::telemetry::metrics::Meter;
 use streampress_codec::hybrid;
 pub use streampress_crds::Role;
-use streampress_crds::api::pipeline::{OnCompressed, SourceFormat};
+use streampress_crds::api::pipeline::{OnCompressed, OnRestored, SourceFormat};
 use streampress_transport::aws::Aws;
 use streampress_transport::local::files::LocalFiles;
 use streampress_transport::{
@@ -251,6 +251,7 @@ async fn consumer(
                 plans: Arc::default(),
                 record_bytes: 400 * 1024,
                 on_compressed: OnCompressed::Keep,
+                on_restored: OnRestored::Keep,
                 filter: SourceFilter {
                     formats: vec![SourceFormat::Json, SourceFormat::Csv, SourceFormat::Txt],
                     skips_renamed: false,

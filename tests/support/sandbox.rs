@@ -30,6 +30,7 @@ impl Sandbox {
              \x20 transport:\n\
              \x20   filesQueue: {{name: {name}-files.fifo}}\n\
              \x20   chunksQueue: {{name: {name}-chunks.fifo}}\n\
+             \x20   receiptsQueue: {{name: {name}-receipts.fifo}}\n\
              \x20   stream: {{name: {name}-stream}}\n{spec}\n"
         );
         fs::write(folder.path().join("pipeline.yaml"), yaml).expect("the YAML can be written");

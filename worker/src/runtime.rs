@@ -4,6 +4,10 @@
 
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
+/// Two changes of a file within this time may leave the same times: file systems' clocks tick between every few
+/// milliseconds and, on FAT, every two seconds.
+pub(crate) const CLOCK_TICK: Duration = Duration::from_secs(2);
+
 /// The wall-clock time.
 pub(crate) fn now() -> SystemTime {
     #[cfg(test)]

@@ -49,6 +49,7 @@ fn connections(fixture: &Fixture, stream: Arc<dyn ChunkStream>) -> CompressorCon
     CompressorConnections {
         files_queue: fixture.local.files_queue(),
         chunks_queue: fixture.local.chunks_queue(),
+        receipts_queue: None,
         stream,
     }
 }
@@ -64,6 +65,8 @@ async fn a_redrive_that_fails_in_the_middle_leaves_no_letter_hidden() {
         let manifest = Manifest {
             version: VERSION,
             file_version: None,
+            observed: None,
+            repeats: 0,
             attempt: "compressor-0/a/1".into(),
             records: Records::Inline(vec![Position {
                 shard: "0".into(),

@@ -2,6 +2,9 @@
 
 mod support;
 
+use std::io::{BufRead, BufReader};
+use std::process::Stdio;
+
 use streampress_transport::contract_tests::eventually_blocking;
 use support::{WorkFolder, text};
 
@@ -104,6 +107,76 @@ fn a_file_is_announced_each_time_that_it_is_submitted() {
         folder.log().matches("File compressed").count() == 2
             && folder.files("data/out").contains_key("note.txt")
     });
+    assert_eq!(folder.files("data/out")["note.txt"], b"a note\n");
+    workers.into_iter().for_each(|worker| {
+        worker.stop();
+    });
+}
+
+#[test]
+fn a_submit_that_waits_ends_with_what_became_of_each_file() {
+    let folder = WorkFolder::with_spec("  suspend: false");
+    folder.write("mine/note.txt", b"a note\n");
+    let submit = |file, more: &[&str]| {
+        folder.run(
+            &[
+                &[
+                    "submit",
+                    file,
+                    "-p",
+                    "pipeline.yaml",
+                    "--data",
+                    "data",
+                    "--wait",
+                ],
+                more,
+            ]
+            .concat(),
+        )
+    };
+    let output = submit("mine/note.txt", &["--timeout", "0"]);
+    assert_eq!(output.status.code(), Some(1), "no worker is there");
+    let said = text(&output.stderr);
+    assert!(
+        said.contains("note.txt: still under way after 0 s"),
+        "{said}"
+    );
+    folder.write("data/in/gone.txt", b"gone soon\n");
+    let gone = [
+        "submit",
+        "data/in/gone.txt",
+        "--wait",
+        "-p",
+        "pipeline.yaml",
+        "--data",
+        "data",
+    ];
+    let mut command = folder.command(&gone);
+    command.stdout(Stdio::piped()).stderr(Stdio::piped());
+    let mut waiting = command.spawn().expect("streampress starts");
+    let mut line = String::new();
+    let stdout = waiting.stdout.take().expect("piped");
+    let read = BufReader::new(stdout).read_line(&mut line);
+    assert!(
+        read.is_ok() && line.contains("announced as gone.txt"),
+        "{line}"
+    );
+    std::fs::remove_file(folder.path("data/in/gone.txt")).expect("removed");
+    let workers = [
+        folder.start(&role("compress")),
+        folder.start(&role("decompress")),
+    ];
+    let output = waiting.wait_with_output().expect("ended");
+    let said = text(&output.stderr);
+    assert_eq!(output.status.code(), Some(1), "{said}");
+    assert!(
+        said.contains("gone.txt: dead letter: SourceMissing"),
+        "{said}"
+    );
+    let output = submit("mine/note.txt", &[]);
+    assert_eq!(output.status.code(), Some(0), "{}", text(&output.stderr));
+    let said = text(&output.stdout);
+    assert!(said.contains("mine/note.txt: restored"), "{said}");
     assert_eq!(folder.files("data/out")["note.txt"], b"a note\n");
     workers.into_iter().for_each(|worker| {
         worker.stop();

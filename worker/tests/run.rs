@@ -210,6 +210,22 @@ fn a_mistyped_command_ends_with_code_2() {
 }
 
 #[test]
+fn a_run_deletes_a_source_file_once_it_was_restored_if_the_pipeline_says_so() {
+    let folder = WorkFolder::with_spec("  source: {onRestored: Delete}");
+    for number in 0..20 {
+        folder.write(
+            &format!("data/in/{number}.csv"),
+            format!("a,b\n{number},2\n"),
+        );
+    }
+    let files = folder.files("data/in");
+    let summary = folder.run_summary(&[]);
+    assert_eq!(summary["filesRestored"], 20, "{summary}");
+    assert_eq!(folder.files("data/out"), files);
+    assert!(folder.files("data/in").is_empty());
+}
+
+#[test]
 fn a_run_that_scans_and_is_stopped_after_all_is_restored_succeeds() {
     let folder = WorkFolder::with_spec("  source: {scanSeconds: 1, settleSeconds: 1}");
     for name in ["a.json", "b.csv"] {
@@ -272,4 +288,73 @@ fn a_file_that_the_compressor_cannot_take_is_on_the_page() {
     let page = text(&page);
     assert!(page.contains("1 file failed") && page.contains("SourceMissing"));
     assert!(page.contains("gone.json") && !page.contains("came back identical"));
+}
+
+#[test]
+fn a_file_that_others_changed_is_not_counted_as_restored_identical() {
+    let folder = WorkFolder::with_spec("  suspend: false");
+    for name in ["a.json", "b.json"] {
+        folder.write(&format!("in/{name}"), b"[1]\n");
+    }
+    let input = ["--input", "in"];
+    folder.run_summary(&input);
+    folder.write("data/out/a.json", b"theirs, and longer\n");
+    let summary = folder.run_summary(&input);
+    assert_eq!(summary["filesRestored"], 1, "{summary}");
+    assert_eq!(summary["filesAltered"], 1, "{summary}");
+    assert_eq!(folder.files("data/out")["a.json"], b"theirs, and longer\n");
+    // A new version of the source is restored, and counts.
+    folder.write("in/a.json", b"[1, 2]\n");
+    let summary = folder.run_summary(&input);
+    assert_eq!(summary["filesAltered"], 0, "{summary}");
+    assert_eq!(folder.files("data/out")["a.json"], b"[1, 2]\n");
+}
+
+#[test]
+fn a_second_input_folder_is_announced_before_its_files_take_the_place_of_others() {
+    let folder = WorkFolder::with_spec("  suspend: false");
+    folder.write("one/a.json", b"[1]\n");
+    folder.write("two/a.json", b"[2]\n");
+    folder.run_summary(&["--input", "one"]);
+    let args = ["run", "pipeline.yaml", "--data", "data", "--input", "two"];
+    let output = folder.run(&args);
+    assert_eq!(output.status.code(), Some(0));
+    let said = text(&output.stderr);
+    assert!(
+        said.contains("this data folder also has files of") && said.contains("/one"),
+        "{said}"
+    );
+}
+
+#[test]
+fn redrive_removes_the_dead_letter_of_a_file_that_was_restored_since() {
+    let folder = WorkFolder::with_spec("  suspend: false");
+    folder.write("data/in/a.json", b"[1]\n");
+    let pipeline = ["pipeline.yaml", "--data", "data"];
+    let submit = [
+        "submit",
+        "-p",
+        "pipeline.yaml",
+        "--data",
+        "data",
+        "data/in/a.json",
+    ];
+    folder.run_well(&submit);
+    std::fs::remove_file(folder.path("data/in/a.json")).expect("removed");
+    let run = [&["run"], &pipeline[..]].concat();
+    assert_eq!(folder.run(&run).status.code(), Some(1));
+    folder.write("data/in/a.json", b"[1]\n");
+    assert_eq!(folder.run(&run).status.code(), Some(0));
+    let listed = folder.run_well(&[&["redrive", "--list"], &pipeline[..]].concat());
+    assert!(listed.contains("a.json: restored since"), "{listed}");
+    let redriven = folder.run_well(&[&["redrive"], &pipeline[..]].concat());
+    assert!(
+        redriven.contains("a.json: restored since; removed"),
+        "{redriven}"
+    );
+    assert_eq!(
+        folder.run_well(&[&["redrive", "--list"], &pipeline[..]].concat()),
+        ""
+    );
+    assert_eq!(folder.run(&run).status.code(), Some(0));
 }

@@ -102,6 +102,8 @@ async fn restore(records: usize) {
     let manifest = Manifest {
         version: VERSION,
         file_version: None,
+        observed: None,
+        repeats: 0,
         file,
         attempt: "attempt".into(),
         records: Records::Inline((0..records as u64).map(position).collect()),

@@ -48,7 +48,7 @@ use crate::quantity::ByteSize;
         printcolumn = r#"{"name":"Backlog","type":"integer","jsonPath":".status.backlog.files","description":"Files announced and not yet compressed."}"#,
         printcolumn = r#"{"name":"Restored","type":"integer","jsonPath":".status.progress.filesRestored"}"#,
         printcolumn = r#"{"name":"Saved","type":"string","jsonPath":".status.progress.savedPercent","description":"Share of the bytes that the stream did not have to carry, in per cent."}"#,
-        printcolumn = r#"{"name":"Dead","type":"integer","jsonPath":".status.backlog.dead","description":"Dead letters of both queues; each has a reason."}"#,
+        printcolumn = r#"{"name":"Dead","type":"integer","jsonPath":".status.backlog.dead","description":"Dead letters of all queues; each has a reason."}"#,
         printcolumn = r#"{"name":"Age","type":"date","jsonPath":".metadata.creationTimestamp"}"#,
         printcolumn = r#"{"name":"Compressors","type":"string","jsonPath":".status.roles.compressor.slots[*].holder","priority":1}"#,
         printcolumn = r#"{"name":"Decompressors","type":"string","jsonPath":".status.roles.decompressor.slots[*].holder","priority":1}"#,
@@ -66,7 +66,7 @@ pub struct CompressionPipelineSpec {
     pub image: ImageSpec,
     /// Where the queues and the stream are, and the identity that uses them.
     pub aws: AwsSpec,
-    /// The two queues and the stream that connect the roles.
+    /// The queues and the stream that connect the roles.
     pub transport: TransportSpec,
     /// Where files to compress are found.
     pub source: SourceSpec,
@@ -163,7 +163,7 @@ pub struct AwsSpec {
     pub service_account_name: Option<String>,
 }
 
-/// The two queues and the stream that connect the roles.
+/// The queues and the stream that connect the roles.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[cfg_attr(feature = "kubernetes", derive(JsonSchema))]
 #[serde(rename_all = "camelCase", default)]
@@ -176,6 +176,8 @@ pub struct TransportSpec {
     pub files_queue: QueueSpec,
     /// Announces packed files to the decompressors (an SQS FIFO queue).
     pub chunks_queue: QueueSpec,
+    /// Tells the compressors what became of each file (an SQS FIFO queue). With policy Adopt there is one only where it is named. Never with codec.format Seed.
+    pub receipts_queue: QueueSpec,
     /// Carries the packed bytes (a Kinesis stream).
     pub stream: StreamSpec,
 }
@@ -254,12 +256,29 @@ pub struct SourceSpec {
     /// Seconds between two scans for new and changed files. 0: no scan, only submitted and generated files are announced.
     #[cfg_attr(feature = "kubernetes", schemars(range(min = 0, max = 86_400)))]
     pub scan_seconds: i32,
-    /// Seconds that a file must hold still before a scan announces it. Default: 10, or 60 where packed files are renamed or deleted.
+    /// Seconds that a file must hold still before a scan announces it. Default: 10, or 60 where packed or restored files are renamed or deleted.
     #[cfg_attr(feature = "kubernetes", schemars(range(min = 0, max = 86_400)))]
     #[serde(skip_serializing_if = "Option::is_none")]
     pub settle_seconds: Option<i32>,
     /// What happens to a source file after it is packed and announced.
     pub on_compressed: OnCompressed,
+    /// What happens to a source file once a receipt says that it was restored. Needs receipts.
+    pub on_restored: OnRestored,
+    /// A promise: writers write a file elsewhere and rename it into the source. On a volume, onRestored: Delete needs it.
+    pub writers_rename: bool,
+}
+
+/// What happens to a source file once a receipt says that it was restored.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "kubernetes", derive(JsonSchema))]
+pub enum OnRestored {
+    /// The file is kept.
+    #[default]
+    Keep,
+    /// The file gets `_delete` before its extension.
+    Rename,
+    /// The file is deleted, unless it changed since.
+    Delete,
 }
 
 /// A kind of text file.

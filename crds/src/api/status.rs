@@ -165,7 +165,10 @@ pub struct BacklogStatus {
     /// Files packed and not yet restored.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub chunks: Option<i64>,
-    /// Dead letters of both queues.
+    /// Receipts not yet taken by a compressor.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub receipts: Option<i64>,
+    /// Dead letters of all queues.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub dead: Option<i64>,
     /// Since when the oldest packed file or packed file's dead letter has waited, at the earliest. SQS tells no message's age: the operator infers it from the number of messages and of files that were restored.
@@ -202,6 +205,10 @@ pub struct TransportStatus {
     #[serde(rename = "chunksQueueURL", skip_serializing_if = "Option::is_none")]
     #[cfg_attr(feature = "kubernetes", schemars(length(max = 1024)))]
     pub chunks_queue_url: Option<String>,
+    /// URL of the queue that tells what became of each file, where there is one.
+    #[serde(rename = "receiptsQueueURL", skip_serializing_if = "Option::is_none")]
+    #[cfg_attr(feature = "kubernetes", schemars(length(max = 1024)))]
+    pub receipts_queue_url: Option<String>,
     /// ARN of the stream.
     #[serde(rename = "streamARN", skip_serializing_if = "Option::is_none")]
     #[cfg_attr(feature = "kubernetes", schemars(length(max = 2048)))]

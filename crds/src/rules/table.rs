@@ -3,7 +3,8 @@
 use super::{Rule, RuleCheck, RuleScope};
 use crate::api::pipeline::{
     AutoscalingMode, CodecFormat, CompressionPipeline, CompressionPipelineSpec, GeneratedFormat,
-    GeneratorSchema, GeneratorSpec, OnCompressed, Ordering, QueueSpec, TransportPolicy, WorkerSpec,
+    GeneratorSchema, GeneratorSpec, OnCompressed, OnRestored, Ordering, QueueSpec, TransportPolicy,
+    TransportSpec, WorkerSpec,
 };
 use crate::limits;
 use crate::location::Location;
@@ -53,9 +54,9 @@ pub const RULES: &[Rule] = &[
     Rule {
         at: &["spec"],
         field: "source.settleSeconds",
-        cel: "!has(self.source.settleSeconds) || self.source.settleSeconds >= 60 || self.source.scanSeconds == 0 || self.source.onCompressed == 'Keep'",
+        cel: "!has(self.source.settleSeconds) || self.source.settleSeconds >= 60 || self.source.scanSeconds == 0 || (self.source.onCompressed == 'Keep' && self.source.onRestored == 'Keep')",
         rule: "must be at least 60 where scanned files are renamed or deleted",
-        help: "leave it out or set 60 or more: a writer that pauses would go on with a file that has no name any more; or use onCompressed: Keep",
+        help: "leave it out or set 60 or more: a writer that pauses would go on with a file that has no name any more; or use onCompressed: Keep and onRestored: Keep",
         holds: RuleCheck::Spec(retired_files_hold_still),
         scope: RuleScope::Everywhere,
     },
@@ -126,6 +127,40 @@ pub const RULES: &[Rule] = &[
         scope: RuleScope::Everywhere,
     },
     Rule {
+        at: &["spec"],
+        field: "source.onRestored",
+        cel: "self.source.onRestored == 'Keep' || (self.codec.format == 'Hybrid' && (self.transport.policy == 'Create' || has(self.transport.receiptsQueue.name)))",
+        rule: "must be Keep without receipts",
+        help: "with policy Adopt, name an existing queue in transport.receiptsQueue; codec.format Seed has no receipts",
+        holds: RuleCheck::Spec(restored_files_have_receipts),
+        scope: RuleScope::Everywhere,
+    },
+    Rule {
+        at: &["spec"],
+        field: "source.onRestored",
+        cel: "self.source.onRestored == 'Keep' || self.source.onCompressed == 'Keep'",
+        rule: "must be Keep where onCompressed renames or deletes",
+        help: "use onCompressed: Keep, so that the file is there until it was restored",
+        holds: RuleCheck::Spec(|spec| {
+            spec.source.on_restored == OnRestored::Keep
+                || spec.source.on_compressed == OnCompressed::Keep
+        }),
+        scope: RuleScope::Everywhere,
+    },
+    Rule {
+        at: &["spec"],
+        field: "source.writersRename",
+        cel: "self.source.onRestored != 'Delete' || self.source.writersRename || !self.source.location.startsWith('file://')",
+        rule: "must be true with onRestored Delete on a volume",
+        help: "set it if all writers write a file elsewhere and rename it into the source: what is written to a deleted file would be lost; or use onRestored: Rename",
+        holds: RuleCheck::Spec(|spec| {
+            spec.source.on_restored != OnRestored::Delete
+                || spec.source.writers_rename
+                || !spec.source.location.starts_with("file://")
+        }),
+        scope: RuleScope::Cluster,
+    },
+    Rule {
         at: &["spec.transport"],
         field: "filesQueue.name",
         cel: "self.policy != 'Adopt' || has(self.filesQueue.name)",
@@ -178,6 +213,26 @@ pub const RULES: &[Rule] = &[
         holds: RuleCheck::Transport(|t| {
             t.policy == TransportPolicy::Adopt || dead_letters_fit(&t.chunks_queue)
         }),
+        scope: RuleScope::Everywhere,
+    },
+    Rule {
+        at: &["spec.transport"],
+        field: "receiptsQueue.name",
+        cel: "self.policy == 'Adopt' || !has(self.receiptsQueue.name) || self.receiptsQueue.name.size() <= 76",
+        rule: "must be at most 76 characters with policy Create",
+        help: "use a shorter name: its dead-letter queue adds -dlq, and SQS takes 80 characters",
+        holds: RuleCheck::Transport(|t| {
+            t.policy == TransportPolicy::Adopt || dead_letters_fit(&t.receipts_queue)
+        }),
+        scope: RuleScope::Everywhere,
+    },
+    Rule {
+        at: &["spec.transport"],
+        field: "receiptsQueue.name",
+        cel: "!has(self.receiptsQueue.name) || ((!has(self.filesQueue.name) || self.receiptsQueue.name != self.filesQueue.name) && (!has(self.chunksQueue.name) || self.receiptsQueue.name != self.chunksQueue.name))",
+        rule: "must not be filesQueue's or chunksQueue's name",
+        help: "use three queues; otherwise each role would receive the other's messages",
+        holds: RuleCheck::Transport(receipts_are_apart),
         scope: RuleScope::Everywhere,
     },
     Rule {
@@ -283,6 +338,15 @@ pub const RULES: &[Rule] = &[
         scope: RuleScope::Change,
     },
     Rule {
+        at: &["spec.transport"],
+        field: "receiptsQueue.name",
+        cel: "has(oldSelf.receiptsQueue.name) ? has(self.receiptsQueue.name) && self.receiptsQueue.name == oldSelf.receiptsQueue.name : self.policy == 'Adopt' || !has(self.receiptsQueue.name)",
+        rule: "cannot be changed or removed later; with policy Create, it cannot be set later either",
+        help: "create a new pipeline; otherwise receipts in the old queue would be lost",
+        holds: RuleCheck::ApiServer,
+        scope: RuleScope::Change,
+    },
+    Rule {
         at: &["spec.transport.stream"],
         field: "name",
         cel: "has(self.name) == has(oldSelf.name) && (!has(self.name) || self.name == oldSelf.name)",
@@ -338,7 +402,8 @@ fn retired_files_hold_still(spec: &CompressionPipelineSpec) -> bool {
     source.settle_seconds.is_none_or(|seconds| {
         i64::from(seconds) >= i64::from(limits::RETIRE_SETTLE_SECONDS)
             || source.scan_seconds == 0
-            || source.on_compressed == OnCompressed::Keep
+            || (source.on_compressed == OnCompressed::Keep
+                && source.on_restored == OnRestored::Keep)
     })
 }
 
@@ -361,6 +426,20 @@ fn generated_files_are_taken(spec: &CompressionPipelineSpec) -> bool {
 fn seed_reads_it(spec: &CompressionPipelineSpec) -> bool {
     let ndjson = |generator: &GeneratorSpec| generator.format == GeneratedFormat::Ndjson;
     spec.codec.format != CodecFormat::Seed || !spec.generator.as_ref().is_some_and(ndjson)
+}
+
+fn restored_files_have_receipts(spec: &CompressionPipelineSpec) -> bool {
+    let transport = &spec.transport;
+    let has_queue =
+        transport.policy == TransportPolicy::Create || transport.receipts_queue.name.is_some();
+    spec.source.on_restored == OnRestored::Keep
+        || (spec.codec.format == CodecFormat::Hybrid && has_queue)
+}
+
+fn receipts_are_apart(transport: &TransportSpec) -> bool {
+    let others = [&transport.files_queue, &transport.chunks_queue];
+    let name = &transport.receipts_queue.name;
+    name.is_none() || others.iter().all(|other| other.name != *name)
 }
 
 fn dead_letters_fit(queue: &QueueSpec) -> bool {

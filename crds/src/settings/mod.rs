@@ -12,7 +12,8 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
 use crate::api::pipeline::{
-    CodecEffort, CodecFormat, Example, GeneratedFormat, OnCompressed, Ordering, SourceFormat,
+    CodecEffort, CodecFormat, Example, GeneratedFormat, OnCompressed, OnRestored, Ordering,
+    SourceFormat,
 };
 use crate::location::Location;
 
@@ -78,7 +79,7 @@ pub struct CompressorSettings {
     pub interval_seconds: u32,
     /// Where the queues and the stream are.
     pub aws: AwsSettings,
-    /// Both queues and the stream.
+    /// The queues and the stream.
     pub transport: TransportSettings,
     /// Where files are found, and what happens to them after packing.
     pub source: SourceSettings,
@@ -99,7 +100,7 @@ pub struct DecompressorSettings {
     pub interval_seconds: u32,
     /// Where the queues and the stream are.
     pub aws: AwsSettings,
-    /// The queue of packed files, and the stream.
+    /// The queue of packed files, that of receipts, and the stream.
     pub transport: DecompressorTransport,
     /// Where restored files go.
     pub destination: LocationSettings,
@@ -145,7 +146,7 @@ pub struct GeneratorTransport {
     pub files_queue: QueueSettings,
 }
 
-/// Both queues and the stream; a compressor needs all of them.
+/// The queues and the stream; a compressor needs all of them.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct TransportSettings {
@@ -153,8 +154,26 @@ pub struct TransportSettings {
     pub files_queue: QueueSettings,
     /// Announces packed files.
     pub chunks_queue: QueueSettings,
+    /// Tells what became of each file, where the pipeline has such a queue.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub receipts_queue: Option<QueueSettings>,
     /// Carries packed bytes.
     pub stream: StreamSettings,
+}
+
+impl TransportSettings {
+    /// The pipeline's queues: files, chunks and, where there is one, receipts.
+    pub fn queues(&self) -> impl Iterator<Item = &QueueSettings> {
+        [&self.files_queue, &self.chunks_queue]
+            .into_iter()
+            .chain(&self.receipts_queue)
+    }
+
+    /// The names of all queues in the order of [`TransportSettings::queues`], each followed by its dead-letter queue.
+    pub fn queue_names(&self) -> impl Iterator<Item = &str> {
+        self.queues()
+            .flat_map(|queue| [&*queue.name, &*queue.dead_letter_name])
+    }
 }
 
 /// What a decompressor reads from.
@@ -163,6 +182,9 @@ pub struct TransportSettings {
 pub struct DecompressorTransport {
     /// Announces packed files.
     pub chunks_queue: QueueSettings,
+    /// Takes what became of each file, where the pipeline has such a queue.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub receipts_queue: Option<QueueSettings>,
     /// Carries packed bytes.
     pub stream: StreamSettings,
 }
@@ -219,6 +241,17 @@ pub struct SourceSettings {
     pub settle_seconds: u32,
     /// What happens to a file after it is packed and announced.
     pub on_compressed: OnCompressed,
+    /// What happens to a file once a receipt says that it was restored.
+    #[serde(default, skip_serializing_if = "is_kept")]
+    pub on_restored: OnRestored,
+}
+
+#[expect(
+    clippy::trivially_copy_pass_by_ref,
+    reason = "serde passes a reference"
+)]
+fn is_kept(on_restored: &OnRestored) -> bool {
+    *on_restored == OnRestored::Keep
 }
 
 fn default_settle_seconds() -> u32 {

@@ -1,8 +1,8 @@
 //! Turns a pipeline, as written, into settings with every default and name filled in.
 
 use crate::api::pipeline::{
-    AutoscalingMode, CompressionPipeline, GeneratorSchema, GeneratorSpec, OnCompressed, Ordering,
-    QueueSpec, WorkerSpec,
+    AutoscalingMode, CodecFormat, CompressionPipeline, GeneratorSchema, GeneratorSpec,
+    OnCompressed, OnRestored, Ordering, QueueSpec, TransportPolicy, WorkerSpec,
 };
 use crate::defaults;
 use crate::invalid::Invalid;
@@ -24,7 +24,7 @@ pub struct Resolved {
     pub identity: Identity,
     /// Where AWS is.
     pub aws: AwsSettings,
-    /// Both queues and the stream.
+    /// The queues and the stream.
     pub transport: TransportSettings,
     /// Where files are found, and what becomes of them.
     pub source: SourceSettings,
@@ -117,6 +117,7 @@ impl Resolved {
             aws: self.aws.clone(),
             transport: DecompressorTransport {
                 chunks_queue: self.transport.chunks_queue.clone(),
+                receipts_queue: self.transport.receipts_queue.clone(),
                 stream: self.transport.stream.clone(),
             },
             destination: self.destination.clone(),
@@ -160,6 +161,7 @@ impl Resolver<'_> {
                 scan_seconds: self.count("spec.source.scanSeconds", spec.source.scan_seconds),
                 settle_seconds: self.settle_seconds(),
                 on_compressed: spec.source.on_compressed,
+                on_restored: spec.source.on_restored,
             },
             destination: LocationSettings {
                 location: self.location("spec.destination.location", &spec.destination.location),
@@ -183,10 +185,12 @@ impl Resolver<'_> {
     /// A file that will be renamed or deleted must hold still for longer: its writer would go on with a file that has no name.
     fn settle_seconds(&mut self) -> u32 {
         let source = &self.pipeline.spec.source;
-        match (source.settle_seconds, source.on_compressed) {
+        let is_kept =
+            source.on_compressed == OnCompressed::Keep && source.on_restored == OnRestored::Keep;
+        match (source.settle_seconds, is_kept) {
             (Some(seconds), _) => self.count("spec.source.settleSeconds", seconds),
-            (None, OnCompressed::Keep) => limits::SETTLE_SECONDS,
-            (None, OnCompressed::Rename | OnCompressed::Delete) => limits::RETIRE_SETTLE_SECONDS,
+            (None, true) => limits::SETTLE_SECONDS,
+            (None, false) => limits::RETIRE_SETTLE_SECONDS,
         }
     }
 
@@ -212,6 +216,7 @@ impl Resolver<'_> {
                 TransportPart::ChunksQueue,
                 &spec.chunks_queue,
             ),
+            receipts_queue: self.receipts_queue(&spec.receipts_queue),
             stream: StreamSettings {
                 name: self.name_or_default(&spec.stream.name, TransportPart::Stream),
                 shards: self.count("spec.transport.stream.shards", spec.stream.shards),
@@ -221,6 +226,19 @@ impl Resolver<'_> {
                 ),
             },
         }
+    }
+
+    /// The original's format has no receipts, and of existing queues only those that are named are used.
+    fn receipts_queue(&mut self, queue: &QueueSpec) -> Option<QueueSettings> {
+        let spec = &self.pipeline.spec;
+        let is_named = queue.name.is_some() || spec.transport.policy == TransportPolicy::Create;
+        (is_named && spec.codec.format == CodecFormat::Hybrid).then(|| {
+            self.queue(
+                "spec.transport.receiptsQueue",
+                TransportPart::ReceiptsQueue,
+                queue,
+            )
+        })
     }
 
     fn queue(&mut self, field: &str, part: TransportPart, queue: &QueueSpec) -> QueueSettings {
@@ -412,7 +430,7 @@ mod tests {
             "slots": 1,
             "intervalSeconds": 1,
             "aws": {"region": "us-east-1"},
-            "transport": {"filesQueue": queue("files"), "chunksQueue": queue("chunks"), "stream": stream},
+            "transport": {"filesQueue": queue("files"), "chunksQueue": queue("chunks"), "receiptsQueue": queue("receipts"), "stream": stream},
             "source": {"location": "file:///data/in", "formats": ["json", "csv", "txt"], "scanSeconds": 0, "onCompressed": "Keep"},
             "codec": {"format": "Hybrid", "effort": "Balanced", "blockBytes": 4_194_304, "recordBytes": 409_600}
         });
@@ -428,7 +446,7 @@ mod tests {
             "slots": 1,
             "intervalSeconds": 1,
             "aws": {"region": "us-east-1"},
-            "transport": {"chunksQueue": queue("chunks"), "stream": stream},
+            "transport": {"chunksQueue": queue("chunks"), "receiptsQueue": queue("receipts"), "stream": stream},
             "destination": {"location": "file:///data/out"},
             "report": {"location": "file:///data/reports/results.html"}
         });
@@ -464,6 +482,7 @@ mod tests {
             (json!({"codec": {"effort": "Max"}}), &ROLES[1..2]),
             (json!({"codec": {"formatVersion": 2}}), &ROLES[1..2]),
             (json!({"source": {"scanSeconds": 3}}), &ROLES[..2]),
+            (json!({"source": {"onRestored": "Rename"}}), &ROLES[1..2]),
             (json!({"compressor": {"slots": 3}}), &ROLES[1..2]),
             (json!({"transport": {"stream": {"shards": 3}}}), &ROLES[1..]),
             (json!({"decompressor": {"intervalSeconds": 3}}), &ROLES[2..]),
@@ -524,6 +543,27 @@ mod tests {
             (&*transport.chunks_queue.name, &*transport.stream.name),
             ("b.fifo", "c")
         );
+    }
+
+    #[test]
+    fn there_are_receipts_unless_existing_queues_lack_them_or_the_format_has_none() {
+        let seed = json!({"format": "Seed"});
+        let adopted = json!({"policy": "Adopt", "filesQueue": {"name": "a.fifo"}, "chunksQueue": {"name": "b.fifo"}, "stream": {"name": "c"}});
+        let mut named = adopted.clone();
+        named["receiptsQueue"] = json!({"name": "r.fifo"});
+        for (spec, receipts) in [
+            (json!({}), Some("sales-shop-0f1c2d3e-receipts.fifo")),
+            (json!({"codec": &seed}), None),
+            (json!({"transport": &adopted}), None),
+            (json!({"transport": &named}), Some("r.fifo")),
+            (json!({"transport": &named, "codec": &seed}), None),
+        ] {
+            let resolved = resolved(spec.clone());
+            let of_decompressor = resolved.decompressor_settings().transport.receipts_queue;
+            let queue = resolved.transport.receipts_queue;
+            assert_eq!(queue.as_ref().map(|it| &*it.name), receipts, "{spec}");
+            assert_eq!(of_decompressor, queue);
+        }
     }
 
     #[test]

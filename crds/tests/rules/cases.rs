@@ -227,6 +227,56 @@ pub fn spec_cases() -> Vec<Case> {
             ),
         ]);
     }
+    let restored = |mut spec: Value, action: &str| {
+        spec["source"] = json!({"onRestored": action, "writersRename": true});
+        spec
+    };
+    let mut adopted_receipts = adopt("");
+    adopted_receipts["transport"]["receiptsQueue"] = json!({"name": "receipts.fifo"});
+    for (keeps, breaks) in [
+        (
+            restored(json!({}), "Rename"),
+            restored(seed(json!({})), "Rename"),
+        ),
+        (
+            restored(adopted_receipts, "Delete"),
+            restored(adopt(""), "Delete"),
+        ),
+    ] {
+        cases.push(case(
+            "spec.source.onRestored",
+            "must be Keep without receipts",
+            keeps,
+            breaks,
+        ));
+    }
+    cases.push(case(
+        "spec.source.onRestored",
+        "must be Keep where onCompressed renames or deletes",
+        json!({"source": {"onRestored": "Rename"}}),
+        json!({"source": {"onRestored": "Rename", "onCompressed": "Rename"}}),
+    ));
+    cases.push(case(
+        "spec.source.writersRename",
+        "must be true with onRestored Delete on a volume",
+        json!({"source": {"onRestored": "Rename"}}),
+        json!({"source": {"onRestored": "Delete"}}),
+    ));
+    cases.push(case(
+        "spec.source.settleSeconds",
+        "must be at least 60 where scanned files are renamed or deleted",
+        json!({"source": {"onRestored": "Rename", "scanSeconds": 5, "settleSeconds": 60}}),
+        json!({"source": {"onRestored": "Rename", "scanSeconds": 5, "settleSeconds": 59}}),
+    ));
+    for other in ["filesQueue", "chunksQueue"] {
+        let named = |receipts: &str| json!({"transport": {other: {"name": "a.fifo"}, "receiptsQueue": {"name": receipts}}});
+        cases.push(case(
+            "spec.transport.receiptsQueue.name",
+            "must not be filesQueue's or chunksQueue's name",
+            named("b.fifo"),
+            named("a.fifo"),
+        ));
+    }
     for (part, field) in [
         ("filesQueue", "spec.transport.filesQueue.name"),
         ("chunksQueue", "spec.transport.chunksQueue.name"),
@@ -242,6 +292,7 @@ pub fn spec_cases() -> Vec<Case> {
     for (part, field) in [
         ("filesQueue", "spec.transport.filesQueue.name"),
         ("chunksQueue", "spec.transport.chunksQueue.name"),
+        ("receiptsQueue", "spec.transport.receiptsQueue.name"),
     ] {
         let named = |length| json!({"transport": {part: {"name": queue(length)}}});
         cases.push(case(
@@ -258,6 +309,15 @@ pub fn spec_cases() -> Vec<Case> {
 pub fn change_cases() -> Vec<(&'static str, &'static str, Value, Value, Value)> {
     let named = |part: &str, name: &str| json!({"transport": {part: {"name": name}}});
     let never = "cannot be changed, set or removed later";
+    let adopted = |receipts: Option<&str>| {
+        let mut transport = json!({"policy": "Adopt", "filesQueue": {"name": "f.fifo"}, "chunksQueue": {"name": "c.fifo"}, "stream": {"name": "s"}});
+        if let Some(name) = receipts {
+            transport["receiptsQueue"] = json!({ "name": name });
+        }
+        json!({ "transport": transport })
+    };
+    let receipts =
+        "cannot be changed or removed later; with policy Create, it cannot be set later either";
     vec![
         (
             "spec.transport.policy",
@@ -279,6 +339,20 @@ pub fn change_cases() -> Vec<(&'static str, &'static str, Value, Value, Value)> 
             json!({}),
             json!({"suspend": true}),
             named("chunksQueue", "b.fifo"),
+        ),
+        (
+            "spec.transport.receiptsQueue.name",
+            receipts,
+            adopted(Some("a.fifo")),
+            adopted(Some("a.fifo")),
+            adopted(Some("b.fifo")),
+        ),
+        (
+            "spec.transport.receiptsQueue.name",
+            receipts,
+            adopted(None),
+            adopted(Some("a.fifo")),
+            json!({"transport": {"receiptsQueue": {"name": "b.fifo"}}}),
         ),
         (
             "spec.transport.stream.name",

@@ -103,6 +103,7 @@ fn left_by_invalid(pipeline: &WatchedPipeline) -> String {
     let parts = [
         transport.files_queue_url,
         transport.chunks_queue_url,
+        transport.receipts_queue_url,
         transport.stream_arn,
     ];
     let parts: Vec<String> = parts.into_iter().flatten().collect();

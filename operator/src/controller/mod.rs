@@ -172,7 +172,7 @@ async fn carry_out(
         retention: Some(retention),
         ..observation(watched, checked, &state, &replicas, transport)
     };
-    let has_messages = [seen.depths.files, seen.depths.chunks]
+    let has_messages = [seen.depths.files, seen.depths.chunks, seen.depths.receipts]
         .into_iter()
         .flatten()
         .any(|depth| depth.total() > 0);

@@ -36,7 +36,7 @@ pub(crate) fn replicas(
             Role::Compressor,
             &spec.compressor,
             drain.takes_in(),
-            depths.files,
+            depths.of_compressors(),
         ),
         (
             Role::Decompressor,
@@ -111,6 +111,7 @@ mod tests {
                 visible: files,
                 ..Depth::default()
             }),
+            receipts: Some(Depth::default()),
             ..Depths::default()
         };
         replicas(
@@ -122,6 +123,36 @@ mod tests {
             Duration::ZERO,
         )
         .0
+    }
+
+    #[test]
+    fn a_receipt_alone_starts_the_first_compressor() {
+        let one = Depth {
+            visible: 1,
+            ..Depth::default()
+        };
+        let depths = Depths {
+            files: Some(Depth::default()),
+            receipts: Some(one),
+            ..Depths::default()
+        };
+        let pods = |depths: Depths| {
+            replicas(
+                &spec(AutoscalingMode::Internal),
+                Drain::NotSuspended,
+                &depths,
+                |_| Some(0),
+                &mut ScalingHistories::default(),
+                Duration::ZERO,
+            )
+            .0
+        };
+        assert_eq!(pods(depths)[&Role::Compressor], 1);
+        let unknown = Depths {
+            receipts: None,
+            ..depths
+        };
+        assert_eq!(pods(unknown)[&Role::Compressor], 0);
     }
 
     #[test]

@@ -194,7 +194,7 @@ pub(crate) fn status(
                     .as_ref()
                     .and_then(|backlog| backlog.waiting_since.clone()),
             },
-            ..backlog(&seen.depths)
+            ..backlog(seen)
         }),
         retention: match retention {
             Some(retention) => Some(retention.status.clone()),
@@ -392,9 +392,9 @@ fn working(seen: &PipelineObservation) -> StatusSummary {
         saved_percent,
         ..
     } = &seen.progress;
-    let left =
-        [seen.depths.files, seen.depths.chunks].map(|depth| depth.map(|depth| depth.total()));
-    let idle = left == [Some(0); 2]
+    let depths = [seen.depths.files, seen.depths.chunks, seen.depths.receipts];
+    let left = depths.map(|depth| depth.map(|depth| depth.total()));
+    let idle = left == [Some(0); 3]
         && seen
             .roles
             .iter()
@@ -599,11 +599,18 @@ fn roles(seen: &PipelineObservation) -> RolesStatus {
     }
 }
 
-fn backlog(depths: &Depths) -> BacklogStatus {
+fn backlog(seen: &PipelineObservation) -> BacklogStatus {
+    let depths = &seen.depths;
+    let has_receipts = match &seen.transport {
+        TransportState::Ready(transport) => transport.status.receipts_queue_url.is_some(),
+        TransportState::Pending | TransportState::Failed(_) => false,
+    };
+    let receipts = depths.receipts.filter(|_| has_receipts);
     let signed = |n: u64| i64::try_from(n).unwrap_or(i64::MAX);
     BacklogStatus {
         files: depths.files.map(|depth| signed(depth.total())),
         chunks: depths.chunks.map(|depth| signed(depth.total())),
+        receipts: receipts.map(|depth| signed(depth.total())),
         dead: depths.dead.map(signed),
         waiting_since: None,
     }

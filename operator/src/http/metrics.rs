@@ -33,7 +33,7 @@ pub struct OperatorMetrics {
 }
 
 /// The queues of the metric of backlogs.
-const QUEUES: [&str; 2] = ["files", "chunks"];
+const QUEUES: [&str; 3] = ["files", "chunks", "receipts"];
 
 impl Default for OperatorMetrics {
     fn default() -> Self {
@@ -157,7 +157,11 @@ impl OperatorMetrics {
     /// Sets the metrics of one pipeline to the figures of its status. What is not known is left out, never 0.
     pub fn pipeline(&self, namespace: &str, name: &str, status: &CompressionPipelineStatus) {
         let backlog = status.backlog.clone().unwrap_or_default();
-        for (queue, depth) in QUEUES.into_iter().zip([backlog.files, backlog.chunks]) {
+        for (queue, depth) in
+            QUEUES
+                .into_iter()
+                .zip([backlog.files, backlog.chunks, backlog.receipts])
+        {
             let mut labels = labels_of(namespace, name);
             labels.push(("queue", queue.to_owned()));
             set(&self.backlog, labels, depth);
@@ -216,6 +220,7 @@ mod tests {
             backlog: Some(BacklogStatus {
                 files: Some(3),
                 chunks: None,
+                receipts: None,
                 dead: Some(2),
                 waiting_since: Some("2023-11-14T22:13:20Z".into()),
             }),

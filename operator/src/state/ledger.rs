@@ -85,7 +85,7 @@ pub(crate) fn concluded(ledgers: &Ledgers) -> u64 {
     })
 }
 
-/// Files that were packed and neither restored, superseded nor put into the dead-letter queue by a decompressor. An estimate: the
+/// Files that were packed and neither restored, superseded, requested again nor put into the dead-letter queue by a decompressor. An estimate: the
 /// latest counts of a killed worker are lost, and a file that failed and was restored after a redrive counts as both.
 pub(crate) fn unaccounted(ledgers: &Ledgers) -> u64 {
     let of = |role| ledgers.get(&role).copied().unwrap_or_default();
@@ -95,6 +95,7 @@ pub(crate) fn unaccounted(ledgers: &Ledgers) -> u64 {
         .saturating_sub(ended.files)
         .saturating_sub(ended.failures)
         .saturating_sub(ended.superseded)
+        .saturating_sub(ended.sent_again)
 }
 
 /// What has been done, as the status has it.
@@ -192,6 +193,24 @@ mod tests {
             (1, 2, 0)
         );
         assert_eq!((unaccounted(&sums), concluded(&sums)), (0, 3));
+    }
+
+    #[test]
+    fn a_file_that_is_sent_again_is_not_missing() {
+        let leases = [
+            ("a", Role::Compressor, counted(3, 0, 0, 0)),
+            (
+                "b",
+                Role::Decompressor,
+                Ledger {
+                    sent_again: 1,
+                    ..counted(2, 0, 0, 0)
+                },
+            ),
+        ];
+        let sums = sum(leases.into_iter(), &RetiredSlots::default());
+        assert_eq!(unaccounted(&sums), 0);
+        assert_eq!(progress(&sums).files_failed, 0);
     }
 
     #[test]

@@ -108,17 +108,8 @@ impl Provisioner for AwsProvisioner {
 
     async fn depths(&self, plan: &TransportPlan, credentials: Option<&AwsCredentials>) -> Depths {
         let client = self.client(plan, credentials).await;
-        let [files, files_dead, chunks, chunks_dead] = plan.queues().map(|name| client.depth(name));
-        let (files, files_dead, chunks, chunks_dead) =
-            futures::join!(files, files_dead, chunks, chunks_dead);
-        let depths = Depths {
-            files,
-            chunks,
-            dead: files_dead
-                .zip(chunks_dead)
-                .map(|(a, b)| a.total() + b.total()),
-            dead_chunks: chunks_dead.map(Depth::total),
-        };
+        let reading = plan.queues().into_iter().map(|name| client.depth(name));
+        let depths = Depths::of(&futures::future::join_all(reading).await);
         client.note_emptiness(plan, depths);
         depths
     }
@@ -172,6 +163,7 @@ impl Client {
             status: TransportStatus {
                 files_queue_url: Some(provisioned.files_queue_url),
                 chunks_queue_url: Some(provisioned.chunks_queue_url),
+                receipts_queue_url: provisioned.receipts_queue_url,
                 stream_arn: Some(provisioned.stream.arn),
             },
             retention_hours: Some(provisioned.stream.retention_hours),
@@ -190,15 +182,17 @@ impl Client {
         }
         let name = &plan.parts.stream.name;
         let has_stream = provision::stream_exists(&self.aws, name).await;
-        let attributes = [0, 1, 2, 3].map(|queue: usize| Some(&found[queue].as_ref()?.attributes));
-        rules::adoptable(plan, attributes, has_stream.map_err(problem)?)?;
+        let queues = found.iter().map(Option::as_ref);
+        let attributes: Vec<_> = queues.map(|queue| Some(&queue?.attributes)).collect();
+        rules::adoptable(plan, &attributes, has_stream.map_err(problem)?)?;
         let stream = provision::usable_stream(&self.aws, name).await;
         let stream = stream.map_err(problem)?;
-        let url = |queue: usize| Some(found[queue].as_ref()?.url.clone());
+        let url = |queue: usize| Some(found.get(queue)?.as_ref()?.url.clone());
         Ok(ReadyTransport {
             status: TransportStatus {
                 files_queue_url: url(0),
                 chunks_queue_url: url(2),
+                receipts_queue_url: url(4),
                 stream_arn: Some(stream.arn),
             },
             retention_hours: Some(stream.retention_hours),

@@ -372,7 +372,8 @@ async fn read_depths(
             };
             inner.depths(plan, credentials).await
         };
-        let is_known = depths.files.is_some() && depths.chunks.is_some();
+        let is_known =
+            depths.files.is_some() && depths.chunks.is_some() && depths.receipts.is_some();
         let changed = inner.update(plan, |entry| {
             entry.snapshot.depths = depths;
             if is_known {
@@ -440,10 +441,12 @@ async fn stay_empty(
 }
 
 fn left_behind(plan: &TransportPlan, problem: &Problem) -> Vec<String> {
-    let parts = &plan.parts;
+    let names: Vec<_> = plan.parts.queues().map(|queue| &*queue.name).collect();
     vec![format!(
-        "{}, {} and {} may be left behind: {}",
-        parts.files_queue.name, parts.chunks_queue.name, parts.stream.name, problem.message
+        "{} and {} may be left behind: {}",
+        names.join(", "),
+        plan.parts.stream.name,
+        problem.message
     )]
 }
 

@@ -135,7 +135,7 @@ impl MemoryState {
 
     fn create(&mut self, plan: &TransportPlan) -> Result<(), Problem> {
         let parts = &plan.parts;
-        for queue in [&parts.files_queue, &parts.chunks_queue] {
+        for queue in parts.queues() {
             let plain = |name| {
                 BTreeMap::from([
                     ("QueueArn".to_owned(), arn(name)),
@@ -203,15 +203,18 @@ impl Provisioner for MemoryProvisioner {
         match plan.policy {
             TransportPolicy::Create => state.create(plan)?,
             TransportPolicy::Adopt => {
-                let queues = plan.queues().map(|name| state.attributes(name));
+                let names = plan.queues().into_iter();
+                let queues: Vec<_> = names.map(|name| state.attributes(name)).collect();
                 let has_stream = state.resources.contains_key(&plan.parts.stream.name);
-                rules::adoptable(plan, queues, has_stream)?;
+                rules::adoptable(plan, &queues, has_stream)?;
             }
         }
+        let receipts = plan.parts.receipts_queue.as_ref();
         Ok(ReadyTransport {
             status: TransportStatus {
                 files_queue_url: Some(format!("memory://{}", plan.parts.files_queue.name)),
                 chunks_queue_url: Some(format!("memory://{}", plan.parts.chunks_queue.name)),
+                receipts_queue_url: receipts.map(|queue| format!("memory://{}", queue.name)),
                 stream_arn: Some(format!("memory://{}", plan.parts.stream.name)),
             },
             retention_hours: state.retention_hours(&plan.parts.stream.name),
@@ -228,15 +231,8 @@ impl Provisioner for MemoryProvisioner {
                 ..Depth::default()
             })
         };
-        let [files, files_dead, chunks, chunks_dead] = plan.queues().map(depth);
-        Depths {
-            files,
-            chunks,
-            dead: files_dead
-                .zip(chunks_dead)
-                .map(|(a, b)| a.total() + b.total()),
-            dead_chunks: chunks_dead.map(Depth::total),
-        }
+        let depths: Vec<_> = plan.queues().into_iter().map(depth).collect();
+        Depths::of(&depths)
     }
 
     async fn contents(

@@ -32,17 +32,50 @@ pub struct Depths {
     pub files: Option<Depth>,
     /// Packed files announced.
     pub chunks: Option<Depth>,
-    /// Dead letters of both queues.
+    /// Receipts; zero where the pipeline has no queue for them.
+    pub receipts: Option<Depth>,
+    /// Dead letters of all queues.
     pub dead: Option<u64>,
     /// Of these, packed files, which need the stream's records.
     pub dead_chunks: Option<u64>,
 }
 
 impl Depths {
+    /// From the depths of a plan's queues in the order of [`TransportSettings::queue_names`].
+    pub fn of(depths: &[Option<Depth>]) -> Self {
+        let (queues, dead): (Vec<_>, Vec<_>) = depths
+            .chunks(2)
+            .map(|pair| (pair[0], pair.get(1).copied().flatten()))
+            .unzip();
+        let depth = |queue: usize| queues.get(queue).copied().flatten();
+        let dead_chunks = dead.get(1).copied().flatten().map(Depth::total);
+        let dead = dead.into_iter().map(|depth| Some(depth?.total()));
+        Self {
+            files: depth(0),
+            chunks: depth(1),
+            receipts: match queues.len() {
+                0..=2 => Some(Depth::default()),
+                _ => depth(2),
+            },
+            dead: dead.sum(),
+            dead_chunks,
+        }
+    }
+
     /// Whether all queues are known to be empty, dead-letter queues included.
     pub fn are_empty(self) -> bool {
         let is_empty = |depth: Option<Depth>| depth.is_some_and(|depth| depth.total() == 0);
-        is_empty(self.files) && is_empty(self.chunks) && self.dead == Some(0)
+        [self.files, self.chunks, self.receipts].map(is_empty) == [true; 3] && self.dead == Some(0)
+    }
+
+    /// What waits for the compressors: announced files, and receipts.
+    pub fn of_compressors(self) -> Option<Depth> {
+        let (files, receipts) = (self.files?, self.receipts?);
+        Some(Depth {
+            visible: files.visible + receipts.visible,
+            in_flight: files.in_flight + receipts.in_flight,
+            delayed: files.delayed + receipts.delayed,
+        })
     }
 }
 
@@ -145,14 +178,8 @@ impl TransportPlan {
     }
 
     /// The names of all queues, each followed by its dead-letter queue.
-    pub fn queues(&self) -> [&str; 4] {
-        let [files, chunks] = [&self.parts.files_queue, &self.parts.chunks_queue];
-        [
-            &files.name,
-            &files.dead_letter_name,
-            &chunks.name,
-            &chunks.dead_letter_name,
-        ]
+    pub fn queues(&self) -> Vec<&str> {
+        self.parts.queue_names().collect()
     }
 }
 

@@ -17,10 +17,13 @@ pub(super) type Attributes = BTreeMap<String, String>;
 /// the spec is used as it is, as with `streampress validate --live`.
 pub(super) fn adoptable(
     plan: &TransportPlan,
-    queues: [Option<&Attributes>; 4],
+    queues: &[Option<&Attributes>],
     has_stream: bool,
 ) -> Result<(), Problem> {
-    let there = plan.queues().into_iter().zip(queues.map(|it| it.is_some()));
+    let there = plan
+        .queues()
+        .into_iter()
+        .zip(queues.iter().map(Option::is_some));
     let missing: Vec<&str> = there
         .chain([(&*plan.parts.stream.name, has_stream)])
         .filter_map(|(name, is_there)| (!is_there).then_some(name))
@@ -34,14 +37,11 @@ pub(super) fn adoptable(
             ),
         ));
     }
-    let [files, files_dead, chunks, chunks_dead] = queues;
     let mut unfit = Vec::new();
-    for (queue, there, dead) in [
-        (&plan.parts.files_queue, files, files_dead),
-        (&plan.parts.chunks_queue, chunks, chunks_dead),
-    ] {
+    for (queue, pair) in plan.parts.queues().zip(queues.chunks(2)) {
         let nothing = Attributes::new();
-        let there = there.unwrap_or(&nothing);
+        let there = pair[0].unwrap_or(&nothing);
+        let dead = pair.get(1).copied().flatten();
         for mismatch in mismatches(queue, there, dead) {
             if mismatch.fatal {
                 unfit.push(format!("{}: {}", mismatch.resource, mismatch.problem));
@@ -96,7 +96,7 @@ pub(super) fn untagged(name: &str) -> String {
     format!("{name} does not carry this pipeline's tag")
 }
 
-/// What the existing queues hold, as `WhenEmpty` takes it. Messages refer to the stream, and a redrive needs both queues: all
+/// What the existing queues hold, as `WhenEmpty` takes it. Messages refer to the stream, and a redrive needs all queues: all
 /// or nothing.
 pub(super) fn contents(plan: &TransportPlan, queues: &[(&str, Option<u64>)]) -> Contents {
     if queues.is_empty() {

@@ -69,13 +69,13 @@ async fn create_and_delete(faults: Faults, seed: u64) {
     repeated(async || provide(&backend, &plan).await).await;
     backend.fake_aws.set_faults(Faults::default());
     assert_eq!(backend.resources(&plan), wanted);
-    assert_eq!(queues(&backend), 8);
+    assert_eq!(queues(&backend), 12);
     backend.fake_aws.set_faults(faults);
     let left = repeated(async || remove(&backend, &plan, DeletionPolicy::Delete).await).await;
     backend.fake_aws.set_faults(Faults::default());
     assert_eq!(left, Vec::<String>::new());
     assert!(backend.resources(&plan).is_empty());
-    assert_eq!((backend.resources(&other), queues(&backend)), (others, 4));
+    assert_eq!((backend.resources(&other), queues(&backend)), (others, 6));
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -124,7 +124,7 @@ async fn a_lost_answer_leaves_nothing_behind_and_is_no_error() {
         provide(&backend, &plan)
             .await
             .unwrap_or_else(|problem| panic!("{call}: {problem:?}"));
-        assert_eq!(backend.resources(&plan).len(), 5, "{call}");
+        assert_eq!(backend.resources(&plan).len(), 7, "{call}");
         backend.fake_aws.lose_next(call);
         let left = remove(&backend, &plan, DeletionPolicy::Delete)
             .await
@@ -317,6 +317,7 @@ async fn a_queue_that_cannot_be_read_is_neither_empty_nor_deleted() {
         Depths {
             files: known,
             chunks: known,
+            receipts: known,
             dead: None,
             dead_chunks: None,
         }
@@ -328,7 +329,7 @@ async fn a_queue_that_cannot_be_read_is_neither_empty_nor_deleted() {
         left[0],
         format!("whether {name} is empty is not known: it cannot be read")
     );
-    assert_eq!(backend.resources(&plan).len(), 5);
+    assert_eq!(backend.resources(&plan).len(), 7);
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -102,7 +102,7 @@ pub trait ProvisionerBackend {
 
     /// Another owner created all that a plan needs, without a tag.
     fn make_all(&self, plan: &TransportPlan) {
-        for queue in [&plan.parts.files_queue, &plan.parts.chunks_queue] {
+        for queue in plan.parts.queues() {
             self.make_queue(&queue.dead_letter_name, "", &[]);
             let policy = self.redrive(&queue.dead_letter_name, queue.max_receive_count);
             self.make_queue(&queue.name, "", &[("RedrivePolicy", &policy)]);

@@ -101,7 +101,7 @@ async fn both_ways_create_the_same() {
         backend.resources(&plan)
     }));
     let created = created.await;
-    assert_eq!(created[0].len(), 5);
+    assert_eq!(created[0].len(), 7);
     assert_eq!(created[0], created[1]);
 }
 
@@ -134,7 +134,7 @@ async fn both_ways_correct_every_setting_of_queues_and_stream() {
                 );
             }
         }
-        for queue in [&plan.parts.files_queue, &plan.parts.chunks_queue] {
+        for queue in plan.parts.queues() {
             let policy = backend.redrive(&queue.dead_letter_name, LAST_RESORT_RECEIVES - 1);
             let ask = json!({"QueueUrl": queue.name, "Attributes": {"RedrivePolicy": policy}});
             backend
@@ -212,7 +212,7 @@ async fn both_ways_survive_lost_answers() {
         let plan = backend.plan(OURS);
         backend.fake_aws.lose_next(call);
         way.create(&backend, &plan).await;
-        assert_eq!(backend.resources(&plan).len(), 5, "{way:?}: {call}");
+        assert_eq!(backend.resources(&plan).len(), 7, "{way:?}: {call}");
         backend.fake_aws.lose_next(call);
         assert_eq!(way.delete(&backend, &plan).await, 0, "{way:?}: {call}");
         assert!(backend.resources(&plan).is_empty(), "{way:?}: {call}");

@@ -1,8 +1,9 @@
 //! The contract of a provisioner.
 
 use streampress_crds::Reason;
-use streampress_crds::api::pipeline::DeletionPolicy;
+use streampress_crds::api::pipeline::{DeletionPolicy, TransportPolicy};
 use streampress_crds::queue_check::{LAST_RESORT_RECEIVES, RedrivePolicy};
+use streampress_crds::settings::QueueSettings;
 use streampress_operator::transport::problem::{Problem, Retry};
 use streampress_operator::transport::{Depths, ReadyTransport, RetentionPlan, TransportPlan};
 use streampress_transport::Depth;
@@ -14,6 +15,10 @@ async fn provide(
     plan: &TransportPlan,
 ) -> Result<ReadyTransport, Problem> {
     backend.provisioner().provide(plan, Some(&keys())).await
+}
+
+fn receipts(plan: &TransportPlan) -> &QueueSettings {
+    plan.parts.receipts_queue.as_ref().expect("a queue")
 }
 
 async fn remove(
@@ -44,7 +49,7 @@ pub async fn everything_is_created_as_specified_and_carries_our_tag(
     for name in names(&plan) {
         assert_eq!(made(backend, &name).owner, OURS, "{name}");
     }
-    for queue in [&plan.parts.files_queue, &plan.parts.chunks_queue] {
+    for queue in plan.parts.queues() {
         let (made, dead) = (
             made(backend, &queue.name),
             made(backend, &queue.dead_letter_name),
@@ -71,6 +76,7 @@ pub async fn everything_is_created_as_specified_and_carries_our_tag(
     for (url, name) in [
         (status.files_queue_url, &plan.parts.files_queue.name),
         (status.chunks_queue_url, &plan.parts.chunks_queue.name),
+        (status.receipts_queue_url, &receipts(&plan).name),
         (status.stream_arn, &plan.parts.stream.name),
     ] {
         assert!(url.is_some_and(|url| url.ends_with(&format!("/{name}"))));
@@ -236,6 +242,26 @@ pub async fn adopting_changes_nothing_even_where_it_differs(backend: &dyn Provis
     );
 }
 
+pub async fn a_pipeline_without_receipts_needs_no_queue_for_them(backend: &dyn ProvisionerBackend) {
+    for policy in [TransportPolicy::Create, TransportPolicy::Adopt] {
+        let mut plan = TransportPlan {
+            policy,
+            ..backend.plan(OURS)
+        };
+        let receipts = receipts(&plan).name.clone();
+        plan.parts.receipts_queue = None;
+        if policy == TransportPolicy::Adopt {
+            names(&plan).iter().for_each(|name| backend.delete(name));
+            backend.make_all(&plan);
+        }
+        let ready = provide(backend, &plan).await.unwrap();
+        assert_eq!(ready.status.receipts_queue_url, None, "{policy:?}");
+        assert!(backend.resource(&receipts).is_none(), "{policy:?}");
+        let depths = depths(backend, &plan).await;
+        assert!(depths.are_empty(), "{policy:?}: {depths:?}");
+    }
+}
+
 pub async fn adopting_refuses_what_a_pipeline_cannot_work_with(backend: &dyn ProvisionerBackend) {
     let plan = backend.adoption();
     let queue = &plan.parts.files_queue;
@@ -303,18 +329,21 @@ pub async fn depths_are_counted_and_a_missing_queue_is_not_zero(backend: &dyn Pr
     let nothing = Depths {
         files: visible(0),
         chunks: visible(0),
+        receipts: visible(0),
         dead: Some(0),
         dead_chunks: Some(0),
     };
     assert_eq!(depths(backend, &plan).await, nothing);
-    let [files, files_dead, chunks, chunks_dead] = plan.queues();
-    for (messages, queue) in (1..).zip([files, files_dead, chunks, chunks_dead]) {
+    let queues = plan.queues();
+    for (messages, queue) in (1..).zip(&queues) {
         backend.fill(queue, messages);
     }
+    let (files, chunks_dead) = (queues[0], queues[3]);
     let full = Depths {
         files: visible(1),
         chunks: visible(3),
-        dead: Some(2 + 4),
+        receipts: visible(5),
+        dead: Some(2 + 4 + 6),
         dead_chunks: Some(4),
     };
     assert_eq!(depths(backend, &plan).await, full);

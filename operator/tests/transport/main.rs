@@ -35,6 +35,7 @@ on_both_backends! {
     what_another_owner_has_is_refused_and_left_as_it_is
     adopting_names_all_that_is_missing_and_creates_nothing
     adopting_changes_nothing_even_where_it_differs
+    a_pipeline_without_receipts_needs_no_queue_for_them
     adopting_refuses_what_a_pipeline_cannot_work_with
     depths_are_counted_and_a_missing_queue_is_not_zero
     deleting_takes_what_is_ours_and_names_what_is_not

@@ -158,6 +158,12 @@ pub(crate) struct SubmitArgs {
     /// Use AWS; this is the default when neither -p nor --data is given
     #[arg(long, conflicts_with = "data")]
     pub(crate) aws: bool,
+    /// Wait until every file is restored, superseded or a dead letter; exit code 1 if one is a dead letter
+    #[arg(long)]
+    pub(crate) wait: bool,
+    /// Wait for so many seconds at most; exit code 1 if a file is still under way then
+    #[arg(long, value_name = "SECONDS", requires = "wait")]
+    pub(crate) timeout: Option<u32>,
 }
 
 #[derive(Debug, Args)]

@@ -242,6 +242,7 @@ fn files_line(summary: &RunSummary) -> String {
         files_superseded,
         files_left_out,
         files_gone,
+        files_altered,
         normalised,
         ..
     } = summary;
@@ -255,6 +256,9 @@ fn files_line(summary: &RunSummary) -> String {
     }
     if *files_gone > 0 {
         let _ = write!(line, ", {files_gone} restored before and gone since");
+    }
+    if *files_altered > 0 {
+        let _ = write!(line, ", {files_altered} changed at the destination since");
     }
     let _ = write!(line, ", {files_failed} failed");
     if *files_left_out > 0 {

@@ -29,6 +29,8 @@ pub(super) fn command(args: RedriveArgs) -> Result<ExitCode> {
                 RedriveAction::ReplacementAnnounced => {
                     "the source has other content now, which was announced in its place"
                 }
+                RedriveAction::RestoredSince if args.list => "restored since; redrive removes it",
+                RedriveAction::RestoredSince => "restored since; removed",
                 RedriveAction::Left(why) => {
                     left += 1;
                     why

@@ -1,20 +1,33 @@
 //! `streampress submit`: announces files that the command line names.
 
+use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
+use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
 use streampress_crds::location::Location;
 use streampress_transport::{FileEntry, FileName, Files, RESERVED_FOLDER};
+use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 use super::args::{PipelineArgs, SubmitArgs};
 use super::role::{RoleCommand, local_path};
 use super::{output, runtime};
+use crate::config::BadConfiguration;
+use crate::journal::{SourceRecord, SourceState};
 use crate::message::FileRef;
 use crate::roles::announce::{Announcer, hash};
+use crate::roles::connect::{Backend, CompressorConnections};
+use crate::roles::redrive::redrive;
+use crate::roles::replies;
 use crate::runtime::blocking;
 use crate::telemetry::plain_log::printable;
+
+/// Between two checks of what became of submitted files.
+const POLL_INTERVAL: Duration = Duration::from_millis(200);
+/// Between two reads of the dead-letter queues, which hide their messages for a moment.
+const DEAD_LETTERS_INTERVAL: Duration = Duration::from_secs(20);
 
 pub(super) fn command(args: SubmitArgs) -> Result<ExitCode> {
     let role = RoleCommand::find(PipelineArgs {
@@ -27,22 +40,37 @@ pub(super) fn command(args: SubmitArgs) -> Result<ExitCode> {
         let context = role.context(1, CancellationToken::new()).await?;
         let queue = &settings.transport.files_queue;
         let files_queue = context.backend.files_queue(queue).await?;
+        let announcer = context.announcer(&settings, files_queue)?;
+        let has_journal = matches!(context.backend, Backend::Embedded(_));
+        let outcomes = match (args.wait, has_journal) {
+            (false, _) => None,
+            (true, true) => Some(Outcomes::OfJournal(announcer.clone())),
+            (true, false) => {
+                if settings.transport.receipts_queue.is_none() {
+                    return Err(BadConfiguration(
+                        "--wait needs receipts, which this pipeline does not have: name an existing queue in transport.receiptsQueue; codec.format Seed has none".into(),
+                    )
+                    .into());
+                }
+                let connections = context.backend.compressor(&settings).await?;
+                Some(Outcomes::OfReplies(announcer.clone(), connections))
+            }
+        };
         let submitter = Submitter {
-            announcer: context.announcer(&settings, files_queue)?,
+            announcer,
+            wants_reply: matches!(outcomes, Some(Outcomes::OfReplies(..))),
             folder: local_path(&role.data, &settings.source.location),
             source: settings.source.location,
         };
         let submissions = submitter.plan(&args.files)?;
         let mut failed = false;
+        let mut submitted = Vec::new();
         for submission in submissions {
             let shown = submission.path.display().to_string();
             match submitter.submit(submission).await {
-                Ok(text) => {
-                    let text = format!("{shown}: {text}");
-                    if let Err(error) = output::print(&format!("{}\n", printable(&text))) {
-                        failed = true;
-                        output::error(&format!("{error:#}"));
-                    }
+                Ok((text, record)) => {
+                    failed |= !say(&shown, &text);
+                    submitted.push((shown, record));
                 }
                 Err(error) => {
                     failed = true;
@@ -51,6 +79,10 @@ pub(super) fn command(args: SubmitArgs) -> Result<ExitCode> {
                 }
             }
         }
+        if let Some(outcomes) = outcomes {
+            let timeout = args.timeout.map(|seconds| Duration::from_secs(seconds.into()));
+            failed |= !outcomes.wait_for(submitted, timeout).await?;
+        }
         Ok(match failed {
             true => ExitCode::FAILURE,
             false => ExitCode::SUCCESS,
@@ -58,8 +90,149 @@ pub(super) fn command(args: SubmitArgs) -> Result<ExitCode> {
     })
 }
 
+/// Prints a line about a file; false where that failed.
+fn say(shown: &str, text: &str) -> bool {
+    let text = format!("{shown}: {text}");
+    match output::print(&format!("{}\n", printable(&text))) {
+        Ok(()) => true,
+        Err(error) => {
+            output::error(&format!("{error:#}"));
+            false
+        }
+    }
+}
+
+/// How a submitted file ended.
+#[derive(Debug, Clone, PartialEq, Eq)]
+enum SubmitOutcome {
+    Restored,
+    Superseded,
+    /// Why its message is a dead letter.
+    Dead(String),
+}
+
+/// Where what became of submitted files is found.
+enum Outcomes {
+    /// In the data folder's journal.
+    OfJournal(Announcer),
+    /// In replies at the source, and in the dead-letter queues.
+    OfReplies(Announcer, CompressorConnections),
+}
+
+impl Outcomes {
+    /// Waits until it is known of all files; false where one is a dead letter, or still under way at the end of `timeout`.
+    async fn wait_for(
+        &self,
+        mut submitted: Vec<(String, SourceRecord)>,
+        timeout: Option<Duration>,
+    ) -> Result<bool> {
+        let began = Instant::now();
+        let mut all_well = true;
+        let mut looked_at = began;
+        while !submitted.is_empty() {
+            let looks_for_dead = looked_at.elapsed() >= DEAD_LETTERS_INTERVAL;
+            if looks_for_dead {
+                looked_at = Instant::now();
+            }
+            let dead = self.dead_letters(looks_for_dead).await?;
+            let mut rest = Vec::new();
+            for (shown, record) in submitted {
+                match self.outcome(&record, &dead).await? {
+                    Some(SubmitOutcome::Restored) => all_well &= say(&shown, "restored"),
+                    Some(SubmitOutcome::Superseded) => {
+                        all_well &= say(
+                            &shown,
+                            "superseded: a newer version of the file has its place",
+                        );
+                    }
+                    Some(SubmitOutcome::Dead(why)) => {
+                        all_well = false;
+                        output::error(&printable(&format!("{shown}: dead letter: {why}")));
+                    }
+                    None => rest.push((shown, record)),
+                }
+            }
+            submitted = rest;
+            if timeout.is_some_and(|timeout| began.elapsed() >= timeout) {
+                for (shown, _) in &submitted {
+                    all_well = false;
+                    let text = format!(
+                        "{shown}: still under way after {} s",
+                        began.elapsed().as_secs()
+                    );
+                    output::error(&printable(&text));
+                }
+                return Ok(all_well);
+            }
+            tokio::time::sleep(POLL_INTERVAL).await;
+        }
+        Ok(all_well)
+    }
+
+    /// The dead letters, by announcement. The journal has them itself.
+    async fn dead_letters(&self, are_wanted: bool) -> Result<BTreeMap<String, String>> {
+        let Self::OfReplies(announcer, connections) = self else {
+            return Ok(BTreeMap::new());
+        };
+        if !are_wanted {
+            return Ok(BTreeMap::new());
+        }
+        let letters = redrive(connections, announcer, true).await?;
+        let by_announcement = letters.into_iter().filter_map(|letter| {
+            let why = format!("{}: {}", letter.reason, letter.detail);
+            Some((letter.announcement?, why))
+        });
+        Ok(by_announcement.collect())
+    }
+
+    async fn outcome(
+        &self,
+        record: &SourceRecord,
+        dead: &BTreeMap<String, String>,
+    ) -> Result<Option<SubmitOutcome>> {
+        match self {
+            Self::OfJournal(announcer) => {
+                let journal = &announcer.journal;
+                let newest = journal.source(&record.location, &record.name).await?;
+                Ok(match newest {
+                    Some(newest) if newest.announcement == record.announcement => {
+                        match newest.state {
+                            SourceState::Writing | SourceState::Sent => None,
+                            SourceState::Restored => Some(SubmitOutcome::Restored),
+                            SourceState::Superseded => Some(SubmitOutcome::Superseded),
+                            SourceState::Dead => {
+                                let open = journal.open_files().await?;
+                                let file = open.into_iter().find(|it| it.file_id == record.file_id);
+                                let why = file.and_then(|file| file.reason);
+                                Some(SubmitOutcome::Dead(why.unwrap_or_default()))
+                            }
+                        }
+                    }
+                    // Announced again since.
+                    Some(_) => Some(SubmitOutcome::Superseded),
+                    None => None,
+                })
+            }
+            Self::OfReplies(announcer, _) => {
+                if let Some(why) = dead.get(&record.announcement) {
+                    return Ok(Some(SubmitOutcome::Dead(why.clone())));
+                }
+                let (source, id) = (announcer.source.clone(), record.announcement.clone());
+                let reply = blocking(move || replies::take(&*source, &id)).await;
+                Ok(match reply.context("looking for a reply at the source")? {
+                    Some(SourceState::Superseded) => Some(SubmitOutcome::Superseded),
+                    Some(_) => Some(SubmitOutcome::Restored),
+                    None => None,
+                })
+            }
+        }
+    }
+}
+
 struct Submitter {
     announcer: Announcer,
+    /// Whether compressors are to leave a reply at the source.
+    wants_reply: bool,
     source: Location,
     /// The source's folder; none for a bucket.
     folder: Option<PathBuf>,
@@ -150,7 +323,7 @@ impl Submitter {
 
     /// Announces the file, each time it is asked to; a file from elsewhere is copied to the source first and replaces no
     /// other.
-    async fn submit(&self, submission: Submission) -> Result<String> {
+    async fn submit(&self, submission: Submission) -> Result<(String, SourceRecord)> {
         let name = submission.name?;
         if name.is_reserved() {
             bail!(
@@ -169,10 +342,12 @@ impl Submitter {
         })
         .await?;
         let read = self.announcer.read(&entry).await?;
-        self.announcer
-            .announce_all(std::slice::from_ref(&read))
+        let record = self
+            .announcer
+            .announce_submitted(&read, self.wants_reply)
             .await?;
-        Ok(format!("{how} as {name}, file {}", short_id(&read.file)))
+        let text = format!("{how} as {name}, file {}", short_id(&read.file));
+        Ok((text, record))
     }
 }
 

@@ -54,6 +54,7 @@ pub(crate) fn is_small(message: &Message, block_bytes: u64) -> bool {
     match message {
         Message::Announcement(it) => is_small_source(&it.file, block_bytes),
         Message::Manifest(it) => is_small_packed(it, block_bytes),
+        Message::Receipt(_) => true,
         Message::LegacyAnnouncement(_) | Message::LegacyManifest(_) | Message::S3Event(_) => false,
     }
 }

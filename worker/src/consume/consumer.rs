@@ -100,7 +100,9 @@ impl Consumer {
             biased;
             () = ticking => {}
             () = memory.health.probe(&*self.handler) => {}
+            never = self.handler.background() => match never {},
         }
+        self.handler.end().await;
         self.meter.rests();
         if !self.queue.drain(DRAIN_TIMEOUT).await {
             warn!(

@@ -1,5 +1,6 @@
 //! What a role does with one message, and what it gets for it.
 
+use std::convert::Infallible;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -48,6 +49,14 @@ pub trait Handler: Send + Sync + 'static {
         let _ = handled;
     }
 
+    /// Runs beside the work on messages for as long as the process lives; never ends.
+    async fn background(&self) -> Infallible {
+        std::future::pending().await
+    }
+
+    /// Called once at the end of the process, after the last message.
+    async fn end(&self) {}
+
     /// Called once the message is in the dead-letter queue.
     async fn on_dead_lettered(&self, message: &Message, reason: DeadLetterReason, detail: &str) {
         let _ = (message, reason, detail);
@@ -78,6 +87,8 @@ pub enum HandlerError {
     /// Written by a newer version of Streampress: redelivered with back-off until a worker of that version has it, and never
     /// a dead letter.
     Newer(anyhow::Error),
+    /// This message has to wait: redelivered with back-off for as long as it takes, and never a dead letter. Others go on.
+    Waiting(anyhow::Error),
     /// The process shall end, or the slot or the message was lost: released.
     Interrupted,
 }
@@ -187,6 +198,11 @@ impl MessageContext<'_> {
     pub(crate) fn count_superseded(&self) {
         self.slot.count(|ledger| ledger.superseded += 1);
         self.meter.superseded();
+    }
+
+    /// Counts a packed file that was neither restored nor given up: it is sent again.
+    pub(crate) fn count_sent_again(&self) {
+        self.slot.count(|ledger| ledger.sent_again += 1);
     }
 
     fn count(&self, bytes_in: u64, bytes_out: u64) {

@@ -4,6 +4,7 @@
 //! - [`consumer`]: receives messages while it holds a slot. `batching`: how many, as a pure policy.
 //! - [`handler`]: the trait that a role implements, and what it gets for one message.
 //! - `task`: one message from its receive to its end.
+//! - `joined`: two queues that are received from as one.
 //!
 //! - `outage`: services that all messages need, and how often a message failed although they were well.
 //!
@@ -15,6 +16,7 @@
 pub(crate) mod batching;
 pub mod consumer;
 pub mod handler;
+pub(crate) mod joined;
 mod outage;
 mod task;
 

@@ -5,11 +5,12 @@
 //! service until it answers again.
 
 use std::collections::BTreeMap;
+use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
 
 use parking_lot::Mutex;
-use tokio::sync::watch;
+use tokio::sync::Notify;
 use tokio::time::Instant;
 use tracing::{info, warn};
 
@@ -30,7 +31,10 @@ const MAX_MESSAGES: usize = 10_000;
 pub(super) struct ServiceHealth {
     role: Role,
     meter: Meter,
-    down: Arc<watch::Sender<Option<Down>>>,
+    down: Arc<Mutex<Option<Down>>>,
+    /// Wakes those that wait, first come first: a `watch` channel wakes its receivers in random order, and a simulation
+    /// would not repeat itself.
+    changed: Arc<Notify>,
     episode: Arc<Mutex<Episode>>,
 }
 
@@ -54,38 +58,44 @@ impl ServiceHealth {
         Self {
             role,
             meter,
-            down: Arc::new(watch::Sender::new(None)),
+            down: Arc::default(),
+            changed: Arc::default(),
             episode: Arc::default(),
         }
     }
 
     pub(super) fn is_down(&self) -> bool {
-        self.down.borrow().is_some()
+        self.down.lock().is_some()
     }
 
     /// Waits until it is down, or until it is not.
     pub(super) async fn until(&self, is_down: bool) {
-        let mut seen = self.down.subscribe();
-        // The sender lives as long as `self`.
-        let _ = seen.wait_for(|down| down.is_some() == is_down).await;
+        loop {
+            // Made before the state is looked at, so that no change in between is missed.
+            let mut changed = pin!(self.changed.notified());
+            changed.as_mut().enable();
+            if self.is_down() == is_down {
+                return;
+            }
+            changed.await;
+        }
     }
 
     /// A message needed `bytes` bytes of a service that is down.
     pub(super) fn report(&self, outage: ServiceOutage, bytes: u64) {
-        let mut began = false;
-        self.down.send_modify(|down| match down {
-            Some(down) => down.bytes = down.bytes.min(bytes),
-            None => {
-                began = true;
+        match &mut *self.down.lock() {
+            Some(down) => {
+                down.bytes = down.bytes.min(bytes);
+                return;
+            }
+            down => {
                 *down = Some(Down {
                     outage: outage.clone(),
                     bytes,
                 });
             }
-        });
-        if !began {
-            return;
         }
+        self.changed.notify_waiters();
         self.meter.outage_began(outage.service);
         let mut episode = self.episode.lock();
         episode.failures = episode.failures.saturating_add(1);
@@ -110,7 +120,7 @@ impl ServiceHealth {
             self.until(true).await;
             let failures = self.episode.lock().failures;
             tokio::time::sleep(PROBE_BACKOFF.equal_jitter(failures)).await;
-            let bytes = self.down.borrow().as_ref().map_or(0, |down| down.bytes);
+            let bytes = self.down.lock().as_ref().map_or(0, |down| down.bytes);
             match handler.probe(None, bytes).await {
                 Ok(_) => self.recovered(),
                 Err(outage) => self.still_down(outage),
@@ -121,20 +131,18 @@ impl ServiceHealth {
     fn still_down(&self, outage: ServiceOutage) {
         let mut episode = self.episode.lock();
         episode.failures = episode.failures.saturating_add(1);
-        self.down.send_if_modified(|down| {
-            if let Some(down) = down {
-                self.meter.outage_ended(down.outage.service);
-                self.meter.outage_began(outage.service);
-                down.outage = outage;
-            }
-            false
-        });
+        if let Some(down) = &mut *self.down.lock() {
+            self.meter.outage_ended(down.outage.service);
+            self.meter.outage_began(outage.service);
+            down.outage = outage;
+        }
     }
 
     fn recovered(&self) {
-        let Some(down) = self.down.send_replace(None) else {
+        let Some(down) = self.down.lock().take() else {
             return;
         };
+        self.changed.notify_waiters();
         self.meter.outage_ended(down.outage.service);
         if !std::mem::replace(&mut self.episode.lock().said_well, true) {
             info!(

@@ -66,8 +66,8 @@ enum Ended {
     },
     /// A service is down, and the message was held for as long as it may be.
     Outage,
-    /// Another version of this program must do it.
-    Newer(anyhow::Error),
+    /// It has to wait: another version of this program must do it, or something that only this message needs is missing.
+    Waiting(anyhow::Error),
     Interrupted,
 }
 
@@ -75,7 +75,7 @@ impl From<&MessageError> for Ended {
     fn from(error: &MessageError) -> Self {
         match error {
             MessageError::Version(version) if *version > u64::from(VERSION) => {
-                Self::Newer(anyhow::anyhow!("{error}"))
+                Self::Waiting(anyhow::anyhow!("{error}"))
             }
             _ => Self::Permanent {
                 reason: DeadLetterReason::UnreadableMessage,
@@ -169,7 +169,9 @@ impl MessageTask {
                     return Ended::Permanent { reason, detail };
                 }
                 Err(HandlerError::Interrupted) => return Ended::Interrupted,
-                Err(HandlerError::Newer(cause)) => return Ended::Newer(cause),
+                Err(HandlerError::Newer(cause) | HandlerError::Waiting(cause)) => {
+                    return Ended::Waiting(cause);
+                }
                 Err(HandlerError::Outage(outage)) => (outage, 0),
                 Err(HandlerError::Transient(cause)) => {
                     let probed = tokio::select! {
@@ -286,7 +288,7 @@ impl MessageTask {
                 self.dead_letter(message, reason, &detail).await;
             }
             Ended::Failed { cause, proven } => self.failed(message, &cause, proven).await,
-            Ended::Newer(cause) => {
+            Ended::Waiting(cause) => {
                 let back_off = LONG_BACKOFF.equal_jitter(message.delivery.receive_count);
                 self.retry_later(message, &cause, back_off).await;
             }

@@ -22,7 +22,7 @@ pub struct JournalEntry {
     pub bytes: u64,
     /// Whether it was made visible.
     pub state: EntryState,
-    /// The file's fingerprint when it was made visible, where that is known.
+    /// The file's fingerprint when it was made visible, where an equal one proves that the content is still the same.
     pub fingerprint: Option<String>,
     /// The content that an intent replaces, where that was Streampress's own.
     pub replaces: Option<Digest>,

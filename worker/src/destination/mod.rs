@@ -13,6 +13,7 @@ mod sqlite_journal;
 use std::io;
 use std::path::Path;
 use std::sync::Arc;
+use std::time::SystemTime;
 
 use tracing::{info, warn};
 
@@ -24,7 +25,7 @@ pub use self::locks::{NameLock, NameLocks};
 pub use self::sqlite_journal::DatabaseJournal;
 use crate::consume::{HandlerError, MessageContext};
 use crate::message::{DeadLetterReason, Digest, FileRef, hash};
-use crate::runtime::{self, blocking};
+use crate::runtime::{self, CLOCK_TICK, blocking};
 use streampress_transport::{
     FileEntry, FileName, FileVersion, Files, PendingFile, RESERVED_FOLDER,
 };
@@ -216,17 +217,17 @@ impl Destination {
     /// The content is there and not ours by the journal: an earlier release wrote it, a worker that was killed, or another
     /// program the same bytes.
     async fn adopt(&self, wanted: &Wanted, found: NameState) -> Result<(), HandlerError> {
-        let (files, name) = (self.files.clone(), wanted.name.clone());
-        let modified = runtime::from_nanos(wanted.modified_nanos);
-        let adopting = blocking(move || -> io::Result<Option<FileEntry>> {
-            files.set_modified(&name, modified)?;
-            files.stat(&name)
-        });
-        let file = adopting
+        let Some((seen, hash)) = found.present else {
+            return Err(HandlerError::Interrupted);
+        };
+        let (files, modified) = (
+            self.files.clone(),
+            runtime::from_nanos(wanted.modified_nanos),
+        );
+        let file = blocking(move || adopt_file(&*files, &seen, &hash, modified))
             .await
             .map_err(|error| fault(error, "adopting", wanted))?;
-        let fingerprint = file.map(|file| file.fingerprint);
-        let visible = JournalEntry::visible(wanted, fingerprint);
+        let visible = JournalEntry::visible(wanted, proof(file));
         self.journal
             .store(&wanted.name, &visible, found.stored.as_ref())
             .await?;
@@ -258,7 +259,7 @@ impl Destination {
         let file = blocking(move || content.commit_over(modified, seen.as_ref()))
             .await
             .map_err(|error| fault(error, "making visible", wanted))?;
-        let visible = JournalEntry::visible(wanted, Some(file.fingerprint));
+        let visible = JournalEntry::visible(wanted, proof(file));
         self.journal
             .store(&wanted.name, &visible, Some(&stored))
             .await?;
@@ -300,6 +301,47 @@ impl Destination {
     }
 }
 
+/// Gives the file the version's modification time; answers the file with the new time. An error where it is not the file
+/// that was seen any more: another program may write into it at any moment, and its bytes must not count as ours.
+fn adopt_file(
+    files: &dyn Files,
+    seen: &FileEntry,
+    hash_seen: &Digest,
+    modified: SystemTime,
+) -> io::Result<FileEntry> {
+    let stat = || files.stat(&seen.name)?.ok_or_else(|| changed(seen));
+    if stat()?.fingerprint != seen.fingerprint {
+        return Err(changed(seen));
+    }
+    files.set_modified(&seen.name, modified)?;
+    let file = stat()?;
+    // The new fingerprint may be another program's doing. Where the time is not set, as in a bucket, it is the same.
+    if file.fingerprint != seen.fingerprint && hash(files.read(&seen.name)?)?.0 != *hash_seen {
+        return Err(changed(seen));
+    }
+    Ok(file)
+}
+
+fn changed(seen: &FileEntry) -> io::Error {
+    let why = format!("another program changes {} at this moment", seen.name);
+    io::Error::new(io::ErrorKind::AlreadyExists, why)
+}
+
+/// The fingerprint of a file that was just made visible, where it proves the content from now on. Another program's write
+/// in place of as many bytes changes nothing of it but the times. It always changes the change time, unless it comes within
+/// the same tick of the file system's clock; then it still changes the modification time from the version's to the present,
+/// unless those are within a tick, too. Without a proof the file is read again when the next version comes.
+///
+/// What remains is a program that writes as many bytes within the same tick and sets the modification time back: nothing
+/// but the bytes could tell that, which would have to be read again for each version that replaces another.
+fn proof(file: FileEntry) -> Option<String> {
+    let is_proof = file.changed.is_none_or(|changed| {
+        let ahead = file.modified.duration_since(changed);
+        ahead.unwrap_or_else(|behind| behind.duration()) >= CLOCK_TICK
+    });
+    is_proof.then_some(file.fingerprint)
+}
+
 /// A name of its own and of bounded length for a displaced file.
 fn displaced_name(name: &FileName, millis: u64, random: u64) -> String {
     let base = name.as_str().rsplit('/').next().unwrap_or_default();
@@ -328,7 +370,61 @@ fn bad_name(wanted: &Wanted, why: &str) -> HandlerError {
 
 #[cfg(test)]
 mod tests {
+    use std::time::{Duration, UNIX_EPOCH};
+
+    use streampress_transport::local::files::LocalFiles;
+
     use super::*;
+
+    fn file(modified: u64, changed: Option<u64>) -> FileEntry {
+        let time = |millis| UNIX_EPOCH + Duration::from_millis(millis);
+        FileEntry {
+            name: FileName::parse("a.csv").expect("a valid name"),
+            size: 1,
+            modified: time(modified),
+            fingerprint: "f".into(),
+            changed: changed.map(time),
+        }
+    }
+
+    #[test]
+    fn a_fingerprint_proves_nothing_where_a_write_in_place_would_leave_it_as_it_is() {
+        for (modified, changed, proves) in [
+            (5000, Some(5000), false),
+            (5000, Some(6999), false),
+            (6999, Some(5000), false),
+            (5000, Some(7000), true),
+            (7000, Some(5000), true),
+            (5000, None, true),
+        ] {
+            let proof = proof(file(modified, changed));
+            assert_eq!(proof.is_some(), proves, "{modified} {changed:?}");
+        }
+    }
+
+    #[test]
+    fn a_file_that_another_program_writes_into_is_not_adopted() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let files = LocalFiles::open("file:///out", folder.path()).expect("opens");
+        let write = |content: &str| {
+            std::fs::write(folder.path().join("a.csv"), content).expect("written");
+            let name = FileName::parse("a.csv").expect("a valid name");
+            files.stat(&name).expect("looked").expect("there")
+        };
+        let time = UNIX_EPOCH + Duration::from_secs(1000);
+        let (seen, ours) = (write("ours"), Digest::of(b"ours"));
+        let adopted = adopt_file(&files, &seen, &ours, time).expect("adopted");
+        assert_eq!(adopted.modified, time);
+        write("much more");
+        let refused = adopt_file(&files, &adopted, &ours, time);
+        let kind = refused.map_err(|error| error.kind());
+        assert_eq!(kind, Err(io::ErrorKind::AlreadyExists));
+        // The same fingerprint, but not the bytes that were seen: they were written between both.
+        let raced = write("more");
+        let refused = adopt_file(&files, &raced, &ours, time);
+        let kind = refused.map_err(|error| error.kind());
+        assert_eq!(kind, Err(io::ErrorKind::AlreadyExists));
+    }
 
     #[test]
     fn a_displaced_file_has_a_name_that_is_valid_and_reserved() {

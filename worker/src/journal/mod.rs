@@ -18,7 +18,7 @@ use serde::Serialize;
 use streampress_transport::TransportResult;
 
 pub use segments::SegmentJournal;
-pub use source::{OpenFile, SourceRecord, SourceState};
+pub use source::{OpenFile, SourceReceipt, SourceRecord, SourceState};
 pub use sqlite::SqliteJournal;
 
 /// What is known of a file when it is announced.
@@ -116,6 +116,10 @@ pub trait FileJournal: Send + Sync + fmt::Debug {
         let _ = (name, raw_bytes, modified);
         Ok(None)
     }
+    /// The locations that files were announced from.
+    async fn locations(&self) -> TransportResult<Vec<String>> {
+        Ok(Vec::new())
+    }
     /// The newest announcement of every name at the location.
     async fn sources(&self, location: &str) -> TransportResult<Vec<SourceRecord>> {
         let _ = location;
@@ -145,6 +149,11 @@ pub trait FileJournal: Send + Sync + fmt::Debug {
     /// These files are no longer at the source: the same content that comes under their names later is new.
     async fn forget_sources(&self, records: &[SourceRecord]) -> TransportResult<()> {
         let _ = records;
+        Ok(())
+    }
+    /// A receipt says what became of an announcement. One that is no longer the newest of its name is left out.
+    async fn record_receipt(&self, receipt: &SourceReceipt) -> TransportResult<()> {
+        let _ = receipt;
         Ok(())
     }
     /// Makes durable what may have been kept in memory: that announcements were sent.

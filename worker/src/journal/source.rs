@@ -14,7 +14,7 @@ pub struct SourceRecord {
     pub announcement: String,
     /// Derived from location, name and content hash.
     pub file_id: String,
-    /// Hash of the content.
+    /// Hash of the content; empty once the file was seen to be gone.
     pub hash: String,
     /// Size of the content in bytes.
     pub bytes: u64,
@@ -42,6 +42,21 @@ pub enum SourceState {
     Superseded,
     /// Its message is a dead letter.
     Dead,
+}
+
+/// What became of an announcement.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct SourceReceipt {
+    /// The location, as the pipeline's source names it.
+    pub location: String,
+    /// Relative to the location.
+    pub name: String,
+    /// Derived from location, name and content hash.
+    pub file_id: String,
+    /// The announcement's own id.
+    pub announcement: String,
+    /// [`SourceState::Restored`] or [`SourceState::Superseded`].
+    pub state: SourceState,
 }
 
 /// A file that neither was restored nor replaced.

@@ -7,7 +7,10 @@ use rusqlite::{OptionalExtension, ToSql, params};
 use streampress_transport::TransportResult;
 use streampress_transport::local::{Database, Local, Migrations};
 
-use super::{FileJournal, JournalFile, JournalProgress, OpenFile, SourceRecord, sqlite_sources};
+use super::{
+    FileJournal, JournalFile, JournalProgress, OpenFile, SourceReceipt, SourceRecord,
+    sqlite_sources,
+};
 
 /// The journal's tables. `totals` is kept by triggers: progress is read often, and files may be many.
 const MIGRATIONS: Migrations = Migrations {
@@ -260,6 +263,10 @@ impl FileJournal for SqliteJournal {
             .await
     }
 
+    async fn locations(&self) -> TransportResult<Vec<String>> {
+        sqlite_sources::locations(&self.database).await
+    }
+
     async fn sources(&self, location: &str) -> TransportResult<Vec<SourceRecord>> {
         sqlite_sources::all(&self.database, location.to_owned()).await
     }
@@ -282,6 +289,10 @@ impl FileJournal for SqliteJournal {
 
     async fn forget_sources(&self, records: &[SourceRecord]) -> TransportResult<()> {
         sqlite_sources::forget(&self.database, records).await
+    }
+
+    async fn record_receipt(&self, receipt: &SourceReceipt) -> TransportResult<()> {
+        sqlite_sources::receipt(&self.database, receipt.clone()).await
     }
 
     async fn was_restored(&self, name: &str, file_id: &str) -> TransportResult<bool> {

@@ -6,7 +6,7 @@ use streampress_transport::TransportResult;
 use streampress_transport::local::{Database, DatabaseStep, Migrations};
 
 use super::sqlite::to_i64;
-use super::{OpenFile, SourceRecord, SourceState};
+use super::{OpenFile, SourceReceipt, SourceRecord, SourceState};
 
 /// The sources' table, a module of its own: other parts of the journal have versions of their own.
 pub(super) const MIGRATIONS: Migrations = Migrations {
@@ -66,6 +66,17 @@ fn read_record(row: &Row<'_>) -> rusqlite::Result<SourceRecord> {
         is_settled: flag(8)?,
         state,
     })
+}
+
+/// See [`super::FileJournal::locations`].
+pub(super) async fn locations(database: &Database) -> TransportResult<Vec<String>> {
+    database
+        .read(|step| {
+            step.prepare_cached("SELECT DISTINCT location FROM sources ORDER BY location")?
+                .query_map([], |row| row.get(0))?
+                .collect()
+        })
+        .await
 }
 
 /// See [`super::FileJournal::sources`].
@@ -209,6 +220,36 @@ fn keys(records: &[SourceRecord]) -> Vec<[String; 3]> {
         ]
     };
     records.iter().map(key).collect()
+}
+
+/// See [`super::FileJournal::record_receipt`].
+pub(super) async fn receipt(database: &Database, receipt: SourceReceipt) -> TransportResult<()> {
+    let sql = match receipt.state {
+        SourceState::Restored => {
+            "UPDATE files SET restored_at = ?5, verified = 1, superseded_at = NULL, failed_at = NULL, reason = NULL
+             WHERE file_id = ?4 AND restored_at IS NULL
+               AND EXISTS(SELECT 1 FROM sources WHERE location = ?1 AND name = ?2 AND announcement = ?3 AND file_id = ?4)"
+        }
+        SourceState::Superseded => {
+            "UPDATE files SET superseded_at = ?5, failed_at = NULL, reason = NULL
+             WHERE file_id = ?4 AND restored_at IS NULL AND superseded_at IS NULL
+               AND EXISTS(SELECT 1 FROM sources WHERE location = ?1 AND name = ?2 AND announcement = ?3 AND file_id = ?4)"
+        }
+        SourceState::Writing | SourceState::Sent | SourceState::Dead => return Ok(()),
+    };
+    // A loss of this with the power only leaves the file unconfirmed.
+    database
+        .read(move |step| {
+            step.prepare_cached(sql)?.execute(params![
+                receipt.location,
+                receipt.name,
+                receipt.announcement,
+                receipt.file_id,
+                step.now_millis()
+            ])?;
+            Ok(())
+        })
+        .await
 }
 
 /// See [`super::FileJournal::open_files`].

@@ -118,9 +118,10 @@ fn announced_name(message: &Message) -> Result<FileName, HandlerError> {
         Message::Announcement(announcement) => Ok(announcement.file.name.clone()),
         Message::LegacyAnnouncement(announcement) => FileName::parse(&announcement.file_name)
             .map_err(|error| HandlerError::permanent(DeadLetterReason::BadName, error)),
-        Message::S3Event(_) | Message::Manifest(_) | Message::LegacyManifest(_) => {
-            Err(HandlerError::unexpected(message))
-        }
+        Message::S3Event(_)
+        | Message::Manifest(_)
+        | Message::LegacyManifest(_)
+        | Message::Receipt(_) => Err(HandlerError::unexpected(message)),
     }
 }
 
@@ -130,7 +131,10 @@ impl LegacyCompressor {
         match message {
             Message::Announcement(it) => Ok(Some(it.file.id().as_str().to_owned())),
             Message::LegacyAnnouncement(it) => self.journal.get(&legacy_journal_key(&it.id)).await,
-            Message::S3Event(_) | Message::Manifest(_) | Message::LegacyManifest(_) => Ok(None),
+            Message::S3Event(_)
+            | Message::Manifest(_)
+            | Message::LegacyManifest(_)
+            | Message::Receipt(_) => Ok(None),
         }
     }
 

@@ -3,7 +3,8 @@
 use serde::{Deserialize, Serialize};
 use streampress_transport::{FileVersion, Position};
 
-use super::{FileRef, MessageError, to_json};
+use super::announcement::is_zero;
+use super::{FileRef, MessageError, SourceObservation, to_json};
 
 /// The body of a manifest.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -16,6 +17,12 @@ pub struct Manifest {
     /// The version that was announced. Releases before versions neither write nor read it.
     #[serde(skip_serializing_if = "Option::is_none", default)]
     pub file_version: Option<FileVersion>,
+    /// As the announcement has it.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub observed: Option<SourceObservation>,
+    /// As the announcement has it.
+    #[serde(skip_serializing_if = "is_zero", default)]
+    pub repeats: u32,
     /// The attempt that wrote the records: slot, holder and transition. Records of other attempts are not this file's.
     pub attempt: String,
     /// The records, exactly these and in this order.

@@ -7,6 +7,7 @@ mod announcement;
 mod file;
 mod legacy;
 mod manifest;
+mod receipt;
 pub mod record;
 mod s3_event;
 pub mod trace_context;
@@ -14,14 +15,15 @@ pub mod trace_context;
 use serde::Serialize;
 use serde_json::Value;
 
-pub use self::announcement::Announcement;
+pub use self::announcement::{Announcement, SourceObservation};
 pub use self::file::{Digest, FileRef, hash};
 pub use self::legacy::{LegacyAnnouncement, LegacyManifest};
 pub use self::manifest::{Manifest, Records, Share, StageNumbers};
+pub use self::receipt::{FileReceipt, ReceiptFile, Verdict};
 pub use self::s3_event::S3Event;
 pub use streampress_crds::DeadLetterReason;
 
-/// The version that announcements and manifests are written in. Readers refuse others by name.
+/// The version that announcements, manifests and receipts are written in. Readers refuse others by name.
 pub const VERSION: u32 = 1;
 
 /// Group of every message when files go strictly one after another.
@@ -40,6 +42,8 @@ pub enum Message {
     Manifest(Manifest),
     /// The same in the Python original's form.
     LegacyManifest(LegacyManifest),
+    /// This became of a file.
+    Receipt(FileReceipt),
 }
 
 /// Why a message cannot be used. Permanent: another delivery has the same content.
@@ -96,6 +100,11 @@ impl Message {
                 return Ok(Self::Manifest(manifest.check()?));
             }
             Kind::LegacyManifest => serde_json::from_value(value).map(Self::LegacyManifest),
+            Kind::Receipt => {
+                let receipt: FileReceipt =
+                    serde_json::from_value(value).map_err(MessageError::Unreadable)?;
+                return Ok(Self::Receipt(receipt.check()?));
+            }
         };
         parsed.map_err(MessageError::Unreadable)
     }
@@ -114,6 +123,7 @@ impl Message {
         match self {
             Self::Announcement(it) => of_file(&it.file, &it.traceparent),
             Self::Manifest(it) => of_file(&it.file, &it.traceparent),
+            Self::Receipt(it) => of_file(it.file(), &it.traceparent),
             Self::LegacyAnnouncement(it) => named(&it.file_name),
             Self::LegacyManifest(it) => named(&it.file_name),
             Self::S3Event(it) => named(&it.key),
@@ -125,6 +135,7 @@ impl Message {
         match self {
             Self::Announcement(it) => Some(&it.file),
             Self::Manifest(it) => Some(&it.file),
+            Self::Receipt(it) => Some(it.file()),
             Self::LegacyAnnouncement(_) | Self::LegacyManifest(_) | Self::S3Event(_) => None,
         }
     }
@@ -137,6 +148,7 @@ impl Message {
             Self::S3Event(_) => "bucket event",
             Self::Manifest(_) => "manifest",
             Self::LegacyManifest(_) => "manifest of the original",
+            Self::Receipt(_) => "receipt",
         }
     }
 }
@@ -147,16 +159,19 @@ enum Kind {
     S3Event,
     Manifest,
     LegacyManifest,
+    Receipt,
 }
 
 impl Kind {
     /// Ours have a numeric version, which neither the original's messages nor a bucket's events have.
     fn of(value: &Value) -> Result<Self, MessageError> {
         if let Some(version) = value.get("version").and_then(Value::as_u64) {
-            return match (version == u64::from(VERSION), value.get("records")) {
-                (false, _) => Err(MessageError::Version(version)),
-                (true, Some(_)) => Ok(Self::Manifest),
-                (true, None) => Ok(Self::Announcement),
+            let has = |field| value.get(field).is_some();
+            return match version == u64::from(VERSION) {
+                false => Err(MessageError::Version(version)),
+                true if has("verdict") => Ok(Self::Receipt),
+                true if has("records") => Ok(Self::Manifest),
+                true => Ok(Self::Announcement),
             };
         }
         Ok(if S3Event::is_kind_of(value) {
@@ -211,11 +226,22 @@ mod tests {
         }
     }
 
+    fn observed() -> SourceObservation {
+        SourceObservation {
+            announcement: "a1".into(),
+            fingerprint: "1-2-3".into(),
+            is_settled: true,
+            wants_reply: true,
+        }
+    }
+
     fn manifest(positions: Vec<Position>) -> Manifest {
         Manifest {
             version: VERSION,
             file: file("a.json"),
             file_version: Some(FileVersion::new("files", 5, 7.into())),
+            observed: Some(observed()),
+            repeats: 2,
             attempt: "compressor-0/a/1".into(),
             records: Records::Inline(positions),
             packed_bytes: u64::MAX,
@@ -246,6 +272,8 @@ mod tests {
             version: VERSION,
             file: file("ordner/ä #%.json"),
             announced_millis: 5,
+            observed: Some(observed()),
+            repeats: 0,
             traceparent: None,
         };
         assert_eq!(
@@ -260,10 +288,71 @@ mod tests {
     }
 
     #[test]
+    fn a_receipt_is_read_as_it_was_written() {
+        let about = ReceiptFile {
+            file: file("a.json"),
+            file_version: FileVersion::new("files", 5, 7.into()),
+            observed: Some(observed()),
+        };
+        for verdict in [
+            Verdict::Restored(about.clone()),
+            Verdict::Superseded(about),
+            Verdict::SendAgain {
+                manifest: Box::new(manifest(vec![position()])),
+                reason: DeadLetterReason::Expired,
+                detail: "older than the stream's retention".into(),
+            },
+        ] {
+            let receipt = FileReceipt {
+                version: VERSION,
+                verdict,
+                traceparent: None,
+            };
+            let read = Message::parse(&receipt.to_json()).expect("readable");
+            assert_eq!(read.subject().file_name.as_deref(), Some("a.json"));
+            assert_eq!(read, Message::Receipt(receipt));
+        }
+    }
+
+    #[test]
+    fn a_receipt_is_refused_if_its_verdict_is_unknown_or_its_manifest_names_no_record() {
+        let empty = FileReceipt {
+            version: VERSION,
+            verdict: Verdict::SendAgain {
+                manifest: Box::new(manifest(Vec::new())),
+                reason: DeadLetterReason::Expired,
+                detail: String::new(),
+            },
+            traceparent: None,
+        };
+        for body in [
+            empty.to_json(),
+            r#"{"version": 1, "verdict": "eaten"}"#.into(),
+        ] {
+            Message::parse(&body).expect_err("refused");
+        }
+    }
+
+    #[test]
+    fn a_manifest_of_a_release_before_receipts_is_read() {
+        let json = manifest(vec![position()]).to_json();
+        let mut value: Value = serde_json::from_str(&json).expect("JSON");
+        for field in ["observed", "repeats"] {
+            let removed = value.as_object_mut().expect("an object").remove(field);
+            removed.expect("written");
+        }
+        let Ok(Message::Manifest(read)) = Message::parse(&value.to_string()) else {
+            panic!("no manifest: {value}");
+        };
+        assert_eq!((read.observed, read.repeats), (None, 0));
+    }
+
+    #[test]
     fn a_message_of_a_newer_version_is_named_as_such() {
         for body in [
             r#"{"version": 2, "else": true}"#,
             r#"{"file": 1, "records": "many", "version": 2}"#,
+            r#"{"verdict": "eaten", "version": 2}"#,
         ] {
             let error = Message::parse(body).expect_err("refused");
             assert!(error.to_string().contains("version 2"), "{error}");

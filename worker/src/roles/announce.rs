@@ -3,8 +3,9 @@
 
 use std::collections::BTreeMap;
 use std::io;
+use std::path::Path;
 use std::sync::Arc;
-use std::time::{Duration, SystemTime};
+use std::time::SystemTime;
 
 use anyhow::{Context, Result, bail};
 use tracing::{Span, field, info, info_span};
@@ -14,17 +15,17 @@ use crate::journal::{FileJournal, SourceRecord, SourceState};
 pub use crate::message::hash;
 use crate::message::trace_context::TraceContext;
 use crate::message::{
-    Announcement, DeadLetterReason, Digest, FileRef, LegacyAnnouncement, STRICT_GROUP, VERSION,
+    Announcement, DeadLetterReason, Digest, FileRef, LegacyAnnouncement, STRICT_GROUP,
+    SourceObservation, VERSION,
 };
-use crate::runtime::{self, blocking};
+use crate::runtime::{self, CLOCK_TICK, blocking};
 use crate::telemetry::trace;
+use streampress_crds::Location;
+use streampress_transport::local::files::LocalFiles;
 use streampress_transport::{
     ATTR_VERSION, FileEntry, FileName, FileVersion, Files, Outgoing, Queue, TransportResult,
 };
 
-/// Two changes of a file within this time may leave the same change time: file systems' clocks tick between every few
-/// milliseconds and, on FAT, every two seconds.
-const CLOCK_TICK: Duration = Duration::from_secs(2);
 /// A file is read again when it changed meanwhile, this often in all.
 const READ_ATTEMPTS: usize = 3;
 
@@ -63,10 +64,33 @@ pub(crate) struct ReadSource {
     pub(crate) is_settled: bool,
 }
 
+/// How a version is announced again.
+#[derive(Debug, Clone)]
+pub(crate) struct Repeat {
+    /// Its own id: the same repeat sent twice is one message.
+    pub(crate) id: String,
+    /// As the first announcement had it, where that is known.
+    pub(crate) observed: Option<SourceObservation>,
+    /// How often it was announced again because its records could not be used.
+    pub(crate) repeats: u32,
+}
+
+impl Repeat {
+    /// At a person's request: what was tried before does not count.
+    pub(crate) fn on_request(observed: Option<SourceObservation>) -> Self {
+        Self {
+            id: random_id(),
+            observed,
+            repeats: 0,
+        }
+    }
+}
+
 /// An announcement to be sent.
 struct NewAnnouncement {
     record: SourceRecord,
     file: FileRef,
+    wants_reply: bool,
 }
 
 impl Announcer {
@@ -83,6 +107,21 @@ impl Announcer {
     pub(crate) async fn announce_all(&self, read: &[ReadSource]) -> Result<Vec<SourceRecord>> {
         let new = read.iter().map(|read| new_announcement(read, random_id()));
         self.send_all(new.collect()).await
+    }
+
+    /// Announces a file that was read, as a new announcement. With `wants_reply`, the compressor that takes the receipt
+    /// leaves a reply at the source (see [`super::replies`]).
+    pub(crate) async fn announce_submitted(
+        &self,
+        read: &ReadSource,
+        wants_reply: bool,
+    ) -> Result<SourceRecord> {
+        let announcement = NewAnnouncement {
+            wants_reply,
+            ..new_announcement(read, random_id())
+        };
+        let sent = self.send_all(vec![announcement]).await?;
+        sent.into_iter().next().context("nothing was sent")
     }
 
     /// Hashes the file as it is now.
@@ -142,9 +181,12 @@ impl Announcer {
         &self,
         file: &FileRef,
         version: Option<FileVersion>,
+        repeat: Repeat,
     ) -> Result<()> {
         let (span, context) = announcing_span(file);
-        let mut message = self.message(file, dedup_id(file, &random_id()), context);
+        let dedup_id = dedup_id(file, &repeat.id);
+        let (observed, repeats) = (repeat.observed, repeat.repeats);
+        let mut message = self.message(file, dedup_id, (observed, repeats), context);
         if let Some(version) = version {
             let attributes = &mut message.attributes;
             attributes.insert(ATTR_VERSION.to_owned(), version.to_string());
@@ -227,7 +269,11 @@ impl Announcer {
                 modified_nanos: record.modified_nanos,
             };
             let record = record.clone();
-            Some(NewAnnouncement { record, file })
+            Some(NewAnnouncement {
+                record,
+                file,
+                wants_reply: false,
+            })
         });
         self.send_all(recorded.collect()).await.map(drop)
     }
@@ -245,14 +291,20 @@ impl Announcer {
             .context("recording announcements in the journal")?;
         let mut messages = Vec::with_capacity(announcements.len());
         let mut spans = Vec::with_capacity(announcements.len());
-        for NewAnnouncement { record, file } in &announcements {
+        for NewAnnouncement {
+            record,
+            file,
+            wants_reply,
+        } in &announcements
+        {
             if self.format == AnnouncementFormat::Legacy {
                 let key = legacy_journal_key(&legacy_id(file));
                 self.journal.set(&key, file.id().as_str()).await?;
             }
             let (span, context) = announcing_span(file);
             let dedup_id = dedup_id(file, &record.announcement);
-            messages.push(self.message(file, dedup_id, context));
+            let observed = observation(record, *wants_reply);
+            messages.push(self.message(file, dedup_id, (observed, 0), context));
             spans.push(span);
         }
         let sent = self.files_queue.send(messages).await;
@@ -271,13 +323,39 @@ impl Announcer {
         Ok(records)
     }
 
-    fn message(&self, file: &FileRef, dedup_id: String, context: TraceContext) -> Outgoing {
+    /// The announcer for the location that the file was announced from, which may be the folder of `run --input`.
+    pub(crate) fn for_location_of(&self, file: &FileRef) -> Result<Self> {
+        let users_own = Location::parse(&file.location)
+            .ok()
+            .filter(|location| location.below_data().is_none());
+        match users_own {
+            Some(Location::File { path }) if file.location != self.source.location() => {
+                let files = LocalFiles::open_existing(&file.location, Path::new(&path));
+                let source = files.with_context(|| format!("opening {}", file.location))?;
+                Ok(Self {
+                    source: Arc::new(source),
+                    ..self.clone()
+                })
+            }
+            Some(Location::File { .. } | Location::S3 { .. }) | None => Ok(self.clone()),
+        }
+    }
+
+    fn message(
+        &self,
+        file: &FileRef,
+        dedup_id: String,
+        (observed, repeats): (Option<SourceObservation>, u32),
+        context: TraceContext,
+    ) -> Outgoing {
         let (group, body) = match self.format {
             AnnouncementFormat::Native => {
                 let announcement = Announcement {
                     version: VERSION,
                     file: file.clone(),
                     announced_millis: runtime::now_millis(),
+                    observed,
+                    repeats,
                     traceparent: Some(context.to_string()),
                 };
                 (group(file, self.strict), announcement.to_json())
@@ -342,10 +420,21 @@ impl ReadSource {
     }
 }
 
+/// What a receipt brings back to the source; nothing where the file was not read for this announcement.
+fn observation(record: &SourceRecord, wants_reply: bool) -> Option<SourceObservation> {
+    (!record.fingerprint.is_empty()).then(|| SourceObservation {
+        announcement: record.announcement.clone(),
+        fingerprint: record.fingerprint.clone(),
+        is_settled: record.is_settled,
+        wants_reply,
+    })
+}
+
 fn new_announcement(read: &ReadSource, announcement: String) -> NewAnnouncement {
     NewAnnouncement {
         record: read.record(announcement),
         file: read.file.clone(),
+        wants_reply: false,
     }
 }
 

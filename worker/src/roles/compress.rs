@@ -17,7 +17,7 @@ use tracing::{info, warn};
 
 use crate::consume::batching::{is_small, is_small_source};
 use crate::consume::{Handled, Handler, HandlerError, MessageContext, ServiceOutage};
-use crate::journal::FileJournal;
+use crate::journal::{FileJournal, SourceState};
 use crate::message::record::{RecordOwner, header_bytes};
 use crate::message::trace_context::TraceContext;
 use crate::message::{
@@ -30,11 +30,12 @@ use crate::roles::announce::{self, Announcer, source_missing, trace_attributes};
 use crate::roles::copies::find_put_aside;
 use crate::roles::probe;
 use crate::roles::source::{SourceFilter, announce_event, retire_source};
+use crate::roles::{receipts, replies};
 use crate::runtime::{self, blocking};
 use crate::telemetry::metrics::{Meter, Stage};
 use crate::telemetry::trace;
 use streampress_codec::{FormatVersion, hybrid};
-use streampress_crds::api::pipeline::OnCompressed;
+use streampress_crds::api::pipeline::{OnCompressed, OnRestored};
 use streampress_transport::{ChunkStream, FileName, Outgoing, Position, Queue, Record};
 
 /// A larger manifest goes to the stream, and the message names its records: SQS takes 1 MiB, less the attributes, and some
@@ -60,8 +61,10 @@ pub struct Compressor {
     pub plans: Arc<hybrid::PlanStore>,
     /// Largest record with its header, in bytes.
     pub record_bytes: usize,
-    /// What becomes of the source.
+    /// What becomes of the source once it is packed.
     pub on_compressed: OnCompressed,
+    /// What becomes of the source once it was restored.
+    pub on_restored: OnRestored,
     /// Which files of a bucket's events are taken.
     pub filter: SourceFilter,
     /// Where files' progress is recorded.
@@ -93,6 +96,10 @@ impl Handler for Compressor {
                 self.compress(&announcement, context).await?;
                 Ok(Handled::default())
             }
+            Message::Receipt(receipt) => {
+                receipts::take(&self.announcer, self.on_restored, receipt, context).await?;
+                Ok(Handled::default())
+            }
             Message::Manifest(_) | Message::LegacyManifest(_) => {
                 Err(HandlerError::unexpected(message))
             }
@@ -117,17 +124,19 @@ impl Handler for Compressor {
     }
 
     async fn on_dead_lettered(&self, message: &Message, reason: DeadLetterReason, detail: &str) {
-        let Message::Announcement(announcement) = message else {
+        let (Message::Announcement(_) | Message::Receipt(_), Some(file)) =
+            (message, message.file())
+        else {
             return;
         };
-        record_failure(&*self.journal, &announcement.file, reason, detail).await;
+        record_failure(&*self.journal, file, reason, detail).await;
         if let Some(report) = &self.report {
             report
                 .add(ReportRow {
-                    file_id: announcement.file.id().as_str().to_owned(),
-                    name: announcement.file.name.as_str().to_owned(),
-                    format: format_of(announcement.file.name.as_str()),
-                    raw_bytes: announcement.file.bytes,
+                    file_id: file.id().as_str().to_owned(),
+                    name: file.name.as_str().to_owned(),
+                    format: format_of(file.name.as_str()),
+                    raw_bytes: file.bytes,
                     restored_at_millis: Some(runtime::now_millis()),
                     outcome: FileOutcome::failed(reason, detail),
                     ..ReportRow::default()
@@ -165,6 +174,8 @@ impl Compressor {
             version: VERSION,
             file: file.map_err(HandlerError::Transient)?,
             announced_millis: runtime::now_millis(),
+            observed: None,
+            repeats: 0,
             traceparent: None,
         })
     }
@@ -176,7 +187,7 @@ impl Compressor {
         context: MessageContext<'_>,
     ) -> Result<bool, HandlerError> {
         let file = &announcement.file;
-        let Some(source) = self.find_source(file, context).await? else {
+        let Some(source) = self.find_source(announcement, context).await? else {
             return Ok(false);
         };
         let threads = context.threads_for(file.bytes, self.block_bytes()).await?;
@@ -223,13 +234,15 @@ impl Compressor {
             .pack_into_stream(file, source, &owner, threads, context)
             .await?;
         if summary.hash != file.hash || summary.raw_bytes != file.bytes {
-            self.supersede(file, context).await?;
+            self.supersede(announcement, context).await?;
             return Ok(None);
         }
         Ok(Some(Manifest {
             version: VERSION,
             file: file.clone(),
             file_version: Some(context.delivery.version()),
+            observed: announcement.observed.clone(),
+            repeats: announcement.repeats,
             attempt: attempt.to_owned(),
             records: self.list_records(positions, &owner).await?,
             packed_bytes: summary.packed_bytes,
@@ -245,9 +258,10 @@ impl Compressor {
     /// where there is nothing to pack: its present content is announced, or it was restored before.
     async fn find_source(
         &self,
-        file: &FileRef,
+        announcement: &Announcement,
         context: MessageContext<'_>,
     ) -> Result<Option<FileName>, HandlerError> {
+        let file = &announcement.file;
         let entry = self.announcer.source_entry(&file.name).await;
         if entry.as_ref().is_ok_and(|entry| entry.size == file.bytes) {
             return Ok(Some(file.name.clone()));
@@ -256,7 +270,7 @@ impl Compressor {
         let put_aside = put_aside.map_err(HandlerError::Transient)?;
         match entry {
             _ if put_aside.is_some() => Ok(put_aside),
-            Ok(_) => self.supersede(file, context).await.map(|()| None),
+            Ok(_) => self.supersede(announcement, context).await.map(|()| None),
             Err(error) => {
                 let (name, id) = (file.name.as_str(), file.id());
                 match self.journal.was_restored(name, id.as_str()).await? {
@@ -273,10 +287,13 @@ impl Compressor {
     /// The source differs from its announcement: what it holds now takes this version's place.
     async fn supersede(
         &self,
-        file: &FileRef,
+        announcement: &Announcement,
         context: MessageContext<'_>,
     ) -> Result<(), HandlerError> {
+        let file = &announcement.file;
         self.announcer.announce_successor(file).await?;
+        let observed = announcement.observed.as_ref();
+        replies::leave(&self.announcer, observed, SourceState::Superseded).await?;
         context.count_superseded();
         self.journal.record_superseded(file.id().as_str()).await?;
         info!(

@@ -7,7 +7,7 @@ use std::time::Duration;
 use anyhow::{Context, Result, bail};
 use streampress_crds::Role;
 use streampress_crds::api::pipeline::{
-    CodecEffort, CodecFormat, GeneratedFormat, OnCompressed, Ordering,
+    CodecEffort, CodecFormat, GeneratedFormat, OnCompressed, OnRestored, Ordering,
 };
 use streampress_crds::location::Location;
 use streampress_crds::settings::{
@@ -18,6 +18,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::config::BadConfiguration;
 use crate::config::legacy_env::LegacyWorker;
+use crate::consume::joined::JoinedQueue;
 use crate::consume::{Consumer, Handler};
 use crate::destination::{Destination, DestinationJournal};
 use crate::journal::{FileJournal, SegmentJournal};
@@ -33,6 +34,7 @@ use crate::roles::connect::{
 };
 use crate::roles::decompress::Decompressor;
 use crate::roles::generate::{FileMaker, GeneratorRole, SourceScan};
+use crate::roles::receipts::{ReceiptSender, SourceSideReceipts};
 use crate::roles::scan::{LeftOutFiles, Scanner};
 use crate::roles::source::SourceFilter;
 use crate::runtime;
@@ -208,7 +210,8 @@ impl RoleContext {
             announcer,
             filter: SourceFilter::new(source),
             settle: Duration::from_secs(u64::from(source.settle_seconds)),
-            retires: source.on_compressed != OnCompressed::Keep,
+            retires: source.on_compressed != OnCompressed::Keep
+                || source.on_restored != OnRestored::Keep,
             left_out: LeftOutFiles::default(),
             meter: self.meter.clone(),
         }
@@ -273,6 +276,7 @@ impl RoleContext {
             plans: Arc::default(),
             record_bytes: settings.codec.record_bytes,
             on_compressed: settings.source.on_compressed,
+            on_restored: settings.source.on_restored,
             filter: SourceFilter::new(&settings.source),
             journal: self.journal.clone(),
             report: None,
@@ -305,9 +309,19 @@ impl RoleContext {
         connections: CompressorConnections,
         handler: Arc<dyn Handler>,
     ) -> Consumer {
+        let queue = match connections.receipts_queue {
+            Some(receipts) => {
+                let receipts = SourceSideReceipts::new(receipts, connections.chunks_queue);
+                Arc::new(JoinedQueue::new(
+                    connections.files_queue,
+                    Arc::new(receipts),
+                ))
+            }
+            None => connections.files_queue,
+        };
         let config = ConsumerConfig {
             role: Role::Compressor,
-            queue: connections.files_queue,
+            queue,
             stream: &connections.stream,
             limits: &settings.transport.files_queue,
             slots: settings.slots,
@@ -324,13 +338,17 @@ impl RoleContext {
         connections: DecompressorConnections,
         report: Option<Arc<ReportLog>>,
     ) -> Result<Consumer> {
-        let handler = Decompressor::new(
+        let is_strict = settings.identity.ordering == Ordering::Strict;
+        let mut handler = Decompressor::new(
             self.destination(&settings.destination.location)?,
             connections.stream.clone(),
             self.threads,
             report,
             self.journal.clone(),
         );
+        handler.receipts = connections
+            .receipts_queue
+            .map(|queue| ReceiptSender::new(queue, is_strict));
         let config = ConsumerConfig {
             role: Role::Decompressor,
             queue: connections.chunks_queue,

@@ -6,13 +6,13 @@ use std::io;
 use anyhow::{Context, Result};
 
 use crate::message::{FileRef, hash};
-use crate::roles::announce::Announcer;
+use crate::roles::announce::{AnnouncementFormat, Announcer};
 use crate::roles::source::{RENAMED_NAMES, renamed};
 use crate::runtime::blocking;
-use streampress_transport::{FileName, Files};
+use streampress_transport::{FileName, FileVersion, Files};
 
 /// The name at the source whose content is the announced one.
-pub(crate) async fn find_copy(announcer: &Announcer, file: &FileRef) -> Result<Option<FileName>> {
+async fn find_copy(announcer: &Announcer, file: &FileRef) -> Result<Option<FileName>> {
     let (source, wanted) = (announcer.source.clone(), file.clone());
     let at_its_name = blocking(move || is_copy(&*source, &wanted, &wanted.name));
     match looked(at_its_name.await, file)? {
@@ -21,7 +21,19 @@ pub(crate) async fn find_copy(announcer: &Announcer, file: &FileRef) -> Result<O
     }
 }
 
-/// The same, only where the file was put aside.
+/// Whether the source holds the file's content. A copy that was put aside counts only with its version: without one it
+/// cannot be told from content that was replaced long ago.
+pub(crate) async fn source_has(
+    announcer: &Announcer,
+    file: &FileRef,
+    version: Option<&FileVersion>,
+) -> Result<bool> {
+    let copy = find_copy(announcer, file).await?;
+    let is_native = announcer.format == AnnouncementFormat::Native;
+    Ok(copy.is_some_and(|copy| copy == file.name || (version.is_some() && is_native)))
+}
+
+/// The name under which the announced content was put aside.
 pub(crate) async fn find_put_aside(
     announcer: &Announcer,
     file: &FileRef,

@@ -3,6 +3,7 @@
 //! It takes exactly the records that the manifest names, and accepts a file only by its hash. The file is written under a
 //! temporary name, checked as a whole, then made visible, unless the [`Destination`] says that a newer version was.
 
+use std::convert::Infallible;
 use std::io::Write;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -25,12 +26,13 @@ use crate::report::log::ReportLog;
 use crate::report::{FileOutcome, ReportRow, format_of};
 use crate::roles::compress::record_failure;
 use crate::roles::probe;
+use crate::roles::receipts::ReceiptSender;
 use crate::roles::record_faults::RecordFaults;
 use crate::roles::records::{self, PayloadReader};
 use crate::runtime::{self, blocking};
 use crate::telemetry::metrics::Stage;
 use streampress_codec::{CodecError, hybrid};
-use streampress_transport::{ChunkStream, PendingFile};
+use streampress_transport::{ChunkStream, FileVersion, PendingFile};
 
 /// A file of this part of a block or less is held in memory without a thread.
 const SMALL_PART: u64 = 16;
@@ -52,6 +54,8 @@ pub struct Decompressor {
     pub report: Option<Arc<ReportLog>>,
     /// Where files' progress is recorded.
     pub journal: Arc<dyn FileJournal>,
+    /// Tells the source's side what became of each file, where the pipeline has receipts.
+    pub receipts: Option<ReceiptSender>,
     legacy: LegacyDecompressor,
     record_faults: RecordFaults,
 }
@@ -63,16 +67,23 @@ impl Handler for Decompressor {
         message: &Message,
         context: MessageContext<'_>,
     ) -> Result<Handled, HandlerError> {
-        let restored = match message {
-            Message::Manifest(manifest) => self.restore(manifest, context).await,
-            Message::LegacyManifest(manifest) => self.legacy.restore(manifest, context).await,
-            Message::Announcement(_) | Message::LegacyAnnouncement(_) | Message::S3Event(_) => {
-                Err(HandlerError::unexpected(message))
-            }
-        };
         let message_id = &context.delivery.message_id;
-        let restored = self.record_faults.judge(message_id, restored);
-        restored.map(|()| Handled::default())
+        match message {
+            Message::Manifest(manifest) => {
+                let restored = self.restore(manifest, context).await;
+                let restored = self.record_faults.judge(message_id, restored);
+                self.send_receipt(manifest, restored, context).await?;
+            }
+            Message::LegacyManifest(manifest) => {
+                let restored = self.legacy.restore(manifest, context).await;
+                self.record_faults.judge(message_id, restored)?;
+            }
+            Message::Announcement(_)
+            | Message::LegacyAnnouncement(_)
+            | Message::S3Event(_)
+            | Message::Receipt(_) => return Err(HandlerError::unexpected(message)),
+        }
+        Ok(Handled::default())
     }
 
     fn is_small(&self, message: &Message) -> bool {
@@ -85,7 +96,8 @@ impl Handler for Decompressor {
             Message::LegacyManifest(_)
             | Message::Announcement(_)
             | Message::LegacyAnnouncement(_)
-            | Message::S3Event(_) => 0,
+            | Message::S3Event(_)
+            | Message::Receipt(_) => 0,
         }
     }
 
@@ -105,7 +117,23 @@ impl Handler for Decompressor {
             Message::LegacyManifest(manifest) => {
                 self.legacy.record_failure(manifest, reason, detail).await;
             }
-            Message::Announcement(_) | Message::LegacyAnnouncement(_) | Message::S3Event(_) => {}
+            Message::Announcement(_)
+            | Message::LegacyAnnouncement(_)
+            | Message::S3Event(_)
+            | Message::Receipt(_) => {}
+        }
+    }
+
+    async fn background(&self) -> Infallible {
+        match &self.receipts {
+            Some(receipts) => receipts.send_kept().await,
+            None => std::future::pending().await,
+        }
+    }
+
+    async fn end(&self) {
+        if let Some(receipts) = &self.receipts {
+            receipts.end().await;
         }
     }
 }
@@ -133,7 +161,36 @@ impl Decompressor {
             stream,
             report,
             journal,
+            receipts: None,
             record_faults: RecordFaults::default(),
+        }
+    }
+
+    /// Sends the file's receipt, or the request to send the file again where its records cannot be used.
+    async fn send_receipt(
+        &self,
+        manifest: &Manifest,
+        restored: Result<PlacedVersion, HandlerError>,
+        context: MessageContext<'_>,
+    ) -> Result<(), HandlerError> {
+        let Some(receipts) = &self.receipts else {
+            return restored.map(drop);
+        };
+        let version = version_of(manifest, context);
+        match restored {
+            Ok(placed) => {
+                let is_restored = placed != PlacedVersion::Superseded;
+                receipts
+                    .report(manifest, version, is_restored, context)
+                    .await
+            }
+            Err(HandlerError::Permanent { reason, detail }) if reason.is_of_records() => {
+                let why = (reason, detail);
+                receipts.ask_again(manifest, version, why, context).await?;
+                context.count_sent_again();
+                Ok(())
+            }
+            Err(error) => Err(error),
         }
     }
 
@@ -141,10 +198,9 @@ impl Decompressor {
         &self,
         manifest: &Manifest,
         context: MessageContext<'_>,
-    ) -> Result<(), HandlerError> {
+    ) -> Result<PlacedVersion, HandlerError> {
         let file = &manifest.file;
-        let version = manifest.file_version.clone();
-        let wanted = Wanted::new(file, version.unwrap_or_else(|| context.delivery.version()));
+        let wanted = Wanted::new(file, version_of(manifest, context));
         let checking = self.destination.needs_content(&wanted);
         if context.or_stop(checking).await? {
             return self.unpack_and_place(manifest, &wanted, context).await;
@@ -166,7 +222,7 @@ impl Decompressor {
         placed: PlacedVersion,
         seconds: f64,
         context: MessageContext<'_>,
-    ) -> Result<(), HandlerError> {
+    ) -> Result<PlacedVersion, HandlerError> {
         let file = &manifest.file;
         match placed {
             PlacedVersion::Superseded => {
@@ -175,7 +231,9 @@ impl Decompressor {
                 let slot = context.slot.slot();
                 self.report(manifest, seconds, slot, FileOutcome::Superseded)
                     .await;
-                return Ok(self.journal.record_superseded(file.id().as_str()).await?);
+                let id = file.id();
+                self.journal.record_superseded(id.as_str()).await?;
+                return Ok(placed);
             }
             // Content was given.
             PlacedVersion::NeedsContent => return Err(HandlerError::Interrupted),
@@ -192,7 +250,8 @@ impl Decompressor {
         let slot = context.slot.slot();
         self.report(manifest, seconds, slot, FileOutcome::Restored)
             .await;
-        Ok(self.journal.record_restored(file.id().as_str()).await?)
+        self.journal.record_restored(file.id().as_str()).await?;
+        Ok(placed)
     }
 
     async fn unpack_and_place(
@@ -200,7 +259,7 @@ impl Decompressor {
         manifest: &Manifest,
         wanted: &Wanted,
         context: MessageContext<'_>,
-    ) -> Result<(), HandlerError> {
+    ) -> Result<PlacedVersion, HandlerError> {
         let file = &manifest.file;
         let owner = RecordOwner::new(&file.id(), &manifest.attempt);
         let (payloads, fetched) = mpsc::channel::<Bytes>(records::WAITING_PAYLOADS);
@@ -340,6 +399,12 @@ impl Decompressor {
     }
 }
 
+/// The version that the manifest is about. One of an earlier release counts by its own place in the queue.
+fn version_of(manifest: &Manifest, context: MessageContext<'_>) -> FileVersion {
+    let version = manifest.file_version.clone();
+    version.unwrap_or_else(|| context.delivery.version())
+}
+
 fn unpack_error(wanted: &Wanted, error: CodecError) -> HandlerError {
     match error {
         CodecError::Write(error) => destination::fault(error, "writing", wanted),
@@ -353,7 +418,7 @@ mod tests {
     use std::time::Duration;
 
     use streampress_crds::Role;
-    use streampress_crds::api::pipeline::{OnCompressed, SourceFormat};
+    use streampress_crds::api::pipeline::{OnCompressed, OnRestored, SourceFormat};
     use streampress_transport::in_process_lock::InProcessLock;
     use streampress_transport::local::files::LocalFiles;
     use streampress_transport::local::{Local, LocalOptions};
@@ -393,6 +458,7 @@ mod tests {
             plans: Arc::default(),
             record_bytes: 100,
             on_compressed: OnCompressed::Keep,
+            on_restored: OnRestored::Keep,
             filter: SourceFilter {
                 formats: vec![SourceFormat::Txt],
                 skips_renamed: false,

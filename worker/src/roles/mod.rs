@@ -1,7 +1,7 @@
 //! The roles: what each does with files and messages.
 //!
 //! - [`generate`], [`scan`], [`announce`]: bring files into the pipeline. [`source`]: the source's side of a compressor.
-//! - [`compress`], [`decompress`]: the two consumers' work, with [`records`]. [`redrive`]: sends dead letters again, with
+//! - [`compress`], [`decompress`]: the two consumers' work, with [`records`] and [`receipts`]; [`replies`] tell a `submit --wait`. [`redrive`]: sends dead letters again, with
 //!   [`copies`] of what was announced.
 //! - `probe`: whether a service that they need is down. [`connect`]: opens what they need. [`context`]: puts them together. [`run`]: all of them in one process.
 
@@ -13,9 +13,11 @@ pub(crate) mod copies;
 pub mod decompress;
 pub(crate) mod generate;
 pub(crate) mod probe;
+pub mod receipts;
 pub(crate) mod record_faults;
 pub(crate) mod records;
 pub mod redrive;
+pub(crate) mod replies;
 pub(crate) mod run;
 pub(crate) mod scan;
 pub mod source;

@@ -257,6 +257,8 @@ mod tests {
             version: crate::message::VERSION,
             file: file.clone(),
             file_version: None,
+            observed: None,
+            repeats: 0,
             attempt: "attempt".into(),
             records: Records::Indirect(vec![position(said_bytes); count]),
             packed_bytes: 1,

@@ -3,8 +3,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::convert::Infallible;
-use std::path::Path;
-use std::sync::Arc;
+
 use std::time::Duration;
 
 use anyhow::{Context, Result};
@@ -14,14 +13,12 @@ use tracing::{debug, info};
 use crate::consume::HandlerError;
 use crate::message::trace_context::TraceContext;
 use crate::message::{FileRef, Manifest, Message};
-use crate::roles::announce::{AnnouncementFormat, Announcer};
+use crate::roles::announce::{Announcer, Repeat};
 use crate::roles::connect::CompressorConnections;
-use crate::roles::copies::find_copy;
+use crate::roles::copies::source_has;
 use crate::roles::records;
 use crate::runtime;
 use crate::telemetry::trace;
-use streampress_crds::Location;
-use streampress_transport::local::files::LocalFiles;
 use streampress_transport::{
     ATTR_DETAIL, ATTR_GROUP, ATTR_REASON, ATTR_TRACEPARENT, ATTR_VERSION, ChunkStream, Delivery,
     FileVersion, Outgoing, Queue, Receipt,
@@ -41,6 +38,8 @@ pub struct RedrivenLetter {
     pub detail: String,
     /// What was done.
     pub action: RedriveAction,
+    /// The id of the announcement that it goes back to, where the message says it.
+    pub announcement: Option<String>,
 }
 
 /// What was done with a dead letter.
@@ -54,18 +53,22 @@ pub enum RedriveAction {
     AnnouncedAgain,
     /// The source has other content now, which was announced and takes this version's place.
     ReplacementAnnounced,
+    /// Nothing: the file was restored since, by another announcement of the same content. The letter is removed, unless it is
+    /// only listed.
+    RestoredSince,
     /// Left in the dead-letter queue, for this cause.
     Left(String),
 }
 
-/// Redrives the dead letters of both queues; with `list_only` it changes nothing.
+/// Redrives the dead letters of all queues; with `list_only` it changes nothing.
 pub async fn redrive(
     connections: &CompressorConnections,
     announcer: &Announcer,
     list_only: bool,
 ) -> Result<Vec<RedrivenLetter>> {
     let mut all = Vec::new();
-    for queue in [&connections.files_queue, &connections.chunks_queue] {
+    let queues = [&connections.files_queue, &connections.chunks_queue];
+    for queue in queues.into_iter().chain(&connections.receipts_queue) {
         let redrive = Redrive {
             queue: &**queue,
             stream: &*connections.stream,
@@ -130,10 +133,11 @@ impl Redrive<'_> {
             for letter in letters {
                 let message = Message::parse(&letter.body).ok();
                 let action = match self.list_only {
+                    _ if self.was_restored(message.as_ref()).await? => RedriveAction::RestoredSince,
                     true => RedriveAction::Listed,
                     false => self.redrive(&letter, message.as_ref()).await?,
                 };
-                if !matches!(action, RedriveAction::Listed | RedriveAction::Left(_)) {
+                if !self.list_only && !matches!(action, RedriveAction::Left(_)) {
                     dead.delete(&letter.receipt)
                         .await
                         .context("deleting a dead letter that was sent again")?;
@@ -148,6 +152,21 @@ impl Redrive<'_> {
             }
         }
         Ok(())
+    }
+
+    /// Whether the journal says that the newest content of the file's name is the letter's, and restored.
+    async fn was_restored(&self, message: Option<&Message>) -> Result<bool> {
+        let file = match message {
+            Some(Message::Announcement(it)) => &it.file,
+            Some(Message::Manifest(it)) => &it.file,
+            _ => return Ok(false),
+        };
+        let (name, id) = (file.name.as_str(), file.id());
+        Ok(self
+            .announcer
+            .journal
+            .was_restored(name, id.as_str())
+            .await?)
     }
 
     async fn redrive(&self, letter: &Delivery, message: Option<&Message>) -> Result<RedriveAction> {
@@ -166,7 +185,10 @@ impl Redrive<'_> {
                 Ok(redriven.unwrap_or_else(left))
             }
             Some(
-                Message::LegacyAnnouncement(_) | Message::LegacyManifest(_) | Message::S3Event(_),
+                Message::LegacyAnnouncement(_)
+                | Message::LegacyManifest(_)
+                | Message::S3Event(_)
+                | Message::Receipt(_),
             )
             | None => self.send_again(letter, None).await,
         }
@@ -182,9 +204,9 @@ impl Redrive<'_> {
         // Not the letter's own: an earlier release's manifest only has a place in the chunks queue.
         let (file, version) = (&manifest.file, manifest.file_version.clone());
         let announcing = async {
-            let announcer = self.announcer_of(file)?;
+            let announcer = self.announcer.for_location_of(file)?;
             match source_has(&announcer, file, version.as_ref()).await? {
-                true => repeat(&announcer, letter, file, version).await,
+                true => repeat(&announcer, letter, manifest, version).await,
                 false => replace(&announcer, letter, file, why).await,
             }
         };
@@ -192,31 +214,12 @@ impl Redrive<'_> {
     }
 
     async fn announce_again(&self, letter: &Delivery, file: &FileRef) -> Result<RedriveAction> {
-        let announcer = self.announcer_of(file)?;
+        let announcer = self.announcer.for_location_of(file)?;
         if source_has(&announcer, file, version_of(letter).as_ref()).await? {
             return self.send_again(letter, Some(file)).await;
         }
         let why = "the source does not hold the announced content";
         replace(&announcer, letter, file, why).await
-    }
-
-    /// The announcer for the location that the file was announced from, which may be the folder of `run --input`.
-    fn announcer_of(&self, file: &FileRef) -> Result<Announcer> {
-        let announcer = self.announcer.clone();
-        let users_own = Location::parse(&file.location)
-            .ok()
-            .filter(|location| location.below_data().is_none());
-        match users_own {
-            Some(Location::File { path }) if file.location != announcer.source.location() => {
-                let files = LocalFiles::open_existing(&file.location, Path::new(&path));
-                let source = files.with_context(|| format!("opening {}", file.location))?;
-                Ok(Announcer {
-                    source: Arc::new(source),
-                    ..announcer
-                })
-            }
-            Some(Location::File { .. } | Location::S3 { .. }) | None => Ok(announcer),
-        }
     }
 
     /// Sends the message again as it was, with the version that it had.
@@ -239,28 +242,17 @@ impl Redrive<'_> {
     }
 }
 
-/// Whether the source holds the file's content. A copy that was put aside counts only with its version: without one it
-/// cannot be told from content that was replaced long ago.
-async fn source_has(
-    announcer: &Announcer,
-    file: &FileRef,
-    version: Option<&FileVersion>,
-) -> Result<bool> {
-    let copy = find_copy(announcer, file).await?;
-    let is_native = announcer.format == AnnouncementFormat::Native;
-    Ok(copy.is_some_and(|copy| copy == file.name || (version.is_some() && is_native)))
-}
-
 /// Announces the file again, with the version of its first announcement.
 async fn repeat(
     announcer: &Announcer,
     letter: &Delivery,
-    file: &FileRef,
+    manifest: &Manifest,
     version: Option<FileVersion>,
 ) -> Result<RedriveAction> {
-    let id = file.id();
+    let id = manifest.file.id();
     announcer.journal.record_redriven(id.as_str()).await?;
-    let repeating = announcer.announce_repeat(file, version);
+    let repeat = Repeat::on_request(manifest.observed.clone());
+    let repeating = announcer.announce_repeat(&manifest.file, version, repeat);
     trace::scope(trace_of(letter), repeating).await?;
     Ok(RedriveAction::AnnouncedAgain)
 }
@@ -321,7 +313,9 @@ fn version_of(letter: &Delivery) -> Option<FileVersion> {
 /// What another attempt may not have.
 fn passing(error: HandlerError) -> anyhow::Error {
     match error {
-        HandlerError::Transient(error) | HandlerError::Newer(error) => error,
+        HandlerError::Transient(error)
+        | HandlerError::Newer(error)
+        | HandlerError::Waiting(error) => error,
         HandlerError::Outage(outage) => anyhow::anyhow!(outage.cause),
         HandlerError::Permanent { detail, .. } => anyhow::anyhow!(detail),
         HandlerError::Interrupted => anyhow::anyhow!("interrupted"),
@@ -334,11 +328,18 @@ fn describe(letter: &Delivery, message: Option<&Message>, action: RedriveAction)
         || format!("message {}", letter.message_id),
         |file| file.name.to_string(),
     );
+    let observed = match message {
+        Some(Message::Announcement(it)) => it.observed.as_ref(),
+        Some(Message::Manifest(it)) => it.observed.as_ref(),
+        _ => None,
+    };
+    let announcement = observed.map(|observed| observed.announcement.clone());
     RedrivenLetter {
         name,
         reason: attribute(ATTR_REASON),
         detail: attribute(ATTR_DETAIL),
         action,
+        announcement,
     }
 }
 

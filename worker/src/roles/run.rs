@@ -9,9 +9,10 @@ use std::sync::atomic::Ordering::Relaxed;
 use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
+use parking_lot::Mutex;
 use serde::Serialize;
 use streampress_crds::DeadLetterReason as Reason;
-use streampress_crds::api::pipeline::{CodecFormat, OnCompressed};
+use streampress_crds::api::pipeline::{CodecFormat, OnCompressed, OnRestored};
 use streampress_crds::location::Location;
 use streampress_crds::settings::Resolved;
 use streampress_transport::{FileEntry, TransportError};
@@ -46,6 +47,8 @@ const RETRY_AFTER: Duration = Duration::from_secs(2);
 const IDLE: Duration = Duration::from_secs(3);
 /// SQS counts its messages with a delay of up to a minute.
 const AWS_IDLE: Duration = Duration::from_secs(60);
+/// How long a run waits for its receipts once all files are done.
+const RECEIPTS_PATIENCE: Duration = Duration::from_secs(30);
 /// Why a file failed that no message is about any more.
 const NO_MESSAGE: &str = "SourceMissing: no message of this file is left, and its source is not in this folder; run with the folder that it was announced from";
 
@@ -83,6 +86,8 @@ pub(crate) struct RunSummary {
     pub(crate) files_left_out: u64,
     /// Files that were restored once and are now at neither the destination nor the source.
     pub(crate) files_gone: u64,
+    /// Files that were restored once and that others changed at the destination before this run.
+    pub(crate) files_altered: u64,
     /// Bytes of the packed files before packing.
     pub(crate) bytes_raw: u64,
     /// And after.
@@ -143,6 +148,7 @@ pub(crate) async fn run(
     let report = run.context.report(&run.resolved.decompressor_settings())?;
     let mut roles = JoinSet::new();
     run.spawn_workers(report.as_ref().map(|report| report.log.clone()), &mut roles)?;
+    run.notice_other_locations(observer).await?;
     let again = run.check_destination(observer).await?;
     let announced = run.spawn_source(input, again, &mut roles)?;
     let mut watch = Watch {
@@ -151,6 +157,7 @@ pub(crate) async fn run(
         observer,
         announced,
         tries: Tries::default(),
+        done_since: None,
         outage: None,
     };
     let mut is_done = watch.until_done(&stop).await?;
@@ -179,6 +186,8 @@ struct Run {
     scanner: Arc<Scanner>,
     /// Files that were restored once and are now at neither the destination nor the source.
     gone: Arc<AtomicU64>,
+    /// Restored files that others had changed at the destination when the run began.
+    altered: Mutex<Vec<SourceRecord>>,
     is_aws: bool,
 }
 
@@ -223,6 +232,7 @@ impl Run {
             connections,
             scanner,
             gone: Arc::default(),
+            altered: Mutex::default(),
             is_aws: options.aws,
         })
     }
@@ -262,6 +272,21 @@ impl Run {
         Ok(())
     }
 
+    /// Equal names of two locations are one file at the destination.
+    async fn notice_other_locations(&self, observer: &dyn RunObserver) -> Result<()> {
+        let own = self.scanner.announcer.source.location();
+        let mut all = self.journal().locations().await?;
+        all.retain(|location| location != own);
+        if let Some(other) = all.first() {
+            observer.notice(&format!(
+                "this data folder also has files of {}; where names are equal, the files of {} take their place; another --data keeps both",
+                printable(other),
+                printable(own)
+            ));
+        }
+        Ok(())
+    }
+
     /// Compares what was restored before with the destination; answers the names to be announced again: what is gone from
     /// there or was replaced by another location's file, and what failed.
     async fn check_destination(&self, observer: &dyn RunObserver) -> Result<Again> {
@@ -289,18 +314,19 @@ impl Run {
                 SourceState::Dead | SourceState::Superseded => again.others.push(record.name),
                 SourceState::Restored => match found.get(record.name.as_str()) {
                     None => again.gone.push(record.name),
-                    Some(entry) if self.is_altered(&record, entry) => altered.push(record.name),
+                    Some(entry) if self.is_altered(&record, entry) => altered.push(record),
                     Some(_) => {}
                 },
             }
         }
         if let Some(first) = altered.first() {
             observer.notice(&format!(
-                "{} restored file(s) were changed at the destination by others, for example {}; they stay as they are",
+                "{} restored file(s) were changed at the destination by others, for example {}; they stay as they are: remove such a file, and the next run restores it",
                 altered.len(),
-                printable(first)
+                printable(&first.name)
             ));
         }
+        *self.altered.lock() = altered;
         Ok(again)
     }
 
@@ -407,6 +433,20 @@ impl Run {
         }
     }
 
+    /// How many of the files that others had changed were not announced anew since.
+    async fn still_altered(&self) -> Result<u64> {
+        let records = self.altered.lock().clone();
+        let mut count = 0;
+        for record in records {
+            let newest = self
+                .journal()
+                .source(&record.location, &record.name)
+                .await?;
+            count += u64::from(newest.is_some_and(|it| it.announcement == record.announcement));
+        }
+        Ok(count)
+    }
+
     async fn summary(
         &self,
         report: Option<PathBuf>,
@@ -415,15 +455,16 @@ impl Run {
     ) -> Result<RunSummary> {
         let progress = self.journal().progress().await?;
         let left_out = self.left_out();
-        let gone = self.gone.load(Relaxed);
+        let (gone, altered) = (self.gone.load(Relaxed), self.still_altered().await?);
         Ok(RunSummary {
             files_generated: progress.announced,
             files_compressed: progress.compressed,
-            files_restored: progress.restored.saturating_sub(gone),
+            files_restored: progress.restored.saturating_sub(gone + altered),
             files_failed: progress.failed,
             files_superseded: progress.superseded,
             files_left_out: left_out.count,
             files_gone: gone,
+            files_altered: altered,
             bytes_raw: progress.bytes_raw,
             bytes_compressed: progress.bytes_packed,
             seconds: started.elapsed().as_secs_f64(),
@@ -496,6 +537,12 @@ fn take_input(
         resolved.source.on_compressed = OnCompressed::Keep;
         observer.notice(
             "source.onCompressed is ignored: files under --input are never renamed or deleted",
+        );
+    }
+    if resolved.source.on_restored != OnRestored::Keep {
+        resolved.source.on_restored = OnRestored::Keep;
+        observer.notice(
+            "source.onRestored is ignored: files under --input are never renamed or deleted",
         );
     }
     Ok(FileInput::Once)
@@ -587,6 +634,8 @@ struct Watch<'a> {
     announced: oneshot::Receiver<Result<ScanResult>>,
     total: Option<u64>,
     tries: Tries,
+    /// Since when all files are done.
+    done_since: Option<Instant>,
     /// Why the journal cannot be used at present.
     outage: Option<String>,
 }
@@ -645,7 +694,7 @@ impl Watch<'_> {
             return Ok(false);
         }
         if progress.unfinished() == 0 {
-            return Ok(true);
+            return Ok(self.receipts_are_taken().await);
         }
         self.conclude_idle(progress).await?;
         Ok(false)
@@ -739,10 +788,30 @@ impl Watch<'_> {
         Ok(())
     }
 
-    /// Whether no message is in either queue. Unknown is not empty.
+    /// Whether nothing remains to be done at the source for the files that are done. Where that takes long, as when a source
+    /// file cannot be deleted, the next run continues.
+    async fn receipts_are_taken(&mut self) -> bool {
+        let Some(queue) = &self.run.connections.receipts_queue else {
+            return true;
+        };
+        let since = *self.done_since.get_or_insert_with(Instant::now);
+        if matches!(queue.depth().await, Ok(depth) if depth.total() == 0) {
+            return true;
+        }
+        let is_late = since.elapsed() >= RECEIPTS_PATIENCE;
+        if is_late {
+            self.observer.notice(
+                "the receipts of some restored files were not acted on yet; the next run continues with them",
+            );
+        }
+        is_late
+    }
+
+    /// Whether no message is in any queue. Unknown is not empty.
     async fn queues_are_empty(&self) -> bool {
         let connections = &self.run.connections;
-        for queue in [&connections.files_queue, &connections.chunks_queue] {
+        let queues = [&connections.files_queue, &connections.chunks_queue];
+        for queue in queues.into_iter().chain(&connections.receipts_queue) {
             if !matches!(queue.depth().await, Ok(depth) if depth.total() == 0) {
                 return false;
             }
@@ -756,23 +825,9 @@ fn spoils_records(failure: &str) -> bool {
     let reason = failure
         .split_once(':')
         .map_or(failure, |(reason, _)| reason);
-    reason.parse().is_ok_and(|reason: Reason| match reason {
-        Reason::RecordMissing
-        | Reason::Expired
-        | Reason::RecordDamaged
-        | Reason::BadFrame
-        | Reason::HashMismatch => true,
-        Reason::UnreadableMessage
-        | Reason::BadName
-        | Reason::SourceMissing
-        | Reason::SourceChanged
-        | Reason::TooLarge
-        | Reason::UnknownFormat
-        | Reason::NotSeedFormat
-        | Reason::Refused
-        | Reason::GaveUp
-        | Reason::ReceivedTooOften => false,
-    })
+    reason
+        .parse()
+        .is_ok_and(|reason: Reason| reason.is_of_records())
 }
 
 fn notice_not_taken(result: &ScanResult, observer: &dyn RunObserver) {

@@ -191,15 +191,35 @@ impl Scanner {
             present.insert(name);
         }
         self.announce(&mut batch, known).await?;
+        // A scan that was stopped has not seen all that is present.
+        if !shutdown.is_cancelled() {
+            self.note_gone(&present, known).await?;
+        }
         self.announcer.journal.flush_sources().await?;
         still.retain(|name, _| present.contains(name));
         skipped.retain(|name| present.contains(name));
         self.left_out.retain(&present);
+        Ok(())
+    }
+
+    /// A name whose file is gone is free: the same content that comes later is a new file.
+    async fn note_gone(&self, present: &BTreeSet<String>, known: &mut Known) -> Result<()> {
+        let journal = &self.announcer.journal;
         if self.retires {
-            // A name whose file was renamed or deleted is free: the same content that comes later is a new file.
             let gone = known.extract_if(.., |name, _| !present.contains(name));
             let gone: Vec<_> = gone.map(|(_, record)| record).collect();
-            self.announcer.journal.forget_sources(&gone).await?;
+            return Ok(journal.forget_sources(&gone).await?);
+        }
+        // The fingerprints stay: a location that was not mounted for a while holds the same files afterwards.
+        let mut gone = Vec::new();
+        for (name, record) in known {
+            if !present.contains(name) && !record.hash.is_empty() {
+                record.hash.clear();
+                gone.push(record.clone());
+            }
+        }
+        if !gone.is_empty() {
+            journal.record_sources(&gone).await?;
         }
         Ok(())
     }
@@ -348,7 +368,9 @@ impl Scanner {
         };
         // Another process may have announced it since this one looked.
         let newest = match self.announcer.newest(&entry.name).await? {
-            Some(newest) if newest.hash == read.file.hash.as_str() => Some(newest),
+            Some(newest) if newest.hash == read.file.hash.as_str() => {
+                Some(self.sent(newest).await?)
+            }
             None if self.was_restored(&read).await? => Some(read.record(String::new())),
             Some(_) | None => None,
         };
@@ -365,6 +387,17 @@ impl Scanner {
             .await?;
         known.insert(name.to_owned(), record);
         Ok(None)
+    }
+
+    /// The announcement after it was sent. The process that recorded it may have ended before it sent it, or failed; under
+    /// its own id it is one message, although that process may send it at this moment.
+    async fn sent(&self, mut newest: SourceRecord) -> Result<SourceRecord> {
+        if newest.state == SourceState::Writing {
+            let recorded = std::slice::from_ref(&newest);
+            self.announcer.send_recorded(recorded).await?;
+            newest.state = SourceState::Sent;
+        }
+        Ok(newest)
     }
 
     /// Whether a release that kept no record of sources has restored the file.

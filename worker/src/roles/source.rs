@@ -6,10 +6,10 @@ use std::io;
 use tracing::{info, warn};
 
 use crate::consume::HandlerError;
-use crate::message::{DeadLetterReason, FileRef, S3Event};
+use crate::message::{DeadLetterReason, FileRef, ReceiptFile, S3Event, SourceObservation};
 use crate::roles::announce::Announcer;
 use crate::runtime::{self, blocking};
-use streampress_crds::api::pipeline::{OnCompressed, SourceFormat};
+use streampress_crds::api::pipeline::{OnCompressed, OnRestored, SourceFormat};
 use streampress_crds::settings::SourceSettings;
 use streampress_transport::{ExactFile, FileEntry, FileName, Files, Retired, TransportResult};
 
@@ -32,7 +32,8 @@ impl SourceFilter {
     pub(crate) fn new(source: &SourceSettings) -> Self {
         Self {
             formats: source.formats.clone(),
-            skips_renamed: source.on_compressed == OnCompressed::Rename,
+            skips_renamed: source.on_compressed == OnCompressed::Rename
+                || source.on_restored == OnRestored::Rename,
         }
     }
 
@@ -91,7 +92,9 @@ pub(crate) async fn retire_source(
     let (source, packed) = (announcer.source.clone(), file.clone());
     let retired = blocking(move || match on_compressed {
         OnCompressed::Keep => Ok(Retired::Changed),
-        OnCompressed::Rename => rename_exact(&*source, &packed),
+        OnCompressed::Rename => with_free_name(&packed.name, |to| {
+            with_exact(&*source, &packed, |exact| source.rename_exact(exact, to))
+        }),
         OnCompressed::Delete => with_exact(&*source, &packed, |exact| source.remove_exact(exact)),
     });
     match retired.await {
@@ -111,6 +114,96 @@ pub(crate) async fn retire_source(
         Err(error) => {
             warn!(%error, "Could not rename or delete a packed source file; it stays where it is.");
         }
+    }
+}
+
+/// Renames or deletes the source of a restored file, if no later announcement of its name is known and it still is exactly
+/// the file that was announced.
+pub(crate) async fn retire_restored(
+    announcer: &Announcer,
+    receipt: &ReceiptFile,
+    on_restored: OnRestored,
+) -> Result<(), HandlerError> {
+    let (file, name) = (&receipt.file, &receipt.file.name);
+    let Some(observed) = &receipt.observed else {
+        info!(
+            "The announcement does not say how its file was observed; the file stays where it is."
+        );
+        return Ok(());
+    };
+    // A touched copy of the same content has another fingerprint by now, which the journal knows.
+    // Without a journal the time is compared too: an object's fingerprint is the same again when its content is.
+    let mut modified = None;
+    let expected = match announcer.newest(name).await? {
+        Some(newest) if newest.announcement != observed.announcement => {
+            info!("A later version of the file was announced; the source file stays where it is.");
+            return Ok(());
+        }
+        Some(newest) => SourceObservation {
+            announcement: newest.announcement,
+            fingerprint: newest.fingerprint,
+            is_settled: newest.is_settled,
+            ..observed.clone()
+        },
+        None => {
+            modified = Some(file.modified_nanos);
+            observed.clone()
+        }
+    };
+    let (source, restored) = (announcer.source.clone(), file.clone());
+    let retired = blocking(move || match on_restored {
+        OnRestored::Keep => Ok(Retired::Changed),
+        OnRestored::Rename => with_free_name(&restored.name, |to| {
+            with_observed(&*source, &restored, (&expected, modified), |exact| {
+                source.rename_exact(exact, to)
+            })
+        }),
+        OnRestored::Delete => with_observed(&*source, &restored, (&expected, modified), |exact| {
+            source.remove_exact(exact)
+        }),
+    });
+    match retired.await {
+        Ok(Retired::Done) => {
+            info!(action = ?on_restored, "The file was restored; its source file was put away.");
+            Ok(forget(announcer, file).await?)
+        }
+        Ok(Retired::Changed) => {
+            info!("The source file changed after it was announced; it stays where it is.");
+            Ok(())
+        }
+        Ok(Retired::NameTaken) => {
+            warn!(
+                "Every name for a renamed source file is taken; the restored file stays where it is."
+            );
+            Ok(())
+        }
+        Err(error) => Err(HandlerError::transient(
+            error,
+            format!("renaming or deleting {name}, which was restored"),
+        )),
+    }
+}
+
+/// Calls `retire` for the source's file if it has the fingerprint and the time that were observed; the hash is compared too where an
+/// equal fingerprint does not prove equal content.
+fn with_observed(
+    source: &dyn Files,
+    file: &FileRef,
+    (observed, modified): (&SourceObservation, Option<u64>),
+    retire: impl Fn(&ExactFile<'_>) -> io::Result<Retired>,
+) -> io::Result<Retired> {
+    match source.stat(&file.name)? {
+        Some(entry)
+            if entry.fingerprint == observed.fingerprint
+                && entry.size == file.bytes
+                && modified.is_none_or(|modified| runtime::nanos(entry.modified) == modified) =>
+        {
+            retire(&ExactFile {
+                entry: &entry,
+                hash: (!observed.is_settled).then_some(file.hash.as_str()),
+            })
+        }
+        Some(_) | None => Ok(Retired::Changed),
     }
 }
 
@@ -145,11 +238,13 @@ fn with_exact(
     }
 }
 
-/// Renames the packed file to the first free one of its names.
-fn rename_exact(source: &dyn Files, packed: &FileRef) -> io::Result<Retired> {
+/// Calls `rename` with the names of a renamed source, until one is free.
+fn with_free_name(
+    name: &FileName,
+    rename: impl Fn(&FileName) -> io::Result<Retired>,
+) -> io::Result<Retired> {
     for number in 0..RENAMED_NAMES {
-        let to = renamed(&packed.name, number);
-        let retired = with_exact(source, packed, |exact| source.rename_exact(exact, &to))?;
+        let retired = rename(&renamed(name, number))?;
         if retired != Retired::NameTaken {
             return Ok(retired);
         }

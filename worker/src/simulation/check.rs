@@ -142,7 +142,7 @@ fn what_lies_there(record: &RunRecord, rest: &Rest, name: &str) -> Option<String
     let found = rest.destination.get(name).map(|node| &node.bytes);
     // What was submitted is to be restored, whatever others did to the copy before.
     let submitted = record.submitted.get(name).copied().unwrap_or_default();
-    let since = submitted.max(*since);
+    let since = submitted.max(observed_since(record, name, *since));
     if found == Some(content) || is_left_to_others(record, name, since, content, found) {
         return None;
     }
@@ -157,6 +157,25 @@ fn what_lies_there(record: &RunRecord, rest: &Rest, name: &str) -> Option<String
         shown(content),
         found.map_or("nothing".to_owned(), shown)
     ))
+}
+
+/// Since when, at the latest `since`, the source has had its present content, as far as the pipeline can tell: what came and
+/// went before it was read leaves no trace once the content before it is back, for equal content is not announced again. What
+/// was restored was read.
+fn observed_since(record: &RunRecord, name: &str, since: Duration) -> Duration {
+    let contents = record.source.get(name).into_iter().flatten();
+    let mut newest_first = contents.rev();
+    let present = newest_first.next().map(|(_, content)| content);
+    let was_restored = |content: &Option<Bytes>| {
+        let mut events = record.destination.get(name).into_iter().flatten();
+        content.is_some() && events.any(|event| event.by_pipeline && event.after == *content)
+    };
+    newest_first
+        .take_while(|(_, content)| Some(content) == present || !was_restored(content))
+        .filter(|(_, content)| Some(content) == present)
+        .map(|(at, _)| *at)
+        .last()
+        .unwrap_or(since)
 }
 
 /// Whether the content lay there after it came to the source, and others changed that to what is there now.

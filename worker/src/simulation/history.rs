@@ -88,6 +88,11 @@ pub(super) enum HistoryStep {
     DeleteCopy {
         name: u8,
     },
+    /// A program makes a folder under a name that is free at the destination, and removes it later.
+    Obstruct {
+        name: u8,
+        seconds: u32,
+    },
     /// A person's commands.
     Submit {
         name: u8,
@@ -406,12 +411,16 @@ impl HistoryGenerator {
 
     fn life_of_a_copy(&mut self) -> HistoryStep {
         let name = self.name();
-        match self.random.u8(..4) {
-            0 => HistoryStep::TouchCopy {
+        match self.random.u8(..16) {
+            0..4 => HistoryStep::TouchCopy {
                 name,
                 time: self.modified(),
             },
-            1 => HistoryStep::DeleteCopy { name },
+            4..8 => HistoryStep::DeleteCopy { name },
+            8 => HistoryStep::Obstruct {
+                name,
+                seconds: self.time(),
+            },
             _ => {
                 let (content, bytes) = self.content();
                 HistoryStep::WriteCopy {

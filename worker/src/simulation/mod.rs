@@ -20,18 +20,14 @@ mod record;
 mod run;
 mod shrink;
 
-use std::time::{Duration, Instant};
-
 use self::history::History;
 use self::run::run;
 use self::shrink::shrink;
 
 /// How many histories are tried, unless the environment says.
-const HISTORIES: u64 = 2000;
+const HISTORIES: u64 = 400;
 /// Steps of a history.
 const STEPS: usize = 200;
-/// After this no further history is begun, unless the environment says how many: the test is one of a quick tier.
-const BUDGET: Duration = Duration::from_secs(60);
 
 fn number_of(variable: &str) -> Option<u64> {
     std::env::var(variable).ok()?.parse().ok()
@@ -39,43 +35,30 @@ fn number_of(variable: &str) -> Option<u64> {
 
 /// Runs the histories of every second seed from `first` on; two tests share the machine's cores.
 fn the_promise_holds(first: u64) {
-    let began = Instant::now();
-    let wanted = number_of("STREAMPRESS_HISTORIES");
+    let wanted = number_of("STREAMPRESS_HISTORIES").unwrap_or(HISTORIES);
     let start = number_of("STREAMPRESS_HISTORY_SEED").unwrap_or(1);
-    let mut done = 0;
-    for seed in (start + first..).step_by(2) {
-        let is_over = match wanted {
-            Some(wanted) => done >= wanted.div_ceil(2),
-            None => done >= HISTORIES / 2 || began.elapsed() > BUDGET,
-        };
-        if is_over {
-            break;
-        }
+    let seeds = (start + first..start + wanted).step_by(2);
+    for seed in seeds {
         let history = History::generate(seed, STEPS);
         let outcome = run(&history);
         if !outcome.violations.is_empty() {
             let shrunk = shrink(&history, &outcome);
             panic!("seed {seed}:\n{shrunk}");
         }
-        done += 1;
     }
-    println!("{done} histories of {STEPS} steps kept the promise");
 }
 
 #[test]
-#[ignore = "about one history of some hundreds ends with bytes gone that another program wrote in place (seed 396)"]
 fn the_promise_holds_in_histories_with_odd_seeds() {
     the_promise_holds(0);
 }
 
 #[test]
-#[ignore = "about one history of some hundreds ends with bytes gone that another program wrote in place (seed 396)"]
 fn the_promise_holds_in_histories_with_even_seeds() {
     the_promise_holds(1);
 }
 
 #[test]
-#[ignore = "the order of some map of the roles is not fixed yet: about one run of five differs by milliseconds"]
 fn the_same_history_runs_the_same_way_twice() {
     for seed in 1..=4 {
         let history = History::generate(seed, STEPS);

@@ -6,7 +6,7 @@ use std::time::Duration;
 use parking_lot::Mutex;
 use streampress_codec::hybrid;
 use streampress_crds::Role;
-use streampress_crds::api::pipeline::{OnCompressed, SourceFormat};
+use streampress_crds::api::pipeline::{OnCompressed, OnRestored, SourceFormat};
 use streampress_transport::sim::{
     QueueOptions, SimDisk, SimProcess, SimQueues, SimSlots, SimStreams, World,
 };
@@ -15,13 +15,15 @@ use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
 use super::history::SimSettings;
+use crate::consume::joined::JoinedQueue;
 use crate::consume::{Consumer, Handler};
 use crate::destination::Destination;
-use crate::journal::NoJournal;
+use crate::journal::{NoJournal, SegmentJournal};
 use crate::roles::announce::{AnnouncementFormat, Announcer};
 use crate::roles::compress::Compressor;
 use crate::roles::connect::CompressorConnections;
 use crate::roles::decompress::Decompressor;
+use crate::roles::receipts::{ReceiptSender, SourceSideReceipts};
 use crate::roles::scan::{LeftOutFiles, Scanner};
 use crate::roles::source::SourceFilter;
 use crate::telemetry::metrics::Meter;
@@ -42,9 +44,12 @@ pub(super) struct SimPipeline {
     pub(super) destination: SimDisk,
     pub(super) files_queue: SimQueues,
     pub(super) chunks_queue: SimQueues,
+    pub(super) receipts_queue: SimQueues,
     pub(super) stream: SimStreams,
     pub(super) compressor_slots: SimSlots,
     pub(super) decompressor_slots: SimSlots,
+    /// What was announced, as a data folder keeps it: shared by all processes, and never out of reach.
+    journal: Arc<SegmentJournal>,
 }
 
 /// What a process does.
@@ -126,9 +131,13 @@ impl SimPipeline {
             destination: SimDisk::new(&world, step),
             files_queue: SimQueues::new(&world, "files", options),
             chunks_queue: SimQueues::new(&world, "chunks", options),
+            receipts_queue: SimQueues::new(&world, "receipts", options),
             stream: SimStreams::new(&world, "stream", 2, DAY),
             compressor_slots: slots(Role::Compressor),
             decompressor_slots: slots(Role::Decompressor),
+            journal: Arc::new(SegmentJournal::new(Arc::new(
+                SimDisk::new(&world, step).open("file:///data", &SimProcess::new("journal")),
+            ))),
             world,
         };
         pipeline.heal();
@@ -160,7 +169,7 @@ impl SimPipeline {
     }
 
     /// The services of queues, stream and slots.
-    pub(super) fn services(&self) -> [&streampress_transport::sim::SimService; 7] {
+    pub(super) fn services(&self) -> [&streampress_transport::sim::SimService; 9] {
         [
             self.files_queue.service(),
             self.files_queue.dead_letter_service(),
@@ -169,6 +178,8 @@ impl SimPipeline {
             self.stream.service(),
             self.compressor_slots.service(),
             self.decompressor_slots.service(),
+            self.receipts_queue.service(),
+            self.receipts_queue.dead_letter_service(),
         ]
     }
 
@@ -189,7 +200,8 @@ impl SimPipeline {
 
     /// Messages that are not done.
     pub(super) fn waiting(&self) -> usize {
-        self.files_queue.messages().len() + self.chunks_queue.messages().len()
+        let queues = [&self.files_queue, &self.chunks_queue, &self.receipts_queue];
+        queues.iter().map(|queue| queue.messages().len()).sum()
     }
 
     /// What announces files, in a process.
@@ -199,7 +211,7 @@ impl SimPipeline {
             files_queue: Arc::new(self.files_queue.open(process)),
             strict: self.settings.is_strict,
             format: AnnouncementFormat::Native,
-            journal: Arc::new(NoJournal),
+            journal: self.journal.clone(),
         }
     }
 
@@ -208,6 +220,7 @@ impl SimPipeline {
         CompressorConnections {
             files_queue: Arc::new(self.files_queue.open(process)),
             chunks_queue: Arc::new(self.chunks_queue.open(process)),
+            receipts_queue: Some(Arc::new(self.receipts_queue.open(process))),
             stream: Arc::new(self.stream.open(process)),
         }
     }
@@ -231,10 +244,12 @@ impl SimPipeline {
                 let connections = self.connections(process);
                 let compressor = self.compressor(process, &connections);
                 let lock = Arc::new(self.compressor_slots.open(process));
-                let queue = connections.files_queue;
+                let receipts: Arc<dyn Queue> = Arc::new(self.receipts_queue.open(process));
+                let receipts = SourceSideReceipts::new(receipts, connections.chunks_queue);
+                let queue = JoinedQueue::new(connections.files_queue, Arc::new(receipts));
                 let consumer = self.consumer(
                     Role::Compressor,
-                    queue,
+                    Arc::new(queue),
                     lock,
                     Arc::new(compressor),
                     shutdown,
@@ -246,8 +261,11 @@ impl SimPipeline {
                     Arc::new(self.destination.open(DESTINATION, process));
                 let stream = Arc::new(self.stream.open(process));
                 let destination = Destination::with_own_journal(destination, None);
-                let decompressor =
+                let mut decompressor =
                     Decompressor::new(destination, stream, 1, None, Arc::new(NoJournal));
+                let receipts = Arc::new(self.receipts_queue.open(process));
+                let is_strict = self.settings.is_strict;
+                decompressor.receipts = Some(ReceiptSender::new(receipts, is_strict));
                 let lock = Arc::new(self.decompressor_slots.open(process));
                 let queue = Arc::new(self.chunks_queue.open(process));
                 let consumer = self.consumer(
@@ -276,6 +294,7 @@ impl SimPipeline {
             plans: Arc::default(),
             record_bytes: 400 << 10,
             on_compressed: OnCompressed::Keep,
+            on_restored: OnRestored::Keep,
             filter: filter(),
             journal: Arc::new(NoJournal),
             report: None,

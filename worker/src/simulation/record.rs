@@ -37,8 +37,11 @@ impl RunRecord {
     /// Takes in what changed at the source since the last call.
     pub(super) fn look_at_source(&mut self, pipeline: &SimPipeline) {
         let (now, nodes) = (pipeline.world.elapsed(), pipeline.source.nodes());
-        self.retired.extend(pipeline.source.take_changes());
-        let names = nodes.keys().cloned().chain(self.source.keys().cloned());
+        let changes = pipeline.source.take_changes().into_iter();
+        self.retired
+            .extend(changes.filter(|change| !is_reserved(&change.name)));
+        let present = nodes.keys().filter(|name| !is_reserved(name));
+        let names = present.cloned().chain(self.source.keys().cloned());
         for name in names.collect::<std::collections::BTreeSet<_>>() {
             let present = nodes.get(&name).map(|node| node.bytes.clone());
             let contents = self.source.entry(name).or_default();

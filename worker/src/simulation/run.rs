@@ -32,6 +32,18 @@ pub(super) struct Outcome {
 }
 
 impl Outcome {
+    /// When, since the start, the pipeline made the first file of this name visible.
+    pub(super) fn first_restored(&self, name: &str) -> Option<Duration> {
+        let events = self.record.destination.get(name)?;
+        let restored = events.iter().find(|event| event.by_pipeline);
+        restored.map(|event| event.at)
+    }
+
+    /// Whether a file of this name is at the destination.
+    pub(super) fn has(&self, name: &str) -> bool {
+        self.rest.destination.contains_key(name)
+    }
+
     /// Reason and detail of each dead letter that is left.
     pub(super) fn dead_letters(&self) -> Vec<String> {
         let letters = self.rest.dead_letters.iter();
@@ -150,14 +162,25 @@ impl HistoryRun {
                     How::Replace => Write::Replace(bytes),
                     How::InPlace => Write::InPlace(bytes),
                 };
-                self.record.change_copy(&pipeline, at(name), || {
-                    pipeline.destination.write(at(name), write, None);
-                });
+                if !pipeline.destination.is_folder(at(name)) {
+                    self.record.change_copy(&pipeline, at(name), || {
+                        pipeline.destination.write(at(name), write, None);
+                    });
+                }
             }
             HistoryStep::DeleteCopy { name } => {
                 self.record.change_copy(&pipeline, at(name), || {
                     pipeline.destination.remove(at(name));
                 });
+            }
+            HistoryStep::Obstruct { name, seconds } => {
+                if pipeline.destination.node(at(name)).is_none() {
+                    let file = Write::Replace(Bytes::new());
+                    pipeline.destination.write(&inside(name), file, None);
+                    self.after(seconds, move |pipeline| {
+                        pipeline.destination.remove(&inside(name));
+                    });
+                }
             }
             HistoryStep::Submit { name } => self.submit(name).await,
             HistoryStep::Redrive => self.redrive().await,
@@ -363,7 +386,9 @@ impl HistoryRun {
             role.process().thaw();
             role.want(true);
         }
-        for name in NAMES {
+        for number in (0..).take(NAMES.len()) {
+            let name = at(number);
+            pipeline.destination.remove(&inside(number));
             if pipeline
                 .source
                 .node(name)
@@ -410,6 +435,11 @@ impl HistoryRun {
 
 fn at(name: u8) -> &'static str {
     NAMES[usize::from(name) % NAMES.len()]
+}
+
+/// The file in a folder that has a file's name.
+fn inside(name: u8) -> String {
+    format!("{}/in-the-way", at(name))
 }
 
 fn secs(seconds: u32) -> Duration {

@@ -18,7 +18,7 @@ use streampress::roles::source::SourceFilter;
 use streampress::telemetry::metrics::Meter;
 use streampress_codec::hybrid;
 use streampress_crds::Role;
-use streampress_crds::api::pipeline::{OnCompressed, SourceFormat};
+use streampress_crds::api::pipeline::{OnCompressed, OnRestored, SourceFormat};
 use streampress_transport::in_process_lock::InProcessLock;
 use streampress_transport::local::files::LocalFiles;
 use streampress_transport::local::{Local, LocalOptions};
@@ -89,6 +89,7 @@ impl Fixture {
             plans: Arc::default(),
             record_bytes: 400 * 1024,
             on_compressed: OnCompressed::Keep,
+            on_restored: OnRestored::Keep,
             filter: SourceFilter {
                 formats: vec![SourceFormat::Txt, SourceFormat::Json, SourceFormat::Csv],
                 skips_renamed: false,

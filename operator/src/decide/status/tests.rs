@@ -5,7 +5,7 @@ use std::time::Duration;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 use k8s_openapi::jiff::Timestamp;
 use streampress_crds::api::status::{
-    CompressionPipelineStatus, Phase, ProgressStatus, RetentionStatus, SlotStatus,
+    CompressionPipelineStatus, Phase, ProgressStatus, RetentionStatus, SlotStatus, TransportStatus,
 };
 use streampress_crds::slot_health::NeededService;
 use streampress_crds::{Reason, Role};
@@ -44,6 +44,7 @@ fn well() -> PipelineObservation {
         depths: Depths {
             files: Some(Depth::default()),
             chunks: Some(Depth::default()),
+            receipts: Some(Depth::default()),
             dead: Some(0),
             dead_chunks: Some(0),
         },
@@ -520,6 +521,36 @@ fn a_depth_that_is_not_known_is_left_out() {
     });
     let backlog = status.backlog.unwrap_or_default();
     assert_eq!((backlog.files, backlog.chunks), (None, Some(0)));
+}
+
+#[test]
+fn waiting_receipts_are_shown_where_there_is_a_queue_for_them() {
+    let waiting = |url: Option<&str>| PipelineObservation {
+        transport: TransportState::Ready(ReadyTransport {
+            status: TransportStatus {
+                receipts_queue_url: url.map(str::to_owned),
+                ..TransportStatus::default()
+            },
+            ..ReadyTransport::default()
+        }),
+        depths: Depths {
+            receipts: Some(Depth {
+                visible: 3,
+                in_flight: 1,
+                delayed: 0,
+            }),
+            ..well().depths
+        },
+        ..well()
+    };
+    let shown = |url| {
+        status_of(&waiting(url))
+            .backlog
+            .unwrap_or_default()
+            .receipts
+    };
+    assert_eq!(shown(Some("https://sqs/receipts.fifo")), Some(4));
+    assert_eq!(shown(None), None);
 }
 
 #[test]

@@ -54,6 +54,7 @@ impl Provisioner for Endpoints {
             _ => Depths {
                 files: known,
                 chunks: known,
+                receipts: known,
                 dead: Some(0),
                 dead_chunks: Some(0),
             },
@@ -235,7 +236,7 @@ async fn endpoints_that_hang_delay_neither_other_pipelines_nor_their_removal() {
 async fn a_removal_that_fails_is_tried_until_its_deadline_and_one_that_is_refused_is_not() {
     let left = |what: &str| {
         Removal::Done(vec![format!(
-            "n-{what}-{what}-files.fifo, n-{what}-{what}-chunks.fifo and n-{what}-{what}-stream may be left behind: Deleting failed."
+            "n-{what}-{what}-files.fifo, n-{what}-{what}-chunks.fifo, n-{what}-{what}-receipts.fifo and n-{what}-{what}-stream may be left behind: Deleting failed."
         )])
     };
     for (what, after, wanted, tries) in [

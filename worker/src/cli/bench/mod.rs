@@ -100,7 +100,7 @@ fn bench(options: &BenchOptions, out: &mut dyn Write) -> Result<()> {
     show_totals(&totals, &options.files, out)
 }
 
-/// Fails where a codec was asked for by a name that none has.
+/// Fails where a codec was requested by a name that none has.
 fn ensure_known(all: &[BenchCodec], asked: &[String]) -> Result<()> {
     let is_unknown = |asked: &&String| !all.iter().any(|codec| codec.name.starts_with(&***asked));
     match asked.iter().find(is_unknown) {

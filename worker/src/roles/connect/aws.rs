@@ -109,6 +109,7 @@ fn legacy_transport(resolved: &Resolved) -> TransportSettings {
     TransportSettings {
         files_queue: queue(transport.files_queue),
         chunks_queue: queue(transport.chunks_queue),
+        receipts_queue: None,
         stream: StreamSettings {
             shards: 10,
             retention_hours: 24,

@@ -42,6 +42,8 @@ pub struct CompressorConnections {
     pub files_queue: Arc<dyn Queue>,
     /// Takes manifests.
     pub chunks_queue: Arc<dyn Queue>,
+    /// Brings receipts, where the pipeline has them.
+    pub receipts_queue: Option<Arc<dyn Queue>>,
     /// Takes records.
     pub stream: Arc<dyn ChunkStream>,
 }
@@ -51,6 +53,8 @@ pub struct CompressorConnections {
 pub struct DecompressorConnections {
     /// Brings manifests.
     pub chunks_queue: Arc<dyn Queue>,
+    /// Takes receipts, where the pipeline has them.
+    pub receipts_queue: Option<Arc<dyn Queue>>,
     /// Brings records.
     pub stream: Arc<dyn ChunkStream>,
 }
@@ -68,6 +72,7 @@ impl CompressorConnections {
     pub(crate) fn for_decompressor(&self) -> DecompressorConnections {
         DecompressorConnections {
             chunks_queue: self.chunks_queue.clone(),
+            receipts_queue: self.receipts_queue.clone(),
             stream: self.stream.clone(),
         }
     }
@@ -99,6 +104,7 @@ impl Backend {
         Ok(CompressorConnections {
             files_queue: self.files_queue(&transport.files_queue).await?,
             chunks_queue: self.chunks_queue(&transport.chunks_queue).await?,
+            receipts_queue: self.receipts_queue(&transport.receipts_queue).await?,
             stream: self.stream(&transport.stream).await?,
         })
     }
@@ -111,6 +117,7 @@ impl Backend {
         let transport = &settings.transport;
         Ok(DecompressorConnections {
             chunks_queue: self.chunks_queue(&transport.chunks_queue).await?,
+            receipts_queue: self.receipts_queue(&transport.receipts_queue).await?,
             stream: self.stream(&transport.stream).await?,
         })
     }
@@ -128,6 +135,17 @@ impl Backend {
             Self::Embedded(local) => Ok(local.chunks_queue()),
             Self::Aws(aws) => aws.queue(settings).await,
         }
+    }
+
+    async fn receipts_queue(
+        &self,
+        settings: &Option<QueueSettings>,
+    ) -> Result<Option<Arc<dyn Queue>>> {
+        Ok(match (settings, self) {
+            (None, _) => None,
+            (Some(_), Self::Embedded(local)) => Some(local.receipts_queue()),
+            (Some(settings), Self::Aws(aws)) => Some(aws.queue(settings).await?),
+        })
     }
 
     async fn stream(&self, settings: &StreamSettings) -> Result<Arc<dyn ChunkStream>> {

@@ -84,6 +84,7 @@ pub struct Local {
     store: Arc<Store>,
     files: Arc<LocalQueue>,
     chunks: Arc<LocalQueue>,
+    receipts: Arc<LocalQueue>,
     stream: Arc<LocalStream>,
     lease: Duration,
 }
@@ -132,6 +133,10 @@ impl Local {
         Ok(Self {
             files: queue((Which::Files, "files"), (Which::FilesDead, "files-dlq")),
             chunks: queue((Which::Chunks, "chunks"), (Which::ChunksDead, "chunks-dlq")),
+            receipts: queue(
+                (Which::Receipts, "receipts"),
+                (Which::ReceiptsDead, "receipts-dlq"),
+            ),
             stream: Arc::new(stream),
             lease: options.lease,
             store,
@@ -146,6 +151,11 @@ impl Local {
     /// The queue of chunk manifests.
     pub fn chunks_queue(&self) -> Arc<dyn Queue> {
         Arc::clone(&self.chunks) as Arc<dyn Queue>
+    }
+
+    /// The queue of receipts: what became of each file.
+    pub fn receipts_queue(&self) -> Arc<dyn Queue> {
+        Arc::clone(&self.receipts) as Arc<dyn Queue>
     }
 
     /// The stream of records.

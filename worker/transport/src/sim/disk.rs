@@ -133,6 +133,11 @@ impl SimDisk {
         self.state.lock().nodes.get(name).cloned()
     }
 
+    /// Whether files lie below this name.
+    pub fn is_folder(&self, name: &str) -> bool {
+        self.state.lock().is_folder(name)
+    }
+
     /// What the pipeline changed since the last call.
     pub fn take_changes(&self) -> Vec<DiskChange> {
         std::mem::take(&mut self.state.lock().changes)

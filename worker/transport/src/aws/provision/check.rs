@@ -17,7 +17,7 @@ pub async fn check(
     record_bytes: usize,
 ) -> ProvisionResult<Vec<Mismatch>> {
     let mut found = Vec::new();
-    for queue in [&plan.transport.files_queue, &plan.transport.chunks_queue] {
+    for queue in plan.transport.queues() {
         check_queue(aws, queue, &mut found).await?;
     }
     check_stream(aws, plan, record_bytes, &mut found).await?;

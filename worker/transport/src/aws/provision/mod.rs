@@ -1,4 +1,4 @@
-//! Creates, checks and deletes what a pipeline needs on AWS: two FIFO queues, their dead-letter queues and a stream. For
+//! Creates, checks and deletes what a pipeline needs on AWS: FIFO queues, their dead-letter queues and a stream. For
 //! `streampress setup`, for `validate --live` and for the operator, so that all three mean the same.
 //!
 //! Idempotent. What exists and carries our tag is brought to what is planned; what another owner made is never changed nor
@@ -44,12 +44,16 @@ pub async fn create(aws: &Aws, plan: &ProvisionPlan) -> ProvisionResult<Provisio
     outcomes.extend(files.outcomes);
     let chunks = create_queue(aws, plan, Of::Chunks).await?;
     outcomes.extend(chunks.outcomes);
+    let receipts = create_receipts_queue(aws, plan).await?;
+    let receipts_queue_url = receipts.as_ref().map(|receipts| receipts.url.clone());
+    outcomes.extend(receipts.into_iter().flat_map(|receipts| receipts.outcomes));
     let (outcome, stream) = stream::finish(aws, plan, begun).await?;
     outcomes.push(outcome);
     Ok(Provisioned {
         outcomes,
         files_queue_url: files.url,
         chunks_queue_url: chunks.url,
+        receipts_queue_url,
         stream,
     })
 }
@@ -61,6 +65,8 @@ pub async fn create_queues(
 ) -> ProvisionResult<Vec<ResourceOutcome>> {
     let mut outcomes = create_queue(aws, plan, Of::Files).await?.outcomes.to_vec();
     outcomes.extend(create_queue(aws, plan, Of::Chunks).await?.outcomes);
+    let receipts = create_receipts_queue(aws, plan).await?;
+    outcomes.extend(receipts.into_iter().flat_map(|receipts| receipts.outcomes));
     Ok(outcomes)
 }
 
@@ -76,7 +82,7 @@ pub async fn create_stream(aws: &Aws, plan: &ProvisionPlan) -> ProvisionResult<R
 /// the stream.
 pub async fn delete(aws: &Aws, plan: &ProvisionPlan) -> ProvisionResult<Vec<ResourceOutcome>> {
     let mut outcomes = Vec::new();
-    for name in plan.queues() {
+    for name in plan.transport.queue_names() {
         outcomes.push(ResourceOutcome {
             resource: queues::described(name),
             outcome: queues::delete(aws, plan, name).await?,
@@ -111,7 +117,7 @@ pub async fn retention_hours(aws: &Aws, name: &str) -> ProvisionResult<Option<u3
 
 /// Whether all of the plan's queues exist and hold nothing as far as SQS counts, which it does up to a minute late.
 pub async fn are_queues_empty(aws: &Aws, plan: &ProvisionPlan) -> ProvisionResult<bool> {
-    for name in plan.queues() {
+    for name in plan.transport.queue_names() {
         let Some(url) = queues::find(aws, name).await? else {
             return Ok(false);
         };
@@ -146,7 +152,7 @@ pub async fn usable_stream(aws: &Aws, name: &str) -> ProvisionResult<UsableStrea
     Ok(stream::usable(found))
 }
 
-/// One of a pipeline's two queues.
+/// One of the queues that every pipeline has.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Of {
     Files,
@@ -163,4 +169,14 @@ async fn create_queue(
         Of::Chunks => (&plan.transport.chunks_queue, None),
     };
     queues::create(aws, plan, queue, event_rule).await
+}
+
+async fn create_receipts_queue(
+    aws: &Aws,
+    plan: &ProvisionPlan,
+) -> ProvisionResult<Option<queues::CreatedPair>> {
+    match &plan.transport.receipts_queue {
+        Some(queue) => queues::create(aws, plan, queue, None).await.map(Some),
+        None => Ok(None),
+    }
 }

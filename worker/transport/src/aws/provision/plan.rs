@@ -49,7 +49,10 @@ impl ProvisionPlan {
     /// the call waits until everything is ready. The queues get SQS's count of receives as a last resort only, since workers
     /// count a file's failures themselves.
     pub fn new(mut transport: TransportSettings, owner: (&str, &str)) -> Self {
-        for queue in [&mut transport.files_queue, &mut transport.chunks_queue] {
+        for queue in [&mut transport.files_queue, &mut transport.chunks_queue]
+            .into_iter()
+            .chain(&mut transport.receipts_queue)
+        {
             queue.max_receive_count = LAST_RESORT_RECEIVES;
         }
         Self {
@@ -63,17 +66,6 @@ impl ProvisionPlan {
             lower_retention_from: None,
             wait_for_shards: true,
         }
-    }
-
-    /// The names of all queues, each followed by its dead-letter queue.
-    pub fn queues(&self) -> [&str; 4] {
-        let [files, chunks] = [&self.transport.files_queue, &self.transport.chunks_queue];
-        [
-            &files.name,
-            &files.dead_letter_name,
-            &chunks.name,
-            &chunks.dead_letter_name,
-        ]
     }
 
     pub(super) fn all_tags(&self) -> impl Iterator<Item = (String, String)> {
@@ -139,12 +131,15 @@ pub struct UsableStream {
 /// Everything that a pipeline needs, ready for use.
 #[derive(Debug)]
 pub struct Provisioned {
-    /// What was done: the files queue's dead-letter queue, the files queue, the same of the chunks queue, the stream.
+    /// What was done: the files queue's dead-letter queue, the files queue, the same of the chunks queue and of the receipts queue,
+    /// the stream.
     pub outcomes: Vec<ResourceOutcome>,
     /// The files queue's URL.
     pub files_queue_url: String,
     /// The chunks queue's URL.
     pub chunks_queue_url: String,
+    /// The receipts queue's URL, where the plan has one.
+    pub receipts_queue_url: Option<String>,
     /// The stream.
     pub stream: UsableStream,
 }

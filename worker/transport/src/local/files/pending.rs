@@ -152,21 +152,23 @@ fn reserve(file: &File, bytes: u64) -> io::Result<()> {
 }
 
 impl PendingLocal {
-    /// Makes the content durable, then visible by `rename`.
+    /// Makes the content durable, then visible by `rename`; answers what the file was before it was visible.
     fn complete(
         &mut self,
         modified: SystemTime,
         rename: impl FnOnce(&Self) -> io::Result<()>,
-    ) -> io::Result<()> {
+    ) -> io::Result<fs::Metadata> {
         let place = self.place.clone();
         let fault = |error| say(error, "cannot write", &place);
         self.file.flush().map_err(fault)?;
         let file = self.file.get_ref();
         file.set_modified(modified).map_err(fault)?;
         file.sync_all().map_err(fault)?;
+        let written = file.metadata().map_err(fault)?;
         rename(self).map_err(fault)?;
         self.done = true;
-        sync_folder(self.place.parent().unwrap_or(Path::new(".")))
+        sync_folder(self.place.parent().unwrap_or(Path::new(".")))?;
+        Ok(written)
     }
 }
 
@@ -185,6 +187,7 @@ impl PendingFile for PendingLocal {
         self.complete(modified, |pending| {
             fs::rename(&pending.temporary, &pending.place)
         })
+        .map(drop)
     }
 
     fn commit_over(
@@ -192,7 +195,7 @@ impl PendingFile for PendingLocal {
         modified: SystemTime,
         seen: Option<&FileEntry>,
     ) -> io::Result<FileEntry> {
-        self.complete(modified, |pending| match seen {
+        let written = self.complete(modified, |pending| match seen {
             None => rename_to_free_name(&pending.temporary, &pending.place),
             // Another program's write in this very moment is not seen; ours are kept apart by the caller's lock.
             Some(seen) => match fs::metadata(&pending.place) {
@@ -206,9 +209,23 @@ impl PendingFile for PendingLocal {
                 Err(error) => Err(error),
             },
         })?;
-        let meta = fs::metadata(&self.place).map_err(|e| say(e, "cannot open", &self.place))?;
-        describe(&self.name, &meta)
+        // Of the file that was written, whatever has its name by now.
+        let now = self.file.get_ref().metadata();
+        let now = now.map_err(|error| say(error, "cannot look at", &self.place))?;
+        entry_of_written(&self.name, &written, &now)
     }
+}
+
+/// The entry of a file that was `written` and is visible `now`. Where another program wrote into it meanwhile, the times of
+/// before are taken: that fingerprint is never seen again, so nothing counts as written here that was not.
+fn entry_of_written(
+    name: &FileName,
+    written: &fs::Metadata,
+    now: &fs::Metadata,
+) -> io::Result<FileEntry> {
+    let is_as_written = (written.len(), written.mtime(), written.mtime_nsec())
+        == (now.len(), now.mtime(), now.mtime_nsec());
+    describe(name, if is_as_written { now } else { written })
 }
 
 /// Renames unless the new name is taken. A link that leads nowhere is replaced, as every link in the place of a file is.

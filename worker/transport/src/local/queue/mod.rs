@@ -32,6 +32,8 @@ pub(super) enum Which {
     FilesDead = 1,
     Chunks = 2,
     ChunksDead = 3,
+    Receipts = 4,
+    ReceiptsDead = 5,
 }
 
 /// One of the folder's queues.

@@ -1,0 +1,86 @@
+//! "This became of the file": a message of the receipts queue, from a decompressor to the compressors.
+
+use serde::{Deserialize, Serialize};
+use streampress_transport::FileVersion;
+
+use super::{DeadLetterReason, FileRef, Manifest, MessageError, SourceObservation, to_json};
+
+/// The body of a receipt.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct FileReceipt {
+    /// Always [`super::VERSION`].
+    pub version: u32,
+    /// What became of the file.
+    #[serde(flatten)]
+    pub verdict: Verdict,
+    /// W3C trace context of the announcement.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub traceparent: Option<String>,
+}
+
+/// What became of a file's version.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(tag = "verdict", rename_all = "camelCase")]
+pub enum Verdict {
+    /// It lies at the destination, hash checked.
+    Restored(ReceiptFile),
+    /// A newer version of the file lay there already.
+    Superseded(ReceiptFile),
+    /// Its records cannot be used: the file is to be packed and sent again.
+    SendAgain {
+        /// The whole manifest.
+        manifest: Box<Manifest>,
+        /// What is wrong with the records.
+        reason: DeadLetterReason,
+        /// One sentence more.
+        detail: String,
+    },
+}
+
+/// The file that a receipt is about.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct ReceiptFile {
+    /// The file as it was announced.
+    pub file: FileRef,
+    /// The version that was announced.
+    pub file_version: FileVersion,
+    /// How the source was observed when it was announced, where the manifest says it.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub observed: Option<SourceObservation>,
+}
+
+impl Verdict {
+    /// As the deduplication id of a receipt ends.
+    pub(crate) fn as_str(&self) -> &'static str {
+        match self {
+            Self::Restored(_) => "restored",
+            Self::Superseded(_) => "superseded",
+            Self::SendAgain { .. } => "sendAgain",
+        }
+    }
+}
+
+impl FileReceipt {
+    /// The file.
+    pub fn file(&self) -> &FileRef {
+        match &self.verdict {
+            Verdict::Restored(it) | Verdict::Superseded(it) => &it.file,
+            Verdict::SendAgain { manifest, .. } => &manifest.file,
+        }
+    }
+
+    /// The message body.
+    pub fn to_json(&self) -> String {
+        to_json(self)
+    }
+
+    /// Checks what the fields' types do not.
+    pub(super) fn check(mut self) -> Result<Self, MessageError> {
+        if let Verdict::SendAgain { manifest, .. } = &mut self.verdict {
+            **manifest = manifest.clone().check()?;
+        }
+        Ok(self)
+    }
+}
