@@ -103,7 +103,7 @@ async fn tagged_queues_and_streams_are_changed_to_the_planned_settings() {
         Outcome::Changed(vec!["shards".into()]),
         "a waiting message may need what is older than the lower retention"
     );
-    changed.lower_retention = true;
+    changed.lower_retention_from = Some(48);
     let done = create(&cloud.aws, &changed).await.expect("made");
     let lowered = Outcome::Changed(vec!["retention".into()]);
     assert_eq!(done[6].outcome, lowered);

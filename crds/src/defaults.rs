@@ -54,6 +54,7 @@ impl Default for StreamSpec {
             name: None,
             shards: 2,
             retention_hours: 24,
+            extend_retention: true,
         }
     }
 }

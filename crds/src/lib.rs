@@ -20,7 +20,7 @@
 //! - `crd`: the generated CustomResourceDefinition, with the feature `kubernetes`.
 //!
 //! What operator and workers agree on at run time:
-//! - [`lease`]: the durations of a Lease. [`ledger`]: the counters of a slot.
+//! - [`lease`]: the durations of a Lease. [`ledger`]: the counters of a slot. [`slot_health`]: outages that its holders saw.
 //! - [`queue_check`]: whether an existing queue fits a pipeline.
 
 #![warn(unreachable_pub)]
@@ -44,6 +44,7 @@ pub mod reasons;
 mod role;
 pub mod rules;
 pub mod settings;
+pub mod slot_health;
 
 pub use api::pipeline::{CompressionPipeline, CompressionPipelineSpec};
 pub use api::status::CompressionPipelineStatus;

@@ -213,6 +213,12 @@ pub enum Reason {
     DepthUnknown,
     /// Some files could not be processed.
     DeadLetters,
+    /// A service that workers need is down.
+    ServiceDown,
+    /// What waits may outlast the stream's retention.
+    RetentionAtRisk,
+    /// What waits is younger than half of the stream's retention.
+    WithinRetention,
     /// Suspending: generator and compressors finish their present work.
     StoppingIntake,
     /// Suspending: packed files are still being restored.
@@ -276,6 +282,13 @@ impl Reason {
                 "a queue cannot be read at the moment; nothing is scaled down meanwhile"
             }
             Self::DeadLetters => "some files could not be processed; the others go on",
+            Self::ServiceDown => {
+                "workers cannot use the source, the destination, the stream or a queue; they receive nothing meanwhile"
+            }
+            Self::RetentionAtRisk => {
+                "packed files or their dead letters have waited for half of the stream's retention or longer"
+            }
+            Self::WithinRetention => "no packed file has waited for half of the stream's retention",
             Self::StoppingIntake => {
                 "suspending: generator and compressors finish their present work"
             }
@@ -300,6 +313,7 @@ impl Reason {
             | Self::Settled
             | Self::NotStalled
             | Self::NotSuspended
+            | Self::WithinRetention
             | Self::Changed => "none needed",
             Self::InvalidSpec => "correct the field that the message names",
             Self::MakingTransport => "wait; a stream takes up to a minute on AWS",
@@ -330,6 +344,12 @@ impl Reason {
             Self::DepthUnknown => "see the condition `TransportReady`",
             Self::DeadLetters => {
                 "`streampress redrive --list` shows the reasons, `streampress redrive` sends the files again"
+            }
+            Self::ServiceDown => {
+                "remove the cause that the message names; workers continue by themselves"
+            }
+            Self::RetentionAtRisk => {
+                "let decompressors run and redrive dead letters before the records expire; `transport.stream.retentionHours` may be raised meanwhile"
             }
             Self::StoppingIntake | Self::RestoringFiles | Self::Settling => "wait",
             Self::Drained => "set `spec.suspend` to false to go on",

@@ -121,6 +121,18 @@ fn the_chart_brings_the_dashboard_and_names_metrics_that_exist() {
     metrics.wrote("Lease");
     metrics.reconciled("ok", std::time::Duration::ZERO);
     metrics.phase(None, Some(streampress_crds::api::status::Phase::Running));
+    let with_figures = streampress_crds::CompressionPipelineStatus {
+        backlog: Some(streampress_crds::api::status::BacklogStatus {
+            files: Some(1),
+            chunks: Some(1),
+            receipts: None,
+            dead: Some(1),
+            waiting_since: Some("2026-01-01T00:00:00Z".into()),
+        }),
+        retention: Some(streampress_crds::api::status::RetentionStatus::default()),
+        ..streampress_crds::CompressionPipelineStatus::default()
+    };
+    metrics.pipeline("shop", "orders", &with_figures);
     let page = metrics.text();
     for file in [
         "deploy/dashboards/streampress.json",

@@ -2,7 +2,8 @@ use std::collections::BTreeSet;
 use std::time::Duration;
 
 use streampress::telemetry::metrics::Meter;
-use streampress_crds::api::status::Phase;
+use streampress_crds::CompressionPipelineStatus;
+use streampress_crds::api::status::{BacklogStatus, Phase, RetentionStatus};
 use streampress_operator::http::metrics::OperatorMetrics;
 
 use crate::{code, table};
@@ -12,9 +13,22 @@ pub fn page() -> String {
     operator.wrote("Deployment");
     operator.reconciled("settled", Duration::ZERO);
     operator.phase(None, Some(Phase::Pending));
+    let status = CompressionPipelineStatus {
+        backlog: Some(BacklogStatus {
+            files: Some(1),
+            chunks: Some(1),
+            receipts: None,
+            dead: Some(1),
+            waiting_since: Some("2026-01-01T00:00:00Z".into()),
+        }),
+        retention: Some(RetentionStatus::default()),
+        ..CompressionPipelineStatus::default()
+    };
+    operator.pipeline("default", "stock", &status);
     format!(
         "In the OpenMetrics text format, at `/metrics`.\n\n## Of a worker\n\nEvery metric also has the labels `pipeline`, `namespace` and \
-         `role`.\n\n{}\n## Of the operator\n\n{}",
+         `role`.\n\n{}\n## Of the operator\n\nThose of one pipeline, `streampress_operator_pipeline_…`, also have the labels `namespace` and \
+         `pipeline`.\n\n{}",
         metrics(&Meter::complete_page(), true),
         metrics(&operator.text(), false),
     )
@@ -53,11 +67,12 @@ fn metrics(page: &str, has_all_values: bool) -> String {
     table(&["metric", "type", "label", "meaning"], rows)
 }
 
-/// The label of a line and its value; the bounds of histograms are none.
+/// The label of a line and its value; the bounds of histograms are none, nor is what names the pipeline.
 fn label(line: &str) -> Option<(String, String)> {
     let labels = line.split_once('{')?.1.split_once('}')?.0;
     let mut found = labels.split(',').filter_map(|label| label.split_once('='));
-    let (name, value) = found.find(|(name, _)| *name != "le")?;
+    let (name, value) =
+        found.find(|(name, _)| !matches!(*name, "le" | "namespace" | "pipeline"))?;
     Some((name.to_owned(), value.trim_matches('"').to_owned()))
 }
 

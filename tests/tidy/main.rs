@@ -56,6 +56,7 @@ const LAYERS: &[(&str, &[&str])] = &[
             "quantity",
             "location",
             "ledger",
+            "slot_health",
             "lease",
             "api",
             "defaults",

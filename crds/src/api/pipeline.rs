@@ -235,9 +235,11 @@ pub struct StreamSpec {
     /// Number of shards. Each carries 1 MiB/s in and 2 MiB/s out, and is billed by the hour.
     #[cfg_attr(feature = "kubernetes", schemars(range(min = 1, max = 500)))]
     pub shards: i32,
-    /// Retention period of the stream in hours: the time within which files must be restored.
+    /// Retention period of the stream in hours: the time within which files must be restored. A lower value is carried out once all queues are empty.
     #[cfg_attr(feature = "kubernetes", schemars(range(min = 24, max = 8_760)))]
     pub retention_hours: i32,
+    /// With policy Create: double the retention, up to 14 days, each time that packed files or their dead letters have waited for half of it, and set it back when nothing waits. AWS bills what exceeds a day.
+    pub extend_retention: bool,
 }
 
 /// Where files to compress are found.

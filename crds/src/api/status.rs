@@ -26,7 +26,7 @@ pub struct CompressionPipelineStatus {
     #[serde(skip_serializing_if = "Option::is_none")]
     #[cfg_attr(feature = "kubernetes", schemars(length(max = 1024)))]
     pub message: Option<String>,
-    /// Ready, Reconciling, Stalled, TransportReady and Drained.
+    /// Ready, Reconciling, Stalled, TransportReady, Drained, SourceAvailable, DestinationAvailable and RetentionAtRisk.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     #[cfg_attr(feature = "kubernetes", schemars(
         length(max = 16),
@@ -46,6 +46,9 @@ pub struct CompressionPipelineStatus {
     /// What waits in the queues.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub backlog: Option<BacklogStatus>,
+    /// For how long the stream keeps records, and whether that is long enough for what waits.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub retention: Option<RetentionStatus>,
     /// The queues and the stream in use.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub transport: Option<TransportStatus>,
@@ -168,6 +171,25 @@ pub struct BacklogStatus {
     /// Dead letters of all queues.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub dead: Option<i64>,
+    /// Since when the oldest packed file or packed file's dead letter has waited, at the earliest. SQS tells no message's age: the operator infers it from the number of messages and of files that were restored.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[cfg_attr(feature = "kubernetes", schemars(length(max = 40)))]
+    pub waiting_since: Option<String>,
+}
+
+/// For how long the stream keeps records, and whether that is long enough for what waits.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(feature = "kubernetes", derive(JsonSchema))]
+#[serde(rename_all = "camelCase", default)]
+pub struct RetentionStatus {
+    /// For how long the stream keeps records, in hours.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub hours: Option<i64>,
+    /// Whether packed files or their dead letters have waited for half of that or longer.
+    pub at_risk: bool,
+    /// The retention that the operator gives the stream, in hours: that of the spec, or more while something that waits needs it. It lowers only a retention of just so many hours: one that others gave the stream stays. Left out with policy Adopt.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub planned_hours: Option<i64>,
 }
 
 /// The queues and the stream in use.

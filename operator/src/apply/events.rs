@@ -8,6 +8,7 @@ use streampress_crds::{CompressionPipelineStatus, Reason};
 use tracing::debug;
 
 use crate::apply::election::Leadership;
+use crate::decide::status::RETENTION_AT_RISK;
 use crate::resources::names;
 use crate::state::pipeline::WatchedPipeline;
 
@@ -39,14 +40,22 @@ impl EventPublisher {
             .await;
     }
 
-    /// What is new in a status, where that is worth an Event: another phase, or another reason to be ready or not.
+    /// What is new in a status, where that is worth an Event: another phase, another reason to be ready or not, or records
+    /// that may expire too soon.
     pub(crate) async fn status_changed(
         &self,
         pipeline: &WatchedPipeline,
         former: &CompressionPipelineStatus,
         new: &CompressionPipelineStatus,
     ) {
-        let (was_ready, ready) = (ready_of(former), ready_of(new));
+        if let Some(at_risk) = condition_of(new, RETENTION_AT_RISK).filter(|it| it.status == "True")
+            && (condition_of(former, RETENTION_AT_RISK).is_none_or(|was| was.status != "True")
+                || planned_hours(former) != planned_hours(new))
+        {
+            self.warn(pipeline, Reason::RetentionAtRisk, &at_risk.message)
+                .await;
+        }
+        let (was_ready, ready) = (condition_of(former, "Ready"), condition_of(new, "Ready"));
         let same_reason = was_ready.map(|was| &was.reason) == ready.map(|is| &is.reason);
         if former.phase == new.phase && same_reason {
             return;
@@ -58,7 +67,11 @@ impl EventPublisher {
             Some(Phase::Pending | Phase::Suspending | Phase::Deleting) | None => return,
         };
         let dead = new.backlog.as_ref().and_then(|backlog| backlog.dead);
+        let is_down = new.conditions.iter().any(|condition| {
+            condition.status == "False" && condition.reason == Reason::ServiceDown.as_str()
+        });
         let reason = match new.phase {
+            Some(Phase::Degraded) if is_down => Reason::ServiceDown.as_str(),
             Some(Phase::Degraded) if dead.unwrap_or(0) > 0 => Reason::DeadLetters.as_str(),
             Some(Phase::Completed) => Reason::Completed.as_str(),
             Some(Phase::Running) => Reason::Running.as_str(),
@@ -98,7 +111,11 @@ impl EventPublisher {
     }
 }
 
-fn ready_of(status: &CompressionPipelineStatus) -> Option<&Condition> {
+fn condition_of<'a>(status: &'a CompressionPipelineStatus, type_: &str) -> Option<&'a Condition> {
     let mut conditions = status.conditions.iter();
-    conditions.find(|condition| condition.type_ == "Ready")
+    conditions.find(|condition| condition.type_ == type_)
+}
+
+fn planned_hours(status: &CompressionPipelineStatus) -> Option<i64> {
+    status.retention.as_ref()?.planned_hours
 }

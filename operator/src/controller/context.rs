@@ -4,20 +4,25 @@ use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::Duration;
 
+use k8s_openapi::jiff::Timestamp;
 use parking_lot::Mutex;
 use streampress_crds::api::status::Phase;
 use streampress_crds::{CompressionPipeline, CompressionPipelineStatus};
 use tokio::time::Instant;
 
+use super::retention_spec;
+use super::status_writer::{STATUS_INTERVAL, former};
 use crate::apply::applier::Applier;
 use crate::apply::events::EventPublisher;
 use crate::decide::drain::{Drain, DrainFacts, drain};
 use crate::decide::replicas::ScalingHistories;
+use crate::decide::retention::{self, RetentionFacts, RetentionReport, WaitingHistory};
 use crate::http::metrics::OperatorMetrics;
 use crate::resources::WorkerDefaults;
 use crate::state::cache::ObjectCache;
 use crate::state::cluster_state::ClusterState;
 use crate::state::pipeline::WatchedPipeline;
+use crate::transport::TransportState;
 use crate::transport::manager::{TransportManager, TransportSnapshot};
 
 /// Everything that reconciling needs.
@@ -45,6 +50,9 @@ pub(crate) struct Context {
 pub(crate) struct PipelineMemo {
     pub(super) scaling: ScalingHistories,
     pub(super) empty_since: Option<Duration>,
+    pub(super) waiting: Option<WaitingHistory>,
+    /// Namespace and name, once there are metrics of it.
+    pub(super) measured: Option<(String, String)>,
     pub(super) written: Option<WrittenStatus>,
     pub(super) failures: u32,
     pub(super) phase: Option<Phase>,
@@ -89,13 +97,26 @@ impl Context {
 
     /// Forgets all pipelines but these UIDs.
     pub(crate) fn retain(&self, exists: impl Fn(&str) -> bool) {
-        self.memos.lock().retain(|uid, memo| {
+        let mut gone = Vec::new();
+        let mut memos = self.memos.lock();
+        memos.retain(|uid, memo| {
             let stays = exists(uid);
             if !stays {
                 self.metrics.phase(memo.phase, None);
+                gone.extend(memo.measured.take());
             }
             stays
         });
+        // Another pipeline may have the name of one that is gone.
+        gone.retain(|name| {
+            !memos
+                .values()
+                .any(|memo| memo.measured.as_ref() == Some(name))
+        });
+        drop(memos);
+        for (namespace, name) in gone {
+            self.metrics.forget(&namespace, &name);
+        }
         self.transport.retain(exists);
     }
 
@@ -118,5 +139,36 @@ impl Context {
         };
         let now = self.began.elapsed();
         self.memo(watched, |memo| drain(&facts, &mut memo.empty_since, now))
+    }
+
+    /// Whether the stream keeps records for long enough, and when to look again although nothing changes.
+    pub(super) fn retention(
+        &self,
+        watched: &WatchedPipeline,
+        pipeline: &CompressionPipeline,
+        transport: &TransportSnapshot,
+        concluded: u64,
+    ) -> (RetentionReport, Option<Duration>) {
+        let (written, _) = former(watched, self);
+        let now = Timestamp::now();
+        let (waiting_since, is_pending) = self.memo(watched, |memo| {
+            let resumed = || WaitingHistory::resumed(&written);
+            let waiting = memo.waiting.get_or_insert_with(resumed);
+            let since = waiting.observe(transport.depths, concluded, now);
+            (since, waiting.is_pending())
+        });
+        let ready = match &transport.state {
+            TransportState::Ready(ready) => Some(ready),
+            TransportState::Pending | TransportState::Failed(_) => None,
+        };
+        let facts = RetentionFacts {
+            hours: ready.and_then(|ready| ready.retention_hours),
+            not_extended: ready.and_then(|ready| ready.not_extended.clone()),
+            spec: retention_spec(pipeline),
+            waiting_since,
+        };
+        let former = written.retention.unwrap_or_default();
+        let report = retention::report(&facts, &former, now);
+        (report, is_pending.then_some(STATUS_INTERVAL))
     }
 }

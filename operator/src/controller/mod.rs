@@ -13,7 +13,7 @@ use std::time::Duration;
 use kube::Resource;
 use kube::runtime::controller::Action;
 use streampress_crds::api::pipeline::TransportPolicy;
-use streampress_crds::{CheckedPipeline, Reason};
+use streampress_crds::{CheckedPipeline, CompressionPipeline, Reason};
 use streampress_transport::error_chain;
 use tokio::time::{Instant, timeout};
 use tracing::{debug, warn};
@@ -21,6 +21,7 @@ use tracing::{debug, warn};
 use crate::apply::WriteError;
 use crate::decide::drain::Drain;
 use crate::decide::replicas::replicas;
+use crate::decide::retention::{self, RetentionSpec};
 use crate::decide::status::{PipelineObservation, RoleState, SCALING_TIME};
 use crate::resources::{ObjectKind, OwnedObject, Replicas, build};
 use crate::state::cluster_state::ClusterState;
@@ -31,7 +32,7 @@ use crate::transport::problem::{Problem, Retry};
 use crate::transport::{TransportPlan, TransportState};
 
 pub(crate) use context::Context;
-use status_writer::{STATUS_INTERVAL, write_status};
+use status_writer::{STATUS_INTERVAL, former, write_status};
 
 /// How long one reconcile may take.
 const DEADLINE: Duration = Duration::from_secs(30);
@@ -124,7 +125,7 @@ async fn carry_out(
     }
     let transport = context
         .transport
-        .maintain(&TransportPlan::of(pipeline, resolved));
+        .maintain(&transport_plan(watched, checked, context));
     let state = context.cache.snapshot(&watched.key());
     let drain = context.drain(watched, pipeline, &state, &transport);
     let now = context.began.elapsed();
@@ -163,9 +164,12 @@ async fn carry_out(
     let leaving = prune::prune(watched.uid(), &desired, resolved, &state, context).await?;
 
     let state = context.cache.snapshot(&watched.key());
+    let concluded = ledger::concluded(&state.ledgers());
+    let (retention, retention_after) = context.retention(watched, pipeline, &transport, concluded);
     let seen = PipelineObservation {
         not_applied,
         drain: Some(drain),
+        retention: Some(retention),
         ..observation(watched, checked, &state, &replicas, transport)
     };
     let has_messages = [seen.depths.files, seen.depths.chunks, seen.depths.receipts]
@@ -176,9 +180,14 @@ async fn carry_out(
     let is_refused = seen.not_applied.is_some();
     let is_scaling = seen.roles.iter().any(RoleState::is_incomplete);
     let write_after = write_status(watched, seen, context).await?;
+    // The status that was written now may want another retention.
+    context
+        .transport
+        .maintain(&transport_plan(watched, checked, context));
     let next = [
         scale_after,
         drain_after(drain),
+        retention_after,
         write_after,
         is_refused.then_some(REFUSED_RETRY),
         is_busy.then_some(STATUS_INTERVAL),
@@ -187,6 +196,32 @@ async fn carry_out(
     Ok(Action::requeue(
         next.into_iter().flatten().fold(RESYNC, Duration::min),
     ))
+}
+
+/// The pipeline's plan. What is done about the stream's retention follows from the status that was written.
+fn transport_plan(
+    watched: &WatchedPipeline,
+    checked: &CheckedPipeline,
+    context: &Context,
+) -> TransportPlan {
+    let pipeline = checked.pipeline();
+    let (written, _) = former(watched, context);
+    TransportPlan {
+        retention: retention::plan(retention_spec(pipeline), &written),
+        ..TransportPlan::of(pipeline, checked.resolved())
+    }
+}
+
+/// What a pipeline's spec says of the retention.
+fn retention_spec(pipeline: &CompressionPipeline) -> RetentionSpec {
+    let transport = &pipeline.spec.transport;
+    let stream = &transport.stream;
+    RetentionSpec {
+        hours: u32::try_from(stream.retention_hours).unwrap_or(0),
+        shards: u32::try_from(stream.shards).unwrap_or(0),
+        is_own: transport.policy == TransportPolicy::Create,
+        extend: stream.extend_retention,
+    }
 }
 
 fn refused(error: &WriteError) -> Problem {
@@ -222,6 +257,7 @@ fn observation(
         roles: state.roles(checked.resolved(), replicas),
         progress: ledger::progress(&ledgers),
         unaccounted: ledger::unaccounted(&ledgers),
+        outages: Some(state.outages()),
         files_wanted: generator
             .map(|generator| generator.files)
             .filter(|files| *files > 0),
@@ -255,7 +291,7 @@ async fn report_error(
         return Ok(());
     }
     let state = context.cache.snapshot(&watched.key());
-    let plan = TransportPlan::of(checked.pipeline(), checked.resolved());
+    let plan = transport_plan(watched, checked, context);
     let transport = context.transport.maintain(&plan);
     let problem = Problem {
         reason: Reason::NotApplied,

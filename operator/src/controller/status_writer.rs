@@ -34,10 +34,17 @@ pub(super) async fn write_status(
             roles: former.roles.clone(),
             progress: former.progress.clone(),
             backlog: former.backlog.clone(),
+            retention: former.retention.clone(),
             ..new
         };
     }
+    let (namespace, name) = (
+        pipeline.namespace().unwrap_or_default(),
+        pipeline.name_any(),
+    );
+    context.metrics.pipeline(&namespace, &name, &new);
     let before = context.memo(pipeline, |memo| {
+        memo.measured = Some((namespace, name));
         std::mem::replace(&mut memo.phase, new.phase)
     });
     context.metrics.phase(before, new.phase);
@@ -77,7 +84,7 @@ pub(super) async fn write_status(
 }
 
 /// The status that was written last, and when by this process.
-fn former(
+pub(super) fn former(
     pipeline: &WatchedPipeline,
     context: &Context,
 ) -> (CompressionPipelineStatus, Option<Instant>) {

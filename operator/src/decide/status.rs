@@ -8,12 +8,18 @@ use streampress_crds::api::status::{
     BacklogStatus, CompressionPipelineStatus, Phase, ProgressStatus, RoleStatus, RolesStatus,
     SlotStatus,
 };
+use streampress_crds::slot_health::NeededService;
 use streampress_crds::{Reason, Role};
 
 use crate::decide::drain::Drain;
+use crate::decide::retention::RetentionReport;
 use crate::transport::problem::Problem;
 use crate::transport::{Depths, TransportState};
 
+/// The type of the condition that says whether what waits may outlast the stream's retention.
+pub(crate) const RETENTION_AT_RISK: &str = "RetentionAtRisk";
+/// Added to `status.message` while that is so.
+const RECORDS_MAY_EXPIRE: &str = "Records may expire, see condition RetentionAtRisk.";
 /// The most characters that the schema takes in `status.message`.
 const MESSAGE_CHARS: usize = 1024;
 /// The most characters in a condition's message, well below what the API server takes.
@@ -48,6 +54,37 @@ pub(crate) struct PipelineObservation {
     pub(crate) files_wanted: Option<i64>,
     /// How far suspending has come.
     pub(crate) drain: Option<Drain>,
+    /// The services that workers reported to be down; `None` where that was not looked at.
+    pub(crate) outages: Option<Vec<RoleOutage>>,
+    /// The stream's retention; `None` where it was not looked at.
+    pub(crate) retention: Option<RetentionReport>,
+}
+
+/// A service is down that a role's workers need.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct RoleOutage {
+    /// The role.
+    pub(crate) role: Role,
+    /// The service.
+    pub(crate) service: NeededService,
+    /// What it answered.
+    pub(crate) cause: String,
+}
+
+impl RoleOutage {
+    fn message(&self) -> String {
+        let (role, service) = (self.role, self.service.label());
+        let cause = self.cause.trim_end_matches('.');
+        format!("The {role} cannot use the {service}: {cause}.")
+    }
+
+    /// The message of its condition.
+    fn details(&self) -> String {
+        let message = self.message();
+        format!(
+            "{message} Workers receive nothing until it answers again, and then continue by themselves; no file is lost."
+        )
+    }
 }
 
 /// The workers of one role.
@@ -135,16 +172,36 @@ pub(crate) fn status(
 ) -> CompressionPipelineStatus {
     let summary = summary(seen, former, &now);
     let conditions = conditions(seen, &summary, former, now);
+    let message = match &seen.retention {
+        Some(retention) if retention.status.at_risk => {
+            &format!("{} {RECORDS_MAY_EXPIRE}", summary.message)
+        }
+        _ => &summary.message,
+    };
+    let retention = seen.retention.as_ref();
     CompressionPipelineStatus {
         observed_generation: seen.generation,
         phase: Some(summary.phase),
-        message: Some(clip(&summary.message, MESSAGE_CHARS)),
+        message: Some(clip(message, MESSAGE_CHARS)),
         conditions,
         roles: Some(roles(seen)),
         progress: Some(seen.progress.clone()),
-        backlog: Some(backlog(seen)),
+        backlog: Some(BacklogStatus {
+            waiting_since: match retention {
+                Some(retention) => retention.waiting_since.map(|since| since.to_string()),
+                None => former
+                    .backlog
+                    .as_ref()
+                    .and_then(|backlog| backlog.waiting_since.clone()),
+            },
+            ..backlog(seen)
+        }),
+        retention: match retention {
+            Some(retention) => Some(retention.status.clone()),
+            None => former.retention.clone(),
+        },
         transport: match &seen.transport {
-            TransportState::Ready(transport) => Some(transport.clone()),
+            TransportState::Ready(ready) => Some(ready.status.clone()),
             // What was made still exists while it cannot be looked up.
             TransportState::Pending | TransportState::Failed(_) => former.transport.clone(),
         },
@@ -353,7 +410,9 @@ fn working(seen: &PipelineObservation) -> StatusSummary {
             && files_restored + seen.progress.files_failed + seen.progress.files_superseded
                 >= wanted
     });
-    let (phase, reason, message) = if dead > 0 {
+    let (phase, reason, message) = if let Some(outage) = outages(seen).next() {
+        (Phase::Degraded, Reason::ServiceDown, outage.message())
+    } else if dead > 0 {
         let message = format!("{dead} dead letters: see `streampress redrive --list`; {done}.");
         (Phase::Degraded, Reason::DeadLetters, message)
     } else if finished && idle {
@@ -363,6 +422,18 @@ fn working(seen: &PipelineObservation) -> StatusSummary {
         (Phase::Running, Reason::Running, format!("{done}."))
     };
     StatusSummary::new(phase, reason, message, Readiness::Ready)
+}
+
+/// The outages that concern something: a role whose queue is empty needs no service.
+fn outages(seen: &PipelineObservation) -> impl Iterator<Item = &RoleOutage> {
+    seen.outages.iter().flatten().filter(|outage| {
+        let depth = match outage.role {
+            Role::Generator => None,
+            Role::Compressor => seen.depths.files,
+            Role::Decompressor => seen.depths.chunks,
+        };
+        depth.is_none_or(|depth| depth.total() > 0)
+    })
 }
 
 fn conditions(
@@ -403,7 +474,11 @@ fn conditions(
                 Phase::Suspended => summary.reason,
                 _ => Reason::Ready,
             };
-            (reason, "Workers, queues and stream are in order.")
+            let message = match outages(seen).next() {
+                None => "Workers, queues and stream are in order.",
+                Some(_) => "Workers run; a service that they need is down, see status.message.",
+            };
+            (reason, message)
         }
         false => summarized,
     };
@@ -417,12 +492,36 @@ fn conditions(
         true => summarized,
         false => (Reason::NotStalled, "Nothing needs a change by a person."),
     };
+    let down = |service| {
+        let outage = outages(seen).find(|outage| outage.service == service);
+        outage.map(RoleOutage::details)
+    };
+    let transport_outage = down(NeededService::Stream).or_else(|| down(NeededService::Queue));
+    // What was not looked at stays as it was seen last.
+    let kept = |type_: &str| {
+        let mut conditions = former.conditions.iter();
+        conditions
+            .find(|condition| condition.type_ == type_)
+            .cloned()
+    };
+    let available = |type_, service, fine| match (&seen.outages, down(service)) {
+        (None, _) => kept(type_),
+        (_, None) => Some(condition(type_, Some(true), (Reason::Ready, fine))),
+        (_, Some(message)) => Some(condition(
+            type_,
+            Some(false),
+            (Reason::ServiceDown, &message),
+        )),
+    };
     let (has_transport, transport) = match &seen.transport {
         TransportState::Pending => (
             None,
             (Reason::MakingTransport, "Queues and stream are being made."),
         ),
-        TransportState::Ready(_) => (Some(true), (Reason::Ready, "Queues and stream exist.")),
+        TransportState::Ready(_) => match &transport_outage {
+            None => (Some(true), (Reason::Ready, "Queues and stream exist.")),
+            Some(message) => (Some(false), (Reason::ServiceDown, message.as_str())),
+        },
         TransportState::Failed(problem) => (Some(false), (problem.reason, &*problem.message)),
     };
     let (is_drained, drained) = match seen.drain {
@@ -433,13 +532,51 @@ fn conditions(
         Some(Drain::Drained) => (true, (Reason::Drained, "Nothing is in flight.")),
         Some(_) => (false, summarized),
     };
-    vec![
+    let mut conditions = vec![
         condition("Ready", Some(is(Readiness::Ready)), ready),
         condition("Reconciling", Some(is_reconciling), reconciling),
         condition("Stalled", Some(is(Readiness::Stalled)), stalled),
         condition("TransportReady", has_transport, transport),
         condition("Drained", Some(is_drained), drained),
-    ]
+    ];
+    conditions.extend(available(
+        "SourceAvailable",
+        NeededService::Source,
+        "No compressor reports that the source is down.",
+    ));
+    conditions.extend(available(
+        "DestinationAvailable",
+        NeededService::Destination,
+        "No decompressor reports that the destination is down.",
+    ));
+    conditions.extend(match &seen.retention {
+        Some(retention) => {
+            let (at_risk, why) = retention_at_risk(retention);
+            Some(condition(RETENTION_AT_RISK, at_risk, why))
+        }
+        None => kept(RETENTION_AT_RISK),
+    });
+    conditions
+}
+
+fn retention_at_risk(retention: &RetentionReport) -> (Option<bool>, (Reason, &str)) {
+    match &retention.status {
+        status if status.at_risk => (Some(true), (Reason::RetentionAtRisk, &retention.message)),
+        status if status.hours.is_some() => (
+            Some(false),
+            (
+                Reason::WithinRetention,
+                "No packed file has waited for half of the stream's retention.",
+            ),
+        ),
+        _ => (
+            None,
+            (
+                Reason::MakingTransport,
+                "For how long the stream keeps records is not known yet.",
+            ),
+        ),
+    }
 }
 
 fn roles(seen: &PipelineObservation) -> RolesStatus {
@@ -465,7 +602,7 @@ fn roles(seen: &PipelineObservation) -> RolesStatus {
 fn backlog(seen: &PipelineObservation) -> BacklogStatus {
     let depths = &seen.depths;
     let has_receipts = match &seen.transport {
-        TransportState::Ready(transport) => transport.receipts_queue_url.is_some(),
+        TransportState::Ready(transport) => transport.status.receipts_queue_url.is_some(),
         TransportState::Pending | TransportState::Failed(_) => false,
     };
     let receipts = depths.receipts.filter(|_| has_receipts);
@@ -475,6 +612,7 @@ fn backlog(seen: &PipelineObservation) -> BacklogStatus {
         chunks: depths.chunks.map(|depth| signed(depth.total())),
         receipts: receipts.map(|depth| signed(depth.total())),
         dead: depths.dead.map(signed),
+        waiting_since: None,
     }
 }
 

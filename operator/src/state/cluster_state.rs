@@ -4,13 +4,14 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use streampress_crds::api::status::SlotStatus;
+use streampress_crds::slot_health::{NeededService, ReportedOutage};
 use streampress_crds::{Resolved, Role};
 
 use super::cache::PipelineKey;
 use super::ledger::{self, Ledgers, RetiredSlots};
 use super::live_object::{DeploymentState, Details, LeaseState, LiveObject};
 use crate::decide::drain::DrainFacts;
-use crate::decide::status::RoleState;
+use crate::decide::status::{RoleOutage, RoleState};
 use crate::resources::{ObjectKind, Replicas, names};
 
 /// A pipeline's objects.
@@ -94,6 +95,36 @@ impl ClusterState {
         ledger::sum(leases, &self.retired())
     }
 
+    /// The services that are down for a role: those that holders of its slots reported last, where no message of the role was
+    /// done since.
+    pub(crate) fn outages(&self) -> Vec<RoleOutage> {
+        let mut worked = BTreeMap::<Role, u64>::new();
+        let mut reported = BTreeMap::<(Role, NeededService), &ReportedOutage>::new();
+        for (role, health) in self
+            .leases()
+            .filter_map(|(_, lease)| Some((lease.role?, &lease.health)))
+        {
+            let worked = worked.entry(role).or_default();
+            *worked = health.worked_at.max(*worked);
+            if let Some(outage) = &health.outage {
+                let latest = reported.entry((role, outage.service)).or_insert(outage);
+                if outage.at > latest.at {
+                    *latest = outage;
+                }
+            }
+        }
+        let lasting = reported.into_iter().filter(|((role, _), outage)| {
+            worked.get(role).is_none_or(|worked| outage.at >= *worked)
+        });
+        lasting
+            .map(|((role, service), outage)| RoleOutage {
+                role,
+                service,
+                cause: outage.cause.clone(),
+            })
+            .collect()
+    }
+
     /// How many slots are held.
     pub(crate) fn held_slots(&self) -> usize {
         let leases = self.leases();
@@ -165,4 +196,76 @@ impl ClusterState {
 /// A holder is a pod and, after `_`, which of its processes.
 fn pod_of(holder: &str) -> String {
     holder.split('_').next().unwrap_or(holder).to_owned()
+}
+
+#[cfg(test)]
+mod tests {
+    use kube::api::DynamicObject;
+    use serde_json::json;
+    use streampress_crds::slot_health::{HEALTH, SlotHealth};
+
+    use super::*;
+
+    fn outages(slots: &[(Role, SlotHealth)]) -> Vec<(Role, NeededService)> {
+        let lease = |(number, (role, health)): (usize, &(Role, SlotHealth))| {
+            let object: DynamicObject = serde_json::from_value(json!({"metadata": {
+                "uid": number.to_string(),
+                "labels": {names::COMPONENT: role.to_string()},
+                "annotations": {HEALTH: serde_json::to_string(health).expect("has a JSON form")},
+            }}))
+            .expect("an object");
+            let key = (ObjectKind::Lease, Arc::from(number.to_string()));
+            (key, LiveObject::of(ObjectKind::Lease, &object))
+        };
+        let key = PipelineKey::of(&kube::api::ObjectMeta::default());
+        let state = ClusterState::new(key, slots.iter().enumerate().map(lease).collect());
+        let outages = state.outages().into_iter();
+        outages.map(|it| (it.role, it.service)).collect()
+    }
+
+    fn down(service: NeededService, at: u64, worked_at: u64) -> SlotHealth {
+        let mut health = SlotHealth::default();
+        health.worked(worked_at);
+        health.is_down(service, "full", at);
+        health
+    }
+
+    fn worked(at: u64) -> SlotHealth {
+        let mut health = SlotHealth::default();
+        health.worked(at);
+        health
+    }
+
+    #[test]
+    fn a_service_is_down_for_a_role_until_one_of_its_slots_works_again() {
+        use NeededService::{Destination, Source, Stream};
+        use Role::{Compressor, Decompressor};
+        assert_eq!(outages(&[(Compressor, worked(5))]), []);
+        let full = (Decompressor, down(Destination, 10, 5));
+        let found = [(Decompressor, Destination)];
+        assert_eq!(outages(std::slice::from_ref(&full)), found);
+        assert_eq!(
+            outages(&[full.clone(), (Decompressor, worked(9))]),
+            found,
+            "another worked before"
+        );
+        assert_eq!(outages(&[full.clone(), (Decompressor, worked(11))]), []);
+        assert_eq!(
+            outages(&[full.clone(), (Compressor, worked(11))]),
+            found,
+            "another role does not need the destination"
+        );
+        assert_eq!(
+            outages(&[
+                full,
+                (Compressor, down(Source, 1, 0)),
+                (Compressor, down(Stream, 2, 0)),
+            ]),
+            [
+                (Compressor, Source),
+                (Compressor, Stream),
+                (Decompressor, Destination)
+            ]
+        );
+    }
 }

@@ -76,6 +76,15 @@ pub(crate) fn sum<'a>(
     ledgers
 }
 
+/// Files that decompressors restored, refused as superseded or put into the dead-letter queue.
+pub(crate) fn concluded(ledgers: &Ledgers) -> u64 {
+    let ledger = ledgers.get(&Role::Decompressor);
+    ledger.map_or(0, |ledger| {
+        let ended = ledger.files.saturating_add(ledger.failures);
+        ended.saturating_add(ledger.superseded)
+    })
+}
+
 /// Files that were packed and neither restored, superseded, requested again nor put into the dead-letter queue by a decompressor. An estimate: the
 /// latest counts of a killed worker are lost, and a file that failed and was restored after a redrive counts as both.
 pub(crate) fn unaccounted(ledgers: &Ledgers) -> u64 {
@@ -183,7 +192,7 @@ mod tests {
             ),
             (1, 2, 0)
         );
-        assert_eq!(unaccounted(&sums), 0);
+        assert_eq!((unaccounted(&sums), concluded(&sums)), (0, 3));
     }
 
     #[test]

@@ -10,6 +10,7 @@ use kube::api::{DynamicObject, ObjectMeta};
 use kube::{Resource, ResourceExt};
 use serde::de::DeserializeOwned;
 use streampress_crds::ledger::{LEDGER, Ledger};
+use streampress_crds::slot_health::{HEALTH, SlotHealth};
 use streampress_crds::{CompressionPipeline, Role};
 
 use super::ledger::RetiredSlots;
@@ -75,6 +76,8 @@ pub(crate) struct LeaseState {
     pipeline_uid: Option<String>,
     /// What its holders have counted.
     pub(crate) counted: Ledger,
+    /// What they know of the services that they need.
+    pub(crate) health: SlotHealth,
     /// What deleted slots have counted.
     pub(crate) retired: Option<Box<RetiredSlots>>,
 }
@@ -121,7 +124,9 @@ impl LiveObject {
         };
         let same_details = match (&self.details, &before.details) {
             (Details::Deployment(now), Details::Deployment(before)) => now == before,
-            (Details::Lease(now), Details::Lease(before)) => now.holder == before.holder,
+            (Details::Lease(now), Details::Lease(before)) => {
+                now.holder == before.holder && now.health.outage == before.health.outage
+            }
             _ => true,
         };
         !same(self, before) || !same_details
@@ -205,6 +210,7 @@ impl LeaseState {
             duration: seconds.map_or(LEASE, Duration::from_secs),
             pipeline_uid: text(meta, names::PIPELINE_UID).cloned(),
             counted: annotation(meta, LEDGER).unwrap_or_default(),
+            health: annotation(meta, HEALTH).unwrap_or_default(),
             retired: annotation(meta, names::RETIRED).map(Box::new),
         }
     }
@@ -267,16 +273,17 @@ mod tests {
     #[test]
     fn a_lease_is_read_with_its_counters_and_what_cannot_be_read_counts_as_nothing() {
         let lease = |ledger: &str| {
+            let health = r#"{"workedAt":5}"#;
             let object = json!({
-                "metadata": {"uid": "u", "labels": {names::COMPONENT: "decompressor"}, "annotations": {LEDGER: ledger}},
+                "metadata": {"uid": "u", "labels": {names::COMPONENT: "decompressor"}, "annotations": {LEDGER: ledger, HEALTH: health}},
                 "spec": {"holderIdentity": "pod_1", "leaseDurationSeconds": 3},
             });
             LeaseState::of(&serde_json::from_value(object).expect("an object"))
         };
         let whole = lease(r#"{"files":2}"#);
         assert_eq!(
-            (whole.role, whole.counted.files),
-            (Some(Role::Decompressor), 2)
+            (whole.role, whole.counted.files, whole.health.worked_at),
+            (Some(Role::Decompressor), 2, 5)
         );
         assert_eq!(
             (whole.holder.as_deref(), whole.duration),

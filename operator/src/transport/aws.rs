@@ -19,7 +19,9 @@ use streampress_transport::{Depth, aws};
 use tokio::time::Instant;
 
 use super::problem::{Problem, Retry};
-use super::{Contents, Depths, OWNER_TAG, PIPELINE_TAG, Provisioner, TransportPlan, rules};
+use super::{
+    Contents, Depths, OWNER_TAG, PIPELINE_TAG, Provisioner, ReadyTransport, TransportPlan, rules,
+};
 
 /// Shorter than the worker's: the manager bounds the whole, and an endpoint that hangs blocks others of its kind.
 const CALLS: CallLimits = CallLimits {
@@ -96,7 +98,7 @@ impl Provisioner for AwsProvisioner {
         &self,
         plan: &TransportPlan,
         credentials: Option<&AwsCredentials>,
-    ) -> Result<TransportStatus, Problem> {
+    ) -> Result<ReadyTransport, Problem> {
         let client = self.client(plan, credentials).await;
         match plan.policy {
             TransportPolicy::Create => client.create(plan).await,
@@ -148,25 +150,31 @@ impl Provisioner for AwsProvisioner {
 }
 
 impl Client {
-    async fn create(&self, plan: &TransportPlan) -> Result<TransportStatus, Problem> {
-        let provisioned = provision::create(
-            &self.aws,
-            &ProvisionPlan {
-                lower_retention: self.is_surely_empty(plan),
-                ..provision_plan(plan)
-            },
-        )
-        .await;
+    async fn create(&self, plan: &TransportPlan) -> Result<ReadyTransport, Problem> {
+        let retention = plan.retention;
+        let provision_plan = ProvisionPlan {
+            extend_retention_to: retention.extend_to,
+            lower_retention_from: retention.lower_from.filter(|_| self.is_surely_empty(plan)),
+            ..provision_plan(plan)
+        };
+        let provisioned = provision::create(&self.aws, &provision_plan).await;
         let provisioned = provisioned.map_err(problem)?;
-        Ok(TransportStatus {
-            files_queue_url: Some(provisioned.files_queue_url),
-            chunks_queue_url: Some(provisioned.chunks_queue_url),
-            receipts_queue_url: provisioned.receipts_queue_url,
-            stream_arn: Some(provisioned.stream_arn),
+        Ok(ReadyTransport {
+            status: TransportStatus {
+                files_queue_url: Some(provisioned.files_queue_url),
+                chunks_queue_url: Some(provisioned.chunks_queue_url),
+                receipts_queue_url: provisioned.receipts_queue_url,
+                stream_arn: Some(provisioned.stream.arn),
+            },
+            retention_hours: Some(provisioned.stream.retention_hours),
+            not_extended: provisioned
+                .stream
+                .not_extended
+                .map(|error| problem(error).message),
         })
     }
 
-    async fn adopt(&self, plan: &TransportPlan) -> Result<TransportStatus, Problem> {
+    async fn adopt(&self, plan: &TransportPlan) -> Result<ReadyTransport, Problem> {
         let mut found = Vec::new();
         for name in plan.queues() {
             let queue = provision::existing_queue(&self.aws, name).await;
@@ -177,13 +185,18 @@ impl Client {
         let queues = found.iter().map(Option::as_ref);
         let attributes: Vec<_> = queues.map(|queue| Some(&queue?.attributes)).collect();
         rules::adoptable(plan, &attributes, has_stream.map_err(problem)?)?;
-        let stream_arn = provision::usable_stream(&self.aws, name).await;
+        let stream = provision::usable_stream(&self.aws, name).await;
+        let stream = stream.map_err(problem)?;
         let url = |queue: usize| Some(found.get(queue)?.as_ref()?.url.clone());
-        Ok(TransportStatus {
-            files_queue_url: url(0),
-            chunks_queue_url: url(2),
-            receipts_queue_url: url(4),
-            stream_arn: Some(stream_arn.map_err(problem)?),
+        Ok(ReadyTransport {
+            status: TransportStatus {
+                files_queue_url: url(0),
+                chunks_queue_url: url(2),
+                receipts_queue_url: url(4),
+                stream_arn: Some(stream.arn),
+            },
+            retention_hours: Some(stream.retention_hours),
+            not_extended: None,
         })
     }
 

@@ -10,7 +10,6 @@ use kube::Client;
 use parking_lot::Mutex;
 use streampress_crds::Reason;
 use streampress_crds::api::pipeline::{DeletionPolicy, TransportPolicy};
-use streampress_crds::api::status::TransportStatus;
 use streampress_transport::Backoff;
 use streampress_transport::aws::AwsCredentials;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
@@ -19,7 +18,9 @@ use tokio_util::task::AbortOnDropHandle;
 use tracing::{info, warn};
 
 use super::problem::{Problem, Retry};
-use super::{Contents, Depths, Provisioner, TransportPlan, TransportState, credentials};
+use super::{
+    Contents, Depths, Provisioner, ReadyTransport, TransportPlan, TransportState, credentials,
+};
 
 /// The pauses after failures.
 const PAUSES: Backoff = Backoff::new(Duration::from_secs(1), Duration::from_secs(60));
@@ -251,11 +252,11 @@ impl ManagerInner {
     async fn provide(
         &self,
         plan: &TransportPlan,
-    ) -> Result<(Option<AwsCredentials>, TransportStatus), Problem> {
+    ) -> Result<(Option<AwsCredentials>, ReadyTransport), Problem> {
         let call = async {
             let credentials = self.credentials(plan).await?;
-            let status = self.provisioner.provide(plan, credentials.as_ref()).await?;
-            Ok((credentials, status))
+            let ready = self.provisioner.provide(plan, credentials.as_ref()).await?;
+            Ok((credentials, ready))
         };
         timeout(self.options.call_deadline, call)
             .await
@@ -324,8 +325,8 @@ async fn maintain(inner: Arc<ManagerInner>, plan: Arc<TransportPlan>) {
             Box::pin(inner.provide(&plan)).await
         };
         match provided {
-            Ok((credentials, status)) => {
-                let state = TransportState::Ready(status);
+            Ok((credentials, ready)) => {
+                let state = TransportState::Ready(ready);
                 // Queues that exist and cannot be read are no better than before.
                 if readable && inner.update(&plan, |entry| entry.snapshot.state = state.clone()) {
                     info!(pipeline = %plan.pipeline(), "Queues and stream are ready.");

@@ -11,7 +11,7 @@ use streampress_crds::queue_check::{LAST_RESORT_RECEIVES, RedrivePolicy};
 use streampress_transport::Depth;
 use streampress_transport::aws::AwsCredentials;
 
-use super::{Contents, Depths, Provisioner, TransportPlan, rules};
+use super::{Contents, Depths, Provisioner, ReadyTransport, TransportPlan, rules};
 use crate::transport::problem::Problem;
 
 /// Queues and streams of one test.
@@ -158,16 +158,16 @@ impl MemoryState {
             self.create_one(plan, &queue.name, attributes)?;
         }
         let stream = &parts.stream;
-        // As at AWS, where it is lowered only while all queues are known to be empty.
-        let kept_for = self
-            .attributes(&stream.name)
-            .and_then(|now| now.get("RetentionPeriodHours")?.parse().ok());
+        let wanted = stream
+            .retention_hours
+            .max(plan.retention.extend_to.unwrap_or(0));
+        let hours = match self.retention_hours(&stream.name) {
+            Some(now) if now > wanted && plan.retention.lower_from != Some(now) => now,
+            _ => wanted,
+        };
         let attributes = [
             ("OpenShardCount", stream.shards),
-            (
-                "RetentionPeriodHours",
-                stream.retention_hours.max(kept_for.unwrap_or(0)),
-            ),
+            ("RetentionPeriodHours", hours),
         ]
         .map(|(key, number)| (key.to_owned(), number.to_string()));
         self.create_one(plan, &stream.name, attributes.into())
@@ -175,6 +175,11 @@ impl MemoryState {
 
     fn attributes(&self, name: &str) -> Option<&BTreeMap<String, String>> {
         self.resources.get(name).map(|it| &it.attributes)
+    }
+
+    fn retention_hours(&self, stream: &str) -> Option<u32> {
+        let attributes = self.attributes(stream)?;
+        attributes.get("RetentionPeriodHours")?.parse().ok()
     }
 
     fn waiting(&self, name: &str) -> Option<u64> {
@@ -192,7 +197,7 @@ impl Provisioner for MemoryProvisioner {
         &self,
         plan: &TransportPlan,
         _: Option<&AwsCredentials>,
-    ) -> Result<TransportStatus, Problem> {
+    ) -> Result<ReadyTransport, Problem> {
         self.answer().await;
         let mut state = self.state();
         match plan.policy {
@@ -205,11 +210,15 @@ impl Provisioner for MemoryProvisioner {
             }
         }
         let receipts = plan.parts.receipts_queue.as_ref();
-        Ok(TransportStatus {
-            files_queue_url: Some(format!("memory://{}", plan.parts.files_queue.name)),
-            chunks_queue_url: Some(format!("memory://{}", plan.parts.chunks_queue.name)),
-            receipts_queue_url: receipts.map(|queue| format!("memory://{}", queue.name)),
-            stream_arn: Some(format!("memory://{}", plan.parts.stream.name)),
+        Ok(ReadyTransport {
+            status: TransportStatus {
+                files_queue_url: Some(format!("memory://{}", plan.parts.files_queue.name)),
+                chunks_queue_url: Some(format!("memory://{}", plan.parts.chunks_queue.name)),
+                receipts_queue_url: receipts.map(|queue| format!("memory://{}", queue.name)),
+                stream_arn: Some(format!("memory://{}", plan.parts.stream.name)),
+            },
+            retention_hours: state.retention_hours(&plan.parts.stream.name),
+            not_extended: None,
         })
     }
 

@@ -36,6 +36,8 @@ pub struct Depths {
     pub receipts: Option<Depth>,
     /// Dead letters of all queues.
     pub dead: Option<u64>,
+    /// Of these, packed files, which need the stream's records.
+    pub dead_chunks: Option<u64>,
 }
 
 impl Depths {
@@ -46,6 +48,7 @@ impl Depths {
             .map(|pair| (pair[0], pair.get(1).copied().flatten()))
             .unzip();
         let depth = |queue: usize| queues.get(queue).copied().flatten();
+        let dead_chunks = dead.get(1).copied().flatten().map(Depth::total);
         let dead = dead.into_iter().map(|depth| Some(depth?.total()));
         Self {
             files: depth(0),
@@ -55,6 +58,7 @@ impl Depths {
                 _ => depth(2),
             },
             dead: dead.sum(),
+            dead_chunks,
         }
     }
 
@@ -86,6 +90,27 @@ pub enum Contents {
     Filled(Vec<String>),
 }
 
+/// Queues and stream that can be used.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct ReadyTransport {
+    /// Their addresses.
+    pub status: TransportStatus,
+    /// For how long the stream keeps records, in hours; `None` where that is not known.
+    pub retention_hours: Option<u32>,
+    /// Why the stream could not be given the longer retention of the plan, in a sentence.
+    pub not_extended: Option<String>,
+}
+
+/// What is to be done about the retention of a stream with policy `Create`, besides giving it at least that of the spec.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct RetentionPlan {
+    /// Extend it to so many hours, for what waits.
+    pub extend_to: Option<u32>,
+    /// Lower it from exactly so many hours to those of the spec once all queues are known to be empty. Another retention was
+    /// given by others and stays.
+    pub lower_from: Option<u32>,
+}
+
 /// Whether a pipeline's queues and stream can be used.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub enum TransportState {
@@ -93,7 +118,7 @@ pub enum TransportState {
     #[default]
     Pending,
     /// They exist.
-    Ready(TransportStatus),
+    Ready(ReadyTransport),
     /// They cannot be used; they may have been usable before.
     Failed(Problem),
 }
@@ -119,6 +144,8 @@ pub struct TransportPlan {
     pub eager: bool,
     /// Names and settings of queues and stream.
     pub parts: TransportSettings,
+    /// What is to be done about the stream's retention.
+    pub retention: RetentionPlan,
 }
 
 impl TransportPlan {
@@ -141,6 +168,7 @@ impl TransportPlan {
                 .iter()
                 .any(|worker| worker.autoscaling.mode == AutoscalingMode::Internal),
             parts: resolved.transport.clone(),
+            retention: RetentionPlan::default(),
         }
     }
 
@@ -158,8 +186,9 @@ impl TransportPlan {
 /// Makes, reads and deletes queues and streams.
 ///
 /// Contract of both implementations, which `tests/transport` tries: `provide` may be called again and again and then
-/// changes nothing; under `Create` what carries another pipeline's tag is refused as it is; under `Adopt` nothing is ever
-/// made or changed, and what is missing or does not fit is refused by name. `remove` deletes only what carries this
+/// changes nothing; under `Create` what carries another pipeline's tag is refused as it is, and a retention that cannot be
+/// extended beyond the spec's is no failure; under `Adopt` nothing is ever made or changed, and what is missing or does not
+/// fit is refused by name. `remove` deletes only what carries this
 /// pipeline's UID in [`OWNER_TAG`], under `WhenEmpty` all or nothing, and says what it left and why. Calls may take any
 /// time: the caller bounds them.
 #[async_trait]
@@ -169,7 +198,7 @@ pub trait Provisioner: Send + Sync {
         &self,
         plan: &TransportPlan,
         credentials: Option<&AwsCredentials>,
-    ) -> Result<TransportStatus, Problem>;
+    ) -> Result<ReadyTransport, Problem>;
     /// Reads how many messages the queues have.
     async fn depths(&self, plan: &TransportPlan, credentials: Option<&AwsCredentials>) -> Depths;
     /// What the queues hold now. SQS counts up to a minute late, so that one look proves nothing.

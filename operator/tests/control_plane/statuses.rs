@@ -2,12 +2,16 @@
 
 use std::time::Duration;
 
+use k8s_openapi::api::events::v1::Event;
+use k8s_openapi::jiff::{SignedDuration, Timestamp};
+use kube::Api;
 use kube::api::{Patch, PatchParams};
 use serde_json::json;
 use streampress_operator::resources::ObjectKind;
+use streampress_operator::resources::names::MANAGER;
 use tokio::time::sleep;
 
-use crate::support::{Proxy, TestCluster};
+use crate::support::{Proxy, TestCluster, eventually};
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_status_is_written_at_most_once_in_ten_seconds_and_not_at_all_when_nothing_changed() {
@@ -60,4 +64,73 @@ async fn a_status_is_written_at_most_once_in_ten_seconds_and_not_at_all_when_not
         );
     }
     println!("{} status writes of {round} changes", written.len());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_retention_is_extended_for_what_has_waited_and_a_pipeline_at_rest_writes_nothing() {
+    let mut cluster = TestCluster::new().await;
+    cluster.create("stock", json!({"suspend": true})).await;
+    let stock = cluster.settled("stock").await;
+    let name = |field: &str| {
+        let address = stock["status"]["transport"][field].as_str().unwrap();
+        address.replace("memory://", "")
+    };
+    let (queue, stream) = (name("chunksQueueURL"), name("streamARN"));
+    cluster.transport.put(&queue, 1);
+    cluster
+        .until("stock", "to say what waits", |stock| {
+            stock["status"]["backlog"]["waitingSince"].is_string()
+        })
+        .await;
+    // An operator that was away for most of a day.
+    cluster.stop().await;
+    let since = Timestamp::now() - SignedDuration::from_hours(20);
+    let mut status = stock["status"].clone();
+    status["backlog"]["waitingSince"] = json!(since.to_string());
+    let waited = json!({
+        "apiVersion": stock["apiVersion"], "kind": stock["kind"],
+        "metadata": {"name": "stock"}, "status": status,
+    });
+    let as_operator = PatchParams::apply(MANAGER).force();
+    cluster
+        .pipelines()
+        .patch_status("stock", &as_operator, &Patch::Apply(waited))
+        .await
+        .unwrap();
+    cluster.start();
+    let hours = |cluster: &TestCluster| {
+        let stream = cluster.transport.resource(&stream).unwrap();
+        stream.attributes["RetentionPeriodHours"].clone()
+    };
+    eventually("the retention is extended", async || {
+        hours(&cluster) == "48"
+    })
+    .await;
+    let stock = cluster
+        .until("stock", "to have 48 hours", |stock| {
+            stock["status"]["retention"]
+                == json!({"hours": 48, "plannedHours": 48, "atRisk": false})
+        })
+        .await;
+    assert_eq!(stock["status"]["backlog"]["chunks"], 1);
+    let events: Api<Event> = Api::namespaced(cluster.client.clone(), &cluster.namespace);
+    eventually("there is an Event", async || {
+        let events = events.list(&Default::default()).await.unwrap();
+        events.items.iter().any(|event| {
+            let note = event.note.as_deref().unwrap_or_default();
+            event.reason.as_deref() == Some("RetentionAtRisk") && note.contains("to 48 hours")
+        })
+    })
+    .await;
+    // Its age grows; nothing is written for that.
+    let before = cluster.rest(Duration::from_secs(25)).await;
+    assert_eq!(cluster.writes(), before);
+    cluster.transport.put(&queue, 0);
+    cluster
+        .until("stock", "to have 24 hours again", |stock| {
+            stock["status"]["retention"]
+                == json!({"hours": 24, "plannedHours": 24, "atRisk": false})
+        })
+        .await;
+    assert_eq!(hours(&cluster), "24");
 }

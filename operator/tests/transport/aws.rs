@@ -10,7 +10,7 @@ use streampress_crds::api::pipeline::{DeletionPolicy, TransportPolicy};
 use streampress_operator::transport::TransportPlan;
 use streampress_operator::transport::aws::AwsProvisioner;
 use streampress_operator::transport::problem::{Problem, Retry};
-use streampress_operator::transport::{Contents, Depths, Provisioner};
+use streampress_operator::transport::{Contents, Depths, Provisioner, RetentionPlan};
 use streampress_tests::fake_aws::clock::{FakeClock, millis};
 use streampress_tests::fake_aws::faults::Faults;
 use tokio::time::timeout;
@@ -211,6 +211,99 @@ async fn a_call_that_is_refused_is_named_with_its_permission_and_the_way_out() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_refused_extension_of_the_retention_is_named_and_fails_nothing_else() {
+    let backend = AwsBackend::start().await;
+    let mut plan = backend.plan(OURS);
+    provide(&backend, &plan).await.unwrap();
+    let stream = &plan.parts.stream.name;
+    backend
+        .fake_aws
+        .deny("IncreaseStreamRetentionPeriod", stream);
+    plan.retention.extend_to = Some(96);
+    let keys = keys();
+    let ready = backend.provisioner().provide(&plan, Some(&keys));
+    let ready = ready.await.unwrap();
+    assert_eq!(ready.retention_hours, Some(48));
+    let why = ready.not_extended.unwrap();
+    assert!(
+        why.contains("permission kinesis:IncreaseStreamRetentionPeriod"),
+        "{why}"
+    );
+    backend.fake_aws.allow_all();
+    let ready = backend.provisioner().provide(&plan, Some(&keys));
+    let ready = ready.await.unwrap();
+    assert_eq!(
+        (ready.retention_hours, ready.not_extended),
+        (Some(96), None)
+    );
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_stream_that_is_being_changed_is_not_waited_for_to_extend_its_retention() {
+    let backend = AwsBackend::start().await;
+    let mut plan = backend.plan(OURS);
+    provide(&backend, &plan).await.unwrap();
+    backend.fake_aws.kinesis().take_time(600_000);
+    let ask = json!({"StreamName": plan.parts.stream.name});
+    backend
+        .fake_aws
+        .ask_kinesis("StartStreamEncryption", &ask)
+        .unwrap();
+    plan.retention.extend_to = Some(96);
+    let keys = keys();
+    let ready = backend.provisioner().provide(&plan, Some(&keys));
+    let ready = timeout(Duration::from_secs(30), ready).await;
+    let ready = ready.expect("waits for the change").unwrap();
+    assert_eq!(ready.retention_hours, Some(48));
+    let why = ready.not_extended.unwrap();
+    assert!(why.contains("is being changed"), "{why}");
+}
+
+/// Lets a minute pass for the provisioner, which the fake AWS does not notice.
+async fn pass_a_minute() {
+    tokio::time::pause();
+    tokio::time::advance(Duration::from_secs(61)).await;
+    tokio::time::resume();
+}
+
+#[tokio::test]
+async fn an_extended_retention_goes_back_only_after_all_queues_were_empty_for_a_minute() {
+    let backend = AwsBackend::start().await;
+    let mut plan = backend.plan(OURS);
+    let keys = keys();
+    let hours = async |plan: &TransportPlan| {
+        let ready = backend.provisioner().provide(plan, Some(&keys)).await;
+        ready.unwrap().retention_hours.unwrap()
+    };
+    let dead_letters = plan.parts.chunks_queue.dead_letter_name.clone();
+    plan.retention.extend_to = Some(96);
+    assert_eq!(hours(&plan).await, 96);
+    backend.fill(&dead_letters, 1);
+    plan.retention = RetentionPlan {
+        extend_to: None,
+        lower_from: Some(96),
+    };
+    let look = async || backend.provisioner().depths(&plan, Some(&keys)).await;
+    assert_eq!(look().await.dead_chunks, Some(1));
+    pass_a_minute().await;
+    assert_eq!(hours(&plan).await, 96, "a dead letter needs its records");
+    backend.delete(&dead_letters);
+    assert_eq!(hours(&plan).await, 96, "the queue is created again");
+    assert_eq!(look().await.dead_chunks, Some(0));
+    assert_eq!(hours(&plan).await, 96, "seen empty once");
+    pass_a_minute().await;
+    let others = TransportPlan {
+        retention: RetentionPlan {
+            extend_to: None,
+            lower_from: Some(72),
+        },
+        ..plan.clone()
+    };
+    assert_eq!(hours(&others).await, 96, "others gave it these hours");
+    assert_eq!(hours(&plan).await, 48);
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_queue_that_cannot_be_read_is_neither_empty_nor_deleted() {
     let backend = AwsBackend::start().await;
     let plan = backend.plan(OURS);
@@ -225,7 +318,8 @@ async fn a_queue_that_cannot_be_read_is_neither_empty_nor_deleted() {
             files: known,
             chunks: known,
             receipts: known,
-            dead: None
+            dead: None,
+            dead_chunks: None,
         }
     );
     let left = remove(&backend, &plan, DeletionPolicy::WhenEmpty)

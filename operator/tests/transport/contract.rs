@@ -2,11 +2,10 @@
 
 use streampress_crds::Reason;
 use streampress_crds::api::pipeline::{DeletionPolicy, TransportPolicy};
-use streampress_crds::api::status::TransportStatus;
 use streampress_crds::queue_check::{LAST_RESORT_RECEIVES, RedrivePolicy};
 use streampress_crds::settings::QueueSettings;
 use streampress_operator::transport::problem::{Problem, Retry};
-use streampress_operator::transport::{Depths, TransportPlan};
+use streampress_operator::transport::{Depths, ReadyTransport, RetentionPlan, TransportPlan};
 use streampress_transport::Depth;
 
 use crate::backends::{OTHERS, OURS, ProvisionerBackend, Resource, keys, names};
@@ -14,7 +13,7 @@ use crate::backends::{OTHERS, OURS, ProvisionerBackend, Resource, keys, names};
 async fn provide(
     backend: &dyn ProvisionerBackend,
     plan: &TransportPlan,
-) -> Result<TransportStatus, Problem> {
+) -> Result<ReadyTransport, Problem> {
     backend.provisioner().provide(plan, Some(&keys())).await
 }
 
@@ -46,7 +45,7 @@ pub async fn everything_is_created_as_specified_and_carries_our_tag(
     backend: &dyn ProvisionerBackend,
 ) {
     let plan = backend.plan(OURS);
-    let status = provide(backend, &plan).await.unwrap();
+    let ready = provide(backend, &plan).await.unwrap();
     for name in names(&plan) {
         assert_eq!(made(backend, &name).owner, OURS, "{name}");
     }
@@ -72,6 +71,8 @@ pub async fn everything_is_created_as_specified_and_carries_our_tag(
     let stream = made(backend, &plan.parts.stream.name);
     assert!(stream.is("OpenShardCount", "2"), "{stream:?}");
     assert!(stream.is("RetentionPeriodHours", "48"), "{stream:?}");
+    assert_eq!(ready.retention_hours, Some(48));
+    let status = ready.status;
     for (url, name) in [
         (status.files_queue_url, &plan.parts.files_queue.name),
         (status.chunks_queue_url, &plan.parts.chunks_queue.name),
@@ -106,6 +107,38 @@ pub async fn what_differs_is_corrected_in_what_is_ours(backend: &dyn Provisioner
     let before = backend.changes();
     provide(backend, &plan).await.unwrap();
     assert_eq!(backend.changes(), before);
+}
+
+pub async fn a_retention_is_extended_for_what_waits_and_stays_until_it_is_to_be_lowered(
+    backend: &dyn ProvisionerBackend,
+) {
+    let mut plan = backend.plan(OURS);
+    provide(backend, &plan).await.unwrap();
+    let of = |extend_to, lower_from| RetentionPlan {
+        extend_to,
+        lower_from,
+    };
+    for (retention, hours) in [
+        (of(Some(96), None), 96),
+        (of(Some(96), None), 96),
+        (of(None, None), 96),
+        // Others gave it these hours.
+        (of(None, Some(72)), 96),
+        (of(Some(72), None), 96),
+    ] {
+        plan.retention = retention;
+        let ready = provide(backend, &plan).await.unwrap();
+        assert_eq!(
+            (ready.retention_hours, ready.not_extended),
+            (Some(hours), None),
+            "{retention:?}"
+        );
+        let stream = made(backend, &plan.parts.stream.name);
+        assert!(
+            stream.is("RetentionPeriodHours", &hours.to_string()),
+            "{retention:?}: {stream:?}"
+        );
+    }
 }
 
 pub async fn what_was_deleted_is_created_again(backend: &dyn ProvisionerBackend) {
@@ -197,10 +230,13 @@ pub async fn adopting_changes_nothing_even_where_it_differs(backend: &dyn Provis
     let before = backend.resources(&plan);
     plan.parts.files_queue.max_receive_count += 1;
     plan.parts.chunks_queue.visibility_timeout_seconds += 1;
-    let status = provide(backend, &plan).await.unwrap();
+    plan.retention.extend_to = Some(96);
+    let ready = provide(backend, &plan).await.unwrap();
     assert_eq!((backend.resources(&plan), backend.changes()), (before, 0));
+    assert_eq!(ready.retention_hours, Some(24));
     assert!(
-        status
+        ready
+            .status
             .stream_arn
             .is_some_and(|arn| arn.ends_with(&*plan.parts.stream.name))
     );
@@ -218,8 +254,8 @@ pub async fn a_pipeline_without_receipts_needs_no_queue_for_them(backend: &dyn P
             names(&plan).iter().for_each(|name| backend.delete(name));
             backend.make_all(&plan);
         }
-        let status = provide(backend, &plan).await.unwrap();
-        assert_eq!(status.receipts_queue_url, None, "{policy:?}");
+        let ready = provide(backend, &plan).await.unwrap();
+        assert_eq!(ready.status.receipts_queue_url, None, "{policy:?}");
         assert!(backend.resource(&receipts).is_none(), "{policy:?}");
         let depths = depths(backend, &plan).await;
         assert!(depths.are_empty(), "{policy:?}: {depths:?}");
@@ -295,6 +331,7 @@ pub async fn depths_are_counted_and_a_missing_queue_is_not_zero(backend: &dyn Pr
         chunks: visible(0),
         receipts: visible(0),
         dead: Some(0),
+        dead_chunks: Some(0),
     };
     assert_eq!(depths(backend, &plan).await, nothing);
     let queues = plan.queues();
@@ -307,14 +344,23 @@ pub async fn depths_are_counted_and_a_missing_queue_is_not_zero(backend: &dyn Pr
         chunks: visible(3),
         receipts: visible(5),
         dead: Some(2 + 4 + 6),
+        dead_chunks: Some(4),
     };
     assert_eq!(depths(backend, &plan).await, full);
     backend.delete(chunks_dead);
-    assert_eq!(depths(backend, &plan).await, Depths { dead: None, ..full });
+    assert_eq!(
+        depths(backend, &plan).await,
+        Depths {
+            dead: None,
+            dead_chunks: None,
+            ..full
+        }
+    );
     backend.delete(files);
     let half = Depths {
         files: None,
         dead: None,
+        dead_chunks: None,
         ..full
     };
     assert_eq!(depths(backend, &plan).await, half);

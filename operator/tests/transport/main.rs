@@ -30,6 +30,7 @@ on_both_backends! {
     everything_is_created_as_specified_and_carries_our_tag
     creating_again_changes_nothing
     what_differs_is_corrected_in_what_is_ours
+    a_retention_is_extended_for_what_waits_and_stays_until_it_is_to_be_lowered
     what_was_deleted_is_created_again
     what_another_owner_has_is_refused_and_left_as_it_is
     adopting_names_all_that_is_missing_and_creates_nothing

@@ -41,7 +41,7 @@ fn set_up(config: &Config, deletes: bool, event_rule: Option<String>) -> Result<
         let (verb, done) = match deletes {
             true => ("deleting", provision::delete(&aws, &plan).await),
             false => {
-                plan.lower_retention = may_lower_retention(&aws, &plan).await?;
+                plan.lower_retention_from = may_lower_retention(&aws, &plan).await?;
                 let created = provision::create(&aws, &plan).await;
                 ("creating", created.map(|created| created.outcomes))
             }
@@ -65,15 +65,15 @@ fn set_up(config: &Config, deletes: bool, event_rule: Option<String>) -> Result<
 async fn may_lower_retention(
     aws: &streampress_transport::aws::Aws,
     plan: &streampress_transport::aws::provision::ProvisionPlan,
-) -> Result<bool> {
+) -> Result<Option<u32>> {
     use streampress_transport::aws::provision;
 
     let planned = &plan.transport.stream;
     let Some(hours) = provision::retention_hours(aws, &planned.name).await? else {
-        return Ok(false);
+        return Ok(None);
     };
     if hours <= planned.retention_hours {
-        return Ok(false);
+        return Ok(None);
     }
     output::note(&format!(
         "stream {}: keeps records for {hours} hours, the pipeline says {}; watching for a minute whether all queues are empty",
@@ -86,7 +86,7 @@ async fn may_lower_retention(
             planned.name
         ));
     }
-    Ok(are_empty)
+    Ok(are_empty.then_some(hours))
 }
 
 #[cfg(not(feature = "aws"))]

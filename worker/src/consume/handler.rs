@@ -10,7 +10,8 @@ use tokio_util::sync::CancellationToken;
 
 use crate::message::{DeadLetterReason, FileRef, Message, MessageError};
 use crate::runtime;
-use crate::telemetry::metrics::{Meter, NeededService, Stage};
+use crate::telemetry::metrics::{Meter, Stage};
+use streampress_crds::slot_health::NeededService;
 use streampress_transport::{Deadline, Delivery, SlotGuard, TransportError, error_chain};
 
 /// What a role does with one message. The same message twice must have the same effect as once.

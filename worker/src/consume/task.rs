@@ -14,6 +14,7 @@ use super::handler::{Handled, Handler, HandlerError, MessageContext, ServiceOuta
 use super::outage::{Failures, ServiceHealth};
 use crate::message::trace_context::TraceContext;
 use crate::message::{DeadLetterReason, Message, MessageError, Subject, VERSION};
+use crate::runtime;
 use crate::telemetry::metrics::{InFlight, Meter, RetryCause};
 use crate::telemetry::trace;
 use streampress_crds::Role;
@@ -186,6 +187,9 @@ impl MessageTask {
                     }
                 }
             };
+            let now = runtime::now_millis() / 1000;
+            self.slot
+                .change_health(|health| health.is_down(outage.service, &outage.cause, now));
             self.health.report(outage, bytes);
             tokio::select! {
                 biased;
@@ -320,6 +324,10 @@ impl MessageTask {
                 message.in_flight.acknowledged();
                 self.failures.lock().succeeded(&message.delivery.message_id);
                 self.health.succeeded();
+                if !self.health.is_down() {
+                    let now = runtime::now_millis() / 1000;
+                    self.slot.change_health(|health| health.worked(now));
+                }
                 self.handler.on_acknowledged(handled).await;
             }
             // Harmless: the next worker finds the effect done and acknowledges.
@@ -421,7 +429,7 @@ mod tests {
     use async_trait::async_trait;
 
     use super::*;
-    use crate::telemetry::metrics::NeededService;
+    use streampress_crds::slot_health::NeededService;
     use streampress_transport::in_process_lock::InProcessLock;
     use streampress_transport::{Depth, FileVersion, Outgoing, Receipt, SlotLock, TransportResult};
 
@@ -763,6 +771,7 @@ mod tests {
         let delivery = delivery(now, now + LONG);
         let task = task(&queue, handler.clone(), &delivery).await;
         let health = task.health.clone();
+        let slot = task.slot.clone();
         let received = Received {
             message: Message::parse(&delivery.body),
             in_flight: task.meter.received(),
@@ -771,6 +780,9 @@ mod tests {
         let recovering = async {
             health.until(true).await;
             tokio::time::sleep(LONGEST_HOLD / 2).await;
+            let outage = slot.health().outage.expect("the slot says so");
+            assert_eq!(outage.service, NeededService::Destination);
+            assert_eq!(outage.cause, "no space left on device");
             assert!(queue.ends().is_empty(), "it is held");
             assert!(queue.extended.lock().len() > 2, "and kept hidden");
             handler.recover();
@@ -782,6 +794,8 @@ mod tests {
         }
         assert_eq!(queue.ends(), ["deleted"]);
         assert!(!health.is_down());
+        assert_eq!(slot.health().outage, None);
+        assert!(slot.health().worked_at > 0);
     }
 
     #[tokio::test(start_paused = true)]

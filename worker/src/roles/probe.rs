@@ -7,7 +7,7 @@ use std::sync::Arc;
 use crate::consume::ServiceOutage;
 use crate::message::Message;
 use crate::runtime::blocking;
-use crate::telemetry::metrics::NeededService;
+use streampress_crds::slot_health::NeededService;
 use streampress_transport::{ChunkStream, FileName, Files, Queue};
 
 /// Files of a source among which a probe chooses, and so many that it tries.

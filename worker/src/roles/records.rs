@@ -195,15 +195,112 @@ impl Read for PayloadReader {
 
 #[cfg(test)]
 mod tests {
+    use async_trait::async_trait;
+    use parking_lot::Mutex;
+    use streampress_transport::{Record, StreamCounts, TransportError, TransportResult};
+
     use super::*;
 
-    #[test]
-    fn records_are_fetched_in_batches_of_bounded_bytes_and_number() {
-        let position = |bytes| Position {
+    fn position(bytes: u32) -> Position {
+        Position {
             shard: "0".into(),
             sequence: 1.into(),
             bytes,
+        }
+    }
+
+    /// Answers every position with a record of a list, and notes how many were fetched at once.
+    #[derive(Debug)]
+    struct ListStream {
+        owner: RecordOwner,
+        payload: Vec<u8>,
+        fetched: Mutex<Vec<usize>>,
+    }
+
+    #[async_trait]
+    impl ChunkStream for ListStream {
+        fn max_record_bytes(&self) -> usize {
+            1 << 20
+        }
+        async fn append(&self, _: Vec<Record>) -> TransportResult<Vec<Position>> {
+            Err(TransportError::Stale)
+        }
+        async fn fetch(&self, positions: &[Position]) -> TransportResult<Vec<Bytes>> {
+            let mut fetched = self.fetched.lock();
+            let first = fetched.iter().sum::<usize>();
+            fetched.push(positions.len());
+            let indices = (first..first + positions.len()).map(|i| u32::try_from(i).expect("few"));
+            Ok(indices
+                .map(|index| self.owner.seal(index, &self.payload, None))
+                .collect())
+        }
+        fn counts(&self) -> StreamCounts {
+            StreamCounts::default()
+        }
+    }
+
+    /// Why a list of `count` records of `payload_bytes` bytes, of which the message says `said_bytes`, cannot be used; and
+    /// what was fetched of it.
+    async fn list_error(
+        count: usize,
+        said_bytes: u32,
+        payload_bytes: usize,
+    ) -> (DeadLetterReason, Vec<usize>) {
+        let file = FileRef {
+            location: "file:///data/in".into(),
+            name: FileName::parse("a.txt").expect("a valid name"),
+            bytes: 1,
+            hash: Digest::of(b"1"),
+            modified_nanos: 0,
         };
+        let manifest = Manifest {
+            version: crate::message::VERSION,
+            file: file.clone(),
+            file_version: None,
+            observed: None,
+            repeats: 0,
+            attempt: "attempt".into(),
+            records: Records::Indirect(vec![position(said_bytes); count]),
+            packed_bytes: 1,
+            stages: Vec::new(),
+            shares: Vec::new(),
+            announced_millis: 0,
+            compressed_millis: 0,
+            traceparent: None,
+        };
+        let owner = RecordOwner::new(&file.id(), &manifest.attempt);
+        let stream = ListStream {
+            owner: owner.clone(),
+            payload: vec![b' '; payload_bytes],
+            fetched: Mutex::default(),
+        };
+        match positions(&stream, &manifest, &owner).await {
+            Err(HandlerError::Permanent { reason, .. }) => (reason, stream.fetched.into_inner()),
+            other => panic!("{other:?}"),
+        }
+    }
+
+    #[tokio::test]
+    async fn a_list_of_records_is_fetched_in_batches_and_no_longer_than_a_list_may_be() {
+        let (reason, fetched) = list_error(600, 100, 100).await;
+        assert_eq!(
+            reason,
+            DeadLetterReason::RecordDamaged,
+            "spaces are no list"
+        );
+        assert_eq!(fetched.iter().sum::<usize>(), 600);
+        assert!(
+            fetched.iter().all(|batch| *batch <= BATCH_RECORDS),
+            "{fetched:?}"
+        );
+        // Its positions say that it is short.
+        let (reason, fetched) = list_error(600, 1, 1 << 20).await;
+        assert_eq!(reason, DeadLetterReason::UnreadableMessage);
+        assert_eq!(fetched, [BATCH_RECORDS, BATCH_RECORDS]);
+    }
+
+    #[test]
+    fn records_are_fetched_in_batches_of_bounded_bytes_and_number() {
         for (bytes, count, batch) in [
             (1 << 20, 9, 4),
             (5 << 20, 3, 1),

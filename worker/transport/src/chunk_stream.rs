@@ -114,6 +114,10 @@ pub trait ChunkStream: Send + Sync + fmt::Debug {
     async fn probe_fetch(&self) -> TransportResult<()> {
         Ok(())
     }
+    /// Whether the task or thread that writes has ended, so that no call can succeed any more in this process.
+    fn has_ended(&self) -> bool {
+        false
+    }
     /// What this handle wrote and read so far.
     fn counts(&self) -> StreamCounts;
 }

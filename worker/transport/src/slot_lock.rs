@@ -6,6 +6,7 @@ use std::sync::Arc;
 use async_trait::async_trait;
 use parking_lot::Mutex;
 pub use streampress_crds::ledger::Ledger;
+use streampress_crds::slot_health::SlotHealth;
 use tokio::sync::{mpsc, oneshot};
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
@@ -96,24 +97,45 @@ impl Deadline {
     }
 }
 
-/// A ledger that a holder counts in and the renewing task writes.
+/// A ledger that a holder counts in and the renewing task writes, and what the holder knows of the services that it needs.
 #[derive(Debug, Clone, Default)]
-pub struct SharedLedger(Arc<Mutex<Ledger>>);
+pub struct SharedLedger(Arc<Mutex<SlotNotes>>);
+
+#[derive(Debug, Default)]
+struct SlotNotes {
+    ledger: Ledger,
+    health: SlotHealth,
+}
 
 impl SharedLedger {
     /// Counted from `ledger` on.
     pub fn new(ledger: Ledger) -> Self {
-        Self(Arc::new(Mutex::new(ledger)))
+        Self::with_health(ledger, SlotHealth::default())
+    }
+
+    /// The same, with what former holders knew of the services.
+    pub fn with_health(ledger: Ledger, health: SlotHealth) -> Self {
+        Self(Arc::new(Mutex::new(SlotNotes { ledger, health })))
     }
 
     /// As counted so far.
     pub fn get(&self) -> Ledger {
-        *self.0.lock()
+        self.0.lock().ledger
     }
 
     /// Counts.
     pub fn change(&self, change: impl FnOnce(&mut Ledger)) {
-        change(&mut self.0.lock());
+        change(&mut self.0.lock().ledger);
+    }
+
+    /// What the holder knows of the services that it needs.
+    pub fn health(&self) -> SlotHealth {
+        self.0.lock().health.clone()
+    }
+
+    /// Changes what the holder knows of the services.
+    pub fn change_health(&self, change: impl FnOnce(&mut SlotHealth)) {
+        change(&mut self.0.lock().health);
     }
 }
 
@@ -170,6 +192,17 @@ impl SlotGuard {
     /// Counts in memory; written with the next renewal, flush or release.
     pub fn count(&self, change: impl FnOnce(&mut Ledger)) {
         self.ledger.change(change);
+    }
+
+    /// Notes what the holder learned of the services that it needs. Leases show it with the next renewal, flush or release;
+    /// other implementations do not keep it.
+    pub fn change_health(&self, change: impl FnOnce(&mut SlotHealth)) {
+        self.ledger.change_health(change);
+    }
+
+    /// What the holder knows of the services that it needs.
+    pub fn health(&self) -> SlotHealth {
+        self.ledger.health()
     }
 
     /// The ledger as counted so far.

@@ -11,6 +11,7 @@ use k8s_openapi::api::coordination::v1::Lease;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use kube::api::PostParams;
 use kube::{Api, Client};
+use streampress_crds::slot_health::{HEALTH, NeededService, SlotHealth};
 use streampress_crds::{Role, names};
 use streampress_transport::contract_tests::{self, Implementation, PATIENCE, eventually};
 use streampress_transport::lease::{LeaseLock, Times};
@@ -210,6 +211,35 @@ async fn others_may_annotate_a_held_lease_without_harm() {
     assert_eq!(lease.metadata.annotations.unwrap()["x"], "y");
     assert_eq!(lock.ledger().await.unwrap().files, 3);
     assert!(!held.lost().is_cancelled());
+    assert!(held.release().await);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_outage_is_shown_by_the_lease_until_a_holder_works_again() {
+    let names = slots(1).await;
+    let lock = lock(&names, LONG_LEASE).await;
+    let api: Api<Lease> = Api::namespaced(client().await, "default");
+    let shown = || async {
+        let lease = api.get(&names[0]).await.unwrap();
+        let text = lease.metadata.annotations.unwrap()[HEALTH].clone();
+        serde_json::from_str::<SlotHealth>(&text).unwrap()
+    };
+    let held = lock.try_acquire().await.unwrap().unwrap();
+    held.change_health(|health| health.is_down(NeededService::Destination, "disk full", 7));
+    assert!(held.release().await);
+    let after = shown().await;
+    assert_eq!(
+        after.outage.map(|outage| outage.cause),
+        Some("disk full".into())
+    );
+    // The next holder does not know better yet.
+    let held = lock.try_acquire().await.unwrap().unwrap();
+    assert!(held.flush().await);
+    assert!(shown().await.outage.is_some());
+    held.change_health(|health| health.worked(9));
+    assert!(held.flush().await);
+    let last = shown().await;
+    assert_eq!((last.worked_at, last.outage), (9, None));
     assert!(held.release().await);
 }
 

@@ -5,15 +5,17 @@ use std::time::Duration;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 use k8s_openapi::jiff::Timestamp;
 use streampress_crds::api::status::{
-    CompressionPipelineStatus, Phase, ProgressStatus, SlotStatus, TransportStatus,
+    CompressionPipelineStatus, Phase, ProgressStatus, RetentionStatus, SlotStatus, TransportStatus,
 };
+use streampress_crds::slot_health::NeededService;
 use streampress_crds::{Reason, Role};
 use streampress_transport::Depth;
 
-use super::{PipelineObservation, RoleState, status};
+use super::{PipelineObservation, RETENTION_AT_RISK, RoleOutage, RoleState, status};
 use crate::decide::drain::Drain;
+use crate::decide::retention::RetentionReport;
 use crate::transport::problem::{Problem, Retry};
-use crate::transport::{Depths, TransportState};
+use crate::transport::{Depths, ReadyTransport, TransportState};
 
 fn at(second: i64) -> Time {
     Time(Timestamp::from_second(second).expect("a time"))
@@ -38,18 +40,27 @@ fn role(role: Role) -> RoleState {
 fn well() -> PipelineObservation {
     PipelineObservation {
         generation: Some(3),
-        transport: TransportState::Ready(TransportStatus::default()),
+        transport: TransportState::Ready(ReadyTransport::default()),
         depths: Depths {
             files: Some(Depth::default()),
             chunks: Some(Depth::default()),
             receipts: Some(Depth::default()),
             dead: Some(0),
+            dead_chunks: Some(0),
         },
         roles: vec![role(Role::Compressor), role(Role::Decompressor)],
         progress: ProgressStatus {
             files_restored: 7,
             ..ProgressStatus::default()
         },
+        outages: Some(Vec::new()),
+        retention: Some(RetentionReport {
+            status: RetentionStatus {
+                hours: Some(24),
+                ..RetentionStatus::default()
+            },
+            ..RetentionReport::default()
+        }),
         ..PipelineObservation::default()
     }
 }
@@ -377,6 +388,128 @@ fn it_is_completed_when_every_generated_file_is_restored_and_no_slot_is_held() {
     check(missing, Phase::Running, "True", "False", "False", "4 files");
 }
 
+fn at_risk() -> Option<RetentionReport> {
+    Some(RetentionReport {
+        status: RetentionStatus {
+            hours: Some(24),
+            at_risk: true,
+            planned_hours: Some(48),
+        },
+        waiting_since: Some(at(0).0),
+        message: "extends it".into(),
+    })
+}
+
+#[test]
+fn records_that_may_expire_are_said_in_every_phase() {
+    let suspended = PipelineObservation {
+        drain: Some(Drain::Drained),
+        ..well()
+    };
+    let broken = PipelineObservation {
+        transport: failed(Retry::AfterChange),
+        ..well()
+    };
+    for seen in [well(), suspended, broken] {
+        let safe = status_of(&seen);
+        assert_eq!(holds(&safe, RETENTION_AT_RISK), "False");
+        let status = status_of(&PipelineObservation {
+            retention: at_risk(),
+            ..seen
+        });
+        assert_eq!(holds(&status, RETENTION_AT_RISK), "True");
+        assert_eq!(status.phase, safe.phase);
+        let message = status.message.unwrap_or_default();
+        assert!(
+            message.contains("see condition RetentionAtRisk"),
+            "{message}"
+        );
+        let condition = status.conditions.last().expect("a condition");
+        assert_eq!(
+            (&*condition.reason, &*condition.message),
+            ("RetentionAtRisk", "extends it")
+        );
+        let since = status.backlog.and_then(|backlog| backlog.waiting_since);
+        assert_eq!(since.as_deref(), Some("1970-01-01T00:00:00Z"));
+    }
+}
+
+#[test]
+fn an_outage_is_named_by_its_condition_and_the_pipeline_stays_ready() {
+    let seen = |service, waiting| PipelineObservation {
+        outages: Some(vec![RoleOutage {
+            role: Role::Decompressor,
+            service,
+            cause: "No space left on device.".into(),
+        }]),
+        depths: Depths {
+            chunks: Some(Depth {
+                visible: waiting,
+                ..Depth::default()
+            }),
+            ..well().depths
+        },
+        ..well()
+    };
+    for (service, condition) in [
+        (NeededService::Destination, "DestinationAvailable"),
+        (NeededService::Source, "SourceAvailable"),
+        (NeededService::Stream, "TransportReady"),
+        (NeededService::Queue, "TransportReady"),
+    ] {
+        check(
+            seen(service, 1),
+            Phase::Degraded,
+            "True",
+            "False",
+            "False",
+            "decompressor cannot use the ",
+        );
+        let status = status_of(&seen(service, 1));
+        for other in ["DestinationAvailable", "SourceAvailable", "TransportReady"] {
+            let expected = if other == condition { "False" } else { "True" };
+            assert_eq!(holds(&status, other), expected, "{service:?}: {other}");
+        }
+        let idle = status_of(&seen(service, 0));
+        assert_eq!(idle.phase, Some(Phase::Running), "nothing needs it");
+        assert_eq!(holds(&idle, condition), "True");
+    }
+}
+
+#[test]
+fn what_is_not_looked_at_stays_as_it_was_seen_last() {
+    let before = status_of(&PipelineObservation {
+        retention: at_risk(),
+        outages: Some(vec![RoleOutage {
+            role: Role::Compressor,
+            service: NeededService::Source,
+            cause: "Permission denied".into(),
+        }]),
+        depths: Depths {
+            files: None,
+            ..well().depths
+        },
+        ..well()
+    });
+    assert_eq!(holds(&before, "SourceAvailable"), "False");
+    let unseen = PipelineObservation {
+        retention: None,
+        outages: None,
+        depths: Depths {
+            files: None,
+            ..well().depths
+        },
+        ..well()
+    };
+    let after = status(&unseen, &before, at(5));
+    assert_eq!(after.retention, before.retention);
+    assert_eq!(after.backlog, before.backlog);
+    for type_ in ["SourceAvailable", "DestinationAvailable", RETENTION_AT_RISK] {
+        assert_eq!(holds(&after, type_), holds(&before, type_), "{type_}");
+    }
+    assert_eq!(status_of(&unseen).conditions.len(), 5);
+}
+
 #[test]
 fn a_depth_that_is_not_known_is_left_out() {
     let status = status_of(&PipelineObservation {
@@ -393,9 +526,12 @@ fn a_depth_that_is_not_known_is_left_out() {
 #[test]
 fn waiting_receipts_are_shown_where_there_is_a_queue_for_them() {
     let waiting = |url: Option<&str>| PipelineObservation {
-        transport: TransportState::Ready(TransportStatus {
-            receipts_queue_url: url.map(str::to_owned),
-            ..TransportStatus::default()
+        transport: TransportState::Ready(ReadyTransport {
+            status: TransportStatus {
+                receipts_queue_url: url.map(str::to_owned),
+                ..TransportStatus::default()
+            },
+            ..ReadyTransport::default()
         }),
         depths: Depths {
             receipts: Some(Depth {
@@ -444,7 +580,7 @@ fn the_same_observation_changes_nothing_and_transitions_keep_their_time() {
 fn every_condition_names_the_generation_that_was_read() {
     let status = status_of(&well());
     assert_eq!(status.observed_generation, Some(3));
-    assert_eq!(status.conditions.len(), 5);
+    assert_eq!(status.conditions.len(), 8);
     assert!(
         status
             .conditions

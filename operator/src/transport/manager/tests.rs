@@ -5,7 +5,6 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use async_trait::async_trait;
 use streampress_crds::CheckedPipeline;
 use streampress_crds::api::pipeline::CompressionPipeline;
-use streampress_crds::api::status::TransportStatus;
 
 use super::*;
 use streampress_transport::Depth;
@@ -36,12 +35,12 @@ impl Provisioner for Endpoints {
         &self,
         plan: &TransportPlan,
         _: Option<&AwsCredentials>,
-    ) -> Result<TransportStatus, Problem> {
+    ) -> Result<ReadyTransport, Problem> {
         if plan.endpoint.as_deref() == Some("http://dead") {
             std::future::pending::<()>().await;
         }
         self.provided.fetch_add(1, Ordering::Relaxed);
-        Ok(TransportStatus::default())
+        Ok(ReadyTransport::default())
     }
 
     async fn depths(&self, plan: &TransportPlan, _: Option<&AwsCredentials>) -> Depths {
@@ -57,6 +56,7 @@ impl Provisioner for Endpoints {
                 chunks: known,
                 receipts: known,
                 dead: Some(0),
+                dead_chunks: Some(0),
             },
         }
     }

@@ -21,6 +21,7 @@ use tokio::time::Instant;
 use crate::message::DeadLetterReason;
 use crate::runtime;
 use streampress_codec::hybrid::PlanUse;
+pub use streampress_crds::slot_health::NeededService;
 use streampress_transport::{ChunkStream, StreamCounts};
 
 /// Upper bounds of the stages' histogram, in seconds: a small file's milliseconds to a large one's minutes.
@@ -60,34 +61,6 @@ impl Stage {
             Self::Announce => "announce",
             Self::Unpack => "unpack",
             Self::Commit => "commit",
-        }
-    }
-}
-
-/// A service that every message of a role needs.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-pub enum NeededService {
-    /// The location of the source.
-    Source,
-    /// The location of the destination.
-    Destination,
-    /// The stream of records.
-    Stream,
-    /// A queue.
-    Queue,
-}
-
-impl NeededService {
-    /// All of them.
-    pub(crate) const ALL: [Self; 4] = [Self::Source, Self::Destination, Self::Stream, Self::Queue];
-
-    /// As the label `service` and in logs.
-    pub fn label(self) -> &'static str {
-        match self {
-            Self::Source => "source",
-            Self::Destination => "destination",
-            Self::Stream => "stream",
-            Self::Queue => "queue",
         }
     }
 }
@@ -331,6 +304,9 @@ impl Meter {
 
     /// What makes no progress although it should, as a sentence; `None` when all is well.
     pub(crate) fn stuck(&self) -> Option<String> {
+        if self.shared.stream.get().is_some_and(|s| s.has_ended()) {
+            return Some("the task that writes to the stream has ended".to_owned());
+        }
         let liveness = (*self.shared.liveness.lock())?;
         if liveness.ticked.elapsed() > LONGEST_TICK {
             return Some(format!(
@@ -432,6 +408,8 @@ impl Drop for InFlight {
 
 #[cfg(test)]
 mod tests {
+    use streampress_transport::{Position, Record, StreamCounts, TransportError, TransportResult};
+
     use super::*;
 
     fn labels() -> [(&'static str, String); 1] {
@@ -523,6 +501,38 @@ mod tests {
         meter.rests();
         tokio::time::advance(2 * LONGEST_TICK).await;
         assert_eq!(meter.stuck(), None);
+    }
+
+    /// A stream whose writer has ended.
+    #[derive(Debug)]
+    struct EndedStream;
+
+    #[async_trait::async_trait]
+    impl ChunkStream for EndedStream {
+        fn max_record_bytes(&self) -> usize {
+            1
+        }
+        async fn append(&self, _: Vec<Record>) -> TransportResult<Vec<Position>> {
+            Err(TransportError::Stale)
+        }
+        async fn fetch(&self, _: &[Position]) -> TransportResult<Vec<bytes::Bytes>> {
+            Err(TransportError::Stale)
+        }
+        fn has_ended(&self) -> bool {
+            true
+        }
+        fn counts(&self) -> StreamCounts {
+            StreamCounts::default()
+        }
+    }
+
+    #[test]
+    fn a_worker_whose_streams_writer_has_ended_is_not_alive() {
+        let meter = Meter::default();
+        assert_eq!(meter.stuck(), None);
+        let ended: Arc<dyn ChunkStream> = Arc::new(EndedStream);
+        meter.watch(&ended);
+        assert!(meter.stuck().is_some_and(|text| text.contains("has ended")));
     }
 
     #[tokio::test(start_paused = true)]

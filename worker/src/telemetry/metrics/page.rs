@@ -8,9 +8,10 @@ use prometheus_client::encoding::{DescriptorEncoder, EncodeMetric};
 use prometheus_client::metrics::counter::ConstCounter;
 use prometheus_client::metrics::gauge::ConstGauge;
 use prometheus_client::registry::{Registry, Unit};
+use streampress_crds::slot_health::NeededService;
 use streampress_transport::StreamCounts;
 
-use super::{Counts, NeededService, Stages};
+use super::{Counts, Stages};
 
 /// Renders the page, with `labels` on every line. Names begin with `streampress_`.
 pub(super) fn render(
@@ -119,7 +120,7 @@ impl Page {
         let mut down = lines
             .0
             .encode_descriptor("service_down", help, None, kind)?;
-        for service in NeededService::ALL {
+        for &service in NeededService::ALL {
             let is_down = counts.outages.get(&service).is_some_and(|n| *n > 0);
             let labels = [("service", service.label())];
             ConstGauge::new(f64::from(u8::from(is_down))).encode(down.encode_family(&labels)?)?;

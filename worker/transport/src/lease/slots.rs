@@ -1,12 +1,15 @@
-//! Slots as Kubernetes Leases, made by the operator. The Lease is also the slot's ledger: an annotation, written with
-//! renewals and release. An idle worker watches and writes nothing.
+//! Slots as Kubernetes Leases, made by the operator. The Lease is also the slot's ledger, and shows outages that its holders
+//! saw: annotations, written with renewals and release. An idle worker watches and writes nothing.
 
 use std::sync::Arc;
 
 use async_trait::async_trait;
 use k8s_openapi::api::coordination::v1::Lease;
 use kube::{Api, Client};
+use serde::Serialize;
+use serde::de::DeserializeOwned;
 use streampress_crds::ledger::LEDGER;
+use streampress_crds::slot_health::{HEALTH, SlotHealth};
 use streampress_crds::{Role, names};
 use tokio::sync::{mpsc, oneshot};
 use tokio::task::JoinSet;
@@ -131,23 +134,28 @@ impl SlotLock for LeaseLock {
 }
 
 fn ledger_of(lease: &Lease) -> Ledger {
-    let text = lease
-        .metadata
-        .annotations
-        .as_ref()
-        .and_then(|annotations| annotations.get(LEDGER));
+    annotation(lease, LEDGER)
+}
+
+/// An annotation that cannot be read counts as missing.
+fn annotation<T: DeserializeOwned + Default>(lease: &Lease, name: &str) -> T {
+    let annotations = lease.metadata.annotations.as_ref();
+    let text = annotations.and_then(|annotations| annotations.get(name));
     text.and_then(|text| serde_json::from_str(text).ok())
         .unwrap_or_default()
 }
 
-fn set_ledger(lease: &mut Lease, ledger: &Ledger) {
-    // A struct of numbers always has a JSON form.
-    let text = serde_json::to_string(ledger).unwrap_or_default();
-    lease
-        .metadata
-        .annotations
-        .get_or_insert_default()
-        .insert(LEDGER.to_owned(), text);
+fn annotate(lease: &mut Lease, name: &str, value: &impl Serialize) {
+    // Structs of numbers and texts always have a JSON form.
+    let text = serde_json::to_string(value).unwrap_or_default();
+    let annotations = lease.metadata.annotations.get_or_insert_default();
+    annotations.insert(name.to_owned(), text);
+}
+
+/// What the holder counted, and what it knows of the services that it needs.
+fn set_notes(lease: &mut Lease, notes: &SharedLedger) {
+    annotate(lease, LEDGER, &notes.get());
+    annotate(lease, HEALTH, &notes.health());
 }
 
 /// Takes a slot that looks free. The write runs in a task of its own: when the caller is gone by the time of its answer, the
@@ -192,7 +200,8 @@ async fn take_now(
 /// Starts the task that renews the slot and answers its holder.
 fn hold(observer: &Arc<Observer>, held: HeldLease) -> SlotGuard {
     let lost = CancellationToken::new();
-    let ledger = SharedLedger::new(ledger_of(held.lease()));
+    let health: SlotHealth = annotation(held.lease(), HEALTH);
+    let ledger = SharedLedger::with_health(ledger_of(held.lease()), health);
     let (sender, requests) = mpsc::channel(4);
     let slot = held.name().to_owned();
     let transitions = held
@@ -256,8 +265,8 @@ impl Holding {
 
     /// Renews with the ledger; cancels `lost` when the slot is lost.
     async fn renew(&mut self) -> bool {
-        let ledger = self.ledger.get();
-        match self.held.renew(|lease| set_ledger(lease, &ledger)).await {
+        let notes = &self.ledger;
+        match self.held.renew(|lease| set_notes(lease, notes)).await {
             Renewal::Renewed => {
                 self.deadline.set(self.held.deadline());
                 self.observer.observe(&self.slot, self.held.lease().clone());
@@ -283,10 +292,10 @@ impl Holding {
 
     async fn release(self, answer: Option<oneshot::Sender<bool>>) {
         // Others may follow only when this is written or the lease has run out.
-        let ledger = self.ledger.get();
+        let notes = &self.ledger;
         let released = match self.lost.is_cancelled() {
             true => None,
-            false => self.held.release(|lease| set_ledger(lease, &ledger)).await,
+            false => self.held.release(|lease| set_notes(lease, notes)).await,
         };
         if let Some(lease) = &released {
             self.observer.observe(&self.slot, lease.clone());

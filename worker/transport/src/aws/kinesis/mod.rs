@@ -130,6 +130,10 @@ impl ChunkStream for KinesisStream {
         self.reader.probe().await
     }
 
+    fn has_ended(&self) -> bool {
+        self.writer.has_ended()
+    }
+
     fn counts(&self) -> StreamCounts {
         let read = self.reader.counts();
         let of = |counter: &AtomicU64| counter.load(Ordering::Relaxed);

@@ -93,6 +93,11 @@ impl StreamWriter {
         }
     }
 
+    /// Whether the task has ended, which it does by itself only with its last handle.
+    pub(super) fn has_ended(&self) -> bool {
+        self.items.is_closed()
+    }
+
     /// Bytes that wait or are under way.
     pub(super) fn waiting_bytes(&self) -> usize {
         BUDGET_BYTES - self.budget.available_permits() * 1024

@@ -19,7 +19,7 @@ use crate::aws::Aws;
 
 pub use check::check;
 pub use error::{ProvisionError, ProvisionResult};
-pub use plan::{NotOwned, Outcome, ProvisionPlan, Provisioned, ResourceOutcome};
+pub use plan::{NotOwned, Outcome, ProvisionPlan, Provisioned, ResourceOutcome, UsableStream};
 
 /// SQS counts messages up to a minute late.
 const COUNTED_LATE: Duration = Duration::from_secs(60);
@@ -47,14 +47,14 @@ pub async fn create(aws: &Aws, plan: &ProvisionPlan) -> ProvisionResult<Provisio
     let receipts = create_receipts_queue(aws, plan).await?;
     let receipts_queue_url = receipts.as_ref().map(|receipts| receipts.url.clone());
     outcomes.extend(receipts.into_iter().flat_map(|receipts| receipts.outcomes));
-    let (outcome, stream_arn) = stream::finish(aws, plan, begun).await?;
+    let (outcome, stream) = stream::finish(aws, plan, begun).await?;
     outcomes.push(outcome);
     Ok(Provisioned {
         outcomes,
         files_queue_url: files.url,
         chunks_queue_url: chunks.url,
         receipts_queue_url,
-        stream_arn,
+        stream,
     })
 }
 
@@ -146,10 +146,10 @@ pub async fn stream_exists(aws: &Aws, name: &str) -> ProvisionResult<bool> {
     Ok(stream::find(aws, name).await?.is_some())
 }
 
-/// The ARN of the stream of this name, after waiting until it can be used. A stream that is being changed can.
-pub async fn usable_stream(aws: &Aws, name: &str) -> ProvisionResult<String> {
-    let stream = stream::await_status(aws, name, &stream::USABLE).await?;
-    Ok(stream.stream_arn)
+/// The stream of this name, after waiting until it can be used. A stream that is being changed can.
+pub async fn usable_stream(aws: &Aws, name: &str) -> ProvisionResult<UsableStream> {
+    let found = stream::await_status(aws, name, &stream::USABLE).await?;
+    Ok(stream::usable(found))
 }
 
 /// One of the queues that every pipeline has.

@@ -6,6 +6,8 @@ use std::fmt;
 use streampress_crds::queue_check::LAST_RESORT_RECEIVES;
 use streampress_crds::settings::TransportSettings;
 
+use super::ProvisionError;
+
 /// What a pipeline needs on AWS, and how to treat what exists already.
 #[derive(Debug, Clone)]
 pub struct ProvisionPlan {
@@ -21,9 +23,13 @@ pub struct ProvisionPlan {
     pub tags: BTreeMap<String, String>,
     /// What to do about a queue or stream of another owner.
     pub not_owned: NotOwned,
-    /// Whether a stream of ours that keeps records for longer than planned is brought to the plan. Only where all queues are
-    /// known to be empty: a waiting message or a dead letter needs the records that it names.
-    pub lower_retention: bool,
+    /// The hours for which a stream of ours is to keep records where something that waits needs more than the planned
+    /// retention. It is no failure when AWS refuses: the planned retention suffices for everything else.
+    pub extend_retention_to: Option<u32>,
+    /// The retention in hours from which a stream of ours is brought to a lower planned one. Only where all queues are known to
+    /// be empty: a waiting message or a dead letter needs the records that it names. Another retention was given by others
+    /// and stays.
+    pub lower_retention_from: Option<u32>,
     /// Whether to wait until the stream has its shards. AWS doubles or halves their number with a call, and takes a minute
     /// or more for it; the stream can be used meanwhile, and without waiting the next run continues.
     pub wait_for_shards: bool,
@@ -56,7 +62,8 @@ impl ProvisionPlan {
             owner: (owner.0.to_owned(), owner.1.to_owned()),
             tags: BTreeMap::new(),
             not_owned: NotOwned::UseAsIs,
-            lower_retention: false,
+            extend_retention_to: None,
+            lower_retention_from: None,
             wait_for_shards: true,
         }
     }
@@ -110,8 +117,19 @@ impl fmt::Display for ResourceOutcome {
     }
 }
 
+/// A stream that can be used.
+#[derive(Debug)]
+pub struct UsableStream {
+    /// Its ARN.
+    pub arn: String,
+    /// For how long it keeps records, in hours.
+    pub retention_hours: u32,
+    /// Why it was not given [`ProvisionPlan::extend_retention_to`].
+    pub not_extended: Option<ProvisionError>,
+}
+
 /// Everything that a pipeline needs, ready for use.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug)]
 pub struct Provisioned {
     /// What was done: the files queue's dead-letter queue, the files queue, the same of the chunks queue and of the receipts queue,
     /// the stream.
@@ -122,6 +140,6 @@ pub struct Provisioned {
     pub chunks_queue_url: String,
     /// The receipts queue's URL, where the plan has one.
     pub receipts_queue_url: Option<String>,
-    /// The stream's ARN.
-    pub stream_arn: String,
+    /// The stream.
+    pub stream: UsableStream,
 }

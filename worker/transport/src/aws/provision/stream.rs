@@ -7,7 +7,10 @@ use tokio::time::{Duration, Instant};
 use tracing::warn;
 
 use super::error::ProvisionStep;
-use super::{NotOwned, Outcome, ProvisionError, ProvisionPlan, ProvisionResult, ResourceOutcome};
+use super::{
+    NotOwned, Outcome, ProvisionError, ProvisionPlan, ProvisionResult, ResourceOutcome,
+    UsableStream,
+};
 use crate::aws::{Aws, ServiceError};
 
 /// The key that AWS manages for Kinesis.
@@ -72,17 +75,19 @@ pub(super) async fn begin(aws: &Aws, plan: &ProvisionPlan) -> ProvisionResult<Be
     Ok(Begun::Created)
 }
 
-/// Waits until the stream can be used, and brings one of ours to what is planned; answers its ARN too.
+/// Waits until the stream can be used, and brings one of ours to what is planned.
 pub(super) async fn finish(
     aws: &Aws,
     plan: &ProvisionPlan,
     begun: Begun,
-) -> ProvisionResult<(ResourceOutcome, String)> {
+) -> ProvisionResult<(ResourceOutcome, UsableStream)> {
     let name = &plan.transport.stream.name;
     let found = await_status(aws, name, &USABLE).await?;
+    let is_encrypted = found.encryption_type == Some(EncryptionType::Kms);
+    let mut usable = usable(found);
     let tags = tags(aws, name).await?;
     let outcome = if plan.owns(&tags) {
-        let changed = align(aws, plan, &found).await?;
+        let changed = align(aws, plan, &mut usable, is_encrypted).await?;
         match begun {
             Begun::Created => Outcome::Created,
             Begun::Existed if changed.is_empty() => Outcome::Unchanged,
@@ -100,20 +105,28 @@ pub(super) async fn finish(
         resource: described(name),
         outcome,
     };
-    Ok((outcome, found.stream_arn))
+    Ok((outcome, usable))
 }
 
 /// Changes settings that differ, one after the other; answers their names.
 async fn align(
     aws: &Aws,
     plan: &ProvisionPlan,
-    found: &StreamDescriptionSummary,
+    stream: &mut UsableStream,
+    is_encrypted: bool,
 ) -> ProvisionResult<Vec<String>> {
     let mut changed = Vec::new();
-    if retain(aws, plan, found.retention_period_hours).await? {
+    let is_planned = plan_retention(aws, plan, stream).await?;
+    let is_extended = match extend_retention(aws, plan, stream).await {
+        Ok(is_extended) => is_extended,
+        Err(error) => {
+            stream.not_extended = Some(error);
+            false
+        }
+    };
+    if is_planned || is_extended {
         changed.push("retention".into());
     }
-    let is_encrypted = found.encryption_type == Some(EncryptionType::Kms);
     if plan.encrypted && !is_encrypted && encrypt(aws, plan).await? {
         changed.push("encryption".into());
     }
@@ -127,37 +140,74 @@ fn changing(name: &str) -> String {
     format!("changing the stream {name}")
 }
 
-/// Changes the retention time; false when it is as planned, or longer and must not be lowered.
-async fn retain(aws: &Aws, plan: &ProvisionPlan, hours_now: i32) -> ProvisionResult<bool> {
-    let stream = &plan.transport.stream;
-    let hours = i32::try_from(stream.retention_hours).unwrap_or(i32::MAX);
-    if hours_now == hours || (hours_now > hours && !plan.lower_retention) {
+/// Gives the stream the planned retention, where it may be lowered or is too short; answers whether that is a change.
+async fn plan_retention(
+    aws: &Aws,
+    plan: &ProvisionPlan,
+    stream: &mut UsableStream,
+) -> ProvisionResult<bool> {
+    let planned = plan.transport.stream.retention_hours;
+    let now = stream.retention_hours;
+    if now == planned || (now > planned && plan.lower_retention_from != Some(now)) {
         return Ok(false);
     }
-    await_status(aws, &stream.name, &UNCHANGING).await?;
+    await_status(aws, &plan.transport.stream.name, &UNCHANGING).await?;
+    set_retention(aws, plan, stream, planned).await?;
+    Ok(true)
+}
+
+/// Extends the retention beyond the planned one; answers whether that is a change. A stream that is being changed is not
+/// waited for, since it can be used as it is.
+async fn extend_retention(
+    aws: &Aws,
+    plan: &ProvisionPlan,
+    stream: &mut UsableStream,
+) -> ProvisionResult<bool> {
+    let name = &plan.transport.stream.name;
+    let Some(hours) = plan
+        .extend_retention_to
+        .filter(|hours| *hours > stream.retention_hours)
+    else {
+        return Ok(false);
+    };
+    let found = await_status(aws, name, &USABLE).await?;
+    if found.stream_status != StreamStatus::Active {
+        return Err(ProvisionError::InTransition {
+            what: format!("the stream {name} is being changed"),
+        });
+    }
+    set_retention(aws, plan, stream, hours).await?;
+    Ok(true)
+}
+
+async fn set_retention(
+    aws: &Aws,
+    plan: &ProvisionPlan,
+    stream: &mut UsableStream,
+    hours: u32,
+) -> ProvisionResult<()> {
+    let name = &plan.transport.stream.name;
+    let in_call = i32::try_from(hours).unwrap_or(i32::MAX);
     let client = &aws.kinesis_admin;
-    if hours_now < hours {
+    if stream.retention_hours < hours {
         let answer = client
             .increase_stream_retention_period()
-            .stream_name(&stream.name)
-            .retention_period_hours(hours)
+            .stream_name(name)
+            .retention_period_hours(in_call)
             .send()
             .await;
-        answer.step("kinesis:IncreaseStreamRetentionPeriod", || {
-            changing(&stream.name)
-        })?;
+        answer.step("kinesis:IncreaseStreamRetentionPeriod", || changing(name))?;
     } else {
         let answer = client
             .decrease_stream_retention_period()
-            .stream_name(&stream.name)
-            .retention_period_hours(hours)
+            .stream_name(name)
+            .retention_period_hours(in_call)
             .send()
             .await;
-        answer.step("kinesis:DecreaseStreamRetentionPeriod", || {
-            changing(&stream.name)
-        })?;
+        answer.step("kinesis:DecreaseStreamRetentionPeriod", || changing(name))?;
     }
-    Ok(true)
+    stream.retention_hours = hours;
+    Ok(())
 }
 
 /// Encrypts the stream; false where the service has no encryption.
@@ -235,6 +285,15 @@ async fn reshard(aws: &Aws, plan: &ProvisionPlan) -> ProvisionResult<bool> {
 /// A call doubles or halves the count at most.
 fn next_shard_count(open: i32, planned: i32) -> i32 {
     planned.clamp(open.div_euclid(2) + open % 2, open.saturating_mul(2))
+}
+
+/// A stream that was found, as callers need it.
+pub(super) fn usable(found: StreamDescriptionSummary) -> UsableStream {
+    UsableStream {
+        retention_hours: u32::try_from(found.retention_period_hours).unwrap_or(0),
+        arn: found.stream_arn,
+        not_extended: None,
+    }
 }
 
 /// Waits until the stream is in one of these states.

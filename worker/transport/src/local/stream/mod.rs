@@ -17,7 +17,7 @@ use parking_lot::Mutex;
 use tokio::sync::oneshot;
 
 use self::segment::{Hashed, ReadFault};
-use self::writer::{Append, SegmentWriter};
+use self::writer::{Append, AppendSender, SegmentWriter};
 use super::store::Store;
 use crate::{
     ChunkStream, Position, Record, Sequence, StreamCounts, TransportError, TransportResult,
@@ -32,7 +32,7 @@ const SUFFIX: &str = ".seg";
 #[derive(Debug)]
 pub(super) struct LocalStream {
     folder: PathBuf,
-    appends: std::sync::mpsc::Sender<Append>,
+    writer: AppendSender,
     counts: Mutex<StreamCounts>,
 }
 
@@ -47,7 +47,7 @@ impl LocalStream {
         let writer = SegmentWriter::new(folder, store, retention, segment_bytes);
         Ok(Self {
             folder: folder.to_owned(),
-            appends: writer.start()?,
+            writer: writer.start()?,
             counts: Mutex::default(),
         })
     }
@@ -82,7 +82,7 @@ impl ChunkStream for LocalStream {
             )
         };
         let appended = async {
-            self.appends
+            self.writer
                 .send(Append { records, reply })
                 .map_err(|_| ended())?;
             answer.await.map_err(|_| ended())?
@@ -124,6 +124,10 @@ impl ChunkStream for LocalStream {
             counts.bytes_served += bytes;
         });
         Ok(fetched)
+    }
+
+    fn has_ended(&self) -> bool {
+        self.writer.has_ended()
     }
 
     fn counts(&self) -> StreamCounts {

@@ -35,6 +35,24 @@ impl Append {
     }
 }
 
+/// The way to the thread.
+#[derive(Debug)]
+pub(super) struct AppendSender {
+    appends: mpsc::Sender<Append>,
+    thread: thread::JoinHandle<()>,
+}
+
+impl AppendSender {
+    /// An error when the thread has ended.
+    pub(super) fn send(&self, append: Append) -> Result<(), mpsc::SendError<Append>> {
+        self.appends.send(append)
+    }
+
+    pub(super) fn has_ended(&self) -> bool {
+        self.thread.is_finished()
+    }
+}
+
 /// See the module.
 pub(super) struct SegmentWriter {
     folder: PathBuf,
@@ -78,14 +96,14 @@ impl SegmentWriter {
     }
 
     /// Removes old segments once, then runs until the last sender is dropped.
-    pub(super) fn start(mut self) -> TransportResult<mpsc::Sender<Append>> {
+    pub(super) fn start(mut self) -> TransportResult<AppendSender> {
         self.sweep();
         let (appends, work) = mpsc::channel();
-        thread::Builder::new()
+        let thread = thread::Builder::new()
             .name("streampress-log".into())
             .spawn(move || self.work(&work))
             .map_err(|e| TransportError::unavailable("starting the stream's thread", e))?;
-        Ok(appends)
+        Ok(AppendSender { appends, thread })
     }
 
     fn work(&mut self, appends: &mpsc::Receiver<Append>) {
