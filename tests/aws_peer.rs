@@ -155,6 +155,7 @@ impl PeerFixture {
             retires_only_multi_chunk: true,
             push: true,
             report: None,
+            dead_letter_report: None,
             journal: Arc::new(NoJournal),
         };
         consumer(self.queue(0).await, Arc::new(handler), shutdown)

@@ -64,6 +64,7 @@ fn legacy_compressor(fixture: &Fixture) -> Arc<dyn Handler> {
         retires_only_multi_chunk: false,
         push: true,
         report: None,
+        dead_letter_report: None,
         journal: Arc::new(NoJournal),
     })
 }

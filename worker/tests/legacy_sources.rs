@@ -100,6 +100,7 @@ async fn packed(
         retires_only_multi_chunk: false,
         push: true,
         report: None,
+        dead_letter_report: None,
         journal: Arc::new(NoJournal),
     };
     let lock = local.lock("compressor", 1);

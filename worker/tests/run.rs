@@ -358,3 +358,18 @@ fn redrive_removes_the_dead_letter_of_a_file_that_was_restored_since() {
     );
     assert_eq!(folder.run(&run).status.code(), Some(0));
 }
+
+#[test]
+fn a_file_that_the_originals_format_cannot_hold_is_on_the_page() {
+    let folder = WorkFolder::with_spec("  codec: {format: Seed}");
+    folder.write("in/good.json", b"[1]\n");
+    folder.write("in/bad.json", b"not json\n");
+    let output = folder.run(&["run", "pipeline.yaml", "--data", "data", "--input", "in"]);
+    assert_eq!(output.status.code(), Some(1), "{}", text(&output.stdout));
+    let page = std::fs::read(folder.path("data/reports/results.html")).expect("a page");
+    let page = text(&page);
+    assert!(
+        page.contains("1 file failed") && page.contains("NotSeedFormat"),
+        "{page}"
+    );
+}

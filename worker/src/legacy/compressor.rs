@@ -15,6 +15,7 @@ use crate::consume::{Handled, Handler, HandlerError, MessageContext, ServiceOuta
 use crate::journal::FileJournal;
 use crate::message::{DeadLetterReason, Digest, FileRef, LegacyManifest, Message, StageNumbers};
 use crate::report::log::ReportLog;
+use crate::report::{FileOutcome, ReportRow, format_of};
 use crate::roles::announce::{
     Announcer, legacy_id, legacy_journal_key, source_missing, trace_attributes,
 };
@@ -51,6 +52,8 @@ pub struct LegacyCompressor {
     pub push: bool,
     /// The report of what was compressed, where one is wanted.
     pub report: Option<Arc<ReportLog>>,
+    /// The report of what could not be compressed, where one is wanted.
+    pub dead_letter_report: Option<Arc<ReportLog>>,
     /// Where files' progress is recorded.
     pub journal: Arc<dyn FileJournal>,
 }
@@ -103,6 +106,17 @@ impl Handler for LegacyCompressor {
             let Some(file_id) = self.file_id(message).await? else {
                 return Ok(());
             };
+            if let (Some(report), Ok(name)) = (&self.dead_letter_report, announced_name(message)) {
+                let row = ReportRow {
+                    file_id: file_id.clone(),
+                    name: name.as_str().to_owned(),
+                    format: format_of(name.as_str()),
+                    restored_at_millis: Some(runtime::now_millis()),
+                    outcome: FileOutcome::failed(reason, detail),
+                    ..ReportRow::default()
+                };
+                report.add(row).await;
+            }
             let text = format!("{reason}: {detail}");
             self.journal.record_failed(&file_id, &text).await
         };

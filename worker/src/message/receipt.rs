@@ -71,6 +71,11 @@ impl FileReceipt {
         }
     }
 
+    /// Whether it asks for the file to be sent again.
+    pub(crate) fn is_request(&self) -> bool {
+        matches!(self.verdict, Verdict::SendAgain { .. })
+    }
+
     /// The message body.
     pub fn to_json(&self) -> String {
         to_json(self)

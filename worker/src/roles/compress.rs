@@ -69,7 +69,7 @@ pub struct Compressor {
     pub filter: SourceFilter,
     /// Where files' progress is recorded.
     pub journal: Arc<dyn FileJournal>,
-    /// The report that names files which could not be packed, where one is wanted and can be written here.
+    /// The report that names files which were not packed, where one is wanted and can be written here.
     pub report: Option<Arc<ReportLog>>,
 }
 
@@ -124,26 +124,33 @@ impl Handler for Compressor {
     }
 
     async fn on_dead_lettered(&self, message: &Message, reason: DeadLetterReason, detail: &str) {
-        let (Message::Announcement(_) | Message::Receipt(_), Some(file)) =
-            (message, message.file())
-        else {
-            return;
+        let file = match message {
+            Message::Announcement(announcement) => &announcement.file,
+            // The file of another receipt is at its destination.
+            Message::Receipt(receipt) if receipt.is_request() => receipt.file(),
+            _ => return,
         };
         record_failure(&*self.journal, file, reason, detail).await;
-        if let Some(report) = &self.report {
-            report
-                .add(ReportRow {
-                    file_id: file.id().as_str().to_owned(),
-                    name: file.name.as_str().to_owned(),
-                    format: format_of(file.name.as_str()),
-                    raw_bytes: file.bytes,
-                    restored_at_millis: Some(runtime::now_millis()),
-                    outcome: FileOutcome::failed(reason, detail),
-                    ..ReportRow::default()
-                })
-                .await;
-        }
+        let outcome = FileOutcome::failed(reason, detail);
+        report_unpacked(self.report.as_deref(), file, outcome).await;
     }
+}
+
+/// Adds a file that was not packed to the report, where there is one.
+async fn report_unpacked(report: Option<&ReportLog>, file: &FileRef, outcome: FileOutcome) {
+    let Some(report) = report else {
+        return;
+    };
+    let row = ReportRow {
+        file_id: file.id().as_str().to_owned(),
+        name: file.name.as_str().to_owned(),
+        format: format_of(file.name.as_str()),
+        raw_bytes: file.bytes,
+        restored_at_millis: Some(runtime::now_millis()),
+        outcome,
+        ..ReportRow::default()
+    };
+    report.add(row).await;
 }
 
 /// Records a dead letter's file as failed; an error is only logged, since the message is dead-lettered already.
@@ -296,6 +303,7 @@ impl Compressor {
         replies::leave(&self.announcer, observed, SourceState::Superseded).await?;
         context.count_superseded();
         self.journal.record_superseded(file.id().as_str()).await?;
+        report_unpacked(self.report.as_deref(), file, FileOutcome::Superseded).await;
         info!(
             reason = DeadLetterReason::SourceChanged.as_str(),
             "The source file changed after it was announced; its present content is announced, and this version is superseded."

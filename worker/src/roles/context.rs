@@ -234,7 +234,10 @@ impl RoleContext {
                 report,
                 ..self.hybrid_handler(settings, &connections)?
             }),
-            CodecFormat::Seed => Arc::new(self.legacy_handler(settings, &connections)?),
+            CodecFormat::Seed => Arc::new(LegacyCompressor {
+                dead_letter_report: report,
+                ..self.legacy_handler(settings, &connections)?
+            }),
         };
         Ok(self.compressor_with(settings, connections, handler))
     }
@@ -299,6 +302,7 @@ impl RoleContext {
             retires_only_multi_chunk: false,
             push: true,
             report: None,
+            dead_letter_report: None,
             journal: self.journal.clone(),
         })
     }
