@@ -67,7 +67,7 @@ async fn pipelines_outlive_an_operator_that_was_uninstalled_and_can_be_deleted_w
     .await;
     assert_eq!(
         cluster.transport.names().len(),
-        10,
+        14,
         "queues and streams are kept"
     );
 }

@@ -33,7 +33,7 @@ async fn a_pipeline_is_made_once_and_then_nothing_is_written() {
         pipeline["metadata"]["finalizers"],
         json!(["streampress.dev/transport"])
     );
-    assert_eq!(cluster.transport.names().len(), 5);
+    assert_eq!(cluster.transport.names().len(), 7);
     // Longer than the operator keeps a status back.
     let writes = cluster.rest(Duration::from_secs(12)).await;
     // 13 objects, the finalizer, and the status at each step.
@@ -161,11 +161,11 @@ async fn deleting_deletes_the_transport_and_ends_even_when_aws_hangs() {
         .await;
     cluster.settled("one").await;
     cluster.settled("two").await;
-    assert_eq!(cluster.transport.names().len(), 10);
+    assert_eq!(cluster.transport.names().len(), 14);
     let began = Instant::now();
     cluster.delete("one").await;
     println!("deleted after {:?}", began.elapsed());
-    assert_eq!(cluster.transport.names().len(), 5);
+    assert_eq!(cluster.transport.names().len(), 7);
     cluster.transport.hang(true);
     cluster.delete("two").await;
     let events: Api<k8s_openapi::api::events::v1::Event> =
