@@ -208,7 +208,12 @@ impl Run {
             false => Backend::Embedded(local),
             true => Backend::Aws(connect::connect_aws(&config).await?),
         };
-        let connections = backend.compressor(&resolved.compressor_settings()).await?;
+        let mut connections = backend.compressor(&resolved.compressor_settings()).await?;
+        if resolved.source.on_restored == OnRestored::Keep {
+            // Both sides share this process's journal, and the run itself announces again what cannot be restored: receipts
+            // would only repeat it.
+            connections.receipts_queue = None;
+        }
         let context = RoleContext {
             backend,
             locks,
