@@ -111,9 +111,12 @@ impl BlockEncoder<'_> {
         structure: &mut Structure,
     ) -> Option<EncodedBlock> {
         match plan.representation {
-            // The plan says that no table pays, but not which coder does: bytes that were random may be a run now.
-            Representation::Plain(_) => {
-                let plain = self.plain(usize::MAX);
+            Representation::Plain(coder) => {
+                let plain = match coder {
+                    // Bytes that were random may be a run now, and no size would tell.
+                    Coder::Stored => self.plain(usize::MAX),
+                    _ => entropy::encode_as(self.raw, coder, self.effort, self.version),
+                };
                 let planned = plan.is_as_planned(plain.bytes.len(), self.raw.len());
                 planned.then(|| EncodedBlock {
                     base: Some(Arc::clone(plan)),
