@@ -221,6 +221,19 @@ impl Sides {
         consume_until(Role::Decompressor, queue, Arc::new(decompressor), holds).await;
     }
 
+    /// Packs the one file that waits.
+    async fn pack(&self) {
+        self.compress_until(async || self.waiting().await == [0, 1, 0])
+            .await;
+    }
+
+    /// Handles the one manifest that waits; its receipt waits then.
+    async fn restore(&self) {
+        let receipts = self.local.receipts_queue();
+        self.restore_until(receipts, async || self.waiting().await == [0, 0, 1])
+            .await;
+    }
+
     async fn waiting(&self) -> [u64; 3] {
         let mut waiting = [0; 3];
         let queues = [
@@ -250,9 +263,7 @@ impl Sides {
     /// Restores while the stream holds no record.
     async fn fail_to_restore(&self) {
         *self.is_stream_lost.lock() = true;
-        let receipts = self.local.receipts_queue();
-        let failed = async || self.waiting().await == [0, 0, 1];
-        self.restore_until(receipts, failed).await;
+        self.restore().await;
         *self.is_stream_lost.lock() = false;
     }
 
@@ -314,14 +325,9 @@ async fn consume_until(
 async fn a_receipt_tells_the_sources_journal_that_its_file_was_restored() {
     let sides = Sides::open();
     sides.announce("a.txt", "words").await;
-    sides
-        .compress_until(async || sides.waiting().await == [0, 1, 0])
-        .await;
+    sides.pack().await;
     assert_eq!(sides.state("a.txt").await, SourceState::Sent);
-    let receipts = sides.local.receipts_queue();
-    sides
-        .restore_until(receipts, async || sides.waiting().await == [0, 0, 1])
-        .await;
+    sides.restore().await;
     assert_eq!(sides.restored("a.txt").as_deref(), Some("words"));
     assert_eq!(sides.state("a.txt").await, SourceState::Sent, "not yet");
     sides
@@ -334,13 +340,8 @@ async fn a_receipt_tells_the_sources_journal_that_its_file_was_restored() {
 async fn a_late_receipt_says_nothing_of_a_later_announcement_of_the_same_content() {
     let sides = Sides::open();
     sides.announce("a.txt", "one").await;
-    sides
-        .compress_until(async || sides.waiting().await == [0, 1, 0])
-        .await;
-    let receipts = sides.local.receipts_queue();
-    sides
-        .restore_until(receipts, async || sides.waiting().await == [0, 0, 1])
-        .await;
+    sides.pack().await;
+    sides.restore().await;
     // The source goes to other content and back before the receipt arrives.
     sides.announce("a.txt", "two").await;
     sides.announce("a.txt", "one").await;
@@ -362,10 +363,7 @@ async fn a_file_whose_records_are_gone_is_packed_again_with_its_version() {
     assert_eq!(sides.restored("a.txt"), None);
     sides.compress_until(is_packed).await;
     assert_eq!(sides.waiting_manifest().await, (1, version));
-    let receipts = sides.local.receipts_queue();
-    sides
-        .restore_until(receipts, async || sides.waiting().await == [0, 0, 1])
-        .await;
+    sides.restore().await;
     assert_eq!(sides.restored("a.txt").as_deref(), Some("words"));
     assert!(sides.dead().await.is_empty());
 }
@@ -423,13 +421,8 @@ async fn left_at_the_source(
         ..Sides::open()
     };
     sides.announce("a.txt", content).await;
-    sides
-        .compress_until(async || sides.waiting().await == [0, 1, 0])
-        .await;
-    let receipts = sides.local.receipts_queue();
-    sides
-        .restore_until(receipts, async || sides.waiting().await == [0, 0, 1])
-        .await;
+    sides.pack().await;
+    sides.restore().await;
     let folder = sides.root.path().join("in");
     change(&folder.join("a.txt"));
     sides
@@ -487,20 +480,13 @@ async fn a_late_receipt_deletes_no_source_that_was_announced_again() {
         ..Sides::open()
     };
     sides.announce("a.txt", "one").await;
-    sides
-        .compress_until(async || sides.waiting().await == [0, 1, 0])
-        .await;
-    let receipts = sides.local.receipts_queue();
-    sides
-        .restore_until(receipts, async || sides.waiting().await == [0, 0, 1])
-        .await;
+    sides.pack().await;
+    sides.restore().await;
     // The same file with the same content is announced again: nothing at the source tells the two apart.
     let name = FileName::parse("a.txt").expect("a valid name");
     let announced = sides.announcer.announce_current(&name).await;
     announced.expect("announced");
-    sides
-        .compress_until(async || sides.waiting().await == [0, 1, 0])
-        .await;
+    sides.pack().await;
     assert!(sides.root.path().join("in/a.txt").exists());
 }
 
@@ -536,9 +522,7 @@ async fn while_the_receipts_queue_is_down_files_are_restored_and_their_receipts_
 async fn while_the_receipts_queue_is_down_the_message_of_an_unusable_file_waits() {
     let sides = Sides::open();
     sides.announce("a.txt", "words").await;
-    sides
-        .compress_until(async || sides.waiting().await == [0, 1, 0])
-        .await;
+    sides.pack().await;
     *sides.is_stream_lost.lock() = true;
     let receipts = Flaky::new(sides.local.receipts_queue());
     *receipts.is_down.lock() = true;
