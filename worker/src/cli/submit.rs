@@ -15,7 +15,7 @@ use super::args::{PipelineArgs, SubmitArgs};
 use super::role::{RoleCommand, local_path};
 use super::{output, runtime};
 use crate::config::BadConfiguration;
-use crate::journal::{SourceRecord, SourceState};
+use crate::journal::{FileJournal, SourceRecord, SourceState};
 use crate::message::FileRef;
 use crate::roles::announce::{Announcer, hash};
 use crate::roles::connect::{Backend, CompressorConnections};
@@ -191,42 +191,50 @@ impl Outcomes {
         dead: &BTreeMap<String, String>,
     ) -> Result<Option<SubmitOutcome>> {
         match self {
-            Self::OfJournal(announcer) => {
-                let journal = &announcer.journal;
-                let newest = journal.source(&record.location, &record.name).await?;
-                Ok(match newest {
-                    Some(newest) if newest.announcement == record.announcement => {
-                        match newest.state {
-                            SourceState::Writing | SourceState::Sent => None,
-                            SourceState::Restored => Some(SubmitOutcome::Restored),
-                            SourceState::Superseded => Some(SubmitOutcome::Superseded),
-                            SourceState::Dead => {
-                                let open = journal.open_files().await?;
-                                let file = open.into_iter().find(|it| it.file_id == record.file_id);
-                                let why = file.and_then(|file| file.reason);
-                                Some(SubmitOutcome::Dead(why.unwrap_or_default()))
-                            }
-                        }
-                    }
-                    // Announced again since.
-                    Some(_) => Some(SubmitOutcome::Superseded),
-                    None => None,
-                })
-            }
-            Self::OfReplies(announcer, _) => {
-                if let Some(why) = dead.get(&record.announcement) {
-                    return Ok(Some(SubmitOutcome::Dead(why.clone())));
-                }
-                let (source, id) = (announcer.source.clone(), record.announcement.clone());
-                let reply = blocking(move || replies::take(&*source, &id)).await;
-                Ok(match reply.context("looking for a reply at the source")? {
-                    Some(SourceState::Superseded) => Some(SubmitOutcome::Superseded),
-                    Some(_) => Some(SubmitOutcome::Restored),
-                    None => None,
-                })
-            }
+            Self::OfJournal(announcer) => outcome_in_journal(&*announcer.journal, record).await,
+            Self::OfReplies(announcer, _) => match dead.get(&record.announcement) {
+                Some(why) => Ok(Some(SubmitOutcome::Dead(why.clone()))),
+                None => outcome_of_reply(announcer, record).await,
+            },
         }
     }
+}
+
+async fn outcome_in_journal(
+    journal: &dyn FileJournal,
+    record: &SourceRecord,
+) -> Result<Option<SubmitOutcome>> {
+    let Some(newest) = journal.source(&record.location, &record.name).await? else {
+        return Ok(None);
+    };
+    if newest.announcement != record.announcement {
+        // Announced again since.
+        return Ok(Some(SubmitOutcome::Superseded));
+    }
+    Ok(match newest.state {
+        SourceState::Writing | SourceState::Sent => None,
+        SourceState::Restored => Some(SubmitOutcome::Restored),
+        SourceState::Superseded => Some(SubmitOutcome::Superseded),
+        SourceState::Dead => {
+            let open = journal.open_files().await?;
+            let file = open.into_iter().find(|it| it.file_id == record.file_id);
+            let why = file.and_then(|file| file.reason);
+            Some(SubmitOutcome::Dead(why.unwrap_or_default()))
+        }
+    })
+}
+
+async fn outcome_of_reply(
+    announcer: &Announcer,
+    record: &SourceRecord,
+) -> Result<Option<SubmitOutcome>> {
+    let (source, id) = (announcer.source.clone(), record.announcement.clone());
+    let reply = blocking(move || replies::take(&*source, &id)).await;
+    let state = reply.context("looking for a reply at the source")?;
+    Ok(state.map(|state| match state {
+        SourceState::Superseded => SubmitOutcome::Superseded,
+        _ => SubmitOutcome::Restored,
+    }))
 }
 
 struct Submitter {

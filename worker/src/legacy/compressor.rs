@@ -15,7 +15,7 @@ use crate::consume::{Handled, Handler, HandlerError, MessageContext, ServiceOuta
 use crate::journal::FileJournal;
 use crate::message::{DeadLetterReason, Digest, FileRef, LegacyManifest, Message, StageNumbers};
 use crate::report::log::ReportLog;
-use crate::report::{FileOutcome, ReportRow, format_of};
+use crate::report::{FileOutcome, ReportRow};
 use crate::roles::announce::{
     Announcer, legacy_id, legacy_journal_key, source_missing, trace_attributes,
 };
@@ -107,14 +107,9 @@ impl Handler for LegacyCompressor {
                 return Ok(());
             };
             if let (Some(report), Ok(name)) = (&self.dead_letter_report, announced_name(message)) {
-                let row = ReportRow {
-                    file_id: file_id.clone(),
-                    name: name.as_str().to_owned(),
-                    format: format_of(name.as_str()),
-                    restored_at_millis: Some(runtime::now_millis()),
-                    outcome: FileOutcome::failed(reason, detail),
-                    ..ReportRow::default()
-                };
+                let (name, now) = (name.as_str(), runtime::now_millis());
+                let outcome = FileOutcome::failed(reason, detail);
+                let row = ReportRow::unpacked(&file_id, name, 0, now, outcome);
                 report.add(row).await;
             }
             let text = format!("{reason}: {detail}");

@@ -59,6 +59,27 @@ pub struct ReportRow {
     pub slot: String,
 }
 
+impl ReportRow {
+    /// A file that was not packed, which ended at `millis` since 1970.
+    pub(crate) fn unpacked(
+        file_id: &str,
+        name: &str,
+        raw_bytes: u64,
+        millis: u64,
+        outcome: FileOutcome,
+    ) -> Self {
+        Self {
+            file_id: file_id.to_owned(),
+            name: name.to_owned(),
+            format: format_of(name),
+            raw_bytes,
+            restored_at_millis: Some(millis),
+            outcome,
+            ..Self::default()
+        }
+    }
+}
+
 /// Files and folders of the source that could not be taken.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase", default)]

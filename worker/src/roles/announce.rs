@@ -205,12 +205,7 @@ impl Announcer {
             Ok(None) => Err(source_missing(name, self.source.location())),
             // A folder or a pipe took its place: waiting does not help.
             Err(error) if error.kind() == io::ErrorKind::InvalidInput => {
-                Err(HandlerError::permanent(
-                    DeadLetterReason::SourceMissing,
-                    format!(
-                        "{error}; put the file back, then 'streampress redrive' with the same FILE and --data"
-                    ),
-                ))
+                Err(missing(&format!("{error}; put the file back")))
             }
             Err(error) => Err(HandlerError::transient(
                 error,
@@ -468,11 +463,14 @@ pub(crate) fn trace_attributes() -> BTreeMap<String, String> {
 
 /// The dead letter of a file that does not exist.
 pub(crate) fn source_missing(name: &FileName, location: &str) -> HandlerError {
+    missing(&format!("{name} is not in {location}; put it back"))
+}
+
+/// The dead letter of a file that is not at its source: why, and what to do before a redrive.
+fn missing(what: &str) -> HandlerError {
     HandlerError::permanent(
         DeadLetterReason::SourceMissing,
-        format!(
-            "{name} is not in {location}; put it back, then 'streampress redrive' with the same FILE and --data"
-        ),
+        format!("{what}, then 'streampress redrive' with the same FILE and --data"),
     )
 }
 

@@ -25,7 +25,7 @@ use crate::message::{
     Records, Share, StageNumbers, VERSION,
 };
 use crate::report::log::ReportLog;
-use crate::report::{FileOutcome, ReportRow, format_of};
+use crate::report::{FileOutcome, ReportRow};
 use crate::roles::announce::{self, Announcer, source_missing, trace_attributes};
 use crate::roles::copies::find_put_aside;
 use crate::roles::probe;
@@ -141,15 +141,8 @@ async fn report_unpacked(report: Option<&ReportLog>, file: &FileRef, outcome: Fi
     let Some(report) = report else {
         return;
     };
-    let row = ReportRow {
-        file_id: file.id().as_str().to_owned(),
-        name: file.name.as_str().to_owned(),
-        format: format_of(file.name.as_str()),
-        raw_bytes: file.bytes,
-        restored_at_millis: Some(runtime::now_millis()),
-        outcome,
-        ..ReportRow::default()
-    };
+    let (id, name, now) = (file.id(), file.name.as_str(), runtime::now_millis());
+    let row = ReportRow::unpacked(id.as_str(), name, file.bytes, now, outcome);
     report.add(row).await;
 }
 

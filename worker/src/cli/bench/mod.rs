@@ -74,14 +74,15 @@ fn bench(options: &BenchOptions, out: &mut dyn Write) -> Result<()> {
     let mut totals: Vec<CodecTotal> = Vec::new();
     for (number, path) in options.files.iter().enumerate() {
         let (name, raw) = (&path.display().to_string(), read(path)?);
-        ensure_known(&codecs(name, options.threads), &options.codecs)?;
+        let all = codecs(name, options.threads);
+        ensure_known(&all, &options.codecs)?;
         writeln!(out, "{name}: {} bytes", raw.len())?;
         writeln!(
             out,
             "  {:<18} {:>7} {:>12} {:>8} {:>10} {:>12} {:>10}",
             "codec", "threads", "bytes", "ratio", "pack MB/s", "unpack MB/s", "peak MiB"
         )?;
-        for codec in codecs(name, options.threads) {
+        for codec in all {
             if !wanted(&codec.name, &options.codecs) {
                 continue;
             }
@@ -102,7 +103,10 @@ fn bench(options: &BenchOptions, out: &mut dyn Write) -> Result<()> {
 
 /// Fails where a codec was requested by a name that none has.
 fn ensure_known(all: &[BenchCodec], asked: &[String]) -> Result<()> {
-    let is_unknown = |asked: &&String| !all.iter().any(|codec| codec.name.starts_with(&***asked));
+    let is_unknown = |asked: &&String| {
+        let one = std::slice::from_ref(*asked);
+        !all.iter().any(|codec| wanted(&codec.name, one))
+    };
     match asked.iter().find(is_unknown) {
         None => Ok(()),
         Some(unknown) => {
