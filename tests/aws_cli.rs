@@ -1,5 +1,7 @@
 //! The command line on the fake AWS: setup, validate, run, the roles, their output and their exit codes.
 
+use std::time::Duration;
+
 use serde_json::json;
 use streampress_tests::aws::Cloud;
 use streampress_tests::eventually_blocking;
@@ -170,6 +172,38 @@ async fn the_roles_restore_generated_and_submitted_files_and_exit_with_0() {
         "{log}"
     );
     assert_eq!((compress.stop(), decompress.stop()), (Some(0), Some(0)));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn files_whose_queues_and_stream_were_made_anew_are_announced_again_and_restored() {
+    let cloud = Cloud::start().await;
+    let sandbox = sandbox(&cloud, GENERATOR);
+    setup(&sandbox);
+    let generate = sandbox.start("generate.log", &["generate", "pipeline.yaml", "--aws"]);
+    let waiting = || cloud.fake_aws.sqs().len("cli-files.fifo");
+    // It knows the queues and the stream of now.
+    let asks = || cloud.fake_aws.calls("DescribeStreamSummary");
+    let before = asks();
+    eventually_blocking("all files wait, and a check was made", || {
+        waiting() == 6 && asks() > before + 1
+    });
+    sandbox
+        .run(&["setup", "pipeline.yaml", "--delete"])
+        .success();
+    // SQS makes no queue of the same name within a minute.
+    cloud.fake_aws.advance(Duration::from_secs(65));
+    setup(&sandbox);
+    assert_eq!(waiting(), 0);
+    eventually_blocking("all files wait again", || waiting() == 6);
+    let compress = sandbox.start("compress.log", &["compress", "pipeline.yaml", "--aws"]);
+    let decompress = sandbox.start("decompress.log", &["decompress", "pipeline.yaml", "--aws"]);
+    eventually_blocking("all files are restored", || sandbox.files("out").len() == 6);
+    assert_eq!(sandbox.files("in"), sandbox.files("out"));
+    eventually_blocking("the receipts are taken", || {
+        cloud.fake_aws.sqs().len("cli-receipts.fifo") == 0
+    });
+    let stopped = [generate.stop(), compress.stop(), decompress.stop()];
+    assert_eq!(stopped, [Some(0); 3]);
 }
 
 #[tokio::test(flavor = "multi_thread")]

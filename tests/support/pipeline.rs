@@ -327,8 +327,8 @@ impl Files for CountedFiles {
     fn set_modified(&self, name: &FileName, modified: SystemTime) -> io::Result<()> {
         self.inner.set_modified(name, modified)
     }
-    fn count_reserved(&self, folder: &str) -> io::Result<u64> {
-        self.inner.count_reserved(folder)
+    fn list_reserved(&self, folder: &str) -> io::Result<Vec<String>> {
+        self.inner.list_reserved(folder)
     }
     fn remove_exact(&self, file: &ExactFile<'_>) -> io::Result<Retired> {
         self.inner.remove_exact(file)

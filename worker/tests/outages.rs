@@ -75,8 +75,8 @@ impl Files for FullDisk {
     fn rename(&self, from: &FileName, to: &FileName) -> io::Result<()> {
         self.inner.rename(from, to)
     }
-    fn count_reserved(&self, folder: &str) -> io::Result<u64> {
-        self.inner.count_reserved(folder)
+    fn list_reserved(&self, folder: &str) -> io::Result<Vec<String>> {
+        self.inner.list_reserved(folder)
     }
     fn remove_exact(&self, file: &ExactFile<'_>) -> io::Result<Retired> {
         self.inner.remove_exact(file)

@@ -85,6 +85,9 @@ pub struct CompressorSettings {
     pub source: SourceSettings,
     /// How files are packed.
     pub codec: CodecSettings,
+    /// Whether the generator role keeps a journal of the source, in which receipts are recorded.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub keeps_journal: bool,
 }
 
 /// What a decompressor needs.
@@ -144,6 +147,22 @@ pub struct AwsSettings {
 pub struct GeneratorTransport {
     /// Announces files.
     pub files_queue: QueueSettings,
+    /// What files pass through afterwards, where the pipeline has receipts: announced files that are lost there are announced
+    /// again.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub onward: Option<OnwardTransport>,
+}
+
+/// What announced files pass through.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct OnwardTransport {
+    /// Announces packed files.
+    pub chunks_queue: QueueSettings,
+    /// Tells what became of each file.
+    pub receipts_queue: QueueSettings,
+    /// The stream's name.
+    pub stream: String,
 }
 
 /// The queues and the stream; a compressor needs all of them.

@@ -12,9 +12,9 @@ use crate::names::{self, TransportPart};
 use crate::quantity::ByteSize;
 use crate::settings::{
     AwsSettings, CodecSettings, CompressorSettings, DecompressorSettings, DecompressorTransport,
-    GeneratorJob, GeneratorSettings, GeneratorTransport, Identity, LocationSettings, QueueSettings,
-    Role, SCHEMA_MOUNT, SchemaSource, Settings, SourceSettings, StreamSettings, TransportSettings,
-    VERSION,
+    GeneratorJob, GeneratorSettings, GeneratorTransport, Identity, LocationSettings,
+    OnwardTransport, QueueSettings, Role, SCHEMA_MOUNT, SchemaSource, Settings, SourceSettings,
+    StreamSettings, TransportSettings, VERSION,
 };
 
 /// A pipeline with every default and name filled in, arranged as the spec is.
@@ -85,6 +85,15 @@ impl Resolved {
             aws: self.aws.clone(),
             transport: GeneratorTransport {
                 files_queue: self.transport.files_queue.clone(),
+                onward: self
+                    .transport
+                    .receipts_queue
+                    .as_ref()
+                    .map(|receipts| OnwardTransport {
+                        chunks_queue: self.transport.chunks_queue.clone(),
+                        receipts_queue: receipts.clone(),
+                        stream: self.transport.stream.name.clone(),
+                    }),
             },
             source: LocationSettings {
                 location: self.source.location.clone(),
@@ -105,6 +114,8 @@ impl Resolved {
             transport: self.transport.clone(),
             source: self.source.clone(),
             codec: self.codec,
+            keeps_journal: self.has_role(Role::Generator)
+                && self.transport.receipts_queue.is_some(),
         }
     }
 

@@ -33,7 +33,14 @@ pub(super) fn command(args: GenerateArgs) -> Result<ExitCode> {
             threads: 1,
         };
         let context = role.serve(process, shutdown.clone()).await?;
-        let connections = context.backend.generator(&settings).await?;
+        let mut connections = context.backend.generator(&settings).await?;
+        match &connections.onward {
+            Some(_) if args.files.is_some() => connections.onward = None,
+            None if args.files.is_none() => {
+                info!("The pipeline has no receipts: files that a queue or the stream loses are not announced again.");
+            }
+            Some(_) | None => {}
+        }
         context.meter.ready();
         context.generator(&settings, connections)?.run().await;
         if args.files.is_none() && !shutdown.is_cancelled() {

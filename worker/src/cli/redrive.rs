@@ -20,6 +20,7 @@ pub(super) fn command(args: RedriveArgs) -> Result<ExitCode> {
         let connections = context.backend.compressor(&settings).await?;
         let announcer = context.announcer(&settings, connections.files_queue.clone())?;
         let letters = redrive(&connections, &announcer, args.list).await?;
+        announcer.journal.flush_sources().await?;
         let mut left = 0;
         for letter in &letters {
             let action = match &letter.action {

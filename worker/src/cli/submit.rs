@@ -79,6 +79,8 @@ pub(super) fn command(args: SubmitArgs) -> Result<ExitCode> {
                 }
             }
         }
+        // Without it the announcements count as not sent, and are sent once more under the same ids.
+        submitter.announcer.journal.flush_sources().await?;
         if let Some(outcomes) = outcomes {
             let timeout = args.timeout.map(|seconds| Duration::from_secs(seconds.into()));
             failed |= !outcomes.wait_for(submitted, timeout).await?;

@@ -299,6 +299,7 @@ impl LegacyConfig {
                     name: generator.files_queue_url.clone(),
                     ..self.resolved.transport.files_queue.clone()
                 },
+                onward: None,
             },
             source: LocationSettings {
                 location: self.resolved.source.location.clone(),

@@ -33,7 +33,7 @@ use streampress_transport::{
 /// The folder below [`RESERVED_FOLDER`] for what others wrote under the name of a restored file.
 const DISPLACED: &str = "displaced";
 /// The most files in it. Nothing in it is ever removed by Streampress.
-const MOST_DISPLACED: u64 = 10_000;
+const MOST_DISPLACED: usize = 10_000;
 /// How much of a displaced file's own name its new name has, in bytes.
 const LONGEST_STEM_BYTES: usize = 100;
 
@@ -274,7 +274,7 @@ impl Destination {
     ) -> Result<(), HandlerError> {
         let (files, name) = (self.files.clone(), wanted.name.clone());
         let displacing = blocking(move || -> io::Result<FileName> {
-            let count = files.count_reserved(DISPLACED)?;
+            let count = files.list_reserved(DISPLACED)?.len();
             if count >= MOST_DISPLACED {
                 return Err(io::Error::other(format!(
                     "{RESERVED_FOLDER}/{DISPLACED} already holds {count} files; look through them and remove what is not needed"

@@ -1,10 +1,13 @@
 //! What became of every file: for progress, for resuming, and for knowing what was announced already.
 //!
-//! A worker that shares no data folder with others keeps none ([`NoJournal`]); the embedded transport's folder keeps it
-//! in its database ([`SqliteJournal`]). Callers need not know which it is.
+//! The embedded transport's folder keeps it in its database ([`SqliteJournal`]). Workers that share no data folder keep at
+//! most what was announced of the source, at the source itself: the generator role's process keeps it ([`SegmentJournal`]),
+//! the others leave notes for that one ([`NoteJournal`]), or keep none ([`NoJournal`]). Callers need not know which it is.
 
+mod notes;
 mod segments;
 mod source;
+mod source_lines;
 mod sqlite;
 mod sqlite_sources;
 #[cfg(test)]
@@ -17,6 +20,7 @@ use async_trait::async_trait;
 use serde::Serialize;
 use streampress_transport::TransportResult;
 
+pub use notes::NoteJournal;
 pub use segments::SegmentJournal;
 pub use source::{OpenFile, SourceReceipt, SourceRecord, SourceState};
 pub use sqlite::SqliteJournal;
@@ -156,7 +160,22 @@ pub trait FileJournal: Send + Sync + fmt::Debug {
         let _ = receipt;
         Ok(())
     }
-    /// Makes durable what may have been kept in memory: that announcements were sent.
+    /// Takes in what other processes left for this one since, and answers the records that this changed. Nothing in a journal
+    /// that all processes share.
+    async fn take_in(&self) -> TransportResult<Vec<SourceRecord>> {
+        Ok(Vec::new())
+    }
+    /// Whether there may be announcements of which nothing is known yet: a quick look.
+    async fn may_have_unconfirmed(&self) -> TransportResult<bool> {
+        Ok(false)
+    }
+    /// The newest announcement of every name at the location of which nothing is known yet; dead letters too.
+    async fn unconfirmed(&self, location: &str) -> TransportResult<Vec<SourceRecord>> {
+        let mut sources = self.sources(location).await?;
+        sources.retain(SourceRecord::is_unconfirmed);
+        Ok(sources)
+    }
+    /// Makes durable what may have been kept in memory: that announcements were sent, and receipts.
     async fn flush_sources(&self) -> TransportResult<()> {
         Ok(())
     }

@@ -1,6 +1,7 @@
 //! What the journal knows of a source: for each name at a location, what was last announced under it, and how far that is.
 
 use serde::{Deserialize, Serialize};
+use streampress_transport::FileVersion;
 
 /// The newest announcement of a name at a location.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -27,6 +28,32 @@ pub struct SourceRecord {
     pub is_settled: bool,
     /// How far it is.
     pub state: SourceState,
+    /// The version that it announces, where the queue told it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub version: Option<FileVersion>,
+    /// Whether its sender waits for a reply at the source.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub wants_reply: bool,
+    /// Whether a receipt of it will be recorded. Without, nothing follows from there being none: a release without receipts
+    /// announced it, or the pipeline has none.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub awaits_receipt: bool,
+    /// Whether the file is no longer at the source under its name, so that a file that comes under it is new. The record stays
+    /// until it is known what became of the announcement.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub is_gone: bool,
+}
+
+impl SourceRecord {
+    /// Whether it was restored or replaced.
+    pub(crate) fn is_done(&self) -> bool {
+        matches!(self.state, SourceState::Restored | SourceState::Superseded)
+    }
+
+    /// Whether nothing is known of what became of it, although that would be recorded.
+    pub(crate) fn is_unconfirmed(&self) -> bool {
+        self.awaits_receipt && !self.is_done()
+    }
 }
 
 /// How far an announcement is.

@@ -295,6 +295,11 @@ impl FileJournal for SqliteJournal {
         sqlite_sources::receipt(&self.database, receipt.clone()).await
     }
 
+    async fn may_have_unconfirmed(&self) -> TransportResult<bool> {
+        let progress = self.progress().await?;
+        Ok(progress.unfinished() + progress.failed > 0)
+    }
+
     async fn was_restored(&self, name: &str, file_id: &str) -> TransportResult<bool> {
         sqlite_sources::restored_last(&self.database, name.to_owned(), file_id.to_owned()).await
     }

@@ -11,7 +11,7 @@ use super::{OpenFile, SourceReceipt, SourceRecord, SourceState};
 /// The sources' table, a module of its own: other parts of the journal have versions of their own.
 pub(super) const MIGRATIONS: Migrations = Migrations {
     module: "sources",
-    steps: &[TABLES],
+    steps: &[TABLES, VERSIONS],
 };
 
 /// `sent` is 0 while the announcement may not have been sent; `settled` is 0 where an equal fingerprint proves nothing.
@@ -32,11 +32,14 @@ CREATE TABLE IF NOT EXISTS sources(
 CREATE INDEX IF NOT EXISTS sources_file ON sources(file_id);
 ";
 
+const VERSIONS: &str = "ALTER TABLE sources ADD COLUMN version TEXT";
+
 /// A restored file whose name another file has been restored under since is no longer there.
 const SELECT: &str = "
 SELECT s.location, s.name, s.announcement, s.file_id, s.hash, s.bytes, s.modified, s.fingerprint, s.settled, s.sent,
   f.restored_at IS NOT NULL, f.superseded_at IS NOT NULL, f.failed_at IS NOT NULL,
-  EXISTS(SELECT 1 FROM files o WHERE o.name = s.name AND o.file_id <> s.file_id AND o.restored_at > f.restored_at)
+  EXISTS(SELECT 1 FROM files o WHERE o.name = s.name AND o.file_id <> s.file_id AND o.restored_at > f.restored_at),
+  s.version
 FROM sources s LEFT JOIN files f ON f.file_id = s.file_id
 ";
 
@@ -65,6 +68,12 @@ fn read_record(row: &Row<'_>) -> rusqlite::Result<SourceRecord> {
         fingerprint: row.get(7)?,
         is_settled: flag(8)?,
         state,
+        version: row
+            .get::<_, Option<String>>(14)?
+            .and_then(|text| text.parse().ok()),
+        wants_reply: false,
+        awaits_receipt: true,
+        is_gone: false,
     })
 }
 
@@ -159,8 +168,8 @@ pub(super) async fn write(database: &Database, records: Vec<SourceRecord>) -> Tr
 
 fn put(step: &DatabaseStep<'_>, record: &SourceRecord) -> rusqlite::Result<()> {
     step.prepare_cached(
-        "INSERT OR REPLACE INTO sources(location, name, announcement, file_id, hash, bytes, modified, fingerprint, settled, sent)
-         VALUES(?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10)",
+        "INSERT OR REPLACE INTO sources(location, name, announcement, file_id, hash, bytes, modified, fingerprint, settled, sent, version)
+         VALUES(?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11)",
     )?
     .execute(params![
         record.location,
@@ -173,21 +182,25 @@ fn put(step: &DatabaseStep<'_>, record: &SourceRecord) -> rusqlite::Result<()> {
         record.fingerprint,
         record.is_settled,
         record.state != SourceState::Writing,
+        record.version.as_ref().map(ToString::to_string),
     ])?;
     Ok(())
 }
 
 /// See [`super::FileJournal::record_sent`].
 pub(super) async fn sent(database: &Database, records: &[SourceRecord]) -> TransportResult<()> {
-    let announcements = keys(records);
+    let versions = records.iter().map(|record| record.version.as_ref());
+    let versions = versions.map(|version| version.map(ToString::to_string));
+    let sent: Vec<_> = keys(records).into_iter().zip(versions).collect();
     // A loss of this with the power only makes one more message with the same deduplication id.
     database
         .read(move |step| {
-            for announcement in &announcements {
+            for ([location, name, announcement], version) in &sent {
                 step.prepare_cached(
-                    "UPDATE sources SET sent = 1 WHERE location = ?1 AND name = ?2 AND announcement = ?3",
+                    "UPDATE sources SET sent = 1, version = coalesce(?4, version)
+                     WHERE location = ?1 AND name = ?2 AND announcement = ?3",
                 )?
-                .execute(announcement.each_ref())?;
+                .execute(params![location, name, announcement, version])?;
             }
             Ok(())
         })

@@ -90,7 +90,6 @@ impl Repeat {
 struct NewAnnouncement {
     record: SourceRecord,
     file: FileRef,
-    wants_reply: bool,
 }
 
 impl Announcer {
@@ -116,10 +115,8 @@ impl Announcer {
         read: &ReadSource,
         wants_reply: bool,
     ) -> Result<SourceRecord> {
-        let announcement = NewAnnouncement {
-            wants_reply,
-            ..new_announcement(read, random_id())
-        };
+        let mut announcement = new_announcement(read, random_id());
+        announcement.record.wants_reply = wants_reply;
         let sent = self.send_all(vec![announcement]).await?;
         sent.into_iter().next().context("nothing was sent")
     }
@@ -197,6 +194,34 @@ impl Announcer {
         Ok(())
     }
 
+    /// Announces versions again of which nothing is known, under the ids of their announcements with `id`: the same repeat sent
+    /// twice is one message. Each record must say its content and its version.
+    pub(crate) async fn announce_unconfirmed(
+        &self,
+        records: &[SourceRecord],
+        id: &str,
+    ) -> Result<()> {
+        let repeats = records.iter().filter_map(|record| {
+            let file = file_of(record)?;
+            let (span, context) = announcing_span(&file);
+            let dedup_id = dedup_id(&file, &format!("{}-{id}", record.announcement));
+            let mut message = self.message(&file, dedup_id, (observation(record), 0), context);
+            let version = record.version.as_ref()?.to_string();
+            message.attributes.insert(ATTR_VERSION.to_owned(), version);
+            Some((message, span))
+        });
+        let (messages, spans): (Vec<_>, Vec<_>) = repeats.unzip();
+        if messages.is_empty() {
+            return Ok(());
+        }
+        let sent = self.files_queue.send(messages).await;
+        sent.context("announcing files again")?;
+        for span in spans {
+            span.in_scope(|| info!("File announced again: nothing is known of what became of it."));
+        }
+        Ok(())
+    }
+
     /// The entry of a source file; an error with a dead letter's reason where it does not exist.
     pub(crate) async fn source_entry(&self, name: &FileName) -> Result<FileEntry, HandlerError> {
         let (source, wanted) = (self.source.clone(), name.clone());
@@ -256,18 +281,9 @@ impl Announcer {
     /// not it had been sent.
     pub(crate) async fn send_recorded(&self, records: &[SourceRecord]) -> Result<()> {
         let recorded = records.iter().filter_map(|record| {
-            let file = FileRef {
-                location: record.location.clone(),
-                name: FileName::parse(&record.name).ok()?,
-                bytes: record.bytes,
-                hash: Digest::try_from(record.hash.clone()).ok()?,
-                modified_nanos: record.modified_nanos,
-            };
-            let record = record.clone();
             Some(NewAnnouncement {
-                record,
-                file,
-                wants_reply: false,
+                record: record.clone(),
+                file: file_of(record)?,
             })
         });
         self.send_all(recorded.collect()).await.map(drop)
@@ -286,27 +302,25 @@ impl Announcer {
             .context("recording announcements in the journal")?;
         let mut messages = Vec::with_capacity(announcements.len());
         let mut spans = Vec::with_capacity(announcements.len());
-        for NewAnnouncement {
-            record,
-            file,
-            wants_reply,
-        } in &announcements
-        {
+        for NewAnnouncement { record, file } in &announcements {
             if self.format == AnnouncementFormat::Legacy {
                 let key = legacy_journal_key(&legacy_id(file));
                 self.journal.set(&key, file.id().as_str()).await?;
             }
             let (span, context) = announcing_span(file);
             let dedup_id = dedup_id(file, &record.announcement);
-            let observed = observation(record, *wants_reply);
+            let observed = observation(record);
             messages.push(self.message(file, dedup_id, (observed, 0), context));
             spans.push(span);
         }
-        let sent = self.files_queue.send(messages).await;
-        sent.with_context(|| match &announcements[..] {
+        let sent = self.files_queue.send_numbered(messages).await;
+        let versions = sent.with_context(|| match &announcements[..] {
             [one] => format!("announcing {}", one.file.name),
             several => format!("announcing {} files", several.len()),
         })?;
+        for (record, version) in records.iter_mut().zip(versions) {
+            record.version = version.or(record.version.take());
+        }
         for (span, announcement) in spans.iter().zip(&announcements) {
             span.in_scope(|| info!(raw_bytes = announcement.file.bytes, "File announced."));
         }
@@ -411,17 +425,21 @@ impl ReadSource {
             fingerprint: self.fingerprint.clone(),
             is_settled: self.is_settled,
             state: SourceState::Writing,
+            version: None,
+            wants_reply: false,
+            awaits_receipt: false,
+            is_gone: false,
         }
     }
 }
 
 /// What a receipt brings back to the source; nothing where the file was not read for this announcement.
-fn observation(record: &SourceRecord, wants_reply: bool) -> Option<SourceObservation> {
+fn observation(record: &SourceRecord) -> Option<SourceObservation> {
     (!record.fingerprint.is_empty()).then(|| SourceObservation {
         announcement: record.announcement.clone(),
         fingerprint: record.fingerprint.clone(),
         is_settled: record.is_settled,
-        wants_reply,
+        wants_reply: record.wants_reply,
     })
 }
 
@@ -429,17 +447,27 @@ fn new_announcement(read: &ReadSource, announcement: String) -> NewAnnouncement 
     NewAnnouncement {
         record: read.record(announcement),
         file: read.file.clone(),
-        wants_reply: false,
     }
 }
 
+/// The file that was announced; `None` where its content is not known any more.
+pub(crate) fn file_of(record: &SourceRecord) -> Option<FileRef> {
+    Some(FileRef {
+        location: record.location.clone(),
+        name: FileName::parse(&record.name).ok()?,
+        bytes: record.bytes,
+        hash: Digest::try_from(record.hash.clone()).ok()?,
+        modified_nanos: record.modified_nanos,
+    })
+}
+
 /// The id of an announcement that follows from the file alone.
-fn announcement_of(file: &FileRef) -> String {
+pub(crate) fn announcement_of(file: &FileRef) -> String {
     format!("{:x}", file.modified_nanos)
 }
 
 /// The id of an announcement that is none of before.
-fn random_id() -> String {
+pub(crate) fn random_id() -> String {
     format!("{:016x}", runtime::random_u64())
 }
 

@@ -4,9 +4,11 @@
 //! not grow with the file. Its content is hashed meanwhile: a source that differs from its announcement is never sent
 //! under the announced name and version.
 
+use std::convert::Infallible;
 use std::io;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
 
 use async_trait::async_trait;
 use bytes::{Bytes, BytesMut};
@@ -41,6 +43,8 @@ use streampress_transport::{ChunkStream, FileName, Outgoing, Position, Queue, Re
 /// A larger manifest goes to the stream, and the message names its records: SQS takes 1 MiB, less the attributes, and some
 /// services in between still have the older limit of 256 KiB.
 const LARGEST_MANIFEST_BYTES: usize = 200 * 1024;
+/// Between two writes of the receipts that were taken meanwhile: far less than a queue must be empty to count as lost.
+const FLUSH_INTERVAL: Duration = Duration::from_secs(5);
 /// Records are put to the stream in batches of about this many bytes.
 const BATCH_BYTES: usize = 4 << 20;
 
@@ -123,6 +127,17 @@ impl Handler for Compressor {
         }
     }
 
+    async fn background(&self) -> Infallible {
+        loop {
+            tokio::time::sleep(FLUSH_INTERVAL).await;
+            self.flush_journal().await;
+        }
+    }
+
+    async fn end(&self) {
+        self.flush_journal().await;
+    }
+
     async fn on_dead_lettered(&self, message: &Message, reason: DeadLetterReason, detail: &str) {
         let file = match message {
             Message::Announcement(announcement) => &announcement.file,
@@ -160,6 +175,13 @@ pub(crate) async fn record_failure(
 }
 
 impl Compressor {
+    /// Makes durable which receipts were taken. A loss of it only leaves files unconfirmed, which are announced again.
+    async fn flush_journal(&self) {
+        if let Err(error) = self.announcer.journal.flush_sources().await {
+            warn!(%error, "Could not record receipts; retrying.");
+        }
+    }
+
     fn block_bytes(&self) -> u64 {
         self.options.block_size as u64
     }

@@ -21,7 +21,7 @@ use crate::config::legacy_env::LegacyWorker;
 use crate::consume::joined::JoinedQueue;
 use crate::consume::{Consumer, Handler};
 use crate::destination::{Destination, DestinationJournal};
-use crate::journal::{FileJournal, SegmentJournal};
+use crate::journal::{FileJournal, NoteJournal, SegmentJournal};
 use crate::legacy::READ_LOCATION;
 use crate::legacy::compressor::LegacyCompressor;
 use crate::message::Digest;
@@ -37,6 +37,7 @@ use crate::roles::generate::{FileMaker, GeneratorRole, SourceScan};
 use crate::roles::receipts::{ReceiptSender, SourceSideReceipts};
 use crate::roles::scan::{LeftOutFiles, Scanner};
 use crate::roles::source::SourceFilter;
+use crate::roles::unconfirmed::UnconfirmedFiles;
 use crate::runtime;
 use crate::telemetry::metrics::Meter;
 use streampress_codec::{FormatVersion, hybrid};
@@ -149,7 +150,15 @@ impl RoleContext {
     ) -> Result<Announcer> {
         let source = self.source(&settings.source.location)?;
         let (ordering, format) = (settings.identity.ordering, settings.codec.format);
-        Ok(self.announcer_of(source, files_queue, ordering, format))
+        let announcer = self.announcer_of(source, files_queue, ordering, format);
+        Ok(match settings.keeps_journal && !self.has_data_folder() {
+            // For the generator role's process, which keeps the journal of the source.
+            true => Announcer {
+                journal: Arc::new(NoteJournal::new(announcer.source.clone())),
+                ..announcer
+            },
+            false => announcer,
+        })
     }
 
     /// The generator role.
@@ -164,6 +173,11 @@ impl RoleContext {
             settings.identity.ordering,
             settings.codec_format,
         );
+        let is_recorded = connections.onward.is_some();
+        let announcer = match is_recorded || settings.scan.is_some() {
+            true => self.remembering(announcer, is_recorded),
+            false => announcer,
+        };
         // In a data folder another schema, size or seed is another generator, which starts at its own first file.
         let slot = match &settings.generator {
             Some(job) => format!("{}-{}", Role::Generator, &job_digest(job).as_str()[..8]),
@@ -184,21 +198,40 @@ impl RoleContext {
         Ok(GeneratorRole {
             maker,
             scan: settings.scan.as_ref().map(|source| SourceScan {
-                scanner: self.scanner(source, self.remembering(announcer)),
+                scanner: self.scanner(source, announcer.clone()),
                 interval: Duration::from_secs(u64::from(source.scan_seconds)),
             }),
+            // The original's announcements have no version to repeat, and its format no receipts.
+            unconfirmed: connections
+                .onward
+                .filter(|_| settings.codec_format == CodecFormat::Hybrid)
+                .map(|connections| UnconfirmedFiles {
+                    announcer,
+                    connections,
+                    takes_in: settings.scan.is_none(),
+                    meter: self.meter.clone(),
+                }),
             lock: (self.locks)(&slot, 1),
             meter: self.meter.clone(),
             shutdown: self.shutdown.clone(),
         })
     }
 
+    /// Whether a data folder keeps the journals.
+    fn has_data_folder(&self) -> bool {
+        self.destination_journal.is_some()
+    }
+
     /// An announcer that remembers what it announced: in the data folder, or without one at the source itself.
-    fn remembering(&self, announcer: Announcer) -> Announcer {
-        match self.backend {
-            Backend::Embedded(_) => announcer,
-            Backend::Aws(_) => Announcer {
-                journal: Arc::new(SegmentJournal::new(announcer.source.clone())),
+    /// `awaits_receipts`: compressors record the receipts of what it announces.
+    fn remembering(&self, announcer: Announcer, awaits_receipts: bool) -> Announcer {
+        match self.has_data_folder() {
+            true => announcer,
+            false => Announcer {
+                journal: Arc::new(SegmentJournal::new(
+                    announcer.source.clone(),
+                    awaits_receipts,
+                )),
                 ..announcer
             },
         }

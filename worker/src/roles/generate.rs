@@ -1,9 +1,11 @@
-//! The generator role: makes files at the source and announces them, and scans the source for files of others. It has one
+//! The generator role: makes files at the source and announces them, scans the source for files of others, and announces again
+//! what is lost. It has one
 //! slot, so that one process scans at a time; the next file's number is in the slot's ledger.
 //!
 //! File number n has the same bytes whichever process makes it. A generator that was killed is followed by one that makes
 //! its last files again, finds them at the source, and continues.
 
+use std::convert::Infallible;
 use std::io::Write;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
@@ -16,6 +18,7 @@ use tracing::{Instrument, field, info, info_span, warn};
 use crate::message::{Digest, FileRef};
 use crate::roles::announce::{self, Announcer};
 use crate::roles::scan::Scanner;
+use crate::roles::unconfirmed::UnconfirmedFiles;
 use crate::runtime::{self, blocking};
 use crate::telemetry::metrics::{Meter, Stage};
 use crate::telemetry::trace;
@@ -37,6 +40,8 @@ pub(crate) struct GeneratorRole {
     pub(crate) maker: Option<FileMaker>,
     /// Announces files of others.
     pub(crate) scan: Option<SourceScan>,
+    /// Announces again what is lost, where receipts are recorded.
+    pub(crate) unconfirmed: Option<UnconfirmedFiles>,
     /// The generator's one slot.
     pub(crate) lock: Arc<dyn SlotLock>,
     /// What it counts.
@@ -72,7 +77,7 @@ pub(crate) struct FileMaker {
 }
 
 impl GeneratorRole {
-    /// Works until all files are made, where there is no scan, or it is shut down. Errors are logged and retried.
+    /// Works until all files are made, where nothing else is to be done, or it is shut down. Errors are logged and retried.
     pub(crate) async fn run(&self) {
         while !self.shutdown.is_cancelled() {
             self.meter.ticked();
@@ -82,14 +87,28 @@ impl GeneratorRole {
             };
             self.meter.slot_taken();
             let stop = self.shutdown.child_token();
-            let (is_done, (), ()) = tokio::join!(
-                self.make(&slot, &stop),
-                self.scan(&stop),
-                stop_when_lost(&slot, &stop, self.scan.is_some())
-            );
+            // A scan has no end.
+            let all_made = CancellationToken::new();
+            let making = async {
+                let is_done = self.make(&slot, &stop).await;
+                if is_done && self.scan.is_none() {
+                    all_made.cancel();
+                }
+                is_done
+            };
+            let working = async {
+                let unconfirmed = self.announce_unconfirmed(&stop, &all_made);
+                let (is_done, (), ()) = tokio::join!(making, self.scan(&stop), unconfirmed);
+                is_done
+            };
+            let is_done = tokio::select! {
+                biased;
+                is_done = working => is_done,
+                never = stop_when_lost(&slot, &stop) => match never {},
+            };
             self.meter.slot_left(slot.lost().is_cancelled());
             slot.release().await;
-            if is_done && self.scan.is_none() {
+            if is_done && all_made.is_cancelled() && !stop.is_cancelled() {
                 self.meter.rests();
                 return;
             }
@@ -122,6 +141,12 @@ impl GeneratorRole {
         }
     }
 
+    async fn announce_unconfirmed(&self, stop: &CancellationToken, all_made: &CancellationToken) {
+        if let Some(unconfirmed) = &self.unconfirmed {
+            unconfirmed.run(stop, all_made).await;
+        }
+    }
+
     async fn try_acquire(&self) -> Option<SlotGuard> {
         match self.lock.try_acquire().await {
             Ok(slot) => slot,
@@ -136,15 +161,11 @@ impl GeneratorRole {
     }
 }
 
-/// A scan must end with the slot; without one there is nothing to stop.
-async fn stop_when_lost(slot: &SlotGuard, stop: &CancellationToken, has_scan: bool) {
-    if has_scan {
-        tokio::select! {
-           biased;
-            () = stop.cancelled() => {}
-            () = slot.lost().cancelled() => stop.cancel(),
-        }
-    }
+/// All work must end with the slot.
+async fn stop_when_lost(slot: &SlotGuard, stop: &CancellationToken) -> Infallible {
+    slot.lost().cancelled().await;
+    stop.cancel();
+    std::future::pending().await
 }
 
 async fn pause(stop: &CancellationToken, time: Duration) {

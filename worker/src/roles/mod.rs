@@ -2,7 +2,7 @@
 //!
 //! - [`generate`], [`scan`], [`announce`]: bring files into the pipeline. [`source`]: the source's side of a compressor.
 //! - [`compress`], [`decompress`]: the two consumers' work, with [`records`] and [`receipts`]; [`replies`] tell a `submit --wait`. [`redrive`]: sends dead letters again, with
-//!   [`copies`] of what was announced.
+//!   [`copies`] of what was announced. `unconfirmed`: announces again what is lost.
 //! - `probe`: whether a service that they need is down. [`connect`]: opens what they need. [`context`]: puts them together. [`run`]: all of them in one process.
 
 pub mod announce;
@@ -21,3 +21,4 @@ pub(crate) mod replies;
 pub(crate) mod run;
 pub(crate) mod scan;
 pub mod source;
+pub(crate) mod unconfirmed;

@@ -120,8 +120,8 @@ mod tests {
         fn rename(&self, _from: &FileName, _to: &FileName) -> io::Result<()> {
             Ok(())
         }
-        fn count_reserved(&self, _folder: &str) -> io::Result<u64> {
-            Ok(0)
+        fn list_reserved(&self, _folder: &str) -> io::Result<Vec<String>> {
+            Ok(Vec::new())
         }
         fn remove_exact(&self, _file: &ExactFile<'_>) -> io::Result<Retired> {
             Ok(Retired::Changed)

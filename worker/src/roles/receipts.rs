@@ -36,8 +36,8 @@ const MOST_REPEATS: u32 = 3;
 const MOST_UNSENT: usize = 10_000;
 /// Kept receipts that are sent at once.
 const BATCH: usize = 10;
-/// Between two attempts to send what was kept.
-const BACKOFF: Backoff = Backoff::new(Duration::from_secs(1), Duration::from_secs(60));
+/// Between two attempts to send what was kept: at most half of the time after which empty queues count as purged.
+const BACKOFF: Backoff = Backoff::new(Duration::from_secs(1), Duration::from_secs(30));
 /// How long the end of a process waits for the receipts queue.
 const END_TIMEOUT: Duration = Duration::from_secs(5);
 /// The longest part of a manifest's deduplication id in a receipt's: SQS takes 128 characters.
@@ -279,15 +279,17 @@ async fn note(
     receipt: &ReceiptFile,
     state: SourceState,
 ) -> Result<(), HandlerError> {
-    let Some(SourceObservation { announcement, .. }) = &receipt.observed else {
-        return Ok(());
-    };
     let file = &receipt.file;
+    let announcement = match &receipt.observed {
+        Some(SourceObservation { announcement, .. }) => announcement.clone(),
+        // A generated file, whose announcement follows from the file.
+        None => announce::announcement_of(file),
+    };
     let receipt = SourceReceipt {
         location: file.location.clone(),
         name: file.name.as_str().to_owned(),
         file_id: file.id().as_str().to_owned(),
-        announcement: announcement.clone(),
+        announcement,
         state,
     };
     Ok(announcer.journal.record_receipt(&receipt).await?)

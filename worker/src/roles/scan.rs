@@ -91,6 +91,8 @@ struct ScanMemory {
     still: BTreeMap<String, Stillness>,
     /// Files that the filter does not take.
     skipped: BTreeSet<String>,
+    /// Announcements that other processes had recorded and not sent when the last scan saw them, by name.
+    unsent: BTreeMap<String, String>,
 }
 
 /// Since when a file that is to be announced has had its fingerprint.
@@ -158,11 +160,13 @@ impl Scanner {
             known,
             still,
             skipped,
+            unsent,
         } = memory;
         let known = match known {
             Some(known) => known,
             None => known.insert(self.load().await?),
         };
+        self.take_in(known, unsent).await?;
         let listing = self.list().await?;
         let mut present = BTreeSet::new();
         self.leave_out(&listing, &mut present);
@@ -202,6 +206,38 @@ impl Scanner {
         Ok(())
     }
 
+    /// Takes in what other processes recorded. What one of them recorded and has not sent by the next scan is sent here: that
+    /// process may have ended.
+    async fn take_in(
+        &self,
+        known: &mut Known,
+        unsent: &mut BTreeMap<String, String>,
+    ) -> Result<()> {
+        let changed = self.announcer.journal.take_in().await?;
+        known.extend(changed.iter().map(|it| (it.name.clone(), it.clone())));
+        let is_unsent = |(name, announcement): (String, String)| {
+            let record = known.get(&name)?;
+            let is_newest = record.announcement == announcement;
+            (is_newest && record.state == SourceState::Writing).then(|| record.clone())
+        };
+        let late = std::mem::take(unsent);
+        let late: Vec<_> = late.into_iter().filter_map(is_unsent).collect();
+        for batch in late.chunks(BATCH_FILES) {
+            self.announcer.send_recorded(batch).await?;
+        }
+        for record in late {
+            if let Some(record) = known.get_mut(&record.name) {
+                record.state = SourceState::Sent;
+            }
+        }
+        let new = changed.into_iter();
+        unsent.extend(
+            new.filter(|record| record.state == SourceState::Writing)
+                .map(|record| (record.name, record.announcement)),
+        );
+        Ok(())
+    }
+
     /// A name whose file is gone is free: the same content that comes later is a new file.
     async fn note_gone(&self, present: &BTreeSet<String>, known: &mut Known) -> Result<()> {
         let journal = &self.announcer.journal;
@@ -228,6 +264,7 @@ impl Scanner {
     async fn load(&self) -> Result<Known> {
         let location = self.announcer.source.location();
         let journal = &self.announcer.journal;
+        journal.take_in().await?;
         let records = journal.sources(location).await;
         let mut records = records.context("reading the journal of the source")?;
         let unsent: Vec<_> = records
@@ -368,7 +405,7 @@ impl Scanner {
         };
         // Another process may have announced it since this one looked.
         let newest = match self.announcer.newest(&entry.name).await? {
-            Some(newest) if newest.hash == read.file.hash.as_str() => {
+            Some(newest) if newest.hash == read.file.hash.as_str() && !newest.is_gone => {
                 Some(self.sent(newest).await?)
             }
             None if self.was_restored(&read).await? => Some(read.record(String::new())),
@@ -379,6 +416,9 @@ impl Scanner {
         };
         let record = SourceRecord {
             state: newest.state,
+            version: newest.version,
+            wants_reply: newest.wants_reply,
+            awaits_receipt: newest.awaits_receipt,
             ..read.record(newest.announcement)
         };
         let journal = &self.announcer.journal;
@@ -538,7 +578,7 @@ mod tests {
         source.scanner.settle = Duration::ZERO;
         source.write("a.txt", "words");
         for _ in 0..3 {
-            source.scanner.announcer.journal = Arc::new(SegmentJournal::new(files.clone()));
+            source.scanner.announcer.journal = Arc::new(SegmentJournal::new(files.clone(), true));
             let mut memory = ScanMemory::default();
             for _ in 0..2 {
                 let scanned = source

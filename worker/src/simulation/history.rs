@@ -28,6 +28,9 @@ pub(super) struct SimSettings {
     /// Modification times are whole seconds.
     pub(super) is_coarse: bool,
     pub(super) is_strict: bool,
+    /// The scanner keeps its journal at the source and other processes leave notes there, as on AWS; else all share one, as in
+    /// a data folder.
+    pub(super) has_notes: bool,
     /// How often dead letters are redriven at the end.
     pub(super) redrives: u8,
 }
@@ -163,6 +166,8 @@ pub(super) enum HistoryStep {
     Remake {
         service: ServiceKind,
     },
+    /// An emulator is restarted without its state: all queues and the stream are made anew at once.
+    RemakeAll,
 }
 
 /// How a program writes.
@@ -192,6 +197,7 @@ pub(super) enum ServiceKind {
     ChunksQueue,
     Stream,
     Slots,
+    ReceiptsQueue,
 }
 
 /// A disk.
@@ -231,10 +237,16 @@ impl fmt::Display for History {
     }
 }
 
-/// What is known to be broken, each with the reason: the generator leaves it out until it is mended.
-const LEFT_OUT: &[fn(&HistoryStep) -> bool] = &[
-    // What was announced and lost is not announced again.
-    |step| matches!(step, HistoryStep::Purge { .. } | HistoryStep::Remake { .. }),
+/// What the generator leaves out, each with the reason.
+const LEFT_OUT: &[fn(&SimSettings, &HistoryStep) -> bool] = &[
+    // Without a scan no process knows what a person submitted and a service lost.
+    |settings, step| {
+        let loses_messages = matches!(
+            step,
+            HistoryStep::Purge { .. } | HistoryStep::Remake { .. } | HistoryStep::RemakeAll
+        );
+        settings.scan_seconds.is_none() && loses_messages
+    },
 ];
 
 impl History {
@@ -248,7 +260,10 @@ impl History {
         let mut all = Vec::with_capacity(steps);
         while all.len() < steps {
             let step = generator.step();
-            if !LEFT_OUT.iter().any(|is_left_out| is_left_out(&step)) {
+            if !LEFT_OUT
+                .iter()
+                .any(|is_left_out| is_left_out(&settings, &step))
+            {
                 all.push((generator.pause(), step));
             }
         }
@@ -276,6 +291,7 @@ impl HistoryGenerator {
             visibility_seconds: if random.bool() { 30 } else { 300 },
             is_coarse: random.u8(..4) == 0,
             is_strict: random.u8(..5) == 0,
+            has_notes: random.bool(),
             redrives: 3,
         }
     }
@@ -347,8 +363,9 @@ impl HistoryGenerator {
     }
 
     fn service(&mut self) -> ServiceKind {
-        use ServiceKind::{ChunksQueue, FilesQueue, Slots, Stream};
-        [FilesQueue, ChunksQueue, Stream, Slots][usize::from(self.random.u8(..4))]
+        use ServiceKind::{ChunksQueue, FilesQueue, ReceiptsQueue, Slots, Stream};
+        let all = [FilesQueue, ChunksQueue, Stream, Slots, ReceiptsQueue];
+        all[usize::from(self.random.u8(..5))]
     }
 
     fn step(&mut self) -> HistoryStep {
@@ -477,7 +494,10 @@ impl HistoryGenerator {
                 shards: self.random.u8(1..4),
             },
             16 => HistoryStep::Purge { service },
-            17 => HistoryStep::Remake { service },
+            17 => match self.random.u8(..3) {
+                0 => HistoryStep::RemakeAll,
+                _ => HistoryStep::Remake { service },
+            },
             _ => HistoryStep::Stall {
                 longest_seconds: self.random.u32(1..100),
                 seconds,

@@ -23,7 +23,14 @@ const SCANNED: SimSettings = SimSettings {
     visibility_seconds: 30,
     is_coarse: false,
     is_strict: false,
+    has_notes: false,
     redrives: 0,
+};
+
+/// The journal is at the source, as on AWS.
+const NOTED: SimSettings = SimSettings {
+    has_notes: true,
+    ..SCANNED
 };
 
 const SUBMITTED: SimSettings = SimSettings {
@@ -310,19 +317,192 @@ fn killed_workers_lose_no_file() {
     }
 }
 
+/// What happens to services while a file waits in a queue or on the stream, with the roles that are stopped meanwhile.
+fn losses() -> Vec<(HistoryStep, &'static [u8])> {
+    let both: &[u8] = &[COMPRESSOR, DECOMPRESSOR];
+    let packed: &[u8] = &[DECOMPRESSOR];
+    let mut losses = vec![(RemakeAll, both), (RemakeAll, packed)];
+    for (service, stopped) in [
+        (ServiceKind::FilesQueue, both),
+        (ServiceKind::ChunksQueue, packed),
+    ] {
+        losses.push((Purge { service }, stopped));
+        losses.push((Remake { service }, stopped));
+    }
+    let service = ServiceKind::Stream;
+    losses.push((Remake { service }, packed));
+    losses
+}
+
 #[test]
-#[ignore = "what was announced and lost is not announced again"]
 fn a_purged_or_remade_queue_loses_no_file() {
-    for service in [ServiceKind::FilesQueue, ServiceKind::ChunksQueue] {
-        for step in [Purge { service }, Remake { service }] {
-            let stopped = |role| Stop { role, seconds: 600 };
+    for settings in [SCANNED, NOTED] {
+        for (loss, stopped) in losses() {
+            let stop = |role: &u8| {
+                let seconds = 600;
+                (
+                    1,
+                    Stop {
+                        role: *role,
+                        seconds,
+                    },
+                )
+            };
+            let mut steps: Vec<_> = stopped.iter().map(stop).collect();
+            steps.push((1, write(1, Now)));
+            steps.push((5 * MINUTE, loss));
+            all_is_well(settings, steps);
+        }
+    }
+}
+
+#[test]
+fn what_a_person_submitted_and_a_queue_lost_is_restored_where_there_is_a_scan() {
+    for settings in [SCANNED, NOTED] {
+        for (loss, stopped) in losses() {
+            let stop = |role: &u8| {
+                let seconds = 600;
+                (
+                    1,
+                    Stop {
+                        role: *role,
+                        seconds,
+                    },
+                )
+            };
+            let mut steps = vec![(1, write(1, Now)), (MINUTE, DeleteCopy { name: 0 })];
+            steps.extend(stopped.iter().map(stop));
+            steps.push((1, Submit { name: 0 }));
+            steps.push((5 * MINUTE, loss));
+            assert!(
+                outcome(settings, steps).has("a.txt"),
+                "{settings:?} {loss:?}"
+            );
+        }
+    }
+}
+
+#[test]
+fn a_lost_receipt_brings_no_second_copy_of_a_file_that_others_edited() {
+    let service = ServiceKind::ReceiptsQueue;
+    let edit = WriteCopy {
+        name: 0,
+        content: 9,
+        bytes: 40,
+        how: Replace,
+    };
+    for settings in [SCANNED, NOTED] {
+        let steps = vec![
+            (
+                1,
+                Stop {
+                    role: COMPRESSOR,
+                    seconds: 600,
+                },
+            ),
+            (1, write(1, Now)),
+            // It is packed and restored; then nothing takes its receipt.
+            (11 * MINUTE, write(2, Now)),
+            (
+                20_000,
+                Stop {
+                    role: COMPRESSOR,
+                    seconds: 600,
+                },
+            ),
+            (MINUTE, Purge { service }),
+            (1, edit),
+        ];
+        let outcome = outcome(settings, steps);
+        assert_eq!(outcome.displaced(), 0, "{settings:?}");
+    }
+}
+
+#[test]
+fn receipts_that_a_killed_worker_kept_in_memory_are_sent_after_a_repeat() {
+    let service = ServiceKind::ReceiptsQueue;
+    for settings in [SCANNED, NOTED] {
+        let steps = vec![
+            (
+                1,
+                Down {
+                    service,
+                    seconds: 300,
+                },
+            ),
+            (1, write(1, Now)),
+            (
+                2 * MINUTE,
+                Kill {
+                    role: DECOMPRESSOR,
+                    effects: 0,
+                },
+            ),
+            (HOUR, write_other(2)),
+        ];
+        let outcome = outcome(settings, steps);
+        assert!(!outcome.has_unconfirmed, "{settings:?}");
+        assert_eq!(outcome.dead_letters(), Vec::<String>::new());
+    }
+}
+
+#[test]
+fn a_slow_backlog_is_never_announced_again() {
+    for settings in [SCANNED, NOTED] {
+        for role in [COMPRESSOR, DECOMPRESSOR] {
+            let stopped = Stop {
+                role,
+                seconds: 20_000,
+            };
+            let steps = vec![(1, stopped), (1, write(1, Now)), (6 * HOUR, write_other(2))];
+            let outcome = outcome(settings, steps);
+            // Two announcements, two manifests.
+            assert_eq!(outcome.sends(), 4, "{settings:?}, process {role} stopped");
+        }
+    }
+}
+
+#[test]
+fn a_dead_letter_is_not_announced_again() {
+    let obstructed = Obstruct {
+        name: 0,
+        seconds: 40_000,
+    };
+    for settings in [SCANNED, NOTED] {
+        let steps = vec![
+            (1, obstructed),
+            (1, write(1, Now)),
+            (9 * HOUR, write_other(2)),
+        ];
+        let outcome = run(&History {
+            seed: 1,
+            settings,
+            steps,
+        });
+        assert_eq!(outcome.dead_letters().len(), 1, "{settings:?}");
+        // Two announcements, two manifests, a dead letter.
+        assert_eq!(outcome.sends(), 5, "{settings:?}");
+    }
+}
+
+#[test]
+fn content_that_another_process_announced_does_not_keep_the_content_before_it_away() {
+    for settings in [SCANNED, NOTED] {
+        for pause in [20_000, 3 * MINUTE] {
             let steps = vec![
-                (1, stopped(COMPRESSOR)),
-                (1, stopped(DECOMPRESSOR)),
                 (1, write(1, Now)),
-                (5 * MINUTE, step),
+                (
+                    pause,
+                    Freeze {
+                        role: SCANNER,
+                        seconds: 60,
+                    },
+                ),
+                (1, write(2, Now)),
+                (1000, Submit { name: 0 }),
+                (1000, write(1, Now)),
             ];
-            all_is_well(SCANNED, steps);
+            all_is_well(settings, steps);
         }
     }
 }
@@ -386,6 +566,7 @@ fn a_stalled_worker_keeps_what_another_program_wrote_in_place_although_times_are
             visibility_seconds: 30,
             is_coarse: true,
             is_strict: false,
+            has_notes: false,
             redrives: 3,
         },
         steps: vec![

@@ -8,7 +8,7 @@ use streampress_codec::hybrid;
 use streampress_crds::Role;
 use streampress_crds::api::pipeline::{OnCompressed, OnRestored, SourceFormat};
 use streampress_transport::sim::{
-    QueueOptions, SimDisk, SimProcess, SimQueues, SimSlots, SimStreams, World,
+    QueueOptions, SimDisk, SimProcess, SimQueues, SimSlots, SimStreams, StoredMessage, World,
 };
 use streampress_transport::{Files, Queue, SlotLock};
 use tokio::sync::watch;
@@ -18,7 +18,7 @@ use super::history::SimSettings;
 use crate::consume::joined::JoinedQueue;
 use crate::consume::{Consumer, Handler};
 use crate::destination::Destination;
-use crate::journal::{NoJournal, SegmentJournal};
+use crate::journal::{FileJournal, NoJournal, NoteJournal, SegmentJournal};
 use crate::roles::announce::{AnnouncementFormat, Announcer};
 use crate::roles::compress::Compressor;
 use crate::roles::connect::CompressorConnections;
@@ -26,6 +26,7 @@ use crate::roles::decompress::Decompressor;
 use crate::roles::receipts::{ReceiptSender, SourceSideReceipts};
 use crate::roles::scan::{LeftOutFiles, Scanner};
 use crate::roles::source::SourceFilter;
+use crate::roles::unconfirmed::UnconfirmedFiles;
 use crate::telemetry::metrics::Meter;
 
 pub(super) const DAY: Duration = Duration::from_secs(24 * 3600);
@@ -50,6 +51,8 @@ pub(super) struct SimPipeline {
     pub(super) decompressor_slots: SimSlots,
     /// What was announced, as a data folder keeps it: shared by all processes, and never out of reach.
     journal: Arc<SegmentJournal>,
+    /// Where the scanner of now keeps its own instead.
+    kept: Mutex<Option<Arc<SegmentJournal>>>,
 }
 
 /// What a process does.
@@ -135,9 +138,13 @@ impl SimPipeline {
             stream: SimStreams::new(&world, "stream", 2, DAY),
             compressor_slots: slots(Role::Compressor),
             decompressor_slots: slots(Role::Decompressor),
-            journal: Arc::new(SegmentJournal::new(Arc::new(
-                SimDisk::new(&world, step).open("file:///data", &SimProcess::new("journal")),
-            ))),
+            journal: Arc::new(SegmentJournal::new(
+                Arc::new(
+                    SimDisk::new(&world, step).open("file:///data", &SimProcess::new("journal")),
+                ),
+                true,
+            )),
+            kept: Mutex::default(),
             world,
         };
         pipeline.heal();
@@ -204,14 +211,56 @@ impl SimPipeline {
         queues.iter().map(|queue| queue.messages().len()).sum()
     }
 
+    /// Whether the pipeline does not know of every announced file what became of it, although its source is there and its
+    /// message is no dead letter.
+    pub(super) async fn has_unconfirmed(&self) -> bool {
+        let kept = self.kept.lock().clone();
+        let journal = kept.unwrap_or_else(|| self.journal.clone());
+        let Ok(unconfirmed) = journal.unconfirmed(SOURCE).await else {
+            // A journal out of reach does not say that all is done.
+            return true;
+        };
+        let letters = [&self.files_queue, &self.chunks_queue]
+            .map(|queue| queue.dead_letters())
+            .concat();
+        unconfirmed.iter().any(|record| {
+            let is_dead =
+                |letter: &StoredMessage| letter.message.body.contains(&record.announcement);
+            self.source.node(&record.name).is_some() && !letters.iter().any(is_dead)
+        })
+    }
+
     /// What announces files, in a process.
     pub(super) fn announcer(&self, process: &SimProcess) -> Announcer {
+        let source: Arc<dyn Files> = Arc::new(self.source.open(SOURCE, process));
         Announcer {
-            source: Arc::new(self.source.open(SOURCE, process)),
+            journal: match self.has_notes() {
+                true => Arc::new(NoteJournal::new(source.clone())),
+                false => self.journal.clone(),
+            },
+            source,
             files_queue: Arc::new(self.files_queue.open(process)),
             strict: self.settings.is_strict,
             format: AnnouncementFormat::Native,
-            journal: self.journal.clone(),
+        }
+    }
+
+    /// Without a scan nothing reads notes.
+    fn has_notes(&self) -> bool {
+        self.settings.has_notes && self.settings.scan_seconds.is_some()
+    }
+
+    /// What announces files in the process that scans.
+    fn scanning_announcer(&self, process: &SimProcess) -> Announcer {
+        let announcer = self.announcer(process);
+        if !self.has_notes() {
+            return announcer;
+        }
+        let journal = Arc::new(SegmentJournal::new(announcer.source.clone(), true));
+        *self.kept.lock() = Some(journal.clone());
+        Announcer {
+            journal,
+            ..announcer
         }
     }
 
@@ -228,8 +277,15 @@ impl SimPipeline {
     async fn run(&self, task: RoleTask, process: &SimProcess, shutdown: CancellationToken) {
         match task {
             RoleTask::Scan => {
+                let announcer = self.scanning_announcer(process);
+                let unconfirmed = UnconfirmedFiles {
+                    announcer: announcer.clone(),
+                    connections: self.connections(process),
+                    takes_in: false,
+                    meter: Meter::default(),
+                };
                 let scanner = Scanner {
-                    announcer: self.announcer(process),
+                    announcer,
                     filter: filter(),
                     settle: SETTLE,
                     retires: false,
@@ -238,7 +294,11 @@ impl SimPipeline {
                 };
                 let seconds = self.settings.scan_seconds.unwrap_or(1);
                 let interval = Duration::from_secs(seconds.into());
-                scanner.run(interval, &shutdown).await;
+                let endless = CancellationToken::new();
+                tokio::join!(
+                    scanner.run(interval, &shutdown),
+                    unconfirmed.run(&shutdown, &endless)
+                );
             }
             RoleTask::Compress => {
                 let connections = self.connections(process);

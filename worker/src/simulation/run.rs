@@ -19,6 +19,8 @@ use crate::runtime::simulated;
 const PATIENCE: Duration = Duration::from_secs(4 * 3600);
 /// All is done when nothing waited for so long.
 const REST: Duration = Duration::from_secs(120);
+/// And for so long where files are announced and unconfirmed: one that was announced again in vain waits longer each time.
+const LONG_REST: Duration = Duration::from_secs(3600 + 600);
 /// A command that takes longer is given up.
 const COMMAND: Duration = Duration::from_secs(600);
 
@@ -27,11 +29,26 @@ const COMMAND: Duration = Duration::from_secs(600);
 pub(super) struct Outcome {
     /// What the pipeline did wrong.
     pub(super) violations: Vec<String>,
+    /// Whether the pipeline does not know what became of every announced file.
+    pub(super) has_unconfirmed: bool,
     record: RunRecord,
     rest: Rest,
 }
 
 impl Outcome {
+    /// Messages that the queues of files and manifests took, dead letters too.
+    pub(super) fn sends(&self) -> u64 {
+        self.rest.sends
+    }
+
+    /// Files that were moved out of the way at the destination.
+    pub(super) fn displaced(&self) -> usize {
+        let names = self.rest.destination.keys();
+        names
+            .filter(|name| name.starts_with(".streampress/displaced/"))
+            .count()
+    }
+
     /// When, since the start, the pipeline made the first file of this name visible.
     pub(super) fn first_restored(&self, name: &str) -> Option<Duration> {
         let events = self.record.destination.get(name)?;
@@ -73,7 +90,8 @@ pub(super) fn run(history: &History) -> Outcome {
             run.apply(*step).await;
         }
         let is_done = run.come_to_rest().await;
-        run.outcome(is_done)
+        let has_unconfirmed = run.pipeline.has_unconfirmed().await;
+        run.outcome(is_done, has_unconfirmed)
     })
 }
 
@@ -294,6 +312,18 @@ impl HistoryRun {
             HistoryStep::Remake {
                 service: ServiceKind::Stream,
             } => pipeline.stream.remake(),
+            HistoryStep::Purge {
+                service: ServiceKind::ReceiptsQueue,
+            } => pipeline.receipts_queue.purge(),
+            HistoryStep::Remake {
+                service: ServiceKind::ReceiptsQueue,
+            } => pipeline.receipts_queue.remake(),
+            HistoryStep::RemakeAll => {
+                pipeline.files_queue.remake();
+                pipeline.chunks_queue.remake();
+                pipeline.receipts_queue.remake();
+                pipeline.stream.remake();
+            }
             // What cannot be purged or made anew, and steps that `apply` has taken.
             _ => {}
         }
@@ -341,7 +371,9 @@ impl HistoryRun {
         let began = self.pipeline.world.elapsed();
         let announcing = async {
             let read = announcer.read(&entry).await?;
-            announcer.announce_all(&[read]).await
+            let announced = announcer.announce_all(&[read]).await;
+            announcer.journal.flush_sources().await?;
+            announced
         };
         let announced = timeout(COMMAND, announcing).await;
         process.kill();
@@ -360,6 +392,7 @@ impl HistoryRun {
         let announcer = self.pipeline.announcer(&process);
         // What it does not reach now it finds the next time.
         let _ = timeout(COMMAND, redrive(&connections, &announcer, false)).await;
+        let _ = timeout(COMMAND, announcer.journal.flush_sources()).await;
         process.kill();
     }
 
@@ -399,9 +432,10 @@ impl HistoryRun {
         }
     }
 
+    /// Longer while the pipeline does not know what became of a file that has waited in vain before.
     async fn nothing_waits(&self) {
         let mut calm = Duration::ZERO;
-        while calm < REST {
+        while calm < REST || (calm < LONG_REST && self.pipeline.has_unconfirmed().await) {
             sleep(Duration::from_secs(5)).await;
             match self.pipeline.waiting() {
                 0 => calm += Duration::from_secs(5),
@@ -410,7 +444,7 @@ impl HistoryRun {
         }
     }
 
-    fn outcome(mut self, is_done: bool) -> Outcome {
+    fn outcome(mut self, is_done: bool, has_unconfirmed: bool) -> Outcome {
         let pipeline = &self.pipeline;
         self.record.look_at_source(pipeline);
         self.record.look_at_destination(pipeline);
@@ -427,6 +461,7 @@ impl HistoryRun {
         };
         Outcome {
             violations: check(&self.record, &rest),
+            has_unconfirmed,
             record: self.record,
             rest,
         }
@@ -463,6 +498,7 @@ fn services(
         ServiceKind::ChunksQueue => 2..4,
         ServiceKind::Stream => 4..5,
         ServiceKind::Slots => 5..7,
+        ServiceKind::ReceiptsQueue => 7..9,
     };
     all[range].to_vec()
 }

@@ -114,6 +114,11 @@ pub trait ChunkStream: Send + Sync + fmt::Debug {
     async fn probe_fetch(&self) -> TransportResult<()> {
         Ok(())
     }
+    /// Another text once the stream was deleted and made again, and its records with it. Asked of the service at each call;
+    /// always the same from an implementation that cannot tell.
+    async fn incarnation(&self) -> TransportResult<String> {
+        Ok(String::new())
+    }
     /// Whether the task or thread that writes has ended, so that no call can succeed any more in this process.
     fn has_ended(&self) -> bool {
         false

@@ -156,8 +156,8 @@ pub trait Files: Send + Sync + fmt::Debug {
         let _ = (name, modified);
         Ok(())
     }
-    /// How many files a [`RESERVED_FOLDER`]'s subfolder `folder` of this location holds.
-    fn count_reserved(&self, folder: &str) -> io::Result<u64>;
+    /// The base names of the files in the subfolder `folder` of this location's [`RESERVED_FOLDER`], in order.
+    fn list_reserved(&self, folder: &str) -> io::Result<Vec<String>>;
     /// Removes the file if it is still the one that `file` describes; other bytes that came under its name stay.
     fn remove_exact(&self, file: &ExactFile<'_>) -> io::Result<Retired>;
     /// Renames the file within the location if it is still the one that `file` describes. Never replaces a file.

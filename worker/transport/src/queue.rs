@@ -173,6 +173,16 @@ pub trait Queue: Send + Sync + fmt::Debug {
     /// Sends all of `messages`, in order. On an error some may have been sent: sending the same again is harmless,
     /// since deduplication ids follow from content.
     async fn send(&self, messages: Vec<Outgoing>) -> TransportResult<()>;
+    /// As [`Queue::send`]; answers also which version each message announces, index-aligned, where the service tells it:
+    /// not for every message that it dropped as a duplicate.
+    async fn send_numbered(
+        &self,
+        messages: Vec<Outgoing>,
+    ) -> TransportResult<Vec<Option<FileVersion>>> {
+        let count = messages.len();
+        self.send(messages).await?;
+        Ok(vec![None; count])
+    }
     /// Up to `max` messages (1 to 10); waits up to `wait` for the first. Empty when there is none. Dropping the future loses
     /// no message.
     async fn receive(&self, max: usize, wait: Duration) -> TransportResult<Vec<Delivery>>;
@@ -202,6 +212,11 @@ pub trait Queue: Send + Sync + fmt::Debug {
     }
     /// How many messages it holds.
     async fn depth(&self) -> TransportResult<Depth>;
+    /// Another text once the queue was deleted and made again, and its messages with it. Asked of the service at each call;
+    /// always the same from an implementation whose queues cannot be made again.
+    async fn incarnation(&self) -> TransportResult<String> {
+        Ok(String::new())
+    }
     /// The dead-letter queue; `None` on a dead-letter queue itself.
     fn dead_letters(&self) -> Option<Arc<dyn Queue>>;
 }

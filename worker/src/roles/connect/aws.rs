@@ -39,10 +39,14 @@ impl AwsConnection {
     }
 
     pub(super) async fn stream(&self, settings: &StreamSettings) -> Result<Arc<dyn ChunkStream>> {
-        let stream = self.aws.stream(&settings.name).await;
-        Ok(Arc::new(stream.with_context(|| {
-            format!("opening the stream {}", settings.name)
-        })?))
+        self.stream_named(&settings.name).await
+    }
+
+    pub(super) async fn stream_named(&self, name: &str) -> Result<Arc<dyn ChunkStream>> {
+        let stream = self.aws.stream(name).await;
+        Ok(Arc::new(
+            stream.with_context(|| format!("opening the stream {name}"))?,
+        ))
     }
 
     /// Opens a bucket's prefix. Must be called within a runtime.

@@ -33,6 +33,8 @@ use crate::runtime::blocking;
 pub struct GeneratorConnections {
     /// Takes announcements.
     pub files_queue: Arc<dyn Queue>,
+    /// What files pass through afterwards, where it must be known what is lost there.
+    pub onward: Option<CompressorConnections>,
 }
 
 /// What a compressor receives from and sends to.
@@ -60,10 +62,11 @@ pub struct DecompressorConnections {
 }
 
 impl CompressorConnections {
-    /// The connections of a generator in the same process.
+    /// The connections of a generator in the same process, which sees itself what is lost.
     pub(crate) fn for_generator(&self) -> GeneratorConnections {
         GeneratorConnections {
             files_queue: self.files_queue.clone(),
+            onward: None,
         }
     }
 
@@ -93,8 +96,25 @@ impl Backend {
         &self,
         settings: &GeneratorSettings,
     ) -> Result<GeneratorConnections> {
+        let files_queue = self.files_queue(&settings.transport.files_queue).await?;
+        let onward = match (self, &settings.transport.onward) {
+            (Self::Embedded(local), _) => Some(CompressorConnections {
+                files_queue: files_queue.clone(),
+                chunks_queue: local.chunks_queue(),
+                receipts_queue: Some(local.receipts_queue()),
+                stream: local.stream(),
+            }),
+            (Self::Aws(aws), Some(onward)) => Some(CompressorConnections {
+                files_queue: files_queue.clone(),
+                chunks_queue: aws.queue(&onward.chunks_queue).await?,
+                receipts_queue: Some(aws.queue(&onward.receipts_queue).await?),
+                stream: aws.stream_named(&onward.stream).await?,
+            }),
+            (Self::Aws(_), None) => None,
+        };
         Ok(GeneratorConnections {
-            files_queue: self.files_queue(&settings.transport.files_queue).await?,
+            files_queue,
+            onward,
         })
     }
 

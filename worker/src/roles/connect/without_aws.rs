@@ -27,6 +27,10 @@ impl AwsConnection {
         match *self {}
     }
 
+    pub(super) async fn stream_named(&self, _name: &str) -> Result<Arc<dyn ChunkStream>> {
+        match *self {}
+    }
+
     pub(crate) fn files(&self, _location: &Location) -> Result<Arc<dyn Files>> {
         match *self {}
     }

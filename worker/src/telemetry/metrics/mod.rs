@@ -137,6 +137,8 @@ pub struct Counts {
     pub superseded: u64,
     /// Files of other programs that were moved out of the way.
     pub displaced: u64,
+    /// Files announced again because nothing was known of what became of them.
+    pub announced_again: u64,
     /// Bytes of the files done, unpacked.
     pub raw_bytes: u64,
     /// Their bytes packed.
@@ -219,6 +221,11 @@ impl Meter {
     /// A file of another program was moved out of the way of a restored one.
     pub(crate) fn displaced(&self) {
         self.change(|counts| counts.displaced += 1);
+    }
+
+    /// So many files were announced again because nothing was known of what became of them.
+    pub(crate) fn announced_again(&self, files: u64) {
+        self.change(|counts| counts.announced_again += files);
     }
 
     /// A file was packed with this use of plans.
@@ -438,6 +445,7 @@ mod tests {
         meter.file(100, 40);
         meter.superseded();
         meter.displaced();
+        meter.announced_again(3);
         meter.planned(PlanUse {
             planned_columns: 7,
             searched_columns: 2,
@@ -453,6 +461,7 @@ mod tests {
             "streampress_messages_dead_total{pipeline=\"trades\",reason=\"HashMismatch\"} 1",
             "streampress_files_superseded_total{pipeline=\"trades\"} 1",
             "streampress_files_displaced_total{pipeline=\"trades\"} 1",
+            "streampress_files_announced_again_total{pipeline=\"trades\"} 3",
             "streampress_plan_hits_total{pipeline=\"trades\"} 7",
             "streampress_plan_searches_total{pipeline=\"trades\"} 2",
             "streampress_plan_drift_total{pipeline=\"trades\"} 1",

@@ -186,6 +186,12 @@ impl Page {
             counts.displaced,
         )?;
         lines.counter(
+            "files_announced_again",
+            "Files announced again because nothing was known of what became of them",
+            None,
+            counts.announced_again,
+        )?;
+        lines.counter(
             "files_raw",
             "Bytes of the files done, unpacked",
             Some(&Unit::Bytes),

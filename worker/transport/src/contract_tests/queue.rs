@@ -39,6 +39,7 @@ pub async fn all(implementation: &dyn Implementation) {
         the_dead_letters_have_no_dead_letters(implementation),
         versions_grow_in_the_order_sent_and_stay_over_redeliveries(implementation),
         a_dead_letter_keeps_the_version_of_its_message(implementation),
+        a_sent_message_has_the_version_that_its_receiver_sees(implementation),
     );
 }
 
@@ -451,6 +452,28 @@ pub async fn a_dead_letter_keeps_the_version_of_its_message(implementation: &dyn
         assert_eq!(dead.version(), delivery.version());
         dead_letters.delete(&dead.receipt).await.unwrap();
     }
+}
+
+/// The queue is the same one meanwhile.
+pub async fn a_sent_message_has_the_version_that_its_receiver_sees(
+    implementation: &dyn Implementation,
+) {
+    let queue = implementation.queue(LONG, 5).await;
+    let incarnation = queue.incarnation().await.unwrap();
+    // More than fit one request.
+    let sent: Vec<_> = (0..12)
+        .map(|n| message(&format!("g{n}"), &format!("body {n}")))
+        .collect();
+    let versions = queue.send_numbered(sent.clone()).await.unwrap();
+    let told = sent.iter().map(|message| &*message.body).zip(versions);
+    let mut told: BTreeMap<_, _> = told.collect();
+    for _ in 0..sent.len() {
+        let delivery = next(&queue).await;
+        let version = told.remove(&*delivery.body).unwrap();
+        assert_eq!(version, Some(delivery.version()));
+        queue.delete(&delivery.receipt).await.unwrap();
+    }
+    assert_eq!(queue.incarnation().await.unwrap(), incarnation);
 }
 
 /// Nor can a message become a dead letter there.

@@ -428,12 +428,15 @@ impl Files for SimFiles {
         }
     }
 
-    fn count_reserved(&self, folder: &str) -> io::Result<u64> {
+    fn list_reserved(&self, folder: &str) -> io::Result<Vec<String>> {
         self.check_up()?;
         let below = format!("{RESERVED_FOLDER}/{folder}/");
-        let nodes = self.disk.nodes();
-        let inside = nodes.keys().filter(|name| name.starts_with(&below));
-        Ok(inside.count() as u64)
+        let state = self.disk.state.lock();
+        let inside = state.nodes.range(below.clone()..).map_while(|(name, _)| {
+            let base = name.strip_prefix(&below)?;
+            Some(base.to_owned())
+        });
+        Ok(inside.filter(|base| !base.contains('/')).collect())
     }
 }
 

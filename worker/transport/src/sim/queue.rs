@@ -167,21 +167,23 @@ impl SharedQueue {
         stored.collect()
     }
 
-    /// Takes a message; a duplicate is accepted and dropped.
-    fn accept(&self, message: Outgoing) {
+    /// Takes a message; a duplicate is accepted and dropped. The version that a message announces which was taken.
+    fn accept(&self, message: Outgoing) -> Option<FileVersion> {
         let mut state = self.state.lock();
         let now = Instant::now();
         let sent = state.sent_ids.get(&message.dedup_id);
         if sent.is_some_and(|at| now.duration_since(*at) < DEDUPLICATION) {
-            return;
+            return None;
         }
         state.sent_ids.insert(message.dedup_id.clone(), now);
         let message_id = format!("{}-{}", self.service.name(), state.next_delivery);
         state.next_delivery += 1;
         state.sends += 1;
+        let version = state.version(self.service.name(), state.next_sequence);
         state.insert(message_id, message, now);
         drop(state);
         self.arrival.notify_waiters();
+        Some(version)
     }
 
     /// Runs `change` on the message that the receipt holds; stale when it holds none any more.
@@ -276,7 +278,7 @@ impl QueueState {
             let wall = self.created + at.duration_since(self.created_at);
             wall.duration_since(UNIX_EPOCH).unwrap_or_default()
         };
-        let epoch = since_1970(self.created_at).as_secs();
+        let epoch = self.epoch();
         let (mut taken, mut groups) = (TakenDeliveries::default(), BTreeSet::new());
         for (sequence, stored) in &mut self.messages {
             if taken.deliveries.len() == max {
@@ -309,6 +311,16 @@ impl QueueState {
                 .push(delivery(*sequence, stored, sent, (now, until)));
         }
         taken
+    }
+
+    /// When the queue was made, in seconds since 1970.
+    fn epoch(&self) -> u64 {
+        let created = self.created.duration_since(UNIX_EPOCH);
+        created.unwrap_or_default().as_secs()
+    }
+
+    fn version(&self, name: &str, sequence: u64) -> FileVersion {
+        FileVersion::new(name, self.epoch(), sequence.into())
     }
 
     /// When a message becomes visible by itself.
@@ -400,17 +412,26 @@ impl Queue for SimQueue {
     }
 
     async fn send(&self, messages: Vec<Outgoing>) -> TransportResult<()> {
+        self.send_numbered(messages).await.map(drop)
+    }
+
+    async fn send_numbered(
+        &self,
+        messages: Vec<Outgoing>,
+    ) -> TransportResult<Vec<Option<FileVersion>>> {
         messages.iter().try_for_each(Outgoing::check)?;
+        let mut versions = Vec::with_capacity(messages.len());
         // One call each, so that some may have been sent when it fails.
         for message in messages {
-            let queue = &self.queue;
-            self.call("sending to", || {
-                queue.accept(message);
-                Ok(())
-            })
-            .await?;
+            let accept = || Ok(self.queue.accept(message));
+            versions.push(self.call("sending to", accept).await?);
         }
-        Ok(())
+        Ok(versions)
+    }
+
+    async fn incarnation(&self) -> TransportResult<String> {
+        let tell = || Ok(self.queue.state.lock().epoch().to_string());
+        self.call("describing", tell).await
     }
 
     async fn receive(&self, max: usize, wait: Duration) -> TransportResult<Vec<Delivery>> {

@@ -33,6 +33,8 @@ struct StreamState {
     next_sequence: u64,
     records: BTreeMap<(String, Sequence), SimRecord>,
     appended: u64,
+    /// How often it was made.
+    incarnation: u64,
 }
 
 #[derive(Debug)]
@@ -51,6 +53,7 @@ impl SimStreams {
             next_sequence: 1,
             records: BTreeMap::new(),
             appended: 0,
+            incarnation: 1,
         };
         state.reshard(shards);
         Self {
@@ -90,7 +93,9 @@ impl SimStreams {
 
     /// Deletes the stream and makes it anew, under the same name: its records are gone.
     pub fn remake(&self) {
-        self.state.lock().records.clear();
+        let mut state = self.state.lock();
+        state.records.clear();
+        state.incarnation += 1;
     }
 
     /// Records appended so far, by whatever attempt.
@@ -201,6 +206,12 @@ impl ChunkStream for SimStream {
         counts.bytes_read += bytes;
         counts.bytes_served += bytes;
         Ok(records)
+    }
+
+    async fn incarnation(&self) -> TransportResult<String> {
+        let tell = || Ok(self.stream.state.lock().incarnation.to_string());
+        let service = &self.stream.service;
+        service.call(&self.process, "describing", tell).await
     }
 
     fn counts(&self) -> StreamCounts {

@@ -27,13 +27,14 @@ use self::reader::Reader;
 use self::shards::Shards;
 use self::writer::StreamWriter;
 use super::Aws;
-use super::service_error::transport_error;
+use super::service_error::{ServiceError, transport_error};
 use crate::{ChunkStream, Position, Record, StreamCounts, TransportError, TransportResult};
 
 /// One stream. Cloning shares its writer, its readers and its cache.
 #[derive(Clone)]
 pub struct KinesisStream {
     name: String,
+    admin: aws_sdk_kinesis::Client,
     largest_record: usize,
     writer: StreamWriter,
     reader: Reader,
@@ -80,6 +81,7 @@ impl Aws {
         };
         Ok(KinesisStream {
             name: name.to_owned(),
+            admin: self.kinesis_admin.clone(),
             largest_record,
             writer: StreamWriter::start(self.kinesis.clone(), name.to_owned(), shards),
             reader: Reader::new(self.kinesis.clone(), name.to_owned()),
@@ -128,6 +130,28 @@ impl ChunkStream for KinesisStream {
 
     async fn probe_fetch(&self) -> TransportResult<()> {
         self.reader.probe().await
+    }
+
+    async fn incarnation(&self) -> TransportResult<String> {
+        let summary = self
+            .admin
+            .describe_stream_summary()
+            .stream_name(&self.name)
+            .send()
+            .await;
+        let summary = match summary {
+            Ok(answer) => answer.stream_description_summary,
+            Err(error) => {
+                let error = ServiceError::from_sdk(&error);
+                if error.is_denied() {
+                    debug!(stream = self.name, %error, "The stream's creation time cannot be read.");
+                    return Ok(String::new());
+                }
+                return Err(error.into_transport_error(format!("describing {}", self.name)));
+            }
+        };
+        let created = summary.map(|summary| summary.stream_creation_timestamp.secs());
+        Ok(created.unwrap_or_default().to_string())
     }
 
     fn has_ended(&self) -> bool {

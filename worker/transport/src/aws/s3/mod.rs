@@ -304,14 +304,22 @@ impl Files for S3Files {
         )))
     }
 
-    fn count_reserved(&self, folder: &str) -> io::Result<u64> {
+    fn list_reserved(&self, folder: &str) -> io::Result<Vec<String>> {
         let folder = FileName::parse(&format!("{RESERVED_FOLDER}/{folder}"));
         let folder = folder.map_err(|why| io::Error::new(io::ErrorKind::InvalidInput, why))?;
         let path = self.path(&folder)?;
         let listed = self.store.list(Some(&path));
-        let counting = listed.try_fold(0, |count, _| async move { Ok(count + 1) });
-        let counted = self.runtime.block_on(counting);
-        counted.map_err(|error| said(&error, "cannot list", &folder))
+        let collecting = listed.try_fold(Vec::new(), |mut names, object| {
+            let name = object.location.filename().map(str::to_owned);
+            names.extend(name);
+            std::future::ready(Ok(names))
+        });
+        let mut names = self
+            .runtime
+            .block_on(collecting)
+            .map_err(|error| said(&error, "cannot list", &folder))?;
+        names.sort();
+        Ok(names)
     }
 
     fn remove(&self, name: &FileName) -> io::Result<()> {

@@ -26,12 +26,16 @@ use self::inbox::Inbox;
 use self::poll::WaitingReceiver;
 use self::send::dead_letter;
 use super::Aws;
-use crate::{Delivery, Depth, Outgoing, Queue, Receipt, TransportError, TransportResult};
+use crate::{
+    Delivery, Depth, FileVersion, Outgoing, Queue, Receipt, TransportError, TransportResult,
+};
 
 /// How much longer than its wait a poll may take to answer.
 const ANSWER_SLACK: Duration = Duration::from_secs(5);
 /// SQS keeps a message invisible for 12 hours at most.
 const MAX_VISIBILITY_SECS: i32 = 12 * 3600;
+/// A sender reads the queue's creation time again at this age.
+const EPOCH_AGE: Duration = Duration::from_secs(10);
 /// Between two checks while the queue is drained.
 const DRAIN_POLL: Duration = Duration::from_millis(50);
 /// A message that waited behind another is delivered with at least this share of its visibility timeout left.
@@ -47,9 +51,9 @@ struct SqsInner {
     name: String,
     url: String,
     arn: String,
-    /// When the queue was created, seconds since 1970; unknown again after a poll failed, since the queue may have been
-    /// made anew meanwhile.
-    epoch: Mutex<Option<u64>>,
+    /// When the queue was created, seconds since 1970, and when that was read; unknown again after a poll failed, since the
+    /// queue may have been made anew meanwhile.
+    epoch: Mutex<Option<(u64, Instant)>>,
     aws: Aws,
     visibility_timeout: Duration,
     max_receive_count: Option<u32>,
@@ -164,7 +168,19 @@ impl Queue for SqsQueue {
 
     async fn send(&self, messages: Vec<Outgoing>) -> TransportResult<()> {
         messages.iter().try_for_each(Outgoing::check)?;
-        self.send_all(messages).await
+        self.send_all(messages).await.map(drop)
+    }
+
+    async fn send_numbered(
+        &self,
+        messages: Vec<Outgoing>,
+    ) -> TransportResult<Vec<Option<FileVersion>>> {
+        messages.iter().try_for_each(Outgoing::check)?;
+        // Before the messages are sent: a queue that is made again meanwhile has none of them.
+        let epoch = self.inner.epoch(EPOCH_AGE).await?;
+        let numbers = self.send_all(messages).await?.into_iter();
+        let version = |number| FileVersion::new(&self.inner.name, epoch, number);
+        Ok(numbers.map(|number| number.map(version)).collect())
     }
 
     async fn receive(&self, max: usize, wait: Duration) -> TransportResult<Vec<Delivery>> {
@@ -300,6 +316,11 @@ impl Queue for SqsQueue {
         depth.map_err(|error| {
             error.into_transport_error(format!("reading the depth of {}", self.inner.name))
         })
+    }
+
+    async fn incarnation(&self) -> TransportResult<String> {
+        let epoch = self.inner.epoch(Duration::ZERO).await?;
+        Ok(epoch.to_string())
     }
 
     /// A message that a poll brings after the process ended would stay invisible.

@@ -9,6 +9,7 @@ use aws_sdk_sqs::types::QueueAttributeName;
 use parking_lot::Mutex;
 use streampress_crds::queue_check::RedrivePolicy;
 use tokio::sync::Notify;
+use tokio::time::Instant;
 use tracing::warn;
 
 use super::batch::Changes;
@@ -96,7 +97,7 @@ impl Aws {
                 name,
                 url,
                 arn,
-                epoch: Mutex::new(epoch),
+                epoch: Mutex::new(epoch.map(|epoch| (epoch, Instant::now()))),
                 visibility_timeout,
                 max_receive_count,
                 dead,

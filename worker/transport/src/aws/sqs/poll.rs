@@ -42,7 +42,7 @@ impl SqsInner {
 
     async fn poll(&self, max: usize, wait: Duration) -> TransportResult<()> {
         // Before the receive: what is received must not stay hidden because this fails.
-        self.epoch().await?;
+        self.epoch(Duration::MAX).await?;
         let requested_at = Instant::now();
         let messages = self.receive_message(max, wait).await?;
         // Invisible since some moment between request and answer. The earliest possible one counts, unless the poll only
@@ -56,7 +56,7 @@ impl SqsInner {
         if messages.is_empty() {
             return Ok(());
         }
-        let epoch = self.epoch().await?;
+        let epoch = self.epoch(Duration::MAX).await?;
         let hidden = (since, since + self.visibility_timeout);
         let received = |message| delivery(message, (&self.name, epoch), hidden);
         let deliveries = messages.into_iter().filter_map(received).collect();
@@ -106,9 +106,12 @@ impl SqsInner {
         }
     }
 
-    /// When the queue was created, in seconds since 1970. A queue that does not tell has the epoch 0.
-    async fn epoch(&self) -> TransportResult<u64> {
-        if let Some(known) = *self.epoch.lock() {
+    /// When the queue was created, in seconds since 1970, as it was read at most `age` ago. A queue that does not tell has
+    /// the epoch 0.
+    pub(super) async fn epoch(&self, age: Duration) -> TransportResult<u64> {
+        if let Some((known, read_at)) = *self.epoch.lock()
+            && read_at.elapsed() < age
+        {
             return Ok(known);
         }
         let which = [QueueAttributeName::CreatedTimestamp];
@@ -116,7 +119,7 @@ impl SqsInner {
         let attributes = self.aws.attributes_of(&self.url, &which).await;
         let attributes = attributes.map_err(|error| error.into_transport_error(step()))?;
         let epoch = epoch_of(&attributes);
-        *self.epoch.lock() = Some(epoch);
+        *self.epoch.lock() = Some((epoch, Instant::now()));
         Ok(epoch)
     }
 

@@ -13,7 +13,7 @@ use super::batch::{self, BATCH};
 use crate::ATTR_TRACEPARENT;
 use crate::aws::service_error::ServiceError;
 use crate::{
-    ATTR_DETAIL, ATTR_GROUP, ATTR_REASON, ATTR_VERSION, Backoff, Delivery, Outgoing,
+    ATTR_DETAIL, ATTR_GROUP, ATTR_REASON, ATTR_VERSION, Backoff, Delivery, Outgoing, Sequence,
     TransportError, TransportResult,
 };
 
@@ -28,14 +28,19 @@ const LONGEST_DETAIL_BYTES: usize = 1000;
 const MOST_ATTRIBUTES: usize = 10;
 
 impl SqsQueue {
-    /// Sends all, in order within each group.
-    pub(super) async fn send_all(&self, messages: Vec<Outgoing>) -> TransportResult<()> {
-        for batch in batches(messages) {
+    /// Sends all, in order within each group. Answers the sequence number of each, index-aligned, where SQS tells it.
+    pub(super) async fn send_all(
+        &self,
+        messages: Vec<Outgoing>,
+    ) -> TransportResult<Vec<Option<Sequence>>> {
+        let mut numbers = vec![None; messages.len()];
+        let indexed = messages.into_iter().enumerate().collect();
+        for batch in batches(indexed) {
             let began = Instant::now();
             let (mut rest, mut tries) = (batch, 0);
             loop {
                 let throttled;
-                (rest, throttled) = self.send_batch(rest).await?;
+                (rest, throttled) = self.send_batch(rest, &mut numbers).await?;
                 if rest.is_empty() {
                     break;
                 }
@@ -59,14 +64,19 @@ impl SqsQueue {
                 tokio::time::sleep(BACKOFF.full_jitter(tries)).await;
             }
         }
-        Ok(())
+        Ok(numbers)
     }
 
     /// Sends what fits one request; returns what failed and may succeed later, and whether that was for the queue's rate.
-    async fn send_batch(&self, batch: Vec<Outgoing>) -> TransportResult<(Vec<Outgoing>, bool)> {
+    /// The sequence numbers of the others are put into `numbers`, by the messages' indices.
+    async fn send_batch(
+        &self,
+        batch: Vec<Indexed>,
+        numbers: &mut [Option<Sequence>],
+    ) -> TransportResult<(Vec<Indexed>, bool)> {
         let name = &self.inner.name;
         let step = || format!("sending to {name}");
-        let entries = batch.iter().enumerate().map(|(index, message)| {
+        let entries = batch.iter().map(|(index, message)| {
             SendMessageBatchRequestEntry::builder()
                 .id(index.to_string())
                 .message_body(&message.body)
@@ -92,6 +102,12 @@ impl SqsQueue {
             Err(error) if error.is_throttling() => return Ok((batch, true)),
             Err(error) => return Err(error.into_transport_error(step())),
         };
+        for entry in &answer.successful {
+            let index = entry.id().parse::<usize>().ok();
+            if let Some(number) = index.and_then(|index| numbers.get_mut(index)) {
+                *number = entry.sequence_number().and_then(Sequence::parse);
+            }
+        }
         if answer.failed.is_empty() {
             return Ok((Vec::new(), false));
         }
@@ -107,12 +123,13 @@ impl SqsQueue {
         );
         let failed = batch
             .into_iter()
-            .enumerate()
-            .filter(|(index, _)| failed.contains(index.to_string().as_str()))
-            .map(|(_, message)| message);
+            .filter(|(index, _)| failed.contains(index.to_string().as_str()));
         Ok((failed.collect(), false))
     }
 }
+
+/// A message with its index among all that are sent.
+type Indexed = (usize, Outgoing);
 
 type Built<T> = Result<T, aws_sdk_sqs::error::BuildError>;
 
@@ -201,10 +218,10 @@ pub(super) fn dead_letter(delivery: &Delivery, reason: DeadLetterReason, detail:
 
 /// Batches of ten, of what fits a request, and of one message a group: an entry that fails and is sent again must not
 /// come after a later one of its group.
-fn batches(messages: Vec<Outgoing>) -> Vec<Vec<Outgoing>> {
-    let mut batches: Vec<Vec<Outgoing>> = Vec::new();
+fn batches(messages: Vec<Indexed>) -> Vec<Vec<Indexed>> {
+    let mut batches: Vec<Vec<Indexed>> = Vec::new();
     let (mut bytes, mut groups) = (0, HashSet::new());
-    for message in messages {
+    for (index, message) in messages {
         let fits = batches.last().is_some_and(|batch| batch.len() < BATCH)
             && bytes + weight(&message) <= Outgoing::MAX_BYTES
             && !groups.contains(&message.group);
@@ -216,7 +233,7 @@ fn batches(messages: Vec<Outgoing>) -> Vec<Vec<Outgoing>> {
         bytes += weight(&message);
         groups.insert(message.group.clone());
         if let Some(batch) = batches.last_mut() {
-            batch.push(message);
+            batch.push((index, message));
         }
     }
     batches
@@ -237,17 +254,22 @@ mod tests {
 
     #[test]
     fn a_batch_has_ten_messages_one_of_a_group_and_fits_a_request() {
-        let many = (0..25).map(|i| message(&format!("g{i}"), 10)).collect();
+        let many = (0..25)
+            .map(|i| (i, message(&format!("g{i}"), 10)))
+            .collect();
         assert_eq!(
             batches(many).iter().map(Vec::len).collect::<Vec<_>>(),
             [10, 10, 5]
         );
-        let same = vec![message("g", 1), message("h", 1), message("g", 1)];
+        let same = [message("g", 1), message("h", 1), message("g", 1)];
+        let same = same.into_iter().enumerate().collect();
         assert_eq!(
             batches(same).iter().map(Vec::len).collect::<Vec<_>>(),
             [2, 1]
         );
-        let large = (0..3).map(|i| message(&format!("g{i}"), 600_000)).collect();
+        let large = (0..3)
+            .map(|i| (i, message(&format!("g{i}"), 600_000)))
+            .collect();
         assert_eq!(
             batches(large).iter().map(Vec::len).collect::<Vec<_>>(),
             [1, 1, 1]

@@ -393,12 +393,22 @@ impl Files for LocalFiles {
         set.map_err(|e| say(e, "cannot set the modification time of", &path))
     }
 
-    fn count_reserved(&self, folder: &str) -> io::Result<u64> {
+    fn list_reserved(&self, folder: &str) -> io::Result<Vec<String>> {
         let path = self.root.join(RESERVED_FOLDER).join(folder);
-        match fs::read_dir(&path) {
-            Ok(entries) => Ok(entries.count() as u64),
-            Err(error) if is_absent(&error) => Ok(0),
-            Err(error) => Err(say(error, "cannot list folder", &path)),
+        let list = || -> io::Result<Vec<String>> {
+            let mut names = Vec::new();
+            for entry in fs::read_dir(&path)? {
+                let entry = entry?;
+                if !pending::is_ours(&entry.file_name()) && entry.file_type()?.is_file() {
+                    names.push(entry.file_name().to_string_lossy().into_owned());
+                }
+            }
+            names.sort();
+            Ok(names)
+        };
+        match list() {
+            Err(error) if is_absent(&error) => Ok(Vec::new()),
+            listed => listed.map_err(|error| say(error, "cannot list folder", &path)),
         }
     }
 }

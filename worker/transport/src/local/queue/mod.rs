@@ -15,8 +15,10 @@ use streampress_crds::DeadLetterReason;
 use tokio::time::Instant;
 
 use self::steps::{Handle, Limit, QueueSource};
-use super::store::{StepError, Store};
-use crate::{Delivery, Depth, Outgoing, Queue, Receipt, TransportError, TransportResult};
+use super::store::{StepError, StepResult, Store};
+use crate::{
+    Delivery, Depth, FileVersion, Outgoing, Queue, Receipt, TransportError, TransportResult,
+};
 
 pub(super) use self::steps::{
     QuotedNames, ended_sessions, expired, quoted_names, reclaim, remove_old,
@@ -119,15 +121,28 @@ impl Queue for LocalQueue {
     }
 
     async fn send(&self, messages: Vec<Outgoing>) -> TransportResult<()> {
+        self.send_numbered(messages).await.map(drop)
+    }
+
+    async fn send_numbered(
+        &self,
+        messages: Vec<Outgoing>,
+    ) -> TransportResult<Vec<Option<FileVersion>>> {
         messages.iter().try_for_each(Outgoing::check)?;
-        let queue = self.number;
+        let source = self.source();
         self.store
             .call(move |step| {
-                messages
-                    .iter()
-                    .try_for_each(|m| steps::send(step, queue, m))
+                let sent = messages.iter().map(|message| {
+                    let number = steps::send(step, source.number, message)?;
+                    Ok(number.map(|number| source.version(number)))
+                });
+                sent.collect::<StepResult<Vec<_>>>()
             })
             .await
+    }
+
+    async fn incarnation(&self) -> TransportResult<String> {
+        Ok(self.epoch.to_string())
     }
 
     async fn receive(&self, max: usize, wait: Duration) -> TransportResult<Vec<Delivery>> {

@@ -36,7 +36,7 @@ pub(super) struct QueueSource {
 
 impl QueueSource {
     /// The version that the message with this row id announces.
-    fn version(self, seq: i64) -> FileVersion {
+    pub(super) fn version(self, seq: i64) -> FileVersion {
         let sequence = u64::try_from(seq).unwrap_or(0).into();
         FileVersion::new(self.name, self.epoch, sequence)
     }
@@ -126,14 +126,15 @@ impl Handle {
     }
 }
 
-pub(super) fn send(step: &mut Step<'_>, queue: i64, message: &Outgoing) -> StepResult<()> {
+/// The message's row id; `None` for a duplicate, which is dropped.
+pub(super) fn send(step: &mut Step<'_>, queue: i64, message: &Outgoing) -> StepResult<Option<i64>> {
     let sent_at: Option<i64> = step
         .conn
         .prepare_cached("SELECT sent_at FROM dedup WHERE queue = ?1 AND dedup_id = ?2")?
         .query_row(params![queue, message.dedup_id], |row| row.get(0))
         .optional()?;
     if sent_at.is_some_and(|at| (step.now - DEDUP_MS..=step.now + CLOCK_SLACK_MS).contains(&at)) {
-        return Ok(());
+        return Ok(None);
     }
     step.conn
         .prepare_cached(
@@ -141,17 +142,22 @@ pub(super) fn send(step: &mut Step<'_>, queue: i64, message: &Outgoing) -> StepR
         )?
         .execute(params![queue, message.dedup_id, step.now])?;
     let message_id = uuid::Uuid::new_v4().to_string();
-    insert(step, queue, &message_id, message)
+    insert(step, queue, &message_id, message).map(Some)
 }
 
-/// Adds a message at the end of its group.
-fn insert(step: &mut Step<'_>, queue: i64, message_id: &str, message: &Outgoing) -> StepResult<()> {
-    let first_of_group: bool = step
+/// Adds a message at the end of its group; answers its row id.
+fn insert(
+    step: &mut Step<'_>,
+    queue: i64,
+    message_id: &str,
+    message: &Outgoing,
+) -> StepResult<i64> {
+    let (first_of_group, seq): (bool, i64) = step
         .conn
         .prepare_cached(
             "INSERT INTO messages(queue, group_id, state, message_id, dedup_id, body, attributes, sent_at)
              VALUES(?1, ?2, NOT EXISTS(SELECT 1 FROM messages WHERE queue = ?1 AND group_id = ?2), ?3, ?4, ?5, ?6, ?7)
-             RETURNING state",
+             RETURNING state, seq",
         )?
         .query_row(
             params![
@@ -163,12 +169,12 @@ fn insert(step: &mut Step<'_>, queue: i64, message_id: &str, message: &Outgoing)
                 attributes_to_text(&message.attributes),
                 step.now
             ],
-            |row| row.get(0),
+            |row| Ok((row.get(0)?, row.get(1)?)),
         )?;
     if first_of_group {
         step.wake_receiver(queue);
     }
-    Ok(())
+    Ok(seq)
 }
 
 /// Removes a message and makes the next of its group receivable.
@@ -349,7 +355,7 @@ pub(super) fn dead_letter(
         .entry(ATTR_VERSION.into())
         .or_insert_with(|| queue.version(seq).to_string());
     remove(step, seq)?;
-    insert(step, dead, &message_id, &message)
+    insert(step, dead, &message_id, &message).map(drop)
 }
 
 pub(super) fn depth(step: &Step<'_>, queue: i64) -> StepResult<Depth> {

@@ -1,0 +1,108 @@
+//! The files that a source's journal consists of: JSON lines in the reserved folder, after a first line with their version.
+
+use std::io::{self, Read, Write};
+
+use serde::{Deserialize, Serialize};
+use streampress_transport::{FileName, FileVersion, Files, PendingFile, RESERVED_FOLDER};
+
+use super::{SourceRecord, SourceState};
+
+/// The version of the files' form. Version 1 had no receipts, versions and values.
+const VERSION: u32 = 2;
+
+/// The first line of every file.
+#[derive(Debug, Serialize, Deserialize)]
+pub(super) struct Head {
+    version: u32,
+    /// In the merged file: the number of the first file that it does not contain.
+    #[serde(default)]
+    pub(super) next: u64,
+}
+
+impl Head {
+    pub(super) fn new(next: u64) -> Self {
+        Self {
+            version: VERSION,
+            next,
+        }
+    }
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub(super) enum Line {
+    /// The newest announcement of its name.
+    Put(SourceRecord),
+    /// The name's announcement was sent, as this version where the queue told it.
+    Sent {
+        name: String,
+        announcement: String,
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        version: Option<FileVersion>,
+    },
+    /// What became of the name's announcement.
+    Receipt {
+        name: String,
+        announcement: String,
+        state: SourceState,
+    },
+    /// The name's file is no longer at the source.
+    Forget { name: String },
+    /// A small value under a key.
+    Value { key: String, value: String },
+}
+
+impl Line {
+    pub(super) fn sent(record: &SourceRecord) -> Self {
+        Self::Sent {
+            name: record.name.clone(),
+            announcement: record.announcement.clone(),
+            version: record.version.clone(),
+        }
+    }
+}
+
+/// The name of a file of the journal.
+pub(super) fn name(base: &str) -> io::Result<FileName> {
+    FileName::parse(&format!("{RESERVED_FOLDER}/sources/{base}")).map_err(io::Error::other)
+}
+
+/// The file's lines; `None` when there is none.
+pub(super) fn read(files: &dyn Files, name: &FileName) -> io::Result<Option<(Head, Vec<Line>)>> {
+    let mut text = String::new();
+    match files.read(name) {
+        Ok(mut reader) => reader.read_to_string(&mut text)?,
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
+        Err(error) => return Err(error),
+    };
+    let damaged = |error: serde_json::Error| {
+        let why = format!(
+            "{name} is damaged: {error}; remove the folder {RESERVED_FOLDER}/sources, and every file is announced again"
+        );
+        io::Error::new(io::ErrorKind::InvalidData, why)
+    };
+    let mut lines = text.lines();
+    let head: Head = serde_json::from_str(lines.next().unwrap_or_default()).map_err(damaged)?;
+    if head.version > VERSION {
+        let why = format!("{name} was written by a newer streampress; use that version");
+        return Err(io::Error::new(io::ErrorKind::InvalidData, why));
+    }
+    let lines = lines.map(serde_json::from_str).collect::<Result<_, _>>();
+    Ok(Some((head, lines.map_err(damaged)?)))
+}
+
+/// Writes a file that is not visible yet.
+pub(super) fn write(
+    files: &dyn Files,
+    name: &FileName,
+    head: &Head,
+    lines: &[Line],
+) -> io::Result<Box<dyn PendingFile>> {
+    let mut pending = files.create(name)?;
+    serde_json::to_writer(&mut pending, head)?;
+    for line in lines {
+        pending.write_all(b"\n")?;
+        serde_json::to_writer(&mut pending, line)?;
+    }
+    Ok(pending)
+}
