@@ -77,7 +77,7 @@ pub enum HandlerError {
     Permanent {
         /// Why.
         reason: DeadLetterReason,
-        /// One sentence with the way out.
+        /// One sentence with the remedy.
         detail: String,
     },
     /// A later attempt may succeed. A probe tells whether a service is down; if none is, redelivered with back-off.

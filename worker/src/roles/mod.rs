@@ -1,9 +1,12 @@
 //! The roles: what each does with files and messages.
 //!
-//! - [`generate`], [`scan`], [`announce`]: bring files into the pipeline. [`source`]: the source's side of a compressor.
-//! - [`compress`], [`decompress`]: the two consumers' work, with [`records`] and [`receipts`]; [`replies`] tell a `submit --wait`. [`redrive`]: sends dead letters again, with
-//!   [`copies`] of what was announced.
-//! - `probe`: whether a service that they need is down. [`connect`]: opens what they need. [`context`]: puts them together. [`run`]: all of them in one process.
+//! - [`generate`], [`scan`], [`announce`]: bring files into the pipeline. [`source`]: renames or deletes source files.
+//! - [`compress`], [`decompress`]: the work of the two consumers. [`records`]: fetches and checks records.
+//!   [`record_faults`]: which of their faults are tried again.
+//! - [`receipts`]: what became of each file. [`replies`]: the same for `submit --wait`.
+//! - [`redrive`]: sends dead letters again. [`copies`]: finds announced content at the source.
+//! - [`probe`]: whether a service that they need is down. [`connect`]: opens what they need. [`context`]: puts them together.
+//!   [`run`]: all of them in one process.
 
 pub mod announce;
 pub mod compress;

@@ -28,7 +28,7 @@ impl RecordFaults {
     ) -> Result<T, HandlerError> {
         let mut counts = self.counts.lock();
         match outcome {
-            Err(HandlerError::Permanent { reason, detail }) if may_pass(reason) => {
+            Err(HandlerError::Permanent { reason, detail }) if reason.may_pass() => {
                 let count = counts.entry(message_id.to_owned()).or_default();
                 *count += 1;
                 if *count > FURTHER_RECEIVES {
@@ -49,25 +49,6 @@ impl RecordFaults {
                 other
             }
         }
-    }
-}
-
-fn may_pass(reason: DeadLetterReason) -> bool {
-    use DeadLetterReason as Reason;
-    match reason {
-        Reason::RecordDamaged | Reason::RecordMissing | Reason::BadFrame => true,
-        Reason::UnreadableMessage
-        | Reason::BadName
-        | Reason::SourceMissing
-        | Reason::SourceChanged
-        | Reason::Expired
-        | Reason::HashMismatch
-        | Reason::TooLarge
-        | Reason::UnknownFormat
-        | Reason::NotSeedFormat
-        | Reason::Refused
-        | Reason::GaveUp
-        | Reason::ReceivedTooOften => false,
     }
 }
 

@@ -583,7 +583,7 @@ async fn persist<T, F: Future<Output = Result<T>>>(
 ) -> Result<Option<T>> {
     loop {
         match work().await {
-            Err(error) if may_pass(&error) => tokio::select! {
+            Err(error) if is_unavailable(&error) => tokio::select! {
                 biased;
                 () = stop.cancelled() => return Ok(None),
                 () = tokio::time::sleep(RETRY_AFTER) => {}
@@ -594,7 +594,7 @@ async fn persist<T, F: Future<Output = Result<T>>>(
 }
 
 /// Whether the same may succeed later, as after a disk that is full for now.
-fn may_pass(error: &anyhow::Error) -> bool {
+fn is_unavailable(error: &anyhow::Error) -> bool {
     error.chain().any(|cause| {
         matches!(
             cause.downcast_ref(),
@@ -665,7 +665,7 @@ impl Watch<'_> {
             match self.is_done(all_announced).await {
                 Ok(true) => return Ok(true),
                 Ok(false) => self.outage = None,
-                Err(error) if may_pass(&error) => self.report_outage(&error),
+                Err(error) if is_unavailable(&error) => self.report_outage(&error),
                 Err(error) => return Err(error),
             }
             tokio::select! {
