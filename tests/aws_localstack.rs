@@ -13,7 +13,9 @@ use streampress_tests::aws::make_bucket;
 use streampress_tests::eventually;
 use streampress_tests::pipeline::{Role, STREAM, TestPipeline, TestWorker};
 use streampress_transport::aws::Aws;
-use streampress_transport::aws::provision::{Outcome, ProvisionPlan, check, create, delete};
+use streampress_transport::aws::provision::{
+    ProvisionOutcome, ProvisionPlan, check, create, delete,
+};
 use streampress_transport::contract_tests::{self, Implementation};
 use streampress_transport::{ChunkStream, Queue, SlotLock};
 
@@ -156,18 +158,23 @@ async fn setup_makes_checks_and_removes() {
     let plan = plan(&unique("files"), &unique("chunks"), &unique("stream"), 5);
     let done = create(&aws, &plan).await.expect("made").outcomes;
     assert!(
-        done.iter().all(|done| done.outcome == Outcome::Created),
+        done.iter()
+            .all(|done| done.outcome == ProvisionOutcome::Created),
         "{done:?}"
     );
     let again = create(&aws, &plan).await.expect("made").outcomes;
     assert!(
-        again.iter().all(|done| done.outcome == Outcome::Unchanged),
+        again
+            .iter()
+            .all(|done| done.outcome == ProvisionOutcome::Unchanged),
         "{again:?}"
     );
     assert_eq!(check(&aws, &plan, 400 * 1024).await.expect("readable"), []);
     let removed = delete(&aws, &plan).await.expect("removed");
     assert!(
-        removed.iter().all(|done| done.outcome == Outcome::Deleted),
+        removed
+            .iter()
+            .all(|done| done.outcome == ProvisionOutcome::Deleted),
         "{removed:?}"
     );
     let findings = check(&aws, &plan, 400 * 1024).await.expect("readable");

@@ -231,16 +231,10 @@ const FORBIDDEN_CODE: &[(&str, &[&str])] = &[
 ];
 
 /// Types that may share a name, with the reason.
-const SHARED_TYPE_NAMES: &[(&str, &str)] = &[
-    (
-        "AwsConnection",
-        "one for builds with the feature aws, one for builds without it",
-    ),
-    (
-        "Outcome",
-        "the codec's for a block, and provisioning's for a queue or stream",
-    ),
-];
+const SHARED_TYPE_NAMES: &[(&str, &str)] = &[(
+    "AwsConnection",
+    "one for builds with the feature aws, one for builds without it",
+)];
 
 /// Panics with one line for each problem.
 #[track_caller]

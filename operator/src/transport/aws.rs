@@ -12,7 +12,7 @@ use streampress_crds::Reason;
 use streampress_crds::api::pipeline::{DeletionPolicy, TransportPolicy};
 use streampress_crds::api::status::TransportStatus;
 use streampress_transport::aws::provision::{
-    self, NotOwned, Outcome, ProvisionError, ProvisionPlan,
+    self, NotOwned, ProvisionError, ProvisionOutcome, ProvisionPlan,
 };
 use streampress_transport::aws::{AwsCredentials, AwsOptions, CallLimits, ServiceError};
 use streampress_transport::{Depth, aws};
@@ -143,7 +143,7 @@ impl Provisioner for AwsProvisioner {
         let names = plan.queues().into_iter().chain([&*plan.parts.stream.name]);
         Ok(names
             .zip(outcomes)
-            .filter(|(_, it)| it.outcome == Outcome::NotOwned)
+            .filter(|(_, it)| it.outcome == ProvisionOutcome::NotOwned)
             .map(|(name, _)| rules::untagged(name))
             .collect())
     }

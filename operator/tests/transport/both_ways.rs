@@ -8,7 +8,7 @@ use streampress_crds::api::pipeline::DeletionPolicy;
 use streampress_crds::queue_check::LAST_RESORT_RECEIVES;
 use streampress_operator::transport::TransportPlan;
 use streampress_operator::transport::aws::provision_plan;
-use streampress_transport::aws::provision::{self, NotOwned, Outcome, ProvisionPlan};
+use streampress_transport::aws::provision::{self, NotOwned, ProvisionOutcome, ProvisionPlan};
 use streampress_transport::aws::{Aws, AwsOptions};
 
 use crate::backends::{
@@ -79,7 +79,9 @@ impl Way {
             Way::Setup => {
                 let aws = connect(backend).await;
                 let outcomes = provision::delete(&aws, &setup_plan(plan)).await.unwrap();
-                let left = outcomes.iter().filter(|it| it.outcome == Outcome::NotOwned);
+                let left = outcomes
+                    .iter()
+                    .filter(|it| it.outcome == ProvisionOutcome::NotOwned);
                 left.count()
             }
             Way::Operator => {

@@ -19,7 +19,9 @@ use crate::aws::Aws;
 
 pub use check::check;
 pub use error::{ProvisionError, ProvisionResult};
-pub use plan::{NotOwned, Outcome, ProvisionPlan, Provisioned, ResourceOutcome, UsableStream};
+pub use plan::{
+    NotOwned, ProvisionOutcome, ProvisionPlan, Provisioned, ResourceOutcome, UsableStream,
+};
 
 /// SQS counts messages up to a minute late.
 const COUNTED_LATE: Duration = Duration::from_secs(60);

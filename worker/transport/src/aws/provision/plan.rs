@@ -83,12 +83,12 @@ pub struct ResourceOutcome {
     /// `queue orders.fifo`.
     pub resource: String,
     /// What happened to it.
-    pub outcome: Outcome,
+    pub outcome: ProvisionOutcome,
 }
 
 /// What happened to one queue or stream.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Outcome {
+pub enum ProvisionOutcome {
     /// It did not exist.
     Created,
     /// It was ours and differed; these settings were changed.
@@ -107,12 +107,16 @@ impl fmt::Display for ResourceOutcome {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Self { resource, outcome } = self;
         match outcome {
-            Outcome::Created => write!(f, "{resource}: created"),
-            Outcome::Changed(settings) => write!(f, "{resource}: changed {}", settings.join(", ")),
-            Outcome::Unchanged => write!(f, "{resource}: exists already"),
-            Outcome::NotOwned => write!(f, "{resource}: does not carry our tag, left as it is"),
-            Outcome::Deleted => write!(f, "{resource}: deleted"),
-            Outcome::Absent => write!(f, "{resource}: does not exist"),
+            ProvisionOutcome::Created => write!(f, "{resource}: created"),
+            ProvisionOutcome::Changed(settings) => {
+                write!(f, "{resource}: changed {}", settings.join(", "))
+            }
+            ProvisionOutcome::Unchanged => write!(f, "{resource}: exists already"),
+            ProvisionOutcome::NotOwned => {
+                write!(f, "{resource}: does not carry our tag, left as it is")
+            }
+            ProvisionOutcome::Deleted => write!(f, "{resource}: deleted"),
+            ProvisionOutcome::Absent => write!(f, "{resource}: does not exist"),
         }
     }
 }

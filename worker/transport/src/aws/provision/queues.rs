@@ -8,7 +8,9 @@ use streampress_crds::queue_check::RedrivePolicy;
 use streampress_crds::settings::QueueSettings;
 
 use super::error::ProvisionStep;
-use super::{NotOwned, Outcome, ProvisionError, ProvisionPlan, ProvisionResult, ResourceOutcome};
+use super::{
+    NotOwned, ProvisionError, ProvisionOutcome, ProvisionPlan, ProvisionResult, ResourceOutcome,
+};
 use crate::aws::{Aws, ServiceError};
 
 /// The id of our statement in a queue's policy.
@@ -48,13 +50,13 @@ pub(super) async fn create(
     settings.push((QueueAttributeName::RedrivePolicy, redrive.to_json()));
     let (mut outcome, url) = create_one(aws, plan, &queue.name, settings).await?;
     // The policy names the queue by its ARN, which it has only once it exists.
-    if let (Some(rule), true) = (event_rule, outcome != Outcome::NotOwned)
+    if let (Some(rule), true) = (event_rule, outcome != ProvisionOutcome::NotOwned)
         && allow_events(aws, &queue.name, &url, rule).await?
     {
         let policy = "Policy".to_owned();
         match &mut outcome {
-            Outcome::Unchanged => outcome = Outcome::Changed(vec![policy]),
-            Outcome::Changed(names) => names.push(policy),
+            ProvisionOutcome::Unchanged => outcome = ProvisionOutcome::Changed(vec![policy]),
+            ProvisionOutcome::Changed(names) => names.push(policy),
             _ => {}
         }
     }
@@ -101,11 +103,11 @@ async fn create_one(
     plan: &ProvisionPlan,
     name: &str,
     settings: QueueAttributes,
-) -> ProvisionResult<(Outcome, String)> {
+) -> ProvisionResult<(ProvisionOutcome, String)> {
     if let Some(url) = find(aws, name).await? {
         let outcome = match is_owned(aws, plan, name, &url).await? {
             true => align(aws, name, &url, settings).await?,
-            false => Outcome::NotOwned,
+            false => ProvisionOutcome::NotOwned,
         };
         return Ok((outcome, url));
     }
@@ -124,8 +126,8 @@ async fn create_one(
     })?;
     // SQS answers with an existing queue of the same settings as if it were new, and leaves its tags.
     let outcome = match is_owned(aws, plan, name, &url).await? {
-        true => Outcome::Created,
-        false => Outcome::NotOwned,
+        true => ProvisionOutcome::Created,
+        false => ProvisionOutcome::NotOwned,
     };
     Ok((outcome, url))
 }
@@ -136,7 +138,7 @@ async fn align(
     name: &str,
     url: &str,
     settings: QueueAttributes,
-) -> ProvisionResult<Outcome> {
+) -> ProvisionResult<ProvisionOutcome> {
     let existing = attributes(aws, name, url).await?;
     let differs = |name: &QueueAttributeName, planned: &String| match existing.get(name.as_str()) {
         // SQS writes the policy's count as text or as a number.
@@ -151,14 +153,14 @@ async fn align(
         .filter(|(name, planned)| differs(name, planned))
         .collect();
     if changes.is_empty() {
-        return Ok(Outcome::Unchanged);
+        return Ok(ProvisionOutcome::Unchanged);
     }
     let names = changes
         .iter()
         .map(|(name, _)| name.as_str().to_owned())
         .collect();
     set(aws, name, url, changes).await?;
-    Ok(Outcome::Changed(names))
+    Ok(ProvisionOutcome::Changed(names))
 }
 
 async fn set(aws: &Aws, name: &str, url: &str, settings: QueueAttributes) -> ProvisionResult<()> {
@@ -294,22 +296,22 @@ pub(super) async fn delete(
     aws: &Aws,
     plan: &ProvisionPlan,
     name: &str,
-) -> ProvisionResult<Outcome> {
+) -> ProvisionResult<ProvisionOutcome> {
     let Some(url) = find(aws, name).await? else {
-        return Ok(Outcome::Absent);
+        return Ok(ProvisionOutcome::Absent);
     };
     let Some(tags) = tags(aws, name, &url).await? else {
-        return Ok(Outcome::Absent);
+        return Ok(ProvisionOutcome::Absent);
     };
     if !plan.owns(&tags) {
-        return Ok(Outcome::NotOwned);
+        return Ok(ProvisionOutcome::NotOwned);
     }
     let answer = aws.sqs.delete_queue().queue_url(&url).send().await;
     match answer.map_err(|error| ServiceError::from_sdk(&error)) {
         // The answer to a first attempt was lost.
-        Err(error) if error.is_absent() => Ok(Outcome::Deleted),
+        Err(error) if error.is_absent() => Ok(ProvisionOutcome::Deleted),
         answer => answer
-            .map(|_| Outcome::Deleted)
+            .map(|_| ProvisionOutcome::Deleted)
             .step("sqs:DeleteQueue", || format!("deleting the queue {name}")),
     }
 }

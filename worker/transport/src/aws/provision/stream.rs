@@ -8,7 +8,7 @@ use tracing::warn;
 
 use super::error::ProvisionStep;
 use super::{
-    NotOwned, Outcome, ProvisionError, ProvisionPlan, ProvisionResult, ResourceOutcome,
+    NotOwned, ProvisionError, ProvisionOutcome, ProvisionPlan, ProvisionResult, ResourceOutcome,
     UsableStream,
 };
 use crate::aws::{Aws, ServiceError};
@@ -89,9 +89,9 @@ pub(super) async fn finish(
     let outcome = if plan.owns(&tags) {
         let changed = align(aws, plan, &mut usable, is_encrypted).await?;
         match begun {
-            Begun::Created => Outcome::Created,
-            Begun::Existed if changed.is_empty() => Outcome::Unchanged,
-            Begun::Existed => Outcome::Changed(changed),
+            Begun::Created => ProvisionOutcome::Created,
+            Begun::Existed if changed.is_empty() => ProvisionOutcome::Unchanged,
+            Begun::Existed => ProvisionOutcome::Changed(changed),
         }
     } else if plan.not_owned == NotOwned::Refuse {
         return Err(ProvisionError::NotOwned {
@@ -99,7 +99,7 @@ pub(super) async fn finish(
             tags,
         });
     } else {
-        Outcome::NotOwned
+        ProvisionOutcome::NotOwned
     };
     let outcome = ResourceOutcome {
         resource: described(name),
@@ -365,14 +365,14 @@ async fn tags(aws: &Aws, name: &str) -> ProvisionResult<BTreeMap<String, String>
         .collect())
 }
 
-pub(super) async fn delete(aws: &Aws, plan: &ProvisionPlan) -> ProvisionResult<Outcome> {
+pub(super) async fn delete(aws: &Aws, plan: &ProvisionPlan) -> ProvisionResult<ProvisionOutcome> {
     let name = &plan.transport.stream.name;
     let found = find(aws, name).await?;
     if found.is_none_or(|found| found.stream_status == StreamStatus::Deleting) {
-        return Ok(Outcome::Absent);
+        return Ok(ProvisionOutcome::Absent);
     }
     if !plan.owns(&tags(aws, name).await?) {
-        return Ok(Outcome::NotOwned);
+        return Ok(ProvisionOutcome::NotOwned);
     }
     let answer = aws
         .kinesis_admin
@@ -384,9 +384,9 @@ pub(super) async fn delete(aws: &Aws, plan: &ProvisionPlan) -> ProvisionResult<O
         .await;
     match answer.map_err(|error| ServiceError::from_sdk(&error)) {
         // The answer to a first attempt was lost.
-        Err(error) if error.is_absent() => Ok(Outcome::Deleted),
+        Err(error) if error.is_absent() => Ok(ProvisionOutcome::Deleted),
         answer => answer
-            .map(|_| Outcome::Deleted)
+            .map(|_| ProvisionOutcome::Deleted)
             .step("kinesis:DeleteStream", || {
                 format!("deleting the stream {name}")
             }),
