@@ -26,7 +26,7 @@ use crate::message::{
 use crate::report::log::ReportLog;
 use crate::report::{FileOutcome, ReportRow};
 use crate::roles::announce::{self, Announcer, source_missing, trace_attributes};
-use crate::roles::bundler::{self, BlockPacker, Bundler, Member, Reading};
+use crate::roles::bundler::{self, BlockPacker, Bundler, Member, MemberReading};
 use crate::roles::copies::find_put_aside;
 use crate::roles::probe;
 use crate::roles::record_writer::RecordWriter;
@@ -239,7 +239,7 @@ impl Compressor {
         source: FileName,
         attempt: &str,
         context: MessageContext<'_>,
-    ) -> Result<Option<PackedFile>, HandlerError> {
+    ) -> Result<Option<PackedSource>, HandlerError> {
         let file = &announcement.file;
         let threads = context.threads_for(file.bytes, self.block_bytes()).await?;
         context.record_wait(announcement.announced_millis);
@@ -254,7 +254,7 @@ impl Compressor {
         }
         let records = self.record_writer().list(positions, &owner).await?;
         context.meter.stage(Stage::Pack, packing.elapsed());
-        Ok(Some(PackedFile::alone(records, &summary)))
+        Ok(Some(PackedSource::alone(records, &summary)))
     }
 
     /// Packs the file together with others that are in progress, from the name `source`; `None` where it was not the
@@ -264,9 +264,9 @@ impl Compressor {
         announcement: &Announcement,
         source: FileName,
         attempt: &str,
-        (bundler, reading): (&Bundler, Reading<'_>),
+        (bundler, reading): (&Bundler, MemberReading<'_>),
         context: MessageContext<'_>,
-    ) -> Result<Option<PackedFile>, HandlerError> {
+    ) -> Result<Option<PackedSource>, HandlerError> {
         let file = &announcement.file;
         let memory = context
             .or_stop(bundler.reserve(file.bytes, &reading))
@@ -469,7 +469,7 @@ fn pack_error(file: &FileRef, error: streampress_codec::CodecError) -> HandlerEr
 
 /// A packed file, as its manifest describes it.
 #[derive(Debug, Clone)]
-pub(crate) struct PackedFile {
+pub(crate) struct PackedSource {
     pub(crate) records: Records,
     pub(crate) bundle: Option<BundlePlace>,
     pub(crate) packed_bytes: u64,
@@ -477,7 +477,7 @@ pub(crate) struct PackedFile {
     pub(crate) shares: Vec<Share>,
 }
 
-impl PackedFile {
+impl PackedSource {
     /// A file that has its records for itself.
     pub(crate) fn alone(records: Records, summary: &hybrid::Summary) -> Self {
         let seconds = summary.wall_time.as_secs_f64();
@@ -514,7 +514,7 @@ pub(crate) fn shares(summary: &hybrid::Summary) -> Vec<Share> {
 fn manifest(
     announcement: &Announcement,
     attempt: String,
-    packed: PackedFile,
+    packed: PackedSource,
     context: MessageContext<'_>,
 ) -> Manifest {
     Manifest {

@@ -13,7 +13,7 @@ const DELIMITERS: [u8; 4] = [b',', b'\t', b';', b'|'];
 
 /// What files have in common that are packed together. Other files in one block would cost more than they save.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) enum Structure {
+pub(super) enum BundleStructure {
     /// Documents with this first byte and first key.
     Json(u8, Vec<u8>),
     /// Rows below this first row.
@@ -24,7 +24,7 @@ pub(super) enum Structure {
     Text,
 }
 
-impl Structure {
+impl BundleStructure {
     /// The structure of a file.
     pub(super) fn of(name: &FileName, content: &[u8]) -> Self {
         let sample = &content[..content.len().min(SAMPLE_BYTES)];
@@ -83,7 +83,7 @@ pub(super) fn most_bytes(bytes: usize) -> usize {
 }
 
 /// Lays the files out in this order.
-pub(super) fn lay_out(files: &[&[u8]], structure: &Structure) -> BundleLayout {
+pub(super) fn lay_out(files: &[&[u8]], structure: &BundleStructure) -> BundleLayout {
     let prefix = match structure.has_lines() {
         true => shared_lines(files),
         false => 0,
@@ -136,8 +136,8 @@ pub(super) fn share(whole: u64, (before, size): (u64, u64), sizes: u64) -> u64 {
 mod tests {
     use super::*;
 
-    fn structure(name: &str, content: &[u8]) -> Structure {
-        Structure::of(&FileName::parse(name).expect("a valid name"), content)
+    fn structure(name: &str, content: &[u8]) -> BundleStructure {
+        BundleStructure::of(&FileName::parse(name).expect("a valid name"), content)
     }
 
     fn file<'l>(layout: &'l BundleLayout, index: usize, bytes: usize) -> Vec<u8> {
@@ -158,7 +158,7 @@ mod tests {
         assert_eq!(structure("a.csv", b"1,x\n"), structure("b.csv", b"2,y\n"));
         assert_ne!(structure("a.csv", b"1,x\n"), structure("b.csv", b"2,y,z\n"));
         assert_ne!(structure("a.csv", b"1,x\n"), structure("b.csv", b"2;y\n"));
-        assert_eq!(structure("a.csv", b"1\n1,x\n"), Structure::Text);
+        assert_eq!(structure("a.csv", b"1\n1,x\n"), BundleStructure::Text);
         let document = structure("a.json", b" [{\"id\": 1}]");
         assert_eq!(document, structure("b.txt", b"[{\"id\": 2, \"more\": 3}]"));
         assert_ne!(document, structure("b.json", b"{\"id\": 2}\n"));
@@ -188,7 +188,7 @@ mod tests {
     #[test]
     fn a_single_file_is_laid_out_as_it_is() {
         for content in [&b"id,n\n1,a"[..], b"x\n", b"{}"] {
-            let layout = lay_out(&[content], &Structure::Text);
+            let layout = lay_out(&[content], &BundleStructure::Text);
             assert_eq!((&layout.raw[..], layout.prefix), (content, 0));
         }
     }
@@ -200,8 +200,8 @@ mod tests {
         ) {
             let bytes: Vec<&[u8]> = files.iter().map(String::as_bytes).collect();
             let structure = match has_lines {
-                true => Structure::Text,
-                false => Structure::Json(b'{', Vec::new()),
+                true => BundleStructure::Text,
+                false => BundleStructure::Json(b'{', Vec::new()),
             };
             let layout = lay_out(&bytes, &structure);
             let most: usize = bytes.iter().map(|file| most_bytes(file.len())).sum();

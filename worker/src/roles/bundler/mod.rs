@@ -21,13 +21,13 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
 use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
 
-use self::layout::{BundleLayout, Structure, lay_out, most_bytes, share};
+use self::layout::{BundleLayout, BundleStructure, lay_out, most_bytes, share};
 use crate::consume::batching::MAX_RECEIVE;
 use crate::consume::{HandlerError, ServiceOutage, ThreadBudget};
 use crate::message::record::RecordOwner;
 use crate::message::trace_context::TraceContext;
 use crate::message::{BundlePlace, DeadLetterReason, Digest, FileRef, Records, Share};
-use crate::roles::compress::{PackedFile, SetOnDrop, pack_stage, shares};
+use crate::roles::compress::{PackedSource, SetOnDrop, pack_stage, shares};
 use crate::roles::record_writer::RecordWriter;
 use crate::runtime::blocking;
 use crate::telemetry::metrics::Meter;
@@ -69,12 +69,12 @@ struct Intake {
 
 /// A file that is being read. A bundle that forms meanwhile waits for it.
 #[derive(Debug)]
-pub(crate) struct Reading<'b> {
+pub(crate) struct MemberReading<'b> {
     intake: &'b watch::Sender<Intake>,
     number: u64,
 }
 
-impl Drop for Reading<'_> {
+impl Drop for MemberReading<'_> {
     fn drop(&mut self) {
         self.intake.send_modify(|intake| {
             intake.reading.remove(&self.number);
@@ -117,7 +117,7 @@ type Packing = BoxFuture<'static, Result<Arc<PackedBundle>, BundleFault>>;
 /// A bundle that takes more files. It is dropped with the last of the files that wait for it.
 #[derive(Debug)]
 struct FormingBundle {
-    structure: Structure,
+    structure: BundleStructure,
     members: Arc<BundleMembers>,
     packing: WeakShared<Packing>,
 }
@@ -184,14 +184,14 @@ impl Bundler {
     }
 
     /// A file begins to be read: bundles that form before that ends wait for it.
-    pub(crate) fn begin_reading(&self) -> Reading<'_> {
+    pub(crate) fn begin_reading(&self) -> MemberReading<'_> {
         let mut number = 0;
         self.intake.send_modify(|intake| {
             number = intake.next;
             intake.next += 1;
             intake.reading.insert(number);
         });
-        Reading {
+        MemberReading {
             intake: &self.intake,
             number,
         }
@@ -209,7 +209,7 @@ impl Bundler {
     pub(crate) async fn reserve(
         &self,
         bytes: u64,
-        reading: &Reading<'_>,
+        reading: &MemberReading<'_>,
     ) -> Result<OwnedSemaphorePermit, HandlerError> {
         let permits = u32::try_from(bytes).unwrap_or(u32::MAX);
         if let Ok(memory) = self.memory.clone().try_acquire_many_owned(permits) {
@@ -228,14 +228,14 @@ impl Bundler {
         &self,
         member: Member,
         packer: BlockPacker,
-    ) -> impl Future<Output = Result<PackedFile, HandlerError>> + use<> {
+    ) -> impl Future<Output = Result<PackedSource, HandlerError>> + use<> {
         let (packing, number) = self.join(member, packer);
         async move { Ok(packing.await?.file(number)) }
     }
 
     /// Adds the file to a bundle that forms, or to a new one.
     fn join(&self, member: Member, packer: BlockPacker) -> (Shared<Packing>, usize) {
-        let structure = Structure::of(&member.name, &member.content);
+        let structure = BundleStructure::of(&member.name, &member.content);
         let mut member = Box::new(member);
         let mut forming = self.forming.lock();
         forming.retain(|it| it.members.is_open() && it.packing.upgrade().is_some());
@@ -270,7 +270,7 @@ impl Bundler {
 
 /// A bundle and what it waits for.
 struct DueBundle {
-    structure: Structure,
+    structure: BundleStructure,
     members: Arc<BundleMembers>,
     intake: watch::Receiver<Intake>,
     /// Files whose reading has a lower number are waited for.
@@ -335,7 +335,7 @@ impl BlockPacker {
     async fn pack(
         self,
         members: Vec<Member>,
-        structure: Structure,
+        structure: BundleStructure,
         thread: OwnedSemaphorePermit,
     ) -> Result<PackedBundle, HandlerError> {
         let (owner, id) = match &members[..] {
@@ -406,7 +406,10 @@ fn bundle_id(members: &[Member]) -> Digest {
 
 /// Lays the files out by name, since files of neighbouring names often have neighbouring values; answers the place of each
 /// in the order of `members`.
-fn lay_out_by_name(members: Vec<Member>, structure: &Structure) -> (Vec<u8>, Vec<MemberPlace>) {
+fn lay_out_by_name(
+    members: Vec<Member>,
+    structure: &BundleStructure,
+) -> (Vec<u8>, Vec<MemberPlace>) {
     let mut numbers: Vec<usize> = (0..members.len()).collect();
     numbers.sort_by_key(|number| members[*number].name.as_str());
     let files: Vec<&[u8]> = numbers
@@ -460,7 +463,7 @@ struct PackedBundle {
 impl PackedBundle {
     /// One of the files. Its packed bytes are its share in proportion to its size, so that those of all files add up to the
     /// bundle's.
-    fn file(&self, number: usize) -> PackedFile {
+    fn file(&self, number: usize) -> PackedSource {
         let place = self.places[number];
         let all: u64 = self.places.iter().map(|place| place.bytes).sum();
         let part = |whole| share(whole, (place.before, place.bytes), all);
@@ -470,7 +473,7 @@ impl PackedBundle {
             label: share.label.clone(),
             bytes: part(share.bytes),
         });
-        PackedFile {
+        PackedSource {
             records: self.records.clone(),
             bundle: self.bundle.clone().map(|bundle| BundlePlace {
                 prefix: place.prefix,

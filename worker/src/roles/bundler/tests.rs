@@ -65,7 +65,7 @@ impl ChunkStream for GatedStream {
 }
 
 /// A bundler of 64 KiB with what it packs to.
-struct Fixture {
+struct BundlerFixture {
     bundler: Bundler,
     stream: Arc<GatedStream>,
     packer: BlockPacker,
@@ -101,7 +101,7 @@ fn rows(number: usize, bytes: usize) -> Vec<u8> {
     text
 }
 
-impl Fixture {
+impl BundlerFixture {
     fn new() -> Self {
         let stream = Arc::new(GatedStream::default());
         Self {
@@ -121,7 +121,7 @@ impl Fixture {
         }
     }
 
-    async fn pack(&self, name: &str, content: &[u8]) -> Result<PackedFile, HandlerError> {
+    async fn pack(&self, name: &str, content: &[u8]) -> Result<PackedSource, HandlerError> {
         let reading = self.bundler.begin_reading();
         // Others begin to be read meanwhile.
         tokio::task::yield_now().await;
@@ -134,7 +134,7 @@ impl Fixture {
         packing.await
     }
 
-    async fn pack_all(&self, files: &[(String, Vec<u8>)]) -> Vec<PackedFile> {
+    async fn pack_all(&self, files: &[(String, Vec<u8>)]) -> Vec<PackedSource> {
         let packing = files.iter().map(|(name, content)| self.pack(name, content));
         let packed = join_all(packing).await;
         packed
@@ -144,7 +144,7 @@ impl Fixture {
     }
 
     /// Unpacks the file from the stream as a decompressor does.
-    fn restore(&self, name: &str, content: &[u8], packed: &PackedFile) -> Vec<u8> {
+    fn restore(&self, name: &str, content: &[u8], packed: &PackedSource) -> Vec<u8> {
         let file = file(name, content);
         let owner = match &packed.bundle {
             Some(place) => place.record_owner(),
@@ -175,7 +175,7 @@ impl Fixture {
         }
     }
 
-    fn check(&self, files: &[(String, Vec<u8>)], packed: &[PackedFile]) {
+    fn check(&self, files: &[(String, Vec<u8>)], packed: &[PackedSource]) {
         for ((name, content), packed) in files.iter().zip(packed) {
             assert!(self.restore(name, content, packed) == *content, "{name}");
         }
@@ -195,14 +195,14 @@ fn files(count: usize, bytes: usize) -> Vec<(String, Vec<u8>)> {
     (0..count).map(file).collect()
 }
 
-fn ids(packed: &[PackedFile]) -> BTreeSet<String> {
-    let id = |packed: &PackedFile| Some(packed.bundle.as_ref()?.id.as_str().to_owned());
+fn ids(packed: &[PackedSource]) -> BTreeSet<String> {
+    let id = |packed: &PackedSource| Some(packed.bundle.as_ref()?.id.as_str().to_owned());
     packed.iter().filter_map(id).collect()
 }
 
 #[tokio::test]
 async fn a_lone_file_is_packed_as_without_a_bundler() {
-    let fixture = Fixture::new();
+    let fixture = BundlerFixture::new();
     let content = rows(1, 5000);
     let packed = fixture.pack("a.csv", &content).await.expect("packed");
     assert_eq!(packed.bundle, None);
@@ -222,7 +222,7 @@ async fn a_lone_file_is_packed_as_without_a_bundler() {
 
 #[tokio::test]
 async fn files_that_are_read_at_the_same_time_share_a_block() {
-    let fixture = Fixture::new();
+    let fixture = BundlerFixture::new();
     let files = files(10, 1200);
     let packed = fixture.pack_all(&files).await;
     assert_eq!(ids(&packed).len(), 1);
@@ -239,7 +239,7 @@ async fn files_that_are_read_at_the_same_time_share_a_block() {
 
 #[tokio::test]
 async fn the_shares_of_files_add_up_to_the_bundle() {
-    let fixture = Fixture::new();
+    let fixture = BundlerFixture::new();
     let mut files = files(7, 1000);
     for (number, (_, content)) in files.iter_mut().enumerate() {
         content.truncate(40 + number * 150);
@@ -255,7 +255,7 @@ async fn the_shares_of_files_add_up_to_the_bundle() {
 
 #[tokio::test]
 async fn files_that_come_while_a_bundle_is_appended_become_the_next() {
-    let fixture = Fixture::new();
+    let fixture = BundlerFixture::new();
     let files = files(9, 1500);
     fixture.stream.gate.forget_permits(Semaphore::MAX_PERMITS);
     let later = async {
@@ -281,7 +281,7 @@ async fn files_that_come_while_a_bundle_is_appended_become_the_next() {
 
 #[tokio::test(start_paused = true)]
 async fn a_file_waits_for_those_that_are_received_meanwhile_and_not_for_long() {
-    let fixture = Fixture::new();
+    let fixture = BundlerFixture::new();
     let files = files(6, 1500);
     fixture.bundler.expect_more(true);
     let receiving = async {
@@ -312,7 +312,7 @@ async fn a_file_waits_for_those_that_are_received_meanwhile_and_not_for_long() {
 
 #[tokio::test]
 async fn a_file_whose_work_is_stopped_harms_no_other() {
-    let fixture = Fixture::new();
+    let fixture = BundlerFixture::new();
     let files = files(4, 1500);
     fixture.stream.gate.forget_permits(Semaphore::MAX_PERMITS);
     {
@@ -336,7 +336,7 @@ async fn a_file_whose_work_is_stopped_harms_no_other() {
         // The first file began the bundle.
         drop(stopped.remove(0));
         fixture.stream.gate.add_permits(1);
-        let packed: Vec<PackedFile> = join_all(stopped)
+        let packed: Vec<PackedSource> = join_all(stopped)
             .await
             .into_iter()
             .map(|packed| packed.expect("packed"))
@@ -360,7 +360,7 @@ async fn a_file_whose_work_is_stopped_harms_no_other() {
 
 #[tokio::test]
 async fn an_error_of_the_stream_is_that_of_each_file() {
-    let fixture = Fixture::new();
+    let fixture = BundlerFixture::new();
     fixture.stream.fails.store(true, Ordering::Relaxed);
     let files = files(3, 500);
     let packing = files
@@ -383,7 +383,7 @@ async fn an_error_of_the_stream_is_that_of_each_file() {
 
 #[tokio::test]
 async fn a_bundle_has_no_more_files_and_bytes_than_it_may() {
-    let fixture = Fixture::new();
+    let fixture = BundlerFixture::new();
     let many = files(100, 60);
     let packed = fixture.pack_all(&many).await;
     fixture.check(&many, &packed);
@@ -406,7 +406,7 @@ async fn a_bundle_has_no_more_files_and_bytes_than_it_may() {
 
 #[tokio::test]
 async fn files_of_another_structure_are_in_another_bundle() {
-    let fixture = Fixture::new();
+    let fixture = BundlerFixture::new();
     let mut all = files(4, 1500);
     for number in 0..4 {
         let name = format!("{number}.json");
