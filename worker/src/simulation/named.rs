@@ -23,6 +23,7 @@ const SCANNED: SimSettings = SimSettings {
     visibility_seconds: 30,
     is_coarse: false,
     is_strict: false,
+    bundles: false,
     redrives: 0,
 };
 
@@ -386,6 +387,7 @@ fn a_stalled_worker_keeps_what_another_program_wrote_in_place_although_times_are
             visibility_seconds: 30,
             is_coarse: true,
             is_strict: false,
+            bundles: false,
             redrives: 3,
         },
         steps: vec![

@@ -27,6 +27,8 @@ const COMMAND: Duration = Duration::from_secs(600);
 pub(super) struct Outcome {
     /// What the pipeline did wrong.
     pub(super) violations: Vec<String>,
+    /// Files that shared a block with others, each attempt counted.
+    pub(super) bundled_files: u64,
     record: RunRecord,
     rest: Rest,
 }
@@ -427,6 +429,7 @@ impl HistoryRun {
         };
         Outcome {
             violations: check(&self.record, &rest),
+            bundled_files: pipeline.packing.counts().bundled_files,
             record: self.record,
             rest,
         }
