@@ -9,7 +9,7 @@ use streampress_tests::aws::Cloud;
 use streampress_transport::Queue;
 use streampress_transport::aws::Aws;
 use streampress_transport::aws::provision::{
-    self, Outcome, ProvisionPlan, ProvisionResult, ResourceOutcome, delete,
+    self, ProvisionOutcome, ProvisionPlan, ProvisionResult, ResourceOutcome, delete,
 };
 
 const RECORD_BYTES: usize = 400 * 1024;
@@ -49,7 +49,7 @@ async fn check(aws: &Aws, plan: &ProvisionPlan) -> ProvisionResult<Vec<Mismatch>
     provision::check(aws, plan, RECORD_BYTES).await
 }
 
-fn outcomes(done: &[ResourceOutcome]) -> Vec<&Outcome> {
+fn outcomes(done: &[ResourceOutcome]) -> Vec<&ProvisionOutcome> {
     done.iter().map(|done| &done.outcome).collect()
 }
 
@@ -60,7 +60,7 @@ async fn setup_creates_what_is_missing_and_nothing_twice() {
     assert!(
         outcomes(&first)
             .iter()
-            .all(|outcome| **outcome == Outcome::Created),
+            .all(|outcome| **outcome == ProvisionOutcome::Created),
         "{first:?}"
     );
     assert_eq!(check(&cloud.aws, &plan()).await.expect("readable"), []);
@@ -68,7 +68,7 @@ async fn setup_creates_what_is_missing_and_nothing_twice() {
     assert!(
         outcomes(&second)
             .iter()
-            .all(|outcome| **outcome == Outcome::Unchanged),
+            .all(|outcome| **outcome == ProvisionOutcome::Unchanged),
         "{second:?}"
     );
     let opened = cloud
@@ -96,16 +96,16 @@ async fn tagged_queues_and_streams_are_changed_to_the_planned_settings() {
     let done = create(&cloud.aws, &changed).await.expect("made");
     assert_eq!(
         done[1].outcome,
-        Outcome::Changed(vec!["RedrivePolicy".into()])
+        ProvisionOutcome::Changed(vec!["RedrivePolicy".into()])
     );
     assert_eq!(
         done[6].outcome,
-        Outcome::Changed(vec!["shards".into()]),
+        ProvisionOutcome::Changed(vec!["shards".into()]),
         "a waiting message may need what is older than the lower retention"
     );
     changed.lower_retention_from = Some(48);
     let done = create(&cloud.aws, &changed).await.expect("made");
-    let lowered = Outcome::Changed(vec!["retention".into()]);
+    let lowered = ProvisionOutcome::Changed(vec!["retention".into()]);
     assert_eq!(done[6].outcome, lowered);
     assert_eq!(check(&cloud.aws, &changed).await.expect("readable"), []);
 }
@@ -119,13 +119,13 @@ async fn queues_and_streams_without_our_tag_are_neither_changed_nor_removed() {
     assert_eq!(
         outcomes(&done),
         [
-            &Outcome::NotOwned,
-            &Outcome::NotOwned,
-            &Outcome::Created,
-            &Outcome::Created,
-            &Outcome::Created,
-            &Outcome::Created,
-            &Outcome::NotOwned
+            &ProvisionOutcome::NotOwned,
+            &ProvisionOutcome::NotOwned,
+            &ProvisionOutcome::Created,
+            &ProvisionOutcome::Created,
+            &ProvisionOutcome::Created,
+            &ProvisionOutcome::Created,
+            &ProvisionOutcome::NotOwned
         ]
     );
     let findings = check(&cloud.aws, &plan()).await.expect("readable");
@@ -139,13 +139,13 @@ async fn queues_and_streams_without_our_tag_are_neither_changed_nor_removed() {
     assert_eq!(
         outcomes(&removed),
         [
-            &Outcome::NotOwned,
-            &Outcome::NotOwned,
-            &Outcome::Deleted,
-            &Outcome::Deleted,
-            &Outcome::Deleted,
-            &Outcome::Deleted,
-            &Outcome::NotOwned
+            &ProvisionOutcome::NotOwned,
+            &ProvisionOutcome::NotOwned,
+            &ProvisionOutcome::Deleted,
+            &ProvisionOutcome::Deleted,
+            &ProvisionOutcome::Deleted,
+            &ProvisionOutcome::Deleted,
+            &ProvisionOutcome::NotOwned
         ]
     );
     assert!(
@@ -223,11 +223,14 @@ async fn an_event_rule_is_added_to_a_queues_policy_and_other_statements_stay() {
     for (rule, outcome) in [
         (
             "rule/first",
-            Outcome::Changed(vec!["ContentBasedDeduplication".into(), "Policy".into()]),
+            ProvisionOutcome::Changed(vec!["ContentBasedDeduplication".into(), "Policy".into()]),
         ),
-        ("rule/first", Outcome::Unchanged),
+        ("rule/first", ProvisionOutcome::Unchanged),
         // Another rule replaces the first.
-        ("rule/second", Outcome::Changed(vec!["Policy".into()])),
+        (
+            "rule/second",
+            ProvisionOutcome::Changed(vec!["Policy".into()]),
+        ),
     ] {
         let mut fed = plan();
         fed.event_rule = Some(format!("arn:aws:events:us-east-1:1:{rule}"));
