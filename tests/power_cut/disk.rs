@@ -6,7 +6,7 @@ use std::ffi::OsString;
 use std::fs;
 use std::path::{Component, Path, PathBuf};
 
-use crate::trace::{Call, Descriptor};
+use crate::trace::{Call, Descriptor, Traced};
 
 /// What is lost of a write is lost by these units.
 const SECTOR_BYTES: usize = 512;
@@ -25,7 +25,9 @@ pub struct Disk {
     entry_changes: Vec<EntryChange>,
     descriptors: HashMap<Descriptor, usize>,
     opened: Vec<OpenFile>,
+    /// Calls so far, and the line in which the last one ended.
     calls: usize,
+    ended: usize,
 }
 
 type Entries = BTreeMap<(Inode, OsString), Inode>;
@@ -44,6 +46,7 @@ enum Content {
 #[derive(Debug)]
 struct ByteChange {
     call: usize,
+    ended: usize,
     kind: ByteChangeKind,
 }
 
@@ -58,13 +61,15 @@ enum ByteChangeKind {
 #[derive(Debug)]
 struct EntryChange {
     call: usize,
+    ended: usize,
     entries: Vec<((Inode, OsString), Option<Inode>)>,
 }
 
 #[derive(Debug)]
 struct OpenFile {
-    /// `None` outside the folder.
+    /// `None` outside the folder, and for what was gone when its opening ended.
     inode: Option<Inode>,
+    is_inside: bool,
     position: u64,
     appends: bool,
 }
@@ -96,6 +101,7 @@ impl Disk {
             descriptors: HashMap::new(),
             opened: Vec::new(),
             calls: 0,
+            ended: 0,
         };
         disk.load_folder(ROOT, root);
         disk.durable = disk.seen.clone();
@@ -130,9 +136,10 @@ impl Disk {
     }
 
     /// Carries out one call.
-    pub fn apply(&mut self, call: &Call) {
+    pub fn apply(&mut self, traced: &Traced) {
         self.calls += 1;
-        match call {
+        self.ended = traced.ended;
+        match &traced.call {
             Call::Open {
                 descriptor,
                 path,
@@ -146,6 +153,7 @@ impl Disk {
                 }
                 self.opened.push(OpenFile {
                     inode,
+                    is_inside: path.starts_with(&self.root),
                     position: 0,
                     appends: *appends,
                 });
@@ -175,9 +183,9 @@ impl Disk {
                     self.change(inode, ByteChangeKind::Allocate(*length));
                 }
             }
-            Call::Sync { descriptor, since } => {
+            Call::Sync(descriptor) => {
                 if let Some(inode) = self.inode(*descriptor) {
-                    self.sync(inode, *since);
+                    self.sync(inode, traced.began);
                 }
             }
             Call::Rename(from, to) => {
@@ -212,29 +220,39 @@ impl Disk {
         }
     }
 
-    /// The folder and name of a path below the root.
+    /// The folder and name of a path; `None` outside the root.
     fn entry(&self, path: &Path) -> Option<(Inode, OsString)> {
         let inner = path.strip_prefix(&self.root).ok()?;
+        let found = self.find(inner);
+        Some(found.unwrap_or_else(|| panic!("the folder of {} is not there", path.display())))
+    }
+
+    /// The folder and name of a path relative to the root; `None` where the folder is not there.
+    fn find(&self, inner: &Path) -> Option<(Inode, OsString)> {
         let name = inner.file_name()?.to_owned();
         let mut folder = ROOT;
         for part in inner.parent()?.components() {
             let Component::Normal(part) = part else {
-                panic!("{} is not a plain path", path.display());
+                panic!("{} is not a plain path", inner.display());
             };
-            folder = self.seen[&(folder, part.to_owned())];
+            folder = *self.seen.get(&(folder, part.to_owned()))?;
         }
         Some((folder, name))
     }
 
+    /// `None` for what is outside, and for what another thread removed while it was opened, as a reader may.
     fn open(&mut self, path: &Path, creates: bool) -> Option<Inode> {
         if path == self.root {
             return Some(ROOT);
         }
-        let entry = self.entry(path)?;
-        if let Some(inode) = self.seen.get(&entry) {
-            return Some(*inode);
+        if !creates {
+            let entry = self.find(path.strip_prefix(&self.root).ok()?)?;
+            return self.seen.get(&entry).copied();
         }
-        assert!(creates, "{} was opened and is not there", path.display());
+        let entry = self.entry(path)?;
+        if let Some(known) = self.seen.get(&entry) {
+            return Some(*known);
+        }
         let inode = self.add(Content::File {
             durable: Vec::new(),
             length: 0,
@@ -253,6 +271,10 @@ impl Disk {
             return;
         };
         let Some(inode) = self.opened[opened].inode else {
+            assert!(
+                !self.opened[opened].is_inside,
+                "a write to a file that was gone"
+            );
             return;
         };
         let Content::File { length, .. } = &self.inodes[inode] else {
@@ -273,7 +295,7 @@ impl Disk {
     }
 
     fn change(&mut self, inode: Inode, kind: ByteChangeKind) {
-        let call = self.calls;
+        let (call, ended) = (self.calls, self.ended);
         let Content::File {
             length, changes, ..
         } = &mut self.inodes[inode]
@@ -285,31 +307,35 @@ impl Disk {
             ByteChangeKind::SetLength(new) => *new,
             ByteChangeKind::Allocate(least) => (*length).max(*least),
         };
-        changes.push(ByteChange { call, kind });
+        changes.push(ByteChange { call, ended, kind });
     }
 
     fn change_entries(&mut self, entries: Vec<((Inode, OsString), Option<Inode>)>) {
         set_entries(&mut self.seen, &entries);
-        let call = self.calls;
-        self.entry_changes.push(EntryChange { call, entries });
+        self.entry_changes.push(EntryChange {
+            call: self.calls,
+            ended: self.ended,
+            entries,
+        });
     }
 
-    /// Makes durable what was done to a file's bytes or a folder's entries by the first `since` calls.
-    fn sync(&mut self, inode: Inode, since: usize) {
+    /// Makes durable what was done to a file's bytes or a folder's entries by calls that had ended when this one began.
+    fn sync(&mut self, inode: Inode, began: usize) {
         match &mut self.inodes[inode] {
             Content::File {
                 durable, changes, ..
-            } => {
-                let later = changes.split_off(changes.partition_point(|it| it.call <= since));
-                for change in std::mem::replace(changes, later) {
+            } => changes.retain(|change| {
+                let is_synced = change.ended < began;
+                if is_synced {
                     change.kind.apply(durable, usize::MAX);
                 }
-            }
+                !is_synced
+            }),
             Content::Folder => {
                 let durable = &mut self.durable;
                 self.entry_changes.retain(|change| {
                     let is_of_folder = change.entries.iter().any(|((of, _), _)| *of == inode);
-                    let is_synced = is_of_folder && change.call <= since;
+                    let is_synced = is_of_folder && change.ended < began;
                     if is_synced {
                         set_entries(durable, &change.entries);
                     }

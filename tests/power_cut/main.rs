@@ -12,6 +12,8 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output, Stdio};
 
+use serde_json::Value;
+
 use disk::{Disk, Survivors};
 use trace::Call;
 
@@ -71,6 +73,7 @@ impl Scene {
             .arg(self.folder.path().join("pipeline.yaml"))
             .arg("--data")
             .arg(self.world())
+            .arg("--json")
             .env_clear()
             .stdin(Stdio::null());
         command
@@ -79,6 +82,10 @@ impl Scene {
     fn run_well(&self) {
         let output = self.command().output().expect("the program starts");
         assert!(output.status.success(), "{}", text_of(&output));
+        let summary: Value = serde_json::from_slice(&output.stdout).expect("the summary is JSON");
+        for nothing in ["filesFailed", "filesLeftOut", "filesAltered", "filesGone"] {
+            assert_eq!(summary[nothing], 0, "{nothing}\n{}", text_of(&output));
+        }
     }
 
     /// Copies the world to where it outlives the test.
@@ -175,7 +182,7 @@ fn cut_power(scene: &Scene, at_once: impl Fn(&Scene), at_last: impl Fn(&Scene)) 
     at_last(scene);
     let writes = calls
         .iter()
-        .filter(|call| matches!(call, Call::Write { .. }));
+        .filter(|it| matches!(it.call, Call::Write { .. }));
     assert!(writes.count() > 50, "the recording has hardly any writes");
 
     let seed = std::env::var("STREAMPRESS_SEED").map_or(1, |seed| seed.parse().expect("a number"));

@@ -1,4 +1,4 @@
-//! What a program did to files below a folder, as strace(1) saw it: in the order in which the calls ended.
+//! What a program did to files, as strace(1) saw it.
 
 use std::collections::HashMap;
 use std::ffi::OsString;
@@ -15,7 +15,36 @@ const CALLS: &str = "openat,open,creat,dup,dup2,dup3,fcntl,lseek,write,pwrite64,
 /// A file descriptor of the program; its threads share them.
 pub type Descriptor = u64;
 
-/// One call that succeeded.
+/// A call that succeeded, with the lines of the log in which it began and ended. Calls of several threads overlap.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Traced {
+    pub call: Call,
+    pub began: usize,
+    pub ended: usize,
+}
+
+impl Traced {
+    /// The line from which on others may have seen what it did. Other threads use a name before its call has ended.
+    fn seen_from(&self) -> usize {
+        match &self.call {
+            Call::Open { creates: true, .. }
+            | Call::Rename(..)
+            | Call::Exchange(..)
+            | Call::Link(..)
+            | Call::MakeFolder(_) => self.began,
+            Call::Open { .. }
+            | Call::Duplicate(..)
+            | Call::Seek(..)
+            | Call::Write { .. }
+            | Call::SetLength(..)
+            | Call::Allocate(..)
+            | Call::Sync(_)
+            | Call::Remove(_) => self.ended,
+        }
+    }
+}
+
+/// What a call did.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Call {
     /// The descriptor is `path` from now on.
@@ -40,11 +69,8 @@ pub enum Call {
     SetLength(Descriptor, u64),
     /// The file has at least this length now.
     Allocate(Descriptor, u64),
-    /// What ended before the call `since` is durable: of a file its bytes, of a folder its entries.
-    Sync {
-        descriptor: Descriptor,
-        since: usize,
-    },
+    /// What had ended when it began is durable: of a file its bytes, of a folder its entries.
+    Sync(Descriptor),
     /// The first path is the second from now on, and what was there is gone.
     Rename(PathBuf, PathBuf),
     /// The two paths have changed places.
@@ -57,8 +83,8 @@ pub enum Call {
     MakeFolder(PathBuf),
 }
 
-/// Runs `command` under strace, whose log goes to `log`; answers how it ended, and what it did.
-pub fn record(command: &Command, log: &Path) -> (ExitStatus, Vec<Call>) {
+/// Runs `command` under strace, whose log goes to `log`; answers how it ended, and what it did, in order.
+pub fn record(command: &Command, log: &Path) -> (ExitStatus, Vec<Traced>) {
     let mut traced = Command::new("strace");
     traced
         .args(["-f", "-y", "-xx", "-s", "16777216", "--seccomp-bpf", "-o"])
@@ -78,36 +104,37 @@ pub fn record(command: &Command, log: &Path) -> (ExitStatus, Vec<Call>) {
 }
 
 /// The calls of a log.
-fn calls(log: &str) -> Vec<Call> {
+fn calls(log: &str) -> Vec<Traced> {
     let mut calls = Vec::new();
-    // By thread: the beginning of a call that another thread's line interrupted, and how many calls had ended then.
+    // By thread: the beginning of a call that another thread's line interrupted, and its line.
     let mut unfinished: HashMap<&str, (String, usize)> = HashMap::new();
-    for line in log.lines() {
+    for (ended, line) in log.lines().enumerate() {
         let Some((thread, text)) = line.split_once(' ') else {
             continue;
         };
         let text = text.trim_start();
         if let Some(begun) = text.strip_suffix(" <unfinished ...>") {
-            unfinished.insert(thread, (begun.to_owned(), calls.len()));
+            unfinished.insert(thread, (begun.to_owned(), ended));
             continue;
         }
-        let (whole, since) = match text.strip_prefix("<... ") {
+        let (whole, began) = match text.strip_prefix("<... ") {
             Some(resumed) => {
-                let (begun, since) = unfinished.remove(thread).expect("a call that began");
+                let (begun, began) = unfinished.remove(thread).expect("a call that began");
                 let (_, rest) = resumed.split_once(" resumed>").expect("a resumed call");
-                (begun + rest, since)
+                (begun + rest, began)
             }
-            None => (text.to_owned(), calls.len()),
+            None => (text.to_owned(), ended),
         };
-        if let Some(call) = parse(&whole, since) {
-            calls.push(call);
+        if let Some(call) = parse(&whole) {
+            calls.push(Traced { call, began, ended });
         }
     }
+    calls.sort_by_key(Traced::seen_from);
     calls
 }
 
 /// The call of a line `name(arguments) = result`, if it succeeded and changed something.
-fn parse(line: &str, since: usize) -> Option<Call> {
+fn parse(line: &str) -> Option<Call> {
     let (name, rest) = line.split_once('(')?;
     let (arguments, result) = rest.rsplit_once(") = ").or_else(|| {
         let (arguments, result) = rest.rsplit_once(" = ")?;
@@ -153,10 +180,7 @@ fn parse(line: &str, since: usize) -> Option<Call> {
                 bytes,
             }
         }
-        "fsync" | "fdatasync" => Call::Sync {
-            descriptor: descriptor(0),
-            since,
-        },
+        "fsync" | "fdatasync" => Call::Sync(descriptor(0)),
         "ftruncate" => Call::SetLength(descriptor(0), number(1)),
         "fallocate" => {
             assert_eq!(arguments[1], "0", "only plain allocation is known");
@@ -219,21 +243,20 @@ fn a_log_of_strace_is_read_with_interrupted_calls_and_without_failed_ones() {
         at,
         bytes: bytes.to_vec(),
     };
+    let traced = |began, ended, call| Traced { call, began, ended };
+    let open = Call::Open {
+        descriptor: 3,
+        path: "/w/a".into(),
+        creates: true,
+        truncates: false,
+        appends: true,
+    };
     let expected = [
-        Call::Open {
-            descriptor: 3,
-            path: "/w/a".into(),
-            creates: true,
-            truncates: false,
-            appends: true,
-        },
-        Call::Sync {
-            descriptor: 3,
-            since: 1,
-        },
-        write(Some(7), b"AB"),
-        write(None, b"AB"),
-        Call::Rename("/w/a".into(), "/w/s/b".into()),
+        traced(0, 0, open),
+        traced(2, 4, Call::Sync(3)),
+        traced(3, 5, write(Some(7), b"AB")),
+        traced(6, 6, write(None, b"AB")),
+        traced(7, 7, Call::Rename("/w/a".into(), "/w/s/b".into())),
     ];
     assert_eq!(calls(log), expected);
 }
