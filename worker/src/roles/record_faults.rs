@@ -6,7 +6,6 @@ use std::collections::BTreeMap;
 use parking_lot::Mutex;
 
 use crate::consume::HandlerError;
-use crate::message::DeadLetterReason;
 
 /// How often a message is received again after the first fault of its records.
 const FURTHER_RECEIVES: u32 = 3;
@@ -55,6 +54,7 @@ impl RecordFaults {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::message::DeadLetterReason;
 
     fn failed(reason: DeadLetterReason) -> Result<(), HandlerError> {
         Err(HandlerError::permanent(reason, "detail"))
