@@ -1,10 +1,10 @@
 //! Every default of the contract, once: both the schema's `default:` and the resolved settings come from here.
 
 use crate::api::pipeline::{
-    AutoscalingMode, AutoscalingSpec, AwsSpec, CodecEffort, CodecFormat, CodecSpec, DeletionPolicy,
-    DestinationSpec, GeneratedFormat, GeneratorSchema, GeneratorSpec, OnCompressed, OnRestored,
-    QueueSpec, ReportSpec, ResourcesSpec, SourceFormat, SourceSpec, StreamSpec, TransportPolicy,
-    TransportSpec, WorkerSpec,
+    AutoscalingMode, AutoscalingSpec, AwsSpec, CodecBundle, CodecEffort, CodecFormat, CodecSpec,
+    DeletionPolicy, DestinationSpec, GeneratedFormat, GeneratorSchema, GeneratorSpec, OnCompressed,
+    OnRestored, QueueSpec, ReportSpec, ResourcesSpec, SourceFormat, SourceSpec, StreamSpec,
+    TransportPolicy, TransportSpec, WorkerSpec,
 };
 use crate::quantity::ByteSize;
 
@@ -86,6 +86,7 @@ impl Default for CodecSpec {
         CodecSpec {
             format: CodecFormat::Hybrid,
             format_version: 1,
+            bundle: CodecBundle::Off,
             effort: CodecEffort::Balanced,
             block_size: ByteSize::written("4Mi"),
             record_size: ByteSize::written("400Ki"),

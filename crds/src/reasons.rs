@@ -86,6 +86,25 @@ impl DeadLetterReason {
         }
     }
 
+    /// Whether the same record may be good when it is read again: of one that was damaged on its way, or not found yet.
+    pub const fn may_pass(self) -> bool {
+        match self {
+            Self::RecordDamaged | Self::RecordMissing | Self::BadFrame => true,
+            Self::UnreadableMessage
+            | Self::BadName
+            | Self::SourceMissing
+            | Self::SourceChanged
+            | Self::Expired
+            | Self::HashMismatch
+            | Self::TooLarge
+            | Self::UnknownFormat
+            | Self::NotSeedFormat
+            | Self::Refused
+            | Self::GaveUp
+            | Self::ReceivedTooOften => false,
+        }
+    }
+
     /// What it means, in one clause without a full stop.
     pub const fn meaning(self) -> &'static str {
         match self {

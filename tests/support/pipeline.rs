@@ -12,6 +12,7 @@ use streampress::destination::Destination;
 use streampress::journal::NoJournal;
 use streampress::message::Digest;
 use streampress::roles::announce::{AnnouncementFormat, Announcer};
+use streampress::roles::bundler::Bundler;
 use streampress::roles::compress::Compressor;
 use streampress::roles::decompress::Decompressor;
 use streampress::roles::source::SourceFilter;
@@ -48,6 +49,8 @@ pub struct TestPipeline {
     pub names: PipelineNames,
     /// The compressors' effort.
     pub effort: hybrid::Effort,
+    /// Whether small files share a block.
+    pub bundles: bool,
     /// The meter that all its workers share.
     pub meter: Meter,
 }
@@ -84,6 +87,7 @@ impl TestPipeline {
                 stream: STREAM.into(),
             },
             effort: hybrid::Effort::Fast,
+            bundles: false,
             meter: Meter::default(),
         })
     }
@@ -249,6 +253,7 @@ async fn consumer(
                 },
                 format_version: Default::default(),
                 plans: Arc::default(),
+                bundler: pipeline.bundles.then(|| Bundler::new(1 << 20)),
                 record_bytes: 400 * 1024,
                 on_compressed: OnCompressed::Keep,
                 on_restored: OnRestored::Keep,

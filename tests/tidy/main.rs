@@ -5,7 +5,7 @@ mod links;
 mod source;
 mod words;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Write as _;
 use std::process::Command;
 
@@ -345,6 +345,50 @@ fn pure_modules_know_no_io_and_no_sdk() {
         assert!(count > 0, "{folder} has no code");
     }
     assert_none(&problems);
+}
+
+#[test]
+fn the_root_holds_only_what_belongs_there() {
+    const ENTRIES: [&str; 22] = [
+        ".ci",
+        ".config",
+        ".dockerignore",
+        ".github",
+        ".gitignore",
+        "CHANGELOG.md",
+        "CONTRIBUTING.md",
+        "Cargo.lock",
+        "Cargo.toml",
+        "LICENSE",
+        "README.md",
+        "charts",
+        "crds",
+        "deny.toml",
+        "deploy",
+        "docs",
+        "kind-config.yaml",
+        "operator",
+        "rust-toolchain.toml",
+        "rustfmt.toml",
+        "tests",
+        "worker",
+    ];
+    let listed = Command::new("git")
+        .args(["ls-files", "--full-name"])
+        .current_dir(root())
+        .output()
+        .expect("git starts");
+    // A source archive has no history, and nothing that was committed by mistake since.
+    let listed = String::from_utf8(listed.stdout).expect("names are UTF-8");
+    let tops: BTreeSet<&str> = listed
+        .lines()
+        .filter_map(|path| path.split('/').next())
+        .collect();
+    let strays = tops.into_iter().filter(|top| !ENTRIES.contains(top));
+    let strays: Vec<String> = strays
+        .map(|top| format!("{top} does not belong into the root"))
+        .collect();
+    assert_none(&strays);
 }
 
 #[test]

@@ -73,6 +73,7 @@ async fn a_redrive_that_fails_in_the_middle_leaves_no_letter_hidden() {
                 sequence: Sequence::parse("1").expect("a number"),
                 bytes: 1,
             }]),
+            bundle: None,
             packed_bytes: 1,
             stages: Vec::new(),
             shares: Vec::new(),

@@ -2,6 +2,7 @@
 
 mod support;
 
+use std::fs;
 use std::time::Duration;
 
 use streampress_transport::contract_tests::eventually_blocking;
@@ -22,7 +23,7 @@ fn a_run_restores_every_generated_file_and_reports_it() {
     );
     let report = summary["report"].as_str().expect("a report");
     assert!(
-        text(&std::fs::read(folder.path(report)).expect("the page is there"))
+        text(&fs::read(folder.path(report)).expect("the page is there"))
             .contains("test-000005.json")
     );
 }
@@ -118,7 +119,7 @@ fn a_run_killed_at_any_moment_loses_and_alters_no_file() {
         "{summary}"
     );
     assert_eq!(folder.files("data/in"), folder.files("data/out"));
-    let leftovers = std::fs::read_dir(folder.path("data/out"))
+    let leftovers = fs::read_dir(folder.path("data/out"))
         .expect("out")
         .filter(|entry| {
             entry.as_ref().is_ok_and(|entry| {
@@ -163,7 +164,7 @@ fn the_report_of_a_seed_pipeline_has_both_steps_and_the_improvement() {
     folder.write("in/long.txt", words);
     let summary = folder.run_summary(&["--input", "in"]);
     let report = summary["report"].as_str().expect("a report");
-    let page = text(&std::fs::read(folder.path(report)).expect("the page is there"));
+    let page = text(&fs::read(folder.path(report)).expect("the page is there"));
     for row in [
         "<th scope=\"row\">Step 01</th><td>LZMA</td>",
         "<th scope=\"row\">Step 02</th><td>BZ2</td>",
@@ -226,6 +227,68 @@ fn a_run_deletes_a_source_file_once_it_was_restored_if_the_pipeline_says_so() {
 }
 
 #[test]
+fn a_source_that_was_touched_after_it_was_announced_is_deleted_once_it_is_restored() {
+    let folder = WorkFolder::with_spec("  source: {onRestored: Delete}");
+    folder.write("data/in/a.csv", b"a,b\n1,2\n");
+    folder.run_well(&[
+        "submit",
+        "-p",
+        "pipeline.yaml",
+        "--data",
+        "data",
+        "data/in/a.csv",
+    ]);
+    touch(&folder, "data/in/a.csv");
+    folder.run_summary(&[]);
+    assert_eq!(folder.files("data/out").len(), 1);
+    assert!(folder.files("data/in").is_empty());
+}
+
+#[test]
+fn a_restored_file_is_changed_only_if_its_bytes_are() {
+    let folder = WorkFolder::with_spec("  suspend: false");
+    folder.write("data/in/a.csv", b"a,b\n1,2\n");
+    folder.run_summary(&[]);
+    touch(&folder, "data/out/a.csv");
+    assert_eq!(folder.run_summary(&[])["filesAltered"], 0);
+    folder.write("data/out/a.csv", b"a,b\n1,3\n");
+    touch(&folder, "data/out/a.csv");
+    assert_eq!(folder.run_summary(&[])["filesAltered"], 1);
+}
+
+#[test]
+fn a_copy_of_a_data_folder_without_its_times_is_as_good_as_the_folder() {
+    let folder = WorkFolder::with_spec("  source: {onRestored: Rename}");
+    for name in ["a.csv", "b.json"] {
+        folder.write(&format!("data/in/{name}"), name);
+    }
+    folder.run_summary(&[]);
+    let files = folder.files("data");
+    fs::rename(folder.path("data"), folder.path("before")).expect("moved");
+    for (name, content) in files {
+        folder.write(&format!("data/{name}"), content);
+    }
+    touch(&folder, "data/out/a.csv");
+    touch(&folder, "data/in/a_delete.csv");
+    let summary = folder.run_summary(&[]);
+    for (field, count) in [
+        ("filesRestored", 2),
+        ("filesAltered", 0),
+        ("filesLeftOut", 0),
+    ] {
+        assert_eq!(summary[field], count, "{summary}");
+    }
+}
+
+/// Gives a file another modification time.
+fn touch(folder: &WorkFolder, name: &str) {
+    let file = fs::File::options().write(true).open(folder.path(name));
+    let modified = std::time::UNIX_EPOCH + Duration::from_secs(1_000_000_000);
+    file.and_then(|file| file.set_modified(modified))
+        .expect("touched");
+}
+
+#[test]
 fn a_run_that_scans_and_is_stopped_after_all_is_restored_succeeds() {
     let folder = WorkFolder::with_spec("  source: {scanSeconds: 1, settleSeconds: 1}");
     for name in ["a.json", "b.csv"] {
@@ -244,7 +307,7 @@ fn a_run_that_scans_and_is_stopped_after_all_is_restored_succeeds() {
 #[test]
 fn messages_that_cannot_be_written_do_not_end_the_run() {
     let folder = WorkFolder::with_generator(3);
-    let full = std::fs::File::options().write(true).open("/dev/full");
+    let full = fs::File::options().write(true).open("/dev/full");
     let output = folder
         .command(&["run", "pipeline.yaml", "--data", "data", "--json"])
         .stderr(full.expect("a device that is always full"))
@@ -260,7 +323,7 @@ fn the_page_is_no_better_than_the_exit_code() {
     folder.write("in/good.json", b"[1]\n");
     std::os::unix::fs::symlink("nowhere", folder.path("in/broken.json")).expect("a link");
     let args = ["run", "pipeline.yaml", "--data", "data", "--input", "in"];
-    let page = || text(&std::fs::read(folder.path("data/reports/results.html")).expect("a page"));
+    let page = || text(&fs::read(folder.path("data/reports/results.html")).expect("a page"));
     let output = folder.run(&args);
     assert_eq!(output.status.code(), Some(1), "{}", text(&output.stderr));
     assert!(text(&output.stdout).contains("left out: broken.json: is a symbolic link to nothing"));
@@ -268,7 +331,7 @@ fn the_page_is_no_better_than_the_exit_code() {
     // A page that is rendered later says the same; a run that takes everything clears it.
     folder.run_well(&["report", "pipeline.yaml", "--data", "data"]);
     assert!(page().contains("1 left out"));
-    std::fs::remove_file(folder.path("in/broken.json")).expect("removed");
+    fs::remove_file(folder.path("in/broken.json")).expect("removed");
     assert_eq!(folder.run(&args).status.code(), Some(0));
     assert!(!page().contains("left out") && page().contains("came back identical"));
 }
@@ -281,10 +344,10 @@ fn a_file_that_the_compressor_cannot_take_is_on_the_page() {
     }
     let submit = ["submit", "-p", "pipeline.yaml", "--data", "data"];
     folder.run_well(&[&submit[..], &["data/in/kept.json", "data/in/gone.json"]].concat());
-    std::fs::remove_file(folder.path("data/in/gone.json")).expect("removed");
+    fs::remove_file(folder.path("data/in/gone.json")).expect("removed");
     let output = folder.run(&["run", "pipeline.yaml", "--data", "data"]);
     assert_eq!(output.status.code(), Some(1), "{}", text(&output.stdout));
-    let page = std::fs::read(folder.path("data/reports/results.html")).expect("a page");
+    let page = fs::read(folder.path("data/reports/results.html")).expect("a page");
     let page = text(&page);
     assert!(page.contains("1 file failed") && page.contains("SourceMissing"));
     assert!(page.contains("gone.json") && !page.contains("came back identical"));
@@ -340,7 +403,7 @@ fn redrive_removes_the_dead_letter_of_a_file_that_was_restored_since() {
         "data/in/a.json",
     ];
     folder.run_well(&submit);
-    std::fs::remove_file(folder.path("data/in/a.json")).expect("removed");
+    fs::remove_file(folder.path("data/in/a.json")).expect("removed");
     let run = [&["run"], &pipeline[..]].concat();
     assert_eq!(folder.run(&run).status.code(), Some(1));
     folder.write("data/in/a.json", b"[1]\n");
@@ -366,7 +429,7 @@ fn a_file_that_the_originals_format_cannot_hold_is_on_the_page() {
     folder.write("in/bad.json", b"not json\n");
     let output = folder.run(&["run", "pipeline.yaml", "--data", "data", "--input", "in"]);
     assert_eq!(output.status.code(), Some(1), "{}", text(&output.stdout));
-    let page = std::fs::read(folder.path("data/reports/results.html")).expect("a page");
+    let page = fs::read(folder.path("data/reports/results.html")).expect("a page");
     let page = text(&page);
     assert!(
         page.contains("1 file failed") && page.contains("NotSeedFormat"),

@@ -205,13 +205,13 @@ fn what_cannot_be_taken_is_named_and_the_rest_is_restored() {
     assert_eq!(summary["filesRestored"], 1, "{summary}");
     assert_eq!(summary["filesLeftOut"], 3, "{summary}");
     let said = text(&output.stderr);
-    for (name, way_out) in [
+    for (name, remedy) in [
         ("bad\u{fffd}.csv", "rename it"),
         ("link.csv", "replace the link"),
         ("pipe.csv", "copy its content"),
     ] {
         let line = said.lines().find(|line| line.contains(name));
-        assert!(line.is_some_and(|line| line.contains(way_out)), "{said}");
+        assert!(line.is_some_and(|line| line.contains(remedy)), "{said}");
     }
     fs::remove_file(folder.path("in/pipe.csv")).expect("removed");
     fs::remove_file(folder.path("in/link.csv")).expect("removed");

@@ -107,6 +107,7 @@ async fn restore(records: usize) {
         file,
         attempt: "attempt".into(),
         records: Records::Inline((0..records as u64).map(position).collect()),
+        bundle: None,
         packed_bytes: 0,
         stages: Vec::new(),
         shares: Vec::new(),

@@ -346,6 +346,9 @@ pub struct CodecSpec {
     /// Hybrid version to write; readers must know it.
     #[cfg_attr(feature = "kubernetes", schemars(range(min = 1, max = 2)))]
     pub format_version: i32,
+    /// Whether small files that are in progress at the same time share a block. Auto: about a third of the bytes; decompressors
+    /// must know it. Off: each file alone. Seed ignores it.
+    pub bundle: CodecBundle,
     /// How much time packing may take. Seed ignores it.
     pub effort: CodecEffort,
     /// Size of the blocks that are packed one by one, from 64Ki to 64Mi. Larger blocks pack smaller and need more memory.
@@ -363,6 +366,17 @@ pub enum CodecFormat {
     Hybrid,
     /// Bit-compatible with the Python original (LZMA, base64, BZ2). Restores the normalised file.
     Seed,
+}
+
+/// Whether small files share a block.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[cfg_attr(feature = "kubernetes", derive(JsonSchema))]
+pub enum CodecBundle {
+    /// Small files that a compressor has in progress at the same time are packed into one block.
+    Auto,
+    /// Each file is packed alone.
+    #[default]
+    Off,
 }
 
 /// How much time packing may take.

@@ -12,8 +12,8 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
 use crate::api::pipeline::{
-    CodecEffort, CodecFormat, Example, GeneratedFormat, OnCompressed, OnRestored, Ordering,
-    SourceFormat,
+    CodecBundle, CodecEffort, CodecFormat, Example, GeneratedFormat, OnCompressed, OnRestored,
+    Ordering, SourceFormat,
 };
 use crate::location::Location;
 
@@ -291,6 +291,10 @@ pub struct CodecSettings {
     /// were before there were two.
     #[serde(default = "first_version", skip_serializing_if = "is_first_version")]
     pub format_version: u32,
+    /// Whether small files share a block. An operator of an earlier release does not write it: then they do not, since its
+    /// decompressors may be as old.
+    #[serde(default, skip_serializing_if = "is_off")]
+    pub bundle: CodecBundle,
     /// How much time packing may take.
     pub effort: CodecEffort,
     /// Size of a block, in bytes.
@@ -309,6 +313,14 @@ fn first_version() -> u32 {
 )]
 fn is_first_version(version: &u32) -> bool {
     *version == first_version()
+}
+
+#[expect(
+    clippy::trivially_copy_pass_by_ref,
+    reason = "serde passes a reference"
+)]
+fn is_off(bundle: &CodecBundle) -> bool {
+    *bundle == CodecBundle::Off
 }
 
 /// What a generator makes.

@@ -180,6 +180,7 @@ impl Resolver<'_> {
             codec: CodecSettings {
                 format: spec.codec.format,
                 format_version: self.count("spec.codec.formatVersion", spec.codec.format_version),
+                bundle: spec.codec.bundle,
                 effort: spec.codec.effort,
                 block_bytes: self.bytes("spec.codec.blockSize", &spec.codec.block_size) as usize,
                 record_bytes: self.bytes("spec.codec.recordSize", &spec.codec.record_size) as usize,
@@ -492,6 +493,7 @@ mod tests {
             ),
             (json!({"codec": {"effort": "Max"}}), &ROLES[1..2]),
             (json!({"codec": {"formatVersion": 2}}), &ROLES[1..2]),
+            (json!({"codec": {"bundle": "Auto"}}), &ROLES[1..2]),
             (json!({"source": {"scanSeconds": 3}}), &ROLES[..2]),
             (json!({"source": {"onRestored": "Rename"}}), &ROLES[1..2]),
             (json!({"compressor": {"slots": 3}}), &ROLES[1..2]),

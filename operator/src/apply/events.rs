@@ -1,4 +1,4 @@
-//! Events on pipelines: few, only when something changes, with the way out.
+//! Events on pipelines: few, only when something changes, with the remedy.
 
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
 use kube::runtime::events::{Event, EventType, Recorder, Reporter};

@@ -71,7 +71,7 @@ impl Default for OperatorMetrics {
         let dead_letters = Family::<MetricLabels, Gauge>::default();
         registry.register(
             "pipeline_dead_letters",
-            "Dead letters of both queues; left out while their number is not known",
+            "Dead letters of all queues; left out while their number is not known",
             dead_letters.clone(),
         );
         let waiting_since = Family::<MetricLabels, Gauge>::default();

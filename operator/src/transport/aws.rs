@@ -267,13 +267,13 @@ fn problem(error: ProvisionError) -> Problem {
             permission,
             error,
         } => {
-            let (reason, retry, way_out) = way_out(&error, permission);
+            let (reason, retry, remedy) = remedy_of(&error, permission);
             let step = format!("{}{}", step[..1].to_uppercase(), &step[1..]);
             let said = error.to_string();
             let said = said.trim_end_matches('.');
             Problem {
                 reason,
-                message: format!("{step} failed: {said}. {way_out}"),
+                message: format!("{step} failed: {said}. {remedy}"),
                 retry,
             }
         }
@@ -288,13 +288,13 @@ fn problem(error: ProvisionError) -> Problem {
     }
 }
 
-fn way_out(error: &ServiceError, permission: &str) -> (Reason, Retry, String) {
+fn remedy_of(error: &ServiceError, permission: &str) -> (Reason, Retry, String) {
     if error.is_denied() {
         (
             Reason::AccessDenied,
             Retry::AfterCorrection,
             format!(
-                "Give the identity of spec.aws the permission {permission}; the README has all that it needs."
+                "Give the identity of spec.aws the permission {permission}; deploy/aws/operator-policy.json in the project has all that the operator needs."
             ),
         )
     } else if error.is_unauthenticated() {

@@ -1,4 +1,4 @@
-//! What is wrong with a pipeline, for its owner: a reason, a sentence with the way out, and whether trying again helps.
+//! What is wrong with a pipeline, for its owner: a reason, a sentence with the remedy, and whether trying again helps.
 
 use streampress_crds::Reason;
 
@@ -7,7 +7,7 @@ use streampress_crds::Reason;
 pub struct Problem {
     /// The reason of the condition.
     pub reason: Reason,
-    /// One sentence, with the way out.
+    /// One sentence, with the remedy.
     pub message: String,
     /// Whether trying again helps.
     pub retry: Retry,

@@ -136,7 +136,7 @@ async fn a_lost_answer_leaves_nothing_behind_and_is_no_error() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_call_that_is_refused_is_named_with_its_permission_and_the_way_out() {
+async fn a_call_that_is_refused_is_named_with_its_permission_and_the_remedy() {
     let policy = include_str!("../../../deploy/aws/operator-policy.json");
     let policy: Value = serde_json::from_str(policy).unwrap();
     let granted = |permission: &str| {
@@ -152,11 +152,11 @@ async fn a_call_that_is_refused_is_named_with_its_permission_and_the_way_out() {
     let plan = backend.plan(OURS);
     let (queue, stream) = (&*plan.parts.files_queue.name, &*plan.parts.stream.name);
     let refused = |permission: &str, problem: Problem| {
-        let way_out = format!("Give the identity of spec.aws the permission {permission};");
+        let remedy = format!("Give the identity of spec.aws the permission {permission};");
         assert!(
             problem.reason == Reason::AccessDenied
                 && problem.retry == Retry::AfterCorrection
-                && problem.message.contains(&way_out),
+                && problem.message.contains(&remedy),
             "{permission}: {problem:?}"
         );
         assert!(granted(permission), "{permission} is not in the policy");

@@ -203,8 +203,8 @@ pub async fn adopting_names_all_that_is_missing_and_creates_nothing(
             "{}",
             problem.message
         );
-        for way_out in ["streampress setup", "spec.transport", "policy Create"] {
-            assert!(problem.message.contains(way_out), "{}", problem.message);
+        for remedy in ["streampress setup", "spec.transport", "policy Create"] {
+            assert!(problem.message.contains(remedy), "{}", problem.message);
         }
         assert_eq!(backend.changes(), 0);
     };

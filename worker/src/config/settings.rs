@@ -263,9 +263,9 @@ fn legacy_pipeline(worker: &LegacyWorker) -> Result<Resolved, BadConfiguration> 
     transport.stream.name = worker.stream_name.clone();
     if let Some(report) = &mut resolved.report {
         let location = format!("file:///data/{}", worker.result_file_name);
-        report.location = Location::parse(&location).map_err(|way_out| {
+        report.location = Location::parse(&location).map_err(|remedy| {
             let value = &worker.result_file_name;
-            BadConfiguration(format!("variable RESULT_FILE_NAME is {value:?}: {way_out}"))
+            BadConfiguration(format!("variable RESULT_FILE_NAME is {value:?}: {remedy}"))
         })?;
     }
     Ok(resolved)

@@ -8,7 +8,7 @@ use crate::message::{FileRef, Manifest, Message, Records};
 /// SQS's most in one receive.
 pub(crate) const MAX_RECEIVE: usize = 10;
 /// Small files in progress at most: what two receives bring, and what is not done of those before.
-const MAX_SMALL_IN_PROGRESS: usize = 25;
+pub(crate) const MAX_SMALL_IN_PROGRESS: usize = 25;
 /// A small file to pack is this part of a block or less: it is packed sooner than its records and its message are answered.
 const SMALL_PART: u64 = 16;
 /// Most of a small file's record, a little more than the usual `recordSize`.
@@ -21,6 +21,8 @@ pub(crate) struct Batching {
     pub(crate) threads: usize,
     /// One file after another, however small.
     pub(crate) strict: bool,
+    /// Small files in progress at most.
+    pub(crate) most_small: usize,
 }
 
 impl Batching {
@@ -35,7 +37,7 @@ impl Batching {
         if self.strict || !small {
             return limit.saturating_sub(in_progress).min(MAX_RECEIVE);
         }
-        if in_progress + MAX_RECEIVE <= limit.max(MAX_SMALL_IN_PROGRESS) {
+        if in_progress + MAX_RECEIVE <= limit.max(self.most_small) {
             MAX_RECEIVE
         } else {
             0
@@ -47,6 +49,12 @@ impl Batching {
     pub(crate) fn may_start(self, in_progress: usize, all_small: bool, is_small: bool) -> bool {
         all_small || is_small || in_progress < self.threads.max(1)
     }
+}
+
+/// Whether a receive that brought so many messages shows that more wait: a queue may answer with fewer than it has. One
+/// message alone never does.
+pub(crate) fn is_backlog(received: usize, requested: usize) -> bool {
+    received > 1 && 2 * received >= requested
 }
 
 /// Whether the message is small work for a compressor or decompressor whose blocks have `block_bytes`.
@@ -64,8 +72,12 @@ pub(crate) fn is_small_source(file: &FileRef, block_bytes: u64) -> bool {
     file.bytes <= block_bytes / SMALL_PART
 }
 
-/// Whether the file is one block in one record that may wait in memory: it is unpacked sooner than the record is read.
+/// Whether the file is one block in one record that may wait in memory: it is unpacked sooner than the record is read. A
+/// file in a bundle is as small as its source was.
 pub(crate) fn is_small_packed(manifest: &Manifest, block_bytes: u64) -> bool {
+    if manifest.bundle.is_some() {
+        return is_small_source(&manifest.file, block_bytes);
+    }
     let Records::Inline(positions) = &manifest.records else {
         return false;
     };
@@ -82,6 +94,7 @@ mod tests {
     const RELAXED: Batching = Batching {
         threads: 2,
         strict: false,
+        most_small: MAX_SMALL_IN_PROGRESS,
     };
 
     #[test]
@@ -104,6 +117,28 @@ mod tests {
         for (in_progress, receive) in [(0, 10), (15, 10), (16, 0), (25, 0)] {
             assert_eq!(RELAXED.next_receive(in_progress, true), receive);
         }
+        let bundles = Batching {
+            most_small: 74,
+            ..RELAXED
+        };
+        for (in_progress, receive) in [(60, 10), (64, 10), (65, 0)] {
+            assert_eq!(bundles.next_receive(in_progress, true), receive);
+        }
+    }
+
+    #[test]
+    fn a_receive_that_is_almost_full_shows_a_backlog_and_a_lone_message_never_does() {
+        for (received, requested, shows) in [
+            (0, 10, false),
+            (1, 1, false),
+            (1, 2, false),
+            (2, 2, true),
+            (4, 10, false),
+            (5, 10, true),
+            (10, 10, true),
+        ] {
+            assert_eq!(is_backlog(received, requested), shows, "{received}");
+        }
     }
 
     #[test]
@@ -111,6 +146,7 @@ mod tests {
         let strict = Batching {
             threads: 1,
             strict: true,
+            ..RELAXED
         };
         assert_eq!(strict.first_receive(), 1);
         assert_eq!(

@@ -8,7 +8,7 @@ use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 use tracing::{debug, warn};
 
-use super::batching::Batching;
+use super::batching::{Batching, is_backlog};
 use super::handler::{Handler, ThreadBudget};
 use super::outage::{Failures, ServiceHealth};
 use super::task::{MessageTask, release_message};
@@ -69,6 +69,15 @@ struct ConsumerMemory {
     failures: Arc<Mutex<Failures>>,
 }
 
+/// Calls when it is dropped.
+struct CallOnDrop<F: Fn()>(F);
+
+impl<F: Fn()> Drop for CallOnDrop<F> {
+    fn drop(&mut self) {
+        self.0();
+    }
+}
+
 /// The messages in progress, and what they share.
 struct InProgress {
     memory: ConsumerMemory,
@@ -78,6 +87,8 @@ struct InProgress {
     tasks: JoinSet<()>,
     /// Whether the messages received last were all small.
     all_small: bool,
+    /// Whether the last receive shows that more messages wait.
+    is_backlog: bool,
 }
 
 impl Consumer {
@@ -154,6 +165,7 @@ impl Consumer {
         Batching {
             threads: self.threads,
             strict: self.strict,
+            most_small: self.handler.most_small_in_progress(),
         }
     }
 
@@ -190,6 +202,7 @@ impl Consumer {
             threads: ThreadBudget::new(self.threads),
             tasks: JoinSet::new(),
             all_small: self.are_small(&first),
+            is_backlog: is_backlog(first.len(), self.batching().first_receive()),
         };
         for message in first {
             self.start(message, &mut work);
@@ -210,6 +223,7 @@ impl Consumer {
     /// more, or the process shall end.
     async fn work_until_idle(&self, work: &mut InProgress) {
         let health = work.memory.health.clone();
+        let _none_expected = CallOnDrop(|| self.handler.expect_more(false));
         loop {
             self.meter.ticked();
             let is_down = health.is_down();
@@ -222,6 +236,7 @@ impl Consumer {
                     .batching()
                     .next_receive(work.tasks.len(), work.all_small),
             };
+            self.handler.expect_more(work.is_backlog && receive > 0);
             tokio::select! {
                biased;
                 () = self.shutdown.cancelled() => return,
@@ -232,15 +247,24 @@ impl Consumer {
                 () = tokio::time::sleep(self.interval.max(SHORTEST_TICK)), if receive == 0 => {}
                 received = self.queue.receive(receive, self.linger), if receive > 0 => match received {
                     Ok(more) if more.is_empty() && work.tasks.is_empty() => return,
-                    Ok(more) if more.is_empty() => {}
-                    Ok(more) => self.start_what_fits(self.parse_all(more), work).await,
-                    Err(error) => self.warn_and_pause(&error, "Cannot receive; retrying.").await,
+                    Ok(more) => {
+                        work.is_backlog = is_backlog(more.len(), receive);
+                        self.start_what_fits(self.parse_all(more), work).await;
+                    }
+                    Err(error) => {
+                        work.is_backlog = false;
+                        self.handler.expect_more(false);
+                        self.warn_and_pause(&error, "Cannot receive; retrying.").await;
+                    }
                 },
             }
         }
     }
 
     async fn start_what_fits(&self, received: Vec<Received>, work: &mut InProgress) {
+        if received.is_empty() {
+            return;
+        }
         work.all_small = self.are_small(&received);
         for message in received {
             let is_small = self.is_small(&message);

@@ -8,6 +8,7 @@ use async_trait::async_trait;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio_util::sync::CancellationToken;
 
+use super::batching::MAX_SMALL_IN_PROGRESS;
 use crate::message::{DeadLetterReason, FileRef, Message, MessageError};
 use crate::runtime;
 use crate::telemetry::metrics::{Meter, Stage};
@@ -29,6 +30,17 @@ pub trait Handler: Send + Sync + 'static {
     fn is_small(&self, message: &Message) -> bool {
         let _ = message;
         false
+    }
+
+    /// Messages of small work in progress at most.
+    fn most_small_in_progress(&self) -> usize {
+        MAX_SMALL_IN_PROGRESS
+    }
+
+    /// Called when it becomes known whether more small messages will follow at once: the queue had as many as were requested,
+    /// and more are being received.
+    fn expect_more(&self, is_expected: bool) {
+        let _ = is_expected;
     }
 
     /// Bytes that the work on the message writes at a location: what a probe must be able to write too.
@@ -77,7 +89,7 @@ pub enum HandlerError {
     Permanent {
         /// Why.
         reason: DeadLetterReason,
-        /// One sentence with the way out.
+        /// One sentence with the remedy.
         detail: String,
     },
     /// A later attempt may succeed. A probe tells whether a service is down; if none is, redelivered with back-off.
@@ -283,7 +295,8 @@ impl ThreadBudget {
         }
     }
 
-    async fn acquire(&self, threads: u32) -> OwnedSemaphorePermit {
+    /// Waits for so many threads.
+    pub(crate) async fn acquire(&self, threads: u32) -> OwnedSemaphorePermit {
         let acquired = self.free.clone().acquire_many_owned(threads).await;
         acquired.unwrap_or_else(|_| unreachable!("the semaphore is never closed"))
     }

@@ -120,6 +120,11 @@ pub trait FileJournal: Send + Sync + fmt::Debug {
         let _ = (name, raw_bytes, modified);
         Ok(None)
     }
+    /// Whether a file of this name with this content was announced before; `None` from a journal that cannot tell.
+    async fn was_content_announced(&self, name: &str, hash: &str) -> TransportResult<Option<bool>> {
+        let _ = (name, hash);
+        Ok(None)
+    }
     /// The locations that files were announced from.
     async fn locations(&self) -> TransportResult<Vec<String>> {
         Ok(Vec::new())

@@ -263,6 +263,20 @@ impl FileJournal for SqliteJournal {
             .await
     }
 
+    async fn was_content_announced(&self, name: &str, hash: &str) -> TransportResult<Option<bool>> {
+        let (name, hash) = (name.to_owned(), hash.to_owned());
+        self.database
+            .read(move |step| {
+                let seen = step
+                    .prepare_cached(
+                        "SELECT EXISTS(SELECT 1 FROM files WHERE name = ?1 AND hash = ?2)",
+                    )?
+                    .query_row(params![name, hash], |row| row.get(0))?;
+                Ok(Some(seen))
+            })
+            .await
+    }
+
     async fn locations(&self) -> TransportResult<Vec<String>> {
         sqlite_sources::locations(&self.database).await
     }

@@ -4,13 +4,16 @@ use serde::{Deserialize, Serialize};
 use streampress_transport::{FileVersion, Position};
 
 use super::announcement::is_zero;
-use super::{FileRef, MessageError, SourceObservation, to_json};
+use super::bundle::BundlePlace;
+use super::record::RecordOwner;
+use super::{BUNDLED_VERSION, FileRef, MessageError, SourceObservation, VERSION, to_json};
 
 /// The body of a manifest.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Manifest {
-    /// Always [`super::VERSION`].
+    /// [`super::VERSION`]; [`super::BUNDLED_VERSION`] for a file in a bundle, whose records an earlier release would unpack
+    /// wrongly.
     pub version: u32,
     /// The file, with the hash that the restored file must have.
     pub file: FileRef,
@@ -27,7 +30,10 @@ pub struct Manifest {
     pub attempt: String,
     /// The records, exactly these and in this order.
     pub records: Records,
-    /// Sum of the packed bytes, without record headers.
+    /// The file's place in the bundle that the records hold; `None` where they hold the file alone.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub bundle: Option<BundlePlace>,
+    /// Sum of the packed bytes, without record headers; of a bundle the file's share in proportion to its size.
     pub packed_bytes: u64,
     /// What each stage so far took, for the report.
     pub stages: Vec<StageNumbers>,
@@ -87,6 +93,19 @@ pub struct Share {
 }
 
 impl Manifest {
+    /// The version of the manifest of a file with this place.
+    pub fn version_for(bundle: Option<&BundlePlace>) -> u32 {
+        bundle.map_or(VERSION, |_| BUNDLED_VERSION)
+    }
+
+    /// What the records are checked against.
+    pub fn record_owner(&self) -> RecordOwner {
+        match &self.bundle {
+            Some(place) => place.record_owner(),
+            None => RecordOwner::new(&self.file.id(), &self.attempt),
+        }
+    }
+
     /// The message body.
     pub fn to_json(&self) -> String {
         to_json(self)
@@ -98,6 +117,13 @@ impl Manifest {
             return Err(MessageError::Field {
                 field: "records",
                 problem: "is empty: even an empty file has a packed form".into(),
+            });
+        }
+        let is_possible = |place: &BundlePlace| place.is_possible(self.file.bytes);
+        if !self.bundle.as_ref().is_none_or(is_possible) {
+            return Err(MessageError::Field {
+                field: "bundle",
+                problem: "does not hold the file: its place is outside the bundle".into(),
             });
         }
         Ok(self)

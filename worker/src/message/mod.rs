@@ -4,6 +4,7 @@
 //! A message body is parsed once, by [`Message::parse`], where it is received. Everything after that works on [`Message`].
 
 mod announcement;
+mod bundle;
 mod file;
 mod legacy;
 mod manifest;
@@ -16,6 +17,7 @@ use serde::Serialize;
 use serde_json::Value;
 
 pub use self::announcement::{Announcement, SourceObservation};
+pub use self::bundle::{BundlePlace, MOST_BUNDLE_BYTES};
 pub use self::file::{Digest, FileRef, hash};
 pub use self::legacy::{LegacyAnnouncement, LegacyManifest};
 pub use self::manifest::{Manifest, Records, Share, StageNumbers};
@@ -23,8 +25,11 @@ pub use self::receipt::{FileReceipt, ReceiptFile, Verdict};
 pub use self::s3_event::S3Event;
 pub use streampress_crds::DeadLetterReason;
 
-/// The version that announcements, manifests and receipts are written in. Readers refuse others by name.
+/// The version that announcements, manifests and receipts are written in. Readers name others and leave them to another
+/// release.
 pub const VERSION: u32 = 1;
+/// The version of a manifest whose file is in a bundle, and of a receipt that holds such a manifest.
+pub const BUNDLED_VERSION: u32 = 2;
 
 /// Group of every message when files go strictly one after another.
 pub const STRICT_GROUP: &str = "strict";
@@ -54,7 +59,7 @@ pub enum MessageError {
     Unreadable(#[source] serde_json::Error),
     /// Written by another version.
     #[error(
-        "message version {0} is not supported by this release (it reads version {VERSION}); update the workers"
+        "message version {0} is not supported by this release (it reads versions {VERSION} to {BUNDLED_VERSION}); update the workers"
     )]
     Version(u64),
     /// A field contradicts another.
@@ -167,11 +172,21 @@ impl Kind {
     fn of(value: &Value) -> Result<Self, MessageError> {
         if let Some(version) = value.get("version").and_then(Value::as_u64) {
             let has = |field| value.get(field).is_some();
-            return match version == u64::from(VERSION) {
-                false => Err(MessageError::Version(version)),
-                true if has("verdict") => Ok(Self::Receipt),
-                true if has("records") => Ok(Self::Manifest),
-                true => Ok(Self::Announcement),
+            let is_bundled = |manifest: &Value| manifest.get("bundle").is_some();
+            return if version == u64::from(VERSION) {
+                Ok(match (has("verdict"), has("records")) {
+                    (true, _) => Self::Receipt,
+                    (false, true) => Self::Manifest,
+                    (false, false) => Self::Announcement,
+                })
+            } else if version != u64::from(BUNDLED_VERSION) {
+                Err(MessageError::Version(version))
+            } else if value.get("manifest").is_some_and(is_bundled) {
+                Ok(Self::Receipt)
+            } else if is_bundled(value) {
+                Ok(Self::Manifest)
+            } else {
+                Err(MessageError::Version(version))
             };
         }
         Ok(if S3Event::is_kind_of(value) {
@@ -244,6 +259,7 @@ mod tests {
             repeats: 2,
             attempt: "compressor-0/a/1".into(),
             records: Records::Inline(positions),
+            bundle: None,
             packed_bytes: u64::MAX,
             stages: vec![StageNumbers {
                 name: "Step 01 pack".into(),
@@ -330,6 +346,66 @@ mod tests {
             r#"{"version": 1, "verdict": "eaten"}"#.into(),
         ] {
             Message::parse(&body).expect_err("refused");
+        }
+    }
+
+    fn bundled(offset: u64) -> Manifest {
+        Manifest {
+            version: BUNDLED_VERSION,
+            bundle: Some(BundlePlace {
+                id: Digest::of(b"bundle"),
+                files: 2,
+                bytes: 7,
+                prefix: 1,
+                offset,
+            }),
+            ..manifest(vec![position()])
+        }
+    }
+
+    #[test]
+    fn a_manifest_of_a_file_in_a_bundle_and_the_request_to_send_it_again_are_read_as_written() {
+        let manifest = bundled(6);
+        assert_eq!(
+            Message::parse(&manifest.to_json()).expect("readable"),
+            Message::Manifest(manifest.clone())
+        );
+        let verdict = Verdict::SendAgain {
+            manifest: Box::new(manifest),
+            reason: DeadLetterReason::Expired,
+            detail: String::new(),
+        };
+        let receipt = FileReceipt {
+            version: verdict.version(),
+            verdict,
+            traceparent: None,
+        };
+        assert_eq!(receipt.version, BUNDLED_VERSION);
+        assert_eq!(
+            Message::parse(&receipt.to_json()).expect("readable"),
+            Message::Receipt(receipt)
+        );
+    }
+
+    #[test]
+    fn a_manifest_whose_place_is_outside_its_bundle_is_refused() {
+        let error = Message::parse(&bundled(7).to_json()).expect_err("refused");
+        assert!(error.to_string().contains("bundle"), "{error}");
+    }
+
+    /// A release that knows only version 1 leaves such a message to a newer worker.
+    #[test]
+    fn only_messages_about_a_bundle_have_the_second_version() {
+        let json = manifest(vec![position()]).to_json();
+        assert!(json.starts_with(r#"{"version":1,"#), "{json}");
+        assert!(!json.contains("bundle"), "{json}");
+        assert!(bundled(6).to_json().starts_with(r#"{"version":2,"#));
+        for newer in [
+            json.replacen("1", "2", 1),
+            bundled(6).to_json().replacen("2", "3", 1),
+        ] {
+            let error = Message::parse(&newer).expect_err("refused");
+            assert!(matches!(error, MessageError::Version(_)), "{error}");
         }
     }
 

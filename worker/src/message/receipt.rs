@@ -3,13 +3,15 @@
 use serde::{Deserialize, Serialize};
 use streampress_transport::FileVersion;
 
-use super::{DeadLetterReason, FileRef, Manifest, MessageError, SourceObservation, to_json};
+use super::{
+    DeadLetterReason, FileRef, Manifest, MessageError, SourceObservation, VERSION, to_json,
+};
 
 /// The body of a receipt.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct FileReceipt {
-    /// Always [`super::VERSION`].
+    /// [`super::VERSION`], or that of the manifest that it holds.
     pub version: u32,
     /// What became of the file.
     #[serde(flatten)]
@@ -52,6 +54,14 @@ pub struct ReceiptFile {
 }
 
 impl Verdict {
+    /// The version of a receipt with this verdict. An earlier release would lose a bundle's fields of the manifest.
+    pub(crate) fn version(&self) -> u32 {
+        match self {
+            Self::Restored(_) | Self::Superseded(_) => VERSION,
+            Self::SendAgain { manifest, .. } => Manifest::version_for(manifest.bundle.as_ref()),
+        }
+    }
+
     /// As the deduplication id of a receipt ends.
     pub(crate) fn as_str(&self) -> &'static str {
         match self {

@@ -104,17 +104,18 @@ pub enum FileOutcome {
     Failed {
         /// What went wrong.
         reason: String,
-        /// What to do about it.
-        way_out: String,
+        /// What to do about it. Rows of earlier builds have it under this name too.
+        #[serde(rename = "wayOut")]
+        remedy: String,
     },
 }
 
 impl FileOutcome {
     /// A dead letter: its reason, and what to do about it.
-    pub(crate) fn failed(reason: DeadLetterReason, way_out: &str) -> Self {
+    pub(crate) fn failed(reason: DeadLetterReason, remedy: &str) -> Self {
         Self::Failed {
             reason: reason.to_string(),
-            way_out: way_out.to_owned(),
+            remedy: remedy.to_owned(),
         }
     }
 }

@@ -395,8 +395,8 @@ fn shortened(row: &ReportRow) -> ReportRow {
     ] {
         *text = cut(text);
     }
-    if let FileOutcome::Failed { reason, way_out } = &mut row.outcome {
-        (*reason, *way_out) = (cut(reason), cut(way_out));
+    if let FileOutcome::Failed { reason, remedy } = &mut row.outcome {
+        (*reason, *remedy) = (cut(reason), cut(remedy));
     }
     row.seconds_compress = sane(row.seconds_compress);
     row.seconds_restore = sane(row.seconds_restore);

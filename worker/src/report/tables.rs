@@ -27,10 +27,10 @@ pub(super) fn failures(state: &ReportState) -> Markup {
                 "Put right what is named here, then " code { "streampress redrive" } "."
             }
             ul {
-                @for (reason, way_out, names) in by_reason(state) {
+                @for (reason, remedy, names) in by_reason(state) {
                     li {
                         p { strong { (shown(reason, REASON_CHARS)) } }
-                        p.way { (shown(way_out, REASON_CHARS)) }
+                        p.way { (shown(remedy, REASON_CHARS)) }
                         p.names { @for name in names { bdi { (shown(name, NAME_CHARS)) } } }
                     }
                 }
@@ -66,15 +66,15 @@ pub(super) fn left_out(left_out: &LeftOutSummary) -> Markup {
 fn by_reason(state: &ReportState) -> Vec<(&str, &str, Vec<&str>)> {
     let mut groups: Vec<(&str, &str, Vec<&str>)> = Vec::new();
     for row in state.failures.iter().rev().take(SHOWN_FAILURES) {
-        let FileOutcome::Failed { reason, way_out } = &row.outcome else {
+        let FileOutcome::Failed { reason, remedy } = &row.outcome else {
             continue;
         };
         let group = groups
             .iter_mut()
-            .find(|group| group.0 == reason && group.1 == way_out);
+            .find(|group| group.0 == reason && group.1 == remedy);
         match group {
             Some((_, _, names)) => names.push(&row.name),
-            None => groups.push((reason, way_out, vec![&row.name])),
+            None => groups.push((reason, remedy, vec![&row.name])),
         }
     }
     groups

@@ -5,48 +5,44 @@
 //! under the announced name and version.
 
 use std::convert::Infallible;
-use std::io;
+use std::io::{self, Read};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use async_trait::async_trait;
-use bytes::{Bytes, BytesMut};
+use bytes::Bytes;
 use futures::future::maybe_done;
 use tokio::sync::{OwnedSemaphorePermit, mpsc};
 use tokio::time::Instant;
 use tracing::{info, warn};
 
-use crate::consume::batching::{is_small, is_small_source};
+use crate::consume::batching::{MAX_SMALL_IN_PROGRESS, is_small, is_small_source};
 use crate::consume::{Handled, Handler, HandlerError, MessageContext, ServiceOutage};
 use crate::journal::{FileJournal, SourceState};
-use crate::message::record::{RecordOwner, header_bytes};
-use crate::message::trace_context::TraceContext;
+use crate::message::record::RecordOwner;
 use crate::message::{
-    Announcement, DeadLetterReason, Digest, FileRef, LegacyAnnouncement, Manifest, Message,
-    Records, Share, StageNumbers, VERSION,
+    Announcement, BundlePlace, DeadLetterReason, Digest, FileRef, LegacyAnnouncement, Manifest,
+    Message, Records, Share, StageNumbers, VERSION,
 };
 use crate::report::log::ReportLog;
 use crate::report::{FileOutcome, ReportRow};
 use crate::roles::announce::{self, Announcer, source_missing, trace_attributes};
+use crate::roles::bundler::{self, BlockPacker, Bundler, Member, MemberReading};
 use crate::roles::copies::find_put_aside;
 use crate::roles::probe;
+use crate::roles::record_writer::RecordWriter;
 use crate::roles::source::{SourceFilter, announce_event, retire_source};
 use crate::roles::{receipts, replies};
 use crate::runtime::{self, blocking};
-use crate::telemetry::metrics::{Meter, Stage};
+use crate::telemetry::metrics::Stage;
 use crate::telemetry::trace;
 use streampress_codec::{FormatVersion, hybrid};
 use streampress_crds::api::pipeline::{OnCompressed, OnRestored};
-use streampress_transport::{ChunkStream, FileName, Outgoing, Position, Queue, Record};
+use streampress_transport::{ChunkStream, FileName, Outgoing, Position, Queue};
 
-/// A larger manifest goes to the stream, and the message names its records: SQS takes 1 MiB, less the attributes, and some
-/// services in between still have the older limit of 256 KiB.
-const LARGEST_MANIFEST_BYTES: usize = 200 * 1024;
 /// Between two writes of the receipts that were taken meanwhile: far less than a queue must be empty to count as lost.
 const FLUSH_INTERVAL: Duration = Duration::from_secs(5);
-/// Records are put to the stream in batches of about this many bytes.
-const BATCH_BYTES: usize = 4 << 20;
 
 /// The compressor's work, format Hybrid.
 #[derive(Debug)]
@@ -63,6 +59,8 @@ pub struct Compressor {
     pub format_version: FormatVersion,
     /// What packing learned from the files before.
     pub plans: Arc<hybrid::PlanStore>,
+    /// Packs small files that are in progress at the same time into one block; `None`: each file alone.
+    pub bundler: Option<Bundler>,
     /// Largest record with its header, in bytes.
     pub record_bytes: usize,
     /// What becomes of the source once it is packed.
@@ -112,6 +110,19 @@ impl Handler for Compressor {
 
     fn is_small(&self, message: &Message) -> bool {
         is_small(message, self.block_bytes())
+    }
+
+    fn most_small_in_progress(&self) -> usize {
+        match self.bundler {
+            Some(_) => bundler::MOST_IN_PROGRESS,
+            None => MAX_SMALL_IN_PROGRESS,
+        }
+    }
+
+    fn expect_more(&self, is_expected: bool) {
+        if let Some(bundler) = &self.bundler {
+            bundler.expect_more(is_expected);
+        }
     }
 
     async fn probe(&self, failed: Option<&Message>, _bytes: u64) -> Result<bool, ServiceOutage> {
@@ -209,22 +220,25 @@ impl Compressor {
         context: MessageContext<'_>,
     ) -> Result<bool, HandlerError> {
         let file = &announcement.file;
+        let bundler = self.bundler.as_ref().filter(|_| self.may_be_bundled(file));
+        let reading = bundler.map(Bundler::begin_reading);
         let Some(source) = self.find_source(announcement, context).await? else {
             return Ok(false);
         };
-        let threads = context.threads_for(file.bytes, self.block_bytes()).await?;
-        context.record_wait(announcement.announced_millis);
         // The message's id is part of it: a message handled twice sends a duplicate manifest, a new announcement (redrive)
         // does not.
         let attempt = format!("{}/{}", context.slot.attempt(), context.delivery.message_id);
-        let packing = Instant::now();
-        let packed = self
-            .pack(announcement, source, &attempt, threads, context)
-            .await?;
-        let Some(manifest) = packed else {
+        let packed = match bundler.zip(reading) {
+            Some(bundling) => {
+                self.pack_with_others(announcement, source, &attempt, bundling, context)
+                    .await?
+            }
+            None => self.pack(announcement, source, &attempt, context).await?,
+        };
+        let Some(packed) = packed else {
             return Ok(false);
         };
-        context.meter.stage(Stage::Pack, packing.elapsed());
+        let manifest = manifest(announcement, attempt, packed, context);
         context.ensure_owner()?;
         let announcing = Instant::now();
         self.send_manifest(&manifest).await?;
@@ -247,33 +261,85 @@ impl Compressor {
         announcement: &Announcement,
         source: FileName,
         attempt: &str,
-        threads: OwnedSemaphorePermit,
         context: MessageContext<'_>,
-    ) -> Result<Option<Manifest>, HandlerError> {
+    ) -> Result<Option<PackedSource>, HandlerError> {
         let file = &announcement.file;
+        let threads = context.threads_for(file.bytes, self.block_bytes()).await?;
+        context.record_wait(announcement.announced_millis);
+        let packing = Instant::now();
         let owner = RecordOwner::new(&file.id(), attempt);
         let (positions, summary) = self
             .pack_into_stream(file, source, &owner, threads, context)
             .await?;
-        if summary.hash != file.hash || summary.raw_bytes != file.bytes {
+        if Digest::from(summary.hash) != file.hash || summary.raw_bytes != file.bytes {
             self.supersede(announcement, context).await?;
             return Ok(None);
         }
-        Ok(Some(Manifest {
-            version: VERSION,
-            file: file.clone(),
-            file_version: Some(context.delivery.version()),
-            observed: announcement.observed.clone(),
-            repeats: announcement.repeats,
-            attempt: attempt.to_owned(),
-            records: self.list_records(positions, &owner).await?,
-            packed_bytes: summary.packed_bytes,
-            stages: summary.stages,
-            shares: summary.shares,
-            announced_millis: announcement.announced_millis,
-            compressed_millis: runtime::now_millis(),
-            traceparent: trace::current().map(|context| context.to_string()),
-        }))
+        let records = self.record_writer().list(positions, &owner).await?;
+        context.meter.stage(Stage::Pack, packing.elapsed());
+        Ok(Some(PackedSource::alone(records, &summary)))
+    }
+
+    /// Packs the file together with others that are in progress, from the name `source`; `None` where it was not the
+    /// announced one.
+    async fn pack_with_others(
+        &self,
+        announcement: &Announcement,
+        source: FileName,
+        attempt: &str,
+        (bundler, reading): (&Bundler, MemberReading<'_>),
+        context: MessageContext<'_>,
+    ) -> Result<Option<PackedSource>, HandlerError> {
+        let file = &announcement.file;
+        let memory = context
+            .or_stop(bundler.reserve(file.bytes, &reading))
+            .await?;
+        let content = self.read_small(file, source).await?;
+        if content.len() as u64 != file.bytes || Digest::of(&content) != file.hash {
+            self.supersede(announcement, context).await?;
+            return Ok(None);
+        }
+        context.record_wait(announcement.announced_millis);
+        let packing = Instant::now();
+        let member = Member::new(file, attempt, content, memory, trace::current());
+        let packer = BlockPacker {
+            options: self.options,
+            version: self.format_version,
+            plans: self.plans.clone(),
+            writer: self.record_writer(),
+            threads: context.threads.clone(),
+            meter: context.meter.clone(),
+        };
+        let packed = bundler.pack(member, packer);
+        drop(reading);
+        let packed = context.or_stop(packed).await?;
+        context.meter.stage(Stage::Pack, packing.elapsed());
+        Ok(Some(packed))
+    }
+
+    /// Reads a file whole; one byte more than was announced shows that it grew.
+    async fn read_small(&self, file: &FileRef, name: FileName) -> Result<Vec<u8>, HandlerError> {
+        let (source, bytes) = (self.announcer.source.clone(), file.bytes);
+        let reading = blocking(move || {
+            let mut content = Vec::with_capacity(usize::try_from(bytes).unwrap_or(0));
+            let reader = source.read(&name)?;
+            reader.take(bytes + 1).read_to_end(&mut content)?;
+            Ok(content)
+        });
+        let read: io::Result<Vec<u8>> = reading.await;
+        read.map_err(|error| pack_error(file, streampress_codec::CodecError::Read(error)))
+    }
+
+    /// Whether the file is worth a bundle: a small one with content.
+    fn may_be_bundled(&self, file: &FileRef) -> bool {
+        file.bytes > 0 && is_small_source(file, self.block_bytes())
+    }
+
+    fn record_writer(&self) -> RecordWriter {
+        RecordWriter {
+            stream: self.stream.clone(),
+            record_bytes: self.record_bytes,
+        }
     }
 
     /// The name to read the file from: its own, by a cheap check of its size, or where its content was put aside. `None`
@@ -334,7 +400,7 @@ impl Compressor {
         owner: &RecordOwner,
         threads: OwnedSemaphorePermit,
         context: MessageContext<'_>,
-    ) -> Result<(Vec<Position>, PackedSummary), HandlerError> {
+    ) -> Result<(Vec<Position>, hybrid::Summary), HandlerError> {
         let cancel = Arc::new(AtomicBool::new(false));
         let _cancel_when_dropped = SetOnDrop(cancel.clone());
         let (frames, packed) = mpsc::channel::<Bytes>(4);
@@ -346,7 +412,8 @@ impl Compressor {
         let packing = self.pack_blocks(source, frames, until_packed, cancel.clone());
         // It may end before the work is stopped.
         let mut packing = std::pin::pin!(maybe_done(packing));
-        let appending = self.append_all(packed, owner, context.meter);
+        let writer = self.record_writer();
+        let appending = writer.append(packed, owner, trace::current(), context.meter);
         let both = async { tokio::join!(packing.as_mut(), appending).1 };
         let appended = tokio::select! {
             biased;
@@ -365,7 +432,7 @@ impl Compressor {
         };
         let summary = packed.map_err(|error| pack_error(file, error))?;
         context.meter.planned(summary.plan_use);
-        Ok((positions, PackedSummary::from(summary)))
+        Ok((positions, summary))
     }
 
     /// Reads and packs the file on a blocking thread; sends the frames to `frames`.
@@ -396,65 +463,6 @@ impl Compressor {
         .await
     }
 
-    /// Cuts packed bytes into records and appends them in batches. The first record also carries the trace.
-    async fn append_all(
-        &self,
-        mut packed: mpsc::Receiver<Bytes>,
-        owner: &RecordOwner,
-        meter: &Meter,
-    ) -> Result<Vec<Position>, HandlerError> {
-        let mut trace = trace::current();
-        let (mut positions, mut waiting, mut index) = (Vec::new(), BytesMut::new(), 0u32);
-        loop {
-            let frame = packed.recv().await;
-            let ended = frame.is_none();
-            meter.moved();
-            waiting.extend_from_slice(&frame.unwrap_or_default());
-            if waiting.len() < BATCH_BYTES && !ended {
-                continue;
-            }
-            let mut records = Vec::new();
-            while waiting.len() >= self.payload_bytes(trace) || (ended && !waiting.is_empty()) {
-                let payload = waiting.split_to(self.payload_bytes(trace).min(waiting.len()));
-                records.push(record(owner.seal(index, &payload, trace.take())));
-                index += 1;
-            }
-            if !records.is_empty() {
-                positions.extend(self.stream.append(records).await?);
-            }
-            if ended {
-                return Ok(positions);
-            }
-        }
-    }
-
-    /// What fits a record beside its header.
-    fn payload_bytes(&self, trace: Option<TraceContext>) -> usize {
-        self.record_bytes
-            .min(self.stream.max_record_bytes())
-            .saturating_sub(header_bytes(trace))
-            .max(1)
-    }
-
-    /// The list of records goes to the stream itself when it is too long for a message.
-    async fn list_records(
-        &self,
-        positions: Vec<Position>,
-        owner: &RecordOwner,
-    ) -> Result<Records, HandlerError> {
-        let json = serde_json::to_vec(&positions)
-            .map_err(|error| HandlerError::transient(error, "writing the list of records"))?;
-        if json.len() <= LARGEST_MANIFEST_BYTES {
-            return Ok(Records::Inline(positions));
-        }
-        let records = json
-            .chunks(self.payload_bytes(None))
-            .zip(0u32..)
-            .map(|(part, index)| record(owner.seal(index, part, None)))
-            .collect();
-        Ok(Records::Indirect(self.stream.append(records).await?))
-    }
-
     async fn send_manifest(&self, manifest: &Manifest) -> Result<(), HandlerError> {
         let file = &manifest.file;
         let message = Outgoing {
@@ -472,14 +480,6 @@ impl Compressor {
     }
 }
 
-/// A record for any shard.
-fn record(data: Bytes) -> Record {
-    Record {
-        key: String::new(),
-        data,
-    }
-}
-
 fn pack_error(file: &FileRef, error: streampress_codec::CodecError) -> HandlerError {
     match error {
         streampress_codec::CodecError::Cancelled => HandlerError::Interrupted,
@@ -490,41 +490,76 @@ fn pack_error(file: &FileRef, error: streampress_codec::CodecError) -> HandlerEr
     }
 }
 
-/// What the manifest says of the packing.
-struct PackedSummary {
-    hash: Digest,
-    raw_bytes: u64,
-    packed_bytes: u64,
-    stages: Vec<StageNumbers>,
-    shares: Vec<Share>,
+/// A packed file, as its manifest describes it.
+#[derive(Debug, Clone)]
+pub(crate) struct PackedSource {
+    pub(crate) records: Records,
+    pub(crate) bundle: Option<BundlePlace>,
+    pub(crate) packed_bytes: u64,
+    pub(crate) stages: Vec<StageNumbers>,
+    pub(crate) shares: Vec<Share>,
 }
 
-impl From<hybrid::Summary> for PackedSummary {
-    fn from(summary: hybrid::Summary) -> Self {
-        let shares = summary
-            .shares
-            .iter()
-            .map(|((transform, codec), share)| Share {
-                label: format!("{} · {}", transform.name(), codec.name()),
-                bytes: share.packed_bytes,
-            });
-        let stage = StageNumbers {
-            name: "Step 01 pack".to_owned(),
-            bytes_in: summary.raw_bytes,
-            bytes_out: summary.packed_bytes,
-            seconds: summary.wall_time.as_secs_f64(),
-        };
+impl PackedSource {
+    /// A file that has its records for itself.
+    pub(crate) fn alone(records: Records, summary: &hybrid::Summary) -> Self {
+        let seconds = summary.wall_time.as_secs_f64();
         Self {
-            hash: summary.hash.into(),
-            raw_bytes: summary.raw_bytes,
+            records,
+            bundle: None,
             packed_bytes: summary.packed_bytes,
-            shares: shares.collect(),
-            stages: vec![stage],
+            stages: vec![pack_stage(summary.raw_bytes, summary.packed_bytes, seconds)],
+            shares: shares(summary),
         }
     }
 }
 
-struct SetOnDrop(Arc<AtomicBool>);
+/// The figures of the one stage of packing.
+pub(crate) fn pack_stage(bytes_in: u64, bytes_out: u64, seconds: f64) -> StageNumbers {
+    StageNumbers {
+        name: "Step 01 pack".to_owned(),
+        bytes_in,
+        bytes_out,
+        seconds,
+    }
+}
+
+/// How many packed bytes each transform and codec made.
+pub(crate) fn shares(summary: &hybrid::Summary) -> Vec<Share> {
+    let shares = summary.shares.iter();
+    let share = shares.map(|((transform, codec), share)| Share {
+        label: format!("{} · {}", transform.name(), codec.name()),
+        bytes: share.packed_bytes,
+    });
+    share.collect()
+}
+
+fn manifest(
+    announcement: &Announcement,
+    attempt: String,
+    packed: PackedSource,
+    context: MessageContext<'_>,
+) -> Manifest {
+    Manifest {
+        version: Manifest::version_for(packed.bundle.as_ref()),
+        file: announcement.file.clone(),
+        file_version: Some(context.delivery.version()),
+        observed: announcement.observed.clone(),
+        repeats: announcement.repeats,
+        attempt,
+        records: packed.records,
+        bundle: packed.bundle,
+        packed_bytes: packed.packed_bytes,
+        stages: packed.stages,
+        shares: packed.shares,
+        announced_millis: announcement.announced_millis,
+        compressed_millis: runtime::now_millis(),
+        traceparent: trace::current().map(|context| context.to_string()),
+    }
+}
+
+/// Sets the flag when it is dropped.
+pub(crate) struct SetOnDrop(pub(crate) Arc<AtomicBool>);
 
 impl Drop for SetOnDrop {
     fn drop(&mut self) {

@@ -7,7 +7,7 @@ use std::time::Duration;
 use anyhow::{Context, Result, bail};
 use streampress_crds::Role;
 use streampress_crds::api::pipeline::{
-    CodecEffort, CodecFormat, GeneratedFormat, OnCompressed, OnRestored, Ordering,
+    CodecBundle, CodecEffort, CodecFormat, GeneratedFormat, OnCompressed, OnRestored, Ordering,
 };
 use streampress_crds::location::Location;
 use streampress_crds::settings::{
@@ -27,6 +27,7 @@ use crate::legacy::compressor::LegacyCompressor;
 use crate::message::Digest;
 use crate::report::log::ReportLog;
 use crate::roles::announce::{AnnouncementFormat, Announcer};
+use crate::roles::bundler::Bundler;
 use crate::roles::compress::Compressor;
 use crate::roles::connect::{
     Backend, CompressorConnections, DecompressorConnections, GeneratorConnections, no_bucket,
@@ -310,6 +311,10 @@ impl RoleContext {
                 _ => FormatVersion::V1,
             },
             plans: Arc::default(),
+            bundler: match settings.codec.bundle {
+                CodecBundle::Auto => Some(Bundler::new(settings.codec.block_bytes)),
+                CodecBundle::Off => None,
+            },
             record_bytes: settings.codec.record_bytes,
             on_compressed: settings.source.on_compressed,
             on_restored: settings.source.on_restored,

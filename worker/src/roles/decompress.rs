@@ -4,7 +4,7 @@
 //! temporary name, checked as a whole, then made visible, unless the [`Destination`] says that a newer version was.
 
 use std::convert::Infallible;
-use std::io::Write;
+use std::io::{self, Write};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
@@ -20,10 +20,10 @@ use crate::consume::{Handled, Handler, HandlerError, MessageContext, ServiceOuta
 use crate::destination::{self, Destination, PlacedVersion, Wanted};
 use crate::journal::FileJournal;
 use crate::legacy::decompressor::LegacyDecompressor;
-use crate::message::record::RecordOwner;
-use crate::message::{DeadLetterReason, FileRef, Manifest, Message};
+use crate::message::{BundlePlace, DeadLetterReason, FileRef, Manifest, Message};
 use crate::report::log::ReportLog;
 use crate::report::{FileOutcome, ReportRow, format_of};
+use crate::roles::bundle_cache::BundleCache;
 use crate::roles::compress::record_failure;
 use crate::roles::probe;
 use crate::roles::receipts::ReceiptSender;
@@ -36,6 +36,8 @@ use streampress_transport::{ChunkStream, FileVersion, PendingFile};
 
 /// A file of this part of a block or less is held in memory without a thread.
 const SMALL_PART: u64 = 16;
+/// Unpacked bundles of files that are still to come take the memory of so many blocks.
+const CACHED_BLOCKS: u64 = 2;
 
 /// The decompressor's work; it takes manifests of both formats.
 #[derive(Debug)]
@@ -58,6 +60,7 @@ pub struct Decompressor {
     pub receipts: Option<ReceiptSender>,
     legacy: LegacyDecompressor,
     record_faults: RecordFaults,
+    bundles: BundleCache,
 }
 
 #[async_trait]
@@ -163,6 +166,7 @@ impl Decompressor {
             journal,
             receipts: None,
             record_faults: RecordFaults::default(),
+            bundles: BundleCache::new(CACHED_BLOCKS * hybrid::DEFAULT_BLOCK_BYTES as u64),
         }
     }
 
@@ -261,7 +265,10 @@ impl Decompressor {
         context: MessageContext<'_>,
     ) -> Result<PlacedVersion, HandlerError> {
         let file = &manifest.file;
-        let owner = RecordOwner::new(&file.id(), &manifest.attempt);
+        if let Some(place) = &manifest.bundle {
+            return self.take_and_place(manifest, place, wanted, context).await;
+        }
+        let owner = manifest.record_owner();
         let (payloads, fetched) = mpsc::channel::<Bytes>(records::WAITING_PAYLOADS);
         // A small file's record is fetched before it takes a thread, so that the records of several files are requested at
         // once and no thread waits for the stream.
@@ -309,6 +316,75 @@ impl Decompressor {
         context.meter.stage(Stage::Commit, placing.elapsed());
         let seconds = started.elapsed().as_secs_f64();
         self.conclude(manifest, placed, seconds, context).await
+    }
+
+    /// Takes the file from its bundle.
+    async fn take_and_place(
+        &self,
+        manifest: &Manifest,
+        place: &BundlePlace,
+        wanted: &Wanted,
+        context: MessageContext<'_>,
+    ) -> Result<PlacedVersion, HandlerError> {
+        context.record_wait(manifest.compressed_millis);
+        let started = Instant::now();
+        let unpacking = self.unpack_bundle(manifest, place, context);
+        let bundle = self.bundles.content(manifest, place, unpacking);
+        let bundle = context.or_stop(bundle).await?;
+        let pending = self.write_part(manifest, place, wanted, bundle).await?;
+        context.meter.stage(Stage::Unpack, started.elapsed());
+        let placing = Instant::now();
+        let placed = self
+            .destination
+            .place(wanted, Some(pending), context)
+            .await?;
+        context.meter.stage(Stage::Commit, placing.elapsed());
+        let seconds = started.elapsed().as_secs_f64();
+        self.conclude(manifest, placed, seconds, context).await
+    }
+
+    /// Fetches and unpacks the file's bundle.
+    async fn unpack_bundle(
+        &self,
+        manifest: &Manifest,
+        place: &BundlePlace,
+        context: MessageContext<'_>,
+    ) -> Result<Bytes, HandlerError> {
+        let fetching = records::fetch_bundle(&*self.stream, manifest, place, context.meter);
+        let packed = context.or_stop(fetching).await?;
+        let thread = context.one_thread().await?;
+        let (name, place) = (manifest.file.name.clone(), place.clone());
+        context.meter.bundle_unpacked();
+        blocking(move || {
+            let _thread = thread;
+            records::unpack_bundle(&name, &place, &packed)
+        })
+        .await
+    }
+
+    /// Writes the file's part of its bundle; returns the whole file, checked and not yet visible.
+    async fn write_part(
+        &self,
+        manifest: &Manifest,
+        place: &BundlePlace,
+        wanted: &Wanted,
+        bundle: Bytes,
+    ) -> Result<Box<dyn PendingFile>, HandlerError> {
+        let (destination, wanted) = (self.destination.clone(), wanted.clone());
+        let (file, place) = (manifest.file.clone(), place.clone());
+        blocking(move || {
+            let parts = records::bundled_content(&file, &bundle, &place)?;
+            let write = || -> io::Result<_> {
+                let mut pending = destination.create(&wanted)?;
+                for part in parts {
+                    pending.write_all(part)?;
+                }
+                pending.flush()?;
+                Ok(pending)
+            };
+            write().map_err(|error| destination::fault(error, "writing", &wanted))
+        })
+        .await
     }
 
     /// Unpacks and writes what `fetching` sends to `payloads`; returns the whole file, checked and not yet visible.
@@ -456,6 +532,7 @@ mod tests {
             },
             format_version: Default::default(),
             plans: Arc::default(),
+            bundler: None,
             record_bytes: 100,
             on_compressed: OnCompressed::Keep,
             on_restored: OnRestored::Keep,

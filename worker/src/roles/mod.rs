@@ -1,11 +1,17 @@
 //! The roles: what each does with files and messages.
 //!
-//! - [`generate`], [`scan`], [`announce`]: bring files into the pipeline. [`source`]: the source's side of a compressor.
-//! - [`compress`], [`decompress`]: the two consumers' work, with [`records`] and [`receipts`]; [`replies`] tell a `submit --wait`. [`redrive`]: sends dead letters again, with
-//!   [`copies`] of what was announced. `unconfirmed`: announces again what is lost.
-//! - `probe`: whether a service that they need is down. [`connect`]: opens what they need. [`context`]: puts them together. [`run`]: all of them in one process.
+//! - [`generate`], [`scan`], [`announce`]: bring files into the pipeline. [`source`]: renames or deletes source files.
+//! - [`compress`], [`decompress`]: the work of the two consumers. [`record_writer`]: cuts packed bytes into records.
+//!   [`records`]: fetches and checks them. [`record_faults`]: which of their faults are tried again.
+//! - [`bundler`]: packs several small files into one block. [`bundle_cache`]: keeps it unpacked for its files.
+//! - [`receipts`]: what became of each file. [`replies`]: the same for `submit --wait`.
+//! - [`unconfirmed`]: announces again what is lost. [`redrive`]: sends dead letters again. [`copies`]: finds announced content at the source.
+//! - [`probe`]: whether a service that they need is down. [`connect`]: opens what they need. [`context`]: puts them together.
+//!   [`run`]: all of them in one process.
 
 pub mod announce;
+pub(crate) mod bundle_cache;
+pub mod bundler;
 pub mod compress;
 pub mod connect;
 pub mod context;
@@ -15,6 +21,7 @@ pub(crate) mod generate;
 pub(crate) mod probe;
 pub mod receipts;
 pub(crate) mod record_faults;
+pub(crate) mod record_writer;
 pub(crate) mod records;
 pub mod redrive;
 pub(crate) mod replies;

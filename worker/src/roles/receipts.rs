@@ -18,7 +18,7 @@ use crate::consume::{HandlerError, MessageContext};
 use crate::journal::{SourceReceipt, SourceState};
 use crate::message::{
     DeadLetterReason, Digest, FileReceipt, Manifest, Message, ReceiptFile, SourceObservation,
-    VERSION, Verdict,
+    Verdict,
 };
 use crate::roles::announce::{self, Announcer, Repeat, trace_attributes};
 use crate::roles::source::retire_restored;
@@ -155,7 +155,7 @@ impl ReceiptSender {
         let stem = stem.unwrap_or(&delivery.dedup_id);
         let dedup_id = format!("{stem}-{}", verdict.as_str());
         let receipt = FileReceipt {
-            version: VERSION,
+            version: verdict.version(),
             verdict,
             traceparent: trace::current().map(|context| context.to_string()),
         };

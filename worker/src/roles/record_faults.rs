@@ -6,7 +6,6 @@ use std::collections::BTreeMap;
 use parking_lot::Mutex;
 
 use crate::consume::HandlerError;
-use crate::message::DeadLetterReason;
 
 /// How often a message is received again after the first fault of its records.
 const FURTHER_RECEIVES: u32 = 3;
@@ -28,7 +27,7 @@ impl RecordFaults {
     ) -> Result<T, HandlerError> {
         let mut counts = self.counts.lock();
         match outcome {
-            Err(HandlerError::Permanent { reason, detail }) if may_pass(reason) => {
+            Err(HandlerError::Permanent { reason, detail }) if reason.may_pass() => {
                 let count = counts.entry(message_id.to_owned()).or_default();
                 *count += 1;
                 if *count > FURTHER_RECEIVES {
@@ -52,28 +51,10 @@ impl RecordFaults {
     }
 }
 
-fn may_pass(reason: DeadLetterReason) -> bool {
-    use DeadLetterReason as Reason;
-    match reason {
-        Reason::RecordDamaged | Reason::RecordMissing | Reason::BadFrame => true,
-        Reason::UnreadableMessage
-        | Reason::BadName
-        | Reason::SourceMissing
-        | Reason::SourceChanged
-        | Reason::Expired
-        | Reason::HashMismatch
-        | Reason::TooLarge
-        | Reason::UnknownFormat
-        | Reason::NotSeedFormat
-        | Reason::Refused
-        | Reason::GaveUp
-        | Reason::ReceivedTooOften => false,
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::message::DeadLetterReason;
 
     fn failed(reason: DeadLetterReason) -> Result<(), HandlerError> {
         Err(HandlerError::permanent(reason, "detail"))

@@ -8,7 +8,7 @@ use tokio::sync::mpsc;
 
 use crate::consume::HandlerError;
 use crate::message::record::RecordOwner;
-use crate::message::{DeadLetterReason, Digest, FileRef, Manifest, Records};
+use crate::message::{BundlePlace, DeadLetterReason, Digest, FileRef, Manifest, Records};
 use crate::runtime::{self, blocking};
 use crate::telemetry::metrics::Meter;
 use streampress_codec::{CodecError, hybrid};
@@ -22,6 +22,8 @@ const BATCH_RECORDS: usize = 64;
 const UNKNOWN_BYTES: u64 = BATCH_BYTES;
 /// The longest list of records in bytes; 64 MiB name some 800,000 records, at 400 KiB each 300 GiB packed.
 const LONGEST_LIST_BYTES: u64 = 64 << 20;
+/// A packed bundle is at most so many bytes larger than the bundle.
+const PACKED_OVERHEAD_BYTES: u64 = 1 << 10;
 /// Payloads that wait to be unpacked.
 pub(crate) const WAITING_PAYLOADS: usize = 16;
 
@@ -97,7 +99,13 @@ pub(crate) async fn verify(
     manifest: &Manifest,
 ) -> Result<(), HandlerError> {
     let file = &manifest.file;
-    let owner = RecordOwner::new(&file.id(), &manifest.attempt);
+    if let Some(place) = &manifest.bundle {
+        let fetched = fetch_bundle(stream, manifest, place, &Meter::default()).await?;
+        let (name, of_bundle) = (file.name.clone(), place.clone());
+        let bundle = blocking(move || unpack_bundle(&name, &of_bundle, &fetched)).await?;
+        return bundled_content(file, &bundle, place).map(drop);
+    }
+    let owner = manifest.record_owner();
     let positions = positions(stream, manifest, &owner).await?;
     let (payloads, fetched) = mpsc::channel(WAITING_PAYLOADS);
     let unpacking = blocking(move || {
@@ -118,19 +126,96 @@ pub(crate) async fn verify(
     check_content(file, &summary)
 }
 
+/// The packed bundle. No more bytes than one of its size can have.
+pub(crate) async fn fetch_bundle(
+    stream: &dyn ChunkStream,
+    manifest: &Manifest,
+    place: &BundlePlace,
+    meter: &Meter,
+) -> Result<Vec<u8>, HandlerError> {
+    let owner = place.record_owner();
+    let positions = positions(stream, manifest, &owner).await?;
+    let most_bytes = place.bytes.saturating_add(PACKED_OVERHEAD_BYTES);
+    let (payloads, mut received) = mpsc::channel::<Bytes>(1);
+    let collecting = async move {
+        let mut packed = Vec::new();
+        // Dropping the receiver ends fetching.
+        while let Some(payload) = received.recv().await {
+            packed.extend_from_slice(&payload);
+            if packed.len() as u64 > most_bytes {
+                break;
+            }
+        }
+        packed
+    };
+    let fetching = fetch_all(stream, &owner, positions, payloads, meter);
+    let (fetched, packed) = tokio::join!(fetching, collecting);
+    fetched?;
+    if packed.len() as u64 > most_bytes {
+        let name = &manifest.file.name;
+        let detail = format!("{name}: its bundle is larger than the manifest says");
+        let reason = DeadLetterReason::RecordDamaged;
+        return Err(HandlerError::permanent(reason, detail));
+    }
+    Ok(packed)
+}
+
+/// Unpacks the bundle of the file `name`.
+pub(crate) fn unpack_bundle(
+    name: &FileName,
+    place: &BundlePlace,
+    packed: &[u8],
+) -> Result<Bytes, HandlerError> {
+    let limits = hybrid::Limits {
+        total_bytes: place.bytes,
+        ..hybrid::Limits::default()
+    };
+    let mut content = Vec::new();
+    let unpacked = hybrid::unpack(packed, &mut content, &limits, 1, &AtomicBool::new(false));
+    unpacked.map_err(|error| unpack_error(name, error))?;
+    if content.len() as u64 == place.bytes {
+        return Ok(content.into());
+    }
+    let detail = format!(
+        "{name}: its bundle has {} bytes and not {}, as the manifest says",
+        content.len(),
+        place.bytes
+    );
+    let reason = DeadLetterReason::BadFrame;
+    Err(HandlerError::permanent(reason, detail))
+}
+
+/// The file's two parts in its unpacked bundle, if they are what was announced.
+pub(crate) fn bundled_content<'b>(
+    file: &FileRef,
+    bundle: &'b [u8],
+    place: &BundlePlace,
+) -> Result<[&'b [u8]; 2], HandlerError> {
+    let parts = place.parts(bundle, file.bytes);
+    let is_right = |parts: &[&[u8]; 2]| {
+        let mut hasher = blake3::Hasher::new();
+        parts.iter().for_each(|part| {
+            hasher.update(part);
+        });
+        Digest::from(hasher.finalize()) == file.hash
+    };
+    parts.filter(is_right).ok_or_else(|| other_content(file))
+}
+
 /// Refuses content that is not what was announced.
 pub(crate) fn check_content(file: &FileRef, summary: &hybrid::Summary) -> Result<(), HandlerError> {
     if summary.raw_bytes == file.bytes && Digest::from(summary.hash) == file.hash {
         return Ok(());
     }
+    Err(other_content(file))
+}
+
+fn other_content(file: &FileRef) -> HandlerError {
     let detail = format!(
         "{} has another hash after unpacking than it was announced with; nothing was written; redrive announces the source again",
         file.name
     );
-    Err(HandlerError::permanent(
-        DeadLetterReason::HashMismatch,
-        detail,
-    ))
+    HandlerError::permanent(DeadLetterReason::HashMismatch, detail)
 }
 
 /// Why records could not be unpacked.
@@ -261,6 +346,7 @@ mod tests {
             repeats: 0,
             attempt: "attempt".into(),
             records: Records::Indirect(vec![position(said_bytes); count]),
+            bundle: None,
             packed_bytes: 1,
             stages: Vec::new(),
             shares: Vec::new(),
@@ -268,7 +354,7 @@ mod tests {
             compressed_millis: 0,
             traceparent: None,
         };
-        let owner = RecordOwner::new(&file.id(), &manifest.attempt);
+        let owner = manifest.record_owner();
         let stream = ListStream {
             owner: owner.clone(),
             payload: vec![b' '; payload_bytes],

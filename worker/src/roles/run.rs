@@ -15,7 +15,7 @@ use streampress_crds::DeadLetterReason as Reason;
 use streampress_crds::api::pipeline::{CodecFormat, OnCompressed, OnRestored};
 use streampress_crds::location::Location;
 use streampress_crds::settings::Resolved;
-use streampress_transport::{FileEntry, TransportError};
+use streampress_transport::{FileEntry, Files, TransportError};
 use tokio::sync::oneshot;
 use tokio::task::JoinSet;
 use tokio::time::Instant;
@@ -26,6 +26,7 @@ use crate::destination::DatabaseJournal;
 use crate::journal::{
     FileJournal, JournalProgress, OpenFile, SourceRecord, SourceState, SqliteJournal,
 };
+use crate::message::{FileRef, hash};
 use crate::report::LeftOutSummary;
 use crate::report::log::ReportLog;
 use crate::roles::connect::{self, Backend, CompressorConnections};
@@ -305,7 +306,8 @@ impl Run {
             .context
             .destination_files(&self.resolved.destination.location)?;
         let shown = destination.location().to_owned();
-        let listed = blocking(move || destination.list()).await;
+        let listing = destination.clone();
+        let listed = blocking(move || listing.list()).await;
         let listed = listed.with_context(|| format!("listing {shown}"))?;
         let found: HashMap<_, _> = listed
             .files
@@ -319,8 +321,11 @@ impl Run {
                 SourceState::Dead | SourceState::Superseded => again.others.push(record.name),
                 SourceState::Restored => match found.get(record.name.as_str()) {
                     None => again.gone.push(record.name),
-                    Some(entry) if self.is_altered(&record, entry) => altered.push(record),
-                    Some(_) => {}
+                    Some(entry) => {
+                        if self.is_altered(&record, entry, &destination).await {
+                            altered.push(record);
+                        }
+                    }
                 },
             }
         }
@@ -335,16 +340,39 @@ impl Run {
         Ok(again)
     }
 
-    /// Whether a restored file is no longer as it was made. The original's format restores a normalised file, whose size is
-    /// not recorded.
-    fn is_altered(&self, record: &SourceRecord, entry: &FileEntry) -> bool {
+    /// Whether a restored file has other bytes than it was made with. Its own time says that it has not; a file that was
+    /// touched, or copied with its folder, is read. The original's format restores a normalised file, whose size is not
+    /// recorded.
+    async fn is_altered(
+        &self,
+        record: &SourceRecord,
+        entry: &FileEntry,
+        destination: &Arc<dyn Files>,
+    ) -> bool {
         let restored_at = runtime::from_nanos(record.modified_nanos);
         let apart = match entry.modified.duration_since(restored_at) {
             Ok(later) => later,
             Err(earlier) => earlier.duration(),
         };
-        self.resolved.codec.format == CodecFormat::Hybrid
-            && (entry.size != record.bytes || apart > TIME_TOLERANCE)
+        if self.resolved.codec.format != CodecFormat::Hybrid {
+            return false;
+        }
+        if entry.size != record.bytes || apart <= TIME_TOLERANCE {
+            return entry.size != record.bytes;
+        }
+        let (destination, name) = (destination.clone(), entry.name.clone());
+        let content = blocking(move || hash(destination.read(&name)?)).await;
+        // The record's own hash is empty once the source is gone.
+        !content.is_ok_and(|(hash, bytes)| {
+            let file = FileRef {
+                location: record.location.clone(),
+                name: entry.name.clone(),
+                bytes,
+                hash,
+                modified_nanos: record.modified_nanos,
+            };
+            file.id().as_str() == record.file_id
+        })
     }
 
     /// Starts what announces files. The receiver gets a value when all are announced, never for an endless source.
@@ -583,7 +611,7 @@ async fn persist<T, F: Future<Output = Result<T>>>(
 ) -> Result<Option<T>> {
     loop {
         match work().await {
-            Err(error) if may_pass(&error) => tokio::select! {
+            Err(error) if is_unavailable(&error) => tokio::select! {
                 biased;
                 () = stop.cancelled() => return Ok(None),
                 () = tokio::time::sleep(RETRY_AFTER) => {}
@@ -594,7 +622,7 @@ async fn persist<T, F: Future<Output = Result<T>>>(
 }
 
 /// Whether the same may succeed later, as after a disk that is full for now.
-fn may_pass(error: &anyhow::Error) -> bool {
+fn is_unavailable(error: &anyhow::Error) -> bool {
     error.chain().any(|cause| {
         matches!(
             cause.downcast_ref(),
@@ -665,7 +693,7 @@ impl Watch<'_> {
             match self.is_done(all_announced).await {
                 Ok(true) => return Ok(true),
                 Ok(false) => self.outage = None,
-                Err(error) if may_pass(&error) => self.report_outage(&error),
+                Err(error) if is_unavailable(&error) => self.report_outage(&error),
                 Err(error) => return Err(error),
             }
             tokio::select! {
@@ -796,11 +824,12 @@ impl Watch<'_> {
     /// Whether nothing remains to be done at the source for the files that are done. Where that takes long, as when a source
     /// file cannot be deleted, the next run continues.
     async fn receipts_are_taken(&mut self) -> bool {
-        let Some(queue) = &self.run.connections.receipts_queue else {
+        if self.run.connections.receipts_queue.is_none() {
             return true;
-        };
+        }
         let since = *self.done_since.get_or_insert_with(Instant::now);
-        if matches!(queue.depth().await, Ok(depth) if depth.total() == 0) {
+        // A file may be under way once more for the sake of its receipt.
+        if self.queues_are_empty().await {
             return true;
         }
         let is_late = since.elapsed() >= RECEIPTS_PATIENCE;

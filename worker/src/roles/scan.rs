@@ -114,7 +114,8 @@ impl Scanner {
                 break;
             }
             if !self.filter.takes(&entry.name) {
-                if !self.leave_out_like_renamed(&entry).await? {
+                self.leave_out_like_renamed(&entry).await?;
+                if !self.filter.takes_kind(entry.name.as_str()) {
                     result.not_taken.push(entry.name);
                 }
                 continue;
@@ -304,16 +305,16 @@ impl Scanner {
     }
 
     /// Names a file that is not taken only because it has the name of a renamed source, and is none.
-    async fn leave_out_like_renamed(&self, entry: &FileEntry) -> Result<bool> {
+    async fn leave_out_like_renamed(&self, entry: &FileEntry) -> Result<()> {
         let like_renamed = self.filter.takes_kind(entry.name.as_str())
             && self.filter.has_renamed_form(&entry.name);
         if !like_renamed || !is_users_own(&self.announcer, entry).await? {
-            return Ok(false);
+            return Ok(());
         }
         let reason =
             "has the name of a source that was renamed after it was packed: give it another name";
         self.left_out.add(entry.name.as_str(), reason);
-        Ok(true)
+        Ok(())
     }
 
     /// Whether the file has not changed for the settle time, as far as this scanner or the file's own times tell.
@@ -405,6 +406,14 @@ impl Scanner {
         };
         // Another process may have announced it since this one looked.
         let newest = match self.announcer.newest(&entry.name).await? {
+            // Its receipt did not put it away, since its fingerprint was another by then: the next one does.
+            Some(newest)
+                if self.retires
+                    && newest.state == SourceState::Restored
+                    && newest.fingerprint != entry.fingerprint =>
+            {
+                None
+            }
             Some(newest) if newest.hash == read.file.hash.as_str() && !newest.is_gone => {
                 Some(self.sent(newest).await?)
             }

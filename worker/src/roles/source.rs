@@ -6,7 +6,7 @@ use std::io;
 use tracing::{info, warn};
 
 use crate::consume::HandlerError;
-use crate::message::{DeadLetterReason, FileRef, ReceiptFile, S3Event, SourceObservation};
+use crate::message::{DeadLetterReason, FileRef, ReceiptFile, S3Event, SourceObservation, hash};
 use crate::roles::announce::Announcer;
 use crate::runtime::{self, blocking};
 use streampress_crds::api::pipeline::{OnCompressed, OnRestored, SourceFormat};
@@ -288,8 +288,9 @@ fn split_folder(name: &str) -> (&str, &str) {
     name.split_at(name.rfind('/').map_or(0, |slash| slash + 1))
 }
 
-/// Whether a file whose name has the form of a renamed source may be the user's own: no file that was announced had its
-/// size and modification time under the name that it would have had. Where the journal cannot tell, it counts as renamed.
+/// Whether a file whose name has the form of a renamed source may be the user's own: no file that was announced under the
+/// name that it would have had has its size and modification time, or its content. Copies of a folder keep only the content.
+/// Where the journal cannot tell, it counts as renamed.
 pub(crate) async fn is_users_own(
     announcer: &Announcer,
     entry: &FileEntry,
@@ -300,8 +301,19 @@ pub(crate) async fn is_users_own(
     };
     // A name such as `a-1_delete.csv` may be the second of `a.csv` or the first of `a-1.csv`.
     let plain = entry.name.as_str().replacen(RENAMED_SUFFIX, "", 1);
-    for name in [&original, &plain] {
+    let names = [&original, &plain];
+    for name in names {
         let announced = journal.was_announced(name, entry.size, entry.modified);
+        if announced.await? != Some(false) {
+            return Ok(false);
+        }
+    }
+    let (source, own_name) = (announcer.source.clone(), entry.name.clone());
+    let Ok((content, _)) = blocking(move || hash(source.read(&own_name)?)).await else {
+        return Ok(true);
+    };
+    for name in names {
+        let announced = journal.was_content_announced(name, content.as_str());
         if announced.await? != Some(false) {
             return Ok(false);
         }

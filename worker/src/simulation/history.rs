@@ -31,6 +31,8 @@ pub(super) struct SimSettings {
     /// The scanner keeps its journal at the source and other processes leave notes there, as on AWS; else all share one, as in
     /// a data folder.
     pub(super) has_notes: bool,
+    /// Small files are packed together.
+    pub(super) bundles: bool,
     /// How often dead letters are redriven at the end.
     pub(super) redrives: u8,
 }
@@ -256,7 +258,11 @@ impl History {
             random: fastrand::Rng::with_seed(seed),
             contents: 0,
         };
-        let settings = generator.settings();
+        let settings = SimSettings {
+            // Of two seeds in a row one is odd: either test has both.
+            bundles: seed % 4 < 2,
+            ..generator.settings()
+        };
         let mut all = Vec::with_capacity(steps);
         while all.len() < steps {
             let step = generator.step();
@@ -292,6 +298,7 @@ impl HistoryGenerator {
             is_coarse: random.u8(..4) == 0,
             is_strict: random.u8(..5) == 0,
             has_notes: random.bool(),
+            bundles: false,
             redrives: 3,
         }
     }

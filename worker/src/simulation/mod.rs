@@ -7,11 +7,12 @@
 //! - [`record`]: what is known of a run: contents at the source, changes at the destination.
 //! - [`check`]: the promise, as checks of that record.
 //! - [`shrink`]: the shortest history that still breaks it.
-//! - [`named`]: histories that once broke it.
+//! - [`named`]: histories that once broke it. [`bundled`]: histories of files that share a block.
 //!
 //! One thread, the paused clock and seeded random numbers make a run repeatable. STREAMPRESS_HISTORIES says how many
 //! histories are tried (`tests/run --long`: many), STREAMPRESS_HISTORY_SEED where their seeds begin.
 
+mod bundled;
 mod check;
 mod history;
 mod named;

@@ -24,6 +24,7 @@ const SCANNED: SimSettings = SimSettings {
     is_coarse: false,
     is_strict: false,
     has_notes: false,
+    bundles: false,
     redrives: 0,
 };
 
@@ -567,6 +568,7 @@ fn a_stalled_worker_keeps_what_another_program_wrote_in_place_although_times_are
             is_coarse: true,
             is_strict: false,
             has_notes: false,
+            bundles: false,
             redrives: 3,
         },
         steps: vec![

@@ -20,6 +20,7 @@ use crate::consume::{Consumer, Handler};
 use crate::destination::Destination;
 use crate::journal::{FileJournal, NoJournal, NoteJournal, SegmentJournal};
 use crate::roles::announce::{AnnouncementFormat, Announcer};
+use crate::roles::bundler::Bundler;
 use crate::roles::compress::Compressor;
 use crate::roles::connect::CompressorConnections;
 use crate::roles::decompress::Decompressor;
@@ -49,6 +50,8 @@ pub(super) struct SimPipeline {
     pub(super) stream: SimStreams,
     pub(super) compressor_slots: SimSlots,
     pub(super) decompressor_slots: SimSlots,
+    /// Counts what all compressors did.
+    pub(super) packing: Meter,
     /// What was announced, as a data folder keeps it: shared by all processes, and never out of reach.
     journal: Arc<SegmentJournal>,
     /// Where the scanner of now keeps its own instead.
@@ -138,6 +141,7 @@ impl SimPipeline {
             stream: SimStreams::new(&world, "stream", 2, DAY),
             compressor_slots: slots(Role::Compressor),
             decompressor_slots: slots(Role::Decompressor),
+            packing: Meter::default(),
             journal: Arc::new(SegmentJournal::new(
                 Arc::new(
                     SimDisk::new(&world, step).open("file:///data", &SimProcess::new("journal")),
@@ -198,6 +202,12 @@ impl SimPipeline {
                 *faults = Default::default();
                 faults.latency = some;
             });
+        }
+        if self.settings.bundles {
+            // Files wait for each other only while the one before is appended.
+            let long = (Duration::from_millis(100), Duration::from_secs(2));
+            let stream = self.stream.service();
+            stream.set_faults(|faults| faults.latency = long);
         }
         for disk in [&self.source, &self.destination] {
             disk.set_faults(|faults| *faults = Default::default());
@@ -352,6 +362,7 @@ impl SimPipeline {
             },
             format_version: Default::default(),
             plans: Arc::default(),
+            bundler: self.settings.bundles.then(|| Bundler::new(BLOCK_BYTES)),
             record_bytes: 400 << 10,
             on_compressed: OnCompressed::Keep,
             on_restored: OnRestored::Keep,
@@ -379,7 +390,10 @@ impl SimPipeline {
             interval: Duration::from_secs(1),
             linger: Duration::from_secs(1),
             max_receive_count: 20,
-            meter: Meter::default(),
+            meter: match role {
+                Role::Compressor => self.packing.clone(),
+                Role::Generator | Role::Decompressor => Meter::default(),
+            },
             shutdown,
         }
     }

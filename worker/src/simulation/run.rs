@@ -31,6 +31,8 @@ pub(super) struct Outcome {
     pub(super) violations: Vec<String>,
     /// Whether the pipeline does not know what became of every announced file.
     pub(super) has_unconfirmed: bool,
+    /// Files that shared a block with others, each attempt counted.
+    pub(super) bundled_files: u64,
     record: RunRecord,
     rest: Rest,
 }
@@ -462,6 +464,7 @@ impl HistoryRun {
         Outcome {
             violations: check(&self.record, &rest),
             has_unconfirmed,
+            bundled_files: pipeline.packing.counts().bundled_files,
             record: self.record,
             rest,
         }

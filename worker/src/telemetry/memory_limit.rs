@@ -17,6 +17,9 @@ fn share(effort: CodecEffort) -> u64 {
     }
 }
 
+/// Small files that wait for a bundle, or unpacked bundles that are kept, take the memory of so many blocks.
+const BUNDLE_BLOCKS: u64 = 2;
+
 /// Threads out of `cores` that fit the limit; at least one.
 pub(crate) fn threads_within(
     limit: Option<u64>,
@@ -27,9 +30,9 @@ pub(crate) fn threads_within(
     let Some(limit) = limit else {
         return cores.max(1);
     };
-    let block = (block_bytes as u64).max(1) * share(effort);
-    let plans = hybrid::PlanStore::MAX_BYTES as u64;
-    let fit = limit.saturating_sub(BESIDES_BYTES + plans) / block;
+    let block = (block_bytes as u64).max(1);
+    let besides = BESIDES_BYTES + hybrid::PlanStore::MAX_BYTES as u64 + BUNDLE_BLOCKS * block;
+    let fit = limit.saturating_sub(besides) / (block * share(effort));
     usize::try_from(fit)
         .unwrap_or(usize::MAX)
         .clamp(1, cores.max(1))
@@ -88,9 +91,10 @@ mod tests {
         use CodecEffort::{Balanced, Max};
         assert_eq!(threads(None, 8, 4, Balanced), 8);
         assert_eq!(threads(Some(4096), 8, 4, Balanced), 8);
-        // 64 MiB and 16 blocks.
+        // 44 MiB, 2 blocks, and 12 for each thread.
         assert_eq!(threads(Some(128), 8, 4, Balanced), 1);
-        assert_eq!(threads(Some(80), 8, 1, Balanced), 3);
+        assert_eq!(threads(Some(82), 8, 1, Balanced), 3);
+        assert_eq!(threads(Some(81), 8, 1, Balanced), 2);
         assert_eq!(threads(Some(256), 8, 4, Balanced), 4);
         assert_eq!(threads(Some(256), 8, 4, Max), 3);
         assert_eq!(threads(Some(16), 8, 4, Balanced), 1);

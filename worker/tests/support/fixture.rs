@@ -87,6 +87,7 @@ impl Fixture {
             },
             format_version: Default::default(),
             plans: Arc::default(),
+            bundler: None,
             record_bytes: 400 * 1024,
             on_compressed: OnCompressed::Keep,
             on_restored: OnRestored::Keep,
@@ -208,7 +209,8 @@ pub async fn complete_next(
     Ok(handled)
 }
 
-async fn handle(
+/// Handles one delivery.
+pub async fn handle(
     handler: &dyn Handler,
     delivery: &Delivery,
     slot: &SlotGuard,

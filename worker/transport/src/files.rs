@@ -40,7 +40,7 @@ pub struct Listing {
 pub struct LeftOut {
     /// Relative to the location; what is not UTF-8 is replaced.
     pub name: String,
-    /// Why, with the way out, as a clause without a full stop.
+    /// Why, with the remedy, as a clause without a full stop.
     pub reason: String,
     /// Whether it is a folder, which may hold any number of files.
     pub is_folder: bool,

@@ -185,6 +185,7 @@ impl Sides {
             },
             format_version: Default::default(),
             plans: Arc::default(),
+            bundler: None,
             record_bytes: 400 << 10,
             on_compressed: OnCompressed::Keep,
             on_restored: self.on_restored,

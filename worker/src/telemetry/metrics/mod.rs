@@ -149,6 +149,12 @@ pub struct Counts {
     pub plan_searches: u64,
     /// Columns of packed blocks that were searched again because their size differed from the plan.
     pub plan_drift: u64,
+    /// Blocks with several files that were packed.
+    pub bundles_packed: u64,
+    /// Files in them.
+    pub bundled_files: u64,
+    /// Blocks with several files that were unpacked: each once for the files that a worker has at the same time.
+    pub bundles_unpacked: u64,
     /// Slots held now.
     pub slots_held: u64,
     /// Slots that were lost while held.
@@ -235,6 +241,19 @@ impl Meter {
             counts.plan_searches += u64::from(used.searched_columns);
             counts.plan_drift += u64::from(used.drifted_columns);
         });
+    }
+
+    /// So many files were packed into one block.
+    pub(crate) fn bundle_packed(&self, files: u64) {
+        self.change(|counts| {
+            counts.bundles_packed += 1;
+            counts.bundled_files += files;
+        });
+    }
+
+    /// A block with several files is unpacked.
+    pub(crate) fn bundle_unpacked(&self) {
+        self.change(|counts| counts.bundles_unpacked += 1);
     }
 
     /// A stage of the work on a file took so long.
@@ -451,6 +470,8 @@ mod tests {
             searched_columns: 2,
             drifted_columns: 1,
         });
+        meter.bundle_packed(5);
+        meter.bundle_unpacked();
         meter.received().dead(DeadLetterReason::HashMismatch);
         meter.stage(Stage::Pack, Duration::from_millis(30));
         meter.outage_began(NeededService::Destination);
@@ -465,6 +486,9 @@ mod tests {
             "streampress_plan_hits_total{pipeline=\"trades\"} 7",
             "streampress_plan_searches_total{pipeline=\"trades\"} 2",
             "streampress_plan_drift_total{pipeline=\"trades\"} 1",
+            "streampress_bundles_packed_total{pipeline=\"trades\"} 1",
+            "streampress_bundled_files_total{pipeline=\"trades\"} 5",
+            "streampress_bundles_unpacked_total{pipeline=\"trades\"} 1",
             "streampress_slot_held{pipeline=\"trades\"} 0.0",
             "streampress_service_down{pipeline=\"trades\",service=\"destination\"} 1.0",
             "streampress_service_down{pipeline=\"trades\",service=\"stream\"} 0.0",

@@ -219,6 +219,21 @@ impl Page {
                 "Columns that were searched again because their size differed from the plan",
                 counts.plan_drift,
             ),
+            (
+                "bundles_packed",
+                "Blocks that hold several small files and were packed",
+                counts.bundles_packed,
+            ),
+            (
+                "bundled_files",
+                "Files in the blocks that hold several",
+                counts.bundled_files,
+            ),
+            (
+                "bundles_unpacked",
+                "Blocks that hold several small files and were unpacked, once for the files that a worker had at the time",
+                counts.bundles_unpacked,
+            ),
         ] {
             lines.counter(name, help, None, value)?;
         }

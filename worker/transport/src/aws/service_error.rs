@@ -168,14 +168,14 @@ impl ServiceError {
         if self.is_refusal() {
             return TransportError::Invalid(format!("{step}: {self}"));
         }
-        let way_out = if self.is_absent() {
+        let remedy = if self.is_absent() {
             " (it does not exist; create it with 'streampress setup')"
         } else if self.is_denied() {
             " (the credentials lack the permission)"
         } else {
             ""
         };
-        TransportError::unavailable(format!("{step}{way_out}"), self)
+        TransportError::unavailable(format!("{step}{remedy}"), self)
     }
 }
 

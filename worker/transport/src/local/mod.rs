@@ -200,7 +200,7 @@ pub(super) fn sync_folder(folder: &Path) -> io::Result<()> {
 
 /// What a disk's fault means for the user, and what to do about it.
 pub(super) fn disk_fault(step: &str, path: &Path, error: io::Error) -> TransportError {
-    let way_out = match error.kind() {
+    let remedy = match error.kind() {
         io::ErrorKind::PermissionDenied | io::ErrorKind::ReadOnlyFilesystem => {
             "make it writable for this user, or choose another data folder"
         }
@@ -215,5 +215,5 @@ pub(super) fn disk_fault(step: &str, path: &Path, error: io::Error) -> Transport
         }
         _ => "see the cause",
     };
-    TransportError::unavailable(format!("{step} {}: {way_out}", path.display()), error)
+    TransportError::unavailable(format!("{step} {}: {remedy}", path.display()), error)
 }

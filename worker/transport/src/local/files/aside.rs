@@ -44,6 +44,8 @@ impl Aside {
         fs::create_dir(&folder).map_err(fault)?;
         let lock = File::open(&folder).map_err(fault)?;
         lock.lock().map_err(fault)?;
+        // A power cut must not leave the file's move into a folder that it takes away.
+        sync_folder(parent).map_err(fault)?;
         let aside = Self {
             place: place.to_owned(),
             folder,

@@ -78,7 +78,7 @@ fn a_file_in_place_of_the_folder_is_named() {
 }
 
 #[test]
-fn a_folder_that_cannot_be_written_is_named_with_the_way_out() {
+fn a_folder_that_cannot_be_written_is_named_with_the_remedy() {
     // Not even root may create folders here.
     let text = refusal(Path::new("/sys/streampress-data"));
     assert_says(&text, &["/sys/streampress-data", "make it writable"]);
