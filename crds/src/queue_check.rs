@@ -110,7 +110,7 @@ pub fn mismatches(
         find(
             true,
             format!(
-                "has no dead-letter queue, so a bad file would be retried for ever; set its RedrivePolicy to {dead_letter_name}"
+                "has no dead-letter queue, so a bad file would be retried without end; set its RedrivePolicy to {dead_letter_name}"
             ),
         );
         return mismatches;

@@ -194,7 +194,7 @@ pub enum Reason {
     Completed,
     /// Everything is as the spec says.
     Settled,
-    /// Nothing needs a change by a person.
+    /// No problem requires a change by a user.
     NotStalled,
     /// `spec.suspend` is not set.
     NotSuspended,
@@ -268,7 +268,7 @@ impl Reason {
             Self::Running => "the pipeline works, or is ready for work",
             Self::Completed => "every file of the generator is restored",
             Self::Settled => "everything is as the spec says",
-            Self::NotStalled => "nothing needs a change by a person",
+            Self::NotStalled => "no problem requires a change by a user",
             Self::NotSuspended => "the pipeline is not suspended",
             Self::Changed => "the pipeline's state changed; the message says how",
             Self::InvalidSpec => "the spec contradicts itself; what ran before keeps running",
@@ -340,10 +340,10 @@ impl Reason {
                 "wait; if it lasts, see `kubectl describe pod` and `kubectl logs`"
             }
             Self::WorkersNotStarting => {
-                "the message has the Deployment's words; `kubectl describe pod` and `kubectl logs` have the rest"
+                "the message quotes the Deployment's condition; `kubectl describe pod` and `kubectl logs` have the rest"
             }
             Self::NotApplied => {
-                "the message has the API server's words: a webhook that fails, or a permission that was removed"
+                "the message quotes the API server's answer: a webhook that fails, or a permission that was removed"
             }
             Self::Refused => {
                 "as the message says; rename the pipeline, or remove the other owner's object"

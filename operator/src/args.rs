@@ -15,7 +15,7 @@ use crate::transport::manager::ManagerOptions;
 #[derive(Debug, Parser)]
 #[command(version)]
 pub struct OperatorArgs {
-    /// The only namespace whose pipelines are run; all namespaces where left out
+    /// The only namespace whose pipelines are run [default: all namespaces]
     #[arg(long, env = "WATCH_NAMESPACE")]
     namespace: Option<String>,
     /// Namespace of the leader's Lease
@@ -24,13 +24,13 @@ pub struct OperatorArgs {
     /// Name of the leader's Lease
     #[arg(long, default_value = "streampress-operator")]
     lease_name: String,
-    /// Name of this process, unique among all operators; made from host and process id where left out
+    /// Name of this process, unique among all operators [default: HOST-PROCESS ID]
     #[arg(long, env = "POD_NAME")]
     identity: Option<String>,
     /// Image of the workers where a pipeline names none
     #[arg(long, env = "STREAMPRESS_WORKER_IMAGE", default_value = concat!("ghcr.io/streampress/streampress:", env!("CARGO_PKG_VERSION")))]
     worker_image: String,
-    /// Make no NetworkPolicies
+    /// Do not create NetworkPolicies
     #[arg(long)]
     no_network_policies: bool,
     /// An endpoint that the operator's own AWS identity may be used with, besides AWS's own; may be given several times
@@ -52,7 +52,7 @@ pub struct OperatorArgs {
 
 #[derive(Debug, Subcommand)]
 enum OperatorCommand {
-    /// Stop the operator and take its finalizer off all pipelines, keeping their queues and streams; then end
+    /// Stop the operator and remove its finalizer from all pipelines. Their queues and streams are kept
     ReleasePipelines {
         /// The operator's Deployment, in the namespace of the leader's Lease
         #[arg(long)]
@@ -60,7 +60,7 @@ enum OperatorCommand {
     },
 }
 
-/// What the process is to do.
+/// The selected command.
 pub enum Task {
     /// Run pipelines.
     Operate(Box<OperatorOptions>),
@@ -69,7 +69,7 @@ pub enum Task {
 }
 
 impl OperatorArgs {
-    /// What the process is to do.
+    /// The selected command.
     pub fn into_task(self) -> Task {
         let namespace = self.namespace.filter(|namespace| !namespace.is_empty());
         let process = || format!("{}-{}", host(), std::process::id());

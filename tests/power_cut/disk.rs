@@ -6,7 +6,7 @@ use std::ffi::OsString;
 use std::fs;
 use std::path::{Component, Path, PathBuf};
 
-use crate::trace::{Call, Descriptor, Traced};
+use crate::trace::{Descriptor, SystemCall, TracedCall};
 
 /// What is lost of a write is lost by these units.
 const SECTOR_BYTES: usize = 512;
@@ -24,7 +24,7 @@ pub struct Disk {
     /// Entries that are not durable yet, oldest first.
     entry_changes: Vec<EntryChange>,
     descriptors: HashMap<Descriptor, usize>,
-    opened: Vec<OpenFile>,
+    opened: Vec<OpenedFile>,
     /// Calls so far, and the line in which the last one ended.
     calls: usize,
     ended: usize,
@@ -66,7 +66,7 @@ struct EntryChange {
 }
 
 #[derive(Debug)]
-struct OpenFile {
+struct OpenedFile {
     /// `None` outside the folder, and for what was gone when its opening ended.
     inode: Option<Inode>,
     is_inside: bool,
@@ -136,11 +136,11 @@ impl Disk {
     }
 
     /// Carries out one call.
-    pub fn apply(&mut self, traced: &Traced) {
+    pub fn apply(&mut self, traced: &TracedCall) {
         self.calls += 1;
         self.ended = traced.ended;
         match &traced.call {
-            Call::Open {
+            SystemCall::Open {
                 descriptor,
                 path,
                 creates,
@@ -151,7 +151,7 @@ impl Disk {
                 if let Some(inode) = inode.filter(|_| *truncates) {
                     self.change(inode, ByteChangeKind::SetLength(0));
                 }
-                self.opened.push(OpenFile {
+                self.opened.push(OpenedFile {
                     inode,
                     is_inside: path.starts_with(&self.root),
                     position: 0,
@@ -159,59 +159,59 @@ impl Disk {
                 });
                 self.descriptors.insert(*descriptor, self.opened.len() - 1);
             }
-            Call::Duplicate(old, new) => match self.descriptors.get(old).copied() {
+            SystemCall::Duplicate(old, new) => match self.descriptors.get(old).copied() {
                 Some(opened) => drop(self.descriptors.insert(*new, opened)),
                 None => drop(self.descriptors.remove(new)),
             },
-            Call::Seek(descriptor, position) => {
+            SystemCall::Seek(descriptor, position) => {
                 if let Some(opened) = self.descriptors.get(descriptor) {
                     self.opened[*opened].position = *position;
                 }
             }
-            Call::Write {
+            SystemCall::Write {
                 descriptor,
                 at,
                 bytes,
             } => self.write(*descriptor, *at, bytes),
-            Call::SetLength(descriptor, length) => {
+            SystemCall::SetLength(descriptor, length) => {
                 if let Some(inode) = self.inode(*descriptor) {
                     self.change(inode, ByteChangeKind::SetLength(*length));
                 }
             }
-            Call::Allocate(descriptor, length) => {
+            SystemCall::Allocate(descriptor, length) => {
                 if let Some(inode) = self.inode(*descriptor) {
                     self.change(inode, ByteChangeKind::Allocate(*length));
                 }
             }
-            Call::Sync(descriptor) => {
+            SystemCall::Sync(descriptor) => {
                 if let Some(inode) = self.inode(*descriptor) {
                     self.sync(inode, traced.began);
                 }
             }
-            Call::Rename(from, to) => {
+            SystemCall::Rename(from, to) => {
                 if let (Some(from), Some(to)) = (self.entry(from), self.entry(to)) {
                     let moved = self.seen[&from];
                     self.change_entries(vec![(from, None), (to, Some(moved))]);
                 }
             }
-            Call::Exchange(first, second) => {
+            SystemCall::Exchange(first, second) => {
                 if let (Some(first), Some(second)) = (self.entry(first), self.entry(second)) {
                     let (a, b) = (self.seen[&first], self.seen[&second]);
                     self.change_entries(vec![(first, Some(b)), (second, Some(a))]);
                 }
             }
-            Call::Link(from, to) => {
+            SystemCall::Link(from, to) => {
                 if let (Some(from), Some(to)) = (self.entry(from), self.entry(to)) {
                     let linked = self.seen[&from];
                     self.change_entries(vec![(to, Some(linked))]);
                 }
             }
-            Call::Remove(path) => {
+            SystemCall::Remove(path) => {
                 if let Some(entry) = self.entry(path) {
                     self.change_entries(vec![(entry, None)]);
                 }
             }
-            Call::MakeFolder(path) => {
+            SystemCall::MakeFolder(path) => {
                 if let Some(entry) = self.entry(path) {
                     let made = self.add(Content::Folder);
                     self.change_entries(vec![(entry, Some(made))]);
@@ -434,7 +434,7 @@ impl Disk {
             contents.insert(inode, left);
         }
         let mut tree = BTreeMap::new();
-        walk(&entries, &contents, ROOT, Path::new(""), &mut tree);
+        collect_tree(&entries, &contents, ROOT, Path::new(""), &mut tree);
         tree
     }
 }
@@ -469,7 +469,7 @@ fn set_entries(entries: &mut Entries, changes: &[((Inode, OsString), Option<Inod
     }
 }
 
-fn walk(
+fn collect_tree(
     entries: &Entries,
     contents: &HashMap<Inode, Vec<u8>>,
     folder: Inode,
@@ -486,7 +486,7 @@ fn walk(
             Some(content) => drop(tree.insert(path, Some(content.clone()))),
             None => {
                 tree.insert(path.clone(), None);
-                walk(entries, contents, *inode, &path, tree);
+                collect_tree(entries, contents, *inode, &path, tree);
             }
         }
     }

@@ -15,11 +15,11 @@ use std::process::{Command, Output, Stdio};
 use serde_json::Value;
 
 use disk::{Disk, Survivors};
-use trace::Call;
+use trace::SystemCall;
 
 const PROGRAM: &str = env!("CARGO_BIN_EXE_streampress-program");
-/// Power cuts of each recorded run; STREAMPRESS_POWER_CUTS names another number.
-const POWER_CUTS: usize = 200;
+/// Power cuts of a recorded run; STREAMPRESS_POWER_CUTS names another number.
+const POWER_CUTS: usize = 250;
 
 type Tree = BTreeMap<String, Vec<u8>>;
 
@@ -165,7 +165,7 @@ fn write_files(scene: &Scene, folder: &str, seed: u64) -> Tree {
 /// Small blocks and records, so that a file has several.
 const CODEC: &str = "  codec: {effort: Fast, blockSize: 64Ki, recordSize: 16Ki}";
 
-/// How many power cuts each recorded run gets.
+/// How many power cuts a recorded run gets. One that renames or deletes its sources takes a second each, and gets half.
 fn power_cuts() -> usize {
     let number = std::env::var("STREAMPRESS_POWER_CUTS");
     number.map_or(POWER_CUTS, |number| number.parse().expect("a number"))
@@ -174,7 +174,7 @@ fn power_cuts() -> usize {
 /// Records a run in the scene, cuts its power many times, and runs it again each time.
 ///
 /// `at_once` judges the disk right after the cut, `at_last` when the program has run again with success.
-fn cut_power(scene: &Scene, at_once: impl Fn(&Scene), at_last: impl Fn(&Scene)) {
+fn cut_power(scene: &Scene, cuts: usize, at_once: impl Fn(&Scene), at_last: impl Fn(&Scene)) {
     let mut disk = Disk::load(&scene.world());
     let log = scene.folder.path().join("strace.log");
     let (status, calls) = trace::record(&scene.command(), &log);
@@ -182,14 +182,12 @@ fn cut_power(scene: &Scene, at_once: impl Fn(&Scene), at_last: impl Fn(&Scene)) 
     at_last(scene);
     let writes = calls
         .iter()
-        .filter(|it| matches!(it.call, Call::Write { .. }));
+        .filter(|it| matches!(it.call, SystemCall::Write { .. }));
     assert!(writes.count() > 50, "the recording has hardly any writes");
 
     let seed = std::env::var("STREAMPRESS_SEED").map_or(1, |seed| seed.parse().expect("a number"));
     let mut random = fastrand::Rng::with_seed(seed);
-    let mut moments: Vec<usize> = (0..power_cuts())
-        .map(|_| random.usize(..=calls.len()))
-        .collect();
+    let mut moments: Vec<usize> = (0..cuts).map(|_| random.usize(..=calls.len())).collect();
     moments.sort_unstable();
     let mut done = 0;
     for (number, moment) in moments.into_iter().enumerate() {
@@ -246,6 +244,7 @@ fn a_first_run_goes_on_after_a_power_cut() {
     let files = write_files(&scene, "in", 1);
     cut_power(
         &scene,
+        power_cuts(),
         |scene| assert_whole(scene, &[&files]),
         |scene| {
             assert_eq!(scene.files("out"), files);
@@ -262,6 +261,7 @@ fn a_run_that_replaces_files_goes_on_after_a_power_cut() {
     let new = write_files(&scene, "in", 2);
     cut_power(
         &scene,
+        power_cuts(),
         |scene| {
             assert_whole(scene, &[&old, &new]);
             // A file that was there is there.
@@ -286,6 +286,7 @@ fn bytes_of_others_in_the_way_survive_a_power_cut() {
     };
     cut_power(
         &scene,
+        power_cuts(),
         |scene| {
             assert_whole(scene, &[&files, &foreign]);
             foreign_is_kept(scene);
@@ -309,6 +310,7 @@ fn a_source_is_deleted_only_when_its_restored_copy_survives_a_power_cut() {
     };
     cut_power(
         &scene,
+        power_cuts() / 2,
         |scene| {
             assert_whole(scene, &[&files]);
             all_bytes_exist(scene);
@@ -335,6 +337,7 @@ fn a_put_aside_source_survives_a_power_cut() {
     };
     cut_power(
         &scene,
+        power_cuts() / 2,
         |scene| {
             assert_whole(scene, &[&files]);
             all_bytes_exist(scene);

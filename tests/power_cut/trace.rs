@@ -17,36 +17,36 @@ pub type Descriptor = u64;
 
 /// A call that succeeded, with the lines of the log in which it began and ended. Calls of several threads overlap.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Traced {
-    pub call: Call,
+pub struct TracedCall {
+    pub call: SystemCall,
     pub began: usize,
     pub ended: usize,
 }
 
-impl Traced {
+impl TracedCall {
     /// The line from which on others may have seen what it did. Other threads use a name before its call has ended.
     fn seen_from(&self) -> usize {
         match &self.call {
-            Call::Open { creates: true, .. }
-            | Call::Rename(..)
-            | Call::Exchange(..)
-            | Call::Link(..)
-            | Call::MakeFolder(_) => self.began,
-            Call::Open { .. }
-            | Call::Duplicate(..)
-            | Call::Seek(..)
-            | Call::Write { .. }
-            | Call::SetLength(..)
-            | Call::Allocate(..)
-            | Call::Sync(_)
-            | Call::Remove(_) => self.ended,
+            SystemCall::Open { creates: true, .. }
+            | SystemCall::Rename(..)
+            | SystemCall::Exchange(..)
+            | SystemCall::Link(..)
+            | SystemCall::MakeFolder(_) => self.began,
+            SystemCall::Open { .. }
+            | SystemCall::Duplicate(..)
+            | SystemCall::Seek(..)
+            | SystemCall::Write { .. }
+            | SystemCall::SetLength(..)
+            | SystemCall::Allocate(..)
+            | SystemCall::Sync(_)
+            | SystemCall::Remove(_) => self.ended,
         }
     }
 }
 
 /// What a call did.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Call {
+pub enum SystemCall {
     /// The descriptor is `path` from now on.
     Open {
         descriptor: Descriptor,
@@ -84,7 +84,7 @@ pub enum Call {
 }
 
 /// Runs `command` under strace, whose log goes to `log`; answers how it ended, and what it did, in order.
-pub fn record(command: &Command, log: &Path) -> (ExitStatus, Vec<Traced>) {
+pub fn record(command: &Command, log: &Path) -> (ExitStatus, Vec<TracedCall>) {
     let mut traced = Command::new("strace");
     traced
         .args(["-f", "-y", "-xx", "-s", "16777216", "--seccomp-bpf", "-o"])
@@ -104,7 +104,7 @@ pub fn record(command: &Command, log: &Path) -> (ExitStatus, Vec<Traced>) {
 }
 
 /// The calls of a log.
-fn calls(log: &str) -> Vec<Traced> {
+fn calls(log: &str) -> Vec<TracedCall> {
     let mut calls = Vec::new();
     // By thread: the beginning of a call that another thread's line interrupted, and its line.
     let mut unfinished: HashMap<&str, (String, usize)> = HashMap::new();
@@ -126,15 +126,15 @@ fn calls(log: &str) -> Vec<Traced> {
             None => (text.to_owned(), ended),
         };
         if let Some(call) = parse(&whole) {
-            calls.push(Traced { call, began, ended });
+            calls.push(TracedCall { call, began, ended });
         }
     }
-    calls.sort_by_key(Traced::seen_from);
+    calls.sort_by_key(TracedCall::seen_from);
     calls
 }
 
 /// The call of a line `name(arguments) = result`, if it succeeded and changed something.
-fn parse(line: &str) -> Option<Call> {
+fn parse(line: &str) -> Option<SystemCall> {
     let (name, rest) = line.split_once('(')?;
     let (arguments, result) = rest.rsplit_once(") = ").or_else(|| {
         let (arguments, result) = rest.rsplit_once(" = ")?;
@@ -149,7 +149,7 @@ fn parse(line: &str) -> Option<Call> {
     let number = |index: usize| arguments[index].parse::<u64>().expect("a number");
     let path = |index: usize| PathBuf::from(OsString::from_vec(quoted(arguments[index])));
     let below = |folder: usize| folder_of(arguments[folder]).join(path(folder + 1));
-    let opened = |path: PathBuf, flags: &str| Call::Open {
+    let opened = |path: PathBuf, flags: &str| SystemCall::Open {
         descriptor: result,
         path,
         creates: flags.contains("O_CREAT"),
@@ -160,15 +160,17 @@ fn parse(line: &str) -> Option<Call> {
         "openat" => opened(below(0), arguments[2]),
         "open" => opened(path(0), arguments[1]),
         "creat" => opened(path(0), "O_CREAT|O_TRUNC"),
-        "dup" | "dup2" | "dup3" => Call::Duplicate(descriptor(0), result),
-        "fcntl" if arguments[1].starts_with("F_DUPFD") => Call::Duplicate(descriptor(0), result),
+        "dup" | "dup2" | "dup3" => SystemCall::Duplicate(descriptor(0), result),
+        "fcntl" if arguments[1].starts_with("F_DUPFD") => {
+            SystemCall::Duplicate(descriptor(0), result)
+        }
         "fcntl" => return None,
-        "lseek" => Call::Seek(descriptor(0), result),
+        "lseek" => SystemCall::Seek(descriptor(0), result),
         "write" | "pwrite64" | "writev" | "pwritev" | "pwritev2" => {
             let mut bytes: Vec<u8> = arguments.iter().flat_map(|text| quoted(text)).collect();
             assert!(bytes.len() as u64 >= result, "strace cut a string: {name}");
             bytes.truncate(usize::try_from(result).expect("a length"));
-            Call::Write {
+            SystemCall::Write {
                 descriptor: descriptor(0),
                 at: match name {
                     "pwrite64" => Some(number(3)),
@@ -180,22 +182,24 @@ fn parse(line: &str) -> Option<Call> {
                 bytes,
             }
         }
-        "fsync" | "fdatasync" => Call::Sync(descriptor(0)),
-        "ftruncate" => Call::SetLength(descriptor(0), number(1)),
+        "fsync" | "fdatasync" => SystemCall::Sync(descriptor(0)),
+        "ftruncate" => SystemCall::SetLength(descriptor(0), number(1)),
         "fallocate" => {
             assert_eq!(arguments[1], "0", "only plain allocation is known");
-            Call::Allocate(descriptor(0), number(2) + number(3))
+            SystemCall::Allocate(descriptor(0), number(2) + number(3))
         }
-        "rename" => Call::Rename(path(0), path(1)),
-        "renameat" => Call::Rename(below(0), below(2)),
-        "renameat2" if arguments[4].contains("EXCHANGE") => Call::Exchange(below(0), below(2)),
-        "renameat2" => Call::Rename(below(0), below(2)),
-        "link" => Call::Link(path(0), path(1)),
-        "linkat" => Call::Link(below(0), below(2)),
-        "unlink" | "rmdir" => Call::Remove(path(0)),
-        "unlinkat" => Call::Remove(below(0)),
-        "mkdir" => Call::MakeFolder(path(0)),
-        "mkdirat" => Call::MakeFolder(below(0)),
+        "rename" => SystemCall::Rename(path(0), path(1)),
+        "renameat" => SystemCall::Rename(below(0), below(2)),
+        "renameat2" if arguments[4].contains("EXCHANGE") => {
+            SystemCall::Exchange(below(0), below(2))
+        }
+        "renameat2" => SystemCall::Rename(below(0), below(2)),
+        "link" => SystemCall::Link(path(0), path(1)),
+        "linkat" => SystemCall::Link(below(0), below(2)),
+        "unlink" | "rmdir" => SystemCall::Remove(path(0)),
+        "unlinkat" => SystemCall::Remove(below(0)),
+        "mkdir" => SystemCall::MakeFolder(path(0)),
+        "mkdirat" => SystemCall::MakeFolder(below(0)),
         other => panic!("the program calls {other}, which this test does not know"),
     })
 }
@@ -238,13 +242,13 @@ fn a_log_of_strace_is_read_with_interrupted_calls_and_without_failed_ones() {
 10 renameat2(AT_FDCWD<\x2f\x77>, "\x61", 5<\x2f\x77\x2f\x73>, "\x62", RENAME_NOREPLACE) = 0
 10 +++ exited with 0 +++
 "#;
-    let write = |at, bytes: &[u8]| Call::Write {
+    let write = |at, bytes: &[u8]| SystemCall::Write {
         descriptor: 3,
         at,
         bytes: bytes.to_vec(),
     };
-    let traced = |began, ended, call| Traced { call, began, ended };
-    let open = Call::Open {
+    let traced = |began, ended, call| TracedCall { call, began, ended };
+    let open = SystemCall::Open {
         descriptor: 3,
         path: "/w/a".into(),
         creates: true,
@@ -253,10 +257,10 @@ fn a_log_of_strace_is_read_with_interrupted_calls_and_without_failed_ones() {
     };
     let expected = [
         traced(0, 0, open),
-        traced(2, 4, Call::Sync(3)),
+        traced(2, 4, SystemCall::Sync(3)),
         traced(3, 5, write(Some(7), b"AB")),
         traced(6, 6, write(None, b"AB")),
-        traced(7, 7, Call::Rename("/w/a".into(), "/w/s/b".into())),
+        traced(7, 7, SystemCall::Rename("/w/a".into(), "/w/s/b".into())),
     ];
     assert_eq!(calls(log), expected);
 }

@@ -176,7 +176,7 @@ pub struct TransportSpec {
     pub files_queue: QueueSpec,
     /// Announces packed files to the decompressors (an SQS FIFO queue).
     pub chunks_queue: QueueSpec,
-    /// Tells the compressors what became of each file (an SQS FIFO queue). With policy Adopt there is one only where it is named. Never with codec.format Seed.
+    /// Receipts: the outcome of each file, for the compressors (an SQS FIFO queue). With policy Adopt there is one only where it is named. Never with codec.format Seed.
     pub receipts_queue: QueueSpec,
     /// Carries the packed bytes (a Kinesis stream).
     pub stream: StreamSpec,

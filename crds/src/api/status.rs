@@ -205,7 +205,7 @@ pub struct TransportStatus {
     #[serde(rename = "chunksQueueURL", skip_serializing_if = "Option::is_none")]
     #[cfg_attr(feature = "kubernetes", schemars(length(max = 1024)))]
     pub chunks_queue_url: Option<String>,
-    /// URL of the queue that tells what became of each file, where there is one.
+    /// URL of the receipts queue, where there is one.
     #[serde(rename = "receiptsQueueURL", skip_serializing_if = "Option::is_none")]
     #[cfg_attr(feature = "kubernetes", schemars(length(max = 1024)))]
     pub receipts_queue_url: Option<String>,

@@ -296,7 +296,7 @@ async fn report_error(
     let problem = Problem {
         reason: Reason::NotApplied,
         message: format!(
-            "The spec is not carried out yet: {}. Trying again; what ran before keeps running.",
+            "The spec is not applied yet: {}. Retrying; what ran before keeps running.",
             error_chain(error)
         ),
         retry: Retry::Transient,

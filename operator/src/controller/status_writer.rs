@@ -16,7 +16,7 @@ use crate::transport::TransportState;
 
 /// The shortest time between two writes of one pipeline's status, whatever happens meanwhile.
 pub(super) const STATUS_INTERVAL: Duration = Duration::from_secs(10);
-/// The first status of a new pipeline waits so long for queues and stream, to say more than that they are being made.
+/// The first status of a new pipeline waits so long for queues and stream, so that it has more to report than their creation.
 const FIRST_STATUS_DELAY: Duration = Duration::from_secs(1);
 
 /// Writes the status where it changes: at once, unless the last write was a moment ago. Gives the time after which it may be

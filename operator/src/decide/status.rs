@@ -135,7 +135,7 @@ enum Readiness {
     Ready,
     /// The operator or the cluster is at work on it.
     Reconciling,
-    /// Someone must change something.
+    /// A user must change the spec or another object.
     Stalled,
 }
 
@@ -241,7 +241,7 @@ fn summary(
             return StatusSummary::new(
                 Phase::Pending,
                 Reason::MakingTransport,
-                "Queues and stream are being made.",
+                "Queues and stream are being created.",
                 Readiness::Reconciling,
             );
         }
@@ -327,7 +327,7 @@ fn waiting(role: &RoleState) -> StatusSummary {
         Readiness::Reconciling,
     );
     summary.with_advice(format!(
-        "If that lasts, `kubectl describe pod -l {selector}` and `kubectl logs -l {selector}` say why.",
+        "If this persists, `kubectl describe pod -l {selector}` and `kubectl logs -l {selector}` show why.",
         selector = role.selector
     ))
 }
@@ -358,7 +358,7 @@ fn suspended(drain: Drain, seen: &PipelineObservation) -> Option<StatusSummary> 
         ),
         Drain::Settling(_) => (
             Reason::Settling,
-            "Nothing is in flight as far as seen; waiting a minute to be sure.".to_owned(),
+            "All queues are empty; waiting a minute, since SQS counts late.".to_owned(),
         ),
         Drain::Drained => (Reason::Drained, drained(seen)),
     };
@@ -490,7 +490,10 @@ fn conditions(
     };
     let stalled = match is(Readiness::Stalled) {
         true => summarized,
-        false => (Reason::NotStalled, "Nothing needs a change by a person."),
+        false => (
+            Reason::NotStalled,
+            "No problem requires a change by a user.",
+        ),
     };
     let down = |service| {
         let outage = outages(seen).find(|outage| outage.service == service);
@@ -516,7 +519,10 @@ fn conditions(
     let (has_transport, transport) = match &seen.transport {
         TransportState::Pending => (
             None,
-            (Reason::MakingTransport, "Queues and stream are being made."),
+            (
+                Reason::MakingTransport,
+                "Queues and stream are being created.",
+            ),
         ),
         TransportState::Ready(_) => match &transport_outage {
             None => (Some(true), (Reason::Ready, "Queues and stream exist.")),

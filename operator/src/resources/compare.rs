@@ -1,5 +1,5 @@
 //! Whether an object in the cluster is as it should be. The API server notes in `managedFields` which fields of an
-//! object this operator applied and still owns: a value that someone else changes leaves that list. So an object is
+//! object this operator applied and still owns: a value that another field manager changes leaves that list. So an object is
 //! as it should be exactly if its values at those fields are the ones that would be applied now. Everything else in
 //! it belongs to others. Pure.
 
@@ -173,7 +173,7 @@ mod tests {
         let ours = json!({"f:a": {}});
         check(json!({"a": 2}), ours.clone(), json!({"a": 1}), false);
         check(json!({}), ours, json!({"a": 1}), false);
-        // Written by someone else, to whom it belongs now.
+        // Another field manager wrote it and owns it now.
         check(json!({"a": 1}), json!({}), json!({"a": 1}), false);
         check(
             json!({"a": 1, "b": 1}),

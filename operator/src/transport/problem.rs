@@ -18,7 +18,7 @@ pub struct Problem {
 pub enum Retry {
     /// It may pass by itself: a timeout, a server error, an object that is being deleted.
     Transient,
-    /// It passes when someone corrects rights, credentials or the endpoint. The operator tries on, but a deletion does not
+    /// It passes when a user corrects rights, credentials or the endpoint. The operator tries on, but a deletion does not
     /// wait for it.
     AfterCorrection,
     /// It passes only when the pipeline, or what is in its way, is changed. The pipeline counts as failed.

@@ -182,7 +182,7 @@ pub(crate) struct SetupArgs {
     /// Delete what setup created, and nothing else
     #[arg(long)]
     pub(crate) delete: bool,
-    /// Allow this EventBridge rule to send a bucket's events to the files queue: the bucket then announces its files itself
+    /// Allow this EventBridge rule to send a bucket's events to the files queue, so that they announce its new objects
     #[arg(long, value_name = "ARN", conflicts_with = "delete", value_parser = rule_arn)]
     pub(crate) event_rule: Option<String>,
 }

@@ -104,7 +104,7 @@ impl ServiceHealth {
                 role = %self.role,
                 service = outage.service.label(),
                 cause = outage.cause,
-                "A service is down; this worker receives nothing until it answers again. No file is lost or given up."
+                "A service is unavailable; this worker receives no messages until it responds."
             );
         }
     }
@@ -148,7 +148,7 @@ impl ServiceHealth {
             info!(
                 role = %self.role,
                 service = down.outage.service.label(),
-                "The service answers again; this worker goes on."
+                "The service is available again; this worker receives messages."
             );
         }
     }

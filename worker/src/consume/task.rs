@@ -335,7 +335,7 @@ impl MessageTask {
                 info!(
                     message_id = message.delivery.message_id,
                     %error,
-                    "Done, but not acknowledged; it will be redelivered and skipped."
+                    "A processed message could not be deleted; it will be redelivered and skipped."
                 );
                 message.in_flight.retried(RetryCause::NotDeleted);
             }

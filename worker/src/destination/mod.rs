@@ -209,7 +209,7 @@ impl Destination {
             Ok(present) => present,
             // Removed since it was seen.
             Err(error) if error.kind() == io::ErrorKind::NotFound => None,
-            Err(error) => return Err(fault(error, "looking at the restored", wanted)),
+            Err(error) => return Err(fault(error, "reading the restored", wanted)),
         };
         Ok(NameState { stored, present })
     }

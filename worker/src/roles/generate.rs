@@ -254,7 +254,7 @@ impl FileMaker {
             if attempts == ATTEMPTS_BEFORE_LOG {
                 info!(
                     max_waiting = MAX_WAITING,
-                    "Waiting until fewer files wait in the files queue."
+                    "The files queue holds enough messages; the generator waits."
                 );
             }
             self.meter.ticked();

@@ -238,7 +238,7 @@ impl ReceiptSender {
         if !matches!(tokio::time::timeout(END_TIMEOUT, sending).await, Ok(Ok(()))) {
             warn!(
                 receipts = self.unsent.lock().len(),
-                "The process ends while the receipts queue is down: the source will not learn that these files were restored."
+                "The process ends while the receipts queue is down; the receipts of these restored files are lost."
             );
         }
     }
@@ -306,7 +306,9 @@ async fn send_again(
     let file = &manifest.file;
     let give_up = |why: &str| Err(HandlerError::permanent(reason, format!("{detail}; {why}")));
     if manifest.repeats >= MOST_REPEATS {
-        return give_up(&format!("it was packed again {MOST_REPEATS} times in vain"));
+        return give_up(&format!(
+            "it was packed again {MOST_REPEATS} times without success"
+        ));
     }
     let announcer = announcer
         .for_location_of(file)

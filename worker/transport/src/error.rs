@@ -15,7 +15,7 @@ pub enum TransportError {
         source: Box<dyn std::error::Error + Send + Sync>,
     },
     /// The receipt is no longer valid: the visibility timeout ran out, and another worker may have the message.
-    #[error("the message is no longer ours: its visibility timeout ran out")]
+    #[error("the message's visibility timeout ran out, and another worker may have received it")]
     Stale,
     /// The stream no longer holds the record (older than its retention).
     #[error("the stream no longer holds record {0}: it is older than the retention time")]

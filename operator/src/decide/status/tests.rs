@@ -129,7 +129,7 @@ fn each_observation_has_its_phase_conditions_and_message() {
         "False",
         "True",
         "False",
-        "being made",
+        "being created",
     );
     check(
         PipelineObservation {

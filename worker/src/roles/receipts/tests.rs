@@ -385,7 +385,7 @@ async fn after_three_repeats_the_manifest_is_a_dead_letter_with_its_reason() {
     let dead = sides.dead().await;
     let (name, reason) = (&*dead[0].0, &*dead[0].1);
     assert_eq!((dead.len(), name, reason), (1, "a.txt", "Expired"));
-    assert!(dead[0].2.contains("3 times in vain"), "{dead:?}");
+    assert!(dead[0].2.contains("3 times without success"), "{dead:?}");
     assert_eq!(sides.state("a.txt").await, SourceState::Dead);
 }
 

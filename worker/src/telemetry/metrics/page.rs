@@ -26,7 +26,7 @@ pub(super) fn render(
     let mut registry = Registry::with_prefix_and_labels("streampress", labels);
     registry.register_with_unit(
         "stage_duration",
-        "How long the stages of the work on a file took",
+        "Duration of each stage of processing a file",
         Unit::Seconds,
         stages,
     );
@@ -129,7 +129,7 @@ impl Page {
             None => Ok(()),
             Some(secs) => lines.gauge(
                 "last_success_timestamp",
-                "When a message or a file was last done, since 1970",
+                "Unix time at which a message or a file was last processed",
                 Some(&Unit::Seconds),
                 secs,
             ),
@@ -146,7 +146,7 @@ impl Page {
         )?;
         lines.counter(
             "messages_acknowledged",
-            "Messages done and deleted",
+            "Messages processed and deleted",
             None,
             counts.acknowledged,
         )?;
@@ -172,7 +172,7 @@ impl Page {
 
     fn files(&self, lines: &mut MetricLines<'_>) -> fmt::Result {
         let counts = &self.counts;
-        lines.counter("files", "Files done", None, counts.files)?;
+        lines.counter("files", "Files processed", None, counts.files)?;
         lines.counter(
             "files_superseded",
             "Versions of files that were not restored because a newer version had been",

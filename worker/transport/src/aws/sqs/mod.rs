@@ -123,7 +123,7 @@ impl SqsQueue {
                     debug!(
                         queue = self.inner.name,
                         message_id = delivery.message_id,
-                        "A message that waited is not ours any more."
+                        "The visibility timeout of a buffered message ran out."
                     );
                 }
                 Err(error) => {

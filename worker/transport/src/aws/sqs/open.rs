@@ -44,7 +44,7 @@ impl Aws {
             None => {
                 warn!(
                     queue = name,
-                    "The queue has no redrive policy, so a message that can never be handled comes back for ever; give it a dead-letter queue, or run 'streampress setup'."
+                    "The queue has no redrive policy, so a message that cannot be processed is redelivered without end; give it a dead-letter queue, or run 'streampress setup'."
                 );
                 None
             }
