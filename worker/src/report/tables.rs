@@ -23,7 +23,7 @@ pub(super) fn failures(state: &ReportState) -> Markup {
         section class="card failed" aria-labelledby="failed-title" {
             h2 #failed-title { (count_files(state.files_failed)) " did not come back" }
             p {
-                "Nothing is lost: each is in the dead-letter queue. "
+                "Each is in the dead-letter queue. "
                 "Put right what is named here, then " code { "streampress redrive" } "."
             }
             ul {
