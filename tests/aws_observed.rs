@@ -24,7 +24,7 @@ use streampress_tests::{eventually, eventually_blocking};
 use streampress_transport::aws::SqsQueue;
 use streampress_transport::contract_tests::queue::message;
 use streampress_transport::{
-    ChunkStream, Delivery, Depth, Outgoing, Queue, Receipt, TransportResult,
+    ChunkStream, Delivery, Depth, Failure, Outgoing, Queue, Receipt, TransportResult,
 };
 use tokio_util::sync::CancellationToken;
 
@@ -82,13 +82,8 @@ impl Queue for CountedQueue {
     async fn release(&self, receipt: &Receipt) -> TransportResult<()> {
         self.inner.release(receipt).await
     }
-    async fn dead_letter(
-        &self,
-        delivery: &Delivery,
-        reason: DeadLetterReason,
-        detail: &str,
-    ) -> TransportResult<()> {
-        self.inner.dead_letter(delivery, reason, detail).await?;
+    async fn dead_letter(&self, delivery: &Delivery, failure: &Failure) -> TransportResult<()> {
+        self.inner.dead_letter(delivery, failure).await?;
         self.dead_lettered.fetch_add(1, Ordering::SeqCst);
         Ok(())
     }

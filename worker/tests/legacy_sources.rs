@@ -10,8 +10,7 @@ use streampress::legacy::compressor::LegacyCompressor;
 use streampress::roles::announce::AnnouncementFormat;
 use streampress::roles::source::SourceFilter;
 use streampress_crds::api::pipeline::{OnCompressed, SourceFormat};
-use streampress_transport::DeadLetterReason;
-use streampress_transport::{Delivery, Depth, Outgoing, Queue, Receipt, TransportResult};
+use streampress_transport::{Delivery, Depth, Failure, Outgoing, Queue, Receipt, TransportResult};
 
 #[path = "support/fixture.rs"]
 mod fixture;
@@ -52,13 +51,8 @@ impl Queue for OverwritingQueue {
     async fn release(&self, receipt: &Receipt) -> TransportResult<()> {
         self.inner.release(receipt).await
     }
-    async fn dead_letter(
-        &self,
-        delivery: &Delivery,
-        reason: DeadLetterReason,
-        detail: &str,
-    ) -> TransportResult<()> {
-        self.inner.dead_letter(delivery, reason, detail).await
+    async fn dead_letter(&self, delivery: &Delivery, failure: &Failure) -> TransportResult<()> {
+        self.inner.dead_letter(delivery, failure).await
     }
     async fn drain(&self, patience: Duration) -> bool {
         self.inner.drain(patience).await

@@ -12,9 +12,9 @@ use streampress::roles::announce::{AnnouncementFormat, Announcer};
 use streampress::roles::connect::CompressorConnections;
 use streampress::roles::redrive::{RedriveAction, redrive};
 use streampress_transport::{
-    ATTR_DETAIL, ATTR_GROUP, ATTR_REASON, ChunkStream, DeadLetterReason, Delivery, FileName,
-    FileVersion, Outgoing, Position, Queue, Record, Sequence, StreamCounts, TransportError,
-    TransportResult,
+    ATTR_DETAIL, ATTR_GROUP, ATTR_REASON, ChunkStream, DeadLetterReason, Delivery, Failure,
+    FileName, FileVersion, Outgoing, Position, Queue, Record, Sequence, StreamCounts,
+    TransportError, TransportResult,
 };
 
 #[path = "support/fixture.rs"]
@@ -93,7 +93,10 @@ async fn a_redrive_that_fails_in_the_middle_leaves_no_letter_hidden() {
     let deliveries = queue.receive(10, Duration::ZERO).await.expect("received");
     for delivery in &deliveries {
         queue
-            .dead_letter(delivery, DeadLetterReason::GaveUp, "to be redriven")
+            .dead_letter(
+                delivery,
+                &Failure::new(DeadLetterReason::GaveUp, "to be redriven"),
+            )
             .await
             .expect("dead-lettered");
     }
@@ -127,7 +130,7 @@ async fn a_dead_letter_that_cannot_be_sent_again_does_not_block_others_of_its_gr
         announcer.announce(&entry).await.expect("announced");
         let deliveries = queue.receive(1, Duration::ZERO).await.expect("received");
         queue
-            .dead_letter(&deliveries[0], reason, "to be redriven")
+            .dead_letter(&deliveries[0], &Failure::new(reason, "to be redriven"))
             .await
             .expect("dead-lettered");
     }
@@ -207,7 +210,10 @@ async fn dead_manifest(
     }
     let deliveries = queue.receive(1, Duration::ZERO).await.expect("received");
     queue
-        .dead_letter(&deliveries[0], DeadLetterReason::BadFrame, "not readable")
+        .dead_letter(
+            &deliveries[0],
+            &Failure::new(DeadLetterReason::BadFrame, "not readable"),
+        )
         .await
         .expect("dead-lettered");
     version

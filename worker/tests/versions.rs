@@ -18,7 +18,7 @@ use streampress::message::{Digest, Manifest, Message};
 use streampress::roles::announce::AnnouncementFormat;
 use streampress_transport::local::{Local, LocalOptions};
 use streampress_transport::{
-    ChunkStream, DeadLetterReason, FileName, Outgoing, Position, Record, StreamCounts,
+    ChunkStream, DeadLetterReason, Failure, FileName, Outgoing, Position, Record, StreamCounts,
     TransportResult,
 };
 
@@ -398,7 +398,7 @@ async fn a_name_that_cannot_be_had_is_a_dead_letter_that_says_why() {
         let mut reserved = manifest.clone();
         reserved.file.name = FileName::parse(".streampress/journal/a.json").expect("valid");
         let refused = |outcome: Result<(), HandlerError>, why: &str| match outcome {
-            Err(HandlerError::Permanent { reason, detail }) => {
+            Err(HandlerError::Permanent(Failure { reason, detail })) => {
                 assert_eq!(reason, DeadLetterReason::BadName);
                 assert!(detail.contains(why), "{detail}");
             }

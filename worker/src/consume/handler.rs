@@ -13,7 +13,7 @@ use crate::message::{DeadLetterReason, FileRef, Message, MessageError};
 use crate::runtime;
 use crate::telemetry::metrics::{Meter, Stage};
 use streampress_crds::slot_health::NeededService;
-use streampress_transport::{Deadline, Delivery, SlotGuard, TransportError, error_chain};
+use streampress_transport::{Deadline, Delivery, Failure, SlotGuard, TransportError, error_chain};
 
 /// What a role does with one message. The same message twice must have the same effect as once.
 #[async_trait]
@@ -70,8 +70,8 @@ pub trait Handler: Send + Sync + 'static {
     async fn end(&self) {}
 
     /// Called once the message is in the dead-letter queue.
-    async fn on_dead_lettered(&self, message: &Message, reason: DeadLetterReason, detail: &str) {
-        let _ = (message, reason, detail);
+    async fn on_dead_lettered(&self, message: &Message, failure: &Failure) {
+        let _ = (message, failure);
     }
 }
 
@@ -86,12 +86,7 @@ pub struct Handled {
 #[derive(Debug)]
 pub enum HandlerError {
     /// No attempt can succeed: the message becomes a dead letter at once.
-    Permanent {
-        /// Why.
-        reason: DeadLetterReason,
-        /// One sentence with the remedy.
-        detail: String,
-    },
+    Permanent(Failure),
     /// A later attempt may succeed. A probe tells whether a service is down; if none is, redelivered with back-off.
     Transient(anyhow::Error),
     /// A service that every message needs is down, whatever a probe says.
@@ -127,10 +122,7 @@ impl ServiceOutage {
 impl HandlerError {
     /// An error that no second attempt can avoid.
     pub fn permanent(reason: DeadLetterReason, detail: impl std::fmt::Display) -> Self {
-        Self::Permanent {
-            reason,
-            detail: format!("{detail:#}"),
-        }
+        Self::Permanent(Failure::new(reason, format!("{detail:#}")))
     }
 
     /// An error that may not occur again, in the step that `step` names.

@@ -19,7 +19,8 @@ use crate::telemetry::metrics::{InFlight, Meter, RetryCause};
 use crate::telemetry::trace;
 use streampress_crds::Role;
 use streampress_transport::{
-    ATTR_TRACEPARENT, Backoff, Deadline, Delivery, Queue, SlotGuard, TransportError, error_chain,
+    ATTR_TRACEPARENT, Backoff, Deadline, Delivery, Failure, Queue, SlotGuard, TransportError,
+    error_chain,
 };
 
 /// SQS hides a message for at most 12 hours, counted from its receive; the work stops half an hour before.
@@ -55,10 +56,7 @@ pub(super) struct MessageTask {
 /// How the work on a message ended.
 enum Ended {
     Done(Handled),
-    Permanent {
-        reason: DeadLetterReason,
-        detail: String,
-    },
+    Permanent(Failure),
     /// The services that all messages need are well. `proven`: another file of this size could be worked on.
     Failed {
         cause: anyhow::Error,
@@ -77,10 +75,10 @@ impl From<&MessageError> for Ended {
             MessageError::Version(version) if *version > u64::from(VERSION) => {
                 Self::Waiting(anyhow::anyhow!("{error}"))
             }
-            _ => Self::Permanent {
-                reason: DeadLetterReason::UnreadableMessage,
-                detail: error_chain(error),
-            },
+            _ => Self::Permanent(Failure::new(
+                DeadLetterReason::UnreadableMessage,
+                error_chain(error),
+            )),
         }
     }
 }
@@ -167,9 +165,7 @@ impl MessageTask {
             let handled = self.handler.handle(message, self.context(delivery)).await;
             let (outage, bytes) = match handled {
                 Ok(handled) => return Ended::Done(handled),
-                Err(HandlerError::Permanent { reason, detail }) => {
-                    return Ended::Permanent { reason, detail };
-                }
+                Err(HandlerError::Permanent(failure)) => return Ended::Permanent(failure),
                 Err(HandlerError::Interrupted) => return Ended::Interrupted,
                 Err(HandlerError::Newer(cause) | HandlerError::Waiting(cause)) => {
                     return Ended::Waiting(cause);
@@ -286,9 +282,7 @@ impl MessageTask {
     async fn conclude(&self, message: Concluding<'_>, ended: Ended) {
         match ended {
             Ended::Done(handled) => self.acknowledge(message, handled).await,
-            Ended::Permanent { reason, detail } => {
-                self.dead_letter(message, reason, &detail).await;
-            }
+            Ended::Permanent(failure) => self.dead_letter(message, &failure).await,
             Ended::Failed { cause, proven } => self.failed(message, &cause, proven).await,
             Ended::Waiting(cause) => {
                 let back_off = LONG_BACKOFF.equal_jitter(message.delivery.receive_count);
@@ -302,17 +296,17 @@ impl MessageTask {
     async fn failed(&self, message: Concluding<'_>, cause: &anyhow::Error, proven: bool) {
         let message_id = &message.delivery.message_id;
         let most = self.max_receive_count;
-        let failure = self.failures.lock().failed(message_id, proven, most);
-        if failure.is_last {
+        let attempts = self.failures.lock().failed(message_id, proven, most);
+        if attempts.is_last {
             let detail = format!(
                 "gave up after {} attempts of this worker while other files could be worked on: {cause:#}",
-                failure.count
+                attempts.count
             );
-            let reason = DeadLetterReason::GaveUp;
-            return self.dead_letter(message, reason, &detail).await;
+            let failure = Failure::new(DeadLetterReason::GaveUp, detail);
+            return self.dead_letter(message, &failure).await;
         }
-        let back_off = match failure.all.checked_sub(most) {
-            None | Some(0) => BACKOFF.equal_jitter(failure.all),
+        let back_off = match attempts.all.checked_sub(most) {
+            None | Some(0) => BACKOFF.equal_jitter(attempts.all),
             Some(beyond) => LONG_BACKOFF.equal_jitter(beyond.div_ceil(LONG_BACKOFF_STEP)),
         };
         self.retry_later(message, cause, back_off).await;
@@ -366,38 +360,36 @@ impl MessageTask {
         message.in_flight.retried(cause);
     }
 
-    async fn dead_letter(&self, message: Concluding<'_>, reason: DeadLetterReason, detail: &str) {
+    async fn dead_letter(&self, message: Concluding<'_>, failure: &Failure) {
         let delivery = message.delivery;
+        let (reason, detail) = (failure.reason.as_str(), &failure.detail);
         // Another worker may have the message by now and succeed with it.
         if self.context(delivery).ensure_owner().is_err() {
             info!(
                 message_id = delivery.message_id,
-                reason = reason.as_str(),
+                reason,
                 detail,
                 "Not dead-lettered: the worker stopped or lost the message; it will be redelivered."
             );
             return self.release(message, RetryCause::Interrupted).await;
         }
-        match self.queue.dead_letter(delivery, reason, detail).await {
+        match self.queue.dead_letter(delivery, failure).await {
             Ok(()) => {
                 error!(
                     message_id = delivery.message_id,
-                    reason = reason.as_str(),
-                    detail,
-                    "Moved a message to the dead-letter queue."
+                    reason, detail, "Moved a message to the dead-letter queue."
                 );
-                message.in_flight.dead(reason);
+                message.in_flight.dead(failure.reason);
                 self.failures.lock().ended(&delivery.message_id);
                 self.slot.count(|ledger| ledger.failures += 1);
                 if let Ok(message) = message.message {
-                    self.handler.on_dead_lettered(message, reason, detail).await;
+                    self.handler.on_dead_lettered(message, failure).await;
                 }
             }
             Err(error) => {
                 warn!(
                     message_id = delivery.message_id,
-                    reason = reason.as_str(),
-                    detail,
+                    reason, detail,
                     %error,
                     "Could not move a message to the dead-letter queue; it is redelivered when its visibility timeout ends."
                 );
@@ -495,8 +487,7 @@ mod tests {
         async fn dead_letter(
             &self,
             _delivery: &Delivery,
-            _reason: DeadLetterReason,
-            _detail: &str,
+            _failure: &Failure,
         ) -> TransportResult<()> {
             self.end("dead-lettered")
         }
@@ -575,7 +566,7 @@ mod tests {
             }
         }
 
-        async fn on_dead_lettered(&self, _: &Message, _: DeadLetterReason, _: &str) {
+        async fn on_dead_lettered(&self, _: &Message, _: &Failure) {
             self.was_told_of_dead_letter.store(true, Ordering::SeqCst);
         }
     }

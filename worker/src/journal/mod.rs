@@ -18,7 +18,7 @@ use std::time::SystemTime;
 
 use async_trait::async_trait;
 use serde::Serialize;
-use streampress_transport::TransportResult;
+use streampress_transport::{Failure, TransportResult};
 
 pub use notes::NoteJournal;
 pub use segments::SegmentJournal;
@@ -101,8 +101,8 @@ pub trait FileJournal: Send + Sync + fmt::Debug {
         Ok(())
     }
     /// The file is a dead letter now. A file that is done already stays done.
-    async fn record_failed(&self, file_id: &str, reason: &str) -> TransportResult<()> {
-        let _ = (file_id, reason);
+    async fn record_failed(&self, file_id: &str, failure: &Failure) -> TransportResult<()> {
+        let _ = (file_id, failure);
         Ok(())
     }
     /// The dead letter was sent again: the file is under way once more.
@@ -197,8 +197,8 @@ pub trait FileJournal: Send + Sync + fmt::Debug {
     async fn progress(&self) -> TransportResult<JournalProgress> {
         Ok(JournalProgress::default())
     }
-    /// Name and reason of failed files, at most `limit`, oldest failure first.
-    async fn failures(&self, limit: u32) -> TransportResult<Vec<(String, String)>> {
+    /// Names of failed files and why they failed, at most `limit`, oldest failure first.
+    async fn failures(&self, limit: u32) -> TransportResult<Vec<(String, Failure)>> {
         let _ = limit;
         Ok(Vec::new())
     }

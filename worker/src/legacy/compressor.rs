@@ -26,7 +26,8 @@ use crate::telemetry::metrics::Stage;
 use streampress_codec::legacy;
 use streampress_crds::api::pipeline::OnCompressed;
 use streampress_transport::{
-    ATTR_VERSION, ChunkStream, FileName, Outgoing, Position, Queue, Record, TransportResult,
+    ATTR_VERSION, ChunkStream, Failure, FileName, Outgoing, Position, Queue, Record,
+    TransportResult,
 };
 
 /// The compressor's work, format Seed.
@@ -101,19 +102,17 @@ impl Handler for LegacyCompressor {
         }
     }
 
-    async fn on_dead_lettered(&self, message: &Message, reason: DeadLetterReason, detail: &str) {
+    async fn on_dead_lettered(&self, message: &Message, failure: &Failure) {
         let recorded = async {
             let Some(file_id) = self.file_id(message).await? else {
                 return Ok(());
             };
             if let (Some(report), Ok(name)) = (&self.dead_letter_report, announced_name(message)) {
                 let (name, now) = (name.as_str(), runtime::now_millis());
-                let outcome = FileOutcome::failed(reason, detail);
-                let row = ReportRow::unpacked(&file_id, name, 0, now, outcome);
+                let row = ReportRow::unpacked(&file_id, name, 0, now, failure.into());
                 report.add(row).await;
             }
-            let text = format!("{reason}: {detail}");
-            self.journal.record_failed(&file_id, &text).await
+            self.journal.record_failed(&file_id, failure).await
         };
         if let Err(error) = recorded.await {
             warn!(%error, "Could not record a failed file in the journal.");

@@ -20,7 +20,7 @@ use crate::consume::{Handled, Handler, HandlerError, MessageContext, ServiceOuta
 use crate::destination::{self, Destination, PlacedVersion, Wanted};
 use crate::journal::FileJournal;
 use crate::legacy::decompressor::LegacyDecompressor;
-use crate::message::{BundlePlace, DeadLetterReason, FileRef, Manifest, Message};
+use crate::message::{BundlePlace, FileRef, Manifest, Message};
 use crate::report::log::ReportLog;
 use crate::report::{FileOutcome, ReportRow, format_of};
 use crate::roles::bundle_cache::BundleCache;
@@ -32,7 +32,7 @@ use crate::roles::records::{self, PayloadReader};
 use crate::runtime::{self, blocking};
 use crate::telemetry::metrics::Stage;
 use streampress_codec::{CodecError, hybrid};
-use streampress_transport::{ChunkStream, FileVersion, PendingFile};
+use streampress_transport::{ChunkStream, Failure, FileVersion, PendingFile};
 
 /// A file of this part of a block or less is held in memory without a thread.
 const SMALL_PART: u64 = 16;
@@ -110,15 +110,15 @@ impl Handler for Decompressor {
         Ok(true)
     }
 
-    async fn on_dead_lettered(&self, message: &Message, reason: DeadLetterReason, detail: &str) {
+    async fn on_dead_lettered(&self, message: &Message, failure: &Failure) {
         match message {
             Message::Manifest(manifest) => {
-                record_failure(&*self.journal, &manifest.file, reason, detail).await;
-                let outcome = FileOutcome::failed(reason, detail);
+                record_failure(&*self.journal, &manifest.file, failure).await;
+                let outcome = failure.into();
                 self.report(manifest, 0.0, "", outcome).await;
             }
             Message::LegacyManifest(manifest) => {
-                self.legacy.record_failure(manifest, reason, detail).await;
+                self.legacy.record_failure(manifest, failure).await;
             }
             Message::Announcement(_)
             | Message::LegacyAnnouncement(_)
@@ -188,8 +188,7 @@ impl Decompressor {
                     .report(manifest, version, is_restored, context)
                     .await
             }
-            Err(HandlerError::Permanent { reason, detail }) if reason.is_of_records() => {
-                let why = (reason, detail);
+            Err(HandlerError::Permanent(why)) if why.reason.is_of_records() => {
                 receipts.ask_again(manifest, version, why, context).await?;
                 context.count_sent_again();
                 Ok(())

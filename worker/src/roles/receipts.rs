@@ -26,8 +26,8 @@ use crate::roles::{copies, replies};
 use crate::telemetry::trace;
 use streampress_crds::api::pipeline::OnRestored;
 use streampress_transport::{
-    ATTR_DETAIL, ATTR_GROUP, ATTR_REASON, ATTR_VERSION, Backoff, Delivery, Depth, FileVersion,
-    Outgoing, Queue, Receipt, TransportError, TransportResult, error_chain,
+    ATTR_DETAIL, ATTR_GROUP, ATTR_REASON, ATTR_VERSION, Backoff, Delivery, Depth, Failure,
+    FileVersion, Outgoing, Queue, Receipt, TransportError, TransportResult, error_chain,
 };
 
 /// A version is announced again because of its records at most so many times; then its manifest is a dead letter.
@@ -124,7 +124,7 @@ impl ReceiptSender {
         &self,
         manifest: &Manifest,
         version: FileVersion,
-        (reason, detail): (DeadLetterReason, String),
+        failure: Failure,
         context: MessageContext<'_>,
     ) -> Result<(), HandlerError> {
         let manifest = Manifest {
@@ -133,19 +133,20 @@ impl ReceiptSender {
         };
         let verdict = Verdict::SendAgain {
             manifest: Box::new(manifest),
-            reason,
-            detail: detail.clone(),
+            reason: failure.reason,
+            detail: failure.detail.clone(),
         };
         let message = self.message(verdict, context.delivery);
         context.ensure_owner()?;
         self.send(message).await.map_err(|cause| {
             HandlerError::Waiting(anyhow::anyhow!(
-                "{reason}: {detail}; and the file could not be requested again: {cause}"
+                "{failure}; and the file could not be requested again: {cause}"
             ))
         })?;
         info!(
-            reason = reason.as_str(),
-            detail, "The file's records cannot be used; it is requested again."
+            reason = failure.reason.as_str(),
+            detail = failure.detail,
+            "The file's records cannot be used; it is requested again."
         );
         Ok(())
     }
@@ -345,7 +346,7 @@ async fn send_again(
             );
             Ok(())
         }
-        Err(HandlerError::Permanent { detail, .. }) => give_up(&detail),
+        Err(HandlerError::Permanent(failure)) => give_up(&failure.detail),
         Err(error) => Err(error),
     }
 }
@@ -365,15 +366,11 @@ impl SourceSideReceipts {
 }
 
 /// The dead letter of a manifest whose file cannot be sent again.
-fn manifest_letter(
-    manifest: &Manifest,
-    delivery: &Delivery,
-    (reason, detail): (DeadLetterReason, &str),
-) -> Outgoing {
+fn manifest_letter(manifest: &Manifest, delivery: &Delivery, failure: &Failure) -> Outgoing {
     let version = manifest.file_version.as_ref().map(ToString::to_string);
     let all = [
-        (ATTR_REASON, Some(reason.to_string())),
-        (ATTR_DETAIL, Some(sendable(detail))),
+        (ATTR_REASON, Some(failure.reason.to_string())),
+        (ATTR_DETAIL, Some(sendable(&failure.detail))),
         (ATTR_GROUP, Some(delivery.original_group().to_owned())),
         (ATTR_VERSION, version),
     ];
@@ -427,19 +424,14 @@ impl Queue for SourceSideReceipts {
         self.receipts.release(receipt).await
     }
 
-    async fn dead_letter(
-        &self,
-        delivery: &Delivery,
-        reason: DeadLetterReason,
-        detail: &str,
-    ) -> TransportResult<()> {
+    async fn dead_letter(&self, delivery: &Delivery, failure: &Failure) -> TransportResult<()> {
         if let Ok(Message::Receipt(FileReceipt {
             verdict: Verdict::SendAgain { manifest, .. },
             ..
         })) = Message::parse(&delivery.body)
             && let Some(dead) = self.chunks.dead_letters()
         {
-            let letter = manifest_letter(&manifest, delivery, (reason, detail));
+            let letter = manifest_letter(&manifest, delivery, failure);
             dead.send(vec![letter]).await?;
             return match self.receipts.delete(&delivery.receipt).await {
                 // Another worker has it by now and makes the same dead letter of it.
@@ -447,7 +439,7 @@ impl Queue for SourceSideReceipts {
                 other => other,
             };
         }
-        self.receipts.dead_letter(delivery, reason, detail).await
+        self.receipts.dead_letter(delivery, failure).await
     }
 
     async fn drain(&self, patience: Duration) -> bool {

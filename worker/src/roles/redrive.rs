@@ -174,9 +174,9 @@ impl Redrive<'_> {
             Some(Message::Manifest(manifest)) => {
                 match records::verify(self.stream, manifest).await {
                     Ok(()) => self.send_again(letter, Some(&manifest.file)).await,
-                    Err(HandlerError::Permanent { detail, .. }) => {
-                        Ok(self.announce_file_of(letter, manifest, &detail).await)
-                    }
+                    Err(HandlerError::Permanent(failure)) => Ok(self
+                        .announce_file_of(letter, manifest, &failure.detail)
+                        .await),
                     Err(error) => Err(passing(error)),
                 }
             }
@@ -271,8 +271,8 @@ async fn replace(
             announcer.journal.record_superseded(id.as_str()).await?;
             Ok(RedriveAction::ReplacementAnnounced)
         }
-        Err(HandlerError::Permanent { detail, .. }) => {
-            Ok(RedriveAction::Left(format!("{why}; {detail}")))
+        Err(HandlerError::Permanent(failure)) => {
+            Ok(RedriveAction::Left(format!("{why}; {}", failure.detail)))
         }
         Err(error) => Err(passing(error)),
     }
@@ -317,7 +317,7 @@ fn passing(error: HandlerError) -> anyhow::Error {
         | HandlerError::Newer(error)
         | HandlerError::Waiting(error) => error,
         HandlerError::Outage(outage) => anyhow::anyhow!(outage.cause),
-        HandlerError::Permanent { detail, .. } => anyhow::anyhow!(detail),
+        HandlerError::Permanent(failure) => anyhow::anyhow!(failure.detail),
         HandlerError::Interrupted => anyhow::anyhow!("interrupted"),
     }
 }

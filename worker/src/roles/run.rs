@@ -11,11 +11,10 @@ use std::time::Duration;
 use anyhow::{Context, Result, bail};
 use parking_lot::Mutex;
 use serde::Serialize;
-use streampress_crds::DeadLetterReason as Reason;
 use streampress_crds::api::pipeline::{CodecFormat, OnCompressed, OnRestored};
 use streampress_crds::location::Location;
 use streampress_crds::settings::Resolved;
-use streampress_transport::{FileEntry, Files, TransportError};
+use streampress_transport::{DeadLetterReason, Failure, FileEntry, Files, TransportError};
 use tokio::sync::oneshot;
 use tokio::task::JoinSet;
 use tokio::time::Instant;
@@ -51,7 +50,7 @@ const AWS_IDLE: Duration = Duration::from_secs(60);
 /// How long a run waits for its receipts once all files are done.
 const RECEIPTS_PATIENCE: Duration = Duration::from_secs(30);
 /// Why a file failed that no message is about any more.
-const NO_MESSAGE: &str = "SourceMissing: no message of this file is left, and its source is not in this folder; run with the folder that it was announced from";
+const NO_MESSAGE: &str = "no message of this file is left, and its source is not in this folder; run with the folder that it was announced from";
 
 /// What to run.
 pub(crate) struct RunOptions {
@@ -102,7 +101,7 @@ pub(crate) struct RunSummary {
     /// Whether it ended before all files were restored.
     pub(crate) interrupted: bool,
     /// Failed files with their reasons, the first hundred.
-    pub(crate) failures: Vec<(String, String)>,
+    pub(crate) failures: Vec<(String, Failure)>,
     /// Files and folders that were left out with their reasons, the first hundred.
     pub(crate) left_out: Vec<(String, String)>,
 }
@@ -750,7 +749,10 @@ impl Watch<'_> {
         self.tries.failed = progress.failed;
         let mut names = Vec::new();
         for file in self.run.journal().open_files().await? {
-            let is_spoiled = file.reason.as_deref().is_some_and(spoils_records);
+            let is_spoiled = file
+                .failure
+                .as_ref()
+                .is_some_and(|failure| failure.reason.is_of_records());
             if is_spoiled
                 && self.is_newest(&file).await?
                 && self.tries.announced.insert(file.file_id)
@@ -797,7 +799,7 @@ impl Watch<'_> {
         let journal = self.run.journal();
         let mut names = Vec::new();
         for file in journal.open_files().await? {
-            if file.reason.is_some() {
+            if file.failure.is_some() {
                 continue;
             }
             match self.newest(&file).await? {
@@ -807,15 +809,19 @@ impl Watch<'_> {
                 Some(_) if self.tries.announced.insert(file.file_id.clone()) => {
                     names.push((file.name, file.file_id));
                 }
-                Some(_) | None => journal.record_failed(&file.file_id, NO_MESSAGE).await?,
+                Some(_) | None => {
+                    let failure = Failure::new(DeadLetterReason::SourceMissing, NO_MESSAGE);
+                    journal.record_failed(&file.file_id, &failure).await?;
+                }
             }
         }
         let only_names: Vec<_> = names.iter().map(|(name, _)| name.clone()).collect();
         let missing = self.run.scanner.announce_names(&only_names).await?;
         for (name, file_id) in names {
             if missing.contains(&name) {
-                let reason = format!("{}: {name} is not at the source", Reason::SourceMissing);
-                journal.record_failed(&file_id, &reason).await?;
+                let detail = format!("{name} is not at the source");
+                let failure = Failure::new(DeadLetterReason::SourceMissing, detail);
+                journal.record_failed(&file_id, &failure).await?;
             }
         }
         Ok(())
@@ -852,16 +858,6 @@ impl Watch<'_> {
         }
         true
     }
-}
-
-/// Whether a recorded failure says that the file's records cannot be used, so that packing it again helps.
-fn spoils_records(failure: &str) -> bool {
-    let reason = failure
-        .split_once(':')
-        .map_or(failure, |(reason, _)| reason);
-    reason
-        .parse()
-        .is_ok_and(|reason: Reason| reason.is_of_records())
 }
 
 fn notice_not_taken(result: &ScanResult, observer: &dyn RunObserver) {

@@ -48,7 +48,7 @@ pub use files::{
 };
 pub use log_filter::is_safe_to_log;
 pub use queue::{
-    ATTR_DETAIL, ATTR_GROUP, ATTR_REASON, ATTR_TRACEPARENT, ATTR_VERSION, Delivery, Depth,
+    ATTR_DETAIL, ATTR_GROUP, ATTR_REASON, ATTR_TRACEPARENT, ATTR_VERSION, Delivery, Depth, Failure,
     Outgoing, Queue, Receipt,
 };
 pub use slot_lock::{Deadline, Ledger, SharedLedger, SlotGuard, SlotLock, SlotLocks};

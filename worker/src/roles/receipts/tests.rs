@@ -9,7 +9,9 @@ use streampress_crds::api::pipeline::{OnCompressed, SourceFormat};
 use streampress_transport::in_process_lock::InProcessLock;
 use streampress_transport::local::files::LocalFiles;
 use streampress_transport::local::{Local, LocalOptions};
-use streampress_transport::{ChunkStream, FileName, Files, Position, Record, StreamCounts};
+use streampress_transport::{
+    ChunkStream, Failure, FileName, Files, Position, Record, StreamCounts,
+};
 use tokio_util::sync::CancellationToken;
 
 use super::*;
@@ -113,13 +115,8 @@ impl Queue for Flaky {
     async fn release(&self, receipt: &Receipt) -> TransportResult<()> {
         self.inner.release(receipt).await
     }
-    async fn dead_letter(
-        &self,
-        delivery: &Delivery,
-        reason: DeadLetterReason,
-        detail: &str,
-    ) -> TransportResult<()> {
-        self.inner.dead_letter(delivery, reason, detail).await
+    async fn dead_letter(&self, delivery: &Delivery, failure: &Failure) -> TransportResult<()> {
+        self.inner.dead_letter(delivery, failure).await
     }
     async fn depth(&self) -> TransportResult<Depth> {
         self.inner.depth().await

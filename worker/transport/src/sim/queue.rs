@@ -6,15 +6,14 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use async_trait::async_trait;
 use parking_lot::Mutex;
-use streampress_crds::DeadLetterReason;
 use tokio::sync::Notify;
 use tokio::time::Instant;
 
 use super::process::SimProcess;
 use super::world::{SimService, World};
 use crate::{
-    ATTR_DETAIL, ATTR_GROUP, ATTR_REASON, ATTR_VERSION, Delivery, Depth, FileVersion, Outgoing,
-    Queue, Receipt, TransportError, TransportResult,
+    ATTR_DETAIL, ATTR_GROUP, ATTR_REASON, ATTR_VERSION, Delivery, Depth, Failure, FileVersion,
+    Outgoing, Queue, Receipt, TransportError, TransportResult,
 };
 
 /// A second message with the same deduplication id within this time is dropped.
@@ -493,12 +492,7 @@ impl Queue for SimQueue {
         self.extend(receipt, Duration::ZERO).await
     }
 
-    async fn dead_letter(
-        &self,
-        delivery: &Delivery,
-        reason: DeadLetterReason,
-        detail: &str,
-    ) -> TransportResult<()> {
+    async fn dead_letter(&self, delivery: &Delivery, failure: &Failure) -> TransportResult<()> {
         let Some(dead) = &self.dead else {
             return Err(TransportError::Invalid(format!(
                 "{} holds dead letters itself; delete the message or send it again",
@@ -506,8 +500,8 @@ impl Queue for SimQueue {
             )));
         };
         let mut attributes = delivery.attributes.clone();
-        attributes.insert(ATTR_REASON.into(), reason.to_string());
-        attributes.insert(ATTR_DETAIL.into(), detail.into());
+        attributes.insert(ATTR_REASON.into(), failure.reason.to_string());
+        attributes.insert(ATTR_DETAIL.into(), failure.detail.clone());
         attributes.insert(ATTR_GROUP.into(), delivery.group.clone());
         attributes.insert(ATTR_VERSION.into(), delivery.version().to_string());
         let letter = Outgoing {

@@ -7,7 +7,7 @@ use proptest::prelude::*;
 use super::memory_folder;
 use crate::contract_tests::queue::message;
 use crate::local::{Local, LocalOptions};
-use crate::{ATTR_REASON, DeadLetterReason, Delivery, TransportError};
+use crate::{ATTR_REASON, DeadLetterReason, Delivery, Failure, TransportError};
 
 const MAX_RECEIVES: u32 = 2;
 
@@ -182,7 +182,10 @@ async fn play(steps: Vec<ModelStep>) {
             ModelStep::DeadLetter(index) => {
                 if let Some(delivery) = taken(index) {
                     queue
-                        .dead_letter(&delivery, DeadLetterReason::BadName, "it was bad")
+                        .dead_letter(
+                            &delivery,
+                            &Failure::new(DeadLetterReason::BadName, "it was bad"),
+                        )
                         .await
                         .unwrap();
                     model.remove(&delivery.body);
