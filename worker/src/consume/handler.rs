@@ -13,7 +13,9 @@ use crate::message::{DeadLetterReason, FileRef, Message, MessageError};
 use crate::runtime;
 use crate::telemetry::metrics::{Meter, Stage};
 use streampress_crds::slot_health::NeededService;
-use streampress_transport::{Deadline, Delivery, Failure, SlotGuard, TransportError, error_chain};
+use streampress_transport::{
+    Deadline, Delivery, Failure, Queue, SlotGuard, TransportError, TransportResult, error_chain,
+};
 
 /// What a role does with one message. The same message twice must have the same effect as once.
 #[async_trait]
@@ -68,6 +70,18 @@ pub trait Handler: Send + Sync + 'static {
 
     /// Called once at the end of the process, after the last message.
     async fn end(&self) {}
+
+    /// Moves a message of `queue`, which is `None` where it could not be parsed, to a dead-letter queue.
+    async fn dead_letter(
+        &self,
+        queue: &dyn Queue,
+        delivery: &Delivery,
+        message: Option<&Message>,
+        failure: &Failure,
+    ) -> TransportResult<()> {
+        let _ = message;
+        queue.dead_letter(delivery, failure).await
+    }
 
     /// Called once the message is in the dead-letter queue.
     async fn on_dead_lettered(&self, message: &Message, failure: &Failure) {

@@ -373,7 +373,11 @@ impl MessageTask {
             );
             return self.release(message, RetryCause::Interrupted).await;
         }
-        match self.queue.dead_letter(delivery, failure).await {
+        let parsed = message.message.as_ref().ok();
+        let moved = self
+            .handler
+            .dead_letter(&*self.queue, delivery, parsed, failure);
+        match moved.await {
             Ok(()) => {
                 error!(
                     message_id = delivery.message_id,
@@ -382,7 +386,7 @@ impl MessageTask {
                 message.in_flight.dead(failure.reason);
                 self.failures.lock().ended(&delivery.message_id);
                 self.slot.count(|ledger| ledger.failures += 1);
-                if let Ok(message) = message.message {
+                if let Some(message) = parsed {
                     self.handler.on_dead_lettered(message, failure).await;
                 }
             }

@@ -112,7 +112,7 @@ impl Manifest {
     }
 
     /// Checks what the fields' types do not.
-    pub(super) fn check(self) -> Result<Self, MessageError> {
+    pub(super) fn check(&self) -> Result<(), MessageError> {
         if self.records.positions().is_empty() {
             return Err(MessageError::Field {
                 field: "records",
@@ -126,6 +126,6 @@ impl Manifest {
                 problem: "does not hold the file: its place is outside the bundle".into(),
             });
         }
-        Ok(self)
+        Ok(())
     }
 }

@@ -39,7 +39,9 @@ use crate::telemetry::metrics::Stage;
 use crate::telemetry::trace;
 use streampress_codec::{FormatVersion, hybrid};
 use streampress_crds::api::pipeline::{OnCompressed, OnRestored};
-use streampress_transport::{ChunkStream, Failure, FileName, Outgoing, Position, Queue};
+use streampress_transport::{
+    ChunkStream, Delivery, Failure, FileName, Outgoing, Position, Queue, TransportResult,
+};
 
 /// Between two writes of the receipts that were taken meanwhile: far less than a queue must be empty to count as lost.
 const FLUSH_INTERVAL: Duration = Duration::from_secs(5);
@@ -147,6 +149,22 @@ impl Handler for Compressor {
 
     async fn end(&self) {
         self.flush_journal().await;
+    }
+
+    async fn dead_letter(
+        &self,
+        queue: &dyn Queue,
+        delivery: &Delivery,
+        message: Option<&Message>,
+        failure: &Failure,
+    ) -> TransportResult<()> {
+        match message {
+            Some(Message::Receipt(receipt)) => {
+                let chunks = &*self.chunks_queue;
+                receipts::dead_letter(receipt, (queue, delivery), chunks, failure).await
+            }
+            _ => queue.dead_letter(delivery, failure).await,
+        }
     }
 
     async fn on_dead_lettered(&self, message: &Message, failure: &Failure) {

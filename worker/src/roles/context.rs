@@ -35,7 +35,7 @@ use crate::roles::connect::{
 };
 use crate::roles::decompress::Decompressor;
 use crate::roles::generate::{FileMaker, GeneratorRole, SourceScan};
-use crate::roles::receipts::{ReceiptSender, SourceSideReceipts};
+use crate::roles::receipts::ReceiptSender;
 use crate::roles::scan::{LeftOutFiles, Scanner};
 use crate::roles::source::SourceFilter;
 use crate::roles::unconfirmed::UnconfirmedFiles;
@@ -352,13 +352,7 @@ impl RoleContext {
         handler: Arc<dyn Handler>,
     ) -> Consumer {
         let queue = match connections.receipts_queue {
-            Some(receipts) => {
-                let receipts = SourceSideReceipts::new(receipts, connections.chunks_queue);
-                Arc::new(JoinedQueue::new(
-                    connections.files_queue,
-                    Arc::new(receipts),
-                ))
-            }
+            Some(receipts) => Arc::new(JoinedQueue::new(connections.files_queue, receipts)),
             None => connections.files_queue,
         };
         let config = ConsumerConfig {

@@ -19,6 +19,7 @@ use crate::consume::joined::JoinedQueue;
 use crate::consume::{Consumer, Handler};
 use crate::destination::Destination;
 use crate::journal::{FileJournal, NoJournal, SqliteJournal};
+use crate::message::{Message, parse_count};
 use crate::roles::announce::AnnouncementFormat;
 use crate::roles::compress::Compressor;
 use crate::roles::decompress::Decompressor;
@@ -197,9 +198,7 @@ impl Sides {
 
     /// Works as a compressor until the condition holds.
     async fn compress_until(&self, holds: impl AsyncFnMut() -> bool) {
-        let (receipts, chunks) = (self.local.receipts_queue(), self.local.chunks_queue());
-        let receipts = SourceSideReceipts::new(receipts, chunks);
-        let queue = JoinedQueue::new(self.local.files_queue(), Arc::new(receipts));
+        let queue = JoinedQueue::new(self.local.files_queue(), self.local.receipts_queue());
         let handler = Arc::new(self.compressor());
         consume_until(Role::Compressor, Arc::new(queue), handler, holds).await;
     }
@@ -384,6 +383,23 @@ async fn after_three_repeats_the_manifest_is_a_dead_letter_with_its_reason() {
     assert_eq!((dead.len(), name, reason), (1, "a.txt", "Expired"));
     assert!(dead[0].2.contains("3 times without success"), "{dead:?}");
     assert_eq!(sides.state("a.txt").await, SourceState::Dead);
+}
+
+#[tokio::test]
+async fn a_receipt_is_parsed_once_also_where_it_becomes_a_dead_letter() {
+    let sides = Sides::open();
+    sides.announce("a.txt", "words").await;
+    sides.pack().await;
+    assert_eq!(parse_count::get(), 1, "the announcement");
+    std::fs::remove_file(sides.root.path().join("in/a.txt")).expect("removed");
+    *sides.is_stream_lost.lock() = true;
+    sides.restore().await;
+    assert_eq!(parse_count::get(), 2, "the manifest");
+    sides
+        .compress_until(async || sides.waiting().await == [0, 0, 0])
+        .await;
+    assert_eq!(parse_count::get(), 3, "the receipt");
+    assert_eq!(sides.dead().await.len(), 1);
 }
 
 #[tokio::test]
