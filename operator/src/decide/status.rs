@@ -13,7 +13,7 @@ use streampress_crds::{Reason, Role};
 
 use crate::decide::drain::Drain;
 use crate::decide::retention::RetentionReport;
-use crate::transport::problem::Problem;
+use crate::transport::problem::{Problem, Retry};
 use crate::transport::{Depths, TransportState};
 
 /// The type of the condition that says whether what waits may outlast the stream's retention.
@@ -296,9 +296,9 @@ fn is_true<'a>(status: &'a CompressionPipelineStatus, type_: &str) -> Option<&'a
 }
 
 fn failed(problem: &Problem) -> StatusSummary {
-    let (phase, readiness) = match problem.retry.is_lasting() {
-        true => (Phase::Failed, Readiness::Stalled),
-        false => (Phase::Degraded, Readiness::Reconciling),
+    let (phase, readiness) = match problem.retry {
+        Retry::AfterChange => (Phase::Failed, Readiness::Stalled),
+        Retry::Transient | Retry::AfterCorrection => (Phase::Degraded, Readiness::Reconciling),
     };
     StatusSummary::new(phase, problem.reason, &problem.message, readiness)
 }

@@ -232,13 +232,14 @@ pub(super) fn summary_table(summary: &RunSummary) -> String {
     if let Some(report) = &summary.report {
         row("report", report.display().to_string());
     }
-    let failed = summary.failures.iter();
-    let failed = failed.map(|(name, failure)| ("failed", name, failure.to_string()));
-    let left_out = summary.left_out.iter();
-    let left_out = left_out.map(|(name, reason)| ("left out", name, reason.clone()));
-    for (what, name, reason) in failed.chain(left_out) {
-        let (name, reason) = (printable(name), printable(&reason));
-        let _ = writeln!(table, "  {what}: {name}: {reason}");
+    for (what, files) in [
+        ("failed", &summary.failures),
+        ("left out", &summary.left_out),
+    ] {
+        for (name, reason) in files {
+            let (name, reason) = (printable(name), printable(reason));
+            let _ = writeln!(table, "  {what}: {name}: {reason}");
+        }
     }
     table
 }

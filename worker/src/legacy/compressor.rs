@@ -15,7 +15,7 @@ use crate::consume::{Handled, Handler, HandlerError, MessageContext, ServiceOuta
 use crate::journal::FileJournal;
 use crate::message::{DeadLetterReason, Digest, FileRef, LegacyManifest, Message, StageNumbers};
 use crate::report::log::ReportLog;
-use crate::report::{FileOutcome, ReportRow};
+use crate::report::ReportRow;
 use crate::roles::announce::{
     Announcer, legacy_id, legacy_journal_key, source_missing, trace_attributes,
 };

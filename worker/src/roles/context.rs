@@ -12,7 +12,7 @@ use streampress_crds::api::pipeline::{
 use streampress_crds::location::Location;
 use streampress_crds::settings::{
     CodecSettings, CompressorSettings, DecompressorSettings, GeneratorJob, GeneratorSettings,
-    QueueSettings, Resolved, SchemaSource, SourceSettings,
+    HybridVersion, QueueSettings, Resolved, SchemaSource, SourceSettings,
 };
 use tokio_util::sync::CancellationToken;
 
@@ -307,8 +307,8 @@ impl RoleContext {
             chunks_queue: connections.chunks_queue.clone(),
             options: hybrid_options(settings.codec, self.threads),
             format_version: match settings.codec.format_version {
-                2 => FormatVersion::V2,
-                _ => FormatVersion::V1,
+                HybridVersion::V1 => FormatVersion::V1,
+                HybridVersion::V2 => FormatVersion::V2,
             },
             plans: Arc::default(),
             bundler: match settings.codec.bundle {

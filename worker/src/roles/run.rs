@@ -101,7 +101,7 @@ pub(crate) struct RunSummary {
     /// Whether it ended before all files were restored.
     pub(crate) interrupted: bool,
     /// Failed files with their reasons, the first hundred.
-    pub(crate) failures: Vec<(String, Failure)>,
+    pub(crate) failures: Vec<(String, String)>,
     /// Files and folders that were left out with their reasons, the first hundred.
     pub(crate) left_out: Vec<(String, String)>,
 }
@@ -488,6 +488,7 @@ impl Run {
         let progress = self.journal().progress().await?;
         let left_out = self.left_out();
         let (gone, altered) = (self.gone.load(Relaxed), self.still_altered().await?);
+        let failures = self.journal().failures(LISTED_FAILURES).await?.into_iter();
         Ok(RunSummary {
             files_generated: progress.announced,
             files_compressed: progress.compressed,
@@ -504,7 +505,9 @@ impl Run {
             report: report.filter(|page| page.starts_with("s3:") || page.exists()),
             output: self.output()?,
             interrupted: !finite,
-            failures: self.journal().failures(LISTED_FAILURES).await?,
+            failures: failures
+                .map(|(name, failure)| (name, failure.to_string()))
+                .collect(),
             left_out: left_out.listed,
             normalised: self.resolved.codec.format == CodecFormat::Seed,
         })
