@@ -101,6 +101,7 @@ const LAYERS: &[(&str, &[&str])] = &[
             "log_filter",
             "backoff",
             "clock",
+            "empty_queues",
             "chunk_stream",
             "file_version",
             "error",

@@ -3,9 +3,12 @@
 //! SQS tells no message's age through its API. The number of messages, seen again and again, and the number of files that
 //! were restored meanwhile bound the age of the oldest one from above.
 
+use std::time::Duration;
+
 use k8s_openapi::jiff::{SignedDuration, Timestamp};
 use streampress_crds::CompressionPipelineStatus;
 use streampress_crds::api::status::RetentionStatus;
+use streampress_transport::EmptyQueues;
 
 use crate::transport::{Depths, RetentionPlan};
 
@@ -13,8 +16,6 @@ use crate::transport::{Depths, RetentionPlan};
 const LONGEST_HOURS: u32 = 14 * 24;
 /// A message that has waited for less than this is not at risk with any retention: AWS's shortest is 24 hours.
 const SHORT_WAIT: SignedDuration = SignedDuration::from_hours(1);
-/// Queues must have been seen empty for so long before a longer wait counts as over: SQS counts up to a minute late.
-const EMPTY_FOR: SignedDuration = SignedDuration::from_secs(60);
 
 /// What is remembered of the waiting messages from one look to the next.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -23,8 +24,8 @@ pub(crate) struct WaitingHistory {
     since: Option<Timestamp>,
     /// When everything that waited was counted.
     checkpoint: Option<Checkpoint>,
-    /// Since when the queues have been seen empty.
-    empty_since: Option<Timestamp>,
+    /// Since when the queues have been seen empty, in time since 1970.
+    empty: EmptyQueues<Duration>,
 }
 
 /// Everything that waited at one moment was restored or became a dead letter once `concluded` files did.
@@ -67,7 +68,7 @@ impl WaitingHistory {
         if waiting == 0 && !has_dead {
             return self.observe_empty(now);
         }
-        self.empty_since = None;
+        self.empty = EmptyQueues::default();
         let next = Checkpoint {
             at: now,
             concluded: concluded.saturating_add(waiting),
@@ -86,9 +87,10 @@ impl WaitingHistory {
 
     fn observe_empty(&mut self, now: Timestamp) -> Option<Timestamp> {
         let since = self.since?;
-        let empty_since = *self.empty_since.get_or_insert(now);
+        let since_1970 = now.as_duration().unsigned_abs();
+        self.empty.observe(true, since_1970);
         let is_short = now.duration_since(since) < SHORT_WAIT;
-        if is_short || now.duration_since(empty_since) >= EMPTY_FOR {
+        if is_short || self.empty.are_certain(since_1970) {
             *self = Self::default();
         }
         self.since
@@ -96,7 +98,7 @@ impl WaitingHistory {
 
     /// Whether the queues must be looked at again soon, although nothing changes.
     pub(crate) fn is_pending(&self) -> bool {
-        self.empty_since.is_some()
+        self.empty != EmptyQueues::default()
     }
 }
 

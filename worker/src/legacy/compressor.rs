@@ -14,8 +14,8 @@ use super::{LARGEST_FILE_BYTES, PackedFile};
 use crate::consume::{Handled, Handler, HandlerError, MessageContext, ServiceOutage};
 use crate::journal::FileJournal;
 use crate::message::{DeadLetterReason, Digest, FileRef, LegacyManifest, Message, StageNumbers};
-use crate::report::log::ReportLog;
 use crate::report::ReportRow;
+use crate::report::log::ReportLog;
 use crate::roles::announce::{
     Announcer, legacy_id, legacy_journal_key, source_missing, trace_attributes,
 };

@@ -14,7 +14,9 @@ use serde::Serialize;
 use streampress_crds::api::pipeline::{CodecFormat, OnCompressed, OnRestored};
 use streampress_crds::location::Location;
 use streampress_crds::settings::Resolved;
-use streampress_transport::{DeadLetterReason, Failure, FileEntry, Files, TransportError};
+use streampress_transport::{
+    COUNTED_LATE, DeadLetterReason, EmptyQueues, Failure, FileEntry, Files, TransportError,
+};
 use tokio::sync::oneshot;
 use tokio::task::JoinSet;
 use tokio::time::Instant;
@@ -45,8 +47,6 @@ const TIME_TOLERANCE: Duration = Duration::from_secs(2);
 const RETRY_AFTER: Duration = Duration::from_secs(2);
 /// So long after the last message of an embedded queue every outcome is in the journal.
 const IDLE: Duration = Duration::from_secs(3);
-/// SQS counts its messages with a delay of up to a minute.
-const AWS_IDLE: Duration = Duration::from_secs(60);
 /// How long a run waits for its receipts once all files are done.
 const RECEIPTS_PATIENCE: Duration = Duration::from_secs(30);
 /// Why a file failed that no message is about any more.
@@ -682,8 +682,9 @@ struct Tries {
     failed: u64,
     /// Files that were announced again, by id: each once in a run.
     announced: HashSet<String>,
-    /// Since when nothing has been under way although files are unfinished.
-    idle: Option<(Instant, JournalProgress)>,
+    /// Since when no queue has held a message although files are unfinished, with the progress of then.
+    idle: EmptyQueues,
+    idle_progress: JournalProgress,
 }
 
 impl Watch<'_> {
@@ -781,24 +782,20 @@ impl Watch<'_> {
     /// Where both queues have been empty for a while and files are unfinished, no message of theirs exists any more: their
     /// sources are announced again, once, and what then is still unfinished has failed.
     async fn conclude_idle(&mut self, progress: JournalProgress) -> Result<()> {
-        let now = Instant::now();
-        let since = match self.tries.idle {
-            Some((since, then)) if then == progress => since,
-            _ => now,
-        };
-        if !self.queues_are_empty().await {
-            self.tries.idle = None;
-            return Ok(());
+        if self.tries.idle_progress != progress {
+            self.tries.idle = EmptyQueues::default();
+            self.tries.idle_progress = progress;
         }
-        self.tries.idle = Some((since, progress));
+        let are_empty = self.queues_are_empty().await;
+        let idle_for = self.tries.idle.observe(are_empty, Instant::now());
         let long_enough = match self.run.is_aws {
-            true => AWS_IDLE,
+            true => COUNTED_LATE,
             false => IDLE,
         };
-        if now.duration_since(since) < long_enough {
+        if idle_for.is_none_or(|idle_for| idle_for < long_enough) {
             return Ok(());
         }
-        self.tries.idle = None;
+        self.tries.idle = EmptyQueues::default();
         let journal = self.run.journal();
         let mut names = Vec::new();
         for file in journal.open_files().await? {

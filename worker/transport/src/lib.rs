@@ -15,7 +15,7 @@
 //! - [`in_process_lock`]: slots of one process.
 //! - `sim`: all four in simulated time, for tests (feature `testing`).
 //!
-//! What they share, and other packages too: [`file_version`], [`error`], [`backoff`], [`clock`], [`log_filter`].
+//! What they share, and other packages too: [`file_version`], [`error`], [`empty_queues`], [`backoff`], [`clock`], [`log_filter`].
 
 #[cfg(feature = "aws")]
 pub mod aws;
@@ -24,6 +24,7 @@ pub mod chunk_stream;
 pub mod clock;
 #[cfg(any(test, feature = "testing"))]
 pub mod contract_tests;
+pub mod empty_queues;
 pub mod error;
 pub mod file_version;
 pub mod files;
@@ -41,6 +42,7 @@ pub mod slot_lock;
 pub use backoff::Backoff;
 pub use chunk_stream::{ChunkStream, Position, Record, Sequence, StreamCounts};
 pub use clock::Moment;
+pub use empty_queues::{COUNTED_LATE, EmptyQueues};
 pub use error::{TransportError, TransportResult, error_chain};
 pub use file_version::FileVersion;
 pub use files::{

@@ -4,7 +4,7 @@ use async_trait::async_trait;
 use bytes::Bytes;
 use futures::future::join_all;
 use streampress_transport::{
-    ChunkStream, Position, Record, StreamCounts, TransportError, TransportResult,
+    ChunkStream, DeadLetterReason, Position, Record, StreamCounts, TransportError, TransportResult,
 };
 
 use super::*;

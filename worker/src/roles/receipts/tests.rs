@@ -2,6 +2,7 @@
 
 use std::path::Path;
 
+use async_trait::async_trait;
 use bytes::Bytes;
 use streampress_codec::hybrid;
 use streampress_crds::Role;
@@ -10,7 +11,7 @@ use streampress_transport::in_process_lock::InProcessLock;
 use streampress_transport::local::files::LocalFiles;
 use streampress_transport::local::{Local, LocalOptions};
 use streampress_transport::{
-    ChunkStream, Failure, FileName, Files, Position, Record, StreamCounts,
+    ChunkStream, Depth, Failure, FileName, Files, Position, Receipt, Record, StreamCounts,
 };
 use tokio_util::sync::CancellationToken;
 
