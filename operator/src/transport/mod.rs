@@ -1,10 +1,11 @@
-//! The queues and the stream of a pipeline, as the operator uses them: the trait [`Provisioner`] with two
-//! implementations, AWS (`aws.rs`) and in memory (`memory.rs`). `manager.rs` calls it outside the reconcile path
+//! The queues and the stream of a pipeline, as the operator uses them: the trait [`Provisioner`], implemented for AWS
+//! (`aws.rs`) and, for tests, in memory (`memory.rs`, feature `testing`). `manager.rs` calls it outside the reconcile path
 //! with the identity that `credentials.rs` finds; `problem.rs` is what goes wrong.
 
 pub mod aws;
 mod credentials;
 pub mod manager;
+#[cfg(feature = "testing")]
 pub mod memory;
 pub mod problem;
 mod rules;
