@@ -24,7 +24,7 @@ use problem::Problem;
 /// ever deleted.
 pub const OWNER_TAG: &str = "streampress.dev/uid";
 /// For people: `namespace/name` of the pipeline.
-pub const PIPELINE_TAG: &str = "streampress.dev/pipeline";
+pub(crate) const PIPELINE_TAG: &str = "streampress.dev/pipeline";
 
 /// How many messages a pipeline's queues have; what could not be read is `None`, never zero.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -70,7 +70,7 @@ impl Depths {
     }
 
     /// What waits for the compressors: announced files, and receipts.
-    pub fn of_compressors(self) -> Option<Depth> {
+    pub(crate) fn of_compressors(self) -> Option<Depth> {
         let (files, receipts) = (self.files?, self.receipts?);
         Some(Depth {
             visible: files.visible + receipts.visible,
@@ -114,7 +114,7 @@ pub struct RetentionPlan {
 
 /// Whether a pipeline's queues and stream can be used.
 #[derive(Clone, Debug, Default, PartialEq)]
-pub enum TransportState {
+pub(crate) enum TransportState {
     /// They are being made or looked up.
     #[default]
     Pending,

@@ -136,7 +136,7 @@ impl Destination {
     }
 
     /// Whether content has to be fetched and unpacked for the wanted version. A later [`Destination::place`] decides.
-    pub async fn needs_content(&self, wanted: &Wanted) -> Result<bool, HandlerError> {
+    pub(crate) async fn needs_content(&self, wanted: &Wanted) -> Result<bool, HandlerError> {
         if wanted.name.is_reserved() {
             return Err(bad_name(
                 wanted,

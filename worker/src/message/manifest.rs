@@ -94,7 +94,7 @@ pub struct Share {
 
 impl Manifest {
     /// The version of the manifest of a file with this place.
-    pub fn version_for(bundle: Option<&BundlePlace>) -> u32 {
+    pub(crate) fn version_for(bundle: Option<&BundlePlace>) -> u32 {
         bundle.map_or(VERSION, |_| BUNDLED_VERSION)
     }
 

@@ -3,10 +3,10 @@
 //! SDK, and nothing in here knows what a file's bytes mean.
 //!
 //! The contracts:
-//! - [`queue`]: [`Queue`], a FIFO queue of messages with a dead-letter queue.
-//! - [`chunk_stream`]: [`ChunkStream`], a stream of records with positions.
+//! - `queue`: [`Queue`], a FIFO queue of messages with a dead-letter queue.
+//! - `chunk_stream`: [`ChunkStream`], a stream of records with positions.
 //! - [`slot_lock`]: [`SlotLock`], which lets so many workers of a role act at once.
-//! - [`files`]: [`Files`], a folder or the like.
+//! - `files`: [`Files`], a folder or the like.
 //!
 //! The implementations, each behind a feature of its name:
 //! - `local`: all four in a folder of this machine: SQLite and segment files.
@@ -15,26 +15,26 @@
 //! - [`in_process_lock`]: slots of one process.
 //! - `sim`: all four in simulated time, for tests (feature `testing`).
 //!
-//! What they share, and other packages too: [`file_version`], [`error`], [`empty_queues`], [`backoff`], [`clock`], [`log_filter`].
+//! What they share, and other packages too: `file_version`, `error`, `empty_queues`, `backoff`, `clock`, `log_filter`.
 
 #[cfg(feature = "aws")]
 pub mod aws;
-pub mod backoff;
-pub mod chunk_stream;
-pub mod clock;
+mod backoff;
+mod chunk_stream;
+mod clock;
 #[cfg(any(test, feature = "testing"))]
 pub mod contract_tests;
-pub mod empty_queues;
-pub mod error;
-pub mod file_version;
-pub mod files;
+mod empty_queues;
+mod error;
+mod file_version;
+mod files;
 pub mod in_process_lock;
 #[cfg(feature = "kubernetes")]
 pub mod lease;
 #[cfg(feature = "local")]
 pub mod local;
-pub mod log_filter;
-pub mod queue;
+mod log_filter;
+mod queue;
 #[cfg(any(test, feature = "testing"))]
 pub mod sim;
 pub mod slot_lock;

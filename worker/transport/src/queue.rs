@@ -30,7 +30,7 @@ impl Outgoing {
     /// The largest message: body and attributes together, in bytes.
     pub const MAX_BYTES: usize = 1024 * 1024;
     /// The most characters of a group or a deduplication id.
-    pub const MAX_ID_CHARS: usize = 128;
+    pub(crate) const MAX_ID_CHARS: usize = 128;
     /// The most attributes. Four of SQS's ten are left for a dead letter's reason, detail, group and version.
     pub const MAX_ATTRIBUTES: usize = 6;
 

@@ -114,7 +114,7 @@ impl SharedLedger {
     }
 
     /// The same, with what former holders knew of the services.
-    pub fn with_health(ledger: Ledger, health: SlotHealth) -> Self {
+    pub(crate) fn with_health(ledger: Ledger, health: SlotHealth) -> Self {
         Self(Arc::new(Mutex::new(SlotNotes { ledger, health })))
     }
 
@@ -161,7 +161,7 @@ impl SlotGuard {
     }
 
     /// With the time at which `lost` will be cancelled at the latest.
-    pub fn with_deadline(self, deadline: Deadline) -> Self {
+    pub(crate) fn with_deadline(self, deadline: Deadline) -> Self {
         Self {
             deadline: Some(deadline),
             ..self

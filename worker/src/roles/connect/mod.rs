@@ -30,7 +30,7 @@ use crate::runtime::blocking;
 
 /// What a generator sends to.
 #[derive(Debug, Clone)]
-pub struct GeneratorConnections {
+pub(crate) struct GeneratorConnections {
     /// Takes announcements.
     pub files_queue: Arc<dyn Queue>,
     /// What files pass through afterwards, where it must be known what is lost there.

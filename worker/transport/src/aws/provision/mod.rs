@@ -60,6 +60,7 @@ pub async fn create(aws: &Aws, plan: &ProvisionPlan) -> ProvisionResult<Provisio
 }
 
 /// The queues' part of [`create`]: each one's dead-letter queue, then the queue.
+#[cfg(feature = "testing")]
 pub async fn create_queues(
     aws: &Aws,
     plan: &ProvisionPlan,
@@ -72,6 +73,7 @@ pub async fn create_queues(
 }
 
 /// The stream's part of [`create`].
+#[cfg(feature = "testing")]
 pub async fn create_stream(aws: &Aws, plan: &ProvisionPlan) -> ProvisionResult<ResourceOutcome> {
     let begun = stream::begin(aws, plan).await?;
     stream::finish(aws, plan, begun)
