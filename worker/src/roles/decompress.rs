@@ -15,7 +15,7 @@ use tokio::sync::mpsc;
 use tokio::time::Instant;
 use tracing::info;
 
-use crate::consume::batching::{is_small, is_small_packed};
+use crate::consume::batching::{is_small, is_small_packed, is_small_source};
 use crate::consume::{Handled, Handler, HandlerError, MessageContext, ServiceOutage};
 use crate::destination::{self, Destination, PlacedVersion, Wanted};
 use crate::journal::FileJournal;
@@ -34,8 +34,6 @@ use crate::telemetry::metrics::Stage;
 use streampress_codec::{CodecError, hybrid};
 use streampress_transport::{ChunkStream, Failure, FileVersion, PendingFile};
 
-/// A file of this part of a block or less is held in memory without a thread.
-const SMALL_PART: u64 = 16;
 /// Unpacked bundles of files that are still to come take the memory of so many blocks.
 const CACHED_BLOCKS: u64 = 2;
 
@@ -306,7 +304,7 @@ impl Decompressor {
             .await?;
         context.meter.stage(Stage::Unpack, started.elapsed());
         // A file in a bucket stays in memory until it is visible, so a file that is not small keeps its thread until then.
-        let _threads = (file.bytes > self.block_bytes / SMALL_PART).then_some(threads);
+        let _threads = (!is_small_source(file, self.block_bytes)).then_some(threads);
         let placing = Instant::now();
         let placed = self
             .destination

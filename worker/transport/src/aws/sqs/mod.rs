@@ -26,10 +26,12 @@ use self::poll::WaitingReceiver;
 use self::send::dead_letter;
 use super::Aws;
 use crate::{
-    Delivery, Depth, Failure, FileVersion, Outgoing, Queue, Receipt, TransportError,
+    Backoff, Delivery, Depth, Failure, FileVersion, Outgoing, Queue, Receipt, TransportError,
     TransportResult,
 };
 
+/// Between two attempts of a call that SQS throttled or did not answer.
+const BACKOFF: Backoff = Backoff::new(Duration::from_millis(200), Duration::from_secs(2));
 /// How much longer than its wait a poll may take to answer.
 const ANSWER_SLACK: Duration = Duration::from_secs(5);
 /// SQS keeps a message invisible for 12 hours at most.

@@ -9,16 +9,15 @@ use aws_sdk_sqs::types::{Message, MessageSystemAttributeName, QueueAttributeName
 use tokio::time::Instant;
 use tracing::debug;
 
-use super::SqsInner;
 use super::open::epoch_of;
+use super::{BACKOFF, SqsInner};
 use crate::aws::ServiceError;
-use crate::{Backoff, Delivery, FileVersion, Receipt, Sequence, TransportResult};
+use crate::{Delivery, FileVersion, Receipt, Sequence, TransportResult};
 
 /// How long a polled message waits for a receive before it is released.
 const GRACE: Duration = Duration::from_secs(1);
 /// Attempts of one poll.
 const TRIES: u32 = 5;
-const BACKOFF: Backoff = Backoff::new(Duration::from_millis(200), Duration::from_secs(2));
 /// SQS's longest poll.
 const MAX_WAIT_SECS: i32 = 20;
 

@@ -7,18 +7,17 @@ use aws_sdk_sqs::types::{MessageAttributeValue, SendMessageBatchRequestEntry};
 use tokio::time::Instant;
 use tracing::warn;
 
-use super::SqsQueue;
 use super::batch::{self, BATCH};
+use super::{BACKOFF, SqsQueue};
 use crate::ATTR_TRACEPARENT;
 use crate::aws::service_error::ServiceError;
 use crate::{
-    ATTR_DETAIL, ATTR_GROUP, ATTR_REASON, ATTR_VERSION, Backoff, Delivery, Failure, Outgoing,
-    Sequence, TransportError, TransportResult,
+    ATTR_DETAIL, ATTR_GROUP, ATTR_REASON, ATTR_VERSION, Delivery, Failure, Outgoing, Sequence,
+    TransportError, TransportResult,
 };
 
 /// Attempts of a message that failed inside a batch.
 const SEND_TRIES: u32 = 4;
-const BACKOFF: Backoff = Backoff::new(Duration::from_millis(200), Duration::from_secs(2));
 /// A queue takes 300 requests a second, unless it is one of high throughput; more have to wait.
 const THROTTLED_PATIENCE: Duration = Duration::from_secs(60);
 /// Dead letters carry a detail of at most this many bytes.

@@ -5,6 +5,7 @@
 
 mod aside;
 mod pending;
+mod temporary_name;
 
 use std::fs::{self, File};
 use std::io::{self, Read};
