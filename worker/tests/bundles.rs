@@ -19,6 +19,7 @@ use streampress::roles::bundler::Bundler;
 use streampress::roles::compress::Compressor;
 use streampress::roles::decompress::Decompressor;
 use streampress::roles::receipts::ReceiptSender;
+use streampress_transport::contract_tests::eventually;
 use streampress_transport::in_process_lock::InProcessLock;
 use streampress_transport::{
     ChunkStream, Position, Record, SlotLock, StreamCounts, TransportResult,
@@ -120,7 +121,7 @@ async fn hundreds_of_small_files_share_blocks_and_are_restored_byte_for_byte() {
             )
         })
         .collect();
-    fixture::eventually(|| {
+    eventually("both files are restored", async || {
         restoring
             .iter()
             .map(RunningConsumer::concluded)

@@ -5,6 +5,7 @@ use std::time::Duration;
 use proptest::prelude::*;
 
 use super::memory_folder;
+use crate::contract_tests::eventually;
 use crate::contract_tests::queue::message;
 use crate::local::{Local, LocalOptions};
 use crate::{ATTR_REASON, DeadLetterReason, Delivery, Failure, TransportError};
@@ -196,9 +197,10 @@ async fn play(steps: Vec<ModelStep>) {
                 drop((queue, local));
                 // Ended once its session file is gone.
                 let sessions = dir.path().join("sessions");
-                while std::fs::read_dir(&sessions).unwrap().count() > 1 {
-                    tokio::time::sleep(Duration::from_millis(1)).await;
-                }
+                eventually("the session has ended", async || {
+                    std::fs::read_dir(&sessions).unwrap().count() <= 1
+                })
+                .await;
                 local = open();
                 queue = local.files_queue();
                 for delivery in in_flight.drain(..) {
