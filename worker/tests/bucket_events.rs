@@ -62,7 +62,7 @@ fn legacy_compressor(fixture: &Fixture) -> Arc<dyn Handler> {
         read_location: READ_LOCATION.to_owned(),
         on_compressed: OnCompressed::Rename,
         filter: filter(),
-        retires_only_multi_chunk: false,
+        keeps_single_chunk_files: false,
         push: true,
         report: None,
         dead_letter_report: None,

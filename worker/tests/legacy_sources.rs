@@ -91,7 +91,7 @@ async fn packed(
             formats: vec![SourceFormat::Txt],
             skips_renamed: on_compressed == OnCompressed::Rename,
         },
-        retires_only_multi_chunk: false,
+        keeps_single_chunk_files: false,
         push: true,
         report: None,
         dead_letter_report: None,

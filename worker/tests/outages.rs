@@ -9,7 +9,9 @@ use streampress::roles::announce::AnnouncementFormat;
 use streampress::telemetry::metrics::NeededService;
 use streampress_transport::contract_tests::eventually;
 use streampress_transport::in_process_lock::InProcessLock;
-use streampress_transport::{ExactFile, FileEntry, FileName, Files, Listing, PendingFile, Retired};
+use streampress_transport::{
+    ExactFile, ExactOutcome, FileEntry, FileName, Files, Listing, PendingFile,
+};
 use tokio::time::Instant;
 
 #[path = "support/fixture.rs"]
@@ -79,10 +81,10 @@ impl Files for FullDisk {
     fn list_reserved(&self, folder: &str) -> io::Result<Vec<String>> {
         self.inner.list_reserved(folder)
     }
-    fn remove_exact(&self, file: &ExactFile<'_>) -> io::Result<Retired> {
+    fn remove_exact(&self, file: &ExactFile<'_>) -> io::Result<ExactOutcome> {
         self.inner.remove_exact(file)
     }
-    fn rename_exact(&self, file: &ExactFile<'_>, to: &FileName) -> io::Result<Retired> {
+    fn rename_exact(&self, file: &ExactFile<'_>, to: &FileName) -> io::Result<ExactOutcome> {
         self.inner.rename_exact(file, to)
     }
 }

@@ -55,7 +55,7 @@ fn connections(fixture: &Fixture, stream: Arc<dyn ChunkStream>) -> CompressorCon
 }
 
 #[tokio::test]
-async fn a_redrive_that_fails_in_the_middle_leaves_no_letter_hidden() {
+async fn a_redrive_that_fails_in_the_middle_leaves_no_letter_in_flight() {
     let fixture = Fixture::open();
     let announcer = fixture.announcer(AnnouncementFormat::Native);
     let queue = fixture.local.chunks_queue();
@@ -107,7 +107,7 @@ async fn a_redrive_that_fails_in_the_middle_leaves_no_letter_hidden() {
         .expect_err("the stream cannot be reached");
     let dead = queue.dead_letters().expect("there is one");
     let letters = dead.receive(10, Duration::ZERO).await.expect("received");
-    assert_eq!(letters.len(), 2, "some are hidden");
+    assert_eq!(letters.len(), 2, "some are in flight");
 }
 
 #[tokio::test]

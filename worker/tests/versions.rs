@@ -99,7 +99,7 @@ impl Pipeline {
             .expect("its time is set");
         let entry = self.fixture.source.stat(&entry.name);
         let announcer = self.fixture.announcer(AnnouncementFormat::Native);
-        let entry = entry.expect("looked").expect("there");
+        let entry = entry.expect("read").expect("there");
         announcer.announce(&entry).await.expect("announced");
         let local = &self.fixture.local;
         let compressor = self.fixture.compressor(local.stream());

@@ -205,7 +205,7 @@ impl Resolver<'_> {
         match (source.settle_seconds, is_kept) {
             (Some(seconds), _) => self.count("spec.source.settleSeconds", seconds),
             (None, true) => limits::SETTLE_SECONDS,
-            (None, false) => limits::RETIRE_SETTLE_SECONDS,
+            (None, false) => limits::NOT_KEPT_SETTLE_SECONDS,
         }
     }
 

@@ -142,7 +142,7 @@ impl Context {
         self.memo(watched, |memo| drain(&facts, &mut memo.empty, now))
     }
 
-    /// Whether the stream keeps records for long enough, and when to look again although nothing changes.
+    /// Whether the stream keeps records for long enough, and when to reconcile again although nothing changes.
     pub(super) fn retention(
         &self,
         watched: &WatchedPipeline,

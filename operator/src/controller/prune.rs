@@ -86,7 +86,7 @@ async fn retire(
     // Another slot may have been retired a moment ago: read what is known now.
     let state = context.cache.snapshot(&state.pipeline);
     let mut retired = state.retired();
-    retired.settle(|uid| state.leases().any(|(lease, _)| lease.uid == uid));
+    retired.add_gone_to_total(|uid| state.leases().any(|(lease, _)| lease.uid == uid));
     retired.add(&object.uid, role, lease.counted);
     let text = serde_json::to_string(&retired).unwrap_or_default();
     let pipeline = &state.pipeline;

@@ -17,7 +17,7 @@ const LONGEST_HOURS: u32 = 14 * 24;
 /// A message that has waited for less than this is not at risk with any retention: AWS's shortest is 24 hours.
 const SHORT_WAIT: SignedDuration = SignedDuration::from_hours(1);
 
-/// What is remembered of the waiting messages from one look to the next.
+/// What is remembered of the waiting messages from one reconcile to the next.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(crate) struct WaitingHistory {
     /// Since when the oldest message has waited, at the earliest.
@@ -96,7 +96,7 @@ impl WaitingHistory {
         self.since
     }
 
-    /// Whether the queues must be looked at again soon, although nothing changes.
+    /// Whether the queues must be counted again soon, although nothing changes.
     pub(crate) fn is_pending(&self) -> bool {
         self.empty != EmptyQueues::default()
     }
@@ -290,7 +290,7 @@ mod tests {
     }
 
     impl Reported {
-        fn look(&mut self, hour: i64, facts: &RetentionFacts) -> RetentionReport {
+        fn report(&mut self, hour: i64, facts: &RetentionFacts) -> RetentionReport {
             let former = self.status.retention.clone().unwrap_or_default();
             let report = report(facts, &former, at(hour));
             self.status.retention = Some(report.status.clone());
@@ -309,7 +309,7 @@ mod tests {
                 waiting_since: Some(at(0)),
                 ..RetentionFacts::default()
             };
-            let status = self.look(hour, &facts).status;
+            let status = self.report(hour, &facts).status;
             (status.at_risk, status.planned_hours)
         }
 
@@ -319,7 +319,7 @@ mod tests {
                 spec,
                 ..RetentionFacts::default()
             };
-            self.look(1000, &facts).status.planned_hours
+            self.report(1000, &facts).status.planned_hours
         }
 
         fn age(&mut self, hour: i64, depths: Depths, concluded: u64) -> Option<i64> {
@@ -418,7 +418,7 @@ mod tests {
             ..RetentionFacts::default()
         };
         let mut pipeline = Reported::default();
-        let report = pipeline.look(12, &facts);
+        let report = pipeline.report(12, &facts);
         assert_eq!(
             (report.status.at_risk, report.status.planned_hours),
             (true, None)

@@ -54,9 +54,9 @@ pub(crate) struct PipelineObservation {
     pub(crate) files_wanted: Option<i64>,
     /// How far suspending has come.
     pub(crate) drain: Option<Drain>,
-    /// The services that workers reported to be down; `None` where that was not looked at.
+    /// The services that workers reported to be down; `None` where that was not read.
     pub(crate) outages: Option<Vec<RoleOutage>>,
-    /// The stream's retention; `None` where it was not looked at.
+    /// The stream's retention; `None` where it was not read.
     pub(crate) retention: Option<RetentionReport>,
 }
 
@@ -500,7 +500,7 @@ fn conditions(
         outage.map(RoleOutage::details)
     };
     let transport_outage = down(NeededService::Stream).or_else(|| down(NeededService::Queue));
-    // What was not looked at stays as it was seen last.
+    // What was not read stays as it was seen last.
     let kept = |type_: &str| {
         let mut conditions = former.conditions.iter();
         conditions

@@ -272,7 +272,7 @@ impl ManagerInner {
 }
 
 impl ManagerInner {
-    /// The permit is held for one look only: hundreds of pipelines may be watched at once.
+    /// The permit is held for one read only: hundreds of pipelines may be watched at once.
     async fn contents(&self, plan: &TransportPlan) -> Result<Contents, Problem> {
         let _permit = self.permit(plan, Operation::Remove).await;
         let deadline = self.options.removal_deadline;

@@ -202,7 +202,7 @@ pub trait Provisioner: Send + Sync {
     ) -> Result<ReadyTransport, Problem>;
     /// Reads how many messages the queues have.
     async fn depths(&self, plan: &TransportPlan, credentials: Option<&AwsCredentials>) -> Depths;
-    /// What the queues hold now. SQS counts up to a minute late, so that one look proves nothing.
+    /// What the queues hold now. SQS counts up to a minute late, so that one count proves nothing.
     async fn contents(
         &self,
         plan: &TransportPlan,

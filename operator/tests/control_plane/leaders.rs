@@ -8,9 +8,9 @@ use rustix::process::Signal;
 use serde_json::json;
 use streampress_operator::resources::ObjectKind;
 
-use crate::support::cluster::LEASE;
+use crate::support::cluster::{LEASE, eventually_within};
 use crate::support::process::Process;
-use crate::support::{Proxy, TestCluster, eventually};
+use crate::support::{PATIENCE, Proxy, TestCluster, eventually};
 
 async fn leader(cluster: &TestCluster) -> Option<String> {
     let leases: Api<Lease> = Api::namespaced(cluster.client.clone(), &cluster.namespace);
@@ -18,7 +18,7 @@ async fn leader(cluster: &TestCluster) -> Option<String> {
 }
 
 async fn leads(cluster: &TestCluster, identity: &str) -> Duration {
-    eventually("the successor leads", async || {
+    eventually_within(PATIENCE, "the successor leads", async || {
         leader(cluster).await.as_deref() == Some(identity)
     })
     .await

@@ -19,6 +19,7 @@ use streampress_operator::resources::{ObjectKind, WorkerDefaults};
 use streampress_operator::run::{OperatorOptions, run};
 use streampress_operator::transport::manager::ManagerOptions;
 use streampress_operator::transport::memory::MemoryProvisioner;
+use streampress_tests::eventually;
 use tokio::sync::OnceCell;
 use tokio::task::JoinHandle;
 use tokio::time::{Instant, sleep};

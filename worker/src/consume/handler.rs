@@ -187,7 +187,7 @@ impl From<&MessageError> for HandlerError {
 pub struct MessageContext<'a> {
     /// The message as it was received.
     pub delivery: &'a Delivery,
-    /// Until when the message is surely hidden from other workers; moved on with every extension.
+    /// Until when the message is surely invisible to other workers; moved on with every extension.
     pub visibility_deadline: &'a Deadline,
     /// The slot that the work is done in.
     pub slot: &'a SlotGuard,

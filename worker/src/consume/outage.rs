@@ -71,7 +71,7 @@ impl ServiceHealth {
     /// Waits until it is down, or until it is not.
     pub(super) async fn until(&self, is_down: bool) {
         loop {
-            // Made before the state is looked at, so that no change in between is missed.
+            // Made before the state is read, so that no change in between is missed.
             let mut changed = pin!(self.changed.notified());
             changed.as_mut().enable();
             if self.is_down() == is_down {

@@ -1,4 +1,4 @@
-//! One message from its receive to its end: kept hidden, handled within its trace, and then deleted, dead-lettered or
+//! One message from its receive to its end: kept in flight, handled within its trace, and then deleted, dead-lettered or
 //! released.
 
 use std::sync::Arc;
@@ -23,8 +23,8 @@ use streampress_transport::{
     error_chain,
 };
 
-/// SQS hides a message for at most 12 hours, counted from its receive; the work stops half an hour before.
-const MAX_HIDDEN: Duration = Duration::from_secs(11 * 3600 + 1800);
+/// SQS keeps a message in flight for at most 12 hours, counted from its receive; the work stops half an hour before.
+const MAX_IN_FLIGHT: Duration = Duration::from_secs(11 * 3600 + 1800);
 /// Of transient errors, with jitter, so that messages that failed together are not retried together.
 const BACKOFF: Backoff = Backoff::new(Duration::from_secs(1), Duration::from_secs(60));
 /// Of a message that could be given up but for the proof that others succeed: so rarely that it is received fewer than a
@@ -100,7 +100,7 @@ impl MessageTask {
         let (span, context) = self.span(&delivery, &message);
         let work = async {
             let ended = match &message {
-                Ok(message) => self.handle_while_hidden(&delivery, message).await,
+                Ok(message) => self.handle_while_in_flight(&delivery, message).await,
                 Err(error) => error.into(),
             };
             let concluding = Concluding {
@@ -141,14 +141,14 @@ impl MessageTask {
         (span, context)
     }
 
-    async fn handle_while_hidden(&self, delivery: &Delivery, message: &Message) -> Ended {
-        let keep_hidden = self.keep_hidden(delivery);
+    async fn handle_while_in_flight(&self, delivery: &Delivery, message: &Message) -> Ended {
+        let keep_in_flight = self.keep_in_flight(delivery);
         let handling = self.handle(delivery, message);
-        tokio::pin!(keep_hidden, handling);
+        tokio::pin!(keep_in_flight, handling);
         tokio::select! {
            biased;
             outcome = &mut handling => outcome,
-            () = &mut keep_hidden => {
+            () = &mut keep_in_flight => {
                 // Another worker may have the message now: no effect may follow. The handler stops by itself.
                 self.stop.cancel();
                 handling.await
@@ -234,24 +234,24 @@ impl MessageTask {
     }
 
     /// Extends the visibility timeout again and again; returns only when the message is no longer this worker's.
-    async fn keep_hidden(&self, delivery: &Delivery) {
+    async fn keep_in_flight(&self, delivery: &Delivery) {
         let visibility = self.queue.visibility_timeout();
-        let limit = delivery.received_at + MAX_HIDDEN;
+        let limit = delivery.received_at + MAX_IN_FLIGHT;
         loop {
             tokio::time::sleep_until(limit.min(Instant::now() + visibility / 3)).await;
             // The queue counts from some moment after this one, however long its answer takes.
             let asked_at = Instant::now();
-            let hidden_for = visibility.min(limit.saturating_duration_since(asked_at));
-            if hidden_for.is_zero() {
+            let timeout = visibility.min(limit.saturating_duration_since(asked_at));
+            if timeout.is_zero() {
                 warn!(
                     message_id = delivery.message_id,
-                    "A message has been hidden for as long as SQS allows; stopping its work, which starts anew."
+                    "A message has been in flight for as long as SQS allows; stopping its work, which starts anew."
                 );
                 return;
             }
-            match self.queue.extend(&delivery.receipt, hidden_for).await {
+            match self.queue.extend(&delivery.receipt, timeout).await {
                 Ok(()) => {
-                    self.visibility_deadline.set(asked_at + hidden_for);
+                    self.visibility_deadline.set(asked_at + timeout);
                 }
                 Err(TransportError::Stale) => {
                     warn!(
@@ -475,8 +475,12 @@ mod tests {
         async fn receive(&self, _max: usize, _wait: Duration) -> TransportResult<Vec<Delivery>> {
             Ok(Vec::new())
         }
-        async fn extend(&self, _receipt: &Receipt, hidden_for: Duration) -> TransportResult<()> {
-            self.extended.lock().push(hidden_for);
+        async fn extend(
+            &self,
+            _receipt: &Receipt,
+            visibility_timeout: Duration,
+        ) -> TransportResult<()> {
+            self.extended.lock().push(visibility_timeout);
             match self.in_reach {
                 true => Ok(()),
                 false => Err(TransportError::unavailable("extending", "out of reach")),
@@ -670,15 +674,15 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn a_message_is_kept_hidden_for_less_than_twelve_hours_from_its_receive() {
+    async fn a_message_is_kept_in_flight_for_less_than_twelve_hours_from_its_receive() {
         // It waited behind another message of its group for half an hour.
         let received_at = Instant::now();
         tokio::time::advance(Duration::from_secs(1800)).await;
         let delivery = delivery(received_at, Instant::now() + LONG);
         let queue = RecordingQueue::new(LONG, true);
         let task = task(&queue, Arc::new(TestHandler::default()), &delivery).await;
-        task.keep_hidden(&delivery).await;
-        let limit = received_at + MAX_HIDDEN;
+        task.keep_in_flight(&delivery).await;
+        let limit = received_at + MAX_IN_FLIGHT;
         assert_eq!(Instant::now(), limit);
         assert!(task.visibility_deadline.get() <= limit);
     }
@@ -689,7 +693,7 @@ mod tests {
         let delivery = delivery(now, now + LONG);
         let handler: Arc<dyn Handler> = Arc::new(TestHandler::default());
         let extends = task(&RecordingQueue::new(LONG, true), handler.clone(), &delivery).await;
-        let kept = tokio::time::timeout(10 * LONG, extends.keep_hidden(&delivery)).await;
+        let kept = tokio::time::timeout(10 * LONG, extends.keep_in_flight(&delivery)).await;
         assert!(kept.is_err(), "a message that is extended is lost");
         assert!(!extends.visibility_deadline.is_expired());
 
@@ -701,7 +705,7 @@ mod tests {
             ..delivery
         };
         let lost = task(&out_of_reach, handler, &delivery).await;
-        lost.keep_hidden(&delivery).await;
+        lost.keep_in_flight(&delivery).await;
         assert_eq!(Instant::now(), now + LONG, "it ends with the timeout");
         assert_eq!(out_of_reach.extended.lock().len(), 3);
     }
@@ -779,7 +783,7 @@ mod tests {
             assert_eq!(outage.service, NeededService::Destination);
             assert_eq!(outage.cause, "no space left on device");
             assert!(queue.ends().is_empty(), "it is held");
-            assert!(queue.extended.lock().len() > 2, "and kept hidden");
+            assert!(queue.extended.lock().len() > 2, "and kept in flight");
             handler.recover();
         };
         tokio::select! {
@@ -814,6 +818,10 @@ mod tests {
         };
         run(&queue, Arc::new(TestHandler::default()), newer).await;
         assert!(queue.ends().is_empty());
-        assert_eq!(queue.extended.lock().len(), 1, "it is hidden for a while");
+        assert_eq!(
+            queue.extended.lock().len(),
+            1,
+            "it is invisible for a while"
+        );
     }
 }

@@ -150,7 +150,7 @@ pub trait FileJournal: Send + Sync + fmt::Debug {
         let _ = records;
         Ok(())
     }
-    /// Replaces what is known of these names, without a new announcement: the files were looked at again.
+    /// Replaces what is known of these names, without a new announcement: the files were read again.
     async fn record_sources(&self, records: &[SourceRecord]) -> TransportResult<()> {
         let _ = records;
         Ok(())
@@ -170,7 +170,7 @@ pub trait FileJournal: Send + Sync + fmt::Debug {
     async fn take_in(&self) -> TransportResult<Vec<SourceRecord>> {
         Ok(Vec::new())
     }
-    /// Whether there may be announcements of which nothing is known yet: a quick look.
+    /// Whether there may be announcements of which nothing is known yet: cheap.
     async fn may_have_unconfirmed(&self) -> TransportResult<bool> {
         Ok(false)
     }

@@ -20,7 +20,7 @@ use crate::roles::announce::{
     Announcer, legacy_id, legacy_journal_key, source_missing, trace_attributes,
 };
 use crate::roles::probe;
-use crate::roles::source::{SourceFilter, announce_event, retire_source};
+use crate::roles::source::{SourceFilter, announce_event, apply_on_compressed};
 use crate::runtime::{self, blocking};
 use crate::telemetry::metrics::Stage;
 use streampress_codec::legacy;
@@ -48,7 +48,7 @@ pub struct LegacyCompressor {
     /// Which files of a bucket's events are taken.
     pub filter: SourceFilter,
     /// Whether `on_compressed` holds only for files of more than one chunk, as for the original.
-    pub retires_only_multi_chunk: bool,
+    pub keeps_single_chunk_files: bool,
     /// Whether anything is sent (`ENABLE_DATA_PUSH`).
     pub push: bool,
     /// The report of what was compressed, where one is wanted.
@@ -96,9 +96,9 @@ impl Handler for LegacyCompressor {
 
     async fn on_acknowledged(&self, handled: Handled) {
         if let Some(file) = handled.packed_source
-            && (!self.retires_only_multi_chunk || file.bytes > self.break_bytes as u64)
+            && (!self.keeps_single_chunk_files || file.bytes > self.break_bytes as u64)
         {
-            retire_source(&self.announcer, &file, self.on_compressed).await;
+            apply_on_compressed(&self.announcer, &file, self.on_compressed).await;
         }
     }
 

@@ -32,7 +32,7 @@ use crate::roles::bundler::{self, BlockPacker, Bundler, Member, MemberReading};
 use crate::roles::copies::find_put_aside;
 use crate::roles::probe;
 use crate::roles::record_writer::RecordWriter;
-use crate::roles::source::{SourceFilter, announce_event, retire_source};
+use crate::roles::source::{SourceFilter, announce_event, apply_on_compressed};
 use crate::roles::{receipts, replies};
 use crate::runtime::{self, blocking};
 use crate::telemetry::metrics::Stage;
@@ -136,7 +136,7 @@ impl Handler for Compressor {
 
     async fn on_acknowledged(&self, handled: Handled) {
         if let Some(file) = handled.packed_source {
-            retire_source(&self.announcer, &file, self.on_compressed).await;
+            apply_on_compressed(&self.announcer, &file, self.on_compressed).await;
         }
     }
 

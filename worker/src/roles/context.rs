@@ -244,7 +244,7 @@ impl RoleContext {
             announcer,
             filter: SourceFilter::new(source),
             settle: Duration::from_secs(u64::from(source.settle_seconds)),
-            retires: source.on_compressed != OnCompressed::Keep
+            renames_or_deletes: source.on_compressed != OnCompressed::Keep
                 || source.on_restored != OnRestored::Keep,
             left_out: LeftOutFiles::default(),
             meter: self.meter.clone(),
@@ -288,7 +288,7 @@ impl RoleContext {
             break_bytes: worker.break_bytes,
             read_location: worker.read_location.clone(),
             on_compressed: OnCompressed::Rename,
-            retires_only_multi_chunk: true,
+            keeps_single_chunk_files: true,
             push: worker.push,
             report,
             ..self.legacy_handler(settings, &connections)?
@@ -337,7 +337,7 @@ impl RoleContext {
             read_location: READ_LOCATION.to_owned(),
             on_compressed: settings.source.on_compressed,
             filter: SourceFilter::new(&settings.source),
-            retires_only_multi_chunk: false,
+            keeps_single_chunk_files: false,
             push: true,
             report: None,
             dead_letter_report: None,

@@ -588,7 +588,7 @@ mod tests {
         std::fs::write(root.path().join("in/a.txt"), &content).expect("written");
         let name = FileName::parse("a.txt").expect("a valid name");
         let compressor = compressor(&local, source.clone());
-        let entry = source.stat(&name).expect("looked").expect("there");
+        let entry = source.stat(&name).expect("read").expect("there");
         let announced = compressor.announcer.announce(&entry).await;
         announced.expect("announced");
         consume_one(Role::Compressor, local.files_queue(), Arc::new(compressor)).await;

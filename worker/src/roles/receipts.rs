@@ -19,7 +19,7 @@ use crate::message::{
     DeadLetterReason, Digest, FileReceipt, Manifest, ReceiptFile, SourceObservation, Verdict,
 };
 use crate::roles::announce::{self, Announcer, Repeat, trace_attributes};
-use crate::roles::source::retire_restored;
+use crate::roles::source::apply_on_restored;
 use crate::roles::{copies, replies};
 use crate::telemetry::trace;
 use streampress_crds::api::pipeline::OnRestored;
@@ -258,7 +258,7 @@ pub(crate) async fn take(
                 return Ok(());
             }
             context.ensure_owner()?;
-            retire_restored(announcer, file, on_restored).await
+            apply_on_restored(announcer, file, on_restored).await
         }
         Verdict::Superseded(file) => {
             note(announcer, file, SourceState::Superseded).await?;

@@ -678,7 +678,7 @@ struct Watch<'a> {
 /// What was tried for files that failed or went missing.
 #[derive(Debug, Default)]
 struct Tries {
-    /// Failures that were looked at.
+    /// Failures that were handled.
     failed: u64,
     /// Files that were announced again, by id: each once in a run.
     announced: HashSet<String>,

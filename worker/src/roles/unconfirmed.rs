@@ -104,9 +104,9 @@ impl UnconfirmedFiles {
             self.meter.ticked();
             let nothing_comes = all_made.is_cancelled();
             match self.check(&mut watch).await {
-                Ok(is_settled) => {
+                Ok(is_done) => {
                     watch.has_failed = false;
-                    if is_settled && nothing_comes {
+                    if is_done && nothing_comes {
                         return;
                     }
                 }
@@ -355,7 +355,7 @@ mod tests {
     use super::*;
     use crate::journal::SegmentJournal;
     use crate::roles::announce::AnnouncementFormat;
-    use crate::roles::source::retire_source;
+    use crate::roles::source::apply_on_compressed;
     use crate::runtime::simulated;
 
     struct Services {
@@ -410,7 +410,7 @@ mod tests {
             self.source.write("a.txt", content, None);
             let name = FileName::parse("a.txt").expect("a valid name");
             let announcer = &self.lost.announcer;
-            let entry = announcer.source.stat(&name).expect("looked");
+            let entry = announcer.source.stat(&name).expect("read");
             let read = announcer.read(&entry.expect("there")).await.expect("read");
             let announced = announcer.announce_all(&[read]).await;
             announced.expect("announced").remove(0)
@@ -459,7 +459,7 @@ mod tests {
             let mut services = Services::new(&world);
             let record = services.announce("words").await;
             let file = file_of(&record).expect("a file");
-            retire_source(&services.lost.announcer, &file, on_compressed).await;
+            apply_on_compressed(&services.lost.announcer, &file, on_compressed).await;
             assert!(services.source.node("a.txt").is_none());
             services.check_for(20).await;
             services.files_queue.purge();

@@ -298,7 +298,7 @@ impl SimPipeline {
                     announcer,
                     filter: filter(),
                     settle: SETTLE,
-                    retires: false,
+                    renames_or_deletes: false,
                     left_out: LeftOutFiles::default(),
                     meter: Meter::default(),
                 };

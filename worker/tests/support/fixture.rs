@@ -187,7 +187,7 @@ impl RunningConsumer {
     }
 }
 
-/// Handles the queue's next message, which stays hidden.
+/// Handles the queue's next message, which stays in flight.
 pub async fn handle_next(
     handler: &dyn Handler,
     queue: &dyn Queue,

@@ -46,7 +46,8 @@ pub use empty_queues::{COUNTED_LATE, EmptyQueues};
 pub use error::{TransportError, TransportResult, error_chain};
 pub use file_version::FileVersion;
 pub use files::{
-    ExactFile, FileEntry, FileName, Files, LeftOut, Listing, PendingFile, RESERVED_FOLDER, Retired,
+    ExactFile, ExactOutcome, FileEntry, FileName, Files, LeftOut, Listing, PendingFile,
+    RESERVED_FOLDER,
 };
 pub use log_filter::is_safe_to_log;
 pub use queue::{

@@ -108,8 +108,8 @@ impl Queue for Flaky {
     async fn receive(&self, max: usize, wait: Duration) -> TransportResult<Vec<Delivery>> {
         self.inner.receive(max, wait).await
     }
-    async fn extend(&self, receipt: &Receipt, hidden_for: Duration) -> TransportResult<()> {
-        self.inner.extend(receipt, hidden_for).await
+    async fn extend(&self, receipt: &Receipt, visibility_timeout: Duration) -> TransportResult<()> {
+        self.inner.extend(receipt, visibility_timeout).await
     }
     async fn delete(&self, receipt: &Receipt) -> TransportResult<()> {
         self.inner.delete(receipt).await

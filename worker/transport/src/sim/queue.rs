@@ -66,7 +66,7 @@ struct QueuedMessage {
     sent_at: Instant,
     receives: u32,
     delivery: u64,
-    hidden_until: Option<Instant>,
+    invisible_until: Option<Instant>,
 }
 
 /// A message as it lies in the queue.
@@ -204,7 +204,7 @@ impl SharedQueue {
         let held = state.messages.get(&sequence).is_some_and(|stored| {
             stored.delivery == delivery
                 && stored
-                    .hidden_until
+                    .invisible_until
                     .is_some_and(|until| until > Instant::now())
         });
         match held {
@@ -217,7 +217,7 @@ impl SharedQueue {
         let until = Instant::now() + time;
         let is_sooner = self.with_held(receipt, |state, sequence| {
             let stored = state.messages.get_mut(&sequence);
-            let before = stored.and_then(|stored| stored.hidden_until.replace(until));
+            let before = stored.and_then(|stored| stored.invisible_until.replace(until));
             before.is_some_and(|before| until < before)
         })?;
         if is_sooner {
@@ -249,7 +249,7 @@ impl QueueState {
             sent_at,
             receives: 0,
             delivery: 0,
-            hidden_until: None,
+            invisible_until: None,
         };
         self.messages.insert(self.next_sequence, stored);
         self.next_sequence += 1;
@@ -286,7 +286,7 @@ impl QueueState {
             if groups.contains(&stored.message.group) {
                 continue;
             }
-            if stored.hidden_until.is_some_and(|until| until > now) {
+            if stored.invisible_until.is_some_and(|until| until > now) {
                 groups.insert(stored.message.group.clone());
                 continue;
             }
@@ -300,7 +300,7 @@ impl QueueState {
             self.next_delivery += 1;
             self.receives += 1;
             let until = now + options.visibility_timeout;
-            stored.hidden_until = Some(until);
+            stored.invisible_until = Some(until);
             let sent = Sent {
                 version: FileVersion::new(name, epoch, (*sequence).into()),
                 millis: u64::try_from(since_1970(stored.sent_at).as_millis()).unwrap_or(u64::MAX),
@@ -325,11 +325,11 @@ impl QueueState {
     /// When a message becomes visible by itself.
     fn next_visible(&self) -> Option<Instant> {
         let now = Instant::now();
-        let hidden = self
+        let ends = self
             .messages
             .values()
-            .filter_map(|stored| stored.hidden_until);
-        hidden.filter(|until| *until > now).min()
+            .filter_map(|stored| stored.invisible_until);
+        ends.filter(|until| *until > now).min()
     }
 }
 
@@ -526,7 +526,7 @@ impl Queue for SimQueue {
             let (mut state, now) = (queue.state.lock(), Instant::now());
             state.drop_old(queue.options.retention);
             let is_hidden =
-                |stored: &&QueuedMessage| stored.hidden_until.is_some_and(|until| until > now);
+                |stored: &&QueuedMessage| stored.invisible_until.is_some_and(|until| until > now);
             let in_flight = state.messages.values().filter(is_hidden).count() as u64;
             Ok(Depth {
                 visible: state.messages.len() as u64 - in_flight,

@@ -40,7 +40,7 @@ impl SqsInner {
     }
 
     async fn poll(&self, max: usize, wait: Duration) -> TransportResult<()> {
-        // Before the receive: what is received must not stay hidden because this fails.
+        // Before the receive: what is received must not stay in flight because this fails.
         self.epoch(Duration::MAX).await?;
         let requested_at = Instant::now();
         let messages = self.receive_message(max, wait).await?;
@@ -56,8 +56,8 @@ impl SqsInner {
             return Ok(());
         }
         let epoch = self.epoch(Duration::MAX).await?;
-        let hidden = (since, since + self.visibility_timeout);
-        let received = |message| delivery(message, (&self.name, epoch), hidden);
+        let invisible = (since, since + self.visibility_timeout);
+        let received = |message| delivery(message, (&self.name, epoch), invisible);
         let deliveries = messages.into_iter().filter_map(received).collect();
         let mut inbox = self.inbox();
         inbox.forget_expired(now);
