@@ -305,6 +305,18 @@ impl Decompressor {
         context.meter.stage(Stage::Unpack, started.elapsed());
         // A file in a bucket stays in memory until it is visible, so a file that is not small keeps its thread until then.
         let _threads = (!is_small_source(file, self.block_bytes)).then_some(threads);
+        self.place(manifest, wanted, (pending, started), context)
+            .await
+    }
+
+    /// Makes the unpacked file visible; the work on it began at `started`.
+    async fn place(
+        &self,
+        manifest: &Manifest,
+        wanted: &Wanted,
+        (pending, started): (Box<dyn PendingFile>, Instant),
+        context: MessageContext<'_>,
+    ) -> Result<PlacedVersion, HandlerError> {
         let placing = Instant::now();
         let placed = self
             .destination
@@ -330,14 +342,8 @@ impl Decompressor {
         let bundle = context.or_stop(bundle).await?;
         let pending = self.write_part(manifest, place, wanted, bundle).await?;
         context.meter.stage(Stage::Unpack, started.elapsed());
-        let placing = Instant::now();
-        let placed = self
-            .destination
-            .place(wanted, Some(pending), context)
-            .await?;
-        context.meter.stage(Stage::Commit, placing.elapsed());
-        let seconds = started.elapsed().as_secs_f64();
-        self.conclude(manifest, placed, seconds, context).await
+        self.place(manifest, wanted, (pending, started), context)
+            .await
     }
 
     /// Fetches and unpacks the file's bundle.
