@@ -7,12 +7,11 @@ use bytes::Bytes;
 use streampress_codec::hybrid;
 use streampress_crds::Role;
 use streampress_crds::api::pipeline::{OnCompressed, SourceFormat};
+use streampress_transport::contract_tests::{QueueTap, TappedQueue};
 use streampress_transport::in_process_lock::InProcessLock;
 use streampress_transport::local::files::LocalFiles;
 use streampress_transport::local::{Local, LocalOptions};
-use streampress_transport::{
-    ChunkStream, Depth, Failure, FileName, Files, Position, Receipt, Record, StreamCounts,
-};
+use streampress_transport::{ChunkStream, FileName, Files, Position, Record, StreamCounts};
 use tokio_util::sync::CancellationToken;
 
 use super::*;
@@ -64,37 +63,29 @@ impl ChunkStream for LosableStream {
     }
 }
 
-/// A queue that refuses what is sent while it is down, and counts calls of `send`.
+/// Refuses what is sent while it is down, and counts calls of `send`.
 #[derive(Debug)]
-struct Flaky {
-    inner: Arc<dyn Queue>,
+struct Outage {
     is_down: Mutex<bool>,
     sends: Mutex<usize>,
     refused: Mutex<usize>,
     gate: tokio::sync::Semaphore,
 }
 
-impl Flaky {
-    fn new(inner: Arc<dyn Queue>) -> Arc<Self> {
-        Arc::new(Self {
-            inner,
-            is_down: Mutex::new(false),
-            sends: Mutex::new(0),
-            refused: Mutex::new(0),
-            gate: tokio::sync::Semaphore::new(1_000_000),
-        })
-    }
+/// A queue that may be down.
+fn unreliable(inner: Arc<dyn Queue>) -> Arc<TappedQueue<Outage>> {
+    let outage = Outage {
+        is_down: Mutex::new(false),
+        sends: Mutex::new(0),
+        refused: Mutex::new(0),
+        gate: tokio::sync::Semaphore::new(1_000_000),
+    };
+    TappedQueue::new(inner, outage)
 }
 
 #[async_trait]
-impl Queue for Flaky {
-    fn name(&self) -> &str {
-        self.inner.name()
-    }
-    fn visibility_timeout(&self) -> Duration {
-        self.inner.visibility_timeout()
-    }
-    async fn send(&self, messages: Vec<Outgoing>) -> TransportResult<()> {
+impl QueueTap for Outage {
+    async fn before_send(&self, _messages: &[Outgoing]) -> TransportResult<()> {
         if let Ok(permit) = self.gate.acquire().await {
             permit.forget();
         }
@@ -103,28 +94,7 @@ impl Queue for Flaky {
             *self.refused.lock() += 1;
             return Err(TransportError::unavailable("sending", "the queue is down"));
         }
-        self.inner.send(messages).await
-    }
-    async fn receive(&self, max: usize, wait: Duration) -> TransportResult<Vec<Delivery>> {
-        self.inner.receive(max, wait).await
-    }
-    async fn extend(&self, receipt: &Receipt, visibility_timeout: Duration) -> TransportResult<()> {
-        self.inner.extend(receipt, visibility_timeout).await
-    }
-    async fn delete(&self, receipt: &Receipt) -> TransportResult<()> {
-        self.inner.delete(receipt).await
-    }
-    async fn release(&self, receipt: &Receipt) -> TransportResult<()> {
-        self.inner.release(receipt).await
-    }
-    async fn dead_letter(&self, delivery: &Delivery, failure: &Failure) -> TransportResult<()> {
-        self.inner.dead_letter(delivery, failure).await
-    }
-    async fn depth(&self) -> TransportResult<Depth> {
-        self.inner.depth().await
-    }
-    fn dead_letters(&self) -> Option<Arc<dyn Queue>> {
-        self.inner.dead_letters()
+        Ok(())
     }
 }
 
@@ -514,20 +484,20 @@ async fn while_the_receipts_queue_is_down_files_are_restored_and_their_receipts_
     sides
         .compress_until(async || sides.waiting().await == [0, 3, 0])
         .await;
-    let receipts = Flaky::new(sides.local.receipts_queue());
-    *receipts.is_down.lock() = true;
+    let receipts = unreliable(sides.local.receipts_queue());
+    *receipts.tap.is_down.lock() = true;
     let (watched, mut was_down) = (receipts.clone(), false);
     sides
         .restore_until(receipts.clone(), async || {
             let waiting = sides.waiting().await;
             if !was_down && waiting == [0, 0, 0] {
                 was_down = true;
-                *watched.is_down.lock() = false;
+                *watched.tap.is_down.lock() = false;
             }
             waiting == [0, 0, 3]
         })
         .await;
-    assert!(was_down && *receipts.refused.lock() > 0);
+    assert!(was_down && *receipts.tap.refused.lock() > 0);
     for name in ["a.txt", "b.txt", "c.txt"] {
         assert_eq!(sides.restored(name).as_deref(), Some(name));
     }
@@ -539,11 +509,11 @@ async fn while_the_receipts_queue_is_down_the_message_of_an_unusable_file_waits(
     sides.announce("a.txt", "words").await;
     sides.pack().await;
     *sides.is_stream_lost.lock() = true;
-    let receipts = Flaky::new(sides.local.receipts_queue());
-    *receipts.is_down.lock() = true;
+    let receipts = unreliable(sides.local.receipts_queue());
+    *receipts.tap.is_down.lock() = true;
     let watched = receipts.clone();
     sides
-        .restore_until(receipts, async || *watched.refused.lock() > 0)
+        .restore_until(receipts, async || *watched.tap.refused.lock() > 0)
         .await;
     assert_eq!(sides.waiting().await, [0, 1, 0]);
     assert!(sides.dead().await.is_empty());
@@ -552,9 +522,9 @@ async fn while_the_receipts_queue_is_down_the_message_of_an_unusable_file_waits(
 #[tokio::test]
 async fn receipts_of_files_that_are_done_together_are_one_batch() {
     let sides = Sides::open();
-    let queue = Flaky::new(sides.local.receipts_queue());
-    let permits = queue.gate.available_permits();
-    queue.gate.forget_permits(permits);
+    let queue = unreliable(sides.local.receipts_queue());
+    let permits = queue.tap.gate.available_permits();
+    queue.tap.gate.forget_permits(permits);
     let sender = ReceiptSender::new(queue.clone(), false);
     let message = |number: usize| Outgoing {
         group: format!("g{number}"),
@@ -568,9 +538,9 @@ async fn receipts_of_files_that_are_done_together_are_one_batch() {
         while sender.waiting.lock().len() < 8 {
             tokio::task::yield_now().await;
         }
-        queue.gate.add_permits(2);
+        queue.tap.gate.add_permits(2);
     });
     assert!(outcomes.iter().all(Result::is_ok), "{outcomes:?}");
-    assert_eq!(*queue.sends.lock(), 2);
+    assert_eq!(*queue.tap.sends.lock(), 2);
     assert_eq!(total(&*queue).await, 9);
 }
