@@ -5,16 +5,15 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use async_trait::async_trait;
-use bytes::Bytes;
 use streampress::journal::{FileJournal, SqliteJournal};
 use streampress::message::{Manifest, Message, Records, STRICT_GROUP, VERSION};
 use streampress::roles::announce::{AnnouncementFormat, Announcer};
 use streampress::roles::connect::CompressorConnections;
 use streampress::roles::redrive::{RedriveAction, redrive};
+use streampress_transport::contract_tests::{StreamTap, TappedStream};
 use streampress_transport::{
     ATTR_DETAIL, ATTR_GROUP, ATTR_REASON, ChunkStream, DeadLetterReason, Delivery, Failure,
-    FileName, FileVersion, Outgoing, Position, Queue, Record, Sequence, StreamCounts,
-    TransportError, TransportResult,
+    FileName, FileVersion, Outgoing, Position, Queue, Sequence, TransportError, TransportResult,
 };
 
 #[path = "support/fixture.rs"]
@@ -24,24 +23,12 @@ use fixture::{Fixture, complete_next};
 
 /// A stream that cannot be reached.
 #[derive(Debug)]
-struct UnreachableStream;
+struct OutOfReach;
 
 #[async_trait]
-impl ChunkStream for UnreachableStream {
-    fn max_record_bytes(&self) -> usize {
-        1 << 20
-    }
-
-    async fn append(&self, _records: Vec<Record>) -> TransportResult<Vec<Position>> {
-        Err(TransportError::unavailable("appending", "out of reach"))
-    }
-
-    async fn fetch(&self, _positions: &[Position]) -> TransportResult<Vec<Bytes>> {
+impl StreamTap for OutOfReach {
+    async fn before_fetch(&self, _positions: &[Position]) -> TransportResult<()> {
         Err(TransportError::unavailable("fetching", "out of reach"))
-    }
-
-    fn counts(&self) -> StreamCounts {
-        StreamCounts::default()
     }
 }
 
@@ -101,7 +88,10 @@ async fn a_redrive_that_fails_in_the_middle_leaves_no_letter_in_flight() {
             .expect("dead-lettered");
     }
     // Whether the records still exist cannot be determined.
-    let connections = connections(&fixture, Arc::new(UnreachableStream));
+    let connections = connections(
+        &fixture,
+        TappedStream::new(fixture.local.stream(), OutOfReach),
+    );
     redrive(&connections, &announcer, false)
         .await
         .expect_err("the stream cannot be reached");

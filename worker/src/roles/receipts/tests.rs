@@ -3,15 +3,14 @@
 use std::path::Path;
 
 use async_trait::async_trait;
-use bytes::Bytes;
 use streampress_codec::hybrid;
 use streampress_crds::Role;
 use streampress_crds::api::pipeline::{OnCompressed, SourceFormat};
-use streampress_transport::contract_tests::{QueueTap, TappedQueue};
+use streampress_transport::contract_tests::{QueueTap, StreamTap, TappedQueue, TappedStream};
 use streampress_transport::in_process_lock::InProcessLock;
 use streampress_transport::local::files::LocalFiles;
 use streampress_transport::local::{Local, LocalOptions};
-use streampress_transport::{ChunkStream, FileName, Files, Position, Record, StreamCounts};
+use streampress_transport::{FileName, Files, Position};
 use tokio_util::sync::CancellationToken;
 
 use super::*;
@@ -36,30 +35,17 @@ struct Sides {
     on_restored: OnRestored,
 }
 
-/// A stream whose records have all expired while it is lost.
+/// All records have expired while this is true.
 #[derive(Debug)]
-struct LosableStream {
-    inner: Arc<dyn ChunkStream>,
-    is_lost: Arc<Mutex<bool>>,
-}
+struct LostRecords(Arc<Mutex<bool>>);
 
 #[async_trait]
-impl ChunkStream for LosableStream {
-    fn max_record_bytes(&self) -> usize {
-        self.inner.max_record_bytes()
-    }
-    async fn append(&self, records: Vec<Record>) -> TransportResult<Vec<Position>> {
-        self.inner.append(records).await
-    }
-    async fn fetch(&self, positions: &[Position]) -> TransportResult<Vec<Bytes>> {
-        let is_lost = *self.is_lost.lock();
-        if is_lost {
-            return Err(TransportError::Expired(positions[0].clone()));
+impl StreamTap for LostRecords {
+    async fn before_fetch(&self, positions: &[Position]) -> TransportResult<()> {
+        match *self.0.lock() {
+            true => Err(TransportError::Expired(positions[0].clone())),
+            false => Ok(()),
         }
-        self.inner.fetch(positions).await
-    }
-    fn counts(&self) -> StreamCounts {
-        self.inner.counts()
     }
 }
 
@@ -178,10 +164,8 @@ impl Sides {
     async fn restore_until(&self, receipts: Arc<dyn Queue>, holds: impl AsyncFnMut() -> bool) {
         let out = self.root.path().join("out");
         let destination = Destination::with_own_journal(files(&out), Some(&out));
-        let stream = Arc::new(LosableStream {
-            inner: self.local.stream(),
-            is_lost: self.is_stream_lost.clone(),
-        });
+        let lost = LostRecords(self.is_stream_lost.clone());
+        let stream = TappedStream::new(self.local.stream(), lost);
         let journal = Arc::new(NoJournal);
         let mut decompressor = Decompressor::new(destination, stream, 1, None, journal);
         decompressor.receipts = Some(ReceiptSender::new(receipts, false));

@@ -1,12 +1,16 @@
-//! A queue of a test that sees the calls of another, and may refuse them.
+//! Queues and streams of tests that see the calls of others, and may refuse them.
 
 use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
 use async_trait::async_trait;
+use bytes::Bytes;
 
-use crate::{Delivery, Depth, Failure, Outgoing, Queue, Receipt, TransportResult};
+use crate::{
+    ChunkStream, Delivery, Depth, Failure, Outgoing, Position, Queue, Receipt, Record,
+    StreamCounts, TransportResult,
+};
 
 /// What a test does at the calls of a [`TappedQueue`].
 #[async_trait]
@@ -95,5 +99,56 @@ impl<T: QueueTap> Queue for TappedQueue<T> {
 
     fn dead_letters(&self) -> Option<Arc<dyn Queue>> {
         self.inner.dead_letters()
+    }
+}
+
+/// What a test does at the calls of a [`TappedStream`].
+#[async_trait]
+pub trait StreamTap: fmt::Debug + Send + Sync {
+    /// Before records are fetched; an error refuses them.
+    async fn before_fetch(&self, positions: &[Position]) -> TransportResult<()> {
+        let _ = positions;
+        Ok(())
+    }
+
+    /// After records were fetched.
+    fn fetched(&self, records: &mut [Bytes]) {
+        let _ = records;
+    }
+}
+
+/// Passes every call on to a stream, and tells a tap of it.
+#[derive(Debug)]
+pub struct TappedStream<T> {
+    inner: Arc<dyn ChunkStream>,
+    tap: T,
+}
+
+impl<T: StreamTap> TappedStream<T> {
+    /// The stream `inner`, with a tap.
+    pub fn new(inner: Arc<dyn ChunkStream>, tap: T) -> Arc<Self> {
+        Arc::new(Self { inner, tap })
+    }
+}
+
+#[async_trait]
+impl<T: StreamTap> ChunkStream for TappedStream<T> {
+    fn max_record_bytes(&self) -> usize {
+        self.inner.max_record_bytes()
+    }
+
+    async fn append(&self, records: Vec<Record>) -> TransportResult<Vec<Position>> {
+        self.inner.append(records).await
+    }
+
+    async fn fetch(&self, positions: &[Position]) -> TransportResult<Vec<Bytes>> {
+        self.tap.before_fetch(positions).await?;
+        let mut records = self.inner.fetch(positions).await?;
+        self.tap.fetched(&mut records);
+        Ok(records)
+    }
+
+    fn counts(&self) -> StreamCounts {
+        self.inner.counts()
     }
 }
