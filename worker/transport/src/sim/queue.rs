@@ -525,9 +525,9 @@ impl Queue for SimQueue {
         let count = || {
             let (mut state, now) = (queue.state.lock(), Instant::now());
             state.drop_old(queue.options.retention);
-            let is_hidden =
+            let is_invisible =
                 |stored: &&QueuedMessage| stored.invisible_until.is_some_and(|until| until > now);
-            let in_flight = state.messages.values().filter(is_hidden).count() as u64;
+            let in_flight = state.messages.values().filter(is_invisible).count() as u64;
             Ok(Depth {
                 visible: state.messages.len() as u64 - in_flight,
                 in_flight,
