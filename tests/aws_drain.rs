@@ -97,7 +97,7 @@ async fn a_message_received_by_the_last_long_poll_is_released_to_another_worker(
         began.elapsed().as_secs_f64()
     );
     assert_eq!(first.wait(), Some(0), "{}", first.log());
-    assert!(!first.log().contains("stays hidden"), "{}", first.log());
+    assert!(!first.log().contains("stays in flight"), "{}", first.log());
     assert_eq!(second.stop(), Some(0));
     assert_eq!(cloud.fake_aws.in_flight("drain-files.fifo"), 0);
 }
@@ -118,7 +118,7 @@ async fn a_last_poll_whose_response_is_lost_is_repeated_and_its_message_released
         .run(&["submit", "late.txt", "-p", "pipeline.yaml", "--aws"])
         .success();
     assert_eq!(first.wait(), Some(0), "{}", first.log());
-    assert!(!first.log().contains("stays hidden"), "{}", first.log());
+    assert!(!first.log().contains("stays in flight"), "{}", first.log());
     assert_eq!(
         (
             cloud.fake_aws.in_flight("drain-files.fifo"),

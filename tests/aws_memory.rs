@@ -54,6 +54,7 @@ impl Drop for Cgroup {
             if fs::remove_dir(&self.0).is_ok() {
                 return;
             }
+            // Between two attempts.
             std::thread::sleep(Duration::from_millis(100));
         }
     }

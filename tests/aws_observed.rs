@@ -21,11 +21,9 @@ use streampress_tests::pipeline::{CHUNKS, FILES, Role, STREAM, TestPipeline, Tes
 use streampress_tests::sandbox::{Sandbox, metric};
 use streampress_tests::slow::{body, consumer};
 use streampress_tests::{eventually, eventually_blocking};
-use streampress_transport::aws::SqsQueue;
 use streampress_transport::contract_tests::queue::message;
-use streampress_transport::{
-    ChunkStream, Delivery, Depth, Outgoing, Queue, Receipt, TransportResult,
-};
+use streampress_transport::contract_tests::{QueueTap, TappedQueue};
+use streampress_transport::{ChunkStream, Delivery, Queue};
 use tokio_util::sync::CancellationToken;
 
 const PROGRAM: &str = env!("CARGO_BIN_EXE_streampress-program");
@@ -46,60 +44,26 @@ const ALL_FAULTS: Faults = Faults {
     delay_for: Duration::from_millis(50),
 };
 
-/// A queue that counts its consumer's calls, independently of the consumer's own metrics.
-#[derive(Debug)]
-struct CountedQueue {
-    inner: SqsQueue,
+/// Counts a consumer's calls, independently of the consumer's own metrics.
+#[derive(Debug, Default)]
+struct CountedCalls {
     received: AtomicU64,
     deleted: AtomicU64,
     dead_lettered: AtomicU64,
 }
 
-#[async_trait]
-impl Queue for CountedQueue {
-    fn name(&self) -> &str {
-        self.inner.name()
+impl QueueTap for CountedCalls {
+    fn received(&self, deliveries: &[Delivery]) {
+        let count = deliveries.len() as u64;
+        self.received.fetch_add(count, Ordering::SeqCst);
     }
-    fn visibility_timeout(&self) -> Duration {
-        self.inner.visibility_timeout()
-    }
-    async fn send(&self, messages: Vec<Outgoing>) -> TransportResult<()> {
-        self.inner.send(messages).await
-    }
-    async fn receive(&self, max: usize, wait: Duration) -> TransportResult<Vec<Delivery>> {
-        let got = self.inner.receive(max, wait).await?;
-        self.received.fetch_add(got.len() as u64, Ordering::SeqCst);
-        Ok(got)
-    }
-    async fn extend(&self, receipt: &Receipt, visibility_timeout: Duration) -> TransportResult<()> {
-        self.inner.extend(receipt, visibility_timeout).await
-    }
-    async fn delete(&self, receipt: &Receipt) -> TransportResult<()> {
-        self.inner.delete(receipt).await?;
+
+    fn deleted(&self) {
         self.deleted.fetch_add(1, Ordering::SeqCst);
-        Ok(())
     }
-    async fn release(&self, receipt: &Receipt) -> TransportResult<()> {
-        self.inner.release(receipt).await
-    }
-    async fn dead_letter(
-        &self,
-        delivery: &Delivery,
-        reason: DeadLetterReason,
-        detail: &str,
-    ) -> TransportResult<()> {
-        self.inner.dead_letter(delivery, reason, detail).await?;
+
+    fn dead_lettered(&self) {
         self.dead_lettered.fetch_add(1, Ordering::SeqCst);
-        Ok(())
-    }
-    async fn drain(&self, patience: Duration) -> bool {
-        self.inner.drain(patience).await
-    }
-    async fn depth(&self) -> TransportResult<Depth> {
-        self.inner.depth().await
-    }
-    fn dead_letters(&self) -> Option<Arc<dyn Queue>> {
-        self.inner.dead_letters()
     }
 }
 
@@ -173,12 +137,8 @@ fn scrape(meter: &Meter) -> (Arc<AtomicBool>, std::thread::JoinHandle<u64>) {
 #[tokio::test(flavor = "multi_thread")]
 async fn received_messages_are_acknowledged_retried_dead_or_in_progress_at_any_time() {
     let cloud = Cloud::start().await;
-    let queue = Arc::new(CountedQueue {
-        inner: cloud.queue(MINUTE, 20).await,
-        received: AtomicU64::new(0),
-        deleted: AtomicU64::new(0),
-        dead_lettered: AtomicU64::new(0),
-    });
+    let queue = Arc::new(cloud.queue(MINUTE, 20).await);
+    let queue = TappedQueue::new(queue, CountedCalls::default());
     let messages = (0..200).map(|n| message(&format!("g{}", n % 50), &body(&n.to_string())));
     queue.send(messages.collect()).await.expect("sent");
     cloud.fake_aws.set_faults(ALL_FAULTS);
@@ -205,9 +165,9 @@ async fn received_messages_are_acknowledged_retried_dead_or_in_progress_at_any_t
     let counts = meter.counts();
     println!("FIGURE sums held at {scrapes} scrapes: {counts:?}");
     let seen = (
-        queue.received.load(Ordering::SeqCst),
-        queue.deleted.load(Ordering::SeqCst),
-        queue.dead_lettered.load(Ordering::SeqCst),
+        queue.tap.received.load(Ordering::SeqCst),
+        queue.tap.deleted.load(Ordering::SeqCst),
+        queue.tap.dead_lettered.load(Ordering::SeqCst),
     );
     // Dead-lettering deletes too, but within the queue, past this count.
     assert_eq!(

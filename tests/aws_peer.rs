@@ -152,7 +152,7 @@ impl PeerFixture {
                 formats: vec![SourceFormat::Json, SourceFormat::Csv, SourceFormat::Txt],
                 skips_renamed: false,
             },
-            retires_only_multi_chunk: true,
+            keeps_single_chunk_files: true,
             push: true,
             report: None,
             dead_letter_report: None,

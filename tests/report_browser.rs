@@ -240,7 +240,7 @@ fn failure() -> FileOutcome {
     FileOutcome::Failed {
         reason: "record 3 of 5: the hash of its bytes is not the one it was announced with <b>"
             .to_owned(),
-        remedy:
+        detail:
             "check the stream's retention, then run streampress redrive to announce the file again"
                 .to_owned(),
     }

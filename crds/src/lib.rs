@@ -5,7 +5,7 @@
 //! - [`api`]: the types of `streampress.dev/v1alpha1`, as they stand in YAML; `defaults`: every default, once.
 //! - `quantity`: byte sizes as Kubernetes writes them ([`ByteSize`]).
 //! - [`location`]: where files are, `file:///data/…` or `s3://bucket/prefix`.
-//! - `role`: the workers' roles ([`Role`]). [`reasons`]: the reasons of dead letters, conditions and Events.
+//! - `role`: the workers' roles ([`Role`]). `reasons`: the reasons of dead letters, conditions and Events.
 //! - `limits`: bounds that several modules share.
 //!
 //! The checks:
@@ -40,7 +40,7 @@ pub mod names;
 mod notices;
 mod quantity;
 pub mod queue_check;
-pub mod reasons;
+mod reasons;
 mod role;
 pub mod rules;
 pub mod settings;

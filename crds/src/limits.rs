@@ -31,4 +31,4 @@ pub(crate) const DEAD_LETTER_CHARS: usize = 4;
 pub(crate) const SETTLE_SECONDS: u32 = 10;
 
 /// The same for a file that will be renamed or deleted, which takes it from its writer.
-pub(crate) const RETIRE_SETTLE_SECONDS: u32 = 60;
+pub(crate) const NOT_KEPT_SETTLE_SECONDS: u32 = 60;

@@ -211,8 +211,7 @@ fn a_namespaced_release_is_installed_upgraded_rolled_back_and_leaves_nothing() {
     // There are no nodes here on which its cleanup Job could run.
     with(&["uninstall", "streampress", "--no-hooks"]);
     let kinds = "deployments,services,serviceaccounts,roles,rolebindings,configmaps,jobs";
-    let began = std::time::Instant::now();
-    loop {
+    streampress_tests::eventually_blocking("nothing of the chart is left behind", || {
         let left = kubectl(&[
             "get",
             kinds,
@@ -223,11 +222,7 @@ fn a_namespaced_release_is_installed_upgraded_rolled_back_and_leaves_nothing() {
             "--selector",
             "app.kubernetes.io/part-of=streampress",
         ]);
-        if left.is_empty() {
-            break;
-        }
-        assert!(began.elapsed().as_secs() < 60, "left behind: {left}");
-        std::thread::sleep(std::time::Duration::from_millis(200));
-    }
+        left.is_empty()
+    });
     kubectl(&["delete", "namespace", &namespace, "--wait=false"]);
 }

@@ -107,6 +107,7 @@ impl ScaleNamespace {
     /// Waits until so many pipelines have all their objects; Deployments are made last.
     async fn made(&self, count: usize) {
         eventually_within(LONG, "all objects are there", async || {
+            // A listing of all objects is work for the API server that is measured.
             sleep(Duration::from_millis(300)).await;
             self.count(ObjectKind::Deployment).await == 2 * count
         })
@@ -135,6 +136,7 @@ impl ScaleNamespace {
     async fn all(&self, count: usize, what: &str, holds: impl Fn(&DynamicObject) -> bool) {
         let params = ListParams::default().match_any();
         eventually_within(LONG, &format!("all {what}"), async || {
+            // A listing of all objects is work for the API server that is measured.
             sleep(Duration::from_millis(300)).await;
             let all = self.pipelines().list(&params).await.unwrap();
             all.items.iter().filter(|pipeline| holds(pipeline)).count() == count
@@ -238,6 +240,7 @@ async fn quiet(proxy: &Proxy, time: Duration) {
     let began = Instant::now();
     let mut last = Instant::now();
     while last.elapsed() < time {
+        // Between two reads of the log.
         sleep(Duration::from_millis(500)).await;
         if proxy.take_log().iter().any(ProxiedRequest::writes) {
             last = Instant::now();
@@ -364,6 +367,7 @@ async fn hundreds_of_pipelines() {
     namespace.running(count).await;
     quiet(&proxy, Duration::from_secs(30)).await;
     let (cpu, asked) = (operator.cpu_ticks(), aws.requests());
+    // What an operator at rest does is measured over a time.
     sleep(rest).await;
     let log = proxy.take_log();
     println!(

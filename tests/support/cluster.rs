@@ -143,6 +143,7 @@ impl Cluster {
                     diagnosis::of_namespace(self, namespace)
                 )));
             }
+            // Between two reads, each of which starts kubectl.
             std::thread::sleep(pause);
             pause = (pause * 5 / 4).min(longest);
         }

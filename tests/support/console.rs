@@ -53,8 +53,8 @@ pub fn pages() -> Vec<PathBuf> {
         for entry in fs::read_dir(folder).expect("a readable folder") {
             let path = entry.expect("a readable folder").path();
             let name = path.file_name().unwrap_or_default().to_string_lossy();
-            let is_hidden = name.starts_with('.') || name == "target";
-            if path.is_dir() && !is_hidden && name != "streampress-data" {
+            let is_skipped = name.starts_with('.') || name == "target";
+            if path.is_dir() && !is_skipped && name != "streampress-data" {
                 folders.push(path);
             } else if name == "README.md"
                 || (path.starts_with(repository().join("docs/src")) && name.ends_with(".md"))

@@ -23,7 +23,7 @@ use streampress_crds::api::pipeline::{OnCompressed, OnRestored, SourceFormat};
 use streampress_transport::aws::Aws;
 use streampress_transport::local::files::LocalFiles;
 use streampress_transport::{
-    ChunkStream, ExactFile, FileEntry, FileName, Files, Listing, PendingFile, Queue, Retired,
+    ChunkStream, ExactFile, ExactOutcome, FileEntry, FileName, Files, Listing, PendingFile, Queue,
 };
 use tokio::runtime::Runtime;
 use tokio_util::sync::CancellationToken;
@@ -335,10 +335,10 @@ impl Files for CountedFiles {
     fn list_reserved(&self, folder: &str) -> io::Result<Vec<String>> {
         self.inner.list_reserved(folder)
     }
-    fn remove_exact(&self, file: &ExactFile<'_>) -> io::Result<Retired> {
+    fn remove_exact(&self, file: &ExactFile<'_>) -> io::Result<ExactOutcome> {
         self.inner.remove_exact(file)
     }
-    fn rename_exact(&self, file: &ExactFile<'_>, to: &FileName) -> io::Result<Retired> {
+    fn rename_exact(&self, file: &ExactFile<'_>, to: &FileName) -> io::Result<ExactOutcome> {
         self.inner.rename_exact(file, to)
     }
 }

@@ -1,7 +1,8 @@
 //! What holds for all source files: who may import whom, maps that name every module, type names that occur once, the
-//! vocabulary, and links between documents.
+//! vocabulary, sleeps of tests, and links between documents.
 
 mod links;
+mod sleeps;
 mod source;
 mod words;
 
@@ -101,6 +102,7 @@ const LAYERS: &[(&str, &[&str])] = &[
             "log_filter",
             "backoff",
             "clock",
+            "empty_queues",
             "chunk_stream",
             "file_version",
             "error",
@@ -451,6 +453,14 @@ fn the_fields_own_terms_are_used() {
         }
     }
     assert_none(&problems);
+}
+
+#[test]
+fn each_sleep_of_a_test_says_why() {
+    let files = text_files();
+    let rust = files.iter().filter(|file| file.is_rust());
+    let problems: Vec<String> = rust.flat_map(sleeps::unexplained).collect();
+    assert!(problems.is_empty(), "{}", problems.join("\n"));
 }
 
 #[test]

@@ -15,11 +15,12 @@ use streampress::roles::compress::Compressor;
 use streampress::roles::source::SourceFilter;
 use streampress_crds::api::pipeline::{OnCompressed, SourceFormat};
 use streampress_transport::Outgoing;
+use streampress_transport::contract_tests::eventually;
 
 #[path = "support/fixture.rs"]
 mod fixture;
 
-use fixture::{Fixture, RunningConsumer, eventually};
+use fixture::{Fixture, RunningConsumer};
 
 const TRADES: &[u8] = br#"[{"price":1.5}]"#;
 
@@ -61,7 +62,7 @@ fn legacy_compressor(fixture: &Fixture) -> Arc<dyn Handler> {
         read_location: READ_LOCATION.to_owned(),
         on_compressed: OnCompressed::Rename,
         filter: filter(),
-        retires_only_multi_chunk: false,
+        keeps_single_chunk_files: false,
         push: true,
         report: None,
         dead_letter_report: None,
@@ -101,7 +102,10 @@ async fn with_events_of_a_bucket(
     let events = ["in/b.csv", "in/x_delete.json", "in/a.json"].map(created);
     files_queue.send(events.into()).await.expect("sent");
     consumer.conclude(4).await;
-    eventually(|| !fixture.folder().join("a.json").exists()).await;
+    eventually("the source is gone", async || {
+        !fixture.folder().join("a.json").exists()
+    })
+    .await;
     // A rename in a bucket is a copy, which has an event too.
     let renamed = vec![created("in/a_delete.json")];
     files_queue.send(renamed).await.expect("sent");

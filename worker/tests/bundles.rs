@@ -10,7 +10,6 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
-use async_trait::async_trait;
 use bytes::Bytes;
 use streampress::consume::HandlerError;
 use streampress::message::{BUNDLED_VERSION, DeadLetterReason, Manifest, Message, Verdict};
@@ -19,10 +18,9 @@ use streampress::roles::bundler::Bundler;
 use streampress::roles::compress::Compressor;
 use streampress::roles::decompress::Decompressor;
 use streampress::roles::receipts::ReceiptSender;
+use streampress_transport::SlotLock;
+use streampress_transport::contract_tests::{StreamTap, TappedStream, eventually};
 use streampress_transport::in_process_lock::InProcessLock;
-use streampress_transport::{
-    ChunkStream, Position, Record, SlotLock, StreamCounts, TransportResult,
-};
 use tokio_util::sync::CancellationToken;
 
 use fixture::{Fixture, RunningConsumer, complete_next};
@@ -120,7 +118,7 @@ async fn hundreds_of_small_files_share_blocks_and_are_restored_byte_for_byte() {
             )
         })
         .collect();
-    fixture::eventually(|| {
+    eventually("both files are restored", async || {
         restoring
             .iter()
             .map(RunningConsumer::concluded)
@@ -253,34 +251,19 @@ async fn a_bundle_of_an_earlier_release_is_readable() {
     }
 }
 
-/// Fetches records as they are, or without their last byte.
+/// So many fetches bring records without their last byte.
 #[derive(Debug)]
-struct DamagedStream {
-    inner: Arc<dyn ChunkStream>,
-    damaged_fetches: AtomicUsize,
-}
+struct DamagedFetches(AtomicUsize);
 
-#[async_trait]
-impl ChunkStream for DamagedStream {
-    fn max_record_bytes(&self) -> usize {
-        self.inner.max_record_bytes()
-    }
-    async fn append(&self, records: Vec<Record>) -> TransportResult<Vec<Position>> {
-        self.inner.append(records).await
-    }
-    async fn fetch(&self, positions: &[Position]) -> TransportResult<Vec<Bytes>> {
-        let mut records = self.inner.fetch(positions).await?;
-        let left = self.damaged_fetches.load(Ordering::Relaxed);
+impl StreamTap for DamagedFetches {
+    fn fetched(&self, records: &mut [Bytes]) {
+        let left = self.0.load(Ordering::Relaxed);
         if left > 0 {
-            self.damaged_fetches.store(left - 1, Ordering::Relaxed);
-            for record in &mut records {
+            self.0.store(left - 1, Ordering::Relaxed);
+            for record in records {
                 record.truncate(record.len() - 1);
             }
         }
-        Ok(records)
-    }
-    fn counts(&self) -> StreamCounts {
-        self.inner.counts()
     }
 }
 
@@ -309,10 +292,8 @@ async fn bundle_of_two(damaged_fetches: usize) -> (Fixture, Decompressor) {
     let files = two.map(|(name, content)| (name.to_owned(), content.to_owned()));
     announce(&fixture, &files.into()).await;
     pack_two(&fixture).await;
-    let stream = Arc::new(DamagedStream {
-        inner: fixture.local.stream(),
-        damaged_fetches: AtomicUsize::new(damaged_fetches),
-    });
+    let damaged = DamagedFetches(AtomicUsize::new(damaged_fetches));
+    let stream = TappedStream::new(fixture.local.stream(), damaged);
     let mut decompressor = fixture.decompressor(fixture.destination("out"), stream);
     decompressor.receipts = Some(ReceiptSender::new(fixture.local.receipts_queue(), false));
     (fixture, decompressor)

@@ -1,7 +1,6 @@
 //! The fate of a source in the original's format once it is packed.
 
 use std::sync::Arc;
-use std::time::Duration;
 
 use async_trait::async_trait;
 use streampress::journal::NoJournal;
@@ -10,64 +9,28 @@ use streampress::legacy::compressor::LegacyCompressor;
 use streampress::roles::announce::AnnouncementFormat;
 use streampress::roles::source::SourceFilter;
 use streampress_crds::api::pipeline::{OnCompressed, SourceFormat};
-use streampress_transport::DeadLetterReason;
-use streampress_transport::{Delivery, Depth, Outgoing, Queue, Receipt, TransportResult};
+use streampress_transport::contract_tests::{QueueTap, TappedQueue};
+use streampress_transport::{Outgoing, TransportResult};
 
 #[path = "support/fixture.rs"]
 mod fixture;
 
 use fixture::{Fixture, RunningConsumer};
 
-/// A chunks queue that overwrites the source while the packed file is being announced.
+/// Overwrites the source while the packed file is being announced.
 #[derive(Debug)]
-struct OverwritingQueue {
-    inner: Arc<dyn Queue>,
-    source: std::path::PathBuf,
+struct OverwrittenSource {
+    path: std::path::PathBuf,
     content: Option<&'static [u8]>,
 }
 
 #[async_trait]
-impl Queue for OverwritingQueue {
-    fn name(&self) -> &str {
-        self.inner.name()
-    }
-    fn visibility_timeout(&self) -> Duration {
-        self.inner.visibility_timeout()
-    }
-    async fn send(&self, messages: Vec<Outgoing>) -> TransportResult<()> {
+impl QueueTap for OverwrittenSource {
+    async fn before_send(&self, _messages: &[Outgoing]) -> TransportResult<()> {
         if let Some(content) = self.content {
-            std::fs::write(&self.source, content).expect("written");
+            std::fs::write(&self.path, content).expect("written");
         }
-        self.inner.send(messages).await
-    }
-    async fn receive(&self, max: usize, wait: Duration) -> TransportResult<Vec<Delivery>> {
-        self.inner.receive(max, wait).await
-    }
-    async fn extend(&self, receipt: &Receipt, visibility_timeout: Duration) -> TransportResult<()> {
-        self.inner.extend(receipt, visibility_timeout).await
-    }
-    async fn delete(&self, receipt: &Receipt) -> TransportResult<()> {
-        self.inner.delete(receipt).await
-    }
-    async fn release(&self, receipt: &Receipt) -> TransportResult<()> {
-        self.inner.release(receipt).await
-    }
-    async fn dead_letter(
-        &self,
-        delivery: &Delivery,
-        reason: DeadLetterReason,
-        detail: &str,
-    ) -> TransportResult<()> {
-        self.inner.dead_letter(delivery, reason, detail).await
-    }
-    async fn drain(&self, patience: Duration) -> bool {
-        self.inner.drain(patience).await
-    }
-    async fn depth(&self) -> TransportResult<Depth> {
-        self.inner.depth().await
-    }
-    fn dead_letters(&self) -> Option<Arc<dyn Queue>> {
-        self.inner.dead_letters()
+        Ok(())
     }
 }
 
@@ -81,11 +44,11 @@ async fn packed(
     let announcer = fixture.announcer(AnnouncementFormat::Legacy);
     let entry = fixture.write("a.txt", b"as announced");
     announcer.announce(&entry).await.expect("announced");
-    let chunks_queue = Arc::new(OverwritingQueue {
-        inner: local.chunks_queue(),
-        source: folder.join("a.txt"),
+    let overwritten = OverwrittenSource {
+        path: folder.join("a.txt"),
         content: written_meanwhile,
-    });
+    };
+    let chunks_queue = TappedQueue::new(local.chunks_queue(), overwritten);
     let handler = LegacyCompressor {
         announcer,
         stream: local.stream(),
@@ -97,7 +60,7 @@ async fn packed(
             formats: vec![SourceFormat::Txt],
             skips_renamed: on_compressed == OnCompressed::Rename,
         },
-        retires_only_multi_chunk: false,
+        keeps_single_chunk_files: false,
         push: true,
         report: None,
         dead_letter_report: None,

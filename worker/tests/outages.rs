@@ -7,14 +7,17 @@ use std::time::{Duration, SystemTime};
 use streampress::destination::Destination;
 use streampress::roles::announce::AnnouncementFormat;
 use streampress::telemetry::metrics::NeededService;
+use streampress_transport::contract_tests::eventually;
 use streampress_transport::in_process_lock::InProcessLock;
-use streampress_transport::{ExactFile, FileEntry, FileName, Files, Listing, PendingFile, Retired};
+use streampress_transport::{
+    ExactFile, ExactOutcome, FileEntry, FileName, Files, Listing, PendingFile,
+};
 use tokio::time::Instant;
 
 #[path = "support/fixture.rs"]
 mod fixture;
 
-use fixture::{Fixture, RunningConsumer, eventually};
+use fixture::{Fixture, RunningConsumer};
 
 const FILES: usize = 12;
 const HOUR: Duration = Duration::from_secs(3600);
@@ -78,10 +81,10 @@ impl Files for FullDisk {
     fn list_reserved(&self, folder: &str) -> io::Result<Vec<String>> {
         self.inner.list_reserved(folder)
     }
-    fn remove_exact(&self, file: &ExactFile<'_>) -> io::Result<Retired> {
+    fn remove_exact(&self, file: &ExactFile<'_>) -> io::Result<ExactOutcome> {
         self.inner.remove_exact(file)
     }
-    fn rename_exact(&self, file: &ExactFile<'_>, to: &FileName) -> io::Result<Retired> {
+    fn rename_exact(&self, file: &ExactFile<'_>, to: &FileName) -> io::Result<ExactOutcome> {
         self.inner.rename_exact(file, to)
     }
 }
@@ -122,8 +125,11 @@ async fn a_full_disk_for_an_hour_makes_no_dead_letter_and_everything_is_restored
         false,
     );
     let counts = || restoring.meter.counts();
-    eventually(|| counts().outages.get(&NeededService::Destination) == Some(&1)).await;
-    eventually(|| counts().in_flight == 0).await;
+    eventually("the outage is counted", async || {
+        counts().outages.get(&NeededService::Destination) == Some(&1)
+    })
+    .await;
+    eventually("nothing is in flight", async || counts().in_flight == 0).await;
     let received = counts().received;
     tokio::time::sleep_until(full_until - Duration::from_secs(1)).await;
     assert_eq!(counts().received, received, "nothing is received meanwhile");

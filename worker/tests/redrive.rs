@@ -5,16 +5,15 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use async_trait::async_trait;
-use bytes::Bytes;
 use streampress::journal::{FileJournal, SqliteJournal};
 use streampress::message::{Manifest, Message, Records, STRICT_GROUP, VERSION};
 use streampress::roles::announce::{AnnouncementFormat, Announcer};
 use streampress::roles::connect::CompressorConnections;
 use streampress::roles::redrive::{RedriveAction, redrive};
+use streampress_transport::contract_tests::{StreamTap, TappedStream};
 use streampress_transport::{
-    ATTR_DETAIL, ATTR_GROUP, ATTR_REASON, ChunkStream, DeadLetterReason, Delivery, FileName,
-    FileVersion, Outgoing, Position, Queue, Record, Sequence, StreamCounts, TransportError,
-    TransportResult,
+    ATTR_DETAIL, ATTR_GROUP, ATTR_REASON, ChunkStream, DeadLetterReason, Delivery, Failure,
+    FileName, FileVersion, Outgoing, Position, Queue, Sequence, TransportError, TransportResult,
 };
 
 #[path = "support/fixture.rs"]
@@ -24,24 +23,12 @@ use fixture::{Fixture, complete_next};
 
 /// A stream that cannot be reached.
 #[derive(Debug)]
-struct UnreachableStream;
+struct OutOfReach;
 
 #[async_trait]
-impl ChunkStream for UnreachableStream {
-    fn max_record_bytes(&self) -> usize {
-        1 << 20
-    }
-
-    async fn append(&self, _records: Vec<Record>) -> TransportResult<Vec<Position>> {
-        Err(TransportError::unavailable("appending", "out of reach"))
-    }
-
-    async fn fetch(&self, _positions: &[Position]) -> TransportResult<Vec<Bytes>> {
+impl StreamTap for OutOfReach {
+    async fn before_fetch(&self, _positions: &[Position]) -> TransportResult<()> {
         Err(TransportError::unavailable("fetching", "out of reach"))
-    }
-
-    fn counts(&self) -> StreamCounts {
-        StreamCounts::default()
     }
 }
 
@@ -55,7 +42,7 @@ fn connections(fixture: &Fixture, stream: Arc<dyn ChunkStream>) -> CompressorCon
 }
 
 #[tokio::test]
-async fn a_redrive_that_fails_in_the_middle_leaves_no_letter_hidden() {
+async fn a_redrive_that_fails_in_the_middle_leaves_no_letter_in_flight() {
     let fixture = Fixture::open();
     let announcer = fixture.announcer(AnnouncementFormat::Native);
     let queue = fixture.local.chunks_queue();
@@ -93,18 +80,24 @@ async fn a_redrive_that_fails_in_the_middle_leaves_no_letter_hidden() {
     let deliveries = queue.receive(10, Duration::ZERO).await.expect("received");
     for delivery in &deliveries {
         queue
-            .dead_letter(delivery, DeadLetterReason::GaveUp, "to be redriven")
+            .dead_letter(
+                delivery,
+                &Failure::new(DeadLetterReason::GaveUp, "to be redriven"),
+            )
             .await
             .expect("dead-lettered");
     }
     // Whether the records still exist cannot be determined.
-    let connections = connections(&fixture, Arc::new(UnreachableStream));
+    let connections = connections(
+        &fixture,
+        TappedStream::new(fixture.local.stream(), OutOfReach),
+    );
     redrive(&connections, &announcer, false)
         .await
         .expect_err("the stream cannot be reached");
     let dead = queue.dead_letters().expect("there is one");
     let letters = dead.receive(10, Duration::ZERO).await.expect("received");
-    assert_eq!(letters.len(), 2, "some are hidden");
+    assert_eq!(letters.len(), 2, "some are in flight");
 }
 
 #[tokio::test]
@@ -127,7 +120,7 @@ async fn a_dead_letter_that_cannot_be_sent_again_does_not_block_others_of_its_gr
         announcer.announce(&entry).await.expect("announced");
         let deliveries = queue.receive(1, Duration::ZERO).await.expect("received");
         queue
-            .dead_letter(&deliveries[0], reason, "to be redriven")
+            .dead_letter(&deliveries[0], &Failure::new(reason, "to be redriven"))
             .await
             .expect("dead-lettered");
     }
@@ -207,7 +200,10 @@ async fn dead_manifest(
     }
     let deliveries = queue.receive(1, Duration::ZERO).await.expect("received");
     queue
-        .dead_letter(&deliveries[0], DeadLetterReason::BadFrame, "not readable")
+        .dead_letter(
+            &deliveries[0],
+            &Failure::new(DeadLetterReason::BadFrame, "not readable"),
+        )
         .await
         .expect("dead-lettered");
     version

@@ -11,6 +11,7 @@ use streampress::consume::{Handler, HandlerError};
 use streampress::message::record::RecordOwner;
 use streampress::message::{FileRef, Manifest, Records, VERSION};
 use streampress::roles::announce::AnnouncementFormat;
+use streampress_transport::contract_tests::eventually;
 use streampress_transport::in_process_lock::InProcessLock;
 use streampress_transport::{
     ChunkStream, Outgoing, Position, Queue, Record, SlotLock, StreamCounts, TransportResult,
@@ -20,7 +21,7 @@ use tokio_util::sync::CancellationToken;
 #[path = "support/fixture.rs"]
 mod fixture;
 
-use fixture::{Fixture, eventually, handle_next};
+use fixture::{Fixture, handle_next};
 
 /// A stream that answers once, if it has an answer, and then never.
 #[derive(Debug, Default)]
@@ -67,7 +68,10 @@ async fn stop_while_it_waits(handler: &dyn Handler, stream: &StalledStream, queu
         CancellationToken::new(),
     );
     let stopping = async {
-        eventually(|| stream.waits.load(Ordering::SeqCst)).await;
+        eventually("the handler waits", async || {
+            stream.waits.load(Ordering::SeqCst)
+        })
+        .await;
         // Lets the blocking thread get on, so that both orders occur; the result is the same for either.
         tokio::time::sleep(Duration::from_millis(200)).await;
         stop.cancel();

@@ -200,6 +200,7 @@ fn believe(held: SlotGuard, folder: &Path) -> SlotGuard {
             last = now;
             let span = [first.to_le_bytes(), last.to_le_bytes()].concat();
             file.write_all_at(&span, (spans - 1) * 16).unwrap();
+            // Between two marks: a longer gap is a time in which the process did not run.
             std::thread::sleep(Duration::from_millis(1));
         }
     });
@@ -373,6 +374,7 @@ impl Arena {
             if began.elapsed() > HANG {
                 self.explain(transitions).await;
             }
+            // Between two reads of the Lease.
             sleep(Duration::from_millis(10)).await;
         }
     }
@@ -402,6 +404,7 @@ impl Arena {
                 self.blows.push((blow, at.elapsed()));
             }
             transitions = now;
+            // The moment of the blow is what is varied.
             sleep(Duration::from_millis(self.random.u64(0..400))).await;
             let blow = blows[self.random.usize(0..blows.len())];
             self.strike(holder, blow);
@@ -428,6 +431,7 @@ impl Arena {
                 kill_process(pid, Signal::STOP).unwrap();
                 let time = self.times.lease + Duration::from_millis(self.random.u64(300..2000));
                 tokio::spawn(async move {
+                    // How long it is frozen.
                     sleep(time).await;
                     // It may have been killed in the meantime.
                     let _ = kill_process(pid, Signal::CONT);
@@ -452,6 +456,7 @@ async fn feed(dir: PathBuf, local: Local, stop: CancellationToken) -> BTreeMap<S
     while !stop.is_cancelled() {
         let waiting = local.files_queue().depth().await.unwrap();
         if waiting.visible + waiting.in_flight > 20 {
+            // Between two counts of a queue that is full.
             sleep(Duration::from_millis(20)).await;
             continue;
         }
@@ -493,6 +498,7 @@ async fn watch_restored(
             seen.retain(|name, _| name.starts_with("file-"));
             return (seen, replaced);
         }
+        // Between two checks.
         sleep(Duration::from_millis(100)).await;
     }
 }
@@ -652,6 +658,7 @@ async fn one_pipeline(
             "files were lost; the processes' logs: {}",
             logs(dir)
         );
+        // Between two checks.
         sleep(Duration::from_millis(100)).await;
     }
     // A frozen process that continues has the time to do its harm.

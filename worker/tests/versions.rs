@@ -7,7 +7,6 @@ use std::sync::Arc;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use async_trait::async_trait;
-use bytes::Bytes;
 use parking_lot::Mutex;
 use streampress::consume::HandlerError;
 use streampress::destination::{
@@ -16,10 +15,10 @@ use streampress::destination::{
 use streampress::journal::{FileJournal, JournalFile, SqliteJournal};
 use streampress::message::{Digest, Manifest, Message};
 use streampress::roles::announce::AnnouncementFormat;
+use streampress_transport::contract_tests::{StreamTap, TappedStream};
 use streampress_transport::local::{Local, LocalOptions};
 use streampress_transport::{
-    ChunkStream, DeadLetterReason, FileName, Outgoing, Position, Record, StreamCounts,
-    TransportResult,
+    ChunkStream, DeadLetterReason, Failure, FileName, Outgoing, Position, TransportResult,
 };
 
 #[path = "support/fixture.rs"]
@@ -99,7 +98,7 @@ impl Pipeline {
             .expect("its time is set");
         let entry = self.fixture.source.stat(&entry.name);
         let announcer = self.fixture.announcer(AnnouncementFormat::Native);
-        let entry = entry.expect("looked").expect("there");
+        let entry = entry.expect("read").expect("there");
         announcer.announce(&entry).await.expect("announced");
         let local = &self.fixture.local;
         let compressor = self.fixture.compressor(local.stream());
@@ -289,25 +288,16 @@ async fn a_late_manifest_of_an_older_version_is_superseded_even_where_the_newer_
     }
 }
 
-/// A stream that is slow: before it answers, another worker restores the next version.
+/// A slow stream: before it answers, another worker restores the next version.
 #[derive(Debug)]
-struct LateStream {
-    stream: Arc<dyn ChunkStream>,
+struct RestoredMeanwhile {
     restoring: Mutex<Option<tokio::sync::oneshot::Sender<()>>>,
     restored: tokio::sync::Mutex<Option<tokio::sync::oneshot::Receiver<()>>>,
 }
 
 #[async_trait]
-impl ChunkStream for LateStream {
-    fn max_record_bytes(&self) -> usize {
-        self.stream.max_record_bytes()
-    }
-
-    async fn append(&self, records: Vec<Record>) -> TransportResult<Vec<Position>> {
-        self.stream.append(records).await
-    }
-
-    async fn fetch(&self, positions: &[Position]) -> TransportResult<Vec<Bytes>> {
+impl StreamTap for RestoredMeanwhile {
+    async fn before_fetch(&self, _positions: &[Position]) -> TransportResult<()> {
         let restoring = self.restoring.lock().take();
         if let Some(restoring) = restoring {
             restoring.send(()).expect("the other worker waits");
@@ -316,11 +306,7 @@ impl ChunkStream for LateStream {
         if let Some(restored) = restored {
             restored.await.expect("the other worker restores");
         }
-        self.stream.fetch(positions).await
-    }
-
-    fn counts(&self) -> StreamCounts {
-        self.stream.counts()
+        Ok(())
     }
 }
 
@@ -331,17 +317,17 @@ async fn a_newer_version_that_appears_while_an_older_one_is_unpacked_is_not_over
         let newer = pipeline.pack("version two", time(1)).await;
         let (restoring, starts) = tokio::sync::oneshot::channel();
         let (ends, restored) = tokio::sync::oneshot::channel();
-        let late = LateStream {
-            stream: pipeline.fixture.local.stream(),
+        let meanwhile = RestoredMeanwhile {
             restoring: Mutex::new(Some(restoring)),
             restored: tokio::sync::Mutex::new(Some(restored)),
         };
+        let late = TappedStream::new(pipeline.fixture.local.stream(), meanwhile);
         let another_worker = async {
             starts.await.expect("the first worker fetches");
             pipeline.restore(&newer).await;
             ends.send(()).expect("the first worker waits");
         };
-        let first_worker = pipeline.restore_from(&older, Arc::new(late));
+        let first_worker = pipeline.restore_from(&older, late);
         tokio::join!(first_worker, another_worker)
             .0
             .expect("handled");
@@ -398,7 +384,7 @@ async fn a_name_that_cannot_be_had_is_a_dead_letter_that_says_why() {
         let mut reserved = manifest.clone();
         reserved.file.name = FileName::parse(".streampress/journal/a.json").expect("valid");
         let refused = |outcome: Result<(), HandlerError>, why: &str| match outcome {
-            Err(HandlerError::Permanent { reason, detail }) => {
+            Err(HandlerError::Permanent(Failure { reason, detail })) => {
                 assert_eq!(reason, DeadLetterReason::BadName);
                 assert!(detail.contains(why), "{detail}");
             }

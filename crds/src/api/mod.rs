@@ -14,7 +14,7 @@ pub mod pipeline;
 pub mod status;
 
 /// The API's group and version.
-pub const API_VERSION: &str = "streampress.dev/v1alpha1";
+pub(crate) const API_VERSION: &str = "streampress.dev/v1alpha1";
 
 /// The kind of a pipeline.
 pub const KIND: &str = "CompressionPipeline";

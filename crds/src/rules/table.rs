@@ -57,7 +57,7 @@ pub const RULES: &[Rule] = &[
         cel: "!has(self.source.settleSeconds) || self.source.settleSeconds >= 60 || self.source.scanSeconds == 0 || (self.source.onCompressed == 'Keep' && self.source.onRestored == 'Keep')",
         rule: "must be at least 60 where scanned files are renamed or deleted",
         help: "leave it out or set 60 or more: a writer that pauses would go on with a file that has no name any more; or use onCompressed: Keep and onRestored: Keep",
-        holds: RuleCheck::Spec(retired_files_hold_still),
+        holds: RuleCheck::Spec(files_not_kept_hold_still),
         scope: RuleScope::Everywhere,
     },
     Rule {
@@ -397,10 +397,10 @@ fn report_is_apart(spec: &CompressionPipelineSpec) -> bool {
     !spec.report.enabled || !(around(&spec.source.location) || around(&spec.destination.location))
 }
 
-fn retired_files_hold_still(spec: &CompressionPipelineSpec) -> bool {
+fn files_not_kept_hold_still(spec: &CompressionPipelineSpec) -> bool {
     let source = &spec.source;
     source.settle_seconds.is_none_or(|seconds| {
-        i64::from(seconds) >= i64::from(limits::RETIRE_SETTLE_SECONDS)
+        i64::from(seconds) >= i64::from(limits::NOT_KEPT_SETTLE_SECONDS)
             || source.scan_seconds == 0
             || (source.on_compressed == OnCompressed::Keep
                 && source.on_restored == OnRestored::Keep)

@@ -281,16 +281,48 @@ fn is_default_settle_seconds(seconds: &u32) -> bool {
     *seconds == crate::limits::SETTLE_SECONDS
 }
 
+/// A version of the Hybrid format, written as its number.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(try_from = "u32", into = "u32")]
+pub enum HybridVersion {
+    /// The first, which every release reads.
+    #[default]
+    V1,
+    /// Smaller.
+    V2,
+}
+
+impl From<HybridVersion> for u32 {
+    fn from(version: HybridVersion) -> Self {
+        match version {
+            HybridVersion::V1 => 1,
+            HybridVersion::V2 => 2,
+        }
+    }
+}
+
+impl TryFrom<u32> for HybridVersion {
+    type Error = String;
+
+    fn try_from(number: u32) -> Result<Self, String> {
+        match number {
+            1 => Ok(Self::V1),
+            2 => Ok(Self::V2),
+            other => Err(format!("is {other}, must be 1 or 2")),
+        }
+    }
+}
+
 /// How files are packed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct CodecSettings {
     /// The form of the packed bytes.
     pub format: CodecFormat,
-    /// Version of the Hybrid format that is written, 1 or 2. Version 1 is not written down, so that settings stay as they
-    /// were before there were two.
-    #[serde(default = "first_version", skip_serializing_if = "is_first_version")]
-    pub format_version: u32,
+    /// Version of the Hybrid format that is written. Version 1 is not written down, so that settings stay as they were before
+    /// there were two.
+    #[serde(default, skip_serializing_if = "is_first_version")]
+    pub format_version: HybridVersion,
     /// Whether small files share a block. An operator of an earlier release does not write it: then they do not, since its
     /// decompressors may be as old.
     #[serde(default = "no_bundles", skip_serializing_if = "is_off")]
@@ -303,16 +335,12 @@ pub struct CodecSettings {
     pub record_bytes: usize,
 }
 
-fn first_version() -> u32 {
-    1
-}
-
 #[expect(
     clippy::trivially_copy_pass_by_ref,
     reason = "serde passes a reference"
 )]
-fn is_first_version(version: &u32) -> bool {
-    *version == first_version()
+fn is_first_version(version: &HybridVersion) -> bool {
+    *version == HybridVersion::V1
 }
 
 fn no_bundles() -> CodecBundle {

@@ -121,10 +121,6 @@ fn at_least_one(field: &str, value: u32) -> Result<(), SettingsError> {
 }
 
 fn check_codec(codec: &CodecSettings) -> Result<(), SettingsError> {
-    if !(1..=2).contains(&codec.format_version) {
-        let reason = format!("is {}, must be 1 or 2", codec.format_version);
-        return Err(wrong("codec.formatVersion", &reason));
-    }
     let block = codec.block_bytes as u64;
     let record = codec.record_bytes as u64;
     if !limits::BLOCK_BYTES.contains(&block) {

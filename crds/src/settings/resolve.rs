@@ -179,7 +179,10 @@ impl Resolver<'_> {
             },
             codec: CodecSettings {
                 format: spec.codec.format,
-                format_version: self.count("spec.codec.formatVersion", spec.codec.format_version),
+                format_version: self
+                    .count::<_, u32>("spec.codec.formatVersion", spec.codec.format_version)
+                    .try_into()
+                    .unwrap_or_default(),
                 bundle: spec.codec.bundle,
                 effort: spec.codec.effort,
                 block_bytes: self.bytes("spec.codec.blockSize", &spec.codec.block_size) as usize,
@@ -202,7 +205,7 @@ impl Resolver<'_> {
         match (source.settle_seconds, is_kept) {
             (Some(seconds), _) => self.count("spec.source.settleSeconds", seconds),
             (None, true) => limits::SETTLE_SECONDS,
-            (None, false) => limits::RETIRE_SETTLE_SECONDS,
+            (None, false) => limits::NOT_KEPT_SETTLE_SECONDS,
         }
     }
 

@@ -2,6 +2,7 @@
 
 use crate::errors::api_message;
 use crate::resources::ObjectKind;
+use crate::transport::problem::Retry;
 
 /// Why a write failed.
 #[derive(Debug, thiserror::Error)]
@@ -34,12 +35,15 @@ pub(crate) enum WriteError {
 }
 
 impl WriteError {
-    /// Whether the same write will fail again until something is changed.
-    pub(crate) fn is_lasting(&self) -> bool {
+    /// Whether the same write may succeed later.
+    pub(crate) fn retry(&self) -> Retry {
         match self {
-            WriteError::Taken { .. } => true,
-            WriteError::Refused { .. } => matches!(self.code(), Some(400 | 403 | 422)),
-            WriteError::NotLeading | WriteError::NoAnswer => false,
+            WriteError::Taken { .. } => Retry::AfterChange,
+            WriteError::Refused { .. } => match self.code() {
+                Some(400 | 403 | 422) => Retry::AfterChange,
+                _ => Retry::Transient,
+            },
+            WriteError::NotLeading | WriteError::NoAnswer => Retry::Transient,
         }
     }
 

@@ -8,6 +8,7 @@ use k8s_openapi::jiff::Timestamp;
 use parking_lot::Mutex;
 use streampress_crds::api::status::Phase;
 use streampress_crds::{CompressionPipeline, CompressionPipelineStatus};
+use streampress_transport::EmptyQueues;
 use tokio::time::Instant;
 
 use super::retention_spec;
@@ -49,7 +50,7 @@ pub(crate) struct Context {
 #[derive(Debug, Default)]
 pub(crate) struct PipelineMemo {
     pub(super) scaling: ScalingHistories,
-    pub(super) empty_since: Option<Duration>,
+    pub(super) empty: EmptyQueues<Duration>,
     pub(super) waiting: Option<WaitingHistory>,
     /// Namespace and name, once there are metrics of it.
     pub(super) measured: Option<(String, String)>,
@@ -138,10 +139,10 @@ impl Context {
             ..state.drain_facts(pipeline.spec.suspend, was_drained)
         };
         let now = self.began.elapsed();
-        self.memo(watched, |memo| drain(&facts, &mut memo.empty_since, now))
+        self.memo(watched, |memo| drain(&facts, &mut memo.empty, now))
     }
 
-    /// Whether the stream keeps records for long enough, and when to look again although nothing changes.
+    /// Whether the stream keeps records for long enough, and when to reconcile again although nothing changes.
     pub(super) fn retention(
         &self,
         watched: &WatchedPipeline,

@@ -158,7 +158,7 @@ async fn carry_out(
     }
     let not_applied = match prune::write(&desired, &state, context).await {
         Ok(()) => None,
-        Err(error) if error.is_lasting() => Some(refused(&error)),
+        Err(error) if error.retry() == Retry::AfterChange => Some(refused(&error)),
         Err(error) => return Err(error.into()),
     };
     let leaving = prune::prune(watched.uid(), &desired, resolved, &state, context).await?;

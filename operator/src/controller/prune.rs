@@ -12,6 +12,7 @@ use crate::resources::{ObjectKind, OwnedObject, names};
 use crate::state::cache::ObjectKey;
 use crate::state::cluster_state::ClusterState;
 use crate::state::live_object::{Details, LeaseState, LiveObject};
+use crate::transport::problem::Retry;
 
 /// Writes what differs. An object that is refused for good delays no other; the first refusal is the error in the end.
 pub(super) async fn write(
@@ -29,7 +30,7 @@ pub(super) async fn write(
             live = None;
         }
         match context.applier.apply(object, live).await {
-            Err(error) if error.is_lasting() => refused = refused.or(Some(error)),
+            Err(error) if error.retry() == Retry::AfterChange => refused = refused.or(Some(error)),
             written => drop(written?),
         }
     }
@@ -85,7 +86,7 @@ async fn retire(
     // Another slot may have been retired a moment ago: read what is known now.
     let state = context.cache.snapshot(&state.pipeline);
     let mut retired = state.retired();
-    retired.settle(|uid| state.leases().any(|(lease, _)| lease.uid == uid));
+    retired.add_gone_to_total(|uid| state.leases().any(|(lease, _)| lease.uid == uid));
     retired.add(&object.uid, role, lease.counted);
     let text = serde_json::to_string(&retired).unwrap_or_default();
     let pipeline = &state.pipeline;

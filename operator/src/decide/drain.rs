@@ -3,11 +3,10 @@
 
 use std::time::Duration;
 
-use streampress_transport::Depth;
+use streampress_transport::{COUNTED_LATE, Depth, EmptyQueues};
 
-/// How long the queue of packed files must have been seen empty: SQS's counts lag behind by up to a minute.
-const SETTLE: Duration = Duration::from_secs(60);
-/// The same while more files were packed than restored or put into the dead-letter queue. Not longer: the last counts of
+/// How long the queue of packed files must have been seen empty while more files were packed than restored or put into the
+/// dead-letter queue; else [`COUNTED_LATE`]. Not longer: the last counts of
 /// a killed worker are lost, and the sums never agree again.
 const DISAGREEING: Duration = Duration::from_secs(180);
 
@@ -43,14 +42,10 @@ pub(crate) struct DrainFacts {
     pub(crate) was_drained: bool,
 }
 
-/// Decides; `empty_since` remembers (monotonic time) since when nothing has been in flight.
-pub(crate) fn drain(
-    facts: &DrainFacts,
-    empty_since: &mut Option<Duration>,
-    now: Duration,
-) -> Drain {
+/// Decides; `empty` remembers (monotonic time) since when nothing has been in flight.
+pub(crate) fn drain(facts: &DrainFacts, empty: &mut EmptyQueues<Duration>, now: Duration) -> Drain {
     if !facts.suspend {
-        *empty_since = None;
+        *empty = EmptyQueues::default();
         return Drain::NotSuspended;
     }
     let left = facts.chunks.map(|depth| depth.total());
@@ -62,16 +57,15 @@ pub(crate) fn drain(
         return Drain::Drained;
     }
     if facts.intake_pods > 0 {
-        *empty_since = None;
+        *empty = EmptyQueues::default();
         return Drain::Stopping;
     }
-    if left != Some(0) || facts.held_slots > 0 {
-        *empty_since = None;
+    let is_empty = left == Some(0) && facts.held_slots == 0;
+    let Some(seen_for) = empty.observe(is_empty, now) else {
         return Drain::Emptying(left);
-    }
-    let seen_for = now.saturating_sub(*empty_since.get_or_insert(now));
+    };
     let needed = match facts.unaccounted {
-        0 => SETTLE,
+        0 => COUNTED_LATE,
         _ => DISAGREEING,
     };
     match needed.checked_sub(seen_for) {
@@ -103,10 +97,10 @@ mod tests {
     });
 
     fn steps(inputs: &[(u64, DrainFacts)]) -> Vec<Drain> {
-        let mut since = None;
+        let mut empty = EmptyQueues::default();
         inputs
             .iter()
-            .map(|(second, facts)| drain(facts, &mut since, Duration::from_secs(*second)))
+            .map(|(second, facts)| drain(facts, &mut empty, Duration::from_secs(*second)))
             .collect()
     }
 

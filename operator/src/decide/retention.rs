@@ -3,9 +3,12 @@
 //! SQS tells no message's age through its API. The number of messages, seen again and again, and the number of files that
 //! were restored meanwhile bound the age of the oldest one from above.
 
+use std::time::Duration;
+
 use k8s_openapi::jiff::{SignedDuration, Timestamp};
 use streampress_crds::CompressionPipelineStatus;
 use streampress_crds::api::status::RetentionStatus;
+use streampress_transport::EmptyQueues;
 
 use crate::transport::{Depths, RetentionPlan};
 
@@ -13,18 +16,16 @@ use crate::transport::{Depths, RetentionPlan};
 const LONGEST_HOURS: u32 = 14 * 24;
 /// A message that has waited for less than this is not at risk with any retention: AWS's shortest is 24 hours.
 const SHORT_WAIT: SignedDuration = SignedDuration::from_hours(1);
-/// Queues must have been seen empty for so long before a longer wait counts as over: SQS counts up to a minute late.
-const EMPTY_FOR: SignedDuration = SignedDuration::from_secs(60);
 
-/// What is remembered of the waiting messages from one look to the next.
+/// What is remembered of the waiting messages from one reconcile to the next.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(crate) struct WaitingHistory {
     /// Since when the oldest message has waited, at the earliest.
     since: Option<Timestamp>,
     /// When everything that waited was counted.
     checkpoint: Option<Checkpoint>,
-    /// Since when the queues have been seen empty.
-    empty_since: Option<Timestamp>,
+    /// Since when the queues have been seen empty, in time since 1970.
+    empty: EmptyQueues<Duration>,
 }
 
 /// Everything that waited at one moment was restored or became a dead letter once `concluded` files did.
@@ -67,7 +68,7 @@ impl WaitingHistory {
         if waiting == 0 && !has_dead {
             return self.observe_empty(now);
         }
-        self.empty_since = None;
+        self.empty = EmptyQueues::default();
         let next = Checkpoint {
             at: now,
             concluded: concluded.saturating_add(waiting),
@@ -86,17 +87,18 @@ impl WaitingHistory {
 
     fn observe_empty(&mut self, now: Timestamp) -> Option<Timestamp> {
         let since = self.since?;
-        let empty_since = *self.empty_since.get_or_insert(now);
+        let since_1970 = now.as_duration().unsigned_abs();
+        self.empty.observe(true, since_1970);
         let is_short = now.duration_since(since) < SHORT_WAIT;
-        if is_short || now.duration_since(empty_since) >= EMPTY_FOR {
+        if is_short || self.empty.are_certain(since_1970) {
             *self = Self::default();
         }
         self.since
     }
 
-    /// Whether the queues must be looked at again soon, although nothing changes.
+    /// Whether the queues must be counted again soon, although nothing changes.
     pub(crate) fn is_pending(&self) -> bool {
-        self.empty_since.is_some()
+        self.empty != EmptyQueues::default()
     }
 }
 
@@ -288,7 +290,7 @@ mod tests {
     }
 
     impl Reported {
-        fn look(&mut self, hour: i64, facts: &RetentionFacts) -> RetentionReport {
+        fn report(&mut self, hour: i64, facts: &RetentionFacts) -> RetentionReport {
             let former = self.status.retention.clone().unwrap_or_default();
             let report = report(facts, &former, at(hour));
             self.status.retention = Some(report.status.clone());
@@ -307,7 +309,7 @@ mod tests {
                 waiting_since: Some(at(0)),
                 ..RetentionFacts::default()
             };
-            let status = self.look(hour, &facts).status;
+            let status = self.report(hour, &facts).status;
             (status.at_risk, status.planned_hours)
         }
 
@@ -317,7 +319,7 @@ mod tests {
                 spec,
                 ..RetentionFacts::default()
             };
-            self.look(1000, &facts).status.planned_hours
+            self.report(1000, &facts).status.planned_hours
         }
 
         fn age(&mut self, hour: i64, depths: Depths, concluded: u64) -> Option<i64> {
@@ -416,7 +418,7 @@ mod tests {
             ..RetentionFacts::default()
         };
         let mut pipeline = Reported::default();
-        let report = pipeline.look(12, &facts);
+        let report = pipeline.report(12, &facts);
         assert_eq!(
             (report.status.at_risk, report.status.planned_hours),
             (true, None)

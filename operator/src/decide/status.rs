@@ -13,7 +13,7 @@ use streampress_crds::{Reason, Role};
 
 use crate::decide::drain::Drain;
 use crate::decide::retention::RetentionReport;
-use crate::transport::problem::Problem;
+use crate::transport::problem::{Problem, Retry};
 use crate::transport::{Depths, TransportState};
 
 /// The type of the condition that says whether what waits may outlast the stream's retention.
@@ -54,9 +54,9 @@ pub(crate) struct PipelineObservation {
     pub(crate) files_wanted: Option<i64>,
     /// How far suspending has come.
     pub(crate) drain: Option<Drain>,
-    /// The services that workers reported to be down; `None` where that was not looked at.
+    /// The services that workers reported to be down; `None` where that was not read.
     pub(crate) outages: Option<Vec<RoleOutage>>,
-    /// The stream's retention; `None` where it was not looked at.
+    /// The stream's retention; `None` where it was not read.
     pub(crate) retention: Option<RetentionReport>,
 }
 
@@ -296,9 +296,9 @@ fn is_true<'a>(status: &'a CompressionPipelineStatus, type_: &str) -> Option<&'a
 }
 
 fn failed(problem: &Problem) -> StatusSummary {
-    let (phase, readiness) = match problem.retry.is_lasting() {
-        true => (Phase::Failed, Readiness::Stalled),
-        false => (Phase::Degraded, Readiness::Reconciling),
+    let (phase, readiness) = match problem.retry {
+        Retry::AfterChange => (Phase::Failed, Readiness::Stalled),
+        Retry::Transient | Retry::AfterCorrection => (Phase::Degraded, Readiness::Reconciling),
     };
     StatusSummary::new(phase, problem.reason, &problem.message, readiness)
 }
@@ -500,7 +500,7 @@ fn conditions(
         outage.map(RoleOutage::details)
     };
     let transport_outage = down(NeededService::Stream).or_else(|| down(NeededService::Queue));
-    // What was not looked at stays as it was seen last.
+    // What was not read stays as it was seen last.
     let kept = |type_: &str| {
         let mut conditions = former.conditions.iter();
         conditions

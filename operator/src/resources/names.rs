@@ -9,20 +9,20 @@ pub(crate) use streampress_crds::names::{metrics, of_role, slot, slots, workers}
 /// The field manager of every write, and the value of `app.kubernetes.io/managed-by`.
 pub const MANAGER: &str = "streampress-operator";
 /// The finalizer that holds a pipeline's deletion back until its transport is dealt with.
-pub const FINALIZER: &str = "streampress.dev/transport";
+pub(crate) const FINALIZER: &str = "streampress.dev/transport";
 /// On the first compressor slot's Lease: counters of deleted slots, as JSON.
-pub const RETIRED: &str = "streampress.dev/retired";
+pub(crate) const RETIRED: &str = "streampress.dev/retired";
 /// On a slot's Lease: the UID of its pipeline. Owner references may be removed, and then another pipeline of the same
 /// name must not go on counting where this one ended.
-pub const PIPELINE_UID: &str = "streampress.dev/uid";
+pub(crate) const PIPELINE_UID: &str = "streampress.dev/uid";
 /// On every object the operator makes: the role it belongs to, or [`SHARED`].
-pub const COMPONENT: &str = "app.kubernetes.io/component";
+pub(crate) const COMPONENT: &str = "app.kubernetes.io/component";
 /// On every object the operator makes: the pipeline's name.
-pub const INSTANCE: &str = "app.kubernetes.io/instance";
+pub(crate) const INSTANCE: &str = "app.kubernetes.io/instance";
 /// What every watch of owned objects selects.
 pub const MANAGED_BY: &str = "app.kubernetes.io/managed-by";
 /// The component of objects that all roles share.
-pub const SHARED: &str = "pipeline";
+pub(crate) const SHARED: &str = "pipeline";
 
 const NAME: (&str, &str) = ("app.kubernetes.io/name", "streampress");
 

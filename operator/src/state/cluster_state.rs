@@ -113,10 +113,10 @@ impl ClusterState {
                 }
             }
         }
-        let lasting = reported.into_iter().filter(|((role, _), outage)| {
+        let present = reported.into_iter().filter(|((role, _), outage)| {
             worked.get(role).is_none_or(|worked| outage.at >= *worked)
         });
-        lasting
+        present
             .map(|((role, service), outage)| RoleOutage {
                 role,
                 service,

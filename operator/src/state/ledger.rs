@@ -26,7 +26,7 @@ impl RetiredSlots {
     }
 
     /// Adds entries whose Leases are gone to the total.
-    pub(crate) fn settle(&mut self, is_there: impl Fn(&str) -> bool) {
+    pub(crate) fn add_gone_to_total(&mut self, is_there: impl Fn(&str) -> bool) {
         let gone: Vec<String> = self
             .leaving
             .keys()
@@ -224,8 +224,8 @@ mod tests {
         };
         assert_eq!(files(&[("b", Role::Compressor, going)], &retired), 5);
         assert_eq!(files(&[], &retired), 5);
-        retired.settle(|_| false);
-        retired.settle(|_| false);
+        retired.add_gone_to_total(|_| false);
+        retired.add_gone_to_total(|_| false);
         assert_eq!(files(&[], &retired), 5);
         let text = serde_json::to_string(&retired).expect("numbers have a JSON form");
         assert_eq!(

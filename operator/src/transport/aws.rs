@@ -15,7 +15,7 @@ use streampress_transport::aws::provision::{
     self, NotOwned, ProvisionError, ProvisionOutcome, ProvisionPlan,
 };
 use streampress_transport::aws::{AwsCredentials, AwsOptions, CallLimits, ServiceError};
-use streampress_transport::{Depth, aws};
+use streampress_transport::{Depth, EmptyQueues, aws};
 use tokio::time::Instant;
 
 use super::problem::{Problem, Retry};
@@ -44,12 +44,9 @@ struct Client {
     aws: aws::Aws,
     /// Queues' URLs, by name: depths are read every few seconds.
     urls: Mutex<HashMap<String, String>>,
-    /// Since when all queues of a pipeline, by its UID, were seen empty again and again.
-    empty_since: Mutex<HashMap<String, Instant>>,
+    /// Since when all queues of a pipeline, by its UID, have been seen empty.
+    empty_queues: Mutex<HashMap<String, EmptyQueues>>,
 }
-
-/// SQS counts messages up to a minute late.
-const COUNTED_LATE: Duration = Duration::from_secs(60);
 
 impl AwsProvisioner {
     async fn client(
@@ -69,7 +66,7 @@ impl AwsProvisioner {
         let client = Arc::new(Client {
             aws: aws::Aws::connect(&options).await,
             urls: Mutex::default(),
-            empty_since: Mutex::default(),
+            empty_queues: Mutex::default(),
         });
         let mut clients = self.clients.lock();
         if clients.len() >= MAX_CLIENTS {
@@ -213,25 +210,20 @@ impl Client {
     }
 
     fn note_emptiness(&self, plan: &TransportPlan, depths: Depths) {
-        let mut empty_since = self.empty_since.lock();
-        if depths.are_empty() {
-            empty_since
-                .entry(plan.uid.clone())
-                .or_insert_with(Instant::now);
-        } else {
-            empty_since.remove(&plan.uid);
-        }
+        let mut empty_queues = self.empty_queues.lock();
+        let queues = empty_queues.entry(plan.uid.clone()).or_default();
+        queues.observe(depths.are_empty(), Instant::now());
     }
 
     /// Whether no message can need the stream's records.
     fn is_surely_empty(&self, plan: &TransportPlan) -> bool {
-        let empty_since = self.empty_since.lock();
-        let since = empty_since.get(&plan.uid);
-        since.is_some_and(|since| since.elapsed() >= COUNTED_LATE)
+        let empty_queues = self.empty_queues.lock();
+        let queues = empty_queues.get(&plan.uid);
+        queues.is_some_and(|queues| queues.are_certain(Instant::now()))
     }
 
     fn forget_urls(&self, plan: &TransportPlan) {
-        self.empty_since.lock().remove(&plan.uid);
+        self.empty_queues.lock().remove(&plan.uid);
         let mut urls = self.urls.lock();
         for name in plan.queues() {
             urls.remove(name);

@@ -10,8 +10,8 @@ use kube::Client;
 use parking_lot::Mutex;
 use streampress_crds::Reason;
 use streampress_crds::api::pipeline::{DeletionPolicy, TransportPolicy};
-use streampress_transport::Backoff;
 use streampress_transport::aws::AwsCredentials;
+use streampress_transport::{Backoff, COUNTED_LATE, EmptyQueues};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::time::{Instant, sleep, timeout};
 use tokio_util::task::AbortOnDropHandle;
@@ -30,7 +30,7 @@ const UNREADABLE: u32 = 3;
 const QUIET: u32 = 30;
 
 /// Between two checks of queues that are to be deleted when they are empty.
-const LOOK_AGAIN: Duration = Duration::from_secs(5);
+const CHECK_INTERVAL: Duration = Duration::from_secs(5);
 
 /// How the manager works.
 #[derive(Clone, Debug)]
@@ -61,7 +61,7 @@ impl Default for ManagerOptions {
             verify_interval: Duration::from_secs(300),
             call_deadline: Duration::from_secs(30),
             removal_deadline: Duration::from_secs(20),
-            empty_for: Duration::from_secs(60),
+            empty_for: COUNTED_LATE,
             concurrency: 16,
             own_identity_endpoints: Vec::new(),
         }
@@ -272,7 +272,7 @@ impl ManagerInner {
 }
 
 impl ManagerInner {
-    /// The permit is held for one look only: hundreds of pipelines may be watched at once.
+    /// The permit is held for one read only: hundreds of pipelines may be watched at once.
     async fn contents(&self, plan: &TransportPlan) -> Result<Contents, Problem> {
         let _permit = self.permit(plan, Operation::Remove).await;
         let deadline = self.options.removal_deadline;
@@ -415,7 +415,7 @@ async fn stay_empty(
     inner: &ManagerInner,
     plan: &TransportPlan,
 ) -> Result<Option<Vec<String>>, Problem> {
-    let mut empty_since = None;
+    let mut queues = EmptyQueues::default();
     let mut answered_at = Instant::now();
     loop {
         match inner.contents(plan).await {
@@ -423,20 +423,20 @@ async fn stay_empty(
             Ok(Contents::Filled(left)) => return Ok(Some(left)),
             Ok(Contents::Empty) => {
                 answered_at = Instant::now();
-                if empty_since.get_or_insert(answered_at).elapsed() >= inner.options.empty_for {
+                if queues.observe(true, answered_at) >= Some(inner.options.empty_for) {
                     return Ok(None);
                 }
             }
             Err(problem) => {
                 // What came in meanwhile was not seen.
-                empty_since = None;
+                queues = EmptyQueues::default();
                 let patience = inner.options.removal_deadline;
                 if problem.retry != Retry::Transient || answered_at.elapsed() >= patience {
                     return Err(problem);
                 }
             }
         }
-        sleep(LOOK_AGAIN.min(inner.options.empty_for)).await;
+        sleep(CHECK_INTERVAL.min(inner.options.empty_for)).await;
     }
 }
 

@@ -1,10 +1,11 @@
-//! The queues and the stream of a pipeline, as the operator uses them: the trait [`Provisioner`] with two
-//! implementations, AWS (`aws.rs`) and in memory (`memory.rs`). `manager.rs` calls it outside the reconcile path
+//! The queues and the stream of a pipeline, as the operator uses them: the trait [`Provisioner`], implemented for AWS
+//! (`aws.rs`) and, for tests, in memory (`memory.rs`, feature `testing`). `manager.rs` calls it outside the reconcile path
 //! with the identity that `credentials.rs` finds; `problem.rs` is what goes wrong.
 
 pub mod aws;
 mod credentials;
 pub mod manager;
+#[cfg(feature = "testing")]
 pub mod memory;
 pub mod problem;
 mod rules;
@@ -23,7 +24,7 @@ use problem::Problem;
 /// ever deleted.
 pub const OWNER_TAG: &str = "streampress.dev/uid";
 /// For people: `namespace/name` of the pipeline.
-pub const PIPELINE_TAG: &str = "streampress.dev/pipeline";
+pub(crate) const PIPELINE_TAG: &str = "streampress.dev/pipeline";
 
 /// How many messages a pipeline's queues have; what could not be read is `None`, never zero.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -69,7 +70,7 @@ impl Depths {
     }
 
     /// What waits for the compressors: announced files, and receipts.
-    pub fn of_compressors(self) -> Option<Depth> {
+    pub(crate) fn of_compressors(self) -> Option<Depth> {
         let (files, receipts) = (self.files?, self.receipts?);
         Some(Depth {
             visible: files.visible + receipts.visible,
@@ -113,7 +114,7 @@ pub struct RetentionPlan {
 
 /// Whether a pipeline's queues and stream can be used.
 #[derive(Clone, Debug, Default, PartialEq)]
-pub enum TransportState {
+pub(crate) enum TransportState {
     /// They are being made or looked up.
     #[default]
     Pending,
@@ -201,7 +202,7 @@ pub trait Provisioner: Send + Sync {
     ) -> Result<ReadyTransport, Problem>;
     /// Reads how many messages the queues have.
     async fn depths(&self, plan: &TransportPlan, credentials: Option<&AwsCredentials>) -> Depths;
-    /// What the queues hold now. SQS counts up to a minute late, so that one look proves nothing.
+    /// What the queues hold now. SQS counts up to a minute late, so that one count proves nothing.
     async fn contents(
         &self,
         plan: &TransportPlan,

@@ -24,10 +24,3 @@ pub enum Retry {
     /// It passes only when the pipeline, or what is in its way, is changed. The pipeline counts as failed.
     AfterChange,
 }
-
-impl Retry {
-    /// Whether only a change by a person helps.
-    pub fn is_lasting(self) -> bool {
-        self == Self::AfterChange
-    }
-}

@@ -29,7 +29,7 @@ pub(super) fn adoptable(
         .filter_map(|(name, is_there)| (!is_there).then_some(name))
         .collect();
     if !missing.is_empty() {
-        return Err(lasting(
+        return Err(permanent_problem(
             Reason::TransportMissing,
             format!(
                 "There is no {}: create what is missing ('streampress setup' does), correct the name in spec.transport, or use policy Create in a new pipeline.",
@@ -51,7 +51,7 @@ pub(super) fn adoptable(
     if unfit.is_empty() {
         return Ok(());
     }
-    Err(lasting(
+    Err(permanent_problem(
         Reason::TransportUnfit,
         format!("What is to be adopted does not fit. {}.", unfit.join(". ")),
     ))
@@ -62,7 +62,7 @@ pub(super) fn not_ours(name: &str, pipeline: Option<&str>) -> Problem {
     let of = pipeline
         .map(|pipeline| format!(" (it belongs to {pipeline})"))
         .unwrap_or_default();
-    lasting(
+    permanent_problem(
         Reason::TransportNotOurs,
         format!(
             "{name} exists and does not carry this pipeline's tag{of}: choose another name, or set transport.policy to Adopt in a new pipeline."
@@ -70,7 +70,7 @@ pub(super) fn not_ours(name: &str, pipeline: Option<&str>) -> Problem {
     )
 }
 
-fn lasting(reason: Reason, message: String) -> Problem {
+fn permanent_problem(reason: Reason, message: String) -> Problem {
     Problem {
         reason,
         message,

@@ -232,6 +232,7 @@ async fn rested(
         if !is_awaited || began.elapsed() >= LONGEST_SILENCE {
             return now;
         }
+        // Between two reads of the state.
         sleep(Duration::from_millis(100)).await;
     }
 }

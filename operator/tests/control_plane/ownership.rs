@@ -232,7 +232,7 @@ async fn a_slot_whose_holder_died_delays_nothing() {
         .await;
     // Not Settling as long as a slot counts as held.
     cluster
-        .until("stock", "to settle", |pipeline| {
+        .until("stock", "to be empty", |pipeline| {
             condition(pipeline, "Drained") == "False"
                 && pipeline["status"]["message"]
                     .as_str()

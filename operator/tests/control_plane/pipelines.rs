@@ -257,7 +257,7 @@ async fn suspending_drains_in_order_and_says_so() {
     );
     cluster.transport.put(&queue, 0);
     cluster
-        .until("stock", "to settle", |pipeline| {
+        .until("stock", "to be empty", |pipeline| {
             pipeline["status"]["phase"] == "Suspending"
                 && pipeline["status"]["backlog"]["chunks"] == 0
         })

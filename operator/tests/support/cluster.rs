@@ -19,6 +19,7 @@ use streampress_operator::resources::{ObjectKind, WorkerDefaults};
 use streampress_operator::run::{OperatorOptions, run};
 use streampress_operator::transport::manager::ManagerOptions;
 use streampress_operator::transport::memory::MemoryProvisioner;
+use streampress_tests::eventually;
 use tokio::sync::OnceCell;
 use tokio::task::JoinHandle;
 use tokio::time::{Instant, sleep};
@@ -264,6 +265,7 @@ impl TestCluster {
                 "gave up waiting for {name} {what}: {:#}",
                 pipeline["status"]
             );
+            // Between two reads of the pipeline.
             sleep(Duration::from_millis(50)).await;
         }
     }
@@ -379,12 +381,7 @@ pub async fn install_crd(client: Client) {
     .await;
 }
 
-/// Waits until a condition holds.
-pub async fn eventually(what: &str, probe: impl AsyncFnMut() -> bool) {
-    eventually_within(PATIENCE, what, probe).await;
-}
-
-/// Waits until a condition holds; gives how long that took.
+/// As `eventually`, for conditions that must hold sooner or may take longer; gives how long that took.
 pub async fn eventually_within(
     patience: Duration,
     what: &str,
@@ -393,6 +390,7 @@ pub async fn eventually_within(
     let began = Instant::now();
     while !probe().await {
         assert!(began.elapsed() < patience, "never came true: {what}");
+        // Between two probes.
         sleep(Duration::from_millis(20)).await;
     }
     began.elapsed()

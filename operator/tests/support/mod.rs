@@ -11,5 +11,6 @@ pub mod cluster;
 pub mod process;
 pub mod proxy;
 
-pub use cluster::{PATIENCE, TestCluster, condition, eventually, full};
+pub use cluster::{PATIENCE, TestCluster, condition, full};
 pub use proxy::{Fault, Proxy};
+pub use streampress_tests::eventually;

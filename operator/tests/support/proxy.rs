@@ -239,7 +239,7 @@ impl ProxyInner {
             Fault::Hang => return std::future::pending().await,
             Fault::Answer(code) => return Ok(injected(code)),
             Fault::Empty => return Ok(Response::new(whole(Bytes::new()))),
-            Fault::Late(time) => sleep(time).await,
+            Fault::Late(time) => sleep(time).await, // The injected delay.
             Fault::None | Fault::AnswerLost | Fault::Cut(_) | Fault::Stall(_) => {}
         }
         let connection = Connection {
@@ -318,6 +318,7 @@ impl Connection {
         let later = async {
             match self.until {
                 Some((at, end)) => {
+                    // The injected fault has a time.
                     sleep_until(at).await;
                     end
                 }

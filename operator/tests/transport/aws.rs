@@ -283,13 +283,13 @@ async fn an_extended_retention_goes_back_only_after_all_queues_were_empty_for_a_
         extend_to: None,
         lower_from: Some(96),
     };
-    let look = async || backend.provisioner().depths(&plan, Some(&keys)).await;
-    assert_eq!(look().await.dead_chunks, Some(1));
+    let read = async || backend.provisioner().depths(&plan, Some(&keys)).await;
+    assert_eq!(read().await.dead_chunks, Some(1));
     pass_a_minute().await;
     assert_eq!(hours(&plan).await, 96, "a dead letter needs its records");
     backend.delete(&dead_letters);
     assert_eq!(hours(&plan).await, 96, "the queue is created again");
-    assert_eq!(look().await.dead_chunks, Some(0));
+    assert_eq!(read().await.dead_chunks, Some(0));
     assert_eq!(hours(&plan).await, 96, "seen empty once");
     pass_a_minute().await;
     let others = TransportPlan {
@@ -337,19 +337,19 @@ async fn a_message_that_sqs_counts_late_is_seen_by_a_later_look() {
     let backend = AwsBackend::start().await;
     let plan = backend.plan(OURS);
     provide(&backend, &plan).await.unwrap();
-    // By the fake's clock, so that the first look is never too late.
+    // By the fake's clock, so that the first read is never too late.
     let late = Duration::from_secs(3600);
     backend.fake_aws.sqs().count_late(millis(late));
     let name = &plan.parts.files_queue.name;
     backend.fill(name, 1);
     let keys = keys();
-    let look = async || {
+    let read = async || {
         let provisioner = backend.provisioner();
         provisioner.contents(&plan, Some(&keys)).await.unwrap()
     };
-    assert_eq!(look().await, Contents::Empty);
+    assert_eq!(read().await, Contents::Empty);
     backend.fake_aws.advance(late);
-    let Contents::Filled(left) = look().await else {
+    let Contents::Filled(left) = read().await else {
         panic!("it is not counted");
     };
     assert_eq!(left[0], format!("{name} is not empty"));

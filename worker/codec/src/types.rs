@@ -130,6 +130,17 @@ impl FormatVersion {
     }
 }
 
+impl TryFrom<u8> for FormatVersion {
+    type Error = String;
+
+    fn try_from(number: u8) -> Result<Self, String> {
+        [Self::V1, Self::V2]
+            .into_iter()
+            .find(|version| version.number() == number)
+            .ok_or_else(|| format!("there is no version {number} of the format"))
+    }
+}
+
 /// Size of one stream of a block before and after its codec, for reports.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct StreamInfo {

@@ -167,6 +167,17 @@ impl<'a> ObjectReader<'a> {
         Ok(Some(*value))
     }
 
+    /// The position of a required name among those that are defined.
+    pub(crate) fn required_position(
+        &mut self,
+        key: &'static str,
+        defined: &[&str],
+    ) -> Result<usize, SchemaError> {
+        let name = self.text(key)?;
+        let name = self.require(key, name)?;
+        self.position_of(key, name, defined)
+    }
+
     /// The position of a name among those that the schema defined before.
     pub(crate) fn position_of(
         &self,

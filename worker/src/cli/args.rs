@@ -6,7 +6,7 @@ use std::path::PathBuf;
 use clap::builder::styling::{AnsiColor, Styles};
 use clap::builder::{PossibleValue, PossibleValuesParser, TypedValueParser};
 use clap::{Args, Parser, Subcommand, ValueEnum, ValueHint};
-use streampress_codec::hybrid;
+use streampress_codec::{FormatVersion, hybrid};
 use streampress_crds::api::pipeline::CodecFormat;
 
 /// A pipeline that runs as it is, for a first try.
@@ -218,8 +218,8 @@ pub(crate) struct PackArgs {
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=1024))]
     pub(crate) threads: Option<u16>,
     /// The version of the hybrid format: 2 is smaller, but programs before it cannot read it
-    #[arg(long, value_name = "N", default_value_t = 1, value_parser = clap::value_parser!(u8).range(1..=2))]
-    pub(crate) format_version: u8,
+    #[arg(long, value_name = "N", default_value = "1", value_parser = format_version_parser())]
+    pub(crate) format_version: FormatVersion,
     /// A plan made by 'streampress train' from files like this one: packing is then many times faster (hybrid format)
     #[arg(long, value_name = "PLAN", value_hint = ValueHint::FilePath)]
     pub(crate) plan: Option<PathBuf>,
@@ -315,6 +315,12 @@ fn format_parser() -> impl TypedValueParser<Value = CodecFormat> {
         "seed" => CodecFormat::Seed,
         _ => CodecFormat::Hybrid,
     })
+}
+
+fn format_version_parser() -> impl TypedValueParser<Value = FormatVersion> {
+    clap::value_parser!(u8)
+        .range(1..=2)
+        .try_map(FormatVersion::try_from)
 }
 
 fn effort_parser() -> impl TypedValueParser<Value = hybrid::Effort> {

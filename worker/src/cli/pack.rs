@@ -33,10 +33,7 @@ pub(super) fn command(args: PackArgs) -> Result<ExitCode> {
             // 0 is all cores.
             threads: args.threads.map_or(0, usize::from),
         },
-        version: match args.format_version {
-            2 => FormatVersion::V2,
-            _ => FormatVersion::V1,
-        },
+        version: args.format_version,
         plan: args.plan,
         input: args.input,
         output: args.output,

@@ -220,7 +220,8 @@ async fn outcome_in_journal(
         SourceState::Dead => {
             let open = journal.open_files().await?;
             let file = open.into_iter().find(|it| it.file_id == record.file_id);
-            let why = file.and_then(|file| file.reason);
+            let failure = file.and_then(|file| file.failure);
+            let why = failure.map(|failure| failure.to_string());
             Some(SubmitOutcome::Dead(why.unwrap_or_default()))
         }
     })

@@ -118,7 +118,7 @@ impl Consumer {
         if !self.queue.drain(DRAIN_TIMEOUT).await {
             warn!(
                 role = %self.role,
-                "A message received at shutdown stays hidden until its visibility timeout ends."
+                "A message received at shutdown stays in flight until its visibility timeout ends."
             );
         }
     }

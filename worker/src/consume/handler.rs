@@ -13,7 +13,9 @@ use crate::message::{DeadLetterReason, FileRef, Message, MessageError};
 use crate::runtime;
 use crate::telemetry::metrics::{Meter, Stage};
 use streampress_crds::slot_health::NeededService;
-use streampress_transport::{Deadline, Delivery, SlotGuard, TransportError, error_chain};
+use streampress_transport::{
+    Deadline, Delivery, Failure, Queue, SlotGuard, TransportError, TransportResult, error_chain,
+};
 
 /// What a role does with one message. The same message twice must have the same effect as once.
 #[async_trait]
@@ -69,9 +71,21 @@ pub trait Handler: Send + Sync + 'static {
     /// Called once at the end of the process, after the last message.
     async fn end(&self) {}
 
+    /// Moves a message of `queue`, which is `None` where it could not be parsed, to a dead-letter queue.
+    async fn dead_letter(
+        &self,
+        queue: &dyn Queue,
+        delivery: &Delivery,
+        message: Option<&Message>,
+        failure: &Failure,
+    ) -> TransportResult<()> {
+        let _ = message;
+        queue.dead_letter(delivery, failure).await
+    }
+
     /// Called once the message is in the dead-letter queue.
-    async fn on_dead_lettered(&self, message: &Message, reason: DeadLetterReason, detail: &str) {
-        let _ = (message, reason, detail);
+    async fn on_dead_lettered(&self, message: &Message, failure: &Failure) {
+        let _ = (message, failure);
     }
 }
 
@@ -86,12 +100,7 @@ pub struct Handled {
 #[derive(Debug)]
 pub enum HandlerError {
     /// No attempt can succeed: the message becomes a dead letter at once.
-    Permanent {
-        /// Why.
-        reason: DeadLetterReason,
-        /// One sentence with the remedy.
-        detail: String,
-    },
+    Permanent(Failure),
     /// A later attempt may succeed. A probe tells whether a service is down; if none is, redelivered with back-off.
     Transient(anyhow::Error),
     /// A service that every message needs is down, whatever a probe says.
@@ -127,10 +136,7 @@ impl ServiceOutage {
 impl HandlerError {
     /// An error that no second attempt can avoid.
     pub fn permanent(reason: DeadLetterReason, detail: impl std::fmt::Display) -> Self {
-        Self::Permanent {
-            reason,
-            detail: format!("{detail:#}"),
-        }
+        Self::Permanent(Failure::new(reason, format!("{detail:#}")))
     }
 
     /// An error that may not occur again, in the step that `step` names.
@@ -181,7 +187,7 @@ impl From<&MessageError> for HandlerError {
 pub struct MessageContext<'a> {
     /// The message as it was received.
     pub delivery: &'a Delivery,
-    /// Until when the message is surely hidden from other workers; moved on with every extension.
+    /// Until when the message is surely invisible to other workers; moved on with every extension.
     pub visibility_deadline: &'a Deadline,
     /// The slot that the work is done in.
     pub slot: &'a SlotGuard,

@@ -5,8 +5,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use async_trait::async_trait;
-use streampress_crds::DeadLetterReason;
-use streampress_transport::{Delivery, Depth, Outgoing, Queue, Receipt, TransportResult};
+use streampress_transport::{Delivery, Depth, Failure, Outgoing, Queue, Receipt, TransportResult};
 
 /// Ends the receipt of a delivery of the second queue. No transport's receipts end so.
 const SECOND: &str = "\u{1f}2";
@@ -125,18 +124,13 @@ impl Queue for JoinedQueue {
         queue.release(&receipt).await
     }
 
-    async fn dead_letter(
-        &self,
-        delivery: &Delivery,
-        reason: DeadLetterReason,
-        detail: &str,
-    ) -> TransportResult<()> {
+    async fn dead_letter(&self, delivery: &Delivery, failure: &Failure) -> TransportResult<()> {
         let (queue, receipt) = self.of(&delivery.receipt);
         let delivery = Delivery {
             receipt,
             ..delivery.clone()
         };
-        queue.dead_letter(&delivery, reason, detail).await
+        queue.dead_letter(&delivery, failure).await
     }
 
     async fn drain(&self, patience: Duration) -> bool {
@@ -162,6 +156,7 @@ impl Queue for JoinedQueue {
 mod tests {
     use std::collections::BTreeMap;
 
+    use streampress_transport::DeadLetterReason;
     use streampress_transport::local::{Local, LocalOptions};
 
     use super::*;
@@ -236,8 +231,8 @@ mod tests {
         let joined = JoinedQueue::new(files.clone(), receipts.clone());
         send(&*receipts, &["m"]).await;
         let received = joined.receive(10, SOON).await.expect("received");
-        let reason = DeadLetterReason::UnreadableMessage;
-        let died = joined.dead_letter(&received[0], reason, "why").await;
+        let failure = Failure::new(DeadLetterReason::UnreadableMessage, "why");
+        let died = joined.dead_letter(&received[0], &failure).await;
         died.expect("moved");
         let dead = |queue: &Arc<dyn Queue>| queue.dead_letters().expect("dead letters");
         assert_eq!(total(&*dead(&receipts)).await, 1);

@@ -1,4 +1,4 @@
-//! The one consume loop: receive, take a slot, keep hidden, handle, acknowledge. Both roles that read a queue run it; what
+//! The one consume loop: receive, take a slot, keep in flight, handle, acknowledge. Both roles that read a queue run it; what
 //! a message means is the [`Handler`]'s.
 //!
 //! - [`consumer`]: receives messages while it holds a slot. `batching`: how many, as a pure policy.

@@ -71,7 +71,7 @@ impl ServiceHealth {
     /// Waits until it is down, or until it is not.
     pub(super) async fn until(&self, is_down: bool) {
         loop {
-            // Made before the state is looked at, so that no change in between is missed.
+            // Made before the state is read, so that no change in between is missed.
             let mut changed = pin!(self.changed.notified());
             changed.as_mut().enable();
             if self.is_down() == is_down {
@@ -175,9 +175,9 @@ struct Failed {
     unproven: bool,
 }
 
-/// What a failure means for its message.
+/// How often the work on a message has failed, and what that means for it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) struct Failure {
+pub(super) struct FailedAttempts {
     /// Failures that count, this one included.
     pub(super) count: u32,
     /// All failures, this one included.
@@ -189,7 +189,7 @@ pub(super) struct Failure {
 impl Failures {
     /// A message failed. The failure counts if another file of its size could be worked on (`proven`), or if another
     /// message succeeded since the last one.
-    pub(super) fn failed(&mut self, message_id: &str, proven: bool, most: u32) -> Failure {
+    pub(super) fn failed(&mut self, message_id: &str, proven: bool, most: u32) -> FailedAttempts {
         self.make_space();
         let successes = self.successes;
         let failed = self
@@ -207,7 +207,7 @@ impl Failures {
         failed.all = failed.all.saturating_add(1);
         failed.successes = successes;
         failed.unproven = !proven;
-        Failure {
+        FailedAttempts {
             count: failed.count,
             all: failed.all,
             is_last: failed.count >= most && failed.first_at.elapsed() >= SHORTEST_PATIENCE,

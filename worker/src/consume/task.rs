@@ -1,4 +1,4 @@
-//! One message from its receive to its end: kept hidden, handled within its trace, and then deleted, dead-lettered or
+//! One message from its receive to its end: kept in flight, handled within its trace, and then deleted, dead-lettered or
 //! released.
 
 use std::sync::Arc;
@@ -19,11 +19,12 @@ use crate::telemetry::metrics::{InFlight, Meter, RetryCause};
 use crate::telemetry::trace;
 use streampress_crds::Role;
 use streampress_transport::{
-    ATTR_TRACEPARENT, Backoff, Deadline, Delivery, Queue, SlotGuard, TransportError, error_chain,
+    ATTR_TRACEPARENT, Backoff, Deadline, Delivery, Failure, Queue, SlotGuard, TransportError,
+    error_chain,
 };
 
-/// SQS hides a message for at most 12 hours, counted from its receive; the work stops half an hour before.
-const MAX_HIDDEN: Duration = Duration::from_secs(11 * 3600 + 1800);
+/// SQS keeps a message in flight for at most 12 hours, counted from its receive; the work stops half an hour before.
+const MAX_IN_FLIGHT: Duration = Duration::from_secs(11 * 3600 + 1800);
 /// Of transient errors, with jitter, so that messages that failed together are not retried together.
 const BACKOFF: Backoff = Backoff::new(Duration::from_secs(1), Duration::from_secs(60));
 /// Of a message that could be given up but for the proof that others succeed: so rarely that it is received fewer than a
@@ -55,10 +56,7 @@ pub(super) struct MessageTask {
 /// How the work on a message ended.
 enum Ended {
     Done(Handled),
-    Permanent {
-        reason: DeadLetterReason,
-        detail: String,
-    },
+    Permanent(Failure),
     /// The services that all messages need are well. `proven`: another file of this size could be worked on.
     Failed {
         cause: anyhow::Error,
@@ -77,10 +75,10 @@ impl From<&MessageError> for Ended {
             MessageError::Version(version) if *version > u64::from(VERSION) => {
                 Self::Waiting(anyhow::anyhow!("{error}"))
             }
-            _ => Self::Permanent {
-                reason: DeadLetterReason::UnreadableMessage,
-                detail: error_chain(error),
-            },
+            _ => Self::Permanent(Failure::new(
+                DeadLetterReason::UnreadableMessage,
+                error_chain(error),
+            )),
         }
     }
 }
@@ -102,7 +100,7 @@ impl MessageTask {
         let (span, context) = self.span(&delivery, &message);
         let work = async {
             let ended = match &message {
-                Ok(message) => self.handle_while_hidden(&delivery, message).await,
+                Ok(message) => self.handle_while_in_flight(&delivery, message).await,
                 Err(error) => error.into(),
             };
             let concluding = Concluding {
@@ -143,14 +141,14 @@ impl MessageTask {
         (span, context)
     }
 
-    async fn handle_while_hidden(&self, delivery: &Delivery, message: &Message) -> Ended {
-        let keep_hidden = self.keep_hidden(delivery);
+    async fn handle_while_in_flight(&self, delivery: &Delivery, message: &Message) -> Ended {
+        let keep_in_flight = self.keep_in_flight(delivery);
         let handling = self.handle(delivery, message);
-        tokio::pin!(keep_hidden, handling);
+        tokio::pin!(keep_in_flight, handling);
         tokio::select! {
            biased;
             outcome = &mut handling => outcome,
-            () = &mut keep_hidden => {
+            () = &mut keep_in_flight => {
                 // Another worker may have the message now: no effect may follow. The handler stops by itself.
                 self.stop.cancel();
                 handling.await
@@ -167,9 +165,7 @@ impl MessageTask {
             let handled = self.handler.handle(message, self.context(delivery)).await;
             let (outage, bytes) = match handled {
                 Ok(handled) => return Ended::Done(handled),
-                Err(HandlerError::Permanent { reason, detail }) => {
-                    return Ended::Permanent { reason, detail };
-                }
+                Err(HandlerError::Permanent(failure)) => return Ended::Permanent(failure),
                 Err(HandlerError::Interrupted) => return Ended::Interrupted,
                 Err(HandlerError::Newer(cause) | HandlerError::Waiting(cause)) => {
                     return Ended::Waiting(cause);
@@ -238,24 +234,24 @@ impl MessageTask {
     }
 
     /// Extends the visibility timeout again and again; returns only when the message is no longer this worker's.
-    async fn keep_hidden(&self, delivery: &Delivery) {
+    async fn keep_in_flight(&self, delivery: &Delivery) {
         let visibility = self.queue.visibility_timeout();
-        let limit = delivery.received_at + MAX_HIDDEN;
+        let limit = delivery.received_at + MAX_IN_FLIGHT;
         loop {
             tokio::time::sleep_until(limit.min(Instant::now() + visibility / 3)).await;
             // The queue counts from some moment after this one, however long its answer takes.
             let asked_at = Instant::now();
-            let hidden_for = visibility.min(limit.saturating_duration_since(asked_at));
-            if hidden_for.is_zero() {
+            let timeout = visibility.min(limit.saturating_duration_since(asked_at));
+            if timeout.is_zero() {
                 warn!(
                     message_id = delivery.message_id,
-                    "A message has been hidden for as long as SQS allows; stopping its work, which starts anew."
+                    "A message has been in flight for as long as SQS allows; stopping its work, which starts anew."
                 );
                 return;
             }
-            match self.queue.extend(&delivery.receipt, hidden_for).await {
+            match self.queue.extend(&delivery.receipt, timeout).await {
                 Ok(()) => {
-                    self.visibility_deadline.set(asked_at + hidden_for);
+                    self.visibility_deadline.set(asked_at + timeout);
                 }
                 Err(TransportError::Stale) => {
                     warn!(
@@ -286,9 +282,7 @@ impl MessageTask {
     async fn conclude(&self, message: Concluding<'_>, ended: Ended) {
         match ended {
             Ended::Done(handled) => self.acknowledge(message, handled).await,
-            Ended::Permanent { reason, detail } => {
-                self.dead_letter(message, reason, &detail).await;
-            }
+            Ended::Permanent(failure) => self.dead_letter(message, &failure).await,
             Ended::Failed { cause, proven } => self.failed(message, &cause, proven).await,
             Ended::Waiting(cause) => {
                 let back_off = LONG_BACKOFF.equal_jitter(message.delivery.receive_count);
@@ -302,17 +296,17 @@ impl MessageTask {
     async fn failed(&self, message: Concluding<'_>, cause: &anyhow::Error, proven: bool) {
         let message_id = &message.delivery.message_id;
         let most = self.max_receive_count;
-        let failure = self.failures.lock().failed(message_id, proven, most);
-        if failure.is_last {
+        let attempts = self.failures.lock().failed(message_id, proven, most);
+        if attempts.is_last {
             let detail = format!(
                 "gave up after {} attempts of this worker while other files could be worked on: {cause:#}",
-                failure.count
+                attempts.count
             );
-            let reason = DeadLetterReason::GaveUp;
-            return self.dead_letter(message, reason, &detail).await;
+            let failure = Failure::new(DeadLetterReason::GaveUp, detail);
+            return self.dead_letter(message, &failure).await;
         }
-        let back_off = match failure.all.checked_sub(most) {
-            None | Some(0) => BACKOFF.equal_jitter(failure.all),
+        let back_off = match attempts.all.checked_sub(most) {
+            None | Some(0) => BACKOFF.equal_jitter(attempts.all),
             Some(beyond) => LONG_BACKOFF.equal_jitter(beyond.div_ceil(LONG_BACKOFF_STEP)),
         };
         self.retry_later(message, cause, back_off).await;
@@ -366,38 +360,40 @@ impl MessageTask {
         message.in_flight.retried(cause);
     }
 
-    async fn dead_letter(&self, message: Concluding<'_>, reason: DeadLetterReason, detail: &str) {
+    async fn dead_letter(&self, message: Concluding<'_>, failure: &Failure) {
         let delivery = message.delivery;
+        let (reason, detail) = (failure.reason.as_str(), &failure.detail);
         // Another worker may have the message by now and succeed with it.
         if self.context(delivery).ensure_owner().is_err() {
             info!(
                 message_id = delivery.message_id,
-                reason = reason.as_str(),
+                reason,
                 detail,
                 "Not dead-lettered: the worker stopped or lost the message; it will be redelivered."
             );
             return self.release(message, RetryCause::Interrupted).await;
         }
-        match self.queue.dead_letter(delivery, reason, detail).await {
+        let parsed = message.message.as_ref().ok();
+        let moved = self
+            .handler
+            .dead_letter(&*self.queue, delivery, parsed, failure);
+        match moved.await {
             Ok(()) => {
                 error!(
                     message_id = delivery.message_id,
-                    reason = reason.as_str(),
-                    detail,
-                    "Moved a message to the dead-letter queue."
+                    reason, detail, "Moved a message to the dead-letter queue."
                 );
-                message.in_flight.dead(reason);
+                message.in_flight.dead(failure.reason);
                 self.failures.lock().ended(&delivery.message_id);
                 self.slot.count(|ledger| ledger.failures += 1);
-                if let Ok(message) = message.message {
-                    self.handler.on_dead_lettered(message, reason, detail).await;
+                if let Some(message) = parsed {
+                    self.handler.on_dead_lettered(message, failure).await;
                 }
             }
             Err(error) => {
                 warn!(
                     message_id = delivery.message_id,
-                    reason = reason.as_str(),
-                    detail,
+                    reason, detail,
                     %error,
                     "Could not move a message to the dead-letter queue; it is redelivered when its visibility timeout ends."
                 );
@@ -479,8 +475,12 @@ mod tests {
         async fn receive(&self, _max: usize, _wait: Duration) -> TransportResult<Vec<Delivery>> {
             Ok(Vec::new())
         }
-        async fn extend(&self, _receipt: &Receipt, hidden_for: Duration) -> TransportResult<()> {
-            self.extended.lock().push(hidden_for);
+        async fn extend(
+            &self,
+            _receipt: &Receipt,
+            visibility_timeout: Duration,
+        ) -> TransportResult<()> {
+            self.extended.lock().push(visibility_timeout);
             match self.in_reach {
                 true => Ok(()),
                 false => Err(TransportError::unavailable("extending", "out of reach")),
@@ -495,8 +495,7 @@ mod tests {
         async fn dead_letter(
             &self,
             _delivery: &Delivery,
-            _reason: DeadLetterReason,
-            _detail: &str,
+            _failure: &Failure,
         ) -> TransportResult<()> {
             self.end("dead-lettered")
         }
@@ -575,7 +574,7 @@ mod tests {
             }
         }
 
-        async fn on_dead_lettered(&self, _: &Message, _: DeadLetterReason, _: &str) {
+        async fn on_dead_lettered(&self, _: &Message, _: &Failure) {
             self.was_told_of_dead_letter.store(true, Ordering::SeqCst);
         }
     }
@@ -675,15 +674,15 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn a_message_is_kept_hidden_for_less_than_twelve_hours_from_its_receive() {
+    async fn a_message_is_kept_in_flight_for_less_than_twelve_hours_from_its_receive() {
         // It waited behind another message of its group for half an hour.
         let received_at = Instant::now();
         tokio::time::advance(Duration::from_secs(1800)).await;
         let delivery = delivery(received_at, Instant::now() + LONG);
         let queue = RecordingQueue::new(LONG, true);
         let task = task(&queue, Arc::new(TestHandler::default()), &delivery).await;
-        task.keep_hidden(&delivery).await;
-        let limit = received_at + MAX_HIDDEN;
+        task.keep_in_flight(&delivery).await;
+        let limit = received_at + MAX_IN_FLIGHT;
         assert_eq!(Instant::now(), limit);
         assert!(task.visibility_deadline.get() <= limit);
     }
@@ -694,7 +693,7 @@ mod tests {
         let delivery = delivery(now, now + LONG);
         let handler: Arc<dyn Handler> = Arc::new(TestHandler::default());
         let extends = task(&RecordingQueue::new(LONG, true), handler.clone(), &delivery).await;
-        let kept = tokio::time::timeout(10 * LONG, extends.keep_hidden(&delivery)).await;
+        let kept = tokio::time::timeout(10 * LONG, extends.keep_in_flight(&delivery)).await;
         assert!(kept.is_err(), "a message that is extended is lost");
         assert!(!extends.visibility_deadline.is_expired());
 
@@ -706,7 +705,7 @@ mod tests {
             ..delivery
         };
         let lost = task(&out_of_reach, handler, &delivery).await;
-        lost.keep_hidden(&delivery).await;
+        lost.keep_in_flight(&delivery).await;
         assert_eq!(Instant::now(), now + LONG, "it ends with the timeout");
         assert_eq!(out_of_reach.extended.lock().len(), 3);
     }
@@ -784,7 +783,7 @@ mod tests {
             assert_eq!(outage.service, NeededService::Destination);
             assert_eq!(outage.cause, "no space left on device");
             assert!(queue.ends().is_empty(), "it is held");
-            assert!(queue.extended.lock().len() > 2, "and kept hidden");
+            assert!(queue.extended.lock().len() > 2, "and kept in flight");
             handler.recover();
         };
         tokio::select! {
@@ -819,6 +818,10 @@ mod tests {
         };
         run(&queue, Arc::new(TestHandler::default()), newer).await;
         assert!(queue.ends().is_empty());
-        assert_eq!(queue.extended.lock().len(), 1, "it is hidden for a while");
+        assert_eq!(
+            queue.extended.lock().len(),
+            1,
+            "it is invisible for a while"
+        );
     }
 }

@@ -24,7 +24,7 @@ pub struct StoredEntry {
 /// led to it is acknowledged. Entries are never removed.
 #[async_trait]
 pub trait DestinationJournal: Send + Sync + fmt::Debug {
-    /// Waits until no other worker settles this name. Dropping the lock, or the end of the process, releases it.
+    /// Waits until no other worker changes what is under this name. Dropping the lock, or the end of the process, releases it.
     async fn lock(&self, name: &FileName) -> io::Result<NameLock>;
     /// The name's entry.
     async fn load(&self, name: &FileName) -> TransportResult<Option<StoredEntry>>;

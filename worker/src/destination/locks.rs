@@ -35,7 +35,7 @@ impl NameLock {
 
 impl NameLocks {
     /// Locks in `folder`'s subfolder `locks`, which is created at the first lock.
-    pub fn in_folder(folder: &Path) -> Self {
+    pub(crate) fn in_folder(folder: &Path) -> Self {
         Self {
             folder: Arc::new(folder.join("locks")),
         }

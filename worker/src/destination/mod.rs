@@ -2,7 +2,7 @@
 //!
 //! `decide` has the rule, as one pure function. `journal` says what is kept of every name, so that the rule holds when a
 //! restored file was moved away, touched or edited; `files_journal` keeps it at the destination itself, `sqlite_journal`
-//! in a data folder. `locks` lets one worker at a time settle a name.
+//! in a data folder. `locks` lets one worker at a time change a name.
 
 mod decide;
 mod files_journal;
@@ -136,7 +136,7 @@ impl Destination {
     }
 
     /// Whether content has to be fetched and unpacked for the wanted version. A later [`Destination::place`] decides.
-    pub async fn needs_content(&self, wanted: &Wanted) -> Result<bool, HandlerError> {
+    pub(crate) async fn needs_content(&self, wanted: &Wanted) -> Result<bool, HandlerError> {
         if wanted.name.is_reserved() {
             return Err(bad_name(
                 wanted,
@@ -148,7 +148,7 @@ impl Destination {
         Ok(matches!(decision, Decision::Write { .. }))
     }
 
-    /// Settles what is visible under the name: the wanted version with this content, or what is there. The content must
+    /// Decides what is visible under the name: the wanted version with this content, or what is there. The content must
     /// have been checked. Holds the name's lock, so that of two workers with two versions the newer one's stays.
     pub async fn place(
         &self,
@@ -409,7 +409,7 @@ mod tests {
         let write = |content: &str| {
             std::fs::write(folder.path().join("a.csv"), content).expect("written");
             let name = FileName::parse("a.csv").expect("a valid name");
-            files.stat(&name).expect("looked").expect("there")
+            files.stat(&name).expect("read").expect("there")
         };
         let time = UNIX_EPOCH + Duration::from_secs(1000);
         let (seen, ours) = (write("ours"), Digest::of(b"ours"));

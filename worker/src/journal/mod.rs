@@ -18,7 +18,7 @@ use std::time::SystemTime;
 
 use async_trait::async_trait;
 use serde::Serialize;
-use streampress_transport::TransportResult;
+use streampress_transport::{Failure, TransportResult};
 
 pub use notes::NoteJournal;
 pub use segments::SegmentJournal;
@@ -101,8 +101,8 @@ pub trait FileJournal: Send + Sync + fmt::Debug {
         Ok(())
     }
     /// The file is a dead letter now. A file that is done already stays done.
-    async fn record_failed(&self, file_id: &str, reason: &str) -> TransportResult<()> {
-        let _ = (file_id, reason);
+    async fn record_failed(&self, file_id: &str, failure: &Failure) -> TransportResult<()> {
+        let _ = (file_id, failure);
         Ok(())
     }
     /// The dead letter was sent again: the file is under way once more.
@@ -150,7 +150,7 @@ pub trait FileJournal: Send + Sync + fmt::Debug {
         let _ = records;
         Ok(())
     }
-    /// Replaces what is known of these names, without a new announcement: the files were looked at again.
+    /// Replaces what is known of these names, without a new announcement: the files were read again.
     async fn record_sources(&self, records: &[SourceRecord]) -> TransportResult<()> {
         let _ = records;
         Ok(())
@@ -170,7 +170,7 @@ pub trait FileJournal: Send + Sync + fmt::Debug {
     async fn take_in(&self) -> TransportResult<Vec<SourceRecord>> {
         Ok(Vec::new())
     }
-    /// Whether there may be announcements of which nothing is known yet: a quick look.
+    /// Whether there may be announcements of which nothing is known yet: cheap.
     async fn may_have_unconfirmed(&self) -> TransportResult<bool> {
         Ok(false)
     }
@@ -197,8 +197,8 @@ pub trait FileJournal: Send + Sync + fmt::Debug {
     async fn progress(&self) -> TransportResult<JournalProgress> {
         Ok(JournalProgress::default())
     }
-    /// Name and reason of failed files, at most `limit`, oldest failure first.
-    async fn failures(&self, limit: u32) -> TransportResult<Vec<(String, String)>> {
+    /// Names of failed files and why they failed, at most `limit`, oldest failure first.
+    async fn failures(&self, limit: u32) -> TransportResult<Vec<(String, Failure)>> {
         let _ = limit;
         Ok(Vec::new())
     }

@@ -683,7 +683,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_damaged_file_is_named_with_the_way_out() {
+    async fn a_damaged_file_is_named_with_the_remedy() {
         let (root, files) = folder();
         let sources = root.path().join(".streampress/sources");
         std::fs::create_dir_all(&sources).expect("made");

@@ -1,7 +1,7 @@
 //! What the journal knows of a source: for each name at a location, what was last announced under it, and how far that is.
 
 use serde::{Deserialize, Serialize};
-use streampress_transport::FileVersion;
+use streampress_transport::{Failure, FileVersion};
 
 /// The newest announcement of a name at a location.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -94,5 +94,5 @@ pub struct OpenFile {
     /// Relative to its location; empty where only its id is known.
     pub name: String,
     /// Why its message is a dead letter; `None` for a file under way.
-    pub reason: Option<String>,
+    pub failure: Option<Failure>,
 }

@@ -3,9 +3,9 @@
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use async_trait::async_trait;
-use rusqlite::{OptionalExtension, ToSql, params};
-use streampress_transport::TransportResult;
+use rusqlite::{OptionalExtension, Row, ToSql, params};
 use streampress_transport::local::{Database, Local, Migrations};
+use streampress_transport::{DeadLetterReason, Failure, TransportResult};
 
 use super::{
     FileJournal, JournalFile, JournalProgress, OpenFile, SourceReceipt, SourceRecord,
@@ -185,12 +185,12 @@ impl FileJournal for SqliteJournal {
         .await
     }
 
-    async fn record_failed(&self, file_id: &str, reason: &str) -> TransportResult<()> {
+    async fn record_failed(&self, file_id: &str, failure: &Failure) -> TransportResult<()> {
         self.mark(
             file_id,
             "UPDATE files SET failed_at = coalesce(failed_at, ?2), reason = ?3
              WHERE file_id = ?1 AND restored_at IS NULL AND superseded_at IS NULL",
-            Box::new(reason.to_owned()),
+            Box::new(failure.to_string()),
         )
         .await
     }
@@ -230,14 +230,14 @@ impl FileJournal for SqliteJournal {
             .await
     }
 
-    async fn failures(&self, limit: u32) -> TransportResult<Vec<(String, String)>> {
+    async fn failures(&self, limit: u32) -> TransportResult<Vec<(String, Failure)>> {
         self.database
             .read(move |step| {
                 let failures = step
                     .prepare_cached(
-                        "SELECT name, coalesce(reason, '') FROM files WHERE failed_at IS NOT NULL ORDER BY failed_at LIMIT ?1",
+                        "SELECT name, reason FROM files WHERE failed_at IS NOT NULL ORDER BY failed_at LIMIT ?1",
                     )?
-                    .query_map([limit], |row| Ok((row.get(0)?, row.get(1)?)))?
+                    .query_map([limit], |row| Ok((row.get(0)?, failure_in(row, 1)?)))?
                     .collect::<rusqlite::Result<Vec<_>>>()?;
                 Ok(failures)
             })
@@ -345,6 +345,17 @@ impl FileJournal for SqliteJournal {
             })
             .await
     }
+}
+
+/// A recorded failure, from a column. Another version of this program may know other reasons; its text stays whole.
+pub(super) fn failure_in(row: &Row<'_>, column: usize) -> rusqlite::Result<Failure> {
+    let text: Option<String> = row.get(column)?;
+    let text = text.unwrap_or_default();
+    let known = text.split_once(": ").and_then(|(reason, detail)| {
+        let reason = reason.parse().ok()?;
+        Some(Failure::new(reason, detail))
+    });
+    Ok(known.unwrap_or_else(|| Failure::new(DeadLetterReason::GaveUp, text)))
 }
 
 const PROGRESS: &str = "SELECT announced, compressed, restored, superseded, failed,

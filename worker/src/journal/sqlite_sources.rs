@@ -5,7 +5,7 @@ use rusqlite::{OptionalExtension, Row, params};
 use streampress_transport::TransportResult;
 use streampress_transport::local::{Database, DatabaseStep, Migrations};
 
-use super::sqlite::to_i64;
+use super::sqlite::{failure_in, to_i64};
 use super::{OpenFile, SourceReceipt, SourceRecord, SourceState};
 
 /// The sources' table, a module of its own: other parts of the journal have versions of their own.
@@ -270,14 +270,18 @@ pub(super) async fn open(database: &Database) -> TransportResult<Vec<OpenFile>> 
     database
         .read(|step| {
             step.prepare_cached(
-                "SELECT file_id, name, CASE WHEN failed_at IS NULL THEN NULL ELSE coalesce(reason, '') END FROM files
+                "SELECT file_id, name, failed_at IS NOT NULL, reason FROM files
                  WHERE restored_at IS NULL AND superseded_at IS NULL ORDER BY announced_at, file_id",
             )?
             .query_map([], |row| {
+                let has_failed: bool = row.get(2)?;
                 Ok(OpenFile {
                     file_id: row.get(0)?,
                     name: row.get(1)?,
-                    reason: row.get(2)?,
+                    failure: match has_failed {
+                        true => Some(failure_in(row, 3)?),
+                        false => None,
+                    },
                 })
             })?
             .collect()

@@ -4,6 +4,7 @@
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use streampress_transport::local::{Local, LocalOptions};
+use streampress_transport::{DeadLetterReason, Failure};
 
 use super::{FileJournal, JournalFile, JournalProgress, NoJournal, SqliteJournal};
 
@@ -15,6 +16,10 @@ fn file(id: &str, raw_bytes: u64) -> JournalFile {
         modified: UNIX_EPOCH + Duration::new(1_700_000_000, 123_456_789),
         hash: format!("hash of {id}"),
     }
+}
+
+fn failure(reason: DeadLetterReason) -> Failure {
+    Failure::new(reason, "record 3: not found")
 }
 
 /// The folder has to live as long as the journal is used.
@@ -36,7 +41,10 @@ async fn progress_counts_each_step_once_however_often_it_is_told() {
         journal.record_compressed("b", 60).await.unwrap();
         journal.record_restored("a").await.unwrap();
         journal.record_superseded("b").await.unwrap();
-        journal.record_failed("c", "HashMismatch").await.unwrap();
+        journal
+            .record_failed("c", &failure(DeadLetterReason::HashMismatch))
+            .await
+            .unwrap();
     }
     let progress = journal.progress().await.unwrap();
     let expected = JournalProgress {
@@ -53,7 +61,10 @@ async fn progress_counts_each_step_once_however_often_it_is_told() {
     assert_eq!(progress, expected);
     assert_eq!(progress.unfinished(), 1);
     let failures = journal.failures(10).await.unwrap();
-    assert_eq!(failures, [("c.json".to_owned(), "HashMismatch".to_owned())]);
+    assert_eq!(
+        failures,
+        [("c.json".to_owned(), failure(DeadLetterReason::HashMismatch))]
+    );
 }
 
 #[tokio::test]
@@ -61,7 +72,10 @@ async fn a_file_that_is_done_stays_done() {
     let (_dir, journal) = journal();
     journal.record_announced(&file("a", 10)).await.unwrap();
     journal.record_restored("a").await.unwrap();
-    journal.record_failed("a", "TooLate").await.unwrap();
+    journal
+        .record_failed("a", &failure(DeadLetterReason::GaveUp))
+        .await
+        .unwrap();
     journal.record_superseded("a").await.unwrap();
     journal.record_announced(&file("a", 10)).await.unwrap();
     let progress = journal.progress().await.unwrap();
@@ -75,12 +89,18 @@ async fn a_file_that_is_done_stays_done() {
 async fn a_redriven_file_is_on_its_way_again_and_a_repeated_announcement_is_no_redrive() {
     let (_dir, journal) = journal();
     journal.record_announced(&file("a", 10)).await.unwrap();
-    journal.record_failed("a", "Expired").await.unwrap();
+    journal
+        .record_failed("a", &failure(DeadLetterReason::Expired))
+        .await
+        .unwrap();
     journal.record_announced(&file("a", 10)).await.unwrap();
     assert_eq!(journal.progress().await.unwrap().failed, 1);
     journal.record_redriven("a").await.unwrap();
     assert_eq!(journal.progress().await.unwrap().unfinished(), 1);
-    journal.record_failed("a", "Expired").await.unwrap();
+    journal
+        .record_failed("a", &failure(DeadLetterReason::Expired))
+        .await
+        .unwrap();
     journal.record_restored("a").await.unwrap();
     let progress = journal.progress().await.unwrap();
     assert_eq!(
@@ -103,7 +123,10 @@ async fn a_step_told_before_the_announcement_is_not_forgotten() {
         ),
         (1, 10, 5)
     );
-    journal.record_failed("a", "Expired").await.unwrap();
+    journal
+        .record_failed("a", &failure(DeadLetterReason::Expired))
+        .await
+        .unwrap();
     assert_eq!(journal.failures(1).await.unwrap()[0].0, "a.json");
 }
 
@@ -175,7 +198,10 @@ async fn a_journal_of_a_newer_version_is_refused() {
 async fn a_worker_without_a_journal_knows_nothing_and_fails_nothing() {
     let journal = NoJournal;
     journal.record_announced(&file("a", 10)).await.unwrap();
-    journal.record_failed("a", "Expired").await.unwrap();
+    journal
+        .record_failed("a", &failure(DeadLetterReason::Expired))
+        .await
+        .unwrap();
     journal.set("key", "value").await.unwrap();
     assert_eq!(journal.get("key").await.unwrap(), None);
     let known = journal.was_announced("a.json", 10, UNIX_EPOCH).await;

@@ -14,19 +14,20 @@ use super::{LARGEST_FILE_BYTES, PackedFile};
 use crate::consume::{Handled, Handler, HandlerError, MessageContext, ServiceOutage};
 use crate::journal::FileJournal;
 use crate::message::{DeadLetterReason, Digest, FileRef, LegacyManifest, Message, StageNumbers};
+use crate::report::ReportRow;
 use crate::report::log::ReportLog;
-use crate::report::{FileOutcome, ReportRow};
 use crate::roles::announce::{
     Announcer, legacy_id, legacy_journal_key, source_missing, trace_attributes,
 };
 use crate::roles::probe;
-use crate::roles::source::{SourceFilter, announce_event, retire_source};
+use crate::roles::source::{SourceFilter, announce_event, apply_on_compressed};
 use crate::runtime::{self, blocking};
 use crate::telemetry::metrics::Stage;
 use streampress_codec::legacy;
 use streampress_crds::api::pipeline::OnCompressed;
 use streampress_transport::{
-    ATTR_VERSION, ChunkStream, FileName, Outgoing, Position, Queue, Record, TransportResult,
+    ATTR_VERSION, ChunkStream, Failure, FileName, Outgoing, Position, Queue, Record,
+    TransportResult,
 };
 
 /// The compressor's work, format Seed.
@@ -47,7 +48,7 @@ pub struct LegacyCompressor {
     /// Which files of a bucket's events are taken.
     pub filter: SourceFilter,
     /// Whether `on_compressed` holds only for files of more than one chunk, as for the original.
-    pub retires_only_multi_chunk: bool,
+    pub keeps_single_chunk_files: bool,
     /// Whether anything is sent (`ENABLE_DATA_PUSH`).
     pub push: bool,
     /// The report of what was compressed, where one is wanted.
@@ -95,25 +96,23 @@ impl Handler for LegacyCompressor {
 
     async fn on_acknowledged(&self, handled: Handled) {
         if let Some(file) = handled.packed_source
-            && (!self.retires_only_multi_chunk || file.bytes > self.break_bytes as u64)
+            && (!self.keeps_single_chunk_files || file.bytes > self.break_bytes as u64)
         {
-            retire_source(&self.announcer, &file, self.on_compressed).await;
+            apply_on_compressed(&self.announcer, &file, self.on_compressed).await;
         }
     }
 
-    async fn on_dead_lettered(&self, message: &Message, reason: DeadLetterReason, detail: &str) {
+    async fn on_dead_lettered(&self, message: &Message, failure: &Failure) {
         let recorded = async {
             let Some(file_id) = self.file_id(message).await? else {
                 return Ok(());
             };
             if let (Some(report), Ok(name)) = (&self.dead_letter_report, announced_name(message)) {
                 let (name, now) = (name.as_str(), runtime::now_millis());
-                let outcome = FileOutcome::failed(reason, detail);
-                let row = ReportRow::unpacked(&file_id, name, 0, now, outcome);
+                let row = ReportRow::unpacked(&file_id, name, 0, now, failure.into());
                 report.add(row).await;
             }
-            let text = format!("{reason}: {detail}");
-            self.journal.record_failed(&file_id, &text).await
+            self.journal.record_failed(&file_id, failure).await
         };
         if let Err(error) = recorded.await {
             warn!(%error, "Could not record a failed file in the journal.");

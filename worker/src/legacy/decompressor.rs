@@ -16,7 +16,7 @@ use crate::report::{FileOutcome, ReportRow};
 use crate::runtime::{self, blocking};
 use crate::telemetry::metrics::Stage;
 use streampress_codec::legacy;
-use streampress_transport::{ChunkStream, FileName, PendingFile, Position, Sequence};
+use streampress_transport::{ChunkStream, Failure, FileName, PendingFile, Position, Sequence};
 
 /// Records fetched at once; they are of up to 1 MiB.
 const FETCHED_AT_ONCE: usize = 32;
@@ -85,19 +85,13 @@ impl LegacyDecompressor {
     }
 
     /// Records that the message is a dead letter.
-    pub(crate) async fn record_failure(
-        &self,
-        message: &LegacyManifest,
-        reason: DeadLetterReason,
-        detail: &str,
-    ) {
+    pub(crate) async fn record_failure(&self, message: &LegacyManifest, failure: &Failure) {
         let recorded = async {
             let Some(packed) = PackedFile::load(&*self.journal, &message.id).await? else {
                 return Ok(());
             };
-            let text = format!("{reason}: {detail}");
             self.journal
-                .record_failed(packed.file.id().as_str(), &text)
+                .record_failed(packed.file.id().as_str(), failure)
                 .await
         };
         if let Err(error) = recorded.await {

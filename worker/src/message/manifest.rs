@@ -94,7 +94,7 @@ pub struct Share {
 
 impl Manifest {
     /// The version of the manifest of a file with this place.
-    pub fn version_for(bundle: Option<&BundlePlace>) -> u32 {
+    pub(crate) fn version_for(bundle: Option<&BundlePlace>) -> u32 {
         bundle.map_or(VERSION, |_| BUNDLED_VERSION)
     }
 
@@ -112,7 +112,7 @@ impl Manifest {
     }
 
     /// Checks what the fields' types do not.
-    pub(super) fn check(self) -> Result<Self, MessageError> {
+    pub(super) fn check(&self) -> Result<(), MessageError> {
         if self.records.positions().is_empty() {
             return Err(MessageError::Field {
                 field: "records",
@@ -126,6 +126,6 @@ impl Manifest {
                 problem: "does not hold the file: its place is outside the bundle".into(),
             });
         }
-        Ok(self)
+        Ok(())
     }
 }

@@ -102,13 +102,15 @@ impl Message {
             Kind::Manifest => {
                 let manifest: Manifest =
                     serde_json::from_value(value).map_err(MessageError::Unreadable)?;
-                return Ok(Self::Manifest(manifest.check()?));
+                manifest.check()?;
+                return Ok(Self::Manifest(manifest));
             }
             Kind::LegacyManifest => serde_json::from_value(value).map(Self::LegacyManifest),
             Kind::Receipt => {
                 let receipt: FileReceipt =
                     serde_json::from_value(value).map_err(MessageError::Unreadable)?;
-                return Ok(Self::Receipt(receipt.check()?));
+                receipt.check()?;
+                return Ok(Self::Receipt(receipt));
             }
         };
         parsed.map_err(MessageError::Unreadable)

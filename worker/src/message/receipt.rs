@@ -92,10 +92,10 @@ impl FileReceipt {
     }
 
     /// Checks what the fields' types do not.
-    pub(super) fn check(mut self) -> Result<Self, MessageError> {
-        if let Verdict::SendAgain { manifest, .. } = &mut self.verdict {
-            **manifest = manifest.clone().check()?;
+    pub(super) fn check(&self) -> Result<(), MessageError> {
+        match &self.verdict {
+            Verdict::SendAgain { manifest, .. } => manifest.check(),
+            Verdict::Restored(_) | Verdict::Superseded(_) => Ok(()),
         }
-        Ok(self)
     }
 }

@@ -15,7 +15,7 @@ mod tables;
 mod tests;
 
 use serde::{Deserialize, Serialize};
-use streampress_crds::DeadLetterReason;
+use streampress_transport::Failure;
 
 pub use self::page::{ReportMeta, render};
 pub use self::state::ReportState;
@@ -101,23 +101,23 @@ pub enum FileOutcome {
     Restored,
     /// A newer version of the file had been restored.
     Superseded,
-    /// It is a dead letter.
+    /// It is a dead letter. Both are texts: a page also shows the rows of workers of other versions, which may know other
+    /// reasons.
     #[serde(rename_all = "camelCase")]
     Failed {
-        /// What went wrong.
+        /// The [`DeadLetterReason`](streampress_crds::DeadLetterReason).
         reason: String,
-        /// What to do about it. Rows of earlier builds have it under this name too.
+        /// One sentence for a person.
         #[serde(rename = "wayOut")]
-        remedy: String,
+        detail: String,
     },
 }
 
-impl FileOutcome {
-    /// A dead letter: its reason, and what to do about it.
-    pub(crate) fn failed(reason: DeadLetterReason, remedy: &str) -> Self {
+impl From<&Failure> for FileOutcome {
+    fn from(failure: &Failure) -> Self {
         Self::Failed {
-            reason: reason.to_string(),
-            remedy: remedy.to_owned(),
+            reason: failure.reason.to_string(),
+            detail: failure.detail.clone(),
         }
     }
 }

@@ -395,8 +395,8 @@ fn shortened(row: &ReportRow) -> ReportRow {
     ] {
         *text = cut(text);
     }
-    if let FileOutcome::Failed { reason, remedy } = &mut row.outcome {
-        (*reason, *remedy) = (cut(reason), cut(remedy));
+    if let FileOutcome::Failed { reason, detail } = &mut row.outcome {
+        (*reason, *detail) = (cut(reason), cut(detail));
     }
     row.seconds_compress = sane(row.seconds_compress);
     row.seconds_restore = sane(row.seconds_restore);

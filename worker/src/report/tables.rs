@@ -15,7 +15,7 @@ const REASON_CHARS: usize = 220;
 /// Failures shown; the page also has the number of all.
 const SHOWN_FAILURES: usize = 20;
 
-/// Failures with reason and remedy.
+/// Failures with reason and detail.
 pub(super) fn failures(state: &ReportState) -> Markup {
     let listed = state.failures.len().min(SHOWN_FAILURES) as u64;
     let more = state.files_failed.saturating_sub(listed);
@@ -27,10 +27,10 @@ pub(super) fn failures(state: &ReportState) -> Markup {
                 "Put right what is named here, then " code { "streampress redrive" } "."
             }
             ul {
-                @for (reason, remedy, names) in by_reason(state) {
+                @for (reason, detail, names) in by_reason(state) {
                     li {
                         p { strong { (shown(reason, REASON_CHARS)) } }
-                        p.way { (shown(remedy, REASON_CHARS)) }
+                        p.way { (shown(detail, REASON_CHARS)) }
                         p.names { @for name in names { bdi { (shown(name, NAME_CHARS)) } } }
                     }
                 }
@@ -62,19 +62,19 @@ pub(super) fn left_out(left_out: &LeftOutSummary) -> Markup {
     }
 }
 
-/// The latest failures, those of the same reason and remedy together.
+/// The latest failures, those of the same reason and detail together.
 fn by_reason(state: &ReportState) -> Vec<(&str, &str, Vec<&str>)> {
     let mut groups: Vec<(&str, &str, Vec<&str>)> = Vec::new();
     for row in state.failures.iter().rev().take(SHOWN_FAILURES) {
-        let FileOutcome::Failed { reason, remedy } = &row.outcome else {
+        let FileOutcome::Failed { reason, detail } = &row.outcome else {
             continue;
         };
         let group = groups
             .iter_mut()
-            .find(|group| group.0 == reason && group.1 == remedy);
+            .find(|group| group.0 == reason && group.1 == detail);
         match group {
             Some((_, _, names)) => names.push(&row.name),
-            None => groups.push((reason, remedy, vec![&row.name])),
+            None => groups.push((reason, detail, vec![&row.name])),
         }
     }
     groups

@@ -50,7 +50,7 @@ fn share(label: &str, bytes: u64) -> Share {
 fn failed(n: u64) -> ReportRow {
     let outcome = FileOutcome::Failed {
         reason: "chunk 3: hash differs".to_owned(),
-        remedy: "announce the source again".to_owned(),
+        detail: "announce the source again".to_owned(),
     };
     ReportRow { outcome, ..row(n) }
 }
@@ -144,7 +144,7 @@ fn the_largest_names_and_reasons_leave_the_page_small() {
                 0 => FileOutcome::Restored,
                 _ => FileOutcome::Failed {
                     reason: "<".repeat(9_000),
-                    remedy: "&".repeat(9_000),
+                    detail: "&".repeat(9_000),
                 },
             },
             ..row(n)

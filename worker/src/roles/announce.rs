@@ -529,7 +529,7 @@ mod tests {
             let source = LocalFiles::open("file:///data/in", &folder).expect("opens");
             std::fs::write(folder.join("a.txt"), "words").expect("written");
             let name = FileName::parse("a.txt").expect("a valid name");
-            let entry = source.stat(&name).expect("looked").expect("there");
+            let entry = source.stat(&name).expect("read").expect("there");
             let announcer = Announcer {
                 source: Arc::new(source),
                 files_queue: local.files_queue(),

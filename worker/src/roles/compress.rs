@@ -32,14 +32,16 @@ use crate::roles::bundler::{self, BlockPacker, Bundler, Member, MemberReading};
 use crate::roles::copies::find_put_aside;
 use crate::roles::probe;
 use crate::roles::record_writer::RecordWriter;
-use crate::roles::source::{SourceFilter, announce_event, retire_source};
+use crate::roles::source::{SourceFilter, announce_event, apply_on_compressed};
 use crate::roles::{receipts, replies};
 use crate::runtime::{self, blocking};
 use crate::telemetry::metrics::Stage;
 use crate::telemetry::trace;
 use streampress_codec::{FormatVersion, hybrid};
 use streampress_crds::api::pipeline::{OnCompressed, OnRestored};
-use streampress_transport::{ChunkStream, FileName, Outgoing, Position, Queue};
+use streampress_transport::{
+    ChunkStream, Delivery, Failure, FileName, Outgoing, Position, Queue, TransportResult,
+};
 
 /// Between two writes of the receipts that were taken meanwhile: far less than a queue must be empty to count as lost.
 const FLUSH_INTERVAL: Duration = Duration::from_secs(5);
@@ -134,7 +136,7 @@ impl Handler for Compressor {
 
     async fn on_acknowledged(&self, handled: Handled) {
         if let Some(file) = handled.packed_source {
-            retire_source(&self.announcer, &file, self.on_compressed).await;
+            apply_on_compressed(&self.announcer, &file, self.on_compressed).await;
         }
     }
 
@@ -149,16 +151,31 @@ impl Handler for Compressor {
         self.flush_journal().await;
     }
 
-    async fn on_dead_lettered(&self, message: &Message, reason: DeadLetterReason, detail: &str) {
+    async fn dead_letter(
+        &self,
+        queue: &dyn Queue,
+        delivery: &Delivery,
+        message: Option<&Message>,
+        failure: &Failure,
+    ) -> TransportResult<()> {
+        match message {
+            Some(Message::Receipt(receipt)) => {
+                let chunks = &*self.chunks_queue;
+                receipts::dead_letter(receipt, (queue, delivery), chunks, failure).await
+            }
+            _ => queue.dead_letter(delivery, failure).await,
+        }
+    }
+
+    async fn on_dead_lettered(&self, message: &Message, failure: &Failure) {
         let file = match message {
             Message::Announcement(announcement) => &announcement.file,
             // The file of another receipt is at its destination.
             Message::Receipt(receipt) if receipt.is_request() => receipt.file(),
             _ => return,
         };
-        record_failure(&*self.journal, file, reason, detail).await;
-        let outcome = FileOutcome::failed(reason, detail);
-        report_unpacked(self.report.as_deref(), file, outcome).await;
+        record_failure(&*self.journal, file, failure).await;
+        report_unpacked(self.report.as_deref(), file, failure.into()).await;
     }
 }
 
@@ -173,14 +190,8 @@ async fn report_unpacked(report: Option<&ReportLog>, file: &FileRef, outcome: Fi
 }
 
 /// Records a dead letter's file as failed; an error is only logged, since the message is dead-lettered already.
-pub(crate) async fn record_failure(
-    journal: &dyn FileJournal,
-    file: &FileRef,
-    reason: DeadLetterReason,
-    detail: &str,
-) {
-    let text = format!("{reason}: {detail}");
-    if let Err(error) = journal.record_failed(file.id().as_str(), &text).await {
+pub(crate) async fn record_failure(journal: &dyn FileJournal, file: &FileRef, failure: &Failure) {
+    if let Err(error) = journal.record_failed(file.id().as_str(), failure).await {
         warn!(%error, "Could not record a failed file in the journal.");
     }
 }

@@ -12,7 +12,7 @@ use streampress_crds::api::pipeline::{
 use streampress_crds::location::Location;
 use streampress_crds::settings::{
     CodecSettings, CompressorSettings, DecompressorSettings, GeneratorJob, GeneratorSettings,
-    QueueSettings, Resolved, SchemaSource, SourceSettings,
+    HybridVersion, QueueSettings, Resolved, SchemaSource, SourceSettings,
 };
 use tokio_util::sync::CancellationToken;
 
@@ -35,7 +35,7 @@ use crate::roles::connect::{
 };
 use crate::roles::decompress::Decompressor;
 use crate::roles::generate::{FileMaker, GeneratorRole, SourceScan};
-use crate::roles::receipts::{ReceiptSender, SourceSideReceipts};
+use crate::roles::receipts::ReceiptSender;
 use crate::roles::scan::{LeftOutFiles, Scanner};
 use crate::roles::source::SourceFilter;
 use crate::roles::unconfirmed::UnconfirmedFiles;
@@ -244,7 +244,7 @@ impl RoleContext {
             announcer,
             filter: SourceFilter::new(source),
             settle: Duration::from_secs(u64::from(source.settle_seconds)),
-            retires: source.on_compressed != OnCompressed::Keep
+            renames_or_deletes: source.on_compressed != OnCompressed::Keep
                 || source.on_restored != OnRestored::Keep,
             left_out: LeftOutFiles::default(),
             waiting: Arc::default(),
@@ -289,7 +289,7 @@ impl RoleContext {
             break_bytes: worker.break_bytes,
             read_location: worker.read_location.clone(),
             on_compressed: OnCompressed::Rename,
-            retires_only_multi_chunk: true,
+            keeps_single_chunk_files: true,
             push: worker.push,
             report,
             ..self.legacy_handler(settings, &connections)?
@@ -308,8 +308,8 @@ impl RoleContext {
             chunks_queue: connections.chunks_queue.clone(),
             options: hybrid_options(settings.codec, self.threads),
             format_version: match settings.codec.format_version {
-                2 => FormatVersion::V2,
-                _ => FormatVersion::V1,
+                HybridVersion::V1 => FormatVersion::V1,
+                HybridVersion::V2 => FormatVersion::V2,
             },
             plans: Arc::default(),
             bundler: match settings.codec.bundle {
@@ -338,7 +338,7 @@ impl RoleContext {
             read_location: READ_LOCATION.to_owned(),
             on_compressed: settings.source.on_compressed,
             filter: SourceFilter::new(&settings.source),
-            retires_only_multi_chunk: false,
+            keeps_single_chunk_files: false,
             push: true,
             report: None,
             dead_letter_report: None,
@@ -353,13 +353,7 @@ impl RoleContext {
         handler: Arc<dyn Handler>,
     ) -> Consumer {
         let queue = match connections.receipts_queue {
-            Some(receipts) => {
-                let receipts = SourceSideReceipts::new(receipts, connections.chunks_queue);
-                Arc::new(JoinedQueue::new(
-                    connections.files_queue,
-                    Arc::new(receipts),
-                ))
-            }
+            Some(receipts) => Arc::new(JoinedQueue::new(connections.files_queue, receipts)),
             None => connections.files_queue,
         };
         let config = ConsumerConfig {

@@ -15,7 +15,7 @@ use streampress_transport::{FileName, FileVersion, Files};
 async fn find_copy(announcer: &Announcer, file: &FileRef) -> Result<Option<FileName>> {
     let (source, wanted) = (announcer.source.clone(), file.clone());
     let at_its_name = blocking(move || is_copy(&*source, &wanted, &wanted.name));
-    match looked(at_its_name.await, file)? {
+    match found_or_absent(at_its_name.await, file)? {
         Some(true) => Ok(Some(file.name.clone())),
         Some(false) | None => find_put_aside(announcer, file).await,
     }
@@ -50,7 +50,7 @@ pub(crate) async fn find_put_aside(
         }
         Ok(None)
     });
-    looked(finding.await, file)
+    found_or_absent(finding.await, file)
 }
 
 /// Whether the name holds the announced content; `None` where there is no such file.
@@ -62,6 +62,6 @@ fn is_copy(source: &dyn Files, file: &FileRef, name: &FileName) -> io::Result<Op
     Ok(Some(is_same))
 }
 
-fn looked<T>(found: io::Result<T>, file: &FileRef) -> Result<T> {
+fn found_or_absent<T>(found: io::Result<T>, file: &FileRef) -> Result<T> {
     found.with_context(|| format!("looking for the announced content of {}", file.name))
 }

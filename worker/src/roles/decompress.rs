@@ -15,12 +15,12 @@ use tokio::sync::mpsc;
 use tokio::time::Instant;
 use tracing::info;
 
-use crate::consume::batching::{is_small, is_small_packed};
+use crate::consume::batching::{is_small, is_small_packed, is_small_source};
 use crate::consume::{Handled, Handler, HandlerError, MessageContext, ServiceOutage};
 use crate::destination::{self, Destination, PlacedVersion, Wanted};
 use crate::journal::FileJournal;
 use crate::legacy::decompressor::LegacyDecompressor;
-use crate::message::{BundlePlace, DeadLetterReason, FileRef, Manifest, Message};
+use crate::message::{BundlePlace, FileRef, Manifest, Message};
 use crate::report::log::ReportLog;
 use crate::report::{FileOutcome, ReportRow, format_of};
 use crate::roles::bundle_cache::BundleCache;
@@ -32,10 +32,8 @@ use crate::roles::records::{self, PayloadReader};
 use crate::runtime::{self, blocking};
 use crate::telemetry::metrics::Stage;
 use streampress_codec::{CodecError, hybrid};
-use streampress_transport::{ChunkStream, FileVersion, PendingFile};
+use streampress_transport::{ChunkStream, Failure, FileVersion, PendingFile};
 
-/// A file of this part of a block or less is held in memory without a thread.
-const SMALL_PART: u64 = 16;
 /// Unpacked bundles of files that are still to come take the memory of so many blocks.
 const CACHED_BLOCKS: u64 = 2;
 
@@ -110,15 +108,15 @@ impl Handler for Decompressor {
         Ok(true)
     }
 
-    async fn on_dead_lettered(&self, message: &Message, reason: DeadLetterReason, detail: &str) {
+    async fn on_dead_lettered(&self, message: &Message, failure: &Failure) {
         match message {
             Message::Manifest(manifest) => {
-                record_failure(&*self.journal, &manifest.file, reason, detail).await;
-                let outcome = FileOutcome::failed(reason, detail);
+                record_failure(&*self.journal, &manifest.file, failure).await;
+                let outcome = failure.into();
                 self.report(manifest, 0.0, "", outcome).await;
             }
             Message::LegacyManifest(manifest) => {
-                self.legacy.record_failure(manifest, reason, detail).await;
+                self.legacy.record_failure(manifest, failure).await;
             }
             Message::Announcement(_)
             | Message::LegacyAnnouncement(_)
@@ -188,8 +186,7 @@ impl Decompressor {
                     .report(manifest, version, is_restored, context)
                     .await
             }
-            Err(HandlerError::Permanent { reason, detail }) if reason.is_of_records() => {
-                let why = (reason, detail);
+            Err(HandlerError::Permanent(why)) if why.reason.is_of_records() => {
                 receipts.ask_again(manifest, version, why, context).await?;
                 context.count_sent_again();
                 Ok(())
@@ -307,7 +304,19 @@ impl Decompressor {
             .await?;
         context.meter.stage(Stage::Unpack, started.elapsed());
         // A file in a bucket stays in memory until it is visible, so a file that is not small keeps its thread until then.
-        let _threads = (file.bytes > self.block_bytes / SMALL_PART).then_some(threads);
+        let _threads = (!is_small_source(file, self.block_bytes)).then_some(threads);
+        self.place(manifest, wanted, (pending, started), context)
+            .await
+    }
+
+    /// Makes the unpacked file visible; the work on it began at `started`.
+    async fn place(
+        &self,
+        manifest: &Manifest,
+        wanted: &Wanted,
+        (pending, started): (Box<dyn PendingFile>, Instant),
+        context: MessageContext<'_>,
+    ) -> Result<PlacedVersion, HandlerError> {
         let placing = Instant::now();
         let placed = self
             .destination
@@ -333,14 +342,8 @@ impl Decompressor {
         let bundle = context.or_stop(bundle).await?;
         let pending = self.write_part(manifest, place, wanted, bundle).await?;
         context.meter.stage(Stage::Unpack, started.elapsed());
-        let placing = Instant::now();
-        let placed = self
-            .destination
-            .place(wanted, Some(pending), context)
-            .await?;
-        context.meter.stage(Stage::Commit, placing.elapsed());
-        let seconds = started.elapsed().as_secs_f64();
-        self.conclude(manifest, placed, seconds, context).await
+        self.place(manifest, wanted, (pending, started), context)
+            .await
     }
 
     /// Fetches and unpacks the file's bundle.
@@ -591,7 +594,7 @@ mod tests {
         std::fs::write(root.path().join("in/a.txt"), &content).expect("written");
         let name = FileName::parse("a.txt").expect("a valid name");
         let compressor = compressor(&local, source.clone());
-        let entry = source.stat(&name).expect("looked").expect("there");
+        let entry = source.stat(&name).expect("read").expect("there");
         let announced = compressor.announcer.announce(&entry).await;
         announced.expect("announced");
         consume_one(Role::Compressor, local.files_queue(), Arc::new(compressor)).await;

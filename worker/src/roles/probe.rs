@@ -72,7 +72,7 @@ mod tests {
     use std::io::Cursor;
 
     use super::*;
-    use streampress_transport::{ExactFile, FileEntry, Listing, PendingFile, Retired};
+    use streampress_transport::{ExactFile, ExactOutcome, FileEntry, Listing, PendingFile};
 
     /// A source with a file of this name cannot be listed.
     const UNLISTABLE: &str = "unlistable";
@@ -123,11 +123,11 @@ mod tests {
         fn list_reserved(&self, _folder: &str) -> io::Result<Vec<String>> {
             Ok(Vec::new())
         }
-        fn remove_exact(&self, _file: &ExactFile<'_>) -> io::Result<Retired> {
-            Ok(Retired::Changed)
+        fn remove_exact(&self, _file: &ExactFile<'_>) -> io::Result<ExactOutcome> {
+            Ok(ExactOutcome::Changed)
         }
-        fn rename_exact(&self, _file: &ExactFile<'_>, _to: &FileName) -> io::Result<Retired> {
-            Ok(Retired::Changed)
+        fn rename_exact(&self, _file: &ExactFile<'_>, _to: &FileName) -> io::Result<ExactOutcome> {
+            Ok(ExactOutcome::Changed)
         }
     }
 

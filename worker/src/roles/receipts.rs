@@ -9,7 +9,6 @@ use std::convert::Infallible;
 use std::sync::Arc;
 use std::time::Duration;
 
-use async_trait::async_trait;
 use parking_lot::Mutex;
 use tokio::sync::{Notify, oneshot};
 use tracing::{info, warn};
@@ -17,17 +16,16 @@ use tracing::{info, warn};
 use crate::consume::{HandlerError, MessageContext};
 use crate::journal::{SourceReceipt, SourceState};
 use crate::message::{
-    DeadLetterReason, Digest, FileReceipt, Manifest, Message, ReceiptFile, SourceObservation,
-    Verdict,
+    DeadLetterReason, Digest, FileReceipt, Manifest, ReceiptFile, SourceObservation, Verdict,
 };
 use crate::roles::announce::{self, Announcer, Repeat, trace_attributes};
-use crate::roles::source::retire_restored;
+use crate::roles::source::apply_on_restored;
 use crate::roles::{copies, replies};
 use crate::telemetry::trace;
 use streampress_crds::api::pipeline::OnRestored;
 use streampress_transport::{
-    ATTR_DETAIL, ATTR_GROUP, ATTR_REASON, ATTR_VERSION, Backoff, Delivery, Depth, FileVersion,
-    Outgoing, Queue, Receipt, TransportError, TransportResult, error_chain,
+    ATTR_DETAIL, ATTR_GROUP, ATTR_REASON, ATTR_VERSION, Backoff, Delivery, Failure, FileVersion,
+    Outgoing, Queue, TransportError, TransportResult, error_chain,
 };
 
 /// A version is announced again because of its records at most so many times; then its manifest is a dead letter.
@@ -124,7 +122,7 @@ impl ReceiptSender {
         &self,
         manifest: &Manifest,
         version: FileVersion,
-        (reason, detail): (DeadLetterReason, String),
+        failure: Failure,
         context: MessageContext<'_>,
     ) -> Result<(), HandlerError> {
         let manifest = Manifest {
@@ -133,19 +131,20 @@ impl ReceiptSender {
         };
         let verdict = Verdict::SendAgain {
             manifest: Box::new(manifest),
-            reason,
-            detail: detail.clone(),
+            reason: failure.reason,
+            detail: failure.detail.clone(),
         };
         let message = self.message(verdict, context.delivery);
         context.ensure_owner()?;
         self.send(message).await.map_err(|cause| {
             HandlerError::Waiting(anyhow::anyhow!(
-                "{reason}: {detail}; and the file could not be requested again: {cause}"
+                "{failure}; and the file could not be requested again: {cause}"
             ))
         })?;
         info!(
-            reason = reason.as_str(),
-            detail, "The file's records cannot be used; it is requested again."
+            reason = failure.reason.as_str(),
+            detail = failure.detail,
+            "The file's records cannot be used; it is requested again."
         );
         Ok(())
     }
@@ -259,7 +258,7 @@ pub(crate) async fn take(
                 return Ok(());
             }
             context.ensure_owner()?;
-            retire_restored(announcer, file, on_restored).await
+            apply_on_restored(announcer, file, on_restored).await
         }
         Verdict::Superseded(file) => {
             note(announcer, file, SourceState::Superseded).await?;
@@ -345,35 +344,39 @@ async fn send_again(
             );
             Ok(())
         }
-        Err(HandlerError::Permanent { detail, .. }) => give_up(&detail),
+        Err(HandlerError::Permanent(failure)) => give_up(&failure.detail),
         Err(error) => Err(error),
     }
 }
 
-/// The receipts queue as compressors see it: a request to send a file again that cannot be met becomes a dead letter of the
+/// Moves a receipt of `queue` to the dead letters. A request to send a file again that cannot be met becomes one of the
 /// chunks queue, as the manifest that it holds, so that a redrive finds it like any other.
-#[derive(Debug)]
-pub(crate) struct SourceSideReceipts {
-    receipts: Arc<dyn Queue>,
-    chunks: Arc<dyn Queue>,
-}
-
-impl SourceSideReceipts {
-    pub(crate) fn new(receipts: Arc<dyn Queue>, chunks: Arc<dyn Queue>) -> Self {
-        Self { receipts, chunks }
+pub(crate) async fn dead_letter(
+    receipt: &FileReceipt,
+    (queue, delivery): (&dyn Queue, &Delivery),
+    chunks: &dyn Queue,
+    failure: &Failure,
+) -> TransportResult<()> {
+    let (Verdict::SendAgain { manifest, .. }, Some(dead)) =
+        (&receipt.verdict, chunks.dead_letters())
+    else {
+        return queue.dead_letter(delivery, failure).await;
+    };
+    let letter = manifest_letter(manifest, delivery, failure);
+    dead.send(vec![letter]).await?;
+    match queue.delete(&delivery.receipt).await {
+        // Another worker has it by now and makes the same dead letter of it.
+        Err(TransportError::Stale) => Ok(()),
+        other => other,
     }
 }
 
 /// The dead letter of a manifest whose file cannot be sent again.
-fn manifest_letter(
-    manifest: &Manifest,
-    delivery: &Delivery,
-    (reason, detail): (DeadLetterReason, &str),
-) -> Outgoing {
+fn manifest_letter(manifest: &Manifest, delivery: &Delivery, failure: &Failure) -> Outgoing {
     let version = manifest.file_version.as_ref().map(ToString::to_string);
     let all = [
-        (ATTR_REASON, Some(reason.to_string())),
-        (ATTR_DETAIL, Some(sendable(detail))),
+        (ATTR_REASON, Some(failure.reason.to_string())),
+        (ATTR_DETAIL, Some(sendable(&failure.detail))),
         (ATTR_GROUP, Some(delivery.original_group().to_owned())),
         (ATTR_VERSION, version),
     ];
@@ -395,72 +398,6 @@ fn sendable(text: &str) -> String {
         .map(|c| if c.is_control() { '?' } else { c })
         .take(500)
         .collect()
-}
-
-#[async_trait]
-impl Queue for SourceSideReceipts {
-    fn name(&self) -> &str {
-        self.receipts.name()
-    }
-
-    fn visibility_timeout(&self) -> Duration {
-        self.receipts.visibility_timeout()
-    }
-
-    async fn send(&self, messages: Vec<Outgoing>) -> TransportResult<()> {
-        self.receipts.send(messages).await
-    }
-
-    async fn receive(&self, max: usize, wait: Duration) -> TransportResult<Vec<Delivery>> {
-        self.receipts.receive(max, wait).await
-    }
-
-    async fn extend(&self, receipt: &Receipt, visibility_timeout: Duration) -> TransportResult<()> {
-        self.receipts.extend(receipt, visibility_timeout).await
-    }
-
-    async fn delete(&self, receipt: &Receipt) -> TransportResult<()> {
-        self.receipts.delete(receipt).await
-    }
-
-    async fn release(&self, receipt: &Receipt) -> TransportResult<()> {
-        self.receipts.release(receipt).await
-    }
-
-    async fn dead_letter(
-        &self,
-        delivery: &Delivery,
-        reason: DeadLetterReason,
-        detail: &str,
-    ) -> TransportResult<()> {
-        if let Ok(Message::Receipt(FileReceipt {
-            verdict: Verdict::SendAgain { manifest, .. },
-            ..
-        })) = Message::parse(&delivery.body)
-            && let Some(dead) = self.chunks.dead_letters()
-        {
-            let letter = manifest_letter(&manifest, delivery, (reason, detail));
-            dead.send(vec![letter]).await?;
-            return match self.receipts.delete(&delivery.receipt).await {
-                // Another worker has it by now and makes the same dead letter of it.
-                Err(TransportError::Stale) => Ok(()),
-                other => other,
-            };
-        }
-        self.receipts.dead_letter(delivery, reason, detail).await
-    }
-
-    async fn drain(&self, patience: Duration) -> bool {
-        self.receipts.drain(patience).await
-    }
-
-    async fn depth(&self) -> TransportResult<Depth> {
-        self.receipts.depth().await
-    }
-
-    fn dead_letters(&self) -> Option<Arc<dyn Queue>> {
-        self.receipts.dead_letters()
-    }
 }
 
 #[cfg(test)]

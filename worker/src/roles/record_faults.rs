@@ -27,19 +27,17 @@ impl RecordFaults {
     ) -> Result<T, HandlerError> {
         let mut counts = self.counts.lock();
         match outcome {
-            Err(HandlerError::Permanent { reason, detail }) if reason.may_pass() => {
+            Err(HandlerError::Permanent(failure)) if failure.reason.may_pass() => {
                 let count = counts.entry(message_id.to_owned()).or_default();
                 *count += 1;
                 if *count > FURTHER_RECEIVES {
                     counts.remove(message_id);
-                    return Err(HandlerError::Permanent { reason, detail });
+                    return Err(HandlerError::Permanent(failure));
                 }
                 if counts.len() > REMEMBERED {
                     counts.pop_first();
                 }
-                Err(HandlerError::Transient(anyhow::anyhow!(
-                    "{reason}: {detail}"
-                )))
+                Err(HandlerError::Transient(anyhow::Error::msg(failure)))
             }
             // A stopped worker's message is not done yet.
             Err(HandlerError::Interrupted) => Err(HandlerError::Interrupted),
@@ -61,7 +59,7 @@ mod tests {
     }
 
     fn is_dead(outcome: &Result<(), HandlerError>) -> bool {
-        matches!(outcome, Err(HandlerError::Permanent { .. }))
+        matches!(outcome, Err(HandlerError::Permanent(_)))
     }
 
     #[test]

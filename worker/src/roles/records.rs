@@ -361,7 +361,7 @@ mod tests {
             fetched: Mutex::default(),
         };
         match positions(&stream, &manifest, &owner).await {
-            Err(HandlerError::Permanent { reason, .. }) => (reason, stream.fetched.into_inner()),
+            Err(HandlerError::Permanent(failure)) => (failure.reason, stream.fetched.into_inner()),
             other => panic!("{other:?}"),
         }
     }

@@ -94,15 +94,15 @@ impl Redrive<'_> {
             .queue
             .dead_letters()
             .with_context(|| format!("{} has no dead-letter queue", self.queue.name()))?;
-        // Letters stay hidden until all have been received, so that none is received twice.
-        let hidden = Mutex::default();
+        // Letters stay in flight until all have been received, so that none is received twice.
+        let in_flight = Mutex::default();
         let outcome = tokio::select! {
             biased;
-            outcome = self.redrive_waiting(&*dead, &hidden, all) => outcome,
-            never = keep_hidden(&*dead, &hidden) => match never {},
+            outcome = self.redrive_waiting(&*dead, &in_flight, all) => outcome,
+            never = keep_in_flight(&*dead, &in_flight) => match never {},
         };
-        // After an error too: a letter that stays hidden would be missing from the next list.
-        for receipt in hidden.into_inner() {
+        // After an error too: a letter that stays in flight would be missing from the next list.
+        for receipt in in_flight.into_inner() {
             let released = dead.release(&receipt).await;
             if outcome.is_ok() {
                 released.context("releasing a dead letter")?;
@@ -115,7 +115,7 @@ impl Redrive<'_> {
     async fn redrive_waiting(
         &self,
         dead: &dyn Queue,
-        hidden: &Mutex<BTreeSet<Receipt>>,
+        in_flight: &Mutex<BTreeSet<Receipt>>,
         all: &mut Vec<RedrivenLetter>,
     ) -> Result<()> {
         let mut waiting = dead.depth().await.context("counting dead letters")?.total();
@@ -129,7 +129,7 @@ impl Redrive<'_> {
             }
             waiting = waiting.saturating_sub(letters.len() as u64);
             let receipts = letters.iter().map(|letter| letter.receipt.clone());
-            hidden.lock().extend(receipts);
+            in_flight.lock().extend(receipts);
             for letter in letters {
                 let message = Message::parse(&letter.body).ok();
                 let action = match self.list_only {
@@ -141,7 +141,7 @@ impl Redrive<'_> {
                     dead.delete(&letter.receipt)
                         .await
                         .context("deleting a dead letter that was sent again")?;
-                    hidden.lock().remove(&letter.receipt);
+                    in_flight.lock().remove(&letter.receipt);
                     info!(
                         message_id = letter.message_id,
                         ?action,
@@ -174,9 +174,9 @@ impl Redrive<'_> {
             Some(Message::Manifest(manifest)) => {
                 match records::verify(self.stream, manifest).await {
                     Ok(()) => self.send_again(letter, Some(&manifest.file)).await,
-                    Err(HandlerError::Permanent { detail, .. }) => {
-                        Ok(self.announce_file_of(letter, manifest, &detail).await)
-                    }
+                    Err(HandlerError::Permanent(failure)) => Ok(self
+                        .announce_file_of(letter, manifest, &failure.detail)
+                        .await),
                     Err(error) => Err(passing(error)),
                 }
             }
@@ -271,8 +271,8 @@ async fn replace(
             announcer.journal.record_superseded(id.as_str()).await?;
             Ok(RedriveAction::ReplacementAnnounced)
         }
-        Err(HandlerError::Permanent { detail, .. }) => {
-            Ok(RedriveAction::Left(format!("{why}; {detail}")))
+        Err(HandlerError::Permanent(failure)) => {
+            Ok(RedriveAction::Left(format!("{why}; {}", failure.detail)))
         }
         Err(error) => Err(passing(error)),
     }
@@ -292,10 +292,10 @@ fn trace_of(letter: &Delivery) -> TraceContext {
 }
 
 /// Extends the visibility timeout of all letters that are held, again and again.
-async fn keep_hidden(dead: &dyn Queue, hidden: &Mutex<BTreeSet<Receipt>>) -> Infallible {
+async fn keep_in_flight(dead: &dyn Queue, in_flight: &Mutex<BTreeSet<Receipt>>) -> Infallible {
     loop {
         tokio::time::sleep(dead.visibility_timeout() / 3).await;
-        let receipts: Vec<Receipt> = hidden.lock().iter().cloned().collect();
+        let receipts: Vec<Receipt> = in_flight.lock().iter().cloned().collect();
         for receipt in receipts {
             // A letter that is received again meanwhile is redriven twice, which is harmless.
             if let Err(error) = dead.extend(&receipt, dead.visibility_timeout()).await {
@@ -317,7 +317,7 @@ fn passing(error: HandlerError) -> anyhow::Error {
         | HandlerError::Newer(error)
         | HandlerError::Waiting(error) => error,
         HandlerError::Outage(outage) => anyhow::anyhow!(outage.cause),
-        HandlerError::Permanent { detail, .. } => anyhow::anyhow!(detail),
+        HandlerError::Permanent(failure) => anyhow::anyhow!(failure.detail),
         HandlerError::Interrupted => anyhow::anyhow!("interrupted"),
     }
 }

@@ -89,9 +89,9 @@ mod tests {
             };
             let left = leave(&announcer, Some(&observed), SourceState::Superseded).await;
             left.expect("left");
-            let taken = take(&*announcer.source, "a1").expect("looked");
+            let taken = take(&*announcer.source, "a1").expect("read");
             assert_eq!(taken, wants_reply.then_some(SourceState::Superseded));
         }
-        assert_eq!(take(&*announcer.source, "a1").expect("looked"), None);
+        assert_eq!(take(&*announcer.source, "a1").expect("read"), None);
     }
 }

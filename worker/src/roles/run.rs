@@ -11,11 +11,12 @@ use std::time::Duration;
 use anyhow::{Context, Result, bail};
 use parking_lot::Mutex;
 use serde::Serialize;
-use streampress_crds::DeadLetterReason as Reason;
 use streampress_crds::api::pipeline::{CodecFormat, OnCompressed, OnRestored};
 use streampress_crds::location::Location;
 use streampress_crds::settings::Resolved;
-use streampress_transport::{FileEntry, Files, TransportError};
+use streampress_transport::{
+    COUNTED_LATE, DeadLetterReason, EmptyQueues, Failure, FileEntry, Files, TransportError,
+};
 use tokio::sync::oneshot;
 use tokio::task::JoinSet;
 use tokio::time::Instant;
@@ -46,12 +47,10 @@ const TIME_TOLERANCE: Duration = Duration::from_secs(2);
 const RETRY_AFTER: Duration = Duration::from_secs(2);
 /// So long after the last message of an embedded queue every outcome is in the journal.
 const IDLE: Duration = Duration::from_secs(3);
-/// SQS counts its messages with a delay of up to a minute.
-const AWS_IDLE: Duration = Duration::from_secs(60);
 /// How long a run waits for its receipts once all files are done.
 const RECEIPTS_PATIENCE: Duration = Duration::from_secs(30);
 /// Why a file failed that no message is about any more.
-const NO_MESSAGE: &str = "SourceMissing: no message of this file is left, and its source is not in this folder; run with the folder that it was announced from";
+const NO_MESSAGE: &str = "no message of this file is left, and its source is not in this folder; run with the folder that it was announced from";
 
 /// What to run.
 pub(crate) struct RunOptions {
@@ -493,6 +492,7 @@ impl Run {
         let progress = self.journal().progress().await?;
         let left_out = self.left_out();
         let (gone, altered) = (self.gone.load(Relaxed), self.still_altered().await?);
+        let failures = self.journal().failures(LISTED_FAILURES).await?.into_iter();
         Ok(RunSummary {
             files_generated: progress.announced,
             files_compressed: progress.compressed,
@@ -510,7 +510,9 @@ impl Run {
             report: report.filter(|page| page.starts_with("s3:") || page.exists()),
             output: self.output()?,
             interrupted: !finite,
-            failures: self.journal().failures(LISTED_FAILURES).await?,
+            failures: failures
+                .map(|(name, failure)| (name, failure.to_string()))
+                .collect(),
             left_out: left_out.listed,
             normalised: self.resolved.codec.format == CodecFormat::Seed,
         })
@@ -683,12 +685,13 @@ struct Watch<'a> {
 /// What was tried for files that failed or went missing.
 #[derive(Debug, Default)]
 struct Tries {
-    /// Failures that were looked at.
+    /// Failures that were handled.
     failed: u64,
     /// Files that were announced again, by id: each once in a run.
     announced: HashSet<String>,
-    /// Since when nothing has been under way although files are unfinished.
-    idle: Option<(Instant, JournalProgress)>,
+    /// Since when no queue has held a message although files are unfinished, with the progress of then.
+    idle: EmptyQueues,
+    idle_progress: JournalProgress,
 }
 
 impl Watch<'_> {
@@ -769,7 +772,10 @@ impl Watch<'_> {
         self.tries.failed = progress.failed;
         let mut names = Vec::new();
         for file in self.run.journal().open_files().await? {
-            let is_spoiled = file.reason.as_deref().is_some_and(spoils_records);
+            let is_spoiled = file
+                .failure
+                .as_ref()
+                .is_some_and(|failure| failure.reason.is_of_records());
             if is_spoiled
                 && self.is_newest(&file).await?
                 && self.tries.announced.insert(file.file_id)
@@ -795,28 +801,24 @@ impl Watch<'_> {
     /// Where both queues have been empty for a while and files are unfinished, no message of theirs exists any more: their
     /// sources are announced again, once, and what then is still unfinished has failed.
     async fn conclude_idle(&mut self, progress: JournalProgress) -> Result<()> {
-        let now = Instant::now();
-        let since = match self.tries.idle {
-            Some((since, then)) if then == progress => since,
-            _ => now,
-        };
-        if !self.queues_are_empty().await {
-            self.tries.idle = None;
-            return Ok(());
+        if self.tries.idle_progress != progress {
+            self.tries.idle = EmptyQueues::default();
+            self.tries.idle_progress = progress;
         }
-        self.tries.idle = Some((since, progress));
+        let are_empty = self.queues_are_empty().await;
+        let idle_for = self.tries.idle.observe(are_empty, Instant::now());
         let long_enough = match self.run.is_aws {
-            true => AWS_IDLE,
+            true => COUNTED_LATE,
             false => IDLE,
         };
-        if now.duration_since(since) < long_enough {
+        if idle_for.is_none_or(|idle_for| idle_for < long_enough) {
             return Ok(());
         }
-        self.tries.idle = None;
+        self.tries.idle = EmptyQueues::default();
         let journal = self.run.journal();
         let mut names = Vec::new();
         for file in journal.open_files().await? {
-            if file.reason.is_some() {
+            if file.failure.is_some() {
                 continue;
             }
             match self.newest(&file).await? {
@@ -826,15 +828,19 @@ impl Watch<'_> {
                 Some(_) if self.tries.announced.insert(file.file_id.clone()) => {
                     names.push((file.name, file.file_id));
                 }
-                Some(_) | None => journal.record_failed(&file.file_id, NO_MESSAGE).await?,
+                Some(_) | None => {
+                    let failure = Failure::new(DeadLetterReason::SourceMissing, NO_MESSAGE);
+                    journal.record_failed(&file.file_id, &failure).await?;
+                }
             }
         }
         let only_names: Vec<_> = names.iter().map(|(name, _)| name.clone()).collect();
         let missing = self.run.scanner.announce_names(&only_names).await?;
         for (name, file_id) in names {
             if missing.contains(&name) {
-                let reason = format!("{}: {name} is not at the source", Reason::SourceMissing);
-                journal.record_failed(&file_id, &reason).await?;
+                let detail = format!("{name} is not at the source");
+                let failure = Failure::new(DeadLetterReason::SourceMissing, detail);
+                journal.record_failed(&file_id, &failure).await?;
             }
         }
         Ok(())
@@ -871,16 +877,6 @@ impl Watch<'_> {
         }
         true
     }
-}
-
-/// Whether a recorded failure says that the file's records cannot be used, so that packing it again helps.
-fn spoils_records(failure: &str) -> bool {
-    let reason = failure
-        .split_once(':')
-        .map_or(failure, |(reason, _)| reason);
-    reason
-        .parse()
-        .is_ok_and(|reason: Reason| reason.is_of_records())
 }
 
 fn notice_not_taken(result: &ScanResult, observer: &dyn RunObserver) {

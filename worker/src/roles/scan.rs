@@ -74,7 +74,7 @@ pub(crate) struct Scanner {
     /// How long a file must hold still before a repeated scan takes it.
     pub(crate) settle: Duration,
     /// Whether packed files are renamed or deleted.
-    pub(crate) retires: bool,
+    pub(crate) renames_or_deletes: bool,
     /// What cannot be taken.
     pub(crate) left_out: LeftOutFiles,
     /// How many files the last repeated scan did not take, because they had not held still for long enough.
@@ -249,7 +249,7 @@ impl Scanner {
     /// A name whose file is gone is free: the same content that comes later is a new file.
     async fn note_gone(&self, present: &BTreeSet<String>, known: &mut Known) -> Result<()> {
         let journal = &self.announcer.journal;
-        if self.retires {
+        if self.renames_or_deletes {
             let gone = known.extract_if(.., |name, _| !present.contains(name));
             let gone: Vec<_> = gone.map(|(_, record)| record).collect();
             return Ok(journal.forget_sources(&gone).await?);
@@ -411,11 +411,11 @@ impl Scanner {
         let Some(read) = self.read(entry).await? else {
             return Ok(None);
         };
-        // Another process may have announced it since this one looked.
+        // Another process may have announced it since this one read the journal.
         let newest = match self.announcer.newest(&entry.name).await? {
-            // Its receipt did not put it away, since its fingerprint was another by then: the next one does.
+            // Its receipt did not rename or delete it, since its fingerprint was another by then: the next one does.
             Some(newest)
-                if self.retires
+                if self.renames_or_deletes
                     && newest.state == SourceState::Restored
                     && newest.fingerprint != entry.fingerprint =>
             {
@@ -541,7 +541,7 @@ mod tests {
                     skips_renamed: false,
                 },
                 settle: Duration::from_secs(10),
-                retires: false,
+                renames_or_deletes: false,
                 left_out: LeftOutFiles::default(),
                 waiting: Arc::default(),
                 meter: Meter::default(),
@@ -558,7 +558,7 @@ mod tests {
             std::fs::write(path, content).expect("written");
             let name = FileName::parse(name).expect("a valid name");
             let entry = self.scanner.announcer.source.stat(&name);
-            entry.expect("looked").expect("there")
+            entry.expect("read").expect("there")
         }
 
         async fn scan(&self) -> ScanResult {

@@ -11,7 +11,7 @@ use crate::roles::announce::Announcer;
 use crate::runtime::{self, blocking};
 use streampress_crds::api::pipeline::{OnCompressed, OnRestored, SourceFormat};
 use streampress_crds::settings::SourceSettings;
-use streampress_transport::{ExactFile, FileEntry, FileName, Files, Retired, TransportResult};
+use streampress_transport::{ExactFile, ExactOutcome, FileEntry, FileName, Files, TransportResult};
 
 /// The suffix of a renamed source's stem, as the original's.
 const RENAMED_SUFFIX: &str = "_delete";
@@ -81,7 +81,7 @@ pub(crate) async fn announce_event(
 }
 
 /// Renames or deletes the source of an acknowledged file, if it still is exactly the file that was packed.
-pub(crate) async fn retire_source(
+pub(crate) async fn apply_on_compressed(
     announcer: &Announcer,
     file: &FileRef,
     on_compressed: OnCompressed,
@@ -90,23 +90,23 @@ pub(crate) async fn retire_source(
         return;
     }
     let (source, packed) = (announcer.source.clone(), file.clone());
-    let retired = blocking(move || match on_compressed {
-        OnCompressed::Keep => Ok(Retired::Changed),
+    let outcome = blocking(move || match on_compressed {
+        OnCompressed::Keep => Ok(ExactOutcome::Changed),
         OnCompressed::Rename => with_free_name(&packed.name, |to| {
             with_exact(&*source, &packed, |exact| source.rename_exact(exact, to))
         }),
         OnCompressed::Delete => with_exact(&*source, &packed, |exact| source.remove_exact(exact)),
     });
-    match retired.await {
-        Ok(Retired::Done) => {
+    match outcome.await {
+        Ok(ExactOutcome::Done) => {
             if let Err(error) = forget(announcer, file).await {
                 warn!(%error, "Could not record that a packed source file was renamed or deleted.");
             }
         }
-        Ok(Retired::Changed) => {
+        Ok(ExactOutcome::Changed) => {
             info!("The source file changed after it was packed; it stays where it is.");
         }
-        Ok(Retired::NameTaken) => {
+        Ok(ExactOutcome::NameTaken) => {
             warn!(
                 "Every name for a renamed source file is taken; the packed file stays where it is."
             );
@@ -119,7 +119,7 @@ pub(crate) async fn retire_source(
 
 /// Renames or deletes the source of a restored file, if no later announcement of its name is known and it still is exactly
 /// the file that was announced.
-pub(crate) async fn retire_restored(
+pub(crate) async fn apply_on_restored(
     announcer: &Announcer,
     receipt: &ReceiptFile,
     on_restored: OnRestored,
@@ -151,8 +151,8 @@ pub(crate) async fn retire_restored(
         }
     };
     let (source, restored) = (announcer.source.clone(), file.clone());
-    let retired = blocking(move || match on_restored {
-        OnRestored::Keep => Ok(Retired::Changed),
+    let outcome = blocking(move || match on_restored {
+        OnRestored::Keep => Ok(ExactOutcome::Changed),
         OnRestored::Rename => with_free_name(&restored.name, |to| {
             with_observed(&*source, &restored, (&expected, modified), |exact| {
                 source.rename_exact(exact, to)
@@ -162,16 +162,16 @@ pub(crate) async fn retire_restored(
             source.remove_exact(exact)
         }),
     });
-    match retired.await {
-        Ok(Retired::Done) => {
-            info!(action = ?on_restored, "The file was restored; its source file was put away.");
+    match outcome.await {
+        Ok(ExactOutcome::Done) => {
+            info!(action = ?on_restored, "The file was restored; onRestored was applied to its source file.");
             Ok(forget(announcer, file).await?)
         }
-        Ok(Retired::Changed) => {
+        Ok(ExactOutcome::Changed) => {
             info!("The source file changed after it was announced; it stays where it is.");
             Ok(())
         }
-        Ok(Retired::NameTaken) => {
+        Ok(ExactOutcome::NameTaken) => {
             warn!(
                 "Every name for a renamed source file is taken; the restored file stays where it is."
             );
@@ -184,26 +184,26 @@ pub(crate) async fn retire_restored(
     }
 }
 
-/// Calls `retire` for the source's file if it has the fingerprint and the time that were observed; the hash is compared too where an
+/// Calls `change` for the source's file if it has the fingerprint and the time that were observed; the hash is compared too where an
 /// equal fingerprint does not prove equal content.
 fn with_observed(
     source: &dyn Files,
     file: &FileRef,
     (observed, modified): (&SourceObservation, Option<u64>),
-    retire: impl Fn(&ExactFile<'_>) -> io::Result<Retired>,
-) -> io::Result<Retired> {
+    change: impl Fn(&ExactFile<'_>) -> io::Result<ExactOutcome>,
+) -> io::Result<ExactOutcome> {
     match source.stat(&file.name)? {
         Some(entry)
             if entry.fingerprint == observed.fingerprint
                 && entry.size == file.bytes
                 && modified.is_none_or(|modified| runtime::nanos(entry.modified) == modified) =>
         {
-            retire(&ExactFile {
+            change(&ExactFile {
                 entry: &entry,
                 hash: (!observed.is_settled).then_some(file.hash.as_str()),
             })
         }
-        Some(_) | None => Ok(Retired::Changed),
+        Some(_) | None => Ok(ExactOutcome::Changed),
     }
 }
 
@@ -217,39 +217,39 @@ async fn forget(announcer: &Announcer, file: &FileRef) -> TransportResult<()> {
     }
 }
 
-/// Calls `retire` for the source's file if that has the size and modification time of the packed one. The hash is compared
+/// Calls `change` for the source's file if that has the size and modification time of the packed one. The hash is compared
 /// too: a file's times may stay the same while its content changes.
 fn with_exact(
     source: &dyn Files,
     packed: &FileRef,
-    retire: impl Fn(&ExactFile<'_>) -> io::Result<Retired>,
-) -> io::Result<Retired> {
+    change: impl Fn(&ExactFile<'_>) -> io::Result<ExactOutcome>,
+) -> io::Result<ExactOutcome> {
     match source.stat(&packed.name)? {
         Some(entry)
             if entry.size == packed.bytes
                 && runtime::nanos(entry.modified) == packed.modified_nanos =>
         {
-            retire(&ExactFile {
+            change(&ExactFile {
                 entry: &entry,
                 hash: Some(packed.hash.as_str()),
             })
         }
-        Some(_) | None => Ok(Retired::Changed),
+        Some(_) | None => Ok(ExactOutcome::Changed),
     }
 }
 
 /// Calls `rename` with the names of a renamed source, until one is free.
 fn with_free_name(
     name: &FileName,
-    rename: impl Fn(&FileName) -> io::Result<Retired>,
-) -> io::Result<Retired> {
+    rename: impl Fn(&FileName) -> io::Result<ExactOutcome>,
+) -> io::Result<ExactOutcome> {
     for number in 0..RENAMED_NAMES {
-        let retired = rename(&renamed(name, number))?;
-        if retired != Retired::NameTaken {
-            return Ok(retired);
+        let outcome = rename(&renamed(name, number))?;
+        if outcome != ExactOutcome::NameTaken {
+            return Ok(outcome);
         }
     }
-    Ok(Retired::NameTaken)
+    Ok(ExactOutcome::NameTaken)
 }
 
 /// `a/b.json` becomes `a/b_delete.json`, or `a/b-1_delete.json` where that is taken.

@@ -27,12 +27,10 @@ use crate::roles::copies::find_put_aside;
 use crate::roles::redrive::redrive;
 use crate::runtime::blocking;
 use crate::telemetry::metrics::Meter;
-use streampress_transport::{FileEntry, FileName, Queue};
+use streampress_transport::{COUNTED_LATE, EmptyQueues, FileEntry, FileName, Queue};
 
 /// Between two checks.
 const INTERVAL: Duration = Duration::from_secs(10);
-/// Queues that were empty for so long hold nothing: SQS's counts lag behind by up to a minute.
-const CALM: Duration = Duration::from_secs(60);
 /// A file that was announced again in vain waits twice as long each time, up to 64 times as long.
 const MOST_DOUBLINGS: u32 = 6;
 /// So many vain repeats are said as a warning.
@@ -60,7 +58,7 @@ struct LossWatch {
     /// Whether files were under way at the last check; `None` at the first.
     had_unconfirmed: Option<bool>,
     /// Since when all queues have been empty.
-    calm_since: Option<Instant>,
+    empty: EmptyQueues,
     /// Announcements that were unconfirmed while all queues were empty, by id.
     suspects: BTreeMap<String, Suspect>,
     /// Whether the last check failed, which was said.
@@ -83,7 +81,7 @@ struct Suspect {
 impl Suspect {
     fn new() -> Self {
         Self {
-            due: Instant::now() + CALM,
+            due: Instant::now() + COUNTED_LATE,
             findings: 0,
             repeats: 0,
             is_gone: false,
@@ -93,7 +91,7 @@ impl Suspect {
     /// It is checked again after twice the time.
     fn postpone(&mut self) {
         self.findings += 1;
-        self.due = Instant::now() + CALM * 2_u32.pow(self.findings.min(MOST_DOUBLINGS));
+        self.due = Instant::now() + COUNTED_LATE * 2_u32.pow(self.findings.min(MOST_DOUBLINGS));
     }
 }
 
@@ -106,15 +104,15 @@ impl UnconfirmedFiles {
             self.meter.ticked();
             let nothing_comes = all_made.is_cancelled();
             match self.check(&mut watch).await {
-                Ok(is_settled) => {
+                Ok(is_done) => {
                     watch.has_failed = false;
-                    if is_settled && nothing_comes {
+                    if is_done && nothing_comes {
                         return;
                     }
                 }
                 Err(error) => {
                     // An unknown depth is not zero.
-                    watch.calm_since = None;
+                    watch.empty = EmptyQueues::default();
                     if !std::mem::replace(&mut watch.has_failed, true) {
                         warn!(
                             error = format!("{error:#}"),
@@ -154,7 +152,7 @@ impl UnconfirmedFiles {
         let incarnations = self.incarnations().await?;
         let before = journal.get(INCARNATIONS).await?;
         if before.as_deref() != Some(&*incarnations) {
-            watch.calm_since = None;
+            watch.empty = EmptyQueues::default();
             // What was announced since nothing was under way is in the queues of now.
             if before.is_some() && had_unconfirmed != Some(false) {
                 warn!("A queue or the stream was made anew: files under way are announced again.");
@@ -165,11 +163,10 @@ impl UnconfirmedFiles {
             journal.set(INCARNATIONS, &incarnations).await?;
             return Ok(false);
         }
-        if !self.are_queues_empty().await? {
-            watch.calm_since = None;
+        let are_empty = self.are_queues_empty().await?;
+        if watch.empty.observe(are_empty, Instant::now()).is_none() {
             return Ok(false);
         }
-        let calm_since = *watch.calm_since.get_or_insert_with(Instant::now);
         let sent = self.sent().await?;
         let ids: BTreeSet<_> = sent.iter().map(|record| &*record.announcement).collect();
         watch.suspects.retain(|id, _| ids.contains(&**id));
@@ -179,7 +176,7 @@ impl UnconfirmedFiles {
                 .entry(id.to_owned())
                 .or_insert_with(Suspect::new);
         }
-        if calm_since.elapsed() < CALM {
+        if !watch.empty.are_certain(Instant::now()) {
             return Ok(false);
         }
         let now = Instant::now();
@@ -303,7 +300,7 @@ impl UnconfirmedFiles {
             announcer.announce_all(&read).await?;
             let announced = repeats.len() + read.len();
             if announced > 0 {
-                watch.calm_since = None;
+                watch.empty = EmptyQueues::default();
                 self.meter.announced_again(announced as u64);
                 info!(files = announced, "Announced again what was lost.");
             }
@@ -358,7 +355,7 @@ mod tests {
     use super::*;
     use crate::journal::SegmentJournal;
     use crate::roles::announce::AnnouncementFormat;
-    use crate::roles::source::retire_source;
+    use crate::roles::source::apply_on_compressed;
     use crate::runtime::simulated;
 
     struct Services {
@@ -413,7 +410,7 @@ mod tests {
             self.source.write("a.txt", content, None);
             let name = FileName::parse("a.txt").expect("a valid name");
             let announcer = &self.lost.announcer;
-            let entry = announcer.source.stat(&name).expect("looked");
+            let entry = announcer.source.stat(&name).expect("read");
             let read = announcer.read(&entry.expect("there")).await.expect("read");
             let announced = announcer.announce_all(&[read]).await;
             announced.expect("announced").remove(0)
@@ -462,7 +459,7 @@ mod tests {
             let mut services = Services::new(&world);
             let record = services.announce("words").await;
             let file = file_of(&record).expect("a file");
-            retire_source(&services.lost.announcer, &file, on_compressed).await;
+            apply_on_compressed(&services.lost.announcer, &file, on_compressed).await;
             assert!(services.source.node("a.txt").is_none());
             services.check_for(20).await;
             services.files_queue.purge();

@@ -53,7 +53,7 @@ pub(super) fn check(record: &RunRecord, rest: &Rest) -> Vec<String> {
     for name in record.source.keys() {
         wrong.extend(what_lies_there(record, rest, name));
     }
-    wrong.extend(what_was_retired(record));
+    wrong.extend(what_was_renamed_or_deleted(record));
     wrong
 }
 
@@ -82,7 +82,7 @@ fn what_became_visible(record: &RunRecord, name: &str, events: &[Event]) -> Opti
                     shown(after)
                 ));
             }
-            // A file of another program was moved, found to be another one than was looked at, and put back.
+            // A file of another program was moved, found to be another one than was observed, and put back.
             None if put_by_others(event.at, after) => {}
             None => {
                 return Some(format!(
@@ -209,8 +209,8 @@ fn is_about(letter: &StoredMessage, name: &str) -> bool {
 }
 
 /// No source is removed or renamed before its content was at the destination.
-fn what_was_retired(record: &RunRecord) -> Option<String> {
-    let unseen = record.retired.iter().find(|change| {
+fn what_was_renamed_or_deleted(record: &RunRecord) -> Option<String> {
+    let unseen = record.renamed_or_deleted.iter().find(|change| {
         let Some(before) = &change.before else {
             return false;
         };

@@ -522,7 +522,7 @@ fn a_queue_made_anew_gives_later_versions() {
 }
 
 #[test]
-fn bytes_that_another_program_writes_in_place_while_a_stalled_worker_settles_a_version_are_kept() {
+fn bytes_that_another_program_writes_in_place_while_a_stalled_worker_places_a_version_are_kept() {
     let stalls = Stall {
         longest_seconds: 100,
         seconds: 600,

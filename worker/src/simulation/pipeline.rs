@@ -24,7 +24,7 @@ use crate::roles::bundler::Bundler;
 use crate::roles::compress::Compressor;
 use crate::roles::connect::CompressorConnections;
 use crate::roles::decompress::Decompressor;
-use crate::roles::receipts::{ReceiptSender, SourceSideReceipts};
+use crate::roles::receipts::ReceiptSender;
 use crate::roles::scan::{LeftOutFiles, Scanner};
 use crate::roles::source::SourceFilter;
 use crate::roles::unconfirmed::UnconfirmedFiles;
@@ -298,7 +298,7 @@ impl SimPipeline {
                     announcer,
                     filter: filter(),
                     settle: SETTLE,
-                    retires: false,
+                    renames_or_deletes: false,
                     left_out: LeftOutFiles::default(),
                     waiting: Arc::default(),
                     meter: Meter::default(),
@@ -316,8 +316,7 @@ impl SimPipeline {
                 let compressor = self.compressor(process, &connections);
                 let lock = Arc::new(self.compressor_slots.open(process));
                 let receipts: Arc<dyn Queue> = Arc::new(self.receipts_queue.open(process));
-                let receipts = SourceSideReceipts::new(receipts, connections.chunks_queue);
-                let queue = JoinedQueue::new(connections.files_queue, Arc::new(receipts));
+                let queue = JoinedQueue::new(connections.files_queue, receipts);
                 let consumer = self.consumer(
                     Role::Compressor,
                     Arc::new(queue),

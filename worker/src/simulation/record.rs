@@ -19,7 +19,7 @@ pub(super) struct RunRecord {
     /// By name at the destination.
     pub(super) destination: BTreeMap<String, Vec<Event>>,
     /// What the pipeline changed at the source.
-    pub(super) retired: Vec<DiskChange>,
+    pub(super) renamed_or_deleted: Vec<DiskChange>,
     /// Names whose present content was announced on request, and when.
     pub(super) submitted: BTreeMap<String, Duration>,
 }
@@ -35,10 +35,10 @@ pub(super) struct Event {
 
 impl RunRecord {
     /// Takes in what changed at the source since the last call.
-    pub(super) fn look_at_source(&mut self, pipeline: &SimPipeline) {
+    pub(super) fn observe_source(&mut self, pipeline: &SimPipeline) {
         let (now, nodes) = (pipeline.world.elapsed(), pipeline.source.nodes());
         let changes = pipeline.source.take_changes().into_iter();
-        self.retired
+        self.renamed_or_deleted
             .extend(changes.filter(|change| !is_reserved(&change.name)));
         let present = nodes.keys().filter(|name| !is_reserved(name));
         let names = present.cloned().chain(self.source.keys().cloned());
@@ -52,7 +52,7 @@ impl RunRecord {
     }
 
     /// Takes in what the pipeline changed at the destination since the last call.
-    pub(super) fn look_at_destination(&mut self, pipeline: &SimPipeline) {
+    pub(super) fn observe_destination(&mut self, pipeline: &SimPipeline) {
         for change in pipeline.destination.take_changes() {
             if !change.name.starts_with(RESERVED) {
                 self.changed(
@@ -75,15 +75,15 @@ impl RunRecord {
         name: &str,
         change: impl FnOnce(),
     ) {
-        self.look_at_destination(pipeline);
-        let look = || pipeline.destination.node(name).map(|node| node.bytes);
-        let before = look();
+        self.observe_destination(pipeline);
+        let content = || pipeline.destination.node(name).map(|node| node.bytes);
+        let before = content();
         change();
         let event = Event {
             at: pipeline.world.elapsed(),
             by_pipeline: false,
             before,
-            after: look(),
+            after: content(),
         };
         self.changed(name, event);
     }

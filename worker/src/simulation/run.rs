@@ -106,8 +106,8 @@ struct HistoryRun {
 impl HistoryRun {
     async fn apply(&mut self, step: HistoryStep) {
         let pipeline = self.pipeline.clone();
-        self.record.look_at_source(&pipeline);
-        self.record.look_at_destination(&pipeline);
+        self.record.observe_source(&pipeline);
+        self.record.observe_destination(&pipeline);
         match step {
             HistoryStep::Write {
                 name,
@@ -206,7 +206,7 @@ impl HistoryRun {
             HistoryStep::Redrive => self.redrive().await,
             step => self.disturb(step),
         }
-        self.record.look_at_source(&pipeline);
+        self.record.observe_source(&pipeline);
     }
 
     /// What happens to processes and services.
@@ -448,8 +448,8 @@ impl HistoryRun {
 
     fn outcome(mut self, is_done: bool, has_unconfirmed: bool) -> Outcome {
         let pipeline = &self.pipeline;
-        self.record.look_at_source(pipeline);
-        self.record.look_at_destination(pipeline);
+        self.record.observe_source(pipeline);
+        self.record.observe_destination(pipeline);
         let rest = Rest {
             is_done,
             source: pipeline.source.nodes(),

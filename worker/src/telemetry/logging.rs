@@ -2,7 +2,7 @@
 
 use std::io::Write;
 
-use streampress_transport::log_filter::is_safe_to_log;
+use streampress_transport::is_safe_to_log;
 use tracing::Level;
 use tracing::level_filters::LevelFilter;
 use tracing_subscriber::Layer;

@@ -19,6 +19,7 @@ use streampress::telemetry::metrics::Meter;
 use streampress_codec::hybrid;
 use streampress_crds::Role;
 use streampress_crds::api::pipeline::{OnCompressed, OnRestored, SourceFormat};
+use streampress_transport::contract_tests::eventually;
 use streampress_transport::in_process_lock::InProcessLock;
 use streampress_transport::local::files::LocalFiles;
 use streampress_transport::local::{Local, LocalOptions};
@@ -173,7 +174,10 @@ impl RunningConsumer {
 
     /// Waits until so many messages are concluded.
     pub async fn conclude(&self, messages: u64) {
-        eventually(|| self.concluded() >= messages).await;
+        eventually("all messages are concluded", async || {
+            self.concluded() >= messages
+        })
+        .await;
     }
 
     /// Shuts down; what follows an acknowledgement is done then.
@@ -183,7 +187,7 @@ impl RunningConsumer {
     }
 }
 
-/// Handles the queue's next message, which stays hidden.
+/// Handles the queue's next message, which stays in flight.
 pub async fn handle_next(
     handler: &dyn Handler,
     queue: &dyn Queue,
@@ -226,12 +230,4 @@ pub async fn handle(
         meter: &Meter::default(),
     };
     handler.handle(&message, context).await
-}
-
-/// Waits until the condition holds, however long that takes: the test runner ends a test that hangs.
-pub async fn eventually(mut holds: impl FnMut() -> bool) {
-    while !holds() {
-        // Between two checks of the condition.
-        tokio::time::sleep(Duration::from_millis(5)).await;
-    }
 }

@@ -22,7 +22,7 @@ impl Backoff {
     }
 
     /// Full jitter: anything from nothing up to [`Backoff::delay`]. Spreads callers that failed at the same moment.
-    pub fn full_jitter(&self, failures: u32) -> Duration {
+    pub(crate) fn full_jitter(&self, failures: u32) -> Duration {
         self.delay(failures).mul_f64(fastrand::f64())
     }
 

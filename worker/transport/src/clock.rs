@@ -35,7 +35,7 @@ impl Moment {
     }
 
     /// How long the machine has been asleep since.
-    pub fn slept(&self) -> Duration {
+    pub(crate) fn slept(&self) -> Duration {
         let slept = asleep().saturating_sub(self.asleep);
         match slept < SHORTEST_SLEEP {
             true => Duration::ZERO,

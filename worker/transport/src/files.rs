@@ -159,9 +159,9 @@ pub trait Files: Send + Sync + fmt::Debug {
     /// The base names of the files in the subfolder `folder` of this location's [`RESERVED_FOLDER`], in order.
     fn list_reserved(&self, folder: &str) -> io::Result<Vec<String>>;
     /// Removes the file if it is still the one that `file` describes; other bytes that came under its name stay.
-    fn remove_exact(&self, file: &ExactFile<'_>) -> io::Result<Retired>;
+    fn remove_exact(&self, file: &ExactFile<'_>) -> io::Result<ExactOutcome>;
     /// Renames the file within the location if it is still the one that `file` describes. Never replaces a file.
-    fn rename_exact(&self, file: &ExactFile<'_>, to: &FileName) -> io::Result<Retired>;
+    fn rename_exact(&self, file: &ExactFile<'_>, to: &FileName) -> io::Result<ExactOutcome>;
 }
 
 /// A file as it was observed: what may be removed or renamed, and nothing else under its name.
@@ -176,7 +176,7 @@ pub struct ExactFile<'a> {
 
 /// What became of a file that was to be removed or renamed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Retired {
+pub enum ExactOutcome {
     /// It is removed or renamed.
     Done,
     /// Other bytes are under its name, or none; nothing was done.

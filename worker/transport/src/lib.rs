@@ -3,10 +3,10 @@
 //! SDK, and nothing in here knows what a file's bytes mean.
 //!
 //! The contracts:
-//! - [`queue`]: [`Queue`], a FIFO queue of messages with a dead-letter queue.
-//! - [`chunk_stream`]: [`ChunkStream`], a stream of records with positions.
+//! - `queue`: [`Queue`], a FIFO queue of messages with a dead-letter queue.
+//! - `chunk_stream`: [`ChunkStream`], a stream of records with positions.
 //! - [`slot_lock`]: [`SlotLock`], which lets so many workers of a role act at once.
-//! - [`files`]: [`Files`], a folder or the like.
+//! - `files`: [`Files`], a folder or the like.
 //!
 //! The implementations, each behind a feature of its name:
 //! - `local`: all four in a folder of this machine: SQLite and segment files.
@@ -15,25 +15,26 @@
 //! - [`in_process_lock`]: slots of one process.
 //! - `sim`: all four in simulated time, for tests (feature `testing`).
 //!
-//! What they share, and other packages too: [`file_version`], [`error`], [`backoff`], [`clock`], [`log_filter`].
+//! What they share, and other packages too: `file_version`, `error`, `empty_queues`, `backoff`, `clock`, `log_filter`.
 
 #[cfg(feature = "aws")]
 pub mod aws;
-pub mod backoff;
-pub mod chunk_stream;
-pub mod clock;
+mod backoff;
+mod chunk_stream;
+mod clock;
 #[cfg(any(test, feature = "testing"))]
 pub mod contract_tests;
-pub mod error;
-pub mod file_version;
-pub mod files;
+mod empty_queues;
+mod error;
+mod file_version;
+mod files;
 pub mod in_process_lock;
 #[cfg(feature = "kubernetes")]
 pub mod lease;
 #[cfg(feature = "local")]
 pub mod local;
-pub mod log_filter;
-pub mod queue;
+mod log_filter;
+mod queue;
 #[cfg(any(test, feature = "testing"))]
 pub mod sim;
 pub mod slot_lock;
@@ -41,14 +42,16 @@ pub mod slot_lock;
 pub use backoff::Backoff;
 pub use chunk_stream::{ChunkStream, Position, Record, Sequence, StreamCounts};
 pub use clock::Moment;
+pub use empty_queues::{COUNTED_LATE, EmptyQueues};
 pub use error::{TransportError, TransportResult, error_chain};
 pub use file_version::FileVersion;
 pub use files::{
-    ExactFile, FileEntry, FileName, Files, LeftOut, Listing, PendingFile, RESERVED_FOLDER, Retired,
+    ExactFile, ExactOutcome, FileEntry, FileName, Files, LeftOut, Listing, PendingFile,
+    RESERVED_FOLDER,
 };
 pub use log_filter::is_safe_to_log;
 pub use queue::{
-    ATTR_DETAIL, ATTR_GROUP, ATTR_REASON, ATTR_TRACEPARENT, ATTR_VERSION, Delivery, Depth,
+    ATTR_DETAIL, ATTR_GROUP, ATTR_REASON, ATTR_TRACEPARENT, ATTR_VERSION, Delivery, Depth, Failure,
     Outgoing, Queue, Receipt,
 };
 pub use slot_lock::{Deadline, Ledger, SharedLedger, SlotGuard, SlotLock, SlotLocks};

@@ -30,7 +30,7 @@ impl Outgoing {
     /// The largest message: body and attributes together, in bytes.
     pub const MAX_BYTES: usize = 1024 * 1024;
     /// The most characters of a group or a deduplication id.
-    pub const MAX_ID_CHARS: usize = 128;
+    pub(crate) const MAX_ID_CHARS: usize = 128;
     /// The most attributes. Four of SQS's ten are left for a dead letter's reason, detail, group and version.
     pub const MAX_ATTRIBUTES: usize = 6;
 
@@ -141,6 +141,31 @@ impl Depth {
     }
 }
 
+/// Why a message is a dead letter.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Failure {
+    /// What kind of fault it is.
+    pub reason: DeadLetterReason,
+    /// One sentence for a person.
+    pub detail: String,
+}
+
+impl Failure {
+    /// A failure for this reason.
+    pub fn new(reason: DeadLetterReason, detail: impl Into<String>) -> Self {
+        Self {
+            reason,
+            detail: detail.into(),
+        }
+    }
+}
+
+impl fmt::Display for Failure {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}: {}", self.reason, self.detail)
+    }
+}
+
 /// Attribute of a dead letter: the [`DeadLetterReason`].
 pub const ATTR_REASON: &str = "streampress-reason";
 /// Attribute of a dead letter: one sentence for a person.
@@ -197,12 +222,7 @@ pub trait Queue: Send + Sync + fmt::Debug {
     /// it here. There it is a group of its own, so that no dead letter blocks another; [`ATTR_GROUP`] says which it had. A
     /// crash between
     /// the two leaves both; doing it twice makes one dead letter (deduplicated).
-    async fn dead_letter(
-        &self,
-        delivery: &Delivery,
-        reason: DeadLetterReason,
-        detail: &str,
-    ) -> TransportResult<()>;
+    async fn dead_letter(&self, delivery: &Delivery, failure: &Failure) -> TransportResult<()>;
     /// At the end of a process, waits until every message that was received and not delivered is released, at most
     /// `patience`. False when that took longer: such a message then stays invisible for its visibility timeout. An
     /// implementation without messages of that kind answers at once.

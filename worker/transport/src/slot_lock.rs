@@ -42,6 +42,52 @@ pub enum HolderRequest {
     Release(oneshot::Sender<bool>),
 }
 
+/// A slot as the task that renews it holds it.
+#[cfg(any(feature = "local", feature = "kubernetes"))]
+pub(crate) trait RenewedSlot {
+    /// When it is to be renewed next.
+    fn next_renewal(&self) -> Instant;
+    /// Renews it with its ledger; whether that succeeded.
+    fn renew(&mut self) -> impl Future<Output = bool> + Send;
+    /// Whether it is lost.
+    fn is_lost(&self) -> bool;
+    /// Writes the ledger and releases the slot; whether that succeeded.
+    fn release(self) -> impl Future<Output = bool> + Send;
+}
+
+/// Renews the slot until it is released or lost.
+#[cfg(any(feature = "local", feature = "kubernetes"))]
+pub(crate) async fn keep_renewed(
+    mut slot: impl RenewedSlot,
+    mut requests: mpsc::Receiver<HolderRequest>,
+) {
+    let mut next_renewal = slot.next_renewal();
+    loop {
+        tokio::select! {
+            request = requests.recv() => match request {
+                Some(HolderRequest::Flush(answer)) => {
+                    let _ = answer.send(slot.renew().await);
+                }
+                Some(HolderRequest::Release(answer)) => {
+                    let _ = answer.send(slot.release().await);
+                    return;
+                }
+                None => {
+                    slot.release().await;
+                    return;
+                }
+            },
+            () = tokio::time::sleep_until(next_renewal) => {
+                slot.renew().await;
+                next_renewal = slot.next_renewal();
+            }
+        }
+        if slot.is_lost() {
+            return;
+        }
+    }
+}
+
 /// A held slot. Dropping it without [`SlotGuard::release`] lets the renewing task release it in the background.
 #[derive(Debug)]
 pub struct SlotGuard {
@@ -114,7 +160,7 @@ impl SharedLedger {
     }
 
     /// The same, with what former holders knew of the services.
-    pub fn with_health(ledger: Ledger, health: SlotHealth) -> Self {
+    pub(crate) fn with_health(ledger: Ledger, health: SlotHealth) -> Self {
         Self(Arc::new(Mutex::new(SlotNotes { ledger, health })))
     }
 
@@ -161,7 +207,7 @@ impl SlotGuard {
     }
 
     /// With the time at which `lost` will be cancelled at the latest.
-    pub fn with_deadline(self, deadline: Deadline) -> Self {
+    pub(crate) fn with_deadline(self, deadline: Deadline) -> Self {
         Self {
             deadline: Some(deadline),
             ..self

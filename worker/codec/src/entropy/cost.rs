@@ -1,5 +1,7 @@
 //! Estimates of coded sizes without coding.
 
+use super::literals::{ADAPT_SHIFT, SCALE_BITS};
+
 /// The size of `bytes` as LZMA literals, headers included.
 pub(crate) fn literals_bytes(bytes: &[u8]) -> usize {
     let mut coder = LiteralPrices::default();
@@ -58,9 +60,7 @@ impl Default for LiteralPrices {
 }
 
 impl LiteralPrices {
-    /// The probabilities of LZMA have 11 bits and adapt by 1/32.
-    const SCALE: u16 = 1 << 11;
-    const ADAPT_SHIFT: u32 = 5;
+    const SCALE: u16 = 1 << SCALE_BITS;
     /// One bit; fine enough that rounding errors do not add up.
     const BIT: u64 = 1 << 12;
     /// The flag that a byte is no match: 0.023 bits.
@@ -82,8 +82,8 @@ impl LiteralPrices {
             let taken = (*chance & !ones) | ((Self::SCALE - *chance) & ones);
             cost += u64::from(costs[usize::from(taken) & 0x7ff]);
             let (up, down) = (
-                (Self::SCALE - *chance) >> Self::ADAPT_SHIFT,
-                *chance >> Self::ADAPT_SHIFT,
+                (Self::SCALE - *chance) >> ADAPT_SHIFT,
+                *chance >> ADAPT_SHIFT,
             );
             *chance = chance.wrapping_add(up & !ones).wrapping_sub(down & ones);
             node = node << 1 | usize::from(bit);

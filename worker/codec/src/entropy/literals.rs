@@ -6,13 +6,13 @@ use super::{Coded, Coder, LzmaProps};
 use crate::Codec;
 
 /// The probabilities of LZMA have 11 bits and adapt by 1/32.
-const SCALE_BITS: u32 = 11;
-const ADAPT_SHIFT: u32 = 5;
+pub(super) const SCALE_BITS: u32 = 11;
+pub(super) const ADAPT_SHIFT: u32 = 5;
 /// LZMA2 counts the packed bytes of a chunk in 16 bits and the raw bytes in 21 bits.
 const CHUNK_PACKED: usize = (64 << 10) - 64;
 const CHUNK_RAW: usize = 2 << 20;
 /// Control bytes of a chunk: with a reset of all state, and without.
-const FIRST_CHUNK: u8 = 0xe0;
+pub(super) const FIRST_CHUNK: u8 = 0xe0;
 const NEXT_CHUNK: u8 = 0x80;
 
 /// The range encoder of LZMA.

@@ -3,6 +3,7 @@
 //! A short stream is a single chunk or block, so that its headers follow from the length of the raw
 //! bytes. The hash of the block replaces the checksums of BZ2.
 
+use super::literals::FIRST_CHUNK;
 use super::{Coded, bz2, lzma};
 use crate::{Codec, Damage};
 
@@ -10,8 +11,6 @@ use crate::{Codec, Damage};
 const MAX_LZMA_BYTES: usize = 64 << 10;
 /// BZ2 of more raw bytes keeps the stream around its blocks.
 const MAX_BZ2_BYTES: usize = 512 << 10;
-/// The control byte of a chunk with all state new.
-const FIRST_CHUNK: u8 = 0xe0;
 
 /// The short form of `coded`, which codes `raw_len` bytes; `None` if it should have one, but is no
 /// single chunk or block.

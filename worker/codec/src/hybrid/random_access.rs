@@ -17,6 +17,25 @@ use crate::{CodecError, FormatVersion};
 const TAIL_BYTES: usize = 8;
 
 /// Random access to the blocks of a packed file. Opening reads the header and the end frame only.
+///
+/// One byte of the raw file, by unpacking its block alone:
+///
+/// ```
+/// # use std::{io::Cursor, sync::atomic::AtomicBool};
+/// # use streampress_codec::hybrid::{Blocks, CodecOptions, Limits, pack};
+/// # let raw = vec![7; 20_000];
+/// # let mut packed = Vec::new();
+/// # let options = CodecOptions { block_size: 4096, ..CodecOptions::default() };
+/// # let sink = |frame: &[u8]| { packed.extend_from_slice(frame); Ok(()) };
+/// # pack(&raw[..], sink, &options, &AtomicBool::new(false))?;
+/// let mut blocks = Blocks::open(Cursor::new(packed), &Limits::default())?;
+/// let offset = 10_000;
+/// let block = blocks.block_of(offset).expect("the file is longer");
+/// let (start, _) = blocks.raw_range(block).expect("the block exists");
+/// let byte = blocks.read(block)?[(offset - start) as usize];
+/// # assert_eq!(byte, 7);
+/// # Ok::<(), streampress_codec::CodecError>(())
+/// ```
 #[derive(Debug)]
 pub struct Blocks<R> {
     reader: R,

@@ -109,10 +109,8 @@ fn read_walk(
     scope: &ReadScope<'_>,
 ) -> Result<ValueKind, SchemaError> {
     not_in_table(reader, scope)?;
-    let name = reader.text("walk")?;
-    let name = reader.require("walk", name)?;
     let known: Vec<_> = scope.walks.iter().map(String::as_str).collect();
-    let walk = reader.position_of("walk", name, &known)?;
+    let walk = reader.required_position("walk", &known)?;
     let show = reader
         .choice("show", &TickPart::NAMES)?
         .unwrap_or(TickPart::Close);
@@ -196,19 +194,15 @@ fn read_column(
     scope: &ReadScope<'_>,
 ) -> Result<ValueKind, SchemaError> {
     not_in_table(reader, scope)?;
-    let name = reader.text("table")?;
-    let name = reader.require("table", name)?;
     let known: Vec<_> = scope
         .tables
         .iter()
         .map(|table| table.name.as_str())
         .collect();
-    let table = reader.position_of("table", name, &known)?;
-    let name = reader.text("column")?;
-    let name = reader.require("column", name)?;
+    let table = reader.required_position("table", &known)?;
     let known = scope.tables.get(table).map(|table| table.columns());
     let known = known.unwrap_or_default();
-    let column = reader.position_of("column", name, &known)?;
+    let column = reader.required_position("column", &known)?;
     Ok(ValueKind::Column { table, column })
 }
 

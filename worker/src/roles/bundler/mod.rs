@@ -16,7 +16,7 @@ use futures::FutureExt;
 use futures::future::{BoxFuture, Shared, WeakShared};
 use parking_lot::Mutex;
 use streampress_codec::{CodecError, FormatVersion, hybrid};
-use streampress_transport::FileName;
+use streampress_transport::{Failure, FileName};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
 use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
@@ -26,7 +26,7 @@ use crate::consume::batching::MAX_RECEIVE;
 use crate::consume::{HandlerError, ServiceOutage, ThreadBudget};
 use crate::message::record::RecordOwner;
 use crate::message::trace_context::TraceContext;
-use crate::message::{BundlePlace, DeadLetterReason, Digest, FileRef, Records, Share};
+use crate::message::{BundlePlace, Digest, FileRef, Records, Share};
 use crate::roles::compress::{PackedSource, SetOnDrop, pack_stage, shares};
 use crate::roles::record_writer::RecordWriter;
 use crate::runtime::blocking;
@@ -499,10 +499,7 @@ impl PackedBundle {
 /// Why a bundle could not be packed, for each of its files.
 #[derive(Debug, Clone)]
 enum BundleFault {
-    Permanent {
-        reason: DeadLetterReason,
-        detail: String,
-    },
+    Permanent(Failure),
     Transient(String),
     Outage(ServiceOutage),
     Interrupted,
@@ -511,7 +508,7 @@ enum BundleFault {
 impl From<HandlerError> for BundleFault {
     fn from(error: HandlerError) -> Self {
         match error {
-            HandlerError::Permanent { reason, detail } => Self::Permanent { reason, detail },
+            HandlerError::Permanent(failure) => Self::Permanent(failure),
             HandlerError::Transient(cause)
             | HandlerError::Newer(cause)
             | HandlerError::Waiting(cause) => Self::Transient(format!("{cause:#}")),
@@ -524,7 +521,7 @@ impl From<HandlerError> for BundleFault {
 impl From<BundleFault> for HandlerError {
     fn from(fault: BundleFault) -> Self {
         match fault {
-            BundleFault::Permanent { reason, detail } => Self::Permanent { reason, detail },
+            BundleFault::Permanent(failure) => Self::Permanent(failure),
             BundleFault::Transient(cause) => Self::Transient(anyhow::Error::msg(cause)),
             BundleFault::Outage(outage) => Self::Outage(outage),
             BundleFault::Interrupted => Self::Interrupted,

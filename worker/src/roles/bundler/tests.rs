@@ -4,7 +4,7 @@ use async_trait::async_trait;
 use bytes::Bytes;
 use futures::future::join_all;
 use streampress_transport::{
-    ChunkStream, Position, Record, StreamCounts, TransportError, TransportResult,
+    ChunkStream, DeadLetterReason, Position, Record, StreamCounts, TransportError, TransportResult,
 };
 
 use super::*;
@@ -369,13 +369,7 @@ async fn an_error_of_the_stream_is_that_of_each_file() {
     for packed in join_all(packing).await {
         let error = packed.expect_err("refused");
         assert!(
-            matches!(
-                error,
-                HandlerError::Permanent {
-                    reason: DeadLetterReason::Refused,
-                    ..
-                }
-            ),
+            matches!(&error, HandlerError::Permanent(it) if it.reason == DeadLetterReason::Refused),
             "{error:?}"
         );
     }

@@ -84,7 +84,7 @@ pub(crate) fn aws_options(config: &Config) -> AwsOptions {
 }
 
 /// The tag that marks what `streampress setup` created, with the pipeline's name as its value.
-const OWNER_TAG: &str = "streampress.dev/setup-for";
+const SETUP_TAG: &str = "streampress.dev/setup-for";
 
 /// What `setup` creates for a pipeline; nothing for the settings of a single role.
 pub(crate) fn provision_plan(config: &Config) -> Option<ProvisionPlan> {
@@ -95,7 +95,7 @@ pub(crate) fn provision_plan(config: &Config) -> Option<ProvisionPlan> {
     };
     Some(ProvisionPlan {
         encrypted: resolved.aws.endpoint_url.is_none(),
-        ..ProvisionPlan::new(transport, (OWNER_TAG, &resolved.identity.pipeline))
+        ..ProvisionPlan::new(transport, (SETUP_TAG, &resolved.identity.pipeline))
     })
 }
 

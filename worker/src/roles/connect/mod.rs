@@ -30,7 +30,7 @@ use crate::runtime::blocking;
 
 /// What a generator sends to.
 #[derive(Debug, Clone)]
-pub struct GeneratorConnections {
+pub(crate) struct GeneratorConnections {
     /// Takes announcements.
     pub files_queue: Arc<dyn Queue>,
     /// What files pass through afterwards, where it must be known what is lost there.
@@ -265,7 +265,7 @@ pub(crate) fn no_bucket(location: &Location) -> String {
     )
 }
 
-/// How long a message received from the queue stays hidden.
+/// How long a message received from the queue stays invisible.
 pub(crate) fn visibility_timeout(queue: &QueueSettings) -> Duration {
     Duration::from_secs(u64::from(queue.visibility_timeout_seconds))
 }

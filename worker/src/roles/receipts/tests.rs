@@ -2,14 +2,15 @@
 
 use std::path::Path;
 
-use bytes::Bytes;
+use async_trait::async_trait;
 use streampress_codec::hybrid;
 use streampress_crds::Role;
 use streampress_crds::api::pipeline::{OnCompressed, SourceFormat};
+use streampress_transport::contract_tests::{QueueTap, StreamTap, TappedQueue, TappedStream};
 use streampress_transport::in_process_lock::InProcessLock;
 use streampress_transport::local::files::LocalFiles;
 use streampress_transport::local::{Local, LocalOptions};
-use streampress_transport::{ChunkStream, FileName, Files, Position, Record, StreamCounts};
+use streampress_transport::{FileName, Files, Position};
 use tokio_util::sync::CancellationToken;
 
 use super::*;
@@ -17,6 +18,7 @@ use crate::consume::joined::JoinedQueue;
 use crate::consume::{Consumer, Handler};
 use crate::destination::Destination;
 use crate::journal::{FileJournal, NoJournal, SqliteJournal};
+use crate::message::{Message, parse_count};
 use crate::roles::announce::AnnouncementFormat;
 use crate::roles::compress::Compressor;
 use crate::roles::decompress::Decompressor;
@@ -33,64 +35,43 @@ struct Sides {
     on_restored: OnRestored,
 }
 
-/// A stream whose records have all expired while it is lost.
+/// All records have expired while this is true.
 #[derive(Debug)]
-struct LosableStream {
-    inner: Arc<dyn ChunkStream>,
-    is_lost: Arc<Mutex<bool>>,
-}
+struct LostRecords(Arc<Mutex<bool>>);
 
 #[async_trait]
-impl ChunkStream for LosableStream {
-    fn max_record_bytes(&self) -> usize {
-        self.inner.max_record_bytes()
-    }
-    async fn append(&self, records: Vec<Record>) -> TransportResult<Vec<Position>> {
-        self.inner.append(records).await
-    }
-    async fn fetch(&self, positions: &[Position]) -> TransportResult<Vec<Bytes>> {
-        let is_lost = *self.is_lost.lock();
-        if is_lost {
-            return Err(TransportError::Expired(positions[0].clone()));
+impl StreamTap for LostRecords {
+    async fn before_fetch(&self, positions: &[Position]) -> TransportResult<()> {
+        match *self.0.lock() {
+            true => Err(TransportError::Expired(positions[0].clone())),
+            false => Ok(()),
         }
-        self.inner.fetch(positions).await
-    }
-    fn counts(&self) -> StreamCounts {
-        self.inner.counts()
     }
 }
 
-/// A queue that refuses what is sent while it is down, and counts calls of `send`.
+/// Refuses what is sent while it is down, and counts calls of `send`.
 #[derive(Debug)]
-struct Flaky {
-    inner: Arc<dyn Queue>,
+struct Outage {
     is_down: Mutex<bool>,
     sends: Mutex<usize>,
     refused: Mutex<usize>,
     gate: tokio::sync::Semaphore,
 }
 
-impl Flaky {
-    fn new(inner: Arc<dyn Queue>) -> Arc<Self> {
-        Arc::new(Self {
-            inner,
-            is_down: Mutex::new(false),
-            sends: Mutex::new(0),
-            refused: Mutex::new(0),
-            gate: tokio::sync::Semaphore::new(1_000_000),
-        })
-    }
+/// A queue that may be down.
+fn unreliable(inner: Arc<dyn Queue>) -> Arc<TappedQueue<Outage>> {
+    let outage = Outage {
+        is_down: Mutex::new(false),
+        sends: Mutex::new(0),
+        refused: Mutex::new(0),
+        gate: tokio::sync::Semaphore::new(1_000_000),
+    };
+    TappedQueue::new(inner, outage)
 }
 
 #[async_trait]
-impl Queue for Flaky {
-    fn name(&self) -> &str {
-        self.inner.name()
-    }
-    fn visibility_timeout(&self) -> Duration {
-        self.inner.visibility_timeout()
-    }
-    async fn send(&self, messages: Vec<Outgoing>) -> TransportResult<()> {
+impl QueueTap for Outage {
+    async fn before_send(&self, _messages: &[Outgoing]) -> TransportResult<()> {
         if let Ok(permit) = self.gate.acquire().await {
             permit.forget();
         }
@@ -99,33 +80,7 @@ impl Queue for Flaky {
             *self.refused.lock() += 1;
             return Err(TransportError::unavailable("sending", "the queue is down"));
         }
-        self.inner.send(messages).await
-    }
-    async fn receive(&self, max: usize, wait: Duration) -> TransportResult<Vec<Delivery>> {
-        self.inner.receive(max, wait).await
-    }
-    async fn extend(&self, receipt: &Receipt, hidden_for: Duration) -> TransportResult<()> {
-        self.inner.extend(receipt, hidden_for).await
-    }
-    async fn delete(&self, receipt: &Receipt) -> TransportResult<()> {
-        self.inner.delete(receipt).await
-    }
-    async fn release(&self, receipt: &Receipt) -> TransportResult<()> {
-        self.inner.release(receipt).await
-    }
-    async fn dead_letter(
-        &self,
-        delivery: &Delivery,
-        reason: DeadLetterReason,
-        detail: &str,
-    ) -> TransportResult<()> {
-        self.inner.dead_letter(delivery, reason, detail).await
-    }
-    async fn depth(&self) -> TransportResult<Depth> {
-        self.inner.depth().await
-    }
-    fn dead_letters(&self) -> Option<Arc<dyn Queue>> {
-        self.inner.dead_letters()
+        Ok(())
     }
 }
 
@@ -200,9 +155,7 @@ impl Sides {
 
     /// Works as a compressor until the condition holds.
     async fn compress_until(&self, holds: impl AsyncFnMut() -> bool) {
-        let (receipts, chunks) = (self.local.receipts_queue(), self.local.chunks_queue());
-        let receipts = SourceSideReceipts::new(receipts, chunks);
-        let queue = JoinedQueue::new(self.local.files_queue(), Arc::new(receipts));
+        let queue = JoinedQueue::new(self.local.files_queue(), self.local.receipts_queue());
         let handler = Arc::new(self.compressor());
         consume_until(Role::Compressor, Arc::new(queue), handler, holds).await;
     }
@@ -211,10 +164,8 @@ impl Sides {
     async fn restore_until(&self, receipts: Arc<dyn Queue>, holds: impl AsyncFnMut() -> bool) {
         let out = self.root.path().join("out");
         let destination = Destination::with_own_journal(files(&out), Some(&out));
-        let stream = Arc::new(LosableStream {
-            inner: self.local.stream(),
-            is_lost: self.is_stream_lost.clone(),
-        });
+        let lost = LostRecords(self.is_stream_lost.clone());
+        let stream = TappedStream::new(self.local.stream(), lost);
         let journal = Arc::new(NoJournal);
         let mut decompressor = Decompressor::new(destination, stream, 1, None, journal);
         decompressor.receipts = Some(ReceiptSender::new(receipts, false));
@@ -390,6 +341,23 @@ async fn after_three_repeats_the_manifest_is_a_dead_letter_with_its_reason() {
 }
 
 #[tokio::test]
+async fn a_receipt_is_parsed_once_also_where_it_becomes_a_dead_letter() {
+    let sides = Sides::open();
+    sides.announce("a.txt", "words").await;
+    sides.pack().await;
+    assert_eq!(parse_count::get(), 1, "the announcement");
+    std::fs::remove_file(sides.root.path().join("in/a.txt")).expect("removed");
+    *sides.is_stream_lost.lock() = true;
+    sides.restore().await;
+    assert_eq!(parse_count::get(), 2, "the manifest");
+    sides
+        .compress_until(async || sides.waiting().await == [0, 0, 0])
+        .await;
+    assert_eq!(parse_count::get(), 3, "the receipt");
+    assert_eq!(sides.dead().await.len(), 1);
+}
+
+#[tokio::test]
 async fn a_file_that_is_gone_is_a_dead_letter_and_changed_content_takes_its_place() {
     for (change, announced, dead) in [(None, 0, 1), (Some("other"), 1, 0)] {
         let sides = Sides::open();
@@ -500,20 +468,20 @@ async fn while_the_receipts_queue_is_down_files_are_restored_and_their_receipts_
     sides
         .compress_until(async || sides.waiting().await == [0, 3, 0])
         .await;
-    let receipts = Flaky::new(sides.local.receipts_queue());
-    *receipts.is_down.lock() = true;
+    let receipts = unreliable(sides.local.receipts_queue());
+    *receipts.tap.is_down.lock() = true;
     let (watched, mut was_down) = (receipts.clone(), false);
     sides
         .restore_until(receipts.clone(), async || {
             let waiting = sides.waiting().await;
             if !was_down && waiting == [0, 0, 0] {
                 was_down = true;
-                *watched.is_down.lock() = false;
+                *watched.tap.is_down.lock() = false;
             }
             waiting == [0, 0, 3]
         })
         .await;
-    assert!(was_down && *receipts.refused.lock() > 0);
+    assert!(was_down && *receipts.tap.refused.lock() > 0);
     for name in ["a.txt", "b.txt", "c.txt"] {
         assert_eq!(sides.restored(name).as_deref(), Some(name));
     }
@@ -525,11 +493,11 @@ async fn while_the_receipts_queue_is_down_the_message_of_an_unusable_file_waits(
     sides.announce("a.txt", "words").await;
     sides.pack().await;
     *sides.is_stream_lost.lock() = true;
-    let receipts = Flaky::new(sides.local.receipts_queue());
-    *receipts.is_down.lock() = true;
+    let receipts = unreliable(sides.local.receipts_queue());
+    *receipts.tap.is_down.lock() = true;
     let watched = receipts.clone();
     sides
-        .restore_until(receipts, async || *watched.refused.lock() > 0)
+        .restore_until(receipts, async || *watched.tap.refused.lock() > 0)
         .await;
     assert_eq!(sides.waiting().await, [0, 1, 0]);
     assert!(sides.dead().await.is_empty());
@@ -538,9 +506,9 @@ async fn while_the_receipts_queue_is_down_the_message_of_an_unusable_file_waits(
 #[tokio::test]
 async fn receipts_of_files_that_are_done_together_are_one_batch() {
     let sides = Sides::open();
-    let queue = Flaky::new(sides.local.receipts_queue());
-    let permits = queue.gate.available_permits();
-    queue.gate.forget_permits(permits);
+    let queue = unreliable(sides.local.receipts_queue());
+    let permits = queue.tap.gate.available_permits();
+    queue.tap.gate.forget_permits(permits);
     let sender = ReceiptSender::new(queue.clone(), false);
     let message = |number: usize| Outgoing {
         group: format!("g{number}"),
@@ -554,9 +522,9 @@ async fn receipts_of_files_that_are_done_together_are_one_batch() {
         while sender.waiting.lock().len() < 8 {
             tokio::task::yield_now().await;
         }
-        queue.gate.add_permits(2);
+        queue.tap.gate.add_permits(2);
     });
     assert!(outcomes.iter().all(Result::is_ok), "{outcomes:?}");
-    assert_eq!(*queue.sends.lock(), 2);
+    assert_eq!(*queue.tap.sends.lock(), 2);
     assert_eq!(total(&*queue).await, 9);
 }

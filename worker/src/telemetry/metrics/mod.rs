@@ -37,7 +37,7 @@ const LONGEST_STANDSTILL: Duration = Duration::from_secs(1800);
 
 /// A step of the work on a file, as the label `stage` of its duration.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, VariantArray)]
-pub enum Stage {
+pub(crate) enum Stage {
     /// In the queue, and for a thread.
     Wait,
     /// A generator makes a file.
@@ -392,7 +392,7 @@ fn now_secs() -> f64 {
 
 /// A message in flight. Dropped without a conclusion, it counts as one to be redelivered.
 #[derive(Debug)]
-pub struct InFlight {
+pub(crate) struct InFlight {
     meter: Option<Meter>,
 }
 

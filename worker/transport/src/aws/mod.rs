@@ -5,7 +5,7 @@ mod clients;
 pub mod kinesis;
 pub mod provision;
 pub mod s3;
-pub mod service_error;
+mod service_error;
 pub mod sqs;
 
 pub use clients::{Aws, AwsCredentials, AwsOptions, CallLimits};

@@ -61,7 +61,7 @@ impl ServiceError {
     }
 
     /// From an error of the SDK. The request's id and time are left out, so that the same refusal reads the same each time.
-    pub fn from_sdk<E, R>(error: &SdkError<E, R>) -> Self
+    pub(crate) fn from_sdk<E, R>(error: &SdkError<E, R>) -> Self
     where
         E: ProvideErrorMetadata + std::error::Error + 'static,
         R: fmt::Debug,
@@ -85,7 +85,7 @@ impl ServiceError {
     }
 
     /// The service asks us to slow down.
-    pub fn is_throttling(&self) -> bool {
+    pub(crate) fn is_throttling(&self) -> bool {
         self.code.contains("Throttl")
             || self.is(&[
                 "ProvisionedThroughputExceededException",
@@ -96,7 +96,7 @@ impl ServiceError {
     }
 
     /// The request can never succeed as it is.
-    pub fn is_refusal(&self) -> bool {
+    pub(crate) fn is_refusal(&self) -> bool {
         self.is(&[
             "ValidationException",
             "InvalidArgumentException",
@@ -109,13 +109,13 @@ impl ServiceError {
     }
 
     /// There is no queue or stream of this name.
-    pub fn is_absent(&self) -> bool {
+    pub(crate) fn is_absent(&self) -> bool {
         self.code.contains("NonExistentQueue")
             || self.is(&["QueueDoesNotExist", "ResourceNotFoundException"])
     }
 
     /// The stream is being created or changed, or exists already.
-    pub fn is_in_use(&self) -> bool {
+    pub(crate) fn is_in_use(&self) -> bool {
         self.is(&["ResourceInUseException"])
     }
 
@@ -160,7 +160,7 @@ impl ServiceError {
     }
 
     /// As a fault of the transport. `step` names what was tried, as `sending to orders.fifo`.
-    pub fn into_transport_error(self, step: impl Into<String>) -> TransportError {
+    pub(crate) fn into_transport_error(self, step: impl Into<String>) -> TransportError {
         let step = step.into();
         if self.is_stale_receipt() {
             return TransportError::Stale;

@@ -4,7 +4,7 @@
 use std::io::{self, Read, Write};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-use crate::{ExactFile, FileEntry, FileName, Files, Listing, Retired};
+use crate::{ExactFile, ExactOutcome, FileEntry, FileName, Files, Listing};
 
 /// Everything that a location promises; leaves it empty.
 pub fn all(files: &dyn Files) {
@@ -204,7 +204,7 @@ pub fn a_rename_moves_the_observed_file_and_replaces_none(files: &dyn Files) {
             hash,
         };
         let taken = files.rename_exact(&exact, &to).unwrap();
-        assert_eq!(taken, Retired::NameTaken);
+        assert_eq!(taken, ExactOutcome::NameTaken);
     }
     assert_eq!(names(files), ["another/to", "from"]);
     assert_eq!(read(files, &to), b"old");
@@ -215,7 +215,7 @@ pub fn a_rename_moves_the_observed_file_and_replaces_none(files: &dyn Files) {
         entry: &entry,
         hash: Some(hash.as_str()),
     };
-    assert_eq!(files.rename_exact(&exact, &to).unwrap(), Retired::Done);
+    assert_eq!(files.rename_exact(&exact, &to).unwrap(), ExactOutcome::Done);
     assert_eq!(names(files), ["another/to"]);
     assert_eq!(read(files, &to), b"new");
     assert_eq!(files.stat(&to).unwrap().unwrap().modified, version(5));
@@ -226,8 +226,11 @@ pub fn a_rename_moves_the_observed_file_and_replaces_none(files: &dyn Files) {
 pub fn what_is_not_the_observed_file_is_neither_renamed_nor_removed(files: &dyn Files) {
     let (name, to) = (name("file.csv"), name("file_delete.csv"));
     let refused = |exact: &ExactFile<'_>| {
-        assert_eq!(files.remove_exact(exact).unwrap(), Retired::Changed);
-        assert_eq!(files.rename_exact(exact, &to).unwrap(), Retired::Changed);
+        assert_eq!(files.remove_exact(exact).unwrap(), ExactOutcome::Changed);
+        assert_eq!(
+            files.rename_exact(exact, &to).unwrap(),
+            ExactOutcome::Changed
+        );
     };
     write(files, &name, b"one", version(1));
     let entry = files.stat(&name).unwrap().unwrap();
@@ -245,7 +248,7 @@ pub fn what_is_not_the_observed_file_is_neither_renamed_nor_removed(files: &dyn 
                 hash: Some(other.as_str()),
             })
             .unwrap(),
-        Retired::Changed
+        ExactOutcome::Changed
     );
     assert_eq!(names(files), ["file.csv"]);
     assert_eq!(read(files, &name), b"two");
@@ -254,7 +257,7 @@ pub fn what_is_not_the_observed_file_is_neither_renamed_nor_removed(files: &dyn 
         entry: &now,
         hash: None,
     };
-    assert_eq!(files.remove_exact(&exact).unwrap(), Retired::Done);
+    assert_eq!(files.remove_exact(&exact).unwrap(), ExactOutcome::Done);
     refused(&exact);
     assert_eq!(files.list().unwrap(), Listing::default());
 }

@@ -6,6 +6,7 @@ pub mod files;
 pub mod lock;
 pub mod queue;
 pub mod stream;
+mod taps;
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -14,6 +15,7 @@ use async_trait::async_trait;
 
 use crate::{ChunkStream, Queue, SlotLock};
 pub use eventually::{Awaited, eventually, eventually_blocking};
+pub use taps::{QueueTap, StreamTap, TappedQueue, TappedStream};
 
 /// Longer than anything that works takes, also on a loaded machine; failing checks end after this.
 pub const PATIENCE: Duration = Duration::from_secs(60);

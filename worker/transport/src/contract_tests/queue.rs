@@ -9,7 +9,7 @@ use tokio::time::{Instant, timeout};
 
 use super::{Implementation, PATIENCE, eventually};
 use crate::{
-    ATTR_DETAIL, ATTR_REASON, ATTR_VERSION, DeadLetterReason, Delivery, Outgoing, Queue,
+    ATTR_DETAIL, ATTR_REASON, ATTR_VERSION, DeadLetterReason, Delivery, Failure, Outgoing, Queue,
     TransportError,
 };
 
@@ -223,8 +223,7 @@ pub async fn a_dead_letter_says_why_and_is_there_once(implementation: &dyn Imple
     queue
         .dead_letter(
             &delivery,
-            DeadLetterReason::HashMismatch,
-            "the bytes differ",
+            &Failure::new(DeadLetterReason::HashMismatch, "the bytes differ"),
         )
         .await
         .unwrap();
@@ -232,8 +231,7 @@ pub async fn a_dead_letter_says_why_and_is_there_once(implementation: &dyn Imple
     let again = queue
         .dead_letter(
             &delivery,
-            DeadLetterReason::HashMismatch,
-            "the bytes differ",
+            &Failure::new(DeadLetterReason::HashMismatch, "the bytes differ"),
         )
         .await;
     assert!(
@@ -267,7 +265,10 @@ pub async fn all_dead_letters_of_a_group_can_be_received_at_once(
     for _ in sent {
         let delivery = next(&queue).await;
         queue
-            .dead_letter(&delivery, DeadLetterReason::GaveUp, "because")
+            .dead_letter(
+                &delivery,
+                &Failure::new(DeadLetterReason::GaveUp, "because"),
+            )
             .await
             .unwrap();
     }
@@ -444,7 +445,10 @@ pub async fn a_dead_letter_keeps_the_version_of_its_message(implementation: &dyn
             sent.attributes.contains_key(ATTR_VERSION)
         );
         queue
-            .dead_letter(&delivery, DeadLetterReason::GaveUp, "because")
+            .dead_letter(
+                &delivery,
+                &Failure::new(DeadLetterReason::GaveUp, "because"),
+            )
             .await
             .unwrap();
         let dead_letters = queue.dead_letters().unwrap();
@@ -485,7 +489,10 @@ pub async fn the_dead_letters_have_no_dead_letters(implementation: &dyn Implemen
     let delivery = next(&dead_letters).await;
     assert!(
         dead_letters
-            .dead_letter(&delivery, DeadLetterReason::GaveUp, "because")
+            .dead_letter(
+                &delivery,
+                &Failure::new(DeadLetterReason::GaveUp, "because")
+            )
             .await
             .is_err()
     );

@@ -127,7 +127,7 @@ pub fn released(record: LeaseSpec) -> LeaseSpec {
 }
 
 /// Whether both are the same holding: the same Lease object, the same holder, no other in between.
-pub fn is_same_holding(a: &Lease, b: &Lease) -> bool {
+pub(crate) fn is_same_holding(a: &Lease, b: &Lease) -> bool {
     let record = |lease: &Lease| {
         let spec = lease.spec.as_ref()?;
         Some((spec.holder_identity.clone(), spec.lease_transitions))
@@ -137,7 +137,7 @@ pub fn is_same_holding(a: &Lease, b: &Lease) -> bool {
 
 /// Until when a holder may act, and when it renews.
 #[derive(Debug, Clone, Copy)]
-pub struct Hold {
+pub(crate) struct Hold {
     times: Times,
     renewed_at: Moment,
 }

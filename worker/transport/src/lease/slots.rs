@@ -13,13 +13,14 @@ use streampress_crds::slot_health::{HEALTH, SlotHealth};
 use streampress_crds::{Role, names};
 use tokio::sync::{mpsc, oneshot};
 use tokio::task::JoinSet;
+use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 use tracing::{debug, info, warn};
 
 use super::Times;
 use super::holder::{HeldLease, LeaseCandidate, LossCause, Renewal};
 use super::observer::Observer;
-use crate::slot_lock::{Deadline, HolderRequest};
+use crate::slot_lock::{Deadline, RenewedSlot, keep_renewed};
 use crate::{
     Ledger, SharedLedger, SlotGuard, SlotLock, SlotLocks, TransportError, TransportResult,
 };
@@ -226,7 +227,7 @@ fn hold(observer: &Arc<Observer>, held: HeldLease) -> SlotGuard {
         lost,
         deadline,
     };
-    tokio::spawn(holding.keep(requests));
+    tokio::spawn(keep_renewed(holding, requests));
     guard
 }
 
@@ -240,27 +241,13 @@ struct Holding {
     deadline: Deadline,
 }
 
-impl Holding {
-    async fn keep(mut self, mut requests: mpsc::Receiver<HolderRequest>) {
-        let mut next_renewal = self.held.next_renewal();
-        loop {
-            tokio::select! {
-                request = requests.recv() => match request {
-                    Some(HolderRequest::Flush(answer)) => {
-                        let _ = answer.send(self.renew().await);
-                    }
-                    Some(HolderRequest::Release(answer)) => return self.release(Some(answer)).await,
-                    None => return self.release(None).await,
-                },
-                () = tokio::time::sleep_until(next_renewal) => {
-                    self.renew().await;
-                    next_renewal = self.held.next_renewal();
-                }
-            }
-            if self.lost.is_cancelled() {
-                return;
-            }
-        }
+impl RenewedSlot for Holding {
+    fn next_renewal(&self) -> Instant {
+        self.held.next_renewal()
+    }
+
+    fn is_lost(&self) -> bool {
+        self.lost.is_cancelled()
     }
 
     /// Renews with the ledger; cancels `lost` when the slot is lost.
@@ -290,7 +277,7 @@ impl Holding {
         false
     }
 
-    async fn release(self, answer: Option<oneshot::Sender<bool>>) {
+    async fn release(self) -> bool {
         // Others may follow only when this is written or the lease has run out.
         let notes = &self.ledger;
         let released = match self.lost.is_cancelled() {
@@ -301,8 +288,6 @@ impl Holding {
             self.observer.observe(&self.slot, lease.clone());
             info!(slot = self.slot, "Released the slot.");
         }
-        if let Some(answer) = answer {
-            let _ = answer.send(released.is_some());
-        }
+        released.is_some()
     }
 }

@@ -10,12 +10,12 @@ use std::time::Duration;
 use async_trait::async_trait;
 use parking_lot::Mutex;
 use rusqlite::{OptionalExtension, params};
-use tokio::sync::{mpsc, oneshot};
+use tokio::sync::mpsc;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 use super::store::{Step, StepResult, Store};
-use crate::slot_lock::{Deadline, HolderRequest};
+use crate::slot_lock::{Deadline, RenewedSlot, keep_renewed};
 use crate::{Ledger, Moment, SharedLedger, SlotGuard, SlotLock, TransportResult};
 
 /// The slots of one role.
@@ -269,7 +269,7 @@ fn hold(store: &Arc<Store>, claim: Claim, lease: Duration, since: Moment) -> Slo
         renewed_at: since,
         deadline,
     };
-    tokio::spawn(holding.keep(requests));
+    tokio::spawn(keep_renewed(holding, requests));
     guard
 }
 
@@ -286,29 +286,15 @@ struct LocalHolding {
     deadline: Deadline,
 }
 
-impl LocalHolding {
-    async fn keep(mut self, mut requests: mpsc::Receiver<HolderRequest>) {
-        let mut next_renewal = Instant::now() + self.renew_period;
-        loop {
-            tokio::select! {
-                request = requests.recv() => match request {
-                    Some(HolderRequest::Flush(answer)) => {
-                        let _ = answer.send(self.renew().await);
-                    }
-                    Some(HolderRequest::Release(answer)) => return self.release(Some(answer)).await,
-                    None => return self.release(None).await,
-                },
-                () = tokio::time::sleep_until(next_renewal) => {
-                    self.renew().await;
-                    // A failed renewal is tried again, but `lost` never comes later than the deadline.
-                    let deadline = self.renewed_at.after(self.renew_deadline);
-                    next_renewal = deadline.min(Instant::now() + self.renew_period);
-                }
-            }
-            if self.lost.is_cancelled() {
-                return;
-            }
-        }
+impl RenewedSlot for LocalHolding {
+    /// A failed renewal is tried again, but `lost` never comes later than the deadline.
+    fn next_renewal(&self) -> Instant {
+        let deadline = self.renewed_at.after(self.renew_deadline);
+        deadline.min(Instant::now() + self.renew_period)
+    }
+
+    fn is_lost(&self) -> bool {
+        self.lost.is_cancelled()
     }
 
     /// Renews; cancels `lost` when another holds the slot, or when the deadline passes without an answer.
@@ -337,15 +323,13 @@ impl LocalHolding {
         }
     }
 
-    async fn release(self, answer: Option<oneshot::Sender<bool>>) {
+    async fn release(self) -> bool {
         let (claim, ledger) = (Arc::clone(&self.claim), self.ledger.get());
         let released = self
             .store
             .call(move |step| claim.release(step, &ledger))
             .await;
-        if let Some(answer) = answer {
-            let _ = answer.send(matches!(released, Ok(true)));
-        }
+        matches!(released, Ok(true))
     }
 }
 

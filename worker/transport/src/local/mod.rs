@@ -95,8 +95,8 @@ impl Local {
         dir.join(db::FILE_NAME).exists()
     }
 
-    /// Opens `dir`, creating it if it is missing. Blocks for some milliseconds. The error names the path and the way
-    /// out: not writable, disk full, damaged, another program's, or a newer version's.
+    /// Opens `dir`, creating it if it is missing. Blocks for some milliseconds. The error names the path and the
+    /// remedy: not writable, disk full, damaged, another program's, or a newer version's.
     pub fn open(dir: &Path, options: LocalOptions) -> TransportResult<Self> {
         let (stream_folder, sessions) = (dir.join(STREAM_FOLDER), dir.join(SESSIONS_FOLDER));
         for folder in [dir, &stream_folder, &sessions] {

@@ -26,13 +26,13 @@ impl Session {
             .duration_since(UNIX_EPOCH)
             .unwrap_or_default();
         let id = format!("{:x}-{:08x}", since.as_millis(), fastrand::u32(..));
-        let hidden = folder.join(format!("{id}.{BEGINNING}"));
+        let beginning = folder.join(format!("{id}.{BEGINNING}"));
         let file = OpenOptions::new()
             .write(true)
             .create_new(true)
-            .open(&hidden)?;
+            .open(&beginning)?;
         file.lock()?;
-        fs::rename(&hidden, path_of(folder, &id))?;
+        fs::rename(&beginning, path_of(folder, &id))?;
         Ok(Self {
             id,
             folder: folder.to_owned(),

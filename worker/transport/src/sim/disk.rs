@@ -12,7 +12,7 @@ use parking_lot::Mutex;
 use super::process::SimProcess;
 use super::world::World;
 use crate::{
-    ExactFile, FileEntry, FileName, Files, Listing, PendingFile, RESERVED_FOLDER, Retired,
+    ExactFile, ExactOutcome, FileEntry, FileName, Files, Listing, PendingFile, RESERVED_FOLDER,
 };
 
 /// A file on a disk.
@@ -397,22 +397,24 @@ impl Files for SimFiles {
         }
     }
 
-    fn remove_exact(&self, file: &ExactFile<'_>) -> io::Result<Retired> {
+    fn remove_exact(&self, file: &ExactFile<'_>) -> io::Result<ExactOutcome> {
         self.check_writable(file.entry.name.as_str())?;
         match self.is_exact(file)? {
-            true => self.remove(&file.entry.name).map(|()| Retired::Done),
-            false => Ok(Retired::Changed),
+            true => self.remove(&file.entry.name).map(|()| ExactOutcome::Done),
+            false => Ok(ExactOutcome::Changed),
         }
     }
 
-    fn rename_exact(&self, file: &ExactFile<'_>, to: &FileName) -> io::Result<Retired> {
+    fn rename_exact(&self, file: &ExactFile<'_>, to: &FileName) -> io::Result<ExactOutcome> {
         self.check_writable(file.entry.name.as_str())?;
         if self.disk.node(to.as_str()).is_some() {
-            return Ok(Retired::NameTaken);
+            return Ok(ExactOutcome::NameTaken);
         }
         match self.is_exact(file)? {
-            true => self.rename(&file.entry.name, to).map(|()| Retired::Done),
-            false => Ok(Retired::Changed),
+            true => self
+                .rename(&file.entry.name, to)
+                .map(|()| ExactOutcome::Done),
+            false => Ok(ExactOutcome::Changed),
         }
     }
 

@@ -6,15 +6,14 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use async_trait::async_trait;
 use parking_lot::Mutex;
-use streampress_crds::DeadLetterReason;
 use tokio::sync::Notify;
 use tokio::time::Instant;
 
 use super::process::SimProcess;
 use super::world::{SimService, World};
 use crate::{
-    ATTR_DETAIL, ATTR_GROUP, ATTR_REASON, ATTR_VERSION, Delivery, Depth, FileVersion, Outgoing,
-    Queue, Receipt, TransportError, TransportResult,
+    ATTR_DETAIL, ATTR_GROUP, ATTR_REASON, ATTR_VERSION, Delivery, Depth, Failure, FileVersion,
+    Outgoing, Queue, Receipt, TransportError, TransportResult,
 };
 
 /// A second message with the same deduplication id within this time is dropped.
@@ -67,7 +66,7 @@ struct QueuedMessage {
     sent_at: Instant,
     receives: u32,
     delivery: u64,
-    hidden_until: Option<Instant>,
+    invisible_until: Option<Instant>,
 }
 
 /// A message as it lies in the queue.
@@ -205,7 +204,7 @@ impl SharedQueue {
         let held = state.messages.get(&sequence).is_some_and(|stored| {
             stored.delivery == delivery
                 && stored
-                    .hidden_until
+                    .invisible_until
                     .is_some_and(|until| until > Instant::now())
         });
         match held {
@@ -218,7 +217,7 @@ impl SharedQueue {
         let until = Instant::now() + time;
         let is_sooner = self.with_held(receipt, |state, sequence| {
             let stored = state.messages.get_mut(&sequence);
-            let before = stored.and_then(|stored| stored.hidden_until.replace(until));
+            let before = stored.and_then(|stored| stored.invisible_until.replace(until));
             before.is_some_and(|before| until < before)
         })?;
         if is_sooner {
@@ -250,7 +249,7 @@ impl QueueState {
             sent_at,
             receives: 0,
             delivery: 0,
-            hidden_until: None,
+            invisible_until: None,
         };
         self.messages.insert(self.next_sequence, stored);
         self.next_sequence += 1;
@@ -287,7 +286,7 @@ impl QueueState {
             if groups.contains(&stored.message.group) {
                 continue;
             }
-            if stored.hidden_until.is_some_and(|until| until > now) {
+            if stored.invisible_until.is_some_and(|until| until > now) {
                 groups.insert(stored.message.group.clone());
                 continue;
             }
@@ -301,7 +300,7 @@ impl QueueState {
             self.next_delivery += 1;
             self.receives += 1;
             let until = now + options.visibility_timeout;
-            stored.hidden_until = Some(until);
+            stored.invisible_until = Some(until);
             let sent = Sent {
                 version: FileVersion::new(name, epoch, (*sequence).into()),
                 millis: u64::try_from(since_1970(stored.sent_at).as_millis()).unwrap_or(u64::MAX),
@@ -326,11 +325,11 @@ impl QueueState {
     /// When a message becomes visible by itself.
     fn next_visible(&self) -> Option<Instant> {
         let now = Instant::now();
-        let hidden = self
+        let ends = self
             .messages
             .values()
-            .filter_map(|stored| stored.hidden_until);
-        hidden.filter(|until| *until > now).min()
+            .filter_map(|stored| stored.invisible_until);
+        ends.filter(|until| *until > now).min()
     }
 }
 
@@ -493,12 +492,7 @@ impl Queue for SimQueue {
         self.extend(receipt, Duration::ZERO).await
     }
 
-    async fn dead_letter(
-        &self,
-        delivery: &Delivery,
-        reason: DeadLetterReason,
-        detail: &str,
-    ) -> TransportResult<()> {
+    async fn dead_letter(&self, delivery: &Delivery, failure: &Failure) -> TransportResult<()> {
         let Some(dead) = &self.dead else {
             return Err(TransportError::Invalid(format!(
                 "{} holds dead letters itself; delete the message or send it again",
@@ -506,8 +500,8 @@ impl Queue for SimQueue {
             )));
         };
         let mut attributes = delivery.attributes.clone();
-        attributes.insert(ATTR_REASON.into(), reason.to_string());
-        attributes.insert(ATTR_DETAIL.into(), detail.into());
+        attributes.insert(ATTR_REASON.into(), failure.reason.to_string());
+        attributes.insert(ATTR_DETAIL.into(), failure.detail.clone());
         attributes.insert(ATTR_GROUP.into(), delivery.group.clone());
         attributes.insert(ATTR_VERSION.into(), delivery.version().to_string());
         let letter = Outgoing {
@@ -531,9 +525,9 @@ impl Queue for SimQueue {
         let count = || {
             let (mut state, now) = (queue.state.lock(), Instant::now());
             state.drop_old(queue.options.retention);
-            let is_hidden =
-                |stored: &&QueuedMessage| stored.hidden_until.is_some_and(|until| until > now);
-            let in_flight = state.messages.values().filter(is_hidden).count() as u64;
+            let is_invisible =
+                |stored: &&QueuedMessage| stored.invisible_until.is_some_and(|until| until > now);
+            let in_flight = state.messages.values().filter(is_invisible).count() as u64;
             Ok(Depth {
                 visible: state.messages.len() as u64 - in_flight,
                 in_flight,

@@ -116,7 +116,7 @@ async fn a_lost_request_has_no_effect_and_a_lost_answer_has_one() {
         (faults.lost_requests, faults.lost_answers) = (0.0, 1.0);
     });
     assert!(is_lost(send("two").await) && queues.messages().len() == 1);
-    // The message of a lost answer stays hidden until its time has run out.
+    // The message of a lost answer stays in flight until its time has run out.
     open.receive(1, MINUTE).await.unwrap_err();
     queues
         .service()
@@ -276,30 +276,30 @@ async fn inodes_and_times_follow_what_a_program_does_to_a_file() {
     let world = World::new(1);
     let disk = SimDisk::new(&world, Duration::from_secs(1));
     let write = |write| disk.write("a", write, Some(files::version(5)));
-    let look = || disk.node("a").unwrap();
+    let node = || disk.node("a").unwrap();
     write(Write::Replace(Bytes::from_static(b"first")));
-    let first = look();
+    let first = node();
     tokio::time::advance(MINUTE).await;
     write(Write::InPlace(Bytes::from_static(b"other")));
-    let second = look();
+    let second = node();
     assert_eq!(
         (second.inode, second.modified),
         (first.inode, first.modified)
     );
     assert!(second.changed > first.changed);
     write(Write::Append(Bytes::from_static(b" and more")));
-    assert_eq!(look().bytes, Bytes::from_static(b"other and more"));
+    assert_eq!(node().bytes, Bytes::from_static(b"other and more"));
     write(Write::Truncate(2));
     assert_eq!(
-        (look().bytes, look().inode),
+        (node().bytes, node().inode),
         (Bytes::from_static(b"ot"), first.inode)
     );
     write(Write::Replace(Bytes::from_static(b"new")));
-    assert_ne!(look().inode, first.inode);
+    assert_ne!(node().inode, first.inode);
     disk.touch("a", |node| {
         node.modified = UNIX_EPOCH + Duration::from_millis(1500)
     });
-    assert_eq!(look().modified, UNIX_EPOCH + Duration::from_secs(1));
+    assert_eq!(node().modified, UNIX_EPOCH + Duration::from_secs(1));
     let before = world.now();
     world.jump(-3_600_000);
     assert_eq!(before.duration_since(world.now()).unwrap(), 60 * MINUTE);

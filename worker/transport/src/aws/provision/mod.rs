@@ -15,6 +15,7 @@ use std::collections::BTreeMap;
 use streampress_crds::settings::QueueSettings;
 use tokio::time::{Duration, Instant};
 
+use crate::EmptyQueues;
 use crate::aws::Aws;
 
 pub use check::check;
@@ -23,10 +24,8 @@ pub use plan::{
     NotOwned, ProvisionOutcome, ProvisionPlan, Provisioned, ResourceOutcome, UsableStream,
 };
 
-/// SQS counts messages up to a minute late.
-const COUNTED_LATE: Duration = Duration::from_secs(60);
 /// Between two checks of queues that may be empty.
-const LOOK_AGAIN: Duration = Duration::from_secs(5);
+const CHECK_INTERVAL: Duration = Duration::from_secs(5);
 
 /// A queue as it exists.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -61,6 +60,7 @@ pub async fn create(aws: &Aws, plan: &ProvisionPlan) -> ProvisionResult<Provisio
 }
 
 /// The queues' part of [`create`]: each one's dead-letter queue, then the queue.
+#[cfg(feature = "testing")]
 pub async fn create_queues(
     aws: &Aws,
     plan: &ProvisionPlan,
@@ -73,6 +73,7 @@ pub async fn create_queues(
 }
 
 /// The stream's part of [`create`].
+#[cfg(feature = "testing")]
 pub async fn create_stream(aws: &Aws, plan: &ProvisionPlan) -> ProvisionResult<ResourceOutcome> {
     let begun = stream::begin(aws, plan).await?;
     stream::finish(aws, plan, begun)
@@ -133,14 +134,18 @@ pub async fn are_queues_empty(aws: &Aws, plan: &ProvisionPlan) -> ProvisionResul
 
 /// Whether all of the plan's queues are seen empty for a minute; false as soon as one is not.
 pub async fn stay_queues_empty(aws: &Aws, plan: &ProvisionPlan) -> ProvisionResult<bool> {
-    let since = Instant::now();
-    while are_queues_empty(aws, plan).await? {
-        if since.elapsed() >= COUNTED_LATE {
+    let mut queues = EmptyQueues::default();
+    loop {
+        let are_empty = are_queues_empty(aws, plan).await?;
+        let now = Instant::now();
+        if queues.observe(are_empty, now).is_none() {
+            return Ok(false);
+        }
+        if queues.are_certain(now) {
             return Ok(true);
         }
-        tokio::time::sleep(LOOK_AGAIN).await;
+        tokio::time::sleep(CHECK_INTERVAL).await;
     }
-    Ok(false)
 }
 
 /// Whether there is a stream of this name, in whatever state.

@@ -32,7 +32,8 @@ use self::list::{BucketLister, ListedObject};
 use self::pending::PendingObject;
 use super::Aws;
 use crate::{
-    ExactFile, FileEntry, FileName, Files, LeftOut, Listing, PendingFile, RESERVED_FOLDER, Retired,
+    ExactFile, ExactOutcome, FileEntry, FileName, Files, LeftOut, Listing, PendingFile,
+    RESERVED_FOLDER,
 };
 
 /// Metadata that carries a file's version, in nanoseconds since 1970.
@@ -364,21 +365,23 @@ impl Files for S3Files {
         Ok(names.collect())
     }
 
-    fn remove_exact(&self, file: &ExactFile<'_>) -> io::Result<Retired> {
+    fn remove_exact(&self, file: &ExactFile<'_>) -> io::Result<ExactOutcome> {
         match self.is_exact(file)? {
-            true => self.remove(&file.entry.name).map(|()| Retired::Done),
-            false => Ok(Retired::Changed),
+            true => self.remove(&file.entry.name).map(|()| ExactOutcome::Done),
+            false => Ok(ExactOutcome::Changed),
         }
     }
 
-    fn rename_exact(&self, file: &ExactFile<'_>, to: &FileName) -> io::Result<Retired> {
+    fn rename_exact(&self, file: &ExactFile<'_>, to: &FileName) -> io::Result<ExactOutcome> {
         if !self.is_exact(file)? {
-            return Ok(Retired::Changed);
+            return Ok(ExactOutcome::Changed);
         }
         match self.copy_new(file.entry, to) {
             Ok(()) => self.remove_exact(file),
-            Err(error) if error.kind() == io::ErrorKind::AlreadyExists => Ok(Retired::NameTaken),
-            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(Retired::Changed),
+            Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {
+                Ok(ExactOutcome::NameTaken)
+            }
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(ExactOutcome::Changed),
             Err(error) => Err(error),
         }
     }

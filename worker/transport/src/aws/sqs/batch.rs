@@ -21,7 +21,7 @@ pub(super) const BATCH: usize = 10;
 /// Attempts of an entry that failed inside a batch.
 const TRIES: u32 = 4;
 /// Before failed entries are sent again, all of one batch together.
-const BACKOFF: Backoff = Backoff::new(Duration::from_millis(150), Duration::from_millis(150));
+const BATCH_BACKOFF: Backoff = Backoff::new(Duration::from_millis(150), Duration::from_millis(150));
 
 /// A change of a delivery.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -142,7 +142,7 @@ impl Changes {
             };
             let again = self.perform(batch).await;
             if !again.is_empty() {
-                tokio::time::sleep(BACKOFF.equal_jitter(1)).await;
+                tokio::time::sleep(BATCH_BACKOFF.equal_jitter(1)).await;
                 let mut state = self.lock();
                 again
                     .into_iter()

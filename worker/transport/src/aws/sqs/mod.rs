@@ -16,7 +16,6 @@ use std::time::Duration;
 use async_trait::async_trait;
 use futures::future::join_all;
 use parking_lot::{Mutex, MutexGuard};
-use streampress_crds::DeadLetterReason;
 use tokio::sync::Notify;
 use tokio::time::Instant;
 use tracing::debug;
@@ -27,9 +26,12 @@ use self::poll::WaitingReceiver;
 use self::send::dead_letter;
 use super::Aws;
 use crate::{
-    Delivery, Depth, FileVersion, Outgoing, Queue, Receipt, TransportError, TransportResult,
+    Backoff, Delivery, Depth, Failure, FileVersion, Outgoing, Queue, Receipt, TransportError,
+    TransportResult,
 };
 
+/// Between two attempts of a call that SQS throttled or did not answer.
+const BACKOFF: Backoff = Backoff::new(Duration::from_millis(200), Duration::from_secs(2));
 /// How much longer than its wait a poll may take to answer.
 const ANSWER_SLACK: Duration = Duration::from_secs(5);
 /// SQS keeps a message invisible for 12 hours at most.
@@ -286,12 +288,7 @@ impl Queue for SqsQueue {
         answers.pop().unwrap_or(Ok(()))
     }
 
-    async fn dead_letter(
-        &self,
-        delivery: &Delivery,
-        reason: DeadLetterReason,
-        detail: &str,
-    ) -> TransportResult<()> {
+    async fn dead_letter(&self, delivery: &Delivery, failure: &Failure) -> TransportResult<()> {
         let Some(dead) = &self.inner.dead else {
             return Err(TransportError::unavailable(
                 format!(
@@ -302,8 +299,7 @@ impl Queue for SqsQueue {
             ));
         };
         // Not `send`, which reserves four attributes for a dead letter and so refuses a message that has them.
-        dead.send_all(vec![dead_letter(delivery, reason, detail)])
-            .await?;
+        dead.send_all(vec![dead_letter(delivery, failure)]).await?;
         match self.delete(&delivery.receipt).await {
             // Another worker has it by now and makes the same dead letter of it.
             Err(TransportError::Stale) => Ok(()),

@@ -9,16 +9,15 @@ use aws_sdk_sqs::types::{Message, MessageSystemAttributeName, QueueAttributeName
 use tokio::time::Instant;
 use tracing::debug;
 
-use super::SqsInner;
 use super::open::epoch_of;
+use super::{BACKOFF, SqsInner};
 use crate::aws::ServiceError;
-use crate::{Backoff, Delivery, FileVersion, Receipt, Sequence, TransportResult};
+use crate::{Delivery, FileVersion, Receipt, Sequence, TransportResult};
 
 /// How long a polled message waits for a receive before it is released.
 const GRACE: Duration = Duration::from_secs(1);
 /// Attempts of one poll.
 const TRIES: u32 = 5;
-const BACKOFF: Backoff = Backoff::new(Duration::from_millis(200), Duration::from_secs(2));
 /// SQS's longest poll.
 const MAX_WAIT_SECS: i32 = 20;
 
@@ -41,7 +40,7 @@ impl SqsInner {
     }
 
     async fn poll(&self, max: usize, wait: Duration) -> TransportResult<()> {
-        // Before the receive: what is received must not stay hidden because this fails.
+        // Before the receive: what is received must not stay in flight because this fails.
         self.epoch(Duration::MAX).await?;
         let requested_at = Instant::now();
         let messages = self.receive_message(max, wait).await?;
@@ -57,8 +56,8 @@ impl SqsInner {
             return Ok(());
         }
         let epoch = self.epoch(Duration::MAX).await?;
-        let hidden = (since, since + self.visibility_timeout);
-        let received = |message| delivery(message, (&self.name, epoch), hidden);
+        let invisible = (since, since + self.visibility_timeout);
+        let received = |message| delivery(message, (&self.name, epoch), invisible);
         let deliveries = messages.into_iter().filter_map(received).collect();
         let mut inbox = self.inbox();
         inbox.forget_expired(now);

@@ -4,22 +4,20 @@ use std::collections::{BTreeMap, HashSet};
 use std::time::Duration;
 
 use aws_sdk_sqs::types::{MessageAttributeValue, SendMessageBatchRequestEntry};
-use streampress_crds::DeadLetterReason;
 use tokio::time::Instant;
 use tracing::warn;
 
-use super::SqsQueue;
 use super::batch::{self, BATCH};
+use super::{BACKOFF, SqsQueue};
 use crate::ATTR_TRACEPARENT;
 use crate::aws::service_error::ServiceError;
 use crate::{
-    ATTR_DETAIL, ATTR_GROUP, ATTR_REASON, ATTR_VERSION, Backoff, Delivery, Outgoing, Sequence,
+    ATTR_DETAIL, ATTR_GROUP, ATTR_REASON, ATTR_VERSION, Delivery, Failure, Outgoing, Sequence,
     TransportError, TransportResult,
 };
 
 /// Attempts of a message that failed inside a batch.
 const SEND_TRIES: u32 = 4;
-const BACKOFF: Backoff = Backoff::new(Duration::from_millis(200), Duration::from_secs(2));
 /// A queue takes 300 requests a second, unless it is one of high throughput; more have to wait.
 const THROTTLED_PATIENCE: Duration = Duration::from_secs(60);
 /// Dead letters carry a detail of at most this many bytes.
@@ -178,7 +176,7 @@ fn sendable(text: &str, longest_bytes: usize) -> String {
 }
 
 /// The dead letter of a message: as it was, with the reason and as much else as fits.
-pub(super) fn dead_letter(delivery: &Delivery, reason: DeadLetterReason, detail: &str) -> Outgoing {
+pub(super) fn dead_letter(delivery: &Delivery, failure: &Failure) -> Outgoing {
     let mut letter = Outgoing {
         group: delivery.message_id.clone(),
         // By message: the same one dead-lettered twice is one dead letter.
@@ -191,8 +189,8 @@ pub(super) fn dead_letter(delivery: &Delivery, reason: DeadLetterReason, detail:
             .attributes
             .insert(name.into(), sendable(text, LONGEST_DETAIL_BYTES))
     };
-    add(ATTR_REASON, reason.as_str());
-    add(ATTR_DETAIL, detail);
+    add(ATTR_REASON, failure.reason.as_str());
+    add(ATTR_DETAIL, &failure.detail);
     add(ATTR_GROUP, &delivery.group);
     add(ATTR_VERSION, &delivery.version().to_string());
     // Attributes of others are dropped first, the reason last.
@@ -242,6 +240,7 @@ fn batches(messages: Vec<Indexed>) -> Vec<Vec<Indexed>> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::DeadLetterReason;
 
     fn message(group: &str, bytes: usize) -> Outgoing {
         Outgoing {
@@ -295,10 +294,14 @@ mod tests {
         }
     }
 
+    fn failure(detail: &str) -> Failure {
+        Failure::new(DeadLetterReason::BadName, detail)
+    }
+
     #[test]
     fn a_dead_letter_has_its_reason_however_much_the_message_brought_along() {
         for attributes in [0, 6, 9] {
-            let letter = dead_letter(&poison(attributes, 10), DeadLetterReason::BadName, "why");
+            let letter = dead_letter(&poison(attributes, 10), &failure("why"));
             assert_eq!(letter.attributes[ATTR_REASON], "BadName");
             assert_eq!(letter.attributes[ATTR_DETAIL], "why");
             assert_eq!(letter.attributes[ATTR_GROUP], "g");
@@ -314,7 +317,7 @@ mod tests {
             (0, &[]),
         ] {
             let poison = poison(7, Outgoing::MAX_BYTES - space);
-            let letter = dead_letter(&poison, DeadLetterReason::BadName, &"why ".repeat(100));
+            let letter = dead_letter(&poison, &failure(&"why ".repeat(100)));
             assert_eq!(letter.attributes.keys().collect::<Vec<_>>(), kept);
             assert!(weight(&letter) <= Outgoing::MAX_BYTES);
         }

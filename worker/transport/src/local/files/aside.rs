@@ -10,20 +10,15 @@ use std::path::{Path, PathBuf};
 use rustix::fs::{CWD, RenameFlags, renameat_with};
 use rustix::io::Errno;
 
-use super::{describe, is_absent, say};
+use super::{describe, is_absent, say, temporary_name};
 use crate::ExactFile;
 use crate::local::sync_folder;
 
-const PREFIX: &str = ".streampress-";
 const SUFFIX: &str = ".aside";
-const RANDOM_DIGITS: usize = 16;
 
 /// Whether a folder's name is one of ours.
 pub(super) fn is_ours(name: &OsStr) -> bool {
-    let random = name
-        .to_str()
-        .and_then(|name| name.strip_prefix(PREFIX)?.strip_suffix(SUFFIX));
-    random.is_some_and(|r| r.len() == RANDOM_DIGITS && r.bytes().all(|b| b.is_ascii_hexdigit()))
+    temporary_name::is_random(name, SUFFIX)
 }
 
 /// A file that has been set aside.
@@ -39,7 +34,7 @@ impl Aside {
     /// Sets the file aside; `None` when there is none any more.
     pub(super) fn take(place: &Path) -> io::Result<Option<Self>> {
         let parent = place.parent().unwrap_or(Path::new("."));
-        let folder = parent.join(format!("{PREFIX}{:016x}{SUFFIX}", fastrand::u64(..)));
+        let folder = parent.join(temporary_name::random(SUFFIX));
         let fault = |error| say(error, "cannot make folder", &folder);
         fs::create_dir(&folder).map_err(fault)?;
         let lock = File::open(&folder).map_err(fault)?;

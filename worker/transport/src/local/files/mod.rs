@@ -5,6 +5,7 @@
 
 mod aside;
 mod pending;
+mod temporary_name;
 
 use std::fs::{self, File};
 use std::io::{self, Read};
@@ -16,7 +17,8 @@ use self::aside::{Aside, rename_new};
 use self::pending::PendingLocal;
 use super::{DATABASE_NAME, SESSIONS_FOLDER, STREAM_FOLDER, sync_folder};
 use crate::{
-    ExactFile, FileEntry, FileName, Files, LeftOut, Listing, PendingFile, RESERVED_FOLDER, Retired,
+    ExactFile, ExactOutcome, FileEntry, FileName, Files, LeftOut, Listing, PendingFile,
+    RESERVED_FOLDER,
 };
 
 /// Folders deeper than this are not listed; no name that fits into [`FileName`] is deeper.
@@ -227,14 +229,14 @@ impl LocalFiles {
 impl LocalFiles {
     /// Takes the file out of others' reach, compares it, and lets `finish` remove or rename it; what is not the expected file
     /// and what `finish` refuses (false) goes back to its name.
-    fn retire(
+    fn change_exact(
         &self,
         file: &ExactFile<'_>,
         finish: &mut dyn FnMut(&Path) -> io::Result<bool>,
-    ) -> io::Result<Retired> {
+    ) -> io::Result<ExactOutcome> {
         let name = &file.entry.name;
         let Some(place) = self.place(name)? else {
-            return Ok(Retired::Changed);
+            return Ok(ExactOutcome::Changed);
         };
         match place.symlink_metadata() {
             Ok(meta) if meta.is_symlink() => {
@@ -242,19 +244,19 @@ impl LocalFiles {
                 return Err(io::Error::new(io::ErrorKind::InvalidInput, why));
             }
             Ok(meta) if describe(name, &meta)? == *file.entry => {}
-            Ok(_) => return Ok(Retired::Changed),
-            Err(error) if is_absent(&error) => return Ok(Retired::Changed),
+            Ok(_) => return Ok(ExactOutcome::Changed),
+            Err(error) if is_absent(&error) => return Ok(ExactOutcome::Changed),
             Err(error) => return Err(say(error, "cannot open", &place)),
         }
         let Some(aside) = Aside::take(&place)? else {
-            return Ok(Retired::Changed);
+            return Ok(ExactOutcome::Changed);
         };
         let outcome = match aside.is(file) {
             Ok(true) => finish(&aside.path()).map(|done| match done {
-                true => Retired::Done,
-                false => Retired::NameTaken,
+                true => ExactOutcome::Done,
+                false => ExactOutcome::NameTaken,
             }),
-            Ok(false) => Ok(Retired::Changed),
+            Ok(false) => Ok(ExactOutcome::Changed),
             Err(error) => Err(error),
         };
         aside.end()?;
@@ -366,16 +368,16 @@ impl Files for LocalFiles {
         pending::probe(&self.root, bytes)
     }
 
-    fn remove_exact(&self, file: &ExactFile<'_>) -> io::Result<Retired> {
-        self.retire(file, &mut |private| fs::remove_file(private).map(|()| true))
+    fn remove_exact(&self, file: &ExactFile<'_>) -> io::Result<ExactOutcome> {
+        self.change_exact(file, &mut |private| fs::remove_file(private).map(|()| true))
     }
 
-    fn rename_exact(&self, file: &ExactFile<'_>, to: &FileName) -> io::Result<Retired> {
+    fn rename_exact(&self, file: &ExactFile<'_>, to: &FileName) -> io::Result<ExactOutcome> {
         let (new, _) = self.prepare(to)?;
         if new.symlink_metadata().is_ok() {
-            return Ok(Retired::NameTaken);
+            return Ok(ExactOutcome::NameTaken);
         }
-        self.retire(file, &mut |private| match rename_new(private, &new) {
+        self.change_exact(file, &mut |private| match rename_new(private, &new) {
             Ok(()) => sync_folder(new.parent().unwrap_or(&self.root)).map(|()| true),
             Err(error) if error.kind() == io::ErrorKind::AlreadyExists => Ok(false),
             Err(error) => Err(error),

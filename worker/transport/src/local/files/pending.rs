@@ -11,13 +11,11 @@ use std::time::SystemTime;
 use rustix::fs::{CWD, RenameFlags, renameat_with};
 use rustix::io::Errno;
 
-use super::{describe, say};
+use super::{describe, say, temporary_name};
 use crate::local::sync_folder;
 use crate::{FileEntry, FileName, PendingFile};
 
-const PREFIX: &str = ".streampress-";
 const SUFFIX: &str = ".part";
-const RANDOM_DIGITS: usize = 16;
 /// Attempts to create the temporary file; each can only fail because another process cleans up at that moment.
 const ATTEMPTS: usize = 10;
 /// A probe writes no more than this of the bytes that it reserves.
@@ -27,10 +25,7 @@ const BUFFER_BYTES: usize = 64 * 1024;
 
 /// Whether a name is one of our temporary ones.
 pub(super) fn is_ours(name: &OsStr) -> bool {
-    let random = name
-        .to_str()
-        .and_then(|name| name.strip_prefix(PREFIX)?.strip_suffix(SUFFIX));
-    random.is_some_and(|r| r.len() == RANDOM_DIGITS && r.bytes().all(|b| b.is_ascii_hexdigit()))
+    temporary_name::is_random(name, SUFFIX)
 }
 
 /// Removes a temporary file whose writer has ended.
@@ -112,7 +107,7 @@ impl PendingLocal {
 
 /// A new temporary file, locked; `None` when a cleaner was faster than our lock.
 fn open_temporary(folder: &Path) -> io::Result<Option<(PathBuf, File)>> {
-    let path = folder.join(format!("{PREFIX}{:016x}{SUFFIX}", fastrand::u64(..)));
+    let path = folder.join(temporary_name::random(SUFFIX));
     let file = OpenOptions::new()
         .write(true)
         .create_new(true)

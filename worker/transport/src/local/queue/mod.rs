@@ -11,13 +11,13 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use async_trait::async_trait;
-use streampress_crds::DeadLetterReason;
 use tokio::time::Instant;
 
 use self::steps::{Handle, Limit, QueueSource};
 use super::store::{StepError, StepResult, Store};
 use crate::{
-    Delivery, Depth, FileVersion, Outgoing, Queue, Receipt, TransportError, TransportResult,
+    Delivery, Depth, Failure, FileVersion, Outgoing, Queue, Receipt, TransportError,
+    TransportResult,
 };
 
 pub(super) use self::steps::{
@@ -192,12 +192,7 @@ impl Queue for LocalQueue {
             .await
     }
 
-    async fn dead_letter(
-        &self,
-        delivery: &Delivery,
-        reason: DeadLetterReason,
-        detail: &str,
-    ) -> TransportResult<()> {
+    async fn dead_letter(&self, delivery: &Delivery, failure: &Failure) -> TransportResult<()> {
         let Some(limit) = self.limit else {
             return Err(TransportError::Invalid(format!(
                 "{} holds dead letters itself; delete the message or send it again",
@@ -205,12 +200,11 @@ impl Queue for LocalQueue {
             )));
         };
         let handle = self.handle(&delivery.receipt)?;
-        let (detail, source) = (detail.to_owned(), self.source());
+        let (failure, source) = (failure.clone(), self.source());
         self.store
             .call(move |step| {
                 handle.check(step)?;
-                let reason = (reason, detail.as_str());
-                steps::dead_letter(step, source, handle.seq, limit.dead_queue, reason)
+                steps::dead_letter(step, source, handle.seq, limit.dead_queue, &failure)
             })
             .await
     }

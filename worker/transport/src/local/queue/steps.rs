@@ -10,8 +10,8 @@ use tokio::time::Instant;
 use crate::local::session::Session;
 use crate::local::store::{Step, StepResult};
 use crate::{
-    ATTR_DETAIL, ATTR_GROUP, ATTR_REASON, ATTR_VERSION, Delivery, Depth, FileVersion, Outgoing,
-    Receipt, TransportError, TransportResult,
+    ATTR_DETAIL, ATTR_GROUP, ATTR_REASON, ATTR_VERSION, Delivery, Depth, Failure, FileVersion,
+    Outgoing, Receipt, TransportError, TransportResult,
 };
 
 /// A second message with the same deduplication id within this time is dropped.
@@ -258,8 +258,8 @@ pub(super) fn take(
                     "received {} times without success; see the worker's log",
                     ready.receives
                 );
-                let reason = (DeadLetterReason::ReceivedTooOften, detail.as_str());
-                dead_letter(step, queue, ready.seq, limit.dead_queue, reason)?;
+                let failure = Failure::new(DeadLetterReason::ReceivedTooOften, detail);
+                dead_letter(step, queue, ready.seq, limit.dead_queue, &failure)?;
             }
             _ => deliveries.push(deliver(step, queue, ready, (requested_at, visibility_ms))?),
         }
@@ -327,7 +327,7 @@ pub(super) fn dead_letter(
     queue: QueueSource,
     seq: i64,
     dead: i64,
-    (reason, detail): (DeadLetterReason, &str),
+    failure: &Failure,
 ) -> StepResult<()> {
     let row = step
         .conn
@@ -346,8 +346,10 @@ pub(super) fn dead_letter(
     };
     message
         .attributes
-        .insert(ATTR_REASON.into(), reason.to_string());
-    message.attributes.insert(ATTR_DETAIL.into(), detail.into());
+        .insert(ATTR_REASON.into(), failure.reason.to_string());
+    message
+        .attributes
+        .insert(ATTR_DETAIL.into(), failure.detail.clone());
     let group = std::mem::replace(&mut message.group, message_id.clone());
     message.attributes.insert(ATTR_GROUP.into(), group);
     message

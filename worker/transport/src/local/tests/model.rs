@@ -5,9 +5,10 @@ use std::time::Duration;
 use proptest::prelude::*;
 
 use super::memory_folder;
+use crate::contract_tests::eventually;
 use crate::contract_tests::queue::message;
 use crate::local::{Local, LocalOptions};
-use crate::{ATTR_REASON, DeadLetterReason, Delivery, TransportError};
+use crate::{ATTR_REASON, DeadLetterReason, Delivery, Failure, TransportError};
 
 const MAX_RECEIVES: u32 = 2;
 
@@ -182,7 +183,10 @@ async fn play(steps: Vec<ModelStep>) {
             ModelStep::DeadLetter(index) => {
                 if let Some(delivery) = taken(index) {
                     queue
-                        .dead_letter(&delivery, DeadLetterReason::BadName, "it was bad")
+                        .dead_letter(
+                            &delivery,
+                            &Failure::new(DeadLetterReason::BadName, "it was bad"),
+                        )
                         .await
                         .unwrap();
                     model.remove(&delivery.body);
@@ -193,9 +197,10 @@ async fn play(steps: Vec<ModelStep>) {
                 drop((queue, local));
                 // Ended once its session file is gone.
                 let sessions = dir.path().join("sessions");
-                while std::fs::read_dir(&sessions).unwrap().count() > 1 {
-                    tokio::time::sleep(Duration::from_millis(1)).await;
-                }
+                eventually("the session has ended", async || {
+                    std::fs::read_dir(&sessions).unwrap().count() <= 1
+                })
+                .await;
                 local = open();
                 queue = local.files_queue();
                 for delivery in in_flight.drain(..) {

@@ -271,6 +271,7 @@ async fn killed_at_any_moment_nothing_is_lost_altered_or_out_of_order() {
         let mut other = Other::start("pass", dir.path(), next_number);
         // The moment of the kill is what is varied: after some progress, however slow the machine is, and a little more.
         let mut said = other.lines_until("sent ", fastrand::usize(0..=5));
+        // A little more.
         std::thread::sleep(Duration::from_micros(fastrand::u64(0..5_000)));
         said.extend(other.kill());
         sent.extend(numbers(&said, "sent "));
@@ -477,6 +478,7 @@ fn an_idle_process_costs_next_to_nothing() {
     // What an idle process costs shows only over a time; what it does before it waits adds to that, and a busy machine does.
     while times.len() < 5 && times.iter().all(|time| *time > MOST) {
         let (before, _) = cost(other.child.id());
+        // The time that is measured.
         std::thread::sleep(Duration::from_secs(3));
         let (after, now) = cost(other.child.id());
         times.push(after - before);

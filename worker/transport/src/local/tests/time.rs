@@ -362,8 +362,8 @@ async fn a_segment_that_a_waiting_or_dead_message_needs_is_kept_whatever_its_age
         queue.send(vec![message(group, &body)]).await.unwrap();
     }
     let dead = next(&queue).await;
-    let reason = crate::DeadLetterReason::GaveUp;
-    queue.dead_letter(&dead, reason, "because").await.unwrap();
+    let failure = crate::Failure::new(crate::DeadLetterReason::GaveUp, "because");
+    queue.dead_letter(&dead, &failure).await.unwrap();
     drop((first, queue));
     sessions_end(dir.path()).await;
 
