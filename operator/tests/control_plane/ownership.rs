@@ -236,7 +236,7 @@ async fn a_slot_whose_holder_died_delays_nothing() {
             condition(pipeline, "Drained") == "False"
                 && pipeline["status"]["message"]
                     .as_str()
-                    .is_some_and(|message| message.contains("to be sure"))
+                    .is_some_and(|message| message.contains("waiting a minute"))
         })
         .await;
     eventually("the slot that is not needed is deleted", async || {
