@@ -88,6 +88,9 @@ pub struct CompressorSettings {
     /// Whether the generator role keeps a journal of the source, in which receipts are recorded.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub keeps_journal: bool,
+    /// Whether it takes receipts and packs nothing, as while the pipeline is suspended.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub receipts_only: bool,
 }
 
 /// What a decompressor needs.

@@ -17,9 +17,10 @@ pub(crate) struct ScalingHistories {
     roles: BTreeMap<Role, ScalingHistory>,
 }
 
-/// The pods of each role, and after how long to decide again for one of them.
+/// The pods of each role, and after how long to decide again for one of them. `has_receipts`: the pipeline has a queue for them.
 pub(crate) fn replicas(
     spec: &CompressionPipelineSpec,
+    has_receipts: bool,
     drain: Drain,
     depths: &Depths,
     current: impl Fn(Role) -> Option<i32>,
@@ -47,7 +48,9 @@ pub(crate) fn replicas(
     ];
     for (role, worker, works, depth) in workers {
         if !works {
-            replicas.insert(role, 0);
+            // One is enough: a receipt is quickly taken.
+            let takes_receipts = role == Role::Compressor && has_receipts && drain.takes_receipts();
+            replicas.insert(role, i32::from(takes_receipts));
             histories.roles.remove(&role);
             continue;
         }
@@ -116,6 +119,7 @@ mod tests {
         };
         replicas(
             spec,
+            true,
             drain,
             &depths,
             |_| None,
@@ -139,6 +143,7 @@ mod tests {
         let pods = |depths: Depths| {
             replicas(
                 &spec(AutoscalingMode::Internal),
+                true,
                 Drain::NotSuspended,
                 &depths,
                 |_| Some(0),
@@ -181,7 +186,7 @@ mod tests {
     }
 
     #[test]
-    fn suspending_stops_the_intake_first_and_the_decompressors_last() {
+    fn suspending_stops_packing_first_and_takes_receipts_until_the_last_file_is_restored() {
         for mode in [
             AutoscalingMode::None,
             AutoscalingMode::Internal,
@@ -193,7 +198,9 @@ mod tests {
                     .collect::<Vec<_>>()
             };
             assert_eq!(planned(Drain::Stopping), [0, 0, 1]);
-            assert_eq!(planned(Drain::Emptying(None)), [0, 0, 1]);
+            assert_eq!(planned(Drain::Emptying(None)), [0, 1, 1]);
+            assert_eq!(planned(Drain::TakingReceipts(Some(1))), [0, 1, 1]);
+            assert_eq!(planned(Drain::Settling(Duration::ZERO)), [0, 1, 1]);
             assert_eq!(planned(Drain::Drained), [0, 0, 0]);
         }
     }

@@ -351,14 +351,12 @@ impl RoleContext {
         connections: CompressorConnections,
         handler: Arc<dyn Handler>,
     ) -> Consumer {
-        let queue = match connections.receipts_queue {
-            Some(receipts) => {
-                let receipts = SourceSideReceipts::new(receipts, connections.chunks_queue);
-                Arc::new(JoinedQueue::new(
-                    connections.files_queue,
-                    Arc::new(receipts),
-                ))
-            }
+        let receipts = connections
+            .receipts_queue
+            .map(|receipts| Arc::new(SourceSideReceipts::new(receipts, connections.chunks_queue)));
+        let queue: Arc<dyn Queue> = match receipts {
+            Some(receipts) if settings.receipts_only => receipts,
+            Some(receipts) => Arc::new(JoinedQueue::new(connections.files_queue, receipts)),
             None => connections.files_queue,
         };
         let config = ConsumerConfig {
