@@ -86,7 +86,7 @@ impl Default for CodecSpec {
         CodecSpec {
             format: CodecFormat::Hybrid,
             format_version: 1,
-            bundle: CodecBundle::Off,
+            bundle: CodecBundle::Auto,
             effort: CodecEffort::Balanced,
             block_size: ByteSize::written("4Mi"),
             record_size: ByteSize::written("400Ki"),

@@ -370,13 +370,12 @@ pub enum CodecFormat {
 }
 
 /// Whether small files share a block.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[cfg_attr(feature = "kubernetes", derive(JsonSchema))]
 pub enum CodecBundle {
     /// Small files that a compressor has in progress at the same time are packed into one block.
     Auto,
     /// Each file is packed alone.
-    #[default]
     Off,
 }
 

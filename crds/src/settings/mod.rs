@@ -296,7 +296,7 @@ pub struct CodecSettings {
     pub format_version: u32,
     /// Whether small files share a block. An operator of an earlier release does not write it: then they do not, since its
     /// decompressors may be as old.
-    #[serde(default, skip_serializing_if = "is_off")]
+    #[serde(default = "no_bundles", skip_serializing_if = "is_off")]
     pub bundle: CodecBundle,
     /// How much time packing may take.
     pub effort: CodecEffort,
@@ -316,6 +316,10 @@ fn first_version() -> u32 {
 )]
 fn is_first_version(version: &u32) -> bool {
     *version == first_version()
+}
+
+fn no_bundles() -> CodecBundle {
+    CodecBundle::Off
 }
 
 #[expect(

@@ -445,7 +445,7 @@ mod tests {
             "aws": {"region": "us-east-1"},
             "transport": {"filesQueue": queue("files"), "chunksQueue": queue("chunks"), "receiptsQueue": queue("receipts"), "stream": stream},
             "source": {"location": "file:///data/in", "formats": ["json", "csv", "txt"], "scanSeconds": 0, "onCompressed": "Keep"},
-            "codec": {"format": "Hybrid", "effort": "Balanced", "blockBytes": 4_194_304, "recordBytes": 409_600}
+            "codec": {"format": "Hybrid", "bundle": "Auto", "effort": "Balanced", "blockBytes": 4_194_304, "recordBytes": 409_600}
         });
         assert_eq!(compressor, expected);
         let decompressor =
@@ -494,7 +494,7 @@ mod tests {
             ),
             (json!({"codec": {"effort": "Max"}}), &ROLES[1..2]),
             (json!({"codec": {"formatVersion": 2}}), &ROLES[1..2]),
-            (json!({"codec": {"bundle": "Auto"}}), &ROLES[1..2]),
+            (json!({"codec": {"bundle": "Off"}}), &ROLES[1..2]),
             (json!({"source": {"scanSeconds": 3}}), &ROLES[..2]),
             (json!({"source": {"onRestored": "Rename"}}), &ROLES[1..2]),
             (json!({"compressor": {"slots": 3}}), &ROLES[1..2]),

@@ -35,8 +35,10 @@ pub struct ReportRow {
     pub raw_bytes: u64,
     /// Its packed bytes in the stream.
     pub packed_bytes: u64,
-    /// Its records in the stream.
+    /// Its records in the stream. Those of a bundle count for its first file.
     pub records: u64,
+    /// How many files were packed together with it; 0 for a file that was packed alone.
+    pub packed_with: u64,
     /// The steps of compressing it, in order.
     pub stages: Vec<StageNumbers>,
     /// The parts of `packed_bytes`.

@@ -23,7 +23,7 @@ pub(super) fn failures(state: &ReportState) -> Markup {
         section class="card failed" aria-labelledby="failed-title" {
             h2 #failed-title { (count_files(state.files_failed)) " did not come back" }
             p {
-                "Nothing is lost: each is in the dead-letter queue. "
+                "Each is in the dead-letter queue. "
                 "Put right what is named here, then " code { "streampress redrive" } "."
             }
             ul {
@@ -268,9 +268,22 @@ fn file_row(row: &ReportRow) -> Markup {
             (time_cell(row.seconds_compress))
             td.n { (speed(raw, row.seconds_compress)) }
             (time_cell(row.seconds_restore))
-            td.n { (row.records) }
+            (records_cell(row))
             td { (shown(&row.slot, SLOT_CHARS)) }
             td { (row.restored_at_millis.map_or_else(none, time)) }
+        }
+    }
+}
+
+/// Small files may share records with others.
+fn records_cell(row: &ReportRow) -> Markup {
+    html! {
+        td.n data-v=(row.records) {
+            @match row.packed_with {
+                0 => (row.records),
+                1 => { (row.records) ", with 1 other file" },
+                others => { (row.records) ", with " (others) " others" },
+            }
         }
     }
 }

@@ -14,6 +14,7 @@ fn row(n: u64) -> ReportRow {
         raw_bytes: 1_000_000,
         packed_bytes: 200_000,
         records: 2,
+        packed_with: 0,
         stages: vec![
             stage("Step 01 columns+LZMA", 1_000_000, 250_000, 0.2),
             stage("Step 02 BZ2", 250_000, 200_000, 0.05),
@@ -318,6 +319,21 @@ fn files_of_the_originals_format_are_called_normalised_and_not_identical() {
     }]));
     assert!(html.contains("The file came back, normalised"));
     assert!(!html.contains("nothing altered") && !html.contains(">identical<"));
+}
+
+#[test]
+fn a_file_that_shares_records_says_with_how_many() {
+    for (packed_with, text) in [
+        (0, ">2<"),
+        (1, ">2, with 1 other file<"),
+        (42, ">2, with 42 others<"),
+    ] {
+        let html = page(&folded([ReportRow {
+            packed_with,
+            ..row(1)
+        }]));
+        assert!(html.contains(text), "{html}");
+    }
 }
 
 #[test]

@@ -2,7 +2,7 @@
 //!
 //! The file is packed block by block while it is read, and the packed bytes go to the stream as they come, so memory does
 //! not grow with the file. Its content is hashed meanwhile: a source that differs from its announcement is never sent
-//! under the announced name and version.
+//! under the announced name and version. A small file is read whole first, and may be packed together with others.
 
 use std::convert::Infallible;
 use std::io::{self, Read};

@@ -459,7 +459,14 @@ impl Decompressor {
             format: format_of(file.name.as_str()),
             raw_bytes: file.bytes,
             packed_bytes: manifest.packed_bytes,
-            records: manifest.records.positions().len() as u64,
+            records: match &manifest.bundle {
+                Some(place) if place.offset > place.prefix => 0,
+                Some(_) | None => manifest.records.positions().len() as u64,
+            },
+            packed_with: manifest
+                .bundle
+                .as_ref()
+                .map_or(0, |place| u64::from(place.files.saturating_sub(1))),
             stages: manifest.stages.clone(),
             codec_shares: manifest.shares.clone(),
             announced_at_millis: Some(manifest.announced_millis),

@@ -4,13 +4,15 @@
 
 use std::io::Write;
 
-use anyhow::{Result, ensure};
+use anyhow::{Context, Error, Result, ensure};
 use streampress_codec::FormatVersion;
-use streampress_codec::hybrid::{CodecOptions, Effort, Packer, Plan, PlanStore};
+use streampress_codec::hybrid::{CodecOptions, Effort, Limits, Packer, Plan, PlanStore, unpack};
 use streampress_generator::{FileFormat, Generator, GeneratorOptions, Schema};
+use streampress_transport::FileName;
 
 use super::codecs::{BenchCodec, REFERENCE, hybrid_with, rivals};
 use super::{cpu, ensure_known, wanted};
+use crate::roles::bundler::joined;
 
 /// Bytes of a file, and how many files of each set are measured.
 const SIZES: [(u64, &str, u64); 3] = [
@@ -31,7 +33,7 @@ const LEAST_SECONDS: f64 = 0.1;
 struct FileSet {
     /// The file before the others.
     first: Vec<u8>,
-    files: Vec<Vec<u8>>,
+    files: Vec<(FileName, Vec<u8>)>,
 }
 
 /// One codec's results.
@@ -58,7 +60,90 @@ pub(super) fn bench(codecs: &[String], out: &mut dyn Write) -> Result<()> {
         let sets = sets(bytes, files)?;
         table(name, &sets, codecs, out)?;
     }
+    let is_ours = |name: &String| name.starts_with("hybrid");
+    match codecs.is_empty() || codecs.iter().any(is_ours) {
+        true => bundles(&BUNDLES, out),
+        false => Ok(()),
+    }
+}
+
+/// Bytes of small files, and how many are packed together.
+const BUNDLES: [(u64, &str, u64); 5] = [
+    (4 << 10, "4 KiB", 16),
+    (4 << 10, "4 KiB", 64),
+    (10 << 10, "10 KiB", 16),
+    (10 << 10, "10 KiB", 64),
+    (64 << 10, "64 KiB", 16),
+];
+
+/// Prints what known small files take alone and in one block, as a compressor packs those that it has at the same time.
+fn bundles(bundles: &[(u64, &str, u64)], out: &mut dyn Write) -> Result<()> {
+    writeln!(
+        out,
+        "\n## Small files in one block: effort balanced, known\nIn relation to `{REFERENCE}` of each file: the geometric mean of the schemas and formats, and the worst.\n| files | together | alone | in one block | worst |\n|---|---:|---:|---:|---:|"
+    )?;
+    for &(file_bytes, name, together) in bundles {
+        let mut alone = Vec::new();
+        let mut in_one_block = Vec::new();
+        for set in sets(file_bytes, 2 * together)? {
+            // The first bundle is packed before the other.
+            let (first, files) = set.files.split_at(usize::try_from(together)?);
+            let packer = Packer::new(options(Effort::Balanced));
+            let known = packer
+                .clone()
+                .with_plan(learned(&set.first, Effort::Balanced)?);
+            let bundle = joined(files);
+            let of_bundle = packer.with_plan(learned(&joined(first), Effort::Balanced)?);
+            let (xz, mut each) = (reference()?, 0);
+            let mut reference_bytes = 0;
+            for (_, file) in files {
+                reference_bytes += (xz.pack)(file)?.len();
+                each += packed_bytes(&known, file)?;
+            }
+            let ratio = |bytes: usize| bytes as f64 / reference_bytes as f64;
+            alone.push(ratio(each));
+            in_one_block.push(ratio(packed_bytes(&of_bundle, &bundle)?));
+        }
+        let worst = in_one_block.iter().copied().fold(0.0, f64::max);
+        writeln!(
+            out,
+            "| {name} | {together} | {:.3} | {:.3} | {worst:.3} |",
+            geometric_mean(&alone),
+            geometric_mean(&in_one_block)
+        )?;
+        out.flush()?;
+    }
     Ok(())
+}
+
+fn reference() -> Result<BenchCodec> {
+    let found = rivals().into_iter().find(|codec| codec.name == REFERENCE);
+    found.context("the reference is among the codecs")
+}
+
+/// Packed bytes of `raw`, which was unpacked and compared.
+fn packed_bytes(packer: &Packer<'_>, raw: &[u8]) -> Result<usize> {
+    let mut packed = Vec::new();
+    let sink = |frame: &[u8]| {
+        packed.extend_from_slice(frame);
+        Ok(())
+    };
+    packer.pack(raw, sink, &false.into())?;
+    let mut restored = Vec::new();
+    unpack(
+        &packed[..],
+        &mut restored,
+        &Limits::default(),
+        1,
+        &false.into(),
+    )?;
+    ensure!(restored == raw, "a file was not restored");
+    Ok(packed.len())
+}
+
+fn geometric_mean(ratios: &[f64]) -> f64 {
+    let logs: f64 = ratios.iter().map(|ratio| ratio.ln()).sum();
+    (logs / ratios.len().max(1) as f64).exp()
 }
 
 fn sets(file_bytes: u64, files: u64) -> Result<Vec<FileSet>> {
@@ -76,9 +161,14 @@ fn sets(file_bytes: u64, files: u64) -> Result<Vec<FileSet>> {
                 generator.file(index, &mut bytes);
                 bytes
             };
+            let named = |index| -> Result<_> {
+                let name = format!("{index}.{}", format.extension());
+                let name = FileName::parse(&name).map_err(Error::msg)?;
+                Ok((name, file(index)))
+            };
             sets.push(FileSet {
                 first: file(0),
-                files: (1..=files).map(file).collect(),
+                files: (1..=files).map(named).collect::<Result<_>>()?,
             });
         }
     }
@@ -101,7 +191,7 @@ fn table(size: &str, sets: &[FileSet], only: &[String], out: &mut dyn Write) -> 
                     ..WorkloadRow::default()
                 });
             }
-            for raw in &set.files {
+            for (_, raw) in &set.files {
                 measure(codec, raw, &mut rows[number])?;
             }
         }
@@ -124,8 +214,7 @@ fn table(size: &str, sets: &[FileSet], only: &[String], out: &mut dyn Write) -> 
             .zip(&reference)
             .map(|(&ours, &theirs)| ours as f64 / theirs as f64)
             .collect();
-        let logs: f64 = ratios.iter().map(|ratio| ratio.ln()).sum();
-        let mean = (logs / ratios.len().max(1) as f64).exp();
+        let mean = geometric_mean(&ratios);
         let worst = ratios.iter().copied().fold(0.0, f64::max);
         let speed = |seconds: f64| row.raw_bytes as f64 / 1e6 / seconds.max(1e-9);
         writeln!(
@@ -210,6 +299,17 @@ fn repeated(work: impl Fn() -> Result<Vec<u8>>) -> Result<(Vec<u8>, f64)> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn small_files_take_half_the_bytes_in_one_block() {
+        let mut out = Vec::new();
+        bundles(&[(2 << 10, "2 KiB", 8)], &mut out).expect("measured");
+        let text = String::from_utf8(out).expect("text");
+        let row = text.lines().find(|line| line.starts_with("| 2 KiB"));
+        let cells: Vec<&str> = row.expect("a row").split('|').map(str::trim).collect();
+        let share = |cell: &str| cell.parse::<f64>().expect("a number");
+        assert!(2.0 * share(cells[4]) < share(cells[3]), "{text}");
+    }
 
     #[test]
     fn a_table_has_every_codec_and_a_known_file_is_packed_as_small() {

@@ -395,6 +395,15 @@ impl BlockPacker {
     }
 }
 
+/// Files of one structure as they lie in a bundle, for comparisons of sizes.
+pub(crate) fn joined(files: &[(FileName, Vec<u8>)]) -> Vec<u8> {
+    let structure = files
+        .first()
+        .map(|(name, content)| BundleStructure::of(name, content));
+    let contents: Vec<&[u8]> = files.iter().map(|(_, content)| &content[..]).collect();
+    lay_out(&contents, &structure.unwrap_or(BundleStructure::Text)).raw
+}
+
 /// The same files in the same attempts have the same id.
 fn bundle_id(members: &[Member]) -> Digest {
     let each = members.iter();

@@ -4,7 +4,7 @@
 use std::fs::{self, File, OpenOptions, TryLockError};
 use std::io;
 use std::path::{Path, PathBuf};
-use std::time::{SystemTime, UNIX_EPOCH};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 const SUFFIX: &str = "lock";
 const BEGINNING: &str = "new";
@@ -70,6 +70,13 @@ impl Drop for Session {
     fn drop(&mut self) {
         let _ = fs::remove_file(path_of(&self.folder, &self.id));
     }
+}
+
+/// When the session of this id began.
+pub(super) fn begun_at(id: &str) -> Option<SystemTime> {
+    let (since, _) = id.split_once('-')?;
+    let millis = u64::from_str_radix(since, 16).ok()?;
+    UNIX_EPOCH.checked_add(Duration::from_millis(millis))
 }
 
 fn path_of(folder: &Path, id: &str) -> PathBuf {

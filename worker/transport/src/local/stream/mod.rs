@@ -18,6 +18,7 @@ use tokio::sync::oneshot;
 
 use self::segment::{Hashed, ReadFault};
 use self::writer::{Append, AppendSender, SegmentWriter};
+use super::session::begun_at;
 use super::store::Store;
 use crate::{
     ChunkStream, Position, Record, Sequence, StreamCounts, TransportError, TransportResult,
@@ -32,6 +33,7 @@ const SUFFIX: &str = ".seg";
 #[derive(Debug)]
 pub(super) struct LocalStream {
     folder: PathBuf,
+    retention: Duration,
     writer: AppendSender,
     counts: Mutex<StreamCounts>,
 }
@@ -47,6 +49,7 @@ impl LocalStream {
         let writer = SegmentWriter::new(folder, store, retention, segment_bytes);
         Ok(Self {
             folder: folder.to_owned(),
+            retention,
             writer: writer.start()?,
             counts: Mutex::default(),
         })
@@ -111,7 +114,8 @@ impl ChunkStream for LocalStream {
 
     async fn fetch(&self, positions: &[Position]) -> TransportResult<Vec<Bytes>> {
         let (folder, positions) = (self.folder.clone(), positions.to_vec());
-        let fetched = tokio::task::spawn_blocking(move || fetch(&folder, &positions))
+        let retention = self.retention;
+        let fetched = tokio::task::spawn_blocking(move || fetch(&folder, retention, &positions))
             .await
             .map_err(|e| TransportError::unavailable("reading from the stream", e))??;
         let bytes = fetched
@@ -141,14 +145,18 @@ impl LocalStream {
     }
 }
 
-fn fetch(folder: &Path, positions: &[Position]) -> TransportResult<Vec<Bytes>> {
+fn fetch(
+    folder: &Path,
+    retention: Duration,
+    positions: &[Position],
+) -> TransportResult<Vec<Bytes>> {
     let mut open: Option<(&str, File, u64)> = None;
     let mut found = Vec::with_capacity(positions.len());
     for position in positions {
         let (file, file_bytes) = match &open {
             Some((shard, file, file_bytes)) if *shard == position.shard => (file, *file_bytes),
             _ => {
-                let (file, file_bytes) = open_segment(folder, position)?;
+                let (file, file_bytes) = open_segment(folder, retention, position)?;
                 let (_, file, _) = open.insert((&position.shard, file, file_bytes));
                 (&*file, file_bytes)
             }
@@ -174,15 +182,26 @@ fn read(file: &File, file_bytes: u64, position: &Position) -> TransportResult<By
     })
 }
 
-/// A segment that is not there has been removed by its age; a name that none of ours could have was never written.
-fn open_segment(folder: &Path, position: &Position) -> TransportResult<(File, u64)> {
-    if session_of(&position.shard).is_none() {
+/// A segment that is not there was removed by its age, unless the process that wrote it has begun within the retention time:
+/// then it is missing, as is one whose name none of ours could have.
+fn open_segment(
+    folder: &Path,
+    retention: Duration,
+    position: &Position,
+) -> TransportResult<(File, u64)> {
+    let Some(session) = session_of(&position.shard) else {
         return Err(TransportError::Missing(position.clone()));
-    }
+    };
     let opened = File::open(path_of(folder, &position.shard))
         .and_then(|file| file.metadata().map(|meta| (file, meta.len())));
     opened.map_err(|error| match error.kind() {
-        io::ErrorKind::NotFound => TransportError::Expired(position.clone()),
+        io::ErrorKind::NotFound => {
+            let age = begun_at(session).and_then(|begun| begun.elapsed().ok());
+            match age.is_some_and(|age| age >= retention) {
+                true => TransportError::Expired(position.clone()),
+                false => TransportError::Missing(position.clone()),
+            }
+        }
         _ => TransportError::unavailable(format!("reading {position} from the stream"), error),
     })
 }

@@ -309,6 +309,21 @@ async fn sessions_end(dir: &Path) {
     .await;
 }
 
+#[tokio::test]
+async fn a_segment_that_was_deleted_before_its_time_is_missing_and_not_expired() {
+    let dir = tempfile::tempdir().unwrap();
+    let local = Local::open(dir.path(), LocalOptions::default()).unwrap();
+    let positions = local.stream().append(vec![record(1, 100)]).await.unwrap();
+    for entry in fs::read_dir(dir.path().join("stream")).unwrap() {
+        fs::remove_file(entry.unwrap().path()).unwrap();
+    }
+    let fetched = local.stream().fetch(&positions).await;
+    assert!(
+        matches!(fetched, Err(TransportError::Missing(_))),
+        "{fetched:?}"
+    );
+}
+
 async fn until_expired(local: &Local, positions: &[Position]) {
     eventually("the segment is removed", || async {
         let fetched = local.stream().fetch(positions).await;
