@@ -1,6 +1,6 @@
-//! Suspending without loss: first generator and packing stop, then what is in flight is restored and its receipts are taken, then
-//! all roles stop. Pure: the
-//! step follows from what is seen, so that a restarted operator goes on where the last one was.
+//! Suspending without loss: first generator and packing stop, then what is in flight is restored and its receipts are
+//! taken, then all roles stop. Pure: the step follows from what is seen, so that a restarted operator goes on where the
+//! last one was.
 
 use std::time::Duration;
 

@@ -57,7 +57,9 @@ fn settings_of(input: &BuildInput<'_>, role: Role) -> Option<Settings> {
     let mut settings = input.resolved.for_role(role)?;
     if let Settings::Compressor(compressor) = &mut settings {
         let has_receipts = compressor.transport.receipts_queue.is_some();
-        compressor.receipts_only = input.pipeline.spec.suspend && has_receipts;
+        if input.pipeline.spec.suspend && has_receipts {
+            *compressor = compressor.clone().of_receipts_only();
+        }
     }
     Some(settings)
 }

@@ -149,12 +149,18 @@ fn compressors_of_a_suspended_pipeline_only_take_receipts_where_there_are_any() 
         let compressor = find(&built(spec), ObjectKind::Deployment, "stock-compressor");
         let value = &compressor["spec"]["template"]["spec"]["containers"][0]["env"][0]["value"];
         let json = value.as_str().expect("text");
-        serde_json::from_str::<Value>(json).expect("JSON")["receiptsOnly"].clone()
+        let settings: Value = serde_json::from_str(json).expect("JSON");
+        (
+            settings["receiptsOnly"].clone(),
+            settings["version"].clone(),
+        )
     };
-    assert_eq!(settings(json!({})), Value::Null);
-    assert_eq!(settings(json!({"suspend": true})), true);
+    let packs = (Value::Null, json!(1));
+    assert_eq!(settings(json!({})), packs);
+    // An earlier release's worker would ignore the field, and pack: it refuses the version.
+    assert_eq!(settings(json!({"suspend": true})), (json!(true), json!(2)));
     let original = json!({"suspend": true, "codec": {"format": "Seed"}});
-    assert_eq!(settings(original), Value::Null);
+    assert_eq!(settings(original), packs);
 }
 
 #[test]

@@ -281,10 +281,11 @@ mod tests {
         let checked = streampress_crds::CheckedPipeline::new(pipeline).expect("valid");
         let compressor = checked.resolved().compressor_settings();
         let takes_receipts_only = |receipts_only, observed: i64, updated: i64, all: i64| {
-            let settings = Settings::Compressor(streampress_crds::settings::CompressorSettings {
-                receipts_only,
-                ..compressor.clone()
-            });
+            let compressor = match receipts_only {
+                true => compressor.clone().of_receipts_only(),
+                false => compressor.clone(),
+            };
+            let settings = Settings::Compressor(compressor);
             let variable = json!({"name": VARIABLE, "value": settings.to_json()});
             let container = json!({"name": WORKER, "env": [variable]});
             let object = json!({
