@@ -353,25 +353,24 @@ impl FoundPacking {
                 "the stream has {count} of its records and not the last: packing it did not end, or they were removed"
             ));
         };
-        let missing = (0..=last).filter(|index| !self.records.contains_key(index));
-        let missing: Vec<u32> = missing.collect();
-        if missing.is_empty() {
-            return Ok(self.records.values().map(|(at, _)| at.clone()).collect());
+        let records = || self.records.range(..=last).map(|(_, (at, _))| at.clone());
+        let all = u64::from(last) + 1;
+        let missing_count = all - records().count() as u64;
+        if missing_count == 0 {
+            return Ok(records().collect());
         }
+        let missing = (0..=last).filter(|index| !self.records.contains_key(index));
         let named: Vec<_> = missing
-            .iter()
             .take(MOST_NAMED)
-            .map(u32::to_string)
+            .map(|index| index.to_string())
             .collect();
-        let more = if missing.len() > MOST_NAMED {
+        let more = if missing_count > MOST_NAMED as u64 {
             ", …"
         } else {
             ""
         };
         Err(format!(
-            "the stream has not {} of its {} records (number {}{more}, counted from 0)",
-            missing.len(),
-            u64::from(last) + 1,
+            "the stream has not {missing_count} of its {all} records (number {}{more}, counted from 0)",
             named.join(", ")
         ))
     }
