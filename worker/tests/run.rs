@@ -303,6 +303,19 @@ fn a_run_that_scans_and_is_stopped_after_all_is_restored_succeeds() {
     assert!(!folder.log().contains("stopped before"), "{}", folder.log());
 }
 
+#[test]
+fn a_run_that_is_stopped_while_a_file_waits_to_hold_still_says_so_and_is_not_done() {
+    let folder = WorkFolder::with_spec("  source: {scanSeconds: 1, settleSeconds: 600}");
+    folder.write("data/in/a.json", b"1\n");
+    let running = folder.start(&["run", "pipeline.yaml", "--data", "data"]);
+    eventually_blocking("the run says that a file waits", || {
+        let log = folder.log();
+        log.contains("1 file(s) wait: a file is announced once it has not changed for 600 s")
+    });
+    assert_eq!(running.stop(), Some(1), "{}", folder.log());
+    assert!(folder.log().contains("stopped before"), "{}", folder.log());
+}
+
 #[cfg(target_os = "linux")]
 #[test]
 fn messages_that_cannot_be_written_do_not_end_the_run() {

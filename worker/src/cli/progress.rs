@@ -251,6 +251,7 @@ fn files_line(summary: &RunSummary) -> String {
         files_failed,
         files_superseded,
         files_left_out,
+        files_waiting,
         files_gone,
         files_altered,
         normalised,
@@ -273,6 +274,12 @@ fn files_line(summary: &RunSummary) -> String {
     let _ = write!(line, ", {files_failed} failed");
     if *files_left_out > 0 {
         let _ = write!(line, ", {files_left_out} left out");
+    }
+    if *files_waiting > 0 {
+        let _ = write!(
+            line,
+            ", {files_waiting} not announced yet (changed a short time ago)"
+        );
     }
     line
 }

@@ -262,6 +262,7 @@ impl RoleContext {
             retires: source.on_compressed != OnCompressed::Keep
                 || source.on_restored != OnRestored::Keep,
             left_out: LeftOutFiles::default(),
+            waiting: Arc::default(),
             meter: self.meter.clone(),
         }
     }

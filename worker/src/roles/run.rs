@@ -85,6 +85,8 @@ pub(crate) struct RunSummary {
     pub(crate) files_superseded: u64,
     /// Files and folders at the source that could not be taken.
     pub(crate) files_left_out: u64,
+    /// Files at the source that were not announced, because they had not held still for `source.settleSeconds`.
+    pub(crate) files_waiting: u64,
     /// Files that were restored once and are now at neither the destination nor the source.
     pub(crate) files_gone: u64,
     /// Files that were restored once and that others changed at the destination before this run.
@@ -160,6 +162,7 @@ pub(crate) async fn run(
         tries: Tries::default(),
         done_since: None,
         outage: None,
+        waiting_was_said: false,
     };
     let mut is_done = watch.until_done(&stop).await?;
     stop.cancel();
@@ -173,7 +176,8 @@ pub(crate) async fn run(
     observer.finished();
     if run.is_endless(input) {
         // Such a run ends only by a signal: what was found until then counts.
-        is_done = run.journal().progress().await?.unfinished() == 0;
+        let unfinished = run.journal().progress().await?.unfinished();
+        is_done = unfinished == 0 && run.scanner.waiting.load(Relaxed) == 0;
     }
     run.summary(report.map(|report| report.page), started, is_done)
         .await
@@ -496,6 +500,7 @@ impl Run {
             files_failed: progress.failed,
             files_superseded: progress.superseded,
             files_left_out: left_out.count,
+            files_waiting: self.scanner.waiting.load(Relaxed),
             files_gone: gone,
             files_altered: altered,
             bytes_raw: progress.bytes_raw,
@@ -671,6 +676,8 @@ struct Watch<'a> {
     done_since: Option<Instant>,
     /// Why the journal cannot be used at present.
     outage: Option<String>,
+    /// That files wait until they have held still is said once.
+    waiting_was_said: bool,
 }
 
 /// What was tried for files that failed or went missing.
@@ -722,6 +729,7 @@ impl Watch<'_> {
             self.total = Some(progress.announced);
         }
         self.observer.progress(progress, self.total);
+        self.report_waiting();
         let again = self.announce_failed(progress).await?;
         if !all_announced || again {
             return Ok(false);
@@ -731,6 +739,17 @@ impl Watch<'_> {
         }
         self.conclude_idle(progress).await?;
         Ok(false)
+    }
+
+    fn report_waiting(&mut self) {
+        let waiting = self.run.scanner.waiting.load(Relaxed);
+        if waiting > 0 && !self.waiting_was_said {
+            self.waiting_was_said = true;
+            self.observer.notice(&format!(
+                "{waiting} file(s) wait: a file is announced once it has not changed for {} s (source.settleSeconds)",
+                self.run.resolved.source.settle_seconds
+            ));
+        }
     }
 
     fn report_outage(&mut self, error: &anyhow::Error) {

@@ -6,6 +6,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::io;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::time::Duration;
 
 use anyhow::{Context, Result};
@@ -76,6 +77,8 @@ pub(crate) struct Scanner {
     pub(crate) retires: bool,
     /// What cannot be taken.
     pub(crate) left_out: LeftOutFiles,
+    /// How many files the last repeated scan did not take, because they had not held still for long enough.
+    pub(crate) waiting: Arc<AtomicU64>,
     /// Told that the scan goes on.
     pub(crate) meter: Meter,
 }
@@ -171,7 +174,7 @@ impl Scanner {
         let listing = self.list().await?;
         let mut present = BTreeSet::new();
         self.leave_out(&listing, &mut present);
-        let mut batch = Batch::default();
+        let (mut batch, mut waiting) = (Batch::default(), 0);
         for entry in listing.files {
             if shutdown.is_cancelled() {
                 break;
@@ -185,7 +188,10 @@ impl Scanner {
                 present.insert(name);
                 continue;
             }
-            if !is_known(&entry, known.get(&name)) && self.holds_still(&entry, still) {
+            let is_new = !is_known(&entry, known.get(&name));
+            let is_still = is_new && self.holds_still(&entry, still);
+            waiting += u64::from(is_new && !is_still);
+            if is_still {
                 if let Some(read) = self.new_content(&entry, known).await? {
                     batch.add(read);
                 }
@@ -198,6 +204,7 @@ impl Scanner {
         self.announce(&mut batch, known).await?;
         // A scan that was stopped has not seen all that is present.
         if !shutdown.is_cancelled() {
+            self.waiting.store(waiting, Relaxed);
             self.note_gone(&present, known).await?;
         }
         self.announcer.journal.flush_sources().await?;
@@ -536,6 +543,7 @@ mod tests {
                 settle: Duration::from_secs(10),
                 retires: false,
                 left_out: LeftOutFiles::default(),
+                waiting: Arc::default(),
                 meter: Meter::default(),
             };
             Self {

@@ -300,6 +300,7 @@ impl SimPipeline {
                     settle: SETTLE,
                     retires: false,
                     left_out: LeftOutFiles::default(),
+                    waiting: Arc::default(),
                     meter: Meter::default(),
                 };
                 let seconds = self.settings.scan_seconds.unwrap_or(1);

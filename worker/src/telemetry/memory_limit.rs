@@ -9,11 +9,11 @@ use streampress_crds::api::pipeline::CodecEffort;
 /// For the program itself, records being sent, answers being read, and the kernel's buffers of the process.
 const BESIDES_BYTES: u64 = 40 << 20;
 
-/// Memory of a block being packed, in multiples of its size (FORMAT.md, "What packing needs").
+/// Memory of a block being packed, in multiples of its size (FORMAT.md, "Memory of a packer").
 fn share(effort: CodecEffort) -> u64 {
     match effort {
-        CodecEffort::Fast | CodecEffort::Balanced => 12,
-        CodecEffort::Max => 16,
+        CodecEffort::Fast | CodecEffort::Balanced => 13,
+        CodecEffort::Max => 18,
     }
 }
 
@@ -91,12 +91,12 @@ mod tests {
         use CodecEffort::{Balanced, Max};
         assert_eq!(threads(None, 8, 4, Balanced), 8);
         assert_eq!(threads(Some(4096), 8, 4, Balanced), 8);
-        // 44 MiB, 2 blocks, and 12 for each thread.
+        // 44 MiB, 2 blocks, and 13 for each thread.
         assert_eq!(threads(Some(128), 8, 4, Balanced), 1);
-        assert_eq!(threads(Some(82), 8, 1, Balanced), 3);
-        assert_eq!(threads(Some(81), 8, 1, Balanced), 2);
-        assert_eq!(threads(Some(256), 8, 4, Balanced), 4);
-        assert_eq!(threads(Some(256), 8, 4, Max), 3);
+        assert_eq!(threads(Some(85), 8, 1, Balanced), 3);
+        assert_eq!(threads(Some(84), 8, 1, Balanced), 2);
+        assert_eq!(threads(Some(256), 8, 4, Balanced), 3);
+        assert_eq!(threads(Some(256), 8, 4, Max), 2);
         assert_eq!(threads(Some(16), 8, 4, Balanced), 1);
         assert_eq!(threads(Some(4096), 0, 4, Balanced), 1);
     }

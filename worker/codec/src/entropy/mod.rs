@@ -94,10 +94,10 @@ pub(crate) fn encode(
     props: &[LzmaProps],
     search: Search,
 ) -> Coded {
-    let mut best = Coded::stored(raw);
     if raw.len() < MIN_CODED_BYTES {
-        return best;
+        return Coded::stored(raw);
     }
+    let mut best = None;
     let (try_lzma, try_bz2) = candidates(raw, effort, search);
     if try_bz2 {
         keep_smaller(&mut best, bz2(raw), raw, version);
@@ -107,7 +107,7 @@ pub(crate) fn encode(
             keep_smaller(&mut best, lzma(raw, props, effort, search), raw, version);
         }
     }
-    best
+    best.unwrap_or_else(|| Coded::stored(raw))
 }
 
 /// Codes `raw` with `coder`; the result is never longer than `raw`.
@@ -119,19 +119,25 @@ pub(crate) fn encode_as(raw: &[u8], coder: Coder, effort: Effort, version: Forma
         Coder::Literals(lc) => Some(literals(raw, lc)),
         Coder::Lzma(props, search) => lzma(raw, props, effort, search),
     };
-    let mut best = Coded::stored(raw);
+    let mut best = None;
     keep_smaller(&mut best, coded, raw, version);
-    best
+    best.unwrap_or_else(|| Coded::stored(raw))
 }
 
-/// Keeps `coded`, in the form of `version`, if it is smaller.
-fn keep_smaller(best: &mut Coded, coded: Option<Coded>, raw: &[u8], version: FormatVersion) {
+/// Keeps `coded`, in the form of `version`, if it is smaller than the best so far and the bytes unchanged.
+fn keep_smaller(
+    best: &mut Option<Coded>,
+    coded: Option<Coded>,
+    raw: &[u8],
+    version: FormatVersion,
+) {
     let coded = coded.and_then(|coded| match version {
         FormatVersion::V1 => Some(coded),
         FormatVersion::V2 => short::shorten(coded, raw.len()),
     });
-    if let Some(coded) = coded.filter(|coded| coded.bytes.len() < best.bytes.len()) {
-        *best = coded;
+    let limit = best.as_ref().map_or(raw.len(), |best| best.bytes.len());
+    if let Some(coded) = coded.filter(|coded| coded.bytes.len() < limit) {
+        *best = Some(coded);
     }
 }
 
@@ -146,10 +152,10 @@ pub(crate) fn encode_bytes(
     /// The sample in bytes, and the ratio to its literals below which a search runs.
     const SAMPLE: usize = 16 << 10;
     const GAIN: (usize, usize) = (97, 100);
-    let mut best = Coded::stored(raw);
     if raw.len() < MIN_CODED_BYTES {
-        return best;
+        return Coded::stored(raw);
     }
+    let mut best = None;
     let contexts: &[u8] = if effort == Effort::Max {
         &[0, 2, 4]
     } else {
@@ -174,7 +180,7 @@ pub(crate) fn encode_bytes(
             keep_smaller(&mut best, coded, raw, version);
         }
     }
-    best
+    best.unwrap_or_else(|| Coded::stored(raw))
 }
 
 /// The codecs that code all of `raw`: (LZMA, BZ2). Max runs both; the other efforts code a sample

@@ -371,6 +371,15 @@ struct SourceBlock {
     is_single: bool,
 }
 
+/// Whether more than a quarter of the bytes end a value. A table takes memory for each value whatever its length, so a
+/// block of such bytes is half as large.
+fn is_dense(window: &[u8]) -> bool {
+    let ends = window
+        .iter()
+        .filter(|byte| matches!(byte, b',' | b'\n' | b'\t' | b';' | b'|' | b' '));
+    ends.count() > window.len() / 4
+}
+
 /// The raw file, split into blocks and hashed while it is read.
 struct BlockSource<R> {
     reader: R,
@@ -407,9 +416,13 @@ impl<R: Read> BlockSource<R> {
             .take(wanted)
             .read_to_end(&mut window)
             .map_err(CodecError::Read)?;
-        let is_last = window.len() <= self.block_size;
+        let limit = match is_dense(&window) {
+            true => self.block_size / 2,
+            false => self.block_size,
+        };
+        let is_last = window.len() <= limit;
         if !is_last {
-            let end = self.boundaries.find(&window[..self.block_size]);
+            let end = self.boundaries.find(&window[..limit]);
             self.carry = window.split_off(end);
         }
         if window.is_empty() {

@@ -211,6 +211,8 @@ pub(crate) fn encode_table(
     let payload = attempt.written.payload;
     drop(attempt.columns);
     drop(encoder);
+    // Decoding makes all columns again: both tables at once would be the peak of memory.
+    drop(table);
     if !decodes_to(transform, version, &payload, raw) {
         return None;
     }

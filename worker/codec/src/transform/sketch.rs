@@ -11,6 +11,8 @@ const SKETCH_LINES: usize = 400;
 const FEATURE_LINES: usize = 16;
 /// Blocks of numbers agree in delimiter and number of columns only.
 const MIN_SHAPE_WEIGHT: usize = 4;
+/// One line may hold millions of fields.
+const MAX_SHAPE_WEIGHT: usize = 4096;
 
 /// The features of lines: runs of letters in many lines, the runs of a header, and the delimiters.
 pub(super) fn of_lines(raw: &[u8], layouts: &[RowLayout], fields: usize) -> Vec<u64> {
@@ -36,7 +38,7 @@ pub(super) fn of_lines(raw: &[u8], layouts: &[RowLayout], fields: usize) -> Vec<
     sketch.extend(counts.into_keys());
     for layout in layouts.iter().filter(|layout| layout.delimiter != b' ') {
         let shape = mix(layout.delimiter.into(), fields as u64);
-        let weight = fields.max(MIN_SHAPE_WEIGHT) as u64;
+        let weight = fields.clamp(MIN_SHAPE_WEIGHT, MAX_SHAPE_WEIGHT) as u64;
         sketch.extend((0..weight).map(|copy| mix(shape, copy)));
     }
     sketch.sort_unstable();

@@ -7,7 +7,10 @@ use crate::Damage;
 pub(super) fn split(raw: &[u8]) -> Option<ColumnTable> {
     let ended = raw.last() == Some(&b'\n');
     let body = if ended { &raw[..raw.len() - 1] } else { raw };
-    let lines: ColumnValues = body.split(|&byte| byte == b'\n').collect();
+    let count = body.iter().filter(|&&byte| byte == b'\n').count() + 1;
+    let mut lines = ColumnValues::with_capacity(count, body.len());
+    body.split(|&byte| byte == b'\n')
+        .for_each(|line| lines.push(line));
     (lines.len() >= 4).then(|| ColumnTable {
         head: vec![u8::from(ended)],
         columns: vec![lines],
