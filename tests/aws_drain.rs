@@ -3,6 +3,8 @@
 
 use std::time::Instant;
 
+use streampress_crds::document;
+use streampress_crds::settings::{Settings, VARIABLE};
 use streampress_tests::aws::Cloud;
 use streampress_tests::eventually_blocking;
 use streampress_tests::sandbox::{RunningProgram, Sandbox, metric};
@@ -22,6 +24,49 @@ fn sandbox(cloud: &Cloud, more: &str) -> Sandbox {
     let sandbox = Sandbox::new(PROGRAM, &cloud.fake_aws.url, "drain", &spec);
     sandbox.run(&["setup", "pipeline.yaml"]).success();
     sandbox
+}
+
+/// The variable of an operator's compressor while the pipeline is suspended.
+fn receipts_only(sandbox: &Sandbox) -> String {
+    let yaml = std::fs::read_to_string(sandbox.path("pipeline.yaml")).expect("readable");
+    let (pipeline, _) = document::load_one(&yaml, "pipeline.yaml").expect("valid");
+    let settings = pipeline.resolved().compressor_settings();
+    Settings::Compressor(settings.of_receipts_only()).to_json()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_compressor_of_a_suspended_pipeline_takes_the_receipt_and_leaves_the_file() {
+    let cloud = Cloud::start().await;
+    let sandbox = sandbox(&cloud, "");
+    let submit = |name: &str| {
+        sandbox.write(&sandbox.path(name), name);
+        let submitted = sandbox.run(&["submit", name, "-p", "pipeline.yaml", "--aws"]);
+        submitted.success();
+    };
+    let waiting = |queue: &str| cloud.fake_aws.sqs().len(queue);
+    submit("restored.txt");
+    let packs = sandbox.start("packs.log", &COMPRESS);
+    eventually_blocking("it is packed", || waiting("drain-chunks.fifo") == 1);
+    assert_eq!(packs.stop(), Some(0));
+    let restores = sandbox.start("restores.log", &["decompress", "pipeline.yaml", "--aws"]);
+    eventually_blocking("its receipt waits", || {
+        waiting("drain-chunks.fifo") == 0 && waiting("drain-receipts.fifo") == 1
+    });
+    assert_eq!(restores.stop(), Some(0));
+    submit("waiting.txt");
+
+    let mut command = sandbox.command(&["compress", "--listen", "127.0.0.1:0"]);
+    command.env(VARIABLE, receipts_only(&sandbox));
+    let suspended = sandbox.start_command("suspended.log", command);
+    let counted = |name: &str| metric(&suspended.get("/metrics"), name);
+    eventually_blocking("it takes the receipt", || {
+        waiting("drain-receipts.fifo") == 0
+            && counted("streampress_messages_acknowledged_total") == 1.0
+    });
+    assert!(suspended.get("/readyz").starts_with("HTTP/1.1 200"));
+    assert_eq!(counted("streampress_messages_received_total"), 1.0);
+    assert_eq!(suspended.stop(), Some(0));
+    assert_eq!(waiting("drain-files.fifo"), 1);
 }
 
 fn in_progress(worker: &RunningProgram) -> f64 {

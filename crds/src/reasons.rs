@@ -240,7 +240,7 @@ pub enum Reason {
     WithinRetention,
     /// Suspending: generator and compressors finish their present work.
     StoppingIntake,
-    /// Suspending: packed files are still being restored.
+    /// Suspending: packed files are still being restored, or their receipts taken.
     RestoringFiles,
     /// Suspending: waiting to be sure that nothing is in flight.
     Settling,
@@ -311,7 +311,9 @@ impl Reason {
             Self::StoppingIntake => {
                 "suspending: generator and compressors finish their present work"
             }
-            Self::RestoringFiles => "suspending: the last packed files are being restored",
+            Self::RestoringFiles => {
+                "suspending: the last packed files are being restored, or their receipts are being taken"
+            }
             Self::Settling => {
                 "suspending: the queues are empty, and the operator waits until that is certain"
             }

@@ -12,7 +12,8 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use streampress::consume::HandlerError;
-use streampress::message::{BUNDLED_VERSION, DeadLetterReason, Manifest, Message, Verdict};
+use streampress::message::record::FoundRecord;
+use streampress::message::{DESCRIBED_VERSION, DeadLetterReason, Manifest, Message, Verdict};
 use streampress::roles::announce::AnnouncementFormat;
 use streampress::roles::bundler::Bundler;
 use streampress::roles::compress::Compressor;
@@ -169,18 +170,13 @@ async fn the_packed_bytes_of_files_add_up_to_what_is_in_the_stream() {
     // By the first record: what the files say, and what the records hold.
     let mut packed: BTreeMap<String, (u64, u64)> = BTreeMap::new();
     for manifest in &manifests {
-        assert_eq!(
-            manifest.version == BUNDLED_VERSION,
-            manifest.bundle.is_some()
-        );
+        assert_eq!(manifest.version, DESCRIBED_VERSION);
         let records = manifest.records.positions();
         let fetched = stream.fetch(records).await.expect("fetched");
-        // Each record's header says how many bytes follow it.
-        let payload =
-            |record: &Bytes| u32::from_be_bytes(record[40..44].try_into().expect("a header"));
+        let payload = |record: &Bytes| FoundRecord::read(record).expect("a record").payload;
         let held: u64 = fetched
             .iter()
-            .map(|record| u64::from(payload(record)))
+            .map(|record| payload(record).len() as u64)
             .sum();
         let sums = packed.entry(records[0].to_string()).or_default();
         *sums = (sums.0 + manifest.packed_bytes, held);
@@ -341,7 +337,7 @@ async fn a_damaged_bundle_is_requested_again_once_for_each_of_its_files() {
                 } => {
                     assert_eq!(
                         (receipt.version, reason),
-                        (BUNDLED_VERSION, DeadLetterReason::RecordDamaged)
+                        (DESCRIBED_VERSION, DeadLetterReason::RecordDamaged)
                     );
                     manifest.file.name.to_string()
                 }

@@ -102,7 +102,7 @@ async fn restore(records: usize) {
         sequence: number.into(),
         bytes: 4 << 20,
     };
-    let first = RecordOwner::new(&file.id(), "attempt").seal(0, &[7; 4096], None);
+    let first = RecordOwner::new(&file.id(), "attempt").seal(0, &[7; 4096]);
     let manifest = Manifest {
         version: VERSION,
         file_version: None,

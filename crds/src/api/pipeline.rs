@@ -58,7 +58,7 @@ use crate::quantity::ByteSize;
 )]
 #[serde(rename_all = "camelCase", default)]
 pub struct CompressionPipelineSpec {
-    /// If true, generator and compressors stop taking files, packed files are restored, then every role is scaled to zero.
+    /// If true, generator and compressors stop taking files, packed files are restored, their receipts taken, and all roles stop.
     pub suspend: bool,
     /// Which files stay in order: those of one name (PerName) or all (Strict).
     pub ordering: Ordering,

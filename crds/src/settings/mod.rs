@@ -27,6 +27,9 @@ pub const VARIABLE: &str = "STREAMPRESS_PIPELINE";
 
 /// The version of the settings' JSON.
 pub const VERSION: u32 = 1;
+/// The version of settings that say `receiptsOnly`: a worker that does not know it would pack files while the pipeline is
+/// suspended, and refuses these instead.
+pub const RECEIPTS_ONLY_VERSION: u32 = 2;
 
 /// Where the operator mounts the generator's ConfigMap; the schema is the file named after its key.
 pub const SCHEMA_MOUNT: &str = "/etc/streampress/schema";
@@ -88,6 +91,19 @@ pub struct CompressorSettings {
     /// Whether the generator role keeps a journal of the source, in which receipts are recorded.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub keeps_journal: bool,
+    /// Whether it takes receipts and packs nothing, as while the pipeline is suspended.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub receipts_only: bool,
+}
+
+impl CompressorSettings {
+    /// The settings of a compressor that takes receipts and packs nothing.
+    #[must_use]
+    pub fn of_receipts_only(mut self) -> Self {
+        self.receipts_only = true;
+        self.identity.version = RECEIPTS_ONLY_VERSION;
+        self
+    }
 }
 
 /// What a decompressor needs.

@@ -4,7 +4,7 @@ use serde::de::DeserializeOwned;
 use serde_json::Value;
 
 use crate::limits;
-use crate::settings::{CodecSettings, Role, Settings, VARIABLE, VERSION};
+use crate::settings::{CodecSettings, RECEIPTS_ONLY_VERSION, Role, Settings, VARIABLE, VERSION};
 
 /// Settings that cannot be used.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -23,7 +23,7 @@ pub enum SettingsError {
     },
     /// Another release wrote them.
     #[error(
-        "{VARIABLE} has version {found}, this worker reads version {VERSION}; run the worker and the operator from one release"
+        "{VARIABLE} has version {found}, this worker reads versions {VERSION} to {RECEIPTS_ONLY_VERSION}; run the worker and the operator from one release"
     )]
     Version {
         /// The version found.
@@ -51,7 +51,7 @@ pub fn read(json: &str) -> Result<(Settings, Vec<String>), SettingsError> {
     })?;
     // The version is checked first: with another one, no other error means anything.
     match value.get("version") {
-        Some(version) if version.as_u64() == Some(u64::from(VERSION)) => {}
+        Some(version) if version.as_u64().is_some_and(is_known) => {}
         Some(version) => {
             return Err(SettingsError::Version {
                 found: crate::invalid::shorten(version.to_string()),
@@ -74,6 +74,10 @@ pub fn read(json: &str) -> Result<(Settings, Vec<String>), SettingsError> {
     let mut ignored = Vec::new();
     list_ignored(&value, &known, "", &mut ignored);
     Ok((settings, ignored))
+}
+
+fn is_known(version: u64) -> bool {
+    (u64::from(VERSION)..=u64::from(RECEIPTS_ONLY_VERSION)).contains(&version)
 }
 
 /// Reads one role's settings from JSON.
@@ -341,9 +345,21 @@ mod tests {
 
     #[test]
     fn another_version_is_refused_before_anything_else() {
-        let error = read(r#"{"version": 2}"#).expect_err("another version");
-        assert_eq!(error, SettingsError::Version { found: "2".into() });
+        let error = read(r#"{"version": 3}"#).expect_err("another version");
+        assert_eq!(error, SettingsError::Version { found: "3".into() });
         assert!(error.to_string().contains("from one release"), "{error}");
+    }
+
+    #[test]
+    fn a_compressor_that_only_takes_receipts_has_the_second_version() {
+        let (settings, _) = edited(Role::Compressor, |_| {}).expect("readable");
+        let Settings::Compressor(packs) = settings else {
+            panic!("{settings:?}");
+        };
+        assert!(!packs.receipts_only);
+        let only = Settings::Compressor(packs.of_receipts_only());
+        assert!(only.to_json().contains(r#""version":2"#));
+        assert_eq!(read(&only.to_json()), Ok((only, vec![])));
     }
 
     #[test]

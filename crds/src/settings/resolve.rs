@@ -116,6 +116,7 @@ impl Resolved {
             codec: self.codec,
             keeps_journal: self.has_role(Role::Generator)
                 && self.transport.receipts_queue.is_some(),
+            receipts_only: false,
         }
     }
 

@@ -136,6 +136,7 @@ impl Context {
             .any(|condition| condition.type_ == "Drained" && condition.status == "True");
         let facts = DrainFacts {
             chunks: transport.depths.chunks,
+            receipts: transport.depths.receipts,
             ..state.drain_facts(pipeline.spec.suspend, was_drained)
         };
         let now = self.began.elapsed();

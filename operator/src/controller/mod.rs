@@ -132,6 +132,7 @@ async fn carry_out(
     let (replicas, scale_after) = context.memo(watched, |memo| {
         replicas(
             &pipeline.spec,
+            resolved.transport.receipts_queue.is_some(),
             drain,
             &transport.depths,
             |role| state.replicas(role),
@@ -236,7 +237,7 @@ fn drain_after(drain: Drain) -> Option<Duration> {
     match drain {
         Drain::Settling(left) => Some(left),
         Drain::NotSuspended | Drain::Drained => None,
-        Drain::Stopping | Drain::Emptying(_) => Some(DRAIN_INTERVAL),
+        Drain::Stopping | Drain::Emptying(_) | Drain::TakingReceipts(_) => Some(DRAIN_INTERVAL),
     }
 }
 

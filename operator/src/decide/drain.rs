@@ -1,5 +1,6 @@
-//! Suspending without loss: first the intake stops, then what is in flight is restored, then all roles stop. Pure: the
-//! step follows from what is seen, so that a restarted operator goes on where the last one was.
+//! Suspending without loss: first generator and packing stop, then what is in flight is restored and its receipts are
+//! taken, then all roles stop. Pure: the step follows from what is seen, so that a restarted operator goes on where the
+//! last one was.
 
 use std::time::Duration;
 
@@ -15,10 +16,12 @@ const DISAGREEING: Duration = Duration::from_secs(180);
 pub(crate) enum Drain {
     /// The pipeline is not suspended.
     NotSuspended,
-    /// Generator and compressors are still ending.
+    /// The generator and compressors that pack are still ending.
     Stopping,
     /// Packed files are still to be restored; `None` when their number is not known.
     Emptying(Option<u64>),
+    /// All packed files are restored; receipts are still to be taken. `None` when their number is not known.
+    TakingReceipts(Option<u64>),
     /// Nothing is left as far as seen; that must hold for so much longer.
     Settling(Duration),
     /// Nothing is in flight.
@@ -30,12 +33,14 @@ pub(crate) enum Drain {
 pub(crate) struct DrainFacts {
     /// `spec.suspend`.
     pub(crate) suspend: bool,
-    /// Pods of generator and compressor that are still there, ready or not.
+    /// Pods of the generator, and of compressors that pack, that are still there, ready or not.
     pub(crate) intake_pods: i32,
     /// Slots of any role that are held.
     pub(crate) held_slots: usize,
     /// The queue of packed files.
     pub(crate) chunks: Option<Depth>,
+    /// The queue of receipts; zero where there is none.
+    pub(crate) receipts: Option<Depth>,
     /// Files that were packed, by the ledgers, and neither restored nor put into the dead-letter queue.
     pub(crate) unaccounted: u64,
     /// The status already says that it is drained.
@@ -49,8 +54,11 @@ pub(crate) fn drain(facts: &DrainFacts, empty: &mut EmptyQueues<Duration>, now: 
         return Drain::NotSuspended;
     }
     let left = facts.chunks.map(|depth| depth.total());
+    let receipts = facts.receipts.map(|depth| depth.total());
     if facts.was_drained
-        && left.is_none_or(|left| left == 0)
+        && [left, receipts]
+            .iter()
+            .all(|left| left.is_none_or(|left| left == 0))
         && facts.held_slots == 0
         && facts.intake_pods == 0
     {
@@ -60,9 +68,12 @@ pub(crate) fn drain(facts: &DrainFacts, empty: &mut EmptyQueues<Duration>, now: 
         *empty = EmptyQueues::default();
         return Drain::Stopping;
     }
-    let is_empty = left == Some(0) && facts.held_slots == 0;
+    let is_empty = left == Some(0) && receipts == Some(0) && facts.held_slots == 0;
     let Some(seen_for) = empty.observe(is_empty, now) else {
-        return Drain::Emptying(left);
+        return match left {
+            Some(0) if receipts != Some(0) => Drain::TakingReceipts(receipts),
+            _ => Drain::Emptying(left),
+        };
     };
     let needed = match facts.unaccounted {
         0 => COUNTED_LATE,
@@ -78,6 +89,11 @@ impl Drain {
     /// Whether generator and compressors may work.
     pub(crate) fn takes_in(self) -> bool {
         self == Drain::NotSuspended
+    }
+
+    /// Whether compressors may take receipts and nothing else.
+    pub(crate) fn takes_receipts(self) -> bool {
+        !matches!(self, Drain::NotSuspended | Drain::Stopping | Drain::Drained)
     }
 
     /// Whether decompressors may work.
@@ -110,8 +126,50 @@ mod tests {
             intake_pods,
             held_slots,
             chunks,
+            receipts: EMPTY,
             ..DrainFacts::default()
         }
+    }
+
+    #[test]
+    fn receipts_are_taken_after_the_last_file_was_restored() {
+        let some = |visible| {
+            Some(Depth {
+                visible,
+                ..Depth::default()
+            })
+        };
+        let with_receipts = |held_slots, chunks, receipts| DrainFacts {
+            receipts,
+            ..suspended(0, held_slots, chunks)
+        };
+        assert_eq!(
+            steps(&[
+                (0, with_receipts(1, some(1), some(3))),
+                (1, with_receipts(1, EMPTY, some(2))),
+                (2, with_receipts(0, EMPTY, None)),
+                (3, with_receipts(1, EMPTY, EMPTY)),
+                (4, with_receipts(0, EMPTY, EMPTY)),
+                (30, with_receipts(1, EMPTY, some(1))),
+                (40, with_receipts(0, EMPTY, EMPTY)),
+                (100, with_receipts(0, EMPTY, EMPTY)),
+            ]),
+            [
+                Drain::Emptying(Some(1)),
+                Drain::TakingReceipts(Some(2)),
+                Drain::TakingReceipts(None),
+                Drain::Emptying(Some(0)),
+                Drain::Settling(Duration::from_secs(60)),
+                Drain::TakingReceipts(Some(1)),
+                Drain::Settling(Duration::from_secs(60)),
+                Drain::Drained,
+            ]
+        );
+        let late = DrainFacts {
+            was_drained: true,
+            ..with_receipts(0, EMPTY, some(1))
+        };
+        assert_eq!(steps(&[(0, late)]), [Drain::TakingReceipts(Some(1))]);
     }
 
     #[test]

@@ -17,9 +17,10 @@ pub(crate) struct ScalingHistories {
     roles: BTreeMap<Role, ScalingHistory>,
 }
 
-/// The pods of each role, and after how long to decide again for one of them.
+/// The pods of each role, and after how long to decide again for one of them. `has_receipts`: the pipeline has a queue for them.
 pub(crate) fn replicas(
     spec: &CompressionPipelineSpec,
+    has_receipts: bool,
     drain: Drain,
     depths: &Depths,
     current: impl Fn(Role) -> Option<i32>,
@@ -47,7 +48,16 @@ pub(crate) fn replicas(
     ];
     for (role, worker, works, depth) in workers {
         if !works {
-            replicas.insert(role, 0);
+            let takes_receipts = role == Role::Compressor && has_receipts && drain.takes_receipts();
+            let is_ours = worker.autoscaling.mode != AutoscalingMode::External;
+            match takes_receipts {
+                // One is enough: a receipt is quickly taken.
+                true if is_ours => drop(replicas.insert(role, 1)),
+                // The API server makes it one where no autoscaler wrote another number, which would be written again and
+                // again; none of its pods packs.
+                true => {}
+                false => drop(replicas.insert(role, 0)),
+            }
             histories.roles.remove(&role);
             continue;
         }
@@ -116,6 +126,7 @@ mod tests {
         };
         replicas(
             spec,
+            true,
             drain,
             &depths,
             |_| None,
@@ -139,6 +150,7 @@ mod tests {
         let pods = |depths: Depths| {
             replicas(
                 &spec(AutoscalingMode::Internal),
+                true,
                 Drain::NotSuspended,
                 &depths,
                 |_| Some(0),
@@ -181,20 +193,41 @@ mod tests {
     }
 
     #[test]
-    fn suspending_stops_the_intake_first_and_the_decompressors_last() {
+    fn suspending_stops_packing_first_and_takes_receipts_until_the_last_file_is_restored() {
         for mode in [
             AutoscalingMode::None,
             AutoscalingMode::Internal,
             AutoscalingMode::External,
         ] {
             let planned = |drain| {
-                planned(&spec(mode), drain, 9)
-                    .into_values()
-                    .collect::<Vec<_>>()
+                let planned = planned(&spec(mode), drain, 9);
+                Role::ALL.map(|role| planned.get(&role).copied())
             };
-            assert_eq!(planned(Drain::Stopping), [0, 0, 1]);
-            assert_eq!(planned(Drain::Emptying(None)), [0, 0, 1]);
-            assert_eq!(planned(Drain::Drained), [0, 0, 0]);
+            // Another's autoscaler is stopped by zero, and not written over meanwhile.
+            let one = (mode != AutoscalingMode::External).then_some(1);
+            assert_eq!(planned(Drain::Stopping), [Some(0), Some(0), Some(1)]);
+            for taking in [
+                Drain::Emptying(None),
+                Drain::TakingReceipts(Some(1)),
+                Drain::Settling(Duration::ZERO),
+            ] {
+                assert_eq!(planned(taking), [Some(0), one, Some(1)]);
+            }
+            assert_eq!(planned(Drain::Drained), [Some(0); 3]);
         }
+    }
+
+    #[test]
+    fn without_a_receipts_queue_no_compressor_runs_while_suspending() {
+        let (replicas, _) = replicas(
+            &spec(AutoscalingMode::None),
+            false,
+            Drain::Emptying(Some(1)),
+            &Depths::default(),
+            |_| None,
+            &mut ScalingHistories::default(),
+            Duration::ZERO,
+        );
+        assert_eq!(replicas[&Role::Compressor], 0);
     }
 }

@@ -352,6 +352,14 @@ fn suspended(drain: Drain, seen: &PipelineObservation) -> Option<StatusSummary> 
             Reason::DepthUnknown,
             "How many packed files are left is not known: the queue cannot be read, see condition TransportReady.".to_owned(),
         ),
+        Drain::TakingReceipts(Some(left)) => (
+            Reason::RestoringFiles,
+            format!("All packed files are restored; {left} receipts are still to be taken."),
+        ),
+        Drain::TakingReceipts(None) => (
+            Reason::DepthUnknown,
+            "How many receipts are left is not known: the queue cannot be read, see condition TransportReady.".to_owned(),
+        ),
         Drain::Settling(_) if seen.unaccounted > 0 => (
             Reason::Settling,
             format!("The queue is empty, but {} packed files are not counted as restored; waiting up to three minutes for them.", seen.unaccounted),

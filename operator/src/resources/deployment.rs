@@ -44,12 +44,24 @@ pub(crate) const WORKER: &str = "worker";
 pub(super) fn objects(input: &BuildInput<'_>) -> Vec<OwnedObject> {
     let mut objects = Vec::new();
     for role in Role::ALL {
-        if let Some(settings) = input.resolved.for_role(role) {
+        if let Some(settings) = settings_of(input, role) {
             objects.push(deployment(input, &settings));
             objects.extend(disruption_budget(input, role));
         }
     }
     objects
+}
+
+/// While a pipeline is suspended, compressors pack nothing; they take the receipts of what is still restored.
+fn settings_of(input: &BuildInput<'_>, role: Role) -> Option<Settings> {
+    let mut settings = input.resolved.for_role(role)?;
+    if let Settings::Compressor(compressor) = &mut settings {
+        let has_receipts = compressor.transport.receipts_queue.is_some();
+        if input.pipeline.spec.suspend && has_receipts {
+            *compressor = compressor.clone().of_receipts_only();
+        }
+    }
+    Some(settings)
 }
 
 fn deployment(input: &BuildInput<'_>, settings: &Settings) -> OwnedObject {

@@ -144,6 +144,26 @@ fn a_role_gets_its_own_settings_and_rolls_only_for_them() {
 }
 
 #[test]
+fn compressors_of_a_suspended_pipeline_only_take_receipts_where_there_are_any() {
+    let settings = |spec| {
+        let compressor = find(&built(spec), ObjectKind::Deployment, "stock-compressor");
+        let value = &compressor["spec"]["template"]["spec"]["containers"][0]["env"][0]["value"];
+        let json = value.as_str().expect("text");
+        let settings: Value = serde_json::from_str(json).expect("JSON");
+        (
+            settings["receiptsOnly"].clone(),
+            settings["version"].clone(),
+        )
+    };
+    let packs = (Value::Null, json!(1));
+    assert_eq!(settings(json!({})), packs);
+    // An earlier release's worker would ignore the field, and pack: it refuses the version.
+    assert_eq!(settings(json!({"suspend": true})), (json!(true), json!(2)));
+    let original = json!({"suspend": true, "codec": {"format": "Seed"}});
+    assert_eq!(settings(original), packs);
+}
+
+#[test]
 fn pods_meet_the_restricted_standard() {
     let objects = built(json!({}));
     let pod =

@@ -133,11 +133,13 @@ impl ClusterState {
             .count()
     }
 
-    /// Pods of generator and compressor, wanted or still there.
+    /// Pods of generator and compressor, wanted or still there, which make or pack files.
     fn intake_pods(&self) -> i32 {
-        let pods = |role| {
-            self.deployment(role)
-                .map_or(0, |deployment| deployment.desired.max(deployment.pods))
+        let pods = |role| match self.deployment(role) {
+            Some(deployment) if !deployment.takes_receipts_only => {
+                deployment.desired.max(deployment.pods)
+            }
+            Some(_) | None => 0,
         };
         pods(Role::Generator) + pods(Role::Compressor)
     }
@@ -151,6 +153,7 @@ impl ClusterState {
             held_slots: self.held_slots(),
             unaccounted: ledger::unaccounted(&self.ledgers()),
             chunks: None,
+            receipts: None,
         }
     }
 

@@ -6,10 +6,12 @@ use std::time::Duration;
 
 use k8s_openapi::api::apps::v1::{DeploymentSpec, DeploymentStatus};
 use k8s_openapi::api::coordination::v1::LeaseSpec;
+use k8s_openapi::api::core::v1::Container;
 use kube::api::{DynamicObject, ObjectMeta};
 use kube::{Resource, ResourceExt};
 use serde::de::DeserializeOwned;
 use streampress_crds::ledger::{LEDGER, Ledger};
+use streampress_crds::settings::{Settings, VARIABLE};
 use streampress_crds::slot_health::{HEALTH, SlotHealth};
 use streampress_crds::{CompressionPipeline, Role};
 
@@ -57,6 +59,8 @@ pub(crate) struct DeploymentState {
     pub(crate) ready: i32,
     /// It has dealt with its latest spec, and all pods run it.
     pub(crate) rolled_out: bool,
+    /// Its pods only take receipts, and pods that do more are gone.
+    pub(crate) takes_receipts_only: bool,
     /// Why its pods do not come up, in the cluster's words.
     pub(crate) stuck: Option<String>,
     /// Image of the pods.
@@ -161,17 +165,27 @@ impl DeploymentState {
         let worker = containers
             .into_iter()
             .find(|container| container.name == WORKER);
+        let has_latest = status.observed_generation == object.metadata.generation;
         Self {
             desired,
             pods,
             ready: status.ready_replicas.unwrap_or(0),
-            rolled_out: status.observed_generation == object.metadata.generation
-                && updated >= desired
-                && pods <= updated,
+            rolled_out: has_latest && updated >= desired && pods <= updated,
+            takes_receipts_only: (pods == 0 || (has_latest && pods <= updated))
+                && worker.as_ref().is_some_and(takes_receipts_only),
             stuck: stuck(&status),
             image: worker.and_then(|container| container.image),
         }
     }
+}
+
+/// Whether the settings in the worker's environment say so.
+fn takes_receipts_only(worker: &Container) -> bool {
+    let mut variables = worker.env.iter().flatten();
+    let settings = variables.find(|variable| variable.name == VARIABLE);
+    let json = settings.and_then(|variable| variable.value.as_deref());
+    let settings = json.and_then(|json| streampress_crds::settings::read(json).ok());
+    matches!(settings, Some((Settings::Compressor(compressor), _)) if compressor.receipts_only)
 }
 
 /// What is wrong, in the Deployment's own words.
@@ -254,6 +268,38 @@ mod tests {
         assert!(!deployment(1, 2, 2).rolled_out);
         assert!(!deployment(2, 1, 2).rolled_out);
         assert!(!deployment(2, 2, 3).rolled_out);
+    }
+
+    #[test]
+    fn compressors_take_receipts_only_once_all_that_pack_are_gone() {
+        let spec = json!({"source": {"location": "file:///data/in"}, "destination": {"location": "file:///data/out"}});
+        let pipeline = json!({
+            "apiVersion": "streampress.dev/v1alpha1", "kind": "CompressionPipeline",
+            "metadata": {"name": "stock"}, "spec": spec,
+        });
+        let pipeline = serde_json::from_value(pipeline).expect("a pipeline");
+        let checked = streampress_crds::CheckedPipeline::new(pipeline).expect("valid");
+        let compressor = checked.resolved().compressor_settings();
+        let takes_receipts_only = |receipts_only, observed: i64, updated: i64, all: i64| {
+            let compressor = match receipts_only {
+                true => compressor.clone().of_receipts_only(),
+                false => compressor.clone(),
+            };
+            let settings = Settings::Compressor(compressor);
+            let variable = json!({"name": VARIABLE, "value": settings.to_json()});
+            let container = json!({"name": WORKER, "env": [variable]});
+            let object = json!({
+                "metadata": {"generation": 2},
+                "spec": {"replicas": 1, "selector": {}, "template": {"spec": {"containers": [container]}}},
+                "status": {"observedGeneration": observed, "updatedReplicas": updated, "replicas": all},
+            });
+            deployment(object).takes_receipts_only
+        };
+        assert!(takes_receipts_only(true, 2, 1, 1));
+        assert!(takes_receipts_only(true, 1, 0, 0));
+        assert!(!takes_receipts_only(true, 1, 1, 1));
+        assert!(!takes_receipts_only(true, 2, 1, 2));
+        assert!(!takes_receipts_only(false, 2, 1, 1));
     }
 
     #[test]

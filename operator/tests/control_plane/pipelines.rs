@@ -253,7 +253,8 @@ async fn suspending_drains_in_order_and_says_so() {
             cluster.replicas("stock-compressor").await,
             cluster.replicas("stock-decompressor").await
         ),
-        (json!(0), json!(0), json!(1))
+        // The compressor only takes receipts.
+        (json!(0), json!(1), json!(1))
     );
     cluster.transport.put(&queue, 0);
     cluster

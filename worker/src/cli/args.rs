@@ -58,6 +58,8 @@ pub(crate) enum Command {
     Submit(SubmitArgs),
     /// Send dead letters again
     Redrive(RedriveArgs),
+    /// Make lost queues anew: send the newest version of each packed file in the stream to be restored (hybrid format)
+    Recover(RecoverArgs),
     /// Render the report page from the stored rows
     Report(PipelineArgs),
     /// Create a pipeline's queues and stream on AWS
@@ -171,6 +173,15 @@ pub(crate) struct RedriveArgs {
     #[command(flatten)]
     pub(crate) pipeline: PipelineArgs,
     /// Only list the dead letters with their reasons
+    #[arg(long)]
+    pub(crate) list: bool,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct RecoverArgs {
+    #[command(flatten)]
+    pub(crate) pipeline: PipelineArgs,
+    /// Only list the files with their versions, and send nothing
     #[arg(long)]
     pub(crate) list: bool,
 }

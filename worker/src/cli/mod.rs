@@ -13,6 +13,7 @@ mod inspect;
 mod output;
 mod pack;
 mod progress;
+mod recover;
 mod redrive;
 mod report;
 mod role;
@@ -66,6 +67,7 @@ fn dispatch(command: Command) -> Result<ExitCode> {
         Command::Decompress(args) => decompress::command(args),
         Command::Submit(args) => submit::command(args),
         Command::Redrive(args) => redrive::command(args),
+        Command::Recover(args) => recover::command(args),
         Command::Report(args) => report::command(args),
         Command::Setup(args) => setup::command(args),
         Command::Validate(args) => validate::command(args),

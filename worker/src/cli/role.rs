@@ -74,8 +74,25 @@ impl RoleCommand {
     /// Fails where nothing ever ran in the data folder, so that a mistyped --data does not look like an empty one.
     pub(super) fn ensure_data_exists(&self) -> Result<()> {
         if self.transport == TransportChoice::Embedded && !Local::exists(&self.data) {
+            if Local::has_stream(&self.data) {
+                bail!(
+                    "the database of the data folder {} is lost; 'streampress recover' with the same FILE and --data sends the files in its stream to be restored",
+                    self.data.display()
+                );
+            }
             bail!(
                 "there is no data folder {}: nothing ran there yet, or the data is in another folder (--data)",
+                self.data.display()
+            );
+        }
+        Ok(())
+    }
+
+    /// Fails where there is no stream in the data folder; its database may be lost.
+    pub(super) fn ensure_stream_exists(&self) -> Result<()> {
+        if self.transport == TransportChoice::Embedded && !Local::has_stream(&self.data) {
+            bail!(
+                "there is no stream in the data folder {}: nothing ran there yet, or the data is in another folder (--data)",
                 self.data.display()
             );
         }

@@ -81,7 +81,7 @@ mod tests {
     /// Streams hold such records: their owner may not change.
     #[test]
     fn records_of_a_bundle_are_written_byte_for_byte_as_in_earlier_releases() {
-        let record = place(8, 2, 5).record_owner().seal(0, b"payload", None);
+        let record = place(8, 2, 5).record_owner().seal(0, b"payload");
         let hex: String = record.iter().map(|byte| format!("{byte:02x}")).collect();
         let owner = "94c7afd0656a3df45daa8d731b03879d\
                      41ee67d2cddda00309b8e6e72cac36f8";

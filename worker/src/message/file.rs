@@ -17,6 +17,16 @@ impl Digest {
         blake3::hash(bytes).into()
     }
 
+    /// From its 32 bytes.
+    pub fn from_bytes(bytes: [u8; 32]) -> Self {
+        blake3::Hash::from_bytes(bytes).into()
+    }
+
+    /// Its 32 bytes.
+    pub fn to_bytes(&self) -> [u8; 32] {
+        blake3::Hash::from_hex(&self.0).map_or([0; 32], |hash| *hash.as_bytes())
+    }
+
     /// 64 hex digits.
     pub fn as_str(&self) -> &str {
         &self.0

@@ -6,14 +6,14 @@ use streampress_transport::{FileVersion, Position};
 use super::announcement::is_zero;
 use super::bundle::BundlePlace;
 use super::record::RecordOwner;
-use super::{BUNDLED_VERSION, FileRef, MessageError, SourceObservation, VERSION, to_json};
+use super::{FileRef, MessageError, SourceObservation, to_json};
 
 /// The body of a manifest.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Manifest {
-    /// [`super::VERSION`]; [`super::BUNDLED_VERSION`] for a file in a bundle, whose records an earlier release would unpack
-    /// wrongly.
+    /// [`super::DESCRIBED_VERSION`]: an earlier release cannot read the records, and leaves the manifest to a newer worker.
+    /// [`super::BUNDLED_VERSION`] or [`super::VERSION`] where an earlier release wrote it.
     pub version: u32,
     /// The file, with the hash that the restored file must have.
     pub file: FileRef,
@@ -93,11 +93,6 @@ pub struct Share {
 }
 
 impl Manifest {
-    /// The version of the manifest of a file with this place.
-    pub(crate) fn version_for(bundle: Option<&BundlePlace>) -> u32 {
-        bundle.map_or(VERSION, |_| BUNDLED_VERSION)
-    }
-
     /// What the records are checked against.
     pub fn record_owner(&self) -> RecordOwner {
         match &self.bundle {

@@ -5,6 +5,7 @@
 
 mod announcement;
 mod bundle;
+mod description;
 mod file;
 mod legacy;
 mod manifest;
@@ -18,6 +19,7 @@ use serde_json::Value;
 
 pub use self::announcement::{Announcement, SourceObservation};
 pub use self::bundle::{BundlePlace, MOST_BUNDLE_BYTES};
+pub use self::description::{DescribedContent, DescribedFile};
 pub use self::file::{Digest, FileRef, hash};
 pub use self::legacy::{LegacyAnnouncement, LegacyManifest};
 pub use self::manifest::{Manifest, Records, Share, StageNumbers};
@@ -28,8 +30,11 @@ pub use streampress_crds::DeadLetterReason;
 /// The version that announcements, manifests and receipts are written in. Readers name others and leave them to another
 /// release.
 pub const VERSION: u32 = 1;
-/// The version of a manifest whose file is in a bundle, and of a receipt that holds such a manifest.
+/// The version of a manifest of the release before, whose file is in a bundle, and of a receipt that holds such a manifest.
 pub const BUNDLED_VERSION: u32 = 2;
+/// The version of a manifest whose records describe their file, as all do that are written now, and of a receipt that holds
+/// such a manifest.
+pub const DESCRIBED_VERSION: u32 = 3;
 
 /// Group of every message when files go strictly one after another.
 pub const STRICT_GROUP: &str = "strict";
@@ -59,7 +64,7 @@ pub enum MessageError {
     Unreadable(#[source] serde_json::Error),
     /// Written by another version.
     #[error(
-        "message version {0} is not supported by this release (it reads versions {VERSION} to {BUNDLED_VERSION}); update the workers"
+        "message version {0} is not supported by this release (it reads versions {VERSION} to {DESCRIBED_VERSION}); update the workers"
     )]
     Version(u64),
     /// A field contradicts another.
@@ -175,12 +180,22 @@ impl Kind {
         if let Some(version) = value.get("version").and_then(Value::as_u64) {
             let has = |field| value.get(field).is_some();
             let is_bundled = |manifest: &Value| manifest.get("bundle").is_some();
+            let is_manifest = |manifest: &Value| manifest.get("records").is_some();
             return if version == u64::from(VERSION) {
                 Ok(match (has("verdict"), has("records")) {
                     (true, _) => Self::Receipt,
                     (false, true) => Self::Manifest,
                     (false, false) => Self::Announcement,
                 })
+            } else if version == u64::from(DESCRIBED_VERSION) {
+                match (
+                    value.get("manifest").is_some_and(is_manifest),
+                    is_manifest(value),
+                ) {
+                    (true, _) => Ok(Self::Receipt),
+                    (false, true) => Ok(Self::Manifest),
+                    (false, false) => Err(MessageError::Version(version)),
+                }
             } else if version != u64::from(BUNDLED_VERSION) {
                 Err(MessageError::Version(version))
             } else if value.get("manifest").is_some_and(is_bundled) {
@@ -395,16 +410,39 @@ mod tests {
         assert!(error.to_string().contains("bundle"), "{error}");
     }
 
-    /// A release that knows only version 1 leaves such a message to a newer worker.
     #[test]
-    fn only_messages_about_a_bundle_have_the_second_version() {
+    fn manifests_of_every_version_are_read_and_newer_ones_left_to_newer_workers() {
         let json = manifest(vec![position()]).to_json();
         assert!(json.starts_with(r#"{"version":1,"#), "{json}");
         assert!(!json.contains("bundle"), "{json}");
-        assert!(bundled(6).to_json().starts_with(r#"{"version":2,"#));
+        let bundled = bundled(6).to_json();
+        for described in [json.replacen('1', "3", 1), bundled.replacen('2', "3", 1)] {
+            let Ok(Message::Manifest(read)) = Message::parse(&described) else {
+                panic!("no manifest: {described}");
+            };
+            assert_eq!(read.version, DESCRIBED_VERSION);
+            let verdict = Verdict::SendAgain {
+                manifest: Box::new(read),
+                reason: DeadLetterReason::Expired,
+                detail: String::new(),
+            };
+            let receipt = FileReceipt {
+                version: verdict.version(),
+                verdict,
+                traceparent: None,
+            };
+            assert_eq!(receipt.version, DESCRIBED_VERSION);
+            assert_eq!(
+                Message::parse(&receipt.to_json()).expect("readable"),
+                Message::Receipt(receipt)
+            );
+        }
         for newer in [
-            json.replacen("1", "2", 1),
-            bundled(6).to_json().replacen("2", "3", 1),
+            // Only a manifest with a bundle has the second version.
+            json.replacen('1', "2", 1),
+            json.replacen('1', "4", 1),
+            bundled.replacen('2', "4", 1),
+            r#"{"version":3,"file":1}"#.to_owned(),
         ] {
             let error = Message::parse(&newer).expect_err("refused");
             assert!(matches!(error, MessageError::Version(_)), "{error}");

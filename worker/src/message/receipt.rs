@@ -54,11 +54,11 @@ pub struct ReceiptFile {
 }
 
 impl Verdict {
-    /// The version of a receipt with this verdict. An earlier release would lose a bundle's fields of the manifest.
+    /// The version of a receipt with this verdict: that of the manifest, which an earlier release could not send on whole.
     pub(crate) fn version(&self) -> u32 {
         match self {
             Self::Restored(_) | Self::Superseded(_) => VERSION,
-            Self::SendAgain { manifest, .. } => Manifest::version_for(manifest.bundle.as_ref()),
+            Self::SendAgain { manifest, .. } => manifest.version,
         }
     }
 

@@ -22,8 +22,9 @@ use crate::consume::{Handled, Handler, HandlerError, MessageContext, ServiceOuta
 use crate::journal::{FileJournal, SourceState};
 use crate::message::record::RecordOwner;
 use crate::message::{
-    Announcement, BundlePlace, DeadLetterReason, Digest, FileRef, LegacyAnnouncement, Manifest,
-    Message, Records, Share, StageNumbers, VERSION,
+    Announcement, BundlePlace, DESCRIBED_VERSION, DeadLetterReason, DescribedContent,
+    DescribedFile, Digest, FileRef, LegacyAnnouncement, Manifest, Message, Records, Share,
+    StageNumbers, VERSION,
 };
 use crate::report::log::ReportLog;
 use crate::report::{FileOutcome, ReportRow};
@@ -278,10 +279,11 @@ impl Compressor {
         let threads = context.threads_for(file.bytes, self.block_bytes()).await?;
         context.record_wait(announcement.announced_millis);
         let packing = Instant::now();
-        let owner = RecordOwner::new(&file.id(), attempt);
+        let described = described(announcement, context);
         let (positions, summary) = self
-            .pack_into_stream(file, source, &owner, threads, context)
+            .pack_into_stream((described, attempt), source, threads, context)
             .await?;
+        let owner = RecordOwner::new(&file.id(), attempt);
         if Digest::from(summary.hash) != file.hash || summary.raw_bytes != file.bytes {
             self.supersede(announcement, context).await?;
             return Ok(None);
@@ -312,7 +314,8 @@ impl Compressor {
         }
         context.record_wait(announcement.announced_millis);
         let packing = Instant::now();
-        let member = Member::new(file, attempt, content, memory, trace::current());
+        let described = described(announcement, context);
+        let member = Member::new(described, attempt, content, memory, trace::current());
         let packer = BlockPacker {
             options: self.options,
             version: self.format_version,
@@ -406,12 +409,17 @@ impl Compressor {
     /// Reads, packs and appends at the same time; returns once all records are durable.
     async fn pack_into_stream(
         &self,
-        file: &FileRef,
+        (described, attempt): (DescribedFile, &str),
         source: FileName,
-        owner: &RecordOwner,
         threads: OwnedSemaphorePermit,
         context: MessageContext<'_>,
     ) -> Result<(Vec<Position>, hybrid::Summary), HandlerError> {
+        let file = &described.file;
+        let owner = RecordOwner::new(&file.id(), attempt);
+        let content = DescribedContent::Alone {
+            attempt: attempt.to_owned(),
+            file: Box::new(described.clone()),
+        };
         let cancel = Arc::new(AtomicBool::new(false));
         let _cancel_when_dropped = SetOnDrop(cancel.clone());
         let (frames, packed) = mpsc::channel::<Bytes>(4);
@@ -424,7 +432,8 @@ impl Compressor {
         // It may end before the work is stopped.
         let mut packing = std::pin::pin!(maybe_done(packing));
         let writer = self.record_writer();
-        let appending = writer.append(packed, owner, trace::current(), context.meter);
+        let first = (trace::current(), &content);
+        let appending = writer.append(packed, &owner, first, context.meter);
         let both = async { tokio::join!(packing.as_mut(), appending).1 };
         let appended = tokio::select! {
             biased;
@@ -545,6 +554,16 @@ pub(crate) fn shares(summary: &hybrid::Summary) -> Vec<Share> {
     share.collect()
 }
 
+/// The file as its records describe it.
+fn described(announcement: &Announcement, context: MessageContext<'_>) -> DescribedFile {
+    DescribedFile {
+        file: announcement.file.clone(),
+        version: context.delivery.version(),
+        observed: announcement.observed.clone(),
+        announced_millis: announcement.announced_millis,
+    }
+}
+
 fn manifest(
     announcement: &Announcement,
     attempt: String,
@@ -552,7 +571,7 @@ fn manifest(
     context: MessageContext<'_>,
 ) -> Manifest {
     Manifest {
-        version: Manifest::version_for(packed.bundle.as_ref()),
+        version: DESCRIBED_VERSION,
         file: announcement.file.clone(),
         file_version: Some(context.delivery.version()),
         observed: announcement.observed.clone(),

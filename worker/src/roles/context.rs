@@ -162,6 +162,21 @@ impl RoleContext {
         })
     }
 
+    /// What is known of the source's files, to be read only: the data folder's journal, or that of the generator role at the
+    /// source.
+    pub(crate) fn source_journal(
+        &self,
+        settings: &CompressorSettings,
+    ) -> Result<Arc<dyn FileJournal>> {
+        Ok(match self.has_data_folder() || !settings.keeps_journal {
+            true => self.journal.clone(),
+            false => {
+                let source = self.source(&settings.source.location)?;
+                Arc::new(SegmentJournal::new(source, false))
+            }
+        })
+    }
+
     /// The generator role.
     pub(crate) fn generator(
         &self,
@@ -352,7 +367,8 @@ impl RoleContext {
         connections: CompressorConnections,
         handler: Arc<dyn Handler>,
     ) -> Consumer {
-        let queue = match connections.receipts_queue {
+        let queue: Arc<dyn Queue> = match connections.receipts_queue {
+            Some(receipts) if settings.receipts_only => receipts,
             Some(receipts) => Arc::new(JoinedQueue::new(connections.files_queue, receipts)),
             None => connections.files_queue,
         };

@@ -543,7 +543,7 @@ mod tests {
             format_version: Default::default(),
             plans: Arc::default(),
             bundler: None,
-            record_bytes: 100,
+            record_bytes: 105,
             on_compressed: OnCompressed::Keep,
             on_restored: OnRestored::Keep,
             filter: SourceFilter {

@@ -5,7 +5,8 @@
 //!   [`records`]: fetches and checks them. [`record_faults`]: which of their faults are tried again.
 //! - [`bundler`]: packs several small files into one block. [`bundle_cache`]: keeps it unpacked for its files.
 //! - [`receipts`]: what became of each file. [`replies`]: the same for `submit --wait`.
-//! - [`unconfirmed`]: announces again what is lost. [`redrive`]: sends dead letters again. [`copies`]: finds announced content at the source.
+//! - [`unconfirmed`]: announces again what is lost. [`redrive`]: sends dead letters again. [`recover`]: makes lost manifests anew
+//!   from the stream. [`copies`]: finds announced content at the source.
 //! - [`probe`]: whether a service that they need is down. [`connect`]: opens what they need. [`context`]: puts them together.
 //!   [`run`]: all of them in one process.
 
@@ -23,6 +24,7 @@ pub mod receipts;
 pub(crate) mod record_faults;
 pub(crate) mod record_writer;
 pub(crate) mod records;
+pub mod recover;
 pub mod redrive;
 pub(crate) mod replies;
 pub(crate) mod run;

@@ -6,9 +6,10 @@ use bytes::{Bytes, BytesMut};
 use tokio::sync::mpsc;
 
 use crate::consume::HandlerError;
-use crate::message::Records;
-use crate::message::record::{RecordOwner, header_bytes};
+use crate::message::record::{PLAIN_HEADER_BYTES, RecordHead, RecordOwner};
 use crate::message::trace_context::TraceContext;
+use crate::message::{DescribedContent, Records};
+use crate::runtime;
 use crate::telemetry::metrics::Meter;
 use streampress_transport::{ChunkStream, Position, Record};
 
@@ -29,15 +30,16 @@ pub(crate) struct RecordWriter {
 
 impl RecordWriter {
     /// Appends what comes, in batches; returns the positions once all records are durable. The first record also carries
-    /// `trace`.
+    /// `trace` and `content`; the last says that it is the last.
     pub(crate) async fn append(
         &self,
         mut packed: mpsc::Receiver<Bytes>,
         owner: &RecordOwner,
-        mut trace: Option<TraceContext>,
+        (trace, content): (Option<TraceContext>, &DescribedContent),
         meter: &Meter,
     ) -> Result<Vec<Position>, HandlerError> {
         let (mut positions, mut waiting, mut index) = (Vec::new(), BytesMut::new(), 0u32);
+        let mut head = self.first_head(trace, content);
         loop {
             let frame = packed.recv().await;
             let ended = frame.is_none();
@@ -47,9 +49,14 @@ impl RecordWriter {
                 continue;
             }
             let mut records = Vec::new();
-            while waiting.len() >= self.payload_bytes(trace) || (ended && !waiting.is_empty()) {
-                let payload = waiting.split_to(self.payload_bytes(trace).min(waiting.len()));
-                records.push(record(owner.seal(index, &payload, trace.take())));
+            // Of what may end there something is kept back, so that the last record is known.
+            while waiting.len() > self.payload_bytes(head.bytes()) || (ended && !waiting.is_empty())
+            {
+                let bytes = self.payload_bytes(head.bytes()).min(waiting.len());
+                let payload = waiting.split_to(bytes);
+                head.is_last = ended && waiting.is_empty();
+                records.push(record(owner.seal_packed(index, &payload, &head)));
+                head = head.following();
                 index += 1;
             }
             if !records.is_empty() {
@@ -66,11 +73,11 @@ impl RecordWriter {
         &self,
         packed: Vec<u8>,
         owner: &RecordOwner,
-        trace: Option<TraceContext>,
+        first: (Option<TraceContext>, &DescribedContent),
         meter: &Meter,
     ) -> Result<Vec<Position>, HandlerError> {
         let (frames, received) = mpsc::channel(1);
-        let appending = self.append(received, owner, trace, meter);
+        let appending = self.append(received, owner, first, meter);
         let sending = async move {
             // The receiver is gone only after an error, which it returns.
             let _ = frames.send(Bytes::from(packed)).await;
@@ -90,19 +97,34 @@ impl RecordWriter {
             return Ok(Records::Inline(positions));
         }
         let records = json
-            .chunks(self.payload_bytes(None))
+            .chunks(self.payload_bytes(PLAIN_HEADER_BYTES))
             .zip(0u32..)
-            .map(|(part, index)| record(owner.seal(index, part, None)))
+            .map(|(part, index)| record(owner.seal(index, part)))
             .collect();
         Ok(Records::Indirect(self.stream.append(records).await?))
     }
 
+    /// The head of a file's first record. A description for which the record is too small is left out: such a file can be
+    /// restored, and not be recovered.
+    fn first_head(&self, trace: Option<TraceContext>, content: &DescribedContent) -> RecordHead {
+        let description = Some(Bytes::from(content.to_bytes()));
+        let fits = |it: &Bytes| it.len() <= self.largest_record() / 2;
+        RecordHead {
+            // Of a random number, any part is one.
+            packing: (runtime::random_u64() >> 32) as u32,
+            is_last: false,
+            trace,
+            description: description.filter(fits),
+        }
+    }
+
     /// What fits a record beside its header.
-    fn payload_bytes(&self, trace: Option<TraceContext>) -> usize {
-        self.record_bytes
-            .min(self.stream.max_record_bytes())
-            .saturating_sub(header_bytes(trace))
-            .max(1)
+    fn payload_bytes(&self, header_bytes: usize) -> usize {
+        self.largest_record().saturating_sub(header_bytes).max(1)
+    }
+
+    fn largest_record(&self) -> usize {
+        self.record_bytes.min(self.stream.max_record_bytes())
     }
 }
 

@@ -7,7 +7,7 @@ use bytes::{Buf, Bytes};
 use tokio::sync::mpsc;
 
 use crate::consume::HandlerError;
-use crate::message::record::RecordOwner;
+use crate::message::record::{RecordError, RecordOwner};
 use crate::message::{BundlePlace, DeadLetterReason, Digest, FileRef, Manifest, Records};
 use crate::runtime::{self, blocking};
 use crate::telemetry::metrics::Meter;
@@ -244,9 +244,11 @@ fn batch_len(positions: &[Position]) -> usize {
 }
 
 fn open(owner: &RecordOwner, index: u32, record: &Bytes) -> Result<Bytes, HandlerError> {
-    owner
-        .open(index, record)
-        .map_err(|error| HandlerError::permanent(DeadLetterReason::RecordDamaged, error))
+    owner.open(index, record).map_err(|error| match error {
+        // A worker of a newer release can read it.
+        RecordError::Newer { .. } => HandlerError::Newer(anyhow::Error::new(error)),
+        error => HandlerError::permanent(DeadLetterReason::RecordDamaged, error),
+    })
 }
 
 /// Reads payloads as one stream of bytes, on a blocking thread; ends when the fetching side is done or failed.
@@ -316,7 +318,7 @@ mod tests {
             fetched.push(positions.len());
             let indices = (first..first + positions.len()).map(|i| u32::try_from(i).expect("few"));
             Ok(indices
-                .map(|index| self.owner.seal(index, &self.payload, None))
+                .map(|index| self.owner.seal(index, &self.payload))
                 .collect())
         }
         fn counts(&self) -> StreamCounts {

@@ -311,7 +311,7 @@ fn version_of(letter: &Delivery) -> Option<FileVersion> {
 }
 
 /// What another attempt may not have.
-fn passing(error: HandlerError) -> anyhow::Error {
+pub(crate) fn passing(error: HandlerError) -> anyhow::Error {
     match error {
         HandlerError::Transient(error)
         | HandlerError::Newer(error)

@@ -4,11 +4,11 @@ use std::fmt;
 
 use async_trait::async_trait;
 use bytes::Bytes;
+use futures::StreamExt;
+use futures::stream::{self, BoxStream};
 use serde::{Deserialize, Serialize};
 
-#[cfg(doc)]
-use crate::TransportError;
-use crate::TransportResult;
+use crate::{TransportError, TransportResult};
 
 /// A record to be appended.
 #[derive(Debug, Clone)]
@@ -88,6 +88,18 @@ impl fmt::Display for Position {
     }
 }
 
+/// A record as it lies in a stream.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ScannedRecord {
+    /// Where.
+    pub position: Position,
+    /// Its bytes.
+    pub data: Bytes,
+}
+
+/// Records of a stream, some at a time. After an error it ends.
+pub type StreamScan = BoxStream<'static, TransportResult<Vec<ScannedRecord>>>;
+
 /// A metered stream of records that keeps them for a time.
 ///
 /// Contract of every implementation: what `append` answered is durable, and `fetch` returns the same bytes until the
@@ -101,6 +113,12 @@ pub trait ChunkStream: Send + Sync + fmt::Debug {
     async fn append(&self, records: Vec<Record>) -> TransportResult<Vec<Position>>;
     /// Reads records back; the answer is index-aligned.
     async fn fetch(&self, positions: &[Position]) -> TransportResult<Vec<Bytes>>;
+    /// Reads every record that the stream still has, those of a shard from the oldest to the newest at the time of the call or
+    /// somewhat later. Records that cannot be read any more are left out.
+    fn scan(&self) -> StreamScan {
+        let cannot = "this stream cannot be read from its oldest record";
+        stream::iter([Err(TransportError::Invalid(cannot.to_owned()))]).boxed()
+    }
     /// Tests whether it takes records now, with a small one that no manifest names.
     async fn probe_append(&self) -> TransportResult<()> {
         let data = Bytes::from_static(b"streampress probe");

@@ -34,6 +34,11 @@ impl FileVersion {
         }
     }
 
+    /// The queue's name.
+    pub fn queue(&self) -> &str {
+        &self.queue
+    }
+
     /// When the queue was created, in seconds since 1970.
     pub fn epoch(&self) -> u64 {
         self.epoch

@@ -40,7 +40,9 @@ pub mod sim;
 pub mod slot_lock;
 
 pub use backoff::Backoff;
-pub use chunk_stream::{ChunkStream, Position, Record, Sequence, StreamCounts};
+pub use chunk_stream::{
+    ChunkStream, Position, Record, ScannedRecord, Sequence, StreamCounts, StreamScan,
+};
 pub use clock::Moment;
 pub use empty_queues::{COUNTED_LATE, EmptyQueues};
 pub use error::{TransportError, TransportResult, error_chain};

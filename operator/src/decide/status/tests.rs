@@ -291,6 +291,14 @@ fn suspending_says_how_far_it_is() {
         "False",
         "not known",
     );
+    check(
+        suspended(Drain::TakingReceipts(Some(2))),
+        Phase::Suspending,
+        "False",
+        "True",
+        "False",
+        "2 receipts",
+    );
     let files = Depths {
         files: Some(Depth {
             visible: 9,

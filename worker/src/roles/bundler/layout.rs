@@ -124,7 +124,7 @@ fn shared_lines(files: &[&[u8]]) -> usize {
 
 /// Divides `whole` among parts in proportion to their sizes, of which this part has the sizes from `before` to `before +
 /// size` of `sizes`: the shares add up to the whole.
-pub(super) fn share(whole: u64, (before, size): (u64, u64), sizes: u64) -> u64 {
+pub(crate) fn share(whole: u64, (before, size): (u64, u64), sizes: u64) -> u64 {
     let until = |size: u64| {
         let product = u128::from(whole) * u128::from(size);
         u64::try_from(product / u128::from(sizes.max(1))).unwrap_or(whole)

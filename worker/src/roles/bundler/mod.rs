@@ -21,12 +21,15 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
 use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
 
-use self::layout::{BundleLayout, BundleStructure, lay_out, most_bytes, share};
+pub(crate) use self::layout::share;
+use self::layout::{BundleLayout, BundleStructure, lay_out, most_bytes};
 use crate::consume::batching::MAX_RECEIVE;
 use crate::consume::{HandlerError, ServiceOutage, ThreadBudget};
 use crate::message::record::RecordOwner;
 use crate::message::trace_context::TraceContext;
-use crate::message::{BundlePlace, Digest, FileRef, Records, Share};
+use crate::message::{
+    BundlePlace, DescribedContent, DescribedFile, Digest, Records, Share,
+};
 use crate::roles::compress::{PackedSource, SetOnDrop, pack_stage, shares};
 use crate::roles::record_writer::RecordWriter;
 use crate::runtime::blocking;
@@ -85,8 +88,7 @@ impl Drop for MemberReading<'_> {
 /// A file that was read and compared with its announcement.
 #[derive(Debug)]
 pub(crate) struct Member {
-    name: FileName,
-    id: Digest,
+    described: DescribedFile,
     attempt: String,
     content: Vec<u8>,
     trace: Option<TraceContext>,
@@ -95,20 +97,27 @@ pub(crate) struct Member {
 
 impl Member {
     pub(crate) fn new(
-        file: &FileRef,
+        described: DescribedFile,
         attempt: &str,
         content: Vec<u8>,
         memory: OwnedSemaphorePermit,
         trace: Option<TraceContext>,
     ) -> Self {
         Self {
-            name: file.name.clone(),
-            id: file.id(),
+            described,
             attempt: attempt.to_owned(),
             content,
             trace,
             _memory: memory,
         }
+    }
+
+    fn name(&self) -> &FileName {
+        &self.described.file.name
+    }
+
+    fn id(&self) -> Digest {
+        self.described.file.id()
     }
 }
 
@@ -235,7 +244,7 @@ impl Bundler {
 
     /// Adds the file to a bundle that forms, or to a new one.
     fn join(&self, member: Member, packer: BlockPacker) -> (Shared<Packing>, usize) {
-        let structure = BundleStructure::of(&member.name, &member.content);
+        let structure = BundleStructure::of(member.name(), &member.content);
         let mut member = Box::new(member);
         let mut forming = self.forming.lock();
         forming.retain(|it| it.members.is_open() && it.packing.upgrade().is_some());
@@ -339,7 +348,7 @@ impl BlockPacker {
         thread: OwnedSemaphorePermit,
     ) -> Result<PackedBundle, HandlerError> {
         let (owner, id) = match &members[..] {
-            [alone] => (RecordOwner::new(&alone.id, &alone.attempt), None),
+            [alone] => (RecordOwner::new(&alone.id(), &alone.attempt), None),
             several => {
                 let place = BundlePlace {
                     id: bundle_id(several),
@@ -352,6 +361,10 @@ impl BlockPacker {
             }
         };
         let trace = members.first().and_then(|member| member.trace);
+        let described = members.iter().map(|it| it.described.clone()).collect();
+        let attempt = members
+            .first()
+            .map_or_else(String::new, |it| it.attempt.clone());
         let cancel = Arc::new(AtomicBool::new(false));
         let _cancel_when_dropped = SetOnDrop(cancel.clone());
         let (options, version, plans) = (self.options, self.version, self.plans.clone());
@@ -378,12 +391,14 @@ impl BlockPacker {
         if id.is_some() {
             self.meter.bundle_packed(places.len() as u64);
         }
-        let appending = self.writer.append_all(packed, &owner, trace, &self.meter);
-        let records = self.writer.list(appending.await?, &owner).await?;
         let bundle = id.map(|place| BundlePlace {
             bytes: summary.raw_bytes,
             ..place
         });
+        let content = describe(bundle.as_ref(), described, attempt, &places);
+        let first = (trace, &content);
+        let appending = self.writer.append_all(packed, &owner, first, &self.meter);
+        let records = self.writer.list(appending.await?, &owner).await?;
         Ok(PackedBundle {
             records,
             bundle,
@@ -393,6 +408,27 @@ impl BlockPacker {
             places,
         })
     }
+}
+
+/// What the records hold, in the order in which the files lie in the bundle. Without a bundle it is one file.
+fn describe(
+    bundle: Option<&BundlePlace>,
+    mut described: Vec<DescribedFile>,
+    attempt: String,
+    places: &[MemberPlace],
+) -> DescribedContent {
+    let Some(bundle) = bundle else {
+        return match described.pop().map(Box::new) {
+            Some(file) => DescribedContent::Alone { attempt, file },
+            None => DescribedContent::Bundle(Vec::new()),
+        };
+    };
+    let files = described.into_iter().zip(places);
+    let mut files: Vec<_> = files
+        .map(|(file, place)| (file, place.within(bundle)))
+        .collect();
+    files.sort_by_key(|(_, place)| place.offset);
+    DescribedContent::Bundle(files)
 }
 
 /// Files of one structure as they lie in a bundle, for comparisons of sizes.
@@ -408,7 +444,7 @@ pub(crate) fn joined(files: &[(FileName, Vec<u8>)]) -> Vec<u8> {
 fn bundle_id(members: &[Member]) -> Digest {
     let each = members.iter();
     let names: Vec<_> = each
-        .map(|it| format!("{} {}\n", it.id.as_str(), it.attempt))
+        .map(|it| format!("{} {}\n", it.id().as_str(), it.attempt))
         .collect();
     Digest::of(names.concat().as_bytes())
 }
@@ -420,7 +456,7 @@ fn lay_out_by_name(
     structure: &BundleStructure,
 ) -> (Vec<u8>, Vec<MemberPlace>) {
     let mut numbers: Vec<usize> = (0..members.len()).collect();
-    numbers.sort_by_key(|number| members[*number].name.as_str());
+    numbers.sort_by_key(|number| members[*number].name().as_str());
     let files: Vec<&[u8]> = numbers
         .iter()
         .map(|number| &members[*number].content[..])
@@ -456,6 +492,17 @@ struct MemberPlace {
     offset: u64,
 }
 
+impl MemberPlace {
+    /// The file's place in this bundle.
+    fn within(&self, bundle: &BundlePlace) -> BundlePlace {
+        BundlePlace {
+            prefix: self.prefix,
+            offset: self.offset,
+            ..bundle.clone()
+        }
+    }
+}
+
 /// What a bundle became.
 #[derive(Debug)]
 struct PackedBundle {
@@ -484,11 +531,7 @@ impl PackedBundle {
         });
         PackedSource {
             records: self.records.clone(),
-            bundle: self.bundle.clone().map(|bundle| BundlePlace {
-                prefix: place.prefix,
-                offset: place.offset,
-                ..bundle
-            }),
+            bundle: self.bundle.as_ref().map(|bundle| place.within(bundle)),
             packed_bytes,
             stages: vec![pack_stage(place.bytes, packed_bytes, seconds)],
             shares: shares.collect(),

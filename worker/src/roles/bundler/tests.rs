@@ -4,10 +4,13 @@ use async_trait::async_trait;
 use bytes::Bytes;
 use futures::future::join_all;
 use streampress_transport::{
-    ChunkStream, DeadLetterReason, Position, Record, StreamCounts, TransportError, TransportResult,
+    ChunkStream, DeadLetterReason, FileVersion, Position, Record, StreamCounts, TransportError,
+    TransportResult,
 };
 
 use super::*;
+use crate::message::FileRef;
+use crate::message::record::FoundRecord;
 
 const ATTEMPT: &str = "compressor-0/a/1/m";
 
@@ -128,7 +131,13 @@ impl BundlerFixture {
         let bytes = content.len() as u64;
         let memory = self.bundler.reserve(bytes, &reading).await?;
         let file = file(name, content);
-        let member = Member::new(&file, ATTEMPT, content.to_vec(), memory, None);
+        let described = DescribedFile {
+            version: FileVersion::new("files", 1, 1.into()),
+            observed: None,
+            announced_millis: 0,
+            file,
+        };
+        let member = Member::new(described, ATTEMPT, content.to_vec(), memory, None);
         let packing = self.bundler.pack(member, self.packer.clone());
         drop(reading);
         packing.await
@@ -245,9 +254,22 @@ async fn the_shares_of_files_add_up_to_the_bundle() {
         content.truncate(40 + number * 150);
     }
     let packed = fixture.pack_all(&files).await;
-    let record_bytes = fixture.stream.records.lock()[0].len() as u64;
+    let record = FoundRecord::read(&fixture.stream.records.lock()[0]).expect("a record");
     let sum: u64 = packed.iter().map(|packed| packed.packed_bytes).sum();
-    assert_eq!(sum, record_bytes - 60, "the record without its header");
+    assert_eq!(sum, record.payload.len() as u64);
+    let described = record.head.and_then(|head| head.description);
+    let described = described.and_then(|bytes| DescribedContent::from_bytes(&bytes));
+    let Some(DescribedContent::Bundle(described)) = described else {
+        panic!("{described:?}");
+    };
+    // The record says of each file what its manifest says.
+    for ((name, content), packed) in files.iter().zip(&packed) {
+        let same = described
+            .iter()
+            .find(|(it, _)| it.file == file(name, content));
+        let place = same.map(|(_, place)| place);
+        assert_eq!(place, packed.bundle.as_ref(), "{name}");
+    }
     assert!(packed[1].packed_bytes < packed[6].packed_bytes);
     let stages: u64 = packed.iter().map(|packed| packed.stages[0].bytes_out).sum();
     assert_eq!(stages, sum);

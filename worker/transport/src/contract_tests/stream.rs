@@ -2,9 +2,10 @@
 #![expect(clippy::unwrap_used, reason = "checks end by panicking")]
 
 use bytes::Bytes;
+use futures::TryStreamExt;
 
 use super::Implementation;
-use crate::{Position, Record, Sequence, TransportError};
+use crate::{Position, Record, ScannedRecord, Sequence, TransportError};
 
 /// Everything that a stream promises.
 pub async fn all(implementation: &dyn Implementation) {
@@ -14,6 +15,7 @@ pub async fn all(implementation: &dyn Implementation) {
         the_largest_record_fits_and_a_larger_is_refused(implementation),
         what_was_never_written_is_missing(implementation),
         nothing_in_is_nothing_out(implementation),
+        every_record_is_found_without_its_position(implementation),
     );
 }
 
@@ -113,4 +115,26 @@ pub async fn nothing_in_is_nothing_out(implementation: &dyn Implementation) {
     let stream = implementation.stream().await;
     assert!(stream.append(Vec::new()).await.unwrap().is_empty());
     assert!(stream.fetch(&[]).await.unwrap().is_empty());
+}
+
+/// With the position that it was appended at, and those of a shard in their order.
+pub async fn every_record_is_found_without_its_position(implementation: &dyn Implementation) {
+    let stream = implementation.stream().await;
+    let sizes = [1, 300 * 1024, 70, 65_536, 0];
+    let records: Vec<Record> = (0u64..)
+        .zip(sizes.into_iter().cycle().take(40))
+        .map(|(seed, n)| record(100 + seed, n + 8))
+        .collect();
+    let positions = stream.append(records.clone()).await.unwrap();
+    let pages: Vec<_> = stream.scan().try_collect().await.unwrap();
+    let found = pages.concat();
+    for (position, record) in positions.iter().zip(&records) {
+        let at = found.iter().find(|found| found.position == *position);
+        assert!(at.is_some_and(|at| at.data == record.data), "{position}");
+    }
+    let mut last = std::collections::HashMap::new();
+    for ScannedRecord { position, .. } in found {
+        let before = last.insert(position.shard.clone(), position.sequence.clone());
+        assert!(before.is_none_or(|before| before < position.sequence));
+    }
 }

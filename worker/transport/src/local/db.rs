@@ -64,21 +64,22 @@ CREATE TABLE slots(
 ) WITHOUT ROWID;
 ";
 
-/// Opens `dir`'s database and brings its schema up to date; answers its epoch too, the second in which it was created. The
-/// caller holds the folder's opening lock.
-pub(super) fn open(dir: &Path) -> TransportResult<(Connection, u64)> {
+/// Opens `dir`'s database and brings its schema up to date; answers its epoch too, the second in which it was created, and
+/// not before `earliest`. The caller holds the folder's opening lock.
+pub(super) fn open(dir: &Path, earliest: u64) -> TransportResult<(Connection, u64)> {
     let path = dir.join(FILE_NAME);
     let mut conn = connect(dir)?;
     prepare(&mut conn, &path)?;
-    let epoch = epoch(&conn).map_err(|e| explain(&path, e))?;
+    let epoch = epoch(&conn, earliest).map_err(|e| explain(&path, e))?;
     Ok((conn, epoch))
 }
 
 /// The database's own epoch. Databases of earlier releases get it when they are first opened by this one: their sequence
 /// numbers go on.
-fn epoch(conn: &Connection) -> rusqlite::Result<u64> {
+fn epoch(conn: &Connection, earliest: u64) -> rusqlite::Result<u64> {
     let now = SystemTime::now().duration_since(UNIX_EPOCH);
-    let seconds = i64::try_from(now.unwrap_or_default().as_secs()).unwrap_or(i64::MAX);
+    let now = now.unwrap_or_default().as_secs();
+    let seconds = i64::try_from(now.max(earliest)).unwrap_or(i64::MAX);
     conn.execute_batch("CREATE TABLE IF NOT EXISTS epoch(seconds INTEGER NOT NULL)")?;
     conn.execute(
         "INSERT INTO epoch SELECT ?1 WHERE NOT EXISTS (SELECT 1 FROM epoch)",

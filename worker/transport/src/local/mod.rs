@@ -95,6 +95,11 @@ impl Local {
         dir.join(db::FILE_NAME).exists()
     }
 
+    /// Whether `dir` was a data folder, even if its database is lost since.
+    pub fn has_stream(dir: &Path) -> bool {
+        dir.join(STREAM_FOLDER).exists()
+    }
+
     /// Opens `dir`, creating it if it is missing. Blocks for some milliseconds. The error names the path and the
     /// remedy: not writable, disk full, damaged, another program's, or a newer version's.
     pub fn open(dir: &Path, options: LocalOptions) -> TransportResult<Self> {
@@ -107,7 +112,7 @@ impl Local {
         let _opening = opening_lock(&sessions)?;
         let session = Session::begin(&sessions)
             .map_err(|e| disk_fault("beginning a session", &sessions, e))?;
-        let (conn, epoch) = db::open(dir)?;
+        let (conn, epoch) = db::open(dir, stream::next_epoch(&stream_folder))?;
         session.sweep();
         for folder in [dir, &sessions] {
             sync_folder(folder).map_err(|e| disk_fault("syncing the data folder", folder, e))?;
@@ -117,8 +122,8 @@ impl Local {
         let stream = LocalStream::open(
             &stream_folder,
             &store,
-            options.retention,
-            options.segment_bytes,
+            epoch,
+            (options.retention, options.segment_bytes),
         )?;
         let queue = |queue, dead| {
             Arc::new(LocalQueue::new(

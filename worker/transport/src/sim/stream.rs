@@ -6,13 +6,16 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use bytes::Bytes;
+use futures::StreamExt;
+use futures::stream;
 use parking_lot::Mutex;
 use tokio::time::Instant;
 
 use super::process::SimProcess;
 use super::world::{SimService, World};
 use crate::{
-    ChunkStream, Position, Record, Sequence, StreamCounts, TransportError, TransportResult,
+    ChunkStream, Position, Record, ScannedRecord, Sequence, StreamCounts, StreamScan,
+    TransportError, TransportResult,
 };
 
 /// The largest record, as Kinesis has it.
@@ -138,6 +141,23 @@ impl StreamState {
         position
     }
 
+    /// All records that are not too old.
+    fn readable(&self) -> Vec<ScannedRecord> {
+        let kept = self
+            .records
+            .iter()
+            .filter(|(_, stored)| stored.at.elapsed() < self.retention);
+        kept.map(|((shard, sequence), stored)| ScannedRecord {
+            position: Position {
+                shard: shard.clone(),
+                sequence: sequence.clone(),
+                bytes: u32::try_from(stored.data.len()).unwrap_or(u32::MAX),
+            },
+            data: stored.data.clone(),
+        })
+        .collect()
+    }
+
     fn read(&self, position: &Position) -> TransportResult<Bytes> {
         let key = (position.shard.clone(), position.sequence.clone());
         match self.records.get(&key) {
@@ -206,6 +226,15 @@ impl ChunkStream for SimStream {
         counts.bytes_read += bytes;
         counts.bytes_served += bytes;
         Ok(records)
+    }
+
+    fn scan(&self) -> StreamScan {
+        let (stream, process) = (self.stream.clone(), self.process.clone());
+        let reading = async move {
+            let read = || Ok(stream.state.lock().readable());
+            stream.service.call(&process, "reading from", read).await
+        };
+        stream::once(reading).boxed()
     }
 
     async fn incarnation(&self) -> TransportResult<String> {

@@ -1,5 +1,5 @@
 //! The stream on Kinesis: `writer` puts records by way of `put_task`, `reader` fetches them by way of a `shard_reader` for
-//! each shard.
+//! each shard; `scan` reads them all without a position.
 
 mod cache;
 mod cursor;
@@ -10,6 +10,7 @@ mod put_task;
 mod rate_limit;
 mod read_ahead;
 mod reader;
+mod scan;
 mod shard_calls;
 mod shard_reader;
 mod shards;
@@ -28,7 +29,9 @@ use self::shards::Shards;
 use self::writer::StreamWriter;
 use super::Aws;
 use super::service_error::{ServiceError, transport_error};
-use crate::{ChunkStream, Position, Record, StreamCounts, TransportError, TransportResult};
+use crate::{
+    ChunkStream, Position, Record, StreamCounts, StreamScan, TransportError, TransportResult,
+};
 
 /// One stream. Cloning shares its writer, its readers and its cache.
 #[derive(Clone)]
@@ -130,6 +133,10 @@ impl ChunkStream for KinesisStream {
 
     async fn probe_fetch(&self) -> TransportResult<()> {
         self.reader.probe().await
+    }
+
+    fn scan(&self) -> StreamScan {
+        self.reader.scan()
     }
 
     async fn incarnation(&self) -> TransportResult<String> {

@@ -10,9 +10,10 @@ use tokio::sync::{mpsc, oneshot};
 use tokio::time::{Duration, Instant};
 
 use super::cache::CacheBudget;
+use super::scan;
 use super::shard_calls::{ReadCounts, ShardCalls, StreamCalls};
 use super::shard_reader::{RecordRequest, ShardReader};
-use crate::{Position, TransportError, TransportResult};
+use crate::{Position, StreamScan, TransportError, TransportResult};
 
 /// Records that were read and not yet requested, over all shards, in bytes.
 const CACHE_BYTES: usize = 16 << 20;
@@ -68,6 +69,11 @@ impl Reader {
             records.push(record);
         }
         Ok(records)
+    }
+
+    /// Reads all records from the oldest on.
+    pub(super) fn scan(&self) -> StreamScan {
+        scan::scan(self.calls.clone())
     }
 
     /// Reads at the end of some shard.

@@ -42,6 +42,13 @@ pub(super) struct StreamCalls {
     pub(super) counts: ReadCounts,
 }
 
+impl ReadCounts {
+    /// Counts records that were received.
+    pub(super) fn add_read(&self, bytes: usize) {
+        self.bytes_read.fetch_add(bytes as u64, Ordering::Relaxed);
+    }
+}
+
 impl StreamCalls {
     pub(super) fn new(client: Client, stream: String) -> Arc<Self> {
         Arc::new(Self {
@@ -54,6 +61,11 @@ impl StreamCalls {
 
     pub(super) fn stream(&self) -> &str {
         &self.stream
+    }
+
+    /// All shards that can be read, those that take no more records too.
+    pub(super) async fn readable_shards(&self) -> TransportResult<Vec<String>> {
+        Ok(Shards::list(&self.client, &self.stream).await?.readable)
     }
 
     /// A shard that takes records.
@@ -124,6 +136,31 @@ impl ShardCalls {
             Ok(iterator) => Ok(Some(Cursor::at(target, iterator))),
             Err(error) if error.is_absent() || error.is_refusal() => Ok(None),
             Err(error) => Err(error),
+        }
+    }
+
+    /// An iterator at the oldest record; `None` when the shard is gone.
+    pub(super) async fn seek_oldest(&mut self) -> Result<Option<String>, ServiceError> {
+        self.seek_on(ShardIteratorType::TrimHorizon, None).await
+    }
+
+    /// An iterator after a record that was read; `None` when the shard is gone.
+    pub(super) async fn seek_after(
+        &mut self,
+        last: &Sequence,
+    ) -> Result<Option<String>, ServiceError> {
+        let kind = ShardIteratorType::AfterSequenceNumber;
+        self.seek_on(kind, Some(last)).await
+    }
+
+    async fn seek_on(
+        &mut self,
+        kind: ShardIteratorType,
+        at: Option<&Sequence>,
+    ) -> Result<Option<String>, ServiceError> {
+        match self.seek(kind, at).await {
+            Err(error) if error.is_absent() => Ok(None),
+            iterator => iterator,
         }
     }
 

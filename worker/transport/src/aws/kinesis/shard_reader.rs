@@ -306,8 +306,7 @@ impl ShardReader {
             .iter()
             .map(|record| record.data.as_ref().len());
         let bytes: usize = lengths.sum();
-        let read = &self.calls.stream.counts.bytes_read;
-        read.fetch_add(bytes as u64, Ordering::Relaxed);
+        self.calls.stream.counts.add_read(bytes);
         let mut last = None;
         let mut stats = AnswerStats::default();
         for record in answer.records {

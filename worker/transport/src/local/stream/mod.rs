@@ -2,6 +2,7 @@
 //! for each other. One thread writes the records of all callers of this process and syncs once for all of them.
 //! A shard is a segment, a sequence number the record's offset in it.
 
+mod scan;
 mod segment;
 mod writer;
 
@@ -9,7 +10,7 @@ use std::fs::File;
 use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, UNIX_EPOCH};
 
 use async_trait::async_trait;
 use bytes::Bytes;
@@ -21,7 +22,8 @@ use self::writer::{Append, AppendSender, SegmentWriter};
 use super::session::begun_at;
 use super::store::Store;
 use crate::{
-    ChunkStream, Position, Record, Sequence, StreamCounts, TransportError, TransportResult,
+    ChunkStream, Position, Record, Sequence, StreamCounts, StreamScan, TransportError,
+    TransportResult,
 };
 
 /// As large as Kinesis takes a record at most.
@@ -39,14 +41,15 @@ pub(super) struct LocalStream {
 }
 
 impl LocalStream {
-    /// Opens `folder` (which exists) and removes what is older than `retention` and needed by no message.
+    /// Opens `folder` (which exists) and removes what is older than `retention` and needed by no message of the database of
+    /// this epoch.
     pub(super) fn open(
         folder: &Path,
         store: &Arc<Store>,
-        retention: Duration,
-        segment_bytes: u64,
+        epoch: u64,
+        (retention, segment_bytes): (Duration, u64),
     ) -> TransportResult<Self> {
-        let writer = SegmentWriter::new(folder, store, retention, segment_bytes);
+        let writer = SegmentWriter::new(folder, store, epoch, (retention, segment_bytes));
         Ok(Self {
             folder: folder.to_owned(),
             retention,
@@ -128,6 +131,10 @@ impl ChunkStream for LocalStream {
             counts.bytes_served += bytes;
         });
         Ok(fetched)
+    }
+
+    fn scan(&self) -> StreamScan {
+        scan::scan(&self.folder)
     }
 
     fn has_ended(&self) -> bool {
@@ -223,6 +230,34 @@ fn session_of(shard: &str) -> Option<&str> {
         !text.is_empty() && text.len() <= 16 && text.bytes().all(|b| b.is_ascii_hexdigit())
     };
     (hex(since) && hex(random) && number.parse::<u32>().is_ok()).then_some(session)
+}
+
+/// A process may begin its session up to this many seconds before the second in which it makes the database.
+const BEGINS_BEFORE: u64 = 2;
+
+/// The earliest epoch of a database that is made beside the segments of `folder`, whose own database is lost: later than that
+/// one's, whatever the clock says.
+pub(super) fn next_epoch(folder: &Path) -> u64 {
+    let entries = std::fs::read_dir(folder).into_iter().flatten().flatten();
+    let begun = entries.filter_map(|entry| {
+        let name = entry.file_name();
+        begun_second(name.to_str()?.strip_suffix(SUFFIX)?)
+    });
+    begun
+        .max()
+        .map_or(0, |begun| begun.saturating_add(BEGINS_BEFORE))
+}
+
+/// Whether a segment was written before the database of this epoch was made: which of its records are needed, an earlier
+/// database knew.
+fn is_of_earlier_database(shard: &str, epoch: u64) -> bool {
+    begun_second(shard).is_some_and(|begun| begun.saturating_add(BEGINS_BEFORE) <= epoch)
+}
+
+/// When the process of a segment began, in seconds since 1970.
+fn begun_second(shard: &str) -> Option<u64> {
+    let begun = begun_at(session_of(shard)?)?;
+    Some(begun.duration_since(UNIX_EPOCH).ok()?.as_secs())
 }
 
 /// The number in a segment's name.

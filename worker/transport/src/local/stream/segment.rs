@@ -121,6 +121,40 @@ pub(super) fn read(
     Ok(data.into())
 }
 
+/// What stands at `offset` of a segment: the record's data where it is whole, and where the next one begins. `None` at the end.
+pub(super) fn read_on(
+    file: &File,
+    file_bytes: u64,
+    name: &str,
+    offset: u64,
+) -> io::Result<Option<(Option<Bytes>, u64)>> {
+    let mut offset = offset.max(MAGIC.len() as u64);
+    while offset + FRAME_BYTES as u64 <= file_bytes {
+        let Some(bytes) = data_bytes(file, name, offset)? else {
+            // A damaged frame, or an end that was half-written: the next one is found by its hash.
+            offset += 1;
+            continue;
+        };
+        let end = offset + FRAME_BYTES as u64 + u64::from(bytes);
+        return match read(file, file_bytes, name, offset, bytes) {
+            Ok(data) => Ok(Some((Some(data), end))),
+            Err(ReadFault::Missing) => Ok(Some((None, end))),
+            Err(ReadFault::Io(error)) => Err(error),
+        };
+    }
+    Ok(None)
+}
+
+/// The length of the record whose frame stands at `offset`; `None` where there is no frame.
+fn data_bytes(file: &File, name: &str, offset: u64) -> io::Result<Option<u32>> {
+    let mut head = [0; FRAME_BYTES];
+    file.read_exact_at(&mut head, offset)?;
+    let bytes = u32::from_le_bytes([head[0], head[1], head[2], head[3]]);
+    let mut hash = [0; 8];
+    hash.copy_from_slice(&head[8..16]);
+    Ok((head == frame(name, offset, bytes, hash)).then_some(bytes))
+}
+
 fn frame(name: &str, offset: u64, bytes: u32, data_hash: [u8; 8]) -> [u8; FRAME_BYTES] {
     let mut frame = [0; FRAME_BYTES];
     frame[..4].copy_from_slice(&bytes.to_le_bytes());

@@ -4,13 +4,13 @@ use std::fs::{self, File, OpenOptions};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, mpsc};
 use std::thread;
-use std::time::{Duration, Instant, SystemTime};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use rusqlite::Connection;
 use tokio::sync::oneshot;
 
 use super::segment::{self, Hashed};
-use super::{SUFFIX, number_of, path_of, session_of, shard_name};
+use super::{SUFFIX, is_of_earlier_database, number_of, path_of, session_of, shard_name};
 use crate::local::queue::{QuotedNames, quoted_names};
 use crate::local::store::Store;
 use crate::local::{disk_fault, sync_folder};
@@ -57,6 +57,8 @@ impl AppendSender {
 pub(super) struct SegmentWriter {
     folder: PathBuf,
     store: Arc<Store>,
+    /// The second in which the database was made.
+    epoch: u64,
     retention: Duration,
     segment_bytes: u64,
     current: Option<Segment>,
@@ -80,12 +82,13 @@ impl SegmentWriter {
     pub(super) fn new(
         folder: &Path,
         store: &Arc<Store>,
-        retention: Duration,
-        segment_bytes: u64,
+        epoch: u64,
+        (retention, segment_bytes): (Duration, u64),
     ) -> Self {
         Self {
             folder: folder.to_owned(),
             store: Arc::clone(store),
+            epoch,
             retention,
             segment_bytes,
             current: None,
@@ -217,7 +220,12 @@ impl SegmentWriter {
             };
             let foreign_and_alive = session != own && self.store.session().is_alive(session);
             let modified = entry.metadata().and_then(|meta| meta.modified());
-            let old = modified.is_ok_and(|modified| older(modified, self.retention));
+            // Of segments of a lost database it is not known what needs them: they stay for the retention time from then on.
+            let since = modified.map(|modified| match is_of_earlier_database(shard, self.epoch) {
+                true => modified.max(UNIX_EPOCH + Duration::from_secs(self.epoch)),
+                false => modified,
+            });
+            let old = since.is_ok_and(|since| older(since, self.retention));
             if old && !foreign_and_alive && Some(shard) != current {
                 candidates.push(shard.to_owned());
             }

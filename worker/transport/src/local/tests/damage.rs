@@ -3,6 +3,8 @@
 use std::fs;
 use std::path::Path;
 
+use futures::TryStreamExt;
+
 use crate::contract_tests::queue::{message, next};
 use crate::contract_tests::stream::record;
 use crate::error_chain;
@@ -247,4 +249,30 @@ async fn a_record_copied_to_another_place_is_not_taken_for_the_one_there() {
         matches!(outcome, Err(TransportError::Missing(_))),
         "{outcome:?}"
     );
+}
+
+#[tokio::test]
+async fn records_after_a_damaged_one_are_found_without_their_positions() {
+    let dir = tempfile::tempdir().unwrap();
+    let stream = open(dir.path()).stream();
+    let records: Vec<_> = (0..4).map(|seed| record(seed, 100)).collect();
+    let positions = stream.append(records).await.unwrap();
+    let path = dir
+        .path()
+        .join("stream")
+        .join(format!("{}.seg", positions[0].shard));
+    let whole = fs::read(&path).unwrap();
+    let at = |index: usize| positions[index].sequence.as_str().parse::<usize>().unwrap();
+    // Its length, its hash, its data; and an end that is half-written.
+    for damaged in [at(1), at(1) + 20, at(1) + 30, whole.len() - 1] {
+        let mut bytes = whole.clone();
+        bytes[damaged] ^= 1;
+        fs::write(&path, &bytes).unwrap();
+        let found: Vec<_> = stream.scan().try_collect().await.unwrap();
+        let found: Vec<_> = found.concat().into_iter().map(|it| it.position).collect();
+        let lost = if damaged < at(2) { 1 } else { 3 };
+        let mut expected = positions.clone();
+        expected.remove(lost);
+        assert_eq!(found, expected, "byte {damaged}");
+    }
 }

@@ -3,8 +3,9 @@
 use std::fs;
 use std::path::Path;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
+use futures::TryStreamExt;
 use tokio::time::Instant;
 
 use super::{NOTES, memory_folder, note, noted};
@@ -412,6 +413,40 @@ async fn segments_before_a_needed_list_of_records_are_kept() {
     for needed in &positions[..2] {
         assert_eq!(later.stream().fetch(needed).await.unwrap().len(), 1);
     }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn segments_of_a_lost_database_stay_and_what_is_sent_afterwards_counts_as_later() {
+    let dir = memory_folder();
+    let options = LocalOptions {
+        retention: Duration::from_secs(3600),
+        ..LocalOptions::default()
+    };
+    let local = Local::open(dir.path(), options.clone()).unwrap();
+    let positions = local.stream().append(vec![record(1, 100)]).await.unwrap();
+    let version = async |local: &Local| {
+        let queue = local.files_queue();
+        let sent = queue.send_numbered(vec![message("g", "a")]);
+        sent.await.unwrap()[0].clone().unwrap()
+    };
+    let before = version(&local).await;
+    drop(local);
+    let segment = dir
+        .path()
+        .join("stream")
+        .join(format!("{}.seg", positions[0].shard));
+    let old = SystemTime::now() - Duration::from_secs(7200);
+    let file = fs::File::options().append(true).open(segment).unwrap();
+    file.set_modified(old).unwrap();
+    for name in ["streampress.db", "streampress.db-wal", "streampress.db-shm"] {
+        let _ = fs::remove_file(dir.path().join(name));
+    }
+    let local = Local::open(dir.path(), options).unwrap();
+    // After what opening the folder removes.
+    execute(&local, "UPDATE dedup SET sent_at = sent_at").await;
+    let found: Vec<_> = local.stream().scan().try_collect().await.unwrap();
+    assert_eq!(found.concat()[0].position, positions[0]);
+    assert!(version(&local).await > before);
 }
 
 #[tokio::test(flavor = "multi_thread")]

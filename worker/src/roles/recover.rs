@@ -1,0 +1,414 @@
+//! Makes manifests anew from the stream alone, where the queues are lost: the first record of a file describes it, the last
+//! says that it is the last. Of each name the newest version goes to the chunks queue, with the version that it had, so that
+//! it replaces nothing that is newer.
+
+use std::collections::{BTreeMap, HashMap, HashSet};
+use std::sync::Arc;
+
+use anyhow::{Context, Result};
+use futures::TryStreamExt;
+use streampress_transport::{
+    ChunkStream, FileName, FileVersion, Files, Outgoing, Position, Queue, ScannedRecord,
+};
+
+use crate::journal::{FileJournal, SourceState};
+use crate::message::record::{FoundRecord, RecordOwner};
+use crate::message::trace_context::TraceContext;
+use crate::message::{
+    BundlePlace, DESCRIBED_VERSION, DescribedContent, DescribedFile, Digest, Manifest, hash,
+};
+use crate::roles::announce;
+use crate::roles::bundler::share;
+use crate::roles::record_writer::RecordWriter;
+use crate::roles::redrive::passing;
+use crate::runtime::{self, blocking};
+
+/// Manifests that are sent at once.
+const BATCH: usize = 100;
+/// Missing records that are named.
+const MOST_NAMED: usize = 3;
+
+/// What recovers the files of a pipeline.
+#[derive(Debug)]
+pub struct Recovery {
+    /// Where the records are.
+    pub stream: Arc<dyn ChunkStream>,
+    /// Where manifests go.
+    pub chunks_queue: Arc<dyn Queue>,
+    /// Whether all files go one after another.
+    pub strict: bool,
+    /// May know that a file was restored.
+    pub journal: Arc<dyn FileJournal>,
+    /// Largest record with its header, in bytes.
+    pub record_bytes: usize,
+    /// The destination, where it can be read from here.
+    pub destination: Option<Arc<dyn Files>>,
+    /// Whether nothing is sent.
+    pub list_only: bool,
+}
+
+/// A file of the stream and what was done.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct RecoveredFile {
+    /// Its name.
+    pub name: String,
+    /// Its newest version.
+    pub version: FileVersion,
+    /// With how many others it was packed into a bundle.
+    pub others: u32,
+    /// What was done with that version.
+    pub outcome: RecoveryOutcome,
+}
+
+/// What was done with a file.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum RecoveryOutcome {
+    /// Its manifest was sent to the chunks queue, unless it is only listed.
+    Sent,
+    /// Nothing: it was restored.
+    Restored,
+    /// Its newest version cannot be had from the stream, for this cause.
+    Incomplete {
+        /// What is missing.
+        cause: String,
+        /// Whether the manifest of a version before was sent.
+        sent_earlier: bool,
+    },
+}
+
+/// What was found in the stream.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct RecoveryReport {
+    /// Each name once, by location and name.
+    pub files: Vec<RecoveredFile>,
+    /// Files and bundles whose first record is not in the stream any more.
+    pub without_first: usize,
+    /// Files and bundles whose records an earlier release wrote, which do not describe them.
+    pub undescribed: usize,
+}
+
+impl RecoveryReport {
+    /// Whether something in the stream could not be recovered.
+    pub fn is_partial(&self) -> bool {
+        let is_incomplete =
+            |file: &RecoveredFile| matches!(file.outcome, RecoveryOutcome::Incomplete { .. });
+        self.without_first + self.undescribed > 0 || self.files.iter().any(is_incomplete)
+    }
+}
+
+impl Recovery {
+    /// Reads the whole stream and sends the manifests of its files.
+    pub async fn run(&self) -> Result<RecoveryReport> {
+        let mut found = FoundPackings::default();
+        let mut pages = self.stream.scan();
+        while let Some(page) = pages.try_next().await.context("reading the stream")? {
+            page.into_iter().for_each(|record| found.add(record));
+        }
+        let mut report = RecoveryReport {
+            undescribed: found.undescribed(),
+            ..RecoveryReport::default()
+        };
+        let mut names = BTreeMap::<_, Vec<FoundVersion>>::new();
+        for packing in found.packings.into_values() {
+            match packing.content {
+                None => report.without_first += 1,
+                Some(_) => {
+                    for version in packing.versions() {
+                        let (file, queue) = (&version.described.file, &version.described.version);
+                        let queue = queue.queue().to_owned();
+                        let key = (file.location.clone(), file.name.to_string(), queue);
+                        names.entry(key).or_default().push(version);
+                    }
+                }
+            }
+        }
+        let mut to_send = Vec::new();
+        for ((_, name, _), versions) in names {
+            let Some(newest) = versions.iter().max_by(|a, b| a.order(b)).cloned() else {
+                continue;
+            };
+            let (outcome, sent) = self.choose(&newest, versions).await?;
+            to_send.extend(sent);
+            let bundle = newest.place.as_ref();
+            report.files.push(RecoveredFile {
+                name,
+                others: bundle.map_or(0, |place| place.files.saturating_sub(1)),
+                version: newest.described.version,
+                outcome,
+            });
+        }
+        if !self.list_only {
+            self.send(to_send).await?;
+        }
+        Ok(report)
+    }
+
+    /// What to do for a name whose newest version is this, and the version to send.
+    async fn choose(
+        &self,
+        newest: &FoundVersion,
+        versions: Vec<FoundVersion>,
+    ) -> Result<(RecoveryOutcome, Option<FoundVersion>)> {
+        let whole = versions.into_iter().filter(|it| it.records.is_ok());
+        let whole = whole.max_by(FoundVersion::order);
+        // Several attempts may have packed the newest.
+        let is_whole = whole.as_ref().is_some_and(|it| it.order(newest).is_eq());
+        if self.was_restored(newest, is_whole).await? {
+            return Ok((RecoveryOutcome::Restored, None));
+        }
+        let outcome = match &newest.records {
+            Err(cause) if !is_whole => RecoveryOutcome::Incomplete {
+                cause: cause.clone(),
+                sent_earlier: whole.is_some(),
+            },
+            Ok(_) | Err(_) => RecoveryOutcome::Sent,
+        };
+        Ok((outcome, whole))
+    }
+
+    /// Whether the version is known to be restored. The destination is only read for a version that cannot be sent, so that
+    /// none before it replaces it.
+    async fn was_restored(&self, version: &FoundVersion, is_whole: bool) -> Result<bool> {
+        let file = &version.described.file;
+        let (name, id) = (file.name.as_str(), file.id());
+        let noted = self.journal.source(&file.location, name).await?;
+        let is_noted = noted.is_some_and(|noted| {
+            noted.state == SourceState::Restored && noted.hash == file.hash.as_str()
+        });
+        if is_noted || self.journal.was_restored(name, id.as_str()).await? {
+            return Ok(true);
+        }
+        match &self.destination {
+            Some(destination) if !is_whole => {
+                let (destination, name) = (destination.clone(), file.name.clone());
+                let found = blocking(move || content_of(&*destination, &name)).await;
+                let found = found.with_context(|| format!("reading {} there", file.name))?;
+                Ok(found.is_some_and(|found| found == file.hash))
+            }
+            Some(_) | None => Ok(false),
+        }
+    }
+
+    /// Sends manifests in the order in which the versions were announced.
+    async fn send(&self, mut versions: Vec<FoundVersion>) -> Result<()> {
+        versions.sort_by(|a, b| {
+            let (a, b) = (&a.described.version, &b.described.version);
+            a.queue()
+                .cmp(b.queue())
+                .then(a.partial_cmp(b).unwrap_or(std::cmp::Ordering::Equal))
+        });
+        for batch in versions.chunks(BATCH) {
+            let mut messages = Vec::with_capacity(batch.len());
+            for version in batch {
+                let id = version.described.file.id();
+                self.journal.record_redriven(id.as_str()).await?;
+                messages.push(self.message(version).await?);
+            }
+            let sent = self.chunks_queue.send(messages).await;
+            sent.context("sending manifests to the chunks queue")?;
+        }
+        Ok(())
+    }
+
+    async fn message(&self, version: &FoundVersion) -> Result<Outgoing> {
+        let file = &version.described.file;
+        let manifest = self.manifest(version).await?;
+        Ok(Outgoing {
+            group: announce::group(file, self.strict),
+            // None of before: the queue may remember the first manifest, and have lost it.
+            dedup_id: format!("{}-r{:x}", &file.id().as_str()[..40], runtime::random_u64()),
+            body: manifest.to_json(),
+            attributes: BTreeMap::new(),
+        })
+    }
+
+    async fn manifest(&self, version: &FoundVersion) -> Result<Manifest> {
+        let writer = RecordWriter {
+            stream: self.stream.clone(),
+            record_bytes: self.record_bytes,
+        };
+        let positions = version.records.clone().unwrap_or_default();
+        let records = writer.list(positions.to_vec(), &version.owner).await;
+        let records = records
+            .map_err(passing)
+            .context("writing a list of records to the stream")?;
+        let described = version.described.clone();
+        Ok(Manifest {
+            version: DESCRIBED_VERSION,
+            file: described.file,
+            file_version: Some(described.version),
+            observed: described.observed,
+            repeats: 0,
+            attempt: version.attempt.clone(),
+            records,
+            bundle: version.place.clone(),
+            packed_bytes: version.packed_bytes,
+            stages: Vec::new(),
+            shares: Vec::new(),
+            announced_millis: described.announced_millis,
+            compressed_millis: runtime::now_millis(),
+            traceparent: version.trace.map(|trace| trace.to_string()),
+        })
+    }
+}
+
+/// The hash of the file at the destination, if there is one.
+fn content_of(destination: &dyn Files, name: &FileName) -> std::io::Result<Option<Digest>> {
+    match destination.stat(name)? {
+        Some(_) => Ok(Some(hash(destination.read(name)?)?.0)),
+        None => Ok(None),
+    }
+}
+
+/// A version of a file, as its records in the stream describe it.
+#[derive(Debug, Clone)]
+struct FoundVersion {
+    described: DescribedFile,
+    owner: RecordOwner,
+    attempt: String,
+    place: Option<BundlePlace>,
+    /// All of them, or what is missing.
+    records: Result<Arc<[Position]>, String>,
+    packed_bytes: u64,
+    trace: Option<TraceContext>,
+}
+
+impl FoundVersion {
+    /// Of two versions from one queue.
+    fn order(&self, other: &Self) -> std::cmp::Ordering {
+        let (one, other) = (&self.described.version, &other.described.version);
+        one.partial_cmp(other).unwrap_or(std::cmp::Ordering::Equal)
+    }
+}
+
+/// All that the stream has, by who packed it.
+#[derive(Debug, Default)]
+struct FoundPackings {
+    packings: HashMap<(RecordOwner, u32), FoundPacking>,
+    /// Owners of records without a head: of lists, and of files of earlier releases.
+    plain: HashSet<RecordOwner>,
+}
+
+impl FoundPackings {
+    fn add(&mut self, stored: ScannedRecord) {
+        let Some(found) = FoundRecord::read(&stored.data) else {
+            return;
+        };
+        let Some(head) = found.head else {
+            self.plain.insert(found.owner);
+            return;
+        };
+        let packing = self.packings.entry((found.owner.clone(), head.packing));
+        let packing = packing.or_insert_with(|| FoundPacking::new(found.owner.clone()));
+        if head.is_last {
+            packing.last = Some(found.index);
+        }
+        if let Some(description) = head.description {
+            let content = DescribedContent::from_bytes(&description);
+            let is_of_these = |it: &DescribedContent| it.record_owner() == Some(found.owner);
+            packing.content = content.filter(is_of_these);
+            packing.trace = head.trace;
+        }
+        let bytes = found.payload.len() as u64;
+        packing
+            .records
+            .insert(found.index, (stored.position, bytes));
+    }
+
+    fn undescribed(&self) -> usize {
+        let described: HashSet<_> = self.packings.keys().map(|(owner, _)| owner).collect();
+        let plain = self.plain.iter();
+        plain.filter(|owner| !described.contains(owner)).count()
+    }
+}
+
+/// The records that were packed at once.
+#[derive(Debug)]
+struct FoundPacking {
+    owner: RecordOwner,
+    content: Option<DescribedContent>,
+    trace: Option<TraceContext>,
+    /// By index: position, and bytes of the payload. Of a record that was written twice, either.
+    records: BTreeMap<u32, (Position, u64)>,
+    /// The index of the last record.
+    last: Option<u32>,
+}
+
+impl FoundPacking {
+    fn new(owner: RecordOwner) -> Self {
+        Self {
+            owner,
+            content: None,
+            trace: None,
+            records: BTreeMap::new(),
+            last: None,
+        }
+    }
+
+    /// The positions of all records, or what is missing.
+    fn positions(&self) -> Result<Arc<[Position]>, String> {
+        let Some(last) = self.last else {
+            let count = self.records.len();
+            return Err(format!(
+                "the stream has {count} of its records and not the last: packing it did not end, or they were removed"
+            ));
+        };
+        let records = || self.records.range(..=last).map(|(_, (at, _))| at.clone());
+        let all = u64::from(last) + 1;
+        let missing_count = all - records().count() as u64;
+        if missing_count == 0 {
+            return Ok(records().collect());
+        }
+        let missing = (0..=last).filter(|index| !self.records.contains_key(index));
+        let named: Vec<_> = missing
+            .take(MOST_NAMED)
+            .map(|index| index.to_string())
+            .collect();
+        let more = if missing_count > MOST_NAMED as u64 {
+            ", …"
+        } else {
+            ""
+        };
+        Err(format!(
+            "the stream has not {missing_count} of its {all} records (number {}{more}, counted from 0)",
+            named.join(", ")
+        ))
+    }
+
+    /// Each file that the records hold.
+    fn versions(self) -> Vec<FoundVersion> {
+        let records = self.positions();
+        let packed: u64 = self.records.values().map(|(_, bytes)| bytes).sum();
+        let version = |described, attempt, place, packed_bytes| FoundVersion {
+            described,
+            owner: self.owner.clone(),
+            attempt,
+            place,
+            records: records.clone(),
+            packed_bytes,
+            trace: self.trace,
+        };
+        match self.content {
+            None => Vec::new(),
+            Some(DescribedContent::Alone { attempt, file }) => {
+                vec![version(*file, attempt, None, packed)]
+            }
+            Some(DescribedContent::Bundle(files)) => {
+                let all = files.iter().map(|(file, _)| file.file.bytes).sum();
+                let mut before = 0;
+                let each = files.into_iter().map(|(file, place)| {
+                    let bytes = file.file.bytes;
+                    let packed_bytes = share(packed, (before, bytes), all);
+                    before += bytes;
+                    // Its records do not carry an attempt.
+                    let attempt = place.id.as_str().to_owned();
+                    version(file, attempt, Some(place), packed_bytes)
+                });
+                each.collect()
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,133 @@
+//! `streampress recover` after the database of a data folder, and with it all queues, is lost.
+
+mod support;
+
+use std::fs;
+use std::os::unix::fs::MetadataExt;
+
+use streampress_transport::contract_tests::eventually_blocking;
+use support::{WorkFolder, text};
+
+const DATA: [&str; 3] = ["pipeline.yaml", "--data", "data"];
+const SUBMIT: [&str; 4] = ["-p", "pipeline.yaml", "--data", "data"];
+
+fn role(name: &'static str) -> Vec<&'static str> {
+    [&[name][..], &DATA].concat()
+}
+
+fn compress(folder: &WorkFolder, files: usize) {
+    let before = folder.log().matches("File compressed").count();
+    let compressor = folder.start(&role("compress"));
+    eventually_blocking("all files are packed", || {
+        folder.log().matches("File compressed").count() == before + files
+    });
+    assert_eq!(compressor.stop(), Some(0), "{}", folder.log());
+}
+
+/// Restores until all messages are processed.
+fn decompress(folder: &WorkFolder, is_done: impl Fn() -> bool) {
+    let decompressor = folder.start(&role("decompress"));
+    eventually_blocking("all files are restored", is_done);
+    assert_eq!(decompressor.stop(), Some(0), "{}", folder.log());
+}
+
+fn lose_database(folder: &WorkFolder) {
+    for name in ["streampress.db", "streampress.db-wal", "streampress.db-shm"] {
+        let _ = fs::remove_file(folder.path("data").join(name));
+    }
+    assert!(!folder.path("data/streampress.db").exists());
+}
+
+fn recover(folder: &WorkFolder) -> (Option<i32>, String) {
+    let output = folder.run(&role("recover"));
+    let said = format!("{}{}", text(&output.stdout), text(&output.stderr));
+    (output.status.code(), said)
+}
+
+fn restored(folder: &WorkFolder) -> usize {
+    let names = folder.files("data/out").into_keys();
+    names.filter(|name| !name.starts_with('.')).count()
+}
+
+#[test]
+fn every_packed_file_is_restored_from_the_stream_alone() {
+    let folder = WorkFolder::with_generator(12);
+    folder.run_well(&[&role("generate")[..], &["--files", "12"]].concat());
+    // More than a record, packed alone.
+    let large: String = (0..200_000u64)
+        .map(|row| format!("{}\n", row * row))
+        .collect();
+    folder.write("mine/large.txt", &large);
+    folder.run_well(&[&["submit", "mine/large.txt"][..], &SUBMIT].concat());
+    compress(&folder, 13);
+    lose_database(&folder);
+    let (code, said) = recover(&folder);
+    assert!(said.contains("13 file(s) in the stream: 13 sent"), "{said}");
+    assert_eq!(code, Some(0), "{said}");
+    decompress(&folder, || restored(&folder) == 13);
+    assert_eq!(folder.files("data/in"), folder.files("data/out"));
+
+    // Again: what is in place stays as it is.
+    let inode = || fs::metadata(folder.path("data/out/large.txt")).map(|it| it.ino());
+    let before = inode().expect("restored");
+    let (code, said) = recover(&folder);
+    assert_eq!(code, Some(0), "{said}");
+    folder.write("mine/after.txt", "after all");
+    folder.run_well(&[&["submit", "mine/after.txt"][..], &SUBMIT].concat());
+    compress(&folder, 1);
+    decompress(&folder, || restored(&folder) == 14);
+    assert_eq!(inode().expect("there"), before);
+    assert_eq!(folder.files("data/in"), folder.files("data/out"));
+}
+
+#[test]
+fn a_later_announcement_is_newer_than_what_was_recovered() {
+    let folder = WorkFolder::with_spec("  codec: {effort: Fast}");
+    let submit = |content: &str| {
+        folder.write("data/in/a.txt", content);
+        folder.run_well(&[&["submit", "data/in/a.txt"][..], &SUBMIT].concat());
+    };
+    for content in ["first", "second"] {
+        submit(content);
+        compress(&folder, 1);
+    }
+    lose_database(&folder);
+    submit("third");
+    compress(&folder, 1);
+    let (code, said) = recover(&folder);
+    assert_eq!(code, Some(0), "{said}");
+    assert!(said.contains("1 file(s) in the stream: 1 sent"), "{said}");
+    let content = || {
+        folder
+            .files("data/out")
+            .get("a.txt")
+            .map(|bytes| text(bytes))
+    };
+    decompress(&folder, || content().as_deref() == Some("third"));
+    lose_database(&folder);
+    recover(&folder);
+    folder.write("mine/b.txt", "after all");
+    folder.run_well(&[&["submit", "mine/b.txt"][..], &SUBMIT].concat());
+    compress(&folder, 1);
+    decompress(&folder, || folder.files("data/out").contains_key("b.txt"));
+    assert_eq!(content().as_deref(), Some("third"));
+}
+
+#[test]
+fn what_cannot_be_recovered_is_said() {
+    let folder = WorkFolder::with_spec("  codec: {effort: Fast}");
+    let (code, said) = recover(&folder);
+    assert_eq!(code, Some(1), "{said}");
+    assert!(
+        said.contains("there is no stream in the data folder data"),
+        "{said}"
+    );
+    fs::create_dir_all(folder.path("data/stream")).expect("made");
+    let output = folder.run(&role("redrive"));
+    let said = text(&output.stderr);
+    assert!(said.contains("is lost; 'streampress recover'"), "{said}");
+    let original = WorkFolder::with_spec("  codec: {format: Seed}");
+    let (code, said) = recover(&original);
+    assert_eq!(code, Some(1), "{said}");
+    assert!(said.contains("codec.format Hybrid"), "{said}");
+}

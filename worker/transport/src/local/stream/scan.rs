@@ -1,0 +1,149 @@
+//! Reads all segments of a folder from their first record on, without a position.
+
+use std::fs::{self, File};
+use std::io;
+use std::path::{Path, PathBuf};
+
+use futures::stream::{self, StreamExt};
+
+use super::segment::{self, read_on};
+use super::{MAX_RECORD_BYTES, SUFFIX, path_of, session_of};
+use crate::local::session::begun_at;
+use crate::{Position, ScannedRecord, Sequence, StreamScan, TransportError, TransportResult};
+
+/// Records are read in pages of about this many bytes.
+const PAGE_BYTES: usize = 4 << 20;
+
+/// Reads the segments of `folder`, those of the process that began first before others.
+pub(super) fn scan(folder: &Path) -> StreamScan {
+    let reader = SegmentsReader {
+        folder: folder.to_owned(),
+        segments: None,
+        current: None,
+    };
+    stream::try_unfold(reader, |mut reader| async move {
+        let reading = tokio::task::spawn_blocking(move || {
+            let page = reader.page();
+            (page, reader)
+        });
+        let (page, reader) = reading
+            .await
+            .map_err(|error| TransportError::unavailable("reading the stream", error))?;
+        Ok(page?.map(|page| (page, reader)))
+    })
+    .boxed()
+}
+
+struct SegmentsReader {
+    folder: PathBuf,
+    /// What is still to be read, the last first; `None` until it is listed.
+    segments: Option<Vec<String>>,
+    current: Option<OpenSegment>,
+}
+
+struct OpenSegment {
+    shard: String,
+    file: File,
+    file_bytes: u64,
+    offset: u64,
+}
+
+impl SegmentsReader {
+    /// The next records; `None` after the last.
+    fn page(&mut self) -> TransportResult<Option<Vec<ScannedRecord>>> {
+        let mut page = Vec::new();
+        let mut bytes = 0;
+        while bytes < PAGE_BYTES {
+            let Some(segment) = &mut self.current else {
+                self.current = match self.next_segment()? {
+                    Some(next) => Some(next),
+                    None => break,
+                };
+                continue;
+            };
+            match segment.next().map_err(|error| fault(&self.folder, error))? {
+                Some(record) => {
+                    bytes += record.data.len() + segment::FRAME_BYTES;
+                    page.push(record);
+                }
+                None => self.current = None,
+            }
+        }
+        Ok((!page.is_empty()).then_some(page))
+    }
+
+    fn next_segment(&mut self) -> TransportResult<Option<OpenSegment>> {
+        let segments = match &mut self.segments {
+            Some(segments) => segments,
+            none => {
+                let listed = list(&self.folder).map_err(|error| fault(&self.folder, error))?;
+                none.insert(listed)
+            }
+        };
+        while let Some(shard) = segments.pop() {
+            let opened = File::open(path_of(&self.folder, &shard));
+            match opened.and_then(|file| Ok((file.metadata()?.len(), file))) {
+                Ok((file_bytes, file)) => {
+                    return Ok(Some(OpenSegment {
+                        shard,
+                        file,
+                        file_bytes,
+                        offset: 0,
+                    }));
+                }
+                // Its age ended since it was listed.
+                Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+                Err(error) => return Err(fault(&self.folder, error)),
+            }
+        }
+        Ok(None)
+    }
+}
+
+impl OpenSegment {
+    /// The next whole record.
+    fn next(&mut self) -> io::Result<Option<ScannedRecord>> {
+        loop {
+            let (shard, file) = (&self.shard, &self.file);
+            let Some((data, end)) = read_on(file, self.file_bytes, shard, self.offset)? else {
+                return Ok(None);
+            };
+            self.offset = end;
+            let Some(data) = data.filter(|data| data.len() <= MAX_RECORD_BYTES) else {
+                continue;
+            };
+            let begin = end - (segment::FRAME_BYTES + data.len()) as u64;
+            let position = Position {
+                shard: shard.clone(),
+                sequence: Sequence::from(begin),
+                bytes: u32::try_from(data.len()).unwrap_or(u32::MAX),
+            };
+            return Ok(Some(ScannedRecord { position, data }));
+        }
+    }
+}
+
+/// The segments, the last first.
+fn list(folder: &Path) -> io::Result<Vec<String>> {
+    let mut segments = Vec::new();
+    for entry in fs::read_dir(folder)? {
+        let name = entry?.file_name();
+        let shard = name.to_str().and_then(|name| name.strip_suffix(SUFFIX));
+        if let Some(shard) = shard
+            && let Some(session) = session_of(shard)
+        {
+            let number = super::number_of(shard);
+            segments.push((begun_at(session), number, shard.to_owned()));
+        }
+    }
+    segments.sort();
+    Ok(segments
+        .into_iter()
+        .rev()
+        .map(|(_, _, shard)| shard)
+        .collect())
+}
+
+fn fault(folder: &Path, error: io::Error) -> TransportError {
+    TransportError::unavailable(format!("reading the stream in {}", folder.display()), error)
+}
