@@ -27,9 +27,7 @@ use crate::consume::batching::MAX_RECEIVE;
 use crate::consume::{HandlerError, ServiceOutage, ThreadBudget};
 use crate::message::record::RecordOwner;
 use crate::message::trace_context::TraceContext;
-use crate::message::{
-    BundlePlace, DescribedContent, DescribedFile, Digest, Records, Share,
-};
+use crate::message::{BundlePlace, DescribedContent, DescribedFile, Digest, Records, Share};
 use crate::roles::compress::{PackedSource, SetOnDrop, pack_stage, shares};
 use crate::roles::record_writer::RecordWriter;
 use crate::runtime::blocking;
