@@ -140,14 +140,15 @@ impl Disk {
         self.calls += 1;
         self.ended = traced.ended;
         match &traced.call {
+            SystemCall::Create(path) => drop(self.open(path, true)),
             SystemCall::Open {
                 descriptor,
                 path,
-                creates,
                 truncates,
                 appends,
+                ..
             } => {
-                let inode = self.open(path, *creates);
+                let inode = self.open(path, false);
                 if let Some(inode) = inode.filter(|_| *truncates) {
                     self.change(inode, ByteChangeKind::SetLength(0));
                 }

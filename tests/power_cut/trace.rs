@@ -27,7 +27,7 @@ impl TracedCall {
     /// The line from which on others may have seen what it did. Other threads use a name before its call has ended.
     fn seen_from(&self) -> usize {
         match &self.call {
-            SystemCall::Open { creates: true, .. }
+            SystemCall::Create(_)
             | SystemCall::Rename(..)
             | SystemCall::Exchange(..)
             | SystemCall::Link(..)
@@ -47,6 +47,9 @@ impl TracedCall {
 /// What a call did.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum SystemCall {
+    /// There is a file of this path from now on. Part of an opening: until that has ended, its descriptor may be another
+    /// thread's, who is just closing it.
+    Create(PathBuf),
     /// The descriptor is `path` from now on.
     Open {
         descriptor: Descriptor,
@@ -126,6 +129,15 @@ fn calls(log: &str) -> Vec<TracedCall> {
             None => (text.to_owned(), ended),
         };
         if let Some(call) = parse(&whole) {
+            if let SystemCall::Open {
+                path,
+                creates: true,
+                ..
+            } = &call
+            {
+                let call = SystemCall::Create(path.clone());
+                calls.push(TracedCall { call, began, ended });
+            }
             calls.push(TracedCall { call, began, ended });
         }
     }
@@ -239,28 +251,36 @@ fn a_log_of_strace_is_read_with_interrupted_calls_and_without_failed_ones() {
 11 <... fsync resumed>)                    = 0
 10 <... pwrite64 resumed>)                 = 2
 10 writev(3<\x2f\x77\x2f\x61>, [{iov_base="\x41", iov_len=1}, {iov_base="\x42", iov_len=1}], 2) = 2
+11 openat(AT_FDCWD<\x2f\x77>, "\x63", O_WRONLY|O_CREAT, 0666 <unfinished ...>
+10 write(4<\x2f\x77\x2f\x64>, "\x44", 1) = 1
+11 <... openat resumed>) = 4<\x2f\x77\x2f\x63>
 10 renameat2(AT_FDCWD<\x2f\x77>, "\x61", 5<\x2f\x77\x2f\x73>, "\x62", RENAME_NOREPLACE) = 0
 10 +++ exited with 0 +++
 "#;
-    let write = |at, bytes: &[u8]| SystemCall::Write {
-        descriptor: 3,
+    let write = |descriptor, at, bytes: &[u8]| SystemCall::Write {
+        descriptor,
         at,
         bytes: bytes.to_vec(),
     };
     let traced = |began, ended, call| TracedCall { call, began, ended };
-    let open = SystemCall::Open {
-        descriptor: 3,
-        path: "/w/a".into(),
+    let open = |descriptor, path: &str, appends| SystemCall::Open {
+        descriptor,
+        path: path.into(),
         creates: true,
         truncates: false,
-        appends: true,
+        appends,
     };
     let expected = [
-        traced(0, 0, open),
+        traced(0, 0, SystemCall::Create("/w/a".into())),
+        traced(0, 0, open(3, "/w/a", true)),
         traced(2, 4, SystemCall::Sync(3)),
-        traced(3, 5, write(Some(7), b"AB")),
-        traced(6, 6, write(None, b"AB")),
-        traced(7, 7, SystemCall::Rename("/w/a".into(), "/w/s/b".into())),
+        traced(3, 5, write(3, Some(7), b"AB")),
+        traced(6, 6, write(3, None, b"AB")),
+        traced(7, 9, SystemCall::Create("/w/c".into())),
+        // Of the file that had the descriptor before.
+        traced(8, 8, write(4, None, b"D")),
+        traced(7, 9, open(4, "/w/c", false)),
+        traced(10, 10, SystemCall::Rename("/w/a".into(), "/w/s/b".into())),
     ];
     assert_eq!(calls(log), expected);
 }

@@ -131,3 +131,25 @@ fn what_cannot_be_recovered_is_said() {
     assert_eq!(code, Some(1), "{said}");
     assert!(said.contains("codec.format Hybrid"), "{said}");
 }
+
+#[test]
+fn what_is_damaged_in_the_stream_is_named() {
+    let folder = WorkFolder::with_spec("  codec: {effort: Fast}");
+    folder.write("data/in/a.txt", "words");
+    folder.run_well(&[&["submit", "data/in/a.txt"][..], &SUBMIT].concat());
+    compress(&folder, 1);
+    lose_database(&folder);
+    let mut names = folder.files("data/stream").into_keys();
+    let segment = names.find(|name| name.ends_with(".seg"));
+    let segment = folder.path("data/stream").join(segment.expect("a segment"));
+    let mut bytes = fs::read(&segment).expect("readable");
+    // Of the first frame.
+    bytes[10] ^= 1;
+    fs::write(&segment, bytes).expect("written");
+    let (code, said) = recover(&folder);
+    assert!(
+        said.contains("bytes are damaged; what they held is not recovered"),
+        "{said}"
+    );
+    assert_eq!(code, Some(1), "{said}");
+}

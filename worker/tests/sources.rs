@@ -383,3 +383,27 @@ fn a_report_inside_the_source_or_the_destination_fails_validation() {
         assert!(text(&output.stderr).contains("spec.report.location"));
     }
 }
+
+#[test]
+fn what_was_restored_from_another_folder_and_is_gone_is_not_called_restored() {
+    let folder = folder();
+    folder.write("in/a.txt", "one");
+    folder.write("other/b.txt", "two");
+    folder.run_summary(&["--input", "in"]);
+    folder.run_summary(&["--input", "other"]);
+    fs::remove_dir_all(folder.path("data/out")).expect("removed");
+    let summary = folder.run_summary(&["--input", "other"]);
+    assert_eq!(summary["filesRestored"], 1, "{summary}");
+    assert_eq!(summary["filesGone"], 1, "{summary}");
+}
+
+#[test]
+fn other_bytes_of_the_same_size_are_found_soon_after_a_restore() {
+    let folder = folder();
+    folder.write("in/a.txt", "one");
+    folder.run_summary(&["--input", "in"]);
+    folder.write("data/out/a.txt", "two");
+    let summary = folder.run_summary(&["--input", "in"]);
+    assert_eq!(summary["filesAltered"], 1, "{summary}");
+    assert_eq!(summary["filesRestored"], 0, "{summary}");
+}

@@ -59,7 +59,7 @@ pub(crate) const PATTERNS: &[(&str, &str, &str)] = &[
     (
         LOCATION,
         "must be a folder below /data or a prefix in a bucket",
-        "write file:///data/in or s3://bucket/prefix, with letters, digits, spaces and -_=+,@. in names; buckets have 3 to 63 characters",
+        "write file:///data/FOLDER or s3://bucket/prefix, with letters, digits, spaces and -_=+,@. in names; buckets have 3 to 63 characters",
     ),
     (
         REPORT_LOCATION,

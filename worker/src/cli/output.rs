@@ -29,6 +29,12 @@ pub(super) fn print(text: &str) -> Result<()> {
     }
 }
 
+/// Whether the reader of standard output has what it wanted.
+pub(super) fn is_closed_pipe(error: &anyhow::Error) -> bool {
+    let cause = error.downcast_ref::<io::Error>();
+    cause.is_some_and(|cause| cause.kind() == io::ErrorKind::BrokenPipe)
+}
+
 /// Whether what commands say is JSON, as their log is.
 static IS_JSON: AtomicBool = AtomicBool::new(false);
 

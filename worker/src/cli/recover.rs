@@ -106,6 +106,12 @@ fn print(report: &RecoveryReport, list_only: bool) -> Result<()> {
         "{} file(s) in the stream: {sent_count} {sent} to the chunks queue, {restored} restored before, {incomplete} incomplete",
         report.files.len()
     ));
+    for position in &report.damaged {
+        output::say(&format!(
+            "{position}: {} bytes are damaged; what they held is not recovered",
+            position.bytes
+        ));
+    }
     if report.without_first > 0 {
         output::say(&format!(
             "{} packed file(s) or bundle(s) whose first record, which names them, is not in the stream any more",

@@ -26,7 +26,8 @@ pub struct Manifest {
     /// As the announcement has it.
     #[serde(skip_serializing_if = "is_zero", default)]
     pub repeats: u32,
-    /// The attempt that wrote the records: slot, holder and transition. Records of other attempts are not this file's.
+    /// The attempt that wrote the records: a name that slot, holder, transition and message have in no other combination. Records of
+    /// other attempts are not this file's.
     pub attempt: String,
     /// The records, exactly these and in this order.
     pub records: Records,

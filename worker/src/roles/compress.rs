@@ -237,9 +237,7 @@ impl Compressor {
         let Some(source) = self.find_source(announcement, context).await? else {
             return Ok(false);
         };
-        // The message's id is part of it: a message handled twice sends a duplicate manifest, a new announcement (redrive)
-        // does not.
-        let attempt = format!("{}/{}", context.slot.attempt(), context.delivery.message_id);
+        let attempt = attempt_id(context);
         let packed = match bundler.zip(reading) {
             Some(bundling) => {
                 self.pack_with_others(announcement, source, &attempt, bundling, context)
@@ -562,6 +560,13 @@ fn described(announcement: &Announcement, context: MessageContext<'_>) -> Descri
         observed: announcement.observed.clone(),
         announced_millis: announcement.announced_millis,
     }
+}
+
+/// Names the attempt: 32 hex digits, since every manifest and each file's first record carry it. The message's id is part of it: a
+/// message handled twice sends a duplicate manifest, a new announcement (redrive) does not.
+fn attempt_id(context: MessageContext<'_>) -> String {
+    let attempt = format!("{}/{}", context.slot.attempt(), context.delivery.message_id);
+    Digest::of(attempt.as_bytes()).as_str()[..32].to_owned()
 }
 
 fn manifest(

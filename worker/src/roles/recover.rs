@@ -85,6 +85,8 @@ pub struct RecoveryReport {
     pub without_first: usize,
     /// Files and bundles whose records an earlier release wrote, which do not describe them.
     pub undescribed: usize,
+    /// Stretches of the stream that are damaged: what they held is not known.
+    pub damaged: Vec<Position>,
 }
 
 impl RecoveryReport {
@@ -92,7 +94,8 @@ impl RecoveryReport {
     pub fn is_partial(&self) -> bool {
         let is_incomplete =
             |file: &RecoveredFile| matches!(file.outcome, RecoveryOutcome::Incomplete { .. });
-        self.without_first + self.undescribed > 0 || self.files.iter().any(is_incomplete)
+        self.without_first + self.undescribed + self.damaged.len() > 0
+            || self.files.iter().any(is_incomplete)
     }
 }
 
@@ -106,6 +109,7 @@ impl Recovery {
         }
         let mut report = RecoveryReport {
             undescribed: found.undescribed(),
+            damaged: std::mem::take(&mut found.damaged),
             ..RecoveryReport::default()
         };
         let mut names = BTreeMap::<_, Vec<FoundVersion>>::new();
@@ -287,11 +291,16 @@ struct FoundPackings {
     packings: HashMap<(RecordOwner, u32), FoundPacking>,
     /// Owners of records without a head: of lists, and of files of earlier releases.
     plain: HashSet<RecordOwner>,
+    damaged: Vec<Position>,
 }
 
 impl FoundPackings {
     fn add(&mut self, stored: ScannedRecord) {
-        let Some(found) = FoundRecord::read(&stored.data) else {
+        let Some(data) = stored.data else {
+            self.damaged.push(stored.position);
+            return;
+        };
+        let Some(found) = FoundRecord::read(&data) else {
             return;
         };
         let Some(head) = found.head else {

@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::AtomicU64;
 use std::sync::atomic::Ordering::Relaxed;
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use anyhow::{Context, Result, bail};
 use parking_lot::Mutex;
@@ -41,8 +41,9 @@ use crate::telemetry::plain_log::printable;
 const PROGRESS_INTERVAL: Duration = Duration::from_millis(100);
 /// Failures that the summary lists.
 const LISTED_FAILURES: u32 = 100;
-/// File systems keep modification times in steps of up to so much.
-const TIME_TOLERANCE: Duration = Duration::from_secs(2);
+/// File systems keep modification times in steps of up to so much, and those that keep fractions of a second in finer ones.
+const COARSE_TIMES: Duration = Duration::from_secs(2);
+const FINE_TIMES: Duration = Duration::from_millis(1);
 /// Between two tries of what failed because a disk or a service is down.
 const RETRY_AFTER: Duration = Duration::from_secs(2);
 /// So long after the last message of an embedded queue every outcome is in the journal.
@@ -86,7 +87,8 @@ pub(crate) struct RunSummary {
     pub(crate) files_left_out: u64,
     /// Files at the source that were not announced, because they had not held still for `source.settleSeconds`.
     pub(crate) files_waiting: u64,
-    /// Files that were restored once and are now at neither the destination nor the source.
+    /// Files that were restored once and are now at neither the destination nor the source, or whose source is not this
+    /// run's.
     pub(crate) files_gone: u64,
     /// Files that were restored once and that others changed at the destination before this run.
     pub(crate) files_altered: u64,
@@ -301,8 +303,9 @@ impl Run {
     async fn check_destination(&self, observer: &dyn RunObserver) -> Result<Again> {
         let location = self.scanner.announcer.source.location();
         let records = self.journal().sources(location).await?;
+        let others = self.restored_elsewhere().await?;
         let mut again = Again::default();
-        if records.is_empty() {
+        if records.is_empty() && others.is_empty() {
             return Ok(again);
         }
         let destination = self
@@ -317,6 +320,10 @@ impl Run {
             .iter()
             .map(|entry| (entry.name.as_str(), entry))
             .collect();
+        let gone = others
+            .iter()
+            .filter(|name| !found.contains_key(name.as_str()));
+        again.gone_elsewhere = gone.count() as u64;
         let mut altered = Vec::new();
         for record in records {
             match record.state {
@@ -343,6 +350,20 @@ impl Run {
         Ok(again)
     }
 
+    /// The names of restored files of other locations than this run's source.
+    async fn restored_elsewhere(&self) -> Result<Vec<String>> {
+        let own = self.scanner.announcer.source.location();
+        let mut names = Vec::new();
+        for location in self.journal().locations().await? {
+            if location != own {
+                let records = self.journal().sources(&location).await?.into_iter();
+                let restored = records.filter(|record| record.state == SourceState::Restored);
+                names.extend(restored.map(|record| record.name));
+            }
+        }
+        Ok(names)
+    }
+
     /// Whether a restored file has other bytes than it was made with. Its own time says that it has not; a file that was
     /// touched, or copied with its folder, is read. The original's format restores a normalised file, whose size is not
     /// recorded.
@@ -352,15 +373,11 @@ impl Run {
         entry: &FileEntry,
         destination: &Arc<dyn Files>,
     ) -> bool {
-        let restored_at = runtime::from_nanos(record.modified_nanos);
-        let apart = match entry.modified.duration_since(restored_at) {
-            Ok(later) => later,
-            Err(earlier) => earlier.duration(),
-        };
         if self.resolved.codec.format != CodecFormat::Hybrid {
             return false;
         }
-        if entry.size != record.bytes || apart <= TIME_TOLERANCE {
+        let restored_at = runtime::from_nanos(record.modified_nanos);
+        if entry.size != record.bytes || is_same_time(entry.modified, restored_at) {
             return entry.size != record.bytes;
         }
         let (destination, name) = (destination.clone(), entry.name.clone());
@@ -395,7 +412,7 @@ impl Run {
                 let (scanner, again, gone) = (scanner.clone(), again.clone(), gone.clone());
                 async move {
                     let missing = scanner.announce_names(&again.gone).await?;
-                    gone.store(missing.len() as u64, Relaxed);
+                    gone.store(missing.len() as u64 + again.gone_elsewhere, Relaxed);
                     scanner.announce_names(&again.others).await?;
                     anyhow::Ok(())
                 }
@@ -538,6 +555,21 @@ enum FileInput {
     Watched,
 }
 
+/// Whether a file system may have kept the second time as the first.
+fn is_same_time(kept: SystemTime, given: SystemTime) -> bool {
+    let apart = match kept.duration_since(given) {
+        Ok(later) => later,
+        Err(earlier) => earlier.duration(),
+    };
+    let since = kept.duration_since(SystemTime::UNIX_EPOCH);
+    let has_fraction = since.is_ok_and(|since| since.subsec_nanos() > 0);
+    apart
+        <= match has_fraction {
+            true => FINE_TIMES,
+            false => COARSE_TIMES,
+        }
+}
+
 /// Decides where files come from. The user's own files under --input are only read.
 fn take_input(
     resolved: &mut Resolved,
@@ -663,6 +695,8 @@ async fn announce_all(scanner: &Scanner, stop: &CancellationToken) -> Result<Sca
 struct Again {
     /// Their restored files are gone.
     gone: Vec<String>,
+    /// How many restored files of other locations are gone: this run does not read their sources.
+    gone_elsewhere: u64,
     /// They failed, or another location's file took their place.
     others: Vec<String>,
 }

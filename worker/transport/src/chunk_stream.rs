@@ -93,8 +93,8 @@ impl fmt::Display for Position {
 pub struct ScannedRecord {
     /// Where.
     pub position: Position,
-    /// Its bytes.
-    pub data: Bytes,
+    /// Its bytes; `None` for a stretch of the position's bytes that holds no whole record.
+    pub data: Option<Bytes>,
 }
 
 /// Records of a stream, some at a time. After an error it ends.
@@ -114,7 +114,7 @@ pub trait ChunkStream: Send + Sync + fmt::Debug {
     /// Reads records back; the answer is index-aligned.
     async fn fetch(&self, positions: &[Position]) -> TransportResult<Vec<Bytes>>;
     /// Reads every record that the stream still has, those of a shard from the oldest to the newest at the time of the call or
-    /// somewhat later. Records that cannot be read any more are left out.
+    /// somewhat later. What is damaged there is answered as such, what has expired is left out.
     fn scan(&self) -> StreamScan {
         let cannot = "this stream cannot be read from its oldest record";
         stream::iter([Err(TransportError::Invalid(cannot.to_owned()))]).boxed()

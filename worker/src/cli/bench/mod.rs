@@ -25,7 +25,10 @@ pub(super) fn command(args: BenchArgs) -> Result<ExitCode> {
         codecs: args.codec,
         rounds: args.rounds.into(),
     };
-    bench(&options, &mut std::io::stdout())?;
+    match bench(&options, &mut std::io::stdout()) {
+        Err(error) if output::is_closed_pipe(&error) => return Ok(ExitCode::SUCCESS),
+        done => done?,
+    }
     if !cfg!(feature = "bench") {
         output::note(
             "this program was built without zstd and brotli; `--features bench` builds both for this comparison",

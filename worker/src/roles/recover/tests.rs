@@ -50,7 +50,7 @@ impl ChunkStream for KeptStream {
         let kept = self.0.lock();
         let stored = kept.iter().map(|(number, data)| ScannedRecord {
             position: position(*number, data),
-            data: data.clone(),
+            data: Some(data.clone()),
         });
         stream::iter([Ok(stored.collect())]).boxed()
     }

@@ -153,7 +153,7 @@ impl StreamState {
                 sequence: sequence.clone(),
                 bytes: u32::try_from(stored.data.len()).unwrap_or(u32::MAX),
             },
-            data: stored.data.clone(),
+            data: Some(stored.data.clone()),
         })
         .collect()
     }

@@ -136,10 +136,11 @@ impl ShardScan {
                 sequence: Sequence::parse(&record.sequence_number)?,
                 bytes: u32::try_from(data.len()).ok()?,
             };
+            let data = Some(data);
             Some(ScannedRecord { position, data })
         });
         let page: Vec<ScannedRecord> = stored.collect();
-        let bytes: usize = page.iter().map(|record| record.data.len()).sum();
+        let bytes: usize = page.iter().map(|it| it.position.bytes as usize).sum();
         if bytes > 0 {
             let mean = bytes as f64 / page.len() as f64;
             self.limit = (ANSWER_BYTES as f64 / mean).clamp(1.0, ANSWER_RECORDS) as i32;

@@ -63,7 +63,8 @@ impl SegmentsReader {
             };
             match segment.next().map_err(|error| fault(&self.folder, error))? {
                 Some(record) => {
-                    bytes += record.data.len() + segment::FRAME_BYTES;
+                    let data = record.data.as_ref().map_or(0, bytes::Bytes::len);
+                    bytes += data + segment::FRAME_BYTES;
                     page.push(record);
                 }
                 None => self.current = None,
@@ -101,24 +102,55 @@ impl SegmentsReader {
 }
 
 impl OpenSegment {
-    /// The next whole record.
+    /// The next record, or what is damaged before it.
     fn next(&mut self) -> io::Result<Option<ScannedRecord>> {
-        loop {
-            let (shard, file) = (&self.shard, &self.file);
-            let Some((data, end)) = read_on(file, self.file_bytes, shard, self.offset)? else {
-                return Ok(None);
-            };
+        let begin = self.offset.max(segment::FIRST_OFFSET);
+        let Some((data, end)) = read_on(&self.file, self.file_bytes, &self.shard, self.offset)?
+        else {
+            return self.rest(begin);
+        };
+        let data = data.filter(|data| data.len() <= MAX_RECORD_BYTES);
+        let Some(data) = data else {
             self.offset = end;
-            let Some(data) = data.filter(|data| data.len() <= MAX_RECORD_BYTES) else {
-                continue;
-            };
-            let begin = end - (segment::FRAME_BYTES + data.len()) as u64;
-            let position = Position {
-                shard: shard.clone(),
-                sequence: Sequence::from(begin),
-                bytes: u32::try_from(data.len()).unwrap_or(u32::MAX),
-            };
-            return Ok(Some(ScannedRecord { position, data }));
+            return Ok(Some(self.damaged(begin, end)));
+        };
+        let record = end - (segment::FRAME_BYTES + data.len()) as u64;
+        if record > begin {
+            self.offset = record;
+            return Ok(Some(self.damaged(begin, record)));
+        }
+        self.offset = end;
+        let position = self.position(record, data.len() as u64);
+        let data = Some(data);
+        Ok(Some(ScannedRecord { position, data }))
+    }
+
+    /// What no record follows: the end, more that was written since the file was opened, or an end that is damaged.
+    fn rest(&mut self, begin: u64) -> io::Result<Option<ScannedRecord>> {
+        let file_bytes = self.file.metadata()?.len();
+        if begin >= file_bytes {
+            return Ok(None);
+        }
+        if file_bytes > self.file_bytes {
+            self.file_bytes = file_bytes;
+            return self.next();
+        }
+        self.offset = file_bytes;
+        Ok(Some(self.damaged(begin, file_bytes)))
+    }
+
+    fn damaged(&self, begin: u64, end: u64) -> ScannedRecord {
+        ScannedRecord {
+            position: self.position(begin, end - begin),
+            data: None,
+        }
+    }
+
+    fn position(&self, begin: u64, bytes: u64) -> Position {
+        Position {
+            shard: self.shard.clone(),
+            sequence: Sequence::from(begin),
+            bytes: u32::try_from(bytes).unwrap_or(u32::MAX),
         }
     }
 }

@@ -9,6 +9,8 @@ use bytes::Bytes;
 
 /// Begins every segment; the last byte is the layout's version.
 const MAGIC: &[u8; 8] = b"SPRSEG\0\x01";
+/// Of the first frame, in bytes.
+pub(super) const FIRST_OFFSET: u64 = MAGIC.len() as u64;
 /// Bytes in front of every record: length (4, little-endian), reserved (4), hash of the data (8), and a hash of all
 /// that, of the segment's name and of the place in it (8).
 pub(super) const FRAME_BYTES: usize = 24;
@@ -128,7 +130,7 @@ pub(super) fn read_on(
     name: &str,
     offset: u64,
 ) -> io::Result<Option<(Option<Bytes>, u64)>> {
-    let mut offset = offset.max(MAGIC.len() as u64);
+    let mut offset = offset.max(FIRST_OFFSET);
     while offset + FRAME_BYTES as u64 <= file_bytes {
         let Some(bytes) = data_bytes(file, name, offset)? else {
             // A damaged frame, or an end that was half-written: the next one is found by its hash.
