@@ -153,3 +153,33 @@ fn what_is_damaged_in_the_stream_is_named() {
     );
     assert_eq!(code, Some(1), "{said}");
 }
+
+#[test]
+fn an_older_version_does_not_replace_a_restored_file_where_the_newer_one_is_damaged_in_the_stream()
+{
+    let folder = WorkFolder::with_spec("  codec: {effort: Fast}");
+    let restore = |content: &str| {
+        folder.write("data/in/a.txt", content);
+        folder.run_well(&[&["submit", "data/in/a.txt"][..], &SUBMIT].concat());
+        compress(&folder, 1);
+        let restored = || folder.files("data/out").get("a.txt").map(|it| text(it));
+        decompress(&folder, || restored().as_deref() == Some(content));
+    };
+    restore("first");
+    let before = folder.files("data/stream");
+    restore("second");
+    lose_database(&folder);
+    let after = folder.files("data/stream").into_iter();
+    let newer = after.filter(|(name, bytes)| before.get(name) != Some(bytes));
+    for (name, mut bytes) in newer.filter(|(name, _)| name.ends_with(".seg")) {
+        *bytes.last_mut().expect("a record") ^= 1;
+        fs::write(folder.path("data/stream").join(name), bytes).expect("written");
+    }
+    let (code, said) = recover(&folder);
+    assert_eq!(code, Some(1), "{said}");
+    assert!(
+        said.contains("a.txt: incomplete: the stream is damaged"),
+        "{said}"
+    );
+    assert!(said.contains("0 sent to the chunks queue"), "{said}");
+}

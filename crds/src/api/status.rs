@@ -146,7 +146,7 @@ pub struct ProgressStatus {
     pub files_superseded: i64,
     /// Bytes of the files before packing.
     pub bytes_raw: i64,
-    /// Bytes that the stream carried for them.
+    /// Bytes that they were packed to, without the headers and descriptions of their records.
     pub bytes_compressed: i64,
     /// Share of the bytes that the stream did not have to carry, in per cent with one decimal.
     #[serde(skip_serializing_if = "Option::is_none")]

@@ -155,7 +155,7 @@ fn tiles(state: &ReportState, meta: &ReportMeta) -> Markup {
         ul.tiles aria-label="Summary" {
             (tile("Files restored", &count(state.files_restored), &records, false))
             (tile("Original size", &size(state.raw_bytes), "before compression", false))
-            (tile("On the stream", &size(state.packed_bytes), "what is stored and paid for", false))
+            (tile("Packed", &size(state.packed_bytes), "without the headers of records", false))
             (tile("Space saved", &saved, &times, false))
             (tile("Throughput", &throughput(state), "while files were worked on", false))
             @if state.files_superseded > 0 {

@@ -15,7 +15,8 @@ use crate::journal::{FileJournal, SourceState};
 use crate::message::record::{FoundRecord, RecordOwner};
 use crate::message::trace_context::TraceContext;
 use crate::message::{
-    BundlePlace, DESCRIBED_VERSION, DescribedContent, DescribedFile, Digest, Manifest, hash,
+    BundlePlace, DESCRIBED_VERSION, DescribedContent, DescribedFile, Digest, FileRef, Manifest,
+    hash,
 };
 use crate::roles::announce;
 use crate::roles::bundler::share;
@@ -126,12 +127,14 @@ impl Recovery {
                 }
             }
         }
+        // What is unknown may be the newest version of any file.
+        let is_doubtful = report.without_first + report.damaged.len() > 0;
         let mut to_send = Vec::new();
         for ((_, name, _), versions) in names {
             let Some(newest) = versions.iter().max_by(|a, b| a.order(b)).cloned() else {
                 continue;
             };
-            let (outcome, sent) = self.choose(&newest, versions).await?;
+            let (outcome, sent) = self.choose(&newest, versions, is_doubtful).await?;
             to_send.extend(sent);
             let bundle = newest.place.as_ref();
             report.files.push(RecoveredFile {
@@ -147,18 +150,35 @@ impl Recovery {
         Ok(report)
     }
 
-    /// What to do for a name whose newest version is this, and the version to send.
+    /// What to do for a name whose newest version is this, and the version to send. Where it is doubtful whether there was a
+    /// newer one, what lies at the destination stays.
     async fn choose(
         &self,
         newest: &FoundVersion,
         versions: Vec<FoundVersion>,
+        is_doubtful: bool,
     ) -> Result<(RecoveryOutcome, Option<FoundVersion>)> {
         let whole = versions.into_iter().filter(|it| it.records.is_ok());
         let whole = whole.max_by(FoundVersion::order);
         // Several attempts may have packed the newest.
         let is_whole = whole.as_ref().is_some_and(|it| it.order(newest).is_eq());
-        if self.was_restored(newest, is_whole).await? {
+        if self.was_restored(newest).await? {
             return Ok((RecoveryOutcome::Restored, None));
+        }
+        let there = match is_doubtful || !is_whole {
+            true => self.at_destination(&newest.described.file).await?,
+            false => None,
+        };
+        if there.as_ref() == Some(&newest.described.file.hash) {
+            return Ok((RecoveryOutcome::Restored, None));
+        }
+        if is_doubtful && there.is_some() {
+            let cause = "the stream is damaged, and the file at the destination, which may be a later version, stays";
+            let outcome = RecoveryOutcome::Incomplete {
+                cause: cause.to_owned(),
+                sent_earlier: false,
+            };
+            return Ok((outcome, None));
         }
         let outcome = match &newest.records {
             Err(cause) if !is_whole => RecoveryOutcome::Incomplete {
@@ -170,27 +190,25 @@ impl Recovery {
         Ok((outcome, whole))
     }
 
-    /// Whether the version is known to be restored. The destination is only read for a version that cannot be sent, so that
-    /// none before it replaces it.
-    async fn was_restored(&self, version: &FoundVersion, is_whole: bool) -> Result<bool> {
+    /// Whether the journal knows that the version was restored.
+    async fn was_restored(&self, version: &FoundVersion) -> Result<bool> {
         let file = &version.described.file;
         let (name, id) = (file.name.as_str(), file.id());
         let noted = self.journal.source(&file.location, name).await?;
         let is_noted = noted.is_some_and(|noted| {
             noted.state == SourceState::Restored && noted.hash == file.hash.as_str()
         });
-        if is_noted || self.journal.was_restored(name, id.as_str()).await? {
-            return Ok(true);
-        }
-        match &self.destination {
-            Some(destination) if !is_whole => {
-                let (destination, name) = (destination.clone(), file.name.clone());
-                let found = blocking(move || content_of(&*destination, &name)).await;
-                let found = found.with_context(|| format!("reading {} there", file.name))?;
-                Ok(found.is_some_and(|found| found == file.hash))
-            }
-            Some(_) | None => Ok(false),
-        }
+        Ok(is_noted || self.journal.was_restored(name, id.as_str()).await?)
+    }
+
+    /// The hash of the file's namesake at the destination, where that can be read from here.
+    async fn at_destination(&self, file: &FileRef) -> Result<Option<Digest>> {
+        let Some(destination) = self.destination.clone() else {
+            return Ok(None);
+        };
+        let name = file.name.clone();
+        let found = blocking(move || content_of(&*destination, &name)).await;
+        found.with_context(|| format!("reading {} at the destination", file.name))
     }
 
     /// Sends manifests in the order in which the versions were announced.

@@ -341,7 +341,7 @@ impl Run {
         }
         if let Some(first) = altered.first() {
             observer.notice(&format!(
-                "{} restored file(s) were changed at the destination by others, for example {}; they stay as they are: remove such a file, and the next run restores it",
+                "{} restored file(s) were changed at the destination by others, for example {}; they stay as they are: remove such a file, and the next run restores it from its source, if that is still there",
                 altered.len(),
                 printable(&first.name)
             ));
