@@ -126,7 +126,8 @@ impl ShardScan {
         answer: GetRecordsOutput,
         before: Option<Sequence>,
     ) -> Vec<ScannedRecord> {
-        // An empty answer does not mean the end; only one that is not behind does.
+        // An empty answer does not mean the end; only one that is not behind does. LocalStack never says that it is behind:
+        // there an answer of as many records as were asked for has more behind it.
         let is_newest = answer.millis_behind_latest.unwrap_or(0) == 0;
         let shard = &self.calls.shard;
         let stored = answer.records.into_iter().filter_map(|record| {
@@ -140,6 +141,7 @@ impl ShardScan {
             Some(ScannedRecord { position, data })
         });
         let page: Vec<ScannedRecord> = stored.collect();
+        let is_full = page.len() >= usize::try_from(self.limit).unwrap_or(usize::MAX);
         let bytes: usize = page.iter().map(|it| it.position.bytes as usize).sum();
         if bytes > 0 {
             let mean = bytes as f64 / page.len() as f64;
@@ -149,7 +151,7 @@ impl ShardScan {
         let last = page.last().map(|record| record.position.sequence.clone());
         let last = last.or(before);
         self.place = match answer.next_shard_iterator {
-            Some(iterator) if !is_newest => ScanPlace::At { iterator, last },
+            Some(iterator) if !is_newest || is_full => ScanPlace::At { iterator, last },
             _ => ScanPlace::End,
         };
         page
