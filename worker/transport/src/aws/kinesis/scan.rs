@@ -127,7 +127,7 @@ impl ShardScan {
         before: Option<Sequence>,
     ) -> Vec<ScannedRecord> {
         // An empty answer does not mean the end; only one that is not behind does. LocalStack never says that it is behind:
-        // there an answer of as many records as were asked for has more behind it.
+        // there an answer of as many records as were requested has more behind it.
         let is_newest = answer.millis_behind_latest.unwrap_or(0) == 0;
         let shard = &self.calls.shard;
         let stored = answer.records.into_iter().filter_map(|record| {
