@@ -238,6 +238,17 @@ fn assert_whole(scene: &Scene, versions: &[&Tree]) {
     }
 }
 
+/// The content of each file lies in one of `folders`, under any name.
+fn assert_bytes_exist(scene: &Scene, folders: &[&str], files: &Tree) {
+    let found: Vec<_> = folders.iter().flat_map(|it| scene.contents(it)).collect();
+    for (name, content) in files {
+        assert!(
+            found.contains(content),
+            "the bytes of {name} are gone from {folders:?}"
+        );
+    }
+}
+
 #[test]
 fn a_first_run_goes_on_after_a_power_cut() {
     let scene = Scene::new(CODEC);
@@ -302,12 +313,7 @@ fn bytes_of_others_in_the_way_survive_a_power_cut() {
 fn a_source_is_deleted_only_when_its_restored_copy_survives_a_power_cut() {
     let scene = Scene::new(&format!("{CODEC}\n  source: {{onRestored: Delete}}"));
     let files = write_files(&scene, "in", 1);
-    let all_bytes_exist = |scene: &Scene| {
-        let found = [scene.contents("in"), scene.contents("out")].concat();
-        for (name, content) in &files {
-            assert!(found.contains(content), "the bytes of {name} exist nowhere");
-        }
-    };
+    let all_bytes_exist = |scene: &Scene| assert_bytes_exist(scene, &["in", "out"], &files);
     cut_power(
         &scene,
         power_cuts() / 2,
@@ -326,15 +332,7 @@ fn a_source_is_deleted_only_when_its_restored_copy_survives_a_power_cut() {
 fn a_put_aside_source_survives_a_power_cut() {
     let scene = Scene::new(&format!("{CODEC}\n  source: {{onRestored: Rename}}"));
     let files = write_files(&scene, "in", 1);
-    let all_bytes_exist = |scene: &Scene| {
-        let found = scene.contents("in");
-        for (name, content) in &files {
-            assert!(
-                found.contains(content),
-                "the bytes of {name} are gone from the source"
-            );
-        }
-    };
+    let all_bytes_exist = |scene: &Scene| assert_bytes_exist(scene, &["in"], &files);
     cut_power(
         &scene,
         power_cuts() / 2,

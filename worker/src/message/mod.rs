@@ -387,6 +387,10 @@ mod tests {
             Message::parse(&manifest.to_json()).expect("readable"),
             Message::Manifest(manifest.clone())
         );
+        assert_is_read_in_a_request_to_send_again(manifest, BUNDLED_VERSION);
+    }
+
+    fn assert_is_read_in_a_request_to_send_again(manifest: Manifest, version: u32) {
         let verdict = Verdict::SendAgain {
             manifest: Box::new(manifest),
             reason: DeadLetterReason::Expired,
@@ -397,7 +401,7 @@ mod tests {
             verdict,
             traceparent: None,
         };
-        assert_eq!(receipt.version, BUNDLED_VERSION);
+        assert_eq!(receipt.version, version);
         assert_eq!(
             Message::parse(&receipt.to_json()).expect("readable"),
             Message::Receipt(receipt)
@@ -421,21 +425,7 @@ mod tests {
                 panic!("no manifest: {described}");
             };
             assert_eq!(read.version, DESCRIBED_VERSION);
-            let verdict = Verdict::SendAgain {
-                manifest: Box::new(read),
-                reason: DeadLetterReason::Expired,
-                detail: String::new(),
-            };
-            let receipt = FileReceipt {
-                version: verdict.version(),
-                verdict,
-                traceparent: None,
-            };
-            assert_eq!(receipt.version, DESCRIBED_VERSION);
-            assert_eq!(
-                Message::parse(&receipt.to_json()).expect("readable"),
-                Message::Receipt(receipt)
-            );
+            assert_is_read_in_a_request_to_send_again(read, DESCRIBED_VERSION);
         }
         for newer in [
             // Only a manifest with a bundle has the second version.

@@ -286,9 +286,7 @@ impl Run {
     /// Equal names of two locations are one file at the destination.
     async fn notice_other_locations(&self, observer: &dyn RunObserver) -> Result<()> {
         let own = self.scanner.announcer.source.location();
-        let mut all = self.journal().locations().await?;
-        all.retain(|location| location != own);
-        if let Some(other) = all.first() {
+        if let Some(other) = self.other_locations().await?.first() {
             observer.notice(&format!(
                 "this data folder also has files of {}; where names are equal, the files of {} take their place; another --data keeps both",
                 printable(other),
@@ -352,16 +350,20 @@ impl Run {
 
     /// The names of restored files of other locations than this run's source.
     async fn restored_elsewhere(&self) -> Result<Vec<String>> {
-        let own = self.scanner.announcer.source.location();
         let mut names = Vec::new();
-        for location in self.journal().locations().await? {
-            if location != own {
-                let records = self.journal().sources(&location).await?.into_iter();
-                let restored = records.filter(|record| record.state == SourceState::Restored);
-                names.extend(restored.map(|record| record.name));
-            }
+        for location in self.other_locations().await? {
+            let records = self.journal().sources(&location).await?.into_iter();
+            let restored = records.filter(|record| record.state == SourceState::Restored);
+            names.extend(restored.map(|record| record.name));
         }
         Ok(names)
+    }
+
+    async fn other_locations(&self) -> Result<Vec<String>> {
+        let own = self.scanner.announcer.source.location();
+        let mut locations = self.journal().locations().await?;
+        locations.retain(|location| location != own);
+        Ok(locations)
     }
 
     /// Whether a restored file has other bytes than it was made with. Its own time says that it has not; a file that was
@@ -376,9 +378,11 @@ impl Run {
         if self.resolved.codec.format != CodecFormat::Hybrid {
             return false;
         }
-        let restored_at = runtime::from_nanos(record.modified_nanos);
-        if entry.size != record.bytes || is_same_time(entry.modified, restored_at) {
-            return entry.size != record.bytes;
+        if entry.size != record.bytes {
+            return true;
+        }
+        if is_same_time(entry.modified, runtime::from_nanos(record.modified_nanos)) {
+            return false;
         }
         let (destination, name) = (destination.clone(), entry.name.clone());
         let content = blocking(move || hash(destination.read(&name)?)).await;

@@ -1,26 +1,17 @@
 //! Histories of small files that share a block.
 
 use super::history::{History, HistoryStep, How, SimSettings, Time};
+use super::named::{COMPRESSOR, DECOMPRESSOR, SCANNED};
 use super::run::{Outcome, run};
 
 const HOUR: u64 = 3_600_000;
-const COMPRESSOR: u8 = 1;
-const DECOMPRESSOR: u8 = 2;
 /// A file that is announced, and packed alone, before the two others are.
 const FIRST: u8 = 0;
 const OTHERS: [u8; 2] = [1, 2];
 
 const BUNDLED: SimSettings = SimSettings {
-    compressors: 1,
-    decompressors: 1,
-    slots: 1,
-    scan_seconds: Some(2),
-    visibility_seconds: 30,
-    is_coarse: false,
-    is_strict: false,
-    has_notes: false,
     bundles: true,
-    redrives: 0,
+    ..SCANNED
 };
 
 const fn write(name: u8, content: u16) -> (u64, HistoryStep) {

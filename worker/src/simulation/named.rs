@@ -12,10 +12,10 @@ const MINUTE: u64 = 60_000;
 const HOUR: u64 = 60 * MINUTE;
 /// Numbers of processes of [`SCANNED`].
 const SCANNER: u8 = 0;
-const COMPRESSOR: u8 = 1;
-const DECOMPRESSOR: u8 = 2;
+pub(super) const COMPRESSOR: u8 = 1;
+pub(super) const DECOMPRESSOR: u8 = 2;
 
-const SCANNED: SimSettings = SimSettings {
+pub(super) const SCANNED: SimSettings = SimSettings {
     compressors: 1,
     decompressors: 1,
     slots: 1,
@@ -335,21 +335,18 @@ fn losses() -> Vec<(HistoryStep, &'static [u8])> {
     losses
 }
 
+/// These roles stop, for ten minutes each.
+fn stops(roles: &[u8]) -> Vec<(u64, HistoryStep)> {
+    let seconds = 600;
+    let stop = |&role| (1, Stop { role, seconds });
+    roles.iter().map(stop).collect()
+}
+
 #[test]
 fn a_purged_or_remade_queue_loses_no_file() {
     for settings in [SCANNED, NOTED] {
         for (loss, stopped) in losses() {
-            let stop = |role: &u8| {
-                let seconds = 600;
-                (
-                    1,
-                    Stop {
-                        role: *role,
-                        seconds,
-                    },
-                )
-            };
-            let mut steps: Vec<_> = stopped.iter().map(stop).collect();
+            let mut steps = stops(stopped);
             steps.push((1, write(1, Now)));
             steps.push((5 * MINUTE, loss));
             all_is_well(settings, steps);
@@ -361,18 +358,8 @@ fn a_purged_or_remade_queue_loses_no_file() {
 fn what_a_person_submitted_and_a_queue_lost_is_restored_where_there_is_a_scan() {
     for settings in [SCANNED, NOTED] {
         for (loss, stopped) in losses() {
-            let stop = |role: &u8| {
-                let seconds = 600;
-                (
-                    1,
-                    Stop {
-                        role: *role,
-                        seconds,
-                    },
-                )
-            };
             let mut steps = vec![(1, write(1, Now)), (MINUTE, DeleteCopy { name: 0 })];
-            steps.extend(stopped.iter().map(stop));
+            steps.extend(stops(stopped));
             steps.push((1, Submit { name: 0 }));
             steps.push((5 * MINUTE, loss));
             assert!(
