@@ -11,6 +11,7 @@ use k8s_openapi::api::coordination::v1::Lease;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use kube::api::PostParams;
 use kube::{Api, Client};
+use serde_json::json;
 use streampress_crds::slot_health::{HEALTH, NeededService, SlotHealth};
 use streampress_crds::{Role, names};
 use streampress_transport::contract_tests::{self, Implementation, PATIENCE, eventually};
@@ -223,8 +224,7 @@ async fn others_may_annotate_a_held_lease_without_harm() {
     let lock = lock(&names, LONG_LEASE).await;
     let held = lock.try_acquire().await.unwrap().unwrap();
     let api: Api<Lease> = Api::namespaced(client().await, "default");
-    let patch =
-        serde_json::json!({"metadata": {"labels": {"team": "a"}, "annotations": {"x": "y"}}});
+    let patch = json!({"metadata": {"labels": {"team": "a"}, "annotations": {"x": "y"}}});
     api.patch(
         &names[0],
         &Default::default(),
@@ -358,6 +358,65 @@ async fn a_missing_lease_says_who_makes_it() {
         .map(ToString::to_string)
         .unwrap_or_default();
     assert!(why.contains("the operator makes it"), "{error}: {why}");
+}
+
+/// A client with the permissions of a worker: these rules for Leases, and nothing else.
+async fn worker_client(name: &str, rules: serde_json::Value) -> Client {
+    let admin = client().await;
+    let roles: Api<k8s_openapi::api::rbac::v1::Role> = Api::namespaced(admin.clone(), "default");
+    let role = json!({"metadata": {"name": name}, "rules": rules});
+    let role = serde_json::from_value(role).unwrap();
+    roles.create(&PostParams::default(), &role).await.unwrap();
+    let bindings: Api<k8s_openapi::api::rbac::v1::RoleBinding> = Api::namespaced(admin, "default");
+    let binding = json!({
+        "metadata": {"name": name},
+        "roleRef": {"apiGroup": "rbac.authorization.k8s.io", "kind": "Role", "name": name},
+        "subjects": [{"kind": "ServiceAccount", "name": name, "namespace": "default"}],
+    });
+    let binding = serde_json::from_value(binding).unwrap();
+    let params = PostParams::default();
+    bindings.create(&params, &binding).await.unwrap();
+    let mut config = kube::Config::infer().await.unwrap();
+    config.auth_info.impersonate = Some(format!("system:serviceaccount:default:{name}"));
+    Client::try_from(config).unwrap()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn slots_are_taken_under_the_role_of_this_operator_and_under_that_of_an_earlier_one() {
+    for is_earlier in [false, true] {
+        let slots = slots(2).await;
+        let rule = |names: Option<&[String]>, verbs: &[&str]| {
+            let mut rule = json!({"apiGroups": ["coordination.k8s.io"], "resources": ["leases"], "verbs": verbs});
+            if let Some(names) = names {
+                rule["resourceNames"] = json!(names);
+            }
+            rule
+        };
+        let names = Some(&*slots.names);
+        let rules = match is_earlier {
+            true => json!([rule(names, &["get", "watch", "update"])]),
+            false => json!([
+                rule(names, &["get", "update"]),
+                rule(None, &["list", "watch"])
+            ]),
+        };
+        let worker = worker_client(&slots.pipeline, rules).await;
+        let leases: Api<Lease> = Api::namespaced(worker.clone(), "default");
+        eventually("the API server knows the Role", || async {
+            leases.get(&slots[0]).await.is_ok()
+        })
+        .await;
+        assert_eq!(leases.list(&Default::default()).await.is_err(), is_earlier);
+        let lock = LeaseLock::new(worker, "default", slots.of_role(), "pod", LONG_LEASE);
+        let first = lock.try_acquire().await.unwrap().expect("a free slot");
+        let second = lock.try_acquire().await.unwrap().expect("a free slot");
+        assert!(lock.try_acquire().await.unwrap().is_none());
+        assert!(first.release().await && second.release().await);
+        eventually("the release is seen", || async {
+            !lock.all_held_by_others().await.unwrap()
+        })
+        .await;
+    }
 }
 
 /// A TCP proxy to the API server whose connections can be made to hang.

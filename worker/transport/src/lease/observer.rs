@@ -27,6 +27,8 @@ const PAGE: u32 = 500;
 const WATCH_SECONDS: u32 = 240;
 /// A watch that ended sooner than this is begun again only after it.
 const SHORTEST_WATCH: Duration = Duration::from_secs(1);
+/// After this a worker that may not list asks again: its Role changes without its pod.
+const LISTED_AGAIN: Duration = Duration::from_secs(3600);
 /// Before a watch is begun again that failed, and that the server ended.
 const AFTER_FAILURE: Duration = Duration::from_secs(2);
 const AFTER_END: Duration = Duration::from_millis(100);
@@ -190,20 +192,28 @@ impl Observer {
             let pause = match self.follow_role().await {
                 Ok(()) => AFTER_END,
                 Err(error) if is_code(&error, 410) => AFTER_END,
-                Err(error) if is_code(&error, 403) => break,
+                Err(error) if is_code(&error, 403) => {
+                    self.follow_each().await;
+                    AFTER_END
+                }
                 Err(error) => self.failed(&error, "the slots"),
             };
             sleep(pause).await;
         }
-        info!(
-            "The slots may not be listed, so each is watched; the operator of this release allows it."
-        );
-        self.is_by_name.store(true, Ordering::Relaxed);
-        join_all(self.slots().iter().map(|slot| self.follow_slot(slot))).await;
+    }
+
+    /// Follows each slot by its name, until it is time to see whether all may be listed.
+    async fn follow_each(&self) {
+        if !self.is_by_name.swap(true, Ordering::Relaxed) {
+            info!("The worker's Role does not allow to list Leases: each slot is watched.");
+        }
+        let each = self.slots().iter().map(|slot| self.follow_slot(slot));
+        let _ = timeout(LISTED_AGAIN, join_all(each)).await;
     }
 
     async fn follow_role(&self) -> Result<(), Error> {
         let listed = self.list().await?;
+        self.is_by_name.store(false, Ordering::Relaxed);
         for slot in self.slots() {
             if !listed.leases.contains_key(slot) {
                 self.gone(slot);

@@ -196,6 +196,28 @@ async fn where_leases_may_not_be_listed_each_slot_is_watched() {
     assert_eq!(lock.ledger().await.unwrap().files, 0);
 }
 
+#[tokio::test(start_paused = true)]
+async fn once_leases_may_be_listed_one_watch_remains() {
+    let server = LeasesServer::with_slots(3, true);
+    let lock = server.lock(3);
+    assert!(!lock.all_held_by_others().await.unwrap());
+    eventually("each slot is watched", || async {
+        server.requests().watches == 3
+    })
+    .await;
+    server.0.lock().forbids_lists = false;
+    // Simulated: the worker asks every hour.
+    tokio::time::sleep(std::time::Duration::from_secs(3700)).await;
+    for name in names::slots("stock", Role::Compressor, 3) {
+        server.put(&name, Some("other"));
+    }
+    assert_eq!(server.0.lock().watches.len(), 1);
+    eventually("every slot is seen to be held", || async {
+        lock.all_held_by_others().await.unwrap()
+    })
+    .await;
+}
+
 #[tokio::test]
 async fn a_slot_that_is_deleted_is_named_and_seen_when_it_comes_again() {
     for forbids_lists in [false, true] {
