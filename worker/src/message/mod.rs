@@ -7,6 +7,8 @@ mod announcement;
 mod bundle;
 mod description;
 mod file;
+#[cfg(test)]
+mod fuzz;
 mod legacy;
 mod manifest;
 mod receipt;
