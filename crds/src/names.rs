@@ -21,6 +21,16 @@ pub fn slots(pipeline: &str, role: Role, count: u32) -> Vec<String> {
         .collect()
 }
 
+/// On every object of a pipeline: the role it belongs to.
+pub const COMPONENT: &str = "app.kubernetes.io/component";
+/// On every object of a pipeline: the pipeline's name.
+pub const INSTANCE: &str = "app.kubernetes.io/instance";
+
+/// The labels that select a role's pods and its slots' Leases.
+pub fn selector(pipeline: &str, role: Role) -> String {
+    format!("{COMPONENT}={role},{INSTANCE}={pipeline},app.kubernetes.io/name=streampress")
+}
+
 /// The ServiceAccount, Role, RoleBinding and NetworkPolicy of a pipeline's workers.
 pub fn workers(pipeline: &str) -> String {
     format!("{pipeline}-worker")

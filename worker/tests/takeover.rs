@@ -27,7 +27,7 @@ use streampress::roles::context::RoleContext;
 use streampress::telemetry::metrics::Meter;
 use streampress_crds::names;
 use streampress_crds::settings::Resolved;
-use streampress_transport::lease::{LeaseLock, Times};
+use streampress_transport::lease::{LeaseLock, RoleSlots, Times};
 use streampress_transport::local::{Local, LocalOptions};
 use streampress_transport::slot_lock::HolderRequest;
 use streampress_transport::{
@@ -135,9 +135,9 @@ async fn a_contender() {
     let client = Client::try_default().await.unwrap();
     let beliefs = dir.join("beliefs");
     let locks: SlotLocks = Arc::new(move |role, slots| {
-        let names = names::slots(&pipeline, role.parse().unwrap(), slots);
+        let slots = RoleSlots::new(&pipeline, role.parse().unwrap(), slots);
         Arc::new(Watched {
-            lock: LeaseLock::new(client.clone(), "default", names, &pod, times),
+            lock: LeaseLock::new(client.clone(), "default", slots, &pod, times),
             beliefs: beliefs.clone(),
         })
     });
@@ -326,9 +326,16 @@ impl Arena {
         client: Client,
     ) -> Self {
         let leases: Api<Lease> = Api::namespaced(client, "default");
+        let labels = [
+            (names::COMPONENT, role),
+            (names::INSTANCE, pipeline),
+            ("app.kubernetes.io/name", "streampress"),
+        ];
+        let labels = labels.map(|(name, value)| (name.to_owned(), value.to_owned()));
         let lease = Lease {
             metadata: ObjectMeta {
                 name: Some(format!("{pipeline}-{role}-0")),
+                labels: Some(labels.into()),
                 ..ObjectMeta::default()
             },
             spec: None,

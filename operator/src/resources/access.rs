@@ -1,4 +1,4 @@
-//! What workers may do (their own pipeline's Leases, by name, and nothing else) and who may reach them (metrics).
+//! What workers may do (write their own pipeline's Leases, by name, see their namespace's, and nothing else) and who may reach them (metrics).
 
 use k8s_openapi::api::core::v1::{Service, ServiceAccount, ServicePort, ServiceSpec};
 use k8s_openapi::api::networking::v1::{
@@ -40,16 +40,22 @@ pub(super) fn service_account(input: &BuildInput<'_>) -> String {
 
 fn role(input: &BuildInput<'_>) -> OwnedObject {
     let slots = slot_names(input.name, input.resolved);
-    let leases = slots.into_iter().map(|(_, name)| name).collect();
+    let slots = slots.into_iter().map(|(_, name)| name).collect();
+    let leases = |names: Option<Vec<String>>, verbs: [&str; 2]| PolicyRule {
+        api_groups: Some(vec!["coordination.k8s.io".into()]),
+        resources: Some(vec!["leases".into()]),
+        resource_names: names,
+        verbs: verbs.map(str::to_owned).into(),
+        ..PolicyRule::default()
+    };
     OwnedObject::Role(Role {
         metadata: input.metadata(names::workers(input.name), names::SHARED),
-        rules: Some(vec![PolicyRule {
-            api_groups: Some(vec!["coordination.k8s.io".into()]),
-            resources: Some(vec!["leases".into()]),
-            resource_names: Some(leases),
-            verbs: ["get", "watch", "update"].map(str::to_owned).into(),
-            ..PolicyRule::default()
-        }]),
+        rules: Some(vec![
+            leases(Some(slots), ["get", "update"]),
+            // One watch for all slots. Kubernetes knows no rule for the Leases with a label: it covers the namespace's, which
+            // say who holds what.
+            leases(None, ["list", "watch"]),
+        ]),
     })
 }
 

@@ -4,7 +4,9 @@
 use std::collections::BTreeMap;
 
 use streampress_crds::Role;
-pub(crate) use streampress_crds::names::{metrics, of_role, slot, slots, workers};
+pub(crate) use streampress_crds::names::{
+    COMPONENT, INSTANCE, metrics, of_role, selector as selector_text, slot, slots, workers,
+};
 
 /// The field manager of every write, and the value of `app.kubernetes.io/managed-by`.
 pub const MANAGER: &str = "streampress-operator";
@@ -15,10 +17,6 @@ pub(crate) const RETIRED: &str = "streampress.dev/retired";
 /// On a slot's Lease: the UID of its pipeline. Owner references may be removed, and then another pipeline of the same
 /// name must not go on counting where this one ended.
 pub(crate) const PIPELINE_UID: &str = "streampress.dev/uid";
-/// On every object the operator makes: the role it belongs to, or [`SHARED`].
-pub(crate) const COMPONENT: &str = "app.kubernetes.io/component";
-/// On every object the operator makes: the pipeline's name.
-pub(crate) const INSTANCE: &str = "app.kubernetes.io/instance";
 /// What every watch of owned objects selects.
 pub const MANAGED_BY: &str = "app.kubernetes.io/managed-by";
 /// The component of objects that all roles share.
@@ -34,11 +32,6 @@ pub(crate) fn selector(pipeline: &str, role: Option<Role>) -> Labels {
     let shared = [NAME, (INSTANCE, pipeline)];
     let component = role.map(|role| (COMPONENT, role.as_str()));
     owned(shared.into_iter().chain(component))
-}
-
-/// A role's selector as text, for the scale subresource.
-pub(crate) fn selector_text(pipeline: &str, role: Role) -> String {
-    format!("{COMPONENT}={role},{INSTANCE}={pipeline},app.kubernetes.io/name=streampress")
 }
 
 /// All labels of an object.

@@ -107,15 +107,22 @@ fn every_object_belongs_to_its_pipeline() {
 }
 
 #[test]
-fn workers_may_touch_their_own_leases_and_nothing_else() {
+fn workers_may_write_their_own_leases_see_those_of_the_namespace_and_nothing_else() {
     let objects = built(json!({"compressor": {"slots": 2}}));
     let rules = &find(&objects, ObjectKind::Role, "stock-worker")["rules"];
-    let expected = json!([{
-        "apiGroups": ["coordination.k8s.io"],
-        "resources": ["leases"],
-        "resourceNames": ["stock-compressor-0", "stock-compressor-1", "stock-decompressor-0"],
-        "verbs": ["get", "watch", "update"],
-    }]);
+    let expected = json!([
+        {
+            "apiGroups": ["coordination.k8s.io"],
+            "resources": ["leases"],
+            "resourceNames": ["stock-compressor-0", "stock-compressor-1", "stock-decompressor-0"],
+            "verbs": ["get", "update"],
+        },
+        {
+            "apiGroups": ["coordination.k8s.io"],
+            "resources": ["leases"],
+            "verbs": ["list", "watch"],
+        },
+    ]);
     assert_eq!(*rules, expected);
 }
 

@@ -1,6 +1,7 @@
 //! All calls to AWS, outside the reconcile path: one task per pipeline makes its transport, reads the depths again and
 //! again, and checks all of it every few minutes. Reconciling only reads the latest result. Concurrent calls are bounded
-//! for each endpoint, each has a deadline, and a call that hangs delays no other endpoint's.
+//! for each endpoint and namespace, each has a deadline, and a call that hangs delays neither another endpoint's nor another
+//! namespace's.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -12,12 +13,12 @@ use streampress_crds::Reason;
 use streampress_crds::api::pipeline::{DeletionPolicy, TransportPolicy};
 use streampress_transport::aws::AwsCredentials;
 use streampress_transport::{Backoff, COUNTED_LATE, EmptyQueues};
-use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::time::{Instant, sleep, timeout};
 use tokio_util::task::AbortOnDropHandle;
 use tracing::{info, warn};
 
 use super::problem::{Problem, Retry};
+use super::turns::{Operation, Turns};
 use super::{
     Contents, Depths, Provisioner, ReadyTransport, TransportPlan, TransportState, credentials,
 };
@@ -47,7 +48,7 @@ pub struct ManagerOptions {
     pub removal_deadline: Duration,
     /// For how long queues must have been seen empty before `WhenEmpty` deletes them: SQS counts up to a minute late.
     pub empty_for: Duration,
-    /// Pipelines of one endpoint that are maintained at once, and as many that are removed.
+    /// Pipelines of one namespace and endpoint that are maintained at once, and as many that are removed.
     pub concurrency: usize,
     /// Endpoints that the operator's own identity may be used with, besides AWS's own.
     pub own_identity_endpoints: Vec<String>,
@@ -97,20 +98,11 @@ pub(crate) struct TransportManager {
 struct ManagerInner {
     provisioner: Arc<dyn Provisioner>,
     client: Client,
+    turns: Turns,
     options: ManagerOptions,
     notify: Notify,
-    limits: Mutex<HashMap<LimitKey, Arc<Semaphore>>>,
     /// By the pipeline's UID.
     entries: Mutex<HashMap<String, Entry>>,
-}
-
-/// What shares one limit: region, endpoint and operation. Removing does not wait for maintenance that hangs.
-type LimitKey = (String, Option<String>, Operation);
-
-#[derive(Clone, Copy, PartialEq, Eq, Hash)]
-enum Operation {
-    Maintain,
-    Remove,
 }
 
 /// State kept for one pipeline's queues and stream.
@@ -133,9 +125,9 @@ impl TransportManager {
             inner: Arc::new(ManagerInner {
                 provisioner,
                 client,
+                turns: Turns::new(options.concurrency),
                 options,
                 notify,
-                limits: Mutex::default(),
                 entries: Mutex::default(),
             }),
         }
@@ -207,23 +199,6 @@ impl Drop for TransportManager {
 }
 
 impl ManagerInner {
-    /// Waits until this pipeline may be served. `None` when the operator ends.
-    async fn permit(
-        &self,
-        plan: &TransportPlan,
-        operation: Operation,
-    ) -> Option<OwnedSemaphorePermit> {
-        let limit = {
-            let mut limits = self.limits.lock();
-            // Endpoints that are not used any more.
-            limits.retain(|_, limit| Arc::strong_count(limit) > 1);
-            let key = (plan.region.clone(), plan.endpoint.clone(), operation);
-            let new = || Arc::new(Semaphore::new(self.options.concurrency));
-            Arc::clone(limits.entry(key).or_insert_with(new))
-        };
-        limit.acquire_owned().await.ok()
-    }
-
     /// Changes what is known; notifies when that made a difference, and returns whether it did.
     fn update(&self, plan: &TransportPlan, change: impl FnOnce(&mut Entry)) -> bool {
         let known = |entry: &Entry| {
@@ -272,9 +247,9 @@ impl ManagerInner {
 }
 
 impl ManagerInner {
-    /// The permit is held for one read only: hundreds of pipelines may be watched at once.
+    /// The turn is kept for one read only: hundreds of pipelines may be watched at once.
     async fn contents(&self, plan: &TransportPlan) -> Result<Contents, Problem> {
-        let _permit = self.permit(plan, Operation::Remove).await;
+        let _turn = self.turns.take(plan, Operation::Remove).await;
         let deadline = self.options.removal_deadline;
         let call = async {
             let credentials = self.credentials(plan).await?;
@@ -318,7 +293,7 @@ async fn maintain(inner: Arc<ManagerInner>, plan: Arc<TransportPlan>) {
     let mut readable = true;
     loop {
         let provided = {
-            let Some(_permit) = inner.permit(&plan, Operation::Maintain).await else {
+            let Some(_turn) = inner.turns.take(&plan, Operation::Maintain).await else {
                 return;
             };
             // On the heap: the task lives as long as its pipeline, and is as large as all that it ever awaits.
@@ -367,7 +342,7 @@ async fn read_depths(
     let mut unreadable = 0;
     while began.elapsed() < inner.options.verify_interval {
         let depths = {
-            let Some(_permit) = inner.permit(plan, Operation::Maintain).await else {
+            let Some(_turn) = inner.turns.take(plan, Operation::Maintain).await else {
                 return true;
             };
             inner.depths(plan, credentials).await
@@ -457,7 +432,7 @@ async fn remove_now(
     policy: DeletionPolicy,
 ) -> Vec<String> {
     // Outside the deadline: hundreds may be deleted at once.
-    let _permit = inner.permit(plan, Operation::Remove).await;
+    let _turn = inner.turns.take(plan, Operation::Remove).await;
     let deadline = inner.options.removal_deadline;
     let mut last = no_answer(plan, deadline);
     let attempts = async {

@@ -1,6 +1,6 @@
 //! The queues and the stream of a pipeline, as the operator uses them: the trait [`Provisioner`], implemented for AWS
 //! (`aws.rs`) and, for tests, in memory (`memory.rs`, feature `testing`). `manager.rs` calls it outside the reconcile path
-//! with the identity that `credentials.rs` finds; `problem.rs` is what goes wrong.
+//! with the identity that `credentials.rs` finds, in the order that `turns.rs` keeps fair; `problem.rs` is what goes wrong.
 
 pub mod aws;
 mod credentials;
@@ -9,6 +9,7 @@ pub mod manager;
 pub mod memory;
 pub mod problem;
 mod rules;
+mod turns;
 
 use async_trait::async_trait;
 use streampress_crds::api::pipeline::{AutoscalingMode, DeletionPolicy, TransportPolicy};

@@ -75,6 +75,10 @@ pub(super) fn read(files: &dyn Files, name: &FileName) -> io::Result<Option<(Hea
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
         Err(error) => return Err(error),
     };
+    parse(&text, name).map(Some)
+}
+
+fn parse(text: &str, name: &FileName) -> io::Result<(Head, Vec<Line>)> {
     let damaged = |error: serde_json::Error| {
         let why = format!(
             "{name} is damaged: {error}; remove the folder {RESERVED_FOLDER}/sources, and every file is announced again"
@@ -88,7 +92,7 @@ pub(super) fn read(files: &dyn Files, name: &FileName) -> io::Result<Option<(Hea
         return Err(io::Error::new(io::ErrorKind::InvalidData, why));
     }
     let lines = lines.map(serde_json::from_str).collect::<Result<_, _>>();
-    Ok(Some((head, lines.map_err(damaged)?)))
+    Ok((head, lines.map_err(damaged)?))
 }
 
 /// Writes a file that is not visible yet.
@@ -105,4 +109,37 @@ pub(super) fn write(
         serde_json::to_writer(&mut pending, line)?;
     }
     Ok(pending)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::path::Path;
+
+    use streampress_transport::contract_tests::{fuzz, kind_of_error};
+
+    use super::*;
+
+    #[test]
+    fn any_file_of_the_journal_is_read_or_refused() {
+        let corpus = Path::new(env!("CARGO_MANIFEST_DIR")).join("testdata/fuzz/journal");
+        let name = name("merged").expect("a name");
+        fuzz(&corpus, |bytes| {
+            let Ok(text) = std::str::from_utf8(bytes) else {
+                return "no text".into();
+            };
+            match parse(text, &name) {
+                Ok((_, lines)) => check_written_as_read(&lines),
+                Err(error) => kind_of_error(&error.to_string()),
+            }
+        });
+    }
+
+    fn check_written_as_read(lines: &[Line]) -> String {
+        for line in lines {
+            let written = serde_json::to_string(line).expect("JSON");
+            let read: Line = serde_json::from_str(&written).expect("read as written");
+            assert_eq!(&read, line);
+        }
+        format!("{} lines", lines.len().min(20))
+    }
 }

@@ -43,6 +43,7 @@ use crate::runtime;
 use crate::telemetry::metrics::Meter;
 use streampress_codec::{FormatVersion, hybrid};
 use streampress_generator::{FileFormat, Generator, GeneratorOptions, Schema};
+use streampress_transport::local::Local;
 use streampress_transport::local::files::LocalFiles;
 use streampress_transport::{ChunkStream, Files, Queue, SlotLocks};
 
@@ -118,6 +119,11 @@ impl RoleContext {
     /// Where a location lies on this machine.
     pub(crate) fn path(&self, location: &Location) -> Result<PathBuf> {
         match (location.below_data(), location) {
+            (Some(below), _) if Local::exists(&self.data) && Local::keeps(Path::new(&below)) => {
+                bail!(
+                    "{location} is where the data folder keeps its queues and its stream; choose another folder"
+                )
+            }
             (Some(below), _) => Ok(self.data.join(below)),
             (None, Location::File { path }) => Ok(PathBuf::from(path)),
             (None, Location::S3 { .. }) => bail!(no_bucket(location)),

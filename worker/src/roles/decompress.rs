@@ -470,6 +470,7 @@ impl Decompressor {
                 .bundle
                 .as_ref()
                 .map_or(0, |place| u64::from(place.files.saturating_sub(1))),
+            effort: manifest.effort.clone(),
             stages: manifest.stages.clone(),
             codec_shares: manifest.shares.clone(),
             announced_at_millis: Some(manifest.announced_millis),

@@ -12,7 +12,7 @@ use super::check::{Rest, check};
 use super::history::{History, HistoryStep, How, NAMES, ServiceKind, Side, Time, content};
 use super::pipeline::{SimPipeline, Supervised};
 use super::record::RunRecord;
-use crate::roles::redrive::redrive;
+use crate::roles::redrive::{RedriveRequest, redrive};
 use crate::runtime::simulated;
 
 /// How long a well world may need for everything that waits.
@@ -392,8 +392,9 @@ impl HistoryRun {
         let process = SimProcess::new("redrive");
         let connections = self.pipeline.connections(&process);
         let announcer = self.pipeline.announcer(&process);
+        let request = RedriveRequest::default();
         // What it does not reach now it finds the next time.
-        let _ = timeout(COMMAND, redrive(&connections, &announcer, false)).await;
+        let _ = timeout(COMMAND, redrive(&connections, &announcer, &request)).await;
         let _ = timeout(COMMAND, announcer.journal.flush_sources()).await;
         process.kill();
     }

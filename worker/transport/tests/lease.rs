@@ -11,10 +11,11 @@ use k8s_openapi::api::coordination::v1::Lease;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use kube::api::PostParams;
 use kube::{Api, Client};
+use serde_json::json;
 use streampress_crds::slot_health::{HEALTH, NeededService, SlotHealth};
 use streampress_crds::{Role, names};
 use streampress_transport::contract_tests::{self, Implementation, PATIENCE, eventually};
-use streampress_transport::lease::{LeaseLock, Times};
+use streampress_transport::lease::{LeaseLock, RoleSlots, Times};
 use streampress_transport::{ChunkStream, Queue, SlotGuard, SlotLock};
 use tokio::time::{sleep, timeout};
 
@@ -37,31 +38,58 @@ async fn client() -> Client {
         .expect("an API server: run this inside `tests/cluster exec`")
 }
 
-/// New Leases, as the operator makes them: without a holder.
-async fn slots(count: u32) -> Vec<String> {
+/// New Leases, as the operator makes them: labelled, without a holder.
+struct NewSlots {
+    names: Vec<String>,
+    pipeline: String,
+}
+
+impl std::ops::Index<usize> for NewSlots {
+    type Output = String;
+
+    fn index(&self, slot: usize) -> &String {
+        &self.names[slot]
+    }
+}
+
+impl NewSlots {
+    fn of_role(&self) -> RoleSlots {
+        let count = u32::try_from(self.names.len()).unwrap();
+        RoleSlots::new(&self.pipeline, Role::Compressor, count)
+    }
+}
+
+async fn slots(count: u32) -> NewSlots {
     static NEXT: AtomicU32 = AtomicU32::new(0);
-    let unique = format!(
+    let pipeline = format!(
         "t{}-{}",
         std::process::id(),
         NEXT.fetch_add(1, Ordering::Relaxed)
     );
     let api: Api<Lease> = Api::namespaced(client().await, "default");
-    let names = names::slots(&unique, Role::Compressor, count);
+    let labels = [
+        (names::COMPONENT, "compressor"),
+        (names::INSTANCE, &*pipeline),
+        ("app.kubernetes.io/name", "streampress"),
+    ];
+    let labels = labels.map(|(name, value)| (name.to_owned(), value.to_owned()));
+    let names = names::slots(&pipeline, Role::Compressor, count);
     for name in &names {
         let lease = Lease {
             metadata: ObjectMeta {
                 name: Some(name.clone()),
+                labels: Some(labels.clone().into()),
                 ..ObjectMeta::default()
             },
             spec: None,
         };
         api.create(&PostParams::default(), &lease).await.unwrap();
     }
-    names
+    NewSlots { names, pipeline }
 }
 
-async fn lock(slots: &[String], times: Times) -> LeaseLock {
-    LeaseLock::new(client().await, "default", slots.to_vec(), "pod", times)
+async fn lock(slots: &NewSlots, times: Times) -> LeaseLock {
+    LeaseLock::new(client().await, "default", slots.of_role(), "pod", times)
 }
 
 struct ApiServer;
@@ -196,8 +224,7 @@ async fn others_may_annotate_a_held_lease_without_harm() {
     let lock = lock(&names, LONG_LEASE).await;
     let held = lock.try_acquire().await.unwrap().unwrap();
     let api: Api<Lease> = Api::namespaced(client().await, "default");
-    let patch =
-        serde_json::json!({"metadata": {"labels": {"team": "a"}, "annotations": {"x": "y"}}});
+    let patch = json!({"metadata": {"labels": {"team": "a"}, "annotations": {"x": "y"}}});
     api.patch(
         &names[0],
         &Default::default(),
@@ -252,7 +279,13 @@ async fn a_holder_without_an_api_server_stops_before_another_may_follow() {
         lease: Duration::from_secs(20),
         ..SHORT_LEASE
     };
-    let behind_proxy = LeaseLock::new(proxy.client().await, "default", names.clone(), "pod", times);
+    let behind_proxy = LeaseLock::new(
+        proxy.client().await,
+        "default",
+        names.of_role(),
+        "pod",
+        times,
+    );
     let other = lock(&names, times).await;
     let held = behind_proxy.try_acquire().await.unwrap().unwrap();
     let api: Api<Lease> = Api::namespaced(client().await, "default");
@@ -280,7 +313,13 @@ async fn a_worker_that_began_while_the_api_server_was_silent_sees_its_slot_once_
     let names = slots(1).await;
     let proxy = proxy::HangingProxy::start().await;
     proxy.hang();
-    let lock = LeaseLock::new(proxy.client().await, "default", names, "pod", SHORT_LEASE);
+    let lock = LeaseLock::new(
+        proxy.client().await,
+        "default",
+        names.of_role(),
+        "pod",
+        SHORT_LEASE,
+    );
     lock.all_held_by_others().await.unwrap_err();
     // Requests on the connections that hang are never answered.
     proxy.reopen();
@@ -309,12 +348,75 @@ async fn an_idle_worker_writes_nothing() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_missing_lease_says_who_makes_it() {
-    let lock = lock(&["missing-0".to_owned()], SHORT_LEASE).await;
+    let missing = NewSlots {
+        names: vec!["missing-compressor-0".into()],
+        pipeline: "missing".into(),
+    };
+    let lock = lock(&missing, SHORT_LEASE).await;
     let error = lock.all_held_by_others().await.unwrap_err();
     let why = std::error::Error::source(&error)
         .map(ToString::to_string)
         .unwrap_or_default();
     assert!(why.contains("the operator makes it"), "{error}: {why}");
+}
+
+/// A client with the permissions of a worker: these rules for Leases, and nothing else.
+async fn worker_client(name: &str, rules: serde_json::Value) -> Client {
+    let admin = client().await;
+    let roles: Api<k8s_openapi::api::rbac::v1::Role> = Api::namespaced(admin.clone(), "default");
+    let role = json!({"metadata": {"name": name}, "rules": rules});
+    let role = serde_json::from_value(role).unwrap();
+    roles.create(&PostParams::default(), &role).await.unwrap();
+    let bindings: Api<k8s_openapi::api::rbac::v1::RoleBinding> = Api::namespaced(admin, "default");
+    let binding = json!({
+        "metadata": {"name": name},
+        "roleRef": {"apiGroup": "rbac.authorization.k8s.io", "kind": "Role", "name": name},
+        "subjects": [{"kind": "ServiceAccount", "name": name, "namespace": "default"}],
+    });
+    let binding = serde_json::from_value(binding).unwrap();
+    let params = PostParams::default();
+    bindings.create(&params, &binding).await.unwrap();
+    let mut config = kube::Config::infer().await.unwrap();
+    config.auth_info.impersonate = Some(format!("system:serviceaccount:default:{name}"));
+    Client::try_from(config).unwrap()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn slots_are_taken_under_the_role_of_this_operator_and_under_that_of_an_earlier_one() {
+    for is_earlier in [false, true] {
+        let slots = slots(2).await;
+        let rule = |names: Option<&[String]>, verbs: &[&str]| {
+            let mut rule = json!({"apiGroups": ["coordination.k8s.io"], "resources": ["leases"], "verbs": verbs});
+            if let Some(names) = names {
+                rule["resourceNames"] = json!(names);
+            }
+            rule
+        };
+        let names = Some(&*slots.names);
+        let rules = match is_earlier {
+            true => json!([rule(names, &["get", "watch", "update"])]),
+            false => json!([
+                rule(names, &["get", "update"]),
+                rule(None, &["list", "watch"])
+            ]),
+        };
+        let worker = worker_client(&slots.pipeline, rules).await;
+        let leases: Api<Lease> = Api::namespaced(worker.clone(), "default");
+        eventually("the API server knows the Role", || async {
+            leases.get(&slots[0]).await.is_ok()
+        })
+        .await;
+        assert_eq!(leases.list(&Default::default()).await.is_err(), is_earlier);
+        let lock = LeaseLock::new(worker, "default", slots.of_role(), "pod", LONG_LEASE);
+        let first = lock.try_acquire().await.unwrap().expect("a free slot");
+        let second = lock.try_acquire().await.unwrap().expect("a free slot");
+        assert!(lock.try_acquire().await.unwrap().is_none());
+        assert!(first.release().await && second.release().await);
+        eventually("the release is seen", || async {
+            !lock.all_held_by_others().await.unwrap()
+        })
+        .await;
+    }
 }
 
 /// A TCP proxy to the API server whose connections can be made to hang.

@@ -1,4 +1,4 @@
-//! The checks of the fuzz targets, one function for each. `tests/fuzz_corpus.rs` runs them on the
+//! The checks of the fuzz targets, one function for each. The workspace's `tests/fuzz` runs them on the
 //! committed corpus.
 
 use std::{io::Cursor, sync::atomic::AtomicBool};

@@ -3,6 +3,7 @@
 
 mod eventually;
 pub mod files;
+mod fuzz;
 pub mod lock;
 pub mod queue;
 pub mod stream;
@@ -15,6 +16,7 @@ use async_trait::async_trait;
 
 use crate::{ChunkStream, Queue, SlotLock};
 pub use eventually::{Awaited, eventually, eventually_blocking};
+pub use fuzz::{fuzz, kind_of_error, read_corpus};
 pub use taps::{QueueTap, StreamTap, TappedQueue, TappedStream};
 
 /// Longer than anything that works takes, also on a loaded machine; failing checks end after this.

@@ -7,8 +7,11 @@ mod rules;
 mod slots;
 #[cfg(test)]
 mod tests;
+#[cfg(test)]
+mod watch_tests;
 
 pub use holder::{HeldLease, LeaseCandidate, LossCause, Renewal};
+pub use observer::RoleSlots;
 pub use rules::Observation;
 pub use slots::{LeaseLock, in_cluster};
 pub use streampress_crds::lease::Times;

@@ -8,9 +8,9 @@ use k8s_openapi::api::coordination::v1::Lease;
 use kube::{Api, Client};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
+use streampress_crds::Role;
 use streampress_crds::ledger::LEDGER;
 use streampress_crds::slot_health::{HEALTH, SlotHealth};
-use streampress_crds::{Role, names};
 use tokio::sync::{mpsc, oneshot};
 use tokio::task::JoinSet;
 use tokio::time::Instant;
@@ -19,7 +19,7 @@ use tracing::{debug, info, warn};
 
 use super::Times;
 use super::holder::{HeldLease, LeaseCandidate, LossCause, Renewal};
-use super::observer::Observer;
+use super::observer::{Observer, RoleSlots};
 use crate::slot_lock::{Deadline, RenewedSlot, keep_renewed};
 use crate::{
     Ledger, SharedLedger, SlotGuard, SlotLock, SlotLocks, TransportError, TransportResult,
@@ -55,11 +55,11 @@ pub async fn in_cluster(namespace: &str, pipeline: &str) -> TransportResult<Slot
     let (namespace, pipeline) = (namespace.to_owned(), pipeline.to_owned());
     Ok(Arc::new(move |role, count| {
         let role = role.split('-').next().unwrap_or(role).parse::<Role>();
-        let slots = role.map_or_else(|_| Vec::new(), |role| names::slots(&pipeline, role, count));
+        let slots = role.map(|role| RoleSlots::new(&pipeline, role, count));
         Arc::new(LeaseLock::new(
             client.clone(),
             &namespace,
-            slots,
+            slots.unwrap_or_default(),
             &pod,
             Times::default(),
         ))
@@ -67,23 +67,17 @@ pub async fn in_cluster(namespace: &str, pipeline: &str) -> TransportResult<Slot
 }
 
 impl LeaseLock {
-    /// The slots of these names. `pod` is what others see as the holder; each lock is a candidate of its own. Must be
+    /// These slots. `pod` is what others see as the holder; each lock is a candidate of its own. Must be
     /// called inside the runtime.
-    pub fn new(
-        client: Client,
-        namespace: &str,
-        slots: Vec<String>,
-        pod: &str,
-        times: Times,
-    ) -> Self {
+    pub fn new(client: Client, namespace: &str, slots: RoleSlots, pod: &str, times: Times) -> Self {
         // Pod names have no underscore: before it is the pod, behind it this very process.
         let process = uuid::Uuid::new_v4().simple().to_string();
         let identity = format!("{pod}_{}", &process[..8]);
         let candidate = LeaseCandidate::new(Api::namespaced(client, namespace), identity, times);
         let observer = Observer::new(candidate, slots);
         let mut follow = JoinSet::new();
-        for slot in observer.slots() {
-            follow.spawn(Arc::clone(&observer).follow(slot.clone()));
+        if !observer.slots().is_empty() {
+            follow.spawn(Arc::clone(&observer).follow());
         }
         Self {
             observer,
@@ -113,9 +107,7 @@ impl SlotLock for LeaseLock {
             return Ok(Some(guard));
         }
         // The caller has work: that is worth reading what the watch may not have brought yet.
-        for slot in self.observer.slots() {
-            self.observer.read(slot).await?;
-        }
+        self.observer.read_all().await?;
         self.take_any().await
     }
 
@@ -126,11 +118,9 @@ impl SlotLock for LeaseLock {
     }
 
     async fn ledger(&self) -> TransportResult<Ledger> {
-        let mut sum = Ledger::default();
-        for slot in self.observer.slots() {
-            sum = sum.plus(ledger_of(&self.observer.read(slot).await?));
-        }
-        Ok(sum)
+        let leases = self.observer.read_all().await?;
+        let ledgers = leases.iter().map(ledger_of);
+        Ok(ledgers.fold(Ledger::default(), Ledger::plus))
     }
 }
 

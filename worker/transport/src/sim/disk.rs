@@ -339,7 +339,7 @@ impl Files for SimFiles {
         };
         Ok(Listing {
             files: entries.filter(is_listed).collect::<io::Result<_>>()?,
-            left_out: Vec::new(),
+            ..Listing::default()
         })
     }
 

@@ -191,3 +191,43 @@ fn write_all(file: &mut File, mut slices: &mut [IoSlice<'_>]) -> io::Result<()> 
     }
     Ok(())
 }
+
+#[cfg(test)]
+mod tests {
+    use std::path::Path;
+
+    use super::*;
+    use crate::contract_tests::fuzz;
+
+    const NAME: &str = "0000000000000001";
+
+    /// A record is found after any damage before it, and none is made up.
+    #[test]
+    fn any_segment_is_read_or_refused() {
+        let corpus = Path::new(env!("CARGO_MANIFEST_DIR")).join("testdata/fuzz/segment");
+        fuzz(&corpus, |bytes| {
+            let mut file = tempfile::tempfile().expect("a file");
+            file.write_all(bytes).expect("written");
+            let size = bytes.len() as u64;
+            let (mut offset, mut whole, mut damaged) = (0, 0, 0);
+            while let Some((data, end)) = read_on(&file, size, NAME, offset).expect("readable") {
+                assert!(end > offset);
+                match data {
+                    Some(data) => {
+                        whole += 1;
+                        let start = end - (FRAME_BYTES + data.len()) as u64;
+                        let again = read(&file, size, NAME, start, 0).expect("whole");
+                        assert_eq!(again, data);
+                    }
+                    None => damaged += 1,
+                }
+                offset = end;
+            }
+            for offset in [0, FIRST_OFFSET, size / 2, size, u64::MAX] {
+                let _ = read(&file, size, NAME, offset, 0);
+                let _ = read(&file, size, NAME, offset, u32::MAX);
+            }
+            format!("{whole} {damaged}")
+        });
+    }
+}
