@@ -82,6 +82,11 @@ pub(crate) enum Command {
         /// The shell
         shell: clap_complete::Shell,
     },
+    /// Print a manual page, for example for 'man -l -'
+    Man {
+        /// The command; without it, the program
+        command: Option<String>,
+    },
 }
 
 /// Which pipeline, and which transport.

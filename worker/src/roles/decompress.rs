@@ -103,6 +103,7 @@ impl Handler for Decompressor {
     }
 
     async fn probe(&self, _failed: Option<&Message>, bytes: u64) -> Result<bool, ServiceOutage> {
+        self.destination.confirm_owner().await?;
         probe::destination(self.destination.files(), bytes).await?;
         probe::fetch(&*self.stream).await?;
         Ok(true)

@@ -149,7 +149,9 @@ pub(crate) async fn run(
     let run = Run::open(&options, resolved, stop.clone()).await?;
     observer.started(&options.data, run.journal().progress().await?);
 
-    let report = run.context.report(&run.resolved.decompressor_settings())?;
+    let decompressor = run.resolved.decompressor_settings();
+    run.context.confirm_owner(&decompressor).await?;
+    let report = run.context.report(&decompressor)?;
     let mut roles = JoinSet::new();
     run.spawn_workers(report.as_ref().map(|report| report.log.clone()), &mut roles)?;
     run.notice_other_locations(observer).await?;

@@ -74,12 +74,7 @@ impl Outcome {
 
 /// Runs the history from its start to the rest after it.
 pub(super) fn run(history: &History) -> Outcome {
-    let runtime = tokio::runtime::Builder::new_current_thread()
-        .enable_time()
-        .start_paused(true)
-        .build();
-    let runtime = runtime.expect("a runtime");
-    runtime.block_on(async {
+    runtime().block_on(async {
         let pipeline = Arc::new(SimPipeline::new(history.seed, history.settings));
         let _entered = simulated::enter(&pipeline.world, history.seed);
         let mut run = HistoryRun {
@@ -95,6 +90,15 @@ pub(super) fn run(history: &History) -> Outcome {
         let has_unconfirmed = run.pipeline.has_unconfirmed().await;
         run.outcome(is_done, has_unconfirmed)
     })
+}
+
+/// One thread and a paused clock.
+pub(super) fn runtime() -> tokio::runtime::Runtime {
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_time()
+        .start_paused(true)
+        .build();
+    runtime.expect("a runtime")
 }
 
 struct HistoryRun {
