@@ -190,6 +190,7 @@ fn long_run() -> ReportState {
             packed_bytes,
             records: 1 + packed_bytes / 409_600,
             packed_with: 0,
+            effort: None,
             stages: vec![
                 stage("Step 01 columns+LZMA", raw_bytes, first, 0.21),
                 stage("Step 02 BZ2", first, packed_bytes, 0.03),
