@@ -139,7 +139,7 @@ impl<'a> ColumnRefs<'a> {
     /// The same columns through some of the rows.
     pub(crate) fn select(&self, picks: &[u32]) -> Self {
         if self.usable.is_empty() {
-            // No column can be named, so that no row is read.
+            // No row is ever read.
             return self.clone();
         }
         let rows = match &self.rows {
