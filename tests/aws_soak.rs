@@ -11,7 +11,7 @@ use std::time::{Duration, Instant, SystemTime};
 use streampress::message::{Digest, Message};
 use streampress::roles::announce::Announcer;
 use streampress::roles::connect::CompressorConnections;
-use streampress::roles::redrive::redrive;
+use streampress::roles::redrive::{RedriveRequest, redrive};
 use streampress_tests::aws::{Cloud, connect};
 use streampress_tests::eventually;
 use streampress_tests::fake_aws::faults::Faults;
@@ -361,7 +361,7 @@ async fn redrive_until_restored(soak: &mut Soak, died: &[(String, String)]) {
         receipts_queue: None,
         stream: Arc::new(aws.stream(STREAM).await.expect("opens")),
     };
-    let redriven = redrive(&connections, &soak.announcer, false)
+    let redriven = redrive(&connections, &soak.announcer, &RedriveRequest::default())
         .await
         .expect("redriven");
     println!("FIGURE redriven: {} dead letters", redriven.len());

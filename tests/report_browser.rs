@@ -399,7 +399,7 @@ fn a_short_run_fills_its_charts_and_needs_no_failures() {
     };
     let report = render(&state, &meta);
     let found = probe(&report, 1280, false, "", LOOK);
-    assert_eq!(found["verdict"], "All 3 files came back identical");
+    assert_eq!(found["verdict"], "3 files came back identical");
     assert_eq!((&found["rows"], &found["failures"]), (&json!(3), &json!(0)));
     assert_eq!(
         found["lines"],

@@ -234,6 +234,8 @@ pub enum Reason {
     DeadLetters,
     /// A service that workers need is down.
     ServiceDown,
+    /// The destination belongs to another pipeline.
+    DestinationNotOurs,
     /// What waits may outlast the stream's retention.
     RetentionAtRisk,
     /// What waits is younger than half of the stream's retention.
@@ -304,6 +306,9 @@ impl Reason {
             Self::ServiceDown => {
                 "workers cannot use the source, the destination, the stream or a queue; they receive nothing meanwhile"
             }
+            Self::DestinationNotOurs => {
+                "the destination belongs to another pipeline; decompressors restore nothing there"
+            }
             Self::RetentionAtRisk => {
                 "packed files or their dead letters have waited for half of the stream's retention or longer"
             }
@@ -368,6 +373,9 @@ impl Reason {
             }
             Self::ServiceDown => {
                 "remove the cause that the message names; workers continue by themselves"
+            }
+            Self::DestinationNotOurs => {
+                "choose another destination; or, where the pipeline that the message names restores nothing there any more, remove the file that it names"
             }
             Self::RetentionAtRisk => {
                 "let decompressors run and redrive dead letters before the records expire; `transport.stream.retentionHours` may be raised meanwhile"

@@ -46,6 +46,18 @@ impl NeededService {
     }
 }
 
+/// Why a service cannot be used.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub enum OutageKind {
+    /// It works, and belongs to another pipeline.
+    OwnedByAnother,
+    /// It does not do its work, or a newer version knows why.
+    #[default]
+    #[serde(other)]
+    Down,
+}
+
 /// What a slot's holders know of the services that they need.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase", default)]
@@ -57,11 +69,14 @@ pub struct SlotHealth {
     pub outage: Option<ReportedOutage>,
 }
 
-/// A service is down: the worker receives nothing until it answers again.
+/// A service cannot be used: the worker receives nothing until it can.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ReportedOutage {
     /// Which.
     pub service: NeededService,
+    /// Why.
+    #[serde(default)]
+    pub kind: OutageKind,
     /// What it answered.
     pub cause: String,
     /// When it was reported last, in seconds since 1970.
@@ -77,10 +92,11 @@ impl SlotHealth {
         };
     }
 
-    /// A service is down at `now`, in seconds since 1970.
-    pub fn is_down(&mut self, service: NeededService, cause: &str, now: u64) {
+    /// A service cannot be used at `now`, in seconds since 1970.
+    pub fn is_down(&mut self, service: NeededService, kind: OutageKind, cause: &str, now: u64) {
         self.outage = Some(ReportedOutage {
             service,
+            kind,
             cause: cause.chars().take(CAUSE_CHARS).collect(),
             at: now,
         });
@@ -94,12 +110,29 @@ mod tests {
     #[test]
     fn an_outage_is_known_until_a_message_is_done() {
         let mut health = SlotHealth::default();
-        health.is_down(NeededService::Destination, &"no space ".repeat(100), 7);
+        let cause = "no space ".repeat(100);
+        health.is_down(NeededService::Destination, OutageKind::Down, &cause, 7);
         let text = serde_json::to_string(&health).expect("has a JSON form");
         assert!(text.contains(r#""service":"destination""#), "{text}");
         assert!(text.len() < 400, "{text}");
         assert_eq!(serde_json::from_str(&text).ok(), Some(health.clone()));
         health.worked(9);
         assert_eq!((health.worked_at, health.outage), (9, None));
+    }
+
+    #[test]
+    fn an_outage_of_a_worker_before_or_after_this_one_can_be_read() {
+        for (kind, known) in [
+            ("", OutageKind::Down),
+            (r#""kind":"down","#, OutageKind::Down),
+            (r#""kind":"ownedByAnother","#, OutageKind::OwnedByAnother),
+            (r#""kind":"ofTomorrow","#, OutageKind::Down),
+        ] {
+            let text = format!(
+                r#"{{"workedAt":1,"outage":{{"service":"destination",{kind}"cause":"c","at":2}}}}"#
+            );
+            let health: SlotHealth = serde_json::from_str(&text).expect("readable");
+            assert_eq!(health.outage.map(|outage| outage.kind), Some(known));
+        }
     }
 }

@@ -378,3 +378,19 @@ fn a_file_has_no_more_permissions_than_its_input_and_a_pipe_is_not_replaced() {
     let kind = fs::metadata("/dev/null").expect("there").file_type();
     assert!(kind.is_char_device());
 }
+
+#[test]
+fn every_command_has_a_manual_page() {
+    let folder = Folder::new();
+    for (args, words) in [
+        (&["man"][..], ["TH streampress 1", "redrive"]),
+        (&["man", "redrive"], ["TH streampress-redrive 1", "discard"]),
+    ] {
+        let printed = folder.well(args);
+        let page = String::from_utf8_lossy(&printed.stdout).into_owned();
+        assert!(words.iter().all(|word| page.contains(word)), "{page}");
+    }
+    let refused = folder.run(&["man", "nothing"], b"");
+    assert_eq!(refused.status.code(), Some(1));
+    assert!(said(&refused).contains("no command nothing"));
+}

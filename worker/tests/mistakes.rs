@@ -123,3 +123,15 @@ fn a_build_without_aws_says_how_to_get_one() {
         assert_eq!(output.status.code(), Some(1), "{args:?} said {said}");
     }
 }
+
+#[test]
+fn a_location_in_the_transports_own_folder_is_refused() {
+    let folder = WorkFolder::with_spec("  destination: {location: 'file:///data/stream/out'}");
+    let args = ["run", "pipeline.yaml", "--data", "data"];
+    says(
+        &folder,
+        &args,
+        1,
+        &["file:///data/stream/out", "choose another folder"],
+    );
+}

@@ -147,3 +147,38 @@ async fn a_full_disk_for_an_hour_makes_no_dead_letter_and_everything_is_restored
         assert_eq!(content, format!("words {number}"));
     }
 }
+
+#[tokio::test(start_paused = true)]
+async fn a_source_whose_folder_is_missing_for_an_hour_makes_no_dead_letter() {
+    let fixture = Fixture::open();
+    let announcer = fixture.announcer(AnnouncementFormat::Native);
+    for number in 0..FILES {
+        let entry = fixture.write(&format!("{number}.txt"), b"words");
+        announcer.announce(&entry).await.expect("announced");
+    }
+    let unmounted = fixture.folder().with_file_name("unmounted");
+    std::fs::rename(fixture.folder(), &unmounted).expect("renamed");
+    let compressing = RunningConsumer::start(
+        fixture.local.files_queue(),
+        Arc::new(InProcessLock::new("compressor", 1)),
+        Arc::new(fixture.compressor(fixture.local.stream())),
+        2,
+        false,
+    );
+    eventually("the outage is counted", async || {
+        compressing
+            .meter
+            .counts()
+            .outages
+            .get(&NeededService::Source)
+            == Some(&1)
+    })
+    .await;
+    // In simulated time: longer than any file's attempts last.
+    tokio::time::sleep(HOUR).await;
+    std::fs::rename(&unmounted, fixture.folder()).expect("renamed back");
+    compressing.conclude(FILES as u64).await;
+    let after = compressing.meter.counts();
+    assert_eq!((after.acknowledged, after.dead.len()), (FILES as u64, 0));
+    compressing.stop().await;
+}

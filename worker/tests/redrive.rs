@@ -9,7 +9,7 @@ use streampress::journal::{FileJournal, SqliteJournal};
 use streampress::message::{Manifest, Message, Records, STRICT_GROUP, VERSION};
 use streampress::roles::announce::{AnnouncementFormat, Announcer};
 use streampress::roles::connect::CompressorConnections;
-use streampress::roles::redrive::{RedriveAction, redrive};
+use streampress::roles::redrive::{RedriveAction, RedriveRequest, RedriveTask, redrive};
 use streampress_transport::contract_tests::{StreamTap, TappedStream};
 use streampress_transport::{
     ATTR_DETAIL, ATTR_GROUP, ATTR_REASON, ChunkStream, DeadLetterReason, Delivery, Failure,
@@ -62,6 +62,7 @@ async fn a_redrive_that_fails_in_the_middle_leaves_no_letter_in_flight() {
             }]),
             bundle: None,
             packed_bytes: 1,
+            effort: None,
             stages: Vec::new(),
             shares: Vec::new(),
             announced_millis: 0,
@@ -92,12 +93,86 @@ async fn a_redrive_that_fails_in_the_middle_leaves_no_letter_in_flight() {
         &fixture,
         TappedStream::new(fixture.local.stream(), OutOfReach),
     );
-    redrive(&connections, &announcer, false)
+    redrive(&connections, &announcer, &RedriveRequest::default())
         .await
         .expect_err("the stream cannot be reached");
     let dead = queue.dead_letters().expect("there is one");
     let letters = dead.receive(10, Duration::ZERO).await.expect("received");
     assert_eq!(letters.len(), 2, "some are in flight");
+}
+
+/// Announces a file and makes a dead letter of its message.
+async fn dead_announcement(
+    fixture: &Fixture,
+    announcer: &Announcer,
+    name: &str,
+    reason: DeadLetterReason,
+) {
+    let entry = fixture.write(name, name.as_bytes());
+    announcer.announce(&entry).await.expect("announced");
+    let queue = fixture.local.files_queue();
+    let deliveries = queue.receive(1, Duration::ZERO).await.expect("received");
+    let failure = Failure::new(reason, "as the test wants it");
+    let dead_lettered = queue.dead_letter(&deliveries[0], &failure).await;
+    dead_lettered.expect("dead-lettered");
+    let id = Message::parse(&deliveries[0].body).expect("readable");
+    let id = id.file().expect("a file").id();
+    let recorded = announcer.journal.record_failed(id.as_str(), &failure).await;
+    recorded.expect("recorded");
+}
+
+#[tokio::test]
+async fn a_discarded_dead_letter_ends_its_file_and_others_stay() {
+    let fixture = Fixture::open();
+    let journal = Arc::new(SqliteJournal::open(&fixture.local).expect("opens"));
+    let announcer = Announcer {
+        journal: journal.clone(),
+        ..fixture.announcer(AnnouncementFormat::Native)
+    };
+    for (name, reason) in [
+        ("a.txt", DeadLetterReason::SourceMissing),
+        ("b.txt", DeadLetterReason::SourceMissing),
+        ("c.txt", DeadLetterReason::GaveUp),
+    ] {
+        dead_announcement(&fixture, &announcer, name, reason).await;
+    }
+    let connections = connections(&fixture, fixture.local.stream());
+    let discarded = async |reason, names: &[&str]| {
+        let request = RedriveRequest {
+            task: RedriveTask::Discard,
+            reason,
+            names: names.iter().map(|&name| name.to_owned()).collect(),
+        };
+        let letters = redrive(&connections, &announcer, &request).await;
+        let letters = letters.expect("discarded").into_iter();
+        letters.map(|it| (it.name, it.action)).collect::<Vec<_>>()
+    };
+    let progress = async || journal.progress().await.expect("progress");
+    let reason = Some(DeadLetterReason::SourceMissing);
+    assert_eq!(discarded(reason, &["c.txt"]).await, []);
+    assert_eq!(
+        (progress().await.announced, progress().await.failed),
+        (3, 3)
+    );
+    assert_eq!(
+        discarded(reason, &["a.txt", "c.txt"]).await,
+        [("a.txt".to_owned(), RedriveAction::Discarded)]
+    );
+    assert_eq!(
+        discarded(None, &["b.txt"]).await,
+        [("b.txt".to_owned(), RedriveAction::Discarded)]
+    );
+    let left = progress().await;
+    assert_eq!(
+        (left.announced, left.failed, left.bytes_announced),
+        (1, 1, 5)
+    );
+    let source = journal.source("file:///data/in", "a.txt").await;
+    assert_eq!(source.expect("read"), None);
+    let all = RedriveRequest::all(RedriveTask::List);
+    let listed = redrive(&connections, &announcer, &all).await;
+    let names = listed.expect("listed").into_iter().map(|it| it.name);
+    assert_eq!(names.collect::<Vec<_>>(), ["c.txt"]);
 }
 
 #[tokio::test]
@@ -116,22 +191,20 @@ async fn a_dead_letter_that_cannot_be_sent_again_does_not_block_others_of_its_gr
         ("b.txt", DeadLetterReason::GaveUp),
         ("c.txt", DeadLetterReason::GaveUp),
     ] {
-        let entry = fixture.write(name, name.as_bytes());
-        announcer.announce(&entry).await.expect("announced");
-        let deliveries = queue.receive(1, Duration::ZERO).await.expect("received");
-        queue
-            .dead_letter(&deliveries[0], &Failure::new(reason, "to be redriven"))
-            .await
-            .expect("dead-lettered");
+        dead_announcement(&fixture, &announcer, name, reason).await;
     }
     std::fs::remove_file(fixture.folder().join("a.txt")).expect("removed");
     let connections = connections(&fixture, fixture.local.stream());
-    let listed = redrive(&connections, &announcer, true)
-        .await
-        .expect("listed");
+    let listed = redrive(
+        &connections,
+        &announcer,
+        &RedriveRequest::all(RedriveTask::List),
+    )
+    .await
+    .expect("listed");
     let names: Vec<&str> = listed.iter().map(|letter| letter.name.as_str()).collect();
     assert_eq!(names, ["a.txt", "b.txt", "c.txt"]);
-    let redriven = redrive(&connections, &announcer, false)
+    let redriven = redrive(&connections, &announcer, &RedriveRequest::default())
         .await
         .expect("redriven");
     for letter in &redriven {
@@ -211,7 +284,7 @@ async fn dead_manifest(
 
 async fn redrive_one(fixture: &Fixture, announcer: &Announcer) -> RedriveAction {
     let connections = connections(fixture, fixture.local.stream());
-    let mut letters = redrive(&connections, announcer, false)
+    let mut letters = redrive(&connections, announcer, &RedriveRequest::default())
         .await
         .expect("redriven");
     assert_eq!(letters.len(), 1);

@@ -449,3 +449,24 @@ fn a_file_that_the_originals_format_cannot_hold_is_on_the_page() {
         "{page}"
     );
 }
+
+#[test]
+fn every_field_of_the_summary_is_in_the_book() {
+    let summary = WorkFolder::with_generator(1).run_summary(&[]);
+    let book = include_str!("../../docs/src/guide/laptop.md");
+    for field in summary.as_object().expect("an object").keys() {
+        assert!(book.contains(&format!("`{field}`")), "{field}");
+    }
+}
+
+#[test]
+fn the_page_of_a_run_that_was_stopped_or_whose_files_were_changed_is_not_green() {
+    let folder = WorkFolder::with_spec("  suspend: false");
+    folder.write("in/a.json", b"[1]\n");
+    folder.run_summary(&["--input", "in"]);
+    let page = || text(&fs::read(folder.path("data/reports/results.html")).expect("a page"));
+    assert!(page().contains("verdict ok") && page().contains("packed with effort balanced"));
+    folder.write("data/out/a.json", b"theirs, and longer\n");
+    folder.run_summary(&["--input", "in"]);
+    assert!(page().contains("verdict wait") && page().contains("1 file changed or gone since"));
+}

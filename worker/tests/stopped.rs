@@ -113,6 +113,7 @@ async fn restore(records: usize) {
         records: Records::Inline((0..records as u64).map(position).collect()),
         bundle: None,
         packed_bytes: 0,
+        effort: None,
         stages: Vec::new(),
         shares: Vec::new(),
         announced_millis: 0,

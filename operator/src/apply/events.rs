@@ -67,14 +67,16 @@ impl EventPublisher {
             Some(Phase::Pending | Phase::Suspending | Phase::Deleting) | None => return,
         };
         let dead = new.backlog.as_ref().and_then(|backlog| backlog.dead);
-        let is_down = new.conditions.iter().any(|condition| {
-            condition.status == "False" && condition.reason == Reason::ServiceDown.as_str()
+        let outage = [Reason::ServiceDown, Reason::DestinationNotOurs].map(Reason::as_str);
+        let outage = outage.into_iter().find(|reason| {
+            let mut conditions = new.conditions.iter();
+            conditions.any(|condition| condition.status == "False" && condition.reason == *reason)
         });
-        let reason = match new.phase {
-            Some(Phase::Degraded) if is_down => Reason::ServiceDown.as_str(),
-            Some(Phase::Degraded) if dead.unwrap_or(0) > 0 => Reason::DeadLetters.as_str(),
-            Some(Phase::Completed) => Reason::Completed.as_str(),
-            Some(Phase::Running) => Reason::Running.as_str(),
+        let reason = match (new.phase, outage) {
+            (Some(Phase::Degraded), Some(reason)) => reason,
+            (Some(Phase::Degraded), None) if dead.unwrap_or(0) > 0 => Reason::DeadLetters.as_str(),
+            (Some(Phase::Completed), _) => Reason::Completed.as_str(),
+            (Some(Phase::Running), _) => Reason::Running.as_str(),
             _ => ready.map_or(Reason::Changed.as_str(), |condition| &condition.reason),
         };
         // An Event that comes again is counted under its first note: no figures in those of good times.

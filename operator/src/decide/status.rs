@@ -8,7 +8,7 @@ use streampress_crds::api::status::{
     BacklogStatus, CompressionPipelineStatus, Phase, ProgressStatus, RoleStatus, RolesStatus,
     SlotStatus,
 };
-use streampress_crds::slot_health::NeededService;
+use streampress_crds::slot_health::{NeededService, OutageKind};
 use streampress_crds::{Reason, Role};
 
 use crate::decide::drain::Drain;
@@ -67,6 +67,8 @@ pub(crate) struct RoleOutage {
     pub(crate) role: Role,
     /// The service.
     pub(crate) service: NeededService,
+    /// Why it cannot be used.
+    pub(crate) kind: OutageKind,
     /// What it answered.
     pub(crate) cause: String,
 }
@@ -81,9 +83,20 @@ impl RoleOutage {
     /// The message of its condition.
     fn details(&self) -> String {
         let message = self.message();
+        let until = match self.kind {
+            OutageKind::Down => "until it answers again",
+            OutageKind::OwnedByAnother => "until that is changed",
+        };
         format!(
-            "{message} Workers receive nothing until it answers again, and then continue by themselves; no file is lost."
+            "{message} Workers receive nothing {until}, and then continue by themselves; no file is lost."
         )
+    }
+
+    fn reason(&self) -> Reason {
+        match self.kind {
+            OutageKind::Down => Reason::ServiceDown,
+            OutageKind::OwnedByAnother => Reason::DestinationNotOurs,
+        }
     }
 }
 
@@ -419,7 +432,7 @@ fn working(seen: &PipelineObservation) -> StatusSummary {
                 >= wanted
     });
     let (phase, reason, message) = if let Some(outage) = outages(seen).next() {
-        (Phase::Degraded, Reason::ServiceDown, outage.message())
+        (Phase::Degraded, outage.reason(), outage.message())
     } else if dead > 0 {
         let message = format!("{dead} dead letters: see `streampress redrive --list`; {done}.");
         (Phase::Degraded, Reason::DeadLetters, message)
@@ -484,7 +497,9 @@ fn conditions(
             };
             let message = match outages(seen).next() {
                 None => "Workers, queues and stream are in order.",
-                Some(_) => "Workers run; a service that they need is down, see status.message.",
+                Some(_) => {
+                    "Workers run; a service that they need cannot be used, see status.message."
+                }
             };
             (reason, message)
         }
@@ -505,7 +520,7 @@ fn conditions(
     };
     let down = |service| {
         let outage = outages(seen).find(|outage| outage.service == service);
-        outage.map(RoleOutage::details)
+        outage.map(|outage| (outage.reason(), outage.details()))
     };
     let transport_outage = down(NeededService::Stream).or_else(|| down(NeededService::Queue));
     // What was not read stays as it was seen last.
@@ -518,11 +533,7 @@ fn conditions(
     let available = |type_, service, fine| match (&seen.outages, down(service)) {
         (None, _) => kept(type_),
         (_, None) => Some(condition(type_, Some(true), (Reason::Ready, fine))),
-        (_, Some(message)) => Some(condition(
-            type_,
-            Some(false),
-            (Reason::ServiceDown, &message),
-        )),
+        (_, Some((reason, message))) => Some(condition(type_, Some(false), (reason, &message))),
     };
     let (has_transport, transport) = match &seen.transport {
         TransportState::Pending => (
@@ -534,7 +545,7 @@ fn conditions(
         ),
         TransportState::Ready(_) => match &transport_outage {
             None => (Some(true), (Reason::Ready, "Queues and stream exist.")),
-            Some(message) => (Some(false), (Reason::ServiceDown, message.as_str())),
+            Some((reason, message)) => (Some(false), (*reason, message.as_str())),
         },
         TransportState::Failed(problem) => (Some(false), (problem.reason, &*problem.message)),
     };

@@ -120,6 +120,7 @@ impl ClusterState {
             .map(|((role, service), outage)| RoleOutage {
                 role,
                 service,
+                kind: outage.kind,
                 cause: outage.cause.clone(),
             })
             .collect()
@@ -205,7 +206,7 @@ fn pod_of(holder: &str) -> String {
 mod tests {
     use kube::api::DynamicObject;
     use serde_json::json;
-    use streampress_crds::slot_health::{HEALTH, SlotHealth};
+    use streampress_crds::slot_health::{HEALTH, OutageKind, SlotHealth};
 
     use super::*;
 
@@ -229,7 +230,7 @@ mod tests {
     fn down(service: NeededService, at: u64, worked_at: u64) -> SlotHealth {
         let mut health = SlotHealth::default();
         health.worked(worked_at);
-        health.is_down(service, "full", at);
+        health.is_down(service, OutageKind::Down, "full", at);
         health
     }
 

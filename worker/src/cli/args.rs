@@ -5,8 +5,9 @@ use std::path::PathBuf;
 
 use clap::builder::styling::{AnsiColor, Styles};
 use clap::builder::{PossibleValue, PossibleValuesParser, TypedValueParser};
-use clap::{Args, Parser, Subcommand, ValueEnum, ValueHint};
+use clap::{ArgGroup, Args, Parser, Subcommand, ValueEnum, ValueHint};
 use streampress_codec::{FormatVersion, hybrid};
+use streampress_crds::DeadLetterReason;
 use streampress_crds::api::pipeline::CodecFormat;
 
 /// A pipeline that runs as it is, for a first try.
@@ -80,6 +81,11 @@ pub(crate) enum Command {
     Completion {
         /// The shell
         shell: clap_complete::Shell,
+    },
+    /// Print a manual page, for example for 'man -l -'
+    Man {
+        /// The command; without it, the program
+        command: Option<String>,
     },
 }
 
@@ -169,12 +175,28 @@ pub(crate) struct SubmitArgs {
 }
 
 #[derive(Debug, Args)]
+#[command(group(ArgGroup::new("chosen").multiple(true)))]
 pub(crate) struct RedriveArgs {
     #[command(flatten)]
     pub(crate) pipeline: PipelineArgs,
     /// Only list the dead letters with their reasons
     #[arg(long)]
     pub(crate) list: bool,
+    /// Only dead letters with this reason
+    #[arg(long, group = "chosen", value_parser = dead_letter_reason(), hide_possible_values = true)]
+    pub(crate) reason: Option<DeadLetterReason>,
+    /// Only the dead letters of this file, named as --list names it; may be given several times
+    #[arg(long, group = "chosen", value_name = "NAME")]
+    pub(crate) name: Vec<String>,
+    /// Delete the chosen dead letters instead of sending them again: their files are no longer expected at the destination
+    #[arg(long, requires = "chosen", conflicts_with = "list")]
+    pub(crate) discard: bool,
+}
+
+/// Takes the name of a reason.
+fn dead_letter_reason() -> impl TypedValueParser<Value = DeadLetterReason> {
+    let names = DeadLetterReason::ALL.iter().map(|reason| reason.as_str());
+    PossibleValuesParser::new(names).try_map(|name| name.parse::<DeadLetterReason>())
 }
 
 #[derive(Debug, Args)]

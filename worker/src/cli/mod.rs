@@ -83,7 +83,33 @@ fn dispatch(command: Command) -> Result<ExitCode> {
             output::print(&String::from_utf8_lossy(&script))?;
             Ok(ExitCode::SUCCESS)
         }
+        Command::Man { command } => {
+            output::print(&manual_page(command.as_deref())?)?;
+            Ok(ExitCode::SUCCESS)
+        }
     }
+}
+
+/// The manual page of a command, or of the program.
+fn manual_page(command: Option<&str>) -> Result<String> {
+    let mut program = Cli::command();
+    program.build();
+    let page = match command {
+        None => program,
+        Some(name) => {
+            let found = program.find_subcommand(name);
+            found
+                .with_context(|| {
+                    format!("streampress has no command {name}; 'streampress help' lists them")
+                })?
+                .clone()
+        }
+    };
+    let mut roff = Vec::new();
+    clap_mangen::Man::new(page)
+        .render(&mut roff)
+        .context("writing the manual page")?;
+    Ok(String::from_utf8_lossy(&roff).into_owned())
 }
 
 /// A role logs what it does; `run` says in plain lines what went wrong with which file; other commands log only errors.

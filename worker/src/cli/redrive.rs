@@ -1,4 +1,4 @@
-//! `streampress redrive`: sends dead letters again.
+//! `streampress redrive`: sends dead letters again, lists or discards them.
 
 use std::process::ExitCode;
 
@@ -6,12 +6,23 @@ use anyhow::Result;
 use tokio_util::sync::CancellationToken;
 
 use super::args::RedriveArgs;
-use super::role::RoleCommand;
+use super::role::{RoleCommand, local_path};
 use super::{output, runtime};
-use crate::roles::redrive::{RedriveAction, redrive};
+use crate::message::FileRef;
+use crate::report::log;
+use crate::roles::redrive::{RedriveAction, RedriveRequest, RedriveTask, redrive};
 use crate::telemetry::plain_log::printable;
 
 pub(super) fn command(args: RedriveArgs) -> Result<ExitCode> {
+    let request = RedriveRequest {
+        task: match (args.list, args.discard) {
+            (true, _) => RedriveTask::List,
+            (false, true) => RedriveTask::Discard,
+            (false, false) => RedriveTask::Send,
+        },
+        reason: args.reason,
+        names: args.name.into_iter().collect(),
+    };
     let role = RoleCommand::find(args.pipeline)?;
     let settings = role.config.compressor()?;
     role.ensure_data_exists()?;
@@ -19,8 +30,13 @@ pub(super) fn command(args: RedriveArgs) -> Result<ExitCode> {
         let context = role.context(1, CancellationToken::new()).await?;
         let connections = context.backend.compressor(&settings).await?;
         let announcer = context.announcer(&settings, connections.files_queue.clone())?;
-        let letters = redrive(&connections, &announcer, args.list).await?;
+        let letters = redrive(&connections, &announcer, &request).await?;
         announcer.journal.flush_sources().await?;
+        let discarded = letters
+            .iter()
+            .filter(|it| it.action == RedriveAction::Discarded);
+        let discarded: Vec<_> = discarded.filter_map(|it| it.file.clone()).collect();
+        discard_in_report(&role, &discarded)?;
         let mut left = 0;
         for letter in &letters {
             let action = match &letter.action {
@@ -32,6 +48,7 @@ pub(super) fn command(args: RedriveArgs) -> Result<ExitCode> {
                 }
                 RedriveAction::RestoredSince if args.list => "restored since; redrive removes it",
                 RedriveAction::RestoredSince => "restored since; removed",
+                RedriveAction::Discarded => "discarded",
                 RedriveAction::Left(why) => {
                     left += 1;
                     why
@@ -52,4 +69,15 @@ pub(super) fn command(args: RedriveArgs) -> Result<ExitCode> {
             _ => ExitCode::FAILURE,
         })
     })
+}
+
+/// The report in the data folder does not name discarded files as failed any more.
+fn discard_in_report(role: &RoleCommand, files: &[FileRef]) -> Result<()> {
+    let Some(report) = role.config.decompressor()?.report else {
+        return Ok(());
+    };
+    match local_path(&role.data, &report.location) {
+        Some(page) => log::discard(&page, &role.config.identity().pipeline, files),
+        None => Ok(()),
+    }
 }

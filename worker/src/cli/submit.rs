@@ -19,13 +19,15 @@ use crate::journal::{FileJournal, SourceRecord, SourceState};
 use crate::message::FileRef;
 use crate::roles::announce::{Announcer, hash};
 use crate::roles::connect::{Backend, CompressorConnections};
-use crate::roles::redrive::redrive;
+use crate::roles::redrive::{RedriveRequest, RedriveTask, redrive};
 use crate::roles::replies;
 use crate::runtime::blocking;
 use crate::telemetry::plain_log::printable;
 
 /// Between two checks of what became of submitted files.
 const POLL_INTERVAL: Duration = Duration::from_millis(200);
+/// After so long it is said that files are still under way.
+const SAID_AFTER: Duration = Duration::from_secs(15);
 /// Between two reads of the dead-letter queues, which hide their messages for a moment.
 const DEAD_LETTERS_INTERVAL: Duration = Duration::from_secs(20);
 
@@ -131,6 +133,7 @@ impl Outcomes {
         let began = Instant::now();
         let mut all_well = true;
         let mut looked_at = began;
+        let mut was_said = false;
         while !submitted.is_empty() {
             let looks_for_dead = looked_at.elapsed() >= DEAD_LETTERS_INTERVAL;
             if looks_for_dead {
@@ -155,6 +158,13 @@ impl Outcomes {
                 }
             }
             submitted = rest;
+            if !submitted.is_empty() && !was_said && began.elapsed() >= SAID_AFTER {
+                was_said = true;
+                output::say(&format!(
+                    "{} file(s) are still under way; each needs a compressor and a decompressor that run",
+                    submitted.len()
+                ));
+            }
             if timeout.is_some_and(|timeout| began.elapsed() >= timeout) {
                 for (shown, _) in &submitted {
                     all_well = false;
@@ -179,7 +189,8 @@ impl Outcomes {
         if !are_wanted {
             return Ok(BTreeMap::new());
         }
-        let letters = redrive(connections, announcer, true).await?;
+        let list = RedriveRequest::all(RedriveTask::List);
+        let letters = redrive(connections, announcer, &list).await?;
         let by_announcement = letters.into_iter().filter_map(|letter| {
             let why = format!("{}: {}", letter.reason, letter.detail);
             Some((letter.announcement?, why))

@@ -12,7 +12,7 @@ use super::batching::MAX_SMALL_IN_PROGRESS;
 use crate::message::{DeadLetterReason, FileRef, Message, MessageError};
 use crate::runtime;
 use crate::telemetry::metrics::{Meter, Stage};
-use streampress_crds::slot_health::NeededService;
+use streampress_crds::slot_health::{NeededService, OutageKind};
 use streampress_transport::{
     Deadline, Delivery, Failure, Queue, SlotGuard, TransportError, TransportResult, error_chain,
 };
@@ -103,7 +103,7 @@ pub enum HandlerError {
     Permanent(Failure),
     /// A later attempt may succeed. A probe tells whether a service is down; if none is, redelivered with back-off.
     Transient(anyhow::Error),
-    /// A service that every message needs is down, whatever a probe says.
+    /// A service that every message needs cannot be used, whatever a probe says.
     Outage(ServiceOutage),
     /// Written by a newer version of Streampress: redelivered with back-off until a worker of that version has it, and never
     /// a dead letter.
@@ -114,20 +114,24 @@ pub enum HandlerError {
     Interrupted,
 }
 
-/// A service does not do its work for any file: it is full, read-only, refuses all access, throttles or does not answer.
+/// A service does not do its work for any file: it is full, read-only, refuses all access, throttles, does not answer, or
+/// belongs to another pipeline.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ServiceOutage {
     /// Which.
     pub service: NeededService,
+    /// Why.
+    pub kind: OutageKind,
     /// What it answered, with the causes.
     pub cause: String,
 }
 
 impl ServiceOutage {
-    /// Of `service`, because of `cause`.
+    /// Of `service`, which is down because of `cause`.
     pub fn new(service: NeededService, cause: &dyn std::error::Error) -> Self {
         Self {
             service,
+            kind: OutageKind::Down,
             cause: error_chain(cause),
         }
     }

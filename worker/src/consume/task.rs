@@ -184,8 +184,9 @@ impl MessageTask {
                 }
             };
             let now = runtime::now_millis() / 1000;
-            self.slot
-                .change_health(|health| health.is_down(outage.service, &outage.cause, now));
+            self.slot.change_health(|health| {
+                health.is_down(outage.service, outage.kind, &outage.cause, now);
+            });
             self.health.report(outage, bytes);
             tokio::select! {
                 biased;
@@ -425,7 +426,7 @@ mod tests {
     use async_trait::async_trait;
 
     use super::*;
-    use streampress_crds::slot_health::NeededService;
+    use streampress_crds::slot_health::{NeededService, OutageKind};
     use streampress_transport::in_process_lock::InProcessLock;
     use streampress_transport::{Depth, FileVersion, Outgoing, Receipt, SlotLock, TransportResult};
 
@@ -568,6 +569,7 @@ mod tests {
             match *self.free_bytes.lock() {
                 Some(free) if free < bytes || free == 0 => Err(ServiceOutage {
                     service: NeededService::Destination,
+                    kind: OutageKind::Down,
                     cause: "no space left on device".into(),
                 }),
                 _ => Ok(true),

@@ -2,12 +2,13 @@
 //!
 //! `decide` has the rule, as one pure function. `journal` says what is kept of every name, so that the rule holds when a
 //! restored file was moved away, touched or edited; `files_journal` keeps it at the destination itself, `sqlite_journal`
-//! in a data folder. `locks` lets one worker at a time change a name.
+//! in a data folder. `locks` lets one worker at a time change a name. `owner` keeps other pipelines away.
 
 mod decide;
 mod files_journal;
 mod journal;
 mod locks;
+mod owner;
 mod sqlite_journal;
 
 use std::io;
@@ -22,10 +23,12 @@ pub use self::decide::{EntryState, JournalEntry};
 pub use self::files_journal::FilesJournal;
 pub use self::journal::{DestinationJournal, StoredEntry};
 pub use self::locks::{NameLock, NameLocks};
+use self::owner::{DestinationOwner, OwnerError};
 pub use self::sqlite_journal::DatabaseJournal;
-use crate::consume::{HandlerError, MessageContext};
+use crate::consume::{HandlerError, MessageContext, ServiceOutage};
 use crate::message::{DeadLetterReason, Digest, FileRef, hash};
 use crate::runtime::{self, CLOCK_TICK, blocking};
+use streampress_crds::slot_health::NeededService;
 use streampress_transport::{
     FileEntry, FileName, FileVersion, Files, PendingFile, RESERVED_FOLDER,
 };
@@ -83,6 +86,8 @@ pub enum PlacedVersion {
 pub struct Destination {
     files: Arc<dyn Files>,
     journal: Arc<dyn DestinationJournal>,
+    /// Whose it must be; `None` where no other pipeline can restore to it.
+    owner: Option<DestinationOwner>,
 }
 
 /// What the destination holds under a name.
@@ -113,7 +118,45 @@ impl Destination {
 
     /// A location whose journal is kept elsewhere.
     pub fn new(files: Arc<dyn Files>, journal: Arc<dyn DestinationJournal>) -> Self {
-        Self { files, journal }
+        Self {
+            files,
+            journal,
+            owner: None,
+        }
+    }
+
+    /// The same for one pipeline alone: another pipeline's location is refused, and one without an owner becomes this one's.
+    /// `place` is where it is on this machine, or the bucket's URL.
+    pub(crate) fn owned_by(self, (namespace, pipeline): (&str, &str), place: &str) -> Self {
+        let owner = Some(DestinationOwner::new((namespace, pipeline), place));
+        Self { owner, ..self }
+    }
+
+    /// Looks whether the location belongs to another pipeline.
+    pub(crate) async fn confirm_owner(&self) -> Result<(), ServiceOutage> {
+        let Some(owner) = &self.owner else {
+            return Ok(());
+        };
+        let confirmed = owner.confirm(&self.files).await;
+        confirmed.map_err(|error| match error {
+            OwnerError::Other(other) => owner.outage(&*self.files, &other),
+            OwnerError::Io(error) => ServiceOutage::new(NeededService::Destination, &error),
+        })
+    }
+
+    /// The same before work on a file; looks again only after a while.
+    async fn ensure_owned(&self) -> Result<(), HandlerError> {
+        let Some(owner) = &self.owner else {
+            return Ok(());
+        };
+        let ensured = owner.ensure(&self.files).await;
+        ensured.map_err(|error| match error {
+            OwnerError::Other(other) => HandlerError::Outage(owner.outage(&*self.files, &other)),
+            // No fault of the file, whatever it is.
+            OwnerError::Io(error) => {
+                HandlerError::transient(error, "looking whose the destination is")
+            }
+        })
     }
 
     /// A location that keeps its journal itself. `folder` is its folder on this machine or on a shared volume; a bucket
@@ -143,6 +186,7 @@ impl Destination {
                 "lies in a folder that is reserved for Streampress",
             ));
         }
+        self.ensure_owned().await?;
         let found = self.find(wanted).await?;
         let decision = decide(found.entry(), wanted, found.hash());
         Ok(matches!(decision, Decision::Write { .. }))
@@ -156,6 +200,7 @@ impl Destination {
         content: Option<Box<dyn PendingFile>>,
         context: MessageContext<'_>,
     ) -> Result<PlacedVersion, HandlerError> {
+        context.or_stop(self.ensure_owned()).await?;
         let locking = async {
             let lock = self.journal.lock(&wanted.name).await;
             lock.map_err(|error| fault(error, "locking the name of", wanted))

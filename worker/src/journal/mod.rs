@@ -75,7 +75,7 @@ impl JournalProgress {
 /// A journal of files.
 ///
 /// Contract: a file only moves forward (announced, compressed, restored or superseded or failed), and recording the same
-/// step again changes nothing. The ways back are [`FileJournal::record_redriven`] and
+/// step again changes nothing. A dead letter may be discarded, with all that is known of its file. The ways back are [`FileJournal::record_redriven`] and
 /// [`FileJournal::record_announcements`]. What was recorded is durable. A journal that keeps nothing accepts every record
 /// and answers that it knows nothing: the default of every method.
 #[async_trait]
@@ -107,6 +107,12 @@ pub trait FileJournal: Send + Sync + fmt::Debug {
     }
     /// The dead letter was sent again: the file is under way once more.
     async fn record_redriven(&self, file_id: &str) -> TransportResult<()> {
+        let _ = file_id;
+        Ok(())
+    }
+    /// The dead letter was discarded: the file is not known any more, and what comes under its name later is new. A file that
+    /// is no dead letter stays known.
+    async fn record_discarded(&self, file_id: &str) -> TransportResult<()> {
         let _ = file_id;
         Ok(())
     }

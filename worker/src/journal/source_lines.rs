@@ -103,11 +103,15 @@ pub(super) fn write(
     lines: &[Line],
 ) -> io::Result<Box<dyn PendingFile>> {
     let mut pending = files.create(name)?;
-    serde_json::to_writer(&mut pending, head)?;
+    let mut text = serde_json::to_vec(head)?;
     for line in lines {
-        pending.write_all(b"\n")?;
-        serde_json::to_writer(&mut pending, line)?;
+        // One write for a line.
+        text.push(b'\n');
+        serde_json::to_writer(&mut text, line)?;
+        pending.write_all(&text)?;
+        text.clear();
     }
+    pending.write_all(&text)?;
     Ok(pending)
 }
 

@@ -205,6 +205,32 @@ impl FileJournal for SqliteJournal {
         .await
     }
 
+    async fn record_discarded(&self, file_id: &str) -> TransportResult<()> {
+        let file_id = file_id.to_owned();
+        self.database
+            .write(move |step| {
+                // The table's trigger takes the rest out of the totals.
+                let emptied = step
+                    .prepare_cached(
+                        "UPDATE files SET raw_bytes = 0, packed_bytes = 0, compressed_at = NULL, failed_at = NULL
+                         WHERE file_id = ?1 AND failed_at IS NOT NULL",
+                    )?
+                    .execute([&file_id])?;
+                if emptied == 0 {
+                    return Ok(());
+                }
+                for sql in [
+                    "DELETE FROM files WHERE file_id = ?1",
+                    "DELETE FROM sources WHERE file_id = ?1",
+                    "UPDATE totals SET announced = announced - 1 WHERE ?1 <> ''",
+                ] {
+                    step.prepare_cached(sql)?.execute([&file_id])?;
+                }
+                Ok(())
+            })
+            .await
+    }
+
     async fn progress(&self) -> TransportResult<JournalProgress> {
         self.database
             .read(|step| {

@@ -36,6 +36,9 @@ pub struct Manifest {
     pub bundle: Option<BundlePlace>,
     /// Sum of the packed bytes, without record headers; of a bundle the file's share in proportion to its size.
     pub packed_bytes: u64,
+    /// How much was tried to make the file small, for the report; earlier releases do not say it.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub effort: Option<String>,
     /// What each stage so far took, for the report.
     pub stages: Vec<StageNumbers>,
     /// How many packed bytes each transform and codec made, for the report.

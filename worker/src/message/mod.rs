@@ -280,6 +280,7 @@ mod tests {
             records: Records::Inline(positions),
             bundle: None,
             packed_bytes: u64::MAX,
+            effort: Some("balanced".into()),
             stages: vec![StageNumbers {
                 name: "Step 01 pack".into(),
                 bytes_in: 2,

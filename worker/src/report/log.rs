@@ -19,7 +19,8 @@ use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 use tracing::warn;
 
-use super::{LeftOutSummary, ReportMeta, ReportRow, ReportState, page, state};
+use super::{FileOutcome, LastRun, ReportMeta, ReportRow, ReportState, page, state};
+use crate::message::FileRef;
 use crate::runtime::{self, blocking};
 use streampress_transport::{FileName, Files};
 
@@ -27,8 +28,8 @@ use streampress_transport::{FileName, Files};
 const RENDER_EVERY: Duration = Duration::from_secs(2);
 /// The same in a bucket, where each rendering costs some requests.
 const RENDER_EVERY_IN_BUCKET: Duration = Duration::from_secs(15);
-/// The file beside the page that says what was left out.
-const LEFT_OUT: &str = "left-out.json";
+/// The file beside the page that says how the last run ended.
+const LAST_RUN: &str = "last-run.json";
 /// A writer's sums are bounded; a larger file is not a writer's.
 const LARGEST_STATE_BYTES: u64 = 4 << 20;
 /// Above this size a writer's lines are replaced by one line with their sums, so that an endless pipeline's report stays
@@ -56,7 +57,7 @@ struct LogState {
     read: HashMap<PathBuf, u64>,
     rendered: Option<Instant>,
     changed: bool,
-    left_out: LeftOutSummary,
+    last_run: LastRun,
 }
 
 impl ReportLog {
@@ -87,7 +88,7 @@ impl ReportLog {
             read: HashMap::new(),
             rendered: None,
             changed: false,
-            left_out: LeftOutSummary::default(),
+            last_run: LastRun::default(),
         };
         Self {
             shared: Arc::new(Mutex::new(inner)),
@@ -123,12 +124,12 @@ impl ReportLog {
         .await;
     }
 
-    /// Sets what the page says was left out at the source. It stays until the next run sets it.
-    pub(crate) async fn set_left_out(&self, left_out: LeftOutSummary) {
+    /// Sets what the page says about the last run. It stays until the next run sets it.
+    pub(crate) async fn set_last_run(&self, last_run: LastRun) {
         self.with(move |inner| {
-            inner.changed |= inner.bucket.is_some() && inner.left_out != left_out;
-            inner.left_out = left_out;
-            inner.store_left_out()
+            inner.last_run = last_run;
+            inner.changed = true;
+            inner.store_last_run()
         })
         .await;
     }
@@ -169,7 +170,23 @@ pub(crate) fn render_stored(page: &Path, title: &str) -> Result<u64> {
     Ok(inner.combined.files())
 }
 
-/// The same for a page in a bucket, from the sums that its writers keep there.
+/// Takes failed files out of the report at `page`, where there is one, because their dead letters were discarded.
+pub(crate) fn discard(page: &Path, title: &str, files: &[FileRef]) -> Result<()> {
+    let log = ReportLog::open(page, title, &format!("discarded-{}", std::process::id()));
+    let mut inner = log.shared.lock();
+    if files.is_empty() || !inner.folder().exists() {
+        return Ok(());
+    }
+    for file in files {
+        let (id, now) = (file.id(), runtime::now_millis());
+        let outcome = FileOutcome::Discarded;
+        let row = ReportRow::unpacked(id.as_str(), file.name.as_str(), file.bytes, now, outcome);
+        inner.append(&row)?;
+    }
+    inner.render()
+}
+
+/// Renders a page in a bucket, from the sums that its writers keep there.
 pub(crate) fn render_in_bucket(files: Arc<dyn Files>, page: &FileName, title: &str) -> Result<u64> {
     let log = ReportLog::in_bucket(files, page, title, "");
     let mut inner = log.shared.lock();
@@ -234,13 +251,13 @@ impl LogState {
             None => {
                 self.compact()?;
                 self.catch_up()?;
-                self.left_out = self.stored_left_out()?;
+                self.last_run = self.stored_last_run()?;
             }
         }
         let meta = ReportMeta {
             pipeline: self.title.clone(),
             generated_at_millis: runtime::now_millis(),
-            left_out: self.left_out.clone(),
+            last_run: self.last_run.clone(),
         };
         let html = page::render(&self.combined, &meta);
         self.put(&self.page, html.as_bytes())
@@ -250,25 +267,23 @@ impl LogState {
         Ok(())
     }
 
-    /// Keeps what was left out beside the page, for the next rendering.
-    fn store_left_out(&mut self) -> Result<()> {
-        if self.bucket.is_some() || self.stored_left_out()? == self.left_out {
+    /// Keeps how the last run ended beside the page, for the next rendering.
+    fn store_last_run(&self) -> Result<()> {
+        if self.bucket.is_some() {
             return Ok(());
         }
-        let path = self.folder().join(LEFT_OUT);
-        let json = serde_json::to_vec(&self.left_out).context("writing names as JSON")?;
-        write_whole(&path, &json).with_context(|| format!("writing {}", path.display()))?;
-        self.changed = true;
-        Ok(())
+        let path = self.folder().join(LAST_RUN);
+        let json = serde_json::to_vec(&self.last_run).context("writing names as JSON")?;
+        write_whole(&path, &json).with_context(|| format!("writing {}", path.display()))
     }
 
-    fn stored_left_out(&self) -> Result<LeftOutSummary> {
-        let path = self.folder().join(LEFT_OUT);
+    fn stored_last_run(&self) -> Result<LastRun> {
+        let path = self.folder().join(LAST_RUN);
         match fs::read(&path) {
             Ok(json) => {
                 serde_json::from_slice(&json).with_context(|| format!("reading {}", path.display()))
             }
-            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(LeftOutSummary::default()),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(LastRun::default()),
             Err(error) => Err(error).with_context(|| format!("reading {}", path.display())),
         }
     }

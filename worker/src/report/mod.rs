@@ -39,6 +39,9 @@ pub struct ReportRow {
     pub records: u64,
     /// How many files were packed together with it; 0 for a file that was packed alone.
     pub packed_with: u64,
+    /// How much was tried to make it small: `fast`, `balanced` or `max`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub effort: Option<String>,
     /// The steps of compressing it, in order.
     pub stages: Vec<StageNumbers>,
     /// The parts of `packed_bytes`.
@@ -82,6 +85,24 @@ impl ReportRow {
     }
 }
 
+/// What the last `run` found beyond its files' rows, when it ended.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+pub struct LastRun {
+    /// When it ended, in milliseconds since 1970.
+    pub ended_at_millis: u64,
+    /// What it could not take from the source.
+    pub left_out: LeftOutSummary,
+    /// Announced files that were neither restored nor superseded nor failed.
+    pub unfinished: u64,
+    /// Files that were not announced, because they had changed a short time before.
+    pub waiting: u64,
+    /// Restored files that are no longer at the destination, and cannot be restored again.
+    pub gone: u64,
+    /// Restored files that others changed at the destination.
+    pub altered: u64,
+}
+
 /// Files and folders of the source that could not be taken.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase", default)]
@@ -101,6 +122,8 @@ pub enum FileOutcome {
     Restored,
     /// A newer version of the file had been restored.
     Superseded,
+    /// Its dead letter was discarded: the file is not counted any more.
+    Discarded,
     /// It is a dead letter. Both are texts: a page also shows the rows of workers of other versions, which may know other
     /// reasons.
     #[serde(rename_all = "camelCase")]

@@ -5,7 +5,7 @@ use maud::{DOCTYPE, Markup, PreEscaped, html};
 use super::chart::{Chart, bar};
 use super::figures::{self, count, count_files, duration, quotient, ratio, saving, shown, size};
 use super::state::ReportState;
-use super::{LeftOutSummary, tables};
+use super::{LastRun, tables};
 
 const STYLE: &str = include_str!("report.css");
 const SCRIPT: &str = include_str!("report.js");
@@ -20,8 +20,8 @@ pub struct ReportMeta {
     pub pipeline: String,
     /// When the page was made, in milliseconds since 1970.
     pub generated_at_millis: u64,
-    /// What the last `run` could not take from the source.
-    pub left_out: LeftOutSummary,
+    /// How the last `run` ended.
+    pub last_run: LastRun,
 }
 
 /// Makes the page. It stays under 300 kB however many files there were.
@@ -56,7 +56,7 @@ pub fn render(state: &ReportState, meta: &ReportMeta) -> String {
                         }
                     }
                     p {
-                        "Pipeline " (pipeline) ". Made by Streampress " (env!("CARGO_PKG_VERSION")) " at "
+                        "Pipeline " (pipeline) (efforts(state)) ". Made by Streampress " (env!("CARGO_PKG_VERSION")) " at "
                         (time_element(meta.generated_at_millis)) " UTC."
                     }
                 }
@@ -65,6 +65,15 @@ pub fn render(state: &ReportState, meta: &ReportMeta) -> String {
         }
     };
     page.into_string() + "\n"
+}
+
+/// `, packed with effort balanced`, where that is known.
+fn efforts(state: &ReportState) -> String {
+    let efforts: Vec<&str> = state.efforts.iter().map(String::as_str).collect();
+    match efforts.is_empty() {
+        true => String::new(),
+        false => format!(", packed with effort {}", efforts.join(" and ")),
+    }
 }
 
 /// Only style and script with this value run. A file name cannot contain it, since it depends on all names.
@@ -76,19 +85,7 @@ fn nonce(state: &ReportState, meta: &ReportMeta) -> String {
 }
 
 fn header(state: &ReportState, meta: &ReportMeta, pipeline: &str) -> Markup {
-    let (class, verdict) = match (state.files(), state.files_failed, meta.left_out.count) {
-        (_, 0, 1..) => ("bad", format!("{} left out", count(meta.left_out.count))),
-        (0, _, _) => ("wait", "Waiting for the first file".to_owned()),
-        (_, 0, 0) if state.files_normalised > 0 => (
-            "ok",
-            format!("{} came back, normalised", all_files(state.files_restored)),
-        ),
-        (_, 0, 0) => (
-            "ok",
-            format!("{} came back identical", all_files(state.files_restored)),
-        ),
-        (_, failed, _) => ("bad", format!("{} failed", count_files(failed))),
-    };
+    let (class, verdict) = verdict(state, &meta.last_run);
     html! {
         header {
             div.brand {
@@ -110,17 +107,51 @@ fn header(state: &ReportState, meta: &ReportMeta, pipeline: &str) -> Markup {
     }
 }
 
-fn all_files(restored: u64) -> String {
-    match restored {
-        1 => "The file".to_owned(),
-        many => format!("All {} files", count(many)),
+/// The page's headline, the worst that is known: its class, and the text.
+fn verdict(state: &ReportState, last_run: &LastRun) -> (&'static str, String) {
+    let unfinished = unfinished(state, last_run);
+    let differing = last_run.altered + last_run.gone;
+    if state.files_failed > 0 {
+        return ("bad", format!("{} failed", count_files(state.files_failed)));
+    }
+    if last_run.left_out.count > 0 {
+        return (
+            "bad",
+            format!("{} left out", count(last_run.left_out.count)),
+        );
+    }
+    if unfinished > 0 {
+        return (
+            "wait",
+            format!("{} not restored yet", count_files(unfinished)),
+        );
+    }
+    if differing > 0 {
+        let text = format!("{} changed or gone since", count_files(differing));
+        return ("wait", text);
+    }
+    let restored = count_files(state.files_restored);
+    match (state.files(), state.files_normalised) {
+        (0, _) => ("wait", "Waiting for the first file".to_owned()),
+        (_, 0) => ("ok", format!("{restored} came back identical")),
+        _ => ("ok", format!("{restored} came back, normalised")),
+    }
+}
+
+/// Files that the last run had not restored when it ended. Unknown, and not said, once other work followed.
+fn unfinished(state: &ReportState, last_run: &LastRun) -> u64 {
+    let followed = state.last_at_millis > Some(last_run.ended_at_millis);
+    match followed {
+        true => 0,
+        false => last_run.unfinished + last_run.waiting,
     }
 }
 
 fn content(state: &ReportState, meta: &ReportMeta) -> Markup {
     html! {
         @if state.files_failed > 0 { (tables::failures(state)) }
-        @if meta.left_out.count > 0 { (tables::left_out(&meta.left_out)) }
+        @if meta.last_run.left_out.count > 0 { (tables::left_out(&meta.last_run.left_out)) }
+        (since(state, &meta.last_run))
         (tiles(state, meta))
         @if state.files() == 0 {
             section class="card empty" {
@@ -132,6 +163,36 @@ fn content(state: &ReportState, meta: &ReportMeta) -> Markup {
             (shares(state))
             (tables::steps(state))
             (tables::latest(state))
+        }
+    }
+}
+
+/// What the last run found at its end, where that is not that every file is at its destination.
+fn since(state: &ReportState, last_run: &LastRun) -> Markup {
+    let found = [
+        (
+            unfinished(state, last_run),
+            "not restored yet; the same command goes on with them",
+        ),
+        (
+            last_run.altered,
+            "changed by others at the destination after they were restored; remove such a file there, and the next run restores it if its source still has it",
+        ),
+        (
+            last_run.gone,
+            "no longer at the destination, and the source of this run does not have them",
+        ),
+    ];
+    html! {
+        @if found.iter().any(|(files, _)| *files > 0) {
+            section.card aria-labelledby="since-title" {
+                h2 #since-title { "When the last run ended, at " (time_element(last_run.ended_at_millis)) " UTC" }
+                ul {
+                    @for (files, what) in found.iter().filter(|(files, _)| *files > 0) {
+                        li { (count_files(*files)) ": " (what) "." }
+                    }
+                }
+            }
         }
     }
 }
@@ -161,8 +222,8 @@ fn tiles(state: &ReportState, meta: &ReportMeta) -> Markup {
             @if state.files_superseded > 0 {
                 (tile("Superseded", &count(state.files_superseded), "a newer version was restored", false))
             }
-            @if meta.left_out.count > 0 {
-                (tile("Left out", &count(meta.left_out.count), "see the reasons above", true))
+            @if meta.last_run.left_out.count > 0 {
+                (tile("Left out", &count(meta.last_run.left_out.count), "see the reasons above", true))
             }
             (tile("Failed", &count(state.files_failed), failed_hint, state.files_failed > 0))
         }

@@ -1,11 +1,12 @@
 //! Sums rows up in totals of bounded size: the same size for ten files and ten million.
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 use serde::{Deserialize, Serialize};
 
 use super::{FileOutcome, ReportRow};
 use crate::message::StageNumbers;
+use streampress_codec::hybrid::Effort;
 
 /// Rows shown one by one.
 pub(super) const RECENT_ROWS: usize = 200;
@@ -49,6 +50,8 @@ pub struct ReportState {
     pub first_at_millis: Option<u64>,
     /// When the last file was done, in milliseconds since 1970.
     pub last_at_millis: Option<u64>,
+    /// The efforts with which files were packed.
+    pub(super) efforts: BTreeSet<String>,
     pub(super) stages: BTreeMap<String, StageTotal>,
     pub(super) shares: BTreeMap<String, u64>,
     pub(super) recent: VecDeque<ReportRow>,
@@ -104,6 +107,10 @@ impl ReportState {
     /// superseded and is restored now, as content that returns to an earlier one.
     pub fn fold(&mut self, row: &ReportRow) {
         let id = short_hash(&row.file_id);
+        if row.outcome == FileOutcome::Discarded {
+            self.forget_failed(id, &row.file_id);
+            return;
+        }
         let failed = matches!(row.outcome, FileOutcome::Failed { .. });
         let was_superseded = self.superseded.iter().position(|known| *known == id);
         match self.remembered.iter_mut().find(|(known, _)| *known == id) {
@@ -137,6 +144,18 @@ impl ReportState {
         keep_last(&mut self.recent, RECENT_ROWS);
     }
 
+    /// Takes a failed file out, so that what comes of it later is new.
+    fn forget_failed(&mut self, id: u64, file_id: &str) {
+        let known = self.remembered.len();
+        self.remembered
+            .retain(|(known, had_failed)| *known != id || !had_failed);
+        if self.remembered.len() < known {
+            self.files_failed = self.files_failed.saturating_sub(1);
+            self.failures.retain(|row| row.file_id != file_id);
+            self.recent.retain(|row| row.file_id != file_id);
+        }
+    }
+
     fn count(&mut self, row: &ReportRow) {
         let (first, last) = (row.announced_at_millis, row.restored_at_millis);
         self.first_at_millis = least(self.first_at_millis, first.or(last));
@@ -144,6 +163,7 @@ impl ReportState {
         match row.outcome {
             FileOutcome::Failed { .. } => self.files_failed += 1,
             FileOutcome::Superseded => self.files_superseded += 1,
+            FileOutcome::Discarded => {}
             FileOutcome::Restored => {
                 self.files_restored += 1;
                 self.files_normalised += u64::from(row.is_normalised);
@@ -152,6 +172,9 @@ impl ReportState {
                 self.records = self.records.saturating_add(row.records);
                 self.seconds_compress += sane(row.seconds_compress);
                 self.seconds_restore += sane(row.seconds_restore);
+                let known = |effort: &&String| Effort::ALL.iter().any(|it| it.name() == **effort);
+                self.efforts
+                    .extend(row.effort.iter().filter(known).cloned());
                 for stage in &row.stages {
                     entry(&mut self.stages, &stage.name).add_row(stage);
                 }
@@ -195,6 +218,7 @@ impl ReportState {
         self.seconds_restore += sane(other.seconds_restore);
         self.first_at_millis = least(self.first_at_millis, other.first_at_millis);
         self.last_at_millis = self.last_at_millis.max(other.last_at_millis);
+        self.efforts.extend(other.efforts);
         for (name, total) in &other.stages {
             entry(&mut self.stages, name).add(total);
         }

@@ -254,6 +254,7 @@ fn file_row(row: &ReportRow) -> Markup {
         FileOutcome::Restored if row.is_normalised => ("ok", "normalised"),
         FileOutcome::Restored => ("ok", "identical"),
         FileOutcome::Superseded => ("same", "superseded"),
+        FileOutcome::Discarded => ("same", "discarded"),
         FileOutcome::Failed { .. } => ("bad", "failed"),
     };
     let (raw, packed) = (row.raw_bytes, row.packed_bytes);

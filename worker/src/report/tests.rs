@@ -15,6 +15,7 @@ fn row(n: u64) -> ReportRow {
         packed_bytes: 200_000,
         records: 2,
         packed_with: 0,
+        effort: Some("balanced".to_owned()),
         stages: vec![
             stage("Step 01 columns+LZMA", 1_000_000, 250_000, 0.2),
             stage("Step 02 BZ2", 250_000, 200_000, 0.05),
@@ -65,7 +66,7 @@ fn page(state: &ReportState) -> String {
     let meta = ReportMeta {
         pipeline: "stock-market".to_owned(),
         generated_at_millis: START,
-        left_out: LeftOutSummary::default(),
+        last_run: LastRun::default(),
     };
     render(state, &meta)
 }
@@ -88,7 +89,7 @@ fn a_failed_file_that_is_restored_later_is_no_failure() {
     assert_eq!((healed.files_restored, healed.files_failed), (2, 0));
     assert_eq!(healed.raw_bytes, 2_000_000);
     let page = page(&healed);
-    assert!(!page.contains("hash differs") && page.contains("All 2 files came back identical"));
+    assert!(!page.contains("hash differs") && page.contains("2 files came back identical"));
     assert_eq!(page.matches("stock-market-000001.json").count(), 1);
 }
 
@@ -291,15 +292,18 @@ fn the_page_loads_nothing_and_runs_no_foreign_script() {
 #[test]
 fn what_was_left_out_is_on_the_page_and_makes_it_red() {
     let meta = ReportMeta {
-        left_out: LeftOutSummary {
-            count: 2,
-            listed: vec![
-                (
-                    "odd\u{1b}.json".to_owned(),
-                    "has a name that is not UTF-8: rename it".to_owned(),
-                ),
-                ("pipe.json".to_owned(), "is no regular file".to_owned()),
-            ],
+        last_run: LastRun {
+            left_out: LeftOutSummary {
+                count: 2,
+                listed: vec![
+                    (
+                        "odd\u{1b}.json".to_owned(),
+                        "has a name that is not UTF-8: rename it".to_owned(),
+                    ),
+                    ("pipe.json".to_owned(), "is no regular file".to_owned()),
+                ],
+            },
+            ..LastRun::default()
         },
         ..ReportMeta::default()
     };
@@ -312,12 +316,65 @@ fn what_was_left_out_is_on_the_page_and_makes_it_red() {
 }
 
 #[test]
+fn files_that_a_run_left_unfinished_or_found_changed_are_in_the_headline() {
+    let state = folded([row(1)]);
+    let ended = state.last_at_millis.expect("a row has a time");
+    let headline = |last_run: LastRun| {
+        let meta = ReportMeta {
+            last_run,
+            ..ReportMeta::default()
+        };
+        let html = render(&state, &meta);
+        let verdict = html
+            .split("<p class=\"verdict ")
+            .nth(1)
+            .expect("a headline");
+        verdict.split('<').next().expect("its text").to_owned()
+    };
+    let unfinished = LastRun {
+        ended_at_millis: ended,
+        unfinished: 2,
+        waiting: 1,
+        ..LastRun::default()
+    };
+    assert!(
+        headline(unfinished.clone()).starts_with("wait")
+            && headline(unfinished.clone()).ends_with("3 files not restored yet")
+    );
+    // Work that followed may have restored them.
+    let followed = LastRun {
+        ended_at_millis: ended - 1,
+        ..unfinished
+    };
+    assert!(headline(followed).ends_with("1 file came back identical"));
+    let differing = LastRun {
+        ended_at_millis: ended,
+        altered: 1,
+        ..LastRun::default()
+    };
+    assert!(headline(differing).ends_with("1 file changed or gone since"));
+}
+
+#[test]
+fn a_discarded_file_is_no_failure_and_counts_anew_when_it_is_restored() {
+    let discarded = ReportRow {
+        outcome: FileOutcome::Discarded,
+        ..row(1)
+    };
+    let state = folded([row(0), failed(1), discarded.clone()]);
+    assert_eq!((state.files_failed, state.files()), (0, 1));
+    assert!(!page(&state).contains("hash differs"));
+    let again = folded([row(0), failed(1), discarded, row(1)]);
+    assert_eq!((again.files_failed, again.files_restored), (0, 2));
+}
+
+#[test]
 fn files_of_the_originals_format_are_called_normalised_and_not_identical() {
     let html = page(&folded([ReportRow {
         is_normalised: true,
         ..row(1)
     }]));
-    assert!(html.contains("The file came back, normalised"));
+    assert!(html.contains("1 file came back, normalised"));
     assert!(!html.contains("nothing altered") && !html.contains(">identical<"));
 }
 

@@ -225,7 +225,11 @@ impl Announcer {
     /// The entry of a source file; an error with a dead letter's reason where it does not exist.
     pub(crate) async fn source_entry(&self, name: &FileName) -> Result<FileEntry, HandlerError> {
         let (source, wanted) = (self.source.clone(), name.clone());
-        match blocking(move || source.stat(&wanted)).await {
+        let stat = move || match source.stat(&wanted)? {
+            None => source.ensure_exists().map(|()| None),
+            found => Ok(found),
+        };
+        match blocking(stat).await {
             Ok(Some(entry)) => Ok(entry),
             Ok(None) => Err(source_missing(name, self.source.location())),
             // A folder or a pipe took its place: waiting does not help.

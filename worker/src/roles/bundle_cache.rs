@@ -132,6 +132,7 @@ mod tests {
                 offset: 0,
             }),
             packed_bytes: 1,
+            effort: None,
             stages: Vec::new(),
             shares: Vec::new(),
             announced_millis: 0,

@@ -248,7 +248,7 @@ impl Compressor {
         let Some(packed) = packed else {
             return Ok(false);
         };
-        let manifest = manifest(announcement, attempt, packed, context);
+        let manifest = self.manifest(announcement, attempt, packed, context);
         context.ensure_owner()?;
         let announcing = Instant::now();
         self.send_manifest(&manifest).await?;
@@ -481,6 +481,32 @@ impl Compressor {
         .await
     }
 
+    fn manifest(
+        &self,
+        announcement: &Announcement,
+        attempt: String,
+        packed: PackedSource,
+        context: MessageContext<'_>,
+    ) -> Manifest {
+        Manifest {
+            version: DESCRIBED_VERSION,
+            file: announcement.file.clone(),
+            file_version: Some(context.delivery.version()),
+            observed: announcement.observed.clone(),
+            repeats: announcement.repeats,
+            attempt,
+            records: packed.records,
+            bundle: packed.bundle,
+            packed_bytes: packed.packed_bytes,
+            effort: Some(self.options.effort.name().to_owned()),
+            stages: packed.stages,
+            shares: packed.shares,
+            announced_millis: announcement.announced_millis,
+            compressed_millis: runtime::now_millis(),
+            traceparent: trace::current().map(|context| context.to_string()),
+        }
+    }
+
     async fn send_manifest(&self, manifest: &Manifest) -> Result<(), HandlerError> {
         let file = &manifest.file;
         let message = Outgoing {
@@ -567,30 +593,6 @@ fn described(announcement: &Announcement, context: MessageContext<'_>) -> Descri
 fn attempt_id(context: MessageContext<'_>) -> String {
     let attempt = format!("{}/{}", context.slot.attempt(), context.delivery.message_id);
     Digest::of(attempt.as_bytes()).as_str()[..32].to_owned()
-}
-
-fn manifest(
-    announcement: &Announcement,
-    attempt: String,
-    packed: PackedSource,
-    context: MessageContext<'_>,
-) -> Manifest {
-    Manifest {
-        version: DESCRIBED_VERSION,
-        file: announcement.file.clone(),
-        file_version: Some(context.delivery.version()),
-        observed: announcement.observed.clone(),
-        repeats: announcement.repeats,
-        attempt,
-        records: packed.records,
-        bundle: packed.bundle,
-        packed_bytes: packed.packed_bytes,
-        stages: packed.stages,
-        shares: packed.shares,
-        announced_millis: announcement.announced_millis,
-        compressed_millis: runtime::now_millis(),
-        traceparent: trace::current().map(|context| context.to_string()),
-    }
 }
 
 /// Sets the flag when it is dropped.

@@ -12,8 +12,9 @@ use streampress_crds::api::pipeline::{
 use streampress_crds::location::Location;
 use streampress_crds::settings::{
     CodecSettings, CompressorSettings, DecompressorSettings, GeneratorJob, GeneratorSettings,
-    HybridVersion, QueueSettings, Resolved, SchemaSource, SourceSettings,
+    HybridVersion, Identity, QueueSettings, Resolved, SchemaSource, SourceSettings,
 };
+use streampress_crds::slot_health::OutageKind;
 use tokio_util::sync::CancellationToken;
 
 use crate::config::BadConfiguration;
@@ -43,6 +44,7 @@ use crate::runtime;
 use crate::telemetry::metrics::Meter;
 use streampress_codec::{FormatVersion, hybrid};
 use streampress_generator::{FileFormat, Generator, GeneratorOptions, Schema};
+use streampress_transport::local::Local;
 use streampress_transport::local::files::LocalFiles;
 use streampress_transport::{ChunkStream, Files, Queue, SlotLocks};
 
@@ -104,20 +106,52 @@ impl RoleContext {
     }
 
     /// Opens a destination.
-    fn destination(&self, location: &Location) -> Result<Destination> {
+    fn destination(&self, settings: &DecompressorSettings) -> Result<Destination> {
+        let location = &settings.destination.location;
         let files = self.files(location)?;
-        Ok(match (location, &self.destination_journal) {
+        let destination = match (location, &self.destination_journal) {
             (Location::S3 { .. }, _) => Destination::with_own_journal(files, None),
             (Location::File { .. }, Some(journal)) => Destination::new(files, journal.clone()),
             (Location::File { .. }, None) => {
                 Destination::with_own_journal(files, Some(&self.path(location)?))
             }
-        })
+        };
+        // The pipelines of a data folder share its queues and its journal: within it they are one.
+        Ok(
+            match self.has_data_folder() && location.below_data().is_some() {
+                true => destination,
+                false => {
+                    let place = match location {
+                        Location::S3 { .. } => location.to_string(),
+                        Location::File { .. } => self.path(location)?.display().to_string(),
+                    };
+                    let Identity {
+                        namespace,
+                        pipeline,
+                        ..
+                    } = &settings.identity;
+                    destination.owned_by((namespace, pipeline), &place)
+                }
+            },
+        )
+    }
+
+    /// Fails where the destination belongs to another pipeline. One that is down is waited for later.
+    pub(crate) async fn confirm_owner(&self, settings: &DecompressorSettings) -> Result<()> {
+        match self.destination(settings)?.confirm_owner().await {
+            Err(outage) if outage.kind == OutageKind::OwnedByAnother => bail!(outage.cause),
+            Ok(()) | Err(_) => Ok(()),
+        }
     }
 
     /// Where a location lies on this machine.
     pub(crate) fn path(&self, location: &Location) -> Result<PathBuf> {
         match (location.below_data(), location) {
+            (Some(below), _) if Local::exists(&self.data) && Local::keeps(Path::new(&below)) => {
+                bail!(
+                    "{location} is where the data folder keeps its queues and its stream; choose another folder"
+                )
+            }
             (Some(below), _) => Ok(self.data.join(below)),
             (None, Location::File { path }) => Ok(PathBuf::from(path)),
             (None, Location::S3 { .. }) => bail!(no_bucket(location)),
@@ -393,7 +427,7 @@ impl RoleContext {
     ) -> Result<Consumer> {
         let is_strict = settings.identity.ordering == Ordering::Strict;
         let mut handler = Decompressor::new(
-            self.destination(&settings.destination.location)?,
+            self.destination(settings)?,
             connections.stream.clone(),
             self.threads,
             report,
@@ -535,4 +569,55 @@ fn job_digest(job: &GeneratorJob) -> Digest {
     let mut same_files = job.clone();
     (same_files.files, same_files.files_per_minute) = (0, 0);
     Digest::of(&serde_json::to_vec(&same_files).unwrap_or_default())
+}
+
+#[cfg(test)]
+mod tests {
+    use streampress_transport::local::{Local, LocalOptions};
+
+    use super::*;
+    use crate::destination::DatabaseJournal;
+    use crate::journal::{NoJournal, SqliteJournal};
+    use crate::roles::connect;
+
+    fn decompressor(name: &str) -> DecompressorSettings {
+        let text = format!(
+            "apiVersion: streampress.dev/v1alpha1\nkind: CompressionPipeline\nmetadata: {{name: {name}}}\nspec: {{}}\n"
+        );
+        let (pipeline, _) = streampress_crds::load_one(&text, "pipeline.yaml").expect("valid");
+        pipeline.into_parts().1.decompressor_settings()
+    }
+
+    #[tokio::test]
+    async fn a_destination_of_another_pipeline_is_refused_unless_both_share_a_data_folder() {
+        let root = tempfile::tempdir().expect("a folder");
+        let local = Local::open(root.path(), LocalOptions::default()).expect("opens");
+        let context = RoleContext {
+            locks: connect::local_locks(&local),
+            backend: Backend::Embedded(local.clone()),
+            journal: Arc::new(NoJournal),
+            destination_journal: None,
+            data: root.path().to_owned(),
+            threads: 1,
+            meter: Meter::default(),
+            shutdown: CancellationToken::new(),
+        };
+        for _ in 0..2 {
+            let confirmed = context.confirm_owner(&decompressor("one")).await;
+            confirmed.expect("free, or its own");
+        }
+        let refused = context.confirm_owner(&decompressor("two")).await;
+        let said = refused.expect_err("another pipeline's").to_string();
+        assert!(said.contains("the pipeline default/one"), "{said}");
+        let command = format!("rm '{}/out/.streampress/owner.json'", root.path().display());
+        assert!(said.ends_with(&command), "{said}");
+        let journal = SqliteJournal::open(&local).expect("opens");
+        let journal = DatabaseJournal::new(journal, root.path());
+        let sharing = RoleContext {
+            destination_journal: Some(Arc::new(journal)),
+            ..context
+        };
+        let confirmed = sharing.confirm_owner(&decompressor("two")).await;
+        confirmed.expect("the data folder's");
+    }
 }

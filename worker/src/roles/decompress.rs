@@ -103,6 +103,7 @@ impl Handler for Decompressor {
     }
 
     async fn probe(&self, _failed: Option<&Message>, bytes: u64) -> Result<bool, ServiceOutage> {
+        self.destination.confirm_owner().await?;
         probe::destination(self.destination.files(), bytes).await?;
         probe::fetch(&*self.stream).await?;
         Ok(true)
@@ -470,6 +471,7 @@ impl Decompressor {
                 .bundle
                 .as_ref()
                 .map_or(0, |place| u64::from(place.files.saturating_sub(1))),
+            effort: manifest.effort.clone(),
             stages: manifest.stages.clone(),
             codec_shares: manifest.shares.clone(),
             announced_at_millis: Some(manifest.announced_millis),

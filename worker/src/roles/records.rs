@@ -350,6 +350,7 @@ mod tests {
             records: Records::Indirect(vec![position(said_bytes); count]),
             bundle: None,
             packed_bytes: 1,
+            effort: None,
             stages: Vec::new(),
             shares: Vec::new(),
             announced_millis: 0,

@@ -265,6 +265,7 @@ impl Recovery {
             records,
             bundle: version.place.clone(),
             packed_bytes: version.packed_bytes,
+            effort: None,
             stages: Vec::new(),
             shares: Vec::new(),
             announced_millis: described.announced_millis,

@@ -1,5 +1,6 @@
 //! Sends dead letters again, each under a new deduplication id, then deletes them. A manifest's records are tried first,
-//! whatever the letter's reason: where they do not hold the file any more, its source is announced again instead.
+//! whatever the letter's reason: where they do not hold the file any more, its source is announced again instead. On request
+//! it only lists them, or discards them.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::convert::Infallible;
@@ -11,6 +12,7 @@ use parking_lot::Mutex;
 use tracing::{debug, info};
 
 use crate::consume::HandlerError;
+use crate::journal::{SourceReceipt, SourceState};
 use crate::message::trace_context::TraceContext;
 use crate::message::{FileRef, Manifest, Message};
 use crate::roles::announce::{Announcer, Repeat};
@@ -20,8 +22,8 @@ use crate::roles::records;
 use crate::runtime;
 use crate::telemetry::trace;
 use streampress_transport::{
-    ATTR_DETAIL, ATTR_GROUP, ATTR_REASON, ATTR_TRACEPARENT, ATTR_VERSION, ChunkStream, Delivery,
-    FileVersion, Outgoing, Queue, Receipt,
+    ATTR_DETAIL, ATTR_GROUP, ATTR_REASON, ATTR_TRACEPARENT, ATTR_VERSION, ChunkStream,
+    DeadLetterReason, Delivery, FileVersion, Outgoing, Queue, Receipt,
 };
 
 /// How long one receive waits before the queue counts as empty.
@@ -38,8 +40,49 @@ pub struct RedrivenLetter {
     pub detail: String,
     /// What was done.
     pub action: RedriveAction,
+    /// The file that it is about, where the message says it.
+    pub(crate) file: Option<FileRef>,
     /// The id of the announcement that it goes back to, where the message says it.
     pub announcement: Option<String>,
+}
+
+/// What is to be done with which dead letters.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct RedriveRequest {
+    /// What is to be done with them.
+    pub task: RedriveTask,
+    /// Only those with this reason.
+    pub reason: Option<DeadLetterReason>,
+    /// Only those of these names, as a list shows them; none: of all.
+    pub names: BTreeSet<String>,
+}
+
+/// What is to be done with dead letters.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub enum RedriveTask {
+    /// They are only listed.
+    List,
+    /// They are sent again.
+    #[default]
+    Send,
+    /// They are deleted, and their files are no longer expected at the destination.
+    Discard,
+}
+
+impl RedriveRequest {
+    /// All dead letters.
+    pub fn all(task: RedriveTask) -> Self {
+        Self {
+            task,
+            ..Self::default()
+        }
+    }
+
+    fn is_about(&self, letter: &RedrivenLetter) -> bool {
+        let has_reason = |reason: DeadLetterReason| letter.reason == reason.as_str();
+        self.reason.is_none_or(has_reason)
+            && (self.names.is_empty() || self.names.contains(&letter.name))
+    }
 }
 
 /// What was done with a dead letter.
@@ -56,15 +99,17 @@ pub enum RedriveAction {
     /// Nothing: the file was restored since, by another announcement of the same content. The letter is removed, unless it is
     /// only listed.
     RestoredSince,
+    /// Deleted: nothing more is done for its file.
+    Discarded,
     /// Left in the dead-letter queue, for this cause.
     Left(String),
 }
 
-/// Redrives the dead letters of all queues; with `list_only` it changes nothing.
+/// Does what is wanted with the dead letters of all queues, and answers those that it is about.
 pub async fn redrive(
     connections: &CompressorConnections,
     announcer: &Announcer,
-    list_only: bool,
+    request: &RedriveRequest,
 ) -> Result<Vec<RedrivenLetter>> {
     let mut all = Vec::new();
     let queues = [&connections.files_queue, &connections.chunks_queue];
@@ -73,7 +118,7 @@ pub async fn redrive(
             queue: &**queue,
             stream: &*connections.stream,
             announcer,
-            list_only,
+            request,
         };
         redrive.run(&mut all).await?;
     }
@@ -85,7 +130,7 @@ struct Redrive<'a> {
     queue: &'a dyn Queue,
     stream: &'a dyn ChunkStream,
     announcer: &'a Announcer,
-    list_only: bool,
+    request: &'a RedriveRequest,
 }
 
 impl Redrive<'_> {
@@ -132,34 +177,70 @@ impl Redrive<'_> {
             in_flight.lock().extend(receipts);
             for letter in letters {
                 let message = Message::parse(&letter.body).ok();
-                let action = match self.list_only {
-                    _ if self.was_restored(message.as_ref()).await? => RedriveAction::RestoredSince,
-                    true => RedriveAction::Listed,
-                    false => self.redrive(&letter, message.as_ref()).await?,
-                };
-                if !self.list_only && !matches!(action, RedriveAction::Left(_)) {
+                let mut described = describe(&letter, message.as_ref());
+                if !self.request.is_about(&described) {
+                    continue;
+                }
+                described.action = self.act(&letter, message.as_ref()).await?;
+                let stays = matches!(
+                    described.action,
+                    RedriveAction::Listed | RedriveAction::Left(_)
+                );
+                if !stays && self.request.task != RedriveTask::List {
                     dead.delete(&letter.receipt)
                         .await
-                        .context("deleting a dead letter that was sent again")?;
+                        .context("deleting a dead letter that was dealt with")?;
                     in_flight.lock().remove(&letter.receipt);
                     info!(
                         message_id = letter.message_id,
-                        ?action,
-                        "Dead letter redriven."
+                        action = ?described.action,
+                        "Dead letter dealt with."
                     );
                 }
-                all.push(describe(&letter, message.as_ref(), action));
+                all.push(described);
             }
         }
         Ok(())
     }
 
+    async fn act(&self, letter: &Delivery, message: Option<&Message>) -> Result<RedriveAction> {
+        if self.was_restored(message).await? {
+            return Ok(RedriveAction::RestoredSince);
+        }
+        match self.request.task {
+            RedriveTask::List => Ok(RedriveAction::Listed),
+            RedriveTask::Send => self.redrive(letter, message).await,
+            RedriveTask::Discard => self.discard(message).await,
+        }
+    }
+
+    /// Nothing more is expected of the letter's file. The journal learns it first: a letter that stays is discarded again.
+    async fn discard(&self, message: Option<&Message>) -> Result<RedriveAction> {
+        let (file, observed) = match message {
+            Some(Message::Announcement(it)) => (&it.file, it.observed.as_ref()),
+            Some(Message::Manifest(it)) => (&it.file, it.observed.as_ref()),
+            _ => return Ok(RedriveAction::Discarded),
+        };
+        let (journal, id) = (&self.announcer.journal, file.id());
+        journal.record_discarded(id.as_str()).await?;
+        if let Some(observed) = observed {
+            // A journal that another process keeps waits for nothing more either.
+            let receipt = SourceReceipt {
+                location: file.location.clone(),
+                name: file.name.to_string(),
+                file_id: id.as_str().to_owned(),
+                announcement: observed.announcement.clone(),
+                state: SourceState::Superseded,
+            };
+            journal.record_receipt(&receipt).await?;
+        }
+        Ok(RedriveAction::Discarded)
+    }
+
     /// Whether the journal says that the newest content of the file's name is the letter's, and restored.
     async fn was_restored(&self, message: Option<&Message>) -> Result<bool> {
-        let file = match message {
-            Some(Message::Announcement(it)) => &it.file,
-            Some(Message::Manifest(it)) => &it.file,
-            _ => return Ok(false),
+        let Some(file) = message.and_then(announced_file) else {
+            return Ok(false);
         };
         let (name, id) = (file.name.as_str(), file.id());
         Ok(self
@@ -322,7 +403,19 @@ pub(crate) fn passing(error: HandlerError) -> anyhow::Error {
     }
 }
 
-fn describe(letter: &Delivery, message: Option<&Message>, action: RedriveAction) -> RedrivenLetter {
+/// The file with its hash, of a message that says it.
+fn announced_file(message: &Message) -> Option<&FileRef> {
+    match message {
+        Message::Announcement(announcement) => Some(&announcement.file),
+        Message::Manifest(manifest) => Some(&manifest.file),
+        Message::LegacyAnnouncement(_)
+        | Message::LegacyManifest(_)
+        | Message::S3Event(_)
+        | Message::Receipt(_) => None,
+    }
+}
+
+fn describe(letter: &Delivery, message: Option<&Message>) -> RedrivenLetter {
     let attribute = |name: &str| letter.attributes.get(name).cloned().unwrap_or_default();
     let name = message.and_then(Message::file).map_or_else(
         || format!("message {}", letter.message_id),
@@ -338,7 +431,8 @@ fn describe(letter: &Delivery, message: Option<&Message>, action: RedriveAction)
         name,
         reason: attribute(ATTR_REASON),
         detail: attribute(ATTR_DETAIL),
-        action,
+        action: RedriveAction::Listed,
+        file: message.and_then(announced_file).cloned(),
         announcement,
     }
 }

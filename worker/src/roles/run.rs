@@ -28,8 +28,8 @@ use crate::journal::{
     FileJournal, JournalProgress, OpenFile, SourceRecord, SourceState, SqliteJournal,
 };
 use crate::message::{FileRef, hash};
-use crate::report::LeftOutSummary;
 use crate::report::log::ReportLog;
+use crate::report::{LastRun, LeftOutSummary};
 use crate::roles::connect::{self, Backend, CompressorConnections};
 use crate::roles::context::RoleContext;
 use crate::roles::scan::{ScanResult, Scanner};
@@ -149,7 +149,9 @@ pub(crate) async fn run(
     let run = Run::open(&options, resolved, stop.clone()).await?;
     observer.started(&options.data, run.journal().progress().await?);
 
-    let report = run.context.report(&run.resolved.decompressor_settings())?;
+    let decompressor = run.resolved.decompressor_settings();
+    run.context.confirm_owner(&decompressor).await?;
+    let report = run.context.report(&decompressor)?;
     let mut roles = JoinSet::new();
     run.spawn_workers(report.as_ref().map(|report| report.log.clone()), &mut roles)?;
     run.notice_other_locations(observer).await?;
@@ -171,7 +173,7 @@ pub(crate) async fn run(
         ended.context("a role ended unexpectedly")?;
     }
     if let Some(report) = &report {
-        report.log.set_left_out(run.left_out()).await;
+        report.log.set_last_run(run.outcome().await?).await;
         report.log.finish().await;
     }
     observer.finished();
@@ -488,6 +490,19 @@ impl Run {
             count: all.len() as u64,
             listed: all.into_iter().take(LISTED_FAILURES as usize).collect(),
         }
+    }
+
+    /// What the report says about this run.
+    async fn outcome(&self) -> Result<LastRun> {
+        let progress = self.journal().progress().await?;
+        Ok(LastRun {
+            ended_at_millis: runtime::now_millis(),
+            left_out: self.left_out(),
+            unfinished: progress.unfinished(),
+            waiting: self.scanner.waiting.load(Relaxed),
+            gone: self.gone.load(Relaxed),
+            altered: self.still_altered().await?,
+        })
     }
 
     /// How many of the files that others had changed were not announced anew since.
@@ -918,6 +933,12 @@ impl Watch<'_> {
 }
 
 fn notice_not_taken(result: &ScanResult, observer: &dyn RunObserver) {
+    for folder in &result.data_folders {
+        observer.notice(&format!(
+            "{} below the source is a data folder of streampress (it has a streampress.db) and is not read",
+            printable(folder)
+        ));
+    }
     let Some(first) = result.not_taken.first() else {
         return;
     };

@@ -36,6 +36,8 @@ pub(crate) struct ScanResult {
     pub(crate) known: u64,
     /// Files that the filter does not take.
     pub(crate) not_taken: Vec<FileName>,
+    /// Data folders of Streampress below the source, which are not read.
+    pub(crate) data_folders: Vec<String>,
 }
 
 /// Files that cannot be taken, each with the reason. Shared with the process that counts them.
@@ -111,6 +113,7 @@ impl Scanner {
         let mut result = ScanResult::default();
         let listing = self.list().await?;
         self.leave_out(&listing, &mut BTreeSet::new());
+        result.data_folders = listing.data_folders;
         let mut batch = Batch::default();
         for entry in listing.files {
             if shutdown.is_cancelled() {

@@ -24,7 +24,7 @@ use crate::message::Digest;
 use crate::roles::announce::{Announcer, file_of, random_id};
 use crate::roles::connect::CompressorConnections;
 use crate::roles::copies::find_put_aside;
-use crate::roles::redrive::redrive;
+use crate::roles::redrive::{RedriveRequest, RedriveTask, redrive};
 use crate::runtime::blocking;
 use crate::telemetry::metrics::Meter;
 use streampress_transport::{COUNTED_LATE, EmptyQueues, FileEntry, FileName, Queue};
@@ -241,7 +241,8 @@ impl UnconfirmedFiles {
         if records.is_empty() {
             return Ok(records);
         }
-        let letters = redrive(&self.connections, &self.announcer, true).await;
+        let list = RedriveRequest::all(RedriveTask::List);
+        let letters = redrive(&self.connections, &self.announcer, &list).await;
         let letters = letters.context("reading the dead letters")?;
         let dead: BTreeSet<_> = letters
             .into_iter()

@@ -7,7 +7,8 @@
 //! - [`record`]: what is known of a run: contents at the source, changes at the destination.
 //! - [`check`]: the promise, as checks of that record.
 //! - [`shrink`]: the shortest history that still breaks it.
-//! - [`named`]: histories that once broke it. [`bundled`]: histories of files that share a block.
+//! - [`named`]: histories that once broke it. [`bundled`]: histories of files that share a block. [`pairs`]: histories of
+//!   two pipelines.
 //!
 //! One thread, the paused clock and seeded random numbers make a run repeatable. STREAMPRESS_HISTORIES says how many
 //! histories are tried (`tests/run --long`: many), STREAMPRESS_HISTORY_SEED where their seeds begin.
@@ -16,6 +17,7 @@ mod bundled;
 mod check;
 mod history;
 mod named;
+mod pairs;
 mod pipeline;
 mod record;
 mod run;
@@ -26,7 +28,7 @@ use self::run::run;
 use self::shrink::shrink;
 
 /// How many histories are tried, unless the environment says.
-const HISTORIES: u64 = 400;
+const HISTORIES: u64 = 1000;
 /// Steps of a history.
 const STEPS: usize = 200;
 

@@ -40,6 +40,7 @@ const BLOCK_BYTES: usize = 64 << 10;
 
 /// The services, and what its processes share.
 pub(super) struct SimPipeline {
+    name: &'static str,
     pub(super) settings: SimSettings,
     pub(super) world: World,
     pub(super) source: SimDisk,
@@ -121,31 +122,52 @@ impl SimPipeline {
     /// Empty services.
     pub(super) fn new(seed: u64, settings: SimSettings) -> Self {
         let world = World::new(seed);
+        let disks = [(); 2].map(|()| SimDisk::new(&world, granularity(settings)));
+        Self::on(world, "one", settings, disks)
+    }
+
+    /// Another pipeline in the same world, with queues of its own, from one disk to another.
+    pub(super) fn beside(
+        &self,
+        name: &'static str,
+        source: &SimDisk,
+        destination: &SimDisk,
+    ) -> Self {
+        let disks = [source.clone(), destination.clone()];
+        Self::on(self.world.clone(), name, self.settings, disks)
+    }
+
+    fn on(
+        world: World,
+        name: &'static str,
+        settings: SimSettings,
+        [source, destination]: [SimDisk; 2],
+    ) -> Self {
         let options = QueueOptions {
             visibility_timeout: Duration::from_secs(settings.visibility_seconds.into()),
             max_receive_count: 1000,
             retention: 14 * DAY,
         };
-        let step = match settings.is_coarse {
-            true => Duration::from_secs(1),
-            false => Duration::from_nanos(1),
+        let slots = |role: Role| {
+            let name = format!("{name}-{role}");
+            SimSlots::new(&world, &name, settings.slots.into())
         };
-        let slots = |role: Role| SimSlots::new(&world, role.as_str(), settings.slots.into());
+        let queues = |of: &str| SimQueues::new(&world, &format!("{name}-{of}"), options);
+        let data = SimDisk::new(&world, granularity(settings));
         let pipeline = Self {
+            name,
             settings,
-            source: SimDisk::new(&world, step),
-            destination: SimDisk::new(&world, step),
-            files_queue: SimQueues::new(&world, "files", options),
-            chunks_queue: SimQueues::new(&world, "chunks", options),
-            receipts_queue: SimQueues::new(&world, "receipts", options),
-            stream: SimStreams::new(&world, "stream", 2, DAY),
+            source,
+            destination,
+            files_queue: queues("files"),
+            chunks_queue: queues("chunks"),
+            receipts_queue: queues("receipts"),
+            stream: SimStreams::new(&world, &format!("{name}-stream"), 2, DAY),
             compressor_slots: slots(Role::Compressor),
             decompressor_slots: slots(Role::Decompressor),
             packing: Meter::default(),
             journal: Arc::new(SegmentJournal::new(
-                Arc::new(
-                    SimDisk::new(&world, step).open("file:///data", &SimProcess::new("journal")),
-                ),
+                Arc::new(data.open("file:///data", &SimProcess::new("journal"))),
                 true,
             )),
             kept: Mutex::default(),
@@ -331,6 +353,7 @@ impl SimPipeline {
                     Arc::new(self.destination.open(DESTINATION, process));
                 let stream = Arc::new(self.stream.open(process));
                 let destination = Destination::with_own_journal(destination, None);
+                let destination = destination.owned_by(("simulated", self.name), "/destination");
                 let mut decompressor =
                     Decompressor::new(destination, stream, 1, None, Arc::new(NoJournal));
                 let receipts = Arc::new(self.receipts_queue.open(process));
@@ -396,6 +419,14 @@ impl SimPipeline {
             },
             shutdown,
         }
+    }
+}
+
+/// The step of modification times.
+fn granularity(settings: SimSettings) -> Duration {
+    match settings.is_coarse {
+        true => Duration::from_secs(1),
+        false => Duration::from_nanos(1),
     }
 }
 

@@ -12,7 +12,7 @@ use super::check::{Rest, check};
 use super::history::{History, HistoryStep, How, NAMES, ServiceKind, Side, Time, content};
 use super::pipeline::{SimPipeline, Supervised};
 use super::record::RunRecord;
-use crate::roles::redrive::redrive;
+use crate::roles::redrive::{RedriveRequest, redrive};
 use crate::runtime::simulated;
 
 /// How long a well world may need for everything that waits.
@@ -74,12 +74,7 @@ impl Outcome {
 
 /// Runs the history from its start to the rest after it.
 pub(super) fn run(history: &History) -> Outcome {
-    let runtime = tokio::runtime::Builder::new_current_thread()
-        .enable_time()
-        .start_paused(true)
-        .build();
-    let runtime = runtime.expect("a runtime");
-    runtime.block_on(async {
+    runtime().block_on(async {
         let pipeline = Arc::new(SimPipeline::new(history.seed, history.settings));
         let _entered = simulated::enter(&pipeline.world, history.seed);
         let mut run = HistoryRun {
@@ -95,6 +90,15 @@ pub(super) fn run(history: &History) -> Outcome {
         let has_unconfirmed = run.pipeline.has_unconfirmed().await;
         run.outcome(is_done, has_unconfirmed)
     })
+}
+
+/// One thread and a paused clock.
+pub(super) fn runtime() -> tokio::runtime::Runtime {
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_time()
+        .start_paused(true)
+        .build();
+    runtime.expect("a runtime")
 }
 
 struct HistoryRun {
@@ -392,8 +396,9 @@ impl HistoryRun {
         let process = SimProcess::new("redrive");
         let connections = self.pipeline.connections(&process);
         let announcer = self.pipeline.announcer(&process);
+        let request = RedriveRequest::default();
         // What it does not reach now it finds the next time.
-        let _ = timeout(COMMAND, redrive(&connections, &announcer, false)).await;
+        let _ = timeout(COMMAND, redrive(&connections, &announcer, &request)).await;
         let _ = timeout(COMMAND, announcer.journal.flush_sources()).await;
         process.kill();
     }

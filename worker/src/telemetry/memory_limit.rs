@@ -12,8 +12,8 @@ const BESIDES_BYTES: u64 = 40 << 20;
 /// Memory of a block being packed, in multiples of its size (FORMAT.md, "Memory of a packer").
 fn share(effort: CodecEffort) -> u64 {
     match effort {
-        CodecEffort::Fast | CodecEffort::Balanced => 13,
-        CodecEffort::Max => 18,
+        CodecEffort::Fast | CodecEffort::Balanced => 8,
+        CodecEffort::Max => 10,
     }
 }
 
@@ -91,12 +91,12 @@ mod tests {
         use CodecEffort::{Balanced, Max};
         assert_eq!(threads(None, 8, 4, Balanced), 8);
         assert_eq!(threads(Some(4096), 8, 4, Balanced), 8);
-        // 44 MiB, 2 blocks, and 13 for each thread.
-        assert_eq!(threads(Some(128), 8, 4, Balanced), 1);
-        assert_eq!(threads(Some(85), 8, 1, Balanced), 3);
-        assert_eq!(threads(Some(84), 8, 1, Balanced), 2);
-        assert_eq!(threads(Some(256), 8, 4, Balanced), 3);
-        assert_eq!(threads(Some(256), 8, 4, Max), 2);
+        // 44 MiB, 2 blocks, and 8 for each thread.
+        assert_eq!(threads(Some(128), 8, 4, Balanced), 2);
+        assert_eq!(threads(Some(70), 8, 1, Balanced), 3);
+        assert_eq!(threads(Some(69), 8, 1, Balanced), 2);
+        assert_eq!(threads(Some(256), 8, 4, Balanced), 6);
+        assert_eq!(threads(Some(256), 8, 4, Max), 5);
         assert_eq!(threads(Some(16), 8, 4, Balanced), 1);
         assert_eq!(threads(Some(4096), 0, 4, Balanced), 1);
     }

@@ -33,6 +33,8 @@ pub struct Listing {
     pub files: Vec<FileEntry>,
     /// What is there but cannot be handled, in name order. It never stops the rest.
     pub left_out: Vec<LeftOut>,
+    /// Data folders of Streampress below the location, relative to it, in name order: nothing in them is listed.
+    pub data_folders: Vec<String>,
 }
 
 /// A file or folder that a listing leaves out.
@@ -150,6 +152,11 @@ pub trait Files: Send + Sync + fmt::Debug {
     fn sample(&self, most: usize) -> io::Result<Vec<FileName>> {
         let entries = self.list()?.files.into_iter();
         Ok(entries.take(most).map(|entry| entry.name).collect())
+    }
+    /// An error where the location itself is missing, so that nothing is known of its files: a folder may be on a disk that is
+    /// not mounted.
+    fn ensure_exists(&self) -> io::Result<()> {
+        Ok(())
     }
     /// Sets a file's modification time where the store can do so without writing the file again.
     fn set_modified(&self, name: &FileName, modified: SystemTime) -> io::Result<()> {

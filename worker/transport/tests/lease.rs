@@ -12,7 +12,7 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use kube::api::PostParams;
 use kube::{Api, Client};
 use serde_json::json;
-use streampress_crds::slot_health::{HEALTH, NeededService, SlotHealth};
+use streampress_crds::slot_health::{HEALTH, NeededService, OutageKind, SlotHealth};
 use streampress_crds::{Role, names};
 use streampress_transport::contract_tests::{self, Implementation, PATIENCE, eventually};
 use streampress_transport::lease::{LeaseLock, RoleSlots, Times};
@@ -252,7 +252,9 @@ async fn an_outage_is_shown_by_the_lease_until_a_holder_works_again() {
         serde_json::from_str::<SlotHealth>(&text).unwrap()
     };
     let held = lock.try_acquire().await.unwrap().unwrap();
-    held.change_health(|health| health.is_down(NeededService::Destination, "disk full", 7));
+    held.change_health(|health| {
+        health.is_down(NeededService::Destination, OutageKind::Down, "disk full", 7)
+    });
     assert!(held.release().await);
     let after = shown().await;
     assert_eq!(

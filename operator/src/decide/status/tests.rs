@@ -7,7 +7,7 @@ use k8s_openapi::jiff::Timestamp;
 use streampress_crds::api::status::{
     CompressionPipelineStatus, Phase, ProgressStatus, RetentionStatus, SlotStatus, TransportStatus,
 };
-use streampress_crds::slot_health::NeededService;
+use streampress_crds::slot_health::{NeededService, OutageKind};
 use streampress_crds::{Reason, Role};
 use streampress_transport::Depth;
 
@@ -448,6 +448,7 @@ fn an_outage_is_named_by_its_condition_and_the_pipeline_stays_ready() {
         outages: Some(vec![RoleOutage {
             role: Role::Decompressor,
             service,
+            kind: OutageKind::Down,
             cause: "No space left on device.".into(),
         }]),
         depths: Depths {
@@ -485,12 +486,42 @@ fn an_outage_is_named_by_its_condition_and_the_pipeline_stays_ready() {
 }
 
 #[test]
+fn a_destination_of_another_pipeline_has_a_reason_of_its_own() {
+    let status = status_of(&PipelineObservation {
+        outages: Some(vec![RoleOutage {
+            role: Role::Decompressor,
+            service: NeededService::Destination,
+            kind: OutageKind::OwnedByAnother,
+            cause: "it belongs to the pipeline sales/shop".into(),
+        }]),
+        depths: Depths {
+            chunks: Some(Depth {
+                visible: 1,
+                ..Depth::default()
+            }),
+            ..well().depths
+        },
+        ..well()
+    });
+    assert_eq!(status.phase, Some(Phase::Degraded));
+    let condition = status
+        .conditions
+        .iter()
+        .find(|condition| condition.type_ == "DestinationAvailable")
+        .expect("the condition");
+    assert_eq!(condition.status, "False");
+    assert_eq!(condition.reason, "DestinationNotOurs");
+    assert!(condition.message.contains("sales/shop"), "{condition:?}");
+}
+
+#[test]
 fn what_is_not_looked_at_stays_as_it_was_seen_last() {
     let before = status_of(&PipelineObservation {
         retention: at_risk(),
         outages: Some(vec![RoleOutage {
             role: Role::Compressor,
             service: NeededService::Source,
+            kind: OutageKind::Down,
             cause: "Permission denied".into(),
         }]),
         depths: Depths {

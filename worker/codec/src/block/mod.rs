@@ -6,7 +6,7 @@ use rayon::prelude::*;
 
 use crate::{
     Codec, Damage, Effort, FormatVersion, StreamInfo, Transform,
-    entropy::{self, Coded, Coder, LzmaProps, Search},
+    entropy::{self, Coded, Coder, EncodeOptions, LzmaProps, Search},
     transform::{
         self, EncodedTable, Structure, TableLayout, TableSettings,
         plan::{PlanUse, Representation, SchemaPlan, most_similar},
@@ -45,22 +45,25 @@ pub struct EncodedBlock {
 
 /// Packs one block without a plan. It cannot fail: bytes that nothing shrinks are stored.
 pub fn encode(raw: &[u8], effort: Effort) -> EncodedBlock {
-    encode_planned(raw, effort, FormatVersion::V1, &[], None)
+    encode_planned(
+        raw,
+        EncodeOptions::new(effort, FormatVersion::V1),
+        &[],
+        None,
+    )
 }
 
 /// Packs one block with the plan among `plans` that fits it, if any, and searches the column `refresh`
 /// again.
 pub(crate) fn encode_planned(
     raw: &[u8],
-    effort: Effort,
-    version: FormatVersion,
+    options: EncodeOptions,
     plans: &[Arc<SchemaPlan>],
     refresh: Option<usize>,
 ) -> EncodedBlock {
     BlockEncoder {
         raw,
-        effort,
-        version,
+        options,
         plans,
         refresh,
         tried: Vec::new(),
@@ -71,8 +74,7 @@ pub(crate) fn encode_planned(
 /// Tries the representations of one block.
 struct BlockEncoder<'a> {
     raw: &'a [u8],
-    effort: Effort,
-    version: FormatVersion,
+    options: EncodeOptions,
     plans: &'a [Arc<SchemaPlan>],
     refresh: Option<usize>,
     tried: Vec<String>,
@@ -115,7 +117,7 @@ impl BlockEncoder<'_> {
                 let plain = match coder {
                     // Bytes that were random may be a run now, and no size would tell.
                     Coder::Stored => self.plain(usize::MAX),
-                    _ => entropy::encode_as(self.raw, coder, self.effort, self.version),
+                    _ => entropy::encode_as(self.raw, coder, self.options),
                 };
                 let planned = plan.is_as_planned(plain.bytes.len(), self.raw.len());
                 planned.then(|| EncodedBlock {
@@ -211,8 +213,7 @@ impl BlockEncoder<'_> {
 
     fn settings<'s>(&self, base: Option<&'s SchemaPlan>) -> TableSettings<'s> {
         TableSettings {
-            effort: self.effort,
-            version: self.version,
+            options: self.options,
             base,
             refresh: None,
         }
@@ -222,7 +223,7 @@ impl BlockEncoder<'_> {
     fn table_or_plain(&mut self, mut table: TableBlock) -> EncodedBlock {
         let (raw_len, table_len) = (self.raw.len(), table.encoded.payload.len());
         let mut learned = table.encoded.learned.take().unwrap_or_default();
-        if plain_cannot_win(self.raw, table_len, self.effort) {
+        if plain_cannot_win(self.raw, table_len, self.options.effort) {
             self.tried.push("none: excluded by a probe".into());
         } else {
             let plain = self.plain(table_len);
@@ -249,7 +250,7 @@ impl BlockEncoder<'_> {
     }
 
     fn plain(&mut self, table_len: usize) -> Coded {
-        let plain = code_plain(self.raw, table_len, self.effort, self.version);
+        let plain = code_plain(self.raw, table_len, self.options);
         self.tried.push(format!(
             "none: {} {} bytes",
             plain.codec.name(),
@@ -262,7 +263,7 @@ impl BlockEncoder<'_> {
         EncodedBlock {
             coding: BlockCoding {
                 transform: table.layout.transform(),
-                codec: match self.version {
+                codec: match self.options.version {
                     FormatVersion::V1 => Codec::Columns,
                     FormatVersion::V2 => Codec::CompactColumns,
                 },
@@ -327,17 +328,18 @@ fn line_sample(raw: &[u8]) -> &[u8] {
 const SMALL_BYTES: usize = 32 << 10;
 
 /// Codes the bytes without a transform. The second LZMA setting runs only if it could win.
-fn code_plain(raw: &[u8], table_len: usize, effort: Effort, version: FormatVersion) -> Coded {
+fn code_plain(raw: &[u8], table_len: usize, options: EncodeOptions) -> Coded {
     let props = match raw.len() {
-        ..=SMALL_BYTES if effort != Effort::Fast => &LzmaProps::SMALL[..],
+        ..=SMALL_BYTES if options.effort != Effort::Fast => &LzmaProps::SMALL[..],
         _ => &[LzmaProps::TEXT],
     };
-    let first = entropy::encode(raw, effort, version, props, Search::Preset);
-    if effort != Effort::Max || first.bytes.len() > table_len.saturating_add(table_len / 20) {
+    let first = entropy::encode(raw, options, props, Search::Preset);
+    if options.effort != Effort::Max || first.bytes.len() > table_len.saturating_add(table_len / 20)
+    {
         return first;
     }
     let prose = Coder::Lzma(LzmaProps::PROSE, Search::Preset);
-    let second = entropy::encode_as(raw, prose, effort, version);
+    let second = entropy::encode_as(raw, prose, options);
     if second.bytes.len() < first.bytes.len() {
         second
     } else {

@@ -2,7 +2,7 @@
 
 use xz2::stream::{Action, Filters, LzmaOptions, MatchFinder, Mode, Status, Stream};
 
-use super::{Coded, Coder, exact, finished, reserve_output};
+use super::{Coded, Coder, EncodeOptions, exact, finished, reserve_output};
 use crate::{Codec, Damage, Effort};
 
 /// The literal and position parameters of LZMA: `lc + lp <= 4`, `pb <= 4`.
@@ -74,8 +74,13 @@ pub(crate) enum Search {
 }
 
 /// `raw` as raw LZMA2, or `None` if the result is longer than `raw`.
-pub(crate) fn lzma(raw: &[u8], props: LzmaProps, effort: Effort, search: Search) -> Option<Coded> {
-    let options = encoder_options(raw.len(), props, effort, search)?;
+pub(crate) fn lzma(
+    raw: &[u8],
+    props: LzmaProps,
+    options: EncodeOptions,
+    search: Search,
+) -> Option<Coded> {
+    let options = encoder_options(raw.len(), props, options, search)?;
     let mut filters = Filters::new();
     filters.lzma2(&options);
     let mut stream = Stream::new_raw_encoder(&filters).ok()?;
@@ -92,7 +97,8 @@ pub(crate) fn lzma(raw: &[u8], props: LzmaProps, effort: Effort, search: Search)
         if bytes.len() > raw.len() {
             return None;
         }
-        bytes.reserve(raw.len() / 4 + 128);
+        // Doubling would take twice the memory.
+        bytes.reserve_exact(raw.len() / 4 + 128);
     }
     Some(Coded {
         coder: Coder::Lzma(props, search),
@@ -105,7 +111,11 @@ pub(crate) fn lzma(raw: &[u8], props: LzmaProps, effort: Effort, search: Search)
 fn encoder_options(
     raw_len: usize,
     props: LzmaProps,
-    effort: Effort,
+    EncodeOptions {
+        effort,
+        max_dictionary,
+        ..
+    }: EncodeOptions,
     search: Search,
 ) -> Option<LzmaOptions> {
     let mut options = match effort {
@@ -114,7 +124,7 @@ fn encoder_options(
     }
     .ok()?;
     options
-        .dict_size(dict_size(raw_len))
+        .dict_size(dict_size(raw_len).min(max_dictionary))
         .literal_context_bits(u32::from(props.lc))
         .literal_position_bits(u32::from(props.lp))
         .position_bits(u32::from(props.pb));
@@ -145,8 +155,8 @@ fn encoder_options(
     Some(options)
 }
 
-/// The dictionary size that covers the whole stream. It is part of the format: a decoder needs at
-/// least as much.
+/// The dictionary size that covers the whole stream. It is part of the format: a decoder has as much, and an encoder may use
+/// less.
 fn dict_size(raw_len: usize) -> u32 {
     raw_len.clamp(4096, 1 << 30).next_power_of_two() as u32
 }

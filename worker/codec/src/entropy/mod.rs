@@ -1,7 +1,8 @@
 //! The entropy stage: the smallest of LZMA, BZ2 and stored for one stream of bytes.
 //!
 //! LZMA is raw LZMA2 (no container; the frame holds length and hash) with a dictionary as large as
-//! the stream, so that memory follows the data and not the preset. BZ2 is a plain bzip2 stream.
+//! the stream, but not larger than three eighths of the block size, so that memory follows the data and not the
+//! preset. BZ2 is a plain bzip2 stream.
 
 mod bz2;
 pub(crate) mod cost;
@@ -15,6 +16,37 @@ pub(crate) use lzma::{LzmaProps, Search, lzma};
 
 use crate::{Codec, Damage, Effort, FormatVersion};
 use literals::literals;
+
+/// How streams are encoded.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct EncodeOptions {
+    /// How much is tried.
+    pub(crate) effort: Effort,
+    /// The version of the streams.
+    pub(crate) version: FormatVersion,
+    /// The largest distance of a match of LZMA in bytes. Its encoder takes eleven times as much memory.
+    max_dictionary: u32,
+}
+
+impl EncodeOptions {
+    /// Without a limit of memory.
+    pub(crate) fn new(effort: Effort, version: FormatVersion) -> Self {
+        Self {
+            effort,
+            version,
+            max_dictionary: u32::MAX,
+        }
+    }
+
+    /// For blocks of at most `block_size` bytes: matches reach over three eighths of a block, which costs few bytes and
+    /// saves more than half of the memory.
+    pub(crate) fn for_blocks(self, block_size: usize) -> Self {
+        Self {
+            max_dictionary: (block_size / 8 * 3).clamp(4096, 1 << 30) as u32,
+            ..self
+        }
+    }
+}
 
 /// A way to code a stream.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -86,11 +118,10 @@ const PROBE_BYTES: usize = 48 << 10;
 /// A codec this much larger on the sample is excluded.
 const PROBE_MARGIN: f64 = 1.06;
 
-/// Codes `raw` with the candidates of `effort`; the result is never longer than `raw`.
+/// Codes `raw` with the candidates of the effort; the result is never longer than `raw`.
 pub(crate) fn encode(
     raw: &[u8],
-    effort: Effort,
-    version: FormatVersion,
+    options: EncodeOptions,
     props: &[LzmaProps],
     search: Search,
 ) -> Coded {
@@ -98,29 +129,30 @@ pub(crate) fn encode(
         return Coded::stored(raw);
     }
     let mut best = None;
-    let (try_lzma, try_bz2) = candidates(raw, effort, search);
+    let (try_lzma, try_bz2) = candidates(raw, options, search);
     if try_bz2 {
-        keep_smaller(&mut best, bz2(raw), raw, version);
+        keep_smaller(&mut best, bz2(raw), raw, options.version);
     }
     if try_lzma {
         for &props in props {
-            keep_smaller(&mut best, lzma(raw, props, effort, search), raw, version);
+            let coded = lzma(raw, props, options, search);
+            keep_smaller(&mut best, coded, raw, options.version);
         }
     }
     best.unwrap_or_else(|| Coded::stored(raw))
 }
 
 /// Codes `raw` with `coder`; the result is never longer than `raw`.
-pub(crate) fn encode_as(raw: &[u8], coder: Coder, effort: Effort, version: FormatVersion) -> Coded {
+pub(crate) fn encode_as(raw: &[u8], coder: Coder, options: EncodeOptions) -> Coded {
     let coded = match coder {
         _ if raw.len() < MIN_CODED_BYTES => None,
         Coder::Stored => None,
         Coder::Bz2 => bz2(raw),
         Coder::Literals(lc) => Some(literals(raw, lc)),
-        Coder::Lzma(props, search) => lzma(raw, props, effort, search),
+        Coder::Lzma(props, search) => lzma(raw, props, options, search),
     };
     let mut best = None;
-    keep_smaller(&mut best, coded, raw, version);
+    keep_smaller(&mut best, coded, raw, options.version);
     best.unwrap_or_else(|| Coded::stored(raw))
 }
 
@@ -143,18 +175,16 @@ fn keep_smaller(
 
 /// As [`encode`] for bytes that hardly depend on the bytes before them. Literals are fast to code;
 /// the match searches run only if a sample gains by them.
-pub(crate) fn encode_bytes(
-    raw: &[u8],
-    effort: Effort,
-    version: FormatVersion,
-    props: &[LzmaProps],
-) -> Coded {
+pub(crate) fn encode_bytes(raw: &[u8], options: EncodeOptions, props: &[LzmaProps]) -> Coded {
     /// The sample in bytes, and the ratio to its literals below which a search runs.
     const SAMPLE: usize = 16 << 10;
     const GAIN: (usize, usize) = (97, 100);
     if raw.len() < MIN_CODED_BYTES {
         return Coded::stored(raw);
     }
+    let EncodeOptions {
+        effort, version, ..
+    } = options;
     let mut best = None;
     let contexts: &[u8] = if effort == Effort::Max {
         &[0, 2, 4]
@@ -174,9 +204,9 @@ pub(crate) fn encode_bytes(
         keep_smaller(&mut best, bz2(raw), raw, version);
     }
     let first = props.first().copied().unwrap_or(LzmaProps::BYTES);
-    if effort == Effort::Max || gains(lzma(sample, first, effort, Search::Short)) {
+    if effort == Effort::Max || gains(lzma(sample, first, options, Search::Short)) {
         for &props in props {
-            let coded = lzma(raw, props, effort, Search::Short);
+            let coded = lzma(raw, props, options, Search::Short);
             keep_smaller(&mut best, coded, raw, version);
         }
     }
@@ -185,14 +215,14 @@ pub(crate) fn encode_bytes(
 
 /// The codecs that code all of `raw`: (LZMA, BZ2). Max runs both; the other efforts code a sample
 /// from the middle first and exclude the clear loser.
-fn candidates(raw: &[u8], effort: Effort, search: Search) -> (bool, bool) {
-    if effort == Effort::Max || raw.len() <= 2 * PROBE_BYTES {
+fn candidates(raw: &[u8], options: EncodeOptions, search: Search) -> (bool, bool) {
+    if options.effort == Effort::Max || raw.len() <= 2 * PROBE_BYTES {
         return (true, true);
     }
     let start = (raw.len() - PROBE_BYTES) / 2;
     let probe = &raw[start..start + PROBE_BYTES];
     let size = |coded: Option<Coded>| coded.map_or(usize::MAX, |coded| coded.bytes.len()) as f64;
-    let by_lzma = size(lzma(probe, LzmaProps::TEXT, effort, search));
+    let by_lzma = size(lzma(probe, LzmaProps::TEXT, options, search));
     let by_bz2 = size(bz2(probe));
     if by_lzma.min(by_bz2) > 0.99 * PROBE_BYTES as f64 {
         return (false, false);
@@ -275,12 +305,40 @@ fn exact(out: Vec<u8>, used: usize, given: usize) -> Result<Vec<u8>, Damage> {
 mod tests {
     use super::*;
 
+    const FAST: EncodeOptions = EncodeOptions {
+        effort: Effort::Fast,
+        version: FormatVersion::V1,
+        max_dictionary: u32::MAX,
+    };
+
+    #[test]
+    fn matches_reach_over_three_eighths_of_a_block() {
+        let mut random = fastrand::Rng::with_seed(1);
+        let part: Vec<u8> = (0..100_000).map(|_| random.u8(..)).collect();
+        let coded = |between: usize, block_size| {
+            let raw = [&part[..], &vec![0; between], &part].concat();
+            let options = FAST.for_blocks(block_size);
+            let coded = lzma(&raw, LzmaProps::TEXT, options, Search::Preset).expect("is shorter");
+            let back = decode(
+                coded.codec,
+                coded.params,
+                &coded.bytes,
+                raw.len(),
+                FormatVersion::V1,
+            );
+            assert_eq!(back.as_ref(), Ok(&raw));
+            coded.bytes.len()
+        };
+        assert!(coded(90_000, 1 << 19) < 110_000);
+        assert!(coded(290_000, 1 << 20) < 110_000);
+        assert!(coded(100_000, 1 << 19) > 200_000);
+    }
+
     fn check(raw: &[u8]) {
         for effort in Effort::ALL {
             let coded = encode(
                 raw,
-                effort,
-                FormatVersion::V1,
+                EncodeOptions::new(effort, FormatVersion::V1),
                 &[LzmaProps::TEXT, LzmaProps::BYTES],
                 Search::Preset,
             );
@@ -297,12 +355,9 @@ mod tests {
                 Ok(raw)
             );
         }
-        for coded in [
-            lzma(raw, LzmaProps::PROSE, Effort::Fast, Search::Preset),
-            bz2(raw),
-        ]
-        .into_iter()
-        .flatten()
+        for coded in [lzma(raw, LzmaProps::PROSE, FAST, Search::Preset), bz2(raw)]
+            .into_iter()
+            .flatten()
         {
             assert_eq!(
                 decode(
@@ -336,12 +391,9 @@ mod tests {
     #[test]
     fn a_wrong_length_or_a_truncated_stream_is_damage() {
         let raw = b"some text some text some text some text".repeat(50);
-        for coded in [
-            lzma(&raw, LzmaProps::TEXT, Effort::Fast, Search::Preset),
-            bz2(&raw),
-        ]
-        .into_iter()
-        .flatten()
+        for coded in [lzma(&raw, LzmaProps::TEXT, FAST, Search::Preset), bz2(&raw)]
+            .into_iter()
+            .flatten()
         {
             let decode = |bytes: &[u8], len| {
                 decode(coded.codec, coded.params, bytes, len, FormatVersion::V1)

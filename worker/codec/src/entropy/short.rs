@@ -57,7 +57,7 @@ pub(super) fn decode_bz2(packed: &[u8], raw_len: usize) -> Result<Vec<u8>, Damag
 
 #[cfg(test)]
 mod tests {
-    use super::super::{Coder, decode, encode_as};
+    use super::super::{Coder, EncodeOptions, decode, encode_as};
     use super::*;
     use crate::{Effort, FormatVersion};
 
@@ -72,7 +72,8 @@ mod tests {
                 Coder::Lzma(lzma::LzmaProps::TEXT, lzma::Search::Preset),
             ] {
                 let sizes = [FormatVersion::V1, FormatVersion::V2].map(|version| {
-                    let coded = encode_as(raw, coder, Effort::Balanced, version);
+                    let options = EncodeOptions::new(Effort::Balanced, version);
+                    let coded = encode_as(raw, coder, options);
                     let back = decode(coded.codec, coded.params, &coded.bytes, len, version);
                     assert_eq!(back.as_deref(), Ok(raw), "{len} {coder:?}");
                     coded.bytes.len()
@@ -87,7 +88,7 @@ mod tests {
         let raw = b"some text some text some more text".repeat(30);
         for coder in [Coder::Bz2, Coder::Literals(0)] {
             let version = FormatVersion::V2;
-            let coded = encode_as(&raw, coder, Effort::Balanced, version);
+            let coded = encode_as(&raw, coder, EncodeOptions::new(Effort::Balanced, version));
             let decode = |bytes: &[u8], len| decode(coded.codec, coded.params, bytes, len, version);
             let whole = &coded.bytes[..];
             assert!(decode(whole, raw.len()).is_ok());

@@ -16,7 +16,8 @@ use super::{
     parallel, stop_if, thread_count,
 };
 use crate::{
-    CodecError, Effort, FormatVersion, StreamInfo, block,
+    CodecError, FormatVersion, StreamInfo, block,
+    entropy::EncodeOptions,
     transform::plan::{PlanUse, SchemaPlan},
 };
 
@@ -159,12 +160,11 @@ impl<'p> Packer<'p> {
             FormatVersion::V1 => output.write(&frame::file_header(self.options.block_size as u32)),
             FormatVersion::V2 => output.write(&compact_frame::file_header()),
         }?;
+        let encode_options = EncodeOptions::new(self.options.effort, self.version)
+            .for_blocks(self.options.block_size);
         let work = |job: BlockJob| {
             let started = Instant::now();
-            (
-                pack_block(&job, self.options.effort, self.version),
-                started.elapsed(),
-            )
+            (pack_block(&job, encode_options), started.elapsed())
         };
         let mut emit = |(packed, code_time): (PlannedBlock, Duration)| {
             stop_if(cancel)?;
@@ -263,9 +263,9 @@ struct PlannedBlock {
     learned: Option<SchemaPlan>,
 }
 
-fn pack_block(job: &BlockJob, effort: Effort, version: FormatVersion) -> PlannedBlock {
-    let raw = &job.raw[..];
-    let encoded = block::encode_planned(raw, effort, version, job.plan.schemas(), job.refresh);
+fn pack_block(job: &BlockJob, options: EncodeOptions) -> PlannedBlock {
+    let (raw, version) = (&job.raw[..], options.version);
+    let encoded = block::encode_planned(raw, options, job.plan.schemas(), job.refresh);
     PlannedBlock {
         block: PackedBlock {
             header: BlockHeader {
@@ -371,13 +371,17 @@ struct SourceBlock {
     is_single: bool,
 }
 
-/// Whether more than a quarter of the bytes end a value. A table takes memory for each value whatever its length, so a
-/// block of such bytes is half as large.
-fn is_dense(window: &[u8]) -> bool {
-    let ends = window
-        .iter()
-        .filter(|byte| matches!(byte, b',' | b'\n' | b'\t' | b';' | b'|' | b' '));
-    ends.count() > window.len() / 4
+/// How many times smaller a block of such bytes is. A table takes memory for each value whatever its length, so the more of
+/// the bytes end a value, the smaller the block. Spaces count less: they end a value in some tables, and words in prose.
+fn density(window: &[u8]) -> usize {
+    let count = |ends: &[u8]| window.iter().filter(|byte| ends.contains(byte)).count();
+    let (values, words) = (count(b",\n\t;|]}"), count(b" "));
+    let len = window.len();
+    match values + words {
+        all if all > len / 2 => 4,
+        all if all > len / 4 || values > len / 6 => 2,
+        _ => 1,
+    }
 }
 
 /// The raw file, split into blocks and hashed while it is read.
@@ -416,10 +420,7 @@ impl<R: Read> BlockSource<R> {
             .take(wanted)
             .read_to_end(&mut window)
             .map_err(CodecError::Read)?;
-        let limit = match is_dense(&window) {
-            true => self.block_size / 2,
-            false => self.block_size,
-        };
+        let limit = self.block_size / density(&window);
         let is_last = window.len() <= limit;
         if !is_last {
             let end = self.boundaries.find(&window[..limit]);

@@ -24,6 +24,7 @@ use self::{
 use crate::{
     Codec, Damage, Effort, FormatVersion, StreamInfo, Transform,
     bytes::{FieldReader, put_varint},
+    entropy::EncodeOptions,
 };
 
 /// A block as columns.
@@ -160,8 +161,7 @@ pub fn encode(
     let layout = layouts.find(|layout| layout.transform() == transform)?;
     let table = structure.split(layout, raw)?;
     let settings = TableSettings {
-        effort,
-        version,
+        options: EncodeOptions::new(effort, version),
         base: None,
         refresh: None,
     };
@@ -179,21 +179,24 @@ pub(crate) fn encode_table(
 ) -> Option<EncodedTable> {
     let none = Choices::default();
     let TableSettings {
-        effort,
-        version,
+        options,
         base,
         refresh,
     } = settings;
     let transform = layout.transform();
-    let encoder = TableEncoder {
+    let mut encoder = TableEncoder {
         lookup: TableLookup::new(&table.keys, true),
-        table: &table,
-        effort,
-        version,
+        counts: table.columns.iter().map(ColumnValues::len).collect(),
+        table,
+        options,
         choices: base.map_or(&none, |plan| &plan.choices),
         raw_limit: streams::raw_limit(raw.len()),
     };
-    let mut attempt = encoder.write(encoder.encode_columns())?;
+    let columns = encoder.encode_columns();
+    if base.is_none() {
+        encoder.drop_values();
+    }
+    let mut attempt = encoder.write(columns)?;
     let mut plan_use = attempt.plan_use(base.is_some());
     let mut drifted = Vec::new();
     if let Some(plan) = base {
@@ -210,10 +213,9 @@ pub(crate) fn encode_table(
     let streams = encoder.stream_infos(&attempt);
     let payload = attempt.written.payload;
     drop(attempt.columns);
-    drop(encoder);
     // Decoding makes all columns again: both tables at once would be the peak of memory.
-    drop(table);
-    if !decodes_to(transform, version, &payload, raw) {
+    drop(encoder);
+    if !decodes_to(transform, options.version, &payload, raw) {
         return None;
     }
     Some(EncodedTable {
@@ -227,10 +229,8 @@ pub(crate) fn encode_table(
 /// How a table is encoded.
 #[derive(Clone, Copy)]
 pub(crate) struct TableSettings<'a> {
-    /// How much is tried.
-    pub(crate) effort: Effort,
-    /// The version of the payload.
-    pub(crate) version: FormatVersion,
+    /// How its streams are encoded.
+    pub(crate) options: EncodeOptions,
     /// The choices to use.
     pub(crate) base: Option<&'a SchemaPlan>,
     /// A column to search again.
@@ -239,10 +239,11 @@ pub(crate) struct TableSettings<'a> {
 
 /// Encodes the columns of one table.
 struct TableEncoder<'a> {
-    table: &'a ColumnTable,
+    table: ColumnTable,
+    /// The number of values of each column.
+    counts: Vec<usize>,
     lookup: TableLookup,
-    effort: Effort,
-    version: FormatVersion,
+    options: EncodeOptions,
     choices: &'a Choices<'a>,
     raw_limit: usize,
 }
@@ -294,6 +295,12 @@ const SHRUNK_SHARE: u64 = 4;
 const DRIFT_TOTAL_SHARE: u64 = 128;
 
 impl TableEncoder<'_> {
+    /// Drops what only encoding columns needs: coding their streams takes the most memory.
+    fn drop_values(&mut self) {
+        self.table.columns = Vec::new();
+        self.lookup = TableLookup::of_columns(0);
+    }
+
     fn encode_column(&self, number: usize, choices: &Choices<'_>) -> EncodedColumn {
         let values = &self.table.columns[number];
         let refs = ColumnRefs::before(
@@ -305,7 +312,13 @@ impl TableEncoder<'_> {
         let key = plan::column_place(self.table.keys[number]);
         column::encode(
             values,
-            &EncodeContext::new(self.effort, self.version, refs, key, choices),
+            &EncodeContext::new(
+                self.options.effort,
+                self.options.version,
+                refs,
+                key,
+                choices,
+            ),
         )
     }
 
@@ -318,7 +331,7 @@ impl TableEncoder<'_> {
 
     /// Codes the streams; `None` if they are too long.
     fn write(&self, mut columns: Vec<EncodedColumn>) -> Option<Attempt> {
-        let mut plan = plan_head(self.table, self.version);
+        let mut plan = plan_head(&self.table.head, &self.counts, self.options.version);
         let mut raw_streams: Vec<RawStream> = Vec::new();
         let counts: Vec<usize> = columns.iter().map(|column| column.streams.len()).collect();
         for column in &mut columns {
@@ -330,9 +343,8 @@ impl TableEncoder<'_> {
                 .iter()
                 .map(|stream| stream.bytes.len())
                 .sum::<usize>();
-        let written = (size <= self.raw_limit).then(|| {
-            streams::write(&plan, &raw_streams, self.effort, self.choices, self.version)
-        })?;
+        let written = (size <= self.raw_limit)
+            .then(|| streams::write(&plan, &raw_streams, self.options, self.choices))?;
         let mut raw_streams = raw_streams.into_iter();
         for (column, count) in columns.iter_mut().zip(counts) {
             column.streams.extend(raw_streams.by_ref().take(count));
@@ -347,7 +359,7 @@ impl TableEncoder<'_> {
         // which another coding may be smaller still.
         let gain = |number: usize| {
             let stats = plan.columns.get(&self.table.keys[number])?;
-            let expected = stats.expected(self.table.columns[number].len());
+            let expected = stats.expected(self.counts[number]);
             let size = packed[number];
             if size > expected + expected / DRIFT_SHARE + DRIFT_BYTES {
                 return Some(size - expected);
@@ -372,7 +384,8 @@ impl TableEncoder<'_> {
             .par_iter()
             .map(|&number| (number, self.encode_column(number, &none)))
             .filter(|(number, column)| {
-                column.cost(self.effort) < attempt.columns[*number].cost(self.effort)
+                let effort = self.options.effort;
+                column.cost(effort) < attempt.columns[*number].cost(effort)
             })
             .collect();
         if searched.is_empty() {
@@ -412,7 +425,7 @@ impl TableEncoder<'_> {
         for number in changed {
             plan.choices
                 .extend(attempt.columns[number].choices.iter().cloned());
-            let stats = ColumnStats::new(packed[number], self.table.columns[number].len());
+            let stats = ColumnStats::new(packed[number], self.counts[number]);
             plan.columns.insert(self.table.keys[number], stats);
         }
         plan.choices.extend(attempt.written.choices.iter().cloned());
@@ -432,14 +445,14 @@ impl TableEncoder<'_> {
 }
 
 /// The plan without the codings of the columns.
-fn plan_head(table: &ColumnTable, version: FormatVersion) -> Vec<u8> {
+fn plan_head(head: &[u8], counts: &[usize], version: FormatVersion) -> Vec<u8> {
     let mut plan = Vec::new();
-    put_varint(&mut plan, table.head.len() as u64);
-    plan.extend_from_slice(&table.head);
-    put_varint(&mut plan, table.columns.len() as u64);
+    put_varint(&mut plan, head.len() as u64);
+    plan.extend_from_slice(head);
+    put_varint(&mut plan, counts.len() as u64);
     let mut last = 0;
-    for values in &table.columns {
-        let count = values.len() as u64;
+    for &count in counts {
+        let count = count as u64;
         match version {
             FormatVersion::V1 => put_varint(&mut plan, count),
             FormatVersion::V2 if count == 0 => plan.push(COUNT_ZERO),

@@ -5,6 +5,7 @@
 mod codecs;
 mod cpu;
 mod memory;
+mod records;
 mod workload;
 
 use std::io::Write;

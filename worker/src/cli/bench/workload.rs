@@ -11,7 +11,7 @@ use streampress_generator::{FileFormat, Generator, GeneratorOptions, Schema};
 use streampress_transport::FileName;
 
 use super::codecs::{BenchCodec, REFERENCE, hybrid_with, rivals};
-use super::{cpu, ensure_known, wanted};
+use super::{cpu, ensure_known, records, wanted};
 use crate::roles::bundler::joined;
 
 /// Bytes of a file, and how many files of each set are measured.
@@ -80,11 +80,12 @@ const BUNDLES: [(u64, &str, u64); 5] = [
 fn bundles(bundles: &[(u64, &str, u64)], out: &mut dyn Write) -> Result<()> {
     writeln!(
         out,
-        "\n## Small files in one block: effort balanced, known\nIn relation to `{REFERENCE}` of each file: the geometric mean of the schemas and formats, and the worst.\n| files | together | alone | in one block | worst |\n|---|---:|---:|---:|---:|"
+        "\n## Small files in one block: effort balanced, known\nIn relation to `{REFERENCE}` of each file: the geometric mean of the schemas and formats, and the worst. *In the stream*: with the\nheaders of records and the descriptions of the files.\n| files | together | alone | in one block | worst | alone in the stream | in one block in the stream |\n|---|---:|---:|---:|---:|---:|---:|"
     )?;
     for &(file_bytes, name, together) in bundles {
         let mut alone = Vec::new();
         let mut in_one_block = Vec::new();
+        let (mut alone_in_stream, mut in_stream) = (Vec::new(), Vec::new());
         for set in sets(file_bytes, 2 * together)? {
             // The first bundle is packed before the other.
             let (first, files) = set.files.split_at(usize::try_from(together)?);
@@ -102,14 +103,19 @@ fn bundles(bundles: &[(u64, &str, u64)], out: &mut dyn Write) -> Result<()> {
             }
             let ratio = |bytes: usize| bytes as f64 / reference_bytes as f64;
             alone.push(ratio(each));
-            in_one_block.push(ratio(packed_bytes(&of_bundle, &bundle)?));
+            alone_in_stream.push(ratio(each + records::alone(files)));
+            let together = packed_bytes(&of_bundle, &bundle)?;
+            in_one_block.push(ratio(together));
+            in_stream.push(ratio(together + records::bundled(files, bundle.len())));
         }
         let worst = in_one_block.iter().copied().fold(0.0, f64::max);
         writeln!(
             out,
-            "| {name} | {together} | {:.3} | {:.3} | {worst:.3} |",
+            "| {name} | {together} | {:.3} | {:.3} | {worst:.3} | {:.3} | {:.3} |",
             geometric_mean(&alone),
-            geometric_mean(&in_one_block)
+            geometric_mean(&in_one_block),
+            geometric_mean(&alone_in_stream),
+            geometric_mean(&in_stream)
         )?;
         out.flush()?;
     }

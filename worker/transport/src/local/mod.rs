@@ -100,6 +100,12 @@ impl Local {
         dir.join(STREAM_FOLDER).exists()
     }
 
+    /// Whether the path `below` a data folder is the transport's own.
+    pub fn keeps(below: &Path) -> bool {
+        let first = below.components().next();
+        first.is_some_and(|first| files::is_transport_name(first.as_os_str()))
+    }
+
     /// Opens `dir`, creating it if it is missing. Blocks for some milliseconds. The error names the path and the
     /// remedy: not writable, disk full, damaged, another program's, or a newer version's.
     pub fn open(dir: &Path, options: LocalOptions) -> TransportResult<Self> {

@@ -339,7 +339,7 @@ impl Files for SimFiles {
         };
         Ok(Listing {
             files: entries.filter(is_listed).collect::<io::Result<_>>()?,
-            left_out: Vec::new(),
+            ..Listing::default()
         })
     }
 
@@ -453,8 +453,8 @@ impl io::Write for PendingSim {
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
         self.files.check_up()?;
         let mut state = self.files.disk.state.lock();
-        let used = state.used_bytes() + bytes.len() as u64;
-        if state.faults.capacity_bytes.is_some_and(|fits| used > fits) {
+        let fits = |capacity| state.used_bytes() + bytes.len() as u64 <= capacity;
+        if !state.faults.capacity_bytes.is_none_or(fits) {
             return Err(fault(
                 io::ErrorKind::StorageFull,
                 "cannot write",

@@ -44,6 +44,7 @@ pub(super) fn encode(values: &ColumnValues, context: &EncodeContext<'_>) -> Opti
         &marks,
         &context.inside(Tag::Classes, u64::from(EMPTY), context.refs.clone()),
     ));
+    drop(marks);
     for wanted in EMPTY + 1..CLASSES as u8 {
         let rows: Vec<u32> = (0..values.len() as u32)
             .filter(|&row| classes[row as usize] == wanted)
@@ -80,6 +81,7 @@ pub(super) fn decode(
         .iter()
         .map(|mark| mark.first().copied().unwrap_or(u8::MAX))
         .collect();
+    drop(marks);
     let mut columns = vec![ColumnValues::default()];
     for wanted in EMPTY + 1..CLASSES as u8 {
         let rows: Vec<u32> = (0..count as u32)

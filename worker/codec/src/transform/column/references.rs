@@ -138,6 +138,10 @@ impl<'a> ColumnRefs<'a> {
 
     /// The same columns through some of the rows.
     pub(crate) fn select(&self, picks: &[u32]) -> Self {
+        if self.usable.is_empty() {
+            // No column can be named, so that no row is read.
+            return self.clone();
+        }
         let rows = match &self.rows {
             Some(rows) => picks.iter().map(|&pick| rows[pick as usize]).collect(),
             None => picks.into(),

@@ -316,15 +316,17 @@ pub(super) fn encode(
     column.append(texts);
     let inside = |position: u64, refs| context.inside(Tag::Template, position, refs);
     column.append(encode_column(&ids, &inside(IDS, context.refs.clone())));
+    // Each column is dropped as soon as it is encoded: together they may take more memory than the values.
+    drop(ids);
     column.append(encode_column(
         &rare,
         &inside(RARE, context.refs.select(&rare_rows)),
     ));
-    for ((parts, rows), &key) in parts_of.iter().zip(&slots.keys) {
-        column.append(encode_column(
-            parts,
-            &inside(key, context.refs.select(rows)),
-        ));
+    drop((rare, rare_rows));
+    for ((parts, rows), &key) in parts_of.into_iter().zip(&slots.keys) {
+        let refs = context.refs.select(&rows);
+        drop(rows);
+        column.append(encode_column(&parts, &inside(key, refs)));
     }
     Some(column)
 }
@@ -377,13 +379,10 @@ pub(super) fn decode(
     let Slots { columns, keys } = placeholder_columns(&templates, rule)
         .ok_or_else(|| Damage::new("templates with too many placeholders"))?;
     let column_count = keys.len();
-    let ids = decode_column(count, plan, source, &context.inside(context.refs.clone()))?;
-    let ids = ids
-        .iter()
-        .map(|id| number_of(id, templates.len()))
-        .collect::<Result<Vec<_>, _>>()?;
+    let ids = decode_numbers((count, templates.len()), plan, source, context)?;
+    let template_of = |id: u16| usize::from(id).checked_sub(1);
     // A placeholder holds at least one byte: crafted templates with more would take too much memory.
-    let slots = ids.iter().filter_map(|&id| columns.get(id.checked_sub(1)?));
+    let slots = ids.iter().filter_map(|&id| columns.get(template_of(id)?));
     if slots.map(Vec::len).sum::<usize>() > context.limit {
         return Err(Damage::new(
             "templates with more placeholders than their block has bytes",
@@ -391,17 +390,20 @@ pub(super) fn decode(
     }
     let mut rows_of: Vec<Vec<u32>> = vec![Vec::new(); column_count + 1];
     for (row, &id) in ids.iter().enumerate() {
-        match id.checked_sub(1) {
+        match template_of(id) {
             None => rows_of[column_count].push(row as u32),
             Some(template) => columns[template]
                 .iter()
                 .for_each(|&column| rows_of[column].push(row as u32)),
         }
     }
-    let rare = decode_rows(&rows_of[column_count], plan, source, context)?;
-    let parts = rows_of[..column_count]
-        .iter()
-        .map(|rows| decode_rows(rows, plan, source, context))
+    let rare_rows = rows_of.pop().unwrap_or_default();
+    let rare = decode_rows(&rare_rows, plan, source, context)?;
+    drop(rare_rows);
+    // The rows of each column are dropped as soon as it is decoded.
+    let parts = rows_of
+        .into_iter()
+        .map(|rows| decode_rows(&rows, plan, source, context))
         .collect::<Result<Vec<_>, _>>()?;
     let mut used = vec![0; column_count];
     let mut rare_used = 0;
@@ -409,7 +411,7 @@ pub(super) fn decode(
     let mut text = Vec::new();
     #[expect(clippy::explicit_counter_loop, reason = "it counts the rare rows only")]
     for id in ids {
-        let Some(template) = id.checked_sub(1) else {
+        let Some(template) = template_of(id) else {
             values.push_bounded(rare.get(rare_used), context.limit)?;
             rare_used += 1;
             continue;
@@ -431,11 +433,22 @@ pub(super) fn decode(
     Ok(values)
 }
 
-fn number_of(id: &[u8], templates: usize) -> Result<usize, Damage> {
+/// Reads the number of the template of each of `count` values; 0 for a value without one.
+fn decode_numbers(
+    (count, templates): (usize, usize),
+    plan: &mut FieldReader<'_>,
+    source: &mut StreamSource,
+    context: &DecodeContext<'_>,
+) -> Result<Vec<u16>, Damage> {
+    let ids = decode_column(count, plan, source, &context.inside(context.refs.clone()))?;
+    ids.iter().map(|id| number_of(id, templates)).collect()
+}
+
+fn number_of(id: &[u8], templates: usize) -> Result<u16, Damage> {
     std::str::from_utf8(id)
         .ok()
         .and_then(|id| id.parse().ok())
-        .filter(|&id| id <= templates)
+        .filter(|&id| usize::from(id) <= templates)
         .ok_or_else(|| Damage::new("a template that does not exist"))
 }
 

@@ -7,7 +7,7 @@ use super::{RawStream, SHARED_KINDS, groups::StreamGroup, source::DecodedGroup};
 use crate::{
     Codec, Damage, Effort, FormatVersion,
     bytes::{FieldReader, put_varint},
-    entropy::{self, Coded, LzmaProps, Search},
+    entropy::{self, Coded, EncodeOptions, LzmaProps, Search},
 };
 
 /// The first byte of a payload whose directory and shared groups are coded together.
@@ -25,10 +25,10 @@ pub(super) fn write(
     plan: &[u8],
     streams: &[RawStream],
     groups: &[StreamGroup],
-    effort: Effort,
+    options: EncodeOptions,
 ) -> Vec<u8> {
     let parts = Parts::of(streams, groups);
-    let separate = parts.separate(plan, effort);
+    let separate = parts.separate(plan, options);
     let shared_bytes: usize = parts
         .shared
         .iter()
@@ -38,7 +38,7 @@ pub(super) fn write(
     if plan.len() + shared_bytes > MAX_JOINT {
         return separate;
     }
-    let joint = parts.joint(plan, streams, effort);
+    let joint = parts.joint(plan, streams, options);
     if joint.len() < separate.len() {
         joint
     } else {
@@ -104,14 +104,14 @@ impl<'a> Parts<'a> {
     }
 
     /// The directory coded alone, then all groups.
-    fn separate(&self, plan: &[u8], effort: Effort) -> Vec<u8> {
+    fn separate(&self, plan: &[u8], options: EncodeOptions) -> Vec<u8> {
         let mut directory = vec![self.mask()];
         for part in self.shared.iter().flatten() {
             put_group(&part.group.coded, part.raw_len, &mut directory);
         }
         self.put_alone(&mut directory);
         directory.extend_from_slice(plan);
-        let coded = code(&directory, effort);
+        let coded = code(&directory, options);
         let mut payload = Vec::new();
         put_group(&coded, directory.len(), &mut payload);
         payload.extend(coded.bytes);
@@ -123,7 +123,7 @@ impl<'a> Parts<'a> {
     }
 
     /// The directory and the shared groups coded together.
-    fn joint(&self, plan: &[u8], streams: &[RawStream], effort: Effort) -> Vec<u8> {
+    fn joint(&self, plan: &[u8], streams: &[RawStream], options: EncodeOptions) -> Vec<u8> {
         let mut joint = vec![self.mask()];
         for part in self.shared.iter().flatten() {
             put_varint(&mut joint, part.raw_len as u64);
@@ -136,7 +136,7 @@ impl<'a> Parts<'a> {
                 joint.extend_from_slice(&streams[member].bytes);
             }
         }
-        let coded = code(&joint, effort);
+        let coded = code(&joint, options);
         let mut payload = vec![JOINT];
         put_group(&coded, joint.len(), &mut payload);
         payload.extend(coded.bytes);
@@ -151,13 +151,13 @@ impl<'a> Parts<'a> {
     }
 }
 
-fn code(bytes: &[u8], effort: Effort) -> Coded {
+fn code(bytes: &[u8], options: EncodeOptions) -> Coded {
     let few = [LzmaProps::BYTES, LzmaProps::TEXT];
     let props = match bytes.len() {
-        ..=MAX_JOINT if effort != Effort::Fast => &LzmaProps::SMALL[..],
+        ..=MAX_JOINT if options.effort != Effort::Fast => &LzmaProps::SMALL[..],
         _ => &few,
     };
-    entropy::encode(bytes, effort, FormatVersion::V2, props, Search::Preset)
+    entropy::encode(bytes, options, props, Search::Preset)
 }
 
 /// Appends coder, raw length, and packed length unless it follows from them.

@@ -6,8 +6,8 @@ use rayon::prelude::*;
 
 use super::{RawStream, StreamKind, TINY, is_fill};
 use crate::{
-    Codec, Effort, FormatVersion,
-    entropy::{self, Coded, Coder},
+    Codec, Effort,
+    entropy::{self, Coded, Coder, EncodeOptions},
     transform::choices::{Choice, ChoiceKey, Choices},
 };
 
@@ -46,8 +46,7 @@ fn small_group(kind: StreamKind) -> ChoiceKey {
 /// Codes the streams and makes the choices that were not made before.
 pub(super) struct Grouping<'a> {
     pub(super) streams: &'a [RawStream],
-    pub(super) effort: Effort,
-    pub(super) version: FormatVersion,
+    pub(super) options: EncodeOptions,
     pub(super) choices: &'a Choices<'a>,
 }
 
@@ -159,21 +158,15 @@ impl Grouping<'_> {
             return Coded::stored(bytes);
         }
         if let Some(coder) = coder {
-            return entropy::encode_as(bytes, coder, self.effort, self.version);
+            return entropy::encode_as(bytes, coder, self.options);
         }
         if kind == StreamKind::Bytes {
-            return entropy::encode_bytes(
-                bytes,
-                self.effort,
-                self.version,
-                &kind.props(self.effort),
-            );
+            return entropy::encode_bytes(bytes, self.options, &kind.props(self.options.effort));
         }
         entropy::encode(
             bytes,
-            self.effort,
-            self.version,
-            &kind.props(self.effort),
+            self.options,
+            &kind.props(self.options.effort),
             kind.search(),
         )
     }
@@ -206,7 +199,7 @@ impl Grouping<'_> {
             .filter(|stream| stream.kind == StreamKind::Text)
             .map(|stream| stream.bytes.len())
             .sum();
-        match self.effort {
+        match self.options.effort {
             Effort::Fast | Effort::Balanced => groups >= SOLID_GROUPS && text <= SOLID_BYTES,
             Effort::Max => true,
         }

@@ -17,7 +17,7 @@ use crate::{
     Codec, Effort, FormatVersion,
     bytes::put_varint,
     entropy::{
-        self, LzmaProps, Search,
+        self, EncodeOptions, LzmaProps, Search,
         cost::{entropy_bytes, literals_bytes, matches_bytes},
     },
 };
@@ -187,14 +187,12 @@ const DIRECTORY: ChoiceKey = ChoiceKey(3);
 pub(super) fn write(
     plan: &[u8],
     streams: &[RawStream],
-    effort: Effort,
+    options: EncodeOptions,
     choices: &Choices<'_>,
-    version: FormatVersion,
 ) -> WrittenStreams {
     let grouping = Grouping {
         streams,
-        effort,
-        version,
+        options,
         choices,
     };
     let (groups, mut made) = grouping.run();
@@ -205,9 +203,9 @@ pub(super) fn write(
         }
     }
     let placed = place(streams, &groups, &of_stream);
-    if version == FormatVersion::V2 {
+    if options.version == FormatVersion::V2 {
         return WrittenStreams {
-            payload: compact::write(plan, streams, &groups, effort),
+            payload: compact::write(plan, streams, &groups, options),
             placed,
             choices: made,
         };
@@ -226,11 +224,10 @@ pub(super) fn write(
         put_varint(&mut directory, stream.bytes.len() as u64);
     }
     let coded = match choices.get(DIRECTORY) {
-        Some(&Choice::Stream(coder, _)) => entropy::encode_as(&directory, coder, effort, version),
+        Some(&Choice::Stream(coder, _)) => entropy::encode_as(&directory, coder, options),
         _ => entropy::encode(
             &directory,
-            effort,
-            version,
+            options,
             &[LzmaProps::BYTES, LzmaProps::TEXT],
             Search::Preset,
         ),
@@ -304,9 +301,8 @@ mod tests {
             } = write(
                 b"plan",
                 &streams,
-                effort,
+                EncodeOptions::new(effort, FormatVersion::V1),
                 &Choices::default(),
-                FormatVersion::V1,
             );
             assert_eq!(placed.len(), streams.len());
             let mut source = StreamSource::read(&payload, 100_000).expect("reads");

@@ -7,6 +7,7 @@ mod aside;
 mod pending;
 mod temporary_name;
 
+use std::ffi::OsStr;
 use std::fs::{self, File};
 use std::io::{self, Read};
 use std::os::unix::fs::MetadataExt;
@@ -130,14 +131,15 @@ impl LocalFiles {
         }
     }
 
-    /// Calls `each` with every entry below the root that is not a folder, and with every folder that cannot be listed. Puts
-    /// back files that an ended process had set aside. Does not go into linked folders nor into data folders of
-    /// Streampress; where the root is one, not into its transport's own.
+    /// Calls `each` with every entry below the root that is not a folder, and with every folder that cannot be listed or is a
+    /// data folder of Streampress: it does not go into those, nor into linked folders; where the root is a data folder, not
+    /// into its transport's own. Puts back files that an ended process had set aside.
     fn walk(&self, reserved: Reserved, each: &mut dyn FnMut(Found<'_>)) -> io::Result<()> {
         let mut folders = vec![(self.root.clone(), 0)];
         while let Some((folder, depth)) = folders.pop() {
             let is_data_folder = folder.join(DATABASE_NAME).exists();
             if is_data_folder && depth > 0 {
+                each(Found::DataFolder(&folder));
                 continue;
             }
             let listed = fs::read_dir(&folder).and_then(Iterator::collect::<io::Result<Vec<_>>>);
@@ -152,7 +154,7 @@ impl LocalFiles {
                 Err(error) => return Err(say(error, "cannot list folder", &folder)),
             };
             for entry in entries {
-                if is_data_folder && is_transport(&entry)
+                if is_data_folder && is_transport_name(&entry.file_name())
                     || reserved == Reserved::Skipped && entry.file_name() == RESERVED_FOLDER
                 {
                     continue;
@@ -178,7 +180,7 @@ impl LocalFiles {
         let below = path.strip_prefix(&self.root).ok()?;
         let leave_out = |reason: String| {
             Some(Err(LeftOut {
-                name: below.to_string_lossy().into_owned(),
+                name: self.below(path),
                 reason,
                 // Of a link what it leads to.
                 is_folder: path.is_dir(),
@@ -219,6 +221,12 @@ impl LocalFiles {
             Err(error) if is_absent(&error) => None,
             Err(error) => leave_out(error.to_string()),
         }
+    }
+
+    /// The path relative to the root; what is not UTF-8 is replaced.
+    fn below(&self, path: &Path) -> String {
+        let below = path.strip_prefix(&self.root).unwrap_or(path);
+        below.to_string_lossy().into_owned()
     }
 
     fn is_link_to_inner_folder(&self, name: &FileName) -> bool {
@@ -270,6 +278,8 @@ enum Found<'a> {
     Entry(&'a Path, &'a fs::DirEntry),
     /// A folder whose entries cannot be read.
     Unlisted(&'a Path, &'a io::Error),
+    /// A data folder of Streampress.
+    DataFolder(&'a Path),
 }
 
 impl Files for LocalFiles {
@@ -288,10 +298,10 @@ impl Files for LocalFiles {
                 }
             }
             Found::Entry(..) => {}
+            Found::DataFolder(folder) => listing.data_folders.push(self.below(folder)),
             Found::Unlisted(folder, error) => {
-                let below = folder.strip_prefix(&self.root).unwrap_or(folder);
                 listing.left_out.push(LeftOut {
-                    name: below.to_string_lossy().into_owned(),
+                    name: self.below(folder),
                     reason: format!("cannot be listed: {error}; make the folder readable"),
                     is_folder: true,
                 });
@@ -299,7 +309,21 @@ impl Files for LocalFiles {
         })?;
         listing.files.sort_by(|a, b| a.name.cmp(&b.name));
         listing.left_out.sort_by(|a, b| a.name.cmp(&b.name));
+        listing.data_folders.sort();
         Ok(listing)
+    }
+
+    fn ensure_exists(&self) -> io::Result<()> {
+        match self.root.metadata() {
+            Err(error) if is_absent(&error) => {
+                let why = format!(
+                    "the folder {} is missing; mount its disk, or make it",
+                    self.root.display()
+                );
+                Err(io::Error::new(io::ErrorKind::NotConnected, why))
+            }
+            Ok(_) | Err(_) => Ok(()),
+        }
     }
 
     fn stat(&self, name: &FileName) -> io::Result<Option<FileEntry>> {
@@ -447,8 +471,7 @@ fn change_time(meta: &fs::Metadata) -> SystemTime {
     UNIX_EPOCH + Duration::new(seconds, nanos)
 }
 
-fn is_transport(entry: &fs::DirEntry) -> bool {
-    let name = entry.file_name();
+pub(super) fn is_transport_name(name: &OsStr) -> bool {
     let Some(name) = name.to_str() else {
         return false;
     };

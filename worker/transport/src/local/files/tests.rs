@@ -306,6 +306,31 @@ fn the_transport_in_a_data_folder_is_not_listed() {
 }
 
 #[test]
+fn a_data_folder_below_a_location_is_named_and_not_read() {
+    let folder = tempfile::tempdir().unwrap();
+    let inner = folder.path().join("data/one");
+    let _local = Local::open(&inner, LocalOptions::default()).unwrap();
+    std::fs::write(inner.join("inside.json"), b"[]").unwrap();
+    let files = open(folder.path());
+    write(&files, &name("beside.json"), b"", version(1));
+    let listing = files.list().unwrap();
+    assert_eq!(names(&files), ["beside.json"]);
+    assert_eq!(listing.data_folders, ["data/one"]);
+}
+
+#[test]
+fn a_location_whose_folder_has_vanished_says_so() {
+    let folder = tempfile::tempdir().unwrap();
+    let root = folder.path().join("mount/in");
+    let files = open(&root);
+    files.ensure_exists().unwrap();
+    std::fs::remove_dir_all(folder.path().join("mount")).unwrap();
+    let error = files.ensure_exists().unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::NotConnected);
+    assert!(error.to_string().contains("mount its disk"), "{error}");
+}
+
+#[test]
 fn a_missing_folder_is_created_for_writing_and_named_for_reading() {
     let folder = tempfile::tempdir().unwrap();
     let missing = folder.path().join("not/yet");

@@ -104,8 +104,8 @@ pub(crate) fn put(numbers: &[i64], context: &EncodeContext<'_>, column: &mut Enc
 fn search(numbers: &[i64], context: &EncodeContext<'_>, column: &mut EncodedColumn) {
     let effort = context.effort;
     let sampled = match effort {
-        Effort::Fast => 4096,
-        Effort::Balanced => 6144,
+        Effort::Fast => sample_len(numbers.len(), 4096),
+        Effort::Balanced => sample_len(numbers.len(), 6144),
         Effort::Max => usize::MAX,
     };
     let start = numbers.len().saturating_sub(sampled) / 2;
@@ -150,8 +150,12 @@ fn layouts(numbers: &[u64], sign: SignMapping, effort: Effort) -> Vec<IntegerLay
     }
     let largest = numbers.iter().copied().max().unwrap_or(0);
     if numbers.len() >= MIN_PACKED && largest > 0 {
-        let some = &numbers[(numbers.len().saturating_sub(SAMPLE_LEN)) / 2..];
-        let some = &some[..some.len().min(SAMPLE_LEN)];
+        let len = match effort {
+            Effort::Fast | Effort::Balanced => sample_len(numbers.len(), SAMPLE_LEN),
+            Effort::Max => numbers.len().min(SAMPLE_LEN),
+        };
+        let start = (numbers.len() - len) / 2;
+        let some = &numbers[start..start + len];
         let best_buckets = precisions(effort)
             .iter()
             .map(|&fine| Buckets(fine))
@@ -180,6 +184,13 @@ fn precisions(effort: Effort) -> &'static [u32] {
 
 /// The number of integers on which parameters are compared.
 const SAMPLE_LEN: usize = 4096;
+/// The number of integers on which candidates are compared, of `len` and at most `most`: the search of a small column must not
+/// cost more than its coding.
+fn sample_len(len: usize, most: usize) -> usize {
+    const LEAST: usize = 768;
+    len.min((len / 4).clamp(LEAST, most))
+}
+
 /// Fewer integers do not repay layouts with parameters.
 const MIN_PACKED: usize = 32;
 

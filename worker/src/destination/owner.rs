@@ -1,0 +1,231 @@
+//! Whose a destination is. A small file there names the pipeline that restores to it, so that two pipelines never replace
+//! each other's files: the first one writes it, and any other is refused until the file is removed.
+//!
+//! A pipeline is its namespace and name: it keeps its destination when it is deleted and applied again, or its queues are
+//! made anew.
+
+use std::io::{self, Read, Write};
+use std::sync::Arc;
+use std::time::Duration;
+
+use parking_lot::Mutex;
+use serde::{Deserialize, Serialize};
+use streampress_crds::slot_health::{NeededService, OutageKind};
+use streampress_transport::{FileName, Files, RESERVED_FOLDER};
+use tokio::time::Instant;
+use tracing::warn;
+
+use crate::consume::ServiceOutage;
+use crate::runtime::{self, blocking};
+
+/// Another owner is noticed within this time.
+const CHECKED_EVERY: Duration = Duration::from_secs(60);
+/// The file is some dozen bytes.
+const LONGEST_FILE_BYTES: u64 = 4 << 10;
+/// The file may come or go between two steps, so often in a row.
+const TRIES: u32 = 3;
+
+/// The content of the owner's file.
+#[derive(Debug, Serialize, Deserialize)]
+struct OwnerFile {
+    /// Namespace and name.
+    pipeline: String,
+}
+
+/// The pipeline that a destination must belong to. Clones share what was found.
+#[derive(Debug, Clone)]
+pub(super) struct DestinationOwner {
+    pipeline: Arc<str>,
+    /// Where the destination is for who types a command: a bucket's URL or a folder.
+    place: Arc<str>,
+    /// Since when it is known that the destination is this pipeline's.
+    confirmed_at: Arc<Mutex<Option<Instant>>>,
+}
+
+/// Why a destination cannot be used by a pipeline.
+#[derive(Debug)]
+pub(crate) enum OwnerError {
+    /// The pipeline of this name owns it.
+    Other(String),
+    /// Its owner's file cannot be read or written.
+    Io(io::Error),
+}
+
+impl DestinationOwner {
+    /// The pipeline of this namespace and name, whose destination is at `place`.
+    pub(super) fn new((namespace, name): (&str, &str), place: &str) -> Self {
+        Self {
+            pipeline: format!("{namespace}/{name}").into(),
+            place: place.into(),
+            confirmed_at: Arc::default(),
+        }
+    }
+
+    /// As [`Self::confirm`], at most once a minute.
+    pub(super) async fn ensure(&self, files: &Arc<dyn Files>) -> Result<(), OwnerError> {
+        let confirmed = *self.confirmed_at.lock();
+        match confirmed.is_some_and(|at| at.elapsed() < CHECKED_EVERY) {
+            true => Ok(()),
+            false => self.confirm(files).await,
+        }
+    }
+
+    /// Looks whose the destination is; one without an owner is this pipeline's from now on.
+    pub(super) async fn confirm(&self, files: &Arc<dyn Files>) -> Result<(), OwnerError> {
+        let (files, pipeline) = (files.clone(), self.pipeline.clone());
+        let claimed = blocking(move || claim(&*files, &pipeline)).await;
+        *self.confirmed_at.lock() = claimed.is_ok().then(Instant::now);
+        claimed
+    }
+
+    /// The outage of a destination that belongs to the pipeline `other`. It says what to type.
+    pub(super) fn outage(&self, files: &dyn Files, other: &str) -> ServiceOutage {
+        ServiceOutage {
+            service: NeededService::Destination,
+            kind: OutageKind::OwnedByAnother,
+            cause: format!(
+                "{} belongs to the pipeline {other}; use another destination, or, where {other} restores nothing there any more: {}",
+                files.location(),
+                removal(&self.place)
+            ),
+        }
+    }
+}
+
+/// The command that gives the place free.
+fn removal(place: &str) -> String {
+    let command = match place.starts_with("s3://") {
+        true => "aws s3 rm",
+        false => "rm",
+    };
+    let place = place.trim_end_matches('/').replace('\'', r"'\''");
+    format!("{command} '{place}/{}'", file_path())
+}
+
+fn file_path() -> String {
+    format!("{RESERVED_FOLDER}/owner.json")
+}
+
+/// Makes the location this pipeline's where it has no owner.
+fn claim(files: &dyn Files, pipeline: &str) -> Result<(), OwnerError> {
+    let mut tries = TRIES;
+    loop {
+        tries -= 1;
+        match try_to_claim(files, pipeline) {
+            Err(OwnerError::Io(error)) if tries > 0 && may_differ_next_time(&error) => {}
+            claimed => return claimed,
+        }
+    }
+}
+
+/// Another worker wrote or removed the file since it was looked for.
+fn may_differ_next_time(error: &io::Error) -> bool {
+    matches!(
+        error.kind(),
+        io::ErrorKind::AlreadyExists | io::ErrorKind::NotFound
+    )
+}
+
+fn try_to_claim(files: &dyn Files, pipeline: &str) -> Result<(), OwnerError> {
+    let name = FileName::parse(&file_path()).map_err(io::Error::other)?;
+    let seen = files.stat(&name)?;
+    if seen.is_some() {
+        let mut json = Vec::new();
+        let file = files.read(&name)?;
+        file.take(LONGEST_FILE_BYTES).read_to_end(&mut json)?;
+        match serde_json::from_slice::<OwnerFile>(&json) {
+            Ok(owner) if owner.pipeline == pipeline => return Ok(()),
+            Ok(owner) => return Err(OwnerError::Other(owner.pipeline)),
+            Err(error) => {
+                // It names no pipeline, so it keeps none away.
+                warn!(%error, "The file that names the destination's pipeline cannot be read; it is written anew.");
+            }
+        }
+    }
+    let owner = OwnerFile {
+        pipeline: pipeline.to_owned(),
+    };
+    let mut json = serde_json::to_vec(&owner).map_err(io::Error::other)?;
+    json.push(b'\n');
+    let mut pending = files.create(&name)?;
+    pending.write_all(&json)?;
+    pending.commit_over(runtime::now(), seen.as_ref())?;
+    Ok(())
+}
+
+impl From<io::Error> for OwnerError {
+    fn from(error: io::Error) -> Self {
+        Self::Io(error)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use streampress_transport::local::files::LocalFiles;
+
+    use super::*;
+
+    fn other(claimed: Result<(), OwnerError>) -> Option<String> {
+        match claimed {
+            Ok(()) => None,
+            Err(OwnerError::Other(owner)) => Some(owner),
+            Err(OwnerError::Io(error)) => panic!("{error}"),
+        }
+    }
+
+    #[test]
+    fn a_destination_is_the_first_pipelines_until_its_file_is_removed() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let files = LocalFiles::open("file:///out", folder.path()).expect("opens");
+        for _ in 0..2 {
+            assert_eq!(other(claim(&files, "sales/shop")), None);
+            assert_eq!(
+                other(claim(&files, "sales/other")).as_deref(),
+                Some("sales/shop")
+            );
+        }
+        let place = folder.path().display().to_string();
+        let owner = DestinationOwner::new(("sales", "other"), &place);
+        let said = owner.outage(&files, "sales/shop").cause;
+        let command = said.rsplit(": ").next().expect("a command");
+        let typed = std::process::Command::new("sh")
+            .args(["-c", command])
+            .status();
+        assert!(typed.expect("runs").success(), "{command}");
+        assert_eq!(other(claim(&files, "sales/other")), None);
+        assert_eq!(
+            other(claim(&files, "sales/shop")).as_deref(),
+            Some("sales/other")
+        );
+    }
+
+    #[test]
+    fn a_file_that_names_no_pipeline_keeps_none_away() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let files = LocalFiles::open("file:///out", folder.path()).expect("opens");
+        let path = folder.path().join(file_path());
+        std::fs::create_dir_all(path.parent().expect("a folder")).expect("made");
+        std::fs::write(&path, "").expect("written");
+        assert_eq!(other(claim(&files, "sales/shop")), None);
+        let text = std::fs::read_to_string(&path).expect("read");
+        assert_eq!(text, "{\"pipeline\":\"sales/shop\"}\n");
+    }
+
+    #[test]
+    fn what_frees_a_destination_is_one_command() {
+        for (place, command) in [
+            ("/mnt/out", "rm '/mnt/out/.streampress/owner.json'"),
+            (
+                "s3://bucket/a prefix/",
+                "aws s3 rm 's3://bucket/a prefix/.streampress/owner.json'",
+            ),
+            ("/it's", r"rm '/it'\''s/.streampress/owner.json'"),
+            (
+                "s3://bucket",
+                "aws s3 rm 's3://bucket/.streampress/owner.json'",
+            ),
+        ] {
+            assert_eq!(removal(place), command);
+        }
+    }
+}
