@@ -41,7 +41,9 @@ impl fmt::Display for Invalid {
                 write!(f, "{part}: ")?;
             }
         }
-        write!(f, "{}; {}", self.rule, self.help)
+        // Rule and remedy may quote one.
+        let [rule, help] = [&self.rule, &self.help].map(|text| cut(text, usize::MAX));
+        write!(f, "{rule}; {help}")
     }
 }
 

@@ -7,6 +7,7 @@ use granit_parser::{Event, Marker, Parser, ScalarStyle, ScanError, Span, StrInpu
 use serde_json::{Map, Number, Value};
 
 use crate::document::structure::join;
+use crate::invalid::shorten;
 
 /// The most bytes of a file: etcd takes no larger object either.
 const MOST_BYTES: usize = 1 << 20;
@@ -278,7 +279,8 @@ impl<'a> YamlReader<'a> {
             if merge {
                 self.merge(node, &mut merged)?;
             } else if let Some(first) = known.insert(name.clone(), place) {
-                let rule = format!("{name}: is written twice, first in line {}", first.line);
+                let line = first.line;
+                let rule = format!("{}: is written twice, first in line {line}", shorten(name));
                 self.error(place, &rule, "keep one of the two");
             } else {
                 fields.push((name, place, node));

@@ -4,10 +4,11 @@
 use std::collections::{BTreeMap, HashSet};
 use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 use std::path::{Path, PathBuf};
-use std::sync::mpsc::{RecvTimeoutError, Sender, channel};
+use std::sync::Arc;
 use std::time::Duration;
 
 use fastrand::Rng;
+use parking_lot::Mutex;
 use rustix::time::{ClockId, clock_gettime};
 
 /// How many seconds of CPU time each target gets; 0 tries the corpus alone.
@@ -53,9 +54,9 @@ pub fn fuzz(corpus: &Path, check: impl Fn(&[u8]) -> String) {
     let target = corpus.file_name().unwrap_or_default().to_string_lossy();
     let seed = setting(SEED).unwrap_or_else(|| fastrand::u64(..));
     println!("{target}: {SEED}={seed}");
-    let watch = watch(&target);
+    let watched = watch(&target);
     let attempt = |input: &[u8]| {
-        let _ = watch.send(input.to_vec());
+        note(&mut watched.lock(), input);
         catch_unwind(AssertUnwindSafe(|| check(input))).unwrap_or_else(|panic| {
             println!("{target} fails with b\"{}\"", input.escape_ascii());
             resume_unwind(panic)
@@ -98,23 +99,35 @@ fn cpu_time() -> Duration {
     )
 }
 
-/// Takes the inputs as they are tried, and prints one that is not done for long.
-fn watch(target: &str) -> Sender<Vec<u8>> {
-    let (sender, receiver) = channel::<Vec<u8>>();
-    let target = target.to_owned();
+/// The input that is tried, and how many were before it.
+type Tried = Arc<Mutex<(u64, Vec<u8>)>>;
+
+/// Prints an input that is not done for long.
+fn watch(target: &str) -> Tried {
+    let tried = Tried::default();
+    let (watched, target) = (Arc::downgrade(&tried), target.to_owned());
     std::thread::spawn(move || {
-        let mut input = Vec::new();
+        let mut before = 0;
         loop {
-            match receiver.recv_timeout(PATIENCE) {
-                Ok(next) => input = next,
-                Err(RecvTimeoutError::Timeout) => {
-                    println!("{target} is long at b\"{}\"", input.escape_ascii());
-                }
-                Err(RecvTimeoutError::Disconnected) => return,
+            // Between two checks.
+            std::thread::sleep(PATIENCE);
+            let Some(tried) = watched.upgrade() else {
+                return;
+            };
+            let (number, input) = &*tried.lock();
+            if *number == before {
+                println!("{target} is long at b\"{}\"", input.escape_ascii());
             }
+            before = *number;
         }
     });
-    sender
+    tried
+}
+
+fn note((number, noted): &mut (u64, Vec<u8>), input: &[u8]) {
+    *number += 1;
+    noted.clear();
+    noted.extend_from_slice(input);
 }
 
 /// The files of a folder, by name.
