@@ -470,3 +470,63 @@ fn the_page_of_a_run_that_was_stopped_or_whose_files_were_changed_is_not_green()
     folder.run_summary(&["--input", "in"]);
     assert!(page().contains("verdict wait") && page().contains("1 file changed or gone since"));
 }
+
+#[test]
+fn a_missing_source_folder_is_not_made_anew_while_its_files_wait() {
+    let folder = WorkFolder::with_spec("  suspend: false");
+    folder.write("data/in/a.json", b"[1]\n");
+    let pipeline = ["pipeline.yaml", "--data", "data"];
+    folder.run_well(&[
+        "submit",
+        "-p",
+        "pipeline.yaml",
+        "--data",
+        "data",
+        "data/in/a.json",
+    ]);
+    fs::rename(folder.path("data/in"), folder.path("data/away")).expect("renamed");
+    for command in [&["redrive", "--list"][..], &["compress"], &["run"]] {
+        let output = folder.run(&[command, &pipeline].concat());
+        assert_eq!(output.status.code(), Some(1), "{command:?}");
+        let said = text(&output.stderr);
+        assert!(
+            said.contains("is missing") && said.contains("mount its disk"),
+            "{said}"
+        );
+    }
+    fs::rename(folder.path("data/away"), folder.path("data/in")).expect("its name is free");
+    assert_eq!(folder.run_summary(&[])["filesRestored"], 1);
+}
+
+#[test]
+fn a_discarded_file_ends_the_failure_of_a_run_and_of_its_page() {
+    let folder = WorkFolder::with_spec("  suspend: false");
+    let pipeline = ["pipeline.yaml", "--data", "data"];
+    for name in ["kept.json", "new\nline.json"] {
+        let path = format!("data/in/{name}");
+        folder.write(&path, b"[1]\n");
+        folder.run_well(&["submit", "-p", "pipeline.yaml", "--data", "data", &path]);
+    }
+    fs::remove_file(folder.path("data/in/new\nline.json")).expect("removed");
+    let run = [&["run"], &pipeline[..]].concat();
+    assert_eq!(folder.run(&run).status.code(), Some(1));
+    let discard = [
+        &["redrive", "--discard", "--name", "none.json"],
+        &pipeline[..],
+    ]
+    .concat();
+    let refused = folder.run(&discard);
+    assert_eq!(refused.status.code(), Some(1));
+    let said = text(&refused.stderr);
+    assert!(said.contains("no dead letter of none.json"), "{said}");
+    assert!(
+        said.contains("1 other dead letter(s) were not chosen"),
+        "{said}"
+    );
+    let listed = folder.run_well(&[&["redrive", "--list"], &pipeline[..]].concat());
+    let shown = listed.split(": dead").next().expect("a name");
+    folder.run_well(&[&["redrive", "--discard", "--name", shown], &pipeline[..]].concat());
+    assert_eq!(folder.run(&run).status.code(), Some(0));
+    let page = text(&fs::read(folder.path("data/reports/results.html")).expect("a page"));
+    assert!(page.contains("1 file came back identical") && !page.contains("verdict bad"));
+}

@@ -186,7 +186,12 @@ pub(crate) struct RedriveArgs {
     #[arg(long, group = "chosen", value_parser = dead_letter_reason(), hide_possible_values = true)]
     pub(crate) reason: Option<DeadLetterReason>,
     /// Only the dead letters of this file, named as --list names it; may be given several times
-    #[arg(long, group = "chosen", value_name = "NAME")]
+    #[arg(
+        long,
+        group = "chosen",
+        value_name = "NAME",
+        allow_hyphen_values = true
+    )]
     pub(crate) name: Vec<String>,
     /// Delete the chosen dead letters instead of sending them again: their files are no longer expected at the destination
     #[arg(long, requires = "chosen", conflicts_with = "list")]

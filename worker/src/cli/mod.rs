@@ -26,6 +26,7 @@ mod unpack;
 mod validate;
 
 use std::process::ExitCode;
+use std::time::Duration;
 
 use anyhow::{Context, Result};
 use clap::{CommandFactory, Parser};
@@ -142,11 +143,27 @@ fn start_logging(cli: &Cli) -> Logging {
     logging
 }
 
-fn runtime() -> Result<tokio::runtime::Runtime> {
-    tokio::runtime::Builder::new_multi_thread()
+/// Blocking work that a command has given up, such as a large block being packed, is waited for this long at the end.
+const ABANDONED_WORK: Duration = Duration::from_secs(1);
+
+/// The async runtime of a command.
+struct CommandRuntime(tokio::runtime::Runtime);
+
+impl CommandRuntime {
+    /// Runs the command. What it does not wait for does not keep the process.
+    fn block_on<F: Future>(self, command: F) -> F::Output {
+        let outcome = self.0.block_on(command);
+        self.0.shutdown_timeout(ABANDONED_WORK);
+        outcome
+    }
+}
+
+fn runtime() -> Result<CommandRuntime> {
+    let runtime = tokio::runtime::Builder::new_multi_thread()
         .enable_all()
         .build()
-        .context("starting the async runtime")
+        .context("starting the async runtime")?;
+    Ok(CommandRuntime(runtime))
 }
 
 /// As given, or one for each core.

@@ -28,6 +28,9 @@ pub(super) fn command(args: RedriveArgs) -> Result<ExitCode> {
     role.ensure_data_exists()?;
     runtime()?.block_on(async {
         let context = role.context(1, CancellationToken::new()).await?;
+        context
+            .ensure_source_exists(&settings.source.location)
+            .await?;
         let connections = context.backend.compressor(&settings).await?;
         let announcer = context.announcer(&settings, connections.files_queue.clone())?;
         let letters = redrive(&connections, &announcer, &request).await?;
@@ -37,9 +40,11 @@ pub(super) fn command(args: RedriveArgs) -> Result<ExitCode> {
             .filter(|it| it.action == RedriveAction::Discarded);
         let discarded: Vec<_> = discarded.filter_map(|it| it.file.clone()).collect();
         discard_in_report(&role, &discarded)?;
-        let mut left = 0;
+        let (mut left, mut chosen) = (0, 0);
         for letter in &letters {
+            chosen += u64::from(letter.action != RedriveAction::NotChosen);
             let action = match &letter.action {
+                RedriveAction::NotChosen => continue,
                 RedriveAction::Listed => "dead",
                 RedriveAction::SentAgain => "sent again",
                 RedriveAction::AnnouncedAgain => "source announced again",
@@ -61,10 +66,20 @@ pub(super) fn command(args: RedriveArgs) -> Result<ExitCode> {
             output::print(&format!("{}\n", printable(&line)))?;
         }
         output::say(&match args.list {
-            true => format!("{} dead letter(s)", letters.len()),
-            false => format!("{} dead letter(s), {left} left", letters.len()),
+            true => format!("{chosen} dead letter(s)"),
+            false => format!("{chosen} dead letter(s), {left} left"),
         });
-        Ok(match left {
+        let others = letters.len() as u64 - chosen;
+        if others > 0 {
+            output::say(&format!("{others} other dead letter(s) were not chosen"));
+        }
+        let is_unknown = |name: &&String| letters.iter().all(|letter| !letter.has_name(name));
+        let unknown: Vec<_> = request.names.iter().filter(is_unknown).collect();
+        for name in &unknown {
+            let text = format!("there is no dead letter of {name}; --list has the names");
+            output::error(&printable(&text));
+        }
+        Ok(match left + unknown.len() {
             0 => ExitCode::SUCCESS,
             _ => ExitCode::FAILURE,
         })

@@ -11,7 +11,7 @@ use streampress_crds::location::DATA;
 use streampress_transport::SlotLocks;
 use streampress_transport::local::Local;
 use tokio_util::sync::CancellationToken;
-use tracing::info;
+use tracing::{info, warn};
 
 use super::args::PipelineArgs;
 use super::{output, signals, threads};
@@ -207,6 +207,14 @@ pub(super) fn shutdown_on_signal() -> CancellationToken {
 pub(super) fn role_threads(given: Option<u16>, block_bytes: usize, effort: CodecEffort) -> usize {
     let (limit, cores) = (memory_limit::limit(), threads(None));
     let fitting = memory_limit::threads_within(limit, cores, block_bytes, effort);
+    let least = memory_limit::least_bytes(block_bytes, effort);
+    if limit.is_some_and(|limit| limit < least) {
+        warn!(
+            limit_bytes = limit,
+            needed_bytes = least,
+            "A single block may take more than the memory limit, and the kernel then ends the process. Raise the limit, or lower codec.blockSize."
+        );
+    }
     match given {
         Some(given) => usize::from(given),
         None if fitting < cores => {

@@ -28,7 +28,6 @@ pub use self::sqlite_journal::DatabaseJournal;
 use crate::consume::{HandlerError, MessageContext, ServiceOutage};
 use crate::message::{DeadLetterReason, Digest, FileRef, hash};
 use crate::runtime::{self, CLOCK_TICK, blocking};
-use streampress_crds::slot_health::NeededService;
 use streampress_transport::{
     FileEntry, FileName, FileVersion, Files, PendingFile, RESERVED_FOLDER,
 };
@@ -138,10 +137,7 @@ impl Destination {
             return Ok(());
         };
         let confirmed = owner.confirm(&self.files).await;
-        confirmed.map_err(|error| match error {
-            OwnerError::Other(other) => owner.outage(&*self.files, &other),
-            OwnerError::Io(error) => ServiceOutage::new(NeededService::Destination, &error),
-        })
+        confirmed.map_err(|error| owner.outage(&*self.files, &error))
     }
 
     /// The same before work on a file; looks again only after a while.
@@ -151,7 +147,9 @@ impl Destination {
         };
         let ensured = owner.ensure(&self.files).await;
         ensured.map_err(|error| match error {
-            OwnerError::Other(other) => HandlerError::Outage(owner.outage(&*self.files, &other)),
+            OwnerError::Other(_) | OwnerError::Unreadable => {
+                HandlerError::Outage(owner.outage(&*self.files, &error))
+            }
             // No fault of the file, whatever it is.
             OwnerError::Io(error) => {
                 HandlerError::transient(error, "looking whose the destination is")

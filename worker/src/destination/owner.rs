@@ -13,7 +13,6 @@ use serde::{Deserialize, Serialize};
 use streampress_crds::slot_health::{NeededService, OutageKind};
 use streampress_transport::{FileName, Files, RESERVED_FOLDER};
 use tokio::time::Instant;
-use tracing::warn;
 
 use crate::consume::ServiceOutage;
 use crate::runtime::{self, blocking};
@@ -47,6 +46,8 @@ pub(super) struct DestinationOwner {
 pub(crate) enum OwnerError {
     /// The pipeline of this name owns it.
     Other(String),
+    /// Its owner's file names no pipeline.
+    Unreadable,
     /// Its owner's file cannot be read or written.
     Io(io::Error),
 }
@@ -78,16 +79,22 @@ impl DestinationOwner {
         claimed
     }
 
-    /// The outage of a destination that belongs to the pipeline `other`. It says what to type.
-    pub(super) fn outage(&self, files: &dyn Files, other: &str) -> ServiceOutage {
+    /// The outage of a destination that is not this pipeline's. It says what to type.
+    pub(super) fn outage(&self, files: &dyn Files, error: &OwnerError) -> ServiceOutage {
+        let (location, removal) = (files.location(), removal(&self.place));
+        let cause = match error {
+            OwnerError::Other(other) => format!(
+                "{location} belongs to the pipeline {other}; use another destination, or, where {other} restores nothing there any more: {removal}"
+            ),
+            OwnerError::Unreadable => format!(
+                "the file that names the pipeline of {location} is damaged; if it is this pipeline's: {removal}"
+            ),
+            OwnerError::Io(error) => return ServiceOutage::new(NeededService::Destination, error),
+        };
         ServiceOutage {
             service: NeededService::Destination,
             kind: OutageKind::OwnedByAnother,
-            cause: format!(
-                "{} belongs to the pipeline {other}; use another destination, or, where {other} restores nothing there any more: {}",
-                files.location(),
-                removal(&self.place)
-            ),
+            cause,
         }
     }
 }
@@ -136,10 +143,8 @@ fn try_to_claim(files: &dyn Files, pipeline: &str) -> Result<(), OwnerError> {
         match serde_json::from_slice::<OwnerFile>(&json) {
             Ok(owner) if owner.pipeline == pipeline => return Ok(()),
             Ok(owner) => return Err(OwnerError::Other(owner.pipeline)),
-            Err(error) => {
-                // It names no pipeline, so it keeps none away.
-                warn!(%error, "The file that names the destination's pipeline cannot be read; it is written anew.");
-            }
+            // It may have been another's: no pipeline takes the destination by an accident.
+            Err(_) => return Err(OwnerError::Unreadable),
         }
     }
     let owner = OwnerFile {
@@ -169,7 +174,7 @@ mod tests {
         match claimed {
             Ok(()) => None,
             Err(OwnerError::Other(owner)) => Some(owner),
-            Err(OwnerError::Io(error)) => panic!("{error}"),
+            Err(error) => panic!("{error:?}"),
         }
     }
 
@@ -186,7 +191,9 @@ mod tests {
         }
         let place = folder.path().display().to_string();
         let owner = DestinationOwner::new(("sales", "other"), &place);
-        let said = owner.outage(&files, "sales/shop").cause;
+        let said = owner
+            .outage(&files, &OwnerError::Other("sales/shop".into()))
+            .cause;
         let command = said.rsplit(": ").next().expect("a command");
         let typed = std::process::Command::new("sh")
             .args(["-c", command])
@@ -200,12 +207,15 @@ mod tests {
     }
 
     #[test]
-    fn a_file_that_names_no_pipeline_keeps_none_away() {
+    fn a_damaged_file_gives_the_destination_to_no_pipeline() {
         let folder = tempfile::tempdir().expect("a folder");
         let files = LocalFiles::open("file:///out", folder.path()).expect("opens");
         let path = folder.path().join(file_path());
         std::fs::create_dir_all(path.parent().expect("a folder")).expect("made");
         std::fs::write(&path, "").expect("written");
+        let refused = claim(&files, "sales/shop").expect_err("it may be another's");
+        assert!(matches!(refused, OwnerError::Unreadable), "{refused:?}");
+        std::fs::remove_file(&path).expect("removed");
         assert_eq!(other(claim(&files, "sales/shop")), None);
         let text = std::fs::read_to_string(&path).expect("read");
         assert_eq!(text, "{\"pipeline\":\"sales/shop\"}\n");

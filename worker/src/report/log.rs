@@ -30,6 +30,8 @@ const RENDER_EVERY: Duration = Duration::from_secs(2);
 const RENDER_EVERY_IN_BUCKET: Duration = Duration::from_secs(15);
 /// The file beside the page that says how the last run ended.
 const LAST_RUN: &str = "last-run.json";
+/// Rows that cannot be written wait in memory up to this size.
+const MOST_UNWRITTEN_BYTES: usize = 4 << 20;
 /// A writer's sums are bounded; a larger file is not a writer's.
 const LARGEST_STATE_BYTES: u64 = 4 << 20;
 /// Above this size a writer's lines are replaced by one line with their sums, so that an endless pipeline's report stays
@@ -50,6 +52,8 @@ struct LogState {
     title: String,
     writer: String,
     lines: Option<File>,
+    /// Lines that could not be written yet.
+    unwritten: Vec<u8>,
     /// The sums of this writer's lines, for when there are too many.
     own: ReportState,
     /// The sums of all writers' lines, and how far each file has been read.
@@ -58,6 +62,8 @@ struct LogState {
     rendered: Option<Instant>,
     changed: bool,
     last_run: LastRun,
+    /// Whether the rows are those of a run, which says so before its first one.
+    is_run: bool,
 }
 
 impl ReportLog {
@@ -83,12 +89,14 @@ impl ReportLog {
             title: title.to_owned(),
             writer: writer.to_owned(),
             lines: None,
+            unwritten: Vec::new(),
             own: ReportState::default(),
             combined: ReportState::default(),
             read: HashMap::new(),
             rendered: None,
             changed: false,
             last_run: LastRun::default(),
+            is_run: false,
         };
         Self {
             shared: Arc::new(Mutex::new(inner)),
@@ -120,6 +128,15 @@ impl ReportLog {
             } else {
                 Ok(())
             }
+        })
+        .await;
+    }
+
+    /// The rows that follow are those of a run, whose end [`Self::set_last_run`] says.
+    pub(crate) async fn begin_run(&self) {
+        self.with(|inner| {
+            inner.is_run = true;
+            Ok(())
         })
         .await;
     }
@@ -215,32 +232,49 @@ impl LogState {
     }
 
     fn append(&mut self, row: &ReportRow) -> Result<()> {
+        self.own.fold(row);
+        self.changed = true;
         if self.bucket.is_some() {
-            self.own.fold(row);
-            self.changed = true;
             return Ok(());
-        }
-        if self.lines.is_none() {
-            let folder = self.folder();
-            fs::create_dir_all(&folder).with_context(|| format!("making {}", folder.display()))?;
-            let path = folder.join(format!("{}.jsonl", self.writer));
-            self.lines = Some(
-                OpenOptions::new()
-                    .create(true)
-                    .append(true)
-                    .open(&path)
-                    .with_context(|| format!("opening {}", path.display()))?,
-            );
         }
         let mut line = serde_json::to_vec(row).context("writing a report row as JSON")?;
         line.push(b'\n');
-        if let Some(lines) = &mut self.lines {
-            lines
-                .write_all(&line)
-                .context("adding a row to the report")?;
+        if self.unwritten.len() < MOST_UNWRITTEN_BYTES {
+            self.unwritten.append(&mut line);
         }
-        self.own.fold(row);
-        self.changed = true;
+        if self.lines.is_none() {
+            self.open_lines()?;
+        }
+        self.write_lines()
+    }
+
+    fn open_lines(&mut self) -> Result<()> {
+        let folder = self.folder();
+        fs::create_dir_all(&folder).with_context(|| format!("making {}", folder.display()))?;
+        let path = folder.join(format!("{}.jsonl", self.writer));
+        let opened = OpenOptions::new().create(true).append(true).open(&path);
+        self.lines = Some(opened.with_context(|| format!("opening {}", path.display()))?);
+        if self.is_run {
+            self.last_run = LastRun {
+                is_running: true,
+                ..LastRun::default()
+            };
+            self.store_last_run()?;
+        }
+        Ok(())
+    }
+
+    /// Writes the rows that wait. What does not fit on the disk waits for the next time.
+    fn write_lines(&mut self) -> Result<()> {
+        if let Some(lines) = &mut self.lines {
+            let before = lines.metadata().context("adding to the report")?.len();
+            if let Err(error) = lines.write_all(&self.unwritten) {
+                // A part of a line would spoil the next.
+                let _ = lines.set_len(before);
+                return Err(error).context("adding a row to the report");
+            }
+            self.unwritten.clear();
+        }
         Ok(())
     }
 
@@ -249,6 +283,7 @@ impl LogState {
         match self.bucket.clone() {
             Some(files) => self.exchange(&*files)?,
             None => {
+                self.write_lines()?;
                 self.compact()?;
                 self.catch_up()?;
                 self.last_run = self.stored_last_run()?;
@@ -452,6 +487,20 @@ mod tests {
         }
         let html = fs::read_to_string(folder.path().join("results.html")).expect("a page");
         assert!(html.contains("file-1.json") && html.contains("file-4.json"));
+    }
+
+    #[test]
+    fn rows_that_cannot_be_written_are_written_later() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let page = folder.path().join("results.html");
+        let log = ReportLog::open(&page, "test", "one");
+        let mut inner = log.shared.lock();
+        fs::write(inner.folder(), "in the way").expect("written");
+        inner.append(&row(1)).expect_err("there is no folder");
+        fs::remove_file(inner.folder()).expect("removed");
+        inner.append(&row(2)).expect("added");
+        inner.render().expect("rendered");
+        assert_eq!(inner.combined.files(), 2);
     }
 
     #[test]

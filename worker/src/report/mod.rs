@@ -89,6 +89,8 @@ impl ReportRow {
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase", default)]
 pub struct LastRun {
+    /// Whether it had not ended: it still runs, or was killed. Nothing else is known of it then.
+    pub is_running: bool,
     /// When it ended, in milliseconds since 1970.
     pub ended_at_millis: u64,
     /// What it could not take from the source.

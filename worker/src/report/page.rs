@@ -131,6 +131,9 @@ fn verdict(state: &ReportState, last_run: &LastRun) -> (&'static str, String) {
         return ("wait", text);
     }
     let restored = count_files(state.files_restored);
+    if last_run.is_running && state.files() > 0 {
+        return ("wait", format!("{restored} came back so far"));
+    }
     match (state.files(), state.files_normalised) {
         (0, _) => ("wait", "Waiting for the first file".to_owned()),
         (_, 0) => ("ok", format!("{restored} came back identical")),

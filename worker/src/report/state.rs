@@ -57,10 +57,40 @@ pub struct ReportState {
     pub(super) recent: VecDeque<ReportRow>,
     pub(super) failures: VecDeque<ReportRow>,
     pub(super) series: Series,
-    /// Hash of each remembered file id, oldest first, and whether it had failed.
-    remembered: VecDeque<(u64, bool)>,
-    /// Hash of each remembered file id that counts as superseded.
-    superseded: VecDeque<u64>,
+    /// The last outcome of each remembered file, oldest first.
+    outcomes: VecDeque<LastOutcome>,
+}
+
+/// The last outcome of a file.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct LastOutcome {
+    /// Hash of the file's id.
+    id: u64,
+    kind: OutcomeKind,
+    /// When it had this outcome, in milliseconds since 1970: the rows of several writers are not read in the order of time.
+    at_millis: u64,
+}
+
+/// A [`FileOutcome`] without its texts.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+enum OutcomeKind {
+    Restored,
+    Superseded,
+    Failed,
+    Discarded,
+}
+
+impl From<&FileOutcome> for OutcomeKind {
+    fn from(outcome: &FileOutcome) -> Self {
+        match outcome {
+            FileOutcome::Restored => Self::Restored,
+            FileOutcome::Superseded => Self::Superseded,
+            FileOutcome::Failed { .. } => Self::Failed,
+            FileOutcome::Discarded => Self::Discarded,
+        }
+    }
 }
 
 /// One step, summed over all files.
@@ -103,57 +133,60 @@ pub(super) struct FoldedRows {
 }
 
 impl ReportState {
-    /// Counts one row. A second row of a file changes nothing, unless the file had failed and did not this time, or was
-    /// superseded and is restored now, as content that returns to an earlier one.
+    /// Counts one row. The last outcome of a file counts; a second row of the same outcome changes nothing, and a version that
+    /// was restored stays so when it is superseded.
     pub fn fold(&mut self, row: &ReportRow) {
-        let id = short_hash(&row.file_id);
-        if row.outcome == FileOutcome::Discarded {
-            self.forget_failed(id, &row.file_id);
-            return;
-        }
-        let failed = matches!(row.outcome, FileOutcome::Failed { .. });
-        let was_superseded = self.superseded.iter().position(|known| *known == id);
-        match self.remembered.iter_mut().find(|(known, _)| *known == id) {
-            Some((_, had_failed)) if *had_failed && !failed => {
-                *had_failed = false;
-                self.files_failed = self.files_failed.saturating_sub(1);
-                self.failures.retain(|other| other.file_id != row.file_id);
-                self.recent.retain(|other| other.file_id != row.file_id);
-            }
-            Some(_) if row.outcome == FileOutcome::Restored && was_superseded.is_some() => {
-                self.superseded.retain(|known| *known != id);
-                self.files_superseded = self.files_superseded.saturating_sub(1);
-            }
-            Some(_) => return,
+        let (id, kind) = (short_hash(&row.file_id), OutcomeKind::from(&row.outcome));
+        let at_millis = row.restored_at_millis.unwrap_or(0);
+        let last = LastOutcome {
+            id,
+            kind,
+            at_millis,
+        };
+        match self.outcomes.iter_mut().find(|known| known.id == id) {
             None => {
-                self.remembered.push_back((id, failed));
-                keep_last(&mut self.remembered, REMEMBERED_IDS);
+                self.outcomes.push_back(last);
+                keep_last(&mut self.outcomes, REMEMBERED_IDS);
+            }
+            Some(known) => {
+                let before = known.kind;
+                // At the same moment a failure came first.
+                let is_older = at_millis < known.at_millis
+                    || at_millis == known.at_millis && kind == OutcomeKind::Failed;
+                if is_older || before == kind || !follows(before, kind) {
+                    return;
+                }
+                *known = last;
+                self.take_out(before, &row.file_id);
             }
         }
-        if row.outcome == FileOutcome::Superseded {
-            self.superseded.push_back(id);
-            keep_last(&mut self.superseded, REMEMBERED_IDS);
+        if kind != OutcomeKind::Discarded {
+            self.add(row);
         }
+    }
+
+    /// Takes a file's earlier outcome out of the numbers.
+    fn take_out(&mut self, outcome: OutcomeKind, file_id: &str) {
+        let files = match outcome {
+            OutcomeKind::Restored => &mut self.files_restored,
+            OutcomeKind::Superseded => &mut self.files_superseded,
+            OutcomeKind::Failed => &mut self.files_failed,
+            OutcomeKind::Discarded => return,
+        };
+        *files = files.saturating_sub(1);
+        self.failures.retain(|other| other.file_id != file_id);
+        self.recent.retain(|other| other.file_id != file_id);
+    }
+
+    fn add(&mut self, row: &ReportRow) {
         self.count(row);
         let row = shortened(row);
-        if failed {
+        if matches!(row.outcome, FileOutcome::Failed { .. }) {
             self.failures.push_back(row.clone());
             keep_last(&mut self.failures, KEPT_FAILURES);
         }
         self.recent.push_back(row);
         keep_last(&mut self.recent, RECENT_ROWS);
-    }
-
-    /// Takes a failed file out, so that what comes of it later is new.
-    fn forget_failed(&mut self, id: u64, file_id: &str) {
-        let known = self.remembered.len();
-        self.remembered
-            .retain(|(known, had_failed)| *known != id || !had_failed);
-        if self.remembered.len() < known {
-            self.files_failed = self.files_failed.saturating_sub(1);
-            self.failures.retain(|row| row.file_id != file_id);
-            self.recent.retain(|row| row.file_id != file_id);
-        }
     }
 
     fn count(&mut self, row: &ReportRow) {
@@ -201,8 +234,7 @@ impl ReportState {
         sort_by_time(&mut merged.failures);
         keep_last(&mut merged.recent, RECENT_ROWS);
         keep_last(&mut merged.failures, KEPT_FAILURES);
-        keep_last(&mut merged.remembered, REMEMBERED_IDS);
-        keep_last(&mut merged.superseded, REMEMBERED_IDS);
+        keep_last(&mut merged.outcomes, REMEMBERED_IDS);
         merged
     }
 
@@ -240,8 +272,7 @@ impl ReportState {
             }
         }
         self.series.absorb(other.series);
-        self.remembered.extend(other.remembered);
-        self.superseded.extend(other.superseded);
+        self.outcomes.extend(other.outcomes);
     }
 
     /// Files of any outcome.
@@ -249,6 +280,15 @@ impl ReportState {
         self.files_restored
             .saturating_add(self.files_failed)
             .saturating_add(self.files_superseded)
+    }
+}
+
+/// Whether a file of one outcome can have the other next.
+fn follows(before: OutcomeKind, next: OutcomeKind) -> bool {
+    match (before, next) {
+        (OutcomeKind::Restored, OutcomeKind::Superseded) => false,
+        (before, OutcomeKind::Discarded) => before == OutcomeKind::Failed,
+        _ => true,
     }
 }
 

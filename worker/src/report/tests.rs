@@ -369,6 +369,29 @@ fn a_discarded_file_is_no_failure_and_counts_anew_when_it_is_restored() {
 }
 
 #[test]
+fn the_last_outcome_counts_in_whatever_order_rows_are_read() {
+    let at = |row: ReportRow, millis| ReportRow {
+        restored_at_millis: Some(START + millis),
+        ..row
+    };
+    let discarded = ReportRow {
+        outcome: FileOutcome::Discarded,
+        ..row(1)
+    };
+    let rows = [at(failed(1), 1), at(discarded, 2)];
+    for order in [[0, 1], [1, 0]] {
+        let state = folded(order.map(|n: usize| rows[n].clone()));
+        assert_eq!((state.files_failed, state.files()), (0, 0));
+    }
+    let rows = [at(row(1), 1), at(failed(1), 2)];
+    for order in [[0, 1], [1, 0]] {
+        let state = folded(order.map(|n: usize| rows[n].clone()));
+        assert_eq!((state.files_failed, state.files_restored), (1, 0));
+        assert!(page(&state).contains("1 file failed"));
+    }
+}
+
+#[test]
 fn files_of_the_originals_format_are_called_normalised_and_not_identical() {
     let html = page(&folded([ReportRow {
         is_normalised: true,

@@ -437,9 +437,9 @@ impl Compressor {
             biased;
             appended = both => appended,
             () = context.stop.cancelled() => {
-                // Appending may take long and is not waited for: no manifest names these records.
+                // A block that is being packed, and appending, may take long and are not waited for: no manifest names these
+                // records.
                 cancel.store(true, Ordering::Relaxed);
-                packing.await;
                 return Err(HandlerError::Interrupted);
             }
         };

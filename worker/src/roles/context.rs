@@ -105,6 +105,26 @@ impl RoleContext {
         }
     }
 
+    /// Fails where a folder of the data folder is missing from which files were announced that are not restored yet: an empty
+    /// one in its place would look as if all of them had been deleted.
+    pub(crate) async fn ensure_source_exists(&self, location: &Location) -> Result<()> {
+        if location.below_data().is_none() || self.path(location)?.exists() {
+            return Ok(());
+        }
+        let is_known = self
+            .journal
+            .locations()
+            .await?
+            .contains(&location.to_string());
+        if is_known && self.journal.progress().await?.unfinished() > 0 {
+            bail!(
+                "the source folder {} is missing, and files that were announced from it are not restored yet; mount its disk, or make it: then those that are not in it become dead letters",
+                self.path(location)?.display()
+            );
+        }
+        Ok(())
+    }
+
     /// Opens a destination.
     fn destination(&self, settings: &DecompressorSettings) -> Result<Destination> {
         let location = &settings.destination.location;
@@ -118,7 +138,7 @@ impl RoleContext {
         };
         // The pipelines of a data folder share its queues and its journal: within it they are one.
         Ok(
-            match self.has_data_folder() && location.below_data().is_some() {
+            match self.has_data_folder() && self.is_in_data_folder(location)? {
                 true => destination,
                 false => {
                     let place = match location {
@@ -134,6 +154,18 @@ impl RoleContext {
                 }
             },
         )
+    }
+
+    /// Whether it is a folder of the data folder, and no link that leads out of it.
+    fn is_in_data_folder(&self, location: &Location) -> Result<bool> {
+        if location.below_data().is_none() {
+            return Ok(false);
+        }
+        let place = self.path(location)?.canonicalize();
+        let data = self.data.canonicalize();
+        Ok(place
+            .and_then(|place| Ok(place.starts_with(data?)))
+            .unwrap_or(true))
     }
 
     /// Fails where the destination belongs to another pipeline. One that is down is waited for later.

@@ -20,6 +20,7 @@ use crate::roles::connect::CompressorConnections;
 use crate::roles::copies::source_has;
 use crate::roles::records;
 use crate::runtime;
+use crate::telemetry::plain_log::printable;
 use crate::telemetry::trace;
 use streampress_transport::{
     ATTR_DETAIL, ATTR_GROUP, ATTR_REASON, ATTR_TRACEPARENT, ATTR_VERSION, ChunkStream,
@@ -81,7 +82,14 @@ impl RedriveRequest {
     fn is_about(&self, letter: &RedrivenLetter) -> bool {
         let has_reason = |reason: DeadLetterReason| letter.reason == reason.as_str();
         self.reason.is_none_or(has_reason)
-            && (self.names.is_empty() || self.names.contains(&letter.name))
+            && (self.names.is_empty() || self.names.iter().any(|name| letter.has_name(name)))
+    }
+}
+
+impl RedrivenLetter {
+    /// Whether it is called so, as it is or as a list shows it.
+    pub(crate) fn has_name(&self, name: &str) -> bool {
+        self.name == name || printable(&self.name) == name
     }
 }
 
@@ -90,6 +98,8 @@ impl RedriveRequest {
 pub enum RedriveAction {
     /// Nothing: it was only listed.
     Listed,
+    /// Nothing: the request is about others.
+    NotChosen,
     /// Sent again unchanged.
     SentAgain,
     /// Its source was announced again, with the version of its first announcement.
@@ -105,7 +115,7 @@ pub enum RedriveAction {
     Left(String),
 }
 
-/// Does what is wanted with the dead letters of all queues, and answers those that it is about.
+/// Does what is wanted with the dead letters of all queues, and answers all of them.
 pub async fn redrive(
     connections: &CompressorConnections,
     announcer: &Announcer,
@@ -179,6 +189,8 @@ impl Redrive<'_> {
                 let message = Message::parse(&letter.body).ok();
                 let mut described = describe(&letter, message.as_ref());
                 if !self.request.is_about(&described) {
+                    described.action = RedriveAction::NotChosen;
+                    all.push(described);
                     continue;
                 }
                 described.action = self.act(&letter, message.as_ref()).await?;

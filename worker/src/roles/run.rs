@@ -152,6 +152,9 @@ pub(crate) async fn run(
     let decompressor = run.resolved.decompressor_settings();
     run.context.confirm_owner(&decompressor).await?;
     let report = run.context.report(&decompressor)?;
+    if let Some(report) = &report {
+        report.log.begin_run().await;
+    }
     let mut roles = JoinSet::new();
     run.spawn_workers(report.as_ref().map(|report| report.log.clone()), &mut roles)?;
     run.notice_other_locations(observer).await?;
@@ -237,6 +240,9 @@ impl Run {
             shutdown,
         };
         let compressor = resolved.compressor_settings();
+        context
+            .ensure_source_exists(&compressor.source.location)
+            .await?;
         let announcer = context.announcer(&compressor, connections.files_queue.clone())?;
         let scanner = Arc::new(context.scanner(&compressor.source, announcer));
         Ok(Self {
@@ -496,6 +502,7 @@ impl Run {
     async fn outcome(&self) -> Result<LastRun> {
         let progress = self.journal().progress().await?;
         Ok(LastRun {
+            is_running: false,
             ended_at_millis: runtime::now_millis(),
             left_out: self.left_out(),
             unfinished: progress.unfinished(),
@@ -623,7 +630,12 @@ fn take_input(
     resolved.source.location = Location::File {
         path: path.to_owned(),
     };
-    resolved.source.scan_seconds = 0;
+    if resolved.source.scan_seconds > 0 {
+        resolved.source.scan_seconds = 0;
+        observer.notice(
+            "source.scanSeconds is ignored: the files that are under --input now are taken",
+        );
+    }
     if resolved.source.on_compressed != OnCompressed::Keep {
         resolved.source.on_compressed = OnCompressed::Keep;
         observer.notice(

@@ -20,6 +20,16 @@ fn share(effort: CodecEffort) -> u64 {
 /// Small files that wait for a bundle, or unpacked bundles that are kept, take the memory of so many blocks.
 const BUNDLE_BLOCKS: u64 = 2;
 
+/// What one block at a time takes at most, in bytes.
+pub(crate) fn least_bytes(block_bytes: usize, effort: CodecEffort) -> u64 {
+    let block = (block_bytes as u64).max(1);
+    besides(block) + block * share(effort)
+}
+
+fn besides(block: u64) -> u64 {
+    BESIDES_BYTES + hybrid::PlanStore::MAX_BYTES as u64 + BUNDLE_BLOCKS * block
+}
+
 /// Threads out of `cores` that fit the limit; at least one.
 pub(crate) fn threads_within(
     limit: Option<u64>,
@@ -31,8 +41,7 @@ pub(crate) fn threads_within(
         return cores.max(1);
     };
     let block = (block_bytes as u64).max(1);
-    let besides = BESIDES_BYTES + hybrid::PlanStore::MAX_BYTES as u64 + BUNDLE_BLOCKS * block;
-    let fit = limit.saturating_sub(besides) / (block * share(effort));
+    let fit = limit.saturating_sub(besides(block)) / (block * share(effort));
     usize::try_from(fit)
         .unwrap_or(usize::MAX)
         .clamp(1, cores.max(1))

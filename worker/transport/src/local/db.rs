@@ -183,8 +183,9 @@ pub(super) fn explain(path: &Path, error: rusqlite::Error) -> TransportError {
         }
         Some(ErrorCode::DatabaseCorrupt) => {
             return TransportError::Invalid(format!(
-                "{shown} is damaged ({error}); move it and its -wal file away and announce the files again, \
-                 or choose another data folder"
+                "{shown} is damaged ({error}); move it and its -wal file away: 'streampress recover' with the \
+                 same FILE and --data then sends the files in its stream, and announce the others again; or choose another \
+                 data folder"
             ));
         }
         Some(ErrorCode::DatabaseBusy | ErrorCode::DatabaseLocked) => format!(

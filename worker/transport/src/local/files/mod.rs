@@ -109,6 +109,7 @@ impl LocalFiles {
 
     /// The file's place in a folder that exists, created if necessary; and the folders that were created for it.
     fn prepare(&self, name: &FileName) -> io::Result<(PathBuf, Vec<PathBuf>)> {
+        self.ensure_exists()?;
         let path = self.root.join(name.as_str());
         let folder = path.parent().unwrap_or(&self.root);
         // The existing part of the path is checked before the rest is created.

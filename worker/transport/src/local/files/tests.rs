@@ -328,6 +328,11 @@ fn a_location_whose_folder_has_vanished_says_so() {
     let error = files.ensure_exists().unwrap_err();
     assert_eq!(error.kind(), ErrorKind::NotConnected);
     assert!(error.to_string().contains("mount its disk"), "{error}");
+    // Nor is it made anew for a file: that would go to another disk.
+    let error = files.create(&name("sub/a.json")).err().expect("refused");
+    assert_eq!(error.kind(), ErrorKind::NotConnected);
+    files.probe(1).unwrap_err();
+    assert!(!root.exists());
 }
 
 #[test]
