@@ -1,7 +1,8 @@
-//! Workers that are stopped while they wait for the stream: they release their message, whatever part of the work is done.
+//! Workers that are stopped while they pack or wait for the stream: they release their message, whatever part of the work is done.
 
-use std::sync::Arc;
+use std::io::{self, Read};
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, mpsc};
 use std::time::Duration;
 
 use async_trait::async_trait;
@@ -14,7 +15,8 @@ use streampress::roles::announce::AnnouncementFormat;
 use streampress_transport::contract_tests::eventually;
 use streampress_transport::in_process_lock::InProcessLock;
 use streampress_transport::{
-    ChunkStream, Outgoing, Position, Queue, Record, SlotLock, StreamCounts, TransportResult,
+    ChunkStream, ExactFile, ExactOutcome, FileEntry, FileName, Files, Listing, Outgoing,
+    PendingFile, Position, Queue, Record, SlotLock, StreamCounts, TransportResult,
 };
 use tokio_util::sync::CancellationToken;
 
@@ -89,6 +91,93 @@ async fn a_packed_file_that_the_stream_does_not_accept_is_released() {
     let stream = Arc::new(StalledStream::default());
     let compressor = fixture.compressor(stream.clone());
     stop_while_it_waits(&compressor, &stream, &*fixture.local.files_queue()).await;
+}
+
+/// Files of another location whose content does not come before its sender is dropped.
+#[derive(Debug)]
+struct SlowFiles {
+    inner: Arc<dyn Files>,
+    gate: Mutex<Option<mpsc::Receiver<()>>>,
+    is_read: Arc<AtomicBool>,
+}
+
+/// The content of such a file.
+struct SlowContent {
+    gate: mpsc::Receiver<()>,
+    is_read: Arc<AtomicBool>,
+}
+
+impl Read for SlowContent {
+    fn read(&mut self, _buffer: &mut [u8]) -> io::Result<usize> {
+        self.is_read.store(true, Ordering::SeqCst);
+        let _ = self.gate.recv();
+        Ok(0)
+    }
+}
+
+impl Files for SlowFiles {
+    fn location(&self) -> &str {
+        self.inner.location()
+    }
+    fn list(&self) -> io::Result<Listing> {
+        self.inner.list()
+    }
+    fn stat(&self, name: &FileName) -> io::Result<Option<FileEntry>> {
+        self.inner.stat(name)
+    }
+    fn read(&self, _name: &FileName) -> io::Result<Box<dyn Read + Send>> {
+        let gate = self.gate.lock().take().ok_or(io::ErrorKind::NotFound)?;
+        let is_read = self.is_read.clone();
+        Ok(Box::new(SlowContent { gate, is_read }))
+    }
+    fn create(&self, name: &FileName) -> io::Result<Box<dyn PendingFile>> {
+        self.inner.create(name)
+    }
+    fn remove(&self, name: &FileName) -> io::Result<()> {
+        self.inner.remove(name)
+    }
+    fn rename(&self, from: &FileName, to: &FileName) -> io::Result<()> {
+        self.inner.rename(from, to)
+    }
+    fn list_reserved(&self, folder: &str) -> io::Result<Vec<String>> {
+        self.inner.list_reserved(folder)
+    }
+    fn remove_exact(&self, file: &ExactFile<'_>) -> io::Result<ExactOutcome> {
+        self.inner.remove_exact(file)
+    }
+    fn rename_exact(&self, file: &ExactFile<'_>, to: &FileName) -> io::Result<ExactOutcome> {
+        self.inner.rename_exact(file, to)
+    }
+}
+
+#[tokio::test]
+async fn a_block_that_is_being_packed_is_given_up() {
+    let fixture = Fixture::open();
+    let entry = fixture.write("a.txt", b"long in coming");
+    let announcer = fixture.announcer(AnnouncementFormat::Native);
+    announcer.announce(&entry).await.expect("announced");
+    let mut compressor = fixture.compressor(fixture.local.stream());
+    let (goes_on, gate) = mpsc::channel();
+    let is_read = Arc::new(AtomicBool::new(false));
+    compressor.announcer.source = Arc::new(SlowFiles {
+        inner: fixture.source.clone(),
+        gate: Mutex::new(Some(gate)),
+        is_read: is_read.clone(),
+    });
+    let slot = InProcessLock::new("test", 1).try_acquire().await;
+    let (slot, stop) = (
+        slot.expect("asked").expect("free"),
+        CancellationToken::new(),
+    );
+    let stopping = async {
+        eventually("the file is read", async || is_read.load(Ordering::SeqCst)).await;
+        stop.cancel();
+    };
+    let queue = fixture.local.files_queue();
+    let ended = tokio::join!(handle_next(&compressor, &*queue, &slot, &stop), stopping).0;
+    assert!(matches!(ended, Err(HandlerError::Interrupted)), "{ended:?}");
+    // Only now could packing end.
+    drop(goes_on);
 }
 
 /// Restores a file of so many records, the first of which is damaged.

@@ -19,10 +19,10 @@ use streampress_transport::{
     Deadline, Delivery, Queue, SlotGuard, SlotLock, TransportError, TransportResult, error_chain,
 };
 
-/// The longest wait in one receive, which is SQS's long poll.
-const LONG_POLL: Duration = Duration::from_secs(20);
+/// The longest wait in one receive. SQS would wait for 20 s, but a worker that is stopped waits for its open poll.
+const LONG_POLL: Duration = Duration::from_secs(8);
 /// The longest wait, at the end of the process, for messages of an open long poll. A pod has 30 s in all.
-const DRAIN_TIMEOUT: Duration = Duration::from_secs(21);
+const DRAIN_TIMEOUT: Duration = Duration::from_secs(9);
 /// Between two ticks while no message can start.
 const SHORTEST_TICK: Duration = Duration::from_millis(100);
 /// After a transport error, before the next call.

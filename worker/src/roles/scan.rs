@@ -514,7 +514,7 @@ mod tests {
     use streampress_transport::local::{Local, LocalOptions};
 
     use super::*;
-    use crate::journal::{FileJournal, SegmentJournal, SqliteJournal};
+    use crate::journal::{FileJournal, NoteJournal, SegmentJournal, SqliteJournal};
     use crate::roles::announce::AnnouncementFormat;
 
     struct Source {
@@ -588,6 +588,32 @@ mod tests {
             let result = source.scan().await;
             assert_eq!((result.announced, result.known), (0, 1));
             assert_eq!(source.messages().await, 1);
+        }
+    }
+
+    #[tokio::test]
+    async fn what_another_process_recorded_and_did_not_send_is_sent_by_the_second_scan() {
+        let mut source = Source::open();
+        let files = source.scanner.announcer.source.clone();
+        source.scanner.settle = Duration::ZERO;
+        source.scanner.announcer.journal = Arc::new(SegmentJournal::new(files.clone(), true));
+        let mut memory = ScanMemory::default();
+        let mut messages_after_scan = async || {
+            let stop = CancellationToken::new();
+            let scanned = source.scanner.scan(&mut memory, &stop).await;
+            scanned.expect("scanned");
+            source.messages().await
+        };
+        assert_eq!(messages_after_scan().await, 0);
+        let entry = source.write("a.txt", "words");
+        let read = source.scanner.announcer.read(&entry).await.expect("read");
+        let mut record = read.record("an-announcement".into());
+        record.is_settled = true;
+        let notes = NoteJournal::new(files);
+        let noted = notes.record_announcements(&[record]).await;
+        noted.expect("noted");
+        for messages in [0, 1, 1] {
+            assert_eq!(messages_after_scan().await, messages);
         }
     }
 
