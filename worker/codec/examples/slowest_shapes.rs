@@ -15,8 +15,10 @@ use streampress_codec::hybrid::{CodecOptions, Effort, pack};
 /// The slowest of earlier searches, and shapes that were slow in earlier releases.
 const FOUND: &[&str] = &[
     "csv 64 float,constant,float",
-    "csv 64 constant,counter,float",
-    "csv 64 counter,quoted,counter,constant,float",
+    "lines 64 float,word,float,constant,float",
+    "csv 64 float,empty,float,constant,float",
+    "csv ragged 64 empty,float",
+    "csv 64 counter,float,constant,float",
     "csv 1024 digit,number",
     "csv 1024 empty,empty",
     "csv 1024 quoted",
