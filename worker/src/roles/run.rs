@@ -175,18 +175,19 @@ pub(crate) async fn run(
     while let Some(ended) = roles.join_next().await {
         ended.context("a role ended unexpectedly")?;
     }
+    let progress = run.journal().progress().await?;
+    let found = run.found(progress).await?;
     if let Some(report) = &report {
-        report.log.set_last_run(run.outcome().await?).await;
+        report.log.set_last_run(found.clone()).await;
         report.log.finish().await;
     }
     observer.finished();
     if run.is_endless(input) {
         // Such a run ends only by a signal: what was found until then counts.
-        let unfinished = run.journal().progress().await?.unfinished();
-        is_done = unfinished == 0 && run.scanner.waiting.load(Relaxed) == 0;
+        is_done = found.unfinished == 0 && found.waiting == 0;
     }
-    run.summary(report.map(|report| report.page), started, is_done)
-        .await
+    let page = report.map(|report| report.page);
+    run.summary(progress, found, (page, started, is_done)).await
 }
 
 /// A run's parts.
@@ -498,9 +499,8 @@ impl Run {
         }
     }
 
-    /// What the report says about this run.
-    async fn outcome(&self) -> Result<LastRun> {
-        let progress = self.journal().progress().await?;
+    /// What it found at its end, beyond how far the files are.
+    async fn found(&self, progress: JournalProgress) -> Result<LastRun> {
         Ok(LastRun {
             is_running: false,
             ended_at_millis: runtime::now_millis(),
@@ -528,13 +528,17 @@ impl Run {
 
     async fn summary(
         &self,
-        report: Option<PathBuf>,
-        started: Instant,
-        finite: bool,
+        progress: JournalProgress,
+        found: LastRun,
+        (report, started, is_done): (Option<PathBuf>, Instant, bool),
     ) -> Result<RunSummary> {
-        let progress = self.journal().progress().await?;
-        let left_out = self.left_out();
-        let (gone, altered) = (self.gone.load(Relaxed), self.still_altered().await?);
+        let LastRun {
+            left_out,
+            waiting,
+            gone,
+            altered,
+            ..
+        } = found;
         let failures = self.journal().failures(LISTED_FAILURES).await?.into_iter();
         Ok(RunSummary {
             files_generated: progress.announced,
@@ -543,7 +547,7 @@ impl Run {
             files_failed: progress.failed,
             files_superseded: progress.superseded,
             files_left_out: left_out.count,
-            files_waiting: self.scanner.waiting.load(Relaxed),
+            files_waiting: waiting,
             files_gone: gone,
             files_altered: altered,
             bytes_raw: progress.bytes_raw,
@@ -552,7 +556,7 @@ impl Run {
             // Whether a page in a bucket exists would take another request.
             report: report.filter(|page| page.starts_with("s3:") || page.exists()),
             output: self.output()?,
-            interrupted: !finite,
+            interrupted: !is_done,
             failures: failures
                 .map(|(name, failure)| (name, failure.to_string()))
                 .collect(),
