@@ -21,10 +21,9 @@ use streampress_codec::hybrid;
 pub use streampress_crds::Role;
 use streampress_crds::api::pipeline::{OnCompressed, OnRestored, SourceFormat};
 use streampress_transport::aws::Aws;
+use streampress_transport::contract_tests::{FilesTap, TappedFiles};
 use streampress_transport::local::files::LocalFiles;
-use streampress_transport::{
-    ChunkStream, ExactFile, ExactOutcome, FileEntry, FileName, Files, Listing, PendingFile, Queue,
-};
+use streampress_transport::{ChunkStream, FileEntry, FileName, Files, PendingFile, Queue};
 use tokio::runtime::Runtime;
 use tokio_util::sync::CancellationToken;
 
@@ -42,7 +41,8 @@ pub const STREAM: &str = "stream";
 pub struct TestPipeline {
     source: Arc<dyn Files>,
     root: PathBuf,
-    destination: CountedFiles,
+    destination: Arc<dyn Files>,
+    commits: CommitCounts,
     visibility: Duration,
     url: String,
     /// Names of its queues and stream.
@@ -71,14 +71,13 @@ impl TestPipeline {
     pub fn new(root: &Path, url: &str, visibility: Duration) -> io::Result<Self> {
         let source = LocalFiles::open("file:///data/in", &root.join("in"))?;
         let destination = LocalFiles::open("file:///data/out", &root.join("out"))?;
-        let destination = CountedFiles {
-            inner: Arc::new(destination),
-            commits: Arc::default(),
-        };
+        let commits = CommitCounts::default();
+        let destination = TappedFiles::new(Arc::new(destination), commits.clone());
         Ok(Self {
             source: Arc::new(source),
             root: root.to_owned(),
             destination,
+            commits,
             visibility,
             url: url.to_owned(),
             names: PipelineNames {
@@ -137,8 +136,8 @@ impl TestPipeline {
 
     /// The commits of each name at the destination, in order.
     pub fn commits(&self) -> HashMap<String, Vec<SystemTime>> {
-        self.destination
-            .commits
+        self.commits
+            .0
             .lock()
             .unwrap_or_else(PoisonError::into_inner)
             .clone()
@@ -267,7 +266,7 @@ async fn consumer(
             (files, Arc::new(handler))
         }
         Role::Decompressor => {
-            let files = Arc::new(pipeline.destination.clone());
+            let files = pipeline.destination.clone();
             let destination =
                 Destination::with_own_journal(files, Some(&pipeline.root.join("out")));
             let journal = Arc::new(NoJournal);
@@ -292,60 +291,31 @@ async fn consumer(
     Ok((queue, consumer))
 }
 
-/// A destination that records its commits.
-#[derive(Debug, Clone)]
-struct CountedFiles {
-    inner: Arc<dyn Files>,
-    commits: Arc<Mutex<HashMap<String, Vec<SystemTime>>>>,
-}
+/// The commits of each name at a destination, in order.
+#[derive(Debug, Clone, Default)]
+struct CommitCounts(Arc<Mutex<HashMap<String, Vec<SystemTime>>>>);
 
-impl CountedFiles {
+impl CommitCounts {
     fn count(&self, name: String, modified: SystemTime) {
-        let mut commits = self.commits.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut commits = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         commits.entry(name).or_default().push(modified);
     }
 }
 
-impl Files for CountedFiles {
-    fn location(&self) -> &str {
-        self.inner.location()
-    }
-    fn list(&self) -> io::Result<Listing> {
-        self.inner.list()
-    }
-    fn stat(&self, name: &FileName) -> io::Result<Option<FileEntry>> {
-        self.inner.stat(name)
-    }
-    fn read(&self, name: &FileName) -> io::Result<Box<dyn io::Read + Send>> {
-        self.inner.read(name)
-    }
-    fn create(&self, name: &FileName) -> io::Result<Box<dyn PendingFile>> {
-        let (inner, files, name) = (self.inner.create(name)?, self.clone(), name.to_string());
-        Ok(Box::new(CountedFile { inner, files, name }))
-    }
-    fn remove(&self, name: &FileName) -> io::Result<()> {
-        self.inner.remove(name)
-    }
-    fn rename(&self, from: &FileName, to: &FileName) -> io::Result<()> {
-        self.inner.rename(from, to)
-    }
-    fn set_modified(&self, name: &FileName, modified: SystemTime) -> io::Result<()> {
-        self.inner.set_modified(name, modified)
-    }
-    fn list_reserved(&self, folder: &str) -> io::Result<Vec<String>> {
-        self.inner.list_reserved(folder)
-    }
-    fn remove_exact(&self, file: &ExactFile<'_>) -> io::Result<ExactOutcome> {
-        self.inner.remove_exact(file)
-    }
-    fn rename_exact(&self, file: &ExactFile<'_>, to: &FileName) -> io::Result<ExactOutcome> {
-        self.inner.rename_exact(file, to)
+impl FilesTap for CommitCounts {
+    fn create(&self, files: &dyn Files, name: &FileName) -> io::Result<Box<dyn PendingFile>> {
+        let (inner, counts, name) = (files.create(name)?, self.clone(), name.to_string());
+        Ok(Box::new(CountedFile {
+            inner,
+            counts,
+            name,
+        }))
     }
 }
 
 struct CountedFile {
     inner: Box<dyn PendingFile>,
-    files: CountedFiles,
+    counts: CommitCounts,
     name: String,
 }
 
@@ -361,7 +331,7 @@ impl io::Write for CountedFile {
 impl PendingFile for CountedFile {
     fn commit(self: Box<Self>, modified: SystemTime) -> io::Result<()> {
         self.inner.commit(modified)?;
-        self.files.count(self.name, modified);
+        self.counts.count(self.name, modified);
         Ok(())
     }
 
@@ -372,7 +342,7 @@ impl PendingFile for CountedFile {
     ) -> io::Result<FileEntry> {
         let entry = self.inner.commit_over(modified, seen)?;
         if !entry.name.is_reserved() {
-            self.files.count(self.name, modified);
+            self.counts.count(self.name, modified);
         }
         Ok(entry)
     }

@@ -7,11 +7,9 @@ use std::time::{Duration, SystemTime};
 use streampress::destination::Destination;
 use streampress::roles::announce::AnnouncementFormat;
 use streampress::telemetry::metrics::NeededService;
-use streampress_transport::contract_tests::eventually;
+use streampress_transport::contract_tests::{FilesTap, TappedFiles, eventually};
 use streampress_transport::in_process_lock::InProcessLock;
-use streampress_transport::{
-    ExactFile, ExactOutcome, FileEntry, FileName, Files, Listing, PendingFile,
-};
+use streampress_transport::{FileEntry, FileName, Files, PendingFile};
 use tokio::time::Instant;
 
 #[path = "support/fixture.rs"]
@@ -25,7 +23,6 @@ const HOUR: Duration = Duration::from_secs(3600);
 /// A location on a disk that has space only from a moment on.
 #[derive(Debug)]
 struct FullDisk {
-    inner: Arc<dyn Files>,
     full_until: Instant,
 }
 
@@ -53,39 +50,12 @@ impl PendingFile for FullFile {
     }
 }
 
-impl Files for FullDisk {
-    fn location(&self) -> &str {
-        self.inner.location()
-    }
-    fn list(&self) -> io::Result<Listing> {
-        self.inner.list()
-    }
-    fn stat(&self, name: &FileName) -> io::Result<Option<FileEntry>> {
-        self.inner.stat(name)
-    }
-    fn read(&self, name: &FileName) -> io::Result<Box<dyn Read + Send>> {
-        self.inner.read(name)
-    }
-    fn create(&self, name: &FileName) -> io::Result<Box<dyn PendingFile>> {
+impl FilesTap for FullDisk {
+    fn create(&self, files: &dyn Files, name: &FileName) -> io::Result<Box<dyn PendingFile>> {
         if Instant::now() < self.full_until {
             return Ok(Box::new(FullFile));
         }
-        self.inner.create(name)
-    }
-    fn remove(&self, name: &FileName) -> io::Result<()> {
-        self.inner.remove(name)
-    }
-    fn rename(&self, from: &FileName, to: &FileName) -> io::Result<()> {
-        self.inner.rename(from, to)
-    }
-    fn list_reserved(&self, folder: &str) -> io::Result<Vec<String>> {
-        self.inner.list_reserved(folder)
-    }
-    fn remove_exact(&self, file: &ExactFile<'_>) -> io::Result<ExactOutcome> {
-        self.inner.remove_exact(file)
-    }
-    fn rename_exact(&self, file: &ExactFile<'_>, to: &FileName) -> io::Result<ExactOutcome> {
-        self.inner.rename_exact(file, to)
+        files.create(name)
     }
 }
 
@@ -111,10 +81,7 @@ async fn a_full_disk_for_an_hour_makes_no_dead_letter_and_everything_is_restored
     compressing.stop().await;
 
     let (restored, full_until) = (fixture.files("out"), Instant::now() + HOUR);
-    let full = Arc::new(FullDisk {
-        inner: restored.clone(),
-        full_until,
-    });
+    let full = TappedFiles::new(restored.clone(), FullDisk { full_until });
     let folder = fixture.folder().with_file_name("out");
     let destination = Destination::with_own_journal(full, Some(&folder));
     let restoring = RunningConsumer::start(

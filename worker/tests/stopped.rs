@@ -12,11 +12,11 @@ use streampress::consume::{Handler, HandlerError};
 use streampress::message::record::RecordOwner;
 use streampress::message::{FileRef, Manifest, Records, VERSION};
 use streampress::roles::announce::AnnouncementFormat;
-use streampress_transport::contract_tests::eventually;
+use streampress_transport::contract_tests::{FilesTap, TappedFiles, eventually};
 use streampress_transport::in_process_lock::InProcessLock;
 use streampress_transport::{
-    ChunkStream, ExactFile, ExactOutcome, FileEntry, FileName, Files, Listing, Outgoing,
-    PendingFile, Position, Queue, Record, SlotLock, StreamCounts, TransportResult,
+    ChunkStream, FileName, Files, Outgoing, Position, Queue, Record, SlotLock, StreamCounts,
+    TransportResult,
 };
 use tokio_util::sync::CancellationToken;
 
@@ -96,7 +96,6 @@ async fn a_packed_file_that_the_stream_does_not_accept_is_released() {
 /// Files of another location whose content does not come before its sender is dropped.
 #[derive(Debug)]
 struct SlowFiles {
-    inner: Arc<dyn Files>,
     gate: Mutex<Option<mpsc::Receiver<()>>>,
     is_read: Arc<AtomicBool>,
 }
@@ -115,38 +114,11 @@ impl Read for SlowContent {
     }
 }
 
-impl Files for SlowFiles {
-    fn location(&self) -> &str {
-        self.inner.location()
-    }
-    fn list(&self) -> io::Result<Listing> {
-        self.inner.list()
-    }
-    fn stat(&self, name: &FileName) -> io::Result<Option<FileEntry>> {
-        self.inner.stat(name)
-    }
-    fn read(&self, _name: &FileName) -> io::Result<Box<dyn Read + Send>> {
+impl FilesTap for SlowFiles {
+    fn read(&self, _files: &dyn Files, _name: &FileName) -> io::Result<Box<dyn Read + Send>> {
         let gate = self.gate.lock().take().ok_or(io::ErrorKind::NotFound)?;
         let is_read = self.is_read.clone();
         Ok(Box::new(SlowContent { gate, is_read }))
-    }
-    fn create(&self, name: &FileName) -> io::Result<Box<dyn PendingFile>> {
-        self.inner.create(name)
-    }
-    fn remove(&self, name: &FileName) -> io::Result<()> {
-        self.inner.remove(name)
-    }
-    fn rename(&self, from: &FileName, to: &FileName) -> io::Result<()> {
-        self.inner.rename(from, to)
-    }
-    fn list_reserved(&self, folder: &str) -> io::Result<Vec<String>> {
-        self.inner.list_reserved(folder)
-    }
-    fn remove_exact(&self, file: &ExactFile<'_>) -> io::Result<ExactOutcome> {
-        self.inner.remove_exact(file)
-    }
-    fn rename_exact(&self, file: &ExactFile<'_>, to: &FileName) -> io::Result<ExactOutcome> {
-        self.inner.rename_exact(file, to)
     }
 }
 
@@ -159,11 +131,11 @@ async fn a_block_that_is_being_packed_is_given_up() {
     let mut compressor = fixture.compressor(fixture.local.stream());
     let (goes_on, gate) = mpsc::channel();
     let is_read = Arc::new(AtomicBool::new(false));
-    compressor.announcer.source = Arc::new(SlowFiles {
-        inner: fixture.source.clone(),
+    let slow = SlowFiles {
         gate: Mutex::new(Some(gate)),
         is_read: is_read.clone(),
-    });
+    };
+    compressor.announcer.source = TappedFiles::new(fixture.source.clone(), slow);
     let slot = InProcessLock::new("test", 1).try_acquire().await;
     let (slot, stop) = (
         slot.expect("asked").expect("free"),

@@ -1,15 +1,17 @@
-//! Queues and streams of tests that see the calls of others, and may refuse them.
+//! Queues, streams and files of tests that see the calls of others, and may refuse them.
 
 use std::fmt;
+use std::io::{self, Read};
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use async_trait::async_trait;
 use bytes::Bytes;
 
 use crate::{
-    ChunkStream, Delivery, Depth, Failure, Outgoing, Position, Queue, Receipt, Record,
-    StreamCounts, TransportResult,
+    ChunkStream, Delivery, Depth, ExactFile, ExactOutcome, Failure, FileEntry, FileName, Files,
+    Listing, Outgoing, PendingFile, Position, Queue, Receipt, Record, StreamCounts,
+    TransportResult,
 };
 
 /// What a test does at the calls of a [`TappedQueue`].
@@ -150,5 +152,68 @@ impl<T: StreamTap> ChunkStream for TappedStream<T> {
 
     fn counts(&self) -> StreamCounts {
         self.inner.counts()
+    }
+}
+
+/// What a test does at the calls of [`TappedFiles`].
+pub trait FilesTap: fmt::Debug + Send + Sync {
+    /// In place of a read from `files`.
+    fn read(&self, files: &dyn Files, name: &FileName) -> io::Result<Box<dyn Read + Send>> {
+        files.read(name)
+    }
+
+    /// In place of a file that is begun in `files`.
+    fn create(&self, files: &dyn Files, name: &FileName) -> io::Result<Box<dyn PendingFile>> {
+        files.create(name)
+    }
+}
+
+/// Passes every call on to a location's files, or lets a tap do it. A probe is made of these calls.
+#[derive(Debug)]
+pub struct TappedFiles<T> {
+    inner: Arc<dyn Files>,
+    tap: T,
+}
+
+impl<T: FilesTap> TappedFiles<T> {
+    /// The files `inner`, with a tap.
+    pub fn new(inner: Arc<dyn Files>, tap: T) -> Arc<Self> {
+        Arc::new(Self { inner, tap })
+    }
+}
+
+impl<T: FilesTap> Files for TappedFiles<T> {
+    fn location(&self) -> &str {
+        self.inner.location()
+    }
+    fn list(&self) -> io::Result<Listing> {
+        self.inner.list()
+    }
+    fn stat(&self, name: &FileName) -> io::Result<Option<FileEntry>> {
+        self.inner.stat(name)
+    }
+    fn read(&self, name: &FileName) -> io::Result<Box<dyn Read + Send>> {
+        self.tap.read(&*self.inner, name)
+    }
+    fn create(&self, name: &FileName) -> io::Result<Box<dyn PendingFile>> {
+        self.tap.create(&*self.inner, name)
+    }
+    fn remove(&self, name: &FileName) -> io::Result<()> {
+        self.inner.remove(name)
+    }
+    fn rename(&self, from: &FileName, to: &FileName) -> io::Result<()> {
+        self.inner.rename(from, to)
+    }
+    fn set_modified(&self, name: &FileName, modified: SystemTime) -> io::Result<()> {
+        self.inner.set_modified(name, modified)
+    }
+    fn list_reserved(&self, folder: &str) -> io::Result<Vec<String>> {
+        self.inner.list_reserved(folder)
+    }
+    fn remove_exact(&self, file: &ExactFile<'_>) -> io::Result<ExactOutcome> {
+        self.inner.remove_exact(file)
+    }
+    fn rename_exact(&self, file: &ExactFile<'_>, to: &FileName) -> io::Result<ExactOutcome> {
+        self.inner.rename_exact(file, to)
     }
 }
