@@ -172,12 +172,21 @@ impl SharedFolder {
             format!("[{}]", objects.join(", ")).into(),
         );
         files.insert("empty.txt".into(), Vec::new());
-        for (name, content) in &files {
+        self.write(folder, &files);
+        files
+    }
+
+    fn write(&self, folder: &str, files: &FilesByName) {
+        for (name, content) in files {
             let path = self.folder.path().join(folder).join(name);
             fs::create_dir_all(path.parent().expect("a folder")).expect("folders can be made");
             fs::write(path, content).expect("a file can be written");
         }
-        files
+    }
+
+    fn rename(&self, from: &str, to: &str) {
+        let path = |name: &str| self.folder.path().join(name);
+        fs::rename(path(from), path(to)).expect("it can be renamed");
     }
 
     fn files(&self, folder: &str) -> FilesByName {
@@ -249,9 +258,13 @@ struct ReleaseProcess {
 }
 
 impl ReleaseProcess {
+    fn log(&self) -> String {
+        fs::read_to_string(&self.log).unwrap_or_default()
+    }
+
     fn succeeds(mut self) {
         let status = self.child.wait().expect("it ends");
-        let log = fs::read_to_string(&self.log).unwrap_or_default();
+        let log = self.log();
         assert!(status.success(), "{}: {log}", self.log.display());
     }
 }
@@ -265,16 +278,22 @@ impl Drop for ReleaseProcess {
 
 const PIPELINE: &[&str] = &["pipeline.yaml"];
 
-/// Announces the files of the source and waits until all are restored.
-fn submit(shared: &SharedFolder, release: Release, files: &FilesByName) {
+/// Announces files of the source.
+fn submit(shared: &SharedFolder, release: Release, files: &FilesByName, options: &[&str]) {
     let source = shared.source();
     let paths: Vec<String> = files
         .keys()
         .map(|name| format!("{source}/{name}"))
         .collect();
     let paths = paths.iter().map(String::as_str);
-    let args: Vec<&str> = paths.chain(["-p", "pipeline.yaml", "--wait"]).collect();
-    shared.start(release, "submit", &args).succeeds();
+    let args: Vec<&str> = paths.chain(["-p", "pipeline.yaml"]).collect();
+    let submit = shared.start(release, "submit", &[&args, options].concat());
+    submit.succeeds();
+}
+
+/// Announces files of the source and waits until all are restored.
+fn submit_and_wait(shared: &SharedFolder, release: Release, files: &FilesByName) {
+    submit(shared, release, files, &["--wait"]);
 }
 
 fn one_restores_what_another_packs(transport: Transport) {
@@ -284,7 +303,7 @@ fn one_restores_what_another_packs(transport: Transport) {
             let files = shared.fill(&shared.source());
             let _compress = shared.start(compressor, "compress", PIPELINE);
             let _decompress = shared.start(decompressor, "decompress", PIPELINE);
-            submit(&shared, submitter, &files);
+            submit_and_wait(&shared, submitter, &files);
             let restored = shared.files(&shared.destination());
             assert_eq!(restored, files, "{compressor:?} first");
             eventually_blocking("receipts delete the source's files", || {
@@ -318,8 +337,99 @@ fn workers_of_both_share_the_slots(transport: Transport) {
         let compress = shared.start(release, "compress", PIPELINE);
         (compress, shared.start(release, "decompress", PIPELINE))
     });
-    submit(&shared, Release::This, &files);
+    submit_and_wait(&shared, Release::This, &files);
     assert_eq!(shared.files(&shared.destination()), files);
+}
+
+/// A source that one does not find becomes a dead letter, which the other lists and sends again.
+fn one_redrives_what_another_set_aside(transport: Transport) {
+    for (first, second) in BOTH_WAYS {
+        let shared = SharedFolder::new(transport, SMALL_BLOCKS);
+        let files = FilesByName::from([("late.csv".into(), b"a,b\n1,2\n".to_vec())]);
+        let (source, aside) = (shared.source() + "/late.csv", "aside");
+        shared.write(&shared.source(), &files);
+        submit(&shared, first, &files, &[]);
+        shared.rename(&source, aside);
+        let compress = shared.start(first, "compress", PIPELINE);
+        eventually_blocking("it is a dead letter", || {
+            compress.log().contains("SourceMissing")
+        });
+        drop(compress);
+        shared.let_receives_expire();
+        shared.rename(aside, &source);
+        let _compress = shared.start(second, "compress", PIPELINE);
+        let _decompress = shared.start(second, "decompress", PIPELINE);
+        eventually_blocking("it is sent again", || {
+            shared.start(second, "redrive", PIPELINE).succeeds();
+            shared.files(&shared.destination()) == files
+        });
+    }
+}
+
+/// Versions that both restored in turn replace each other: neither takes the other's bytes for those of a stranger.
+fn versions_of_both_replace_each_other(transport: Transport) {
+    for (first, second) in BOTH_WAYS {
+        let shared = SharedFolder::new(transport, SMALL_BLOCKS);
+        for (number, release) in [first, second, first].into_iter().enumerate() {
+            let content = format!("version {number}\n").repeat(1000 * (number + 1));
+            let files = FilesByName::from([("stock.txt".into(), content.into_bytes())]);
+            shared.write(&shared.source(), &files);
+            let _compress = shared.start(release, "compress", PIPELINE);
+            let _decompress = shared.start(release, "decompress", PIPELINE);
+            submit_and_wait(&shared, release, &files);
+            assert_eq!(
+                shared.files(&shared.destination()),
+                files,
+                "{first:?} first"
+            );
+        }
+        let displaced = shared.destination() + "/.streampress/displaced";
+        assert_eq!(shared.files(&displaced), FilesByName::new());
+    }
+}
+
+#[test]
+fn one_release_makes_the_queues_anew_from_the_stream_of_another() {
+    for (first, second) in BOTH_WAYS {
+        let shared = SharedFolder::new(Transport::DataFolder, SMALL_BLOCKS);
+        let files = shared.fill(&shared.source());
+        submit(&shared, first, &files, &[]);
+        let compress = shared.start(first, "compress", PIPELINE);
+        eventually_blocking("all files are packed", || {
+            compress.log().matches("File compressed").count() == files.len()
+        });
+        drop(compress);
+        for name in ["streampress.db", "streampress.db-wal", "streampress.db-shm"] {
+            let _ = fs::remove_file(shared.folder.path().join("data").join(name));
+        }
+        shared.start(second, "recover", PIPELINE).succeeds();
+        let _decompress = shared.start(second, "decompress", PIPELINE);
+        eventually_blocking("all files are restored", || {
+            shared.files(&shared.destination()) == files
+        });
+    }
+}
+
+#[test]
+fn one_release_sends_again_what_another_set_aside() {
+    one_redrives_what_another_set_aside(Transport::DataFolder);
+}
+
+#[test]
+fn versions_that_both_releases_restored_replace_each_other() {
+    versions_of_both_replace_each_other(Transport::DataFolder);
+}
+
+#[test]
+#[ignore = "needs tests/previous --all: tests/run --long"]
+fn on_aws_one_release_sends_again_what_another_set_aside() {
+    one_redrives_what_another_set_aside(Transport::FakeAws);
+}
+
+#[test]
+#[ignore = "needs tests/previous --all: tests/run --long"]
+fn on_aws_versions_that_both_releases_restored_replace_each_other() {
+    versions_of_both_replace_each_other(Transport::FakeAws);
 }
 
 #[test]
