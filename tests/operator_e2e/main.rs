@@ -2,7 +2,7 @@
 //! Needs `tests/cluster up` and `tests/cluster load-image`; runs through `tests/cluster exec`.
 //!
 //! Every test has its own namespace with its own operator, which has no permissions outside it, and applies the examples
-//! for users. The exception is `install`: an operator for all namespaces, with the CRD in its chart, runs alone.
+//! for users. The exceptions are `install` and `previous`: an operator for all namespaces, with the CRD in its chart, runs alone.
 
 mod buckets;
 mod documentation;
@@ -10,6 +10,7 @@ mod examples;
 mod install;
 mod kills;
 mod life;
+mod previous;
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};

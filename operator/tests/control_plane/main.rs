@@ -16,3 +16,4 @@ mod pipelines;
 mod robustness;
 mod rules;
 mod statuses;
+mod stored;
