@@ -1,10 +1,10 @@
 //! Many small files through real compressors and decompressors under all faults at once: workers killed at random, lost
 //! responses, duplicates, throttling, resharding. No file may be lost, altered, half-written, restored twice or out of
-//! order.
+//! order, whatever its modification time, and no source is deleted before it is restored.
 //!
 //! 500 files; STREAMPRESS_SOAK_FILES=10000 for the long run. STREAMPRESS_SOAK_SEED repeats a run.
 
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
 use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
 
@@ -47,6 +47,7 @@ const VISIBILITY: Duration = Duration::from_secs(5);
 /// Files whose source is removed before the compressors start: they become dead letters, and redrive restores them.
 const REMOVED: u64 = 5;
 
+const RECEIPTS: &str = "receipts.fifo";
 const POISON: &str = "not a message";
 
 fn content(seed: u64, version: u64) -> Vec<u8> {
@@ -67,8 +68,25 @@ type ExpectedFiles = HashMap<String, Vec<Digest>>;
 /// Hashes of the visible files at the destination by name.
 type RestoredFiles = HashMap<String, Digest>;
 
+/// The modification time of a version: at random, so that a newer version is often older by it.
+fn modified(file: u64, version: u64) -> SystemTime {
+    let mut random = fastrand::Rng::with_seed(file * 31 + version + 7);
+    let millis = random.u64(1_000_000_000_000..2_000_000_000_000);
+    SystemTime::UNIX_EPOCH + Duration::from_millis(millis)
+}
+
 fn name_of(file: u64) -> String {
     format!("folder {}/file-{file}.json", file % 7)
+}
+
+/// The number of a file by its name.
+fn number_in(name: &str) -> u64 {
+    let digits = name
+        .rsplit_once('-')
+        .and_then(|(_, rest)| rest.strip_suffix(".json"));
+    digits
+        .and_then(|digits| digits.parse().ok())
+        .expect("a number")
 }
 
 struct Soak {
@@ -76,7 +94,6 @@ struct Soak {
     announcer: Announcer,
     pipeline: TestPipeline,
     expected: ExpectedFiles,
-    began: SystemTime,
 }
 
 impl Soak {
@@ -91,10 +108,9 @@ impl Soak {
     }
 
     fn write(&self, file: u64, version: u64) -> FileEntry {
-        let modified = self.began + Duration::from_secs(version);
         let bytes = content(file, version);
         self.pipeline
-            .write(&name_of(file), &bytes, modified)
+            .write(&name_of(file), &bytes, modified(file, version))
             .expect("written")
     }
 
@@ -108,6 +124,17 @@ impl Soak {
             .iter()
             .filter(|(name, versions)| restored.get(*name) == versions.last())
             .count()
+    }
+
+    /// A source that is gone, of all but those in `left` before `restored` was listed, was restored in its last version.
+    fn assert_deleted_once_restored(&self, left: &BTreeSet<String>, restored: &RestoredFiles) {
+        for (name, versions) in &self.expected {
+            let was_removed = (1..=REMOVED).contains(&number_in(name));
+            assert!(
+                was_removed || left.contains(name) || restored.get(name) == versions.last(),
+                "the source of {name} was deleted before its last version was restored"
+            );
+        }
     }
 
     /// Every visible file must be a whole version that was announced.
@@ -137,16 +164,17 @@ async fn nothing_is_lost_altered_or_doubled_under_all_faults() {
     .await;
     cloud.make_queue("files", 50);
     cloud.make_queue("chunks", 50);
+    cloud.make_queue("receipts", 50);
     cloud.make_stream(STREAM, 2);
-    let pipeline =
+    let mut pipeline =
         TestPipeline::new(root.path(), &cloud.fake_aws.url, VISIBILITY).expect("folders");
+    pipeline.receipts = Some(RECEIPTS.into());
     let announcer = pipeline.announcer(&cloud.aws).await;
     let mut soak = Soak {
         cloud,
         announcer,
         pipeline,
         expected: ExpectedFiles::new(),
-        began: SystemTime::UNIX_EPOCH + Duration::from_secs(1_700_000_000),
     };
     let started = Instant::now();
     for file in 0..files {
@@ -184,8 +212,10 @@ async fn nothing_is_lost_altered_or_doubled_under_all_faults() {
         // Lets the workers make progress before the next kill.
         tokio::time::sleep(Duration::from_millis(random.u64(1500..4000))).await;
         // Once a round, because it hashes thousands of files.
+        let left = soak.pipeline.left().expect("listed");
         let restored = soak.restored();
         soak.assert_nothing_altered(&restored);
+        soak.assert_deleted_once_restored(&left, &restored);
         let done = soak.up_to_date(&restored);
         if done * 10 < soak.expected.len() * 9 {
             let victim = random.usize(0..workers.len());
@@ -242,6 +272,10 @@ async fn nothing_is_lost_altered_or_doubled_under_all_faults() {
         soak.write(file, 1);
     }
     redrive_until_restored(&mut soak, &died).await;
+    eventually("all receipts are taken", async || {
+        queues_empty(&soak.cloud.fake_aws)
+    })
+    .await;
     // All at once, as a rollout does: each waits for its last long poll.
     futures::future::join_all(workers.into_iter().map(TestWorker::drain)).await;
     let restored = soak.pipeline.restored().expect("listed");
@@ -254,14 +288,20 @@ async fn nothing_is_lost_altered_or_doubled_under_all_faults() {
     }
     assert_eq!(restored.len(), soak.expected.len());
     for (name, commits) in soak.pipeline.commits() {
-        let mut in_order = commits.clone();
-        in_order.sort();
-        in_order.dedup();
-        assert_eq!(
-            commits, in_order,
-            "{name} became visible twice or out of order"
+        let versions = soak.expected[&name].len() as u64;
+        let file = number_in(&name);
+        let mut in_order = (1..=versions).map(|version| modified(file, version));
+        let is_in_order = commits
+            .iter()
+            .all(|commit| in_order.any(|modified| modified == *commit));
+        assert!(
+            is_in_order,
+            "{name} became visible twice or out of order: {commits:?}"
         );
     }
+    // Those that were put back are other files than were announced, and are not the pipeline's to delete.
+    let put_back: BTreeSet<String> = (1..=REMOVED).map(name_of).collect();
+    assert_eq!(soak.pipeline.left().expect("listed"), put_back);
     assert_policy_allows(&soak.cloud.fake_aws.called());
 }
 
@@ -329,7 +369,7 @@ fn file_hash(body: &str) -> Option<Digest> {
 
 fn queues_empty(fake_aws: &FakeAws) -> bool {
     let sqs = fake_aws.sqs();
-    sqs.len(FILES) == 0 && sqs.len(CHUNKS) == 0
+    sqs.len(FILES) == 0 && sqs.len(CHUNKS) == 0 && sqs.len(RECEIPTS) == 0
 }
 
 fn describe(fake_aws: &FakeAws) -> String {
@@ -358,7 +398,7 @@ async fn redrive_until_restored(soak: &mut Soak, died: &[(String, String)]) {
     let connections = CompressorConnections {
         files_queue: Arc::new(files_queue),
         chunks_queue: Arc::new(aws.queue(CHUNKS, LONG).await.expect("opens")),
-        receipts_queue: None,
+        receipts_queue: Some(Arc::new(aws.queue(RECEIPTS, LONG).await.expect("opens"))),
         stream: Arc::new(aws.stream(STREAM).await.expect("opens")),
     };
     let redriven = redrive(&connections, &soak.announcer, &RedriveRequest::default())

@@ -1,12 +1,13 @@
 //! A whole pipeline on a fake AWS: source and destination folders, compressors and decompressors. Each worker has its
 //! own clients and its own runtime, so killing it ends everything it was doing, as killing a process does.
 
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
 use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, SystemTime};
 
+use streampress::consume::joined::JoinedQueue;
 use streampress::consume::{Consumer, Handler};
 use streampress::destination::Destination;
 use streampress::journal::NoJournal;
@@ -15,6 +16,7 @@ use streampress::roles::announce::{AnnouncementFormat, Announcer};
 use streampress::roles::bundler::Bundler;
 use streampress::roles::compress::Compressor;
 use streampress::roles::decompress::Decompressor;
+use streampress::roles::receipts::ReceiptSender;
 use streampress::roles::source::SourceFilter;
 use streampress::telemetry::metrics::Meter;
 use streampress_codec::hybrid;
@@ -51,6 +53,8 @@ pub struct TestPipeline {
     pub effort: hybrid::Effort,
     /// Whether small files share a block.
     pub bundles: bool,
+    /// The queue of receipts, which delete the sources of restored files; `None`: sources are kept.
+    pub receipts: Option<String>,
     /// The meter that all its workers share.
     pub meter: Meter,
 }
@@ -87,6 +91,7 @@ impl TestPipeline {
             },
             effort: hybrid::Effort::Fast,
             bundles: false,
+            receipts: None,
             meter: Meter::default(),
         })
     }
@@ -132,6 +137,12 @@ impl TestPipeline {
             all.insert(entry.name.to_string(), hash);
         }
         Ok(all)
+    }
+
+    /// The names of the files that are left at the source.
+    pub fn left(&self) -> io::Result<BTreeSet<String>> {
+        let listed = self.source.list()?.files.into_iter();
+        Ok(listed.map(|entry| entry.name.to_string()).collect())
     }
 
     /// The commits of each name at the destination, in order.
@@ -231,6 +242,10 @@ async fn consumer(
     let files = aws
         .queue(&pipeline.names.files, pipeline.visibility)
         .await?;
+    let receipts: Option<Arc<dyn Queue>> = match &pipeline.receipts {
+        Some(name) => Some(Arc::new(aws.queue(name, pipeline.visibility).await?)),
+        None => None,
+    };
     // After everything that can fail: the meter watches only the first stream that it is given.
     pipeline.meter.watch(&stream);
     let (queue, handler): (_, Arc<dyn Handler>) = match role {
@@ -255,7 +270,10 @@ async fn consumer(
                 bundler: pipeline.bundles.then(|| Bundler::new(1 << 20)),
                 record_bytes: 400 * 1024,
                 on_compressed: OnCompressed::Keep,
-                on_restored: OnRestored::Keep,
+                on_restored: match &receipts {
+                    Some(_) => OnRestored::Delete,
+                    None => OnRestored::Keep,
+                },
                 filter: SourceFilter {
                     formats: vec![SourceFormat::Json, SourceFormat::Csv, SourceFormat::Txt],
                     skips_renamed: false,
@@ -270,14 +288,22 @@ async fn consumer(
             let destination =
                 Destination::with_own_journal(files, Some(&pipeline.root.join("out")));
             let journal = Arc::new(NoJournal);
-            let handler = Decompressor::new(destination, stream, 1, None, journal);
+            let mut handler = Decompressor::new(destination, stream, 1, None, journal);
+            handler.receipts = receipts
+                .clone()
+                .map(|queue| ReceiptSender::new(queue, false));
             (chunks, Arc::new(handler))
         }
         Role::Generator => anyhow::bail!("a generator receives no messages"),
     };
+    let received: Arc<dyn Queue> = Arc::new(queue.clone());
+    let received = match (role, receipts) {
+        (Role::Compressor, Some(receipts)) => Arc::new(JoinedQueue::new(received, receipts)),
+        _ => received,
+    };
     let consumer = Consumer {
         role,
-        queue: Arc::new(queue.clone()) as Arc<dyn Queue>,
+        queue: received,
         lock: Arc::new(UnlimitedSlots),
         handler,
         threads,

@@ -1,17 +1,18 @@
 //! Slots move between real processes that are killed, frozen and terminated while they work: compressors and decompressors
 //! with slots on a real API server, and queues and stream in a folder they share. No file may be lost, altered or restored
-//! twice, and no two processes may hold the same slot.
+//! twice, no two processes may hold the same slot, and every source is deleted once it was restored.
 //! `tests/cluster up --control-plane`, then `tests/cluster exec cargo test -p streampress --features cluster --test takeover`.
 #![expect(clippy::unwrap_used, reason = "tests end by panicking")]
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs::{self, File};
+use std::io::Write;
 use std::os::unix::fs::{FileExt, MetadataExt};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, UNIX_EPOCH};
 
 use async_trait::async_trait;
 use k8s_openapi::api::coordination::v1::Lease;
@@ -64,7 +65,7 @@ apiVersion: streampress.dev/v1alpha1
 kind: CompressionPipeline
 metadata: {name: takeover}
 spec:
-  source: {location: 'file:///data/in'}
+  source: {location: 'file:///data/in', onRestored: Delete, writersRename: true}
   destination: {location: 'file:///data/out'}
   report: {enabled: false}
   codec: {effort: Fast}
@@ -472,9 +473,12 @@ async fn feed(dir: PathBuf, local: Local, stop: CancellationToken) -> BTreeMap<S
         let text: String = (0..lines)
             .map(|line| format!("{line} {}\n", random.u64(..)))
             .collect();
-        let path = dir.join("data/in").join(&name);
-        fs::write(&path, &text).unwrap();
         let file_name = FileName::parse(&name).unwrap();
+        let mut pending = announcer.source.create(&file_name).unwrap();
+        pending.write_all(text.as_bytes()).unwrap();
+        // At random: no order follows from the times of files.
+        let modified = Duration::from_secs(random.u64(1_000_000_000..2_000_000_000));
+        pending.commit(UNIX_EPOCH + modified).unwrap();
         let entry = announcer.source.stat(&file_name).unwrap().unwrap();
         announcer.announce(&entry).await.unwrap();
         made.insert(name, text.into_bytes());
@@ -679,6 +683,16 @@ async fn one_pipeline(
         );
     }
     assert_eq!(seen.len(), made.len());
+    let left = || fs::read_dir(dir.join("data/in")).unwrap().flatten();
+    while left().any(|entry| entry.file_name().to_string_lossy().starts_with("file-")) {
+        assert!(
+            began.elapsed() < HANG,
+            "restored files are not deleted; the processes' logs: {}",
+            logs(dir)
+        );
+        // Between two checks.
+        sleep(Duration::from_millis(100)).await;
+    }
     assert_eq!(replaced, BTreeSet::new(), "files were restored twice");
     for queue in [local.files_queue(), local.chunks_queue()] {
         assert_eq!(

@@ -16,14 +16,15 @@ const AFTER_ERROR: Duration = Duration::from_secs(1);
 /// A queue that brings the messages of two. What is sent goes to the first, whose dead letters it has. Neither queue's
 /// messages wait for the other queue to be empty.
 #[derive(Debug)]
-pub(crate) struct JoinedQueue {
+pub struct JoinedQueue {
     first: Arc<dyn Queue>,
     second: Arc<dyn Queue>,
     second_goes_first: AtomicBool,
 }
 
 impl JoinedQueue {
-    pub(crate) fn new(first: Arc<dyn Queue>, second: Arc<dyn Queue>) -> Self {
+    /// Joins two queues.
+    pub fn new(first: Arc<dyn Queue>, second: Arc<dyn Queue>) -> Self {
         Self {
             first,
             second,

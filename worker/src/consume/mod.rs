@@ -16,7 +16,7 @@
 pub(crate) mod batching;
 pub mod consumer;
 pub mod handler;
-pub(crate) mod joined;
+pub mod joined;
 mod outage;
 mod task;
 

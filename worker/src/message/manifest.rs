@@ -6,14 +6,15 @@ use streampress_transport::{FileVersion, Position};
 use super::announcement::is_zero;
 use super::bundle::BundlePlace;
 use super::record::RecordOwner;
-use super::{FileRef, MessageError, SourceObservation, to_json};
+use super::{FileRef, MISSING_VERSION, MessageError, SourceObservation, to_json};
 
 /// The body of a manifest.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Manifest {
     /// [`super::DESCRIBED_VERSION`]: an earlier release cannot read the records, and leaves the manifest to a newer worker.
-    /// [`super::BUNDLED_VERSION`] or [`super::VERSION`] where an earlier release wrote it.
+    /// [`super::BUNDLED_VERSION`] or [`super::VERSION`] where an earlier release wrote it. [`super::MISSING_VERSION`]: it has no
+    /// records.
     pub version: u32,
     /// The file, with the hash that the restored file must have.
     pub file: FileRef,
@@ -29,7 +30,8 @@ pub struct Manifest {
     /// The attempt that wrote the records: a name that slot, holder, transition and message have in no other combination. Records of
     /// other attempts are not this file's.
     pub attempt: String,
-    /// The records, exactly these and in this order.
+    /// The records, exactly these and in this order. None: the source is gone, and the manifest only asks whether the file was
+    /// restored before.
     pub records: Records,
     /// The file's place in the bundle that the records hold; `None` where they hold the file alone.
     #[serde(skip_serializing_if = "Option::is_none", default)]
@@ -112,10 +114,16 @@ impl Manifest {
 
     /// Checks what the fields' types do not.
     pub(super) fn check(&self) -> Result<(), MessageError> {
-        if self.records.positions().is_empty() {
+        let has_records = !self.records.positions().is_empty() || self.bundle.is_some();
+        let problem = match (self.version == MISSING_VERSION, has_records) {
+            (false, false) => "is empty: even an empty file has a packed form",
+            (true, true) => "is not empty, although the file was gone before it was packed",
+            _ => "",
+        };
+        if !problem.is_empty() {
             return Err(MessageError::Field {
                 field: "records",
-                problem: "is empty: even an empty file has a packed form".into(),
+                problem: problem.into(),
             });
         }
         let is_possible = |place: &BundlePlace| place.is_possible(self.file.bytes);

@@ -37,6 +37,8 @@ pub const BUNDLED_VERSION: u32 = 2;
 /// The version of a manifest whose records describe their file, as all do that are written now, and of a receipt that holds
 /// such a manifest.
 pub const DESCRIBED_VERSION: u32 = 3;
+/// The version of a manifest without records.
+pub const MISSING_VERSION: u32 = 4;
 
 /// Group of every message when files go strictly one after another.
 pub const STRICT_GROUP: &str = "strict";
@@ -66,7 +68,7 @@ pub enum MessageError {
     Unreadable(#[source] serde_json::Error),
     /// Written by another version.
     #[error(
-        "message version {0} is not supported by this release (it reads versions {VERSION} to {DESCRIBED_VERSION}); update the workers"
+        "message version {0} is not supported by this release (it reads versions {VERSION} to {MISSING_VERSION}); update the workers"
     )]
     Version(u64),
     /// A field contradicts another.
@@ -198,6 +200,8 @@ impl Kind {
                     (false, true) => Ok(Self::Manifest),
                     (false, false) => Err(MessageError::Version(version)),
                 }
+            } else if version == u64::from(MISSING_VERSION) && is_manifest(value) {
+                Ok(Self::Manifest)
             } else if version != u64::from(BUNDLED_VERSION) {
                 Err(MessageError::Version(version))
             } else if value.get("manifest").is_some_and(is_bundled) {
@@ -433,12 +437,38 @@ mod tests {
         for newer in [
             // Only a manifest with a bundle has the second version.
             json.replacen('1', "2", 1),
-            json.replacen('1', "4", 1),
-            bundled.replacen('2', "4", 1),
+            json.replacen('1', "5", 1),
+            bundled.replacen('2', "5", 1),
+            r#"{"version":4,"file":1}"#.to_owned(),
             r#"{"version":3,"file":1}"#.to_owned(),
         ] {
             let error = Message::parse(&newer).expect_err("refused");
             assert!(matches!(error, MessageError::Version(_)), "{error}");
+        }
+    }
+
+    #[test]
+    fn only_a_manifest_of_a_missing_file_has_no_records() {
+        let missing = Manifest {
+            version: MISSING_VERSION,
+            ..manifest(Vec::new())
+        };
+        let read = Message::parse(&missing.to_json()).expect("readable");
+        assert_eq!(read, Message::Manifest(missing));
+        for refused in [
+            manifest(Vec::new()),
+            Manifest {
+                version: MISSING_VERSION,
+                ..manifest(vec![position()])
+            },
+            Manifest {
+                version: MISSING_VERSION,
+                records: Records::Inline(Vec::new()),
+                ..bundled(6)
+            },
+        ] {
+            let error = Message::parse(&refused.to_json()).expect_err("refused");
+            assert!(error.to_string().contains("records"), "{error}");
         }
     }
 

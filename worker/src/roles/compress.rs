@@ -23,8 +23,8 @@ use crate::journal::{FileJournal, SourceState};
 use crate::message::record::RecordOwner;
 use crate::message::{
     Announcement, BundlePlace, DESCRIBED_VERSION, DeadLetterReason, DescribedContent,
-    DescribedFile, Digest, FileRef, LegacyAnnouncement, Manifest, Message, Records, Share,
-    StageNumbers, VERSION,
+    DescribedFile, Digest, FileRef, LegacyAnnouncement, MISSING_VERSION, Manifest, Message,
+    Records, Share, StageNumbers, VERSION,
 };
 use crate::report::log::ReportLog;
 use crate::report::{FileOutcome, ReportRow};
@@ -225,8 +225,54 @@ impl Compressor {
         })
     }
 
-    /// Packs the announced file and sends its manifest; false where another version has taken its place at the source.
+    /// Packs the announced file and sends its manifest; false where there is nothing to pack: another version has taken its
+    /// place at the source, or it is gone.
     async fn compress(
+        &self,
+        announcement: &Announcement,
+        context: MessageContext<'_>,
+    ) -> Result<bool, HandlerError> {
+        match self.pack_and_send(announcement, context).await {
+            Err(HandlerError::Permanent(failure))
+                if failure.reason == DeadLetterReason::SourceMissing =>
+            {
+                self.judge_missing(announcement, failure, context).await?;
+                Ok(false)
+            }
+            outcome => outcome,
+        }
+    }
+
+    /// A file that is not at its source may be one that the pipeline took away once it was restored: a message may come twice,
+    /// and a file may be announced twice. Where no journal tells, the destination knows, and takes the manifests of a name in
+    /// order: a manifest without records asks it.
+    async fn judge_missing(
+        &self,
+        announcement: &Announcement,
+        failure: Failure,
+        context: MessageContext<'_>,
+    ) -> Result<(), HandlerError> {
+        let file = &announcement.file;
+        let (name, id) = (file.name.as_str(), file.id());
+        if self.journal.was_restored(name, id.as_str()).await? {
+            info!("The source file is gone and was restored before; skipped.");
+            return Ok(());
+        }
+        if self.on_restored == OnRestored::Keep && self.on_compressed == OnCompressed::Keep {
+            return Err(HandlerError::Permanent(failure));
+        }
+        let question = PackedSource::without_records();
+        let manifest = Manifest {
+            version: MISSING_VERSION,
+            ..self.manifest(announcement, attempt_id(context), question, context)
+        };
+        context.ensure_owner()?;
+        self.send_manifest(&manifest).await?;
+        info!("The source file is gone; the destination is asked whether it was restored before.");
+        Ok(())
+    }
+
+    async fn pack_and_send(
         &self,
         announcement: &Announcement,
         context: MessageContext<'_>,
@@ -355,7 +401,7 @@ impl Compressor {
     }
 
     /// The name to read the file from: its own, by a cheap check of its size, or where its content was put aside. `None`
-    /// where there is nothing to pack: its present content is announced, or it was restored before.
+    /// where there is nothing to pack: its present content is announced.
     async fn find_source(
         &self,
         announcement: &Announcement,
@@ -371,16 +417,7 @@ impl Compressor {
         match entry {
             _ if put_aside.is_some() => Ok(put_aside),
             Ok(_) => self.supersede(announcement, context).await.map(|()| None),
-            Err(error) => {
-                let (name, id) = (file.name.as_str(), file.id());
-                match self.journal.was_restored(name, id.as_str()).await? {
-                    true => {
-                        info!("The source file is gone and was restored before; skipped.");
-                        Ok(None)
-                    }
-                    false => Err(error),
-                }
-            }
+            Err(error) => Err(error),
         }
     }
 
@@ -545,6 +582,17 @@ pub(crate) struct PackedSource {
 }
 
 impl PackedSource {
+    /// What a manifest says of a file that is gone.
+    fn without_records() -> Self {
+        Self {
+            records: Records::Inline(Vec::new()),
+            bundle: None,
+            packed_bytes: 0,
+            stages: Vec::new(),
+            shares: Vec::new(),
+        }
+    }
+
     /// A file that has its records for itself.
     pub(crate) fn alone(records: Records, summary: &hybrid::Summary) -> Self {
         let seconds = summary.wall_time.as_secs_f64();

@@ -23,6 +23,7 @@ use crate::legacy::decompressor::LegacyDecompressor;
 use crate::message::{BundlePlace, FileRef, Manifest, Message};
 use crate::report::log::ReportLog;
 use crate::report::{FileOutcome, ReportRow, format_of};
+use crate::roles::announce::source_missing;
 use crate::roles::bundle_cache::BundleCache;
 use crate::roles::compress::record_failure;
 use crate::roles::probe;
@@ -201,8 +202,10 @@ impl Decompressor {
         manifest: &Manifest,
         context: MessageContext<'_>,
     ) -> Result<PlacedVersion, HandlerError> {
-        let file = &manifest.file;
-        let wanted = Wanted::new(file, version_of(manifest, context));
+        if manifest.records.positions().is_empty() {
+            return self.confirm(manifest, context).await;
+        }
+        let wanted = Wanted::new(&manifest.file, version_of(manifest, context));
         let checking = self.destination.needs_content(&wanted);
         if context.or_stop(checking).await? {
             return self.unpack_and_place(manifest, &wanted, context).await;
@@ -214,6 +217,32 @@ impl Decompressor {
                 self.unpack_and_place(manifest, &wanted, context).await
             }
             placed => self.conclude(manifest, placed, 0.0, context).await,
+        }
+    }
+
+    /// The manifest has no records, because the file was no longer at its source: the file is missing unless it is here.
+    async fn confirm(
+        &self,
+        manifest: &Manifest,
+        context: MessageContext<'_>,
+    ) -> Result<PlacedVersion, HandlerError> {
+        let file = &manifest.file;
+        let wanted = Wanted::new(file, version_of(manifest, context));
+        let checking = self.destination.needs_content(&wanted);
+        let placed = match context.or_stop(checking).await? {
+            true => PlacedVersion::NeedsContent,
+            false => self.destination.place(&wanted, None, context).await?,
+        };
+        match placed {
+            PlacedVersion::NeedsContent | PlacedVersion::Written => {
+                Err(source_missing(&file.name, &file.location))
+            }
+            placed => {
+                info!(
+                    "The source file is gone and was restored before, or a newer version of it; skipped."
+                );
+                Ok(placed)
+            }
         }
     }
 

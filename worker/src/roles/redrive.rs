@@ -264,6 +264,10 @@ impl Redrive<'_> {
 
     async fn redrive(&self, letter: &Delivery, message: Option<&Message>) -> Result<RedriveAction> {
         match message {
+            Some(Message::Manifest(manifest)) if manifest.records.positions().is_empty() => {
+                let why = "it was not packed, because the source did not hold it";
+                Ok(self.announce_file_of(letter, manifest, why).await)
+            }
             Some(Message::Manifest(manifest)) => {
                 match records::verify(self.stream, manifest).await {
                     Ok(()) => self.send_again(letter, Some(&manifest.file)).await,

@@ -4,11 +4,11 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use bytes::Bytes;
-use streampress_transport::ATTR_REASON;
 use streampress_transport::sim::{Node, StoredMessage};
+use streampress_transport::{ATTR_REASON, DeadLetterReason};
 
 use super::record::{Event, RunRecord, is_reserved};
-use crate::message::Message;
+use crate::message::{Digest, Message};
 
 /// Messages for one content of a source file, submitted or changed, beyond which something runs in circles.
 const MOST_MESSAGES: u64 = 200;
@@ -54,6 +54,7 @@ pub(super) fn check(record: &RunRecord, rest: &Rest) -> Vec<String> {
         wrong.extend(what_lies_there(record, rest, name));
     }
     wrong.extend(what_was_renamed_or_deleted(record));
+    wrong.extend(what_is_called_missing(record, rest));
     wrong
 }
 
@@ -222,6 +223,34 @@ fn what_was_renamed_or_deleted(record: &RunRecord) -> Option<String> {
         "{}: removed from the source at {:?} before its content was at the destination",
         unseen.name, unseen.at
     ))
+}
+
+/// No dead letter says that a file is missing which the pipeline itself took away, once it had restored it.
+fn what_is_called_missing(record: &RunRecord, rest: &Rest) -> Option<String> {
+    let missing = DeadLetterReason::SourceMissing.to_string();
+    let mut letters = rest.dead_letters.iter();
+    letters.find_map(|letter| {
+        let reason = letter.message.attributes.get(ATTR_REASON)?;
+        let message = Message::parse(&letter.message.body).ok()?;
+        let file = message.file()?;
+        let is_this = |content: &Bytes| Digest::of(content) == file.hash;
+        let removed = record.renamed_or_deleted.iter().find(|change| {
+            let before = change.before.as_ref();
+            change.name == file.name.as_str() && before.is_some_and(|node| is_this(&node.bytes))
+        })?;
+        let contents = record.source.get(&removed.name).into_iter().flatten();
+        let held = contents.filter(|(_, content)| content.as_ref().is_some_and(is_this));
+        let events = record.destination.get(&removed.name).into_iter().flatten();
+        let mut by_others = events.filter(|event| !event.by_pipeline);
+        // Content that came and went more than once may really have been missing, and so may a copy that others touched.
+        let is_clear = held.count() == 1 && by_others.next().is_none();
+        (*reason == missing && is_clear).then(|| {
+            format!(
+                "{}: called missing, which the pipeline took away at {:?}",
+                removed.name, removed.at
+            )
+        })
+    })
 }
 
 /// The beginning of a content, which names it.

@@ -2,6 +2,8 @@
 
 use std::fmt;
 
+use streampress_crds::api::pipeline::OnRestored;
+
 /// The names of files in a history.
 pub(super) const NAMES: [&str; 3] = ["a.txt", "b.csv", "folder/c.json"];
 
@@ -33,6 +35,8 @@ pub(super) struct SimSettings {
     pub(super) has_notes: bool,
     /// Small files are packed together.
     pub(super) bundles: bool,
+    /// What becomes of the source of a restored file.
+    pub(super) on_restored: OnRestored,
     /// How often dead letters are redriven at the end.
     pub(super) redrives: u8,
 }
@@ -261,6 +265,10 @@ impl History {
         let settings = SimSettings {
             // Of two seeds in a row one is odd: either test has both.
             bundles: seed % 4 < 2,
+            on_restored: match seed % 6 {
+                0 | 1 => OnRestored::Delete,
+                _ => OnRestored::Keep,
+            },
             ..generator.settings()
         };
         let mut all = Vec::with_capacity(steps);
@@ -299,6 +307,7 @@ impl HistoryGenerator {
             is_strict: random.u8(..5) == 0,
             has_notes: random.bool(),
             bundles: false,
+            on_restored: OnRestored::Keep,
             redrives: 3,
         }
     }

@@ -1,6 +1,8 @@
 //! Histories that once broke the promise, as they were shrunk, and such as the design must survive. One that is still
 //! broken is ignored, with the reason.
 
+use streampress_crds::api::pipeline::OnRestored;
+
 use super::history::{History, HistoryStep, How, ServiceKind, Side, SimSettings, Time};
 use super::run::{Outcome, run};
 
@@ -25,6 +27,7 @@ pub(super) const SCANNED: SimSettings = SimSettings {
     is_strict: false,
     has_notes: false,
     bundles: false,
+    on_restored: OnRestored::Keep,
     redrives: 0,
 };
 
@@ -556,6 +559,7 @@ fn a_stalled_worker_keeps_what_another_program_wrote_in_place_although_times_are
             is_strict: false,
             has_notes: false,
             bundles: false,
+            on_restored: OnRestored::Keep,
             redrives: 3,
         },
         steps: vec![
@@ -859,4 +863,65 @@ fn a_redrive_announces_what_took_the_place_of_an_expired_file() {
         (71 * HOUR, write(2, Now)),
     ];
     assert!(outcome(settings, steps).has("a.txt"));
+}
+
+#[test]
+fn a_file_announced_twice_is_not_called_missing_once_it_was_restored_and_deleted() {
+    let settings = SimSettings {
+        scan_seconds: Some(10),
+        has_notes: true,
+        bundles: true,
+        on_restored: OnRestored::Delete,
+        ..SCANNED
+    };
+    // A scan announces the file, and so does a person, while the queue answers slowly.
+    let slow_queue = Slow {
+        service: ServiceKind::FilesQueue,
+        millis: 3916,
+        seconds: 120,
+    };
+    for seconds in 1..=60 {
+        let history = History {
+            seed: 36,
+            settings,
+            steps: vec![
+                (MINUTE, write(1, Now)),
+                (1, slow_queue),
+                (seconds * 1000, Submit { name: 0 }),
+            ],
+        };
+        let outcome = run(&history);
+        let wrong = outcome.violations.join("\n");
+        assert!(wrong.is_empty(), "{wrong}\n\n{history}");
+        let letters = outcome.dead_letters();
+        assert!(letters.is_empty(), "{letters:?}\n\n{history}");
+    }
+}
+
+#[test]
+fn a_file_that_vanished_unread_is_called_missing_where_restored_files_are_deleted() {
+    let history = History {
+        seed: 1,
+        settings: SimSettings {
+            on_restored: OnRestored::Delete,
+            ..NOTED
+        },
+        steps: vec![
+            (
+                1,
+                Stop {
+                    role: COMPRESSOR,
+                    seconds: 300,
+                },
+            ),
+            (1000, write(1, Now)),
+            (2 * MINUTE, Delete { name: 0 }),
+        ],
+    };
+    let outcome = run(&history);
+    let wrong = outcome.violations.join("\n");
+    assert!(wrong.is_empty(), "{wrong}\n\n{history}");
+    let letters = outcome.dead_letters();
+    assert_eq!(letters.len(), 1, "{letters:?}");
+    assert!(letters[0].contains("SourceMissing"), "{letters:?}");
 }

@@ -148,11 +148,15 @@ impl BlockEncoder<'_> {
         mut structure: Structure,
         base: Option<Arc<SchemaPlan>>,
     ) -> Option<TableBlock> {
-        let mut layouts = structure.layouts.clone();
-        if layouts.len() > 1 {
-            layouts = self.by_sample(layouts);
-        }
-        let found = layouts.into_iter().find_map(|layout| {
+        let layouts = structure.layouts.clone();
+        let layouts = match layouts.len() {
+            2.. => self.by_sample(layouts),
+            _ => layouts.into_iter().map(|layout| (layout, None)).collect(),
+        };
+        let found = layouts.into_iter().find_map(|(layout, encoded)| {
+            if let Some(encoded) = encoded.filter(|_| base.is_none()) {
+                return Some(self.table(layout, encoded, None));
+            }
             let table = structure.split(layout, self.raw)?;
             self.encode_table(layout, table, base.clone())
         });
@@ -165,26 +169,33 @@ impl BlockEncoder<'_> {
         })
     }
 
-    /// The layouts of lines in the order of their size on a sample.
-    fn by_sample(&self, layouts: Vec<TableLayout>) -> Vec<TableLayout> {
+    /// The layouts of lines in the order of their size on a sample, with their tables if the sample is the whole block.
+    fn by_sample(&self, layouts: Vec<TableLayout>) -> Vec<(TableLayout, Option<EncodedTable>)> {
         let sample = line_sample(self.raw);
-        let mut sized: Vec<(usize, TableLayout)> = layouts
+        let is_whole = sample.len() == self.raw.len();
+        let mut sized: Vec<(usize, TableLayout, Option<EncodedTable>)> = layouts
             .into_par_iter()
             .map(|layout| {
                 let encoded = transform::split_lines(layout, sample).and_then(|table| {
                     transform::encode_table(layout, table, sample, self.settings(None))
                 });
-                let size = encoded.map_or(usize::MAX, |encoded| encoded.payload.len());
+                let size = encoded
+                    .as_ref()
+                    .map_or(usize::MAX, |encoded| encoded.payload.len());
                 // Rows are faster than templates, both ways.
                 let handicap = match layout {
                     TableLayout::Lines => size / LINES_SHARE + LINES_BYTES,
                     _ => 0,
                 };
-                (size.saturating_add(handicap), layout)
+                let encoded = encoded.filter(|_| is_whole);
+                (size.saturating_add(handicap), layout, encoded)
             })
             .collect();
-        sized.sort_by_key(|&(size, _)| size);
-        sized.into_iter().map(|(_, layout)| layout).collect()
+        sized.sort_by_key(|(size, ..)| *size);
+        let ordered = sized.into_iter();
+        ordered
+            .map(|(_, layout, encoded)| (layout, encoded))
+            .collect()
     }
 
     fn encode_table(
@@ -198,17 +209,26 @@ impl BlockEncoder<'_> {
             ..self.settings(base.as_deref())
         };
         let encoded = transform::encode_table(layout, table, self.raw, settings)?;
+        Some(self.table(layout, encoded, base))
+    }
+
+    fn table(
+        &mut self,
+        layout: TableLayout,
+        encoded: EncodedTable,
+        base: Option<Arc<SchemaPlan>>,
+    ) -> TableBlock {
         self.tried.push(format!(
             "{}: {} streams, {} bytes",
             layout.transform().name(),
             encoded.streams.len(),
             encoded.payload.len()
         ));
-        Some(TableBlock {
+        TableBlock {
             layout,
             encoded,
             base,
-        })
+        }
     }
 
     fn settings<'s>(&self, base: Option<&'s SchemaPlan>) -> TableSettings<'s> {

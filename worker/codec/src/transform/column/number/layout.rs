@@ -187,7 +187,7 @@ const SAMPLE_LEN: usize = 4096;
 /// The number of integers on which candidates are compared, of `len` and at most `most`: the search of a small column must not
 /// cost more than its coding.
 fn sample_len(len: usize, most: usize) -> usize {
-    const LEAST: usize = 768;
+    const LEAST: usize = 512;
     len.min((len / 4).clamp(LEAST, most))
 }
 
