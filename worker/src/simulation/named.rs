@@ -860,3 +860,28 @@ fn a_redrive_announces_what_took_the_place_of_an_expired_file() {
     ];
     assert!(outcome(settings, steps).has("a.txt"));
 }
+
+#[test]
+fn what_was_packed_is_recovered_from_the_stream_after_its_queue_was_purged() {
+    // Without a scanner the processes are the compressor and the decompressor.
+    let stopped = Stop {
+        role: 1,
+        seconds: 600,
+    };
+    let purged = Purge {
+        service: ServiceKind::ChunksQueue,
+    };
+    let submitted = (1000, Submit { name: 0 });
+    let (first, second) = ((1, write(1, Now)), (MINUTE, write(2, Now)));
+    for versions in [
+        vec![first, submitted],
+        vec![first, submitted, second, submitted],
+    ] {
+        let before = [&[(1, stopped)], &versions[..]].concat();
+        // Beside a pipeline that has lost nothing it changes nothing.
+        for loss in [vec![], vec![(MINUTE, purged)]] {
+            let steps = [&before[..], &loss, &[(MINUTE, Recover)]].concat();
+            all_is_well(SUBMITTED, steps);
+        }
+    }
+}
