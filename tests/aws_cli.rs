@@ -106,6 +106,39 @@ async fn validate_live_names_what_to_change_and_exits_with_64() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn run_on_aws_warns_once_packed_files_have_waited_for_half_of_the_retention() {
+    let cloud = Cloud::start().await;
+    let sandbox = sandbox(&cloud, GENERATOR);
+    setup(&sandbox);
+    // Nothing is restored.
+    cloud.fake_aws.deny("ReceiveMessage", "cli-chunks.fifo");
+    let run = ["run", "pipeline.yaml", "--aws"];
+    let running = sandbox.start("first", &run);
+    eventually_blocking("all files are packed", || {
+        running.log().contains("compressed 6")
+    });
+    assert!(!running.log().contains("have waited"), "{}", running.log());
+    assert_eq!(running.stop(), Some(1));
+    let database = rusqlite::Connection::open(sandbox.data("streampress.db")).expect("opens");
+    let aged = database.execute(
+        "UPDATE files SET compressed_at = compressed_at - 13 * 3600 * 1000",
+        [],
+    );
+    assert_eq!(aged.expect("changed"), 6);
+    drop(database);
+    let mut running = sandbox.start("second", &run);
+    eventually_blocking("the run warns", || {
+        running.log().contains(
+            "packed files have waited for 13 hours, and the stream cli-stream keeps records for 24",
+        )
+    });
+    cloud.fake_aws.allow_all();
+    assert_eq!(running.wait(), Some(0), "{}", running.log());
+    assert_eq!(running.log().matches("have waited").count(), 1);
+    assert_eq!(sandbox.files("in"), sandbox.files("out"));
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn run_on_aws_restores_every_file_and_exits_with_0() {
     let cloud = Cloud::start().await;
     let sandbox = sandbox(&cloud, GENERATOR);

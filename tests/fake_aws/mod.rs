@@ -1,8 +1,8 @@
-//! An HTTP server that imitates the dozen calls of SQS and Kinesis that Streampress makes. It enforces AWS's limits,
+//! An HTTP server that imitates the dozen calls of SQS, Kinesis and S3 that Streampress makes. It enforces AWS's limits,
 //! which LocalStack does not, and injects the faults of AWS: throttling, partial failures, lost responses,
 //! duplicates, resharding. A test controls its time; a seed determines the faults.
 //!
-//! - [`sqs`], [`kinesis`]: the two services as plain state, without HTTP.
+//! - [`sqs`], [`kinesis`], [`s3`]: the services as plain state, without HTTP.
 //! - [`faults`]: injected faults. [`rate`]: token buckets. [`clock`]: the controllable clock. [`error`]: error responses.
 //! - `server`: HTTP, permissions, long polls.
 
@@ -11,6 +11,7 @@ pub mod error;
 pub mod faults;
 pub mod kinesis;
 pub mod rate;
+pub mod s3;
 mod server;
 pub mod sqs;
 
@@ -26,6 +27,7 @@ use tokio::task::JoinHandle;
 use error::FakeError;
 use faults::{FaultInjector, Faults};
 use kinesis::Kinesis;
+use s3::S3;
 pub use server::Signer;
 use server::{ServerShared, lock};
 use sqs::Sqs;
@@ -96,6 +98,11 @@ impl FakeAws {
     /// The state of Kinesis.
     pub fn kinesis(&self) -> MutexGuard<'_, Kinesis> {
         lock(&self.shared.kinesis)
+    }
+
+    /// The state of S3.
+    pub fn s3(&self) -> MutexGuard<'_, S3> {
+        lock(&self.shared.s3)
     }
 
     /// Makes a call of SQS without HTTP and without faults, to prepare a test.

@@ -7,7 +7,7 @@ use std::time::Duration;
 use axum::Router;
 use axum::body::Body;
 use axum::extract::{Request, State};
-use axum::http::{HeaderMap, Method};
+use axum::http::HeaderMap;
 use axum::response::Response;
 use serde_json::{Value, json};
 
@@ -16,6 +16,7 @@ use super::clock::FakeClock;
 use super::error::FakeError;
 use super::faults::FaultInjector;
 use super::kinesis::{self, Kinesis};
+use super::s3::S3;
 use super::sqs::Sqs;
 
 const LARGEST_BODY: usize = 64 << 20;
@@ -55,6 +56,7 @@ pub(super) struct ServerShared {
     pub(super) faults: FaultInjector,
     pub(super) sqs: Mutex<Sqs>,
     pub(super) kinesis: Mutex<Kinesis>,
+    pub(super) s3: Mutex<S3>,
     pub(super) calls: Mutex<BTreeMap<String, u64>>,
     pub(super) refused_calls: Mutex<BTreeMap<String, u64>>,
     pub(super) responses_to_lose: Mutex<BTreeSet<String>>,
@@ -84,7 +86,10 @@ async fn respond(State(shared): State<Arc<ServerShared>>, request: Request) -> R
         lock(&shared.signers).insert(signer.clone());
     }
     if signer.as_ref().is_some_and(|signer| signer.service == "s3") {
-        return empty_bucket(&parts.method, parts.uri.query().unwrap_or_default());
+        return match axum::body::to_bytes(body, LARGEST_BODY).await {
+            Ok(body) => lock(&shared.s3).respond(&parts, body),
+            Err(_) => broken_connection(),
+        };
     }
     let Some((service, action)) = target.split_once('.') else {
         return error_response(&FakeError::client(
@@ -142,6 +147,7 @@ impl ServerShared {
             faults: FaultInjector::new(options.faults, options.seed),
             sqs: Mutex::new(Sqs::new(options.rates)),
             kinesis: Mutex::new(Kinesis::new(options.rates)),
+            s3: Mutex::default(),
             calls: Mutex::default(),
             refused_calls: Mutex::default(),
             responses_to_lose: Mutex::default(),
@@ -224,23 +230,6 @@ fn resource(request: &Value) -> String {
         .or_else(|| text("StreamName"))
         .or_else(read)
         .unwrap_or_default()
-}
-
-/// A bucket that is empty and stores nothing: enough to see who signs its requests.
-fn empty_bucket(method: &Method, query: &str) -> Response {
-    let (status, body) = match (method.as_str(), query.contains("list-type=2")) {
-        ("GET", true) => (
-            200,
-            "<ListBucketResult><IsTruncated>false</IsTruncated></ListBucketResult>",
-        ),
-        ("PUT", _) => (200, ""),
-        _ => (404, "<Error><Code>NoSuchKey</Code></Error>"),
-    };
-    Response::builder()
-        .status(status)
-        .header("etag", "\"e\"")
-        .body(Body::from(body))
-        .expect("a well-formed response")
 }
 
 fn error_response(error: &FakeError) -> Response {

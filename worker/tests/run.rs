@@ -485,7 +485,9 @@ fn a_missing_source_folder_is_not_made_anew_while_its_files_wait() {
         "data/in/a.json",
     ]);
     fs::rename(folder.path("data/in"), folder.path("data/away")).expect("renamed");
-    for command in [&["redrive", "--list"][..], &["compress"], &["run"]] {
+    folder.write("other.json", b"[2]\n");
+    let submit = ["submit", "other.json", "-p"];
+    for command in [&submit[..], &["run"]] {
         let output = folder.run(&[command, &pipeline].concat());
         assert_eq!(output.status.code(), Some(1), "{command:?}");
         let said = text(&output.stderr);
@@ -494,6 +496,14 @@ fn a_missing_source_folder_is_not_made_anew_while_its_files_wait() {
             "{said}"
         );
     }
+    // What does not write there goes on, and waits for it.
+    folder.run_well(&[&["redrive", "--list"], &pipeline[..]].concat());
+    let compressing = folder.start(&[&["compress"], &pipeline[..]].concat());
+    eventually_blocking("the compressor says what is missing", || {
+        folder.log().contains("mount its disk")
+    });
+    assert_eq!(compressing.stop(), Some(0));
+    assert!(!folder.path("data/in").exists());
     fs::rename(folder.path("data/away"), folder.path("data/in")).expect("its name is free");
     assert_eq!(folder.run_summary(&[])["filesRestored"], 1);
 }
@@ -529,4 +539,245 @@ fn a_discarded_file_ends_the_failure_of_a_run_and_of_its_page() {
     assert_eq!(folder.run(&run).status.code(), Some(0));
     let page = text(&fs::read(folder.path("data/reports/results.html")).expect("a page"));
     assert!(page.contains("1 file came back identical") && !page.contains("verdict bad"));
+}
+
+#[test]
+fn a_file_that_fails_at_every_run_is_listed_once_and_redriven_as_one() {
+    let folder = WorkFolder::with_spec("  suspend: false");
+    let pipeline = ["pipeline.yaml", "--data", "data"];
+    folder.write("data/in/good.json", b"[1]\n");
+    folder.write("data/in/bad.json", b"[2]\n");
+    folder.write("data/out/bad.json/in-the-way.txt", b"theirs");
+    let run = [&["run", "--json"], &pipeline[..]].concat();
+    for _ in 0..3 {
+        let output = folder.run(&run);
+        assert_eq!(output.status.code(), Some(1));
+        assert!(text(&output.stdout).contains("\"filesFailed\":1"));
+    }
+    let redrive = |option: &str| {
+        let output = folder.run(&[&["redrive", option], &pipeline[..]].concat());
+        (text(&output.stdout), text(&output.stderr))
+    };
+    let (listed, said) = redrive("--list");
+    assert_eq!(listed.lines().count(), 1, "{listed}");
+    assert!(
+        listed.starts_with("bad.json: dead, 3 times (BadName: "),
+        "{listed}"
+    );
+    assert!(said.contains("3 dead letter(s) of 1 file(s)"), "{said}");
+    let page = text(&fs::read(folder.path("data/reports/results.html")).expect("a page"));
+    assert!(page.contains("1 file failed"));
+    fs::remove_dir_all(folder.path("data/out/bad.json")).expect("removed");
+    let (redriven, _) = redrive("--reason=BadName");
+    assert_eq!(redriven.lines().count(), 1, "{redriven}");
+    assert!(
+        redriven.starts_with("bad.json: sent again, 3 times"),
+        "{redriven}"
+    );
+    let summary = folder.run_summary(&[]);
+    assert_eq!(summary["filesRestored"], 2, "{summary}");
+    assert_eq!(folder.files("data/out")["bad.json"], b"[2]\n");
+    assert_eq!(redrive("--list").0, "");
+}
+
+#[test]
+fn contents_of_one_name_that_all_failed_are_listed_apart() {
+    let folder = WorkFolder::with_spec("  suspend: false");
+    let pipeline = ["pipeline.yaml", "--data", "data"];
+    folder.write("data/out/a.json/in-the-way.txt", b"theirs");
+    for content in ["[1]\n", "[2]\n", "[1]\n"] {
+        folder.write("data/in/a.json", content);
+        let output = folder.run(&[&["run"], &pipeline[..]].concat());
+        assert_eq!(output.status.code(), Some(1));
+    }
+    let listed = folder.run_well(&[&["redrive", "--list"], &pipeline[..]].concat());
+    assert_eq!(listed.lines().count(), 2, "{listed}");
+    assert!(listed.contains("a.json: dead, 2 times"), "{listed}");
+    fs::remove_dir_all(folder.path("data/out/a.json")).expect("removed");
+    folder.run_well(&[&["redrive"], &pipeline[..]].concat());
+    folder.run_summary(&[]);
+    // The last that was announced, whichever letter is redriven first.
+    assert_eq!(folder.files("data/out")["a.json"], b"[1]\n");
+}
+
+#[test]
+fn a_run_after_its_only_file_was_discarded_says_so_and_succeeds() {
+    let folder = WorkFolder::with_spec("  suspend: false");
+    let pipeline = ["pipeline.yaml", "--data", "data"];
+    folder.write("data/in/gone.json", b"[1]\n");
+    folder.run_well(&[&["submit", "-p"], &pipeline[..], &["data/in/gone.json"]].concat());
+    fs::remove_file(folder.path("data/in/gone.json")).expect("removed");
+    let run = [&["run"], &pipeline[..]].concat();
+    assert_eq!(folder.run(&run).status.code(), Some(1));
+    let discard = ["redrive", "--discard", "--name", "gone.json"];
+    folder.run_well(&[&discard, &pipeline[..]].concat());
+    let output = folder.run(&run);
+    let said = text(&output.stderr);
+    assert_eq!(output.status.code(), Some(0), "{said}");
+    assert!(
+        said.contains("1 file(s) were discarded; put a file back into"),
+        "{said}"
+    );
+    folder.write("data/in/gone.json", b"[1]\n");
+    assert_eq!(folder.run_summary(&[])["filesRestored"], 1);
+}
+
+#[test]
+fn a_run_that_cannot_go_on_prints_its_error_as_json_too() {
+    let folder = WorkFolder::with_spec("  suspend: false");
+    folder.write("in/a.json", b"[1]\n");
+    folder.run_summary(&["--input", "in"]);
+    let failed = |args: &[&str], code: i32| -> serde_json::Value {
+        let output = folder.run(&[&["run", "--json"], args].concat());
+        assert_eq!(output.status.code(), Some(code), "{args:?}");
+        let json = text(&output.stdout);
+        assert_eq!(json.lines().count(), 1, "{json}");
+        serde_json::from_str(&json).expect("JSON")
+    };
+    folder.write("empty/picture.png", b"not ours");
+    // What is known of the data folder is told all the same.
+    let none = failed(&["pipeline.yaml", "--data", "data", "--input", "empty"], 1);
+    assert!(
+        none["error"]
+            .as_str()
+            .is_some_and(|error| error.contains("no file to take")),
+        "{none}"
+    );
+    assert_eq!(
+        (&none["filesRestored"], &none["interrupted"]),
+        (&1.into(), &true.into()),
+        "{none}"
+    );
+    let bad = failed(&["missing.yaml", "--data", "data"], 64);
+    assert!(
+        bad["error"]
+            .as_str()
+            .is_some_and(|error| error.contains("missing.yaml")),
+        "{bad}"
+    );
+    assert_eq!(
+        bad.as_object().map(|it| it.len()),
+        none.as_object().map(|it| it.len())
+    );
+    let good = folder.run_summary(&["--input", "in"]);
+    assert_eq!(good["error"], serde_json::Value::Null);
+}
+
+#[test]
+fn the_progress_of_a_run_does_not_count_restored_files_that_are_gone() {
+    let folder = WorkFolder::with_spec("  source: {onRestored: Delete}");
+    for name in ["a.json", "b.json"] {
+        folder.write(&format!("data/in/{name}"), b"[1]\n");
+    }
+    folder.run_summary(&[]);
+    fs::remove_file(folder.path("data/out/b.json")).expect("removed");
+    let output = folder.run(&["run", "pipeline.yaml", "--data", "data"]);
+    let said = text(&output.stderr);
+    let last = said.lines().rfind(|line| line.contains("announced 2"));
+    assert!(
+        last.is_some_and(|line| line.contains("restored 1,")),
+        "{said}"
+    );
+}
+
+#[test]
+fn a_decompressor_waits_for_a_destination_that_vanished_and_makes_a_new_one_otherwise() {
+    let folder = WorkFolder::with_spec("  suspend: false");
+    let pipeline = ["pipeline.yaml", "--data", "data"];
+    let submit = |name: &str| {
+        let path = format!("data/in/{name}");
+        folder.write(&path, b"[1]\n");
+        folder.run_well(&[&["submit", "-p"], &pipeline[..], &[&path]].concat());
+    };
+    let is_restored = |name: &str| folder.path(&format!("data/out/{name}")).exists();
+    submit("a.json");
+    let roles =
+        || ["compress", "decompress"].map(|role| folder.start(&[&[role], &pipeline[..]].concat()));
+    let running = roles();
+    eventually_blocking("the first file is restored", || is_restored("a.json"));
+    for role in running {
+        assert_eq!(role.stop(), Some(0));
+    }
+    fs::rename(folder.path("data/out"), folder.path("data/away")).expect("renamed");
+    submit("b.json");
+    let running = roles();
+    eventually_blocking("the decompressor waits", || {
+        let log = folder.log();
+        log.contains("mount its disk") && log.contains("A service is unavailable")
+    });
+    assert!(!folder.path("data/out").exists());
+    fs::rename(folder.path("data/away"), folder.path("data/out")).expect("its name is free");
+    eventually_blocking("the second file is restored", || is_restored("b.json"));
+    for role in running {
+        assert_eq!(role.stop(), Some(0));
+    }
+    let listed = folder.run_well(&[&["redrive", "--list"], &pipeline[..]].concat());
+    assert_eq!(listed, "");
+}
+
+#[test]
+fn a_restored_file_of_the_same_size_and_time_is_compared_by_its_bytes() {
+    let folder = WorkFolder::with_spec("  suspend: false");
+    for name in ["a.csv", "b.csv"] {
+        folder.write(&format!("in/{name}"), b"a,b\n1,2\n");
+        touch(&folder, &format!("in/{name}"));
+    }
+    let input = ["--input", "in"];
+    folder.run_summary(&input);
+    folder.write("data/out/a.csv", b"a,b\n1,3\n");
+    touch(&folder, "data/out/a.csv");
+    for _ in 0..2 {
+        let summary = folder.run_summary(&input);
+        assert_eq!(summary["filesAltered"], 1, "{summary}");
+        assert_eq!(summary["filesRestored"], 1, "{summary}");
+        assert_eq!(folder.files("data/out")["a.csv"], b"a,b\n1,3\n");
+    }
+    // The same bytes again are the restored file.
+    folder.write("data/out/a.csv", b"a,b\n1,2\n");
+    assert_eq!(folder.run_summary(&input)["filesAltered"], 0);
+}
+
+#[test]
+fn a_normalised_file_that_others_changed_is_not_counted_as_restored() {
+    let folder = WorkFolder::with_spec("  codec: {format: Seed}");
+    folder.write("in/a.json", b"[1,  2]\n");
+    let input = ["--input", "in"];
+    assert_eq!(folder.run_summary(&input)["filesRestored"], 1);
+    assert_eq!(folder.run_summary(&input)["filesAltered"], 0);
+    folder.write("data/out/a.json", b"[1,3]");
+    assert_eq!(folder.run_summary(&input)["filesAltered"], 1);
+}
+
+#[test]
+fn a_run_to_a_destination_of_another_pipeline_ends_with_1_and_changes_nothing_there() {
+    let folder = WorkFolder::with_spec("  suspend: false");
+    fs::create_dir(folder.path("shared")).expect("a folder");
+    for name in ["one", "two"] {
+        let yaml = format!(
+            "apiVersion: streampress.dev/v1alpha1\nkind: CompressionPipeline\nmetadata: {{name: {name}}}\nspec: {{}}\n"
+        );
+        folder.write(&format!("{name}.yaml"), yaml);
+        folder.write(&format!("{name}/in/a.json"), format!("[\"{name}\"]\n"));
+        let out = folder.path(&format!("{name}/out"));
+        std::os::unix::fs::symlink("../shared", out).expect("a link");
+    }
+    let run = |name: &str| folder.run(&["run", &format!("{name}.yaml"), "--data", name]);
+    assert_eq!(run("one").status.code(), Some(0));
+    let refused = run("two");
+    assert_eq!(refused.status.code(), Some(1));
+    let said = text(&refused.stderr);
+    assert!(
+        said.contains("belongs to the pipeline default/one"),
+        "{said}"
+    );
+    assert_eq!(folder.files("shared")["a.json"], b"[\"one\"]\n");
+    // What it says, typed as it is printed.
+    let command = said.rsplit(": ").next().expect("a command");
+    let typed = std::process::Command::new("sh")
+        .args(["-c", command])
+        .current_dir(folder.path(""))
+        .status();
+    assert!(typed.expect("runs").success(), "{command}");
+    assert_eq!(run("two").status.code(), Some(0));
+    assert_eq!(folder.files("shared")["a.json"], b"[\"two\"]\n");
 }

@@ -26,9 +26,6 @@ pub(super) fn command(args: RoleArgs) -> Result<ExitCode> {
             threads: role_threads(args.threads, codec.block_bytes, codec.effort),
         };
         let context = role.serve(process, shutdown_on_signal()).await?;
-        context
-            .ensure_source_exists(&settings.source.location)
-            .await?;
         let connections = context.backend.compressor(&settings).await?;
         context.meter.ready();
         let consumer = consumer(&context, &role.config, &settings, connections)?;

@@ -23,6 +23,8 @@ pub(super) fn command(args: RoleArgs) -> Result<ExitCode> {
             threads: role_threads(args.threads, block_bytes, CodecEffort::Balanced),
         };
         let context = role.serve(process, shutdown_on_signal()).await?;
+        let location = &settings.destination.location;
+        context.make_destination_once(location).await?;
         let connections = context.backend.decompressor(&settings).await?;
         context.meter.ready();
         let report = context.report(&settings)?.map(|report| report.log);

@@ -33,9 +33,7 @@ pub(super) fn command(args: GenerateArgs) -> Result<ExitCode> {
             threads: 1,
         };
         let context = role.serve(process, shutdown.clone()).await?;
-        context
-            .ensure_source_exists(&settings.source.location)
-            .await?;
+        context.make_source(&settings.source.location).await?;
         let mut connections = context.backend.generator(&settings).await?;
         match &connections.onward {
             Some(_) if args.files.is_some() => connections.onward = None,

@@ -31,7 +31,9 @@ pub(super) fn command(args: RecoverArgs) -> Result<ExitCode> {
         let connections = context.backend.compressor(&settings).await?;
         let destination = match (&context.backend, role.config.decompressor()) {
             (Backend::Embedded(_), Ok(decompressor)) => {
-                Some(context.destination_files(&decompressor.destination.location)?)
+                let location = &decompressor.destination.location;
+                context.make_destination_once(location).await?;
+                Some(context.destination_files(location)?)
             }
             // Elsewhere the destination itself keeps what was restored there.
             _ => None,

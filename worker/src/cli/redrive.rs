@@ -1,5 +1,6 @@
 //! `streampress redrive`: sends dead letters again, lists or discards them.
 
+use std::collections::HashMap;
 use std::process::ExitCode;
 
 use anyhow::Result;
@@ -10,7 +11,7 @@ use super::role::{RoleCommand, local_path};
 use super::{output, runtime};
 use crate::message::FileRef;
 use crate::report::log;
-use crate::roles::redrive::{RedriveAction, RedriveRequest, RedriveTask, redrive};
+use crate::roles::redrive::{RedriveAction, RedriveRequest, RedriveTask, RedrivenLetter, redrive};
 use crate::telemetry::plain_log::printable;
 
 pub(super) fn command(args: RedriveArgs) -> Result<ExitCode> {
@@ -28,9 +29,6 @@ pub(super) fn command(args: RedriveArgs) -> Result<ExitCode> {
     role.ensure_data_exists()?;
     runtime()?.block_on(async {
         let context = role.context(1, CancellationToken::new()).await?;
-        context
-            .ensure_source_exists(&settings.source.location)
-            .await?;
         let connections = context.backend.compressor(&settings).await?;
         let announcer = context.announcer(&settings, connections.files_queue.clone())?;
         let letters = redrive(&connections, &announcer, &request).await?;
@@ -40,36 +38,24 @@ pub(super) fn command(args: RedriveArgs) -> Result<ExitCode> {
             .filter(|it| it.action == RedriveAction::Discarded);
         let discarded: Vec<_> = discarded.filter_map(|it| it.file.clone()).collect();
         discard_in_report(&role, &discarded)?;
-        let (mut left, mut chosen) = (0, 0);
-        for letter in &letters {
-            chosen += u64::from(letter.action != RedriveAction::NotChosen);
-            let action = match &letter.action {
-                RedriveAction::NotChosen => continue,
-                RedriveAction::Listed => "dead",
-                RedriveAction::SentAgain => "sent again",
-                RedriveAction::AnnouncedAgain => "source announced again",
-                RedriveAction::ReplacementAnnounced => {
-                    "the source has other content now, which was announced in its place"
-                }
-                RedriveAction::RestoredSince if args.list => "restored since; redrive removes it",
-                RedriveAction::RestoredSince => "restored since; removed",
-                RedriveAction::Discarded => "discarded",
-                RedriveAction::Left(why) => {
-                    left += 1;
-                    why
-                }
-            };
-            let line = format!(
-                "{}: {action} ({}: {})",
-                letter.name, letter.reason, letter.detail
-            );
-            output::print(&format!("{}\n", printable(&line)))?;
+        let is_chosen = |letter: &&RedrivenLetter| letter.action != RedriveAction::NotChosen;
+        let chosen = letters.iter().filter(is_chosen).count();
+        let is_left = |letter: &&RedrivenLetter| matches!(letter.action, RedriveAction::Left(_));
+        let left = letters.iter().filter(is_left).count();
+        let lines = lines(letters.iter().filter(is_chosen), args.list);
+        for line in &lines {
+            output::print(&format!("{}\n", printable(line)))?;
         }
+        // A file may have several: each time that it is announced in vain makes one.
+        let of_files = match lines.len() == chosen {
+            true => String::new(),
+            false => format!(" of {} file(s)", lines.len()),
+        };
         output::say(&match args.list {
-            true => format!("{chosen} dead letter(s)"),
-            false => format!("{chosen} dead letter(s), {left} left"),
+            true => format!("{chosen} dead letter(s){of_files}"),
+            false => format!("{chosen} dead letter(s){of_files}, {left} left"),
         });
-        let others = letters.len() as u64 - chosen;
+        let others = letters.len() - chosen;
         if others > 0 {
             output::say(&format!("{others} other dead letter(s) were not chosen"));
         }
@@ -84,6 +70,61 @@ pub(super) fn command(args: RedriveArgs) -> Result<ExitCode> {
             _ => ExitCode::FAILURE,
         })
     })
+}
+
+/// A line for each file and what was done. Several dead letters of the same content are one line, with the newest's reason.
+fn lines<'a>(letters: impl Iterator<Item = &'a RedrivenLetter>, list: bool) -> Vec<String> {
+    let mut files: Vec<(_, &RedrivenLetter, u64)> = Vec::new();
+    let mut known = HashMap::new();
+    for letter in letters {
+        let of_same = same_file(letter);
+        let index = *known
+            .entry((of_same, &letter.action))
+            .or_insert(files.len());
+        match files.get_mut(index) {
+            Some((_, newest, count)) => (*newest, *count) = (letter, *count + 1),
+            None => files.push((action(&letter.action, list), letter, 1)),
+        }
+    }
+    let line = |(action, letter, count): (&str, &RedrivenLetter, u64)| {
+        let times = match count {
+            1 => String::new(),
+            count => format!(", {count} times"),
+        };
+        let RedrivenLetter {
+            name,
+            reason,
+            detail,
+            ..
+        } = letter;
+        format!("{name}: {action}{times} ({reason}: {detail})")
+    };
+    files.into_iter().map(line).collect()
+}
+
+/// Equal for dead letters of the same content of a file. Messages that do not say the content are told apart by their reason.
+fn same_file(letter: &RedrivenLetter) -> (&str, String) {
+    let content = match &letter.file {
+        Some(file) => file.id().as_str().to_owned(),
+        None => format!("{}: {}", letter.reason, letter.detail),
+    };
+    (&letter.name, content)
+}
+
+/// What was done, in words.
+fn action(action: &RedriveAction, list: bool) -> &str {
+    match action {
+        RedriveAction::Listed | RedriveAction::NotChosen => "dead",
+        RedriveAction::SentAgain => "sent again",
+        RedriveAction::AnnouncedAgain => "source announced again",
+        RedriveAction::ReplacementAnnounced => {
+            "the source has other content now, which was announced in its place"
+        }
+        RedriveAction::RestoredSince if list => "restored since; redrive removes it",
+        RedriveAction::RestoredSince => "restored since; removed",
+        RedriveAction::Discarded => "discarded",
+        RedriveAction::Left(why) => why,
+    }
 }
 
 /// The report in the data folder does not name discarded files as failed any more.

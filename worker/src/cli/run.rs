@@ -9,10 +9,39 @@ use super::progress::{observer, summary_table};
 use super::{output, runtime, signals, threads};
 use crate::config::{BadConfiguration, settings};
 use crate::roles::context::check_schema;
-use crate::roles::run::{RunOptions, RunSummary, run};
+use crate::roles::run::{RunFailure, RunObserver, RunOptions, RunSummary, run};
 
 pub(super) fn command(args: RunArgs) -> Result<ExitCode> {
+    let json = args.json;
+    match run_pipeline(args) {
+        Ok(summary) => {
+            print_outcome(&summary, json)?;
+            Ok(match summary.is_success() {
+                true => ExitCode::SUCCESS,
+                false => ExitCode::FAILURE,
+            })
+        }
+        Err(failure) => {
+            if json {
+                print_json(&failure.summary)?;
+            }
+            Err(failure.error)
+        }
+    }
+}
+
+fn run_pipeline(args: RunArgs) -> Result<RunSummary, RunFailure> {
     let observer = observer();
+    let options = options(args, &*observer)?;
+    runtime()?.block_on(async {
+        let shutdown = signals::shutdown_on_signal(|| {
+            output::say("finishing messages in progress; a second signal stops at once");
+        });
+        run(options, &*observer, shutdown).await
+    })
+}
+
+fn options(args: RunArgs, observer: &dyn RunObserver) -> Result<RunOptions> {
     let mut resolved = settings::load_pipeline(&args.file, &mut |text| observer.notice(text))?;
     check_schema(&args.file, &resolved)?;
     match (args.files, &mut resolved.generator) {
@@ -29,31 +58,23 @@ pub(super) fn command(args: RunArgs) -> Result<ExitCode> {
     if !args.aws && resolved.aws.endpoint_url.is_some() {
         observer.notice("spec.aws is ignored: run uses the embedded transport in the data folder");
     }
-    let data = settings::data_folder(args.data, &resolved.identity.pipeline);
-    let options = RunOptions {
+    Ok(RunOptions {
+        data: settings::data_folder(args.data, &resolved.identity.pipeline),
         resolved,
-        data,
         input: args.input,
         aws: args.aws,
         threads: threads(args.threads),
-    };
-    let summary = runtime()?.block_on(async {
-        let shutdown = signals::shutdown_on_signal(|| {
-            output::say("finishing messages in progress; a second signal stops at once");
-        });
-        run(options, &*observer, shutdown).await
-    })?;
-    print_outcome(&summary, args.json)?;
-    Ok(match summary.is_success() {
-        true => ExitCode::SUCCESS,
-        false => ExitCode::FAILURE,
     })
+}
+
+fn print_json(summary: &RunSummary) -> Result<()> {
+    output::print(&format!("{}\n", serde_json::to_string(summary)?))
 }
 
 /// Prints the summary, and what to do next where not every file is restored.
 fn print_outcome(summary: &RunSummary, json: bool) -> Result<()> {
     match json {
-        true => output::print(&format!("{}\n", serde_json::to_string(summary)?))?,
+        true => print_json(summary)?,
         false => output::print(&summary_table(summary))?,
     }
     if summary.interrupted {

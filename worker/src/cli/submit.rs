@@ -42,9 +42,7 @@ pub(super) fn command(args: SubmitArgs) -> Result<ExitCode> {
         let context = role.context(1, CancellationToken::new()).await?;
         let queue = &settings.transport.files_queue;
         let files_queue = context.backend.files_queue(queue).await?;
-        context
-            .ensure_source_exists(&settings.source.location)
-            .await?;
+        context.make_source(&settings.source.location).await?;
         let announcer = context.announcer(&settings, files_queue)?;
         let has_journal = matches!(context.backend, Backend::Embedded(_));
         let outcomes = match (args.wait, has_journal) {

@@ -1,5 +1,6 @@
 //! The contract of a destination's journal.
 
+use std::collections::HashMap;
 use std::fmt;
 use std::io;
 
@@ -28,6 +29,10 @@ pub trait DestinationJournal: Send + Sync + fmt::Debug {
     async fn lock(&self, name: &FileName) -> io::Result<NameLock>;
     /// The name's entry.
     async fn load(&self, name: &FileName) -> TransportResult<Option<StoredEntry>>;
+    /// All entries by name, where they can be read at once.
+    async fn entries(&self) -> TransportResult<Option<HashMap<String, JournalEntry>>> {
+        Ok(None)
+    }
     /// Stores an entry in place of the one that was read. An error when another worker has stored one since.
     async fn store(
         &self,

@@ -1,6 +1,7 @@
 //! The journal in a data folder's database. A data folder has one destination at a time; names in another one are told
 //! apart by their content.
 
+use std::collections::HashMap;
 use std::io;
 use std::path::Path;
 
@@ -42,12 +43,27 @@ impl DestinationJournal for DatabaseJournal {
         self.journal
             .database()
             .read(move |step| {
-                step.prepare_cached(
-                    "SELECT version, hash, bytes, visible, fingerprint, replaces, written_at FROM destination WHERE name = ?1",
-                )?
-                .query_row([name], read_entry)
-                .optional()
-                .map(Option::flatten)
+                step.prepare_cached(&format!("{SELECT} WHERE name = ?1"))?
+                    .query_row([name], read_entry)
+                    .optional()
+                    .map(Option::flatten)
+            })
+            .await
+    }
+
+    async fn entries(&self) -> TransportResult<Option<HashMap<String, JournalEntry>>> {
+        self.journal
+            .database()
+            .read(|step| {
+                let mut entries = HashMap::new();
+                let mut select = step.prepare_cached(SELECT)?;
+                let mut rows = select.query([])?;
+                while let Some(row) = rows.next()? {
+                    if let Some(stored) = read_entry(row)? {
+                        entries.insert(row.get(7)?, stored.entry);
+                    }
+                }
+                Ok(Some(entries))
             })
             .await
     }
@@ -88,6 +104,8 @@ impl DestinationJournal for DatabaseJournal {
         })
     }
 }
+
+const SELECT: &str = "SELECT version, hash, bytes, visible, fingerprint, replaces, written_at, name FROM destination";
 
 /// `None` for a row whose hash is none: it says nothing of any content.
 fn read_entry(row: &rusqlite::Row<'_>) -> rusqlite::Result<Option<StoredEntry>> {

@@ -20,10 +20,15 @@ use async_trait::async_trait;
 use serde::Serialize;
 use streampress_transport::{Failure, TransportResult};
 
+use crate::message::Digest;
+
 pub use notes::NoteJournal;
 pub use segments::SegmentJournal;
 pub use source::{OpenFile, SourceReceipt, SourceRecord, SourceState};
 pub use sqlite::SqliteJournal;
+
+/// The key of the number of discarded files.
+const DISCARDED: &str = "discarded";
 
 /// What is known of a file when it is announced.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -38,6 +43,17 @@ pub struct JournalFile {
     pub modified: SystemTime,
     /// Hash of the original.
     pub hash: String,
+}
+
+/// A restored file whose bytes are known to have been these as long as it has this fingerprint.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct CheckedFile {
+    /// Relative to the destination.
+    pub name: String,
+    /// As a listing showed it.
+    pub fingerprint: String,
+    /// Hash of its content.
+    pub hash: Digest,
 }
 
 /// How far the files are. A file counts once in each step that it has behind it.
@@ -115,6 +131,11 @@ pub trait FileJournal: Send + Sync + fmt::Debug {
     async fn record_discarded(&self, file_id: &str) -> TransportResult<()> {
         let _ = file_id;
         Ok(())
+    }
+    /// How many files were discarded ever.
+    async fn discarded(&self) -> TransportResult<u64> {
+        let count = self.get(DISCARDED).await?;
+        Ok(count.and_then(|count| count.parse().ok()).unwrap_or(0))
     }
     /// Whether a file of this name, size and modification time was announced before; `None` from a journal that cannot tell.
     async fn was_announced(
@@ -203,10 +224,23 @@ pub trait FileJournal: Send + Sync + fmt::Debug {
     async fn progress(&self) -> TransportResult<JournalProgress> {
         Ok(JournalProgress::default())
     }
+    /// When the oldest of the files was packed that are neither restored nor replaced, milliseconds since 1970.
+    async fn oldest_packed_millis(&self) -> TransportResult<Option<u64>> {
+        Ok(None)
+    }
     /// Names of failed files and why they failed, at most `limit`, oldest failure first.
     async fn failures(&self, limit: u32) -> TransportResult<Vec<(String, Failure)>> {
         let _ = limit;
         Ok(Vec::new())
+    }
+    /// The restored files that were checked last, one of each name.
+    async fn checked_files(&self) -> TransportResult<Vec<CheckedFile>> {
+        Ok(Vec::new())
+    }
+    /// These restored files were checked.
+    async fn record_checked(&self, files: Vec<CheckedFile>) -> TransportResult<()> {
+        let _ = files;
+        Ok(())
     }
     /// A small value kept under `key`.
     async fn get(&self, key: &str) -> TransportResult<Option<String>> {

@@ -7,8 +7,10 @@ use rusqlite::{OptionalExtension, Row, ToSql, params};
 use streampress_transport::local::{Database, Local, Migrations};
 use streampress_transport::{DeadLetterReason, Failure, TransportResult};
 
+use crate::message::Digest;
+
 use super::{
-    FileJournal, JournalFile, JournalProgress, OpenFile, SourceReceipt, SourceRecord,
+    CheckedFile, FileJournal, JournalFile, JournalProgress, OpenFile, SourceReceipt, SourceRecord,
     sqlite_sources,
 };
 
@@ -91,6 +93,17 @@ INSERT OR IGNORE INTO destination(name, hash, bytes, visible, written_at)
   WHERE restored_at IS NOT NULL AND name <> '' AND hash <> '' GROUP BY name;
 ";
 
+/// A module of its own, which programs that do not know it leave alone.
+const CHECKED_MIGRATIONS: Migrations = Migrations {
+    module: "checked",
+    steps: &[CHECKED],
+};
+
+/// What was read at the destination.
+const CHECKED: &str = "
+CREATE TABLE IF NOT EXISTS checked(name TEXT PRIMARY KEY, fingerprint TEXT NOT NULL, hash TEXT NOT NULL) WITHOUT ROWID;
+";
+
 /// The journal of a data folder.
 #[derive(Debug, Clone)]
 pub struct SqliteJournal {
@@ -102,6 +115,7 @@ impl SqliteJournal {
     pub fn open(local: &Local) -> TransportResult<Self> {
         let database = local.database(&MIGRATIONS)?;
         local.database(&sqlite_sources::MIGRATIONS)?;
+        local.database(&CHECKED_MIGRATIONS)?;
         Ok(Self { database })
     }
 
@@ -223,6 +237,8 @@ impl FileJournal for SqliteJournal {
                     "DELETE FROM files WHERE file_id = ?1",
                     "DELETE FROM sources WHERE file_id = ?1",
                     "UPDATE totals SET announced = announced - 1 WHERE ?1 <> ''",
+                    "INSERT INTO meta(key, value) SELECT 'discarded', '1' WHERE ?1 <> ''
+                       ON CONFLICT(key) DO UPDATE SET value = value + 1",
                 ] {
                     step.prepare_cached(sql)?.execute([&file_id])?;
                 }
@@ -252,6 +268,19 @@ impl FileJournal for SqliteJournal {
                     })
                 })?;
                 Ok(progress)
+            })
+            .await
+    }
+
+    async fn oldest_packed_millis(&self) -> TransportResult<Option<u64>> {
+        self.database
+            .read(|step| {
+                let oldest: Option<i64> = step
+                    .prepare_cached(
+                        "SELECT min(compressed_at) FROM files WHERE restored_at IS NULL AND superseded_at IS NULL",
+                    )?
+                    .query_row([], |row| row.get(0))?;
+                Ok(oldest.and_then(|millis| u64::try_from(millis).ok()))
             })
             .await
     }
@@ -346,6 +375,42 @@ impl FileJournal for SqliteJournal {
 
     async fn open_files(&self) -> TransportResult<Vec<OpenFile>> {
         sqlite_sources::open(&self.database).await
+    }
+
+    async fn checked_files(&self) -> TransportResult<Vec<CheckedFile>> {
+        self.database
+            .read(|step| {
+                let mut files = Vec::new();
+                let mut select =
+                    step.prepare_cached("SELECT name, fingerprint, hash FROM checked")?;
+                let mut rows = select.query([])?;
+                while let Some(row) = rows.next()? {
+                    if let Ok(hash) = Digest::try_from(row.get::<_, String>(2)?) {
+                        files.push(CheckedFile {
+                            name: row.get(0)?,
+                            fingerprint: row.get(1)?,
+                            hash,
+                        });
+                    }
+                }
+                Ok(files)
+            })
+            .await
+    }
+
+    async fn record_checked(&self, files: Vec<CheckedFile>) -> TransportResult<()> {
+        // Lost with the power, the files are only read once more.
+        self.database
+            .read(move |step| {
+                for file in &files {
+                    step.prepare_cached(
+                        "INSERT OR REPLACE INTO checked(name, fingerprint, hash) VALUES(?1, ?2, ?3)",
+                    )?
+                    .execute([&file.name, &file.fingerprint, file.hash.as_str()])?;
+                }
+                Ok(())
+            })
+            .await
     }
 
     async fn get(&self, key: &str) -> TransportResult<Option<String>> {

@@ -64,6 +64,8 @@ struct LogState {
     last_run: LastRun,
     /// Whether the rows are those of a run, which says so before its first one.
     is_run: bool,
+    /// Whether something could not be written since the page was.
+    is_failing: bool,
 }
 
 impl ReportLog {
@@ -97,14 +99,15 @@ impl ReportLog {
             changed: false,
             last_run: LastRun::default(),
             is_run: false,
+            is_failing: false,
         };
         Self {
             shared: Arc::new(Mutex::new(inner)),
         }
     }
 
-    /// Adds a row, and renders the page if the last rendering was some time ago. A report that cannot be written never
-    /// delays the files: the error is logged.
+    /// Adds a row, and renders the page if the last try was some time ago. A report that cannot be written never delays the
+    /// files: the first error is logged.
     pub(crate) async fn add(&self, row: ReportRow) {
         self.with(move |inner| {
             inner.append(&row)?;
@@ -163,7 +166,12 @@ impl ReportLog {
 
     async fn with(&self, work: impl FnOnce(&mut LogState) -> Result<()> + Send + 'static) {
         let shared = self.shared.clone();
-        if let Err(error) = blocking(move || work(&mut shared.lock())).await {
+        let failure = blocking(move || {
+            let mut inner = shared.lock();
+            let outcome = work(&mut inner);
+            inner.first_failure(outcome)
+        });
+        if let Some(error) = failure.await {
             warn!(
                 error = format!("{error:#}"),
                 "Could not write the report; files are processed all the same."
@@ -231,6 +239,12 @@ impl LogState {
         }
     }
 
+    /// The failure to be logged: the first one until the page is written again, for a full disk fails at every row.
+    fn first_failure(&mut self, outcome: Result<()>) -> Option<anyhow::Error> {
+        let error = outcome.err()?;
+        (!std::mem::replace(&mut self.is_failing, true)).then_some(error)
+    }
+
     fn append(&mut self, row: &ReportRow) -> Result<()> {
         self.own.fold(row);
         self.changed = true;
@@ -280,6 +294,7 @@ impl LogState {
 
     /// Reads the lines added since and writes the page.
     fn render(&mut self) -> Result<()> {
+        self.rendered = Some(Instant::now());
         match self.bucket.clone() {
             Some(files) => self.exchange(&*files)?,
             None => {
@@ -297,8 +312,8 @@ impl LogState {
         let html = page::render(&self.combined, &meta);
         self.put(&self.page, html.as_bytes())
             .with_context(|| format!("writing {}", self.page.display()))?;
-        self.rendered = Some(Instant::now());
         self.changed = false;
+        self.is_failing = false;
         Ok(())
     }
 
@@ -501,6 +516,30 @@ mod tests {
         inner.append(&row(2)).expect("added");
         inner.render().expect("rendered");
         assert_eq!(inner.combined.files(), 2);
+    }
+
+    #[test]
+    fn a_report_that_cannot_be_written_is_warned_of_once_until_it_can_be_again() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let page = folder.path().join("results.html");
+        let log = ReportLog::open(&page, "test", "one");
+        let mut inner = log.shared.lock();
+        for _ in 0..2 {
+            fs::write(inner.folder(), "in the way").expect("written");
+            let mut said = 0;
+            for number in 0..5 {
+                let outcome = inner.append(&row(number));
+                said += u32::from(inner.first_failure(outcome).is_some());
+                let outcome = inner.render();
+                said += u32::from(inner.first_failure(outcome).is_some());
+            }
+            assert_eq!(said, 1);
+            fs::remove_file(inner.folder()).expect("removed");
+            inner.append(&row(9)).expect("added");
+            inner.render().expect("rendered");
+            fs::remove_dir_all(inner.folder()).expect("removed");
+            inner.lines = None;
+        }
     }
 
     #[test]

@@ -16,6 +16,7 @@ use streampress_crds::settings::{
 };
 use streampress_crds::slot_health::OutageKind;
 use tokio_util::sync::CancellationToken;
+use tracing::warn;
 
 use crate::config::BadConfiguration;
 use crate::config::legacy_env::LegacyWorker;
@@ -45,11 +46,14 @@ use crate::telemetry::metrics::Meter;
 use streampress_codec::{FormatVersion, hybrid};
 use streampress_generator::{FileFormat, Generator, GeneratorOptions, Schema};
 use streampress_transport::local::Local;
-use streampress_transport::local::files::LocalFiles;
+use streampress_transport::local::files::{AwaitedFiles, LocalFiles};
 use streampress_transport::{ChunkStream, Files, Queue, SlotLocks};
 
 /// How long a worker keeps its slot after the last message.
 const LINGER: Duration = Duration::from_secs(1);
+
+/// The journal's key of the destination that files were last restored to.
+const DESTINATION_KEY: &str = "destination";
 
 /// What all roles of a process share.
 #[derive(Clone)]
@@ -81,15 +85,64 @@ pub(crate) struct OpenReport {
 }
 
 impl RoleContext {
-    /// Opens a folder, where `/data` is the data folder, or a bucket.
+    /// Opens a folder, where `/data` is the data folder, or a bucket. A folder that is missing is not made: its disk may not be
+    /// mounted.
     fn files(&self, location: &Location) -> Result<Arc<dyn Files>> {
         if let Location::S3 { .. } = location {
             return self.backend.buckets(location)?.files(location);
         }
         let path = self.path(location)?;
-        let files = LocalFiles::open(&location.to_string(), &path)
+        let files = AwaitedFiles::open(&location.to_string(), &path)
             .with_context(|| format!("opening {location} ({})", path.display()))?;
         Ok(Arc::new(files))
+    }
+
+    /// Makes a folder that is missing.
+    fn make_folder(&self, location: &Location) -> Result<()> {
+        if let Location::S3 { .. } = location {
+            return Ok(());
+        }
+        let path = self.path(location)?;
+        LocalFiles::make_folder(&path)
+            .with_context(|| format!("opening {location} ({})", path.display()))
+    }
+
+    /// Makes a destination's folder. What is restored to it is announced again if it is missing later.
+    pub(crate) async fn make_destination(&self, location: &Location) -> Result<()> {
+        self.make_folder(location)?;
+        let location = location.to_string();
+        if self.journal.get(DESTINATION_KEY).await?.as_ref() != Some(&location) {
+            self.journal.set(DESTINATION_KEY, &location).await?;
+        }
+        Ok(())
+    }
+
+    /// The same where nothing was ever restored to it, as far as the data folder knows. One that vanished is waited for.
+    pub(crate) async fn make_destination_once(&self, location: &Location) -> Result<()> {
+        let is_missing = match location {
+            Location::S3 { .. } => false,
+            Location::File { .. } => !self.path(location)?.exists(),
+        };
+        if is_missing && self.was_restored_to(location).await? {
+            let folder = self.path(location)?;
+            warn!(
+                folder = %folder.display(),
+                "The destination's folder is missing, and files were restored to it before: mount its disk, or make the folder. It is waited for."
+            );
+            return Ok(());
+        }
+        self.make_destination(location).await
+    }
+
+    async fn was_restored_to(&self, location: &Location) -> Result<bool> {
+        let (known, Some(journal)) = (
+            self.journal.get(DESTINATION_KEY).await?,
+            &self.destination_journal,
+        ) else {
+            return Ok(false);
+        };
+        let entries = journal.entries().await?.unwrap_or_default();
+        Ok(known == Some(location.to_string()) && !entries.is_empty())
     }
 
     /// Opens a source. A folder outside the data folder is the user's own: nothing is created or removed there.
@@ -105,9 +158,9 @@ impl RoleContext {
         }
     }
 
-    /// Fails where a folder of the data folder is missing from which files were announced that are not restored yet: an empty
-    /// one in its place would look as if all of them had been deleted.
-    pub(crate) async fn ensure_source_exists(&self, location: &Location) -> Result<()> {
+    /// Makes a source's folder in the data folder. Fails where it is missing and files were announced from it that are not
+    /// restored yet: an empty one in its place would look as if all of them had been deleted.
+    pub(crate) async fn make_source(&self, location: &Location) -> Result<()> {
         if location.below_data().is_none() || self.path(location)?.exists() {
             return Ok(());
         }
@@ -122,11 +175,11 @@ impl RoleContext {
                 self.path(location)?.display()
             );
         }
-        Ok(())
+        self.make_folder(location)
     }
 
     /// Opens a destination.
-    fn destination(&self, settings: &DecompressorSettings) -> Result<Destination> {
+    pub(crate) fn destination(&self, settings: &DecompressorSettings) -> Result<Destination> {
         let location = &settings.destination.location;
         let files = self.files(location)?;
         let destination = match (location, &self.destination_journal) {
@@ -249,6 +302,7 @@ impl RoleContext {
         settings: &GeneratorSettings,
         connections: GeneratorConnections,
     ) -> Result<GeneratorRole> {
+        self.make_folder(&settings.source.location)?;
         let announcer = self.announcer_of(
             self.files(&settings.source.location)?,
             connections.files_queue,
@@ -634,6 +688,10 @@ mod tests {
             meter: Meter::default(),
             shutdown: CancellationToken::new(),
         };
+        let made = context
+            .make_destination(&decompressor("one").destination.location)
+            .await;
+        made.expect("made");
         for _ in 0..2 {
             let confirmed = context.confirm_owner(&decompressor("one")).await;
             confirmed.expect("free, or its own");

@@ -8,7 +8,7 @@
 //! - [`unconfirmed`]: announces again what is lost. [`redrive`]: sends dead letters again. [`recover`]: makes lost manifests anew
 //!   from the stream. [`copies`]: finds announced content at the source.
 //! - [`probe`]: whether a service that they need is down. [`connect`]: opens what they need. [`context`]: puts them together.
-//!   [`run`]: all of them in one process.
+//!   [`restored`]: whether restored files still are what they were made as. [`run`]: all of them in one process.
 
 pub mod announce;
 pub(crate) mod bundle_cache;
@@ -27,6 +27,7 @@ pub(crate) mod records;
 pub mod recover;
 pub mod redrive;
 pub(crate) mod replies;
+pub(crate) mod restored;
 pub(crate) mod run;
 pub(crate) mod scan;
 pub mod source;

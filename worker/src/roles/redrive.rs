@@ -94,7 +94,7 @@ impl RedrivenLetter {
 }
 
 /// What was done with a dead letter.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub enum RedriveAction {
     /// Nothing: it was only listed.
     Listed,

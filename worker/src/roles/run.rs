@@ -3,10 +3,9 @@
 
 use std::collections::{HashMap, HashSet};
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
-use std::sync::atomic::AtomicU64;
 use std::sync::atomic::Ordering::Relaxed;
-use std::time::{Duration, SystemTime};
+use std::sync::{Arc, OnceLock};
+use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
 use parking_lot::Mutex;
@@ -14,9 +13,7 @@ use serde::Serialize;
 use streampress_crds::api::pipeline::{CodecFormat, OnCompressed, OnRestored};
 use streampress_crds::location::Location;
 use streampress_crds::settings::Resolved;
-use streampress_transport::{
-    COUNTED_LATE, DeadLetterReason, EmptyQueues, Failure, FileEntry, Files, TransportError,
-};
+use streampress_transport::{COUNTED_LATE, DeadLetterReason, EmptyQueues, Failure, TransportError};
 use tokio::sync::oneshot;
 use tokio::task::JoinSet;
 use tokio::time::Instant;
@@ -27,11 +24,11 @@ use crate::destination::DatabaseJournal;
 use crate::journal::{
     FileJournal, JournalProgress, OpenFile, SourceRecord, SourceState, SqliteJournal,
 };
-use crate::message::{FileRef, hash};
 use crate::report::log::ReportLog;
 use crate::report::{LastRun, LeftOutSummary};
 use crate::roles::connect::{self, Backend, CompressorConnections};
 use crate::roles::context::RoleContext;
+use crate::roles::restored::RestoredCopies;
 use crate::roles::scan::{ScanResult, Scanner};
 use crate::runtime::{self, blocking};
 use crate::telemetry::metrics::Meter;
@@ -41,15 +38,16 @@ use crate::telemetry::plain_log::printable;
 const PROGRESS_INTERVAL: Duration = Duration::from_millis(100);
 /// Failures that the summary lists.
 const LISTED_FAILURES: u32 = 100;
-/// File systems keep modification times in steps of up to so much, and those that keep fractions of a second in finer ones.
-const COARSE_TIMES: Duration = Duration::from_secs(2);
-const FINE_TIMES: Duration = Duration::from_millis(1);
 /// Between two tries of what failed because a disk or a service is down.
 const RETRY_AFTER: Duration = Duration::from_secs(2);
 /// So long after the last message of an embedded queue every outcome is in the journal.
 const IDLE: Duration = Duration::from_secs(3);
 /// How long a run waits for its receipts once all files are done.
 const RECEIPTS_PATIENCE: Duration = Duration::from_secs(30);
+/// Between two checks of how long packed files have waited.
+const RETENTION_INTERVAL: Duration = Duration::from_secs(60);
+/// AWS keeps records for 24 hours or longer.
+const SHORTEST_RETENTION: Duration = Duration::from_secs(24 * 3600);
 /// Why a file failed that no message is about any more.
 const NO_MESSAGE: &str = "no message of this file is left, and its source is not in this folder; run with the folder that it was announced from";
 
@@ -68,7 +66,7 @@ pub(crate) struct RunOptions {
 }
 
 /// How a run ended; `--json` prints it.
-#[derive(Debug, Clone, PartialEq, Serialize)]
+#[derive(Debug, Clone, Default, PartialEq, Serialize)]
 #[serde(rename_all = "camelCase")]
 pub(crate) struct RunSummary {
     /// Files announced: generated, or found.
@@ -108,6 +106,33 @@ pub(crate) struct RunSummary {
     pub(crate) failures: Vec<(String, String)>,
     /// Files and folders that were left out with their reasons, the first hundred.
     pub(crate) left_out: Vec<(String, String)>,
+    /// Why the run could not go on.
+    pub(crate) error: Option<String>,
+}
+
+/// Why a run could not go on, and how far it was.
+#[derive(Debug)]
+pub(crate) struct RunFailure {
+    pub(crate) error: anyhow::Error,
+    pub(crate) summary: Box<RunSummary>,
+}
+
+impl RunFailure {
+    fn new(error: anyhow::Error, known: RunSummary) -> Self {
+        let summary = Box::new(RunSummary {
+            interrupted: true,
+            error: Some(format!("{error:#}")),
+            ..known
+        });
+        Self { error, summary }
+    }
+}
+
+impl From<anyhow::Error> for RunFailure {
+    /// Before a run knows of any file.
+    fn from(error: anyhow::Error) -> Self {
+        Self::new(error, RunSummary::default())
+    }
 }
 
 impl RunSummary {
@@ -140,54 +165,21 @@ pub(crate) async fn run(
     options: RunOptions,
     observer: &dyn RunObserver,
     shutdown: CancellationToken,
-) -> Result<RunSummary> {
+) -> Result<RunSummary, RunFailure> {
     let started = Instant::now();
     let mut resolved = options.resolved.clone();
     let input = take_input(&mut resolved, &options, observer)?;
     // The roles have a token of their own: they also stop when all is done.
     let stop = shutdown.child_token();
-    let run = Run::open(&options, resolved, stop.clone()).await?;
-    observer.started(&options.data, run.journal().progress().await?);
-
-    let decompressor = run.resolved.decompressor_settings();
-    run.context.confirm_owner(&decompressor).await?;
-    let report = run.context.report(&decompressor)?;
-    if let Some(report) = &report {
-        report.log.begin_run().await;
+    let run = Run::open(&options, resolved, stop).await?;
+    match run.work(input, started, observer).await {
+        Ok(summary) => Ok(summary),
+        Err(error) => {
+            observer.finished();
+            let known = run.progress_summary(started).await.unwrap_or_default();
+            Err(RunFailure::new(error, known))
+        }
     }
-    let mut roles = JoinSet::new();
-    run.spawn_workers(report.as_ref().map(|report| report.log.clone()), &mut roles)?;
-    run.notice_other_locations(observer).await?;
-    let again = run.check_destination(observer).await?;
-    let announced = run.spawn_source(input, again, &mut roles)?;
-    let mut watch = Watch {
-        total: run.total(input),
-        run: &run,
-        observer,
-        announced,
-        tries: Tries::default(),
-        done_since: None,
-        outage: None,
-        waiting_was_said: false,
-    };
-    let mut is_done = watch.until_done(&stop).await?;
-    stop.cancel();
-    while let Some(ended) = roles.join_next().await {
-        ended.context("a role ended unexpectedly")?;
-    }
-    let progress = run.journal().progress().await?;
-    let found = run.found(progress).await?;
-    if let Some(report) = &report {
-        report.log.set_last_run(found.clone()).await;
-        report.log.finish().await;
-    }
-    observer.finished();
-    if run.is_endless(input) {
-        // Such a run ends only by a signal: what was found until then counts.
-        is_done = found.unfinished == 0 && found.waiting == 0;
-    }
-    let page = report.map(|report| report.page);
-    run.summary(progress, found, (page, started, is_done)).await
 }
 
 /// A run's parts.
@@ -196,8 +188,8 @@ struct Run {
     resolved: Resolved,
     connections: CompressorConnections,
     scanner: Arc<Scanner>,
-    /// Files that were restored once and are now at neither the destination nor the source.
-    gone: Arc<AtomicU64>,
+    /// Files that were restored once and are now at neither the destination nor the source, once they are counted.
+    gone: Arc<OnceLock<u64>>,
     /// Restored files that others had changed at the destination when the run began.
     altered: Mutex<Vec<SourceRecord>>,
     is_aws: bool,
@@ -241,9 +233,9 @@ impl Run {
             shutdown,
         };
         let compressor = resolved.compressor_settings();
-        context
-            .ensure_source_exists(&compressor.source.location)
-            .await?;
+        context.make_source(&compressor.source.location).await?;
+        let destination = &resolved.destination.location;
+        context.make_destination(destination).await?;
         let announcer = context.announcer(&compressor, connections.files_queue.clone())?;
         let scanner = Arc::new(context.scanner(&compressor.source, announcer));
         Ok(Self {
@@ -255,6 +247,65 @@ impl Run {
             altered: Mutex::default(),
             is_aws: options.aws,
         })
+    }
+
+    /// From the first file to the last.
+    async fn work(
+        &self,
+        input: FileInput,
+        started: Instant,
+        observer: &dyn RunObserver,
+    ) -> Result<RunSummary> {
+        observer.started(&self.context.data, self.journal().progress().await?);
+        let decompressor = self.resolved.decompressor_settings();
+        self.context.confirm_owner(&decompressor).await?;
+        let report = self.context.report(&decompressor)?;
+        if let Some(report) = &report {
+            report.log.begin_run().await;
+        }
+        let mut roles = JoinSet::new();
+        self.spawn_workers(report.as_ref().map(|report| report.log.clone()), &mut roles)?;
+        self.notice_other_locations(observer).await?;
+        let again = self.check_destination(observer).await?;
+        let announced = self.spawn_source(input, again, &mut roles)?;
+        let mut watch = Watch {
+            total: self.total(input),
+            run: self,
+            observer,
+            announced,
+            tries: Tries::default(),
+            done_since: None,
+            outage: None,
+            waiting_was_said: false,
+            retention: RetentionWatch::default(),
+        };
+        let stop = &self.context.shutdown;
+        let mut is_done = watch.until_done(stop).await?;
+        stop.cancel();
+        while let Some(ended) = roles.join_next().await {
+            ended.context("a role ended unexpectedly")?;
+        }
+        let progress = self.journal().progress().await?;
+        let found = self.found(progress).await?;
+        if let Some(report) = &report {
+            report.log.set_last_run(found.clone()).await;
+            report.log.finish().await;
+        }
+        observer.finished();
+        if self.is_endless(input) {
+            // Such a run ends only by a signal: what was found until then counts.
+            is_done = found.unfinished == 0 && found.waiting == 0;
+        }
+        let page = report.map(|report| report.page);
+        self.summary(progress, found, (page, started, is_done))
+            .await
+    }
+
+    /// How far the files are, for a run that cannot go on.
+    async fn progress_summary(&self, started: Instant) -> Result<RunSummary> {
+        let progress = self.journal().progress().await?;
+        let found = self.found(progress).await?;
+        self.summary(progress, found, (None, started, false)).await
     }
 
     fn journal(&self) -> &dyn FileJournal {
@@ -315,37 +366,38 @@ impl Run {
         if records.is_empty() && others.is_empty() {
             return Ok(again);
         }
-        let destination = self
-            .context
-            .destination_files(&self.resolved.destination.location)?;
-        let shown = destination.location().to_owned();
-        let listing = destination.clone();
-        let listed = blocking(move || listing.list()).await;
-        let listed = listed.with_context(|| format!("listing {shown}"))?;
-        let found: HashMap<_, _> = listed
-            .files
-            .iter()
-            .map(|entry| (entry.name.as_str(), entry))
+        let settings = self.resolved.decompressor_settings();
+        let destination = self.context.destination(&settings)?;
+        let files = destination.files().clone();
+        let (journal, format) = (self.journal(), self.resolved.codec.format);
+        let mut restored = RestoredCopies::load(destination, journal, format).await?;
+        let shown = files.location().to_owned();
+        let listed = blocking(move || files.list()).await;
+        let listed = listed.with_context(|| format!("listing {shown}"))?.files;
+        let mut found: HashMap<_, _> = listed
+            .into_iter()
+            .map(|entry| (entry.name.as_str().to_owned(), entry))
             .collect();
-        let gone = others
-            .iter()
-            .filter(|name| !found.contains_key(name.as_str()));
-        again.gone_elsewhere = gone.count() as u64;
-        let mut altered = Vec::new();
+        let mut present = Vec::new();
         for record in records {
             match record.state {
                 SourceState::Writing | SourceState::Sent => {}
                 SourceState::Dead | SourceState::Superseded => again.others.push(record.name),
-                SourceState::Restored => match found.get(record.name.as_str()) {
+                SourceState::Restored => match found.remove(&record.name) {
                     None => again.gone.push(record.name),
-                    Some(entry) => {
-                        if self.is_altered(&record, entry, &destination).await {
-                            altered.push(record);
-                        }
-                    }
+                    Some(entry) => present.push((record, entry)),
                 },
             }
         }
+        for record in others {
+            match found.remove(&record.name) {
+                None => again.gone_elsewhere += 1,
+                Some(entry) => present.push((record, entry)),
+            }
+        }
+        let notice = |text: &str| observer.notice(text);
+        let stop = &self.context.shutdown;
+        let altered = restored.altered(present, notice, stop).await?;
         if let Some(first) = altered.first() {
             observer.notice(&format!(
                 "{} restored file(s) were changed at the destination by others, for example {}; they stay as they are: remove such a file, and the next run restores it from its source, if that is still there",
@@ -357,15 +409,14 @@ impl Run {
         Ok(again)
     }
 
-    /// The names of restored files of other locations than this run's source.
-    async fn restored_elsewhere(&self) -> Result<Vec<String>> {
-        let mut names = Vec::new();
+    /// The restored files of other locations than this run's source.
+    async fn restored_elsewhere(&self) -> Result<Vec<SourceRecord>> {
+        let mut restored = Vec::new();
         for location in self.other_locations().await? {
             let records = self.journal().sources(&location).await?.into_iter();
-            let restored = records.filter(|record| record.state == SourceState::Restored);
-            names.extend(restored.map(|record| record.name));
+            restored.extend(records.filter(|record| record.state == SourceState::Restored));
         }
-        Ok(names)
+        Ok(restored)
     }
 
     async fn other_locations(&self) -> Result<Vec<String>> {
@@ -373,39 +424,6 @@ impl Run {
         let mut locations = self.journal().locations().await?;
         locations.retain(|location| location != own);
         Ok(locations)
-    }
-
-    /// Whether a restored file has other bytes than it was made with. Its own time says that it has not; a file that was
-    /// touched, or copied with its folder, is read. The original's format restores a normalised file, whose size is not
-    /// recorded.
-    async fn is_altered(
-        &self,
-        record: &SourceRecord,
-        entry: &FileEntry,
-        destination: &Arc<dyn Files>,
-    ) -> bool {
-        if self.resolved.codec.format != CodecFormat::Hybrid {
-            return false;
-        }
-        if entry.size != record.bytes {
-            return true;
-        }
-        if is_same_time(entry.modified, runtime::from_nanos(record.modified_nanos)) {
-            return false;
-        }
-        let (destination, name) = (destination.clone(), entry.name.clone());
-        let content = blocking(move || hash(destination.read(&name)?)).await;
-        // The record's own hash is empty once the source is gone.
-        !content.is_ok_and(|(hash, bytes)| {
-            let file = FileRef {
-                location: record.location.clone(),
-                name: entry.name.clone(),
-                bytes,
-                hash,
-                modified_nanos: record.modified_nanos,
-            };
-            file.id().as_str() == record.file_id
-        })
     }
 
     /// Starts what announces files. The receiver gets a value when all are announced, never for an endless source.
@@ -425,7 +443,7 @@ impl Run {
                 let (scanner, again, gone) = (scanner.clone(), again.clone(), gone.clone());
                 async move {
                     let missing = scanner.announce_names(&again.gone).await?;
-                    gone.store(missing.len() as u64 + again.gone_elsewhere, Relaxed);
+                    let _ = gone.set(missing.len() as u64 + again.gone_elsewhere);
                     scanner.announce_names(&again.others).await?;
                     anyhow::Ok(())
                 }
@@ -507,7 +525,7 @@ impl Run {
             left_out: self.left_out(),
             unfinished: progress.unfinished(),
             waiting: self.scanner.waiting.load(Relaxed),
-            gone: self.gone.load(Relaxed),
+            gone: self.gone.get().copied().unwrap_or(0),
             altered: self.still_altered().await?,
         })
     }
@@ -561,6 +579,7 @@ impl Run {
                 .map(|(name, failure)| (name, failure.to_string()))
                 .collect(),
             left_out: left_out.listed,
+            error: None,
             normalised: self.resolved.codec.format == CodecFormat::Seed,
         })
     }
@@ -583,21 +602,6 @@ enum FileInput {
     Once,
     /// They arrive at the source over time.
     Watched,
-}
-
-/// Whether a file system may have kept the second time as the first.
-fn is_same_time(kept: SystemTime, given: SystemTime) -> bool {
-    let apart = match kept.duration_since(given) {
-        Ok(later) => later,
-        Err(earlier) => earlier.duration(),
-    };
-    let since = kept.duration_since(SystemTime::UNIX_EPOCH);
-    let has_fraction = since.is_ok_and(|since| since.subsec_nanos() > 0);
-    apart
-        <= match has_fraction {
-            true => FINE_TIMES,
-            false => COARSE_TIMES,
-        }
 }
 
 /// Decides where files come from. The user's own files under --input are only read.
@@ -706,7 +710,7 @@ fn is_unavailable(error: &anyhow::Error) -> bool {
 }
 
 async fn announce_all(scanner: &Scanner, stop: &CancellationToken) -> Result<ScanResult> {
-    let result = scanner.once(stop).await?;
+    let mut result = scanner.once(stop).await?;
     let announcer = &scanner.announcer;
     let sources = announcer.journal.sources(announcer.source.location());
     let formats: Vec<String> = scanner
@@ -716,6 +720,10 @@ async fn announce_all(scanner: &Scanner, stop: &CancellationToken) -> Result<Sca
         .map(|format| format!("{format:?}").to_ascii_lowercase())
         .collect();
     if sources.await?.is_empty() && scanner.left_out.all().is_empty() {
+        result.discarded = announcer.journal.discarded().await?;
+        if result.discarded > 0 {
+            return Ok(result);
+        }
         bail!(
             "no file to take in {}: it takes {} files; name another folder with --input, or give the pipeline a generator",
             announcer.source.location(),
@@ -749,6 +757,15 @@ struct Watch<'a> {
     outage: Option<String>,
     /// That files wait until they have held still is said once.
     waiting_was_said: bool,
+    retention: RetentionWatch,
+}
+
+/// Whether packed files are about to outlive the stream's records.
+#[derive(Debug, Default)]
+struct RetentionWatch {
+    checked_at: Option<Instant>,
+    /// What was said of it last.
+    said: Option<String>,
 }
 
 /// What was tried for files that failed or went missing.
@@ -781,7 +798,9 @@ impl Watch<'_> {
                 result = &mut self.announced, if !all_announced => match result {
                     Ok(result) => {
                         all_announced = true;
-                        notice_not_taken(&result?, self.observer);
+                        let result = result?;
+                        self.notice_discarded(&result);
+                        notice_not_taken(&result, self.observer);
                     }
                     // A source sends nothing only when it was stopped.
                     Err(_) => {
@@ -800,8 +819,16 @@ impl Watch<'_> {
         if all_announced {
             self.total = Some(progress.announced);
         }
-        self.observer.progress(progress, self.total);
+        // Not before it is known what is gone: that is not restored any more.
+        if let Some(gone) = self.run.gone.get() {
+            let shown = JournalProgress {
+                restored: progress.restored.saturating_sub(*gone),
+                ..progress
+            };
+            self.observer.progress(shown, self.total);
+        }
         self.report_waiting();
+        self.report_retention().await?;
         let again = self.announce_failed(progress).await?;
         if !all_announced || again {
             return Ok(false);
@@ -813,6 +840,16 @@ impl Watch<'_> {
         Ok(false)
     }
 
+    fn notice_discarded(&self, result: &ScanResult) {
+        if result.discarded > 0 {
+            self.observer.notice(&format!(
+                "no file is left to restore: {} file(s) were discarded; put a file back into {} and run again, and it is sent",
+                result.discarded,
+                self.run.scanner.announcer.source.location()
+            ));
+        }
+    }
+
     fn report_waiting(&mut self) {
         let waiting = self.run.scanner.waiting.load(Relaxed);
         if waiting > 0 && !self.waiting_was_said {
@@ -821,6 +858,49 @@ impl Watch<'_> {
                 "{waiting} file(s) wait: a file is announced once it has not changed for {} s (source.settleSeconds)",
                 self.run.resolved.source.settle_seconds
             ));
+        }
+    }
+
+    /// Warns where packed files have waited for half of the time for which a stream on AWS keeps records, as the operator's
+    /// condition RetentionAtRisk does.
+    async fn report_retention(&mut self) -> Result<()> {
+        let checked_at = self.retention.checked_at;
+        let is_due = checked_at.is_none_or(|at| at.elapsed() >= RETENTION_INTERVAL);
+        if !self.run.is_aws || !is_due {
+            return Ok(());
+        }
+        self.retention.checked_at = Some(Instant::now());
+        let oldest = self.run.journal().oldest_packed_millis().await?;
+        let age = |oldest| Duration::from_millis(runtime::now_millis().saturating_sub(oldest));
+        let waited = oldest.map_or(Duration::ZERO, age);
+        let said = match waited * 2 < SHORTEST_RETENTION {
+            // It can be at risk with no retention.
+            true => None,
+            false => self.retention_notice(waited).await,
+        };
+        if let Some(text) = said.as_ref().filter(|_| self.retention.said.is_none()) {
+            self.observer.notice(text);
+        }
+        self.retention.said = said;
+        Ok(())
+    }
+
+    async fn retention_notice(&self, waited: Duration) -> Option<String> {
+        let stream = &self.run.resolved.transport.stream;
+        let hours = waited.as_secs() / 3600;
+        let backend = &self.run.context.backend;
+        match backend.retention_hours(stream).await {
+            Ok(Some(kept)) if waited * 2 >= Duration::from_secs(3600 * u64::from(kept)) => {
+                Some(format!(
+                    "packed files have waited for {hours} hours, and the stream {} keeps records for {kept}: what is older is packed and sent again if its source is still there, and is lost if not; nothing extends the retention of a stream that the operator does not manage: aws kinesis increase-stream-retention-period --stream-name {} --retention-period-hours HOURS does",
+                    stream.name, stream.name
+                ))
+            }
+            Ok(_) => None,
+            Err(error) => Some(format!(
+                "packed files have waited for {hours} hours; for how long the stream {} keeps records could not be read: {error:#}",
+                stream.name
+            )),
         }
     }
 

@@ -38,6 +38,8 @@ pub(crate) struct ScanResult {
     pub(crate) not_taken: Vec<FileName>,
     /// Data folders of Streampress below the source, which are not read.
     pub(crate) data_folders: Vec<String>,
+    /// Where no file is known: how many were, and were discarded.
+    pub(crate) discarded: u64,
 }
 
 /// Files that cannot be taken, each with the reason. Shared with the process that counts them.

@@ -107,6 +107,7 @@ pub(super) enum HistoryStep {
         name: u8,
     },
     Redrive,
+    Recover,
     /// A process dies right before the effect after so many; it is started again.
     Kill {
         role: u8,
@@ -388,7 +389,8 @@ impl HistoryGenerator {
         match self.random.u8(..100) {
             0..60 => self.life_of_a_source(),
             60..72 => self.life_of_a_copy(),
-            72..76 => HistoryStep::Redrive,
+            72..75 => HistoryStep::Redrive,
+            75 => HistoryStep::Recover,
             76..88 => self.life_of_a_process(),
             _ => self.life_of_a_service(),
         }

@@ -925,3 +925,28 @@ fn a_file_that_vanished_unread_is_called_missing_where_restored_files_are_delete
     assert_eq!(letters.len(), 1, "{letters:?}");
     assert!(letters[0].contains("SourceMissing"), "{letters:?}");
 }
+
+#[test]
+fn what_was_packed_is_recovered_from_the_stream_after_its_queue_was_purged() {
+    // Without a scanner the processes are the compressor and the decompressor.
+    let stopped = Stop {
+        role: 1,
+        seconds: 600,
+    };
+    let purged = Purge {
+        service: ServiceKind::ChunksQueue,
+    };
+    let submitted = (1000, Submit { name: 0 });
+    let (first, second) = ((1, write(1, Now)), (MINUTE, write(2, Now)));
+    for versions in [
+        vec![first, submitted],
+        vec![first, submitted, second, submitted],
+    ] {
+        let before = [&[(1, stopped)], &versions[..]].concat();
+        // Beside a pipeline that has lost nothing it changes nothing.
+        for loss in [vec![], vec![(MINUTE, purged)]] {
+            let steps = [&before[..], &loss, &[(MINUTE, Recover)]].concat();
+            all_is_well(SUBMITTED, steps);
+        }
+    }
+}

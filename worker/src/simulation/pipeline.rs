@@ -25,6 +25,7 @@ use crate::roles::compress::Compressor;
 use crate::roles::connect::CompressorConnections;
 use crate::roles::decompress::Decompressor;
 use crate::roles::receipts::ReceiptSender;
+use crate::roles::recover::Recovery;
 use crate::roles::scan::{LeftOutFiles, Scanner};
 use crate::roles::source::SourceFilter;
 use crate::roles::unconfirmed::UnconfirmedFiles;
@@ -37,6 +38,7 @@ const DESTINATION: &str = "file:///destination";
 const SETTLE: Duration = Duration::from_secs(10);
 /// Files are smaller: one block, one record.
 const BLOCK_BYTES: usize = 64 << 10;
+const RECORD_BYTES: usize = 400 << 10;
 
 /// The services, and what its processes share.
 pub(super) struct SimPipeline {
@@ -306,6 +308,32 @@ impl SimPipeline {
         }
     }
 
+    /// What `streampress recover` is, in a process.
+    pub(super) async fn recovery(&self, process: &SimProcess) -> Recovery {
+        let connections = self.connections(process);
+        let journal: Arc<dyn FileJournal> = match self.has_notes() {
+            true => {
+                let source = Arc::new(self.source.open(SOURCE, process));
+                let journal = SegmentJournal::new(source, false);
+                match journal.source(SOURCE, "").await {
+                    Ok(_) => Arc::new(journal),
+                    Err(_) => Arc::new(NoJournal),
+                }
+            }
+            false => self.journal.clone(),
+        };
+        let destination: Arc<dyn Files> = Arc::new(self.destination.open(DESTINATION, process));
+        Recovery {
+            stream: connections.stream,
+            chunks_queue: connections.chunks_queue,
+            strict: self.settings.is_strict,
+            journal,
+            record_bytes: RECORD_BYTES,
+            destination: (!self.has_notes()).then_some(destination),
+            list_only: false,
+        }
+    }
+
     async fn run(&self, task: RoleTask, process: &SimProcess, shutdown: CancellationToken) {
         match task {
             RoleTask::Scan => {
@@ -386,7 +414,7 @@ impl SimPipeline {
             format_version: Default::default(),
             plans: Arc::default(),
             bundler: self.settings.bundles.then(|| Bundler::new(BLOCK_BYTES)),
-            record_bytes: 400 << 10,
+            record_bytes: RECORD_BYTES,
             on_compressed: OnCompressed::Keep,
             on_restored: self.settings.on_restored,
             filter: filter(),

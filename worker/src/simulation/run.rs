@@ -208,6 +208,7 @@ impl HistoryRun {
             }
             HistoryStep::Submit { name } => self.submit(name).await,
             HistoryStep::Redrive => self.redrive().await,
+            HistoryStep::Recover => self.recover().await,
             step => self.disturb(step),
         }
         self.record.observe_source(&pipeline);
@@ -400,6 +401,18 @@ impl HistoryRun {
         // What it does not reach now it finds the next time.
         let _ = timeout(COMMAND, redrive(&connections, &announcer, &request)).await;
         let _ = timeout(COMMAND, announcer.journal.flush_sources()).await;
+        process.kill();
+    }
+
+    /// `streampress recover`.
+    async fn recover(&mut self) {
+        let process = SimProcess::new("recover");
+        let recovering = async {
+            let recovery = self.pipeline.recovery(&process).await;
+            recovery.run().await
+        };
+        // What it does not reach now it finds the next time.
+        let _ = timeout(COMMAND, recovering).await;
         process.kill();
     }
 

@@ -1,11 +1,12 @@
 //! AWS, opened from a command's settings.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
 use streampress_crds::location::Location;
 use streampress_crds::settings::{QueueSettings, Resolved, StreamSettings, TransportSettings};
-use streampress_transport::aws::provision::ProvisionPlan;
+use streampress_transport::aws::provision::{ProvisionPlan, retention_hours};
 use streampress_transport::aws::{Aws, AwsCredentials, AwsOptions};
 use streampress_transport::{ChunkStream, Files, Queue};
 
@@ -14,6 +15,9 @@ use crate::config::Config;
 
 /// Default of the original's `AWS_ACCESS_KEY` and `AWS_SECRET_KEY`; LocalStack takes any.
 const LEGACY_KEY: &str = "your_access_key";
+
+/// A question beside the work is not waited for longer.
+const ANSWER_WITHIN: Duration = Duration::from_secs(10);
 
 /// An open connection to AWS.
 #[derive(Debug, Clone)]
@@ -47,6 +51,13 @@ impl AwsConnection {
         Ok(Arc::new(
             stream.with_context(|| format!("opening the stream {name}"))?,
         ))
+    }
+
+    /// For how long the stream keeps records, in hours.
+    pub(super) async fn retention_hours(&self, stream: &str) -> Result<u32> {
+        let asked = tokio::time::timeout(ANSWER_WITHIN, retention_hours(&self.aws, stream)).await;
+        let hours = asked.context("no answer in time")?;
+        hours?.with_context(|| format!("there is no stream {stream}"))
     }
 
     /// Opens a bucket's prefix. Must be called within a runtime.

@@ -175,6 +175,14 @@ impl Backend {
         }
     }
 
+    /// For how long a stream on AWS keeps records, in hours. The embedded one keeps what is waited for.
+    pub(crate) async fn retention_hours(&self, settings: &StreamSettings) -> Result<Option<u32>> {
+        match self {
+            Self::Embedded(_) => Ok(None),
+            Self::Aws(aws) => aws.retention_hours(&settings.name).await.map(Some),
+        }
+    }
+
     /// The connection that opens buckets; an error where there is none.
     pub(crate) fn buckets(&self, location: &Location) -> Result<&AwsConnection> {
         match self {

@@ -31,6 +31,10 @@ impl AwsConnection {
         match *self {}
     }
 
+    pub(super) async fn retention_hours(&self, _stream: &str) -> Result<u32> {
+        match *self {}
+    }
+
     pub(crate) fn files(&self, _location: &Location) -> Result<Arc<dyn Files>> {
         match *self {}
     }

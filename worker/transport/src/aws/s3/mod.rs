@@ -5,13 +5,14 @@
 
 mod http;
 mod keys;
-mod list;
 mod pending;
+mod requests;
 
 use std::collections::HashMap;
 use std::fmt;
 use std::io::{self, Read};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use bytes::{Buf, Bytes};
@@ -28,8 +29,8 @@ use tokio::runtime::Handle;
 use tracing::warn;
 
 use self::keys::{key, name};
-use self::list::{BucketLister, ListedObject};
 use self::pending::PendingObject;
+use self::requests::{BucketRequests, Deletion, ListedObject};
 use super::Aws;
 use crate::{
     ExactFile, ExactOutcome, FileEntry, FileName, Files, LeftOut, Listing, PendingFile,
@@ -49,8 +50,10 @@ pub struct S3Files {
     location: String,
     prefix: String,
     store: Arc<dyn ObjectStore>,
-    /// Lists the bucket; without one, the store does.
-    lister: Option<BucketLister>,
+    /// What the store does not do; without, it lists and deletes as well as it can.
+    requests: Option<BucketRequests>,
+    /// Whether the service has refused to delete under a condition.
+    deletes_blindly: AtomicBool,
     runtime: Handle,
     /// Versions from earlier listings, by key and with S3's tag: an object's metadata is requested once.
     versions: Mutex<HashMap<String, (String, SystemTime)>>,
@@ -92,11 +95,11 @@ impl Aws {
             piece_within: http::PIECE_WITHIN,
         };
         let endpoint = self.endpoint.as_deref();
-        let lister = BucketLister::new(&connector, chain, region, endpoint, bucket);
+        let requests = BucketRequests::new(&connector, chain, region, endpoint, bucket);
         let fault = |error| said(&error, "cannot open", location);
         let store = builder.build().map_err(fault)?;
         Ok(S3Files {
-            lister: Some(lister.map_err(fault)?),
+            requests: Some(requests.map_err(fault)?),
             ..S3Files::over(Arc::new(store), location, prefix)
         })
     }
@@ -109,7 +112,8 @@ impl S3Files {
             location: location.to_owned(),
             prefix: prefix.trim_matches('/').to_owned(),
             store,
-            lister: None,
+            requests: None,
+            deletes_blindly: AtomicBool::new(false),
             runtime: Handle::current(),
             versions: Mutex::default(),
         }
@@ -207,12 +211,12 @@ impl S3Files {
 
     /// All objects below the prefix.
     async fn objects(&self) -> io::Result<Vec<ListedObject>> {
-        if let Some(lister) = &self.lister {
+        if let Some(requests) = &self.requests {
             let prefix = match self.prefix.as_str() {
                 "" => String::new(),
                 prefix => format!("{prefix}/"),
             };
-            let listed = lister.all(&prefix).await;
+            let listed = requests.all(&prefix).await;
             return listed.map_err(|error| {
                 let text = format!("cannot list {}: {error}", self.location);
                 io::Error::new(error.kind(), text)
@@ -367,7 +371,7 @@ impl Files for S3Files {
 
     fn remove_exact(&self, file: &ExactFile<'_>) -> io::Result<ExactOutcome> {
         match self.is_exact(file)? {
-            true => self.remove(&file.entry.name).map(|()| ExactOutcome::Done),
+            true => self.delete_exact(file.entry),
             false => Ok(ExactOutcome::Changed),
         }
     }
@@ -398,6 +402,26 @@ impl S3Files {
         let mut hasher = blake3::Hasher::new();
         hasher.update_reader(self.read(&file.entry.name)?)?;
         Ok(hasher.finalize().to_hex().as_str() == hash)
+    }
+
+    /// Deletes the object that was just seen under its name. Where the service knows conditions (S3 does since 2025) nothing that
+    /// came since is deleted; elsewhere the look before is all that protects it.
+    fn delete_exact(&self, entry: &FileEntry) -> io::Result<ExactOutcome> {
+        let requests = self.requests.as_ref();
+        if let Some(requests) = requests.filter(|_| !self.deletes_blindly.load(Relaxed)) {
+            let path = self.path(&entry.name)?;
+            let deleting = requests.delete_exact(path.as_ref(), &entry.fingerprint);
+            let deletion = self.runtime.block_on(deleting).map_err(|error| {
+                let text = format!("cannot remove {}: {error}", entry.name);
+                io::Error::new(error.kind(), text)
+            });
+            match deletion? {
+                Deletion::Done => return Ok(ExactOutcome::Done),
+                Deletion::Changed => return Ok(ExactOutcome::Changed),
+                Deletion::Unsupported => self.deletes_blindly.store(true, Relaxed),
+            }
+        }
+        self.remove(&entry.name).map(|()| ExactOutcome::Done)
     }
 
     /// Copies exactly this object to a free name: an error of kind `AlreadyExists` where it is taken, and of kind `NotFound`

@@ -4,6 +4,7 @@
 //! call: a process that can replace folders by links meanwhile can write to the location anyway.
 
 mod aside;
+mod awaited;
 mod pending;
 mod temporary_name;
 
@@ -15,6 +16,7 @@ use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use self::aside::{Aside, rename_new};
+pub use self::awaited::AwaitedFiles;
 use self::pending::PendingLocal;
 use super::{DATABASE_NAME, SESSIONS_FOLDER, STREAM_FOLDER, sync_folder};
 use crate::{
@@ -36,7 +38,18 @@ impl LocalFiles {
     /// Opens the folder `root`, creating it if it is missing, and removes unfinished files of dead processes in it.
     /// `location` is the text that the user wrote for it.
     pub fn open(location: &str, root: &Path) -> io::Result<Self> {
-        pending::make_folders(root).map_err(|e| say(e, "cannot make folder", root))?;
+        Self::make_folder(root)?;
+        Self::open_own(location, root)
+    }
+
+    /// Makes the folder `root` if it is missing.
+    pub fn make_folder(root: &Path) -> io::Result<()> {
+        let made = pending::make_folders(root).map(drop);
+        made.map_err(|e| say(e, "cannot make folder", root))
+    }
+
+    /// Opens the folder `root`, in which Streampress writes.
+    fn open_own(location: &str, root: &Path) -> io::Result<Self> {
         let files = Self::open_existing(location, root)?;
         files.walk(Reserved::Included, &mut |found| {
             if let Found::Entry(path, _) = found
@@ -316,13 +329,7 @@ impl Files for LocalFiles {
 
     fn ensure_exists(&self) -> io::Result<()> {
         match self.root.metadata() {
-            Err(error) if is_absent(&error) => {
-                let why = format!(
-                    "the folder {} is missing; mount its disk, or make it",
-                    self.root.display()
-                );
-                Err(io::Error::new(io::ErrorKind::NotConnected, why))
-            }
+            Err(error) if is_absent(&error) => Err(missing(&self.root)),
             Ok(_) | Err(_) => Ok(()),
         }
     }
@@ -487,6 +494,15 @@ fn is_absent(error: &io::Error) -> bool {
         error.kind(),
         io::ErrorKind::NotFound | io::ErrorKind::NotADirectory
     )
+}
+
+/// The fault of a folder that is not there.
+fn missing(root: &Path) -> io::Error {
+    let why = format!(
+        "the folder {} is missing; mount its disk, or make it",
+        root.display()
+    );
+    io::Error::new(io::ErrorKind::NotConnected, why)
 }
 
 /// Adds the step and the path to a fault, keeping its kind.

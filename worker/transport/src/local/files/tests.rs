@@ -11,7 +11,7 @@ use std::process::Command;
 
 use tempfile::TempDir;
 
-use super::LocalFiles;
+use super::{AwaitedFiles, LocalFiles};
 use crate::contract_tests::{
     self,
     files::{name, read, version, write},
@@ -333,6 +333,33 @@ fn a_location_whose_folder_has_vanished_says_so() {
     assert_eq!(error.kind(), ErrorKind::NotConnected);
     files.probe(1).unwrap_err();
     assert!(!root.exists());
+}
+
+#[test]
+fn an_awaited_folder_is_opened_once_it_is_there_and_never_made() {
+    let folder = tempfile::tempdir().unwrap();
+    let root = folder.path().join("mount/out");
+    let files = AwaitedFiles::open("file:///mount/out", &root).unwrap();
+    for error in [
+        files.stat(&name("a.json")).err(),
+        files.create(&name("a.json")).err(),
+        files.list().err(),
+        files.probe(1).err(),
+        files.ensure_exists().err(),
+    ] {
+        let error = error.expect("refused");
+        assert_eq!(error.kind(), ErrorKind::NotConnected);
+        assert!(error.to_string().contains("mount its disk"), "{error}");
+    }
+    assert!(!root.exists());
+    std::fs::create_dir_all(&root).unwrap();
+    write(&files, &name("a.json"), b"[1]", version(1));
+    assert_eq!(read(&files, &name("a.json")), b"[1]");
+    std::fs::remove_dir_all(&root).unwrap();
+    files.ensure_exists().unwrap_err();
+    // A file in its place is no disk that comes later.
+    std::fs::write(&root, b"").unwrap();
+    AwaitedFiles::open("file:///mount/out", &root).unwrap_err();
 }
 
 #[test]

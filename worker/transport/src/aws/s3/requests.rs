@@ -1,10 +1,13 @@
-//! A bucket's listing by its own request (ListObjectsV2): object_store gives up a whole listing for one key that it cannot
-//! hold, as one with an empty part, `.` or `..`. Here every key is told as it is.
+//! Requests to a bucket that object_store does not make. A listing (ListObjectsV2): object_store gives up a whole listing for
+//! one key that it cannot hold, as one with an empty part, `.` or `..`; here every key is told as it is. And a deletion of
+//! exactly one object, under the condition of its tag.
 
 use std::io;
 use std::sync::Arc;
 use std::time::Duration;
 
+use ::http::header::IF_MATCH;
+use ::http::request::Builder;
 use ::http::{Method, Request, StatusCode};
 use object_store::ClientOptions;
 use object_store::CredentialProvider;
@@ -22,6 +25,8 @@ const QUERY: &AsciiSet = &NON_ALPHANUMERIC
     .remove(b'.')
     .remove(b'_')
     .remove(b'~');
+/// What a path keeps as it is.
+const PATH: &AsciiSet = &QUERY.remove(b'/');
 /// A request that fails for a cause that may pass is made so often in all.
 const ATTEMPTS: u32 = 6;
 const BACKOFF: Backoff = Backoff::new(Duration::from_millis(200), Duration::from_secs(5));
@@ -37,8 +42,18 @@ pub(super) struct ListedObject {
     pub(super) tag: String,
 }
 
-/// Lists one bucket.
-pub(super) struct BucketLister {
+/// What became of an object that was to be deleted.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Deletion {
+    Done,
+    /// Another object has its key, or none has.
+    Changed,
+    /// The service knows no deletions under a condition; nothing was done.
+    Unsupported,
+}
+
+/// Makes requests to one bucket.
+pub(super) struct BucketRequests {
     client: HttpClient,
     credentials: Option<Arc<Chain>>,
     region: String,
@@ -65,7 +80,7 @@ struct AnsweredObject {
     e_tag: Option<String>,
 }
 
-impl BucketLister {
+impl BucketRequests {
     /// For the bucket at an endpoint; without one, at AWS.
     pub(super) fn new(
         connector: &Connector,
@@ -106,6 +121,46 @@ impl BucketLister {
         }
     }
 
+    /// Deletes the object with this key if it still has this tag.
+    pub(super) async fn delete_exact(&self, key: &str, tag: &str) -> io::Result<Deletion> {
+        let url = format!("{}/{}", self.url, utf8_percent_encode(key, PATH));
+        let request = || {
+            Request::builder()
+                .method(Method::DELETE)
+                .uri(&url)
+                .header(IF_MATCH, tag)
+        };
+        let mut attempt = 1;
+        loop {
+            let (status, body) = match self.send(request()).await {
+                // Of a lost answer to a deletion that was made, the next one says that there is no such object.
+                Err(error) if is_transient(&error) && attempt < ATTEMPTS => {
+                    tokio::time::sleep(BACKOFF.equal_jitter(attempt)).await;
+                    attempt += 1;
+                    continue;
+                }
+                answer => answer?,
+            };
+            return match status {
+                status if status.is_success() => Ok(Deletion::Done),
+                StatusCode::NOT_FOUND if attempt > 1 => Ok(Deletion::Done),
+                StatusCode::PRECONDITION_FAILED | StatusCode::CONFLICT | StatusCode::NOT_FOUND => {
+                    Ok(Deletion::Changed)
+                }
+                StatusCode::NOT_IMPLEMENTED => Ok(Deletion::Unsupported),
+                status => {
+                    let error = refused(status, &body);
+                    if is_transient(&error) && attempt < ATTEMPTS {
+                        tokio::time::sleep(BACKOFF.equal_jitter(attempt)).await;
+                        attempt += 1;
+                        continue;
+                    }
+                    Err(error)
+                }
+            };
+        }
+    }
+
     /// One page; requested again where the cause of a failure may pass.
     async fn page(&self, prefix: &str, token: Option<&str>) -> io::Result<Answer> {
         let mut attempt = 1;
@@ -131,15 +186,22 @@ impl BucketLister {
             url.push_str("&continuation-token=");
             url.push_str(&encoded(token));
         }
-        let mut request = Request::builder()
-            .method(Method::GET)
-            .uri(url)
-            .body(HttpRequestBody::empty())
-            .map_err(io::Error::other)?;
+        let (status, text) = self.send(Request::builder().uri(url)).await?;
+        match status.is_success() {
+            true => quick_xml::de::from_str(&text)
+                .map_err(|error| io::Error::new(io::ErrorKind::InvalidData, error)),
+            false => Err(refused(status, &text)),
+        }
+    }
+
+    /// Signs and sends a request without a body; answers the status and the answer's body.
+    async fn send(&self, request: Builder) -> io::Result<(StatusCode, String)> {
+        let request = request.body(HttpRequestBody::empty());
+        let mut request = request.map_err(io::Error::other)?;
         if let Some(credentials) = &self.credentials {
             let credential = credentials.get_credential().await;
             let credential =
-                credential.map_err(|error| super::said(&error, "cannot list", &self.url))?;
+                credential.map_err(|error| super::said(&error, "cannot reach", &self.url))?;
             AwsAuthorizer::new(&credential, "s3", &self.region)
                 .try_authorize(&mut request, None)
                 .map_err(io::Error::other)?;
@@ -148,12 +210,7 @@ impl BucketLister {
         let response = self.client.execute(request).await.map_err(late)?;
         let status = response.status();
         let body = response.into_body().bytes().await.map_err(late)?;
-        let text = String::from_utf8_lossy(&body);
-        match status.is_success() {
-            true => quick_xml::de::from_str(&text)
-                .map_err(|error| io::Error::new(io::ErrorKind::InvalidData, error)),
-            false => Err(refused(status, &text)),
-        }
+        Ok((status, String::from_utf8_lossy(&body).into_owned()))
     }
 }
 
@@ -233,7 +290,7 @@ mod tests {
         let connector = Connector {
             piece_within: Duration::from_secs(30),
         };
-        let lister = BucketLister::new(&connector, None, "us-east-1", Some(&endpoint), "b");
+        let lister = BucketRequests::new(&connector, None, "us-east-1", Some(&endpoint), "b");
         let lister = lister.expect("made");
         let listed = lister.all("in/").await.expect("listed");
         let shown: Vec<_> = listed
@@ -254,6 +311,47 @@ mod tests {
         assert!(asked[0].contains("prefix=in%2F"), "{asked:?}");
         assert!(
             asked[2].contains("continuation-token=a%2Bb%2Fc%3D"),
+            "{asked:?}"
+        );
+    }
+
+    #[tokio::test]
+    async fn a_deletion_is_of_exactly_the_object_with_the_tag() {
+        let listener = TcpListener::bind("127.0.0.1:0").await.expect("a free port");
+        let endpoint = format!("http://{}", listener.local_addr().expect("bound"));
+        let answers = vec![
+            (204, ""),
+            (412, ""),
+            (409, ""),
+            (404, ""),
+            (501, ""),
+            (503, BUSY),
+            (404, ""),
+            (403, DENIED),
+        ];
+        let serving = tokio::spawn(serve(listener, answers));
+        let connector = Connector {
+            piece_within: Duration::from_secs(30),
+        };
+        let requests = BucketRequests::new(&connector, None, "us-east-1", Some(&endpoint), "b");
+        let requests = requests.expect("made");
+        let delete = async || requests.delete_exact("in/a file+1.csv", "\"e1\"").await;
+        for outcome in [
+            Deletion::Done,
+            Deletion::Changed,
+            Deletion::Changed,
+            Deletion::Changed,
+            Deletion::Unsupported,
+            // The request before may have deleted it.
+            Deletion::Done,
+        ] {
+            assert_eq!(delete().await.expect("answered"), outcome);
+        }
+        let error = delete().await.expect_err("denied");
+        assert_eq!(error.kind(), io::ErrorKind::PermissionDenied);
+        let asked = serving.await.expect("no panic");
+        assert!(
+            asked[0].starts_with("DELETE /b/in/a%20file%2B1.csv "),
             "{asked:?}"
         );
     }
