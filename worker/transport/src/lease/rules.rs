@@ -87,26 +87,19 @@ fn holder(spec: &LeaseSpec) -> Option<&str> {
         .filter(|holder| !holder.is_empty())
 }
 
-/// The record of a candidate that takes a Lease, or takes its own again. The number of transitions counts changes of the
-/// holder.
+/// The record of a candidate that takes a Lease. The number of transitions counts holdings: it grows also where a holder takes
+/// its own Lease again, which it did not renew in time, for work and records are named after the holding.
 pub fn taken(before: Option<&LeaseSpec>, identity: &str, times: &Times) -> LeaseSpec {
     let now = MicroTime(Timestamp::now());
-    let is_own = before.and_then(holder) == Some(identity);
     let transitions = before
         .and_then(|before| before.lease_transitions)
         .unwrap_or(0);
-    let acquired = before
-        .filter(|_| is_own)
-        .and_then(|before| before.acquire_time.clone());
     LeaseSpec {
         holder_identity: Some(identity.to_owned()),
         lease_duration_seconds: Some(times.lease_seconds()),
-        acquire_time: acquired.or_else(|| Some(now.clone())),
+        acquire_time: Some(now.clone()),
         renew_time: Some(now),
-        lease_transitions: Some(match is_own {
-            true => transitions,
-            false => transitions.saturating_add(1),
-        }),
+        lease_transitions: Some(transitions.saturating_add(1)),
         ..LeaseSpec::default()
     }
 }
@@ -257,17 +250,17 @@ mod tests {
     }
 
     #[test]
-    fn transitions_count_changes_of_the_holder() {
+    fn transitions_count_holdings_also_of_the_same_holder() {
         let first = taken(None, "a", &TIMES);
         assert_eq!(first.lease_transitions, Some(1));
+        // Not renewed in time, and not taken by another.
         let again = taken(Some(&first), "a", &TIMES);
-        assert_eq!(again.lease_transitions, Some(1));
-        assert_eq!(again.acquire_time, first.acquire_time);
+        assert_eq!(again.lease_transitions, Some(2));
         let second = taken(Some(&again), "b", &TIMES);
-        assert_eq!(second.lease_transitions, Some(2));
+        assert_eq!(second.lease_transitions, Some(3));
         assert_eq!(second.holder_identity.as_deref(), Some("b"));
         let third = taken(Some(&released(second)), "b", &TIMES);
-        assert_eq!(third.lease_transitions, Some(3));
+        assert_eq!(third.lease_transitions, Some(4));
     }
 
     #[test]
