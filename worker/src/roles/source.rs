@@ -185,26 +185,31 @@ pub(crate) async fn apply_on_restored(
 }
 
 /// Calls `change` for the source's file if it has the fingerprint and the time that were observed; the hash is compared too where an
-/// equal fingerprint does not prove equal content.
+/// equal fingerprint does not prove equal content. A worker that was killed while it took the file away left it aside: put back,
+/// it has another fingerprint and the time of before, and its bytes decide.
 fn with_observed(
     source: &dyn Files,
     file: &FileRef,
     (observed, modified): (&SourceObservation, Option<u64>),
     change: impl Fn(&ExactFile<'_>) -> io::Result<ExactOutcome>,
 ) -> io::Result<ExactOutcome> {
-    match source.stat(&file.name)? {
-        Some(entry)
-            if entry.fingerprint == observed.fingerprint
-                && entry.size == file.bytes
-                && modified.is_none_or(|modified| runtime::nanos(entry.modified) == modified) =>
-        {
-            change(&ExactFile {
-                entry: &entry,
-                hash: (!observed.is_settled).then_some(file.hash.as_str()),
-            })
-        }
-        Some(_) | None => Ok(ExactOutcome::Changed),
+    let mut found = source.stat(&file.name)?;
+    if found.is_none() {
+        source.put_back(&file.name)?;
+        found = source.stat(&file.name)?;
     }
+    let Some(entry) = found.filter(|entry| entry.size == file.bytes) else {
+        return Ok(ExactOutcome::Changed);
+    };
+    let has_time = |time: u64| runtime::nanos(entry.modified) == time;
+    let is_observed = entry.fingerprint == observed.fingerprint && modified.is_none_or(has_time);
+    if !is_observed && !has_time(file.modified_nanos) {
+        return Ok(ExactOutcome::Changed);
+    }
+    change(&ExactFile {
+        entry: &entry,
+        hash: (!is_observed || !observed.is_settled).then_some(file.hash.as_str()),
+    })
 }
 
 /// The name is free: the same content that comes under it later is a new file.

@@ -158,6 +158,11 @@ pub trait Files: Send + Sync + fmt::Debug {
     fn ensure_exists(&self) -> io::Result<()> {
         Ok(())
     }
+    /// Puts the file of this name back where a process that has ended had set it aside, to remove or rename it.
+    fn put_back(&self, name: &FileName) -> io::Result<()> {
+        let _ = name;
+        Ok(())
+    }
     /// Sets a file's modification time where the store can do so without writing the file again.
     fn set_modified(&self, name: &FileName, modified: SystemTime) -> io::Result<()> {
         let _ = (name, modified);

@@ -460,6 +460,32 @@ async fn a_late_receipt_deletes_no_source_that_was_announced_again() {
 }
 
 #[tokio::test]
+async fn a_source_that_a_killed_worker_had_set_aside_is_renamed_or_deleted_by_the_next() {
+    let set_aside = |path: &Path| {
+        let aside = path.with_file_name(".streampress-0123456789abcdef.aside");
+        std::fs::create_dir(&aside).expect("made");
+        std::fs::rename(path, aside.join("a.txt")).expect("set aside");
+    };
+    // By a listing, before the receipt comes again.
+    let put_back = |path: &Path| {
+        set_aside(path);
+        let folder = path.parent().expect("a folder");
+        let files = LocalFiles::open("file:///data/in", folder).expect("opens");
+        files.list().expect("listed");
+        assert!(path.exists());
+    };
+    for (on_restored, left) in [
+        (OnRestored::Rename, &["a_delete.txt"][..]),
+        (OnRestored::Delete, &[]),
+    ] {
+        for change in [&set_aside as &dyn Fn(&Path), &put_back] {
+            let names = left_at_the_source(on_restored, "words", change).await;
+            assert_eq!(names, left, "{on_restored:?}");
+        }
+    }
+}
+
+#[tokio::test]
 async fn while_the_receipts_queue_is_down_files_are_restored_and_their_receipts_follow() {
     let sides = Sides::open();
     for name in ["a.txt", "b.txt", "c.txt"] {

@@ -210,6 +210,9 @@ impl<T: FilesTap> Files for TappedFiles<T> {
     fn list_reserved(&self, folder: &str) -> io::Result<Vec<String>> {
         self.inner.list_reserved(folder)
     }
+    fn put_back(&self, name: &FileName) -> io::Result<()> {
+        self.inner.put_back(name)
+    }
     fn remove_exact(&self, file: &ExactFile<'_>) -> io::Result<ExactOutcome> {
         self.inner.remove_exact(file)
     }

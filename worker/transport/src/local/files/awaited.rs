@@ -83,6 +83,10 @@ impl Files for AwaitedFiles {
         self.files()?.ensure_exists()
     }
 
+    fn put_back(&self, name: &FileName) -> io::Result<()> {
+        self.files()?.put_back(name)
+    }
+
     fn set_modified(&self, name: &FileName, modified: SystemTime) -> io::Result<()> {
         self.files()?.set_modified(name, modified)
     }

@@ -400,6 +400,27 @@ impl Files for LocalFiles {
         pending::probe(&self.root, bytes)
     }
 
+    fn put_back(&self, name: &FileName) -> io::Result<()> {
+        // Outside the location nothing is touched.
+        let Some(path) = self.place(name)? else {
+            return Ok(());
+        };
+        let (Some(folder), Some(base)) = (path.parent(), path.file_name()) else {
+            return Ok(());
+        };
+        let entries = match fs::read_dir(folder) {
+            Err(error) if is_absent(&error) => return Ok(()),
+            entries => entries?,
+        };
+        for entry in entries {
+            let entry = entry?;
+            if aside::is_ours(&entry.file_name()) && entry.path().join(base).exists() {
+                aside::put_back_abandoned(&entry.path());
+            }
+        }
+        Ok(())
+    }
+
     fn remove_exact(&self, file: &ExactFile<'_>) -> io::Result<ExactOutcome> {
         self.change_exact(file, &mut |private| fs::remove_file(private).map(|()| true))
     }
