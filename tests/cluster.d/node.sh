@@ -55,7 +55,7 @@ cover_machine_folders() {
 }
 
 # The images of the cache, which this cluster's containerd sees as its own: its two small databases are copies, and the
-# layers, which are never written to, are mounted where it expects them.
+# layers are mounted read-only where it expects them: a kubelet that is short of disk removes images, and must not empty the cache.
 lay_in_images() {
     local content=io.containerd.content.v1.content/blobs/sha256 layers=io.containerd.snapshotter.v1.overlayfs
     local from=$STORE/root to=$RUN/containerd/root path
@@ -65,11 +65,11 @@ lay_in_images() {
     cp "$from/$layers/metadata.db" "$to/$layers/"
     for path in "$from/$content"/*; do
         : >"$to/$content/${path##*/}"
-        mount --bind "$path" "$to/$content/${path##*/}"
+        mount -o bind,ro "$path" "$to/$content/${path##*/}"
     done
     for path in "$from/$layers/snapshots"/*; do
         mkdir "$to/$layers/snapshots/${path##*/}"
-        mount --bind "$path" "$to/$layers/snapshots/${path##*/}"
+        mount -o bind,ro "$path" "$to/$layers/snapshots/${path##*/}"
     done
 }
 
