@@ -107,6 +107,11 @@ impl Manifest {
         }
     }
 
+    /// Whether the file was packed; else its source was gone, and the manifest asks whether it was restored before.
+    pub(crate) fn has_records(&self) -> bool {
+        !self.records.positions().is_empty()
+    }
+
     /// The message body.
     pub fn to_json(&self) -> String {
         to_json(self)
@@ -114,13 +119,15 @@ impl Manifest {
 
     /// Checks what the fields' types do not.
     pub(super) fn check(&self) -> Result<(), MessageError> {
-        let has_records = !self.records.positions().is_empty() || self.bundle.is_some();
-        let problem = match (self.version == MISSING_VERSION, has_records) {
-            (false, false) => "is empty: even an empty file has a packed form",
-            (true, true) => "is not empty, although the file was gone before it was packed",
-            _ => "",
+        let is_missing = self.version == MISSING_VERSION;
+        let problem = match (is_missing, self.has_records()) {
+            (false, false) => Some("is empty: even an empty file has a packed form"),
+            (true, has_records) if has_records || self.bundle.is_some() => {
+                Some("is not empty, although the file was gone before it was packed")
+            }
+            _ => None,
         };
-        if !problem.is_empty() {
+        if let Some(problem) = problem {
             return Err(MessageError::Field {
                 field: "records",
                 problem: problem.into(),

@@ -458,6 +458,10 @@ mod tests {
         for refused in [
             manifest(Vec::new()),
             Manifest {
+                records: Records::Inline(Vec::new()),
+                ..bundled(6)
+            },
+            Manifest {
                 version: MISSING_VERSION,
                 ..manifest(vec![position()])
             },

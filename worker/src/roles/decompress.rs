@@ -202,7 +202,7 @@ impl Decompressor {
         manifest: &Manifest,
         context: MessageContext<'_>,
     ) -> Result<PlacedVersion, HandlerError> {
-        if manifest.records.positions().is_empty() {
+        if !manifest.has_records() {
             return self.confirm(manifest, context).await;
         }
         let wanted = Wanted::new(&manifest.file, version_of(manifest, context));

@@ -264,7 +264,7 @@ impl Redrive<'_> {
 
     async fn redrive(&self, letter: &Delivery, message: Option<&Message>) -> Result<RedriveAction> {
         match message {
-            Some(Message::Manifest(manifest)) if manifest.records.positions().is_empty() => {
+            Some(Message::Manifest(manifest)) if !manifest.has_records() => {
                 let why = "it was not packed, because the source did not hold it";
                 Ok(self.announce_file_of(letter, manifest, why).await)
             }

@@ -185,31 +185,27 @@ pub(crate) async fn apply_on_restored(
 }
 
 /// Calls `change` for the source's file if it has the fingerprint and the time that were observed; the hash is compared too where an
-/// equal fingerprint does not prove equal content. A worker that was killed while it took the file away left it aside: put back,
-/// it has another fingerprint and the time of before, and its bytes decide.
+/// equal fingerprint does not prove equal content. A file that a killed worker had set aside has another fingerprint once it is
+/// back: its size, time and bytes decide.
 fn with_observed(
     source: &dyn Files,
     file: &FileRef,
     (observed, modified): (&SourceObservation, Option<u64>),
     change: impl Fn(&ExactFile<'_>) -> io::Result<ExactOutcome>,
 ) -> io::Result<ExactOutcome> {
-    let mut found = source.stat(&file.name)?;
-    if found.is_none() {
-        source.put_back(&file.name)?;
-        found = source.stat(&file.name)?;
+    match source.stat(&file.name)? {
+        Some(entry)
+            if entry.fingerprint == observed.fingerprint
+                && entry.size == file.bytes
+                && modified.is_none_or(|modified| runtime::nanos(entry.modified) == modified) =>
+        {
+            change(&ExactFile {
+                entry: &entry,
+                hash: (!observed.is_settled).then_some(file.hash.as_str()),
+            })
+        }
+        Some(_) | None => with_exact(source, file, change),
     }
-    let Some(entry) = found.filter(|entry| entry.size == file.bytes) else {
-        return Ok(ExactOutcome::Changed);
-    };
-    let has_time = |time: u64| runtime::nanos(entry.modified) == time;
-    let is_observed = entry.fingerprint == observed.fingerprint && modified.is_none_or(has_time);
-    if !is_observed && !has_time(file.modified_nanos) {
-        return Ok(ExactOutcome::Changed);
-    }
-    change(&ExactFile {
-        entry: &entry,
-        hash: (!is_observed || !observed.is_settled).then_some(file.hash.as_str()),
-    })
 }
 
 /// The name is free: the same content that comes under it later is a new file.
@@ -223,13 +219,19 @@ async fn forget(announcer: &Announcer, file: &FileRef) -> TransportResult<()> {
 }
 
 /// Calls `change` for the source's file if that has the size and modification time of the packed one. The hash is compared
-/// too: a file's times may stay the same while its content changes.
+/// too: a file's times may stay the same while its content changes. A worker that was killed while it took the file away left it
+/// aside, from where it is put back first.
 fn with_exact(
     source: &dyn Files,
     packed: &FileRef,
     change: impl Fn(&ExactFile<'_>) -> io::Result<ExactOutcome>,
 ) -> io::Result<ExactOutcome> {
-    match source.stat(&packed.name)? {
+    let mut found = source.stat(&packed.name)?;
+    if found.is_none() {
+        source.put_back(&packed.name)?;
+        found = source.stat(&packed.name)?;
+    }
+    match found {
         Some(entry)
             if entry.size == packed.bytes
                 && runtime::nanos(entry.modified) == packed.modified_nanos =>
