@@ -70,7 +70,16 @@ struct CacheInner {
     objects: HashMap<ObjectKey, CachedObject>,
     of_pipeline: HashMap<PipelineKey, Vec<ObjectKey>>,
     /// What has come of a list that is not complete yet.
-    listed: HashMap<ObjectKind, HashSet<ObjectKey>>,
+    listed: HashMap<ObjectKind, List>,
+    /// The latest version that the watch of a kind has brought. A watch brings the versions of a kind in their order, so
+    /// it has brought everything up to this one.
+    watched: HashMap<ObjectKind, u64>,
+}
+
+#[derive(Default)]
+struct List {
+    keys: HashSet<ObjectKey>,
+    latest: u64,
 }
 
 impl ObjectCache {
@@ -82,27 +91,42 @@ impl ObjectCache {
     ) -> Vec<PipelineKey> {
         let mut inner = self.inner.lock();
         match event {
-            Event::Apply(object) => inner.put(kind, &object),
-            Event::Delete(object) => inner.remove(&key_of(kind, &object)).into_iter().collect(),
+            Event::Apply(object) => {
+                inner.reached(kind, version_of(&object));
+                inner.put(kind, &object)
+            }
+            Event::Delete(object) => {
+                inner.reached(kind, version_of(&object));
+                inner.remove(&key_of(kind, &object)).into_iter().collect()
+            }
             Event::Init => {
-                inner.listed.insert(kind, HashSet::new());
+                inner.listed.insert(kind, List::default());
                 Vec::new()
             }
             Event::InitApply(object) => {
-                let key = key_of(kind, &object);
-                inner.listed.entry(kind).or_default().insert(key);
+                let list = inner.listed.entry(kind).or_default();
+                list.keys.insert(key_of(kind, &object));
+                list.latest = list.latest.max(version_of(&object));
                 inner.put(kind, &object)
             }
             Event::InitDone => {
-                let listed = inner.listed.remove(&kind).unwrap_or_default();
-                inner.retain(kind, &listed)
+                let list = inner.listed.remove(&kind).unwrap_or_default();
+                inner.reached(kind, list.latest);
+                inner.retain(kind, &list.keys)
             }
         }
     }
 
-    /// Takes in what the server answered to a write of this operator.
+    /// Takes in what the server answered to a write of this operator, unless the watch has brought that version or a
+    /// later one: what came after the write may be that the object is gone or has lost its labels, of which nothing is
+    /// kept.
     pub(crate) fn wrote(&self, kind: ObjectKind, object: &DynamicObject) {
-        self.inner.lock().put(kind, object);
+        let mut inner = self.inner.lock();
+        let version = version_of(object);
+        let watched = inner.watched.get(&kind).copied().unwrap_or(0);
+        if version == 0 || version > watched {
+            inner.put(kind, object);
+        }
     }
 
     /// Takes in that this operator deleted it.
@@ -132,14 +156,15 @@ impl ObjectCache {
 }
 
 impl CacheInner {
+    /// Takes in that the watch of a kind has brought everything up to this version.
+    fn reached(&mut self, kind: ObjectKind, version: u64) {
+        let watched = self.watched.entry(kind).or_default();
+        *watched = version.max(*watched);
+    }
+
     /// Gives the pipelines for which there is something new.
     fn put(&mut self, kind: ObjectKind, object: &DynamicObject) -> Vec<PipelineKey> {
-        let version = object
-            .metadata
-            .resource_version
-            .as_deref()
-            .and_then(|version| version.parse().ok())
-            .unwrap_or(0);
+        let version = version_of(object);
         let mut key = key_of(kind, object);
         let before = self.objects.get(&key);
         if before.is_some_and(|before| version != 0 && before.version > version) {
@@ -229,6 +254,15 @@ fn key_of(kind: ObjectKind, object: &DynamicObject) -> ObjectKey {
         namespace,
         name,
     }
+}
+
+/// An object's resource version; 0 where it has none that can be compared. Versions of one kind are numbers that grow.
+/// Source: "Resource versions" in Kubernetes' API concepts.
+fn version_of(object: &DynamicObject) -> u64 {
+    let version = object.metadata.resource_version.as_deref();
+    version
+        .and_then(|version| version.parse().ok())
+        .unwrap_or(0)
 }
 
 /// By label, not by owner reference: an object that lost its reference is still to be restored.
@@ -322,6 +356,32 @@ mod tests {
         cache.wrote(ObjectKind::Lease, &lease(5, "new"));
         put(&cache, lease(4, "old"));
         assert_eq!(holder(&cache).as_deref(), Some("new"));
+    }
+
+    #[test]
+    fn an_answer_that_comes_after_the_watch_told_of_later_changes_changes_nothing() {
+        let cache = ObjectCache::default();
+        put(&cache, lease(1, "x"));
+        // This operator writes version 2; before it has the answer, another removes the labels by which it watches.
+        put(&cache, lease(2, "x"));
+        let left = cache.watched(ObjectKind::Lease, Event::Delete(lease(3, "x")));
+        assert_eq!(left, [pipeline("a")]);
+        cache.wrote(ObjectKind::Lease, &lease(2, "x"));
+        assert!(cache.snapshot(&pipeline("a")).is_empty());
+        // What it writes after that is known at once.
+        cache.wrote(ObjectKind::Lease, &lease(4, "x"));
+        assert_eq!(holder(&cache).as_deref(), Some("x"));
+    }
+
+    #[test]
+    fn an_answer_is_taken_in_while_a_list_is_not_complete() {
+        let cache = ObjectCache::default();
+        cache.watched(ObjectKind::Lease, Event::Init);
+        let mut other = lease(9, "x");
+        other.metadata.name = Some("a-compressor-1".to_owned());
+        cache.watched(ObjectKind::Lease, Event::InitApply(other));
+        cache.wrote(ObjectKind::Lease, &lease(5, "new"));
+        assert_eq!(cache.len(), 2);
     }
 
     #[test]
