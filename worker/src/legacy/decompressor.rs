@@ -90,6 +90,10 @@ impl LegacyDecompressor {
             let Some(packed) = PackedFile::load(&*self.journal, &message.id).await? else {
                 return Ok(());
             };
+            if let Some(report) = &self.report {
+                let (row, outcome) = (packed.report_row(0.0, ""), failure.into());
+                report.add(ReportRow { outcome, ..row }).await;
+            }
             self.journal
                 .record_failed(packed.file.id().as_str(), failure)
                 .await

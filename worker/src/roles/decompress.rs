@@ -504,7 +504,7 @@ impl Decompressor {
             stages: manifest.stages.clone(),
             codec_shares: manifest.shares.clone(),
             announced_at_millis: Some(manifest.announced_millis),
-            compressed_at_millis: Some(manifest.compressed_millis),
+            compressed_at_millis: manifest.has_records().then_some(manifest.compressed_millis),
             restored_at_millis: Some(runtime::now_millis()),
             seconds_compress: manifest.stages.iter().map(|stage| stage.seconds).sum(),
             seconds_restore,
