@@ -245,6 +245,33 @@ fn a_source_that_was_touched_after_it_was_announced_is_deleted_once_it_is_restor
 }
 
 #[test]
+fn a_restored_file_has_its_sources_time_and_one_of_before_1970_the_beginning_of_1970() {
+    let folder = WorkFolder::with_spec("  suspend: false");
+    let epoch = std::time::UNIX_EPOCH;
+    let moon_landing = epoch - Duration::from_secs(14_182_940);
+    let later = epoch + Duration::new(14_182_940, 123_456_789);
+    for (name, modified) in [("old.csv", moon_landing), ("new.csv", later)] {
+        folder.write(&format!("in/{name}"), name);
+        let file = fs::File::options()
+            .write(true)
+            .open(folder.path(&format!("in/{name}")));
+        file.and_then(|file| file.set_modified(modified))
+            .expect("touched");
+    }
+    folder.run_summary(&["--input", "in"]);
+    let modified = |name: &str| {
+        let metadata = fs::metadata(folder.path(&format!("data/out/{name}")));
+        metadata.and_then(|it| it.modified()).expect("restored")
+    };
+    assert_eq!((modified("old.csv"), modified("new.csv")), (epoch, later));
+    let summary = folder.run_summary(&["--input", "in"]);
+    assert_eq!(
+        (&summary["filesRestored"], &summary["filesAltered"]),
+        (&2.into(), &0.into())
+    );
+}
+
+#[test]
 fn a_restored_file_is_changed_only_if_its_bytes_are() {
     let folder = WorkFolder::with_spec("  suspend: false");
     folder.write("data/in/a.csv", b"a,b\n1,2\n");
