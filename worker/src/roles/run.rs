@@ -350,7 +350,7 @@ impl Run {
         let own = self.scanner.announcer.source.location();
         if let Some(other) = self.other_locations().await?.first() {
             observer.notice(&format!(
-                "this data folder also has files of {}; all counts are of both, and where names are equal, the files of {} take their place; another --data keeps both",
+                "this data folder also has files of {}; the counts are of all its files, and where names are equal, the files of {} take their place; another --data keeps both",
                 printable(other),
                 printable(own)
             ));
