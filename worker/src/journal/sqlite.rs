@@ -411,7 +411,7 @@ impl FileJournal for SqliteJournal {
     async fn record_checked(&self, files: Vec<CheckedFile>) -> TransportResult<()> {
         // Lost with the power, the files are only read once more.
         self.database
-            .read(move |step| {
+            .write_unsynced(move |step| {
                 for file in &files {
                     step.prepare_cached(
                         "INSERT OR REPLACE INTO checked(name, fingerprint, hash) VALUES(?1, ?2, ?3)",
