@@ -371,6 +371,39 @@ async fn a_source_that_changed_takes_the_place_of_a_version_whose_records_are_lo
 }
 
 #[tokio::test]
+async fn a_letter_whose_newer_version_was_restored_is_removed_as_superseded() {
+    let fixture = Fixture::open();
+    let journal = Arc::new(SqliteJournal::open(&fixture.local).expect("opens"));
+    let announcer = Announcer {
+        journal: journal.clone(),
+        ..fixture.announcer(AnnouncementFormat::Native)
+    };
+    dead_manifest(&fixture, &announcer, true).await;
+    let entry = fixture.write("a.txt", b"other content by now");
+    let newer = announcer.announce(&entry).await.expect("announced").id();
+    let restored = journal.record_restored(newer.as_str(), 5).await;
+    restored.expect("recorded");
+    // Nothing has the old content any more.
+    std::fs::remove_file(fixture.folder().join("a.txt")).expect("removed");
+    let connections = connections(&fixture, fixture.local.stream());
+    let all = async |task| {
+        let letters = redrive(&connections, &announcer, &RedriveRequest::all(task)).await;
+        let letters = letters.expect("done").into_iter();
+        letters.map(|it| it.action).collect::<Vec<_>>()
+    };
+    let superseded = [RedriveAction::SupersededSince];
+    for task in [RedriveTask::List, RedriveTask::Send] {
+        assert_eq!(all(task).await, superseded, "{task:?}");
+    }
+    assert_eq!(all(RedriveTask::List).await, []);
+    let progress = journal.progress().await.expect("known");
+    assert_eq!(
+        (progress.restored, progress.superseded, progress.failed),
+        (1, 1, 0)
+    );
+}
+
+#[tokio::test]
 async fn a_letter_without_records_and_source_stays_with_both_reasons() {
     let fixture = Fixture::open();
     let announcer = fixture.announcer(AnnouncementFormat::Native);

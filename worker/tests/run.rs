@@ -463,6 +463,62 @@ fn redrive_removes_the_dead_letter_of_a_file_that_was_restored_since() {
 }
 
 #[test]
+fn a_restored_newer_version_ends_the_failure_of_an_older_one() {
+    let folder = WorkFolder::with_spec("  suspend: false");
+    let pipeline = ["pipeline.yaml", "--data", "data"];
+    folder.write("data/in/a.json", b"[1]\n");
+    let [file, data, folder_name] = pipeline;
+    folder.run_well(&["submit", "-p", file, data, folder_name, "data/in/a.json"]);
+    fs::remove_file(folder.path("data/in/a.json")).expect("removed");
+    let run = [&["run"], &pipeline[..]].concat();
+    assert_eq!(folder.run(&run).status.code(), Some(1));
+    let page = || text(&fs::read(folder.path("data/reports/results.html")).expect("a page"));
+    assert!(page().contains("1 file failed"));
+    folder.write("data/in/a.json", b"[2]\n");
+    let redrive = |option: &[&str]| {
+        let all = [&["redrive"], &pipeline[..], option].concat();
+        folder.run_well(&all)
+    };
+    for removes_letter in [false, true] {
+        let summary = folder.run_summary(&[]);
+        assert_eq!(summary["filesRestored"], 1, "{summary}");
+        assert_eq!(summary["filesSuperseded"], 1, "{summary}");
+        let page = page();
+        assert!(page.contains("1 file came back identical"));
+        assert!(page.contains(r#"Superseded</span><span class="value">1<"#));
+        assert!(!page.contains("SourceMissing"));
+        if !removes_letter {
+            let listed = redrive(&["--list"]);
+            assert!(listed.contains("a.json: superseded since"), "{listed}");
+            let redriven = redrive(&[]);
+            assert!(
+                redriven.contains("by a newer version; removed"),
+                "{redriven}"
+            );
+        }
+    }
+    assert_eq!(redrive(&["--list"]), "");
+}
+
+#[test]
+fn a_file_that_was_packed_announced_again_and_then_changed_is_packed_and_restored() {
+    let folder = WorkFolder::with_spec("  suspend: false");
+    let pipeline = ["pipeline.yaml", "--data", "data"];
+    folder.write("data/in/a.json", b"[1]\n");
+    let [file, data, folder_name] = pipeline;
+    let submit = ["submit", "-p", file, data, folder_name, "data/in/a.json"];
+    folder.run_well(&submit);
+    let compressor = folder.start(&[&["compress"], &pipeline[..]].concat());
+    eventually_blocking("it is packed", || folder.log().contains("File compressed"));
+    assert_eq!(compressor.stop(), Some(0));
+    folder.run_well(&submit);
+    folder.write("data/in/a.json", b"[1, 2]\n");
+    let summary = folder.run_summary(&[]);
+    let counts = ["filesRestored", "filesCompressed", "filesSuperseded"];
+    assert_eq!(counts.map(|count| summary[count].clone()), [2, 2, 0]);
+}
+
+#[test]
 fn a_file_that_the_originals_format_cannot_hold_is_on_the_page() {
     let folder = WorkFolder::with_spec("  codec: {format: Seed}");
     folder.write("in/good.json", b"[1]\n");
@@ -694,6 +750,8 @@ fn a_file_that_fails_at_every_run_is_listed_once_and_redriven_as_one() {
         redriven.starts_with("bad.json: sent again, 3 times"),
         "{redriven}"
     );
+    let page = text(&fs::read(folder.path("data/reports/results.html")).expect("a page"));
+    assert!(page.contains("1 file not restored yet") && !page.contains("1 file failed"));
     let summary = folder.run_summary(&[]);
     assert_eq!(summary["filesRestored"], 2, "{summary}");
     assert_eq!(folder.files("data/out")["bad.json"], b"[2]\n");

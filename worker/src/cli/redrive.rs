@@ -11,7 +11,9 @@ use super::role::{RoleCommand, local_path};
 use super::{output, runtime};
 use crate::message::FileRef;
 use crate::report::log;
+use crate::roles::context::RoleContext;
 use crate::roles::redrive::{RedriveAction, RedriveRequest, RedriveTask, RedrivenLetter, redrive};
+use crate::runtime::blocking;
 use crate::telemetry::plain_log::printable;
 
 pub(super) fn command(args: RedriveArgs) -> Result<ExitCode> {
@@ -37,7 +39,9 @@ pub(super) fn command(args: RedriveArgs) -> Result<ExitCode> {
             .iter()
             .filter(|it| it.action == RedriveAction::Discarded);
         let discarded: Vec<_> = discarded.filter_map(|it| it.file.clone()).collect();
-        discard_in_report(&role, &discarded)?;
+        if !args.list {
+            render_report(&role, &context, &discarded).await?;
+        }
         let is_chosen = |letter: &&RedrivenLetter| letter.action != RedriveAction::NotChosen;
         let chosen = letters.iter().filter(is_chosen).count();
         let is_left = |letter: &&RedrivenLetter| matches!(letter.action, RedriveAction::Left(_));
@@ -122,18 +126,28 @@ fn action(action: &RedriveAction, list: bool) -> &str {
         }
         RedriveAction::RestoredSince if list => "restored since; redrive removes it",
         RedriveAction::RestoredSince => "restored since; removed",
+        RedriveAction::SupersededSince if list => {
+            "superseded since by a newer version; redrive removes it"
+        }
+        RedriveAction::SupersededSince => "superseded since by a newer version; removed",
         RedriveAction::Discarded => "discarded",
         RedriveAction::Left(why) => why,
     }
 }
 
-/// The report in the data folder does not name discarded files as failed any more.
-fn discard_in_report(role: &RoleCommand, files: &[FileRef]) -> Result<()> {
+/// The page in the data folder says what became of the dead letters, and does not name discarded files as failed any more.
+async fn render_report(
+    role: &RoleCommand,
+    context: &RoleContext,
+    discarded: &[FileRef],
+) -> Result<()> {
     let Some(report) = role.config.decompressor()?.report else {
         return Ok(());
     };
-    match local_path(&role.data, &report.location) {
-        Some(page) => log::discard(&page, &role.config.identity().pipeline, files),
-        None => Ok(()),
-    }
+    let Some(page) = local_path(&role.data, &report.location) else {
+        return Ok(());
+    };
+    let counts = context.journal_counts(&report.location).await?;
+    let (title, discarded) = (role.config.identity().pipeline.clone(), discarded.to_vec());
+    blocking(move || log::render_redriven(&page, &title, &discarded, counts)).await
 }

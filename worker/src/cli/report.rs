@@ -4,32 +4,46 @@ use std::process::ExitCode;
 
 use anyhow::{Context, Result};
 use streampress_crds::location::Location;
+use tokio_util::sync::CancellationToken;
 
 use super::args::PipelineArgs;
-use super::role::local_path;
+use super::role::{RoleCommand, local_path};
 use super::{output, runtime};
-use crate::config::{Config, settings};
-use crate::report::log;
+use crate::config::Config;
+use crate::report::{JournalCounts, log};
 use crate::roles::connect::{connect_aws, page_in_bucket};
 use crate::runtime::blocking;
 
 pub(super) fn command(args: PipelineArgs) -> Result<ExitCode> {
-    let config = Config::find(args.file.as_deref(), &mut output::note)?;
-    let title = config.identity().pipeline.clone();
-    let data = settings::data_folder(args.data, &title);
-    let report = config.decompressor()?.report;
+    let role = RoleCommand::find(args)?;
+    let title = role.config.identity().pipeline.clone();
+    let report = role.config.decompressor()?.report;
     let location = report
         .context("spec.report.enabled is false: there is no report")?
         .location;
-    let (page, files) = match local_path(&data, &location) {
+    let (page, files) = match local_path(&role.data, &location) {
         Some(page) => {
-            let files = log::render_stored(&page, &title)?;
+            let files = log::render_stored(&page, &title, counts(&role, &location)?)?;
             (page.display().to_string(), files)
         }
-        None => (location.to_string(), in_bucket(&config, &location, title)?),
+        None => {
+            let files = in_bucket(&role.config, &location, title)?;
+            (location.to_string(), files)
+        }
     };
     output::print(&format!("{page}: {files} file(s)\n"))?;
     Ok(ExitCode::SUCCESS)
+}
+
+/// The counts of the data folder's journal, for a page of rows that were made there.
+fn counts(role: &RoleCommand, page: &Location) -> Result<Option<JournalCounts>> {
+    if !role.has_journal() {
+        return Ok(None);
+    }
+    runtime()?.block_on(async {
+        let context = role.context(1, CancellationToken::new()).await?;
+        context.journal_counts(page).await
+    })
 }
 
 fn in_bucket(config: &Config, page: &Location, title: String) -> Result<u64> {

@@ -71,6 +71,11 @@ impl RoleCommand {
         })
     }
 
+    /// Whether there is a data folder with a journal.
+    pub(super) fn has_journal(&self) -> bool {
+        self.transport == TransportChoice::Embedded && Local::exists(&self.data)
+    }
+
     /// Fails where nothing ever ran in the data folder, so that a mistyped --data does not look like an empty one.
     pub(super) fn ensure_data_exists(&self) -> Result<()> {
         if self.transport == TransportChoice::Embedded && !Local::exists(&self.data) {

@@ -112,8 +112,8 @@ pub trait FileJournal: Send + Sync + fmt::Debug {
         let _ = (file_id, packed_bytes);
         Ok(())
     }
-    /// The file is at its destination and its hash is right. A failure recorded before no longer counts. It was packed, as
-    /// [`Self::record_received`] says.
+    /// The file is at its destination and its hash is right. A failure recorded before no longer counts, and failed files of
+    /// its name that were announced before it are superseded. It was packed, as [`Self::record_received`] says.
     async fn record_restored(&self, file_id: &str, packed_bytes: u64) -> TransportResult<()> {
         let _ = (file_id, packed_bytes);
         Ok(())
@@ -123,7 +123,8 @@ pub trait FileJournal: Send + Sync + fmt::Debug {
         let _ = file_id;
         Ok(())
     }
-    /// The file is a dead letter now. A file that is done already stays done.
+    /// The file is a dead letter now. A file that is done already stays done, and one of whose name a file was restored that
+    /// was announced later is superseded.
     async fn record_failed(&self, file_id: &str, failure: &Failure) -> TransportResult<()> {
         let _ = (file_id, failure);
         Ok(())
@@ -223,6 +224,11 @@ pub trait FileJournal: Send + Sync + fmt::Debug {
         let _ = (name, file_id);
         Ok(false)
     }
+    /// Whether another file of this one's name was restored that was announced later.
+    async fn was_replaced(&self, file_id: &str) -> TransportResult<bool> {
+        let _ = file_id;
+        Ok(false)
+    }
     /// Every file that neither was restored nor replaced, in the order of announcements.
     async fn open_files(&self) -> TransportResult<Vec<OpenFile>> {
         Ok(Vec::new())
@@ -237,6 +243,11 @@ pub trait FileJournal: Send + Sync + fmt::Debug {
     }
     /// Names of failed files and why they failed, at most `limit`, oldest failure first.
     async fn failures(&self, limit: u32) -> TransportResult<Vec<(String, Failure)>> {
+        let _ = limit;
+        Ok(Vec::new())
+    }
+    /// The ids of failed files, at most `limit`.
+    async fn failed_ids(&self, limit: u32) -> TransportResult<Vec<String>> {
         let _ = limit;
         Ok(Vec::new())
     }

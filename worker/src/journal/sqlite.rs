@@ -4,7 +4,7 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use async_trait::async_trait;
 use rusqlite::{OptionalExtension, Row, ToSql, params};
-use streampress_transport::local::{Database, Local, Migrations};
+use streampress_transport::local::{Database, DatabaseStep, Local, Migrations};
 use streampress_transport::{DeadLetterReason, Failure, TransportResult};
 
 use crate::message::Digest;
@@ -15,6 +15,9 @@ use super::{
 };
 
 /// The journal's tables. `totals` is kept by triggers: progress is read often, and files may be many.
+///
+/// Of the files of one name, `announced_at` and `restored_at` are in the order of events: an event is later than the one
+/// before also where the clock was set back in between.
 const MIGRATIONS: Migrations = Migrations {
     module: "journal",
     steps: &[TABLES, DESTINATION],
@@ -134,15 +137,51 @@ impl SqliteJournal {
     ) -> TransportResult<()> {
         let file_id = file_id.to_owned();
         self.database
+            .write(move |step| mark_in(step, &file_id, sql, &*value))
+            .await
+    }
+
+    /// The same for the end of a file, which may make failed versions of its name superseded.
+    async fn mark_end(
+        &self,
+        file_id: &str,
+        sql: &'static str,
+        value: Box<dyn ToSql + Send>,
+    ) -> TransportResult<()> {
+        let file_id = file_id.to_owned();
+        self.database
             .write(move |step| {
-                step.prepare_cached("INSERT OR IGNORE INTO files(file_id) VALUES(?1)")?
-                    .execute([&file_id])?;
-                step.prepare_cached(sql)?
-                    .execute(params![file_id, step.now_millis(), value])?;
-                Ok(())
+                mark_in(step, &file_id, sql, &*value)?;
+                supersede_replaced(step, &file_id)
             })
             .await
     }
+}
+
+fn mark_in(
+    step: &DatabaseStep<'_>,
+    file_id: &str,
+    sql: &str,
+    value: &dyn ToSql,
+) -> rusqlite::Result<()> {
+    step.prepare_cached("INSERT OR IGNORE INTO files(file_id) VALUES(?1)")?
+        .execute([file_id])?;
+    step.prepare_cached(sql)?
+        .execute(params![file_id, step.now_millis(), value])?;
+    Ok(())
+}
+
+/// A failed version is superseded once a version of its name is restored that was announced later: nothing more is expected
+/// of it.
+pub(super) fn supersede_replaced(step: &DatabaseStep<'_>, file_id: &str) -> rusqlite::Result<()> {
+    step.prepare_cached(
+        "UPDATE files SET superseded_at = ?2, failed_at = NULL, reason = NULL
+         WHERE name = (SELECT nullif(name, '') FROM files WHERE file_id = ?1) AND failed_at IS NOT NULL
+           AND EXISTS(SELECT 1 FROM files o WHERE o.name = files.name AND o.restored_at IS NOT NULL
+             AND o.announced_at > files.announced_at)",
+    )?
+    .execute(params![file_id, step.now_millis()])?;
+    Ok(())
 }
 
 #[async_trait]
@@ -153,9 +192,10 @@ impl FileJournal for SqliteJournal {
             .write(move |step| {
                 step
                     .prepare_cached(
-                        "INSERT INTO files(file_id, name, raw_bytes, modified, hash, announced_at) VALUES(?1, ?2, ?3, ?4, ?5, ?6)
+                        "INSERT INTO files(file_id, name, raw_bytes, modified, hash, announced_at) VALUES(?1, ?2, ?3, ?4, ?5,
+                           max(?6, coalesce((SELECT max(announced_at) + 1 FROM files WHERE name = ?2), 0)))
                          ON CONFLICT(file_id) DO UPDATE SET name = ?2, raw_bytes = ?3, modified = max(modified, ?4), hash = ?5,
-                           announced_at = coalesce(announced_at, ?6)",
+                           announced_at = coalesce(announced_at, excluded.announced_at)",
                     )?
                     .execute(params![
                         file.file_id,
@@ -189,9 +229,10 @@ impl FileJournal for SqliteJournal {
     }
 
     async fn record_restored(&self, file_id: &str, packed_bytes: u64) -> TransportResult<()> {
-        self.mark(
+        self.mark_end(
             file_id,
-            "UPDATE files SET restored_at = coalesce(restored_at, ?2), verified = 1, failed_at = NULL, reason = NULL,
+            "UPDATE files SET restored_at = coalesce(restored_at, max(?2, coalesce((SELECT max(o.restored_at) + 1 FROM files o
+                 WHERE o.name = nullif(files.name, '')), 0))), verified = 1, failed_at = NULL, reason = NULL,
                superseded_at = NULL, compressed_at = coalesce(compressed_at, ?2),
                packed_bytes = iif(compressed_at IS NULL, ?3, packed_bytes) WHERE file_id = ?1",
             Box::new(to_i64(packed_bytes)),
@@ -210,7 +251,7 @@ impl FileJournal for SqliteJournal {
     }
 
     async fn record_failed(&self, file_id: &str, failure: &Failure) -> TransportResult<()> {
-        self.mark(
+        self.mark_end(
             file_id,
             "UPDATE files SET failed_at = coalesce(failed_at, ?2), reason = ?3
              WHERE file_id = ?1 AND restored_at IS NULL AND superseded_at IS NULL",
@@ -309,6 +350,18 @@ impl FileJournal for SqliteJournal {
             .await
     }
 
+    async fn failed_ids(&self, limit: u32) -> TransportResult<Vec<String>> {
+        self.database
+            .read(move |step| {
+                step.prepare_cached(
+                    "SELECT file_id FROM files WHERE failed_at IS NOT NULL LIMIT ?1",
+                )?
+                .query_map([limit], |row| row.get(0))?
+                .collect()
+            })
+            .await
+    }
+
     async fn was_announced(
         &self,
         name: &str,
@@ -381,6 +434,10 @@ impl FileJournal for SqliteJournal {
 
     async fn was_restored(&self, name: &str, file_id: &str) -> TransportResult<bool> {
         sqlite_sources::restored_last(&self.database, name.to_owned(), file_id.to_owned()).await
+    }
+
+    async fn was_replaced(&self, file_id: &str) -> TransportResult<bool> {
+        sqlite_sources::replaced(&self.database, file_id.to_owned()).await
     }
 
     async fn open_files(&self) -> TransportResult<Vec<OpenFile>> {

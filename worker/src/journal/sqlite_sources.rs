@@ -5,7 +5,7 @@ use rusqlite::{OptionalExtension, Row, params};
 use streampress_transport::TransportResult;
 use streampress_transport::local::{Database, DatabaseStep, Migrations};
 
-use super::sqlite::{failure_in, to_i64};
+use super::sqlite::{failure_in, supersede_replaced, to_i64};
 use super::{OpenFile, SourceReceipt, SourceRecord, SourceState};
 
 /// The sources' table, a module of its own: other parts of the journal have versions of their own.
@@ -130,9 +130,10 @@ pub(super) async fn announce(
                 }
                 put(step, record)?;
                 step.prepare_cached(
-                    "INSERT INTO files(file_id, name, raw_bytes, modified, hash, announced_at) VALUES(?1, ?2, ?3, ?4, ?5, ?6)
-                     ON CONFLICT(file_id) DO UPDATE SET name = ?2, raw_bytes = ?3, modified = ?4, hash = ?5, announced_at = ?6,
-                       packed_bytes = 0, compressed_at = NULL, restored_at = NULL, superseded_at = NULL, failed_at = NULL,
+                    "INSERT INTO files(file_id, name, raw_bytes, modified, hash, announced_at) VALUES(?1, ?2, ?3, ?4, ?5,
+                       max(?6, coalesce((SELECT max(announced_at) + 1 FROM files WHERE name = ?2), 0)))
+                     ON CONFLICT(file_id) DO UPDATE SET name = ?2, raw_bytes = ?3, modified = ?4, hash = ?5,
+                       announced_at = excluded.announced_at, packed_bytes = 0, compressed_at = NULL, restored_at = NULL, superseded_at = NULL, failed_at = NULL,
                        reason = NULL",
                 )?
                 .execute(params![
@@ -239,7 +240,8 @@ fn keys(records: &[SourceRecord]) -> Vec<[String; 3]> {
 pub(super) async fn receipt(database: &Database, receipt: SourceReceipt) -> TransportResult<()> {
     let sql = match receipt.state {
         SourceState::Restored => {
-            "UPDATE files SET restored_at = ?5, verified = 1, superseded_at = NULL, failed_at = NULL, reason = NULL
+            "UPDATE files SET restored_at = max(?5, coalesce((SELECT max(o.restored_at) + 1 FROM files o
+                 WHERE o.name = files.name), 0)), verified = 1, superseded_at = NULL, failed_at = NULL, reason = NULL
              WHERE file_id = ?4 AND restored_at IS NULL
                AND EXISTS(SELECT 1 FROM sources WHERE location = ?1 AND name = ?2 AND announcement = ?3 AND file_id = ?4)"
         }
@@ -260,7 +262,7 @@ pub(super) async fn receipt(database: &Database, receipt: SourceReceipt) -> Tran
                 receipt.file_id,
                 step.now_millis()
             ])?;
-            Ok(())
+            supersede_replaced(step, &receipt.file_id)
         })
         .await
 }
@@ -304,6 +306,19 @@ pub(super) async fn restored_last(
                 .query_row([&name], |row| Ok((row.get(0)?, row.get(1)?)))
                 .optional()?;
             Ok(newest == Some((file_id, true)))
+        })
+        .await
+}
+
+/// See [`super::FileJournal::was_replaced`].
+pub(super) async fn replaced(database: &Database, file_id: String) -> TransportResult<bool> {
+    database
+        .read(move |step| {
+            step.prepare_cached(
+                "SELECT EXISTS(SELECT 1 FROM files f JOIN files o ON o.name = f.name
+                   WHERE f.file_id = ?1 AND f.name <> '' AND o.restored_at IS NOT NULL AND o.announced_at > f.announced_at)",
+            )?
+            .query_row([&file_id], |row| row.get(0))
         })
         .await
 }

@@ -6,7 +6,9 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use streampress_transport::local::{Local, LocalOptions};
 use streampress_transport::{DeadLetterReason, Failure};
 
-use super::{FileJournal, JournalFile, JournalProgress, NoJournal, SqliteJournal};
+use super::{
+    FileJournal, JournalFile, JournalProgress, NoJournal, SourceRecord, SourceState, SqliteJournal,
+};
 
 fn file(id: &str, raw_bytes: u64) -> JournalFile {
     JournalFile {
@@ -107,6 +109,102 @@ async fn a_redriven_file_is_on_its_way_again_and_a_repeated_announcement_is_no_r
         (progress.failed, progress.restored, progress.unfinished()),
         (0, 1, 0)
     );
+}
+
+/// A version of a.json.
+fn version(id: &str) -> JournalFile {
+    JournalFile {
+        name: "a.json".into(),
+        ..file(id, 10)
+    }
+}
+
+#[tokio::test]
+async fn a_failed_version_is_superseded_once_one_announced_later_is_restored() {
+    for fails_late in [false, true] {
+        let (_dir, journal) = journal();
+        let fail = async || {
+            let failed = failure(DeadLetterReason::SourceMissing);
+            journal.record_failed("old", &failed).await.unwrap();
+        };
+        for id in ["old", "new"] {
+            journal.record_announced(&version(id)).await.unwrap();
+        }
+        if !fails_late {
+            fail().await;
+            assert!(!journal.was_replaced("old").await.unwrap());
+        }
+        journal.record_restored("new", 5).await.unwrap();
+        if fails_late {
+            fail().await;
+        }
+        let progress = journal.progress().await.unwrap();
+        assert_eq!(
+            (progress.restored, progress.superseded, progress.failed),
+            (1, 1, 0)
+        );
+        assert!(journal.failures(10).await.unwrap().is_empty());
+        assert!(journal.was_replaced("old").await.unwrap());
+        assert!(!journal.was_replaced("new").await.unwrap());
+    }
+}
+
+#[tokio::test]
+async fn a_restored_version_ends_no_failure_of_a_later_one_or_of_another_name() {
+    let (_dir, journal) = journal();
+    let others = [file("b", 10), version("old"), version("new")];
+    for other in &others {
+        journal.record_announced(other).await.unwrap();
+    }
+    for id in ["b", "new"] {
+        let failed = failure(DeadLetterReason::SourceMissing);
+        journal.record_failed(id, &failed).await.unwrap();
+    }
+    journal.record_restored("old", 5).await.unwrap();
+    let progress = journal.progress().await.unwrap();
+    assert_eq!((progress.superseded, progress.failed), (0, 2));
+    let mut failed = journal.failed_ids(10).await.unwrap();
+    failed.sort();
+    assert_eq!(failed, ["b", "new"]);
+}
+
+#[tokio::test]
+async fn what_was_announced_last_is_the_newest_although_the_clock_was_set_back() {
+    let (dir, journal) = journal();
+    let record = |id: &str| SourceRecord {
+        location: "file:///data/in".into(),
+        name: "a.json".into(),
+        announcement: format!("announcement of {id}"),
+        file_id: id.into(),
+        hash: format!("hash of {id}"),
+        bytes: 10,
+        modified_nanos: 0,
+        fingerprint: "1".into(),
+        is_settled: true,
+        state: SourceState::Writing,
+        version: None,
+        wants_reply: false,
+        awaits_receipt: true,
+        is_gone: false,
+    };
+    journal
+        .record_announcements(&[record("first")])
+        .await
+        .unwrap();
+    journal.record_restored("first", 5).await.unwrap();
+    let database = rusqlite::Connection::open(dir.path().join("streampress.db")).unwrap();
+    database
+        .execute_batch(
+            "UPDATE files SET announced_at = announced_at + 3600000, restored_at = restored_at + 3600000",
+        )
+        .unwrap();
+    for id in ["second", "third"] {
+        journal.record_announcements(&[record(id)]).await.unwrap();
+        journal.record_restored(id, 5).await.unwrap();
+        let newest = journal.source("file:///data/in", "a.json").await.unwrap();
+        assert_eq!(newest.unwrap().state, SourceState::Restored, "{id}");
+        assert!(journal.was_restored("a.json", id).await.unwrap(), "{id}");
+    }
 }
 
 #[tokio::test]

@@ -17,11 +17,13 @@ use parking_lot::Mutex;
 use serde::{Deserialize, Serialize};
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
-use tracing::warn;
+use tracing::{debug, warn};
 
 use super::{
-    FileOutcome, LastRun, LeftOutSummary, ReportMeta, ReportRow, ReportState, page, state,
+    FileOutcome, JournalCounts, LastRun, LeftOutSummary, ReportMeta, ReportRow, ReportState, page,
+    state,
 };
+use crate::journal::FileJournal;
 use crate::message::FileRef;
 use crate::runtime::{self, blocking};
 use streampress_transport::{FileName, Files};
@@ -44,6 +46,8 @@ const COMPACT_ABOVE_BYTES: u64 = 8 << 20;
 #[derive(Debug)]
 pub struct ReportLog {
     shared: Arc<Mutex<LogState>>,
+    /// Has the counts of the page.
+    journal: Option<Arc<dyn FileJournal>>,
 }
 
 #[derive(Debug)]
@@ -64,6 +68,8 @@ struct LogState {
     rendered: Option<Instant>,
     changed: bool,
     last_run: LastRun,
+    /// The journal's counts when the page was rendered last.
+    counts: Option<JournalCounts>,
     /// Whether the rows are those of a run, which says so before its first one.
     is_run: bool,
     /// Whether something could not be written since the page was.
@@ -100,41 +106,66 @@ impl ReportLog {
             rendered: None,
             changed: false,
             last_run: LastRun::default(),
+            counts: None,
             is_run: false,
             is_failing: false,
         };
         Self {
             shared: Arc::new(Mutex::new(inner)),
+            journal: None,
+        }
+    }
+
+    /// The page's counts are those of the data folder's journal.
+    pub(crate) fn counted_by(self, journal: Arc<dyn FileJournal>) -> Self {
+        Self {
+            journal: Some(journal),
+            ..self
         }
     }
 
     /// Adds a row, and renders the page if the last try was some time ago. A report that cannot be written never delays the
     /// files: the first error is logged.
     pub(crate) async fn add(&self, row: ReportRow) {
-        self.with(move |inner| {
+        let is_due = self.with(move |inner| {
             inner.append(&row)?;
-            if inner
-                .rendered
-                .is_none_or(|at| at.elapsed() >= inner.render_every())
-            {
-                inner.render()
-            } else {
-                Ok(())
+            Ok(inner.is_due())
+        });
+        if is_due.await == Some(true) {
+            let counts = self.counts().await;
+            self.with(|inner| match inner.is_due() {
+                true => inner.render_with(counts),
+                false => Ok(()),
+            })
+            .await;
+        }
+    }
+
+    /// Renders the page if rows were added since, or the journal's counts have changed; called when work pauses and at the
+    /// end.
+    pub(crate) async fn finish(&self) {
+        let counts = self.counts().await;
+        self.with(|inner| {
+            let counts_changed = counts.is_some() && counts != inner.counts;
+            let is_outdated = inner.rendered.is_some() && counts_changed;
+            match inner.changed || is_outdated {
+                true => inner.render_with(counts),
+                false => Ok(()),
             }
         })
         .await;
     }
 
-    /// Renders the page if rows were added since; called when work pauses and at the end.
-    pub(crate) async fn finish(&self) {
-        self.with(|inner| {
-            if inner.changed {
-                inner.render()
-            } else {
-                Ok(())
+    /// The journal's counts, where it has some.
+    async fn counts(&self) -> Option<JournalCounts> {
+        let journal = self.journal.as_ref()?;
+        match JournalCounts::read(&**journal).await {
+            Ok(counts) => Some(counts),
+            Err(error) => {
+                debug!(%error, "Could not read the counts for the report.");
+                None
             }
-        })
-        .await;
+        }
     }
 
     /// The rows that follow are those of a run, whose end [`Self::set_last_run`] says.
@@ -166,24 +197,37 @@ impl ReportLog {
         }
     }
 
-    async fn with(&self, work: impl FnOnce(&mut LogState) -> Result<()> + Send + 'static) {
+    async fn with<T: Send + 'static>(
+        &self,
+        work: impl FnOnce(&mut LogState) -> Result<T> + Send + 'static,
+    ) -> Option<T> {
         let shared = self.shared.clone();
-        let failure = blocking(move || {
+        let working = blocking(move || {
             let mut inner = shared.lock();
             let outcome = work(&mut inner);
-            inner.first_failure(outcome)
+            outcome.map_err(|error| inner.first_failure(error))
         });
-        if let Some(error) = failure.await {
-            warn!(
-                error = format!("{error:#}"),
-                "Could not write the report; files are processed all the same."
-            );
+        match working.await {
+            Ok(done) => Some(done),
+            Err(first) => {
+                if let Some(error) = first {
+                    warn!(
+                        error = format!("{error:#}"),
+                        "Could not write the report; files are processed all the same."
+                    );
+                }
+                None
+            }
         }
     }
 }
 
-/// Renders the page from the stored lines. Returns the number of files in it.
-pub(crate) fn render_stored(page: &Path, title: &str) -> Result<u64> {
+/// Renders the page from the stored lines, with the journal's counts where there are some. Returns the number of files in it.
+pub(crate) fn render_stored(
+    page: &Path,
+    title: &str,
+    counts: Option<JournalCounts>,
+) -> Result<u64> {
     let log = ReportLog::open(page, title, "");
     let mut inner = log.shared.lock();
     let folder = inner.folder();
@@ -193,24 +237,30 @@ pub(crate) fn render_stored(page: &Path, title: &str) -> Result<u64> {
             folder.display()
         );
     }
-    inner.render()?;
-    Ok(inner.combined.files())
+    inner.render_with(counts)?;
+    Ok(inner.files())
 }
 
-/// Takes failed files out of the report at `page`, where there is one, because their dead letters were discarded.
-pub(crate) fn discard(page: &Path, title: &str, files: &[FileRef]) -> Result<()> {
+/// Renders the report at `page` anew after a redrive, where there is one, without the failed files whose dead letters were
+/// discarded.
+pub(crate) fn render_redriven(
+    page: &Path,
+    title: &str,
+    discarded: &[FileRef],
+    counts: Option<JournalCounts>,
+) -> Result<()> {
     let log = ReportLog::open(page, title, &format!("discarded-{}", std::process::id()));
     let mut inner = log.shared.lock();
-    if files.is_empty() || !inner.folder().exists() {
+    if !inner.folder().exists() {
         return Ok(());
     }
-    for file in files {
+    for file in discarded {
         let (id, now) = (file.id(), runtime::now_millis());
         let outcome = FileOutcome::Discarded;
         let row = ReportRow::unpacked(id.as_str(), file.name.as_str(), file.bytes, now, outcome);
         inner.append(&row)?;
     }
-    inner.render()
+    inner.render_with(counts)
 }
 
 /// Renders a page in a bucket, from the sums that its writers keep there.
@@ -242,8 +292,7 @@ impl LogState {
     }
 
     /// The failure to be logged: the first one until the page is written again, for a full disk fails at every row.
-    fn first_failure(&mut self, outcome: Result<()>) -> Option<anyhow::Error> {
-        let error = outcome.err()?;
+    fn first_failure(&mut self, error: anyhow::Error) -> Option<anyhow::Error> {
         (!std::mem::replace(&mut self.is_failing, true)).then_some(error)
     }
 
@@ -297,6 +346,26 @@ impl LogState {
         Ok(())
     }
 
+    /// Whether the page is to be rendered again.
+    fn is_due(&self) -> bool {
+        self.rendered
+            .is_none_or(|at| at.elapsed() >= self.render_every())
+    }
+
+    /// Files of any outcome.
+    fn files(&self) -> u64 {
+        match &self.counts {
+            Some(counts) => self.combined.counted_by(counts).files(),
+            None => self.combined.files(),
+        }
+    }
+
+    /// The same as [`Self::render`] with the journal's counts of now; without any, with those before.
+    fn render_with(&mut self, counts: Option<JournalCounts>) -> Result<()> {
+        self.counts = counts.or(self.counts.take());
+        self.render()
+    }
+
     /// Reads the lines added since and writes the page.
     fn render(&mut self) -> Result<()> {
         self.rendered = Some(Instant::now());
@@ -313,6 +382,7 @@ impl LogState {
             pipeline: self.title.clone(),
             generated_at_millis: runtime::now_millis(),
             last_run: self.last_run.clone(),
+            counts: self.counts.clone(),
         };
         let html = page::render(&self.combined, &meta);
         self.put(&self.page, html.as_bytes())
@@ -485,7 +555,7 @@ mod tests {
             }
             log.finish().await;
         }
-        assert_eq!(render_stored(&page, "test").expect("rendered"), 3);
+        assert_eq!(render_stored(&page, "test", None).expect("rendered"), 3);
         let html = fs::read_to_string(&page).expect("a page");
         assert!(html.contains("file-3.json"));
     }
@@ -533,10 +603,10 @@ mod tests {
             fs::write(inner.folder(), "in the way").expect("written");
             let mut said = 0;
             for number in 0..5 {
-                let outcome = inner.append(&row(number));
-                said += u32::from(inner.first_failure(outcome).is_some());
-                let outcome = inner.render();
-                said += u32::from(inner.first_failure(outcome).is_some());
+                let outcomes = [inner.append(&row(number)), inner.render()];
+                for error in outcomes.into_iter().filter_map(Result::err) {
+                    said += u32::from(inner.first_failure(error).is_some());
+                }
             }
             assert_eq!(said, 1);
             fs::remove_file(inner.folder()).expect("removed");

@@ -14,16 +14,21 @@ mod tables;
 #[cfg(test)]
 mod tests;
 
+use std::collections::BTreeSet;
+
 use serde::{Deserialize, Serialize};
-use streampress_transport::Failure;
+use streampress_transport::{Failure, TransportResult};
 
 pub use self::page::{ReportMeta, render};
 pub use self::state::ReportState;
 use self::state::short_id;
+use crate::journal::{FileJournal, JournalProgress};
 use crate::message::{Share, StageNumbers};
 
 /// Files that differ at the destination and are listed by their ids.
 const LISTED_DIFFERING: usize = 10_000;
+/// Failed files that are listed by their ids.
+const LISTED_FAILED: u32 = 10_000;
 
 /// The fate of one file. One line of the row log, as JSON.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
@@ -86,6 +91,36 @@ impl ReportRow {
             outcome,
             ..Self::default()
         }
+    }
+}
+
+/// How far the files are by the journal of a data folder. A page of that folder has its counts from there, as the summary of a
+/// run; rows only say the rest.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct JournalCounts {
+    /// The counts.
+    pub progress: JournalProgress,
+    /// The shortened ids of the failed files, at most [`LISTED_FAILED`].
+    pub failed_ids: BTreeSet<u64>,
+}
+
+impl JournalCounts {
+    /// Reads them.
+    pub(crate) async fn read(journal: &dyn FileJournal) -> TransportResult<Self> {
+        let progress = journal.progress().await?;
+        let failed = journal.failed_ids(LISTED_FAILED).await?;
+        Ok(Self {
+            progress,
+            failed_ids: failed.iter().map(|id| short_id(id)).collect(),
+        })
+    }
+
+    /// Whether the file of this failed row has not failed any more: it was superseded or sent again since.
+    fn is_outdated(&self, row: &ReportRow) -> bool {
+        let were_all_listed = self.failed_ids.len() as u64 >= self.progress.failed;
+        matches!(row.outcome, FileOutcome::Failed { .. })
+            && were_all_listed
+            && !self.failed_ids.contains(&short_id(&row.file_id))
     }
 }
 

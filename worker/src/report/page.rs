@@ -5,7 +5,7 @@ use maud::{DOCTYPE, Markup, PreEscaped, html};
 use super::chart::{Chart, bar};
 use super::figures::{self, count, count_files, duration, quotient, ratio, saving, shown, size};
 use super::state::ReportState;
-use super::{LastRun, tables};
+use super::{JournalCounts, LastRun, tables};
 
 const STYLE: &str = include_str!("report.css");
 const SCRIPT: &str = include_str!("report.js");
@@ -22,10 +22,14 @@ pub struct ReportMeta {
     pub generated_at_millis: u64,
     /// How the last `run` ended.
     pub last_run: LastRun,
+    /// The counts, where the rows are those of a data folder.
+    pub counts: Option<JournalCounts>,
 }
 
 /// Makes the page. It stays under 300 kB however many files there were.
 pub fn render(state: &ReportState, meta: &ReportMeta) -> String {
+    let counted = meta.counts.as_ref().map(|counts| state.counted_by(counts));
+    let state = counted.as_ref().unwrap_or(state);
     let nonce = nonce(state, meta);
     let policy = format!(
         "default-src 'none'; style-src 'nonce-{nonce}'; script-src 'nonce-{nonce}'; img-src data:; base-uri 'none'; form-action 'none'"
@@ -88,7 +92,7 @@ fn nonce(state: &ReportState, meta: &ReportMeta) -> String {
 }
 
 fn header(state: &ReportState, meta: &ReportMeta, pipeline: &str) -> Markup {
-    let (class, verdict) = verdict(state, &meta.last_run);
+    let (class, verdict) = verdict(state, meta);
     html! {
         header {
             div.brand {
@@ -111,8 +115,14 @@ fn header(state: &ReportState, meta: &ReportMeta, pipeline: &str) -> Markup {
 }
 
 /// The page's headline, the worst that is known: its class, and the text.
-fn verdict(state: &ReportState, last_run: &LastRun) -> (&'static str, String) {
-    let unfinished = unfinished(state, last_run);
+fn verdict(state: &ReportState, meta: &ReportMeta) -> (&'static str, String) {
+    let last_run = &meta.last_run;
+    let under_way = match &meta.counts {
+        // A page that is made while files come says how many have.
+        Some(counts) if !last_run.is_running => counts.progress.unfinished(),
+        Some(_) | None => 0,
+    };
+    let unfinished = unfinished(state, last_run).max(under_way);
     let differing = state.differing(last_run).files();
     if state.files_failed > 0 {
         return ("bad", format!("{} failed", count_files(state.files_failed)));

@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet, VecDeque};
 
 use serde::{Deserialize, Serialize};
 
-use super::{FileOutcome, LastRun, ReportRow};
+use super::{FileOutcome, JournalCounts, LastRun, ReportRow};
 use crate::message::StageNumbers;
 use streampress_codec::hybrid::Effort;
 
@@ -514,6 +514,24 @@ impl ReportState {
             altered: rest(last_run.altered, &last_run.altered_ids),
             gone: rest(last_run.gone, &last_run.gone_ids),
         }
+    }
+
+    /// The same with the journal's counts, and without failures that it does not have any more.
+    pub(super) fn counted_by(&self, counts: &JournalCounts) -> Self {
+        let progress = &counts.progress;
+        let mut counted = Self {
+            files_restored: progress.restored,
+            files_normalised: self.files_normalised.min(progress.restored),
+            files_failed: progress.failed,
+            files_superseded: progress.superseded,
+            files_packed: progress.compressed,
+            raw_bytes: progress.bytes_raw,
+            packed_bytes: progress.bytes_packed,
+            ..self.clone()
+        };
+        counted.recent.retain(|row| !counts.is_outdated(row));
+        counted.failures.retain(|row| !counts.is_outdated(row));
+        counted
     }
 
     /// Files of any outcome.

@@ -66,9 +66,53 @@ fn page(state: &ReportState) -> String {
     let meta = ReportMeta {
         pipeline: "stock-market".to_owned(),
         generated_at_millis: START,
-        last_run: LastRun::default(),
+        ..ReportMeta::default()
     };
     render(state, &meta)
+}
+
+#[test]
+fn a_page_of_a_data_folder_has_the_counts_of_its_journal() {
+    let state = folded([row(0), failed(1), failed(2)]);
+    let with = |progress: JournalProgress, failed: &[&str]| {
+        let counts = JournalCounts {
+            progress,
+            failed_ids: failed.iter().map(|id| short_id(id)).collect(),
+        };
+        let meta = ReportMeta {
+            counts: Some(counts),
+            ..ReportMeta::default()
+        };
+        render(&state, &meta)
+    };
+    let progress = JournalProgress {
+        announced: 4,
+        compressed: 3,
+        restored: 1,
+        superseded: 3,
+        bytes_raw: 3_000_000,
+        bytes_packed: 600_000,
+        ..JournalProgress::default()
+    };
+    let none_failed = with(progress, &[]);
+    assert!(none_failed.contains("1 file came back identical"));
+    assert!(none_failed.contains(r#"Superseded</span><span class="value">3<"#));
+    assert!(none_failed.contains("of 3 files, before compression"));
+    assert!(!none_failed.contains("hash differs"));
+    let one_failed = JournalProgress {
+        superseded: 2,
+        failed: 1,
+        ..progress
+    };
+    let one_failed = with(one_failed, &["id-2"]);
+    assert!(one_failed.contains("1 file failed"));
+    assert!(one_failed.contains("stock-market-000002.json"));
+    assert!(!one_failed.contains("stock-market-000001.json"));
+    let one_sent_again = JournalProgress {
+        superseded: 2,
+        ..progress
+    };
+    assert!(with(one_sent_again, &[]).contains("1 file not restored yet"));
 }
 
 #[test]

@@ -27,6 +27,7 @@ use crate::journal::{FileJournal, NoteJournal, SegmentJournal};
 use crate::legacy::READ_LOCATION;
 use crate::legacy::compressor::LegacyCompressor;
 use crate::message::Digest;
+use crate::report::JournalCounts;
 use crate::report::log::ReportLog;
 use crate::roles::announce::{AnnouncementFormat, Announcer};
 use crate::roles::bundler::Bundler;
@@ -554,13 +555,27 @@ impl RoleContext {
             }
             Location::File { .. } => {
                 let page = self.path(location)?;
-                (ReportLog::open(&page, title, &writer), page)
+                let log = ReportLog::open(&page, title, &writer);
+                match self.has_data_folder() && self.is_in_data_folder(location)? {
+                    true => (log.counted_by(self.journal.clone()), page),
+                    false => (log, page),
+                }
             }
         };
         let log = Arc::new(log);
         let (refreshed, stop) = (log.clone(), self.shutdown.clone());
         tokio::spawn(async move { refreshed.refresh(&stop).await });
         Ok(Some(OpenReport { log, page }))
+    }
+
+    /// The counts for a page at the location: those of the data folder's journal, where the page is in the folder.
+    pub(crate) async fn journal_counts(&self, page: &Location) -> Result<Option<JournalCounts>> {
+        Ok(
+            match self.has_data_folder() && self.is_in_data_folder(page)? {
+                true => Some(JournalCounts::read(&*self.journal).await?),
+                false => None,
+            },
+        )
     }
 
     fn consumer(&self, config: ConsumerConfig<'_>, handler: Arc<dyn Handler>) -> Consumer {

@@ -262,13 +262,14 @@ impl Decompressor {
             PlacedVersion::Superseded => {
                 info!("A later announcement of the file was restored already; skipped.");
                 context.count_superseded();
-                let slot = context.slot.slot();
-                self.report(manifest, seconds, slot, FileOutcome::Superseded)
-                    .await;
                 let id = file.id();
                 let (id, packed_bytes) = (id.as_str(), manifest.packed_bytes);
                 self.journal.record_received(id, packed_bytes).await?;
                 self.journal.record_superseded(id).await?;
+                // The page has its counts from the journal.
+                let slot = context.slot.slot();
+                self.report(manifest, seconds, slot, FileOutcome::Superseded)
+                    .await;
                 return Ok(placed);
             }
             // Content was given.
@@ -283,13 +284,13 @@ impl Decompressor {
             }
             PlacedVersion::InPlace => info!("The file is restored already; skipped."),
         }
-        let slot = context.slot.slot();
-        self.report(manifest, seconds, slot, FileOutcome::Restored)
-            .await;
         let (id, packed_bytes) = (file.id(), manifest.packed_bytes);
         self.journal
             .record_restored(id.as_str(), packed_bytes)
             .await?;
+        let slot = context.slot.slot();
+        self.report(manifest, seconds, slot, FileOutcome::Restored)
+            .await;
         Ok(placed)
     }
 

@@ -109,6 +109,9 @@ pub enum RedriveAction {
     /// Nothing: the file was restored since, by another announcement of the same content. The letter is removed, unless it is
     /// only listed.
     RestoredSince,
+    /// Nothing: a version of the file that was announced later was restored since. The letter is removed, unless it is only
+    /// listed.
+    SupersededSince,
     /// Deleted: nothing more is done for its file.
     Discarded,
     /// Left in the dead-letter queue, for this cause.
@@ -219,6 +222,9 @@ impl Redrive<'_> {
         if self.was_restored(message).await? {
             return Ok(RedriveAction::RestoredSince);
         }
+        if self.was_replaced(message).await? {
+            return Ok(RedriveAction::SupersededSince);
+        }
         match self.request.task {
             RedriveTask::List => Ok(RedriveAction::Listed),
             RedriveTask::Send => self.redrive(letter, message).await,
@@ -260,6 +266,20 @@ impl Redrive<'_> {
             .journal
             .was_restored(name, id.as_str())
             .await?)
+    }
+
+    /// Whether the journal says that a version of the letter's file that was announced later is restored. Unless the letter is
+    /// only listed, the journal then has this one as superseded.
+    async fn was_replaced(&self, message: Option<&Message>) -> Result<bool> {
+        let Some(file) = message.and_then(announced_file) else {
+            return Ok(false);
+        };
+        let (journal, id) = (&self.announcer.journal, file.id());
+        let was_replaced = journal.was_replaced(id.as_str()).await?;
+        if was_replaced && self.request.task != RedriveTask::List {
+            journal.record_superseded(id.as_str()).await?;
+        }
+        Ok(was_replaced)
     }
 
     async fn redrive(&self, letter: &Delivery, message: Option<&Message>) -> Result<RedriveAction> {

@@ -25,7 +25,7 @@ use crate::journal::{
     FileJournal, JournalProgress, OpenFile, SourceRecord, SourceState, SqliteJournal,
 };
 use crate::report::log::ReportLog;
-use crate::report::{LastRun, LeftOutSummary};
+use crate::report::{FileOutcome, LastRun, LeftOutSummary, ReportRow};
 use crate::roles::connect::{self, Backend, CompressorConnections};
 use crate::roles::context::RoleContext;
 use crate::roles::restored::RestoredCopies;
@@ -268,6 +268,7 @@ impl Run {
         let mut watch = Watch {
             total: self.total(input),
             run: self,
+            report: report.as_ref().map(|report| report.log.clone()),
             observer,
             announced,
             tries: Tries::default(),
@@ -763,6 +764,7 @@ struct Again {
 /// Watches a run to its end.
 struct Watch<'a> {
     run: &'a Run,
+    report: Option<Arc<ReportLog>>,
     observer: &'a dyn RunObserver,
     announced: oneshot::Receiver<Result<ScanResult>>,
     total: Option<u64>,
@@ -964,8 +966,7 @@ impl Watch<'_> {
                     names.push((file.name, file.file_id));
                 }
                 Some(_) | None => {
-                    let failure = Failure::new(DeadLetterReason::SourceMissing, NO_MESSAGE);
-                    journal.record_failed(&file.file_id, &failure).await?;
+                    self.fail(&file.name, &file.file_id, NO_MESSAGE).await?;
                 }
             }
         }
@@ -974,9 +975,21 @@ impl Watch<'_> {
         for (name, file_id) in names {
             if missing.contains(&name) {
                 let detail = format!("{name} is not at the source");
-                let failure = Failure::new(DeadLetterReason::SourceMissing, detail);
-                journal.record_failed(&file_id, &failure).await?;
+                self.fail(&name, &file_id, &detail).await?;
             }
+        }
+        Ok(())
+    }
+
+    /// Records that a file failed because its source is missing.
+    async fn fail(&self, name: &str, file_id: &str, detail: &str) -> Result<()> {
+        let failure = Failure::new(DeadLetterReason::SourceMissing, detail);
+        let journal = self.run.journal();
+        journal.record_failed(file_id, &failure).await?;
+        if let Some(report) = &self.report {
+            let (now, outcome) = (runtime::now_millis(), FileOutcome::from(&failure));
+            let row = ReportRow::unpacked(file_id, name, 0, now, outcome);
+            report.add(row).await;
         }
         Ok(())
     }
