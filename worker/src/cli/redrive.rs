@@ -39,9 +39,6 @@ pub(super) fn command(args: RedriveArgs) -> Result<ExitCode> {
             .iter()
             .filter(|it| it.action == RedriveAction::Discarded);
         let discarded: Vec<_> = discarded.filter_map(|it| it.file.clone()).collect();
-        if !args.list {
-            render_report(&role, &context, &discarded).await?;
-        }
         let is_chosen = |letter: &&RedrivenLetter| letter.action != RedriveAction::NotChosen;
         let chosen = letters.iter().filter(is_chosen).count();
         let is_left = |letter: &&RedrivenLetter| matches!(letter.action, RedriveAction::Left(_));
@@ -59,6 +56,12 @@ pub(super) fn command(args: RedriveArgs) -> Result<ExitCode> {
             true => format!("{chosen} dead letter(s){of_files}"),
             false => format!("{chosen} dead letter(s){of_files}, {left} left"),
         });
+        if !args.list
+            && let Err(error) = render_report(&role, &context, &discarded).await
+        {
+            // The dead letters were dealt with all the same.
+            output::note(&format!("could not renew the report page: {error:#}"));
+        }
         let others = letters.len() - chosen;
         if others > 0 {
             output::say(&format!("{others} other dead letter(s) were not chosen"));
