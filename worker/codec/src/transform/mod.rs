@@ -272,15 +272,19 @@ impl Attempt {
         }
     }
 
-    /// The packed size of each column in bytes: its streams, and half of its plan.
-    fn packed_columns(&self) -> Vec<u64> {
+    /// The packed size of each column in bytes: its streams, and half of its plan. Of small streams an estimate counts, which
+    /// does not depend on what they are coded with.
+    fn packed_columns(&self, effort: Effort) -> Vec<u64> {
         let mut placed = self.written.placed.iter();
         self.columns
             .iter()
             .map(|column| {
-                let streams = placed.by_ref().take(column.streams.len());
-                streams.map(|placed| placed.packed_bytes).sum::<u64>()
-                    + column.plan.len() as u64 / 2
+                let streams = column.streams.iter().zip(placed.by_ref());
+                let packed = streams.map(|(stream, placed)| match stream.is_small() {
+                    true => stream.cost(effort) as u64,
+                    false => placed.packed_bytes,
+                });
+                packed.sum::<u64>() + column.plan.len() as u64 / 2
             })
             .collect()
     }
@@ -354,7 +358,7 @@ impl TableEncoder<'_> {
 
     /// The columns whose size differs from what the plan expects, if together they matter.
     fn drifted(&self, attempt: &Attempt, plan: &SchemaPlan) -> Vec<usize> {
-        let packed = attempt.packed_columns();
+        let packed = attempt.packed_columns(self.options.effort);
         // What a search may gain: the excess, or half of a column that has become much smaller, for
         // which another coding may be smaller still.
         let gain = |number: usize| {
@@ -410,7 +414,7 @@ impl TableEncoder<'_> {
         base: Option<&SchemaPlan>,
         drifted: &[usize],
     ) -> Option<SchemaPlan> {
-        let packed = attempt.packed_columns();
+        let packed = attempt.packed_columns(self.options.effort);
         let changed = |number: &usize| {
             let key = &self.table.keys[*number];
             !attempt.columns[*number].choices.is_empty()

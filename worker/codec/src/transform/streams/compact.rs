@@ -7,7 +7,8 @@ use super::{RawStream, SHARED_KINDS, groups::StreamGroup, source::DecodedGroup};
 use crate::{
     Codec, Damage, Effort, FormatVersion,
     bytes::{FieldReader, put_varint},
-    entropy::{self, Coded, EncodeOptions, LzmaProps, Search},
+    entropy::{self, Coded, Coder, EncodeOptions, LzmaProps, Search},
+    transform::choices::ChoiceKey,
 };
 
 /// The first byte of a payload whose directory and shared groups are coded together.
@@ -20,30 +21,80 @@ const LZMA: u8 = 3;
 /// More bytes of directory and shared groups are not tried together.
 const MAX_JOINT: usize = 32 << 10;
 
-/// Writes a payload.
+/// Writes a payload, and returns the choice that was not made before.
 pub(super) fn write(
     plan: &[u8],
     streams: &[RawStream],
     groups: &[StreamGroup],
-    options: EncodeOptions,
-) -> Vec<u8> {
+    settings: DirectorySettings,
+) -> WrittenPayload {
     let parts = Parts::of(streams, groups);
-    let separate = parts.separate(plan, options);
-    let shared_bytes: usize = parts
-        .shared
-        .iter()
-        .flatten()
-        .map(|group| group.raw_len)
-        .sum();
-    if plan.len() + shared_bytes > MAX_JOINT {
-        return separate;
+    let coders = Coders {
+        options: settings.options,
+        only: settings.form.map(|form| form.coder),
+        few: settings.known_schema,
+    };
+    let separate = || parts.separate(plan, coders);
+    let joint = || parts.joint(plan, streams, coders);
+    let may_join = plan.len() + parts.shared_bytes() <= MAX_JOINT;
+    match settings.form.map(|form| form.joint) {
+        Some(true) => joint(),
+        Some(false) => separate(),
+        None if !may_join => separate(),
+        None if settings.known_schema => joint(),
+        None => {
+            let (joint, separate) = (joint(), separate());
+            if joint.bytes.len() < separate.bytes.len() {
+                joint
+            } else {
+                separate
+            }
+        }
     }
-    let joint = parts.joint(plan, streams, options);
-    if joint.len() < separate.len() {
-        joint
-    } else {
-        separate
-    }
+}
+
+/// How a directory is written.
+pub(super) struct DirectorySettings {
+    pub(super) options: EncodeOptions,
+    /// The form that was chosen before.
+    pub(super) form: Option<DirectoryForm>,
+    /// The streams were coded by choices that were made before: without a form, as in a plan of version 1, few are tried.
+    pub(super) known_schema: bool,
+}
+
+/// The coders that are tried.
+#[derive(Clone, Copy)]
+struct Coders {
+    options: EncodeOptions,
+    only: Option<Coder>,
+    few: bool,
+}
+
+/// The form of a directory.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct DirectoryForm {
+    /// Shared groups are coded with it.
+    pub(super) joint: bool,
+    pub(super) coder: Coder,
+}
+
+/// The place of the form of a directory that has `bytes` with its shared groups: few bytes have another one than many.
+pub(super) fn form_place(bytes: usize) -> ChoiceKey {
+    let size = u64::from(bytes.max(1).ilog2() / 2);
+    FORM.child(2 * size + u64::from(bytes <= MAX_JOINT))
+}
+
+/// The place of the forms of a directory.
+const FORM: ChoiceKey = ChoiceKey(4);
+
+/// A payload and the form of its directory.
+pub(super) struct WrittenPayload {
+    pub(super) bytes: Vec<u8>,
+    pub(super) form: DirectoryForm,
+    /// The codec of directory and plan, with the shared groups if they are coded together.
+    pub(super) directory_codec: Codec,
+    /// Their packed bytes.
+    pub(super) directory_bytes: usize,
 }
 
 /// A group and its raw length.
@@ -103,27 +154,32 @@ impl<'a> Parts<'a> {
         }
     }
 
+    fn shared_bytes(&self) -> usize {
+        let shared = self.shared.iter().flatten();
+        shared.map(|part| part.raw_len).sum()
+    }
+
     /// The directory coded alone, then all groups.
-    fn separate(&self, plan: &[u8], options: EncodeOptions) -> Vec<u8> {
+    fn separate(&self, plan: &[u8], coders: Coders) -> WrittenPayload {
         let mut directory = vec![self.mask()];
         for part in self.shared.iter().flatten() {
             put_group(&part.group.coded, part.raw_len, &mut directory);
         }
         self.put_alone(&mut directory);
         directory.extend_from_slice(plan);
-        let coded = code(&directory, options);
+        let coded = coders.code(&directory);
         let mut payload = Vec::new();
         put_group(&coded, directory.len(), &mut payload);
-        payload.extend(coded.bytes);
+        payload.extend_from_slice(&coded.bytes);
         for part in self.shared.iter().flatten() {
             payload.extend_from_slice(&part.group.coded.bytes);
         }
         self.put_alone_bytes(&mut payload);
-        payload
+        WrittenPayload::of(payload, false, &coded)
     }
 
     /// The directory and the shared groups coded together.
-    fn joint(&self, plan: &[u8], streams: &[RawStream], options: EncodeOptions) -> Vec<u8> {
+    fn joint(&self, plan: &[u8], streams: &[RawStream], coders: Coders) -> WrittenPayload {
         let mut joint = vec![self.mask()];
         for part in self.shared.iter().flatten() {
             put_varint(&mut joint, part.raw_len as u64);
@@ -136,12 +192,12 @@ impl<'a> Parts<'a> {
                 joint.extend_from_slice(&streams[member].bytes);
             }
         }
-        let coded = code(&joint, options);
+        let coded = coders.code(&joint);
         let mut payload = vec![JOINT];
         put_group(&coded, joint.len(), &mut payload);
-        payload.extend(coded.bytes);
+        payload.extend_from_slice(&coded.bytes);
         self.put_alone_bytes(&mut payload);
-        payload
+        WrittenPayload::of(payload, true, &coded)
     }
 
     fn put_alone_bytes(&self, payload: &mut Vec<u8>) {
@@ -151,14 +207,45 @@ impl<'a> Parts<'a> {
     }
 }
 
-fn code(bytes: &[u8], options: EncodeOptions) -> Coded {
-    let few = [LzmaProps::BYTES, LzmaProps::TEXT];
-    let props = match bytes.len() {
-        ..=MAX_JOINT if options.effort != Effort::Fast => &LzmaProps::SMALL[..],
-        _ => &few,
-    };
-    entropy::encode(bytes, options, props, Search::Preset)
+impl WrittenPayload {
+    fn of(bytes: Vec<u8>, joint: bool, directory: &Coded) -> Self {
+        Self {
+            bytes,
+            form: DirectoryForm {
+                joint,
+                coder: directory.coder,
+            },
+            directory_codec: directory.codec,
+            directory_bytes: directory.bytes.len(),
+        }
+    }
 }
+
+impl Coders {
+    fn code(self, bytes: &[u8]) -> Coded {
+        if let Some(coder) = self.only {
+            return entropy::encode_as(bytes, coder, self.options);
+        }
+        if self.few {
+            let [first, second] = FEW_PROPS.map(|props| {
+                entropy::encode_as(bytes, Coder::Lzma(props, Search::Preset), self.options)
+            });
+            return if second.bytes.len() < first.bytes.len() {
+                second
+            } else {
+                first
+            };
+        }
+        let props = match bytes.len() {
+            ..=MAX_JOINT if self.options.effort != Effort::Fast => &LzmaProps::SMALL[..],
+            _ => &[LzmaProps::BYTES, LzmaProps::TEXT],
+        };
+        entropy::encode(bytes, self.options, props, Search::Preset)
+    }
+}
+
+/// The settings of LZMA for a directory that are smallest most often.
+const FEW_PROPS: [LzmaProps; 2] = [LzmaProps::BYTES, LzmaProps::with_contexts(2)];
 
 /// Appends coder, raw length, and packed length unless it follows from them.
 fn put_group(coded: &Coded, raw_len: usize, out: &mut Vec<u8>) {
