@@ -12,7 +12,7 @@ use std::sync::OnceLock;
 pub(super) use source::{Extent, StreamSource, raw_limit};
 
 use self::{
-    compact::{DirectoryForm, DirectorySettings, WrittenPayload},
+    compact::{DirectoryForm, DirectorySettings, JointContent, WrittenPayload},
     groups::{GroupMembers, Grouping, StreamGroup},
 };
 use super::choices::{Choice, ChoiceKey, Choices};
@@ -264,12 +264,10 @@ fn write_compact(
     } = grouping;
     let size = plan.len() + grouping.shared_bytes(&members);
     let form_place = compact::form_place(size);
-    let known = match choices.get(form_place) {
-        Some(&Choice::Stream(coder, joint)) if grouping.is_known() => {
-            Some(DirectoryForm { joint, coder })
-        }
-        _ => None,
-    };
+    let known = grouping
+        .is_known()
+        .then(|| known_form(form_place, choices))
+        .flatten();
     grouping.with_directory = known.is_some_and(|form| form.joint);
     let (groups, mut made) = grouping.code_all(members);
     let of_stream = groups_of(streams, &groups);
@@ -285,8 +283,7 @@ fn write_compact(
         },
     );
     if known.is_none() {
-        let DirectoryForm { joint, coder } = written.form;
-        made.push((form_place, Choice::Stream(coder, joint)));
+        made.extend(form_choices(form_place, written.form));
     }
     if written.form.joint {
         let is_joint = |number: usize| groups[of_stream[number]].is_shared();
@@ -297,6 +294,39 @@ fn write_compact(
         placed,
         choices: made,
     }
+}
+
+/// The form of a directory that was chosen before: its coder, and flags with the places in its own.
+fn known_form(place: ChoiceKey, choices: &Choices<'_>) -> Option<DirectoryForm> {
+    let get = |place| match choices.get(place) {
+        Some(&Choice::Stream(coder, flag)) => Some((coder, flag)),
+        _ => None,
+    };
+    let (coder, joint) = get(place)?;
+    let flag = |position| Some(get(place.child(position))?.1);
+    let content = JointContent {
+        all: flag(0)?,
+        apart: flag(1)?,
+    };
+    Some(DirectoryForm {
+        joint,
+        coder,
+        content,
+    })
+}
+
+/// The choices of [`known_form`].
+fn form_choices(place: ChoiceKey, form: DirectoryForm) -> [(ChoiceKey, Choice); 3] {
+    let DirectoryForm {
+        joint,
+        coder,
+        content,
+    } = form;
+    [
+        (place, Choice::Stream(coder, joint)),
+        (place.child(0), Choice::Stream(coder, content.all)),
+        (place.child(1), Choice::Stream(coder, content.apart)),
+    ]
 }
 
 /// Streams that are coded with the directory share its bytes in proportion to their entropy.
