@@ -158,13 +158,15 @@ fn a_source_that_vanished_fails_with_its_reason_and_is_taken_when_it_is_back() {
 }
 
 #[test]
-fn records_that_are_gone_are_made_again_by_the_same_command() {
+fn records_that_are_gone_are_made_again_without_a_dead_letter_where_the_source_has_the_file() {
     let folder = folder();
     folder.write("data/in/a.txt", "words and more words");
-    assert!(submit(&folder, &["data/in/a.txt"]).status.success());
+    folder.write("data/in/moved.txt", "these words are elsewhere");
+    let names = ["data/in/a.txt", "data/in/moved.txt"];
+    assert!(submit(&folder, &names).status.success());
     let compressor = folder.start(&["compress", "pipeline.yaml", "--data", "data"]);
-    streampress_transport::contract_tests::eventually_blocking("it is compressed", || {
-        folder.log().contains("File compressed")
+    streampress_transport::contract_tests::eventually_blocking("they are compressed", || {
+        folder.log().matches("File compressed").count() == 2
     });
     compressor.stop();
     let segments = fs::read_dir(folder.path("data/stream")).expect("the stream's folder");
@@ -174,11 +176,19 @@ fn records_that_are_gone_are_made_again_by_the_same_command() {
         removed += 1;
     }
     assert!(removed > 0);
-    let summary = folder.run_summary(&[]);
+    fs::rename(folder.path("data/in/moved.txt"), folder.path("aside")).expect("moved away");
+    let output = run(&folder, &[]);
+    assert_eq!(output.status.code(), Some(1), "{}", text(&output.stderr));
+    let summary = summary(&output);
     assert_eq!(summary["filesRestored"], 1, "{summary}");
-    assert_eq!(
-        text(&folder.files("data/out")["a.txt"]),
-        "words and more words"
+    assert_eq!(summary["filesFailed"], 1, "{summary}");
+    let restored = folder.files("data/out");
+    assert_eq!(text(&restored["a.txt"]), "words and more words");
+    let letters = ["redrive", "--list", "pipeline.yaml", "--data", "data"];
+    let listed = folder.run_well(&letters);
+    assert!(
+        listed.starts_with("moved.txt: dead (RecordMissing: ") && listed.lines().count() == 1,
+        "{listed}"
     );
 }
 

@@ -519,9 +519,13 @@ impl RoleContext {
             report,
             self.journal.clone(),
         );
-        handler.receipts = connections
-            .receipts_queue
-            .map(|queue| ReceiptSender::new(queue, is_strict));
+        handler.receipts = connections.receipts_queue.map(|queue| {
+            let receipts = ReceiptSender::new(queue, is_strict);
+            match connections.requests_only {
+                true => receipts.of_requests_only(),
+                false => receipts,
+            }
+        });
         let config = ConsumerConfig {
             role: Role::Decompressor,
             queue: connections.chunks_queue,

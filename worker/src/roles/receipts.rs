@@ -46,6 +46,7 @@ const LONGEST_STEM: usize = 116;
 pub struct ReceiptSender {
     queue: Arc<dyn Queue>,
     strict: bool,
+    requests_only: bool,
     waiting: Mutex<Vec<WaitingReceipt>>,
     sending: tokio::sync::Mutex<()>,
     unsent: Mutex<VecDeque<Outgoing>>,
@@ -64,10 +65,19 @@ impl ReceiptSender {
         Self {
             queue,
             strict,
+            requests_only: false,
             waiting: Mutex::default(),
             sending: tokio::sync::Mutex::default(),
             unsent: Mutex::default(),
             kept: Notify::default(),
+        }
+    }
+
+    /// Only asks for files to be sent again: what was restored is known at the source's side without receipts.
+    pub(crate) fn of_requests_only(self) -> Self {
+        Self {
+            requests_only: true,
+            ..self
         }
     }
 
@@ -80,6 +90,9 @@ impl ReceiptSender {
         is_restored: bool,
         context: MessageContext<'_>,
     ) -> Result<(), HandlerError> {
+        if self.requests_only {
+            return Ok(());
+        }
         let file = ReceiptFile {
             file: manifest.file.clone(),
             file_version: version,

@@ -42,8 +42,8 @@ const LISTED_FAILURES: u32 = 100;
 const RETRY_AFTER: Duration = Duration::from_secs(2);
 /// So long after the last message of an embedded queue every outcome is in the journal.
 const IDLE: Duration = Duration::from_secs(3);
-/// How long a run waits for its receipts once all files are done.
-const RECEIPTS_PATIENCE: Duration = Duration::from_secs(30);
+/// How long a run waits for the messages that are left once all files are done.
+const MESSAGES_PATIENCE: Duration = Duration::from_secs(30);
 /// Between two checks of how long packed files have waited.
 const RETENTION_INTERVAL: Duration = Duration::from_secs(60);
 /// AWS keeps records for 24 hours or longer.
@@ -212,12 +212,7 @@ impl Run {
             false => Backend::Embedded(local),
             true => Backend::Aws(connect::connect_aws(&config).await?),
         };
-        let mut connections = backend.compressor(&resolved.compressor_settings()).await?;
-        if resolved.source.on_restored == OnRestored::Keep {
-            // Both sides share this process's journal, and the run itself announces again what cannot be restored: receipts
-            // would only repeat it.
-            connections.receipts_queue = None;
-        }
+        let connections = backend.compressor(&resolved.compressor_settings()).await?;
         let context = RoleContext {
             backend,
             locks,
@@ -312,6 +307,11 @@ impl Run {
         &*self.context.journal
     }
 
+    /// Whether restored files stay at the source.
+    fn keeps_sources(&self) -> bool {
+        self.resolved.source.on_restored == OnRestored::Keep
+    }
+
     /// Files to expect, where that is known before they are made.
     fn total(&self, input: FileInput) -> Option<u64> {
         let job = self.resolved.generator.as_ref()?;
@@ -336,7 +336,7 @@ impl Run {
         roles.spawn(async move { compressor.run().await });
         let decompressor = self.context.decompressor(
             &self.resolved.decompressor_settings(),
-            self.connections.for_decompressor(),
+            self.connections.for_decompressor(self.keeps_sources()),
             report,
         )?;
         roles.spawn(async move { decompressor.run().await });
@@ -751,7 +751,7 @@ struct Watch<'a> {
     announced: oneshot::Receiver<Result<ScanResult>>,
     total: Option<u64>,
     tries: Tries,
-    /// Since when all files are done.
+    /// Since when all files have been done.
     done_since: Option<Instant>,
     /// Why the journal cannot be used at present.
     outage: Option<String>,
@@ -768,11 +768,9 @@ struct RetentionWatch {
     said: Option<String>,
 }
 
-/// What was tried for files that failed or went missing.
+/// What was tried for files that went missing.
 #[derive(Debug, Default)]
 struct Tries {
-    /// Failures that were handled.
-    failed: u64,
     /// Files that were announced again, by id: each once in a run.
     announced: HashSet<String>,
     /// Since when no queue has held a message although files are unfinished, with the progress of then.
@@ -829,13 +827,13 @@ impl Watch<'_> {
         }
         self.report_waiting();
         self.report_retention().await?;
-        let again = self.announce_failed(progress).await?;
-        if !all_announced || again {
+        if !all_announced {
             return Ok(false);
         }
         if progress.unfinished() == 0 {
-            return Ok(self.receipts_are_taken().await);
+            return Ok(self.is_settled().await);
         }
+        self.done_since = None;
         self.conclude_idle(progress).await?;
         Ok(false)
     }
@@ -913,34 +911,6 @@ impl Watch<'_> {
         }
     }
 
-    /// Announces files again that failed because their records cannot be used, each once; true where there were such.
-    async fn announce_failed(&mut self, progress: JournalProgress) -> Result<bool> {
-        if progress.failed == self.tries.failed {
-            return Ok(false);
-        }
-        self.tries.failed = progress.failed;
-        let mut names = Vec::new();
-        for file in self.run.journal().open_files().await? {
-            let is_spoiled = file
-                .failure
-                .as_ref()
-                .is_some_and(|failure| failure.reason.is_of_records());
-            if is_spoiled
-                && self.is_newest(&file).await?
-                && self.tries.announced.insert(file.file_id)
-            {
-                names.push(file.name);
-            }
-        }
-        let missing = self.run.scanner.announce_names(&names).await?;
-        Ok(missing.len() < names.len())
-    }
-
-    async fn is_newest(&self, file: &OpenFile) -> Result<bool> {
-        let newest = self.newest(file).await?;
-        Ok(newest.is_some_and(|newest| newest.file_id == file.file_id))
-    }
-
     async fn newest(&self, file: &OpenFile) -> Result<Option<SourceRecord>> {
         let location = self.run.scanner.announcer.source.location();
         let newest = self.run.journal().source(location, &file.name);
@@ -995,21 +965,18 @@ impl Watch<'_> {
         Ok(())
     }
 
-    /// Whether nothing remains to be done at the source for the files that are done. Where that takes long, as when a source
-    /// file cannot be deleted, the next run continues.
-    async fn receipts_are_taken(&mut self) -> bool {
-        if self.run.connections.receipts_queue.is_none() {
-            return true;
-        }
+    /// Whether no message about the files that are done is under way any more. One may be a receipt, for which something is
+    /// to be done at the source, or the same content announced once more, which may be its name's newest version. Where
+    /// that takes long, as when a source file cannot be deleted, the next run continues.
+    async fn is_settled(&mut self) -> bool {
         let since = *self.done_since.get_or_insert_with(Instant::now);
-        // A file may be under way once more for the sake of its receipt.
         if self.queues_are_empty().await {
             return true;
         }
-        let is_late = since.elapsed() >= RECEIPTS_PATIENCE;
+        let is_late = since.elapsed() >= MESSAGES_PATIENCE;
         if is_late {
             self.observer.notice(
-                "the receipts of some restored files were not acted on yet; the next run continues with them",
+                "messages about files that are done are still under way, such as receipts that could not be acted on yet; the next run continues with them",
             );
         }
         is_late

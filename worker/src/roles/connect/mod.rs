@@ -57,6 +57,8 @@ pub struct DecompressorConnections {
     pub chunks_queue: Arc<dyn Queue>,
     /// Takes receipts, where the pipeline has them.
     pub receipts_queue: Option<Arc<dyn Queue>>,
+    /// Whether no receipt is sent but requests to send a file again.
+    pub requests_only: bool,
     /// Brings records.
     pub stream: Arc<dyn ChunkStream>,
 }
@@ -71,11 +73,13 @@ impl CompressorConnections {
     }
 
     /// The connections of a decompressor in the same process: it shares the stream, so that what one reads or counts is
-    /// not read or counted twice.
-    pub(crate) fn for_decompressor(&self) -> DecompressorConnections {
+    /// not read or counted twice. It shares the journal too, so that receipts of restored files tell nothing new; where
+    /// nothing is done at the source for them (`requests_only`), none are sent.
+    pub(crate) fn for_decompressor(&self, requests_only: bool) -> DecompressorConnections {
         DecompressorConnections {
             chunks_queue: self.chunks_queue.clone(),
             receipts_queue: self.receipts_queue.clone(),
+            requests_only,
             stream: self.stream.clone(),
         }
     }
@@ -138,6 +142,7 @@ impl Backend {
         Ok(DecompressorConnections {
             chunks_queue: self.chunks_queue(&transport.chunks_queue).await?,
             receipts_queue: self.receipts_queue(&transport.receipts_queue).await?,
+            requests_only: false,
             stream: self.stream(&transport.stream).await?,
         })
     }
