@@ -106,7 +106,7 @@ pub(super) fn encode(values: &ColumnValues, context: &EncodeContext<'_>) -> Opti
     };
     let (varying, mut first) = varying_bits(&bytes, bytes.len() / values.len());
     if context.version == FormatVersion::V2 {
-        // No reader looks at the other bits.
+        // Readers ignore the bits that vary here.
         first
             .iter_mut()
             .zip(&varying)
