@@ -42,6 +42,8 @@ impl WorkFolder {
             .current_dir(self.folder.path())
             .args(args)
             .env_clear()
+            // Tells the program of tests/mutations which mutation is in effect.
+            .envs(std::env::var_os("STREAMPRESS_MUTATION").map(|it| ("STREAMPRESS_MUTATION", it)))
             .stdin(Stdio::null());
         command
     }

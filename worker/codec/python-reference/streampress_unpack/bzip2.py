@@ -1,104 +1,83 @@
-"""One block of a bzip2 stream without the stream around it, as version 2 writes it."""
-from itertools import accumulate
+"""One block of a bzip2 stream without the stream around it (FORMAT.md, "Version 2", "Codecs")."""
+import re
 
-from .common import Damaged
-from .integers import Bits
+from .common import Bits
+
+RUN = re.compile(rb'(.)\1{3}(.)', re.DOTALL)  # four equal bytes, and how many more there are
 
 
-def code_table(bits, size):
-    """The symbol of each code, by length and code."""
-    lengths, length = [], bits.take(5)
-    for _ in range(size):
-        while bits.take(1):
-            length += 1 - 2 * bits.take(1)
-        if not 1 <= length <= 20:
-            raise Damaged(f'BZ2: a code of {length} bits')
-        lengths.append(length)
+def read_codes(bits, size):
+    """The symbols of a table by their codes, which are texts of bits."""
+    lengths, length = [], bits.number(5)
+    for symbol in range(size):
+        while bits.take(1) == '1':
+            length += 1 if bits.take(1) == '0' else -1
+        bits.need(1 <= length <= 20, f'a code of {length} bits')
+        lengths.append((length, symbol))
     table, code, last = {}, 0, 0
-    for length, symbol in sorted(zip(lengths, range(size))):
-        code, last = code << length - last, length
-        table[length, code] = symbol
-        code += 1
+    for length, symbol in sorted(lengths):
+        code <<= length - last
+        table[f'{code:0{length}b}'] = symbol
+        code, last = code + 1, length
     return table
 
 
-def unary(bits, limit):
-    """The number of ones before a zero."""
-    count = 0
-    while bits.take(1):
-        count += 1
-        if count >= limit:
-            raise Damaged('BZ2: a table that does not exist')
-    return count
-
-
-def read_symbol(bits, table):
-    """The next symbol."""
-    code = 0
-    for length in range(1, 21):
-        code = code << 1 | bits.take(1)
-        if (length, code) in table:
-            return table[length, code]
-    raise Damaged('BZ2: a code that does not exist')
+def read_symbols(bits, size):
+    """Yield the symbols. Each 50 have a table, given by its place among the recent ones."""
+    count, selectors = bits.number(3), bits.number(15)
+    bits.need(2 <= count <= 6, f'{count} tables')
+    recent, chosen = list(range(count)), []
+    for _ in range(selectors):
+        place = 0
+        while bits.take(1) == '1':
+            place += 1
+        bits.need(place < count, 'a table that does not exist')
+        recent.insert(0, recent.pop(place))
+        chosen.append(recent[0])
+    tables = [read_codes(bits, size) for _ in range(count)]
+    for number in [number for number in chosen for _ in range(50)]:
+        for stop in range(bits.place + 1, bits.place + 21):
+            symbol = tables[number].get(bits.data[bits.place:stop])
+            if symbol is not None:
+                break
+        bits.need(symbol is not None, 'a code that does not exist')
+        bits.place = stop
+        yield symbol
 
 
 def read_sorted(bits, limit):
     """The last bytes of the sorted rotations, at most `limit`."""
-    rows = bits.take(16)
-    used = [16 * row + column for row in range(16) if rows >> 15 - row & 1
-            for flags in [bits.take(16)] for column in range(16) if flags >> 15 - column & 1]
-    count, selectors = bits.take(3), bits.take(15)
-    if not used or not 2 <= count <= 6:
-        raise Damaged('BZ2: no bytes, or a number of tables out of range')
-    recent, chosen = list(range(count)), []
-    for _ in range(selectors):
-        recent.insert(0, recent.pop(unary(bits, count)))
-        chosen.append(recent[0])
-    tables = [code_table(bits, len(used) + 2) for _ in range(count)]
-    out, run, digit, end = bytearray(), 0, 1, len(used) + 1
-    for table in chosen:
-        for _ in range(50):
-            symbol = read_symbol(bits, tables[table])
-            if symbol < 2:
-                run, digit = run + (digit << symbol), digit * 2
-            if run + len(out) > limit:
-                raise Damaged('BZ2: a block is longer than its size')
-            if symbol < 2:
-                continue
+    rows = [bits.take(16) if has_bytes == '1' else '0' * 16 for has_bytes in bits.take(16)]
+    used = [byte for byte, is_used in enumerate(''.join(rows)) if is_used == '1']
+    bits.need(used, 'no bytes')
+    out, run, weight = bytearray(), 0, 1
+    for symbol in read_symbols(bits, len(used) + 2):
+        if symbol < 2:  # a digit of the length of a run, the lowest first
+            run, weight = run + (weight << symbol), 2 * weight
+        bits.need(run + len(out) <= limit, 'more bytes than a block of this length has')
+        if symbol >= 2:
             out += bytes([used[0]]) * run
-            run, digit = 0, 1
-            if symbol == end:
-                return out
+            run, weight = 0, 1
+            if symbol == len(used) + 1:
+                break
             used.insert(0, used.pop(symbol - 1))
             out.append(used[0])
-    raise Damaged('BZ2: a block without its end')
+    else:
+        bits.need(False, 'a block without its end')
+    return bytes(out)
 
 
 def decode_block(data, length):
     """The `length` bytes of a block."""
-    bits = Bits(data)
-    if bits.take(1):
-        raise Damaged('BZ2: a randomised block')
-    origin, last = bits.take(24), read_sorted(bits, length + length // 4 + 1)
-    if len(data) != bits.place + 7 >> 3 or origin >= len(last):
-        raise Damaged('BZ2: bytes left over, or the origin is outside the block')
-    counts = [0] * 256
-    for byte in last:
-        counts[byte] += 1
-    starts, links = [0, *accumulate(counts)], [0] * len(last)
-    for place, byte in enumerate(last):
-        links[starts[byte]] = place
-        starts[byte] += 1
-    out, place, run = bytearray(), origin, 0
+    bits, out = Bits(data, 'BZ2'), bytearray()
+    bits.need(bits.take(1) == '0', 'a randomised block')
+    place, last = bits.number(24), read_sorted(bits, length + length // 4 + 1)
+    is_right = place < len(last) and len(data) == bits.place + 7 >> 3
+    bits.need(is_right, 'bytes are left over, or the first one lies outside')
+    links = sorted(range(len(last)), key=last.__getitem__)
     for _ in last:
         place = links[place]
-        byte = last[place]
-        if run == 4:  # a count follows four equal bytes
-            out += out[-1:] * byte
-            run = 0
-            continue
-        run = run + 1 if run and out[-1] == byte else 1
-        out.append(byte)
-    if len(out) != length:
-        raise Damaged(f'BZ2: {len(out)} bytes instead of {length}')
-    return bytes(out)
+        out.append(last[place])
+    raw = RUN.sub(lambda run: run[1] * (4 + run[2][0]), bytes(out))
+    bits.need(len(raw) == length, f'{len(raw)} bytes instead of {length}')
+    return raw

@@ -1,49 +1,50 @@
-"""The general codecs: stored, LZMA, BZ2, fill. The length that must come out is always known before."""
+"""The general codecs (FORMAT.md, "Codecs"). The length that must come out is known before."""
 import bz2
+from collections import namedtuple
 import lzma
 import struct
 
 from .bzip2 import decode_block
-from .common import Damaged, covered
+from .common import Damaged, need
 
 STORED, LZMA, BZ2, COLUMNS, FILL, COMPACT = range(6)
-NAMES = ('stored', 'LZMA', 'BZ2', 'columns', 'fill', 'compact columns')
-SHORT_LZMA, SHORT_BZ2 = 65536, 524288  # version 2 writes no headers for at most so many raw bytes
+WITHOUT_HEADERS = {LZMA: 65536, BZ2: 524288}  # version 2, for at most so many raw bytes
+Packed = namedtuple('Packed', 'codec parameter length size')  # `size` bytes unpack to `length`
 
 
-def decompress(codec, parameter, data, length, version=1):
-    """The `length` bytes that `data` unpacks to; memory for no more than that is used."""
-    if version == 2 and codec == BZ2 and length <= SHORT_BZ2:
-        covered.add('codec BZ2, one block')
-        return decode_block(data, length)
-    if version == 2 and codec == LZMA and length <= SHORT_LZMA:
-        if not 0 < length or len(data) > 65535:
-            raise Damaged(f'LZMA: {len(data)} packed bytes for {length}')
-        covered.add('codec LZMA, one chunk')
-        data = struct.pack('>BHHBx', 0xe0, length - 1, len(data), parameter) + data + b'\0'
-    if codec not in (STORED, LZMA, BZ2, FILL):
-        raise Damaged(f'unknown codec {codec}')
-    covered.add(f'codec {NAMES[codec]}')
-    if codec in (STORED, BZ2) and parameter:
-        raise Damaged(f'codec {NAMES[codec]} has parameter {parameter}')
+def read_lengths(codec, parameter, fields):
+    """Version 2: a raw length, and a packed one where it is not known."""
+    length = fields.varint()
+    known = {STORED: length, FILL: 0}
+    return Packed(codec, parameter, length, known[codec] if codec in known else fields.varint())
+
+
+def decompress(packed, data, version=1):
+    """The bytes that `data` unpacks to; memory for no more than their length is used."""
+    codec, parameter, length, _ = packed
+    need(codec in (STORED, LZMA, BZ2, FILL), f'unknown codec {codec}')
+    need(not parameter or codec in (LZMA, FILL), f'codec {codec} has parameter {parameter}')
+    wrong_size = f'codec {codec}: {len(data)} packed bytes for {length}'
     if codec in (STORED, FILL):
-        if len(data) != (codec == STORED) * length:
-            raise Damaged(f'codec {NAMES[codec]}: {len(data)} packed bytes for {length}')
-        return data or bytes([parameter]) * length
-    if codec == BZ2:
-        unpacker = bz2.BZ2Decompressor()
-    else:
+        need(len(data) == (length if codec == STORED else 0), wrong_size)
+        return data if codec == STORED else bytes([parameter]) * length
+    if version == 2 and length <= WITHOUT_HEADERS[codec]:
+        if codec == BZ2:
+            return decode_block(data, length)
+        need(length and len(data) < 65536, wrong_size)
+        data = struct.pack('>BHHBx', 0xe0, length - 1, len(data), parameter) + data + b'\0'
+    unpacker = bz2.BZ2Decompressor()
+    if codec == LZMA:
         lc, lp, pb = parameter % 9, parameter // 9 % 5, parameter // 45
-        if pb > 4 or lc + lp > 4:
-            raise Damaged(f'LZMA parameter {parameter} is not allowed')
-        chain = {'id': lzma.FILTER_LZMA2, 'dict_size': 1 << (max(length, 4096) - 1).bit_length()}
-        unpacker = lzma.LZMADecompressor(lzma.FORMAT_RAW, filters=[chain | {'lc': lc, 'lp': lp, 'pb': pb}])
+        need(lc + lp <= 4 and pb <= 4, f'LZMA parameter {parameter} is not allowed')
+        size = 1 << (max(length, 4096) - 1).bit_length()
+        chain = {'id': lzma.FILTER_LZMA2, 'dict_size': size, 'lc': lc, 'lp': lp, 'pb': pb}
+        unpacker = lzma.LZMADecompressor(lzma.FORMAT_RAW, filters=[chain])
     try:
         out = unpacker.decompress(data, length + 1)
         if len(out) == length and not unpacker.eof:
             out += unpacker.decompress(b'', 1)  # the mark of the end may be unread still
     except (OSError, EOFError, ValueError, lzma.LZMAError) as error:
-        raise Damaged(f'{NAMES[codec]}: {error}') from None
-    if len(out) != length or not unpacker.eof or unpacker.unused_data:
-        raise Damaged(f'{NAMES[codec]}: not exactly one stream of {length} bytes')
+        raise Damaged(f'codec {codec}: {error}') from None
+    need(len(out) == length and unpacker.eof and not unpacker.unused_data, wrong_size)
     return out

@@ -1,7 +1,4 @@
-"""What the modules share: the error, bounded reading, and the record of what was met."""
-
-MASK64, SIGN64 = (1 << 64) - 1, 1 << 63
-covered = set()  # names of the codings, layouts, … that have been met; the tests look at it
+"""What the modules share: the error and bounded reading."""
 
 
 class Damaged(Exception):
@@ -12,14 +9,27 @@ class Damaged(Exception):
         self.message, self.offset = message, offset
 
 
+def need(is_right, message):
+    """Stop if something is not as it must be."""
+    if not is_right:
+        raise Damaged(message)
+
+
 def signed(number):
     """A number modulo 2^64 as a signed one."""
-    return (number + SIGN64 & MASK64) - SIGN64
+    return (number + (1 << 63)) % (1 << 64) - (1 << 63)
 
 
 def unzigzag(number):
     """0, 1, 2, 3, … stand for 0, -1, 1, -2, …"""
     return number >> 1 ^ -(number & 1)
+
+
+def decimal(text, limit):
+    """A number as decimal text, which must be below `limit`."""
+    if not text.isdigit() or len(text) > 9 or int(text) >= limit:
+        raise Damaged(f'a column has {text[:20]!r} instead of a number below {limit}')
+    return int(text)
 
 
 class Reader:
@@ -28,30 +38,34 @@ class Reader:
     def __init__(self, data, name):
         self.data, self.place, self.name = data, 0, name
 
-    def fail(self, message):
-        """Raise the error."""
-        raise Damaged(f'{self.name}, byte {self.place}: {message}')
+    def need(self, is_right, message):
+        """Stop if something is not as it must be."""
+        if not is_right:
+            raise Damaged(f'{self.name}, place {self.place}: {message}')
 
     def take(self, count):
         """The next `count` bytes."""
-        if count > len(self.data) - self.place:
-            self.fail(f'{count} bytes needed, {len(self.data) - self.place} left')
-        self.place += count
-        return self.data[self.place - count:self.place]
+        start, stop = self.place, self.place + count
+        if stop > len(self.data):
+            left = len(self.data) - start
+            self.need(False, f'{self.name} ends: {count} are needed, {left} are left')
+        self.place = stop
+        return self.data[start:stop]
 
-    def byte(self, limit=256, what='byte', least=0):
+    def byte(self, what='byte', limit=256, least=0):
         """The next byte, which must be at least `least` and below `limit`."""
         byte = self.take(1)[0]
-        return byte if least <= byte < limit else self.fail(f'unknown {what} {byte}')
+        self.need(least <= byte < limit, f'unknown {what} {byte}')
+        return byte
 
-    def varint(self, limit=MASK64, what='varint'):
+    def varint(self, limit=(1 << 64) - 1, what='varint'):
         """The next LEB128 number, which must be at most `limit`."""
         number = shift = 0
         while True:
-            byte = self.byte()
+            byte = self.take(1)[0]
             number |= (byte & 127) << shift
             if number > limit or shift > 63:
-                self.fail(f'{what} is more than {limit}')
+                self.need(False, f'{what} is more than {limit}')
             if byte < 128:
                 return number
             shift += 7
@@ -60,20 +74,23 @@ class Reader:
         """A varint length and as many bytes."""
         return self.take(self.varint())
 
+    def line(self):
+        """The bytes up to the next line feed."""
+        stop = self.data.find(b'\n', self.place)
+        self.need(stop >= 0, 'there are too few lines')
+        start, self.place = self.place, stop + 1
+        return self.data[start:stop]
+
     def end(self):
         """Everything must have been read."""
-        if self.place != len(self.data):
-            self.fail(f'{len(self.data) - self.place} bytes are left over')
+        self.need(self.place == len(self.data), f'{len(self.data) - self.place} are left over')
 
 
-class Budget:
-    """How many values, and bytes of values, a block may still make: crafted files must not fill the memory."""
+class Bits(Reader):
+    """Reads the bits of a byte string as a text of '0' and '1', the highest of each byte first."""
 
-    def __init__(self, raw_length):
-        self.left = 8 * raw_length + 65536  # real files need up to four times the raw length
+    def __init__(self, data, name):
+        super().__init__(f'{int.from_bytes(data, "big"):0{8 * len(data)}b}', name)
 
-    def spend(self, amount):
-        """Count what is about to be made."""
-        self.left -= amount
-        if self.left < 0:
-            raise Damaged('the columns hold far more than the block')
+    def number(self, count):
+        return int('0' + self.take(count), 2)

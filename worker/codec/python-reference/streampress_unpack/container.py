@@ -1,167 +1,96 @@
-"""The frames of a packed file: file header, blocks, end frame."""
+"""The frames of a packed file (FORMAT.md, "Frames", and "Version 2", "Frames")."""
 import struct
 
-from .codecs import BZ2, COLUMNS, COMPACT, FILL, LZMA, STORED, decompress
+from .codecs import COLUMNS, COMPACT, FILL, LZMA, Packed, decompress, read_lengths
 from .columns import decode_columns
-from .common import Damaged, Reader, covered
-from .hashing import blake3
+from .common import Damaged, Reader
 
-NEWEST, DEFAULT_LIMIT = 2, 64 << 20
-FILE, BLOCK, END, LAST = b'\x89SPK', b'SPKB', b'SPKE', b'SPKX'
-
-
-class Source:
-    """A packed file that is read from front to back."""
-
-    def __init__(self, file):
-        self.file, self.place = file, 0
-
-    def take(self, count, what):
-        """Exactly `count` bytes."""
-        data = self.file.read(count)
-        self.place += len(data)
-        if len(data) < count:
-            raise Damaged(f'the file ends inside {what}', self.place)
-        return data
+try:
+    from blake3 import blake3
+except ImportError:
+    from plain_blake3 import blake3
 
 
-def check_frame(data, what, start):
-    """The version at byte 4 must be known, the last 4 bytes be the check of those before."""
-    if data[4] != 1:
-        raise Damaged(f'version {data[4]} in a file of version 1', start + 4)
-    if blake3(data[:-4]).digest()[:4] != data[-4:]:
-        raise Damaged(f'{what} does not match its check', start)
+class Source(Reader):
+    """A packed file."""
+
+    def need(self, is_right, message):
+        if not is_right:
+            raise Damaged(message, self.place)
+
+    def expect(self, data, what):
+        """The next bytes must be these."""
+        self.need(self.take(len(data)) == data, f'{what} is not right')
+
+    def check(self, start, size):
+        """The hash of the frame that begins at `start`."""
+        self.expect(blake3(self.data[start:self.place]).digest()[:size], 'the check of a header')
 
 
-def read_block(source, start, number, limit):
-    """The raw bytes of a block, and their packed length."""
-    header = BLOCK + source.take(36, 'a block header')
-    check_frame(header, 'a block header', start)
-    transform, codec, parameter, its_number, length, packed, digest = struct.unpack('<5xBBBIII16s4x', header)
-    if its_number != number:
-        raise Damaged(f'block {its_number} stands where block {number} should be', start + 8)
-    if max(length, packed) > limit:
-        raise Damaged(f'a block of {length} bytes, packed {packed}; at most {limit} are allowed', start + 12)
-    if transform > 3 or (codec == COLUMNS) != (transform > 0):
-        raise Damaged(f'unknown transform {transform} or codec {codec} with it', start + 5)
-    covered.add(f'transform {transform}')
-    payload = source.take(packed, f'block {number}')
-    try:
-        if codec == COLUMNS:
-            raw = decode_columns(transform, payload, length)
-        else:
-            raw = decompress(codec, parameter, payload, length)
-    except Damaged as error:
-        raise Damaged(f'block {number}: {error.message}', start + 40) from None
-    if blake3(raw).digest()[:16] != digest:
-        raise Damaged(f'block {number} does not match its hash', start + 20)
-    return raw, packed
+def full_header(source, blocks, whole):
+    """Version 1: transform, packing, hash, whether it is the last block; None after the end."""
+    start, magic, version = source.place, source.take(4), source.byte()
+    source.need(magic in (b'SPKB', b'SPKE'), 'neither a block nor the end frame')
+    source.need(version == 1, f'version {version} in a file of version 1')
+    if magic == b'SPKB':
+        transform, codec, parameter, number, length, size, digest = struct.unpack(
+            '<BBBIII16s', source.take(31))
+        source.check(start, 4)
+        source.need(number == len(blocks), f'block {number} in place of block {len(blocks)}')
+        return transform, Packed(codec, parameter, length, size), digest, False
+    total = sum(length for length, _ in blocks)
+    source.expect(struct.pack('<xxxIQ', len(blocks), total), 'the number of blocks or bytes')
+    source.expect(whole.digest(), 'the hash of the file')
+    source.expect(b''.join(struct.pack('<II', *block) for block in blocks), 'the index')
+    source.check(start, 4)
+    source.expect(struct.pack('<I4s', source.place + 8 - start, b'SPKX'), 'the end')
+    return None
 
 
-def read_end(source, start, blocks, whole):
-    """The end frame, which must agree with the blocks."""
-    data = END + source.take(60 + 8 * len(blocks), 'the end frame')
-    check_frame(data[:-8], 'the end frame', start)
-    expected = struct.pack('<4sBxxxIQ32s', END, data[4], len(blocks), sum(raw for raw, _ in blocks), whole)
-    expected += b''.join(struct.pack('<II', *block) for block in blocks)
-    if data != expected + data[-12:-8] + struct.pack('<I', len(data)) + LAST:
-        raise Damaged('the end frame does not agree with the blocks', start)
-    if source.file.read(1):
-        raise Damaged('something follows the end frame', source.place)
+def compact_header(source, blocks, whole):
+    """The same for version 2."""
+    start, first = source.place, source.byte()
+    if first == 64:
+        source.need(source.varint() == len(blocks), 'there are more or fewer blocks')
+        source.expect(whole.digest()[:16], 'the hash of the file')
+        source.check(start, 4)
+        source.expect(bytes([source.place + 1 - start]), 'the end')
+        return None
+    transform, codec, is_whole = first >> 4 & 3, first >> 1 & 7, first >> 6 & 1
+    source.need(first >= 128 and not first & 1, 'neither a block nor the end frame')
+    source.need(not is_whole or not blocks, 'a block that is the whole file follows others')
+    parameter = source.byte() if codec in (LZMA, FILL) else 0
+    packed, digest = read_lengths(codec, parameter, source), source.take(16 if is_whole else 8)
+    source.check(start, 3)
+    return transform, packed, digest, is_whole
 
 
-class Header(Reader):
-    """A header of version 2, read byte by byte from the source."""
-
-    def __init__(self, source):
-        super().__init__(b'', 'a header')
-        self.source, self.start = source, source.place
-
-    def fail(self, message):
-        raise Damaged(f'a header: {message}', self.start)
-
-    def take(self, count):
-        self.data += self.source.take(count, 'a header')
-        return super().take(count)
-
-    def check(self, size, start):
-        """The next bytes must be those of the hash of all before."""
-        if self.take(size) != blake3(self.data[:-size]).digest()[:size]:
-            raise Damaged('a header does not match its check', start)
-
-
-def read_compact_block(source, header, first, limit, number):
-    """The raw bytes of a block of version 2."""
-    transform, codec, single = first >> 4 & 3, first >> 1 & 7, first >> 6 & 1
-    if first < 128 or first & 1 or codec > COMPACT or codec == COLUMNS or (codec == COMPACT) != (transform > 0):
-        raise Damaged('neither a block nor the end frame', header.start)
-    parameter = header.byte() if codec in (LZMA, FILL) else 0
-    length = header.varint(0xffffffff)
-    packed = header.varint(0xffffffff) if codec in (LZMA, BZ2, COMPACT) else length * (codec == STORED)
-    digest = header.take(16 if single else 8)
-    header.check(3, header.start)
-    if max(length, packed) > limit:
-        raise Damaged(f'a block of {length} bytes, packed {packed}; at most {limit} are allowed', header.start)
-    covered.update((f'transform {transform}', 'version 2'))
-    start, payload = source.place, source.take(packed, f'block {number}')
-    try:
-        raw = (decode_columns(transform, payload, length, 2) if transform else
-               decompress(codec, parameter, payload, length, 2))
-    except Damaged as error:
-        raise Damaged(f'block {number}: {error.message}', start) from None
-    if blake3(raw).digest()[:len(digest)] != digest:
-        raise Damaged(f'block {number} does not match its hash', header.start)
-    return raw
-
-
-def unpack_compact(source, limit):
-    """Yield the raw bytes of each block of version 2."""
-    whole, blocks, single = blake3(), 0, False
-    while not single:
-        header = Header(source)
-        first = header.byte()
-        if first == 64:
-            if (header.varint(), header.take(16)) != (blocks, whole.digest()[:16]):
-                raise Damaged('the end frame does not agree with the blocks', header.start)
-            header.check(4, header.start)
-            if header.byte() != header.place:
-                raise Damaged('the end frame has another length', header.start)
-            break
-        raw = read_compact_block(source, header, first, limit, blocks)
-        single = first >> 6 & 1
-        if single and blocks:
-            raise Damaged('a block that is the whole file follows others', header.start)
-        blocks += 1
+def unpack(file, limit=64 << 20):
+    """Yield the raw bytes of each block of a packed file; raise Damaged if something is wrong."""
+    source, blocks, whole, is_last = Source(file.read(), 'the file'), [], blake3(), False
+    source.need(source.take(4) == b'\x89SPK', 'this is not a packed file')
+    version = source.byte()
+    source.need(version in (1, 2), f'version {version}; this reader knows versions 1 to 2')
+    if version == 1:
+        source.expect(bytes(3), 'the file header')
+        source.take(4)  # the packer's block size
+        source.check(0, 4)
+    read_header = (full_header, compact_header)[version - 1]
+    while not is_last and (header := read_header(source, blocks, whole)):
+        transform, packed, digest, is_last = header
+        source.need(max(packed.length, packed.size) <= limit, f'a block of {packed.length} bytes, '
+                    f'packed {packed.size}; at most {limit} are allowed')
+        has_columns = packed.codec == (COLUMNS, COMPACT)[version - 1]
+        source.need(transform < 4 and has_columns == (transform > 0), 'unknown transform or codec')
+        start, payload = source.place, source.take(packed.size)
+        try:
+            raw = (decode_columns(transform, payload, packed.length, version) if transform
+                   else decompress(packed, payload, version))
+        except Damaged as error:
+            raise Damaged(f'block {len(blocks)}: {error.message}', start) from None
+        is_right = blake3(raw).digest()[:len(digest)] == digest
+        source.need(is_right, f'block {len(blocks)} does not match its hash')
+        blocks.append((packed.length, packed.size))
         whole.update(raw)
         yield raw
-    if source.file.read(1):
-        raise Damaged('something follows the end', source.place)
-
-
-def unpack(file, limit=DEFAULT_LIMIT):
-    """Yield the raw bytes of each block of a packed file; raise Damaged where something is wrong."""
-    source, blocks, whole = Source(file), [], blake3()
-    first = source.take(5, 'the file header')
-    if first[:4] != FILE:
-        raise Damaged('this is not a packed file', 0)
-    if first[4] == 2:
-        yield from unpack_compact(source, limit)
-        return
-    if first[4] != 1:
-        raise Damaged(f'the file has version {first[4]}, this reader knows versions 1 to {NEWEST}', 4)
-    header = first + source.take(11, 'the file header')
-    if any(header[5:8]):
-        raise Damaged('this is not a packed file', 0)
-    check_frame(header, 'the file header', 0)
-    while True:
-        start = source.place
-        magic = source.take(4, 'the file, before its end frame')
-        if magic == END:
-            read_end(source, start, blocks, whole.digest())
-            return
-        if magic != BLOCK:
-            raise Damaged('neither a block nor the end frame', start)
-        raw, packed = read_block(source, start, len(blocks), limit)
-        blocks.append((len(raw), packed))
-        whole.update(raw)
-        yield raw
+    source.need(source.place == len(source.data), 'something follows the end')

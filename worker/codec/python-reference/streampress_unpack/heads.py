@@ -1,118 +1,82 @@
-"""From the columns of a block back to its bytes, as a list of parts: text, CSV, JSON."""
+"""From the columns of a block back to its bytes, as a list of parts (FORMAT.md, "Heads").
+
+The columns are iterators. Where one has too few values, `next` raises StopIteration.
+"""
 import re
 
-from .common import Damaged, covered
+from .common import decimal, need
 
 STRING = re.compile(rb'"(?:[^"\\]|\\.)*"', re.DOTALL)
+ELEMENT, ENTRY, EXTRA = ('element',), ('entry',), ('extra',)  # the items of shapes without text
 
 
-class Columns:
-    """Yields the values of columns one by one."""
-
-    def __init__(self, columns):
-        self.left = [iter(column) for column in columns]
-
-    def next(self, number):
-        """The next value of a column."""
-        value = next(self.left[number], None) if number < len(self.left) else None
-        if value is None:
-            raise Damaged(f'column {number} has too few values')
-        return value
-
-    def number(self, number, limit):
-        """The next value of a column of numbers as decimal text, which must be below `limit`."""
-        value = self.next(number)
-        if not value.isdigit() or len(value) > 9 or int(value) >= limit:
-            raise Damaged(f'column {number} has {value[:20]!r} instead of a number below {limit}')
-        return int(value)
-
-    def end(self):
-        """All values must have been used."""
-        if any(next(values, None) is not None for values in self.left):
-            raise Damaged('columns have values left over')
-
-
-def text(head, columns, _budget):
+def text(head, columns, _spend):
     """One column, the lines."""
-    if len(columns) != 1:
-        head.fail(f'{len(columns)} columns of lines')
+    head.need(len(columns) == 1, f'{len(columns)} columns of lines')
     parts = [part for line in columns[0] for part in (line, b'\n')]
-    return parts if head.byte(2, 'flag') else parts[:-1]
+    return parts if head.byte('flag', 2) else parts[:-1]
 
 
-def csv(head, columns, _budget):
+def csv(head, columns, _spend):
     """The first row stands in the head; the others' fields are in a column for each place."""
-    delimiter, closed, end = head.take(1), head.byte(2, 'flag'), (b'\n', b'\r\n')[head.byte(2, 'flag')]
-    parts, source = [head.string()], Columns(columns)
-    for _ in range(len(columns[0]) if columns else 0):
-        fields = source.number(0, len(columns))
-        for place in range(1, fields + 1):
-            parts += (source.next(place), delimiter)
-        parts[-1 if fields else len(parts):] = [end]
-    source.end()
-    return parts if closed else parts[:-1]
+    delimiter, is_closed = head.take(1), head.byte('flag', 2)
+    end, parts = b'\r\n' if head.byte('flag', 2) else b'\n', [head.string()]
+    for size in columns[0] if columns else ():
+        fields = [next(columns[place + 1]) for place in range(decimal(size, len(columns)))]
+        parts += (delimiter.join(fields), end)
+    return parts if is_closed else parts[:-1]
 
 
-class Shape:
-    """The fixed text of an array or an object."""
+def read_shape(data):
+    """The items of a shape: its beginning, what each element adds, its end.
 
-    SIZES = {b'L': 3, b'V': 1, b'M': 4}
-
-    def __init__(self, data):
-        self.kind, self.parts, self.keys = data[:1], data[1:].split(b'\0'), []
-        self.counted, size = self.kind in self.SIZES, len(self.parts)
-        if self.kind == b'T':
-            self.keys = range(size - 1)
-        elif self.kind == b'O':
-            strings = [STRING.match(part, max(part.find(b'"'), 0)) for part in self.parts[:-1]]
-            self.keys = [string[0] for string in strings if string]
-        if not data or self.kind not in b'OTLVM' or size != self.SIZES.get(self.kind, len(self.keys) + 1):
-            raise Damaged(f'unknown shape {data[:40]!r}')
-        covered.add(f'shape {self.kind.decode()}')
-
-    def content(self, path, extras, count):
-        """What it consists of, in order: bytes, numbers of columns to take a value from, keys of child paths."""
-        parts, out = self.parts, [self.parts[0]]
-        if self.kind == b'V':
-            return out + [(path, 'element'), extras] * count
-        if self.kind == b'L':
-            return out + ([(path, 'element'), parts[1]] * count)[:-1] + [parts[2]]
-        if self.kind == b'M':  # the keys in the extras are without their quotes
-            return out + ([b'"', extras, b'"' + parts[1], (path, 'entry'), parts[2]] * count)[:-1] + [parts[3]]
-        for key, part in zip(self.keys, parts[1:]):
-            out += ((path, key), part)
-        return out
+    If it has an end, the last item of the last element is left out.
+    """
+    kind, (first, *parts) = data[:1], data[1:].split(b'\0')
+    if kind == b'L' and len(parts) == 2:
+        return [first], [ELEMENT, parts[0]], parts[1:]
+    if kind == b'V' and not parts:
+        return [first], [ELEMENT, EXTRA], []
+    if kind == b'M' and len(parts) == 3:
+        return [first], [b'"', EXTRA, b'"' + parts[0], ENTRY, parts[1]], parts[2:]
+    keys = range(len(parts))
+    if kind == b'O':
+        strings = [STRING.match(part, max(part.find(b'"'), 0)) for part in [first, *parts][:-1]]
+        keys = [string[0] for string in strings if string]
+    need(kind in (b'O', b'T') and len(keys) == len(parts), f'unknown shape {data[:40]!r}')
+    return [first] + [item for key, part in zip(keys, parts) for item in ((key,), part)], [], []
 
 
-def json(head, columns, budget):
-    """Gaps around the outermost values; four columns for each path, a path being a parent and a key."""
+def json(head, columns, spend):
+    """Gaps around the outermost values; four columns for each path, a path being parent and key."""
     size = head.varint()
-    if size < 1 or head.string():
-        head.fail('shape 0 is not there or not empty')
-    shapes = [None] + [Shape(head.string()) for _ in range(size - 1)]
-    roots = len(columns[1]) if len(columns) > 1 else 0
-    if len(columns) % 4 != 1 or len(columns[0]) != roots + 1:
-        head.fail(f'{len(columns)} columns, and {roots} outermost values')
-    source, paths = Columns(columns), {}
-    parts = [source.next(0)]
-    for _ in range(roots):
-        waiting = [(None, None)]  # what is still to come, the next one last
+    head.need(size and not head.string(), 'shape 0 is not there or not empty')
+    shapes = [None] + [read_shape(head.string()) for _ in range(size - 1)]
+    head.need(len(columns) % 4 == 1, f'{len(columns)} columns')
+    paths, parts, gaps = {}, [], list(columns[0])
+    for gap in gaps[:-1]:
+        parts.append(gap)
+        waiting = [(None, (None,))]  # what is still to come, the next one last
         while waiting:
-            item = waiting.pop()
-            if not isinstance(item, tuple):
-                parts.append(item if isinstance(item, bytes) else source.next(item))
+            parent, item = waiting.pop()
+            if item is EXTRA:
+                item = next(columns[4 * parent + 4])
+            if isinstance(item, bytes):
+                parts.append(item)
                 continue
-            path = paths.setdefault(item, len(paths))
-            shape = shapes[source.number(4 * path + 1, len(shapes))]
-            if shape is None:
-                parts.append(source.next(4 * path + 2))
+            path = paths.setdefault((parent, item), len(paths))
+            need(4 * path + 4 < len(columns), 'there are too few columns')
+            numbers, scalars, counts, _extras = columns[4 * path + 1:4 * path + 5]
+            shape = shapes[decimal(next(numbers), len(shapes))]
+            if not shape:
+                parts.append(next(scalars))
                 continue
-            count = source.number(4 * path + 3, 1 << 32) if shape.counted else 0
-            budget.spend(len(shape.parts) + 2 * count)
-            waiting += reversed(shape.content(path, 4 * path + 4, count))
-        parts.append(source.next(0))
-    source.end()
-    return parts
+            items, element, end = shape
+            count = decimal(next(counts), 1 << 32) if element else 0
+            spend(len(items) + len(element) * count)
+            items = items + (element * count)[:-1 if end else None] + end
+            waiting += [(path, item) for item in reversed(items)]
+    return parts + gaps[-1:]
 
 
 HEADS = {1: json, 2: csv, 3: text}

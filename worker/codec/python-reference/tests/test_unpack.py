@@ -1,7 +1,7 @@
 """Tests of the reference decoder: python3 -m unittest, in the folder above.
 
-STREAMPRESS_PACKER names a program that is called as `PACKER pack EFFORT BLOCKBYTES IN OUT`; without it the
-tests that pack are skipped. STREAMPRESS_SAMPLES is the number of generated files (1000), STREAMPRESS_SEED the
+STREAMPRESS_PACKER names the program `streampress`, whose command `pack` is called; without it the tests that
+pack are skipped. STREAMPRESS_SAMPLES is the number of generated files (1000), STREAMPRESS_SEED the
 first seed (0), STREAMPRESS_GOLDEN the folder of the golden files.
 """
 from datetime import datetime, timedelta
@@ -14,13 +14,15 @@ import subprocess
 import sys
 import tempfile
 import unittest
+from unittest import mock
 
-from streampress_unpack import Damaged, covered, unpack
-from streampress_unpack.codecs import decompress
-from streampress_unpack.columns import Listed, Table, decode_columns
-from streampress_unpack.common import Budget, Reader
-from streampress_unpack.hashing import PlainBlake3
+import plain_blake3
+from streampress_unpack import Damaged, heads, scalars, streams, unpack
+from streampress_unpack.codecs import Packed, decompress
+from streampress_unpack.columns import Table, decode_columns
+from streampress_unpack.common import Reader
 from streampress_unpack.integers import read_integers
+from streampress_unpack.streams import Streams
 from tests.generate import generate
 
 HERE = Path(__file__).resolve().parent
@@ -29,17 +31,18 @@ SAMPLES = int(os.environ.get('STREAMPRESS_SAMPLES', 1000))
 SEED = int(os.environ.get('STREAMPRESS_SEED', 0))
 GOLDEN = sorted(Path(os.environ.get('STREAMPRESS_GOLDEN', HERE.parents[1] / 'testdata/hybrid')).glob('*.spk'))
 FIRST_VERSION = [path for path in GOLDEN if path.read_bytes()[4] == 1]
-EXPECTED = {f'tag {tag}' for tag in range(14)} | {f'prediction {kind}' for kind in range(8)} | {
-    f'prediction {kind} from the next value' for kind in (3, 5, 6)} | {f'hex flags {flags}' for flags in range(8)} | {
-    f'times: piece {kind}' for kind in "YmdHMSfba'"} | {f'copied, mark {mark}' for mark in range(4)} | {
-    f'shape {kind}' for kind in 'OTLVM'} | {f'codec {name}' for name in ('stored', 'LZMA', 'BZ2', 'fill')} | {
-    f'transform {transform}' for transform in range(4)} | {
-    f'numbers: print 0, style {style}, width 0' for style in range(4)} | {
-    'numbers: print 0, style 0, width > 0', 'numbers: print 1, style 3, width 0', 'numbers: print 2, style 3, width 0',
-    'dictionary, one byte', 'dictionary, two bytes', 'text with line ends', 'text with lengths',
-    'templates with border 0', 'templates with border 1'} | {
-    f'integers: {layout}, less the smallest' for layout in ('planes', 'buckets', 'digits', 'groups')} | {
-    f'integers: {layout}, zigzag' for layout in ('planes', 'rows', 'buckets', 'groups')}
+EXPECTED = {
+    *(f'coding {tag}' for tag in range(15)), *(f'prediction {kind}' for kind in range(8)),
+    *(f'cell {follows}' for follows in range(2)), *(f'flags of hex {flags}' for flags in range(8)),
+    *(f'time field {kind}' for kind in "YmdHMSfba'"), *(f'mark {mark} of a copy' for mark in range(4)),
+    *(f'shape {kind}' for kind in 'OTLVM'), *(f'codec {codec} in version 1' for codec in (0, 1, 2, 4)),
+    *(f'codec {codec} in version 2' for codec in (0, 1, 2, 4)), *(f'key rule {rule}' for rule in range(2)),
+    *(f'form of text {form}' for form in range(2)),
+    *(f'print 0, style {style}, width False' for style in range(4)), 'print 0, style 0, width True',
+    *(f'print {form}, style 3, width False' for form in (1, 2)), *(f'sign {sign}' for sign in range(2)),
+    *(f'layout {layout}' for layout in range(5)),
+    *(f'layout and sign {layout}' for layout in (0, 1, 2, 4, 16, 18, 19, 20))}
+covered = set()  # names of the codings, layouts, … that have been met
 
 
 ODD_NUMBERS = (
@@ -66,12 +69,13 @@ def raw_file(path):
     return path.with_name(path.name.removesuffix('.spk').removesuffix('.v2'))
 
 
-def pack(data, effort, block):
+def pack(data, effort, block, version=1):
     """Pack with the program."""
     with tempfile.TemporaryDirectory() as folder:
         source, target = os.path.join(folder, 'in'), os.path.join(folder, 'out')
         Path(source).write_bytes(data)
-        subprocess.run([PACKER, 'pack', effort, str(block), source, target], check=True, capture_output=True)
+        subprocess.run([PACKER, 'pack', source, '-o', target, '--effort', effort, '--block-size', block,
+                        '--format-version', str(version)], check=True, capture_output=True)
         return Path(target).read_bytes()
 
 
@@ -96,6 +100,34 @@ def varint(number):
     return bytes(out) + bytes([number])
 
 
+def watch(test):
+    """Write down what the decoder meets until the end of a test."""
+    def after(owner, name, describe):
+        original = getattr(owner, name)
+
+        def watched(*arguments, **named):
+            out = original(*arguments, **named)
+            covered.update(describe(out, *arguments, **named))
+            return out
+        patch = mock.patch.object(owner, name, watched)
+        patch.start()
+        test.addCleanup(patch.stop)
+
+    covered.clear()
+    after(Reader, 'byte', lambda byte, _, what='byte', *_limits: [f'{what} {byte}'])
+    after(Reader, 'varint', lambda number, _, limit=0, what='varint': [f'cell {number % 2}'] * (what == 'cell'))
+    after(heads, 'read_shape', lambda _, data: ['shape ' + data[:1].decode()])
+    after(streams, 'decompress', lambda _, packed, data, version=1: [f'codec {packed[0]} in version {version}'])
+    after(scalars.Numbers, '__init__', lambda _, form, *_plan: [
+        f'print {form.print}, style {form.style}, width {form.width > 0}'])
+    after(scalars.Times, '__init__', lambda _, form, *_plan: ['time field ' + kind.decode() for kind in form.kinds])
+    marks = [lambda table, text, number=number, mark=mark: covered.add(f'mark {number} of a copy') or mark(table, text)
+             for number, mark in enumerate(Table.MARKS)]
+    patch = mock.patch.object(Table, 'MARKS', marks)
+    patch.start()
+    test.addCleanup(patch.stop)
+
+
 class Golden(unittest.TestCase):
     """The golden files, whole and damaged."""
 
@@ -109,7 +141,7 @@ class Golden(unittest.TestCase):
         for path in FIRST_VERSION:
             blocks = split(path.read_bytes())
             raw = [decode_columns(h[5], p, *struct.unpack('<I', h[12:16])) if h[5] else
-                   decompress(h[6], h[7], p, *struct.unpack('<I', h[12:16])) for h, p in reversed(blocks)]
+                   decompress(Packed(h[6], h[7], *struct.unpack('<II', h[12:20])), p) for h, p in reversed(blocks)]
             self.assertEqual(b''.join(reversed(raw)), raw_file(path).read_bytes())
 
     def test_command(self):
@@ -155,7 +187,7 @@ class Golden(unittest.TestCase):
         """Hashes from the test vectors of BLAKE3: bytes 0, 1, …, 250, 0, 1, … of several lengths."""
         for length, start in ((0, 'af1349b9f5f9a1a6'), (1, '2d3adedff11b61f1'), (1024, '42214739f095a406'),
                               (1025, 'd00278ae47eb27b3'), (2049, '5f4d72f40d7a5f82'), (102400, 'bc3e3d41a1146b06')):
-            data, state = bytes(i % 251 for i in range(length)), PlainBlake3()
+            data, state = bytes(i % 251 for i in range(length)), plain_blake3.blake3()
             for place in range(0, length, 777):
                 state.update(data[place:place + 777])
             self.assertEqual(state.digest().hex()[:16], start, length)
@@ -171,7 +203,7 @@ class Layouts(unittest.TestCase):
                 ([0, 3, 10], [bytes([12 << 1])], [-1, 1]),  # digits, zigzag, base 10: 12 in 7 bits
                 ([1, 1, 4, 3, 5], [bytes([2 * 81 + 27])], [1, 0]),  # groups, less the smallest, -1
                 ([0, 2, 0], [b'\1\6', bytes([0b11010000])], [-1, 29])):  # buckets: 1, and 32 + 0b11010
-            table = Table(Reader(bytes(plan), 'plan'), Listed(streams), Budget(100))
+            table = Table(Reader(bytes(plan), 'plan'), Streams(dict(enumerate(streams)), {}), 1, 100)
             self.assertEqual(read_integers(table, 2), expected)
             table.plan.end()
 
@@ -186,8 +218,8 @@ class Crafted(unittest.TestCase):
             if not header[5]:
                 continue
             outer = Reader(payload, 'payload')
-            codec, parameter, size = outer.byte(), outer.byte(), outer.varint()
-            directory = decompress(codec, parameter, outer.string(), size)
+            packed = Packed(outer.byte(), outer.byte(), outer.varint(), outer.varint())
+            directory = decompress(packed, outer.take(packed.size))
             for _ in range(times):
                 new = bytearray(directory)
                 for _ in range(r.choice((1, 1, 2, 5))):
@@ -207,7 +239,7 @@ class Crafted(unittest.TestCase):
     @unittest.skipUnless(PACKER, 'STREAMPRESS_PACKER is not set')
     def test_generated(self):
         for seed in range(SEED, SEED + SAMPLES, 10):
-            self.try_plans(pack(generate(seed), 'max', 1 << 22), random.Random(seed), 30)
+            self.try_plans(pack(generate(seed), 'max', '4Mi'), random.Random(seed), 30)
 
 
 @unittest.skipUnless(PACKER, 'STREAMPRESS_PACKER is not set')
@@ -215,13 +247,13 @@ class Generated(unittest.TestCase):
     """Generated files, packed and unpacked."""
 
     def test_samples(self):
-        covered.clear()
+        watch(self)
         for seed in range(SEED, SEED + SAMPLES):
             data, r = generate(seed), random.Random(seed)
             for effort in r.sample(('fast', 'balanced', 'max', 'max'), 2):
-                block = r.choice((4096, 65536, 1 << 22, 1 << 22))
-                with self.subTest(seed=seed, effort=effort, block=block):
-                    self.assertEqual(unpack_bytes(pack(data, effort, block)), data)
+                block, version = r.choice(('64Ki', '64Ki', '256Ki', '4Mi')), r.choice((1, 2))
+                with self.subTest(seed=seed, effort=effort, block=block, version=version):
+                    self.assertEqual(unpack_bytes(pack(data, effort, block, version)), data)
         if SAMPLES >= 1000:  # fewer do not meet every coding
             self.assertEqual(EXPECTED - covered, set(), 'not all codings were met')
 
@@ -233,6 +265,7 @@ class Generated(unittest.TestCase):
                   (lambda n: f'0.{n * 999999937 % 10 ** 18:018}', ODD_NUMBERS), (lambda n: f'{n % 10 ** 6:06}', ODD_NUMBERS),
                   (lambda n: '%.17g' % (n % 10 ** 6 / 100), ODD_NUMBERS)]
         makers += [(lambda n, form=form: (day + timedelta(seconds=n)).strftime(form), ODD_TIMES) for form in forms]
+        watch(self)
         for number, (show, odd) in enumerate(makers):
             r = random.Random(number)
             rows = ['a,b']
@@ -243,7 +276,7 @@ class Generated(unittest.TestCase):
             data = '\n'.join(rows).encode()
             covered.discard('prediction 3')
             with self.subTest(number=number):
-                self.assertEqual(unpack_bytes(pack(data, 'max', 1 << 22)), data)
+                self.assertEqual(unpack_bytes(pack(data, 'max', '4Mi')), data)
                 self.assertIn('prediction 3', covered)
 
 
