@@ -4,18 +4,23 @@ use std::io::{self, Read, Write};
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
+use async_trait::async_trait;
 use streampress::destination::Destination;
+use streampress::journal::{FileJournal, SqliteJournal};
 use streampress::roles::announce::AnnouncementFormat;
 use streampress::telemetry::metrics::NeededService;
 use streampress_transport::contract_tests::{FilesTap, TappedFiles, eventually};
 use streampress_transport::in_process_lock::InProcessLock;
-use streampress_transport::{FileEntry, FileName, Files, PendingFile};
+use streampress_transport::{
+    FileEntry, FileName, Files, PendingFile, SlotLock, TransportError, TransportResult,
+};
 use tokio::time::Instant;
+use tokio_util::sync::CancellationToken;
 
 #[path = "support/fixture.rs"]
 mod fixture;
 
-use fixture::{Fixture, RunningConsumer};
+use fixture::{Fixture, RunningConsumer, complete_next, handle_next};
 
 const FILES: usize = 12;
 const HOUR: Duration = Duration::from_secs(3600);
@@ -148,4 +153,43 @@ async fn a_source_whose_folder_is_missing_for_an_hour_makes_no_dead_letter() {
     let after = compressing.meter.counts();
     assert_eq!((after.acknowledged, after.dead.len()), (FILES as u64, 0));
     compressing.stop().await;
+}
+
+/// The journal of a data folder whose disk is full.
+#[derive(Debug)]
+struct FullJournal;
+
+#[async_trait]
+impl FileJournal for FullJournal {
+    async fn record_compressed(&self, _file_id: &str, _packed_bytes: u64) -> TransportResult<()> {
+        let error = io::Error::from(io::ErrorKind::StorageFull);
+        Err(TransportError::unavailable("using the journal", error))
+    }
+}
+
+#[tokio::test]
+async fn a_file_that_was_packed_while_the_journals_disk_was_full_counts_as_packed_once_it_is_restored()
+ {
+    let fixture = Fixture::open();
+    let entry = fixture.write("a.txt", b"words and words and words");
+    let announcer = fixture.announcer(AnnouncementFormat::Native);
+    announcer.announce(&entry).await.expect("announced");
+    let mut compressor = fixture.compressor(fixture.local.stream());
+    compressor.journal = Arc::new(FullJournal);
+    let slot = InProcessLock::new("compressor", 1).try_acquire().await;
+    let slot = slot.expect("asked").expect("free");
+    let (files, chunks) = (fixture.local.files_queue(), fixture.local.chunks_queue());
+    let stop = CancellationToken::new();
+    let packed = handle_next(&compressor, &*files, &slot, &stop).await;
+    assert!(packed.is_err(), "the message comes again: {packed:?}");
+
+    let journal = Arc::new(SqliteJournal::open(&fixture.local).expect("opens"));
+    let mut decompressor = fixture.decompressor(fixture.destination("out"), fixture.local.stream());
+    decompressor.journal = journal.clone();
+    complete_next(&decompressor, &*chunks)
+        .await
+        .expect("restored");
+    let progress = journal.progress().await.expect("read");
+    assert_eq!((progress.restored, progress.compressed), (1, 1));
+    assert!(progress.bytes_packed > 0, "{progress:?}");
 }

@@ -81,6 +81,63 @@ fn every_packed_file_is_restored_from_the_stream_alone() {
 }
 
 #[test]
+fn a_damaged_database_is_named_with_its_damage_and_the_remedy_works() {
+    let folder = WorkFolder::with_spec("  codec: {effort: Fast}");
+    for name in ["a", "b"] {
+        folder.write(&format!("data/in/{name}.txt"), name.repeat(1000));
+    }
+    folder.run_summary(&[]);
+    let path = folder.path("data/streampress.db");
+    let database = rusqlite::Connection::open(&path).expect("opens");
+    let written = database.query_row("PRAGMA wal_checkpoint(TRUNCATE)", [], |_| Ok(()));
+    written.expect("all is in the one file");
+    let page_of = |table: &str| -> usize {
+        let sql = "SELECT rootpage FROM sqlite_schema WHERE name = ?1";
+        let page: i64 = database
+            .query_row(sql, [table], |row| row.get(0))
+            .expect("a table");
+        4096 * (usize::try_from(page).expect("a number") - 1)
+    };
+    // Of a queue, of the journal, of an index: the commands that only read other pages do not notice.
+    let pages = ["messages", "files", "sources_file"].map(page_of);
+    drop(database);
+    let whole = fs::read(&path).expect("readable");
+    for (at, what) in [(0, "is not a database"), (100, "is damaged")]
+        .into_iter()
+        .chain(pages.map(|page| (page, "is damaged")))
+    {
+        let mut bytes = whole.clone();
+        bytes[at..at + 16].fill(0xab);
+        fs::write(&path, bytes).expect("written");
+        let (code, said) = recover(&folder);
+        assert_eq!(code, Some(1), "{said}");
+        assert!(
+            said.contains("data/streampress.db") && said.contains(what),
+            "{at}: {said}"
+        );
+        assert!(
+            said.contains("move it and its -wal and -shm files away"),
+            "{said}"
+        );
+        assert!(!said.contains("sent"), "{said}");
+    }
+    lose_database(&folder);
+    fs::remove_dir_all(folder.path("data/out")).expect("removed");
+    let (code, said) = recover(&folder);
+    assert_eq!(code, Some(0), "{said}");
+    decompress(&folder, || restored(&folder) == 2);
+    assert_eq!(folder.files("data/in"), folder.files("data/out"));
+    // What was recovered counts as before.
+    let database = rusqlite::Connection::open(&path).expect("opens");
+    let sql = "SELECT announced, compressed, restored, bytes_raw FROM totals";
+    let totals = database.query_row(sql, [], |row| {
+        let number = |column: usize| row.get::<_, i64>(column);
+        Ok([number(0)?, number(1)?, number(2)?, number(3)?])
+    });
+    assert_eq!(totals.expect("readable"), [2, 2, 2, 2000]);
+}
+
+#[test]
 fn a_later_announcement_is_newer_than_what_was_recovered() {
     let folder = WorkFolder::with_spec("  codec: {effort: Fast}");
     let submit = |content: &str| {

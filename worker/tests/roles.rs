@@ -114,6 +114,50 @@ fn a_file_is_announced_each_time_that_it_is_submitted() {
 }
 
 #[test]
+fn two_submits_of_one_file_at_once_both_end_with_its_outcome_and_nothing_is_called_a_later_version()
+{
+    let folder = WorkFolder::with_spec("  source: {onRestored: Delete}");
+    folder.write("data/in/a.txt", b"a note\n");
+    let submit = [
+        "submit",
+        "data/in/a.txt",
+        "--wait",
+        "-p",
+        "pipeline.yaml",
+        "--data",
+        "data",
+    ];
+    let waiting = [(); 2].map(|()| {
+        let mut command = folder.command(&submit);
+        command.stdout(Stdio::piped()).stderr(Stdio::piped());
+        let mut child = command.spawn().expect("streampress starts");
+        let mut stdout = BufReader::new(child.stdout.take().expect("piped"));
+        let mut line = String::new();
+        stdout.read_line(&mut line).expect("readable");
+        assert!(line.contains("announced as a.txt"), "{line}");
+        (child, stdout)
+    });
+    let workers = ["compress", "decompress"].map(|name| folder.start(&role(name)));
+    for (mut child, stdout) in waiting {
+        let said: Vec<_> = stdout.lines().map(|line| line.expect("readable")).collect();
+        assert!(child.wait().expect("ended").success());
+        assert_eq!(said, ["data/in/a.txt: restored"]);
+    }
+    eventually_blocking("the source is deleted", || {
+        folder.files("data/in").is_empty()
+    });
+    workers.into_iter().for_each(|worker| {
+        worker.stop();
+    });
+    let log = folder.log();
+    assert!(log.contains("The file was announced again since"), "{log}");
+    assert!(
+        !log.contains("later version") && !log.contains("newer version"),
+        "{log}"
+    );
+}
+
+#[test]
 fn a_submit_that_waits_ends_with_what_became_of_each_file() {
     let folder = WorkFolder::with_spec("  suspend: false");
     folder.write("mine/note.txt", b"a note\n");

@@ -245,6 +245,33 @@ fn a_source_that_was_touched_after_it_was_announced_is_deleted_once_it_is_restor
 }
 
 #[test]
+fn a_restored_file_has_its_sources_time_and_one_of_before_1970_the_beginning_of_1970() {
+    let folder = WorkFolder::with_spec("  suspend: false");
+    let epoch = std::time::UNIX_EPOCH;
+    let moon_landing = epoch - Duration::from_secs(14_182_940);
+    let later = epoch + Duration::new(14_182_940, 123_456_789);
+    for (name, modified) in [("old.csv", moon_landing), ("new.csv", later)] {
+        folder.write(&format!("in/{name}"), name);
+        let file = fs::File::options()
+            .write(true)
+            .open(folder.path(&format!("in/{name}")));
+        file.and_then(|file| file.set_modified(modified))
+            .expect("touched");
+    }
+    folder.run_summary(&["--input", "in"]);
+    let modified = |name: &str| {
+        let metadata = fs::metadata(folder.path(&format!("data/out/{name}")));
+        metadata.and_then(|it| it.modified()).expect("restored")
+    };
+    assert_eq!((modified("old.csv"), modified("new.csv")), (epoch, later));
+    let summary = folder.run_summary(&["--input", "in"]);
+    assert_eq!(
+        (&summary["filesRestored"], &summary["filesAltered"]),
+        (&2.into(), &0.into())
+    );
+}
+
+#[test]
 fn a_restored_file_is_changed_only_if_its_bytes_are() {
     let folder = WorkFolder::with_spec("  suspend: false");
     folder.write("data/in/a.csv", b"a,b\n1,2\n");
@@ -467,8 +494,101 @@ fn the_page_of_a_run_that_was_stopped_or_whose_files_were_changed_is_not_green()
     let page = || text(&fs::read(folder.path("data/reports/results.html")).expect("a page"));
     assert!(page().contains("verdict ok") && page().contains("packed with effort balanced"));
     folder.write("data/out/a.json", b"theirs, and longer\n");
+    let is_said = || {
+        let page = page();
+        assert!(page.contains("verdict wait") && page.contains("1 file changed or gone since"));
+        assert!(page.contains(">changed since<") && !page.contains(">identical<"));
+        assert!(!page.contains("nothing altered"), "{page}");
+    };
     folder.run_summary(&["--input", "in"]);
-    assert!(page().contains("verdict wait") && page().contains("1 file changed or gone since"));
+    is_said();
+    folder.run_well(&["report", "pipeline.yaml", "--data", "data"]);
+    is_said();
+    // Neither here nor there.
+    fs::remove_file(folder.path("data/out/a.json")).expect("removed");
+    fs::rename(folder.path("in/a.json"), folder.path("in/b.json")).expect("renamed");
+    let summary = folder.run_summary(&["--input", "in"]);
+    assert_eq!(
+        (&summary["filesRestored"], &summary["filesGone"]),
+        (&1.into(), &1.into())
+    );
+    let page = page();
+    assert!(page.contains("1 file changed or gone since") && page.contains(">gone since<"));
+    assert_eq!(page.matches(">identical<").count(), 1);
+}
+
+#[test]
+fn a_file_that_is_packed_again_counts_once_in_the_summary_and_on_the_page() {
+    let folder = WorkFolder::with_spec("  suspend: false");
+    for name in ["a", "b"] {
+        let words: String = (0..40).map(|n| format!("{name} {}\n", n * n)).collect();
+        folder.write(&format!("in/{name}.txt"), words);
+    }
+    let input = ["--input", "in"];
+    let sizes = |summary: &serde_json::Value| {
+        ["bytesRaw", "bytesCompressed"].map(|field| summary[field].as_u64().expect("a number"))
+    };
+    let before = sizes(&folder.run_summary(&input));
+    // Together with the other it took fewer bytes than alone.
+    fs::remove_file(folder.path("data/out/a.txt")).expect("removed");
+    let after = folder.run_summary(&input);
+    assert_eq!(
+        (&after["filesCompressed"], &after["filesRestored"]),
+        (&2.into(), &2.into())
+    );
+    let after = sizes(&after);
+    assert_eq!(after[0], before[0]);
+    assert_ne!(after[1], before[1]);
+    let page = text(&fs::read(folder.path("data/reports/results.html")).expect("a page"));
+    for (tile, bytes) in ["Original size", "Packed"].into_iter().zip(after) {
+        let shown = page
+            .split(&format!(">{tile}</span>"))
+            .nth(1)
+            .expect("a tile");
+        let shown = shown
+            .split("\"value\">")
+            .nth(1)
+            .and_then(|rest| rest.split('<').next());
+        assert_eq!(shown, Some(format!("{bytes} B").as_str()), "{tile}");
+    }
+}
+
+#[test]
+fn the_counts_of_a_data_folder_with_two_sources_say_that_they_are_of_both() {
+    let folder = WorkFolder::with_spec("  suspend: false");
+    folder.write("one/a.json", b"[1]\n");
+    folder.write("two/b.json", b"[2]\n");
+    assert_eq!(folder.run_summary(&["--input", "one"])["sources"], 1);
+    let run = ["run", "pipeline.yaml", "--data", "data", "--input", "two"];
+    let output = folder.run(&run);
+    let said = text(&output.stdout);
+    assert!(
+        said.contains(
+            "2 announced, 2 restored identical, 0 failed; of the 2 sources of this data folder"
+        ),
+        "{said}"
+    );
+    let summary = folder.run_summary(&["--input", "two"]);
+    assert_eq!(
+        (&summary["sources"], &summary["filesRestored"]),
+        (&2.into(), &2.into())
+    );
+    let page = text(&fs::read(folder.path("data/reports/results.html")).expect("a page"));
+    assert!(page.contains("The figures are of all 2 sources whose files the data folder has."));
+}
+
+#[test]
+fn a_normalised_file_that_cannot_be_restored_is_on_the_page() {
+    let folder = WorkFolder::with_spec("  codec: {format: Seed}");
+    folder.write("in/a.json", b"[1]\n");
+    folder.write("data/out/a.json/in-the-way.txt", b"theirs");
+    let output = folder.run(&["run", "pipeline.yaml", "--data", "data", "--input", "in"]);
+    assert_eq!(output.status.code(), Some(1), "{}", text(&output.stdout));
+    let page = text(&fs::read(folder.path("data/reports/results.html")).expect("a page"));
+    assert!(
+        page.contains("1 file failed") && page.contains("BadName"),
+        "{page}"
+    );
 }
 
 #[test]

@@ -413,7 +413,7 @@ async fn files_that_an_earlier_release_restored_are_replaced_and_not_set_aside()
         hash: Digest::of(b"old").as_str().to_owned(),
     };
     journal.record_announced(&file).await.expect("recorded");
-    journal.record_restored("id").await.expect("recorded");
+    journal.record_restored("id", 2).await.expect("recorded");
     drop((journal, local));
     // As a release without the table left it.
     let database = rusqlite::Connection::open(root.path().join("streampress.db")).expect("opens");

@@ -254,6 +254,7 @@ fn files_line(summary: &RunSummary) -> String {
         files_waiting,
         files_gone,
         files_altered,
+        sources,
         normalised,
         ..
     } = summary;
@@ -280,6 +281,9 @@ fn files_line(summary: &RunSummary) -> String {
             line,
             ", {files_waiting} not announced yet (changed a short time ago)"
         );
+    }
+    if *sources > 1 {
+        let _ = write!(line, "; of the {sources} sources of this data folder");
     }
     line
 }

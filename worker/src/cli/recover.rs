@@ -27,6 +27,7 @@ pub(super) fn command(args: RecoverArgs) -> Result<ExitCode> {
     }
     role.ensure_stream_exists()?;
     let report = runtime()?.block_on(async {
+        role.ensure_database_is_whole().await?;
         let context = role.context(1, CancellationToken::new()).await?;
         let connections = context.backend.compressor(&settings).await?;
         let destination = match (&context.backend, role.config.decompressor()) {

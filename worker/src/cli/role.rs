@@ -99,6 +99,15 @@ impl RoleCommand {
         Ok(())
     }
 
+    /// Fails where the database of the data folder is there and damaged: what is read from it may be wrong.
+    pub(super) async fn ensure_database_is_whole(&self) -> Result<()> {
+        if self.transport == TransportChoice::Embedded {
+            let data = self.data.clone();
+            blocking(move || Local::check_database(&data)).await?;
+        }
+        Ok(())
+    }
+
     /// For a role that is this process: health and metrics are served.
     pub(super) async fn serve(
         &self,

@@ -148,7 +148,7 @@ impl Outcomes {
                     Some(SubmitOutcome::Superseded) => {
                         all_well &= say(
                             &shown,
-                            "superseded: a newer version of the file has its place",
+                            "superseded: the file was announced again since, and the newest announcement counts",
                         );
                     }
                     Some(SubmitOutcome::Dead(why)) => {
@@ -221,8 +221,8 @@ async fn outcome_in_journal(
     let Some(newest) = journal.source(&record.location, &record.name).await? else {
         return Ok(None);
     };
-    if newest.announcement != record.announcement {
-        // Announced again since.
+    // Another announcement of the same content since, as of two submits at once, has the same outcome.
+    if newest.file_id != record.file_id {
         return Ok(Some(SubmitOutcome::Superseded));
     }
     Ok(match newest.state {

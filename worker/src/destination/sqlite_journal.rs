@@ -80,7 +80,7 @@ impl DestinationJournal for DatabaseJournal {
         let entry = stored.clone();
         self.journal
             .database()
-            .read(move |step| {
+            .write_unsynced(move |step| {
                 step.prepare_cached(
                     "INSERT OR REPLACE INTO destination(name, version, hash, bytes, visible, fingerprint, replaces, written_at)
                      VALUES(?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8)",

@@ -106,9 +106,16 @@ pub trait FileJournal: Send + Sync + fmt::Debug {
         let _ = (file_id, packed_bytes);
         Ok(())
     }
-    /// The file is at its destination and its hash is right. A failure recorded before no longer counts.
-    async fn record_restored(&self, file_id: &str) -> TransportResult<()> {
-        let _ = file_id;
+    /// A manifest of the file came: it was packed, also where [`Self::record_compressed`] did not succeed. What that recorded
+    /// stays.
+    async fn record_received(&self, file_id: &str, packed_bytes: u64) -> TransportResult<()> {
+        let _ = (file_id, packed_bytes);
+        Ok(())
+    }
+    /// The file is at its destination and its hash is right. A failure recorded before no longer counts. It was packed, as
+    /// [`Self::record_received`] says.
+    async fn record_restored(&self, file_id: &str, packed_bytes: u64) -> TransportResult<()> {
+        let _ = (file_id, packed_bytes);
         Ok(())
     }
     /// A newer version of the same name is at the destination already.

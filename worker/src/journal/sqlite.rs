@@ -179,12 +179,22 @@ impl FileJournal for SqliteJournal {
         .await
     }
 
-    async fn record_restored(&self, file_id: &str) -> TransportResult<()> {
+    async fn record_received(&self, file_id: &str, packed_bytes: u64) -> TransportResult<()> {
         self.mark(
             file_id,
-            "UPDATE files SET restored_at = coalesce(restored_at, ?2), verified = ?3, failed_at = NULL, reason = NULL,
-               superseded_at = NULL WHERE file_id = ?1",
-            Box::new(1),
+            "UPDATE files SET compressed_at = ?2, packed_bytes = ?3 WHERE file_id = ?1 AND compressed_at IS NULL",
+            Box::new(to_i64(packed_bytes)),
+        )
+        .await
+    }
+
+    async fn record_restored(&self, file_id: &str, packed_bytes: u64) -> TransportResult<()> {
+        self.mark(
+            file_id,
+            "UPDATE files SET restored_at = coalesce(restored_at, ?2), verified = 1, failed_at = NULL, reason = NULL,
+               superseded_at = NULL, compressed_at = coalesce(compressed_at, ?2),
+               packed_bytes = iif(compressed_at IS NULL, ?3, packed_bytes) WHERE file_id = ?1",
+            Box::new(to_i64(packed_bytes)),
         )
         .await
     }
@@ -401,7 +411,7 @@ impl FileJournal for SqliteJournal {
     async fn record_checked(&self, files: Vec<CheckedFile>) -> TransportResult<()> {
         // Lost with the power, the files are only read once more.
         self.database
-            .read(move |step| {
+            .write_unsynced(move |step| {
                 for file in &files {
                     step.prepare_cached(
                         "INSERT OR REPLACE INTO checked(name, fingerprint, hash) VALUES(?1, ?2, ?3)",

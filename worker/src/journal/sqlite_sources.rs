@@ -194,7 +194,7 @@ pub(super) async fn sent(database: &Database, records: &[SourceRecord]) -> Trans
     let sent: Vec<_> = keys(records).into_iter().zip(versions).collect();
     // A loss of this with the power only makes one more message with the same deduplication id.
     database
-        .read(move |step| {
+        .write_unsynced(move |step| {
             for ([location, name, announcement], version) in &sent {
                 step.prepare_cached(
                     "UPDATE sources SET sent = 1, version = coalesce(?4, version)

@@ -39,7 +39,7 @@ async fn progress_counts_each_step_once_however_often_it_is_told() {
         }
         journal.record_compressed("a", 100).await.unwrap();
         journal.record_compressed("b", 60).await.unwrap();
-        journal.record_restored("a").await.unwrap();
+        journal.record_restored("a", 100).await.unwrap();
         journal.record_superseded("b").await.unwrap();
         journal
             .record_failed("c", &failure(DeadLetterReason::HashMismatch))
@@ -71,7 +71,7 @@ async fn progress_counts_each_step_once_however_often_it_is_told() {
 async fn a_file_that_is_done_stays_done() {
     let (_dir, journal) = journal();
     journal.record_announced(&file("a", 10)).await.unwrap();
-    journal.record_restored("a").await.unwrap();
+    journal.record_restored("a", 100).await.unwrap();
     journal
         .record_failed("a", &failure(DeadLetterReason::GaveUp))
         .await
@@ -101,7 +101,7 @@ async fn a_redriven_file_is_on_its_way_again_and_a_repeated_announcement_is_no_r
         .record_failed("a", &failure(DeadLetterReason::Expired))
         .await
         .unwrap();
-    journal.record_restored("a").await.unwrap();
+    journal.record_restored("a", 100).await.unwrap();
     let progress = journal.progress().await.unwrap();
     assert_eq!(
         (progress.failed, progress.restored, progress.unfinished()),
@@ -128,6 +128,34 @@ async fn a_step_told_before_the_announcement_is_not_forgotten() {
         .await
         .unwrap();
     assert_eq!(journal.failures(1).await.unwrap()[0].0, "a.json");
+}
+
+#[tokio::test]
+async fn a_file_whose_manifest_came_was_packed_whether_or_not_that_was_recorded() {
+    let (_dir, journal) = journal();
+    for (id, bytes) in [("a", 1000), ("b", 500), ("c", 50), ("d", 7)] {
+        journal.record_announced(&file(id, bytes)).await.unwrap();
+    }
+    let packed = async || {
+        let progress = journal.progress().await.unwrap();
+        (
+            progress.compressed,
+            progress.bytes_raw,
+            progress.bytes_packed,
+        )
+    };
+    journal.record_restored("a", 100).await.unwrap();
+    journal.record_received("b", 60).await.unwrap();
+    journal.record_superseded("b").await.unwrap();
+    journal.record_received("c", 40).await.unwrap();
+    let failed = failure(DeadLetterReason::HashMismatch);
+    journal.record_failed("c", &failed).await.unwrap();
+    assert_eq!(packed().await, (3, 1550, 200));
+    // As the compressor packed it last, whatever comes first.
+    journal.record_compressed("a", 90).await.unwrap();
+    journal.record_restored("a", 100).await.unwrap();
+    journal.record_received("a", 100).await.unwrap();
+    assert_eq!(packed().await, (3, 1550, 190));
 }
 
 #[tokio::test]
@@ -163,7 +191,7 @@ async fn small_values_are_kept_and_replaced() {
 async fn a_journal_from_before_modules_had_versions_is_kept() {
     let (dir, journal) = journal();
     journal.record_announced(&file("a", 10)).await.unwrap();
-    journal.record_restored("a").await.unwrap();
+    journal.record_restored("a", 100).await.unwrap();
     drop(journal);
     let database = rusqlite::Connection::open(dir.path().join("streampress.db")).unwrap();
     database

@@ -55,11 +55,13 @@ impl LegacyDecompressor {
         let placed = self.write(name, restored, context).await?;
         context.meter.stage(Stage::Commit, writing.elapsed());
         if placed == PlacedVersion::Superseded {
-            info!("A newer version was restored already; skipped.");
+            info!("A later announcement of the file was restored already; skipped.");
             context.count_superseded();
             if let Some(packed) = &packed {
                 let file_id = packed.file.id();
-                self.journal.record_superseded(file_id.as_str()).await?;
+                let (id, packed_bytes) = (file_id.as_str(), packed.packed_bytes);
+                self.journal.record_received(id, packed_bytes).await?;
+                self.journal.record_superseded(id).await?;
                 if let Some(report) = &self.report {
                     let row = packed.report_row(0.0, context.slot.slot());
                     let outcome = FileOutcome::Superseded;
@@ -72,7 +74,8 @@ impl LegacyDecompressor {
         context.count_restored(packed_bytes, bytes);
         if let Some(packed) = &packed {
             let file_id = packed.file.id();
-            self.journal.record_restored(file_id.as_str()).await?;
+            let restored = self.journal.record_restored(file_id.as_str(), packed_bytes);
+            restored.await?;
             if let Some(report) = &self.report {
                 let seconds = started.elapsed().as_secs_f64();
                 report
@@ -90,9 +93,16 @@ impl LegacyDecompressor {
             let Some(packed) = PackedFile::load(&*self.journal, &message.id).await? else {
                 return Ok(());
             };
-            self.journal
-                .record_failed(packed.file.id().as_str(), failure)
-                .await
+            if let Some(report) = &self.report {
+                let (row, outcome) = (packed.report_row(0.0, ""), failure.into());
+                report.add(ReportRow { outcome, ..row }).await;
+            }
+            let id = packed.file.id();
+            let received = self
+                .journal
+                .record_received(id.as_str(), packed.packed_bytes);
+            received.await?;
+            self.journal.record_failed(id.as_str(), failure).await
         };
         if let Err(error) = recorded.await {
             warn!(%error, "Could not record a failed file in the journal.");

@@ -19,7 +19,9 @@ use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 use tracing::warn;
 
-use super::{FileOutcome, LastRun, ReportMeta, ReportRow, ReportState, page, state};
+use super::{
+    FileOutcome, LastRun, LeftOutSummary, ReportMeta, ReportRow, ReportState, page, state,
+};
 use crate::message::FileRef;
 use crate::runtime::{self, blocking};
 use streampress_transport::{FileName, Files};
@@ -271,7 +273,10 @@ impl LogState {
         if self.is_run {
             self.last_run = LastRun {
                 is_running: true,
-                ..LastRun::default()
+                left_out: LeftOutSummary::default(),
+                unfinished: 0,
+                waiting: 0,
+                ..self.stored_last_run()?
             };
             self.store_last_run()?;
         }

@@ -19,7 +19,11 @@ use streampress_transport::Failure;
 
 pub use self::page::{ReportMeta, render};
 pub use self::state::ReportState;
+use self::state::short_id;
 use crate::message::{Share, StageNumbers};
+
+/// Files that differ at the destination and are listed by their ids.
+const LISTED_DIFFERING: usize = 10_000;
 
 /// The fate of one file. One line of the row log, as JSON.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
@@ -89,9 +93,10 @@ impl ReportRow {
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase", default)]
 pub struct LastRun {
-    /// Whether it had not ended: it still runs, or was killed. Nothing else is known of it then.
+    /// Whether it had not ended: it still runs, or was killed. What is said of restored files is then what the run before
+    /// found, and the rest is not known.
     pub is_running: bool,
-    /// When it ended, in milliseconds since 1970.
+    /// When it ended, or the run before if it had not, in milliseconds since 1970.
     pub ended_at_millis: u64,
     /// What it could not take from the source.
     pub left_out: LeftOutSummary,
@@ -103,6 +108,57 @@ pub struct LastRun {
     pub gone: u64,
     /// Restored files that others changed at the destination.
     pub altered: u64,
+    /// The shortened ids of those that are gone, at most [`LISTED_DIFFERING`].
+    pub gone_ids: Vec<u64>,
+    /// And of those that were changed.
+    pub altered_ids: Vec<u64>,
+    /// The sources whose files the data folder has, this run's included.
+    pub sources: u64,
+}
+
+impl LastRun {
+    /// Notes which restored files are gone, and which others changed, by their ids.
+    pub(crate) fn with_differing<'i>(
+        self,
+        gone: impl ExactSizeIterator<Item = &'i str>,
+        altered: impl ExactSizeIterator<Item = &'i str>,
+    ) -> Self {
+        Self {
+            gone: gone.len() as u64,
+            altered: altered.len() as u64,
+            gone_ids: gone.take(LISTED_DIFFERING).map(short_id).collect(),
+            altered_ids: altered.take(LISTED_DIFFERING).map(short_id).collect(),
+            ..self
+        }
+    }
+
+    /// What the run found at the place of a file that was restored, of which this is the row.
+    fn copy_of(&self, row: &ReportRow) -> RestoredCopy {
+        let id = short_id(&row.file_id);
+        let were_all_listed =
+            (self.gone_ids.len() + self.altered_ids.len()) as u64 >= self.gone + self.altered;
+        if row.compressed_at_millis > Some(self.ended_at_millis) {
+            RestoredCopy::Same
+        } else if self.altered_ids.contains(&id) {
+            RestoredCopy::Altered
+        } else if self.gone_ids.contains(&id) {
+            RestoredCopy::Gone
+        } else if were_all_listed {
+            RestoredCopy::Same
+        } else {
+            RestoredCopy::Unknown
+        }
+    }
+}
+
+/// What lies in the place of a restored file.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum RestoredCopy {
+    Same,
+    Altered,
+    Gone,
+    /// There are too many that differ to list them all.
+    Unknown,
 }
 
 /// Files and folders of the source that could not be taken.

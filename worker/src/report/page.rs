@@ -54,6 +54,9 @@ pub fn render(state: &ReportState, meta: &ReportMeta) -> String {
                         @if state.files_normalised > 0 {
                             " The original's format keeps a normal form of a file: that form was compared."
                         }
+                        @if meta.last_run.sources > 1 {
+                            " The figures are of all " (meta.last_run.sources) " sources whose files the data folder has."
+                        }
                     }
                     p {
                         "Pipeline " (pipeline) (efforts(state)) ". Made by Streampress " (env!("CARGO_PKG_VERSION")) " at "
@@ -110,7 +113,7 @@ fn header(state: &ReportState, meta: &ReportMeta, pipeline: &str) -> Markup {
 /// The page's headline, the worst that is known: its class, and the text.
 fn verdict(state: &ReportState, last_run: &LastRun) -> (&'static str, String) {
     let unfinished = unfinished(state, last_run);
-    let differing = last_run.altered + last_run.gone;
+    let differing = state.differing(last_run).files();
     if state.files_failed > 0 {
         return ("bad", format!("{} failed", count_files(state.files_failed)));
     }
@@ -130,7 +133,7 @@ fn verdict(state: &ReportState, last_run: &LastRun) -> (&'static str, String) {
         let text = format!("{} changed or gone since", count_files(differing));
         return ("wait", text);
     }
-    let restored = count_files(state.files_restored);
+    let restored = count_files(restored(state, last_run));
     if last_run.is_running && state.files() > 0 {
         return ("wait", format!("{restored} came back so far"));
     }
@@ -139,6 +142,12 @@ fn verdict(state: &ReportState, last_run: &LastRun) -> (&'static str, String) {
         (_, 0) => ("ok", format!("{restored} came back identical")),
         _ => ("ok", format!("{restored} came back, normalised")),
     }
+}
+
+/// Files that were restored and are, as far as is known, still at the destination as they were.
+fn restored(state: &ReportState, last_run: &LastRun) -> u64 {
+    let differing = state.differing(last_run).files();
+    state.files_restored.saturating_sub(differing)
 }
 
 /// Files that the last run had not restored when it ended. Unknown, and not said, once other work followed.
@@ -165,24 +174,25 @@ fn content(state: &ReportState, meta: &ReportMeta) -> Markup {
             (charts(state))
             (shares(state))
             (tables::steps(state))
-            (tables::latest(state))
+            (tables::latest(state, &meta.last_run))
         }
     }
 }
 
 /// What the last run found at its end, where that is not that every file is at its destination.
 fn since(state: &ReportState, last_run: &LastRun) -> Markup {
+    let differing = state.differing(last_run);
     let found = [
         (
             unfinished(state, last_run),
             "not restored yet; the same command goes on with them",
         ),
         (
-            last_run.altered,
+            differing.altered,
             "changed by others at the destination after they were restored; remove such a file there, and the next run restores it if its source still has it",
         ),
         (
-            last_run.gone,
+            differing.gone,
             "no longer at the destination, and the source of this run does not have them",
         ),
     ];
@@ -210,20 +220,27 @@ fn tiles(state: &ReportState, meta: &ReportMeta) -> Markup {
         None => (saved, "nothing compressed yet".to_owned()),
     };
     let records = format!("{} stream records", count(state.records));
-    let failed_hint = match (state.files_failed, state.files_normalised) {
-        (0, 0) => "nothing lost, nothing altered",
-        (0, _) => "nothing lost",
+    let differing = state.differing(&meta.last_run).files();
+    let failed_hint = match (state.files_failed, differing, state.files_normalised) {
+        (0, 0, 0) => "nothing lost, nothing altered",
+        (0, 0, _) => "nothing lost",
+        (0, ..) => "but not all as they were restored",
         _ => "see the reasons above",
     };
+    let packed = format!("of {}, before compression", count_files(state.files_packed));
+    let restored = count(restored(state, &meta.last_run));
     html! {
         ul.tiles aria-label="Summary" {
-            (tile("Files restored", &count(state.files_restored), &records, false))
-            (tile("Original size", &size(state.raw_bytes), "before compression", false))
+            (tile("Files restored", &restored, &records, false))
+            (tile("Original size", &size(state.raw_bytes), &packed, false))
             (tile("Packed", &size(state.packed_bytes), "without the headers of records", false))
             (tile("Space saved", &saved, &times, false))
             (tile("Throughput", &throughput(state), "while files were worked on", false))
             @if state.files_superseded > 0 {
                 (tile("Superseded", &count(state.files_superseded), "a newer version was restored", false))
+            }
+            @if differing > 0 {
+                (tile("Changed or gone since", &count(differing), "see above", false))
             }
             @if meta.last_run.left_out.count > 0 {
                 (tile("Left out", &count(meta.last_run.left_out.count), "see the reasons above", true))
@@ -248,7 +265,7 @@ fn throughput(state: &ReportState) -> String {
     let ends = state.first_at_millis.zip(state.last_at_millis);
     let whole = ends.map_or(0, |(first, last)| last.saturating_sub(first));
     let millis = state.series.working_millis().min(whole);
-    figures::speed(state.raw_bytes, millis as f64 / 1e3)
+    figures::speed(state.restored_raw_bytes, millis as f64 / 1e3)
 }
 
 fn charts(state: &ReportState) -> Markup {

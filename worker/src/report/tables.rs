@@ -6,7 +6,7 @@ use super::figures::{
     count, count_files, duration, megabytes, none, ratio, saving, shown, speed, time,
 };
 use super::state::{ReportState, StageTotal};
-use super::{FileOutcome, LeftOutSummary, ReportRow};
+use super::{FileOutcome, LastRun, LeftOutSummary, ReportRow, RestoredCopy};
 
 /// Shown of a name; the middle of a longer one is cut out.
 const NAME_CHARS: usize = 64;
@@ -83,16 +83,17 @@ fn by_reason(state: &ReportState) -> Vec<(&str, &str, Vec<&str>)> {
 /// The original's table, over all files: each step, the total, and what the later steps added.
 pub(super) fn steps(state: &ReportState) -> Markup {
     let total = StageTotal {
-        files: state.files_restored,
+        files: state.files_packed,
         bytes_in: state.raw_bytes,
         bytes_out: state.packed_bytes,
         seconds: state.seconds_compress,
     };
     let restored = StageTotal {
+        files: state.files_restored,
+        bytes_in: state.restored_raw_bytes,
+        bytes_out: state.restored_packed_bytes,
         seconds: state.seconds_restore,
-        ..total.clone()
     };
-    let files = count_files(state.files_restored);
     html! {
         section.card aria-labelledby="steps-title" {
             h2 #steps-title { "Step by step" }
@@ -104,15 +105,15 @@ pub(super) fn steps(state: &ReportState) -> Markup {
                             @let (stage, what) = split_stage(name);
                             (step_row(&shown(stage, 24), &shown(what, 48), stage_total, ""))
                         }
-                        (step_row("Total", &files, &total, "total"))
+                        (step_row("Total", &count_files(total.files), &total, "total"))
                         @if let Some(figures) = improvement(state, &total) { (improvement_row(figures)) }
-                        (step_row("Restore", &files, &restored, "restore"))
+                        (step_row("Restore", &count_files(restored.files), &restored, "restore"))
                     }
                 }
             }
             p.note {
                 @if state.stages.len() > 1 { "Improvement is the total against the first step alone. " }
-                "Times are added up over all workers."
+                "Times are added up over all workers. A file that was packed again counts with its last packing."
             }
         }
     }
@@ -210,7 +211,7 @@ fn signed(figure: String) -> String {
 }
 
 /// The latest files, the last one first.
-pub(super) fn latest(state: &ReportState) -> Markup {
+pub(super) fn latest(state: &ReportState, last_run: &LastRun) -> Markup {
     let listed = state.recent.len() as u64;
     let note = match listed < state.files() {
         true => format!(
@@ -226,7 +227,7 @@ pub(super) fn latest(state: &ReportState) -> Markup {
             div class="scroll tall" role="region" tabindex="0" aria-labelledby="files-title" {
                 table #files {
                     (head(&FILE_COLUMNS))
-                    tbody { @for row in state.recent.iter().rev() { (file_row(row)) } }
+                    tbody { @for row in state.recent.iter().rev() { (file_row(row, last_run)) } }
                 }
             }
         }
@@ -249,10 +250,15 @@ const FILE_COLUMNS: [(&str, &str); 12] = [
     ("Done (UTC)", ""),
 ];
 
-fn file_row(row: &ReportRow) -> Markup {
+fn file_row(row: &ReportRow, last_run: &LastRun) -> Markup {
     let (mark, outcome) = match row.outcome {
-        FileOutcome::Restored if row.is_normalised => ("ok", "normalised"),
-        FileOutcome::Restored => ("ok", "identical"),
+        FileOutcome::Restored => match last_run.copy_of(row) {
+            RestoredCopy::Same if row.is_normalised => ("ok", "normalised"),
+            RestoredCopy::Same => ("ok", "identical"),
+            RestoredCopy::Altered => ("same", "changed since"),
+            RestoredCopy::Gone => ("same", "gone since"),
+            RestoredCopy::Unknown => ("same", "restored"),
+        },
         FileOutcome::Superseded => ("same", "superseded"),
         FileOutcome::Discarded => ("same", "discarded"),
         FileOutcome::Failed { .. } => ("bad", "failed"),

@@ -101,7 +101,12 @@ fn a_superseded_version_is_shown_as_such_until_the_same_content_is_restored() {
     };
     let state = folded([row(0), superseded(1), superseded(1)]);
     assert_eq!((state.files_restored, state.files_superseded), (1, 1));
-    assert_eq!((state.files_failed, state.raw_bytes), (0, 1_000_000));
+    // It was packed all the same.
+    assert_eq!((state.files_packed, state.raw_bytes), (2, 2_000_000));
+    assert_eq!(
+        (state.files_failed, state.restored_raw_bytes),
+        (0, 1_000_000)
+    );
     assert!(page(&state).contains("a newer version was restored"));
     assert!(!page(&folded([row(0)])).contains("Superseded"));
     let restored = folded([superseded(1), row(1), superseded(1)]);
@@ -113,7 +118,7 @@ fn ten_thousand_files_leave_state_and_page_small() {
     let mut state = folded((0..10_000).map(row));
     state.fold(&failed(20_000));
     let json = serde_json::to_vec(&state).unwrap();
-    assert!(json.len() < 400_000, "{} bytes of state", json.len());
+    assert!(json.len() < 1_200_000, "{} bytes of state", json.len());
     let again: ReportState = serde_json::from_slice(&json).unwrap();
     assert_eq!(again, state);
     let page = page(&state);
@@ -151,7 +156,8 @@ fn the_largest_names_and_reasons_leave_the_page_small() {
             ..row(n)
         }
     }));
-    assert!(serde_json::to_vec(&state).unwrap().len() < 2_000_000);
+    let bytes = serde_json::to_vec(&state).unwrap().len();
+    assert!(bytes < 2_000_000, "{bytes}");
     let page = page(&state);
     assert!(page.len() < 300_000, "{} bytes", page.len());
 }
@@ -349,9 +355,9 @@ fn files_that_a_run_left_unfinished_or_found_changed_are_in_the_headline() {
     assert!(headline(followed).ends_with("1 file came back identical"));
     let differing = LastRun {
         ended_at_millis: ended,
-        altered: 1,
         ..LastRun::default()
     };
+    let differing = differing.with_differing([].into_iter(), ["id-1"].into_iter());
     assert!(headline(differing).ends_with("1 file changed or gone since"));
 }
 
@@ -389,6 +395,164 @@ fn the_last_outcome_counts_in_whatever_order_rows_are_read() {
         assert_eq!((state.files_failed, state.files_restored), (1, 0));
         assert!(page(&state).contains("1 file failed"));
     }
+}
+
+/// The file of [`row`], packed again into other records, and restored.
+fn packed_again(n: u64, later_millis: u64) -> ReportRow {
+    let again = |millis: Option<u64>| millis.map(|millis| millis + later_millis);
+    let first = row(n);
+    ReportRow {
+        packed_bytes: 123_456,
+        records: 1,
+        stages: vec![stage("Step 01 columns+LZMA", 1_000_000, 123_456, 0.5)],
+        codec_shares: vec![share("stored", 123_456)],
+        seconds_compress: 0.5,
+        compressed_at_millis: again(first.compressed_at_millis),
+        restored_at_millis: again(first.restored_at_millis),
+        ..first
+    }
+}
+
+/// All that is summed up, without the times of the work.
+fn totals(state: &ReportState) -> impl PartialEq + std::fmt::Debug {
+    let counts = [
+        state.files_restored,
+        state.files_failed,
+        state.files_superseded,
+        state.files_packed,
+        state.raw_bytes,
+        state.packed_bytes,
+        state.records,
+        state.restored_raw_bytes,
+        state.restored_packed_bytes,
+    ];
+    let tenths = |seconds: f64| (seconds * 1e6).round() as u64;
+    let stages: Vec<_> = (state.stages.iter())
+        .map(|(name, it)| {
+            (
+                name.clone(),
+                it.files,
+                it.bytes_in,
+                it.bytes_out,
+                tenths(it.seconds),
+            )
+        })
+        .collect();
+    let seconds = [state.seconds_compress, state.seconds_restore].map(tenths);
+    (counts, stages, state.shares.clone(), seconds)
+}
+
+#[test]
+fn a_file_that_is_packed_again_counts_once_with_its_last_packing_in_whatever_order_rows_are_read() {
+    // In between it fails, its first message comes again, and the last finds the file in place.
+    let later = |row: ReportRow, millis: u64| ReportRow {
+        restored_at_millis: Some(START + millis),
+        ..row
+    };
+    let in_place = ReportRow {
+        seconds_restore: 0.0,
+        ..later(packed_again(1, 9_000), 12_000)
+    };
+    let first_again = ReportRow {
+        seconds_restore: 0.0,
+        ..later(row(1), 20_000)
+    };
+    let rows = [
+        row(1),
+        later(failed(1), 3_000),
+        packed_again(1, 9_000),
+        in_place,
+        first_again,
+    ];
+    let once = folded([row(0), packed_again(1, 9_000)]);
+    assert_eq!((once.files_restored, once.packed_bytes), (2, 323_456));
+    for first in 0..rows.len() {
+        for step in 1..rows.len() {
+            let order = (0..rows.len()).map(|n| rows[(first + n * step) % rows.len()].clone());
+            let state = folded([row(0)].into_iter().chain(order));
+            assert_eq!(totals(&state), totals(&once), "from {first} by {step}");
+            assert_eq!(state.recent.len(), 2);
+            let page = page(&state);
+            assert!(page.contains(">323 kB<") && page.contains(">2.00 MB<"));
+        }
+    }
+    // Of several writers, too.
+    let (one, other) = (folded([row(0), row(1)]), folded([packed_again(1, 9_000)]));
+    for merged in [[one.clone(), other.clone()], [other, one]] {
+        let merged = ReportState::merge(merged);
+        assert_eq!(totals(&merged), totals(&once));
+        assert_eq!(merged.recent.len(), 2);
+    }
+}
+
+#[test]
+fn every_packed_file_is_in_the_sizes_whatever_became_of_it() {
+    let state = folded([row(0), failed(1)]);
+    assert_eq!((state.files_packed, state.packed_bytes), (2, 400_000));
+    let unpacked = ReportRow {
+        compressed_at_millis: None,
+        packed_bytes: 0,
+        ..failed(2)
+    };
+    let state = folded([row(0), failed(1), unpacked]);
+    assert_eq!((state.files_failed, state.files_packed), (2, 2));
+    assert!(page(&state).contains("of 2 files, before compression"));
+}
+
+#[test]
+fn restored_files_that_others_changed_or_took_away_are_not_called_identical() {
+    let state = folded((0..4).map(row));
+    let ended = state.last_at_millis.expect("a row has a time");
+    let page = |state: &ReportState, last_run: LastRun| {
+        let meta = ReportMeta {
+            last_run,
+            ..ReportMeta::default()
+        };
+        render(state, &meta)
+    };
+    let row_of = |html: &str, n: u64| {
+        let name = format!("stock-market-{n:06}.json");
+        html.split("<tr>")
+            .find(|row| row.contains(&name))
+            .expect("a row")
+            .to_owned()
+    };
+    let last_run = LastRun {
+        ended_at_millis: ended,
+        ..LastRun::default()
+    };
+    let last_run = last_run.with_differing(["id-1"].into_iter(), ["id-2"].into_iter());
+    let html = page(&state, last_run.clone());
+    for (n, outcome) in [
+        (0, "identical"),
+        (1, "gone since"),
+        (2, "changed since"),
+        (3, "identical"),
+    ] {
+        assert!(row_of(&html, n).contains(&format!(">{outcome}<")), "{n}");
+    }
+    assert!(html.contains("2 files changed or gone since"));
+    assert!(!html.contains("nothing altered") && !html.contains("nothing lost"));
+    let restored = html.split(">Files restored<").nth(1).expect("a tile");
+    assert!(
+        restored.starts_with("/span><span class=\"value\">2</span>"),
+        "{restored}"
+    );
+
+    // Packed and restored again since.
+    let mut again = state.clone();
+    again.fold(&packed_again(2, 60_000));
+    let html = page(&again, last_run.clone());
+    assert!(html.contains("1 file changed or gone since"));
+    assert!(row_of(&html, 2).contains(">identical<"));
+
+    // Of too many that differ none is called identical unless it was packed since.
+    let many: Vec<String> = (100..100 + LISTED_DIFFERING as u64 + 1)
+        .map(|n| format!("id-{n}"))
+        .collect();
+    let last_run = last_run.with_differing([].into_iter(), many.iter().map(String::as_str));
+    let html = page(&again, last_run);
+    assert!(row_of(&html, 0).contains(">restored<") && row_of(&html, 2).contains(">identical<"));
 }
 
 #[test]

@@ -13,7 +13,7 @@ use bytes::Bytes;
 use futures::future::maybe_done;
 use tokio::sync::mpsc;
 use tokio::time::Instant;
-use tracing::info;
+use tracing::{info, warn};
 
 use crate::consume::batching::{is_small, is_small_packed, is_small_source};
 use crate::consume::{Handled, Handler, HandlerError, MessageContext, ServiceOutage};
@@ -113,6 +113,9 @@ impl Handler for Decompressor {
     async fn on_dead_lettered(&self, message: &Message, failure: &Failure) {
         match message {
             Message::Manifest(manifest) => {
+                if manifest.has_records() {
+                    self.record_received(manifest).await;
+                }
                 record_failure(&*self.journal, &manifest.file, failure).await;
                 let outcome = failure.into();
                 self.report(manifest, 0.0, "", outcome).await;
@@ -257,13 +260,15 @@ impl Decompressor {
         let file = &manifest.file;
         match placed {
             PlacedVersion::Superseded => {
-                info!("A newer version was restored already; skipped.");
+                info!("A later announcement of the file was restored already; skipped.");
                 context.count_superseded();
                 let slot = context.slot.slot();
                 self.report(manifest, seconds, slot, FileOutcome::Superseded)
                     .await;
                 let id = file.id();
-                self.journal.record_superseded(id.as_str()).await?;
+                let (id, packed_bytes) = (id.as_str(), manifest.packed_bytes);
+                self.journal.record_received(id, packed_bytes).await?;
+                self.journal.record_superseded(id).await?;
                 return Ok(placed);
             }
             // Content was given.
@@ -281,7 +286,10 @@ impl Decompressor {
         let slot = context.slot.slot();
         self.report(manifest, seconds, slot, FileOutcome::Restored)
             .await;
-        self.journal.record_restored(file.id().as_str()).await?;
+        let (id, packed_bytes) = (file.id(), manifest.packed_bytes);
+        self.journal
+            .record_restored(id.as_str(), packed_bytes)
+            .await?;
         Ok(placed)
     }
 
@@ -475,6 +483,16 @@ impl Decompressor {
     }
 
     /// Adds the file's row to the report, where there is one. Its times span from one message to the next.
+    async fn record_received(&self, manifest: &Manifest) {
+        let id = manifest.file.id();
+        let recorded = self
+            .journal
+            .record_received(id.as_str(), manifest.packed_bytes);
+        if let Err(error) = recorded.await {
+            warn!(%error, "Could not record that a failed file was packed in the journal.");
+        }
+    }
+
     async fn report(
         &self,
         manifest: &Manifest,
@@ -504,7 +522,7 @@ impl Decompressor {
             stages: manifest.stages.clone(),
             codec_shares: manifest.shares.clone(),
             announced_at_millis: Some(manifest.announced_millis),
-            compressed_at_millis: Some(manifest.compressed_millis),
+            compressed_at_millis: manifest.has_records().then_some(manifest.compressed_millis),
             restored_at_millis: Some(runtime::now_millis()),
             seconds_compress: manifest.stages.iter().map(|stage| stage.seconds).sum(),
             seconds_restore,

@@ -11,7 +11,7 @@ use streampress_transport::{
     ChunkStream, FileName, FileVersion, Files, Outgoing, Position, Queue, ScannedRecord,
 };
 
-use crate::journal::{FileJournal, SourceState};
+use crate::journal::{FileJournal, JournalFile, SourceState};
 use crate::message::record::{FoundRecord, RecordOwner};
 use crate::message::trace_context::TraceContext;
 use crate::message::{
@@ -222,8 +222,9 @@ impl Recovery {
         for batch in versions.chunks(BATCH) {
             let mut messages = Vec::with_capacity(batch.len());
             for version in batch {
-                let id = version.described.file.id();
-                self.journal.record_redriven(id.as_str()).await?;
+                let file = &version.described.file;
+                self.journal.record_announced(&known(file)).await?;
+                self.journal.record_redriven(file.id().as_str()).await?;
                 messages.push(self.message(version).await?);
             }
             let sent = self.chunks_queue.send(messages).await;
@@ -272,6 +273,17 @@ impl Recovery {
             compressed_millis: runtime::now_millis(),
             traceparent: version.trace.map(|trace| trace.to_string()),
         })
+    }
+}
+
+/// What a journal that was lost with the queues knew of the file.
+fn known(file: &FileRef) -> JournalFile {
+    JournalFile {
+        file_id: file.id().as_str().to_owned(),
+        name: file.name.as_str().to_owned(),
+        raw_bytes: file.bytes,
+        modified: runtime::from_nanos(file.modified_nanos),
+        hash: file.hash.as_str().to_owned(),
     }
 }
 

@@ -75,6 +75,8 @@ pub(crate) struct RunSummary {
     pub(crate) files_compressed: u64,
     /// Files restored, hash checked: identical, or in the original's normal form.
     pub(crate) files_restored: u64,
+    /// The sources whose files the data folder has; the counts are of all of them.
+    pub(crate) sources: u64,
     /// Whether files are restored in the normal form of the original's format (`codec.format: Seed`).
     pub(crate) normalised: bool,
     /// Files in the dead-letter queue.
@@ -92,7 +94,7 @@ pub(crate) struct RunSummary {
     pub(crate) files_altered: u64,
     /// Bytes of the packed files before packing.
     pub(crate) bytes_raw: u64,
-    /// And after.
+    /// And after: each file once, as it was packed last.
     pub(crate) bytes_compressed: u64,
     /// Seconds this run took.
     pub(crate) seconds: f64,
@@ -188,8 +190,8 @@ struct Run {
     resolved: Resolved,
     connections: CompressorConnections,
     scanner: Arc<Scanner>,
-    /// Files that were restored once and are now at neither the destination nor the source, once they are counted.
-    gone: Arc<OnceLock<u64>>,
+    /// Files that were restored once and are now at neither the destination nor the source, once they are known.
+    gone: Arc<OnceLock<Vec<SourceRecord>>>,
     /// Restored files that others had changed at the destination when the run began.
     altered: Mutex<Vec<SourceRecord>>,
     is_aws: bool,
@@ -348,7 +350,7 @@ impl Run {
         let own = self.scanner.announcer.source.location();
         if let Some(other) = self.other_locations().await?.first() {
             observer.notice(&format!(
-                "this data folder also has files of {}; where names are equal, the files of {} take their place; another --data keeps both",
+                "this data folder also has files of {}; the counts are of all its files, and where names are equal, the files of {} take their place; another --data keeps both",
                 printable(other),
                 printable(own)
             ));
@@ -384,14 +386,14 @@ impl Run {
                 SourceState::Writing | SourceState::Sent => {}
                 SourceState::Dead | SourceState::Superseded => again.others.push(record.name),
                 SourceState::Restored => match found.remove(&record.name) {
-                    None => again.gone.push(record.name),
+                    None => again.gone.push(record),
                     Some(entry) => present.push((record, entry)),
                 },
             }
         }
         for record in others {
             match found.remove(&record.name) {
-                None => again.gone_elsewhere += 1,
+                None => again.gone_elsewhere.push(record),
                 Some(entry) => present.push((record, entry)),
             }
         }
@@ -442,8 +444,10 @@ impl Run {
             let announce = || {
                 let (scanner, again, gone) = (scanner.clone(), again.clone(), gone.clone());
                 async move {
-                    let missing = scanner.announce_names(&again.gone).await?;
-                    let _ = gone.set(missing.len() as u64 + again.gone_elsewhere);
+                    let names: Vec<_> = again.gone.iter().map(|it| it.name.clone()).collect();
+                    let missing = scanner.announce_names(&names).await?;
+                    let here = again.gone.iter().filter(|it| missing.contains(&it.name));
+                    let _ = gone.set(here.chain(&again.gone_elsewhere).cloned().collect());
                     scanner.announce_names(&again.others).await?;
                     anyhow::Ok(())
                 }
@@ -519,29 +523,34 @@ impl Run {
 
     /// What it found at its end, beyond how far the files are.
     async fn found(&self, progress: JournalProgress) -> Result<LastRun> {
-        Ok(LastRun {
-            is_running: false,
+        let gone = self.gone.get().cloned().unwrap_or_default();
+        let gone = self.not_announced_since(gone).await?;
+        let altered = self.altered.lock().clone();
+        let altered = self.not_announced_since(altered).await?;
+        let found = LastRun {
             ended_at_millis: runtime::now_millis(),
             left_out: self.left_out(),
             unfinished: progress.unfinished(),
             waiting: self.scanner.waiting.load(Relaxed),
-            gone: self.gone.get().copied().unwrap_or(0),
-            altered: self.still_altered().await?,
-        })
+            sources: self.other_locations().await?.len() as u64 + 1,
+            ..LastRun::default()
+        };
+        Ok(found.with_differing(ids(&gone), ids(&altered)))
     }
 
-    /// How many of the files that others had changed were not announced anew since.
-    async fn still_altered(&self) -> Result<u64> {
-        let records = self.altered.lock().clone();
-        let mut count = 0;
+    /// Those of the restored files that were not announced anew since.
+    async fn not_announced_since(&self, records: Vec<SourceRecord>) -> Result<Vec<SourceRecord>> {
+        let mut same = Vec::new();
         for record in records {
             let newest = self
                 .journal()
                 .source(&record.location, &record.name)
                 .await?;
-            count += u64::from(newest.is_some_and(|it| it.announcement == record.announcement));
+            if newest.is_some_and(|it| it.announcement == record.announcement) {
+                same.push(record);
+            }
         }
-        Ok(count)
+        Ok(same)
     }
 
     async fn summary(
@@ -555,6 +564,7 @@ impl Run {
             waiting,
             gone,
             altered,
+            sources,
             ..
         } = found;
         let failures = self.journal().failures(LISTED_FAILURES).await?.into_iter();
@@ -568,6 +578,7 @@ impl Run {
             files_waiting: waiting,
             files_gone: gone,
             files_altered: altered,
+            sources,
             bytes_raw: progress.bytes_raw,
             bytes_compressed: progress.bytes_packed,
             seconds: started.elapsed().as_secs_f64(),
@@ -591,6 +602,11 @@ impl Run {
             location @ Location::File { .. } => self.context.path(location),
         }
     }
+}
+
+/// The ids of files.
+fn ids(records: &[SourceRecord]) -> impl ExactSizeIterator<Item = &str> {
+    records.iter().map(|record| record.file_id.as_str())
 }
 
 /// Where the files of a run come from.
@@ -737,9 +753,9 @@ async fn announce_all(scanner: &Scanner, stop: &CancellationToken) -> Result<Sca
 #[derive(Debug, Default)]
 struct Again {
     /// Their restored files are gone.
-    gone: Vec<String>,
-    /// How many restored files of other locations are gone: this run does not read their sources.
-    gone_elsewhere: u64,
+    gone: Vec<SourceRecord>,
+    /// The restored files of other locations that are gone: this run does not read their sources.
+    gone_elsewhere: Vec<SourceRecord>,
     /// They failed, or another location's file took their place.
     others: Vec<String>,
 }
@@ -820,7 +836,7 @@ impl Watch<'_> {
         // Not before it is known what is gone: that is not restored any more.
         if let Some(gone) = self.run.gone.get() {
             let shown = JournalProgress {
-                restored: progress.restored.saturating_sub(*gone),
+                restored: progress.restored.saturating_sub(gone.len() as u64),
                 ..progress
             };
             self.observer.progress(shown, self.total);

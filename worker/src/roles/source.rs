@@ -136,7 +136,9 @@ pub(crate) async fn apply_on_restored(
     let mut modified = None;
     let expected = match announcer.newest(name).await? {
         Some(newest) if newest.announcement != observed.announcement => {
-            info!("A later version of the file was announced; the source file stays where it is.");
+            info!(
+                "The file was announced again since; what becomes of its source is for the receipt of the newest announcement to say."
+            );
             return Ok(());
         }
         Some(newest) => SourceObservation {

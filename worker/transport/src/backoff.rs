@@ -22,6 +22,7 @@ impl Backoff {
     }
 
     /// Full jitter: anything from nothing up to [`Backoff::delay`]. Spreads callers that failed at the same moment.
+    #[cfg(any(feature = "aws", test))]
     pub(crate) fn full_jitter(&self, failures: u32) -> Duration {
         self.delay(failures).mul_f64(fastrand::f64())
     }

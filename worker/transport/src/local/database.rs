@@ -51,7 +51,15 @@ impl Database {
             .await
     }
 
-    /// The same without waiting for the disk: for reading, and for what may be lost with the power.
+    /// The same without waiting for the disk, for what may be lost with the power.
+    pub async fn write_unsynced<T: Send + 'static>(
+        &self,
+        step: impl FnOnce(&DatabaseStep<'_>) -> rusqlite::Result<T> + Send + 'static,
+    ) -> TransportResult<T> {
+        self.read(step).await
+    }
+
+    /// Runs `step`, which only reads, in the next transaction.
     pub async fn read<T: Send + 'static>(
         &self,
         step: impl FnOnce(&DatabaseStep<'_>) -> rusqlite::Result<T> + Send + 'static,

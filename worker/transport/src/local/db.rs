@@ -163,6 +163,35 @@ fn create_schema(conn: &mut Connection) -> rusqlite::Result<()> {
     tx.commit()
 }
 
+/// Fails where the database of `dir` is there and damaged: reads all of it.
+pub(super) fn check(dir: &Path) -> TransportResult<()> {
+    let path = dir.join(FILE_NAME);
+    if !path.exists() {
+        return Ok(());
+    }
+    let fault = |e| explain(&path, e);
+    let conn = connect(dir)?;
+    let mut check = conn.prepare("PRAGMA integrity_check(1)").map_err(fault)?;
+    let mut rows = check.query([]).map_err(fault)?;
+    let found = match rows.next().map_err(fault)? {
+        Some(row) => row.get::<_, String>(0).map_err(fault)?,
+        None => return Ok(()),
+    };
+    match found.as_str() {
+        "ok" => Ok(()),
+        found => Err(damaged(&path, found)),
+    }
+}
+
+/// What to do about a database that cannot be used.
+const REMEDY: &str = "move it and its -wal and -shm files away: 'streampress recover' with the same FILE and --data then \
+                       sends the files in its stream, and announce the others again; or choose another data folder";
+
+fn damaged(path: &Path, what: &str) -> TransportError {
+    let (shown, what) = (path.display(), what.replace('\n', " "));
+    TransportError::Invalid(format!("{shown} is damaged ({what}); {REMEDY}"))
+}
+
 /// What a database fault means for the user, and what to do about it.
 pub(super) fn explain(path: &Path, error: rusqlite::Error) -> TransportError {
     let shown = path.display();
@@ -178,16 +207,10 @@ pub(super) fn explain(path: &Path, error: rusqlite::Error) -> TransportError {
         ),
         Some(ErrorCode::NotADatabase) => {
             return TransportError::Invalid(format!(
-                "{shown} is not a database of streampress; move it away, or choose another data folder"
+                "{shown} is not a database of streampress, or its beginning is damaged ({error}); {REMEDY}"
             ));
         }
-        Some(ErrorCode::DatabaseCorrupt) => {
-            return TransportError::Invalid(format!(
-                "{shown} is damaged ({error}); move it and its -wal file away: 'streampress recover' with the \
-                 same FILE and --data then sends the files in its stream, and announce the others again; or choose another \
-                 data folder"
-            ));
-        }
+        Some(ErrorCode::DatabaseCorrupt) => return damaged(path, &error.to_string()),
         Some(ErrorCode::DatabaseBusy | ErrorCode::DatabaseLocked) => format!(
             "another process held {shown} for more than {} s; look for a stopped streampress",
             BUSY_PATIENCE.as_secs()

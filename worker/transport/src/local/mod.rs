@@ -100,6 +100,11 @@ impl Local {
         dir.join(STREAM_FOLDER).exists()
     }
 
+    /// Fails where the database of `dir` is there and damaged, with what is wrong and the remedy. Reads all of it.
+    pub fn check_database(dir: &Path) -> TransportResult<()> {
+        db::check(dir)
+    }
+
     /// Whether the path `below` a data folder is the transport's own.
     pub fn keeps(below: &Path) -> bool {
         let first = below.components().next();

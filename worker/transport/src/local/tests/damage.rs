@@ -37,7 +37,7 @@ fn a_file_that_is_no_database_is_refused_and_kept() {
         &refusal(dir.path()),
         &[
             "streampress.db is not a database of streampress",
-            "move it away",
+            "move it and its -wal and -shm files away",
         ],
     );
     assert_eq!(fs::read_to_string(&path).unwrap(), text);
