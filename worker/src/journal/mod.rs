@@ -118,7 +118,8 @@ pub trait FileJournal: Send + Sync + fmt::Debug {
         let _ = (file_id, packed_bytes);
         Ok(())
     }
-    /// A newer version of the same name is at the destination already.
+    /// A newer version of the same name is at the destination already, or was announced in its place. A file that an earlier
+    /// announcement of the same content packed or restored stays that.
     async fn record_superseded(&self, file_id: &str) -> TransportResult<()> {
         let _ = file_id;
         Ok(())

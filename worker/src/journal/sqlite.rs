@@ -107,6 +107,22 @@ const CHECKED: &str = "
 CREATE TABLE IF NOT EXISTS checked(name TEXT PRIMARY KEY, fingerprint TEXT NOT NULL, hash TEXT NOT NULL) WITHOUT ROWID;
 ";
 
+/// A module of its own too.
+const EARLIER_MIGRATIONS: Migrations = Migrations {
+    module: "earlier",
+    steps: &[EARLIER],
+};
+
+/// How far files were when the same content was announced again.
+const EARLIER: &str = "
+CREATE TABLE IF NOT EXISTS earlier(
+  file_id TEXT PRIMARY KEY,
+  compressed_at INTEGER,
+  packed_bytes INTEGER NOT NULL,
+  restored_at INTEGER
+) WITHOUT ROWID;
+";
+
 /// The journal of a data folder.
 #[derive(Debug, Clone)]
 pub struct SqliteJournal {
@@ -119,6 +135,7 @@ impl SqliteJournal {
         let database = local.database(&MIGRATIONS)?;
         local.database(&sqlite_sources::MIGRATIONS)?;
         local.database(&CHECKED_MIGRATIONS)?;
+        local.database(&EARLIER_MIGRATIONS)?;
         Ok(Self { database })
     }
 
@@ -152,7 +169,8 @@ impl SqliteJournal {
         self.database
             .write(move |step| {
                 mark_in(step, &file_id, sql, &*value)?;
-                supersede_replaced(step, &file_id)
+                supersede_replaced(step, &file_id)?;
+                take_back_to_earlier(step, &file_id)
             })
             .await
     }
@@ -168,6 +186,35 @@ fn mark_in(
         .execute([file_id])?;
     step.prepare_cached(sql)?
         .execute(params![file_id, step.now_millis(), value])?;
+    Ok(())
+}
+
+/// Keeps how far the file is, before the same content is announced again.
+pub(super) fn keep_earlier(step: &DatabaseStep<'_>, file_id: &str) -> rusqlite::Result<()> {
+    step.prepare_cached(
+        "INSERT INTO earlier(file_id, compressed_at, packed_bytes, restored_at)
+           SELECT file_id, compressed_at, packed_bytes, restored_at FROM files
+           WHERE file_id = ?1 AND (compressed_at IS NOT NULL OR restored_at IS NOT NULL)
+         ON CONFLICT(file_id) DO UPDATE SET compressed_at = excluded.compressed_at, packed_bytes = excluded.packed_bytes,
+           restored_at = coalesce(excluded.restored_at, restored_at)",
+    )?
+    .execute([file_id])?;
+    Ok(())
+}
+
+/// Superseded files of this one's name that were packed or restored by an earlier announcement of the same content stay so.
+/// Not the last that was announced under the name: that one is not at the destination.
+pub(super) fn take_back_to_earlier(step: &DatabaseStep<'_>, file_id: &str) -> rusqlite::Result<()> {
+    step.prepare_cached(
+        "UPDATE files SET superseded_at = iif(e.restored_at IS NULL, files.superseded_at, NULL), restored_at = e.restored_at,
+           compressed_at = coalesce(files.compressed_at, e.compressed_at),
+           packed_bytes = iif(files.compressed_at IS NULL, e.packed_bytes, files.packed_bytes)
+         FROM earlier e
+         WHERE files.name = (SELECT nullif(name, '') FROM files WHERE file_id = ?1) AND e.file_id = files.file_id
+           AND files.superseded_at IS NOT NULL AND files.restored_at IS NULL
+           AND EXISTS(SELECT 1 FROM files o WHERE o.name = files.name AND o.announced_at > files.announced_at)",
+    )?
+    .execute([file_id])?;
     Ok(())
 }
 
@@ -241,7 +288,7 @@ impl FileJournal for SqliteJournal {
     }
 
     async fn record_superseded(&self, file_id: &str) -> TransportResult<()> {
-        self.mark(
+        self.mark_end(
             file_id,
             "UPDATE files SET superseded_at = coalesce(superseded_at, ?2), failed_at = NULL, reason = NULL
              WHERE file_id = ?1 AND restored_at IS NULL AND ?3 = 0",
@@ -287,6 +334,7 @@ impl FileJournal for SqliteJournal {
                 for sql in [
                     "DELETE FROM files WHERE file_id = ?1",
                     "DELETE FROM sources WHERE file_id = ?1",
+                    "DELETE FROM earlier WHERE file_id = ?1",
                     "UPDATE totals SET announced = announced - 1 WHERE ?1 <> ''",
                     "INSERT INTO meta(key, value) SELECT 'discarded', '1' WHERE ?1 <> ''
                        ON CONFLICT(key) DO UPDATE SET value = value + 1",

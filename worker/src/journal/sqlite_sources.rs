@@ -5,7 +5,7 @@ use rusqlite::{OptionalExtension, Row, params};
 use streampress_transport::TransportResult;
 use streampress_transport::local::{Database, DatabaseStep, Migrations};
 
-use super::sqlite::{failure_in, supersede_replaced, to_i64};
+use super::sqlite::{failure_in, keep_earlier, supersede_replaced, take_back_to_earlier, to_i64};
 use super::{OpenFile, SourceReceipt, SourceRecord, SourceState};
 
 /// The sources' table, a module of its own: other parts of the journal have versions of their own.
@@ -129,6 +129,7 @@ pub(super) async fn announce(
                     continue;
                 }
                 put(step, record)?;
+                keep_earlier(step, &record.file_id)?;
                 step.prepare_cached(
                     "INSERT INTO files(file_id, name, raw_bytes, modified, hash, announced_at) VALUES(?1, ?2, ?3, ?4, ?5,
                        max(?6, coalesce((SELECT max(announced_at) + 1 FROM files WHERE name = ?2), 0)))
@@ -262,7 +263,8 @@ pub(super) async fn receipt(database: &Database, receipt: SourceReceipt) -> Tran
                 receipt.file_id,
                 step.now_millis()
             ])?;
-            supersede_replaced(step, &receipt.file_id)
+            supersede_replaced(step, &receipt.file_id)?;
+            take_back_to_earlier(step, &receipt.file_id)
         })
         .await
 }

@@ -168,10 +168,9 @@ async fn a_restored_version_ends_no_failure_of_a_later_one_or_of_another_name() 
     assert_eq!(failed, ["b", "new"]);
 }
 
-#[tokio::test]
-async fn what_was_announced_last_is_the_newest_although_the_clock_was_set_back() {
-    let (dir, journal) = journal();
-    let record = |id: &str| SourceRecord {
+/// An announcement of a version of a.json.
+fn record(id: &str) -> SourceRecord {
+    SourceRecord {
         location: "file:///data/in".into(),
         name: "a.json".into(),
         announcement: format!("announcement of {id}"),
@@ -186,7 +185,60 @@ async fn what_was_announced_last_is_the_newest_although_the_clock_was_set_back()
         wants_reply: false,
         awaits_receipt: true,
         is_gone: false,
+    }
+}
+
+#[tokio::test]
+async fn what_was_restored_or_packed_stays_so_when_its_next_announcement_is_superseded() {
+    for was_restored in [true, false] {
+        let (_dir, journal) = journal();
+        let counts = async || {
+            let it = journal.progress().await.unwrap();
+            (it.restored, it.superseded, it.compressed, it.bytes_packed)
+        };
+        let first = record("first");
+        let again = SourceRecord {
+            announcement: "another".into(),
+            ..first.clone()
+        };
+        journal.record_announcements(&[first]).await.unwrap();
+        journal.record_compressed("first", 5).await.unwrap();
+        if was_restored {
+            journal.record_restored("first", 5).await.unwrap();
+        }
+        journal.record_announcements(&[again]).await.unwrap();
+        assert_eq!(counts().await, (0, 0, 0, 0));
+        let newer = [record("newer")];
+        journal.record_announcements(&newer).await.unwrap();
+        journal.record_superseded("first").await.unwrap();
+        let restored = u64::from(was_restored);
+        assert_eq!(counts().await, (restored, 1 - restored, 1, 5));
+        journal.record_restored("newer", 4).await.unwrap();
+        assert_eq!(counts().await, (restored + 1, 1 - restored, 2, 9));
+        let newest = journal.source("file:///data/in", "a.json").await.unwrap();
+        assert_eq!(newest.unwrap().state, SourceState::Restored);
+    }
+}
+
+#[tokio::test]
+async fn the_last_announcement_of_a_name_is_superseded_although_its_content_was_restored_before() {
+    let (_dir, journal) = journal();
+    let again = SourceRecord {
+        announcement: "another".into(),
+        ..record("first")
     };
+    let first = [record("first")];
+    journal.record_announcements(&first).await.unwrap();
+    journal.record_restored("first", 5).await.unwrap();
+    journal.record_announcements(&[again]).await.unwrap();
+    journal.record_superseded("first").await.unwrap();
+    let newest = journal.source("file:///data/in", "a.json").await.unwrap();
+    assert_eq!(newest.unwrap().state, SourceState::Superseded);
+}
+
+#[tokio::test]
+async fn what_was_announced_last_is_the_newest_although_the_clock_was_set_back() {
+    let (dir, journal) = journal();
     journal
         .record_announcements(&[record("first")])
         .await
