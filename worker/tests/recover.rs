@@ -4,6 +4,7 @@ mod support;
 
 use std::fs;
 use std::os::unix::fs::MetadataExt;
+use std::path::Path;
 
 use streampress_transport::contract_tests::eventually_blocking;
 use support::{WorkFolder, text};
@@ -135,6 +136,60 @@ fn a_damaged_database_is_named_with_its_damage_and_the_remedy_works() {
         Ok([number(0)?, number(1)?, number(2)?, number(3)?])
     });
     assert_eq!(totals.expect("readable"), [2, 2, 2, 2000]);
+}
+
+/// Copies the database, as a backup does while nothing works.
+fn copy_database(from: &Path, to: &Path) {
+    for name in ["streampress.db", "streampress.db-wal", "streampress.db-shm"] {
+        let _ = fs::remove_file(to.join(name));
+        if from.join(name).exists() {
+            fs::copy(from.join(name), to.join(name)).expect("copied");
+        }
+    }
+}
+
+#[test]
+fn a_version_after_an_earlier_state_of_the_database_was_put_back_is_newer_than_all_in_the_stream() {
+    for recovers_first in [true, false] {
+        let folder = WorkFolder::with_spec("  codec: {effort: Fast}");
+        let submit = |content: &str| {
+            folder.write("data/in/a.txt", content);
+            folder.run_well(&[&["submit", "data/in/a.txt"][..], &SUBMIT].concat());
+        };
+        let restore = |content: &str| {
+            submit(content);
+            compress(&folder, 1);
+            decompress(&folder, || {
+                folder.files("data/out").get("a.txt").map(Vec::as_slice) == Some(content.as_bytes())
+            });
+        };
+        restore("version 1");
+        fs::create_dir(folder.path("backup")).expect("made");
+        copy_database(&folder.path("data"), &folder.path("backup"));
+        restore("version 2");
+        restore("version 3");
+        copy_database(&folder.path("backup"), &folder.path("data"));
+        let recover_well = || {
+            let (code, said) = recover(&folder);
+            assert_eq!(code, Some(0), "{said}");
+        };
+        if recovers_first {
+            recover_well();
+        }
+        submit("version 4");
+        folder.run_summary(&[]);
+        let there = || folder.files("data/out")["a.txt"].clone();
+        assert_eq!(text(&there()), "version 4", "{recovers_first}");
+        recover_well();
+        let summary = folder.run_summary(&[]);
+        assert_eq!(text(&there()), "version 4", "{recovers_first}");
+        assert_eq!(summary["filesAltered"], 0, "{summary}");
+        // All that the stream has, without any database.
+        lose_database(&folder);
+        recover_well();
+        folder.run_summary(&[]);
+        assert_eq!(text(&there()), "version 4", "{recovers_first}");
+    }
 }
 
 #[test]

@@ -19,6 +19,9 @@ const DEDUP_MS: i64 = 5 * 60 * 1000;
 /// A time stamp further in the future than this means that the clock was set back.
 const CLOCK_SLACK_MS: i64 = 2000;
 
+/// Row ids that a millisecond has; more messages in one take those of the next.
+const NUMBERS_PER_MS: i64 = 1000;
+
 /// After how many receives a message becomes a dead letter, and where.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Limit {
@@ -145,7 +148,9 @@ pub(super) fn send(step: &mut Step<'_>, queue: i64, message: &Outgoing) -> StepR
     insert(step, queue, &message_id, message).map(Some)
 }
 
-/// Adds a message at the end of its group; answers its row id.
+/// Adds a message at the end of its group; answers its row id. Row ids grow, and follow the clock where it is ahead of them:
+/// a database that is put back to an earlier state would give the ids of lost messages to new ones, and a version that is
+/// announced after that would not count as newer than those that were restored before.
 fn insert(
     step: &mut Step<'_>,
     queue: i64,
@@ -155,8 +160,9 @@ fn insert(
     let (first_of_group, seq): (bool, i64) = step
         .conn
         .prepare_cached(
-            "INSERT INTO messages(queue, group_id, state, message_id, dedup_id, body, attributes, sent_at)
-             VALUES(?1, ?2, NOT EXISTS(SELECT 1 FROM messages WHERE queue = ?1 AND group_id = ?2), ?3, ?4, ?5, ?6, ?7)
+            "INSERT INTO messages(seq, queue, group_id, state, message_id, dedup_id, body, attributes, sent_at)
+             VALUES(max(?8, 1 + ifnull((SELECT seq FROM sqlite_sequence WHERE name = 'messages'), 0)),
+               ?1, ?2, NOT EXISTS(SELECT 1 FROM messages WHERE queue = ?1 AND group_id = ?2), ?3, ?4, ?5, ?6, ?7)
              RETURNING state, seq",
         )?
         .query_row(
@@ -167,7 +173,8 @@ fn insert(
                 message.dedup_id,
                 message.body,
                 attributes_to_text(&message.attributes),
-                step.now
+                step.now,
+                step.now.saturating_mul(NUMBERS_PER_MS)
             ],
             |row| Ok((row.get(0)?, row.get(1)?)),
         )?;

@@ -280,3 +280,31 @@ async fn records_after_a_damaged_one_are_found_without_their_positions() {
         assert_eq!(unread, [&positions[lost].sequence], "byte {damaged}");
     }
 }
+
+#[tokio::test]
+async fn versions_after_an_earlier_state_of_the_database_was_put_back_are_newer_than_all_before() {
+    let dir = tempfile::tempdir().unwrap();
+    let announce = async |id: &str| {
+        let local = open(dir.path());
+        let queue = local.files_queue();
+        let sent = queue.send_numbered(vec![message("g", id)]).await;
+        sent.unwrap().remove(0).expect("a new message")
+    };
+    let copy = |from: &Path, to: &Path| {
+        for name in ["streampress.db", "streampress.db-wal"] {
+            let _ = fs::remove_file(to.join(name));
+            if from.join(name).exists() {
+                fs::copy(from.join(name), to.join(name)).unwrap();
+            }
+        }
+        let _ = fs::remove_file(to.join("streampress.db-shm"));
+    };
+    let first = announce("1").await;
+    let backup = tempfile::tempdir().unwrap();
+    copy(dir.path(), backup.path());
+    let lost = [announce("2").await, announce("3").await];
+    assert!(first < lost[0] && lost[0] < lost[1]);
+    copy(backup.path(), dir.path());
+    let later = announce("4").await;
+    assert!(lost[1] < later, "{later} after {}", lost[1]);
+}
