@@ -6,6 +6,7 @@
 use std::sync::atomic::AtomicBool;
 
 use fastrand::Rng;
+use streampress_codec::FormatVersion;
 use streampress_codec::hybrid::{
     CodecOptions, Effort, Limits, Packer, Plan, PlanStore, Summary, unpack,
 };
@@ -100,6 +101,34 @@ fn a_known_schema_needs_no_search_and_is_as_small() {
         sizes.1 += pack(&Packer::new(OPTIONS), raw).0.len();
     }
     assert!(sizes.0 * 1000 <= sizes.1 * 1005, "{sizes:?}");
+}
+
+#[test]
+fn small_files_of_a_known_schema_are_as_small_in_version_2_with_plans_of_both_versions() {
+    let mut rng = Rng::with_seed(8);
+    for rows in [40, 300, 1200] {
+        let files: Vec<Vec<u8>> = (0..5).map(|_| orders(&mut rng, rows)).collect();
+        let new = Packer::new(OPTIONS).with_version(FormatVersion::V2);
+        let fresh: usize = files[1..].iter().map(|raw| pack(&new, raw).0.len()).sum();
+        for learned in [FormatVersion::V1, FormatVersion::V2] {
+            let store = PlanStore::default();
+            pack(
+                &Packer::new(OPTIONS)
+                    .with_version(learned)
+                    .with_store(&store),
+                &files[0],
+            );
+            let plan = Plan::from_bytes(&store.plan().to_bytes()).expect("reads");
+            let known = new.clone().with_plan(plan);
+            let sizes = files[1..].iter().map(|raw| {
+                let (packed, summary) = pack(&known, raw);
+                assert_eq!(summary.plan_use.searched_columns, 0);
+                packed.len()
+            });
+            let sum: usize = sizes.sum();
+            assert!(sum * 100 <= fresh * 102, "{rows} {learned:?} {sum} {fresh}");
+        }
+    }
 }
 
 #[test]

@@ -46,7 +46,8 @@ impl LzmaProps {
         Self::PROSE,
     ];
 
-    const fn with_contexts(lc: u8) -> Self {
+    /// With this many bits of the previous byte.
+    pub(crate) const fn with_contexts(lc: u8) -> Self {
         Self { lc, lp: 0, pb: 0 }
     }
 

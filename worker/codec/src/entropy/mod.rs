@@ -38,6 +38,12 @@ impl EncodeOptions {
         }
     }
 
+    /// Whether the codings of a new table of `raw_len` bytes are tried in the whole: that takes long, and small blocks gain.
+    pub(crate) fn is_refined(&self, raw_len: usize) -> bool {
+        const MOST: usize = 8 << 10;
+        raw_len <= MOST && self.effort != Effort::Fast && self.version == FormatVersion::V2
+    }
+
     /// For blocks of at most `block_size` bytes: matches reach over three eighths of a block, which costs few bytes and
     /// saves more than half of the memory.
     pub(crate) fn for_blocks(self, block_size: usize) -> Self {

@@ -193,10 +193,14 @@ pub(crate) fn encode_table(
         raw_limit: streams::raw_limit(raw.len()),
     };
     let columns = encoder.encode_columns();
-    if base.is_none() {
+    let refine = base.is_none() && options.is_refined(raw.len());
+    if base.is_none() && !refine {
         encoder.drop_values();
     }
     let mut attempt = encoder.write(columns)?;
+    if refine {
+        attempt = encoder.refined(attempt)?;
+    }
     let mut plan_use = attempt.plan_use(base.is_some());
     let mut drifted = Vec::new();
     if let Some(plan) = base {
@@ -272,15 +276,19 @@ impl Attempt {
         }
     }
 
-    /// The packed size of each column in bytes: its streams, and half of its plan.
-    fn packed_columns(&self) -> Vec<u64> {
+    /// The packed size of each column in bytes: its streams, and half of its plan. Of small streams an estimate counts, which
+    /// does not depend on what they are coded with.
+    fn packed_columns(&self, effort: Effort) -> Vec<u64> {
         let mut placed = self.written.placed.iter();
         self.columns
             .iter()
             .map(|column| {
-                let streams = placed.by_ref().take(column.streams.len());
-                streams.map(|placed| placed.packed_bytes).sum::<u64>()
-                    + column.plan.len() as u64 / 2
+                let streams = column.streams.iter().zip(placed.by_ref());
+                let packed = streams.map(|(stream, placed)| match stream.is_small() {
+                    true => stream.cost(effort) as u64,
+                    false => placed.packed_bytes,
+                });
+                packed.sum::<u64>() + column.plan.len() as u64 / 2
             })
             .collect()
     }
@@ -294,6 +302,11 @@ const SHRUNK_SHARE: u64 = 4;
 /// Drifted columns are searched if together they may gain this share of the block.
 const DRIFT_TOTAL_SHARE: u64 = 128;
 
+/// Columns of fewer bytes are not worth the time.
+const REFINED_COLUMN: u64 = 6;
+/// In a whole small block, a coding that is larger alone by more than these bytes is not tried.
+const REFINED_BYTES: usize = 12;
+
 impl TableEncoder<'_> {
     /// Drops what only encoding columns needs: coding their streams takes the most memory.
     fn drop_values(&mut self) {
@@ -302,6 +315,10 @@ impl TableEncoder<'_> {
     }
 
     fn encode_column(&self, number: usize, choices: &Choices<'_>) -> EncodedColumn {
+        column::encode(&self.table.columns[number], &self.context(number, choices))
+    }
+
+    fn context<'c>(&'c self, number: usize, choices: &'c Choices<'c>) -> EncodeContext<'c> {
         let values = &self.table.columns[number];
         let refs = ColumnRefs::before(
             number,
@@ -310,16 +327,52 @@ impl TableEncoder<'_> {
             Some(&self.lookup),
         );
         let key = plan::column_place(self.table.keys[number]);
-        column::encode(
-            values,
-            &EncodeContext::new(
-                self.options.effort,
-                self.options.version,
-                refs,
-                key,
-                choices,
-            ),
+        EncodeContext::new(
+            self.options.effort,
+            self.options.version,
+            refs,
+            key,
+            choices,
         )
+    }
+
+    /// In a small block, columns are coded together, and what one adds differs from its size alone: tries each coding of each
+    /// column in the whole.
+    fn refined(&self, attempt: Attempt) -> Option<Attempt> {
+        let (none, effort) = (Choices::default(), self.options.effort);
+        let choices = Choices::before(&attempt.written.choices, &none);
+        let mut columns = attempt.columns.clone();
+        let mut smallest = attempt.written.payload.len();
+        let packed = attempt.packed_columns(effort);
+        let mut order: Vec<usize> = (0..columns.len())
+            .filter(|&number| packed[number] >= REFINED_COLUMN)
+            .collect();
+        order.sort_by_key(|&number| std::cmp::Reverse(packed[number]));
+        for number in order {
+            let context = self.context(number, &none);
+            let cost = columns[number].cost(effort);
+            let plan = columns[number].plan.clone();
+            let may_be_smaller = |coding: &EncodedColumn| {
+                coding.plan != plan && coding.cost(effort) <= cost + cost / 4 + REFINED_BYTES
+            };
+            let codings = column::in_each_coding(&self.table.columns[number], &context);
+            for coding in codings.into_iter().filter(may_be_smaller) {
+                let mut others = columns.clone();
+                others[number] = coding;
+                if let Some(tried) = self.write_as(others, &choices)
+                    && tried.written.payload.len() < smallest
+                {
+                    smallest = tried.written.payload.len();
+                    columns = tried.columns;
+                }
+            }
+        }
+        if smallest == attempt.written.payload.len() {
+            return Some(attempt);
+        }
+        let again = self.write(columns)?;
+        let smaller = again.written.payload.len() < attempt.written.payload.len();
+        Some(if smaller { again } else { attempt })
     }
 
     fn encode_columns(&self) -> Vec<EncodedColumn> {
@@ -330,7 +383,11 @@ impl TableEncoder<'_> {
     }
 
     /// Codes the streams; `None` if they are too long.
-    fn write(&self, mut columns: Vec<EncodedColumn>) -> Option<Attempt> {
+    fn write(&self, columns: Vec<EncodedColumn>) -> Option<Attempt> {
+        self.write_as(columns, self.choices)
+    }
+
+    fn write_as(&self, mut columns: Vec<EncodedColumn>, choices: &Choices<'_>) -> Option<Attempt> {
         let mut plan = plan_head(&self.table.head, &self.counts, self.options.version);
         let mut raw_streams: Vec<RawStream> = Vec::new();
         let counts: Vec<usize> = columns.iter().map(|column| column.streams.len()).collect();
@@ -344,7 +401,7 @@ impl TableEncoder<'_> {
                 .map(|stream| stream.bytes.len())
                 .sum::<usize>();
         let written = (size <= self.raw_limit)
-            .then(|| streams::write(&plan, &raw_streams, self.options, self.choices))?;
+            .then(|| streams::write(&plan, &raw_streams, self.options, choices))?;
         let mut raw_streams = raw_streams.into_iter();
         for (column, count) in columns.iter_mut().zip(counts) {
             column.streams.extend(raw_streams.by_ref().take(count));
@@ -354,7 +411,7 @@ impl TableEncoder<'_> {
 
     /// The columns whose size differs from what the plan expects, if together they matter.
     fn drifted(&self, attempt: &Attempt, plan: &SchemaPlan) -> Vec<usize> {
-        let packed = attempt.packed_columns();
+        let packed = attempt.packed_columns(self.options.effort);
         // What a search may gain: the excess, or half of a column that has become much smaller, for
         // which another coding may be smaller still.
         let gain = |number: usize| {
@@ -410,7 +467,7 @@ impl TableEncoder<'_> {
         base: Option<&SchemaPlan>,
         drifted: &[usize],
     ) -> Option<SchemaPlan> {
-        let packed = attempt.packed_columns();
+        let packed = attempt.packed_columns(self.options.effort);
         let changed = |number: &usize| {
             let key = &self.table.keys[*number];
             !attempt.columns[*number].choices.is_empty()

@@ -92,9 +92,9 @@ fn bundles(bundles: &[(u64, &str, u64)], out: &mut dyn Write) -> Result<()> {
             let packer = Packer::new(options(Effort::Balanced));
             let known = packer
                 .clone()
-                .with_plan(learned(&set.first, Effort::Balanced)?);
+                .with_plan(learned(packer.clone(), &set.first)?);
             let bundle = joined(files);
-            let of_bundle = packer.with_plan(learned(&joined(first), Effort::Balanced)?);
+            let of_bundle = packer.clone().with_plan(learned(packer, &joined(first))?);
             let (xz, mut each) = (reference()?, 0);
             let mut reference_bytes = 0;
             for (_, file) in files {
@@ -240,7 +240,6 @@ fn table(size: &str, sets: &[FileSet], only: &[String], out: &mut dyn Write) -> 
 fn contenders(set: &FileSet) -> Result<Vec<BenchCodec>> {
     let mut all = Vec::new();
     for effort in Effort::ALL {
-        let plan = learned(&set.first, effort)?;
         for version in [FormatVersion::V1, FormatVersion::V2] {
             // Efforts differ alike in both versions.
             if version == FormatVersion::V2 && effort != Effort::Balanced {
@@ -253,7 +252,7 @@ fn contenders(set: &FileSet) -> Result<Vec<BenchCodec>> {
             let packer = Packer::new(options(effort)).with_version(version);
             let name = format!("hybrid {}{suffix}", effort.name());
             all.push(hybrid_with(name.clone(), packer.clone(), 1));
-            let known = packer.with_plan(plan.clone());
+            let known = packer.clone().with_plan(learned(packer, &set.first)?);
             all.push(hybrid_with(format!("{name}, known"), known, 1));
         }
     }
@@ -269,9 +268,10 @@ fn options(effort: Effort) -> CodecOptions {
     }
 }
 
-fn learned(first: &[u8], effort: Effort) -> Result<Plan> {
+/// What `packer` learns from a file.
+fn learned(packer: Packer<'_>, first: &[u8]) -> Result<Plan> {
     let store = PlanStore::default();
-    let packer = Packer::new(options(effort)).with_store(&store);
+    let packer = packer.with_store(&store);
     packer.pack(first, |_| Ok(()), &false.into())?;
     Ok(store.plan())
 }

@@ -3,7 +3,7 @@
 use super::context::{DecodeContext, EncodeContext, EncodedColumn, Tag};
 use crate::transform::choices::Choice;
 use crate::{
-    Damage,
+    Damage, FormatVersion,
     bits::{BitReader, BitWriter},
     bytes::{FieldReader, put_varint},
     transform::{
@@ -104,7 +104,14 @@ pub(super) fn encode(values: &ColumnValues, context: &EncodeContext<'_>) -> Opti
         column.streams.push(stream);
         column
     };
-    let (varying, first) = varying_bits(&bytes, bytes.len() / values.len());
+    let (varying, mut first) = varying_bits(&bytes, bytes.len() / values.len());
+    if context.version == FormatVersion::V2 {
+        // Readers ignore the bits that vary here.
+        first
+            .iter_mut()
+            .zip(&varying)
+            .for_each(|(first, varying)| *first &= !varying);
+    }
     let bits = VaryingBits {
         varying: &varying,
         first: &first,

@@ -97,6 +97,24 @@ fn search(values: &ColumnValues, context: &EncodeContext<'_>) -> EncodedColumn {
     column
 }
 
+/// A column in each coding that fits it, with the choices inside.
+pub(super) fn in_each_coding(
+    values: &ColumnValues,
+    context: &EncodeContext<'_>,
+) -> Vec<EncodedColumn> {
+    if values.is_empty() {
+        return Vec::new();
+    }
+    let candidates = candidates(values, context);
+    let codings = candidates.into_par_iter().filter_map(|candidate| {
+        let mut column = encode_as(&candidate, values, context)?;
+        let place = context.key.child(CODING);
+        column.choices.push((place, Choice::Coding(candidate)));
+        Some(column)
+    });
+    codings.collect()
+}
+
 fn search_among<'c>(
     candidates: &'c [Candidate],
     values: &ColumnValues,

@@ -1,13 +1,14 @@
 //! The compact directory of version 2. Streams have no lengths: the decoder knows the extent of each.
 //! Streams of a kind share a group unless they are listed as alone in one.
 
-use std::collections::VecDeque;
+use std::{borrow::Cow, collections::VecDeque};
 
-use super::{RawStream, SHARED_KINDS, groups::StreamGroup, source::DecodedGroup};
+use super::{RawStream, SHARED_KINDS, StreamKind, groups::StreamGroup, source::DecodedGroup};
 use crate::{
     Codec, Damage, Effort, FormatVersion,
     bytes::{FieldReader, put_varint},
-    entropy::{self, Coded, EncodeOptions, LzmaProps, Search},
+    entropy::{self, Coded, Coder, EncodeOptions, LzmaProps, Search, cost::literals_bytes},
+    transform::choices::ChoiceKey,
 };
 
 /// The first byte of a payload whose directory and shared groups are coded together.
@@ -20,30 +21,119 @@ const LZMA: u8 = 3;
 /// More bytes of directory and shared groups are not tried together.
 const MAX_JOINT: usize = 32 << 10;
 
-/// Writes a payload.
+/// Writes a payload, and returns the choice that was not made before.
 pub(super) fn write(
     plan: &[u8],
     streams: &[RawStream],
     groups: &[StreamGroup],
-    options: EncodeOptions,
-) -> Vec<u8> {
+    settings: DirectorySettings,
+) -> WrittenPayload {
     let parts = Parts::of(streams, groups);
-    let separate = parts.separate(plan, options);
-    let shared_bytes: usize = parts
-        .shared
-        .iter()
-        .flatten()
-        .map(|group| group.raw_len)
-        .sum();
-    if plan.len() + shared_bytes > MAX_JOINT {
-        return separate;
+    let coders = Coders {
+        options: settings.options,
+        only: settings.form.map(|form| form.coder),
+        few: settings.known_schema,
+    };
+    let separate = || parts.separate(plan, coders);
+    let joint = |coders, content| {
+        let layout = parts.layout(streams, content);
+        layout.write(plan, streams, coders, content)
+    };
+    let sums = [
+        parts.shared_bytes(),
+        streams.iter().map(|stream| stream.bytes.len()).sum(),
+    ];
+    let [may_join, may_join_all] = sums.map(|bytes| plan.len() + bytes <= MAX_JOINT);
+    match settings.form {
+        Some(form) if form.joint => return joint(coders, form.content),
+        Some(_) => return separate(),
+        None if !may_join => return separate(),
+        None => {}
     }
-    let joint = parts.joint(plan, streams, options);
-    if joint.len() < separate.len() {
-        joint
-    } else {
-        separate
+    let mut best = joint(coders, JointContent::default());
+    let coder = Coders {
+        only: Some(best.form.coder),
+        ..coders
+    };
+    for all in [false, true] {
+        for apart in [false, true] {
+            if (all || apart) && (may_join_all || !all) {
+                keep_shorter(&mut best, joint(coder, JointContent { all, apart }));
+            }
+        }
     }
+    if !settings.known_schema {
+        keep_shorter(&mut best, separate());
+    }
+    best
+}
+
+fn keep_shorter(best: &mut WrittenPayload, other: WrittenPayload) {
+    if other.bytes.len() < best.bytes.len() {
+        *best = other;
+    }
+}
+
+/// How a directory is written.
+pub(super) struct DirectorySettings {
+    pub(super) options: EncodeOptions,
+    /// The form that was chosen before.
+    pub(super) form: Option<DirectoryForm>,
+    /// The streams were coded by choices that were made before: without a form, as in a plan of version 1, few are tried.
+    pub(super) known_schema: bool,
+}
+
+/// The coders that are tried.
+#[derive(Clone, Copy)]
+struct Coders {
+    options: EncodeOptions,
+    only: Option<Coder>,
+    few: bool,
+}
+
+/// The form of a directory.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct DirectoryForm {
+    /// Shared groups are coded with it.
+    pub(super) joint: bool,
+    pub(super) coder: Coder,
+    pub(super) content: JointContent,
+}
+
+/// The streams that are coded with a directory: the small ones, and solid text.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub(super) struct JointContent {
+    /// The large ones, too.
+    pub(super) all: bool,
+    /// But not those that no coder shortens.
+    pub(super) apart: bool,
+}
+
+/// The streams of a payload whose directory is coded with them.
+struct JointLayout<'a> {
+    /// The streams of each kind that are coded with the directory.
+    shared: Vec<Vec<usize>>,
+    /// The others, by their number.
+    alone: Vec<(usize, Cow<'a, Coded>)>,
+}
+
+/// The place of the form of a directory that has `bytes` with its shared groups: few bytes have another one than many.
+pub(super) fn form_place(bytes: usize) -> ChoiceKey {
+    let size = u64::from(bytes.max(1).ilog2() / 2);
+    FORM.child(2 * size + u64::from(bytes <= MAX_JOINT))
+}
+
+/// The place of the forms of a directory.
+const FORM: ChoiceKey = ChoiceKey(4);
+
+/// A payload and the form of its directory.
+pub(super) struct WrittenPayload {
+    pub(super) bytes: Vec<u8>,
+    pub(super) form: DirectoryForm,
+    /// The codec of directory and plan, with the shared groups if they are coded together.
+    pub(super) directory_codec: Codec,
+    /// Their packed bytes.
+    pub(super) directory_bytes: usize,
 }
 
 /// A group and its raw length.
@@ -93,55 +183,62 @@ impl<'a> Parts<'a> {
         })
     }
 
-    fn put_alone(&self, directory: &mut Vec<u8>) {
-        put_varint(directory, self.alone.len() as u64);
-        let mut next = 0;
-        for (number, part) in &self.alone {
-            put_varint(directory, (number - next) as u64);
-            next = number + 1;
-            put_group(&part.group.coded, part.raw_len, directory);
-        }
+    fn shared_bytes(&self) -> usize {
+        let shared = self.shared.iter().flatten();
+        shared.map(|part| part.raw_len).sum()
     }
 
     /// The directory coded alone, then all groups.
-    fn separate(&self, plan: &[u8], options: EncodeOptions) -> Vec<u8> {
+    fn separate(&self, plan: &[u8], coders: Coders) -> WrittenPayload {
         let mut directory = vec![self.mask()];
         for part in self.shared.iter().flatten() {
             put_group(&part.group.coded, part.raw_len, &mut directory);
         }
-        self.put_alone(&mut directory);
+        let alone = self.alone.iter();
+        put_alone(
+            alone.map(|(number, part)| (*number, &part.group.coded, part.raw_len)),
+            &mut directory,
+        );
         directory.extend_from_slice(plan);
-        let coded = code(&directory, options);
+        let coded = coders.code(&directory);
         let mut payload = Vec::new();
         put_group(&coded, directory.len(), &mut payload);
-        payload.extend(coded.bytes);
+        payload.extend_from_slice(&coded.bytes);
         for part in self.shared.iter().flatten() {
             payload.extend_from_slice(&part.group.coded.bytes);
         }
         self.put_alone_bytes(&mut payload);
-        payload
+        WrittenPayload::of(payload, None, &coded)
     }
 
-    /// The directory and the shared groups coded together.
-    fn joint(&self, plan: &[u8], streams: &[RawStream], options: EncodeOptions) -> Vec<u8> {
-        let mut joint = vec![self.mask()];
-        for part in self.shared.iter().flatten() {
-            put_varint(&mut joint, part.raw_len as u64);
-        }
-        self.put_alone(&mut joint);
-        put_varint(&mut joint, plan.len() as u64);
-        joint.extend_from_slice(plan);
-        for part in self.shared.iter().flatten() {
-            for &member in &part.group.members {
-                joint.extend_from_slice(&streams[member].bytes);
+    fn layout(&self, streams: &[RawStream], content: JointContent) -> JointLayout<'a> {
+        let position = |number: usize| {
+            let kind = streams[number].kind;
+            SHARED_KINDS.iter().position(|&shared| shared == kind)
+        };
+        let members = |part: &Option<Part<'a>>| match part {
+            Some(part) => part.group.members.clone(),
+            None => Vec::new(),
+        };
+        let mut shared: Vec<Vec<usize>> = self.shared.iter().map(members).collect();
+        let mut alone: Vec<(usize, Cow<'a, Coded>)> = Vec::new();
+        for (number, part) in &self.alone {
+            match position(*number).filter(|_| content.all) {
+                Some(kind) => shared[kind].push(*number),
+                None => alone.push((*number, Cow::Borrowed(&part.group.coded))),
             }
         }
-        let coded = code(&joint, options);
-        let mut payload = vec![JOINT];
-        put_group(&coded, joint.len(), &mut payload);
-        payload.extend(coded.bytes);
-        self.put_alone_bytes(&mut payload);
-        payload
+        for list in &mut shared {
+            list.sort_unstable();
+            if content.apart {
+                let apart = list.extract_if(.., |number| is_random(&streams[*number]));
+                alone.extend(
+                    apart.map(|number| (number, Cow::Owned(Coded::stored(&streams[number].bytes)))),
+                );
+            }
+        }
+        alone.sort_by_key(|(number, _)| *number);
+        JointLayout { shared, alone }
     }
 
     fn put_alone_bytes(&self, payload: &mut Vec<u8>) {
@@ -151,14 +248,111 @@ impl<'a> Parts<'a> {
     }
 }
 
-fn code(bytes: &[u8], options: EncodeOptions) -> Coded {
-    let few = [LzmaProps::BYTES, LzmaProps::TEXT];
-    let props = match bytes.len() {
-        ..=MAX_JOINT if options.effort != Effort::Fast => &LzmaProps::SMALL[..],
-        _ => &few,
-    };
-    entropy::encode(bytes, options, props, Search::Preset)
+/// Whether no coder shortens the bytes of a stream, and they are worth an entry in the directory.
+fn is_random(stream: &RawStream) -> bool {
+    const LEAST: usize = 24;
+    let len = stream.bytes.len();
+    len >= LEAST
+        && match stream.kind {
+            StreamKind::Text => false,
+            StreamKind::Packed => true,
+            StreamKind::Bytes | StreamKind::Rows(_) => literals_bytes(&stream.bytes) >= len,
+        }
 }
+
+impl JointLayout<'_> {
+    /// The directory and the shared streams coded together, then the others.
+    fn write(
+        &self,
+        plan: &[u8],
+        streams: &[RawStream],
+        coders: Coders,
+        content: JointContent,
+    ) -> WrittenPayload {
+        let used = self.shared.iter().enumerate();
+        let mask = used.fold(0, |mask, (kind, list)| {
+            mask | u8::from(!list.is_empty()) << kind
+        });
+        let mut joint = vec![mask];
+        for list in self.shared.iter().filter(|list| !list.is_empty()) {
+            let lengths = list.iter().map(|&member| streams[member].bytes.len());
+            put_varint(&mut joint, lengths.sum::<usize>() as u64);
+        }
+        let alone = self.alone.iter();
+        put_alone(
+            alone.map(|(number, coded)| (*number, &**coded, streams[*number].bytes.len())),
+            &mut joint,
+        );
+        put_varint(&mut joint, plan.len() as u64);
+        joint.extend_from_slice(plan);
+        for &member in self.shared.iter().flatten() {
+            joint.extend_from_slice(&streams[member].bytes);
+        }
+        let coded = coders.code(&joint);
+        let mut payload = vec![JOINT];
+        put_group(&coded, joint.len(), &mut payload);
+        payload.extend_from_slice(&coded.bytes);
+        for (_, coded) in &self.alone {
+            payload.extend_from_slice(&coded.bytes);
+        }
+        WrittenPayload::of(payload, Some(content), &coded)
+    }
+}
+
+/// Appends the entries of the streams that are alone in a group: number, group, raw length.
+fn put_alone<'c>(
+    alone: impl ExactSizeIterator<Item = (usize, &'c Coded, usize)>,
+    directory: &mut Vec<u8>,
+) {
+    put_varint(directory, alone.len() as u64);
+    let mut next = 0;
+    for (number, coded, raw_len) in alone {
+        put_varint(directory, (number - next) as u64);
+        next = number + 1;
+        put_group(coded, raw_len, directory);
+    }
+}
+
+impl WrittenPayload {
+    fn of(bytes: Vec<u8>, content: Option<JointContent>, directory: &Coded) -> Self {
+        Self {
+            bytes,
+            form: DirectoryForm {
+                joint: content.is_some(),
+                coder: directory.coder,
+                content: content.unwrap_or_default(),
+            },
+            directory_codec: directory.codec,
+            directory_bytes: directory.bytes.len(),
+        }
+    }
+}
+
+impl Coders {
+    fn code(self, bytes: &[u8]) -> Coded {
+        if let Some(coder) = self.only {
+            return entropy::encode_as(bytes, coder, self.options);
+        }
+        if self.few {
+            let [first, second] = FEW_PROPS.map(|props| {
+                entropy::encode_as(bytes, Coder::Lzma(props, Search::Preset), self.options)
+            });
+            return if second.bytes.len() < first.bytes.len() {
+                second
+            } else {
+                first
+            };
+        }
+        let props = match bytes.len() {
+            ..=MAX_JOINT if self.options.effort != Effort::Fast => &LzmaProps::SMALL[..],
+            _ => &[LzmaProps::BYTES, LzmaProps::TEXT],
+        };
+        entropy::encode(bytes, self.options, props, Search::Preset)
+    }
+}
+
+/// The settings of LZMA for a directory that are smallest most often.
+const FEW_PROPS: [LzmaProps; 2] = [LzmaProps::BYTES, LzmaProps::with_contexts(2)];
 
 /// Appends coder, raw length, and packed length unless it follows from them.
 fn put_group(coded: &Coded, raw_len: usize, out: &mut Vec<u8>) {

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use rayon::prelude::*;
 
-use super::{RawStream, StreamKind, TINY, is_fill};
+use super::{RawStream, StreamKind, is_fill};
 use crate::{
     Codec, Effort,
     entropy::{self, Coded, Coder, EncodeOptions},
@@ -43,20 +43,30 @@ fn small_group(kind: StreamKind) -> ChoiceKey {
     ChoiceKey(2).child(position)
 }
 
+/// The place of the choice of a group's coder, and the numbers of its streams.
+pub(super) type GroupMembers = (Option<ChoiceKey>, Vec<usize>);
+
+/// Whether a group is the one for streams of its kind.
+fn is_shared(place: Option<ChoiceKey>, kind: StreamKind) -> bool {
+    place == Some(SOLID) || place == Some(small_group(kind))
+}
+
 /// Codes the streams and makes the choices that were not made before.
 pub(super) struct Grouping<'a> {
     pub(super) streams: &'a [RawStream],
     pub(super) options: EncodeOptions,
     pub(super) choices: &'a Choices<'a>,
+    /// Small streams whose coder was chosen before need no coding: the directory holds them.
+    pub(super) with_directory: bool,
 }
 
 impl Grouping<'_> {
-    /// Codes all streams alone or in groups, and returns the choices.
-    pub(super) fn run(&self) -> (Vec<StreamGroup>, Vec<(ChoiceKey, Choice)>) {
+    /// The groups of all streams, as far as they were chosen before.
+    pub(super) fn members(&self) -> Vec<GroupMembers> {
         let (solid, others): (Vec<usize>, Vec<usize>) =
             (0..self.streams.len()).partition(|&number| self.was_solid(number));
         let mut solid = solid;
-        let mut members: Vec<(Option<ChoiceKey>, Vec<usize>)> = self.separate(&others);
+        let mut members = self.separate(&others);
         if !solid.is_empty()
             && let Some(at) = members
                 .iter()
@@ -66,16 +76,39 @@ impl Grouping<'_> {
             solid.extend(members.swap_remove(at).1);
             solid.sort_unstable();
         }
-        let solid_known = self.choices.get(SOLID).is_some();
         if !solid.is_empty() {
             members.push((Some(SOLID), solid));
         }
+        members
+    }
+
+    /// Whether a block of the schema has been grouped before.
+    pub(super) fn is_known(&self) -> bool {
+        self.choices.get(SOLID).is_some()
+    }
+
+    /// The raw bytes of the shared groups.
+    pub(super) fn shared_bytes(&self, groups: &[GroupMembers]) -> usize {
+        let shared = groups
+            .iter()
+            .filter(|(place, members)| is_shared(*place, self.kind(members)));
+        let members = shared.flat_map(|(_, members)| members);
+        members
+            .map(|&member| self.streams[member].bytes.len())
+            .sum()
+    }
+
+    /// Codes the groups, and returns the choices.
+    pub(super) fn code_all(
+        &self,
+        members: Vec<GroupMembers>,
+    ) -> (Vec<StreamGroup>, Vec<(ChoiceKey, Choice)>) {
         let mut groups: Vec<StreamGroup> = members
             .into_par_iter()
             .map(|(place, members)| self.code(place, members))
             .collect();
         let mut made = Vec::new();
-        if !solid_known {
+        if !self.is_known() {
             if self.is_solid_worth_a_try(groups.len()) {
                 groups = self.solid_if_smaller(groups);
             }
@@ -98,12 +131,12 @@ impl Grouping<'_> {
     }
 
     /// Each stream alone, but small ones of one kind together.
-    fn separate(&self, numbers: &[usize]) -> Vec<(Option<ChoiceKey>, Vec<usize>)> {
+    fn separate(&self, numbers: &[usize]) -> Vec<GroupMembers> {
         let mut small: BTreeMap<StreamKind, Vec<usize>> = BTreeMap::new();
         let mut members = Vec::new();
         for &number in numbers {
             let stream = &self.streams[number];
-            if stream.bytes.len() <= TINY && !is_fill(&stream.bytes) {
+            if stream.is_small() {
                 small.entry(stream.kind).or_default().push(number);
             } else {
                 members.push((stream.key, vec![number]));
@@ -115,26 +148,32 @@ impl Grouping<'_> {
     }
 
     fn code(&self, place: Option<ChoiceKey>, members: Vec<usize>) -> StreamGroup {
-        let kind = members
-            .first()
-            .map_or(StreamKind::Text, |&member| self.streams[member].kind);
+        let kind = self.kind(&members);
         let fresh = members.len() == 1 && self.streams[members[0]].fresh;
         let known = place.and_then(|place| self.choices.get(place));
         let coder = match known {
             Some(&Choice::Stream(coder, _)) if !fresh => Some(coder),
             _ => None,
         };
+        let shared = is_shared(place, kind);
         let coded = match members[..] {
+            _ if self.with_directory && coder.is_some() && place == Some(small_group(kind)) => {
+                Coded::stored(&[])
+            }
             [member] => self.code_bytes(&self.streams[member].bytes, kind, coder),
             _ => self.code_bytes(&self.joined(&members), kind, coder),
         };
-        let shared = place == Some(SOLID) || place == Some(small_group(kind));
         StreamGroup {
             members,
             coded,
             place,
             shared,
         }
+    }
+
+    fn kind(&self, members: &[usize]) -> StreamKind {
+        let first = members.first();
+        first.map_or(StreamKind::Text, |&member| self.streams[member].kind)
     }
 
     fn joined(&self, members: &[usize]) -> Vec<u8> {

@@ -11,7 +11,10 @@ use std::sync::OnceLock;
 
 pub(super) use source::{Extent, StreamSource, raw_limit};
 
-use self::groups::{Grouping, StreamGroup};
+use self::{
+    compact::{DirectoryForm, DirectorySettings, JointContent, WrittenPayload},
+    groups::{GroupMembers, Grouping, StreamGroup},
+};
 use super::choices::{Choice, ChoiceKey, Choices};
 use crate::{
     Codec, Effort, FormatVersion,
@@ -115,6 +118,11 @@ impl RawStream {
         }
     }
 
+    /// Whether it shares a group with others of its kind.
+    pub(super) fn is_small(&self) -> bool {
+        self.bytes.len() <= TINY && !is_fill(&self.bytes)
+    }
+
     /// The coded size of this stream alone, in bytes: measured at effort balanced and max, estimated
     /// at fast. All calls for one stream pass the same effort.
     pub(super) fn cost(&self, effort: Effort) -> usize {
@@ -194,22 +202,15 @@ pub(super) fn write(
         streams,
         options,
         choices,
+        with_directory: false,
     };
-    let (groups, mut made) = grouping.run();
-    let mut of_stream = vec![0; streams.len()];
-    for (number, group) in groups.iter().enumerate() {
-        for &member in &group.members {
-            of_stream[member] = number;
-        }
-    }
-    let placed = place(streams, &groups, &of_stream);
+    let members = grouping.members();
     if options.version == FormatVersion::V2 {
-        return WrittenStreams {
-            payload: compact::write(plan, streams, &groups, options),
-            placed,
-            choices: made,
-        };
+        return write_compact(plan, grouping, members);
     }
+    let (groups, mut made) = grouping.code_all(members);
+    let of_stream = groups_of(streams, &groups);
+    let placed = place(streams, &groups, &of_stream);
     let mut directory = Vec::new();
     put_varint(&mut directory, plan.len() as u64);
     directory.extend_from_slice(plan);
@@ -247,6 +248,115 @@ pub(super) fn write(
         placed,
         choices: made,
     }
+}
+
+/// Codes all streams in version 2.
+fn write_compact(
+    plan: &[u8],
+    mut grouping: Grouping<'_>,
+    members: Vec<GroupMembers>,
+) -> WrittenStreams {
+    let Grouping {
+        streams,
+        options,
+        choices,
+        ..
+    } = grouping;
+    let size = plan.len() + grouping.shared_bytes(&members);
+    let form_place = compact::form_place(size);
+    let known = grouping
+        .is_known()
+        .then(|| known_form(form_place, choices))
+        .flatten();
+    grouping.with_directory = known.is_some_and(|form| form.joint);
+    let (groups, mut made) = grouping.code_all(members);
+    let of_stream = groups_of(streams, &groups);
+    let mut placed = place(streams, &groups, &of_stream);
+    let written = compact::write(
+        plan,
+        streams,
+        &groups,
+        DirectorySettings {
+            options,
+            form: known,
+            known_schema: grouping.is_known(),
+        },
+    );
+    if known.is_none() {
+        made.extend(form_choices(form_place, written.form));
+    }
+    if written.form.joint {
+        let is_joint = |number: usize| groups[of_stream[number]].is_shared();
+        place_joint(plan, streams, &is_joint, &written, &mut placed);
+    }
+    WrittenStreams {
+        payload: written.bytes,
+        placed,
+        choices: made,
+    }
+}
+
+/// The form of a directory that was chosen before: its coder, and flags with the places in its own.
+fn known_form(place: ChoiceKey, choices: &Choices<'_>) -> Option<DirectoryForm> {
+    let get = |place| match choices.get(place) {
+        Some(&Choice::Stream(coder, flag)) => Some((coder, flag)),
+        _ => None,
+    };
+    let (coder, joint) = get(place)?;
+    let flag = |position| Some(get(place.child(position))?.1);
+    let content = JointContent {
+        all: flag(0)?,
+        apart: flag(1)?,
+    };
+    Some(DirectoryForm {
+        joint,
+        coder,
+        content,
+    })
+}
+
+/// The choices of [`known_form`].
+fn form_choices(place: ChoiceKey, form: DirectoryForm) -> [(ChoiceKey, Choice); 3] {
+    let DirectoryForm {
+        joint,
+        coder,
+        content,
+    } = form;
+    [
+        (place, Choice::Stream(coder, joint)),
+        (place.child(0), Choice::Stream(coder, content.all)),
+        (place.child(1), Choice::Stream(coder, content.apart)),
+    ]
+}
+
+/// Streams that are coded with the directory share its bytes in proportion to their entropy.
+fn place_joint(
+    plan: &[u8],
+    streams: &[RawStream],
+    is_joint: &dyn Fn(usize) -> bool,
+    written: &WrittenPayload,
+    placed: &mut [Placed],
+) {
+    let weights: Vec<(usize, u64)> = (0..streams.len())
+        .filter(|&number| is_joint(number))
+        .map(|number| (number, entropy_bytes(&streams[number].bytes) as u64))
+        .collect();
+    let total = entropy_bytes(plan) as u64 + weights.iter().map(|(_, weight)| weight).sum::<u64>();
+    for (number, weight) in weights {
+        placed[number].codec = written.directory_codec;
+        placed[number].packed_bytes = written.directory_bytes as u64 * weight / total.max(1);
+    }
+}
+
+/// The number of the group of each stream.
+fn groups_of(streams: &[RawStream], groups: &[StreamGroup]) -> Vec<usize> {
+    let mut of_stream = vec![0; streams.len()];
+    for (number, group) in groups.iter().enumerate() {
+        for &member in &group.members {
+            of_stream[member] = number;
+        }
+    }
+    of_stream
 }
 
 fn place(streams: &[RawStream], groups: &[StreamGroup], of_stream: &[usize]) -> Vec<Placed> {
