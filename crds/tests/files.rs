@@ -151,7 +151,7 @@ fn single_fields_are_bounded() {
         ),
         (
             "generator: {files: 3}",
-            "spec.generator.schema: is missing; add schema: …",
+            "spec.generator.schema: is missing; add schema: {example: stock-market}",
         ),
         (
             "generator: {schema: {example: access-log}, fileSize: 1mb}",
@@ -477,4 +477,20 @@ fn hostile_files_are_refused() {
             assert!(!said.contains(char::is_control), "{said:?}");
         }
     }
+}
+
+#[test]
+fn what_must_be_there_and_is_not_is_named_with_what_to_write() {
+    let head = "apiVersion: streampress.dev/v1alpha1\nkind: CompressionPipeline\n";
+    for spec in ["spec:\n", "spec: ~\n"] {
+        let said = problems(&format!("{head}metadata: {{name: shop}}\n{spec}"));
+        assert_says(&said, &["spec: has no value; write spec: {}"]);
+    }
+    let said = problems(&format!("{head}metadata: {{name: Shop_1}}\n"));
+    assert_says(
+        &said,
+        &["spec: is missing; add spec: {}", "metadata.name: Shop_1"],
+    );
+    let said = problems(&format!("{head}metadata: {{}}\nspec: {{}}\n"));
+    assert_says(&said, &["metadata.name: is missing; add name: my-pipeline"]);
 }

@@ -290,6 +290,28 @@ fn a_plan_made_from_one_file_packs_others_and_inspect_shows_it() {
 }
 
 #[test]
+fn a_file_that_cannot_be_read_is_named_and_the_plan_is_made_from_the_others() {
+    let folder = Folder::new();
+    folder.write("first.csv", &table(4000));
+    folder.write("third.csv", &table(5000));
+    let files = ["train", "first.csv", "gone.csv", "third.csv"];
+    let trained = folder.run(&[&files[..], &["-o", "prices.plan"]].concat(), b"");
+    assert_eq!(trained.status.code(), Some(1), "{}", said(&trained));
+    assert!(said(&trained).contains("gone.csv"), "{}", said(&trained));
+    folder.well(&["train", "first.csv", "third.csv", "-o", "same.plan"]);
+    assert!(folder.read("prices.plan") == folder.read("same.plan"));
+    let none = folder.run(&["train", "gone.csv", "-o", "no.plan"], b"");
+    assert_eq!(none.status.code(), Some(1));
+    assert!(
+        said(&none).contains("no plan was written"),
+        "{}",
+        said(&none)
+    );
+    let packed = folder.run(&["pack", "first.csv", "--plan", "no.plan"], b"");
+    assert_eq!(packed.status.code(), Some(1), "a plan was written");
+}
+
+#[test]
 fn version_2_is_smaller_and_both_versions_unpack() {
     let folder = Folder::new();
     folder.write("a.csv", &table(100));

@@ -135,3 +135,36 @@ fn a_location_in_the_transports_own_folder_is_refused() {
         &["file:///data/stream/out", "choose another folder"],
     );
 }
+
+#[test]
+fn two_pipelines_of_one_name_are_refused_with_both_places() {
+    let folder = WorkFolder::with_spec("  suspend: false");
+    let document = |name: &str| {
+        format!(
+            "apiVersion: streampress.dev/v1alpha1\nkind: CompressionPipeline\nmetadata: {{name: {name}}}\nspec: {{}}\n"
+        )
+    };
+    let both = format!("{}---\n{}", document("one"), document("one"));
+    folder.write("both.yaml", both);
+    let places = ["both.yaml:8:18", "both.yaml:3:18"];
+    says(&folder, &["validate", "both.yaml"], 64, &places);
+    folder.write("a.yaml", document("two"));
+    folder.write("b.yaml", document("two"));
+    let places = ["a.yaml: good", "b.yaml:3:18", "a.yaml:3:18"];
+    says(&folder, &["validate", "a.yaml", "b.yaml"], 64, &places);
+    folder.write("c.yaml", document("two, namespace: other"));
+    says(
+        &folder,
+        &["validate", "a.yaml", "c.yaml"],
+        0,
+        &["c.yaml: good"],
+    );
+}
+
+#[test]
+fn a_file_that_is_not_utf_8_is_refused_with_the_place() {
+    let folder = WorkFolder::with_spec("  suspend: false");
+    folder.write("latin.yaml", b"a: b\n# \xc3\xa4 \xe4\n");
+    let words = ["latin.yaml:2:5", "0xe4 at offset 10", "as UTF-8"];
+    says(&folder, &["validate", "latin.yaml"], 64, &words);
+}

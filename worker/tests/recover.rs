@@ -295,3 +295,33 @@ fn an_older_version_does_not_replace_a_restored_file_where_the_newer_one_is_dama
     );
     assert!(said.contains("0 sent to the chunks queue"), "{said}");
 }
+
+#[test]
+fn sources_that_were_renamed_before_the_database_was_lost_are_no_failure() {
+    let folder = WorkFolder::with_spec("  source: {onRestored: Rename}");
+    let run = ["run", "pipeline.yaml", "--data", "data"];
+    for content in ["first", "second"] {
+        folder.write("data/in/1.txt", content);
+        folder.run_well(&run);
+    }
+    let sources = folder.files("data/in");
+    assert_eq!(text(&sources["1_delete.txt"]), "first");
+    assert_eq!(text(&sources["1-1_delete.txt"]), "second");
+    lose_database(&folder);
+    let (code, said) = recover(&folder);
+    assert_eq!(code, Some(0), "{said}");
+    for _ in 0..2 {
+        folder.run_well(&run);
+    }
+    assert_eq!(folder.files("data/in"), sources);
+    assert_eq!(text(&folder.files("data/out")["1.txt"]), "second");
+    // What comes after is named, and so is what has the name of no file.
+    folder.write("data/in/other_delete.txt", "a user's own");
+    let output = folder.run(&run);
+    assert_eq!(output.status.code(), Some(1));
+    let said = text(&output.stderr);
+    assert!(
+        said.contains("other_delete.txt") && !said.contains("1_delete.txt"),
+        "{said}"
+    );
+}

@@ -417,3 +417,136 @@ fn other_bytes_of_the_same_size_are_found_soon_after_a_restore() {
     assert_eq!(summary["filesAltered"], 1, "{summary}");
     assert_eq!(summary["filesRestored"], 0, "{summary}");
 }
+
+/// A pipeline with a destination of its own beside the folder's first.
+fn second_pipeline(folder: &WorkFolder, destination: &str, codec: &str) {
+    let text = format!(
+        "apiVersion: streampress.dev/v1alpha1\nkind: CompressionPipeline\nmetadata: {{name: second}}\nspec:\n  destination: {{location: 'file:///data/{destination}'}}\n{codec}"
+    );
+    folder.write("second.yaml", text);
+}
+
+/// Runs one of the folder's pipelines; no copy that it finds was changed by others.
+fn run_of(folder: &WorkFolder, pipeline: &str) -> Value {
+    let args = ["run", pipeline, "--data", "data", "--json", "--input", "in"];
+    let output = folder.run(&args);
+    assert!(output.status.success(), "{}", text(&output.stderr));
+    let summary = summary(&output);
+    assert_eq!(summary["filesAltered"], 0, "{summary}");
+    assert_eq!(summary["filesGone"], 0, "{summary}");
+    summary
+}
+
+#[test]
+fn pipelines_of_one_data_folder_each_keep_their_destination_up_to_date() {
+    let folder = folder();
+    second_pipeline(&folder, "out2", "");
+    for content in ["one", "two, longer"] {
+        folder.write("in/a.txt", content);
+        folder.write("in/b.txt", "the same");
+        for _ in 0..2 {
+            for pipeline in ["pipeline.yaml", "second.yaml"] {
+                let summary = run_of(&folder, pipeline);
+                assert_eq!(summary["filesRestored"], summary["filesGenerated"]);
+            }
+            assert_eq!(folder.files("data/out"), folder.files("in"));
+            assert_eq!(folder.files("data/out2"), folder.files("in"));
+        }
+    }
+    // Idle runs announce nothing.
+    let restored = || {
+        ["data/out/a.txt", "data/out2/a.txt"]
+            .map(|name| fs::metadata(folder.path(name)).expect("restored").ino())
+    };
+    let before = restored();
+    run_of(&folder, "second.yaml");
+    run_of(&folder, "pipeline.yaml");
+    assert_eq!(restored(), before);
+    // Each still names what others changed at its own destination.
+    folder.write("data/out2/a.txt", "edited by a user");
+    run_of(&folder, "pipeline.yaml");
+    let args = [
+        "run",
+        "second.yaml",
+        "--data",
+        "data",
+        "--json",
+        "--input",
+        "in",
+    ];
+    let altered = summary(&folder.run(&args));
+    assert_eq!(altered["filesAltered"], 1, "{altered}");
+}
+
+#[test]
+fn files_in_the_originals_format_and_in_this_one_share_a_data_folder() {
+    let folder = folder();
+    second_pipeline(&folder, "seed", "  codec: {format: Seed}\n");
+    for content in ["{\"a\": 1}", "{\"a\": 2, \"b\": [3]}"] {
+        folder.write("in/x.json", content);
+        for pipeline in ["second.yaml", "pipeline.yaml", "second.yaml", "second.yaml"] {
+            let summary = run_of(&folder, pipeline);
+            assert_eq!(summary["filesRestored"], summary["filesGenerated"]);
+        }
+        assert_eq!(folder.files("data/out"), folder.files("in"));
+        let normal: Value =
+            serde_json::from_slice(&folder.files("data/seed")["x.json"]).expect("JSON");
+        let original: Value = serde_json::from_str(content).expect("JSON");
+        assert_eq!(normal, original);
+    }
+    folder.write("data/seed/x.json", "edited by a user");
+    let args = [
+        "run",
+        "second.yaml",
+        "--data",
+        "data",
+        "--json",
+        "--input",
+        "in",
+    ];
+    let altered = summary(&folder.run(&args));
+    assert_eq!(altered["filesAltered"], 1, "{altered}");
+}
+
+#[test]
+fn files_of_two_sources_and_two_destinations_are_not_gone_from_each_others() {
+    let folder = folder();
+    second_pipeline(&folder, "out2", "");
+    folder.write("in/a.txt", "one");
+    folder.write("in2/b.txt", "two");
+    run_of(&folder, "pipeline.yaml");
+    let args = [
+        "run",
+        "second.yaml",
+        "--data",
+        "data",
+        "--json",
+        "--input",
+        "in2",
+    ];
+    let second = summary(&folder.run(&args));
+    assert_eq!(second["filesGone"], 0, "{second}");
+    run_of(&folder, "pipeline.yaml");
+    assert_eq!(folder.files("data/out2"), folder.files("in2"));
+}
+
+#[test]
+fn files_in_a_folder_of_a_reserved_name_are_left_out_and_named() {
+    let folder = folder();
+    folder.write("in/a.json", "1");
+    folder.write("in/.streampress/x.json", "2");
+    folder.write("in/sub/.streampress/y.json", "3");
+    let output = run(&folder, &["--input", "in"]);
+    assert_eq!(output.status.code(), Some(1));
+    let summary = summary(&output);
+    assert_eq!(summary["filesLeftOut"], 2, "{summary}");
+    let left_out = summary["leftOut"].to_string();
+    for words in [
+        ".streampress/x.json",
+        "sub/.streampress/y.json",
+        "reserved for Streampress",
+    ] {
+        assert!(left_out.contains(words), "{left_out}");
+    }
+    assert_eq!(folder.files("data/out").len(), 1);
+}

@@ -21,7 +21,6 @@ use kube::api::PostParams;
 use kube::{Api, Client};
 use rustix::process::{Pid, Signal, kill_process};
 use rustix::time::{ClockId, clock_gettime};
-use streampress::destination::DatabaseJournal;
 use streampress::journal::SqliteJournal;
 use streampress::roles::connect::{Backend, local_locks};
 use streampress::roles::context::RoleContext;
@@ -93,10 +92,7 @@ fn context(
     RoleContext {
         backend: Backend::Embedded(local.clone()),
         locks: locks.unwrap_or_else(|| local_locks(local)),
-        destination_journal: Some(Arc::new(DatabaseJournal::new(
-            SqliteJournal::open(local).unwrap(),
-            local.dir(),
-        ))),
+        destination_journal: Some(SqliteJournal::open(local).unwrap()),
         journal: Arc::new(SqliteJournal::open(local).unwrap()),
         data: dir.join("data"),
         threads: 1,

@@ -44,8 +44,9 @@ impl Pipeline {
     fn with_database() -> Self {
         let fixture = Fixture::open();
         let journal = SqliteJournal::open(&fixture.local).expect("opens");
-        let journal = DatabaseJournal::new(journal, fixture.local.dir());
-        let destination = Destination::new(fixture.files("out"), Arc::new(journal));
+        let files = fixture.files("out");
+        let journal = DatabaseJournal::new(journal, fixture.local.dir(), files.location());
+        let destination = Destination::new(files, Arc::new(journal));
         Self::new(fixture, destination)
     }
 
@@ -366,6 +367,7 @@ async fn a_worker_that_ended_before_its_file_was_visible_leaves_the_older_one_kn
             fingerprint: None,
             replaces: Some(Digest::of(b"first")),
             written_millis: 0,
+            original: None,
         };
         journal
             .store(&name, &intent, Some(&stored))
@@ -419,13 +421,14 @@ async fn files_that_an_earlier_release_restored_are_replaced_and_not_set_aside()
     let database = rusqlite::Connection::open(root.path().join("streampress.db")).expect("opens");
     database
         .execute_batch(
-            "DROP TABLE destination; UPDATE modules SET version = 1 WHERE module = 'journal'",
+            "DROP TABLE destination; UPDATE modules SET version = 1 WHERE module = 'journal';
+             DELETE FROM modules WHERE module = 'destinations'",
         )
         .expect("changed");
     drop(database);
     let local = open();
     let journal = SqliteJournal::open(&local).expect("opens");
-    let journal = DatabaseJournal::new(journal, local.dir());
+    let journal = DatabaseJournal::new(journal, local.dir(), "file:///data/out");
     let name = FileName::parse(NAME).expect("a valid name");
     let stored = journal.load(&name).await.expect("read").expect("adopted");
     assert_eq!(stored.entry.hash, Digest::of(b"old"));

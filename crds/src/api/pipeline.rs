@@ -260,9 +260,9 @@ pub struct SourceSpec {
     #[cfg_attr(feature = "kubernetes", schemars(range(min = 0, max = 86_400)))]
     #[serde(skip_serializing_if = "Option::is_none")]
     pub settle_seconds: Option<i32>,
-    /// What happens to a source file after it is packed and announced.
+    /// What happens to a source file after it is packed and announced. Rename makes a_delete.json of a.json, or a-1_delete.json where that is taken; files of such names are not taken.
     pub on_compressed: OnCompressed,
-    /// What happens to a source file once a receipt says that it was restored. Needs receipts.
+    /// What happens to a source file once a receipt says that it was restored; Rename as in onCompressed. Needs receipts.
     pub on_restored: OnRestored,
     /// A promise: writers write a file elsewhere and rename it into the source. On a volume, onRestored: Delete needs it.
     pub writers_rename: bool,
@@ -275,7 +275,7 @@ pub enum OnRestored {
     /// The file is kept.
     #[default]
     Keep,
-    /// The file gets `_delete` before its extension.
+    /// `a.json` becomes `a_delete.json`; where that is taken `a-1_delete.json`, and so on. Files of such names are not taken.
     Rename,
     /// The file is deleted, unless it changed since.
     Delete,
@@ -301,7 +301,7 @@ pub enum OnCompressed {
     /// The file is kept.
     #[default]
     Keep,
-    /// The file gets `_delete` before its extension, as the Python original does.
+    /// `a.json` becomes `a_delete.json`; where that is taken `a-1_delete.json`, and so on. Files of such names are not taken.
     Rename,
     /// The file is deleted. The stream then holds the only copy until the file is restored.
     Delete,

@@ -10,7 +10,7 @@ pub(crate) mod yaml;
 
 use std::fmt;
 
-use serde_json::Value;
+use serde_json::{Map, Value};
 
 use crate::api::pipeline::CompressionPipeline;
 use crate::api::{API_VERSION, KIND};
@@ -42,6 +42,8 @@ pub struct Diagnostic {
 pub struct Documents {
     /// The pipelines, all of them valid outside a cluster.
     pub pipelines: Vec<CheckedPipeline>,
+    /// Line and column of the name of each of them.
+    pub places: Vec<(usize, usize)>,
     /// What is no error: ignored documents, deliberate risks, what a cluster requires in addition.
     pub notices: Vec<Diagnostic>,
 }
@@ -199,6 +201,8 @@ impl Loader<'_> {
                     let notice = self.problem(document.place(&notice.field), notice);
                     self.found.notices.push(notice);
                 }
+                let LineColumn { line, column } = document.place("metadata.name");
+                self.found.places.push((line, column));
                 self.found.pipelines.push(checked);
             }
             Err(invalid) => {
@@ -293,6 +297,11 @@ fn read_what_is_right(
     }
     // The operator writes the status; what a file says of it does not count.
     remove_field(&mut right, "status");
+    // Without a spec the name can still be wrong.
+    if let Value::Object(fields) = &mut right {
+        let empty = || Value::Object(Map::new());
+        fields.entry("spec").or_insert_with(empty);
+    }
     serde_json::from_value(right).ok()
 }
 

@@ -69,7 +69,11 @@ fn visit(schema: &Value, value: &Value, path: &str, violations: &mut Vec<SchemaV
     let mut report = |rule: &str, help: &str| violations.push(wrong(path, value, rule, help));
     if value.is_null() {
         if schema.get("nullable").is_none() {
-            report("has no value", "give it one, or remove the line");
+            let help = example(path).map(|example| format!("write {example}"));
+            report(
+                "has no value",
+                help.as_deref().unwrap_or("give it one, or remove the line"),
+            );
         }
         return;
     }
@@ -112,12 +116,10 @@ fn visit_fields(
         .unwrap_or(&empty);
     let open = schema.get("x-kubernetes-preserve-unknown-fields").is_some();
     for name in required(schema).filter(|name| !fields.contains_key(*name)) {
-        violations.push(wrong(
-            &join(path, name),
-            &Value::Null,
-            "is missing",
-            &format!("add {name}: …"),
-        ));
+        let path = join(path, name);
+        let example = example(&path).map_or_else(|| format!("{name}: …"), str::to_owned);
+        let help = format!("add {example}");
+        violations.push(wrong(&path, &Value::Null, "is missing", &help));
     }
     for (name, value) in fields {
         let path = join(path, name);
@@ -131,6 +133,28 @@ fn visit_fields(
     if most.is_some_and(|most| fields.len() as u64 > most) {
         let rule = format!("must have at most {} entries", most.unwrap_or_default());
         violations.push(wrong(path, &fields.len().into(), &rule, "remove some"));
+    }
+}
+
+/// What to write for a field that must be there.
+fn example(path: &str) -> Option<&'static str> {
+    let last_two = path
+        .rmatch_indices('.')
+        .nth(1)
+        .map_or(0, |(dot, _)| dot + 1);
+    match path {
+        "metadata" => return Some("metadata: {name: my-pipeline}"),
+        "metadata.name" => return Some("name: my-pipeline"),
+        "spec" => return Some("spec: {}"),
+        _ => {}
+    }
+    match path.get(last_two..).unwrap_or_default() {
+        "generator.schema" => Some("schema: {example: stock-market}"),
+        "volume.persistentVolumeClaim" => Some("persistentVolumeClaim: {claimName: my-claim}"),
+        "persistentVolumeClaim.claimName" => Some("claimName: my-claim"),
+        "credentialsSecretRef.name" => Some("name: my-secret"),
+        of if of.starts_with("pullSecrets[") && of.ends_with("].name") => Some("name: my-secret"),
+        _ => None,
     }
 }
 
@@ -309,4 +333,29 @@ fn matches(pattern: &str, text: &str) -> bool {
     compiled
         .get(pattern)
         .is_none_or(|regex| regex.is_match(text))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn visit_required(schema: &Value, path: &str, each: &mut impl FnMut(&str)) {
+        required(schema).for_each(|name| each(&join(path, name)));
+        for (name, inner) in schema["properties"].as_object().into_iter().flatten() {
+            visit_required(inner, &join(path, name), each);
+        }
+        if let Some(inner) = schema.get("items") {
+            visit_required(inner, &format!("{path}[0]"), each);
+        }
+    }
+
+    #[test]
+    fn what_to_write_is_known_for_every_field_that_must_be_there() {
+        let mut seen = 0;
+        visit_required(schema(), "", &mut |path| {
+            assert!(example(path).is_some(), "{path}");
+            seen += 1;
+        });
+        assert!(seen >= 8, "{seen} fields");
+    }
 }

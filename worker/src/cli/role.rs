@@ -16,7 +16,6 @@ use tracing::{info, warn};
 use super::args::PipelineArgs;
 use super::{output, signals, threads};
 use crate::config::{Config, settings};
-use crate::destination::{DatabaseJournal, DestinationJournal};
 use crate::journal::{FileJournal, NoJournal, SqliteJournal};
 use crate::roles::connect::{self, Backend};
 use crate::roles::context::RoleContext;
@@ -154,10 +153,7 @@ impl RoleCommand {
                 (Backend::Aws(aws), locks, None)
             }
         };
-        let destination_journal = journal
-            .clone()
-            .map(|journal| DatabaseJournal::new(journal, &self.data))
-            .map(|journal| Arc::new(journal) as Arc<dyn DestinationJournal>);
+        let destination_journal = journal.clone();
         let journal: Arc<dyn FileJournal> = match journal {
             Some(journal) => Arc::new(journal),
             None => Arc::new(NoJournal),

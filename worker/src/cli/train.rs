@@ -3,8 +3,9 @@
 use std::io::Write;
 use std::path::Path;
 use std::process::ExitCode;
+use std::sync::atomic::{AtomicBool, Ordering};
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, bail};
 use streampress_codec::hybrid::{CodecOptions, Packer, PlanStore};
 
 use super::args::TrainArgs;
@@ -25,10 +26,19 @@ pub(super) fn command(args: TrainArgs) -> Result<ExitCode> {
         threads: args.threads.map_or(0, usize::from),
     })
     .with_store(&store);
+    let mut skipped = 0;
     for file in &args.files {
-        packer
-            .pack(output::open(file)?, |_| Ok(()), &cancel)
-            .with_context(|| format!("learning from {}", file.display()))?;
+        match learn(&packer, file, &cancel) {
+            Ok(()) => {}
+            Err(error) if cancel.load(Ordering::Relaxed) => return Err(error),
+            Err(error) => {
+                skipped += 1;
+                output::error(&format!("{error:#}; skipped"));
+            }
+        }
+    }
+    if skipped == args.files.len() {
+        bail!("no file could be read; no plan was written");
     }
     let plan = store.plan();
     let bytes = plan.to_bytes();
@@ -38,5 +48,14 @@ pub(super) fn command(args: TrainArgs) -> Result<ExitCode> {
         &args.output,
         &format!("{} schemas, {} bytes", plan.schema_count(), bytes.len()),
     );
-    Ok(ExitCode::SUCCESS)
+    Ok(match skipped {
+        0 => ExitCode::SUCCESS,
+        _ => ExitCode::FAILURE,
+    })
+}
+
+fn learn(packer: &Packer<'_>, file: &Path, cancel: &AtomicBool) -> Result<()> {
+    let packed = packer.pack(output::open(file)?, |_| Ok(()), cancel);
+    packed.with_context(|| format!("learning from {}", file.display()))?;
+    Ok(())
 }

@@ -1,10 +1,12 @@
 //! `streampress validate`: checks a pipeline's YAML, and with `--live` its queues and stream on AWS.
 
+use std::collections::BTreeMap;
+use std::collections::btree_map::Entry;
 use std::path::Path;
 use std::process::ExitCode;
 
 use anyhow::Result;
-use streampress_crds::document;
+use streampress_crds::document::{self, Documents};
 
 use super::args::ValidateArgs;
 use super::output;
@@ -12,14 +14,17 @@ use crate::config::settings;
 use crate::roles::context::check_schema;
 
 pub(super) fn command(args: ValidateArgs) -> Result<ExitCode> {
-    let mut valid = true;
+    let (mut valid, mut names) = (true, PlacesByName::new());
     for file in &args.files {
-        valid &= validate(file, args.live)?;
+        valid &= validate(file, args.live, &mut names)?;
     }
     Ok(ExitCode::from(if valid { 0 } else { 64 }))
 }
 
-fn validate(file: &Path, live: bool) -> Result<bool> {
+/// Where the pipeline of each namespace and name is written.
+type PlacesByName = BTreeMap<(String, String), String>;
+
+fn validate(file: &Path, live: bool, names: &mut PlacesByName) -> Result<bool> {
     let text = settings::read_text(file)?;
     match document::load(&text, &file.display().to_string()) {
         Ok(loaded) if loaded.pipelines.is_empty() => {
@@ -27,6 +32,9 @@ fn validate(file: &Path, live: bool) -> Result<bool> {
             Ok(false)
         }
         Ok(loaded) => {
+            if !are_names_new(file, &loaded, names) {
+                return Ok(false);
+            }
             for pipeline in &loaded.pipelines {
                 if let Err(error) = check_schema(file, pipeline.resolved()) {
                     output::say(&error.to_string());
@@ -49,6 +57,29 @@ fn validate(file: &Path, live: bool) -> Result<bool> {
             Ok(false)
         }
     }
+}
+
+/// Whether no pipeline has the name of one before it, which it would replace; says which do.
+fn are_names_new(file: &Path, loaded: &Documents, names: &mut PlacesByName) -> bool {
+    let mut are_new = true;
+    for (pipeline, (line, column)) in loaded.pipelines.iter().zip(&loaded.places) {
+        let identity = &pipeline.resolved().identity;
+        let (namespace, name) = (identity.namespace.clone(), identity.pipeline.clone());
+        let place = format!("{}:{line}:{column}", file.display());
+        match names.entry((namespace, name.clone())) {
+            Entry::Vacant(free) => {
+                free.insert(place);
+            }
+            Entry::Occupied(first) => {
+                are_new = false;
+                output::say(&format!(
+                    "{place}: metadata.name: {name}: is the name of the pipeline at {} too; give one of them another name, or another namespace",
+                    first.get()
+                ));
+            }
+        }
+    }
+    are_new
 }
 
 /// Whether the existing queues and stream fit the pipeline; says what to change where they do not.

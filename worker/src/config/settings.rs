@@ -1,5 +1,6 @@
 //! Finds and reads a command's settings.
 
+use std::io::Read;
 use std::path::{Path, PathBuf};
 
 use streampress_crds::api::pipeline::{
@@ -216,12 +217,25 @@ pub(crate) fn no_pipeline(file: &Path) -> String {
 
 /// The text of a file, or of standard input for `-`.
 pub(crate) fn read_text(file: &Path) -> Result<String, BadConfiguration> {
+    let mut bytes = Vec::new();
     let read = if file.as_os_str() == "-" {
-        std::io::read_to_string(std::io::stdin())
+        std::io::stdin().read_to_end(&mut bytes).map(drop)
     } else {
-        std::fs::read_to_string(file)
+        std::fs::read(file).map(|read| bytes = read)
     };
-    read.map_err(|error| BadConfiguration(format!("{}: cannot be read: {error}", file.display())))
+    let shown = file.display();
+    read.map_err(|error| BadConfiguration(format!("{shown}: cannot be read: {error}")))?;
+    String::from_utf8(bytes).map_err(|error| {
+        let offset = error.utf8_error().valid_up_to();
+        let bytes = error.into_bytes();
+        let before = String::from_utf8_lossy(bytes.get(..offset).unwrap_or_default());
+        let line = before.matches('\n').count() + 1;
+        let column = before.rsplit('\n').next().unwrap_or_default().chars().count() + 1;
+        let byte = bytes.get(offset).copied().unwrap_or_default();
+        BadConfiguration(format!(
+            "{shown}:{line}:{column}: the byte {byte:#04x} at offset {offset} is not UTF-8; save the file as UTF-8"
+        ))
+    })
 }
 
 /// The data folder: as given, or one below the working folder.

@@ -28,6 +28,9 @@ pub struct JournalEntry {
     pub replaces: Option<Digest>,
     /// When the entry was written, milliseconds since 1970.
     pub written_millis: u64,
+    /// Hash of the file that was announced, where its normal form is restored.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub original: Option<Digest>,
 }
 
 /// How far a version is.
@@ -51,6 +54,7 @@ impl JournalEntry {
             fingerprint: None,
             replaces,
             written_millis: runtime::now_millis(),
+            original: wanted.original.clone(),
         }
     }
 
@@ -131,6 +135,7 @@ mod tests {
             hash: Digest::of(content.as_bytes()),
             bytes: content.len() as u64,
             modified_nanos: 0,
+            original: None,
         }
     }
 

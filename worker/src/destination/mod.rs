@@ -52,6 +52,8 @@ pub struct Wanted {
     pub bytes: u64,
     /// The modification time that it gets, nanoseconds since 1970.
     pub modified_nanos: u64,
+    /// Hash of the file that was announced, where the content is its normal form.
+    pub original: Option<Digest>,
 }
 
 impl Wanted {
@@ -63,6 +65,7 @@ impl Wanted {
             hash: file.hash.clone(),
             bytes: file.bytes,
             modified_nanos: file.modified_nanos,
+            original: None,
         }
     }
 }
@@ -475,7 +478,7 @@ mod tests {
             let name = FileName::parse(name).expect("a valid name");
             let displaced = displaced_name(&name, u64::MAX, u64::MAX);
             let displaced = FileName::parse(&displaced).expect("a valid name");
-            assert!(displaced.is_reserved(), "{displaced}");
+            assert!(displaced.is_ours(), "{displaced}");
         }
         let name = FileName::parse("deep/a.csv").expect("a valid name");
         assert_eq!(

@@ -27,6 +27,9 @@ pub use segments::SegmentJournal;
 pub use source::{OpenFile, SourceReceipt, SourceRecord, SourceState};
 pub use sqlite::SqliteJournal;
 
+/// The key of when the journal was made anew from the stream, milliseconds since 1970. Of what was announced before, it knows
+/// the newest version of each name at most.
+pub(crate) const RECOVERED: &str = "recovered";
 /// The key of the number of discarded files.
 const DISCARDED: &str = "discarded";
 
@@ -161,6 +164,11 @@ pub trait FileJournal: Send + Sync + fmt::Debug {
         let _ = (name, hash);
         Ok(None)
     }
+    /// Whether any file of this name was announced before; `None` from a journal that cannot tell.
+    async fn was_name_announced(&self, name: &str) -> TransportResult<Option<bool>> {
+        let _ = name;
+        Ok(None)
+    }
     /// The locations that files were announced from.
     async fn locations(&self) -> TransportResult<Vec<String>> {
         Ok(Vec::new())
@@ -252,13 +260,14 @@ pub trait FileJournal: Send + Sync + fmt::Debug {
         let _ = limit;
         Ok(Vec::new())
     }
-    /// The restored files that were checked last, one of each name.
-    async fn checked_files(&self) -> TransportResult<Vec<CheckedFile>> {
+    /// The restored files that were checked last at a destination, one of each name.
+    async fn checked_files(&self, location: &str) -> TransportResult<Vec<CheckedFile>> {
+        let _ = location;
         Ok(Vec::new())
     }
-    /// These restored files were checked.
-    async fn record_checked(&self, files: Vec<CheckedFile>) -> TransportResult<()> {
-        let _ = files;
+    /// These restored files of a destination were checked.
+    async fn record_checked(&self, location: &str, files: Vec<CheckedFile>) -> TransportResult<()> {
+        let _ = (location, files);
         Ok(())
     }
     /// A small value kept under `key`.

@@ -96,15 +96,52 @@ INSERT OR IGNORE INTO destination(name, hash, bytes, visible, written_at)
   WHERE restored_at IS NOT NULL AND name <> '' AND hash <> '' GROUP BY name;
 ";
 
-/// A module of its own, which programs that do not know it leave alone.
+/// A module of its own, which programs that do not know it leave alone: a row that they write has no location.
+const LOCATIONS_MIGRATIONS: Migrations = Migrations {
+    module: "destinations",
+    steps: &[LOCATIONS],
+};
+
+/// `destination` has the last row of each name, of whichever location; `other_destinations` has those of the locations that
+/// the name was written to before. `original` is the hash of the file whose normal form was restored.
+const LOCATIONS: &str = "
+ALTER TABLE destination ADD COLUMN location TEXT;
+ALTER TABLE destination ADD COLUMN original TEXT;
+CREATE TABLE IF NOT EXISTS other_destinations(
+  location TEXT NOT NULL,
+  name TEXT NOT NULL,
+  version TEXT,
+  hash TEXT NOT NULL,
+  bytes INTEGER NOT NULL,
+  visible INTEGER NOT NULL,
+  fingerprint TEXT,
+  replaces TEXT,
+  written_at INTEGER NOT NULL,
+  original TEXT,
+  PRIMARY KEY(location, name)
+) WITHOUT ROWID;
+";
+
+/// A module of its own, too.
 const CHECKED_MIGRATIONS: Migrations = Migrations {
     module: "checked",
-    steps: &[CHECKED],
+    steps: &[CHECKED, CHECKED_OF_LOCATIONS],
 };
 
 /// What was read at the destination.
 const CHECKED: &str = "
 CREATE TABLE IF NOT EXISTS checked(name TEXT PRIMARY KEY, fingerprint TEXT NOT NULL, hash TEXT NOT NULL) WITHOUT ROWID;
+";
+
+const CHECKED_OF_LOCATIONS: &str = "
+DROP TABLE checked;
+CREATE TABLE checked(
+  location TEXT NOT NULL,
+  name TEXT NOT NULL,
+  fingerprint TEXT NOT NULL,
+  hash TEXT NOT NULL,
+  PRIMARY KEY(location, name)
+) WITHOUT ROWID;
 ";
 
 /// A module of its own too.
@@ -134,6 +171,7 @@ impl SqliteJournal {
     pub fn open(local: &Local) -> TransportResult<Self> {
         let database = local.database(&MIGRATIONS)?;
         local.database(&sqlite_sources::MIGRATIONS)?;
+        local.database(&LOCATIONS_MIGRATIONS)?;
         local.database(&CHECKED_MIGRATIONS)?;
         local.database(&EARLIER_MIGRATIONS)?;
         Ok(Self { database })
@@ -443,6 +481,18 @@ impl FileJournal for SqliteJournal {
             .await
     }
 
+    async fn was_name_announced(&self, name: &str) -> TransportResult<Option<bool>> {
+        let name = name.to_owned();
+        self.database
+            .read(move |step| {
+                let seen = step
+                    .prepare_cached("SELECT EXISTS(SELECT 1 FROM files WHERE name = ?1)")?
+                    .query_row([name], |row| row.get(0))?;
+                Ok(Some(seen))
+            })
+            .await
+    }
+
     async fn locations(&self) -> TransportResult<Vec<String>> {
         sqlite_sources::locations(&self.database).await
     }
@@ -492,13 +542,15 @@ impl FileJournal for SqliteJournal {
         sqlite_sources::open(&self.database).await
     }
 
-    async fn checked_files(&self) -> TransportResult<Vec<CheckedFile>> {
+    async fn checked_files(&self, location: &str) -> TransportResult<Vec<CheckedFile>> {
+        let location = location.to_owned();
         self.database
-            .read(|step| {
+            .read(move |step| {
                 let mut files = Vec::new();
-                let mut select =
-                    step.prepare_cached("SELECT name, fingerprint, hash FROM checked")?;
-                let mut rows = select.query([])?;
+                let mut select = step.prepare_cached(
+                    "SELECT name, fingerprint, hash FROM checked WHERE location = ?1",
+                )?;
+                let mut rows = select.query([location])?;
                 while let Some(row) = rows.next()? {
                     if let Ok(hash) = Digest::try_from(row.get::<_, String>(2)?) {
                         files.push(CheckedFile {
@@ -513,15 +565,16 @@ impl FileJournal for SqliteJournal {
             .await
     }
 
-    async fn record_checked(&self, files: Vec<CheckedFile>) -> TransportResult<()> {
+    async fn record_checked(&self, location: &str, files: Vec<CheckedFile>) -> TransportResult<()> {
+        let location = location.to_owned();
         // Lost with the power, the files are only read once more.
         self.database
             .write_unsynced(move |step| {
                 for file in &files {
                     step.prepare_cached(
-                        "INSERT OR REPLACE INTO checked(name, fingerprint, hash) VALUES(?1, ?2, ?3)",
+                        "INSERT OR REPLACE INTO checked(location, name, fingerprint, hash) VALUES(?1, ?2, ?3, ?4)",
                     )?
-                    .execute([&file.name, &file.fingerprint, file.hash.as_str()])?;
+                    .execute([&location, &file.name, &file.fingerprint, file.hash.as_str()])?;
                 }
                 Ok(())
             })

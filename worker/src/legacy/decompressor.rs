@@ -52,7 +52,8 @@ impl LegacyDecompressor {
         }
         context.meter.stage(Stage::Unpack, started.elapsed());
         let (bytes, writing) = (restored.len() as u64, Instant::now());
-        let placed = self.write(name, restored, context).await?;
+        let original = packed.as_ref().map(|packed| packed.file.hash.clone());
+        let placed = self.write(name, restored, original, context).await?;
         context.meter.stage(Stage::Commit, writing.elapsed());
         if placed == PlacedVersion::Superseded {
             info!("A later announcement of the file was restored already; skipped.");
@@ -154,6 +155,7 @@ impl LegacyDecompressor {
         &self,
         name: FileName,
         content: Vec<u8>,
+        original: Option<Digest>,
         context: MessageContext<'_>,
     ) -> Result<PlacedVersion, HandlerError> {
         let wanted = Wanted {
@@ -161,6 +163,7 @@ impl LegacyDecompressor {
             hash: Digest::of(&content),
             bytes: content.len() as u64,
             modified_nanos: runtime::nanos(runtime::now()),
+            original,
             name,
         };
         if !self.destination.needs_content(&wanted).await? {

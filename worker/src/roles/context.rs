@@ -22,8 +22,8 @@ use crate::config::BadConfiguration;
 use crate::config::legacy_env::LegacyWorker;
 use crate::consume::joined::JoinedQueue;
 use crate::consume::{Consumer, Handler};
-use crate::destination::{Destination, DestinationJournal};
-use crate::journal::{FileJournal, NoteJournal, SegmentJournal};
+use crate::destination::{DatabaseJournal, Destination, DestinationJournal};
+use crate::journal::{FileJournal, NoteJournal, SegmentJournal, SqliteJournal};
 use crate::legacy::READ_LOCATION;
 use crate::legacy::compressor::LegacyCompressor;
 use crate::message::Digest;
@@ -66,7 +66,7 @@ pub struct RoleContext {
     /// Where files' progress is recorded.
     pub journal: Arc<dyn FileJournal>,
     /// Where a data folder keeps what was restored to a folder; without one the destination keeps it itself.
-    pub destination_journal: Option<Arc<dyn DestinationJournal>>,
+    pub destination_journal: Option<SqliteJournal>,
     /// Stands for `/data` in locations.
     pub data: PathBuf,
     /// Threads for packing and unpacking, and files in progress at once; of small files more.
@@ -136,14 +136,24 @@ impl RoleContext {
     }
 
     async fn was_restored_to(&self, location: &Location) -> Result<bool> {
-        let (known, Some(journal)) = (
-            self.journal.get(DESTINATION_KEY).await?,
-            &self.destination_journal,
-        ) else {
+        let Some(journal) = self.journal_of(location) else {
             return Ok(false);
         };
-        let entries = journal.entries().await?.unwrap_or_default();
-        Ok(known == Some(location.to_string()) && !entries.is_empty())
+        // The entries of earlier releases do not say of which destination they are.
+        let last = self.journal.get(DESTINATION_KEY).await?;
+        let is_last = last == Some(location.to_string());
+        Ok(journal.knows_its_location().await?
+            || is_last && !journal.entries().await?.unwrap_or_default().is_empty())
+    }
+
+    /// What the data folder knows of a destination.
+    fn journal_of(&self, location: &Location) -> Option<DatabaseJournal> {
+        let journal = self.destination_journal.clone()?;
+        Some(DatabaseJournal::new(
+            journal,
+            &self.data,
+            &location.to_string(),
+        ))
     }
 
     /// Opens a source. A folder outside the data folder is the user's own: nothing is created or removed there.
@@ -183,9 +193,9 @@ impl RoleContext {
     pub(crate) fn destination(&self, settings: &DecompressorSettings) -> Result<Destination> {
         let location = &settings.destination.location;
         let files = self.files(location)?;
-        let destination = match (location, &self.destination_journal) {
+        let destination = match (location, self.journal_of(location)) {
             (Location::S3 { .. }, _) => Destination::with_own_journal(files, None),
-            (Location::File { .. }, Some(journal)) => Destination::new(files, journal.clone()),
+            (Location::File { .. }, Some(journal)) => Destination::new(files, Arc::new(journal)),
             (Location::File { .. }, None) => {
                 Destination::with_own_journal(files, Some(&self.path(location)?))
             }
@@ -681,8 +691,7 @@ mod tests {
     use streampress_transport::local::{Local, LocalOptions};
 
     use super::*;
-    use crate::destination::DatabaseJournal;
-    use crate::journal::{NoJournal, SqliteJournal};
+    use crate::journal::NoJournal;
     use crate::roles::connect;
 
     fn decompressor(name: &str) -> DecompressorSettings {
@@ -721,9 +730,8 @@ mod tests {
         let command = format!("rm '{}/out/.streampress/owner.json'", root.path().display());
         assert!(said.ends_with(&command), "{said}");
         let journal = SqliteJournal::open(&local).expect("opens");
-        let journal = DatabaseJournal::new(journal, root.path());
         let sharing = RoleContext {
-            destination_journal: Some(Arc::new(journal)),
+            destination_journal: Some(journal),
             ..context
         };
         let confirmed = sharing.confirm_owner(&decompressor("two")).await;

@@ -11,7 +11,7 @@ use streampress_transport::{
     ChunkStream, FileName, FileVersion, Files, Outgoing, Position, Queue, ScannedRecord,
 };
 
-use crate::journal::{FileJournal, JournalFile, SourceState};
+use crate::journal::{FileJournal, JournalFile, RECOVERED, SourceState};
 use crate::message::record::{FoundRecord, RecordOwner};
 use crate::message::trace_context::TraceContext;
 use crate::message::{
@@ -144,7 +144,9 @@ impl Recovery {
                 outcome,
             });
         }
-        if !self.list_only {
+        if !self.list_only && !to_send.is_empty() {
+            let now = runtime::now_millis().to_string();
+            self.journal.set(RECOVERED, &now).await?;
             self.send(to_send).await?;
         }
         Ok(report)

@@ -4,16 +4,19 @@
 //! change time of a local file, the tag of an object. A file with another fingerprint (changed, touched, copied with its
 //! folder) is read once, and its new fingerprint is kept in the journal. Size and modification time alone prove nothing:
 //! `rsync -t` and editors keep them.
+//!
+//! That a file was restored does not say to which destination: pipelines with several may share a data folder. The
+//! destination's own journal says what was made there.
 
 use std::collections::HashMap;
 use std::time::SystemTime;
 
 use anyhow::Result;
 use streampress_crds::api::pipeline::CodecFormat;
-use streampress_transport::FileEntry;
+use streampress_transport::{FileEntry, FileName};
 use tokio_util::sync::CancellationToken;
 
-use crate::destination::{Destination, JournalEntry};
+use crate::destination::{Destination, EntryState, JournalEntry};
 use crate::journal::{CheckedFile, FileJournal, SourceRecord};
 use crate::message::{Digest, FileRef, hash};
 use crate::runtime::{self, CLOCK_TICK, blocking};
@@ -38,10 +41,20 @@ pub(crate) struct RestoredCopies<'a> {
     news: Vec<CheckedFile>,
 }
 
+/// Of restored files, those whose copy is not what was restored last.
+#[derive(Debug, Default)]
+pub(crate) struct DifferingCopies {
+    /// Others changed it since.
+    pub(crate) altered: Vec<SourceRecord>,
+    /// That content was never at this destination, but at another one.
+    pub(crate) elsewhere: Vec<SourceRecord>,
+}
+
 /// What is known of a file without reading it.
 enum CopyState {
     Same,
     Other,
+    Elsewhere,
     /// Its bytes must be read, and compared with these of the original's format.
     Unread(Option<Digest>),
 }
@@ -54,7 +67,8 @@ impl<'a> RestoredCopies<'a> {
         format: CodecFormat,
     ) -> Result<Self> {
         let made = destination.journal().entries().await?;
-        let checked = journal.checked_files().await?.into_iter();
+        let location = destination.files().location();
+        let checked = journal.checked_files(location).await?.into_iter();
         Ok(Self {
             destination,
             journal,
@@ -66,19 +80,29 @@ impl<'a> RestoredCopies<'a> {
         })
     }
 
+    /// Whether a file that was restored, and of which the destination has no copy, may have been restored there.
+    pub(crate) fn may_have_been_here(&self, record: &SourceRecord) -> bool {
+        let (Some(made), Ok(name)) = (&self.made, FileName::parse(&record.name)) else {
+            return true;
+        };
+        let made = made.get(name.as_str());
+        made.is_some_and(|made| is_made_of(made, &name, record, self.format))
+    }
+
     /// Those of the files whose bytes are others than they were made with. `notice` is told where many are to be read. Stops
     /// early on shutdown.
-    pub(crate) async fn altered(
+    pub(crate) async fn differing(
         &mut self,
         files: Vec<(SourceRecord, FileEntry)>,
         notice: impl Fn(&str),
         stop: &CancellationToken,
-    ) -> Result<Vec<SourceRecord>> {
-        let (mut altered, mut unread) = (Vec::new(), Vec::new());
+    ) -> Result<DifferingCopies> {
+        let (mut differing, mut unread) = (DifferingCopies::default(), Vec::new());
         for (record, entry) in files {
             match self.known(&record, &entry).await? {
                 CopyState::Same => {}
-                CopyState::Other => altered.push(record),
+                CopyState::Other => self.add_other(record, &entry, &mut differing).await?,
+                CopyState::Elsewhere => differing.elsewhere.push(record),
                 CopyState::Unread(made) => unread.push((record, entry, made)),
             }
         }
@@ -95,11 +119,35 @@ impl<'a> RestoredCopies<'a> {
                 break;
             }
             if !self.is_same(&record, &entry, made.as_ref()).await? {
-                altered.push(record);
+                self.add_other(record, &entry, &mut differing).await?;
             }
         }
         self.store_news(1).await?;
-        Ok(altered)
+        Ok(differing)
+    }
+
+    /// Others can have changed only what was there.
+    async fn add_other(
+        &self,
+        record: SourceRecord,
+        entry: &FileEntry,
+        differing: &mut DifferingCopies,
+    ) -> Result<()> {
+        let made = self.made(entry).await?;
+        match made.is_some_and(|made| is_made_of(&made, &entry.name, &record, self.format)) {
+            true => differing.altered.push(record),
+            false => differing.elsewhere.push(record),
+        }
+        Ok(())
+    }
+
+    /// What the destination's journal says of the file's name.
+    async fn made(&self, entry: &FileEntry) -> Result<Option<JournalEntry>> {
+        if let Some(made) = &self.made {
+            return Ok(made.get(entry.name.as_str()).cloned());
+        }
+        let stored = self.destination.journal().load(&entry.name).await?;
+        Ok(stored.map(|stored| stored.entry))
     }
 
     async fn known(&mut self, record: &SourceRecord, entry: &FileEntry) -> Result<CopyState> {
@@ -114,15 +162,12 @@ impl<'a> RestoredCopies<'a> {
         if let (true, Some(hash)) = (is_hybrid, &checked) {
             return Ok(self.compare(record, entry, hash, None));
         }
-        let made = match &self.made {
-            Some(made) => made.get(entry.name.as_str()).cloned(),
-            None => {
-                let stored = self.destination.journal().load(&entry.name).await?;
-                stored.map(|stored| stored.entry)
-            }
-        };
-        if !is_hybrid && made.is_none() {
-            return Ok(CopyState::Same);
+        let made = self.made(entry).await?;
+        // Of the original's format the content cannot say of which file it is.
+        let is_elsewhere =
+            |made: &JournalEntry| !is_made_of(made, &entry.name, record, self.format);
+        if !is_hybrid && made.as_ref().is_none_or(is_elsewhere) {
+            return Ok(CopyState::Elsewhere);
         }
         let made_hash = made.as_ref().map(|made| made.hash.clone());
         if let Some(hash) = &checked {
@@ -149,16 +194,7 @@ impl<'a> RestoredCopies<'a> {
     ) -> CopyState {
         let is_same = match self.format {
             // The record's own hash is empty once the source is gone.
-            CodecFormat::Hybrid => {
-                let file = FileRef {
-                    location: record.location.clone(),
-                    name: entry.name.clone(),
-                    bytes: entry.size,
-                    hash: hash.clone(),
-                    modified_nanos: record.modified_nanos,
-                };
-                file.id().as_str() == record.file_id
-            }
+            CodecFormat::Hybrid => is_content_of(hash, &entry.name, record),
             CodecFormat::Seed => made.is_none_or(|made| made == hash),
         };
         match is_same {
@@ -203,10 +239,38 @@ impl<'a> RestoredCopies<'a> {
     async fn store_news(&mut self, least: usize) -> Result<()> {
         if self.news.len() >= least {
             let news = std::mem::take(&mut self.news);
-            self.journal.record_checked(news).await?;
+            let location = self.destination.files().location();
+            self.journal.record_checked(location, news).await?;
         }
         Ok(())
     }
+}
+
+/// Whether the file that was announced had this hash.
+fn is_content_of(hash: &Digest, name: &FileName, record: &SourceRecord) -> bool {
+    let file = FileRef {
+        location: record.location.clone(),
+        name: name.clone(),
+        bytes: record.bytes,
+        hash: hash.clone(),
+        modified_nanos: record.modified_nanos,
+    };
+    file.id().as_str() == record.file_id
+}
+
+/// Whether what was made visible is the file that was announced, or its normal form. An entry that does not say of which file
+/// its normal form is counts as this one's.
+fn is_made_of(
+    made: &JournalEntry,
+    name: &FileName,
+    record: &SourceRecord,
+    format: CodecFormat,
+) -> bool {
+    let of = match format {
+        CodecFormat::Hybrid => Some(&made.hash),
+        CodecFormat::Seed => made.original.as_ref(),
+    };
+    made.state == EntryState::Visible && of.is_none_or(|hash| is_content_of(hash, name, record))
 }
 
 #[cfg(test)]
@@ -222,6 +286,7 @@ mod tests {
     use streampress_transport::{FileName, Files};
 
     use super::*;
+    use crate::destination::DatabaseJournal;
     use crate::journal::{SourceState, SqliteJournal};
 
     /// Counts what is read.
@@ -261,6 +326,51 @@ mod tests {
         }
     }
 
+    fn made(content: &[u8]) -> JournalEntry {
+        JournalEntry {
+            version: None,
+            hash: Digest::of(content),
+            bytes: content.len() as u64,
+            state: EntryState::Visible,
+            fingerprint: None,
+            replaces: None,
+            written_millis: 1,
+            original: None,
+        }
+    }
+
+    #[test]
+    fn what_was_made_visible_is_a_file_or_its_normal_form() {
+        let name = FileName::parse("a.csv").expect("a valid name");
+        let entry = FileEntry {
+            name: name.clone(),
+            size: 4,
+            modified: SystemTime::UNIX_EPOCH,
+            fingerprint: "f".into(),
+            changed: None,
+        };
+        let record = record(&entry, b"ours");
+        let normal = |original: Option<&[u8]>| JournalEntry {
+            original: original.map(Digest::of),
+            ..made(b"normal")
+        };
+        let begun = JournalEntry {
+            state: EntryState::Intent,
+            ..made(b"ours")
+        };
+        use CodecFormat::{Hybrid, Seed};
+        for (made, format, is_of) in [
+            (made(b"ours"), Hybrid, true),
+            (made(b"older"), Hybrid, false),
+            (begun, Hybrid, false),
+            (normal(Some(b"ours")), Seed, true),
+            (normal(Some(b"older")), Seed, false),
+            (normal(None), Seed, true),
+        ] {
+            assert_eq!(is_made_of(&made, &name, &record, format), is_of, "{made:?}");
+        }
+    }
+
     #[tokio::test]
     async fn a_file_is_read_once_for_each_fingerprint_that_proves_its_content() {
         let folder = tempfile::tempdir().expect("a folder");
@@ -270,11 +380,16 @@ mod tests {
         let files = LocalFiles::open("file:///out", &out).expect("opens");
         let reads = Arc::new(AtomicU32::new(0));
         let tapped = TappedFiles::new(Arc::new(files), CountedReads(reads.clone()));
-        let destination = Destination::with_own_journal(tapped, Some(&out));
+        let name = FileName::parse("a.csv").expect("a valid name");
+        let own = DatabaseJournal::new(journal.clone(), folder.path(), tapped.location());
+        let destination = Destination::new(tapped, Arc::new(own));
+        let ours = made(b"ours");
+        let stored = destination.journal().store(&name, &ours, None);
+        stored.await.expect("stored");
         let altered = async |fingerprint: &str, age: u64, content: &[u8]| {
             std::fs::write(out.join("a.csv"), content).expect("written");
             let entry = FileEntry {
-                name: FileName::parse("a.csv").expect("a valid name"),
+                name: name.clone(),
                 size: content.len() as u64,
                 modified: SystemTime::UNIX_EPOCH,
                 fingerprint: fingerprint.to_owned(),
@@ -282,11 +397,13 @@ mod tests {
             };
             let loaded =
                 RestoredCopies::load(destination.clone(), &journal, CodecFormat::Hybrid).await;
-            let made = record(&entry, b"ours");
+            let restored_before = record(&entry, b"ours");
             let stop = CancellationToken::new();
             let mut restored = loaded.expect("loaded");
-            let found = restored.altered(vec![(made, entry)], |_| {}, &stop);
-            let is_altered = !found.await.expect("compared").is_empty();
+            let found = restored.differing(vec![(restored_before, entry)], |_| {}, &stop);
+            let found = found.await.expect("compared");
+            assert!(found.elsewhere.is_empty());
+            let is_altered = !found.altered.is_empty();
             (is_altered, reads.swap(0, Relaxed))
         };
         assert_eq!(altered("one", 10, b"ours").await, (false, 1));

@@ -20,9 +20,8 @@ use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 use crate::config::{BadConfiguration, Config};
-use crate::destination::DatabaseJournal;
 use crate::journal::{
-    FileJournal, JournalProgress, OpenFile, SourceRecord, SourceState, SqliteJournal,
+    FileJournal, JournalProgress, OpenFile, RECOVERED, SourceRecord, SourceState, SqliteJournal,
 };
 use crate::report::log::ReportLog;
 use crate::report::{FileOutcome, LastRun, LeftOutSummary, ReportRow};
@@ -218,10 +217,7 @@ impl Run {
         let context = RoleContext {
             backend,
             locks,
-            destination_journal: Some(Arc::new(DatabaseJournal::new(
-                journal.clone(),
-                &options.data,
-            ))),
+            destination_journal: Some(journal.clone()),
             journal: Arc::new(journal),
             data: options.data.clone(),
             threads: options.threads.max(1),
@@ -394,13 +390,18 @@ impl Run {
         }
         for record in others {
             match found.remove(&record.name) {
-                None => again.gone_elsewhere.push(record),
+                None if restored.may_have_been_here(&record) => again.gone_elsewhere.push(record),
+                None => {}
                 Some(entry) => present.push((record, entry)),
             }
         }
         let notice = |text: &str| observer.notice(text);
         let stop = &self.context.shutdown;
-        let altered = restored.altered(present, notice, stop).await?;
+        let differing = restored.differing(present, notice, stop).await?;
+        let (altered, elsewhere) = (differing.altered, differing.elsewhere.into_iter());
+        again
+            .gone
+            .extend(elsewhere.filter(|record| record.location == location));
         if let Some(first) = altered.first() {
             observer.notice(&format!(
                 "{} restored file(s) were changed at the destination by others, for example {}; they stay as they are: remove such a file, and the next run restores it from its source, if that is still there",
@@ -736,7 +737,9 @@ async fn announce_all(scanner: &Scanner, stop: &CancellationToken) -> Result<Sca
         .iter()
         .map(|format| format!("{format:?}").to_ascii_lowercase())
         .collect();
-    if sources.await?.is_empty() && scanner.left_out.all().is_empty() {
+    // Of what was recovered, the files are known and not their sources, which may be renamed or deleted.
+    let is_recovered = announcer.journal.get(RECOVERED).await?.is_some();
+    if !is_recovered && sources.await?.is_empty() && scanner.left_out.all().is_empty() {
         result.discarded = announcer.journal.discarded().await?;
         if result.discarded > 0 {
             return Ok(result);

@@ -323,8 +323,8 @@ impl Scanner {
         if !like_renamed || !is_users_own(&self.announcer, entry).await? {
             return Ok(());
         }
-        let reason =
-            "has the name of a source that was renamed after it was packed: give it another name";
+        let reason = "has the name of a source that was renamed after it was packed: if you made this file, give it another name; \
+                      if this pipeline renamed it, move it out of the source";
         self.left_out.add(entry.name.as_str(), reason);
         Ok(())
     }

@@ -6,6 +6,7 @@ use std::io;
 use tracing::{info, warn};
 
 use crate::consume::HandlerError;
+use crate::journal::RECOVERED;
 use crate::message::{DeadLetterReason, FileRef, ReceiptFile, S3Event, SourceObservation, hash};
 use crate::roles::announce::Announcer;
 use crate::runtime::{self, blocking};
@@ -299,7 +300,7 @@ fn split_folder(name: &str) -> (&str, &str) {
 
 /// Whether a file whose name has the form of a renamed source may be the user's own: no file that was announced under the
 /// name that it would have had has its size and modification time, or its content. Copies of a folder keep only the content.
-/// Where the journal cannot tell, it counts as renamed.
+/// Where the journal cannot tell, it counts as renamed: of what was before a recovery it knows the names alone.
 pub(crate) async fn is_users_own(
     announcer: &Announcer,
     entry: &FileEntry,
@@ -317,6 +318,13 @@ pub(crate) async fn is_users_own(
             return Ok(false);
         }
     }
+    if is_from_before_recovery(announcer, entry).await? {
+        for name in names {
+            if journal.was_name_announced(name).await? != Some(false) {
+                return Ok(false);
+            }
+        }
+    }
     let (source, own_name) = (announcer.source.clone(), entry.name.clone());
     let Ok((content, _)) = blocking(move || hash(source.read(&own_name)?)).await else {
         return Ok(true);
@@ -328,6 +336,21 @@ pub(crate) async fn is_users_own(
         }
     }
     Ok(true)
+}
+
+/// Whether the file may have got its name before the journal was made anew. An object does not say when it got it.
+async fn is_from_before_recovery(
+    announcer: &Announcer,
+    entry: &FileEntry,
+) -> TransportResult<bool> {
+    let recovered = announcer.journal.get(RECOVERED).await?;
+    let recovered = recovered.and_then(|millis| millis.parse::<u64>().ok());
+    Ok(recovered.is_some_and(|millis| {
+        let changed = entry
+            .changed
+            .map(|changed| runtime::nanos(changed) / 1_000_000);
+        changed.is_none_or(|changed| changed <= millis)
+    }))
 }
 
 #[cfg(test)]

@@ -8,6 +8,18 @@ use serde::{Deserialize, Serialize};
 
 /// The folder in a location that holds what Streampress itself keeps there. No listing shows what is in it.
 pub const RESERVED_FOLDER: &str = ".streampress";
+/// What Streampress keeps in a reserved folder, besides the files of a probe.
+const KEPT: &[&str] = &[
+    "displaced",
+    "journal",
+    "locks",
+    "owner.json",
+    "replies",
+    "sources",
+];
+/// Why a listing leaves out what others put into a reserved folder.
+pub(crate) const NOT_OURS: &str = "lies in a folder .streampress, a name that is reserved for Streampress: move it out, or rename \
+                                   the folder if all in it is yours";
 
 /// A file at a location, as a listing shows it.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -91,6 +103,15 @@ impl FileName {
     pub fn is_reserved(&self) -> bool {
         self.0.split('/').any(|part| part == RESERVED_FOLDER)
     }
+
+    /// Whether the name is one that Streampress itself uses in a [`RESERVED_FOLDER`], of this location or of one below it.
+    pub fn is_ours(&self) -> bool {
+        let mut parts = self
+            .0
+            .split('/')
+            .skip_while(|part| *part != RESERVED_FOLDER);
+        parts.nth(1).is_some_and(is_kept_in_reserved_folder)
+    }
 }
 
 impl fmt::Display for FileName {
@@ -105,11 +126,16 @@ impl<'de> Deserialize<'de> for FileName {
     }
 }
 
+/// Whether Streampress keeps something of this name in a [`RESERVED_FOLDER`].
+pub(crate) fn is_kept_in_reserved_folder(name: &str) -> bool {
+    KEPT.contains(&name) || name.starts_with("probe")
+}
+
 /// A location that holds files: a folder, or a bucket with a prefix. Blocking: call it from a blocking thread.
 ///
 /// Contract of every implementation: a write is visible whole or not at all, and survives power loss once `commit`
 /// returned; odd names (spaces, `#`, `%`, unicode, 255 bytes a part) are kept; our own unfinished files and what is in a
-/// [`RESERVED_FOLDER`] are never listed, but the latter can be read and written by name.
+/// [`RESERVED_FOLDER`] are never listed, but the latter can be read and written by name. What others put there is left out.
 pub trait Files: Send + Sync + fmt::Debug {
     /// The location as the user wrote it.
     fn location(&self) -> &str;

@@ -1,10 +1,12 @@
 //! Opens the one database of a data folder: its settings, its schema, and the checks that it is ours.
 //! Knows what the tables look like, not what they mean.
 
+use std::fs::File;
 use std::path::Path;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use rusqlite::{Connection, ErrorCode, OpenFlags};
+use rustix::io::Errno;
 
 use crate::{TransportError, TransportResult};
 
@@ -14,6 +16,8 @@ pub(crate) const FILE_NAME: &str = "streampress.db";
 const APPLICATION_ID: i64 = 0x5350_6462;
 /// The schema this program writes. A higher one in the file was made by a newer program.
 const SCHEMA_VERSION: i64 = 1;
+/// The database, its -wal and its -shm file, and its folder while it is synced.
+const FILES_OF_A_DATABASE: usize = 4;
 /// How long a write waits for other processes before it gives up.
 const BUSY_PATIENCE: Duration = Duration::from_secs(20);
 /// How long it sleeps between two attempts: short, so that it finds the gaps between a busy process's transactions.
@@ -192,6 +196,18 @@ fn damaged(path: &Path, what: &str) -> TransportError {
     TransportError::Invalid(format!("{shown} is damaged ({what}); {REMEDY}"))
 }
 
+/// Whether the limit of open files is reached, which SQLite does not say: as many more cannot be opened as a database takes.
+fn are_files_exhausted(path: &Path) -> bool {
+    let folder = path.parent().unwrap_or(path);
+    let opened: Result<Vec<_>, _> = (0..FILES_OF_A_DATABASE)
+        .map(|_| File::open(folder))
+        .collect();
+    let errno = opened.err().and_then(|error| error.raw_os_error());
+    errno.is_some_and(|errno| {
+        [Errno::MFILE, Errno::NFILE].contains(&Errno::from_raw_os_error(errno))
+    })
+}
+
 /// What a database fault means for the user, and what to do about it.
 pub(super) fn explain(path: &Path, error: rusqlite::Error) -> TransportError {
     let shown = path.display();
@@ -202,6 +218,9 @@ pub(super) fn explain(path: &Path, error: rusqlite::Error) -> TransportError {
                 "the disk of {folder} is full; free some space and start again, nothing is lost"
             )
         }
+        Some(ErrorCode::CannotOpen) if are_files_exhausted(path) => format!(
+            "cannot open {shown}: this process may have no more files open; raise its limit, as with 'ulimit -n 1024', and start again"
+        ),
         Some(ErrorCode::ReadOnly | ErrorCode::CannotOpen | ErrorCode::PermissionDenied) => format!(
             "cannot write {shown}; make the folder writable for this user, or choose another data folder"
         ),

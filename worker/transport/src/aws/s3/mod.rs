@@ -32,6 +32,7 @@ use self::keys::{key, name};
 use self::pending::PendingObject;
 use self::requests::{BucketRequests, Deletion, ListedObject};
 use super::Aws;
+use crate::files::NOT_OURS;
 use crate::{
     ExactFile, ExactOutcome, FileEntry, FileName, Files, LeftOut, Listing, PendingFile,
     RESERVED_FOLDER,
@@ -179,7 +180,10 @@ impl S3Files {
             );
         };
         if name.is_reserved() {
-            return Ok(None);
+            return match name.is_ours() {
+                true => Ok(None),
+                false => leave_out(NOT_OURS.to_owned()),
+            };
         }
         let seen = self.versions.lock().get(&object.key).cloned();
         if let Some((tag, modified)) = seen

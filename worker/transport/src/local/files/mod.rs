@@ -19,6 +19,7 @@ use self::aside::{Aside, rename_new};
 pub use self::awaited::AwaitedFiles;
 use self::pending::PendingLocal;
 use super::{DATABASE_NAME, SESSIONS_FOLDER, STREAM_FOLDER, sync_folder};
+use crate::files::{NOT_OURS, is_kept_in_reserved_folder};
 use crate::{
     ExactFile, ExactOutcome, FileEntry, FileName, Files, LeftOut, Listing, PendingFile,
     RESERVED_FOLDER,
@@ -168,9 +169,11 @@ impl LocalFiles {
                 Err(error) => return Err(say(error, "cannot list folder", &folder)),
             };
             for entry in entries {
-                if is_data_folder && is_transport_name(&entry.file_name())
-                    || reserved == Reserved::Skipped && entry.file_name() == RESERVED_FOLDER
-                {
+                if is_data_folder && is_transport_name(&entry.file_name()) {
+                    continue;
+                }
+                if reserved == Reserved::Skipped && entry.file_name() == RESERVED_FOLDER {
+                    find_others(&entry.path(), each);
                     continue;
                 }
                 let is_folder = entry.file_type().is_ok_and(|kind| kind.is_dir());
@@ -294,6 +297,20 @@ enum Found<'a> {
     Unlisted(&'a Path, &'a io::Error),
     /// A data folder of Streampress.
     DataFolder(&'a Path),
+    /// What others put into a reserved folder.
+    InReserved(&'a Path),
+}
+
+/// Calls `each` with what others put into a reserved folder. Another location of Streampress may begin in any folder, so what
+/// it keeps is known by its name alone.
+fn find_others(reserved: &Path, each: &mut dyn FnMut(Found<'_>)) {
+    for entry in fs::read_dir(reserved).into_iter().flatten().flatten() {
+        let name = entry.file_name();
+        let is_ours = name.to_str().is_some_and(is_kept_in_reserved_folder);
+        if !is_ours && !pending::is_ours(&name) && !aside::is_ours(&name) {
+            each(Found::InReserved(&entry.path()));
+        }
+    }
 }
 
 impl Files for LocalFiles {
@@ -313,6 +330,11 @@ impl Files for LocalFiles {
             }
             Found::Entry(..) => {}
             Found::DataFolder(folder) => listing.data_folders.push(self.below(folder)),
+            Found::InReserved(path) => listing.left_out.push(LeftOut {
+                name: self.below(path),
+                reason: NOT_OURS.to_owned(),
+                is_folder: path.is_dir(),
+            }),
             Found::Unlisted(folder, error) => {
                 listing.left_out.push(LeftOut {
                     name: self.below(folder),

@@ -306,6 +306,42 @@ fn the_transport_in_a_data_folder_is_not_listed() {
 }
 
 #[test]
+fn what_others_put_into_a_reserved_folder_is_left_out_and_named() {
+    let folder = tempfile::tempdir().unwrap();
+    let files = open(folder.path());
+    for ours in [
+        ".streampress/owner.json",
+        ".streampress/replies/a",
+        "other/.streampress/journal/0/a.json",
+        "other/.streampress/displaced/a.json",
+    ] {
+        write(&files, &name(ours), b"ours", version(1));
+    }
+    assert!(left_out(&files).is_empty());
+    for theirs in [
+        ".streampress/x.json",
+        "sub/.streampress/y.json",
+        "sub/.streampress/deep/z.json",
+    ] {
+        write(&files, &name(theirs), b"theirs", version(1));
+    }
+    assert_eq!(
+        left_out(&files),
+        [
+            ".streampress/x.json",
+            "sub/.streampress/deep",
+            "sub/.streampress/y.json"
+        ]
+    );
+    let listing = files.list().unwrap();
+    assert!(listing.files.is_empty());
+    for left_out in listing.left_out {
+        assert!(left_out.reason.contains("reserved"), "{}", left_out.reason);
+        assert_eq!(left_out.is_folder, left_out.name.ends_with("deep"));
+    }
+}
+
+#[test]
 fn a_data_folder_below_a_location_is_named_and_not_read() {
     let folder = tempfile::tempdir().unwrap();
     let inner = folder.path().join("data/one");
