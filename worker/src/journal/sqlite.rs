@@ -257,13 +257,14 @@ pub(super) fn take_back_to_earlier(step: &DatabaseStep<'_>, file_id: &str) -> ru
 }
 
 /// A failed version is superseded once a version of its name is restored that was announced later: nothing more is expected
-/// of it.
+/// of it. What was announced last from its location is never superseded so: the other file came from another location.
 pub(super) fn supersede_replaced(step: &DatabaseStep<'_>, file_id: &str) -> rusqlite::Result<()> {
     step.prepare_cached(
         "UPDATE files SET superseded_at = ?2, failed_at = NULL, reason = NULL
          WHERE name = (SELECT nullif(name, '') FROM files WHERE file_id = ?1) AND failed_at IS NOT NULL
            AND EXISTS(SELECT 1 FROM files o WHERE o.name = files.name AND o.restored_at IS NOT NULL
-             AND o.announced_at > files.announced_at)",
+             AND o.announced_at > files.announced_at)
+           AND NOT EXISTS(SELECT 1 FROM sources s WHERE s.file_id = files.file_id)",
     )?
     .execute(params![file_id, step.now_millis()])?;
     Ok(())

@@ -318,7 +318,8 @@ pub(super) async fn replaced(database: &Database, file_id: String) -> TransportR
         .read(move |step| {
             step.prepare_cached(
                 "SELECT EXISTS(SELECT 1 FROM files f JOIN files o ON o.name = f.name
-                   WHERE f.file_id = ?1 AND f.name <> '' AND o.restored_at IS NOT NULL AND o.announced_at > f.announced_at)",
+                   WHERE f.file_id = ?1 AND f.name <> '' AND o.restored_at IS NOT NULL AND o.announced_at > f.announced_at
+                     AND NOT EXISTS(SELECT 1 FROM sources s WHERE s.file_id = f.file_id))",
             )?
             .query_row([&file_id], |row| row.get(0))
         })

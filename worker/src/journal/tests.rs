@@ -189,6 +189,25 @@ fn record(id: &str) -> SourceRecord {
 }
 
 #[tokio::test]
+async fn a_failed_file_is_not_superseded_by_a_restored_one_of_another_location() {
+    let (_dir, journal) = journal();
+    let mine = record("mine");
+    let other = SourceRecord {
+        location: "file:///elsewhere".into(),
+        ..record("other")
+    };
+    for record in [mine, other] {
+        journal.record_announcements(&[record]).await.unwrap();
+    }
+    let failed = failure(DeadLetterReason::SourceMissing);
+    journal.record_failed("mine", &failed).await.unwrap();
+    journal.record_restored("other", 5).await.unwrap();
+    let progress = journal.progress().await.unwrap();
+    assert_eq!((progress.superseded, progress.failed), (0, 1));
+    assert!(!journal.was_replaced("mine").await.unwrap());
+}
+
+#[tokio::test]
 async fn what_was_restored_or_packed_stays_so_when_its_next_announcement_is_superseded() {
     for was_restored in [true, false] {
         let (_dir, journal) = journal();
