@@ -426,10 +426,17 @@ fn second_pipeline(folder: &WorkFolder, destination: &str, codec: &str) {
     folder.write("second.yaml", text);
 }
 
-/// Runs one of the folder's pipelines; no copy that it finds was changed by others.
+/// Runs one of the folder's pipelines with the files of `input`.
+fn run_from(folder: &WorkFolder, pipeline: &str, input: &str) -> Output {
+    let args = [
+        "run", pipeline, "--data", "data", "--json", "--input", input,
+    ];
+    folder.run(&args)
+}
+
+/// The same with those of `in`; no copy that it finds was changed by others.
 fn run_of(folder: &WorkFolder, pipeline: &str) -> Value {
-    let args = ["run", pipeline, "--data", "data", "--json", "--input", "in"];
-    let output = folder.run(&args);
+    let output = run_from(folder, pipeline, "in");
     assert!(output.status.success(), "{}", text(&output.stderr));
     let summary = summary(&output);
     assert_eq!(summary["filesAltered"], 0, "{summary}");
@@ -465,16 +472,7 @@ fn pipelines_of_one_data_folder_each_keep_their_destination_up_to_date() {
     // Each still names what others changed at its own destination.
     folder.write("data/out2/a.txt", "edited by a user");
     run_of(&folder, "pipeline.yaml");
-    let args = [
-        "run",
-        "second.yaml",
-        "--data",
-        "data",
-        "--json",
-        "--input",
-        "in",
-    ];
-    let altered = summary(&folder.run(&args));
+    let altered = summary(&run_from(&folder, "second.yaml", "in"));
     assert_eq!(altered["filesAltered"], 1, "{altered}");
 }
 
@@ -495,16 +493,7 @@ fn files_in_the_originals_format_and_in_this_one_share_a_data_folder() {
         assert_eq!(normal, original);
     }
     folder.write("data/seed/x.json", "edited by a user");
-    let args = [
-        "run",
-        "second.yaml",
-        "--data",
-        "data",
-        "--json",
-        "--input",
-        "in",
-    ];
-    let altered = summary(&folder.run(&args));
+    let altered = summary(&run_from(&folder, "second.yaml", "in"));
     assert_eq!(altered["filesAltered"], 1, "{altered}");
 }
 
@@ -515,16 +504,7 @@ fn files_of_two_sources_and_two_destinations_are_not_gone_from_each_others() {
     folder.write("in/a.txt", "one");
     folder.write("in2/b.txt", "two");
     run_of(&folder, "pipeline.yaml");
-    let args = [
-        "run",
-        "second.yaml",
-        "--data",
-        "data",
-        "--json",
-        "--input",
-        "in2",
-    ];
-    let second = summary(&folder.run(&args));
+    let second = summary(&run_from(&folder, "second.yaml", "in2"));
     assert_eq!(second["filesGone"], 0, "{second}");
     run_of(&folder, "pipeline.yaml");
     assert_eq!(folder.files("data/out2"), folder.files("in2"));

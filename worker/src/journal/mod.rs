@@ -84,10 +84,14 @@ pub struct JournalProgress {
 }
 
 impl JournalProgress {
+    /// Files restored, superseded or failed.
+    pub fn ended(&self) -> u64 {
+        self.restored + self.superseded + self.failed
+    }
+
     /// Files neither restored, nor superseded, nor failed.
     pub fn unfinished(&self) -> u64 {
-        self.announced
-            .saturating_sub(self.restored + self.superseded + self.failed)
+        self.announced.saturating_sub(self.ended())
     }
 }
 

@@ -207,8 +207,7 @@ impl SqliteJournal {
         self.database
             .write(move |step| {
                 mark_in(step, &file_id, sql, &*value)?;
-                supersede_replaced(step, &file_id)?;
-                take_back_to_earlier(step, &file_id)
+                settle_versions(step, &file_id)
             })
             .await
     }
@@ -240,9 +239,20 @@ pub(super) fn keep_earlier(step: &DatabaseStep<'_>, file_id: &str) -> rusqlite::
     Ok(())
 }
 
+/// The failed files. They are found by the index of the files that are not done: a report asks often, and a folder may have
+/// millions that are.
+const FAILED: &str =
+    "FROM files WHERE restored_at IS NULL AND superseded_at IS NULL AND failed_at IS NOT NULL";
+
+/// What the end of a file means for the versions of its name.
+pub(super) fn settle_versions(step: &DatabaseStep<'_>, file_id: &str) -> rusqlite::Result<()> {
+    supersede_replaced(step, file_id)?;
+    take_back_to_earlier(step, file_id)
+}
+
 /// Superseded files of this one's name that were packed or restored by an earlier announcement of the same content stay so.
 /// Not the last that was announced under the name: that one is not at the destination.
-pub(super) fn take_back_to_earlier(step: &DatabaseStep<'_>, file_id: &str) -> rusqlite::Result<()> {
+fn take_back_to_earlier(step: &DatabaseStep<'_>, file_id: &str) -> rusqlite::Result<()> {
     step.prepare_cached(
         "UPDATE files SET superseded_at = iif(e.restored_at IS NULL, files.superseded_at, NULL), restored_at = e.restored_at,
            compressed_at = coalesce(files.compressed_at, e.compressed_at),
@@ -256,16 +266,18 @@ pub(super) fn take_back_to_earlier(step: &DatabaseStep<'_>, file_id: &str) -> ru
     Ok(())
 }
 
-/// A failed version is superseded once a version of its name is restored that was announced later: nothing more is expected
-/// of it. What was announced last from its location is never superseded so: the other file came from another location.
-pub(super) fn supersede_replaced(step: &DatabaseStep<'_>, file_id: &str) -> rusqlite::Result<()> {
-    step.prepare_cached(
-        "UPDATE files SET superseded_at = ?2, failed_at = NULL, reason = NULL
-         WHERE name = (SELECT nullif(name, '') FROM files WHERE file_id = ?1) AND failed_at IS NOT NULL
-           AND EXISTS(SELECT 1 FROM files o WHERE o.name = files.name AND o.restored_at IS NOT NULL
-             AND o.announced_at > files.announced_at)
-           AND NOT EXISTS(SELECT 1 FROM sources s WHERE s.file_id = files.file_id)",
-    )?
+/// Whether a version of the name of the file `f` is restored that was announced later. What was announced last from its location
+/// is never replaced so: the other file came from another location.
+pub(super) const IS_REPLACED: &str = "f.name <> ''
+  AND EXISTS(SELECT 1 FROM files o WHERE o.name = f.name AND o.restored_at IS NOT NULL AND o.announced_at > f.announced_at)
+  AND NOT EXISTS(SELECT 1 FROM sources s WHERE s.file_id = f.file_id)";
+
+/// A failed version is superseded once it is replaced: nothing more is expected of it.
+fn supersede_replaced(step: &DatabaseStep<'_>, file_id: &str) -> rusqlite::Result<()> {
+    step.prepare_cached(&format!(
+        "UPDATE files AS f SET superseded_at = ?2, failed_at = NULL, reason = NULL
+         WHERE f.name = (SELECT name FROM files WHERE file_id = ?1) AND f.failed_at IS NOT NULL AND {IS_REPLACED}"
+    ))?
     .execute(params![file_id, step.now_millis()])?;
     Ok(())
 }
@@ -427,9 +439,9 @@ impl FileJournal for SqliteJournal {
         self.database
             .read(move |step| {
                 let failures = step
-                    .prepare_cached(
-                        "SELECT name, reason FROM files WHERE failed_at IS NOT NULL ORDER BY failed_at LIMIT ?1",
-                    )?
+                    .prepare_cached(&format!(
+                        "SELECT name, reason {FAILED} ORDER BY failed_at LIMIT ?1"
+                    ))?
                     .query_map([limit], |row| Ok((row.get(0)?, failure_in(row, 1)?)))?
                     .collect::<rusqlite::Result<Vec<_>>>()?;
                 Ok(failures)
@@ -440,11 +452,9 @@ impl FileJournal for SqliteJournal {
     async fn failed_ids(&self, limit: u32) -> TransportResult<Vec<String>> {
         self.database
             .read(move |step| {
-                step.prepare_cached(
-                    "SELECT file_id FROM files WHERE failed_at IS NOT NULL LIMIT ?1",
-                )?
-                .query_map([limit], |row| row.get(0))?
-                .collect()
+                step.prepare_cached(&format!("SELECT file_id {FAILED} LIMIT ?1"))?
+                    .query_map([limit], |row| row.get(0))?
+                    .collect()
             })
             .await
     }

@@ -5,7 +5,7 @@ use rusqlite::{OptionalExtension, Row, params};
 use streampress_transport::TransportResult;
 use streampress_transport::local::{Database, DatabaseStep, Migrations};
 
-use super::sqlite::{failure_in, keep_earlier, supersede_replaced, take_back_to_earlier, to_i64};
+use super::sqlite::{IS_REPLACED, failure_in, keep_earlier, settle_versions, to_i64};
 use super::{OpenFile, SourceReceipt, SourceRecord, SourceState};
 
 /// The sources' table, a module of its own: other parts of the journal have versions of their own.
@@ -255,7 +255,7 @@ pub(super) async fn receipt(database: &Database, receipt: SourceReceipt) -> Tran
     };
     // A loss of this with the power only leaves the file unconfirmed.
     database
-        .read(move |step| {
+        .write_unsynced(move |step| {
             step.prepare_cached(sql)?.execute(params![
                 receipt.location,
                 receipt.name,
@@ -263,8 +263,7 @@ pub(super) async fn receipt(database: &Database, receipt: SourceReceipt) -> Tran
                 receipt.file_id,
                 step.now_millis()
             ])?;
-            supersede_replaced(step, &receipt.file_id)?;
-            take_back_to_earlier(step, &receipt.file_id)
+            settle_versions(step, &receipt.file_id)
         })
         .await
 }
@@ -316,11 +315,9 @@ pub(super) async fn restored_last(
 pub(super) async fn replaced(database: &Database, file_id: String) -> TransportResult<bool> {
     database
         .read(move |step| {
-            step.prepare_cached(
-                "SELECT EXISTS(SELECT 1 FROM files f JOIN files o ON o.name = f.name
-                   WHERE f.file_id = ?1 AND f.name <> '' AND o.restored_at IS NOT NULL AND o.announced_at > f.announced_at
-                     AND NOT EXISTS(SELECT 1 FROM sources s WHERE s.file_id = f.file_id))",
-            )?
+            step.prepare_cached(&format!(
+                "SELECT EXISTS(SELECT 1 FROM files f WHERE f.file_id = ?1 AND {IS_REPLACED})"
+            ))?
             .query_row([&file_id], |row| row.get(0))
         })
         .await

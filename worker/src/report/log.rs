@@ -355,7 +355,7 @@ impl LogState {
     /// Files of any outcome.
     fn files(&self) -> u64 {
         match &self.counts {
-            Some(counts) => self.combined.counted_by(counts).files(),
+            Some(counts) => counts.progress.ended(),
             None => self.combined.files(),
         }
     }
