@@ -18,6 +18,7 @@ use tokio::sync::oneshot;
 use tokio::task::JoinSet;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
+use tracing::warn;
 
 use crate::config::{BadConfiguration, Config};
 use crate::journal::{
@@ -27,6 +28,7 @@ use crate::report::log::ReportLog;
 use crate::report::{FileOutcome, LastRun, LeftOutSummary, ReportRow};
 use crate::roles::connect::{self, Backend, CompressorConnections};
 use crate::roles::context::RoleContext;
+use crate::roles::earlier_state;
 use crate::roles::restored::RestoredCopies;
 use crate::roles::scan::{ScanResult, Scanner};
 use crate::runtime::{self, blocking};
@@ -91,6 +93,9 @@ pub(crate) struct RunSummary {
     pub(crate) files_gone: u64,
     /// Files that were restored once and that others changed at the destination before this run.
     pub(crate) files_altered: u64,
+    /// Whether the data folder's database was found put back to an earlier state: its stream had files that it did not know of,
+    /// which `streampress recover` sends.
+    pub(crate) database_put_back: bool,
     /// Bytes of the packed files before packing.
     pub(crate) bytes_raw: u64,
     /// And after: each file once, as it was packed last.
@@ -193,6 +198,7 @@ struct Run {
     gone: Arc<OnceLock<Vec<SourceRecord>>>,
     /// Restored files that others had changed at the destination when the run began.
     altered: Mutex<Vec<SourceRecord>>,
+    database_put_back: bool,
     is_aws: bool,
 }
 
@@ -205,6 +211,7 @@ impl Run {
     ) -> Result<Self> {
         let config = Config::File(Box::new(resolved.clone()));
         let local = connect::open_local(&options.data, &config).await?;
+        let database_put_back = earlier_state::was_put_back(&local).await;
         let opened = local.clone();
         let journal = blocking(move || SqliteJournal::open(&opened)).await;
         let journal = journal.context("opening the journal of the data folder")?;
@@ -238,6 +245,7 @@ impl Run {
             scanner,
             gone: Arc::default(),
             altered: Mutex::default(),
+            database_put_back,
             is_aws: options.aws,
         })
     }
@@ -250,6 +258,9 @@ impl Run {
         observer: &dyn RunObserver,
     ) -> Result<RunSummary> {
         observer.started(&self.context.data, self.journal().progress().await?);
+        if self.database_put_back {
+            warn!("{}", earlier_state::NOTICE);
+        }
         let decompressor = self.resolved.decompressor_settings();
         self.context.confirm_owner(&decompressor).await?;
         let report = self.context.report(&decompressor)?;
@@ -580,6 +591,7 @@ impl Run {
             files_waiting: waiting,
             files_gone: gone,
             files_altered: altered,
+            database_put_back: self.database_put_back,
             sources,
             bytes_raw: progress.bytes_raw,
             bytes_compressed: progress.bytes_packed,
@@ -731,12 +743,6 @@ async fn announce_all(scanner: &Scanner, stop: &CancellationToken) -> Result<Sca
     let mut result = scanner.once(stop).await?;
     let announcer = &scanner.announcer;
     let sources = announcer.journal.sources(announcer.source.location());
-    let formats: Vec<String> = scanner
-        .filter
-        .formats
-        .iter()
-        .map(|format| format!("{format:?}").to_ascii_lowercase())
-        .collect();
     // Of what was recovered, the files are known and not their sources, which may be renamed or deleted.
     let is_recovered = announcer.journal.get(RECOVERED).await?.is_some();
     if !is_recovered && sources.await?.is_empty() && scanner.left_out.all().is_empty() {
@@ -747,7 +753,7 @@ async fn announce_all(scanner: &Scanner, stop: &CancellationToken) -> Result<Sca
         bail!(
             "no file to take in {}: it takes {} files; name another folder with --input, or give the pipeline a generator",
             announcer.source.location(),
-            formats.join(", ")
+            scanner.filter.kinds()
         );
     }
     Ok(result)

@@ -21,7 +21,7 @@ use crate::{
 };
 
 pub(super) use self::steps::{
-    QuotedNames, ended_sessions, expired, quoted_names, reclaim, remove_old,
+    QuotedNames, ended_sessions, expired, quoted_names, reclaim, remove_old, time_of_number,
 };
 
 /// The longest visibility timeout, as SQS has it.
@@ -103,6 +103,13 @@ impl LocalQueue {
             name: self.name,
             epoch: self.epoch,
         }
+    }
+
+    /// The version that would be the newest of this queue, had it sent the folder's last message.
+    pub(super) async fn last_version(&self) -> TransportResult<FileVersion> {
+        let source = self.source();
+        let last = self.store.call_unsynced(|step| steps::last_number(step));
+        Ok(source.version(last.await?))
     }
 
     fn handle(&self, receipt: &Receipt) -> TransportResult<Handle> {
