@@ -14,7 +14,7 @@ use async_trait::async_trait;
 use tokio::time::Instant;
 
 use self::steps::{Handle, Limit, QueueSource};
-use super::store::{StepError, StepResult, Store};
+use super::store::{QUEUES, StepError, StepResult, Store};
 use crate::{
     Delivery, Depth, Failure, FileVersion, Outgoing, Queue, Receipt, TransportError,
     TransportResult,
@@ -37,6 +37,9 @@ pub(super) enum Which {
     Receipts = 4,
     ReceiptsDead = 5,
 }
+
+// A queue beyond would wake nobody.
+const _: () = assert!(Which::ReceiptsDead as usize + 1 == QUEUES);
 
 /// One of the folder's queues.
 #[derive(Debug)]

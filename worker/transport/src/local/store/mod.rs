@@ -18,8 +18,8 @@ use super::db;
 use super::session::Session;
 use crate::{TransportError, TransportResult};
 
-/// How many queues the folder has; receivers of each are woken separately.
-pub(super) const QUEUES: usize = 4;
+/// How many queues the folder has, dead letters' too; receivers of each are woken separately.
+pub(super) const QUEUES: usize = 6;
 
 /// The way to the writer thread; shared by all handles of one opened folder.
 #[derive(Debug)]
