@@ -38,7 +38,7 @@ pub(super) enum Which {
     ReceiptsDead = 5,
 }
 
-// A queue beyond would wake nobody.
+// A queue beyond would wake no receiver.
 const _: () = assert!(Which::ReceiptsDead as usize + 1 == QUEUES);
 
 /// One of the folder's queues.

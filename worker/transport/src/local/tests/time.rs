@@ -637,7 +637,7 @@ async fn what_is_sent_to_a_queue_wakes_who_waits_there_in_the_same_process() {
         tokio::time::sleep(Duration::from_millis(200)).await;
         queue.send(vec![message("g", queue.name())]).await.unwrap();
         let received = tokio::time::timeout(PATIENCE, waiting).await;
-        let received = received.unwrap_or_else(|_| panic!("{} woke nobody", queue.name()));
+        let received = received.unwrap_or_else(|_| panic!("{} woke no receiver", queue.name()));
         assert_eq!(received.unwrap().unwrap().len(), 1, "{}", queue.name());
     }
 }
