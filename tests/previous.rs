@@ -8,7 +8,7 @@ use std::collections::BTreeMap;
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use streampress_tests::aws::Cloud;
 use streampress_tests::eventually_blocking;
@@ -463,4 +463,76 @@ fn on_aws_one_release_goes_on_where_another_was_killed() {
 #[ignore = "needs tests/previous --all: tests/run --long"]
 fn on_aws_workers_of_both_releases_share_the_queues_of_a_pipeline() {
     workers_of_both_share_the_slots(Transport::FakeAws);
+}
+
+/// Printed and not asserted, because they depend on the machine: files per second, and how long a lone file takes.
+#[test]
+#[ignore = "needs tests/previous --all: tests/run --long"]
+fn on_aws_figures_beside_the_release_before() {
+    const FILES: u32 = 1000;
+    let mut seconds = [const { Vec::new() }; 2];
+    let mut latencies = [const { Vec::new() }; 2];
+    for round in 0..6 {
+        // In alternating order, so that a machine that grows slower harms neither.
+        let release = BOTH_WAYS[(round + round / 2) % 2].0;
+        let shared = SharedFolder::new(Transport::FakeAws, "  source: {settleSeconds: 1}");
+        let files: FilesByName = (0..FILES).map(ten_kib).collect();
+        shared.write(&shared.source(), &files);
+        submit(&shared, release, &files, &[]);
+        let began = Instant::now();
+        let _compress = shared.start(release, "compress", PIPELINE);
+        let _decompress = shared.start(release, "decompress", PIPELINE);
+        eventually_blocking("all files are restored", || {
+            shared.files(&shared.destination()).len() == files.len()
+        });
+        seconds[release as usize].push(began.elapsed().as_secs_f64());
+        assert_eq!(shared.files(&shared.destination()), files);
+        for number in FILES..FILES + 10 {
+            latencies[release as usize].push(time_of_a_lone_file(&shared, release, number));
+        }
+    }
+    for release in [Release::Before, Release::This] {
+        let of = |times: &mut Vec<f64>| {
+            times.sort_by(f64::total_cmp);
+            times[times.len() / 2]
+        };
+        println!(
+            "FIGURE {release:?}: {FILES} files of 10 KiB on the fake AWS, median of 3: {:.0} files/s; a lone file, submitted to restored, median: {:.3} s",
+            f64::from(FILES) / of(&mut seconds[release as usize]),
+            of(&mut latencies[release as usize]),
+        );
+    }
+}
+
+/// Rows of one schema.
+fn ten_kib(number: u32) -> (String, Vec<u8>) {
+    let mut random = fastrand::Rng::with_seed(number.into());
+    let row = |id: u32| {
+        let (price, stock) = (random.u32(100..90_000), random.u32(0..500));
+        format!(
+            "{id},sensor-{},{}.{:02},{stock}\n",
+            id % 7,
+            price / 100,
+            price % 100
+        )
+    };
+    let rows: String = (0..450).map(row).collect();
+    (
+        format!("{number}.csv"),
+        format!("id,name,price,stock\n{rows}").into(),
+    )
+}
+
+/// Seconds from the end of `submit` until the file is at the destination.
+fn time_of_a_lone_file(shared: &SharedFolder, release: Release, number: u32) -> f64 {
+    let (name, content) = ten_kib(number);
+    let restored = shared.folder.path().join(shared.destination()).join(&name);
+    let files = FilesByName::from([(name, content)]);
+    shared.write(&shared.source(), &files);
+    submit(shared, release, &files, &[]);
+    let began = Instant::now();
+    while !restored.exists() {
+        std::thread::sleep(Duration::from_millis(1));
+    }
+    began.elapsed().as_secs_f64()
 }

@@ -1,4 +1,5 @@
-//! Byte sizes as Kubernetes writes them: `400Ki`, `1Mi`, `1.5Gi`, `500k`, `1048576`.
+//! Byte sizes as Kubernetes writes them: `400Ki`, `1Mi`, `1.5Gi`, `500k`, `1e5`, `1048576`. Its thousandths and less (`4m`)
+//! are refused: a byte has no parts.
 //! A [`ByteSize`] keeps what was written, so that it is written as it was read. Reading one never fails, since one
 //! bad object must not stop the reading of all: [`ByteSize::bytes`] reports a wrong one.
 
@@ -7,7 +8,7 @@ use std::fmt;
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
 /// The pattern of a byte size.
-pub(crate) const PATTERN: &str = r"^[0-9]{1,15}(\.[0-9]{1,6})?(Ki|Mi|Gi|Ti|Pi|k|M|G|T|P)?$";
+pub(crate) const PATTERN: &str = r"^\+?([0-9]{1,15}(\.[0-9]{0,9})?|\.[0-9]{1,9})(Ki|Mi|Gi|Ti|Pi|Ei|k|M|G|T|P|E|[eE][+-]?[0-9]{1,2})?$";
 
 /// A number of bytes, kept as it was written.
 #[derive(Clone, PartialEq, Eq, Hash)]
@@ -91,50 +92,96 @@ impl<'de> Deserialize<'de> for ByteSize {
             fn visit_i64<E>(self, bytes: i64) -> Result<ByteSize, E> {
                 Ok(ByteSize::written(&bytes.to_string()))
             }
+            fn visit_f64<E>(self, bytes: f64) -> Result<ByteSize, E> {
+                // YAML's 1e5 without quotes.
+                Ok(match whole(bytes) {
+                    Some(bytes) => ByteSize::from_bytes(bytes),
+                    None => ByteSize::written(&bytes.to_string()),
+                })
+            }
         }
         deserializer.deserialize_any(Visitor)
     }
 }
 
+/// The whole number that a number with a point or an exponent is, as which Kubernetes reads it.
+pub(crate) fn whole(number: f64) -> Option<u64> {
+    const MOST: f64 = (1u64 << 53) as f64;
+    let is_whole = number.fract() == 0.0 && (0.0..=MOST).contains(&number);
+    is_whole.then_some(number as u64)
+}
+
 /// The bytes that each suffix stands for.
-const UNITS: [(&str, u64); 10] = [
+const UNITS: [(&str, u64); 12] = [
     ("Ki", 1 << 10),
     ("Mi", 1 << 20),
     ("Gi", 1 << 30),
     ("Ti", 1 << 40),
     ("Pi", 1 << 50),
+    ("Ei", 1 << 60),
     ("k", 1_000),
     ("M", 1_000_000),
     ("G", 1_000_000_000),
     ("T", 1_000_000_000_000),
     ("P", 1_000_000_000_000_000),
+    ("E", 1_000_000_000_000_000_000),
 ];
+/// Digits behind the point; Kubernetes keeps no more either.
+const FRACTION_DIGITS: usize = 9;
+const FORM: &str =
+    "write a number and a unit, such as 400Ki, 1Mi, 1.5Gi, 500k, 0.1M, 1e5 or 1048576";
+const TOO_LARGE: &str = "this is more than any file system holds; use a smaller number";
 
 /// The bytes that a text stands for; the error says what to write instead.
 fn parse(text: &str) -> Result<u64, String> {
-    const FORM: &str = "write a number and a unit, such as 400Ki, 1Mi, 1.5Gi, 500k or 1048576";
-    let end = text
+    let unsigned = text.strip_prefix('+').unwrap_or(text);
+    let end = unsigned
         .find(|c: char| !c.is_ascii_digit() && c != '.')
-        .unwrap_or(text.len());
-    let (number, suffix) = text.split_at(end);
-    let unit = match UNITS.iter().find(|(name, _)| *name == suffix) {
-        Some((_, unit)) => *unit,
-        None if suffix.is_empty() => 1,
-        None => return Err(close_suffix(number, suffix).unwrap_or_else(|| FORM.into())),
+        .unwrap_or(unsigned.len());
+    let (number, suffix) = unsigned.split_at(end);
+    let known = UNITS.iter().find(|(name, _)| *name == suffix);
+    let (unit, exponent) = match (known, exponent(suffix)) {
+        (Some((_, unit)), _) => (*unit, 0),
+        (None, Some(exponent)) => (1, exponent),
+        (None, None) if suffix.is_empty() => (1, 0),
+        (None, None) => return Err(close_suffix(number, suffix).unwrap_or_else(|| FORM.into())),
     };
-    let (whole, fraction) = number.split_once('.').unwrap_or((number, "0"));
-    let fits = (1..=15).contains(&whole.len()) && (1..=6).contains(&fraction.len());
-    if !fits || fraction.contains('.') {
+    let (whole, fraction) = number.split_once('.').unwrap_or((number, ""));
+    let fits = whole.len() <= 15 && fraction.len() <= FRACTION_DIGITS;
+    let has_digits = !whole.is_empty() || !fraction.is_empty();
+    if !fits || !has_digits || fraction.contains('.') {
         return Err(FORM.into());
     }
-    let whole: u128 = whole.parse().map_err(|_| FORM)?;
-    let tenths = 10u128.pow(fraction.len() as u32);
-    let fraction: u128 = fraction.parse().map_err(|_| FORM)?;
-    // At most 10^15 * 2^50 + 10^6 * 2^50: far below what 128 bits hold.
-    let bytes = whole * u128::from(unit) + (fraction * u128::from(unit)).div_ceil(tenths);
+    let billionths = format!("{whole}{fraction:0<FRACTION_DIGITS$}");
+    let billionths: u128 = billionths.parse().map_err(|_| FORM)?;
+    let bytes = scale(billionths, u128::from(unit), exponent).ok_or(TOO_LARGE)?;
     match i64::try_from(bytes) {
         Ok(bytes) => Ok(bytes.unsigned_abs()),
-        Err(_) => Err("this is more than any file system holds; use a smaller number".into()),
+        Err(_) => Err(TOO_LARGE.into()),
+    }
+}
+
+/// The exponent of ten in a suffix such as `e5`.
+fn exponent(suffix: &str) -> Option<i32> {
+    let digits = suffix.strip_prefix(['e', 'E'])?;
+    let bare = digits.strip_prefix(['+', '-']).unwrap_or(digits);
+    let is_number = (1..=2).contains(&bare.len()) && bare.bytes().all(|b| b.is_ascii_digit());
+    is_number.then(|| digits.parse().ok()).flatten()
+}
+
+/// Billionths of a unit, times a power of ten, in bytes, rounded up; `None` where that is far too much.
+fn scale(billionths: u128, unit: u128, exponent: i32) -> Option<u128> {
+    if billionths == 0 {
+        return Some(0);
+    }
+    let places = exponent - FRACTION_DIGITS as i32;
+    let power = 10u128.checked_pow(places.unsigned_abs());
+    let product = billionths.checked_mul(unit)?;
+    match (places < 0, power) {
+        (true, Some(power)) => Some(product.div_ceil(power)),
+        // Less than a byte.
+        (true, None) => Some(1),
+        (false, power) => product.checked_mul(power?),
     }
 }
 
@@ -182,9 +229,25 @@ mod tests {
             ("500k", 500_000),
             ("2M", 2_000_000),
             ("1G", 1_000_000_000),
+            ("100000", 100_000),
+            ("100k", 100_000),
+            ("0.1M", 100_000),
+            ("1e5", 100_000),
+            ("1E5", 100_000),
+            ("1.5e+3", 1500),
+            ("2500e-2", 25),
+            (".5Mi", 1 << 19),
+            ("1.Mi", 1 << 20),
+            ("+1Mi", 1 << 20),
+            ("1E", 1_000_000_000_000_000_000),
+            ("1Ei", 1 << 60),
+            ("0e99", 0),
             // Rounded up, as Quantity.Value() does.
             ("0.1", 1),
+            ("1e-3", 1),
+            ("1e-99", 1),
             ("1.0001Ki", 1025),
+            ("1.123456789k", 1124),
         ] {
             assert_eq!(bytes(text), Ok(expected), "{text}");
         }
@@ -202,9 +265,17 @@ mod tests {
             ("Ki", "write a number and a unit"),
             ("-1", "write a number and a unit"),
             ("1.2.3Mi", "write a number and a unit"),
-            (".5Mi", "write a number and a unit"),
-            ("1.Mi", "write a number and a unit"),
-            ("1e3", "write a number and a unit"),
+            (".", "write a number and a unit"),
+            (".Mi", "write a number and a unit"),
+            ("+", "write a number and a unit"),
+            ("++1", "write a number and a unit"),
+            ("1e", "write a number and a unit"),
+            ("1e5Ki", "write a number and a unit"),
+            ("1e100", "1e5"),
+            ("1.0123456789", "write a number and a unit"),
+            ("1e20", "use a smaller number"),
+            ("1e99", "use a smaller number"),
+            ("9Ei", "use a smaller number"),
             ("9999999Pi", "use a smaller number"),
             ("9999999999999999", "write a number and a unit"),
             ("١Mi", "write a number and a unit"),
@@ -230,11 +301,21 @@ mod tests {
             "-1",
             "1.",
             ".5",
+            ".",
+            "+1",
+            "+",
             "1e3",
+            "1e",
+            "1E",
+            "1E-3",
+            "1e+100",
+            "1e5Ki",
+            "1Ei",
             "4m",
             "1ki",
             "1KB",
             "1.1234567",
+            "1.0123456789",
             "1234567890123456",
         ] {
             assert_eq!(pattern.is_match(text), bytes(text).is_ok(), "{text:?}");
@@ -243,9 +324,20 @@ mod tests {
 
     #[test]
     fn a_size_goes_out_as_it_came_in() {
-        for json in [r#""400Ki""#, "409600", r#""409600""#, r#""nonsense""#] {
+        for json in [
+            r#""400Ki""#,
+            "409600",
+            r#""409600""#,
+            r#""1e5""#,
+            r#""nonsense""#,
+        ] {
             let size: ByteSize = serde_json::from_str(json).expect(json);
             assert_eq!(serde_json::to_string(&size).expect(json), json);
         }
+        // A number of YAML, which Kubernetes writes as a whole one.
+        let size: ByteSize = serde_json::from_str("1e5").expect("a number");
+        assert_eq!(serde_json::to_string(&size).expect("JSON"), "100000");
+        let size: ByteSize = serde_json::from_str("0.5").expect("a number");
+        assert_eq!(size.bytes(), Ok(1));
     }
 }

@@ -463,6 +463,38 @@ fn each_sleep_of_a_test_says_why() {
     assert!(problems.is_empty(), "{}", problems.join("\n"));
 }
 
+/// The one file that makes names which Streampress keeps for itself; all others use what it makes.
+const KEPT_NAMES: &str = "worker/transport/src/files.rs";
+
+#[test]
+fn names_that_streampress_keeps_for_itself_are_made_in_one_file() {
+    let mut problems = Vec::new();
+    for file in text_files() {
+        // The simulation looks at locations from outside, as tests do.
+        let is_checked = file.is_rust() && file.path.starts_with("worker/");
+        if !is_checked || file.path == KEPT_NAMES || file.path.contains("/simulation/") {
+            continue;
+        }
+        let lines: Vec<&str> = file.text.lines().collect();
+        let tests = sleeps::first_line_of_tests(&file, &lines).unwrap_or(lines.len());
+        for (number, line) in lines[..tests].iter().enumerate() {
+            let makes_one = [
+                "\".streampress",
+                "RESERVED_FOLDER}/",
+                "join(RESERVED_FOLDER",
+            ];
+            if makes_one.iter().any(|text| line.contains(text)) {
+                problems.push(format!(
+                    "{}:{}: a name that is kept; {KEPT_NAMES} makes it",
+                    file.path,
+                    number + 1
+                ));
+            }
+        }
+    }
+    assert_none(&problems);
+}
+
 #[test]
 fn every_relative_link_of_a_document_leads_to_something() {
     let mut pages = text_files();

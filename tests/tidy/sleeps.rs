@@ -22,7 +22,8 @@ pub fn unexplained(file: &TextFile) -> Vec<String> {
         .collect()
 }
 
-fn first_line_of_tests(file: &TextFile, lines: &[&str]) -> Option<usize> {
+/// Where the tests of a file begin; `None` where it has none.
+pub fn first_line_of_tests(file: &TextFile, lines: &[&str]) -> Option<usize> {
     let path = format!("/{}", file.path);
     let is_test = ["/tests/", "/tests.rs", "/contract_tests/"];
     if is_test.iter().any(|part| path.contains(part)) {

@@ -2,6 +2,8 @@
 
 mod support;
 
+use std::fs;
+
 use support::{WorkFolder, text};
 
 /// The command fails with this code and these words.
@@ -30,6 +32,140 @@ fn a_file_that_does_not_exist_is_named() {
         "data",
     ];
     says(&folder, &submit, 1, &["nope.csv"]);
+}
+
+#[test]
+fn a_submitted_file_of_a_kind_that_a_scan_leaves_out_is_refused_with_the_remedy() {
+    let folder = WorkFolder::with_spec("  source: {formats: [json, csv]}");
+    for (name, words) in [
+        ("data/in/a.txt", "add txt to source.formats"),
+        ("mine/b.LOG", "add txt to source.formats"),
+        ("data/in/c.bin", "endings .json"),
+        ("data/in/.json", "endings .json"),
+    ] {
+        folder.write(name, "words");
+        let submit = ["submit", name, "-p", "pipeline.yaml", "--data", "data"];
+        says(
+            &folder,
+            &submit,
+            1,
+            &[name, "source.formats has json, csv", words],
+        );
+    }
+    assert!(
+        !folder.path("data/in/b.LOG").exists(),
+        "copied all the same"
+    );
+    folder.write("data/in/d.ndjson", "{}");
+    folder.run_well(&[
+        "submit",
+        "data/in/d.ndjson",
+        "-p",
+        "pipeline.yaml",
+        "--data",
+        "data",
+    ]);
+}
+
+/// The command in a process that may take no more address space than this.
+fn limited(folder: &WorkFolder, kib: u64, args: &[&str]) -> (Option<i32>, String, String) {
+    let program = folder.command(args);
+    let limited = format!("ulimit -v {kib}; exec \"$0\" \"$@\"");
+    let mut shell = std::process::Command::new("sh");
+    let output = shell
+        .current_dir(folder.path(""))
+        .args(["-c", &limited])
+        .arg(program.get_program())
+        .args(program.get_args())
+        .output()
+        .expect("a shell");
+    let (said, errors) = (text(&output.stdout), text(&output.stderr));
+    (output.status.code(), said, errors)
+}
+
+#[cfg(target_os = "linux")]
+#[test]
+fn a_limit_of_address_space_that_holds_no_block_is_said_before_anything_begins() {
+    let folder = WorkFolder::with_spec("  codec: {blockSize: 64Mi}");
+    folder.write("in/a.txt", "words");
+    folder.write("a.txt", "words");
+    let role = ["pipeline.yaml", "--data", "data"];
+    let run = ["run", "pipeline.yaml", "--data", "data", "--input", "in"];
+    for args in [
+        &[&run[..], &["--json"]].concat()[..],
+        &run,
+        &[&["compress"], &role[..]].concat(),
+        &["pack", "a.txt", "--block-size", "64Mi"],
+        &["train", "a.txt", "-o", "plan", "--block-size", "64Mi"],
+    ] {
+        let (code, said, errors) = limited(&folder, 400_000, args);
+        assert_eq!(code, Some(2), "{args:?}: {errors}");
+        for words in ["may take 400000 KiB", "set 'ulimit -v "] {
+            assert!(errors.contains(words), "{args:?}: {errors}");
+        }
+        if args.contains(&"--json") {
+            let summary: serde_json::Value = serde_json::from_str(&said).expect("JSON");
+            let error = summary["error"].as_str().unwrap_or_default();
+            assert!(error.contains("ulimit -v"), "{summary}");
+        }
+    }
+    assert!(!folder.path("data").exists(), "something was begun");
+    folder.run_well(&["pack", "a.txt", "--block-size", "64Mi"]);
+    let (code, _, errors) = limited(&folder, 4_000_000, &run);
+    assert_eq!(code, Some(0), "what is said to do is enough: {errors}");
+}
+
+#[test]
+fn a_mistake_in_an_inline_schema_is_named_with_its_line() {
+    let folder = WorkFolder::with_spec(
+        "  generator:
+    files: 1
+    schema:
+      inline:
+        fields:
+        - {name: a, kind: int, min: 1, max: 5}
+        - name: b
+          kind: int
+          min: 5
+          max: 1",
+    );
+    let text = fs::read_to_string(folder.path("pipeline.yaml")).expect("read");
+    let line = text.lines().position(|line| line.trim() == "max: 1");
+    let place = format!("pipeline.yaml:{}:", line.expect("it is there") + 1);
+    says(
+        &folder,
+        &["validate", "pipeline.yaml"],
+        64,
+        &[&place, "fields[1]"],
+    );
+}
+
+#[test]
+fn a_byte_size_is_read_as_kubernetes_reads_it_and_a_wrong_one_says_the_forms() {
+    for size in [
+        "1e5",
+        "\"1e5\"",
+        "100k",
+        "0.1M",
+        "100000",
+        "\"100000\"",
+        "+97.65625Ki",
+    ] {
+        let spec = format!("  codec: {{recordSize: {size}}}");
+        let folder = WorkFolder::with_spec(&spec);
+        folder.run_well(&["validate", "pipeline.yaml"]);
+    }
+    for (size, words) in [
+        ("1e", "1.5Gi, 500k, 0.1M, 1e5 or 1048576"),
+        ("100 k", "write 100k"),
+        ("1.5", "write it in quotes"),
+        ("100KB", "write 100k (powers of 1000) or 100Ki"),
+    ] {
+        let spec = format!("  codec: {{recordSize: {size}}}");
+        let folder = WorkFolder::with_spec(&spec);
+        let place = "spec.codec.recordSize";
+        says(&folder, &["validate", "pipeline.yaml"], 64, &[place, words]);
+    }
 }
 
 #[test]

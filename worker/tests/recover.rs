@@ -176,8 +176,25 @@ fn a_version_after_an_earlier_state_of_the_database_was_put_back_is_newer_than_a
         if recovers_first {
             recover_well();
         }
+        let output = folder.run(&role("run"));
+        let said = format!("{}{}", text(&output.stdout), text(&output.stderr));
+        assert!(output.status.success(), "{said}");
+        let notice = said.matches("put back to an earlier state").count();
+        // Once while it runs, once beside the summary.
+        assert_eq!(notice, if recovers_first { 0 } else { 2 }, "{said}");
+        copy_database(&folder.path("backup"), &folder.path("data"));
+        if recovers_first {
+            recover_well();
+        }
+        let first = folder.run(&[&["submit", "data/in/a.txt"][..], &SUBMIT].concat());
+        let said = text(&first.stderr).contains("put back to an earlier state");
+        assert_eq!(said, !recovers_first, "{}", text(&first.stderr));
         submit("version 4");
-        folder.run_summary(&[]);
+        let summary = folder.run_summary(&[]);
+        assert_eq!(
+            summary["databasePutBack"], false,
+            "messages were sent since"
+        );
         let there = || folder.files("data/out")["a.txt"].clone();
         assert_eq!(text(&there()), "version 4", "{recovers_first}");
         recover_well();

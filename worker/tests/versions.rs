@@ -2,6 +2,7 @@
 //! says and whatever others do to the restored copy. Each case holds with the journal of a data folder and with the one
 //! that a shared destination keeps itself.
 
+use std::io::{self, Write};
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
@@ -10,15 +11,16 @@ use async_trait::async_trait;
 use parking_lot::Mutex;
 use streampress::consume::HandlerError;
 use streampress::destination::{
-    DatabaseJournal, Destination, DestinationJournal, EntryState, JournalEntry,
+    DatabaseJournal, Destination, DestinationJournal, EntryState, FilesJournal, JournalEntry,
 };
 use streampress::journal::{FileJournal, JournalFile, SqliteJournal};
 use streampress::message::{Digest, Manifest, Message};
 use streampress::roles::announce::AnnouncementFormat;
-use streampress_transport::contract_tests::{StreamTap, TappedStream};
+use streampress_transport::contract_tests::{FilesTap, StreamTap, TappedFiles, TappedStream};
 use streampress_transport::local::{Local, LocalOptions};
 use streampress_transport::{
-    ChunkStream, DeadLetterReason, Failure, FileName, Outgoing, Position, TransportResult,
+    ChunkStream, DeadLetterReason, Failure, FileEntry, FileName, Files, Outgoing, PendingFile,
+    Position, TransportResult,
 };
 
 #[path = "support/fixture.rs"]
@@ -376,6 +378,88 @@ async fn a_worker_that_ended_before_its_file_was_visible_leaves_the_older_one_kn
         pipeline.restore(&second).await;
         assert_eq!(pipeline.restored().as_deref(), Some("second"));
         assert!(pipeline.displaced().is_empty());
+    }
+}
+
+/// Puts a file that is held elsewhere back to its name, right before a new version of it is made visible.
+#[derive(Debug, Clone)]
+struct BackAtCommit {
+    name: PathBuf,
+    held: PathBuf,
+}
+
+struct PendingWhileAway {
+    pending: Box<dyn PendingFile>,
+    back: BackAtCommit,
+}
+
+impl FilesTap for BackAtCommit {
+    fn create(&self, files: &dyn Files, name: &FileName) -> io::Result<Box<dyn PendingFile>> {
+        Ok(Box::new(PendingWhileAway {
+            pending: files.create(name)?,
+            back: self.clone(),
+        }))
+    }
+}
+
+impl Write for PendingWhileAway {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        self.pending.write(bytes)
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        self.pending.flush()
+    }
+}
+
+impl PendingFile for PendingWhileAway {
+    fn commit(self: Box<Self>, modified: SystemTime) -> io::Result<()> {
+        self.pending.commit(modified)
+    }
+
+    fn commit_over(
+        self: Box<Self>,
+        modified: SystemTime,
+        seen: Option<&FileEntry>,
+    ) -> io::Result<FileEntry> {
+        if self.back.held.exists() {
+            std::fs::rename(&self.back.held, &self.back.name)?;
+        }
+        self.pending.commit_over(modified, seen)
+    }
+}
+
+#[tokio::test]
+async fn a_restored_file_that_is_away_for_a_moment_is_not_set_aside_when_it_is_back() {
+    for (number, mut pipeline) in Pipeline::both().into_iter().enumerate() {
+        let first = pipeline.pack("first", time(0)).await;
+        pipeline.restore(&first).await;
+        let back = BackAtCommit {
+            name: pipeline.out(NAME),
+            held: pipeline.out("held"),
+        };
+        std::fs::rename(&back.name, &back.held).expect("taken away");
+        let files = pipeline.fixture.files("out");
+        let tapped = TappedFiles::new(files.clone(), back);
+        pipeline.destination = match number {
+            0 => {
+                let local = &pipeline.fixture.local;
+                let journal = SqliteJournal::open(local).expect("opens");
+                let journal = DatabaseJournal::new(journal, local.dir(), files.location());
+                Destination::new(tapped, Arc::new(journal))
+            }
+            _ => Destination::new(tapped, Arc::new(FilesJournal::new(files, None))),
+        };
+        let second = pipeline.pack("second", time(1)).await;
+        let outcome = pipeline.try_restore(&second).await;
+        assert!(
+            matches!(outcome, Err(HandlerError::Transient(_))),
+            "{outcome:?}"
+        );
+        assert_eq!(pipeline.restored().as_deref(), Some("first"));
+        pipeline.restore(&second).await;
+        assert_eq!(pipeline.restored().as_deref(), Some("second"));
+        assert!(pipeline.displaced().is_empty(), "the first is our own");
     }
 }
 

@@ -42,10 +42,23 @@ pub struct Diagnostic {
 pub struct Documents {
     /// The pipelines, all of them valid outside a cluster.
     pub pipelines: Vec<CheckedPipeline>,
-    /// Line and column of the name of each of them.
-    pub places: Vec<(usize, usize)>,
+    /// Where the fields of each of them are written.
+    pub places: Vec<FieldPlaces>,
     /// What is no error: ignored documents, deliberate risks, what a cluster requires in addition.
     pub notices: Vec<Diagnostic>,
+}
+
+/// Where the fields of a pipeline are written.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct FieldPlaces(YamlDocument);
+
+impl FieldPlaces {
+    /// Line and column, from 1, of the value of the field with this path, such as `spec.codec.effort` or `a.items[2]`; of the
+    /// nearest group around it where there is no such field.
+    pub fn of(&self, path: &str) -> (usize, usize) {
+        let LineColumn { line, column } = self.0.place(path);
+        (line, column)
+    }
 }
 
 /// Reads a file's pipelines.
@@ -201,8 +214,7 @@ impl Loader<'_> {
                     let notice = self.problem(document.place(&notice.field), notice);
                     self.found.notices.push(notice);
                 }
-                let LineColumn { line, column } = document.place("metadata.name");
-                self.found.places.push((line, column));
+                self.found.places.push(FieldPlaces(document.clone()));
                 self.found.pipelines.push(checked);
             }
             Err(invalid) => {

@@ -292,12 +292,14 @@ fn check_amount(schema: &Value, value: &Value, report: &mut impl FnMut(&str, &st
                 check_text(schema, text, report);
             }
         }
+        // As 1e5 without quotes, which Kubernetes reads as 100000.
+        Value::Number(number) if number.as_f64().and_then(quantity::whole).is_some() => {}
         Value::Number(number) if number.is_f64() => {
             report("must be a whole number or text", "write it in quotes")
         }
         _ => report(
             "must be a number, or text with a unit",
-            "write it as 400Ki, 1Mi or 1048576",
+            "write it as 400Ki, 1Mi, 0.1M, 1e5 or 1048576",
         ),
     }
 }

@@ -32,7 +32,7 @@ pub(crate) struct YamlError {
 }
 
 /// One document of a file.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug, Default, PartialEq)]
 pub(crate) struct YamlDocument {
     pub value: Value,
     pub start: LineColumn,

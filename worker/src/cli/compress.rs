@@ -18,12 +18,13 @@ use crate::roles::context::RoleContext;
 pub(super) fn command(args: RoleArgs) -> Result<ExitCode> {
     let role = RoleCommand::find(args.pipeline)?;
     let settings = role.config.compressor()?;
+    let (block_bytes, effort) = (settings.codec.block_bytes, settings.codec.effort);
+    let threads = role_threads(args.threads, block_bytes, effort)?;
     runtime()?.block_on(async {
-        let codec = &settings.codec;
         let process = ProcessOptions {
             role: Role::Compressor,
             listen: args.listen,
-            threads: role_threads(args.threads, codec.block_bytes, codec.effort),
+            threads,
         };
         let context = role.serve(process, shutdown_on_signal()).await?;
         let connections = context.backend.compressor(&settings).await?;

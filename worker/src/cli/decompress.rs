@@ -14,13 +14,14 @@ use super::runtime;
 pub(super) fn command(args: RoleArgs) -> Result<ExitCode> {
     let role = RoleCommand::find(args.pipeline)?;
     let settings = role.config.decompressor()?;
+    // The block size is in each file; this is the default size.
+    let block_bytes = hybrid::DEFAULT_BLOCK_BYTES;
+    let threads = role_threads(args.threads, block_bytes, CodecEffort::Balanced)?;
     runtime()?.block_on(async {
-        // The block size is in each file; this is the default size.
-        let block_bytes = hybrid::DEFAULT_BLOCK_BYTES;
         let process = ProcessOptions {
             role: Role::Decompressor,
             listen: args.listen,
-            threads: role_threads(args.threads, block_bytes, CodecEffort::Balanced),
+            threads,
         };
         let context = role.serve(process, shutdown_on_signal()).await?;
         let location = &settings.destination.location;

@@ -1,5 +1,5 @@
-//! The command line: parses, runs a command, and turns its outcome into an exit code: 0 done, 1 failed, 2 usage, 64 bad
-//! configuration.
+//! The command line: parses, runs a command, and turns its outcome into an exit code: 0 done, 1 failed, 2 usage or a limit of
+//! the process that is too low, 64 bad configuration.
 //!
 //! - [`args`]: what can be typed. One file a command; `role`: what the commands that are one role share.
 //! - [`output`], [`progress`], [`signals`]: the terminal.
@@ -30,10 +30,12 @@ use std::time::Duration;
 
 use anyhow::{Context, Result};
 use clap::{CommandFactory, Parser};
+use streampress_crds::api::pipeline::CodecEffort;
 use tracing::{Level, warn};
 
 use self::args::{Cli, Command, LogFormat};
 use crate::config::BadConfiguration;
+use crate::telemetry::address_space::{AddressSpace, LowAddressSpace, MemoryUse};
 use crate::telemetry::logging::{self, LogForm, LogOptions, Logging};
 
 /// Parses the arguments, runs the command, and turns its outcome into an exit code.
@@ -50,7 +52,12 @@ pub fn main() -> ExitCode {
         Err(error) => {
             output::error(&format!("{error:#}"));
             let bad_configuration = error.chain().any(|cause| cause.is::<BadConfiguration>());
-            ExitCode::from(if bad_configuration { 64 } else { 1 })
+            let low_limit = error.chain().any(|cause| cause.is::<LowAddressSpace>());
+            ExitCode::from(match (bad_configuration, low_limit) {
+                (true, _) => 64,
+                (false, true) => 2,
+                (false, false) => 1,
+            })
         }
     }
 }
@@ -164,6 +171,33 @@ fn runtime() -> Result<CommandRuntime> {
         .build()
         .context("starting the async runtime")?;
     Ok(CommandRuntime(runtime))
+}
+
+/// What roles and their runtime do with memory.
+fn roles_memory() -> MemoryUse {
+    MemoryUse::Roles {
+        runtime_threads: threads(None),
+    }
+}
+
+/// As given, or one for each core; and no more than the process's limit of address space holds.
+fn threads_that_fit(
+    given: Option<u16>,
+    block_bytes: usize,
+    effort: CodecEffort,
+    memory_use: MemoryUse,
+) -> Result<usize, LowAddressSpace> {
+    let wanted = threads(given);
+    let Some(space) = AddressSpace::of_this_process() else {
+        return Ok(wanted);
+    };
+    let fitting = space.threads(wanted, block_bytes, effort, memory_use)?;
+    if fitting < wanted {
+        output::note(&format!(
+            "using {fitting} of {wanted} threads: more do not fit the address space that this process may take (ulimit -v)"
+        ));
+    }
+    Ok(fitting)
 }
 
 /// As given, or one for each core.

@@ -158,7 +158,7 @@ impl Output {
             );
         }
         let temporary = temporary_builder(input)
-            .prefix(".streampress-")
+            .prefix(streampress_transport::TEMPORARY_PREFIX)
             .tempfile_in(folder)
             .with_context(|| format!("creating a file in {}", folder.display()))?;
         Ok(Self::File {

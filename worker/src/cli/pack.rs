@@ -7,13 +7,15 @@ use std::sync::atomic::AtomicBool;
 
 use anyhow::{Context, Result, anyhow, bail};
 use streampress_codec::{FormatVersion, hybrid, legacy};
-use streampress_crds::api::pipeline::CodecFormat;
+use streampress_crds::api::pipeline::{CodecEffort, CodecFormat};
 
 use super::args::PackArgs;
 use super::output::{self, Output};
 use super::signals::cancel_on_signal;
+use super::threads_that_fit;
 use crate::legacy::READ_LOCATION;
 use crate::message::LegacyManifest;
+use crate::telemetry::address_space::{LowAddressSpace, MemoryUse};
 
 /// The ending of packed hybrid files.
 pub(super) const HYBRID_ENDING: &str = "spk";
@@ -30,8 +32,7 @@ pub(super) fn command(args: PackArgs) -> Result<ExitCode> {
         hybrid: hybrid::CodecOptions {
             effort: args.effort,
             block_size: args.block_size,
-            // 0 is all cores.
-            threads: args.threads.map_or(0, usize::from),
+            threads: packing_threads(args.threads, args.block_size, args.effort)?,
         },
         version: args.format_version,
         plan: args.plan,
@@ -55,6 +56,20 @@ pub(super) fn command(args: PackArgs) -> Result<ExitCode> {
         ),
     );
     Ok(ExitCode::SUCCESS)
+}
+
+/// Threads that pack blocks of one file.
+pub(super) fn packing_threads(
+    given: Option<u16>,
+    block_bytes: usize,
+    effort: hybrid::Effort,
+) -> Result<usize, LowAddressSpace> {
+    let effort = match effort {
+        hybrid::Effort::Fast => CodecEffort::Fast,
+        hybrid::Effort::Balanced => CodecEffort::Balanced,
+        hybrid::Effort::Max => CodecEffort::Max,
+    };
+    threads_that_fit(given, block_bytes, effort, MemoryUse::OneFile)
 }
 
 /// What to pack, and how.

@@ -14,12 +14,14 @@ use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 
 use super::args::PipelineArgs;
-use super::{output, signals, threads};
+use super::{output, roles_memory, signals, threads_that_fit};
 use crate::config::{Config, settings};
 use crate::journal::{FileJournal, NoJournal, SqliteJournal};
 use crate::roles::connect::{self, Backend};
 use crate::roles::context::RoleContext;
+use crate::roles::earlier_state;
 use crate::runtime::blocking;
+use crate::telemetry::address_space::LowAddressSpace;
 use crate::telemetry::health;
 use crate::telemetry::memory_limit;
 use crate::telemetry::metrics::Meter;
@@ -129,6 +131,9 @@ impl RoleCommand {
             health::serve(address, labels, meter.clone()).await?;
         }
         let context = self.context(process.threads, shutdown).await?;
+        if was_put_back(&context).await {
+            warn!("{}", earlier_state::NOTICE);
+        }
         Ok(RoleContext { meter, ..context })
     }
 
@@ -199,6 +204,14 @@ impl RoleCommand {
     }
 }
 
+/// Whether the database of the data folder, where there is one, was put back to an earlier state.
+pub(super) async fn was_put_back(context: &RoleContext) -> bool {
+    match &context.backend {
+        Backend::Embedded(local) => earlier_state::was_put_back(local).await,
+        Backend::Aws(_) => false,
+    }
+}
+
 /// Kubernetes sets this variable in every container.
 fn is_in_pod() -> bool {
     std::env::var_os("KUBERNETES_SERVICE_HOST").is_some()
@@ -214,8 +227,14 @@ pub(super) fn shutdown_on_signal() -> CancellationToken {
 }
 
 /// Threads of a role, which may be in a pod: as many as its memory holds blocks, unless the number is given.
-pub(super) fn role_threads(given: Option<u16>, block_bytes: usize, effort: CodecEffort) -> usize {
-    let (limit, cores) = (memory_limit::limit(), threads(None));
+/// An error where its limit of address space holds no block.
+pub(super) fn role_threads(
+    given: Option<u16>,
+    block_bytes: usize,
+    effort: CodecEffort,
+) -> Result<usize, LowAddressSpace> {
+    let in_space = threads_that_fit(given, block_bytes, effort, roles_memory())?;
+    let (limit, cores) = (memory_limit::limit(), in_space);
     let fitting = memory_limit::threads_within(limit, cores, block_bytes, effort);
     let least = memory_limit::least_bytes(block_bytes, effort);
     if limit.is_some_and(|limit| limit < least) {
@@ -225,8 +244,8 @@ pub(super) fn role_threads(given: Option<u16>, block_bytes: usize, effort: Codec
             "A single block may take more than the memory limit, and the kernel then ends the process. Raise the limit, or lower codec.blockSize."
         );
     }
-    match given {
-        Some(given) => usize::from(given),
+    Ok(match given {
+        Some(_) => in_space,
         None if fitting < cores => {
             info!(
                 threads = fitting,
@@ -237,7 +256,7 @@ pub(super) fn role_threads(given: Option<u16>, block_bytes: usize, effort: Codec
             fitting
         }
         None => cores,
-    }
+    })
 }
 
 /// Where a location lies below `data`, or on this machine.

@@ -6,9 +6,10 @@ use anyhow::Result;
 
 use super::args::RunArgs;
 use super::progress::{observer, summary_table};
-use super::{output, runtime, signals, threads};
+use super::{output, roles_memory, runtime, signals, threads_that_fit};
 use crate::config::{BadConfiguration, settings};
 use crate::roles::context::check_schema;
+use crate::roles::earlier_state;
 use crate::roles::run::{RunFailure, RunObserver, RunOptions, RunSummary, run};
 
 pub(super) fn command(args: RunArgs) -> Result<ExitCode> {
@@ -58,12 +59,20 @@ fn options(args: RunArgs, observer: &dyn RunObserver) -> Result<RunOptions> {
     if !args.aws && resolved.aws.endpoint_url.is_some() {
         observer.notice("spec.aws is ignored: run uses the embedded transport in the data folder");
     }
+    let codec = &resolved.codec;
+    let threads = threads_that_fit(
+        args.threads,
+        codec.block_bytes,
+        codec.effort,
+        roles_memory(),
+    )
+    .map_err(anyhow::Error::new)?;
     Ok(RunOptions {
         data: settings::data_folder(args.data, &resolved.identity.pipeline),
         resolved,
         input: args.input,
         aws: args.aws,
-        threads: threads(args.threads),
+        threads,
     })
 }
 
@@ -87,6 +96,9 @@ fn print_outcome(summary: &RunSummary, json: bool) -> Result<()> {
             "{} file(s) failed; correct the causes, then the same command again: it announces failed files again",
             summary.files_failed
         ));
+    }
+    if summary.database_put_back {
+        output::say(earlier_state::NOTICE);
     }
     if summary.files_left_out > 0 {
         output::say(&format!(

@@ -12,15 +12,17 @@ use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 use super::args::{PipelineArgs, SubmitArgs};
-use super::role::{RoleCommand, local_path};
+use super::role::{RoleCommand, local_path, was_put_back};
 use super::{output, runtime};
 use crate::config::BadConfiguration;
 use crate::journal::{FileJournal, SourceRecord, SourceState};
 use crate::message::FileRef;
 use crate::roles::announce::{Announcer, hash};
 use crate::roles::connect::{Backend, CompressorConnections};
+use crate::roles::earlier_state;
 use crate::roles::redrive::{RedriveRequest, RedriveTask, redrive};
 use crate::roles::replies;
+use crate::roles::source::SourceFilter;
 use crate::runtime::blocking;
 use crate::telemetry::plain_log::printable;
 
@@ -40,6 +42,9 @@ pub(super) fn command(args: SubmitArgs) -> Result<ExitCode> {
     let settings = role.config.compressor()?;
     runtime()?.block_on(async {
         let context = role.context(1, CancellationToken::new()).await?;
+        if was_put_back(&context).await {
+            output::note(earlier_state::NOTICE);
+        }
         let queue = &settings.transport.files_queue;
         let files_queue = context.backend.files_queue(queue).await?;
         context.make_source(&settings.source.location).await?;
@@ -63,6 +68,7 @@ pub(super) fn command(args: SubmitArgs) -> Result<ExitCode> {
             announcer,
             wants_reply: matches!(outcomes, Some(Outcomes::OfReplies(..))),
             folder: local_path(&role.data, &settings.source.location),
+            filter: SourceFilter::new(&settings.source),
             source: settings.source.location,
         };
         let submissions = submitter.plan(&args.files)?;
@@ -259,6 +265,8 @@ struct Submitter {
     source: Location,
     /// The source's folder; none for a bucket.
     folder: Option<PathBuf>,
+    /// Which files a scan of the source takes.
+    filter: SourceFilter,
 }
 
 /// A file to be announced.
@@ -352,6 +360,9 @@ impl Submitter {
             bail!(
                 "it lies in Streampress's own folder {RESERVED_FOLDER}; copy it elsewhere and submit the copy"
             );
+        }
+        if let Some(refusal) = self.filter.refusal(&name) {
+            bail!("{refusal}");
         }
         let (files, at) = (self.announcer.source.clone(), name.clone());
         let copied_from = submission.copied_from;

@@ -11,6 +11,7 @@ use streampress_codec::hybrid::{CodecOptions, Packer, PlanStore};
 
 use super::args::TrainArgs;
 use super::output::{self, Output};
+use super::pack::packing_threads;
 use super::signals::cancel_on_signal;
 
 pub(super) fn command(args: TrainArgs) -> Result<ExitCode> {
@@ -23,8 +24,7 @@ pub(super) fn command(args: TrainArgs) -> Result<ExitCode> {
     let packer = Packer::new(CodecOptions {
         effort: args.effort,
         block_size: args.block_size,
-        // 0 is all cores.
-        threads: args.threads.map_or(0, usize::from),
+        threads: packing_threads(args.threads, args.block_size, args.effort)?,
     })
     .with_store(&store);
     let mut skipped = 0;

@@ -8,26 +8,38 @@ use std::sync::atomic::AtomicBool;
 
 use anyhow::{Context, Result, bail};
 use streampress_codec::hybrid::{self, Blocks, frame};
-use streampress_codec::legacy;
+use streampress_codec::{CodecError, legacy};
+use streampress_crds::api::pipeline::CodecEffort;
 
 use super::args::UnpackArgs;
 use super::output::{self, Output};
 use super::pack::{HYBRID_ENDING, SEED_ENDING};
 use super::signals::cancel_on_signal;
+use super::threads_that_fit;
 use crate::message::{LegacyManifest, Message};
+use crate::telemetry::address_space::{AddressSpace, MemoryUse};
 
 pub(super) fn command(args: UnpackArgs) -> Result<ExitCode> {
+    let space = AddressSpace::of_this_process();
     let options = UnpackOptions {
         input: args.input,
         output: args.output,
-        // 0 is all cores.
-        threads: args.threads.map_or(0, usize::from),
-        limits: hybrid::Limits::default(),
+        threads: threads_that_fit(
+            args.threads,
+            hybrid::DEFAULT_BLOCK_BYTES,
+            CodecEffort::Balanced,
+            MemoryUse::OneFile,
+        )?,
+        limits: limits(space),
         keep_going: args.keep_going,
         block: args.block,
         force: args.force,
     };
-    let outcome = unpack(&options, &*cancel_on_signal()?)?;
+    let outcome = unpack(&options, &*cancel_on_signal()?);
+    let outcome = match space {
+        Some(_) => outcome.map_err(say_why_too_large)?,
+        None => outcome?,
+    };
     for damage in &outcome.damaged {
         output::error(&format!("{damage}; left out"));
     }
@@ -39,6 +51,28 @@ pub(super) fn command(args: UnpackArgs) -> Result<ExitCode> {
         true => ExitCode::SUCCESS,
         false => ExitCode::FAILURE,
     })
+}
+
+/// The most that a file may ask for: no block that the address space does not hold.
+fn limits(space: Option<AddressSpace>) -> hybrid::Limits {
+    let mut limits = hybrid::Limits::default();
+    if let Some(space) = space {
+        limits.block_bytes = limits.block_bytes.min(space.largest_block());
+    }
+    limits
+}
+
+/// A block that is too large is so for a process whose address space is limited.
+fn say_why_too_large(error: anyhow::Error) -> anyhow::Error {
+    let too_large = |cause: &(dyn std::error::Error + 'static)| {
+        matches!(cause.downcast_ref(), Some(CodecError::TooLarge { .. }))
+    };
+    match error.chain().any(too_large) {
+        true => error.context(
+            "the address space that this process may take (ulimit -v) may be too small for this file",
+        ),
+        false => error,
+    }
 }
 
 /// What to unpack, and how.

@@ -11,7 +11,7 @@ use streampress_crds::document::{self, Documents};
 use super::args::ValidateArgs;
 use super::output;
 use crate::config::settings;
-use crate::roles::context::check_schema;
+use crate::roles::context::schema_problem;
 
 pub(super) fn command(args: ValidateArgs) -> Result<ExitCode> {
     let (mut valid, mut names) = (true, PlacesByName::new());
@@ -35,9 +35,10 @@ fn validate(file: &Path, live: bool, names: &mut PlacesByName) -> Result<bool> {
             if !are_names_new(file, &loaded, names) {
                 return Ok(false);
             }
-            for pipeline in &loaded.pipelines {
-                if let Err(error) = check_schema(file, pipeline.resolved()) {
-                    output::say(&error.to_string());
+            for (pipeline, places) in loaded.pipelines.iter().zip(&loaded.places) {
+                if let Some((field, problem)) = schema_problem(pipeline.resolved()) {
+                    let (line, column) = places.of(&field);
+                    output::say(&format!("{}:{line}:{column}: {problem}", file.display()));
                     return Ok(false);
                 }
             }
@@ -62,7 +63,8 @@ fn validate(file: &Path, live: bool, names: &mut PlacesByName) -> Result<bool> {
 /// Whether no pipeline has the name of one before it, which it would replace; says which do.
 fn are_names_new(file: &Path, loaded: &Documents, names: &mut PlacesByName) -> bool {
     let mut are_new = true;
-    for (pipeline, (line, column)) in loaded.pipelines.iter().zip(&loaded.places) {
+    for (pipeline, places) in loaded.pipelines.iter().zip(&loaded.places) {
+        let (line, column) = places.of("metadata.name");
         let identity = &pipeline.resolved().identity;
         let (namespace, name) = (identity.namespace.clone(), identity.pipeline.clone());
         let place = format!("{}:{line}:{column}", file.display());

@@ -20,7 +20,7 @@ use crate::telemetry::trace;
 use streampress_crds::Role;
 use streampress_transport::{
     ATTR_TRACEPARENT, Backoff, Deadline, Delivery, Failure, Queue, SlotGuard, TransportError,
-    error_chain,
+    TransportResult, error_chain,
 };
 
 /// SQS keeps a message in flight for at most 12 hours, counted from its receive; the work stops half an hour before.
@@ -314,7 +314,7 @@ impl MessageTask {
     }
 
     async fn acknowledge(&self, message: Concluding<'_>, handled: Handled) {
-        match self.queue.delete(&message.delivery.receipt).await {
+        match self.delete(message.delivery).await {
             Ok(()) => {
                 message.in_flight.acknowledged();
                 self.failures.lock().succeeded(&message.delivery.message_id);
@@ -333,6 +333,28 @@ impl MessageTask {
                     "A processed message could not be deleted; it will be redelivered and skipped."
                 );
                 message.in_flight.retried(RetryCause::NotDeleted);
+            }
+        }
+    }
+
+    /// Deletes the message, again and again for as long as no other worker can have it: a disk that was full, or a queue that was
+    /// out of reach for a moment, must not delay the next message of its group until the visibility timeout ends.
+    async fn delete(&self, delivery: &Delivery) -> TransportResult<()> {
+        let mut failures = 0;
+        loop {
+            let deleted = self.queue.delete(&delivery.receipt).await;
+            if !matches!(deleted, Err(TransportError::Unavailable { .. })) {
+                return deleted;
+            }
+            failures += 1;
+            let again_at = Instant::now() + BACKOFF.equal_jitter(failures);
+            if again_at >= self.visibility_deadline.get() {
+                return deleted;
+            }
+            tokio::select! {
+                biased;
+                () = self.stop.cancelled() => return deleted,
+                () = tokio::time::sleep_until(again_at) => {}
             }
         }
     }
@@ -428,7 +450,7 @@ mod tests {
     use super::*;
     use streampress_crds::slot_health::{NeededService, OutageKind};
     use streampress_transport::in_process_lock::InProcessLock;
-    use streampress_transport::{Depth, FileVersion, Outgoing, Receipt, SlotLock, TransportResult};
+    use streampress_transport::{Depth, FileVersion, Outgoing, Receipt, SlotLock};
 
     const LONG: Duration = Duration::from_secs(60);
     const BODY: &str = r#"{"ID": "1", "file_name": "a.json"}"#;
@@ -440,6 +462,8 @@ mod tests {
         in_reach: bool,
         extended: Mutex<Vec<Duration>>,
         ends: Mutex<Vec<&'static str>>,
+        /// So many deletions fail, as on a full disk.
+        failing_deletions: Mutex<u32>,
     }
 
     impl RecordingQueue {
@@ -449,6 +473,7 @@ mod tests {
                 in_reach,
                 extended: Mutex::default(),
                 ends: Mutex::default(),
+                failing_deletions: Mutex::default(),
             })
         }
 
@@ -488,6 +513,11 @@ mod tests {
             }
         }
         async fn delete(&self, _receipt: &Receipt) -> TransportResult<()> {
+            let mut failing = self.failing_deletions.lock();
+            if *failing > 0 {
+                *failing -= 1;
+                return Err(TransportError::unavailable("deleting", "the disk is full"));
+            }
             self.end("deleted")
         }
         async fn release(&self, _receipt: &Receipt) -> TransportResult<()> {
@@ -640,6 +670,23 @@ mod tests {
             run(&queue, handler.clone(), delivery(now, visibility_deadline)).await;
             assert_eq!(handler.had_effect.load(Ordering::SeqCst), effect);
             assert_eq!(queue.ends(), [end]);
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_deletion_that_failed_is_tried_again_for_as_long_as_the_message_is_invisible() {
+        for (failing, end) in [(3, vec!["deleted"]), (u32::MAX, vec![])] {
+            let now = Instant::now();
+            let queue = RecordingQueue::new(LONG, true);
+            *queue.failing_deletions.lock() = failing;
+            run(
+                &queue,
+                Arc::new(TestHandler::default()),
+                delivery(now, now + LONG),
+            )
+            .await;
+            assert_eq!(queue.ends(), end);
+            assert!(Instant::now() < now + LONG, "another worker may have it");
         }
     }
 

@@ -24,7 +24,8 @@ pub struct JournalEntry {
     pub state: EntryState,
     /// The file's fingerprint when it was made visible, where an equal one proves that the content is still the same.
     pub fingerprint: Option<String>,
-    /// The content that an intent replaces, where that was Streampress's own.
+    /// The content that an intent replaces, where that was Streampress's own; where none is there, that of the version that was
+    /// visible last.
     pub replaces: Option<Digest>,
     /// When the entry was written, milliseconds since 1970.
     pub written_millis: u64,
@@ -55,6 +56,14 @@ impl JournalEntry {
             replaces,
             written_millis: runtime::now_millis(),
             original: wanted.original.clone(),
+        }
+    }
+
+    /// The hash of Streampress's own content that may lie under the name, beside the entry's where that is an intent.
+    pub(super) fn own_hash(&self) -> Option<&Digest> {
+        match self.state {
+            EntryState::Visible => Some(&self.hash),
+            EntryState::Intent => self.replaces.as_ref(),
         }
     }
 

@@ -13,7 +13,7 @@ use super::journal::{DestinationJournal, StoredEntry};
 use super::locks::{NameLock, NameLocks};
 use crate::message::Digest;
 use crate::runtime::{self, blocking};
-use streampress_transport::{FileName, Files, RESERVED_FOLDER, TransportError, TransportResult};
+use streampress_transport::{FileName, Files, ReservedEntry, TransportError, TransportResult};
 
 /// An entry's file is some hundred bytes; a name has up to 3 KiB.
 const LONGEST_ENTRY_BYTES: u64 = 64 << 10;
@@ -45,8 +45,7 @@ impl FilesJournal {
 fn file_name(name: &FileName) -> io::Result<FileName> {
     let digest = Digest::of(name.as_str().as_bytes());
     let (shard, rest) = digest.as_str().split_at(2);
-    let path = format!("{RESERVED_FOLDER}/journal/{shard}/{rest}.json");
-    FileName::parse(&path).map_err(io::Error::other)
+    ReservedEntry::Journal.file(&format!("{shard}/{rest}.json"))
 }
 
 fn load(files: &dyn Files, name: &FileName) -> io::Result<Option<StoredEntry>> {

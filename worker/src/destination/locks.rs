@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use crate::message::Digest;
 use crate::runtime::blocking;
-use streampress_transport::FileName;
+use streampress_transport::{FileName, ReservedEntry};
 
 /// Between two attempts: another worker's write of one file takes some milliseconds.
 const POLL: Duration = Duration::from_millis(5);
@@ -34,10 +34,10 @@ impl NameLock {
 }
 
 impl NameLocks {
-    /// Locks in `folder`'s subfolder `locks`, which is created at the first lock.
-    pub(crate) fn in_folder(folder: &Path) -> Self {
+    /// Locks of the location `root`, in a folder that is made at the first lock.
+    pub(crate) fn in_location(root: &Path) -> Self {
         Self {
-            folder: Arc::new(folder.join("locks")),
+            folder: Arc::new(root.join(ReservedEntry::Locks.path())),
         }
     }
 
@@ -60,6 +60,19 @@ impl NameLocks {
     }
 }
 
+/// Makes the folder of a lock and the reserved folder that it is in; never the location itself, whose disk may not be mounted.
+fn make_folder(lock: &Path) -> io::Result<()> {
+    let mut folders: Vec<&Path> = lock.ancestors().skip(1).take(2).collect();
+    folders.reverse();
+    for folder in folders {
+        match fs::create_dir(folder) {
+            Err(error) if error.kind() != io::ErrorKind::AlreadyExists => return Err(error),
+            Ok(()) | Err(_) => {}
+        }
+    }
+    Ok(())
+}
+
 /// `None` while another worker holds the lock.
 fn try_lock(path: &Path) -> io::Result<Option<File>> {
     let open = || {
@@ -71,7 +84,7 @@ fn try_lock(path: &Path) -> io::Result<Option<File>> {
     };
     let file = match open() {
         Err(error) if error.kind() == io::ErrorKind::NotFound => {
-            fs::create_dir_all(path.parent().unwrap_or(Path::new(".")))?;
+            make_folder(path)?;
             open()?
         }
         opened => opened?,
@@ -80,5 +93,25 @@ fn try_lock(path: &Path) -> io::Result<Option<File>> {
         Ok(()) => Ok(Some(file)),
         Err(TryLockError::WouldBlock) => Ok(None),
         Err(TryLockError::Error(error)) => Err(error),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn a_lock_makes_its_own_folder_and_not_the_location() {
+        let above = tempfile::tempdir().expect("a folder");
+        let (name, root) = (FileName::parse("a.csv"), above.path().join("out"));
+        let (name, locks) = (name.expect("a valid name"), NameLocks::in_location(&root));
+        let error = locks.lock(&name).await.expect_err("it is not there");
+        assert_eq!(error.kind(), io::ErrorKind::NotFound);
+        assert!(!root.exists());
+        fs::create_dir(&root).expect("made");
+        let lock = locks.lock(&name).await.expect("locked");
+        assert!(try_lock(&locks.path(&name)).expect("looked").is_none());
+        drop(lock);
+        assert!(try_lock(&locks.path(&name)).expect("looked").is_some());
     }
 }

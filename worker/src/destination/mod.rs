@@ -28,12 +28,10 @@ pub use self::sqlite_journal::DatabaseJournal;
 use crate::consume::{HandlerError, MessageContext, ServiceOutage};
 use crate::message::{DeadLetterReason, Digest, FileRef, hash};
 use crate::runtime::{self, CLOCK_TICK, blocking};
-use streampress_transport::{
-    FileEntry, FileName, FileVersion, Files, PendingFile, RESERVED_FOLDER,
-};
+use streampress_transport::{FileEntry, FileName, FileVersion, Files, PendingFile, ReservedEntry};
 
-/// The folder below [`RESERVED_FOLDER`] for what others wrote under the name of a restored file.
-const DISPLACED: &str = "displaced";
+/// Where others' files go that had the name of a restored file.
+const DISPLACED: ReservedEntry = ReservedEntry::Displaced;
 /// The most files in it. Nothing in it is ever removed by Streampress.
 const MOST_DISPLACED: usize = 10_000;
 /// How much of a displaced file's own name its new name has, in bytes.
@@ -163,7 +161,7 @@ impl Destination {
     /// A location that keeps its journal itself. `folder` is its folder on this machine or on a shared volume; a bucket
     /// has none, and its conditional writes keep workers apart.
     pub fn with_own_journal(files: Arc<dyn Files>, folder: Option<&Path>) -> Self {
-        let locks = folder.map(|folder| NameLocks::in_folder(&folder.join(RESERVED_FOLDER)));
+        let locks = folder.map(NameLocks::in_location);
         let journal = Arc::new(FilesJournal::new(files.clone(), locks));
         Self::new(files, journal)
     }
@@ -290,7 +288,12 @@ impl Destination {
         context: MessageContext<'_>,
     ) -> Result<(), HandlerError> {
         context.ensure_owner()?;
-        let replaced = found.hash().filter(|_| !displaces).cloned();
+        let replaced = match displaces {
+            false => found.hash().cloned(),
+            true => None,
+        };
+        // What is not seen now may be back before the file gets its name, as where the folder is away for a moment.
+        let replaced = replaced.or_else(|| found.entry().and_then(JournalEntry::own_hash).cloned());
         let intent = JournalEntry::intent(wanted, replaced);
         let stored = self
             .journal
@@ -320,14 +323,14 @@ impl Destination {
     ) -> Result<(), HandlerError> {
         let (files, name) = (self.files.clone(), wanted.name.clone());
         let displacing = blocking(move || -> io::Result<FileName> {
-            let count = files.list_reserved(DISPLACED)?.len();
+            let count = files.list_reserved(&DISPLACED.file("")?)?.len();
             if count >= MOST_DISPLACED {
                 return Err(io::Error::other(format!(
-                    "{RESERVED_FOLDER}/{DISPLACED} already holds {count} files; look through them and remove what is not needed"
+                    "{} already holds {count} files; look through them and remove what is not needed",
+                    DISPLACED.path()
                 )));
             }
-            let target = displaced_name(&name, runtime::now_millis(), runtime::random_u64());
-            let target = FileName::parse(&target).map_err(io::Error::other)?;
+            let target = displaced_name(&name, runtime::now_millis(), runtime::random_u64())?;
             files.rename(&name, &target)?;
             Ok(target)
         });
@@ -336,7 +339,7 @@ impl Destination {
                 context.meter.displaced();
                 warn!(
                     moved_to = target.as_str(),
-                    "A file that Streampress did not write had the name of a restored file; moved it."
+                    "The name of a restored file held other bytes than those restored there last; moved them away."
                 );
                 Ok(())
             }
@@ -389,10 +392,10 @@ fn proof(file: FileEntry) -> Option<String> {
 }
 
 /// A name of its own and of bounded length for a displaced file.
-fn displaced_name(name: &FileName, millis: u64, random: u64) -> String {
+fn displaced_name(name: &FileName, millis: u64, random: u64) -> io::Result<FileName> {
     let base = name.as_str().rsplit('/').next().unwrap_or_default();
     let stem = &base[..base.floor_char_boundary(LONGEST_STEM_BYTES)];
-    format!("{RESERVED_FOLDER}/{DISPLACED}/{millis}-{random:016x}-{stem}")
+    DISPLACED.file(&format!("{millis}-{random:016x}-{stem}"))
 }
 
 /// A fault at the destination. What lies in the way of the name stays there at every attempt.
@@ -476,13 +479,14 @@ mod tests {
     fn a_displaced_file_has_a_name_that_is_valid_and_reserved() {
         for name in ["a.csv", "deep/er/b.json", &"ü".repeat(127)] {
             let name = FileName::parse(name).expect("a valid name");
-            let displaced = displaced_name(&name, u64::MAX, u64::MAX);
-            let displaced = FileName::parse(&displaced).expect("a valid name");
+            let displaced = displaced_name(&name, u64::MAX, u64::MAX).expect("a valid name");
             assert!(displaced.is_ours(), "{displaced}");
         }
         let name = FileName::parse("deep/a.csv").expect("a valid name");
         assert_eq!(
-            displaced_name(&name, 5, 255),
+            displaced_name(&name, 5, 255)
+                .expect("a valid name")
+                .as_str(),
             ".streampress/displaced/5-00000000000000ff-a.csv"
         );
     }

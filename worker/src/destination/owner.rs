@@ -11,7 +11,7 @@ use std::time::Duration;
 use parking_lot::Mutex;
 use serde::{Deserialize, Serialize};
 use streampress_crds::slot_health::{NeededService, OutageKind};
-use streampress_transport::{FileName, Files, RESERVED_FOLDER};
+use streampress_transport::{Files, ReservedEntry};
 use tokio::time::Instant;
 
 use crate::consume::ServiceOutage;
@@ -106,11 +106,7 @@ fn removal(place: &str) -> String {
         false => "rm",
     };
     let place = place.trim_end_matches('/').replace('\'', r"'\''");
-    format!("{command} '{place}/{}'", file_path())
-}
-
-fn file_path() -> String {
-    format!("{RESERVED_FOLDER}/owner.json")
+    format!("{command} '{place}/{}'", ReservedEntry::Owner.path())
 }
 
 /// Makes the location this pipeline's where it has no owner.
@@ -134,7 +130,7 @@ fn may_differ_next_time(error: &io::Error) -> bool {
 }
 
 fn try_to_claim(files: &dyn Files, pipeline: &str) -> Result<(), OwnerError> {
-    let name = FileName::parse(&file_path()).map_err(io::Error::other)?;
+    let name = ReservedEntry::Owner.file("")?;
     let seen = files.stat(&name)?;
     if seen.is_some() {
         let mut json = Vec::new();
@@ -210,7 +206,7 @@ mod tests {
     fn a_damaged_file_gives_the_destination_to_no_pipeline() {
         let folder = tempfile::tempdir().expect("a folder");
         let files = LocalFiles::open("file:///out", folder.path()).expect("opens");
-        let path = folder.path().join(file_path());
+        let path = folder.path().join(ReservedEntry::Owner.path());
         std::fs::create_dir_all(path.parent().expect("a folder")).expect("made");
         std::fs::write(&path, "").expect("written");
         let refused = claim(&files, "sales/shop").expect_err("it may be another's");

@@ -14,7 +14,7 @@ use super::journal::{DestinationJournal, StoredEntry};
 use super::locks::{NameLock, NameLocks};
 use crate::journal::SqliteJournal;
 use crate::message::Digest;
-use streampress_transport::{FileName, FileVersion, RESERVED_FOLDER, TransportResult};
+use streampress_transport::{FileName, FileVersion, TransportResult};
 
 /// A destination's part of a data folder's journal.
 #[derive(Debug, Clone)]
@@ -30,7 +30,7 @@ impl DatabaseJournal {
     pub fn new(journal: SqliteJournal, data: &Path, location: &str) -> Self {
         Self {
             journal,
-            locks: NameLocks::in_folder(&data.join(RESERVED_FOLDER)),
+            locks: NameLocks::in_location(data),
             location: location.to_owned(),
         }
     }

@@ -14,7 +14,7 @@ use super::{FileJournal, SourceReceipt, SourceRecord};
 use crate::runtime::{self, blocking};
 
 /// The notes' folder, below that of the journal.
-pub(super) const FOLDER: &str = "sources/notes";
+const FOLDER: &str = "notes";
 /// So many lines are kept in memory at most.
 const MOST_WAITING: usize = 1000;
 
@@ -46,9 +46,14 @@ pub(super) fn parse_name(base: &str) -> Option<(u64, u64, u64)> {
     parts.next().is_none().then_some((millis, writer, number))
 }
 
+/// The folder of the notes.
+pub(super) fn folder() -> io::Result<FileName> {
+    source_lines::name(FOLDER)
+}
+
 /// The file of a note.
 pub(super) fn file_name(base: &str) -> io::Result<FileName> {
-    source_lines::name(&format!("notes/{base}"))
+    source_lines::name(&format!("{FOLDER}/{base}"))
 }
 
 impl NoteJournal {

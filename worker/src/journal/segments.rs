@@ -247,7 +247,7 @@ struct Note {
 
 /// The oldest notes. One that cannot be read stays, and does not hold up the others.
 fn read_notes(files: &dyn Files) -> io::Result<Vec<Note>> {
-    let names = files.list_reserved(notes::FOLDER)?.into_iter();
+    let names = files.list_reserved(&notes::folder()?)?.into_iter();
     let mut names: Vec<_> = names
         .filter_map(|base| Some((notes::parse_name(&base)?, base)))
         .collect();
@@ -567,7 +567,8 @@ mod tests {
         let changed = journal.take_in().await.expect("taken in");
         assert_eq!(changed.len(), 2);
         assert!(journal.take_in().await.expect("taken in").is_empty());
-        let left = files.list_reserved(notes::FOLDER).expect("listed");
+        let folder = notes::folder().expect("a valid name");
+        let left = files.list_reserved(&folder).expect("listed");
         assert_eq!(left, Vec::<String>::new());
         // Another process sees the same.
         let known = known(&files).await;

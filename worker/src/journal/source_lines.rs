@@ -3,7 +3,7 @@
 use std::io::{self, Read, Write};
 
 use serde::{Deserialize, Serialize};
-use streampress_transport::{FileName, FileVersion, Files, PendingFile, RESERVED_FOLDER};
+use streampress_transport::{FileName, FileVersion, Files, PendingFile, ReservedEntry};
 
 use super::{SourceRecord, SourceState};
 
@@ -64,7 +64,7 @@ impl Line {
 
 /// The name of a file of the journal.
 pub(super) fn name(base: &str) -> io::Result<FileName> {
-    FileName::parse(&format!("{RESERVED_FOLDER}/sources/{base}")).map_err(io::Error::other)
+    ReservedEntry::Sources.file(base)
 }
 
 /// The file's lines; `None` when there is none.
@@ -81,7 +81,8 @@ pub(super) fn read(files: &dyn Files, name: &FileName) -> io::Result<Option<(Hea
 fn parse(text: &str, name: &FileName) -> io::Result<(Head, Vec<Line>)> {
     let damaged = |error: serde_json::Error| {
         let why = format!(
-            "{name} is damaged: {error}; remove the folder {RESERVED_FOLDER}/sources, and every file is announced again"
+            "{name} is damaged: {error}; remove the folder {}, and every file is announced again",
+            ReservedEntry::Sources.path()
         );
         io::Error::new(io::ErrorKind::InvalidData, why)
     };

@@ -520,7 +520,7 @@ fn write_whole(path: &Path, content: &[u8]) -> io::Result<()> {
     let folder = path.parent().unwrap_or(Path::new("."));
     fs::create_dir_all(folder)?;
     let mut pending = tempfile::Builder::new()
-        .prefix(".streampress-")
+        .prefix(streampress_transport::TEMPORARY_PREFIX)
         .tempfile_in(folder)?;
     pending.write_all(content)?;
     #[cfg(unix)]
@@ -577,6 +577,38 @@ mod tests {
         }
         let html = fs::read_to_string(folder.path().join("results.html")).expect("a page");
         assert!(html.contains("file-1.json") && html.contains("file-4.json"));
+    }
+
+    #[tokio::test]
+    async fn a_file_that_several_writers_of_a_bucket_packed_counts_once_with_its_last_packing() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let files: Arc<dyn Files> = Arc::new(
+            streampress_transport::local::files::LocalFiles::open("s3://bucket", folder.path())
+                .expect("opened"),
+        );
+        let page = FileName::parse("results.html").expect("a name");
+        // The first worker was killed after its row, the second packed the file again; a third restarts with no memory.
+        for (writer, packed_at, packed_bytes) in
+            [("one", 1, 500), ("two", 3, 300), ("three", 2, 400)]
+        {
+            let log = ReportLog::in_bucket(files.clone(), &page, "test", writer);
+            log.add(ReportRow {
+                raw_bytes: 1000,
+                packed_bytes,
+                records: 1,
+                compressed_at_millis: Some(packed_at),
+                ..row(7)
+            })
+            .await;
+            log.finish().await;
+        }
+        let log = ReportLog::in_bucket(files, &page, "test", "");
+        let mut inner = log.shared.lock();
+        inner.render().expect("rendered");
+        let state = &inner.combined;
+        let counts = (state.files_restored, state.files_packed, state.records);
+        assert_eq!(counts, (1, 1, 1));
+        assert_eq!((state.raw_bytes, state.packed_bytes), (1000, 300));
     }
 
     #[test]

@@ -45,7 +45,7 @@ use crate::roles::unconfirmed::UnconfirmedFiles;
 use crate::runtime;
 use crate::telemetry::metrics::Meter;
 use streampress_codec::{FormatVersion, hybrid};
-use streampress_generator::{FileFormat, Generator, GeneratorOptions, Schema};
+use streampress_generator::{FileFormat, Generator, GeneratorOptions, Schema, SchemaError};
 use streampress_transport::local::Local;
 use streampress_transport::local::files::{AwaitedFiles, LocalFiles};
 use streampress_transport::{ChunkStream, Files, Queue, SlotLocks};
@@ -635,12 +635,28 @@ fn hybrid_options(codec: CodecSettings, threads: usize) -> hybrid::CodecOptions 
 
 /// Refuses an inline schema that no generator takes. One in a ConfigMap can only be read in its cluster.
 pub(crate) fn check_schema(file: &Path, resolved: &Resolved) -> Result<(), BadConfiguration> {
-    match &resolved.generator {
-        Some(job) if !matches!(job.schema, SchemaSource::File(_)) => generator(job)
-            .map(drop)
-            .map_err(|error| BadConfiguration(format!("{}: {error:#}", file.display()))),
-        Some(_) | None => Ok(()),
+    match schema_problem(resolved) {
+        Some((_, problem)) => Err(BadConfiguration(format!("{}: {problem}", file.display()))),
+        None => Ok(()),
     }
+}
+
+/// The pipeline's field that makes no generator, and why; `None` where all is well, or where the schema is in a file.
+pub(crate) fn schema_problem(resolved: &Resolved) -> Option<(String, String)> {
+    const SCHEMA: &str = "spec.generator.schema";
+    let is_here = |job: &&GeneratorJob| !matches!(job.schema, SchemaSource::File(_));
+    let job = resolved.generator.as_ref().filter(is_here)?;
+    let error = generator(job).err()?;
+    let in_schema = error.downcast_ref::<SchemaError>();
+    let field = match (&job.schema, in_schema.map(|error| error.field.as_str())) {
+        (SchemaSource::Inline(_), Some("")) => format!("{SCHEMA}.inline"),
+        (SchemaSource::Inline(_), Some(item)) if item.starts_with('[') => {
+            format!("{SCHEMA}.inline{item}")
+        }
+        (SchemaSource::Inline(_), Some(field)) => format!("{SCHEMA}.inline.{field}"),
+        _ => SCHEMA.to_owned(),
+    };
+    Some((field, format!("{error:#}")))
 }
 
 /// The generator that a job describes.

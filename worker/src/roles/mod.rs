@@ -7,6 +7,7 @@
 //! - [`receipts`]: what became of each file. [`replies`]: the same for `submit --wait`.
 //! - [`unconfirmed`]: announces again what is lost. [`redrive`]: sends dead letters again. [`recover`]: makes lost manifests anew
 //!   from the stream. [`copies`]: finds announced content at the source.
+//!   [`earlier_state`]: whether a data folder's database was put back.
 //! - [`probe`]: whether a service that they need is down. [`connect`]: opens what they need. [`context`]: puts them together.
 //!   [`restored`]: whether restored files still are what they were made as. [`run`]: all of them in one process.
 
@@ -18,6 +19,7 @@ pub mod connect;
 pub mod context;
 pub(crate) mod copies;
 pub mod decompress;
+pub(crate) mod earlier_state;
 pub(crate) mod generate;
 pub(crate) mod probe;
 pub mod receipts;

@@ -120,7 +120,7 @@ mod tests {
         fn rename(&self, _from: &FileName, _to: &FileName) -> io::Result<()> {
             Ok(())
         }
-        fn list_reserved(&self, _folder: &str) -> io::Result<Vec<String>> {
+        fn list_reserved(&self, _folder: &FileName) -> io::Result<Vec<String>> {
             Ok(Vec::new())
         }
         fn remove_exact(&self, _file: &ExactFile<'_>) -> io::Result<ExactOutcome> {

@@ -10,7 +10,7 @@ use crate::journal::SourceState;
 use crate::message::SourceObservation;
 use crate::roles::announce::Announcer;
 use crate::runtime::{self, blocking};
-use streampress_transport::{FileName, Files, RESERVED_FOLDER};
+use streampress_transport::{FileName, Files, ReservedEntry};
 
 /// What the file holds.
 #[derive(Debug, Serialize, Deserialize)]
@@ -19,8 +19,7 @@ struct Reply {
 }
 
 fn name(announcement: &str) -> io::Result<FileName> {
-    let name = format!("{RESERVED_FOLDER}/replies/{announcement}");
-    FileName::parse(&name).map_err(io::Error::other)
+    ReservedEntry::Replies.file(announcement)
 }
 
 /// Leaves a reply where the announcement wants one. The same twice has the same effect as once.

@@ -49,10 +49,43 @@ impl SourceFilter {
         SourceFormat::of_name(base).is_some_and(|format| self.formats.contains(&format))
     }
 
+    /// The kinds of files that are taken, as a pipeline's YAML has them.
+    pub(crate) fn kinds(&self) -> String {
+        let kinds: Vec<String> = self.formats.iter().map(kind_name).collect();
+        kinds.join(", ")
+    }
+
+    /// Why a file of this name is not taken, with the remedy; `None` for one of a kind that is.
+    pub(crate) fn refusal(&self, name: &FileName) -> Option<String> {
+        if self.takes_kind(name.as_str()) {
+            return None;
+        }
+        let base = name.as_str().rsplit('/').next().unwrap_or_default();
+        let (kind, remedy) = match SourceFormat::of_name(base) {
+            Some(kind) => {
+                let kind = kind_name(&kind);
+                let remedy = format!("add {kind} to source.formats");
+                (format!("its kind is {kind}"), remedy)
+            }
+            None => (
+                "its name has the ending of no kind".to_owned(),
+                "give it one of the endings .json, .ndjson, .jsonl, .csv, .txt and .log".to_owned(),
+            ),
+        };
+        let kinds = self.kinds();
+        Some(format!(
+            "{name} is not taken: {kind}, and source.formats has {kinds}; {remedy}"
+        ))
+    }
+
     /// Whether the name is that of a file that was renamed after it was packed, where such files are skipped.
     pub(crate) fn has_renamed_form(&self, name: &FileName) -> bool {
         self.skips_renamed && original_name(name).is_some()
     }
+}
+
+fn kind_name(kind: &SourceFormat) -> String {
+    format!("{kind:?}").to_ascii_lowercase()
 }
 
 /// Announces the object of a bucket's event in our own form: in its file's own group, whereas the rule that sends events

@@ -28,7 +28,7 @@ use self::run::run;
 use self::shrink::shrink;
 
 /// How many histories are tried, unless the environment says.
-const HISTORIES: u64 = 1000;
+const HISTORIES: u64 = 2000;
 /// Steps of a history.
 const STEPS: usize = 200;
 

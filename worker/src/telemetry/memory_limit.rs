@@ -10,7 +10,7 @@ use streampress_crds::api::pipeline::CodecEffort;
 const BESIDES_BYTES: u64 = 40 << 20;
 
 /// Memory of a block being packed, in multiples of its size (FORMAT.md, "Memory of a packer").
-fn share(effort: CodecEffort) -> u64 {
+pub(super) fn share(effort: CodecEffort) -> u64 {
     match effort {
         CodecEffort::Fast | CodecEffort::Balanced => 8,
         CodecEffort::Max => 10,

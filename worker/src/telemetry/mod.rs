@@ -1,5 +1,6 @@
 //! What a worker shows of itself: logs, metrics, health, traces; and the memory limit that it keeps.
 
+pub(crate) mod address_space;
 pub(crate) mod health;
 pub(crate) mod logging;
 pub(crate) mod memory_limit;

@@ -39,6 +39,11 @@ impl FileVersion {
         &self.queue
     }
 
+    /// The sequence number that the queue gave to the message.
+    pub fn sequence(&self) -> &Sequence {
+        &self.sequence
+    }
+
     /// When the queue was created, in seconds since 1970.
     pub fn epoch(&self) -> u64 {
         self.epoch

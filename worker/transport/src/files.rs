@@ -8,15 +8,79 @@ use serde::{Deserialize, Serialize};
 
 /// The folder in a location that holds what Streampress itself keeps there. No listing shows what is in it.
 pub const RESERVED_FOLDER: &str = ".streampress";
-/// What Streampress keeps in a reserved folder, besides the files of a probe.
-const KEPT: &[&str] = &[
-    "displaced",
-    "journal",
-    "locks",
-    "owner.json",
-    "replies",
-    "sources",
-];
+/// How the names of files and folders begin that Streampress keeps beside others for a while.
+pub const TEMPORARY_PREFIX: &str = ".streampress-";
+
+/// What Streampress keeps in a [`RESERVED_FOLDER`]: whatever it writes there has a name that is made here.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum ReservedEntry {
+    /// The folder of what others wrote under the name of a restored file.
+    Displaced,
+    /// The folder of a destination's journal.
+    Journal,
+    /// The folder of the locks of names.
+    Locks,
+    /// The file that names the pipeline of a destination.
+    Owner,
+    /// What a probe writes.
+    Probe,
+    /// The folder of replies to `submit --wait`.
+    Replies,
+    /// The folder of a source's journal.
+    Sources,
+}
+
+impl ReservedEntry {
+    const ALL: [Self; 7] = [
+        Self::Displaced,
+        Self::Journal,
+        Self::Locks,
+        Self::Owner,
+        Self::Probe,
+        Self::Replies,
+        Self::Sources,
+    ];
+
+    /// Its name in the reserved folder.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Displaced => "displaced",
+            Self::Journal => "journal",
+            Self::Locks => "locks",
+            Self::Owner => "owner.json",
+            Self::Probe => "probe",
+            Self::Replies => "replies",
+            Self::Sources => "sources",
+        }
+    }
+
+    /// Relative to its location, as text.
+    pub fn path(self) -> String {
+        format!("{RESERVED_FOLDER}/{}", self.name())
+    }
+
+    /// The name of what is `below` it; of itself where that is empty.
+    pub fn file(self, below: &str) -> io::Result<FileName> {
+        let path = match below {
+            "" => self.path(),
+            below => format!("{}/{below}", self.path()),
+        };
+        let invalid = |why| io::Error::new(io::ErrorKind::InvalidInput, why);
+        FileName::parse(&path).map_err(invalid)
+    }
+
+    /// The name of a probe's file, which no other probe has.
+    pub(crate) fn random_probe() -> FileName {
+        FileName(format!("{}-{:016x}", Self::Probe.path(), fastrand::u64(..)))
+    }
+
+    /// Whether Streampress keeps something of this name in a reserved folder.
+    pub(crate) fn is_kept(name: &str) -> bool {
+        let probe = Self::Probe.name();
+        name.starts_with(probe) || Self::ALL.iter().any(|entry| entry.name() == name)
+    }
+}
+
 /// Why a listing leaves out what others put into a reserved folder.
 pub(crate) const NOT_OURS: &str = "lies in a folder .streampress, a name that is reserved for Streampress: move it out, or rename \
                                    the folder if all in it is yours";
@@ -110,7 +174,7 @@ impl FileName {
             .0
             .split('/')
             .skip_while(|part| *part != RESERVED_FOLDER);
-        parts.nth(1).is_some_and(is_kept_in_reserved_folder)
+        parts.nth(1).is_some_and(ReservedEntry::is_kept)
     }
 }
 
@@ -124,11 +188,6 @@ impl<'de> Deserialize<'de> for FileName {
     fn deserialize<D: serde::Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
         Self::parse(&String::deserialize(deserializer)?).map_err(serde::de::Error::custom)
     }
-}
-
-/// Whether Streampress keeps something of this name in a [`RESERVED_FOLDER`].
-pub(crate) fn is_kept_in_reserved_folder(name: &str) -> bool {
-    KEPT.contains(&name) || name.starts_with("probe")
 }
 
 /// A location that holds files: a folder, or a bucket with a prefix. Blocking: call it from a blocking thread.
@@ -164,10 +223,7 @@ pub trait Files: Send + Sync + fmt::Debug {
     fn rename(&self, from: &FileName, to: &FileName) -> io::Result<()>;
     /// Tests whether a file of `bytes` bytes could be written now, under a name of its own that is gone afterwards.
     fn probe(&self, bytes: u64) -> io::Result<()> {
-        let name = FileName(format!(
-            "{RESERVED_FOLDER}/probe-{:016x}",
-            fastrand::u64(..)
-        ));
+        let name = ReservedEntry::random_probe();
         let mut pending = self.create(&name)?;
         io::copy(&mut io::repeat(0).take(bytes), &mut pending)?;
         // Any time will do: the file is gone at once.
@@ -194,8 +250,8 @@ pub trait Files: Send + Sync + fmt::Debug {
         let _ = (name, modified);
         Ok(())
     }
-    /// The base names of the files in the subfolder `folder` of this location's [`RESERVED_FOLDER`], in order.
-    fn list_reserved(&self, folder: &str) -> io::Result<Vec<String>>;
+    /// The base names of the files in the folder `folder`, which is a [`ReservedEntry`] or below one, in order.
+    fn list_reserved(&self, folder: &FileName) -> io::Result<Vec<String>>;
     /// Removes the file if it is still the one that `file` describes; other bytes that came under its name stay.
     fn remove_exact(&self, file: &ExactFile<'_>) -> io::Result<ExactOutcome>;
     /// Renames the file within the location if it is still the one that `file` describes. Never replaces a file.
@@ -234,4 +290,30 @@ pub trait PendingFile: Write + Send {
         modified: SystemTime,
         seen: Option<&FileEntry>,
     ) -> io::Result<FileEntry>;
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_name_that_is_made_in_a_reserved_folder_is_known_as_ours() {
+        for entry in ReservedEntry::ALL {
+            for below in ["", "a.json", "deep/er/b"] {
+                let name = entry.file(below).expect("a valid name");
+                assert!(name.is_ours() && name.is_reserved(), "{name}");
+                let nested = FileName::parse(&format!("other/{name}")).expect("a valid name");
+                assert!(nested.is_ours(), "{nested}");
+            }
+            assert_eq!(entry.path(), entry.file("").expect("valid").as_str());
+        }
+        assert!(ReservedEntry::random_probe().is_ours());
+        for others in ["a.json", "owner", "journals", "x/displaced"] {
+            let name = FileName::parse(&format!("{RESERVED_FOLDER}/{others}"));
+            let name = name.expect("a valid name");
+            assert!(name.is_reserved() && !name.is_ours(), "{name}");
+        }
+        let outside = ReservedEntry::Journal.file("../../a.json");
+        assert!(outside.is_err(), "{outside:?}");
+    }
 }

@@ -49,7 +49,7 @@ pub use error::{TransportError, TransportResult, error_chain};
 pub use file_version::FileVersion;
 pub use files::{
     ExactFile, ExactOutcome, FileEntry, FileName, Files, LeftOut, Listing, PendingFile,
-    RESERVED_FOLDER,
+    RESERVED_FOLDER, ReservedEntry, TEMPORARY_PREFIX,
 };
 pub use log_filter::is_safe_to_log;
 pub use queue::{

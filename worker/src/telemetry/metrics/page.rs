@@ -181,7 +181,7 @@ impl Page {
         )?;
         lines.counter(
             "files_displaced",
-            "Files of other programs that were moved out of the way of a restored file",
+            "Files that were not as restored last, moved out of the way of a restored file",
             None,
             counts.displaced,
         )?;

@@ -4,7 +4,7 @@
 use std::io::{self, Read, Write};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-use crate::{ExactFile, ExactOutcome, FileEntry, FileName, Files, Listing};
+use crate::{ExactFile, ExactOutcome, FileEntry, FileName, Files, Listing, ReservedEntry};
 
 /// Everything that a location promises; leaves it empty.
 pub fn all(files: &dyn Files) {
@@ -308,13 +308,11 @@ pub fn every_write_has_a_fingerprint_of_its_own(files: &dyn Files) {
 /// It can be read and written by its name.
 pub fn what_is_in_a_reserved_folder_is_listed_by_that_folder_alone(files: &dyn Files) {
     let kept = name(".streampress/replies/a.json");
+    let replies = ReservedEntry::Replies.file("").unwrap();
     assert!(kept.is_reserved() && !name("a.streampress/b").is_reserved());
-    assert_eq!(
-        files.list_reserved("replies").unwrap(),
-        Vec::<String>::new()
-    );
+    assert_eq!(files.list_reserved(&replies).unwrap(), Vec::<String>::new());
     write(files, &kept, b"ours", version(1));
-    assert_eq!(files.list_reserved("replies").unwrap(), ["a.json"]);
+    assert_eq!(files.list_reserved(&replies).unwrap(), ["a.json"]);
     assert_eq!(files.list().unwrap(), Listing::default());
     assert_eq!(read(files, &kept), b"ours");
     files.remove(&kept).unwrap();

@@ -207,7 +207,7 @@ impl<T: FilesTap> Files for TappedFiles<T> {
     fn set_modified(&self, name: &FileName, modified: SystemTime) -> io::Result<()> {
         self.inner.set_modified(name, modified)
     }
-    fn list_reserved(&self, folder: &str) -> io::Result<Vec<String>> {
+    fn list_reserved(&self, folder: &FileName) -> io::Result<Vec<String>> {
         self.inner.list_reserved(folder)
     }
     fn put_back(&self, name: &FileName) -> io::Result<()> {

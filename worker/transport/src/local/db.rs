@@ -18,6 +18,15 @@ const APPLICATION_ID: i64 = 0x5350_6462;
 const SCHEMA_VERSION: i64 = 1;
 /// The database, its -wal and its -shm file, and its folder while it is synced.
 const FILES_OF_A_DATABASE: usize = 4;
+/// SQLite's write-ahead log takes no more than this part of its disk, as far as transactions are small: it stays as large as
+/// it ever was, and nothing else can use its space.
+const LOG_PART_OF_DISK: u64 = 16;
+/// As SQLite itself bounds it (https://www.sqlite.org/wal.html#avoiding_excessively_large_wal_files).
+const MOST_LOG_PAGES: u64 = 1000;
+/// So many pages a few transactions need.
+const LEAST_LOG_PAGES: u64 = 32;
+/// Of a database.
+const PAGE_BYTES: u64 = 4096;
 /// How long a write waits for other processes before it gives up.
 const BUSY_PATIENCE: Duration = Duration::from_secs(20);
 /// How long it sleeps between two attempts: short, so that it finds the gaps between a busy process's transactions.
@@ -103,6 +112,11 @@ pub(super) fn connect(dir: &Path) -> TransportResult<Connection> {
         | OpenFlags::SQLITE_OPEN_CREATE
         | OpenFlags::SQLITE_OPEN_NO_MUTEX;
     let mut conn = Connection::open_with_flags(&path, flags).map_err(fault)?;
+    wait_for_others(&mut conn).map_err(fault)?;
+    Ok(conn)
+}
+
+fn wait_for_others(conn: &mut Connection) -> rusqlite::Result<()> {
     let mut waiting_since = Instant::now();
     conn.busy_handler(Some(move |attempt| {
         if attempt == 0 {
@@ -111,8 +125,29 @@ pub(super) fn connect(dir: &Path) -> TransportResult<Connection> {
         std::thread::sleep(BUSY_SLEEP);
         waiting_since.elapsed() < BUSY_PATIENCE
     }))
-    .map_err(fault)?;
-    Ok(conn)
+}
+
+/// Moves what the write-ahead log holds into the database and releases the log's space. Waits for no other
+/// process: one that reads or writes at this moment keeps the log as it is.
+pub(super) fn empty_log(conn: &mut Connection) -> rusqlite::Result<()> {
+    conn.busy_handler(None::<fn(i32) -> bool>)?;
+    let emptied = conn.query_row("PRAGMA wal_checkpoint(TRUNCATE)", [], |_| Ok(()));
+    wait_for_others(conn)?;
+    emptied
+}
+
+/// How many pages of the write-ahead log make SQLite move them into the database.
+fn log_pages(disk_bytes: Option<u64>) -> u64 {
+    let pages = disk_bytes.map_or(MOST_LOG_PAGES, |bytes| {
+        bytes / LOG_PART_OF_DISK / PAGE_BYTES
+    });
+    pages.clamp(LEAST_LOG_PAGES, MOST_LOG_PAGES)
+}
+
+/// The size of the disk that the folder lies on, where that is known.
+fn disk_bytes(folder: &Path) -> Option<u64> {
+    let disk = rustix::fs::statvfs(folder).ok()?;
+    Some(disk.f_blocks.saturating_mul(disk.f_frsize)).filter(|bytes| *bytes > 0)
 }
 
 fn prepare(conn: &mut Connection, path: &Path) -> TransportResult<()> {
@@ -123,10 +158,13 @@ fn prepare(conn: &mut Connection, path: &Path) -> TransportResult<()> {
     // With these settings a commit that was acknowledged survives a power cut, and one that was not is rolled back as a whole
     // (https://www.sqlite.org/pragma.html#pragma_synchronous). On macOS an ordinary fsync leaves bytes in the drive's cache
     // (https://www.sqlite.org/pragma.html#pragma_fullfsync); elsewhere the last two change nothing.
-    conn.execute_batch(
+    let log_pages = log_pages(path.parent().and_then(disk_bytes));
+    conn.execute_batch(&format!(
         "PRAGMA journal_mode = WAL; PRAGMA synchronous = FULL; PRAGMA temp_store = MEMORY;
-         PRAGMA journal_size_limit = 67108864; PRAGMA fullfsync = ON; PRAGMA checkpoint_fullfsync = ON;",
-    )
+         PRAGMA wal_autocheckpoint = {log_pages}; PRAGMA journal_size_limit = {};
+         PRAGMA fullfsync = ON; PRAGMA checkpoint_fullfsync = ON;",
+        log_pages * PAGE_BYTES
+    ))
     .map_err(fault)?;
     if version == 0 {
         create_schema(conn).map_err(fault)?;
@@ -242,4 +280,24 @@ pub(super) fn explain(path: &Path, error: rusqlite::Error) -> TransportError {
         _ => format!("using {shown}"),
     };
     TransportError::unavailable(step, error)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_write_ahead_log_takes_a_small_part_of_a_small_disk() {
+        const MIB: u64 = 1 << 20;
+        for (disk, pages) in [
+            (Some(1), LEAST_LOG_PAGES),
+            (Some(5 * MIB), 80),
+            (Some(32 * MIB), 512),
+            (Some(1 << 40), MOST_LOG_PAGES),
+            (None, MOST_LOG_PAGES),
+        ] {
+            assert_eq!(log_pages(disk), pages, "{disk:?}");
+        }
+        assert!(disk_bytes(Path::new("/")).is_some());
+    }
 }

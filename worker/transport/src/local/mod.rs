@@ -33,7 +33,9 @@ use self::queue::{LocalQueue, Which};
 use self::session::Session;
 use self::store::{Hooks, Store};
 use self::stream::LocalStream;
-use super::{ChunkStream, Queue, SlotLock, TransportError, TransportResult};
+use super::{
+    ChunkStream, FileVersion, Queue, SlotLock, StreamScan, TransportError, TransportResult,
+};
 
 pub(super) use self::db::FILE_NAME as DATABASE_NAME;
 
@@ -177,6 +179,17 @@ impl Local {
     /// The stream of records.
     pub fn stream(&self) -> Arc<dyn ChunkStream> {
         Arc::clone(&self.stream) as Arc<dyn ChunkStream>
+    }
+
+    /// The newest version that the files queue can have announced by now.
+    pub async fn last_version(&self) -> TransportResult<FileVersion> {
+        self.files.last_version().await
+    }
+
+    /// Reads the segments of the stream that were appended to after the message of this version was sent.
+    pub fn scan_after(&self, version: &FileVersion) -> StreamScan {
+        let number = version.sequence().as_str().parse().unwrap_or(0);
+        self.stream.scan_since(queue::time_of_number(number))
     }
 
     /// The lock of a role with `slots` slots. Every process must name the same number.

@@ -11,9 +11,7 @@ use parking_lot::Mutex;
 
 use super::process::SimProcess;
 use super::world::World;
-use crate::{
-    ExactFile, ExactOutcome, FileEntry, FileName, Files, Listing, PendingFile, RESERVED_FOLDER,
-};
+use crate::{ExactFile, ExactOutcome, FileEntry, FileName, Files, Listing, PendingFile};
 
 /// A file on a disk.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -430,9 +428,9 @@ impl Files for SimFiles {
         }
     }
 
-    fn list_reserved(&self, folder: &str) -> io::Result<Vec<String>> {
+    fn list_reserved(&self, folder: &FileName) -> io::Result<Vec<String>> {
         self.check_up()?;
-        let below = format!("{RESERVED_FOLDER}/{folder}/");
+        let below = format!("{folder}/");
         let state = self.disk.state.lock();
         let inside = state.nodes.range(below.clone()..).map_while(|(name, _)| {
             let base = name.strip_prefix(&below)?;

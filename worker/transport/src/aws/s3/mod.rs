@@ -35,13 +35,12 @@ use super::Aws;
 use crate::files::NOT_OURS;
 use crate::{
     ExactFile, ExactOutcome, FileEntry, FileName, Files, LeftOut, Listing, PendingFile,
-    RESERVED_FOLDER,
+    ReservedEntry,
 };
 
 /// Metadata that carries a file's version, in nanoseconds since 1970.
 const VERSION_KEY: &str = "streampress-modified-nanos";
 /// What a probe writes.
-const PROBE_NAME: &str = ".streampress/probe";
 const PROBE_BODY: &str = "written by streampress to see whether the bucket takes objects";
 /// Concurrent requests for objects' metadata, in a listing.
 const CONCURRENT_HEADS: usize = 16;
@@ -313,10 +312,8 @@ impl Files for S3Files {
         )))
     }
 
-    fn list_reserved(&self, folder: &str) -> io::Result<Vec<String>> {
-        let folder = FileName::parse(&format!("{RESERVED_FOLDER}/{folder}"));
-        let folder = folder.map_err(|why| io::Error::new(io::ErrorKind::InvalidInput, why))?;
-        let path = self.path(&folder)?;
+    fn list_reserved(&self, folder: &FileName) -> io::Result<Vec<String>> {
+        let path = self.path(folder)?;
         let listed = self.store.list(Some(&path));
         let collecting = listed.try_fold(Vec::new(), |mut names, object| {
             let name = object.location.filename().map(str::to_owned);
@@ -326,7 +323,7 @@ impl Files for S3Files {
         let mut names = self
             .runtime
             .block_on(collecting)
-            .map_err(|error| said(&error, "cannot list", &folder))?;
+            .map_err(|error| said(&error, "cannot list", folder))?;
         names.sort();
         Ok(names)
     }
@@ -347,7 +344,7 @@ impl Files for S3Files {
 
     /// A bucket is never full. The object stays where it may not be removed, always under the same key.
     fn probe(&self, _bytes: u64) -> io::Result<()> {
-        let name = FileName::parse(PROBE_NAME).map_err(io::Error::other)?;
+        let name = ReservedEntry::Probe.file("")?;
         let path = self.path(&name)?;
         let put = self.store.put(&path, PROBE_BODY.into());
         self.runtime

@@ -91,7 +91,7 @@ impl Files for AwaitedFiles {
         self.files()?.set_modified(name, modified)
     }
 
-    fn list_reserved(&self, folder: &str) -> io::Result<Vec<String>> {
+    fn list_reserved(&self, folder: &FileName) -> io::Result<Vec<String>> {
         self.files()?.list_reserved(folder)
     }
 

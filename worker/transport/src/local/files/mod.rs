@@ -19,10 +19,10 @@ use self::aside::{Aside, rename_new};
 pub use self::awaited::AwaitedFiles;
 use self::pending::PendingLocal;
 use super::{DATABASE_NAME, SESSIONS_FOLDER, STREAM_FOLDER, sync_folder};
-use crate::files::{NOT_OURS, is_kept_in_reserved_folder};
+use crate::files::NOT_OURS;
 use crate::{
     ExactFile, ExactOutcome, FileEntry, FileName, Files, LeftOut, Listing, PendingFile,
-    RESERVED_FOLDER,
+    RESERVED_FOLDER, ReservedEntry,
 };
 
 /// Folders deeper than this are not listed; no name that fits into [`FileName`] is deeper.
@@ -92,13 +92,21 @@ impl LocalFiles {
             Ok(folder) => self
                 .inside(folder, name)
                 .map(|folder| Some(folder.join(file))),
-            Err(error) if is_absent(&error) => Ok(None),
+            Err(error) if is_absent(&error) => self.ensure_exists().map(|()| None),
             Err(error) => Err(say(error, "cannot open folder", folder)),
         }
     }
 
     /// The file itself, links resolved; `None` when there is none.
     fn existing(&self, name: &FileName) -> io::Result<Option<PathBuf>> {
+        match self.existing_now(name)? {
+            // The location may have been away for that moment.
+            None => self.ensure_exists().and_then(|()| self.existing_now(name)),
+            found => Ok(found),
+        }
+    }
+
+    fn existing_now(&self, name: &FileName) -> io::Result<Option<PathBuf>> {
         let Some(place) = self.place(name)? else {
             return Ok(None);
         };
@@ -127,15 +135,17 @@ impl LocalFiles {
         let path = self.root.join(name.as_str());
         let folder = path.parent().unwrap_or(&self.root);
         // The existing part of the path is checked before the rest is created.
-        let nearest = folder.ancestors().find(|f| f.symlink_metadata().is_ok());
-        if let Some(nearest) = nearest {
-            let resolved = nearest
-                .canonicalize()
-                .map_err(|e| say(e, "cannot open folder", nearest))?;
-            self.inside(resolved, name)?;
-        }
-        let made =
-            pending::make_folders(folder).map_err(|e| say(e, "cannot make folder", folder))?;
+        let nearest = folder
+            .ancestors()
+            .take_while(|above| above.starts_with(&self.root))
+            .find(|above| above.symlink_metadata().is_ok())
+            .ok_or_else(|| missing(&self.root))?;
+        let resolved = nearest
+            .canonicalize()
+            .map_err(|e| say(e, "cannot open folder", nearest))?;
+        self.inside(resolved, name)?;
+        let made = pending::make_folders_below(&self.root, folder)
+            .map_err(|e| say(e, "cannot make folder", folder))?;
         match self.place(name)? {
             Some(place) => Ok((place, made)),
             None => Err(say(
@@ -160,8 +170,11 @@ impl LocalFiles {
             let listed = fs::read_dir(&folder).and_then(Iterator::collect::<io::Result<Vec<_>>>);
             let entries = match listed {
                 Ok(entries) => entries,
-                // Removed since it was seen.
-                Err(error) if is_absent(&error) && depth > 0 => continue,
+                // Removed since it was seen; or all of the location is away.
+                Err(error) if is_absent(&error) && depth > 0 => {
+                    self.ensure_exists()?;
+                    continue;
+                }
                 Err(error) if depth > 0 => {
                     each(Found::Unlisted(&folder, &error));
                     continue;
@@ -306,7 +319,7 @@ enum Found<'a> {
 fn find_others(reserved: &Path, each: &mut dyn FnMut(Found<'_>)) {
     for entry in fs::read_dir(reserved).into_iter().flatten().flatten() {
         let name = entry.file_name();
-        let is_ours = name.to_str().is_some_and(is_kept_in_reserved_folder);
+        let is_ours = name.to_str().is_some_and(ReservedEntry::is_kept);
         if !is_ours && !pending::is_ours(&name) && !aside::is_ours(&name) {
             each(Found::InReserved(&entry.path()));
         }
@@ -362,7 +375,7 @@ impl Files for LocalFiles {
         };
         let meta = match fs::metadata(&path) {
             Ok(meta) => meta,
-            Err(error) if is_absent(&error) => return Ok(None),
+            Err(error) if is_absent(&error) => return self.ensure_exists().map(|()| None),
             Err(error) => return Err(say(error, "cannot open", &path)),
         };
         if !meta.is_file() {
@@ -390,7 +403,7 @@ impl Files for LocalFiles {
             let error = io::Error::from(io::ErrorKind::IsADirectory);
             return Err(say(error, "cannot write", &place));
         }
-        let pending = PendingLocal::begin(name.clone(), place, made)?;
+        let pending = PendingLocal::begin(name.clone(), &self.root, place, made)?;
         Ok(Box::new(pending))
     }
 
@@ -470,8 +483,8 @@ impl Files for LocalFiles {
         set.map_err(|e| say(e, "cannot set the modification time of", &path))
     }
 
-    fn list_reserved(&self, folder: &str) -> io::Result<Vec<String>> {
-        let path = self.root.join(RESERVED_FOLDER).join(folder);
+    fn list_reserved(&self, folder: &FileName) -> io::Result<Vec<String>> {
+        let path = self.root.join(folder.as_str());
         let list = || -> io::Result<Vec<String>> {
             let mut names = Vec::new();
             for entry in fs::read_dir(&path)? {
@@ -484,7 +497,7 @@ impl Files for LocalFiles {
             Ok(names)
         };
         match list() {
-            Err(error) if is_absent(&error) => Ok(Vec::new()),
+            Err(error) if is_absent(&error) => self.ensure_exists().map(|()| Vec::new()),
             listed => listed.map_err(|error| say(error, "cannot list folder", &path)),
         }
     }

@@ -44,9 +44,15 @@ pub(super) fn remove_if_abandoned(path: &Path) {
 
 /// Creates `folder` and what is missing above it, durably; answers what it created, outermost first.
 pub(super) fn make_folders(folder: &Path) -> io::Result<Vec<PathBuf>> {
+    make_folders_below(Path::new(""), folder)
+}
+
+/// The same for what is missing below `root`. An error where that is missing itself: its disk may have been unmounted since it
+/// was looked for.
+pub(super) fn make_folders_below(root: &Path, folder: &Path) -> io::Result<Vec<PathBuf>> {
     let missing: Vec<&Path> = folder
         .ancestors()
-        .take_while(|path| !path.as_os_str().is_empty() && !path.exists())
+        .take_while(|path| *path != root && !path.as_os_str().is_empty() && !path.exists())
         .collect();
     let mut made = Vec::new();
     for path in missing.into_iter().rev() {
@@ -76,8 +82,13 @@ pub(super) struct PendingLocal {
 }
 
 impl PendingLocal {
-    /// Begins a new version of the file `name` at `place`; `made` are the folders that were made for it.
-    pub(super) fn begin(name: FileName, place: PathBuf, made: Vec<PathBuf>) -> io::Result<Self> {
+    /// Begins a new version of the file `name` at `place` below `root`; `made` are the folders that were made for it.
+    pub(super) fn begin(
+        name: FileName,
+        root: &Path,
+        place: PathBuf,
+        made: Vec<PathBuf>,
+    ) -> io::Result<Self> {
         let folder = place.parent().unwrap_or(Path::new("."));
         let mut last = io::Error::from(io::ErrorKind::AlreadyExists);
         for _ in 0..ATTEMPTS {
@@ -95,7 +106,8 @@ impl PendingLocal {
                 Ok(None) => {}
                 // Another writer that removed its folders removed ours with them.
                 Err(error) if error.kind() == io::ErrorKind::NotFound => {
-                    make_folders(folder)?;
+                    make_folders_below(root, folder)
+                        .map_err(|e| say(e, "cannot make folder", folder))?;
                     last = error;
                 }
                 Err(error) => return Err(say(error, "cannot write into folder", folder)),

@@ -2,19 +2,20 @@
 
 use std::ffi::OsStr;
 
-const PREFIX: &str = ".streampress-";
+use crate::files::TEMPORARY_PREFIX;
+
 const RANDOM_DIGITS: usize = 16;
 
 /// A new name with this suffix.
 pub(super) fn random(suffix: &str) -> String {
-    format!("{PREFIX}{:016x}{suffix}", fastrand::u64(..))
+    format!("{TEMPORARY_PREFIX}{:016x}{suffix}", fastrand::u64(..))
 }
 
 /// Whether the name is one that [`random`] makes with this suffix.
 pub(super) fn is_random(name: &OsStr, suffix: &str) -> bool {
     let digits = name
         .to_str()
-        .and_then(|name| name.strip_prefix(PREFIX)?.strip_suffix(suffix));
+        .and_then(|name| name.strip_prefix(TEMPORARY_PREFIX)?.strip_suffix(suffix));
     digits.is_some_and(|digits| {
         digits.len() == RANDOM_DIGITS && digits.bytes().all(|b| b.is_ascii_hexdigit())
     })

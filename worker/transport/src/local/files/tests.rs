@@ -3,7 +3,7 @@
 
 use std::ffi::OsStr;
 use std::fs;
-use std::io::{ErrorKind, Write};
+use std::io::{self, ErrorKind, Write};
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::{PermissionsExt, symlink};
 use std::path::Path;
@@ -11,13 +11,13 @@ use std::process::Command;
 
 use tempfile::TempDir;
 
-use super::{AwaitedFiles, LocalFiles};
+use super::{AwaitedFiles, LocalFiles, PendingLocal};
 use crate::contract_tests::{
     self,
     files::{name, read, version, write},
 };
 use crate::local::{Local, LocalOptions};
-use crate::{ExactFile, FileName, Files};
+use crate::{ExactFile, FileName, Files, ReservedEntry};
 
 fn open(folder: &Path) -> LocalFiles {
     LocalFiles::open("file:///data/out", folder).unwrap()
@@ -420,4 +420,41 @@ fn writing_in_small_pieces_gives_the_same_bytes() {
     }
     pending.commit(version(1)).unwrap();
     assert!(read(&files, &name("pieces")) == bytes);
+}
+
+#[test]
+fn a_location_that_is_away_is_no_empty_one_and_is_not_made_anew() {
+    let above = tempfile::tempdir().unwrap();
+    let (root, held) = (above.path().join("out"), above.path().join("held"));
+    let files = open(&root);
+    let file = name("folder/a.txt");
+    write(&files, &file, b"words", version(1));
+    let entry = files.stat(&file).unwrap().unwrap();
+    fs::rename(&root, &held).unwrap();
+    let folder = ReservedEntry::Displaced.file("").unwrap();
+    let exact = ExactFile {
+        entry: &entry,
+        hash: None,
+    };
+    for (call, failed) in [
+        ("stat", files.stat(&file).map(drop)),
+        ("read", files.read(&file).map(drop)),
+        ("create", files.create(&file).map(drop)),
+        ("remove", files.remove(&file)),
+        ("rename", files.rename(&file, &name("b.txt"))),
+        ("list_reserved", files.list_reserved(&folder).map(drop)),
+        ("set_modified", files.set_modified(&file, version(2))),
+        ("remove_exact", files.remove_exact(&exact).map(drop)),
+    ] {
+        let kind = failed.expect_err(call).kind();
+        assert_eq!(kind, io::ErrorKind::NotConnected, "{call}");
+    }
+    // It went away after it was looked for.
+    let place = root.join("folder/a.txt");
+    let begun = PendingLocal::begin(file.clone(), &root, place, Vec::new());
+    assert!(begun.is_err());
+    assert!(!root.exists(), "made anew");
+    fs::rename(&held, &root).unwrap();
+    assert_eq!(files.stat(&file).unwrap(), Some(entry));
+    files.create(&name("new/b.txt")).unwrap();
 }

@@ -14,14 +14,14 @@ use async_trait::async_trait;
 use tokio::time::Instant;
 
 use self::steps::{Handle, Limit, QueueSource};
-use super::store::{StepError, StepResult, Store};
+use super::store::{QUEUES, StepError, StepResult, Store};
 use crate::{
     Delivery, Depth, Failure, FileVersion, Outgoing, Queue, Receipt, TransportError,
     TransportResult,
 };
 
 pub(super) use self::steps::{
-    QuotedNames, ended_sessions, expired, quoted_names, reclaim, remove_old,
+    QuotedNames, ended_sessions, expired, quoted_names, reclaim, remove_old, time_of_number,
 };
 
 /// The longest visibility timeout, as SQS has it.
@@ -37,6 +37,9 @@ pub(super) enum Which {
     Receipts = 4,
     ReceiptsDead = 5,
 }
+
+// A queue beyond would wake nobody.
+const _: () = assert!(Which::ReceiptsDead as usize + 1 == QUEUES);
 
 /// One of the folder's queues.
 #[derive(Debug)]
@@ -103,6 +106,13 @@ impl LocalQueue {
             name: self.name,
             epoch: self.epoch,
         }
+    }
+
+    /// The version that would be the newest of this queue, had it sent the folder's last message.
+    pub(super) async fn last_version(&self) -> TransportResult<FileVersion> {
+        let source = self.source();
+        let last = self.store.call_unsynced(|step| steps::last_number(step));
+        Ok(source.version(last.await?))
     }
 
     fn handle(&self, receipt: &Receipt) -> TransportResult<Handle> {

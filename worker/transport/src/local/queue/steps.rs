@@ -1,7 +1,7 @@
 //! What happens to a queue's messages, each as a step of a transaction.
 
 use std::collections::{BTreeMap, HashSet};
-use std::time::Duration;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use rusqlite::{Connection, OptionalExtension, params};
 use streampress_crds::DeadLetterReason;
@@ -146,6 +146,22 @@ pub(super) fn send(step: &mut Step<'_>, queue: i64, message: &Outgoing) -> StepR
         .execute(params![queue, message.dedup_id, step.now])?;
     let message_id = uuid::Uuid::new_v4().to_string();
     insert(step, queue, &message_id, message).map(Some)
+}
+
+/// The last row id that was given to a message, of whichever queue.
+pub(super) fn last_number(step: &Step<'_>) -> StepResult<i64> {
+    let last = step
+        .conn
+        .prepare_cached("SELECT seq FROM sqlite_sequence WHERE name = 'messages'")?
+        .query_row([], |row| row.get(0))
+        .optional()?;
+    Ok(last.unwrap_or(0))
+}
+
+/// When a message with this row id was sent; not before that, where the clock was set back.
+pub(in crate::local) fn time_of_number(number: u64) -> SystemTime {
+    let per_ms = NUMBERS_PER_MS.unsigned_abs();
+    UNIX_EPOCH + Duration::from_millis(number / per_ms)
 }
 
 /// Adds a message at the end of its group; answers its row id. Row ids grow, and follow the clock where it is ahead of them:

@@ -5,12 +5,12 @@
 mod writer;
 
 use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, mpsc};
 use std::thread;
 use std::time::{SystemTime, UNIX_EPOCH};
 
-use rusqlite::Connection;
+use rusqlite::{Connection, ErrorCode};
 use tokio::sync::{Notify, oneshot};
 
 use self::writer::Writer;
@@ -18,8 +18,8 @@ use super::db;
 use super::session::Session;
 use crate::{TransportError, TransportResult};
 
-/// How many queues the folder has; receivers of each are woken separately.
-pub(super) const QUEUES: usize = 4;
+/// How many queues the folder has, dead letters' too; receivers of each are woken separately.
+pub(super) const QUEUES: usize = 6;
 
 /// The way to the writer thread; shared by all handles of one opened folder.
 #[derive(Debug)]
@@ -35,6 +35,8 @@ pub(super) struct Shared {
     session: Session,
     arrivals: [Notify; QUEUES],
     waiting: AtomicUsize,
+    /// The disk is full: the database releases what it does not need.
+    needs_space: AtomicBool,
 }
 
 /// What the writer thread does besides calls, given by the module that owns the tables.
@@ -100,6 +102,10 @@ trait StoreTask: Send {
     fn durable(&self) -> bool;
     /// Does the work inside a transaction; true when what it wrote is to be kept.
     fn run(&mut self, step: &mut Step<'_>) -> bool;
+    /// Whether it failed because the disk is full.
+    fn found_full_disk(&self) -> bool {
+        false
+    }
     /// Called after the commit.
     fn answer(self: Box<Self>, commit: Result<(), &str>, path: &Path);
 }
@@ -123,6 +129,15 @@ where
     fn run(&mut self, step: &mut Step<'_>) -> bool {
         self.result = self.work.take().map(|work| work(step));
         matches!(self.result, Some(Ok(_)))
+    }
+
+    fn found_full_disk(&self) -> bool {
+        match &self.result {
+            Some(Err(StepError::Sql(error))) => {
+                error.sqlite_error_code() == Some(ErrorCode::DiskFull)
+            }
+            _ => false,
+        }
     }
 
     fn answer(self: Box<Self>, commit: Result<(), &str>, path: &Path) {
@@ -154,6 +169,7 @@ impl Store {
             session,
             arrivals: Default::default(),
             waiting: AtomicUsize::new(0),
+            needs_space: AtomicBool::new(false),
         });
         let mut writer = Writer::new(conn, dir.join(db::FILE_NAME), &shared, hooks);
         thread::Builder::new()
@@ -212,6 +228,13 @@ impl Store {
             durable,
         }));
         answer
+    }
+
+    /// The disk is full, as another writer into the folder found: the database releases the space that it does not need.
+    pub(super) fn release_space(&self) {
+        self.shared.needs_space.store(true, Ordering::SeqCst);
+        // Wakes the thread.
+        self.post(|_| Ok(()));
     }
 
     /// Registers a waiting receiver; while one exists the thread looks for other processes' changes.

@@ -6,7 +6,7 @@ use std::sync::atomic::Ordering;
 use std::sync::{Arc, mpsc};
 use std::time::{Duration, Instant};
 
-use rusqlite::Connection;
+use rusqlite::{Connection, ErrorCode};
 use tokio::sync::Notify;
 
 use super::{Hooks, QUEUES, Shared, Step, StepError, StepResult, StoreTask, now_millis};
@@ -18,6 +18,10 @@ const MAX_BATCH: usize = 512;
 const POLL: Duration = Duration::from_millis(50);
 /// Between two checks for ended processes while a receiver waits.
 const SESSION_CHECK: Duration = Duration::from_secs(1);
+/// Without any change for so long, the write-ahead log's space is given back.
+const IDLE: Duration = Duration::from_secs(1);
+/// On a full disk it is given back no more often than this.
+const SPACE_RETRY: Duration = Duration::from_secs(1);
 /// Between two removals of old entries while there is work.
 const REMOVAL: Duration = Duration::from_secs(60);
 
@@ -33,6 +37,9 @@ pub(super) struct Writer {
     last_removal: Option<Instant>,
     data_version: i64,
     synced: Option<bool>,
+    /// Whether the write-ahead log may hold something.
+    has_log: bool,
+    emptied_at: Option<Instant>,
 }
 
 impl Writer {
@@ -48,6 +55,8 @@ impl Writer {
             last_removal: None,
             data_version: 0,
             synced: None,
+            has_log: true,
+            emptied_at: None,
         }
     }
 
@@ -65,6 +74,9 @@ impl Writer {
             let mut batch = vec![first];
             batch.extend(tasks.try_iter().take(MAX_BATCH - 1));
             self.transact(batch);
+            if self.shared.needs_space.swap(false, Ordering::SeqCst) {
+                self.release_space();
+            }
             if self.last_poll.elapsed() >= POLL {
                 // Own work must not keep receivers from what other processes send.
                 self.poll_changes();
@@ -76,7 +88,11 @@ impl Writer {
         &self,
         tasks: &mpsc::Receiver<Box<dyn StoreTask>>,
     ) -> Result<Box<dyn StoreTask>, mpsc::RecvTimeoutError> {
-        if self.shared.waiting.load(Ordering::SeqCst) == 0 {
+        let has_receivers = self.shared.waiting.load(Ordering::SeqCst) > 0;
+        if !has_receivers && self.has_log {
+            return tasks.recv_timeout(IDLE);
+        }
+        if !has_receivers {
             // A receiver sends a task before it waits, so nothing is missed in here.
             return tasks
                 .recv()
@@ -98,6 +114,7 @@ impl Writer {
         {
             self.data_version = version;
             self.last_change = Instant::now();
+            self.has_log = true;
             self.shared.arrivals.iter().for_each(Notify::notify_waiters);
         }
         for queue in (self.hooks.expired)(&self.conn, now_millis()).unwrap_or_default() {
@@ -115,6 +132,25 @@ impl Writer {
                 self.transact(vec![Box::new(Reclaim(self.hooks.reclaim))]);
             }
         }
+        self.empty_log_when_idle();
+    }
+
+    /// Releases the write-ahead log's space once nothing changes: it would stay as large as it ever was.
+    fn empty_log_when_idle(&mut self) {
+        if self.has_log && self.last_change.elapsed() >= IDLE {
+            // A process that uses the database at this moment leaves some of it: then the next change is followed by a try.
+            self.has_log = false;
+            let _ = db::empty_log(&mut self.conn);
+        }
+    }
+
+    /// The same at once on a full disk, where that space may be all there is.
+    fn release_space(&mut self) {
+        let is_due = |at: Instant| at.elapsed() >= SPACE_RETRY;
+        if self.emptied_at.is_none_or(is_due) {
+            let _ = db::empty_log(&mut self.conn);
+            self.emptied_at = Some(Instant::now());
+        }
     }
 
     fn data_version(&self) -> rusqlite::Result<i64> {
@@ -131,6 +167,7 @@ impl Writer {
         }
         if self.conn.total_changes() != changes_before {
             self.last_change = Instant::now();
+            self.has_log = true;
         }
     }
 
@@ -147,6 +184,9 @@ impl Writer {
                 if ran.is_empty() {
                     // Not even begun: all of them are answered, or this would loop for ever.
                     ran.extend(tasks.by_ref());
+                }
+                if error.sqlite_error_code() == Some(ErrorCode::DiskFull) {
+                    self.shared.needs_space.store(true, Ordering::SeqCst);
                 }
                 (Err(db::explain(&self.path, error).to_string()), [0; QUEUES])
             }
@@ -190,6 +230,9 @@ impl Writer {
                 .and_then(|mut s| s.execute([]));
             let woken = step.woken;
             let keep = saved.is_ok() && task.run(&mut step);
+            if task.found_full_disk() {
+                shared.needs_space.store(true, Ordering::SeqCst);
+            }
             ran.push(task);
             saved?;
             if self.conn.is_autocommit() {

@@ -10,7 +10,7 @@ use std::fs::File;
 use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::time::{Duration, UNIX_EPOCH};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use async_trait::async_trait;
 use bytes::Bytes;
@@ -147,6 +147,11 @@ impl ChunkStream for LocalStream {
 }
 
 impl LocalStream {
+    /// Reads only the segments that were appended to after this time.
+    pub(super) fn scan_since(&self, since: SystemTime) -> StreamScan {
+        scan::scan_since(&self.folder, since)
+    }
+
     fn count(&self, change: impl FnOnce(&mut StreamCounts)) {
         change(&mut self.counts.lock());
     }

@@ -3,6 +3,7 @@
 use std::fs::{self, File};
 use std::io;
 use std::path::{Path, PathBuf};
+use std::time::SystemTime;
 
 use futures::stream::{self, StreamExt};
 
@@ -16,8 +17,18 @@ const PAGE_BYTES: usize = 4 << 20;
 
 /// Reads the segments of `folder`, those of the process that began first before others.
 pub(super) fn scan(folder: &Path) -> StreamScan {
+    scan_segments(folder, None)
+}
+
+/// Reads only the segments that were appended to after this time.
+pub(super) fn scan_since(folder: &Path, since: SystemTime) -> StreamScan {
+    scan_segments(folder, Some(since))
+}
+
+fn scan_segments(folder: &Path, since: Option<SystemTime>) -> StreamScan {
     let reader = SegmentsReader {
         folder: folder.to_owned(),
+        since,
         segments: None,
         current: None,
     };
@@ -36,6 +47,7 @@ pub(super) fn scan(folder: &Path) -> StreamScan {
 
 struct SegmentsReader {
     folder: PathBuf,
+    since: Option<SystemTime>,
     /// What is still to be read, the last first; `None` until it is listed.
     segments: Option<Vec<String>>,
     current: Option<OpenSegment>,
@@ -77,7 +89,8 @@ impl SegmentsReader {
         let segments = match &mut self.segments {
             Some(segments) => segments,
             none => {
-                let listed = list(&self.folder).map_err(|error| fault(&self.folder, error))?;
+                let listed =
+                    list(&self.folder, self.since).map_err(|error| fault(&self.folder, error))?;
                 none.insert(listed)
             }
         };
@@ -155,11 +168,19 @@ impl OpenSegment {
     }
 }
 
-/// The segments, the last first.
-fn list(folder: &Path) -> io::Result<Vec<String>> {
+/// The segments that were appended to `since`, the last first.
+fn list(folder: &Path, since: Option<SystemTime>) -> io::Result<Vec<String>> {
     let mut segments = Vec::new();
     for entry in fs::read_dir(folder)? {
-        let name = entry?.file_name();
+        let entry = entry?;
+        let is_too_old = since.is_some_and(|since| {
+            let appended = entry.metadata().and_then(|meta| meta.modified());
+            appended.is_ok_and(|appended| appended <= since)
+        });
+        if is_too_old {
+            continue;
+        }
+        let name = entry.file_name();
         let shard = name.to_str().and_then(|name| name.strip_suffix(SUFFIX));
         if let Some(shard) = shard
             && let Some(session) = session_of(shard)

@@ -1,6 +1,7 @@
 //! The thread that appends to this process's segment, rotates it, and removes segments that are too old.
 
 use std::fs::{self, File, OpenOptions};
+use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, mpsc};
 use std::thread;
@@ -138,6 +139,12 @@ impl SegmentWriter {
                 tracing::warn!(%error, "Could not append to the stream.");
             }
             self.abandon();
+            if matches!(
+                error.kind(),
+                io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded
+            ) {
+                self.store.release_space();
+            }
         }
         self.is_failing = outcome.is_err();
         match outcome {
@@ -163,7 +170,7 @@ impl SegmentWriter {
         }
     }
 
-    fn write(&mut self, group: &[Append]) -> std::io::Result<(Arc<str>, Vec<Vec<u64>>)> {
+    fn write(&mut self, group: &[Append]) -> io::Result<(Arc<str>, Vec<Vec<u64>>)> {
         let segment = match &mut self.current {
             Some(segment) => segment,
             none => {
@@ -273,7 +280,7 @@ fn older(time: SystemTime, retention: Duration) -> bool {
     time.elapsed().is_ok_and(|age| age > retention)
 }
 
-fn begin(folder: &Path, session: &str, number: &mut u32) -> std::io::Result<Segment> {
+fn begin(folder: &Path, session: &str, number: &mut u32) -> io::Result<Segment> {
     *number += 1;
     let name = shard_name(session, *number);
     let path = path_of(folder, &name);
@@ -296,9 +303,9 @@ fn begin(folder: &Path, session: &str, number: &mut u32) -> std::io::Result<Segm
 }
 
 /// The same fault for another caller.
-fn copy(error: &std::io::Error) -> std::io::Error {
+fn copy(error: &io::Error) -> io::Error {
     match error.raw_os_error() {
-        Some(code) => std::io::Error::from_raw_os_error(code),
-        None => std::io::Error::new(error.kind(), error.to_string()),
+        Some(code) => io::Error::from_raw_os_error(code),
+        None => io::Error::new(error.kind(), error.to_string()),
     }
 }

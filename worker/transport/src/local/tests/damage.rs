@@ -5,6 +5,7 @@ use std::path::Path;
 
 use futures::TryStreamExt;
 
+use crate::contract_tests::eventually;
 use crate::contract_tests::queue::{message, next};
 use crate::contract_tests::stream::record;
 use crate::error_chain;
@@ -141,6 +142,50 @@ async fn a_full_disk_fails_the_call_and_only_until_there_is_space() {
     queue.send(vec![large]).await.unwrap();
     assert_eq!(next(&queue).await.body, "before");
     assert_eq!(queue.depth().await.unwrap().total(), 2);
+}
+
+#[tokio::test]
+async fn the_write_ahead_log_gives_its_space_back_when_the_folder_is_idle() {
+    let dir = tempfile::tempdir().unwrap();
+    let local = open(dir.path());
+    let queue = local.files_queue();
+    let log = dir.path().join("streampress.db-wal");
+    let log_bytes = || fs::metadata(&log).map_or(0, |meta| meta.len());
+    for receives in [false, true] {
+        let large = message("g", &"x".repeat(200_000 + usize::from(receives)));
+        queue.send(vec![large]).await.unwrap();
+        assert!(log_bytes() > 100_000);
+        let idle = eventually("its space is back", async || log_bytes() == 0);
+        match receives {
+            false => idle.await,
+            true => {
+                let waiting = local.chunks_queue();
+                let receiving = waiting.receive(1, std::time::Duration::from_secs(600));
+                tokio::select! {
+                    () = idle => {}
+                    _ = receiving => panic!("nothing was sent"),
+                }
+            }
+        }
+    }
+    assert_eq!(queue.depth().await.unwrap().total(), 2);
+}
+
+#[tokio::test]
+async fn on_a_full_disk_the_write_ahead_log_gives_its_space_back_at_once() {
+    let dir = tempfile::tempdir().unwrap();
+    let local = open(dir.path());
+    let queue = local.files_queue();
+    let log = dir.path().join("streampress.db-wal");
+    let log_bytes = || fs::metadata(&log).map_or(0, |meta| meta.len());
+    let text = "x".repeat(200_000);
+    queue.send(vec![message("g", &text)]).await.unwrap();
+    assert!(log_bytes() > 100_000);
+    local.store.release_space();
+    // Answered after what the thread did before.
+    assert_eq!(queue.depth().await.unwrap().total(), 1);
+    assert_eq!(queue.depth().await.unwrap().total(), 1);
+    assert!(log_bytes() < 10_000, "{} bytes", log_bytes());
 }
 
 #[tokio::test]

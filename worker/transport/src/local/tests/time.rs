@@ -615,3 +615,29 @@ async fn only_what_must_survive_power_loss_waits_for_the_disk() {
     assert_eq!(synced.unwrap(), FULL);
     assert!(unsynced.unwrap() >= NORMAL);
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_is_sent_to_a_queue_wakes_who_waits_there_in_the_same_process() {
+    const LONG: Duration = Duration::from_secs(3600);
+    let folder = memory_folder();
+    let local = open(folder.path());
+    let queues = [
+        local.files_queue(),
+        local.chunks_queue(),
+        local.receipts_queue(),
+    ];
+    let dead: Vec<_> = queues.iter().filter_map(|it| it.dead_letters()).collect();
+    assert_eq!(dead.len(), queues.len());
+    for queue in queues.iter().chain(&dead) {
+        let waiting = tokio::spawn({
+            let queue = Arc::clone(queue);
+            async move { queue.receive(1, LONG).await }
+        });
+        // It waits: there is nothing to receive.
+        tokio::time::sleep(Duration::from_millis(200)).await;
+        queue.send(vec![message("g", queue.name())]).await.unwrap();
+        let received = tokio::time::timeout(PATIENCE, waiting).await;
+        let received = received.unwrap_or_else(|_| panic!("{} woke nobody", queue.name()));
+        assert_eq!(received.unwrap().unwrap().len(), 1, "{}", queue.name());
+    }
+}

@@ -1,0 +1,148 @@
+//! Whether the database of a data folder was put back to an earlier state, from a backup or because its last changes were lost:
+//! then the stream has versions that the database never announced.
+
+use futures::TryStreamExt;
+use streampress_transport::local::Local;
+use streampress_transport::{FileVersion, ScannedRecord, TransportResult};
+use tracing::debug;
+
+use crate::message::record::FoundRecord;
+use crate::message::{DescribedContent, DescribedFile};
+
+/// The most bytes of the stream that are read. Where all works as it should, none are: what follows a file's last record is
+/// its manifest's message, which is younger.
+const MOST_BYTES: u64 = 256 << 20;
+
+/// What to say where it was.
+pub(crate) const NOTICE: &str = "the database of the data folder was put back to an earlier state: its stream has files that it does not know of; 'streampress recover' with the same FILE and --data sends them";
+
+/// Whether the stream has a version that is later than any which the database has announced. It can be told until the next
+/// message is sent.
+pub(crate) async fn was_put_back(local: &Local) -> bool {
+    let looked = look(local).await;
+    looked.unwrap_or_else(|error| {
+        // The step that needs what cannot be read says so.
+        debug!(%error, "Could not compare the database with the stream.");
+        false
+    })
+}
+
+async fn look(local: &Local) -> TransportResult<bool> {
+    let last = local.last_version().await?;
+    let mut pages = local.scan_after(&last);
+    let mut newest = last;
+    let (mut is_later, mut bytes) = (false, 0);
+    while bytes < MOST_BYTES
+        && let Some(page) = pages.try_next().await?
+    {
+        for record in &page {
+            bytes += u64::from(record.position.bytes);
+            for version in versions(record) {
+                if version > newest {
+                    is_later = true;
+                    newest = version;
+                }
+            }
+        }
+    }
+    // Another process may have announced and packed it since.
+    Ok(is_later && newest > local.last_version().await?)
+}
+
+/// The versions that a record describes.
+fn versions(record: &ScannedRecord) -> Vec<FileVersion> {
+    let found = record.data.as_ref().and_then(FoundRecord::read);
+    let head = found.and_then(|found| found.head);
+    let description = head.and_then(|head| head.description);
+    let version = |file: DescribedFile| file.version;
+    match description.and_then(|bytes| DescribedContent::from_bytes(&bytes)) {
+        Some(DescribedContent::Alone { file, .. }) => vec![version(*file)],
+        Some(DescribedContent::Bundle(files)) => {
+            files.into_iter().map(|(file, _)| version(file)).collect()
+        }
+        None => Vec::new(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use bytes::Bytes;
+    use streampress_transport::local::LocalOptions;
+    use streampress_transport::{FileName, Outgoing, Queue, Record};
+
+    use super::*;
+    use crate::message::record::{RecordHead, RecordOwner};
+    use crate::message::{Digest, FileRef};
+
+    /// A record of a file whose first announcement was this version.
+    fn record(version: FileVersion) -> Record {
+        let file = FileRef {
+            location: "file:///data/in".into(),
+            name: FileName::parse("a.txt").expect("a valid name"),
+            bytes: 1,
+            hash: Digest::of(b"1"),
+            modified_nanos: 0,
+        };
+        let owner = RecordOwner::new(&file.id(), "attempt");
+        let described = DescribedContent::Alone {
+            attempt: "attempt".into(),
+            file: Box::new(DescribedFile {
+                file,
+                version,
+                observed: None,
+                announced_millis: 0,
+            }),
+        };
+        let head = RecordHead {
+            description: Some(Bytes::from(described.to_bytes())),
+            ..RecordHead::default()
+        };
+        Record {
+            key: "a".into(),
+            data: owner.seal_packed(0, b"payload", &head),
+        }
+    }
+
+    async fn announce(queue: &dyn Queue, number: u32) -> FileVersion {
+        let message = Outgoing {
+            group: "g".into(),
+            dedup_id: number.to_string(),
+            body: "{}".into(),
+            attributes: Default::default(),
+        };
+        let sent = queue.send_numbered(vec![message]).await.expect("sent");
+        sent[0].clone().expect("it has a version")
+    }
+
+    #[tokio::test]
+    async fn versions_that_were_never_announced_tell_that_the_database_was_put_back() {
+        let root = tempfile::tempdir().expect("a folder");
+        let local = Local::open(root.path(), LocalOptions::default()).expect("opens");
+        let (queue, stream) = (local.files_queue(), local.stream());
+        assert!(!was_put_back(&local).await, "an empty folder");
+        let announced = announce(&*queue, 1).await;
+        // Packed by a worker that was killed before it sent the manifest, or by a database before this one.
+        let earlier = FileVersion::new("files", announced.epoch() - 1, u64::MAX.into());
+        let others = FileVersion::new("other", announced.epoch() + 1, 1.into());
+        for known in [announced.clone(), earlier, others] {
+            // Later than the message, by the clock of a slow file system too.
+            tokio::time::sleep(Duration::from_millis(20)).await;
+            stream.append(vec![record(known)]).await.expect("appended");
+            assert!(!was_put_back(&local).await);
+        }
+        let number: u64 = announced.sequence().as_str().parse().expect("a number");
+        let lost = FileVersion::new("files", announced.epoch(), (number + 1).into());
+        stream.append(vec![record(lost)]).await.expect("appended");
+        assert!(was_put_back(&local).await);
+        announce(&*queue, 2).await;
+        assert!(!was_put_back(&local).await, "not known any more");
+        let of_later_database = FileVersion::new("files", announced.epoch() + 1, 1.into());
+        // As above.
+        tokio::time::sleep(Duration::from_millis(20)).await;
+        let record = record(of_later_database);
+        stream.append(vec![record]).await.expect("appended");
+        assert!(was_put_back(&local).await);
+    }
+}

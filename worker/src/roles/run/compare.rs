@@ -1,0 +1,92 @@
+//! What became of the files that were restored before.
+
+use std::collections::HashMap;
+
+use anyhow::{Context, Result};
+
+use super::{Run, RunObserver};
+use crate::journal::{SourceRecord, SourceState};
+use crate::roles::restored::RestoredCopies;
+use crate::runtime::blocking;
+use crate::telemetry::plain_log::printable;
+
+/// Names that are to be announced again although their files did not change.
+#[derive(Debug, Default)]
+pub(super) struct Again {
+    /// Their restored files are gone.
+    pub(super) gone: Vec<SourceRecord>,
+    /// The restored files of other locations that are gone: this run does not read their sources.
+    pub(super) gone_elsewhere: Vec<SourceRecord>,
+    /// They failed, or another location's file took their place.
+    pub(super) others: Vec<String>,
+}
+
+impl Run {
+    /// Compares what was restored before with the destination; answers the names to be announced again: what is gone from
+    /// there or was replaced by another location's file, and what failed.
+    pub(super) async fn check_destination(&self, observer: &dyn RunObserver) -> Result<Again> {
+        let location = self.scanner.announcer.source.location();
+        let records = self.journal().sources(location).await?;
+        let others = self.restored_elsewhere().await?;
+        let mut again = Again::default();
+        if records.is_empty() && others.is_empty() {
+            return Ok(again);
+        }
+        let settings = self.resolved.decompressor_settings();
+        let destination = self.context.destination(&settings)?;
+        let files = destination.files().clone();
+        let (journal, format) = (self.journal(), self.resolved.codec.format);
+        let mut restored = RestoredCopies::load(destination, journal, format).await?;
+        let shown = files.location().to_owned();
+        let listed = blocking(move || files.list()).await;
+        let listed = listed.with_context(|| format!("listing {shown}"))?.files;
+        let mut found: HashMap<_, _> = listed
+            .into_iter()
+            .map(|entry| (entry.name.as_str().to_owned(), entry))
+            .collect();
+        let mut present = Vec::new();
+        for record in records {
+            match record.state {
+                SourceState::Writing | SourceState::Sent => {}
+                SourceState::Dead | SourceState::Superseded => again.others.push(record.name),
+                SourceState::Restored => match found.remove(&record.name) {
+                    None => again.gone.push(record),
+                    Some(entry) => present.push((record, entry)),
+                },
+            }
+        }
+        for record in others {
+            match found.remove(&record.name) {
+                None if restored.may_have_been_here(&record) => again.gone_elsewhere.push(record),
+                None => {}
+                Some(entry) => present.push((record, entry)),
+            }
+        }
+        let notice = |text: &str| observer.notice(text);
+        let stop = &self.context.shutdown;
+        let differing = restored.differing(present, notice, stop).await?;
+        let (altered, elsewhere) = (differing.altered, differing.elsewhere.into_iter());
+        again
+            .gone
+            .extend(elsewhere.filter(|record| record.location == location));
+        if let Some(first) = altered.first() {
+            observer.notice(&format!(
+                "{} restored file(s) were changed at the destination by others, for example {}; they stay as they are: remove such a file, and the next run restores it from its source, if that is still there",
+                altered.len(),
+                printable(&first.name)
+            ));
+        }
+        *self.altered.lock() = altered;
+        Ok(again)
+    }
+
+    /// The restored files of other locations than this run's source.
+    async fn restored_elsewhere(&self) -> Result<Vec<SourceRecord>> {
+        let mut restored = Vec::new();
+        for location in self.other_locations().await? {
+            let records = self.journal().sources(&location).await?.into_iter();
+            restored.extend(records.filter(|record| record.state == SourceState::Restored));
+        }
+        Ok(restored)
+    }
+}

@@ -1,0 +1,205 @@
+//! How a run ended.
+
+use std::path::PathBuf;
+use std::sync::atomic::Ordering::Relaxed;
+
+use anyhow::Result;
+use serde::Serialize;
+use streampress_crds::api::pipeline::CodecFormat;
+use streampress_crds::location::Location;
+use tokio::time::Instant;
+
+use super::Run;
+use crate::journal::{JournalProgress, SourceRecord};
+use crate::report::{LastRun, LeftOutSummary};
+use crate::runtime;
+
+/// Failures that the summary lists.
+const LISTED_FAILURES: u32 = 100;
+
+/// How a run ended; `--json` prints it.
+#[derive(Debug, Clone, Default, PartialEq, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub(crate) struct RunSummary {
+    /// Files announced: generated, or found.
+    pub(crate) files_generated: u64,
+    /// Files packed.
+    pub(crate) files_compressed: u64,
+    /// Files restored, hash checked: identical, or in the original's normal form.
+    pub(crate) files_restored: u64,
+    /// The sources whose files the data folder has; the counts are of all of them.
+    pub(crate) sources: u64,
+    /// Whether files are restored in the normal form of the original's format (`codec.format: Seed`).
+    pub(crate) normalised: bool,
+    /// Files in the dead-letter queue.
+    pub(crate) files_failed: u64,
+    /// Versions that a newer version of the same file replaced.
+    pub(crate) files_superseded: u64,
+    /// Files and folders at the source that could not be taken.
+    pub(crate) files_left_out: u64,
+    /// Files at the source that were not announced, because they had not held still for `source.settleSeconds`.
+    pub(crate) files_waiting: u64,
+    /// Files that were restored once and are now at neither the destination nor the source, or whose source is not this
+    /// run's.
+    pub(crate) files_gone: u64,
+    /// Files that were restored once and that others changed at the destination before this run.
+    pub(crate) files_altered: u64,
+    /// Whether the data folder's database was found put back to an earlier state: its stream had files that it did not know of,
+    /// which `streampress recover` sends.
+    pub(crate) database_put_back: bool,
+    /// Bytes of the packed files before packing.
+    pub(crate) bytes_raw: u64,
+    /// And after: each file once, as it was packed last.
+    pub(crate) bytes_compressed: u64,
+    /// Seconds this run took.
+    pub(crate) seconds: f64,
+    /// The report page, where one was written.
+    pub(crate) report: Option<PathBuf>,
+    /// Where the restored files are.
+    pub(crate) output: PathBuf,
+    /// Whether it ended before all files were restored.
+    pub(crate) interrupted: bool,
+    /// Failed files with their reasons, the first hundred.
+    pub(crate) failures: Vec<(String, String)>,
+    /// Files and folders that were left out with their reasons, the first hundred.
+    pub(crate) left_out: Vec<(String, String)>,
+    /// Why the run could not go on.
+    pub(crate) error: Option<String>,
+}
+
+/// Why a run could not go on, and how far it was.
+#[derive(Debug)]
+pub(crate) struct RunFailure {
+    pub(crate) error: anyhow::Error,
+    pub(crate) summary: Box<RunSummary>,
+}
+
+impl RunFailure {
+    pub(super) fn new(error: anyhow::Error, known: RunSummary) -> Self {
+        let summary = Box::new(RunSummary {
+            interrupted: true,
+            error: Some(format!("{error:#}")),
+            ..known
+        });
+        Self { error, summary }
+    }
+}
+
+impl From<anyhow::Error> for RunFailure {
+    /// Before a run knows of any file.
+    fn from(error: anyhow::Error) -> Self {
+        Self::new(error, RunSummary::default())
+    }
+}
+
+impl RunSummary {
+    /// Every file was restored.
+    pub(crate) fn is_success(&self) -> bool {
+        self.files_failed == 0 && self.files_left_out == 0 && !self.interrupted
+    }
+
+    /// How many per cent of the bytes were saved; nothing where nothing was packed.
+    pub(crate) fn saved_percent(&self) -> Option<f64> {
+        (self.bytes_raw > 0)
+            .then(|| 100.0 * (1.0 - self.bytes_compressed as f64 / self.bytes_raw as f64))
+    }
+}
+
+impl Run {
+    /// What could not be taken from the source; the first hundred are listed.
+    fn left_out(&self) -> LeftOutSummary {
+        let all = self.scanner.left_out.all();
+        LeftOutSummary {
+            count: all.len() as u64,
+            listed: all.into_iter().take(LISTED_FAILURES as usize).collect(),
+        }
+    }
+
+    /// What it found at its end, beyond how far the files are.
+    pub(super) async fn found(&self, progress: JournalProgress) -> Result<LastRun> {
+        let gone = self.gone.get().cloned().unwrap_or_default();
+        let gone = self.not_announced_since(gone).await?;
+        let altered = self.altered.lock().clone();
+        let altered = self.not_announced_since(altered).await?;
+        let found = LastRun {
+            ended_at_millis: runtime::now_millis(),
+            left_out: self.left_out(),
+            unfinished: progress.unfinished(),
+            waiting: self.scanner.waiting.load(Relaxed),
+            sources: self.other_locations().await?.len() as u64 + 1,
+            ..LastRun::default()
+        };
+        Ok(found.with_differing(ids(&gone), ids(&altered)))
+    }
+
+    /// Those of the restored files that were not announced anew since.
+    async fn not_announced_since(&self, records: Vec<SourceRecord>) -> Result<Vec<SourceRecord>> {
+        let mut same = Vec::new();
+        for record in records {
+            let newest = self
+                .journal()
+                .source(&record.location, &record.name)
+                .await?;
+            if newest.is_some_and(|it| it.announcement == record.announcement) {
+                same.push(record);
+            }
+        }
+        Ok(same)
+    }
+
+    pub(super) async fn summary(
+        &self,
+        progress: JournalProgress,
+        found: LastRun,
+        (report, started, is_done): (Option<PathBuf>, Instant, bool),
+    ) -> Result<RunSummary> {
+        let LastRun {
+            left_out,
+            waiting,
+            gone,
+            altered,
+            sources,
+            ..
+        } = found;
+        let failures = self.journal().failures(LISTED_FAILURES).await?.into_iter();
+        Ok(RunSummary {
+            files_generated: progress.announced,
+            files_compressed: progress.compressed,
+            files_restored: progress.restored.saturating_sub(gone + altered),
+            files_failed: progress.failed,
+            files_superseded: progress.superseded,
+            files_left_out: left_out.count,
+            files_waiting: waiting,
+            files_gone: gone,
+            files_altered: altered,
+            database_put_back: self.database_put_back,
+            sources,
+            bytes_raw: progress.bytes_raw,
+            bytes_compressed: progress.bytes_packed,
+            seconds: started.elapsed().as_secs_f64(),
+            // Whether a page in a bucket exists would take another request.
+            report: report.filter(|page| page.starts_with("s3:") || page.exists()),
+            output: self.output()?,
+            interrupted: !is_done,
+            failures: failures
+                .map(|(name, failure)| (name, failure.to_string()))
+                .collect(),
+            left_out: left_out.listed,
+            error: None,
+            normalised: self.resolved.codec.format == CodecFormat::Seed,
+        })
+    }
+
+    /// The destination: a folder's path, or a bucket's URL.
+    fn output(&self) -> Result<PathBuf> {
+        match &self.resolved.destination.location {
+            location @ Location::S3 { .. } => Ok(PathBuf::from(location.to_string())),
+            location @ Location::File { .. } => self.context.path(location),
+        }
+    }
+}
+
+/// The ids of files.
+fn ids(records: &[SourceRecord]) -> impl ExactSizeIterator<Item = &str> {
+    records.iter().map(|record| record.file_id.as_str())
+}

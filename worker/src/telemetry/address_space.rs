@@ -1,0 +1,152 @@
+//! Whether what a process is about to do fits its limit of address space (`ulimit -v`). An allocation beyond it ends the
+//! process at once and without a word, so it is compared before anything begins.
+
+use streampress_crds::api::pipeline::CodecEffort;
+
+use super::memory_limit;
+
+/// Each thread that allocates reserves so much for its heap, of which it may use little (glibc's HEAP_MAX_SIZE), and its stack.
+const THREAD_BYTES: u64 = 66 << 20;
+/// Of a command without an async runtime: its threads share what is left where a heap of their own does not fit.
+const PLAIN_BYTES: u64 = 8 << 20;
+/// Threads of an async command besides those of its runtime and those that pack or unpack: database, stream, files.
+const OTHER_THREADS: u64 = 4;
+
+/// What a process does with its memory.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum MemoryUse {
+    /// It packs or unpacks one file.
+    OneFile,
+    /// It runs roles, with an async runtime of so many threads.
+    Roles { runtime_threads: usize },
+}
+
+/// A process's address space.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct AddressSpace {
+    /// Its limit, in bytes.
+    pub(crate) limit: u64,
+    /// What it has in use already: the program itself.
+    pub(crate) used: u64,
+}
+
+/// The limit does not hold even one block in progress.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error(
+    "this process may take {} KiB of address space (ulimit -v), and one block of {block_bytes} bytes in progress needs {}: set 'ulimit -v {}' or unlimited, or use smaller blocks",
+    limit.div_ceil(1024), needed.div_ceil(1024), needed.div_ceil(1024)
+)]
+pub(crate) struct LowAddressSpace {
+    limit: u64,
+    needed: u64,
+    block_bytes: usize,
+}
+
+impl AddressSpace {
+    /// That of this process; `None` without a limit, or where it cannot be read.
+    pub(crate) fn of_this_process() -> Option<Self> {
+        let read = |name: &str| std::fs::read_to_string(format!("/proc/self/{name}")).ok();
+        Some(Self {
+            limit: limit(&read("limits")?)?,
+            used: used(&read("status")?)?,
+        })
+    }
+
+    /// Of the `wanted` threads that pack or unpack those that fit; an error where none does.
+    pub(crate) fn threads(
+        self,
+        wanted: usize,
+        block_bytes: usize,
+        effort: CodecEffort,
+        memory_use: MemoryUse,
+    ) -> Result<usize, LowAddressSpace> {
+        let block = (block_bytes as u64).saturating_mul(memory_limit::share(effort));
+        let (fixed, each) = match memory_use {
+            MemoryUse::OneFile => (PLAIN_BYTES, block),
+            MemoryUse::Roles { runtime_threads } => {
+                let others = OTHER_THREADS + runtime_threads as u64;
+                (others * THREAD_BYTES, block + THREAD_BYTES)
+            }
+        };
+        let fixed = self.used.saturating_add(fixed);
+        let needed = fixed.saturating_add(each);
+        if self.limit < needed {
+            return Err(LowAddressSpace {
+                limit: self.limit,
+                needed,
+                block_bytes,
+            });
+        }
+        let fit = (self.limit - fixed) / each.max(1);
+        Ok(wanted.min(usize::try_from(fit).unwrap_or(usize::MAX)))
+    }
+
+    /// The largest block of which one can be unpacked.
+    pub(crate) fn largest_block(self) -> usize {
+        let free = self.limit.saturating_sub(self.used + PLAIN_BYTES);
+        let share = memory_limit::share(CodecEffort::Max);
+        usize::try_from(free / share).unwrap_or(usize::MAX)
+    }
+}
+
+/// The limit, from the text of `/proc/self/limits`; `None` where it is unlimited.
+fn limit(limits: &str) -> Option<u64> {
+    let columns = limits
+        .lines()
+        .find_map(|line| line.strip_prefix("Max address space"))?;
+    columns.split_whitespace().next()?.parse().ok()
+}
+
+/// The address space in use, from the text of `/proc/self/status`.
+fn used(status: &str) -> Option<u64> {
+    let size = status
+        .lines()
+        .find_map(|line| line.strip_prefix("VmSize:"))?;
+    let kib: u64 = size.trim().strip_suffix("kB")?.trim().parse().ok()?;
+    Some(kib << 10)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const MIB: u64 = 1 << 20;
+
+    fn threads(limit_mib: u64, memory_use: MemoryUse) -> Result<usize, LowAddressSpace> {
+        let space = AddressSpace {
+            limit: limit_mib * MIB,
+            used: 40 * MIB,
+        };
+        space.threads(4, 4 << 20, CodecEffort::Balanced, memory_use)
+    }
+
+    #[test]
+    fn as_many_threads_are_used_as_fit_and_a_limit_that_holds_no_block_is_an_error() {
+        let one_file = MemoryUse::OneFile;
+        assert_eq!(threads(1 << 20, one_file), Ok(4));
+        assert_eq!(threads(40 + 8 + 4 * 32, one_file), Ok(4));
+        assert_eq!(threads(40 + 8 + 4 * 32 - 1, one_file), Ok(3));
+        assert_eq!(threads(40 + 8 + 32, one_file), Ok(1));
+        let low = threads(40 + 8 + 31, one_file).expect_err("no block fits");
+        let said = low.to_string();
+        assert!(said.contains("may take 80896 KiB"), "{said}");
+        assert!(said.contains("set 'ulimit -v 81920'"), "{said}");
+        let roles = MemoryUse::Roles { runtime_threads: 2 };
+        assert_eq!(threads(40 + 6 * 66 + 98, roles), Ok(1));
+        assert!(threads(40 + 6 * 66 + 97, roles).is_err());
+        assert_eq!(threads(1 << 20, roles), Ok(4));
+    }
+
+    #[test]
+    fn the_limit_and_the_space_in_use_are_read() {
+        let status = "Name:\tstreampress\nVmPeak:\t  9 kB\nVmSize:\t    3892 kB\n";
+        assert_eq!(used(status), Some(3892 << 10));
+        assert_eq!(used("Name:\tx\n"), None);
+        let of = |soft: &str| {
+            limit(&format!(
+                "Limit  Soft  Hard  Units\nMax stack size  1  2  bytes\nMax address space   {soft}   unlimited   bytes\n"
+            ))
+        };
+        assert_eq!((of("409600"), of("unlimited")), (Some(409_600), None));
+    }
+}
