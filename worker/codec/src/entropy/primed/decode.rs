@@ -1,7 +1,7 @@
 //! A decoder of short streams.
 
 use super::super::literals::{ADAPT_SHIFT, SCALE_BITS};
-use super::model::{BitCoder, Model, Source, Step};
+use super::model::{BitCoder, LzmaModel, LzmaStep, StepSource};
 use crate::Damage;
 
 /// The range decoder of LZMA. After the last byte it reads zeros, and counts them.
@@ -80,21 +80,21 @@ impl BitCoder for RangeDecoder<'_> {
 
 /// Appends exactly `raw_len` bytes to `out`, what `model` has seen, and returns the model.
 pub(super) fn decode(
-    mut model: Model,
+    mut model: LzmaModel,
     packed: &[u8],
     raw_len: usize,
     out: &mut Vec<u8>,
-) -> Result<Model, Damage> {
+) -> Result<LzmaModel, Damage> {
     let end = out.len() + raw_len;
     let mut decoder = RangeDecoder::new(packed);
     while out.len() < end {
-        let (step, byte) = model.code(&mut decoder, out, (Step::default(), 0));
+        let (step, byte) = model.code(&mut decoder, out, (LzmaStep::default(), 0));
         let distance = match step.from {
-            Source::Literal => {
+            StepSource::Literal => {
                 out.push(byte);
                 continue;
             }
-            Source::Repeat(_) | Source::Distance(_) => model.past.distances[0] as usize,
+            StepSource::Repeat(_) | StepSource::Distance(_) => model.past.distances[0] as usize,
         };
         let from = out.len().checked_sub(1 + distance);
         let from = from.ok_or_else(|| Damage::new("LZMA: a match before the first byte"))?;

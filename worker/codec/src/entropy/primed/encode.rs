@@ -2,7 +2,7 @@
 
 use super::super::literals::RangeEncoder;
 use super::matches::{GOOD_MATCH, Match, MatchFinder, common};
-use super::model::{BitCoder, MIN_MATCH, Model, Past, Source, Step};
+use super::model::{BitCoder, LzmaModel, LzmaStep, MIN_MATCH, Past, StepSource};
 use super::prices::{KindPrices, Prices, literal};
 
 impl BitCoder for RangeEncoder {
@@ -55,7 +55,7 @@ impl MatchedBytes {
     }
 
     /// The bytes as the range coder of LZMA writes them.
-    pub(super) fn encode(&self, mut model: Model) -> Vec<u8> {
+    pub(super) fn encode(&self, mut model: LzmaModel) -> Vec<u8> {
         let mut coder = RangeEncoder::new();
         let mut at = self.start;
         let mut nodes = Vec::new();
@@ -77,21 +77,21 @@ impl MatchedBytes {
     }
 
     /// A step of many bytes, if there is one.
-    fn good_match(&self, at: usize, past: &Past) -> Option<Step> {
+    fn good_match(&self, at: usize, past: &Past) -> Option<LzmaStep> {
         let repeats = past
             .distances
             .iter()
             .enumerate()
             .map(|(number, &distance)| {
                 let len = self.repeated(at, distance);
-                (len, Source::Repeat(number))
+                (len, StepSource::Repeat(number))
             });
         let repeat = repeats.max_by_key(|(len, _)| *len);
         let last = self.matches_at(at).last();
-        let found = last.map(|&(len, distance)| (len, Source::Distance(distance)));
+        let found = last.map(|&(len, distance)| (len, StepSource::Distance(distance)));
         let both = [found, repeat].into_iter().flatten();
         let (len, from) = both.max_by_key(|(len, _)| *len)?;
-        (len >= GOOD_MATCH).then_some(Step { len, from })
+        (len >= GOOD_MATCH).then_some(LzmaStep { len, from })
     }
 
     /// The number of bytes at `at` that repeat those at a distance.
@@ -101,15 +101,20 @@ impl MatchedBytes {
     }
 
     /// The cheapest steps from `start` to the end of the window.
-    fn cheapest(&self, start: usize, model: &Model, nodes: &mut Vec<Node>) -> Vec<Step> {
+    fn cheapest(
+        &self,
+        start: usize,
+        model: &LzmaModel,
+        nodes: &mut Vec<ParseNode>,
+    ) -> Vec<LzmaStep> {
         let window = WINDOW.min(self.bytes.len() - start);
         let prices = Prices::of(model);
         nodes.clear();
-        nodes.resize(window + 1, Node::UNREACHED);
-        nodes[0] = Node {
+        nodes.resize(window + 1, ParseNode::UNREACHED);
+        nodes[0] = ParseNode {
             cost: 0,
             past: model.past,
-            step: Step::default(),
+            step: LzmaStep::default(),
         };
         for number in 0..window {
             self.relax(start, number, (model, &prices), nodes);
@@ -130,42 +135,42 @@ impl MatchedBytes {
         &self,
         start: usize,
         number: usize,
-        (model, prices): (&Model, &Prices),
-        nodes: &mut [Node],
+        (model, prices): (&LzmaModel, &Prices),
+        nodes: &mut [ParseNode],
     ) {
         if number > 0 {
             let step = nodes[number].step;
             nodes[number].past = nodes[number - step.len].past.after(step);
         }
-        let Node { cost, past, .. } = nodes[number];
+        let ParseNode { cost, past, .. } = nodes[number];
         let at = start + number;
         let left = nodes.len() - 1 - number;
         let kinds = KindPrices::of(model, &past);
-        let mut try_step = |cost: u32, len: usize, from: Source| {
+        let mut try_step = |cost: u32, len: usize, from: StepSource| {
             let node = &mut nodes[number + len];
             if cost < node.cost {
                 node.cost = cost;
-                node.step = Step { len, from };
+                node.step = LzmaStep { len, from };
             }
         };
         let byte = self.bytes[at];
         let as_literal = literal(model, &self.bytes[..at], &past, byte);
-        try_step(cost + kinds.literal + as_literal, 1, Source::Literal);
+        try_step(cost + kinds.literal + as_literal, 1, StepSource::Literal);
         for (repeat, &distance) in past.distances.iter().enumerate() {
             let longest = self.repeated(at, distance).min(left);
             if repeat == 0 && longest > 0 {
-                try_step(cost + kinds.short, 1, Source::Repeat(0));
+                try_step(cost + kinds.short, 1, StepSource::Repeat(0));
             }
             for len in MIN_MATCH..=longest {
                 let price = kinds.repeats[repeat] + prices.of_repeat(len);
-                try_step(cost + price, len, Source::Repeat(repeat));
+                try_step(cost + price, len, StepSource::Repeat(repeat));
             }
         }
         let mut len = MIN_MATCH;
         for &(longest, distance) in self.matches_at(at) {
             while len <= longest.min(left) {
                 let price = kinds.distance + prices.of_match(len, distance);
-                try_step(cost + price, len, Source::Distance(distance));
+                try_step(cost + price, len, StepSource::Distance(distance));
                 len += 1;
             }
         }
@@ -174,19 +179,19 @@ impl MatchedBytes {
 
 /// The cheapest way to a place.
 #[derive(Clone, Copy)]
-struct Node {
+struct ParseNode {
     cost: u32,
     /// The step that ends here.
-    step: Step,
+    step: LzmaStep,
     past: Past,
 }
 
-impl Node {
+impl ParseNode {
     const UNREACHED: Self = Self {
         cost: u32::MAX,
-        step: Step {
+        step: LzmaStep {
             len: 1,
-            from: Source::Literal,
+            from: StepSource::Literal,
         },
         past: Past {
             state: 0,

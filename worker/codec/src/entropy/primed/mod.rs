@@ -10,7 +10,7 @@ mod prices;
 
 use std::sync::LazyLock;
 
-use self::{encode::MatchedBytes, matches::MatchFinder, model::Model};
+use self::{encode::MatchedBytes, matches::MatchFinder, model::LzmaModel};
 use super::{Coded, Coder};
 use crate::{Codec, Damage};
 
@@ -27,7 +27,7 @@ const CHUNK_HEADER: usize = 7;
 struct Primer {
     bytes: Vec<u8>,
     finder: MatchFinder,
-    model: Model,
+    model: LzmaModel,
 }
 
 static PRIMER: LazyLock<Result<Primer, Damage>> = LazyLock::new(|| {
@@ -38,7 +38,7 @@ static PRIMER: LazyLock<Result<Primer, Damage>> = LazyLock::new(|| {
     let [_, high, low, _, _, lc, _] = *header;
     let raw_len = usize::from(u16::from_be_bytes([high, low])) + 1;
     let mut bytes = Vec::new();
-    let model = decode::decode(Model::new(lc), data, raw_len, &mut bytes)?;
+    let model = decode::decode(LzmaModel::new(lc), data, raw_len, &mut bytes)?;
     Ok(Primer {
         finder: MatchFinder::of(&bytes),
         bytes,
@@ -126,7 +126,7 @@ mod tests {
         assert!(bytes.as_ref() == Ok(&primer.bytes));
         let nothing = MatchFinder::of(&[]);
         let matched = MatchedBytes::new(&[], &nothing, &primer.bytes);
-        let again = matched.encode(Model::new(CHUNK[5]));
+        let again = matched.encode(LzmaModel::new(CHUNK[5]));
         assert!(again.len() <= CHUNK.len());
     }
 
@@ -156,7 +156,7 @@ mod tests {
         let raw = b"[{\"name\":\"Ada\",\"active\":true},{\"name\":\"Lena\",\"active\":false}]";
         let primed = encode(raw).expect("encodes").bytes.len();
         let nothing = MatchFinder::of(&[]);
-        let alone = MatchedBytes::new(&[], &nothing, raw).encode(Model::new(3));
+        let alone = MatchedBytes::new(&[], &nothing, raw).encode(LzmaModel::new(3));
         assert!(primed * 5 < alone.len() * 4, "{primed} {}", alone.len());
     }
 }

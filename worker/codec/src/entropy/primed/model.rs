@@ -31,15 +31,15 @@ pub(super) trait BitCoder {
 
 /// One step of LZMA.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub(super) struct Step {
+pub(super) struct LzmaStep {
     /// The number of bytes.
     pub(super) len: usize,
-    pub(super) from: Source,
+    pub(super) from: StepSource,
 }
 
 /// Where the bytes of a step come from. Distances count from 0.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub(super) enum Source {
+pub(super) enum StepSource {
     /// The step is one byte.
     #[default]
     Literal,
@@ -63,28 +63,28 @@ impl Past {
     }
 
     /// The past after a step.
-    pub(super) fn after(mut self, step: Step) -> Self {
+    pub(super) fn after(mut self, step: LzmaStep) -> Self {
         let early = self.is_after_literal();
         self.state = match step {
-            Step {
-                from: Source::Literal,
+            LzmaStep {
+                from: StepSource::Literal,
                 ..
             } => match self.state {
                 0..4 => 0,
                 4..10 => self.state - 3,
                 _ => self.state - 6,
             },
-            Step {
-                from: Source::Distance(_),
+            LzmaStep {
+                from: StepSource::Distance(_),
                 ..
             } => [10, 7][usize::from(early)],
-            Step { len: 1, .. } => [11, 9][usize::from(early)],
-            Step { .. } => [11, 8][usize::from(early)],
+            LzmaStep { len: 1, .. } => [11, 9][usize::from(early)],
+            LzmaStep { .. } => [11, 8][usize::from(early)],
         };
         match step.from {
-            Source::Literal => {}
-            Source::Repeat(number) => self.distances[..=number].rotate_right(1),
-            Source::Distance(distance) => {
+            StepSource::Literal => {}
+            StepSource::Repeat(number) => self.distances[..=number].rotate_right(1),
+            StepSource::Distance(distance) => {
                 self.distances.rotate_right(1);
                 self.distances[0] = distance;
             }
@@ -131,7 +131,7 @@ impl LengthModel {
 
 /// All that LZMA learns, with parameters `lp` and `pb` of 0.
 #[derive(Debug, Clone)]
-pub(super) struct Model {
+pub(super) struct LzmaModel {
     pub(super) past: Past,
     pub(super) lc: u8,
     pub(super) is_match: [u16; STATES],
@@ -147,7 +147,7 @@ pub(super) struct Model {
     pub(super) literals: Vec<[u16; 0x300]>,
 }
 
-impl Model {
+impl LzmaModel {
     /// A model that has seen nothing.
     pub(super) fn new(lc: u8) -> Self {
         Self {
@@ -171,28 +171,28 @@ impl Model {
         &mut self,
         coder: &mut impl BitCoder,
         before: &[u8],
-        (step, byte): (Step, u8),
-    ) -> (Step, u8) {
+        (step, byte): (LzmaStep, u8),
+    ) -> (LzmaStep, u8) {
         let (state, from) = (self.past.state, step.from);
         let is = u32::from;
-        let mut coded = (Step { len: 1, ..step }, byte);
-        if coder.bit(&mut self.is_match[state], is(from != Source::Literal)) == 0 {
-            coded.0.from = Source::Literal;
+        let mut coded = (LzmaStep { len: 1, ..step }, byte);
+        if coder.bit(&mut self.is_match[state], is(from != StepSource::Literal)) == 0 {
+            coded.0.from = StepSource::Literal;
             coded.1 = self.code_literal(coder, before, byte);
         } else if coder.bit(
             &mut self.is_repeat[state],
-            is(matches!(from, Source::Repeat(_))),
+            is(matches!(from, StepSource::Repeat(_))),
         ) == 0
         {
             coded.0.len = self.match_len.code(coder, step.len);
             let distance = match from {
-                Source::Distance(distance) => distance,
+                StepSource::Distance(distance) => distance,
                 _ => 0,
             };
-            coded.0.from = Source::Distance(self.code_distance(coder, coded.0.len, distance));
+            coded.0.from = StepSource::Distance(self.code_distance(coder, coded.0.len, distance));
         } else {
             let wanted = match from {
-                Source::Repeat(number) => number,
+                StepSource::Repeat(number) => number,
                 _ => 0,
             };
             let mut number = 0;
@@ -201,7 +201,7 @@ impl Model {
             {
                 number += 1;
             }
-            coded.0.from = Source::Repeat(number);
+            coded.0.from = StepSource::Repeat(number);
             if number > 0 || coder.bit(&mut self.is_long[state], is(step.len > 1)) == 1 {
                 coded.0.len = self.repeat_len.code(coder, step.len);
             }

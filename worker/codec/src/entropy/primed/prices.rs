@@ -4,7 +4,7 @@ use std::sync::LazyLock;
 
 use super::super::literals::SCALE_BITS;
 use super::model::{
-    LengthModel, LiteralPath, MAX_MATCH, MIN_MATCH, Model, Past, REPEATS, TREE_DISTANCES,
+    LengthModel, LiteralPath, LzmaModel, MAX_MATCH, MIN_MATCH, Past, REPEATS, TREE_DISTANCES,
     slot_group, slot_of,
 };
 
@@ -39,7 +39,7 @@ pub(super) struct Prices {
 }
 
 impl Prices {
-    pub(super) fn of(model: &Model) -> Self {
+    pub(super) fn of(model: &LzmaModel) -> Self {
         Self {
             match_len: lengths(&model.match_len),
             repeat_len: lengths(&model.repeat_len),
@@ -75,7 +75,7 @@ pub(super) struct KindPrices {
 }
 
 impl KindPrices {
-    pub(super) fn of(model: &Model, past: &Past) -> Self {
+    pub(super) fn of(model: &LzmaModel, past: &Past) -> Self {
         let state = past.state;
         let matched = price(model.is_match[state], 1);
         let repeat = matched + price(model.is_repeat[state], 1);
@@ -97,7 +97,7 @@ impl KindPrices {
 }
 
 /// The price of a byte as a literal after `before`.
-pub(super) fn literal(model: &Model, before: &[u8], past: &Past, byte: u8) -> u32 {
+pub(super) fn literal(model: &LzmaModel, before: &[u8], past: &Past, byte: u8) -> u32 {
     let (context, expected) = model.literal_context(before, past);
     let chances = &model.literals[context];
     let mut path = LiteralPath::new(expected);
@@ -145,7 +145,7 @@ fn reverse(chances: &[u16], bits: u32, symbol: u32) -> u32 {
 }
 
 /// The price of the bits below the slot of a small distance.
-fn special(model: &Model, distance: u32) -> u32 {
+fn special(model: &LzmaModel, distance: u32) -> u32 {
     let slot = slot_of(distance);
     if slot < 4 {
         return 0;
