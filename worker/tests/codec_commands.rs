@@ -7,6 +7,12 @@ use std::{
     io::Write as _,
     path::{Path, PathBuf},
     process::{Command, Output, Stdio},
+    sync::atomic::AtomicBool,
+};
+
+use streampress_codec::{
+    FormatVersion,
+    hybrid::{CodecOptions, Packer, PlanStore},
 };
 
 /// A folder to work in.
@@ -287,6 +293,26 @@ fn a_plan_made_from_one_file_packs_others_and_inspect_shows_it() {
     let refused = folder.run(&["pack", "first.csv", "--plan", "no.plan"], b"");
     assert_eq!(refused.status.code(), Some(1));
     assert!(said(&refused).contains("no.plan"), "{}", said(&refused));
+}
+
+#[test]
+fn a_plan_holds_what_both_versions_of_the_format_need() {
+    let folder = Folder::new();
+    folder.write("small.csv", &table(60));
+    folder.well(&["train", "small.csv", "-o", "both.plan"]);
+    let store = PlanStore::default();
+    let packer = Packer::new(CodecOptions::default()).with_store(&store);
+    for version in [FormatVersion::V1, FormatVersion::V2] {
+        let packer = packer.clone().with_version(version);
+        let never = AtomicBool::new(false);
+        packer
+            .pack(&table(60)[..], |_| Ok(()), &never)
+            .expect("packs");
+    }
+    assert!(folder.read("both.plan") == store.plan().to_bytes());
+    let piped = folder.run(&["train", "-", "-o", "piped.plan"], &table(60));
+    assert_eq!(piped.status.code(), Some(0), "{}", said(&piped));
+    assert!(folder.read("piped.plan") == folder.read("both.plan"));
 }
 
 #[test]

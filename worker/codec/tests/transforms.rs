@@ -181,6 +181,8 @@ fn golden_files_of_version_2_stay_readable() {
         "lines.log",
         "words.txt",
         "blocks.csv",
+        "few.json",
+        "few.csv",
     ] {
         let raw = std::fs::read(folder.join(name)).expect("raw file");
         let packed = std::fs::read(folder.join(format!("{name}.v2.spk"))).expect("packed file");

@@ -1,11 +1,12 @@
 //! `streampress train`: a plan from example files, for `streampress pack --plan`.
 
-use std::io::Write;
+use std::io::{Read, Write};
 use std::path::Path;
 use std::process::ExitCode;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use anyhow::{Context, Result, bail};
+use streampress_codec::FormatVersion;
 use streampress_codec::hybrid::{CodecOptions, Packer, PlanStore};
 
 use super::args::TrainArgs;
@@ -54,8 +55,29 @@ pub(super) fn command(args: TrainArgs) -> Result<ExitCode> {
     })
 }
 
+/// Learns for both versions of the format: what was found for the first one is not searched for the other.
 fn learn(packer: &Packer<'_>, file: &Path, cancel: &AtomicBool) -> Result<()> {
-    let packed = packer.pack(output::open(file)?, |_| Ok(()), cancel);
-    packed.with_context(|| format!("learning from {}", file.display()))?;
+    let learning = || format!("learning from {}", file.display());
+    // A pipe can be read once only.
+    let kept = match file.is_file() {
+        true => None,
+        false => Some(read(file).with_context(learning)?),
+    };
+    for version in [FormatVersion::V1, FormatVersion::V2] {
+        let input: Box<dyn Read + '_> = match &kept {
+            Some(bytes) => Box::new(&bytes[..]),
+            None => output::open(file)?,
+        };
+        let packer = packer.clone().with_version(version);
+        packer
+            .pack(input, |_| Ok(()), cancel)
+            .with_context(learning)?;
+    }
     Ok(())
+}
+
+fn read(file: &Path) -> Result<Vec<u8>> {
+    let mut bytes = Vec::new();
+    output::open(file)?.read_to_end(&mut bytes)?;
+    Ok(bytes)
 }

@@ -2,6 +2,7 @@
 import bz2
 from collections import namedtuple
 import lzma
+from pathlib import Path
 import struct
 
 from .bzip2 import decode_block
@@ -9,14 +10,15 @@ from .common import Damaged, need
 
 STORED, LZMA, BZ2, COLUMNS, FILL, COMPACT = range(6)
 WITHOUT_HEADERS = {LZMA: 65536, BZ2: 524288}  # version 2, for at most so many raw bytes
+PRIMER = (Path(__file__).resolve().parents[2] / 'primer.lzma2').read_bytes()  # a chunk
 Packed = namedtuple('Packed', 'codec parameter length size')  # `size` bytes unpack to `length`
 
 
 def read_lengths(codec, parameter, fields):
     """Version 2: a raw length, and a packed one where it is not known."""
     length = fields.varint()
-    known = {STORED: length, FILL: 0}
-    return Packed(codec, parameter, length, known[codec] if codec in known else fields.varint())
+    size = {STORED: length, FILL: 0}.get(codec)
+    return Packed(codec, parameter, length, fields.varint() if size is None else size)
 
 
 def decompress(packed, data, version=1):
@@ -24,7 +26,7 @@ def decompress(packed, data, version=1):
     codec, parameter, length, _ = packed
     need(codec in (STORED, LZMA, BZ2, FILL), f'unknown codec {codec}')
     need(not parameter or codec in (LZMA, FILL), f'codec {codec} has parameter {parameter}')
-    wrong_size = f'codec {codec}: {len(data)} packed bytes for {length}'
+    wrong_size, primer = f'codec {codec}: {len(data)} packed bytes for {length}', 0
     if codec in (STORED, FILL):
         need(len(data) == (length if codec == STORED else 0), wrong_size)
         return data if codec == STORED else bytes([parameter]) * length
@@ -32,7 +34,11 @@ def decompress(packed, data, version=1):
         if codec == BZ2:
             return decode_block(data, length)
         need(length and len(data) < 65536, wrong_size)
-        data = struct.pack('>BHHBx', 0xe0, length - 1, len(data), parameter) + data + b'\0'
+        header = struct.pack('>BHHBx', 0xe0, length - 1, len(data), parameter)
+        if parameter == 225:
+            header, parameter = PRIMER + b'\x80' + header[1:5] + b'\0', PRIMER[5]
+            primer = int.from_bytes(PRIMER[1:3], 'big') + 1
+        data, length = header + data + b'\0', primer + length
     unpacker = bz2.BZ2Decompressor()
     if codec == LZMA:
         lc, lp, pb = parameter % 9, parameter // 9 % 5, parameter // 45
@@ -47,4 +53,4 @@ def decompress(packed, data, version=1):
     except (OSError, EOFError, ValueError, lzma.LZMAError) as error:
         raise Damaged(f'codec {codec}: {error}') from None
     need(len(out) == length and unpacker.eof and not unpacker.unused_data, wrong_size)
-    return out
+    return out[primer:]

@@ -130,10 +130,9 @@ class Table:
         if flags & 4:
             mask, first = (Bits(self.plan.take(size // 2), 'bits').data for _ in range(2))
             form = ''.join('%s' if varies == '1' else bit for varies, bit in zip(mask, first))
-            varying = mask.count('1')
-            bits = self.bits(varying * count)
-            numbers = (int(form % tuple(bits.take(varying)), 2) for _ in range(count))
-            values = [f'{number:0{size}x}' for number in numbers]
+            bits = self.bits((varying := mask.count('1')) * count)
+            rows = (form % tuple(bits.take(varying)) for _ in range(count))
+            values = [f'{int(row, 2):0{size}x}' for row in rows]
         else:
             digits = self.stream(count * size // 2, 'rows 8').hex()
             values = [digits[start:start + size] for start in range(0, len(digits), size)]

@@ -59,16 +59,14 @@ LAYOUTS = (planes, rows, buckets, digits, groups)
 
 def read_integers(table, count):
     """`count` signed integers."""
-    plan = table.plan
+    plan, limit = table.plan, len(LAYOUTS)
     if table.version == 1:
         has_smallest = plan.byte('sign', 2)
         smallest = unzigzag(plan.varint()) if has_smallest else 0
-        numbers = LAYOUTS[plan.byte('layout', len(LAYOUTS))](table, count)
+        numbers = LAYOUTS[plan.byte('layout', limit)](table, count)
     else:
-        has_smallest, layout = divmod(plan.byte('layout and sign', 32), 16)
-        plan.need(layout < len(LAYOUTS), f'unknown layout {layout}')
+        has_smallest, layout = divmod(plan.byte('layout and sign', 16 + limit), 16)
+        plan.need(layout < limit, f'unknown layout {layout}')
         numbers = LAYOUTS[layout](table, count)
         smallest = unzigzag(plan.varint()) if has_smallest else 0
-    if has_smallest:
-        return [signed(number + smallest) for number in numbers]
-    return [unzigzag(number) for number in numbers]
+    return [signed(number + smallest) if has_smallest else unzigzag(number) for number in numbers]

@@ -75,9 +75,7 @@ class Numbers:
             number = int(match[1] + (match[2] or b'').ljust(self.decimals, b'0')) if match else 0
             return number if abs(number) < 1 << 63 else 0
         value = float(text) * 10.0 ** self.decimals if FLOAT.fullmatch(text) else 0.0
-        if isnan(value):
-            return 0
-        value = Decimal(max(-2.0 ** 63, min(value, 2.0 ** 63)))  # what 64 bits can hold
+        value = Decimal(0 if isnan(value) else max(-2.0 ** 63, min(value, 2.0 ** 63)))  # 64 bits
         return min(int(value.to_integral_value(ROUND_HALF_UP)), (1 << 63) - 1)
 
 

@@ -54,7 +54,7 @@ def compact_directory(payload, allowed):
     outer, left = Reader(payload, 'payload'), 2 * allowed  # the directory, and all streams
 
     def read_header(fields):
-        coder = fields.byte('coder', 228)
+        coder = fields.byte('coder', 229)
         codec = (STORED, BZ2, FILL)[coder] if coder < 3 else LZMA
         return read_lengths(codec, fields.byte() if codec == FILL else max(coder - 3, 0), fields)
 

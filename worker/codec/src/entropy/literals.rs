@@ -16,7 +16,7 @@ pub(super) const FIRST_CHUNK: u8 = 0xe0;
 const NEXT_CHUNK: u8 = 0x80;
 
 /// The range encoder of LZMA.
-struct RangeEncoder {
+pub(super) struct RangeEncoder {
     low: u64,
     range: u32,
     cache: u8,
@@ -25,7 +25,7 @@ struct RangeEncoder {
 }
 
 impl RangeEncoder {
-    fn new() -> Self {
+    pub(super) fn new() -> Self {
         Self {
             low: 0,
             range: u32::MAX,
@@ -35,7 +35,7 @@ impl RangeEncoder {
         }
     }
 
-    fn put(&mut self, chance: &mut u16, bit: u32) {
+    pub(super) fn put(&mut self, chance: &mut u16, bit: u32) {
         let bound = (self.range >> SCALE_BITS) * u32::from(*chance);
         if bit == 0 {
             self.range = bound;
@@ -45,6 +45,17 @@ impl RangeEncoder {
             self.range -= bound;
             *chance -= *chance >> ADAPT_SHIFT;
         }
+        self.normalize();
+    }
+
+    /// A bit of even chances.
+    pub(super) fn put_even(&mut self, bit: u32) {
+        self.range >>= 1;
+        self.low += u64::from(self.range * bit);
+        self.normalize();
+    }
+
+    fn normalize(&mut self) {
         while self.range < 1 << 24 {
             self.range <<= 8;
             self.shift();
@@ -70,7 +81,7 @@ impl RangeEncoder {
         self.bytes.len() + self.cached
     }
 
-    fn finish(mut self) -> Vec<u8> {
+    pub(super) fn finish(mut self) -> Vec<u8> {
         for _ in 0..5 {
             self.shift();
         }

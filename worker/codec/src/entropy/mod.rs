@@ -8,6 +8,7 @@ mod bz2;
 pub(crate) mod cost;
 mod literals;
 mod lzma;
+mod primed;
 mod short;
 
 pub use bz2::bz2;
@@ -45,6 +46,12 @@ impl EncodeOptions {
         raw_len <= MOST && self.effort == Effort::Max && self.version == FormatVersion::V2
     }
 
+    /// Whether LZMA may begin with the primer. Of many bytes it gains little.
+    pub(crate) fn may_prime(&self, raw_len: usize) -> bool {
+        const MOST: usize = 16 << 10;
+        raw_len <= MOST && self.version == FormatVersion::V2
+    }
+
     /// For blocks of at most `block_size` bytes: matches reach over three eighths of a block, which costs few bytes and
     /// saves more than half of the memory.
     pub(crate) fn for_blocks(self, block_size: usize) -> Self {
@@ -66,6 +73,8 @@ pub(crate) enum Coder {
     Literals(u8),
     /// LZMA2.
     Lzma(LzmaProps, Search),
+    /// LZMA after the primer. In version 1, and of many bytes, LZMA2 instead.
+    Primed,
 }
 
 impl Coder {
@@ -77,6 +86,7 @@ impl Coder {
             Self::Literals(lc) => [2, lc],
             Self::Lzma(props, Search::Preset) => [3, props.to_byte()],
             Self::Lzma(props, Search::Short) => [4, props.to_byte()],
+            Self::Primed => [5, 0],
         }
     }
 
@@ -88,6 +98,7 @@ impl Coder {
             [2, lc] if lc <= 4 => Some(Self::Literals(lc)),
             [3, props] => Some(Self::Lzma(LzmaProps::from_byte(props)?, Search::Preset)),
             [4, props] => Some(Self::Lzma(LzmaProps::from_byte(props)?, Search::Short)),
+            [5, _] => Some(Self::Primed),
             _ => None,
         }
     }
@@ -141,6 +152,11 @@ pub(crate) fn encode(
         keep_smaller(&mut best, bz2(raw), raw, options.version);
     }
     if try_lzma {
+        let mut props = props;
+        if search == Search::Preset && options.may_prime(raw.len()) {
+            keep_smaller(&mut best, primed::encode(raw), raw, options.version);
+            props = &props[..props.len().min(1)];
+        }
         for &props in props {
             let coded = lzma(raw, props, options, search);
             keep_smaller(&mut best, coded, raw, options.version);
@@ -157,6 +173,8 @@ pub(crate) fn encode_as(raw: &[u8], coder: Coder, options: EncodeOptions) -> Cod
         Coder::Bz2 => bz2(raw),
         Coder::Literals(lc) => Some(literals(raw, lc)),
         Coder::Lzma(props, search) => lzma(raw, props, options, search),
+        Coder::Primed if options.may_prime(raw.len()) => primed::encode(raw),
+        Coder::Primed => lzma(raw, LzmaProps::with_contexts(3), options, Search::Preset),
     };
     let mut best = None;
     keep_smaller(&mut best, coded, raw, options.version);

@@ -4,7 +4,7 @@
 //! bytes. The hash of the block replaces the checksums of BZ2.
 
 use super::literals::FIRST_CHUNK;
-use super::{Coded, bz2, lzma};
+use super::{Coded, Coder, bz2, lzma, primed};
 use crate::{Codec, Damage};
 
 /// LZMA of more raw bytes keeps the chunks of LZMA2.
@@ -15,6 +15,9 @@ const MAX_BZ2_BYTES: usize = 512 << 10;
 /// The short form of `coded`, which codes `raw_len` bytes; `None` if it should have one, but is no
 /// single chunk or block.
 pub(super) fn shorten(coded: Coded, raw_len: usize) -> Option<Coded> {
+    if coded.coder == Coder::Primed {
+        return Some(coded);
+    }
     let bytes = match coded.codec {
         Codec::Lzma if raw_len <= MAX_LZMA_BYTES => without_chunk(&coded, raw_len)?,
         Codec::Bz2 if raw_len <= MAX_BZ2_BYTES => bz2::without_stream(&coded.bytes)?,
@@ -41,6 +44,9 @@ fn without_chunk(coded: &Coded, raw_len: usize) -> Option<Vec<u8>> {
 pub(super) fn decode_lzma(params: u8, packed: &[u8], raw_len: usize) -> Result<Vec<u8>, Damage> {
     if raw_len > MAX_LZMA_BYTES {
         return lzma::decode(params, packed, raw_len);
+    }
+    if params == primed::PARAMS {
+        return primed::decode(packed, raw_len);
     }
     let header = chunk_header(raw_len, packed.len(), params)
         .ok_or_else(|| Damage::new("LZMA: a chunk without bytes, or a long one"))?;

@@ -333,6 +333,9 @@ impl Coders {
         if let Some(coder) = self.only {
             return entropy::encode_as(bytes, coder, self.options);
         }
+        if self.few && self.options.may_prime(bytes.len()) {
+            return entropy::encode_as(bytes, Coder::Primed, self.options);
+        }
         if self.few {
             let [first, second] = FEW_PROPS.map(|props| {
                 entropy::encode_as(bytes, Coder::Lzma(props, Search::Preset), self.options)

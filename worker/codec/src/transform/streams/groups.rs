@@ -246,6 +246,7 @@ impl Grouping<'_> {
 
     /// Tries one group of all text, and one of all text but the groups that BZ2 codes well alone.
     fn solid_if_smaller(&self, groups: Vec<StreamGroup>) -> Vec<StreamGroup> {
+        let is_few = groups.len() < MANY_GROUPS;
         let is_text = |group: &StreamGroup| {
             group
                 .members
@@ -265,7 +266,10 @@ impl Grouping<'_> {
         };
         let (all, some) = rayon::join(|| solid_of(&|_| true), || solid_of(&is_small));
         let kept: usize = text.iter().filter(|group| !is_small(group)).map(size).sum();
-        let alone: usize = text.iter().map(size).sum();
+        let mut alone: usize = text.iter().map(size).sum();
+        if self.options.effort != Effort::Max && is_few {
+            alone -= alone / SOLID_SHARE;
+        }
         let all_size = all.as_ref().map_or(usize::MAX, size);
         let some_size = some.as_ref().map_or(usize::MAX, |group| size(group) + kept);
         if all_size < alone && all_size <= some_size {
@@ -280,9 +284,11 @@ impl Grouping<'_> {
     }
 }
 
-/// Below effort max, text is tried as one group if it has at least this many groups (twice as many at
-/// effort fast).
-const SOLID_GROUPS: usize = 16;
+/// Below effort max, text is tried as one group if there are at least this many groups.
+const SOLID_GROUPS: usize = 2;
+/// One group in place of fewer ones must be smaller by [`SOLID_SHARE`]: a known block is coded faster in several.
+const MANY_GROUPS: usize = 16;
+const SOLID_SHARE: usize = 16;
 /// Below effort max, more bytes of text are not tried as one group.
 const SOLID_BYTES: usize = 1 << 20;
 /// A larger group that BZ2 codes stays alone.

@@ -1,0 +1,93 @@
+//! The matches of short streams: for each place the nearest one of each length.
+
+use super::model::{MAX_MATCH, MIN_MATCH};
+
+/// A match as long as this is taken without looking for a better one.
+pub(super) const GOOD_MATCH: usize = 96;
+/// So many earlier places are compared.
+const MAX_COMPARED: usize = 48;
+const HASH_BITS: u32 = 12;
+/// No place.
+const NONE: u32 = u32::MAX;
+
+/// A length and a distance, which counts from 0.
+pub(super) type Match = (usize, u32);
+
+/// Places by hashes of their first bytes.
+#[derive(Debug, Clone)]
+pub(super) struct MatchFinder {
+    /// The last place of two bytes.
+    pairs: Vec<u32>,
+    /// The last place of three bytes, and for each place the one before.
+    triples: Vec<u32>,
+    before: Vec<u32>,
+}
+
+impl MatchFinder {
+    /// Finds matches in the places of `bytes`.
+    pub(super) fn of(bytes: &[u8]) -> Self {
+        let mut finder = Self {
+            pairs: vec![NONE; 1 << HASH_BITS],
+            triples: vec![NONE; 1 << HASH_BITS],
+            before: Vec::with_capacity(bytes.len()),
+        };
+        (0..bytes.len()).for_each(|at| {
+            finder.add(bytes, at);
+        });
+        finder
+    }
+
+    /// Adds a place, and returns the ones before of two and three equal bytes.
+    fn add(&mut self, bytes: &[u8], at: usize) -> [u32; 2] {
+        let Some(&[first, second, ref rest @ ..]) = bytes.get(at..) else {
+            self.before.push(NONE);
+            return [NONE; 2];
+        };
+        let pair = u32::from(first) << 8 | u32::from(second);
+        let nearest = std::mem::replace(&mut self.pairs[slot(pair)], at as u32);
+        let place = rest.first().map_or(NONE, |&third| {
+            let triple = pair << 8 | u32::from(third);
+            std::mem::replace(&mut self.triples[slot(triple)], at as u32)
+        });
+        self.before.push(place);
+        [nearest, place]
+    }
+
+    /// Adds the place `at`, and appends its matches, the shortest first.
+    pub(super) fn find(&mut self, bytes: &[u8], at: usize, found: &mut Vec<Match>) {
+        let [nearest, mut place] = self.add(bytes, at);
+        let mut longest = MIN_MATCH - 1;
+        let mut compare = |place: u32| {
+            // Only a longer match is of use: its last byte decides first.
+            if bytes.get(place as usize + longest) != bytes.get(at + longest) {
+                return true;
+            }
+            let len = common(bytes, place as usize, at);
+            if len > longest {
+                longest = len;
+                found.push((len, (at - place as usize - 1) as u32));
+            }
+            longest < GOOD_MATCH
+        };
+        if nearest != NONE && !compare(nearest) {
+            return;
+        }
+        for _ in 0..MAX_COMPARED {
+            if place == NONE || !compare(place) {
+                return;
+            }
+            place = self.before[place as usize];
+        }
+    }
+}
+
+/// The number of equal bytes at two places, at most those of the longest match.
+pub(super) fn common(bytes: &[u8], place: usize, at: usize) -> usize {
+    let here = bytes[at..].iter().take(MAX_MATCH);
+    let equal = here.zip(&bytes[place..]).take_while(|(a, b)| a == b);
+    equal.count()
+}
+
+fn slot(bytes: u32) -> usize {
+    (bytes.wrapping_mul(0x9e37_79b1) >> (32 - HASH_BITS)) as usize
+}
