@@ -40,8 +40,8 @@ fn a_submitted_file_of_a_kind_that_a_scan_leaves_out_is_refused_with_the_remedy(
     for (name, words) in [
         ("data/in/a.txt", "add txt to source.formats"),
         ("mine/b.LOG", "add txt to source.formats"),
-        ("data/in/c.bin", "endings .json"),
-        ("data/in/.json", "endings .json"),
+        ("data/in/c.bin", "taken: .json, .ndjson, .jsonl, .csv"),
+        ("data/in/.json", "taken: .json, .ndjson, .jsonl, .csv"),
     ] {
         folder.write(name, "words");
         let submit = ["submit", name, "-p", "pipeline.yaml", "--data", "data"];

@@ -80,6 +80,23 @@ fn generated_files_that_are_gone_from_the_destination_are_restored_again() {
 }
 
 #[test]
+fn generated_files_are_renamed_or_deleted_as_others_are_once_they_are_restored() {
+    for (on_restored, left) in [("Rename", 2), ("Delete", 0)] {
+        let folder = WorkFolder::with_spec(&format!(
+            "  generator: {{schema: {{example: iot-sensors}}, fileSize: 4Ki, filesPerMinute: 0, files: 2}}\n  source: {{onRestored: {on_restored}}}"
+        ));
+        for files in ["2", "3"] {
+            folder.run_summary(&["--files", files]);
+        }
+        let sources = folder.files("data/in");
+        let is_renamed = |name: &String| name.contains("_delete.");
+        assert!(sources.keys().all(is_renamed), "{:?}", sources.keys());
+        assert_eq!(sources.len(), left + left / 2, "{on_restored}");
+        assert_eq!(folder.files("data/out").len(), 3);
+    }
+}
+
+#[test]
 fn what_is_gone_from_both_sides_is_not_called_restored() {
     let folder = folder();
     folder.write("in/a.txt", "one");

@@ -2,9 +2,12 @@
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
 
 use anyhow::Result;
 use tokio_util::sync::CancellationToken;
+
+use super::output;
 
 /// A token that the first signal cancels. Must be called within a runtime.
 pub(super) fn shutdown_on_signal(on_first: impl FnOnce() + Send + 'static) -> CancellationToken {
@@ -35,8 +38,11 @@ async fn wait() {
     }
 }
 
+/// How long work without a runtime may take to notice a signal: longer waits for a pipe without a writer, or a disk.
+const LONGEST_END: Duration = Duration::from_secs(8);
+
 /// A flag that the first signal sets, for work without a runtime: it ends at the next block, and its unfinished output is
-/// removed.
+/// removed. What waits for its input or output is ended as the second signal would.
 pub(super) fn cancel_on_signal() -> Result<Arc<AtomicBool>> {
     let cancel = Arc::new(AtomicBool::new(false));
     let flag = cancel.clone();
@@ -52,7 +58,9 @@ pub(super) fn cancel_on_signal() -> Result<Arc<AtomicBool>> {
             runtime.block_on(async {
                 shutdown_on_signal(|| {}).cancelled().await;
                 flag.store(true, Ordering::Relaxed);
-                std::future::pending::<()>().await;
+                tokio::time::sleep(LONGEST_END).await;
+                output::error("stopped while it waited for its input or its output");
+                std::process::exit(130);
             });
         })?;
     Ok(cancel)

@@ -161,14 +161,9 @@ impl Announcer {
     }
 
     /// Announces a file whose content is known. The same file again within five minutes is one message.
-    pub(crate) async fn announce_known(&self, file: &FileRef) -> Result<()> {
-        let read = ReadSource {
-            file: file.clone(),
-            fingerprint: String::new(),
-            is_settled: false,
-        };
-        let id = announcement_of(file);
-        self.send_all(vec![new_announcement(&read, id)])
+    pub(crate) async fn announce_known(&self, read: &ReadSource) -> Result<()> {
+        let id = announcement_of(&read.file);
+        self.send_all(vec![new_announcement(read, id)])
             .await
             .map(drop)
     }
@@ -406,7 +401,7 @@ fn announcing_span(file: &FileRef) -> (Span, TraceContext) {
 }
 
 /// A file that had changed shortly before it was observed may change again within the same tick of its file system's clock.
-fn is_settled(entry: &FileEntry, observed_at: SystemTime) -> bool {
+pub(crate) fn is_settled(entry: &FileEntry, observed_at: SystemTime) -> bool {
     entry.changed.is_none_or(|changed| {
         observed_at
             .duration_since(changed)
@@ -542,8 +537,9 @@ mod tests {
                 journal: Arc::new(NoJournal),
             };
             let waiting = async || announcer.files_queue.depth().await.expect("known").total();
-            let file = announcer.announce(&entry).await.expect("announced");
-            announcer.announce_known(&file).await.expect("announced");
+            announcer.announce(&entry).await.expect("announced");
+            let read = announcer.read(&entry).await.expect("read");
+            announcer.announce_known(&read).await.expect("announced");
             assert_eq!(waiting().await, 1, "{format:?}");
             announcer.announce_current(&name).await.expect("announced");
             assert_eq!(waiting().await, 2, "{format:?}");

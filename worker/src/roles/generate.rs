@@ -8,7 +8,7 @@
 use std::convert::Infallible;
 use std::io::Write;
 use std::sync::Arc;
-use std::time::{Duration, SystemTime};
+use std::time::Duration;
 
 use anyhow::{Context, Result};
 use tokio::time::Instant;
@@ -16,7 +16,7 @@ use tokio_util::sync::CancellationToken;
 use tracing::{Instrument, field, info, info_span, warn};
 
 use crate::message::{Digest, FileRef};
-use crate::roles::announce::{self, Announcer};
+use crate::roles::announce::{self, Announcer, ReadSource};
 use crate::roles::scan::Scanner;
 use crate::roles::unconfirmed::UnconfirmedFiles;
 use crate::runtime::{self, blocking};
@@ -25,7 +25,7 @@ use crate::telemetry::trace;
 use streampress_crds::Role;
 use streampress_generator::Generator;
 use streampress_transport::error_chain;
-use streampress_transport::{FileName, Files, SlotGuard, SlotLock};
+use streampress_transport::{FileEntry, FileName, Files, SlotGuard, SlotLock};
 
 /// Without a rate, the generator waits while so many files wait to be compressed: the disk is not endless.
 const MAX_WAITING: u64 = 64;
@@ -213,16 +213,16 @@ impl FileMaker {
         let current_span = span.clone();
         let work = async move {
             let making = Instant::now();
-            let file = self
+            let made = self
                 .make(number, &name)
                 .await
                 .with_context(|| format!("making file {number}"))?;
-            current_span.record("file_id", file.id().as_str());
+            current_span.record("file_id", made.file.id().as_str());
             self.meter.stage(Stage::Make, making.elapsed());
             let announcing = Instant::now();
-            self.announcer.announce_known(&file).await?;
+            self.announcer.announce_known(&made).await?;
             self.meter.stage(Stage::Announce, announcing.elapsed());
-            Ok(file)
+            Ok(made.file)
         };
         trace::scope(context, work).instrument(span).await
     }
@@ -267,45 +267,45 @@ impl FileMaker {
     }
 
     /// Makes the file visible at the source, unless it exists already.
-    async fn make(&self, number: u64, name: &str) -> Result<FileRef> {
+    async fn make(&self, number: u64, name: &str) -> Result<ReadSource> {
         let name = FileName::parse(name).map_err(anyhow::Error::msg)?;
         let (generator, source) = (self.generator.clone(), self.announcer.source.clone());
-        blocking(move || -> Result<FileRef> {
+        blocking(move || -> Result<ReadSource> {
             let mut bytes = Vec::new();
             generator.file(number, &mut bytes);
             let hash = Digest::of(&bytes);
-            let modified = match modified_if_same(&*source, &name, &bytes)? {
-                Some(modified) => modified,
+            let observed_at = runtime::now();
+            let entry = match find_same(&*source, &name, &bytes)? {
+                Some(entry) => entry,
                 None => write(&*source, &name, &bytes)?,
             };
-            Ok(FileRef {
-                location: source.location().to_owned(),
-                name,
-                bytes: bytes.len() as u64,
-                hash,
-                modified_nanos: runtime::nanos(modified),
+            Ok(ReadSource {
+                file: FileRef {
+                    location: source.location().to_owned(),
+                    name,
+                    bytes: bytes.len() as u64,
+                    hash,
+                    modified_nanos: runtime::nanos(entry.modified),
+                },
+                is_settled: announce::is_settled(&entry, observed_at),
+                fingerprint: entry.fingerprint,
             })
         })
         .await
     }
 }
 
-/// Writes the file; returns its modification time.
-fn write(source: &dyn Files, name: &FileName, content: &[u8]) -> Result<SystemTime> {
+/// Writes the file; returns it as it then is.
+fn write(source: &dyn Files, name: &FileName, content: &[u8]) -> Result<FileEntry> {
     let mut pending = source.create(name)?;
     pending.write_all(content)?;
     pending.commit(runtime::now())?;
     let entry = source.stat(name)?;
-    let entry = entry.context("the file was removed as soon as it was written")?;
-    Ok(entry.modified)
+    entry.context("the file was removed as soon as it was written")
 }
 
-/// The modification time of a file that has exactly this content.
-fn modified_if_same(
-    source: &dyn Files,
-    name: &FileName,
-    content: &[u8],
-) -> Result<Option<SystemTime>> {
+/// The file that has exactly this content already.
+fn find_same(source: &dyn Files, name: &FileName, content: &[u8]) -> Result<Option<FileEntry>> {
     let Some(entry) = source.stat(name)? else {
         return Ok(None);
     };
@@ -313,5 +313,5 @@ fn modified_if_same(
         return Ok(None);
     }
     let (hash, _) = announce::hash(source.read(name)?)?;
-    Ok((hash == Digest::of(content)).then_some(entry.modified))
+    Ok((hash == Digest::of(content)).then_some(entry))
 }

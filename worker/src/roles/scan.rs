@@ -394,7 +394,13 @@ impl Scanner {
             Ok(read) => Ok(Some(read)),
             Err(error) if is_not_found(&error) => Ok(None),
             Err(error) => {
-                let reason = format!("{error:#}; once it can be read it is taken");
+                let remedy = match has_too_many_open_files(&error) {
+                    true => {
+                        "this process may have no more files open; raise its limit, as with 'ulimit -n 1024'"
+                    }
+                    false => "once it can be read it is taken",
+                };
+                let reason = format!("{error:#}; {remedy}");
                 self.left_out.add(entry.name.as_str(), &reason);
                 Ok(None)
             }
@@ -499,6 +505,12 @@ impl Batch {
 /// Whether the fingerprint proves that the file's content is what was announced last.
 fn is_known(entry: &FileEntry, record: Option<&SourceRecord>) -> bool {
     record.is_some_and(|record| record.is_settled && record.fingerprint == entry.fingerprint)
+}
+
+/// Whether it is the process that can open no more files, and not this file that cannot be read.
+fn has_too_many_open_files(error: &anyhow::Error) -> bool {
+    let mut causes = error.chain().filter_map(|cause| cause.downcast_ref());
+    causes.any(streampress_transport::has_too_many_open_files)
 }
 
 fn is_not_found(error: &anyhow::Error) -> bool {

@@ -67,10 +67,14 @@ impl SourceFilter {
                 let remedy = format!("add {kind} to source.formats");
                 (format!("its kind is {kind}"), remedy)
             }
-            None => (
-                "its name has the ending of no kind".to_owned(),
-                "give it one of the endings .json, .ndjson, .jsonl, .csv, .txt and .log".to_owned(),
-            ),
+            None => {
+                let mut endings = [".json", ".ndjson", ".jsonl", ".csv", ".txt", ".log"].to_vec();
+                endings.retain(|ending| self.takes_kind(&format!("name{ending}")));
+                (
+                    "its name has the ending of no kind".to_owned(),
+                    format!("give it an ending that is taken: {}", endings.join(", ")),
+                )
+            }
         };
         let kinds = self.kinds();
         Some(format!(

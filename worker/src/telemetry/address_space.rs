@@ -5,12 +5,16 @@ use streampress_crds::api::pipeline::CodecEffort;
 
 use super::memory_limit;
 
-/// Each thread that allocates reserves so much for its heap, of which it may use little (glibc's HEAP_MAX_SIZE), and its stack.
-const THREAD_BYTES: u64 = 66 << 20;
+/// A heap reserves so much, of which it may use little (glibc's HEAP_MAX_SIZE).
+const HEAP_BYTES: u64 = 64 << 20;
+/// Threads that allocate have heaps of their own, up to so many for each core (glibc's M_ARENA_MAX).
+const HEAPS_OF_A_CORE: u64 = 8;
+/// Threads that wait for files at the same time, as where many small ones share a block.
+const WAITING_THREADS: u64 = 16;
+/// The stacks of all threads.
+const STACK_BYTES: u64 = 128 << 20;
 /// Of a command without an async runtime: its threads share what is left where a heap of their own does not fit.
 const PLAIN_BYTES: u64 = 8 << 20;
-/// Threads of an async command besides those of its runtime and those that pack or unpack: database, stream, files.
-const OTHER_THREADS: u64 = 4;
 
 /// What a process does with its memory.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -64,8 +68,9 @@ impl AddressSpace {
         let (fixed, each) = match memory_use {
             MemoryUse::OneFile => (PLAIN_BYTES, block),
             MemoryUse::Roles { runtime_threads } => {
-                let others = OTHER_THREADS + runtime_threads as u64;
-                (others * THREAD_BYTES, block + THREAD_BYTES)
+                let cores = runtime_threads as u64;
+                let heaps = (HEAPS_OF_A_CORE * cores).min(WAITING_THREADS + 2 * cores);
+                (heaps * HEAP_BYTES + STACK_BYTES, block)
             }
         };
         let fixed = self.used.saturating_add(fixed);
@@ -132,8 +137,8 @@ mod tests {
         assert!(said.contains("may take 80896 KiB"), "{said}");
         assert!(said.contains("set 'ulimit -v 81920'"), "{said}");
         let roles = MemoryUse::Roles { runtime_threads: 2 };
-        assert_eq!(threads(40 + 6 * 66 + 98, roles), Ok(1));
-        assert!(threads(40 + 6 * 66 + 97, roles).is_err());
+        assert_eq!(threads(40 + 16 * 64 + 128 + 32, roles), Ok(1));
+        assert!(threads(40 + 16 * 64 + 128 + 31, roles).is_err());
         assert_eq!(threads(1 << 20, roles), Ok(4));
     }
 

@@ -4,6 +4,7 @@ use std::fmt;
 use std::io::{self, Read, Write};
 use std::time::SystemTime;
 
+use rustix::io::Errno;
 use serde::{Deserialize, Serialize};
 
 /// The folder in a location that holds what Streampress itself keeps there. No listing shows what is in it.
@@ -188,6 +189,12 @@ impl<'de> Deserialize<'de> for FileName {
     fn deserialize<D: serde::Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
         Self::parse(&String::deserialize(deserializer)?).map_err(serde::de::Error::custom)
     }
+}
+
+/// Whether the process, or the machine, may have no more files open.
+pub fn has_too_many_open_files(error: &io::Error) -> bool {
+    let errno = error.raw_os_error().map(Errno::from_raw_os_error);
+    errno.is_some_and(|errno| [Errno::MFILE, Errno::NFILE].contains(&errno))
 }
 
 /// A location that holds files: a folder, or a bucket with a prefix. Blocking: call it from a blocking thread.

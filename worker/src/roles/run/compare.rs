@@ -69,7 +69,13 @@ impl Run {
         again
             .gone
             .extend(elsewhere.filter(|record| record.location == location));
-        if let Some(first) = altered.first() {
+        if let Some(first) = altered.first().filter(|_| self.database_put_back) {
+            observer.notice(&format!(
+                "{} restored file(s) are not as the database knows them, for example {}; it was put back to an earlier state, so they may be later versions of this pipeline's: leave them, and use 'streampress recover'",
+                altered.len(),
+                printable(&first.name)
+            ));
+        } else if let Some(first) = altered.first() {
             observer.notice(&format!(
                 "{} restored file(s) were changed at the destination by others, for example {}; they stay as they are: remove such a file, and the next run restores it from its source, if that is still there",
                 altered.len(),

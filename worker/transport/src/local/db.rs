@@ -6,9 +6,8 @@ use std::path::Path;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use rusqlite::{Connection, ErrorCode, OpenFlags};
-use rustix::io::Errno;
 
-use crate::{TransportError, TransportResult};
+use crate::{TransportError, TransportResult, has_too_many_open_files};
 
 /// The database's name in the data folder.
 pub(crate) const FILE_NAME: &str = "streampress.db";
@@ -240,10 +239,7 @@ fn are_files_exhausted(path: &Path) -> bool {
     let opened: Result<Vec<_>, _> = (0..FILES_OF_A_DATABASE)
         .map(|_| File::open(folder))
         .collect();
-    let errno = opened.err().and_then(|error| error.raw_os_error());
-    errno.is_some_and(|errno| {
-        [Errno::MFILE, Errno::NFILE].contains(&Errno::from_raw_os_error(errno))
-    })
+    opened.is_err_and(|error| has_too_many_open_files(&error))
 }
 
 /// What a database fault means for the user, and what to do about it.
