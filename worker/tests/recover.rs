@@ -149,6 +149,36 @@ fn copy_database(from: &Path, to: &Path) {
 }
 
 #[test]
+fn a_version_that_failed_after_an_earlier_state_was_put_back_is_superseded_by_the_recovered_one() {
+    for on_restored in ["Rename", "Delete"] {
+        let folder = WorkFolder::with_spec(&format!("  source: {{onRestored: {on_restored}}}"));
+        let submit = |content: &str| {
+            folder.write("data/in/a.txt", content);
+            folder.run_well(&[&["submit", "data/in/a.txt"][..], &SUBMIT].concat());
+        };
+        submit("version 1");
+        fs::create_dir(folder.path("backup")).expect("made");
+        copy_database(&folder.path("data"), &folder.path("backup"));
+        submit("version 2 is longer");
+        folder.run_summary(&[]);
+        copy_database(&folder.path("backup"), &folder.path("data"));
+        // The source of version 1 is not there any more.
+        let output = folder.run(&role("run"));
+        let said = format!("{}{}", text(&output.stdout), text(&output.stderr));
+        assert_eq!(output.status.code(), Some(1), "{said}");
+        let (code, said) = recover(&folder);
+        assert_eq!(code, Some(0), "{said}");
+        let summary = folder.run_summary(&[]);
+        let counts = ["filesFailed", "filesSuperseded", "filesRestored"].map(|it| &summary[it]);
+        assert_eq!(counts, [0, 1, 1], "{summary}");
+        let restored = folder.files("data/out")["a.txt"].clone();
+        assert_eq!(text(&restored), "version 2 is longer");
+        let output = folder.run(&role("run"));
+        assert!(output.status.success(), "{}", text(&output.stderr));
+    }
+}
+
+#[test]
 fn a_version_after_an_earlier_state_of_the_database_was_put_back_is_newer_than_all_in_the_stream() {
     for recovers_first in [true, false] {
         let folder = WorkFolder::with_spec("  codec: {effort: Fast}");

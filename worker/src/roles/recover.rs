@@ -11,7 +11,7 @@ use streampress_transport::{
     ChunkStream, FileName, FileVersion, Files, Outgoing, Position, Queue, ScannedRecord,
 };
 
-use crate::journal::{FileJournal, JournalFile, RECOVERED, SourceState};
+use crate::journal::{FileJournal, JournalFile, RECOVERED, SourceRecord, SourceState};
 use crate::message::record::{FoundRecord, RecordOwner};
 use crate::message::trace_context::TraceContext;
 use crate::message::{
@@ -225,6 +225,7 @@ impl Recovery {
             let mut messages = Vec::with_capacity(batch.len());
             for version in batch {
                 let file = &version.described.file;
+                self.record_newest(&version.described).await?;
                 self.journal.record_announced(&known(file)).await?;
                 self.journal.record_redriven(file.id().as_str()).await?;
                 messages.push(self.message(version).await?);
@@ -233,6 +234,39 @@ impl Recovery {
             sent.context("sending manifests to the chunks queue")?;
         }
         Ok(())
+    }
+
+    /// A journal that was put back to an earlier state takes a version before this for the newest of its name.
+    async fn record_newest(&self, described: &DescribedFile) -> Result<()> {
+        let (file, version) = (&described.file, &described.version);
+        let newest = self.journal.source(&file.location, file.name.as_str());
+        let newest = newest.await?.and_then(|newest| newest.version);
+        if newest.is_none_or(|newest| newest >= *version) {
+            return Ok(());
+        }
+        let observed = described.observed.as_ref();
+        let announcement = observed.map(|observed| observed.announcement.clone());
+        let record = SourceRecord {
+            location: file.location.clone(),
+            name: file.name.as_str().to_owned(),
+            announcement: announcement.unwrap_or_else(|| version.to_string()),
+            file_id: file.id().as_str().to_owned(),
+            hash: file.hash.as_str().to_owned(),
+            bytes: file.bytes,
+            modified_nanos: file.modified_nanos,
+            // Not known: what lies at the source is read before anything follows from it.
+            fingerprint: String::new(),
+            is_settled: false,
+            state: SourceState::Writing,
+            version: Some(version.clone()),
+            wants_reply: false,
+            awaits_receipt: false,
+            is_gone: false,
+        };
+        self.journal
+            .record_announcements(std::slice::from_ref(&record))
+            .await?;
+        Ok(self.journal.record_sent(&[record]).await?)
     }
 
     async fn message(&self, version: &FoundVersion) -> Result<Outgoing> {

@@ -71,7 +71,7 @@ impl Run {
             .extend(elsewhere.filter(|record| record.location == location));
         if let Some(first) = altered.first().filter(|_| self.database_put_back) {
             observer.notice(&format!(
-                "{} restored file(s) are not as the database knows them, for example {}; it was put back to an earlier state, so they may be later versions of this pipeline's: leave them, and use 'streampress recover'",
+                "{} restored file(s) are not as the database knows them, for example {}; since it was put back, they may be later versions of this pipeline's: leave them, and use 'streampress recover'",
                 altered.len(),
                 printable(&first.name)
             ));
