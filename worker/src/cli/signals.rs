@@ -59,7 +59,7 @@ pub(super) fn cancel_on_signal() -> Result<Arc<AtomicBool>> {
                 shutdown_on_signal(|| {}).cancelled().await;
                 flag.store(true, Ordering::Relaxed);
                 tokio::time::sleep(LONGEST_END).await;
-                output::error("stopped while it waited for its input or its output");
+                output::error("stopped: it did not end in time, as where it waits for a pipe");
                 std::process::exit(130);
             });
         })?;
