@@ -233,9 +233,9 @@ pub(super) fn role_threads(
     block_bytes: usize,
     effort: CodecEffort,
 ) -> Result<usize, LowAddressSpace> {
-    let in_space = threads_that_fit(given, block_bytes, effort, roles_memory())?;
-    let (limit, cores) = (memory_limit::limit(), in_space);
-    let fitting = memory_limit::threads_within(limit, cores, block_bytes, effort);
+    let threads = threads_that_fit(given, block_bytes, effort, roles_memory())?;
+    let limit = memory_limit::limit();
+    let fitting = memory_limit::threads_within(limit, threads, block_bytes, effort);
     let least = memory_limit::least_bytes(block_bytes, effort);
     if limit.is_some_and(|limit| limit < least) {
         warn!(
@@ -245,17 +245,16 @@ pub(super) fn role_threads(
         );
     }
     Ok(match given {
-        Some(_) => in_space,
-        None if fitting < cores => {
+        None if fitting < threads => {
             info!(
                 threads = fitting,
-                cores,
+                cores = threads,
                 limit_bytes = limit,
                 "Using fewer threads than cores: more would not fit the memory limit. --threads overrides this."
             );
             fitting
         }
-        None => cores,
+        Some(_) | None => threads,
     })
 }
 

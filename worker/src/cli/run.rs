@@ -65,8 +65,7 @@ fn options(args: RunArgs, observer: &dyn RunObserver) -> Result<RunOptions> {
         codec.block_bytes,
         codec.effort,
         roles_memory(),
-    )
-    .map_err(anyhow::Error::new)?;
+    )?;
     Ok(RunOptions {
         data: settings::data_folder(args.data, &resolved.identity.pipeline),
         resolved,

@@ -97,8 +97,7 @@ impl Announcer {
     /// within five minutes, as a bucket's event that is delivered twice must be.
     pub async fn announce(&self, entry: &FileEntry) -> Result<FileRef> {
         let read = self.read(entry).await?;
-        let id = announcement_of(&read.file);
-        self.send_all(vec![new_announcement(&read, id)]).await?;
+        self.announce_known(&read).await?;
         Ok(read.file)
     }
 

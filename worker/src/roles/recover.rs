@@ -18,7 +18,7 @@ use crate::message::{
     BundlePlace, DESCRIBED_VERSION, DescribedContent, DescribedFile, Digest, FileRef, Manifest,
     hash,
 };
-use crate::roles::announce;
+use crate::roles::announce::{self, ReadSource};
 use crate::roles::bundler::share;
 use crate::roles::record_writer::RecordWriter;
 use crate::roles::redrive::passing;
@@ -246,22 +246,15 @@ impl Recovery {
         }
         let observed = described.observed.as_ref();
         let announcement = observed.map(|observed| observed.announcement.clone());
-        let record = SourceRecord {
-            location: file.location.clone(),
-            name: file.name.as_str().to_owned(),
-            announcement: announcement.unwrap_or_else(|| version.to_string()),
-            file_id: file.id().as_str().to_owned(),
-            hash: file.hash.as_str().to_owned(),
-            bytes: file.bytes,
-            modified_nanos: file.modified_nanos,
+        let read = ReadSource {
+            file: file.clone(),
             // Not known: what lies at the source is read before anything follows from it.
             fingerprint: String::new(),
             is_settled: false,
-            state: SourceState::Writing,
+        };
+        let record = SourceRecord {
             version: Some(version.clone()),
-            wants_reply: false,
-            awaits_receipt: false,
-            is_gone: false,
+            ..read.record(announcement.unwrap_or_else(|| version.to_string()))
         };
         self.journal
             .record_announcements(std::slice::from_ref(&record))

@@ -395,9 +395,7 @@ impl Scanner {
             Err(error) if is_not_found(&error) => Ok(None),
             Err(error) => {
                 let remedy = match has_too_many_open_files(&error) {
-                    true => {
-                        "this process may have no more files open; raise its limit, as with 'ulimit -n 1024'"
-                    }
+                    true => streampress_transport::TOO_MANY_OPEN_FILES,
                     false => "once it can be read it is taken",
                 };
                 let reason = format!("{error:#}; {remedy}");

@@ -191,6 +191,10 @@ impl<'de> Deserialize<'de> for FileName {
     }
 }
 
+/// What to do where [`has_too_many_open_files`].
+pub const TOO_MANY_OPEN_FILES: &str =
+    "this process may have no more files open; raise its limit, as with 'ulimit -n 1024'";
+
 /// Whether the process, or the machine, may have no more files open.
 pub fn has_too_many_open_files(error: &io::Error) -> bool {
     let errno = error.raw_os_error().map(Errno::from_raw_os_error);

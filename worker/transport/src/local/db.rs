@@ -7,7 +7,7 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use rusqlite::{Connection, ErrorCode, OpenFlags};
 
-use crate::{TransportError, TransportResult, has_too_many_open_files};
+use crate::{TOO_MANY_OPEN_FILES, TransportError, TransportResult, has_too_many_open_files};
 
 /// The database's name in the data folder.
 pub(crate) const FILE_NAME: &str = "streampress.db";
@@ -252,9 +252,9 @@ pub(super) fn explain(path: &Path, error: rusqlite::Error) -> TransportError {
                 "the disk of {folder} is full; free some space and start again, nothing is lost"
             )
         }
-        Some(ErrorCode::CannotOpen) if are_files_exhausted(path) => format!(
-            "cannot open {shown}: this process may have no more files open; raise its limit, as with 'ulimit -n 1024', and start again"
-        ),
+        Some(ErrorCode::CannotOpen) if are_files_exhausted(path) => {
+            format!("cannot open {shown}: {TOO_MANY_OPEN_FILES}, and start again")
+        }
         Some(ErrorCode::ReadOnly | ErrorCode::CannotOpen | ErrorCode::PermissionDenied) => format!(
             "cannot write {shown}; make the folder writable for this user, or choose another data folder"
         ),

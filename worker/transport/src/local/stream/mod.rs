@@ -134,7 +134,7 @@ impl ChunkStream for LocalStream {
     }
 
     fn scan(&self) -> StreamScan {
-        scan::scan(&self.folder)
+        scan::scan(&self.folder, None)
     }
 
     fn has_ended(&self) -> bool {
@@ -149,7 +149,7 @@ impl ChunkStream for LocalStream {
 impl LocalStream {
     /// Reads only the segments that were appended to after this time.
     pub(super) fn scan_since(&self, since: SystemTime) -> StreamScan {
-        scan::scan_since(&self.folder, since)
+        scan::scan(&self.folder, Some(since))
     }
 
     fn count(&self, change: impl FnOnce(&mut StreamCounts)) {

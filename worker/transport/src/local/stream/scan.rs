@@ -15,17 +15,9 @@ use crate::{Position, ScannedRecord, Sequence, StreamScan, TransportError, Trans
 /// Records are read in pages of about this many bytes.
 const PAGE_BYTES: usize = 4 << 20;
 
-/// Reads the segments of `folder`, those of the process that began first before others.
-pub(super) fn scan(folder: &Path) -> StreamScan {
-    scan_segments(folder, None)
-}
-
-/// Reads only the segments that were appended to after this time.
-pub(super) fn scan_since(folder: &Path, since: SystemTime) -> StreamScan {
-    scan_segments(folder, Some(since))
-}
-
-fn scan_segments(folder: &Path, since: Option<SystemTime>) -> StreamScan {
+/// Reads the segments of `folder`, those of the process that began first before others; where a time is given, only those
+/// that were appended to after it.
+pub(super) fn scan(folder: &Path, since: Option<SystemTime>) -> StreamScan {
     let reader = SegmentsReader {
         folder: folder.to_owned(),
         since,
