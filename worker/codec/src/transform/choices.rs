@@ -37,6 +37,7 @@ pub(crate) enum Candidate {
     Sorted(Vec<u64>),
     Copied(u64),
     Mapped(u64),
+    Recalled(Vec<u64>),
 }
 
 /// How values are split into templates and variables. Decoding needs only `rule`.
@@ -239,6 +240,11 @@ impl Choice {
 /// The largest number of key columns that is read.
 const MAX_KEYS: usize = 8;
 
+fn read_keys(fields: &mut FieldReader<'_>) -> Result<Vec<u64>, Damage> {
+    let count = fields.size(MAX_KEYS, "the number of sort keys")?;
+    (0..count).map(|_| read_u64(fields)).collect()
+}
+
 impl Candidate {
     /// Separates the places inside the candidates of one column.
     pub(crate) fn position(&self) -> u64 {
@@ -255,6 +261,7 @@ impl Candidate {
             Self::Sorted(keys) => keys.iter().fold(12, |position, &key| mix(position, key)),
             Self::Copied(from) => mix(13, *from),
             Self::Mapped(key) => mix(14, *key),
+            Self::Recalled(keys) => keys.iter().fold(15, |position, &key| mix(position, key)),
         }
     }
 
@@ -263,11 +270,12 @@ impl Candidate {
             Self::Sorted(_) => 12,
             Self::Copied(_) => 13,
             Self::Mapped(_) => 14,
+            Self::Recalled(_) => 15,
             _ => self.position() as u8,
         };
         out.push(tag);
         match self {
-            Self::Sorted(keys) => {
+            Self::Sorted(keys) | Self::Recalled(keys) => {
                 put_varint(out, keys.len() as u64);
                 keys.iter().for_each(|key| out.extend(key.to_le_bytes()));
             }
@@ -294,16 +302,10 @@ impl Candidate {
                 },
                 fine: cut % 2 == 1,
             }),
-            12 => {
-                let count = fields.size(MAX_KEYS, "the number of sort keys")?;
-                Self::Sorted(
-                    (0..count)
-                        .map(|_| read_u64(fields))
-                        .collect::<Result<_, _>>()?,
-                )
-            }
+            12 => Self::Sorted(read_keys(fields)?),
             13 => Self::Copied(read_u64(fields)?),
             14 => Self::Mapped(read_u64(fields)?),
+            15 => Self::Recalled(read_keys(fields)?),
             _ => return Err(unknown()),
         })
     }
@@ -390,6 +392,7 @@ mod tests {
                 fine: true,
             }),
             Candidate::Sorted(vec![1, u64::MAX]),
+            Candidate::Recalled(vec![2]),
             Candidate::Copied(9),
             Candidate::Mapped(10),
         ] {
