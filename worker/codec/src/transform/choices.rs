@@ -102,6 +102,8 @@ pub(crate) enum Choice {
     Hex(bool),
     /// The coder of a stream or group; in the solid group of text if set.
     Stream(Coder, bool),
+    /// The order of columns: each time a column moves before another one.
+    Order(Vec<[u64; 2]>),
 }
 
 /// Choices by place. Lookups continue in `outer`.
@@ -209,6 +211,12 @@ impl Choice {
                 let [tag, parameter] = coder.to_bytes();
                 out.extend([4, tag, parameter, u8::from(*solid)]);
             }
+            Self::Order(pairs) => {
+                out.push(5);
+                put_varint(out, pairs.len() as u64);
+                let keys = pairs.as_flattened().iter();
+                keys.for_each(|key| out.extend(key.to_le_bytes()));
+            }
         }
     }
 
@@ -232,11 +240,18 @@ impl Choice {
                 let coder = Coder::from_bytes([fields.byte()?, fields.byte()?]);
                 Self::Stream(coder.ok_or_else(unknown)?, read_flag(fields)?)
             }
+            5 => {
+                let count = fields.size(MAX_ORDER, "the number of moved columns")?;
+                let pairs = (0..count).map(|_| Ok([read_u64(fields)?, read_u64(fields)?]));
+                Self::Order(pairs.collect::<Result<_, Damage>>()?)
+            }
             _ => return Err(unknown()),
         })
     }
 }
 
+/// The largest number of moved columns that is read.
+const MAX_ORDER: usize = 64;
 /// The largest number of key columns that is read.
 const MAX_KEYS: usize = 8;
 
@@ -383,6 +398,7 @@ mod tests {
             Choice::Integers(LayoutChoice::Groups(5), false),
             Choice::Stream(Coder::Bz2, true),
             Choice::Stream(Coder::Literals(4), false),
+            Choice::Order(vec![[1, 2], [u64::MAX, 3]]),
         ];
         for candidate in [
             Candidate::Text,

@@ -27,6 +27,7 @@ use self::context::Tag;
 pub(super) use self::{
     context::{DecodeContext, EncodeContext, EncodedColumn},
     references::{ColumnRefs, TableLookup},
+    sorted::adaptive_bits,
 };
 use super::{
     choices::{Candidate, Choice, Choices},

@@ -167,7 +167,7 @@ fn refine(contexts: &[u32], ids: impl Iterator<Item = u32>) -> Vec<u32> {
 
 /// The size of `ids` in bits for an adaptive coder with `contexts`: a value that its context has seen
 /// is cheap, a value that only others have seen costs an escape.
-fn adaptive_bits(ids: &[u32], distinct: usize, contexts: &[u32]) -> f64 {
+pub(crate) fn adaptive_bits(ids: &[u32], distinct: usize, contexts: &[u32]) -> f64 {
     let mut pairs: IdMap<(u32, u32), u32> = IdMap::default();
     let mut totals: IdMap<u32, u32> = IdMap::default();
     let mut singles = vec![0u32; distinct];
