@@ -171,17 +171,22 @@ pub(crate) fn adaptive_bits(ids: &[u32], distinct: usize, contexts: &[u32]) -> f
     let mut pairs: IdMap<(u32, u32), u32> = IdMap::default();
     let mut totals: IdMap<u32, u32> = IdMap::default();
     let mut singles = vec![0u32; distinct];
-    let mut bits = 0.0;
+    let (mut bits, mut product) = (0.0, 1.0f64);
     for (seen, (&id, &context)) in ids.iter().zip(contexts).enumerate() {
         let pair = pairs.entry((context, id)).or_default();
         let total = totals.entry(context).or_default();
         let single = &mut singles[id as usize];
         let general = (f64::from(*single) + 0.5) / (seen as f64 + 0.5 * distinct as f64);
         let probability = (f64::from(*pair) + general) / (f64::from(*total) + 1.0);
-        bits -= probability.log2();
+        // A logarithm takes longer than all else here.
+        product *= probability;
+        if product < 1e-250 {
+            bits -= product.log2();
+            product = 1.0;
+        }
         *pair += 1;
         *total += 1;
         *single += 1;
     }
-    bits
+    bits - product.log2()
 }
