@@ -141,7 +141,8 @@ pub(super) fn best(table: &ColumnTable, effort: Effort) -> Vec<ColumnMove> {
             (costs.total(&other), step)
         });
         let best = tried.min_by(|a, b| a.0.total_cmp(&b.0));
-        let Some((bits, step)) = best.filter(|(bits, _)| *bits < smallest * (1.0 - MIN_GAIN)) else {
+        let Some((bits, step)) = best.filter(|(bits, _)| *bits < smallest * (1.0 - MIN_GAIN))
+        else {
             break;
         };
         smallest = bits;
@@ -226,5 +227,65 @@ impl PairCosts {
             after.fold(self.alone[column], f64::min)
         });
         sizes.sum()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A table of the third of two columns that depend on each other, of a key of both, and of one that depends on nothing.
+    fn table() -> ColumnTable {
+        let mut random = fastrand::Rng::with_seed(1);
+        let rows: Vec<[u32; 3]> = (0..4000)
+            .map(|_| {
+                let kind = random.u32(0..12);
+                [kind * 20 + random.u32(0..20), random.u32(0..9), kind]
+            })
+            .collect();
+        let column = |number: usize| {
+            let mut values = ColumnValues::default();
+            rows.iter()
+                .for_each(|row| values.push_number(row[number] as usize));
+            values
+        };
+        ColumnTable {
+            head: Vec::new(),
+            columns: (0..3).map(column).collect(),
+            names: ["model", "size", "maker"].map(String::from).to_vec(),
+            keys: vec![11, 12, 13],
+        }
+    }
+
+    #[test]
+    fn moves_are_kept_in_plans_and_undone() {
+        let moves = [ColumnMove { from: 2, to: 0 }, ColumnMove { from: 2, to: 1 }];
+        let plain = table();
+        let mut arranged = table();
+        arrange(&moves, &mut arranged);
+        assert_eq!(arranged.names, ["maker", "size", "model"]);
+        assert_eq!(arranged.keys, [13, 12, 11]);
+        let choice = choice(&plain, &moves).expect("there are moves");
+        let mut choices = Choices::default();
+        choices.extend([choice]);
+        assert_eq!(known(&plain, &choices), moves);
+        restore(&moves, &mut arranged.names);
+        assert_eq!(arranged.names, plain.names);
+        let mut plan = Vec::new();
+        put(&moves, &mut plan);
+        assert_eq!(
+            read(&mut FieldReader::new(&plan), 3).as_deref(),
+            Ok(&moves[..])
+        );
+        assert!(read(&mut FieldReader::new(&plan), 2).is_err());
+    }
+
+    #[test]
+    fn columns_that_say_nothing_of_each_other_stay() {
+        let mut table = table();
+        table.columns.swap_remove(0);
+        table.names.swap_remove(0);
+        table.keys.swap_remove(0);
+        assert_eq!(best(&table, Effort::Balanced), []);
     }
 }

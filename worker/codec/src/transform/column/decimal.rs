@@ -263,7 +263,6 @@ fn short_decimals(doubles: &[f64], decimals: u8) -> Option<Vec<i64>> {
 
 /// The largest unit of which all numbers are multiples, if it is a power of two below one.
 fn common_unit(doubles: &[f64]) -> Option<NoiseUnit> {
-    const MOST: i32 = 62;
     let places = |double: &f64| match double.to_bits() {
         bits if bits << 1 == 0 => 0,
         bits => {
@@ -273,7 +272,7 @@ fn common_unit(doubles: &[f64]) -> Option<NoiseUnit> {
         }
     };
     let most = doubles.iter().map(places).max()?;
-    (1..=MOST)
+    (1..=i32::from(MAX_PLACES))
         .contains(&most)
         .then_some(NoiseUnit::Binary(most as u8))
 }
@@ -284,9 +283,7 @@ const MANTISSA_BITS: u32 = 52;
 /// The distance of a double from the nearest one to a short decimal.
 fn noise_of(double: f64, short: f64, noise: NoiseUnit) -> Option<i64> {
     let steps = match noise {
-        NoiseUnit::LastPlace => {
-            (double.to_bits() as i64).wrapping_sub(short.to_bits() as i64)
-        }
+        NoiseUnit::LastPlace => (double.to_bits() as i64).wrapping_sub(short.to_bits() as i64),
         NoiseUnit::Binary(places) => {
             let unit = 2f64.powi(i32::from(places));
             (double * unit - (short * unit).round_ties_even()) as i64
@@ -299,9 +296,7 @@ fn noise_of(double: f64, short: f64, noise: NoiseUnit) -> Option<i64> {
 /// The double at a distance from the nearest one to a short decimal.
 fn with_noise(short: f64, steps: i64, noise: NoiseUnit) -> f64 {
     match noise {
-        NoiseUnit::LastPlace => {
-            f64::from_bits((short.to_bits() as i64).wrapping_add(steps) as u64)
-        }
+        NoiseUnit::LastPlace => f64::from_bits((short.to_bits() as i64).wrapping_add(steps) as u64),
         NoiseUnit::Binary(places) => {
             let unit = 2f64.powi(i32::from(places));
             ((short * unit).round_ties_even() + steps as f64) / unit
@@ -454,7 +449,7 @@ fn decimals_of(format: NumberFormat, number: i64) -> u8 {
 /// Flags beside how doubles are printed, in version 2.
 const HAS_UNIT: u8 = 4;
 const HAS_STEPS: u8 = 8;
-/// Numbers of smaller units are exact in no double.
+/// The most binary places of a unit: two to the power of them is a factor of doubles.
 const MAX_PLACES: u8 = 62;
 
 impl NumberFormat {
@@ -535,7 +530,7 @@ impl NumberFormat {
         .ok_or_else(|| Damage::new("an unknown float notation"))?;
         let noise = match flags & HAS_UNIT {
             0 => NoiseUnit::LastPlace,
-            _ => NoiseUnit::Binary(plan.byte()?.min(MAX_PLACES)),
+            _ => NoiseUnit::Binary(plan.byte()?),
         };
         let steps = match flags & HAS_STEPS {
             0 => 0,
@@ -544,7 +539,8 @@ impl NumberFormat {
         if flags & !(HAS_UNIT | HAS_STEPS) > 0 {
             return Err(Damage::new("an unknown number format"));
         }
-        if usize::from(decimals) >= MAX_DIGITS || usize::from(width) > MAX_PADDED {
+        let beyond = matches!(noise, NoiseUnit::Binary(places) if places > MAX_PLACES);
+        if usize::from(decimals) >= MAX_DIGITS || usize::from(width) > MAX_PADDED || beyond {
             return Err(Damage::new("a number format out of range"));
         }
         Ok(Self {
@@ -680,6 +676,39 @@ mod tests {
             style(&["-65.613616999999977", "43.420273000000009", "-65.625"]),
             Some((6, DecimalStyle::Listed, 0, FloatPrint::Seventeen))
         );
+    }
+
+    #[test]
+    fn numbers_of_single_precision_are_counted_in_its_steps() {
+        let texts =
+            |number: &dyn Fn(u32) -> String| -> Vec<String> { (0..40).map(number).collect() };
+        let steps = |texts: Vec<String>| {
+            let texts: Vec<&str> = texts.iter().map(String::as_str).collect();
+            check(&texts).map(|format| format.steps)
+        };
+        let price = |n: u32| format!("{:.6}", (n as f32 * 7.31).round() / 100.0 + 63.0);
+        assert_eq!(
+            steps(texts(&|n| format!("{:.6}", (6399 + n * 7) as f32 / 100.0))),
+            Some(100)
+        );
+        assert_eq!(
+            steps(texts(&|n| format!("{:.6}", 64.0 + n as f32 / 131_072.0))),
+            Some(131_072)
+        );
+        assert_eq!(steps(texts(&price)), Some(0));
+        assert_eq!(steps(texts(&|n| (n * 17).to_string())), Some(0));
+    }
+
+    #[test]
+    fn noise_of_larger_numbers_is_listed_in_their_last_place() {
+        let sums = (0..40).map(|n| (f64::from(n) * 1.37 - 20.0 + 400.0) - 400.0);
+        let texts: Vec<String> = sums.map(|sum| sum.to_string()).collect();
+        let texts: Vec<&str> = texts.iter().map(String::as_str).collect();
+        let noise = check(&texts).map(|format| format.noise);
+        assert_eq!(noise, Some(NoiseUnit::Binary(44)));
+        let values: ColumnValues = texts.iter().map(|text| text.as_bytes()).collect();
+        let listed = scale(&values, FormatVersion::V2).map(|scaled| scaled.listed);
+        assert!(listed.is_some_and(|listed| listed.iter().all(|&steps| steps <= 2)));
     }
 
     #[test]

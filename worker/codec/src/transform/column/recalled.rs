@@ -123,7 +123,11 @@ pub(super) fn decode(
         if first {
             list.entries.clear();
         }
-        let place = if first { NEW } else { places.next().unwrap_or(NEW) };
+        let place = if first {
+            NEW
+        } else {
+            places.next().unwrap_or(NEW)
+        };
         let number = match place {
             NEW => {
                 list.add(new_rows.len() as u32);
@@ -143,4 +147,31 @@ pub(super) fn decode(
         values.push_bounded(new.get(number as usize), context.limit)?;
     }
     Ok(values)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn frequent_values_come_first_and_of_equal_ones_the_latest() {
+        let mut list = RecallList::default();
+        [7, 8, 9].into_iter().for_each(|value| list.add(value));
+        assert_eq!(list.recall(2), Some(9));
+        assert_eq!(list.recall(2), Some(8));
+        assert_eq!(
+            [8, 9, 7].map(|value| list.place_of(value)),
+            [Some(0), Some(1), Some(2)]
+        );
+        assert_eq!(list.recall(3), None);
+    }
+
+    #[test]
+    fn a_full_list_loses_its_last_value() {
+        let mut list = RecallList::default();
+        (0..300).for_each(|value| list.add(value));
+        assert_eq!(list.entries.len(), MAX_LIST);
+        assert_eq!(list.place_of(298), None);
+        assert_eq!(list.place_of(299), Some(MAX_LIST - 1));
+    }
 }
