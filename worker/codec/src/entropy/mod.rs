@@ -42,9 +42,8 @@ impl EncodeOptions {
     /// Whether the codings of a new table of `raw_len` bytes are tried in the whole: small blocks gain, and that takes longer
     /// than the time that less effort may take.
     pub(crate) fn is_refined(&self, raw_len: usize) -> bool {
-        // With all columns and some of their codings in memory, a block takes more of it.
-        let most = (self.max_dictionary as usize / 3 * 2).min(1 << 20);
-        raw_len <= most && self.effort == Effort::Max && self.version == FormatVersion::V2
+        const MOST: usize = 8 << 10;
+        raw_len <= MOST && self.effort == Effort::Max && self.version == FormatVersion::V2
     }
 
     /// Whether LZMA may begin with the primer. Of many bytes it gains little.

@@ -333,10 +333,6 @@ const DRIFT_TOTAL_SHARE: u64 = 128;
 
 /// Columns of fewer bytes are not worth the time.
 const REFINED_COLUMN: u64 = 6;
-/// In blocks of more packed bytes, columns of a smaller share are not, and no more columns than these.
-const REFINED_SHARE: u64 = 200;
-const REFINED_COLUMNS: usize = 12;
-const SMALL_BYTES: usize = 2 << 10;
 /// In a whole small block, a coding that is larger alone by more than these bytes is not tried.
 const REFINED_BYTES: usize = 12;
 
@@ -377,17 +373,10 @@ impl TableEncoder<'_> {
         let mut columns = attempt.columns.clone();
         let mut smallest = attempt.written.payload.len();
         let packed = attempt.packed_columns(effort);
-        let least = match smallest {
-            ..=SMALL_BYTES => REFINED_COLUMN,
-            _ => smallest as u64 / REFINED_SHARE,
-        };
         let mut order: Vec<usize> = (0..columns.len())
-            .filter(|&number| packed[number] >= least)
+            .filter(|&number| packed[number] >= REFINED_COLUMN)
             .collect();
         order.sort_by_key(|&number| std::cmp::Reverse(packed[number]));
-        if smallest > SMALL_BYTES {
-            order.truncate(REFINED_COLUMNS);
-        }
         for number in order {
             let context = self.context(number, &none);
             let cost = columns[number].cost(effort);

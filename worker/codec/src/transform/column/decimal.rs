@@ -686,7 +686,7 @@ mod tests {
             let texts: Vec<&str> = texts.iter().map(String::as_str).collect();
             check(&texts).map(|format| format.steps)
         };
-        let price = |n: u32| format!("{:.6}", (n as f32 * 7.31).round() / 100.0 + 63.0);
+        let price = |n: u32| format!("{:.6}", 63.0 + f64::from(n) * 0.123_457);
         assert_eq!(
             steps(texts(&|n| format!("{:.6}", (6399 + n * 7) as f32 / 100.0))),
             Some(100)
