@@ -195,7 +195,14 @@ impl RoleContext {
         let files = self.files(location)?;
         let destination = match (location, self.journal_of(location)) {
             (Location::S3 { .. }, _) => Destination::with_own_journal(files, None),
-            (Location::File { .. }, Some(journal)) => Destination::new(files, Arc::new(journal)),
+            (Location::File { .. }, Some(journal)) => {
+                let destination = Destination::new(files, Arc::new(journal));
+                match &self.backend {
+                    Backend::Embedded(local) => destination.with_stream(local.stream()),
+                    // Its queues are not put back with the database.
+                    Backend::Aws(_) => destination,
+                }
+            }
             (Location::File { .. }, None) => {
                 Destination::with_own_journal(files, Some(&self.path(location)?))
             }
