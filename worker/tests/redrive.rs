@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use async_trait::async_trait;
-use streampress::journal::{FileJournal, SqliteJournal};
+use streampress::journal::{FileJournal, FileStatus, SqliteJournal};
 use streampress::message::{Manifest, Message, Records, STRICT_GROUP, VERSION};
 use streampress::roles::announce::{AnnouncementFormat, Announcer};
 use streampress::roles::connect::CompressorConnections;
@@ -125,6 +125,34 @@ async fn dead_announcement(
     let id = id.file().expect("a file").id();
     let recorded = announcer.journal.record_failed(id.as_str(), &failure).await;
     recorded.expect("recorded");
+}
+
+#[tokio::test]
+async fn a_list_says_what_the_journal_has_of_the_file_of_a_dead_letter() {
+    let fixture = Fixture::open();
+    let journal = Arc::new(SqliteJournal::open(&fixture.local).expect("opens"));
+    let announcer = Announcer {
+        journal: journal.clone(),
+        ..fixture.announcer(AnnouncementFormat::Native)
+    };
+    let reason = DeadLetterReason::GaveUp;
+    dead_announcement(&fixture, &announcer, "a.txt", reason).await;
+    let connections = connections(&fixture, fixture.local.stream());
+    let listed = async || {
+        let request = RedriveRequest::all(RedriveTask::List);
+        let letters = redrive(&connections, &announcer, &request).await;
+        letters.expect("listed").remove(0).action
+    };
+    let open = journal.open_files().await.expect("read");
+    let id = open[0].file_id.as_str();
+    let state = |state| RedriveAction::Listed(Some(state));
+    assert_eq!(listed().await, state(FileStatus::Failed));
+    journal.record_redriven(id).await.expect("recorded");
+    assert_eq!(listed().await, state(FileStatus::UnderWay));
+    journal.record_superseded(id).await.expect("recorded");
+    assert_eq!(listed().await, state(FileStatus::Superseded));
+    journal.record_restored(id, 1).await.expect("recorded");
+    assert_eq!(listed().await, RedriveAction::RestoredSince);
 }
 
 #[tokio::test]

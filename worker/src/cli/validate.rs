@@ -12,7 +12,7 @@ use streampress_crds::document::{self, Documents};
 use super::args::ValidateArgs;
 use super::output;
 use crate::config::settings;
-use crate::roles::context::schema_problem;
+use crate::roles::context::schema_problems;
 
 pub(super) fn command(args: ValidateArgs) -> Result<ExitCode> {
     let (mut valid, mut names) = (true, PlacesByName::new());
@@ -36,12 +36,16 @@ fn validate(file: &Path, live: bool, names: &mut PlacesByName) -> Result<bool> {
             if !are_names_new(file, &loaded, names) {
                 return Ok(false);
             }
+            let mut are_schemas_good = true;
             for (pipeline, places) in loaded.pipelines.iter().zip(&loaded.places) {
-                if let Some((field, problem)) = schema_problem(pipeline.resolved()) {
+                for (field, problem) in schema_problems(pipeline.resolved()) {
                     let (line, column) = places.of(&field);
                     output::say(&format!("{}:{line}:{column}: {problem}", file.display()));
-                    return Ok(false);
+                    are_schemas_good = false;
                 }
+            }
+            if !are_schemas_good {
+                return Ok(false);
             }
             for notice in &loaded.notices {
                 output::note(&notice.to_string());

@@ -192,7 +192,7 @@ impl LegacyDecompressor {
 }
 
 /// The file's name below the destination; a foreign folder before it is dropped.
-fn file_name(message: &LegacyManifest) -> Result<FileName, HandlerError> {
+pub(crate) fn file_name(message: &LegacyManifest) -> Result<FileName, HandlerError> {
     let full = message.file_name.as_str();
     let inside = full
         .strip_prefix(READ_LOCATION)

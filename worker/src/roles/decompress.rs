@@ -209,17 +209,27 @@ impl Decompressor {
             return self.confirm(manifest, context).await;
         }
         let wanted = Wanted::new(&manifest.file, version_of(manifest, context));
-        let checking = self.destination.needs_content(&wanted);
-        if context.or_stop(checking).await? {
-            return self.unpack_and_place(manifest, &wanted, context).await;
-        }
-        context.record_wait(manifest.compressed_millis);
-        match self.destination.place(&wanted, None, context).await? {
-            // Another worker or program changed it since.
+        match self.place_without_content(&wanted, context).await? {
             PlacedVersion::NeedsContent | PlacedVersion::Written => {
                 self.unpack_and_place(manifest, &wanted, context).await
             }
-            placed => self.conclude(manifest, placed, 0.0, context).await,
+            placed => {
+                context.record_wait(manifest.compressed_millis);
+                self.conclude(manifest, placed, 0.0, context).await
+            }
+        }
+    }
+
+    /// What becomes of the version where its content is not fetched.
+    async fn place_without_content(
+        &self,
+        wanted: &Wanted,
+        context: MessageContext<'_>,
+    ) -> Result<PlacedVersion, HandlerError> {
+        let checking = self.destination.needs_content(wanted);
+        match context.or_stop(checking).await? {
+            true => Ok(PlacedVersion::NeedsContent),
+            false => self.destination.place(wanted, None, context).await,
         }
     }
 
@@ -231,12 +241,7 @@ impl Decompressor {
     ) -> Result<PlacedVersion, HandlerError> {
         let file = &manifest.file;
         let wanted = Wanted::new(file, version_of(manifest, context));
-        let checking = self.destination.needs_content(&wanted);
-        let placed = match context.or_stop(checking).await? {
-            true => PlacedVersion::NeedsContent,
-            false => self.destination.place(&wanted, None, context).await?,
-        };
-        match placed {
+        match self.place_without_content(&wanted, context).await? {
             PlacedVersion::NeedsContent | PlacedVersion::Written => {
                 Err(source_missing(&file.name, &file.location))
             }
