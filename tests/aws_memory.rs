@@ -3,7 +3,6 @@
 //! and a release build to finish in minutes; `tests/run --long` runs it.
 
 use std::fs;
-use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant, SystemTime};
 
 use futures::{StreamExt, stream};
@@ -11,8 +10,9 @@ use streampress::journal::NoJournal;
 use streampress::roles::announce::AnnouncementFormat;
 use streampress::roles::announce::Announcer;
 use streampress_tests::aws::Cloud;
+use streampress_tests::cgroup::{Cgroup, peak_memory};
 use streampress_tests::eventually;
-use streampress_tests::sandbox::{RunningProgram, Sandbox};
+use streampress_tests::sandbox::Sandbox;
 use streampress_transport::FileName;
 use streampress_transport::local::files::LocalFiles;
 
@@ -22,52 +22,6 @@ const MIB: u64 = 1 << 20;
 const BLOCK_BYTES: u64 = 4 * MIB;
 /// A worker has one slot.
 const BUDGET_BYTES: u64 = 64 * MIB + 16 * BLOCK_BYTES;
-
-/// A cgroup with a memory limit, removed when dropped.
-struct Cgroup(PathBuf);
-
-impl Cgroup {
-    /// Creates it below the root of the memory controller, in either version of cgroups.
-    fn new(name: &str) -> Self {
-        let name = format!("streampress-memory-{}-{name}", std::process::id());
-        let (path, limit) = if Path::new("/sys/fs/cgroup/cgroup.controllers").exists() {
-            (Path::new("/sys/fs/cgroup").join(name), "memory.max")
-        } else {
-            let path = Path::new("/sys/fs/cgroup/memory").join(name);
-            (path, "memory.limit_in_bytes")
-        };
-        fs::create_dir(&path).expect("a cgroup can be created; run this as root");
-        let group = Self(path);
-        fs::write(group.0.join(limit), BUDGET_BYTES.to_string()).expect("limits can be set");
-        group
-    }
-
-    fn processes(&self) -> PathBuf {
-        self.0.join("cgroup.procs")
-    }
-}
-
-impl Drop for Cgroup {
-    fn drop(&mut self) {
-        // The kernel may need a moment to remove its processes.
-        for _ in 0..50 {
-            if fs::remove_dir(&self.0).is_ok() {
-                return;
-            }
-            // Between two attempts.
-            std::thread::sleep(Duration::from_millis(100));
-        }
-    }
-}
-
-/// The peak resident memory of a process, in bytes.
-fn peak_memory(worker: &RunningProgram) -> u64 {
-    let status = fs::read_to_string(format!("/proc/{}/status", worker.id()));
-    let status = status.expect("the worker is still alive, so the limit was not reached");
-    let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:"));
-    let kib = line.and_then(|line| line.trim().strip_suffix(" kB")?.parse::<u64>().ok());
-    kib.expect("the kernel reports kB") * 1024
-}
 
 struct MemoryFixture {
     cloud: Cloud,
@@ -97,7 +51,7 @@ impl MemoryFixture {
             cloud,
             sandbox,
             announcer,
-            groups: ["compressor", "decompressor"].map(Cgroup::new),
+            groups: ["compressor", "decompressor"].map(|name| Cgroup::new(name, BUDGET_BYTES)),
         }
     }
 

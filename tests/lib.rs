@@ -4,6 +4,7 @@
 //! - [`aws`]: queues, streams and clients on it. [`issuer`]: where temporary AWS credentials come from.
 //! - [`pipeline`]: a whole pipeline whose workers can be killed. [`slow`]: a consumer whose work takes time.
 //! - [`sandbox`]: the program `streampress` in a folder of its own.
+//! - [`cgroup`]: control groups with a memory limit.
 //! - [`console`]: the console blocks of README.md and docs/.
 //! - [`cluster`]: the Kubernetes of `tests/cluster`, through kubectl and helm.
 //! - [`eventually`], [`eventually_blocking`]: waiting for a condition.
@@ -14,4 +15,4 @@ pub mod fake_aws;
 mod support;
 
 pub use streampress_transport::contract_tests::{eventually, eventually_blocking};
-pub use support::{aws, cluster, console, issuer, pipeline, sandbox, slow};
+pub use support::{aws, cgroup, cluster, console, issuer, pipeline, sandbox, slow};
