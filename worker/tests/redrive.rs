@@ -9,7 +9,9 @@ use streampress::journal::{FileJournal, FileStatus, SqliteJournal};
 use streampress::message::{Manifest, Message, Records, STRICT_GROUP, VERSION};
 use streampress::roles::announce::{AnnouncementFormat, Announcer};
 use streampress::roles::connect::CompressorConnections;
-use streampress::roles::redrive::{RedriveAction, RedriveRequest, RedriveTask, redrive};
+use streampress::roles::redrive::{
+    RedriveAction, RedriveRequest, RedriveTask, RedrivenLetter, redrive,
+};
 use streampress_transport::contract_tests::{StreamTap, TappedStream};
 use streampress_transport::{
     ATTR_DETAIL, ATTR_GROUP, ATTR_REASON, ChunkStream, DeadLetterReason, Delivery, Failure,
@@ -42,7 +44,7 @@ fn connections(fixture: &Fixture, stream: Arc<dyn ChunkStream>) -> CompressorCon
 }
 
 #[tokio::test]
-async fn a_redrive_that_fails_in_the_middle_leaves_no_letter_in_flight() {
+async fn letters_whose_records_cannot_be_asked_for_are_left_each_with_the_cause() {
     let fixture = Fixture::open();
     let announcer = fixture.announcer(AnnouncementFormat::Native);
     let queue = fixture.local.chunks_queue();
@@ -93,9 +95,13 @@ async fn a_redrive_that_fails_in_the_middle_leaves_no_letter_in_flight() {
         &fixture,
         TappedStream::new(fixture.local.stream(), OutOfReach),
     );
-    redrive(&connections, &announcer, &RedriveRequest::default())
-        .await
-        .expect_err("the stream cannot be reached");
+    let redriven = redrive(&connections, &announcer, &RedriveRequest::default()).await;
+    let redriven = redriven.expect("all were looked at");
+    let is_left = |letter: &RedrivenLetter| matches!(&letter.action, RedriveAction::Left(why) if why.contains("out of reach"));
+    assert!(
+        redriven.len() == 2 && redriven.iter().all(is_left),
+        "{redriven:?}"
+    );
     let dead = queue.dead_letters().expect("there is one");
     let letters = dead.receive(10, Duration::ZERO).await.expect("received");
     assert_eq!(letters.len(), 2, "some are in flight");

@@ -1,9 +1,12 @@
 //! One message from its receive to its end: kept in flight, handled within its trace, and then deleted, dead-lettered or
 //! released.
 
+use std::any::Any;
+use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
 use std::time::Duration;
 
+use futures::FutureExt;
 use parking_lot::Mutex;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
@@ -13,7 +16,7 @@ use super::consumer::Received;
 use super::handler::{Handled, Handler, HandlerError, MessageContext, ServiceOutage, ThreadBudget};
 use super::outage::{Failures, ServiceHealth};
 use crate::message::trace_context::TraceContext;
-use crate::message::{DeadLetterReason, Message, MessageError, Subject, VERSION};
+use crate::message::{DeadLetterReason, Message, MessageError, NEWEST_VERSION, Subject};
 use crate::runtime;
 use crate::telemetry::metrics::{InFlight, Meter, RetryCause};
 use crate::telemetry::trace;
@@ -77,7 +80,7 @@ enum Ended {
 impl From<&MessageError> for Ended {
     fn from(error: &MessageError) -> Self {
         match error {
-            MessageError::Version(version) if *version > u64::from(VERSION) => {
+            MessageError::Version(version) if *version > u64::from(NEWEST_VERSION) => {
                 Self::Waiting(anyhow::anyhow!("{error}"))
             }
             _ => Self::Permanent(Failure::new(
@@ -86,6 +89,16 @@ impl From<&MessageError> for Ended {
             )),
         }
     }
+}
+
+/// A fault of this program: it counts as an attempt, so that one file's content does not end the worker.
+fn panicked(panic: &(dyn Any + Send)) -> HandlerError {
+    let text = panic.downcast_ref::<&str>().copied();
+    let text = text.or_else(|| panic.downcast_ref::<String>().map(String::as_str));
+    let text = text.unwrap_or("without a text");
+    HandlerError::Transient(anyhow::anyhow!(
+        "the work panicked, which is a fault of streampress: {text}"
+    ))
 }
 
 /// A message, parsed or not, and its place in the metrics.
@@ -167,8 +180,9 @@ impl MessageTask {
             return ended;
         }
         loop {
-            let handled = self.handler.handle(message, self.context(delivery)).await;
-            let (outage, bytes) = match handled {
+            let handling = self.handler.handle(message, self.context(delivery));
+            let handled = AssertUnwindSafe(handling).catch_unwind().await;
+            let (outage, bytes) = match handled.unwrap_or_else(|panic| Err(panicked(&*panic))) {
                 Ok(handled) => return Ended::Done(handled),
                 Err(HandlerError::Permanent(failure)) => return Ended::Permanent(failure),
                 Err(HandlerError::Interrupted) => return Ended::Interrupted,
@@ -208,7 +222,17 @@ impl MessageTask {
             return None;
         }
         let needed = self.handler.needed_bytes(message);
-        let outage = self.handler.probe(Some(message), needed).await.err()?;
+        let small = needed.min(SMALL_PROBE_BYTES);
+        let probing = async {
+            // Where little does not fit either, the work itself meets the outage, and it counts as one.
+            self.handler.probe(Some(message), small).await.ok()?;
+            self.handler.probe(Some(message), needed).await.err()
+        };
+        let outage = tokio::select! {
+            biased;
+            outage = probing => outage?,
+            () = self.stop.cancelled() => return Some(Ended::Interrupted),
+        };
         Some(Ended::Failed {
             cause: anyhow::anyhow!("{needed} bytes do not fit: {}", outage.cause),
             proven: false,
@@ -586,6 +610,7 @@ mod tests {
     #[derive(Default)]
     struct TestHandler {
         fails: bool,
+        panics: bool,
         /// Fails for now.
         fails_for_now: AtomicBool,
         /// Its destination takes no more bytes than this at once, where there is one.
@@ -619,6 +644,7 @@ mod tests {
             _message: &Message,
             context: MessageContext<'_>,
         ) -> Result<Handled, HandlerError> {
+            assert!(!self.panics, "a file that nobody thought of");
             if self.fails {
                 let reason = DeadLetterReason::BadName;
                 return Err(HandlerError::permanent(reason, "no attempt can succeed"));
@@ -796,15 +822,33 @@ mod tests {
     #[tokio::test]
     async fn a_message_that_cannot_be_parsed_is_a_dead_letter_and_no_handler_sees_it() {
         let now = Instant::now();
-        let queue = RecordingQueue::new(LONG, true);
         let handler = Arc::new(TestHandler::default());
-        let unreadable = Delivery {
-            body: "{}".into(),
-            ..delivery(now, now + LONG)
-        };
-        run(&queue, handler.clone(), unreadable).await;
-        assert_eq!(queue.ends(), ["dead-lettered"]);
+        // Of each version that is read, one without the parts of any kind.
+        let versions = (1..=NEWEST_VERSION).map(|version| format!(r#"{{"version": {version}}}"#));
+        for body in versions.chain(["{}".into(), r#"{"version": 0}"#.into()]) {
+            let queue = RecordingQueue::new(LONG, true);
+            let unreadable = Delivery {
+                body: body.clone(),
+                ..delivery(now, now + LONG)
+            };
+            run(&queue, handler.clone(), unreadable).await;
+            assert_eq!(queue.ends(), ["dead-lettered"], "{body}");
+        }
         assert!(!handler.had_effect.load(Ordering::SeqCst));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_panic_of_the_work_is_a_failed_attempt() {
+        let queue = RecordingQueue::new(LONG, true);
+        let handler = Arc::new(TestHandler {
+            panics: true,
+            ..TestHandler::default()
+        });
+        let now = Instant::now();
+        run(&queue, handler, delivery(now, now + LONG)).await;
+        assert!(queue.ends().is_empty());
+        let extended = queue.extended.lock().len();
+        assert_eq!(extended, 1, "it is invisible for a while");
     }
 
     #[tokio::test(start_paused = true)]
@@ -946,7 +990,7 @@ mod tests {
         let queue = RecordingQueue::new(LONG, true);
         let now = Instant::now();
         let newer = Delivery {
-            body: format!(r#"{{"version": {}}}"#, VERSION + 1),
+            body: format!(r#"{{"version": {}}}"#, NEWEST_VERSION + 1),
             receive_count: 500,
             ..delivery(now, now + LONG)
         };

@@ -80,7 +80,9 @@ pub enum PlacedVersion {
     NeedsContent,
     /// It was written and is visible.
     Written,
-    /// It lies there already; or it lay there, and others changed it since.
+    /// Its bytes lay there, as another version's or another program's: they are this version's now.
+    Adopted,
+    /// It was placed before; or it was, and others changed it since.
     InPlace,
     /// A newer version was visible there before.
     Superseded,
@@ -236,7 +238,7 @@ impl Destination {
             Decision::Adopt => {
                 context.ensure_owner()?;
                 self.adopt(wanted, found).await?;
-                Ok(PlacedVersion::InPlace)
+                Ok(PlacedVersion::Adopted)
             }
             Decision::Write { displaces } => match content {
                 Some(content) => {
@@ -465,7 +467,7 @@ pub(crate) fn fault(error: io::Error, step: &str, wanted: &Wanted) -> HandlerErr
 /// The dead letter of a file that cannot have its name at the destination.
 fn bad_name(wanted: &Wanted, why: &str) -> HandlerError {
     let detail = format!(
-        "{} cannot be restored under its name: {why}; make the name free, then 'streampress redrive' with the same FILE and --data",
+        "{} cannot be restored under its name: {why}; make the name free, then 'streampress redrive' with the same FILE and --data or --aws",
         wanted.name
     );
     HandlerError::permanent(DeadLetterReason::BadName, detail)

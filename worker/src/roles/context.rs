@@ -43,6 +43,7 @@ use crate::roles::scan::{LeftOutFiles, Scanner};
 use crate::roles::source::SourceFilter;
 use crate::roles::unconfirmed::UnconfirmedFiles;
 use crate::runtime;
+use crate::telemetry::memory_limit;
 use crate::telemetry::metrics::Meter;
 use streampress_codec::{FormatVersion, hybrid};
 use streampress_generator::{FileFormat, Generator, GeneratorOptions, Schema, SchemaError};
@@ -537,6 +538,7 @@ impl RoleContext {
             report,
             self.journal.clone(),
         );
+        handler.limits.in_flight_bytes = memory_limit::unpacked_bytes_at_once();
         handler.receipts = connections.receipts_queue.map(|queue| {
             let receipts = ReceiptSender::new(queue, is_strict);
             match connections.requests_only {

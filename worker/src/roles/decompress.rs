@@ -287,6 +287,10 @@ impl Decompressor {
                     "File restored."
                 );
             }
+            PlacedVersion::Adopted => {
+                context.count_restored(manifest.packed_bytes, file.bytes);
+                info!("The same bytes are at the destination already; nothing was written.");
+            }
             PlacedVersion::InPlace => info!("The file is restored already; skipped."),
         }
         let (id, packed_bytes) = (file.id(), manifest.packed_bytes);
@@ -399,7 +403,7 @@ impl Decompressor {
     ) -> Result<Bytes, HandlerError> {
         let fetching = records::fetch_bundle(&*self.stream, manifest, place, context.meter);
         let packed = context.or_stop(fetching).await?;
-        let thread = context.one_thread().await?;
+        let thread = context.threads_for(place.bytes, self.block_bytes).await?;
         let (name, place) = (manifest.file.name.clone(), place.clone());
         context.meter.bundle_unpacked();
         blocking(move || {
@@ -446,7 +450,7 @@ impl Decompressor {
         context: MessageContext<'_>,
     ) -> Result<Box<dyn PendingFile>, HandlerError> {
         let cancel = Arc::new(AtomicBool::new(false));
-        let unpacking = self.unpack_blocks(wanted, payloads, cancel.clone());
+        let unpacking = self.unpack_blocks(file, wanted, payloads, cancel.clone());
         // It may end before the work is stopped.
         let mut unpacking = std::pin::pin!(maybe_done(unpacking));
         let both = async { tokio::join!(unpacking.as_mut(), fetching).1 };
@@ -464,7 +468,10 @@ impl Decompressor {
         let Some(unpacked) = unpacking.take_output() else {
             return Err(HandlerError::Interrupted);
         };
-        let (pending, summary) = unpacked.map_err(|error| unpack_error(wanted, error))?;
+        let (pending, summary) = unpacked.map_err(|error| match error {
+            CodecError::Write(error) => destination::fault(error, "writing", wanted),
+            error => records::unpack_error(file, error),
+        })?;
         records::check_content(file, &summary)?;
         Ok(pending)
     }
@@ -472,12 +479,14 @@ impl Decompressor {
     /// Unpacks on a blocking thread into a file that is not visible yet.
     async fn unpack_blocks(
         &self,
+        file: &FileRef,
         wanted: &Wanted,
         payloads: mpsc::Receiver<Bytes>,
         cancel: Arc<AtomicBool>,
     ) -> Result<(Box<dyn PendingFile>, hybrid::Summary), CodecError> {
         let (destination, wanted) = (self.destination.clone(), wanted.clone());
-        let (limits, threads) = (self.limits, self.threads);
+        let limits = records::limits_of(file.bytes, self.limits);
+        let threads = self.threads;
         blocking(move || {
             let mut pending = destination.create(&wanted).map_err(CodecError::Write)?;
             let reader = PayloadReader::new(payloads);
@@ -544,13 +553,6 @@ impl Decompressor {
 fn version_of(manifest: &Manifest, context: MessageContext<'_>) -> FileVersion {
     let version = manifest.file_version.clone();
     version.unwrap_or_else(|| context.delivery.version())
-}
-
-fn unpack_error(wanted: &Wanted, error: CodecError) -> HandlerError {
-    match error {
-        CodecError::Write(error) => destination::fault(error, "writing", wanted),
-        error => records::unpack_error(&wanted.name, error),
-    }
 }
 
 #[cfg(test)]

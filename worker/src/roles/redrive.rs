@@ -253,22 +253,29 @@ impl Redrive<'_> {
                     all.push(described);
                     continue;
                 }
+                // One letter never stops the others.
                 let file = described.file.as_ref();
-                described.action = self.act(&letter, message.as_ref(), file).await?;
+                let acted = self.act(&letter, message.as_ref(), file).await;
+                described.action = acted.unwrap_or_else(left);
                 let stays = matches!(
                     described.action,
                     RedriveAction::Listed(_) | RedriveAction::Left(_)
                 );
                 if !stays && self.request.task != RedriveTask::List {
-                    dead.delete(&letter.receipt)
-                        .await
-                        .context("deleting a dead letter that was dealt with")?;
-                    in_flight.lock().remove(&letter.receipt);
-                    info!(
-                        message_id = letter.message_id,
-                        action = ?described.action,
-                        "Dead letter dealt with."
-                    );
+                    match dead.delete(&letter.receipt).await {
+                        Ok(()) => {
+                            in_flight.lock().remove(&letter.receipt);
+                            info!(
+                                message_id = letter.message_id,
+                                action = ?described.action,
+                                "Dead letter dealt with."
+                            );
+                        }
+                        Err(error) => {
+                            let why = "it was dealt with and cannot be deleted";
+                            described.action = left(anyhow::Error::new(error).context(why));
+                        }
+                    }
                 }
                 all.push(described);
             }
