@@ -32,10 +32,11 @@ impl Location {
         const FORM: &str = "write file:///data/… for the volume or s3://bucket/prefix";
         if let Some(path) = text.strip_prefix("file://") {
             let path = path.trim_end_matches('/');
-            if !path.starts_with('/') {
+            let below = path.strip_prefix('/');
+            let Some(below) = below.filter(|below| !below.starts_with('/')) else {
                 return Err("write three slashes, as in file:///data/in".into());
-            }
-            plain_names(path.trim_start_matches('/'))?;
+            };
+            plain_names(below)?;
             return Ok(Location::File { path: path.into() });
         }
         let rest = text.strip_prefix("s3://").ok_or(FORM)?;
@@ -151,6 +152,7 @@ mod tests {
         for (text, remedy) in [
             ("/data/in", "file:///data/"),
             ("file://data/in", "three slashes"),
+            ("file:////data/in", "three slashes"),
             ("file:///data//in", "one slash"),
             ("file:///", "three slashes"),
             ("file:///data/../etc", "\"..\""),

@@ -128,7 +128,7 @@ const UNITS: [(&str, u64); 12] = [
 ];
 /// Digits behind the point; Kubernetes keeps no more either.
 const FRACTION_DIGITS: usize = 9;
-const FORM: &str =
+pub(crate) const FORM: &str =
     "write a number and a unit, such as 400Ki, 1Mi, 1.5Gi, 500k, 0.1M, 1e5 or 1048576";
 const TOO_LARGE: &str = "this is more than any file system holds; use a smaller number";
 
@@ -144,6 +144,7 @@ fn parse(text: &str) -> Result<u64, String> {
         (Some((_, unit)), _) => (*unit, 0),
         (None, Some(exponent)) => (1, exponent),
         (None, None) if suffix.is_empty() => (1, 0),
+        (None, None) if suffix == "m" => return Err(thousandths(number)),
         (None, None) => return Err(close_suffix(number, suffix).unwrap_or_else(|| FORM.into())),
     };
     let (whole, fraction) = number.split_once('.').unwrap_or((number, ""));
@@ -182,6 +183,18 @@ fn scale(billionths: u128, unit: u128, exponent: i32) -> Option<u128> {
         // Less than a byte.
         (true, None) => Some(1),
         (false, power) => product.checked_mul(power?),
+    }
+}
+
+/// What to write instead of a number of thousandths, which may have been meant as millions.
+fn thousandths(number: &str) -> String {
+    let bytes = number.parse::<u64>().map(|number| number.div_ceil(1000));
+    match bytes {
+        Ok(bytes @ 1000..) => format!("write {bytes}; m stands for thousandths"),
+        Ok(_) | Err(_) => {
+            let millions = close_suffix(number, "m").unwrap_or_else(|| FORM.into());
+            format!("{millions}; m stands for thousandths")
+        }
     }
 }
 

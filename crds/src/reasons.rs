@@ -382,7 +382,9 @@ impl Reason {
             }
             Self::StoppingIntake | Self::RestoringFiles | Self::Settling => "wait",
             Self::Drained => "set `spec.suspend` to false to go on",
-            Self::Deleting => "wait; a finalizer holds the pipeline until its transport is handled",
+            Self::Deleting => {
+                "wait; a finalizer holds the pipeline until its transport is handled, for ten minutes where AWS does not do it"
+            }
             Self::TransportLeftBehind => {
                 "delete what the Event names, unless its content is still needed"
             }

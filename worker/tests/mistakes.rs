@@ -69,8 +69,13 @@ fn a_submitted_file_of_a_kind_that_a_scan_leaves_out_is_refused_with_the_remedy(
 
 /// The command in a process that may take no more address space than this.
 fn limited(folder: &WorkFolder, kib: u64, args: &[&str]) -> (Option<i32>, String, String) {
+    within(folder, &format!("ulimit -v {kib}"), args)
+}
+
+/// The command in a process with a limit.
+fn within(folder: &WorkFolder, limit: &str, args: &[&str]) -> (Option<i32>, String, String) {
     let program = folder.command(args);
-    let limited = format!("ulimit -v {kib}; exec \"$0\" \"$@\"");
+    let limited = format!("{limit}; exec \"$0\" \"$@\"");
     let mut shell = std::process::Command::new("sh");
     let output = shell
         .current_dir(folder.path(""))
@@ -113,6 +118,102 @@ fn a_limit_of_address_space_that_holds_no_block_is_said_before_anything_begins()
     folder.run_well(&["pack", "a.txt", "--block-size", "64Mi"]);
     let (code, _, errors) = limited(&folder, 4_000_000, &run);
     assert_eq!(code, Some(0), "what is said to do is enough: {errors}");
+}
+
+#[cfg(target_os = "linux")]
+#[test]
+fn a_limit_of_open_files_that_is_too_low_is_said_before_anything_begins_and_the_advised_one_is_enough()
+ {
+    let folder = WorkFolder::with_spec("  codec: {effort: Fast}");
+    folder.write("a.txt", "words");
+    for number in 0..300 {
+        folder.write(&format!("in/{number}.txt"), format!("{number}"));
+    }
+    let run = [
+        "run",
+        "pipeline.yaml",
+        "--data",
+        "data",
+        "--json",
+        "--input",
+        "in",
+    ];
+    let of_transport = |command| [command, "pipeline.yaml", "--data", "data"];
+    for args in [
+        &["pack", "a.txt"][..],
+        &["unpack", "a.txt.spk", "-o", "b.txt"],
+        &["train", "a.txt", "-o", "plan"],
+        &run,
+        &[
+            "submit",
+            "in/1.txt",
+            "-p",
+            "pipeline.yaml",
+            "--data",
+            "data",
+        ],
+        &of_transport("redrive"),
+        &of_transport("recover"),
+        &of_transport("report"),
+    ] {
+        let needed = (4..1000).find_map(|limit| {
+            let (code, said, errors) = within(&folder, &format!("ulimit -n {limit}"), args);
+            assert!(!errors.contains("panicked"), "{args:?} {limit}: {errors}");
+            let advised = errors.split("set 'ulimit -n ").nth(1);
+            assert_eq!(code, Some(2), "{args:?} {limit}: {errors}");
+            if args.contains(&"--json") {
+                let summary: serde_json::Value = serde_json::from_str(&said).expect("JSON");
+                let error = summary["error"].as_str().unwrap_or_default();
+                assert!(error.contains("ulimit -n"), "{summary}");
+            }
+            advised?.split('\'').next()?.parse::<u64>().ok()
+        });
+        let needed = needed.expect("a value is advised");
+        let lower = within(&folder, &format!("ulimit -n {}", needed - 1), args);
+        assert_eq!(lower.0, Some(2), "{args:?}");
+        let (code, said, errors) = within(&folder, &format!("ulimit -n {needed}"), args);
+        assert_eq!(code, Some(0), "{args:?} with {needed}: {errors}");
+        assert!(
+            !errors.contains("Too many open files"),
+            "{args:?}: {errors}"
+        );
+        if args.contains(&"--json") {
+            assert!(said.contains("\"filesRestored\":300"), "{said}");
+        }
+    }
+}
+
+#[test]
+fn all_mistakes_of_an_inline_schema_are_named_with_their_lines() {
+    let folder = WorkFolder::with_spec(
+        "  generator:
+    schema:
+      inline:
+        fields:
+        - {name: a, kind: int, maxx: 5}
+        - {name: b, kind: imt}
+        - {name: a, kind: uuid}",
+    );
+    let text = fs::read_to_string(folder.path("pipeline.yaml")).expect("read");
+    let first = text
+        .lines()
+        .position(|line| line.contains("maxx"))
+        .expect("there")
+        + 1;
+    let places = [0, 1, 2].map(|n| format!("pipeline.yaml:{}:", first + n));
+    let mut words: Vec<&str> = places.iter().map(String::as_str).collect();
+    words.extend([
+        "rename maxx, which stands there",
+        "\"imt\" is not known",
+        "\"a\" is there twice",
+    ]);
+    says(&folder, &["validate", "pipeline.yaml"], 64, &words);
+    says(
+        &folder,
+        &["run", "pipeline.yaml", "--data", "data"],
+        64,
+        &words[3..],
+    );
 }
 
 #[test]
@@ -158,7 +259,11 @@ fn a_byte_size_is_read_as_kubernetes_reads_it_and_a_wrong_one_says_the_forms() {
     for (size, words) in [
         ("1e", "1.5Gi, 500k, 0.1M, 1e5 or 1048576"),
         ("100 k", "write 100k"),
-        ("1.5", "write it in quotes"),
+        ("1.5", "write a number and a unit"),
+        ("1e-1", "write a number and a unit"),
+        ("9e99", "write a number and a unit"),
+        ("100000000m", "write 100000; m stands for thousandths"),
+        ("1m", "write 1M (powers of 1000) or 1Mi"),
         ("100KB", "write 100k (powers of 1000) or 100Ki"),
     ] {
         let spec = format!("  codec: {{recordSize: {size}}}");
@@ -166,6 +271,109 @@ fn a_byte_size_is_read_as_kubernetes_reads_it_and_a_wrong_one_says_the_forms() {
         let place = "spec.codec.recordSize";
         says(&folder, &["validate", "pipeline.yaml"], 64, &[place, words]);
     }
+}
+
+#[test]
+fn what_is_said_to_write_is_right_as_it_is_typed() {
+    for (spec, words, right) in [
+        (
+            "suspend: \"true\"",
+            "write true without quotes",
+            "suspend: true",
+        ),
+        ("suspend: yes", "write true or false", "suspend: true"),
+        (
+            "source: {scanSeconds: 010}",
+            "write 10\n",
+            "source: {scanSeconds: 10}",
+        ),
+        (
+            "source: {scanSeconds: \"5\"}",
+            "leave the quotes out",
+            "source: {scanSeconds: 5}",
+        ),
+        (
+            "source: {scanSeconds: 1e1}",
+            "write 10\n",
+            "source: {scanSeconds: 10}",
+        ),
+        (
+            "source: {scanSeconds: 1_0}",
+            "write 10\n",
+            "source: {scanSeconds: 10}",
+        ),
+        (
+            "source: {scanSeconds: \"-5\"}",
+            "must be from 0 to",
+            "source: {scanSeconds: 0}",
+        ),
+        (
+            "source: {scanSeconds: 99999999999999999999}",
+            "must be from 0 to",
+            "source: {scanSeconds: 0}",
+        ),
+        (
+            "source: {formats: csv}",
+            "write it as [csv]",
+            "source: {formats: [csv]}",
+        ),
+        (
+            "source: {formats: [log]}",
+            "must be one of json, csv, txt; write one of these",
+            "source: {formats: [txt]}",
+        ),
+        (
+            "codec: {effort: 9}",
+            "must be one of Fast, Balanced, Max",
+            "codec: {effort: Max}",
+        ),
+        (
+            "codec: {bundle: true}",
+            "must be one of Auto, Off",
+            "codec: {bundle: Auto}",
+        ),
+        (
+            "codec: {recordSize: 100000000m}",
+            "write 100000;",
+            "codec: {recordSize: 100000}",
+        ),
+    ] {
+        let folder = WorkFolder::with_spec(&format!("  {spec}"));
+        says(&folder, &["validate", "pipeline.yaml"], 64, &[words]);
+        let folder = WorkFolder::with_spec(&format!("  {right}"));
+        folder.run_well(&["validate", "pipeline.yaml"]);
+    }
+}
+
+#[test]
+fn a_folder_where_a_file_belongs_is_said_to_be_one() {
+    let folder = WorkFolder::with_spec("  suspend: false");
+    folder.write("a.txt", "words");
+    folder.write("sub/b.txt", "words");
+    folder.run_well(&["pack", "a.txt"]);
+    let is_folder = "is a folder: name a file";
+    let ends_in_slash = "leave out the / at its end";
+    for (args, words) in [
+        (&["pack", "."][..], is_folder),
+        (&["pack", ".."], is_folder),
+        (&["pack", "/"], is_folder),
+        (&["unpack", "sub"], is_folder),
+        (&["pack", "a.txt", "-o", "sub"], is_folder),
+        (&["unpack", "a.txt.spk", "-o", "sub/"], is_folder),
+        (&["train", "a.txt", "-o", "sub"], is_folder),
+        (&["pack", "a.txt", "-o", "none/"], ends_in_slash),
+        (&["unpack", "a.txt.spk", "-o", "none/"], ends_in_slash),
+        (&["train", "a.txt", "-o", "none/"], ends_in_slash),
+    ] {
+        says(&folder, args, 1, &[words]);
+    }
+    folder.run_well(&["unpack", "a.txt.spk", "-o", "none"]);
+    says(
+        &folder,
+        &["pack", "a.txt", "--threads", "-1"],
+        2,
+        &["-1 is not in 1..=1024"],
+    );
 }
 
 #[test]

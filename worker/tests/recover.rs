@@ -240,6 +240,81 @@ fn a_version_after_an_earlier_state_of_the_database_was_put_back_is_newer_than_a
 }
 
 #[test]
+fn what_was_restored_before_an_earlier_state_was_put_back_is_not_taken_for_a_file_of_others() {
+    for sends_at_once in [true, false] {
+        let folder = WorkFolder::with_spec("  codec: {effort: Fast}");
+        let submit = |content: &str| {
+            folder.write("data/in/a.txt", content);
+            folder.run_well(&[&["submit", "data/in/a.txt"][..], &SUBMIT].concat());
+        };
+        let there = || folder.files("data/out")["a.txt"].clone();
+        submit("version 1");
+        folder.run_summary(&[]);
+        fs::create_dir(folder.path("backup")).expect("made");
+        copy_database(&folder.path("data"), &folder.path("backup"));
+        for content in ["version 2", "version 3 is longer"] {
+            submit(content);
+            folder.run_summary(&[]);
+        }
+        copy_database(&folder.path("backup"), &folder.path("data"));
+        if !sends_at_once {
+            // What is sent hides that the database was put back.
+            folder.write("data/in/other.txt", "other");
+            let output = folder.run(&["run", "pipeline.yaml", "--data", "data"]);
+            assert!(output.status.success(), "{}", text(&output.stderr));
+            folder.write("data/out/b.txt", "theirs");
+            folder.write("data/in/b.txt", "ours");
+            let output = folder.run(&["run", "pipeline.yaml", "--data", "data"]);
+            assert!(output.status.success(), "{}", text(&output.stderr));
+            assert_eq!(text(&there()), "version 3 is longer");
+        }
+        submit("version 4");
+        folder.run_summary(&[]);
+        assert_eq!(text(&there()), "version 4");
+        let displaced = folder.files("data/out/.streampress/displaced");
+        let theirs: &[&[u8]] = match sends_at_once {
+            true => &[],
+            false => &[b"theirs"],
+        };
+        assert_eq!(displaced.values().collect::<Vec<_>>(), theirs);
+        let (code, said) = recover(&folder);
+        assert_eq!(code, Some(0), "{said}");
+        folder.run_summary(&[]);
+        assert_eq!(text(&there()), "version 4");
+    }
+}
+
+#[test]
+fn later_versions_are_not_called_changed_by_others_after_an_earlier_state_was_put_back() {
+    let folder = WorkFolder::with_spec("  source: {onRestored: Delete}\n  codec: {effort: Fast}");
+    let run = ["run", "pipeline.yaml", "--data", "data"];
+    folder.write("data/in/a.txt", "version 1");
+    folder.run_well(&run);
+    fs::create_dir(folder.path("backup")).expect("made");
+    copy_database(&folder.path("data"), &folder.path("backup"));
+    folder.write("data/in/a.txt", "version 2");
+    folder.run_well(&run);
+    copy_database(&folder.path("backup"), &folder.path("data"));
+    folder.write("data/in/b.txt", "sent since");
+    folder.run_well(&run);
+    let output = folder.run(&run);
+    let said = text(&output.stderr);
+    assert!(
+        !said.contains("changed at the destination by others"),
+        "{said}"
+    );
+    assert!(said.contains("use 'streampress recover'"), "{said}");
+    // Not every version is the pipeline's.
+    folder.write("data/out/a.txt", "edited");
+    let output = folder.run(&run);
+    let said = text(&output.stderr);
+    assert!(
+        said.contains("changed at the destination by others"),
+        "{said}"
+    );
+}
+
+#[test]
 fn a_later_announcement_is_newer_than_what_was_recovered() {
     let folder = WorkFolder::with_spec("  codec: {effort: Fast}");
     let submit = |content: &str| {

@@ -5,11 +5,13 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use async_trait::async_trait;
-use streampress::journal::{FileJournal, SqliteJournal};
+use streampress::journal::{FileJournal, FileStatus, SqliteJournal};
 use streampress::message::{Manifest, Message, Records, STRICT_GROUP, VERSION};
 use streampress::roles::announce::{AnnouncementFormat, Announcer};
 use streampress::roles::connect::CompressorConnections;
-use streampress::roles::redrive::{RedriveAction, RedriveRequest, RedriveTask, redrive};
+use streampress::roles::redrive::{
+    RedriveAction, RedriveRequest, RedriveTask, RedrivenLetter, redrive,
+};
 use streampress_transport::contract_tests::{StreamTap, TappedStream};
 use streampress_transport::{
     ATTR_DETAIL, ATTR_GROUP, ATTR_REASON, ChunkStream, DeadLetterReason, Delivery, Failure,
@@ -42,7 +44,7 @@ fn connections(fixture: &Fixture, stream: Arc<dyn ChunkStream>) -> CompressorCon
 }
 
 #[tokio::test]
-async fn a_redrive_that_fails_in_the_middle_leaves_no_letter_in_flight() {
+async fn letters_whose_records_cannot_be_asked_for_are_left_each_with_the_cause() {
     let fixture = Fixture::open();
     let announcer = fixture.announcer(AnnouncementFormat::Native);
     let queue = fixture.local.chunks_queue();
@@ -93,9 +95,13 @@ async fn a_redrive_that_fails_in_the_middle_leaves_no_letter_in_flight() {
         &fixture,
         TappedStream::new(fixture.local.stream(), OutOfReach),
     );
-    redrive(&connections, &announcer, &RedriveRequest::default())
-        .await
-        .expect_err("the stream cannot be reached");
+    let redriven = redrive(&connections, &announcer, &RedriveRequest::default()).await;
+    let redriven = redriven.expect("all were looked at");
+    let is_left = |letter: &RedrivenLetter| matches!(&letter.action, RedriveAction::Left(why) if why.contains("out of reach"));
+    assert!(
+        redriven.len() == 2 && redriven.iter().all(is_left),
+        "{redriven:?}"
+    );
     let dead = queue.dead_letters().expect("there is one");
     let letters = dead.receive(10, Duration::ZERO).await.expect("received");
     assert_eq!(letters.len(), 2, "some are in flight");
@@ -119,6 +125,34 @@ async fn dead_announcement(
     let id = id.file().expect("a file").id();
     let recorded = announcer.journal.record_failed(id.as_str(), &failure).await;
     recorded.expect("recorded");
+}
+
+#[tokio::test]
+async fn a_list_says_what_the_journal_has_of_the_file_of_a_dead_letter() {
+    let fixture = Fixture::open();
+    let journal = Arc::new(SqliteJournal::open(&fixture.local).expect("opens"));
+    let announcer = Announcer {
+        journal: journal.clone(),
+        ..fixture.announcer(AnnouncementFormat::Native)
+    };
+    let reason = DeadLetterReason::GaveUp;
+    dead_announcement(&fixture, &announcer, "a.txt", reason).await;
+    let connections = connections(&fixture, fixture.local.stream());
+    let listed = async || {
+        let request = RedriveRequest::all(RedriveTask::List);
+        let letters = redrive(&connections, &announcer, &request).await;
+        letters.expect("listed").remove(0).action
+    };
+    let open = journal.open_files().await.expect("read");
+    let id = open[0].file_id.as_str();
+    let state = |state| RedriveAction::Listed(Some(state));
+    assert_eq!(listed().await, state(FileStatus::Failed));
+    journal.record_redriven(id).await.expect("recorded");
+    assert_eq!(listed().await, state(FileStatus::UnderWay));
+    journal.record_superseded(id).await.expect("recorded");
+    assert_eq!(listed().await, state(FileStatus::Superseded));
+    journal.record_restored(id, 1).await.expect("recorded");
+    assert_eq!(listed().await, RedriveAction::RestoredSince);
 }
 
 #[tokio::test]

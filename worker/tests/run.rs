@@ -720,6 +720,145 @@ fn a_discarded_file_ends_the_failure_of_a_run_and_of_its_page() {
     assert!(page.contains("1 file came back identical") && !page.contains("verdict bad"));
 }
 
+/// What `redrive` prints, and what it says about the whole.
+fn redriven(folder: &WorkFolder, options: &[&str]) -> (String, String) {
+    let pipeline = ["pipeline.yaml", "--data", "data"];
+    let output = folder.run(&[&["redrive"], options, &pipeline].concat());
+    (text(&output.stdout), text(&output.stderr))
+}
+
+#[test]
+fn a_list_of_dead_letters_counts_files_as_the_summary_does_in_either_format() {
+    for format in ["Hybrid", "Seed"] {
+        let folder = WorkFolder::with_spec(&format!("  codec: {{format: {format}}}"));
+        let run = ["run", "pipeline.yaml", "--data", "data", "--json"];
+        let failed = || {
+            let output = folder.run(&run);
+            let summary: serde_json::Value = serde_json::from_slice(&output.stdout).expect("JSON");
+            summary["filesFailed"].as_u64().expect("a number")
+        };
+        folder.write("data/in/a.txt", "first");
+        folder.write("data/out/a.txt/in-the-way.txt", "theirs");
+        assert_eq!((failed(), failed()), (1, 1));
+        let (list, said) = redriven(&folder, &["--list"]);
+        assert!(
+            list.starts_with("a.txt: dead, 2 times (BadName: "),
+            "{list}"
+        );
+        assert!(said.contains("2 dead letter(s) of 1 file(s)\n"), "{said}");
+        folder.write("data/in/a.txt", "second");
+        assert_eq!(failed(), 2, "each version counts");
+        let (list, said) = redriven(&folder, &["--list", "--name", "a.txt"]);
+        assert_eq!(list.lines().count(), 2, "{list}");
+        assert!(said.contains("3 dead letter(s) of 2 file(s)\n"), "{said}");
+        fs::remove_dir_all(folder.path("data/out/a.txt")).expect("removed");
+        assert_eq!(failed(), 0);
+        let (list, said) = redriven(&folder, &["--list"]);
+        assert!(
+            list.contains("a.txt: superseded since by a newer version"),
+            "{list}"
+        );
+        assert!(list.contains("a.txt: restored since"), "{list}");
+        assert!(said.contains("of 2 file(s), 0 of them failed"), "{said}");
+        let (_, said) = redriven(&folder, &[]);
+        assert!(
+            said.contains("3 dead letter(s) of 2 file(s), 0 left"),
+            "{said}"
+        );
+        assert_eq!(redriven(&folder, &["--list"]).0, "");
+    }
+}
+
+#[test]
+fn a_discarded_file_of_the_originals_format_is_not_counted_any_more() {
+    let folder = WorkFolder::with_spec("  codec: {format: Seed}");
+    let run = ["run", "pipeline.yaml", "--data", "data", "--json"];
+    folder.write("data/in/a.txt", "words");
+    folder.write("data/in/b.txt", "words");
+    folder.write("data/out/a.txt/in-the-way.txt", "theirs");
+    assert_eq!(folder.run(&run).status.code(), Some(1));
+    fs::remove_file(folder.path("data/in/a.txt")).expect("removed");
+    let (list, _) = redriven(&folder, &["--discard", "--name", "a.txt"]);
+    assert_eq!(list.lines().count(), 1, "{list}");
+    let summary = folder.run_summary(&[]);
+    assert_eq!(summary["filesFailed"], 0, "{summary}");
+}
+
+#[test]
+fn a_failed_file_without_a_message_is_listed_too() {
+    let folder = WorkFolder::with_spec("  suspend: false");
+    let pipeline = ["pipeline.yaml", "--data", "data"];
+    folder.write("data/in/a.txt", "words");
+    folder.run_well(&[
+        "submit",
+        "-p",
+        "pipeline.yaml",
+        "--data",
+        "data",
+        "data/in/a.txt",
+    ]);
+    fs::remove_file(folder.path("data/in/a.txt")).expect("removed");
+    let database = rusqlite::Connection::open(folder.path("data/streampress.db")).expect("opens");
+    database
+        .execute("DELETE FROM messages", [])
+        .expect("purged");
+    drop(database);
+    let output = folder.run(&[&["run"], &pipeline[..]].concat());
+    assert_eq!(output.status.code(), Some(1), "{}", text(&output.stderr));
+    let (list, said) = redriven(&folder, &["--list"]);
+    assert!(
+        list.starts_with("a.txt: failed, and has no dead letter"),
+        "{list}"
+    );
+    assert!(said.contains("0 dead letter(s) of 1 file(s)\n"), "{said}");
+}
+
+#[test]
+fn failed_files_that_a_damaged_database_does_not_name_are_said_with_the_damage() {
+    let folder = WorkFolder::with_spec("  suspend: false");
+    let run = ["run", "pipeline.yaml", "--data", "data", "--json"];
+    folder.write("data/in/a.txt", "words");
+    folder.write("data/out/a.txt/in-the-way.txt", "theirs");
+    assert_eq!(folder.run(&run).status.code(), Some(1));
+    let path = folder.path("data/streampress.db");
+    let database = rusqlite::Connection::open(&path).expect("opens");
+    let written = database.query_row("PRAGMA wal_checkpoint(TRUNCATE)", [], |_| Ok(()));
+    written.expect("all is in the one file");
+    let page_of = |name: &str| -> usize {
+        let sql = "SELECT rootpage FROM sqlite_schema WHERE name = ?1";
+        let page = database.query_row(sql, [name], |row| row.get::<_, i64>(0));
+        4096 * (usize::try_from(page.expect("a table")).expect("a number") - 1)
+    };
+    let pages = ["files", "files_open"].map(page_of);
+    // The slots', without which no role does anything.
+    let slots = page_of("slots");
+    drop(database);
+    let whole = fs::read(&path).expect("readable");
+    for page in pages {
+        let mut bytes = whole.clone();
+        // It seems to have no cells.
+        bytes[page + 3..page + 5].fill(0);
+        fs::write(&path, bytes).expect("written");
+        let output = folder.run(&run);
+        assert_eq!(output.status.code(), Some(1));
+        let summary: serde_json::Value = serde_json::from_slice(&output.stdout).expect("JSON");
+        let failures = summary["failures"].as_array().expect("a list").len();
+        assert_eq!(summary["filesFailed"], failures, "{summary}");
+        assert!(summary.to_string().contains("is damaged"), "{summary}");
+    }
+    let mut bytes = whole;
+    bytes[slots..slots + 16].fill(0xab);
+    fs::write(&path, bytes).expect("written");
+    fs::remove_dir_all(folder.path("data/out/a.txt")).expect("removed");
+    let output = folder.run(&run);
+    assert_eq!(output.status.code(), Some(1));
+    assert!(
+        text(&output.stderr).contains("is damaged"),
+        "{}",
+        text(&output.stderr)
+    );
+}
+
 #[test]
 fn a_file_that_fails_at_every_run_is_listed_once_and_redriven_as_one() {
     let folder = WorkFolder::with_spec("  suspend: false");

@@ -147,10 +147,10 @@ pub struct ObjectName {
 #[cfg_attr(feature = "kubernetes", derive(JsonSchema))]
 #[serde(rename_all = "camelCase", default)]
 pub struct AwsSpec {
-    /// AWS region of the queues and the stream.
+    /// AWS region of the queues and the stream. Immutable.
     #[cfg_attr(feature = "kubernetes", schemars(length(max = 32), regex(pattern = patterns::REGION)))]
     pub region: String,
-    /// URL to use instead of the AWS endpoints, e.g. http://localstack:4566. Must not contain credentials.
+    /// URL to use instead of the AWS endpoints, e.g. http://localstack:4566. Must not contain credentials. Another URL must lead to the same service: what waits in queues elsewhere is not found there.
     #[serde(rename = "endpointURL", skip_serializing_if = "Option::is_none")]
     #[cfg_attr(feature = "kubernetes", schemars(length(max = 512), regex(pattern = patterns::ENDPOINT)))]
     pub endpoint_url: Option<String>,

@@ -96,8 +96,23 @@ fn visit(schema: &Value, value: &Value, path: &str, violations: &mut Vec<SchemaV
             "must be a group of fields",
             "write its fields on the lines below, indented",
         ),
-        (Some("array"), _) => report("must be a list", "write it as [a, b]"),
-        (Some("string"), _) => report("must be text", "write it in quotes"),
+        (Some("array"), Value::Object(_)) => report("must be a list", "write it as [a, b]"),
+        (Some("array"), one) => {
+            report("must be a list", &format!("write it as [{}]", written(one)));
+        }
+        (Some("string"), Value::Bool(_) | Value::Number(_)) => {
+            check_unquoted(schema, &value.to_string(), &mut report);
+        }
+        (Some("string"), _) => report("must be text", "write one text"),
+        (Some("boolean"), Value::String(text)) => {
+            let help = match text.to_ascii_lowercase() {
+                meant if meant == "true" || meant == "false" => {
+                    format!("write {meant} without quotes")
+                }
+                _ => "write true or false".to_owned(),
+            };
+            report("must be true or false", &help);
+        }
         (Some("boolean"), _) => report("must be true or false", "write true or false"),
         (Some(_), _) => {}
     }
@@ -206,6 +221,18 @@ fn check_items(schema: &Value, items: &[Value], report: &mut impl FnMut(&str, &s
     }
 }
 
+/// Checks a value that is no text without quotes: they help only where the text is right.
+fn check_unquoted(schema: &Value, text: &str, report: &mut impl FnMut(&str, &str)) {
+    let mut is_right = true;
+    check_text(schema, text, &mut |rule, help| {
+        is_right = false;
+        report(rule, help);
+    });
+    if is_right {
+        report("must be text", "write it in quotes");
+    }
+}
+
 fn check_text(schema: &Value, text: &str, report: &mut impl FnMut(&str, &str)) {
     if let Some(choices) = schema.get("enum").and_then(Value::as_array) {
         let choices = choices.iter().filter_map(Value::as_str);
@@ -216,7 +243,7 @@ fn check_text(schema: &Value, text: &str, report: &mut impl FnMut(&str, &str)) {
             );
             let help = match nearest(text, choices.clone()) {
                 Some(near) => format!("did you mean {near}?"),
-                None => format!("write {}", choices.clone().next().unwrap_or_default()),
+                None => "write one of these".to_owned(),
             };
             report(&rule, &help);
         }
@@ -255,19 +282,18 @@ fn check_integer(schema: &Value, value: &Value, report: &mut impl FnMut(&str, &s
     };
     let least = bound("minimum").unwrap_or(-widest);
     let most = bound("maximum").unwrap_or(widest);
-    match value {
-        Value::Number(number) if !number.is_f64() => {
-            if !number
-                .as_i64()
-                .is_some_and(|number| (least..=most).contains(&number))
-            {
-                let range = format!("must be from {least} to {most}");
-                report(&range, "use a number in that range");
-            }
+    let meant = meant_integer(value);
+    match (value, meant) {
+        (_, Some(meant)) if !meant.is_some_and(|number| (least..=most).contains(&number)) => {
+            let range = format!("must be from {least} to {most}");
+            report(&range, "use a number in that range");
         }
-        Value::String(text) if text.parse::<i64>().is_ok() => {
+        (Value::Number(number), Some(_)) if !number.is_f64() => {}
+        (Value::String(text), Some(Some(number))) if *text == number.to_string() => {
             report("must be a whole number", "leave the quotes out")
         }
+        // As 010, which is 8 for some programs, 1e3 or 1_000.
+        (_, Some(Some(number))) => report("must be a whole number", &format!("write {number}")),
         _ => report(
             "must be a whole number",
             "write only digits; the unit is in the field's name",
@@ -275,16 +301,28 @@ fn check_integer(schema: &Value, value: &Value, report: &mut impl FnMut(&str, &s
     }
 }
 
+/// The whole number that a value is or may be meant as; `Some(None)` where that is too large.
+fn meant_integer(value: &Value) -> Option<Option<i64>> {
+    match value {
+        Value::Number(number) if !number.is_f64() => Some(number.as_i64()),
+        Value::Number(number) => {
+            let number = number.as_f64().filter(|number| number.fract() == 0.0)?;
+            let is_small = number.abs() < (1u64 << 53) as f64;
+            Some(is_small.then_some(number as i64))
+        }
+        Value::String(text) => Some(Some(text.replace('_', "").parse().ok()?)),
+        _ => None,
+    }
+}
+
 /// Checks a byte size or a resource amount: a whole number, or text with a unit.
 fn check_amount(schema: &Value, value: &Value, report: &mut impl FnMut(&str, &str)) {
+    let pattern = schema.get("pattern").and_then(Value::as_str);
+    let is_byte_size = pattern == Some(quantity::PATTERN);
     match value {
         Value::Number(number) if number.is_u64() => {}
         Value::String(text) => {
-            let pattern = schema
-                .get("pattern")
-                .and_then(Value::as_str)
-                .unwrap_or_default();
-            if pattern == quantity::PATTERN {
+            if is_byte_size {
                 if let Err(error) = ByteSize::written(text).bytes() {
                     report("must be a byte size", &error.help);
                 }
@@ -294,9 +332,10 @@ fn check_amount(schema: &Value, value: &Value, report: &mut impl FnMut(&str, &st
         }
         // As 1e5 without quotes, which Kubernetes reads as 100000.
         Value::Number(number) if number.as_f64().and_then(quantity::whole).is_some() => {}
-        Value::Number(number) if number.is_f64() => {
-            report("must be a whole number or text", "write it in quotes")
-        }
+        Value::Number(number) if number.is_f64() => match is_byte_size {
+            true => report("must be a byte size", quantity::FORM),
+            false => report("must be a whole number or text", "write it in quotes"),
+        },
         _ => report(
             "must be a number, or text with a unit",
             "write it as 400Ki, 1Mi, 0.1M, 1e5 or 1048576",

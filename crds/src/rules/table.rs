@@ -320,6 +320,25 @@ pub const RULES: &[Rule] = &[
         scope: RuleScope::Everywhere,
     },
     Rule {
+        at: &["spec.aws"],
+        field: "region",
+        cel: "self.region == oldSelf.region",
+        rule: "cannot be changed",
+        help: "create a new pipeline; otherwise messages in the old region's queues would be lost",
+        holds: RuleCheck::ApiServer,
+        scope: RuleScope::Change,
+    },
+    // One service may move to another URL.
+    Rule {
+        at: &["spec.aws"],
+        field: "endpointURL",
+        cel: "has(self.endpointURL) == has(oldSelf.endpointURL)",
+        rule: "cannot be set or removed later",
+        help: "create a new pipeline; otherwise messages in the old queues would be lost",
+        holds: RuleCheck::ApiServer,
+        scope: RuleScope::Change,
+    },
+    Rule {
         at: &["spec.transport"],
         field: "policy",
         cel: "self.policy == oldSelf.policy",

@@ -7,6 +7,7 @@ use std::time::Duration;
 use k8s_openapi::api::coordination::v1::Lease;
 use kube::{Api, Error};
 use parking_lot::Mutex;
+use streampress_transport::Deadline;
 use streampress_transport::lease::{
     HeldLease, LeaseCandidate, LossCause, Observation, Renewal, Times,
 };
@@ -16,7 +17,7 @@ use tracing::{info, warn};
 /// Whether this process leads, as all of its tasks see it.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Leadership {
-    until: Arc<Mutex<Option<Instant>>>,
+    until: Arc<Mutex<Option<Deadline>>>,
 }
 
 impl Leadership {
@@ -27,13 +28,14 @@ impl Leadership {
 
     /// How long a write that begins now may take; `None` when it may not begin.
     pub(crate) fn left(&self) -> Option<Duration> {
-        let until = *self.until.lock();
+        let until = self.until.lock().as_ref().map(Deadline::get);
         let left = until?.checked_duration_since(Instant::now());
         left.filter(|left| !left.is_zero())
     }
 
     fn set(&self, until: Option<Instant>) {
-        *self.until.lock() = until;
+        // Time that the machine sleeps counts: another operator may lead by then.
+        *self.until.lock() = until.map(Deadline::new);
     }
 }
 

@@ -50,9 +50,15 @@ pub(super) async fn delete(
             let policy = checked.pipeline().spec.transport.deletion_policy;
             match context.transport.remove(&plan, policy) {
                 Removal::Done(left) => left,
-                Removal::InProgress => {
+                Removal::InProgress(problem) => {
                     let doing = "Workers have stopped; deletionPolicy is being applied to queues and stream.";
-                    return wait(pipeline, doing, Duration::from_secs(5), context).await;
+                    let doing = match problem {
+                        None => doing.to_owned(),
+                        Some(problem) => format!(
+                            "{doing} {problem} This is tried for ten minutes; then an Event names what is left behind."
+                        ),
+                    };
+                    return wait(pipeline, &doing, Duration::from_secs(5), context).await;
                 }
             }
         }

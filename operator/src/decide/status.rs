@@ -237,9 +237,9 @@ pub(crate) fn status(
         phase: Some(summary.phase),
         message: Some(clip(message, MESSAGE_CHARS)),
         conditions,
-        roles: Some(roles(seen)),
+        roles: unless_empty(roles(seen)),
         progress: Some(seen.progress.clone()),
-        backlog: Some(BacklogStatus {
+        backlog: unless_empty(BacklogStatus {
             waiting_since: match retention {
                 Some(retention) => retention.waiting_since.map(|since| since.to_string()),
                 None => former
@@ -254,11 +254,17 @@ pub(crate) fn status(
             None => former.retention.clone(),
         },
         transport: match &seen.transport {
-            TransportState::Ready(ready) => Some(ready.status.clone()),
+            TransportState::Ready(ready) => unless_empty(ready.status.clone()),
             // What was made still exists while it cannot be looked up.
             TransportState::Pending | TransportState::Failed(_) => former.transport.clone(),
         },
     }
+}
+
+/// An object of which nothing is known is left out: applied as `{}` it would be null once its former members are taken away,
+/// and the API server refuses the whole status.
+fn unless_empty<T: Default + PartialEq>(part: T) -> Option<T> {
+    (part != T::default()).then_some(part)
 }
 
 fn summary(
@@ -351,6 +357,7 @@ fn is_true<'a>(status: &'a CompressionPipelineStatus, type_: &str) -> Option<&'a
 fn failed(problem: &Problem) -> StatusSummary {
     let (phase, readiness) = match problem.retry {
         Retry::AfterChange => (Phase::Failed, Readiness::Stalled),
+        Retry::InProgress => (Phase::Pending, Readiness::Reconciling),
         Retry::Transient | Retry::AfterCorrection => (Phase::Degraded, Readiness::Reconciling),
     };
     StatusSummary::new(phase, problem.reason, &problem.message, readiness)
@@ -600,7 +607,10 @@ fn conditions(
             None => (Some(true), (Reason::Ready, "Queues and stream exist.")),
             Some((reason, message)) => (Some(false), (*reason, message.as_str())),
         },
-        TransportState::Failed(problem) => (Some(false), (problem.reason, &*problem.message)),
+        TransportState::Failed(problem) => (
+            (problem.retry != Retry::InProgress).then_some(false),
+            (problem.reason, &*problem.message),
+        ),
     };
     let (is_drained, drained) = match seen.drain {
         None | Some(Drain::NotSuspended) => (

@@ -266,14 +266,26 @@ fn resources(given: &ResourcesSpec) -> Option<ResourceRequirements> {
 fn image(input: &BuildInput<'_>) -> String {
     let given = &input.pipeline.spec.image;
     let default = &input.defaults.image;
-    let (default_repository, default_tag) = match default.rsplit_once(':') {
-        Some((repository, tag)) if !tag.contains('/') => (repository, tag),
-        _ => (default.as_str(), "latest"),
+    // A digest has a colon too; a tag before it says nothing more.
+    let repository = without_tag(default.split('@').next().unwrap_or_default());
+    let default_tag = match default.split_once('@') {
+        Some((_, digest)) => digest,
+        None => default[repository.len()..]
+            .strip_prefix(':')
+            .unwrap_or("latest"),
     };
-    let repository = given.repository.as_deref().unwrap_or(default_repository);
+    let repository = given.repository.as_deref().unwrap_or(repository);
     match given.tag.as_deref().unwrap_or(default_tag) {
         digest if digest.starts_with("sha256:") => format!("{repository}@{digest}"),
         tag => format!("{repository}:{tag}"),
+    }
+}
+
+/// The repository of an image's name, which may have a port.
+fn without_tag(image: &str) -> &str {
+    match image.rsplit_once(':') {
+        Some((repository, tag)) if !tag.contains('/') => repository,
+        _ => image,
     }
 }
 

@@ -3,14 +3,15 @@
 use k8s_openapi::api::core::v1::PodTemplateSpec;
 use serde_json::{Map, Value};
 
-/// `base` with the user's template over it: objects member by member, lists of named things by name, everything else
-/// replaced.
+/// `base` with the user's template over it: objects member by member, items of lists by name or at the end, everything else
+/// replaced. What is empty stays in the user's part only, where it may have a meaning: `namespaceSelector: {}` is all
+/// namespaces.
 pub(super) fn laid_over(base: &PodTemplateSpec, users: Option<&Map<String, Value>>) -> Value {
-    let mut template = serde_json::to_value(base).unwrap_or_default();
+    let mut template = without_empty(serde_json::to_value(base).unwrap_or_default());
     if let Some(users) = users {
         merge(&mut template, &Value::Object(users.clone()));
     }
-    without_empty(template)
+    template
 }
 
 /// Lays `over` over `base`.
@@ -37,7 +38,7 @@ pub(super) fn merge(base: &mut Value, over: &Value) {
     }
 }
 
-/// Drops null, `{}` and `[]`, which the API server does not keep either.
+/// Drops null, `{}` and `[]`, with which our types say that nothing is set.
 fn without_empty(value: Value) -> Value {
     match value {
         Value::Object(members) => Value::Object(
@@ -90,6 +91,15 @@ mod tests {
             without_empty(json!({"a": {}, "b": {"c": []}, "d": 0, "e": "", "emptyDir": {}})),
             json!({"d": 0, "e": "", "emptyDir": {}})
         );
+    }
+
+    #[test]
+    fn what_is_empty_in_the_users_template_is_kept() {
+        let users = json!({"spec": {"affinity": {"podAntiAffinity": {"requiredDuringSchedulingIgnoredDuringExecution": [
+            {"topologyKey": "kubernetes.io/hostname", "labelSelector": {}, "namespaceSelector": {}}
+        ]}}}});
+        let laid = laid_over(&PodTemplateSpec::default(), users.as_object());
+        assert_eq!(laid, users);
     }
 
     #[test]

@@ -22,10 +22,15 @@ fn with_volume(mut spec: Value) -> Value {
 }
 
 fn built_with(spec: Value, replicas: &Replicas) -> Vec<OwnedObject> {
+    built_from("registry:5000/streampress:1.2", spec, replicas)
+}
+
+/// From an operator with this default image of workers.
+fn built_from(image: &str, spec: Value, replicas: &Replicas) -> Vec<OwnedObject> {
     let checked = CheckedPipeline::in_cluster(pipeline(with_volume(spec)));
     let checked = checked.expect("a valid pipeline");
     let defaults = WorkerDefaults {
-        image: "registry:5000/streampress:1.2".into(),
+        image: image.into(),
         network_policies: true,
     };
     build(&checked, replicas, &defaults)
@@ -276,4 +281,43 @@ fn a_digest_is_no_tag() {
     let image = &find(&objects, ObjectKind::Deployment, "stock-compressor")["spec"]["template"]["spec"]
         ["containers"][0]["image"];
     assert_eq!(*image, format!("r/s@{digest}"));
+}
+
+#[test]
+fn an_image_is_the_pipelines_repository_and_tag_or_the_operators() {
+    let digest = format!("sha256:{}", "a".repeat(64));
+    let pinned = format!("host:5000/r/s@{digest}");
+    let tagged_and_pinned = format!("host:5000/r/s:v1@{digest}");
+    for (default, given, expected) in [
+        ("host:5000/r/s:v1", json!({}), "host:5000/r/s:v1".to_owned()),
+        (
+            "host:5000/r/s",
+            json!({}),
+            "host:5000/r/s:latest".to_owned(),
+        ),
+        (
+            "host:5000/r/s:v1",
+            json!({"tag": "v2"}),
+            "host:5000/r/s:v2".to_owned(),
+        ),
+        (
+            "r/s:v1",
+            json!({"repository": "h/other"}),
+            "h/other:v1".to_owned(),
+        ),
+        (&pinned, json!({}), pinned.clone()),
+        (&tagged_and_pinned, json!({}), pinned.clone()),
+        (&pinned, json!({"tag": "v2"}), "host:5000/r/s:v2".to_owned()),
+        (
+            &pinned,
+            json!({"repository": "h/mirror"}),
+            format!("h/mirror@{digest}"),
+        ),
+    ] {
+        let replicas = [(Role::Compressor, 1)].into();
+        let objects = built_from(default, json!({"image": given}), &replicas);
+        let image = &find(&objects, ObjectKind::Deployment, "stock-compressor")["spec"]["template"]
+            ["spec"]["containers"][0]["image"];
+        assert_eq!(*image, expected, "{default} {given}");
+    }
 }

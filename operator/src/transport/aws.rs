@@ -84,7 +84,7 @@ pub fn provision_plan(plan: &TransportPlan) -> ProvisionPlan {
         tags: [(PIPELINE_TAG.to_owned(), plan.pipeline())].into(),
         encrypted: plan.endpoint.is_none(),
         not_owned: NotOwned::Refuse,
-        wait_for_shards: false,
+        waits: false,
         ..ProvisionPlan::new(plan.parts.clone(), (OWNER_TAG, &plan.uid))
     }
 }
@@ -274,7 +274,11 @@ fn problem(error: ProvisionError) -> Problem {
         }
         ProvisionError::InTransition { what } => {
             let what = format!("{}{}", what[..1].to_uppercase(), &what[1..]);
-            transient(format!("{what}; trying again."))
+            Problem {
+                reason: Reason::MakingTransport,
+                message: format!("{what}."),
+                retry: Retry::InProgress,
+            }
         }
         ProvisionError::Unusable { why } => transient(format!("AWS answered oddly: {why}.")),
     }

@@ -15,7 +15,7 @@ use streampress_transport::aws::AwsCredentials;
 use streampress_transport::{Backoff, COUNTED_LATE, EmptyQueues};
 use tokio::time::{Instant, sleep, timeout};
 use tokio_util::task::AbortOnDropHandle;
-use tracing::{info, warn};
+use tracing::{debug, info, warn};
 
 use super::problem::{Problem, Retry};
 use super::turns::{Operation, Turns};
@@ -44,7 +44,7 @@ pub struct ManagerOptions {
     pub verify_interval: Duration,
     /// How long making or reading may take.
     pub call_deadline: Duration,
-    /// How long deleting may take before what is left is named and the pipeline's deletion ends.
+    /// How long deleting is tried while AWS does not do it, before what is left is named and the pipeline's deletion ends.
     pub removal_deadline: Duration,
     /// For how long queues must have been seen empty before `WhenEmpty` deletes them: SQS counts up to a minute late.
     pub empty_for: Duration,
@@ -61,7 +61,7 @@ impl Default for ManagerOptions {
             quiet_interval: Duration::from_secs(10),
             verify_interval: Duration::from_secs(300),
             call_deadline: Duration::from_secs(30),
-            removal_deadline: Duration::from_secs(20),
+            removal_deadline: Duration::from_secs(600),
             empty_for: COUNTED_LATE,
             concurrency: 16,
             own_identity_endpoints: Vec::new(),
@@ -84,8 +84,8 @@ pub(crate) struct TransportSnapshot {
 /// How far a removal has come.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum Removal {
-    /// Not done yet.
-    InProgress,
+    /// Not done yet; what AWS answered last, where it was no help.
+    InProgress(Option<String>),
     /// Done; what was left behind, a sentence each.
     Done(Vec<String>),
 }
@@ -103,6 +103,8 @@ struct ManagerInner {
     notify: Notify,
     /// By the pipeline's UID.
     entries: Mutex<HashMap<String, Entry>>,
+    /// The keys that were used last, by the pipeline's UID: a Secret may be deleted before the pipeline that names it.
+    last_keys: Mutex<HashMap<String, AwsCredentials>>,
 }
 
 /// State kept for one pipeline's queues and stream.
@@ -129,6 +131,7 @@ impl TransportManager {
                 options,
                 notify,
                 entries: Mutex::default(),
+                last_keys: Mutex::default(),
             }),
         }
     }
@@ -178,16 +181,17 @@ impl TransportManager {
         let entry = Entry {
             plan: Arc::clone(&plan),
             snapshot,
-            removal: Some(Removal::InProgress),
+            removal: Some(Removal::InProgress(None)),
             _task: AbortOnDropHandle::new(task),
         };
         entries.insert(plan.uid.clone(), entry);
-        Removal::InProgress
+        Removal::InProgress(None)
     }
 
     /// Forgets all pipelines but these UIDs.
     pub(crate) fn retain(&self, exists: impl Fn(&str) -> bool) {
         self.inner.entries.lock().retain(|uid, _| exists(uid));
+        self.inner.last_keys.lock().retain(|uid, _| exists(uid));
     }
 }
 
@@ -221,7 +225,26 @@ impl ManagerInner {
     }
 
     async fn credentials(&self, plan: &TransportPlan) -> Result<Option<AwsCredentials>, Problem> {
-        credentials::find(&self.client, plan, &self.options.own_identity_endpoints).await
+        let own = &self.options.own_identity_endpoints;
+        let found = credentials::find(&self.client, plan, own).await?;
+        let mut last_keys = self.last_keys.lock();
+        match &found {
+            Some(keys) => last_keys.insert(plan.uid.clone(), keys.clone()),
+            None => last_keys.remove(&plan.uid),
+        };
+        Ok(found)
+    }
+
+    /// The same for a removal, which may use the keys of a Secret that is gone.
+    async fn credentials_for_removal(
+        &self,
+        plan: &TransportPlan,
+    ) -> Result<Option<AwsCredentials>, Problem> {
+        let found = self.credentials(plan).await;
+        found.or_else(|problem| {
+            let last = self.last_keys.lock().get(&plan.uid).cloned();
+            last.map(Some).ok_or(problem)
+        })
     }
 
     async fn provide(
@@ -247,12 +270,18 @@ impl ManagerInner {
 }
 
 impl ManagerInner {
+    fn not_removed_yet(&self, plan: &TransportPlan, problem: &Problem) {
+        self.update(plan, |entry| {
+            entry.removal = Some(Removal::InProgress(Some(problem.message.clone())));
+        });
+    }
+
     /// The turn is kept for one read only: hundreds of pipelines may be watched at once.
     async fn contents(&self, plan: &TransportPlan) -> Result<Contents, Problem> {
         let _turn = self.turns.take(plan, Operation::Remove).await;
-        let deadline = self.options.removal_deadline;
+        let deadline = self.options.call_deadline;
         let call = async {
-            let credentials = self.credentials(plan).await?;
+            let credentials = self.credentials_for_removal(plan).await?;
             self.provisioner.contents(plan, credentials.as_ref()).await
         };
         timeout(deadline, call)
@@ -314,6 +343,15 @@ async fn maintain(inner: Arc<ManagerInner>, plan: Arc<TransportPlan>) {
                 }
                 inner.update(&plan, |entry| {
                     entry.snapshot.state = TransportState::Failed(unreadable());
+                });
+            }
+            Err(problem) if problem.retry == Retry::InProgress => {
+                debug!(pipeline = %plan.pipeline(), "{}", problem.message);
+                inner.update(&plan, |entry| {
+                    // What can be used stays so while it is changed.
+                    if !matches!(entry.snapshot.state, TransportState::Ready(_)) {
+                        entry.snapshot.state = TransportState::Failed(problem);
+                    }
                 });
             }
             Err(problem) => {
@@ -406,9 +444,10 @@ async fn stay_empty(
                 // What came in meanwhile was not seen.
                 queues = EmptyQueues::default();
                 let patience = inner.options.removal_deadline;
-                if problem.retry != Retry::Transient || answered_at.elapsed() >= patience {
+                if !problem.retry.helps() || answered_at.elapsed() >= patience {
                     return Err(problem);
                 }
+                inner.not_removed_yet(plan, &problem);
             }
         }
         sleep(CHECK_INTERVAL.min(inner.options.empty_for)).await;
@@ -416,7 +455,7 @@ async fn stay_empty(
 }
 
 fn left_behind(plan: &TransportPlan, problem: &Problem) -> Vec<String> {
-    let names: Vec<_> = plan.parts.queues().map(|queue| &*queue.name).collect();
+    let names: Vec<_> = plan.parts.queue_names().collect();
     vec![format!(
         "{} and {} may be left behind: {}",
         names.join(", "),
@@ -431,30 +470,35 @@ async fn remove_now(
     plan: &TransportPlan,
     policy: DeletionPolicy,
 ) -> Vec<String> {
-    // Outside the deadline: hundreds may be deleted at once.
-    let _turn = inner.turns.take(plan, Operation::Remove).await;
-    let deadline = inner.options.removal_deadline;
-    let mut last = no_answer(plan, deadline);
-    let attempts = async {
-        let mut failures = 0;
-        loop {
-            let attempt = async {
-                let credentials = inner.credentials(plan).await?;
+    let (mut began, mut failures) = (None, 0);
+    loop {
+        let attempt = {
+            // Not while it waits for the next: hundreds may be deleted at once.
+            let _turn = inner.turns.take(plan, Operation::Remove).await;
+            began.get_or_insert_with(Instant::now);
+            let deadline = inner.options.call_deadline;
+            let call = async {
+                let credentials = inner.credentials_for_removal(plan).await?;
                 let provisioner = &inner.provisioner;
                 provisioner.remove(plan, policy, credentials.as_ref()).await
             };
-            match attempt.await {
-                Err(problem) if problem.retry == Retry::Transient => last = problem,
-                result => return result,
+            let attempt = timeout(deadline, call).await;
+            attempt.unwrap_or_else(|_| Err(no_answer(plan, deadline)))
+        };
+        match attempt {
+            Ok(left) => return left,
+            Err(problem) => {
+                let is_late =
+                    began.is_some_and(|began| began.elapsed() >= inner.options.removal_deadline);
+                if is_late || !problem.retry.helps() {
+                    return left_behind(plan, &problem);
+                }
+                inner.not_removed_yet(plan, &problem);
             }
-            failures += 1;
-            sleep(PAUSES.delay(failures)).await;
         }
-    };
-    let result = timeout(deadline, attempts).await;
-    result
-        .unwrap_or(Err(last))
-        .unwrap_or_else(|problem| left_behind(plan, &problem))
+        failures += 1;
+        sleep(PAUSES.delay(failures)).await;
+    }
 }
 
 #[cfg(test)]

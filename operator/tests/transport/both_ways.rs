@@ -28,7 +28,7 @@ const WAYS: [Way; 2] = [Way::Setup, Way::Operator];
 fn setup_plan(plan: &TransportPlan) -> ProvisionPlan {
     ProvisionPlan {
         not_owned: NotOwned::UseAsIs,
-        wait_for_shards: true,
+        waits: true,
         ..provision_plan(plan)
     }
 }

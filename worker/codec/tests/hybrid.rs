@@ -251,6 +251,7 @@ fn limits_are_checked_before_memory_is_allocated() {
         let limits = Limits {
             block_bytes,
             total_bytes,
+            ..hybrid::Limits::default()
         };
         hybrid::unpack(&packed[..], io::sink(), &limits, 1, &RUN)
     };

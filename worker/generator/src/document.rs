@@ -7,7 +7,7 @@ use std::collections::HashSet;
 use crate::clock::RecordClock;
 use crate::error::SchemaError;
 use crate::kinds::{BoundedName, Cell, ReadScope, TableNames, TextTemplate, ValueKind};
-use crate::reader::{ObjectReader, mismatch};
+use crate::reader::{ObjectReader, mismatch, read_all};
 use crate::tree::{JsonTree, join};
 use crate::walk::RandomWalk;
 
@@ -93,33 +93,74 @@ impl RowOrder {
 }
 
 impl SchemaDocument {
-    pub(crate) fn read(entries: &[(String, JsonTree)]) -> Result<Self, SchemaError> {
-        let mut reader = ObjectReader::new("", entries);
-        reader.text("description")?;
-        let clock = reader.object("clock")?.unwrap_or(&[]);
-        let clock = RecordClock::read(ObjectReader::new("clock", clock))?;
-        let (tables, table_names) = read_tables(reader.object("tables")?.unwrap_or(&[]))?;
-        let (walks, walk_names) = read_walks(reader.object("walks")?.unwrap_or(&[]), &table_names)?;
-        let list = reader.list("fields")?.unwrap_or(&[]);
+    /// Reads a document; the errors are all that is wrong with it, but for what follows from them.
+    pub(crate) fn read(entries: &[(String, JsonTree)]) -> Result<Self, Vec<SchemaError>> {
+        let mut errors = Vec::new();
+        let parts = read_all("", entries, DocumentParts::read);
+        let parts = parts.unwrap_or_else(|wrong| {
+            errors.extend(wrong);
+            DocumentParts::default()
+        });
+        let clock = read_all("clock", parts.clock, |reader| {
+            Ok(RecordClock::read(reader)?)
+        });
+        let clock = clock.map_err(|wrong| errors.extend(wrong)).ok();
+        let (tables, table_names) = read_tables(parts.tables, &mut errors);
+        let (walks, walk_names) = read_walks(parts.walks, &table_names, &mut errors);
+        let is_base_wrong = !errors.is_empty();
         let mut fields = FieldListReader::new(ReadScope::new(&table_names, &walk_names));
-        let members = fields.read_members("fields", list, "")?;
-        if members.is_empty() {
-            let remedy = "add at least one that is not hidden";
-            return Err(reader.error("fields", "no visible field".to_owned(), remedy));
+        let members = fields.read_members("fields", parts.fields, "");
+        let line = parts
+            .line
+            .map(|text| TextTemplate::read("line", text, &fields.scope.fields));
+        let line = line.transpose().map_err(|wrong| fields.errors.push(wrong));
+        if is_base_wrong {
+            // What it may refer to is not known.
+            fields
+                .errors
+                .retain(|error| !error.field.ends_with(".column"));
         }
-        let line = match reader.text("line")? {
-            Some(text) => Some(TextTemplate::read("line", text, &fields.scope.fields)?),
-            None => None,
+        errors.extend(fields.errors);
+        if members.is_empty() && errors.is_empty() {
+            let (problem, remedy) = ("no visible field", "add at least one that is not hidden");
+            errors.push(SchemaError::at("fields", problem.to_owned(), remedy));
+        }
+        match (clock, line, errors.is_empty()) {
+            (Some(clock), Ok(line), true) => Ok(Self {
+                clock,
+                tables,
+                walks,
+                fields: fields.read,
+                members,
+                line,
+            }),
+            _ => Err(errors),
+        }
+    }
+}
+
+/// The parts of a document, as they stand there.
+#[derive(Default)]
+struct DocumentParts<'a> {
+    clock: &'a [(String, JsonTree)],
+    tables: &'a [(String, JsonTree)],
+    walks: &'a [(String, JsonTree)],
+    fields: &'a [JsonTree],
+    line: Option<&'a str>,
+}
+
+impl<'a> DocumentParts<'a> {
+    fn read(mut reader: ObjectReader<'a>) -> Result<Self, Vec<SchemaError>> {
+        reader.text("description")?;
+        let parts = Self {
+            clock: reader.object("clock")?.unwrap_or(&[]),
+            tables: reader.object("tables")?.unwrap_or(&[]),
+            walks: reader.object("walks")?.unwrap_or(&[]),
+            fields: reader.list("fields")?.unwrap_or(&[]),
+            line: reader.text("line")?,
         };
         reader.finish()?;
-        Ok(Self {
-            clock,
-            tables,
-            walks,
-            fields: fields.read,
-            members,
-            line,
-        })
+        Ok(parts)
     }
 }
 
@@ -128,6 +169,8 @@ struct FieldListReader<'a> {
     scope: ReadScope<'a>,
     /// The fields that hold values; the scope has their names.
     read: Vec<ValueField>,
+    /// What is wrong with the others; the scope has their names too.
+    errors: Vec<SchemaError>,
 }
 
 impl<'a> FieldListReader<'a> {
@@ -135,50 +178,72 @@ impl<'a> FieldListReader<'a> {
         Self {
             scope,
             read: Vec::new(),
+            errors: Vec::new(),
         }
     }
 
     /// Reads the fields of one object; returns its visible members.
-    fn read_members(
-        &mut self,
-        path: &str,
-        fields: &[JsonTree],
-        prefix: &str,
-    ) -> Result<Vec<RecordMember>, SchemaError> {
+    fn read_members(&mut self, path: &str, fields: &[JsonTree], prefix: &str) -> Vec<RecordMember> {
         let mut members = Vec::new();
         let mut seen = HashSet::new();
         for (n, field) in fields.iter().enumerate() {
             let at = format!("{path}[{n}]");
-            let mut reader = ObjectReader::of(&at, field)?;
-            let found = reader.text("name")?;
-            let name = reader.require("name", found)?.to_owned();
-            if name.is_empty() || name.len() > MAX_NAME_BYTES || name.contains(['{', '}']) {
-                let remedy = format!("use 1 to {MAX_NAME_BYTES} bytes without braces");
-                return Err(reader.error("name", format!("{name:?} cannot be a name"), &remedy));
-            }
-            if !seen.insert(name.clone()) {
-                let problem = format!("{name:?} is there twice");
-                return Err(reader.error("name", problem, "give each field its own name"));
-            }
-            let dotted = join(prefix, &name);
-            if reader.text("kind")? == Some("object") {
-                let inner = reader.list("fields")?;
-                let inner = reader.require("fields", inner)?;
-                reader.finish()?;
-                let members_of = self.read_members(&join(&at, "fields"), inner, &dotted)?;
-                members.push(RecordMember::Object {
-                    name,
-                    members: members_of,
-                });
+            let JsonTree::Object(entries) = field else {
+                self.errors.push(mismatch(&at, field, "an object"));
                 continue;
+            };
+            let name = entries.iter().find_map(|(key, value)| match value {
+                JsonTree::Text(name) if key == "name" => Some(name),
+                _ => None,
+            });
+            let read = read_all(&at, entries, |reader| {
+                Ok(self.read_member(&at, reader, prefix, &seen)?)
+            });
+            match read {
+                Ok(member) => members.extend(member),
+                Err(errors) => {
+                    self.errors.extend(errors);
+                    // Others may refer to it.
+                    self.scope.fields.extend(name.map(|name| BoundedName {
+                        name: join(prefix, name),
+                        most_bytes: 0,
+                    }));
+                }
             }
-            let hidden = reader.boolean("hidden")?.unwrap_or(false);
-            let field = self.read_value(dotted, reader)?;
-            if !hidden {
-                members.push(RecordMember::Value { name, field });
-            }
+            seen.extend(name);
         }
-        Ok(members)
+        members
+    }
+
+    /// Reads one field; nothing for a hidden one.
+    fn read_member(
+        &mut self,
+        at: &str,
+        mut reader: ObjectReader<'_>,
+        prefix: &str,
+        seen: &HashSet<&String>,
+    ) -> Result<Option<RecordMember>, SchemaError> {
+        let found = reader.text("name")?;
+        let name = reader.require("name", found)?.to_owned();
+        if name.is_empty() || name.len() > MAX_NAME_BYTES || name.contains(['{', '}']) {
+            let remedy = format!("use 1 to {MAX_NAME_BYTES} bytes without braces");
+            return Err(reader.error("name", format!("{name:?} cannot be a name"), &remedy));
+        }
+        if seen.contains(&name) {
+            let problem = format!("{name:?} is there twice");
+            return Err(reader.error("name", problem, "give each field its own name"));
+        }
+        let dotted = join(prefix, &name);
+        if reader.text("kind")? == Some("object") {
+            let inner = reader.list("fields")?;
+            let inner = reader.require("fields", inner)?;
+            reader.finish()?;
+            let members = self.read_members(&join(at, "fields"), inner, &dotted);
+            return Ok(Some(RecordMember::Object { name, members }));
+        }
+        let hidden = reader.boolean("hidden")?.unwrap_or(false);
+        let field = self.read_value(dotted, reader)?;
+        Ok((!hidden).then_some(RecordMember::Value { name, field }))
     }
 
     /// Reads a field that holds a value; returns its number.
@@ -221,49 +286,69 @@ impl<'a> FieldListReader<'a> {
 
 fn read_tables(
     entries: &[(String, JsonTree)],
-) -> Result<(Vec<RowTable>, Vec<TableNames>), SchemaError> {
-    check_count("tables", entries.len(), MAX_TABLES)?;
+    errors: &mut Vec<SchemaError>,
+) -> (Vec<RowTable>, Vec<TableNames>) {
+    errors.extend(check_count("tables", entries.len(), MAX_TABLES).err());
     let mut tables = Vec::new();
     let mut names = Vec::new();
     for (name, tree) in entries {
         let path = join("tables", name);
-        let mut reader = ObjectReader::of(&path, tree)?;
-        let order = reader.choice("order", &RowOrder::NAMES)?;
-        let made = reader.list("fields")?;
-        let (columns, rows) = match made {
-            Some(fields) => read_made_rows(&mut reader, fields)?,
-            None => read_given_rows(&mut reader)?,
+        let read = match tree {
+            JsonTree::Object(entries) => read_all(&path, entries, read_table),
+            other => Err(mismatch(&path, other, "an object").into()),
         };
-        reader.finish()?;
-        tables.push(RowTable {
-            order: order.unwrap_or(RowOrder::Random),
-            rows,
-        });
+        let mut columns = Vec::new();
+        match read {
+            Ok((of_table, table)) => {
+                columns = of_table;
+                tables.push(table);
+            }
+            Err(wrong) => errors.extend(wrong),
+        }
         names.push(TableNames {
             name: name.clone(),
             columns,
         });
     }
-    Ok((tables, names))
+    (tables, names)
+}
+
+fn read_table(
+    mut reader: ObjectReader<'_>,
+) -> Result<(Vec<BoundedName>, RowTable), Vec<SchemaError>> {
+    let order = reader.choice("order", &RowOrder::NAMES)?;
+    let made = reader.list("fields")?;
+    let (columns, rows) = match made {
+        Some(fields) => read_made_rows(&mut reader, fields)?,
+        // Nothing more can be said of its rows.
+        None if reader.was_wrong("fields") => return Err(Vec::new()),
+        None => read_given_rows(&mut reader)?,
+    };
+    reader.finish()?;
+    let order = order.unwrap_or(RowOrder::Random);
+    Ok((columns, RowTable { order, rows }))
 }
 
 /// Rows that are made from fields.
 fn read_made_rows(
     reader: &mut ObjectReader<'_>,
     list: &[JsonTree],
-) -> Result<(Vec<BoundedName>, TableRows), SchemaError> {
+) -> Result<(Vec<BoundedName>, TableRows), Vec<SchemaError>> {
     let count = reader.count_in("count", 1, MAX_TABLE_ROWS)?;
     let count = reader.require("count", count)? as usize;
     let path = reader.path("fields");
     let mut fields = FieldListReader::new(ReadScope::inside_table());
-    fields.read_members(&path, list, "")?;
+    fields.read_members(&path, list, "");
+    if !fields.errors.is_empty() {
+        return Err(fields.errors);
+    }
     let columns = fields.scope.fields;
     check_count(&path, columns.len(), MAX_TABLE_COLUMNS)?;
     let row_bytes: u64 = columns.iter().map(|column| column.most_bytes).sum();
     if row_bytes * count as u64 > MAX_TABLE_BYTES {
         let problem = format!("{count} rows of up to {row_bytes} bytes");
         let remedy = format!("stay within {MAX_TABLE_BYTES} bytes");
-        return Err(reader.error("count", problem, &remedy));
+        return Err(reader.error("count", problem, &remedy).into());
     }
     let fields = fields.read;
     Ok((columns, TableRows::Made { count, fields }))
@@ -314,14 +399,33 @@ fn read_given_rows(
 fn read_walks(
     entries: &[(String, JsonTree)],
     tables: &[TableNames],
-) -> Result<(Vec<RandomWalk>, Vec<String>), SchemaError> {
-    check_count("walks", entries.len(), MAX_WALKS)?;
-    let read = |(name, tree): &(String, JsonTree)| {
-        RandomWalk::read(ObjectReader::of(&join("walks", name), tree)?, tables)
-    };
-    let walks: Result<_, _> = entries.iter().map(read).collect();
-    let names = entries.iter().map(|(name, _)| name.clone()).collect();
-    Ok((walks?, names))
+    errors: &mut Vec<SchemaError>,
+) -> (Vec<RandomWalk>, Vec<String>) {
+    errors.extend(check_count("walks", entries.len(), MAX_WALKS).err());
+    let are_tables_wrong = !errors.is_empty();
+    let mut walks = Vec::new();
+    for (name, tree) in entries {
+        let path = join("walks", name);
+        let read = match tree {
+            JsonTree::Object(entries) => read_all(&path, entries, |reader| {
+                Ok(RandomWalk::read(reader, tables)?)
+            }),
+            other => Err(mismatch(&path, other, "an object").into()),
+        };
+        match read {
+            Ok(walk) => walks.push(walk),
+            // The columns of a wrong table are not known.
+            Err(wrong) => errors.extend(
+                wrong
+                    .into_iter()
+                    .filter(|error| !are_tables_wrong || !error.field.ends_with(".base")),
+            ),
+        }
+    }
+    (
+        walks,
+        entries.iter().map(|(name, _)| name.clone()).collect(),
+    )
 }
 
 fn check_count(path: &str, count: usize, most: usize) -> Result<(), SchemaError> {

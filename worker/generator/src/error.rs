@@ -32,6 +32,12 @@ impl SchemaError {
     }
 }
 
+impl From<SchemaError> for Vec<SchemaError> {
+    fn from(error: SchemaError) -> Self {
+        vec![error]
+    }
+}
+
 fn path(field: &str) -> String {
     if field.is_empty() {
         String::new()

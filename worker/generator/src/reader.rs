@@ -16,6 +16,45 @@ pub(crate) struct ObjectReader<'a> {
     entries: &'a [(String, JsonTree)],
     /// The names that were read; the object may have no others.
     known: Vec<&'static str>,
+    /// The names that are read as if they were missing.
+    left_out: Vec<String>,
+}
+
+/// Reads an object again and again, each time without the members that were found wrong: the errors are all that is wrong
+/// with it, but for what follows from a missing member.
+pub(crate) fn read_all<'a, T>(
+    path: &str,
+    entries: &'a [(String, JsonTree)],
+    mut read: impl FnMut(ObjectReader<'a>) -> Result<T, Vec<SchemaError>>,
+) -> Result<T, Vec<SchemaError>> {
+    let mut left_out: Vec<String> = Vec::new();
+    let mut errors = Vec::new();
+    loop {
+        let mut reader = ObjectReader::new(path, entries);
+        reader.left_out.clone_from(&left_out);
+        let found = match read(reader) {
+            Ok(value) if errors.is_empty() => return Ok(value),
+            Ok(_) => return Err(errors),
+            Err(found) => found,
+        };
+        let wrong = found.first().map_or("", |error| member_of(path, error));
+        if left_out.iter().any(|name| name == wrong) {
+            return Err(errors);
+        }
+        let wrong = entries.iter().find(|(name, _)| name == wrong);
+        errors.extend(found);
+        match wrong {
+            Some((name, _)) => left_out.push(name.clone()),
+            None => return Err(errors),
+        }
+    }
+}
+
+/// The member of the object at `path` that an error is about.
+fn member_of<'a>(path: &str, error: &'a SchemaError) -> &'a str {
+    let below = error.field.strip_prefix(path).unwrap_or_default();
+    let below = below.trim_start_matches('.');
+    below.split(['.', '[']).next().unwrap_or_default()
 }
 
 /// A member that may be missing, or the error of reading it.
@@ -27,6 +66,7 @@ impl<'a> ObjectReader<'a> {
             path: path.to_owned(),
             entries,
             known: Vec::new(),
+            left_out: Vec::new(),
         }
     }
 
@@ -50,12 +90,26 @@ impl<'a> ObjectReader<'a> {
     pub(crate) fn member(&mut self, key: &'static str) -> Option<&'a JsonTree> {
         self.known.push(key);
         let found = self.entries.iter().find(|(name, _)| name == key);
+        let found = found.filter(|(name, _)| !self.left_out.contains(name));
         found.map(|(_, tree)| tree)
+    }
+
+    /// Whether the member is there and was found wrong before.
+    pub(crate) fn was_wrong(&self, key: &str) -> bool {
+        self.left_out.iter().any(|name| name == key)
     }
 
     /// `found`, or an error that the member is missing.
     pub(crate) fn require<T>(&self, key: &str, found: Option<T>) -> Result<T, SchemaError> {
-        found.ok_or_else(|| self.error(key, "missing".to_owned(), "add it"))
+        found.ok_or_else(|| {
+            let is_unread = |name: &&str| !self.known.contains(name) && is_like(name, key);
+            let names = self.entries.iter().map(|(name, _)| name.as_str());
+            let remedy = match names.into_iter().find(is_unread) {
+                Some(name) => format!("add it, or rename {name}, which stands there"),
+                None => "add it".to_owned(),
+            };
+            self.error(key, "missing".to_owned(), &remedy)
+        })
     }
 
     pub(crate) fn text(&mut self, key: &'static str) -> OptionalMember<&'a str> {
@@ -199,13 +253,34 @@ impl<'a> ObjectReader<'a> {
     /// Fails if there are members of other names than those that were read.
     pub(crate) fn finish(self) -> Result<(), SchemaError> {
         for (key, _) in self.entries {
-            if !self.known.contains(&key.as_str()) {
+            if !self.known.contains(&key.as_str()) && !self.left_out.contains(key) {
                 let remedy = format!("remove it; known here: {}", self.known.join(", "));
                 return Err(self.error(key, "unknown".to_owned(), &remedy));
             }
         }
         Ok(())
     }
+}
+
+/// Whether a name may be the other one, misspelt: one begins with the other, or two letters at most differ.
+fn is_like(name: &str, key: &str) -> bool {
+    let (name, key) = (name.to_lowercase(), key.to_lowercase());
+    name.starts_with(&key) || key.starts_with(&name) || distance(&name, &key) <= 2
+}
+
+/// How many letters are to be added, removed or changed to make one text of the other.
+fn distance(a: &str, b: &str) -> usize {
+    let b: Vec<char> = b.chars().collect();
+    let mut row: Vec<usize> = (0..=b.len()).collect();
+    for (n, a) in a.chars().enumerate() {
+        let mut diagonal = std::mem::replace(&mut row[0], n + 1);
+        for (m, b) in b.iter().enumerate() {
+            let changed = diagonal + usize::from(a != *b);
+            diagonal = row[m + 1];
+            row[m + 1] = changed.min(diagonal + 1).min(row[m] + 1);
+        }
+    }
+    row[b.len()]
 }
 
 /// A number of at most [`MAX_NUMBER`].

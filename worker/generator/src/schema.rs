@@ -39,7 +39,21 @@ impl Schema {
     /// # Errors
     /// Names the field, what is wrong with it and what to do.
     pub fn parse(json: &[u8], name: &str) -> Result<Self, SchemaError> {
-        let shape = parse_shape(json).map_err(|error| error.of(name))?;
+        Self::parse_all(json, name).map_err(|errors| {
+            let first = errors.into_iter().next();
+            first.unwrap_or_else(|| {
+                SchemaError::at("", "no schema".to_owned(), "correct it").of(name)
+            })
+        })
+    }
+
+    /// The same, with all that is wrong with it.
+    ///
+    /// # Errors
+    /// At least one.
+    pub fn parse_all(json: &[u8], name: &str) -> Result<Self, Vec<SchemaError>> {
+        let named = |errors: Vec<SchemaError>| errors.into_iter().map(|error| error.of(name));
+        let shape = parse_shape(json).map_err(|errors| named(errors).collect::<Vec<_>>())?;
         Ok(Self {
             name: name.to_owned(),
             shape,
@@ -67,25 +81,26 @@ impl Schema {
     }
 }
 
-fn parse_shape(json: &[u8]) -> Result<SchemaShape, SchemaError> {
+fn parse_shape(json: &[u8]) -> Result<SchemaShape, Vec<SchemaError>> {
     if json.len() > MAX_SCHEMA_BYTES {
         let problem = format!("{} bytes, more than {MAX_SCHEMA_BYTES}", json.len());
         let remedy = "keep fewer sample records: each is drawn many times anyway";
-        return Err(SchemaError::at("", problem, remedy));
+        return Err(SchemaError::at("", problem, remedy).into());
     }
     match JsonTree::parse(json)? {
-        JsonTree::List(rows) => Samples::new(rows, None).map(SchemaShape::Samples),
+        JsonTree::List(rows) => Ok(SchemaShape::Samples(Samples::new(rows, None)?)),
         JsonTree::Object(entries) if has(&entries, "fields") => {
             SchemaDocument::read(&entries).map(SchemaShape::Document)
         }
         JsonTree::Object(entries) if has(&entries, "features") => {
-            Samples::from_features(entries).map(SchemaShape::Samples)
+            Ok(SchemaShape::Samples(Samples::from_features(entries)?))
         }
         other => Err(SchemaError::at(
             "",
             format!("{} that is no schema", other.describe()),
-            "give a list of sample records, an object with `features`, or an object with `fields`",
-        )),
+            "give an object with `fields`, an object with sample records in its list `features`, or, in a file of its own, a list of sample records",
+        )
+        .into()),
     }
 }
 

@@ -396,12 +396,64 @@ fn fault(json: &str) -> String {
 }
 
 #[test]
+fn all_mistakes_of_a_schema_are_named_at_once() {
+    let schema = r#"{
+        "desciption": "x",
+        "clock": {"every": 0, "start": "soon"},
+        "tables": {"t": {"columns": ["a"], "rows": [["x", "y"]]}, "u": {"count": 2, "order": "up", "fields": [
+            {"name": "c", "kind": "uid"}, {"name": "d", "kind": "int", "maximum": 5}]}},
+        "walks": {"w": {"base": 1, "step": -1}, "v": 3},
+        "fields": [
+            {"name": "a", "kind": "int", "maxx": 5},
+            {"name": "b", "kind": "float", "max": true, "decimals": 99},
+            {"name": "a", "kind": "uuid"},
+            {"name": "o", "kind": "object", "fields": [{"name": "i", "kind": "hex", "digits": 0}, 7]},
+            {"name": "x", "kind": "column", "table": "t", "column": "a"},
+            {"name": "y", "kind": "walk", "walk": "w"},
+            {"name": "z", "kind": "array", "item": {"kind": "name", "pool": "x"}},
+            {"name": "t", "kind": "template", "text": "{a} {b} {o.i} {nothing}"}
+        ],
+        "line": "{a} {none}"
+    }"#;
+    let errors =
+        Schema::parse_all(schema.as_bytes(), "mine.json").expect_err("it is full of mistakes");
+    let mut fields: Vec<_> = errors.iter().map(|error| error.field.as_str()).collect();
+    fields.sort_unstable();
+    assert_eq!(
+        fields,
+        [
+            "clock.every",
+            "clock.start",
+            "desciption",
+            "fields[0].max",
+            "fields[1].decimals",
+            "fields[1].max",
+            "fields[2].name",
+            "fields[3].fields[0].digits",
+            "fields[3].fields[1]",
+            "fields[6].item.pool",
+            "fields[7].text",
+            "line",
+            "tables.t.rows[0]",
+            "tables.u.fields[0].kind",
+            "tables.u.fields[1].max",
+            "tables.u.order",
+            "walks.v",
+            "walks.w.step",
+        ]
+    );
+    let misspelt = errors.iter().find(|error| error.field == "fields[0].max");
+    let remedy = misspelt.map(|error| error.remedy.as_str());
+    assert_eq!(remedy, Some("add it, or rename maxx, which stands there"));
+}
+
+#[test]
 fn errors_in_a_schema_name_the_field_and_the_remedy() {
     let field = |field: &str| format!(r#"{{"fields": [{{"name": "x", {field}}}]}}"#);
     for (json, expected) in [
         ("[1,".to_owned(), "schema mine.json: not valid JSON: EOF"),
         ("[]".to_owned(), "no sample records; give at least one"),
-        ("7".to_owned(), "a number that is no schema; give a list of sample records"),
+        ("7".to_owned(), "a number that is no schema; give an object with `fields`"),
         (r#"{"a": 1}"#.to_owned(), "an object that is no schema"),
         (r#"{"features": 1}"#.to_owned(), "features: a number where a list belongs"),
         (r#"{"fields": []}"#.to_owned(), "fields: no visible field"),

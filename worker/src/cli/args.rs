@@ -6,9 +6,9 @@ use std::path::PathBuf;
 use clap::builder::styling::{AnsiColor, Styles};
 use clap::builder::{PossibleValue, PossibleValuesParser, TypedValueParser};
 use clap::{ArgGroup, Args, Parser, Subcommand, ValueEnum, ValueHint};
-use streampress_codec::{FormatVersion, hybrid};
+use streampress_codec::FormatVersion;
 use streampress_crds::DeadLetterReason;
-use streampress_crds::api::pipeline::CodecFormat;
+use streampress_crds::api::pipeline::{CodecEffort, CodecFormat};
 
 /// A pipeline that runs as it is, for a first try.
 const AFTER_HELP: &str = "\
@@ -112,7 +112,7 @@ pub(crate) struct RunArgs {
     #[arg(long, value_name = "DIR", value_hint = ValueHint::DirPath)]
     pub(crate) data: Option<PathBuf>,
     /// Files to generate, instead of generator.files
-    #[arg(long, value_name = "N", conflicts_with = "input", value_parser = clap::value_parser!(u64).range(1..))]
+    #[arg(long, value_name = "N", conflicts_with = "input", allow_negative_numbers = true, value_parser = clap::value_parser!(u64).range(1..))]
     pub(crate) files: Option<u64>,
     /// Take the files of this folder (json, csv, txt, log) instead of generating; they are only read
     #[arg(long, value_name = "DIR", value_hint = ValueHint::DirPath)]
@@ -124,7 +124,7 @@ pub(crate) struct RunArgs {
     #[arg(long)]
     pub(crate) json: bool,
     /// Threads for packing and unpacking [default: all cores]
-    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=1024))]
+    #[arg(long, value_name = "N", allow_negative_numbers = true, value_parser = clap::value_parser!(u16).range(1..=1024))]
     pub(crate) threads: Option<u16>,
 }
 
@@ -133,7 +133,7 @@ pub(crate) struct RoleArgs {
     #[command(flatten)]
     pub(crate) pipeline: PipelineArgs,
     /// Threads for packing and unpacking [default: all cores, or as many as fit a pod's memory limit]
-    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=1024))]
+    #[arg(long, value_name = "N", allow_negative_numbers = true, value_parser = clap::value_parser!(u16).range(1..=1024))]
     pub(crate) threads: Option<u16>,
     /// Address of /livez, /readyz and /metrics, such as 127.0.0.1:9090 [default in a cluster's pod: 0.0.0.0:8080]
     #[arg(long, value_name = "ADDR", env = "STREAMPRESS_LISTEN", hide_env = true)]
@@ -145,7 +145,7 @@ pub(crate) struct GenerateArgs {
     #[command(flatten)]
     pub(crate) pipeline: PipelineArgs,
     /// Files to generate, instead of generator.files; the command then ends instead of idling
-    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..))]
+    #[arg(long, value_name = "N", allow_negative_numbers = true, value_parser = clap::value_parser!(u64).range(1..))]
     pub(crate) files: Option<u64>,
     /// Address of /livez, /readyz and /metrics, such as 127.0.0.1:9090 [default in a cluster's pod: 0.0.0.0:8080]
     #[arg(long, value_name = "ADDR", env = "STREAMPRESS_LISTEN", hide_env = true)]
@@ -248,12 +248,12 @@ pub(crate) struct PackArgs {
     pub(crate) format: CodecFormat,
     /// How much time packing may take
     #[arg(long, default_value = "balanced", value_parser = effort_parser())]
-    pub(crate) effort: hybrid::Effort,
+    pub(crate) effort: CodecEffort,
     /// Bytes packed at once, from 64Ki to 64Mi
     #[arg(long, value_name = "SIZE", default_value = "4Mi", value_parser = block_size)]
     pub(crate) block_size: usize,
     /// Threads [default: all cores]
-    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=1024))]
+    #[arg(long, value_name = "N", allow_negative_numbers = true, value_parser = clap::value_parser!(u16).range(1..=1024))]
     pub(crate) threads: Option<u16>,
     /// The version of the hybrid format: 2 is smaller, but programs before it cannot read it
     #[arg(long, value_name = "N", default_value = "1", value_parser = format_version_parser())]
@@ -279,12 +279,12 @@ pub(crate) struct TrainArgs {
     pub(crate) output: PathBuf,
     /// How much time the search may take
     #[arg(long, default_value = "balanced", value_parser = effort_parser())]
-    pub(crate) effort: hybrid::Effort,
+    pub(crate) effort: CodecEffort,
     /// Bytes packed at once, from 64Ki to 64Mi
     #[arg(long, value_name = "SIZE", default_value = "4Mi", value_parser = block_size)]
     pub(crate) block_size: usize,
     /// Threads [default: all cores]
-    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=1024))]
+    #[arg(long, value_name = "N", allow_negative_numbers = true, value_parser = clap::value_parser!(u16).range(1..=1024))]
     pub(crate) threads: Option<u16>,
     /// Overwrite PLAN
     #[arg(short, long)]
@@ -300,10 +300,15 @@ pub(crate) struct UnpackArgs {
     #[arg(short, long, value_name = "OUT", value_hint = ValueHint::FilePath)]
     pub(crate) output: Option<PathBuf>,
     /// Only block N, counted from 0; the blocks before it are not read
-    #[arg(long, value_name = "N", conflicts_with = "keep_going")]
+    #[arg(
+        long,
+        value_name = "N",
+        allow_negative_numbers = true,
+        conflicts_with = "keep_going"
+    )]
     pub(crate) block: Option<u32>,
     /// Threads [default: all cores]
-    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=1024))]
+    #[arg(long, value_name = "N", allow_negative_numbers = true, value_parser = clap::value_parser!(u16).range(1..=1024))]
     pub(crate) threads: Option<u16>,
     /// Leave out damaged blocks and list them, instead of stopping at the first
     #[arg(long)]
@@ -326,7 +331,7 @@ pub(crate) struct BenchArgs {
     #[arg(value_hint = ValueHint::FilePath)]
     pub(crate) files: Vec<PathBuf>,
     /// Threads [default: all cores]
-    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=1024))]
+    #[arg(long, value_name = "N", allow_negative_numbers = true, value_parser = clap::value_parser!(u16).range(1..=1024))]
     pub(crate) threads: Option<u16>,
     /// Only codecs whose names start with NAME, such as hybrid or "xz -9e"; can be repeated
     #[arg(long, value_name = "NAME")]
@@ -361,14 +366,14 @@ fn format_version_parser() -> impl TypedValueParser<Value = FormatVersion> {
         .try_map(FormatVersion::try_from)
 }
 
-fn effort_parser() -> impl TypedValueParser<Value = hybrid::Effort> {
+fn effort_parser() -> impl TypedValueParser<Value = CodecEffort> {
     let fast = PossibleValue::new("fast").help("Least time");
     let balanced = PossibleValue::new("balanced").help("Small at a fair speed");
     let max = PossibleValue::new("max").help("Smallest");
     PossibleValuesParser::new([fast, balanced, max]).map(|name| match name.as_str() {
-        "fast" => hybrid::Effort::Fast,
-        "max" => hybrid::Effort::Max,
-        _ => hybrid::Effort::Balanced,
+        "fast" => CodecEffort::Fast,
+        "max" => CodecEffort::Max,
+        _ => CodecEffort::Balanced,
     })
 }
 

@@ -37,6 +37,7 @@ use self::args::{Cli, Command, LogFormat};
 use crate::config::BadConfiguration;
 use crate::telemetry::address_space::{AddressSpace, LowAddressSpace, MemoryUse};
 use crate::telemetry::logging::{self, LogForm, LogOptions, Logging};
+use crate::telemetry::open_files::{FileUse, LowFileLimit, OpenFiles};
 
 /// Parses the arguments, runs the command, and turns its outcome into an exit code.
 pub fn main() -> ExitCode {
@@ -44,21 +45,58 @@ pub fn main() -> ExitCode {
     if cli.log_format == LogFormat::Json {
         output::use_json();
     }
-    let logging = start_logging(&cli);
-    let outcome = dispatch(cli.command);
-    logging.end();
-    match outcome {
+    match ensured(cli) {
         Ok(code) => code,
         Err(error) => {
             output::error(&format!("{error:#}"));
             let bad_configuration = error.chain().any(|cause| cause.is::<BadConfiguration>());
-            let low_limit = error.chain().any(|cause| cause.is::<LowAddressSpace>());
+            let low_limit = error
+                .chain()
+                .any(|cause| cause.is::<LowAddressSpace>() || cause.is::<LowFileLimit>());
             ExitCode::from(match (bad_configuration, low_limit) {
                 (true, _) => 64,
                 (false, true) => 2,
                 (false, false) => 1,
             })
         }
+    }
+}
+
+/// Runs the command if the process may open what it needs.
+fn ensured(cli: Cli) -> Result<ExitCode> {
+    if let Some(file_use) = file_use(&cli.command)
+        && let Some(files) = OpenFiles::of_this_process()
+        && let Err(error) = files.ensure(file_use)
+    {
+        return match cli.command {
+            Command::Run(args) => run::failed(args.json, anyhow::Error::from(error).into()),
+            _ => Err(error.into()),
+        };
+    }
+    let logging = start_logging(&cli);
+    let outcome = dispatch(cli.command);
+    logging.end();
+    outcome
+}
+
+/// What a command opens; `None` where it is next to nothing.
+fn file_use(command: &Command) -> Option<FileUse> {
+    let roles = |threads| Some(FileUse::Roles { threads });
+    match command {
+        Command::Run(args) => roles(threads(args.threads)),
+        Command::Compress(args) | Command::Decompress(args) => roles(threads(args.threads)),
+        Command::Generate(_) => roles(1),
+        Command::Submit(_)
+        | Command::Redrive(_)
+        | Command::Recover(_)
+        | Command::Report(_)
+        | Command::Setup(_) => Some(FileUse::Transport),
+        Command::Pack(_) | Command::Unpack(_) | Command::Train(_) => Some(FileUse::OneFile),
+        Command::Validate(_)
+        | Command::Inspect(_)
+        | Command::Bench(_)
+        | Command::Completion { .. }
+        | Command::Man { .. } => None,
     }
 }
 

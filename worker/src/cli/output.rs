@@ -95,15 +95,21 @@ pub(super) fn is_stream(path: &Path) -> bool {
     path.as_os_str() == "-"
 }
 
+/// Fails for a folder where a file is to be read.
+pub(super) fn ensure_no_folder(path: &Path) -> Result<()> {
+    match path.is_dir() {
+        true => bail!("{} is a folder: name a file", path.display()),
+        false => Ok(()),
+    }
+}
+
 /// Opens a file, or standard input for `-`.
 pub(super) fn open(path: &Path) -> Result<Box<dyn Read>> {
     if is_stream(path) {
         return Ok(Box::new(io::stdin().lock()));
     }
+    ensure_no_folder(path)?;
     let file = File::open(path).with_context(|| format!("opening {}", path.display()))?;
-    if file.metadata().is_ok_and(|data| data.is_dir()) {
-        bail!("{} is a folder: name a file", path.display());
-    }
     Ok(Box::new(BufReader::new(file)))
 }
 
@@ -136,14 +142,20 @@ impl Output {
             let device = device.with_context(|| format!("opening {}", path.display()))?;
             return Ok(Self::Stream(Box::new(device)));
         }
+        if path.is_dir() {
+            bail!("{} is a folder: name a file with -o", path.display());
+        }
+        if path.as_os_str().as_encoded_bytes().ends_with(b"/") {
+            bail!(
+                "{} is no folder and cannot be a file's name: leave out the / at its end, or make the folder and name a file in it with -o",
+                path.display()
+            );
+        }
         if !force && path.symlink_metadata().is_ok() {
             bail!(
                 "{} exists already: choose another name with -o, or overwrite it with --force",
                 path.display()
             );
-        }
-        if path.is_dir() {
-            bail!("{} is a folder: name a file with -o", path.display());
         }
         ensure_differ(path, input)?;
         let folder = path

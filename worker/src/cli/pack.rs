@@ -15,6 +15,7 @@ use super::signals::cancel_on_signal;
 use super::threads_that_fit;
 use crate::legacy::READ_LOCATION;
 use crate::message::LegacyManifest;
+use crate::roles::context::hybrid_effort;
 use crate::telemetry::address_space::{LowAddressSpace, MemoryUse};
 
 /// The ending of packed hybrid files.
@@ -30,7 +31,7 @@ pub(super) fn command(args: PackArgs) -> Result<ExitCode> {
     }
     let options = PackOptions {
         hybrid: hybrid::CodecOptions {
-            effort: args.effort,
+            effort: hybrid_effort(args.effort),
             block_size: args.block_size,
             threads: packing_threads(args.threads, args.block_size, args.effort)?,
         },
@@ -62,13 +63,8 @@ pub(super) fn command(args: PackArgs) -> Result<ExitCode> {
 pub(super) fn packing_threads(
     given: Option<u16>,
     block_bytes: usize,
-    effort: hybrid::Effort,
+    effort: CodecEffort,
 ) -> Result<usize, LowAddressSpace> {
-    let effort = match effort {
-        hybrid::Effort::Fast => CodecEffort::Fast,
-        hybrid::Effort::Balanced => CodecEffort::Balanced,
-        hybrid::Effort::Max => CodecEffort::Max,
-    };
     threads_that_fit(given, block_bytes, effort, MemoryUse::OneFile)
 }
 
@@ -101,6 +97,7 @@ fn pack(
     explain: Option<&mut dyn Write>,
     cancel: &AtomicBool,
 ) -> Result<PackOutcome> {
+    output::ensure_no_folder(&options.input)?;
     let output = output_path(options)?;
     let input = output::open(&options.input)?;
     let writer = Output::create(&output, options.force, &options.input)?;

@@ -9,11 +9,13 @@ use tokio_util::sync::CancellationToken;
 use super::args::RedriveArgs;
 use super::role::{RoleCommand, local_path};
 use super::{output, runtime};
-use crate::message::FileRef;
-use crate::report::log;
+use crate::journal::FileStatus;
+use crate::report::{FileOutcome, ReportRow, log};
 use crate::roles::context::RoleContext;
-use crate::roles::redrive::{RedriveAction, RedriveRequest, RedriveTask, RedrivenLetter, redrive};
-use crate::runtime::blocking;
+use crate::roles::redrive::{
+    LetterFile, RedriveAction, RedriveRequest, RedriveTask, RedrivenLetter, redrive,
+};
+use crate::runtime::{blocking, now_millis};
 use crate::telemetry::plain_log::printable;
 
 pub(super) fn command(args: RedriveArgs) -> Result<ExitCode> {
@@ -38,22 +40,26 @@ pub(super) fn command(args: RedriveArgs) -> Result<ExitCode> {
         let discarded = letters
             .iter()
             .filter(|it| it.action == RedriveAction::Discarded);
-        let discarded: Vec<_> = discarded.filter_map(|it| it.file.clone()).collect();
+        let discarded: Vec<_> = discarded.filter_map(discarded_row).collect();
         let is_chosen = |letter: &&RedrivenLetter| letter.action != RedriveAction::NotChosen;
-        let chosen = letters.iter().filter(is_chosen).count();
+        let has_letter = |letter: &&RedrivenLetter| letter.action != RedriveAction::NoLetter;
+        let others = letters.iter().filter(|it| !is_chosen(it)).count();
+        let chosen = letters.iter().filter(is_chosen).filter(has_letter).count();
         let is_left = |letter: &&RedrivenLetter| matches!(letter.action, RedriveAction::Left(_));
         let left = letters.iter().filter(is_left).count();
-        let lines = lines(letters.iter().filter(is_chosen), args.list);
-        for line in &lines {
-            output::print(&format!("{}\n", printable(line)))?;
+        let files = by_file(letters.iter().filter(is_chosen));
+        for file in &files {
+            output::print(&format!("{}\n", printable(&file.line(args.list))))?;
         }
         // A file may have several: each time that it is announced in vain makes one.
-        let of_files = match lines.len() == chosen {
+        let of_files = match files.len() == chosen {
             true => String::new(),
-            false => format!(" of {} file(s)", lines.len()),
+            false => format!(" of {} file(s)", files.len()),
         };
+        let failed = files.iter().filter(|file| file.has_failed()).count();
         output::say(&match args.list {
-            true => format!("{chosen} dead letter(s){of_files}"),
+            true if failed == files.len() => format!("{chosen} dead letter(s){of_files}"),
+            true => format!("{chosen} dead letter(s){of_files}, {failed} of them failed"),
             false => format!("{chosen} dead letter(s){of_files}, {left} left"),
         });
         if !args.list
@@ -62,7 +68,6 @@ pub(super) fn command(args: RedriveArgs) -> Result<ExitCode> {
             // The dead letters were dealt with all the same.
             output::note(&format!("could not renew the report page: {error:#}"));
         }
-        let others = letters.len() - chosen;
         if others > 0 {
             output::say(&format!("{others} other dead letter(s) were not chosen"));
         }
@@ -79,22 +84,33 @@ pub(super) fn command(args: RedriveArgs) -> Result<ExitCode> {
     })
 }
 
-/// A line for each file and what was done. Several dead letters of the same content are one line, with the newest's reason.
-fn lines<'a>(letters: impl Iterator<Item = &'a RedrivenLetter>, list: bool) -> Vec<String> {
-    let mut files: Vec<(_, &RedrivenLetter, u64)> = Vec::new();
+/// The dead letters of the same content of a file with which the same was done.
+struct FileLetters<'a> {
+    /// Has the newest reason.
+    newest: &'a RedrivenLetter,
+    count: u64,
+}
+
+/// Once for each file and what was done.
+fn by_file<'a>(letters: impl Iterator<Item = &'a RedrivenLetter>) -> Vec<FileLetters<'a>> {
+    let mut files: Vec<FileLetters<'a>> = Vec::new();
     let mut known = HashMap::new();
-    for letter in letters {
-        let of_same = same_file(letter);
+    for newest in letters {
+        let of_same = same_file(newest);
         let index = *known
-            .entry((of_same, &letter.action))
+            .entry((of_same, &newest.action))
             .or_insert(files.len());
         match files.get_mut(index) {
-            Some((_, newest, count)) => (*newest, *count) = (letter, *count + 1),
-            None => files.push((action(&letter.action, list), letter, 1)),
+            Some(file) => (file.newest, file.count) = (newest, file.count + 1),
+            None => files.push(FileLetters { newest, count: 1 }),
         }
     }
-    let line = |(action, letter, count): (&str, &RedrivenLetter, u64)| {
-        let times = match count {
+    files
+}
+
+impl FileLetters<'_> {
+    fn line(&self, list: bool) -> String {
+        let times = match self.count {
             1 => String::new(),
             count => format!(", {count} times"),
         };
@@ -103,16 +119,31 @@ fn lines<'a>(letters: impl Iterator<Item = &'a RedrivenLetter>, list: bool) -> V
             reason,
             detail,
             ..
-        } = letter;
+        } = self.newest;
+        let action = action(&self.newest.action, list);
         format!("{name}: {action}{times} ({reason}: {detail})")
-    };
-    files.into_iter().map(line).collect()
+    }
+
+    /// Whether the summary of a run counts it as failed.
+    fn has_failed(&self) -> bool {
+        matches!(
+            self.newest.action,
+            RedriveAction::Listed(None | Some(FileStatus::Failed)) | RedriveAction::NoLetter
+        )
+    }
+}
+
+/// The row that takes a discarded file out of the report's failures.
+fn discarded_row(letter: &RedrivenLetter) -> Option<ReportRow> {
+    let LetterFile { id, name, bytes } = letter.file.as_ref()?;
+    let outcome = FileOutcome::Discarded;
+    Some(ReportRow::unpacked(id, name, *bytes, now_millis(), outcome))
 }
 
 /// Equal for dead letters of the same content of a file. Messages that do not say the content are told apart by their reason.
 fn same_file(letter: &RedrivenLetter) -> (&str, String) {
     let content = match &letter.file {
-        Some(file) => file.id().as_str().to_owned(),
+        Some(file) => file.id.clone(),
         None => format!("{}: {}", letter.reason, letter.detail),
     };
     (&letter.name, content)
@@ -121,7 +152,17 @@ fn same_file(letter: &RedrivenLetter) -> (&str, String) {
 /// What was done, in words.
 fn action(action: &RedriveAction, list: bool) -> &str {
     match action {
-        RedriveAction::Listed | RedriveAction::NotChosen => "dead",
+        RedriveAction::Listed(None | Some(FileStatus::Failed)) | RedriveAction::NotChosen => "dead",
+        RedriveAction::Listed(Some(FileStatus::UnderWay)) => {
+            "dead, and announced again since: under way; redrive sends it once more"
+        }
+        RedriveAction::Listed(Some(FileStatus::Restored)) => {
+            "dead, and restored before a version that is not; redrive sends it again"
+        }
+        RedriveAction::Listed(Some(FileStatus::Superseded)) => {
+            "superseded by a newer version that is not restored; redrive sends it again"
+        }
+        RedriveAction::NoLetter => "failed, and has no dead letter; run tries it again",
         RedriveAction::SentAgain => "sent again",
         RedriveAction::AnnouncedAgain => "source announced again",
         RedriveAction::ReplacementAnnounced => {
@@ -142,7 +183,7 @@ fn action(action: &RedriveAction, list: bool) -> &str {
 async fn render_report(
     role: &RoleCommand,
     context: &RoleContext,
-    discarded: &[FileRef],
+    discarded: &[ReportRow],
 ) -> Result<()> {
     let Some(report) = role.config.decompressor()?.report else {
         return Ok(());

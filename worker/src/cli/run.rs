@@ -22,13 +22,16 @@ pub(super) fn command(args: RunArgs) -> Result<ExitCode> {
                 false => ExitCode::FAILURE,
             })
         }
-        Err(failure) => {
-            if json {
-                print_json(&failure.summary)?;
-            }
-            Err(failure.error)
-        }
+        Err(failure) => failed(json, failure),
     }
+}
+
+/// Ends a run that could not begin or go on.
+pub(super) fn failed(json: bool, failure: RunFailure) -> Result<ExitCode> {
+    if json {
+        print_json(&failure.summary)?;
+    }
+    Err(failure.error)
 }
 
 fn run_pipeline(args: RunArgs) -> Result<RunSummary, RunFailure> {

@@ -13,6 +13,7 @@ use super::args::TrainArgs;
 use super::output::{self, Output};
 use super::pack::packing_threads;
 use super::signals::cancel_on_signal;
+use crate::roles::context::hybrid_effort;
 
 pub(super) fn command(args: TrainArgs) -> Result<ExitCode> {
     for file in &args.files {
@@ -22,7 +23,7 @@ pub(super) fn command(args: TrainArgs) -> Result<ExitCode> {
     let cancel = cancel_on_signal()?;
     let store = PlanStore::default();
     let packer = Packer::new(CodecOptions {
-        effort: args.effort,
+        effort: hybrid_effort(args.effort),
         block_size: args.block_size,
         threads: packing_threads(args.threads, args.block_size, args.effort)?,
     })

@@ -104,6 +104,7 @@ struct UnpackOutcome {
 
 /// Unpacks one file.
 fn unpack(options: &UnpackOptions, cancel: &AtomicBool) -> Result<UnpackOutcome> {
+    output::ensure_no_folder(&options.input)?;
     let output = output_path(options)?;
     if let Some(number) = options.block {
         return unpack_block(options, number, output)

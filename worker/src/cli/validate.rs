@@ -6,12 +6,13 @@ use std::path::Path;
 use std::process::ExitCode;
 
 use anyhow::Result;
+use streampress_crds::CheckedPipeline;
 use streampress_crds::document::{self, Documents};
 
 use super::args::ValidateArgs;
 use super::output;
 use crate::config::settings;
-use crate::roles::context::schema_problem;
+use crate::roles::context::schema_problems;
 
 pub(super) fn command(args: ValidateArgs) -> Result<ExitCode> {
     let (mut valid, mut names) = (true, PlacesByName::new());
@@ -35,17 +36,21 @@ fn validate(file: &Path, live: bool, names: &mut PlacesByName) -> Result<bool> {
             if !are_names_new(file, &loaded, names) {
                 return Ok(false);
             }
+            let mut are_schemas_good = true;
             for (pipeline, places) in loaded.pipelines.iter().zip(&loaded.places) {
-                if let Some((field, problem)) = schema_problem(pipeline.resolved()) {
+                for (field, problem) in schema_problems(pipeline.resolved()) {
                     let (line, column) = places.of(&field);
                     output::say(&format!("{}:{line}:{column}: {problem}", file.display()));
-                    return Ok(false);
+                    are_schemas_good = false;
                 }
+            }
+            if !are_schemas_good {
+                return Ok(false);
             }
             for notice in &loaded.notices {
                 output::note(&notice.to_string());
             }
-            let valid = !live || validate_live(file)?;
+            let valid = !live || validate_live(file, loaded.pipelines)?;
             if valid {
                 output::print(&format!("{}: good\n", file.display()))?;
             }
@@ -84,44 +89,59 @@ fn are_names_new(file: &Path, loaded: &Documents, names: &mut PlacesByName) -> b
     are_new
 }
 
-/// Whether the existing queues and stream fit the pipeline; says what to change where they do not.
+/// Whether the existing queues and streams fit the pipelines; says what to change where they do not.
 #[cfg(feature = "aws")]
-fn validate_live(file: &Path) -> Result<bool> {
-    use anyhow::Context;
-    use streampress_transport::aws::{Aws, provision};
-
+fn validate_live(file: &Path, pipelines: Vec<CheckedPipeline>) -> Result<bool> {
     use super::runtime;
     use crate::config::Config;
-    use crate::roles::connect::{aws_options, provision_plan};
 
-    let config = Config::find(Some(file), &mut |_| {})?;
-    let (Config::File(resolved), Some(plan)) = (&config, provision_plan(&config)) else {
-        return Ok(true);
-    };
-    let record_bytes = resolved.codec.record_bytes;
     runtime()?.block_on(async {
-        let aws = Aws::connect(&aws_options(&config)).await;
-        let checked = provision::check(&aws, &plan, record_bytes).await;
-        let findings = checked.with_context(|| {
-            format!(
-                "checking the transport of {} on {}",
-                config.identity().pipeline,
-                aws.describe_endpoint()
-            )
-        })?;
-        for finding in &findings {
-            output::say(&format!(
-                "{}: {}: {}",
-                file.display(),
-                finding.resource,
-                finding.problem
-            ));
+        let mut all_fit = true;
+        for pipeline in pipelines {
+            let (_, resolved) = pipeline.into_parts();
+            let record_bytes = resolved.codec.record_bytes;
+            let config = Config::File(Box::new(resolved));
+            all_fit &= fits_what_exists(file, &config, record_bytes).await?;
         }
-        Ok(!findings.iter().any(|finding| finding.fatal))
+        Ok(all_fit)
     })
 }
 
+#[cfg(feature = "aws")]
+async fn fits_what_exists(
+    file: &Path,
+    config: &crate::config::Config,
+    record_bytes: usize,
+) -> Result<bool> {
+    use anyhow::Context;
+    use streampress_transport::aws::{Aws, provision};
+
+    use crate::roles::connect::{aws_options, provision_plan};
+
+    let Some(plan) = provision_plan(config) else {
+        return Ok(true);
+    };
+    let aws = Aws::connect(&aws_options(config)).await;
+    let checked = provision::check(&aws, &plan, record_bytes).await;
+    let findings = checked.with_context(|| {
+        format!(
+            "checking the transport of {} on {}",
+            config.identity().pipeline,
+            aws.describe_endpoint()
+        )
+    })?;
+    for finding in &findings {
+        output::say(&format!(
+            "{}: {}: {}",
+            file.display(),
+            finding.resource,
+            finding.problem
+        ));
+    }
+    Ok(!findings.iter().any(|finding| finding.fatal))
+}
+
 #[cfg(not(feature = "aws"))]
-fn validate_live(_: &Path) -> Result<bool> {
+fn validate_live(_: &Path, _: Vec<CheckedPipeline>) -> Result<bool> {
     anyhow::bail!(crate::roles::connect::HOW_TO_GET_AWS)
 }

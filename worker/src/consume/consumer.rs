@@ -280,7 +280,9 @@ impl Consumer {
     }
 
     async fn release_message(&self, received: Received, cause: RetryCause) {
-        release_message(self.role, &*self.queue, &received.delivery).await;
+        let (queue, delivery) = (&*self.queue, &received.delivery);
+        let deadline = Deadline::new(delivery.visibility_deadline);
+        release_message(self.role, queue, delivery, (&deadline, &self.shutdown)).await;
         received.in_flight.retried(cause);
     }
 
@@ -301,6 +303,7 @@ impl Consumer {
             max_receive_count: self.max_receive_count,
             slot: work.slot.clone(),
             stop: work.stop.child_token(),
+            shutdown: self.shutdown.clone(),
             visibility_deadline: Deadline::new(received.delivery.visibility_deadline),
             meter: self.meter.clone(),
             threads: work.threads.clone(),

@@ -190,7 +190,7 @@ impl Failures {
     /// A message failed. The failure counts if another file of its size could be worked on (`proven`), or if another
     /// message succeeded since the last one.
     pub(super) fn failed(&mut self, message_id: &str, proven: bool, most: u32) -> FailedAttempts {
-        self.make_space();
+        self.make_space_for(message_id);
         let successes = self.successes;
         let failed = self
             .by_message
@@ -231,8 +231,8 @@ impl Failures {
         self.by_message.remove(message_id);
     }
 
-    fn make_space(&mut self) {
-        if self.by_message.len() < MAX_MESSAGES {
+    fn make_space_for(&mut self, message_id: &str) {
+        if self.by_message.len() < MAX_MESSAGES || self.by_message.contains_key(message_id) {
             return;
         }
         let oldest = self

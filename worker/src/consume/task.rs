@@ -1,9 +1,12 @@
 //! One message from its receive to its end: kept in flight, handled within its trace, and then deleted, dead-lettered or
 //! released.
 
+use std::any::Any;
+use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
 use std::time::Duration;
 
+use futures::FutureExt;
 use parking_lot::Mutex;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
@@ -13,7 +16,7 @@ use super::consumer::Received;
 use super::handler::{Handled, Handler, HandlerError, MessageContext, ServiceOutage, ThreadBudget};
 use super::outage::{Failures, ServiceHealth};
 use crate::message::trace_context::TraceContext;
-use crate::message::{DeadLetterReason, Message, MessageError, Subject, VERSION};
+use crate::message::{DeadLetterReason, Message, MessageError, NEWEST_VERSION, Subject};
 use crate::runtime;
 use crate::telemetry::metrics::{InFlight, Meter, RetryCause};
 use crate::telemetry::trace;
@@ -30,6 +33,8 @@ const BACKOFF: Backoff = Backoff::new(Duration::from_secs(1), Duration::from_sec
 /// Of a message that could be given up but for the proof that others succeed: so rarely that it is received fewer than a
 /// thousand times, SQS's last resort, within the 14 days that SQS keeps it.
 const LONG_BACKOFF: Backoff = Backoff::new(Duration::from_secs(60), Duration::from_secs(1800));
+/// Of a call that tells the queue how a message ended.
+const CALL_BACKOFF: Backoff = Backoff::new(Duration::from_secs(1), Duration::from_secs(10));
 /// The long back-off doubles after so many failures.
 const LONG_BACKOFF_STEP: u32 = 20;
 /// While a service is down a message is kept for so long, so that its work goes on at once when the outage was short. Then
@@ -45,7 +50,10 @@ pub(super) struct MessageTask {
     pub(super) handler: Arc<dyn Handler>,
     pub(super) max_receive_count: u32,
     pub(super) slot: Arc<SlotGuard>,
+    /// Cancelled when its work shall end: the slot is lost, or the process shall end.
     pub(super) stop: CancellationToken,
+    /// Cancelled when the process shall end.
+    pub(super) shutdown: CancellationToken,
     pub(super) visibility_deadline: Deadline,
     pub(super) meter: Meter,
     pub(super) threads: ThreadBudget,
@@ -72,7 +80,7 @@ enum Ended {
 impl From<&MessageError> for Ended {
     fn from(error: &MessageError) -> Self {
         match error {
-            MessageError::Version(version) if *version > u64::from(VERSION) => {
+            MessageError::Version(version) if *version > u64::from(NEWEST_VERSION) => {
                 Self::Waiting(anyhow::anyhow!("{error}"))
             }
             _ => Self::Permanent(Failure::new(
@@ -81,6 +89,16 @@ impl From<&MessageError> for Ended {
             )),
         }
     }
+}
+
+/// A fault of this program: it counts as an attempt, so that one file's content does not end the worker.
+fn panicked(panic: &(dyn Any + Send)) -> HandlerError {
+    let text = panic.downcast_ref::<&str>().copied();
+    let text = text.or_else(|| panic.downcast_ref::<String>().map(String::as_str));
+    let text = text.unwrap_or("without a text");
+    HandlerError::Transient(anyhow::anyhow!(
+        "the work panicked, which is a fault of streampress: {text}"
+    ))
 }
 
 /// A message, parsed or not, and its place in the metrics.
@@ -162,8 +180,9 @@ impl MessageTask {
             return ended;
         }
         loop {
-            let handled = self.handler.handle(message, self.context(delivery)).await;
-            let (outage, bytes) = match handled {
+            let handling = self.handler.handle(message, self.context(delivery));
+            let handled = AssertUnwindSafe(handling).catch_unwind().await;
+            let (outage, bytes) = match handled.unwrap_or_else(|panic| Err(panicked(&*panic))) {
                 Ok(handled) => return Ended::Done(handled),
                 Err(HandlerError::Permanent(failure)) => return Ended::Permanent(failure),
                 Err(HandlerError::Interrupted) => return Ended::Interrupted,
@@ -203,7 +222,17 @@ impl MessageTask {
             return None;
         }
         let needed = self.handler.needed_bytes(message);
-        let outage = self.handler.probe(Some(message), needed).await.err()?;
+        let small = needed.min(SMALL_PROBE_BYTES);
+        let probing = async {
+            // Where little does not fit either, the work itself meets the outage, and it counts as one.
+            self.handler.probe(Some(message), small).await.ok()?;
+            self.handler.probe(Some(message), needed).await.err()
+        };
+        let outage = tokio::select! {
+            biased;
+            outage = probing => outage?,
+            () = self.stop.cancelled() => return Some(Ended::Interrupted),
+        };
         Some(Ended::Failed {
             cause: anyhow::anyhow!("{needed} bytes do not fit: {}", outage.cause),
             proven: false,
@@ -314,7 +343,9 @@ impl MessageTask {
     }
 
     async fn acknowledge(&self, message: Concluding<'_>, handled: Handled) {
-        match self.delete(message.delivery).await {
+        let receipt = &message.delivery.receipt;
+        let deleted = self.conclude_with(|| self.queue.delete(receipt));
+        match deleted.await {
             Ok(()) => {
                 message.in_flight.acknowledged();
                 self.failures.lock().succeeded(&message.delivery.message_id);
@@ -337,26 +368,12 @@ impl MessageTask {
         }
     }
 
-    /// Deletes the message, again and again for as long as no other worker can have it: a disk that was full, or a queue that was
-    /// out of reach for a moment, must not delay the next message of its group until the visibility timeout ends.
-    async fn delete(&self, delivery: &Delivery) -> TransportResult<()> {
-        let mut failures = 0;
-        loop {
-            let deleted = self.queue.delete(&delivery.receipt).await;
-            if !matches!(deleted, Err(TransportError::Unavailable { .. })) {
-                return deleted;
-            }
-            failures += 1;
-            let again_at = Instant::now() + BACKOFF.equal_jitter(failures);
-            if again_at >= self.visibility_deadline.get() {
-                return deleted;
-            }
-            tokio::select! {
-                biased;
-                () = self.stop.cancelled() => return deleted,
-                () = tokio::time::sleep_until(again_at) => {}
-            }
-        }
+    /// Tells the queue how the message ended, with patience.
+    async fn conclude_with<F: Future<Output = TransportResult<()>>>(
+        &self,
+        call: impl Fn() -> F,
+    ) -> TransportResult<()> {
+        with_patience(call, &self.visibility_deadline, &self.shutdown).await
     }
 
     async fn retry_later(
@@ -372,14 +389,23 @@ impl MessageTask {
             back_off_secs = back_off.as_secs_f64(),
             "Work failed; retrying later."
         );
-        if let Err(error) = self.queue.extend(&delivery.receipt, back_off).await {
+        let told = self.conclude_with(|| self.queue.extend(&delivery.receipt, back_off));
+        if let Err(error) = told.await {
             debug!(%error, "The message is redelivered when its visibility timeout ends.");
         }
         message.in_flight.retried(RetryCause::Fault);
     }
 
     async fn release(&self, message: Concluding<'_>, cause: RetryCause) {
-        release_message(self.role, &*self.queue, message.delivery).await;
+        let queue = &*self.queue;
+        let deadline = &self.visibility_deadline;
+        release_message(
+            self.role,
+            queue,
+            message.delivery,
+            (deadline, &self.shutdown),
+        )
+        .await;
         message.in_flight.retried(cause);
     }
 
@@ -397,9 +423,10 @@ impl MessageTask {
             return self.release(message, RetryCause::Interrupted).await;
         }
         let parsed = message.message.as_ref().ok();
-        let moved = self
-            .handler
-            .dead_letter(&*self.queue, delivery, parsed, failure);
+        let moved = self.conclude_with(|| {
+            self.handler
+                .dead_letter(&*self.queue, delivery, parsed, failure)
+        });
         match moved.await {
             Ok(()) => {
                 error!(
@@ -426,8 +453,15 @@ impl MessageTask {
     }
 }
 
-pub(super) async fn release_message(role: Role, queue: &dyn Queue, delivery: &Delivery) {
-    match queue.release(&delivery.receipt).await {
+/// Releases a message for another worker, with patience until the deadline or the end of the process.
+pub(super) async fn release_message(
+    role: Role,
+    queue: &dyn Queue,
+    delivery: &Delivery,
+    (deadline, shutdown): (&Deadline, &CancellationToken),
+) {
+    let released = with_patience(|| queue.release(&delivery.receipt), deadline, shutdown);
+    match released.await {
         Ok(()) | Err(TransportError::Stale) => {}
         Err(error) => {
             warn!(
@@ -436,6 +470,32 @@ pub(super) async fn release_message(role: Role, queue: &dyn Queue, delivery: &De
                 %error,
                 "Could not release a message; it is redelivered when its visibility timeout ends."
             );
+        }
+    }
+}
+
+/// Calls again and again for as long as no other worker can have the message: a disk that was full, or a queue that was out of
+/// reach for a moment, must not delay the message, or the next one of its group, until the visibility timeout ends.
+async fn with_patience<F: Future<Output = TransportResult<()>>>(
+    call: impl Fn() -> F,
+    deadline: &Deadline,
+    shutdown: &CancellationToken,
+) -> TransportResult<()> {
+    let mut failures = 0;
+    loop {
+        let answered = call().await;
+        if !matches!(answered, Err(TransportError::Unavailable { .. })) {
+            return answered;
+        }
+        failures += 1;
+        let again_at = Instant::now() + CALL_BACKOFF.equal_jitter(failures);
+        if again_at >= deadline.get() {
+            return answered;
+        }
+        tokio::select! {
+            biased;
+            () = shutdown.cancelled() => return answered,
+            () = tokio::time::sleep_until(again_at) => {}
         }
     }
 }
@@ -462,18 +522,27 @@ mod tests {
         in_reach: bool,
         extended: Mutex<Vec<Duration>>,
         ends: Mutex<Vec<&'static str>>,
-        /// So many deletions fail, as on a full disk.
-        failing_deletions: Mutex<u32>,
+        /// So many calls fail, as on a full disk.
+        failing_calls: Mutex<u32>,
     }
 
     impl RecordingQueue {
+        fn may_fail(&self) -> TransportResult<()> {
+            let mut failing = self.failing_calls.lock();
+            if *failing == 0 {
+                return Ok(());
+            }
+            *failing -= 1;
+            Err(TransportError::unavailable("calling", "the disk is full"))
+        }
+
         fn new(visibility: Duration, in_reach: bool) -> Arc<Self> {
             Arc::new(Self {
                 visibility,
                 in_reach,
                 extended: Mutex::default(),
                 ends: Mutex::default(),
-                failing_deletions: Mutex::default(),
+                failing_calls: Mutex::default(),
             })
         }
 
@@ -507,20 +576,18 @@ mod tests {
             visibility_timeout: Duration,
         ) -> TransportResult<()> {
             self.extended.lock().push(visibility_timeout);
+            self.may_fail()?;
             match self.in_reach {
                 true => Ok(()),
                 false => Err(TransportError::unavailable("extending", "out of reach")),
             }
         }
         async fn delete(&self, _receipt: &Receipt) -> TransportResult<()> {
-            let mut failing = self.failing_deletions.lock();
-            if *failing > 0 {
-                *failing -= 1;
-                return Err(TransportError::unavailable("deleting", "the disk is full"));
-            }
+            self.may_fail()?;
             self.end("deleted")
         }
         async fn release(&self, _receipt: &Receipt) -> TransportResult<()> {
+            self.may_fail()?;
             self.end("released")
         }
         async fn dead_letter(
@@ -528,6 +595,7 @@ mod tests {
             _delivery: &Delivery,
             _failure: &Failure,
         ) -> TransportResult<()> {
+            self.may_fail()?;
             self.end("dead-lettered")
         }
         async fn depth(&self) -> TransportResult<Depth> {
@@ -542,6 +610,7 @@ mod tests {
     #[derive(Default)]
     struct TestHandler {
         fails: bool,
+        panics: bool,
         /// Fails for now.
         fails_for_now: AtomicBool,
         /// Its destination takes no more bytes than this at once, where there is one.
@@ -575,6 +644,7 @@ mod tests {
             _message: &Message,
             context: MessageContext<'_>,
         ) -> Result<Handled, HandlerError> {
+            assert!(!self.panics, "a file that nobody thought of");
             if self.fails {
                 let reason = DeadLetterReason::BadName;
                 return Err(HandlerError::permanent(reason, "no attempt can succeed"));
@@ -640,6 +710,7 @@ mod tests {
             max_receive_count: 20,
             slot: Arc::new(slot.expect("asked").expect("free")),
             stop: CancellationToken::new(),
+            shutdown: CancellationToken::new(),
             visibility_deadline: Deadline::new(delivery.visibility_deadline),
             meter: Meter::default(),
             threads: ThreadBudget::new(1),
@@ -678,7 +749,7 @@ mod tests {
         for (failing, end) in [(3, vec!["deleted"]), (u32::MAX, vec![])] {
             let now = Instant::now();
             let queue = RecordingQueue::new(LONG, true);
-            *queue.failing_deletions.lock() = failing;
+            *queue.failing_calls.lock() = failing;
             run(
                 &queue,
                 Arc::new(TestHandler::default()),
@@ -686,6 +757,46 @@ mod tests {
             )
             .await;
             assert_eq!(queue.ends(), end);
+            assert!(Instant::now() < now + LONG, "another worker may have it");
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn what_the_queue_could_not_be_told_at_first_does_not_delay_a_message() {
+        for (fails, is_slot_lost, end) in [
+            (true, false, Some("dead-lettered")),
+            (true, true, Some("released")),
+            (false, false, None),
+        ] {
+            let now = Instant::now();
+            let queue = RecordingQueue::new(LONG, true);
+            *queue.failing_calls.lock() = 3;
+            let handler = TestHandler {
+                fails,
+                ..TestHandler::default()
+            };
+            handler.fails_for_now.store(true, Ordering::SeqCst);
+            let delivery = delivery(now, now + LONG);
+            let task = task(&queue, Arc::new(handler), &delivery).await;
+            let received = Received {
+                message: Message::parse(&delivery.body),
+                in_flight: task.meter.received(),
+                delivery,
+            };
+            if is_slot_lost {
+                // The message is not.
+                task.slot.lost().cancel();
+                task.stop.cancel();
+            }
+            task.run(received).await;
+            match end {
+                Some(end) => assert_eq!(queue.ends(), [end]),
+                None => assert_eq!(
+                    queue.extended.lock().len(),
+                    4,
+                    "in flight for the back-off alone"
+                ),
+            }
             assert!(Instant::now() < now + LONG, "another worker may have it");
         }
     }
@@ -711,15 +822,33 @@ mod tests {
     #[tokio::test]
     async fn a_message_that_cannot_be_parsed_is_a_dead_letter_and_no_handler_sees_it() {
         let now = Instant::now();
-        let queue = RecordingQueue::new(LONG, true);
         let handler = Arc::new(TestHandler::default());
-        let unreadable = Delivery {
-            body: "{}".into(),
-            ..delivery(now, now + LONG)
-        };
-        run(&queue, handler.clone(), unreadable).await;
-        assert_eq!(queue.ends(), ["dead-lettered"]);
+        // Of each version that is read, one without the parts of any kind.
+        let versions = (1..=NEWEST_VERSION).map(|version| format!(r#"{{"version": {version}}}"#));
+        for body in versions.chain(["{}".into(), r#"{"version": 0}"#.into()]) {
+            let queue = RecordingQueue::new(LONG, true);
+            let unreadable = Delivery {
+                body: body.clone(),
+                ..delivery(now, now + LONG)
+            };
+            run(&queue, handler.clone(), unreadable).await;
+            assert_eq!(queue.ends(), ["dead-lettered"], "{body}");
+        }
         assert!(!handler.had_effect.load(Ordering::SeqCst));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_panic_of_the_work_is_a_failed_attempt() {
+        let queue = RecordingQueue::new(LONG, true);
+        let handler = Arc::new(TestHandler {
+            panics: true,
+            ..TestHandler::default()
+        });
+        let now = Instant::now();
+        run(&queue, handler, delivery(now, now + LONG)).await;
+        assert!(queue.ends().is_empty());
+        let extended = queue.extended.lock().len();
+        assert_eq!(extended, 1, "it is invisible for a while");
     }
 
     #[tokio::test(start_paused = true)]
@@ -861,7 +990,7 @@ mod tests {
         let queue = RecordingQueue::new(LONG, true);
         let now = Instant::now();
         let newer = Delivery {
-            body: format!(r#"{{"version": {}}}"#, VERSION + 1),
+            body: format!(r#"{{"version": {}}}"#, NEWEST_VERSION + 1),
             receive_count: 500,
             ..delivery(now, now + LONG)
         };

@@ -6,7 +6,6 @@ use std::sync::Arc;
 
 use async_trait::async_trait;
 use serde::{Deserialize, Serialize};
-use tracing::warn;
 
 use super::decide::JournalEntry;
 use super::journal::{DestinationJournal, StoredEntry};
@@ -63,12 +62,14 @@ fn load(files: &dyn Files, name: &FileName) -> io::Result<Option<StoredEntry>> {
             entry: named.entry,
             file: Some(file),
         })),
-        Err(error) => {
-            // Without its entry the restored file counts as another program's, which is kept.
-            warn!(file_name = name.as_str(), %error, "The journal's entry of a restored file cannot be read.");
-            files.remove(&at)?;
-            Ok(None)
-        }
+        // Only the entry knows which version was restored last: without it an older one would be written over a newer one.
+        Err(error) => Err(io::Error::new(
+            io::ErrorKind::InvalidData,
+            format!(
+                "{at} cannot be read: {error}; a newer release may have written it; if it is damaged, remove it, and what \
+                 lies under the name is set aside as another program's file"
+            ),
+        )),
     }
 }
 
@@ -122,5 +123,43 @@ impl DestinationJournal for FilesJournal {
         stored.map_err(|error| {
             TransportError::unavailable(format!("writing the journal's entry of {name}"), error)
         })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use streampress_transport::FileVersion;
+    use streampress_transport::local::files::LocalFiles;
+
+    use super::*;
+    use crate::destination::decide::EntryState;
+
+    #[tokio::test]
+    async fn an_entry_that_cannot_be_read_is_kept_and_named_with_the_way_out() {
+        let root = tempfile::tempdir().expect("a folder");
+        let files = LocalFiles::open("file:///data/out", root.path()).expect("opens");
+        let journal = FilesJournal::new(Arc::new(files), None);
+        let name = FileName::parse("a.csv").expect("a name");
+        let entry = JournalEntry {
+            version: Some(FileVersion::new("files", 1, 1.into())),
+            hash: Digest::of(b"a"),
+            state: EntryState::Visible,
+            bytes: 1,
+            replaces: None,
+            fingerprint: None,
+            written_millis: 1,
+            original: None,
+        };
+        let stored = journal.store(&name, &entry, None).await.expect("stored");
+        assert_eq!(journal.load(&name).await.expect("read"), Some(stored));
+
+        let at = root.path().join(file_name(&name).expect("a name").as_str());
+        for damaged in ["", "{", r#"{"state": "archived"}"#] {
+            std::fs::write(&at, damaged).expect("written");
+            let error = journal.load(&name).await.expect_err("damaged");
+            let error = streampress_transport::error_chain(&error);
+            assert!(error.contains("remove it"), "{error}");
+            assert_eq!(std::fs::read_to_string(&at).expect("kept"), damaged);
+        }
     }
 }

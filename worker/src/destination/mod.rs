@@ -2,12 +2,13 @@
 //!
 //! `decide` has the rule, as one pure function. `journal` says what is kept of every name, so that the rule holds when a
 //! restored file was moved away, touched or edited; `files_journal` keeps it at the destination itself, `sqlite_journal`
-//! in a data folder. `locks` lets one worker at a time change a name. `owner` keeps other pipelines away.
+//! in a data folder. `own_versions` finds what a journal that was put back to an earlier state has lost. `locks` lets one worker at a time change a name. `owner` keeps other pipelines away.
 
 mod decide;
 mod files_journal;
 mod journal;
 mod locks;
+mod own_versions;
 mod owner;
 mod sqlite_journal;
 
@@ -23,12 +24,16 @@ pub use self::decide::{EntryState, JournalEntry};
 pub use self::files_journal::FilesJournal;
 pub use self::journal::{DestinationJournal, StoredEntry};
 pub use self::locks::{NameLock, NameLocks};
+use self::own_versions::OwnVersions;
 use self::owner::{DestinationOwner, OwnerError};
 pub use self::sqlite_journal::DatabaseJournal;
 use crate::consume::{HandlerError, MessageContext, ServiceOutage};
 use crate::message::{DeadLetterReason, Digest, FileRef, hash};
 use crate::runtime::{self, CLOCK_TICK, blocking};
-use streampress_transport::{FileEntry, FileName, FileVersion, Files, PendingFile, ReservedEntry};
+use streampress_transport::{
+    ChunkStream, FileEntry, FileName, FileVersion, Files, PendingFile, ReservedEntry,
+    TransportResult,
+};
 
 /// Where others' files go that had the name of a restored file.
 const DISPLACED: ReservedEntry = ReservedEntry::Displaced;
@@ -75,7 +80,9 @@ pub enum PlacedVersion {
     NeedsContent,
     /// It was written and is visible.
     Written,
-    /// It lies there already; or it lay there, and others changed it since.
+    /// Its bytes lay there, as another version's or another program's: they are this version's now.
+    Adopted,
+    /// It was placed before; or it was, and others changed it since.
     InPlace,
     /// A newer version was visible there before.
     Superseded,
@@ -88,6 +95,8 @@ pub struct Destination {
     journal: Arc<dyn DestinationJournal>,
     /// Whose it must be; `None` where no other pipeline can restore to it.
     owner: Option<DestinationOwner>,
+    /// What the journal may have lost; `None` where it cannot be told.
+    own_versions: Option<OwnVersions>,
 }
 
 /// What the destination holds under a name.
@@ -122,6 +131,16 @@ impl Destination {
             files,
             journal,
             owner: None,
+            own_versions: None,
+        }
+    }
+
+    /// The same with a journal that may be put back to an earlier state without the stream.
+    pub fn with_stream(self, stream: Arc<dyn ChunkStream>) -> Self {
+        let own_versions = Some(OwnVersions::new(stream));
+        Self {
+            own_versions,
+            ..self
         }
     }
 
@@ -206,7 +225,8 @@ impl Destination {
         };
         let _lock = context.or_stop(locking).await?;
         let found = self.find(wanted).await?;
-        match decide(found.entry(), wanted, found.hash()) {
+        let deciding = self.decide_among_all(wanted, &found);
+        match context.or_stop(deciding).await? {
             Decision::Superseded => Ok(PlacedVersion::Superseded),
             Decision::InPlace => Ok(PlacedVersion::InPlace),
             Decision::LeaveChanged => {
@@ -218,7 +238,7 @@ impl Destination {
             Decision::Adopt => {
                 context.ensure_owner()?;
                 self.adopt(wanted, found).await?;
-                Ok(PlacedVersion::InPlace)
+                Ok(PlacedVersion::Adopted)
             }
             Decision::Write { displaces } => match content {
                 Some(content) => {
@@ -229,6 +249,42 @@ impl Destination {
                 None => Ok(PlacedVersion::NeedsContent),
             },
         }
+    }
+
+    /// The decision, also by a version that the journal has lost.
+    async fn decide_among_all(
+        &self,
+        wanted: &Wanted,
+        found: &NameState,
+    ) -> Result<Decision, HandlerError> {
+        let decision = decide(found.entry(), wanted, found.hash());
+        let (Decision::Write { displaces: true }, Some(hash)) = (decision, found.hash()) else {
+            return Ok(decision);
+        };
+        let own = self.lost_entry(&wanted.name, hash).await?;
+        Ok(match &own {
+            Some(own) => decide(Some(own), wanted, Some(hash)),
+            None => decision,
+        })
+    }
+
+    /// The entry of this content, if it is a newer version of the name that the journal has lost.
+    async fn lost_entry(
+        &self,
+        name: &FileName,
+        hash: &Digest,
+    ) -> TransportResult<Option<JournalEntry>> {
+        match &self.own_versions {
+            Some(own) => own.find(&*self.journal, name, hash).await,
+            None => Ok(None),
+        }
+    }
+
+    /// Whether the file of this name is a newer version than the journal knows.
+    pub(crate) async fn has_lost_version(&self, name: &FileName) -> anyhow::Result<bool> {
+        let (files, reading) = (self.files.clone(), name.clone());
+        let hash = blocking(move || hash(files.read(&reading)?)).await?.0;
+        Ok(self.lost_entry(name, &hash).await?.is_some())
     }
 
     /// What the journal and the location hold under the name. The content of a file is read only where its fingerprint
@@ -339,7 +395,7 @@ impl Destination {
                 context.meter.displaced();
                 warn!(
                     moved_to = target.as_str(),
-                    "The name of a restored file held other bytes than those restored there last; moved them away."
+                    "The name of a restored file held other bytes than those that the journal has as restored there last; moved them away."
                 );
                 Ok(())
             }
@@ -411,7 +467,7 @@ pub(crate) fn fault(error: io::Error, step: &str, wanted: &Wanted) -> HandlerErr
 /// The dead letter of a file that cannot have its name at the destination.
 fn bad_name(wanted: &Wanted, why: &str) -> HandlerError {
     let detail = format!(
-        "{} cannot be restored under its name: {why}; make the name free, then 'streampress redrive' with the same FILE and --data",
+        "{} cannot be restored under its name: {why}; make the name free, then 'streampress redrive' with the same FILE and --data or --aws",
         wanted.name
     );
     HandlerError::permanent(DeadLetterReason::BadName, detail)

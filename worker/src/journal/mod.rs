@@ -48,6 +48,19 @@ pub struct JournalFile {
     pub hash: String,
 }
 
+/// How far a file is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum FileStatus {
+    /// None of the others.
+    UnderWay,
+    /// It was restored.
+    Restored,
+    /// A newer version of its name was restored, or announced in its place.
+    Superseded,
+    /// It is a dead letter.
+    Failed,
+}
+
 /// A restored file whose bytes are known to have been these as long as it has this fingerprint.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct CheckedFile {
@@ -241,6 +254,11 @@ pub trait FileJournal: Send + Sync + fmt::Debug {
     async fn was_replaced(&self, file_id: &str) -> TransportResult<bool> {
         let _ = file_id;
         Ok(false)
+    }
+    /// How far a file is; `None` where it is not known, or from a journal that cannot tell.
+    async fn file_status(&self, file_id: &str) -> TransportResult<Option<FileStatus>> {
+        let _ = file_id;
+        Ok(None)
     }
     /// Every file that neither was restored nor replaced, in the order of announcements.
     async fn open_files(&self) -> TransportResult<Vec<OpenFile>> {

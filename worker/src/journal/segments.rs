@@ -10,7 +10,7 @@ use std::io;
 use std::sync::Arc;
 
 use async_trait::async_trait;
-use streampress_transport::{FileName, Files, TransportError, TransportResult};
+use streampress_transport::{FileEntry, FileName, Files, TransportError, TransportResult};
 use tokio::sync::Mutex;
 use tracing::{debug, warn};
 
@@ -36,6 +36,8 @@ struct State {
     is_loaded: bool,
     records: BTreeMap<String, SourceRecord>,
     values: BTreeMap<String, String>,
+    /// The merged file as it was read or written, if there is one.
+    merged: Option<FileEntry>,
     /// The first number that the merged file does not contain.
     first: u64,
     /// The next number to be written.
@@ -83,6 +85,20 @@ impl State {
             },
             Line::Value { key, value } => {
                 self.values.insert(key, value);
+            }
+        }
+    }
+
+    /// Whether a line that waited is about the newest announcement of its name: another process may have announced it since.
+    fn may_still_apply(&self, line: &Line) -> bool {
+        match line {
+            Line::Put(record) => {
+                let known = self.records.get(&record.name);
+                known.is_some_and(|known| known.announcement == record.announcement)
+            }
+            // These name the announcement, or are written at once.
+            Line::Sent { .. } | Line::Receipt { .. } | Line::Forget { .. } | Line::Value { .. } => {
+                true
             }
         }
     }
@@ -159,15 +175,21 @@ impl SegmentJournal {
         }
         let files = self.files.clone();
         let loaded = blocking(move || read_all(&*files)).await;
-        *state = loaded
+        let loaded = loaded
             .map_err(|error| TransportError::unavailable("reading what was announced", error))?;
+        for line in std::mem::replace(state, loaded).waiting {
+            if state.may_still_apply(&line) {
+                state.apply(line.clone());
+                state.waiting.push(line);
+            }
+        }
         Ok(())
     }
 
     /// Writes the lines, and those that waited, as the next file.
     async fn append(&self, state: &mut State, lines: Vec<Line>) -> TransportResult<()> {
         self.load(state).await?;
-        let mut all = std::mem::take(&mut state.waiting);
+        let mut all = state.waiting.clone();
         all.extend(lines);
         if all.is_empty() {
             return Ok(());
@@ -186,6 +208,7 @@ impl SegmentJournal {
                 error,
             ));
         }
+        state.waiting.clear();
         state.next += 1;
         for line in all {
             state.apply(line);
@@ -202,18 +225,29 @@ impl SegmentJournal {
         let values = state.values.clone().into_iter();
         let values = values.map(|(key, value)| Line::Value { key, value });
         let lines: Vec<Line> = puts.chain(values).collect();
-        let merged = blocking(move || -> io::Result<()> {
+        let seen = state.merged.clone();
+        let merging = blocking(move || -> io::Result<FileEntry> {
             let pending = write(&*files, &name("merged")?, &Head::new(next), &lines)?;
-            pending.commit(runtime::now())?;
+            // Only over the file that was read: a successor may have merged more, and the numbers that it removed are free.
+            let merged = pending.commit_over(runtime::now(), seen.as_ref())?;
             for number in first..next {
                 files.remove(&segment(number)?)?;
             }
-            Ok(())
+            Ok(merged)
         });
-        let merged = merged.await;
-        merged.map_err(|error| TransportError::unavailable("merging what was announced", error))?;
-        state.first = next;
-        Ok(())
+        match merging.await {
+            Ok(merged) => {
+                state.merged = Some(merged);
+                state.first = next;
+                Ok(())
+            }
+            Err(error) => {
+                // Another process merged, or the answer was lost: what is there is read again.
+                state.is_loaded = false;
+                let error = TransportError::unavailable("merging what was announced", error);
+                Err(error)
+            }
+        }
     }
 }
 
@@ -226,6 +260,8 @@ fn read_all(files: &dyn Files) -> io::Result<State> {
         is_loaded: true,
         ..State::default()
     };
+    // Before it is read: if another process replaces it meanwhile, it is not written over.
+    state.merged = files.stat(&name("merged")?)?;
     if let Some((head, lines)) = read(files, &name("merged")?)? {
         state.first = head.next;
         lines.into_iter().for_each(|line| state.apply(line));
@@ -253,7 +289,10 @@ fn read_notes(files: &dyn Files) -> io::Result<Vec<Note>> {
         .collect();
     names.sort();
     let mut all = Vec::new();
-    for ((_, writer, _), base) in names.into_iter().take(MOST_NOTES) {
+    for ((_, writer, _), base) in names {
+        if all.len() == MOST_NOTES {
+            break;
+        }
         match read(files, &notes::file_name(&base)?) {
             Ok(Some((_, lines))) => all.push(Note {
                 base,
@@ -695,5 +734,58 @@ mod tests {
             error.contains("0000000000000000") && error.contains("remove"),
             "{error}"
         );
+    }
+
+    #[tokio::test]
+    async fn a_late_merge_is_not_written_over_that_of_a_successor() {
+        let (_root, files) = folder();
+        let late = SegmentJournal::new(files.clone(), true);
+        let number_of = |number: u64| record(&format!("{number}.csv"), &number.to_string());
+        for number in 0..MERGED_FILES - 1 {
+            let announced = late.record_announcements(&[number_of(number)]).await;
+            announced.expect("written");
+        }
+        // It loses its slot here: the successor appends, merges, and appends again.
+        let successor = SegmentJournal::new(files.clone(), true);
+        for number in MERGED_FILES - 1..2 * MERGED_FILES + 5 {
+            let announced = successor.record_announcements(&[number_of(number)]).await;
+            announced.expect("written");
+        }
+        let all = successor.sources("").await.expect("read");
+        let mut state = late.state.lock().await;
+        let merged = late.merge(&mut state).await;
+        merged.expect_err("another process has merged");
+        drop(state);
+        assert_eq!(known(&files).await, all);
+        // It goes on with what the successor wrote.
+        assert_eq!(late.sources("").await.expect("read"), all);
+    }
+
+    #[tokio::test]
+    async fn what_waits_is_written_after_a_failed_write_unless_the_file_was_announced_again() {
+        let (_root, files) = folder();
+        let journal = SegmentJournal::new(files.clone(), true);
+        let records = [record("a.csv", "1"), record("b.csv", "1")];
+        journal
+            .record_announcements(&records)
+            .await
+            .expect("written");
+        journal.record_sent(&records).await.expect("kept");
+        journal.record_sources(&records).await.expect("kept");
+        let other = SegmentJournal::new(files.clone(), true);
+        let again = [record("b.csv", "2")];
+        other.record_announcements(&again).await.expect("written");
+        journal
+            .flush_sources()
+            .await
+            .expect_err("the number is taken");
+        journal.flush_sources().await.expect("written");
+        let states: Vec<_> = known(&files)
+            .await
+            .into_iter()
+            .map(|it| (it.announcement, it.state))
+            .collect();
+        let expected = [("1", SourceState::Sent), ("2", SourceState::Writing)];
+        assert_eq!(states, expected.map(|(it, state)| (it.to_owned(), state)));
     }
 }

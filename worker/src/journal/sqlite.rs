@@ -10,8 +10,8 @@ use streampress_transport::{DeadLetterReason, Failure, TransportResult};
 use crate::message::Digest;
 
 use super::{
-    CheckedFile, FileJournal, JournalFile, JournalProgress, OpenFile, SourceReceipt, SourceRecord,
-    sqlite_sources,
+    CheckedFile, FileJournal, FileStatus, JournalFile, JournalProgress, OpenFile, SourceReceipt,
+    SourceRecord, sqlite_sources,
 };
 
 /// The journal's tables. `totals` is kept by triggers: progress is read often, and files may be many.
@@ -547,6 +547,27 @@ impl FileJournal for SqliteJournal {
 
     async fn was_replaced(&self, file_id: &str) -> TransportResult<bool> {
         sqlite_sources::replaced(&self.database, file_id.to_owned()).await
+    }
+
+    async fn file_status(&self, file_id: &str) -> TransportResult<Option<FileStatus>> {
+        let file_id = file_id.to_owned();
+        self.database
+            .read(move |step| {
+                step.prepare_cached(
+                    "SELECT restored_at IS NOT NULL, superseded_at IS NOT NULL, failed_at IS NOT NULL
+                     FROM files WHERE file_id = ?1",
+                )?
+                .query_row([file_id], |row| {
+                    Ok(match (row.get(0)?, row.get(1)?, row.get(2)?) {
+                        (true, _, _) => FileStatus::Restored,
+                        (_, true, _) => FileStatus::Superseded,
+                        (_, _, true) => FileStatus::Failed,
+                        (false, false, false) => FileStatus::UnderWay,
+                    })
+                })
+                .optional()
+            })
+            .await
     }
 
     async fn open_files(&self) -> TransportResult<Vec<OpenFile>> {

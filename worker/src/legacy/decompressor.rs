@@ -72,7 +72,12 @@ impl LegacyDecompressor {
             return Ok(());
         }
         let packed_bytes = packed.as_ref().map_or(0, |packed| packed.packed_bytes);
-        context.count_restored(packed_bytes, bytes);
+        if placed == PlacedVersion::InPlace {
+            info!("The file is restored already; skipped.");
+        } else {
+            context.count_restored(packed_bytes, bytes);
+            info!(raw_bytes = bytes, "File restored.");
+        }
         if let Some(packed) = &packed {
             let file_id = packed.file.id();
             let restored = self.journal.record_restored(file_id.as_str(), packed_bytes);
@@ -84,7 +89,6 @@ impl LegacyDecompressor {
                     .await;
             }
         }
-        info!(raw_bytes = bytes, "File restored.");
         Ok(())
     }
 
@@ -188,7 +192,7 @@ impl LegacyDecompressor {
 }
 
 /// The file's name below the destination; a foreign folder before it is dropped.
-fn file_name(message: &LegacyManifest) -> Result<FileName, HandlerError> {
+pub(crate) fn file_name(message: &LegacyManifest) -> Result<FileName, HandlerError> {
     let full = message.file_name.as_str();
     let inside = full
         .strip_prefix(READ_LOCATION)

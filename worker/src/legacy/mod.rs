@@ -38,9 +38,15 @@ impl PackedFile {
         format!("seed/{id}")
     }
 
-    async fn load(journal: &dyn FileJournal, id: &str) -> TransportResult<Option<Self>> {
+    /// The file of the original's message `id`.
+    pub(crate) async fn load(journal: &dyn FileJournal, id: &str) -> TransportResult<Option<Self>> {
         let json = journal.get(&Self::key(id)).await?;
         Ok(json.and_then(|json| serde_json::from_str(&json).ok()))
+    }
+
+    /// The file as it was announced.
+    pub(crate) fn file(&self) -> &FileRef {
+        &self.file
     }
 
     /// The file's row in the report.

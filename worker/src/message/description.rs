@@ -14,10 +14,11 @@
 //! ```
 //! A varint has seven bits a byte, lowest first. What follows a file's known fields is a later release's.
 
+use bytes::Bytes;
 use streampress_transport::{FileName, FileVersion};
 
 use super::bundle::BundlePlace;
-use super::record::RecordOwner;
+use super::record::{FoundRecord, RecordOwner};
 use super::{Digest, FileRef, SourceObservation};
 
 /// The form of the bytes.
@@ -41,6 +42,21 @@ pub struct DescribedFile {
     pub observed: Option<SourceObservation>,
     /// When it was announced, milliseconds since 1970.
     pub announced_millis: u64,
+}
+
+impl DescribedFile {
+    /// The files that a record of a stream describes.
+    pub(crate) fn all_of(record: &Bytes) -> Vec<Self> {
+        let head = FoundRecord::read(record).and_then(|found| found.head);
+        let description = head.and_then(|head| head.description);
+        match description.and_then(|bytes| DescribedContent::from_bytes(&bytes)) {
+            Some(DescribedContent::Alone { file, .. }) => vec![*file],
+            Some(DescribedContent::Bundle(files)) => {
+                files.into_iter().map(|(file, _)| file).collect()
+            }
+            None => Vec::new(),
+        }
+    }
 }
 
 /// What the records hold.

@@ -39,6 +39,8 @@ pub const BUNDLED_VERSION: u32 = 2;
 pub const DESCRIBED_VERSION: u32 = 3;
 /// The version of a manifest without records.
 pub const MISSING_VERSION: u32 = 4;
+/// The newest version that is read.
+pub const NEWEST_VERSION: u32 = MISSING_VERSION;
 
 /// Group of every message when files go strictly one after another.
 pub const STRICT_GROUP: &str = "strict";
@@ -68,7 +70,7 @@ pub enum MessageError {
     Unreadable(#[source] serde_json::Error),
     /// Written by another version.
     #[error(
-        "message version {0} is not supported by this release (it reads versions {VERSION} to {MISSING_VERSION}); update the workers"
+        "message version {0} is not supported by this release (it reads versions {VERSION} to {NEWEST_VERSION}); update the workers"
     )]
     Version(u64),
     /// A field contradicts another.
@@ -182,35 +184,7 @@ impl Kind {
     /// Ours have a numeric version, which neither the original's messages nor a bucket's events have.
     fn of(value: &Value) -> Result<Self, MessageError> {
         if let Some(version) = value.get("version").and_then(Value::as_u64) {
-            let has = |field| value.get(field).is_some();
-            let is_bundled = |manifest: &Value| manifest.get("bundle").is_some();
-            let is_manifest = |manifest: &Value| manifest.get("records").is_some();
-            return if version == u64::from(VERSION) {
-                Ok(match (has("verdict"), has("records")) {
-                    (true, _) => Self::Receipt,
-                    (false, true) => Self::Manifest,
-                    (false, false) => Self::Announcement,
-                })
-            } else if version == u64::from(DESCRIBED_VERSION) {
-                match (
-                    value.get("manifest").is_some_and(is_manifest),
-                    is_manifest(value),
-                ) {
-                    (true, _) => Ok(Self::Receipt),
-                    (false, true) => Ok(Self::Manifest),
-                    (false, false) => Err(MessageError::Version(version)),
-                }
-            } else if version == u64::from(MISSING_VERSION) && is_manifest(value) {
-                Ok(Self::Manifest)
-            } else if version != u64::from(BUNDLED_VERSION) {
-                Err(MessageError::Version(version))
-            } else if value.get("manifest").is_some_and(is_bundled) {
-                Ok(Self::Receipt)
-            } else if is_bundled(value) {
-                Ok(Self::Manifest)
-            } else {
-                Err(MessageError::Version(version))
-            };
+            return Self::of_ours(value, version);
         }
         Ok(if S3Event::is_kind_of(value) {
             Self::S3Event
@@ -222,6 +196,35 @@ impl Kind {
             // The error then names the fields that ours have.
             Self::Announcement
         })
+    }
+
+    /// The kind of one of our messages follows from its version and parts. One of a known version without the parts of any
+    /// kind is damaged.
+    fn of_ours(value: &Value, version: u64) -> Result<Self, MessageError> {
+        let has = |field| value.get(field).is_some();
+        let manifest = value.get("manifest");
+        let with = |version, part: &'static str| {
+            let holds = manifest.is_some_and(|manifest| manifest.get(part).is_some());
+            match (holds, has(part)) {
+                (true, _) if version != MISSING_VERSION => Ok(Self::Receipt),
+                (_, true) => Ok(Self::Manifest),
+                (_, false) => Err(MessageError::Field {
+                    field: part,
+                    problem: format!("is missing in a message of version {version}"),
+                }),
+            }
+        };
+        match u32::try_from(version) {
+            Ok(VERSION) => Ok(match (has("verdict"), has("records")) {
+                (true, _) => Self::Receipt,
+                (false, true) => Self::Manifest,
+                (false, false) => Self::Announcement,
+            }),
+            Ok(BUNDLED_VERSION) => with(BUNDLED_VERSION, "bundle"),
+            Ok(DESCRIBED_VERSION) => with(DESCRIBED_VERSION, "records"),
+            Ok(MISSING_VERSION) => with(MISSING_VERSION, "records"),
+            Ok(_) | Err(_) => Err(MessageError::Version(version)),
+        }
     }
 }
 
@@ -434,16 +437,18 @@ mod tests {
             assert_eq!(read.version, DESCRIBED_VERSION);
             assert_is_read_in_a_request_to_send_again(read, DESCRIBED_VERSION);
         }
-        for newer in [
+        for newer in [json.replacen('1', "5", 1), bundled.replacen('2', "5", 1)] {
+            let error = Message::parse(&newer).expect_err("refused");
+            assert!(matches!(error, MessageError::Version(5)), "{error}");
+        }
+        for damaged in [
             // Only a manifest with a bundle has the second version.
             json.replacen('1', "2", 1),
-            json.replacen('1', "5", 1),
-            bundled.replacen('2', "5", 1),
             r#"{"version":4,"file":1}"#.to_owned(),
             r#"{"version":3,"file":1}"#.to_owned(),
         ] {
-            let error = Message::parse(&newer).expect_err("refused");
-            assert!(matches!(error, MessageError::Version(_)), "{error}");
+            let error = Message::parse(&damaged).expect_err("refused");
+            assert!(matches!(error, MessageError::Field { .. }), "{error}");
         }
     }
 

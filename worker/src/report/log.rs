@@ -5,6 +5,7 @@
 //! In a bucket, where nothing can be appended to, each writer keeps its sums in `<page>.d/<writer>.json` instead, written
 //! with the page; the rows since its last page are lost when a writer is killed.
 
+use std::borrow::Cow;
 use std::collections::HashMap;
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, Read, Seek, SeekFrom, Write};
@@ -20,11 +21,9 @@ use tokio_util::sync::CancellationToken;
 use tracing::{debug, warn};
 
 use super::{
-    FileOutcome, JournalCounts, LastRun, LeftOutSummary, ReportMeta, ReportRow, ReportState, page,
-    state,
+    JournalCounts, LastRun, LeftOutSummary, ReportMeta, ReportRow, ReportState, page, state,
 };
 use crate::journal::FileJournal;
-use crate::message::FileRef;
 use crate::runtime::{self, blocking};
 use streampress_transport::{FileName, Files};
 
@@ -246,7 +245,7 @@ pub(crate) fn render_stored(
 pub(crate) fn render_redriven(
     page: &Path,
     title: &str,
-    discarded: &[FileRef],
+    discarded: &[ReportRow],
     counts: Option<JournalCounts>,
 ) -> Result<()> {
     let log = ReportLog::open(page, title, &format!("discarded-{}", std::process::id()));
@@ -254,11 +253,8 @@ pub(crate) fn render_redriven(
     if !inner.folder().exists() {
         return Ok(());
     }
-    for file in discarded {
-        let (id, now) = (file.id(), runtime::now_millis());
-        let outcome = FileOutcome::Discarded;
-        let row = ReportRow::unpacked(id.as_str(), file.name.as_str(), file.bytes, now, outcome);
-        inner.append(&row)?;
+    for row in discarded {
+        inner.append(row)?;
     }
     inner.render_with(counts)
 }
@@ -273,8 +269,8 @@ pub(crate) fn render_in_bucket(files: Arc<dyn Files>, page: &FileName, title: &s
 
 /// The sums of all lines before it.
 #[derive(Serialize, Deserialize)]
-struct StateLine {
-    state: ReportState,
+struct StateLine<'a> {
+    state: Cow<'a, ReportState>,
 }
 
 impl LogState {
@@ -416,7 +412,7 @@ impl LogState {
     /// Puts this writer's sums into the bucket and reads those of all writers.
     fn exchange(&mut self, files: &dyn Files) -> Result<()> {
         let own = serde_json::to_vec(&StateLine {
-            state: self.own.clone(),
+            state: Cow::Borrowed(&self.own),
         })
         .context("writing the report's state as JSON")?;
         if !self.writer.is_empty() {
@@ -431,7 +427,7 @@ impl LogState {
             let line: StateLine =
                 serde_json::from_reader(files.read(&entry.name)?.take(LARGEST_STATE_BYTES))
                     .with_context(|| format!("reading {}", entry.name))?;
-            states.push(line.state);
+            states.push(line.state.into_owned());
         }
         self.combined = ReportState::merge(states);
         Ok(())
@@ -486,7 +482,8 @@ impl LogState {
         let mut rest = bytes.as_slice();
         let first = rest.split(|byte| *byte == b'\n').next().unwrap_or_default();
         if let (0, Ok(line)) = (offset, serde_json::from_slice::<StateLine>(first)) {
-            self.combined = ReportState::merge([std::mem::take(&mut self.combined), line.state]);
+            self.combined =
+                ReportState::merge([std::mem::take(&mut self.combined), line.state.into_owned()]);
             rest = rest.get(first.len() + 1..).unwrap_or_default();
         }
         let skipped = bytes.len() - rest.len();
@@ -506,7 +503,7 @@ impl LogState {
             return Ok(());
         }
         let mut line = serde_json::to_vec(&StateLine {
-            state: self.own.clone(),
+            state: Cow::Borrowed(&self.own),
         })
         .context("writing the report's state as JSON")?;
         line.push(b'\n');
@@ -662,7 +659,7 @@ mod tests {
         // As if the limit had been reached.
         let path = inner.folder().join("one.jsonl");
         let line = serde_json::to_vec(&StateLine {
-            state: inner.own.clone(),
+            state: Cow::Borrowed(&inner.own),
         })
         .expect("JSON");
         fs::write(&path, [&line[..], b"\n"].concat()).expect("written");

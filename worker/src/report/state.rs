@@ -420,14 +420,22 @@ impl ReportState {
             add(entry(&mut self.shares, &label), bytes);
         }
         self.series.absorb(other.series);
+        let ids = self.known.iter().map(|known| known.id);
+        let mut places: HashMap<_, _> = ids.zip(0..).collect();
         for known in other.known {
-            self.absorb_known(known, &other.labels);
+            self.absorb_known(known, &other.labels, &mut places);
         }
         self.absorb_rows(other.recent, other.failures);
     }
 
     /// Takes in a file whose figures, with numbers of `labels`, are in the totals already. One that is known too counts once.
-    fn absorb_known(&mut self, mut other: KnownFile, labels: &[String]) {
+    /// `places` has where each known file is.
+    fn absorb_known(
+        &mut self,
+        mut other: KnownFile,
+        labels: &[String],
+        places: &mut HashMap<u64, usize>,
+    ) {
         let mut number = |number: &mut usize| {
             let name = labels.get(*number).map_or(OTHER, String::as_str);
             *number = label(&mut self.labels, name.to_owned());
@@ -440,7 +448,8 @@ impl ReportState {
             figures.stages.iter_mut().for_each(|it| number(&mut it.0));
             figures.shares.iter_mut().for_each(|it| number(&mut it.0));
         }
-        let Some(known) = self.known.iter_mut().find(|known| known.id == other.id) else {
+        let place = *places.entry(other.id).or_insert(self.known.len());
+        let Some(known) = self.known.get_mut(place) else {
             self.known.push_back(other);
             return;
         };

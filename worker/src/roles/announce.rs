@@ -496,7 +496,7 @@ pub(crate) fn source_missing(name: &FileName, location: &str) -> HandlerError {
 fn missing(what: &str) -> HandlerError {
     HandlerError::permanent(
         DeadLetterReason::SourceMissing,
-        format!("{what}, then 'streampress redrive' with the same FILE and --data"),
+        format!("{what}, then 'streampress redrive' with the same FILE and --data or --aws"),
     )
 }
 

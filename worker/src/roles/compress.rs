@@ -299,10 +299,11 @@ impl Compressor {
         let announcing = Instant::now();
         self.send_manifest(&manifest).await?;
         context.meter.stage(Stage::Announce, announcing.elapsed());
-        context.count_packed(file.bytes, manifest.packed_bytes);
         self.journal
             .record_compressed(file.id().as_str(), manifest.packed_bytes)
             .await?;
+        // After what can still fail: the message is then received and the file packed again.
+        context.count_packed(file.bytes, manifest.packed_bytes);
         info!(
             raw_bytes = file.bytes,
             packed_bytes = manifest.packed_bytes,

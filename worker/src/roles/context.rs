@@ -43,6 +43,7 @@ use crate::roles::scan::{LeftOutFiles, Scanner};
 use crate::roles::source::SourceFilter;
 use crate::roles::unconfirmed::UnconfirmedFiles;
 use crate::runtime;
+use crate::telemetry::memory_limit;
 use crate::telemetry::metrics::Meter;
 use streampress_codec::{FormatVersion, hybrid};
 use streampress_generator::{FileFormat, Generator, GeneratorOptions, Schema, SchemaError};
@@ -195,7 +196,14 @@ impl RoleContext {
         let files = self.files(location)?;
         let destination = match (location, self.journal_of(location)) {
             (Location::S3 { .. }, _) => Destination::with_own_journal(files, None),
-            (Location::File { .. }, Some(journal)) => Destination::new(files, Arc::new(journal)),
+            (Location::File { .. }, Some(journal)) => {
+                let destination = Destination::new(files, Arc::new(journal));
+                match &self.backend {
+                    Backend::Embedded(local) => destination.with_stream(local.stream()),
+                    // Its queues are not put back with the database.
+                    Backend::Aws(_) => destination,
+                }
+            }
             (Location::File { .. }, None) => {
                 Destination::with_own_journal(files, Some(&self.path(location)?))
             }
@@ -530,6 +538,7 @@ impl RoleContext {
             report,
             self.journal.clone(),
         );
+        handler.limits.in_flight_bytes = memory_limit::unpacked_bytes_at_once();
         handler.receipts = connections.receipts_queue.map(|queue| {
             let receipts = ReceiptSender::new(queue, is_strict);
             match connections.requests_only {
@@ -620,14 +629,19 @@ struct ConsumerConfig<'a> {
     ordering: Ordering,
 }
 
+/// The codec's effort for a setting.
+pub(crate) fn hybrid_effort(effort: CodecEffort) -> hybrid::Effort {
+    match effort {
+        CodecEffort::Fast => hybrid::Effort::Fast,
+        CodecEffort::Balanced => hybrid::Effort::Balanced,
+        CodecEffort::Max => hybrid::Effort::Max,
+    }
+}
+
 /// The codec's options for a pipeline's settings.
 fn hybrid_options(codec: CodecSettings, threads: usize) -> hybrid::CodecOptions {
     hybrid::CodecOptions {
-        effort: match codec.effort {
-            CodecEffort::Fast => hybrid::Effort::Fast,
-            CodecEffort::Balanced => hybrid::Effort::Balanced,
-            CodecEffort::Max => hybrid::Effort::Max,
-        },
+        effort: hybrid_effort(codec.effort),
         block_size: codec.block_bytes,
         threads,
     }
@@ -635,28 +649,38 @@ fn hybrid_options(codec: CodecSettings, threads: usize) -> hybrid::CodecOptions 
 
 /// Refuses an inline schema that no generator takes. One in a ConfigMap can only be read in its cluster.
 pub(crate) fn check_schema(file: &Path, resolved: &Resolved) -> Result<(), BadConfiguration> {
-    match schema_problem(resolved) {
-        Some((_, problem)) => Err(BadConfiguration(format!("{}: {problem}", file.display()))),
-        None => Ok(()),
+    let problems = schema_problems(resolved).into_iter();
+    let lines: Vec<_> = problems
+        .map(|(_, problem)| format!("{}: {problem}", file.display()))
+        .collect();
+    match lines.is_empty() {
+        true => Ok(()),
+        false => Err(BadConfiguration(lines.join("\n"))),
     }
 }
 
-/// The pipeline's field that makes no generator, and why; `None` where all is well, or where the schema is in a file.
-pub(crate) fn schema_problem(resolved: &Resolved) -> Option<(String, String)> {
+/// The pipeline's fields that make no generator, and why; none where all is well, or where the schema is in a file.
+pub(crate) fn schema_problems(resolved: &Resolved) -> Vec<(String, String)> {
     const SCHEMA: &str = "spec.generator.schema";
+    const INLINE: &str = "spec.generator.schema.inline";
     let is_here = |job: &&GeneratorJob| !matches!(job.schema, SchemaSource::File(_));
-    let job = resolved.generator.as_ref().filter(is_here)?;
-    let error = generator(job).err()?;
-    let in_schema = error.downcast_ref::<SchemaError>();
-    let field = match (&job.schema, in_schema.map(|error| error.field.as_str())) {
-        (SchemaSource::Inline(_), Some("")) => format!("{SCHEMA}.inline"),
-        (SchemaSource::Inline(_), Some(item)) if item.starts_with('[') => {
-            format!("{SCHEMA}.inline{item}")
-        }
-        (SchemaSource::Inline(_), Some(field)) => format!("{SCHEMA}.inline.{field}"),
-        _ => SCHEMA.to_owned(),
+    let Some(job) = resolved.generator.as_ref().filter(is_here) else {
+        return Vec::new();
     };
-    Some((field, format!("{error:#}")))
+    if let SchemaSource::Inline(value) = &job.schema
+        && let Err(errors) = Schema::parse_all(value.to_string().as_bytes(), INLINE)
+    {
+        let place = |error: &SchemaError| match error.field.as_str() {
+            "" => INLINE.to_owned(),
+            item if item.starts_with('[') => format!("{INLINE}{item}"),
+            field => format!("{INLINE}.{field}"),
+        };
+        let problems = errors.iter().map(|error| (place(error), error.to_string()));
+        return problems.collect();
+    }
+    let problem = generator(job).err();
+    let problem = problem.map(|error| (SCHEMA.to_owned(), format!("{error:#}")));
+    problem.into_iter().collect()
 }
 
 /// The generator that a job describes.

@@ -209,17 +209,27 @@ impl Decompressor {
             return self.confirm(manifest, context).await;
         }
         let wanted = Wanted::new(&manifest.file, version_of(manifest, context));
-        let checking = self.destination.needs_content(&wanted);
-        if context.or_stop(checking).await? {
-            return self.unpack_and_place(manifest, &wanted, context).await;
-        }
-        context.record_wait(manifest.compressed_millis);
-        match self.destination.place(&wanted, None, context).await? {
-            // Another worker or program changed it since.
+        match self.place_without_content(&wanted, context).await? {
             PlacedVersion::NeedsContent | PlacedVersion::Written => {
                 self.unpack_and_place(manifest, &wanted, context).await
             }
-            placed => self.conclude(manifest, placed, 0.0, context).await,
+            placed => {
+                context.record_wait(manifest.compressed_millis);
+                self.conclude(manifest, placed, 0.0, context).await
+            }
+        }
+    }
+
+    /// What becomes of the version where its content is not fetched.
+    async fn place_without_content(
+        &self,
+        wanted: &Wanted,
+        context: MessageContext<'_>,
+    ) -> Result<PlacedVersion, HandlerError> {
+        let checking = self.destination.needs_content(wanted);
+        match context.or_stop(checking).await? {
+            true => Ok(PlacedVersion::NeedsContent),
+            false => self.destination.place(wanted, None, context).await,
         }
     }
 
@@ -231,12 +241,7 @@ impl Decompressor {
     ) -> Result<PlacedVersion, HandlerError> {
         let file = &manifest.file;
         let wanted = Wanted::new(file, version_of(manifest, context));
-        let checking = self.destination.needs_content(&wanted);
-        let placed = match context.or_stop(checking).await? {
-            true => PlacedVersion::NeedsContent,
-            false => self.destination.place(&wanted, None, context).await?,
-        };
-        match placed {
+        match self.place_without_content(&wanted, context).await? {
             PlacedVersion::NeedsContent | PlacedVersion::Written => {
                 Err(source_missing(&file.name, &file.location))
             }
@@ -281,6 +286,10 @@ impl Decompressor {
                     packed_bytes = manifest.packed_bytes,
                     "File restored."
                 );
+            }
+            PlacedVersion::Adopted => {
+                context.count_restored(manifest.packed_bytes, file.bytes);
+                info!("The same bytes are at the destination already; nothing was written.");
             }
             PlacedVersion::InPlace => info!("The file is restored already; skipped."),
         }
@@ -394,7 +403,7 @@ impl Decompressor {
     ) -> Result<Bytes, HandlerError> {
         let fetching = records::fetch_bundle(&*self.stream, manifest, place, context.meter);
         let packed = context.or_stop(fetching).await?;
-        let thread = context.one_thread().await?;
+        let thread = context.threads_for(place.bytes, self.block_bytes).await?;
         let (name, place) = (manifest.file.name.clone(), place.clone());
         context.meter.bundle_unpacked();
         blocking(move || {
@@ -441,7 +450,7 @@ impl Decompressor {
         context: MessageContext<'_>,
     ) -> Result<Box<dyn PendingFile>, HandlerError> {
         let cancel = Arc::new(AtomicBool::new(false));
-        let unpacking = self.unpack_blocks(wanted, payloads, cancel.clone());
+        let unpacking = self.unpack_blocks(file, wanted, payloads, cancel.clone());
         // It may end before the work is stopped.
         let mut unpacking = std::pin::pin!(maybe_done(unpacking));
         let both = async { tokio::join!(unpacking.as_mut(), fetching).1 };
@@ -459,7 +468,10 @@ impl Decompressor {
         let Some(unpacked) = unpacking.take_output() else {
             return Err(HandlerError::Interrupted);
         };
-        let (pending, summary) = unpacked.map_err(|error| unpack_error(wanted, error))?;
+        let (pending, summary) = unpacked.map_err(|error| match error {
+            CodecError::Write(error) => destination::fault(error, "writing", wanted),
+            error => records::unpack_error(file, error),
+        })?;
         records::check_content(file, &summary)?;
         Ok(pending)
     }
@@ -467,12 +479,14 @@ impl Decompressor {
     /// Unpacks on a blocking thread into a file that is not visible yet.
     async fn unpack_blocks(
         &self,
+        file: &FileRef,
         wanted: &Wanted,
         payloads: mpsc::Receiver<Bytes>,
         cancel: Arc<AtomicBool>,
     ) -> Result<(Box<dyn PendingFile>, hybrid::Summary), CodecError> {
         let (destination, wanted) = (self.destination.clone(), wanted.clone());
-        let (limits, threads) = (self.limits, self.threads);
+        let limits = records::limits_of(file.bytes, self.limits);
+        let threads = self.threads;
         blocking(move || {
             let mut pending = destination.create(&wanted).map_err(CodecError::Write)?;
             let reader = PayloadReader::new(payloads);
@@ -539,13 +553,6 @@ impl Decompressor {
 fn version_of(manifest: &Manifest, context: MessageContext<'_>) -> FileVersion {
     let version = manifest.file_version.clone();
     version.unwrap_or_else(|| context.delivery.version())
-}
-
-fn unpack_error(wanted: &Wanted, error: CodecError) -> HandlerError {
-    match error {
-        CodecError::Write(error) => destination::fault(error, "writing", wanted),
-        error => records::unpack_error(&wanted.name, error),
-    }
 }
 
 #[cfg(test)]

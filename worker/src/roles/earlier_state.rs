@@ -2,12 +2,11 @@
 //! then the stream has versions that the database never announced.
 
 use futures::TryStreamExt;
+use streampress_transport::TransportResult;
 use streampress_transport::local::Local;
-use streampress_transport::{FileVersion, ScannedRecord, TransportResult};
 use tracing::debug;
 
-use crate::message::record::FoundRecord;
-use crate::message::{DescribedContent, DescribedFile};
+use crate::message::DescribedFile;
 
 /// The most bytes of the stream that are read. Where all works as it should, none are: what follows a file's last record is
 /// its manifest's message, which is younger.
@@ -37,7 +36,8 @@ async fn look(local: &Local) -> TransportResult<bool> {
     {
         for record in &page {
             bytes += u64::from(record.position.bytes);
-            for version in versions(record) {
+            let described = record.data.iter().flat_map(DescribedFile::all_of);
+            for DescribedFile { version, .. } in described {
                 if version > newest {
                     is_later = true;
                     newest = version;
@@ -49,32 +49,17 @@ async fn look(local: &Local) -> TransportResult<bool> {
     Ok(is_later && newest > local.last_version().await?)
 }
 
-/// The versions that a record describes.
-fn versions(record: &ScannedRecord) -> Vec<FileVersion> {
-    let found = record.data.as_ref().and_then(FoundRecord::read);
-    let head = found.and_then(|found| found.head);
-    let description = head.and_then(|head| head.description);
-    let version = |file: DescribedFile| file.version;
-    match description.and_then(|bytes| DescribedContent::from_bytes(&bytes)) {
-        Some(DescribedContent::Alone { file, .. }) => vec![version(*file)],
-        Some(DescribedContent::Bundle(files)) => {
-            files.into_iter().map(|(file, _)| version(file)).collect()
-        }
-        None => Vec::new(),
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use std::time::Duration;
 
     use bytes::Bytes;
     use streampress_transport::local::LocalOptions;
-    use streampress_transport::{FileName, Outgoing, Queue, Record};
+    use streampress_transport::{FileName, FileVersion, Outgoing, Queue, Record};
 
     use super::*;
     use crate::message::record::{RecordHead, RecordOwner};
-    use crate::message::{Digest, FileRef};
+    use crate::message::{DescribedContent, Digest, FileRef};
 
     /// A record of a file whose first announcement was this version.
     fn record(version: FileVersion) -> Record {

@@ -108,9 +108,13 @@ pub(crate) async fn verify(
     let owner = manifest.record_owner();
     let positions = positions(stream, manifest, &owner).await?;
     let (payloads, fetched) = mpsc::channel(WAITING_PAYLOADS);
+    let bytes = file.bytes;
     let unpacking = blocking(move || {
         let reader = PayloadReader::new(fetched);
-        let (limits, never) = (hybrid::Limits::default(), AtomicBool::new(false));
+        let (limits, never) = (
+            limits_of(bytes, hybrid::Limits::default()),
+            AtomicBool::new(false),
+        );
         hybrid::unpack(reader, &mut io::sink(), &limits, 1, &never)
     });
     let meter = Meter::default();
@@ -122,7 +126,7 @@ pub(crate) async fn verify(
         false => tokio::join!(fetching, unpacking),
     };
     fetched?;
-    let summary = unpacked.map_err(|error| unpack_error(&file.name, error))?;
+    let summary = unpacked.map_err(|error| unpack_error(file, error))?;
     check_content(file, &summary)
 }
 
@@ -166,13 +170,10 @@ pub(crate) fn unpack_bundle(
     place: &BundlePlace,
     packed: &[u8],
 ) -> Result<Bytes, HandlerError> {
-    let limits = hybrid::Limits {
-        total_bytes: place.bytes,
-        ..hybrid::Limits::default()
-    };
+    let limits = limits_of(place.bytes, hybrid::Limits::default());
     let mut content = Vec::new();
     let unpacked = hybrid::unpack(packed, &mut content, &limits, 1, &AtomicBool::new(false));
-    unpacked.map_err(|error| unpack_error(name, error))?;
+    unpacked.map_err(|error| damage(name, error))?;
     if content.len() as u64 == place.bytes {
         return Ok(content.into());
     }
@@ -218,8 +219,23 @@ fn other_content(file: &FileRef) -> HandlerError {
     HandlerError::permanent(DeadLetterReason::HashMismatch, detail)
 }
 
-/// Why records could not be unpacked.
-pub(crate) fn unpack_error(name: &FileName, error: CodecError) -> HandlerError {
+/// No more bytes are written than were announced, whatever the records unpack to.
+pub(crate) fn limits_of(bytes: u64, limits: hybrid::Limits) -> hybrid::Limits {
+    hybrid::Limits {
+        total_bytes: limits.total_bytes.min(bytes),
+        ..limits
+    }
+}
+
+/// Why the file's records could not be unpacked within [`limits_of`] it.
+pub(crate) fn unpack_error(file: &FileRef, error: CodecError) -> HandlerError {
+    match error {
+        CodecError::TooLarge { limit, .. } if limit == file.bytes => other_content(file),
+        error => damage(&file.name, error),
+    }
+}
+
+fn damage(name: &FileName, error: CodecError) -> HandlerError {
     match error {
         CodecError::Cancelled => HandlerError::Interrupted,
         // A worker of a newer release can read it.

@@ -12,10 +12,11 @@ use parking_lot::Mutex;
 use tracing::{debug, info};
 
 use crate::consume::HandlerError;
-use crate::journal::{SourceReceipt, SourceState};
+use crate::journal::{FileJournal, FileStatus, OpenFile, SourceReceipt, SourceState};
+use crate::legacy::{PackedFile, decompressor};
 use crate::message::trace_context::TraceContext;
 use crate::message::{FileRef, Manifest, Message};
-use crate::roles::announce::{Announcer, Repeat};
+use crate::roles::announce::{Announcer, Repeat, legacy_journal_key};
 use crate::roles::connect::CompressorConnections;
 use crate::roles::copies::source_has;
 use crate::roles::records;
@@ -24,7 +25,7 @@ use crate::telemetry::plain_log::printable;
 use crate::telemetry::trace;
 use streampress_transport::{
     ATTR_DETAIL, ATTR_GROUP, ATTR_REASON, ATTR_TRACEPARENT, ATTR_VERSION, ChunkStream,
-    DeadLetterReason, Delivery, FileVersion, Outgoing, Queue, Receipt,
+    DeadLetterReason, Delivery, Failure, FileVersion, Outgoing, Queue, Receipt,
 };
 
 /// How long one receive waits before the queue counts as empty.
@@ -41,10 +42,31 @@ pub struct RedrivenLetter {
     pub detail: String,
     /// What was done.
     pub action: RedriveAction,
-    /// The file that it is about, where the message says it.
-    pub(crate) file: Option<FileRef>,
+    /// The file that it is about, where it is known.
+    pub(crate) file: Option<LetterFile>,
     /// The id of the announcement that it goes back to, where the message says it.
     pub announcement: Option<String>,
+}
+
+/// The file that a dead letter is about.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct LetterFile {
+    /// Derived from location, name and content hash.
+    pub(crate) id: String,
+    /// Relative to its location.
+    pub(crate) name: String,
+    /// Its size; 0 where only its id is known.
+    pub(crate) bytes: u64,
+}
+
+impl LetterFile {
+    fn of(file: &FileRef) -> Self {
+        Self {
+            id: file.id().as_str().to_owned(),
+            name: file.name.to_string(),
+            bytes: file.bytes,
+        }
+    }
 }
 
 /// What is to be done with which dead letters.
@@ -96,8 +118,10 @@ impl RedrivenLetter {
 /// What was done with a dead letter.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub enum RedriveAction {
-    /// Nothing: it was only listed.
-    Listed,
+    /// Nothing: it was only listed. What the journal has of its file, where it knows it.
+    Listed(Option<FileStatus>),
+    /// Nothing: the journal has the file as failed, and it has no dead letter. Only in lists.
+    NoLetter,
     /// Nothing: the request is about others.
     NotChosen,
     /// Sent again unchanged.
@@ -135,7 +159,40 @@ pub async fn redrive(
         };
         redrive.run(&mut all).await?;
     }
+    if request.task == RedriveTask::List {
+        let failed = files_without_letter(announcer, &all).await?;
+        all.extend(failed.into_iter().filter(|file| request.is_about(file)));
+    }
     Ok(all)
+}
+
+/// The failed files of which none of the letters is.
+async fn files_without_letter(
+    announcer: &Announcer,
+    letters: &[RedrivenLetter],
+) -> Result<Vec<RedrivenLetter>> {
+    let files = letters.iter().filter_map(|letter| letter.file.as_ref());
+    let known: BTreeSet<&str> = files.map(|file| file.id.as_str()).collect();
+    let open = announcer.journal.open_files().await?.into_iter();
+    let others = open.filter(|file| !known.contains(file.file_id.as_str()));
+    Ok(others.filter_map(failed_file).collect())
+}
+
+/// A failed file, as if it had a dead letter.
+fn failed_file(file: OpenFile) -> Option<RedrivenLetter> {
+    let Failure { reason, detail } = file.failure?;
+    Some(RedrivenLetter {
+        name: file.name.clone(),
+        reason: reason.as_str().to_owned(),
+        detail,
+        action: RedriveAction::NoLetter,
+        file: Some(LetterFile {
+            id: file.file_id,
+            name: file.name,
+            bytes: 0,
+        }),
+        announcement: None,
+    })
 }
 
 /// The redrive of one queue's dead letters.
@@ -190,27 +247,35 @@ impl Redrive<'_> {
             in_flight.lock().extend(receipts);
             for letter in letters {
                 let message = Message::parse(&letter.body).ok();
-                let mut described = describe(&letter, message.as_ref());
+                let mut described = self.describe(&letter, message.as_ref()).await?;
                 if !self.request.is_about(&described) {
                     described.action = RedriveAction::NotChosen;
                     all.push(described);
                     continue;
                 }
-                described.action = self.act(&letter, message.as_ref()).await?;
+                // One letter never stops the others.
+                let file = described.file.as_ref();
+                let acted = self.act(&letter, message.as_ref(), file).await;
+                described.action = acted.unwrap_or_else(left);
                 let stays = matches!(
                     described.action,
-                    RedriveAction::Listed | RedriveAction::Left(_)
+                    RedriveAction::Listed(_) | RedriveAction::Left(_)
                 );
                 if !stays && self.request.task != RedriveTask::List {
-                    dead.delete(&letter.receipt)
-                        .await
-                        .context("deleting a dead letter that was dealt with")?;
-                    in_flight.lock().remove(&letter.receipt);
-                    info!(
-                        message_id = letter.message_id,
-                        action = ?described.action,
-                        "Dead letter dealt with."
-                    );
+                    match dead.delete(&letter.receipt).await {
+                        Ok(()) => {
+                            in_flight.lock().remove(&letter.receipt);
+                            info!(
+                                message_id = letter.message_id,
+                                action = ?described.action,
+                                "Dead letter dealt with."
+                            );
+                        }
+                        Err(error) => {
+                            let why = "it was dealt with and cannot be deleted";
+                            described.action = left(anyhow::Error::new(error).context(why));
+                        }
+                    }
                 }
                 all.push(described);
             }
@@ -218,71 +283,82 @@ impl Redrive<'_> {
         Ok(())
     }
 
-    async fn act(&self, letter: &Delivery, message: Option<&Message>) -> Result<RedriveAction> {
-        if self.was_restored(message).await? {
-            return Ok(RedriveAction::RestoredSince);
-        }
-        if self.was_replaced(message).await? {
-            return Ok(RedriveAction::SupersededSince);
+    fn journal(&self) -> &dyn FileJournal {
+        &*self.announcer.journal
+    }
+
+    async fn act(
+        &self,
+        letter: &Delivery,
+        message: Option<&Message>,
+        file: Option<&LetterFile>,
+    ) -> Result<RedriveAction> {
+        if let Some(ended) = self.ended_since(file).await? {
+            return Ok(ended);
         }
         match self.request.task {
-            RedriveTask::List => Ok(RedriveAction::Listed),
-            RedriveTask::Send => self.redrive(letter, message).await,
-            RedriveTask::Discard => self.discard(message).await,
+            RedriveTask::List => Ok(RedriveAction::Listed(match file {
+                Some(file) => self.journal().file_status(&file.id).await?,
+                None => None,
+            })),
+            RedriveTask::Send => self.redrive(letter, message, file).await,
+            RedriveTask::Discard => self.discard(message, file).await,
         }
     }
 
     /// Nothing more is expected of the letter's file. The journal learns it first: a letter that stays is discarded again.
-    async fn discard(&self, message: Option<&Message>) -> Result<RedriveAction> {
-        let (file, observed) = match message {
-            Some(Message::Announcement(it)) => (&it.file, it.observed.as_ref()),
-            Some(Message::Manifest(it)) => (&it.file, it.observed.as_ref()),
-            _ => return Ok(RedriveAction::Discarded),
+    async fn discard(
+        &self,
+        message: Option<&Message>,
+        file: Option<&LetterFile>,
+    ) -> Result<RedriveAction> {
+        let Some(file) = file else {
+            return Ok(RedriveAction::Discarded);
         };
-        let (journal, id) = (&self.announcer.journal, file.id());
-        journal.record_discarded(id.as_str()).await?;
-        if let Some(observed) = observed {
+        self.journal().record_discarded(&file.id).await?;
+        let announced = match message {
+            Some(Message::Announcement(it)) => Some((&it.file, it.observed.as_ref())),
+            Some(Message::Manifest(it)) => Some((&it.file, it.observed.as_ref())),
+            _ => None,
+        };
+        if let Some((announced, Some(observed))) = announced {
             // A journal that another process keeps waits for nothing more either.
             let receipt = SourceReceipt {
-                location: file.location.clone(),
-                name: file.name.to_string(),
-                file_id: id.as_str().to_owned(),
+                location: announced.location.clone(),
+                name: file.name.clone(),
+                file_id: file.id.clone(),
                 announcement: observed.announcement.clone(),
                 state: SourceState::Superseded,
             };
-            journal.record_receipt(&receipt).await?;
+            self.journal().record_receipt(&receipt).await?;
         }
         Ok(RedriveAction::Discarded)
     }
 
-    /// Whether the journal says that the newest content of the file's name is the letter's, and restored.
-    async fn was_restored(&self, message: Option<&Message>) -> Result<bool> {
-        let Some(file) = message.and_then(announced_file) else {
-            return Ok(false);
+    /// Whether the journal says that the newest content of the file's name is the letter's, and restored; or that a version
+    /// that was announced later is restored. Unless the letter is only listed, the journal then has this one as superseded.
+    async fn ended_since(&self, file: Option<&LetterFile>) -> Result<Option<RedriveAction>> {
+        let Some(LetterFile { id, name, .. }) = file else {
+            return Ok(None);
         };
-        let (name, id) = (file.name.as_str(), file.id());
-        Ok(self
-            .announcer
-            .journal
-            .was_restored(name, id.as_str())
-            .await?)
-    }
-
-    /// Whether the journal says that a version of the letter's file that was announced later is restored. Unless the letter is
-    /// only listed, the journal then has this one as superseded.
-    async fn was_replaced(&self, message: Option<&Message>) -> Result<bool> {
-        let Some(file) = message.and_then(announced_file) else {
-            return Ok(false);
-        };
-        let (journal, id) = (&self.announcer.journal, file.id());
-        let was_replaced = journal.was_replaced(id.as_str()).await?;
-        if was_replaced && self.request.task != RedriveTask::List {
-            journal.record_superseded(id.as_str()).await?;
+        if self.journal().was_restored(name, id).await? {
+            return Ok(Some(RedriveAction::RestoredSince));
         }
-        Ok(was_replaced)
+        if !self.journal().was_replaced(id).await? {
+            return Ok(None);
+        }
+        if self.request.task != RedriveTask::List {
+            self.journal().record_superseded(id).await?;
+        }
+        Ok(Some(RedriveAction::SupersededSince))
     }
 
-    async fn redrive(&self, letter: &Delivery, message: Option<&Message>) -> Result<RedriveAction> {
+    async fn redrive(
+        &self,
+        letter: &Delivery,
+        message: Option<&Message>,
+        known: Option<&LetterFile>,
+    ) -> Result<RedriveAction> {
         match message {
             Some(Message::Manifest(manifest)) if !manifest.has_records() => {
                 let why = "it was not packed, because the source did not hold it";
@@ -290,7 +366,7 @@ impl Redrive<'_> {
             }
             Some(Message::Manifest(manifest)) => {
                 match records::verify(self.stream, manifest).await {
-                    Ok(()) => self.send_again(letter, Some(&manifest.file)).await,
+                    Ok(()) => self.send_again(letter, known).await,
                     Err(HandlerError::Permanent(failure)) => Ok(self
                         .announce_file_of(letter, manifest, &failure.detail)
                         .await),
@@ -298,7 +374,7 @@ impl Redrive<'_> {
                 }
             }
             Some(Message::Announcement(announcement)) => {
-                let redriven = self.announce_again(letter, &announcement.file).await;
+                let redriven = self.announce_again(letter, &announcement.file, known).await;
                 Ok(redriven.unwrap_or_else(left))
             }
             Some(
@@ -307,7 +383,7 @@ impl Redrive<'_> {
                 | Message::S3Event(_)
                 | Message::Receipt(_),
             )
-            | None => self.send_again(letter, None).await,
+            | None => self.send_again(letter, known).await,
         }
     }
 
@@ -330,20 +406,28 @@ impl Redrive<'_> {
         announcing.await.unwrap_or_else(left)
     }
 
-    async fn announce_again(&self, letter: &Delivery, file: &FileRef) -> Result<RedriveAction> {
+    async fn announce_again(
+        &self,
+        letter: &Delivery,
+        file: &FileRef,
+        known: Option<&LetterFile>,
+    ) -> Result<RedriveAction> {
         let announcer = self.announcer.for_location_of(file)?;
         if source_has(&announcer, file, version_of(letter).as_ref()).await? {
-            return self.send_again(letter, Some(file)).await;
+            return self.send_again(letter, known).await;
         }
         let why = "the source does not hold the announced content";
         replace(&announcer, letter, file, why).await
     }
 
     /// Sends the message again as it was, with the version that it had.
-    async fn send_again(&self, letter: &Delivery, file: Option<&FileRef>) -> Result<RedriveAction> {
+    async fn send_again(
+        &self,
+        letter: &Delivery,
+        file: Option<&LetterFile>,
+    ) -> Result<RedriveAction> {
         if let Some(file) = file {
-            let journal = &self.announcer.journal;
-            journal.record_redriven(file.id().as_str()).await?;
+            self.journal().record_redriven(&file.id).await?;
         }
         let again = Outgoing {
             group: letter.original_group().to_owned(),
@@ -356,6 +440,66 @@ impl Redrive<'_> {
             .await
             .context("sending a dead letter again")?;
         Ok(RedriveAction::SentAgain)
+    }
+
+    async fn describe(
+        &self,
+        letter: &Delivery,
+        message: Option<&Message>,
+    ) -> Result<RedrivenLetter> {
+        let attribute = |name: &str| letter.attributes.get(name).cloned().unwrap_or_default();
+        let file = match message {
+            Some(message) => self.file(message).await?,
+            None => None,
+        };
+        let observed = match message {
+            Some(Message::Announcement(it)) => it.observed.as_ref(),
+            Some(Message::Manifest(it)) => it.observed.as_ref(),
+            _ => None,
+        };
+        let named = message.and_then(named_file);
+        Ok(RedrivenLetter {
+            name: named.unwrap_or_else(|| format!("message {}", letter.message_id)),
+            reason: attribute(ATTR_REASON),
+            detail: attribute(ATTR_DETAIL),
+            action: RedriveAction::Listed(None),
+            announcement: observed.map(|observed| observed.announcement.clone()),
+            file,
+        })
+    }
+
+    /// The file that a message announces, or whose records it names. The original's messages do not say its content; the
+    /// journal that announced and packed it knows it.
+    async fn file(&self, message: &Message) -> Result<Option<LetterFile>> {
+        Ok(match message {
+            Message::Announcement(it) => Some(LetterFile::of(&it.file)),
+            Message::Manifest(it) => Some(LetterFile::of(&it.file)),
+            Message::LegacyAnnouncement(it) => {
+                let id = self.journal().get(&legacy_journal_key(&it.id)).await?;
+                id.map(|id| LetterFile {
+                    id,
+                    name: it.file_name.clone(),
+                    bytes: 0,
+                })
+            }
+            Message::LegacyManifest(it) => {
+                let packed = PackedFile::load(self.journal(), &it.id).await?;
+                packed.map(|packed| LetterFile::of(packed.file()))
+            }
+            // Whether a receipt was acted on is another matter than whether its file was restored.
+            Message::S3Event(_) | Message::Receipt(_) => None,
+        })
+    }
+}
+
+/// The name of the file that a message is about.
+fn named_file(message: &Message) -> Option<String> {
+    match message {
+        Message::LegacyManifest(it) => match decompressor::file_name(it) {
+            Ok(name) => Some(name.to_string()),
+            Err(_) => Some(it.file_name.clone()),
+        },
+        message => message.subject().file_name,
     }
 }
 
@@ -436,40 +580,6 @@ pub(crate) fn passing(error: HandlerError) -> anyhow::Error {
         HandlerError::Outage(outage) => anyhow::anyhow!(outage.cause),
         HandlerError::Permanent(failure) => anyhow::anyhow!(failure.detail),
         HandlerError::Interrupted => anyhow::anyhow!("interrupted"),
-    }
-}
-
-/// The file with its hash, of a message that says it.
-fn announced_file(message: &Message) -> Option<&FileRef> {
-    match message {
-        Message::Announcement(announcement) => Some(&announcement.file),
-        Message::Manifest(manifest) => Some(&manifest.file),
-        Message::LegacyAnnouncement(_)
-        | Message::LegacyManifest(_)
-        | Message::S3Event(_)
-        | Message::Receipt(_) => None,
-    }
-}
-
-fn describe(letter: &Delivery, message: Option<&Message>) -> RedrivenLetter {
-    let attribute = |name: &str| letter.attributes.get(name).cloned().unwrap_or_default();
-    let name = message.and_then(Message::file).map_or_else(
-        || format!("message {}", letter.message_id),
-        |file| file.name.to_string(),
-    );
-    let observed = match message {
-        Some(Message::Announcement(it)) => it.observed.as_ref(),
-        Some(Message::Manifest(it)) => it.observed.as_ref(),
-        _ => None,
-    };
-    let announcement = observed.map(|observed| observed.announcement.clone());
-    RedrivenLetter {
-        name,
-        reason: attribute(ATTR_REASON),
-        detail: attribute(ATTR_DETAIL),
-        action: RedriveAction::Listed,
-        file: message.and_then(announced_file).cloned(),
-        announcement,
     }
 }
 

@@ -47,6 +47,17 @@ pub(crate) fn threads_within(
         .clamp(1, cores.max(1))
 }
 
+/// Raw bytes of the blocks of one file that may be unpacked at once within this process's limit. The size of its blocks is
+/// known only when the file is read: it may be many times the usual one.
+pub(crate) fn unpacked_bytes_at_once() -> usize {
+    limit().map_or(usize::MAX, unpacked_bytes_within)
+}
+
+fn unpacked_bytes_within(limit: u64) -> usize {
+    let bytes = limit.saturating_sub(besides(hybrid::DEFAULT_BLOCK_BYTES as u64));
+    usize::try_from(bytes / share(CodecEffort::Balanced)).unwrap_or(usize::MAX)
+}
+
 /// The lowest limit of this process's control groups, in bytes; `None` without any limit or without control groups.
 pub(crate) fn limit() -> Option<u64> {
     let groups = std::fs::read_to_string("/proc/self/cgroup").ok()?;
@@ -93,6 +104,16 @@ mod tests {
     ) -> usize {
         let limit = limit_mib.map(|limit| limit * MIB);
         threads_within(limit, cores, block_mib << 20, effort)
+    }
+
+    #[test]
+    fn blocks_that_are_unpacked_at_once_fit_the_memory_whatever_their_size() {
+        let at_once = |limit: u64, block: usize| unpacked_bytes_within(limit * MIB) / (block << 20);
+        assert_eq!(at_once(512, 4), 14);
+        // A single one is always unpacked.
+        assert_eq!(at_once(512, 64), 0);
+        assert_eq!(at_once(1200, 64), 2);
+        assert_eq!(unpacked_bytes_within(0), 0);
     }
 
     #[test]

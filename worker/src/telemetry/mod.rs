@@ -1,10 +1,11 @@
-//! What a worker shows of itself: logs, metrics, health, traces; and the memory limit that it keeps.
+//! What a worker shows of itself: logs, metrics, health, traces; and the limits of memory and open files that it keeps.
 
 pub(crate) mod address_space;
 pub(crate) mod health;
 pub(crate) mod logging;
 pub(crate) mod memory_limit;
 pub mod metrics;
+pub(crate) mod open_files;
 mod otlp;
 pub(crate) mod plain_log;
 pub mod trace;

@@ -660,6 +660,33 @@ fn a_depth_that_is_not_known_is_left_out() {
 }
 
 #[test]
+fn no_part_of_a_status_is_an_empty_object() {
+    fn has_empty(value: &serde_json::Value) -> bool {
+        match value {
+            serde_json::Value::Object(members) => {
+                members.is_empty() || members.values().any(has_empty)
+            }
+            serde_json::Value::Array(items) => items.iter().any(has_empty),
+            _ => false,
+        }
+    }
+    for transport in [
+        TransportState::Pending,
+        failed(Retry::Transient),
+        TransportState::Ready(ReadyTransport::default()),
+    ] {
+        let seen = PipelineObservation {
+            transport,
+            depths: Depths::default(),
+            roles: Vec::new(),
+            ..well()
+        };
+        let status = serde_json::to_value(status_of(&seen)).expect("JSON");
+        assert!(!has_empty(&status), "{status}");
+    }
+}
+
+#[test]
 fn waiting_receipts_are_shown_where_there_is_a_queue_for_them() {
     let waiting = |url: Option<&str>| PipelineObservation {
         transport: TransportState::Ready(ReadyTransport {

@@ -232,6 +232,13 @@ async fn endpoints_that_hang_delay_neither_other_pipelines_nor_their_removal() {
         fixture.manager.remove(&good, DeletionPolicy::Delete),
         Removal::Done(Vec::new())
     );
+    sleep(Duration::from_secs(30)).await;
+    let Removal::InProgress(Some(problem)) = fixture.manager.remove(&dead, DeletionPolicy::Delete)
+    else {
+        panic!("it is not said why it takes long");
+    };
+    assert!(problem.contains("http://dead"), "{problem}");
+    sleep(Duration::from_secs(900)).await;
     let Removal::Done(left) = fixture.manager.remove(&dead, DeletionPolicy::Delete) else {
         panic!("still waiting for an endpoint that hangs");
     };
@@ -274,13 +281,13 @@ async fn namespaces_whose_calls_hang_do_not_delay_those_of_another_by_a_second()
 async fn a_removal_that_fails_is_tried_until_its_deadline_and_one_that_is_refused_is_not() {
     let left = |what: &str| {
         Removal::Done(vec![format!(
-            "n-{what}-{what}-files.fifo, n-{what}-{what}-chunks.fifo, n-{what}-{what}-receipts.fifo and n-{what}-{what}-stream may be left behind: Deleting failed."
+            "n-{what}-{what}-files.fifo, n-{what}-{what}-files-dlq.fifo, n-{what}-{what}-chunks.fifo, n-{what}-{what}-chunks-dlq.fifo, n-{what}-{what}-receipts.fifo, n-{what}-{what}-receipts-dlq.fifo and n-{what}-{what}-stream may be left behind: Deleting failed."
         )])
     };
     for (what, after, wanted, tries) in [
-        ("busy", 12, Removal::Done(Vec::new()), 2),
-        ("broken", 21, left("broken"), 3),
-        ("closed", 6, left("closed"), 1),
+        ("busy", 12, Removal::Done(Vec::new()), 2..3),
+        ("broken", 1000, left("broken"), 5..100),
+        ("closed", 6, left("closed"), 1..2),
     ] {
         let fixture = ManagerFixture::new();
         let plan = plan(what, &format!("http://{what}"));
@@ -291,7 +298,8 @@ async fn a_removal_that_fails_is_tried_until_its_deadline_and_one_that_is_refuse
             wanted,
             "{what}"
         );
-        assert_eq!(fixture.endpoints.removals.load(Ordering::Relaxed), tries);
+        let tried = fixture.endpoints.removals.load(Ordering::Relaxed);
+        assert!(tries.contains(&tried), "{what}: {tried}");
     }
 }
 
@@ -320,7 +328,7 @@ async fn queues_are_deleted_only_once_they_were_seen_empty_for_a_minute() {
     let remove = || fixture.manager.remove(&plan, DeletionPolicy::WhenEmpty);
     remove();
     sleep(Duration::from_secs(59)).await;
-    assert_eq!(remove(), Removal::InProgress);
+    assert_eq!(remove(), Removal::InProgress(None));
     assert_eq!(fixture.endpoints.removals.load(Ordering::Relaxed), 0);
     sleep(Duration::from_secs(20)).await;
     assert_eq!(remove(), Removal::Done(Vec::new()));
@@ -343,7 +351,7 @@ async fn an_endpoint_that_hangs_does_not_delay_a_deletion_for_ever() {
     let plan = plan("dead", "http://dead");
     let remove = || fixture.manager.remove(&plan, DeletionPolicy::WhenEmpty);
     remove();
-    sleep(Duration::from_secs(60)).await;
+    sleep(Duration::from_secs(1000)).await;
     let Removal::Done(left) = remove() else {
         panic!("still waiting for an endpoint that hangs");
     };

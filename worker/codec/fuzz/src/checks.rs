@@ -70,6 +70,7 @@ pub fn hostile_file(data: &[u8]) {
     let limits = Limits {
         block_bytes: 1 << 20,
         total_bytes: 4 << 20,
+        ..Limits::default()
     };
     let cancel = AtomicBool::new(false);
     let with_header = [&file_header(4096)[..], data].concat();

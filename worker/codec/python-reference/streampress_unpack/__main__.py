@@ -11,13 +11,10 @@ parser.add_argument('-o', dest='output', metavar='OUT', help='default: standard 
 parser.add_argument('--limit', type=int, default=64 << 20, metavar='BYTES',
                     help='the largest raw or packed length of a block, default: %(default)s')
 options = parser.parse_args()
-part = options.output and options.output + '.part'  # OUT appears only when all of it is right
 try:
-    with open(options.input, 'rb') as source, open(part or os.dup(1), 'wb') as target:
-        target.writelines(unpack(source, options.limit))
-    if part:
-        os.replace(part, options.output)
+    with open(options.input, 'rb') as source:
+        blocks = list(unpack(source, options.limit))  # OUT appears only when all of it is right
+    with open(options.output or os.dup(1), 'wb') as target:
+        target.writelines(blocks)
 except (Damaged, OSError) as error:
-    if part and os.path.exists(part):
-        os.remove(part)
     sys.exit(f'{options.input}: {error}')

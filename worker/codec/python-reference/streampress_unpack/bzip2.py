@@ -28,10 +28,9 @@ def read_symbols(bits, size):
     bits.need(2 <= count <= 6, f'{count} tables')
     recent, chosen = list(range(count)), []
     for _ in range(selectors):
-        place = 0
-        while bits.take(1) == '1':
-            place += 1
-        bits.need(place < count, 'a table that does not exist')
+        place = bits.data.find('0', bits.place) - bits.place
+        bits.need(0 <= place < count, 'a table that does not exist')
+        bits.take(place + 1)
         recent.insert(0, recent.pop(place))
         chosen.append(recent[0])
     tables = [read_codes(bits, size) for _ in range(count)]
@@ -68,7 +67,6 @@ def read_sorted(bits, limit):
 
 
 def decode_block(data, length):
-    """The `length` bytes of a block."""
     bits, out = Bits(data, 'BZ2'), bytearray()
     bits.need(bits.take(1) == '0', 'a randomised block')
     place, last = bits.number(24), read_sorted(bits, length + length // 4 + 1)

@@ -30,13 +30,14 @@ def decompress(packed, data, version=1):
     if codec in (STORED, FILL):
         need(len(data) == (length if codec == STORED else 0), wrong_size)
         return data if codec == STORED else bytes([parameter]) * length
-    if version == 2 and length <= WITHOUT_HEADERS[codec]:
+    if version == 2 and length <= (1 << 21 if parameter == 225 else WITHOUT_HEADERS[codec]):
         if codec == BZ2:
             return decode_block(data, length)
         need(length and len(data) < 65536, wrong_size)
-        header = struct.pack('>BHHBx', 0xe0, length - 1, len(data), parameter)
+        high, low = divmod(length - 1, 65536)
+        header = struct.pack('>BHHBx', 0xe0, low, len(data), parameter)
         if parameter == 225:
-            header, parameter = PRIMER + b'\x80' + header[1:5] + b'\0', PRIMER[5]
+            header, parameter = PRIMER + bytes([0x80 | high]) + header[1:5] + b'\0', PRIMER[5]
             primer = int.from_bytes(PRIMER[1:3], 'big') + 1
         data, length = header + data + b'\0', primer + length
     unpacker = bz2.BZ2Decompressor()

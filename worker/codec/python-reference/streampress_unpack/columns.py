@@ -14,23 +14,25 @@ OTHERS = bytes(set(range(256)) - set(LETTERS))
 
 
 def pick(rows, places):
-    """The rows of the values at some places."""
     return None if rows is None else [rows[place] for place in places]
 
 
 class Table:
-    """Decodes the columns of a block, which are lists of byte strings.
-
-    The codings have their names of FORMAT.md. Each gets the number of its values and their rows.
-    """
+    """Columns are lists of bytes. Codings get the number of their values and their rows."""
 
     def __init__(self, plan, streams, version, raw_length):
         self.plan, self.streams, self.version, self.raw_length = plan, streams, version, raw_length
         self.left, self.columns, self.counts, self.depth = 8 * raw_length + 65536, [], [], 0
 
     def read(self):
-        last = 0
-        for _ in range(self.plan.varint()):
+        last, moves, size = 0, 0, self.plan.varint(40001, 'number of columns')
+        if self.version == 2:
+            size, moves = size // 2, size % 2 and self.plan.varint(64, 'number of moves')
+        order = list(range(size))
+        for _ in range(moves):
+            place = self.plan.varint(size - 1, 'moved column')
+            order.insert(self.plan.varint(place, 'its place'), order.pop(place))
+        for _ in order:
             count = self.plan.varint()
             if self.version == 2 and count:
                 count = last if count == 1 else count - 1
@@ -41,7 +43,7 @@ class Table:
             self.columns.append(self.column(count, range(count)))
         self.plan.end()
         self.streams.end()
-        return self.columns
+        return [column for _, column in sorted(zip(order, self.columns))]
 
     def spend(self, amount):
         """Count values and bytes of values: crafted files must not fill the memory."""
@@ -55,20 +57,18 @@ class Table:
         self.depth += 1
         self.plan.need(self.depth <= MAX_DEPTH, 'too many codings inside each other')
         self.spend(count)
-        values = self.CODINGS[self.plan.byte('coding', 13 + self.version)](self, count, rows)
+        values = self.CODINGS[self.plan.byte('coding', 12 + 2 * self.version)](self, count, rows)
         self.plan.need(len(values) == count, f'{len(values)} values instead of {count}')
         self.depth -= 1
         return values
 
     def stream(self, length, kind='bytes'):
-        """The next stream, which has `length` bytes."""
         return self.streams.take(kind, lambda stream: stream.take(length))
 
     def bits(self, count):
         return Bits(self.stream(count + 7 >> 3, 'packed'), 'bits')
 
     def other(self, number, rows):
-        """The values that an earlier column has in these rows."""
         here = len(self.columns)
         is_right = rows is not None and number < here and self.counts[number] == self.counts[here]
         self.plan.need(is_right, f'column {number} cannot be named here')
@@ -76,18 +76,16 @@ class Table:
         return pick(self.columns[number], rows)
 
     def put(self, values, places, rows, size=None):
-        """Read a column, whose number of values may be given, and put them at their places."""
+        """Read a column, perhaps of a given size, and put its values at their places."""
         self.plan.need(size in (None, len(places)), f'{size} values for {len(places)} places')
         for place, value in zip(places, self.column(len(places), pick(rows, places))):
             values[place] = value
 
     def quoted(self, text):
-        """A value in double quotes."""
         self.spend(len(text) + 2)
         return b'"' + text + b'"'
 
     def exceptions(self, count):
-        """The places of exceptions among `count` values."""
         gaps = read_integers(self, self.plan.varint(count, 'number of exceptions'))
         is_right = min(gaps, default=0) >= 0 and sum(gaps) + len(gaps) <= count
         self.plan.need(is_right, 'an exception lies outside the column')
@@ -152,12 +150,8 @@ class Table:
         return out
 
     def templates(self, count, rows):
-        """Fixed text around parts that vary, which come from a column for each key.
-
-        Template 0 is a placeholder alone, whose column has the values without template.
-        """
-        rule = self.plan.byte('key rule', 2)
-        fixed, used, keys = [[b'', b'']], [[0]], {None: 0}
+        """Fixed text around parts from a column for each key; template 0 is one such part alone."""
+        rule, fixed, used, keys = self.plan.byte('key rule', 2), [[b'', b'']], [[0]], {None: 0}
         for template in self.column(self.plan.varint(count, 'number of templates'), None):
             fixed.append(template.split(b'\0'))
             self.spend(len(fixed[-1]))
@@ -175,8 +169,7 @@ class Table:
             self.spend(len(used[number]))
             for key in used[number]:
                 places[key].append(place)
-        parts = [iter(self.column(len(which), pick(rows, which))) for which in places]
-        out = []
+        parts, out = [iter(self.column(len(which), pick(rows, which))) for which in places], []
         for number in numbers:
             first, *rest = fixed[number]
             varying = [next(parts[key]) + part for key, part in zip(used[number], rest)]
@@ -184,14 +177,40 @@ class Table:
             self.spend(len(out[-1]))
         return out
 
-    def sorted(self, count, rows):
+    def in_key_order(self, count, rows):
+        """The keys of each row, and the places of the rows in the order of their keys."""
         size = self.plan.varint(len(self.columns), 'number of keys')
-        keys = [self.other(self.plan.varint(), rows) for _ in range(size)]
-        out, order = [b''] * count, list(range(count))
-        for key in reversed(keys):
-            order.sort(key=key.__getitem__)
+        columns = [self.other(self.plan.varint(), rows) for _ in range(size)]
+        keys = list(zip(*columns)) or [()] * count
+        return keys, sorted(range(count), key=keys.__getitem__)
+
+    def sorted(self, count, rows):
+        out, (_, order) = [b''] * count, self.in_key_order(count, rows)
         self.put(out, order, rows)
         return out
+
+    def recalled(self, count, rows):
+        """Values are new, or places in a list of those that rows with the same keys had before."""
+        keys, order = self.in_key_order(count, rows)
+        marks, last = iter(read_integers(self, count - len(set(keys)))), None
+        new, sources = [], list(range(count))
+        for place in order:
+            mark, listed = (next(marks), listed) if keys[place] == last else (0, [])
+            last = keys[place]
+            need(0 <= mark <= len(listed), 'a value is not in its list')
+            if mark:
+                entry = listed.pop(mark - 1)
+                entry[0] += 1
+                while mark > 1 and listed[mark - 2][0] <= entry[0]:
+                    mark -= 1
+                listed.insert(mark - 1, entry)
+            else:
+                entry = [1, place]
+                listed[254:] = [entry]
+                new.append(place)
+            sources[place] = entry[1]
+        values = dict(zip(new, self.column(len(new), pick(rows, new))))
+        return [values[source] for source in sources]
 
     def copied(self, count, rows):
         out, size = self.other(self.plan.varint(), rows), self.plan.varint()
@@ -207,8 +226,7 @@ class Table:
         return out
 
     def mapped(self, count, rows):
-        other = self.other(self.plan.varint(), rows)
-        exceptions, first = self.exceptions(count), {}
+        other, exceptions, first = self.other(self.plan.varint(), rows), self.exceptions(count), {}
         for place, value in enumerate(other):
             first.setdefault(value, place)
         values = dict(zip(first, self.column(len(first), pick(rows, first.values()))))
@@ -216,7 +234,6 @@ class Table:
         self.put(out, exceptions, rows)
         return out
 
-    # Of a copied value: another one in its place, itself, without quotes, in quotes.
     MARKS = (lambda self, text: b'', lambda self, text: text,
              lambda self, text: without_quotes(text), quoted)
     CODINGS = (
@@ -225,15 +242,14 @@ class Table:
         lambda self, count, rows: read_values(self, Times, count, rows),
         hex, classes, templates, sorted, copied,
         lambda self, count, rows: self.dictionary(count, rows, is_ranked=True), sparse, mapped,
-        lambda self, count, rows: self.text(count, rows, is_long=True))
+        lambda self, count, rows: self.text(count, rows, is_long=True), recalled)
 
 
 def decode_columns(transform, payload, raw_length, version=1):
     """The raw bytes of a block."""
     read_directory = (full_directory, compact_directory)[version - 1]
     plan, streams = read_directory(payload, 4 * raw_length + 65536)
-    head = Reader(plan.string(), 'head')
-    table = Table(plan, streams, version, raw_length)
+    head, table = Reader(plan.string(), 'head'), Table(plan, streams, version, raw_length)
     columns = [iter(column) for column in table.read()]
     try:
         parts = HEADS[transform](head, columns, table.spend)

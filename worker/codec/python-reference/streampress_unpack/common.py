@@ -16,8 +16,7 @@ def need(is_right, message):
 
 
 def signed(number):
-    """A number modulo 2^64 as a signed one."""
-    return (number + (1 << 63)) % (1 << 64) - (1 << 63)
+    return (number + (1 << 63)) % (1 << 64) - (1 << 63)  # modulo 2^64
 
 
 def unzigzag(number):
@@ -39,16 +38,13 @@ class Reader:
         self.data, self.place, self.name = data, 0, name
 
     def need(self, is_right, message):
-        """Stop if something is not as it must be."""
         if not is_right:
             raise Damaged(f'{self.name}, place {self.place}: {message}')
 
     def take(self, count):
-        """The next `count` bytes."""
         start, stop = self.place, self.place + count
         if stop > len(self.data):
-            left = len(self.data) - start
-            self.need(False, f'{self.name} ends: {count} are needed, {left} are left')
+            self.need(False, f'{count} are needed, {len(self.data) - start} are left')
         self.place = stop
         return self.data[start:stop]
 
@@ -71,18 +67,14 @@ class Reader:
             shift += 7
 
     def string(self):
-        """A varint length and as many bytes."""
         return self.take(self.varint())
 
     def line(self):
-        """The bytes up to the next line feed."""
         stop = self.data.find(b'\n', self.place)
         self.need(stop >= 0, 'there are too few lines')
-        start, self.place = self.place, stop + 1
-        return self.data[start:stop]
+        return self.take(stop + 1 - self.place)[:-1]
 
     def end(self):
-        """Everything must have been read."""
         self.need(self.place == len(self.data), f'{len(self.data) - self.place} are left over')
 
 

@@ -1,7 +1,4 @@
-"""From the columns of a block back to its bytes, as a list of parts (FORMAT.md, "Heads").
-
-The columns are iterators. Where one has too few values, `next` raises StopIteration.
-"""
+"""From iterators of columns back to the bytes of a block, in parts (FORMAT.md, "Heads")."""
 import re
 
 from .common import decimal, need
@@ -28,10 +25,7 @@ def csv(head, columns, _spend):
 
 
 def read_shape(data):
-    """The items of a shape: its beginning, what each element adds, its end.
-
-    If it has an end, the last item of the last element is left out.
-    """
+    """A shape: beginning, what each element adds (the last without its last item), end."""
     kind, (first, *parts) = data[:1], data[1:].split(b'\0')
     if kind == b'L' and len(parts) == 2:
         return [first], [ELEMENT, parts[0]], parts[1:]

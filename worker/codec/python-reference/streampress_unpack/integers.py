@@ -26,8 +26,7 @@ def buckets(table, count):
 
 
 def split(number, base, size):
-    """The digits of a number, the highest first."""
-    out = [0] * size
+    out = [0] * size  # the digits of the number, the highest first
     for place in reversed(range(size)):
         number, out[place] = divmod(number, base)
     need(not number, 'integers are beyond their base')
@@ -58,7 +57,6 @@ LAYOUTS = (planes, rows, buckets, digits, groups)
 
 
 def read_integers(table, count):
-    """`count` signed integers."""
     plan, limit = table.plan, len(LAYOUTS)
     if table.version == 1:
         has_smallest = plan.byte('sign', 2)

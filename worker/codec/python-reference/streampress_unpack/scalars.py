@@ -13,8 +13,7 @@ FLOAT = re.compile(rb'[+-]?(?:(?:[0-9]+\.?[0-9]*|\.[0-9]+)(?:e[+-]?[0-9]+)?|inf|
                    re.IGNORECASE)
 MONTHS = b'Jan Feb Mar Apr May Jun Jul Aug Sep Oct Nov Dec'.split()
 WEEKDAYS = b'Sun Mon Tue Wed Thu Fri Sat'.split()
-# Python has no year 0, but the calendar repeats every 400 years: an era.
-ERA, YEAR_400 = 146097, date(400, 1, 1).toordinal()
+ERA, YEAR_400 = 146097, date(400, 1, 1).toordinal()  # 400 years; Python has no year 0
 FIRST_DAY, LAST_DAY = -719528, 2932896  # of the years 0 and 9999, counted from 1970-01-01
 EPOCH = {b'Y': 1970, b'm': 1, b'd': 1, b'H': 0, b'M': 0, b'S': 0, b'f': 0}
 SECONDS = {b'H': 3600, b'M': 60, b'S': 1}
@@ -27,20 +26,22 @@ TIME_FIELDS = {  # how to write them, and what to look for
 
 
 def without_quotes(text):
-    """A value without the double quotes around it, if there are any."""
     return text[1:-1] if len(text) > 1 and text[:1] == text[-1:] == b'"' else text
 
 
 class Numbers:
-    """How the numbers of a column are written."""
-
     def __init__(self, plan, version):
         first = plan.byte()
         if version == 1:
             self.decimals, self.style, has_more = first, plan.byte('style', 4), True
         else:
             self.decimals, self.style, has_more = first & 31, first >> 5 & 3, first >> 7
-        self.width, self.print = (plan.byte(), plan.byte('print', 3)) if has_more else (0, PLAIN)
+        self.width = plan.byte() if has_more else 0
+        flags = plan.byte('print', 3 if version == 1 else 16) if has_more else PLAIN
+        self.print = flags & 3
+        plan.need(self.print < 3, 'unknown print')
+        self.places = plan.byte('binary places', 63) if flags & 4 else None
+        self.steps = plan.varint((1 << 32) - 1, 'number of steps') if flags & 8 else 0
         self.has_extra = self.print != PLAIN or self.style == 3
         fraction = rb'(?:\.([0-9]{1,%d}))?' % self.decimals if self.decimals else b'()'
         plain = rb'(-?(?:0|[1-9][0-9]{0,18}))' + fraction
@@ -48,6 +49,10 @@ class Numbers:
 
     def show(self, number, extra):
         """A number as text; `extra` is its byte from the first stream."""
+        if self.steps:
+            single, = struct.unpack('<f', struct.pack('<f', float(number) / self.steps))
+            number = round(single * 10.0 ** self.decimals)
+            need(abs(number) < 9 * 10 ** 15, 'a number is too large for its steps')
         if self.print != PLAIN:
             return self.show_double(number / 10 ** self.decimals, unzigzag(extra))
         text = str(abs(number)).zfill(max(self.width, self.decimals + 1))
@@ -60,9 +65,12 @@ class Numbers:
         return ('-' * (number < 0) + text).encode()
 
     def show_double(self, value, steps):
-        """A double, moved by some steps in its last place, as text without exponent."""
-        bits, = struct.unpack('<q', struct.pack('<d', value))
-        value, = struct.unpack('<d', struct.pack('<q', signed(bits + steps)))
+        """A double, moved by some steps in a place or its last one, as text without exponent."""
+        if self.places is None:
+            bits, = struct.unpack('<q', struct.pack('<d', value))
+            value, = struct.unpack('<d', struct.pack('<q', signed(bits + steps)))
+        else:
+            value = (round(value * 2.0 ** self.places) + steps) / 2.0 ** self.places
         need(isfinite(value), 'a number is not finite')
         text = f'{value:.17g}' if self.print == SEVENTEEN_DIGITS else repr(value)
         return (f'{Decimal(text):f}' if 'e' in text else text).removesuffix('.0').encode()
@@ -73,15 +81,17 @@ class Numbers:
         if self.print == PLAIN:
             match = self.plain.fullmatch(text)
             number = int(match[1] + (match[2] or b'').ljust(self.decimals, b'0')) if match else 0
-            return number if abs(number) < 1 << 63 else 0
-        value = float(text) * 10.0 ** self.decimals if FLOAT.fullmatch(text) else 0.0
-        value = Decimal(0 if isnan(value) else max(-2.0 ** 63, min(value, 2.0 ** 63)))  # 64 bits
-        return min(int(value.to_integral_value(ROUND_HALF_UP)), (1 << 63) - 1)
+            number = number if abs(number) < 1 << 63 else 0
+        else:
+            value = float(text) * 10.0 ** self.decimals if FLOAT.fullmatch(text) else 0.0
+            value = Decimal(0 if isnan(value) else max(-2.0 ** 63, min(value, 2.0 ** 63)))
+            number = int(value.to_integral_value(ROUND_HALF_UP))
+        if self.steps:
+            number = round(float(number) * self.steps / 10.0 ** self.decimals)
+        return max(-1 << 63, min(number, (1 << 63) - 1))  # 64 bits
 
 
 class Times:
-    """How the times of a column are written."""
-
     has_extra = False
 
     def __init__(self, plan, _version):

@@ -24,7 +24,6 @@ class Streams:
         return content
 
     def end(self):
-        """All streams must have been taken."""
         for stream in (*self.alone.values(), *self.shared.values()):
             stream.end()
         need(not self.alone, 'there are streams left over')

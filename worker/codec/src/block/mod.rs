@@ -299,6 +299,7 @@ impl BlockEncoder<'_> {
     }
 
     fn plain_block(&mut self, plain: Coded) -> EncodedBlock {
+        let plain = verified(plain, self.raw, self.options.version);
         EncodedBlock {
             coding: BlockCoding {
                 transform: Transform::None,
@@ -367,6 +368,15 @@ fn code_plain(raw: &[u8], table_len: usize, options: EncodeOptions) -> Coded {
     }
 }
 
+/// The coded bytes if they decode to `raw`, and `raw` itself otherwise: what does not is never written.
+fn verified(coded: Coded, raw: &[u8], version: FormatVersion) -> Coded {
+    let decoded = entropy::decode(coded.codec, coded.params, &coded.bytes, raw.len(), version);
+    match decoded.as_deref() == Ok(raw) {
+        true => coded,
+        false => Coded::stored(raw),
+    }
+}
+
 /// Smaller blocks do not repay a directory.
 const MIN_TABLE_BYTES: usize = 200;
 
@@ -417,5 +427,28 @@ pub(crate) fn inspect(
     match coding.transform {
         Transform::None => Ok(vec![plain_stream(coding.codec, raw_len, payload.len())]),
         transform => transform::inspect(transform, version, payload, raw_len),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn bytes_that_do_not_decode_to_the_block_are_not_written() {
+        let raw = b"a text that is coded, a text that is decoded".repeat(20);
+        for version in [FormatVersion::V1, FormatVersion::V2] {
+            let options = EncodeOptions::new(Effort::Balanced, version);
+            let whole = code_plain(&raw, usize::MAX, options);
+            assert_ne!(whole.codec, Codec::Stored);
+            let bytes = whole.bytes.clone();
+            assert_eq!(verified(whole, &raw, version).bytes, bytes);
+
+            let mut altered = code_plain(&raw, usize::MAX, options);
+            altered.bytes[bytes.len() / 2] ^= 0x40;
+            assert_eq!(verified(altered, &raw, version).codec, Codec::Stored);
+            let other = code_plain(b"another text", usize::MAX, options);
+            assert_eq!(verified(other, &raw, version).bytes, raw);
+        }
     }
 }

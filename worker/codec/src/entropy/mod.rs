@@ -48,7 +48,7 @@ impl EncodeOptions {
 
     /// Whether LZMA may begin with the primer. Of many bytes it gains little.
     pub(crate) fn may_prime(&self, raw_len: usize) -> bool {
-        const MOST: usize = 16 << 10;
+        const MOST: usize = 128 << 10;
         raw_len <= MOST && self.version == FormatVersion::V2
     }
 
@@ -136,6 +136,9 @@ const PROBE_BYTES: usize = 48 << 10;
 /// A codec this much larger on the sample is excluded.
 const PROBE_MARGIN: f64 = 1.06;
 
+/// So few bytes are coded in all ways.
+const FEW_BYTES: usize = 16 << 10;
+
 /// Codes `raw` with the candidates of the effort; the result is never longer than `raw`.
 pub(crate) fn encode(
     raw: &[u8],
@@ -155,7 +158,10 @@ pub(crate) fn encode(
         let mut props = props;
         if search == Search::Preset && options.may_prime(raw.len()) {
             keep_smaller(&mut best, primed::encode(raw), raw, options.version);
-            props = &props[..props.len().min(1)];
+            props = match (options.effort, raw.len()) {
+                (Effort::Max, _) | (_, ..=FEW_BYTES) => &props[..props.len().min(1)],
+                _ => &[],
+            };
         }
         for &props in props {
             let coded = lzma(raw, props, options, search);

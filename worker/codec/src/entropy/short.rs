@@ -42,11 +42,11 @@ fn without_chunk(coded: &Coded, raw_len: usize) -> Option<Vec<u8>> {
 
 /// Restores exactly `raw_len` bytes from LZMA of version 2.
 pub(super) fn decode_lzma(params: u8, packed: &[u8], raw_len: usize) -> Result<Vec<u8>, Damage> {
-    if raw_len > MAX_LZMA_BYTES {
-        return lzma::decode(params, packed, raw_len);
-    }
     if params == primed::PARAMS {
         return primed::decode(packed, raw_len);
+    }
+    if raw_len > MAX_LZMA_BYTES {
+        return lzma::decode(params, packed, raw_len);
     }
     let header = chunk_header(raw_len, packed.len(), params)
         .ok_or_else(|| Damage::new("LZMA: a chunk without bytes, or a long one"))?;

@@ -54,6 +54,9 @@ pub struct Limits {
     pub block_bytes: usize,
     /// The largest number of raw bytes in the file.
     pub total_bytes: u64,
+    /// The largest number of raw bytes in the blocks that are unpacked at once; a single block may have more. Unpacking a
+    /// block takes at most 8 times its size.
+    pub in_flight_bytes: usize,
 }
 
 impl Default for Limits {
@@ -61,6 +64,7 @@ impl Default for Limits {
         Self {
             block_bytes: frame::MAX_BLOCK_BYTES,
             total_bytes: u64::MAX,
+            in_flight_bytes: usize::MAX,
         }
     }
 }

@@ -13,7 +13,8 @@ use super::{
     boundary::BoundaryFinder,
     compact_frame,
     frame::{self, BlockHeader, EndFrame, HashPrefix},
-    parallel, stop_if, thread_count,
+    parallel::{self, Window},
+    stop_if, thread_count,
 };
 use crate::{
     CodecError, FormatVersion, StreamInfo, block,
@@ -174,7 +175,7 @@ impl<'p> Packer<'p> {
             plans.borrow_mut().add(packed.learned.as_ref());
             output.add_block(packed, code_time)
         };
-        let mut next = || {
+        let mut next = || -> Result<Option<BlockJob>, CodecError> {
             stop_if(cancel)?;
             let Some(SourceBlock {
                 number,
@@ -196,7 +197,14 @@ impl<'p> Packer<'p> {
         // The other blocks use what the first one learned.
         if let Some(first) = next()? {
             emit(pool.install(|| work(first)))?;
-            parallel::in_order(&pool, MAX_BLOCKS_IN_FLIGHT, next, work, emit)?;
+            let next = || {
+                let job = next()?;
+                Ok(job.map(|job| {
+                    let bytes = job.raw.len();
+                    (job, bytes)
+                }))
+            };
+            parallel::in_order(&pool, WINDOW, next, work, emit)?;
         }
         let mut summary = output.finish(&source)?;
         summary.wall_time = started.elapsed();
@@ -206,6 +214,10 @@ impl<'p> Packer<'p> {
 
 /// The largest number of blocks in flight on any number of threads.
 const MAX_BLOCKS_IN_FLIGHT: usize = 16;
+const WINDOW: Window = Window {
+    values: MAX_BLOCKS_IN_FLIGHT,
+    bytes: usize::MAX,
+};
 
 /// The plan after each block. A block uses the plan of a fixed number of blocks before it, which are
 /// complete whatever the number of threads, so that the packed bytes do not depend on it.

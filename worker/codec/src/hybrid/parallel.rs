@@ -1,8 +1,8 @@
 //! Parallel work with results in order and a bounded number of values in flight.
 
 use std::{
-    collections::BTreeMap,
-    collections::HashMap,
+    collections::{BTreeMap, HashMap, VecDeque},
+    panic::{AssertUnwindSafe, catch_unwind, resume_unwind},
     sync::{Arc, Mutex, OnceLock, PoisonError, mpsc},
 };
 
@@ -32,57 +32,75 @@ pub(super) fn pool(threads: usize) -> Result<Arc<ThreadPool>, CodecError> {
     Ok(pool)
 }
 
-/// Applies `work` in the pool to every value of `next` and passes the results to `emit` in order.
-/// At most one value more than the pool has threads, and at most `max_in_flight` values, are in flight. `next` and `emit` run on the
-/// caller's thread; the first error of either ends the run.
+/// What may be in flight at once, besides one value more than the pool has threads.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Window {
+    /// Values.
+    pub(super) values: usize,
+    /// Their bytes together; a single value may have more.
+    pub(super) bytes: usize,
+}
+
+/// Applies `work` in the pool to every value of `next`, which comes with its bytes, and passes the results to `emit` in order.
+/// `next` and `emit` run on the caller's thread; the first error of either ends the run, as a panic in `work` does.
 pub(super) fn in_order<T: Send, R: Send>(
     pool: &ThreadPool,
-    max_in_flight: usize,
-    mut next: impl FnMut() -> Result<Option<T>, CodecError>,
+    window: Window,
+    mut next: impl FnMut() -> Result<Option<(T, usize)>, CodecError>,
     work: impl Fn(T) -> R + Sync,
     mut emit: impl FnMut(R) -> Result<(), CodecError>,
 ) -> Result<(), CodecError> {
-    let Some(first) = next()? else { return Ok(()) };
+    let Some((first, first_bytes)) = next()? else {
+        return Ok(());
+    };
     let Some(second) = next()? else {
         // A single value overlaps with nothing, but its own work may use the whole pool.
         return emit(pool.install(|| work(first)));
     };
-    let window = (pool.current_num_threads() + 1).min(max_in_flight);
-    let mut waiting = [first, second].into_iter();
+    let most_values = (pool.current_num_threads() + 1).min(window.values);
+    let mut waiting = VecDeque::from([(first, first_bytes), second]);
     let (work, sender) = (&work, mpsc::channel());
     let (sender, receiver) = sender;
     pool.in_place_scope(|scope| {
         let mut done: BTreeMap<usize, R> = BTreeMap::new();
-        let (mut started, mut emitted, mut ended) = (0, 0, false);
+        // The bytes of each value in flight, the oldest first.
+        let mut in_flight = VecDeque::new();
+        let (mut emitted, mut ended) = (0, false);
         loop {
-            while !ended && started - emitted < window {
-                let value = match waiting.next() {
-                    Some(value) => Some(value),
-                    None => next()?,
+            while in_flight.len() < most_values {
+                if waiting.is_empty() && !ended {
+                    waiting.extend(next()?);
+                    ended = waiting.is_empty();
+                }
+                let bytes = in_flight.iter().sum::<usize>();
+                let fits = |(_, more): &mut (T, usize)| {
+                    in_flight.is_empty() || bytes.saturating_add(*more) <= window.bytes
                 };
-                let Some(value) = value else {
-                    ended = true;
+                let Some((value, bytes)) = waiting.pop_front_if(fits) else {
                     break;
                 };
-                let (sender, number) = (sender.clone(), started);
-                // Sending fails only after an error ended the loop; the result is then not needed.
-                scope.spawn(move |_| drop(sender.send((number, work(value)))));
-                started += 1;
+                let (sender, number) = (sender.clone(), emitted + in_flight.len());
+                scope.spawn(move |_| {
+                    let result = catch_unwind(AssertUnwindSafe(|| work(value)));
+                    // Sending fails only after an error ended the loop; the result is then not needed.
+                    drop(sender.send((number, result)));
+                });
+                in_flight.push_back(bytes);
             }
-            if emitted == started {
+            if in_flight.is_empty() {
                 return Ok(());
             }
             while !done.contains_key(&emitted) {
                 let Ok((number, result)) = receiver.recv() else {
-                    return Err(CodecError::Options(
-                        "a codec thread ended without a result".into(),
-                    ));
+                    unreachable!("a sender is held here");
                 };
-                done.insert(number, result);
+                // Whoever waits for the result must not wait for ever: the panic goes on in this thread.
+                done.insert(number, result.unwrap_or_else(|panic| resume_unwind(panic)));
             }
             if let Some(result) = done.remove(&emitted) {
                 emit(result)?;
                 emitted += 1;
+                in_flight.pop_front();
             }
         }
     })
@@ -90,7 +108,14 @@ pub(super) fn in_order<T: Send, R: Send>(
 
 #[cfg(test)]
 mod tests {
+    use std::sync::atomic::{AtomicUsize, Ordering};
+
     use super::*;
+
+    const ANY: Window = Window {
+        values: 100,
+        bytes: usize::MAX,
+    };
 
     #[test]
     fn results_arrive_in_order_for_any_duration_of_the_work() -> Result<(), CodecError> {
@@ -99,8 +124,8 @@ mod tests {
             let mut seen = Vec::new();
             in_order(
                 &*pool(3)?,
-                100,
-                || Ok(numbers.next()),
+                ANY,
+                || Ok(numbers.next().map(|n| (n, 1))),
                 |n| (0..(50 - n) * 1000).fold(n, |sum, x| std::hint::black_box(sum + x) - x),
                 |n| {
                     seen.push(n);
@@ -117,10 +142,10 @@ mod tests {
         let mut left = 100;
         let result = in_order(
             &*pool(2)?,
-            100,
+            ANY,
             || {
                 left -= 1;
-                Ok(Some(left))
+                Ok(Some((left, 1)))
             },
             |n| n,
             |n| {
@@ -134,5 +159,55 @@ mod tests {
         assert!(matches!(result, Err(CodecError::Cancelled)));
         assert!(left >= 80, "{left}");
         Ok(())
+    }
+
+    #[test]
+    fn values_in_flight_have_no_more_bytes_than_allowed_but_for_a_single_one()
+    -> Result<(), CodecError> {
+        for (bytes, most) in [(0, 1), (100, 1), (199, 1), (200, 2), (usize::MAX, 4)] {
+            let (at_once, peak) = (AtomicUsize::new(0), AtomicUsize::new(0));
+            let mut numbers = 0..20;
+            let mut emitted = 0;
+            in_order(
+                &*pool(3)?,
+                Window { values: 100, bytes },
+                || {
+                    let next = numbers.next().map(|n| (n, 100));
+                    if next.is_some() {
+                        let now = at_once.fetch_add(1, Ordering::Relaxed);
+                        peak.fetch_max(now, Ordering::Relaxed);
+                    }
+                    Ok(next)
+                },
+                |n| n,
+                |n| {
+                    assert_eq!(n, emitted);
+                    emitted += 1;
+                    at_once.fetch_sub(1, Ordering::Relaxed);
+                    Ok(())
+                },
+            )?;
+            assert_eq!(emitted, 20);
+            // One more is read, to see whether it fits.
+            assert!(peak.into_inner() <= most, "{bytes}");
+        }
+        Ok(())
+    }
+
+    #[test]
+    fn a_panic_of_the_work_goes_on_in_the_calling_thread() {
+        for count in [1, 2, 10] {
+            let mut numbers = 0..count;
+            let run = catch_unwind(AssertUnwindSafe(|| {
+                in_order(
+                    &*pool(2)?,
+                    ANY,
+                    || Ok(numbers.next().map(|n| (n, 1))),
+                    |n| assert_ne!(n, count - 1, "the last one panics"),
+                    Ok,
+                )
+            }));
+            assert!(run.is_err(), "{count}");
+        }
     }
 }

@@ -420,12 +420,14 @@ mod tests {
         let limits = Limits {
             block_bytes: 100,
             total_bytes: u64::MAX,
+            ..Limits::default()
         };
         let mut blocks = Blocks::open(Cursor::new(&packed), &limits).expect("opens");
         assert!(matches!(blocks.read(0), Err(CodecError::TooLarge { .. })));
         let limits = Limits {
             block_bytes: 1 << 20,
             total_bytes: 100,
+            ..Limits::default()
         };
         assert!(matches!(
             Blocks::open(Cursor::new(&packed), &limits),

@@ -10,7 +10,8 @@ use super::{
     Limits, Summary,
     frame::BlockHeader,
     frame_reader::{BlockFrame, DamagedFrame, FrameReader},
-    parallel, stop_if, thread_count,
+    parallel::{self, Window},
+    stop_if, thread_count,
 };
 use crate::CodecError;
 
@@ -49,6 +50,7 @@ struct Unpacking<R> {
     frames: FrameReader<R>,
     keep_going: bool,
     total_limit: u64,
+    window: Window,
 }
 
 impl<R: Read> Unpacking<R> {
@@ -57,6 +59,10 @@ impl<R: Read> Unpacking<R> {
             frames: FrameReader::open(reader, limits.block_bytes, keep_going)?,
             keep_going,
             total_limit: limits.total_bytes,
+            window: Window {
+                values: usize::MAX,
+                bytes: limits.in_flight_bytes,
+            },
         })
     }
 
@@ -74,10 +80,11 @@ impl<R: Read> Unpacking<R> {
         let frames = &mut self.frames;
         parallel::in_order(
             &pool,
-            usize::MAX,
+            self.window,
             || {
                 stop_if(cancel)?;
-                frames.next_frame()
+                let frame = frames.next_frame()?;
+                Ok(frame.map(weighed))
             },
             decode_frame,
             |(decoded, code_time)| {
@@ -145,6 +152,14 @@ struct RestoredBlock {
     offset: u64,
     header: BlockHeader,
     raw: Vec<u8>,
+}
+
+/// A frame with the raw bytes of its block.
+fn weighed(frame: Result<BlockFrame, DamagedFrame>) -> (Result<BlockFrame, DamagedFrame>, usize) {
+    let bytes = frame
+        .as_ref()
+        .map_or(0, |frame| frame.header.raw_len as usize);
+    (frame, bytes)
 }
 
 fn decode_frame(

@@ -37,6 +37,7 @@ pub(crate) enum Candidate {
     Sorted(Vec<u64>),
     Copied(u64),
     Mapped(u64),
+    Recalled(Vec<u64>),
 }
 
 /// How values are split into templates and variables. Decoding needs only `rule`.
@@ -101,6 +102,8 @@ pub(crate) enum Choice {
     Hex(bool),
     /// The coder of a stream or group; in the solid group of text if set.
     Stream(Coder, bool),
+    /// The order of columns: each time a column moves before another one.
+    Order(Vec<[u64; 2]>),
 }
 
 /// Choices by place. Lookups continue in `outer`.
@@ -208,6 +211,12 @@ impl Choice {
                 let [tag, parameter] = coder.to_bytes();
                 out.extend([4, tag, parameter, u8::from(*solid)]);
             }
+            Self::Order(pairs) => {
+                out.push(5);
+                put_varint(out, pairs.len() as u64);
+                let keys = pairs.as_flattened().iter();
+                keys.for_each(|key| out.extend(key.to_le_bytes()));
+            }
         }
     }
 
@@ -231,13 +240,25 @@ impl Choice {
                 let coder = Coder::from_bytes([fields.byte()?, fields.byte()?]);
                 Self::Stream(coder.ok_or_else(unknown)?, read_flag(fields)?)
             }
+            5 => {
+                let count = fields.size(MAX_ORDER, "the number of moved columns")?;
+                let pairs = (0..count).map(|_| Ok([read_u64(fields)?, read_u64(fields)?]));
+                Self::Order(pairs.collect::<Result<_, Damage>>()?)
+            }
             _ => return Err(unknown()),
         })
     }
 }
 
+/// The largest number of moved columns that is read.
+const MAX_ORDER: usize = 64;
 /// The largest number of key columns that is read.
 const MAX_KEYS: usize = 8;
+
+fn read_keys(fields: &mut FieldReader<'_>) -> Result<Vec<u64>, Damage> {
+    let count = fields.size(MAX_KEYS, "the number of sort keys")?;
+    (0..count).map(|_| read_u64(fields)).collect()
+}
 
 impl Candidate {
     /// Separates the places inside the candidates of one column.
@@ -255,6 +276,7 @@ impl Candidate {
             Self::Sorted(keys) => keys.iter().fold(12, |position, &key| mix(position, key)),
             Self::Copied(from) => mix(13, *from),
             Self::Mapped(key) => mix(14, *key),
+            Self::Recalled(keys) => keys.iter().fold(15, |position, &key| mix(position, key)),
         }
     }
 
@@ -263,11 +285,12 @@ impl Candidate {
             Self::Sorted(_) => 12,
             Self::Copied(_) => 13,
             Self::Mapped(_) => 14,
+            Self::Recalled(_) => 15,
             _ => self.position() as u8,
         };
         out.push(tag);
         match self {
-            Self::Sorted(keys) => {
+            Self::Sorted(keys) | Self::Recalled(keys) => {
                 put_varint(out, keys.len() as u64);
                 keys.iter().for_each(|key| out.extend(key.to_le_bytes()));
             }
@@ -294,16 +317,10 @@ impl Candidate {
                 },
                 fine: cut % 2 == 1,
             }),
-            12 => {
-                let count = fields.size(MAX_KEYS, "the number of sort keys")?;
-                Self::Sorted(
-                    (0..count)
-                        .map(|_| read_u64(fields))
-                        .collect::<Result<_, _>>()?,
-                )
-            }
+            12 => Self::Sorted(read_keys(fields)?),
             13 => Self::Copied(read_u64(fields)?),
             14 => Self::Mapped(read_u64(fields)?),
+            15 => Self::Recalled(read_keys(fields)?),
             _ => return Err(unknown()),
         })
     }
@@ -381,6 +398,7 @@ mod tests {
             Choice::Integers(LayoutChoice::Groups(5), false),
             Choice::Stream(Coder::Bz2, true),
             Choice::Stream(Coder::Literals(4), false),
+            Choice::Order(vec![[1, 2], [u64::MAX, 3]]),
         ];
         for candidate in [
             Candidate::Text,
@@ -390,6 +408,7 @@ mod tests {
                 fine: true,
             }),
             Candidate::Sorted(vec![1, u64::MAX]),
+            Candidate::Recalled(vec![2]),
             Candidate::Copied(9),
             Candidate::Mapped(10),
         ] {

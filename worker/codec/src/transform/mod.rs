@@ -5,6 +5,7 @@ mod choices;
 mod column;
 mod csv;
 mod json;
+mod order;
 pub(crate) mod plan;
 mod sketch;
 mod streams;
@@ -14,9 +15,10 @@ mod values;
 use rayon::prelude::*;
 
 use self::{
-    choices::Choices,
+    choices::{Choice, ChoiceKey, Choices},
     column::{ColumnRefs, DecodeContext, EncodeContext, EncodedColumn, TableLookup},
     csv::RowLayout,
+    order::ColumnMove,
     plan::{ColumnStats, PlanUse, SchemaPlan},
     streams::{Placed, RawStream, StreamSource, WrittenStreams},
     values::ColumnValues,
@@ -184,10 +186,14 @@ pub(crate) fn encode_table(
         refresh,
     } = settings;
     let transform = layout.transform();
+    let (moves, order_choice) = order_of(&table, options, base);
+    let mut table = table;
+    order::arrange(&moves, &mut table);
     let mut encoder = TableEncoder {
         lookup: TableLookup::new(&table.keys, true),
         counts: table.columns.iter().map(ColumnValues::len).collect(),
         table,
+        moves,
         options,
         choices: base.map_or(&none, |plan| &plan.choices),
         raw_limit: streams::raw_limit(raw.len()),
@@ -213,7 +219,10 @@ pub(crate) fn encode_table(
         }
         attempt = encoder.search_again(attempt, &drifted)?;
     }
-    let learned = encoder.learned(&attempt, base, &drifted);
+    let mut learned = encoder.learned(&attempt, base, &drifted);
+    if let Some(learned) = &mut learned {
+        learned.choices.extend(order_choice);
+    }
     let streams = encoder.stream_infos(&attempt);
     let payload = attempt.written.payload;
     drop(attempt.columns);
@@ -230,6 +239,23 @@ pub(crate) fn encode_table(
     })
 }
 
+/// The order of the columns of a table: the one that was chosen before, or that of a search, with the choice.
+fn order_of(
+    table: &ColumnTable,
+    options: EncodeOptions,
+    base: Option<&SchemaPlan>,
+) -> (Vec<ColumnMove>, Option<(ChoiceKey, Choice)>) {
+    match (options.version, base) {
+        (FormatVersion::V1, _) => (Vec::new(), None),
+        (FormatVersion::V2, Some(plan)) => (order::known(table, &plan.choices), None),
+        (FormatVersion::V2, None) => {
+            let moves = order::best(table, options.effort);
+            let choice = order::choice(table, &moves);
+            (moves, choice)
+        }
+    }
+}
+
 /// How a table is encoded.
 #[derive(Clone, Copy)]
 pub(crate) struct TableSettings<'a> {
@@ -243,7 +269,10 @@ pub(crate) struct TableSettings<'a> {
 
 /// Encodes the columns of one table.
 struct TableEncoder<'a> {
+    /// The columns in the order in which they are coded.
     table: ColumnTable,
+    /// How that order was made.
+    moves: Vec<ColumnMove>,
     /// The number of values of each column.
     counts: Vec<usize>,
     lookup: TableLookup,
@@ -375,6 +404,24 @@ impl TableEncoder<'_> {
         Some(if smaller { again } else { attempt })
     }
 
+    /// The plan without the codings of the columns.
+    fn plan_head(&self) -> Vec<u8> {
+        let (head, counts, version) = (&self.table.head, &self.counts, self.options.version);
+        let mut plan = Vec::new();
+        put_varint(&mut plan, head.len() as u64);
+        plan.extend_from_slice(head);
+        match version {
+            FormatVersion::V1 => put_varint(&mut plan, counts.len() as u64),
+            FormatVersion::V2 => {
+                let ordered = u64::from(!self.moves.is_empty());
+                put_varint(&mut plan, counts.len() as u64 * 2 + ordered);
+                order::put(&self.moves, &mut plan);
+            }
+        }
+        put_counts(counts, version, &mut plan);
+        plan
+    }
+
     fn encode_columns(&self) -> Vec<EncodedColumn> {
         (0..self.table.columns.len())
             .into_par_iter()
@@ -388,7 +435,7 @@ impl TableEncoder<'_> {
     }
 
     fn write_as(&self, mut columns: Vec<EncodedColumn>, choices: &Choices<'_>) -> Option<Attempt> {
-        let mut plan = plan_head(&self.table.head, &self.counts, self.options.version);
+        let mut plan = self.plan_head();
         let mut raw_streams: Vec<RawStream> = Vec::new();
         let counts: Vec<usize> = columns.iter().map(|column| column.streams.len()).collect();
         for column in &mut columns {
@@ -501,26 +548,20 @@ impl TableEncoder<'_> {
     }
 }
 
-/// The plan without the codings of the columns.
-fn plan_head(head: &[u8], counts: &[usize], version: FormatVersion) -> Vec<u8> {
-    let mut plan = Vec::new();
-    put_varint(&mut plan, head.len() as u64);
-    plan.extend_from_slice(head);
-    put_varint(&mut plan, counts.len() as u64);
+fn put_counts(counts: &[usize], version: FormatVersion, plan: &mut Vec<u8>) {
     let mut last = 0;
     for &count in counts {
         let count = count as u64;
         match version {
-            FormatVersion::V1 => put_varint(&mut plan, count),
+            FormatVersion::V1 => put_varint(plan, count),
             FormatVersion::V2 if count == 0 => plan.push(COUNT_ZERO),
             FormatVersion::V2 if count == last => plan.push(COUNT_AS_BEFORE),
-            FormatVersion::V2 => put_varint(&mut plan, count + u64::from(COUNT_AS_BEFORE)),
+            FormatVersion::V2 => put_varint(plan, count + u64::from(COUNT_AS_BEFORE)),
         }
         if count > 0 {
             last = count;
         }
     }
-    plan
 }
 
 /// Version 2: the count of a column is 0, that of the last column with values, or follows plus 1.
@@ -644,7 +685,7 @@ fn rebuild(
     let mut plan = FieldReader::new(&plan);
     let head_len = plan.size(plan.remaining(), "the head")?;
     let head = plan.take(head_len)?;
-    let count = plan.size(MAX_COLUMNS, "the number of columns")?;
+    let (count, moves) = read_order(source.version, &mut plan)?;
     let counts = read_counts(count, source.version, &mut plan, raw_len)?;
     // Every value takes a byte of the block or a separator, and is in three columns at most. Empty
     // values take memory too.
@@ -670,7 +711,28 @@ fn rebuild(
     if plan.remaining() > 0 {
         return Err(Damage::new("the plan is longer than its columns"));
     }
-    join(transform, head, &columns, raw_len)
+    order::restore(&moves, &mut columns);
+    let (raw, mut names) = join(transform, head, &columns, raw_len)?;
+    moves.iter().for_each(|step| step.apply(&mut names));
+    Ok((raw, names))
+}
+
+/// Reads the number of columns and how their order was made.
+fn read_order(
+    version: FormatVersion,
+    plan: &mut FieldReader<'_>,
+) -> Result<(usize, Vec<ColumnMove>), Damage> {
+    match version {
+        FormatVersion::V1 => Ok((plan.size(MAX_COLUMNS, "the number of columns")?, Vec::new())),
+        FormatVersion::V2 => {
+            let number = plan.size(2 * MAX_COLUMNS + 1, "the number of columns")?;
+            let moves = match number % 2 {
+                0 => Vec::new(),
+                _ => order::read(plan, number / 2)?,
+            };
+            Ok((number / 2, moves))
+        }
+    }
 }
 
 #[cfg(test)]

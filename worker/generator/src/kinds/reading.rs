@@ -215,8 +215,9 @@ fn read_array(
     let item = reader.member("item");
     let item = ObjectReader::of(&reader.path("item"), reader.require("item", item)?)?;
     let outer = std::mem::replace(&mut scope.in_array, true);
-    let item = Box::new(ValueKind::read(item, scope)?);
+    let item = ValueKind::read(item, scope);
     scope.in_array = outer;
+    let item = Box::new(item?);
     Ok(ValueKind::Array { item, min, max })
 }
 

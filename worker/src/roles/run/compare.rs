@@ -3,12 +3,17 @@
 use std::collections::HashMap;
 
 use anyhow::{Context, Result};
+use streampress_transport::FileName;
 
 use super::{Run, RunObserver};
+use crate::destination::Destination;
 use crate::journal::{SourceRecord, SourceState};
 use crate::roles::restored::RestoredCopies;
 use crate::runtime::blocking;
 use crate::telemetry::plain_log::printable;
+
+/// So many files that differ are compared with what the stream has.
+const MOST_COMPARED: usize = 10;
 
 /// Names that are to be announced again although their files did not change.
 #[derive(Debug, Default)]
@@ -36,7 +41,7 @@ impl Run {
         let destination = self.context.destination(&settings)?;
         let files = destination.files().clone();
         let (journal, format) = (self.journal(), self.resolved.codec.format);
-        let mut restored = RestoredCopies::load(destination, journal, format).await?;
+        let mut restored = RestoredCopies::load(destination.clone(), journal, format).await?;
         let shown = files.location().to_owned();
         let listed = blocking(move || files.list()).await;
         let listed = listed.with_context(|| format!("listing {shown}"))?.files;
@@ -69,7 +74,8 @@ impl Run {
         again
             .gone
             .extend(elsewhere.filter(|record| record.location == location));
-        if let Some(first) = altered.first().filter(|_| self.database_put_back) {
+        let is_put_back = self.database_put_back || has_later(&destination, &altered).await?;
+        if let Some(first) = altered.first().filter(|_| is_put_back) {
             observer.notice(&format!(
                 "{} restored file(s) are not as the database knows them, for example {}; since it was put back, they may be later versions of this pipeline's: leave them, and use 'streampress recover'",
                 altered.len(),
@@ -95,4 +101,18 @@ impl Run {
         }
         Ok(restored)
     }
+}
+
+/// Whether the first of the files that are not as the database knows them are later versions of this pipeline's: then the
+/// database was put back, also where messages that were sent since hide it.
+async fn has_later(destination: &Destination, altered: &[SourceRecord]) -> Result<bool> {
+    for record in altered.iter().take(MOST_COMPARED) {
+        let Ok(name) = FileName::parse(&record.name) else {
+            continue;
+        };
+        if destination.has_lost_version(&name).await? {
+            return Ok(true);
+        }
+    }
+    Ok(false)
 }

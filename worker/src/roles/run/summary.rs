@@ -12,7 +12,9 @@ use tokio::time::Instant;
 use super::Run;
 use crate::journal::{JournalProgress, SourceRecord};
 use crate::report::{LastRun, LeftOutSummary};
-use crate::runtime;
+use crate::runtime::{self, blocking};
+use streampress_transport::local::Local;
+use streampress_transport::{Failure, TransportError, error_chain};
 
 /// Failures that the summary lists.
 const LISTED_FAILURES: u32 = 100;
@@ -161,7 +163,6 @@ impl Run {
             sources,
             ..
         } = found;
-        let failures = self.journal().failures(LISTED_FAILURES).await?.into_iter();
         Ok(RunSummary {
             files_generated: progress.announced,
             files_compressed: progress.compressed,
@@ -181,13 +182,46 @@ impl Run {
             report: report.filter(|page| page.starts_with("s3:") || page.exists()),
             output: self.output()?,
             interrupted: !is_done,
-            failures: failures
-                .map(|(name, failure)| (name, failure.to_string()))
-                .collect(),
+            failures: self.failures(progress.failed).await,
             left_out: left_out.listed,
             error: None,
             normalised: self.resolved.codec.format == CodecFormat::Seed,
         })
+    }
+
+    /// The `failed` files with their reasons, as far as they are listed. Those that a damaged journal counts and does not name
+    /// are one of the list, with the damage.
+    async fn failures(&self, failed: u64) -> Vec<(String, String)> {
+        let listed = self.journal().failures(LISTED_FAILURES).await;
+        let (listed, fault) = match listed {
+            Ok(listed) => (listed, None),
+            Err(error) => (Vec::new(), Some(error)),
+        };
+        let named = |(name, failure): (String, Failure)| (name, failure.to_string());
+        let mut failures: Vec<_> = listed.into_iter().map(named).collect();
+        let unnamed = failed
+            .min(LISTED_FAILURES.into())
+            .saturating_sub(failures.len() as u64);
+        if unnamed > 0 {
+            let why = match fault {
+                Some(fault) => Some(error_chain(&fault)),
+                None => self.damage().await,
+            };
+            let why = why.unwrap_or_else(|| "the journal does not name them".into());
+            failures.push((format!("{unnamed} file(s) that cannot be named"), why));
+        }
+        failures
+    }
+
+    /// What is damaged in the database of the data folder, where it can be told.
+    pub(super) async fn damage(&self) -> Option<String> {
+        let data = self.context.data.clone();
+        let checked = blocking(move || Local::check_database(&data)).await;
+        match checked {
+            Err(error @ TransportError::Invalid(_)) => Some(error_chain(&error)),
+            // Whether it is cannot be told for now.
+            Ok(()) | Err(_) => None,
+        }
     }
 
     /// The destination: a folder's path, or a bucket's URL.

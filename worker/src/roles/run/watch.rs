@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
 use std::time::Duration;
 
-use anyhow::Result;
+use anyhow::{Result, bail};
 use streampress_transport::{COUNTED_LATE, DeadLetterReason, EmptyQueues, Failure};
 use tokio::sync::oneshot;
 use tokio::time::Instant;
@@ -30,6 +30,8 @@ const MESSAGES_PATIENCE: Duration = Duration::from_secs(30);
 const RETENTION_INTERVAL: Duration = Duration::from_secs(60);
 /// AWS keeps records for 24 hours or longer.
 const SHORTEST_RETENTION: Duration = Duration::from_secs(24 * 3600);
+/// After so long without progress the database is looked at: with damage in a queue or in the slots the roles wait for ever.
+const CHECKED_AFTER: Duration = Duration::from_secs(10);
 /// Why a file failed that no message is about any more.
 const NO_MESSAGE: &str = "no message of this file is left, and its source is not in this folder; run with the folder that it was announced from";
 
@@ -48,6 +50,15 @@ pub(super) struct Watch<'a> {
     /// That files wait until they have held still is said once.
     waiting_was_said: bool,
     retention: RetentionWatch,
+    stall: Stall,
+}
+
+/// Since when there was no progress, and whether the database was looked at since.
+#[derive(Debug)]
+struct Stall {
+    progress: JournalProgress,
+    since: Instant,
+    is_checked: bool,
 }
 
 /// Whether packed files are about to outlive the stream's records.
@@ -88,6 +99,11 @@ impl<'a> Watch<'a> {
             outage: None,
             waiting_was_said: false,
             retention: RetentionWatch::default(),
+            stall: Stall {
+                progress: JournalProgress::default(),
+                since: Instant::now(),
+                is_checked: false,
+            },
         }
     }
 
@@ -139,6 +155,7 @@ impl<'a> Watch<'a> {
         }
         self.report_waiting();
         self.report_retention().await?;
+        self.check_stalled(progress).await?;
         if !all_announced {
             return Ok(false);
         }
@@ -212,6 +229,22 @@ impl<'a> Watch<'a> {
                 stream.name
             )),
         }
+    }
+
+    /// An error where nothing goes on because the database is damaged.
+    async fn check_stalled(&mut self, progress: JournalProgress) -> Result<()> {
+        if self.stall.progress != progress {
+            (self.stall.progress, self.stall.since) = (progress, Instant::now());
+            self.stall.is_checked = false;
+        }
+        let is_due = !self.stall.is_checked && self.stall.since.elapsed() >= CHECKED_AFTER;
+        if is_due {
+            self.stall.is_checked = true;
+            if let Some(damage) = self.run.damage().await {
+                bail!(damage);
+            }
+        }
+        Ok(())
     }
 
     fn report_outage(&mut self, error: &anyhow::Error) {

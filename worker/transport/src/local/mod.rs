@@ -29,9 +29,9 @@ use std::time::Duration;
 pub use self::database::{Database, DatabaseStep, Migrations};
 
 use self::lock::LocalLock;
-use self::queue::{LocalQueue, Which};
+use self::queue::LocalQueue;
 use self::session::Session;
-use self::store::{Hooks, Store};
+use self::store::{Hooks, Store, Which};
 use self::stream::LocalStream;
 use super::{
     ChunkStream, FileVersion, Queue, SlotLock, StreamScan, TransportError, TransportResult,

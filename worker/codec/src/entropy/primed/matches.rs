@@ -3,10 +3,10 @@
 use super::model::{MAX_MATCH, MIN_MATCH};
 
 /// A match as long as this is taken without looking for a better one.
-pub(super) const GOOD_MATCH: usize = 96;
+pub(super) const GOOD_MATCH: usize = 160;
 /// So many earlier places are compared.
-const MAX_COMPARED: usize = 48;
-const HASH_BITS: u32 = 12;
+const MAX_COMPARED: usize = 128;
+const HASH_BITS: u32 = 14;
 /// No place.
 const NONE: u32 = u32::MAX;
 

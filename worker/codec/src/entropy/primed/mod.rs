@@ -23,6 +23,10 @@ const CHUNK: &[u8] = include_bytes!("../../../primer.lzma2");
 /// the range coder, which is always 0.
 const CHUNK_HEADER: usize = 7;
 
+/// The most raw bytes, and the most packed bytes of one chunk of LZMA2 without its first byte.
+const MAX_RAW: usize = 2 << 20;
+const MAX_PACKED: usize = u16::MAX as usize;
+
 /// The primer, and what LZMA has learned from it.
 struct Primer {
     bytes: Vec<u8>,
@@ -51,18 +55,19 @@ pub(super) fn encode(raw: &[u8]) -> Option<Coded> {
     let primer = PRIMER.as_ref().ok()?;
     let matched = MatchedBytes::new(&primer.bytes, &primer.finder, raw);
     let bytes = matched.encode(primer.model.clone());
-    Some(Coded {
+    let data = bytes.strip_prefix(&[0])?;
+    (data.len() <= MAX_PACKED).then(|| Coded {
         coder: Coder::Primed,
         codec: Codec::Lzma,
         params: PARAMS,
-        bytes: bytes.strip_prefix(&[0])?.to_vec(),
+        bytes: data.to_vec(),
     })
 }
 
 /// Restores exactly `raw_len` bytes.
 pub(super) fn decode(packed: &[u8], raw_len: usize) -> Result<Vec<u8>, Damage> {
     let primer = PRIMER.as_ref().map_err(Clone::clone)?;
-    if raw_len == 0 || packed.len() > usize::from(u16::MAX) {
+    if raw_len == 0 || raw_len > MAX_RAW || packed.len() > MAX_PACKED {
         return Err(Damage::new("LZMA: a chunk without bytes, or a long one"));
     }
     let mut bytes = Vec::with_capacity(primer.bytes.len() + raw_len);
@@ -80,9 +85,10 @@ mod tests {
     fn by_liblzma(packed: &[u8], raw_len: usize) -> Result<Vec<u8>, Damage> {
         let primer = PRIMER.as_ref().expect("the primer is right");
         let len_of = |len: usize| (len as u16).to_be_bytes();
+        let control = 0x80 | ((raw_len - 1) >> 16) as u8;
         let whole = [
             CHUNK,
-            &[0x80],
+            &[control],
             &len_of(raw_len - 1),
             &len_of(packed.len()),
             &[0],
@@ -106,6 +112,7 @@ mod tests {
             .collect();
         samples.push([&far[..], &far[..20_000]].concat());
         samples.push(letters(50_000, 30));
+        samples.push(text.repeat(3));
         samples
     }
 

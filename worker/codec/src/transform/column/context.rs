@@ -27,10 +27,12 @@ pub(crate) enum Tag {
     Mapped = 13,
     /// Text with lengths; only in version 2.
     LongText = 14,
+    /// Only in version 2.
+    Recalled = 15,
 }
 
 impl Tag {
-    const ALL: [Self; 15] = [
+    const ALL: [Self; 16] = [
         Self::Empty,
         Self::Constant,
         Self::Text,
@@ -46,6 +48,7 @@ impl Tag {
         Self::Sparse,
         Self::Mapped,
         Self::LongText,
+        Self::Recalled,
     ];
 
     /// The coding of a format byte.

@@ -2,7 +2,7 @@
 
 use crate::{
     Damage, FormatVersion,
-    bytes::{FieldReader, unzigzag, zigzag},
+    bytes::{FieldReader, put_varint, unzigzag, zigzag},
     transform::values::ColumnValues,
 };
 
@@ -37,6 +37,19 @@ pub(super) struct NumberFormat {
     width: u8,
     /// Whether the text is a printed `f64` near a short decimal number.
     print: FloatPrint,
+    /// The unit in which the distance from the short decimal is listed.
+    noise: NoiseUnit,
+    /// The numbers in steps of single precision; 0 for numbers that are not.
+    steps: u32,
+}
+
+/// The unit of the distance of an `f64` from a short decimal number.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum NoiseUnit {
+    /// Units in the last place of the number itself.
+    LastPlace,
+    /// 2 to the minus this: sums and differences of larger numbers keep the last place of those. Only in version 2.
+    Binary(u8),
 }
 
 /// How a program prints doubles.
@@ -56,7 +69,7 @@ enum FloatPrint {
 pub(super) struct ScaledNumbers {
     /// Their notation.
     pub format: NumberFormat,
-    /// The numbers times 10 to the power of the format's decimals.
+    /// The numbers times 10 to the power of the format's decimals, or in its steps.
     pub numbers: Vec<i64>,
     /// For each number the decimals or the distance from the short decimal, if the format lists them.
     pub listed: Vec<u8>,
@@ -111,6 +124,14 @@ fn parse(text: &[u8]) -> Option<ParsedDecimal> {
 
 /// A number of another column at the scale of this column, if it fits.
 pub(super) fn at_scale(text: &[u8], format: NumberFormat) -> Option<i64> {
+    let number = scaled_decimal(text, format)?;
+    Some(match format.steps {
+        0 => number,
+        steps => nearest_step(number, steps, format.decimals),
+    })
+}
+
+fn scaled_decimal(text: &[u8], format: NumberFormat) -> Option<i64> {
     if format.width > 0 {
         return parse_padded(text);
     }
@@ -136,12 +157,26 @@ fn parse_padded(text: &[u8]) -> Option<i64> {
 }
 
 /// Reads a column; `None` unless all values are numbers in one notation.
-pub(super) fn scale(values: &ColumnValues) -> Option<ScaledNumbers> {
+pub(super) fn scale(values: &ColumnValues, version: FormatVersion) -> Option<ScaledNumbers> {
+    let scaled = scale_decimals(values, version)?;
+    Some(match version {
+        FormatVersion::V1 => scaled,
+        FormatVersion::V2 => in_steps(scaled),
+    })
+}
+
+fn scale_decimals(values: &ColumnValues, version: FormatVersion) -> Option<ScaledNumbers> {
     let long = values
         .iter()
         .any(|value| value.len() > MIN_DOUBLE_LEN && value.contains(&b'.'));
     scale_padded(values)
-        .or_else(|| if long { scale_doubles(values) } else { None })
+        .or_else(|| {
+            if long {
+                scale_doubles(values, version)
+            } else {
+                None
+            }
+        })
         .or_else(|| scale_plain(values))
 }
 
@@ -155,10 +190,8 @@ fn scale_padded(values: &ColumnValues) -> Option<ScaledNumbers> {
     }
     Some(ScaledNumbers {
         format: NumberFormat {
-            decimals: 0,
-            style: DecimalStyle::Fixed,
             width: width as u8,
-            print: FloatPrint::Exact,
+            ..NumberFormat::WHOLE
         },
         numbers: values.iter().map(parse_padded).collect::<Option<_>>()?,
         listed: Vec::new(),
@@ -170,32 +203,44 @@ const MAX_SHORT: u8 = 9;
 
 /// `-65.613616999999977` is the double nearest to -65.613617, and `0.30000000000000004` is one unit in
 /// the last place (ulp) above 0.3: the short decimal and the distance in ulps take far fewer bytes.
-fn scale_doubles(values: &ColumnValues) -> Option<ScaledNumbers> {
+fn scale_doubles(values: &ColumnValues, version: FormatVersion) -> Option<ScaledNumbers> {
     [FloatPrint::Seventeen, FloatPrint::Shortest]
         .into_iter()
-        .find_map(|print| scale_printed(values, print))
+        .find_map(|print| scale_printed(values, print, version))
 }
 
-fn scale_printed(values: &ColumnValues, print: FloatPrint) -> Option<ScaledNumbers> {
+fn scale_printed(
+    values: &ColumnValues,
+    print: FloatPrint,
+    version: FormatVersion,
+) -> Option<ScaledNumbers> {
+    let doubles: Vec<f64> = values
+        .iter()
+        .map(|value| reads(value, print))
+        .collect::<Option<_>>()?;
+    let unit = match version {
+        FormatVersion::V1 => None,
+        FormatVersion::V2 => common_unit(&doubles),
+    };
     (1..=MAX_SHORT).find_map(|decimals| {
-        let (mut numbers, mut listed) = (Vec::new(), Vec::new());
-        for value in values.iter() {
-            let double = reads(value, print)?;
-            let number = (double * 10f64.powi(i32::from(decimals))).round();
-            // Up to 2^53 both operands of the division are exact, so every machine rounds alike.
-            if number.abs() >= 9e15 {
-                return None;
-            }
-            let ulps = (double.to_bits() as i64)
-                .wrapping_sub(nearest_double(number as i64, decimals).to_bits() as i64);
-            listed.push(u8::try_from(zigzag(ulps)).ok()?);
-            numbers.push(number as i64);
-        }
+        let numbers = short_decimals(&doubles, decimals)?;
+        let noise_in = |noise| {
+            let listed = doubles.iter().zip(&numbers).map(|(&double, &number)| {
+                let steps = noise_of(double, nearest_double(number, decimals), noise)?;
+                u8::try_from(zigzag(steps)).ok()
+            });
+            let listed = listed.collect::<Option<Vec<u8>>>()?;
+            let sum: u64 = listed.iter().map(|&steps| u64::from(steps)).sum();
+            Some((sum, noise, listed))
+        };
+        let tried = [noise_in(NoiseUnit::LastPlace), unit.and_then(noise_in)];
+        let (_, noise, listed) = tried.into_iter().flatten().min_by_key(|(sum, ..)| *sum)?;
         let format = NumberFormat {
             decimals,
             style: DecimalStyle::Listed,
-            width: 0,
             print,
+            noise,
+            ..NumberFormat::WHOLE
         };
         Some(ScaledNumbers {
             format,
@@ -203,6 +248,107 @@ fn scale_printed(values: &ColumnValues, print: FloatPrint) -> Option<ScaledNumbe
             listed,
         })
     })
+}
+
+/// The nearest multiples of 10 to the minus `decimals`. Below 2^53 both operands of the division that undoes it are exact,
+/// so that every machine rounds alike.
+fn short_decimals(doubles: &[f64], decimals: u8) -> Option<Vec<i64>> {
+    let scale = 10f64.powi(i32::from(decimals));
+    let numbers = doubles.iter().map(|double| {
+        let number = (double * scale).round();
+        (number.abs() < 9e15).then_some(number as i64)
+    });
+    numbers.collect()
+}
+
+/// The largest unit of which all numbers are multiples, if it is a power of two below one.
+fn common_unit(doubles: &[f64]) -> Option<NoiseUnit> {
+    let places = |double: &f64| match double.to_bits() {
+        bits if bits << 1 == 0 => 0,
+        bits => {
+            let exponent = (bits >> MANTISSA_BITS & 0x7ff) as i32 - 1023;
+            let zeros = bits.trailing_zeros().min(MANTISSA_BITS) as i32;
+            MANTISSA_BITS as i32 - zeros - exponent
+        }
+    };
+    let most = doubles.iter().map(places).max()?;
+    (1..=i32::from(MAX_PLACES))
+        .contains(&most)
+        .then_some(NoiseUnit::Binary(most as u8))
+}
+
+/// The bits of an `f64` below its first one.
+const MANTISSA_BITS: u32 = 52;
+
+/// The distance of a double from the nearest one to a short decimal.
+fn noise_of(double: f64, short: f64, noise: NoiseUnit) -> Option<i64> {
+    let steps = match noise {
+        NoiseUnit::LastPlace => (double.to_bits() as i64).wrapping_sub(short.to_bits() as i64),
+        NoiseUnit::Binary(places) => {
+            let unit = 2f64.powi(i32::from(places));
+            (double * unit - (short * unit).round_ties_even()) as i64
+        }
+    };
+    let again = with_noise(short, steps, noise);
+    (again.to_bits() == double.to_bits()).then_some(steps)
+}
+
+/// The double at a distance from the nearest one to a short decimal.
+fn with_noise(short: f64, steps: i64, noise: NoiseUnit) -> f64 {
+    match noise {
+        NoiseUnit::LastPlace => f64::from_bits((short.to_bits() as i64).wrapping_add(steps) as u64),
+        NoiseUnit::Binary(places) => {
+            let unit = 2f64.powi(i32::from(places));
+            ((short * unit).round_ties_even() + steps as f64) / unit
+        }
+    }
+}
+
+/// Shorter columns do not repay the parameter.
+const MIN_IN_STEPS: usize = 16;
+
+/// Single precision has about seven digits: `63.990002` is the nearest such number to 63.99, and -65.613617 one of those
+/// that are multiples of 2^-17. Counted in hundredths or in those multiples, numbers are far smaller.
+fn in_steps(scaled: ScaledNumbers) -> ScaledNumbers {
+    let ScaledNumbers {
+        format, numbers, ..
+    } = &scaled;
+    let decimals = format.decimals;
+    if numbers.len() < MIN_IN_STEPS || format.width > 0 || decimals == 0 || decimals > MAX_SHORT {
+        return scaled;
+    }
+    let most = 10u32.pow(u32::from(decimals)) / 2;
+    let tens = (0..u32::from(decimals)).map(|zeros| 10u32.pow(zeros));
+    let twos = (1..u32::BITS - 1).map(|bits| 1u32 << bits);
+    let mut candidates: Vec<u32> = tens.chain(twos).filter(|&steps| steps <= most).collect();
+    candidates.sort_unstable();
+    let in_these = |&steps: &u32| {
+        let counted = numbers.iter().map(|&number| {
+            let step = nearest_step(number, steps, decimals);
+            (decimal_at(step, steps, decimals) == Some(number)).then_some(step)
+        });
+        Some((steps, counted.collect::<Option<Vec<i64>>>()?))
+    };
+    let Some((steps, numbers)) = candidates.iter().find_map(in_these) else {
+        return scaled;
+    };
+    ScaledNumbers {
+        format: NumberFormat { steps, ..*format },
+        numbers,
+        ..scaled
+    }
+}
+
+/// The step next to a number.
+fn nearest_step(number: i64, steps: u32, decimals: u8) -> i64 {
+    (number as f64 * f64::from(steps) / 10f64.powi(i32::from(decimals))).round_ties_even() as i64
+}
+
+/// The decimal number of a step in single precision.
+fn decimal_at(step: i64, steps: u32, decimals: u8) -> Option<i64> {
+    let single = (step as f64 / f64::from(steps)) as f32;
+    let number = (f64::from(single) * 10f64.powi(i32::from(decimals))).round_ties_even();
+    (number.abs() < 9e15).then_some(number as i64)
 }
 
 fn nearest_double(number: i64, decimals: u8) -> f64 {
@@ -253,9 +399,7 @@ fn scale_plain(values: &ColumnValues) -> Option<ScaledNumbers> {
     }
     let mut format = NumberFormat {
         decimals,
-        style: DecimalStyle::Fixed,
-        width: 0,
-        print: FloatPrint::Exact,
+        ..NumberFormat::WHOLE
     };
     let fits = |style| {
         let format = NumberFormat { style, ..format };
@@ -302,7 +446,23 @@ fn decimals_of(format: NumberFormat, number: i64) -> u8 {
     }
 }
 
+/// Flags beside how doubles are printed, in version 2.
+const HAS_UNIT: u8 = 4;
+const HAS_STEPS: u8 = 8;
+/// The most binary places of a unit: two to the power of them is a factor of doubles.
+const MAX_PLACES: u8 = 62;
+
 impl NumberFormat {
+    /// Integers without leading zeros.
+    const WHOLE: Self = Self {
+        decimals: 0,
+        style: DecimalStyle::Fixed,
+        width: 0,
+        print: FloatPrint::Exact,
+        noise: NoiseUnit::LastPlace,
+        steps: 0,
+    };
+
     /// Whether [`write`] needs each number's decimals.
     pub(super) fn is_listed(self) -> bool {
         self.style == DecimalStyle::Listed
@@ -310,20 +470,33 @@ impl NumberFormat {
 
     /// Appends the parameters. In version 2 exact numbers without leading zeros take one byte.
     pub(super) fn put(self, version: FormatVersion, plan: &mut Vec<u8>) {
-        let simple = self.width == 0 && self.print == FloatPrint::Exact;
+        let simple = self.width == 0 && self.print == FloatPrint::Exact && self.steps == 0;
         match version {
             FormatVersion::V2 if simple => plan.push((self.style as u8) << 5 | self.decimals),
-            FormatVersion::V2 => plan.extend([
-                0x80 | (self.style as u8) << 5 | self.decimals,
-                self.width,
-                self.print as u8,
-            ]),
+            FormatVersion::V2 => self.put_all(plan),
             FormatVersion::V1 => plan.extend([
                 self.decimals,
                 self.style as u8,
                 self.width,
                 self.print as u8,
             ]),
+        }
+    }
+
+    fn put_all(self, plan: &mut Vec<u8>) {
+        let unit = match self.noise {
+            NoiseUnit::LastPlace => None,
+            NoiseUnit::Binary(places) => Some(places),
+        };
+        let flag = |flag, is_set| if is_set { flag } else { 0 };
+        plan.extend([
+            0x80 | (self.style as u8) << 5 | self.decimals,
+            self.width,
+            self.print as u8 | flag(HAS_UNIT, unit.is_some()) | flag(HAS_STEPS, self.steps > 0),
+        ]);
+        plan.extend(unit);
+        if self.steps > 0 {
+            put_varint(plan, self.steps.into());
         }
     }
 
@@ -343,6 +516,10 @@ impl NumberFormat {
         .into_iter()
         .find(|&known| known as u8 == style)
         .ok_or_else(|| Damage::new("an unknown decimal style"))?;
+        let (print, flags) = match version {
+            FormatVersion::V1 => (print, 0),
+            FormatVersion::V2 => (print & 3, print & !3),
+        };
         let print = [
             FloatPrint::Exact,
             FloatPrint::Seventeen,
@@ -351,7 +528,19 @@ impl NumberFormat {
         .into_iter()
         .find(|&known| known as u8 == print)
         .ok_or_else(|| Damage::new("an unknown float notation"))?;
-        if usize::from(decimals) >= MAX_DIGITS || usize::from(width) > MAX_PADDED {
+        let noise = match flags & HAS_UNIT {
+            0 => NoiseUnit::LastPlace,
+            _ => NoiseUnit::Binary(plan.byte()?),
+        };
+        let steps = match flags & HAS_STEPS {
+            0 => 0,
+            _ => plan.size(u32::MAX as usize, "the steps of numbers")? as u32,
+        };
+        if flags & !(HAS_UNIT | HAS_STEPS) > 0 {
+            return Err(Damage::new("an unknown number format"));
+        }
+        let beyond = matches!(noise, NoiseUnit::Binary(places) if places > MAX_PLACES);
+        if usize::from(decimals) >= MAX_DIGITS || usize::from(width) > MAX_PADDED || beyond {
             return Err(Damage::new("a number format out of range"));
         }
         Ok(Self {
@@ -359,6 +548,8 @@ impl NumberFormat {
             style,
             width,
             print,
+            noise,
+            steps,
         })
     }
 }
@@ -370,11 +561,15 @@ pub(super) fn write(
     listed: Option<u8>,
     out: &mut Vec<u8>,
 ) -> Result<(), Damage> {
+    let number = match format.steps {
+        0 => number,
+        steps => decimal_at(number, steps, format.decimals)
+            .ok_or_else(|| Damage::new("a number outside its notation"))?,
+    };
     if format.print != FloatPrint::Exact {
-        let ulps = unzigzag(u64::from(listed.unwrap_or(0)));
-        let double = f64::from_bits(
-            (nearest_double(number, format.decimals).to_bits() as i64).wrapping_add(ulps) as u64,
-        );
+        let steps = unzigzag(u64::from(listed.unwrap_or(0)));
+        let short = nearest_double(number, format.decimals);
+        let double = with_noise(short, steps, format.noise);
         let text = printed(double, format.print)
             .ok_or_else(|| Damage::new("a number outside its notation"))?;
         out.extend_from_slice(text.as_bytes());
@@ -433,7 +628,7 @@ mod tests {
 
     fn check(texts: &[&str]) -> Option<NumberFormat> {
         let values: ColumnValues = texts.iter().map(|text| text.as_bytes()).collect();
-        let scaled = scale(&values)?;
+        let scaled = scale(&values, FormatVersion::V2)?;
         for (row, text) in texts.iter().enumerate() {
             let mut written = Vec::new();
             let listed = scaled.listed.get(row).copied();
@@ -481,6 +676,39 @@ mod tests {
             style(&["-65.613616999999977", "43.420273000000009", "-65.625"]),
             Some((6, DecimalStyle::Listed, 0, FloatPrint::Seventeen))
         );
+    }
+
+    #[test]
+    fn numbers_of_single_precision_are_counted_in_its_steps() {
+        let texts =
+            |number: &dyn Fn(u32) -> String| -> Vec<String> { (0..40).map(number).collect() };
+        let steps = |texts: Vec<String>| {
+            let texts: Vec<&str> = texts.iter().map(String::as_str).collect();
+            check(&texts).map(|format| format.steps)
+        };
+        let price = |n: u32| format!("{:.6}", 63.0 + f64::from(n) * 0.123_457);
+        assert_eq!(
+            steps(texts(&|n| format!("{:.6}", (6399 + n * 7) as f32 / 100.0))),
+            Some(100)
+        );
+        assert_eq!(
+            steps(texts(&|n| format!("{:.6}", 64.0 + n as f32 / 131_072.0))),
+            Some(131_072)
+        );
+        assert_eq!(steps(texts(&price)), Some(0));
+        assert_eq!(steps(texts(&|n| (n * 17).to_string())), Some(0));
+    }
+
+    #[test]
+    fn noise_of_larger_numbers_is_listed_in_their_last_place() {
+        let sums = (0..40).map(|n| (f64::from(n) * 1.37 - 20.0 + 400.0) - 400.0);
+        let texts: Vec<String> = sums.map(|sum| sum.to_string()).collect();
+        let texts: Vec<&str> = texts.iter().map(String::as_str).collect();
+        let noise = check(&texts).map(|format| format.noise);
+        assert_eq!(noise, Some(NoiseUnit::Binary(44)));
+        let values: ColumnValues = texts.iter().map(|text| text.as_bytes()).collect();
+        let listed = scale(&values, FormatVersion::V2).map(|scaled| scaled.listed);
+        assert!(listed.is_some_and(|listed| listed.iter().all(|&steps| steps <= 2)));
     }
 
     #[test]

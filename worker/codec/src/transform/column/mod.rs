@@ -13,6 +13,7 @@ mod exceptions;
 mod hex;
 mod mapped;
 mod number;
+mod recalled;
 mod references;
 mod sorted;
 mod sparse;
@@ -26,6 +27,7 @@ use self::context::Tag;
 pub(super) use self::{
     context::{DecodeContext, EncodeContext, EncodedColumn},
     references::{ColumnRefs, TableLookup},
+    sorted::adaptive_bits,
 };
 use super::{
     choices::{Candidate, Choice, Choices},
@@ -239,7 +241,7 @@ fn candidates(values: &ColumnValues, context: &EncodeContext<'_>) -> Vec<Candida
         .iter()
         .filter(|tag| **tag == Tag::Template)
         .count();
-    let reordered = [Tag::Sorted, Tag::Copied, Tag::Mapped]
+    let reordered = [Tag::Sorted, Tag::Recalled, Tag::Copied, Tag::Mapped]
         .iter()
         .any(|tag| !allowed(*tag));
     if templates < 2 && !reordered && template::fits(values) {
@@ -264,7 +266,11 @@ fn candidates(values: &ColumnValues, context: &EncodeContext<'_>) -> Vec<Candida
                 orders.push(vec![key]);
             }
             let keys = |order: Vec<u32>| order.into_iter().map(key).collect::<Option<_>>();
-            found.extend(orders.into_iter().filter_map(keys).map(Candidate::Sorted));
+            let orders: Vec<Vec<u64>> = orders.into_iter().filter_map(keys).collect();
+            if context.version == FormatVersion::V2 {
+                found.extend(orders.iter().cloned().map(Candidate::Recalled));
+            }
+            found.extend(orders.into_iter().map(Candidate::Sorted));
         }
     }
     found
@@ -296,6 +302,10 @@ fn encode_as(
         Candidate::Sorted(keys) => {
             let keys: Vec<u32> = keys.iter().map(column).collect::<Option<_>>()?;
             sorted::encode(values, &keys, context)
+        }
+        Candidate::Recalled(keys) => {
+            let keys: Vec<u32> = keys.iter().map(column).collect::<Option<_>>()?;
+            recalled::encode(values, &keys, context)
         }
         Candidate::Copied(from) => copied::encode(values, column(from)?, context),
         Candidate::Mapped(key) => mapped::encode(values, column(key)?, context),
@@ -372,6 +382,7 @@ pub(super) fn decode(
         Tag::Sorted => sorted::decode(count, plan, source, context),
         Tag::Copied => copied::decode(count, plan, source, context),
         Tag::Mapped => mapped::decode(count, plan, source, context),
+        Tag::Recalled => recalled::decode(count, plan, source, context),
     }
 }
 

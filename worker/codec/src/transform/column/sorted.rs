@@ -58,12 +58,33 @@ pub(super) fn encode(
 ) -> Option<EncodedColumn> {
     let rows = context.refs.order(keys, values.len());
     let mut column = EncodedColumn::of(Tag::Sorted);
-    put_varint(&mut column.plan, keys.len() as u64);
-    for &key in keys {
-        put_varint(&mut column.plan, u64::from(key));
-    }
+    put_keys(keys, &mut column.plan);
     column.append(encode_rows(Tag::Sorted, 0, values, &rows, context));
     Some(column)
+}
+
+/// Appends the number of the keys and the keys to the plan.
+pub(super) fn put_keys(keys: &[u32], plan: &mut Vec<u8>) {
+    put_varint(plan, keys.len() as u64);
+    keys.iter().for_each(|&key| put_varint(plan, key.into()));
+}
+
+/// Reads what [`put_keys`] appended.
+pub(super) fn read_keys(
+    plan: &mut FieldReader<'_>,
+    context: &DecodeContext<'_>,
+) -> Result<Vec<u32>, Damage> {
+    let count = plan.size(MAX_KEYS, "the number of sort keys")?;
+    let keys = (0..count).map(|_| {
+        let key = plan.size(u32::MAX as usize, "a sort key")? as u32;
+        match context.refs.has(key) {
+            true => Ok(key),
+            false => Err(Damage::new(
+                "a sort key is not a column of as many rows before this one",
+            )),
+        }
+    });
+    keys.collect()
 }
 
 /// Reads `count` values.
@@ -73,16 +94,7 @@ pub(super) fn decode(
     source: &mut StreamSource,
     context: &DecodeContext<'_>,
 ) -> Result<ColumnValues, Damage> {
-    let mut keys = Vec::new();
-    for _ in 0..plan.size(MAX_KEYS, "the number of sort keys")? {
-        let key = plan.size(u32::MAX as usize, "a sort key")? as u32;
-        if !context.refs.has(key) {
-            return Err(Damage::new(
-                "a sort key is not a column of as many rows before this one",
-            ));
-        }
-        keys.push(key);
-    }
+    let keys = read_keys(plan, context)?;
     let rows = context.refs.order(&keys, count);
     let sorted = decode_rows(&rows, plan, source, context)?;
     let mut positions = vec![0u32; count];
@@ -155,21 +167,26 @@ fn refine(contexts: &[u32], ids: impl Iterator<Item = u32>) -> Vec<u32> {
 
 /// The size of `ids` in bits for an adaptive coder with `contexts`: a value that its context has seen
 /// is cheap, a value that only others have seen costs an escape.
-fn adaptive_bits(ids: &[u32], distinct: usize, contexts: &[u32]) -> f64 {
+pub(crate) fn adaptive_bits(ids: &[u32], distinct: usize, contexts: &[u32]) -> f64 {
     let mut pairs: IdMap<(u32, u32), u32> = IdMap::default();
     let mut totals: IdMap<u32, u32> = IdMap::default();
     let mut singles = vec![0u32; distinct];
-    let mut bits = 0.0;
+    let (mut bits, mut product) = (0.0, 1.0f64);
     for (seen, (&id, &context)) in ids.iter().zip(contexts).enumerate() {
         let pair = pairs.entry((context, id)).or_default();
         let total = totals.entry(context).or_default();
         let single = &mut singles[id as usize];
         let general = (f64::from(*single) + 0.5) / (seen as f64 + 0.5 * distinct as f64);
         let probability = (f64::from(*pair) + general) / (f64::from(*total) + 1.0);
-        bits -= probability.log2();
+        // A logarithm takes longer than all else here.
+        product *= probability;
+        if product < 1e-250 {
+            bits -= product.log2();
+            product = 1.0;
+        }
         *pair += 1;
         *total += 1;
         *single += 1;
     }
-    bits
+    bits - product.log2()
 }

@@ -155,7 +155,7 @@ pub async fn stream_exists(aws: &Aws, name: &str) -> ProvisionResult<bool> {
 
 /// The stream of this name, after waiting until it can be used. A stream that is being changed can.
 pub async fn usable_stream(aws: &Aws, name: &str) -> ProvisionResult<UsableStream> {
-    let found = stream::await_status(aws, name, &stream::USABLE).await?;
+    let found = stream::await_status(aws, name, &stream::USABLE, stream::PATIENCE).await?;
     Ok(stream::usable(found))
 }
 

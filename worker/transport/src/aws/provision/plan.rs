@@ -32,7 +32,7 @@ pub struct ProvisionPlan {
     pub lower_retention_from: Option<u32>,
     /// Whether to wait until the stream has its shards. AWS doubles or halves their number with a call, and takes a minute
     /// or more for it; the stream can be used meanwhile, and without waiting the next run continues.
-    pub wait_for_shards: bool,
+    pub waits: bool,
 }
 
 /// What to do about a queue or stream that exists without our tag.
@@ -64,7 +64,7 @@ impl ProvisionPlan {
             not_owned: NotOwned::UseAsIs,
             extend_retention_to: None,
             lower_retention_from: None,
-            wait_for_shards: true,
+            waits: true,
         }
     }
 

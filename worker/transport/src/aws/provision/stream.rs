@@ -16,7 +16,10 @@ use crate::aws::{Aws, ServiceError};
 /// The key that AWS manages for Kinesis.
 const KEY: &str = "alias/aws/kinesis";
 /// Creating or resharding takes AWS about half a minute, many shards longer.
-const PATIENCE: Duration = Duration::from_secs(300);
+/// The longest wait until a stream can be used or changed.
+pub(super) const PATIENCE: Duration = Duration::from_secs(300);
+/// The same for a caller that comes again: emulators need less, and AWS about half a minute.
+const SHORT_PATIENCE: Duration = Duration::from_secs(3);
 const POLL: Duration = Duration::from_millis(500);
 /// A stream can be used while it is changed, but takes one change at a time.
 pub(super) const USABLE: [StreamStatus; 2] = [StreamStatus::Active, StreamStatus::Updating];
@@ -82,7 +85,7 @@ pub(super) async fn finish(
     begun: Begun,
 ) -> ProvisionResult<(ResourceOutcome, UsableStream)> {
     let name = &plan.transport.stream.name;
-    let found = await_status(aws, name, &USABLE).await?;
+    let found = await_status(aws, name, &USABLE, patience(plan)).await?;
     let is_encrypted = found.encryption_type == Some(EncryptionType::Kms);
     let mut usable = usable(found);
     let tags = tags(aws, name).await?;
@@ -151,7 +154,13 @@ async fn plan_retention(
     if now == planned || (now > planned && plan.lower_retention_from != Some(now)) {
         return Ok(false);
     }
-    await_status(aws, &plan.transport.stream.name, &UNCHANGING).await?;
+    await_status(
+        aws,
+        &plan.transport.stream.name,
+        &UNCHANGING,
+        patience(plan),
+    )
+    .await?;
     set_retention(aws, plan, stream, planned).await?;
     Ok(true)
 }
@@ -170,7 +179,7 @@ async fn extend_retention(
     else {
         return Ok(false);
     };
-    let found = await_status(aws, name, &USABLE).await?;
+    let found = await_status(aws, name, &USABLE, patience(plan)).await?;
     if found.stream_status != StreamStatus::Active {
         return Err(ProvisionError::InTransition {
             what: format!("the stream {name} is being changed"),
@@ -213,7 +222,7 @@ async fn set_retention(
 /// Encrypts the stream; false where the service has no encryption.
 async fn encrypt(aws: &Aws, plan: &ProvisionPlan) -> ProvisionResult<bool> {
     let name = &plan.transport.stream.name;
-    await_status(aws, name, &UNCHANGING).await?;
+    await_status(aws, name, &UNCHANGING, patience(plan)).await?;
     let answer = aws
         .kinesis_admin
         .start_stream_encryption()
@@ -238,13 +247,13 @@ async fn encrypt(aws: &Aws, plan: &ProvisionPlan) -> ProvisionResult<bool> {
 async fn reshard(aws: &Aws, plan: &ProvisionPlan) -> ProvisionResult<bool> {
     let stream = &plan.transport.stream;
     let shards = i32::try_from(stream.shards).unwrap_or(i32::MAX);
-    let wait_for: &[StreamStatus] = match plan.wait_for_shards {
+    let wait_for: &[StreamStatus] = match plan.waits {
         true => &UNCHANGING,
         false => &USABLE,
     };
     let mut changed = false;
     loop {
-        let found = await_status(aws, &stream.name, wait_for).await?;
+        let found = await_status(aws, &stream.name, wait_for, patience(plan)).await?;
         let open = found.open_shard_count;
         if open == shards || found.stream_status != StreamStatus::Active {
             return Ok(changed);
@@ -259,7 +268,7 @@ async fn reshard(aws: &Aws, plan: &ProvisionPlan) -> ProvisionResult<bool> {
             .await;
         match answer.map_err(|error| ServiceError::from_sdk(&error)) {
             // AWS changes a stream's shards a few times a day only; until then it can be used as it is.
-            Err(error) if error.is_throttling() && !plan.wait_for_shards => {
+            Err(error) if error.is_throttling() && !plan.waits => {
                 warn!(stream = stream.name, %error, "The stream's shards could not be changed; trying again later.");
                 return Ok(changed);
             }
@@ -271,10 +280,10 @@ async fn reshard(aws: &Aws, plan: &ProvisionPlan) -> ProvisionResult<bool> {
             })?,
         };
         changed = true;
-        if !plan.wait_for_shards {
+        if !plan.waits {
             return Ok(changed);
         }
-        let found = await_status(aws, &stream.name, wait_for).await?;
+        let found = await_status(aws, &stream.name, wait_for, patience(plan)).await?;
         // It takes a moment until this shows; then the next run continues.
         if found.open_shard_count == open {
             return Ok(changed);
@@ -296,13 +305,21 @@ pub(super) fn usable(found: StreamDescriptionSummary) -> UsableStream {
     }
 }
 
+fn patience(plan: &ProvisionPlan) -> Duration {
+    match plan.waits {
+        true => PATIENCE,
+        false => SHORT_PATIENCE,
+    }
+}
+
 /// Waits until the stream is in one of these states.
 pub(super) async fn await_status(
     aws: &Aws,
     name: &str,
     states: &[StreamStatus],
+    patience: Duration,
 ) -> ProvisionResult<StreamDescriptionSummary> {
-    let until = Instant::now() + PATIENCE;
+    let until = Instant::now() + patience;
     loop {
         let found = find(aws, name).await?;
         let found = found.filter(|found| found.stream_status != StreamStatus::Deleting);
@@ -316,10 +333,7 @@ pub(super) async fn await_status(
         }
         if Instant::now() >= until {
             return Err(ProvisionError::InTransition {
-                what: format!(
-                    "the stream {name} is still {} after five minutes",
-                    found.stream_status
-                ),
+                what: format!("the stream {name} is still {}", found.stream_status),
             });
         }
         tokio::time::sleep(POLL).await;

@@ -14,7 +14,7 @@ use async_trait::async_trait;
 use tokio::time::Instant;
 
 use self::steps::{Handle, Limit, QueueSource};
-use super::store::{QUEUES, StepError, StepResult, Store};
+use super::store::{StepError, StepResult, Store, Which};
 use crate::{
     Delivery, Depth, Failure, FileVersion, Outgoing, Queue, Receipt, TransportError,
     TransportResult,
@@ -27,25 +27,11 @@ pub(super) use self::steps::{
 /// The longest visibility timeout, as SQS has it.
 const MAX_VISIBILITY: Duration = Duration::from_secs(12 * 3600);
 
-/// Which of the folder's queues; the number is in the database.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Which {
-    Files = 0,
-    FilesDead = 1,
-    Chunks = 2,
-    ChunksDead = 3,
-    Receipts = 4,
-    ReceiptsDead = 5,
-}
-
-// A queue beyond would wake no receiver.
-const _: () = assert!(Which::ReceiptsDead as usize + 1 == QUEUES);
-
 /// One of the folder's queues.
 #[derive(Debug)]
 pub(super) struct LocalQueue {
     store: Arc<Store>,
-    number: i64,
+    which: Which,
     name: &'static str,
     visibility_timeout: Duration,
     epoch: u64,
@@ -65,7 +51,7 @@ impl LocalQueue {
     ) -> Self {
         let dead_letters = Self {
             store: Arc::clone(store),
-            number: dead as i64,
+            which: dead,
             name: dead_name,
             visibility_timeout,
             epoch,
@@ -74,7 +60,7 @@ impl LocalQueue {
         };
         Self {
             store: Arc::clone(store),
-            number: which as i64,
+            which,
             name,
             visibility_timeout,
             epoch,
@@ -102,7 +88,7 @@ impl LocalQueue {
 
     fn source(&self) -> QueueSource {
         QueueSource {
-            number: self.number,
+            number: self.which as i64,
             name: self.name,
             epoch: self.epoch,
         }
@@ -116,7 +102,7 @@ impl LocalQueue {
     }
 
     fn handle(&self, receipt: &Receipt) -> TransportResult<Handle> {
-        Handle::parse(receipt, self.number)
+        Handle::parse(receipt, self.which as i64)
     }
 }
 
@@ -162,7 +148,7 @@ impl Queue for LocalQueue {
             )));
         }
         let deadline = Instant::now() + wait;
-        let waiting = self.store.wait_at(self.number);
+        let waiting = self.store.wait_at(self.which);
         loop {
             // Enabled before the query, so that nothing sent in between is missed.
             let mut arrival = std::pin::pin!(waiting.arrival().notified());
@@ -220,7 +206,7 @@ impl Queue for LocalQueue {
     }
 
     async fn depth(&self) -> TransportResult<Depth> {
-        let queue = self.number;
+        let queue = self.which as i64;
         self.store
             .call_unsynced(move |step| steps::depth(step, queue))
             .await

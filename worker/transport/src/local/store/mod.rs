@@ -19,7 +19,18 @@ use super::session::Session;
 use crate::{TransportError, TransportResult};
 
 /// How many queues the folder has, dead letters' too; receivers of each are woken separately.
-pub(super) const QUEUES: usize = 6;
+pub(super) const QUEUES: usize = Which::ReceiptsDead as usize + 1;
+
+/// Which of the folder's queues; the number is in the database.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Which {
+    Files = 0,
+    FilesDead = 1,
+    Chunks = 2,
+    ChunksDead = 3,
+    Receipts = 4,
+    ReceiptsDead = 5,
+}
 
 /// The way to the writer thread; shared by all handles of one opened folder.
 #[derive(Debug)]
@@ -238,11 +249,11 @@ impl Store {
     }
 
     /// Registers a waiting receiver; while one exists the thread looks for other processes' changes.
-    pub(super) fn wait_at(&self, queue: i64) -> Waiting<'_> {
+    pub(super) fn wait_at(&self, queue: Which) -> Waiting<'_> {
         self.shared.waiting.fetch_add(1, Ordering::SeqCst);
         Waiting {
             shared: &self.shared,
-            queue: usize::try_from(queue).unwrap_or(0) % QUEUES,
+            queue,
         }
     }
 }
@@ -254,14 +265,13 @@ fn ended() -> TransportError {
 /// See [`Store::wait_at`].
 pub(super) struct Waiting<'a> {
     shared: &'a Shared,
-    queue: usize,
+    queue: Which,
 }
 
 impl Waiting<'_> {
     /// Notified when something may have become receivable.
     pub(super) fn arrival(&self) -> &Notify {
-        // `queue` was brought into range when this was made.
-        &self.shared.arrivals[self.queue]
+        &self.shared.arrivals[self.queue as usize]
     }
 }
 

@@ -24,7 +24,7 @@ use crate::{
 
 /// Fits if all values are numbers in one notation.
 pub(super) fn encode(values: &ColumnValues, context: &EncodeContext<'_>) -> Option<EncodedColumn> {
-    let scaled = decimal::scale(values)?;
+    let scaled = decimal::scale(values, context.version)?;
     let mut column = EncodedColumn::of(Tag::Number);
     scaled.format.put(context.version, &mut column.plan);
     if scaled.format.is_listed() {

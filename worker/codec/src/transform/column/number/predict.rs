@@ -422,7 +422,7 @@ pub(crate) fn best_key(values: &ColumnValues, context: &EncodeContext<'_>) -> Op
     });
     let start = (values.len() - sampled) / 2;
     let rows: Vec<u32> = (start as u32..(start + sampled) as u32).collect();
-    let numbers = decimal::scale(&values.select(&rows))?.numbers;
+    let numbers = decimal::scale(&values.select(&rows), context.version)?.numbers;
     let steps: Vec<i64> = numbers
         .windows(2)
         .map(|two| two[1].wrapping_sub(two[0]))
