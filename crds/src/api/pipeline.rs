@@ -472,8 +472,7 @@ pub enum GeneratedFormat {
 #[cfg_attr(feature = "kubernetes", derive(JsonSchema))]
 #[serde(rename_all = "camelCase", default)]
 pub struct WorkerSpec {
-    /// Number of pods if autoscaling.mode is None, also by `kubectl scale`; the other modes do not read it. Pods beyond `slots` are
-    /// on standby.
+    /// Number of pods if autoscaling.mode is None; with another mode `kubectl scale` does nothing. Pods beyond `slots` are on standby.
     #[cfg_attr(feature = "kubernetes", schemars(range(min = 0, max = 500)))]
     pub replicas: i32,
     /// Number of workers that may work at the same time. Default: 1, or autoscaling.max with autoscaling.
@@ -501,8 +500,7 @@ pub struct WorkerSpec {
 #[cfg_attr(feature = "kubernetes", derive(JsonSchema))]
 #[serde(rename_all = "camelCase", default)]
 pub struct AutoscalingSpec {
-    /// None: `replicas`. Internal: the operator scales by backlog, from min to max. External: an HPA or KEDA scales
-    /// the Deployment, and `kubectl scale` of the pipeline does nothing.
+    /// None: `replicas`. Internal: the operator scales by backlog, from min to max. External: an HPA or KEDA scales the Deployment.
     pub mode: AutoscalingMode,
     /// Smallest number of pods. 0: no pod while there is no work.
     #[cfg_attr(feature = "kubernetes", schemars(range(min = 0, max = 500)))]

@@ -99,7 +99,7 @@ impl WriteError {
     /// What it means for the pipeline until the write succeeds; nothing where the same may pass by itself.
     pub(crate) fn problem(&self) -> Option<Problem> {
         let (reason, message) = match self.retry() {
-            Retry::Transient => return None,
+            Retry::Transient | Retry::InProgress => return None,
             Retry::AfterChange => (Reason::Refused, format!("The API server refused: {self}.")),
             Retry::AfterCorrection => (
                 Reason::NotApplied,
