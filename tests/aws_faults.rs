@@ -393,6 +393,33 @@ fn assert_read_at_most(most: f64, what: &str, reader: &impl ChunkStream) {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn records_are_put_while_the_shards_are_listed() {
+    let cloud = Cloud::start().await;
+    let stream = cloud.stream(1).await;
+    cloud.fake_aws.reshard("stream-0", 2).expect("split");
+    cloud.fake_aws.hold("ListShards", true);
+    let (fake_aws, mut number) = (&cloud.fake_aws, 0);
+    let mut put = async || {
+        number += 1;
+        let written = records(number - 1..number, 100);
+        let positions = stream.append(written.clone()).await.expect("put");
+        (positions, written)
+    };
+    // The answers name other shards; from then on the present ones are requested.
+    let deadline = tokio::time::Instant::now() + streampress_transport::contract_tests::PATIENCE;
+    while fake_aws.waiting() == 0 {
+        put().await;
+        assert!(tokio::time::Instant::now() < deadline, "never listed");
+    }
+    let calls = fake_aws.calls("ListShards");
+    let (positions, written) = put().await;
+    let still = (fake_aws.waiting(), fake_aws.calls("ListShards"));
+    assert_eq!(still, (1, calls), "the put waited for the list");
+    fake_aws.hold("ListShards", false);
+    assert_readable(&stream, &positions, &written).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn resharding_during_traffic_loses_and_replays_nothing() {
     let cloud = Cloud::start().await;
     let stream = cloud.stream(2).await;

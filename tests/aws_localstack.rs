@@ -148,6 +148,7 @@ async fn a_bucket_keeps_the_contract_of_files() {
         contract_tests::files::a_large_file_is_visible_only_as_a_whole_and_carries_its_version(
             &files,
         );
+        contract_tests::files::a_large_file_is_replaced_only_if_it_is_the_one_that_was_seen(&files);
     });
     checks.await.expect("the checks hold");
 }

@@ -1,11 +1,13 @@
-//! Buckets on the fake AWS: whose a destination is, and deletions that come at a bad moment.
+//! Buckets on the fake AWS: the contract of files, whose a destination is, and changes that come at a bad moment.
 
+use std::io;
 use std::sync::Arc;
 
 use streampress_tests::aws::Cloud;
 use streampress_tests::eventually_blocking;
 use streampress_tests::sandbox::Sandbox;
-use streampress_transport::{ExactFile, ExactOutcome, FileName, Files};
+use streampress_transport::contract_tests::files as contract;
+use streampress_transport::{ExactFile, ExactOutcome, FileEntry, Files, ReservedEntry};
 
 const PROGRAM: &str = env!("CARGO_BIN_EXE_streampress-program");
 const SPEC: &str = "  destination: {location: \"s3://shared/out\"}\n  report: {location: \"file:///data/reports/page.html\"}\n  source: {location: \"file:///data/in\"}";
@@ -68,38 +70,172 @@ async fn a_bucket_of_another_pipeline_is_refused_and_what_waits_is_restored_once
     );
 }
 
+fn open(cloud: &Cloud) -> Arc<dyn Files> {
+    let files = cloud.aws.files("s3://shared/in", "shared", "in");
+    Arc::new(files.expect("opens"))
+}
+
+/// Runs blocking calls.
+async fn on<T: Send + 'static>(
+    files: &Arc<dyn Files>,
+    calls: impl FnOnce(&dyn Files) -> T + Send + 'static,
+) -> T {
+    let files = files.clone();
+    let called = tokio::task::spawn_blocking(move || calls(&*files));
+    called.await.expect("no panic")
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_bucket_keeps_the_contract_of_files() {
+    let cloud = Cloud::start().await;
+    let files = open(&cloud);
+    on(&files, contract::all).await;
+    on(&files, |files| {
+        contract::a_large_file_is_visible_only_as_a_whole_and_carries_its_version(files);
+        contract::a_large_file_is_replaced_only_if_it_is_the_one_that_was_seen(files);
+    })
+    .await;
+    assert_eq!(cloud.fake_aws.s3().kept("shared/"), (Vec::new(), 0));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_key_that_no_file_can_have_hides_nothing() {
+    let cloud = Cloud::start().await;
+    for odd in ["a//b.csv", "../c.csv", "d/./e.csv"] {
+        for folder in ["", ".streampress/replies/"] {
+            let object = format!("shared/in/{folder}{odd}");
+            cloud.fake_aws.s3().write(&object, b"odd");
+        }
+    }
+    on(&open(&cloud), |files| {
+        contract::what_has_no_name_hides_no_file(files, &[ReservedEntry::Replies]);
+    })
+    .await;
+}
+
+/// Begins a large object over the one that is there; another program replaces that at the moment of the commit.
+async fn commit_raced(cloud: &Cloud, over_one: bool) -> io::Result<FileEntry> {
+    const OBJECT: &str = "shared/in/large.bin";
+    let files = open(cloud);
+    match over_one {
+        true => cloud.fake_aws.s3().write(OBJECT, b"seen"),
+        false => cloud.fake_aws.s3().remove(OBJECT),
+    }
+    let begin = |files: &dyn Files| {
+        let name = contract::name("large.bin");
+        let seen = files.stat(&name).expect("read");
+        let version = contract::version(1);
+        let mut pending = files.create_version(&name, version).expect("begun");
+        pending.write_all(&vec![7; 9 << 20]).expect("written");
+        pending.prepare().expect("uploaded");
+        (pending, seen)
+    };
+    let (pending, seen) = on(&files, begin).await;
+    cloud.fake_aws.s3().write_before_change(OBJECT, b"newer");
+    on(&files, move |_| {
+        pending.commit_over(contract::version(1), seen.as_ref())
+    })
+    .await
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_large_object_never_replaces_one_that_came_at_the_moment_of_its_commit() {
+    let cloud = Cloud::start().await;
+    let read = || cloud.fake_aws.s3().read("shared/in/large.bin");
+    for over_one in [true, false] {
+        let refused = commit_raced(&cloud, over_one).await.expect_err("refused");
+        assert_eq!(refused.kind(), io::ErrorKind::AlreadyExists);
+        assert_eq!(read().expect("it stays"), "newer");
+    }
+    eventually_blocking("what was uploaded is given up", || {
+        cloud.fake_aws.s3().kept("shared/in/").1 == 0
+    });
+    // A service that knows no such condition replaces what it has; nothing there can tell.
+    cloud.fake_aws.s3().without_conditional_completions = true;
+    let entry = commit_raced(&cloud, true).await.expect("completed");
+    assert_eq!(read().map(|bytes| bytes.len() as u64), Some(entry.size));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_renamed_object_is_what_was_copied_and_one_that_comes_meanwhile_stays() {
+    let cloud = Cloud::start().await;
+    let files = open(&cloud);
+    let read = |object: &str| cloud.fake_aws.s3().read(&format!("shared/in/{object}"));
+    cloud
+        .fake_aws
+        .s3()
+        .write_as("shared/in/a b.csv", b"theirs", "text/csv");
+    let rename = |files: &dyn Files| {
+        let (from, to) = (contract::name("a b.csv"), contract::name("aside/ü.csv"));
+        files.rename(&from, &to)
+    };
+    on(&files, rename).await.expect("renamed");
+    assert_eq!(read("aside/ü.csv").expect("renamed"), "theirs");
+    assert_eq!(read("a b.csv"), None);
+    let content_type = cloud.fake_aws.s3().content_type("shared/in/aside/ü.csv");
+    assert_eq!(content_type.as_deref(), Some("text/csv"));
+
+    cloud.fake_aws.s3().write("shared/in/a b.csv", b"second");
+    cloud
+        .fake_aws
+        .s3()
+        .write_before_change("shared/in/a b.csv", b"third");
+    let error = on(&files, rename).await.expect_err("it changed");
+    assert_eq!(error.kind(), io::ErrorKind::AlreadyExists);
+    assert_eq!(read("a b.csv").expect("it stays"), "third");
+    assert_eq!(read("aside/ü.csv").expect("the copy stays"), "second");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn no_object_is_read_to_learn_that_its_new_name_is_taken_and_one_keeps_its_type() {
+    let cloud = Cloud::start().await;
+    let files = open(&cloud);
+    for object in ["a.csv", "a_delete.csv"] {
+        let object = format!("shared/in/{object}");
+        cloud.fake_aws.s3().write_as(&object, b"words", "text/csv");
+    }
+    let rename = |to: &'static str| {
+        move |files: &dyn Files| {
+            let entry = files.stat(&contract::name("a.csv")).expect("read");
+            let hash = blake3::hash(b"words").to_hex();
+            let exact = ExactFile {
+                entry: &entry.expect("there"),
+                hash: Some(hash.as_str()),
+            };
+            files.rename_exact(&exact, &contract::name(to))
+        }
+    };
+    let taken = on(&files, rename("a_delete.csv")).await.expect("answered");
+    assert_eq!(taken, ExactOutcome::NameTaken);
+    assert_eq!(cloud.fake_aws.s3().reads("shared/in/a.csv"), 0);
+    let done = on(&files, rename("a-1_delete.csv")).await.expect("renamed");
+    assert_eq!(done, ExactOutcome::Done);
+    let content_type = cloud.fake_aws.s3().content_type("shared/in/a-1_delete.csv");
+    assert_eq!(content_type.as_deref(), Some("text/csv"));
+}
+
 /// Removes an object that was seen, while another program replaces it.
 async fn remove_raced(cloud: &Cloud, object: &'static str) -> ExactOutcome {
-    let files: Arc<dyn Files> = Arc::new(
-        cloud
-            .aws
-            .files("s3://shared/in", "shared", "in")
-            .expect("opens"),
-    );
+    let files = open(cloud);
     cloud
         .fake_aws
         .s3()
         .write(&format!("shared/in/{object}"), b"seen");
-    let name = FileName::parse(object).expect("a valid name");
-    let looking = tokio::task::spawn_blocking({
-        let (files, name) = (files.clone(), name.clone());
-        move || files.stat(&name)
-    });
-    let entry = looking.await.expect("no panic").expect("read");
-    let entry = entry.expect("there");
+    let looking = on(&files, |files| files.stat(&contract::name(object))).await;
+    let entry = looking.expect("read").expect("there");
     let raced = format!("shared/in/{object}");
     cloud
         .fake_aws
         .s3()
-        .write_before_deletion(&raced, b"came since");
-    let removing = tokio::task::spawn_blocking(move || {
+        .write_before_change(&raced, b"came since");
+    let removed = on(&files, move |files| {
         let exact = ExactFile {
             entry: &entry,
             hash: None,
         };
         files.remove_exact(&exact)
     });
-    removing.await.expect("no panic").expect("answered")
+    removed.await.expect("answered")
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -199,7 +199,10 @@ fn single_fields_are_bounded() {
             "codec: [4Mi]",
             "spec.codec: [\"4Mi\"]: must be a group of fields",
         ),
-        ("codec: {effort: 3}", "effort: 3: must be text"),
+        (
+            "codec: {effort: 3}",
+            "effort: 3: must be one of Fast, Balanced, Max",
+        ),
         (
             "colour: red",
             "spec.colour: is not a field; known here: aws,",

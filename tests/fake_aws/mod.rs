@@ -16,6 +16,7 @@ mod server;
 pub mod sqs;
 
 use std::collections::BTreeSet;
+use std::sync::atomic::Ordering;
 use std::sync::{Arc, MutexGuard};
 use std::time::Duration;
 
@@ -138,6 +139,20 @@ impl FakeAws {
     /// Loses the next response to this action, once; the call has its effect.
     pub fn lose_next(&self, action: &str) {
         lock(&self.shared.responses_to_lose).insert(action.to_owned());
+    }
+
+    /// Lets calls of this action wait, or go on.
+    pub fn hold(&self, action: &str, is_held: bool) {
+        let mut held = lock(&self.shared.held);
+        match is_held {
+            true => held.insert(action.to_owned()),
+            false => held.remove(action),
+        };
+    }
+
+    /// How many calls wait because their action is held.
+    pub fn waiting(&self) -> u64 {
+        self.shared.waiting.load(Ordering::SeqCst)
     }
 
     /// Takes the permission for this call, and its batch, on the queue or stream of this name away.

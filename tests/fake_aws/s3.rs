@@ -1,11 +1,11 @@
-//! The calls of S3 that Streampress makes, on objects of any bucket: list, look, read, write, copy and delete, with S3's
-//! conditions. No uploads in parts.
+//! The calls of S3 that Streampress makes, on objects of any bucket: list, look, read, write, copy and delete, and uploads in
+//! parts, with S3's conditions.
 
 use std::collections::BTreeMap;
 
 use axum::body::{Body, Bytes};
 use axum::http::request::Parts;
-use axum::http::{HeaderMap, StatusCode};
+use axum::http::{HeaderMap, HeaderValue, StatusCode};
 use axum::response::Response;
 use base64::Engine;
 use base64::prelude::BASE64_STANDARD;
@@ -17,10 +17,18 @@ const METADATA: &str = "x-amz-meta-";
 #[derive(Debug, Clone, Default)]
 struct StoredObject {
     bytes: Bytes,
-    /// Its metadata, by header.
+    /// Its metadata and the type of its content, by header.
     metadata: BTreeMap<String, String>,
     /// Each write has its own, as no two writes of a bucket with a KMS key have the same.
     tag: String,
+}
+
+/// An upload in parts.
+#[derive(Debug, Clone, Default)]
+struct StoredUpload {
+    object: String,
+    metadata: BTreeMap<String, String>,
+    parts: BTreeMap<usize, Bytes>,
 }
 
 /// S3's state: objects by bucket and key, as `bucket/key`.
@@ -30,8 +38,11 @@ pub struct S3 {
     writes: u64,
     /// Whether it knows no deletions under a condition, as S3 before September 2025 and some servers.
     pub without_conditional_deletes: bool,
+    /// Whether it knows no condition of a completed upload, as S3 before November 2024 and some servers.
+    pub without_conditional_completions: bool,
     reads: BTreeMap<String, u64>,
-    /// What another program writes right before the next deletion, by object.
+    uploads: BTreeMap<String, StoredUpload>,
+    /// What another program writes right before the next deletion or completed upload, by object.
     raced: BTreeMap<String, Bytes>,
 }
 
@@ -39,6 +50,21 @@ pub struct S3 {
 type S3Answer = (StatusCode, Vec<(String, String)>, Bytes);
 
 impl S3 {
+    /// Writes an object of a type as another program does.
+    pub fn write_as(&mut self, object: &str, bytes: &[u8], content_type: &str) {
+        let metadata = [("content-type".to_owned(), content_type.to_owned())];
+        self.put(object, Bytes::copy_from_slice(bytes), metadata.into());
+    }
+
+    /// The type of an object's content.
+    pub fn content_type(&self, object: &str) -> Option<String> {
+        self.objects
+            .get(object)?
+            .metadata
+            .get("content-type")
+            .cloned()
+    }
+
     /// Writes an object as another program does.
     pub fn write(&mut self, object: &str, bytes: &[u8]) {
         self.put(object, Bytes::copy_from_slice(bytes), BTreeMap::new());
@@ -59,10 +85,16 @@ impl S3 {
         self.reads.get(object).copied().unwrap_or(0)
     }
 
-    /// Another program replaces the object at the moment in which it is to be deleted.
-    pub fn write_before_deletion(&mut self, object: &str, bytes: &[u8]) {
+    /// Another program replaces the object at the moment in which it is to be deleted, or an upload of it completed.
+    pub fn write_before_change(&mut self, object: &str, bytes: &[u8]) {
         let bytes = Bytes::copy_from_slice(bytes);
         self.raced.insert(object.to_owned(), bytes);
+    }
+
+    /// The keys of all objects that begin with this text, and the uploads that are neither completed nor given up.
+    pub fn kept(&self, prefix: &str) -> (Vec<String>, usize) {
+        let objects = self.objects.keys().filter(|key| key.starts_with(prefix));
+        (objects.cloned().collect(), self.uploads.len())
     }
 
     fn put(&mut self, object: &str, bytes: Bytes, metadata: BTreeMap<String, String>) -> String {
@@ -84,9 +116,13 @@ impl S3 {
         let (status, headers, body) = match request.method.as_str() {
             "GET" if query.contains("list-type=2") => self.list(&path, query),
             "GET" | "HEAD" => self.get(&path, request),
+            "PUT" if query.contains("uploadId=") => self.put_part(query, body),
             "PUT" => self.put_object(&path, &request.headers, body),
+            "DELETE" if query.contains("uploadId=") => self.abort(query),
             "DELETE" => self.delete(&path, &request.headers),
             "POST" if query == "delete" => self.delete_all(&path, &body),
+            "POST" if query == "uploads=" || query == "uploads" => self.begin(&path, request),
+            "POST" if query.contains("uploadId=") => self.complete(query, &request.headers, &body),
             _ => refusal(StatusCode::NOT_IMPLEMENTED, "NotImplemented"),
         };
         let mut response = Response::builder().status(status);
@@ -104,7 +140,11 @@ impl S3 {
             .map(decoded)
             .unwrap_or_default();
         let bucket = format!("{}/", bucket.trim_end_matches('/'));
+        let is_encoded = query.contains("encoding-type=url");
         let mut xml = String::from("<ListBucketResult><IsTruncated>false</IsTruncated>");
+        if is_encoded {
+            xml.push_str("<EncodingType>url</EncodingType>");
+        }
         for (object, found) in &self.objects {
             let Some(key) = object.strip_prefix(&bucket) else {
                 continue;
@@ -112,7 +152,10 @@ impl S3 {
             if key.starts_with(&prefix) {
                 let (size, tag) = (found.bytes.len(), found.tag.replace('"', "&quot;"));
                 let modified = "2026-01-01T00:00:00.000Z";
-                let key = key.replace('&', "&amp;").replace('<', "&lt;");
+                let key = match is_encoded {
+                    true => encoded(key),
+                    false => key.replace('&', "&amp;").replace('<', "&lt;"),
+                };
                 xml.push_str(&format!(
                     "<Contents><Key>{key}</Key><LastModified>{modified}</LastModified><ETag>{tag}</ETag><Size>{size}</Size></Contents>"
                 ));
@@ -162,7 +205,11 @@ impl S3 {
         let (bytes, metadata) = match source.and_then(|source| source.to_str().ok()) {
             Some(source) => {
                 let source = decoded(source.trim_start_matches('/'));
+                let condition = headers.get("x-amz-copy-source-if-match");
                 match self.objects.get(&source) {
+                    Some(found) if is_unlike(condition, &found.tag) => {
+                        return refusal(StatusCode::PRECONDITION_FAILED, "PreconditionFailed");
+                    }
                     Some(found) => (found.bytes.clone(), found.metadata.clone()),
                     None => return refusal(StatusCode::NOT_FOUND, "NoSuchKey"),
                 }
@@ -205,6 +252,83 @@ impl S3 {
         (StatusCode::NO_CONTENT, Vec::new(), Bytes::new())
     }
 
+    fn begin(&mut self, object: &str, request: &Parts) -> S3Answer {
+        self.writes += 1;
+        let id = format!("upload+{}", self.writes);
+        let upload = StoredUpload {
+            object: object.to_owned(),
+            metadata: metadata_of(&request.headers),
+            parts: BTreeMap::new(),
+        };
+        self.uploads.insert(id.clone(), upload);
+        let body = format!(
+            "<InitiateMultipartUploadResult><UploadId>{id}</UploadId></InitiateMultipartUploadResult>"
+        );
+        (StatusCode::OK, Vec::new(), body.into())
+    }
+
+    fn put_part(&mut self, query: &str, bytes: Bytes) -> S3Answer {
+        let number = parameter(query, "partNumber").parse();
+        let upload = self.uploads.get_mut(&parameter(query, "uploadId"));
+        let (Some(upload), Ok(number)) = (upload, number) else {
+            return refusal(StatusCode::NOT_FOUND, "NoSuchUpload");
+        };
+        let checksum = BASE64_STANDARD.encode(sha256(&bytes));
+        let headers = vec![
+            ("etag".to_owned(), part_tag(&bytes)),
+            ("x-amz-checksum-sha256".to_owned(), checksum),
+        ];
+        upload.parts.insert(number, bytes);
+        (StatusCode::OK, headers, Bytes::new())
+    }
+
+    /// The parts must be named in their order, each with its tag.
+    fn complete(&mut self, query: &str, headers: &HeaderMap, body: &[u8]) -> S3Answer {
+        let id = parameter(query, "uploadId");
+        let Some(upload) = self.uploads.get(&id).cloned() else {
+            return refusal(StatusCode::NOT_FOUND, "NoSuchUpload");
+        };
+        if let Some(bytes) = self.raced.remove(&upload.object) {
+            self.put(&upload.object, bytes, BTreeMap::new());
+        }
+        let has = |name: &str| headers.contains_key(name);
+        if self.without_conditional_completions && (has("if-match") || has("if-none-match")) {
+            return refusal(StatusCode::NOT_IMPLEMENTED, "NotImplemented");
+        }
+        match self.objects.get(&upload.object) {
+            None if has("if-match") => return refusal(StatusCode::NOT_FOUND, "NoSuchKey"),
+            Some(found) if has("if-none-match") || is_other(headers, &found.tag) => {
+                return refusal(StatusCode::PRECONDITION_FAILED, "PreconditionFailed");
+            }
+            None | Some(_) => {}
+        }
+        let named = String::from_utf8_lossy(body).replace("&quot;", "\"");
+        let expected: String = upload
+            .parts
+            .iter()
+            .map(|(number, bytes)| {
+                let (tag, checksum) = (part_tag(bytes), BASE64_STANDARD.encode(sha256(bytes)));
+                format!("<Part><ETag>{tag}</ETag><PartNumber>{number}</PartNumber><ChecksumSHA256>{checksum}</ChecksumSHA256></Part>")
+            })
+            .collect();
+        if named != format!("<CompleteMultipartUpload>{expected}</CompleteMultipartUpload>") {
+            return refusal(StatusCode::BAD_REQUEST, "InvalidPart");
+        }
+        let bytes: Vec<u8> = upload.parts.values().flatten().copied().collect();
+        let tag = self.put(&upload.object, bytes.into(), upload.metadata);
+        self.uploads.remove(&id);
+        let body = format!(
+            "<CompleteMultipartUploadResult><ETag>{}</ETag></CompleteMultipartUploadResult>",
+            tag.replace('"', "&quot;")
+        );
+        (StatusCode::OK, Vec::new(), body.into())
+    }
+
+    fn abort(&mut self, query: &str) -> S3Answer {
+        self.uploads.remove(&parameter(query, "uploadId"));
+        (StatusCode::NO_CONTENT, Vec::new(), Bytes::new())
+    }
+
     fn delete_all(&mut self, bucket: &str, body: &[u8]) -> S3Answer {
         let mut xml = String::from("<DeleteResult>");
         for key in keys(body) {
@@ -221,19 +345,48 @@ impl S3 {
 fn keys(body: &[u8]) -> Vec<String> {
     let text = String::from_utf8_lossy(body).into_owned();
     let keys = text.split("<Key>").skip(1);
-    keys.filter_map(|rest| Some(rest.split_once("</Key>")?.0.replace("&amp;", "&")))
-        .collect()
+    let marks = [
+        ("&lt;", "<"),
+        ("&gt;", ">"),
+        ("&quot;", "\""),
+        ("&apos;", "'"),
+        ("&amp;", "&"),
+    ];
+    keys.filter_map(|rest| {
+        let key = rest.split_once("</Key>")?.0.to_owned();
+        let unescaped = marks
+            .iter()
+            .fold(key, |key, (mark, plain)| key.replace(mark, plain));
+        Some(unescaped)
+    })
+    .collect()
 }
 
 /// Whether the request is about another object than the one with this tag.
 fn is_other(headers: &HeaderMap, tag: &str) -> bool {
-    let condition = headers.get("if-match");
+    is_unlike(headers.get("if-match"), tag)
+}
+
+fn is_unlike(condition: Option<&HeaderValue>, tag: &str) -> bool {
     condition.is_some_and(|wanted| wanted.as_bytes() != tag.as_bytes())
+}
+
+/// The value of a query's parameter.
+fn parameter(query: &str, name: &str) -> String {
+    let mut parts = query.split('&');
+    let value = parts.find_map(|part| part.strip_prefix(name)?.strip_prefix('='));
+    value.map(decoded).unwrap_or_default()
+}
+
+fn part_tag(bytes: &[u8]) -> String {
+    let hash = sha256(bytes);
+    let hex: String = hash.iter().map(|byte| format!("{byte:02x}")).collect();
+    format!("\"{}\"", &hex[..32])
 }
 
 fn metadata_of(headers: &HeaderMap) -> BTreeMap<String, String> {
     let metadata = headers.iter().filter_map(|(name, value)| {
-        let is_metadata = name.as_str().starts_with(METADATA);
+        let is_metadata = name.as_str().starts_with(METADATA) || name == "content-type";
         is_metadata.then_some((name.as_str().to_owned(), value.to_str().ok()?.to_owned()))
     });
     metadata.collect()
@@ -247,6 +400,19 @@ fn refusal(status: StatusCode, code: &str) -> S3Answer {
 fn sha256(bytes: &[u8]) -> Vec<u8> {
     use sha2::Digest;
     sha2::Sha256::digest(bytes).to_vec()
+}
+
+/// As S3 encodes keys in a listing: a space is a plus.
+fn encoded(key: &str) -> String {
+    key.bytes()
+        .map(|byte| match byte {
+            b' ' => "+".to_owned(),
+            byte if byte.is_ascii_alphanumeric() || b"/-._*".contains(&byte) => {
+                char::from(byte).to_string()
+            }
+            byte => format!("%{byte:02X}"),
+        })
+        .collect()
 }
 
 /// Without percent signs.

@@ -1,6 +1,7 @@
 //! The HTTP side: who signed a request, whether it is permitted, which faults strike it, and long polls.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -60,6 +61,9 @@ pub(super) struct ServerShared {
     pub(super) calls: Mutex<BTreeMap<String, u64>>,
     pub(super) refused_calls: Mutex<BTreeMap<String, u64>>,
     pub(super) responses_to_lose: Mutex<BTreeSet<String>>,
+    /// Actions whose calls wait, and how many calls wait.
+    pub(super) held: Mutex<BTreeSet<String>>,
+    pub(super) waiting: AtomicU64,
     pub(super) denied: Mutex<BTreeSet<(String, String)>>,
     pub(super) signers: Mutex<BTreeSet<Signer>>,
 }
@@ -116,6 +120,7 @@ async fn respond(State(shared): State<Arc<ServerShared>>, request: Request) -> R
         ));
     }
     *lock(&shared.calls).entry(action.to_owned()).or_default() += 1;
+    wait_while_held(&shared, action).await;
     tokio::time::sleep(shared.faults.delay()).await; // The injected delay.
     if shared.faults.draw(|faults| faults.lost_request) {
         return broken_connection();
@@ -139,6 +144,24 @@ async fn respond(State(shared): State<Arc<ServerShared>>, request: Request) -> R
     }
 }
 
+/// Waits until the action is no longer held; a client that gives up ends it.
+async fn wait_while_held(shared: &ServerShared, action: &str) {
+    struct HeldCall<'a>(&'a AtomicU64);
+    impl Drop for HeldCall<'_> {
+        fn drop(&mut self) {
+            self.0.fetch_sub(1, Ordering::SeqCst);
+        }
+    }
+    let is_held = || lock(&shared.held).contains(action);
+    if is_held() {
+        shared.waiting.fetch_add(1, Ordering::SeqCst);
+        let _waiting = HeldCall(&shared.waiting);
+        while is_held() {
+            tokio::time::sleep(LONG_POLL_STEP).await; // Until the test lets it go.
+        }
+    }
+}
+
 impl ServerShared {
     pub(super) fn new(base_url: String, options: FakeAwsOptions) -> Self {
         Self {
@@ -151,6 +174,8 @@ impl ServerShared {
             calls: Mutex::default(),
             refused_calls: Mutex::default(),
             responses_to_lose: Mutex::default(),
+            held: Mutex::default(),
+            waiting: AtomicU64::new(0),
             denied: Mutex::default(),
             signers: Mutex::default(),
         }

@@ -44,7 +44,7 @@ fn connections(fixture: &Fixture, stream: Arc<dyn ChunkStream>) -> CompressorCon
 }
 
 #[tokio::test]
-async fn letters_whose_records_cannot_be_asked_for_are_left_each_with_the_cause() {
+async fn letters_whose_records_cannot_be_read_are_left_each_with_the_cause() {
     let fixture = Fixture::open();
     let announcer = fixture.announcer(AnnouncementFormat::Native);
     let queue = fixture.local.chunks_queue();

@@ -17,16 +17,18 @@ use streampress::journal::{FileJournal, JournalFile, SqliteJournal};
 use streampress::message::{Digest, Manifest, Message};
 use streampress::roles::announce::AnnouncementFormat;
 use streampress_transport::contract_tests::{FilesTap, StreamTap, TappedFiles, TappedStream};
+use streampress_transport::in_process_lock::InProcessLock;
 use streampress_transport::local::{Local, LocalOptions};
 use streampress_transport::{
     ChunkStream, DeadLetterReason, Failure, FileEntry, FileName, Files, Outgoing, PendingFile,
-    Position, TransportResult,
+    Position, SlotLock, TransportResult,
 };
+use tokio_util::sync::CancellationToken;
 
 #[path = "support/fixture.rs"]
 mod fixture;
 
-use fixture::{Fixture, complete_next};
+use fixture::{Fixture, complete_next, handle_next};
 
 const NAME: &str = "folder/a.txt";
 
@@ -461,6 +463,82 @@ async fn a_restored_file_that_is_away_for_a_moment_is_not_set_aside_when_it_is_b
         assert_eq!(pipeline.restored().as_deref(), Some("second"));
         assert!(pipeline.displaced().is_empty(), "the first is our own");
     }
+}
+
+/// Stops its worker while the content is on its way to the store.
+#[derive(Debug, Clone)]
+struct StopAtUpload(CancellationToken);
+
+struct StoppedUpload {
+    pending: Box<dyn PendingFile>,
+    stop: CancellationToken,
+}
+
+impl FilesTap for StopAtUpload {
+    fn create(&self, files: &dyn Files, name: &FileName) -> io::Result<Box<dyn PendingFile>> {
+        Ok(Box::new(StoppedUpload {
+            pending: files.create(name)?,
+            stop: self.0.clone(),
+        }))
+    }
+}
+
+impl Write for StoppedUpload {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        self.pending.write(bytes)
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        self.pending.flush()
+    }
+}
+
+impl PendingFile for StoppedUpload {
+    fn prepare(&mut self) -> io::Result<()> {
+        self.stop.cancel();
+        self.pending.prepare()
+    }
+
+    fn commit(self: Box<Self>, modified: SystemTime) -> io::Result<()> {
+        self.pending.commit(modified)
+    }
+
+    fn commit_over(
+        self: Box<Self>,
+        modified: SystemTime,
+        seen: Option<&FileEntry>,
+    ) -> io::Result<FileEntry> {
+        self.pending.commit_over(modified, seen)
+    }
+}
+
+#[tokio::test]
+async fn a_worker_that_is_stopped_while_it_uploads_makes_nothing_visible() {
+    let pipeline = Pipeline::with_own_journal();
+    let manifest = pipeline.pack("content", time(0)).await;
+    let (local, files) = (&pipeline.fixture.local, pipeline.fixture.files("out"));
+    let stop = CancellationToken::new();
+    let tapped = TappedFiles::new(files.clone(), StopAtUpload(stop.clone()));
+    let destination = Destination::new(tapped, Arc::new(FilesJournal::new(files, None)));
+    let decompressor = pipeline.fixture.decompressor(destination, local.stream());
+    let chunks = local.chunks_queue();
+    let message = Outgoing {
+        group: "group".into(),
+        dedup_id: "dedup".into(),
+        body: manifest.to_json(),
+        attributes: Default::default(),
+    };
+    chunks.send(vec![message]).await.expect("sent");
+    let slot = InProcessLock::new("test", 1).try_acquire().await;
+    let slot = slot.expect("asked").expect("free");
+    let outcome = handle_next(&decompressor, &*chunks, &slot, &stop).await;
+    assert!(
+        matches!(outcome, Err(HandlerError::Interrupted)),
+        "{outcome:?}"
+    );
+    assert_eq!(pipeline.restored(), None);
+    pipeline.restore(&manifest).await;
+    assert_eq!(pipeline.restored().as_deref(), Some("content"));
 }
 
 #[tokio::test]

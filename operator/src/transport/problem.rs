@@ -28,7 +28,7 @@ pub enum Retry {
 }
 
 impl Retry {
-    /// Whether the same attempt may succeed later although nobody changes anything.
+    /// Whether the same attempt may succeed later although no user changes anything.
     pub(crate) fn helps(self) -> bool {
         matches!(self, Self::Transient | Self::InProgress)
     }

@@ -6,7 +6,7 @@ use k8s_openapi::api::events::v1::Event;
 use k8s_openapi::jiff::{SignedDuration, Timestamp};
 use kube::Api;
 use kube::api::{Patch, PatchParams};
-use serde_json::json;
+use serde_json::{Value, json};
 use streampress_operator::resources::ObjectKind;
 use streampress_operator::resources::names::MANAGER;
 use tokio::time::{Instant, sleep};
@@ -136,4 +136,23 @@ async fn the_retention_is_extended_for_what_has_waited_and_a_pipeline_at_rest_wr
         })
         .await;
     assert_eq!(hours(&cluster), "24");
+}
+
+/// The API server refuses an object whose last members are taken away while it is applied itself.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_status_is_written_also_when_depths_that_were_known_are_known_no_more() {
+    let mut cluster = TestCluster::new().await;
+    cluster.create("stock", json!({})).await;
+    let is_known = |stock: &Value| stock["status"]["backlog"]["files"].is_number();
+    cluster.until("stock", "to know its depths", is_known).await;
+    cluster.stop().await;
+    cluster.transport.hang(true);
+    cluster.start();
+    cluster
+        .until("stock", "to say that nothing answers", |stock| {
+            stock["status"]["backlog"].is_null() && stock["status"]["phase"] == "Degraded"
+        })
+        .await;
+    cluster.transport.hang(false);
+    cluster.until("stock", "to know them again", is_known).await;
 }

@@ -82,6 +82,7 @@ impl TestCluster {
             transport: ManagerOptions {
                 busy_interval: Duration::from_millis(200),
                 quiet_interval: Duration::from_millis(200),
+                call_deadline: Duration::from_secs(2),
                 removal_deadline: Duration::from_secs(2),
                 empty_for: Duration::ZERO,
                 own_identity_endpoints: vec!["http://memory".into()],

@@ -96,30 +96,30 @@ impl SchemaDocument {
     /// Reads a document; the errors are all that is wrong with it, but for what follows from them.
     pub(crate) fn read(entries: &[(String, JsonTree)]) -> Result<Self, Vec<SchemaError>> {
         let mut errors = Vec::new();
-        let parts = read_all("", entries, DocumentParts::read);
-        let parts = parts.unwrap_or_else(|wrong| {
-            errors.extend(wrong);
-            DocumentParts::default()
-        });
+        let checked = read_all("", entries, DocumentParts::check);
+        errors.extend(checked.err().unwrap_or_default());
+        let parts = DocumentParts::of(entries);
         let clock = read_all("clock", parts.clock, |reader| {
             Ok(RecordClock::read(reader)?)
         });
         let clock = clock.map_err(|wrong| errors.extend(wrong)).ok();
-        let (tables, table_names) = read_tables(parts.tables, &mut errors);
-        let (walks, walk_names) = read_walks(parts.walks, &table_names, &mut errors);
-        let is_base_wrong = !errors.is_empty();
+        let mut table_errors = Vec::new();
+        let (tables, table_names) = read_tables(parts.tables, &mut table_errors);
+        let (walks, walk_names, mut walk_errors) = read_walks(parts.walks, &table_names);
         let mut fields = FieldListReader::new(ReadScope::new(&table_names, &walk_names));
         let members = fields.read_members("fields", parts.fields, "");
         let line = parts
             .line
             .map(|text| TextTemplate::read("line", text, &fields.scope.fields));
         let line = line.transpose().map_err(|wrong| fields.errors.push(wrong));
-        if is_base_wrong {
-            // What it may refer to is not known.
-            fields
-                .errors
-                .retain(|error| !error.field.ends_with(".column"));
+        if !table_errors.is_empty() {
+            // The columns of a wrong table are not known.
+            walk_errors.retain(|error| !error.field.ends_with(".base"));
+            let errors = &mut fields.errors;
+            errors.retain(|error| !error.field.ends_with(".column"));
         }
+        errors.extend(table_errors);
+        errors.extend(walk_errors);
         errors.extend(fields.errors);
         if members.is_empty() && errors.is_empty() {
             let (problem, remedy) = ("no visible field", "add at least one that is not hidden");
@@ -139,8 +139,7 @@ impl SchemaDocument {
     }
 }
 
-/// The parts of a document, as they stand there.
-#[derive(Default)]
+/// The parts of a document; one of another type than it must have is as if it were missing.
 struct DocumentParts<'a> {
     clock: &'a [(String, JsonTree)],
     tables: &'a [(String, JsonTree)],
@@ -150,17 +149,39 @@ struct DocumentParts<'a> {
 }
 
 impl<'a> DocumentParts<'a> {
-    fn read(mut reader: ObjectReader<'a>) -> Result<Self, Vec<SchemaError>> {
-        reader.text("description")?;
-        let parts = Self {
-            clock: reader.object("clock")?.unwrap_or(&[]),
-            tables: reader.object("tables")?.unwrap_or(&[]),
-            walks: reader.object("walks")?.unwrap_or(&[]),
-            fields: reader.list("fields")?.unwrap_or(&[]),
-            line: reader.text("line")?,
+    fn of(entries: &'a [(String, JsonTree)]) -> Self {
+        let member = |key: &str| {
+            let found = entries.iter().find(|(name, _)| name == key);
+            found.map(|(_, tree)| tree)
         };
-        reader.finish()?;
-        Ok(parts)
+        let object = |key: &str| match member(key) {
+            Some(JsonTree::Object(entries)) => entries.as_slice(),
+            _ => &[],
+        };
+        Self {
+            clock: object("clock"),
+            tables: object("tables"),
+            walks: object("walks"),
+            fields: match member("fields") {
+                Some(JsonTree::List(fields)) => fields,
+                _ => &[],
+            },
+            line: match member("line") {
+                Some(JsonTree::Text(line)) => Some(line),
+                _ => None,
+            },
+        }
+    }
+
+    /// Checks that there are no others, and their types.
+    fn check(mut reader: ObjectReader<'_>) -> Result<(), Vec<SchemaError>> {
+        reader.text("description")?;
+        for key in ["clock", "tables", "walks"] {
+            reader.object(key)?;
+        }
+        reader.list("fields")?;
+        reader.text("line")?;
+        Ok(reader.finish()?)
     }
 }
 
@@ -399,10 +420,9 @@ fn read_given_rows(
 fn read_walks(
     entries: &[(String, JsonTree)],
     tables: &[TableNames],
-    errors: &mut Vec<SchemaError>,
-) -> (Vec<RandomWalk>, Vec<String>) {
+) -> (Vec<RandomWalk>, Vec<String>, Vec<SchemaError>) {
+    let mut errors = Vec::new();
     errors.extend(check_count("walks", entries.len(), MAX_WALKS).err());
-    let are_tables_wrong = !errors.is_empty();
     let mut walks = Vec::new();
     for (name, tree) in entries {
         let path = join("walks", name);
@@ -414,18 +434,11 @@ fn read_walks(
         };
         match read {
             Ok(walk) => walks.push(walk),
-            // The columns of a wrong table are not known.
-            Err(wrong) => errors.extend(
-                wrong
-                    .into_iter()
-                    .filter(|error| !are_tables_wrong || !error.field.ends_with(".base")),
-            ),
+            Err(wrong) => errors.extend(wrong),
         }
     }
-    (
-        walks,
-        entries.iter().map(|(name, _)| name.clone()).collect(),
-    )
+    let names = entries.iter().map(|(name, _)| name.clone()).collect();
+    (walks, names, errors)
 }
 
 fn check_count(path: &str, count: usize, most: usize) -> Result<(), SchemaError> {

@@ -644,7 +644,7 @@ mod tests {
             _message: &Message,
             context: MessageContext<'_>,
         ) -> Result<Handled, HandlerError> {
-            assert!(!self.panics, "a file that nobody thought of");
+            assert!(!self.panics, "a file of a kind that was not thought of");
             if self.fails {
                 let reason = DeadLetterReason::BadName;
                 return Err(HandlerError::permanent(reason, "no attempt can succeed"));

@@ -135,7 +135,7 @@ mod tests {
     use crate::destination::decide::EntryState;
 
     #[tokio::test]
-    async fn an_entry_that_cannot_be_read_is_kept_and_named_with_the_way_out() {
+    async fn an_entry_that_cannot_be_read_is_kept_and_named_with_the_remedy() {
         let root = tempfile::tempdir().expect("a folder");
         let files = LocalFiles::open("file:///data/out", root.path()).expect("opens");
         let journal = FilesJournal::new(Arc::new(files), None);

@@ -338,7 +338,7 @@ impl Destination {
     async fn write(
         &self,
         wanted: &Wanted,
-        content: Box<dyn PendingFile>,
+        mut content: Box<dyn PendingFile>,
         found: NameState,
         displaces: bool,
         context: MessageContext<'_>,
@@ -359,8 +359,11 @@ impl Destination {
             self.displace(wanted, context).await?;
         }
         let seen = found.file().filter(|_| !displaces).cloned();
-        context.ensure_owner()?;
         let modified = runtime::from_nanos(wanted.modified_nanos);
+        // What may take long comes before the last look whether the file is still this worker's.
+        let content = blocking(move || content.prepare().map(|()| content)).await;
+        let content = content.map_err(|error| fault(error, "writing", wanted))?;
+        context.ensure_owner()?;
         let file = blocking(move || content.commit_over(modified, seen.as_ref()))
             .await
             .map_err(|error| fault(error, "making visible", wanted))?;

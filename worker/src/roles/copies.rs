@@ -7,8 +7,8 @@ use anyhow::{Context, Result};
 
 use crate::message::{FileRef, hash};
 use crate::roles::announce::{AnnouncementFormat, Announcer};
-use crate::roles::source::{RENAMED_NAMES, renamed};
-use crate::runtime::blocking;
+use crate::roles::source::renamed_names;
+use crate::runtime::{self, blocking};
 use streampress_transport::{FileName, FileVersion, Files};
 
 /// The name at the source whose content is the announced one.
@@ -39,18 +39,26 @@ pub(crate) async fn find_put_aside(
     file: &FileRef,
 ) -> Result<Option<FileName>> {
     let (source, wanted) = (announcer.source.clone(), file.clone());
-    let finding = blocking(move || -> io::Result<Option<FileName>> {
-        for number in 0..RENAMED_NAMES {
-            let name = renamed(&wanted.name, number);
-            match is_copy(&*source, &wanted, &name)? {
-                Some(true) => return Ok(Some(name)),
-                Some(false) => {}
-                None => break,
-            }
-        }
-        Ok(None)
-    });
+    let finding = blocking(move || put_aside_copy(&*source, &wanted));
     found_or_absent(finding.await, file)
+}
+
+fn put_aside_copy(source: &dyn Files, file: &FileRef) -> io::Result<Option<FileName>> {
+    let mut copies = Vec::new();
+    for name in renamed_names(&file.name) {
+        let Some(entry) = source.stat(&name)? else {
+            break;
+        };
+        copies.extend((entry.size == file.bytes).then_some(entry));
+    }
+    // A rename keeps the time: the first that is read is nearly always the one.
+    copies.sort_by_key(|entry| runtime::nanos(entry.modified) != file.modified_nanos);
+    for copy in copies {
+        if is_copy(source, file, &copy.name)? == Some(true) {
+            return Ok(Some(copy.name));
+        }
+    }
+    Ok(None)
 }
 
 /// Whether the name holds the announced content; `None` where there is no such file.
@@ -64,4 +72,60 @@ fn is_copy(source: &dyn Files, file: &FileRef, name: &FileName) -> io::Result<Op
 
 fn found_or_absent<T>(found: io::Result<T>, file: &FileRef) -> Result<T> {
     found.with_context(|| format!("looking for the announced content of {}", file.name))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io::Read;
+    use std::sync::Arc;
+    use std::sync::atomic::{AtomicU32, Ordering::Relaxed};
+    use std::time::{Duration, SystemTime};
+
+    use streampress_transport::contract_tests::files::{name, version, write};
+    use streampress_transport::contract_tests::{FilesTap, TappedFiles};
+    use streampress_transport::local::files::LocalFiles;
+
+    use super::*;
+
+    /// Counts what is read.
+    #[derive(Debug, Default)]
+    struct Reads(Arc<AtomicU32>);
+
+    impl FilesTap for Reads {
+        fn read(&self, files: &dyn Files, name: &FileName) -> io::Result<Box<dyn Read + Send>> {
+            self.0.fetch_add(1, Relaxed);
+            files.read(name)
+        }
+    }
+
+    #[test]
+    fn of_many_renamed_files_the_one_with_the_time_is_read_first_and_any_with_the_content_found() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let local = LocalFiles::open("file:///data/in", folder.path()).expect("opens");
+        let reads = Arc::new(AtomicU32::new(0));
+        let source = TappedFiles::new(Arc::new(local), Reads(reads.clone()));
+        let own = name("a.csv");
+        for (number, renamed) in (0..20u8).zip(renamed_names(&own)) {
+            write(&*source, &renamed, &[number], version(number.into()));
+        }
+        let find = |content: u8, modified: SystemTime| {
+            reads.store(0, Relaxed);
+            let file = FileRef {
+                location: "file:///data/in".into(),
+                name: own.clone(),
+                hash: hash(&[content][..]).expect("hashed").0,
+                bytes: 1,
+                modified_nanos: runtime::nanos(modified),
+            };
+            let found = put_aside_copy(&*source, &file).expect("read");
+            let found = found.map(|name| name.as_str().to_owned());
+            (found, reads.load(Relaxed))
+        };
+        let copy = |number: u8| Some(format!("a-{number}_delete.csv"));
+        assert_eq!(find(12, version(12)), (copy(12), 1));
+        // A copy of the folder has other times.
+        let other = version(12) + Duration::from_secs(1000);
+        assert_eq!(find(12, other), (copy(12), 13));
+        assert_eq!(find(99, version(12)), (None, 20));
+    }
 }

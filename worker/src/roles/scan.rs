@@ -65,8 +65,8 @@ impl LeftOutFiles {
         }
     }
 
-    fn retain(&self, names: &BTreeSet<String>) {
-        self.0.lock().retain(|name, _| names.contains(name));
+    fn retain(&self, present: &PresentNames) {
+        self.0.lock().retain(|name, _| present.has(name));
     }
 }
 
@@ -103,6 +103,24 @@ struct ScanMemory {
     unsent: BTreeMap<String, String>,
 }
 
+/// The names that a scan found at the source, and what it could not look into.
+#[derive(Default)]
+struct PresentNames {
+    found: BTreeSet<String>,
+    /// Of what is below them nothing is known: it counts as present. A folder that cannot be listed for a moment still has its
+    /// files.
+    left_out: BTreeSet<String>,
+}
+
+impl PresentNames {
+    fn has(&self, name: &str) -> bool {
+        let mut folders = name.match_indices('/').map(|(end, _)| &name[..end]);
+        self.found.contains(name)
+            || self.left_out.contains(name)
+            || folders.any(|folder| self.left_out.contains(folder))
+    }
+}
+
 /// Since when a file that is to be announced has had its fingerprint.
 struct Stillness {
     fingerprint: String,
@@ -115,7 +133,7 @@ impl Scanner {
         let mut known = self.load().await?;
         let mut result = ScanResult::default();
         let listing = self.list().await?;
-        self.leave_out(&listing, &mut BTreeSet::new());
+        self.leave_out(&listing);
         result.data_folders = listing.data_folders;
         let mut batch = Batch::default();
         for entry in listing.files {
@@ -193,8 +211,10 @@ impl Scanner {
         };
         self.take_in(known, unsent).await?;
         let listing = self.list().await?;
-        let mut present = BTreeSet::new();
-        self.leave_out(&listing, &mut present);
+        let mut present = PresentNames {
+            left_out: self.leave_out(&listing),
+            ..PresentNames::default()
+        };
         let (mut batch, mut waiting) = (Batch::default(), 0);
         for entry in listing.files {
             if shutdown.is_cancelled() {
@@ -206,7 +226,7 @@ impl Scanner {
                     self.leave_out_like_renamed(&entry).await?;
                     skipped.insert(name.clone());
                 }
-                present.insert(name);
+                present.found.insert(name);
                 continue;
             }
             let is_new = !is_known(&entry, known.get(&name));
@@ -220,7 +240,7 @@ impl Scanner {
                     self.announce(&mut batch, known).await?;
                 }
             }
-            present.insert(name);
+            present.found.insert(name);
         }
         self.announce(&mut batch, known).await?;
         // A scan that was stopped has not seen all that is present.
@@ -229,8 +249,8 @@ impl Scanner {
             self.note_gone(&present, known).await?;
         }
         self.announcer.journal.flush_sources().await?;
-        still.retain(|name, _| present.contains(name));
-        skipped.retain(|name| present.contains(name));
+        still.retain(|name, _| present.has(name));
+        skipped.retain(|name| present.has(name));
         self.left_out.retain(&present);
         Ok(())
     }
@@ -268,17 +288,17 @@ impl Scanner {
     }
 
     /// A name whose file is gone is free: the same content that comes later is a new file.
-    async fn note_gone(&self, present: &BTreeSet<String>, known: &mut Known) -> Result<()> {
+    async fn note_gone(&self, present: &PresentNames, known: &mut Known) -> Result<()> {
         let journal = &self.announcer.journal;
         if self.renames_or_deletes {
-            let gone = known.extract_if(.., |name, _| !present.contains(name));
+            let gone = known.extract_if(.., |name, _| !present.has(name));
             let gone: Vec<_> = gone.map(|(_, record)| record).collect();
             return Ok(journal.forget_sources(&gone).await?);
         }
         // The fingerprints stay: a location that was not mounted for a while holds the same files afterwards.
         let mut gone = Vec::new();
         for (name, record) in known {
-            if !present.contains(name) && !record.hash.is_empty() {
+            if !present.has(name) && !record.hash.is_empty() {
                 record.hash.clear();
                 gone.push(record.clone());
             }
@@ -322,14 +342,16 @@ impl Scanner {
             .with_context(|| format!("listing {}", self.announcer.source.location()))
     }
 
-    /// Names what the listing left out: of files only those that the filter takes.
-    fn leave_out(&self, listing: &Listing, present: &mut BTreeSet<String>) {
+    /// Names what the listing left out, of files only those that the filter takes; answers those names.
+    fn leave_out(&self, listing: &Listing) -> BTreeSet<String> {
+        let mut names = BTreeSet::new();
         for left_out in &listing.left_out {
             if left_out.is_folder || self.filter.takes_kind(&left_out.name) {
                 self.left_out.add(&left_out.name, &left_out.reason);
-                present.insert(left_out.name.clone());
+                names.insert(left_out.name.clone());
             }
         }
+        names
     }
 
     /// Names a file that is not taken only because it has the name of a renamed source, and is none.
@@ -537,12 +559,16 @@ fn is_not_found(error: &anyhow::Error) -> bool {
 
 #[cfg(test)]
 mod tests {
+    use std::sync::atomic::AtomicBool;
+
     use streampress_crds::api::pipeline::SourceFormat;
     use streampress_crds::slot_health::{NeededService, SlotHealth};
     use streampress_transport::SlotLock;
+    use streampress_transport::contract_tests::{FilesTap, TappedFiles};
     use streampress_transport::in_process_lock::InProcessLock;
     use streampress_transport::local::files::LocalFiles;
     use streampress_transport::local::{Local, LocalOptions};
+    use streampress_transport::{Files, LeftOut};
 
     use super::*;
     use crate::journal::{FileJournal, NoteJournal, SegmentJournal, SqliteJournal};
@@ -720,6 +746,60 @@ mod tests {
         report.succeeded(Activity::Making);
         assert_eq!(slot.health().outage, None);
         assert_eq!(meter.counts().outages[&NeededService::Source], 0);
+    }
+
+    /// A folder of the source that cannot be listed while the flag is set.
+    #[derive(Debug, Default)]
+    struct LockedFolder(Arc<AtomicBool>);
+
+    impl FilesTap for LockedFolder {
+        fn list(&self, files: &dyn Files) -> io::Result<Listing> {
+            let mut listing = files.list()?;
+            if self.0.load(Relaxed) {
+                listing
+                    .files
+                    .retain(|file| !file.name.as_str().starts_with("sub/"));
+                listing.left_out.push(LeftOut {
+                    name: "sub".into(),
+                    reason: "cannot be listed".into(),
+                    is_folder: true,
+                });
+            }
+            Ok(listing)
+        }
+    }
+
+    #[tokio::test]
+    async fn files_in_a_folder_that_cannot_be_listed_for_a_while_are_not_announced_again() {
+        for renames_or_deletes in [false, true] {
+            let mut source = Source::open();
+            let is_locked = Arc::new(AtomicBool::new(false));
+            let files = source.scanner.announcer.source.clone();
+            source.scanner.announcer.source =
+                TappedFiles::new(files, LockedFolder(is_locked.clone()));
+            source.scanner.settle = Duration::ZERO;
+            source.scanner.renames_or_deletes = renames_or_deletes;
+            std::fs::create_dir_all(source.root.path().join("data/in/sub")).expect("made");
+            for name in ["sub/a.txt", "subject.txt", "gone.txt"] {
+                source.write(name, "words");
+            }
+            let mut memory = ScanMemory::default();
+            for locked in [false, true, false] {
+                is_locked.store(locked, Relaxed);
+                let stop = CancellationToken::new();
+                let scanned = source.scanner.scan(&mut memory, &stop).await;
+                scanned.expect("scanned");
+                assert_eq!(source.messages().await, 3, "{renames_or_deletes} {locked}");
+                let gone = source.root.path().join("data/in/gone.txt");
+                let _ = std::fs::remove_file(gone);
+            }
+            // Of one that is gone the content is new again.
+            source.write("gone.txt", "words");
+            let stop = CancellationToken::new();
+            let scanned = source.scanner.scan(&mut memory, &stop).await;
+            scanned.expect("scanned");
+            assert_eq!(source.messages().await, 4);
+        }
     }
 
     #[tokio::test]

@@ -17,7 +17,11 @@ use streampress_transport::{ExactFile, ExactOutcome, FileEntry, FileName, Files,
 /// The suffix of a renamed source's stem, as the original's.
 const RENAMED_SUFFIX: &str = "_delete";
 /// Names that are tried for a renamed source.
-pub(crate) const RENAMED_NAMES: u32 = 1000;
+const RENAMED_NAMES: u32 = 1000;
+
+/// Why a source is not renamed.
+const NO_FREE_NAME: &str =
+    "Every name for a renamed source file is taken, or its name is too long for the suffix";
 
 /// Which files at the source are taken, however they are found.
 #[derive(Debug, Clone)]
@@ -145,9 +149,7 @@ pub(crate) async fn apply_on_compressed(
             info!("The source file changed after it was packed; it stays where it is.");
         }
         Ok(ExactOutcome::NameTaken) => {
-            warn!(
-                "Every name for a renamed source file is taken; the packed file stays where it is."
-            );
+            warn!("{NO_FREE_NAME}; the packed file stays where it is.");
         }
         Err(error) => {
             warn!(%error, "Could not rename or delete a packed source file; it stays where it is.");
@@ -212,9 +214,7 @@ pub(crate) async fn apply_on_restored(
             Ok(())
         }
         Ok(ExactOutcome::NameTaken) => {
-            warn!(
-                "Every name for a renamed source file is taken; the restored file stays where it is."
-            );
+            warn!("{NO_FREE_NAME}; the restored file stays where it is.");
             Ok(())
         }
         Err(error) => Err(HandlerError::transient(
@@ -290,8 +290,8 @@ fn with_free_name(
     name: &FileName,
     rename: impl Fn(&FileName) -> io::Result<ExactOutcome>,
 ) -> io::Result<ExactOutcome> {
-    for number in 0..RENAMED_NAMES {
-        let outcome = rename(&renamed(name, number))?;
+    for to in renamed_names(name) {
+        let outcome = rename(&to)?;
         if outcome != ExactOutcome::NameTaken {
             return Ok(outcome);
         }
@@ -299,8 +299,13 @@ fn with_free_name(
     Ok(ExactOutcome::NameTaken)
 }
 
-/// `a/b.json` becomes `a/b_delete.json`, or `a/b-1_delete.json` where that is taken.
-pub(crate) fn renamed(name: &FileName, number: u32) -> FileName {
+/// The names of a renamed source, in the order in which they are taken; none where its own leaves no space for the suffix.
+pub(crate) fn renamed_names(name: &FileName) -> impl Iterator<Item = FileName> {
+    (0..RENAMED_NAMES).map_while(|number| renamed(name, number))
+}
+
+/// `a/b.json` becomes `a/b_delete.json`, or `a/b-1_delete.json` where that is taken; `None` where that is too long.
+fn renamed(name: &FileName, number: u32) -> Option<FileName> {
     let suffix = match number {
         0 => RENAMED_SUFFIX.to_owned(),
         number => format!("-{number}{RENAMED_SUFFIX}"),
@@ -310,8 +315,7 @@ pub(crate) fn renamed(name: &FileName, number: u32) -> FileName {
         Some((stem, extension)) if !stem.is_empty() => format!("{stem}{suffix}.{extension}"),
         _ => format!("{base}{suffix}"),
     };
-    // A name of the greatest length cannot grow; it stays as it is.
-    FileName::parse(&format!("{folder}{base}")).unwrap_or_else(|_| name.clone())
+    FileName::parse(&format!("{folder}{base}")).ok()
 }
 
 /// The name that a file of this name had if it was renamed after it was packed; `None` for a name of another form.
@@ -404,11 +408,22 @@ mod tests {
             ("d/a.tar.csv", "d/a.tar_delete.csv", "d/a.tar-1_delete.csv"),
         ] {
             for (number, to) in [(0, first), (1, second)] {
-                let renamed = renamed(&name(from), number);
+                let renamed = renamed(&name(from), number).expect("short enough");
                 assert_eq!(renamed.as_str(), to);
                 assert_eq!(original_name(&renamed).as_deref(), Some(from));
             }
         }
         assert_eq!(original_name(&name("a_deleted.csv")), None);
+    }
+
+    #[test]
+    fn a_name_without_space_for_the_suffix_has_no_renamed_form() {
+        let name = |text: &str| FileName::parse(text).expect("valid");
+        let fits = name(&"l".repeat(248));
+        assert_eq!(renamed_names(&fits).count(), 1);
+        let full = name(&format!("folder/{}.csv", "l".repeat(251)));
+        assert_eq!(renamed_names(&full).next(), None);
+        let tried = with_free_name(&full, |to| panic!("{to} is tried"));
+        assert_eq!(tried.expect("no error"), ExactOutcome::NameTaken);
     }
 }

@@ -230,7 +230,8 @@ pub trait Files: Send + Sync + fmt::Debug {
     }
     /// Removes the file; no error when it is gone already.
     fn remove(&self, name: &FileName) -> io::Result<()>;
-    /// Renames within the location; replaces what is there.
+    /// Renames within the location; replaces what is there. In a bucket it copies first: an error of kind
+    /// [`io::ErrorKind::AlreadyExists`] where another program replaces the file at that moment, whose bytes then stay.
     fn rename(&self, from: &FileName, to: &FileName) -> io::Result<()>;
     /// Tests whether a file of `bytes` bytes could be written now, under a name of its own that is gone afterwards.
     fn probe(&self, bytes: u64) -> io::Result<()> {
@@ -265,7 +266,8 @@ pub trait Files: Send + Sync + fmt::Debug {
     fn list_reserved(&self, folder: &FileName) -> io::Result<Vec<String>>;
     /// Removes the file if it is still the one that `file` describes; other bytes that came under its name stay.
     fn remove_exact(&self, file: &ExactFile<'_>) -> io::Result<ExactOutcome>;
-    /// Renames the file within the location if it is still the one that `file` describes. Never replaces a file.
+    /// Renames the file within the location if it is still the one that `file` describes. Never replaces a file: the new name
+    /// is looked at first, so that a taken one costs little.
     fn rename_exact(&self, file: &ExactFile<'_>, to: &FileName) -> io::Result<ExactOutcome>;
 }
 
@@ -292,6 +294,10 @@ pub enum ExactOutcome {
 
 /// A file being written, invisible until committed. Dropping it removes what was written.
 pub trait PendingFile: Write + Send {
+    /// Brings what was written to a store over the network, still invisible, so that a commit right after it takes only a moment.
+    fn prepare(&mut self) -> io::Result<()> {
+        self.flush()
+    }
     /// Makes the file visible as a whole, with this modification time.
     fn commit(self: Box<Self>, modified: SystemTime) -> io::Result<()>;
     /// The same only if the name still holds the file that was `seen`, or nothing where that is `None`; answers the new

@@ -94,7 +94,7 @@ pub(super) fn in_order<T: Send, R: Send>(
                 let Ok((number, result)) = receiver.recv() else {
                     unreachable!("a sender is held here");
                 };
-                // Whoever waits for the result must not wait for ever: the panic goes on in this thread.
+                // The caller that waits for the result must not wait for ever: the panic goes on in this thread.
                 done.insert(number, result.unwrap_or_else(|panic| resume_unwind(panic)));
             }
             if let Some(result) = done.remove(&emitted) {

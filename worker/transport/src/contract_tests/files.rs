@@ -67,6 +67,50 @@ pub fn a_sample_names_files_that_are_there(files: &dyn Files) {
     }
 }
 
+/// A location that holds something that cannot be a file's name, which the caller put there, still shows the rest: here and
+/// below every folder in `beside` that Streampress keeps. Leaves only what the caller put there.
+pub fn what_has_no_name_hides_no_file(files: &dyn Files, beside: &[ReservedEntry]) {
+    let good = name("good.csv");
+    write(files, &good, b"words", version(1));
+    assert_eq!(names(files), ["good.csv"]);
+    assert_ne!(files.list().unwrap().left_out, []);
+    assert!(files.sample(1000).unwrap().contains(&good));
+    files.probe(1).unwrap();
+    for entry in beside {
+        let kept = entry.file("kept.json").unwrap();
+        write(files, &kept, b"ours", version(1));
+        let listed = files.list_reserved(&entry.file("").unwrap()).unwrap();
+        assert_eq!(listed, ["kept.json"]);
+        files.remove(&kept).unwrap();
+    }
+    files.remove(&good).unwrap();
+}
+
+/// In a bucket in several parts; leaves the location as it was.
+pub fn a_large_file_is_replaced_only_if_it_is_the_one_that_was_seen(files: &dyn Files) {
+    let name = name("large.bin");
+    let write = |byte: u8, seen: Option<&FileEntry>| {
+        let mut pending = files.create_version(&name, version(3))?;
+        pending.write_all(&vec![byte; 20 << 20])?;
+        pending.prepare()?;
+        pending.commit_over(version(3), seen)
+    };
+    let first = write(1, None).unwrap();
+    assert_eq!(files.stat(&name).unwrap(), Some(first.clone()));
+    let refused = |seen| {
+        let kind = write(9, seen).unwrap_err().kind();
+        assert_eq!(kind, io::ErrorKind::AlreadyExists);
+    };
+    refused(None);
+    let second = write(2, Some(&first)).unwrap();
+    refused(Some(&first));
+    assert_eq!(files.stat(&name).unwrap(), Some(second.clone()));
+    assert_eq!(read(files, &name), vec![2; 20 << 20]);
+    files.remove(&name).unwrap();
+    refused(Some(&second));
+    assert!(files.stat(&name).unwrap().is_none());
+}
+
 /// A name that must be good.
 pub fn name(text: &str) -> FileName {
     FileName::parse(text).unwrap()

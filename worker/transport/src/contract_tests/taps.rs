@@ -157,6 +157,11 @@ impl<T: StreamTap> ChunkStream for TappedStream<T> {
 
 /// What a test does at the calls of [`TappedFiles`].
 pub trait FilesTap: fmt::Debug + Send + Sync {
+    /// In place of a listing of `files`.
+    fn list(&self, files: &dyn Files) -> io::Result<Listing> {
+        files.list()
+    }
+
     /// In place of a read from `files`.
     fn read(&self, files: &dyn Files, name: &FileName) -> io::Result<Box<dyn Read + Send>> {
         files.read(name)
@@ -187,7 +192,7 @@ impl<T: FilesTap> Files for TappedFiles<T> {
         self.inner.location()
     }
     fn list(&self) -> io::Result<Listing> {
-        self.inner.list()
+        self.tap.list(&*self.inner)
     }
     fn stat(&self, name: &FileName) -> io::Result<Option<FileEntry>> {
         self.inner.stat(name)

@@ -105,11 +105,18 @@ fn epoch(conn: &Connection, earliest: u64) -> rusqlite::Result<u64> {
 
 /// A connection that waits for other writers, to a database that may not be ours yet.
 pub(super) fn connect(dir: &Path) -> TransportResult<Connection> {
+    connect_with(dir, OpenFlags::SQLITE_OPEN_CREATE)
+}
+
+/// The same to one that is there.
+pub(super) fn connect_existing(dir: &Path) -> TransportResult<Connection> {
+    connect_with(dir, OpenFlags::empty())
+}
+
+fn connect_with(dir: &Path, more: OpenFlags) -> TransportResult<Connection> {
     let path = dir.join(FILE_NAME);
     let fault = |e| explain(&path, e);
-    let flags = OpenFlags::SQLITE_OPEN_READ_WRITE
-        | OpenFlags::SQLITE_OPEN_CREATE
-        | OpenFlags::SQLITE_OPEN_NO_MUTEX;
+    let flags = OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_NO_MUTEX | more;
     let mut conn = Connection::open_with_flags(&path, flags).map_err(fault)?;
     wait_for_others(&mut conn).map_err(fault)?;
     Ok(conn)

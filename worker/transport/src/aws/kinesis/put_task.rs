@@ -20,7 +20,7 @@ use super::placement::{ANY_KEY, Placement, PutSelection};
 use super::shards::Shards;
 use super::writer::{Item, PutCounts};
 use crate::aws::ServiceError;
-use crate::{Backoff, Position, Sequence};
+use crate::{Backoff, Position, Sequence, TransportResult};
 
 /// A record waits this long for others.
 const LINGER: Duration = Duration::from_millis(5);
@@ -80,10 +80,15 @@ impl PutTask {
     /// Runs until the last sender is dropped and all records are answered.
     pub(super) async fn run(mut self, mut items: mpsc::UnboundedReceiver<Item>) {
         let mut under_way: JoinSet<Concluded> = JoinSet::new();
+        // The shards are only a guess: nothing waits for the call that lists them.
+        let mut listing: JoinSet<TransportResult<Shards>> = JoinSet::new();
         let mut open = true;
         while open || !self.waiting.is_empty() || !under_way.is_empty() {
-            if self.stale_shards && self.listed_at.elapsed() >= LIST_EVERY {
-                self.list_shards().await;
+            let is_due = self.stale_shards && self.listed_at.elapsed() >= LIST_EVERY;
+            if is_due && listing.is_empty() {
+                self.listed_at = Instant::now();
+                let (client, stream) = (self.client.clone(), self.stream.clone());
+                listing.spawn(async move { Shards::list(&client, &stream).await });
             }
             let wake = self.send_requests(&mut under_way);
             tokio::select! {
@@ -99,6 +104,11 @@ impl PutTask {
                 Some(concluded) = under_way.join_next() => {
                     if let Ok((batch, outcome)) = concluded {
                         self.conclude(batch, outcome);
+                    }
+                }
+                Some(listed) = listing.join_next() => {
+                    if let Ok(listed) = listed {
+                        self.replace_shards(listed);
                     }
                 }
                 () = tokio::time::sleep_until(wake) => {}
@@ -258,9 +268,8 @@ impl PutTask {
         self.waiting.push_back(item);
     }
 
-    async fn list_shards(&mut self) {
-        self.listed_at = Instant::now();
-        match Shards::list(&self.client, &self.stream).await {
+    fn replace_shards(&mut self, listed: TransportResult<Shards>) {
+        match listed {
             Ok(shards) if !shards.open.is_empty() => {
                 let open = shards.open.len();
                 if self.placement.replace(shards) {

@@ -7,6 +7,7 @@ mod http;
 mod keys;
 mod pending;
 mod requests;
+mod uploads;
 
 use std::collections::HashMap;
 use std::fmt;
@@ -29,8 +30,9 @@ use tokio::runtime::Handle;
 use tracing::warn;
 
 use self::keys::{key, name};
-use self::pending::PendingObject;
-use self::requests::{BucketRequests, Deletion, ListedObject};
+use self::pending::{ObjectPlace, PendingObject};
+use self::requests::{BucketRequests, Conditional, ListedObject};
+use self::uploads::Uploads;
 use super::Aws;
 use crate::files::NOT_OURS;
 use crate::{
@@ -42,6 +44,8 @@ use crate::{
 const VERSION_KEY: &str = "streampress-modified-nanos";
 /// What a probe writes.
 const PROBE_BODY: &str = "written by streampress to see whether the bucket takes objects";
+/// S3 copies no object within itself that is larger: 5 GB.
+const MOST_COPIED_BYTES: u64 = 5_000_000_000;
 /// Concurrent requests for objects' metadata, in a listing.
 const CONCURRENT_HEADS: usize = 16;
 
@@ -51,7 +55,9 @@ pub struct S3Files {
     prefix: String,
     store: Arc<dyn ObjectStore>,
     /// What the store does not do; without, it lists and deletes as well as it can.
-    requests: Option<BucketRequests>,
+    requests: Option<Arc<BucketRequests>>,
+    /// The same for uploads in parts.
+    uploads: Option<Arc<Uploads>>,
     /// Whether the service has refused to delete under a condition.
     deletes_blindly: AtomicBool,
     runtime: Handle,
@@ -97,10 +103,12 @@ impl Aws {
         let endpoint = self.endpoint.as_deref();
         let requests = BucketRequests::new(&connector, chain, region, endpoint, bucket);
         let fault = |error| said(&error, "cannot open", location);
-        let store = builder.build().map_err(fault)?;
+        let store = Arc::new(builder.build().map_err(fault)?);
+        let requests = Arc::new(requests.map_err(fault)?);
         Ok(S3Files {
-            requests: Some(requests.map_err(fault)?),
-            ..S3Files::over(Arc::new(store), location, prefix)
+            uploads: Some(Uploads::new(requests.clone(), store.clone())),
+            requests: Some(requests),
+            ..S3Files::over(store, location, prefix)
         })
     }
 }
@@ -113,6 +121,7 @@ impl S3Files {
             prefix: prefix.trim_matches('/').to_owned(),
             store,
             requests: None,
+            uploads: None,
             deletes_blindly: AtomicBool::new(false),
             runtime: Handle::current(),
             versions: Mutex::default(),
@@ -127,6 +136,14 @@ impl S3Files {
                 format!("{name} cannot be a key of a bucket: {error}"),
             )
         })
+    }
+
+    /// The name of the object with this key; `None` where that is no file's key. A key that another writer chose may not be
+    /// the one that its name has here.
+    fn named(&self, key: &str) -> Option<(FileName, Path)> {
+        let name = name(&self.prefix, key)?;
+        let path = self.path(&name).ok()?;
+        (path.as_ref() == key).then_some((name, path))
     }
 
     async fn head(&self, path: &Path) -> object_store::Result<(ObjectMeta, SystemTime)> {
@@ -168,12 +185,7 @@ impl S3Files {
                 is_folder: false,
             })))
         };
-        // A key that another writer chose may not be the key that its name has here.
-        let named = name(&self.prefix, &object.key);
-        let Some((name, path)) = named.and_then(|name| {
-            let path = self.path(&name).ok()?;
-            (path.as_ref() == object.key).then_some((name, path))
-        }) else {
+        let Some((name, path)) = self.named(&object.key) else {
             return leave_out(
                 "has a key that cannot be a file's name (an empty part, '.', '..', a control character, or too long): copy the object to another key".to_owned(),
             );
@@ -212,20 +224,23 @@ impl S3Files {
         }
     }
 
-    /// All objects below the prefix.
-    async fn objects(&self) -> io::Result<Vec<ListedObject>> {
+    /// The objects whose keys begin with that of a folder: all of them, or as many as are told at once.
+    async fn objects(&self, folder: &str, extent: ListingExtent) -> io::Result<Vec<ListedObject>> {
         if let Some(requests) = &self.requests {
-            let prefix = match self.prefix.as_str() {
+            let prefix = match folder {
                 "" => String::new(),
-                prefix => format!("{prefix}/"),
+                folder => format!("{folder}/"),
             };
-            let listed = requests.all(&prefix).await;
+            let listed = match extent {
+                ListingExtent::All => requests.all(&prefix).await,
+                ListingExtent::OnePage => requests.first(&prefix).await,
+            };
             return listed.map_err(|error| {
                 let text = format!("cannot list {}: {error}", self.location);
                 io::Error::new(error.kind(), text)
             });
         }
-        let prefix = Path::from(self.prefix.as_str());
+        let prefix = Path::parse(folder).map_err(io::Error::other)?;
         let listed = self.store.list(Some(&prefix)).map_ok(|meta| ListedObject {
             key: meta.location.to_string(),
             size: meta.size,
@@ -236,7 +251,7 @@ impl S3Files {
     }
 
     async fn list_all(&self) -> io::Result<Listing> {
-        let objects = stream::iter(self.objects().await?);
+        let objects = stream::iter(self.objects(&self.prefix, ListingExtent::All).await?);
         let entries = objects
             .map(|object| self.entry(object))
             .buffer_unordered(CONCURRENT_HEADS);
@@ -289,13 +304,8 @@ impl Files for S3Files {
     }
 
     fn create(&self, name: &FileName) -> io::Result<Box<dyn PendingFile>> {
-        Ok(Box::new(PendingObject::new(
-            self.store.clone(),
-            self.runtime.clone(),
-            name.clone(),
-            self.path(name)?,
-            None,
-        )))
+        let pending = PendingObject::new(self.place(name)?, None, Attributes::new());
+        Ok(Box::new(pending))
     }
 
     fn create_version(
@@ -303,27 +313,24 @@ impl Files for S3Files {
         name: &FileName,
         modified: SystemTime,
     ) -> io::Result<Box<dyn PendingFile>> {
-        Ok(Box::new(PendingObject::new(
-            self.store.clone(),
-            self.runtime.clone(),
-            name.clone(),
-            self.path(name)?,
-            Some(modified),
-        )))
+        let pending = PendingObject::new(self.place(name)?, Some(modified), Attributes::new());
+        Ok(Box::new(pending))
     }
 
     fn list_reserved(&self, folder: &FileName) -> io::Result<Vec<String>> {
-        let path = self.path(folder)?;
-        let listed = self.store.list(Some(&path));
-        let collecting = listed.try_fold(Vec::new(), |mut names, object| {
-            let name = object.location.filename().map(str::to_owned);
-            names.extend(name);
-            std::future::ready(Ok(names))
-        });
-        let mut names = self
+        let key = key(&self.prefix, folder)?;
+        let objects = self
             .runtime
-            .block_on(collecting)
-            .map_err(|error| said(&error, "cannot list", folder))?;
+            .block_on(self.objects(&key, ListingExtent::All))?;
+        let mut names: Vec<String> = objects
+            .iter()
+            .filter_map(|object| {
+                let (name, _) = self.named(&object.key)?;
+                let below = name.as_str().strip_prefix(folder.as_str())?;
+                let base = below.strip_prefix('/')?;
+                (!base.contains('/')).then(|| base.to_owned())
+            })
+            .collect();
         names.sort();
         Ok(names)
     }
@@ -336,10 +343,20 @@ impl Files for S3Files {
         }
     }
 
+    /// Copies, then deletes what was copied: where another writer replaced it meanwhile, its object stays, and the copy too.
     fn rename(&self, from: &FileName, to: &FileName) -> io::Result<()> {
-        let (source, target) = (self.path(from)?, self.path(to)?);
-        let renamed = self.runtime.block_on(self.store.rename(&source, &target));
-        renamed.map_err(|error| said(&error, "cannot rename", from))
+        let Some(entry) = self.stat(from)? else {
+            let error = io::Error::from(io::ErrorKind::NotFound);
+            return Err(io::Error::new(
+                error.kind(),
+                format!("cannot rename {from}: {error}"),
+            ));
+        };
+        if self.copy(&entry, to)? && self.delete_exact(&entry)? == ExactOutcome::Done {
+            return Ok(());
+        }
+        let text = format!("cannot rename {from}: another program changes it at this moment");
+        Err(io::Error::new(io::ErrorKind::AlreadyExists, text))
     }
 
     /// A bucket is never full. The object stays where it may not be removed, always under the same key.
@@ -355,19 +372,10 @@ impl Files for S3Files {
     }
 
     fn sample(&self, most: usize) -> io::Result<Vec<FileName>> {
-        let prefix = (!self.prefix.is_empty())
-            .then(|| Path::parse(&self.prefix))
-            .transpose()
-            .map_err(io::Error::other)?;
-        let listed = self.store.list(prefix.as_ref()).take(most);
-        let listed: Vec<ObjectMeta> = self
-            .runtime
-            .block_on(listed.try_collect())
-            .map_err(|error| said(&error, "cannot list", &self.location))?;
-        let names = listed
-            .iter()
-            .filter_map(|meta| name(&self.prefix, meta.location.as_ref()));
-        Ok(names.collect())
+        let listing = self.objects(&self.prefix, ListingExtent::OnePage);
+        let objects = self.runtime.block_on(listing)?;
+        let named = objects.iter().filter_map(|object| self.named(&object.key));
+        Ok(named.map(|(name, _)| name).take(most).collect())
     }
 
     fn remove_exact(&self, file: &ExactFile<'_>) -> io::Result<ExactOutcome> {
@@ -378,6 +386,10 @@ impl Files for S3Files {
     }
 
     fn rename_exact(&self, file: &ExactFile<'_>, to: &FileName) -> io::Result<ExactOutcome> {
+        // Nothing is read for a name that is taken already.
+        if self.stat(to)?.is_some() {
+            return Ok(ExactOutcome::NameTaken);
+        }
         if !self.is_exact(file)? {
             return Ok(ExactOutcome::Changed);
         }
@@ -392,7 +404,24 @@ impl Files for S3Files {
     }
 }
 
+/// How much of a listing is requested.
+#[derive(Clone, Copy)]
+enum ListingExtent {
+    All,
+    OnePage,
+}
+
 impl S3Files {
+    fn place(&self, name: &FileName) -> io::Result<ObjectPlace> {
+        Ok(ObjectPlace {
+            store: self.store.clone(),
+            uploads: self.uploads.clone(),
+            runtime: self.runtime.clone(),
+            name: name.clone(),
+            path: self.path(name)?,
+        })
+    }
+
     fn is_exact(&self, file: &ExactFile<'_>) -> io::Result<bool> {
         if self.stat(&file.entry.name)?.as_ref() != Some(file.entry) {
             return Ok(false);
@@ -417,9 +446,9 @@ impl S3Files {
                 io::Error::new(error.kind(), text)
             });
             match deletion? {
-                Deletion::Done => return Ok(ExactOutcome::Done),
-                Deletion::Changed => return Ok(ExactOutcome::Changed),
-                Deletion::Unsupported => self.deletes_blindly.store(true, Relaxed),
+                Conditional::Done => return Ok(ExactOutcome::Done),
+                Conditional::Changed => return Ok(ExactOutcome::Changed),
+                Conditional::Unsupported => self.deletes_blindly.store(true, Relaxed),
             }
         }
         self.remove(&entry.name).map(|()| ExactOutcome::Done)
@@ -428,6 +457,13 @@ impl S3Files {
     /// Copies exactly this object to a free name: an error of kind `AlreadyExists` where it is taken, and of kind `NotFound`
     /// where the object is another one by now.
     fn copy_new(&self, from: &FileEntry, to: &FileName) -> io::Result<()> {
+        let pending = self.read_into(from, to)?;
+        pending.commit_over(from.modified, None).map(drop)
+    }
+
+    /// Reads exactly this object, with what else it carries, into one to be written under another name: of any size. An error of
+    /// kind `NotFound` where it is another one by now.
+    fn read_into(&self, from: &FileEntry, to: &FileName) -> io::Result<Box<PendingObject>> {
         let source = self.path(&from.name)?;
         let options = GetOptions {
             if_match: Some(from.fingerprint.clone()),
@@ -439,10 +475,34 @@ impl S3Files {
             }
             answer => answer.map_err(|error| said(&error, "cannot read", &from.name))?,
         };
+        let attributes = answer.attributes.clone();
         let mut reading = self.reading(&from.name, answer);
-        let mut pending = self.create_version(to, from.modified)?;
+        let place = self.place(to)?;
+        let mut pending = Box::new(PendingObject::new(place, Some(from.modified), attributes));
         io::copy(&mut reading, &mut pending)?;
-        pending.commit_over(from.modified, None).map(drop)
+        Ok(pending)
+    }
+
+    /// Copies exactly this object, whatever has the new name; false where it is another one by now.
+    fn copy(&self, from: &FileEntry, to: &FileName) -> io::Result<bool> {
+        let requests = self.requests.as_ref();
+        if let Some(requests) = requests.filter(|_| from.size <= MOST_COPIED_BYTES) {
+            let (source, target) = (self.path(&from.name)?, self.path(to)?);
+            let copying = requests.copy_exact(source.as_ref(), &from.fingerprint, target.as_ref());
+            let copied = self.runtime.block_on(copying).map_err(|error| {
+                let text = format!("cannot copy {} to {to}: {error}", from.name);
+                io::Error::new(error.kind(), text)
+            });
+            match copied? {
+                Conditional::Done => return Ok(true),
+                Conditional::Changed => return Ok(false),
+                Conditional::Unsupported => {}
+            }
+        }
+        match self.read_into(from, to) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(false),
+            copy => copy?.commit(from.modified).map(|()| true),
+        }
     }
 
     fn reading(&self, name: &FileName, answer: GetResult) -> Reading {
@@ -497,13 +557,12 @@ impl Read for Reading {
     }
 }
 
-/// The metadata that carries a version.
-fn attributes_of(modified: SystemTime) -> Attributes {
+/// These attributes with the metadata that carries a version.
+fn with_version(mut attributes: Attributes, modified: SystemTime) -> Attributes {
     let nanos = modified
         .duration_since(UNIX_EPOCH)
         .unwrap_or_default()
         .as_nanos();
-    let mut attributes = Attributes::new();
     attributes.insert(
         Attribute::Metadata(VERSION_KEY.into()),
         AttributeValue::from(nanos.to_string()),
@@ -576,6 +635,7 @@ mod tests {
     async fn a_large_file_goes_up_in_parts_and_carries_its_version() {
         check(|files| {
             contract_files::a_large_file_is_visible_only_as_a_whole_and_carries_its_version(files);
+            contract_files::a_large_file_is_replaced_only_if_it_is_the_one_that_was_seen(files);
         })
         .await;
     }

@@ -7,14 +7,16 @@ use std::time::SystemTime;
 
 use object_store::path::Path;
 use object_store::{
-    MultipartUpload, ObjectStore, ObjectStoreExt, PutMode, PutMultipartOptions, PutOptions,
-    PutPayload, UpdateVersion,
+    Attributes, MultipartUpload, ObjectStore, ObjectStoreExt, PutMode, PutMultipartOptions,
+    PutOptions, PutPayload, UpdateVersion,
 };
 use tokio::runtime::Handle;
 use tokio::task::JoinSet;
 use tracing::warn;
 
-use super::{attributes_of, said};
+use super::requests::{Completion, UploadedPart};
+use super::uploads::{BucketUpload, PutCondition, Uploads};
+use super::{said, with_version};
 use crate::{FileEntry, FileName, PendingFile};
 
 /// S3 takes parts from 5 MiB on.
@@ -24,38 +26,56 @@ const PARTS_OF_A_SIZE: usize = 1000;
 /// Parts being uploaded; together with the one being filled they bound memory.
 const CONCURRENT_PARTS: usize = 2;
 
+/// Where an object is written.
+#[derive(Clone)]
+pub(super) struct ObjectPlace {
+    pub(super) store: Arc<dyn ObjectStore>,
+    /// How large objects are uploaded to a bucket; without, as well as the store can.
+    pub(super) uploads: Option<Arc<Uploads>>,
+    pub(super) runtime: Handle,
+    pub(super) name: FileName,
+    pub(super) path: Path,
+}
+
 /// See the module.
 pub(super) struct PendingObject {
-    store: Arc<dyn ObjectStore>,
-    runtime: Handle,
-    name: FileName,
-    path: Path,
+    place: ObjectPlace,
     /// The version, where it is known from the start: parts can only carry it from the start.
     modified: Option<SystemTime>,
+    /// What else it carries.
+    attributes: Attributes,
     filling: Vec<u8>,
+    /// All bytes that were written.
+    bytes: u64,
     parts: usize,
-    upload: Option<Box<dyn MultipartUpload>>,
-    under_way: JoinSet<object_store::Result<()>>,
+    upload: Option<Upload>,
+    under_way: JoinSet<object_store::Result<Option<UploadedPart>>>,
+    uploaded: Vec<UploadedPart>,
+}
+
+/// An upload in parts.
+enum Upload {
+    Bucket(BucketUpload),
+    Store(Box<dyn MultipartUpload>),
 }
 
 impl PendingObject {
+    /// Begins an object that carries `attributes` and, where it is known already, its version.
     pub(super) fn new(
-        store: Arc<dyn ObjectStore>,
-        runtime: Handle,
-        name: FileName,
-        path: Path,
+        place: ObjectPlace,
         modified: Option<SystemTime>,
+        attributes: Attributes,
     ) -> Self {
         Self {
-            store,
-            runtime,
-            name,
-            path,
+            place,
             modified,
+            attributes,
             filling: Vec::new(),
+            bytes: 0,
             parts: 0,
             upload: None,
             under_way: JoinSet::new(),
+            uploaded: Vec::new(),
         }
     }
 
@@ -64,77 +84,141 @@ impl PendingObject {
     }
 
     fn said(&self, error: &object_store::Error) -> io::Error {
-        said(error, "cannot write", &self.name)
+        said(error, "cannot write", &self.place.name)
+    }
+
+    fn explained(&self, error: &io::Error) -> io::Error {
+        let text = format!("cannot write {}: {error}", self.place.name);
+        io::Error::new(error.kind(), text)
+    }
+
+    fn begin_upload(&self) -> io::Result<Upload> {
+        let attributes = match self.modified {
+            Some(modified) => with_version(self.attributes.clone(), modified),
+            None => self.attributes.clone(),
+        };
+        let ObjectPlace { runtime, path, .. } = &self.place;
+        if let Some(uploads) = &self.place.uploads {
+            let begun = runtime.block_on(uploads.begin(path, &attributes));
+            let begun = begun.map_err(|error| self.explained(&error))?;
+            return Ok(Upload::Bucket(begun));
+        }
+        let options = PutMultipartOptions {
+            attributes,
+            ..PutMultipartOptions::default()
+        };
+        let begun = runtime.block_on(self.place.store.put_multipart_opts(path, options));
+        Ok(Upload::Store(begun.map_err(|error| self.said(&error))?))
     }
 
     fn send_part(&mut self) -> io::Result<()> {
         if self.upload.is_none() {
-            let attributes = self.modified.map(attributes_of).unwrap_or_default();
-            let options = PutMultipartOptions {
-                attributes,
-                ..PutMultipartOptions::default()
-            };
-            let begun = self
-                .runtime
-                .block_on(self.store.put_multipart_opts(&self.path, options));
-            self.upload = Some(begun.map_err(|error| self.said(&error))?);
+            self.upload = Some(self.begin_upload()?);
         }
         while self.under_way.len() >= CONCURRENT_PARTS {
             self.await_one_part()?;
         }
         let part = PutPayload::from(std::mem::take(&mut self.filling));
         self.parts += 1;
-        if let Some(upload) = &mut self.upload {
-            self.under_way
-                .spawn_on(upload.put_part(part), &self.runtime);
+        let (number, runtime) = (self.parts, &self.place.runtime);
+        match &mut self.upload {
+            Some(Upload::Bucket(upload)) => {
+                let upload = upload.clone();
+                let putting = async move { upload.put(number, part).await.map(Some) };
+                self.under_way.spawn_on(putting, runtime);
+            }
+            Some(Upload::Store(upload)) => {
+                let putting = upload.put_part(part);
+                let putting = async move { putting.await.map(|()| None) };
+                self.under_way.spawn_on(putting, runtime);
+            }
+            None => {}
         }
         Ok(())
     }
 
     fn await_one_part(&mut self) -> io::Result<()> {
-        match self.runtime.block_on(self.under_way.join_next()) {
-            Some(Ok(Ok(()))) | None => Ok(()),
+        match self.place.runtime.block_on(self.under_way.join_next()) {
+            Some(Ok(Ok(part))) => {
+                self.uploaded.extend(part);
+                Ok(())
+            }
+            None => Ok(()),
             Some(Ok(Err(error))) => Err(self.said(&error)),
             Some(Err(stopped)) => Err(io::Error::other(stopped)),
         }
     }
 
-    /// Uploads what is left and makes the object visible. Only a put in one request can have a condition at S3; for an
-    /// upload in parts it is checked right before.
-    fn complete(&mut self, modified: SystemTime, condition: PutCondition) -> io::Result<()> {
-        if self.upload.is_none() {
-            let bytes = PutPayload::from(std::mem::take(&mut self.filling));
-            let options = PutOptions {
-                attributes: attributes_of(modified),
-                mode: condition.put_mode(),
-                ..PutOptions::default()
-            };
-            let put = self
-                .runtime
-                .block_on(self.store.put_opts(&self.path, bytes, options));
-            return put.map(drop).map_err(|error| self.said(&error));
-        }
-        if self.modified.is_some_and(|begun_as| begun_as != modified) {
-            let text = format!(
-                "{} was begun as another version than it is finished as",
-                self.name
-            );
-            return Err(io::Error::new(io::ErrorKind::InvalidInput, text));
-        }
-        if !self.filling.is_empty() {
+    /// Uploads what is left of an upload in parts.
+    fn upload_rest(&mut self) -> io::Result<()> {
+        if self.upload.is_some() && !self.filling.is_empty() {
             self.send_part()?;
         }
         while !self.under_way.is_empty() {
             self.await_one_part()?;
         }
-        self.check(&condition)?;
-        let Some(upload) = &mut self.upload else {
-            return Ok(());
-        };
-        let completed = self.runtime.block_on(upload.complete());
-        completed.map_err(|error| self.said(&error))?;
-        self.upload = None;
         Ok(())
+    }
+
+    /// Uploads what is left and makes the object visible under the condition; answers its tag. Not every service knows one for
+    /// an upload in parts: what is there is looked at right before, too.
+    fn complete(&mut self, modified: SystemTime, condition: &PutCondition) -> io::Result<String> {
+        if self.upload.is_none() {
+            let bytes = PutPayload::from(std::mem::take(&mut self.filling));
+            let options = PutOptions {
+                attributes: with_version(std::mem::take(&mut self.attributes), modified),
+                mode: put_mode(condition),
+                ..PutOptions::default()
+            };
+            let ObjectPlace { store, path, .. } = &self.place;
+            let put = store.put_opts(path, bytes, options);
+            let put = self.place.runtime.block_on(put);
+            let put = put.map_err(|error| self.said(&error))?;
+            return Ok(put.e_tag.unwrap_or_default());
+        }
+        if self.modified.is_some_and(|begun_as| begun_as != modified) {
+            let text = format!(
+                "{} was begun as another version than it is finished as",
+                self.place.name
+            );
+            return Err(io::Error::new(io::ErrorKind::InvalidInput, text));
+        }
+        self.upload_rest()?;
+        self.check(condition)?;
+        self.uploaded.sort_by_key(|part| part.number);
+        let runtime = &self.place.runtime;
+        let completed = match &mut self.upload {
+            Some(Upload::Bucket(upload)) => {
+                let completed = runtime.block_on(upload.complete(&self.uploaded, condition));
+                completed.map_err(|error| self.explained(&error))
+            }
+            Some(Upload::Store(upload)) => {
+                let completed = runtime.block_on(upload.complete());
+                let completed = completed.map_err(|error| self.said(&error));
+                completed.map(|put| Completion::Done(put.e_tag.unwrap_or_default()))
+            }
+            // See above.
+            None => return Err(io::Error::other("the upload was not begun")),
+        };
+        match completed? {
+            Completion::Done(tag) => {
+                self.upload = None;
+                Ok(tag)
+            }
+            Completion::Changed => Err(self.changed()),
+            Completion::Unsupported => {
+                let text = format!(
+                    "cannot write {}: the service knows no uploads in parts",
+                    self.place.name
+                );
+                Err(io::Error::new(io::ErrorKind::Unsupported, text))
+            }
+        }
+    }
+
+    fn changed(&self) -> io::Error {
+        let text = format!("{} was changed by another writer", self.place.name);
+        io::Error::new(io::ErrorKind::AlreadyExists, text)
     }
 
     fn check(&self, condition: &PutCondition) -> io::Result<()> {
@@ -145,16 +229,14 @@ impl PendingObject {
         match (condition, found) {
             (PutCondition::Absent, None) => Ok(()),
             (PutCondition::Tag(tag), Some(found)) if *tag == found => Ok(()),
-            _ => Err(io::Error::new(
-                io::ErrorKind::AlreadyExists,
-                format!("{} was changed by another writer", self.name),
-            )),
+            _ => Err(self.changed()),
         }
     }
 
     /// The object's present tag.
     fn tag(&self) -> io::Result<Option<String>> {
-        match self.runtime.block_on(self.store.head(&self.path)) {
+        let ObjectPlace { store, path, .. } = &self.place;
+        match self.place.runtime.block_on(store.head(path)) {
             Ok(meta) => Ok(Some(meta.e_tag.unwrap_or_default())),
             Err(object_store::Error::NotFound { .. }) => Ok(None),
             Err(error) => Err(self.said(&error)),
@@ -162,26 +244,14 @@ impl PendingObject {
     }
 }
 
-/// What must be in the object's place for it to become visible.
-enum PutCondition {
-    /// Anything.
-    None,
-    /// No object.
-    Absent,
-    /// The object with this tag.
-    Tag(String),
-}
-
-impl PutCondition {
-    fn put_mode(&self) -> PutMode {
-        match self {
-            Self::None => PutMode::Overwrite,
-            Self::Absent => PutMode::Create,
-            Self::Tag(tag) => PutMode::Update(UpdateVersion {
-                e_tag: Some(tag.clone()),
-                version: None,
-            }),
-        }
+fn put_mode(condition: &PutCondition) -> PutMode {
+    match condition {
+        PutCondition::None => PutMode::Overwrite,
+        PutCondition::Absent => PutMode::Create,
+        PutCondition::Tag(tag) => PutMode::Update(UpdateVersion {
+            e_tag: Some(tag.clone()),
+            version: None,
+        }),
     }
 }
 
@@ -190,6 +260,7 @@ impl Write for PendingObject {
         let free = self.part_bytes().saturating_sub(self.filling.len());
         let taken = free.min(bytes.len());
         self.filling.extend_from_slice(&bytes[..taken]);
+        self.bytes += taken as u64;
         if self.filling.len() >= self.part_bytes() {
             self.send_part()?;
         }
@@ -203,8 +274,12 @@ impl Write for PendingObject {
 }
 
 impl PendingFile for PendingObject {
+    fn prepare(&mut self) -> io::Result<()> {
+        self.upload_rest()
+    }
+
     fn commit(mut self: Box<Self>, modified: SystemTime) -> io::Result<()> {
-        self.complete(modified, PutCondition::None)
+        self.complete(modified, &PutCondition::None).map(drop)
     }
 
     fn commit_over(
@@ -216,14 +291,13 @@ impl PendingFile for PendingObject {
             None => PutCondition::Absent,
             Some(entry) => PutCondition::Tag(entry.fingerprint.clone()),
         };
-        self.complete(modified, condition)?;
-        let head = self.runtime.block_on(self.store.head(&self.path));
-        let meta = head.map_err(|error| self.said(&error))?;
+        // Of the object that was written, whatever has its name by now.
+        let fingerprint = self.complete(modified, &condition)?;
         Ok(FileEntry {
-            name: self.name.clone(),
-            size: meta.size,
+            name: self.place.name.clone(),
+            size: self.bytes,
             modified,
-            fingerprint: meta.e_tag.unwrap_or_default(),
+            fingerprint,
             changed: None,
         })
     }
@@ -231,13 +305,17 @@ impl PendingFile for PendingObject {
 
 impl Drop for PendingObject {
     fn drop(&mut self) {
-        let Some(mut upload) = self.upload.take() else {
+        let Some(upload) = self.upload.take() else {
             return;
         };
         self.under_way.abort_all();
-        let name = self.name.clone();
-        self.runtime.spawn(async move {
-            if let Err(error) = upload.abort().await {
+        let name = self.place.name.clone();
+        self.place.runtime.spawn(async move {
+            let aborted = match upload {
+                Upload::Bucket(upload) => upload.abort().await,
+                Upload::Store(mut upload) => upload.abort().await,
+            };
+            if let Err(error) = aborted {
                 warn!(%name, %error, "Could not abort an unfinished upload; a lifecycle rule of the bucket should remove it.");
             }
         });

@@ -1,20 +1,23 @@
 //! Requests to a bucket that object_store does not make. A listing (ListObjectsV2): object_store gives up a whole listing for
-//! one key that it cannot hold, as one with an empty part, `.` or `..`; here every key is told as it is. And a deletion of
-//! exactly one object, under the condition of its tag.
+//! one key that it cannot hold, as one with an empty part, `.` or `..`; here every key is told as it is. A deletion and a copy
+//! of exactly one object, under the condition of its tag. And the completion of an upload in parts under a condition.
 
 use std::io;
 use std::sync::Arc;
 use std::time::Duration;
 
-use ::http::header::IF_MATCH;
-use ::http::request::Builder;
+use ::http::header::{
+    CACHE_CONTROL, CONTENT_DISPOSITION, CONTENT_ENCODING, CONTENT_LANGUAGE, CONTENT_LENGTH,
+    CONTENT_TYPE, HeaderMap, HeaderName, HeaderValue, IF_MATCH,
+};
 use ::http::{Method, Request, StatusCode};
-use object_store::ClientOptions;
+use bytes::Bytes;
 use object_store::CredentialProvider;
 use object_store::aws::AwsAuthorizer;
 use object_store::client::{HttpClient, HttpConnector, HttpRequestBody};
+use object_store::{Attribute, Attributes, ClientOptions};
 use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, percent_decode_str, utf8_percent_encode};
-use serde::Deserialize;
+use serde::{Deserialize, Serialize};
 
 use super::http::{Chain, Connector};
 use crate::Backoff;
@@ -31,6 +34,11 @@ const PATH: &AsciiSet = &QUERY.remove(b'/');
 const ATTEMPTS: u32 = 6;
 const BACKOFF: Backoff = Backoff::new(Duration::from_millis(200), Duration::from_secs(5));
 
+const COPY_SOURCE: HeaderName = HeaderName::from_static("x-amz-copy-source");
+const COPY_IF_MATCH: HeaderName = HeaderName::from_static("x-amz-copy-source-if-match");
+const CHECKSUM_ALGORITHM: HeaderName = HeaderName::from_static("x-amz-checksum-algorithm");
+const STORAGE_CLASS: HeaderName = HeaderName::from_static("x-amz-storage-class");
+
 /// An object as a listing tells it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct ListedObject {
@@ -42,14 +50,58 @@ pub(super) struct ListedObject {
     pub(super) tag: String,
 }
 
-/// What became of an object that was to be deleted.
+/// What became of a request under a condition.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Deletion {
+pub(super) enum Conditional {
     Done,
-    /// Another object has its key, or none has.
+    /// The condition is not met: another object has the key, or none has.
     Changed,
-    /// The service knows no deletions under a condition; nothing was done.
+    /// The service does not know the condition; nothing was done.
     Unsupported,
+}
+
+/// What became of an upload that was to be completed.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) enum Completion {
+    /// The object is visible, with this tag.
+    Done(String),
+    /// The condition is not met.
+    Changed,
+    /// The service does not know the condition; nothing was done.
+    Unsupported,
+}
+
+/// A part of an upload that is on the bucket's side.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub(super) struct UploadedPart {
+    #[serde(rename = "ETag")]
+    pub(super) tag: String,
+    #[serde(rename = "PartNumber")]
+    pub(super) number: usize,
+    #[serde(rename = "ChecksumSHA256", skip_serializing_if = "Option::is_none")]
+    pub(super) sha256: Option<String>,
+}
+
+/// All parts of an upload, as the request to complete it has them.
+#[derive(Debug, Serialize)]
+#[serde(rename = "CompleteMultipartUpload")]
+struct PartList<'a> {
+    #[serde(rename = "Part")]
+    parts: &'a [UploadedPart],
+}
+
+/// The answer to the request to complete an upload.
+#[derive(Debug, Deserialize)]
+struct CompletedUpload {
+    #[serde(rename = "ETag")]
+    tag: String,
+}
+
+/// The answer to the request to begin an upload.
+#[derive(Debug, Deserialize)]
+#[serde(rename_all = "PascalCase")]
+struct BegunUpload {
+    upload_id: String,
 }
 
 /// Makes requests to one bucket.
@@ -57,18 +109,34 @@ pub(super) struct BucketRequests {
     client: HttpClient,
     credentials: Option<Arc<Chain>>,
     region: String,
+    bucket: String,
     /// Endpoint and bucket.
     url: String,
 }
 
-/// S3's answer, as far as it is used.
+/// A page of a listing, as far as it is used.
 #[derive(Debug, Deserialize)]
 #[serde(rename_all = "PascalCase")]
-struct Answer {
+struct ListingPage {
     #[serde(default)]
     contents: Vec<AnsweredObject>,
     next_continuation_token: Option<String>,
     encoding_type: Option<String>,
+}
+
+impl ListingPage {
+    fn into_objects(self) -> (Vec<ListedObject>, Option<String>) {
+        let is_encoded = self.encoding_type.as_deref() == Some("url");
+        let objects = self.contents.into_iter().map(|object| ListedObject {
+            key: match is_encoded {
+                true => decoded(&object.key),
+                false => object.key,
+            },
+            size: object.size,
+            tag: object.e_tag.unwrap_or_default(),
+        });
+        (objects.collect(), self.next_continuation_token)
+    }
 }
 
 #[derive(Debug, Deserialize)]
@@ -95,141 +163,284 @@ impl BucketRequests {
             client: connector.connect(&ClientOptions::default())?,
             credentials,
             region: region.to_owned(),
+            bucket: bucket.to_owned(),
             url: format!("{endpoint}/{bucket}"),
         })
     }
 
     /// Every object whose key begins with `prefix`.
     pub(super) async fn all(&self, prefix: &str) -> io::Result<Vec<ListedObject>> {
-        let mut objects = Vec::new();
-        let mut token = None;
-        loop {
-            let answer = self.page(prefix, token.as_deref()).await?;
-            let is_encoded = answer.encoding_type.as_deref() == Some("url");
-            objects.extend(answer.contents.into_iter().map(|object| ListedObject {
-                key: match is_encoded {
-                    true => decoded(&object.key),
-                    false => object.key,
-                },
-                size: object.size,
-                tag: object.e_tag.unwrap_or_default(),
-            }));
-            token = answer.next_continuation_token;
-            if token.is_none() {
-                return Ok(objects);
-            }
+        let (mut objects, mut token) = self.page(prefix, None).await?;
+        while let Some(next) = token.take() {
+            let (more, after) = self.page(prefix, Some(&next)).await?;
+            objects.extend(more);
+            token = after;
         }
+        Ok(objects)
+    }
+
+    /// The first of them, up to a thousand: as many as S3 tells at once.
+    pub(super) async fn first(&self, prefix: &str) -> io::Result<Vec<ListedObject>> {
+        Ok(self.page(prefix, None).await?.0)
     }
 
     /// Deletes the object with this key if it still has this tag.
-    pub(super) async fn delete_exact(&self, key: &str, tag: &str) -> io::Result<Deletion> {
-        let url = format!("{}/{}", self.url, utf8_percent_encode(key, PATH));
-        let request = || {
-            Request::builder()
-                .method(Method::DELETE)
-                .uri(&url)
-                .header(IF_MATCH, tag)
-        };
-        let mut attempt = 1;
-        loop {
-            let (status, body) = match self.send(request()).await {
-                // Of a lost answer to a deletion that was made, the next one says that there is no such object.
-                Err(error) if is_transient(&error) && attempt < ATTEMPTS => {
-                    tokio::time::sleep(BACKOFF.equal_jitter(attempt)).await;
-                    attempt += 1;
-                    continue;
-                }
-                answer => answer?,
-            };
-            return match status {
-                status if status.is_success() => Ok(Deletion::Done),
-                StatusCode::NOT_FOUND if attempt > 1 => Ok(Deletion::Done),
-                StatusCode::PRECONDITION_FAILED | StatusCode::CONFLICT | StatusCode::NOT_FOUND => {
-                    Ok(Deletion::Changed)
-                }
-                StatusCode::NOT_IMPLEMENTED => Ok(Deletion::Unsupported),
-                status => {
-                    let error = refused(status, &body);
-                    if is_transient(&error) && attempt < ATTEMPTS {
-                        tokio::time::sleep(BACKOFF.equal_jitter(attempt)).await;
-                        attempt += 1;
-                        continue;
-                    }
-                    Err(error)
-                }
-            };
+    pub(super) async fn delete_exact(&self, key: &str, tag: &str) -> io::Result<Conditional> {
+        let condition = [(IF_MATCH, value(tag)?)];
+        let request = self.request(Method::DELETE, key, "", condition);
+        let (answer, attempts) = self.ask(request, Bytes::new()).await?;
+        match answer {
+            // Of a lost answer to a deletion that was made, the next one says that there is no such object.
+            Answer::Refused(StatusCode::NOT_FOUND, _) if attempts > 1 => Ok(Conditional::Done),
+            answer => conditional(answer),
         }
     }
 
-    /// One page; requested again where the cause of a failure may pass.
-    async fn page(&self, prefix: &str, token: Option<&str>) -> io::Result<Answer> {
-        let mut attempt = 1;
-        loop {
-            match self.request(prefix, token).await {
-                Err(error) if is_transient(&error) && attempt < ATTEMPTS => {
-                    tokio::time::sleep(BACKOFF.equal_jitter(attempt)).await;
-                    attempt += 1;
-                }
-                outcome => return outcome,
+    /// Copies the object with this key if it has this tag, within the bucket and with its metadata; replaces what is at `to`.
+    pub(super) async fn copy_exact(
+        &self,
+        key: &str,
+        tag: &str,
+        to: &str,
+    ) -> io::Result<Conditional> {
+        let source = format!("{}/{}", self.bucket, utf8_percent_encode(key, PATH));
+        let headers = [(COPY_SOURCE, value(&source)?), (COPY_IF_MATCH, value(tag)?)];
+        let request = self.request(Method::PUT, to, "", headers);
+        conditional(self.ask(request, Bytes::new()).await?.0)
+    }
+
+    /// Begins an upload in parts of an object with these attributes; answers its id.
+    pub(super) async fn begin_upload(
+        &self,
+        key: &str,
+        attributes: &Attributes,
+    ) -> io::Result<String> {
+        let mut headers = headers_of(attributes)?;
+        headers.push((CHECKSUM_ALGORITHM, HeaderValue::from_static("SHA256")));
+        let request = self.request(Method::POST, key, "?uploads=", headers);
+        match self.ask(request, Bytes::new()).await?.0 {
+            Answer::Done(text) => {
+                let begun: BegunUpload = quick_xml::de::from_str(&text).map_err(invalid)?;
+                Ok(begun.upload_id)
             }
+            Answer::Refused(status, body) => Err(refused(status, &body)),
         }
     }
 
-    async fn request(&self, prefix: &str, token: Option<&str>) -> io::Result<Answer> {
+    /// Makes the object of an upload visible, under a condition if there is one.
+    pub(super) async fn complete_upload(
+        &self,
+        key: &str,
+        id: &str,
+        parts: &[UploadedPart],
+        condition: Option<(HeaderName, &str)>,
+    ) -> io::Result<Completion> {
+        let body = quick_xml::se::to_string(&PartList { parts }).map_err(invalid)?;
+        let query = format!("?uploadId={}", utf8_percent_encode(id, QUERY));
+        let condition = condition.map(|(name, text)| Ok::<_, io::Error>((name, value(text)?)));
+        let request = self.request(Method::POST, key, &query, condition.transpose()?);
+        match self.ask(request, body.into()).await?.0 {
+            // Of the upload, not of an object: an earlier attempt may have completed it.
+            Answer::Refused(status, body) if code(&body) == "NoSuchUpload" => {
+                Err(refused(status, &body))
+            }
+            Answer::Done(text) => {
+                let completed: CompletedUpload = quick_xml::de::from_str(&text).map_err(invalid)?;
+                Ok(Completion::Done(completed.tag))
+            }
+            answer => Ok(match conditional(answer)? {
+                Conditional::Unsupported => Completion::Unsupported,
+                Conditional::Done | Conditional::Changed => Completion::Changed,
+            }),
+        }
+    }
+
+    /// One page, and the token of the next one.
+    async fn page(
+        &self,
+        prefix: &str,
+        token: Option<&str>,
+    ) -> io::Result<(Vec<ListedObject>, Option<String>)> {
         let encoded = |text: &str| utf8_percent_encode(text, QUERY).to_string();
-        let mut url = format!(
+        let mut uri = format!(
             "{}?encoding-type=url&list-type=2&prefix={}",
             self.url,
             encoded(prefix)
         );
         if let Some(token) = token {
-            url.push_str("&continuation-token=");
-            url.push_str(&encoded(token));
+            uri.push_str("&continuation-token=");
+            uri.push_str(&encoded(token));
         }
-        let (status, text) = self.send(Request::builder().uri(url)).await?;
-        match status.is_success() {
-            true => quick_xml::de::from_str(&text)
-                .map_err(|error| io::Error::new(io::ErrorKind::InvalidData, error)),
-            false => Err(refused(status, &text)),
+        let request = BucketRequest {
+            method: Method::GET,
+            uri,
+            headers: HeaderMap::new(),
+        };
+        match self.ask(request, Bytes::new()).await?.0 {
+            Answer::Done(text) => {
+                let page: ListingPage = quick_xml::de::from_str(&text).map_err(invalid)?;
+                Ok(page.into_objects())
+            }
+            Answer::Refused(status, body) => Err(refused(status, &body)),
         }
     }
 
-    /// Signs and sends a request without a body; answers the status and the answer's body.
-    async fn send(&self, request: Builder) -> io::Result<(StatusCode, String)> {
-        let request = request.body(HttpRequestBody::empty());
-        let mut request = request.map_err(io::Error::other)?;
+    fn request(
+        &self,
+        method: Method,
+        key: &str,
+        query: &str,
+        headers: impl IntoIterator<Item = (HeaderName, HeaderValue)>,
+    ) -> BucketRequest {
+        BucketRequest {
+            method,
+            uri: format!("{}/{}{query}", self.url, utf8_percent_encode(key, PATH)),
+            headers: headers.into_iter().collect(),
+        }
+    }
+
+    /// Sends a request, and again where the cause of a failure may pass; answers how often, too.
+    async fn ask(&self, request: BucketRequest, body: Bytes) -> io::Result<(Answer, u32)> {
+        let mut attempt = 1;
+        loop {
+            let error = match self.send(&request, body.clone()).await {
+                Ok(Answer::Refused(status, body)) => match refused(status, &body) {
+                    error if is_transient(&error) => error,
+                    _ => return Ok((Answer::Refused(status, body), attempt)),
+                },
+                Ok(answer) => return Ok((answer, attempt)),
+                Err(error) if is_transient(&error) => error,
+                Err(error) => return Err(error),
+            };
+            if attempt >= ATTEMPTS {
+                return Err(error);
+            }
+            tokio::time::sleep(BACKOFF.equal_jitter(attempt)).await;
+            attempt += 1;
+        }
+    }
+
+    /// Signs and sends a request.
+    async fn send(&self, request: &BucketRequest, body: Bytes) -> io::Result<Answer> {
+        let sent = Request::builder()
+            .method(&request.method)
+            .uri(&request.uri)
+            .body(HttpRequestBody::from(body));
+        let mut sent = sent.map_err(io::Error::other)?;
+        *sent.headers_mut() = request.headers.clone();
+        if sent.body().is_empty() && [Method::PUT, Method::POST].contains(&request.method) {
+            // S3 wants it of these, and the client leaves it out.
+            let none = HeaderValue::from_static("0");
+            sent.headers_mut().insert(CONTENT_LENGTH, none);
+        }
         if let Some(credentials) = &self.credentials {
             let credential = credentials.get_credential().await;
             let credential =
                 credential.map_err(|error| super::said(&error, "cannot reach", &self.url))?;
             AwsAuthorizer::new(&credential, "s3", &self.region)
-                .try_authorize(&mut request, None)
+                .try_authorize(&mut sent, None)
                 .map_err(io::Error::other)?;
         }
         let late = |error| io::Error::new(io::ErrorKind::TimedOut, error);
-        let response = self.client.execute(request).await.map_err(late)?;
+        let response = self.client.execute(sent).await.map_err(late)?;
         let status = response.status();
         let body = response.into_body().bytes().await.map_err(late)?;
-        Ok((status, String::from_utf8_lossy(&body).into_owned()))
+        let body = String::from_utf8_lossy(&body).into_owned();
+        // Copies and completions are begun to be answered before it is known how they end.
+        let is_refused = !status.is_success() || body.contains("<Error>");
+        Ok(match is_refused {
+            true => Answer::Refused(status, body),
+            false => Answer::Done(body),
+        })
     }
+}
+
+/// A request, as it is sent once or several times.
+struct BucketRequest {
+    method: Method,
+    uri: String,
+    headers: HeaderMap,
+}
+
+/// How a bucket answered.
+enum Answer {
+    /// With this body.
+    Done(String),
+    /// With this status and body.
+    Refused(StatusCode, String),
+}
+
+fn conditional(answer: Answer) -> io::Result<Conditional> {
+    let (status, body) = match answer {
+        Answer::Done(_) => return Ok(Conditional::Done),
+        Answer::Refused(status, body) => (status, body),
+    };
+    match (status, code(&body).as_str()) {
+        (status, "NoSuchBucket") => Err(refused(status, &body)),
+        (_, "PreconditionFailed" | "ConditionalRequestConflict")
+        | (StatusCode::PRECONDITION_FAILED | StatusCode::CONFLICT | StatusCode::NOT_FOUND, _) => {
+            Ok(Conditional::Changed)
+        }
+        (StatusCode::NOT_IMPLEMENTED, _) => Ok(Conditional::Unsupported),
+        (status, _) => Err(refused(status, &body)),
+    }
+}
+
+fn value(text: &str) -> io::Result<HeaderValue> {
+    HeaderValue::from_str(text).map_err(invalid)
+}
+
+fn invalid(error: impl Into<Box<dyn std::error::Error + Send + Sync>>) -> io::Error {
+    io::Error::new(io::ErrorKind::InvalidData, error)
+}
+
+fn headers_of(attributes: &Attributes) -> io::Result<Vec<(HeaderName, HeaderValue)>> {
+    let mut headers = Vec::new();
+    for (attribute, text) in attributes {
+        let name = match attribute {
+            Attribute::CacheControl => CACHE_CONTROL,
+            Attribute::ContentDisposition => CONTENT_DISPOSITION,
+            Attribute::ContentEncoding => CONTENT_ENCODING,
+            Attribute::ContentLanguage => CONTENT_LANGUAGE,
+            Attribute::ContentType => CONTENT_TYPE,
+            Attribute::StorageClass => STORAGE_CLASS,
+            Attribute::Metadata(key) => {
+                HeaderName::try_from(format!("x-amz-meta-{key}")).map_err(invalid)?
+            }
+            // One that a later object_store knows; nothing here makes it.
+            _ => continue,
+        };
+        headers.push((name, value(text)?));
+    }
+    Ok(headers)
 }
 
 /// S3's refusal with its code and message.
 fn refused(status: StatusCode, body: &str) -> io::Error {
-    let element = |name: &str| {
-        let (_, rest) = body.split_once(&format!("<{name}>"))?;
-        Some(rest.split_once(&format!("</{name}>"))?.0.to_owned())
-    };
     let kind = match status {
         StatusCode::FORBIDDEN | StatusCode::UNAUTHORIZED => io::ErrorKind::PermissionDenied,
         StatusCode::NOT_FOUND => io::ErrorKind::NotFound,
         StatusCode::TOO_MANY_REQUESTS | StatusCode::REQUEST_TIMEOUT => io::ErrorKind::TimedOut,
-        status if status.is_server_error() => io::ErrorKind::TimedOut,
+        status if is_server_fault(status, body) => io::ErrorKind::TimedOut,
         _ => io::ErrorKind::Other,
     };
-    let code = element("Code").unwrap_or_default();
-    let message = element("Message").unwrap_or_default();
-    io::Error::new(kind, format!("{status} {code}: {message}"))
+    let message = element(body, "Message").unwrap_or_default();
+    io::Error::new(kind, format!("{status} {}: {message}", code(body)))
+}
+
+fn code(body: &str) -> String {
+    element(body, "Code").unwrap_or_default()
+}
+
+fn element(body: &str, name: &str) -> Option<String> {
+    let (_, rest) = body.split_once(&format!("<{name}>"))?;
+    Some(rest.split_once(&format!("</{name}>"))?.0.to_owned())
+}
+
+/// A fault of the service that may pass: also one that it tells in an answer whose status is success.
+fn is_server_fault(status: StatusCode, body: &str) -> bool {
+    let is_fault = status.is_server_error() && status != StatusCode::NOT_IMPLEMENTED;
+    is_fault || (status.is_success() && ["InternalError", "SlowDown"].contains(&&*code(body)))
 }
 
 fn is_transient(error: &io::Error) -> bool {
@@ -316,6 +527,68 @@ mod tests {
     }
 
     #[tokio::test]
+    async fn a_fault_that_comes_in_an_answer_of_success_is_one() {
+        let listener = TcpListener::bind("127.0.0.1:0").await.expect("a free port");
+        let endpoint = format!("http://{}", listener.local_addr().expect("bound"));
+        let fault = "<Error><Code>InternalError</Code><Message>try again</Message></Error>";
+        let unmet = "<Error><Code>PreconditionFailed</Code><Message>no</Message></Error>";
+        let no_upload = "<Error><Code>NoSuchUpload</Code><Message>gone</Message></Error>";
+        let completed = "<CompleteMultipartUploadResult><Key>in/a</Key><ETag>&quot;e2&quot;</ETag></CompleteMultipartUploadResult>";
+        let done = "<CopyObjectResult><ETag>&quot;e2&quot;</ETag></CopyObjectResult>";
+        let answers = vec![
+            (200, fault),
+            (200, done),
+            (412, unmet),
+            (404, ""),
+            (200, unmet),
+            (501, ""),
+            (200, completed),
+            (404, no_upload),
+        ];
+        let serving = tokio::spawn(serve(listener, answers));
+        let connector = Connector {
+            piece_within: Duration::from_secs(30),
+        };
+        let requests = BucketRequests::new(&connector, None, "us-east-1", Some(&endpoint), "b");
+        let requests = requests.expect("made");
+        let copy = async || requests.copy_exact("in/a", "\"e1\"", "in/b c").await;
+        for outcome in [
+            Conditional::Done,
+            Conditional::Changed,
+            Conditional::Changed,
+        ] {
+            assert_eq!(copy().await.expect("answered"), outcome);
+        }
+        let part = UploadedPart {
+            tag: "\"p\"".into(),
+            number: 1,
+            sha256: None,
+        };
+        let complete = async || {
+            let parts = std::slice::from_ref(&part);
+            let condition = Some((IF_MATCH, "\"e1\""));
+            requests
+                .complete_upload("in/a", "i+d", parts, condition)
+                .await
+        };
+        for outcome in [
+            Completion::Changed,
+            Completion::Unsupported,
+            Completion::Done("\"e2\"".into()),
+        ] {
+            assert_eq!(complete().await.expect("answered"), outcome);
+        }
+        let error = complete().await.expect_err("the upload is gone");
+        assert_eq!(error.kind(), io::ErrorKind::NotFound);
+        let asked = serving.await.expect("no panic");
+        assert!(asked[0].starts_with("PUT /b/in/b%20c "), "{asked:?}");
+        assert!(
+            asked[4].starts_with("POST /b/in/a?uploadId=i%2Bd "),
+            "{asked:?}"
+        );
+    }
+
+    #[tokio::test]
     async fn a_deletion_is_of_exactly_the_object_with_the_tag() {
         let listener = TcpListener::bind("127.0.0.1:0").await.expect("a free port");
         let endpoint = format!("http://{}", listener.local_addr().expect("bound"));
@@ -337,13 +610,13 @@ mod tests {
         let requests = requests.expect("made");
         let delete = async || requests.delete_exact("in/a file+1.csv", "\"e1\"").await;
         for outcome in [
-            Deletion::Done,
-            Deletion::Changed,
-            Deletion::Changed,
-            Deletion::Changed,
-            Deletion::Unsupported,
+            Conditional::Done,
+            Conditional::Changed,
+            Conditional::Changed,
+            Conditional::Changed,
+            Conditional::Unsupported,
             // The request before may have deleted it.
-            Deletion::Done,
+            Conditional::Done,
         ] {
             assert_eq!(delete().await.expect("answered"), outcome);
         }

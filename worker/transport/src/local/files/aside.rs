@@ -7,9 +7,7 @@ use std::fs::{self, File};
 use std::io;
 use std::path::{Path, PathBuf};
 
-use rustix::fs::{CWD, RenameFlags, renameat_with};
-use rustix::io::Errno;
-
+use super::rename_new::rename_new;
 use super::{describe, is_absent, say, temporary_name};
 use crate::ExactFile;
 use crate::local::sync_folder;
@@ -152,17 +150,19 @@ fn numbered(name: &OsStr, number: u32) -> String {
     format!("{}{end}", &stem[..cut])
 }
 
-/// Renames a file and never replaces one: an error of kind `AlreadyExists` where the name is taken.
-pub(super) fn rename_new(from: &Path, to: &Path) -> io::Result<()> {
-    match renameat_with(CWD, from, CWD, to, RenameFlags::NOREPLACE) {
-        Ok(()) => Ok(()),
-        // The file system does not know the flag, as NFS; a hard link does not replace either.
-        Err(Errno::INVAL | Errno::NOSYS | Errno::NOTSUP) => {
-            fs::hard_link(from, to)?;
-            fs::remove_file(from)
-        }
-        Err(error) => Err(error.into()),
-    }
+/// Removes the symbolic link in the place of a file, and nothing else that came there.
+pub(super) fn remove_link(place: &Path) -> io::Result<()> {
+    let Some(aside) = Aside::take(place)? else {
+        return Ok(());
+    };
+    let path = aside.path();
+    let is_link = path.symlink_metadata().is_ok_and(|meta| meta.is_symlink());
+    let removed = match is_link {
+        true => fs::remove_file(&path),
+        false => Ok(()),
+    };
+    aside.end()?;
+    removed
 }
 
 #[cfg(test)]

@@ -6,6 +6,7 @@
 mod aside;
 mod awaited;
 mod pending;
+mod rename_new;
 mod temporary_name;
 
 use std::ffi::OsStr;
@@ -15,9 +16,10 @@ use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-use self::aside::{Aside, rename_new};
+use self::aside::Aside;
 pub use self::awaited::AwaitedFiles;
 use self::pending::PendingLocal;
+use self::rename_new::rename_new;
 use super::{DATABASE_NAME, SESSIONS_FOLDER, STREAM_FOLDER, sync_folder};
 use crate::files::NOT_OURS;
 use crate::{
@@ -208,18 +210,21 @@ impl LocalFiles {
     /// a link to a folder inside the location, which is listed by its own name.
     fn entry(&self, path: &Path, entry: &fs::DirEntry) -> Option<Result<FileEntry, LeftOut>> {
         let below = path.strip_prefix(&self.root).ok()?;
-        let leave_out = |reason: String| {
+        let left_out = |reason: String, is_folder: bool| {
+            let name = self.below(path);
             Some(Err(LeftOut {
-                name: self.below(path),
+                name,
                 reason,
-                // Of a link what it leads to.
-                is_folder: path.is_dir(),
+                is_folder,
             }))
         };
+        // Of a link what it leads to.
+        let leave_out = |reason: String| left_out(reason, path.is_dir());
         let kind = match entry.file_type() {
             Ok(kind) => kind,
             Err(error) if is_absent(&error) => return None,
-            Err(error) => return leave_out(format!("cannot be opened: {error}")),
+            // It may be one.
+            Err(error) => return left_out(format!("cannot be opened: {error}"), true),
         };
         if !kind.is_file() && !kind.is_symlink() {
             return leave_out("is no regular file: copy its content into one".to_owned());
@@ -489,8 +494,13 @@ impl Files for LocalFiles {
             let mut names = Vec::new();
             for entry in fs::read_dir(&path)? {
                 let entry = entry?;
-                if !pending::is_ours(&entry.file_name()) && entry.file_type()?.is_file() {
-                    names.push(entry.file_name().to_string_lossy().into_owned());
+                let name = entry.file_name();
+                // What has no name here is no file of ours.
+                let Some(text) = name.to_str() else {
+                    continue;
+                };
+                if !pending::is_ours(&name) && entry.file_type()?.is_file() {
+                    names.push(text.to_owned());
                 }
             }
             names.sort();

@@ -8,10 +8,10 @@ use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::time::SystemTime;
 
-use rustix::fs::{CWD, RenameFlags, renameat_with};
 use rustix::io::Errno;
 
-use super::{describe, say, temporary_name};
+use super::rename_new::rename_new;
+use super::{aside, describe, say, temporary_name};
 use crate::local::sync_folder;
 use crate::{FileEntry, FileName, PendingFile};
 
@@ -237,15 +237,13 @@ fn entry_of_written(
 
 /// Renames unless the new name is taken. A link that leads nowhere is replaced, as every link in the place of a file is.
 fn rename_to_free_name(from: &Path, to: &Path) -> io::Result<()> {
-    let kind = || to.symlink_metadata().map(|meta| meta.file_type());
-    match renameat_with(CWD, from, CWD, to, RenameFlags::NOREPLACE) {
-        Err(Errno::EXIST) if kind().is_ok_and(|kind| kind.is_symlink()) => fs::rename(from, to),
-        // Some file systems, as NFS, cannot rename this way.
-        Err(Errno::INVAL | Errno::NOSYS | Errno::NOTSUP) if kind().is_err() => fs::rename(from, to),
-        Err(Errno::INVAL | Errno::NOSYS | Errno::NOTSUP) => {
-            Err(io::ErrorKind::AlreadyExists.into())
+    let is_link = || to.symlink_metadata().is_ok_and(|meta| meta.is_symlink());
+    match rename_new(from, to) {
+        Err(error) if error.kind() == io::ErrorKind::AlreadyExists && is_link() => {
+            aside::remove_link(to)?;
+            rename_new(from, to)
         }
-        renamed => Ok(renamed?),
+        renamed => renamed,
     }
 }
 

@@ -192,6 +192,19 @@ fn names_that_are_not_utf_8_are_skipped_and_the_rest_is_listed() {
 }
 
 #[test]
+fn what_has_no_name_hides_no_file_and_a_large_file_is_replaced_only_as_it_was_seen() {
+    let folder = tempfile::tempdir().unwrap();
+    let files = open(folder.path());
+    contract_tests::files::a_large_file_is_replaced_only_if_it_is_the_one_that_was_seen(&files);
+    let replies = folder.path().join(".streampress/replies");
+    fs::create_dir_all(&replies).unwrap();
+    for folder in [folder.path(), &replies] {
+        fs::write(folder.join(OsStr::from_bytes(b"bad\xff.csv")), "").unwrap();
+    }
+    contract_tests::files::what_has_no_name_hides_no_file(&files, &[ReservedEntry::Replies]);
+}
+
+#[test]
 fn a_folder_that_cannot_be_listed_is_named_and_the_rest_is_listed() {
     let folder = tempfile::tempdir().unwrap();
     let files = open(folder.path());

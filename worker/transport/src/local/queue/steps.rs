@@ -444,24 +444,33 @@ pub(in crate::local) fn remove_old(step: &mut Step<'_>) -> StepResult<()> {
     Ok(())
 }
 
+/// Messages that are read at a time by [`quoted_names`].
+const READ_AT_A_TIME: i64 = 100;
+
 /// The texts between quotation marks in all messages that `is_name` takes, dead letters included; and of those in messages
-/// that also hold `mark`, once more.
+/// that also hold `mark`, once more. Call it outside a transaction: it reads a few messages at a time, so that nothing waits
+/// for it, and misses none, since a message that becomes a dead letter gets a number behind all others.
 pub(in crate::local) fn quoted_names(
     conn: &Connection,
     is_name: fn(&str) -> bool,
     mark: &str,
 ) -> rusqlite::Result<QuotedNames> {
     let mut found = QuotedNames::default();
-    let mut statement = conn.prepare_cached("SELECT body FROM messages")?;
-    let mut rows = statement.query([])?;
-    while let Some(row) = rows.next()? {
-        let body = row.get_ref(0)?.as_str()?;
-        let is_marked = body.contains(mark);
-        for name in body.split('"').filter(|text| is_name(text)) {
-            if is_marked {
-                found.marked.insert(name.to_owned());
+    let mut statement =
+        conn.prepare("SELECT seq, body FROM messages WHERE seq > ?1 ORDER BY seq LIMIT ?2")?;
+    let mut last = Some(i64::MIN);
+    while let Some(after) = last.take() {
+        let mut rows = statement.query(params![after, READ_AT_A_TIME])?;
+        while let Some(row) = rows.next()? {
+            last = Some(row.get(0)?);
+            let body = row.get_ref(1)?.as_str()?;
+            let is_marked = body.contains(mark);
+            for name in body.split('"').filter(|text| is_name(text)) {
+                if is_marked {
+                    found.marked.insert(name.to_owned());
+                }
+                found.all.insert(name.to_owned());
             }
-            found.all.insert(name.to_owned());
         }
     }
     Ok(found)

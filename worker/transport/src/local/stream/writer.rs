@@ -7,14 +7,13 @@ use std::sync::{Arc, mpsc};
 use std::thread;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
-use rusqlite::Connection;
 use tokio::sync::oneshot;
 
 use super::segment::{self, Hashed};
 use super::{SUFFIX, is_of_earlier_database, number_of, path_of, session_of, shard_name};
 use crate::local::queue::{QuotedNames, quoted_names};
 use crate::local::store::Store;
-use crate::local::{disk_fault, sync_folder};
+use crate::local::{db, disk_fault, sync_folder};
 use crate::{TransportError, TransportResult};
 
 /// Between two removals of old segments.
@@ -65,6 +64,8 @@ pub(super) struct SegmentWriter {
     current: Option<Segment>,
     number: u32,
     swept_at: Instant,
+    /// The last thread that removed segments.
+    removing: Option<thread::JoinHandle<()>>,
     /// The last append failed: the log says so once.
     is_failing: bool,
 }
@@ -95,6 +96,7 @@ impl SegmentWriter {
             current: None,
             number: 0,
             swept_at: Instant::now(),
+            removing: None,
             is_failing: false,
         }
     }
@@ -238,20 +240,40 @@ impl SegmentWriter {
             }
         }
         if !candidates.is_empty() {
-            let folder = self.folder.clone();
-            self.store
-                .post(move |step| Ok(remove_unneeded(step.conn, &folder, &candidates)?));
+            self.start_removing(candidates);
+        }
+    }
+
+    /// In a thread of its own, since a backlog of messages takes long to read: meanwhile records are appended and messages
+    /// written. What is not removed now is a candidate of the next sweep.
+    fn start_removing(&mut self, candidates: Vec<String>) {
+        if self
+            .removing
+            .as_ref()
+            .is_some_and(|thread| !thread.is_finished())
+        {
+            return;
+        }
+        let (dir, folder) = (self.store.dir().to_owned(), self.folder.clone());
+        let started = thread::Builder::new()
+            .name("streampress-sweep".into())
+            .spawn(move || {
+                if let Err(error) = remove_unneeded(&dir, &folder, &candidates) {
+                    tracing::debug!(%error, "Could not look which old segments are needed.");
+                }
+            });
+        match started {
+            Ok(thread) => self.removing = Some(thread),
+            Err(error) => tracing::debug!(%error, "Could not start to remove old segments."),
         }
     }
 }
 
-/// Removes the segments among `candidates` that no message names, waiting or dead.
-fn remove_unneeded(
-    conn: &Connection,
-    folder: &Path,
-    candidates: &[String],
-) -> rusqlite::Result<()> {
-    let named = quoted_names(conn, |text| session_of(text).is_some(), LIST_MARK)?;
+/// Removes the segments among `candidates` that no message of the database in `dir` names, waiting or dead.
+fn remove_unneeded(dir: &Path, folder: &Path, candidates: &[String]) -> TransportResult<()> {
+    let conn = db::connect_existing(dir)?;
+    let named = quoted_names(&conn, |text| session_of(text).is_some(), LIST_MARK);
+    let named = named.map_err(|e| db::explain(&dir.join(db::FILE_NAME), e))?;
     for shard in candidates {
         if is_needed(shard, &named) {
             continue;

@@ -387,6 +387,41 @@ async fn a_segment_that_a_waiting_or_dead_message_needs_is_kept_whatever_its_age
 }
 
 #[tokio::test]
+async fn old_segments_are_removed_without_waiting_for_the_database_and_without_holding_it() {
+    let dir = tempfile::tempdir().unwrap();
+    let options = LocalOptions {
+        retention: Duration::ZERO,
+        segment_bytes: 1000,
+        ..LocalOptions::default()
+    };
+    let local = Local::open(dir.path(), options).unwrap();
+    let queue = local.chunks_queue();
+    for number in 0..300 {
+        let body = format!("{{\"n\": {number}}}");
+        let sent = queue.send(vec![message(&number.to_string(), &body)]).await;
+        sent.unwrap();
+    }
+    let kept = local.stream().append(vec![record(1, 10)]).await.unwrap();
+    let needed = format!("{{\"records\": [\"{}\"]}}", kept[0].shard);
+    queue.send(vec![message("needs", &needed)]).await.unwrap();
+    // Another process that writes.
+    let other = rusqlite::Connection::open(dir.path().join("streampress.db")).unwrap();
+    other.execute_batch("BEGIN IMMEDIATE").unwrap();
+    let path = |of: &[Position]| dir.path().join(format!("stream/{}.seg", of[0].shard));
+    // Each fills a segment, after which the old ones are looked at.
+    let fill = || async { local.stream().append(vec![record(2, 2000)]).await.unwrap() };
+    fill().await;
+    let first = fill().await;
+    eventually("the old segment is removed", || async {
+        fill().await;
+        !path(&first).exists()
+    })
+    .await;
+    assert!(path(&kept).exists(), "a message needs it");
+    other.execute_batch("ROLLBACK").unwrap();
+}
+
+#[tokio::test]
 async fn segments_before_a_needed_list_of_records_are_kept() {
     let dir = tempfile::tempdir().unwrap();
     let options = |retention| LocalOptions {
@@ -442,8 +477,6 @@ async fn segments_of_a_lost_database_stay_and_what_is_sent_afterwards_counts_as_
         let _ = fs::remove_file(dir.path().join(name));
     }
     let local = Local::open(dir.path(), options).unwrap();
-    // After what opening the folder removes.
-    execute(&local, "UPDATE dedup SET sent_at = sent_at").await;
     let found: Vec<_> = local.stream().scan().try_collect().await.unwrap();
     assert_eq!(found.concat()[0].position, positions[0]);
     assert!(version(&local).await > before);
